@@ -1,0 +1,2 @@
+//! The control device's numbers and structures.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Sans-IO sessions that join protocol and store.
+#![no_std]

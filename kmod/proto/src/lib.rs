@@ -1,0 +1,2 @@
+//! memcached's protocols: requests in, replies out, no allocation.
+#![no_std]

@@ -1,0 +1,2 @@
+//! RCU hash table, slab arenas, CLOCK eviction.
+#![no_std]

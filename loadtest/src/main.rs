@@ -1,0 +1,2 @@
+//! Open-loop memcached load generator and trace replay.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Talks to a loaded Hippos through /dev/hippos.
+fn main() {}

@@ -1,0 +1,1 @@
+//! What a memcached answers, as one table of cases.
