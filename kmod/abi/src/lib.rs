@@ -1,2 +1,177 @@
-//! The control device's numbers and structures.
+//! What the module and its tools say to each other through `/dev/hippos`.
+//!
+//! The device answers `ioctl(2)` only. Each call has a number made as in
+//! the kernel's `include/uapi/asm-generic/ioctl.h` and at most one fixed
+//! structure; longer texts pass through a buffer of the caller's that the
+//! structure points to. The module and `hippos-ctl` are built from this one
+//! file, so the numbers can't drift apart; [`VERSION`] tells a tool that
+//! meets a module of another build.
+//!
+//! Errors are the usual ones: `ENOTTY` for an unknown number, `EFAULT` for
+//! a bad pointer, `EINVAL` for a value out of range, `ENOSPC` for a buffer
+//! that is too small (its needed size is written back).
 #![no_std]
+#![forbid(unsafe_code)]
+
+/// The device node's path. Mode 0600, owned by root.
+pub const DEVICE: &str = "/dev/hippos";
+
+/// The device's name, as `misc_register` takes it.
+pub const DEVICE_NAME: &str = "hippos";
+
+/// Grows by one with each incompatible change of this file.
+pub const VERSION: u32 = 1;
+
+/// The calls' type letter, the eight bits that set them apart from other
+/// drivers'.
+pub const MAGIC: u8 = b'H';
+
+/// Asks for an [`Info`].
+pub const INFO: u32 = read::<Info>(0);
+/// Asks for one of the `stats` texts; takes and gives a [`Text`].
+pub const STATS: u32 = read_write::<Text>(1);
+/// Forgets all items now or after a delay; takes a [`Flush`].
+pub const FLUSH: u32 = write::<Flush>(2);
+/// Sets the memory limit; takes a [`Memory`].
+pub const MEMORY: u32 = write::<Memory>(3);
+
+/// The module behind the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Info {
+    /// [`VERSION`] as the module was built with.
+    pub version: u32,
+    /// UDP and TCP port served, host byte order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// The memory limit in force, bytes.
+    pub memory: u64,
+    /// Hippos's own version, ASCII, padded with zeros.
+    pub release: [u8; 32],
+}
+
+/// A text that the module writes into the caller's buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Text {
+    /// Which text: one of [`Section`]'s numbers.
+    pub section: u32,
+    /// In: the buffer's size in bytes. Out: the text's, also with `ENOSPC`.
+    pub len: u32,
+    /// The buffer's address in the caller.
+    pub address: u64,
+}
+
+/// A delayed or immediate flush.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Flush {
+    /// Seconds from now; 0 is at once.
+    pub delay: u32,
+}
+
+/// A new memory limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Memory {
+    /// Bytes; at least [`MEMORY_MIN`].
+    pub bytes: u64,
+}
+
+/// The least memory limit, bytes: what memcached's `cache_memlimit` takes.
+pub const MEMORY_MIN: u64 = 8 << 20;
+
+/// The texts of [`STATS`]: the same as the protocol's `stats` command
+/// gives, lines of `STAT name value\r\n` without the closing `END`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Section {
+    /// `stats`
+    General = 0,
+    /// `stats settings`
+    Settings = 1,
+    /// `stats items`
+    Items = 2,
+    /// `stats slabs`
+    Slabs = 3,
+    /// `stats conns`
+    Conns = 4,
+}
+
+impl Section {
+    /// Every section, in the order of their numbers.
+    pub const ALL: [Section; 5] = [
+        Section::General,
+        Section::Settings,
+        Section::Items,
+        Section::Slabs,
+        Section::Conns,
+    ];
+
+    /// The section behind a number from the other side.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| *s as u32 == number)
+    }
+
+    /// The argument that the protocol's `stats` command takes for it.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Section::General => "",
+            Section::Settings => "settings",
+            Section::Items => "items",
+            Section::Slabs => "slabs",
+            Section::Conns => "conns",
+        }
+    }
+}
+
+const WRITE: u32 = 1;
+const READ: u32 = 2;
+
+const fn number(direction: u32, nr: u8, size: usize) -> u32 {
+    // Two bits of direction, fourteen of size, eight of type, eight of number.
+    direction << 30 | (size as u32 & 0x3fff) << 16 | (MAGIC as u32) << 8 | nr as u32
+}
+
+const fn read<T>(nr: u8) -> u32 {
+    number(READ, nr, size_of::<T>())
+}
+
+const fn write<T>(nr: u8) -> u32 {
+    number(WRITE, nr, size_of::<T>())
+}
+
+const fn read_write<T>(nr: u8) -> u32 {
+    number(READ | WRITE, nr, size_of::<T>())
+}
+
+// The layouts are part of the contract: no padding, no surprises.
+const _: () = {
+    assert!(size_of::<Info>() == 48);
+    assert!(size_of::<Text>() == 16);
+    assert!(size_of::<Flush>() == 4);
+    assert!(size_of::<Memory>() == 8);
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_of_the_kernels_macros() {
+        // Computed with _IOR('H', 0, 48 bytes) and so on in C.
+        assert_eq!(INFO, 0x8030_4800);
+        assert_eq!(STATS, 0xc010_4801);
+        assert_eq!(FLUSH, 0x4004_4802);
+        assert_eq!(MEMORY, 0x4008_4803);
+    }
+
+    #[test]
+    fn sections_come_back_from_their_numbers() {
+        for section in Section::ALL {
+            assert_eq!(Section::from_number(section as u32), Some(section));
+        }
+        assert_eq!(Section::from_number(5), None);
+    }
+}
