@@ -1,0 +1,24 @@
+//! Is the cache one register a key, whatever the door and the core?
+//!
+//! [`record()`] lets concurrent clients fight over few keys, over TCP and
+//! UDP, and keeps what each saw and when. [`check()`] looks for a key whose
+//! operations no single order explains: a stale read, a lost update, a write
+//! undone. The cache must be large enough for all keys: a miss is never
+//! excused.
+
+mod check;
+mod client;
+mod model;
+mod record;
+
+pub use check::{linearizable, Operation};
+pub use model::{Action, Answer};
+pub use record::{record, History, Plan};
+
+/// The first key, if any, whose operations are not linearizable.
+pub fn check(history: &History) -> Option<&str> {
+    history
+        .iter()
+        .find(|(_, operations)| !linearizable(operations))
+        .map(|(key, _)| key.as_str())
+}

@@ -1,0 +1,137 @@
+//! Runs concurrent clients with random operations on few keys and collects
+//! what each saw.
+
+use crate::check::Operation;
+use crate::client::Client;
+use crate::model::{Action, Answer};
+use anyhow::Result;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// How much to record.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The server.
+    pub server: SocketAddr,
+    /// Concurrent clients.
+    pub clients: usize,
+    /// Keys that they fight over. Every fourth is a counter.
+    pub keys: usize,
+    /// Operations of each client.
+    pub operations: usize,
+    /// Whether half of the reads go over UDP.
+    pub udp: bool,
+    /// What makes the same operations again (not the same timing).
+    pub seed: u64,
+}
+
+/// Each key's operations, of all clients.
+pub type History = BTreeMap<String, Vec<Operation>>;
+
+/// Records a history on keys that nobody else uses.
+pub fn record(plan: &Plan) -> Result<History> {
+    let began = Instant::now();
+    let recorded: Vec<Result<Vec<(usize, Operation)>>> = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..plan.clients)
+            .map(|client| scope.spawn(move || run(plan, client, began)))
+            .collect();
+        clients
+            .into_iter()
+            .map(|client| client.join().expect("a client panicked"))
+            .collect()
+    });
+    let mut history = History::new();
+    for operations in recorded {
+        for (key, operation) in operations? {
+            history.entry(name(plan, key)).or_default().push(operation);
+        }
+    }
+    Ok(history)
+}
+
+fn name(plan: &Plan, key: usize) -> String {
+    format!("history-{:x}-{key}", plan.seed)
+}
+
+fn is_counter(key: usize) -> bool {
+    key % 4 == 3
+}
+
+fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operation)>> {
+    let mut random = SmallRng::seed_from_u64(plan.seed ^ (client as u64) << 32);
+    let mut connection = Client::connect(plan.server)?;
+    let mut recorded = Vec::with_capacity(plan.operations);
+    let mut tokens: BTreeMap<usize, (Vec<u8>, u64)> = BTreeMap::new();
+    let now = || began.elapsed().as_nanos() as u64;
+    for turn in 0..plan.operations {
+        let key = random.random_range(0..plan.keys);
+        let text = name(plan, key);
+        // Unique for ever, so that a value names the write that made it.
+        let fresh = format!("<{client}.{turn}>").into_bytes();
+        let called;
+        let (action, answer) = if is_counter(key) {
+            let action = match random.random_range(0..10) {
+                0..=4 => Action::Get,
+                5 => Action::Add(b"1000".to_vec()),
+                _ => Action::Incr(random.random_range(1..100)),
+            };
+            called = now();
+            let answer = connection.perform(&text, &action, 0)?;
+            (action, answer)
+        } else {
+            match random.random_range(0..20) {
+                0..=4 if plan.udp => {
+                    called = now();
+                    let answer = connection.get_udp(&text)?;
+                    (Action::Get, answer.unwrap_or(Answer::Unknown))
+                }
+                0..=9 => {
+                    called = now();
+                    let answer = match connection.gets(&text)? {
+                        Some((value, token)) => {
+                            tokens.insert(key, (value.clone(), token));
+                            Answer::Value(value)
+                        }
+                        None => Answer::Absent,
+                    };
+                    (Action::Get, answer)
+                }
+                choice => {
+                    let action = match (choice, tokens.remove(&key)) {
+                        (10..=13, Some((old, token))) => {
+                            called = now();
+                            let action = Action::Cas(old, fresh);
+                            let answer = connection.perform(&text, &action, token)?;
+                            recorded.push((key, done(client, action, answer, called, now())));
+                            continue;
+                        }
+                        (15, _) => Action::Add(fresh),
+                        (16, _) => Action::Replace(fresh),
+                        (17, _) => Action::Append(fresh),
+                        (18, _) => Action::Prepend(fresh),
+                        (19, _) => Action::Delete,
+                        _ => Action::Set(fresh),
+                    };
+                    called = now();
+                    let answer = connection.perform(&text, &action, 0)?;
+                    (action, answer)
+                }
+            }
+        };
+        recorded.push((key, done(client, action, answer, called, now())));
+    }
+    Ok(recorded)
+}
+
+fn done(client: usize, action: Action, answer: Answer, called: u64, returned: u64) -> Operation {
+    Operation {
+        client,
+        action,
+        answer,
+        called,
+        returned,
+    }
+}
