@@ -1,2 +1,104 @@
-//! Build, run and test Hippos.
-fn main() {}
+//! Build, run and test Hippos: `cargo xtask <command>`.
+//!
+//! Everything but the host's own cargo happens inside a Debian build root that
+//! the first command makes by itself (see `root.rs`), so that one machine's
+//! result is every machine's result.
+
+mod cache;
+mod kbuild;
+mod kernel;
+mod progress;
+mod root;
+mod shell;
+mod workspace;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Build, run and test Hippos, memcached inside the Linux kernel.
+///
+/// Two commands are all that a newcomer needs: `run` boots a stock Debian
+/// kernel with the module and forwards memcached's port to this machine;
+/// `test` runs every test there is. Both make what they need first.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 90)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Setup(SetupArgs),
+    Kmod(kbuild::KmodArgs),
+    Vendor,
+    Shell(ShellArgs),
+    #[command(hide = true)]
+    Enter(root::EnterArgs),
+}
+
+/// Make the build root: a Debian tree with the kernel, its sources and all tools.
+///
+/// Needs cargo, apt and mmdebstrap (installed by itself when run as root), about
+/// 6 GB of disk and some three minutes. The result lies in a cache folder outside
+/// the work tree ($HIPPOS_CACHE, else $XDG_CACHE_HOME/hippos, else
+/// ~/.cache/hippos), so that a fresh clone uses it again. Run twice, the second
+/// run does nothing; interrupted, the next run goes on. Every other command
+/// calls this by itself.
+#[derive(clap::Args)]
+struct SetupArgs {
+    /// Throw the build root away and make a new one with the newest packages
+    #[arg(long)]
+    refresh: bool,
+}
+
+/// Run a command inside the build root, with this work tree at the same path.
+#[derive(clap::Args)]
+struct ShellArgs {
+    /// The command and its arguments; bash when none is given
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+fn main() -> std::process::ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(code) => std::process::ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    match command {
+        Command::Setup(args) => {
+            if args.refresh {
+                root::remove()?;
+            }
+            let root = root::ready()?;
+            println!("build root: {}", root.path().display());
+            println!("kernel:     {}", root.kernel().release);
+        }
+        Command::Kmod(args) => {
+            let module = kbuild::build(&args)?;
+            println!("{}", module.display());
+        }
+        Command::Vendor => {
+            kbuild::vendor()?;
+        }
+        Command::Shell(args) => {
+            let root = root::ready()?;
+            let (program, rest) = match args.command.split_first() {
+                Some((program, rest)) => (PathBuf::from(program), rest),
+                None => (PathBuf::from("/bin/bash"), &[][..]),
+            };
+            let status = root.command(program).args(rest).status()?;
+            return Ok(shell::exit_code(status));
+        }
+        Command::Enter(args) => root::enter(args)?,
+    }
+    Ok(0)
+}

@@ -1,0 +1,107 @@
+//! The module's build: crates.io sources for Kbuild, then the kernel's own make.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{bail, Context, Result};
+
+use crate::kernel::Kernel;
+use crate::{cache, root, shell, workspace};
+
+/// Build target/kmod/hippos.ko for the build root's stock kernel.
+///
+/// Only what changed is compiled anew: a second run after touching one file
+/// takes seconds. The build runs inside the build root with Debian's own rustc
+/// and gcc, as the kernel's Rust symbols ask for.
+#[derive(clap::Args, Default)]
+pub(crate) struct KmodArgs {
+    /// Build for another kernel tree (prepared with `make modules_prepare`) by this machine's tools
+    #[arg(long, value_name = "DIR")]
+    pub(crate) kdir: Option<PathBuf>,
+    /// Show each command of the build
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
+/// Where the module is built.
+pub(crate) fn output_dir() -> PathBuf {
+    workspace::root().join("target/kmod")
+}
+
+/// Builds the module and gives its path.
+pub(crate) fn build(args: &KmodArgs) -> Result<PathBuf> {
+    let out = output_dir();
+    fs::create_dir_all(&out)?;
+    let start = Instant::now();
+    let mut make = match &args.kdir {
+        Some(kdir) => {
+            let kdir = fs::canonicalize(kdir)
+                .with_context(|| format!("no kernel tree at {}", kdir.display()))?;
+            let mut make = std::process::Command::new("make");
+            make.current_dir(workspace::root())
+                .arg(format!("KDIR={}", kdir.display()));
+            make
+        }
+        None => {
+            let mut make = root::ready()?.command("/usr/bin/make");
+            make.arg(format!("KDIR={}", Kernel::tree().display()));
+            make
+        }
+    };
+    let _lock = cache::lock(&out.with_extension("lock"), "building the module")?;
+    vendor()?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    make.arg(format!("-j{jobs}"))
+        .arg("--no-print-directory")
+        .arg("modules");
+    if args.verbose {
+        make.arg("V=1");
+    }
+    shell::run(&mut make).context("the module does not build")?;
+    let module = out.join("hippos.ko");
+    if !module.exists() {
+        bail!("the build left no {}", module.display());
+    }
+    eprintln!("hippos: module: {:.1} s", start.elapsed().as_secs_f32());
+    Ok(module)
+}
+
+/// Lays the sources of the pure crates' dependencies, at the versions of Cargo.lock, into
+/// target/vendor/NAME, where Kbuild finds them.
+pub(crate) fn vendor() -> Result<()> {
+    let vendor = workspace::root().join("target/vendor");
+    let lock = workspace::root().join("Cargo.lock");
+    let stamp = vendor.join("Cargo.lock");
+    if fs::read(&stamp).ok() == Some(fs::read(&lock)?) {
+        // The Makefile goes by the time.
+        fs::copy(&lock, &stamp)?;
+        return Ok(());
+    }
+    for (name, krate) in workspace::kernel_crates()? {
+        if krate.foreign {
+            let target = vendor.join(&name);
+            if target.exists() {
+                fs::remove_dir_all(&target)?;
+            }
+            copy_tree(&krate.dir, &target)
+                .with_context(|| format!("cannot lay {name} into {}", target.display()))?;
+        }
+    }
+    fs::copy(&lock, &stamp)?;
+    Ok(())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,428 @@
+//! The build root: a Debian tree with every tool and the kernel, made once per machine.
+//!
+//! The host gives cargo, apt and mmdebstrap; compiler, kernel sources, QEMU and
+//! the guest's programs come from the root, at the versions of one Debian
+//! release. A program runs in it under chroot, in a mount namespace of its own
+//! where the work tree and the temporary folder lie at the paths that they have
+//! outside. Without root's rights the same is done in a user namespace.
+//!
+//! Making it goes in stages. The first ends with a rename, each later one with a
+//! stamp, and the next run begins with the stage that has none: an interruption
+//! costs at most the stage that it hit.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+use nix::mount::{mount, MsFlags};
+use nix::sched::{unshare, CloneFlags};
+use sha2::{Digest, Sha256};
+
+use crate::{cache, kernel, progress, shell, workspace};
+
+/// The Debian release that the root is made of.
+pub(crate) const SUITE: &str = "trixie";
+/// Where its newer kernels are.
+pub(crate) const BACKPORTS: &str = "trixie-backports";
+/// What is installed besides the kernel. Recommended packages are left out.
+const PACKAGES: &[&str] = &[
+    // The kernel's build: compilers first, then what its Makefiles call.
+    "rustc",
+    "rust-src",
+    "rustfmt",
+    "rust-clippy",
+    "bindgen",
+    "libclang-dev",
+    "clang",
+    "lld",
+    "llvm",
+    "gcc",
+    "libc6-dev",
+    "make",
+    "bc",
+    "bison",
+    "flex",
+    "dwarves",
+    "xz-utils",
+    "kmod",
+    "cpio",
+    "rsync",
+    "libssl-dev",
+    "libelf-dev",
+    "libdw-dev",
+    "python3",
+    // Our own host tools with Debian's cargo.
+    "cargo",
+    // The virtual machine and what runs in it.
+    "qemu-system-x86",
+    "busybox-static",
+    "iproute2",
+    "ethtool",
+    "nftables",
+    "memcached",
+];
+/// Raised when the steps below change in a way that the lists above do not show.
+const RECIPE: &str = "1";
+/// Free space that making a root asks for, in bytes.
+const SPACE: u64 = 8 << 30;
+/// The environment that a program in the root may inherit. All else stays out.
+const ENVIRONMENT: &[&str] = &[
+    "TERM",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "SOURCE_DATE_EPOCH",
+];
+
+/// A finished build root.
+pub(crate) struct Root {
+    path: PathBuf,
+    kernel: kernel::Kernel,
+}
+
+impl Root {
+    /// Its folder, as seen from outside.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The stock kernel in it.
+    pub(crate) fn kernel(&self) -> &kernel::Kernel {
+        &self.kernel
+    }
+
+    /// A program that runs inside, in the work tree's folder.
+    pub(crate) fn command(&self, program: impl Into<PathBuf>) -> Command {
+        command(&self.path, &program.into(), &[])
+    }
+
+    /// The same, with more folders of the host at their own paths.
+    pub(crate) fn command_with(&self, program: impl Into<PathBuf>, binds: &[&Path]) -> Command {
+        command(&self.path, &program.into(), binds)
+    }
+}
+
+/// The build root, made now if need be.
+pub(crate) fn ready() -> Result<Root> {
+    let path = path()?;
+    if let Some(kernel) = kernel::find(&path) {
+        return Ok(Root { path, kernel });
+    }
+    let _lock = cache::lock(&path.with_extension("lock"), "making the build root")?;
+    // Another process may have been faster.
+    if let Some(kernel) = kernel::find(&path) {
+        return Ok(Root { path, kernel });
+    }
+    check_host()?;
+    let kernel = make(&path)?;
+    Ok(Root { path, kernel })
+}
+
+/// Removes the build root, so that the next use makes a new one.
+pub(crate) fn remove() -> Result<()> {
+    let path = path()?;
+    let _lock = cache::lock(&path.with_extension("lock"), "making the build root")?;
+    progress::step("remove the build root", || delete(&path))
+}
+
+/// The root's folder: its name is a digest of what it is made from.
+fn path() -> Result<PathBuf> {
+    let mut digest = Sha256::new();
+    for part in [SUITE, BACKPORTS, RECIPE, kernel::FLAVOUR]
+        .iter()
+        .chain(PACKAGES)
+    {
+        digest.update(part);
+        digest.update([0]);
+    }
+    let digest = digest.finalize();
+    let key: String = digest
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(cache::dir()?.join(format!("root-{key}")))
+}
+
+fn make(path: &Path) -> Result<kernel::Kernel> {
+    let log = path.with_extension("log");
+    let apt = [
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "-q",
+        "-y",
+        "-o",
+        "Acquire::Retries=3",
+    ];
+    let apt = |args: &[&str]| {
+        let mut command = command(path, Path::new("/usr/bin/env"), &[]);
+        command
+            .args(apt)
+            .args(["-o", "APT::Sandbox::User=root"])
+            .args(args)
+            .current_dir("/");
+        command
+    };
+    if !path.exists() {
+        progress::step("base system (mmdebstrap)", || bootstrap(path, &log))?;
+    }
+    stage(path, "tools", "compilers, QEMU and tools (apt)", || {
+        let backports = backports_line(path)?;
+        fs::write(
+            path.join("etc/apt/sources.list.d/backports.list"),
+            backports,
+        )?;
+        // Manuals and translations are a third of the files, and nobody reads them here.
+        fs::write(
+            path.join("etc/dpkg/dpkg.cfg.d/hippos"),
+            "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\n\
+             path-exclude=/usr/share/doc/*\n",
+        )?;
+        shell::logged(&mut apt(&["update"]), &log)?;
+        shell::logged(
+            command(path, Path::new("/usr/bin/dpkg"), &[]).args(["--configure", "-a"]),
+            &log,
+        )?;
+        let install = ["install", "--no-install-recommends"];
+        shell::logged(apt(&install).args(PACKAGES), &log)?;
+        shell::logged(&mut apt(&["clean"]), &log)
+    })?;
+    kernel::install(path, &log, &|program| {
+        command(path, Path::new(program), &[])
+    })?;
+    kernel::find(path).context("the build root has no kernel after all")
+}
+
+/// Does `work` unless its stamp is there, then stamps it.
+fn stage(path: &Path, name: &str, what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let stamp = path.join(format!("var/lib/hippos-{name}"));
+    if stamp.exists() {
+        return Ok(());
+    }
+    progress::step(what, work)?;
+    fs::write(&stamp, RECIPE).with_context(|| format!("cannot write {}", stamp.display()))
+}
+
+fn bootstrap(path: &Path, log: &Path) -> Result<()> {
+    let partial = path.with_extension("partial");
+    delete(&partial)?;
+    let mut command = privileged("unshare");
+    // A mount namespace of its own: whatever ends mmdebstrap, no mount is left behind.
+    command
+        .args([
+            "--mount",
+            "mmdebstrap",
+            "--mode=root",
+            "--variant=apt",
+            SUITE,
+        ])
+        .arg(&partial);
+    if let Some(mirror) = std::env::var_os("HIPPOS_MIRROR") {
+        command.arg(mirror);
+    }
+    shell::logged(&mut command, log).context(
+        "cannot make a Debian tree: is a mirror reachable? mmdebstrap uses its own default, \
+         or the one in HIPPOS_MIRROR",
+    )?;
+    fs::rename(&partial, path)?;
+    Ok(())
+}
+
+/// The apt line for the backports, from the one that mmdebstrap wrote for the release.
+fn backports_line(path: &Path) -> Result<String> {
+    let apt = path.join("etc/apt");
+    let mut lists = vec![apt.join("sources.list")];
+    for entry in fs::read_dir(apt.join("sources.list.d"))? {
+        lists.push(entry?.path());
+    }
+    for list in lists {
+        let text = fs::read_to_string(&list).unwrap_or_default();
+        if let Some(line) = derive_backports(&text) {
+            return Ok(line);
+        }
+    }
+    bail!(
+        "no line for {SUITE} in {}: HIPPOS_MIRROR may name a mirror",
+        apt.display()
+    )
+}
+
+/// The first `deb` line for the release, with the backports' name in its place.
+fn derive_backports(list: &str) -> Option<String> {
+    let line = list.lines().find(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("deb") && words.any(|word| word == SUITE)
+    })?;
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .map(|word| if word == SUITE { BACKPORTS } else { word })
+        .collect();
+    Some(words.join(" ") + "\n")
+}
+
+/// Says what is missing on this machine, and how to get it; installs mmdebstrap when it can.
+fn check_host() -> Result<()> {
+    let is_root = nix::unistd::geteuid().is_root();
+    if !shell::has("mmdebstrap") {
+        if !is_root || !shell::has("apt-get") {
+            bail!(
+                "mmdebstrap is missing: sudo apt install mmdebstrap{}",
+                if is_root { "" } else { " uidmap" }
+            );
+        }
+        progress::step("install mmdebstrap on this machine (apt)", || {
+            let log = cache::dir()?.join("host.log");
+            let apt = |args: &[&str]| {
+                let mut command = Command::new("apt-get");
+                command.env("DEBIAN_FRONTEND", "noninteractive").args(args);
+                shell::logged(&mut command, &log)
+            };
+            apt(&["-q", "update"])?;
+            apt(&[
+                "-q",
+                "-y",
+                "install",
+                "--no-install-recommends",
+                "mmdebstrap",
+            ])
+        })
+        .context("cannot install mmdebstrap: try `apt install mmdebstrap` by hand")?;
+    }
+    if !is_root {
+        shell::output(privileged("unshare").args(["--mount", "true"])).context(
+            "you are not root, and no user namespace with a range of ids can be had. Remedy: run as \
+             root, or `sudo apt install uidmap`, give your user a range of 65536 in /etc/subuid and \
+             /etc/subgid, and allow kernel.unprivileged_userns_clone",
+        )?;
+    }
+    let dir = cache::dir()?;
+    let space = nix::sys::statvfs::statvfs(&dir)?;
+    let free = space.blocks_available() * space.fragment_size();
+    if free < SPACE {
+        bail!(
+            "{} has {} MB free, the build root needs {} MB while it is made: make room, or set \
+             HIPPOS_CACHE to a folder on another disk",
+            dir.display(),
+            free >> 20,
+            SPACE >> 20
+        );
+    }
+    Ok(())
+}
+
+/// Removes a tree that may belong to a user namespace's ids; never crosses into another mount.
+fn delete(path: &Path) -> Result<()> {
+    if path.exists() {
+        let mut rm = privileged("rm");
+        rm.args(["-rf", "--one-file-system", "--"]).arg(path);
+        shell::output(&mut rm)?;
+    }
+    Ok(())
+}
+
+/// A command with root's rights: our own, or those of a user namespace.
+fn privileged(program: &str) -> Command {
+    if nix::unistd::geteuid().is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--map-auto", "--", program]);
+    command
+}
+
+fn command(root: &Path, program: &Path, binds: &[&Path]) -> Command {
+    // Falls back to the name that the shell would find; it can only be odd in a deleted work tree.
+    let this = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    let mut command = privileged(&this.to_string_lossy());
+    command.arg("enter").arg("--root").arg(root);
+    command.arg("--bind").arg(workspace::root());
+    command.arg("--bind").arg(std::env::temp_dir());
+    for bind in binds {
+        command.arg("--bind").arg(bind);
+    }
+    command.arg("--").arg(program);
+    command.current_dir(workspace::root());
+    command.env_clear().env(
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    );
+    command.env("HOME", "/root").env("LC_ALL", "C.UTF-8");
+    for name in ENVIRONMENT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+/// Runs a program inside a build root (what every other command calls).
+#[derive(clap::Args)]
+pub(crate) struct EnterArgs {
+    #[arg(long)]
+    root: PathBuf,
+    #[arg(long)]
+    bind: Vec<PathBuf>,
+    #[arg(trailing_var_arg = true, required = true, allow_hyphen_values = true)]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// Turns this process into the wanted program inside the root; comes back only with an error.
+pub(crate) fn enter(args: EnterArgs) -> Result<()> {
+    let none: Option<&Path> = None;
+    let cwd = std::env::current_dir()?;
+    unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace of our own")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    for dir in ["/proc", "/sys", "/dev"]
+        .map(PathBuf::from)
+        .iter()
+        .chain(&args.bind)
+    {
+        let relative = dir
+            .strip_prefix("/")
+            .context("only absolute paths can be bound")?;
+        let target = args.root.join(relative);
+        fs::create_dir_all(&target).with_context(|| format!("cannot make {}", target.display()))?;
+        mount(
+            Some(dir),
+            &target,
+            none,
+            MsFlags::MS_BIND | MsFlags::MS_REC,
+            none,
+        )
+        .with_context(|| format!("cannot mount {} in the root", dir.display()))?;
+    }
+    nix::unistd::chroot(&args.root)?;
+    std::env::set_current_dir(&cwd).or_else(|_| std::env::set_current_dir("/"))?;
+    let (program, rest) = args.command.split_first().context("no program")?;
+    let error = Command::new(program).args(rest).exec();
+    Err(error).with_context(|| format!("cannot start {} in the root", program.to_string_lossy()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backports_come_from_the_line_of_the_release() {
+        let list = "# made\ndeb http://mirror.test/debian trixie main\ndeb http://mirror.test/debian trixie-updates main\n";
+        let line = derive_backports(list);
+        assert_eq!(
+            line.as_deref(),
+            Some("deb http://mirror.test/debian trixie-backports main\n")
+        );
+        let signed = "deb [signed-by=/k.gpg] http://mirror.test/d trixie main contrib\n";
+        assert_eq!(
+            derive_backports(signed).as_deref(),
+            Some("deb [signed-by=/k.gpg] http://mirror.test/d trixie-backports main contrib\n")
+        );
+        assert_eq!(
+            derive_backports("deb http://mirror.test/d bookworm main\n"),
+            None
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Where this work tree is, and what cargo knows of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use cargo_metadata::{DependencyKind, MetadataCommand, PackageId};
+
+/// The crates that are built for the kernel as well as for the host.
+pub(crate) const PURE_CRATES: &[&str] = &[
+    "hippos_abi",
+    "hippos_proto",
+    "hippos_store",
+    "hippos_engine",
+];
+
+/// The work tree's top folder.
+pub(crate) fn root() -> &'static Path {
+    // xtask lies directly under it.
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"))
+}
+
+/// A crate that Kbuild compiles, as cargo sees it.
+pub(crate) struct KernelCrate {
+    /// The folder of its manifest.
+    pub(crate) dir: PathBuf,
+    /// Whether it comes from the registry.
+    pub(crate) foreign: bool,
+    /// The names of the crates that it uses, without those for tests and build scripts.
+    pub(crate) uses: Vec<String>,
+}
+
+/// The pure crates and everything below them, by crate name.
+pub(crate) fn kernel_crates() -> Result<BTreeMap<String, KernelCrate>> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .other_options(vec![
+            "--locked".into(),
+            "--filter-platform".into(),
+            "x86_64-unknown-linux-gnu".into(),
+        ])
+        .exec()
+        .context("cargo metadata: is Cargo.lock up to date?")?;
+    let resolve = metadata
+        .resolve
+        .as_ref()
+        .context("cargo metadata gave no graph")?;
+    let mut todo: Vec<&PackageId> = metadata
+        .packages
+        .iter()
+        .filter(|package| PURE_CRATES.contains(&package.name.as_str()))
+        .map(|package| &package.id)
+        .collect();
+    let mut crates = BTreeMap::new();
+    while let Some(id) = todo.pop() {
+        let package = &metadata[id];
+        if crates.contains_key(&package.name) {
+            continue;
+        }
+        let node = resolve
+            .nodes
+            .iter()
+            .find(|node| &node.id == id)
+            .context("no such node")?;
+        let mut uses = Vec::new();
+        for dependency in &node.deps {
+            let normal = dependency
+                .dep_kinds
+                .iter()
+                .any(|kind| kind.kind == DependencyKind::Normal);
+            if normal {
+                uses.push(metadata[&dependency.pkg].name.clone());
+                todo.push(&dependency.pkg);
+            }
+        }
+        uses.sort();
+        let dir = package
+            .manifest_path
+            .parent()
+            .context("a manifest has a folder")?;
+        crates.insert(
+            package.name.clone(),
+            KernelCrate {
+                dir: dir.into(),
+                foreign: package.source.is_some(),
+                uses,
+            },
+        );
+    }
+    Ok(crates)
+}
