@@ -1,2 +1,31 @@
 //! memcached's protocols: requests in, replies out, no allocation.
+//!
+//! Everything here is borrowed from the caller's bytes or lives on the stack:
+//! text and meta commands ([`text`], [`meta`]), the binary protocol
+//! ([`binary`]), the UDP frame ([`udp`]) and what they are made of. Nothing
+//! knows of a store, a socket or a clock. The reference is memcached 1.6.38;
+//! where its documents are silent, its answers were compared byte for byte.
 #![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod base64;
+pub mod binary;
+pub mod meta;
+pub mod number;
+pub mod reply;
+pub mod text;
+pub mod token;
+pub mod udp;
+
+/// The longest key, in bytes, of every protocol.
+pub const KEY_MAX: usize = 250;
+
+/// A text line without a newline in this many bytes ends the connection,
+/// unless it is a list of keys.
+pub const LINE_MAX: usize = 2048;
+
+/// The version of the protocol that is spoken: clients parse it.
+pub const VERSION: &str = "1.6.38";

@@ -1,0 +1,470 @@
+//! Meta commands: a key and flags of one letter, some with an argument.
+
+use crate::base64::Decoded;
+use crate::number::{parse_i32, parse_u32, parse_u64};
+use crate::reply;
+use crate::token::Tokens;
+use crate::KEY_MAX;
+
+/// The most words of a meta command.
+const WORDS_MAX: usize = 19;
+
+/// The longest opaque, its `O` included.
+const OPAQUE_MAX: usize = 32;
+
+/// What a meta command asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// `mg`.
+    Get,
+    /// `ms` with its mode and the bytes of its value.
+    Set {
+        /// Which store command it is.
+        mode: Mode,
+        /// Bytes of the value.
+        len: u32,
+    },
+    /// `md`.
+    Delete,
+    /// `ma`.
+    Arith {
+        /// Subtract instead of adding.
+        decrement: bool,
+    },
+    /// `me`.
+    Debug,
+}
+
+/// The modes of `ms`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Store whatever is there.
+    Set,
+    /// Store when nothing is there.
+    Add,
+    /// Store when something is there.
+    Replace,
+    /// Add to the end.
+    Append,
+    /// Add to the start.
+    Prepend,
+}
+
+/// The flags of a meta command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// Bit `c - b'@'` tells that the letter `c` is among the flags.
+    seen: u64,
+    /// `M`: the mode's letter, 0 for none.
+    mode: u8,
+    /// `T`: new time to live.
+    pub ttl: Option<i32>,
+    /// `N`: make the item on a miss, with this time to live.
+    pub vivify: Option<i32>,
+    /// `R`: win when the time to live is less.
+    pub recache: Option<i32>,
+    /// `F`: client flags.
+    pub client: u32,
+    /// `C`: the CAS value to compare with.
+    pub compare: Option<u64>,
+    /// `E`: the CAS value to give.
+    pub cas: Option<u64>,
+    /// `J`: the number to begin with.
+    pub initial: u64,
+    /// `D`: the number to add or subtract.
+    pub delta: Option<u64>,
+}
+
+impl Flags {
+    /// Whether `letter`, an ASCII letter, is among the flags.
+    #[inline]
+    pub const fn has(&self, letter: u8) -> bool {
+        self.seen >> (letter.wrapping_sub(b'@') & 63) & 1 != 0
+    }
+
+    /// `q`: nominal outcomes are not told.
+    #[inline]
+    pub const fn quiet(&self) -> bool {
+        self.has(b'q')
+    }
+
+    /// `v`: the value is wanted.
+    #[inline]
+    pub const fn value(&self) -> bool {
+        self.has(b'v')
+    }
+
+    /// Whether anything is to be written to the item.
+    #[inline]
+    pub const fn writes(&self) -> bool {
+        self.ttl.is_some() || self.vivify.is_some() || self.recache.is_some()
+    }
+
+    /// Reads `words`; an error is a reply line. Errors of arguments are
+    /// remembered while the rest is read, as memcached does: the last of
+    /// them is told.
+    #[inline]
+    fn parse(key: &[u8], words: &[&[u8]]) -> Result<Self, &'static [u8]> {
+        let mut flags = Self::default();
+        let mut failed = false;
+        let mut error = reply::BAD_FORMAT;
+        for &word in words {
+            let Some((&letter, argument)) = word.split_first() else {
+                continue;
+            };
+            if !letter.is_ascii_alphabetic() {
+                // Whatever isn't ASCII counts as seen before.
+                return Err(if letter < 127 { INVALID } else { DUPLICATE });
+            }
+            if flags.has(letter) {
+                return Err(DUPLICATE);
+            }
+            flags.seen |= 1 << (letter.wrapping_sub(b'@') & 63);
+            let mut fail = |line| {
+                failed = true;
+                error = line;
+            };
+            match letter {
+                b'b' if Decoded::new(key).is_none() => fail(BAD_KEY),
+                b'N' => match parse_i32(argument) {
+                    Some(ttl) => flags.vivify = Some(ttl),
+                    None => fail(BAD_TOKEN),
+                },
+                b'T' => match parse_i32(argument) {
+                    Some(ttl) => flags.ttl = Some(ttl),
+                    None => fail(BAD_TOKEN),
+                },
+                b'R' => match parse_i32(argument) {
+                    Some(ttl) => flags.recache = Some(ttl),
+                    None => fail(BAD_TOKEN),
+                },
+                b'C' => match parse_u64(argument) {
+                    Some(cas) => flags.compare = Some(cas),
+                    None => fail(BAD_TOKEN),
+                },
+                b'E' => match parse_u64(argument) {
+                    Some(cas) => flags.cas = Some(cas),
+                    None => fail(BAD_TOKEN),
+                },
+                b'J' => match parse_u64(argument) {
+                    Some(initial) => flags.initial = initial,
+                    None => fail(BAD_INITIAL),
+                },
+                b'D' => match parse_u64(argument) {
+                    Some(delta) => flags.delta = Some(delta),
+                    None => fail(BAD_DELTA),
+                },
+                b'M' => match argument {
+                    [mode] => flags.mode = *mode,
+                    _ => fail(BAD_MODE_LENGTH),
+                },
+                b'F' => match parse_u32(argument) {
+                    Some(client) => flags.client = client,
+                    // memcached sets no text of its own here.
+                    None => failed = true,
+                },
+                b'b' | b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'v' | b'l'
+                | b'h' | b'u' | b'q' | b'x' | b'I' => {}
+                _ => return Err(INVALID),
+            }
+        }
+        if failed {
+            return Err(error);
+        }
+        Ok(flags)
+    }
+}
+
+macro_rules! errors {
+    ($($name:ident = $text:literal;)*) => {
+        $(const $name: &[u8] = concat!("CLIENT_ERROR ", $text, "\r\n").as_bytes();)*
+    };
+}
+
+errors! {
+    INVALID = "invalid flag";
+    DUPLICATE = "duplicate flag";
+    INVALID_OR_DUPLICATE = "invalid or duplicate flag";
+    BAD_KEY = "error decoding key";
+    BAD_TOKEN = "bad token in command line format";
+    BAD_INITIAL = "invalid numeric initial value";
+    BAD_DELTA = "invalid numeric delta value";
+    BAD_MODE_LENGTH = "incorrect length for M token";
+    BAD_SET_MODE = "invalid mode for ms M token";
+    BAD_ARITH_MODE = "invalid mode for ma M token";
+    TOO_LONG = "options flags are too long";
+    TOO_LONG_TOO = "options flags too long";
+    OPAQUE = "opaque token too long";
+}
+
+/// A meta command.
+pub struct Command<'a> {
+    /// What to do.
+    pub verb: Verb,
+    /// The key as it came.
+    pub key: &'a [u8],
+    /// The key's bytes when it came as base64.
+    pub decoded: Option<Decoded>,
+    /// What the flags say.
+    pub flags: Flags,
+    tokens: Tokens<'a>,
+}
+
+/// A refused meta command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The reply line.
+    pub line: &'static [u8],
+    /// How many bytes of data follow and are to be skipped, the value's line
+    /// end included.
+    pub swallow: u32,
+}
+
+impl From<&'static [u8]> for Refused {
+    fn from(line: &'static [u8]) -> Self {
+        Self { line, swallow: 0 }
+    }
+}
+
+impl<'a> Command<'a> {
+    /// Reads the meta command in `tokens`, whose first word has two letters
+    /// and starts with an `m`.
+    pub fn parse(tokens: Tokens<'a>) -> Result<Self, Refused> {
+        let key = tokens.at(1);
+        let (verb, first) = match tokens.at(0) {
+            b"me" => return Self::debug(tokens),
+            b"mg" => (Verb::Get, 2),
+            b"ms" => {
+                let (mode, len) = (Mode::Set, 0);
+                (Verb::Set { mode, len }, 3)
+            }
+            b"md" => (Verb::Delete, 2),
+            b"ma" => (Verb::Arith { decrement: false }, 2),
+            _ => return Err(reply::ERROR.into()),
+        };
+        if tokens.len() < 2 {
+            return Err(reply::ERROR.into());
+        }
+        if key.len() > KEY_MAX {
+            return Err(reply::BAD_FORMAT.into());
+        }
+        let mut len = 0;
+        if first == 3 {
+            if tokens.len() == 2 {
+                return Err(reply::BAD_FORMAT.into());
+            }
+            if tokens.len() > WORDS_MAX {
+                return Err(TOO_LONG_TOO.into());
+            }
+            len = value_len(tokens.at(2)).ok_or(reply::BAD_FORMAT)?;
+        } else if tokens.len() > WORDS_MAX {
+            let get = verb == Verb::Get;
+            return Err(if get { TOO_LONG } else { TOO_LONG_TOO }.into());
+        }
+        let words = tokens.from(first);
+        let swallow = match verb {
+            Verb::Set { .. } => len.saturating_add(2),
+            _ => 0,
+        };
+        let refused = |line| Refused { line, swallow };
+        let flags = Flags::parse(key, words).map_err(|line| match verb {
+            Verb::Get | Verb::Set { .. } => refused(line),
+            _ => refused(INVALID_OR_DUPLICATE),
+        })?;
+        let verb = match (verb, flags.mode) {
+            (Verb::Set { .. }, mode) => Verb::Set {
+                len,
+                mode: match mode {
+                    0 | b'S' => Mode::Set,
+                    b'E' => Mode::Add,
+                    b'A' => Mode::Append,
+                    b'P' => Mode::Prepend,
+                    b'R' => Mode::Replace,
+                    _ => return Err(refused(BAD_SET_MODE)),
+                },
+            },
+            (Verb::Arith { .. }, mode) => Verb::Arith {
+                decrement: match mode {
+                    0 | b'I' | b'+' => false,
+                    b'D' | b'-' => true,
+                    _ => return Err(refused(BAD_ARITH_MODE)),
+                },
+            },
+            (verb, _) => verb,
+        };
+        if flags.has(b'O') {
+            let long = |word: &&[u8]| word.first() == Some(&b'O') && word.len() > OPAQUE_MAX;
+            if words.iter().any(long) {
+                return Err(refused(OPAQUE));
+            }
+        }
+        let decoded = if flags.has(b'b') {
+            Decoded::new(key)
+        } else {
+            None
+        };
+        Ok(Self {
+            verb,
+            key,
+            decoded,
+            flags,
+            tokens,
+        })
+    }
+
+    /// `me` knows one flag, right after the key, and ignores all others.
+    fn debug(tokens: Tokens<'a>) -> Result<Self, Refused> {
+        let key = tokens.at(1);
+        if tokens.len() < 2 || key.len() > KEY_MAX {
+            return Err(reply::BAD_FORMAT.into());
+        }
+        let mut decoded = None;
+        if tokens.at(2) == b"b" {
+            decoded = Some(Decoded::new(key).ok_or(reply::BAD_FORMAT)?);
+        }
+        Ok(Self {
+            verb: Verb::Debug,
+            key,
+            decoded,
+            flags: Flags::default(),
+            tokens,
+        })
+    }
+
+    /// The key's bytes.
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        match &self.decoded {
+            Some(decoded) => decoded.as_bytes(),
+            None => self.key,
+        }
+    }
+
+    /// The flags as they came, in order.
+    #[inline]
+    pub fn words(&self) -> &[&'a [u8]] {
+        let first = match self.verb {
+            Verb::Set { .. } => 3,
+            _ => 2,
+        };
+        self.tokens.from(first)
+    }
+}
+
+/// The length of a data block: a number of 32 bits with room for its line end.
+#[inline]
+pub fn value_len(word: &[u8]) -> Option<u32> {
+    match parse_i32(word) {
+        Some(len @ 0..=2_147_483_645) => Some(len as u32),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    fn parse(line: &str) -> Result<Command<'_>, Refused> {
+        Command::parse(Tokens::new(line.as_bytes()))
+    }
+
+    fn refusal(line: &str) -> (String, u32) {
+        let refused = parse(line).err().expect(line);
+        let text = String::from_utf8(refused.line.to_vec()).unwrap();
+        (text.trim_end().into(), refused.swallow)
+    }
+
+    #[test]
+    fn refuses_as_memcached_does() {
+        let long = "k".repeat(251);
+        for (line, text, swallow) in [
+            ("mg", "ERROR", 0),
+            ("mx a", "ERROR", 0),
+            ("me", "CLIENT_ERROR bad command line format", 0),
+            ("ms a", "CLIENT_ERROR bad command line format", 0),
+            ("ms a x", "CLIENT_ERROR bad command line format", 0),
+            ("ms a -1", "CLIENT_ERROR bad command line format", 0),
+            ("ms a 2147483646", "CLIENT_ERROR bad command line format", 0),
+            ("ms a 1 Fx", "CLIENT_ERROR bad command line format", 3),
+            ("ms a 1 a", "CLIENT_ERROR invalid flag", 3),
+            ("ms a 1 MX", "CLIENT_ERROR invalid mode for ms M token", 3),
+            ("ms a 1 M", "CLIENT_ERROR incorrect length for M token", 3),
+            ("ms a 1 b", "CLIENT_ERROR error decoding key", 3),
+            ("ms a 1 b Fx", "CLIENT_ERROR error decoding key", 3),
+            (
+                "mg a Nx",
+                "CLIENT_ERROR bad token in command line format",
+                0,
+            ),
+            ("mg a N", "CLIENT_ERROR bad token in command line format", 0),
+            (
+                "mg a Tx q",
+                "CLIENT_ERROR bad token in command line format",
+                0,
+            ),
+            ("mg a v v", "CLIENT_ERROR duplicate flag", 0),
+            ("mg a \u{ff}", "CLIENT_ERROR duplicate flag", 0),
+            ("mg a !", "CLIENT_ERROR invalid flag", 0),
+            ("mg a 1", "CLIENT_ERROR invalid flag", 0),
+            ("md a v v", "CLIENT_ERROR invalid or duplicate flag", 0),
+            ("ma a D-1", "CLIENT_ERROR invalid or duplicate flag", 0),
+            ("ma a MX", "CLIENT_ERROR invalid mode for ma M token", 0),
+            (
+                "mg a O12345678901234567890123456789012",
+                "CLIENT_ERROR opaque token too long",
+                0,
+            ),
+        ] {
+            assert_eq!(refusal(line), (text.into(), swallow), "{line}");
+        }
+        assert_eq!(refusal(&std::format!("mg {long}")).1, 0);
+        let many = std::format!("mg a {}", "v ".repeat(18));
+        assert_eq!(refusal(&many).0, "CLIENT_ERROR options flags are too long");
+    }
+
+    #[test]
+    fn takes_flags() {
+        let command = parse("mg Zm9v b k v N30 t T-1 R5 C7 E9 Oabc q")
+            .ok()
+            .unwrap();
+        assert_eq!(command.verb, Verb::Get);
+        assert_eq!(command.key(), b"foo");
+        let flags = &command.flags;
+        assert!(flags.value() && flags.quiet() && flags.has(b'k') && !flags.has(b'c'));
+        assert_eq!(flags.vivify, Some(30));
+        assert_eq!(flags.ttl, Some(-1));
+        assert_eq!(flags.recache, Some(5));
+        assert_eq!((flags.compare, flags.cas), (Some(7), Some(9)));
+        assert_eq!(command.words().len(), 11);
+        let command = parse("ms a 10 MA N0 F5").ok().unwrap();
+        let (mode, len) = (Mode::Append, 10);
+        assert_eq!(command.verb, Verb::Set { mode, len });
+        assert_eq!(command.flags.client, 5);
+        let command = parse("ma a M- D3 J9").ok().unwrap();
+        assert_eq!(command.verb, Verb::Arith { decrement: true });
+        assert_eq!((command.flags.delta, command.flags.initial), (Some(3), 9));
+    }
+
+    proptest! {
+        #[test]
+        fn any_line(line: Vec<u8>) {
+            if let Ok(command) = Command::parse(Tokens::new(&line)) {
+                prop_assert!(!command.key().is_empty());
+            }
+        }
+
+        /// Each letter once, known letters only.
+        #[test]
+        fn letters(words in proptest::collection::vec("[A-Za-z]", 0..6)) {
+            let line = std::format!("mg a {}", words.join(" "));
+            let known = "OPLkstcfvlhuqxI";
+            let want = words.iter().enumerate().all(|(i, word)| {
+                known.contains(word.as_str()) && !words[..i].contains(word)
+            });
+            prop_assert_eq!(parse(&line).is_ok(), want, "{}", line);
+        }
+    }
+}

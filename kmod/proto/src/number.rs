@@ -1,0 +1,203 @@
+//! Decimal numbers as memcached reads and writes them.
+//!
+//! memcached parses with `strtoull` and `strtol`: blanks and a sign may come
+//! first, a blank ends the number, and 32-bit fields take the low half of
+//! what was read. Clients depend on none of this on purpose, and some do by
+//! accident.
+
+/// The blanks of C's `isspace`.
+#[inline]
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
+}
+
+/// Sign and magnitude of a token, or `None` when it isn't a number. The
+/// magnitude is exact: more than 64 bits is an error.
+#[inline]
+fn magnitude(token: &[u8]) -> Option<(bool, u64)> {
+    let mut bytes = token
+        .iter()
+        .copied()
+        .skip_while(|&b| is_blank(b))
+        .peekable();
+    let negative = match bytes.peek() {
+        Some(b'-') => {
+            bytes.next();
+            true
+        }
+        Some(b'+') => {
+            bytes.next();
+            false
+        }
+        _ => false,
+    };
+    let mut value: u64 = 0;
+    let mut digits = false;
+    for byte in bytes {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            // A blank after the digits ends the number; what follows is not read.
+            if is_blank(byte) && digits {
+                break;
+            }
+            return None;
+        }
+        digits = true;
+        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
+    }
+    digits.then_some((negative, value))
+}
+
+/// A 64-bit unsigned number. A minus sign is taken when the negated value
+/// still looks positive as a signed number, so `-0` and
+/// `-18446744073709551615` (which is 1) are numbers and `-1` is not.
+#[inline]
+pub fn parse_u64(token: &[u8]) -> Option<u64> {
+    let (negative, value) = magnitude(token)?;
+    if !negative {
+        return Some(value);
+    }
+    let value = value.wrapping_neg();
+    ((value as i64) >= 0).then_some(value)
+}
+
+/// A 32-bit unsigned number: the low half of a 64-bit one.
+#[inline]
+pub fn parse_u32(token: &[u8]) -> Option<u32> {
+    parse_u64(token).map(|value| value as u32)
+}
+
+/// A 32-bit signed number: the low half of a 64-bit one.
+#[inline]
+pub fn parse_i32(token: &[u8]) -> Option<i32> {
+    let (negative, value) = magnitude(token)?;
+    let value = if negative {
+        0i64.checked_sub_unsigned(value)?
+    } else {
+        i64::try_from(value).ok()?
+    };
+    Some(value as i32)
+}
+
+/// A number in decimal digits, made without `core::fmt`.
+pub struct Decimal {
+    digits: [u8; Self::MAX],
+    start: usize,
+}
+
+impl Decimal {
+    /// The most digits that a 64-bit number has.
+    pub const MAX: usize = 20;
+
+    /// The digits of `value`.
+    #[inline]
+    pub fn new(value: u64) -> Self {
+        let mut digits = [0; Self::MAX];
+        let mut start = Self::MAX;
+        let mut rest = value;
+        // From the last digit to the first.
+        for place in digits.iter_mut().rev() {
+            *place = b'0' | (rest % 10) as u8;
+            rest /= 10;
+            start -= 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        Self { digits, start }
+    }
+
+    /// The digits as bytes.
+    #[inline]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.digits.get(self.start..).unwrap_or(&[])
+    }
+}
+
+/// How many digits `value` has.
+#[inline]
+pub const fn digits(value: u64) -> usize {
+    match value.checked_ilog10() {
+        Some(log) => log as usize + 1,
+        None => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    #[test]
+    fn reads_what_memcached_reads() {
+        for (token, want) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("+5", Some(5)),
+            ("-0", Some(0)),
+            ("-1", None),
+            ("-18446744073709551615", Some(1)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("\t 5", Some(5)),
+            ("5\t7", Some(5)),
+            ("5x", None),
+            ("", None),
+            ("+", None),
+            ("- 1", None),
+            ("\t", None),
+        ] {
+            assert_eq!(parse_u64(token.as_bytes()), want, "{token:?}");
+        }
+        assert_eq!(parse_u32(b"4294967296"), Some(0));
+        assert_eq!(parse_u32(b"18446744073709551615"), Some(u32::MAX));
+        assert_eq!(parse_i32(b"2147483648"), Some(i32::MIN));
+        assert_eq!(parse_i32(b"-2147483649"), Some(i32::MAX));
+        assert_eq!(parse_i32(b"-9223372036854775808"), Some(0));
+        assert_eq!(parse_i32(b"9223372036854775808"), None);
+        assert_eq!(parse_i32(b"-99999999999999999999"), None);
+    }
+
+    /// C's `strtoull` in its own words: no early exit, wide arithmetic.
+    fn oracle(token: &[u8]) -> Option<(bool, u64)> {
+        let text: String = token.iter().map(|&b| b as char).collect();
+        let text = text.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
+        let (negative, text) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let (number, tail) = text.split_at(end);
+        let blank = [' ', '\t', '\n', '\u{b}', '\u{c}', '\r'];
+        if number.is_empty() || !(tail.is_empty() || tail.starts_with(blank)) {
+            return None;
+        }
+        number.parse().ok().map(|value| (negative, value))
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_oracle(token in "[ \t\r+-]{0,2}[0-9]{0,21}[ \tx]{0,2}") {
+            prop_assert_eq!(magnitude(token.as_bytes()), oracle(token.as_bytes()));
+        }
+
+        #[test]
+        fn any_bytes(token: Vec<u8>) {
+            prop_assert_eq!(magnitude(&token), oracle(&token));
+        }
+
+        #[test]
+        fn round_trip(value: u64, shift in 0u32..64) {
+            let value = value >> shift;
+            let decimal = Decimal::new(value);
+            let text = value.to_string();
+            prop_assert_eq!(decimal.as_bytes(), text.as_bytes());
+            prop_assert_eq!(parse_u64(decimal.as_bytes()), Some(value));
+            prop_assert_eq!(digits(value), decimal.as_bytes().len());
+        }
+    }
+}

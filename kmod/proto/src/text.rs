@@ -1,0 +1,475 @@
+//! Text commands: one line, its words, and what they ask for.
+
+use crate::meta;
+use crate::number::{parse_i32, parse_u32, parse_u64};
+use crate::reply;
+use crate::token::{Tokens, Words};
+use crate::KEY_MAX;
+
+/// A command line, understood.
+pub enum Request<'a> {
+    /// `get`, `gets`, `gat`, `gats`.
+    Get(Get<'a>),
+    /// `set` and its kin; a data block follows.
+    Store(Store<'a>),
+    /// `delete`.
+    Delete {
+        /// The key.
+        key: &'a [u8],
+        /// No answer is wanted.
+        noreply: bool,
+    },
+    /// `incr` and `decr`.
+    Arith {
+        /// The key.
+        key: &'a [u8],
+        /// Subtract instead of adding.
+        decrement: bool,
+        /// The number to add or subtract.
+        by: u64,
+        /// No answer is wanted.
+        noreply: bool,
+    },
+    /// `touch`.
+    Touch {
+        /// The key.
+        key: &'a [u8],
+        /// When it is to expire.
+        exptime: i32,
+        /// No answer is wanted.
+        noreply: bool,
+    },
+    /// A meta command. Its words are parsed further by [`meta::Command`].
+    Meta(Tokens<'a>),
+    /// `mn`.
+    Noop,
+    /// `flush_all`.
+    FlushAll {
+        /// Seconds to wait, or a date; nothing when it isn't a number.
+        delay: Option<i32>,
+        /// No answer is wanted.
+        noreply: bool,
+    },
+    /// `verbosity`.
+    Verbosity {
+        /// The new level.
+        level: u32,
+        /// No answer is wanted.
+        noreply: bool,
+    },
+    /// `version`.
+    Version,
+    /// `quit`.
+    Quit,
+    /// `stats`, `slabs`, `lru`, `lru_crawler`, `cache_memlimit`, `watch` and
+    /// other rare commands, by their words.
+    Admin(Tokens<'a>),
+    /// A line that can't be served: the answer is all there is.
+    Reply {
+        /// The answer.
+        line: &'static [u8],
+        /// No answer is wanted.
+        noreply: bool,
+    },
+    /// A browser: the connection is closed without an answer.
+    Hangup,
+}
+
+/// `get`, `gets`, `gat`, `gats`.
+#[derive(Clone, Copy, Debug)]
+pub struct Get<'a> {
+    /// Values come with their CAS value.
+    pub cas: bool,
+    /// When the items are to expire from now on.
+    pub touch: Option<i32>,
+    /// The keys, of any length: whoever reads them checks it.
+    pub keys: Words<'a>,
+}
+
+/// `set` and its kin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Store<'a> {
+    /// Which of them.
+    pub verb: Verb,
+    /// The key.
+    pub key: &'a [u8],
+    /// The client's flags.
+    pub flags: u32,
+    /// When it is to expire.
+    pub exptime: i32,
+    /// Bytes of the data block, its line end not counted.
+    pub len: u32,
+    /// No answer is wanted.
+    pub noreply: bool,
+}
+
+/// The store commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Store whatever is there.
+    Set,
+    /// Store when nothing is there.
+    Add,
+    /// Store when something is there.
+    Replace,
+    /// Add to the end.
+    Append,
+    /// Add to the start.
+    Prepend,
+    /// Store when the CAS value is this one.
+    Cas(u64),
+}
+
+const ERROR: Request<'static> = Request::Reply {
+    line: reply::ERROR,
+    noreply: false,
+};
+
+const fn refuse<'a>(line: &'static [u8], noreply: bool) -> Request<'a> {
+    Request::Reply { line, noreply }
+}
+
+/// Understands a command line, which comes without its ending.
+#[inline]
+pub fn parse(line: &[u8]) -> Request<'_> {
+    let mut words = Words::new(line);
+    match words.next().unwrap_or(&[]) {
+        b"get" => get(words, false, false),
+        b"set" => store(line, words, Verb::Set),
+        b"mn" => Request::Noop,
+        [b'm', _] => Request::Meta(Tokens::new(line)),
+        b"gets" => get(words, true, false),
+        b"add" => store(line, words, Verb::Add),
+        b"cas" => store(line, words, Verb::Cas(0)),
+        _ => rare(line, words),
+    }
+}
+
+/// All other commands.
+#[inline(never)]
+fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
+    let tokens = Tokens::new(line);
+    let noreply = tokens.noreply();
+    let key = tokens.at(1);
+    let bad_format = refuse(reply::BAD_FORMAT, noreply);
+    match tokens.at(0) {
+        b"gat" => get(words, false, true),
+        b"gats" => get(words, true, true),
+        b"bget" => get(words, false, false),
+        b"replace" => store(line, words, Verb::Replace),
+        b"append" => store(line, words, Verb::Append),
+        b"prepend" => store(line, words, Verb::Prepend),
+        command @ (b"incr" | b"decr") => {
+            if !matches!(tokens.len(), 3 | 4) {
+                return ERROR;
+            }
+            if key.len() > KEY_MAX {
+                return bad_format;
+            }
+            match parse_u64(tokens.at(2)) {
+                Some(by) => Request::Arith {
+                    key,
+                    decrement: command == b"decr",
+                    by,
+                    noreply,
+                },
+                None => refuse(reply::BAD_DELTA, noreply),
+            }
+        }
+        b"touch" => {
+            if !matches!(tokens.len(), 3 | 4) {
+                return ERROR;
+            }
+            if key.len() > KEY_MAX {
+                return bad_format;
+            }
+            match parse_i32(tokens.at(2)) {
+                Some(exptime) => Request::Touch {
+                    key,
+                    exptime,
+                    noreply,
+                },
+                None => refuse(reply::BAD_EXPTIME, noreply),
+            }
+        }
+        b"delete" => {
+            if !matches!(tokens.len(), 2..=4) {
+                return ERROR;
+            }
+            // An old form had a time, which may be 0 still.
+            let zero = tokens.at(2) == b"0";
+            let valid = match tokens.len() {
+                2 => true,
+                3 => zero || noreply,
+                _ => zero && noreply,
+            };
+            let noreply = noreply && tokens.len() > 2;
+            if !valid {
+                refuse(reply::DELETE_USAGE, noreply)
+            } else if key.len() > KEY_MAX {
+                refuse(reply::BAD_FORMAT, noreply)
+            } else {
+                Request::Delete { key, noreply }
+            }
+        }
+        b"flush_all" => {
+            if !matches!(tokens.len(), 1..=3) {
+                return ERROR;
+            }
+            let delay = if tokens.len() == if noreply { 2 } else { 1 } {
+                Some(0)
+            } else {
+                parse_i32(tokens.at(1))
+            };
+            Request::FlushAll { delay, noreply }
+        }
+        b"verbosity" => {
+            if !matches!(tokens.len(), 2 | 3) {
+                return ERROR;
+            }
+            match parse_u32(tokens.at(1)) {
+                Some(level) => Request::Verbosity { level, noreply },
+                None => bad_format,
+            }
+        }
+        b"version" => Request::Version,
+        b"quit" => Request::Quit,
+        b"shutdown" => refuse(reply::NO_SHUTDOWN, false),
+        b"stats" | b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" | b"watch"
+        | b"extstore" | b"refresh_certs" => Request::Admin(tokens),
+        [] | [_] => ERROR,
+        // memcached sorts by the first letter, and looks for browsers last.
+        [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] => ERROR,
+        _ if tokens.last().starts_with(b"HTTP/") => Request::Hangup,
+        _ => ERROR,
+    }
+}
+
+#[inline]
+fn get(mut words: Words<'_>, cas: bool, touch: bool) -> Request<'_> {
+    let mut keys = words;
+    let Some(first) = words.next() else {
+        return ERROR;
+    };
+    let mut exptime = None;
+    if touch {
+        exptime = parse_i32(first);
+        if exptime.is_none() {
+            return refuse(reply::BAD_EXPTIME, false);
+        }
+        keys = words;
+    }
+    Request::Get(Get {
+        cas,
+        touch: exptime,
+        keys,
+    })
+}
+
+/// The line is split again where it isn't as expected: the last word decides
+/// whether an error is told.
+#[inline]
+fn store<'a>(line: &'a [u8], mut words: Words<'a>, verb: Verb) -> Request<'a> {
+    let cas = matches!(verb, Verb::Cas(_));
+    let mut next = || words.next().unwrap_or(&[]);
+    let (key, flags, exptime, len) = (next(), next(), next(), next());
+    let unique = if cas { next() } else { b"0" };
+    let (extra, excess) = (next(), next());
+    if len.is_empty() || unique.is_empty() || !excess.is_empty() {
+        return ERROR;
+    }
+    let parsed = (|| {
+        let flags = parse_u32(flags)?;
+        let exptime = parse_i32(exptime)?;
+        let unique = parse_u64(unique)?;
+        Some(Store {
+            verb: if cas { Verb::Cas(unique) } else { verb },
+            key,
+            flags,
+            exptime,
+            len: meta::value_len(len)?,
+            noreply: extra == b"noreply",
+        })
+    })();
+    match parsed {
+        Some(store) if key.len() <= KEY_MAX => Request::Store(store),
+        _ => refuse(reply::BAD_FORMAT, Tokens::new(line).noreply()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::format;
+    use std::string::String;
+    use std::vec::Vec;
+
+    /// A request in words, to compare by.
+    fn show(line: &str) -> String {
+        match parse(line.as_bytes()) {
+            Request::Get(Get { cas, touch, keys }) => {
+                let keys: Vec<_> = keys.map(String::from_utf8_lossy).collect();
+                format!("get cas={cas} touch={touch:?} {}", keys.join(","))
+            }
+            Request::Store(store) => format!("{store:?}"),
+            Request::Delete { key, noreply } => format!("delete {key:?} {noreply}"),
+            Request::Arith {
+                key,
+                decrement,
+                by,
+                noreply,
+            } => format!("arith {key:?} {decrement} {by} {noreply}"),
+            Request::Touch {
+                key,
+                exptime,
+                noreply,
+            } => format!("touch {key:?} {exptime} {noreply}"),
+            Request::Meta(tokens) => format!("meta {}", tokens.len()),
+            Request::Noop => "mn".into(),
+            Request::FlushAll { delay, noreply } => format!("flush {delay:?} {noreply}"),
+            Request::Verbosity { level, noreply } => format!("verbosity {level} {noreply}"),
+            Request::Version => "version".into(),
+            Request::Quit => "quit".into(),
+            Request::Admin(tokens) => format!("admin {}", tokens.len()),
+            Request::Reply { line, noreply } => {
+                let line = String::from_utf8_lossy(line);
+                format!("{}{}", line.trim_end(), if noreply { " -" } else { "" })
+            }
+            Request::Hangup => "hangup".into(),
+        }
+    }
+
+    #[test]
+    fn understands_as_memcached_does() {
+        let format = "CLIENT_ERROR bad command line format";
+        let delta = "CLIENT_ERROR invalid numeric delta argument";
+        let exptime = "CLIENT_ERROR invalid exptime argument";
+        let usage = "CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]";
+        for (line, want) in [
+            ("", "ERROR"),
+            ("  ", "ERROR"),
+            ("v", "ERROR"),
+            ("get", "ERROR"),
+            ("get\tf", "ERROR"),
+            ("GET f", "ERROR"),
+            ("  get  f   g ", "get cas=false touch=None f,g"),
+            ("gets f", "get cas=true touch=None f"),
+            ("bget f", "get cas=false touch=None f"),
+            ("gat", "ERROR"),
+            ("gat 10", "get cas=false touch=Some(10) "),
+            ("gat x a", exptime),
+            ("gats -1 a b", "get cas=true touch=Some(-1) a,b"),
+            ("set f 0 0", "ERROR"),
+            ("set f 0 0 1 a b", "ERROR"),
+            ("set f 0 0 noreply", &format!("{format} -")),
+            ("set f x 0 1", format),
+            ("set f 0 0 -1", format),
+            ("set f 0 0 2147483646", format),
+            ("cas a 0 0 1", "ERROR"),
+            ("cas a 0 0 1 noreply", &format!("{format} -")),
+            ("cas a 0 0 1 1 1 1", "ERROR"),
+            ("incr a", "ERROR"),
+            ("incr a x", delta),
+            ("incr a noreply", &format!("{delta} -")),
+            ("decr a 1 2", "arith [97] true 1 false"),
+            ("incr a 1 noreply", "arith [97] false 1 true"),
+            ("touch a x", exptime),
+            ("touch a 5 noreply", "touch [97] 5 true"),
+            ("delete", "ERROR"),
+            (
+                "delete noreply",
+                "delete [110, 111, 114, 101, 112, 108, 121] false",
+            ),
+            ("delete a 0", "delete [97] false"),
+            ("delete a 1", usage),
+            ("delete a 0 0", usage),
+            ("delete a x noreply", &format!("{usage} -")),
+            ("delete a 0 noreply", "delete [97] true"),
+            ("delete a 0 0 0", "ERROR"),
+            ("flush_all", "flush Some(0) false"),
+            ("flush_all noreply", "flush Some(0) true"),
+            ("flush_all x", "flush None false"),
+            ("flush_all 5 noreply", "flush Some(5) true"),
+            ("flush_all noreply noreply", "flush None true"),
+            ("flush_all 0 0 noreply", "ERROR"),
+            ("verbosity", "ERROR"),
+            ("verbosity foo", format),
+            ("verbosity noreply", &format!("{format} -")),
+            ("verbosity 1", "verbosity 1 false"),
+            ("version foo", "version"),
+            ("quit foo", "quit"),
+            ("mn foo", "mn"),
+            ("mg a v", "meta 3"),
+            ("mgx a v", "ERROR"),
+            ("shutdown", "ERROR: shutdown not enabled"),
+            ("stats items", "admin 2"),
+            ("statsfoo", "ERROR"),
+            ("GET / HTTP/1.1", "hangup"),
+            ("foo HTTP/1.0 x", "ERROR"),
+            ("geta HTTP/1.0", "ERROR"),
+        ] {
+            assert_eq!(show(line), want, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn stores() {
+        let Request::Store(store) = parse(b"set key 5 -1 10") else {
+            panic!("not a store");
+        };
+        let want = Store {
+            verb: Verb::Set,
+            key: b"key",
+            flags: 5,
+            exptime: -1,
+            len: 10,
+            noreply: false,
+        };
+        assert_eq!(store, want);
+        let Request::Store(store) = parse(b"cas key 5 60 0 9 noreply") else {
+            panic!("not a store");
+        };
+        assert_eq!((store.verb, store.noreply), (Verb::Cas(9), true));
+        for (word, verb) in [
+            ("add", Verb::Add),
+            ("replace", Verb::Replace),
+            ("append", Verb::Append),
+            ("prepend", Verb::Prepend),
+        ] {
+            let line = format!("{word} k 0 0 1");
+            let Request::Store(store) = parse(line.as_bytes()) else {
+                panic!("not a store");
+            };
+            assert_eq!(store.verb, verb);
+        }
+    }
+
+    #[test]
+    fn keys_of_251_bytes() {
+        let key = "k".repeat(251);
+        for line in ["set K 0 0 1", "incr K 1", "touch K 1", "delete K"] {
+            assert_eq!(
+                show(&line.replace('K', &key)),
+                "CLIENT_ERROR bad command line format"
+            );
+            assert!(!show(&line.replace('K', &key[1..])).contains("ERROR"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_line(line: Vec<u8>) {
+            let _ = parse(&line);
+        }
+
+        /// A word more or less than a store command takes is an error.
+        #[test]
+        fn counts_words(extra in 0usize..6, cas: bool) {
+            let line = format!("{} k{}", if cas { "cas" } else { "set" }, " 1".repeat(extra));
+            let need = if cas { 4 } else { 3 };
+            let ok = extra == need || extra == need + 1;
+            prop_assert_eq!(matches!(parse(line.as_bytes()), Request::Store(_)), ok);
+        }
+    }
+}

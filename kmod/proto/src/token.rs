@@ -1,0 +1,185 @@
+//! Lines and tokens: where a command line ends and what words it is made of.
+
+use heapless::Vec;
+use memchr::memchr;
+
+/// A command line found in the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The line without its ending, cut at the first NUL as memcached does.
+    pub text: &'a [u8],
+    /// How many bytes of the input it took, ending included.
+    pub consumed: usize,
+}
+
+/// Finds the first line of `input`; `None` when no newline has come yet.
+#[inline]
+pub fn line(input: &[u8]) -> Option<Line<'_>> {
+    let end = memchr(b'\n', input)?;
+    let text = input.get(..end)?;
+    Some(Line {
+        text: trim(text),
+        consumed: end.wrapping_add(1),
+    })
+}
+
+/// A line without its carriage return (a lone one is kept, which makes no
+/// difference to any command) and without what follows a NUL.
+#[inline]
+pub fn trim(text: &[u8]) -> &[u8] {
+    let text = match text {
+        [rest @ .., b'\r'] if !rest.is_empty() => rest,
+        text => text,
+    };
+    match memchr(0, text) {
+        Some(nul) => text.get(..nul).unwrap_or(text),
+        None => text,
+    }
+}
+
+/// Splits at spaces, and only at spaces.
+#[derive(Clone, Copy, Debug)]
+pub struct Words<'a>(&'a [u8]);
+
+impl<'a> Words<'a> {
+    /// The words of `text`, which is a line without its ending.
+    #[inline]
+    pub const fn new(text: &'a [u8]) -> Self {
+        Self(text)
+    }
+
+    /// What has not been read yet.
+    #[inline]
+    pub const fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+}
+
+impl<'a> Iterator for Words<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while let [b' ', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+        if self.0.is_empty() {
+            return None;
+        }
+        let word;
+        (word, self.0) = match memchr(b' ', self.0) {
+            Some(end) => self.0.split_at_checked(end)?,
+            None => (self.0, &[][..]),
+        };
+        Some(word)
+    }
+}
+
+/// The most words of a line that memcached looks at (lists of keys aside).
+pub const TOKENS_MAX: usize = 23;
+
+/// The words of a command line, at most [`TOKENS_MAX`] of them.
+pub struct Tokens<'a> {
+    list: Vec<&'a [u8], TOKENS_MAX>,
+    rest: &'a [u8],
+}
+
+impl<'a> Tokens<'a> {
+    /// Splits `text`, a line without its ending.
+    #[inline]
+    pub fn new(text: &'a [u8]) -> Self {
+        let mut list = Vec::new();
+        let mut words = Words::new(text);
+        while !list.is_full() {
+            match words.next() {
+                Some(word) => {
+                    let _ = list.push(word);
+                }
+                None => break,
+            }
+        }
+        Self {
+            list,
+            rest: words.rest(),
+        }
+    }
+
+    /// How many words there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether the line was blank.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Word number `index`, or nothing at all where there is none.
+    #[inline]
+    pub fn at(&self, index: usize) -> &'a [u8] {
+        self.list.get(index).copied().unwrap_or(&[])
+    }
+
+    /// The words from `index` on.
+    #[inline]
+    pub fn from(&self, index: usize) -> &[&'a [u8]] {
+        self.list.get(index..).unwrap_or(&[])
+    }
+
+    /// The last word that was looked at.
+    #[inline]
+    pub fn last(&self) -> &'a [u8] {
+        self.list.last().copied().unwrap_or(&[])
+    }
+
+    /// What follows the last word that was looked at.
+    #[inline]
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Whether the last word asks for no reply.
+    #[inline]
+    pub fn noreply(&self) -> bool {
+        self.last() == b"noreply"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn lines() {
+        assert_eq!(line(b"get a"), None);
+        let ended = |text: &'static [u8], consumed| Some(Line { text, consumed });
+        assert_eq!(line(b"get a\r\nx"), ended(b"get a", 7));
+        assert_eq!(line(b"get a\nx"), ended(b"get a", 6));
+        assert_eq!(line(b"get a\r\r\n"), ended(b"get a\r", 8));
+        assert_eq!(line(b"\r\n"), ended(b"\r", 2));
+        assert_eq!(line(b"\n"), ended(b"", 1));
+        assert_eq!(line(b"a\0b\r\n"), ended(b"a", 5));
+    }
+
+    #[test]
+    fn tokens_stop_at_the_limit() {
+        let text = b" a ".repeat(30);
+        let tokens = Tokens::new(&text);
+        assert_eq!(tokens.len(), TOKENS_MAX);
+        assert_eq!(Words::new(tokens.rest()).count(), 30 - TOKENS_MAX);
+        assert!(Tokens::new(b"  ").is_empty());
+        assert!(Tokens::new(b"a noreply ").noreply());
+        assert!(!Tokens::new(b"noreply a").noreply());
+    }
+
+    proptest! {
+        #[test]
+        fn words_agree_with_split(text in "[ a-c\t]{0,40}") {
+            let want = text.split(' ').filter(|w| !w.is_empty()).map(str::as_bytes);
+            prop_assert!(Words::new(text.as_bytes()).eq(want));
+        }
+    }
+}
