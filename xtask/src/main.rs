@@ -5,11 +5,15 @@
 //! result is every machine's result.
 
 mod cache;
+mod initramfs;
 mod kbuild;
 mod kernel;
+mod probe;
 mod progress;
 mod root;
+mod run;
 mod shell;
+mod vm;
 mod workspace;
 
 use std::path::PathBuf;
@@ -33,8 +37,11 @@ struct Cli {
 enum Command {
     Setup(SetupArgs),
     Kmod(kbuild::KmodArgs),
+    Run(run::RunArgs),
+    /// Lay the module's crates.io sources into target/vendor (for a build by plain `make`)
     Vendor,
     Shell(ShellArgs),
+    /// Run a program inside a build root (what every other command calls)
     #[command(hide = true)]
     Enter(root::EnterArgs),
 }
@@ -86,6 +93,7 @@ fn dispatch(command: Command) -> Result<u8> {
             let module = kbuild::build(&args)?;
             println!("{}", module.display());
         }
+        Command::Run(args) => return run::run(&args),
         Command::Vendor => {
             kbuild::vendor()?;
         }

@@ -18,7 +18,6 @@ use std::process::Command;
 use anyhow::{bail, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
-use sha2::{Digest, Sha256};
 
 use crate::{cache, kernel, progress, shell, workspace};
 
@@ -132,20 +131,11 @@ pub(crate) fn remove() -> Result<()> {
 
 /// The root's folder: its name is a digest of what it is made from.
 fn path() -> Result<PathBuf> {
-    let mut digest = Sha256::new();
-    for part in [SUITE, BACKPORTS, RECIPE, kernel::FLAVOUR]
-        .iter()
-        .chain(PACKAGES)
-    {
-        digest.update(part);
-        digest.update([0]);
-    }
-    let digest = digest.finalize();
-    let key: String = digest
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let key = workspace::digest(
+        [SUITE, BACKPORTS, RECIPE, kernel::FLAVOUR]
+            .iter()
+            .chain(PACKAGES),
+    );
     Ok(cache::dir()?.join(format!("root-{key}")))
 }
 
@@ -373,6 +363,8 @@ pub(crate) struct EnterArgs {
 
 /// Turns this process into the wanted program inside the root; comes back only with an error.
 pub(crate) fn enter(args: EnterArgs) -> Result<()> {
+    // What ends xtask ends what it started.
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
     let none: Option<&Path> = None;
     let cwd = std::env::current_dir()?;
     unshare(CloneFlags::CLONE_NEWNS).context("no mount namespace of our own")?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cargo_metadata::{DependencyKind, MetadataCommand, PackageId};
+use sha2::{Digest, Sha256};
 
 /// The crates that are built for the kernel as well as for the host.
 pub(crate) const PURE_CRATES: &[&str] = &[
@@ -90,4 +91,19 @@ pub(crate) fn kernel_crates() -> Result<BTreeMap<String, KernelCrate>> {
         );
     }
     Ok(crates)
+}
+
+/// A short name for what was made from `parts`, as hexadecimal digits.
+pub(crate) fn digest<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> String {
+    let mut digest = Sha256::new();
+    for part in parts {
+        digest.update(part);
+        digest.update([0]);
+    }
+    digest
+        .finalize()
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

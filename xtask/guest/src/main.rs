@@ -1,0 +1,35 @@
+//! PID 1 of the virtual machine, and the tests that run inside it.
+//!
+//! One static program: as PID 1 it mounts the usual file systems, brings the
+//! network up and does what the host asks for on the second serial port
+//! (`control.rs`); called with `test NAME` it is one test, in a process of its
+//! own. The tests are in `tests/`, one file per theme.
+
+mod control;
+mod kmsg;
+mod modules;
+mod net;
+mod system;
+mod tests;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        return system::init();
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["list"] => {
+            for test in tests::TESTS {
+                println!("{}", test.name);
+            }
+            ExitCode::SUCCESS
+        }
+        ["test", name] => tests::run(name),
+        _ => {
+            eprintln!("usage: hippos-guest list | test NAME (or be PID 1)");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Loading and unloading kernel modules.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
+
+/// The module under test.
+pub(crate) const HIPPOS: &str = "/hippos.ko";
+/// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
+const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
+
+/// Loads one of the stock kernel's modules, and first what it depends on. One that is there
+/// already, or is built in, is fine.
+pub(crate) fn load(name: &str) -> Result<()> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let dir = Path::new("/lib/modules").join(release.trim());
+    let depends = fs::read_to_string(dir.join("modules.dep"))?;
+    let Some((path, needs)) = depends
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(path, _)| module_name(path) == name)
+    else {
+        let builtin = fs::read_to_string(dir.join("modules.builtin"))?;
+        return builtin
+            .lines()
+            .any(|path| module_name(path) == name)
+            .then_some(())
+            .with_context(|| {
+                format!("the guest has no module {name}: see xtask/src/initramfs.rs")
+            });
+    };
+    // modules.dep has the nearest first.
+    for file in needs.split_whitespace().rev().chain([path]) {
+        if !loaded(&module_name(file)) {
+            insert(&dir.join(file), "").with_context(|| format!("cannot load {file}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a module of that name is loaded.
+pub(crate) fn loaded(name: &str) -> bool {
+    Path::new("/sys/module").join(name).join("refcnt").exists()
+}
+
+/// Loads the module file with these parameters; the error is the kernel's.
+pub(crate) fn insert(file: &Path, parameters: &str) -> nix::Result<()> {
+    let flags = if file.extension().is_some_and(|extension| extension == "xz") {
+        COMPRESSED
+    } else {
+        ModuleInitFlags::empty()
+    };
+    let open = File::open(file).map_err(|_| nix::errno::Errno::ENOENT)?;
+    let parameters = CString::new(parameters).map_err(|_| nix::errno::Errno::EINVAL)?;
+    finit_module(open, &parameters, flags)
+}
+
+/// Unloads a module; waits for nothing.
+pub(crate) fn remove(name: &str) -> nix::Result<()> {
+    let name = CString::new(name).map_err(|_| nix::errno::Errno::EINVAL)?;
+    delete_module(&name, DeleteModuleFlags::O_NONBLOCK)
+}
+
+/// hippos.ko while it is loaded: unloaded again when dropped.
+pub(crate) struct Hippos(());
+
+impl Hippos {
+    /// Loads it with these parameters, for example `port=11211 memory_mb=64`.
+    pub(crate) fn load(parameters: &str) -> Result<Self> {
+        insert(&PathBuf::from(HIPPOS), parameters)
+            .with_context(|| format!("insmod hippos.ko {parameters}"))?;
+        Ok(Hippos(()))
+    }
+
+    /// Unloads it, and tells whether that went well (a drop only prints).
+    pub(crate) fn unload(self) -> Result<()> {
+        std::mem::forget(self);
+        remove("hippos").context("rmmod hippos")
+    }
+}
+
+impl Drop for Hippos {
+    fn drop(&mut self) {
+        if let Err(error) = remove("hippos") {
+            eprintln!("rmmod hippos: {error}");
+        }
+    }
+}
+
+/// `kernel/net/foo-bar.ko.xz` is the module `foo_bar`.
+fn module_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file).replace('-', "_")
+}

@@ -1,0 +1,297 @@
+//! The guest's file system: Debian's programs and modules, our PID 1 and hippos.ko.
+//!
+//! Two archives that the kernel unpacks one after the other: a base that only
+//! changes with the build root, kept beside it, and what is new in each run. Both
+//! uncompressed: unpacking costs more than reading under emulation.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{bail, Context, Result};
+use cpio::newc::{trailer, Builder};
+
+use crate::root::Root;
+use crate::{cache, progress, shell, workspace};
+
+/// Programs of the build root that the guest has, with the libraries that they ask for.
+const PROGRAMS: &[&str] = &[
+    "/usr/bin/busybox",
+    "/usr/bin/ip",
+    "/usr/bin/memcached",
+    "/usr/sbin/ethtool",
+    "/usr/sbin/nft",
+    "/usr/sbin/tc",
+    "/usr/sbin/bridge",
+    "/usr/bin/ss",
+];
+/// Modules of the stock kernel that the guest may load; what they depend on comes along.
+const MODULES: &[&str] = &[
+    "virtio_net",
+    "virtio_rng",
+    "veth",
+    "8021q",
+    "bridge",
+    "br_netfilter",
+    "vrf",
+    "dummy",
+    "ifb",
+    "nf_tables",
+    "nft_ct",
+    "nft_chain_nat",
+    "nft_masq",
+    "nft_reject_inet",
+    "nf_conntrack",
+    "sch_fq",
+    "sch_netem",
+    "sch_ingress",
+    "cls_bpf",
+    "cls_matchall",
+    "act_mirred",
+    "act_bpf",
+    "configfs",
+    "tun",
+];
+/// Where Debian's programs look for one another.
+const LINKS: &[(&str, &str)] = &[
+    ("bin", "usr/bin"),
+    ("sbin", "usr/sbin"),
+    ("lib", "usr/lib"),
+    ("lib64", "usr/lib64"),
+];
+const DIRS: &[&str] = &[
+    "dev", "proc", "sys", "tmp", "run", "etc", "usr", "usr/bin", "usr/sbin",
+];
+
+/// Writes the whole of it to `target`.
+pub(crate) fn write(root: &Root, module: Option<&Path>, target: &Path) -> Result<()> {
+    let base = base(root)?;
+    let guest = guest_program()?;
+    fs::copy(base, target).with_context(|| format!("cannot write {}", target.display()))?;
+    let mut archive = Archive::new(File::options().append(true).open(target)?);
+    archive.file("init", 0o755, &fs::read(guest)?)?;
+    if let Some(module) = module {
+        let text = fs::read(module).with_context(|| format!("no {}", module.display()))?;
+        archive.file("hippos.ko", 0o644, &text)?;
+    }
+    archive.finish()
+}
+
+/// Builds the guest's PID 1: static, so that it asks for nothing of the guest.
+fn guest_program() -> Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let target_dir = workspace::root().join("target/guest");
+    let mut build = Command::new(cargo);
+    build
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--package",
+            "hippos_guest",
+            "--target",
+            TARGET,
+        ])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols")
+        .current_dir(workspace::root());
+    shell::run(&mut build).context("the guest's program does not build")?;
+    Ok(target_dir.join(TARGET).join("debug/hippos-guest"))
+}
+
+/// The base archive, made once for each build root and each version of the lists above.
+fn base(root: &Root) -> Result<PathBuf> {
+    let wanted = format!(
+        "{PROGRAMS:?} {MODULES:?} {LINKS:?} {DIRS:?} {}",
+        root.kernel().release
+    );
+    let key = workspace::digest([wanted]);
+    let base = root.path().with_extension(format!("guest-{key}.cpio"));
+    if base.exists() {
+        return Ok(base);
+    }
+    let _lock = cache::lock(
+        &root.path().with_extension("guest.lock"),
+        "making the guest's files",
+    )?;
+    if !base.exists() {
+        progress::step("the guest's programs and modules", || {
+            let partial = base.with_extension("partial");
+            let mut archive = Archive::new(File::create(&partial)?);
+            for dir in DIRS {
+                archive.dir(dir)?;
+            }
+            for (name, target) in LINKS {
+                archive.link(name, target)?;
+            }
+            programs(root, &mut archive)?;
+            modules(root, &mut archive)?;
+            archive.finish()?;
+            fs::rename(&partial, &base)?;
+            Ok(())
+        })?;
+    }
+    Ok(base)
+}
+
+fn programs(root: &Root, archive: &mut Archive) -> Result<()> {
+    let mut files = BTreeSet::new();
+    for program in PROGRAMS {
+        files.insert((*program).to_owned());
+        // What is linked statically has no list.
+        let list = shell::output(root.command("/usr/bin/ldd").arg(program)).unwrap_or_default();
+        let libraries = list.split_whitespace().filter(|word| word.starts_with('/'));
+        files.extend(libraries.map(str::to_owned));
+    }
+    for file in files {
+        // /lib is a link to /usr/lib, in the guest as well.
+        let name = if file.starts_with("/usr") {
+            file[1..].to_owned()
+        } else {
+            format!("usr{file}")
+        };
+        let text = fs::read(root.path().join(&name)).with_context(|| format!("no {file}"))?;
+        archive.file(&name, 0o755, &text)?;
+    }
+    archive.link("usr/bin/sh", "busybox")?;
+    let applets = shell::output(root.command("/usr/bin/busybox").arg("--list"))?;
+    for applet in applets
+        .lines()
+        .filter(|applet| !matches!(*applet, "ip" | "sh" | "busybox"))
+    {
+        archive.link(&format!("usr/bin/{applet}"), "busybox")?;
+    }
+    archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n")?;
+    archive.file("etc/group", 0o644, b"root:x:0:\n")
+}
+
+fn modules(root: &Root, archive: &mut Archive) -> Result<()> {
+    let inside = root.kernel().modules();
+    let outside = root
+        .path()
+        .join(inside.strip_prefix("/").unwrap_or(&inside));
+    let depends = fs::read_to_string(outside.join("modules.dep"))?;
+    let builtin = fs::read_to_string(outside.join("modules.builtin"))?;
+    let mut kept = Vec::new();
+    let mut files = BTreeSet::new();
+    let mut todo: Vec<String> = Vec::new();
+    for module in MODULES {
+        match depends
+            .lines()
+            .find(|line| line.split(':').next().map(name_of) == Some(name_of(module)))
+        {
+            Some(line) => todo.push(line.split(':').next().unwrap_or(line).to_owned()),
+            None if builtin.lines().any(|line| name_of(line) == name_of(module)) => {}
+            None => bail!("kernel {} has no module {module}", root.kernel().release),
+        }
+    }
+    while let Some(file) = todo.pop() {
+        if !files.insert(file.clone()) {
+            continue;
+        }
+        let Some((line, needs)) = depends.lines().find_map(|line| {
+            line.split_once(':')
+                .filter(|(path, _)| *path == file)
+                .map(|(_, needs)| (line, needs))
+        }) else {
+            bail!("modules.dep does not know {file}");
+        };
+        kept.push(line.to_owned());
+        todo.extend(needs.split_whitespace().map(str::to_owned));
+    }
+    let dir = format!("usr/lib/modules/{}", root.kernel().release);
+    for file in files {
+        archive.file(
+            &format!("{dir}/{file}"),
+            0o644,
+            &fs::read(outside.join(&file))?,
+        )?;
+    }
+    archive.file(
+        &format!("{dir}/modules.dep"),
+        0o644,
+        (kept.join("\n") + "\n").as_bytes(),
+    )?;
+    archive.file(&format!("{dir}/modules.builtin"), 0o644, builtin.as_bytes())
+}
+
+/// `kernel/net/foo-bar.ko.xz` is the module `foo_bar`.
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split('.').next().unwrap_or(file).replace('-', "_")
+}
+
+/// A cpio archive as the kernel takes it; makes the folders that a file lies in.
+struct Archive {
+    out: Option<BufWriter<File>>,
+    dirs: BTreeSet<PathBuf>,
+    inode: u32,
+}
+
+impl Archive {
+    fn new(file: File) -> Self {
+        Archive {
+            out: Some(BufWriter::new(file)),
+            dirs: BTreeSet::new(),
+            inode: 0,
+        }
+    }
+
+    fn dir(&mut self, name: &str) -> Result<()> {
+        if self.dirs.insert(name.into()) {
+            self.entry(name, 0o040_755, &[])?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, name: &str, target: &str) -> Result<()> {
+        self.entry(name, 0o120_777, target.as_bytes())
+    }
+
+    fn file(&mut self, name: &str, mode: u32, text: &[u8]) -> Result<()> {
+        let mut parents: Vec<&Path> = Path::new(name).ancestors().skip(1).collect();
+        parents.pop();
+        for parent in parents.into_iter().rev() {
+            self.dir(&parent.to_string_lossy())?;
+        }
+        self.entry(name, 0o100_000 | mode, text)
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, text: &[u8]) -> Result<()> {
+        self.inode += 1;
+        let out = self.out.take().context("the archive broke off")?;
+        let length = u32::try_from(text.len()).with_context(|| format!("{name} is too large"))?;
+        let mut writer = Builder::new(name)
+            .ino(self.inode)
+            .mode(mode)
+            .write(out, length);
+        writer.write_all(text)?;
+        self.out = Some(writer.finish()?);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        let out = self.out.take().context("the archive broke off")?;
+        trailer(out)?.flush()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_has_one_name() {
+        assert_eq!(
+            name_of("kernel/drivers/char/hw_random/virtio-rng.ko.xz"),
+            "virtio_rng"
+        );
+        assert_eq!(name_of("virtio_rng"), "virtio_rng");
+    }
+}

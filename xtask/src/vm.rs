@@ -1,0 +1,436 @@
+//! The virtual machine: Debian's QEMU, Debian's stock kernel, our PID 1.
+//!
+//! The guest's console goes to a file; the second serial port is the line on
+//! which the host asks PID 1 for things (see `guest/src/control.rs`). A guest
+//! that dies, by an oops, a panic or a signal, is told from one that was asked
+//! to stop by what it said last.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::sys::stat::Mode;
+
+use crate::root::Root;
+use crate::{cache, initramfs, shell, workspace};
+
+/// How long a guest may take from start to PID 1's greeting: emulated, on a loaded machine.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long a stock kernel may take under KVM to find that it has no root file system.
+const PROBE_LIMIT: Duration = Duration::from_secs(6);
+/// How long an answer may take that needs no work.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// How much of the console a failure shows.
+const CONSOLE_LINES: usize = 40;
+/// memcached's port, in the guest always.
+pub(crate) const GUEST_PORT: u16 = 11211;
+
+/// Set by Ctrl-C and by a termination signal.
+pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// What runs the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Accel {
+    /// KVM where a stock kernel is seen to boot with it, else emulation
+    Auto,
+    /// The host's processor
+    Kvm,
+    /// Emulation
+    Tcg,
+}
+
+/// The host's port for the guest's [`GUEST_PORT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Port {
+    /// This one or none.
+    Exactly(u16),
+    /// This one if it is free, else any.
+    Rather(u16),
+    /// Any free one.
+    Any,
+}
+
+/// The machine to boot.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    pub(crate) port: Port,
+    /// The guest's port behind it.
+    pub(crate) guest_port: u16,
+    /// MiB.
+    pub(crate) memory: u32,
+    pub(crate) vcpus: u32,
+    pub(crate) accel: Accel,
+    /// The guest's console goes to standard output as well.
+    pub(crate) console: bool,
+    /// The third serial port is this process's terminal.
+    pub(crate) terminal: bool,
+    /// hippos.ko, if the guest is to have it.
+    pub(crate) module: Option<PathBuf>,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine {
+            port: Port::Any,
+            guest_port: GUEST_PORT,
+            memory: 512,
+            vcpus: 2,
+            accel: Accel::Auto,
+            console: false,
+            terminal: false,
+            module: None,
+        }
+    }
+}
+
+/// A running guest. Dropped, it is killed.
+pub(crate) struct Vm {
+    child: Child,
+    dir: tempfile::TempDir,
+    port: u16,
+    requests: File,
+    answers: Receiver<String>,
+}
+
+impl Vm {
+    /// Boots the machine and waits for PID 1.
+    pub(crate) fn boot(root: &Root, machine: &Machine) -> Result<Vm> {
+        let accel = match machine.accel {
+            Accel::Auto if kvm_works(root)? => Accel::Kvm,
+            Accel::Auto => Accel::Tcg,
+            chosen => chosen,
+        };
+        for attempt in 0.. {
+            let port = free_port(machine.port)?;
+            match Self::start(root, machine, accel, port) {
+                // Somebody else took the port between our look and QEMU's.
+                Err(error) if attempt < 5 && format!("{error:#}").contains("host forwarding") => {}
+                result => return result,
+            }
+        }
+        bail!("no port to be had")
+    }
+
+    fn start(root: &Root, machine: &Machine, accel: Accel, port: u16) -> Result<Vm> {
+        let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
+        let path = |name: &str| dir.path().join(name);
+        initramfs::write(root, machine.module.as_deref(), &path("initramfs"))?;
+        for end in ["control.in", "control.out"] {
+            nix::unistd::mkfifo(&path(end), Mode::S_IRUSR | Mode::S_IWUSR)?;
+        }
+        // Opened both ways, so that neither side waits for the other.
+        let open = |name: &str| {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(path(name))
+                .context("control line")
+        };
+        let (requests, replies) = (open("control.in")?, open("control.out")?);
+
+        let mut qemu = qemu(root, accel, machine.vcpus, machine.memory);
+        let forward = |kind| format!("hostfwd={kind}:127.0.0.1:{port}-:{}", machine.guest_port);
+        qemu.arg("-kernel")
+            .arg(root.kernel().modules().join("vmlinuz"));
+        qemu.arg("-initrd").arg(path("initramfs"));
+        let verbosity = if machine.console { 7 } else { 5 };
+        qemu.args(["-append", &command_line(verbosity)]);
+        qemu.arg("-serial")
+            .arg(format!("file:{}", path("console").display()));
+        qemu.arg("-chardev").arg(format!(
+            "pipe,id=control,path={}",
+            path("control").display()
+        ));
+        qemu.args(["-serial", "chardev:control"]);
+        if machine.terminal {
+            qemu.args([
+                "-chardev",
+                "stdio,id=terminal,signal=off",
+                "-serial",
+                "chardev:terminal",
+            ]);
+        } else {
+            // Ctrl-C is for us; we stop the guest in good order.
+            qemu.stdin(Stdio::null()).process_group(0);
+        }
+        qemu.arg("-netdev")
+            .arg(format!("user,id=net,{},{}", forward("tcp"), forward("udp")));
+        qemu.args([
+            "-device",
+            "virtio-net-pci,netdev=net",
+            "-device",
+            "virtio-rng-pci",
+        ]);
+        qemu.stderr(File::create(path("qemu"))?);
+        let child = qemu.spawn().context("cannot start QEMU")?;
+
+        if machine.console {
+            follow(path("console"));
+        }
+        let answers = reader(replies);
+        let mut vm = Vm {
+            child,
+            dir,
+            port,
+            requests,
+            answers,
+        };
+        let hello = vm
+            .line(Instant::now() + BOOT_LIMIT)
+            .context("the guest did not come up")?;
+        ensure!(hello == "hello", "the guest greets with {hello:?}");
+        Ok(vm)
+    }
+
+    /// The host's port, TCP and UDP.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Asks PID 1 for something that takes no time.
+    pub(crate) fn ask(&mut self, request: &str) -> Result<Vec<String>> {
+        self.ask_within(request, ANSWER_LIMIT)
+    }
+
+    /// Asks PID 1 for something; gives the lines that came of it.
+    ///
+    /// # Errors
+    ///
+    /// When it failed (the lines are in the error), and when the guest died or kept silent for
+    /// longer than `limit`.
+    pub(crate) fn ask_within(&mut self, request: &str, limit: Duration) -> Result<Vec<String>> {
+        writeln!(self.requests, "{request}")?;
+        let deadline = Instant::now() + limit;
+        let mut lines = Vec::new();
+        loop {
+            let line = self
+                .line(deadline)
+                .with_context(|| format!("after `{request}`"))?;
+            if let Some(text) = line.strip_prefix('|') {
+                lines.push(text.strip_prefix(' ').unwrap_or(text).to_owned());
+            } else if line == "ok" {
+                return Ok(lines);
+            } else {
+                let reason = line.strip_prefix("fail ").unwrap_or(&line);
+                lines.push(reason.to_owned());
+                bail!("{}", lines.join("\n"));
+            }
+        }
+    }
+
+    /// Whether the guest still runs; else what became of it.
+    pub(crate) fn alive(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let said = fs::read_to_string(self.dir.path().join("qemu")).unwrap_or_default();
+            bail!(
+                "the guest died ({status}) {}\n--- console:\n{}",
+                said.trim(),
+                self.console_tail()
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops the guest in good order.
+    pub(crate) fn off(mut self) -> Result<()> {
+        self.ask("off")?;
+        let deadline = Instant::now() + ANSWER_LIMIT;
+        while self.child.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "the guest does not power off");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The end of the guest's console.
+    pub(crate) fn console_tail(&self) -> String {
+        shell::tail(&self.dir.path().join("console"), CONSOLE_LINES)
+    }
+
+    fn line(&mut self, deadline: Instant) -> Result<String> {
+        loop {
+            match self.answers.recv_timeout(Duration::from_millis(100)) {
+                Ok(line) => return Ok(line),
+                Err(RecvTimeoutError::Disconnected) => bail!("the control line broke off"),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.alive()?;
+            ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+            if Instant::now() >= deadline {
+                bail!(
+                    "the guest keeps silent\n--- console:\n{}",
+                    self.console_tail()
+                );
+            }
+        }
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        // Neither can fail in a way that leaves something to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// QEMU without any device but what is added.
+fn qemu(root: &Root, accel: Accel, vcpus: u32, memory: u32) -> Command {
+    let mut qemu = root.command("/usr/bin/qemu-system-x86_64");
+    qemu.args([
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    qemu.args(["-machine", "q35"]);
+    match accel {
+        Accel::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
+        _ => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+    };
+    qemu.arg("-smp")
+        .arg(vcpus.to_string())
+        .arg("-m")
+        .arg(format!("{memory}M"));
+    qemu
+}
+
+/// The kernel's command line. With `-no-reboot`, whatever panics ends QEMU.
+fn command_line(verbosity: u8) -> String {
+    // Emulated timers are late on a loaded host: neither the timer check nor the watchdogs may
+    // take that for a fault of the guest.
+    format!(
+        "console=ttyS0 loglevel={verbosity} panic=-1 oops=panic no_timer_check tsc=reliable \
+         watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 random.trust_cpu=on"
+    )
+}
+
+/// Whether a stock kernel boots with KVM here. The device may be there and the kernel still hang, so
+/// it is tried, once for each boot of this machine.
+fn kvm_works(root: &Root) -> Result<bool> {
+    if OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_err()
+    {
+        return Ok(false);
+    }
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let key = workspace::digest([boot.as_str(), &root.kernel().release]);
+    let known = cache::dir()?.join(format!("kvm-{key}"));
+    if let Ok(answer) = fs::read_to_string(&known) {
+        return Ok(answer == "yes");
+    }
+    let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
+    let console = dir.path().join("console");
+    let mut qemu = qemu(root, Accel::Kvm, 1, 256);
+    qemu.arg("-kernel")
+        .arg(root.kernel().modules().join("vmlinuz"));
+    qemu.args(["-append", &command_line(5)]);
+    qemu.arg("-serial")
+        .arg(format!("file:{}", console.display()));
+    qemu.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = qemu.spawn().context("cannot start QEMU")?;
+    let deadline = Instant::now() + PROBE_LIMIT;
+    while child.try_wait()?.is_none() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let _ = child.kill();
+    child.wait()?;
+    // Without an initramfs a kernel that comes far enough says that it finds no root.
+    let works = shell::tail(&console, 1000).contains("Unable to mount root");
+    eprintln!(
+        "hippos: KVM {} here",
+        if works {
+            "works"
+        } else {
+            "runs no stock kernel"
+        }
+    );
+    fs::write(known, if works { "yes" } else { "no" })?;
+    Ok(works)
+}
+
+/// A port that is free now for TCP and for UDP.
+fn free_port(wanted: Port) -> Result<u16> {
+    let free = |port: u16| -> std::io::Result<u16> {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+        let port = tcp.local_addr()?.port();
+        UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
+        Ok(port)
+    };
+    match wanted {
+        Port::Exactly(port) => {
+            free(port).with_context(|| format!("port {port} of 127.0.0.1 is taken"))
+        }
+        Port::Rather(port) => free(port).or_else(|_| free_port(Port::Any)),
+        Port::Any => (0..20)
+            .find_map(|_| free(0).ok())
+            .context("no port is free for TCP and UDP"),
+    }
+}
+
+/// Sends each line that comes to the returned end, from a thread.
+fn reader(replies: File) -> Receiver<String> {
+    let (send, receive) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(replies).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receive
+}
+
+/// Copies what is written to a file to standard output, for as long as this process lives.
+fn follow(path: PathBuf) {
+    thread::spawn(move || -> std::io::Result<()> {
+        let mut file = wait_for(&path)?;
+        let mut at = 0;
+        loop {
+            file.seek(SeekFrom::Start(at))?;
+            let mut text = Vec::new();
+            at += file.read_to_end(&mut text)? as u64;
+            let mut out = std::io::stdout().lock();
+            out.write_all(&text)?;
+            out.flush()?;
+            drop(out);
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+}
+
+fn wait_for(path: &Path) -> std::io::Result<File> {
+    loop {
+        match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_refused_or_replaced() {
+        let taken = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        assert!(free_port(Port::Exactly(port)).is_err());
+        assert_ne!(free_port(Port::Rather(port)).unwrap(), port);
+    }
+}
