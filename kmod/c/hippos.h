@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The C side of kapi: what the kernel has only as macros, inline functions
+ * and bit fields, and the callbacks that it makes with its own types. Every
+ * function is declared a second time, for Rust, in kmod/kapi/src/ffi.rs;
+ * the two lists must agree.
+ */
+#ifndef HIPPOS_H
+#define HIPPOS_H
+
+#include <linux/in6.h>
+#include <linux/list.h>
+#include <linux/llist.h>
+#include <linux/types.h>
+
+struct device;
+struct file;
+struct net;
+struct nf_hook_state;
+struct sk_buff;
+struct sock;
+struct socket;
+struct task_struct;
+
+/* packet.c */
+
+/*
+ * A UDP datagram for this host that may be answered in place. Addresses and
+ * ports are those of the sender.
+ */
+struct hippos_packet {
+	/* The UDP payload, linear, and its length. */
+	u8 *payload;
+	u32 len;
+	/* Bytes that may be written at payload without asking for room. */
+	u32 room;
+	/* The longest payload that its device takes. */
+	u32 mtu;
+	/* IP and UDP header together: 28 or 48. */
+	u16 headers;
+	/* Host byte order. */
+	u16 port;
+	/* IPv4 addresses are mapped (::ffff:a.b.c.d). */
+	struct in6_addr source;
+	/* Came over a loopback device. */
+	bool local;
+};
+
+bool hippos_packet_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
+			u16 port, struct hippos_packet *packet);
+bool hippos_packet_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
+			u16 port, struct hippos_packet *packet);
+bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);
+struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
+				   const struct hippos_packet *packet, u32 len,
+				   u8 **payload);
+void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len);
+void hippos_packet_free(struct sk_buff *skb);
+void hippos_packet_consume(struct sk_buff *skb);
+
+/* hook.c */
+
+struct hippos_hooks;
+typedef unsigned int hippos_hook_fn(void *private, struct sk_buff *skb,
+				    const struct nf_hook_state *state);
+
+struct hippos_hooks *hippos_hooks_register(struct net *net, hippos_hook_fn *ipv4,
+					   hippos_hook_fn *ipv6, void *private);
+void hippos_hooks_unregister(struct hippos_hooks *hooks);
+struct net *hippos_net_get(void);
+void hippos_net_put(struct net *net);
+
+/* socket.c */
+
+/* Both ends of a datagram; IPv4 addresses are mapped. */
+struct hippos_ends {
+	struct in6_addr peer;
+	struct in6_addr own;
+	u32 peer_scope;
+	u32 interface;
+	u16 peer_port;
+	/* The sender shares this host's loopback device. */
+	bool local;
+	/* The own address is one that a reply may come from. */
+	bool unicast;
+};
+
+struct socket *hippos_tcp_listen(struct net *net, u16 port, int cpu, int backlog);
+struct socket *hippos_udp_bind(struct net *net, u16 port, unsigned int send_ms);
+struct socket *hippos_accept(struct socket *listener);
+void hippos_peer(struct socket *socket, struct hippos_ends *ends);
+int hippos_receive(struct socket *socket, void *buffer, size_t len, bool *more);
+int hippos_send(struct socket *socket, const void *buffer, size_t len, bool more);
+int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
+			struct hippos_ends *ends);
+int hippos_send_to(struct socket *socket, const void *head, size_t head_len,
+		   const void *body, size_t body_len, const struct hippos_ends *ends);
+
+/* poll.c */
+
+/* A worker's list of sockets with something to do. */
+struct hippos_poll {
+	struct llist_head ready;
+	/* Taken off ready, oldest first; the worker's own. */
+	struct llist_node *batch;
+	struct task_struct *task;
+	/* The kernel's own callback, as the listener had it. */
+	void (*data_ready)(struct sock *sk);
+};
+
+/* A socket on a worker's list. */
+struct hippos_watch {
+	struct llist_node node;
+	/* On ready or batch. */
+	unsigned long queued;
+	struct hippos_poll *poll;
+	void (*data_ready)(struct sock *sk);
+	void (*state_change)(struct sock *sk);
+	void (*write_space)(struct sock *sk);
+};
+
+void hippos_poll_init(struct hippos_poll *poll);
+void hippos_poll_start(struct hippos_poll *poll);
+void hippos_poll_wait(struct hippos_poll *poll, long timeout_ms);
+struct hippos_watch *hippos_poll_next(struct hippos_poll *poll);
+void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
+		      struct socket *socket);
+void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
+void hippos_watch_again(struct hippos_watch *watch);
+
+/* kthread.c */
+
+struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int cpu,
+					const char *name);
+int hippos_thread_stop(struct task_struct *task);
+bool hippos_thread_should_stop(void);
+void hippos_thread_sleep(long timeout_ms);
+void hippos_thread_wake(struct task_struct *task);
+
+/* mm.c */
+
+void *hippos_pages_alloc(size_t bytes);
+void hippos_pages_free(void *address, size_t bytes);
+void *hippos_table_alloc(size_t bytes);
+void hippos_table_free(void *address);
+unsigned long hippos_direct_map(void);
+
+/* sync.c */
+
+void hippos_read_lock(void);
+void hippos_read_unlock(void);
+unsigned int hippos_cpu(void);
+unsigned int hippos_cpus(void);
+int hippos_next_cpu(int cpu);
+void hippos_resched(void);
+
+/* time.c */
+
+u32 hippos_uptime(void);
+s64 hippos_unix(void);
+
+/* device.c */
+
+struct hippos_device;
+struct hippos_device *hippos_device_register(const char *name,
+					     long (*call)(void *private, unsigned int number,
+							  unsigned long argument),
+					     void *private);
+void hippos_device_unregister(struct hippos_device *device);
+unsigned long hippos_copy_from_user(void *to, u64 from, unsigned long len);
+unsigned long hippos_copy_to_user(u64 to, const void *from, unsigned long len);
+
+/* params.c */
+
+/* The module's parameters as insmod left them. */
+struct hippos_params {
+	unsigned int port;
+	unsigned int memory_mb;
+	unsigned int maxconns;
+	unsigned int factor;
+	unsigned int item_min;
+	unsigned int threads;
+	unsigned int backlog;
+	bool udp;
+	bool selftest;
+	bool selftest_oops;
+	const char *item_max;
+	const char *eviction;
+	const char *allow;
+};
+
+extern struct hippos_params hippos_params;
+
+#endif

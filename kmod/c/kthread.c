@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Kernel threads (linux/kthread.h). */
+#include <linux/kthread.h>
+#include <linux/sched.h>
+#include <linux/sched/task.h>
+
+#include "hippos.h"
+
+/*
+ * Starts a thread, bound to a CPU unless that is negative. The task is held
+ * until hippos_thread_stop().
+ */
+struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int cpu,
+					const char *name)
+{
+	struct task_struct *task = kthread_create(run, data, "%s", name);
+
+	if (IS_ERR(task))
+		return task;
+	get_task_struct(task);
+	if (cpu >= 0)
+		kthread_bind(task, cpu);
+	wake_up_process(task);
+	return task;
+}
+
+/*
+ * Asks the thread to end, waits for it and lets go of it. What run()
+ * returned, or -EINTR when it was never called.
+ */
+int hippos_thread_stop(struct task_struct *task)
+{
+	int result = kthread_stop(task);
+
+	put_task_struct(task);
+	return result;
+}
+
+bool hippos_thread_should_stop(void)
+{
+	return kthread_should_stop();
+}
+
+/* Sleeps until the time is over (never, if negative), a wake-up or the wish to stop. */
+void hippos_thread_sleep(long timeout_ms)
+{
+	set_current_state(TASK_IDLE);
+	if (!kthread_should_stop())
+		schedule_timeout(timeout_ms < 0 ? MAX_SCHEDULE_TIMEOUT :
+						  msecs_to_jiffies(timeout_ms));
+	__set_current_state(TASK_RUNNING);
+}
+
+void hippos_thread_wake(struct task_struct *task)
+{
+	wake_up_process(task);
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The module's parameters (linux/moduleparam.h). They stand here because the
+ * module! macro knows integers only and shows nothing in sysfs. Their ranges
+ * are checked in kmod/src/config.rs.
+ */
+#include <linux/moduleparam.h>
+
+#include "hippos.h"
+
+struct hippos_params hippos_params = {
+	.port = 11211,
+	.memory_mb = 64,
+	.maxconns = 1024,
+	.factor = 125,
+	.item_min = 48,
+	.backlog = 1024,
+	.udp = true,
+	.item_max = "1m",
+	.eviction = "clock",
+	.allow = "",
+};
+
+#define PARAM(name, type, description) \
+	module_param_named(name, hippos_params.name, type, 0444); \
+	MODULE_PARM_DESC(name, description)
+
+PARAM(port, uint, "TCP and UDP port to serve (1 to 65535, default 11211)");
+PARAM(memory_mb, uint, "memory for items, MiB (8 to 16777216, default 64)");
+PARAM(maxconns, uint, "simultaneous TCP connections (1 to 1000000, default 1024)");
+PARAM(threads, uint, "TCP workers (0 to 1024, default 0: one a CPU)");
+PARAM(backlog, uint, "connections waiting to be accepted, a worker (1 to 65535, default 1024)");
+PARAM(item_max, charp, "largest item, bytes or with k or m (1k to 128m, default 1m)");
+PARAM(item_min, uint, "space for the smallest item's key and value, bytes (1 to 1024, default 48)");
+PARAM(factor, uint, "growth from slab class to slab class, percent (101 to 400, default 125)");
+PARAM(eviction, charp, "what goes when memory is full: clock, sieve or s3fifo (default clock)");
+PARAM(udp, bool, "serve UDP too (default yes)");
+PARAM(allow, charp, "who may ask: networks like 10.0.0.0/8,fd00::/8, or any"
+      " (default: loopback, private and link-local ranges)");
+PARAM(selftest, bool, "test only: test the store in place before serving (default no)");
+PARAM(selftest_oops, bool, "test only: oops on purpose, to see that it is noticed (default no)");

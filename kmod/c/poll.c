@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Sockets that tell one worker when there is something to do (net/sock.h).
+ *
+ * A socket's callbacks run in softirq with its spin lock held; they put it
+ * on its worker's lock-free list, once, and wake the worker. What keeps this
+ * right:
+ *
+ * - A callback reads sk_user_data under sk_callback_lock and
+ *   hippos_watch_remove() clears it under the same lock, so that no callback
+ *   sees a watch that is gone.
+ * - An accepted socket is a copy of its listener: SK_USER_DATA_NOCOPY keeps
+ *   the listener's watch from it, and its copied data_ready, which would
+ *   outlive the module, is replaced by the kernel's own.
+ * - queued is cleared before a socket is served: what arrives meanwhile puts
+ *   it on the list again.
+ */
+#include <linux/bitops.h>
+#include <linux/kthread.h>
+#include <linux/net.h>
+#include <linux/sched.h>
+#include <net/sock.h>
+
+#include "hippos.h"
+
+#define QUEUED 0
+
+static void make_ready(struct hippos_watch *watch)
+{
+	struct hippos_poll *poll = watch->poll;
+
+	if (!test_and_set_bit(QUEUED, &watch->queued) &&
+	    llist_add(&watch->node, &poll->ready))
+		wake_up_process(poll->task);
+}
+
+static struct hippos_watch *watch_of(struct sock *sk)
+{
+	return __locked_read_sk_user_data_with_flags(sk, SK_USER_DATA_NOCOPY);
+}
+
+static void on_event(struct sock *sk)
+{
+	struct hippos_watch *watch;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	watch = watch_of(sk);
+	if (watch)
+		make_ready(watch);
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+static void on_space(struct sock *sk)
+{
+	struct hippos_watch *watch;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	watch = watch_of(sk);
+	if (watch && sk->sk_socket && sk_stream_is_writeable(sk)) {
+		clear_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+		make_ready(watch);
+	}
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+/* A listener's alone, to be told from a connection's in a copy. */
+static void on_connection(struct sock *sk)
+{
+	on_event(sk);
+}
+
+void hippos_poll_init(struct hippos_poll *poll)
+{
+	init_llist_head(&poll->ready);
+	poll->batch = NULL;
+	poll->task = NULL;
+	poll->data_ready = NULL;
+}
+
+/* Called by the worker itself, before anything is watched. */
+void hippos_poll_start(struct hippos_poll *poll)
+{
+	poll->task = current;
+}
+
+/* Sleeps until a socket is ready, someone wakes the worker or wants it to end. */
+void hippos_poll_wait(struct hippos_poll *poll, long timeout_ms)
+{
+	set_current_state(TASK_IDLE);
+	if (!poll->batch && llist_empty(&poll->ready) && !kthread_should_stop())
+		schedule_timeout(timeout_ms < 0 ? MAX_SCHEDULE_TIMEOUT :
+						  msecs_to_jiffies(timeout_ms));
+	__set_current_state(TASK_RUNNING);
+}
+
+/* The socket that has waited longest, or NULL. */
+struct hippos_watch *hippos_poll_next(struct hippos_poll *poll)
+{
+	struct hippos_watch *watch;
+
+	if (!poll->batch) {
+		poll->batch = llist_reverse_order(llist_del_all(&poll->ready));
+		if (!poll->batch)
+			return NULL;
+	}
+	watch = llist_entry(poll->batch, struct hippos_watch, node);
+	poll->batch = poll->batch->next;
+	/* Pairs with test_and_set_bit(): what was queued before is seen after. */
+	clear_bit(QUEUED, &watch->queued);
+	smp_mb__after_atomic();
+	return watch;
+}
+
+void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
+		      struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	memset(watch, 0, sizeof(*watch));
+	watch->poll = poll;
+	write_lock_bh(&sk->sk_callback_lock);
+	watch->data_ready = sk->sk_data_ready;
+	watch->state_change = sk->sk_state_change;
+	watch->write_space = sk->sk_write_space;
+	if (sk->sk_data_ready == on_connection)
+		/* Copied: the kernel's own is the one that the listener had. */
+		watch->data_ready = poll->data_ready;
+	__rcu_assign_sk_user_data_with_flags(sk, watch, SK_USER_DATA_NOCOPY);
+	if (sk->sk_state == TCP_LISTEN) {
+		poll->data_ready = watch->data_ready;
+		sk->sk_data_ready = on_connection;
+	} else {
+		sk->sk_data_ready = on_event;
+		sk->sk_state_change = on_event;
+		if (sk->sk_type == SOCK_STREAM)
+			sk->sk_write_space = on_space;
+	}
+	write_unlock_bh(&sk->sk_callback_lock);
+	/* What came before the callbacks did has called none of them. */
+	make_ready(watch);
+}
+
+/* No callback knows watch any more; it may still be on the list. */
+void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	write_lock_bh(&sk->sk_callback_lock);
+	sk->sk_data_ready = watch->data_ready;
+	sk->sk_state_change = watch->state_change;
+	sk->sk_write_space = watch->write_space;
+	rcu_assign_sk_user_data(sk, NULL);
+	write_unlock_bh(&sk->sk_callback_lock);
+}
+
+/* Puts a socket that was not finished with at the list's end. */
+void hippos_watch_again(struct hippos_watch *watch)
+{
+	make_ready(watch);
+}

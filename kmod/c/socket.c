@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Sockets of the kernel's own (linux/net.h). They hold no reference to
+ * their namespace: the caller does, for as long as they live.
+ */
+#include <linux/err.h>
+#include <linux/file.h>
+#include <linux/inetdevice.h>
+#include <linux/net.h>
+#include <linux/netdevice.h>
+#include <linux/tcp.h>
+#include <net/addrconf.h>
+#include <net/inet_sock.h>
+#include <net/ipv6.h>
+#include <net/sock.h>
+#include <net/tcp.h>
+
+#include "hippos.h"
+
+/* The wildcard address, both families; IPv4 alone where IPv6 is off. */
+static int bind_any(struct socket *sock, u16 port)
+{
+	struct sockaddr_in6 ipv6 = {
+		.sin6_family = AF_INET6,
+		.sin6_port = htons(port),
+	};
+	struct sockaddr_in ipv4 = {
+		.sin_family = AF_INET,
+		.sin_port = htons(port),
+	};
+
+	if (sock->sk->sk_family == AF_INET6)
+		return kernel_bind(sock, (struct sockaddr_unsized *)&ipv6, sizeof(ipv6));
+	return kernel_bind(sock, (struct sockaddr_unsized *)&ipv4, sizeof(ipv4));
+}
+
+static struct socket *create(struct net *net, int type, int protocol)
+{
+	struct socket *sock;
+	int err;
+
+	err = sock_create_kern(net, AF_INET6, type, protocol, &sock);
+	if (err == -EAFNOSUPPORT)
+		err = sock_create_kern(net, AF_INET, type, protocol, &sock);
+	if (err)
+		return ERR_PTR(err);
+	if (sock->sk->sk_family == AF_INET6)
+		/* Whatever net.ipv6.bindv6only says. */
+		sock->sk->sk_ipv6only = false;
+	return sock;
+}
+
+/*
+ * A listener. With a CPU it shares the port with the other CPUs' and gets
+ * what arrives on its own; without (-1) it has the port alone.
+ */
+struct socket *hippos_tcp_listen(struct net *net, u16 port, int cpu, int backlog)
+{
+	struct socket *sock = create(net, SOCK_STREAM, IPPROTO_TCP);
+	int err;
+
+	if (IS_ERR(sock))
+		return sock;
+	sock_set_reuseaddr(sock->sk);
+	if (cpu >= 0)
+		sock_set_reuseport(sock->sk);
+	/* Accepted sockets inherit both. */
+	sock_set_keepalive(sock->sk);
+	tcp_sock_set_nodelay(sock->sk);
+	err = bind_any(sock, port);
+	if (!err)
+		err = kernel_listen(sock, backlog);
+	if (!err && cpu >= 0)
+		err = sock_setsockopt(sock, SOL_SOCKET, SO_INCOMING_CPU,
+				      KERNEL_SOCKPTR(&cpu), sizeof(cpu));
+	if (err) {
+		sock_release(sock);
+		return ERR_PTR(err);
+	}
+	return sock;
+}
+
+/* A datagram socket whose sends wait send_ms for room and then give up. */
+struct socket *hippos_udp_bind(struct net *net, u16 port, unsigned int send_ms)
+{
+	struct socket *sock = create(net, SOCK_DGRAM, IPPROTO_UDP);
+	int err;
+
+	if (IS_ERR(sock))
+		return sock;
+	if (sock->sk->sk_family == AF_INET6)
+		ip6_sock_set_recvpktinfo(sock->sk);
+	else
+		ip_sock_set_pktinfo(sock->sk);
+	sock->sk->sk_sndtimeo = msecs_to_jiffies(send_ms);
+	err = bind_any(sock, port);
+	if (err) {
+		sock_release(sock);
+		return ERR_PTR(err);
+	}
+	return sock;
+}
+
+struct socket *hippos_accept(struct socket *listener)
+{
+	struct socket *sock;
+	int err = kernel_accept(listener, &sock, O_NONBLOCK);
+
+	return err ? ERR_PTR(err) : sock;
+}
+
+static void map_address(const struct sock *sk, struct in6_addr *to, __be32 ipv4,
+			const struct in6_addr *ipv6)
+{
+	if (sk->sk_family == AF_INET6)
+		*to = *ipv6;
+	else
+		ipv6_addr_set_v4mapped(ipv4, to);
+}
+
+/* Both ends of a connection. */
+void hippos_peer(struct socket *sock, struct hippos_ends *ends)
+{
+	const struct sock *sk = sock->sk;
+
+	memset(ends, 0, sizeof(*ends));
+	map_address(sk, &ends->peer, sk->sk_daddr, &sk->sk_v6_daddr);
+	map_address(sk, &ends->own, sk->sk_rcv_saddr, &sk->sk_v6_rcv_saddr);
+	ends->peer_port = ntohs(sk->sk_dport);
+	/* Loopback or the same address at both ends: no network in between. */
+	ends->local = ipv6_addr_equal(&ends->peer, &ends->own);
+	ends->unicast = true;
+}
+
+/*
+ * Takes what is there, without waiting. 0 is the peer's end of file. more
+ * says that another call would not come back empty.
+ */
+int hippos_receive(struct socket *sock, void *buffer, size_t len, bool *more)
+{
+	struct kvec vec = { .iov_base = buffer, .iov_len = len };
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT };
+	struct sock *sk = sock->sk;
+	int n = kernel_recvmsg(sock, &msg, &vec, 1, len, MSG_DONTWAIT);
+
+	*more = n > 0 && (!skb_queue_empty_lockless(&sk->sk_receive_queue) ||
+			  READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN || READ_ONCE(sk->sk_err));
+	return n;
+}
+
+/* Gives what the socket takes without waiting; more holds a short tail back. */
+int hippos_send(struct socket *sock, const void *buffer, size_t len, bool more)
+{
+	struct kvec vec = { .iov_base = (void *)buffer, .iov_len = len };
+	struct msghdr msg = {
+		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0),
+	};
+
+	return kernel_sendmsg(sock, &msg, &vec, 1, len);
+}
+
+union control {
+	struct cmsghdr align;
+	u8 ipv4[CMSG_SPACE(sizeof(struct in_pktinfo))];
+	u8 ipv6[CMSG_SPACE(sizeof(struct in6_pktinfo))];
+};
+
+static bool own_address(struct net *net, const struct hippos_ends *ends)
+{
+	struct net_device *dev;
+	bool own = false;
+
+	if (ipv6_addr_v4mapped(&ends->own))
+		return inet_addr_type(net, ends->own.s6_addr32[3]) == RTN_LOCAL;
+	rcu_read_lock();
+	dev = dev_get_by_index_rcu(net, ends->interface);
+	if (dev)
+		own = ipv6_chk_addr(net, &ends->own, dev, 0);
+	rcu_read_unlock();
+	return own;
+}
+
+static bool is_loopback(struct net *net, u32 interface)
+{
+	struct net_device *dev;
+	bool loopback;
+
+	rcu_read_lock();
+	dev = dev_get_by_index_rcu(net, interface);
+	loopback = dev && dev->flags & IFF_LOOPBACK;
+	rcu_read_unlock();
+	return loopback;
+}
+
+/* Takes one datagram, without waiting. */
+int hippos_receive_from(struct socket *sock, void *buffer, size_t len,
+			struct hippos_ends *ends)
+{
+	struct kvec vec = { .iov_base = buffer, .iov_len = len };
+	struct sockaddr_in6 name = {};
+	union control control = {};
+	struct net *net = sock_net(sock->sk);
+	struct msghdr msg = {
+		.msg_name = &name,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+		.msg_flags = MSG_DONTWAIT,
+	};
+	struct cmsghdr *cmsg;
+	int n = kernel_recvmsg(sock, &msg, &vec, 1, len, MSG_DONTWAIT);
+
+	if (n < 0)
+		return n;
+	memset(ends, 0, sizeof(*ends));
+	if (name.sin6_family == AF_INET6) {
+		ends->peer = name.sin6_addr;
+		ends->peer_scope = name.sin6_scope_id;
+		ends->peer_port = ntohs(name.sin6_port);
+	} else {
+		struct sockaddr_in *ipv4 = (struct sockaddr_in *)&name;
+
+		ipv6_addr_set_v4mapped(ipv4->sin_addr.s_addr, &ends->peer);
+		ends->peer_port = ntohs(ipv4->sin_port);
+	}
+	/* put_cmsg() has moved both on. */
+	msg.msg_controllen = sizeof(control) - msg.msg_controllen;
+	msg.msg_control = &control;
+	for_each_cmsghdr(cmsg, &msg) {
+		if (!CMSG_OK(&msg, cmsg))
+			break;
+		if (cmsg->cmsg_level == SOL_IPV6 && cmsg->cmsg_type == IPV6_PKTINFO) {
+			struct in6_pktinfo *info = CMSG_DATA(cmsg);
+
+			ends->own = info->ipi6_addr;
+			ends->interface = info->ipi6_ifindex;
+		} else if (cmsg->cmsg_level == SOL_IP && cmsg->cmsg_type == IP_PKTINFO) {
+			struct in_pktinfo *info = CMSG_DATA(cmsg);
+
+			ipv6_addr_set_v4mapped(info->ipi_addr.s_addr, &ends->own);
+			ends->interface = info->ipi_ifindex;
+		}
+	}
+	ends->local = is_loopback(net, ends->interface);
+	ends->unicast = own_address(net, ends);
+	return n;
+}
+
+/* Sends head and body as one datagram from the address that was asked. */
+int hippos_send_to(struct socket *sock, const void *head, size_t head_len,
+		   const void *body, size_t body_len, const struct hippos_ends *ends)
+{
+	struct kvec vec[2] = {
+		{ .iov_base = (void *)head, .iov_len = head_len },
+		{ .iov_base = (void *)body, .iov_len = body_len },
+	};
+	struct sockaddr_in6 ipv6 = {
+		.sin6_family = AF_INET6,
+		.sin6_port = htons(ends->peer_port),
+		.sin6_addr = ends->peer,
+		.sin6_scope_id = ends->peer_scope,
+	};
+	struct sockaddr_in ipv4 = {
+		.sin_family = AF_INET,
+		.sin_port = htons(ends->peer_port),
+		.sin_addr.s_addr = ends->peer.s6_addr32[3],
+	};
+	union control control = {};
+	struct cmsghdr *cmsg = &control.align;
+	struct msghdr msg = {
+		.msg_flags = MSG_NOSIGNAL,
+		.msg_control = &control,
+	};
+
+	if (sock->sk->sk_family == AF_INET6) {
+		struct in6_pktinfo *info = CMSG_DATA(cmsg);
+
+		msg.msg_name = &ipv6;
+		msg.msg_namelen = sizeof(ipv6);
+		cmsg->cmsg_level = SOL_IPV6;
+		cmsg->cmsg_type = IPV6_PKTINFO;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(*info));
+		info->ipi6_addr = ends->own;
+		/* A link-local address says nothing without its link. */
+		if (ipv6_addr_type(&ends->own) & IPV6_ADDR_LINKLOCAL)
+			info->ipi6_ifindex = ends->interface;
+		msg.msg_controllen = CMSG_SPACE(sizeof(*info));
+	} else {
+		struct in_pktinfo *info = CMSG_DATA(cmsg);
+
+		msg.msg_name = &ipv4;
+		msg.msg_namelen = sizeof(ipv4);
+		cmsg->cmsg_level = SOL_IP;
+		cmsg->cmsg_type = IP_PKTINFO;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(*info));
+		info->ipi_spec_dst.s_addr = ends->own.s6_addr32[3];
+		msg.msg_controllen = CMSG_SPACE(sizeof(*info));
+	}
+	return kernel_sendmsg(sock, &msg, vec, ARRAY_SIZE(vec), head_len + body_len);
+}

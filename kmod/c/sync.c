@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* RCU, spin locks and CPU numbers (linux/rcupdate.h, linux/spinlock.h). */
+#include <linux/cpumask.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
+#include <linux/smp.h>
+#include <linux/spinlock.h>
+
+#include "hippos.h"
+
+void hippos_read_lock(void)
+{
+	rcu_read_lock();
+}
+
+void hippos_read_unlock(void)
+{
+	rcu_read_unlock();
+}
+
+/* The CPU at this moment; the caller may be on another when it looks. */
+unsigned int hippos_cpu(void)
+{
+	return raw_smp_processor_id();
+}
+
+/* One more than the highest CPU number that there can be. */
+unsigned int hippos_cpus(void)
+{
+	return nr_cpu_ids;
+}
+
+/* The online CPU after cpu (-1 to begin), or -1. */
+int hippos_next_cpu(int cpu)
+{
+	unsigned int next = cpumask_next(cpu, cpu_online_mask);
+
+	return next < nr_cpu_ids ? next : -1;
+}
+
+void hippos_resched(void)
+{
+	cond_resched();
+}
