@@ -8,7 +8,6 @@
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/slab.h>
-#include <linux/uaccess.h>
 
 #include "hippos.h"
 
@@ -64,15 +63,4 @@ void hippos_device_unregister(struct hippos_device *device)
 {
 	misc_deregister(&device->misc);
 	kfree(device);
-}
-
-/* Bytes that could not be copied. */
-unsigned long hippos_copy_from_user(void *to, u64 from, unsigned long len)
-{
-	return copy_from_user(to, u64_to_user_ptr(from), len);
-}
-
-unsigned long hippos_copy_to_user(u64 to, const void *from, unsigned long len)
-{
-	return copy_to_user(u64_to_user_ptr(to), from, len);
 }

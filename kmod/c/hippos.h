@@ -11,6 +11,7 @@
 #include <linux/in6.h>
 #include <linux/list.h>
 #include <linux/llist.h>
+#include <linux/spinlock_types.h>
 #include <linux/types.h>
 
 struct device;
@@ -127,6 +128,7 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 		      struct socket *socket);
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
 void hippos_watch_again(struct hippos_watch *watch);
+bool hippos_watch_is_queued(const struct hippos_watch *watch);
 
 /* kthread.c */
 
@@ -154,6 +156,13 @@ unsigned int hippos_cpus(void);
 int hippos_next_cpu(int cpu);
 void hippos_resched(void);
 
+/* lock.c */
+
+void hippos_lock_init(spinlock_t *lock, unsigned int class);
+void hippos_lock(spinlock_t *lock);
+bool hippos_trylock(spinlock_t *lock);
+void hippos_unlock(spinlock_t *lock);
+
 /* time.c */
 
 u32 hippos_uptime(void);
@@ -167,8 +176,6 @@ struct hippos_device *hippos_device_register(const char *name,
 							  unsigned long argument),
 					     void *private);
 void hippos_device_unregister(struct hippos_device *device);
-unsigned long hippos_copy_from_user(void *to, u64 from, unsigned long len);
-unsigned long hippos_copy_to_user(u64 to, const void *from, unsigned long len);
 
 /* params.c */
 
@@ -184,9 +191,9 @@ struct hippos_params {
 	bool udp;
 	bool selftest;
 	bool selftest_oops;
-	const char *item_max;
-	const char *eviction;
-	const char *allow;
+	char *item_max;
+	char *eviction;
+	char *allow;
 };
 
 extern struct hippos_params hippos_params;

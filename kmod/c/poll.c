@@ -158,3 +158,9 @@ void hippos_watch_again(struct hippos_watch *watch)
 {
 	make_ready(watch);
 }
+
+/* Whether a removed watch still is on the list. */
+bool hippos_watch_is_queued(const struct hippos_watch *watch)
+{
+	return test_bit(QUEUED, &watch->queued);
+}

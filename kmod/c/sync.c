@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* RCU, spin locks and CPU numbers (linux/rcupdate.h, linux/spinlock.h). */
+/* RCU and CPU numbers (linux/rcupdate.h, linux/cpumask.h). */
 #include <linux/cpumask.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
-#include <linux/spinlock.h>
 
 #include "hippos.h"
 

@@ -1,2 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Safe wrappers over the kernel's C interfaces.
+//! Safe wrappers over what Hippos needs of the kernel and the `kernel` crate
+//! has not: packets and the hook that gets them, sockets and the list that
+//! says which are ready, threads, grace periods, pages, the control device
+//! and the module's parameters.
+//!
+//! Nothing here knows of memcached. All foreign functions are declared in
+//! [`ffi`]; their C side is `kmod/c`.
+#![deny(unsafe_op_in_unsafe_fn)]
+#![deny(missing_docs)]
+
+pub mod cpu;
+pub mod device;
+mod ffi;
+pub mod hook;
+pub mod lock;
+pub mod namespace;
+pub mod packet;
+pub mod pages;
+pub mod params;
+pub mod poll;
+pub mod random;
+pub mod rcu;
+pub mod socket;
+pub mod thread;
+pub mod time;

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Spin locks (linux/spinlock.h) for process context. */
+#include <linux/spinlock.h>
+
+#include "hippos.h"
+
+/* Locks of one class are taken in one order with those of the others. */
+#define CLASSES 8
+static struct lock_class_key classes[CLASSES];
+
+void hippos_lock_init(spinlock_t *lock, unsigned int class)
+{
+	spin_lock_init(lock);
+	lockdep_set_class(lock, &classes[class % CLASSES]);
+}
+
+void hippos_lock(spinlock_t *lock)
+{
+	spin_lock(lock);
+}
+
+bool hippos_trylock(spinlock_t *lock)
+{
+	return spin_trylock(lock);
+}
+
+void hippos_unlock(spinlock_t *lock)
+{
+	spin_unlock(lock);
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! CPU numbers (`linux/cpumask.h`, `linux/smp.h`).
+
+use crate::ffi;
+
+/// The CPU at this moment. Good for choosing among counters, not for owning
+/// anything: the caller may be elsewhere at its next instruction.
+#[inline]
+pub fn current() -> usize {
+    // SAFETY: reads a number.
+    unsafe { ffi::hippos_cpu() as usize }
+}
+
+/// One more than the highest CPU number that there can be.
+#[inline]
+pub fn count() -> usize {
+    // SAFETY: reads a number.
+    unsafe { ffi::hippos_cpus() as usize }
+}
+
+/// The numbers of the CPUs that are online now.
+pub fn online() -> impl Iterator<Item = u32> {
+    let mut cpu = -1;
+    core::iter::from_fn(move || {
+        // SAFETY: -1 or a CPU's number.
+        cpu = unsafe { ffi::hippos_next_cpu(cpu) };
+        u32::try_from(cpu).ok()
+    })
+}
+
+/// Lets others run when someone waits for this CPU. May sleep.
+pub fn resched() {
+    // SAFETY: every caller of kapi's sleeping functions is in process context.
+    unsafe { ffi::hippos_resched() }
+}

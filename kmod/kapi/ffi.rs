@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Every foreign function that Hippos calls. Those called `hippos_*` are in
+//! `kmod/c` and declared in `kmod/c/hippos.h`, the others are the kernel's.
+//!
+//! Structures are laid out as in `hippos.h`; the kernel's own are opaque.
+
+use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use kernel::bindings;
+
+macro_rules! opaque {
+    ($($name:ident),*) => {$(
+        #[repr(C)]
+        pub(crate) struct $name {
+            _private: [u8; 0],
+        }
+    )*};
+}
+
+opaque!(
+    hippos_device,
+    hippos_hooks,
+    net,
+    nf_hook_state,
+    sk_buff,
+    socket,
+    task_struct
+);
+
+/// `struct hippos_packet`.
+#[repr(C)]
+pub(crate) struct hippos_packet {
+    pub(crate) payload: *mut u8,
+    pub(crate) len: u32,
+    pub(crate) room: u32,
+    pub(crate) mtu: u32,
+    pub(crate) headers: u16,
+    pub(crate) port: u16,
+    pub(crate) source: [u8; 16],
+    pub(crate) local: bool,
+}
+
+/// `struct hippos_ends`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct hippos_ends {
+    pub(crate) peer: [u8; 16],
+    pub(crate) own: [u8; 16],
+    pub(crate) peer_scope: u32,
+    pub(crate) interface: u32,
+    pub(crate) peer_port: u16,
+    pub(crate) local: bool,
+    pub(crate) unicast: bool,
+}
+
+/// `struct hippos_poll`.
+#[repr(C)]
+pub(crate) struct hippos_poll {
+    private: [*mut c_void; 4],
+}
+
+/// `struct hippos_watch`.
+#[repr(C)]
+pub(crate) struct hippos_watch {
+    private: [*mut c_void; 6],
+}
+
+/// `struct hippos_params`.
+#[repr(C)]
+pub(crate) struct hippos_params {
+    pub(crate) port: c_uint,
+    pub(crate) memory_mb: c_uint,
+    pub(crate) maxconns: c_uint,
+    pub(crate) factor: c_uint,
+    pub(crate) item_min: c_uint,
+    pub(crate) threads: c_uint,
+    pub(crate) backlog: c_uint,
+    pub(crate) udp: bool,
+    pub(crate) selftest: bool,
+    pub(crate) selftest_oops: bool,
+    pub(crate) item_max: *const c_char,
+    pub(crate) eviction: *const c_char,
+    pub(crate) allow: *const c_char,
+}
+
+/// `hippos_hook_fn`.
+pub(crate) type Hook =
+    unsafe extern "C" fn(*mut c_void, *mut sk_buff, *const nf_hook_state) -> c_uint;
+
+extern "C" {
+    // packet.c
+    pub(crate) fn hippos_packet_ipv4(
+        skb: *mut sk_buff,
+        state: *const nf_hook_state,
+        port: u16,
+        packet: *mut hippos_packet,
+    ) -> bool;
+    pub(crate) fn hippos_packet_ipv6(
+        skb: *mut sk_buff,
+        state: *const nf_hook_state,
+        port: u16,
+        packet: *mut hippos_packet,
+    ) -> bool;
+    pub(crate) fn hippos_packet_room(
+        skb: *mut sk_buff,
+        packet: *mut hippos_packet,
+        len: u32,
+    ) -> bool;
+    pub(crate) fn hippos_packet_twin(
+        skb: *const sk_buff,
+        packet: *const hippos_packet,
+        len: u32,
+        payload: *mut *mut u8,
+    ) -> *mut sk_buff;
+    pub(crate) fn hippos_packet_reply(skb: *mut sk_buff, headers: u32, len: u32);
+    pub(crate) fn hippos_packet_free(skb: *mut sk_buff);
+    pub(crate) fn hippos_packet_consume(skb: *mut sk_buff);
+
+    // hook.c
+    pub(crate) fn hippos_hooks_register(
+        net: *mut net,
+        ipv4: Hook,
+        ipv6: Hook,
+        private: *mut c_void,
+    ) -> *mut hippos_hooks;
+    pub(crate) fn hippos_hooks_unregister(hooks: *mut hippos_hooks);
+    pub(crate) fn hippos_net_get() -> *mut net;
+    pub(crate) fn hippos_net_put(net: *mut net);
+
+    // socket.c
+    pub(crate) fn hippos_tcp_listen(
+        net: *mut net,
+        port: u16,
+        cpu: c_int,
+        backlog: c_int,
+    ) -> *mut socket;
+    pub(crate) fn hippos_udp_bind(net: *mut net, port: u16, send_ms: c_uint) -> *mut socket;
+    pub(crate) fn hippos_accept(listener: *mut socket) -> *mut socket;
+    pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_ends);
+    pub(crate) fn hippos_receive(
+        socket: *mut socket,
+        buffer: *mut c_void,
+        len: usize,
+        more: *mut bool,
+    ) -> c_int;
+    pub(crate) fn hippos_send(
+        socket: *mut socket,
+        buffer: *const c_void,
+        len: usize,
+        more: bool,
+    ) -> c_int;
+    pub(crate) fn hippos_receive_from(
+        socket: *mut socket,
+        buffer: *mut c_void,
+        len: usize,
+        ends: *mut hippos_ends,
+    ) -> c_int;
+    pub(crate) fn hippos_send_to(
+        socket: *mut socket,
+        head: *const c_void,
+        head_len: usize,
+        body: *const c_void,
+        body_len: usize,
+        ends: *const hippos_ends,
+    ) -> c_int;
+    pub(crate) fn sock_release(socket: *mut socket);
+
+    // poll.c
+    pub(crate) fn hippos_poll_init(poll: *mut hippos_poll);
+    pub(crate) fn hippos_poll_start(poll: *mut hippos_poll);
+    pub(crate) fn hippos_poll_wait(poll: *mut hippos_poll, timeout_ms: c_long);
+    pub(crate) fn hippos_poll_next(poll: *mut hippos_poll) -> *mut hippos_watch;
+    pub(crate) fn hippos_watch_add(
+        watch: *mut hippos_watch,
+        poll: *mut hippos_poll,
+        socket: *mut socket,
+    );
+    pub(crate) fn hippos_watch_remove(watch: *mut hippos_watch, socket: *mut socket);
+    pub(crate) fn hippos_watch_again(watch: *mut hippos_watch);
+    pub(crate) fn hippos_watch_is_queued(watch: *const hippos_watch) -> bool;
+
+    // kthread.c
+    pub(crate) fn hippos_thread_start(
+        run: unsafe extern "C" fn(*mut c_void) -> c_int,
+        data: *mut c_void,
+        cpu: c_int,
+        name: *const c_char,
+    ) -> *mut task_struct;
+    pub(crate) fn hippos_thread_stop(task: *mut task_struct) -> c_int;
+    pub(crate) fn hippos_thread_should_stop() -> bool;
+    pub(crate) fn hippos_thread_sleep(timeout_ms: c_long);
+    pub(crate) fn hippos_thread_wake(task: *mut task_struct);
+
+    // mm.c
+    pub(crate) fn hippos_pages_alloc(bytes: usize) -> *mut c_void;
+    pub(crate) fn hippos_pages_free(address: *mut c_void, bytes: usize);
+    pub(crate) fn hippos_table_alloc(bytes: usize) -> *mut c_void;
+    pub(crate) fn hippos_table_free(address: *mut c_void);
+    pub(crate) fn hippos_direct_map() -> c_ulong;
+
+    // sync.c
+    pub(crate) fn hippos_read_lock();
+    pub(crate) fn hippos_read_unlock();
+    pub(crate) fn hippos_cpu() -> c_uint;
+    pub(crate) fn hippos_cpus() -> c_uint;
+    pub(crate) fn hippos_next_cpu(cpu: c_int) -> c_int;
+    pub(crate) fn hippos_resched();
+
+    // lock.c
+    pub(crate) fn hippos_lock_init(lock: *mut bindings::spinlock_t, class: c_uint);
+    pub(crate) fn hippos_lock(lock: *mut bindings::spinlock_t);
+    pub(crate) fn hippos_trylock(lock: *mut bindings::spinlock_t) -> bool;
+    pub(crate) fn hippos_unlock(lock: *mut bindings::spinlock_t);
+
+    // kernel/rcu/tree.c
+    pub(crate) fn start_poll_synchronize_rcu() -> c_ulong;
+    pub(crate) fn poll_state_synchronize_rcu(cookie: c_ulong) -> bool;
+    pub(crate) fn synchronize_rcu();
+    pub(crate) fn synchronize_rcu_expedited();
+    pub(crate) fn rcu_barrier();
+
+    // time.c
+    pub(crate) fn hippos_uptime() -> u32;
+    pub(crate) fn hippos_unix() -> i64;
+
+    // device.c
+    pub(crate) fn hippos_device_register(
+        name: *const c_char,
+        call: unsafe extern "C" fn(*mut c_void, c_uint, c_ulong) -> c_long,
+        private: *mut c_void,
+    ) -> *mut hippos_device;
+    pub(crate) fn hippos_device_unregister(device: *mut hippos_device);
+
+    // params.c
+    pub(crate) static hippos_params: hippos_params;
+
+    // drivers/char/random.c
+    pub(crate) fn get_random_bytes(buffer: *mut c_void, len: usize);
+}

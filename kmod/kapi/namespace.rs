@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A network namespace (`net/net_namespace.h`).
+
+use core::ptr::NonNull;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::ffi;
+
+/// A network namespace that can't go away while this is held.
+///
+/// # Invariants
+///
+/// `net` is valid and this owns a reference to it.
+pub struct Namespace {
+    net: NonNull<ffi::net>,
+}
+
+// SAFETY: a `struct net` belongs to no thread; its reference may be dropped anywhere.
+unsafe impl Send for Namespace {}
+// SAFETY: what sharing allows is handing the pointer to functions that lock for themselves.
+unsafe impl Sync for Namespace {}
+
+impl Namespace {
+    /// The calling task's: of whoever loads the module.
+    pub fn current() -> Result<Arc<Self>> {
+        // SAFETY: called by a task that has namespaces, as insmod has.
+        let net = NonNull::new(unsafe { ffi::hippos_net_get() }).ok_or(EINVAL)?;
+        // INVARIANT: the reference was taken for us; it is dropped with the value if the
+        // allocation fails.
+        Ok(Arc::new(Self { net }, GFP_KERNEL)?)
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut ffi::net {
+        self.net.as_ptr()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant the reference is ours to drop.
+        unsafe { ffi::hippos_net_put(self.net.as_ptr()) }
+    }
+}

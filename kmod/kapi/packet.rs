@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A datagram that may be answered in its own sk_buff (`linux/skbuff.h`).
+//!
+//! Everything here runs in softirq: nothing sleeps, allocations may fail and
+//! then the packet goes on its usual way, untouched.
+
+use core::ffi::c_uint;
+use core::marker::PhantomData;
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use crate::ffi;
+
+const NF_DROP: c_uint = 0;
+const NF_ACCEPT: c_uint = 1;
+const NF_STOLEN: c_uint = 2;
+
+/// The most datagrams of one reply: more would keep the softirq from other
+/// packets for too long.
+pub const DATAGRAMS_MAX: u16 = 8;
+
+/// What became of a packet. Only [`Packet`]'s methods make one.
+#[must_use]
+pub struct Fate(pub(crate) c_uint);
+
+impl Fate {
+    pub(crate) const PASSED: Fate = Fate(NF_ACCEPT);
+}
+
+/// A datagram to our port on this host, found answerable in place.
+///
+/// # Invariants
+///
+/// `skb` is ours until this turns into a [`Fate`], linear, and `raw` describes
+/// it: `raw.len` initialised bytes at `raw.payload`, and `raw.room` bytes there
+/// that nobody else reads (at least `raw.len` of them, or none).
+pub struct Packet<'a> {
+    skb: NonNull<ffi::sk_buff>,
+    raw: ffi::hippos_packet,
+    hook: PhantomData<&'a mut ()>,
+}
+
+impl<'a> Packet<'a> {
+    /// # Safety
+    ///
+    /// The type's invariants hold for `skb` and `raw`, for the time `'a`.
+    #[inline]
+    pub(crate) unsafe fn new(skb: NonNull<ffi::sk_buff>, raw: ffi::hippos_packet) -> Self {
+        Self {
+            skb,
+            raw,
+            hook: PhantomData,
+        }
+    }
+
+    /// The UDP payload.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        // SAFETY: by the invariant these bytes are initialised and stay while `self` does;
+        // nothing writes them while it is borrowed.
+        unsafe { slice::from_raw_parts(self.raw.payload, self.raw.len as usize) }
+    }
+
+    /// The sender's address; an IPv4 one is mapped (`::ffff:a.b.c.d`).
+    #[inline]
+    pub fn source(&self) -> &[u8; 16] {
+        &self.raw.source
+    }
+
+    /// Whether the sender is this host, over its loopback device.
+    #[inline]
+    pub fn is_local(&self) -> bool {
+        self.raw.local
+    }
+
+    /// Lets the packet go on its usual way.
+    #[inline]
+    pub fn pass(self) -> Fate {
+        Fate::PASSED
+    }
+
+    /// Throws the packet away and has the kernel count it as dropped.
+    #[inline]
+    pub fn discard(self) -> Fate {
+        Fate(NF_DROP)
+    }
+
+    /// Ends the packet's way: it was served and there is nothing to answer.
+    pub fn consume(self) -> Fate {
+        // SAFETY: the packet is ours; after NF_STOLEN nobody else looks at it.
+        unsafe { ffi::hippos_packet_consume(self.skb.as_ptr()) };
+        Fate(NF_STOLEN)
+    }
+
+    /// Answers with one datagram of at most `len` bytes, which `write` puts
+    /// into the request's own memory: it gets `len` bytes of room and says
+    /// how many it used. The packet passes when there is no memory, or when
+    /// its device takes no datagram of that length.
+    #[inline]
+    pub fn reply(mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Fate {
+        if !self.make_room(len) {
+            return self.pass();
+        }
+        // SAFETY: `make_room` said yes to `len`.
+        unsafe { self.finish(len, write) };
+        Fate(NF_STOLEN)
+    }
+
+    /// Answers with `count` datagrams of at most `len` bytes each: `write`
+    /// gets the number of each with its room, the first one last, because
+    /// that overwrites the request.
+    pub fn reply_many(
+        mut self,
+        count: u16,
+        len: usize,
+        mut write: impl FnMut(u16, &mut [u8]) -> usize,
+    ) -> Fate {
+        if count > DATAGRAMS_MAX {
+            return self.pass();
+        }
+        let mut twins = Twins::default();
+        for _ in 1..count {
+            if !twins.add(&self, len) {
+                return self.pass();
+            }
+        }
+        if !self.make_room(len) {
+            return self.pass();
+        }
+        twins.fill(&mut write);
+        let headers = self.raw.headers;
+        // SAFETY: `make_room` said yes to `len`.
+        unsafe { self.finish(len, |buffer| write(0, buffer)) };
+        twins.send(headers);
+        Fate(NF_STOLEN)
+    }
+
+    #[inline]
+    fn make_room(&mut self, len: usize) -> bool {
+        if len > self.raw.mtu as usize {
+            return false;
+        }
+        // What fits the MTU fits 32 bits.
+        len <= self.raw.room as usize
+            // SAFETY: the packet is ours and `raw` describes it; both stay as they are
+            // when the answer is no.
+            || unsafe { ffi::hippos_packet_room(self.skb.as_ptr(), &mut self.raw, len as u32) }
+    }
+
+    /// # Safety
+    ///
+    /// `make_room(len)` was true.
+    #[inline]
+    unsafe fn finish(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) {
+        // SAFETY: there are `len` bytes of room, nobody else's. They come from the kernel's
+        // allocator, through a pointer that the compiler knows nothing of, so that the ones
+        // never written to hold just any value.
+        let buffer = unsafe { slice::from_raw_parts_mut(self.raw.payload, len) };
+        let used = write(buffer).min(len);
+        // SAFETY: the payload is in place; the packet is given up.
+        unsafe {
+            ffi::hippos_packet_reply(self.skb.as_ptr(), self.raw.headers.into(), used as u32)
+        }
+    }
+}
+
+/// The second and further datagrams of a reply, until they are sent.
+#[derive(Default)]
+struct Twins {
+    /// The first `count` are sk_buffs of ours with `len` bytes of room at
+    /// their payload.
+    list: [Option<Twin>; DATAGRAMS_MAX as usize - 1],
+}
+
+struct Twin {
+    skb: NonNull<ffi::sk_buff>,
+    payload: NonNull<u8>,
+    /// Room before, payload after [`Twins::fill`].
+    len: usize,
+}
+
+impl Twins {
+    fn add(&mut self, packet: &Packet<'_>, len: usize) -> bool {
+        let Some(free) = self.list.iter_mut().find(|twin| twin.is_none()) else {
+            return false;
+        };
+        if len > packet.raw.mtu as usize {
+            return false;
+        }
+        let mut payload = ptr::null_mut();
+        // SAFETY: `raw` describes the packet, which is only read.
+        let skb = unsafe {
+            ffi::hippos_packet_twin(packet.skb.as_ptr(), &packet.raw, len as u32, &mut payload)
+        };
+        let (Some(skb), Some(payload)) = (NonNull::new(skb), NonNull::new(payload)) else {
+            return false;
+        };
+        *free = Some(Twin { skb, payload, len });
+        true
+    }
+
+    fn fill(&mut self, write: &mut impl FnMut(u16, &mut [u8]) -> usize) {
+        for (twin, number) in self.list.iter_mut().flatten().zip(1..) {
+            // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `finish`.
+            let buffer = unsafe { slice::from_raw_parts_mut(twin.payload.as_ptr(), twin.len) };
+            twin.len = write(number, buffer).min(twin.len);
+        }
+    }
+
+    fn send(mut self, headers: u16) {
+        for twin in self.list.iter_mut() {
+            if let Some(twin) = twin.take() {
+                // SAFETY: the twin is ours and its payload in place; it is given up.
+                unsafe {
+                    ffi::hippos_packet_reply(twin.skb.as_ptr(), headers.into(), twin.len as u32)
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Twins {
+    fn drop(&mut self) {
+        for twin in self.list.iter().flatten() {
+            // SAFETY: what is still in the list was not sent and is ours.
+            unsafe { ffi::hippos_packet_free(twin.skb.as_ptr()) }
+        }
+    }
+}

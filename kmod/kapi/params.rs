@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The module's parameters, as insmod left them (`kmod/c/params.c`).
+
+use core::ffi::c_char;
+use kernel::str::CStr;
+
+use crate::ffi;
+
+/// All parameters. Their meaning is told by `modinfo`.
+#[allow(missing_docs)]
+#[derive(Clone, Copy)]
+pub struct Params {
+    pub port: u32,
+    pub memory_mb: u32,
+    pub maxconns: u32,
+    pub factor: u32,
+    pub item_min: u32,
+    pub threads: u32,
+    pub backlog: u32,
+    pub udp: bool,
+    pub selftest: bool,
+    pub selftest_oops: bool,
+    pub item_max: &'static [u8],
+    pub eviction: &'static [u8],
+    pub allow: &'static [u8],
+}
+
+impl Params {
+    /// Reads them.
+    pub fn get() -> Self {
+        // SAFETY: written before the module's init runs, and shown read-only in sysfs.
+        let raw = unsafe { &*(&raw const ffi::hippos_params) };
+        Self {
+            port: raw.port,
+            memory_mb: raw.memory_mb,
+            maxconns: raw.maxconns,
+            factor: raw.factor,
+            item_min: raw.item_min,
+            threads: raw.threads,
+            backlog: raw.backlog,
+            udp: raw.udp,
+            selftest: raw.selftest,
+            selftest_oops: raw.selftest_oops,
+            item_max: text(raw.item_max),
+            eviction: text(raw.eviction),
+            allow: text(raw.allow),
+        }
+    }
+}
+
+fn text(raw: *const c_char) -> &'static [u8] {
+    if raw.is_null() {
+        return &[];
+    }
+    // SAFETY: a string of the module's own, as a default or as insmod gave it; it lives as
+    // long as the module.
+    unsafe { CStr::from_ptr(raw.cast()) }.to_bytes()
+}

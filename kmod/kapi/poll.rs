@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A worker's sockets and the lock-free list of those with something to do.
+//! `kmod/c/poll.c` says how the kernel's callbacks feed it.
+
+use core::marker::PhantomData;
+use core::mem::ManuallyDrop;
+use core::ptr::{self, NonNull};
+use kernel::prelude::*;
+use kernel::types::Opaque;
+
+use crate::ffi;
+use crate::socket::Socket;
+use crate::thread::Context;
+
+/// The sockets of one worker, each with a `T`. Lives and dies on the worker's
+/// thread.
+///
+/// # Invariants
+///
+/// `first` starts a doubly linked list of all entries, which are ours. `raw`
+/// knows the worker's thread.
+pub struct Poll<T> {
+    raw: KBox<Opaque<ffi::hippos_poll>>,
+    first: *mut Entry<T>,
+    _worker: PhantomData<*mut ()>,
+}
+
+/// # Invariants
+///
+/// `watch` comes first, so that a pointer to it is one to the entry. While
+/// `socket` is there, `watch` is in its callbacks' hands.
+#[repr(C)]
+struct Entry<T> {
+    watch: Opaque<ffi::hippos_watch>,
+    next: *mut Entry<T>,
+    previous: *mut Entry<T>,
+    /// Gone when closed: such an entry waits to come off the ready list.
+    socket: Option<Socket>,
+    value: ManuallyDrop<T>,
+}
+
+impl<T> Poll<T> {
+    /// An empty set for the calling worker.
+    pub fn new(_worker: &Context) -> Result<Self> {
+        let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
+        // SAFETY: the memory is ours; called by the worker's own thread, as its context shows.
+        unsafe {
+            ffi::hippos_poll_init(raw.get());
+            ffi::hippos_poll_start(raw.get());
+        }
+        Ok(Self {
+            raw,
+            first: ptr::null_mut(),
+            _worker: PhantomData,
+        })
+    }
+
+    /// Adds a socket. It is ready at once, in case something came before.
+    pub fn add(&mut self, socket: Socket, value: T) -> Result {
+        let entry = KBox::new(
+            Entry {
+                watch: Opaque::uninit(),
+                next: self.first,
+                previous: ptr::null_mut(),
+                socket: Some(socket),
+                value: ManuallyDrop::new(value),
+            },
+            GFP_KERNEL,
+        )?;
+        let entry = KBox::into_raw(entry);
+        if !self.first.is_null() {
+            // SAFETY: by the invariant an entry of ours.
+            unsafe { (*self.first).previous = entry };
+        }
+        self.first = entry;
+        // SAFETY: the entry was just made, with a socket, and stays where it is until the
+        // watch is removed; the poll outlives its entries.
+        unsafe {
+            if let Some(socket) = &(*entry).socket {
+                ffi::hippos_watch_add((*entry).watch.get(), self.raw.get(), socket.as_ptr());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something is ready, the time is over or the thread is to
+    /// stop. Without a time it waits for as long as it takes.
+    pub fn wait(&mut self, timeout_ms: Option<u32>) {
+        // SAFETY: the worker's own thread, since `Poll` can't leave it.
+        unsafe { ffi::hippos_poll_wait(self.raw.get(), timeout_ms.map_or(-1, i64::from)) }
+    }
+
+    /// The socket that has been ready for longest.
+    pub fn next(&mut self) -> Option<Ready<'_, T>> {
+        loop {
+            // SAFETY: the worker's own thread.
+            let watch = unsafe { ffi::hippos_poll_next(self.raw.get()) };
+            let entry = NonNull::new(watch.cast::<Entry<T>>())?;
+            // SAFETY: what is on the list is the start of an entry of ours, by `Entry`'s
+            // invariant, and entries are freed only off the list.
+            if unsafe { entry.as_ref() }.socket.is_some() {
+                return Some(Ready { entry, poll: self });
+            }
+            // SAFETY: closed and now off the list: nobody else knows it.
+            unsafe { self.free(entry.as_ptr()) };
+        }
+    }
+
+    /// # Safety
+    ///
+    /// `entry` is one of ours, its value is gone, and its watch is neither in
+    /// callbacks' hands nor on the list.
+    unsafe fn free(&mut self, entry: *mut Entry<T>) {
+        // SAFETY: entries of one list that only this thread touches; the one to free came
+        // from a `KBox`.
+        unsafe {
+            let (previous, next) = ((*entry).previous, (*entry).next);
+            if previous.is_null() {
+                self.first = next;
+            } else {
+                (*previous).next = next;
+            }
+            if !next.is_null() {
+                (*next).previous = previous;
+            }
+            drop(KBox::from_raw(entry));
+        }
+    }
+
+    /// Takes the socket out of its callbacks' hands and closes it.
+    ///
+    /// # Safety
+    ///
+    /// `entry` is one of ours and nobody has a reference into it.
+    unsafe fn close(entry: *mut Entry<T>) {
+        // SAFETY: by this function's own requirement.
+        let entry = unsafe { &mut *entry };
+        if let Some(socket) = entry.socket.take() {
+            // SAFETY: added with this socket, removed once.
+            unsafe { ffi::hippos_watch_remove(entry.watch.get(), socket.as_ptr()) };
+            // SAFETY: the value goes with its socket, once.
+            unsafe { ManuallyDrop::drop(&mut entry.value) };
+        }
+    }
+}
+
+impl<T> Drop for Poll<T> {
+    fn drop(&mut self) {
+        let mut entry = self.first;
+        while !entry.is_null() {
+            // SAFETY: one of ours; nobody borrows a poll that is dropped.
+            unsafe {
+                Self::close(entry);
+                entry = (*entry).next;
+            }
+        }
+        // No callback can touch the ready list any more.
+        while !self.first.is_null() {
+            // SAFETY: closed above; the list dies with the poll.
+            unsafe { self.free(self.first) };
+        }
+    }
+}
+
+/// A socket that may have something to do.
+pub struct Ready<'a, T> {
+    entry: NonNull<Entry<T>>,
+    poll: &'a mut Poll<T>,
+}
+
+impl<T> Ready<'_, T> {
+    /// The socket and its value.
+    pub fn parts(&mut self) -> Option<(&Socket, &mut T)> {
+        // SAFETY: an entry of the poll that this borrows.
+        let entry = unsafe { self.entry.as_mut() };
+        entry
+            .socket
+            .as_ref()
+            .map(|socket| (socket, &mut *entry.value))
+    }
+
+    /// Puts the socket at the end of the list: it has more to do.
+    pub fn again(self) {
+        // SAFETY: an entry whose watch was added.
+        unsafe { ffi::hippos_watch_again((*self.entry.as_ptr()).watch.get()) }
+    }
+
+    /// Closes the socket and forgets it.
+    pub fn close(self) {
+        let entry = self.entry.as_ptr();
+        // SAFETY: an entry of the poll that this borrows, used last here. When a callback has
+        // put it on the list since it was taken off, `next` frees it; else nobody will.
+        unsafe {
+            Poll::close(entry);
+            if !ffi::hippos_watch_is_queued((*entry).watch.get()) {
+                self.poll.free(entry);
+            }
+        }
+    }
+}

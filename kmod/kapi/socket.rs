@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Sockets of the kernel's own (`linux/net.h`). Their calls may sleep for a
+//! lock but do not wait for the peer.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
+use kernel::error::from_err_ptr;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::ffi;
+use crate::namespace::Namespace;
+
+/// A socket; closed when dropped.
+///
+/// # Invariants
+///
+/// `raw` is an open socket, ours alone.
+pub struct Socket {
+    raw: NonNull<ffi::socket>,
+    namespace: Arc<Namespace>,
+}
+
+// SAFETY: a socket belongs to no thread; its functions lock for themselves.
+unsafe impl Send for Socket {}
+// SAFETY: as above.
+unsafe impl Sync for Socket {}
+
+/// What [`Socket::receive`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// That many bytes; `more` says that there is still something to receive.
+    Bytes {
+        /// At least one.
+        count: usize,
+        /// More bytes, the peer's end of file or an error wait already.
+        more: bool,
+    },
+    /// Nothing yet.
+    Nothing,
+    /// The peer sends no more.
+    End,
+}
+
+/// Both ends of a datagram or a connection.
+#[derive(Clone, Copy, Default)]
+pub struct Ends(ffi::hippos_ends);
+
+impl Ends {
+    /// The peer's address; an IPv4 one is mapped (`::ffff:a.b.c.d`).
+    pub fn peer(&self) -> &[u8; 16] {
+        &self.0.peer
+    }
+
+    /// The peer's port.
+    pub fn peer_port(&self) -> u16 {
+        self.0.peer_port
+    }
+
+    /// Whether no network lies between the ends.
+    pub fn is_local(&self) -> bool {
+        self.0.local
+    }
+
+    /// Whether a reply may come from the address that was asked: it is one of
+    /// ours and not a multicast or broadcast one.
+    pub fn is_unicast(&self) -> bool {
+        self.0.unicast
+    }
+}
+
+impl Socket {
+    fn new(namespace: &Arc<Namespace>, raw: *mut ffi::socket) -> Result<Self> {
+        // INVARIANT: the callers just opened it.
+        Ok(Self {
+            raw: NonNull::new(from_err_ptr(raw)?).ok_or(EINVAL)?,
+            namespace: namespace.clone(),
+        })
+    }
+
+    /// A TCP listener on `port`, for IPv6 and IPv4. With a CPU it shares the
+    /// port with other such listeners and gets what arrives on that CPU.
+    pub fn listen(
+        namespace: &Arc<Namespace>,
+        port: u16,
+        cpu: Option<u32>,
+        backlog: u32,
+    ) -> Result<Self> {
+        // SAFETY: the namespace is held, here and by the socket.
+        let raw = unsafe {
+            ffi::hippos_tcp_listen(
+                namespace.as_ptr(),
+                port,
+                cpu.map_or(-1, |cpu| cpu as c_int),
+                backlog as c_int,
+            )
+        };
+        Self::new(namespace, raw)
+    }
+
+    /// A UDP socket on `port`, for IPv6 and IPv4. A send waits `send_ms`
+    /// milliseconds for room.
+    pub fn bind_datagram(namespace: &Arc<Namespace>, port: u16, send_ms: u32) -> Result<Self> {
+        // SAFETY: the namespace is held, here and by the socket.
+        let raw = unsafe { ffi::hippos_udp_bind(namespace.as_ptr(), port, send_ms) };
+        Self::new(namespace, raw)
+    }
+
+    /// Takes a connection; `EAGAIN` when there is none.
+    pub fn accept(&self) -> Result<Self> {
+        // SAFETY: by the invariant a socket.
+        let raw = unsafe { ffi::hippos_accept(self.raw.as_ptr()) };
+        Self::new(&self.namespace, raw)
+    }
+
+    /// Both ends of this connection.
+    pub fn ends(&self) -> Ends {
+        let mut ends = Ends::default();
+        // SAFETY: by the invariant a socket; `ends` is written only.
+        unsafe { ffi::hippos_peer(self.raw.as_ptr(), &mut ends.0) };
+        ends
+    }
+
+    /// Takes bytes that are there. `buffer` must have room.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
+        let mut more = false;
+        // SAFETY: by the invariant a socket; it writes at most `len` bytes to `buffer`.
+        let count = unsafe {
+            ffi::hippos_receive(
+                self.raw.as_ptr(),
+                buffer.as_mut_ptr().cast::<c_void>(),
+                buffer.len(),
+                &mut more,
+            )
+        };
+        match result(count) {
+            Ok(0) => Ok(Received::End),
+            Ok(count) => Ok(Received::Bytes { count, more }),
+            Err(error) if error == EAGAIN => Ok(Received::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends what the socket takes now and says how much that was. `more`
+    /// promises that bytes follow at once, and may hold the last ones back.
+    pub fn send(&self, bytes: &[u8], more: bool) -> Result<usize> {
+        // SAFETY: by the invariant a socket; `bytes` is only read.
+        let count = unsafe {
+            ffi::hippos_send(
+                self.raw.as_ptr(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                more,
+            )
+        };
+        match result(count) {
+            Err(error) if error == EAGAIN => Ok(0),
+            other => other,
+        }
+    }
+
+    /// Takes one datagram; `EAGAIN` when there is none. What `buffer` has no
+    /// room for is lost.
+    pub fn receive_from(&self, buffer: &mut [u8]) -> Result<(usize, Ends)> {
+        let mut ends = Ends::default();
+        // SAFETY: by the invariant a socket; it writes at most `len` bytes to `buffer`.
+        let count = unsafe {
+            ffi::hippos_receive_from(
+                self.raw.as_ptr(),
+                buffer.as_mut_ptr().cast::<c_void>(),
+                buffer.len(),
+                &mut ends.0,
+            )
+        };
+        Ok((result(count)?, ends))
+    }
+
+    /// Sends `head` and `body` as one datagram back to where one came from.
+    pub fn send_to(&self, head: &[u8], body: &[u8], ends: &Ends) -> Result {
+        // SAFETY: by the invariant a socket; the rest is only read.
+        let count = unsafe {
+            ffi::hippos_send_to(
+                self.raw.as_ptr(),
+                head.as_ptr().cast(),
+                head.len(),
+                body.as_ptr().cast(),
+                body.len(),
+                &ends.0,
+            )
+        };
+        result(count).map(|_| ())
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut ffi::socket {
+        self.raw.as_ptr()
+    }
+}
+
+/// A count, or a negative error number.
+fn result(count: c_int) -> Result<usize> {
+    usize::try_from(count).map_err(|_| Error::from_errno(count))
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant ours to close.
+        unsafe { ffi::sock_release(self.raw.as_ptr()) }
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Kernel threads (`linux/kthread.h`).
+
+use core::ffi::{c_int, c_void};
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use kernel::error::from_err_ptr;
+use kernel::prelude::*;
+use kernel::str::CStr;
+
+use crate::ffi;
+
+/// A running thread. Dropping it asks it to stop and waits until it has.
+///
+/// # Invariants
+///
+/// `task` is held and was not stopped; it runs `body`, which is a `KBox` of
+/// the type that `discard` drops.
+pub struct Thread {
+    task: NonNull<ffi::task_struct>,
+    body: *mut c_void,
+    discard: unsafe fn(*mut c_void),
+}
+
+// SAFETY: a thread may be stopped from any other.
+unsafe impl Send for Thread {}
+// SAFETY: sharing allows waking, which anyone may do.
+unsafe impl Sync for Thread {}
+
+/// Shows that the code runs on a thread of ours.
+pub struct Context {
+    _thread: PhantomData<*mut ()>,
+}
+
+impl Context {
+    /// Whether the thread is to end.
+    pub fn should_stop(&self) -> bool {
+        // SAFETY: called on a kernel thread, as `Context` shows.
+        unsafe { ffi::hippos_thread_should_stop() }
+    }
+
+    /// Sleeps for so long, or until someone wakes the thread or wants it to
+    /// stop.
+    pub fn sleep(&self, timeout_ms: u32) {
+        // SAFETY: called on a kernel thread, as `Context` shows.
+        unsafe { ffi::hippos_thread_sleep(timeout_ms.into()) }
+    }
+}
+
+impl Thread {
+    /// Starts a thread that runs `body`, bound to `cpu` if given.
+    pub fn spawn<F>(name: &CStr, cpu: Option<u32>, body: F) -> Result<Self>
+    where
+        F: FnOnce(&Context) + Send + 'static,
+    {
+        let body = KBox::into_raw(KBox::new(body, GFP_KERNEL)?).cast::<c_void>();
+        // SAFETY: `run::<F>` gets what it was made for; `name` is copied.
+        let task = from_err_ptr(unsafe {
+            ffi::hippos_thread_start(
+                run::<F>,
+                body,
+                cpu.map_or(-1, |cpu| cpu as c_int),
+                name.as_ptr().cast(),
+            )
+        });
+        match task.and_then(|task| NonNull::new(task).ok_or(ENOMEM)) {
+            // INVARIANT: just started with this body.
+            Ok(task) => Ok(Self {
+                task,
+                body,
+                discard: discard::<F>,
+            }),
+            Err(error) => {
+                // SAFETY: no thread has it.
+                unsafe { discard::<F>(body) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends a sleep of the thread's, or the next one before it begins.
+    pub fn wake(&self) {
+        // SAFETY: the task is held.
+        unsafe { ffi::hippos_thread_wake(self.task.as_ptr()) }
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        // SAFETY: held and not stopped before, by the invariant.
+        let result = unsafe { ffi::hippos_thread_stop(self.task.as_ptr()) };
+        if result != 0 {
+            // It was stopped before it began, and `run` never called.
+            // SAFETY: so the body is still ours.
+            unsafe { (self.discard)(self.body) }
+        }
+    }
+}
+
+/// # Safety
+///
+/// `body` is from `KBox<F>` and nobody else's.
+unsafe fn discard<F>(body: *mut c_void) {
+    // SAFETY: by this function's own requirement.
+    drop(unsafe { KBox::from_raw(body.cast::<F>()) });
+}
+
+/// # Safety
+///
+/// Called once, on a new kernel thread, with a `KBox<F>`'s pointer.
+unsafe extern "C" fn run<F: FnOnce(&Context)>(body: *mut c_void) -> c_int {
+    // SAFETY: by this function's own requirement.
+    let body = unsafe { KBox::from_raw(body.cast::<F>()) };
+    let context = Context {
+        _thread: PhantomData,
+    };
+    KBox::into_inner(body)(&context);
+    // Whoever stops the thread relies on its being there.
+    while !context.should_stop() {
+        context.sleep(u32::MAX);
+    }
+    0
+}
