@@ -1,1 +1,14 @@
-//! What a memcached answers, as one table of cases.
+//! What a memcached answers, as one table of cases, and ways to ask a server.
+//!
+//! The table is recorded from memcached itself; [`run()`] plays it against any server. [`random`]
+//! compares two servers on random streams of commands.
+
+pub mod case;
+pub mod packet;
+pub mod random;
+pub mod record;
+pub mod run;
+pub mod template;
+pub mod udp;
+
+pub use run::{run, Options, Report, Target};

@@ -1,0 +1,1 @@
+//! Random streams of commands, answered alike by two servers.

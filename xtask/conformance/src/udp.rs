@@ -1,0 +1,254 @@
+//! Plays a case over UDP, and checks the frames of every answer.
+//!
+//! A frame is eight bytes before the payload: request id, sequence number, number of datagrams
+//! in the message, zero; each two bytes, big endian. An answer carries the request's id, counts
+//! its datagrams from 0, says in each how many there are, and holds at most 1400 bytes in each.
+
+use anyhow::{bail, ensure, Context, Result};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::case::{Case, Exchange, Step};
+use crate::run::{brief, fresh_key, show_tokens, Options};
+use crate::template::{self, Match, Scope, Token};
+
+/// Bytes of a frame.
+pub const FRAME: usize = 8;
+/// Most bytes of a datagram that the server sends.
+pub const DATAGRAM: usize = 1400;
+
+/// Plays one case.
+pub(crate) fn play(case: &Case, address: SocketAddr, options: &Options) -> Result<()> {
+    let mut player = Player::new(address, options)?;
+    for step in &case.steps {
+        match step {
+            Step::Exchange(exchange) => player.exchange(exchange)?,
+            Step::Pause(time) => std::thread::sleep(*time),
+            Step::Reconnect => player.socket = connect(address)?,
+            Step::HalfClose => bail!("UDP has no connections to close"),
+        }
+    }
+    player.quiet()
+}
+
+/// One socket and what was kept.
+pub(crate) struct Player<'a> {
+    socket: UdpSocket,
+    options: &'a Options,
+    pub(crate) scope: Scope,
+}
+
+fn connect(address: SocketAddr) -> Result<UdpSocket> {
+    let any: SocketAddr = match address {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    Ok(socket)
+}
+
+fn fresh_id() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0x1111);
+    NEXT.fetch_add(0x0137, Ordering::Relaxed)
+}
+
+/// A payload in its frame, as a request.
+pub(crate) fn framed(id: u16, payload: &[u8]) -> Vec<u8> {
+    let id = id.to_be_bytes();
+    [&[id[0], id[1], 0, 0, 0, 1, 0, 0], payload].concat()
+}
+
+impl<'a> Player<'a> {
+    pub(crate) fn new(address: SocketAddr, options: &'a Options) -> Result<Self> {
+        let scope = Scope {
+            key: fresh_key(),
+            ..Scope::default()
+        };
+        Ok(Player {
+            socket: connect(address)?,
+            options,
+            scope,
+        })
+    }
+
+    /// Sends the request and returns its id and how to send it.
+    pub(crate) fn send(&mut self, exchange: &Exchange) -> Result<u16> {
+        let input = template::bytes(&exchange.input, &self.scope)?;
+        if exchange.bare {
+            self.socket.send(&input)?;
+            return Ok(match input.first_chunk::<2>() {
+                Some(id) => u16::from_be_bytes(*id),
+                None => 0,
+            });
+        }
+        let id = fresh_id();
+        self.socket.send(&framed(id, &input))?;
+        Ok(id)
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) -> Result<()> {
+        let id = self.send(exchange)?;
+        let output = exchange.output.as_deref().unwrap_or_default();
+        let mut expected = vec![template::tokens(output, &self.scope)?];
+        if let (Some(other), false) = (&exchange.other, self.options.reference) {
+            expected.push(template::tokens(other, &self.scope)?);
+        }
+        let result = match expected[0].is_empty() && expected.len() == 1 {
+            true => self.quiet(),
+            false => self.expect(&expected, id, exchange.framed),
+        };
+        result.with_context(|| {
+            let input = template::bytes(&exchange.input, &self.scope).unwrap_or_default();
+            format!("after sending {} (line {})", brief(&input), exchange.line)
+        })
+    }
+
+    fn expect(&mut self, expected: &[Vec<Token>], id: u16, framed: bool) -> Result<()> {
+        let end = Instant::now() + self.options.patience;
+        let mut message = Message::new(id, self.options.reference);
+        let mut got = Vec::new();
+        let mut why = String::new();
+        loop {
+            let mut more = false;
+            for tokens in expected {
+                match template::compare(tokens, &got) {
+                    Match::Whole(len, kept) if len == got.len() => {
+                        self.scope.kept.extend(kept);
+                        return match framed {
+                            true => Ok(()),
+                            false => message.end(),
+                        };
+                    }
+                    Match::Whole(..) => why = "more came than that".to_owned(),
+                    Match::Part => more = true,
+                    Match::No(reason) => why = reason,
+                }
+            }
+            if more {
+                match self.receive(end)? {
+                    Some(datagram) if framed => got.extend(datagram),
+                    Some(datagram) => got.extend(message.add(&datagram)?),
+                    None => {
+                        why = "no more came".to_owned();
+                        more = false;
+                    }
+                }
+            }
+            if !more {
+                let want = expected.iter().map(|e| show_tokens(e)).collect::<Vec<_>>();
+                let want = want.join("\n        or: ");
+                bail!("{why}\n  expected: {want}\n       got: {}", brief(&got));
+            }
+        }
+    }
+
+    /// One datagram, or none in time.
+    pub(crate) fn receive(&mut self, end: Instant) -> Result<Option<Vec<u8>>> {
+        let left = end.saturating_duration_since(Instant::now());
+        self.socket
+            .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let mut buffer = vec![0; 1 << 16];
+        match self.socket.recv(&mut buffer) {
+            Ok(n) => Ok(Some(buffer[..n].to_vec())),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Checks that nothing comes, by an answer to something harmless that must be next.
+    fn quiet(&mut self) -> Result<()> {
+        let id = fresh_id();
+        self.socket.send(&framed(id, b"mn\r\n"))?;
+        let answer = framed(id, b"MN\r\n");
+        let next = self.receive(Instant::now() + self.options.patience)?;
+        let next = next.context("the server answers no more")?;
+        ensure!(
+            next == answer,
+            "an answer was not expected: {}",
+            brief(&next)
+        );
+        let late = self.receive(Instant::now() + Duration::from_millis(20))?;
+        ensure!(
+            late.is_none(),
+            "a late answer was not expected: {}",
+            brief(&late.unwrap_or_default())
+        );
+        Ok(())
+    }
+}
+
+/// An answer that is being put together.
+pub(crate) struct Message {
+    id: u16,
+    lenient: bool,
+    next: u16,
+    total: Option<u16>,
+}
+
+impl Message {
+    pub(crate) fn new(id: u16, lenient: bool) -> Self {
+        Message {
+            id,
+            lenient,
+            next: 0,
+            total: None,
+        }
+    }
+
+    /// The payload of the next datagram.
+    pub(crate) fn add<'d>(&mut self, datagram: &'d [u8]) -> Result<&'d [u8]> {
+        let show = || brief(datagram);
+        ensure!(datagram.len() >= FRAME, "no frame: {}", show());
+        ensure!(
+            datagram.len() <= DATAGRAM,
+            "{} bytes in a datagram",
+            datagram.len()
+        );
+        let word = |i: usize| u16::from_be_bytes([datagram[i], datagram[i + 1]]);
+        let (id, sequence, total, reserved) = (word(0), word(2), word(4), word(6));
+        ensure!(
+            id == self.id,
+            "the answer's id is not the request's: {}",
+            show()
+        );
+        ensure!(
+            reserved == 0,
+            "the frame's last two bytes are not zero: {}",
+            show()
+        );
+        if self.lenient && sequence == 0 {
+            // The reference answers several keys with several messages.
+            self.next = 0;
+            self.total = None;
+        }
+        ensure!(
+            sequence == self.next,
+            "number {sequence}, not {}: {}",
+            self.next,
+            show()
+        );
+        let known = *self.total.get_or_insert(total);
+        ensure!(
+            total == known,
+            "of {total} datagrams, earlier of {known}: {}",
+            show()
+        );
+        ensure!(sequence < total, "number {sequence} of {total}: {}", show());
+        self.next += 1;
+        Ok(&datagram[FRAME..])
+    }
+
+    /// Is the message complete?
+    pub(crate) fn end(&self) -> Result<()> {
+        let total = self.total.unwrap_or(0);
+        ensure!(
+            total == self.next,
+            "{} datagrams said to be {total}",
+            self.next
+        );
+        Ok(())
+    }
+}
