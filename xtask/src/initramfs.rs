@@ -80,11 +80,10 @@ pub(crate) fn write(root: &Root, module: Option<&Path>, target: &Path) -> Result
 }
 
 /// Builds the guest's PID 1: static, so that it asks for nothing of the guest.
-fn guest_program() -> Result<PathBuf> {
+pub(crate) fn guest_program() -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let target_dir = workspace::root().join("target/guest");
-    let mut build = Command::new(cargo);
+    let mut build = Command::new(workspace::cargo());
     build
         .args([
             "build",

@@ -81,11 +81,20 @@ pub(crate) fn vendor() -> Result<()> {
     for (name, krate) in workspace::kernel_crates()? {
         if krate.foreign {
             let target = vendor.join(&name);
-            if target.exists() {
-                fs::remove_dir_all(&target)?;
+            // The manifest has the version. What is the same stays as it is, or it would be compiled anew.
+            let manifest = |dir: &Path| fs::read(dir.join("Cargo.toml")).ok();
+            if manifest(&target) == manifest(&krate.dir) {
+                continue;
             }
-            copy_tree(&krate.dir, &target)
+            let partial = vendor.join(format!("{name}.partial"));
+            for old in [&target, &partial] {
+                if old.exists() {
+                    fs::remove_dir_all(old)?;
+                }
+            }
+            copy_tree(&krate.dir, &partial)
                 .with_context(|| format!("cannot lay {name} into {}", target.display()))?;
+            fs::rename(&partial, &target)?;
         }
     }
     fs::copy(&lock, &stamp)?;

@@ -5,6 +5,7 @@
 //! result is every machine's result.
 
 mod cache;
+mod client;
 mod initramfs;
 mod kbuild;
 mod kernel;
@@ -13,6 +14,7 @@ mod progress;
 mod root;
 mod run;
 mod shell;
+mod test;
 mod vm;
 mod workspace;
 
@@ -38,6 +40,7 @@ enum Command {
     Setup(SetupArgs),
     Kmod(kbuild::KmodArgs),
     Run(run::RunArgs),
+    Test(test::TestArgs),
     /// Lay the module's crates.io sources into target/vendor (for a build by plain `make`)
     Vendor,
     Shell(ShellArgs),
@@ -94,6 +97,7 @@ fn dispatch(command: Command) -> Result<u8> {
             println!("{}", module.display());
         }
         Command::Run(args) => return run::run(&args),
+        Command::Test(args) => return test::test(&args),
         Command::Vendor => {
             kbuild::vendor()?;
         }

@@ -15,7 +15,7 @@ pub(super) fn crash() -> Result<()> {
 pub(super) fn warning() -> Result<()> {
     fs::write(
         "/dev/kmsg",
-        "<4>WARNING: CPU: 0 PID: 1 at planted.c:1 planted",
+        "<4>WARNING: CPU: 0 PID: 1 at planted.c:1 planted\n",
     )?;
     Ok(())
 }

@@ -1,0 +1,284 @@
+//! `cargo xtask test`: every test there is, on the host and in guests.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::root::Root;
+use crate::vm::{Machine, Vm, INTERRUPTED};
+use crate::{client, initramfs, kbuild, root, run, workspace};
+
+/// How long one test may take in a guest: emulated, on a loaded machine.
+const TEST_LIMIT: Duration = Duration::from_secs(300);
+/// Tests of this theme are meant to fail; what is tested is that they do.
+const PLANTED: &str = "planted::";
+
+/// Run every test: cargo's on this machine, then those that need a guest.
+///
+/// Guest tests are of two kinds: `guest::` ones run inside the virtual machine,
+/// as root (xtask/guest/src/tests/); `client::` ones run here, against the
+/// forwarded port (xtask/src/client/). A test fails also when the kernel
+/// complains in its log meanwhile; after a failure the next test gets a fresh
+/// guest. `planted::` ones break a guest on purpose and see that it is noticed.
+/// The last line is `N passed, N failed`.
+#[derive(clap::Args)]
+pub(crate) struct TestArgs {
+    /// Only those that need no virtual machine
+    #[arg(long, conflicts_with = "guest")]
+    host: bool,
+    /// Only those that need a virtual machine
+    #[arg(long)]
+    guest: bool,
+    /// Only tests whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Print the names of the guest tests and run nothing
+    #[arg(long)]
+    list: bool,
+}
+
+/// How many went well, and how many did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+impl Count {
+    /// Takes one result in, and prints it as cargo's harness does.
+    fn note(&mut self, name: &str, start: Instant, result: Result<()>) -> bool {
+        let seconds = start.elapsed().as_secs_f32();
+        match result {
+            Ok(()) => {
+                self.passed += 1;
+                println!("test {name} ... ok ({seconds:.1} s)");
+                true
+            }
+            Err(error) => {
+                self.failed += 1;
+                println!("test {name} ... FAILED ({seconds:.1} s)\n{error:#}");
+                false
+            }
+        }
+    }
+}
+
+/// Runs what was asked for; gives our exit status.
+pub(crate) fn test(args: &TestArgs) -> Result<u8> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+    let mut count = Count::default();
+    if args.list {
+        for name in guest_tests()? {
+            println!("{name}");
+        }
+        return Ok(0);
+    }
+    if !args.guest {
+        host(args.filter.as_deref(), &mut count)?;
+    }
+    if !args.host {
+        guests(args.filter.as_deref(), &mut count)?;
+    }
+    println!("{} passed, {} failed", count.passed, count.failed);
+    Ok(u8::from(count.failed > 0))
+}
+
+/// Cargo's tests of the whole workspace.
+fn host(filter: Option<&str>, count: &mut Count) -> Result<()> {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo
+        .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .args(filter);
+    cargo
+        .current_dir(workspace::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = cargo.spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    let mut found = Count::default();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if let Some(part) = summary(&line) {
+            found.passed += part.passed;
+            found.failed += part.failed;
+        }
+        // One by one they are more than anybody reads.
+        if !line.ends_with("... ok") && !line.is_empty() && !line.starts_with("running ") {
+            println!("{line}");
+        }
+    }
+    // A crate that does not build has no summary, but a status.
+    if !child.wait()?.success() && found.failed == 0 {
+        found.failed = 1;
+    }
+    count.passed += found.passed;
+    count.failed += found.failed;
+    Ok(())
+}
+
+/// Reads `test result: ok. 3 passed; 1 failed; ...`.
+fn summary(line: &str) -> Option<Count> {
+    let rest = line.strip_prefix("test result: ")?;
+    let number = |what: &str| {
+        let words: Vec<&str> = rest
+            .split([' ', ';', '.'])
+            .filter(|word| !word.is_empty())
+            .collect();
+        let at = words.iter().position(|word| *word == what)?;
+        words.get(at.checked_sub(1)?)?.parse().ok()
+    };
+    Some(Count {
+        passed: number("passed")?,
+        failed: number("failed")?,
+    })
+}
+
+/// The names of the tests inside the guest, `guest::` before each.
+fn guest_tests() -> Result<Vec<String>> {
+    let program = initramfs::guest_program()?;
+    let list = crate::shell::output(Command::new(program).arg("list"))?;
+    Ok(list.lines().map(|name| format!("guest::{name}")).collect())
+}
+
+fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
+    let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let (planted, inside): (Vec<String>, Vec<String>) = guest_tests()?
+        .into_iter()
+        .filter(|name| wanted(name))
+        .partition(|name| name.contains(PLANTED));
+    let clients: Vec<_> = client::TESTS
+        .iter()
+        .filter(|test| wanted(test.name))
+        .collect();
+    if planted.is_empty() && inside.is_empty() && clients.is_empty() {
+        return Ok(());
+    }
+    let root = root::ready()?;
+    let start = Instant::now();
+    let module = match kbuild::build(&Default::default()) {
+        Ok(module) => module,
+        Err(error) => {
+            count.note("module builds", start, Err(error));
+            return Ok(());
+        }
+    };
+    let machine = Machine {
+        module: Some(module),
+        ..Machine::default()
+    };
+    let mut bench = Bench {
+        root: &root,
+        machine,
+        vm: None,
+    };
+    for name in &inside {
+        let request = name.replacen("guest::", "test ", 1);
+        let start = Instant::now();
+        let result = bench.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
+        if !count.note(name, start, result) {
+            bench.vm = None;
+        }
+        std::io::stdout().flush()?;
+        ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    }
+    for test in clients {
+        let start = Instant::now();
+        let result = bench.checked(|vm| {
+            run::load(vm, test.parameters)?;
+            (test.run)(vm.port())?;
+            vm.ask("unload").map(drop)
+        });
+        if !count.note(test.name, start, result) {
+            bench.vm = None;
+        }
+        std::io::stdout().flush()?;
+        ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    }
+    for name in &planted {
+        let request = name.replacen("guest::", "test ", 1);
+        let start = Instant::now();
+        let result = bench.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
+        let dead = bench.vm.as_mut().is_none_or(|vm| vm.alive().is_err());
+        count.note(name, start, noticed(name, result, dead));
+        bench.vm = None;
+    }
+    if let Some(vm) = bench.vm.take() {
+        vm.off()?;
+    }
+    Ok(())
+}
+
+/// Whether a planted fault was found out, and as what it is.
+fn noticed(name: &str, result: Result<()>, dead: bool) -> Result<()> {
+    let Err(error) = result else {
+        bail!("nobody noticed")
+    };
+    let said = format!("{error:#}");
+    let (expected, deadly) = match name.rsplit("::").next() {
+        Some("crash") => ("Kernel panic", true),
+        Some("warning") => ("the kernel complained", false),
+        Some("failure") => ("planted", false),
+        _ => bail!("what to expect of {name}? say so in xtask/src/test.rs"),
+    };
+    ensure!(said.contains(expected), "expected {expected:?} of\n{said}");
+    ensure!(
+        dead == deadly,
+        "the guest should {}have died",
+        if deadly { "" } else { "not " }
+    );
+    Ok(())
+}
+
+/// A guest for one test after the other; a new one when there is none.
+struct Bench<'a> {
+    root: &'a Root,
+    machine: Machine,
+    vm: Option<Vm>,
+}
+
+impl Bench<'_> {
+    /// Does `work` in the guest, then looks into its kernel's log.
+    fn checked(&mut self, work: impl FnOnce(&mut Vm) -> Result<()>) -> Result<()> {
+        let vm = match &mut self.vm {
+            Some(vm) => vm,
+            none => none.insert(Vm::boot(self.root, &self.machine)?),
+        };
+        work(vm)?;
+        vm.ask("log").map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_is_read() {
+        let line =
+            "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(
+            summary(line),
+            Some(Count {
+                passed: 12,
+                failed: 3
+            })
+        );
+        assert_eq!(summary("test result::x ... ok"), None);
+    }
+
+    #[test]
+    fn a_planted_fault_must_be_noticed_as_what_it_is() {
+        let died = || {
+            Err(anyhow::anyhow!(
+                "the guest died: Kernel panic - not syncing"
+            ))
+        };
+        assert!(noticed("guest::planted::crash", died(), true).is_ok());
+        assert!(noticed("guest::planted::crash", died(), false).is_err());
+        assert!(noticed("guest::planted::crash", Ok(()), true).is_err());
+        assert!(noticed("guest::planted::warning", died(), false).is_err());
+    }
+}
