@@ -19,13 +19,24 @@ pub fn count() -> usize {
 }
 
 /// The numbers of the CPUs that are online now.
-pub fn online() -> impl Iterator<Item = u32> {
-    let mut cpu = -1;
-    core::iter::from_fn(move || {
+#[derive(Clone, Copy, Debug)]
+pub struct Online {
+    last: i32,
+}
+
+/// See [`Online`].
+pub fn online() -> Online {
+    Online { last: -1 }
+}
+
+impl Iterator for Online {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
         // SAFETY: -1 or a CPU's number.
-        cpu = unsafe { ffi::hippos_next_cpu(cpu) };
-        u32::try_from(cpu).ok()
-    })
+        self.last = unsafe { ffi::hippos_next_cpu(self.last) };
+        u32::try_from(self.last).ok()
+    }
 }
 
 /// Lets others run when someone waits for this CPU. May sleep.

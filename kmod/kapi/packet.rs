@@ -158,9 +158,7 @@ impl<'a> Packet<'a> {
         let buffer = unsafe { slice::from_raw_parts_mut(self.raw.payload, len) };
         let used = write(buffer).min(len);
         // SAFETY: the payload is in place; the packet is given up.
-        unsafe {
-            ffi::hippos_packet_reply(self.skb.as_ptr(), self.raw.headers.into(), used as u32)
-        }
+        unsafe { ffi::hippos_packet_reply(self.skb.as_ptr(), self.raw.headers.into(), used as u32) }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
+use kernel::bindings;
 use kernel::error::from_err_ptr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -25,6 +26,11 @@ pub struct Socket {
 unsafe impl Send for Socket {}
 // SAFETY: as above.
 unsafe impl Sync for Socket {}
+
+/// Whether an error says that somebody else has the port.
+pub fn is_in_use(error: Error) -> bool {
+    error.to_errno() == -(bindings::EADDRINUSE as c_int)
+}
 
 /// What [`Socket::receive`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,12 +152,7 @@ impl Socket {
     pub fn send(&self, bytes: &[u8], more: bool) -> Result<usize> {
         // SAFETY: by the invariant a socket; `bytes` is only read.
         let count = unsafe {
-            ffi::hippos_send(
-                self.raw.as_ptr(),
-                bytes.as_ptr().cast(),
-                bytes.len(),
-                more,
-            )
+            ffi::hippos_send(self.raw.as_ptr(), bytes.as_ptr().cast(), bytes.len(), more)
         };
         match result(count) {
             Err(error) if error == EAGAIN => Ok(0),

@@ -4,9 +4,11 @@
 use core::ffi::{c_int, c_void};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 use kernel::error::from_err_ptr;
 use kernel::prelude::*;
 use kernel::str::CStr;
+use kernel::sync::{Arc, Completion};
 
 use crate::ffi;
 
@@ -47,9 +49,60 @@ impl Context {
     }
 }
 
+/// With this a new thread says whether it could get ready. Dropped without a
+/// word it says no.
+pub struct Started {
+    report: Arc<Report>,
+}
+
+#[pin_data]
+struct Report {
+    #[pin]
+    done: Completion,
+    ready: AtomicBool,
+}
+
+impl Started {
+    /// The thread is ready: [`Thread::spawn`] returns.
+    pub fn ready(self) {
+        self.report.ready.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.report.done.complete_all();
+    }
+}
+
 impl Thread {
-    /// Starts a thread that runs `body`, bound to `cpu` if given.
+    /// Starts a thread that runs `body`, bound to `cpu` if given, and waits
+    /// until it is ready, or fails with `ENOMEM` when it does not get so.
     pub fn spawn<F>(name: &CStr, cpu: Option<u32>, body: F) -> Result<Self>
+    where
+        F: FnOnce(&Context, Started) + Send + 'static,
+    {
+        let report = Arc::pin_init(
+            pin_init!(Report {
+                done <- Completion::new(),
+                ready: AtomicBool::new(false),
+            }),
+            GFP_KERNEL,
+        )?;
+        let started = Started {
+            report: report.clone(),
+        };
+        let thread = Self::start(name, cpu, move |context: &Context| body(context, started))?;
+        report.done.wait_for_completion();
+        // The completion orders this after the thread's store.
+        if report.ready.load(Ordering::Relaxed) {
+            Ok(thread)
+        } else {
+            Err(ENOMEM)
+        }
+    }
+
+    fn start<F>(name: &CStr, cpu: Option<u32>, body: F) -> Result<Self>
     where
         F: FnOnce(&Context) + Send + 'static,
     {

@@ -1,27 +1,136 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The module: ordered start and stop.
+//! memcached inside the kernel: ordered start and stop of the front doors.
+#![deny(unsafe_op_in_unsafe_fn)]
 
 use kernel::prelude::*;
+use kernel::str::CString;
+use kernel::sync::Arc;
+
+use hippos_kapi::cpu;
+use hippos_kapi::hook::Hook;
+use hippos_kapi::namespace::Namespace;
+use hippos_kapi::params::Params;
+use hippos_kapi::rcu;
+use hippos_kapi::socket::{self, Socket};
+use hippos_kapi::thread::Thread;
+
+mod allow;
+mod config;
+mod gate;
+mod server;
+mod standin;
+mod tcp;
+mod udp;
+
+use config::Config;
+use gate::Gate;
+use server::Server;
 
 module! {
     type: Hippos,
     name: "hippos",
     authors: ["The Hippos authors"],
     description: "memcached inside the kernel",
-    license: "GPL v2",
+    license: "GPL",
 }
 
-struct Hippos;
+/// The running module. Fields are dropped in their order, which is the order
+/// of the stop; the start makes them from the last to the first.
+struct Hippos {
+    _hook: Option<Hook<Gate>>,
+    _workers: KVec<Thread>,
+    _udp: Option<Thread>,
+    _readers: Readers,
+    _server: Arc<Server>,
+    _callbacks: Callbacks,
+}
+
+/// Waits, when dropped, until whoever was in one of our callbacks has left.
+struct Readers;
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        rcu::wait();
+    }
+}
+
+/// Waits, when dropped, until no callback of ours is queued any more.
+struct Callbacks;
+
+impl Drop for Callbacks {
+    fn drop(&mut self) {
+        rcu::barrier();
+    }
+}
 
 impl kernel::Module for Hippos {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        pr_info!("loaded\n");
-        Ok(Hippos)
+        let config = Config::new(&Params::get())?;
+        let port = config.port;
+        let namespace = Namespace::current()?;
+
+        // A failure on the way drops what is there already, the last first.
+        let callbacks = Callbacks;
+        let server = Arc::new(Server::new(config), GFP_KERNEL)?;
+        let readers = Readers;
+        let in_use = |error: &Error| {
+            if socket::is_in_use(*error) {
+                pr_err!("port {port} is in use\n");
+            }
+        };
+        let udp = start_udp(&server, &namespace).inspect_err(in_use)?;
+        let workers = start_workers(&server, &namespace).inspect_err(in_use)?;
+        let hook = start_hook(&server, &namespace)?;
+
+        pr_info!("serving port {port}, {} workers\n", workers.len());
+        Ok(Self {
+            _hook: hook,
+            _workers: workers,
+            _udp: udp,
+            _readers: readers,
+            _server: server,
+            _callbacks: callbacks,
+        })
     }
 }
 
-impl Drop for Hippos {
-    fn drop(&mut self) {
-        pr_info!("unloaded\n");
+/// The socket for what the hook leaves over, if UDP is served.
+fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<Thread>> {
+    if !server.config.udp {
+        return Ok(None);
     }
+    let socket = Socket::bind_datagram(namespace, server.config.port, udp::SEND_MS)?;
+    let worker = udp::Worker::new(server.clone(), socket)?;
+    let thread = Thread::spawn(c"hippos/udp", None, move |context, started| {
+        worker.run(context, started)
+    })?;
+    Ok(Some(thread))
+}
+
+fn start_hook(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<Hook<Gate>>> {
+    if !server.config.udp {
+        return Ok(None);
+    }
+    let gate = Arc::new(Gate::new(server.clone()), GFP_KERNEL)?;
+    Hook::new(namespace.clone(), gate).map(Some)
+}
+
+/// One worker a CPU, or as many as were asked for.
+fn start_workers(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<KVec<Thread>> {
+    let config = &server.config;
+    // SO_REUSEPORT would let us in beside another server: first ask for the port alone.
+    drop(Socket::listen(namespace, config.port, None, 1)?);
+    let cpus = cpu::online();
+    let count = config.threads.unwrap_or_else(|| cpus.count());
+    let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
+    for (number, cpu) in cpus.cycle().take(count).enumerate() {
+        let listener = Socket::listen(namespace, config.port, Some(cpu), config.backlog)?;
+        let worker = tcp::Worker::new(server.clone(), listener)?;
+        let name = CString::try_from_fmt(fmt!("hippos/{number}"))?;
+        let thread = Thread::spawn(&name, Some(cpu), move |context, started| {
+            worker.run(context, started)
+        })?;
+        workers.push(thread, GFP_KERNEL)?;
+    }
+    Ok(workers)
 }

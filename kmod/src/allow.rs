@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Who may ask: networks by their prefixes.
+//!
+//! UDP packets are answered before the firewall's input chain sees them, so
+//! the module keeps a list of its own. An IPv4 address stands among the IPv6
+//! ones, mapped: `10.0.0.0/8` is `::ffff:10.0.0.0/104`.
+
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+/// A network: addresses that agree with `address` in the bits of `mask`.
+#[derive(Clone, Copy)]
+struct Network {
+    address: u128,
+    mask: u128,
+}
+
+impl Network {
+    const fn new(address: u128, bits: u32) -> Self {
+        let mask = match bits {
+            0 => 0,
+            _ => u128::MAX << (128 - bits),
+        };
+        Self {
+            address: address & mask,
+            mask,
+        }
+    }
+
+    const fn ipv4(a: u8, b: u8, bits: u32) -> Self {
+        Self::new(
+            Ipv4Addr::new(a, b, 0, 0).to_ipv6_mapped().to_bits(),
+            96 + bits,
+        )
+    }
+
+    const fn ipv6(first: u16, bits: u32) -> Self {
+        Self::new((first as u128) << 112, bits)
+    }
+
+    /// `a.b.c.d/n` or `a::b/n`; without `/n` one address.
+    fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits.parse::<u32>().ok()?)),
+            None => (text, None),
+        };
+        let (address, width, before) = match address.parse::<Ipv4Addr>() {
+            Ok(address) => (address.to_ipv6_mapped(), 32, 96),
+            Err(_) => (address.parse::<Ipv6Addr>().ok()?, 128, 0),
+        };
+        let bits = bits.unwrap_or(width);
+        (bits <= width).then(|| Self::new(address.to_bits(), before + bits))
+    }
+}
+
+/// The list. This host itself is always on it.
+pub(crate) struct Allow {
+    networks: [Network; Self::MOST],
+    len: usize,
+}
+
+impl Allow {
+    /// The most networks of a list.
+    pub(crate) const MOST: usize = 32;
+
+    /// Private and link-local networks of both families.
+    const DEFAULT: [Network; 6] = [
+        Network::ipv4(10, 0, 8),
+        Network::ipv4(192, 168, 16),
+        Network::ipv4(172, 16, 12),
+        Network::ipv4(169, 254, 16),
+        Network::ipv6(0xfc00, 7),
+        Network::ipv6(0xfe80, 10),
+    ];
+
+    /// A list as the operator wrote it: networks with commas between them,
+    /// `any`, or nothing for the default.
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        let mut allow = Self {
+            networks: [Network::new(0, 0); Self::MOST],
+            len: 0,
+        };
+        match text {
+            b"" => Self::DEFAULT.into_iter().try_for_each(|n| allow.add(n))?,
+            b"any" => allow.add(Network::new(0, 0))?,
+            _ => core::str::from_utf8(text)
+                .ok()?
+                .split(',')
+                .try_for_each(|text| allow.add(Network::parse(text)?))?,
+        }
+        Some(allow)
+    }
+
+    fn add(&mut self, network: Network) -> Option<()> {
+        *self.networks.get_mut(self.len)? = network;
+        self.len += 1;
+        Some(())
+    }
+
+    /// Whether `source` may ask; `local` says that it is this host.
+    #[inline]
+    pub(crate) fn permits(&self, source: &[u8; 16], local: bool) -> bool {
+        let source = u128::from_be_bytes(*source);
+        local
+            || self
+                .networks
+                .iter()
+                .take(self.len)
+                .any(|network| source & network.mask == network.address)
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The module's parameters, checked.
+
+use kernel::prelude::*;
+
+use hippos_kapi::params::Params;
+
+use crate::allow::Allow;
+
+/// What the server runs with.
+pub(crate) struct Config {
+    pub(crate) port: u16,
+    /// Bytes.
+    pub(crate) memory: usize,
+    pub(crate) maxconns: usize,
+    /// TCP workers; `None` is one a CPU.
+    pub(crate) threads: Option<usize>,
+    pub(crate) backlog: u32,
+    pub(crate) udp: bool,
+    pub(crate) allow: Allow,
+    pub(crate) selftest: bool,
+    pub(crate) selftest_oops: bool,
+    /// Bytes.
+    pub(crate) item_max: usize,
+    /// Bytes.
+    pub(crate) item_min: usize,
+    /// Percent.
+    pub(crate) factor: u32,
+    pub(crate) eviction: Eviction,
+}
+
+/// Which items go when memory is full.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Eviction {
+    Clock,
+    Sieve,
+    S3Fifo,
+}
+
+impl Config {
+    /// Takes the parameters, or says in the log which one can't be and refuses.
+    pub(crate) fn new(params: &Params) -> Result<Self> {
+        let range = |name: &str, value: u32, least: u32, most: u32| {
+            if (least..=most).contains(&value) {
+                Ok(value)
+            } else {
+                pr_err!("{name}={value}: must be from {least} to {most}\n");
+                Err(EINVAL)
+            }
+        };
+        let port = range("port", params.port, 1, u16::MAX.into())?;
+        let memory_mb = range("memory_mb", params.memory_mb, 8, 1 << 24)?;
+        let maxconns = range("maxconns", params.maxconns, 1, 1_000_000)?;
+        let threads = range("threads", params.threads, 0, 1024)?;
+        let backlog = range("backlog", params.backlog, 1, 65_535)?;
+        let item_min = range("item_min", params.item_min, 1, 1024)?;
+        let factor = range("factor", params.factor, 102, 1000)?;
+        let item_max = size(params.item_max)
+            .filter(|size| (1 << 10..=4 << 20).contains(size))
+            .ok_or_else(|| {
+                let given = printable(params.item_max);
+                pr_err!("item_max={given}: must be from 1k to 4m\n");
+                EINVAL
+            })?;
+        let eviction = match params.eviction {
+            b"clock" => Eviction::Clock,
+            b"sieve" => Eviction::Sieve,
+            b"s3fifo" => Eviction::S3Fifo,
+            other => {
+                let given = printable(other);
+                pr_err!("eviction={given}: must be clock, sieve or s3fifo\n");
+                return Err(EINVAL);
+            }
+        };
+        let allow = Allow::parse(params.allow).ok_or_else(|| {
+            let given = printable(params.allow);
+            pr_err!(
+                "allow={given}: must be any, or up to {} networks like 10.0.0.0/8,fd00::/8\n",
+                Allow::MOST
+            );
+            EINVAL
+        })?;
+        let memory = memory_mb as usize * (1 << 20);
+        if item_max > memory / 2 {
+            pr_err!("item_max={item_max}: must be at most half of memory_mb={memory_mb}\n");
+            return Err(EINVAL);
+        }
+        Ok(Self {
+            port: port as u16,
+            memory,
+            maxconns: maxconns as usize,
+            threads: (threads != 0).then_some(threads as usize),
+            backlog,
+            udp: params.udp,
+            allow,
+            selftest: params.selftest,
+            selftest_oops: params.selftest_oops,
+            item_max,
+            item_min: item_min as usize,
+            factor,
+            eviction,
+        })
+    }
+}
+
+/// A number of bytes, with `k` or `m` behind it for the larger ones.
+fn size(text: &[u8]) -> Option<usize> {
+    let (digits, unit) = match text.split_last()? {
+        (b'k' | b'K', digits) => (digits, 1 << 10),
+        (b'm' | b'M', digits) => (digits, 1 << 20),
+        _ => (text, 1),
+    };
+    let number: usize = core::str::from_utf8(digits).ok()?.parse().ok()?;
+    number.checked_mul(unit)
+}
+
+/// What the operator wrote, for the log.
+fn printable(text: &[u8]) -> &str {
+    core::str::from_utf8(text).unwrap_or("?")
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The fast UDP door: GETs answered where the packet arrives.
+//!
+//! Runs in softirq. Whatever it does not serve goes on to the UDP socket,
+//! untouched.
+
+use kernel::sync::Arc;
+
+use hippos_kapi::hook::Door;
+use hippos_kapi::packet::{Fate, Packet};
+
+use crate::server::Server;
+use crate::standin::{Plan, Verdict, DATAGRAM_MAX};
+
+pub(crate) struct Gate {
+    server: Arc<Server>,
+}
+
+impl Gate {
+    pub(crate) fn new(server: Arc<Server>) -> Self {
+        Self { server }
+    }
+}
+
+impl Door for Gate {
+    #[inline]
+    fn port(&self) -> u16 {
+        self.server.config.port
+    }
+
+    #[inline]
+    fn receive(&self, packet: Packet<'_>) -> Fate {
+        let server = &*self.server;
+        if !server
+            .config
+            .allow
+            .permits(packet.source(), packet.is_local())
+        {
+            return packet.pass();
+        }
+        let mut plan = Plan::default();
+        match server.engine.plan(packet.payload(), &mut plan) {
+            Verdict::Answer => match plan.datagrams() {
+                1 => packet.reply(plan.len(), |buffer| plan.write(0, buffer)),
+                count => packet.reply_many(count, DATAGRAM_MAX, |number, buffer| {
+                    plan.write(number, buffer)
+                }),
+            },
+            Verdict::Silent => packet.consume(),
+            Verdict::Drop => packet.discard(),
+            Verdict::Pass => packet.pass(),
+        }
+    }
+}
