@@ -1,2 +1,51 @@
-//! RCU hash table, slab arenas, CLOCK eviction.
+//! The store: an RCU hash table over slab arenas, with eviction by CLOCK.
+//!
+//! Lookups take no lock and may run in softirq; a hit writes at most its item's reference mark.
+//! Everything that changes the table runs in process context. What the store needs of its
+//! surroundings (memory, RCU, spin locks) is [`Platform`]; the kernel implements it, and so does
+//! [`host::Host`] for tests.
+//!
+//! README.md beside this crate tells the design and the evidence.
 #![no_std]
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+#[cfg(any(feature = "host", test, loom))]
+extern crate std;
+
+mod commit;
+mod config;
+mod counters;
+mod hash;
+#[cfg(feature = "host")]
+pub mod host;
+mod index;
+mod item;
+mod lock;
+mod maintain;
+mod number;
+mod platform;
+mod policy;
+mod pool;
+mod reservation;
+mod retire;
+mod slab;
+mod stats;
+mod store;
+mod sync;
+mod table;
+mod time;
+mod walk;
+mod write;
+
+pub use commit::{Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, Verb};
+pub use config::{Config, Eviction, NewError};
+pub use counters::{ClassCounter, Counter};
+pub use hash::Hash;
+pub use item::{Item, KEY_MAX};
+pub use maintain::Maintained;
+pub use platform::{Cookie, Platform, RawLock, Role};
+pub use reservation::{Pin, Reservation};
+pub use stats::{ClassSnapshot, Snapshot};
+pub use store::{Guard, Store};
+pub use time::Expiry;
+pub use walk::{Step, Walk};

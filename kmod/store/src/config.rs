@@ -1,0 +1,69 @@
+//! What a store is made from, and why it may refuse.
+
+/// Which items go when memory is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Eviction {
+    /// A hand sweeps each class's slots; what was hit since it last came stays.
+    #[default]
+    Clock,
+    /// A queue in order of arrival; the hand leaves what was hit where it is (Zhang and others,
+    /// NSDI 2024).
+    Sieve,
+    /// A small queue on probation before the main one, and a memory of what was thrown out of it
+    /// (Yang and others, SOSP 2023).
+    S3Fifo,
+}
+
+/// The settings of a store that last for its life, but for the memory limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Bytes for items, index and retired items together. [`crate::Store::resize`] changes it.
+    pub memory: usize,
+    /// The most that `resize` may ask for; fixed tables are sized for it (less than 100 bytes for
+    /// each MiB). 0: four times `memory`, at least 1 GiB.
+    pub memory_max: usize,
+    /// memcached's `-I`: the largest item in bytes as memcached counts it, header included. From
+    /// 1 KiB to 4 MiB.
+    pub item_max: usize,
+    /// memcached's `-n`: the bytes of key and value that the smallest slots hold.
+    pub item_min: usize,
+    /// memcached's `-f` in hundredths: each class's slots are so much larger than the last one's.
+    /// From 102 to 1000.
+    pub factor: u32,
+    /// Secrets of the boot for the hash.
+    pub seed: [u64; 4],
+    /// The policy.
+    pub eviction: Eviction,
+    /// Counters of the caller's own, per CPU: see [`crate::Store::tally`].
+    pub tallies: usize,
+    /// Bytes of a memory block, a power of two; 0 for the least that holds the largest item, at
+    /// least 1 MiB. Small blocks are for tests.
+    pub block: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            memory: 64 << 20,
+            memory_max: 0,
+            item_max: 1 << 20,
+            item_min: 16,
+            factor: 125,
+            seed: [0; 4],
+            eviction: Eviction::Clock,
+            tallies: 0,
+            block: 0,
+        }
+    }
+}
+
+/// Why no store was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewError {
+    /// `memory` is less than four blocks.
+    TooSmall,
+    /// A setting is out of its range.
+    Invalid,
+    /// The platform had no memory for the tables or the first part of the index.
+    OutOfMemory,
+}

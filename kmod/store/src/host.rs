@@ -1,0 +1,357 @@
+//! The platform of a host process: threads as CPUs, the system allocator, and a stand-in for RCU.
+//!
+//! The stand-in is as strict as RCU allows: a grace period ends as soon as all sections that lived
+//! at its start are over. A section notes the epoch that it began in; a grace period starts a new
+//! epoch and is over when nobody is in an older one. A section's start costs a store, since on
+//! Linux the other side pays for the order of memory by membarrier(2).
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+use core::sync::atomic::{
+    compiler_fence, fence, AtomicBool, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+};
+use std::alloc::Layout;
+use std::boxed::Box;
+use std::sync::{Mutex, MutexGuard};
+use std::vec::Vec;
+
+use crate::platform::{Cookie, Platform, RawLock};
+
+/// Threads that may use the store at the same time.
+const THREADS: usize = 512;
+
+/// Counts of the threads that are in a section: `epoch << 8 | depth`, 0 outside.
+#[repr(align(128))]
+struct Reader(AtomicU64);
+
+/// A platform for tests, benches and servers in user space.
+pub struct Host {
+    cpus: usize,
+    poison: bool,
+    /// Grace periods end at once, which is wrong: for tests of tests.
+    careless: bool,
+    /// Use membarrier, not a fence in each section.
+    membarrier: bool,
+    epoch: AtomicU64,
+    /// Sections of epochs before this one are over.
+    done: AtomicU64,
+    readers: &'static [Reader],
+    /// Blocks that may still be had.
+    blocks: AtomicUsize,
+    woken: AtomicBool,
+}
+
+static FREE_THREADS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
+
+fn free_threads() -> MutexGuard<'static, Vec<usize>> {
+    FREE_THREADS.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+/// A thread's number, given back when the thread ends.
+struct Number(usize);
+
+impl Number {
+    fn new() -> Self {
+        let number = free_threads().pop();
+        let number = number.unwrap_or_else(|| NEXT_THREAD.fetch_add(1, Relaxed));
+        assert!(number < THREADS, "more than {THREADS} threads");
+        THREAD.set(number);
+        Self(number)
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        THREAD.set(usize::MAX);
+        free_threads().push(self.0);
+    }
+}
+
+std::thread_local! {
+    static OWNED: Number = Number::new();
+    /// The same without a destructor: cheap to reach.
+    static THREAD: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+#[cold]
+fn new_thread() -> usize {
+    OWNED.with(|n| n.0)
+}
+
+#[inline]
+fn thread() -> usize {
+    match THREAD.get() {
+        usize::MAX => new_thread(),
+        n => n,
+    }
+}
+
+/// Does the kernel order other threads' memory for us?
+#[cfg(all(target_os = "linux", not(miri)))]
+fn register_membarrier() -> bool {
+    const REGISTER_PRIVATE_EXPEDITED: i32 = 16;
+    // SAFETY: the call takes no pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
+}
+
+#[cfg(all(target_os = "linux", not(miri)))]
+fn membarrier() {
+    const PRIVATE_EXPEDITED: i32 = 8;
+    // SAFETY: the call takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) };
+    assert_eq!(result, 0, "membarrier");
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn register_membarrier() -> bool {
+    false
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn membarrier() {}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Host {
+    /// A platform with as many CPUs as the machine has.
+    pub fn new() -> Self {
+        let readers: Vec<Reader> = (0..THREADS).map(|_| Reader(AtomicU64::new(0))).collect();
+        Self {
+            cpus: std::thread::available_parallelism().map_or(1, |n| n.get()),
+            poison: false,
+            careless: false,
+            membarrier: register_membarrier(),
+            epoch: AtomicU64::new(1),
+            done: AtomicU64::new(0),
+            // Guards refer to it and may outlive a moved platform; it is small, and tests few.
+            readers: Box::leak(readers.into_boxed_slice()),
+            blocks: AtomicUsize::new(usize::MAX),
+            woken: AtomicBool::new(false),
+        }
+    }
+
+    /// With so many CPUs.
+    pub fn cpus(mut self, cpus: usize) -> Self {
+        self.cpus = cpus.max(1);
+        self
+    }
+
+    /// Slots are overwritten when they become free.
+    pub fn poison(mut self) -> Self {
+        self.poison = true;
+        self
+    }
+
+    /// Grace periods don't wait for anyone: to see that a test notices.
+    pub fn careless(mut self) -> Self {
+        self.careless = true;
+        self
+    }
+
+    /// Sections order memory by themselves, as race detectors want to see it.
+    pub fn fenced(mut self) -> Self {
+        self.membarrier = false;
+        self
+    }
+
+    /// From now on only so many blocks are to be had.
+    pub fn allow_blocks(&self, blocks: usize) {
+        self.blocks.store(blocks, Relaxed);
+    }
+
+    /// Has the store asked for maintenance since it was last asked here?
+    pub fn take_wake(&self) -> bool {
+        self.woken.swap(false, Relaxed)
+    }
+
+    /// Is everybody out of the epochs before `epoch`?
+    fn passed(&self, epoch: u64) -> bool {
+        if self.careless || self.done.load(Acquire) >= epoch {
+            return true;
+        }
+        if self.membarrier {
+            membarrier();
+        } else {
+            fence(SeqCst);
+        }
+        let threads = NEXT_THREAD.load(Acquire).min(THREADS);
+        let mut oldest = u64::MAX;
+        for reader in self.readers.iter().take(threads) {
+            // A read-modify-write where order is not membarrier's business: detectors understand
+            // that.
+            let word = if self.membarrier {
+                reader.0.load(Acquire)
+            } else {
+                reader.0.fetch_add(0, SeqCst)
+            };
+            if word != 0 {
+                oldest = oldest.min(word >> 8);
+            }
+        }
+        if oldest >= epoch {
+            self.done.fetch_max(epoch, Release);
+            return true;
+        }
+        false
+    }
+}
+
+/// A read-side section of a [`Host`].
+pub struct Section {
+    reader: &'static AtomicU64,
+    stay: core::marker::PhantomData<*const ()>,
+}
+
+impl Drop for Section {
+    #[inline]
+    fn drop(&mut self) {
+        let word = self.reader.load(Relaxed);
+        let left = if word & 0xff == 1 { 0 } else { word - 1 };
+        self.reader.store(left, Release);
+    }
+}
+
+/// A spin lock that lets others run when it has to wait for long.
+#[derive(Default)]
+pub struct Spin(AtomicBool);
+
+// SAFETY: the flag is taken by a compare-exchange and cleared by its holder.
+unsafe impl RawLock for Spin {
+    #[inline]
+    fn lock(&self) {
+        let mut tries = 0u32;
+        while !self.try_lock() {
+            tries += 1;
+            if tries % 128 == 0 {
+                std::thread::yield_now();
+            } else {
+                core::hint::spin_loop();
+            }
+        }
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        !self.0.load(Relaxed)
+            && self
+                .0
+                .compare_exchange(false, true, Acquire, Relaxed)
+                .is_ok()
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        self.0.store(false, Release);
+    }
+}
+
+// SAFETY: blocks come from the system's allocator. A section writes its epoch before it reads
+// anything of the store, in an order that `passed` sees (see the head of the file).
+unsafe impl Platform for Host {
+    type Guard = Section;
+    type Lock = Spin;
+
+    #[inline]
+    fn read_lock(&self) -> Section {
+        let reader = &self.readers[thread()].0;
+        let word = reader.load(Relaxed);
+        if word != 0 {
+            reader.store(word + 1, Relaxed);
+        } else {
+            let word = self.epoch.load(Acquire) << 8 | 1;
+            if self.membarrier {
+                reader.store(word, Relaxed);
+                compiler_fence(SeqCst);
+            } else {
+                reader.swap(word, SeqCst);
+                fence(SeqCst);
+            }
+        }
+        Section {
+            reader,
+            stay: core::marker::PhantomData,
+        }
+    }
+
+    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.blocks
+            .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
+            .ok()?;
+        let layout = Layout::from_size_align(bytes, bytes).ok()?;
+        // SAFETY: the layout is not empty.
+        let block = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+        if self.poison {
+            // SAFETY: the block is ours.
+            unsafe { block.write_bytes(0xa5, bytes) };
+        }
+        Some(block)
+    }
+
+    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+        if let Ok(layout) = Layout::from_size_align(bytes, bytes) {
+            // SAFETY: the block came from `slab_alloc` with this layout.
+            unsafe { std::alloc::dealloc(block.as_ptr(), layout) };
+        }
+    }
+
+    fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let layout = Layout::from_size_align(bytes, 4096).ok()?;
+        // SAFETY: the layout is not empty.
+        NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })
+    }
+
+    unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize) {
+        if let Ok(layout) = Layout::from_size_align(bytes, 4096) {
+            // SAFETY: the table came from `table_alloc` with this layout.
+            unsafe { std::alloc::dealloc(table.as_ptr(), layout) };
+        }
+    }
+
+    fn gp_start(&self) -> Cookie {
+        // Sections that begin from here on see what happened before.
+        Cookie(self.epoch.fetch_add(1, SeqCst) + 1)
+    }
+
+    fn gp_done(&self, cookie: Cookie) -> bool {
+        self.passed(cookie.0)
+    }
+
+    fn gp_wait(&self) {
+        let Cookie(epoch) = self.gp_start();
+        while !self.passed(epoch) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[inline]
+    fn cpu(&self) -> usize {
+        let n = thread();
+        if n < self.cpus {
+            n
+        } else {
+            n % self.cpus
+        }
+    }
+
+    fn cpus(&self) -> usize {
+        self.cpus
+    }
+
+    fn relax(&self) {
+        std::thread::yield_now();
+    }
+
+    fn wake(&self) {
+        self.woken.store(true, Relaxed);
+    }
+
+    fn poison(&self) -> bool {
+        self.poison
+    }
+}

@@ -1,0 +1,811 @@
+//! The index: from a hash to a slot, by linear hashing in place.
+//!
+//! A bucket is one cache line: seven entries of {tag, reference} and a head that leads to overflow
+//! buckets and says, by a filter of 16 bits, which tags are to be looked for there. Buckets lie in
+//! segments, one memory block each, that a fixed directory finds; the number of buckets alone
+//! tells which bucket a hash belongs to, so growing by one bucket moves the entries of one other.
+//!
+//! Readers take no lock. What makes that right:
+//!
+//! - An entry is one word. Replacing an item is one store.
+//! - A reader loads a bucket's head before its entries. Entries of an overflow bucket may then be
+//!   copied to the bucket in front of it and the overflow bucket unchained, contents as they are:
+//!   who loaded the head before still finds them there until a grace period has passed.
+//! - A split copies entries to the new bucket, then publishes the new number of buckets, then
+//!   clears them in the old one. A reader that misses loads the number again and goes on only if
+//!   its hash now belongs elsewhere.
+//! - A merge copies entries, then publishes the number; the bucket that is gone keeps its contents
+//!   until a grace period has passed.
+//!
+//! Writers hold the stripe of their bucket. A bucket and the one that it splits into share a
+//! stripe, which is chosen by the low bits of the hash.
+
+use core::ptr::NonNull;
+
+use crate::hash::Hash;
+use crate::item::Slot;
+use crate::lock::{Held, Locked};
+use crate::platform::{Cookie, Platform, RawLock, Role};
+use crate::sync::{planted, Acquire, AtomicU32, AtomicU64, AtomicUsize, Bug, Relaxed, Release};
+use crate::table::{Fixed, Table};
+
+/// Entries of a bucket.
+pub(crate) const ENTRIES: usize = 7;
+/// Bytes of a bucket.
+pub(crate) const BUCKET: usize = 64;
+/// Items per bucket at which the index grows.
+pub(crate) const LOAD: usize = 4;
+/// Overflow buckets that one bucket may have.
+const CHAIN: usize = 8;
+/// The part of an entry or a head that is a reference.
+const REFERENCE: u64 = (1 << 48) - 1;
+
+/// References of overflow buckets that were unchained and wait for a grace period.
+pub(crate) type Unchained = heapless::Vec<usize, CHAIN>;
+
+#[repr(C, align(64))]
+pub(crate) struct Bucket {
+    /// The next overflow bucket, and the filter of the tags in all that follow.
+    head: AtomicU64,
+    entries: [AtomicU64; ENTRIES],
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Bucket>() == BUCKET);
+
+impl Bucket {
+    fn new() -> Self {
+        Self {
+            head: AtomicU64::new(0),
+            entries: core::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Nobody else sees the bucket.
+    fn clear(&self) {
+        for entry in &self.entries {
+            entry.store(0, Relaxed);
+        }
+        self.head.store(0, Relaxed);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.iter().all(|entry| entry.load(Relaxed) == 0)
+    }
+}
+
+/// The filter bit of a tag, in its place in a bucket's head.
+#[inline]
+fn filter(tag: u64) -> u64 {
+    1 << (48 + (tag & 15))
+}
+
+/// The bucket that a hash belongs to when there are `n` of them.
+#[inline]
+fn place(hash: Hash, n: usize) -> usize {
+    let mask = usize::MAX >> (n.wrapping_sub(1) | 1).leading_zeros();
+    let at = hash.0 as usize & mask;
+    if at >= n {
+        at & (mask >> 1)
+    } else {
+        at
+    }
+}
+
+/// The highest power of two that is at most `n`.
+fn floor_power(n: usize) -> usize {
+    n.checked_ilog2().map_or(0, |bits| 1 << bits)
+}
+
+pub(crate) struct Segment {
+    at: AtomicUsize,
+    block: AtomicU32,
+}
+
+#[repr(align(64))]
+pub(crate) struct Stripe<L> {
+    state: Locked<L, StripeState>,
+}
+
+#[derive(Default)]
+pub(crate) struct StripeState {
+    /// Items in the stripe's buckets.
+    items: usize,
+}
+
+/// Overflow buckets that are not in use: those given back, and the rest of the newest block.
+#[derive(Default)]
+struct Spare {
+    first: u64,
+    count: usize,
+    fresh: usize,
+    left: usize,
+}
+
+#[derive(Default)]
+struct Growth {
+    /// The grace period after the last merge: until then the buckets beyond the last may be read.
+    merged: Option<Cookie>,
+}
+
+/// What became of an attempt to grow or shrink by a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Done,
+    /// The new bucket lies in a segment that is not there yet.
+    NoSegment,
+    /// No overflow bucket is left.
+    NoOverflow,
+    /// Somebody else is at it, or a grace period is not over, or the end is reached.
+    NotNow,
+}
+
+pub(crate) struct Index<L> {
+    /// Number of buckets, at least that of the stripes.
+    n: AtomicUsize,
+    segments: Table<Segment>,
+    /// log2 of a segment's buckets.
+    shift: u32,
+    base: usize,
+    stripes: Table<Stripe<L>>,
+    locks: Fixed<Locks<L>>,
+}
+
+struct Locks<L> {
+    growth: Locked<L, Growth>,
+    overflow: Locked<L, Spare>,
+}
+
+/// An entry that a writer found.
+pub(crate) struct Place<'i> {
+    entry: &'i AtomicU64,
+    bucket: &'i Bucket,
+    /// The bucket in front, if this is an overflow bucket.
+    before: Option<&'i Bucket>,
+    pub(crate) slot: Slot,
+}
+
+impl<L: RawLock> Index<L> {
+    /// An index of no segments yet: [`Index::open`] makes it usable. `buckets` is what a segment
+    /// holds, a power of two; `segments` the most there can be.
+    pub(crate) fn new<P: Platform<Lock = L>>(
+        platform: &P,
+        segments: usize,
+        buckets: usize,
+        stripes: usize,
+    ) -> Option<Self> {
+        let segments = Table::new(platform, segments, || Segment {
+            at: AtomicUsize::new(0),
+            block: AtomicU32::new(0),
+        })?;
+        let stripes = Table::new(platform, stripes, || Stripe {
+            state: Locked::new(StripeState::default()),
+        });
+        let locks = Fixed::new(platform, || Locks {
+            growth: Locked::new(Growth::default()),
+            overflow: Locked::new(Spare::default()),
+        });
+        let (stripes, locks) = match (stripes, locks) {
+            (Some(stripes), Some(locks)) => (stripes, locks),
+            (stripes, locks) => {
+                // SAFETY: the tables came from this platform and are not used again.
+                unsafe {
+                    segments.free(platform);
+                    stripes.inspect(|t| t.free(platform));
+                    locks.inspect(|t| t.free(platform));
+                }
+                return None;
+            }
+        };
+        Some(Self {
+            n: AtomicUsize::new(1),
+            segments,
+            shift: buckets.trailing_zeros(),
+            base: platform.base(),
+            stripes,
+            locks,
+        })
+    }
+
+    /// # Safety
+    ///
+    /// The index is not used again and `platform` is that of `new`.
+    pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.segments.free(platform);
+            self.stripes.free(platform);
+            self.locks.free(platform);
+        }
+    }
+
+    /// Readies the locks, the index being where it stays.
+    pub(crate) fn init(&self) {
+        for stripe in self.stripes.iter() {
+            stripe.state.init(Role::Stripe);
+        }
+        self.locks.growth.init(Role::Growth);
+        self.locks.overflow.init(Role::Overflow);
+    }
+
+    /// Starts with `n` buckets, in segments that are there, at least as many as stripes.
+    pub(crate) fn open(&self, n: usize) {
+        self.n.store(n.max(self.stripes.len()), Release);
+    }
+
+    pub(crate) fn tables(&self) -> usize {
+        self.segments.size() + self.stripes.size() + self.locks.size()
+    }
+
+    pub(crate) fn buckets(&self) -> usize {
+        self.n.load(Relaxed)
+    }
+
+    /// Buckets that the segments have room for.
+    pub(crate) fn room(&self) -> usize {
+        let segments = self
+            .segments
+            .iter()
+            .take_while(|s| s.at.load(Relaxed) != 0)
+            .count();
+        segments << self.shift
+    }
+
+    #[inline]
+    fn bucket(&self, at: usize) -> Option<&Bucket> {
+        let segment = self.segments.get(at >> self.shift)?.at.load(Acquire);
+        let first = NonNull::new(segment as *mut Bucket)?;
+        let mask = (1usize << (self.shift & 63)).wrapping_sub(1);
+        // SAFETY: a segment in the directory is a block of so many initialised buckets, and is
+        // freed only a grace period after the last bucket in it went out of use.
+        Some(unsafe { first.add(at & mask).as_ref() })
+    }
+
+    #[inline]
+    fn follow(&self, head: u64) -> Option<&Bucket> {
+        let reference = head & REFERENCE;
+        if reference == 0 {
+            return None;
+        }
+        let at = self.base.wrapping_add(reference as usize) as *const Bucket;
+        // SAFETY: heads hold references of overflow buckets only, which stay initialised for the
+        // index's life, and are reused only a grace period after they were unchained.
+        Some(unsafe { &*at })
+    }
+
+    #[inline]
+    fn reference(&self, address: usize) -> u64 {
+        address.wrapping_sub(self.base) as u64 & REFERENCE
+    }
+
+    #[inline]
+    fn slot(&self, entry: u64) -> Option<Slot> {
+        let reference = entry & REFERENCE;
+        if reference == 0 {
+            return None;
+        }
+        let at = NonNull::new(self.base.wrapping_add(reference as usize) as *mut u8)?;
+        // SAFETY: entries refer to live slots; who reads them is in a read-side section or holds
+        // the stripe.
+        Some(unsafe { Slot::new(at) })
+    }
+
+    fn entry(&self, hash: Hash, slot: Slot) -> u64 {
+        hash.tag() << 48 | self.reference(slot.address())
+    }
+
+    /// Brings a bucket's cache line near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: Hash) {
+        if let Some(bucket) = self.bucket(place(hash, self.n.load(Relaxed))) {
+            crate::sync::prefetch(bucket);
+        }
+    }
+
+    /// The first slot under `hash`'s tag, without a look at it: where to prefetch.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: Hash) -> Option<usize> {
+        let bucket = self.bucket(place(hash, self.n.load(Acquire)))?;
+        bucket.entries.iter().find_map(|entry| {
+            let entry = entry.load(Relaxed);
+            (entry >> 48 == hash.tag() && entry != 0)
+                .then(|| self.base.wrapping_add((entry & REFERENCE) as usize))
+        })
+    }
+
+    /// The slot under `hash` that is `wanted`. The caller is in a read-side section.
+    #[inline]
+    pub(crate) fn find(&self, hash: Hash, mut wanted: impl FnMut(Slot) -> bool) -> Option<Slot> {
+        let tag = hash.tag();
+        let mut n = self.n.load(Acquire);
+        loop {
+            let at = place(hash, n);
+            let mut bucket = self.bucket(at)?;
+            loop {
+                // Before the entries: see the head of this file.
+                let head = bucket.head.load(Acquire);
+                for entry in &bucket.entries {
+                    let entry = entry.load(Acquire);
+                    if entry >> 48 == tag {
+                        if let Some(slot) = self.slot(entry) {
+                            if wanted(slot) {
+                                return Some(slot);
+                            }
+                        }
+                    }
+                }
+                if head & filter(tag) == 0 {
+                    break;
+                }
+                match self.follow(head) {
+                    Some(next) => bucket = next,
+                    None => break,
+                }
+            }
+            let again = self.n.load(Acquire);
+            if place(hash, again) == at || planted(Bug::NoRetry) {
+                return None;
+            }
+            n = again;
+        }
+    }
+
+    fn stripe(&self, at: usize) -> Option<&Stripe<L>> {
+        self.stripes.get(at & self.stripes.len().wrapping_sub(1))
+    }
+
+    /// Locks the bucket of `hash` for writing. None only if the index was never opened.
+    pub(crate) fn lock(&self, hash: Hash) -> Option<Chain<'_, L>> {
+        let held = self.stripe(hash.0 as usize)?.state.lock();
+        // Who could change what bucket the hash belongs to would need this stripe.
+        let first = self.bucket(place(hash, self.n.load(Acquire)))?;
+        Some(Chain {
+            index: self,
+            held,
+            hash,
+            first,
+        })
+    }
+
+    /// Adds a segment at the end. Its memory is `1 << shift` buckets, arbitrary.
+    ///
+    /// # Safety
+    ///
+    /// `at` is the start of a block that is the index's until `trim` returns it.
+    pub(crate) unsafe fn add_segment(&self, at: NonNull<u8>, block: u32) -> bool {
+        let _growth = self.locks.growth.lock();
+        let Some(segment) = self.segments.iter().find(|s| s.at.load(Relaxed) == 0) else {
+            return false;
+        };
+        // SAFETY: the caller's promise.
+        unsafe { make_buckets(at, 1 << (self.shift & 63)) };
+        segment.block.store(block, Relaxed);
+        segment.at.store(at.as_ptr() as usize, Release);
+        true
+    }
+
+    /// Takes the last segment out of use if no bucket in it is, and returns its block.
+    pub(crate) fn trim(&self, done: impl Fn(Cookie) -> bool) -> Option<u32> {
+        let mut growth = self.locks.growth.try_lock()?;
+        let used = self.n.load(Relaxed).saturating_sub(1) >> self.shift;
+        let (at, last) = self
+            .segments
+            .iter()
+            .enumerate()
+            .take_while(|(_, s)| s.at.load(Relaxed) != 0)
+            .last()?;
+        if at <= used {
+            return None;
+        }
+        if let Some(cookie) = growth.merged {
+            if !done(cookie) {
+                return None;
+            }
+            growth.merged = None;
+        }
+        last.at.store(0, Release);
+        Some(last.block.load(Relaxed))
+    }
+
+    /// Spare overflow buckets.
+    pub(crate) fn spare(&self) -> usize {
+        let spare = self.locks.overflow.lock();
+        spare.count.saturating_add(spare.left)
+    }
+
+    /// Adds a block of `buckets` overflow buckets. False if the last one is not used up yet.
+    ///
+    /// # Safety
+    ///
+    /// `at` is the start of a block that is the index's until it is freed.
+    pub(crate) unsafe fn add_overflow(&self, at: NonNull<u8>, buckets: usize) -> bool {
+        let mut spare = self.locks.overflow.lock();
+        if spare.left != 0 {
+            return false;
+        }
+        spare.fresh = at.as_ptr() as usize;
+        spare.left = buckets;
+        true
+    }
+
+    fn take_overflow(&self) -> Option<&Bucket> {
+        let mut spare = self.locks.overflow.lock();
+        if let Some(bucket) = self.follow(spare.first) {
+            spare.first = bucket.head.load(Relaxed) & REFERENCE;
+            spare.count = spare.count.saturating_sub(1);
+            bucket.clear();
+            return Some(bucket);
+        }
+        let at = NonNull::new(spare.fresh as *mut u8)?;
+        spare.left = spare.left.checked_sub(1)?;
+        spare.fresh = spare.fresh.wrapping_add(size_of::<Bucket>());
+        // SAFETY: the bucket is one of those of the block that `add_overflow` brought which were
+        // never used.
+        unsafe { make_buckets(at, 1) };
+        // SAFETY: it was just made.
+        Some(unsafe { at.cast::<Bucket>().as_ref() })
+    }
+
+    /// An unchained overflow bucket may be used again: its grace period has passed.
+    pub(crate) fn give_overflow(&self, address: usize) {
+        let mut spare = self.locks.overflow.lock();
+        let reference = self.reference(address);
+        if let Some(bucket) = self.follow(reference) {
+            bucket.head.store(spare.first, Relaxed);
+            spare.first = reference;
+            spare.count = spare.count.wrapping_add(1);
+        }
+    }
+
+    fn address(bucket: &Bucket) -> usize {
+        core::ptr::from_ref(bucket) as usize
+    }
+
+    /// The bucket `first` and its overflow buckets.
+    fn chain<'i>(&'i self, first: &'i Bucket) -> impl Iterator<Item = &'i Bucket> {
+        core::iter::successors(Some(first), |b| self.follow(b.head.load(Relaxed)))
+    }
+
+    /// Makes the filters of a chain right. The stripe is held, or nobody sees the chain yet.
+    fn refilter(&self, first: &Bucket) {
+        for bucket in self.chain(first) {
+            let next = bucket.head.load(Relaxed) & REFERENCE;
+            let mut head = next;
+            for after in self
+                .follow(next)
+                .into_iter()
+                .flat_map(|next| self.chain(next))
+            {
+                for entry in &after.entries {
+                    let entry = entry.load(Relaxed);
+                    if entry != 0 {
+                        head |= filter(entry >> 48);
+                    }
+                }
+            }
+            bucket.head.store(head, Release);
+        }
+    }
+
+    /// Puts an entry into a free place of the chain. False if no overflow bucket could be had.
+    fn put(&self, first: &Bucket, entry: u64) -> bool {
+        let mut last = first;
+        let mut depth = 0usize;
+        for (i, bucket) in self.chain(first).enumerate() {
+            if let Some(free) = bucket.entries.iter().find(|e| e.load(Relaxed) == 0) {
+                free.store(entry, Release);
+                for before in self.chain(first).take(i) {
+                    before
+                        .head
+                        .store(before.head.load(Relaxed) | filter(entry >> 48), Release);
+                }
+                return true;
+            }
+            (last, depth) = (bucket, i);
+        }
+        if depth >= CHAIN {
+            return false;
+        }
+        let Some(fresh) = self.take_overflow() else {
+            return false;
+        };
+        if let Some(place) = fresh.entries.first() {
+            place.store(entry, Relaxed);
+        }
+        last.head.store(
+            self.reference(Self::address(fresh)) | filter(entry >> 48),
+            Release,
+        );
+        for before in self.chain(first).take(depth) {
+            before
+                .head
+                .store(before.head.load(Relaxed) | filter(entry >> 48), Release);
+        }
+        true
+    }
+
+    /// Gives the overflow buckets of a chain that nobody else has seen back.
+    fn unmake(&self, first: &Bucket) {
+        let mut next = first.head.load(Relaxed);
+        first.clear();
+        while let Some(bucket) = self.follow(next) {
+            next = bucket.head.load(Relaxed);
+            self.give_overflow(Self::address(bucket));
+        }
+    }
+
+    /// Grows by a bucket. `hash_of` gives a linked slot's hash; `done` says if a grace period has
+    /// passed; overflow buckets that were emptied come out in `unchained`.
+    pub(crate) fn split(
+        &self,
+        hash_of: impl Fn(Slot) -> Hash,
+        done: impl Fn(Cookie) -> bool,
+        unchained: &mut Unchained,
+    ) -> Step {
+        let Some(mut growth) = self.locks.growth.try_lock() else {
+            return Step::NotNow;
+        };
+        if let Some(cookie) = growth.merged {
+            if !done(cookie) {
+                return Step::NotNow;
+            }
+            growth.merged = None;
+        }
+        let n = self.n.load(Relaxed);
+        let half = floor_power(n);
+        let at = n.wrapping_sub(half);
+        let (Some(old), Some(stripe)) = (self.bucket(at), self.stripe(at)) else {
+            return Step::NotNow;
+        };
+        let Some(new) = self.bucket(n) else {
+            return Step::NoSegment;
+        };
+        let _held = stripe.state.lock();
+        new.clear();
+
+        // Which entries move, by their position in the chain.
+        let mut movers = 0u64;
+        let mut stay = 0usize;
+        for (i, entry) in self.chain(old).flat_map(|b| &b.entries).enumerate() {
+            let entry = entry.load(Relaxed);
+            let Some(slot) = self.slot(entry) else {
+                continue;
+            };
+            if hash_of(slot).0 as usize & half == 0 {
+                stay = stay.wrapping_add(1);
+                continue;
+            }
+            movers |= 1u64.wrapping_shl(i as u32);
+            if planted(Bug::LateCopy) {
+                continue;
+            }
+            if !self.put(new, entry) {
+                self.unmake(new);
+                return Step::NoOverflow;
+            }
+        }
+
+        self.n.store(n.wrapping_add(1), Release);
+        if planted(Bug::LateCopy) {
+            for (i, entry) in self.chain(old).flat_map(|b| &b.entries).enumerate() {
+                if movers & 1u64.wrapping_shl(i as u32) != 0 {
+                    self.put(new, entry.load(Relaxed));
+                }
+            }
+        }
+
+        if stay <= ENTRIES && self.follow(old.head.load(Relaxed)).is_some() {
+            // All that stays fits into the bucket itself: move it there, unchain the rest.
+            let mut free = movers;
+            for (i, entry) in old.entries.iter().enumerate() {
+                if entry.load(Relaxed) == 0 {
+                    free |= 1u64.wrapping_shl(i as u32);
+                }
+            }
+            let mut homes = old
+                .entries
+                .iter()
+                .enumerate()
+                .filter(|(i, _)| free & (1 << i) != 0)
+                .map(|(_, e)| e);
+            for (i, entry) in self
+                .chain(old)
+                .flat_map(|b| &b.entries)
+                .enumerate()
+                .skip(ENTRIES)
+            {
+                let entry = entry.load(Relaxed);
+                if entry != 0 && movers & 1u64.wrapping_shl(i as u32) == 0 {
+                    if let Some(home) = homes.next() {
+                        home.store(entry, Release);
+                    }
+                }
+            }
+            for rest in homes {
+                rest.store(0, Release);
+            }
+            let head = old.head.load(Relaxed);
+            old.head.store(0, Release);
+            for bucket in self
+                .follow(head)
+                .into_iter()
+                .flat_map(|next| self.chain(next))
+            {
+                // There are at most CHAIN of them.
+                let _ = unchained.push(Self::address(bucket));
+            }
+        } else {
+            for (i, entry) in self.chain(old).flat_map(|b| &b.entries).enumerate() {
+                if movers & 1u64.wrapping_shl(i as u32) != 0 {
+                    entry.store(0, Release);
+                }
+            }
+            self.refilter(old);
+        }
+        Step::Done
+    }
+
+    /// Shrinks by a bucket; `start` asks for a grace period.
+    pub(crate) fn merge(
+        &self,
+        hash_of: impl Fn(Slot) -> Hash,
+        start: impl Fn() -> Cookie,
+        unchained: &mut Unchained,
+    ) -> Step {
+        let Some(mut growth) = self.locks.growth.try_lock() else {
+            return Step::NotNow;
+        };
+        let last = self.n.load(Relaxed).wrapping_sub(1);
+        let half = floor_power(last);
+        if last < self.stripes.len() || last == 0 {
+            return Step::NotNow;
+        }
+        let at = last.wrapping_sub(half);
+        let (Some(into), Some(from), Some(stripe)) =
+            (self.bucket(at), self.bucket(last), self.stripe(at))
+        else {
+            return Step::NotNow;
+        };
+        let _held = stripe.state.lock();
+        for entry in self.chain(from).flat_map(|b| &b.entries) {
+            let entry = entry.load(Relaxed);
+            if entry != 0 && !self.put(into, entry) {
+                // Take back those that were copied: nobody looks for them there yet.
+                for entry in self.chain(into).flat_map(|b| &b.entries) {
+                    if let Some(slot) = self.slot(entry.load(Relaxed)) {
+                        if hash_of(slot).0 as usize & half != 0 {
+                            entry.store(0, Relaxed);
+                        }
+                    }
+                }
+                self.refilter(into);
+                return Step::NoOverflow;
+            }
+        }
+        self.n.store(last, Release);
+        let head = from.head.load(Relaxed);
+        for bucket in self
+            .follow(head)
+            .into_iter()
+            .flat_map(|next| self.chain(next))
+        {
+            let _ = unchained.push(Self::address(bucket));
+        }
+        growth.merged = Some(start());
+        Step::Done
+    }
+
+    /// Shares of buckets, for statistics: those with an overflow bucket among `sample` from `at`.
+    pub(crate) fn overflowing(&self, at: usize, sample: usize) -> usize {
+        let n = self.buckets();
+        (at..at.saturating_add(sample).min(n))
+            .filter_map(|i| self.bucket(i))
+            .filter(|b| b.head.load(Relaxed) & REFERENCE != 0)
+            .count()
+    }
+}
+
+/// Makes empty buckets in raw memory.
+///
+/// # Safety
+///
+/// `at` is aligned to 64, with room for `n` buckets that nobody else uses.
+unsafe fn make_buckets(at: NonNull<u8>, n: usize) {
+    let first = at.cast::<Bucket>();
+    for i in 0..n {
+        // SAFETY: the caller's promise.
+        unsafe { first.add(i).write(Bucket::new()) };
+    }
+}
+
+/// The bucket of a hash, its stripe held.
+pub(crate) struct Chain<'i, L: RawLock> {
+    index: &'i Index<L>,
+    held: Held<'i, L, StripeState>,
+    hash: Hash,
+    first: &'i Bucket,
+}
+
+impl<'i, L: RawLock> Chain<'i, L> {
+    /// The entry under the hash whose slot is `wanted`.
+    pub(crate) fn find(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<Place<'i>> {
+        let tag = self.hash.tag();
+        let mut before = None;
+        for bucket in self.index.chain(self.first) {
+            for entry in &bucket.entries {
+                let word = entry.load(Relaxed);
+                if word >> 48 == tag {
+                    if let Some(slot) = self.index.slot(word) {
+                        if wanted(slot) {
+                            return Some(Place {
+                                entry,
+                                bucket,
+                                before,
+                                slot,
+                            });
+                        }
+                    }
+                }
+            }
+            if bucket.head.load(Relaxed) & filter(tag) == 0 {
+                break;
+            }
+            before = Some(bucket);
+        }
+        None
+    }
+
+    /// Any entry at all of the bucket, of the tag or not, that is `wanted`.
+    pub(crate) fn any(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<Place<'i>> {
+        self.first.entries.iter().find_map(|entry| {
+            let slot = self.index.slot(entry.load(Relaxed))?;
+            wanted(slot).then_some(Place {
+                entry,
+                bucket: self.first,
+                before: None,
+                slot,
+            })
+        })
+    }
+
+    /// Adds a slot. False if the bucket is full and there is no overflow bucket.
+    pub(crate) fn insert(&mut self, slot: Slot) -> bool {
+        let put = self
+            .index
+            .put(self.first, self.index.entry(self.hash, slot));
+        if put {
+            self.held.items = self.held.items.wrapping_add(1);
+        }
+        put
+    }
+
+    /// Puts `slot` in the place of another.
+    pub(crate) fn replace(&mut self, place: &Place<'i>, slot: Slot) {
+        place
+            .entry
+            .store(self.index.entry(self.hash, slot), Release);
+    }
+
+    /// Removes an entry. Returns the overflow bucket that it emptied, to be given back after a
+    /// grace period.
+    pub(crate) fn remove(&mut self, place: &Place<'i>) -> Option<usize> {
+        place.entry.store(0, Release);
+        self.held.items = self.held.items.saturating_sub(1);
+        let before = place.before?;
+        let emptied = if place.bucket.is_empty() {
+            // Readers inside go on by its head, which stays.
+            before.head.store(place.bucket.head.load(Relaxed), Release);
+            Some(Index::<L>::address(place.bucket))
+        } else {
+            None
+        };
+        self.index.refilter(self.first);
+        emptied
+    }
+
+    /// Has the stripe more items than the index should have at its size?
+    pub(crate) fn crowded(&self) -> bool {
+        let index = self.index;
+        self.held.items.saturating_mul(index.stripes.len()) > index.buckets().saturating_mul(LOAD)
+    }
+}

@@ -1,0 +1,427 @@
+//! An item as it lies in its slot: header, key, value.
+//!
+//! ```text
+//!  0        8       12      16      20      24      28     29     30    31    32
+//!  | cas    | expiry| flags | lens  | epoch | atime | class| state| refs| pins| key… value…
+//! ```
+//!
+//! A slot goes from free to reserved (its writer fills it in), live (readers may find it), retired
+//! (unlinked; readers may still be in it) and, when a grace period has passed and nobody pins it,
+//! free again. Key, value, flags, lengths and epoch never change while it is live.
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use crate::sync::{Acquire, AtomicU32, AtomicU64, AtomicU8, Relaxed, Release};
+
+/// Bytes before the key.
+pub(crate) const HEADER: usize = 32;
+/// The longest key.
+pub const KEY_MAX: usize = 250;
+
+/// The low two bits of `state`.
+const FREE: u8 = 0;
+const RESERVED: u8 = 1;
+const LIVE: u8 = 2;
+const RETIRED: u8 = 3;
+const STATE: u8 = 3;
+
+/// The item was invalidated: whoever reads it should make it anew.
+pub(crate) const STALE: u8 = 1 << 2;
+/// Somebody was told to make it anew.
+pub(crate) const TOKEN_SENT: u8 = 1 << 3;
+/// Read since it was stored.
+pub(crate) const FETCHED: u8 = 1 << 4;
+/// The key came base64-encoded.
+pub(crate) const BINARY_KEY: u8 = 1 << 5;
+
+/// Seconds after which a hit writes the access time though the reference mark is set.
+const ATIME_COARSE: u32 = 60;
+
+#[repr(C, align(8))]
+pub(crate) struct Header {
+    pub(crate) cas: AtomicU64,
+    /// Seconds of the store's clock, 0 for never. In a free slot: where the next free one is.
+    pub(crate) expiry: AtomicU32,
+    pub(crate) flags: AtomicU32,
+    /// `value << 8 | key`.
+    lens: AtomicU32,
+    /// The store's flush epoch when the item was stored.
+    pub(crate) epoch: AtomicU32,
+    pub(crate) atime: AtomicU32,
+    pub(crate) class: AtomicU8,
+    state: AtomicU8,
+    /// CLOCK's and SIEVE's bit, S3-FIFO's frequency.
+    pub(crate) refs: AtomicU8,
+    pins: AtomicU8,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Header>() == HEADER);
+
+/// A slot of a slab.
+///
+/// # Invariants
+///
+/// It refers to an initialised header in a slab that stays mapped for as long as the value is
+/// used: its holder owns the slot (reserved), keeps it linked (holds its stripe's lock), or is in
+/// a read-side section that began while it was linked or its slab in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot(NonNull<Header>);
+
+// SAFETY: a slot is an address; all of the header is atomic.
+unsafe impl Send for Slot {}
+
+impl Slot {
+    /// # Safety
+    ///
+    /// The type's invariants hold for `at`.
+    #[inline]
+    pub(crate) unsafe fn new(at: NonNull<u8>) -> Self {
+        Self(at.cast())
+    }
+
+    /// Makes a header in raw memory: a slot that was never used before, reserved.
+    ///
+    /// # Safety
+    ///
+    /// `at` is aligned to 8 and [`HEADER`] bytes of a slab that nobody else uses.
+    pub(crate) unsafe fn carve(at: NonNull<u8>) -> Self {
+        let header = Header {
+            cas: AtomicU64::new(0),
+            expiry: AtomicU32::new(0),
+            flags: AtomicU32::new(0),
+            lens: AtomicU32::new(0),
+            epoch: AtomicU32::new(0),
+            atime: AtomicU32::new(0),
+            class: AtomicU8::new(0),
+            state: AtomicU8::new(RESERVED),
+            refs: AtomicU8::new(0),
+            pins: AtomicU8::new(0),
+        };
+        // SAFETY: the caller owns these bytes.
+        unsafe { at.cast::<Header>().write(header) };
+        Self(at.cast())
+    }
+
+    #[inline]
+    pub(crate) fn address(self) -> usize {
+        self.0.as_ptr() as usize
+    }
+
+    #[inline]
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: by the type's invariants there is a header there.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline]
+    fn byte(&self, offset: usize) -> *mut u8 {
+        // Callers stay inside the slot.
+        self.0
+            .as_ptr()
+            .cast::<u8>()
+            .wrapping_add(HEADER)
+            .wrapping_add(offset)
+    }
+
+    #[inline]
+    pub(crate) fn key_len(&self) -> usize {
+        (self.header().lens.load(Relaxed) & 0xff) as usize
+    }
+
+    #[inline]
+    pub(crate) fn value_len(&self) -> usize {
+        (self.header().lens.load(Relaxed) >> 8) as usize
+    }
+
+    #[inline]
+    pub(crate) fn key(&self) -> &[u8] {
+        // SAFETY: the writer put so many bytes there before the slot left its hands, and they do
+        // not change until the slot is reused, which the type's invariants exclude.
+        unsafe { core::slice::from_raw_parts(self.byte(0), self.key_len()) }
+    }
+
+    #[inline]
+    pub(crate) fn value(&self) -> &[u8] {
+        // SAFETY: as for the key.
+        unsafe { core::slice::from_raw_parts(self.byte(self.key_len()), self.value_len()) }
+    }
+
+    /// Bytes of the slot that the item takes.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        HEADER + self.key_len() + self.value_len()
+    }
+
+    /// The owner of a reserved slot sets lengths and key. The value's bytes are arbitrary.
+    ///
+    /// # Safety
+    ///
+    /// The caller reserved the slot, of at least `HEADER + key.len() + value_len` bytes; the key
+    /// has at most [`KEY_MAX`] bytes and the value less than 16 MiB.
+    pub(crate) unsafe fn shape(&self, key: &[u8], value_len: usize) {
+        self.header()
+            .lens
+            .store((value_len as u32) << 8 | key.len() as u32, Relaxed);
+        // SAFETY: the caller owns the slot and it is large enough.
+        unsafe { core::ptr::copy_nonoverlapping(key.as_ptr(), self.byte(0), key.len()) }
+    }
+
+    /// The owner of a reserved slot writes `bytes` at `offset` of the value; what does not fit is
+    /// left out. Returns how many fitted.
+    ///
+    /// # Safety
+    ///
+    /// The caller reserved the slot and shaped it.
+    #[inline]
+    pub(crate) unsafe fn fill(&self, offset: usize, bytes: &[u8]) -> usize {
+        let n = bytes.len().min(self.value_len().saturating_sub(offset));
+        if n != 0 {
+            let to = self.byte(self.key_len().wrapping_add(offset));
+            // SAFETY: `offset + n` is within the value, which the caller owns.
+            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n) }
+        }
+        n
+    }
+
+    /// As [`Slot::fill`], `n` times the same byte.
+    ///
+    /// # Safety
+    ///
+    /// As for `fill`.
+    pub(crate) unsafe fn pad(&self, offset: usize, byte: u8) {
+        let n = self.value_len().saturating_sub(offset);
+        // SAFETY: `offset + n` is the value's end, and the caller owns it.
+        unsafe {
+            self.byte(self.key_len().wrapping_add(offset))
+                .write_bytes(byte, n)
+        }
+    }
+
+    /// Overwrites what a free slot held, header excepted.
+    ///
+    /// # Safety
+    ///
+    /// The slot is free, `bytes` long, and the caller holds its class's lock.
+    pub(crate) unsafe fn poison(&self, bytes: usize) {
+        // SAFETY: nobody else touches a free slot.
+        unsafe { self.byte(0).write_bytes(0xdb, bytes.saturating_sub(HEADER)) }
+    }
+
+    #[inline]
+    pub(crate) fn is_live(&self) -> bool {
+        self.header().state.load(Acquire) & STATE == LIVE
+    }
+
+    #[inline]
+    pub(crate) fn marks(&self) -> u8 {
+        self.header().state.load(Relaxed) & !STATE
+    }
+
+    /// Free to reserved: the class's lock holder hands it out.
+    #[inline]
+    pub(crate) fn reserve(&self, class: u8) {
+        self.header().class.store(class, Relaxed);
+        self.header().refs.store(0, Relaxed);
+        self.header().state.store(RESERVED, Relaxed);
+    }
+
+    /// Reserved to live, with `marks`. What the owner wrote is visible to whoever sees it live.
+    #[inline]
+    pub(crate) fn publish(&self, marks: u8) {
+        self.header().state.store(LIVE | marks, Release);
+    }
+
+    /// Live back to reserved: it could not be linked.
+    pub(crate) fn unpublish(&self) {
+        self.header().state.store(RESERVED, Relaxed);
+    }
+
+    /// Live to retired. Only by the one who unlinked it.
+    #[inline]
+    pub(crate) fn retire(&self) {
+        self.header().state.fetch_or(RETIRED, Release);
+    }
+
+    /// To free.
+    #[inline]
+    pub(crate) fn free(&self) {
+        self.header().state.store(FREE, Release);
+    }
+
+    /// Notes a hit, writing only if it must: `cap` is the most that the reference count goes to.
+    #[inline]
+    pub(crate) fn hit(&self, cap: u8, now: u32) {
+        let header = self.header();
+        let refs = header.refs.load(Relaxed);
+        if refs < cap {
+            header.refs.store(refs.wrapping_add(1), Relaxed);
+            if self.marks() & FETCHED == 0 {
+                header.state.fetch_or(FETCHED, Relaxed);
+            }
+            header.atime.store(now, Relaxed);
+        } else if now.wrapping_sub(header.atime.load(Relaxed)) > ATIME_COARSE {
+            header.atime.store(now, Relaxed);
+        }
+    }
+
+    /// Changes marks: those in `set` on, those in `clear` off.
+    pub(crate) fn mark(&self, set: u8, clear: u8) {
+        self.header().state.fetch_or(set & !STATE, Relaxed);
+        self.header().state.fetch_and(!(clear & !STATE), Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn pinned(&self) -> bool {
+        self.header().pins.load(Acquire) != 0
+    }
+
+    pub(crate) fn unpin(&self) {
+        self.header().pins.fetch_sub(1, Release);
+    }
+}
+
+/// A live item, for as long as the read-side section it was found in.
+#[derive(Clone, Copy)]
+pub struct Item<'g> {
+    slot: Slot,
+    /// The store's clock when the item was looked up.
+    now: u32,
+    guard: PhantomData<&'g ()>,
+}
+
+impl<'g> Item<'g> {
+    /// # Safety
+    ///
+    /// The slot is live or retired, and stays so for `'g`.
+    #[inline]
+    pub(crate) unsafe fn new(slot: Slot, now: u32) -> Self {
+        Self {
+            slot,
+            now,
+            guard: PhantomData,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// The key.
+    #[inline]
+    pub fn key(&self) -> &'g [u8] {
+        // SAFETY: the slot's bytes stay as they are for 'g (see `new`).
+        unsafe { core::slice::from_raw_parts(self.slot.byte(0), self.slot.key_len()) }
+    }
+
+    /// The value.
+    #[inline]
+    pub fn value(&self) -> &'g [u8] {
+        let at = self.slot.byte(self.slot.key_len());
+        // SAFETY: the slot's bytes stay as they are for 'g (see `new`).
+        unsafe { core::slice::from_raw_parts(at, self.slot.value_len()) }
+    }
+
+    /// The client's flags.
+    #[inline]
+    pub fn flags(&self) -> u32 {
+        self.slot.header().flags.load(Relaxed)
+    }
+
+    /// The unique number of this version of the item.
+    #[inline]
+    pub fn cas(&self) -> u64 {
+        self.slot.header().cas.load(Relaxed)
+    }
+
+    /// Seconds left, or None if it never expires.
+    #[inline]
+    pub fn ttl(&self) -> Option<u32> {
+        match self.slot.header().expiry.load(Relaxed) {
+            0 => None,
+            at => Some(at.saturating_sub(self.now)),
+        }
+    }
+
+    /// Seconds since the last hit that was noted, or since it was stored. While the item's
+    /// reference mark is set, hits are noted once a minute only.
+    #[inline]
+    pub fn idle(&self) -> u32 {
+        self.now
+            .saturating_sub(self.slot.header().atime.load(Relaxed))
+    }
+
+    /// Was it hit since it was stored?
+    #[inline]
+    pub fn fetched(&self) -> bool {
+        self.slot.marks() & FETCHED != 0
+    }
+
+    /// Was it invalidated?
+    #[inline]
+    pub fn stale(&self) -> bool {
+        self.slot.marks() & STALE != 0
+    }
+
+    /// Was somebody told to make it anew?
+    #[inline]
+    pub fn token_sent(&self) -> bool {
+        self.slot.marks() & TOKEN_SENT != 0
+    }
+
+    /// Did its key come base64-encoded?
+    #[inline]
+    pub fn binary_key(&self) -> bool {
+        self.slot.marks() & BINARY_KEY != 0
+    }
+
+    /// Takes the right to make the item anew: of all who ask until the item changes or is
+    /// invalidated again, exactly one gets true.
+    pub fn take_token(&self) -> bool {
+        self.slot.header().state.fetch_or(TOKEN_SENT, Relaxed) & TOKEN_SENT == 0
+    }
+
+    /// The slab class, from 0.
+    #[inline]
+    pub fn class(&self) -> usize {
+        usize::from(self.slot.header().class.load(Relaxed))
+    }
+
+    /// Bytes that the item takes, header included.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.slot.size()
+    }
+
+    /// Gives the item a new expiry. If it was replaced in the meantime, so was the effect.
+    #[inline]
+    pub fn touch(&self, expiry: crate::Expiry) {
+        self.slot.header().expiry.store(expiry.0, Relaxed);
+    }
+
+    /// Notes a hit: see [`Slot::hit`].
+    #[inline]
+    pub(crate) fn hit(&self, cap: u8) {
+        self.slot.hit(cap, self.now);
+    }
+
+    /// Keeps the slot from being reused until it is unpinned. None if there are 255 pins already.
+    pub(crate) fn pin(&self) -> Option<Slot> {
+        let pins = &self.slot.header().pins;
+        pins.fetch_update(Acquire, Relaxed, |n| n.checked_add(1))
+            .ok()
+            .map(|_| self.slot)
+    }
+}
+
+impl core::fmt::Debug for Item<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Item")
+            .field("key", &self.key())
+            .field("value_len", &self.slot.value_len())
+            .field("cas", &self.cas())
+            .finish_non_exhaustive()
+    }
+}

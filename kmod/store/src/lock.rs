@@ -1,0 +1,71 @@
+//! Data behind one of the platform's spin locks.
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+
+use crate::platform::{RawLock, Role};
+
+/// A value that only the holder of its lock can reach.
+#[derive(Default)]
+pub(crate) struct Locked<L, T> {
+    raw: L,
+    data: UnsafeCell<T>,
+}
+
+// SAFETY: `data` is reached only through `Held`, of which `RawLock` allows one at a time.
+unsafe impl<L: RawLock, T: Send> Sync for Locked<L, T> {}
+
+impl<L: RawLock, T> Locked<L, T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            raw: L::default(),
+            data: UnsafeCell::new(value),
+        }
+    }
+
+    /// Readies the lock at its final address.
+    pub(crate) fn init(&self, role: Role) {
+        self.raw.init(role);
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> Held<'_, L, T> {
+        self.raw.lock();
+        Held { of: self }
+    }
+
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<Held<'_, L, T>> {
+        self.raw.try_lock().then_some(Held { of: self })
+    }
+}
+
+/// The lock, held.
+pub(crate) struct Held<'a, L: RawLock, T> {
+    of: &'a Locked<L, T>,
+}
+
+impl<L: RawLock, T> Deref for Held<'_, L, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: this is the lock's only holder.
+        unsafe { &*self.of.data.get() }
+    }
+}
+
+impl<L: RawLock, T> DerefMut for Held<'_, L, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: this is the lock's only holder, and it is borrowed mutably.
+        unsafe { &mut *self.of.data.get() }
+    }
+}
+
+impl<L: RawLock, T> Drop for Held<'_, L, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the lock was taken when this value was made.
+        unsafe { self.of.raw.unlock() }
+    }
+}

@@ -1,0 +1,87 @@
+//! Decimal values, as memcached reads and writes them.
+
+/// The digits of the largest number.
+pub(crate) const DIGITS: usize = 20;
+
+/// Reads a value as memcached's `strtoull` does: white space, an optional sign, digits, and then
+/// white space, a zero byte or the end. A negative number is one only if its two's complement is
+/// small: `-18446744073709551615` is 1.
+pub(crate) fn parse(value: &[u8]) -> Option<u64> {
+    let space = |b: &u8| matches!(*b, b' ' | b'\t'..=b'\r');
+    let mut rest = value.iter().skip_while(|b| space(b)).copied().peekable();
+    let negative = rest.next_if(|b| matches!(b, b'+' | b'-')) == Some(b'-');
+    let mut number = 0u64;
+    let mut digits = false;
+    while let Some(b) = rest.next_if(u8::is_ascii_digit) {
+        digits = true;
+        let digit = u64::from(b.wrapping_sub(b'0'));
+        number = number.checked_mul(10)?.checked_add(digit)?;
+    }
+    let ended = rest.peek().is_none_or(|b| *b == 0 || space(b));
+    if !digits || !ended {
+        return None;
+    }
+    if negative {
+        number = number.wrapping_neg();
+    }
+    if number >> 63 != 0 && value.contains(&b'-') {
+        return None;
+    }
+    Some(number)
+}
+
+/// Writes a number to the end of `buf` and returns what was written.
+pub(crate) fn format(mut number: u64, buf: &mut [u8; DIGITS]) -> &[u8] {
+    let mut digits = 0usize;
+    for place in buf.iter_mut().rev() {
+        *place = b'0'.wrapping_add((number % 10) as u8);
+        number /= 10;
+        digits = digits.wrapping_add(1);
+        if number == 0 {
+            break;
+        }
+    }
+    buf.get(DIGITS.wrapping_sub(digits)..).unwrap_or(&[])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_as_strtoull() {
+        let cases: [(&[u8], Option<u64>); 20] = [
+            (b"0", Some(0)),
+            (b"42", Some(42)),
+            (b"  42", Some(42)),
+            (b"42   ", Some(42)),
+            (b"42 apples", Some(42)),
+            (b"42\0x", Some(42)),
+            (b"+7", Some(7)),
+            (b"18446744073709551615", Some(u64::MAX)),
+            (b"18446744073709551616", None),
+            (b"000000000000000000000000042", Some(42)),
+            (b"-1", None),
+            (b"-18446744073709551615", Some(1)),
+            (b"-0", Some(0)),
+            (b"", None),
+            (b" ", None),
+            (b"+", None),
+            (b"42x", None),
+            (b"x42", None),
+            (b"4-2", None),
+            (b"\t\n42\r", Some(42)),
+        ];
+        for (text, value) in cases {
+            assert_eq!(parse(text), value, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn formats() {
+        let mut buf = [0; DIGITS];
+        assert_eq!(format(0, &mut buf), b"0");
+        assert_eq!(format(1900, &mut buf), b"1900");
+        assert_eq!(format(u64::MAX, &mut buf), b"18446744073709551615");
+    }
+}

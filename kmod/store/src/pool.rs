@@ -1,0 +1,302 @@
+//! The pool of memory blocks: the one count that the memory limit is kept by.
+
+use core::ptr::NonNull;
+
+use crate::lock::Locked;
+use crate::platform::{Platform, RawLock, Role};
+use crate::sync::{Acquire, AtomicU32, AtomicU8, AtomicUsize, Relaxed, Release};
+use crate::table::{Fixed, Table};
+
+/// No block: what links hold at the end of a list.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// What a block is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Use {
+    /// No memory behind it.
+    Nothing = 0,
+    /// Memory that waits for a use.
+    Idle = 1,
+    /// Items of a class.
+    Slab = 2,
+    /// Items of a class that are being evicted, so that the block can be used for something else.
+    Draining = 3,
+    /// Buckets of the index.
+    Index = 4,
+    /// Overflow buckets.
+    Overflow = 5,
+}
+
+/// A block's entry in the table. What a slab's class needs to know of it lies here, so that
+/// sweeps and lists do not touch the slab itself.
+pub(crate) struct Block {
+    at: AtomicUsize,
+    what: AtomicU8,
+    pub(crate) class: AtomicU8,
+    /// Under the pool's lock: the next block without use or without memory.
+    next: AtomicU32,
+    // Under the class's lock:
+    /// Neighbours in the ring of the class's slabs.
+    pub(crate) after: AtomicU32,
+    pub(crate) before: AtomicU32,
+    /// Neighbours in the list of the class's slabs that have free slots.
+    pub(crate) open_after: AtomicU32,
+    pub(crate) open_before: AtomicU32,
+    /// The first free slot, in units of 8 bytes from the block's start; 0 for none.
+    pub(crate) free: AtomicU32,
+    /// Bytes from the start up to which slots were made.
+    pub(crate) carved: AtomicU32,
+    /// Slots that are not free.
+    pub(crate) used: AtomicU32,
+}
+
+impl Block {
+    fn new() -> Self {
+        let word = || AtomicU32::new(NONE);
+        Self {
+            at: AtomicUsize::new(0),
+            what: AtomicU8::new(Use::Nothing as u8),
+            class: AtomicU8::new(0),
+            next: word(),
+            after: word(),
+            before: word(),
+            open_after: word(),
+            open_before: word(),
+            free: AtomicU32::new(0),
+            carved: AtomicU32::new(0),
+            used: AtomicU32::new(0),
+        }
+    }
+
+    pub(crate) fn at(&self) -> Option<NonNull<u8>> {
+        NonNull::new(self.at.load(Acquire) as *mut u8)
+    }
+
+    pub(crate) fn what(&self) -> Use {
+        match self.what.load(Acquire) {
+            1 => Use::Idle,
+            2 => Use::Slab,
+            3 => Use::Draining,
+            4 => Use::Index,
+            5 => Use::Overflow,
+            _ => Use::Nothing,
+        }
+    }
+
+    pub(crate) fn set_use(&self, what: Use) {
+        self.what.store(what as u8, Release);
+    }
+
+    /// Does the block hold items?
+    pub(crate) fn holds_items(&self) -> bool {
+        matches!(self.what(), Use::Slab | Use::Draining)
+    }
+}
+
+/// Under the pool's lock.
+struct Lists {
+    /// Blocks with memory and no use.
+    idle: u32,
+    /// Table entries that had memory once.
+    empty: u32,
+    /// Table entries from here on were never used.
+    fresh: u32,
+}
+
+pub(crate) struct Pool<L> {
+    blocks: Table<Block>,
+    /// Bytes of a block.
+    size: usize,
+    /// Blocks that have memory, or are just getting it.
+    held: AtomicUsize,
+    /// Blocks without use.
+    idle: AtomicUsize,
+    /// The most blocks that may be held.
+    limit: AtomicUsize,
+    lists: Fixed<Locked<L, Lists>>,
+}
+
+impl<L: RawLock> Pool<L> {
+    pub(crate) fn new<P: Platform<Lock = L>>(
+        platform: &P,
+        size: usize,
+        capacity: usize,
+        limit: usize,
+    ) -> Option<Self> {
+        let blocks = Table::new(platform, capacity, Block::new)?;
+        let empty = || {
+            Locked::new(Lists {
+                idle: NONE,
+                empty: NONE,
+                fresh: 0,
+            })
+        };
+        let Some(lists) = Fixed::new(platform, empty) else {
+            // SAFETY: the table came from this platform and is not used again.
+            unsafe { blocks.free(platform) };
+            return None;
+        };
+        Some(Self {
+            blocks,
+            size,
+            held: AtomicUsize::new(0),
+            idle: AtomicUsize::new(0),
+            limit: AtomicUsize::new(limit),
+            lists,
+        })
+    }
+
+    pub(crate) fn init(&self) {
+        self.lists.init(Role::Pool);
+    }
+
+    /// # Safety
+    ///
+    /// Nothing refers to any block any more, the pool is not used again, and `platform` is that of
+    /// `new`.
+    pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
+        for at in self.blocks.iter().filter_map(Block::at) {
+            // SAFETY: the block came from this platform; the caller promises the rest.
+            unsafe { platform.slab_free(at, self.size) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.blocks.free(platform);
+            self.lists.free(platform);
+        }
+    }
+
+    pub(crate) fn tables(&self) -> usize {
+        self.blocks.size().saturating_add(self.lists.size())
+    }
+
+    /// Bytes of a block.
+    #[inline]
+    pub(crate) fn block_size(&self) -> usize {
+        self.size
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: u32) -> Option<&Block> {
+        self.blocks.get(id as usize)
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Entries of the table that were ever used: sweeps need not look beyond.
+    pub(crate) fn used(&self) -> u32 {
+        self.lists.lock().fresh
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Relaxed)
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Relaxed)
+    }
+
+    pub(crate) fn set_limit(&self, blocks: usize) {
+        self.limit.store(blocks.min(self.blocks.len()), Relaxed);
+    }
+
+    /// Blocks that could be had now without taking them from anyone, if the platform is willing.
+    pub(crate) fn room(&self) -> usize {
+        let fresh = self.limit().saturating_sub(self.held());
+        fresh.saturating_add(self.idle.load(Relaxed))
+    }
+
+    /// A block for a use, if the limit and the platform allow it. May sleep.
+    pub(crate) fn take<P: Platform<Lock = L>>(&self, platform: &P, what: Use) -> Option<u32> {
+        {
+            let mut lists = self.lists.lock();
+            if self.held() <= self.limit() {
+                if let Some(block) = self.get(lists.idle) {
+                    let id = lists.idle;
+                    lists.idle = block.next.load(Relaxed);
+                    self.idle.fetch_sub(1, Relaxed);
+                    block.set_use(what);
+                    return Some(id);
+                }
+            }
+        }
+        let below = |held: usize| (held < self.limit()).then(|| held.wrapping_add(1));
+        self.held.fetch_update(Relaxed, Relaxed, below).ok()?;
+        let Some(at) = platform.slab_alloc(self.size) else {
+            self.held.fetch_sub(1, Relaxed);
+            return None;
+        };
+        let mut lists = self.lists.lock();
+        let id = if let Some(block) = self.get(lists.empty) {
+            let id = lists.empty;
+            lists.empty = block.next.load(Relaxed);
+            id
+        } else {
+            // The limit is at most the table's length.
+            let id = lists.fresh;
+            lists.fresh = id.wrapping_add(1);
+            id
+        };
+        if let Some(block) = self.get(id) {
+            block.set_use(what);
+            block.at.store(at.as_ptr() as usize, Release);
+            return Some(id);
+        }
+        drop(lists);
+        self.held.fetch_sub(1, Relaxed);
+        // SAFETY: nobody has seen the block.
+        unsafe { platform.slab_free(at, self.size) };
+        None
+    }
+
+    /// A block is used no more: kept for the next use, or given back to the platform if more are
+    /// held than the limit allows.
+    ///
+    /// # Safety
+    ///
+    /// Nothing refers to its memory any more; a grace period has passed since something could.
+    pub(crate) unsafe fn give<P: Platform<Lock = L>>(&self, platform: &P, id: u32) {
+        let Some(block) = self.get(id) else { return };
+        let mut lists = self.lists.lock();
+        if self.held() <= self.limit() {
+            block.set_use(Use::Idle);
+            block.next.store(lists.idle, Relaxed);
+            lists.idle = id;
+            self.idle.fetch_add(1, Relaxed);
+            return;
+        }
+        let at = block.at();
+        block.set_use(Use::Nothing);
+        block.at.store(0, Relaxed);
+        block.next.store(lists.empty, Relaxed);
+        lists.empty = id;
+        drop(lists);
+        self.held.fetch_sub(1, Relaxed);
+        if let Some(at) = at {
+            // SAFETY: the caller's promise.
+            unsafe { platform.slab_free(at, self.size) };
+        }
+    }
+
+    /// Gives an unused block back to the platform while more are held than the limit allows.
+    /// False if there was nothing to give.
+    pub(crate) fn shed<P: Platform<Lock = L>>(&self, platform: &P) -> bool {
+        if self.held() <= self.limit() {
+            return false;
+        }
+        let mut lists = self.lists.lock();
+        let id = lists.idle;
+        let Some(block) = self.get(id) else {
+            return false;
+        };
+        lists.idle = block.next.load(Relaxed);
+        self.idle.fetch_sub(1, Relaxed);
+        drop(lists);
+        // SAFETY: an idle block has no users.
+        unsafe { self.give(platform, id) };
+        true
+    }
+}

@@ -1,0 +1,186 @@
+//! Slots that somebody holds on to: to fill them, or to read them for long.
+
+use core::mem::ManuallyDrop;
+
+use crate::commit::{Commit, Outcome, StoreError};
+use crate::hash::Hash;
+use crate::item::{Item, Slot};
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::Relaxed;
+use crate::time::Expiry;
+
+/// A slot with its key, to be filled with the value and committed. Nobody else sees it; dropped,
+/// it is free again.
+pub struct Reservation<'s, P: Platform> {
+    pub(crate) store: &'s Store<P>,
+    pub(crate) slot: Slot,
+    pub(crate) hash: Hash,
+    written: usize,
+}
+
+// SAFETY: the slot is the reservation's own, and a store may be shared.
+unsafe impl<P: Platform> Send for Reservation<'_, P> {}
+
+impl<'s, P: Platform> Reservation<'s, P> {
+    /// Takes over a slot that was reserved by `Slabs::take`, of a class that holds such an item.
+    pub(crate) fn new(
+        store: &'s Store<P>,
+        slot: Slot,
+        key: &[u8],
+        hash: Hash,
+        value_len: usize,
+    ) -> Self {
+        let mut new = Self {
+            store,
+            slot,
+            hash,
+            written: 0,
+        };
+        new.shape(key, value_len);
+        new
+    }
+
+    /// Makes the slot an item of this key and length, nothing written.
+    pub(crate) fn shape(&mut self, key: &[u8], value_len: usize) {
+        // SAFETY: the slot is this reservation's, and its class was chosen for key and value.
+        unsafe { self.slot.shape(key, value_len) };
+        self.written = 0;
+    }
+
+    pub(crate) fn set_flags(&self, flags: u32) {
+        self.slot.header().flags.store(flags, Relaxed);
+    }
+
+    pub(crate) fn set_expiry(&self, expiry: Expiry) {
+        self.slot.header().expiry.store(expiry.0, Relaxed);
+    }
+
+    pub(crate) fn class(&self) -> usize {
+        usize::from(self.slot.header().class.load(Relaxed))
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.slot.key()
+    }
+
+    /// Bytes of the value that are not written yet.
+    #[inline]
+    pub fn remaining(&self) -> usize {
+        self.slot.value_len().saturating_sub(self.written)
+    }
+
+    /// Writes the next bytes of the value. Returns how many were taken: fewer than offered if the
+    /// value is full.
+    #[inline]
+    pub fn write(&mut self, bytes: &[u8]) -> usize {
+        // SAFETY: the slot is this reservation's and was shaped.
+        let n = unsafe { self.slot.fill(self.written, bytes) };
+        self.written = self.written.saturating_add(n);
+        n
+    }
+
+    /// Fills the rest of the value with a byte.
+    pub(crate) fn pad(&mut self, byte: u8) {
+        // SAFETY: the slot is this reservation's and was shaped.
+        unsafe { self.slot.pad(self.written, byte) };
+        self.written = self.slot.value_len();
+    }
+
+    /// The part of the value that was written.
+    pub fn written(&self) -> &[u8] {
+        self.slot.value().get(..self.written).unwrap_or(&[])
+    }
+
+    /// Publishes the item: see [`Store::commit`].
+    pub fn commit(self, commit: &Commit) -> Result<Outcome, StoreError> {
+        self.store.commit(self, commit)
+    }
+
+    /// The slot is now somebody else's to look after.
+    pub(crate) fn keep(self) {
+        let _ = ManuallyDrop::new(self);
+    }
+}
+
+impl<P: Platform> Drop for Reservation<'_, P> {
+    fn drop(&mut self) {
+        let store = self.store;
+        let poison = store.platform.poison();
+        // SAFETY: the slot was reserved and never published, and this is its only reference.
+        unsafe {
+            store
+                .slabs
+                .give(&store.pool, core::iter::once(self.slot), poison)
+        };
+    }
+}
+
+/// An item whose bytes stay readable beyond the section that it was found in, for sending a large
+/// value without a copy. Its memory can't be used for anything else meanwhile: keep it short.
+pub struct Pin<'s, P: Platform> {
+    slot: Slot,
+    store: &'s Store<P>,
+}
+
+// SAFETY: the pinned item does not change.
+unsafe impl<P: Platform> Send for Pin<'_, P> {}
+// SAFETY: as above.
+unsafe impl<P: Platform> Sync for Pin<'_, P> {}
+
+impl<P: Platform> Pin<'_, P> {
+    /// The value.
+    pub fn value(&self) -> &[u8] {
+        self.slot.value()
+    }
+
+    /// The key.
+    pub fn key(&self) -> &[u8] {
+        self.slot.key()
+    }
+
+    /// The store whose item it is.
+    pub fn store(&self) -> &Store<P> {
+        self.store
+    }
+}
+
+impl<P: Platform> Drop for Pin<'_, P> {
+    fn drop(&mut self) {
+        self.slot.unpin();
+    }
+}
+
+impl<P: Platform> Store<P> {
+    /// Pins an item of this store. None if it is pinned 255 times already: then copy.
+    pub fn pin(&self, item: &Item<'_>) -> Option<Pin<'_, P>> {
+        let slot = item.slot();
+        // Is it ours? Else the pin could outlive it.
+        let block = self.pool.get(self.slabs.block_of(slot))?.at()?.as_ptr() as usize;
+        if slot.address() & !self.pool.block_size().wrapping_sub(1) != block {
+            return None;
+        }
+        item.pin().map(|slot| Pin { slot, store: self })
+    }
+
+    /// A slot for an item, to be filled and committed. Process context; may sleep to make room.
+    pub fn reserve(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        flags: u32,
+        expiry: Expiry,
+        value_len: usize,
+    ) -> Result<Reservation<'_, P>, StoreError> {
+        if self.too_large(key.len(), value_len, flags) {
+            return Err(StoreError::TooLarge);
+        }
+        let class = self.class_of(key.len(), value_len)?;
+        let slot = self.alloc(class)?;
+        let new = Reservation::new(self, slot, key, hash, value_len);
+        new.set_flags(flags);
+        new.set_expiry(expiry);
+        Ok(new)
+    }
+}

@@ -1,0 +1,275 @@
+//! Retired memory on its way back: unlinked, waiting for a grace period.
+//!
+//! Each CPU has a ring of batches. References go into the newest batch; when it is full, or
+//! somebody is in need, a grace period is asked for it, and once that has passed the references
+//! are handed back. Nothing is written into what is retired, since readers may still be in it.
+
+use crate::lock::Locked;
+use crate::platform::{Cookie, Platform, RawLock, Role};
+use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
+use crate::table::Table;
+
+/// References of a batch.
+pub(crate) const BATCH: usize = 62;
+/// Batches of a CPU's ring, a power of two.
+const RING: usize = 128;
+/// A batch is closed when it holds so many bytes.
+const BATCH_BYTES: u64 = 256 << 10;
+
+/// What a retired reference is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retired {
+    /// A slot's address.
+    Slot(usize),
+    /// An overflow bucket's address.
+    Overflow(usize),
+}
+
+impl Retired {
+    #[inline]
+    fn pack(self) -> u64 {
+        match self {
+            Self::Slot(at) => at as u64,
+            Self::Overflow(at) => at as u64 | 1,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn unpack(word: u64) -> Self {
+        let at = word as usize & !1;
+        if word & 1 == 0 {
+            Self::Slot(at)
+        } else {
+            Self::Overflow(at)
+        }
+    }
+}
+
+/// Under its ring's lock.
+struct Batch {
+    cookie: AtomicU64,
+    bytes: AtomicU64,
+    references: [AtomicU64; BATCH],
+}
+
+/// Where a CPU's ring is. Batches from `tail` to before `head` are closed, `head` is the one being
+/// filled.
+#[derive(Default)]
+struct Ring {
+    head: usize,
+    tail: usize,
+    filled: usize,
+}
+
+#[repr(align(64))]
+struct Shard<L> {
+    ring: Locked<L, Ring>,
+    /// References in the ring. Written under the lock.
+    count: AtomicUsize,
+}
+
+pub(crate) struct Retire<L> {
+    shards: Table<Shard<L>>,
+    batches: Table<Batch>,
+    /// Bytes of closed batches.
+    bytes: AtomicU64,
+}
+
+/// The references of one batch, packed.
+pub(crate) type Harvest = heapless::Vec<u64, BATCH>;
+
+impl<L: RawLock> Retire<L> {
+    pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Self> {
+        let cpus = platform.cpus().max(1);
+        let shards = Table::new(platform, cpus, || Shard {
+            ring: Locked::new(Ring::default()),
+            count: AtomicUsize::new(0),
+        })?;
+        let batches = Table::new(platform, cpus.checked_mul(RING)?, || Batch {
+            cookie: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            references: core::array::from_fn(|_| AtomicU64::new(0)),
+        });
+        let Some(batches) = batches else {
+            // SAFETY: the table came from this platform and is not used again.
+            unsafe { shards.free(platform) };
+            return None;
+        };
+        Some(Self {
+            shards,
+            batches,
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn init(&self) {
+        for shard in self.shards.iter() {
+            shard.ring.init(Role::Shard);
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`Table::free`].
+    pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.shards.free(platform);
+            self.batches.free(platform);
+        }
+    }
+
+    pub(crate) fn tables(&self) -> usize {
+        self.shards.size().saturating_add(self.batches.size())
+    }
+
+    /// Bytes that wait for grace periods, those of the newest batches not counted.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// References that wait.
+    pub(crate) fn count(&self) -> usize {
+        self.shards.iter().map(|s| s.count.load(Relaxed)).sum()
+    }
+
+    fn batch(&self, shard: usize, at: usize) -> Option<&Batch> {
+        self.batches
+            .get(shard.wrapping_mul(RING).wrapping_add(at & (RING - 1)))
+    }
+
+    fn shard(&self, cpu: usize) -> (usize, Option<&Shard<L>>) {
+        let at = if cpu < self.shards.len() { cpu } else { 0 };
+        (at, self.shards.get(at))
+    }
+
+    /// Takes a reference that was just unlinked. False if the CPU's ring is full: wait for a grace
+    /// period, harvest, and try again.
+    pub(crate) fn push<P: Platform<Lock = L>>(
+        &self,
+        platform: &P,
+        what: Retired,
+        bytes: usize,
+    ) -> bool {
+        let (at, Some(shard)) = self.shard(platform.cpu()) else {
+            return false;
+        };
+        let mut ring = shard.ring.lock();
+        if ring.head.wrapping_sub(ring.tail) >= RING {
+            return false;
+        }
+        self.append(platform, at, &mut ring, what.pack(), bytes as u64);
+        shard
+            .count
+            .store(shard.count.load(Relaxed).wrapping_add(1), Relaxed);
+        true
+    }
+
+    fn close<P: Platform<Lock = L>>(&self, platform: &P, batch: &Batch, ring: &mut Ring) {
+        batch.cookie.store(platform.gp_start().0, Relaxed);
+        if let Some(end) = batch.references.get(ring.filled) {
+            end.store(0, Relaxed);
+        }
+        self.bytes.fetch_add(batch.bytes.load(Relaxed), Relaxed);
+        ring.head = ring.head.wrapping_add(1);
+        ring.filled = 0;
+    }
+
+    /// Asks for grace periods for what the newest batches hold.
+    pub(crate) fn close_all<P: Platform<Lock = L>>(&self, platform: &P) {
+        for (at, shard) in self.shards.iter().enumerate() {
+            let mut ring = shard.ring.lock();
+            if ring.filled != 0 {
+                if let Some(batch) = self.batch(at, ring.head) {
+                    self.close(platform, batch, &mut ring);
+                }
+            }
+        }
+    }
+
+    /// Takes the oldest batch out of the ring of `cpu`, if its grace period has passed; what is to
+    /// be `kept` goes round once more. False if there is no such batch.
+    pub(crate) fn harvest<P: Platform<Lock = L>>(
+        &self,
+        platform: &P,
+        cpu: usize,
+        kept: impl Fn(Retired) -> bool,
+        out: &mut Harvest,
+    ) -> bool {
+        out.clear();
+        let (at, Some(shard)) = self.shard(cpu) else {
+            return false;
+        };
+        if shard.count.load(Relaxed) == 0 {
+            return false;
+        }
+        let mut ring = shard.ring.lock();
+        if ring.head == ring.tail {
+            return false;
+        }
+        let Some(batch) = self.batch(at, ring.tail) else {
+            return false;
+        };
+        if !platform.gp_done(Cookie(batch.cookie.load(Relaxed))) {
+            return false;
+        }
+        let bytes = batch.bytes.load(Relaxed);
+        for reference in &batch.references {
+            match reference.load(Relaxed) {
+                0 => break,
+                word => {
+                    // As many as a batch has room for.
+                    let _ = out.push(word);
+                }
+            }
+        }
+        // From here on the batch's place may be filled again.
+        ring.tail = ring.tail.wrapping_add(1);
+        self.bytes.fetch_sub(bytes, Relaxed);
+        let mut count = shard.count.load(Relaxed).saturating_sub(out.len());
+        let mean = bytes.checked_div(out.len() as u64).unwrap_or(0);
+        out.retain(|word| {
+            let keep = kept(Retired::unpack(*word));
+            if keep {
+                // There is room: the ring has lost a whole batch.
+                self.append(platform, at, &mut ring, *word, mean);
+                count = count.wrapping_add(1);
+            }
+            !keep
+        });
+        shard.count.store(count, Relaxed);
+        true
+    }
+
+    /// Puts a reference into the newest batch, of which there is one.
+    fn append<P: Platform<Lock = L>>(
+        &self,
+        platform: &P,
+        shard: usize,
+        ring: &mut Ring,
+        word: u64,
+        bytes: u64,
+    ) {
+        let Some(batch) = self.batch(shard, ring.head) else {
+            return;
+        };
+        if let Some(reference) = batch.references.get(ring.filled) {
+            reference.store(word, Relaxed);
+        }
+        let total = if ring.filled == 0 {
+            0
+        } else {
+            batch.bytes.load(Relaxed)
+        };
+        let total = total.saturating_add(bytes);
+        batch.bytes.store(total, Relaxed);
+        ring.filled = ring.filled.wrapping_add(1);
+        if ring.filled >= BATCH || total >= BATCH_BYTES {
+            self.close(platform, batch, ring);
+        }
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.shards.len()
+    }
+}

@@ -1,0 +1,127 @@
+//! The store in figures.
+
+use crate::counters::ClassCounter;
+use crate::platform::Platform;
+use crate::pool::Use;
+use crate::store::Store;
+
+/// The store as it is now, roughly: things go on meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The memory limit in bytes.
+    pub limit: usize,
+    /// Bytes of memory blocks held.
+    pub held: usize,
+    /// Bytes of fixed tables, beside the limit.
+    pub tables: usize,
+    /// Bytes of a memory block.
+    pub block: usize,
+    /// Blocks of item slabs.
+    pub slabs: usize,
+    /// Blocks of the index.
+    pub index: usize,
+    /// Blocks of overflow buckets.
+    pub overflow: usize,
+    /// Blocks that wait for a use.
+    pub idle: usize,
+    /// Buckets of the index.
+    pub buckets: usize,
+    /// Overflow buckets that are not in use.
+    pub spare: usize,
+    /// Items, those not counted that nobody has noticed to be expired or flushed included.
+    pub items: u64,
+    /// Their bytes, headers included.
+    pub bytes: u64,
+    /// Slots that wait for a grace period.
+    pub retired: usize,
+    /// Their bytes.
+    pub retired_bytes: u64,
+    /// Slab classes.
+    pub classes: usize,
+}
+
+/// A slab class as it is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClassSnapshot {
+    /// Bytes of a slot.
+    pub size: usize,
+    /// Slots of a slab.
+    pub per_slab: u32,
+    /// Slabs.
+    pub slabs: u32,
+    /// Slots.
+    pub slots: u32,
+    /// Free slots.
+    pub free: u32,
+    /// Slots that wait for a grace period.
+    pub retired: u32,
+    /// Slots that the store tries to keep free.
+    pub reserve: u32,
+    /// The fewest slots that were free while no block was to be had; None if there always was one.
+    pub low_water: Option<u32>,
+    /// How many seconds the last evicted item had been idle.
+    pub evicted_age: u32,
+    /// Items.
+    pub items: u64,
+    /// Their bytes, headers included.
+    pub bytes: u64,
+}
+
+impl<P: Platform> Store<P> {
+    /// The store in figures. Looks at every block's table entry.
+    pub fn snapshot(&self) -> Snapshot {
+        let size = self.pool.block_size();
+        let mut shot = Snapshot {
+            limit: self.pool.limit().saturating_mul(size),
+            held: self.pool.held().saturating_mul(size),
+            tables: [
+                self.index.tables(),
+                self.pool.tables(),
+                self.slabs.tables(),
+                self.retire.tables(),
+                self.counters.tables(),
+            ]
+            .iter()
+            .fold(0, |sum, n| sum.saturating_add(*n)),
+            block: size,
+            buckets: self.index.buckets(),
+            spare: self.index.spare(),
+            items: self.classes_counted(ClassCounter::Items),
+            bytes: self.classes_counted(ClassCounter::Bytes),
+            retired: self.retire.count(),
+            retired_bytes: self.retire.bytes(),
+            classes: self.slabs.classes().len(),
+            ..Snapshot::default()
+        };
+        for id in 0..self.pool.used() {
+            let count = match self.pool.get(id).map(|block| block.what()) {
+                Some(Use::Slab | Use::Draining) => &mut shot.slabs,
+                Some(Use::Index) => &mut shot.index,
+                Some(Use::Overflow) => &mut shot.overflow,
+                Some(Use::Idle) => &mut shot.idle,
+                _ => continue,
+            };
+            *count = count.wrapping_add(1);
+        }
+        shot
+    }
+
+    /// A class in figures; None beyond the last.
+    pub fn class(&self, class: usize) -> Option<ClassSnapshot> {
+        let of = self.slabs.get(class)?;
+        let low = of.low_water.load(crate::sync::Relaxed);
+        Some(ClassSnapshot {
+            size: of.size() as usize,
+            per_slab: of.slots_per_slab(),
+            slabs: of.slabs(),
+            slots: of.slots(),
+            free: of.free(),
+            retired: of.retired.load(crate::sync::Relaxed),
+            reserve: of.reserve.load(crate::sync::Relaxed),
+            low_water: (low != u32::MAX).then_some(low),
+            evicted_age: of.evicted_age.load(crate::sync::Relaxed),
+            items: self.class_counted(class, ClassCounter::Items),
+            bytes: self.class_counted(class, ClassCounter::Bytes),
+        })
+    }
+}

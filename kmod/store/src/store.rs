@@ -1,0 +1,341 @@
+//! The store itself: making it, looking things up, time and counters.
+
+use core::marker::PhantomData;
+
+use crate::config::{Config, Eviction, NewError};
+use crate::counters::{ClassCounter, Counter, Counters};
+use crate::hash::{self, Hash};
+use crate::index::{Index, BUCKET};
+use crate::item::{Item, Slot};
+use crate::maintain::Upkeep;
+use crate::platform::Platform;
+use crate::pool::{Pool, Use};
+use crate::retire::Retire;
+use crate::slab::Slabs;
+use crate::sync::{AtomicU64, Padded, Relaxed};
+use crate::time::{Clock, Expiry};
+
+/// The smallest and the largest `item_max`.
+const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
+/// The smallest block that an item slab is made of, but for tests.
+const BLOCK_MIN: usize = 1 << 20;
+/// Stripes of bucket locks.
+const STRIPES: usize = 1024;
+/// The index gets at first one block in so many of the limit.
+const INDEX_SHARE: usize = 64;
+
+/// A cache of items.
+pub struct Store<P: Platform> {
+    pub(crate) platform: P,
+    secrets: [u64; 4],
+    pub(crate) index: Index<P::Lock>,
+    pub(crate) clock: Clock,
+    /// The most that a reference count goes to.
+    pub(crate) cap: u8,
+    pub(crate) eviction: Eviction,
+    pub(crate) item_max: usize,
+    pub(crate) pool: Pool<P::Lock>,
+    pub(crate) slabs: Slabs<P::Lock>,
+    pub(crate) retire: Retire<P::Lock>,
+    pub(crate) counters: Counters,
+    /// The last CAS number given out.
+    pub(crate) cas: Padded<AtomicU64>,
+    pub(crate) upkeep: Upkeep,
+}
+
+// SAFETY: all that is shared is atomic or under locks; memory blocks belong to the store.
+unsafe impl<P: Platform + Send> Send for Store<P> {}
+// SAFETY: as above.
+unsafe impl<P: Platform> Sync for Store<P> {}
+
+/// A read-side section of the store: items found in it stay readable until it is dropped.
+pub struct Guard<'s, P: Platform> {
+    _section: P::Guard,
+    store: PhantomData<&'s Store<P>>,
+    /// A section ends where it began.
+    stay: PhantomData<*const ()>,
+}
+
+impl<P: Platform> Store<P> {
+    /// Makes a store: takes its tables and the first blocks of the index. May sleep. The value may
+    /// be moved until it is first used.
+    pub fn new(config: Config, platform: P) -> Result<Self, NewError> {
+        let block = match config.block {
+            0 => config.item_max.max(BLOCK_MIN).checked_next_power_of_two(),
+            n => Some(n).filter(|n| n.is_power_of_two() && (4096..=4 << 20).contains(n)),
+        };
+        let block = block.ok_or(NewError::Invalid)?;
+        if !ITEM_MAX.contains(&config.item_max) || !(102..=1000).contains(&config.factor) {
+            return Err(NewError::Invalid);
+        }
+        let shift = block.trailing_zeros();
+        let limit = config.memory >> shift;
+        if limit < 2 {
+            return Err(NewError::TooSmall);
+        }
+        let most = match config.memory_max {
+            0 => config.memory.saturating_mul(4).max(1 << 30),
+            n => n.max(config.memory),
+        };
+        let capacity = most >> shift;
+        let buckets = block / BUCKET;
+        let segments = (capacity / 4).max(1);
+        let slabs = Slabs::new(&platform, block, config.item_min, config.factor);
+        let Some(slabs) = slabs else {
+            return Err(NewError::Invalid);
+        };
+        let classes = slabs.classes().len();
+
+        let index = Index::new(&platform, segments, buckets, STRIPES.min(buckets));
+        let pool = Pool::new(&platform, block, capacity, limit);
+        let retire = Retire::new(&platform);
+        let counters = Counters::new(&platform, classes, config.tallies);
+        let (index, pool, retire, counters) = match (index, pool, retire, counters) {
+            (Some(a), Some(b), Some(c), Some(d)) => (a, b, c, d),
+            (index, pool, retire, counters) => {
+                // SAFETY: the tables came from this platform and are not used again.
+                unsafe {
+                    slabs.free(&platform);
+                    index.inspect(|t| t.free(&platform));
+                    pool.inspect(|t| t.free(&platform));
+                    retire.inspect(|t| t.free(&platform));
+                    counters.inspect(|t| t.free(&platform));
+                }
+                return Err(NewError::OutOfMemory);
+            }
+        };
+        index.init();
+        pool.init();
+        retire.init();
+        slabs.init();
+        let store = Self {
+            platform,
+            secrets: hash::secrets(config.seed),
+            index,
+            clock: Clock::new(),
+            cap: if config.eviction == Eviction::S3Fifo {
+                3
+            } else {
+                1
+            },
+            eviction: config.eviction,
+            item_max: config.item_max.min(block),
+            pool,
+            slabs,
+            retire,
+            counters,
+            cas: Padded(AtomicU64::new(0)),
+            upkeep: Upkeep::new(),
+        };
+        // From here on dropping the store gives everything back.
+        let first = (limit / INDEX_SHARE).clamp(1, 64);
+        let mut made = 0usize;
+        while made < first && store.add_segment() {
+            made = made.saturating_add(1);
+        }
+        let whole = made.checked_ilog2().ok_or(NewError::OutOfMemory)?;
+        store.index.open(buckets << whole);
+        Ok(store)
+    }
+
+    /// Takes a block for the index. False if none is to be had.
+    pub(crate) fn add_segment(&self) -> bool {
+        let Some(id) = self.pool.take(&self.platform, Use::Index) else {
+            return false;
+        };
+        let added = match self.pool.get(id).and_then(|block| block.at()) {
+            // SAFETY: the block was just taken for this.
+            Some(at) => unsafe { self.index.add_segment(at, id) },
+            None => false,
+        };
+        if !added {
+            // SAFETY: nobody has seen the block.
+            unsafe { self.pool.give(&self.platform, id) };
+        }
+        added
+    }
+
+    /// The platform that the store runs on.
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// Starts a read-side section. Any context. Keep it short: memory that is no longer in use
+    /// waits for it.
+    #[inline]
+    pub fn read(&self) -> Guard<'_, P> {
+        Guard {
+            _section: self.platform.read_lock(),
+            store: PhantomData,
+            stay: PhantomData,
+        }
+    }
+
+    /// A key's hash, under the secrets of the boot.
+    #[inline]
+    pub fn hash(&self, key: &[u8]) -> Hash {
+        hash::hash(&self.secrets, key)
+    }
+
+    /// Brings the bucket of a hash near. Worth it some 100 ns before the lookup.
+    #[inline]
+    pub fn prefetch(&self, hash: Hash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Brings the item that the hash probably belongs to near; the bucket should be by now.
+    #[inline]
+    pub fn prefetch_item(&self, _guard: &Guard<'_, P>, hash: Hash) {
+        if let Some(at) = self.index.candidate(hash) {
+            crate::sync::prefetch(at as *const u8);
+        }
+    }
+
+    /// The item of a key, if it is there, not expired and not flushed; its being hit is noted for
+    /// eviction. Any context. Counts nothing.
+    #[inline]
+    pub fn get<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
+        let item = self.peek(guard, key, hash)?;
+        item.hit(self.cap);
+        Some(item)
+    }
+
+    /// As [`Store::get`], but leaves no trace.
+    #[inline]
+    pub fn peek<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
+        let slot = self.index.find(hash, |slot| hash::same(slot.key(), key))?;
+        self.alive(slot).then(|| self.item(guard, slot))
+    }
+
+    /// A slot as an item of this section.
+    #[inline]
+    pub(crate) fn item<'g>(&self, _guard: &'g Guard<'_, P>, slot: Slot) -> Item<'g> {
+        // SAFETY: callers saw the slot live or linked within the section, so it is not reused
+        // before its end.
+        unsafe { Item::new(slot, self.clock.now()) }
+    }
+
+    /// Notes a hit on an item that [`Store::peek`] found. Any context.
+    #[inline]
+    pub fn bump(&self, item: &Item<'_>) {
+        item.hit(self.cap);
+    }
+
+    /// Neither expired nor flushed.
+    #[inline]
+    pub(crate) fn alive(&self, slot: Slot) -> bool {
+        let header = slot.header();
+        header.epoch.load(Relaxed) == self.clock.epoch()
+            && !self.clock.expired(header.expiry.load(Relaxed))
+    }
+
+    /// The hash of a slot's key.
+    #[inline]
+    pub(crate) fn hash_of(&self, slot: Slot) -> Hash {
+        self.hash(slot.key())
+    }
+
+    /// Tells the time: seconds since some start, which never go back, and Unix time. To be called
+    /// about once a second, from one place.
+    pub fn tick(&self, uptime_secs: u32, unix: i64) {
+        self.clock.tick(uptime_secs, unix);
+    }
+
+    /// Seconds of the store's clock: 2 more than the uptime it was last told.
+    pub fn now(&self) -> u32 {
+        self.clock.now()
+    }
+
+    /// Unix time as it was last told.
+    pub fn unix(&self) -> i64 {
+        self.clock.unix()
+    }
+
+    /// memcached's expiry times: 0 never, negative at once, up to 30 days from now, beyond that
+    /// Unix time.
+    #[inline]
+    pub fn expiry(&self, exptime: i64) -> Expiry {
+        self.clock.expiry(exptime)
+    }
+
+    /// All items of now are gone, at once or in so many seconds; a new flush replaces one that is
+    /// still to come.
+    pub fn flush(&self, delay_secs: u32) {
+        self.clock.flush(delay_secs);
+        self.platform.wake();
+    }
+
+    /// The largest item in bytes as memcached counts it.
+    pub fn item_max(&self) -> usize {
+        self.item_max
+    }
+
+    /// Would an item of such a key and value be too large? memcached's own rule: its header is 48
+    /// bytes and a CAS number, and it adds a zero byte to the key, a line end to the value, and
+    /// flags that are not 0.
+    pub fn too_large(&self, key_len: usize, value_len: usize, flags: u32) -> bool {
+        let flags = if flags == 0 { 0 } else { 4 };
+        let memcached = 48 + 8 + 1 + 2 + flags;
+        key_len.saturating_add(value_len).saturating_add(memcached) > self.item_max
+    }
+
+    /// Adds to a counter.
+    #[inline]
+    pub fn count(&self, counter: Counter, n: u64) {
+        self.counters.count(self.platform.cpu(), counter, n);
+    }
+
+    /// Adds to a class's counter.
+    #[inline]
+    pub fn count_class(&self, class: usize, counter: ClassCounter, n: u64) {
+        self.counters
+            .count_class(self.platform.cpu(), class, counter, n);
+    }
+
+    /// Adds to the caller's own counter `i`, of [`Config::tallies`].
+    #[inline]
+    pub fn tally(&self, i: usize, n: u64) {
+        self.counters.tally(self.platform.cpu(), i, n);
+    }
+
+    /// A counter's sum.
+    pub fn counted(&self, counter: Counter) -> u64 {
+        self.counters.counted(counter)
+    }
+
+    /// A class counter's sum.
+    pub fn class_counted(&self, class: usize, counter: ClassCounter) -> u64 {
+        self.counters.class_counted(class, counter)
+    }
+
+    /// A class counter's sum over all classes.
+    pub fn classes_counted(&self, counter: ClassCounter) -> u64 {
+        let classes = 0..self.slabs.classes().len();
+        classes.fold(0, |sum, class| {
+            sum.wrapping_add(self.class_counted(class, counter))
+        })
+    }
+
+    /// The sum of the caller's own counter `i`.
+    pub fn tallied(&self, i: usize) -> u64 {
+        self.counters.tallied(i)
+    }
+
+    /// Zeroes the counters, but for what is there now: items and bytes.
+    pub fn reset_counters(&self) {
+        self.counters.reset();
+    }
+}
+
+impl<P: Platform> Drop for Store<P> {
+    fn drop(&mut self) {
+        // SAFETY: nobody borrows the store, so no section and no reservation is left.
+        unsafe {
+            self.pool.free(&self.platform);
+            self.index.free(&self.platform);
+            self.slabs.free(&self.platform);
+            self.retire.free(&self.platform);
+            self.counters.free(&self.platform);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The one place that imports atomics, so that loom can stand in for them.
+//!
+//! `core::sync::atomic` follows the C++ memory model, the kernel its own; what is used here
+//! (acquire loads, release stores, relaxed counters, full read-modify-writes) means the same in
+//! both on the machines that Hippos runs on.
+
+pub(crate) use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
+
+/// Keeps what is written often away from the cache lines of what is only read.
+#[repr(align(64))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
+/// Mistakes that the loom tests plant, to see that they would be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code)] // Outside of loom nothing makes them.
+pub(crate) enum Bug {
+    /// A split publishes the new number of buckets before it copies.
+    LateCopy,
+    /// A reader that misses does not look at the number of buckets again.
+    NoRetry,
+}
+
+/// Is this mistake to be made? Never outside of loom.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) const fn planted(_: Bug) -> bool {
+    false
+}
+
+/// Brings a cache line near; a hint only.
+#[inline(always)]
+pub(crate) fn prefetch<T>(at: *const T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch reads nothing that the program could see, whatever the address.
+    unsafe {
+        core::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
+    };
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}

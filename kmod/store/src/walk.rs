@@ -1,0 +1,73 @@
+//! A walk over all items, beside readers and writers.
+
+use crate::item::Item;
+use crate::platform::Platform;
+use crate::slab::HEAD;
+use crate::store::{Guard, Store};
+
+/// Slots that one step looks at.
+const LOOK: usize = 256;
+
+/// What a step of a walk came to.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'g> {
+    /// An item.
+    Item(Item<'g>),
+    /// Nothing for a while: time to end the section and begin another.
+    Pause,
+    /// The walk is over.
+    End,
+}
+
+/// A walk in the order of slabs. An item that stays for the whole walk comes exactly once; one
+/// that is stored or replaced meanwhile may come or not.
+pub struct Walk<'s, P: Platform> {
+    store: &'s Store<P>,
+    block: u32,
+    offset: u32,
+}
+
+impl<P: Platform> Store<P> {
+    /// Starts a walk.
+    pub fn walk(&self) -> Walk<'_, P> {
+        Walk {
+            store: self,
+            block: 0,
+            offset: HEAD as u32,
+        }
+    }
+}
+
+impl<'s, P: Platform> Walk<'s, P> {
+    /// The next item. Sections may change from step to step, and should be short.
+    pub fn next<'g>(&mut self, guard: &'g Guard<'s, P>) -> Step<'g> {
+        let store = self.store;
+        for _ in 0..LOOK {
+            let Some(block) = store
+                .pool
+                .get(self.block)
+                .filter(|_| self.block < store.pool.used())
+            else {
+                return Step::End;
+            };
+            let class = usize::from(block.class.load(crate::sync::Relaxed));
+            let slot = match store.slabs.get(class) {
+                Some(of) if block.holds_items() => {
+                    let slot = store.slabs.slot_at(block, self.offset);
+                    self.offset = self.offset.wrapping_add(of.size());
+                    slot
+                }
+                _ => None,
+            };
+            let Some(slot) = slot else {
+                self.block = self.block.wrapping_add(1);
+                self.offset = HEAD as u32;
+                continue;
+            };
+            if slot.is_live() && store.alive(slot) {
+                return Step::Item(store.item(guard, slot));
+            }
+        }
+        Step::Pause
+    }
+}
