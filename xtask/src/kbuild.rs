@@ -1,4 +1,4 @@
-//! The module's build: crates.io sources for Kbuild, then the kernel's own make.
+//! The module's build: registry sources for Kbuild, then the kernel's own make.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod client;
 mod initramfs;
 mod kbuild;
 mod kernel;
+mod lint;
 mod probe;
 mod progress;
 mod root;
@@ -41,7 +42,8 @@ enum Command {
     Kmod(kbuild::KmodArgs),
     Run(run::RunArgs),
     Test(test::TestArgs),
-    /// Lay the module's crates.io sources into target/vendor (for a build by plain `make`)
+    Lint(lint::LintArgs),
+    /// Lay the sources of the module's registry crates into target/vendor (for a build by plain `make`)
     Vendor,
     Shell(ShellArgs),
     /// Run a program inside a build root (what every other command calls)
@@ -98,6 +100,7 @@ fn dispatch(command: Command) -> Result<u8> {
         }
         Command::Run(args) => return run::run(&args),
         Command::Test(args) => return test::test(&args),
+        Command::Lint(args) => return lint::lint(&args),
         Command::Vendor => {
             kbuild::vendor()?;
         }

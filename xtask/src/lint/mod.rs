@@ -1,0 +1,208 @@
+//! `cargo xtask lint`: what the compilers say, and the repository's own rules.
+
+mod edges;
+mod mirrors;
+mod panics;
+mod sources;
+mod tokens;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{bail, Context, Result};
+
+use crate::kernel::Kernel;
+use crate::{kbuild, root, shell, workspace};
+
+/// Check formatting, clippy's opinion and the repository's own rules.
+///
+/// The rules: `unsafe` only where it is listed, each with its `SAFETY:`;
+/// `extern "C"` declarations in one file; no `alloc`, `kernel` or floats in the
+/// pure crates; no panic in their release objects beyond a listed, explained
+/// allowance (xtask/src/lint/panics.rs); no package mirror's address in the
+/// repository; Kbuild's crate edges equal to cargo's; and all of it takes
+/// Debian's own cargo as well.
+#[derive(clap::Args)]
+pub(crate) struct LintArgs {
+    /// Leave out what needs the build root: the module's objects and Debian's cargo
+    #[arg(long)]
+    host: bool,
+    /// Only checks whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+}
+
+/// A place that breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Finding {
+    /// Relative to the work tree.
+    file: String,
+    /// 0 when it is not about a line.
+    line: usize,
+    what: String,
+}
+
+impl Finding {
+    fn new(file: &str, line: usize, what: impl Into<String>) -> Self {
+        Finding {
+            file: file.to_owned(),
+            line,
+            what: what.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(out, "{}: {}", self.file, self.what),
+            line => write!(out, "{}:{line}: {}", self.file, self.what),
+        }
+    }
+}
+
+/// A check's name, whether it needs the build root, and the check.
+type Check = (&'static str, bool, fn() -> Result<()>);
+
+const CHECKS: &[Check] = &[
+    ("format", false, format),
+    ("sources", false, || report(sources::check()?)),
+    ("mirrors", false, || report(mirrors::check()?)),
+    ("edges", false, || report(edges::check()?)),
+    ("clippy", false, clippy),
+    ("clippy-kernel", true, clippy_kernel),
+    ("panics", true, || report(panics::check()?)),
+    ("debian-cargo", true, debian_cargo),
+];
+
+/// Runs every check to its end; gives our exit status.
+pub(crate) fn lint(args: &LintArgs) -> Result<u8> {
+    let wanted = |name: &str| {
+        args.filter
+            .as_ref()
+            .is_none_or(|filter| name.contains(filter.as_str()))
+    };
+    let mut failed = 0;
+    for (name, needs_root, check) in CHECKS {
+        if !wanted(name) || (args.host && *needs_root) {
+            continue;
+        }
+        let start = Instant::now();
+        let result = check();
+        let seconds = start.elapsed().as_secs_f32();
+        match result {
+            Ok(()) => println!("lint {name} ... ok ({seconds:.1} s)"),
+            Err(error) => {
+                failed += 1;
+                println!("lint {name} ... FAILED ({seconds:.1} s)\n{error:#}");
+            }
+        }
+    }
+    Ok(u8::from(failed > 0))
+}
+
+fn report(findings: Vec<Finding>) -> Result<()> {
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let sorted: BTreeSet<String> = findings.iter().map(Finding::to_string).collect();
+    bail!("{}", sorted.into_iter().collect::<Vec<_>>().join("\n"))
+}
+
+/// The files that git knows, relative to the work tree, and those that it would take.
+fn tracked() -> Result<Vec<String>> {
+    let list = shell::output(
+        Command::new("git")
+            .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+            .current_dir(workspace::root()),
+    )
+    .context("the list of files comes from git")?;
+    let here = |file: &&str| workspace::root().join(file).is_file();
+    Ok(list.lines().filter(here).map(str::to_owned).collect())
+}
+
+fn read(file: &str) -> Result<String> {
+    fs::read_to_string(workspace::root().join(file)).with_context(|| format!("cannot read {file}"))
+}
+
+/// rustfmt over the workspace and over the crates that only the kernel's make builds.
+fn format() -> Result<()> {
+    let mut fmt = Command::new(workspace::cargo());
+    shell::run(
+        fmt.args(["fmt", "--all", "--check"])
+            .current_dir(workspace::root()),
+    )?;
+    let mut fmt = Command::new("rustfmt");
+    fmt.args(["--check", "--edition", "2021"])
+        .args(["kmod/kapi/lib.rs", "kmod/src/hippos.rs"]);
+    shell::run(fmt.current_dir(workspace::root()))
+}
+
+fn clippy() -> Result<()> {
+    let mut clippy = Command::new(workspace::cargo());
+    clippy.args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+    ]);
+    clippy
+        .args(["-D", "warnings"])
+        .current_dir(workspace::root());
+    shell::run(&mut clippy)
+}
+
+/// The kernel's own clippy settings over the module and the kernel-only crates.
+fn clippy_kernel() -> Result<()> {
+    let out = workspace::root().join("target/kmod-clippy");
+    fs::create_dir_all(&out)?;
+    kbuild::vendor()?;
+    let mut make = root::ready()?.command("/usr/bin/make");
+    make.arg(format!("KDIR={}", Kernel::tree().display()))
+        .arg(format!("MO={}", out.display()));
+    make.args([
+        "--no-print-directory",
+        "-s",
+        "CLIPPY=1",
+        "HIPPOS_STRICT=1",
+        "modules",
+    ]);
+    shell::run(&mut make)
+}
+
+/// The tools must build with the release's cargo as well, which is older than ours.
+fn debian_cargo() -> Result<()> {
+    let root = root::ready()?;
+    // What it needs is in cargo's cache once ours has fetched it: the check itself goes offline.
+    let mut fetch = Command::new(workspace::cargo());
+    fetch.args([
+        "fetch",
+        "--quiet",
+        "--locked",
+        "--target",
+        "x86_64-unknown-linux-gnu",
+    ]);
+    shell::run(fetch.current_dir(workspace::root()))?;
+    let home = cargo_home()?;
+    let registry = home.join("registry");
+    let mut check = root.command_with("/usr/bin/cargo", &[&registry]);
+    check.args(["check", "--quiet", "--workspace", "--locked", "--offline"]);
+    check
+        .arg("--target-dir")
+        .arg(workspace::root().join("target/debian"));
+    shell::run(check.env("CARGO_HOME", home).env("RUSTFLAGS", "-Dwarnings"))
+}
+
+fn cargo_home() -> Result<std::path::PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(home.into());
+    }
+    let home = std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?;
+    Ok(Path::new(&home).join(".cargo"))
+}
