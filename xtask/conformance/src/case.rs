@@ -7,7 +7,7 @@
 //! | `# …`           | comment                                                              |
 //! | `case NAME`     | begins a case                                                        |
 //! | `note …`        | why it is so, and where versions differ                              |
-//! | `with …`        | `udp`; `alone` (touches what all share: runs by itself); `whole` (not fed in splits); `unpiped` (the reference errs when commands are pipelined) |
+//! | `with …`        | `udp`; `alone` (touches what all share: runs by itself); `whole` (not fed in splits); `unpiped` (the reference errs when commands are pipelined); `poison` (the reference is of no use after this: skipped there) |
 //! | `> …`           | send this and CR LF                                                  |
 //! | `>- …`          | send just this                                                       |
 //! | `>b …`          | send a packet of the binary protocol                                 |
@@ -45,6 +45,26 @@ pub const FILES: &[(&str, &str)] = &[
         include_str!("../cases/text/retrieval.txt"),
     ),
     ("text/storage", include_str!("../cases/text/storage.txt")),
+    ("meta/flags", include_str!("../cases/meta/flags.txt")),
+    ("meta/ma", include_str!("../cases/meta/ma.txt")),
+    ("meta/md", include_str!("../cases/meta/md.txt")),
+    ("meta/me", include_str!("../cases/meta/me.txt")),
+    ("meta/mg", include_str!("../cases/meta/mg.txt")),
+    ("meta/ms", include_str!("../cases/meta/ms.txt")),
+    ("binary/change", include_str!("../cases/binary/change.txt")),
+    ("binary/other", include_str!("../cases/binary/other.txt")),
+    (
+        "binary/retrieval",
+        include_str!("../cases/binary/retrieval.txt"),
+    ),
+    (
+        "binary/storage",
+        include_str!("../cases/binary/storage.txt"),
+    ),
+    ("udp/binary", include_str!("../cases/udp/binary.txt")),
+    ("udp/frames", include_str!("../cases/udp/frames.txt")),
+    ("udp/meta", include_str!("../cases/udp/meta.txt")),
+    ("udp/text", include_str!("../cases/udp/text.txt")),
 ];
 
 /// One case of the table.
@@ -64,6 +84,8 @@ pub struct Case {
     pub whole: bool,
     /// The reference loses answers here when commands are pipelined.
     pub unpiped: bool,
+    /// The reference is of no use after this.
+    pub poison: bool,
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// The connection at the end.
@@ -149,6 +171,7 @@ pub fn parse(group: &str, text: &str) -> Result<Vec<Case>> {
                     alone: false,
                     whole: false,
                     unpiped: false,
+                    poison: false,
                     steps: Vec::new(),
                     end: End::Open,
                 });
@@ -183,6 +206,7 @@ impl Case {
                         "alone" => self.alone = true,
                         "whole" => self.whole = true,
                         "unpiped" => self.unpiped = true,
+                        "poison" => self.poison = true,
                         _ => bail!("unknown tag `{tag}`"),
                     }
                 }

@@ -56,7 +56,7 @@ fn main() -> Result<ExitCode> {
         filter: args.filter.clone(),
         parallel: args.parallel,
         patience: Duration::from_secs(args.patience),
-        reference: args.reference,
+        reference: args.reference || args.record,
         splits: !args.no_splits,
         seed: args.seed,
     };

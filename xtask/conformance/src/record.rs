@@ -30,7 +30,7 @@ pub fn record(group: &str, path: &Path, target: &Target, options: &Options) -> R
     let mut count = 0;
     for case in case::parse(group, &text)? {
         let unknown = |s: &Step| matches!(s, Step::Exchange(e) if e.unknown.is_some());
-        if !case.steps.iter().any(unknown) || !case.name.contains(&options.filter) {
+        if case.poison || !case.steps.iter().any(unknown) || !case.name.contains(&options.filter) {
             continue;
         }
         let recorded = match one(&case, &text, target, options) {
@@ -203,10 +203,37 @@ fn shown(bytes: &[u8], case: &Case, scope: &Scope) -> Result<Vec<String>> {
         }
         lines.push(format!("{word} {line}").trim_end().to_owned());
     }
+    for line in &mut lines {
+        *line = clocked(line);
+    }
     if lines.is_empty() {
         lines.push("<nothing".to_owned());
     }
     Ok(lines)
+}
+
+/// A reply to a meta command with what depends on the clock or on the store as `{n}`.
+fn clocked(line: &str) -> String {
+    let meta = ["< HD ", "< VA ", "< ME "]
+        .iter()
+        .any(|head| line.starts_with(head));
+    let word = |word: &str| {
+        let vary = |head: &str| match word.strip_prefix(head) {
+            Some(rest) if !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()) => {
+                Some(format!("{head}{{n}}"))
+            }
+            _ => None,
+        };
+        let heads = ["t", "l", "exp=", "la=", "cls=", "size="];
+        heads
+            .iter()
+            .find_map(|head| vary(head))
+            .unwrap_or_else(|| word.to_owned())
+    };
+    match meta {
+        true => line.split(' ').map(word).collect::<Vec<_>>().join(" "),
+        false => line.to_owned(),
+    }
 }
 
 fn base64s(template: &[Piece], scope: &Scope, out: &mut Vec<(String, Vec<u8>)>) -> Result<()> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::case::{Case, Exchange, Step};
-use crate::run::{brief, fresh_key, show_tokens, Options};
+use crate::run::{brief, fresh_key, show_tokens, Options, SILENCE};
 use crate::template::{self, Match, Scope, Token};
 
 /// Bytes of a frame.
@@ -111,10 +111,14 @@ impl<'a> Player<'a> {
         let mut message = Message::new(id, self.options.reference);
         let mut got = Vec::new();
         let mut why = String::new();
+        let mut silent = false;
         loop {
             let mut more = false;
             for tokens in expected {
+                // Where silence is one of several answers, the others are waited for first.
+                let waits = tokens.is_empty() && expected.len() > 1 && !silent;
                 match template::compare(tokens, &got) {
+                    Match::Whole(..) if waits => more = true,
                     Match::Whole(len, kept) if len == got.len() => {
                         self.scope.kept.extend(kept);
                         return match framed {
@@ -128,9 +132,16 @@ impl<'a> Player<'a> {
                 }
             }
             if more {
+                let may_be_silent = expected.iter().any(Vec::is_empty) && got.is_empty();
+                let end = if may_be_silent {
+                    end.min(Instant::now() + SILENCE)
+                } else {
+                    end
+                };
                 match self.receive(end)? {
                     Some(datagram) if framed => got.extend(datagram),
                     Some(datagram) => got.extend(message.add(&datagram)?),
+                    None if may_be_silent && !silent => silent = true,
                     None => {
                         why = "no more came".to_owned();
                         more = false;
@@ -152,6 +163,8 @@ impl<'a> Player<'a> {
             .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let mut buffer = vec![0; 1 << 16];
         match self.socket.recv(&mut buffer) {
+            // The reference sends a frame of nothing for an answer that it keeps quiet.
+            Ok(FRAME) if self.options.reference && buffer[4..6] == [0, 0] => self.receive(end),
             Ok(n) => Ok(Some(buffer[..n].to_vec())),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
             Err(e) => Err(e.into()),
