@@ -1,2 +1,32 @@
-//! Sans-IO sessions that join protocol and store.
+//! Sans-IO sessions that join protocol and store: bytes in, bytes out.
+//!
+//! An [`Engine`] holds what all clients share. UDP requests that only read go
+//! through [`Engine::plan`], in softirq; all else through a [`Session`] for
+//! each TCP connection, or [`Engine::datagram`] for each UDP datagram, in
+//! process context. Sockets, threads and clocks are the host's.
 #![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod admin;
+mod binary;
+mod counters;
+mod datagram;
+mod engine;
+mod facts;
+mod listing;
+mod meta;
+mod plan;
+mod session;
+mod settings;
+
+pub use counters::{Tally, TALLIES};
+pub use datagram::{Message, Reply};
+pub use engine::Engine;
+pub use facts::{Address, Connection, Facts, Host};
+pub use hippos_proto::reply::{Cursor, Out};
+pub use plan::{Plan, Verdict, PIECES};
+pub use session::{Fed, Next, Session, Transport, HEAD_ROOM};
+pub use settings::Settings;

@@ -1,7 +1,7 @@
 //! Lines and tokens: where a command line ends and what words it is made of.
 
 use heapless::Vec;
-use memchr::memchr;
+pub use memchr::{memchr, memchr3};
 
 /// A command line found in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -56,7 +56,8 @@ impl<'s, P: Platform> Reservation<'s, P> {
         self.slot.header().expiry.store(expiry.0, Relaxed);
     }
 
-    pub(crate) fn class(&self) -> usize {
+    /// The slab class, from 0.
+    pub fn class(&self) -> usize {
         usize::from(self.slot.header().class.load(Relaxed))
     }
 

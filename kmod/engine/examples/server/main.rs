@@ -1,0 +1,148 @@
+//! A memcached over host sockets: the test double of the whole protocol.
+//!
+//! `cargo run -p hippos_engine --example server -- --port 11211` serves TCP
+//! and UDP on one port as the module does, without a kernel to load it into:
+//! the UDP fast path first, what it passes on in process context, and TCP
+//! sessions. It prints one line when it answers.
+
+mod host;
+mod tcp;
+mod udp;
+
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use clap::Parser;
+use hippos_engine::{Engine, Settings, TALLIES};
+use hippos_store::host::Host;
+use hippos_store::{Config, Eviction, Store};
+
+type Server = Engine<Host>;
+
+/// memcached's protocols over host sockets, served by Hippos's engine.
+#[derive(Parser)]
+struct Args {
+    /// Port for TCP and UDP; 0 takes a free one
+    #[arg(long, short, default_value_t = 11211)]
+    port: u16,
+    /// Port for UDP; the TCP port if not given, 0 for no UDP
+    #[arg(long, short = 'U')]
+    udp_port: Option<u16>,
+    /// Address to listen on
+    #[arg(long, short, default_value = "127.0.0.1")]
+    listen: IpAddr,
+    /// Memory limit in MiB
+    #[arg(long, short, default_value_t = 64)]
+    memory_mb: usize,
+    /// Largest item in bytes, its header included
+    #[arg(long, short = 'I', default_value_t = 1 << 20)]
+    item_max: usize,
+    /// Most connections
+    #[arg(long, short = 'c', default_value_t = 1024)]
+    max_connections: u32,
+    /// Worker threads for TCP
+    #[arg(long, short, default_value_t = 2)]
+    threads: usize,
+    /// Eviction policy
+    #[arg(long, default_value = "clock", value_parser = ["clock", "sieve", "s3fifo"])]
+    eviction: String,
+    /// Most bytes of a reply of the UDP fast path
+    #[arg(long, default_value_t = Settings::default().fast_bytes)]
+    fast_bytes: u32,
+    /// Most bytes of a reply over UDP
+    #[arg(long, default_value_t = Settings::default().udp_bytes)]
+    udp_bytes: u32,
+    /// Feed sessions one byte at a time
+    #[arg(long)]
+    bytewise: bool,
+    /// Overwrite memory when it becomes free, to show readers that come too late
+    #[arg(long)]
+    poison: bool,
+}
+
+fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    let listener = TcpListener::bind((args.listen, args.port)).context("TCP port")?;
+    let address = listener.local_addr()?;
+    let udp_port = args.udp_port.unwrap_or(address.port());
+    let socket = match udp_port {
+        0 => None,
+        port => Some(UdpSocket::bind((args.listen, port)).context("UDP port")?),
+    };
+
+    let eviction = match args.eviction.as_str() {
+        "sieve" => Eviction::Sieve,
+        "s3fifo" => Eviction::S3Fifo,
+        _ => Eviction::Clock,
+    };
+    let config = Config {
+        memory: args.memory_mb << 20,
+        item_max: args.item_max,
+        seed: seed(),
+        eviction,
+        tallies: TALLIES,
+        ..Config::default()
+    };
+    let mut host = Host::new();
+    if args.poison {
+        host = host.poison();
+    }
+    let store = Store::new(config, host).map_err(|why| anyhow::anyhow!("no store: {why:?}"))?;
+    let settings = Settings {
+        tcp_port: address.port(),
+        udp_port,
+        max_connections: args.max_connections,
+        threads: args.threads as u32,
+        fast_bytes: args.fast_bytes,
+        udp_bytes: args.udp_bytes,
+        factor: config.factor,
+        item_min: config.item_min as u32,
+        eviction,
+        ..Settings::default()
+    };
+    let facts: &'static host::Process = Box::leak(Box::new(host::Process::new(address)));
+    let engine: &'static Server = Box::leak(Box::new(Engine::new(store, settings, facts)));
+
+    let start = Instant::now();
+    tick(engine, start);
+    std::thread::spawn(move || maintain(engine, start));
+    if let Some(socket) = socket {
+        std::thread::spawn(move || udp::serve(engine, &socket));
+    }
+    for _ in 1..args.threads.max(1) {
+        let listener = listener.try_clone()?;
+        std::thread::spawn(move || tcp::serve(engine, facts, listener, args.bytewise));
+    }
+    facts.accepting.store(true, Relaxed);
+    println!("hippos: ready on {} (tcp, udp {udp_port})", ready(address));
+    tcp::serve(engine, facts, listener, args.bytewise)
+}
+
+fn ready(address: SocketAddr) -> String {
+    address.to_string()
+}
+
+/// The clock and the upkeep of the store, as the module's maintenance thread
+/// has them.
+fn maintain(engine: &Server, start: Instant) {
+    loop {
+        tick(engine, start);
+        let next = engine.store.maintain().next_ms;
+        std::thread::sleep(Duration::from_millis(u64::from(next.clamp(1, 100))));
+    }
+}
+
+fn tick(engine: &Server, start: Instant) {
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64);
+    engine.store.tick(start.elapsed().as_secs() as u32, unix);
+}
+
+/// Secrets of this process.
+fn seed() -> [u64; 4] {
+    use std::hash::{BuildHasher, RandomState};
+    std::array::from_fn(|i| RandomState::new().hash_one(i))
+}

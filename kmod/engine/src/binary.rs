@@ -1,0 +1,456 @@
+//! Binary commands on the store.
+
+use hippos_proto::binary::{loud, op, Header, Response, Status, HEADER};
+use hippos_proto::number::Decimal;
+use hippos_proto::reply::Out;
+use hippos_proto::{KEY_MAX, VERSION};
+use hippos_store::{
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Outcome, Platform, StoreError, Verb,
+};
+
+use crate::listing::Listing;
+use crate::meta::TRIES;
+use crate::session::{Data, Kind, Session, State, Step};
+use crate::Engine;
+
+/// The longest extras of any request.
+const EXTRAS_MAX: usize = 255;
+
+/// What a reply repeats of its request.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    /// As it came.
+    opcode: u8,
+    /// Success, and a miss, are not told.
+    quiet: bool,
+    opaque: u32,
+}
+
+impl Request {
+    fn new(head: &Header) -> Self {
+        Self {
+            opcode: head.opcode,
+            quiet: loud(head.opcode).is_some(),
+            opaque: head.opaque,
+        }
+    }
+
+    /// The command behind the opcode.
+    fn command(&self) -> u8 {
+        loud(self.opcode).unwrap_or(self.opcode)
+    }
+
+    fn head(&self, status: Status, extras: usize, key: usize, value: usize, cas: u64) -> Response {
+        Response {
+            opcode: self.opcode,
+            status,
+            key: key as u16,
+            extras: extras as u8,
+            body: extras.saturating_add(key).saturating_add(value) as u32,
+            opaque: self.opaque,
+            cas,
+        }
+    }
+
+    /// Tells success, with `value` as the body.
+    fn done(&self, out: &mut impl Out, value: &[u8], cas: u64) {
+        if !self.quiet {
+            let head = self.head(Status::Success, 0, 0, value.len(), cas);
+            out.put(&head.to_bytes());
+            out.put(value);
+        }
+    }
+
+    /// Tells an error; they are told even when success is not.
+    fn error(&self, out: &mut impl Out, status: Status) {
+        self.error_text(out, status, status.text());
+    }
+
+    fn error_text(&self, out: &mut impl Out, status: Status, text: &[u8]) {
+        out.put(&self.head(status, 0, 0, text.len(), 0).to_bytes());
+        out.put(text);
+    }
+
+    /// Tells what became of a store.
+    pub(crate) fn stored(&self, outcome: Result<Outcome, StoreError>, out: &mut impl Out) {
+        let status = match outcome {
+            Ok(Outcome::Stored { cas }) => return self.done(out, &[], cas),
+            Ok(Outcome::Exists) => Status::Exists,
+            Ok(Outcome::NotFound) => Status::NotFound,
+            Ok(Outcome::NotStored) | Err(_) => match self.command() {
+                op::ADD => Status::Exists,
+                op::REPLACE => Status::NotFound,
+                _ => Status::NotStored,
+            },
+        };
+        self.error(out, status);
+    }
+
+    /// A packet of statistics.
+    pub(crate) fn stat(&self, out: &mut impl Out, name: &[u8], value: &[u8]) {
+        let head = self.head(Status::Success, 0, name.len(), value.len(), 0);
+        out.put(&head.to_bytes());
+        out.put(name);
+        out.put(value);
+    }
+}
+
+impl<P: Platform> Session<'_, P> {
+    /// Serves the request at the start of `input`.
+    pub(crate) fn binary(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        use hippos_proto::binary::REQUEST;
+        let Some(head) = Header::parse(input) else {
+            return Step::Read;
+        };
+        if head.magic != REQUEST {
+            self.hangup();
+            return Step::Took(0);
+        }
+        let request = Request::new(&head);
+        let key_len = usize::from(head.key);
+        let extras_len = usize::from(head.extras);
+        let front = HEADER.saturating_add(extras_len).saturating_add(key_len);
+        // There is no need to see a key that is refused.
+        let whole = if key_len > KEY_MAX { HEADER } else { front };
+        let Some(body) = input.get(HEADER..whole) else {
+            return Step::Read;
+        };
+        let Some(value_len) = head.value() else {
+            request.error(out, Status::UnknownCommand);
+            self.hangup();
+            return Step::Took(whole);
+        };
+        let Some((extras, key)) = body.split_at_checked(extras_len.min(body.len())) else {
+            return Step::Read;
+        };
+        if key_len > KEY_MAX || !self.binary_command(&head, request, extras, key, value_len, out) {
+            request.error(out, Status::Invalid);
+            self.hangup();
+        }
+        Step::Took(whole)
+    }
+
+    /// `false` when the request is malformed.
+    fn binary_command(
+        &mut self,
+        head: &Header,
+        request: Request,
+        extras: &[u8],
+        key: &[u8],
+        value_len: u32,
+        out: &mut impl Out,
+    ) -> bool {
+        let bare = extras.is_empty() && key.is_empty() && value_len == 0;
+        let keyed = |extras_len: usize| extras.len() == extras_len && !key.is_empty();
+        let full = value_len == 0;
+        match request.command() {
+            op::GET | op::GETK if keyed(0) && full => self.binary_get(request, key, None, out),
+            op::TOUCH | op::GAT | op::GATK if keyed(4) => {
+                let exptime = be32(extras);
+                self.binary_get(request, key, Some(exptime), out);
+                self.swallow(u64::from(value_len));
+            }
+            op::SET | op::ADD | op::REPLACE if keyed(8) => {
+                let flags = be32(extras);
+                let exptime = be32(extras.get(4..).unwrap_or(&[]));
+                self.binary_store(head, request, key, flags, exptime, value_len, out);
+            }
+            op::APPEND | op::PREPEND if keyed(0) => {
+                self.binary_store(head, request, key, 0, 0, value_len, out);
+            }
+            op::DELETE if keyed(0) && full => self.binary_delete(head, request, key, out),
+            op::INCREMENT | op::DECREMENT if keyed(20) && full => {
+                self.binary_arith(head, request, key, extras, out);
+            }
+            op::VERSION if bare => request.done(out, VERSION.as_bytes(), 0),
+            op::NOOP if bare => request.done(out, &[], 0),
+            op::FLUSH if matches!(extras.len(), 0 | 4) && key.is_empty() && full => {
+                self.engine.store.count(Counter::CmdFlush, 1);
+                self.engine.flush(i64::from(be32(extras)));
+                request.done(out, &[], 0);
+            }
+            op::QUIT if bare => {
+                request.done(out, &[], 0);
+                self.goodbye();
+            }
+            op::STAT if extras.is_empty() => {
+                self.swallow(u64::from(value_len));
+                self.binary_stat(request, key, out);
+            }
+            op::SASL_LIST_MECHS if bare => request.error(out, Status::UnknownCommand),
+            op::SASL_AUTH | op::SASL_STEP if keyed(0) => {
+                request.error(out, Status::UnknownCommand);
+                self.swallow(u64::from(value_len));
+            }
+            op::GET
+            | op::GETK
+            | op::TOUCH
+            | op::GAT
+            | op::GATK
+            | op::SET
+            | op::ADD
+            | op::REPLACE
+            | op::APPEND
+            | op::PREPEND
+            | op::DELETE
+            | op::INCREMENT
+            | op::DECREMENT
+            | op::VERSION
+            | op::NOOP
+            | op::FLUSH
+            | op::QUIT
+            | op::STAT
+            | op::SASL_LIST_MECHS
+            | op::SASL_AUTH
+            | op::SASL_STEP => return false,
+            _ => {
+                request.error(out, Status::UnknownCommand);
+                self.swallow(u64::from(value_len));
+            }
+        }
+        true
+    }
+
+    fn binary_get(&mut self, request: Request, key: &[u8], touch: Option<u32>, out: &mut impl Out) {
+        const FLAGS: usize = 4;
+        let engine = self.engine;
+        let store = &engine.store;
+        let command = request.command();
+        let named = matches!(command, op::GETK | op::GATK);
+        let hash = store.hash(key);
+        let guard = store.read();
+        let item = store.get(&guard, key, hash);
+        engine.note_get(key, item.is_some());
+        let Some(item) = item else {
+            if touch.is_some() {
+                store.count(Counter::TouchMisses, 1);
+            } else {
+                engine.miss(1);
+            }
+            if request.quiet {
+                return;
+            }
+            if named {
+                let head = request.head(Status::NotFound, 0, key.len(), 0, 0);
+                out.put(&head.to_bytes());
+                out.put(key);
+            } else {
+                request.error(out, Status::NotFound);
+            }
+            return;
+        };
+        match touch {
+            Some(exptime) => {
+                item.touch(store.expiry(i64::from(exptime)));
+                store.count_class(item.class(), ClassCounter::TouchHits, 1);
+            }
+            None => engine.hit(&item),
+        }
+        let key = if named { item.key() } else { &[] };
+        let value = if command == op::TOUCH {
+            0
+        } else {
+            item.value().len()
+        };
+        let head = request.head(Status::Success, FLAGS, key.len(), value, item.cas());
+        if command == op::TOUCH {
+            put_found(out, &head, item.flags(), key);
+        } else {
+            let head = |out: &mut _| put_found(out, &head, item.flags(), key);
+            self.send(&item, out, &[], head);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn binary_store(
+        &mut self,
+        head: &Header,
+        request: Request,
+        key: &[u8],
+        flags: u32,
+        exptime: u32,
+        len: u32,
+        out: &mut impl Out,
+    ) {
+        let engine = self.engine;
+        let store = &engine.store;
+        let command = request.command();
+        let compare = Some(head.cas).filter(|&cas| cas != 0);
+        let verb = match command {
+            op::APPEND => Verb::Append,
+            op::PREPEND => Verb::Prepend,
+            // Any other store with a CAS value is a compare-and-swap.
+            _ if compare.is_some() => Verb::Set,
+            op::ADD => Verb::Add,
+            op::REPLACE => Verb::Replace,
+            _ => Verb::Set,
+        };
+        let commit = Commit {
+            verb,
+            compare,
+            ..Commit::default()
+        };
+        engine.note_set(key);
+        let hash = store.hash(key);
+        let expiry = store.expiry(i64::from(exptime));
+        match store.reserve(key, hash, flags, expiry, len as usize) {
+            Ok(reservation) => {
+                self.state = State::Data(Data::new(reservation, commit, Kind::Binary(request)));
+            }
+            Err(error) => {
+                if command == op::SET {
+                    store.delete(key, hash, None);
+                }
+                engine.refused(error);
+                match error {
+                    StoreError::TooLarge => request.error(out, Status::TooLarge),
+                    StoreError::OutOfMemory => {
+                        let text = b"Out of memory allocating item";
+                        request.error_text(out, Status::OutOfMemory, text);
+                    }
+                }
+                self.swallow(u64::from(len));
+            }
+        }
+    }
+
+    fn binary_delete(&mut self, head: &Header, request: Request, key: &[u8], out: &mut impl Out) {
+        let engine = self.engine;
+        let store = &engine.store;
+        let compare = Some(head.cas).filter(|&cas| cas != 0);
+        engine.note_delete(key);
+        match store.delete(key, store.hash(key), compare) {
+            Deleted::Deleted { class } => {
+                store.count_class(class, ClassCounter::DeleteHits, 1);
+                request.done(out, &[], 0);
+            }
+            Deleted::Exists { .. } => request.error(out, Status::Exists),
+            Deleted::NotFound => {
+                store.count(Counter::DeleteMisses, 1);
+                request.error(out, Status::NotFound);
+            }
+        }
+    }
+
+    fn binary_arith(
+        &mut self,
+        head: &Header,
+        request: Request,
+        key: &[u8],
+        extras: &[u8],
+        out: &mut impl Out,
+    ) {
+        let engine = self.engine;
+        let initial = be64(extras.get(8..).unwrap_or(&[]));
+        let exptime = be32(extras.get(16..).unwrap_or(&[]));
+        let decrement = request.command() == op::DECREMENT;
+        let how = Arith {
+            decrement,
+            by: be64(extras),
+            compare: Some(head.cas).filter(|&cas| cas != 0),
+            ..Arith::default()
+        };
+        for _ in 0..TRIES {
+            let absent = exptime == u32::MAX;
+            match engine.arith(key, &how) {
+                Ok(Arithmetic::Value { value, cas, .. }) => {
+                    request.done(out, &value.to_be_bytes(), cas);
+                }
+                Ok(Arithmetic::NotFound) if absent => request.error(out, Status::NotFound),
+                Ok(Arithmetic::NotFound) => match engine.begin(key, initial, exptime) {
+                    Ok(Outcome::Stored { cas }) => {
+                        request.done(out, &initial.to_be_bytes(), cas);
+                    }
+                    // Somebody else was faster: count on.
+                    Ok(_) => continue,
+                    Err(_) => {
+                        let text = b"Out of memory allocating new item";
+                        request.error_text(out, Status::OutOfMemory, text);
+                    }
+                },
+                Ok(Arithmetic::Exists { .. }) => request.error(out, Status::Exists),
+                Ok(Arithmetic::NonNumeric) => request.error(out, Status::NonNumeric),
+                Err(_) => {
+                    let text = b"Out of memory incrementing value";
+                    request.error_text(out, Status::OutOfMemory, text);
+                }
+            }
+            return;
+        }
+        request.error(out, Status::NotStored);
+    }
+
+    fn binary_stat(&mut self, request: Request, name: &[u8], out: &mut impl Out) {
+        let skipping = core::mem::replace(&mut self.state, State::Command);
+        let listing = match name {
+            [] => Some(Listing::stats()),
+            _ if name.starts_with(b"reset") => {
+                self.engine.reset();
+                Some(Listing::nothing())
+            }
+            _ if name.starts_with(b"settings") => Some(Listing::settings()),
+            _ if name.starts_with(b"detail") => {
+                let how = name.get(6..).unwrap_or(&[]);
+                if how.starts_with(b" dump") {
+                    Some(Listing::nothing())
+                } else if how.starts_with(b" on") || how.starts_with(b" off") {
+                    self.engine.set_detail(how.starts_with(b" on"));
+                    Some(Listing::nothing())
+                } else {
+                    None
+                }
+            }
+            _ => Listing::named(name),
+        };
+        match listing {
+            // A value is no part of the request; memcached takes it for the
+            // next one.
+            Some(listing) if matches!(skipping, State::Command) => {
+                self.state = State::Listing(listing.binary(request));
+            }
+            Some(_) => {
+                self.state = skipping;
+                request.stat(out, &[], &[]);
+            }
+            None => {
+                self.state = skipping;
+                request.error(out, Status::NotFound);
+            }
+        }
+    }
+}
+
+impl<P: Platform> Engine<P> {
+    /// Makes the number that a counter begins with.
+    fn begin(&self, key: &[u8], initial: u64, exptime: u32) -> Result<Outcome, StoreError> {
+        let digits = Decimal::new(initial);
+        let digits = digits.as_bytes();
+        let expiry = self.store.expiry(i64::from(exptime));
+        let hash = self.store.hash(key);
+        let mut reservation = self.store.reserve(key, hash, 0, expiry, digits.len())?;
+        reservation.write(digits);
+        let add = Commit {
+            verb: Verb::Add,
+            ..Commit::default()
+        };
+        self.store.commit(reservation, &add)
+    }
+}
+
+/// Writes what comes before a value.
+fn put_found(out: &mut impl Out, head: &Response, flags: u32, key: &[u8]) {
+    out.put(&head.to_bytes());
+    out.put(&flags.to_be_bytes());
+    out.put(key);
+}
+
+/// The most bytes of a request that are looked at together.
+const _: () = assert!(HEADER + EXTRAS_MAX + KEY_MAX < hippos_proto::LINE_MAX);
+
+fn be32(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |b| u32::from_be_bytes(*b))
+}
+
+fn be64(bytes: &[u8]) -> u64 {
+    bytes.first_chunk().map_or(0, |b| u64::from_be_bytes(*b))
+}

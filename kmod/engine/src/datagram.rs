@@ -1,0 +1,96 @@
+//! UDP in process context: whatever the fast path passed on.
+
+use hippos_proto::reply::{self, Out};
+use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
+use hippos_store::Platform;
+
+use crate::counters::Tally;
+use crate::session::{Next, Session, Transport, HEAD_ROOM};
+use crate::Engine;
+
+/// A sink that holds a whole reply, since its first datagram tells how many
+/// there are.
+pub trait Message: Out {
+    /// Bytes so far.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets them.
+    fn clear(&mut self);
+}
+
+/// The reply to a datagram: an id for what the [`Message`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply {
+    id: u16,
+    len: usize,
+}
+
+impl Reply {
+    /// How many datagrams it takes. At least one: a goodbye is answered by a
+    /// frame alone.
+    pub fn datagrams(&self) -> u16 {
+        u16::try_from(udp::datagrams(self.len).max(1)).unwrap_or(u16::MAX)
+    }
+
+    /// Frame and part of the message that make up datagram `index`.
+    pub fn datagram<'m>(&self, index: u16, message: &'m [u8]) -> ([u8; FRAME], &'m [u8]) {
+        let total = if self.len == 0 { 0 } else { self.datagrams() };
+        let start = usize::from(index).saturating_mul(DATA_MAX);
+        let rest = message.get(start..).unwrap_or(&[]);
+        let part = rest.get(..DATA_MAX).unwrap_or(rest);
+        (udp::reply_frame(self.id, index, total), part)
+    }
+}
+
+/// A message with an upper limit.
+struct Capped<'a, M> {
+    message: &'a mut M,
+    limit: usize,
+}
+
+impl<M: Message> Out for Capped<'_, M> {
+    fn room(&self) -> usize {
+        self.limit
+            .saturating_sub(self.message.len())
+            .min(self.message.room())
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.message.put(bytes);
+    }
+}
+
+impl<P: Platform> Engine<P> {
+    /// Serves a datagram, `payload` with its frame, and leaves the reply in
+    /// `message`, which is empty and has room for [`udp_bytes`](Self::udp_bytes)
+    /// and [`HEAD_ROOM`] (else for less of a reply). Nothing when there is
+    /// nothing to send. Process context; may sleep.
+    pub fn datagram(&self, payload: &[u8], message: &mut impl Message) -> Option<Reply> {
+        let frame = Frame::parse(payload);
+        let Some((frame, data)) = frame.filter(|(f, data)| f.total == 1 && !udp::is_reply(data))
+        else {
+            self.tally(Tally::UdpInvalid, 1);
+            return None;
+        };
+        self.tally(Tally::UdpDatagrams, 1);
+        let most = self.udp_bytes();
+        let mut session = Session::new(self, Transport::Udp);
+        let mut out = Capped {
+            limit: most.saturating_add(HEAD_ROOM),
+            message,
+        };
+        let next = session.feed(data, &mut out).next;
+        if next == Next::Write || message.len() > most {
+            self.tally(Tally::UdpTooLarge, 1);
+            message.clear();
+            message.put(reply::UDP_TOO_LARGE);
+        }
+        let len = message.len();
+        (len != 0 || session.quit()).then_some(Reply { id: frame.id, len })
+    }
+}

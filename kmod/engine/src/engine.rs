@@ -1,0 +1,216 @@
+//! What all clients share: the store, the settings and what is counted.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use hippos_proto::reply;
+use hippos_store::{
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Item, Outcome, Platform, Reservation, Store,
+    StoreError,
+};
+
+use crate::counters::Tally;
+use crate::facts::Facts;
+use crate::settings::Settings;
+
+/// What all clients of one cache share.
+pub struct Engine<P: Platform> {
+    /// The items. Made with at least [`TALLIES`](crate::TALLIES) tallies.
+    pub store: Store<P>,
+    pub(crate) settings: Settings,
+    pub(crate) facts: &'static dyn Facts,
+    verbosity: AtomicU32,
+    detail: AtomicBool,
+    fast_bytes: AtomicU32,
+    udp_bytes: AtomicU32,
+}
+
+impl<P: Platform> Engine<P> {
+    /// An engine over `store`. `facts` tells what only the host knows.
+    pub fn new(store: Store<P>, settings: Settings, facts: &'static dyn Facts) -> Self {
+        Self {
+            store,
+            facts,
+            verbosity: AtomicU32::new(settings.verbosity),
+            detail: AtomicBool::new(false),
+            fast_bytes: AtomicU32::new(settings.fast_bytes),
+            udp_bytes: AtomicU32::new(settings.udp_bytes),
+            settings,
+        }
+    }
+
+    /// The settings that it was made with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The most bytes of a reply of the UDP fast path, frames not counted.
+    #[inline]
+    pub fn fast_bytes(&self) -> usize {
+        self.fast_bytes.load(Relaxed) as usize
+    }
+
+    /// Sets the most bytes of a reply of the UDP fast path.
+    pub fn set_fast_bytes(&self, bytes: u32) {
+        self.fast_bytes.store(bytes, Relaxed);
+    }
+
+    /// The most bytes of any reply over UDP, frames not counted.
+    pub fn udp_bytes(&self) -> usize {
+        self.udp_bytes.load(Relaxed) as usize
+    }
+
+    /// Sets the most bytes of any reply over UDP.
+    pub fn set_udp_bytes(&self, bytes: u32) {
+        self.udp_bytes.store(bytes, Relaxed);
+    }
+
+    /// `verbosity`: kept and told, and of no other effect.
+    pub fn verbosity(&self) -> u32 {
+        self.verbosity.load(Relaxed)
+    }
+
+    pub(crate) fn set_verbosity(&self, level: u32) {
+        const MAX: u32 = 2;
+        self.verbosity.store(level.min(MAX), Relaxed);
+    }
+
+    /// Whether keys are counted by prefix.
+    #[inline]
+    pub(crate) fn detail(&self) -> bool {
+        self.detail.load(Relaxed)
+    }
+
+    pub(crate) fn set_detail(&self, on: bool) {
+        self.detail.store(on, Relaxed);
+    }
+
+    /// Adds to one of the engine's counters.
+    #[inline]
+    pub fn tally(&self, tally: Tally, n: u64) {
+        self.store.tally(tally as usize, n);
+    }
+
+    /// One of the engine's counters.
+    pub fn tallied(&self, tally: Tally) -> u64 {
+        self.store.tallied(tally as usize)
+    }
+
+    /// Counts a get that found `item`.
+    #[inline]
+    pub(crate) fn hit(&self, item: &Item<'_>) {
+        self.store
+            .count_class(item.class(), ClassCounter::GetHits, 1);
+    }
+
+    /// Counts `n` gets that found nothing.
+    #[inline]
+    pub(crate) fn miss(&self, n: u32) {
+        if n != 0 {
+            self.store.count(Counter::GetMisses, u64::from(n));
+        }
+    }
+
+    /// `flush_all`, with memcached's expiry times; 0 and less is at once.
+    pub fn flush(&self, exptime: i64) {
+        const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+        let delay = if exptime <= RELATIVE_MAX {
+            exptime
+        } else {
+            exptime.saturating_sub(self.store.unix())
+        };
+        self.store.flush(u32::try_from(delay).unwrap_or(0));
+    }
+
+    /// `stats reset`.
+    pub fn reset(&self) {
+        self.store.reset_counters();
+        self.facts.reset();
+    }
+
+    /// Counts a refused store and tells its error line.
+    pub(crate) fn refused(&self, error: StoreError) -> &'static [u8] {
+        match error {
+            StoreError::TooLarge => {
+                self.tally(Tally::TooLarge, 1);
+                reply::TOO_LARGE
+            }
+            StoreError::OutOfMemory => {
+                self.tally(Tally::NoMemory, 1);
+                reply::OUT_OF_MEMORY
+            }
+        }
+    }
+
+    /// Stores and counts what a compare-and-swap came to.
+    pub(crate) fn commit(
+        &self,
+        reservation: Reservation<'_, P>,
+        commit: &Commit,
+    ) -> Result<Outcome, StoreError> {
+        let class = reservation.class();
+        let outcome = self.store.commit(reservation, commit);
+        if commit.compare.is_some() {
+            match outcome {
+                Ok(Outcome::Stored { .. }) => {
+                    self.store.count_class(class, ClassCounter::CasHits, 1);
+                }
+                Ok(Outcome::Exists) => self.store.count_class(class, ClassCounter::CasBadval, 1),
+                Ok(Outcome::NotFound) => self.store.count(Counter::CasMisses, 1),
+                _ => {}
+            }
+        }
+        outcome
+    }
+
+    /// Adds and subtracts, and counts it.
+    pub(crate) fn arith(&self, key: &[u8], how: &Arith) -> Result<Arithmetic, StoreError> {
+        let result = self.store.arith(key, self.store.hash(key), how);
+        match result {
+            Ok(Arithmetic::Value { class, .. }) => {
+                let counter = if how.decrement {
+                    ClassCounter::DecrHits
+                } else {
+                    ClassCounter::IncrHits
+                };
+                self.store.count_class(class, counter, 1);
+            }
+            Ok(Arithmetic::NotFound) => {
+                let counter = if how.decrement {
+                    Counter::DecrMisses
+                } else {
+                    Counter::IncrMisses
+                };
+                self.store.count(counter, 1);
+            }
+            _ => {}
+        }
+        result
+    }
+
+    /// `touch`, counted; whether the item is there.
+    pub(crate) fn touch(&self, key: &[u8], exptime: i64) -> bool {
+        let expiry = self.store.expiry(exptime);
+        match self.store.touch(key, self.store.hash(key), expiry) {
+            Some(class) => {
+                self.store.count_class(class, ClassCounter::TouchHits, 1);
+                true
+            }
+            None => {
+                self.store.count(Counter::TouchMisses, 1);
+                false
+            }
+        }
+    }
+
+    /// Counts a get by its key's prefix.
+    #[inline]
+    pub(crate) fn note_get(&self, _key: &[u8], _hit: bool) {}
+
+    /// Counts a store by its key's prefix.
+    #[inline]
+    pub(crate) fn note_set(&self, _key: &[u8]) {}
+
+    /// Counts a delete by its key's prefix.
+    #[inline]
+    pub(crate) fn note_delete(&self, _key: &[u8]) {}
+}

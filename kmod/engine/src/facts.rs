@@ -1,0 +1,82 @@
+//! What only the host knows: its process, its clock, its connections.
+
+use core::fmt;
+
+/// What the host is asked when statistics are wanted.
+pub trait Facts: Sync {
+    /// The state of the host.
+    fn host(&self) -> Host {
+        Host::default()
+    }
+
+    /// Connection number `index`, counted from 0, for `stats conns`; `None`
+    /// behind the last.
+    fn connection(&self, index: usize) -> Option<Connection> {
+        let _ = index;
+        None
+    }
+
+    /// Statistics were reset: so are the host's own.
+    fn reset(&self) {}
+}
+
+/// A host that knows nothing.
+impl Facts for () {}
+
+/// The state of the host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Host {
+    /// Process id, 0 for a kernel.
+    pub pid: u32,
+    /// CPU time spent in user mode, in microseconds.
+    pub user_us: u64,
+    /// CPU time spent in the kernel, in microseconds.
+    pub system_us: u64,
+    /// Connections now.
+    pub connections: u64,
+    /// Connections since the start.
+    pub total_connections: u64,
+    /// Connections refused since there were too many.
+    pub rejected_connections: u64,
+    /// Times that a worker went on to other connections though there was more.
+    pub yields: u64,
+    /// Times that listening was stopped since there were too many connections.
+    pub listen_disabled: u64,
+    /// Whether new connections are accepted.
+    pub accepting: bool,
+}
+
+/// A connection, as `stats conns` tells it.
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// Its number, like a file descriptor.
+    pub id: u32,
+    /// The other end, or the own one of a listener.
+    pub address: Address,
+    /// The own end of a client's connection.
+    pub listen: Option<Address>,
+    /// `conn_read` and the like, in memcached's words.
+    pub state: &'static str,
+    /// Whether it is a UDP socket.
+    pub udp: bool,
+    /// Seconds since its last command.
+    pub idle: u32,
+}
+
+/// An address of a socket.
+#[derive(Clone, Copy)]
+pub struct Address {
+    /// The address itself; IPv4 ones mapped into IPv6.
+    pub ip: core::net::IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            core::net::IpAddr::V4(ip) => write!(f, "{ip}:{}", self.port),
+            core::net::IpAddr::V6(ip) => write!(f, "[{ip}]:{}", self.port),
+        }
+    }
+}

@@ -1,0 +1,626 @@
+//! Meta commands on the store: what `mg`, `ms`, `md`, `ma` and `me` do and say.
+
+use heapless::Vec;
+use hippos_proto::meta::{Command, Mode, Verb as Meta};
+use hippos_proto::number::Decimal;
+use hippos_proto::reply::{self, Out};
+use hippos_proto::KEY_MAX;
+use hippos_store::{
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Expiry, Guard, Hash, Invalidate,
+    Item, Outcome, Platform, Verb,
+};
+
+use crate::counters::Tally;
+use crate::session::{Data, Kind, Session, State};
+use crate::Engine;
+
+/// How often a store that lost a race is tried again before it gives up.
+pub(crate) const TRIES: usize = 16;
+
+/// An item that `mg` found, with what was true of it before this hit.
+pub(crate) struct Read<'g> {
+    pub(crate) item: Item<'g>,
+    fetched: bool,
+    idle: u32,
+    /// `mg` made it just now.
+    created: bool,
+    /// `T`.
+    touch: Option<Expiry>,
+    /// `R`, in seconds from now.
+    recache: Option<u32>,
+}
+
+impl<P: Platform> Engine<P> {
+    /// Looks an item up for `mg`.
+    pub(crate) fn meta_read<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        command: &Command<'_>,
+        hash: Hash,
+    ) -> Option<Read<'g>> {
+        let flags = &command.flags;
+        let item = self.store.peek(guard, command.key(), hash)?;
+        let read = Read {
+            item,
+            fetched: item.fetched(),
+            idle: item.idle(),
+            created: false,
+            touch: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
+            recache: flags.recache.map(|ttl| self.seconds_until(ttl)),
+        };
+        if !flags.has(b'u') {
+            self.store.bump(&item);
+        }
+        Some(read)
+    }
+
+    /// Seconds from now until an expiry time as clients write it; 0 for never
+    /// and for the past.
+    fn seconds_until(&self, exptime: i32) -> u32 {
+        const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+        let exptime = i64::from(exptime);
+        let seconds = if exptime <= RELATIVE_MAX {
+            exptime
+        } else {
+            exptime.saturating_sub(self.store.unix())
+        };
+        u32::try_from(seconds).unwrap_or(0)
+    }
+}
+
+/// Writes the status line of a hit, and does what the flags ask for in the
+/// order in which they came.
+pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, read: &Read<'_>) {
+    let item = &read.item;
+    let stale = item.stale();
+    let mut sent = item.token_sent() && !read.created;
+    let mut won = read.created;
+    let early = match (item.ttl(), read.recache) {
+        (Some(left), Some(recache)) => left < recache,
+        _ => false,
+    };
+    if !sent && !won && (stale || early) {
+        // Of all who ask at the same time, one wins.
+        won = item.take_token();
+        sent = !won;
+    }
+    let mut vivified = false;
+    if command.flags.value() {
+        out.put(b"VA ");
+        out.put_decimal(item.value().len() as u64);
+    } else {
+        out.put(b"HD");
+    }
+    for word in command.words() {
+        match word.first() {
+            Some(b'T') => {
+                if let Some(expiry) = read.touch {
+                    item.touch(expiry);
+                }
+            }
+            Some(b'N') => vivified = true,
+            Some(b's') => {
+                out.put(b" s");
+                out.put_decimal(item.value().len() as u64);
+            }
+            // An item made just now gets its time to live where its flag is.
+            Some(b't') => put_ttl(out, item.ttl().filter(|_| !read.created || vivified)),
+            Some(b'c') => {
+                out.put(b" c");
+                out.put_decimal(item.cas());
+            }
+            Some(b'f') => {
+                out.put(b" f");
+                out.put_decimal(u64::from(item.flags()));
+            }
+            Some(b'l') => {
+                out.put(b" l");
+                out.put_decimal(u64::from(read.idle));
+            }
+            Some(b'h') => out.put(if read.fetched { b" h1" } else { b" h0" }),
+            Some(b'O') => put_word(out, word),
+            Some(b'k') => put_key(out, item.key(), item.binary_key()),
+            _ => {}
+        }
+    }
+    if sent {
+        out.put(b" Z");
+    }
+    if stale {
+        out.put(b" X");
+    }
+    if won {
+        out.put(b" W");
+    }
+    out.put(reply::CRLF);
+}
+
+/// Writes the line of a miss.
+pub(crate) fn miss_line(out: &mut impl Out, command: &Command<'_>) {
+    out.put(b"EN");
+    put_returns(out, command);
+    out.put(reply::CRLF);
+}
+
+/// Writes the opaque and the key, where they were asked for.
+fn put_returns(out: &mut impl Out, command: &Command<'_>) {
+    for word in command.words() {
+        match word.first() {
+            Some(b'O') => put_word(out, word),
+            Some(b'k') => put_key(out, command.key(), command.flags.has(b'b')),
+            _ => {}
+        }
+    }
+}
+
+fn put_word(out: &mut impl Out, word: &[u8]) {
+    out.put(b" ");
+    out.put(word);
+}
+
+fn put_ttl(out: &mut impl Out, ttl: Option<u32>) {
+    match ttl {
+        Some(ttl) => {
+            out.put(b" t");
+            out.put_decimal(u64::from(ttl));
+        }
+        None => out.put(b" t-1"),
+    }
+}
+
+fn put_key(out: &mut impl Out, key: &[u8], binary: bool) {
+    out.put(b" k");
+    if binary {
+        out.put_base64(key);
+        out.put(b" b");
+    } else {
+        out.put(key);
+    }
+}
+
+/// What the reply to an `ms` needs when its value has come.
+pub(crate) struct MetaSet {
+    quiet: bool,
+    binary: bool,
+    len: u32,
+    /// The letters of what is to be returned, in order.
+    returns: Vec<u8, 4>,
+    opaque: Vec<u8, 32>,
+}
+
+impl MetaSet {
+    fn new(command: &Command<'_>, len: u32) -> Self {
+        let mut set = Self {
+            quiet: command.flags.quiet(),
+            binary: command.flags.has(b'b'),
+            len,
+            returns: Vec::new(),
+            opaque: Vec::new(),
+        };
+        for word in command.words() {
+            if let Some(letter @ (b'O' | b'k' | b'c' | b's')) = word.first() {
+                let _ = set.returns.push(*letter);
+                if *letter == b'O' {
+                    let _ = set.opaque.extend_from_slice(word);
+                }
+            }
+        }
+        set
+    }
+
+    /// Whether the reply needs the key.
+    pub(crate) fn wants_key(&self) -> bool {
+        self.returns.contains(&b'k')
+    }
+
+    /// Whether the reply tells how long the value is.
+    pub(crate) fn wants_len(&self) -> bool {
+        self.returns.contains(&b's')
+    }
+
+    /// Writes the reply. `len` is the size of the value that is there now, if
+    /// it isn't the one that came.
+    pub(crate) fn put(&self, out: &mut impl Out, outcome: Outcome, key: &[u8], len: Option<usize>) {
+        let (status, cas) = match outcome {
+            Outcome::Stored { .. } if self.quiet => return,
+            Outcome::Stored { cas } => (b"HD", cas),
+            Outcome::NotStored => (b"NS", 0),
+            Outcome::Exists => (b"EX", 0),
+            Outcome::NotFound => (b"NF", 0),
+        };
+        out.put(status);
+        for letter in &self.returns {
+            match letter {
+                b'O' => put_word(out, &self.opaque),
+                b'k' => put_key(out, key, self.binary),
+                b'c' => {
+                    out.put(b" c");
+                    out.put_decimal(cas);
+                }
+                b's' => {
+                    out.put(b" s");
+                    out.put_decimal(len.map_or(u64::from(self.len), |len| len as u64));
+                }
+                _ => {}
+            }
+        }
+        out.put(reply::CRLF);
+    }
+}
+
+impl<P: Platform> Session<'_, P> {
+    /// Serves a meta command. `ms` leaves the session waiting for its value.
+    pub(crate) fn meta(&mut self, command: &Command<'_>, out: &mut impl Out) {
+        let hash = self.engine.store.hash(command.key());
+        match command.verb {
+            Meta::Get => self.meta_get(command, hash, out),
+            Meta::Set { mode, len } => self.meta_set(command, hash, mode, len, out),
+            Meta::Delete => self.meta_delete(command, hash, out),
+            Meta::Arith { decrement } => self.meta_arith(command, hash, decrement, out),
+            Meta::Debug => self.meta_debug(command, hash, out),
+        }
+    }
+
+    fn meta_get(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
+        let engine = self.engine;
+        let flags = &command.flags;
+        let mut created = false;
+        for _ in 0..TRIES {
+            {
+                let guard = engine.store.read();
+                if let Some(mut read) = engine.meta_read(&guard, command, hash) {
+                    read.created = created;
+                    let class = read.item.class();
+                    if read.touch.is_some() {
+                        engine.store.count_class(class, ClassCounter::TouchHits, 1);
+                    } else {
+                        engine.hit(&read.item);
+                    }
+                    if flags.value() {
+                        let item = read.item;
+                        let head = |out: &mut _| hit_line(out, command, &read);
+                        self.send(&item, out, reply::CRLF, head);
+                    } else {
+                        hit_line(out, command, &read);
+                    }
+                    return;
+                }
+            }
+            let Some(ttl) = flags.vivify else { break };
+            created = engine.vivify(command, hash, b"", ttl, true).is_some();
+            if !created && engine.meta_absent(command, hash) {
+                // No memory: a miss like any other.
+                break;
+            }
+        }
+        if flags.ttl.is_some() {
+            engine.store.count(Counter::TouchMisses, 1);
+        } else {
+            engine.miss(1);
+        }
+        if !flags.quiet() {
+            miss_line(out, command);
+        }
+    }
+
+    fn meta_set(
+        &mut self,
+        command: &Command<'_>,
+        hash: Hash,
+        mode: Mode,
+        len: u32,
+        out: &mut impl Out,
+    ) {
+        let store = &self.engine.store;
+        let flags = &command.flags;
+        let verb = match mode {
+            Mode::Set => Verb::Set,
+            Mode::Add => Verb::Add,
+            Mode::Replace => Verb::Replace,
+            Mode::Append => Verb::Append,
+            Mode::Prepend => Verb::Prepend,
+        };
+        let vivify = matches!(verb, Verb::Append | Verb::Prepend) && flags.vivify.is_some();
+        let exptime = match flags.vivify {
+            Some(ttl) if vivify => ttl,
+            _ => flags.ttl.unwrap_or(0),
+        };
+        let commit = Commit {
+            verb,
+            compare: flags.compare,
+            new_cas: flags.cas,
+            invalidate: flags.has(b'I'),
+            vivify,
+            binary_key: flags.has(b'b'),
+            ..Commit::default()
+        };
+        let expiry = store.expiry(i64::from(exptime));
+        let key = command.key();
+        match store.reserve(key, hash, flags.client, expiry, len as usize) {
+            Ok(reservation) => {
+                let kind = Kind::Meta(MetaSet::new(command, len));
+                self.state = State::Data(Data::new(reservation, commit, kind));
+            }
+            Err(error) => {
+                // Whatever the mode, nothing old may be taken for new.
+                store.delete(key, hash, None);
+                out.put(self.engine.refused(error));
+                self.swallow(u64::from(len).wrapping_add(2));
+            }
+        }
+    }
+
+    fn meta_delete(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
+        let engine = self.engine;
+        let flags = &command.flags;
+        let outcome = if flags.has(b'x') {
+            engine.meta_tombstone(command, hash)
+        } else if flags.has(b'I') {
+            let how = Invalidate {
+                compare: flags.compare,
+                new_cas: flags.cas,
+                expiry: flags.ttl.map(|ttl| engine.store.expiry(i64::from(ttl))),
+            };
+            Some(engine.store.invalidate(command.key(), hash, &how))
+        } else {
+            Some(engine.store.delete(command.key(), hash, flags.compare))
+        };
+        let Some(outcome) = outcome else {
+            out.put(reply::ARITH_OUT_OF_MEMORY);
+            return;
+        };
+        let status = match outcome {
+            Deleted::Deleted { class } => {
+                if !flags.has(b'I') {
+                    engine.store.count_class(class, ClassCounter::DeleteHits, 1);
+                }
+                if flags.quiet() {
+                    return;
+                }
+                b"HD"
+            }
+            Deleted::Exists { .. } => {
+                engine.store.count(Counter::DeleteMisses, 1);
+                b"EX"
+            }
+            Deleted::NotFound => {
+                engine.store.count(Counter::DeleteMisses, 1);
+                b"NF"
+            }
+        };
+        out.put(status);
+        put_returns(out, command);
+        out.put(reply::CRLF);
+    }
+
+    fn meta_arith(
+        &mut self,
+        command: &Command<'_>,
+        hash: Hash,
+        decrement: bool,
+        out: &mut impl Out,
+    ) {
+        let engine = self.engine;
+        let store = &engine.store;
+        let flags = &command.flags;
+        let key = command.key();
+        let how = Arith {
+            decrement,
+            by: flags.delta.unwrap_or(1),
+            // 0 compares with nothing.
+            compare: flags.compare.filter(|&cas| cas != 0),
+            new_cas: flags.cas,
+            expiry: flags.ttl.map(|ttl| store.expiry(i64::from(ttl))),
+        };
+        for _ in 0..TRIES {
+            let status: &[u8] = match store.arith(key, hash, &how) {
+                Ok(Arithmetic::Value {
+                    value,
+                    cas,
+                    ttl,
+                    class,
+                }) => {
+                    let counter = if decrement {
+                        ClassCounter::DecrHits
+                    } else {
+                        ClassCounter::IncrHits
+                    };
+                    store.count_class(class, counter, 1);
+                    if !flags.quiet() {
+                        put_number(out, command, value, cas, ttl);
+                    }
+                    return;
+                }
+                Ok(Arithmetic::NotFound) => match flags.vivify {
+                    Some(ttl) => {
+                        let initial = Decimal::new(flags.initial);
+                        // A time to live of its own is given on top.
+                        let ttl = flags.ttl.unwrap_or(ttl);
+                        if let Some(cas) =
+                            engine.vivify(command, hash, initial.as_bytes(), ttl, false)
+                        {
+                            let ttl = match ttl {
+                                0 => None,
+                                ttl => Some(engine.seconds_until(ttl)),
+                            };
+                            put_number(out, command, flags.initial, cas, ttl);
+                            return;
+                        }
+                        if engine.meta_absent(command, hash) {
+                            out.put(reply::VIVIFY_OUT_OF_MEMORY);
+                            return;
+                        }
+                        continue;
+                    }
+                    None => {
+                        let counter = if decrement {
+                            Counter::DecrMisses
+                        } else {
+                            Counter::IncrMisses
+                        };
+                        store.count(counter, 1);
+                        b"NF"
+                    }
+                },
+                Ok(Arithmetic::Exists { .. }) => b"EX",
+                Ok(Arithmetic::NonNumeric) => {
+                    out.put(reply::NON_NUMERIC);
+                    return;
+                }
+                Err(_) => {
+                    out.put(reply::ARITH_OUT_OF_MEMORY);
+                    return;
+                }
+            };
+            out.put(status);
+            put_returns(out, command);
+            out.put(reply::CRLF);
+            return;
+        }
+        out.put(reply::ARITH_OUT_OF_MEMORY);
+    }
+
+    fn meta_debug(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
+        let engine = self.engine;
+        engine.tally(Tally::MetaCommands, 1);
+        let guard = engine.store.read();
+        let Some(item) = engine.store.peek(&guard, command.key(), hash) else {
+            out.put(reply::EN);
+            return;
+        };
+        out.put(b"ME ");
+        if item.binary_key() {
+            out.put_base64(item.key());
+        } else {
+            out.put(item.key());
+        }
+        out.put(b" exp=");
+        match item.ttl() {
+            Some(ttl) => out.put_decimal(u64::from(ttl)),
+            None => out.put(b"-1"),
+        }
+        out.put(b" la=");
+        out.put_decimal(u64::from(item.idle()));
+        out.put(b" cas=");
+        out.put_decimal(item.cas());
+        out.put(if item.fetched() {
+            b" fetch=yes"
+        } else {
+            b" fetch=no"
+        });
+        out.put(b" cls=");
+        // memcached's classes start from 1.
+        out.put_decimal(item.class().saturating_add(1) as u64);
+        out.put(b" size=");
+        out.put_decimal(item.size() as u64);
+        out.put(reply::CRLF);
+    }
+}
+
+impl<P: Platform> Engine<P> {
+    /// Makes the item that `mg` or `ma` with `N` did not find. Its CAS value,
+    /// or nothing when somebody was faster or there is no memory.
+    fn vivify(
+        &self,
+        command: &Command<'_>,
+        hash: Hash,
+        value: &[u8],
+        ttl: i32,
+        token_sent: bool,
+    ) -> Option<u64> {
+        let expiry = self.store.expiry(i64::from(ttl));
+        let mut reservation = self
+            .store
+            .reserve(command.key(), hash, 0, expiry, value.len())
+            .ok()?;
+        reservation.write(value);
+        let commit = Commit {
+            verb: Verb::Add,
+            new_cas: command.flags.cas,
+            token_sent,
+            binary_key: command.flags.has(b'b'),
+            ..Commit::default()
+        };
+        match self.store.commit(reservation, &commit) {
+            Ok(Outcome::Stored { cas }) => Some(cas),
+            _ => None,
+        }
+    }
+
+    fn meta_absent(&self, command: &Command<'_>, hash: Hash) -> bool {
+        let guard = self.store.read();
+        self.store.peek(&guard, command.key(), hash).is_none()
+    }
+
+    /// `md` with `x`: the value goes, the item stays. Nothing when there is no
+    /// memory for it.
+    fn meta_tombstone(&self, command: &Command<'_>, hash: Hash) -> Option<Deleted> {
+        let flags = &command.flags;
+        let key = command.key();
+        for _ in 0..TRIES {
+            let (cas, class) = {
+                let guard = self.store.read();
+                let Some(item) = self.store.peek(&guard, key, hash) else {
+                    return Some(Deleted::NotFound);
+                };
+                (item.cas(), item.class())
+            };
+            if flags.compare.is_some_and(|compare| compare != cas) {
+                return Some(Deleted::Exists { class });
+            }
+            let stale = flags.has(b'I');
+            let kept = if stale { None } else { Some(cas) };
+            let expiry = self.store.expiry(i64::from(flags.ttl.unwrap_or(0)));
+            let reservation = self
+                .store
+                .reserve(key, hash, flags.client, expiry, 0)
+                .ok()?;
+            let commit = Commit {
+                verb: Verb::Replace,
+                compare: Some(cas),
+                new_cas: flags.cas.or(kept),
+                stale,
+                binary_key: flags.has(b'b'),
+                ..Commit::default()
+            };
+            match self.store.commit(reservation, &commit) {
+                Ok(Outcome::Stored { .. }) => return Some(Deleted::Deleted { class }),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+/// Writes the reply of a successful `ma`.
+fn put_number(out: &mut impl Out, command: &Command<'_>, value: u64, cas: u64, ttl: Option<u32>) {
+    let value = Decimal::new(value);
+    let value = value.as_bytes();
+    if command.flags.value() {
+        out.put(b"VA ");
+        out.put_decimal(value.len() as u64);
+    } else {
+        out.put(b"HD");
+    }
+    for word in command.words() {
+        match word.first() {
+            Some(b'c') => {
+                out.put(b" c");
+                out.put_decimal(cas);
+            }
+            Some(b't') => put_ttl(out, ttl),
+            Some(b'O') => put_word(out, word),
+            Some(b'k') => put_key(out, command.key(), command.flags.has(b'b')),
+            _ => {}
+        }
+    }
+    out.put(reply::CRLF);
+    if command.flags.value() {
+        out.put(value);
+        out.put(reply::CRLF);
+    }
+}
+
+/// A key copied out of a reservation, for a reply that comes after it.
+pub(crate) type Key = Vec<u8, KEY_MAX>;

@@ -1,0 +1,663 @@
+//! The UDP fast path in two phases, for softirq.
+//!
+//! Phase 1, [`Engine::plan`], reads a datagram, looks all its keys up and
+//! notes what the reply is made of. Phase 2, [`Plan::write`], needs nothing
+//! of the request any more, so that it may write over it in place. Nothing in
+//! here sleeps, locks or allocates. What the fast path does not serve is left
+//! untouched for a [`Session`](crate::Session) in process context.
+
+use heapless::Vec;
+use hippos_proto::binary::{self, op, Response, Status};
+use hippos_proto::number::digits;
+use hippos_proto::reply::{self, Cursor, Out};
+use hippos_proto::text::{self, Request};
+use hippos_proto::token::{self, Words};
+use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
+use hippos_proto::{meta, KEY_MAX};
+use hippos_store::{Guard, Hash, Item, Platform};
+
+use crate::counters::Tally;
+use crate::meta::{hit_line, miss_line};
+use crate::Engine;
+
+/// The most parts that a reply of the fast path has: one for each value or
+/// line.
+pub const PIECES: usize = 64;
+
+/// Room for lines that need something of the request.
+const SCRATCH: usize = 1024;
+
+/// How many keys are looked up side by side.
+const BATCH: usize = 16;
+
+/// What becomes of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The plan holds the reply.
+    Answer,
+    /// It was served and there is nothing to say.
+    Silent,
+    /// It isn't a request: dropped without a word.
+    Drop,
+    /// Not for the fast path: the UDP socket's worker serves it.
+    Pass,
+}
+
+/// A part of the plan's scratch room.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u16,
+    len: u16,
+}
+
+#[derive(Clone, Copy)]
+enum Piece<'g> {
+    /// `VALUE key flags bytes`, value, line end.
+    Text(Item<'g>),
+    /// The same with the CAS value.
+    TextCas(Item<'g>),
+    /// A header from the scratch room, value, line end.
+    Meta(Item<'g>, Span),
+    /// A header from the scratch room alone.
+    MetaHead(Item<'g>, Span),
+    /// A binary response; with the key when the opcode says so.
+    Binary(Item<'g>, u32, u8),
+    /// Bytes from the scratch room.
+    Scratch(Span),
+    /// A fixed line.
+    Line(&'static [u8]),
+}
+
+/// The reply to one datagram, found but not yet written.
+///
+/// One is made on the stack for each datagram; making it writes only a few
+/// words.
+pub struct Plan<'g> {
+    pieces: Vec<Piece<'g>, PIECES>,
+    scratch: Vec<u8, SCRATCH>,
+    /// Ends the reply of the one-key route.
+    tail: &'static [u8],
+    id: u16,
+    len: usize,
+}
+
+impl Default for Plan<'_> {
+    #[inline]
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'g> Plan<'g> {
+    /// An empty plan.
+    #[inline]
+    pub const fn new() -> Self {
+        Self {
+            pieces: Vec::new(),
+            scratch: Vec::new(),
+            tail: &[],
+            id: 0,
+            len: 0,
+        }
+    }
+
+    /// Reply bytes in all, frames not counted.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to say.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many datagrams the reply takes.
+    #[inline]
+    pub fn datagrams(&self) -> u16 {
+        if self.len <= DATA_MAX {
+            return 1;
+        }
+        u16::try_from(udp::datagrams(self.len)).unwrap_or(u16::MAX)
+    }
+
+    /// Bytes of datagram `index`, frame included.
+    #[inline]
+    pub fn datagram_len(&self, index: u16) -> usize {
+        let before = usize::from(index).saturating_mul(DATA_MAX);
+        FRAME.wrapping_add(self.len.saturating_sub(before).min(DATA_MAX))
+    }
+
+    /// Writes datagram `index`, frame included, to the start of `buffer`,
+    /// which has room for [`datagram_len`](Self::datagram_len) bytes. Returns
+    /// how many bytes it wrote.
+    #[inline]
+    pub fn write(&self, index: u16, buffer: &mut [u8]) -> usize {
+        let mut out = Cursor::new(buffer);
+        let datagrams = self.datagrams();
+        out.put(&udp::reply_frame(self.id, index, datagrams));
+        if datagrams == 1 {
+            self.put(&mut out);
+        } else {
+            self.put(&mut Window {
+                out: &mut out,
+                skip: usize::from(index).saturating_mul(DATA_MAX),
+                left: DATA_MAX,
+            });
+        }
+        out.len()
+    }
+
+    #[inline]
+    fn put(&self, out: &mut impl Out) {
+        for piece in &self.pieces {
+            match *piece {
+                Piece::Text(item) => put_value(out, &item, false),
+                Piece::TextCas(item) => put_value(out, &item, true),
+                Piece::Meta(item, head) => {
+                    out.put(self.span(head));
+                    out.put(item.value());
+                    out.put(reply::CRLF);
+                }
+                Piece::Binary(item, opaque, opcode) => put_binary(out, &item, opaque, opcode),
+                Piece::Scratch(span) | Piece::MetaHead(_, span) => out.put(self.span(span)),
+                Piece::Line(line) => out.put(line),
+            }
+        }
+        out.put(self.tail);
+    }
+
+    #[inline]
+    fn span(&self, span: Span) -> &[u8] {
+        let from = self.scratch.get(usize::from(span.start)..).unwrap_or(&[]);
+        from.get(..usize::from(span.len)).unwrap_or(&[])
+    }
+
+    #[inline]
+    fn reset(&mut self, id: u16) {
+        self.pieces.clear();
+        self.scratch.clear();
+        self.tail = &[];
+        self.id = id;
+        self.len = 0;
+    }
+
+    /// Adds a piece of `len` bytes; `false` when there is no room for it.
+    #[inline]
+    fn push(&mut self, piece: Piece<'g>, len: usize) -> bool {
+        self.len = self.len.saturating_add(len);
+        self.pieces.push(piece).is_ok()
+    }
+
+    /// Writes to the scratch room; `None` when it is full.
+    fn note(&mut self, write: impl FnOnce(&mut Scratch<'_>)) -> Option<Span> {
+        let start = self.scratch.len();
+        let mut scratch = Scratch {
+            room: &mut self.scratch,
+            lost: false,
+        };
+        write(&mut scratch);
+        if scratch.lost {
+            return None;
+        }
+        let len = self.scratch.len().saturating_sub(start);
+        Some(Span {
+            start: u16::try_from(start).ok()?,
+            len: u16::try_from(len).ok()?,
+        })
+    }
+}
+
+/// The scratch room as a sink.
+struct Scratch<'a> {
+    room: &'a mut Vec<u8, SCRATCH>,
+    lost: bool,
+}
+
+impl Out for Scratch<'_> {
+    fn room(&self) -> usize {
+        SCRATCH.saturating_sub(self.room.len())
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.lost |= self.room.extend_from_slice(bytes).is_err();
+    }
+}
+
+/// Passes on only what belongs to one datagram.
+struct Window<'a, O> {
+    out: &'a mut O,
+    /// Bytes before it.
+    skip: usize,
+    /// Bytes still to come.
+    left: usize,
+}
+
+impl<O: Out> Out for Window<'_, O> {
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        match bytes.get(self.skip..) {
+            Some(rest) => {
+                self.skip = 0;
+                let part = rest.get(..self.left).unwrap_or(rest);
+                self.left = self.left.saturating_sub(part.len());
+                self.out.put(part);
+            }
+            None => self.skip = self.skip.saturating_sub(bytes.len()),
+        }
+    }
+}
+
+/// Writes `VALUE key flags bytes [cas]`, the value and its line end.
+#[inline]
+fn put_value(out: &mut impl Out, item: &Item<'_>, cas: bool) {
+    put_value_line(out, item, cas);
+    out.put(item.value());
+    out.put(reply::CRLF);
+}
+
+/// Writes the line before a value.
+#[inline]
+pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: bool) {
+    out.put(b"VALUE ");
+    out.put(item.key());
+    out.put(b" ");
+    out.put_decimal(u64::from(item.flags()));
+    out.put(b" ");
+    out.put_decimal(item.value().len() as u64);
+    if cas {
+        out.put(b" ");
+        out.put_decimal(item.cas());
+    }
+    out.put(reply::CRLF);
+}
+
+/// How many bytes [`put_value`] writes.
+#[inline]
+fn value_len(item: &Item<'_>, cas: bool) -> usize {
+    let len = item.value().len();
+    let numbers = digits(u64::from(item.flags())).wrapping_add(digits(len as u64));
+    // "VALUE ", two spaces and two line ends.
+    let mut total = len
+        .wrapping_add(item.key().len())
+        .wrapping_add(numbers)
+        .wrapping_add(12);
+    if cas {
+        total = total.wrapping_add(1).wrapping_add(digits(item.cas()));
+    }
+    total
+}
+
+/// The key that goes with a binary response, if the opcode asks for it.
+#[inline]
+fn binary_key<'g>(item: &Item<'g>, opcode: u8) -> &'g [u8] {
+    match opcode {
+        op::GETK | op::GETKQ => item.key(),
+        _ => &[],
+    }
+}
+
+/// Bytes of flags in a binary response.
+const EXTRAS: usize = 4;
+
+fn put_binary(out: &mut impl Out, item: &Item<'_>, opaque: u32, opcode: u8) {
+    let key = binary_key(item, opcode);
+    let body = EXTRAS
+        .wrapping_add(key.len())
+        .wrapping_add(item.value().len());
+    let head = Response {
+        opcode,
+        status: Status::Success,
+        key: key.len() as u16,
+        extras: EXTRAS as u8,
+        body: body as u32,
+        opaque,
+        cas: item.cas(),
+    };
+    out.put(&head.to_bytes());
+    out.put(&item.flags().to_be_bytes());
+    out.put(key);
+    out.put(item.value());
+}
+
+/// Whether `key` can be one, with nothing in it that ends a word or a line.
+#[inline]
+fn plain(key: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES << 7;
+    // Bytes up to and including the space.
+    const LOW: u64 = ONES * 0x21;
+    let low = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
+    if key.is_empty() || key.len() > KEY_MAX {
+        return false;
+    }
+    let mut found = 0;
+    match key.last_chunk::<8>() {
+        Some(last) => {
+            let mut rest = key;
+            while let Some((word, more)) = rest.split_first_chunk::<8>() {
+                found |= low(u64::from_le_bytes(*word));
+                rest = more;
+            }
+            found |= low(u64::from_le_bytes(*last));
+            found == 0
+        }
+        None => key.iter().all(|&byte| byte > b' '),
+    }
+}
+
+/// What phase 1 has looked up so far, for the counters.
+#[derive(Default)]
+struct Looked {
+    commands: u32,
+    hits: u32,
+    misses: u32,
+}
+
+impl<P: Platform> Engine<P> {
+    /// Phase 1: reads `payload`, a UDP payload with its frame, and fills
+    /// `plan` with the reply.
+    ///
+    /// Softirq-safe. Nothing is written but the marks of a hit; a datagram
+    /// that is passed on has changed nothing else.
+    #[inline]
+    pub fn plan<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        payload: &[u8],
+        plan: &mut Plan<'g>,
+    ) -> Verdict {
+        let Some((frame, data)) = Frame::parse(payload) else {
+            return self.invalid();
+        };
+        if frame.total != 1 {
+            return self.invalid();
+        }
+        plan.reset(frame.id);
+        if let Some(key) = data
+            .strip_prefix(b"get ")
+            .and_then(|rest| rest.strip_suffix(b"\r\n"))
+        {
+            if plain(key) && !self.detail() {
+                return self.plan_one(guard, key, plan);
+            }
+        }
+        self.plan_any(guard, data, plan)
+    }
+
+    /// `get` of one key.
+    #[inline]
+    fn plan_one<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], plan: &mut Plan<'g>) -> Verdict {
+        let hash = self.store.hash(key);
+        match self.store.get(guard, key, hash) {
+            Some(item) => {
+                plan.len = value_len(&item, false).wrapping_add(reply::END.len());
+                if plan.len > self.fast_bytes() {
+                    return Verdict::Pass;
+                }
+                let _ = plan.pieces.push(Piece::Text(item));
+                self.hit(&item);
+            }
+            None => {
+                plan.len = reply::END.len();
+                self.miss(1);
+            }
+        }
+        plan.tail = reply::END;
+        self.tally(Tally::FastDatagrams, 1);
+        self.tally(Tally::FastCommands, 1);
+        Verdict::Answer
+    }
+
+    #[cold]
+    fn invalid(&self) -> Verdict {
+        self.tally(Tally::UdpInvalid, 1);
+        Verdict::Drop
+    }
+
+    /// Any number of commands, as long as the fast path serves all of them.
+    #[inline(never)]
+    fn plan_any<'g>(&self, guard: &'g Guard<'_, P>, data: &[u8], plan: &mut Plan<'g>) -> Verdict {
+        if udp::is_reply(data) {
+            return self.invalid();
+        }
+        if self.detail() {
+            return Verdict::Pass;
+        }
+        let mut looked = Looked::default();
+        let served = if data.first() == Some(&binary::REQUEST) {
+            self.plan_binary(guard, data, plan, &mut looked)
+        } else {
+            self.plan_lines(guard, data, plan, &mut looked)
+        };
+        if !served || plan.len > self.fast_bytes() {
+            return Verdict::Pass;
+        }
+        if looked.commands == 0 {
+            return self.invalid();
+        }
+        for piece in &plan.pieces {
+            match piece {
+                Piece::Text(item)
+                | Piece::TextCas(item)
+                | Piece::Meta(item, _)
+                | Piece::MetaHead(item, _)
+                | Piece::Binary(item, ..) => self.hit(item),
+                Piece::Scratch(_) | Piece::Line(_) => {}
+            }
+        }
+        self.miss(looked.misses);
+        self.tally(Tally::FastDatagrams, 1);
+        self.tally(Tally::FastCommands, u64::from(looked.commands));
+        if plan.is_empty() {
+            Verdict::Silent
+        } else {
+            Verdict::Answer
+        }
+    }
+
+    /// Text and meta commands; `false` when one of them isn't served here.
+    fn plan_lines<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        data: &[u8],
+        plan: &mut Plan<'g>,
+        looked: &mut Looked,
+    ) -> bool {
+        let mut rest = data;
+        while let Some(line) = token::line(rest) {
+            rest = rest.get(line.consumed..).unwrap_or(&[]);
+            looked.commands = looked.commands.wrapping_add(1);
+            let served = match text::parse(line.text) {
+                Request::Get(get) if get.touch.is_none() => {
+                    self.plan_keys(guard, get.keys, get.cas, plan, looked)
+                }
+                Request::Meta(tokens) if tokens.at(0) == b"mg" => {
+                    match meta::Command::parse(tokens) {
+                        Ok(command) => {
+                            let alone = rest.is_empty() && looked.commands == 1;
+                            self.plan_meta(guard, &command, alone, plan, looked)
+                        }
+                        Err(_) => false,
+                    }
+                }
+                Request::Noop => plan.push(Piece::Line(reply::MN), reply::MN.len()),
+                _ => false,
+            };
+            if !served {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Looks keys up in batches: first all buckets are fetched, then all
+    /// items are.
+    fn plan_keys<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        mut keys: Words<'_>,
+        cas: bool,
+        plan: &mut Plan<'g>,
+        looked: &mut Looked,
+    ) -> bool {
+        loop {
+            let mut batch: Vec<(&[u8], Hash), BATCH> = Vec::new();
+            while !batch.is_full() {
+                let Some(key) = keys.next() else { break };
+                if key.len() > KEY_MAX {
+                    return false;
+                }
+                let hash = self.store.hash(key);
+                self.store.prefetch(hash);
+                let _ = batch.push((key, hash));
+            }
+            for &(_, hash) in &batch {
+                self.store.prefetch_item(guard, hash);
+            }
+            for &(key, hash) in &batch {
+                match self.store.get(guard, key, hash) {
+                    Some(item) => {
+                        let piece = if cas {
+                            Piece::TextCas(item)
+                        } else {
+                            Piece::Text(item)
+                        };
+                        if !plan.push(piece, value_len(&item, cas)) {
+                            return false;
+                        }
+                        looked.hits = looked.hits.wrapping_add(1);
+                    }
+                    None => looked.misses = looked.misses.wrapping_add(1),
+                }
+            }
+            if !batch.is_full() {
+                return plan.push(Piece::Line(reply::END), reply::END.len());
+            }
+        }
+    }
+
+    /// `mg`, unless it writes.
+    fn plan_meta<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        command: &meta::Command<'_>,
+        alone: bool,
+        plan: &mut Plan<'g>,
+        looked: &mut Looked,
+    ) -> bool {
+        if command.flags.writes() {
+            return false;
+        }
+        let hash = self.store.hash(command.key());
+        let Some(read) = self.meta_read(guard, command, hash) else {
+            looked.misses = looked.misses.wrapping_add(1);
+            if command.flags.quiet() {
+                return true;
+            }
+            let Some(line) = plan.note(|out| miss_line(out, command)) else {
+                return false;
+            };
+            return plan.push(Piece::Scratch(line), usize::from(line.len));
+        };
+        // The token must not be lost to a reply that is never sent.
+        if read.item.stale() && !read.item.token_sent() && !alone {
+            return false;
+        }
+        let item = read.item;
+        let value = item.value().len().wrapping_add(reply::CRLF.len());
+        if command.flags.value() && value.saturating_add(SCRATCH) > self.fast_bytes() {
+            return false;
+        }
+        let Some(line) = plan.note(|out| hit_line(out, command, &read)) else {
+            return false;
+        };
+        looked.hits = looked.hits.wrapping_add(1);
+        let head = usize::from(line.len);
+        if command.flags.value() {
+            plan.push(Piece::Meta(item, line), head.saturating_add(value))
+        } else {
+            plan.push(Piece::MetaHead(item, line), head)
+        }
+    }
+
+    /// Binary get requests and no-ops; `false` when another one is among them.
+    fn plan_binary<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        data: &[u8],
+        plan: &mut Plan<'g>,
+        looked: &mut Looked,
+    ) -> bool {
+        let mut rest = data;
+        while let Some(head) = binary::Header::parse(rest) {
+            let body = rest.get(binary::HEADER..).unwrap_or(&[]);
+            let len = usize::from(head.key);
+            let quiet = binary::loud(head.opcode).is_some();
+            let named = matches!(head.opcode, op::GETK | op::GETKQ);
+            let shape = match head.opcode {
+                op::GET | op::GETQ | op::GETK | op::GETKQ => (1..=KEY_MAX).contains(&len),
+                op::NOOP => len == 0,
+                _ => false,
+            };
+            let Some((key, more)) = body.split_at_checked(len) else {
+                return false;
+            };
+            let plain = head.extras == 0 && head.body as usize == len;
+            if !shape || !plain || head.magic != binary::REQUEST {
+                return false;
+            }
+            rest = more;
+            looked.commands = looked.commands.wrapping_add(1);
+            let mut response = Response {
+                opcode: head.opcode,
+                status: Status::Success,
+                key: 0,
+                extras: 0,
+                body: 0,
+                opaque: head.opaque,
+                cas: 0,
+            };
+            let mut tail = &[][..];
+            if head.opcode != op::NOOP {
+                let hash = self.store.hash(key);
+                if let Some(item) = self.store.get(guard, key, hash) {
+                    let len = binary::HEADER
+                        .wrapping_add(EXTRAS)
+                        .wrapping_add(binary_key(&item, head.opcode).len())
+                        .wrapping_add(item.value().len());
+                    if !plan.push(Piece::Binary(item, head.opaque, head.opcode), len) {
+                        return false;
+                    }
+                    looked.hits = looked.hits.wrapping_add(1);
+                    continue;
+                }
+                looked.misses = looked.misses.wrapping_add(1);
+                if quiet {
+                    continue;
+                }
+                response.status = Status::NotFound;
+                if named {
+                    response.key = head.key;
+                    tail = key;
+                } else {
+                    tail = Status::NotFound.text();
+                }
+                response.body = tail.len() as u32;
+            }
+            let note = plan.note(|out| {
+                out.put(&response.to_bytes());
+                out.put(tail);
+            });
+            let Some(span) = note else { return false };
+            if !plan.push(Piece::Scratch(span), usize::from(span.len)) {
+                return false;
+            }
+        }
+        true
+    }
+}

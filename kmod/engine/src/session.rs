@@ -1,0 +1,781 @@
+//! A client's session without its socket: bytes in, bytes out.
+//!
+//! The host feeds whatever has arrived and sends whatever comes out. How the
+//! bytes are cut into pieces makes no difference to the answers. Values
+//! stream straight into the store's memory, and large ones leave it without
+//! ever being copied as a whole.
+
+use hippos_proto::binary;
+use hippos_proto::meta;
+use hippos_proto::reply::{self, Out};
+use hippos_proto::text::{self, Get, Request, Store, Verb};
+use hippos_proto::token::{self, memchr, memchr3, Words};
+use hippos_proto::{KEY_MAX, LINE_MAX};
+use hippos_store::{
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Expiry, Item, Outcome, Pin,
+    Platform, Reservation, StoreError,
+};
+
+use crate::binary::Request as BinaryRequest;
+use crate::counters::Tally;
+use crate::listing::Listing;
+use crate::meta::{Key, MetaSet};
+use crate::plan::put_value_line;
+use crate::Engine;
+
+/// The least room that a session wants for a reply other than a value's
+/// bytes. A sink that is empty has at least this.
+pub const HEAD_ROOM: usize = 1024;
+
+/// How the client came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A stream.
+    Tcp,
+    /// One datagram: the input is all there is.
+    Udp,
+}
+
+/// What the session wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More input, behind what was not consumed.
+    Read,
+    /// Room: send what there is, then feed again (what was not consumed, even
+    /// if that is nothing).
+    Write,
+    /// The end: send what there is, then close.
+    Close,
+}
+
+/// How a session took its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fed {
+    /// Bytes that are done with. The rest, less than [`LINE_MAX`] and a bit
+    /// when more input is wanted, comes again with the next call.
+    pub consumed: usize,
+    /// What to do now.
+    pub next: Next,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    /// The first byte decides.
+    Unknown,
+    Text,
+    Binary,
+}
+
+/// What a session is in the middle of.
+pub(crate) enum State<'e, P: Platform> {
+    /// Waiting for a command.
+    Command,
+    /// In a list of keys.
+    Keys(Keys),
+    /// In a value to be stored.
+    Data(Data<'e, P>),
+    /// In bytes that nobody wants.
+    Swallow(u64),
+    /// In a line that nobody wants.
+    SkipLine,
+    /// In an answer of many lines.
+    Listing(Listing<'e, P>),
+    /// Done.
+    Closing,
+}
+
+/// A list of keys being answered.
+#[derive(Clone, Copy)]
+pub(crate) struct Keys {
+    cas: bool,
+    touch: Option<Expiry>,
+}
+
+/// A value being received.
+pub(crate) struct Data<'e, P: Platform> {
+    reservation: Reservation<'e, P>,
+    commit: Commit,
+    kind: Kind,
+    /// The line end, as far as it has come.
+    end: [u8; 2],
+    ended: u8,
+}
+
+/// Who is to be answered when a value has come.
+pub(crate) enum Kind {
+    /// A text command.
+    Text {
+        /// No answer is wanted.
+        noreply: bool,
+    },
+    /// `ms`.
+    Meta(MetaSet),
+    /// A binary command.
+    Binary(BinaryRequest),
+}
+
+impl<'e, P: Platform> Data<'e, P> {
+    pub(crate) fn new(reservation: Reservation<'e, P>, commit: Commit, kind: Kind) -> Self {
+        Self {
+            reservation,
+            commit,
+            kind,
+            end: [0; 2],
+            ended: 0,
+        }
+    }
+}
+
+/// A value that didn't fit into the output, on its way in pieces.
+struct Sending<'e, P: Platform> {
+    pin: Pin<'e, P>,
+    sent: usize,
+    /// What follows the value.
+    tail: &'static [u8],
+}
+
+impl<P: Platform> Sending<'_, P> {
+    /// Writes what there is room for; `false` while there is more.
+    fn push(&mut self, out: &mut impl Out) -> bool {
+        let rest = self.pin.value().get(self.sent..).unwrap_or(&[]);
+        let part = rest.get(..out.room()).unwrap_or(rest);
+        out.put(part);
+        self.sent = self.sent.saturating_add(part.len());
+        if part.len() < rest.len() || out.room() < self.tail.len() {
+            return false;
+        }
+        out.put(self.tail);
+        true
+    }
+}
+
+/// How far a step got.
+pub(crate) enum Step {
+    /// So many bytes are done with; go on.
+    Took(usize),
+    /// Nothing can be done without more input.
+    Read,
+    /// Nothing can be done without more room.
+    Write,
+    /// The end.
+    Close,
+}
+
+/// A client's session. See the [module's page](self).
+pub struct Session<'e, P: Platform> {
+    pub(crate) engine: &'e Engine<P>,
+    transport: Transport,
+    protocol: Protocol,
+    pub(crate) state: State<'e, P>,
+    sending: Option<Sending<'e, P>>,
+    commands: u32,
+    /// The client said goodbye, as opposed to being hung up on.
+    quit: bool,
+}
+
+impl<'e, P: Platform> Session<'e, P> {
+    /// A new client's session.
+    pub fn new(engine: &'e Engine<P>, transport: Transport) -> Self {
+        Self {
+            engine,
+            transport,
+            protocol: Protocol::Unknown,
+            state: State::Command,
+            sending: None,
+            commands: 0,
+            quit: false,
+        }
+    }
+
+    /// Takes input and writes answers until it runs out of either.
+    ///
+    /// `out` has at least [`HEAD_ROOM`] bytes of room whenever it is empty.
+    /// Process context; may sleep.
+    pub fn feed(&mut self, input: &[u8], out: &mut impl Out) -> Fed {
+        let room = out.room();
+        let mut rest = input;
+        let next = loop {
+            if let Some(sending) = &mut self.sending {
+                if !sending.push(out) {
+                    break Next::Write;
+                }
+                self.sending = None;
+            }
+            match self.step(rest, out) {
+                Step::Took(n) => rest = rest.get(n..).unwrap_or(&[]),
+                Step::Read => break Next::Read,
+                Step::Write => break Next::Write,
+                Step::Close => break Next::Close,
+            }
+        };
+        let consumed = input.len().saturating_sub(rest.len());
+        let engine = self.engine;
+        engine.tally(Tally::BytesRead, consumed as u64);
+        engine.tally(Tally::BytesWritten, room.saturating_sub(out.room()) as u64);
+        if self.commands != 0 {
+            let door = match self.transport {
+                Transport::Tcp => Tally::TcpCommands,
+                Transport::Udp => Tally::UdpCommands,
+            };
+            engine.tally(door, u64::from(self.commands));
+            self.commands = 0;
+        }
+        Fed { consumed, next }
+    }
+
+    /// Whether the session ended because its client said goodbye.
+    pub fn quit(&self) -> bool {
+        self.quit
+    }
+
+    /// Whether nothing is under way: no command, no value, no answer.
+    pub fn idle(&self) -> bool {
+        matches!(self.state, State::Command) && self.sending.is_none()
+    }
+
+    #[inline]
+    fn step(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        match self.state {
+            State::Command => self.command(input, out),
+            State::Keys(keys) => self.keys(keys, input, out),
+            State::Data(_) => self.data(input, out),
+            State::Swallow(left) => {
+                if input.is_empty() {
+                    return Step::Read;
+                }
+                let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+                self.swallow(left.saturating_sub(n as u64));
+                Step::Took(n)
+            }
+            State::SkipLine => match memchr(b'\n', input) {
+                Some(end) => {
+                    self.state = State::Command;
+                    Step::Took(end.saturating_add(1))
+                }
+                None if input.is_empty() => Step::Read,
+                None => Step::Took(input.len()),
+            },
+            State::Listing(_) => self.list(out),
+            State::Closing => Step::Close,
+        }
+    }
+
+    fn command(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        let Some(&first) = input.first() else {
+            return Step::Read;
+        };
+        if out.room() < HEAD_ROOM {
+            return Step::Write;
+        }
+        if self.protocol == Protocol::Unknown {
+            self.protocol = if first == binary::REQUEST {
+                Protocol::Binary
+            } else {
+                Protocol::Text
+            };
+        }
+        if self.protocol == Protocol::Binary {
+            let step = self.binary(input, out);
+            if matches!(step, Step::Took(_)) {
+                self.commands = self.commands.wrapping_add(1);
+            }
+            return step;
+        }
+        // A longer line is looked at no further, newline or not, so that it
+        // makes no difference how it is cut.
+        let window = match self.transport {
+            Transport::Tcp => input.get(..=LINE_MAX).unwrap_or(input),
+            Transport::Udp => input,
+        };
+        let Some(line) = token::line(window) else {
+            if window.len() <= LINE_MAX {
+                return Step::Read;
+            }
+            return self.long_line(window, out);
+        };
+        self.commands = self.commands.wrapping_add(1);
+        Step::Took(self.line(line.text, line.consumed, out))
+    }
+
+    /// Serves a line, which took `consumed` bytes with its ending. Returns how
+    /// many bytes are done with.
+    fn line(&mut self, line: &[u8], consumed: usize, out: &mut impl Out) -> usize {
+        let say = |out: &mut _, line: &[u8], noreply: bool| {
+            if !noreply {
+                Out::put(out, line);
+            }
+        };
+        match text::parse(line) {
+            Request::Get(get) => {
+                let rest = self.get(&get, out);
+                // The keys that are left, and the line's ending.
+                return consumed.saturating_sub(match rest {
+                    0 => 0,
+                    rest => rest.saturating_add(consumed.saturating_sub(line.len())),
+                });
+            }
+            Request::Store(store) => self.store(&store, out),
+            Request::Meta(tokens) => match meta::Command::parse(tokens) {
+                Ok(command) => self.meta(&command, out),
+                Err(refused) => {
+                    out.put(refused.line);
+                    self.swallow(u64::from(refused.swallow));
+                }
+            },
+            Request::Noop => out.put(reply::MN),
+            Request::Delete { key, noreply } => {
+                let engine = self.engine;
+                engine.note_delete(key);
+                let store = &engine.store;
+                let line = match store.delete(key, store.hash(key), None) {
+                    Deleted::Deleted { class } => {
+                        store.count_class(class, ClassCounter::DeleteHits, 1);
+                        reply::DELETED
+                    }
+                    Deleted::Exists { .. } | Deleted::NotFound => {
+                        store.count(Counter::DeleteMisses, 1);
+                        reply::NOT_FOUND
+                    }
+                };
+                say(out, line, noreply);
+            }
+            Request::Arith {
+                key,
+                decrement,
+                by,
+                noreply,
+            } => {
+                let how = Arith {
+                    decrement,
+                    by,
+                    ..Arith::default()
+                };
+                match self.engine.arith(key, &how) {
+                    Ok(Arithmetic::Value { value, .. }) if !noreply => {
+                        out.put_decimal(value);
+                        out.put(reply::CRLF);
+                    }
+                    Ok(Arithmetic::Value { .. }) => {}
+                    Ok(Arithmetic::NotFound | Arithmetic::Exists { .. }) => {
+                        say(out, reply::NOT_FOUND, noreply);
+                    }
+                    Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),
+                    Err(_) => out.put(reply::ARITH_OUT_OF_MEMORY),
+                }
+            }
+            Request::Touch {
+                key,
+                exptime,
+                noreply,
+            } => {
+                let touched = self.engine.touch(key, i64::from(exptime));
+                let line = if touched {
+                    reply::TOUCHED
+                } else {
+                    reply::NOT_FOUND
+                };
+                say(out, line, noreply);
+            }
+            Request::FlushAll { delay, noreply } => {
+                self.engine.store.count(Counter::CmdFlush, 1);
+                let line = match delay {
+                    Some(delay) => {
+                        self.engine.flush(i64::from(delay));
+                        reply::OK
+                    }
+                    None => reply::BAD_EXPTIME,
+                };
+                say(out, line, noreply);
+            }
+            Request::Verbosity { level, noreply } => {
+                self.engine.set_verbosity(level);
+                say(out, reply::OK, noreply);
+            }
+            Request::Version => out.put(reply::VERSION),
+            Request::Quit => self.goodbye(),
+            Request::Admin(tokens) => self.admin(&tokens, out),
+            Request::Reply { line, noreply } => say(out, line, noreply),
+            Request::Hangup => self.hangup(),
+        }
+        consumed
+    }
+
+    /// The client wants to go.
+    pub(crate) fn goodbye(&mut self) {
+        self.quit = true;
+        self.state = State::Closing;
+    }
+
+    /// The client is not wanted any more.
+    pub(crate) fn hangup(&mut self) {
+        self.state = State::Closing;
+    }
+
+    /// Skips `left` bytes of input.
+    pub(crate) fn swallow(&mut self, left: u64) {
+        self.state = match left {
+            0 => State::Command,
+            left => State::Swallow(left),
+        };
+    }
+
+    /// A line without an end in sight: a list of keys is served as it comes,
+    /// anything else is the end of the connection.
+    fn long_line(&mut self, window: &[u8], out: &mut impl Out) -> Step {
+        const BLANKS_MAX: usize = 100;
+        let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
+        // What the line surely says: its last word may go on.
+        let whole = match window.iter().rposition(|&byte| byte == b' ') {
+            Some(end) if blanks <= BLANKS_MAX => window.get(..end).unwrap_or(&[]),
+            _ => &[],
+        };
+        let head = token::trim(whole);
+        match text::parse(head) {
+            Request::Get(get) => {
+                self.commands = self.commands.wrapping_add(1);
+                // The last word of the head may be an expiry time; a get needs
+                // no word at all so far.
+                self.state = State::Keys(self.keys_of(&get));
+                Step::Took(head.len().saturating_sub(get.keys.rest().len()))
+            }
+            Request::Reply { line, .. } if line == reply::BAD_EXPTIME && touches(head) => {
+                self.commands = self.commands.wrapping_add(1);
+                out.put(line);
+                self.state = State::SkipLine;
+                Step::Took(0)
+            }
+            _ => {
+                self.hangup();
+                Step::Took(0)
+            }
+        }
+    }
+
+    fn keys_of(&self, get: &Get<'_>) -> Keys {
+        Keys {
+            cas: get.cas,
+            touch: get
+                .touch
+                .map(|exptime| self.engine.store.expiry(i64::from(exptime))),
+        }
+    }
+
+    /// `get` and its kin with a whole line. Returns how many bytes of keys are
+    /// left.
+    fn get(&mut self, get: &Get<'_>, out: &mut impl Out) -> usize {
+        let mut keys = get.keys;
+        // One bad key, and none is answered.
+        if keys.any(|key| key.len() > KEY_MAX) {
+            out.put(reply::BAD_FORMAT);
+            return 0;
+        }
+        let wanted = self.keys_of(get);
+        let mut keys = get.keys;
+        let Some(key) = keys.next() else {
+            out.put(reply::END);
+            return 0;
+        };
+        if keys.next().is_none() {
+            self.get_key(wanted, key, true, out);
+            return 0;
+        }
+        self.state = State::Keys(wanted);
+        get.keys.rest().len()
+    }
+
+    /// Answers the keys that are there.
+    fn keys(&mut self, keys: Keys, input: &[u8], out: &mut impl Out) -> Step {
+        self.prefetch(input);
+        let mut rest = input;
+        loop {
+            while let [b' ', more @ ..] = rest {
+                rest = more;
+            }
+            let taken = input.len().saturating_sub(rest.len());
+            if out.room() < HEAD_ROOM {
+                return if taken == 0 {
+                    Step::Write
+                } else {
+                    Step::Took(taken)
+                };
+            }
+            let Some(end) = memchr3(b' ', b'\n', 0, rest) else {
+                // A carriage return at the end is no part of the key.
+                let key = match rest {
+                    [key @ .., b'\r'] => key,
+                    key => key,
+                };
+                if key.len() > KEY_MAX {
+                    return self.bad_key(taken, out);
+                }
+                return if taken == 0 {
+                    Step::Read
+                } else {
+                    Step::Took(taken)
+                };
+            };
+            let (Some(word), Some(&stop)) = (rest.get(..end), rest.get(end)) else {
+                return Step::Read;
+            };
+            let key = match word {
+                [key @ .., b'\r'] if stop == b'\n' => key,
+                key => key,
+            };
+            if key.len() > KEY_MAX {
+                return self.bad_key(taken, out);
+            }
+            if !key.is_empty() {
+                rest = rest.get(key.len()..).unwrap_or(&[]);
+                self.get_key(keys, key, false, out);
+                if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
+                    return Step::Took(input.len().saturating_sub(rest.len()));
+                }
+                continue;
+            }
+            // The end of the line, or of what memcached sees of it.
+            out.put(reply::END);
+            let taken = taken.saturating_add(word.len());
+            if stop == b'\n' {
+                self.state = State::Command;
+                return Step::Took(taken.saturating_add(1));
+            }
+            self.state = State::SkipLine;
+            return Step::Took(taken);
+        }
+    }
+
+    /// A key that is too long, in a list that is served as it comes.
+    fn bad_key(&mut self, taken: usize, out: &mut impl Out) -> Step {
+        out.put(reply::BAD_FORMAT);
+        self.state = State::SkipLine;
+        Step::Took(taken)
+    }
+
+    /// Brings the buckets of the next keys near, then their items.
+    fn prefetch(&self, input: &[u8]) {
+        const AHEAD: usize = 8;
+        let store = &self.engine.store;
+        let mut hashes = [None; AHEAD];
+        let line = match memchr3(b'\n', 0, b'\r', input.get(..LINE_MAX).unwrap_or(input)) {
+            Some(end) => input.get(..end).unwrap_or(&[]),
+            None => &[],
+        };
+        for (place, key) in hashes.iter_mut().zip(Words::new(line)) {
+            let hash = store.hash(key);
+            store.prefetch(hash);
+            *place = Some(hash);
+        }
+        let guard = store.read();
+        for hash in hashes.iter().flatten() {
+            store.prefetch_item(&guard, *hash);
+        }
+    }
+
+    /// Answers one key; `last` if nothing but `END` follows.
+    fn get_key(&mut self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) {
+        let engine = self.engine;
+        let store = &engine.store;
+        let hash = store.hash(key);
+        let guard = store.read();
+        let item = store.get(&guard, key, hash);
+        engine.note_get(key, item.is_some());
+        let Some(item) = item else {
+            if keys.touch.is_some() {
+                store.count(Counter::TouchMisses, 1);
+            } else {
+                engine.miss(1);
+            }
+            if last {
+                out.put(reply::END);
+            }
+            return;
+        };
+        match keys.touch {
+            Some(expiry) => {
+                item.touch(expiry);
+                store.count_class(item.class(), ClassCounter::TouchHits, 1);
+            }
+            None => engine.hit(&item),
+        }
+        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
+        let head = |out: &mut _| put_value_line(out, &item, keys.cas);
+        if !self.send(&item, out, tail, head) && !last {
+            self.state = State::SkipLine;
+        }
+    }
+
+    /// Writes `head`, the value of `item` and `tail`, what does not fit later.
+    /// `false` when that is not possible; then an error was written.
+    pub(crate) fn send<O: Out>(
+        &mut self,
+        item: &Item<'_>,
+        out: &mut O,
+        tail: &'static [u8],
+        head: impl FnOnce(&mut O),
+    ) -> bool {
+        let value = item.value();
+        let whole = value.len().saturating_add(tail.len());
+        if whole.saturating_add(HEAD_ROOM) <= out.room() {
+            head(out);
+            out.put(value);
+            out.put(tail);
+            return true;
+        }
+        // Too many clients want this very item: 255 of them do.
+        let Some(pin) = self.engine.store.pin(item) else {
+            out.put(reply::GET_OUT_OF_MEMORY);
+            return false;
+        };
+        head(out);
+        self.sending = Some(Sending { pin, sent: 0, tail });
+        true
+    }
+
+    /// `set` and its kin: makes room for the value that follows.
+    fn store(&mut self, request: &Store<'_>, out: &mut impl Out) {
+        use hippos_store::Verb as How;
+        let engine = self.engine;
+        let store = &engine.store;
+        let key = request.key;
+        let mut commit = Commit::default();
+        commit.verb = match request.verb {
+            Verb::Set => How::Set,
+            Verb::Add => How::Add,
+            Verb::Replace => How::Replace,
+            Verb::Append => How::Append,
+            Verb::Prepend => How::Prepend,
+            Verb::Cas(unique) => {
+                commit.compare = Some(unique);
+                How::Set
+            }
+        };
+        engine.note_set(key);
+        let hash = store.hash(key);
+        let expiry = store.expiry(i64::from(request.exptime));
+        match store.reserve(key, hash, request.flags, expiry, request.len as usize) {
+            Ok(reservation) => {
+                let kind = Kind::Text {
+                    noreply: request.noreply,
+                };
+                self.state = State::Data(Data::new(reservation, commit, kind));
+            }
+            Err(error) => {
+                if request.verb == Verb::Set {
+                    store.delete(key, hash, None);
+                }
+                let line = engine.refused(error);
+                if !request.noreply || error == StoreError::OutOfMemory {
+                    out.put(line);
+                }
+                self.swallow(u64::from(request.len).saturating_add(2));
+            }
+        }
+    }
+
+    /// Takes a value's bytes and, when all have come, stores it.
+    fn data(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        if out.room() < HEAD_ROOM {
+            return Step::Write;
+        }
+        let State::Data(data) = &mut self.state else {
+            return Step::Took(0);
+        };
+        let mut taken = data.reservation.write(input);
+        let mut whole = data.reservation.remaining() == 0;
+        if whole && !matches!(data.kind, Kind::Binary(_)) {
+            while let (Some(place), Some(&byte)) =
+                (data.end.get_mut(usize::from(data.ended)), input.get(taken))
+            {
+                *place = byte;
+                data.ended = data.ended.saturating_add(1);
+                taken = taken.saturating_add(1);
+            }
+            whole = data.ended == 2;
+        }
+        if !whole {
+            return if taken == 0 {
+                Step::Read
+            } else {
+                Step::Took(taken)
+            };
+        }
+        if let State::Data(data) = core::mem::replace(&mut self.state, State::Command) {
+            self.complete(data, out);
+        }
+        Step::Took(taken)
+    }
+
+    /// Stores a value that has come.
+    fn complete(&mut self, data: Data<'e, P>, out: &mut impl Out) {
+        use hippos_store::Verb as How;
+        let Data {
+            reservation,
+            commit,
+            kind,
+            end,
+            ..
+        } = data;
+        let store = &self.engine.store;
+        store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
+        match kind {
+            Kind::Text { noreply } => {
+                let line = if end == *b"\r\n" {
+                    match self.engine.commit(reservation, &commit) {
+                        Ok(outcome) => stored(outcome),
+                        Err(error) => self.engine.refused(error),
+                    }
+                } else {
+                    reply::BAD_CHUNK
+                };
+                if !noreply {
+                    out.put(line);
+                }
+            }
+            Kind::Meta(set) => {
+                if end != *b"\r\n" {
+                    out.put(reply::BAD_CHUNK);
+                    return;
+                }
+                let mut key = Key::new();
+                if set.wants_key() || set.wants_len() {
+                    let _ = key.extend_from_slice(reservation.key());
+                }
+                let joins = matches!(commit.verb, How::Append | How::Prepend);
+                let hash = store.hash(reservation.key());
+                match self.engine.commit(reservation, &commit) {
+                    Ok(outcome) => {
+                        // Joined, it is longer than what came.
+                        let guard = store.read();
+                        let joined = match outcome {
+                            Outcome::Stored { .. } if joins && set.wants_len() => {
+                                store.peek(&guard, &key, hash)
+                            }
+                            _ => None,
+                        };
+                        set.put(out, outcome, &key, joined.map(|item| item.value().len()));
+                    }
+                    Err(error) => out.put(self.engine.refused(error)),
+                }
+            }
+            Kind::Binary(request) => {
+                let outcome = self.engine.commit(reservation, &commit);
+                request.stored(outcome, out);
+            }
+        }
+    }
+}
+
+/// Whether a line is a `gat` or `gats`.
+fn touches(line: &[u8]) -> bool {
+    matches!(Words::new(line).next(), Some(b"gat" | b"gats"))
+}
+
+/// The line that tells what became of a store.
+fn stored(outcome: Outcome) -> &'static [u8] {
+    match outcome {
+        Outcome::Stored { .. } => reply::STORED,
+        Outcome::NotStored => reply::NOT_STORED,
+        Outcome::Exists => reply::EXISTS,
+        Outcome::NotFound => reply::NOT_FOUND,
+    }
+}

@@ -1,0 +1,53 @@
+//! What an engine is set to.
+
+use hippos_store::Eviction;
+
+/// The settings of an engine. Those that only the host acts on are here to be
+/// told by `stats settings`.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The TCP port, 0 if it isn't served.
+    pub tcp_port: u16,
+    /// The UDP port, 0 if it isn't served.
+    pub udp_port: u16,
+    /// The most connections at a time.
+    pub max_connections: u32,
+    /// Length of the listeners' queues.
+    pub backlog: u32,
+    /// Worker threads.
+    pub threads: u32,
+    /// What `verbosity` sets.
+    pub verbosity: u32,
+    /// The most bytes of a reply that the UDP fast path gives; larger ones
+    /// are left to the UDP socket's worker.
+    pub fast_bytes: u32,
+    /// The most bytes of a reply over UDP; a request for more gets an error.
+    pub udp_bytes: u32,
+    /// The growth factor of slab classes, in hundredths.
+    pub factor: u32,
+    /// The least bytes of key and value that a slot holds.
+    pub item_min: u32,
+    /// The policy that the store evicts by.
+    pub eviction: Eviction,
+    /// Hippos's own version.
+    pub version: &'static str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tcp_port: 11211,
+            udp_port: 11211,
+            max_connections: 1024,
+            backlog: 1024,
+            threads: 1,
+            verbosity: 0,
+            fast_bytes: 16 << 10,
+            udp_bytes: (1 << 20) + (64 << 10),
+            factor: 125,
+            item_min: 16,
+            eviction: Eviction::Clock,
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
