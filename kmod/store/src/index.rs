@@ -41,7 +41,7 @@ const CHAIN: usize = 8;
 const REFERENCE: u64 = (1 << 48) - 1;
 
 /// References of overflow buckets that were unchained and wait for a grace period.
-pub(crate) type Unchained = heapless::Vec<usize, CHAIN>;
+pub(crate) type Unchained = heapless::Vec<usize, 16>;
 
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
@@ -94,7 +94,8 @@ fn place(hash: Hash, n: usize) -> usize {
 
 /// The highest power of two that is at most `n`.
 fn floor_power(n: usize) -> usize {
-    n.checked_ilog2().map_or(0, |bits| 1 << bits)
+    n.checked_ilog2()
+        .map_or(0, |bits| 1usize.wrapping_shl(bits))
 }
 
 pub(crate) struct Segment {
@@ -146,6 +147,8 @@ pub(crate) struct Index<L> {
     segments: Table<Segment>,
     /// log2 of a segment's buckets.
     shift: u32,
+    /// A segment's buckets less one.
+    mask: usize,
     base: usize,
     stripes: Table<Stripe<L>>,
     locks: Fixed<Locks<L>>,
@@ -201,6 +204,7 @@ impl<L: RawLock> Index<L> {
             n: AtomicUsize::new(1),
             segments,
             shift: buckets.trailing_zeros(),
+            mask: buckets.saturating_sub(1),
             base: platform.base(),
             stripes,
             locks,
@@ -241,24 +245,17 @@ impl<L: RawLock> Index<L> {
         self.n.load(Relaxed)
     }
 
-    /// Buckets that the segments have room for.
-    pub(crate) fn room(&self) -> usize {
-        let segments = self
-            .segments
-            .iter()
-            .take_while(|s| s.at.load(Relaxed) != 0)
-            .count();
-        segments << self.shift
-    }
-
     #[inline]
     fn bucket(&self, at: usize) -> Option<&Bucket> {
-        let segment = self.segments.get(at >> self.shift)?.at.load(Acquire);
+        let segment = self
+            .segments
+            .get(at.wrapping_shr(self.shift))?
+            .at
+            .load(Acquire);
         let first = NonNull::new(segment as *mut Bucket)?;
-        let mask = (1usize << (self.shift & 63)).wrapping_sub(1);
         // SAFETY: a segment in the directory is a block of so many initialised buckets, and is
         // freed only a grace period after the last bucket in it went out of use.
-        Some(unsafe { first.add(at & mask).as_ref() })
+        Some(unsafe { first.add(at & self.mask).as_ref() })
     }
 
     #[inline]
@@ -378,7 +375,7 @@ impl<L: RawLock> Index<L> {
             return false;
         };
         // SAFETY: the caller's promise.
-        unsafe { make_buckets(at, 1 << (self.shift & 63)) };
+        unsafe { make_buckets(at, self.mask.saturating_add(1)) };
         segment.block.store(block, Relaxed);
         segment.at.store(at.as_ptr() as usize, Release);
         true
@@ -387,15 +384,16 @@ impl<L: RawLock> Index<L> {
     /// Takes the last segment out of use if no bucket in it is, and returns its block.
     pub(crate) fn trim(&self, done: impl Fn(Cookie) -> bool) -> Option<u32> {
         let mut growth = self.locks.growth.try_lock()?;
-        let used = self.n.load(Relaxed).saturating_sub(1) >> self.shift;
-        let (at, last) = self
-            .segments
-            .iter()
-            .enumerate()
-            .take_while(|(_, s)| s.at.load(Relaxed) != 0)
-            .last()?;
-        if at <= used {
-            return None;
+        // The first segment that no bucket is in, counted from the last bucket's.
+        let last = self
+            .n
+            .load(Relaxed)
+            .saturating_sub(1)
+            .wrapping_shr(self.shift);
+        let mut empty = self.segments.get(last.saturating_add(1)..)?.iter();
+        let mut segment = empty.next().filter(|s| s.at.load(Relaxed) != 0)?;
+        for next in empty.take_while(|s| s.at.load(Relaxed) != 0) {
+            segment = next;
         }
         if let Some(cookie) = growth.merged {
             if !done(cookie) {
@@ -403,8 +401,8 @@ impl<L: RawLock> Index<L> {
             }
             growth.merged = None;
         }
-        last.at.store(0, Release);
-        Some(last.block.load(Relaxed))
+        segment.at.store(0, Release);
+        Some(segment.block.load(Relaxed))
     }
 
     /// Spare overflow buckets.
@@ -489,21 +487,19 @@ impl<L: RawLock> Index<L> {
 
     /// Puts an entry into a free place of the chain. False if no overflow bucket could be had.
     fn put(&self, first: &Bucket, entry: u64) -> bool {
+        let bit = filter(entry >> 48);
         let mut last = first;
-        let mut depth = 0usize;
-        for (i, bucket) in self.chain(first).enumerate() {
+        let mut length = 0usize;
+        for bucket in self.chain(first) {
             if let Some(free) = bucket.entries.iter().find(|e| e.load(Relaxed) == 0) {
                 free.store(entry, Release);
-                for before in self.chain(first).take(i) {
-                    before
-                        .head
-                        .store(before.head.load(Relaxed) | filter(entry >> 48), Release);
-                }
+                self.announce(first, bucket, bit);
                 return true;
             }
-            (last, depth) = (bucket, i);
+            last = bucket;
+            length = length.wrapping_add(1);
         }
-        if depth >= CHAIN {
+        if length > CHAIN {
             return false;
         }
         let Some(fresh) = self.take_overflow() else {
@@ -512,16 +508,27 @@ impl<L: RawLock> Index<L> {
         if let Some(place) = fresh.entries.first() {
             place.store(entry, Relaxed);
         }
-        last.head.store(
-            self.reference(Self::address(fresh)) | filter(entry >> 48),
-            Release,
-        );
-        for before in self.chain(first).take(depth) {
-            before
-                .head
-                .store(before.head.load(Relaxed) | filter(entry >> 48), Release);
-        }
+        last.head
+            .store(self.reference(Self::address(fresh)) | bit, Release);
+        self.announce(first, last, bit);
         true
+    }
+
+    /// Sets a filter bit in all buckets of a chain that come before `end`.
+    fn announce(&self, first: &Bucket, end: &Bucket, bit: u64) {
+        for bucket in self.chain(first).take_while(|b| !core::ptr::eq(*b, end)) {
+            bucket.head.store(bucket.head.load(Relaxed) | bit, Release);
+        }
+    }
+
+    /// Calls `f` with the entries of a chain and a bit of its own for each.
+    fn each<'i>(&'i self, first: &'i Bucket, mut f: impl FnMut(u64, &'i AtomicU64)) {
+        let mut bit = 1u64;
+        for entry in self.chain(first).flat_map(|b| &b.entries) {
+            f(bit, entry);
+            // A chain has at most 9 times 7 entries.
+            bit = bit.wrapping_shl(1);
+        }
     }
 
     /// Gives the overflow buckets of a chain that nobody else has seen back.
@@ -563,84 +570,66 @@ impl<L: RawLock> Index<L> {
         let _held = stripe.state.lock();
         new.clear();
 
-        // Which entries move, by their position in the chain.
         let mut movers = 0u64;
         let mut stay = 0usize;
-        for (i, entry) in self.chain(old).flat_map(|b| &b.entries).enumerate() {
+        let mut short = false;
+        self.each(old, |bit, entry| {
             let entry = entry.load(Relaxed);
-            let Some(slot) = self.slot(entry) else {
-                continue;
-            };
+            let Some(slot) = self.slot(entry) else { return };
             if hash_of(slot).0 as usize & half == 0 {
                 stay = stay.wrapping_add(1);
-                continue;
+                return;
             }
-            movers |= 1u64.wrapping_shl(i as u32);
-            if planted(Bug::LateCopy) {
-                continue;
+            movers |= bit;
+            if !planted(Bug::LateCopy) {
+                short |= !self.put(new, entry);
             }
-            if !self.put(new, entry) {
-                self.unmake(new);
-                return Step::NoOverflow;
-            }
+        });
+        if short {
+            self.unmake(new);
+            return Step::NoOverflow;
         }
 
         self.n.store(n.wrapping_add(1), Release);
         if planted(Bug::LateCopy) {
-            for (i, entry) in self.chain(old).flat_map(|b| &b.entries).enumerate() {
-                if movers & 1u64.wrapping_shl(i as u32) != 0 {
+            self.each(old, |bit, entry| {
+                if movers & bit != 0 {
                     self.put(new, entry.load(Relaxed));
                 }
-            }
+            });
         }
 
-        if stay <= ENTRIES && self.follow(old.head.load(Relaxed)).is_some() {
-            // All that stays fits into the bucket itself: move it there, unchain the rest.
-            let mut free = movers;
-            for (i, entry) in old.entries.iter().enumerate() {
-                if entry.load(Relaxed) == 0 {
-                    free |= 1u64.wrapping_shl(i as u32);
-                }
-            }
-            let mut homes = old
-                .entries
-                .iter()
-                .enumerate()
-                .filter(|(i, _)| free & (1 << i) != 0)
-                .map(|(_, e)| e);
-            for (i, entry) in self
-                .chain(old)
-                .flat_map(|b| &b.entries)
-                .enumerate()
-                .skip(ENTRIES)
-            {
-                let entry = entry.load(Relaxed);
-                if entry != 0 && movers & 1u64.wrapping_shl(i as u32) == 0 {
-                    if let Some(home) = homes.next() {
-                        home.store(entry, Release);
+        let head = old.head.load(Relaxed);
+        match self.follow(head) {
+            Some(overflow) if stay <= ENTRIES => {
+                // All that stays fits into the bucket itself: move it there, unchain the rest.
+                let mut after = self
+                    .chain(overflow)
+                    .flat_map(|b| &b.entries)
+                    .map(|e| e.load(Relaxed))
+                    .zip((ENTRIES as u32..64).map(|i| 1u64.wrapping_shl(i)))
+                    .filter(|(entry, bit)| *entry != 0 && movers & bit == 0);
+                let mut bit = 1u64;
+                for entry in &old.entries {
+                    if movers & bit != 0 || entry.load(Relaxed) == 0 {
+                        entry.store(after.next().map_or(0, |(stayer, _)| stayer), Release);
                     }
+                    bit = bit.wrapping_shl(1);
+                }
+                old.head.store(0, Release);
+                for bucket in self.chain(overflow) {
+                    // There are at most CHAIN of them.
+                    let _ = unchained.push(Self::address(bucket));
                 }
             }
-            for rest in homes {
-                rest.store(0, Release);
+            _ => {
+                self.each(old, |bit, entry| {
+                    if movers & bit != 0 {
+                        entry.store(0, Release);
+                    }
+                });
+                self.refilter(old);
             }
-            let head = old.head.load(Relaxed);
-            old.head.store(0, Release);
-            for bucket in self
-                .follow(head)
-                .into_iter()
-                .flat_map(|next| self.chain(next))
-            {
-                // There are at most CHAIN of them.
-                let _ = unchained.push(Self::address(bucket));
-            }
-        } else {
-            for (i, entry) in self.chain(old).flat_map(|b| &b.entries).enumerate() {
-                if movers & 1u64.wrapping_shl(i as u32) != 0 {
-                    entry.store(0, Release);
-                }
-            }
-            self.refilter(old);
         }
         Step::Done
     }
@@ -693,15 +682,6 @@ impl<L: RawLock> Index<L> {
         }
         growth.merged = Some(start());
         Step::Done
-    }
-
-    /// Shares of buckets, for statistics: those with an overflow bucket among `sample` from `at`.
-    pub(crate) fn overflowing(&self, at: usize, sample: usize) -> usize {
-        let n = self.buckets();
-        (at..at.saturating_add(sample).min(n))
-            .filter_map(|i| self.bucket(i))
-            .filter(|b| b.head.load(Relaxed) & REFERENCE != 0)
-            .count()
     }
 }
 

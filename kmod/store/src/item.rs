@@ -209,6 +209,12 @@ impl Slot {
         unsafe { self.byte(0).write_bytes(0xdb, bytes.saturating_sub(HEADER)) }
     }
 
+    /// The slab class. Policies keep marks of their own beside it.
+    #[inline]
+    pub(crate) fn class(&self) -> usize {
+        usize::from(self.header().class.load(Relaxed) & 0x3f)
+    }
+
     #[inline]
     pub(crate) fn is_live(&self) -> bool {
         self.header().state.load(Acquire) & STATE == LIVE
@@ -386,7 +392,7 @@ impl<'g> Item<'g> {
     /// The slab class, from 0.
     #[inline]
     pub fn class(&self) -> usize {
-        usize::from(self.slot.header().class.load(Relaxed))
+        self.slot.class()
     }
 
     /// Bytes that the item takes, header included.

@@ -1,37 +1,64 @@
-//! Keeping memory in order: making room, taking retired slots back, growing.
+//! Maintenance: what a background thread does so that writers seldom have to.
+//!
+//! Each call is one bounded step: take retired memory back, keep the classes' reserves, grow or
+//! shrink the index, move a slab from a class that makes little of it to one that is pressed, give
+//! memory back when the limit was lowered, look for expired items.
 
-use crate::commit::StoreError;
 use crate::counters::{ClassCounter, Counter};
-use crate::index::{Step, Unchained};
+use crate::index::{Step, Unchained, LOAD};
 use crate::item::Slot;
-use crate::platform::Platform;
-use crate::policy::{self, Picked, PICK};
-use crate::pool::Use;
-use crate::retire::{Harvest, Retired};
+use crate::platform::{Cookie, Platform};
+use crate::policy::{Picked, PICK};
+use crate::pool::{Block, Use, NONE};
+use crate::slab::{Class, CLASSES, HEAD};
 use crate::store::Store;
-use crate::sync::{Acquire, AtomicBool, AtomicU32, Relaxed, Release};
+use crate::sync::{Acquire, AtomicBool, AtomicU32, AtomicU64, Relaxed, Release};
 
-/// Times that a writer in need waits for a grace period before it gives up.
-const PATIENCE: usize = 16;
-/// Retired memory is at most one part in so many of the limit, plus a batch a CPU.
-const RETIRED_SHARE: usize = 16;
-/// A class keeps at most one part in so many of its slots free.
-const RESERVE_SHARE: u32 = 32;
-/// The least that a class keeps free.
-const RESERVE_MIN: u32 = 4;
-/// Steps of the index's growth that one call of `maintain` makes.
-const GROWTH: usize = 256;
-/// Spare overflow buckets that `maintain` sees to.
+/// Items that a step evicts in a class to keep its reserve.
+const RESERVE: usize = 128;
+/// Buckets that a step grows or shrinks the index by.
+const BUCKETS: usize = 1024;
+/// Slots that a step looks at to empty a slab.
+const DRAIN: usize = 1024;
+/// Times that a draining slab is gone over before it is given up.
+const DRAIN_ROUNDS: u32 = 64;
+/// Spare overflow buckets that maintenance sees to.
 const SPARE: usize = 64;
+/// A class is pressed when it has evicted a slab's worth of slots, divided by this.
+const PRESSED: u32 = 4;
+/// A slab moves if the class that gets it has this many times the hits a slab.
+const WORTH: u128 = 2;
+/// Slots that a step of the sweep looks at: at least so many, at most so many.
+const SWEEP: (usize, usize) = (1024, 16384);
+/// Steps after which a sweep should be through.
+const SWEEP_STEPS: usize = 4096;
+/// Seconds between sweeps.
+const SWEEP_EVERY: u32 = 10;
+/// Seconds after which half of what a reserve has grown by is given up.
+const RESERVE_HALF: u32 = 8;
 
-/// The state of maintenance.
+/// The state of maintenance. But for `hungry`, only who has set `busy` touches it.
 pub(crate) struct Upkeep {
     /// Somebody is at it.
     busy: AtomicBool,
     /// The index wants to grow, but has no segment for it.
     hungry: AtomicBool,
-    /// The next class to look at.
-    class: AtomicU32,
+    /// The slab that is being emptied, or NONE; how far; how often; and once it is empty, the
+    /// grace period after which it can be used for something else.
+    draining: AtomicU32,
+    drain_at: AtomicU32,
+    drain_rounds: AtomicU32,
+    drained: AtomicBool,
+    drain_cookie: AtomicU64,
+    /// Where the sweep for expired items is, when it began, and the flush epoch then.
+    sweep_block: AtomicU32,
+    sweep_at: AtomicU32,
+    swept: AtomicU32,
+    swept_epoch: AtomicU32,
+    /// When the reserves were last lowered.
+    lowered: AtomicU32,
+    /// Hits of each class: as last counted, and what there were lately.
+    hits: [(AtomicU64, AtomicU64); CLASSES],
 }
 
 impl Upkeep {
@@ -39,273 +66,106 @@ impl Upkeep {
         Self {
             busy: AtomicBool::new(false),
             hungry: AtomicBool::new(false),
-            class: AtomicU32::new(0),
+            draining: AtomicU32::new(NONE),
+            drain_at: AtomicU32::new(0),
+            drain_rounds: AtomicU32::new(0),
+            drained: AtomicBool::new(false),
+            drain_cookie: AtomicU64::new(0),
+            sweep_block: AtomicU32::new(NONE),
+            sweep_at: AtomicU32::new(0),
+            swept: AtomicU32::new(0),
+            swept_epoch: AtomicU32::new(0),
+            lowered: AtomicU32::new(0),
+            hits: core::array::from_fn(|_| (AtomicU64::new(0), AtomicU64::new(0))),
         }
     }
 }
 
-/// What a step of maintenance did.
+/// What a step of maintenance wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maintained {
-    /// Call again after so many milliseconds; [`Platform::wake`] may ask for less.
+    /// Call again after so many milliseconds; [`Platform::wake`] asks for less.
     pub next_ms: u32,
 }
 
+/// Nothing to do but look at times.
+const IDLE_MS: u32 = 250;
+/// Something goes on that takes its time.
+const SOON_MS: u32 = 10;
+/// There is more to do at once.
+const NOW_MS: u32 = 1;
+
+/// What became of a step of emptying a slab.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drain {
+    /// There is none to empty.
+    Nothing,
+    /// It goes on.
+    Working,
+    /// It waits for a grace period or for somebody to let go of a slot.
+    Waiting,
+    /// A block has become free.
+    Done,
+    /// It was given up.
+    Failed,
+}
+
 impl<P: Platform> Store<P> {
-    /// A reserved slot of a class, whatever it takes: memory that has become free, a new slab, or
-    /// eviction. No lock or section is held; may sleep.
-    pub(crate) fn alloc(&self, class: usize) -> Result<Slot, StoreError> {
-        let slot = match self.slabs.take(&self.pool, class) {
-            Some(slot) => slot,
-            None => self.alloc_slow(class)?,
+    /// One bounded step of maintenance: some thousand slots are looked at, at most. To be called
+    /// from one place, as often as it says. Process context, may sleep.
+    pub fn maintain(&self) -> Maintained {
+        if self.upkeep.busy.swap(true, Acquire) {
+            return Maintained { next_ms: SOON_MS };
+        }
+        self.retire.close_all(&self.platform);
+        let mut next_ms = if self.retire.count() == 0 {
+            IDLE_MS
+        } else {
+            SOON_MS
         };
-        self.tend(class);
-        Ok(slot)
+        self.harvest();
+        self.keep_reserves();
+        for step in [self.size_index(), self.move_memory(), self.sweep()] {
+            next_ms = next_ms.min(step);
+        }
+        self.upkeep.busy.store(false, Release);
+        Maintained { next_ms }
     }
 
-    #[cold]
-    fn alloc_slow(&self, class: usize) -> Result<Slot, StoreError> {
-        let Some(of) = self.slabs.get(class) else {
-            return Err(StoreError::TooLarge);
-        };
-        for _ in 0..PATIENCE {
-            self.harvest();
-            if let Some(slot) = self.slabs.take(&self.pool, class) {
-                return Ok(slot);
-            }
-            if self.add_slab(class) {
+    /// Changes the memory limit. Lowering it takes effect by and by, through `maintain`. False if
+    /// it is less than the least that a store can have, or more than `Config::memory_max`.
+    pub fn resize(&self, memory: usize) -> bool {
+        let blocks = memory.checked_div(self.pool.block_size()).unwrap_or(0);
+        if blocks < 2 || blocks > self.pool.capacity() {
+            return false;
+        }
+        self.pool.set_limit(blocks);
+        self.platform.wake();
+        true
+    }
+
+    fn keep_reserves(&self) {
+        let now = self.now();
+        let lower = now.wrapping_sub(self.upkeep.lowered.load(Relaxed)) >= RESERVE_HALF;
+        if lower {
+            self.upkeep.lowered.store(now, Relaxed);
+        }
+        for (i, of) in (0..CLASSES).zip(self.slabs.classes()) {
+            let reserve = of.reserve.load(Relaxed);
+            if reserve == 0 {
                 continue;
             }
-            // Memory is full and the reserve did not last: make it larger, and make room now.
-            let most = (of.slots() / RESERVE_SHARE).max(RESERVE_MIN);
-            let reserve = of
-                .reserve
-                .load(Relaxed)
-                .saturating_mul(2)
-                .clamp(RESERVE_MIN, most);
-            of.reserve.store(reserve, Relaxed);
-            let coming = of.retired.load(Relaxed);
-            if coming < reserve {
-                self.evict(class, reserve.saturating_sub(coming) as usize);
+            let low = of.low_water.fetch_min(of.free(), Relaxed).min(of.free());
+            if lower {
+                // What was never used is not needed.
+                of.reserve.store(reserve.saturating_sub(low / 2), Relaxed);
+                of.low_water.store(u32::MAX, Relaxed);
             }
-            self.retire.close_all(&self.platform);
-            self.platform.wake();
-            self.count(Counter::Waits, 1);
-            self.platform.gp_wait();
-        }
-        self.count_class(class, ClassCounter::OutOfMemory, 1);
-        Err(StoreError::OutOfMemory)
-    }
-
-    /// Gives a class another slab, if there is a block to be had.
-    fn add_slab(&self, class: usize) -> bool {
-        let Some(id) = self.pool.take(&self.platform, Use::Slab) else {
-            return false;
-        };
-        // SAFETY: the block was just taken for this.
-        unsafe { self.slabs.add(&self.pool, class, id) };
-        true
-    }
-
-    /// A writer's share of keeping the reserve: evicts a little when memory is full and less than
-    /// the reserve is free or on the way to it. No lock or section is held.
-    #[inline]
-    pub(crate) fn tend(&self, class: usize) {
-        let Some(of) = self.slabs.get(class) else {
-            return;
-        };
-        let free = of.free().saturating_add(of.retired.load(Relaxed));
-        if free < of.reserve.load(Relaxed) && self.pool.room() == 0 {
-            self.evict(class, 2);
-        }
-    }
-
-    /// Evicts up to `want` items of a class and returns how many it did. No lock or section is
-    /// held; may sleep.
-    pub(crate) fn evict(&self, class: usize, want: usize) -> usize {
-        let Some(of) = self.slabs.get(class) else {
-            return 0;
-        };
-        // Twice round: the first time may only clear marks.
-        let most = (of.slots() as usize)
-            .saturating_mul(2)
-            .saturating_add(of.slabs() as usize);
-        let mut looked = 0usize;
-        let mut evicted = 0usize;
-        while evicted < want && looked <= most {
-            let mut picked = Picked::new();
-            let guard = self.read();
-            {
-                let mut state = of.state.lock();
-                let want = want.saturating_sub(evicted).min(PICK);
-                let n = policy::clock(
-                    &self.slabs,
-                    &self.pool,
-                    of,
-                    &mut state,
-                    want,
-                    |slot| !self.alive(slot),
-                    &mut picked,
-                );
-                if n == 0 {
-                    break;
-                }
-                looked = looked.saturating_add(n);
-                self.count(Counter::Swept, n as u64);
-            }
-            let mut overflow = Unchained::new();
-            picked.retain(|slot| self.unlink(*slot, &mut overflow));
-            drop(guard);
-            for slot in &picked {
-                self.evicted(*slot);
-                evicted = evicted.saturating_add(1);
-            }
-            for address in overflow {
-                self.retire_overflow(Some(address));
+            let lacks = self.lacks(of) as usize;
+            if lacks != 0 {
+                self.evict(i, lacks.min(RESERVE));
             }
         }
-        evicted
-    }
-
-    /// Unlinks a slot if it still is linked. The caller is in a section in which it saw it live.
-    fn unlink(&self, slot: Slot, overflow: &mut Unchained) -> bool {
-        if !slot.is_live() || overflow.is_full() {
-            return false;
-        }
-        let Some(mut chain) = self.index.lock(self.hash_of(slot)) else {
-            return false;
-        };
-        let Some(place) = chain.find(|s| s == slot) else {
-            return false;
-        };
-        if let Some(address) = chain.remove(&place) {
-            // There is room: see above.
-            let _ = overflow.push(address);
-        }
-        true
-    }
-
-    /// Books and retires a slot that was unlinked to make room.
-    fn evicted(&self, slot: Slot) {
-        let dead = !self.alive(slot);
-        if !dead {
-            self.note_eviction(slot);
-        }
-        self.unlinked(Some(slot), None, dead);
-    }
-
-    pub(crate) fn note_eviction(&self, slot: Slot) {
-        let header = slot.header();
-        let class = usize::from(header.class.load(Relaxed));
-        let cpu = self.platform.cpu();
-        self.counters
-            .count_class(cpu, class, ClassCounter::Evicted, 1);
-        if header.expiry.load(Relaxed) != 0 {
-            self.counters
-                .count_class(cpu, class, ClassCounter::EvictedNonzero, 1);
-        }
-        if slot.marks() & crate::item::FETCHED == 0 {
-            self.counters
-                .count_class(cpu, class, ClassCounter::EvictedUnfetched, 1);
-        }
-        if let Some(of) = self.slabs.get(class) {
-            let age = self.now().saturating_sub(header.atime.load(Relaxed));
-            of.evicted_age.store(age, Relaxed);
-        }
-    }
-
-    pub(crate) fn note_reclaim(&self, slot: Slot) {
-        let class = usize::from(slot.header().class.load(Relaxed));
-        self.count_class(class, ClassCounter::Reclaimed, 1);
-        if slot.marks() & crate::item::FETCHED == 0 {
-            self.count_class(class, ClassCounter::ExpiredUnfetched, 1);
-        }
-    }
-
-    /// A slot was unlinked: it is to be used again after a grace period. Its books are done. No
-    /// lock or section is held; may sleep.
-    pub(crate) fn retire_slot(&self, slot: Slot) {
-        let class = usize::from(slot.header().class.load(Relaxed));
-        let Some(of) = self.slabs.get(class) else {
-            return;
-        };
-        slot.retire();
-        of.retired.fetch_add(1, Relaxed);
-        self.push(Retired::Slot(slot.address()), of.size() as usize);
-    }
-
-    /// The same for an overflow bucket, if there is one.
-    pub(crate) fn retire_overflow(&self, address: Option<usize>) {
-        if let Some(address) = address {
-            self.push(Retired::Overflow(address), crate::index::BUCKET);
-        }
-    }
-
-    fn push(&self, what: Retired, bytes: usize) {
-        while !self.retire.push(&self.platform, what, bytes) {
-            self.wait();
-        }
-        let most = self.pool.limit().saturating_mul(self.pool.block_size()) / RETIRED_SHARE;
-        let most = (most.max(self.item_max)) as u64;
-        for _ in 0..PATIENCE {
-            if self.retire.bytes() <= most {
-                return;
-            }
-            self.harvest();
-            if self.retire.bytes() <= most {
-                return;
-            }
-            self.wait();
-        }
-    }
-
-    /// Sleeps for a grace period and takes back what it frees.
-    fn wait(&self) {
-        self.count(Counter::Waits, 1);
-        self.platform.gp_wait();
-        self.harvest();
-    }
-
-    /// Takes back what grace periods have freed.
-    pub(crate) fn harvest(&self) -> usize {
-        let mut out = Harvest::new();
-        let mut taken = 0usize;
-        let pinned = |what| match what {
-            // SAFETY: a retired slot stays mapped until it is given back.
-            Retired::Slot(at) => self.retired_slot(at).is_some_and(|slot| slot.pinned()),
-            Retired::Overflow(_) => false,
-        };
-        for cpu in 0..self.retire.shards() {
-            while self.retire.harvest(&self.platform, cpu, pinned, &mut out) {
-                taken = taken.saturating_add(out.len());
-                for word in &out {
-                    if let Retired::Overflow(at) = Retired::unpack(*word) {
-                        self.index.give_overflow(at);
-                    }
-                }
-                let slots = || {
-                    out.iter().filter_map(|word| match Retired::unpack(*word) {
-                        Retired::Slot(at) => self.retired_slot(at),
-                        Retired::Overflow(_) => None,
-                    })
-                };
-                for slot in slots() {
-                    let class = usize::from(slot.header().class.load(Relaxed));
-                    if let Some(of) = self.slabs.get(class) {
-                        of.retired.fetch_sub(1, Relaxed);
-                    }
-                }
-                // SAFETY: these were retired, their grace period is over, and they are not pinned.
-                unsafe { self.slabs.give(&self.pool, slots(), self.platform.poison()) };
-            }
-        }
-        taken
-    }
-
-    fn retired_slot(&self, at: usize) -> Option<Slot> {
-        let at = core::ptr::NonNull::new(at as *mut u8)?;
-        // SAFETY: a retired slot's slab stays in use until the slot is given back.
-        Some(unsafe { Slot::new(at) })
     }
 
     /// Grows the index by a bucket, on behalf of a writer whose stripe is crowded. No lock or
@@ -334,11 +194,23 @@ impl<P: Platform> Store<P> {
             |cookie| self.platform.gp_done(cookie),
             &mut unchained,
         );
-        for address in unchained {
-            self.retire_overflow(Some(address));
-        }
+        self.discard(&[], &unchained);
         if step == Step::Done {
             self.count(Counter::Splits, 1);
+        }
+        step
+    }
+
+    fn merge(&self) -> Step {
+        let mut unchained = Unchained::new();
+        let step = self.index.merge(
+            |slot| self.hash_of(slot),
+            || self.platform.gp_start(),
+            &mut unchained,
+        );
+        self.discard(&[], &unchained);
+        if step == Step::Done {
+            self.count(Counter::Merges, 1);
         }
         step
     }
@@ -351,7 +223,7 @@ impl<P: Platform> Store<P> {
         let Some(id) = self.pool.take(&self.platform, Use::Overflow) else {
             return false;
         };
-        let at = self.pool.get(id).and_then(|block| block.at());
+        let at = self.pool.get(id).and_then(Block::at);
         let buckets = self.pool.block_size() / crate::index::BUCKET;
         // SAFETY: the block was just taken for this.
         let added = at.is_some_and(|at| unsafe { self.index.add_overflow(at, buckets) });
@@ -362,51 +234,335 @@ impl<P: Platform> Store<P> {
         self.index.spare() != 0
     }
 
-    /// One bounded step of maintenance. To be called from one place, as often as it says. Process
-    /// context, may sleep.
-    pub fn maintain(&self) -> Maintained {
-        if self.upkeep.busy.swap(true, Acquire) {
-            return Maintained { next_ms: 10 };
-        }
-        self.retire.close_all(&self.platform);
-        let mut next_ms = if self.harvest() != 0 { 10 } else { 100 };
-        let at = self.upkeep.class.fetch_add(1, Relaxed) as usize;
-        let classes = self.slabs.classes().len();
-        for i in 0..classes {
-            let class = at.wrapping_add(i).checked_rem(classes).unwrap_or(0);
-            self.tend(class);
-        }
-        for _ in 0..GROWTH {
-            if !self.upkeep.hungry.load(Relaxed) {
-                break;
-            }
-            match self.split() {
-                Step::Done => {}
-                Step::NoSegment if self.add_segment() => {}
-                Step::NoOverflow if self.add_overflow() => {}
-                _ => {
-                    next_ms = 10;
-                    break;
-                }
-            }
-            self.upkeep.hungry.store(false, Relaxed);
-        }
+    /// Makes the index larger if it is crowded; smaller if it is sparse and memory is short.
+    fn size_index(&self) -> u32 {
         if self.index.spare() < SPARE && self.pool.room() != 0 {
             self.add_overflow();
         }
-        self.upkeep.busy.store(false, Release);
-        Maintained { next_ms }
+        let items = self.classes_counted(ClassCounter::Items) as usize;
+        let buckets = self.index.buckets();
+        if items > buckets.saturating_mul(LOAD) {
+            for _ in 0..BUCKETS {
+                match self.split() {
+                    Step::Done => {}
+                    Step::NoSegment if self.pool.room() != 0 && self.add_segment() => {}
+                    Step::NoSegment => {
+                        self.upkeep.hungry.store(true, Relaxed);
+                        return SOON_MS;
+                    }
+                    Step::NoOverflow if self.add_overflow() => {}
+                    Step::NoOverflow | Step::NotNow => return SOON_MS,
+                }
+            }
+            return NOW_MS;
+        }
+        self.upkeep.hungry.store(false, Relaxed);
+        // Two thirds of the load at which it grows, so that it does not swing.
+        let sparse = |buckets: usize| items < buckets.saturating_mul(LOAD) / 3 * 2;
+        if self.pool.room() == 0 && sparse(buckets) {
+            for _ in 0..BUCKETS {
+                if !sparse(self.index.buckets()) || self.merge() != Step::Done {
+                    break;
+                }
+            }
+            return if self.trim() || self.index.buckets() != buckets {
+                NOW_MS
+            } else {
+                IDLE_MS
+            };
+        }
+        if self.pool.room() == 0 && self.trim() {
+            return NOW_MS;
+        }
+        IDLE_MS
     }
 
-    /// Changes the memory limit. Lowering it takes effect by and by, through `maintain`. False if
-    /// it is less than the least that a store can have, or more than `Config::memory_max`.
-    pub fn resize(&self, memory: usize) -> bool {
-        let blocks = memory.checked_div(self.pool.block_size()).unwrap_or(0);
-        if blocks < 2 || blocks > self.pool.capacity() {
+    /// Gives a segment of the index that holds no bucket back.
+    fn trim(&self) -> bool {
+        let Some(id) = self.index.trim(|cookie| self.platform.gp_done(cookie)) else {
+            return false;
+        };
+        // SAFETY: the segment was out of use for longer than a grace period.
+        unsafe { self.pool.give(&self.platform, id) };
+        self.count(Counter::Moves, 1);
+        true
+    }
+
+    /// Moves memory: a slab is emptied for a class that is pressed, for the index, or to be given
+    /// back to the platform.
+    fn move_memory(&self) -> u32 {
+        while self.pool.shed(&self.platform) {}
+        match self.drain() {
+            Drain::Working => return NOW_MS,
+            Drain::Waiting => return SOON_MS,
+            Drain::Done => {
+                if self.upkeep.hungry.load(Relaxed) && self.add_segment() {
+                    self.upkeep.hungry.store(false, Relaxed);
+                }
+                return NOW_MS;
+            }
+            Drain::Nothing | Drain::Failed => {}
+        }
+        let over = self.pool.held() > self.pool.limit();
+        if over || self.upkeep.hungry.load(Relaxed) && self.pool.room() == 0 {
+            return if self.start_drain(None) {
+                NOW_MS
+            } else {
+                SOON_MS
+            };
+        }
+        if self.pool.room() != 0 {
+            return IDLE_MS;
+        }
+        let Some((class, of)) = self.most_pressed() else {
+            return IDLE_MS;
+        };
+        self.note_hits();
+        for of in self.slabs.classes() {
+            of.pressure.store(0, Relaxed);
+        }
+        if of.slabs() != 0 && self.start_drain(Some(class)) {
+            return NOW_MS;
+        }
+        IDLE_MS
+    }
+
+    /// The class that has had to evict most, if that is worth a slab.
+    fn most_pressed(&self) -> Option<(usize, &Class<P::Lock>)> {
+        let pressed = |(_, of): &(usize, &Class<P::Lock>)| {
+            of.pressure.load(Relaxed) > of.slots_per_slab() / PRESSED
+        };
+        // In slabs' worth of slots, so that classes can be compared.
+        let worth = |of: &Class<P::Lock>| {
+            u64::from(of.pressure.load(Relaxed)).saturating_mul(u64::from(of.size()))
+        };
+        (0..CLASSES)
+            .zip(self.slabs.classes())
+            .filter(pressed)
+            .max_by_key(|(_, of)| worth(of))
+    }
+
+    /// Counts the hits that classes had lately: older ones count half each time.
+    fn note_hits(&self) {
+        for (i, (last, lately)) in (0..self.slabs.classes().len()).zip(&self.upkeep.hits) {
+            let total = self.class_counted(i, ClassCounter::GetHits);
+            let new = total.saturating_sub(last.swap(total, Relaxed));
+            let old = lately.load(Relaxed) / 2;
+            lately.store(old.saturating_add(new), Relaxed);
+        }
+    }
+
+    /// Hits that a class had lately, at least 1.
+    fn hits(&self, class: usize) -> u128 {
+        let hits = self
+            .upkeep
+            .hits
+            .get(class)
+            .map_or(0, |(_, lately)| lately.load(Relaxed));
+        u128::from(hits).saturating_add(1)
+    }
+
+    /// The class that makes least of its slabs, `but` excepted: one that has more than a slab's
+    /// worth of slots free, or the one with the fewest hits a slab.
+    fn donor(&self, but: Option<usize>) -> Option<usize> {
+        let all = || {
+            (0..CLASSES)
+                .zip(self.slabs.classes())
+                .filter(|(i, of)| of.slabs() != 0 && Some(*i) != but)
+        };
+        let spare = |of: &Class<P::Lock>| {
+            of.free() > of.slots_per_slab().saturating_add(of.reserve.load(Relaxed))
+        };
+        if let Some((i, _)) = all().find(|(_, of)| spare(of)) {
+            return Some(i);
+        }
+        let mut best: Option<(usize, u128, u128)> = None;
+        for (i, of) in all() {
+            let (hits, slabs) = (self.hits(i), u128::from(of.slabs()));
+            let less =
+                best.is_none_or(|(_, h, s)| hits.saturating_mul(s) < h.saturating_mul(slabs));
+            if less {
+                best = Some((i, hits, slabs));
+            }
+        }
+        let (from, hits, slabs) = best?;
+        if let Some(of) = but.and_then(|i| self.slabs.get(i)) {
+            // Worth it?
+            let gains = self.hits(but?).saturating_mul(slabs);
+            let loses = hits.saturating_mul(u128::from(of.slabs().max(1)));
+            if of.slabs() != 0 && gains < loses.saturating_mul(WORTH) {
+                return None;
+            }
+        }
+        Some(from)
+    }
+
+    /// Begins to empty a slab for a class, or for any other use.
+    fn start_drain(&self, to: Option<usize>) -> bool {
+        let Some(of) = self.donor(to).and_then(|class| self.slabs.get(class)) else {
+            return false;
+        };
+        let id = self.slabs.next_to_go(&self.pool, of);
+        if !self.slabs.drain(&self.pool, id) {
             return false;
         }
-        self.pool.set_limit(blocks);
-        self.platform.wake();
+        self.upkeep.drain_at.store(HEAD as u32, Relaxed);
+        self.upkeep.drain_rounds.store(0, Relaxed);
+        self.upkeep.drained.store(false, Relaxed);
+        self.upkeep.draining.store(id, Relaxed);
         true
+    }
+
+    /// A step of emptying a slab.
+    fn drain(&self) -> Drain {
+        let up = &self.upkeep;
+        let id = up.draining.load(Relaxed);
+        let Some(block) = self.pool.get(id) else {
+            return Drain::Nothing;
+        };
+        if up.drained.load(Relaxed) {
+            // Sweeps and walks may still look at its slots.
+            if !self.platform.gp_done(Cookie(up.drain_cookie.load(Relaxed))) {
+                return Drain::Waiting;
+            }
+            up.draining.store(NONE, Relaxed);
+            // SAFETY: all slots are free, nobody can take one, and a grace period has passed.
+            unsafe { self.pool.give(&self.platform, id) };
+            self.count(Counter::Moves, 1);
+            return Drain::Done;
+        }
+        let at = up.drain_at.load(Relaxed);
+        let (next, _) = self.evict_range(block, at, DRAIN, |_| true);
+        if let Some(next) = next {
+            up.drain_at.store(next, Relaxed);
+            return Drain::Working;
+        }
+        self.retire.close_all(&self.platform);
+        if self.slabs.drained(&self.pool, id) {
+            up.drain_cookie.store(self.platform.gp_start().0, Relaxed);
+            up.drained.store(true, Relaxed);
+            return Drain::Waiting;
+        }
+        if up.drain_rounds.fetch_add(1, Relaxed) >= DRAIN_ROUNDS {
+            // Somebody holds on to a slot for long.
+            up.draining.store(NONE, Relaxed);
+            self.slabs.undrain(&self.pool, id);
+            return Drain::Failed;
+        }
+        up.drain_at.store(HEAD as u32, Relaxed);
+        Drain::Waiting
+    }
+
+    /// Takes a slab from another class for one that has none, and waits for it. False if that
+    /// failed. No lock or section is held.
+    #[cold]
+    pub(crate) fn steal(&self, class: usize) -> bool {
+        if self.upkeep.busy.swap(true, Acquire) {
+            // A slab may be on its way already.
+            return false;
+        }
+        if self.upkeep.draining.load(Relaxed) == NONE {
+            self.note_hits();
+            self.start_drain(Some(class));
+        }
+        let done = loop {
+            match self.drain() {
+                Drain::Working => {}
+                Drain::Waiting => self.wait(),
+                Drain::Done => break true,
+                Drain::Nothing | Drain::Failed => break false,
+            }
+        };
+        let stolen = done && self.add_slab(class);
+        self.upkeep.busy.store(false, Release);
+        stolen
+    }
+
+    /// Evicts the items of a slab that are `wanted`, from `at` on, looking at up to `most` slots.
+    /// Returns where to go on, None at the end, and how many slots it looked at.
+    fn evict_range(
+        &self,
+        block: &Block,
+        at: u32,
+        most: usize,
+        wanted: impl Fn(Slot) -> bool,
+    ) -> (Option<u32>, usize) {
+        let Some(of) = self.slabs.get(usize::from(block.class.load(Relaxed))) else {
+            return (None, 0);
+        };
+        let mut at = at;
+        let mut looked = 0usize;
+        loop {
+            let mut unlinked = Picked::new();
+            let mut overflow = Unchained::new();
+            let mut end = false;
+            let guard = self.read();
+            // A section's worth.
+            for _ in 0..PICK {
+                // The slab may have become something else since the last section.
+                let slot = self
+                    .slabs
+                    .slot_at(block, at)
+                    .filter(|_| block.holds_items());
+                let Some(slot) = slot else {
+                    end = true;
+                    break;
+                };
+                at = at.wrapping_add(of.size());
+                looked = looked.wrapping_add(1);
+                if slot.is_live() && wanted(slot) && self.unlink(slot, &mut overflow) {
+                    // There is room for a section's worth.
+                    let _ = unlinked.push(slot);
+                }
+            }
+            drop(guard);
+            self.discard(&unlinked, &overflow);
+            if end {
+                return (None, looked);
+            }
+            if looked >= most {
+                return (Some(at), looked);
+            }
+            self.platform.relax();
+        }
+    }
+
+    /// A step of the sweep for expired and flushed items.
+    fn sweep(&self) -> u32 {
+        let up = &self.upkeep;
+        let mut id = up.sweep_block.load(Relaxed);
+        let now = self.now();
+        if id == NONE {
+            let epoch = self.clock.epoch();
+            let due = now.wrapping_sub(up.swept.load(Relaxed)) >= SWEEP_EVERY;
+            if !due && epoch == up.swept_epoch.load(Relaxed) {
+                return IDLE_MS;
+            }
+            up.swept.store(now, Relaxed);
+            up.swept_epoch.store(epoch, Relaxed);
+            up.sweep_at.store(HEAD as u32, Relaxed);
+            id = 0;
+        }
+        let items = self.classes_counted(ClassCounter::Items) as usize;
+        let (least, most) = SWEEP;
+        let mut left = (items / SWEEP_STEPS).clamp(least, most);
+        let end = self.pool.used();
+        while id < end && left != 0 {
+            let Some(block) = self.pool.get(id).filter(|b| b.what() == Use::Slab) else {
+                id = id.wrapping_add(1);
+                continue;
+            };
+            let at = up.sweep_at.load(Relaxed);
+            let (next, looked) = self.evict_range(block, at, left, |slot| !self.alive(slot));
+            self.count(Counter::Checked, looked as u64);
+            left = left.saturating_sub(looked);
+            up.sweep_at.store(next.unwrap_or(HEAD as u32), Relaxed);
+            if next.is_none() {
+                id = id.wrapping_add(1);
+            }
+        }
+        up.sweep_block
+            .store(if id < end { id } else { NONE }, Relaxed);
+        SOON_MS
     }
 }

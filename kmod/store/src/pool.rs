@@ -26,6 +26,8 @@ pub(crate) enum Use {
     Index = 4,
     /// Overflow buckets.
     Overflow = 5,
+    /// Between two uses.
+    Taken = 6,
 }
 
 /// A block's entry in the table. What a slab's class needs to know of it lies here, so that
@@ -80,6 +82,7 @@ impl Block {
             3 => Use::Draining,
             4 => Use::Index,
             5 => Use::Overflow,
+            6 => Use::Taken,
             _ => Use::Nothing,
         }
     }

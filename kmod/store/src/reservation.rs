@@ -58,7 +58,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
 
     /// The slab class, from 0.
     pub fn class(&self) -> usize {
-        usize::from(self.slot.header().class.load(Relaxed))
+        self.slot.class()
     }
 
     /// The key.
@@ -178,7 +178,7 @@ impl<P: Platform> Store<P> {
             return Err(StoreError::TooLarge);
         }
         let class = self.class_of(key.len(), value_len)?;
-        let slot = self.alloc(class)?;
+        let slot = self.alloc(class, hash)?;
         let new = Reservation::new(self, slot, key, hash, value_len);
         new.set_flags(flags);
         new.set_expiry(expiry);

@@ -130,7 +130,9 @@ impl<L: RawLock> Retire<L> {
 
     /// References that wait.
     pub(crate) fn count(&self) -> usize {
-        self.shards.iter().map(|s| s.count.load(Relaxed)).sum()
+        self.shards
+            .iter()
+            .fold(0, |sum, s| sum.wrapping_add(s.count.load(Relaxed)))
     }
 
     fn batch(&self, shard: usize, at: usize) -> Option<&Batch> {
@@ -177,7 +179,7 @@ impl<L: RawLock> Retire<L> {
 
     /// Asks for grace periods for what the newest batches hold.
     pub(crate) fn close_all<P: Platform<Lock = L>>(&self, platform: &P) {
-        for (at, shard) in self.shards.iter().enumerate() {
+        for (at, shard) in (0..self.shards.len()).zip(self.shards.iter()) {
             let mut ring = shard.ring.lock();
             if ring.filled != 0 {
                 if let Some(batch) = self.batch(at, ring.head) {
@@ -227,16 +229,20 @@ impl<L: RawLock> Retire<L> {
         ring.tail = ring.tail.wrapping_add(1);
         self.bytes.fetch_sub(bytes, Relaxed);
         let mut count = shard.count.load(Relaxed).saturating_sub(out.len());
-        let mean = bytes.checked_div(out.len() as u64).unwrap_or(0);
-        out.retain(|word| {
-            let keep = kept(Retired::unpack(*word));
-            if keep {
-                // There is room: the ring has lost a whole batch.
-                self.append(platform, at, &mut ring, *word, mean);
+        let mut left = Harvest::new();
+        for word in out.iter() {
+            if kept(Retired::unpack(*word)) {
+                // There is room: the ring has lost a whole batch. Its bytes no longer count, since
+                // no waiting makes them free.
+                self.append(platform, at, &mut ring, *word, 0);
                 count = count.wrapping_add(1);
+            } else {
+                let _ = left.push(*word);
             }
-            !keep
-        });
+        }
+        if left.len() != out.len() {
+            out.clone_from(&left);
+        }
         shard.count.store(count, Relaxed);
         true
     }

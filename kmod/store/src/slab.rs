@@ -4,19 +4,25 @@
 //! pool's table; slots follow, all of one size. Free slots of a slab are linked through their
 //! expiry field; a class links those of its slabs that have any.
 
+use core::num::NonZeroU32;
 use core::ptr::NonNull;
 
+use crate::config::Eviction;
+use crate::hash::Hash;
 use crate::item::{Slot, HEADER};
 use crate::lock::Locked;
 use crate::platform::{Platform, RawLock, Role};
+use crate::policy;
 use crate::pool::{Block, Pool, Use, NONE};
-use crate::sync::{Acquire, AtomicU32, Relaxed, Release};
+use crate::queue::Queue;
+use crate::s3fifo::Ghosts;
+use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 use crate::table::Table;
 
 /// Bytes of a slab before its first slot.
 pub(crate) const HEAD: usize = 24;
-/// The most classes there can be.
-pub(crate) const CLASSES: usize = 255;
+/// The most classes there can be: an item's header has six bits for it.
+pub(crate) const CLASSES: usize = 64;
 
 /// The start of a slab.
 #[repr(C)]
@@ -24,15 +30,20 @@ struct Head {
     block: AtomicU32,
     /// Bytes of a slot.
     size: AtomicU32,
-    unused: [u64; 2],
+    unused: u64,
+    /// The first slot's links: see [`Slabs::link`].
+    link: AtomicU64,
 }
+
+/// Bytes of a slab before `Head::link`.
+const LINK: usize = 16;
 
 const _: () = assert!(size_of::<Head>() == HEAD);
 
 #[repr(align(64))]
 pub(crate) struct Class<L> {
     /// Bytes of a slot.
-    size: u32,
+    size: NonZeroU32,
     /// Slots of a slab.
     slots: u32,
     /// Free slots, carved or not. Written under the lock.
@@ -45,6 +56,8 @@ pub(crate) struct Class<L> {
     pub(crate) reserve: AtomicU32,
     /// The fewest slots that were free while no block was to be had.
     pub(crate) low_water: AtomicU32,
+    /// Slots that had to be freed for others, to be compared between classes.
+    pub(crate) pressure: AtomicU32,
     /// How many seconds the last evicted item had been idle.
     pub(crate) evicted_age: AtomicU32,
     pub(crate) state: Locked<L, State>,
@@ -56,8 +69,14 @@ pub(crate) struct State {
     pub(crate) ring: u32,
     /// The first slab with free slots.
     open: u32,
-    /// Where the hand is.
+    /// Where CLOCK's hand is.
     pub(crate) hand: Hand,
+    /// Where SIEVE's hand is, as a slot's number.
+    pub(crate) needle: u32,
+    /// SIEVE's queue, S3-FIFO's main one.
+    pub(crate) main: Queue,
+    /// S3-FIFO's queue of new items.
+    pub(crate) small: Queue,
 }
 
 /// A place in a class's slabs.
@@ -69,7 +88,7 @@ pub(crate) struct Hand {
 }
 
 impl<L: RawLock> Class<L> {
-    fn new(size: u32, slots: u32) -> Self {
+    fn new(size: NonZeroU32, slots: u32) -> Self {
         let hand = Hand {
             block: NONE,
             offset: HEAD as u32,
@@ -82,18 +101,22 @@ impl<L: RawLock> Class<L> {
             retired: AtomicU32::new(0),
             reserve: AtomicU32::new(0),
             low_water: AtomicU32::new(u32::MAX),
+            pressure: AtomicU32::new(0),
             evicted_age: AtomicU32::new(0),
             state: Locked::new(State {
                 ring: NONE,
                 open: NONE,
                 hand,
+                needle: NONE,
+                main: Queue::new(),
+                small: Queue::new(),
             }),
         }
     }
 
     #[inline]
     pub(crate) fn size(&self) -> u32 {
-        self.size
+        self.size.get()
     }
 
     pub(crate) fn slots_per_slab(&self) -> u32 {
@@ -118,27 +141,38 @@ pub(crate) struct Slabs<L> {
     classes: Table<Class<L>>,
     /// Bytes of a slab.
     slab: usize,
+    eviction: Eviction,
+    /// Bits of a slot's number that tell it from others of its slab.
+    bits: u32,
+    ghosts: Option<Ghosts>,
 }
 
 /// The sizes of the classes' slots, growing by `factor` hundredths, each adjusted upward so that
-/// the slots fill a slab.
-fn sizes(slab: usize, smallest: usize, factor: u32) -> impl Iterator<Item = u32> {
-    let room = slab.saturating_sub(HEAD) as u64;
+/// the slots, with `extra` bytes for each elsewhere, fill a slab. The last is a whole slab.
+fn sizes(slab: usize, smallest: usize, factor: u32, extra: u64) -> impl Iterator<Item = u32> {
+    // The head has room for one slot's extra.
+    let room = (slab.saturating_sub(HEAD) as u64).saturating_add(extra);
     let mut next = (smallest as u64).checked_next_multiple_of(8);
     let fit = move |size: u64| {
-        let slots = room.checked_div(size).filter(|n| *n > 0)?;
-        Some(room.checked_div(slots)? & !7)
+        let slots = room
+            .checked_div(size.saturating_add(extra))
+            .filter(|n| *n > 0)?;
+        Some((room.checked_div(slots)? & !7).saturating_sub(extra))
     };
+    let mut left = CLASSES;
     core::iter::from_fn(move || {
-        let size = fit(next?)?;
+        let last = room.checked_sub(extra)? & !7;
+        left = left.checked_sub(1)?;
+        let size = if left == 0 { last } else { fit(next?)? };
         let grown = (size.saturating_mul(u64::from(factor)) / 100).max(size.wrapping_add(8));
-        // The last class holds the largest item, whatever the factor.
-        let last = fit(room)?;
         next = if size >= last {
             None
         } else {
             grown.min(last).checked_next_multiple_of(8)
         };
+        if size >= last {
+            left = 0;
+        }
         u32::try_from(size).ok()
     })
 }
@@ -149,20 +183,99 @@ impl<L: RawLock> Slabs<L> {
         slab: usize,
         item_min: usize,
         factor: u32,
+        eviction: Eviction,
+        memory: usize,
     ) -> Option<Self> {
         let smallest = HEADER.saturating_add(item_min);
-        let count = sizes(slab, smallest, factor).count();
-        if count == 0 || count > CLASSES {
-            return None;
-        }
-        let room = slab.saturating_sub(HEAD);
-        let mut sizes = sizes(slab, smallest, factor);
+        let extra = if policy::queues(eviction) {
+            size_of::<u64>()
+        } else {
+            0
+        };
+        let all = || sizes(slab, smallest, factor, extra as u64);
+        let count = all().fold(0usize, |n, _| n.saturating_add(1));
+        let room = slab.saturating_sub(HEAD).saturating_add(extra);
+        let slots = |size: u32| {
+            room.checked_div((size as usize).saturating_add(extra))
+                .unwrap_or(0) as u32
+        };
+        let ghosts = match eviction {
+            // For items of some 256 bytes.
+            Eviction::S3Fifo => Some(Ghosts::new(platform, memory / 256)?),
+            _ => None,
+        };
+        let mut sizes = all();
         let classes = Table::new(platform, count, || {
-            let size = sizes.next().unwrap_or(u32::MAX);
-            let slots = room.checked_div(size as usize).unwrap_or(0);
-            Class::new(size, slots as u32)
-        })?;
-        Some(Self { classes, slab })
+            let size = sizes
+                .next()
+                .and_then(NonZeroU32::new)
+                .unwrap_or(NonZeroU32::MAX);
+            Class::new(size, slots(size.get()))
+        });
+        let Some(classes) = classes else {
+            // SAFETY: the table came from this platform and is not used again.
+            unsafe { ghosts.inspect(|t| t.free(platform)) };
+            return None;
+        };
+        let most = all().next().map_or(0, slots);
+        let bits = u32::BITS.wrapping_sub(most.leading_zeros());
+        Some(Self {
+            classes,
+            slab,
+            eviction,
+            bits,
+            ghosts,
+        })
+    }
+
+    /// Blocks that slots' numbers can tell apart.
+    pub(crate) fn most_blocks(&self) -> usize {
+        if policy::queues(self.eviction) {
+            1usize
+                .wrapping_shl(u32::BITS.wrapping_sub(self.bits))
+                .wrapping_sub(1)
+        } else {
+            usize::MAX
+        }
+    }
+
+    #[inline]
+    pub(crate) fn eviction(&self) -> Eviction {
+        self.eviction
+    }
+
+    #[inline]
+    pub(crate) fn ghosts(&self) -> Option<&Ghosts> {
+        self.ghosts.as_ref()
+    }
+
+    /// A slot's number among all.
+    pub(crate) fn number(&self, of: &Class<L>, slot: Slot) -> u32 {
+        let offset = slot.address() & self.slab.wrapping_sub(1);
+        let at = (offset as u32).wrapping_sub(HEAD as u32) / of.size;
+        self.block_of(slot).wrapping_shl(self.bits) | at
+    }
+
+    /// The slot of a number. The class's lock is held.
+    pub(crate) fn numbered(&self, pool: &Pool<L>, of: &Class<L>, number: u32) -> Option<Slot> {
+        let block = pool.get(number.wrapping_shr(self.bits))?;
+        let at = number & 1u32.wrapping_shl(self.bits).wrapping_sub(1);
+        self.slot_at(block, at.wrapping_mul(of.size()).wrapping_add(HEAD as u32))
+    }
+
+    /// The links of a slot by its number: a word in the head for the first, the others' from the
+    /// slab's end on downward.
+    pub(crate) fn link<'a>(&self, pool: &'a Pool<L>, number: u32) -> Option<&'a AtomicU64> {
+        let at = pool.get(number.wrapping_shr(self.bits))?.at()?;
+        let offset = match number & 1u32.wrapping_shl(self.bits).wrapping_sub(1) {
+            0 => LINK,
+            i => self
+                .slab
+                .checked_sub((i as usize).wrapping_mul(size_of::<AtomicU64>()))?,
+        };
+        // SAFETY: classes leave a word for each slot at the slab's end, where queues are used.
+        // Any bits are a valid word, and whoever enters a slot writes its links first.
+        Some(unsafe { at.add(offset).cast::<AtomicU64>().as_ref() })
     }
 
     pub(crate) fn init(&self) {
@@ -176,11 +289,15 @@ impl<L: RawLock> Slabs<L> {
     /// As for [`Table::free`].
     pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
         // SAFETY: the caller's promise.
-        unsafe { self.classes.free(platform) };
+        unsafe {
+            self.classes.free(platform);
+            self.ghosts.as_ref().inspect(|t| t.free(platform));
+        }
     }
 
     pub(crate) fn tables(&self) -> usize {
-        self.classes.size()
+        let ghosts = self.ghosts.as_ref().map_or(0, Ghosts::tables);
+        self.classes.size().saturating_add(ghosts)
     }
 
     #[inline]
@@ -196,7 +313,9 @@ impl<L: RawLock> Slabs<L> {
     /// The class whose slots hold items of `bytes`, header included.
     #[inline]
     pub(crate) fn class_for(&self, bytes: usize) -> Option<usize> {
-        let at = self.classes.partition_point(|c| (c.size as usize) < bytes);
+        let at = self
+            .classes
+            .partition_point(|c| (c.size() as usize) < bytes);
         (at < self.classes.len()).then_some(at)
     }
 
@@ -220,18 +339,30 @@ impl<L: RawLock> Slabs<L> {
         let Some(at) = block.at() else { return };
         let head = Head {
             block: AtomicU32::new(id),
-            size: AtomicU32::new(of.size),
-            unused: [0; 2],
+            size: AtomicU32::new(of.size()),
+            unused: 0,
+            link: AtomicU64::new(0),
         };
         // SAFETY: the block is the caller's, larger than a head and aligned.
         unsafe { at.cast::<Head>().write(head) };
-        let mut state = of.state.lock();
         block.class.store(class as u8, Relaxed);
         block.free.store(0, Relaxed);
         block.used.store(0, Relaxed);
         block.carved.store(HEAD as u32, Release);
+        self.attach(pool, of, id, block);
+    }
+
+    /// Makes a slab one of its class's.
+    fn attach(&self, pool: &Pool<L>, of: &Class<L>, id: u32, block: &Block) {
+        let mut state = of.state.lock();
+        block.set_use(Use::Slab);
         // Into the ring, behind the hand: the slab is the last to be swept.
-        match pool.get(state.ring) {
+        let at = if state.hand.block == NONE {
+            state.ring
+        } else {
+            state.hand.block
+        };
+        match pool.get(at) {
             None => {
                 block.after.store(id, Relaxed);
                 block.before.store(id, Relaxed);
@@ -241,26 +372,32 @@ impl<L: RawLock> Slabs<L> {
                     offset: HEAD as u32,
                 };
             }
-            Some(_) => {
-                let at = if state.hand.block == NONE {
-                    state.ring
-                } else {
-                    state.hand.block
-                };
-                if let Some(next) = pool.get(at) {
-                    let before = next.before.load(Relaxed);
-                    block.after.store(at, Relaxed);
-                    block.before.store(before, Relaxed);
-                    next.before.store(id, Relaxed);
-                    if let Some(before) = pool.get(before) {
-                        before.after.store(id, Relaxed);
-                    }
+            Some(next) => {
+                let before = next.before.load(Relaxed);
+                block.after.store(at, Relaxed);
+                block.before.store(before, Relaxed);
+                next.before.store(id, Relaxed);
+                if let Some(before) = pool.get(before) {
+                    before.after.store(id, Relaxed);
                 }
             }
         }
-        self.open(pool, &mut state, id, block);
+        if self.has_free(of, block) {
+            self.open(pool, &mut state, id, block);
+        }
         of.slabs.fetch_add(1, Relaxed);
-        of.free.fetch_add(of.slots, Relaxed);
+        of.free
+            .fetch_add(of.slots.wrapping_sub(block.used.load(Relaxed)), Relaxed);
+    }
+
+    /// A slab that could not be emptied is used again.
+    pub(crate) fn undrain(&self, pool: &Pool<L>, id: u32) {
+        let Some(block) = pool.get(id) else { return };
+        if let Some(of) = self.get(usize::from(block.class.load(Relaxed))) {
+            if block.what() == Use::Draining {
+                self.attach(pool, of, id, block);
+            }
+        }
     }
 
     /// Adds a slab to the front of those with free slots.
@@ -295,12 +432,13 @@ impl<L: RawLock> Slabs<L> {
     }
 
     fn uncarved(&self, of: &Class<L>, block: &Block) -> bool {
-        (block.carved.load(Relaxed) as usize).saturating_add(of.size as usize) <= self.slab
+        let carved = block.carved.load(Relaxed).wrapping_sub(HEAD as u32);
+        carved < of.slots.wrapping_mul(of.size())
     }
 
     /// A free slot of the class, reserved. Never sleeps.
     #[inline]
-    pub(crate) fn take(&self, pool: &Pool<L>, class: usize) -> Option<Slot> {
+    pub(crate) fn take(&self, pool: &Pool<L>, class: usize, hash: Hash) -> Option<Slot> {
         let of = self.get(class)?;
         if of.free() == 0 {
             return None;
@@ -322,7 +460,7 @@ impl<L: RawLock> Slabs<L> {
             // has used what is not carved.
             let slot = unsafe { Slot::carve(at.add(carved as usize)) };
             // Sweeps look at slots below this only.
-            block.carved.store(carved.wrapping_add(of.size), Release);
+            block.carved.store(carved.wrapping_add(of.size()), Release);
             slot
         };
         slot.reserve(class as u8);
@@ -333,6 +471,13 @@ impl<L: RawLock> Slabs<L> {
         if !self.has_free(of, block) {
             self.close(pool, &mut state, block);
         }
+        policy::Locked {
+            slabs: self,
+            pool,
+            of,
+            state: &mut state,
+        }
+        .enter(slot, hash);
         Some(slot)
     }
 
@@ -350,7 +495,7 @@ impl<L: RawLock> Slabs<L> {
     ) {
         let mut held = None;
         for slot in slots {
-            let class = usize::from(slot.header().class.load(Relaxed));
+            let class = slot.class();
             let Some(of) = self.get(class) else { continue };
             if !matches!(held, Some((c, _)) if c == class) {
                 drop(held.take());
@@ -361,10 +506,17 @@ impl<L: RawLock> Slabs<L> {
             };
             let id = self.block_of(slot);
             let Some(block) = pool.get(id) else { continue };
+            policy::Locked {
+                slabs: self,
+                pool,
+                of,
+                state,
+            }
+            .leave(slot);
             slot.free();
             if poison {
                 // SAFETY: the slot is free, the lock is held.
-                unsafe { slot.poison(of.size as usize) };
+                unsafe { slot.poison(of.size() as usize) };
             }
             let had = self.has_free(of, block);
             let offset = slot.address() & self.slab.wrapping_sub(1);
@@ -422,7 +574,30 @@ impl<L: RawLock> Slabs<L> {
         true
     }
 
-    /// Is every slot of a draining slab free?
+    /// The slab whose loss costs least: of those that the hand comes to next, the one with the
+    /// fewest slots in use.
+    pub(crate) fn next_to_go(&self, pool: &Pool<L>, of: &Class<L>) -> u32 {
+        let state = of.state.lock();
+        let mut at = if state.hand.block == NONE {
+            state.ring
+        } else {
+            state.hand.block
+        };
+        let mut best = NONE;
+        let mut least = u32::MAX;
+        for _ in 0..8 {
+            let Some(block) = pool.get(at) else { break };
+            let used = block.used.load(Relaxed);
+            if used < least {
+                (best, least) = (at, used);
+            }
+            at = block.after.load(Relaxed);
+        }
+        best
+    }
+
+    /// Is every slot of a draining slab free? Then sections that begin from here on do not look
+    /// into it.
     pub(crate) fn drained(&self, pool: &Pool<L>, id: u32) -> bool {
         let Some(block) = pool.get(id) else {
             return false;
@@ -431,7 +606,11 @@ impl<L: RawLock> Slabs<L> {
             return false;
         };
         let _state = of.state.lock();
-        block.what() == Use::Draining && block.used.load(Relaxed) == 0
+        let empty = block.what() == Use::Draining && block.used.load(Relaxed) == 0;
+        if empty {
+            block.set_use(Use::Taken);
+        }
+        empty
     }
 
     /// The slot at an offset of a slab, None if there is none yet.
@@ -460,18 +639,19 @@ mod tests {
     fn classes_grow_to_a_whole_slab_and_waste_little() {
         for factor in [102, 110, 125, 200, 1000] {
             for slab in [4096, 1 << 20, 4 << 20] {
-                let sizes: Vec<u32> = sizes(slab, 48, factor).collect();
-                assert!(
-                    sizes.windows(2).all(|w| w[0] < w[1] && w[1] % 8 == 0),
-                    "{sizes:?}"
-                );
-                assert_eq!(*sizes.last().unwrap() as usize, slab - HEAD);
-                for s in &sizes {
-                    let slots = (slab - HEAD) / *s as usize;
+                for extra in [0, 8] {
+                    let sizes: Vec<u32> = sizes(slab, 48, factor, extra as u64).collect();
+                    assert!(sizes.len() <= CLASSES);
                     assert!(
-                        slab - HEAD - slots * (*s as usize) < 8 * slots,
-                        "{s} of {slab}"
+                        sizes.windows(2).all(|w| w[0] < w[1] && w[1] % 8 == 0),
+                        "{sizes:?}"
                     );
+                    assert_eq!(*sizes.last().unwrap() as usize, slab - HEAD);
+                    for s in &sizes {
+                        let slots = (slab - HEAD + extra) / (*s as usize + extra);
+                        let waste = slab - HEAD + extra - slots * (*s as usize + extra);
+                        assert!(waste < 8 * slots, "{s} of {slab}");
+                    }
                 }
             }
         }

@@ -2,13 +2,14 @@
 
 use core::marker::PhantomData;
 
-use crate::config::{Config, Eviction, NewError};
+use crate::config::{Config, NewError};
 use crate::counters::{ClassCounter, Counter, Counters};
 use crate::hash::{self, Hash};
 use crate::index::{Index, BUCKET};
 use crate::item::{Item, Slot};
 use crate::maintain::Upkeep;
 use crate::platform::Platform;
+use crate::policy;
 use crate::pool::{Pool, Use};
 use crate::retire::Retire;
 use crate::slab::Slabs;
@@ -32,7 +33,6 @@ pub struct Store<P: Platform> {
     pub(crate) clock: Clock,
     /// The most that a reference count goes to.
     pub(crate) cap: u8,
-    pub(crate) eviction: Eviction,
     pub(crate) item_max: usize,
     pub(crate) pool: Pool<P::Lock>,
     pub(crate) slabs: Slabs<P::Lock>,
@@ -77,15 +77,27 @@ impl<P: Platform> Store<P> {
             0 => config.memory.saturating_mul(4).max(1 << 30),
             n => n.max(config.memory),
         };
-        let capacity = most >> shift;
         let buckets = block / BUCKET;
-        let segments = (capacity / 4).max(1);
-        let slabs = Slabs::new(&platform, block, config.item_min, config.factor);
+        let slabs = Slabs::new(
+            &platform,
+            block,
+            config.item_min,
+            config.factor,
+            config.eviction,
+            config.memory,
+        );
         let Some(slabs) = slabs else {
-            return Err(NewError::Invalid);
+            return Err(NewError::OutOfMemory);
         };
+        let capacity = (most >> shift).min(slabs.most_blocks());
+        let segments = (capacity / 4).max(1);
         let classes = slabs.classes().len();
 
+        if capacity < limit {
+            // SAFETY: the tables came from this platform and are not used again.
+            unsafe { slabs.free(&platform) };
+            return Err(NewError::Invalid);
+        }
         let index = Index::new(&platform, segments, buckets, STRIPES.min(buckets));
         let pool = Pool::new(&platform, block, capacity, limit);
         let retire = Retire::new(&platform);
@@ -113,12 +125,7 @@ impl<P: Platform> Store<P> {
             secrets: hash::secrets(config.seed),
             index,
             clock: Clock::new(),
-            cap: if config.eviction == Eviction::S3Fifo {
-                3
-            } else {
-                1
-            },
-            eviction: config.eviction,
+            cap: policy::cap(config.eviction),
             item_max: config.item_max.min(block),
             pool,
             slabs,

@@ -152,6 +152,13 @@ impl<P: Platform> Store<P> {
         header.cas.store(cas, Relaxed);
         header.epoch.store(self.clock.epoch(), Relaxed);
         header.atime.store(self.clock.now(), Relaxed);
+        if let Some(place) = found {
+            // Storing over an item counts as use of it.
+            let refs = place.slot.header().refs.load(Relaxed);
+            header
+                .refs
+                .store(refs.saturating_add(1).min(self.cap), Relaxed);
+        }
         slot.publish(marks);
         if let Some(place) = found {
             chain.replace(place, slot);
@@ -181,7 +188,7 @@ impl<P: Platform> Store<P> {
     pub(crate) fn unlinked(&self, old: Option<Slot>, new: Option<Slot>, reclaimed: bool) {
         let cpu = self.platform.cpu();
         let book = |slot: Slot, sign: fn(u64) -> u64| {
-            let class = usize::from(slot.header().class.load(Relaxed));
+            let class = slot.class();
             self.counters
                 .count_class(cpu, class, ClassCounter::Items, sign(1));
             self.counters
@@ -209,7 +216,7 @@ impl<P: Platform> Store<P> {
         };
         let alive = self.alive(place.slot);
         let header = place.slot.header();
-        let class = usize::from(header.class.load(Relaxed));
+        let class = place.slot.class();
         if alive && compare.is_some_and(|cas| cas != header.cas.load(Relaxed)) {
             return Deleted::Exists { class };
         }
@@ -236,7 +243,7 @@ impl<P: Platform> Store<P> {
             return Deleted::NotFound;
         };
         let header = place.slot.header();
-        let class = usize::from(header.class.load(Relaxed));
+        let class = place.slot.class();
         if how
             .compare
             .is_some_and(|cas| cas != header.cas.load(Relaxed))
@@ -292,11 +299,11 @@ impl<P: Platform> Store<P> {
                     new.shape(key, len);
                     new
                 }
-                None => match self.slabs.take(&self.pool, class) {
+                None => match self.slabs.take(&self.pool, class, hash) {
                     Some(slot) => Reservation::new(self, slot, key, hash, len),
                     None => {
                         drop(guard);
-                        let slot = self.alloc(class).map_err(Refused::Error)?;
+                        let slot = self.alloc(class, hash).map_err(Refused::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
                         continue;
                     }

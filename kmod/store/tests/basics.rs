@@ -14,7 +14,11 @@ fn store(config: Config) -> Store<Host> {
 
 /// Eight blocks of 64 KiB.
 fn small() -> Config {
-    Config { memory: 1 << 20, block: 64 << 10, ..Config::default() }
+    Config {
+        memory: 1 << 20,
+        block: 64 << 10,
+        ..Config::default()
+    }
 }
 
 fn put(store: &Store<Host>, key: &[u8], value: &[u8], commit: &Commit) -> Outcome {
@@ -28,7 +32,9 @@ fn put_until(
     commit: &Commit,
     expiry: Expiry,
 ) -> Outcome {
-    let mut new = store.reserve(key, store.hash(key), 7, expiry, value.len()).unwrap();
+    let mut new = store
+        .reserve(key, store.hash(key), 7, expiry, value.len())
+        .unwrap();
     assert_eq!(new.write(value), value.len());
     assert_eq!(new.remaining(), 0);
     store.commit(new, commit).unwrap()
@@ -58,8 +64,14 @@ fn stores_replaces_and_deletes() {
     assert!(second > first);
     assert_eq!(get(&store, b"a").unwrap(), b"another");
     let hash = store.hash(b"a");
-    assert!(matches!(store.delete(b"a", hash, Some(first)), Deleted::Exists { .. }));
-    assert!(matches!(store.delete(b"a", hash, Some(second)), Deleted::Deleted { .. }));
+    assert!(matches!(
+        store.delete(b"a", hash, Some(first)),
+        Deleted::Exists { .. }
+    ));
+    assert!(matches!(
+        store.delete(b"a", hash, Some(second)),
+        Deleted::Deleted { .. }
+    ));
     assert_eq!(store.delete(b"a", hash, None), Deleted::NotFound);
     assert_eq!(get(&store, b"a"), None);
     assert_eq!(store.snapshot().items, 0);
@@ -70,26 +82,77 @@ fn stores_replaces_and_deletes() {
 fn verbs_and_cas() {
     let store = store(Config::default());
     let commit = Commit::new;
-    let with = |verb, cas| Commit { compare: Some(cas), ..Commit::new(verb) };
-    assert_eq!(put(&store, b"k", b"1", &commit(Verb::Replace)), Outcome::NotStored);
-    assert_eq!(put(&store, b"k", b"1", &commit(Verb::Append)), Outcome::NotStored);
-    assert_eq!(put(&store, b"k", b"1", &with(Verb::Set, 5)), Outcome::NotFound);
-    assert_eq!(put(&store, b"k", b"1", &commit(Verb::Add)), Outcome::Stored { cas: 1 });
-    assert_eq!(put(&store, b"k", b"2", &commit(Verb::Add)), Outcome::NotStored);
-    assert_eq!(put(&store, b"k", b"2", &commit(Verb::Replace)), Outcome::Stored { cas: 2 });
-    assert_eq!(put(&store, b"k", b"3", &with(Verb::Set, 1)), Outcome::Exists);
-    assert_eq!(put(&store, b"k", b"3", &with(Verb::Set, 0)), Outcome::Exists);
-    assert_eq!(put(&store, b"k", b"3", &with(Verb::Set, 2)), Outcome::Stored { cas: 3 });
-    assert_eq!(put(&store, b"k", b"45", &commit(Verb::Append)), Outcome::Stored { cas: 4 });
-    assert_eq!(put(&store, b"k", b"12", &with(Verb::Prepend, 4)), Outcome::Stored { cas: 5 });
-    assert_eq!(put(&store, b"k", b"x", &with(Verb::Prepend, 4)), Outcome::Exists);
+    let with = |verb, cas| Commit {
+        compare: Some(cas),
+        ..Commit::new(verb)
+    };
+    assert_eq!(
+        put(&store, b"k", b"1", &commit(Verb::Replace)),
+        Outcome::NotStored
+    );
+    assert_eq!(
+        put(&store, b"k", b"1", &commit(Verb::Append)),
+        Outcome::NotStored
+    );
+    assert_eq!(
+        put(&store, b"k", b"1", &with(Verb::Set, 5)),
+        Outcome::NotFound
+    );
+    assert_eq!(
+        put(&store, b"k", b"1", &commit(Verb::Add)),
+        Outcome::Stored { cas: 1 }
+    );
+    assert_eq!(
+        put(&store, b"k", b"2", &commit(Verb::Add)),
+        Outcome::NotStored
+    );
+    assert_eq!(
+        put(&store, b"k", b"2", &commit(Verb::Replace)),
+        Outcome::Stored { cas: 2 }
+    );
+    assert_eq!(
+        put(&store, b"k", b"3", &with(Verb::Set, 1)),
+        Outcome::Exists
+    );
+    assert_eq!(
+        put(&store, b"k", b"3", &with(Verb::Set, 0)),
+        Outcome::Exists
+    );
+    assert_eq!(
+        put(&store, b"k", b"3", &with(Verb::Set, 2)),
+        Outcome::Stored { cas: 3 }
+    );
+    assert_eq!(
+        put(&store, b"k", b"45", &commit(Verb::Append)),
+        Outcome::Stored { cas: 4 }
+    );
+    assert_eq!(
+        put(&store, b"k", b"12", &with(Verb::Prepend, 4)),
+        Outcome::Stored { cas: 5 }
+    );
+    assert_eq!(
+        put(&store, b"k", b"x", &with(Verb::Prepend, 4)),
+        Outcome::Exists
+    );
     assert_eq!(get(&store, b"k").unwrap(), b"12345");
-    let chosen = Commit { new_cas: Some(99), ..Commit::default() };
+    let chosen = Commit {
+        new_cas: Some(99),
+        ..Commit::default()
+    };
     assert_eq!(put(&store, b"k", b"", &chosen), Outcome::Stored { cas: 99 });
     assert_eq!(get(&store, b"k").unwrap(), b"");
-    let vivify = Commit { vivify: true, ..Commit::new(Verb::Append) };
-    assert!(matches!(put(&store, b"v", b"a", &vivify), Outcome::Stored { .. }));
-    assert!(matches!(put(&store, b"v", b"b", &vivify), Outcome::Stored { .. }));
+    let vivify = Commit {
+        vivify: true,
+        ..Commit::new(Verb::Append)
+    };
+    assert!(matches!(
+        put(&store, b"v", b"a", &vivify),
+        Outcome::Stored { .. }
+    ));
+    assert!(matches!(
+        put(&store, b"v", b"b", &vivify),
+        Outcome::Stored { .. }
+    ));
     assert_eq!(get(&store, b"v").unwrap(), b"ab");
 }
 
@@ -98,7 +161,17 @@ fn numbers_go_up_and_down() {
     let store = store(Config::default());
     let hash = store.hash(b"n");
     let arith = |decrement, by| {
-        store.arith(b"n", hash, &Arith { decrement, by, ..Arith::default() }).unwrap()
+        store
+            .arith(
+                b"n",
+                hash,
+                &Arith {
+                    decrement,
+                    by,
+                    ..Arith::default()
+                },
+            )
+            .unwrap()
     };
     assert_eq!(arith(false, 1), Arithmetic::NotFound);
     set(&store, b"n", b"99");
@@ -127,8 +200,16 @@ fn expires_touches_and_flushes() {
     put_until(&store, b"b", b"1", &set, store.expiry(-1));
     assert!(get(&store, b"a").is_some() && get(&store, b"b").is_none());
     store.tick(9, 1_700_000_009);
-    assert_eq!(store.peek(&store.read(), b"a", store.hash(b"a")).unwrap().ttl(), Some(1));
-    assert!(store.touch(b"a", store.hash(b"a"), store.expiry(5)).is_some());
+    assert_eq!(
+        store
+            .peek(&store.read(), b"a", store.hash(b"a"))
+            .unwrap()
+            .ttl(),
+        Some(1)
+    );
+    assert!(store
+        .touch(b"a", store.hash(b"a"), store.expiry(5))
+        .is_some());
     store.tick(13, 1_700_000_013);
     assert!(get(&store, b"a").is_some());
     store.tick(14, 1_700_000_014);
@@ -151,7 +232,14 @@ fn one_client_wins_the_token_of_a_stale_item() {
     let old = set(&store, b"a", b"1");
     let hash = store.hash(b"a");
     assert!(matches!(
-        store.invalidate(b"a", hash, &Invalidate { compare: Some(old), ..Default::default() }),
+        store.invalidate(
+            b"a",
+            hash,
+            &Invalidate {
+                compare: Some(old),
+                ..Default::default()
+            }
+        ),
         Deleted::Deleted { .. }
     ));
     {
@@ -162,8 +250,15 @@ fn one_client_wins_the_token_of_a_stale_item() {
         assert!(!item.take_token());
     }
     // An older number may store, but what it stores is stale.
-    let late = Commit { compare: Some(old), invalidate: true, ..Commit::default() };
-    assert!(matches!(put(&store, b"a", b"2", &late), Outcome::Stored { .. }));
+    let late = Commit {
+        compare: Some(old),
+        invalidate: true,
+        ..Commit::default()
+    };
+    assert!(matches!(
+        put(&store, b"a", b"2", &late),
+        Outcome::Stored { .. }
+    ));
     let guard = store.read();
     let item = store.get(&guard, b"a", hash).unwrap();
     assert!(item.stale() && item.token_sent());
@@ -175,7 +270,10 @@ fn a_full_store_evicts_and_goes_on() {
     let mut there = 0;
     for i in 0..50_000u32 {
         set(&store, &i.to_be_bytes(), &i.to_le_bytes().repeat(10));
-        assert_eq!(get(&store, &i.to_be_bytes()).unwrap(), i.to_le_bytes().repeat(10));
+        assert_eq!(
+            get(&store, &i.to_be_bytes()).unwrap(),
+            i.to_le_bytes().repeat(10)
+        );
     }
     for i in 0..50_000u32 {
         if let Some(value) = get(&store, &i.to_be_bytes()) {
@@ -199,9 +297,18 @@ fn refuses_what_is_too_large() {
     let error = store.reserve(b"k", hash, 0, Expiry::NEVER, fits + 1).err();
     assert_eq!(error, Some(StoreError::TooLarge));
     assert!(store.reserve(b"k", hash, 1, Expiry::NEVER, fits).is_err());
-    assert!(store.reserve(&[b'x'; 251], hash, 0, Expiry::NEVER, 1).is_err());
+    assert!(store
+        .reserve(&[b'x'; 251], hash, 0, Expiry::NEVER, 1)
+        .is_err());
     assert_eq!(
-        Store::new(Config { memory: 1 << 20, ..Config::default() }, Host::new()).err(),
+        Store::new(
+            Config {
+                memory: 1 << 20,
+                ..Config::default()
+            },
+            Host::new()
+        )
+        .err(),
         Some(NewError::TooSmall)
     );
 }

@@ -1,0 +1,312 @@
+//! Making room: handing slots out, evicting, and taking retired slots back.
+
+use core::ptr::NonNull;
+
+use crate::commit::StoreError;
+use crate::counters::{ClassCounter, Counter};
+use crate::hash::Hash;
+use crate::index::{Unchained, BUCKET};
+use crate::item::{Slot, FETCHED};
+use crate::platform::Platform;
+use crate::policy::{self, Picked, PICK};
+use crate::pool::Use;
+use crate::retire::{Harvest, Retired};
+use crate::slab::Class;
+use crate::store::Store;
+use crate::sync::Relaxed;
+
+/// Times that a writer in need waits for a grace period before it gives up.
+const PATIENCE: usize = 16;
+/// Retired memory is at most one part in so many of the limit (but at least the largest item),
+/// beside a batch for each CPU.
+const RETIRED_SHARE: usize = 16;
+/// A class keeps at most one part in so many of its slots free.
+const RESERVE_SHARE: u32 = 32;
+/// The reserve that a class starts with when it needs one.
+const RESERVE_FIRST: u32 = 4;
+/// Items that a writer evicts to keep up the reserve, for each slot that it takes.
+const TEND: usize = 2;
+
+impl<P: Platform> Store<P> {
+    /// A reserved slot of a class for a key of this hash, whatever it takes: memory that has
+    /// become free, a new slab, or eviction. No lock or section is held; may sleep.
+    pub(crate) fn alloc(&self, class: usize, hash: Hash) -> Result<Slot, StoreError> {
+        if self.retire.bytes() > self.most_retired() {
+            self.relieve()?;
+        }
+        let slot = match self.slabs.take(&self.pool, class, hash) {
+            Some(slot) => slot,
+            None => self.alloc_slow(class, hash)?,
+        };
+        self.tend(class);
+        Ok(slot)
+    }
+
+    #[cold]
+    fn alloc_slow(&self, class: usize, hash: Hash) -> Result<Slot, StoreError> {
+        let Some(of) = self.slabs.get(class) else {
+            return Err(StoreError::TooLarge);
+        };
+        for _ in 0..PATIENCE {
+            self.harvest();
+            if let Some(slot) = self.slabs.take(&self.pool, class, hash) {
+                return Ok(slot);
+            }
+            if self.add_slab(class) {
+                continue;
+            }
+            // Memory is full and the reserve did not last: make it larger, and make room now.
+            of.low_water.store(0, Relaxed);
+            let most = of.slots() / RESERVE_SHARE;
+            let reserve = of
+                .reserve
+                .load(Relaxed)
+                .saturating_mul(2)
+                .max(RESERVE_FIRST)
+                .min(most);
+            of.reserve.store(reserve, Relaxed);
+            let coming = of.retired.load(Relaxed);
+            let want = reserve.max(1).saturating_sub(coming);
+            if want != 0 && self.evict(class, want as usize) == 0 && coming == 0 {
+                // The class has nothing to give: take a slab from another.
+                if self.steal(class) {
+                    continue;
+                }
+            }
+            self.platform.wake();
+            self.wait();
+        }
+        self.count_class(class, ClassCounter::OutOfMemory, 1);
+        Err(StoreError::OutOfMemory)
+    }
+
+    /// The most bytes that may wait for grace periods before writers do.
+    fn most_retired(&self) -> u64 {
+        let limit = self.pool.limit().saturating_mul(self.pool.block_size());
+        (limit / RETIRED_SHARE).max(self.item_max) as u64
+    }
+
+    /// Too much waits for grace periods: so does the writer.
+    #[cold]
+    fn relieve(&self) -> Result<(), StoreError> {
+        self.harvest();
+        for _ in 0..PATIENCE {
+            if self.retire.bytes() <= self.most_retired() {
+                return Ok(());
+            }
+            self.wait();
+        }
+        Err(StoreError::OutOfMemory)
+    }
+
+    /// Gives a class another slab, if there is a block to be had.
+    pub(crate) fn add_slab(&self, class: usize) -> bool {
+        let Some(id) = self.pool.take(&self.platform, Use::Taken) else {
+            return false;
+        };
+        // SAFETY: the block was just taken for this.
+        unsafe { self.slabs.add(&self.pool, class, id) };
+        true
+    }
+
+    /// A writer's share of keeping the reserve: evicts a little when memory is full and less than
+    /// the reserve is free or on the way to it. No lock or section is held.
+    #[inline]
+    pub(crate) fn tend(&self, class: usize) {
+        if let Some(of) = self.slabs.get(class) {
+            if self.lacks(of) != 0 {
+                self.evict(class, TEND);
+            }
+        }
+    }
+
+    /// Slots that a class lacks to its reserve.
+    #[inline]
+    pub(crate) fn lacks(&self, of: &Class<P::Lock>) -> u32 {
+        let there = of.free().saturating_add(of.retired.load(Relaxed));
+        let lacks = of.reserve.load(Relaxed).saturating_sub(there);
+        if lacks != 0 && self.pool.room() != 0 {
+            return 0;
+        }
+        lacks
+    }
+
+    /// Evicts up to `want` items of a class and returns how many it did. No lock or section is
+    /// held; may sleep.
+    pub(crate) fn evict(&self, class: usize, want: usize) -> usize {
+        let Some(of) = self.slabs.get(class) else {
+            return 0;
+        };
+        // A few times round: the first ones may only lower counts.
+        let rounds = usize::from(self.cap).saturating_add(1);
+        let slots = of.slots().saturating_add(of.slabs()) as usize;
+        let most = slots.saturating_mul(rounds);
+        let mut looked = 0usize;
+        let mut evicted = 0usize;
+        while evicted < want && looked <= most {
+            let mut picked = Picked::new();
+            let guard = self.read();
+            let n = {
+                let mut state = of.state.lock();
+                let mut class = policy::Locked {
+                    slabs: &self.slabs,
+                    pool: &self.pool,
+                    of,
+                    state: &mut state,
+                };
+                let want = want.saturating_sub(evicted).min(PICK);
+                let dead = |slot| !self.alive(slot);
+                class.pick(want, dead, |slot| self.hash_of(slot), &mut picked)
+            };
+            if n == 0 {
+                break;
+            }
+            looked = looked.saturating_add(n);
+            self.count(Counter::Swept, n as u64);
+            let mut unlinked = Picked::new();
+            let mut overflow = Unchained::new();
+            for slot in &picked {
+                if self.unlink(*slot, &mut overflow) {
+                    // There is room for as many as were picked.
+                    let _ = unlinked.push(*slot);
+                }
+            }
+            drop(guard);
+            evicted = evicted.saturating_add(unlinked.len());
+            self.discard(&unlinked, &overflow);
+        }
+        of.pressure.fetch_add(evicted as u32, Relaxed);
+        evicted
+    }
+
+    /// Unlinks a slot if it still is linked. The caller is in a section in which it saw it live,
+    /// and has room for an overflow bucket.
+    pub(crate) fn unlink(&self, slot: Slot, overflow: &mut Unchained) -> bool {
+        if !slot.is_live() {
+            return false;
+        }
+        let Some(mut chain) = self.index.lock(self.hash_of(slot)) else {
+            return false;
+        };
+        let Some(place) = chain.find(|s| s == slot) else {
+            return false;
+        };
+        if let Some(address) = chain.remove(&place) {
+            let _ = overflow.push(address);
+        }
+        true
+    }
+
+    /// Books and retires what was unlinked to make room. No lock or section is held.
+    pub(crate) fn discard(&self, slots: &[Slot], overflow: &[usize]) {
+        for slot in slots {
+            let dead = !self.alive(*slot);
+            if !dead {
+                self.note_eviction(*slot);
+            }
+            self.unlinked(Some(*slot), None, dead);
+        }
+        for address in overflow {
+            self.retire_overflow(Some(*address));
+        }
+    }
+
+    pub(crate) fn note_eviction(&self, slot: Slot) {
+        let header = slot.header();
+        let class = slot.class();
+        let cpu = self.platform.cpu();
+        self.counters
+            .count_class(cpu, class, ClassCounter::Evicted, 1);
+        if header.expiry.load(Relaxed) != 0 {
+            self.counters
+                .count_class(cpu, class, ClassCounter::EvictedNonzero, 1);
+        }
+        if slot.marks() & FETCHED == 0 {
+            self.counters
+                .count_class(cpu, class, ClassCounter::EvictedUnfetched, 1);
+        }
+        if let Some(of) = self.slabs.get(class) {
+            let age = self.now().saturating_sub(header.atime.load(Relaxed));
+            of.evicted_age.store(age, Relaxed);
+        }
+    }
+
+    pub(crate) fn note_reclaim(&self, slot: Slot) {
+        let class = slot.class();
+        self.count_class(class, ClassCounter::Reclaimed, 1);
+        if slot.marks() & FETCHED == 0 {
+            self.count_class(class, ClassCounter::ExpiredUnfetched, 1);
+        }
+    }
+
+    /// A slot was unlinked: it is to be used again after a grace period. Its books are done. No
+    /// lock or section is held; may sleep.
+    pub(crate) fn retire_slot(&self, slot: Slot) {
+        let Some(of) = self.slabs.get(slot.class()) else {
+            return;
+        };
+        slot.retire();
+        of.retired.fetch_add(1, Relaxed);
+        self.push(Retired::Slot(slot.address()), of.size() as usize);
+    }
+
+    /// The same for an overflow bucket, if there is one.
+    pub(crate) fn retire_overflow(&self, address: Option<usize>) {
+        if let Some(address) = address {
+            self.push(Retired::Overflow(address), BUCKET);
+        }
+    }
+
+    fn push(&self, what: Retired, bytes: usize) {
+        while !self.retire.push(&self.platform, what, bytes) {
+            self.wait();
+        }
+    }
+
+    /// Sleeps for a grace period and takes back what it frees. No lock or section is held.
+    pub(crate) fn wait(&self) {
+        self.retire.close_all(&self.platform);
+        self.count(Counter::Waits, 1);
+        self.platform.gp_wait();
+        self.harvest();
+    }
+
+    /// Takes back what grace periods have freed, and says if there was anything.
+    pub(crate) fn harvest(&self) -> bool {
+        let mut out = Harvest::new();
+        let mut any = false;
+        let pinned = |what| match what {
+            Retired::Slot(at) => retired_slot(at).is_some_and(|slot| slot.pinned()),
+            Retired::Overflow(_) => false,
+        };
+        for cpu in 0..self.retire.shards() {
+            while self.retire.harvest(&self.platform, cpu, pinned, &mut out) {
+                any = true;
+                for word in &out {
+                    match Retired::unpack(*word) {
+                        Retired::Overflow(at) => self.index.give_overflow(at),
+                        Retired::Slot(at) => {
+                            let class = retired_slot(at).and_then(|s| self.slabs.get(s.class()));
+                            if let Some(of) = class {
+                                of.retired.fetch_sub(1, Relaxed);
+                            }
+                        }
+                    }
+                }
+                let slots = out.iter().filter_map(|word| match Retired::unpack(*word) {
+                    Retired::Slot(at) => retired_slot(at),
+                    Retired::Overflow(_) => None,
+                });
+                // SAFETY: these were retired, their grace period is over, and they are not pinned.
+                unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
+            }
+        }
+        any
+    }
+}
+
+/// A slot by the address that it was retired under.
+fn retired_slot(at: usize) -> Option<Slot> {
+    // SAFETY: a retired slot's slab stays in use until the slot is given back.
+    NonNull::new(at as *mut u8).map(|at| unsafe { Slot::new(at) })
+}
