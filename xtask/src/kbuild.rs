@@ -13,10 +13,11 @@ use crate::{cache, root, shell, workspace};
 ///
 /// Only what changed is compiled anew: a second run after touching one file
 /// takes seconds. The build runs inside the build root with Debian's own rustc
-/// and gcc, as the kernel's Rust symbols ask for.
+/// and gcc, as the kernel's Rust symbols ask for. (Plain `make KDIR=DIR` does the
+/// same with this machine's tools.)
 #[derive(clap::Args, Default)]
 pub(crate) struct KmodArgs {
-    /// Build for another kernel tree (prepared with `make modules_prepare`) by this machine's tools
+    /// Build for another kernel tree (after its `make modules_prepare`), into target/kmod-NAME
     #[arg(long, value_name = "DIR")]
     pub(crate) kdir: Option<PathBuf>,
     /// Show each command of the build
@@ -24,47 +25,68 @@ pub(crate) struct KmodArgs {
     pub(crate) verbose: bool,
 }
 
-/// Where the module is built.
+/// Where the module for the stock kernel is built.
 pub(crate) fn output_dir() -> PathBuf {
     workspace::root().join("target/kmod")
 }
 
 /// Builds the module and gives its path.
 pub(crate) fn build(args: &KmodArgs) -> Result<PathBuf> {
-    let out = output_dir();
-    fs::create_dir_all(&out)?;
-    let start = Instant::now();
-    let mut make = match &args.kdir {
+    let root = root::ready()?;
+    let (mut make, out) = match &args.kdir {
+        None => {
+            let mut make = root.command("/usr/bin/make");
+            make.arg(format!("KDIR={}", Kernel::tree().display()));
+            (make, output_dir())
+        }
         Some(kdir) => {
             let kdir = fs::canonicalize(kdir)
                 .with_context(|| format!("no kernel tree at {}", kdir.display()))?;
-            let mut make = std::process::Command::new("make");
-            make.current_dir(workspace::root())
-                .arg(format!("KDIR={}", kdir.display()));
-            make
-        }
-        None => {
-            let mut make = root::ready()?.command("/usr/bin/make");
-            make.arg(format!("KDIR={}", Kernel::tree().display()));
-            make
+            let mut make = root.command_with("/usr/bin/make", &[&kdir]);
+            make.arg(format!("KDIR={}", kdir.display()));
+            make.args(compiler(&kdir)?);
+            let name = kdir
+                .file_name()
+                .context("the kernel tree's folder has no name")?;
+            (
+                make,
+                output_dir().with_file_name(format!("kmod-{}", name.to_string_lossy())),
+            )
         }
     };
+    let start = Instant::now();
+    fs::create_dir_all(&out)?;
     let _lock = cache::lock(&out.with_extension("lock"), "building the module")?;
     vendor()?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    make.arg(format!("MO={}", out.display()));
     make.arg(format!("-j{jobs}"))
-        .arg("--no-print-directory")
-        .arg("modules");
+        .args(["--no-print-directory", "modules"]);
     if args.verbose {
         make.arg("V=1");
     }
-    shell::run(&mut make).context("the module does not build")?;
+    // Standard output is for the command's own answer.
+    shell::run(make.stdout(std::io::stderr())).context("the module does not build")?;
     let module = out.join("hippos.ko");
     if !module.exists() {
         bail!("the build left no {}", module.display());
     }
     eprintln!("hippos: module: {:.1} s", start.elapsed().as_secs_f32());
     Ok(module)
+}
+
+/// What make must be told when a tree was built with clang: the same version.
+fn compiler(kdir: &Path) -> Result<Option<String>> {
+    let config = fs::read_to_string(kdir.join(".config"))
+        .with_context(|| format!("{} has no .config", kdir.display()))?;
+    if !config.lines().any(|line| line == "CONFIG_CC_IS_CLANG=y") {
+        return Ok(None);
+    }
+    let version = config
+        .lines()
+        .find_map(|line| line.strip_prefix("CONFIG_CLANG_VERSION="));
+    let version: u32 = version.context("a clang without a version")?.parse()?;
+    Ok(Some(format!("LLVM=-{}", version / 10_000)))
 }
 
 /// Lays the sources of the pure crates' dependencies, at the versions of Cargo.lock, into

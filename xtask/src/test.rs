@@ -16,6 +16,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(300);
 /// Tests of this theme are meant to fail; what is tested is that they do.
 const PLANTED: &str = "planted::";
 
+/// The whole `run` command with a module that oopses.
+const OOPS: &str = "planted::oops_ends_run";
+
 /// Run every test: cargo's on this machine, then those that need a guest.
 ///
 /// Guest tests are of two kinds: `guest::` ones run inside the virtual machine,
@@ -71,7 +74,12 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
     let mut count = Count::default();
     if args.list {
-        for name in guest_tests()? {
+        let clients = client::TESTS.iter().map(|test| test.name.to_owned());
+        for name in guest_tests()?
+            .into_iter()
+            .chain(clients)
+            .chain([OOPS.to_owned()])
+        {
             println!("{name}");
         }
         return Ok(0);
@@ -153,7 +161,7 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
         .iter()
         .filter(|test| wanted(test.name))
         .collect();
-    if planted.is_empty() && inside.is_empty() && clients.is_empty() {
+    if planted.is_empty() && inside.is_empty() && clients.is_empty() && !wanted(OOPS) {
         return Ok(());
     }
     let root = root::ready()?;
@@ -205,9 +213,34 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
         count.note(name, start, noticed(name, result, dead));
         bench.vm = None;
     }
+    if wanted(OOPS) {
+        count.note(OOPS, Instant::now(), oops_ends_run());
+    }
     if let Some(vm) = bench.vm.take() {
         vm.off()?;
     }
+    Ok(())
+}
+
+/// `cargo xtask run` must end with an error, and say why, when the module oopses.
+fn oops_ends_run() -> Result<()> {
+    let mut run = Command::new(std::env::current_exe()?);
+    run.args([
+        "run",
+        "--port",
+        "0",
+        "--exec",
+        "sleep 60",
+        "--",
+        "selftest_oops=1",
+    ]);
+    let output = run.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success(), "run was content:\n{said}");
+    ensure!(
+        said.contains("the guest died") && said.contains("Kernel panic"),
+        "run said only:\n{said}"
+    );
     Ok(())
 }
 

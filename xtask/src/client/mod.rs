@@ -4,6 +4,7 @@
 //! file of its theme and name it below, with the module's parameters. The
 //! module is loaded anew for each, and answers when the test begins.
 
+mod conformance;
 mod stock;
 
 use anyhow::Result;
@@ -34,4 +35,5 @@ macro_rules! tests {
 
 tests! {
     stock: tcp(""), udp("");
+    conformance: table("");
 }

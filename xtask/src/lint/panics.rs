@@ -24,8 +24,11 @@ const STRICT: &[&str] = &[
     "kmod/src/gate.rs",
     "target/vendor/",
 ];
-/// What may remain: the object, a part of the place that [`Finding`] names, and why it is no danger.
-const ALLOWED: &[(&str, &str, &str)] = &[];
+/// What may remain: a part of the place that [`Finding`] names, and why it is no danger.
+const ALLOWED: &[(&str, &str)] = &[(
+    "target/vendor/heapless/src/vec.rs:275",
+    "Vec::push counts up only when it saw room for one more",
+)];
 
 /// Every finding in target/kmod, which is built first.
 pub(crate) fn check() -> Result<Vec<Finding>> {
@@ -44,7 +47,7 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
         for call in calls(&relocations) {
             let place = place(&root, &path, &call)?;
             let counts = object != MODULE || STRICT.iter().any(|source| place.contains(source));
-            if counts && !allowed(&object, &place) {
+            if counts && !allowed(&place) {
                 let what = format!("can panic ({}) in {place}", call.function);
                 findings.push(Finding::new(&object, 0, what));
             }
@@ -123,10 +126,8 @@ fn place(root: &Root, object: &Path, call: &Call) -> Result<String> {
     Ok(frames.join(", inlined in "))
 }
 
-fn allowed(object: &str, place: &str) -> bool {
-    ALLOWED
-        .iter()
-        .any(|(at, part, _)| *at == object && place.contains(part))
+fn allowed(place: &str) -> bool {
+    ALLOWED.iter().any(|(part, _)| place.contains(part))
 }
 
 #[cfg(test)]
