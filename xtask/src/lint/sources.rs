@@ -21,7 +21,22 @@ const UNSAFE: &[(&str, &str)] = &[
     ("xtask/plugin/src/", "QEMU's plugin interface is C"),
 ];
 /// The store's files that touch raw memory.
-const STORE_UNSAFE: &[&str] = &[];
+const STORE_UNSAFE: &[&str] = &[
+    "kmod/store/src/counters.rs",
+    "kmod/store/src/host.rs",
+    "kmod/store/src/index.rs",
+    "kmod/store/src/item.rs",
+    "kmod/store/src/lock.rs",
+    "kmod/store/src/maintain.rs",
+    "kmod/store/src/platform.rs",
+    "kmod/store/src/pool.rs",
+    "kmod/store/src/reservation.rs",
+    "kmod/store/src/retire.rs",
+    "kmod/store/src/slab.rs",
+    "kmod/store/src/store.rs",
+    "kmod/store/src/sync.rs",
+    "kmod/store/src/table.rs",
+];
 /// The files that may declare C functions (`extern "C" { … }`).
 const FOREIGN: &[&str] = &["kmod/kapi/ffi.rs", "xtask/plugin/src/api.rs"];
 /// The folders that may give C functions to call (`extern "C" fn`).
