@@ -73,13 +73,16 @@ pub(crate) fn kernel_crates() -> Result<BTreeMap<String, KernelCrate>> {
             .context("no such node")?;
         let mut uses = Vec::new();
         for dependency in &node.deps {
-            let normal = dependency
-                .dep_kinds
-                .iter()
-                .any(|kind| kind.kind == DependencyKind::Normal);
-            if normal {
-                uses.push(metadata[&dependency.pkg].name.clone());
-                todo.push(&dependency.pkg);
+            let used = &metadata[&dependency.pkg];
+            // Kbuild turns no feature on, so what is optional for cargo is not there.
+            let needed = package.dependencies.iter().any(|declared| {
+                declared.name == used.name
+                    && declared.kind == DependencyKind::Normal
+                    && !declared.optional
+            });
+            if needed {
+                uses.push(used.name.clone());
+                todo.push(&used.id);
             }
         }
         uses.sort();
