@@ -132,12 +132,21 @@ bool hippos_watch_is_queued(const struct hippos_watch *watch);
 
 /* kthread.c */
 
+/* Wakes one thread, whatever becomes of it. */
+struct hippos_bell {
+	struct task_struct *task;
+	unsigned long rung;
+};
+
 struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int cpu,
 					const char *name);
 int hippos_thread_stop(struct task_struct *task);
 bool hippos_thread_should_stop(void);
 void hippos_thread_sleep(long timeout_ms);
-void hippos_thread_wake(struct task_struct *task);
+bool hippos_bell_attach(struct hippos_bell *bell);
+void hippos_bell_detach(struct hippos_bell *bell);
+void hippos_bell_ring(struct hippos_bell *bell);
+void hippos_bell_wait(struct hippos_bell *bell, long timeout_ms);
 
 /* mm.c */
 

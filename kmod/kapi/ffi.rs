@@ -64,6 +64,13 @@ pub(crate) struct hippos_watch {
     private: [*mut c_void; 6],
 }
 
+/// `struct hippos_bell`.
+#[repr(C)]
+pub(crate) struct hippos_bell {
+    pub(crate) task: *mut task_struct,
+    pub(crate) rung: c_ulong,
+}
+
 /// `struct hippos_params`.
 #[repr(C)]
 pub(crate) struct hippos_params {
@@ -188,7 +195,10 @@ extern "C" {
     pub(crate) fn hippos_thread_stop(task: *mut task_struct) -> c_int;
     pub(crate) fn hippos_thread_should_stop() -> bool;
     pub(crate) fn hippos_thread_sleep(timeout_ms: c_long);
-    pub(crate) fn hippos_thread_wake(task: *mut task_struct);
+    pub(crate) fn hippos_bell_attach(bell: *mut hippos_bell) -> bool;
+    pub(crate) fn hippos_bell_detach(bell: *mut hippos_bell);
+    pub(crate) fn hippos_bell_ring(bell: *mut hippos_bell);
+    pub(crate) fn hippos_bell_wait(bell: *mut hippos_bell, timeout_ms: c_long);
 
     // mm.c
     pub(crate) fn hippos_pages_alloc(bytes: usize) -> *mut c_void;

@@ -30,21 +30,18 @@ impl Drop for Guard {
     }
 }
 
-/// Stands for a grace period that has been asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Cookie(c_ulong);
-
-/// Asks for a grace period. Does not wait.
-pub fn start() -> Cookie {
+/// Asks for a grace period and gives a cookie that stands for it. Does not
+/// wait; any context.
+pub fn start() -> u64 {
     // SAFETY: may be called anywhere.
-    Cookie(unsafe { ffi::start_poll_synchronize_rcu() })
+    unsafe { ffi::start_poll_synchronize_rcu() as u64 }
 }
 
 /// Whether the grace period is over: nobody reads any more what was unpublished
-/// before it was asked for.
-pub fn is_over(cookie: Cookie) -> bool {
-    // SAFETY: may be called anywhere, with a cookie of `start`.
-    unsafe { ffi::poll_state_synchronize_rcu(cookie.0) }
+/// before it was asked for. Any context.
+pub fn is_over(cookie: u64) -> bool {
+    // SAFETY: may be called anywhere, with any number.
+    unsafe { ffi::poll_state_synchronize_rcu(cookie as c_ulong) }
 }
 
 /// Waits for a grace period.

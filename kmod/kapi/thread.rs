@@ -3,12 +3,13 @@
 
 use core::ffi::{c_int, c_void};
 use core::marker::PhantomData;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, Ordering};
 use kernel::error::from_err_ptr;
 use kernel::prelude::*;
 use kernel::str::CStr;
 use kernel::sync::{Arc, Completion};
+use kernel::types::Opaque;
 
 use crate::ffi;
 
@@ -26,7 +27,7 @@ pub struct Thread {
 
 // SAFETY: a thread may be stopped from any other.
 unsafe impl Send for Thread {}
-// SAFETY: sharing allows waking, which anyone may do.
+// SAFETY: a shared thread has no methods.
 unsafe impl Sync for Thread {}
 
 /// Shows that the code runs on a thread of ours.
@@ -41,8 +42,7 @@ impl Context {
         unsafe { ffi::hippos_thread_should_stop() }
     }
 
-    /// Sleeps for so long, or until someone wakes the thread or wants it to
-    /// stop.
+    /// Sleeps for so long, or until the thread is to stop.
     pub fn sleep(&self, timeout_ms: u32) {
         // SAFETY: called on a kernel thread, as `Context` shows.
         unsafe { ffi::hippos_thread_sleep(timeout_ms.into()) }
@@ -130,12 +130,6 @@ impl Thread {
             }
         }
     }
-
-    /// Ends a sleep of the thread's, or the next one before it begins.
-    pub fn wake(&self) {
-        // SAFETY: the task is held.
-        unsafe { ffi::hippos_thread_wake(self.task.as_ptr()) }
-    }
 }
 
 impl Drop for Thread {
@@ -173,4 +167,78 @@ unsafe extern "C" fn run<F: FnOnce(&Context)>(body: *mut c_void) -> c_int {
         context.sleep(u32::MAX);
     }
     0
+}
+
+/// Wakes a thread, from any context. It is there before the thread, and may
+/// be rung, without effect, before the thread listens and after its end.
+///
+/// # Invariants
+///
+/// `raw.task` is null or a task that is held.
+pub struct Bell {
+    raw: Opaque<ffi::hippos_bell>,
+}
+
+// SAFETY: the C side uses atomic operations throughout, and the task is held.
+unsafe impl Send for Bell {}
+// SAFETY: as above.
+unsafe impl Sync for Bell {}
+
+impl Bell {
+    /// A bell that nobody listens to yet.
+    pub fn new() -> Self {
+        Self {
+            // INVARIANT: no task.
+            raw: Opaque::new(ffi::hippos_bell {
+                task: ptr::null_mut(),
+                rung: 0,
+            }),
+        }
+    }
+
+    /// Wakes the listener, or keeps it from its next sleep.
+    pub fn ring(&self) {
+        // SAFETY: the bell is initialised; any context will do.
+        unsafe { ffi::hippos_bell_ring(self.raw.get()) }
+    }
+}
+
+impl Default for Bell {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        // SAFETY: nobody rings a bell that is dropped; the task, if any, is held.
+        unsafe { ffi::hippos_bell_detach(self.raw.get()) }
+    }
+}
+
+/// A thread's ear for a bell.
+pub struct Listener<'a> {
+    bell: &'a Bell,
+    context: &'a Context,
+}
+
+impl<'a> Listener<'a> {
+    /// Makes the calling thread the one that `bell` wakes; `EBUSY` when it
+    /// has one already.
+    pub fn new(bell: &'a Bell, context: &'a Context) -> Result<Self> {
+        // SAFETY: on the thread itself, as its context shows.
+        if unsafe { ffi::hippos_bell_attach(bell.raw.get()) } {
+            Ok(Self { bell, context })
+        } else {
+            Err(EBUSY)
+        }
+    }
+
+    /// Sleeps for so long, until the bell rings or the thread is to stop. Does
+    /// not sleep when the bell rang since the last time.
+    pub fn wait(&self, timeout_ms: u32) {
+        let _ = self.context;
+        // SAFETY: the bell's thread, which this can't leave.
+        unsafe { ffi::hippos_bell_wait(self.bell.raw.get(), timeout_ms.into()) }
+    }
 }

@@ -5,11 +5,14 @@
 //! (`control.rs`); called with `test NAME` it is one test, in a process of its
 //! own. The tests are in `tests/`, one file per theme.
 
+mod client;
 mod control;
 mod kmsg;
 mod modules;
 mod net;
+mod netns;
 mod system;
+mod tap;
 mod tests;
 
 use std::process::ExitCode;

@@ -6,6 +6,7 @@
 //! errors fail it, and so does whatever the kernel complains of meanwhile.
 
 mod module;
+mod packet;
 mod planted;
 
 use std::process::ExitCode;
@@ -33,7 +34,10 @@ macro_rules! tests {
 }
 
 tests! {
-    module: loads_and_unloads;
+    module: loads_and_unloads, bad_parameters, port_in_use, without_udp, connection_limit, device,
+        unloads_under_load;
+    packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
+        long_replies, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
     planted: crash, warning, failure;
 }
 

@@ -1,8 +1,19 @@
 //! Loading and unloading the module.
 
-use anyhow::{ensure, Result};
+use std::fs;
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
+
+use crate::client::{framed, Tcp, Udp, PORT};
+use crate::kmsg::Log;
 use crate::modules::{self, Hippos};
+use crate::netns::{self, Namespace};
 
 pub(super) fn loads_and_unloads() -> Result<()> {
     let hippos = Hippos::load("")?;
@@ -13,4 +24,334 @@ pub(super) fn loads_and_unloads() -> Result<()> {
         "unloaded, but still in /sys/module"
     );
     Ok(())
+}
+
+/// Loads with these parameters, which must fail with that error and a line in
+/// the log that holds this text.
+fn refused(parameters: &str, error: Errno, text: &str) -> Result<()> {
+    let mut log = Log::open()?;
+    log.lines();
+    match modules::insert(modules::HIPPOS.as_ref(), parameters) {
+        Err(found) if found == error => {}
+        Err(found) => bail!("`{parameters}`: {found}, not {error}"),
+        Ok(()) => {
+            modules::remove("hippos")?;
+            bail!("`{parameters}` was taken");
+        }
+    }
+    let lines = log.lines();
+    ensure!(
+        lines
+            .iter()
+            .any(|line| line.starts_with("hippos: ") && line.contains(text)),
+        "`{parameters}`: the log says {lines:?}, not {text:?}"
+    );
+    Ok(())
+}
+
+pub(super) fn bad_parameters() -> Result<()> {
+    for parameters in [
+        "port=0",
+        "port=65536",
+        "memory_mb=7",
+        "memory_mb=0",
+        "memory_mb=4294967295",
+        "maxconns=0",
+        "maxconns=1000001",
+        "threads=1025",
+        "backlog=0",
+        "item_min=0",
+        "item_max=1",
+        "item_max=5m",
+        "item_max=k",
+        "item_max=",
+        "item_max=12x",
+        "item_max=99999999999999999999k",
+        "factor=100",
+        "factor=1001",
+        "eviction=lru",
+        "eviction=",
+        "allow=10.0.0.0/33",
+        "allow=10.0.0",
+        "allow=::1/129",
+        "allow=,",
+        "allow=everybody",
+    ] {
+        let name = parameters.split('=').next().unwrap_or(parameters);
+        refused(parameters, Errno::EINVAL, &format!("{name}="))?;
+    }
+    refused(
+        "memory_mb=8 item_max=4m factor=125 port=11211 item_min=48 threads=1025",
+        Errno::EINVAL,
+        "threads=",
+    )?;
+    // The kernel's own refusal of what is no number.
+    refused("port=x", Errno::EINVAL, "invalid for parameter `port'").or_else(|_| {
+        ensure!(!modules::loaded("hippos"), "loaded with port=x");
+        Ok(())
+    })
+}
+
+pub(super) fn port_in_use() -> Result<()> {
+    for host in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
+        let tcp = TcpListener::bind((host, PORT))?;
+        refused("", Errno::EADDRINUSE, "port 11211 is in use").context("TCP")?;
+        drop(tcp);
+        let udp = UdpSocket::bind((host, PORT))?;
+        refused("", Errno::EADDRINUSE, "port 11211 is in use").context("UDP")?;
+        // Nobody wants that one then.
+        Hippos::load("udp=0")?.unload()?;
+        drop(udp);
+    }
+    let hippos = Hippos::load("port=11212")?;
+    ensure!(
+        TcpListener::bind(("127.0.0.1", 11212)).is_err(),
+        "taken by others"
+    );
+    hippos.unload()
+}
+
+/// UDP by one switch.
+pub(super) fn without_udp() -> Result<()> {
+    let hippos = Hippos::load("udp=0")?;
+    Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+    let mut udp = Udp::connect("127.0.0.1")?;
+    udp.silence(b"get key\r\n").or_else(|error| {
+        // A closed port says so at once.
+        if format!("{error:#}").contains("refused") {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })?;
+    hippos.unload()
+}
+
+pub(super) fn connection_limit() -> Result<()> {
+    let hippos = Hippos::load("maxconns=10")?;
+    let mut within = Vec::new();
+    for _ in 0..10 {
+        let mut tcp = Tcp::connect("127.0.0.1")?;
+        tcp.set("key", b"value")?;
+        within.push(tcp);
+    }
+    let mut beyond = Tcp::connect("127.0.0.1")?;
+    let answer = beyond.rest()?;
+    ensure!(
+        answer == b"ERROR Too many open connections\r\n",
+        "{:?}",
+        String::from_utf8_lossy(&answer)
+    );
+    within.pop();
+    // The place is free when the worker has seen the end.
+    let start = Instant::now();
+    loop {
+        let mut again = Tcp::connect("127.0.0.1")?;
+        if again.set("key", b"value").is_ok() {
+            break;
+        }
+        ensure!(start.elapsed() < Duration::from_secs(10), "no place again");
+    }
+    hippos.unload()
+}
+
+/// The control device: root's alone, and in use it keeps the module.
+pub(super) fn device() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let start = Instant::now();
+    while fs::metadata("/dev/hippos").is_err() {
+        ensure!(start.elapsed() < Duration::from_secs(5), "no /dev/hippos");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let metadata = fs::metadata("/dev/hippos")?;
+    ensure!(
+        metadata.permissions().mode() & 0o7777 == 0o600,
+        "mode {:o}",
+        metadata.mode()
+    );
+    ensure!((metadata.uid(), metadata.gid()) == (0, 0), "not root's");
+    let open = fs::File::open("/dev/hippos")?;
+    match modules::remove("hippos") {
+        Err(Errno::EWOULDBLOCK | Errno::EBUSY) => {}
+        other => bail!("rmmod with an open device: {other:?}"),
+    }
+    drop(open);
+    hippos.unload()?;
+    ensure!(
+        fs::metadata("/dev/hippos").is_err(),
+        "/dev/hippos is left over"
+    );
+    Ok(())
+}
+
+/// Twenty times in and out while clients do not stop asking.
+pub(super) fn unloads_under_load() -> Result<()> {
+    const ROUNDS: usize = 20;
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let stop = AtomicBool::new(false);
+    let memory = Memory::settled(&["kmalloc-", "TCP", "UDP", "sock_inode_cache", "skbuff"])?;
+    let result = thread::scope(|scope| -> Result<()> {
+        let (stop, there, link) = (&stop, &there, &link);
+        let load = scope.spawn(move || {
+            there.enter(|| {
+                thread::scope(|scope| {
+                    for host in [&link.here_ipv4, &link.here_ipv6] {
+                        scope.spawn(move || flood_udp(host, stop));
+                        scope.spawn(move || flood_tcp(host, stop));
+                        scope.spawn(move || hang_tcp(host, stop));
+                    }
+                });
+                Ok(())
+            })
+        });
+        let rounds = (0..ROUNDS).try_for_each(|round| {
+            let hippos = Hippos::load("memory_mb=16").with_context(|| format!("round {round}"))?;
+            // It must have been under load.
+            served(&link.here_ipv4).with_context(|| format!("round {round}"))?;
+            thread::sleep(Duration::from_millis(50));
+            let start = Instant::now();
+            hippos.unload().with_context(|| format!("round {round}"))?;
+            println!("round {round}: unloaded in {:?}", start.elapsed());
+            Ok(())
+        });
+        stop.store(true, Ordering::Relaxed);
+        load.join()
+            .map_err(|_| anyhow::anyhow!("the load panicked"))??;
+        rounds
+    });
+    result?;
+    memory.compare()
+}
+
+/// Waits until the module answers.
+fn served(host: &str) -> Result<()> {
+    let mut tcp = Tcp::connect(host)?;
+    tcp.set("key", b"value")?;
+    let reply = Udp::connect(host)?.ask(b"get key\r\n")?;
+    ensure!(reply.ends_with(b"END\r\n"), "{reply:?}");
+    Ok(())
+}
+
+/// GETs without a pause; nobody waits for the answers.
+fn flood_udp(host: &str, stop: &AtomicBool) {
+    let Ok(udp) = Udp::connect(host) else { return };
+    let _ = udp.socket.set_nonblocking(true);
+    let mut datagram = [0; 2048];
+    for id in 0u16.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let request: &[u8] = match id % 4 {
+            0 => b"set key 0 0 5\r\nvalue\r\n",
+            1 => b"get key none\r\n",
+            _ => b"get key\r\n",
+        };
+        let _ = udp.socket.send(&framed(id, request));
+        while udp.socket.recv(&mut datagram).is_ok() {}
+    }
+}
+
+/// Sets and gets, several on the way at once, over one connection after the other.
+fn flood_tcp(host: &str, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut tcp) = Tcp::connect(host) else {
+            thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let round = |tcp: &mut Tcp| -> Result<()> {
+            for _ in 0..20 {
+                tcp.send(&b"set key 0 0 5\r\nvalue\r\nget key\r\n".repeat(20))?;
+                for _ in 0..20 * 4 {
+                    tcp.line()?;
+                }
+            }
+            Ok(())
+        };
+        let _ = round(&mut tcp);
+    }
+}
+
+/// Asks for much and reads nothing; and connects without a word.
+fn hang_tcp(host: &str, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let silent = TcpStream::connect_timeout(
+            &std::net::SocketAddr::new(host.parse().expect("an address"), PORT),
+            Duration::from_secs(1),
+        );
+        if let Ok(mut tcp) = Tcp::connect(host) {
+            let _ = tcp.set("large", &vec![b'x'; 100_000]);
+            let _ = tcp.send(&b"get large\r\n".repeat(100));
+        }
+        thread::sleep(Duration::from_millis(20));
+        drop(silent);
+    }
+}
+
+/// Kernel memory, in pages and in objects of some slab caches.
+struct Memory {
+    free: u64,
+    sockets: String,
+    caches: &'static [&'static str],
+}
+
+impl Memory {
+    /// A first look, after one load and unload: what that leaves, it leaves once.
+    fn settled(caches: &'static [&'static str]) -> Result<Self> {
+        Hippos::load("memory_mb=16")?.unload()?;
+        Self::now(caches)
+    }
+
+    fn now(caches: &'static [&'static str]) -> Result<Self> {
+        fs::write("/proc/sys/vm/drop_caches", "3")?;
+        let info = fs::read_to_string("/proc/meminfo")?;
+        let field = |name: &str| -> Result<u64> {
+            let line = info.lines().find(|line| line.starts_with(name));
+            let number = line.and_then(|line| line.split_whitespace().nth(1));
+            Ok(number.with_context(|| name.to_owned())?.parse()?)
+        };
+        Ok(Memory {
+            free: field("MemFree:")?,
+            sockets: listening()?,
+            caches,
+        })
+    }
+
+    /// Fails when less memory is free now than then, by more than noise.
+    fn compare(&self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let now = Self::now(self.caches)?;
+            // One round's items alone are 16 MiB.
+            let lost = self.free.saturating_sub(now.free);
+            if lost < 8 << 10 && now.sockets == self.sockets {
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < Duration::from_secs(20),
+                "{lost} KiB less free than before; sockets {:?}, then {:?}",
+                self.sockets,
+                now.sockets
+            );
+            thread::sleep(Duration::from_millis(500));
+        }
+    }
+}
+
+/// The sockets that use our port and would still do so without the module.
+fn listening() -> Result<String> {
+    let mut found = String::new();
+    for table in ["tcp", "tcp6", "udp", "udp6"] {
+        let text = fs::read_to_string(format!("/proc/net/{table}"))?;
+        for line in text.lines().skip(1) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            // Local address, and state: 0A listens, 07 is UDP's only one.
+            if words.get(1).is_some_and(|local| local.ends_with(":2BCB"))
+                && matches!(words.get(3), Some(&"0A" | &"07"))
+            {
+                found.push_str(table);
+            }
+        }
+    }
+    Ok(found)
 }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The kernel as the store sees it. The only file of the module's own with
+//! unsafe code: the store's seam is made of promises.
+
+use core::ptr::NonNull;
+
+use hippos_kapi::lock::SpinLock;
+use hippos_kapi::thread::Bell;
+use hippos_kapi::{cpu, pages, rcu};
+use hippos_store::{Cookie, Platform, RawLock, Role};
+
+/// The kernel's pages, grace periods and locks.
+pub(crate) struct Kernel {
+    /// Rung when the store wants maintenance.
+    pub(crate) bell: Bell,
+    direct_map: usize,
+}
+
+impl Kernel {
+    pub(crate) fn new() -> Self {
+        Self {
+            bell: Bell::new(),
+            direct_map: pages::direct_map(),
+        }
+    }
+}
+
+/// A spin lock of the store's.
+#[derive(Default)]
+pub(crate) struct Lock(SpinLock);
+
+// SAFETY: a kernel spin lock has one holder at a time, acquires and releases.
+unsafe impl RawLock for Lock {
+    fn init(&self, role: Role) {
+        self.0.init(role as u32);
+    }
+
+    #[inline]
+    fn lock(&self) {
+        self.0.lock();
+    }
+
+    #[inline]
+    fn try_lock(&self) -> bool {
+        self.0.try_lock()
+    }
+
+    #[inline]
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller holds it.
+        unsafe { self.0.unlock() }
+    }
+}
+
+// SAFETY: blocks come from the page allocator and are nobody else's; guards are RCU
+// read-side sections, and cookies are of the grace periods that wait for them.
+unsafe impl Platform for Kernel {
+    type Guard = rcu::Guard;
+    type Lock = Lock;
+
+    #[inline]
+    fn read_lock(&self) -> rcu::Guard {
+        rcu::read_lock()
+    }
+
+    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        pages::alloc(bytes)
+    }
+
+    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+        // SAFETY: from `slab_alloc`, and the store refers to it no more.
+        unsafe { pages::free(block, bytes) }
+    }
+
+    fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        pages::alloc_table(bytes)
+    }
+
+    unsafe fn table_free(&self, table: NonNull<u8>, _bytes: usize) {
+        // SAFETY: from `table_alloc`, and the store refers to it no more.
+        unsafe { pages::free_table(table) }
+    }
+
+    fn gp_start(&self) -> Cookie {
+        Cookie(rcu::start())
+    }
+
+    fn gp_done(&self, cookie: Cookie) -> bool {
+        rcu::is_over(cookie.0)
+    }
+
+    fn gp_wait(&self) {
+        rcu::wait_expedited();
+    }
+
+    #[inline]
+    fn cpu(&self) -> usize {
+        cpu::current()
+    }
+
+    fn cpus(&self) -> usize {
+        cpu::count()
+    }
+
+    #[inline]
+    fn base(&self) -> usize {
+        self.direct_map
+    }
+
+    fn relax(&self) {
+        cpu::resched();
+    }
+
+    fn wake(&self) {
+        self.bell.ring();
+    }
+}

@@ -1,0 +1,89 @@
+//! Network namespaces for tests, and what joins them.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{anyhow, Context, Result};
+use nix::sched::{setns, CloneFlags};
+
+use crate::modules;
+use crate::system::run;
+
+/// A network namespace with lo up; gone when dropped, with all that is in it.
+pub(crate) struct Namespace {
+    name: &'static str,
+}
+
+impl Namespace {
+    pub(crate) fn new(name: &'static str) -> Result<Self> {
+        run(&format!("ip netns add {name}"))?;
+        let namespace = Namespace { name };
+        namespace.ip("link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// `ip` inside.
+    pub(crate) fn ip(&self, arguments: &str) -> Result<String> {
+        run(&format!("ip -n {} {arguments}", self.name))
+    }
+
+    /// Runs `work` inside, on a thread of its own. Sockets and threads made
+    /// there stay there.
+    pub(crate) fn enter<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        let path = PathBuf::from("/run/netns").join(self.name);
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || {
+                let file = File::open(&path).with_context(|| format!("no {}", path.display()))?;
+                setns(file, CloneFlags::CLONE_NEWNET).context("setns")?;
+                work()
+            });
+            inside.join().map_err(|_| anyhow!("panicked"))?
+        })
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if let Err(error) = run(&format!("ip netns del {}", self.name)) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// A pair of virtual cards, one end here and one in a namespace; goes with
+/// the namespace. Both ends get an IPv4 and an IPv6 address, numbered by
+/// `net`: 10.9.`net`.1 and fd09:`net`::1 here, .2 and ::2 there.
+pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {
+    modules::load("veth")?;
+    let (here, far) = (format!("here{net}"), format!("far{net}"));
+    run(&format!(
+        "ip link add {here} type veth peer name {far} netns {}",
+        there.name
+    ))?;
+    // `nodad`: an address that waits for duplicates is not there yet.
+    run(&format!("ip addr add 10.9.{net}.1/24 dev {here}"))?;
+    run(&format!("ip addr add fd09:{net}::1/64 dev {here} nodad"))?;
+    run(&format!("ip link set {here} up"))?;
+    there.ip(&format!("addr add 10.9.{net}.2/24 dev {far}"))?;
+    there.ip(&format!("addr add fd09:{net}::2/64 dev {far} nodad"))?;
+    there.ip(&format!("link set {far} up"))?;
+    Ok(Link {
+        here,
+        far,
+        here_ipv4: format!("10.9.{net}.1"),
+        here_ipv6: format!("fd09:{net}::1"),
+        far_ipv4: format!("10.9.{net}.2"),
+        far_ipv6: format!("fd09:{net}::2"),
+    })
+}
+
+/// The names and addresses of [`join`].
+pub(crate) struct Link {
+    pub(crate) here: String,
+    pub(crate) far: String,
+    pub(crate) here_ipv4: String,
+    pub(crate) here_ipv6: String,
+    pub(crate) far_ipv4: String,
+    pub(crate) far_ipv6: String,
+}

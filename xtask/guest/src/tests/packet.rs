@@ -1,0 +1,631 @@
+//! What the hook does with packets: through real cards and namespaces first,
+//! then frame by frame.
+
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::sys::socket::{
+    setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
+};
+
+use crate::client::{check, framed, Tcp, Udp, PORT};
+use crate::modules::{self, Hippos};
+use crate::netns::{self, Namespace};
+use crate::system::run;
+use crate::tap::{self, Addresses, Checksum, Datagram, Offload, Tap};
+
+/// Counts the datagrams that the hook answered.
+const FAST: &str = "hippos_udp_fast_datagrams";
+/// Counts those that the socket's worker answered.
+const SLOW: &str = "hippos_udp_socket_datagrams";
+
+const LIMIT: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// How many datagrams each door answered.
+fn doors(host: &str) -> Result<(u64, u64)> {
+    let mut tcp = Tcp::connect(host)?;
+    Ok((tcp.stat(FAST)?, tcp.stat(SLOW)?))
+}
+
+/// Set over TCP, get over UDP, from another namespace; every answer by the hook.
+fn hit_and_miss(host: &str) -> Result<()> {
+    let mut tcp = Tcp::connect(host)?;
+    tcp.set("key", b"value")?;
+    let before = doors(host)?;
+    let mut udp = Udp::connect(host)?;
+    let hit = udp.ask(b"get key\r\n")?;
+    ensure!(hit == b"VALUE key 0 5\r\nvalue\r\nEND\r\n", "{hit:?}");
+    let miss = udp.ask(b"get none\r\n")?;
+    ensure!(miss == b"END\r\n", "{miss:?}");
+    let both = udp.ask(b"get none key none2 key\r\n")?;
+    let value = "VALUE key 0 5\r\nvalue\r\n".repeat(2) + "END\r\n";
+    ensure!(both == value.as_bytes(), "{both:?}");
+    let after = doors(host)?;
+    ensure!(
+        (after.0 - before.0, after.1 - before.1) == (3, 0),
+        "answered by hook and socket: {before:?}, then {after:?}"
+    );
+    Ok(())
+}
+
+pub(super) fn veth() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    there.enter(|| hit_and_miss(&link.here_ipv4).context("IPv4"))?;
+    there.enter(|| hit_and_miss(&link.here_ipv6).context("IPv6"))?;
+    hippos.unload()
+}
+
+pub(super) fn loopback() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    hit_and_miss("127.0.0.1")?;
+    hit_and_miss("::1")?;
+    // An address of this host's that is not loopback's, over lo all the same.
+    hit_and_miss(crate::net::ADDRESS)?;
+    hippos.unload()
+}
+
+/// Packets for others, and for other ports, are not ours.
+pub(super) fn forwarded() -> Result<()> {
+    let client = Namespace::new("client")?;
+    let server = Namespace::new("server")?;
+    let near = netns::join(&client, 1)?;
+    let far = netns::join(&server, 2)?;
+    for (namespace, link) in [(&client, &near), (&server, &far)] {
+        namespace.ip(&format!("route add default via {}", link.here_ipv4))?;
+        namespace.ip(&format!("-6 route add default via {}", link.here_ipv6))?;
+    }
+    run("sysctl -qw net.ipv4.ip_forward=1")?;
+    run("sysctl -qw net.ipv6.conf.all.forwarding=1")?;
+    let hippos = Hippos::load("")?;
+    for (address, family) in [(&far.far_ipv4, "0.0.0.0"), (&far.far_ipv6, "::")] {
+        passes(&server, &client, family, address, PORT)
+            .with_context(|| format!("to another host, {address}"))?;
+    }
+    for (address, family) in [(&near.here_ipv4, "0.0.0.0"), (&near.here_ipv6, "::")] {
+        let own = UdpSocket::bind((family, 11212))?;
+        other_port(&own, &client, address).with_context(|| format!("to {address}"))?;
+    }
+    hippos.unload()?;
+    run("sysctl -qw net.ipv4.ip_forward=0")?;
+    run("sysctl -qw net.ipv6.conf.all.forwarding=0")?;
+    Ok(())
+}
+
+/// A GET from one namespace reaches a socket in another, and its answer comes back.
+fn passes(
+    server: &Namespace,
+    client: &Namespace,
+    family: &str,
+    address: &str,
+    port: u16,
+) -> Result<()> {
+    let request = framed(7, b"get key\r\n");
+    let socket = server.enter(|| Ok(UdpSocket::bind((family, port))?))?;
+    socket.set_read_timeout(Some(LIMIT))?;
+    let asking = client.enter(|| {
+        let asking = UdpSocket::bind((family, 0))?;
+        asking.connect((address, port))?;
+        asking.send(&request)?;
+        Ok(asking)
+    })?;
+    let mut datagram = [0; 2048];
+    let (length, from) = socket.recv_from(&mut datagram).context("not forwarded")?;
+    ensure!(datagram[..length] == request, "not as it was sent");
+    socket.send_to(b"theirs", from)?;
+    asking.set_read_timeout(Some(LIMIT))?;
+    let length = asking.recv(&mut datagram).context("no answer")?;
+    ensure!(&datagram[..length] == b"theirs", "somebody else's answer");
+    Ok(())
+}
+
+fn other_port(own: &UdpSocket, client: &Namespace, address: &str) -> Result<()> {
+    own.set_read_timeout(Some(LIMIT))?;
+    let request = framed(8, b"get key\r\n");
+    client.enter(|| {
+        let asking = UdpSocket::bind(if address.contains(':') {
+            "[::]:0"
+        } else {
+            "0.0.0.0:0"
+        })?;
+        asking.send_to(&request, (address, 11212))?;
+        Ok(())
+    })?;
+    let mut datagram = [0; 2048];
+    let length = own
+        .recv(&mut datagram)
+        .context("another port's datagram is gone")?;
+    ensure!(datagram[..length] == request, "not as it was sent");
+    Ok(())
+}
+
+/// A server of its own in another namespace keeps its packets, and a module
+/// that is loaded in a namespace serves that one alone.
+pub(super) fn namespaces() -> Result<()> {
+    let one = Namespace::new("one")?;
+    let link = netns::join(&one, 1)?;
+    let hippos = Hippos::load("")?;
+    let theirs = one.enter(|| Ok(UdpSocket::bind(("0.0.0.0", PORT))?))?;
+    theirs.set_read_timeout(Some(LIMIT))?;
+    one.enter(|| {
+        let asking = UdpSocket::bind("127.0.0.1:0")?;
+        asking.send_to(&framed(9, b"get key\r\n"), ("127.0.0.1", PORT))?;
+        Ok(())
+    })?;
+    let mut datagram = [0; 2048];
+    theirs
+        .recv(&mut datagram)
+        .context("taken in a namespace that is not ours")?;
+    drop(theirs);
+    hippos.unload()?;
+
+    let hippos = one.enter(|| Hippos::load(""))?;
+    one.enter(|| hit_and_miss("127.0.0.1").context("inside"))?;
+    hit_and_miss(&link.far_ipv4).context("from outside")?;
+    ensure!(Tcp::connect("127.0.0.1").is_err(), "served outside as well");
+    hippos.unload()
+}
+
+/// Several datagrams in one sk_buff.
+pub(super) fn segmented() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    for host in [&link.here_ipv4, &link.here_ipv6] {
+        there.enter(|| {
+            Tcp::connect(host)?.set("key", b"value")?;
+            let mut udp = Udp::connect(host)?;
+            // All segments but the last are of one length.
+            let mut joined = Vec::new();
+            for id in 1..=20 {
+                joined.extend_from_slice(&framed(id, b"get key\r\n"));
+            }
+            setsockopt(&udp.socket, sockopt::UdpGsoSegment, &17)?;
+            udp.socket.send(&joined)?;
+            let mut ids: Vec<u16> = Vec::new();
+            for _ in 1..=20 {
+                let mut datagram = [0; 2048];
+                let length = udp
+                    .socket
+                    .recv(&mut datagram)
+                    .context("a segment's reply")?;
+                let id = u16::from_be_bytes([datagram[0], datagram[1]]);
+                check(&datagram[..length], id, 0)?;
+                let reply = &datagram[8..length];
+                ensure!(reply == b"VALUE key 0 5\r\nvalue\r\nEND\r\n", "{reply:?}");
+                ids.push(id);
+            }
+            ids.sort_unstable();
+            ensure!(ids == (1..=20).collect::<Vec<u16>>(), "{ids:?}");
+            let _ = &mut udp;
+            Ok(())
+        })?;
+    }
+    hippos.unload()
+}
+
+/// A request that is longer than a frame.
+pub(super) fn fragmented() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    for host in [&link.here_ipv4, &link.here_ipv6] {
+        there.enter(|| {
+            Tcp::connect(host)?.set("key", b"value")?;
+            let mut udp = Udp::connect(host)?;
+            let mut request = b"get".to_vec();
+            for number in 0..30 {
+                request.extend_from_slice(format!(" {:0>100}", number).as_bytes());
+            }
+            request.extend_from_slice(b" key\r\n");
+            let reply = udp.ask(&request)?;
+            ensure!(reply == b"VALUE key 0 5\r\nvalue\r\nEND\r\n", "{reply:?}");
+            Ok(())
+        })?;
+    }
+    hippos.unload()
+}
+
+pub(super) fn vlan() -> Result<()> {
+    modules::load("8021q")?;
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let (here, far) = (&link.here, &link.far);
+    run(&format!(
+        "ip link add link {here} name {here}.7 type vlan id 7"
+    ))?;
+    run(&format!("ip addr add 10.9.77.1/24 dev {here}.7"))?;
+    run(&format!("ip addr add fd09:77::1/64 dev {here}.7 nodad"))?;
+    run(&format!("ip link set {here}.7 up"))?;
+    there.ip(&format!("link add link {far} name {far}.7 type vlan id 7"))?;
+    there.ip(&format!("addr add 10.9.77.2/24 dev {far}.7"))?;
+    there.ip(&format!("addr add fd09:77::2/64 dev {far}.7 nodad"))?;
+    there.ip(&format!("link set {far}.7 up"))?;
+    let hippos = Hippos::load("")?;
+    there.enter(|| hit_and_miss("10.9.77.1"))?;
+    there.enter(|| hit_and_miss("fd09:77::1"))?;
+    hippos.unload()
+}
+
+/// Cards behind a bridge, and a bridge's netfilter.
+pub(super) fn bridged() -> Result<()> {
+    modules::load("bridge")?;
+    modules::load("br_netfilter")?;
+    let one = Namespace::new("one")?;
+    let two = Namespace::new("two")?;
+    let links = [netns::join(&one, 1)?, netns::join(&two, 2)?];
+    run("ip link add joined type bridge")?;
+    for (namespace, link, address) in [
+        (&one, &links[0], "10.9.88.2"),
+        (&two, &links[1], "10.9.88.3"),
+    ] {
+        run(&format!("ip addr flush dev {}", link.here))?;
+        run(&format!("ip link set {} master joined", link.here))?;
+        namespace.ip(&format!("addr add {address}/24 dev {}", link.far))?;
+    }
+    run("ip addr add 10.9.88.1/24 dev joined")?;
+    run("ip link set joined up")?;
+    let hippos = Hippos::load("")?;
+    let result = (|| {
+        // Through the bridge to another host: not ours.
+        passes(&two, &one, "0.0.0.0", "10.9.88.3", PORT).context("bridged")?;
+        // To the bridge's own address: served, by whichever door.
+        one.enter(|| {
+            Tcp::connect("10.9.88.1")?.set("key", b"value")?;
+            let reply = Udp::connect("10.9.88.1")?.ask(b"get key\r\n")?;
+            ensure!(reply == b"VALUE key 0 5\r\nvalue\r\nEND\r\n", "{reply:?}");
+            Ok(())
+        })
+    })();
+    run("ip link del joined")?;
+    result?;
+    hippos.unload()
+}
+
+/// Replies of several datagrams, by the hook and by the socket, up to the
+/// largest item.
+pub(super) fn long_replies() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    for host in [&link.here_ipv4, &link.here_ipv6] {
+        there.enter(|| {
+            let mut tcp = Tcp::connect(host)?;
+            let mut udp = Udp::connect(host)?;
+            setsockopt(&udp.socket, sockopt::RcvBufForce, &(8 << 20))?;
+            for (length, fast) in [
+                (1300, 1),
+                (1392 - 29, 1),
+                (1393 - 29, 1),
+                (5000, 1),
+                (9000, 1),
+                (40_000, 0),
+                (1_000_000, 0),
+            ] {
+                let value: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+                tcp.set("long", &value)?;
+                let before = doors(host)?;
+                let reply = udp
+                    .ask(b"get long\r\n")
+                    .with_context(|| format!("{length} bytes"))?;
+                let after = doors(host)?;
+                let mut right = format!("VALUE long 0 {length}\r\n").into_bytes();
+                right.extend_from_slice(&value);
+                right.extend_from_slice(b"\r\nEND\r\n");
+                ensure!(reply == right, "{length} bytes came back otherwise");
+                ensure!(
+                    (after.0 - before.0, after.1 - before.1) == (fast, 1 - fast),
+                    "{length} bytes by the wrong door: {before:?}, then {after:?}"
+                );
+            }
+            Ok(())
+        })?;
+    }
+    hippos.unload()
+}
+
+/// Somebody listens to all packets, so that each sk_buff is shared.
+pub(super) fn tapped() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    let ear = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_NONBLOCK,
+        SockProtocol::EthAll,
+    )?;
+    there.enter(|| hit_and_miss(&link.here_ipv4))?;
+    there.enter(|| hit_and_miss(&link.here_ipv6))?;
+    // What was heard is what was sent: the reply was not written over it.
+    let (mut requests, mut replies) = (0, 0);
+    let mut frame = [0; 65536];
+    while let Ok(length) = nix::unistd::read(ear.as_raw_fd(), &mut frame) {
+        let frame = &frame[..length];
+        requests += usize::from(frame.ends_with(b"get none\r\n"));
+        replies += usize::from(frame.ends_with(b"\0\x01\0\0END\r\n"));
+    }
+    ensure!(
+        (requests, replies) == (2, 2),
+        "heard {requests} requests, {replies} replies"
+    );
+    hippos.unload()
+}
+
+/// Sends one datagram and waits for what comes back to its port.
+fn ask(tap: &mut Tap, datagram: &Datagram, limit: Duration) -> Result<Option<Vec<u8>>> {
+    ask_with(tap, Offload::default(), datagram, limit)
+}
+
+fn ask_with(
+    tap: &mut Tap,
+    offload: Offload,
+    datagram: &Datagram,
+    limit: Duration,
+) -> Result<Option<Vec<u8>>> {
+    tap.send_with(offload, &datagram.frame())?;
+    let ports = [
+        datagram.to_port.to_be_bytes(),
+        datagram.from_port.to_be_bytes(),
+    ]
+    .concat();
+    tap.receive(limit, |frame| {
+        let udp = match (frame.get(12..14), datagram.addresses) {
+            (Some([8, 0]), Addresses::Ipv4(..)) => 34,
+            (Some([0x86, 0xdd]), Addresses::Ipv6(..)) => 54,
+            _ => return false,
+        };
+        frame.get(udp..udp + 4) == Some(&ports[..])
+    })
+}
+
+/// Both families' datagrams with one payload.
+fn both(payload: &[u8]) -> [Datagram; 2] {
+    [Datagram::ipv4(payload), Datagram::ipv6(payload)]
+}
+
+fn answered(tap: &mut Tap, datagram: &Datagram) -> Result<()> {
+    let frame = ask(tap, datagram, LIMIT)?.context("no answer")?;
+    let reply = datagram.answered_by(&frame)?;
+    ensure!(reply.ends_with(b"END\r\n"), "{reply:?}");
+    Ok(())
+}
+
+fn silent(tap: &mut Tap, datagram: &Datagram) -> Result<()> {
+    match ask(tap, datagram, SILENCE)? {
+        None => Ok(()),
+        Some(frame) => bail!("an answer where none may be: {frame:02x?}"),
+    }
+}
+
+/// Header by header: what is answered, and that the answer is right to the last bit.
+pub(super) fn headers() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tap = Tap::new()?;
+    Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+    for get in ["get key\r\n", "get none\r\n", "get key none key key\r\n"] {
+        let payload = framed(0x1234, get.as_bytes());
+        for plain in both(&payload) {
+            answered(&mut tap, &plain).context(get)?;
+            let last_hop = Datagram {
+                ttl: 1,
+                ..plain.clone()
+            };
+            answered(&mut tap, &last_hop).context("time to live 1")?;
+            let low = Datagram {
+                from_port: 1,
+                ..plain.clone()
+            };
+            answered(&mut tap, &low).context("port 1")?;
+        }
+        let unsummed = Datagram {
+            checksum: Checksum::Zero,
+            ..Datagram::ipv4(&payload)
+        };
+        answered(&mut tap, &unsummed).context("IPv4 without checksum")?;
+    }
+    hippos.unload()
+}
+
+/// What must not be answered, by no door.
+pub(super) fn unanswered() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tap = Tap::new()?;
+    let payload = framed(1, b"get key\r\n");
+    for plain in both(&payload) {
+        for port in [0, 11211] {
+            let loops = Datagram {
+                from_port: port,
+                ..plain.clone()
+            };
+            silent(&mut tap, &loops).with_context(|| format!("from port {port}"))?;
+        }
+        let elsewhere = Datagram {
+            to_mac: [2, 0, 0, 0, 9, 9],
+            ..plain.clone()
+        };
+        silent(&mut tap, &elsewhere).context("for another card")?;
+        let broken = Datagram {
+            checksum: Checksum::Bad,
+            ..plain.clone()
+        };
+        silent(&mut tap, &broken).context("bad checksum")?;
+        answered(&mut tap, &plain).context("the plain one")?;
+    }
+    let unsummed = Datagram {
+        checksum: Checksum::Zero,
+        ..Datagram::ipv6(&payload)
+    };
+    silent(&mut tap, &unsummed).context("IPv6 without checksum")?;
+    let near = |from| Datagram {
+        addresses: Addresses::Ipv4(from, tap::NEAR_IPV4),
+        ..Datagram::ipv4(&payload)
+    };
+    for from in [
+        [8, 8, 8, 8],
+        [0, 0, 0, 0],
+        [127, 0, 0, 1],
+        [224, 0, 0, 1],
+        [255; 4],
+    ] {
+        silent(&mut tap, &near(from)).with_context(|| format!("from {from:?}"))?;
+    }
+    for to in [[255; 4], [224, 0, 0, 1], [10, 9, 200, 255], [127, 0, 0, 1]] {
+        let cast = Datagram {
+            addresses: Addresses::Ipv4(tap::FAR_IPV4, to),
+            to_mac: if to[0] == 10 || to[0] == 255 {
+                [0xff; 6]
+            } else {
+                tap::NEAR_MAC
+            },
+            ..Datagram::ipv4(&payload)
+        };
+        silent(&mut tap, &cast).with_context(|| format!("to {to:?}"))?;
+    }
+    let mut foreign = tap::FAR_IPV6;
+    foreign[..2].copy_from_slice(&[0x20, 0x01]);
+    let mut group = [0; 16];
+    (group[0], group[1], group[15]) = (0xff, 2, 1);
+    for from in [foreign, [0; 16], group] {
+        let from = Datagram {
+            addresses: Addresses::Ipv6(from, tap::NEAR_IPV6),
+            ..Datagram::ipv6(&payload)
+        };
+        silent(&mut tap, &from).context("IPv6 source")?;
+    }
+    let to_group = Datagram {
+        to_mac: [0x33, 0x33, 0, 0, 0, 1],
+        addresses: Addresses::Ipv6(tap::FAR_IPV6, group),
+        ..Datagram::ipv6(&payload)
+    };
+    silent(&mut tap, &to_group).context("to all nodes")?;
+    // Frames and commands that are none.
+    for payload in [
+        &b""[..],
+        b"1234567",
+        b"\x12\x34\0\0\0\x01\0\0",
+        b"\x12\x34\0\0\0\x02\0\0get key\r\n",
+        b"\x12\x34\0\0\0\0\0\0get key\r\n",
+        b"\x12\x34\0\0\0\x01\0\0get key",
+        b"\x12\x34\0\0\0\x01\0\0ERROR\r\n",
+        b"\x12\x34\0\0\0\x01\0\0END\r\n",
+        b"\x12\x34\0\0\0\x01\0\0VALUE key 0 5\r\nvalue\r\nEND\r\n",
+    ] {
+        for none in both(payload) {
+            silent(&mut tap, &none)
+                .with_context(|| String::from_utf8_lossy(payload).into_owned())?;
+        }
+    }
+    for plain in both(&payload) {
+        answered(&mut tap, &plain).context("the plain one, at last")?;
+    }
+    hippos.unload()
+}
+
+/// Odd packets that a host may still get an answer to: the hook leaves them
+/// to the socket.
+pub(super) fn left_to_the_socket() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tap = Tap::new()?;
+    let payload = framed(1, b"get key\r\n");
+    for (what, odd) in [
+        (
+            "IPv4 options",
+            Datagram {
+                options: vec![1, 1, 1, 0],
+                ..Datagram::ipv4(&payload)
+            },
+        ),
+        (
+            "IPv6 destination options",
+            Datagram {
+                options: vec![17, 0, 1, 4, 0, 0, 0, 0],
+                ..Datagram::ipv6(&payload)
+            },
+        ),
+    ] {
+        let before = doors("127.0.0.1")?;
+        let frame = ask(&mut tap, &odd, LIMIT)?.with_context(|| format!("{what}: no answer"))?;
+        odd.answered_by(&frame).context(what)?;
+        let after = doors("127.0.0.1")?;
+        ensure!(
+            (after.0 - before.0, after.1 - before.1) == (0, 1),
+            "{what}: {before:?}, then {after:?}"
+        );
+    }
+    // One frame that stands for three.
+    let segment = payload.len();
+    for plain in both(&payload.repeat(3)) {
+        let plain = Datagram {
+            checksum: Checksum::Partial,
+            ..plain
+        };
+        let udp = plain.before_udp() as u16;
+        let offload = Offload {
+            flags: 1,
+            gso_type: 5,
+            header: udp + 8,
+            gso_size: segment as u16,
+            csum_start: udp,
+            csum_offset: 6,
+        };
+        tap.send_with(offload, &plain.frame())?;
+        let ports = [plain.to_port.to_be_bytes(), plain.from_port.to_be_bytes()].concat();
+        for number in 1..=3 {
+            let frame = tap
+                .receive(LIMIT, |frame| {
+                    frame.get(udp as usize..udp as usize + 4) == Some(&ports[..])
+                })?
+                .with_context(|| format!("no answer to segment {number}"))?;
+            plain.answered_by(&frame)?;
+        }
+    }
+    hippos.unload()
+}
+
+/// A checksum that the sender's card would have filled in: the packet never
+/// was on a wire.
+pub(super) fn partial_checksum() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tap = Tap::new()?;
+    let payload = framed(1, b"get key\r\n");
+    for plain in both(&payload) {
+        let plain = Datagram {
+            checksum: Checksum::Partial,
+            ..plain
+        };
+        let offload = Offload {
+            flags: 1,
+            csum_start: plain.before_udp() as u16,
+            csum_offset: 6,
+            ..Offload::default()
+        };
+        let frame = ask_with(&mut tap, offload, &plain, LIMIT)?.context("no answer")?;
+        plain.answered_by(&frame)?;
+    }
+    hippos.unload()
+}
+
+/// `allow=` instead of the usual ranges.
+pub(super) fn allowed() -> Result<()> {
+    let payload = framed(1, b"get key\r\n");
+    let from = |from| Datagram {
+        addresses: Addresses::Ipv4(from, tap::NEAR_IPV4),
+        ..Datagram::ipv4(&payload)
+    };
+    let mut tap = Tap::new()?;
+    let hippos = Hippos::load("allow=8.8.8.0/24,2001:db8::/32")?;
+    answered(&mut tap, &from([8, 8, 8, 8]))?;
+    silent(&mut tap, &from([8, 8, 9, 8]))?;
+    silent(&mut tap, &from(tap::FAR_IPV4))?;
+    silent(&mut tap, &Datagram::ipv6(&payload))?;
+    hippos.unload()?;
+    let hippos = Hippos::load("allow=any")?;
+    answered(&mut tap, &from([8, 8, 9, 8]))?;
+    answered(&mut tap, &Datagram::ipv6(&payload))?;
+    hippos.unload()
+}
