@@ -4,6 +4,7 @@
 use kernel::prelude::*;
 
 use hippos_kapi::params::Params;
+use hippos_store::Eviction;
 
 use crate::allow::Allow;
 
@@ -27,14 +28,6 @@ pub(crate) struct Config {
     /// Percent.
     pub(crate) factor: u32,
     pub(crate) eviction: Eviction,
-}
-
-/// Which items go when memory is full.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Eviction {
-    Clock,
-    Sieve,
-    S3Fifo,
 }
 
 impl Config {

@@ -6,11 +6,13 @@
 
 use kernel::sync::Arc;
 
+use hippos_engine::{Plan, Verdict};
 use hippos_kapi::hook::Door;
 use hippos_kapi::packet::{Fate, Packet};
 
+use hippos_proto::udp::DATAGRAM_MAX;
+
 use crate::server::Server;
-use crate::standin::{Plan, Verdict, DATAGRAM_MAX};
 
 pub(crate) struct Gate {
     server: Arc<Server>,
@@ -38,10 +40,11 @@ impl Door for Gate {
         {
             return packet.pass();
         }
-        let mut plan = Plan::default();
-        match server.engine.plan(packet.payload(), &mut plan) {
+        let guard = server.engine.store.read();
+        let mut plan = Plan::new();
+        match server.engine.plan(&guard, packet.payload(), &mut plan) {
             Verdict::Answer => match plan.datagrams() {
-                1 => packet.reply(plan.len(), |buffer| plan.write(0, buffer)),
+                1 => packet.reply(plan.datagram_len(0), |buffer| plan.write(0, buffer)),
                 count => packet.reply_many(count, DATAGRAM_MAX, |number, buffer| {
                     plan.write(number, buffer)
                 }),

@@ -7,6 +7,7 @@ use kernel::str::CString;
 use kernel::sync::Arc;
 
 use hippos_kapi::cpu;
+use hippos_kapi::device::Device;
 use hippos_kapi::hook::Hook;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::params::Params;
@@ -15,14 +16,18 @@ use hippos_kapi::socket::{self, Socket};
 use hippos_kapi::thread::Thread;
 
 mod allow;
+mod buffer;
 mod config;
+mod control;
 mod gate;
+mod maintenance;
+mod platform;
 mod server;
-mod standin;
 mod tcp;
 mod udp;
 
 use config::Config;
+use control::Control;
 use gate::Gate;
 use server::Server;
 
@@ -37,9 +42,11 @@ module! {
 /// The running module. Fields are dropped in their order, which is the order
 /// of the stop; the start makes them from the last to the first.
 struct Hippos {
+    _control: Device<Control>,
     _hook: Option<Hook<Gate>>,
     _workers: KVec<Thread>,
     _udp: Option<Thread>,
+    _maintenance: Thread,
     _readers: Readers,
     _server: Arc<Server>,
     _callbacks: Callbacks,
@@ -71,27 +78,40 @@ impl kernel::Module for Hippos {
 
         // A failure on the way drops what is there already, the last first.
         let callbacks = Callbacks;
-        let server = Arc::new(Server::new(config), GFP_KERNEL)?;
+        let threads = config.threads.unwrap_or_else(|| cpu::online().count());
+        let server = Arc::new(Server::new(config, threads)?, GFP_KERNEL)?;
         let readers = Readers;
+        let maintenance = start_maintenance(&server)?;
         let in_use = |error: &Error| {
             if socket::is_in_use(*error) {
                 pr_err!("port {port} is in use\n");
             }
         };
         let udp = start_udp(&server, &namespace).inspect_err(in_use)?;
-        let workers = start_workers(&server, &namespace).inspect_err(in_use)?;
+        let workers = start_workers(&server, &namespace, threads).inspect_err(in_use)?;
         let hook = start_hook(&server, &namespace)?;
+        let control = Arc::new(Control::new(server.clone()), GFP_KERNEL)?;
+        let control = Device::new(c"hippos", control)?;
 
         pr_info!("serving port {port}, {} workers\n", workers.len());
         Ok(Self {
+            _control: control,
             _hook: hook,
             _workers: workers,
             _udp: udp,
+            _maintenance: maintenance,
             _readers: readers,
             _server: server,
             _callbacks: callbacks,
         })
     }
+}
+
+fn start_maintenance(server: &Arc<Server>) -> Result<Thread> {
+    let server = server.clone();
+    Thread::spawn(c"hippos/store", None, move |context, started| {
+        maintenance::run(server, context, started);
+    })
 }
 
 /// The socket for what the hook leaves over, if UDP is served.
@@ -115,15 +135,17 @@ fn start_hook(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option
     Hook::new(namespace.clone(), gate).map(Some)
 }
 
-/// One worker a CPU, or as many as were asked for.
-fn start_workers(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<KVec<Thread>> {
+/// So many workers, spread over the CPUs.
+fn start_workers(
+    server: &Arc<Server>,
+    namespace: &Arc<Namespace>,
+    count: usize,
+) -> Result<KVec<Thread>> {
     let config = &server.config;
     // SO_REUSEPORT would let us in beside another server: first ask for the port alone.
     drop(Socket::listen(namespace, config.port, None, 1)?);
-    let cpus = cpu::online();
-    let count = config.threads.unwrap_or_else(|| cpus.count());
     let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
-    for (number, cpu) in cpus.cycle().take(count).enumerate() {
+    for (number, cpu) in cpu::online().cycle().take(count).enumerate() {
         let listener = Socket::listen(namespace, config.port, Some(cpu), config.backlog)?;
         let worker = tcp::Worker::new(server.clone(), listener)?;
         let name = CString::try_from_fmt(fmt!("hippos/{number}"))?;

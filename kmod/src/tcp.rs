@@ -11,13 +11,15 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use hippos_engine::{Message, Next, Session, Transport};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Received, Socket};
 use hippos_kapi::thread::{Context, Started};
 
-use crate::server::{Place, Server};
-use crate::standin::{Next, Out, Session, Transport};
+use crate::buffer::Buffer;
+use crate::platform::Kernel;
+use crate::server::{Place, Server, CONNECTIONS};
 
 /// Bytes of each of a worker's two buffers.
 const BUFFER: usize = 64 << 10;
@@ -34,7 +36,7 @@ pub(crate) struct Worker {
     server: Arc<Server>,
     listener: Socket,
     input: KVVec<u8>,
-    output: Output,
+    output: Buffer,
 }
 
 impl Worker {
@@ -45,9 +47,7 @@ impl Worker {
             server,
             listener,
             input,
-            output: Output {
-                bytes: KVVec::with_capacity(BUFFER, GFP_KERNEL)?,
-            },
+            output: Buffer::new(BUFFER)?,
         })
     }
 
@@ -85,7 +85,10 @@ impl Worker {
                     Role::Connection(connection) => {
                         match connection.serve(socket, &mut self.input, &mut self.output) {
                             Then::Wait => {}
-                            Then::Again => ready.again(),
+                            Then::Again => {
+                                CONNECTIONS.note_yield();
+                                ready.again();
+                            }
                             Then::Close => ready.close(),
                         }
                     }
@@ -123,14 +126,14 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Role<'e>>, socket: Socket) {
 }
 
 struct Connection<'e> {
-    session: Session<'e>,
+    session: Session<'e, Kernel>,
     /// Received but not consumed.
     rest: KVec<u8>,
     /// Answered but not sent.
     unsent: KVec<u8>,
     /// What the session wants when `unsent` has gone.
     next: Next,
-    _place: Place<'e>,
+    _place: Place,
 }
 
 /// What becomes of a connection after its turn.
@@ -143,7 +146,7 @@ enum Then {
 impl Connection<'_> {
     /// Receives, answers and sends until the peer has nothing more to say,
     /// takes no more, or the turn is over.
-    fn serve(&mut self, socket: &Socket, input: &mut [u8], output: &mut Output) -> Then {
+    fn serve(&mut self, socket: &Socket, input: &mut [u8], output: &mut Buffer) -> Then {
         if !self.unsent.is_empty() {
             match socket.send(&self.unsent, false) {
                 Ok(sent) if sent == self.unsent.len() => self.unsent = KVec::new(),
@@ -179,7 +182,7 @@ impl Connection<'_> {
                     }
                 }
             }
-            output.bytes.clear();
+            output.clear();
             let Some(fresh) = input.get(start..end) else {
                 return Then::Close;
             };
@@ -187,11 +190,11 @@ impl Connection<'_> {
             start = end.min(start + fed.consumed);
             self.next = fed.next;
             let writing = matches!(self.next, Next::Write);
-            match send_all(socket, &output.bytes, writing) {
+            match send_all(socket, output.bytes(), writing) {
                 Ok(0) => {}
                 Ok(unsent) => {
-                    let from = output.bytes.len() - unsent;
-                    let Some(tail) = output.bytes.get(from..) else {
+                    let from = output.len() - unsent;
+                    let Some(tail) = output.bytes().get(from..) else {
                         return Then::Close;
                     };
                     if self.unsent.extend_from_slice(tail, GFP_KERNEL).is_err() {
@@ -248,24 +251,5 @@ fn keep(unsent: &mut KVec<u8>, sent: usize) -> Then {
 fn copy(to: &mut [u8], from: &[u8]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = *from;
-    }
-}
-
-/// A worker's output buffer.
-struct Output {
-    bytes: KVVec<u8>,
-}
-
-impl Out for Output {
-    fn room(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        // Within the room this allocates nothing; beyond it the session has miscounted, and
-        // a reply cut short is better than one too many bytes.
-        if bytes.len() <= self.room() {
-            let _ = self.bytes.extend_from_slice(bytes, GFP_KERNEL);
-        }
     }
 }

@@ -43,23 +43,11 @@ impl Tcp {
         Ok(line)
     }
 
-    /// So many bytes.
-    pub(crate) fn bytes(&mut self, count: usize) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; count];
-        self.input.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
     /// What is left until the server closes.
     pub(crate) fn rest(&mut self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.input.read_to_end(&mut bytes)?;
         Ok(bytes)
-    }
-
-    /// Closes our half.
-    pub(crate) fn finish(&mut self) -> Result<()> {
-        Ok(self.input.get_mut().shutdown(std::net::Shutdown::Write)?)
     }
 
     pub(crate) fn set(&mut self, key: &str, value: &[u8]) -> Result<()> {
@@ -110,7 +98,7 @@ impl Udp {
 
     /// Sends a request in a frame of its own; gives the frame's number.
     pub(crate) fn send(&mut self, request: &[u8]) -> Result<u16> {
-        self.id += 1;
+        self.id = self.id.wrapping_add(1);
         self.socket.send(&framed(self.id, request))?;
         Ok(self.id)
     }

@@ -85,12 +85,8 @@ impl Tap {
         Ok(Tap { file })
     }
 
-    /// Puts a frame on the wire towards the card.
-    pub(crate) fn send(&mut self, frame: &[u8]) -> Result<()> {
-        self.send_with(Offload::default(), frame)
-    }
-
-    /// The same with work left over for whoever gets it.
+    /// Puts a frame on the wire towards the card, with work left over for
+    /// whoever gets it.
     pub(crate) fn send_with(&mut self, offload: Offload, frame: &[u8]) -> Result<()> {
         let mut bytes = vec![offload.flags, offload.gso_type];
         for word in [

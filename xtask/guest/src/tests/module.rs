@@ -238,7 +238,7 @@ fn flood_udp(host: &str, stop: &AtomicBool) {
     let Ok(udp) = Udp::connect(host) else { return };
     let _ = udp.socket.set_nonblocking(true);
     let mut datagram = [0; 2048];
-    for id in 0u16.. {
+    for id in (0..=u16::MAX).cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
         }

@@ -19,7 +19,7 @@ use crate::tap::{self, Addresses, Checksum, Datagram, Offload, Tap};
 /// Counts the datagrams that the hook answered.
 const FAST: &str = "hippos_udp_fast_datagrams";
 /// Counts those that the socket's worker answered.
-const SLOW: &str = "hippos_udp_socket_datagrams";
+const SLOW: &str = "hippos_udp_datagrams";
 
 const LIMIT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(300);
