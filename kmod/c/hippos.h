@@ -186,6 +186,10 @@ struct hippos_device *hippos_device_register(const char *name,
 					     void *private);
 void hippos_device_unregister(struct hippos_device *device);
 
+/* fault.c */
+
+void hippos_oops(void);
+
 /* params.c */
 
 /* The module's parameters as insmod left them. */

@@ -240,6 +240,9 @@ extern "C" {
     ) -> *mut hippos_device;
     pub(crate) fn hippos_device_unregister(device: *mut hippos_device);
 
+    // fault.c
+    pub(crate) fn hippos_oops();
+
     // params.c
     pub(crate) static hippos_params: hippos_params;
 

@@ -11,6 +11,7 @@
 
 pub mod cpu;
 pub mod device;
+pub mod fault;
 mod ffi;
 pub mod hook;
 pub mod lock;

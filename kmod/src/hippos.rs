@@ -8,6 +8,7 @@ use kernel::sync::Arc;
 
 use hippos_kapi::cpu;
 use hippos_kapi::device::Device;
+use hippos_kapi::fault;
 use hippos_kapi::hook::Hook;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::params::Params;
@@ -73,6 +74,10 @@ impl Drop for Callbacks {
 impl kernel::Module for Hippos {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let config = Config::new(&Params::get())?;
+        if config.selftest_oops {
+            pr_err!("selftest_oops: an oops on purpose\n");
+            fault::oops();
+        }
         let port = config.port;
         let namespace = Namespace::current()?;
 
