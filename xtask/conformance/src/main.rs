@@ -2,6 +2,7 @@
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
+use hippos_conformance::random::{self, Kind};
 use hippos_conformance::{case, record, run, Options, Target};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -29,6 +30,12 @@ struct Args {
     /// Write the server's answers into the case files where they lack one.
     #[arg(long)]
     record: bool,
+    /// Compare with this server, HOST:PORT, on random streams of commands instead.
+    #[arg(long, requires = "random")]
+    against: Option<String>,
+    /// How many random streams of each kind.
+    #[arg(long, requires = "against")]
+    random: Option<u32>,
     /// Feed the cases as written only, not in splits as well.
     #[arg(long)]
     no_splits: bool,
@@ -38,7 +45,7 @@ struct Args {
     /// Seconds that an answer may take.
     #[arg(long, default_value_t = 5)]
     patience: u64,
-    /// Seed of the random splits.
+    /// Seed of the random splits and streams.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
@@ -75,6 +82,15 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let started = Instant::now();
+    if let (Some(against), Some(streams)) = (&args.against, args.random) {
+        let reference = resolve(against)?;
+        for kind in [Kind::Text, Kind::Binary] {
+            random::compare(reference, tcp, kind, streams, args.seed)?;
+        }
+        println!("conformance: {} passed, 0 failed", 2 * streams);
+        println!("random streams in {:.1} s", started.elapsed().as_secs_f32());
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut cases = case::all()?;
     cases.retain(|c| in_protocol(&c.name));
     ensure!(

@@ -332,6 +332,15 @@ impl<'a> Player<'a> {
             // Where silence is one of several answers, the others are waited for first.
             self.read(Instant::now() + SILENCE)?;
         }
+        // Long answers come in many pieces: compare when there is something to be seen.
+        let length = |tokens: &Vec<Token>| -> usize {
+            let known = |token: &Token| match token {
+                Token::Bytes(bytes) => bytes.len(),
+                _ => 0,
+            };
+            tokens.iter().map(known).sum()
+        };
+        let least = expected.iter().map(length).min().unwrap_or(0);
         loop {
             let mut why = String::new();
             let mut more = false;
@@ -347,7 +356,12 @@ impl<'a> Player<'a> {
                     Match::No(reason) => why = reason,
                 }
             }
-            if !more || self.closed || !self.read(end)? {
+            let enough = least.min(2 * self.got.len());
+            let mut came = more && !self.closed && self.read(end)?;
+            while came && !self.closed && self.got.len() < enough {
+                came = self.read(end)?;
+            }
+            if !came {
                 if more {
                     why = match self.closed {
                         true => "the connection was closed".to_owned(),
