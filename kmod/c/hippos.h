@@ -202,7 +202,6 @@ struct hippos_params {
 	unsigned int threads;
 	unsigned int backlog;
 	bool udp;
-	bool selftest;
 	bool selftest_oops;
 	char *item_max;
 	char *eviction;

@@ -37,5 +37,4 @@ PARAM(eviction, charp, "what goes when memory is full: clock, sieve or s3fifo (d
 PARAM(udp, bool, "serve UDP too (default yes)");
 PARAM(allow, charp, "who may ask: networks like 10.0.0.0/8,fd00::/8, or any"
       " (default: loopback, private and link-local ranges)");
-PARAM(selftest, bool, "test only: test the store in place before serving (default no)");
 PARAM(selftest_oops, bool, "test only: oops on purpose, to see that it is noticed (default no)");

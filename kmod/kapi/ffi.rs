@@ -82,7 +82,6 @@ pub(crate) struct hippos_params {
     pub(crate) threads: c_uint,
     pub(crate) backlog: c_uint,
     pub(crate) udp: bool,
-    pub(crate) selftest: bool,
     pub(crate) selftest_oops: bool,
     pub(crate) item_max: *const c_char,
     pub(crate) eviction: *const c_char,

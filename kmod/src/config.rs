@@ -19,7 +19,6 @@ pub(crate) struct Config {
     pub(crate) backlog: u32,
     pub(crate) udp: bool,
     pub(crate) allow: Allow,
-    pub(crate) selftest: bool,
     pub(crate) selftest_oops: bool,
     /// Bytes.
     pub(crate) item_max: usize,
@@ -86,7 +85,6 @@ impl Config {
             backlog,
             udp: params.udp,
             allow,
-            selftest: params.selftest,
             selftest_oops: params.selftest_oops,
             item_max,
             item_min: item_min as usize,

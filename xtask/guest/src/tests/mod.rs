@@ -38,7 +38,7 @@ tests! {
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
         long_replies, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
-    planted: crash, oops, warning, failure;
+    planted: crash, warning, failure;
 }
 
 /// Runs the test of that name.

@@ -4,8 +4,6 @@ use std::fs;
 
 use anyhow::{bail, Result};
 
-use crate::modules::Hippos;
-
 /// The kernel's own crash key: a null pointer is followed.
 pub(super) fn crash() -> Result<()> {
     fs::write("/proc/sys/kernel/sysrq", "1")?;
@@ -19,12 +17,6 @@ pub(super) fn warning() -> Result<()> {
         "/dev/kmsg",
         "<4>WARNING: CPU: 0 PID: 1 at planted.c:1 planted\n",
     )?;
-    Ok(())
-}
-
-/// The module's own: it kills whoever loads it.
-pub(super) fn oops() -> Result<()> {
-    Hippos::load("selftest_oops=1")?;
     Ok(())
 }
 
