@@ -20,8 +20,10 @@
 //! Writers hold the stripe of their bucket. A bucket and the one that it splits into share a
 //! stripe, which is chosen by the low bits of the hash.
 
+use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use crate::few::Few;
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::lock::{Held, Locked};
@@ -41,7 +43,7 @@ const CHAIN: usize = 8;
 const REFERENCE: u64 = (1 << 48) - 1;
 
 /// References of overflow buckets that were unchained and wait for a grace period.
-pub(crate) type Unchained = heapless::Vec<usize, 16>;
+pub(crate) type Unchained = Few<NonZeroUsize, 16>;
 
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
@@ -238,7 +240,9 @@ impl<L: RawLock> Index<L> {
     }
 
     pub(crate) fn tables(&self) -> usize {
-        self.segments.size() + self.stripes.size() + self.locks.size()
+        [self.segments.size(), self.stripes.size(), self.locks.size()]
+            .iter()
+            .fold(0, |sum, size| sum.saturating_add(*size))
     }
 
     pub(crate) fn buckets(&self) -> usize {
@@ -288,7 +292,7 @@ impl<L: RawLock> Index<L> {
     }
 
     fn entry(&self, hash: Hash, slot: Slot) -> u64 {
-        hash.tag() << 48 | self.reference(slot.address())
+        hash.tag() << 48 | self.reference(slot.address().get())
     }
 
     /// Brings a bucket's cache line near.
@@ -445,9 +449,9 @@ impl<L: RawLock> Index<L> {
     }
 
     /// An unchained overflow bucket may be used again: its grace period has passed.
-    pub(crate) fn give_overflow(&self, address: usize) {
+    pub(crate) fn give_overflow(&self, address: NonZeroUsize) {
         let mut spare = self.locks.overflow.lock();
-        let reference = self.reference(address);
+        let reference = self.reference(address.get());
         if let Some(bucket) = self.follow(reference) {
             bucket.head.store(spare.first, Relaxed);
             spare.first = reference;
@@ -455,8 +459,8 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    fn address(bucket: &Bucket) -> usize {
-        core::ptr::from_ref(bucket) as usize
+    fn address(bucket: &Bucket) -> NonZeroUsize {
+        NonNull::from(bucket).addr()
     }
 
     /// The bucket `first` and its overflow buckets.
@@ -509,7 +513,7 @@ impl<L: RawLock> Index<L> {
             place.store(entry, Relaxed);
         }
         last.head
-            .store(self.reference(Self::address(fresh)) | bit, Release);
+            .store(self.reference(Self::address(fresh).get()) | bit, Release);
         self.announce(first, last, bit);
         true
     }
@@ -619,7 +623,7 @@ impl<L: RawLock> Index<L> {
                 old.head.store(0, Release);
                 for bucket in self.chain(overflow) {
                     // There are at most CHAIN of them.
-                    let _ = unchained.push(Self::address(bucket));
+                    unchained.push(Self::address(bucket));
                 }
             }
             _ => {
@@ -678,7 +682,7 @@ impl<L: RawLock> Index<L> {
             .into_iter()
             .flat_map(|next| self.chain(next))
         {
-            let _ = unchained.push(Self::address(bucket));
+            unchained.push(Self::address(bucket));
         }
         growth.merged = Some(start());
         Step::Done
@@ -768,7 +772,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
 
     /// Removes an entry. Returns the overflow bucket that it emptied, to be given back after a
     /// grace period.
-    pub(crate) fn remove(&mut self, place: &Place<'i>) -> Option<usize> {
+    pub(crate) fn remove(&mut self, place: &Place<'i>) -> Option<NonZeroUsize> {
         place.entry.store(0, Release);
         self.held.items = self.held.items.saturating_sub(1);
         let before = place.before?;

@@ -10,6 +10,7 @@
 //! free again. Key, value, flags, lengths and epoch never change while it is live.
 
 use core::marker::PhantomData;
+use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use crate::sync::{Acquire, AtomicU32, AtomicU64, AtomicU8, Relaxed, Release};
@@ -105,8 +106,8 @@ impl Slot {
     }
 
     #[inline]
-    pub(crate) fn address(self) -> usize {
-        self.0.as_ptr() as usize
+    pub(crate) fn address(self) -> NonZeroUsize {
+        self.0.addr()
     }
 
     #[inline]

@@ -15,6 +15,7 @@ extern crate std;
 mod commit;
 mod config;
 mod counters;
+mod few;
 mod hash;
 #[cfg(feature = "host")]
 pub mod host;

@@ -194,7 +194,7 @@ impl<P: Platform> Store<P> {
             |cookie| self.platform.gp_done(cookie),
             &mut unchained,
         );
-        self.discard(&[], &unchained);
+        self.discard(&Picked::new(), &unchained);
         if step == Step::Done {
             self.count(Counter::Splits, 1);
         }
@@ -208,7 +208,7 @@ impl<P: Platform> Store<P> {
             || self.platform.gp_start(),
             &mut unchained,
         );
-        self.discard(&[], &unchained);
+        self.discard(&Picked::new(), &unchained);
         if step == Step::Done {
             self.count(Counter::Merges, 1);
         }
@@ -512,7 +512,7 @@ impl<P: Platform> Store<P> {
                 looked = looked.wrapping_add(1);
                 if slot.is_live() && wanted(slot) && self.unlink(slot, &mut overflow) {
                     // There is room for a section's worth.
-                    let _ = unlinked.push(slot);
+                    unlinked.push(slot);
                 }
             }
             drop(guard);

@@ -4,6 +4,7 @@
 //! room. A hit only writes the item's reference count, which any rule reads when it decides.
 
 use crate::config::Eviction;
+use crate::few::Few;
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::platform::RawLock;
@@ -18,7 +19,7 @@ pub(crate) const PICK: usize = 16;
 /// Slots looked at while a class's lock is held.
 pub(crate) const LOOK: usize = 64;
 
-pub(crate) type Picked = heapless::Vec<Slot, PICK>;
+pub(crate) type Picked = Few<Slot, PICK>;
 
 /// A class under its lock, for a policy.
 pub(crate) struct Locked<'a, L> {
@@ -161,7 +162,7 @@ impl Policy for Clock {
                 refs.store(0, Relaxed);
                 continue;
             }
-            let _ = picked.push(slot);
+            picked.push(slot);
         }
         looked
     }

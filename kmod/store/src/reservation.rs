@@ -159,7 +159,7 @@ impl<P: Platform> Store<P> {
         let slot = item.slot();
         // Is it ours? Else the pin could outlive it.
         let block = self.pool.get(self.slabs.block_of(slot))?.at()?.as_ptr() as usize;
-        if slot.address() & !self.pool.block_size().wrapping_sub(1) != block {
+        if slot.address().get() & !self.pool.block_size().wrapping_sub(1) != block {
             return None;
         }
         item.pin().map(|slot| Pin { slot, store: self })

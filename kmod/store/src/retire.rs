@@ -4,6 +4,11 @@
 //! somebody is in need, a grace period is asked for it, and once that has passed the references
 //! are handed back. Nothing is written into what is retired, since readers may still be in it.
 
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+
+use crate::few::Few;
+use crate::item::Slot;
 use crate::lock::Locked;
 use crate::platform::{Cookie, Platform, RawLock, Role};
 use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
@@ -16,32 +21,46 @@ const RING: usize = 128;
 /// A batch is closed when it holds so many bytes.
 const BATCH_BYTES: u64 = 256 << 10;
 
-/// What a retired reference is of.
+/// A retired reference, as a word: an address, and in its lowest bit what lies there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Retired {
-    /// A slot's address.
-    Slot(usize),
-    /// An overflow bucket's address.
-    Overflow(usize),
-}
+pub(crate) struct Retired(NonZeroUsize);
 
 impl Retired {
-    #[inline]
-    fn pack(self) -> u64 {
-        match self {
-            Self::Slot(at) => at as u64,
-            Self::Overflow(at) => at as u64 | 1,
-        }
+    pub(crate) fn slot(slot: Slot) -> Self {
+        Self(slot.address())
     }
 
-    #[inline]
-    pub(crate) fn unpack(word: u64) -> Self {
-        let at = word as usize & !1;
-        if word & 1 == 0 {
-            Self::Slot(at)
-        } else {
-            Self::Overflow(at)
+    pub(crate) fn overflow(address: NonZeroUsize) -> Self {
+        Self(address | 1)
+    }
+
+    fn word(self) -> u64 {
+        self.0.get() as u64
+    }
+
+    fn unword(word: u64) -> Option<Self> {
+        NonZeroUsize::new(word as usize).map(Self)
+    }
+
+    /// The slot, if it is one.
+    ///
+    /// # Safety
+    ///
+    /// The slot has not been given back yet.
+    pub(crate) unsafe fn as_slot(self) -> Option<Slot> {
+        if self.0.get() & 1 != 0 {
+            return None;
         }
+        // SAFETY: a retired slot's slab stays in use until the slot is given back.
+        NonNull::new(self.0.get() as *mut u8).map(|at| unsafe { Slot::new(at) })
+    }
+
+    /// The overflow bucket's address, if it is one.
+    pub(crate) fn as_overflow(self) -> Option<NonZeroUsize> {
+        if self.0.get() & 1 == 0 {
+            return None;
+        }
+        NonZeroUsize::new(self.0.get() & !1)
     }
 }
 
@@ -76,7 +95,7 @@ pub(crate) struct Retire<L> {
 }
 
 /// The references of one batch, packed.
-pub(crate) type Harvest = heapless::Vec<u64, BATCH>;
+pub(crate) type Harvest = Few<Retired, BATCH>;
 
 impl<L: RawLock> Retire<L> {
     pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Self> {
@@ -160,7 +179,7 @@ impl<L: RawLock> Retire<L> {
         if ring.head.wrapping_sub(ring.tail) >= RING {
             return false;
         }
-        self.append(platform, at, &mut ring, what.pack(), bytes as u64);
+        self.append(platform, at, &mut ring, what.word(), bytes as u64);
         shard
             .count
             .store(shard.count.load(Relaxed).wrapping_add(1), Relaxed);
@@ -216,33 +235,29 @@ impl<L: RawLock> Retire<L> {
             return false;
         }
         let bytes = batch.bytes.load(Relaxed);
-        for reference in &batch.references {
-            match reference.load(Relaxed) {
-                0 => break,
-                word => {
-                    // As many as a batch has room for.
-                    let _ = out.push(word);
-                }
-            }
-        }
+        let references = batch
+            .references
+            .iter()
+            .map(|r| Retired::unword(r.load(Relaxed)));
+        references
+            .map_while(|what| what)
+            .for_each(|what| out.push(what));
         // From here on the batch's place may be filled again.
         ring.tail = ring.tail.wrapping_add(1);
         self.bytes.fetch_sub(bytes, Relaxed);
         let mut count = shard.count.load(Relaxed).saturating_sub(out.len());
         let mut left = Harvest::new();
-        for word in out.iter() {
-            if kept(Retired::unpack(*word)) {
+        for what in out.iter() {
+            if kept(what) {
                 // There is room: the ring has lost a whole batch. Its bytes no longer count, since
                 // no waiting makes them free.
-                self.append(platform, at, &mut ring, *word, 0);
+                self.append(platform, at, &mut ring, what.word(), 0);
                 count = count.wrapping_add(1);
             } else {
-                let _ = left.push(*word);
+                left.push(what);
             }
         }
-        if left.len() != out.len() {
-            out.clone_from(&left);
-        }
+        *out = left;
         shard.count.store(count, Relaxed);
         true
     }

@@ -1,6 +1,6 @@
 //! Making room: handing slots out, evicting, and taking retired slots back.
 
-use core::ptr::NonNull;
+use core::num::NonZeroUsize;
 
 use crate::commit::StoreError;
 use crate::counters::{ClassCounter, Counter};
@@ -15,8 +15,9 @@ use crate::slab::Class;
 use crate::store::Store;
 use crate::sync::Relaxed;
 
-/// Times that a writer in need waits for a grace period before it gives up.
-const PATIENCE: usize = 16;
+/// Times that a writer in need waits for a grace period before it gives up. Others may take what
+/// has become free under its nose, so it is more than a few.
+const PATIENCE: usize = 64;
 /// Retired memory is at most one part in so many of the limit (but at least the largest item),
 /// beside a batch for each CPU.
 const RETIRED_SHARE: usize = 16;
@@ -31,7 +32,7 @@ impl<P: Platform> Store<P> {
     /// A reserved slot of a class for a key of this hash, whatever it takes: memory that has
     /// become free, a new slab, or eviction. No lock or section is held; may sleep.
     pub(crate) fn alloc(&self, class: usize, hash: Hash) -> Result<Slot, StoreError> {
-        if self.retire.bytes() > self.most_retired() {
+        if self.congested() {
             self.relieve()?;
         }
         let slot = match self.slabs.take(&self.pool, class, hash) {
@@ -86,12 +87,18 @@ impl<P: Platform> Store<P> {
         (limit / RETIRED_SHARE).max(self.item_max) as u64
     }
 
+    /// Does too much wait for grace periods?
+    #[inline]
+    pub(crate) fn congested(&self) -> bool {
+        self.retire.bytes() > self.most_retired()
+    }
+
     /// Too much waits for grace periods: so does the writer.
     #[cold]
     fn relieve(&self) -> Result<(), StoreError> {
         self.harvest();
         for _ in 0..PATIENCE {
-            if self.retire.bytes() <= self.most_retired() {
+            if !self.congested() {
                 return Ok(());
             }
             self.wait();
@@ -165,10 +172,10 @@ impl<P: Platform> Store<P> {
             self.count(Counter::Swept, n as u64);
             let mut unlinked = Picked::new();
             let mut overflow = Unchained::new();
-            for slot in &picked {
-                if self.unlink(*slot, &mut overflow) {
+            for slot in picked.iter() {
+                if self.unlink(slot, &mut overflow) {
                     // There is room for as many as were picked.
-                    let _ = unlinked.push(*slot);
+                    unlinked.push(slot);
                 }
             }
             drop(guard);
@@ -192,22 +199,22 @@ impl<P: Platform> Store<P> {
             return false;
         };
         if let Some(address) = chain.remove(&place) {
-            let _ = overflow.push(address);
+            overflow.push(address);
         }
         true
     }
 
     /// Books and retires what was unlinked to make room. No lock or section is held.
-    pub(crate) fn discard(&self, slots: &[Slot], overflow: &[usize]) {
-        for slot in slots {
-            let dead = !self.alive(*slot);
+    pub(crate) fn discard(&self, slots: &Picked, overflow: &Unchained) {
+        for slot in slots.iter() {
+            let dead = !self.alive(slot);
             if !dead {
-                self.note_eviction(*slot);
+                self.note_eviction(slot);
             }
-            self.unlinked(Some(*slot), None, dead);
+            self.unlinked(Some(slot), None, dead);
         }
-        for address in overflow {
-            self.retire_overflow(Some(*address));
+        for address in overflow.iter() {
+            self.retire_overflow(Some(address));
         }
     }
 
@@ -247,13 +254,13 @@ impl<P: Platform> Store<P> {
         };
         slot.retire();
         of.retired.fetch_add(1, Relaxed);
-        self.push(Retired::Slot(slot.address()), of.size() as usize);
+        self.push(Retired::slot(slot), of.size() as usize);
     }
 
     /// The same for an overflow bucket, if there is one.
-    pub(crate) fn retire_overflow(&self, address: Option<usize>) {
+    pub(crate) fn retire_overflow(&self, address: Option<NonZeroUsize>) {
         if let Some(address) = address {
-            self.push(Retired::Overflow(address), BUCKET);
+            self.push(Retired::overflow(address), BUCKET);
         }
     }
 
@@ -275,38 +282,25 @@ impl<P: Platform> Store<P> {
     pub(crate) fn harvest(&self) -> bool {
         let mut out = Harvest::new();
         let mut any = false;
-        let pinned = |what| match what {
-            Retired::Slot(at) => retired_slot(at).is_some_and(|slot| slot.pinned()),
-            Retired::Overflow(_) => false,
-        };
+        // SAFETY: what is in the rings, or was just taken out, has not been given back.
+        let slot = |what: Retired| unsafe { what.as_slot() };
+        let pinned = |what| slot(what).is_some_and(|slot| slot.pinned());
         for cpu in 0..self.retire.shards() {
             while self.retire.harvest(&self.platform, cpu, pinned, &mut out) {
                 any = true;
-                for word in &out {
-                    match Retired::unpack(*word) {
-                        Retired::Overflow(at) => self.index.give_overflow(at),
-                        Retired::Slot(at) => {
-                            let class = retired_slot(at).and_then(|s| self.slabs.get(s.class()));
-                            if let Some(of) = class {
-                                of.retired.fetch_sub(1, Relaxed);
-                            }
-                        }
+                for what in out.iter() {
+                    if let Some(address) = what.as_overflow() {
+                        self.index.give_overflow(address);
+                    }
+                    if let Some(of) = slot(what).and_then(|s| self.slabs.get(s.class())) {
+                        of.retired.fetch_sub(1, Relaxed);
                     }
                 }
-                let slots = out.iter().filter_map(|word| match Retired::unpack(*word) {
-                    Retired::Slot(at) => retired_slot(at),
-                    Retired::Overflow(_) => None,
-                });
+                let slots = out.iter().filter_map(slot);
                 // SAFETY: these were retired, their grace period is over, and they are not pinned.
                 unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
             }
         }
         any
     }
-}
-
-/// A slot by the address that it was retired under.
-fn retired_slot(at: usize) -> Option<Slot> {
-    // SAFETY: a retired slot's slab stays in use until the slot is given back.
-    NonNull::new(at as *mut u8).map(|at| unsafe { Slot::new(at) })
 }

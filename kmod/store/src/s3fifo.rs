@@ -66,7 +66,7 @@ impl Policy for S3Fifo {
                 // Being filled, or on its way out: it comes back to a queue when it is free.
                 enqueue(class, slot, if from_small { 0 } else { MAIN });
             } else if dead(slot) {
-                let _ = picked.push(slot);
+                picked.push(slot);
             } else if from_small && seen >= PROVEN {
                 refs.store(0, Relaxed);
                 enqueue(class, slot, MAIN);
@@ -79,7 +79,7 @@ impl Policy for S3Fifo {
                         ghosts.add(hash(slot));
                     }
                 }
-                let _ = picked.push(slot);
+                picked.push(slot);
             }
         }
         looked

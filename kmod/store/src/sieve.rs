@@ -57,7 +57,7 @@ impl Policy for Sieve {
                 refs.store(0, Relaxed);
                 continue;
             }
-            let _ = picked.push(slot);
+            picked.push(slot);
         }
         looked
     }

@@ -251,7 +251,7 @@ impl<L: RawLock> Slabs<L> {
 
     /// A slot's number among all.
     pub(crate) fn number(&self, of: &Class<L>, slot: Slot) -> u32 {
-        let offset = slot.address() & self.slab.wrapping_sub(1);
+        let offset = slot.address().get() & self.slab.wrapping_sub(1);
         let at = (offset as u32).wrapping_sub(HEAD as u32) / of.size;
         self.block_of(slot).wrapping_shl(self.bits) | at
     }
@@ -322,7 +322,7 @@ impl<L: RawLock> Slabs<L> {
     /// The block that a slot lies in.
     #[inline]
     pub(crate) fn block_of(&self, slot: Slot) -> u32 {
-        let head = (slot.address() & !self.slab.wrapping_sub(1)) as *const Head;
+        let head = (slot.address().get() & !self.slab.wrapping_sub(1)) as *const Head;
         // SAFETY: slots lie in slabs, which are aligned to their size and start with a head.
         unsafe { &*head }.block.load(Relaxed)
     }
@@ -519,7 +519,7 @@ impl<L: RawLock> Slabs<L> {
                 unsafe { slot.poison(of.size() as usize) };
             }
             let had = self.has_free(of, block);
-            let offset = slot.address() & self.slab.wrapping_sub(1);
+            let offset = slot.address().get() & self.slab.wrapping_sub(1);
             slot.header()
                 .expiry
                 .store(block.free.load(Relaxed), Relaxed);

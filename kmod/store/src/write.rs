@@ -299,15 +299,16 @@ impl<P: Platform> Store<P> {
                     new.shape(key, len);
                     new
                 }
-                None => match self.slabs.take(&self.pool, class, hash) {
-                    Some(slot) => Reservation::new(self, slot, key, hash, len),
-                    None => {
+                None => {
+                    let free = || self.slabs.take(&self.pool, class, hash);
+                    let Some(slot) = (!self.congested()).then(free).flatten() else {
                         drop(guard);
                         let slot = self.alloc(class, hash).map_err(Refused::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
                         continue;
-                    }
-                },
+                    };
+                    Reservation::new(self, slot, key, hash, len)
+                }
             };
             new.set_flags(flags);
             make(&old, Some(&mut new)).map_err(Refused::By)?;

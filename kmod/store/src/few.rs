@@ -1,0 +1,43 @@
+//! A short list on the stack.
+//!
+//! heapless has these too, but with the kernel's overflow checks its `push` can panic.
+
+/// Up to `N` values. Types with a niche take no more than their own bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Few<T, const N: usize> {
+    items: [Option<T>; N],
+    len: usize,
+}
+
+impl<T: Copy, const N: usize> Few<T, N> {
+    pub(crate) fn new() -> Self {
+        Self {
+            items: [None; N],
+            len: 0,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.len >= N
+    }
+
+    /// Adds a value; it is lost if there is no room.
+    pub(crate) fn push(&mut self, value: T) {
+        if let Some(place) = self.items.get_mut(self.len) {
+            *place = Some(value);
+            self.len = self.len.wrapping_add(1);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new();
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        self.items.iter().map_while(|item| *item)
+    }
+}
