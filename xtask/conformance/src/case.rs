@@ -22,7 +22,8 @@
 //! | `half-close`    | send no more; replies must still come                                |
 //! | `reconnect`     | go on with a new connection                                          |
 //! | `closed`        | at the end: the server has closed the connection                     |
-//! | `stuck`         | at the end: the server waits for more input (else: it answers on)    |
+//! | `stuck`         | at the end: the server waits for more input                          |
+//! | `whatever`      | at the end: any of these (else: the connection is open, and answers) |
 //!
 //! Lines that send are one step with the lines of answer that follow. Over UDP such lines are
 //! the payload of one datagram, framed by the runner. Texts are templates (see `template`).
@@ -133,6 +134,8 @@ pub enum End {
     Closed,
     /// It waits for the rest of something.
     Stuck,
+    /// Any of these.
+    Whatever,
 }
 
 /// All cases that are part of the program.
@@ -220,6 +223,7 @@ impl Case {
             "reconnect" => self.steps.push(Step::Reconnect),
             "closed" => self.end = End::Closed,
             "stuck" => self.end = End::Stuck,
+            "whatever" => self.end = End::Whatever,
             word => match word.split_at(word.find(['<', '>']).context("unknown word")? + 1) {
                 (">", kind) => self.send(kind, rest, line)?,
                 ("<", "?") => self.exchange()?.unknown = Some(line),

@@ -141,7 +141,7 @@ fn play_udp(
                 let id = player.send(exchange)?;
                 let mut message = udp::Message::new(id, true);
                 let mut bytes = Vec::new();
-                while let Some(datagram) = player.receive(Instant::now() + QUIET)? {
+                while let Some(datagram) = player.next(Instant::now() + QUIET)? {
                     match exchange.framed {
                         true => bytes.extend(datagram),
                         false => bytes.extend(message.add(&datagram)?),

@@ -79,7 +79,7 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Silence is taken for an answer after this long, where an answer may come as well.
+/// How long a longer answer is waited for, where a shorter one or none would do as well.
 pub(crate) const SILENCE: Duration = Duration::from_millis(200);
 
 /// How the input of a case is fed.
@@ -177,7 +177,7 @@ fn feeds(case: &Case, options: &Options) -> Vec<Feed> {
             _ => false,
         };
         let piped = !(case.unpiped && options.reference);
-        if case.steps.iter().all(straight) && case.end != End::Stuck && piped {
+        if case.steps.iter().all(straight) && matches!(case.end, End::Open | End::Closed) && piped {
             feeds.push(Feed::Pipelined);
         }
     }
@@ -328,10 +328,6 @@ impl<'a> Player<'a> {
     /// Reads until one of the expected outputs is there.
     fn expect(&mut self, expected: &[Vec<Token>]) -> Result<()> {
         let end = Instant::now() + self.options.patience;
-        if expected.len() > 1 && expected.iter().any(Vec::is_empty) && self.got.is_empty() {
-            // Where silence is one of several answers, the others are waited for first.
-            self.read(Instant::now() + SILENCE)?;
-        }
         // Long answers come in many pieces: compare when there is something to be seen.
         let length = |tokens: &Vec<Token>| -> usize {
             let known = |token: &Token| match token {
@@ -344,17 +340,22 @@ impl<'a> Player<'a> {
         loop {
             let mut why = String::new();
             let mut more = false;
-            let one = expected.len() == 1 || self.got.is_empty();
-            for tokens in expected.iter().filter(|tokens| one || !tokens.is_empty()) {
+            let mut whole = None;
+            for tokens in expected {
                 match template::compare(tokens, &self.got) {
-                    Match::Whole(len, kept) => {
-                        self.got.drain(..len);
-                        self.scope.kept.extend(kept);
-                        return Ok(());
-                    }
+                    Match::Whole(len, kept) => whole = Some((len, kept)),
                     Match::Part => more = true,
                     Match::No(reason) => why = reason,
                 }
+            }
+            // Where one answer is the beginning of another, the longer is waited for.
+            if let Some((len, kept)) = whole {
+                if !more || self.closed || !self.read(Instant::now() + SILENCE)? {
+                    self.got.drain(..len);
+                    self.scope.kept.extend(kept);
+                    return Ok(());
+                }
+                continue;
             }
             let enough = least.min(2 * self.got.len());
             let mut came = more && !self.closed && self.read(end)?;
@@ -419,6 +420,7 @@ impl<'a> Player<'a> {
                     .context("after the last step")
             }
             End::Closed => self.expect_close(),
+            End::Whatever => Ok(()),
             End::Stuck => {
                 self.read_rest(Duration::from_millis(50));
                 let stuck = !self.closed && self.got.is_empty();

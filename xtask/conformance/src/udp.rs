@@ -50,6 +50,11 @@ fn connect(address: SocketAddr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
+/// Is it a frame that announces no datagrams?
+fn nothing(datagram: &[u8]) -> bool {
+    datagram.len() == FRAME && datagram[4..6] == [0, 0]
+}
+
 fn fresh_id() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0x1111);
     NEXT.fetch_add(0x0137, Ordering::Relaxed)
@@ -138,7 +143,12 @@ impl<'a> Player<'a> {
                 } else {
                     end
                 };
-                match self.receive(end)? {
+                let came = if framed {
+                    self.receive(end)?
+                } else {
+                    self.next(end)?
+                };
+                match came {
                     Some(datagram) if framed => got.extend(datagram),
                     Some(datagram) => got.extend(message.add(&datagram)?),
                     None if may_be_silent && !silent => silent = true,
@@ -156,6 +166,17 @@ impl<'a> Player<'a> {
         }
     }
 
+    /// The next datagram with something in it. The reference sends a frame of no datagrams for
+    /// an answer that it keeps quiet.
+    pub(crate) fn next(&mut self, end: Instant) -> Result<Option<Vec<u8>>> {
+        loop {
+            match self.receive(end)? {
+                Some(datagram) if self.options.reference && nothing(&datagram) => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
     /// One datagram, or none in time.
     pub(crate) fn receive(&mut self, end: Instant) -> Result<Option<Vec<u8>>> {
         let left = end.saturating_duration_since(Instant::now());
@@ -163,8 +184,6 @@ impl<'a> Player<'a> {
             .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let mut buffer = vec![0; 1 << 16];
         match self.socket.recv(&mut buffer) {
-            // The reference sends a frame of nothing for an answer that it keeps quiet.
-            Ok(FRAME) if self.options.reference && buffer[4..6] == [0, 0] => self.receive(end),
             Ok(n) => Ok(Some(buffer[..n].to_vec())),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
             Err(e) => Err(e.into()),
@@ -176,14 +195,14 @@ impl<'a> Player<'a> {
         let id = fresh_id();
         self.socket.send(&framed(id, b"mn\r\n"))?;
         let answer = framed(id, b"MN\r\n");
-        let next = self.receive(Instant::now() + self.options.patience)?;
+        let next = self.next(Instant::now() + self.options.patience)?;
         let next = next.context("the server answers no more")?;
         ensure!(
             next == answer,
             "an answer was not expected: {}",
             brief(&next)
         );
-        let late = self.receive(Instant::now() + Duration::from_millis(20))?;
+        let late = self.next(Instant::now() + Duration::from_millis(20))?;
         ensure!(
             late.is_none(),
             "a late answer was not expected: {}",
