@@ -1,0 +1,133 @@
+//! Values that can be checked: each is derived from its key's hash, a version
+//! and its own length, so that a value which is cut short, mixed with
+//! another's, or belongs to another key cannot pass.
+//!
+//! Values of 8 bytes and more begin with their version (4 bytes, little
+//! endian); shorter ones have no room for it and depend on the key alone.
+
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The version that a server without a store answers with: newer than any real one.
+pub const NEWEST: u32 = u32::MAX;
+
+/// Bytes from which on a value carries its version.
+const VERSIONED: usize = 8;
+
+/// Hash of a key, from which its flags and values follow.
+#[inline]
+pub fn hash(key: &[u8]) -> u64 {
+    xxh3_64(key)
+}
+
+/// The client flags that every value of the key is stored with (16 bits).
+#[inline]
+pub fn flags(hash: u64) -> u32 {
+    (hash >> 48) as u32
+}
+
+/// Mixes 64 bits (the finaliser of splitmix64).
+#[inline]
+pub(crate) fn mix(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// The endless stream of words that a value is cut from.
+struct Words(u64);
+
+impl Words {
+    fn new(hash: u64, version: u32, len: usize) -> Self {
+        Self(mix(hash ^ mix((u64::from(version) << 32) ^ len as u64)))
+    }
+
+    #[inline]
+    fn next(&mut self) -> [u8; 8] {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let x = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        (x ^ (x >> 32)).to_le_bytes()
+    }
+}
+
+/// Writes the value of a key at a version into the whole of `out`.
+pub fn fill(out: &mut [u8], hash: u64, version: u32) {
+    let len = out.len();
+    let (version, body) = match out.split_first_chunk_mut::<4>() {
+        Some((head, body)) if len >= VERSIONED => {
+            *head = version.to_le_bytes();
+            (version, body)
+        }
+        _ => (0, out),
+    };
+    let mut words = Words::new(hash, version, len);
+    for chunk in body.chunks_mut(8) {
+        chunk.copy_from_slice(&words.next()[..chunk.len()]);
+    }
+}
+
+/// Appends the value of a key at a version, `len` bytes, to `out`.
+pub fn append(out: &mut Vec<u8>, len: usize, hash: u64, version: u32) {
+    let start = out.len();
+    out.resize(start + len, 0);
+    fill(&mut out[start..], hash, version);
+}
+
+/// Checks a whole value: its version (none if it is too short to have one),
+/// or the offset of the first 8-byte word that is wrong.
+pub fn check(value: &[u8], hash: u64) -> Result<Option<u32>, usize> {
+    let (version, skip) = match value.first_chunk::<4>() {
+        Some(head) if value.len() >= VERSIONED => (Some(u32::from_le_bytes(*head)), 4),
+        _ => (None, 0),
+    };
+    let mut words = Words::new(hash, version.unwrap_or(0), value.len());
+    let mut offset = skip;
+    for chunk in value[skip..].chunks(8) {
+        if *chunk != words.next()[..chunk.len()] {
+            return Err(offset);
+        }
+        offset += chunk.len();
+    }
+    Ok(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(key: &[u8], len: usize, version: u32) -> Vec<u8> {
+        let mut out = Vec::new();
+        append(&mut out, len, hash(key), version);
+        out
+    }
+
+    #[test]
+    fn what_is_filled_is_found_right() {
+        for len in (0..70).chain([1000, 1_048_000]) {
+            let expected = (len >= 8).then_some(7);
+            assert_eq!(
+                check(&value(b"key", len, 7), hash(b"key")),
+                Ok(expected),
+                "{len} bytes"
+            );
+        }
+    }
+
+    #[test]
+    fn every_damage_is_seen() {
+        let right = value(b"key", 100, 7);
+        for at in 0..100 {
+            let mut wrong = right.clone();
+            wrong[at] ^= 1;
+            assert!(check(&wrong, hash(b"key")).is_err(), "byte {at}");
+        }
+        assert!(check(&right[..99], hash(b"key")).is_err(), "cut short");
+        assert!(check(&right, hash(b"other")).is_err(), "another key's");
+        let mut torn = value(b"key", 100, 7);
+        torn[50..].copy_from_slice(&value(b"key", 100, 8)[50..]);
+        assert!(check(&torn, hash(b"key")).is_err(), "two versions in one");
+        assert!(
+            check(&value(b"kez", 2, 1), hash(b"key")).is_err(),
+            "short value of another key"
+        );
+    }
+}

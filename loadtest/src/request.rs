@@ -1,0 +1,127 @@
+//! One request, whatever it came from: a workload's sampler or a trace.
+
+use crate::payload;
+
+/// What is asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs)]
+pub enum Verb {
+    #[default]
+    Get,
+    /// GET with the CAS value in the reply.
+    Gets,
+    Set,
+    Add,
+    Replace,
+    Delete,
+    Touch,
+}
+
+impl Verb {
+    /// GET or GETS.
+    pub fn reads(self) -> bool {
+        matches!(self, Verb::Get | Verb::Gets)
+    }
+
+    /// SET, ADD or REPLACE: carries a value.
+    pub fn stores(self) -> bool {
+        matches!(self, Verb::Set | Verb::Add | Verb::Replace)
+    }
+
+    /// The word on the wire and in trace files.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verb::Get => "get",
+            Verb::Gets => "gets",
+            Verb::Set => "set",
+            Verb::Add => "add",
+            Verb::Replace => "replace",
+            Verb::Delete => "delete",
+            Verb::Touch => "touch",
+        }
+    }
+}
+
+/// One key of a request, with what is known of the answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    start: u32,
+    end: u32,
+    /// [`payload::hash`] of the key's bytes.
+    pub hash: u64,
+    /// Number of the key in its workload, or [`Key::NO_ID`]; with
+    /// [`Key::ABSENT`] set for keys that are never stored.
+    pub id: u64,
+    /// Bytes of the value where the workload says, or [`Key::UNKNOWN`].
+    pub value_len: u32,
+}
+
+impl Key {
+    /// The key comes from a trace and has no number.
+    pub const NO_ID: u64 = u64::MAX;
+    /// Flag of ids whose keys are never stored: a hit on one is an error.
+    pub const ABSENT: u64 = 1 << 63;
+    /// The length of the value is not known beforehand.
+    pub const UNKNOWN: u32 = u32::MAX;
+
+    /// The key is one that is never stored.
+    pub fn absent(&self) -> bool {
+        self.id != Self::NO_ID && self.id & Self::ABSENT != 0
+    }
+}
+
+/// A request; its buffers are reused from one request to the next.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// What is asked.
+    pub verb: Verb,
+    /// The keys: several for a multi-key GET only.
+    pub keys: Vec<Key>,
+    bytes: Vec<u8>,
+    /// Bytes of the value to store, or of the value to fill in after a miss.
+    pub value_len: u32,
+    /// Expiry time in seconds, 0 for never.
+    pub ttl: u32,
+}
+
+impl Request {
+    /// Makes it a request of this kind without keys.
+    pub fn reset(&mut self, verb: Verb) {
+        self.verb = verb;
+        self.keys.clear();
+        self.bytes.clear();
+        self.value_len = 0;
+        self.ttl = 0;
+    }
+
+    /// Adds the key that `write` appends to its argument.
+    pub fn push(&mut self, id: u64, value_len: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let hash = payload::hash(&self.bytes[start..]);
+        self.keys.push(Key {
+            start: start as u32,
+            end: self.bytes.len() as u32,
+            hash,
+            id,
+            value_len,
+        });
+    }
+
+    /// Adds another request's key.
+    pub fn push_from(&mut self, other: &Request, key: &Key) {
+        self.push(key.id, key.value_len, |out| {
+            out.extend_from_slice(other.key(key))
+        });
+    }
+
+    /// The bytes of one of its keys.
+    pub fn key(&self, key: &Key) -> &[u8] {
+        &self.bytes[key.start as usize..key.end as usize]
+    }
+
+    /// Bytes of all keys together.
+    pub fn key_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}

@@ -1,0 +1,627 @@
+//! Workloads as data: TOML files that say how long keys and values are, how
+//! popular each key is, and what is done with them. The files in `traces/` are
+//! built in.
+//!
+//! A [`Model`] turns key numbers into keys and value lengths; a [`Sampler`]
+//! draws operations. Neither knows of servers or sockets, so that a simulator
+//! can use them too:
+//!
+//! ```
+//! use hippos_load::workload::{Model, Sampler, Workload};
+//! let model = Model::new(&Workload::named("etc")?)?;
+//! let mut sampler = Sampler::new(&model, 42);
+//! for _ in 0..10 {
+//!     let op = sampler.draw();
+//!     for id in &op.ids {
+//!         println!("{:?} {} bytes -> {} bytes", op.verb, model.key_len(*id), model.value_len(*id));
+//!     }
+//! }
+//! # Ok::<(), anyhow::Error>(())
+//! ```
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde::Deserialize;
+
+use crate::dist::{Popularity, Ranks, Sizes};
+use crate::payload::{self, mix};
+use crate::request::{Key, Request, Verb};
+
+/// Most bytes of a key that memcached takes.
+pub const KEY_MAX: u32 = 250;
+/// Most bytes of a value here; whether a server takes them is its own matter.
+pub const VALUE_MAX: u32 = 1 << 30;
+
+/// The workloads that are built in: the files of `traces/`.
+pub const BUILT_IN: [(&str, &str); 6] = [
+    ("usr", include_str!("../../traces/usr.toml")),
+    ("app", include_str!("../../traces/app.toml")),
+    ("etc", include_str!("../../traces/etc.toml")),
+    ("var", include_str!("../../traces/var.toml")),
+    ("sys", include_str!("../../traces/sys.toml")),
+    ("micro", include_str!("../../traces/micro.toml")),
+];
+
+/// A workload file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Workload {
+    /// Short name.
+    pub name: String,
+    /// One line for people.
+    #[serde(default)]
+    pub about: String,
+    /// The keys.
+    pub keys: Keys,
+    /// The values.
+    pub values: Values,
+    /// Weights of the operations.
+    pub mix: Mix,
+    /// More about GETs.
+    #[serde(default)]
+    pub gets: Gets,
+    /// More about DELETEs.
+    #[serde(default)]
+    pub deletes: Deletes,
+    /// Named changes to the above, each a table that is laid over the file.
+    #[serde(default)]
+    pub variants: toml::Table,
+}
+
+/// The keys of a workload.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Keys {
+    /// How many there are.
+    pub count: u64,
+    /// Where the count is from.
+    #[serde(default)]
+    pub count_source: String,
+    /// Their lengths, 1 to 250 bytes.
+    pub size: Sizes,
+    /// Where the lengths are from.
+    #[serde(default)]
+    pub size_source: String,
+    /// How requests spread over them.
+    pub popularity: Popularity,
+    /// Where the popularity is from.
+    #[serde(default)]
+    pub popularity_source: String,
+}
+
+/// The values of a workload; every key has one length.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Values {
+    /// Their lengths.
+    pub size: Sizes,
+    /// Where the lengths are from.
+    #[serde(default)]
+    pub size_source: String,
+}
+
+/// Weights of the operations; only their proportions count.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Mix {
+    /// GETs, whatever their number of keys.
+    #[serde(default)]
+    pub get: f64,
+    /// SETs (the paper's UPDATE).
+    #[serde(default)]
+    pub set: f64,
+    /// DELETEs.
+    #[serde(default)]
+    pub delete: f64,
+    /// Where the weights are from.
+    #[serde(default)]
+    pub source: String,
+}
+
+/// How GETs are made.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Gets {
+    /// Keys in a GET.
+    #[serde(default = "one")]
+    pub keys: Sizes,
+    /// Share of the keys that are never stored, so that GETs of them miss.
+    #[serde(default)]
+    pub absent: f64,
+    /// Where these are from.
+    #[serde(default)]
+    pub source: String,
+}
+
+impl Default for Gets {
+    fn default() -> Self {
+        Self {
+            keys: one(),
+            absent: 0.0,
+            source: String::new(),
+        }
+    }
+}
+
+fn one() -> Sizes {
+    Sizes::Constant(1)
+}
+
+/// How DELETEs are made.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Deletes {
+    /// Share of DELETEs of keys that are never stored.
+    #[serde(default)]
+    pub absent: f64,
+    /// Where these are from.
+    #[serde(default)]
+    pub source: String,
+}
+
+impl Workload {
+    /// Parses the text of a workload file; `origin` names it in errors, which carry the line.
+    pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        let workload: Self = toml::from_str(text).map_err(|e| anyhow!("{origin}: {e}"))?;
+        workload.check().with_context(|| origin.to_string())?;
+        Ok(workload)
+    }
+
+    /// A built-in workload or a file, with a variant where one is named: `etc`,
+    /// `micro:get-hit`, `./mine.toml:large`.
+    pub fn named(name: &str) -> Result<Self> {
+        let (base, variant) = match name.rsplit_once(':') {
+            Some((base, variant)) if !Path::new(name).exists() => (base, Some(variant)),
+            _ => (name, None),
+        };
+        let built_in = BUILT_IN.iter().find(|(name, _)| *name == base);
+        let (text, origin) = if let Some((name, text)) = built_in {
+            ((*text).to_string(), format!("traces/{name}.toml"))
+        } else if base.ends_with(".toml") || Path::new(base).exists() {
+            let text = std::fs::read_to_string(base)
+                .with_context(|| format!("cannot read workload {base}"))?;
+            (text, base.to_string())
+        } else {
+            let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            bail!(
+                "no workload is called {base}: there are {} and files ending in .toml",
+                names.join(", ")
+            );
+        };
+        let workload = Self::parse(&text, &origin)?;
+        match variant {
+            None => Ok(workload),
+            Some(variant) => workload.variant(variant, &text, &origin),
+        }
+    }
+
+    fn variant(&self, variant: &str, text: &str, origin: &str) -> Result<Self> {
+        let Some(toml::Value::Table(changes)) = self.variants.get(variant) else {
+            let names: Vec<&str> = self.variants.keys().map(String::as_str).collect();
+            bail!(
+                "{origin} has no variant {variant}: there are {}",
+                names.join(", ")
+            );
+        };
+        let mut table: toml::Table = toml::from_str(text).map_err(|e| anyhow!("{origin}: {e}"))?;
+        lay_over(&mut table, changes);
+        let place = || format!("{origin}: variant {variant}");
+        let mut workload: Self = table.try_into().with_context(place)?;
+        workload.name = format!("{}:{variant}", self.name);
+        workload.check().with_context(place)?;
+        Ok(workload)
+    }
+
+    fn check(&self) -> Result<()> {
+        let named = |what: &'static str| move |e: String| anyhow!("{what}: {e}");
+        ensure!(
+            self.keys.count > 0 && self.keys.count < 1 << 36,
+            "keys.count: must be 1 to 2^36 - 1"
+        );
+        self.keys.size.check().map_err(named("keys.size"))?;
+        ensure!(
+            self.keys.size.max() <= KEY_MAX,
+            "keys.size: exceeds {KEY_MAX} bytes"
+        );
+        self.keys
+            .popularity
+            .check()
+            .map_err(named("keys.popularity"))?;
+        self.values.size.check().map_err(named("values.size"))?;
+        ensure!(
+            self.values.size.max() <= VALUE_MAX,
+            "values.size: exceeds {VALUE_MAX} bytes"
+        );
+        self.gets.keys.check().map_err(named("gets.keys"))?;
+        ensure!(
+            (1..=1000).contains(&self.gets.keys.max()),
+            "gets.keys: must be 1 to 1000"
+        );
+        for (name, share) in [
+            ("gets.absent", self.gets.absent),
+            ("deletes.absent", self.deletes.absent),
+        ] {
+            ensure!((0.0..=1.0).contains(&share), "{name}: must be 0 to 1");
+        }
+        let weights = [self.mix.get, self.mix.set, self.mix.delete];
+        ensure!(
+            weights.iter().all(|w| w.is_finite() && *w >= 0.0),
+            "mix: a weight is negative"
+        );
+        ensure!(
+            weights.iter().sum::<f64>() > 0.0,
+            "mix: no operation has a weight"
+        );
+        Ok(())
+    }
+}
+
+/// Lays the changes over the table, entry by entry of each section.
+fn lay_over(table: &mut toml::Table, changes: &toml::Table) {
+    for (section, change) in changes {
+        match (table.get_mut(section), change) {
+            (Some(toml::Value::Table(section)), toml::Value::Table(change)) => {
+                section.extend(change.clone())
+            }
+            _ => {
+                table.insert(section.clone(), change.clone());
+            }
+        }
+    }
+}
+
+const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+fn digit(x: u64) -> u8 {
+    DIGITS[(x & 63) as usize]
+}
+
+/// Hash to the unit interval, 1 excluded.
+fn unit(x: u64) -> f64 {
+    (x >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Keys and value lengths of a workload, by key number.
+///
+/// A key is one letter (`k`, or `n` for keys that are never stored), two
+/// characters that stand for the workload's sizes, the number in base 64, and
+/// filler up to its length. Two workloads that differ in their sizes thus never
+/// share a key.
+#[derive(Debug, Clone)]
+pub struct Model {
+    /// The workload.
+    pub workload: Workload,
+    tag: [u8; 2],
+    /// Base-64 digits of a key number.
+    digits: u32,
+}
+
+impl Model {
+    /// Fails if the workload makes no sense.
+    pub fn new(workload: &Workload) -> Result<Self> {
+        workload.check()?;
+        let sizes = format!(
+            "{} {:?} {:?}",
+            workload.keys.count, workload.keys.size, workload.values.size
+        );
+        let fingerprint = payload::hash(sizes.as_bytes());
+        let digits = (64 - (workload.keys.count - 1).leading_zeros())
+            .div_ceil(6)
+            .max(1);
+        Ok(Self {
+            workload: workload.clone(),
+            tag: [digit(fingerprint), digit(fingerprint >> 6)],
+            digits,
+        })
+    }
+
+    /// How many keys can be stored.
+    pub fn count(&self) -> u64 {
+        self.workload.keys.count
+    }
+
+    /// Length of a key in bytes: the workload's, but enough for the key's number.
+    pub fn key_len(&self, id: u64) -> usize {
+        let u = unit(mix(id.wrapping_mul(2) ^ 0x6b65_7973));
+        (self.workload.keys.size.quantile(u).min(KEY_MAX) as usize).max(3 + self.digits as usize)
+    }
+
+    /// Length of a key's value in bytes.
+    pub fn value_len(&self, id: u64) -> u32 {
+        self.workload
+            .values
+            .size
+            .quantile(unit(mix(id.wrapping_mul(2) ^ 0x7661_6c73)))
+    }
+
+    /// Appends a key to `out`.
+    pub fn write_key(&self, id: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        let len = self.key_len(id);
+        out.push(if id & Key::ABSENT != 0 { b'n' } else { b'k' });
+        out.extend_from_slice(&self.tag);
+        out.extend((0..self.digits).rev().map(|i| digit(id >> (6 * i))));
+        let mut filler = id;
+        while out.len() - start < len {
+            filler = mix(filler.wrapping_add(0x5bd1_e995));
+            let left = len - (out.len() - start);
+            out.extend((0..10.min(left)).map(|i| digit(filler >> (6 * i))));
+        }
+    }
+
+    /// The number of a key of this workload, absent ones excluded.
+    pub fn find(&self, key: &[u8]) -> Option<u64> {
+        let rest = key.strip_prefix(b"k")?.strip_prefix(&self.tag)?;
+        let mut id = 0;
+        for byte in rest.get(..self.digits as usize)? {
+            id = id << 6 | DIGITS.iter().position(|d| d == byte)? as u64;
+        }
+        let mut right = Vec::with_capacity(KEY_MAX as usize);
+        self.write_key(id, &mut right);
+        (id < self.count() && right == key).then_some(id)
+    }
+
+    /// Adds key number `id` to a request.
+    pub fn push(&self, id: u64, request: &mut Request) {
+        request.push(id, self.value_len(id), |out| self.write_key(id, out));
+    }
+
+    /// Bytes of all keys and values together, from a sample of at most 100,000 keys.
+    pub fn data_bytes(&self) -> u64 {
+        let sample = self.count().min(100_000);
+        let step = self.count() / sample;
+        let sum: u64 = (0..sample)
+            .map(|i| i * step)
+            .map(|id| self.key_len(id) as u64 + u64::from(self.value_len(id)))
+            .sum();
+        (sum as f64 / sample as f64 * self.count() as f64) as u64
+    }
+}
+
+impl Model {
+    /// The workload in words: what it is made of, and where each number is from.
+    pub fn describe(&self) -> String {
+        let w = &self.workload;
+        let sample = self.count().min(100_000);
+        let step = self.count() / sample;
+        let percentiles = |size: &dyn Fn(u64) -> u64| {
+            let mut sizes: Vec<u64> = (0..sample).map(|i| size(i * step)).collect();
+            sizes.sort_unstable();
+            let at = |q: f64| sizes[((q * sample as f64) as usize).min(sizes.len() - 1)];
+            let mean = sizes.iter().sum::<u64>() as f64 / sample as f64;
+            let (p50, p90, p99, max) = (at(0.5), at(0.9), at(0.99), at(1.0));
+            format!("mean {mean:.1} B, median {p50} B, 90 % {p90} B, 99 % {p99} B, largest {max} B")
+        };
+        let source = |text: &str| {
+            if text.is_empty() {
+                String::new()
+            } else {
+                format!("             {text}\n")
+            }
+        };
+        let total = w.mix.get + w.mix.set + w.mix.delete;
+        let share = |x: f64| 100.0 * x / total;
+        let (get, set, delete) = (share(w.mix.get), share(w.mix.set), share(w.mix.delete));
+        let absent = |x: f64| format!("{:.1} % of the keys never stored", 100.0 * x);
+        [
+            format!("{}: {}\n", w.name, w.about),
+            format!(
+                "keys         {}, {:.1} MB with their values\n",
+                self.count(),
+                self.data_bytes() as f64 / 1e6
+            ),
+            source(&w.keys.count_source),
+            format!(
+                "key sizes    {}\n",
+                percentiles(&|id| self.key_len(id) as u64)
+            ),
+            source(&w.keys.size_source),
+            format!("popularity   {:?}\n", w.keys.popularity),
+            source(&w.keys.popularity_source),
+            format!(
+                "value sizes  {}\n",
+                percentiles(&|id| u64::from(self.value_len(id)))
+            ),
+            source(&w.values.size_source),
+            format!("mix          {get:.1} % get, {set:.1} % set, {delete:.1} % delete\n"),
+            source(&w.mix.source),
+            format!(
+                "gets         {:?} keys, {}\n",
+                w.gets.keys,
+                absent(w.gets.absent)
+            ),
+            source(&w.gets.source),
+            format!("deletes      {}\n", absent(w.deletes.absent)),
+            source(&w.deletes.source),
+        ]
+        .concat()
+    }
+}
+
+/// One operation of a workload.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Op {
+    /// GET, SET or DELETE.
+    pub verb: Verb,
+    /// The keys' numbers: several for a multi-key GET only.
+    pub ids: Vec<u64>,
+}
+
+/// Draws operations from a workload; the same seed gives the same operations.
+#[derive(Debug)]
+pub struct Sampler<'m> {
+    model: &'m Model,
+    ranks: Ranks,
+    rng: SmallRng,
+    /// Keys that were deleted and that the next SETs bring back, as clients
+    /// do: this keeps the number of stored keys steady.
+    deleted: VecDeque<u64>,
+    op: Op,
+}
+
+/// Deleted keys that a sampler remembers.
+const DELETED_MAX: usize = 1 << 16;
+
+impl<'m> Sampler<'m> {
+    /// A sampler of a model's operations.
+    pub fn new(model: &'m Model, seed: u64) -> Self {
+        let workload = &model.workload;
+        Self {
+            model,
+            ranks: workload.keys.popularity.sampler(workload.keys.count),
+            rng: SmallRng::seed_from_u64(seed),
+            deleted: VecDeque::new(),
+            op: Op::default(),
+        }
+    }
+
+    /// The next operation.
+    pub fn draw(&mut self) -> &Op {
+        self.draw_within(|_, _| true)
+    }
+
+    /// The next operation, whose further keys go with the first one: `together(first, other)`.
+    pub fn draw_within(&mut self, together: impl Fn(u64, u64) -> bool) -> &Op {
+        let Mix {
+            get, set, delete, ..
+        } = self.model.workload.mix;
+        let at = self.rng.random::<f64>() * (get + set + delete);
+        self.op.ids.clear();
+        if at < get {
+            self.op.verb = Verb::Get;
+            let keys = self.model.workload.gets.keys.quantile(self.rng.random());
+            self.read(keys as usize, together);
+        } else if at < get + set {
+            self.op.verb = Verb::Set;
+            let id = self
+                .deleted
+                .pop_front()
+                .unwrap_or_else(|| self.ranks.sample(&mut self.rng));
+            self.op.ids.push(id);
+        } else {
+            self.op.verb = Verb::Delete;
+            let id = self.rank_or_absent(self.model.workload.deletes.absent);
+            self.op.ids.push(id);
+            if id & Key::ABSENT == 0 && self.deleted.len() < DELETED_MAX {
+                self.deleted.push_back(id);
+            }
+        }
+        &self.op
+    }
+
+    /// Draws distinct keys of one GET; fewer than wanted if they are hard to find.
+    fn read(&mut self, keys: usize, together: impl Fn(u64, u64) -> bool) {
+        let absent = self.model.workload.gets.absent;
+        let mut tries = keys * 64;
+        while self.op.ids.len() < keys && tries > 0 {
+            tries -= 1;
+            let id = self.rank_or_absent(absent);
+            let fits = self.op.ids.first().is_none_or(|first| together(*first, id));
+            if fits && !self.op.ids.contains(&id) {
+                self.op.ids.push(id);
+            }
+        }
+    }
+
+    fn rank_or_absent(&mut self, absent: f64) -> u64 {
+        if absent > 0.0 && self.rng.random::<f64>() < absent {
+            return self.rng.random_range(0..self.model.count()) | Key::ABSENT;
+        }
+        self.ranks.sample(&mut self.rng)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_workload_and_variant_is_right() {
+        for (name, _) in BUILT_IN {
+            let workload = Workload::named(name).unwrap();
+            assert_eq!(workload.name, name);
+            for variant in workload.variants.keys() {
+                let full = format!("{name}:{variant}");
+                let model = Model::new(&Workload::named(&full).unwrap()).unwrap();
+                assert_eq!(model.workload.name, full);
+                assert!(!Sampler::new(&model, 1).draw().ids.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn keys_are_distinct_found_again_and_as_long_as_said() {
+        for name in ["usr", "app", "etc", "var", "sys", "micro"] {
+            let model = Model::new(&Workload::named(name).unwrap()).unwrap();
+            let mut seen = std::collections::HashSet::new();
+            for id in (0..2000).chain(model.count() - 10..model.count()) {
+                let mut key = Vec::new();
+                model.write_key(id, &mut key);
+                assert_eq!(key.len(), model.key_len(id), "{name} {id}");
+                assert!(key.iter().all(u8::is_ascii_graphic), "{name} {id}");
+                assert_eq!(model.find(&key), Some(id), "{name} {id}");
+                assert!(seen.insert(key.clone()), "{name} {id}: {key:?} twice");
+                let mut absent = Vec::new();
+                model.write_key(id | Key::ABSENT, &mut absent);
+                assert_eq!(model.find(&absent), None);
+                key.pop();
+                assert_eq!(model.find(&key), None);
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_names_and_keys_are_told_with_their_place() {
+        assert!(format!("{:#}", Workload::named("nothing").unwrap_err()).contains("usr, app"));
+        assert!(
+            format!("{:#}", Workload::named("micro:nothing").unwrap_err())
+                .contains("no variant nothing")
+        );
+        let text = BUILT_IN[0].1.replace("[mix]", "[mix]\nputs = 3");
+        let line = text.lines().position(|l| l == "puts = 3").unwrap() + 1;
+        let error = format!("{:#}", Workload::parse(&text, "mine.toml").unwrap_err());
+        assert!(error.contains("mine.toml"), "{error}");
+        assert!(error.contains(&format!("line {line}")), "{error}");
+        assert!(error.contains("puts"), "{error}");
+    }
+
+    #[test]
+    fn sets_bring_deleted_keys_back() {
+        let mut workload = Workload::named("etc").unwrap();
+        workload.deletes.absent = 0.0;
+        workload.mix = Mix {
+            set: 1.0,
+            delete: 1.0,
+            ..Mix::default()
+        };
+        let model = Model::new(&workload).unwrap();
+        let mut sampler = Sampler::new(&model, 7);
+        let mut gone = VecDeque::new();
+        for _ in 0..1000 {
+            let op = sampler.draw();
+            match op.verb {
+                Verb::Delete => gone.push_back(op.ids[0]),
+                _ => {
+                    if let Some(id) = gone.pop_front() {
+                        assert_eq!(op.ids[0], id);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_operations() {
+        let model = Model::new(&Workload::named("app").unwrap()).unwrap();
+        let ops = |seed| {
+            let mut sampler = Sampler::new(&model, seed);
+            (0..100).map(|_| sampler.draw().clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(ops(1), ops(1));
+        assert_ne!(ops(1), ops(2));
+    }
+}
