@@ -1,0 +1,518 @@
+//! A server without a store: it answers any GET with the right value, which it
+//! derives from the key, so that the load generator can be measured alone.
+//! With [`Contents::Kept`] it does keep what is stored, and [`Faults`] make it
+//! misbehave: the generator's own tests want both.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::SockaddrStorage;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::mmsg::{Inbox, Outbox, BATCH};
+use crate::payload;
+use crate::wire::{Frame, FRAME};
+use crate::workload::Model;
+
+/// Bytes of a reply that fit into one datagram.
+const BODY: usize = 1400 - FRAME;
+/// How often a waiting thread looks whether it should stop.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// What the server answers GETs with.
+#[derive(Debug)]
+pub enum Contents {
+    /// The values of a workload's keys; other keys miss.
+    Model(Box<Model>),
+    /// A value of this length for any key.
+    Any(usize),
+    /// What was stored: flags and value by key.
+    Kept(Mutex<Store>),
+}
+
+/// Flags and value by key.
+pub type Store = HashMap<Vec<u8>, (u32, Vec<u8>)>;
+
+/// Ways to misbehave, each every so many GETs or requests; 0 is never.
+#[derive(Debug, Clone, Copy, Default)]
+#[allow(missing_docs)]
+pub struct Faults {
+    /// A bit of the value is flipped.
+    pub corrupt: u64,
+    /// UDP requests are dropped.
+    pub drop: u64,
+    /// The first datagram of a reply of several is dropped.
+    pub tear: u64,
+    /// SETs are acknowledged, but not done.
+    pub forget: u64,
+    /// GETs are answered with SERVER_ERROR.
+    pub refuse: u64,
+    /// The connection is closed at this request.
+    pub close: u64,
+    /// Answers over UDP wait so long (all of them).
+    pub delay: Duration,
+    /// Multi-key GETs over UDP get one message a hit, as memcached does it.
+    pub message_per_hit: bool,
+}
+
+/// A server that runs until it is dropped.
+#[derive(Debug)]
+pub struct Echo {
+    address: SocketAddr,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    answered: Arc<AtomicU64>,
+}
+
+struct Server {
+    contents: Contents,
+    faults: Faults,
+    stop: Arc<AtomicBool>,
+    gets: AtomicU64,
+    sets: AtomicU64,
+    requests: AtomicU64,
+    answered: Arc<AtomicU64>,
+}
+
+impl Echo {
+    /// Starts a server, TCP and UDP on one port, with so many threads for UDP.
+    pub fn start(
+        address: SocketAddr,
+        threads: usize,
+        contents: Contents,
+        faults: Faults,
+    ) -> Result<Self> {
+        let listener = TcpListener::bind(address)
+            .with_context(|| format!("cannot listen on TCP {address}"))?;
+        let address = listener.local_addr()?;
+        listener.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicU64::new(0));
+        let server = Arc::new(Server {
+            contents,
+            faults,
+            stop: stop.clone(),
+            gets: AtomicU64::new(0),
+            sets: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            answered: answered.clone(),
+        });
+        let mut handles = Vec::new();
+        for _ in 0..threads {
+            let socket = Socket::new(
+                Domain::for_address(address),
+                Type::DGRAM,
+                Some(Protocol::UDP),
+            )?;
+            socket.set_reuse_port(true)?;
+            socket.set_recv_buffer_size(8 << 20)?;
+            socket.set_send_buffer_size(8 << 20)?;
+            socket
+                .bind(&address.into())
+                .with_context(|| format!("cannot listen on UDP {address}"))?;
+            let server = server.clone();
+            handles.push(std::thread::spawn(move || server.serve_udp(&socket)));
+        }
+        handles.push(std::thread::spawn(move || server.serve_tcp(&listener)));
+        Ok(Self {
+            address,
+            stop,
+            threads: handles,
+            answered,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests answered so far.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A server thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What became of the input so far.
+enum Taken {
+    /// A request of this many bytes was answered.
+    Answered(usize),
+    /// More bytes are needed.
+    More,
+    /// It was no request that is known here.
+    Close,
+}
+
+impl Server {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn serve_udp(&self, socket: &Socket) {
+        let mut inbox: Inbox<SockaddrStorage> = Inbox::default();
+        let mut outbox = Outbox::addressed();
+        let mut replies = Replies::default();
+        let mut answer = Answer::default();
+        while !self.stopped() {
+            let fd = socket.as_raw_fd();
+            let received = match inbox.receive(fd) {
+                Ok(received) => received,
+                // The kernel tells of a client that is gone; the others stay.
+                Err(Errno::ECONNREFUSED) => continue,
+                Err(errno) => panic!("UDP receive: {errno}"),
+            };
+            if received == 0 {
+                let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+                let _ = poll(
+                    &mut [PollFd::new(
+                        std::os::fd::AsFd::as_fd(socket),
+                        PollFlags::POLLIN,
+                    )],
+                    timeout,
+                );
+                continue;
+            }
+            if !self.faults.delay.is_zero() {
+                std::thread::sleep(self.faults.delay);
+            }
+            for (datagram, from) in inbox.datagrams() {
+                let Some((frame, body)) =
+                    Frame::split(datagram).filter(|(frame, _)| frame.total == 1)
+                else {
+                    continue;
+                };
+                if every(self.faults.drop, &self.requests) {
+                    continue;
+                }
+                answer.clear();
+                let mut rest = body;
+                while let Taken::Answered(len) = self.answer(rest, &mut answer) {
+                    rest = &rest[len..];
+                }
+                let whole = [0, answer.bytes.len()];
+                let ends = if self.faults.message_per_hit {
+                    &answer.ends[..]
+                } else {
+                    &whole[1..]
+                };
+                let mut start = 0;
+                for end in ends {
+                    let message = &answer.bytes[start..*end];
+                    start = *end;
+                    let total = message.len().div_ceil(BODY);
+                    let torn = total > 1 && every(self.faults.tear, &self.gets);
+                    for (sequence, body) in message.chunks(BODY).enumerate() {
+                        if torn && sequence == 0 {
+                            continue;
+                        }
+                        replies.push(
+                            Frame {
+                                id: frame.id,
+                                sequence: sequence as u16,
+                                total: total as u16,
+                            },
+                            body,
+                            from,
+                        );
+                        if replies.used == BATCH {
+                            replies.flush(&mut outbox, fd);
+                        }
+                    }
+                }
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
+            replies.flush(&mut outbox, fd);
+        }
+    }
+
+    fn serve_tcp(self: &Arc<Self>, listener: &TcpListener) {
+        let mut threads = Vec::new();
+        while !self.stopped() {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    let server = self.clone();
+                    threads.push(std::thread::spawn(move || server.serve_connection(stream)));
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    std::thread::sleep(Duration::from_millis(2))
+                }
+                Err(e) => panic!("TCP accept: {e}"),
+            }
+        }
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+
+    fn serve_connection(&self, mut stream: TcpStream) {
+        let ready = stream
+            .set_nodelay(true)
+            .and_then(|()| stream.set_read_timeout(Some(PATIENCE)));
+        if ready.is_err() {
+            return;
+        }
+        let mut input = Vec::new();
+        let mut chunk = vec![0; 256 << 10];
+        let mut answer = Answer::default();
+        while !self.stopped() {
+            match stream.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(n) => input.extend_from_slice(&chunk[..n]),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    continue
+                }
+                Err(_) => return,
+            }
+            answer.clear();
+            let mut taken = 0;
+            loop {
+                match self.answer(&input[taken..], &mut answer) {
+                    Taken::Answered(len) => taken += len,
+                    Taken::More => break,
+                    Taken::Close => return,
+                }
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                if every(self.faults.close, &self.requests) {
+                    return;
+                }
+            }
+            input.drain(..taken);
+            if stream.write_all(&answer.bytes).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Answers the first request of the input.
+    fn answer(&self, input: &[u8], out: &mut Answer) -> Taken {
+        let Some(end) = memchr::memchr(b'\n', input) else {
+            return Taken::More;
+        };
+        let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
+        let mut words = line.split(|b| *b == b' ').filter(|word| !word.is_empty());
+        let verb = words.next().unwrap_or_default();
+        let meta = verb.len() == 2 && verb.starts_with(b"m");
+        let mut length = end + 1;
+        match verb {
+            b"get" | b"gets" if every(self.faults.refuse, &self.gets) => {
+                out.line(b"SERVER_ERROR refused")
+            }
+            b"get" | b"gets" => {
+                for key in words {
+                    self.value(key, |flags, value| {
+                        out.parts(&[
+                            b"VALUE ",
+                            key,
+                            format!(" {flags} {}", value.len()).as_bytes(),
+                        ]);
+                        out.parts(&[
+                            if verb == b"gets" { b" 1\r\n" } else { b"\r\n" },
+                            value,
+                            b"\r\n",
+                        ]);
+                        out.ends.push(out.bytes.len());
+                    });
+                }
+                out.ends.pop();
+                out.line(b"END");
+            }
+            b"mg" => {
+                let key = words.next().unwrap_or_default();
+                let hit = self.value(key, |flags, value| {
+                    if line.ends_with(b" v") {
+                        out.parts(&[format!("VA {} k", value.len()).as_bytes(), key]);
+                        out.parts(&[format!(" f{flags}\r\n").as_bytes(), value, b"\r\n"]);
+                        out.ends.push(out.bytes.len());
+                    } else {
+                        out.line(b"HD");
+                    }
+                });
+                if !hit {
+                    out.line(b"EN");
+                }
+            }
+            b"set" | b"add" | b"replace" | b"ms" => {
+                let key = words.next().unwrap_or_default();
+                let number =
+                    |word: Option<&[u8]>| std::str::from_utf8(word?).ok()?.parse::<usize>().ok();
+                let (flags, len) = if meta {
+                    let len = number(words.next());
+                    let flags = words.find_map(|word| number(Some(word.strip_prefix(b"F")?)));
+                    (flags, len)
+                } else {
+                    let flags = number(words.next());
+                    (flags, number(words.nth(1)))
+                };
+                let (Some(flags), Some(len)) = (flags, len) else {
+                    return Taken::Close;
+                };
+                let Some(value) = input.get(length..length + len + 2) else {
+                    return Taken::More;
+                };
+                length += len + 2;
+                let stored = self.store(verb, key, flags as u32, &value[..len]);
+                out.line(match (stored, meta) {
+                    (true, false) => b"STORED",
+                    (true, true) => b"HD",
+                    (false, false) => b"NOT_STORED",
+                    (false, true) => b"NS",
+                });
+            }
+            b"delete" | b"md" => {
+                let key = words.next().unwrap_or_default();
+                let found = match &self.contents {
+                    Contents::Kept(store) => store
+                        .lock()
+                        .is_ok_and(|mut store| store.remove(key).is_some()),
+                    _ => true,
+                };
+                out.line(match (found, meta) {
+                    (true, false) => b"DELETED",
+                    (true, true) => b"HD",
+                    (false, false) => b"NOT_FOUND",
+                    (false, true) => b"NF",
+                });
+            }
+            b"touch" => {
+                let hit = self.value(words.next().unwrap_or_default(), |_, _| {});
+                out.line(if hit { b"TOUCHED" } else { b"NOT_FOUND" });
+            }
+            b"version" => {
+                out.line(concat!("VERSION hippos-load-echo-", env!("CARGO_PKG_VERSION")).as_bytes())
+            }
+            _ => out.line(b"ERROR"),
+        }
+        Taken::Answered(length)
+    }
+
+    /// Gives the value of a key to `hit`, if there is one.
+    fn value(&self, key: &[u8], hit: impl FnOnce(u32, &[u8])) -> bool {
+        let hash = payload::hash(key);
+        let derived = |len: usize| {
+            let mut value = vec![0; len];
+            payload::fill(&mut value, hash, payload::NEWEST);
+            (payload::flags(hash), value)
+        };
+        let found = match &self.contents {
+            Contents::Model(model) => model
+                .find(key)
+                .map(|id| derived(model.value_len(id) as usize)),
+            Contents::Any(len) => Some(derived(*len)),
+            Contents::Kept(store) => store.lock().ok().and_then(|store| store.get(key).cloned()),
+        };
+        let Some((flags, mut value)) = found else {
+            return false;
+        };
+        if every(self.faults.corrupt, &self.gets) {
+            if let Some(last) = value.last_mut() {
+                *last ^= 1;
+            }
+        }
+        hit(flags, &value);
+        true
+    }
+
+    fn store(&self, verb: &[u8], key: &[u8], flags: u32, value: &[u8]) -> bool {
+        let Contents::Kept(store) = &self.contents else {
+            return true;
+        };
+        let Ok(mut store) = store.lock() else {
+            return false;
+        };
+        match verb {
+            b"add" if store.contains_key(key) => return false,
+            b"replace" if !store.contains_key(key) => return false,
+            _ => {}
+        }
+        if !every(self.faults.forget, &self.sets) {
+            store.insert(key.to_vec(), (flags, value.to_vec()));
+        }
+        true
+    }
+}
+
+/// Counts, and is true at every `n`th time.
+fn every(n: u64, counter: &AtomicU64) -> bool {
+    n > 0 && (counter.fetch_add(1, Ordering::Relaxed) + 1) % n == 0
+}
+
+/// A reply, and where the messages end if every hit is one of its own.
+#[derive(Debug, Default)]
+struct Answer {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Answer {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn parts(&mut self, parts: &[&[u8]]) {
+        for part in parts {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        self.parts(&[line, b"\r\n"]);
+        self.ends.push(self.bytes.len());
+    }
+}
+
+/// Datagrams on their way out; the buffers are used again.
+#[derive(Debug, Default)]
+struct Replies {
+    datagrams: Vec<Vec<u8>>,
+    to: Vec<Option<SockaddrStorage>>,
+    used: usize,
+}
+
+impl Replies {
+    fn push(&mut self, frame: Frame, body: &[u8], to: Option<SockaddrStorage>) {
+        if self.used == self.datagrams.len() {
+            self.datagrams.push(Vec::new());
+        }
+        let datagram = &mut self.datagrams[self.used];
+        datagram.clear();
+        datagram.extend_from_slice(&frame.bytes());
+        datagram.extend_from_slice(body);
+        self.to.push(to);
+        self.used += 1;
+    }
+
+    fn flush(&mut self, outbox: &mut Outbox<SockaddrStorage>, socket: i32) {
+        let mut sent = 0;
+        while sent < self.used {
+            let datagrams = self.datagrams[sent..self.used].iter().map(Vec::as_slice);
+            match outbox.send_to(socket, datagrams, &self.to[sent..]) {
+                Ok(0) => std::thread::yield_now(),
+                Ok(n) => sent += n,
+                // One client may be gone: skip its datagram.
+                Err(_) => sent += 1,
+            }
+        }
+        self.to.clear();
+        self.used = 0;
+    }
+}

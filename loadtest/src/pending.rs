@@ -1,0 +1,374 @@
+//! A request that waits for its reply, and the check of what comes.
+
+use crate::payload;
+use crate::request::{Request, Verb};
+use crate::stats::Kind;
+use crate::versions::Versions;
+use crate::wire::Element;
+
+/// What a request waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Pending {
+    /// The request, kept to compare keys with.
+    pub request: Request,
+    /// When it was to leave, in nanoseconds since the start.
+    pub due: u64,
+    /// Version of the value that it stores.
+    pub version: u32,
+    /// The client has given up on it.
+    pub expired: bool,
+    /// Sent as a meta command: every key is answered, and there is no end.
+    pub meta: bool,
+    /// Keys found so far.
+    pub hits: u32,
+    /// Keys missed so far (classic: known at the end only).
+    pub misses: u32,
+    /// For each key, the oldest version that may come.
+    floors: Vec<u32>,
+    /// For each key, whether its value has come.
+    found: Vec<bool>,
+}
+
+/// Where a request stands after an element of its reply.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// More is to come.
+    More,
+    /// Answered.
+    Done(Outcome<'a>),
+}
+
+/// How a request was answered.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Outcome<'a> {
+    Got,
+    Stored,
+    NotStored,
+    Deleted,
+    Touched,
+    NotFound,
+    Error(&'a [u8]),
+}
+
+impl Pending {
+    /// Takes over what is needed of a request that is about to be sent.
+    pub fn start(
+        &mut self,
+        request: &Request,
+        due: u64,
+        version: u32,
+        versions: &Versions,
+        meta: bool,
+    ) {
+        self.request.clone_from(request);
+        self.meta = meta;
+        self.due = due;
+        self.version = version;
+        self.expired = false;
+        self.hits = 0;
+        self.misses = 0;
+        self.floors.clear();
+        self.found.clear();
+        if request.verb.reads() {
+            self.floors
+                .extend(request.keys.iter().map(|key| versions.floor(key.id)));
+            self.found.resize(request.keys.len(), false);
+        }
+    }
+
+    /// The kind under which it is measured.
+    pub fn kind(&self) -> Kind {
+        match self.request.verb {
+            Verb::Get | Verb::Gets if self.request.keys.len() > 1 => Kind::MultiGet,
+            Verb::Get | Verb::Gets => Kind::Get,
+            Verb::Set | Verb::Add | Verb::Replace => Kind::Set,
+            Verb::Delete => Kind::Delete,
+            Verb::Touch => Kind::Touch,
+        }
+    }
+
+    /// The keys whose value has not come.
+    pub fn missed(&self) -> impl Iterator<Item = &crate::request::Key> {
+        self.request
+            .keys
+            .iter()
+            .zip(&self.found)
+            .filter(|(_, found)| !**found)
+            .map(|(key, _)| key)
+    }
+
+    /// Takes the next element of the reply; fails if the reply is wrong.
+    pub fn take<'a>(&mut self, element: Element<'a>) -> Result<Progress<'a>, String> {
+        match element {
+            Element::Value { key, flags, data } if self.request.verb.reads() => {
+                self.value(key, flags, data)?;
+                self.hits += 1;
+                Ok(self.done_if_all_told())
+            }
+            Element::End if self.request.verb.reads() => {
+                self.misses = self.request.keys.len() as u32 - self.hits;
+                Ok(Progress::Done(Outcome::Got))
+            }
+            Element::Miss if self.request.verb.reads() => {
+                self.misses += 1;
+                Ok(self.done_if_all_told())
+            }
+            Element::Miss if self.request.verb == Verb::Touch => {
+                Ok(Progress::Done(Outcome::NotFound))
+            }
+            Element::Line(line) => self.line(line).map(Progress::Done),
+            Element::Malformed(why) => Err(format!("{}: {why}", self.what())),
+            other => Err(format!("{} was answered with {other:?}", self.what())),
+        }
+    }
+
+    fn done_if_all_told<'a>(&self) -> Progress<'a> {
+        if self.meta && self.hits + self.misses >= self.request.keys.len() as u32 {
+            return Progress::Done(Outcome::Got);
+        }
+        Progress::More
+    }
+
+    fn line<'a>(&self, line: &'a [u8]) -> Result<Outcome<'a>, String> {
+        let verb = self.request.verb;
+        let outcome = match line {
+            b"STORED" if verb.stores() => Outcome::Stored,
+            b"NOT_STORED" if verb.stores() => Outcome::NotStored,
+            b"DELETED" if verb == Verb::Delete => Outcome::Deleted,
+            b"TOUCHED" if verb == Verb::Touch => Outcome::Touched,
+            b"NOT_FOUND" if !verb.reads() && !verb.stores() => Outcome::NotFound,
+            line if line.starts_with(b"HD") && verb.stores() => Outcome::Stored,
+            line if line.starts_with(b"HD") && verb == Verb::Delete => Outcome::Deleted,
+            line if line.starts_with(b"HD") && verb == Verb::Touch => Outcome::Touched,
+            line if line.starts_with(b"NS") && verb.stores() => Outcome::NotStored,
+            line if line.starts_with(b"NF") && verb == Verb::Delete => Outcome::NotFound,
+            line if is_error(line) => Outcome::Error(line),
+            line => {
+                return Err(format!(
+                    "{} was answered with {:?}",
+                    self.what(),
+                    String::from_utf8_lossy(line)
+                ))
+            }
+        };
+        Ok(outcome)
+    }
+
+    /// Checks a value that came for one of the keys.
+    fn value(&mut self, name: &[u8], flags: u32, data: &[u8]) -> Result<(), String> {
+        let shown = String::from_utf8_lossy(name);
+        let mut waiting = self
+            .request
+            .keys
+            .iter()
+            .zip(&self.found)
+            .map(|(key, found)| !found && self.request.key(key) == name);
+        let Some(at) = waiting.position(|yes| yes) else {
+            return Err(format!(
+                "{} was answered with key {shown}, which it did not ask for",
+                self.what()
+            ));
+        };
+        let key = self.request.keys[at];
+        self.found[at] = true;
+        if key.absent() {
+            return Err(format!(
+                "key {shown} was never stored, and yet it has a value of {} bytes",
+                data.len()
+            ));
+        }
+        if key.value_len != crate::request::Key::UNKNOWN && key.value_len as usize != data.len() {
+            return Err(format!(
+                "key {shown}: value of {} bytes, not {}",
+                data.len(),
+                key.value_len
+            ));
+        }
+        if flags != payload::flags(key.hash) {
+            return Err(format!(
+                "key {shown}: flags {flags}, not {}",
+                payload::flags(key.hash)
+            ));
+        }
+        match payload::check(data, key.hash) {
+            Err(offset) => {
+                let end = (offset + 16).min(data.len());
+                Err(format!(
+                    "key {shown}: value of {} bytes is wrong from byte {offset} on: {:02x?}",
+                    data.len(),
+                    &data[offset..end]
+                ))
+            }
+            Ok(Some(version)) if version < self.floors[at] => Err(format!(
+                "key {shown}: stale value, version {version}, after version {} was acknowledged",
+                self.floors[at]
+            )),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn what(&self) -> String {
+        let key = self
+            .request
+            .keys
+            .first()
+            .map(|key| String::from_utf8_lossy(self.request.key(key)));
+        let more = match self.request.keys.len() {
+            0 | 1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        format!(
+            "{} {}{more}",
+            self.request.verb.word(),
+            key.unwrap_or_default()
+        )
+    }
+}
+
+fn is_error(line: &[u8]) -> bool {
+    line == b"ERROR"
+        || [&b"ERROR "[..], b"CLIENT_ERROR", b"SERVER_ERROR"]
+            .iter()
+            .any(|e| line.starts_with(e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Key;
+    use crate::wire;
+
+    fn pending(verb: Verb, keys: &[(&str, u64, u32)]) -> Pending {
+        let mut request = Request::default();
+        request.reset(verb);
+        for (key, id, len) in keys {
+            request.push(*id, *len, |out| out.extend_from_slice(key.as_bytes()));
+        }
+        let mut pending = Pending::default();
+        pending.start(&request, 0, 1, &Versions::new(0, 0), false);
+        pending
+    }
+
+    fn reply(key: &str, len: usize, version: u32) -> Vec<u8> {
+        let hash = payload::hash(key.as_bytes());
+        let mut out = format!("VALUE {key} {} {len}\r\n", payload::flags(hash)).into_bytes();
+        payload::append(&mut out, len, hash, version);
+        out.extend_from_slice(b"\r\n");
+        out
+    }
+
+    /// Feeds a whole reply.
+    fn feed(pending: &mut Pending, mut input: &[u8]) -> Result<bool, String> {
+        let mut done = false;
+        while let Some((element, len)) = wire::element(input) {
+            done = matches!(pending.take(element)?, Progress::Done(_));
+            input = &input[len..];
+        }
+        Ok(done)
+    }
+
+    #[test]
+    fn hits_and_misses_are_told_apart() {
+        let mut get = pending(Verb::Get, &[("a", 0, 20), ("b", 1, 20), ("c", 2, 5)]);
+        let all = [reply("a", 20, 3), reply("c", 5, 0), b"END\r\n".to_vec()].concat();
+        assert_eq!(feed(&mut get, &all), Ok(true));
+        assert_eq!((get.hits, get.misses), (2, 1));
+        assert_eq!(get.missed().count(), 1);
+    }
+
+    #[test]
+    fn meta_replies_end_with_the_last_key() {
+        let hash = payload::hash(b"a");
+        let mut hit = format!("VA 9 ka f{}\r\n", payload::flags(hash)).into_bytes();
+        payload::append(&mut hit, 9, hash, 3);
+        hit.extend_from_slice(b"\r\n");
+        let mut get = pending(Verb::Get, &[("a", 0, 9), ("b", 1, 9)]);
+        get.meta = true;
+        assert_eq!(feed(&mut get, &hit), Ok(false));
+        assert_eq!(feed(&mut get, b"EN kb\r\n"), Ok(true));
+        let mut get = pending(Verb::Get, &[("a", 0, 9)]);
+        get.meta = true;
+        assert_eq!(feed(&mut get, &hit), Ok(true));
+    }
+
+    #[test]
+    fn wrong_replies_are_refused() {
+        let right = reply("a", 20, 3);
+        let mut damaged = right.clone();
+        let last = damaged.len() - 3;
+        damaged[last] ^= 1;
+        let cases: [(&str, Vec<u8>); 6] = [
+            ("another key", reply("b", 20, 3)),
+            ("another length", reply("a", 19, 3)),
+            ("damaged", damaged),
+            ("twice", [right.clone(), right.clone()].concat()),
+            ("a line", b"HELLO\r\n".to_vec()),
+            ("another command's line", b"STORED\r\n".to_vec()),
+        ];
+        for (name, input) in cases {
+            assert!(
+                feed(&mut pending(Verb::Get, &[("a", 0, 20)]), &input).is_err(),
+                "{name}"
+            );
+        }
+        let flags = String::from_utf8_lossy(&right[8..13]).into_owned();
+        let mut other_flags = right.clone();
+        other_flags[8] = if flags.starts_with('1') { b'2' } else { b'1' };
+        assert!(
+            feed(&mut pending(Verb::Get, &[("a", 0, 20)]), &other_flags).is_err(),
+            "flags"
+        );
+        assert!(
+            feed(&mut pending(Verb::Get, &[("a", Key::ABSENT, 20)]), &right)
+                .unwrap_err()
+                .contains("never stored")
+        );
+        assert_eq!(
+            feed(&mut pending(Verb::Get, &[("a", 0, 20)]), &right),
+            Ok(false)
+        );
+    }
+
+    #[test]
+    fn stale_values_are_refused() {
+        let versions = Versions::new(1, 100);
+        let mut get = pending(Verb::Get, &[("a", 0, 20)]);
+        let old = versions.begin(0);
+        versions.end(0, old, true);
+        let new = versions.begin(0);
+        versions.end(0, new, true);
+        let request = get.request.clone();
+        get.start(&request, 0, 0, &versions, false);
+        assert!(feed(&mut get.clone(), &reply("a", 20, old))
+            .unwrap_err()
+            .contains("stale"));
+        assert_eq!(feed(&mut get.clone(), &reply("a", 20, new)), Ok(false));
+        assert_eq!(feed(&mut get, &reply("a", 20, payload::NEWEST)), Ok(false));
+    }
+
+    #[test]
+    fn other_replies_have_their_outcome() {
+        let cases: [(Verb, &[u8], Outcome); 9] = [
+            (Verb::Set, b"STORED", Outcome::Stored),
+            (Verb::Set, b"HD", Outcome::Stored),
+            (Verb::Add, b"NOT_STORED", Outcome::NotStored),
+            (
+                Verb::Set,
+                b"SERVER_ERROR out",
+                Outcome::Error(b"SERVER_ERROR out"),
+            ),
+            (Verb::Get, b"ERROR", Outcome::Error(b"ERROR")),
+            (Verb::Delete, b"DELETED", Outcome::Deleted),
+            (Verb::Delete, b"NF", Outcome::NotFound),
+            (Verb::Touch, b"NOT_FOUND", Outcome::NotFound),
+            (Verb::Touch, b"TOUCHED", Outcome::Touched),
+        ];
+        for (verb, line, outcome) in cases {
+            assert_eq!(
+                pending(verb, &[("a", 0, 1)]).take(Element::Line(line)),
+                Ok(Progress::Done(outcome))
+            );
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! A session with the servers: connected once, then filled and loaded as often as wanted.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::{unbounded, Receiver, RecvTimeoutError};
+
+use crate::arrival::Schedule;
+use crate::report::{Latency, Moment, Pace, Run};
+use crate::request::Request;
+use crate::settings::{Failure, Settings, Transport};
+use crate::source::Source;
+use crate::stats::{histogram, Counters, Interval, Kind};
+use crate::versions::Versions;
+use crate::wire::Frame;
+use crate::worker::{Channels, Done, Shared, Span, VersionsRef, Worker};
+use crate::workload::{Mix, Model, Sampler};
+
+/// Requests that wait on each connection during a fill.
+const FILL_WINDOW: usize = 64;
+
+/// How a workload is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// How requests leave.
+    pub pace: Pace,
+    /// Time at the start that is not measured.
+    pub warmup: Duration,
+    /// Time that is measured; none to end with the requests.
+    pub duration: Option<Duration>,
+    /// Most requests that are made, warm-up included.
+    pub requests: Option<u64>,
+    /// Length of an interval of the timeline.
+    pub interval: Duration,
+}
+
+/// Watches a run: called about once an interval with what has just happened.
+pub trait Watch {
+    /// The newest interval of the timeline, all workers together.
+    fn moment(&mut self, moment: &Moment);
+}
+
+/// Watches nothing.
+impl Watch for () {
+    fn moment(&mut self, _: &Moment) {}
+}
+
+/// Connections to the servers and what is known of their contents.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    model: Model,
+    versions: VersionsRef,
+    channels: Vec<Channels>,
+    servers: Vec<String>,
+    interrupt: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Connects to the servers. A run ends early when `interrupt` becomes true.
+    pub fn connect(
+        settings: &Settings,
+        model: &Model,
+        interrupt: Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let fail = |e: anyhow::Error| Failure::Server(format!("{e:#}"));
+        settings
+            .check()
+            .map_err(|e| Failure::Input(format!("{e:#}")))?;
+        let servers = settings
+            .servers
+            .iter()
+            .map(|server| probe(*server, settings))
+            .collect::<Result<_, _>>()?;
+        let channels = (0..settings.threads)
+            .map(|_| Channels::connect(settings))
+            .collect::<Result<_, _>>()
+            .map_err(fail)?;
+        let mut model = model.clone();
+        if settings.mirror {
+            model.workload.mix = Mix {
+                get: 1.0,
+                ..Mix::default()
+            };
+        }
+        let base = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(1, |d| d.as_secs() as u32);
+        let versions = VersionsRef(Versions::new(model.count(), base));
+        Ok(Self {
+            settings: settings.clone(),
+            model,
+            versions,
+            channels,
+            servers,
+            interrupt,
+        })
+    }
+
+    /// What the servers say they are.
+    pub fn servers(&self) -> &[String] {
+        &self.servers
+    }
+
+    /// How it talks to them.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Stores every key of the workload once, as fast as the servers take it.
+    /// Mirrors store nothing.
+    pub fn fill(&mut self, watch: &mut dyn Watch) -> (Run, Option<Failure>) {
+        let step = self.settings.threads as u64;
+        let model = self.model.clone();
+        let sources = (0..step)
+            .map(|next| Source::Fill {
+                model: &model,
+                next,
+                step,
+            })
+            .collect();
+        let span = Span {
+            from: 0,
+            end: u64::MAX,
+            interval: 1_000_000_000,
+            window: Some(FILL_WINDOW),
+        };
+        self.drive(
+            sources,
+            span,
+            Pace::Closed {
+                window: FILL_WINDOW,
+            },
+            watch,
+        )
+    }
+
+    /// Runs the workload.
+    pub fn run(&mut self, load: &Load, seed: u64, watch: &mut dyn Watch) -> (Run, Option<Failure>) {
+        let nanos = |d: Duration| d.as_nanos() as u64;
+        let from = nanos(load.warmup);
+        let span = Span {
+            from,
+            end: load.duration.map_or(u64::MAX, |d| from + nanos(d)),
+            interval: nanos(load.interval).max(1_000_000),
+            window: match load.pace {
+                Pace::Closed { window } => Some(window),
+                _ => None,
+            },
+        };
+        let workers = self.settings.threads;
+        let model = self.model.clone();
+        let total = load.requests.unwrap_or(u64::MAX);
+        let sources = (0..workers)
+            .map(|worker| Source::Sample {
+                sampler: Box::new(Sampler::new(
+                    &model,
+                    crate::payload::mix(seed ^ (worker as u64) << 32),
+                )),
+                model: &model,
+                schedule: match load.pace {
+                    Pace::Open { rate, arrival } => {
+                        Some(Schedule::new(arrival, rate, worker, workers, seed))
+                    }
+                    _ => None,
+                },
+                left: total / workers as u64 + u64::from((worker as u64) < total % workers as u64),
+                end: span.end,
+            })
+            .collect();
+        self.drive(sources, span, load.pace, watch)
+    }
+
+    /// Replays batches of requests with their times, one channel for each worker.
+    pub fn replay(
+        &mut self,
+        batches: Vec<Receiver<Vec<(u64, Request)>>>,
+        pace: Pace,
+        interval: Duration,
+        watch: &mut dyn Watch,
+    ) -> (Run, Option<Failure>) {
+        let window = match pace {
+            Pace::Closed { window } => Some(window),
+            _ => None,
+        };
+        let sources = batches
+            .into_iter()
+            .map(|batches| Source::Trace {
+                batches,
+                batch: Vec::new(),
+                timed: window.is_none(),
+            })
+            .collect();
+        let interval = (interval.as_nanos() as u64).max(1_000_000);
+        self.drive(
+            sources,
+            Span {
+                from: 0,
+                end: u64::MAX,
+                interval,
+                window,
+            },
+            pace,
+            watch,
+        )
+    }
+
+    fn drive(
+        &mut self,
+        sources: Vec<Source>,
+        span: Span,
+        pace: Pace,
+        watch: &mut dyn Watch,
+    ) -> (Run, Option<Failure>) {
+        let stop = AtomicBool::new(false);
+        let shared = Shared {
+            settings: &self.settings,
+            versions: &self.versions,
+            stop: &stop,
+        };
+        let interrupt = &self.interrupt;
+        let (sender, receiver) = unbounded();
+        let start = Instant::now();
+        let (timeline, done): (_, Vec<Done>) = std::thread::scope(|scope| {
+            let workers: Vec<_> = (self.channels.iter_mut())
+                .zip(sources)
+                .map(|(channels, source)| {
+                    let sender = sender.clone();
+                    scope.spawn(move || {
+                        Worker::new(channels, shared, source, span, start, sender).run()
+                    })
+                })
+                .collect();
+            drop(sender);
+            let timeline = collect(
+                &receiver,
+                span.interval,
+                workers.len() as u64,
+                watch,
+                || {
+                    if interrupt.load(Ordering::Relaxed) {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                },
+            );
+            let done = workers.into_iter().map(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|e| std::panic::resume_unwind(e))
+            });
+            (timeline, done.collect())
+        });
+        let mut failure = done.iter().find_map(|done| done.failure.clone());
+        if failure.is_none() && self.interrupt.load(Ordering::Relaxed) {
+            failure = Some(Failure::Interrupted);
+        }
+        let run = summary(
+            &done,
+            timeline,
+            span,
+            pace,
+            start.elapsed().as_nanos() as u64,
+            failure.is_some(),
+        );
+        if failure.is_none() && run.counters.sent > 0 && run.counters.answered == 0 {
+            failure = Some(Failure::Server(format!(
+                "not one of {} requests was answered",
+                run.counters.sent
+            )));
+        }
+        (run, failure)
+    }
+}
+
+/// Gathers the workers' intervals until all workers are done.
+fn collect(
+    receiver: &Receiver<Interval>,
+    interval: u64,
+    workers: u64,
+    watch: &mut dyn Watch,
+    mut poll: impl FnMut(),
+) -> Vec<Moment> {
+    let mut open: BTreeMap<u64, (u64, Interval)> = BTreeMap::new();
+    let mut timeline = Vec::new();
+    let mut close =
+        |index: u64, open: &mut BTreeMap<u64, (u64, Interval)>, watch: &mut dyn Watch| {
+            while let Some(entry) = open.first_entry().filter(|entry| *entry.key() < index) {
+                let moment = moment(&entry.remove().1, interval);
+                watch.moment(&moment);
+                timeline.push(moment);
+            }
+        };
+    loop {
+        poll();
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(part) => {
+                let index = part.index;
+                let (count, whole) = open
+                    .entry(index)
+                    .or_insert_with(|| (0, Interval::new(index)));
+                whole.add(&part);
+                *count += 1;
+                // A worker that slept through an interval does not report it:
+                // what is two intervals back will get no more.
+                let done = if *count == workers {
+                    index + 1
+                } else {
+                    index.saturating_sub(1)
+                };
+                close(done, &mut open, watch);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    close(u64::MAX, &mut open, watch);
+    timeline
+}
+
+fn moment(interval: &Interval, length: u64) -> Moment {
+    let latency = Latency::of(&interval.latency);
+    Moment {
+        at: (interval.index * length) as f64 / 1e9,
+        seconds: length as f64 / 1e9,
+        sent: interval.sent,
+        answered: interval.answered,
+        errors: interval.errors,
+        timeouts: interval.timeouts,
+        mean_us: latency.mean_us,
+        p99_us: latency.p99_us,
+    }
+}
+
+fn summary(
+    done: &[Done],
+    timeline: Vec<Moment>,
+    span: Span,
+    pace: Pace,
+    elapsed: u64,
+    early: bool,
+) -> Run {
+    let mut counters = Counters::default();
+    let mut errors: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut all, mut lag) = (histogram(), histogram());
+    let mut kinds: Vec<_> = Kind::ALL.iter().map(|_| histogram()).collect();
+    for done in done {
+        let recorder = &done.recorder;
+        counters.add(&recorder.counters);
+        for (text, n) in &recorder.error_texts {
+            *errors.entry(text.clone()).or_default() += n;
+        }
+        // All histograms have the same bounds, so that adding cannot fail.
+        for (sum, part) in kinds.iter_mut().zip(&recorder.latency) {
+            let _ = sum.add(part);
+            let _ = all.add(part);
+        }
+        let _ = lag.add(&recorder.lag);
+    }
+    let latest = |time: fn(&Done) -> u64| done.iter().map(time).max().unwrap_or(0);
+    let (sent_until, last_answer) = (latest(|d| d.sent_until), latest(|d| d.recorder.last_answer));
+    // A run of a given length is measured over it; others from start to end.
+    let timed = span.end != u64::MAX && !early;
+    let (sending, answering) = match timed {
+        true => (span.end, span.end),
+        false => (sent_until.min(elapsed), last_answer.max(sent_until)),
+    };
+    let seconds = |until: u64| (until.saturating_sub(span.from) as f64 / 1e9).max(1e-9);
+    let in_time: u64 = done.iter().map(|d| d.recorder.in_time).sum();
+    let asked = counters.hits + counters.misses;
+    Run {
+        pace,
+        seconds: seconds(answering),
+        offered_per_second: (counters.sent + counters.unsent) as f64 / seconds(sending),
+        answered_per_second: in_time as f64 / seconds(answering),
+        hit_ratio: (asked > 0).then(|| counters.hits as f64 / asked as f64),
+        latency: Latency::of(&all),
+        kinds: Kind::ALL
+            .iter()
+            .zip(&kinds)
+            .filter(|(_, histogram)| !histogram.is_empty())
+            .map(|(kind, histogram)| (kind.name().to_string(), Latency::of(histogram)))
+            .collect(),
+        lag: Latency::of(&lag),
+        counters,
+        errors,
+        timeline,
+        cpu_seconds: done.iter().map(|d| d.cpu.as_secs_f64()).sum(),
+    }
+}
+
+/// Asks a server what it is, over every transport that will be used.
+fn probe(server: SocketAddr, settings: &Settings) -> Result<String, Failure> {
+    let mut version = "mirror".to_string();
+    if !settings.mirror {
+        version = probe_tcp(server).map_err(|e| Failure::Server(format!("TCP {server}: {e}")))?;
+    }
+    if settings.get == Transport::Udp {
+        probe_udp(server, settings.mirror)
+            .map_err(|e| Failure::Server(format!("UDP {server}: {e}")))?;
+    }
+    Ok(version)
+}
+
+fn probe_tcp(server: SocketAddr) -> std::io::Result<String> {
+    let patience = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&server, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(b"version\r\n")?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    match line.trim_end().strip_prefix("VERSION ") {
+        Some(version) => Ok(version.to_string()),
+        None => Err(std::io::Error::other(format!(
+            "no memcached: it answers version with {line:?}"
+        ))),
+    }
+}
+
+fn probe_udp(server: SocketAddr, mirror: bool) -> std::io::Result<()> {
+    let any: SocketAddr = if server.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let request = [
+        &Frame {
+            id: 7,
+            sequence: 0,
+            total: 1,
+        }
+        .bytes()[..],
+        b"version\r\n",
+    ]
+    .concat();
+    let mut reply = [0; 2048];
+    // A datagram may be lost; a server that only now comes up gets a little time.
+    for _ in 0..6 {
+        socket.send(&request)?;
+        match socket.recv(&mut reply) {
+            Ok(n) if mirror && reply[..n] == request => return Ok(()),
+            Ok(n)
+                if !mirror
+                    && reply[..n]
+                        .get(8..)
+                        .is_some_and(|body| body.starts_with(b"VERSION ")) =>
+            {
+                return Ok(())
+            }
+            Ok(n) => {
+                let shown = String::from_utf8_lossy(&reply[..n]).into_owned();
+                return Err(std::io::Error::other(format!(
+                    "it answers version with {shown:?}"
+                )));
+            }
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+                return Err(std::io::Error::other(
+                    "nothing listens there (port unreachable); memcached wants -U PORT",
+                ));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(std::io::Error::other(
+        "no answer to six datagrams; is UDP on, and is this host allowed?",
+    ))
+}

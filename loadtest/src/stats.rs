@@ -1,0 +1,293 @@
+//! What a worker counts and measures.
+
+use std::collections::BTreeMap;
+
+use crossbeam_channel::Sender;
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+/// Kinds of requests that are measured apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Kind {
+    Get,
+    MultiGet,
+    Set,
+    Delete,
+    Touch,
+}
+
+impl Kind {
+    /// All kinds, in the order of reports.
+    pub const ALL: [Kind; 5] = [
+        Kind::Get,
+        Kind::MultiGet,
+        Kind::Set,
+        Kind::Delete,
+        Kind::Touch,
+    ];
+
+    /// Name in reports.
+    pub fn name(self) -> &'static str {
+        ["get", "mget", "set", "delete", "touch"][self as usize]
+    }
+}
+
+/// Counts of one run; requests unless said otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Handed to the kernel.
+    pub sent: u64,
+    /// Answered in full before their timeout, errors included.
+    pub answered: u64,
+    /// Keys that GETs found.
+    pub hits: u64,
+    /// Keys that GETs did not find.
+    pub misses: u64,
+    /// SETs, ADDs and REPLACEs that stored.
+    pub stored: u64,
+    /// SETs, ADDs and REPLACEs that did not store.
+    pub not_stored: u64,
+    /// DELETEs that found their key.
+    pub deleted: u64,
+    /// DELETEs and TOUCHes that did not find their key.
+    pub not_found: u64,
+    /// TOUCHes that found their key.
+    pub touched: u64,
+    /// Answered with `ERROR`, `CLIENT_ERROR` or `SERVER_ERROR`.
+    pub errors: u64,
+    /// Not answered in full in time: over UDP, lost.
+    pub timeouts: u64,
+    /// Of the timeouts, those of which some datagrams came.
+    pub partial: u64,
+    /// Answers that came after their timeout.
+    pub late: u64,
+    /// Datagrams that belong to no request.
+    pub strays: u64,
+    /// Due, but not sent, because the connection's backlog was full.
+    pub unsent: u64,
+    /// SETs made to fill in a miss.
+    pub refills: u64,
+    /// Payload bytes sent.
+    pub bytes_sent: u64,
+    /// Payload bytes received.
+    pub bytes_received: u64,
+}
+
+impl Counters {
+    /// Adds another worker's counts.
+    pub fn add(&mut self, other: &Counters) {
+        let Counters {
+            sent,
+            answered,
+            hits,
+            misses,
+            stored,
+            not_stored,
+            deleted,
+            not_found,
+            touched,
+            errors,
+            timeouts,
+            partial,
+            late,
+            strays,
+            unsent,
+            refills,
+            bytes_sent,
+            bytes_received,
+        } = other;
+        self.sent += sent;
+        self.answered += answered;
+        self.hits += hits;
+        self.misses += misses;
+        self.stored += stored;
+        self.not_stored += not_stored;
+        self.deleted += deleted;
+        self.not_found += not_found;
+        self.touched += touched;
+        self.errors += errors;
+        self.timeouts += timeouts;
+        self.partial += partial;
+        self.late += late;
+        self.strays += strays;
+        self.unsent += unsent;
+        self.refills += refills;
+        self.bytes_sent += bytes_sent;
+        self.bytes_received += bytes_received;
+    }
+}
+
+/// A histogram of nanoseconds, exact to one part in a thousand up to ten minutes.
+pub fn histogram() -> Histogram<u64> {
+    histogram_of(3)
+}
+
+fn histogram_of(digits: u8) -> Histogram<u64> {
+    // The bounds are constants for which this cannot fail; the fallback keeps the types honest.
+    Histogram::new_with_bounds(64, 600_000_000_000, digits)
+        .unwrap_or_else(|_| Histogram::new(1).expect("one digit"))
+}
+
+/// What happened in one interval of the timeline, at one worker.
+#[derive(Debug, Clone)]
+pub struct Interval {
+    /// Number of the interval since the start of the run.
+    pub index: u64,
+    /// Requests sent.
+    pub sent: u64,
+    /// Requests answered.
+    pub answered: u64,
+    /// Of these, with an error.
+    pub errors: u64,
+    /// Requests given up.
+    pub timeouts: u64,
+    /// Latencies in nanoseconds.
+    pub latency: Histogram<u64>,
+}
+
+impl Interval {
+    /// An interval in which nothing has happened yet.
+    pub fn new(index: u64) -> Self {
+        Self {
+            index,
+            sent: 0,
+            answered: 0,
+            errors: 0,
+            timeouts: 0,
+            latency: histogram_of(2),
+        }
+    }
+
+    /// Adds what another worker saw in the same interval.
+    pub fn add(&mut self, other: &Interval) {
+        self.sent += other.sent;
+        self.answered += other.answered;
+        self.errors += other.errors;
+        self.timeouts += other.timeouts;
+        // Same bounds, so that it cannot fail.
+        let _ = self.latency.add(&other.latency);
+    }
+}
+
+/// Distinct error texts that are kept.
+const ERROR_TEXTS: usize = 16;
+
+/// A worker's measurements.
+#[derive(Debug)]
+pub struct Recorder {
+    /// Counts of the measured requests.
+    pub counters: Counters,
+    /// Latency of each [`Kind`], from the scheduled time, in nanoseconds.
+    pub latency: [Histogram<u64>; Kind::ALL.len()],
+    /// From the scheduled time to the sending, in nanoseconds: the generator's own delay.
+    pub lag: Histogram<u64>,
+    /// Error replies and how often each came.
+    pub error_texts: BTreeMap<String, u64>,
+    /// Answers that came before the end of the sending.
+    pub in_time: u64,
+    /// When the last answer came, in nanoseconds since the start.
+    pub last_answer: u64,
+    /// Requests due before are not measured.
+    from: u64,
+    interval: u64,
+    current: Interval,
+    /// None when the run is over: the receiver ends with the last sender.
+    timeline: Option<Sender<Interval>>,
+}
+
+impl Recorder {
+    /// Measures what is due after `from` nanoseconds and sends an [`Interval`]
+    /// to `timeline` every `interval` nanoseconds.
+    pub fn new(from: u64, interval: u64, timeline: Sender<Interval>) -> Self {
+        Self {
+            counters: Counters::default(),
+            latency: std::array::from_fn(|_| histogram()),
+            lag: histogram(),
+            error_texts: BTreeMap::new(),
+            in_time: 0,
+            last_answer: 0,
+            from,
+            interval,
+            current: Interval::new(0),
+            timeline: Some(timeline),
+        }
+    }
+
+    /// The counters, if a request due at that time is measured.
+    pub fn counted(&mut self, due: u64) -> Option<&mut Counters> {
+        (due >= self.from).then_some(&mut self.counters)
+    }
+
+    /// Moves on to the interval that `now` lies in.
+    pub fn tick(&mut self, now: u64) {
+        let index = now / self.interval;
+        if index > self.current.index {
+            self.close(index);
+        }
+    }
+
+    /// Sends the current interval off and begins another.
+    fn close(&mut self, next: u64) {
+        let done = std::mem::replace(&mut self.current, Interval::new(next));
+        if let Some(timeline) = &self.timeline {
+            // The receiver outlives the workers; if it does not, nobody wants the timeline.
+            let _ = timeline.send(done);
+        }
+    }
+
+    /// When the current interval ends.
+    pub fn interval_end(&self) -> u64 {
+        (self.current.index + 1) * self.interval
+    }
+
+    /// A request went out.
+    pub fn sent(&mut self, due: u64, now: u64, bytes: usize) {
+        self.current.sent += 1;
+        if let Some(counters) = self.counted(due) {
+            counters.sent += 1;
+            counters.bytes_sent += bytes as u64;
+            self.lag.saturating_record(now.saturating_sub(due));
+        }
+    }
+
+    /// A request was answered.
+    pub fn answered(&mut self, kind: Kind, due: u64, now: u64) {
+        let latency = now.saturating_sub(due);
+        self.current.answered += 1;
+        self.current.latency.saturating_record(latency);
+        self.last_answer = self.last_answer.max(now);
+        if let Some(counters) = self.counted(due) {
+            counters.answered += 1;
+            self.latency[kind as usize].saturating_record(latency);
+        }
+    }
+
+    /// A request was answered with an error.
+    pub fn error(&mut self, due: u64, text: &[u8]) {
+        self.current.errors += 1;
+        let Some(counters) = self.counted(due) else {
+            return;
+        };
+        counters.errors += 1;
+        let text = String::from_utf8_lossy(&text[..text.len().min(100)]).into_owned();
+        if self.error_texts.len() < ERROR_TEXTS || self.error_texts.contains_key(&text) {
+            *self.error_texts.entry(text).or_default() += 1;
+        }
+    }
+
+    /// A request was given up; `partial` if some of its reply had come.
+    pub fn timeout(&mut self, due: u64, partial: bool) {
+        self.current.timeouts += 1;
+        if let Some(counters) = self.counted(due) {
+            counters.timeouts += 1;
+            counters.partial += u64::from(partial);
+        }
+    }
+
+    /// Sends what is left of the timeline, and lets go of it.
+    pub fn finish(&mut self) {
+        self.close(0);
+        self.timeline = None;
+    }
+}

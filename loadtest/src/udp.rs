@@ -1,0 +1,320 @@
+//! One UDP socket of a worker: requests with ids, replies put together again.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::mmsg::Outbox;
+use crate::pending::{Outcome, Pending, Progress};
+use crate::wire::{self, Element, Frame};
+
+/// Requests that one socket can wait for; a power of two of at most 2^16.
+const SLOTS: usize = 4096;
+/// Socket buffers, as far as the system allows.
+const BUFFER: usize = 8 << 20;
+
+/// A connected socket with the requests that wait on it.
+#[derive(Debug)]
+pub struct Udp {
+    socket: Socket,
+    slots: Vec<Slot>,
+    next: u64,
+    waiting: usize,
+    /// Tickets that are encoded but not sent yet.
+    staged: Vec<u64>,
+    /// The peer sends every datagram back as it came.
+    mirror: bool,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    ticket: u64,
+    state: State,
+    pending: Pending,
+    /// The request's datagram.
+    datagram: Vec<u8>,
+    message: Message,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Free,
+    Waiting,
+    /// The client has given up; the reply would be late.
+    Expired,
+}
+
+/// What a datagram was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// Part of a reply, or the whole of it.
+    Reply,
+    /// The end of a reply that had been given up.
+    Late,
+    /// It belongs to no request.
+    Stray,
+}
+
+impl Udp {
+    /// A socket with a source port of its own.
+    pub fn connect(server: SocketAddr, mirror: bool) -> Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(server),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        // Both are capped by the system's limits; large replies come in bursts of datagrams.
+        socket.set_recv_buffer_size(BUFFER)?;
+        socket.set_send_buffer_size(BUFFER)?;
+        socket.set_nonblocking(true)?;
+        socket
+            .connect(&server.into())
+            .with_context(|| format!("cannot reach UDP {server}"))?;
+        Ok(Self {
+            socket,
+            slots: (0..SLOTS).map(|_| Slot::default()).collect(),
+            next: 0,
+            waiting: 0,
+            staged: Vec::new(),
+            mirror,
+        })
+    }
+
+    /// The socket's descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Requests that wait for their reply.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Requests that are encoded but not sent.
+    pub fn staged(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Encodes a request, to go with the next [`Self::flush`]: its ticket. A
+    /// request so old that its slot is needed again is given up: its due time,
+    /// and whether part of its reply had come, go to `lost`.
+    pub fn stage(&mut self, start: impl FnOnce(&mut Pending), lost: impl FnOnce(u64, bool)) -> u64 {
+        let ticket = self.next;
+        self.next += 1;
+        if let Some((due, partial)) = self.expire(ticket.wrapping_sub(SLOTS as u64)) {
+            lost(due, partial);
+        }
+        let slot = &mut self.slots[ticket as usize % SLOTS];
+        start(&mut slot.pending);
+        slot.ticket = ticket;
+        slot.state = State::Waiting;
+        slot.message.clear();
+        slot.datagram.clear();
+        slot.datagram.extend_from_slice(
+            &Frame {
+                id: ticket as u16,
+                sequence: 0,
+                total: 1,
+            }
+            .bytes(),
+        );
+        let pending = &slot.pending;
+        wire::encode(
+            &pending.request,
+            pending.meta,
+            pending.version,
+            &mut slot.datagram,
+        );
+        self.waiting += 1;
+        self.staged.push(ticket);
+        ticket
+    }
+
+    /// Sends what is staged, as far as the kernel takes it; `sent` gets the due time and size of each.
+    pub fn flush(
+        &mut self,
+        outbox: &mut Outbox<()>,
+        mut sent: impl FnMut(u64, usize),
+    ) -> Result<(), Errno> {
+        while !self.staged.is_empty() {
+            let slots = &self.slots;
+            let slot = |ticket: &u64| &slots[*ticket as usize % SLOTS];
+            let datagrams = self
+                .staged
+                .iter()
+                .map(|ticket| slot(ticket).datagram.as_slice());
+            let count = outbox.send(self.socket.as_raw_fd(), datagrams)?;
+            if count == 0 {
+                break;
+            }
+            for ticket in self.staged.drain(..count) {
+                let slot = slot(&ticket);
+                sent(slot.pending.due, slot.datagram.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up on a request that still waits: its due time, and whether part of its reply had come.
+    pub fn expire(&mut self, ticket: u64) -> Option<(u64, bool)> {
+        let slot = &mut self.slots[ticket as usize % SLOTS];
+        if slot.ticket != ticket || slot.state != State::Waiting {
+            return None;
+        }
+        slot.state = State::Expired;
+        self.waiting -= 1;
+        Some((
+            slot.pending.due,
+            slot.pending.hits > 0 || slot.message.begun(),
+        ))
+    }
+
+    /// Takes a datagram; `done` gets the request that it answers, if it does.
+    /// Fails if the reply is wrong.
+    pub fn deliver(
+        &mut self,
+        datagram: &[u8],
+        done: impl FnOnce(&Pending, Outcome),
+    ) -> Result<Seen, String> {
+        let Some((frame, body)) = Frame::split(datagram) else {
+            return Ok(Seen::Stray);
+        };
+        let slot = &mut self.slots[frame.id as usize % SLOTS];
+        if slot.state == State::Free || slot.ticket as u16 != frame.id {
+            return Ok(Seen::Stray);
+        }
+        let Slot {
+            pending, message, ..
+        } = slot;
+        let outcome = if self.mirror {
+            if slot.datagram != datagram {
+                return Err("the mirror sent other bytes back than it was sent".into());
+            }
+            pending.hits = pending.request.keys.len() as u32;
+            Outcome::Got
+        } else {
+            let body = match frame.total {
+                1 => body,
+                _ => match message.add(frame, body) {
+                    Some(body) => body,
+                    None => return Ok(Seen::Reply),
+                },
+            };
+            match elements(pending, body)? {
+                Some(outcome) => outcome,
+                None => return Ok(Seen::Reply),
+            }
+        };
+        let expired = slot.state == State::Expired;
+        slot.state = State::Free;
+        if expired {
+            return Ok(Seen::Late);
+        }
+        self.waiting -= 1;
+        done(pending, outcome);
+        Ok(Seen::Reply)
+    }
+}
+
+/// Takes the elements of one message, which are whole: a message is the entire
+/// reply, or, as memcached itself answers multi-key GETs, the reply to one key.
+fn elements<'a>(pending: &mut Pending, mut body: &'a [u8]) -> Result<Option<Outcome<'a>>, String> {
+    while !body.is_empty() {
+        let (element, len) = wire::element(body).unwrap_or((
+            Element::Malformed("a message that ends within a reply"),
+            body.len(),
+        ));
+        if let Progress::Done(outcome) = pending.take(element)? {
+            return Ok(Some(outcome));
+        }
+        body = &body[len..];
+    }
+    Ok(None)
+}
+
+/// A message of several datagrams that is being put together.
+#[derive(Debug, Default)]
+struct Message {
+    parts: Vec<Option<Box<[u8]>>>,
+    missing: usize,
+    whole: Vec<u8>,
+}
+
+impl Message {
+    fn clear(&mut self) {
+        self.parts.clear();
+        self.whole.clear();
+    }
+
+    /// Some parts have come, but not all.
+    fn begun(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    /// Adds a datagram: the whole message when it was the last one missing.
+    fn add(&mut self, frame: Frame, body: &[u8]) -> Option<&[u8]> {
+        let (at, total) = (frame.sequence as usize, frame.total as usize);
+        // Another total, or a part that is there already: a further message of
+        // the same request, the rest of this one being lost.
+        if self.parts.len() != total || self.parts[at].is_some() {
+            self.parts.clear();
+            self.parts.resize(total, None);
+            self.missing = total;
+        }
+        self.parts[at] = Some(body.into());
+        self.missing -= 1;
+        if self.missing > 0 {
+            return None;
+        }
+        self.whole.clear();
+        for part in self.parts.drain(..).flatten() {
+            self.whole.extend_from_slice(&part);
+        }
+        Some(&self.whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(sequence: u16, total: u16) -> Frame {
+        Frame {
+            id: 1,
+            sequence,
+            total,
+        }
+    }
+
+    #[test]
+    fn messages_come_together_in_any_order() {
+        let mut message = Message::default();
+        assert_eq!(message.add(frame(2, 3), b"c"), None);
+        assert!(message.begun());
+        assert_eq!(message.add(frame(0, 3), b"a"), None);
+        assert_eq!(message.add(frame(1, 3), b"b"), Some(&b"abc"[..]));
+        assert!(!message.begun());
+        assert_eq!(message.add(frame(1, 2), b"y"), None);
+        assert_eq!(message.add(frame(0, 2), b"x"), Some(&b"xy"[..]));
+    }
+
+    #[test]
+    fn a_message_with_a_loss_does_not_spoil_the_next() {
+        let mut message = Message::default();
+        assert_eq!(message.add(frame(0, 2), b"lost"), None);
+        assert_eq!(message.add(frame(0, 2), b"a"), None);
+        assert_eq!(message.add(frame(1, 2), b"b"), Some(&b"ab"[..]));
+        assert_eq!(message.add(frame(0, 3), b"lost"), None);
+        assert_eq!(message.add(frame(1, 2), b"d"), None);
+        assert_eq!(message.add(frame(0, 2), b"c"), Some(&b"cd"[..]));
+    }
+}

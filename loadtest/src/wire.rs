@@ -1,0 +1,349 @@
+//! The text protocol, classic and meta, from the client's side, and the frame
+//! of UDP datagrams.
+
+use crate::payload;
+use crate::request::{Request, Verb};
+
+/// Bytes of the UDP frame.
+pub const FRAME: usize = 8;
+/// Longest datagram of a request: what memcached reads, and one Ethernet frame.
+pub const REQUEST_MAX: usize = 1400;
+
+/// The 8-byte header of a datagram: request id, sequence number, datagrams in the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Frame {
+    pub id: u16,
+    pub sequence: u16,
+    pub total: u16,
+}
+
+impl Frame {
+    /// The header as bytes, in network order; the last two are reserved.
+    pub fn bytes(self) -> [u8; FRAME] {
+        let ([a, b], [c, d], [e, f]) = (
+            self.id.to_be_bytes(),
+            self.sequence.to_be_bytes(),
+            self.total.to_be_bytes(),
+        );
+        [a, b, c, d, e, f, 0, 0]
+    }
+
+    /// Takes the header off a datagram; none if it is no part of a message.
+    pub fn split(datagram: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, body) = datagram.split_first_chunk::<FRAME>()?;
+        let [a, b, c, d, e, f, ..] = *head;
+        let frame = Self {
+            id: u16::from_be_bytes([a, b]),
+            sequence: u16::from_be_bytes([c, d]),
+            total: u16::from_be_bytes([e, f]),
+        };
+        (frame.sequence < frame.total).then_some((frame, body))
+    }
+}
+
+/// Appends a request to `out`; a value that is stored is the key's at `version`.
+pub fn encode(request: &Request, meta: bool, version: u32, out: &mut Vec<u8>) {
+    let Some(key) = request.keys.first() else {
+        return;
+    };
+    let name = request.key(key);
+    let flags = payload::flags(key.hash);
+    let ttl = expiry(request.ttl);
+    match (request.verb, meta) {
+        (Verb::Get | Verb::Gets, true) => {
+            let cas = if request.verb == Verb::Gets { " c" } else { "" };
+            for key in &request.keys {
+                push(
+                    out,
+                    &[b"mg ", request.key(key), b" k f v", cas.as_bytes(), b"\r\n"],
+                );
+            }
+        }
+        (Verb::Get | Verb::Gets, false) => {
+            push(out, &[request.verb.word().as_bytes()]);
+            for key in &request.keys {
+                push(out, &[b" ", request.key(key)]);
+            }
+            push(out, &[b"\r\n"]);
+        }
+        (Verb::Set | Verb::Add | Verb::Replace, _) => {
+            let len = request.value_len;
+            let line = if meta {
+                let mode = match request.verb {
+                    Verb::Add => " ME",
+                    Verb::Replace => " MR",
+                    _ => "",
+                };
+                format!(" {len} F{flags} T{ttl}{mode}\r\n")
+            } else {
+                format!(" {flags} {ttl} {len}\r\n")
+            };
+            let verb = if meta { "ms" } else { request.verb.word() };
+            push(out, &[verb.as_bytes(), b" ", name, line.as_bytes()]);
+            payload::append(out, len as usize, key.hash, version);
+            push(out, &[b"\r\n"]);
+        }
+        (Verb::Delete, _) => push(
+            out,
+            &[if meta { b"md " } else { b"delete " }, name, b"\r\n"],
+        ),
+        (Verb::Touch, true) => push(
+            out,
+            &[b"mg ", name, b" T", ttl.to_string().as_bytes(), b"\r\n"],
+        ),
+        (Verb::Touch, false) => push(
+            out,
+            &[b"touch ", name, b" ", ttl.to_string().as_bytes(), b"\r\n"],
+        ),
+    }
+}
+
+fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// memcached takes up to 30 days as seconds from now, more as Unix time.
+fn expiry(ttl: u32) -> u64 {
+    const MONTH: u32 = 30 * 24 * 3600;
+    if ttl <= MONTH {
+        return u64::from(ttl);
+    }
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
+    now + u64::from(ttl)
+}
+
+/// One piece of a reply.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Element<'a> {
+    /// A hit.
+    Value {
+        /// The key; empty if the reply does not name it.
+        key: &'a [u8],
+        /// Client flags.
+        flags: u32,
+        /// The value.
+        data: &'a [u8],
+    },
+    /// A miss of one key (meta).
+    Miss,
+    /// The end of a GET's reply (classic).
+    End,
+    /// Any other line, without its end.
+    Line(&'a [u8]),
+    /// Not a reply at all; the text says why.
+    Malformed(&'static str),
+}
+
+/// The first element of a reply and its length; none if more bytes are needed.
+pub fn element(input: &[u8]) -> Option<(Element<'_>, usize)> {
+    let Some(end) = memchr::memchr(b'\n', input) else {
+        // No line of a reply is longer than a key and a few numbers.
+        return (input.len() > 2048)
+            .then_some((Element::Malformed("a line without an end"), input.len()));
+    };
+    let after = end + 1;
+    let line = input[..end].strip_suffix(b"\r").unwrap_or(&input[..end]);
+    let (word, rest) = split_word(line);
+    let header = match word {
+        b"VALUE" => classic_header(rest),
+        b"VA" => meta_header(rest),
+        b"END" => return Some((Element::End, after)),
+        b"EN" => return Some((Element::Miss, after)),
+        _ => return Some((Element::Line(line), after)),
+    };
+    let Some((key, flags, len)) = header else {
+        return Some((
+            Element::Malformed("a value whose header cannot be read"),
+            after,
+        ));
+    };
+    let data = input.get(after..after + len)?;
+    let tail = input.get(after + len..after + len + 2)?;
+    if tail != b"\r\n" {
+        return Some((
+            Element::Malformed("a value that does not end where it should"),
+            input.len(),
+        ));
+    }
+    Some((Element::Value { key, flags, data }, after + len + 2))
+}
+
+fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b' ', line) {
+        Some(at) => (&line[..at], &line[at + 1..]),
+        None => (line, &[]),
+    }
+}
+
+/// `key flags bytes [cas]`
+fn classic_header(rest: &[u8]) -> Option<(&[u8], u32, usize)> {
+    let (key, rest) = split_word(rest);
+    let (flags, rest) = split_word(rest);
+    let (len, _cas) = split_word(rest);
+    Some((key, number(flags)?, number(len)? as usize))
+}
+
+/// `bytes [fFLAGS] [kKEY] ...`
+fn meta_header(rest: &[u8]) -> Option<(&[u8], u32, usize)> {
+    let (len, mut rest) = split_word(rest);
+    let (mut key, mut flags): (&[u8], u32) = (b"", 0);
+    while !rest.is_empty() {
+        let (token, more) = split_word(rest);
+        match token.split_first()? {
+            (b'k', name) => key = name,
+            (b'f', value) => flags = number(value)?,
+            _ => {}
+        }
+        rest = more;
+    }
+    Some((key, flags, number(len)? as usize))
+}
+
+/// A decimal number of at most 10 digits.
+fn number(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() || digits.len() > 10 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value = digits
+        .iter()
+        .fold(0u64, |n, d| n * 10 + u64::from(d - b'0'));
+    u32::try_from(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::Key;
+
+    fn request(verb: Verb, keys: &[&str]) -> Request {
+        let mut request = Request::default();
+        request.reset(verb);
+        for key in keys {
+            request.push(Key::NO_ID, Key::UNKNOWN, |out| {
+                out.extend_from_slice(key.as_bytes())
+            });
+        }
+        request
+    }
+
+    fn encoded(request: &Request, meta: bool) -> String {
+        let mut out = Vec::new();
+        encode(request, meta, 1, &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn requests_are_spelt_right() {
+        assert_eq!(
+            encoded(&request(Verb::Get, &["a", "bc"]), false),
+            "get a bc\r\n"
+        );
+        assert_eq!(encoded(&request(Verb::Gets, &["a"]), false), "gets a\r\n");
+        assert_eq!(
+            encoded(&request(Verb::Get, &["a", "bc"]), true),
+            "mg a k f v\r\nmg bc k f v\r\n"
+        );
+        assert_eq!(
+            encoded(&request(Verb::Delete, &["a"]), false),
+            "delete a\r\n"
+        );
+        assert_eq!(encoded(&request(Verb::Delete, &["a"]), true), "md a\r\n");
+        assert_eq!(
+            encoded(&request(Verb::Touch, &["a"]), false),
+            "touch a 0\r\n"
+        );
+        let mut set = request(Verb::Set, &["a"]);
+        set.ttl = 60;
+        let flags = payload::flags(payload::hash(b"a"));
+        assert_eq!(encoded(&set, false), format!("set a {flags} 60 0\r\n\r\n"));
+        assert_eq!(encoded(&set, true), format!("ms a 0 F{flags} T60\r\n\r\n"));
+    }
+
+    #[test]
+    fn long_expiry_times_become_absolute() {
+        assert_eq!(expiry(2_592_000), 2_592_000);
+        assert!(expiry(2_592_001) > 1_600_000_000);
+    }
+
+    #[test]
+    fn replies_come_apart() {
+        let value = |key, flags, data| Element::Value { key, flags, data };
+        let cases: [(&[u8], Element); 9] = [
+            (b"VALUE k 5 3\r\nabc\r\n", value(b"k", 5, b"abc")),
+            (b"VALUE k 5 3 77\r\na\r\n\r\n", value(b"k", 5, b"a\r\n")),
+            (b"VALUE k 0 0\r\n\r\n", value(b"k", 0, b"")),
+            (b"VA 2 kkey f9\r\nab\r\n", value(b"key", 9, b"ab")),
+            (b"VA 2\r\nab\r\n", value(b"", 0, b"ab")),
+            (b"END\r\n", Element::End),
+            (b"EN kx\r\n", Element::Miss),
+            (b"STORED\r\n", Element::Line(b"STORED")),
+            (
+                b"SERVER_ERROR out of memory\r\n",
+                Element::Line(b"SERVER_ERROR out of memory"),
+            ),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(element(input), Some((expected, input.len())));
+            for cut in 0..input.len() {
+                assert_eq!(
+                    element(&input[..cut]),
+                    None,
+                    "{:?} cut at {cut}",
+                    String::from_utf8_lossy(input)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_malformed() {
+        let bad: [&[u8]; 5] = [
+            b"VALUE k 5\r\n",
+            b"VALUE k five 3\r\nabc\r\n",
+            b"VALUE k 5 3\r\nabcd\r\n",
+            b"VA x\r\n",
+            b"VALUE k 5 99999999999\r\n",
+        ];
+        for input in bad {
+            assert!(
+                matches!(element(input), Some((Element::Malformed(_), _))),
+                "{:?}",
+                String::from_utf8_lossy(input)
+            );
+        }
+        assert!(matches!(
+            element(&[b'x'; 3000]),
+            Some((Element::Malformed(_), _))
+        ));
+    }
+
+    #[test]
+    fn frames_survive_the_round_trip() {
+        let frame = Frame {
+            id: 0x1234,
+            sequence: 1,
+            total: 300,
+        };
+        let mut datagram = frame.bytes().to_vec();
+        assert_eq!(datagram, [0x12, 0x34, 0, 1, 1, 0x2c, 0, 0]);
+        datagram.extend_from_slice(b"END\r\n");
+        assert_eq!(Frame::split(&datagram), Some((frame, &b"END\r\n"[..])));
+        assert_eq!(Frame::split(&datagram[..7]), None);
+        assert_eq!(
+            Frame::split(
+                &Frame {
+                    id: 1,
+                    sequence: 1,
+                    total: 1
+                }
+                .bytes()
+            ),
+            None
+        );
+    }
+}

@@ -1,0 +1,627 @@
+//! One thread of load: sends what is due, takes what comes, gives up on what does not.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use crossbeam_channel::Sender;
+use nix::errno::Errno;
+use nix::poll::{ppoll, PollFd, PollFlags};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{getrusage, UsageWho};
+use nix::sys::time::TimeSpec;
+
+use crate::mmsg::{Inbox, Outbox, BATCH};
+use crate::pending::{Outcome, Pending};
+use crate::request::{Request, Verb};
+use crate::settings::{Failure, Settings, Transport};
+use crate::source::{self, Next, Source};
+use crate::stats::{Interval, Recorder};
+use crate::tcp::{Broken, Tcp};
+use crate::udp::{Seen, Udp};
+use crate::versions::Versions;
+use crate::wire;
+
+/// Requests staged before replies are looked at again.
+const TURN: usize = 4 * BATCH;
+/// Longest sleep, so that the timeline and a stop are not missed.
+const NAP: u64 = 50_000_000;
+/// Mark of TCP connections among epoll's tokens.
+const TCP: u64 = 1 << 32;
+
+/// The sockets of one worker; they serve one run after another.
+#[derive(Debug)]
+pub struct Channels {
+    udp: Vec<Udp>,
+    tcp: Vec<Tcp>,
+    epoll: Epoll,
+    servers: usize,
+}
+
+impl Channels {
+    /// Connects to every server.
+    pub fn connect(settings: &Settings) -> Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+        let each = |n: usize| {
+            settings
+                .servers
+                .iter()
+                .flat_map(move |server| std::iter::repeat_n(*server, n))
+        };
+        let connect_udp = |server: SocketAddr| Udp::connect(server, settings.mirror);
+        if settings.get == Transport::Udp {
+            for server in each(settings.sockets) {
+                let channel = connect_udp(server)?;
+                epoll.add(
+                    channel.socket(),
+                    EpollEvent::new(EpollFlags::EPOLLIN, udp.len() as u64),
+                )?;
+                udp.push(channel);
+            }
+        }
+        if !settings.mirror {
+            for server in each(settings.connections) {
+                let channel = Tcp::connect(server)?;
+                epoll.add(
+                    channel.stream(),
+                    EpollEvent::new(EpollFlags::EPOLLIN, TCP | tcp.len() as u64),
+                )?;
+                tcp.push(channel);
+            }
+        }
+        Ok(Self {
+            udp,
+            tcp,
+            epoll,
+            servers: settings.servers.len(),
+        })
+    }
+
+    fn waiting(&self) -> usize {
+        self.udp.iter().map(Udp::waiting).sum::<usize>()
+            + self.tcp.iter().map(Tcp::waiting).sum::<usize>()
+    }
+}
+
+/// What a worker shares with the others.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared<'a> {
+    /// How to talk to the servers.
+    pub settings: &'a Settings,
+    /// Versions of the keys.
+    pub versions: &'a VersionsRef,
+    /// Ends the run early.
+    pub stop: &'a AtomicBool,
+}
+
+/// [`Versions`], without a wish to see them printed.
+pub struct VersionsRef(pub Versions);
+
+impl std::fmt::Debug for VersionsRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Versions")
+    }
+}
+
+/// When a run is over and what of it is measured; nanoseconds since the start.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    /// Requests due before are not measured.
+    pub from: u64,
+    /// No request is sent after.
+    pub end: u64,
+    /// Length of an interval of the timeline.
+    pub interval: u64,
+    /// Requests that may wait on each socket or connection; none in an open loop.
+    pub window: Option<usize>,
+}
+
+/// What a worker brings home.
+#[derive(Debug)]
+pub struct Done {
+    /// Its measurements.
+    pub recorder: Recorder,
+    /// Why it stopped early, if it did.
+    pub failure: Option<Failure>,
+    /// When it sent its last request, in nanoseconds since the start.
+    pub sent_until: u64,
+    /// Processor time that it used.
+    pub cpu: Duration,
+}
+
+/// Everything but the sockets, so that both can be borrowed at once.
+struct Ledger<'a> {
+    shared: Shared<'a>,
+    recorder: Recorder,
+    /// SETs to make after misses.
+    refills: Vec<Request>,
+    end: u64,
+}
+
+impl Ledger<'_> {
+    /// A request was answered.
+    fn finish(&mut self, pending: &Pending, outcome: Outcome, now: u64) {
+        let due = pending.due;
+        let verb = pending.request.verb;
+        if !verb.reads() && verb != Verb::Touch {
+            let done = matches!(outcome, Outcome::Stored | Outcome::Deleted)
+                || (verb == Verb::Delete && outcome == Outcome::NotFound);
+            for key in &pending.request.keys {
+                self.shared.versions.0.end(key.id, pending.version, done);
+            }
+        }
+        if pending.expired {
+            if let Some(counters) = self.recorder.counted(due) {
+                counters.late += 1;
+            }
+            return;
+        }
+        self.recorder.answered(pending.kind(), due, now);
+        if let Outcome::Error(text) = outcome {
+            self.recorder.error(due, text);
+        }
+        let misses = pending.request.keys.len() as u64 - u64::from(pending.hits);
+        let in_time = now <= self.end;
+        if let Some(counters) = self.recorder.counted(due) {
+            match outcome {
+                Outcome::Got => {
+                    counters.hits += u64::from(pending.hits);
+                    counters.misses += misses;
+                }
+                Outcome::Stored => counters.stored += 1,
+                Outcome::NotStored => counters.not_stored += 1,
+                Outcome::Deleted => counters.deleted += 1,
+                Outcome::Touched => counters.touched += 1,
+                Outcome::NotFound => counters.not_found += 1,
+                Outcome::Error(_) => {}
+            }
+            self.recorder.in_time += u64::from(in_time);
+        }
+        if outcome == Outcome::Got && misses > 0 && in_time && self.shared.settings.fill_on_miss {
+            self.refill(pending);
+        }
+    }
+
+    fn refill(&mut self, pending: &Pending) {
+        for key in pending.missed().filter(|key| !key.absent()) {
+            let mut request = Request::default();
+            request.reset(Verb::Set);
+            request.push_from(&pending.request, key);
+            request.value_len = match key.value_len {
+                crate::request::Key::UNKNOWN => pending.request.value_len,
+                len => len,
+            };
+            self.refills.push(request);
+        }
+    }
+}
+
+/// A worker in its run.
+pub struct Worker<'a> {
+    channels: &'a mut Channels,
+    ledger: Ledger<'a>,
+    source: Source<'a>,
+    span: Span,
+    start: Instant,
+    request: Request,
+    ahead: Option<Next>,
+    inbox: Inbox<()>,
+    outbox: Outbox<()>,
+    /// Deadlines of all requests in the order of their sending: time, token, ticket.
+    deadlines: VecDeque<(u64, u64, u64)>,
+    udp_cursor: Vec<usize>,
+    tcp_cursor: usize,
+    /// Connections with something to send.
+    dirty: Vec<usize>,
+    sent_until: u64,
+}
+
+impl<'a> Worker<'a> {
+    /// A worker whose clock starts at `start`.
+    pub fn new(
+        channels: &'a mut Channels,
+        shared: Shared<'a>,
+        source: Source<'a>,
+        span: Span,
+        start: Instant,
+        timeline: Sender<Interval>,
+    ) -> Self {
+        let udp_cursor = vec![0; channels.servers];
+        Self {
+            channels,
+            ledger: Ledger {
+                shared,
+                recorder: Recorder::new(span.from, span.interval, timeline),
+                refills: Vec::new(),
+                end: span.end,
+            },
+            source,
+            span,
+            start,
+            request: Request::default(),
+            ahead: None,
+            inbox: Inbox::default(),
+            outbox: Outbox::connected(),
+            deadlines: VecDeque::new(),
+            udp_cursor,
+            tcp_cursor: 0,
+            dirty: Vec::new(),
+            sent_until: 0,
+        }
+    }
+
+    /// Runs until the source ends and all is answered or given up, or something fails.
+    pub fn run(mut self) -> Done {
+        let failure = self.work().err();
+        if failure.is_some() {
+            self.ledger.shared.stop.store(true, Ordering::Relaxed);
+        }
+        self.ledger.recorder.finish();
+        let cpu = getrusage(UsageWho::RUSAGE_THREAD).map_or(Duration::ZERO, |usage| {
+            let time = |t: nix::sys::time::TimeVal| {
+                Duration::from_micros((t.tv_sec() * 1_000_000 + t.tv_usec()) as u64)
+            };
+            time(usage.user_time()) + time(usage.system_time())
+        });
+        Done {
+            recorder: self.ledger.recorder,
+            failure,
+            sent_until: self.sent_until,
+            cpu,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    fn work(&mut self) -> Result<(), Failure> {
+        loop {
+            let now = self.now();
+            if self.ledger.shared.stop.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.ledger.recorder.tick(now);
+            let sent = self.send(now)?;
+            let received = self.receive()?;
+            let now = self.now();
+            self.expire(now);
+            if sent || received {
+                continue;
+            }
+            if self.ahead == Some(Next::End)
+                && self.channels.waiting() == 0
+                && self.ledger.refills.is_empty()
+            {
+                return Ok(());
+            }
+            self.sleep(now)?;
+        }
+    }
+
+    /// Sends what is due: whether anything was.
+    fn send(&mut self, now: u64) -> Result<bool, Failure> {
+        let mut staged = 0;
+        while let Some(refill) = self.ledger.refills.pop() {
+            if let Some(counters) = self.ledger.recorder.counted(now) {
+                counters.refills += 1;
+            }
+            self.over_tcp(&refill, now, now, usize::MAX);
+            staged += 1;
+        }
+        while staged < TURN {
+            let due = match self.ahead {
+                None | Some(Next::Later) => {
+                    self.ahead = Some(self.source.next(self.channels.servers, &mut self.request));
+                    if self.ahead == Some(Next::Later) {
+                        break;
+                    }
+                    continue;
+                }
+                Some(Next::At(due)) if due <= now => due,
+                Some(Next::Now) if now < self.span.end => now,
+                Some(Next::Now) => {
+                    self.ahead = Some(Next::End);
+                    break;
+                }
+                Some(_) => break,
+            };
+            let request = std::mem::take(&mut self.request);
+            let went = self.dispatch(&request, due, now)?;
+            self.request = request;
+            if !went {
+                break;
+            }
+            self.ahead = None;
+            staged += 1;
+        }
+        if staged > 0 {
+            self.sent_until = now;
+        }
+        self.flush()?;
+        Ok(staged > 0)
+    }
+
+    /// Stages a request on a socket or connection with room: whether there was one.
+    fn dispatch(&mut self, request: &Request, due: u64, now: u64) -> Result<bool, Failure> {
+        let window = self.span.window.unwrap_or(usize::MAX);
+        if self.fits_udp(request) {
+            self.over_udp(request, due, now, window)
+        } else {
+            Ok(self.over_tcp(request, due, now, window))
+        }
+    }
+
+    /// A GET whose request and expected reply suit datagrams.
+    fn fits_udp(&self, request: &Request) -> bool {
+        let settings = self.ledger.shared.settings;
+        if settings.get != Transport::Udp || !request.verb.reads() {
+            return false;
+        }
+        let each = if settings.meta { 15 } else { 1 };
+        let len = wire::FRAME + 7 + request.key_bytes() + each * request.keys.len();
+        let known = |len: u32| {
+            if len == crate::request::Key::UNKNOWN {
+                0
+            } else {
+                u64::from(len)
+            }
+        };
+        let reply: u64 = request.keys.iter().map(|key| known(key.value_len)).sum();
+        len <= wire::REQUEST_MAX && (reply <= u64::from(settings.udp_max) || settings.mirror)
+    }
+
+    fn over_udp(
+        &mut self,
+        request: &Request,
+        due: u64,
+        now: u64,
+        window: usize,
+    ) -> Result<bool, Failure> {
+        let settings = self.ledger.shared.settings;
+        let server = self.server(request);
+        let base = server * settings.sockets;
+        let mut tries = 0;
+        let at = loop {
+            let at = base + self.udp_cursor[server];
+            if self.channels.udp[at].staged() >= BATCH {
+                self.flush_udp(at)?;
+            }
+            if self.channels.udp[at].waiting() < window && self.channels.udp[at].staged() < BATCH {
+                break at;
+            }
+            self.udp_cursor[server] = (self.udp_cursor[server] + 1) % settings.sockets;
+            tries += 1;
+            if tries > settings.sockets {
+                return Ok(false);
+            }
+        };
+        let versions = &self.ledger.shared.versions.0;
+        let recorder = &mut self.ledger.recorder;
+        let ticket = self.channels.udp[at].stage(
+            |pending| pending.start(request, due, 0, versions, settings.meta),
+            |due, partial| recorder.timeout(due, partial),
+        );
+        self.deadlines
+            .push_back((now + settings.timeout, at as u64, ticket));
+        Ok(true)
+    }
+
+    fn over_tcp(&mut self, request: &Request, due: u64, now: u64, window: usize) -> bool {
+        let settings = self.ledger.shared.settings;
+        let base = self.server(request) * settings.connections;
+        let free = (0..settings.connections)
+            .map(|i| base + (self.tcp_cursor + i) % settings.connections)
+            .find(|at| self.channels.tcp[*at].waiting() < window);
+        let Some(at) = free else { return false };
+        self.tcp_cursor = (at - base + 1) % settings.connections;
+        let channel = &mut self.channels.tcp[at];
+        if channel.full() {
+            if let Some(counters) = self.ledger.recorder.counted(due) {
+                counters.unsent += 1;
+            }
+            return true;
+        }
+        let versions = &self.ledger.shared.versions.0;
+        let version = match request.keys.first() {
+            Some(key) if !request.verb.reads() && request.verb != Verb::Touch => {
+                versions.begin(key.id)
+            }
+            _ => 0,
+        };
+        let (ticket, bytes) =
+            channel.stage(|pending| pending.start(request, due, version, versions, settings.meta));
+        self.ledger.recorder.sent(due, now, bytes);
+        self.deadlines
+            .push_back((now + settings.timeout, TCP | at as u64, ticket));
+        if self.dirty.last() != Some(&at) {
+            self.dirty.push(at);
+        }
+        true
+    }
+
+    fn server(&self, request: &Request) -> usize {
+        request
+            .keys
+            .first()
+            .map_or(0, |key| source::server(key.hash, self.channels.servers))
+    }
+
+    fn flush(&mut self) -> Result<(), Failure> {
+        let sockets = self.ledger.shared.settings.sockets;
+        for at in 0..self.channels.udp.len() {
+            if self.channels.udp[at].staged() > 0 {
+                self.flush_udp(at)?;
+                // The next requests leave from another port.
+                let server = at / sockets;
+                self.udp_cursor[server] = (self.udp_cursor[server] + 1) % sockets;
+            }
+        }
+        while let Some(at) = self.dirty.pop() {
+            self.flush_tcp(at)?;
+        }
+        Ok(())
+    }
+
+    fn flush_udp(&mut self, at: usize) -> Result<(), Failure> {
+        let now = self.now();
+        let recorder = &mut self.ledger.recorder;
+        self.channels.udp[at]
+            .flush(&mut self.outbox, |due, bytes| {
+                recorder.sent(due, now, bytes)
+            })
+            .map_err(|errno| self.udp_failure(at, errno))
+    }
+
+    fn flush_tcp(&mut self, at: usize) -> Result<(), Failure> {
+        let channel = &mut self.channels.tcp[at];
+        let before = channel.blocked();
+        channel.flush().map_err(failure)?;
+        let interest = if channel.blocked() {
+            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT
+        } else {
+            EpollFlags::EPOLLIN
+        };
+        if channel.blocked() || before {
+            let mut event = EpollEvent::new(interest, TCP | at as u64);
+            self.channels
+                .epoll
+                .modify(channel.stream(), &mut event)
+                .map_err(system)?;
+        }
+        Ok(())
+    }
+
+    fn udp_failure(&self, at: usize, errno: Errno) -> Failure {
+        let settings = self.ledger.shared.settings;
+        let server = settings.servers[at / settings.sockets];
+        match errno {
+            Errno::ECONNREFUSED => Failure::Server(format!(
+                "UDP {server}: nothing listens there (port unreachable)"
+            )),
+            errno => Failure::Server(format!("UDP {server}: {}", errno.desc())),
+        }
+    }
+
+    /// Takes what has come: whether anything had.
+    fn receive(&mut self) -> Result<bool, Failure> {
+        let mut events = [EpollEvent::empty(); 64];
+        let count = match self.channels.epoll.wait(&mut events, EpollTimeout::ZERO) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(system(errno)),
+        };
+        for event in &events[..count] {
+            let at = (event.data() & (TCP - 1)) as usize;
+            if event.data() & TCP == 0 {
+                self.receive_udp(at)?;
+            } else {
+                if event.events().contains(EpollFlags::EPOLLOUT) {
+                    self.flush_tcp(at)?;
+                }
+                self.receive_tcp(at)?;
+            }
+        }
+        Ok(count > 0)
+    }
+
+    fn receive_udp(&mut self, at: usize) -> Result<(), Failure> {
+        // Bounded, so that one busy socket does not keep the others waiting.
+        for _ in 0..4 {
+            let socket = self.channels.udp[at].fd();
+            let count = self
+                .inbox
+                .receive(socket)
+                .map_err(|errno| self.udp_failure(at, errno))?;
+            let now = self.now();
+            let (channel, ledger) = (&mut self.channels.udp[at], &mut self.ledger);
+            for (datagram, _) in self.inbox.datagrams() {
+                ledger.recorder.counters.bytes_received += datagram.len() as u64;
+                let seen = channel
+                    .deliver(datagram, |pending, outcome| {
+                        ledger.finish(pending, outcome, now)
+                    })
+                    .map_err(Failure::Wrong)?;
+                match seen {
+                    Seen::Reply => {}
+                    Seen::Late => ledger.recorder.counters.late += 1,
+                    Seen::Stray => ledger.recorder.counters.strays += 1,
+                }
+            }
+            if count < BATCH {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn receive_tcp(&mut self, at: usize) -> Result<(), Failure> {
+        let now = self.now();
+        let ledger = &mut self.ledger;
+        let bytes = self.channels.tcp[at]
+            .receive(|pending, outcome| ledger.finish(pending, outcome, now))
+            .map_err(failure)?;
+        ledger.recorder.counters.bytes_received += bytes as u64;
+        Ok(())
+    }
+
+    /// Gives up on what has waited for too long.
+    fn expire(&mut self, now: u64) {
+        while let Some((deadline, token, ticket)) = self.deadlines.front().copied() {
+            if deadline > now {
+                break;
+            }
+            self.deadlines.pop_front();
+            let at = (token & (TCP - 1)) as usize;
+            let gone = if token & TCP == 0 {
+                self.channels.udp[at].expire(ticket)
+            } else {
+                self.channels.tcp[at].expire(ticket).map(|due| (due, false))
+            };
+            if let Some((due, partial)) = gone {
+                self.ledger.recorder.timeout(due, partial);
+            }
+        }
+    }
+
+    /// Sleeps until something comes or is due.
+    fn sleep(&self, now: u64) -> Result<(), Failure> {
+        let mut until = (now + NAP).min(self.ledger.recorder.interval_end());
+        match self.ahead {
+            Some(Next::At(due)) => until = until.min(due),
+            Some(Next::Later) => until = until.min(now + 200_000),
+            _ => {}
+        }
+        if self.channels.udp.iter().any(|channel| channel.staged() > 0) {
+            until = until.min(now + 50_000);
+        }
+        if let Some((deadline, ..)) = self.deadlines.front() {
+            until = until.min(*deadline);
+        }
+        let timeout = TimeSpec::from_duration(Duration::from_nanos(until.saturating_sub(now)));
+        let epoll: BorrowedFd = self.channels.epoll.0.as_fd();
+        match ppoll(
+            &mut [PollFd::new(epoll, PollFlags::POLLIN)],
+            Some(timeout),
+            None,
+        ) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(errno) => Err(system(errno)),
+        }
+    }
+}
+
+fn failure(broken: Broken) -> Failure {
+    match broken {
+        Broken::Wrong(what) => Failure::Wrong(what),
+        Broken::Server(what) => Failure::Server(what),
+    }
+}
+
+fn system(errno: Errno) -> Failure {
+    Failure::Server(format!("system call failed: {}", errno.desc()))
+}
