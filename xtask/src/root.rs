@@ -307,10 +307,16 @@ fn check_host() -> Result<()> {
 
 /// Removes a tree that may belong to a user namespace's ids; never crosses into another mount.
 fn delete(path: &Path) -> Result<()> {
-    if path.exists() {
+    // Out of the way first: a tree that is half removed must not pass for a whole one.
+    let trash = path.with_extension("trash");
+    let remove = || {
         let mut rm = privileged("rm");
-        rm.args(["-rf", "--one-file-system", "--"]).arg(path);
-        shell::output(&mut rm)?;
+        shell::output(rm.args(["-rf", "--one-file-system", "--"]).arg(&trash)).map(drop)
+    };
+    remove()?;
+    if path.exists() {
+        fs::rename(path, &trash)?;
+        remove()?;
     }
     Ok(())
 }
