@@ -11,7 +11,9 @@ use hippos_kapi::hook::Door;
 use hippos_kapi::packet::{Fate, Packet};
 
 use hippos_proto::udp::DATAGRAM_MAX;
+use hippos_store::Guard;
 
+use crate::platform::Kernel;
 use crate::server::Server;
 
 pub(crate) struct Gate {
@@ -41,8 +43,21 @@ impl Door for Gate {
             return packet.pass();
         }
         let guard = server.engine.store.read();
+        if let Some(single) = server.engine.single(&guard, packet.payload()) {
+            return packet.reply(single.len(), |buffer| single.write(buffer));
+        }
+        self.plan(&guard, packet)
+    }
+}
+
+impl Gate {
+    /// What is not the commonest request. Kept apart, so that a plan, which
+    /// is large, takes no stack and no time of others.
+    #[inline(never)]
+    fn plan(&self, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
+        let server = &*self.server;
         let mut plan = Plan::new();
-        match server.engine.plan(&guard, packet.payload(), &mut plan) {
+        match server.engine.plan(guard, packet.payload(), &mut plan) {
             Verdict::Answer => match plan.datagrams() {
                 1 => packet.reply(plan.datagram_len(0), |buffer| plan.write(0, buffer)),
                 count => packet.reply_many(count, DATAGRAM_MAX, |number, buffer| {

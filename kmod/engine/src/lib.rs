@@ -21,6 +21,7 @@ mod meta;
 mod plan;
 mod session;
 mod settings;
+mod single;
 
 pub use counters::{Tally, TALLIES};
 pub use datagram::{Message, Reply};
@@ -30,3 +31,4 @@ pub use hippos_proto::reply::{Cursor, Out};
 pub use plan::{Plan, Verdict, PIECES};
 pub use session::{Fed, Next, Session, Transport, HEAD_ROOM};
 pub use settings::Settings;
+pub use single::Single;

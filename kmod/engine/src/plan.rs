@@ -75,8 +75,6 @@ enum Piece<'g> {
 pub struct Plan<'g> {
     pieces: Vec<Piece<'g>, PIECES>,
     scratch: Vec<u8, SCRATCH>,
-    /// Ends the reply of the one-key route.
-    tail: &'static [u8],
     id: u16,
     len: usize,
 }
@@ -95,7 +93,6 @@ impl<'g> Plan<'g> {
         Self {
             pieces: Vec::new(),
             scratch: Vec::new(),
-            tail: &[],
             id: 0,
             len: 0,
         }
@@ -165,7 +162,6 @@ impl<'g> Plan<'g> {
                 Piece::Line(line) => out.put(line),
             }
         }
-        out.put(self.tail);
     }
 
     #[inline]
@@ -178,7 +174,6 @@ impl<'g> Plan<'g> {
     fn reset(&mut self, id: u16) {
         self.pieces.clear();
         self.scratch.clear();
-        self.tail = &[];
         self.id = id;
         self.len = 0;
     }
@@ -324,32 +319,6 @@ fn put_binary(out: &mut impl Out, item: &Item<'_>, opaque: u32, opcode: u8) {
     out.put(item.value());
 }
 
-/// Whether `key` can be one, with nothing in it that ends a word or a line.
-#[inline]
-fn plain(key: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    // Bytes up to and including the space.
-    const LOW: u64 = ONES * 0x21;
-    let low = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
-    if key.is_empty() || key.len() > KEY_MAX {
-        return false;
-    }
-    let mut found = 0;
-    match key.last_chunk::<8>() {
-        Some(last) => {
-            let mut rest = key;
-            while let Some((word, more)) = rest.split_first_chunk::<8>() {
-                found |= low(u64::from_le_bytes(*word));
-                rest = more;
-            }
-            found |= low(u64::from_le_bytes(*last));
-            found == 0
-        }
-        None => key.iter().all(|&byte| byte > b' '),
-    }
-}
-
 /// What phase 1 has looked up so far, for the counters.
 #[derive(Default)]
 struct Looked {
@@ -378,39 +347,7 @@ impl<P: Platform> Engine<P> {
             return self.invalid();
         }
         plan.reset(frame.id);
-        if let Some(key) = data
-            .strip_prefix(b"get ")
-            .and_then(|rest| rest.strip_suffix(b"\r\n"))
-        {
-            if plain(key) && !self.detail() {
-                return self.plan_one(guard, key, plan);
-            }
-        }
         self.plan_any(guard, data, plan)
-    }
-
-    /// `get` of one key.
-    #[inline]
-    fn plan_one<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], plan: &mut Plan<'g>) -> Verdict {
-        let hash = self.store.hash(key);
-        match self.store.get(guard, key, hash) {
-            Some(item) => {
-                plan.len = value_len(&item, false).wrapping_add(reply::END.len());
-                if plan.len > self.fast_bytes() {
-                    return Verdict::Pass;
-                }
-                let _ = plan.pieces.push(Piece::Text(item));
-                self.hit(&item);
-            }
-            None => {
-                plan.len = reply::END.len();
-                self.miss(1);
-            }
-        }
-        plan.tail = reply::END;
-        self.tally(Tally::FastDatagrams, 1);
-        self.tally(Tally::FastCommands, 1);
-        Verdict::Answer
     }
 
     #[cold]
