@@ -188,9 +188,9 @@ struct RunArgs {
     /// End after so many requests instead, warm-up included.
     #[arg(short = 'n', long, value_parser = count, conflicts_with = "duration")]
     requests: Option<u64>,
-    /// Time at the start that is not measured.
-    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
-    warmup: Duration,
+    /// Time at the start that is not measured: 1s, or 0s with --requests.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    warmup: Option<Duration>,
     /// Interval of the timeline.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     interval: Duration,
@@ -545,7 +545,9 @@ fn run(args: &RunArgs) -> Result<()> {
                 arrival: args.arrival.arrival()?,
             }
         },
-        warmup: args.warmup,
+        warmup: args
+            .warmup
+            .unwrap_or(Duration::from_secs(args.requests.is_none().into())),
         duration: args.requests.is_none().then_some(args.duration),
         requests: args.requests,
         interval: args.interval,

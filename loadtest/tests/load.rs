@@ -1,0 +1,525 @@
+//! The generator against servers of its own: every transport and fault, no store needed.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hippos_load::arrival::Arrival;
+use hippos_load::echo::{Contents, Echo, Faults};
+use hippos_load::report::{Pace, Run};
+use hippos_load::session::{Load, Session};
+use hippos_load::settings::{Failure, Settings, Transport};
+use hippos_load::workload::{Model, Workload};
+
+fn model(name: &str, keys: u64) -> Model {
+    let mut workload = Workload::named(name).unwrap();
+    workload.keys.count = keys;
+    Model::new(&workload).unwrap()
+}
+
+fn local() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+/// A server that derives its answers from the workload.
+fn derived(model: &Model, faults: Faults) -> Echo {
+    Echo::start(local(), 1, Contents::Model(Box::new(model.clone())), faults).unwrap()
+}
+
+/// A server that keeps what it is given.
+fn kept(faults: Faults) -> Echo {
+    Echo::start(local(), 1, Contents::Kept(Mutex::default()), faults).unwrap()
+}
+
+/// Generous with time, since the machine may be busy; faults that lose replies set their own.
+fn settings(servers: &[&Echo]) -> Settings {
+    Settings {
+        servers: servers.iter().map(|server| server.address()).collect(),
+        sockets: 4,
+        connections: 2,
+        timeout: 20_000_000_000,
+        ..Settings::default()
+    }
+}
+
+fn session(settings: &Settings, model: &Model) -> Session {
+    Session::connect(settings, model, Arc::default()).unwrap()
+}
+
+fn closed(requests: u64, window: usize) -> Load {
+    Load {
+        pace: Pace::Closed { window },
+        warmup: Duration::ZERO,
+        duration: None,
+        requests: Some(requests),
+        interval: Duration::from_millis(100),
+    }
+}
+
+fn open(rate: f64, arrival: Arrival, milliseconds: u64) -> Load {
+    Load {
+        pace: Pace::Open { rate, arrival },
+        warmup: Duration::ZERO,
+        duration: Some(Duration::from_millis(milliseconds)),
+        requests: None,
+        interval: Duration::from_millis(100),
+    }
+}
+
+fn run(settings: &Settings, model: &Model, load: &Load) -> (Run, Option<Failure>) {
+    session(settings, model).run(load, 1, &mut ())
+}
+
+/// A run that must be complete, with every request answered.
+fn complete(settings: &Settings, model: &Model, load: &Load) -> Run {
+    let (run, failure) = run(settings, model, load);
+    assert_eq!(failure, None);
+    assert_eq!(
+        run.counters.answered, run.counters.sent,
+        "{:?}",
+        run.counters
+    );
+    assert_eq!((run.counters.errors, run.counters.strays), (0, 0));
+    run
+}
+
+#[test]
+fn all_pools_over_udp_and_tcp_classic_and_meta() {
+    for name in ["usr", "app", "etc", "var", "sys"] {
+        let model = model(name, 5000);
+        let server = derived(&model, Faults::default());
+        for (get, meta) in [
+            (Transport::Udp, false),
+            (Transport::Tcp, false),
+            (Transport::Udp, true),
+            (Transport::Tcp, true),
+        ] {
+            let settings = Settings {
+                get,
+                meta,
+                ..settings(&[&server])
+            };
+            let run = complete(&settings, &model, &closed(2000, 4));
+            assert_eq!(run.counters.sent, 2000);
+            let expected = 1.0 - model.workload.gets.absent;
+            let ratio = run.hit_ratio.unwrap();
+            assert!(
+                (ratio - expected).abs() < 0.05,
+                "{name}: {ratio} hits, not {expected}"
+            );
+        }
+    }
+}
+
+#[test]
+fn multi_key_gets_in_one_message_and_in_one_a_hit() {
+    for (variant, meta) in [
+        ("micro:mget-64", false),
+        ("micro:mget-1-64", false),
+        ("micro:mget-16", true),
+    ] {
+        let model = model(variant, 2000);
+        for message_per_hit in [false, true] {
+            let server = derived(
+                &model,
+                Faults {
+                    message_per_hit,
+                    ..Faults::default()
+                },
+            );
+            let run = complete(
+                &Settings {
+                    meta,
+                    ..settings(&[&server])
+                },
+                &model,
+                &closed(500, 2),
+            );
+            assert_eq!(run.counters.misses, 0);
+            assert!(run.counters.hits > 500 * 8);
+            assert!(run.kinds.contains_key("mget"));
+        }
+    }
+}
+
+#[test]
+fn replies_of_many_datagrams_come_together() {
+    let model = model("micro:value-16k", 100);
+    let server = derived(&model, Faults::default());
+    let run = complete(&settings(&[&server]), &model, &closed(300, 1));
+    assert_eq!(run.counters.hits, 300);
+    assert!(run.counters.bytes_received > 300 * 16_384);
+    // Larger ones go over TCP unless they are let.
+    let large = self::model("micro:value-64k", 20);
+    let server = derived(&large, Faults::default());
+    for udp_max in [1000, 1 << 20] {
+        let settings = Settings {
+            udp_max,
+            ..settings(&[&server])
+        };
+        assert_eq!(
+            complete(&settings, &large, &closed(50, 1)).counters.hits,
+            50
+        );
+    }
+}
+
+#[test]
+fn what_is_filled_is_found_and_what_is_deleted_is_not() {
+    let model = model("etc", 2000);
+    let server = kept(Faults::default());
+    let mut session = session(
+        &Settings {
+            threads: 2,
+            ..settings(&[&server])
+        },
+        &model,
+    );
+    let (fill, failure) = session.fill(&mut ());
+    assert_eq!((failure, fill.counters.stored), (None, 2000));
+    let (run, failure) = session.run(&closed(5000, 4), 1, &mut ());
+    assert_eq!(failure, None);
+    let c = &run.counters;
+    assert_eq!(c.answered, 5000);
+    assert!(
+        c.hits > c.misses && c.deleted > 0 && c.not_found > c.deleted && c.stored > 0,
+        "{c:?}"
+    );
+}
+
+#[test]
+fn misses_are_filled_when_wanted() {
+    let model = model("micro:zipf", 500);
+    let server = kept(Faults::default());
+    let run = complete(
+        &Settings {
+            fill_on_miss: true,
+            ..settings(&[&server])
+        },
+        &model,
+        &closed(5000, 1),
+    );
+    let c = &run.counters;
+    assert!(
+        c.misses > 0 && c.refills >= c.stored && c.stored > 0,
+        "{c:?}"
+    );
+    assert!(c.hits > 3 * c.misses, "{c:?}");
+}
+
+#[test]
+fn keys_are_spread_over_several_servers() {
+    let model = model("micro:mget-16", 2000);
+    let (one, two) = (kept(Faults::default()), kept(Faults::default()));
+    let mut session = session(&settings(&[&one, &two]), &model);
+    assert_eq!(session.fill(&mut ()).1, None);
+    let (stored_by_one, stored_by_two) = (one.answered(), two.answered());
+    assert!(stored_by_one > 500 && stored_by_two > 500);
+    let (run, failure) = session.run(&closed(500, 1), 1, &mut ());
+    assert_eq!((failure, run.counters.misses), (None, 0));
+    assert!(one.answered() > stored_by_one && two.answered() > stored_by_two);
+}
+
+#[test]
+fn an_open_loop_sends_all_that_is_due() {
+    let model = model("micro", 1000);
+    let server = derived(&model, Faults::default());
+    let bursts = Arrival::Burst {
+        factor: 2.5,
+        length: 0.02,
+        period: 0.1,
+    };
+    for arrival in [Arrival::Constant, Arrival::Poisson, bursts] {
+        let settings = Settings {
+            threads: 2,
+            ..settings(&[&server])
+        };
+        let run = complete(&settings, &model, &open(5000.0, arrival, 300));
+        let sent = run.counters.sent as f64;
+        assert!((sent - 1500.0).abs() < 150.0, "{arrival:?}: {sent} sent");
+        let told: u64 = run.timeline.iter().map(|moment| moment.answered).sum();
+        assert_eq!(told, run.counters.answered);
+    }
+}
+
+#[test]
+fn a_stalling_server_cannot_hide() {
+    let model = model("micro", 1000);
+    // It sleeps 50 ms before each batch of answers: requests that come meanwhile wait.
+    let server = derived(
+        &model,
+        Faults {
+            delay: Duration::from_millis(50),
+            ..Faults::default()
+        },
+    );
+    let run = complete(
+        &settings(&[&server]),
+        &model,
+        &open(1000.0, Arrival::Constant, 500),
+    );
+    assert!(
+        run.counters.sent >= 499,
+        "all are sent, though the server stalls: {}",
+        run.counters.sent
+    );
+    assert!(run.latency.max_us >= 50_000.0);
+    assert!(
+        run.latency.p50_us >= 20_000.0,
+        "the median request waits for half a stall or longer"
+    );
+}
+
+#[test]
+fn wrong_bytes_end_the_run() {
+    let model = model("micro", 1000);
+    let server = derived(
+        &model,
+        Faults {
+            corrupt: 300,
+            ..Faults::default()
+        },
+    );
+    for get in [Transport::Udp, Transport::Tcp] {
+        let (run, failure) = run(
+            &Settings {
+                get,
+                ..settings(&[&server])
+            },
+            &model,
+            &closed(2000, 1),
+        );
+        let Some(Failure::Wrong(what)) = failure else {
+            panic!("{failure:?}")
+        };
+        assert!(what.contains("wrong from byte"), "{what}");
+        assert!(run.counters.answered > 0, "what was measured is kept");
+    }
+}
+
+#[test]
+fn lost_updates_are_seen() {
+    let model = model("micro:get-set-50", 50);
+    let server = kept(Faults {
+        forget: 10,
+        ..Faults::default()
+    });
+    let (_, failure) = run(&settings(&[&server]), &model, &closed(20_000, 1));
+    let Some(Failure::Wrong(what)) = failure else {
+        panic!("{failure:?}")
+    };
+    assert!(what.contains("stale"), "{what}");
+}
+
+#[test]
+fn hits_on_keys_that_were_never_stored_are_wrong() {
+    let model = model("micro:get-miss", 1000);
+    let server = Echo::start(local(), 1, Contents::Any(20), Faults::default()).unwrap();
+    let (_, failure) = run(&settings(&[&server]), &model, &closed(100, 1));
+    let Some(Failure::Wrong(what)) = failure else {
+        panic!("{failure:?}")
+    };
+    assert!(what.contains("never stored"), "{what}");
+}
+
+#[test]
+fn lost_datagrams_are_timeouts() {
+    let model = model("micro", 1000);
+    let server = derived(
+        &model,
+        Faults {
+            drop: 10,
+            ..Faults::default()
+        },
+    );
+    let settings = Settings {
+        timeout: 300_000_000,
+        ..settings(&[&server])
+    };
+    let (run, failure) = run(&settings, &model, &closed(500, 32));
+    assert_eq!(failure, None);
+    let c = &run.counters;
+    assert!(c.timeouts >= 40, "{c:?}");
+    assert_eq!((c.answered + c.timeouts, c.partial), (500, 0), "{c:?}");
+}
+
+#[test]
+fn a_lost_part_of_a_reply_is_told_apart() {
+    let model = model("micro:value-4k", 100);
+    let server = derived(
+        &model,
+        Faults {
+            tear: 10,
+            ..Faults::default()
+        },
+    );
+    let settings = Settings {
+        timeout: 300_000_000,
+        ..settings(&[&server])
+    };
+    let (run, failure) = run(&settings, &model, &closed(200, 16));
+    assert_eq!(failure, None);
+    let c = &run.counters;
+    assert!(c.partial >= 15 && c.partial <= c.timeouts, "{c:?}");
+    assert_eq!(c.answered + c.timeouts, 200);
+}
+
+#[test]
+fn late_replies_are_told_apart() {
+    let model = model("micro", 1000);
+    let server = derived(
+        &model,
+        Faults {
+            delay: Duration::from_millis(40),
+            ..Faults::default()
+        },
+    );
+    let settings = Settings {
+        timeout: 5_000_000,
+        ..settings(&[&server])
+    };
+    let (run, _) = run(&settings, &model, &open(500.0, Arrival::Constant, 400));
+    let c = &run.counters;
+    assert!(c.timeouts > 0 && c.late > 0, "{c:?}");
+    assert_eq!(c.answered + c.timeouts, c.sent);
+}
+
+#[test]
+fn errors_are_counted_with_their_texts() {
+    let model = model("micro", 1000);
+    let server = derived(
+        &model,
+        Faults {
+            refuse: 5,
+            ..Faults::default()
+        },
+    );
+    for get in [Transport::Udp, Transport::Tcp] {
+        let (run, failure) = run(
+            &Settings {
+                get,
+                ..settings(&[&server])
+            },
+            &model,
+            &closed(500, 1),
+        );
+        assert_eq!(failure, None);
+        assert_eq!(run.counters.errors, 100);
+        assert_eq!(run.errors.get("SERVER_ERROR refused"), Some(&100));
+    }
+}
+
+#[test]
+fn a_server_that_closes_ends_the_run() {
+    let model = model("micro:set", 1000);
+    // The probe's request counts as well.
+    let server = derived(
+        &model,
+        Faults {
+            close: 200,
+            ..Faults::default()
+        },
+    );
+    let (run, failure) = run(&settings(&[&server]), &model, &closed(5000, 1));
+    let Some(Failure::Server(what)) = failure else {
+        panic!("{failure:?}")
+    };
+    assert!(what.contains("closed"), "{what}");
+    assert!(run.counters.stored > 0, "what was measured is kept");
+}
+
+#[test]
+fn an_unreachable_server_is_told() {
+    let model = model("micro", 10);
+    let server = derived(&model, Faults::default());
+    let gone = settings(&[&server]);
+    drop(server);
+    let Err(Failure::Server(what)) = Session::connect(&gone, &model, Arc::default()) else {
+        panic!()
+    };
+    assert!(what.contains(&gone.servers[0].to_string()), "{what}");
+}
+
+#[test]
+fn a_server_that_goes_silent_is_told() {
+    let model = model("micro", 10);
+    // It answers the probe and nothing else: a delay beyond the timeout.
+    let server = derived(
+        &model,
+        Faults {
+            delay: Duration::from_millis(200),
+            ..Faults::default()
+        },
+    );
+    let settings = Settings {
+        timeout: 10_000_000,
+        ..settings(&[&server])
+    };
+    let (_, failure) = run(&settings, &model, &closed(3, 1));
+    let Some(Failure::Server(what)) = failure else {
+        panic!("{failure:?}")
+    };
+    assert!(what.contains("not one of 3"), "{what}");
+}
+
+#[test]
+fn an_interrupt_keeps_what_was_measured() {
+    let model = model("micro", 1000);
+    let server = derived(&model, Faults::default());
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let mut session = Session::connect(&settings(&[&server]), &model, interrupt.clone()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while server.answered() < 100 {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            interrupt.store(true, Ordering::Relaxed);
+        });
+        let (run, failure) = session.run(&open(2000.0, Arrival::Poisson, 60_000), 1, &mut ());
+        assert_eq!(failure, Some(Failure::Interrupted));
+        assert!(run.counters.answered > 0);
+    });
+}
+
+/// Sends every datagram back, with one changed if wanted, until it gets an empty one.
+fn mirror(socket: &UdpSocket, change: Option<u32>) {
+    let mut buffer = [0; 2048];
+    for n in 0.. {
+        let (len, from) = socket.recv_from(&mut buffer).unwrap();
+        if len == 0 {
+            return;
+        }
+        if Some(n) == change {
+            buffer[len - 1] ^= 1;
+        }
+        socket.send_to(&buffer[..len], from).unwrap();
+    }
+}
+
+#[test]
+fn a_mirror_is_measured_and_checked() {
+    let model = model("etc", 1000);
+    for change in [None, Some(50)] {
+        let socket = UdpSocket::bind(local()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let settings = Settings {
+            servers: vec![address],
+            sockets: 2,
+            mirror: true,
+            ..Settings::default()
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| mirror(&socket, change));
+            let (run, failure) = run(&settings, &model, &closed(500, 1));
+            UdpSocket::bind(local())
+                .unwrap()
+                .send_to(&[], address)
+                .unwrap();
+            match change {
+                None => assert_eq!((failure, run.counters.answered), (None, 500)),
+                Some(_) => assert!(matches!(failure, Some(Failure::Wrong(_))), "{failure:?}"),
+            }
+        });
+    }
+}

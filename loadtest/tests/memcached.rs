@@ -1,0 +1,195 @@
+//! The generator against memcached itself, where there is one: `HIPPOS_MEMCACHED`
+//! is the command that starts it (`memcached` by default), to which port and
+//! limits are added.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hippos_load::replay::{replay, Replay};
+use hippos_load::report::Pace;
+use hippos_load::session::{Load, Session};
+use hippos_load::settings::{Settings, Transport};
+use hippos_load::workload::{Model, Workload};
+
+struct Memcached {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Memcached {
+    /// Starts one on a free port; none, with the reason printed, where there is no memcached.
+    fn start() -> Option<Self> {
+        let command = std::env::var("HIPPOS_MEMCACHED").unwrap_or_else(|_| "memcached".into());
+        let mut words = command.split_whitespace();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let (port_text, address) = (port.to_string(), SocketAddr::from(([127, 0, 0, 1], port)));
+        let process = Command::new(words.next()?)
+            .args(words)
+            .args([
+                "-l",
+                "127.0.0.1",
+                "-p",
+                &port_text,
+                "-U",
+                &port_text,
+                "-m",
+                "128",
+                "-t",
+                "2",
+                "-u",
+                "root",
+            ])
+            .stderr(Stdio::null())
+            .spawn();
+        let process = match process {
+            Ok(process) => process,
+            Err(e) => {
+                println!("skipped: {command:?} does not start ({e}); set HIPPOS_MEMCACHED");
+                return None;
+            }
+        };
+        let mut memcached = Self { process, address };
+        for _ in 0..100 {
+            if TcpStream::connect(address).is_ok() {
+                return Some(memcached);
+            }
+            assert!(
+                memcached.process.try_wait().unwrap().is_none(),
+                "{command:?} ended at once"
+            );
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{command:?} does not listen");
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            servers: vec![self.address],
+            sockets: 4,
+            connections: 2,
+            timeout: 2_000_000_000,
+            ..Settings::default()
+        }
+    }
+}
+
+impl Drop for Memcached {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to do.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn model(name: &str, keys: u64) -> Model {
+    let mut workload = Workload::named(name).unwrap();
+    workload.keys.count = keys;
+    Model::new(&workload).unwrap()
+}
+
+fn closed(requests: u64, window: usize) -> Load {
+    Load {
+        pace: Pace::Closed { window },
+        warmup: Duration::ZERO,
+        duration: None,
+        requests: Some(requests),
+        interval: Duration::from_secs(1),
+    }
+}
+
+#[test]
+fn every_pool_is_verified() {
+    let Some(memcached) = Memcached::start() else {
+        return;
+    };
+    for name in [
+        "usr",
+        "app",
+        "etc",
+        "var",
+        "sys",
+        "micro:mget-16",
+        "micro:value-16k",
+    ] {
+        let model = model(name, 4000);
+        for (get, meta) in [
+            (Transport::Udp, false),
+            (Transport::Tcp, true),
+            (Transport::Udp, true),
+        ] {
+            let settings = Settings {
+                get,
+                meta,
+                ..memcached.settings()
+            };
+            let mut session = Session::connect(&settings, &model, Arc::default()).unwrap();
+            assert!(
+                session.servers()[0].starts_with("1."),
+                "{:?}",
+                session.servers()
+            );
+            let (fill, failure) = session.fill(&mut ());
+            assert_eq!(
+                (failure, fill.counters.stored),
+                (None, 4000),
+                "{name}: {:?}",
+                fill.errors
+            );
+            let (run, failure) = session.run(&closed(2000, 1), 1, &mut ());
+            let c = &run.counters;
+            assert_eq!(
+                (failure, c.errors, c.answered + c.timeouts),
+                (None, 0, 2000),
+                "{name}: {:?}",
+                run.errors
+            );
+            // Popular keys are away for a while after each DELETE.
+            let most = 1.0 - model.workload.gets.absent;
+            let ratio = run.hit_ratio.unwrap();
+            assert!(
+                ratio > most - 0.08 && ratio < most + 0.03,
+                "{name}: {ratio}, {c:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_samples_are_replayed() {
+    let Some(memcached) = Memcached::start() else {
+        return;
+    };
+    let model = model("micro", 1);
+    let how = Replay {
+        pace: Pace::Closed { window: 1 },
+        requests: None,
+        skip_bad: 0,
+        interval: Duration::from_secs(1),
+    };
+    for pool in ["usr", "app", "etc", "var", "sys"] {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../traces/samples/{pool}.csv.zst"));
+        let settings = Settings {
+            fill_on_miss: true,
+            ..memcached.settings()
+        };
+        let mut session = Session::connect(&settings, &model, Arc::default()).unwrap();
+        let (run, skipped, failure) = replay(&mut session, &path, None, &how, false).unwrap();
+        let c = &run.counters;
+        assert_eq!(
+            (failure, skipped, c.errors),
+            (None, 0, 0),
+            "{pool}: {:?}",
+            run.errors
+        );
+        assert_eq!(c.answered + c.timeouts, 2000 + c.refills, "{pool}: {c:?}");
+        assert!(c.hits > 0, "{pool}: {c:?}");
+    }
+}
