@@ -27,6 +27,8 @@ const UNABLE: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust
 const LONG_SLEEP: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
 const TOO_HOT: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
 const BAD_FACTOR: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
+const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
+const CRAWLER_ON: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
 const NO_TLS: &[u8] = b"Error TLS not enabled\r\n";
 
 impl<P: Platform> Session<'_, P> {
@@ -115,6 +117,7 @@ impl<P: Platform> Session<'_, P> {
     fn crawler(&mut self, tokens: &Tokens<'_>) -> Option<&'static [u8]> {
         let word = tokens.at(2);
         Some(match (tokens.len(), tokens.at(1)) {
+            (3, b"crawl" | b"metadump" | b"mgdump") if !self.engine.crawler() => CRAWLER_OFF,
             // Expired items are always swept, class by class.
             (3, b"crawl") => match classes(word) {
                 Some(_) => {
@@ -144,7 +147,17 @@ impl<P: Platform> Session<'_, P> {
                 Some(_) => reply::OK,
                 None => reply::BAD_FORMAT,
             },
-            (2, b"enable" | b"disable") => reply::OK,
+            (2, b"enable") => {
+                if self.engine.set_crawler(true) {
+                    CRAWLER_ON
+                } else {
+                    reply::OK
+                }
+            }
+            (2, b"disable") => {
+                self.engine.set_crawler(false);
+                reply::OK
+            }
             _ => reply::ERROR,
         })
     }

@@ -10,11 +10,15 @@ use hippos_store::{
 
 use crate::listing::Listing;
 use crate::meta::TRIES;
-use crate::session::{Data, Kind, Session, State, Step};
+use crate::session::{Data, Kind, Session, State, Step, Then};
 use crate::Engine;
 
 /// The longest extras of any request.
 const EXTRAS_MAX: usize = 255;
+
+/// The most of header, extras and key that memcached takes before it hangs up:
+/// its read buffer.
+const FRONT_MAX: usize = 16 << 10;
 
 /// What a reply repeats of its request.
 #[derive(Clone, Copy)]
@@ -62,7 +66,7 @@ impl Request {
     }
 
     /// Tells an error; they are told even when success is not.
-    fn error(&self, out: &mut impl Out, status: Status) {
+    pub(crate) fn error(&self, out: &mut impl Out, status: Status) {
         self.error_text(out, status, status.text());
     }
 
@@ -107,27 +111,37 @@ impl<P: Platform> Session<'_, P> {
             return Step::Took(0);
         }
         let request = Request::new(&head);
-        let key_len = usize::from(head.key);
-        let extras_len = usize::from(head.extras);
-        let front = HEADER.saturating_add(extras_len).saturating_add(key_len);
-        // There is no need to see a key that is refused.
-        let whole = if key_len > KEY_MAX { HEADER } else { front };
-        let Some(body) = input.get(HEADER..whole) else {
+        let value_len = match head.value() {
+            Some(len) if usize::from(head.key) <= KEY_MAX => len,
+            // There is no need to look at a key that is refused.
+            value => {
+                let front = usize::from(head.key).saturating_add(usize::from(head.extras));
+                if front.saturating_add(HEADER) > FRONT_MAX {
+                    self.hangup();
+                    return Step::Took(HEADER);
+                }
+                let left = u64::from(head.key).saturating_add(u64::from(head.extras));
+                let status = match value {
+                    None => Status::UnknownCommand,
+                    Some(_) => Status::Invalid,
+                };
+                self.swallow(left, Then::Close(request, status));
+                return Step::Took(HEADER);
+            }
+        };
+        let body = input.get(HEADER..).unwrap_or(&[]);
+        let Some((extras, rest)) = body.split_at_checked(usize::from(head.extras)) else {
             return Step::Read;
         };
-        let Some(value_len) = head.value() else {
-            request.error(out, Status::UnknownCommand);
-            self.hangup();
-            return Step::Took(whole);
-        };
-        let Some((extras, key)) = body.split_at_checked(extras_len.min(body.len())) else {
+        let Some(key) = rest.get(..usize::from(head.key)) else {
             return Step::Read;
         };
-        if key_len > KEY_MAX || !self.binary_command(&head, request, extras, key, value_len, out) {
+        if !self.binary_command(&head, request, extras, key, value_len, out) {
             request.error(out, Status::Invalid);
             self.hangup();
         }
-        Step::Took(whole)
+        let front = HEADER.saturating_add(extras.len());
+        Step::Took(front.saturating_add(key.len()))
     }
 
     /// `false` when the request is malformed.
@@ -148,15 +162,15 @@ impl<P: Platform> Session<'_, P> {
             op::TOUCH | op::GAT | op::GATK if keyed(4) => {
                 let exptime = be32(extras);
                 self.binary_get(request, key, Some(exptime), out);
-                self.swallow(u64::from(value_len));
+                self.ignore(value_len);
             }
             op::SET | op::ADD | op::REPLACE if keyed(8) => {
                 let flags = be32(extras);
                 let exptime = be32(extras.get(4..).unwrap_or(&[]));
-                self.binary_store(head, request, key, flags, exptime, value_len, out);
+                self.binary_store(head, request, key, (flags, exptime), value_len);
             }
             op::APPEND | op::PREPEND if keyed(0) => {
-                self.binary_store(head, request, key, 0, 0, value_len, out);
+                self.binary_store(head, request, key, (0, 0), value_len);
             }
             op::DELETE if keyed(0) && full => self.binary_delete(head, request, key, out),
             op::INCREMENT | op::DECREMENT if keyed(20) && full => {
@@ -173,14 +187,13 @@ impl<P: Platform> Session<'_, P> {
                 request.done(out, &[], 0);
                 self.goodbye();
             }
-            op::STAT if extras.is_empty() => {
-                self.swallow(u64::from(value_len));
+            op::STAT if extras.is_empty() && full => {
                 self.binary_stat(request, key, out);
             }
             op::SASL_LIST_MECHS if bare => request.error(out, Status::UnknownCommand),
             op::SASL_AUTH | op::SASL_STEP if keyed(0) => {
-                request.error(out, Status::UnknownCommand);
-                self.swallow(u64::from(value_len));
+                let then = Then::Refuse(request, Status::UnknownCommand);
+                self.swallow(u64::from(value_len), then);
             }
             op::GET
             | op::GETK
@@ -204,11 +217,18 @@ impl<P: Platform> Session<'_, P> {
             | op::SASL_AUTH
             | op::SASL_STEP => return false,
             _ => {
-                request.error(out, Status::UnknownCommand);
-                self.swallow(u64::from(value_len));
+                let then = Then::Refuse(request, Status::UnknownCommand);
+                self.swallow(u64::from(value_len), then);
             }
         }
         true
+    }
+
+    /// A value where none belongs.
+    fn ignore(&mut self, len: u32) {
+        if len != 0 {
+            self.swallow(u64::from(len), Then::Say(b""));
+        }
     }
 
     fn binary_get(&mut self, request: Request, key: &[u8], touch: Option<u32>, out: &mut impl Out) {
@@ -261,16 +281,13 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn binary_store(
         &mut self,
         head: &Header,
         request: Request,
         key: &[u8],
-        flags: u32,
-        exptime: u32,
+        (flags, exptime): (u32, u32),
         len: u32,
-        out: &mut impl Out,
     ) {
         let engine = self.engine;
         let store = &engine.store;
@@ -302,14 +319,11 @@ impl<P: Platform> Session<'_, P> {
                     store.delete(key, hash, None);
                 }
                 engine.refused(error);
-                match error {
-                    StoreError::TooLarge => request.error(out, Status::TooLarge),
-                    StoreError::OutOfMemory => {
-                        let text = b"Out of memory allocating item";
-                        request.error_text(out, Status::OutOfMemory, text);
-                    }
-                }
-                self.swallow(u64::from(len));
+                let status = match error {
+                    StoreError::TooLarge => Status::TooLarge,
+                    StoreError::OutOfMemory => Status::OutOfMemory,
+                };
+                self.swallow(u64::from(len), Then::Refuse(request, status));
             }
         }
     }
@@ -381,7 +395,6 @@ impl<P: Platform> Session<'_, P> {
     }
 
     fn binary_stat(&mut self, request: Request, name: &[u8], out: &mut impl Out) {
-        let skipping = core::mem::replace(&mut self.state, State::Command);
         let listing = match name {
             [] => Some(Listing::stats()),
             _ if name.starts_with(b"reset") => {
@@ -403,19 +416,8 @@ impl<P: Platform> Session<'_, P> {
             _ => Listing::named(name),
         };
         match listing {
-            // A value is no part of the request; memcached takes it for the
-            // next one.
-            Some(listing) if matches!(skipping, State::Command) => {
-                self.state = State::Listing(listing.binary(request));
-            }
-            Some(_) => {
-                self.state = skipping;
-                request.stat(out, &[], &[]);
-            }
-            None => {
-                self.state = skipping;
-                request.error(out, Status::NotFound);
-            }
+            Some(listing) => self.state = State::Listing(listing.binary(request)),
+            None => request.error(out, Status::NotFound),
         }
     }
 }

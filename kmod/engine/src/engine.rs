@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use hippos_proto::reply;
 use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Item, Outcome, Platform, Reservation, Store,
-    StoreError,
+    StoreError, Verb,
 };
 
 use crate::counters::Tally;
@@ -20,6 +20,7 @@ pub struct Engine<P: Platform> {
     pub(crate) facts: &'static dyn Facts,
     verbosity: AtomicU32,
     detail: AtomicBool,
+    crawler: AtomicBool,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
 }
@@ -32,6 +33,7 @@ impl<P: Platform> Engine<P> {
             facts,
             verbosity: AtomicU32::new(settings.verbosity),
             detail: AtomicBool::new(false),
+            crawler: AtomicBool::new(true),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
             udp_bytes: AtomicU32::new(settings.udp_bytes),
             settings,
@@ -82,6 +84,16 @@ impl<P: Platform> Engine<P> {
 
     pub(crate) fn set_detail(&self, on: bool) {
         self.detail.store(on, Relaxed);
+    }
+
+    /// Whether dumps and crawls are allowed: `lru_crawler enable` and `disable`.
+    pub(crate) fn crawler(&self) -> bool {
+        self.crawler.load(Relaxed)
+    }
+
+    /// Allows them, or not; whether they were allowed before.
+    pub(crate) fn set_crawler(&self, on: bool) -> bool {
+        self.crawler.swap(on, Relaxed)
     }
 
     /// Adds to one of the engine's counters.
@@ -141,14 +153,18 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Stores and counts what a compare-and-swap came to.
+    /// Stores and counts what a compare-and-swap came to. An item that can't be
+    /// joined with its new part is one that was not stored.
     pub(crate) fn commit(
         &self,
         reservation: Reservation<'_, P>,
         commit: &Commit,
     ) -> Result<Outcome, StoreError> {
         let class = reservation.class();
-        let outcome = self.store.commit(reservation, commit);
+        let mut outcome = self.store.commit(reservation, commit);
+        if outcome.is_err() && matches!(commit.verb, Verb::Append | Verb::Prepend) {
+            outcome = Ok(Outcome::NotStored);
+        }
         if commit.compare.is_some() {
             match outcome {
                 Ok(Outcome::Stored { .. }) => {

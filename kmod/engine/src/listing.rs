@@ -372,7 +372,7 @@ impl<P: Platform> Engine<P> {
             ("uptime", uptime),
             ("time", unix),
         ]);
-        lines.words(&[("version", VERSION)]);
+        lines.words(&[("version", VERSION), ("libevent", "none")]);
         lines.number("pointer_size", usize::BITS);
         lines.stat("rusage_user", format_args!("{}.{:06}", user.0, user.1));
         lines.stat(
@@ -385,6 +385,14 @@ impl<P: Platform> Engine<P> {
             ("total_connections", host.total_connections),
             ("rejected_connections", host.rejected_connections),
             ("connection_structures", host.connections),
+            ("response_obj_oom", 0),
+            ("response_obj_count", 0),
+            ("response_obj_bytes", 0),
+            ("read_buf_count", 0),
+            ("read_buf_bytes", 0),
+            ("read_buf_bytes_free", 0),
+            ("read_buf_oom", 0),
+            ("reserved_fds", 0),
             ("cmd_get", get_hits.wrapping_add(get_misses)),
             ("cmd_set", class(Class::CmdSet)),
             ("cmd_flush", store.counted(Counter::CmdFlush)),
@@ -428,6 +436,7 @@ impl<P: Platform> Engine<P> {
             ("slab_reassign_inline_reclaim", 0),
             ("slab_reassign_busy_items", 0),
             ("slab_reassign_busy_deletes", 0),
+            ("slab_reassign_busy_nomem", 0),
             ("slab_reassign_running", 0),
             ("slabs_moved", store.counted(Counter::Moves)),
             ("lru_crawler_running", 0),
@@ -439,6 +448,8 @@ impl<P: Platform> Engine<P> {
             ("log_watcher_skipped", 0),
             ("log_watcher_sent", 0),
             ("log_watchers", 0),
+            ("unexpected_napi_ids", 0),
+            ("round_robin_fallback", 0),
             ("bytes", shot.bytes),
             ("curr_items", shot.items),
             ("total_items", store.counted(Counter::TotalItems)),
@@ -531,12 +542,12 @@ impl<P: Platform> Engine<P> {
         lines.number("item_size_max", self.store.item_max());
         lines.words(&[("maxconns_fast", "yes")]);
         lines.number("hashpower_init", 0u64);
-        lines.words(&[("slab_reassign", "no")]);
+        lines.words(&[("slab_reassign", "yes")]);
         lines.number("slab_automove", 1u64);
         lines.words(&[("slab_automove_ratio", "0.80")]);
         lines.number("slab_automove_window", 30u64);
         lines.number("slab_chunk_max", self.store.item_max());
-        lines.words(&[("lru_crawler", "yes")]);
+        lines.words(&[("lru_crawler", on(self.crawler()))]);
         lines.numbers(&[
             ("lru_crawler_sleep", 100),
             ("lru_crawler_tocrawl", 0),
@@ -562,11 +573,37 @@ impl<P: Platform> Engine<P> {
             ("worker_logbuf_size", 0),
             ("read_buf_mem_limit", 0),
         ]);
+        lines.words(&[("track_sizes", "no"), ("inline_ascii_response", "no")]);
+        // No flash, TLS or proxy: as a memcached tells that has them off.
+        lines.numbers(&[
+            ("ext_item_size", 512),
+            ("ext_item_age", u64::from(u32::MAX)),
+            ("ext_low_ttl", 0),
+            ("ext_recache_rate", 2000),
+            ("ext_wbuf_size", 4 << 20),
+            ("ext_compact_under", 0),
+            ("ext_drop_under", 0),
+            ("ext_max_sleep", 1_000_000),
+        ]);
         lines.words(&[
-            ("track_sizes", "no"),
-            ("inline_ascii_response", "no"),
+            ("ext_max_frag", "0.80"),
+            ("slab_automove_freeratio", "0.010"),
+            ("ext_drop_unread", "no"),
             ("ssl_enabled", "no"),
+            ("ssl_chain_cert", "(null)"),
+            ("ssl_key", "(null)"),
+            ("ssl_verify_mode", "0"),
+            ("ssl_keyformat", "1"),
+            ("ssl_ciphers", "NULL"),
+            ("ssl_ca_cert", "NULL"),
+            ("ssl_wbuf_size", "0"),
+            ("ssl_session_cache", "no"),
+            ("ssl_kernel_tls", "no"),
+            ("ssl_min_version", "tlsv1.2"),
             ("proxy_enabled", "no"),
+            ("proxy_uring_enabled", "no"),
+            ("num_napi_ids", "(null)"),
+            ("memory_file", "(null)"),
         ]);
         lines.number("client_flags_size", 4u64);
         let eviction = match settings.eviction {

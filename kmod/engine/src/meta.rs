@@ -11,7 +11,7 @@ use hippos_store::{
 };
 
 use crate::counters::Tally;
-use crate::session::{Data, Kind, Session, State};
+use crate::session::{Data, Kind, Session, State, Then};
 use crate::Engine;
 
 /// How often a store that lost a race is tried again before it gives up.
@@ -26,6 +26,8 @@ pub(crate) struct Read<'g> {
     created: bool,
     /// `T`.
     touch: Option<Expiry>,
+    /// `N`.
+    vivify: Option<Expiry>,
     /// `R`, in seconds from now.
     recache: Option<u32>,
 }
@@ -46,6 +48,7 @@ impl<P: Platform> Engine<P> {
             idle: item.idle(),
             created: false,
             touch: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
+            vivify: flags.vivify.map(|ttl| self.store.expiry(i64::from(ttl))),
             recache: flags.recache.map(|ttl| self.seconds_until(ttl)),
         };
         if !flags.has(b'u') {
@@ -75,16 +78,7 @@ pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, read: &Read<'_
     let stale = item.stale();
     let mut sent = item.token_sent() && !read.created;
     let mut won = read.created;
-    let early = match (item.ttl(), read.recache) {
-        (Some(left), Some(recache)) => left < recache,
-        _ => false,
-    };
-    if !sent && !won && (stale || early) {
-        // Of all who ask at the same time, one wins.
-        won = item.take_token();
-        sent = !won;
-    }
-    let mut vivified = false;
+    let mut early = false;
     if command.flags.value() {
         out.put(b"VA ");
         out.put_decimal(item.value().len() as u64);
@@ -98,13 +92,21 @@ pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, read: &Read<'_
                     item.touch(expiry);
                 }
             }
-            Some(b'N') => vivified = true,
+            Some(b'N') => {
+                if let (true, Some(expiry)) = (read.created, read.vivify) {
+                    item.touch(expiry);
+                }
+            }
+            Some(b'R') => {
+                if let (Some(left), Some(recache)) = (item.ttl(), read.recache) {
+                    early = left < recache;
+                }
+            }
             Some(b's') => {
                 out.put(b" s");
                 out.put_decimal(item.value().len() as u64);
             }
-            // An item made just now gets its time to live where its flag is.
-            Some(b't') => put_ttl(out, item.ttl().filter(|_| !read.created || vivified)),
+            Some(b't') => put_ttl(out, item.ttl()),
             Some(b'c') => {
                 out.put(b" c");
                 out.put_decimal(item.cas());
@@ -122,6 +124,11 @@ pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, read: &Read<'_
             Some(b'k') => put_key(out, item.key(), item.binary_key()),
             _ => {}
         }
+    }
+    if !sent && !won && (stale || early) {
+        // Of all who ask at the same time, one wins.
+        won = item.take_token();
+        sent = !won;
     }
     if sent {
         out.put(b" Z");
@@ -254,7 +261,7 @@ impl<P: Platform> Session<'_, P> {
         let hash = self.engine.store.hash(command.key());
         match command.verb {
             Meta::Get => self.meta_get(command, hash, out),
-            Meta::Set { mode, len } => self.meta_set(command, hash, mode, len, out),
+            Meta::Set { mode, len } => self.meta_set(command, hash, mode, len),
             Meta::Delete => self.meta_delete(command, hash, out),
             Meta::Arith { decrement } => self.meta_arith(command, hash, decrement, out),
             Meta::Debug => self.meta_debug(command, hash, out),
@@ -286,8 +293,12 @@ impl<P: Platform> Session<'_, P> {
                     return;
                 }
             }
-            let Some(ttl) = flags.vivify else { break };
-            created = engine.vivify(command, hash, b"", ttl, true).is_some();
+            if flags.vivify.is_none() {
+                break;
+            }
+            // It gets its time to live where that flag is.
+            let never = Expiry::NEVER;
+            created = engine.vivify(command, hash, b"", never, true).is_some();
             if !created && engine.meta_absent(command, hash) {
                 // No memory: a miss like any other.
                 break;
@@ -303,14 +314,7 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    fn meta_set(
-        &mut self,
-        command: &Command<'_>,
-        hash: Hash,
-        mode: Mode,
-        len: u32,
-        out: &mut impl Out,
-    ) {
+    fn meta_set(&mut self, command: &Command<'_>, hash: Hash, mode: Mode, len: u32) {
         let store = &self.engine.store;
         let flags = &command.flags;
         let verb = match mode {
@@ -344,8 +348,8 @@ impl<P: Platform> Session<'_, P> {
             Err(error) => {
                 // Whatever the mode, nothing old may be taken for new.
                 store.delete(key, hash, None);
-                out.put(self.engine.refused(error));
-                self.swallow(u64::from(len).wrapping_add(2));
+                let line = self.engine.refused(error);
+                self.swallow(u64::from(len).wrapping_add(2), Then::Say(line));
             }
         }
     }
@@ -412,6 +416,13 @@ impl<P: Platform> Session<'_, P> {
             new_cas: flags.cas,
             expiry: flags.ttl.map(|ttl| store.expiry(i64::from(ttl))),
         };
+        let before = if told_before(command) {
+            let guard = store.read();
+            let item = store.peek(&guard, key, hash);
+            item.map(|item| item.ttl())
+        } else {
+            None
+        };
         for _ in 0..TRIES {
             let status: &[u8] = match store.arith(key, hash, &how) {
                 Ok(Arithmetic::Value {
@@ -427,23 +438,22 @@ impl<P: Platform> Session<'_, P> {
                     };
                     store.count_class(class, counter, 1);
                     if !flags.quiet() {
-                        put_number(out, command, value, cas, ttl);
+                        put_number(out, command, value, cas, before.unwrap_or(ttl));
                     }
                     return;
                 }
                 Ok(Arithmetic::NotFound) => match flags.vivify {
                     Some(ttl) => {
                         let initial = Decimal::new(flags.initial);
-                        // A time to live of its own is given on top.
-                        let ttl = flags.ttl.unwrap_or(ttl);
-                        if let Some(cas) =
-                            engine.vivify(command, hash, initial.as_bytes(), ttl, false)
-                        {
-                            let ttl = match ttl {
-                                0 => None,
-                                ttl => Some(engine.seconds_until(ttl)),
-                            };
-                            put_number(out, command, flags.initial, cas, ttl);
+                        let (last, told) = ttls(command, ttl);
+                        let expiry = store.expiry(i64::from(last));
+                        let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
+                        if let Some(cas) = made {
+                            if !flags.quiet() {
+                                let told = Some(told).filter(|&ttl| ttl != 0);
+                                let told = told.map(|ttl| engine.seconds_until(ttl));
+                                put_number(out, command, flags.initial, cas, told);
+                            }
                             return;
                         }
                         if engine.meta_absent(command, hash) {
@@ -525,10 +535,9 @@ impl<P: Platform> Engine<P> {
         command: &Command<'_>,
         hash: Hash,
         value: &[u8],
-        ttl: i32,
+        expiry: Expiry,
         token_sent: bool,
     ) -> Option<u64> {
-        let expiry = self.store.expiry(i64::from(ttl));
         let mut reservation = self
             .store
             .reserve(command.key(), hash, 0, expiry, value.len())
@@ -538,7 +547,6 @@ impl<P: Platform> Engine<P> {
             verb: Verb::Add,
             new_cas: command.flags.cas,
             token_sent,
-            binary_key: command.flags.has(b'b'),
             ..Commit::default()
         };
         match self.store.commit(reservation, &commit) {
@@ -580,7 +588,6 @@ impl<P: Platform> Engine<P> {
                 compare: Some(cas),
                 new_cas: flags.cas.or(kept),
                 stale,
-                binary_key: flags.has(b'b'),
                 ..Commit::default()
             };
             match self.store.commit(reservation, &commit) {
@@ -591,6 +598,30 @@ impl<P: Platform> Engine<P> {
         }
         None
     }
+}
+
+/// The time to live that an item made by `ma` ends up with, and the one that
+/// `t` tells: flags are taken in order.
+fn ttls(command: &Command<'_>, vivify: i32) -> (i32, i32) {
+    let (mut last, mut told) = (0, 0);
+    for word in command.words() {
+        match word.first() {
+            Some(b'T') => last = command.flags.ttl.unwrap_or(0),
+            Some(b'N') => last = vivify,
+            Some(b't') => told = last,
+            _ => {}
+        }
+    }
+    (last, told)
+}
+
+/// Whether `t` comes before `T`, so that it tells the old time to live.
+fn told_before(command: &Command<'_>) -> bool {
+    let place = |letter| {
+        let mut words = command.words().iter();
+        words.position(|word| word.first() == Some(&letter))
+    };
+    matches!((place(b't'), place(b'T')), (Some(t), Some(new)) if t < new)
 }
 
 /// Writes the reply of a successful `ma`.

@@ -5,8 +5,9 @@
 //! stream straight into the store's memory, and large ones leave it without
 //! ever being copied as a whole.
 
-use hippos_proto::binary;
+use hippos_proto::binary::{self, Status};
 use hippos_proto::meta;
+use hippos_proto::number::parse_i32;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::{self, Get, Request, Store, Verb};
 use hippos_proto::token::{self, memchr, memchr3, Words};
@@ -74,14 +75,26 @@ pub(crate) enum State<'e, P: Platform> {
     Keys(Keys),
     /// In a value to be stored.
     Data(Data<'e, P>),
-    /// In bytes that nobody wants.
-    Swallow(u64),
-    /// In a line that nobody wants.
-    SkipLine,
+    /// In bytes that nobody wants, so many of them.
+    Swallow(u64, Then),
+    /// In a line that nobody wants; this is said when it ends.
+    SkipLine(&'static [u8]),
     /// In an answer of many lines.
     Listing(Listing<'e, P>),
     /// Done.
     Closing,
+}
+
+/// What follows bytes that nobody wants. memcached says what is wrong with
+/// them only when it has seen them all.
+#[derive(Clone, Copy)]
+pub(crate) enum Then {
+    /// A reply line, or nothing.
+    Say(&'static [u8]),
+    /// An error of the binary protocol.
+    Refuse(BinaryRequest, Status),
+    /// The same, and the end of the connection.
+    Close(BinaryRequest, Status),
 }
 
 /// A list of keys being answered.
@@ -239,16 +252,11 @@ impl<'e, P: Platform> Session<'e, P> {
             State::Command => self.command(input, out),
             State::Keys(keys) => self.keys(keys, input, out),
             State::Data(_) => self.data(input, out),
-            State::Swallow(left) => {
-                if input.is_empty() {
-                    return Step::Read;
-                }
-                let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-                self.swallow(left.saturating_sub(n as u64));
-                Step::Took(n)
-            }
-            State::SkipLine => match memchr(b'\n', input) {
+            State::Swallow(left, then) => self.skip(left, then, input, out),
+            State::SkipLine(line) => match memchr(b'\n', input) {
+                Some(_) if out.room() < HEAD_ROOM => Step::Write,
                 Some(end) => {
+                    out.put(line);
                     self.state = State::Command;
                     Step::Took(end.saturating_add(1))
                 }
@@ -291,7 +299,7 @@ impl<'e, P: Platform> Session<'e, P> {
             if window.len() <= LINE_MAX {
                 return Step::Read;
             }
-            return self.long_line(window, out);
+            return self.long_line(window);
         };
         self.commands = self.commands.wrapping_add(1);
         Step::Took(self.line(line.text, line.consumed, out))
@@ -314,12 +322,11 @@ impl<'e, P: Platform> Session<'e, P> {
                     rest => rest.saturating_add(consumed.saturating_sub(line.len())),
                 });
             }
-            Request::Store(store) => self.store(&store, out),
+            Request::Store(store) => self.store(&store),
             Request::Meta(tokens) => match meta::Command::parse(tokens) {
                 Ok(command) => self.meta(&command, out),
                 Err(refused) => {
-                    out.put(refused.line);
-                    self.swallow(u64::from(refused.swallow));
+                    self.swallow(u64::from(refused.swallow), Then::Say(refused.line));
                 }
             },
             Request::Noop => out.put(reply::MN),
@@ -411,44 +418,78 @@ impl<'e, P: Platform> Session<'e, P> {
         self.state = State::Closing;
     }
 
-    /// Skips `left` bytes of input.
-    pub(crate) fn swallow(&mut self, left: u64) {
-        self.state = match left {
-            0 => State::Command,
-            left => State::Swallow(left),
-        };
+    /// Skips `left` bytes of input, and then says what there is to say.
+    pub(crate) fn swallow(&mut self, left: u64, then: Then) {
+        self.state = State::Swallow(left, then);
+    }
+
+    fn skip(&mut self, left: u64, then: Then, input: &[u8], out: &mut impl Out) -> Step {
+        let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        let left = left.saturating_sub(n as u64);
+        if left != 0 {
+            if n == 0 {
+                return Step::Read;
+            }
+            self.state = State::Swallow(left, then);
+            return Step::Took(n);
+        }
+        if out.room() < HEAD_ROOM {
+            return Step::Write;
+        }
+        self.state = State::Command;
+        match then {
+            Then::Say(line) => out.put(line),
+            Then::Refuse(request, status) => request.error(out, status),
+            Then::Close(request, status) => {
+                request.error(out, status);
+                self.hangup();
+            }
+        }
+        Step::Took(n)
     }
 
     /// A line without an end in sight: a list of keys is served as it comes,
     /// anything else is the end of the connection.
-    fn long_line(&mut self, window: &[u8], out: &mut impl Out) -> Step {
+    fn long_line(&mut self, window: &[u8]) -> Step {
         const BLANKS_MAX: usize = 100;
         let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
-        // What the line surely says: its last word may go on.
-        let whole = match window.iter().rposition(|&byte| byte == b' ') {
-            Some(end) if blanks <= BLANKS_MAX => window.get(..end).unwrap_or(&[]),
-            _ => &[],
+        let mut words = Words::new(token::trim(window));
+        let (cas, touch) = match words.next() {
+            _ if blanks > BLANKS_MAX => return self.cut(),
+            Some(b"get") => (false, false),
+            Some(b"gets") => (true, false),
+            Some(b"gat") => (false, true),
+            Some(b"gats") => (true, true),
+            _ => return self.cut(),
         };
-        let head = token::trim(whole);
-        match text::parse(head) {
-            Request::Get(get) => {
-                self.commands = self.commands.wrapping_add(1);
-                // The last word of the head may be an expiry time; a get needs
-                // no word at all so far.
-                self.state = State::Keys(self.keys_of(&get));
-                Step::Took(head.len().saturating_sub(get.keys.rest().len()))
-            }
-            Request::Reply { line, .. } if line == reply::BAD_EXPTIME && touches(head) => {
-                self.commands = self.commands.wrapping_add(1);
-                out.put(line);
-                self.state = State::SkipLine;
-                Step::Took(0)
-            }
-            _ => {
-                self.hangup();
-                Step::Took(0)
-            }
+        let mut keys = Keys { cas, touch: None };
+        self.commands = self.commands.wrapping_add(1);
+        let mut start = words.rest();
+        if touch {
+            let exptime = words.next().and_then(parse_i32);
+            // Nor is there an end of the first word in sight, or of the line.
+            let (Some(exptime), false) = (exptime, words.rest().is_empty()) else {
+                self.state = State::SkipLine(reply::BAD_EXPTIME);
+                return Step::Took(0);
+            };
+            keys.touch = Some(self.engine.store.expiry(i64::from(exptime)));
+            start = words.rest();
         }
+        self.state = State::Keys(keys);
+        // What a carriage return or a NUL hid from the words is still there.
+        let hidden = window.len().saturating_sub(token::trim(window).len());
+        Step::Took(
+            window
+                .len()
+                .saturating_sub(hidden)
+                .saturating_sub(start.len()),
+        )
+    }
+
+    /// The end of a connection whose line never ends.
+    fn cut(&mut self) -> Step {
+        self.hangup();
+        Step::Took(0)
     }
 
     fn keys_of(&self, get: &Get<'_>) -> Keys {
@@ -506,7 +547,7 @@ impl<'e, P: Platform> Session<'e, P> {
                     key => key,
                 };
                 if key.len() > KEY_MAX {
-                    return self.bad_key(taken, out);
+                    return self.bad_key(taken);
                 }
                 return if taken == 0 {
                     Step::Read
@@ -522,7 +563,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 key => key,
             };
             if key.len() > KEY_MAX {
-                return self.bad_key(taken, out);
+                return self.bad_key(taken);
             }
             if !key.is_empty() {
                 rest = rest.get(key.len()..).unwrap_or(&[]);
@@ -533,21 +574,15 @@ impl<'e, P: Platform> Session<'e, P> {
                 continue;
             }
             // The end of the line, or of what memcached sees of it.
-            out.put(reply::END);
             let taken = taken.saturating_add(word.len());
-            if stop == b'\n' {
-                self.state = State::Command;
-                return Step::Took(taken.saturating_add(1));
-            }
-            self.state = State::SkipLine;
+            self.state = State::SkipLine(reply::END);
             return Step::Took(taken);
         }
     }
 
     /// A key that is too long, in a list that is served as it comes.
-    fn bad_key(&mut self, taken: usize, out: &mut impl Out) -> Step {
-        out.put(reply::BAD_FORMAT);
-        self.state = State::SkipLine;
+    fn bad_key(&mut self, taken: usize) -> Step {
+        self.state = State::SkipLine(reply::BAD_FORMAT);
         Step::Took(taken)
     }
 
@@ -600,7 +635,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
         let head = |out: &mut _| put_value_line(out, &item, keys.cas);
         if !self.send(&item, out, tail, head) && !last {
-            self.state = State::SkipLine;
+            self.state = State::SkipLine(b"");
         }
     }
 
@@ -632,7 +667,7 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// `set` and its kin: makes room for the value that follows.
-    fn store(&mut self, request: &Store<'_>, out: &mut impl Out) {
+    fn store(&mut self, request: &Store<'_>) {
         use hippos_store::Verb as How;
         let engine = self.engine;
         let store = &engine.store;
@@ -663,11 +698,12 @@ impl<'e, P: Platform> Session<'e, P> {
                 if request.verb == Verb::Set {
                     store.delete(key, hash, None);
                 }
-                let line = engine.refused(error);
-                if !request.noreply || error == StoreError::OutOfMemory {
-                    out.put(line);
+                let mut line = engine.refused(error);
+                if request.noreply && error == StoreError::TooLarge {
+                    line = b"";
                 }
-                self.swallow(u64::from(request.len).saturating_add(2));
+                let left = u64::from(request.len).saturating_add(2);
+                self.swallow(left, Then::Say(line));
             }
         }
     }
@@ -763,11 +799,6 @@ impl<'e, P: Platform> Session<'e, P> {
             }
         }
     }
-}
-
-/// Whether a line is a `gat` or `gats`.
-fn touches(line: &[u8]) -> bool {
-    matches!(Words::new(line).next(), Some(b"gat" | b"gats"))
 }
 
 /// The line that tells what became of a store.

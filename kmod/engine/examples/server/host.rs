@@ -9,20 +9,22 @@ use std::time::Instant;
 use hippos_engine::{Address, Connection, Facts, Host};
 
 /// This process and its connections.
-pub struct Process {
+pub(crate) struct Process {
     listen: SocketAddr,
+    udp: bool,
     next: AtomicU32,
     open: Mutex<BTreeMap<u32, (SocketAddr, Instant)>>,
     total: AtomicU64,
     rejected: AtomicU64,
-    pub accepting: AtomicBool,
+    pub(crate) accepting: AtomicBool,
 }
 
 impl Process {
-    pub fn new(listen: SocketAddr) -> Self {
+    pub(crate) fn new(listen: SocketAddr, udp: bool) -> Self {
         Self {
             listen,
-            next: AtomicU32::new(1),
+            udp,
+            next: AtomicU32::new(2),
             open: Mutex::default(),
             total: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
@@ -31,7 +33,7 @@ impl Process {
     }
 
     /// Takes a place among `most` connections; its number.
-    pub fn enter(&self, peer: SocketAddr, most: u32) -> Option<u32> {
+    pub(crate) fn enter(&self, peer: SocketAddr, most: u32) -> Option<u32> {
         let mut open = self.open.lock().unwrap();
         if open.len() >= most as usize {
             self.rejected.fetch_add(1, Relaxed);
@@ -44,14 +46,14 @@ impl Process {
     }
 
     /// Notes that a connection is alive.
-    pub fn active(&self, id: u32) {
+    pub(crate) fn active(&self, id: u32) {
         if let Some((_, last)) = self.open.lock().unwrap().get_mut(&id) {
             *last = Instant::now();
         }
     }
 
     /// Gives a place back.
-    pub fn leave(&self, id: u32) {
+    pub(crate) fn leave(&self, id: u32) {
         self.open.lock().unwrap().remove(&id);
     }
 }
@@ -77,15 +79,18 @@ impl Facts for Process {
 
     fn connection(&self, index: usize) -> Option<Connection> {
         let listen = address(self.listen);
-        let Some(index) = index.checked_sub(1) else {
-            return Some(Connection {
-                id: 0,
-                address: listen,
-                listen: None,
-                state: "conn_listening",
-                udp: false,
-                idle: 0,
-            });
+        let socket = |id, udp, state| Connection {
+            id,
+            address: listen,
+            listen: None,
+            state,
+            udp,
+            idle: 0,
+        };
+        let index = match index {
+            0 => return Some(socket(0, false, "conn_listening")),
+            1 if self.udp => return Some(socket(1, true, "conn_read")),
+            index => index - 1 - usize::from(self.udp),
         };
         let open = self.open.lock().unwrap();
         let (id, (peer, last)) = open.iter().nth(index)?;

@@ -102,7 +102,8 @@ fn main() -> anyhow::Result<()> {
         eviction,
         ..Settings::default()
     };
-    let facts: &'static host::Process = Box::leak(Box::new(host::Process::new(address)));
+    let facts: &'static host::Process =
+        Box::leak(Box::new(host::Process::new(address, socket.is_some())));
     let engine: &'static Server = Box::leak(Box::new(Engine::new(store, settings, facts)));
 
     let start = Instant::now();

@@ -51,7 +51,7 @@ struct Client {
 }
 
 /// Serves connections for ever.
-pub fn serve(
+pub(crate) fn serve(
     engine: &'static Server,
     facts: &'static Process,
     listener: StdListener,

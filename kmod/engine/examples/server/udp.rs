@@ -37,7 +37,7 @@ impl Message for Whole {
 }
 
 /// Serves datagrams for ever.
-pub fn serve(engine: &Server, socket: &UdpSocket) {
+pub(crate) fn serve(engine: &Server, socket: &UdpSocket) {
     let mut buffer = vec![0; DATAGRAM];
     let mut whole = Whole {
         bytes: Vec::new(),

@@ -1,0 +1,213 @@
+//! An engine to test, and ways to talk to it.
+#![allow(dead_code)]
+
+use hippos_engine::{
+    Engine, Message, Next, Out, Plan, Session, Settings, Transport, Verdict, HEAD_ROOM, TALLIES,
+};
+use hippos_store::host::Host;
+use hippos_store::{Config, Store};
+
+pub(crate) type TestEngine = Engine<Host>;
+
+/// The Unix time that tests begin at.
+pub(crate) const START: i64 = 1_700_000_000;
+
+/// An engine of 64 MiB that shows whoever reads freed memory.
+pub(crate) fn engine() -> TestEngine {
+    engine_with(Settings::default())
+}
+
+pub(crate) fn engine_with(settings: Settings) -> TestEngine {
+    let config = Config {
+        seed: [1, 2, 3, 4],
+        tallies: TALLIES,
+        ..Config::default()
+    };
+    let store = Store::new(config, Host::new().poison()).expect("a store");
+    store.tick(100, START + 100);
+    Engine::new(store, settings, &())
+}
+
+/// Replies, of which only so many bytes are kept before they are sent.
+pub(crate) struct Small {
+    pub(crate) waiting: Vec<u8>,
+    pub(crate) most: usize,
+}
+
+impl Small {
+    pub(crate) fn new(most: usize) -> Self {
+        Self {
+            waiting: Vec::new(),
+            most,
+        }
+    }
+}
+
+impl Out for Small {
+    fn room(&self) -> usize {
+        self.most - self.waiting.len()
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.room(), "more than there is room for");
+        self.waiting.extend_from_slice(bytes);
+    }
+}
+
+impl Message for Small {
+    fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    fn clear(&mut self) {
+        self.waiting.clear();
+    }
+}
+
+/// What a client saw.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) output: Vec<u8>,
+    pub(crate) closed: bool,
+}
+
+/// A client of a session.
+pub(crate) struct Client<'e> {
+    session: Session<'e, Host>,
+    unread: Vec<u8>,
+    out: Small,
+    pub(crate) seen: Seen,
+}
+
+impl<'e> Client<'e> {
+    pub(crate) fn new(engine: &'e TestEngine, room: usize) -> Self {
+        Self {
+            session: Session::new(engine, Transport::Tcp),
+            unread: Vec::new(),
+            out: Small::new(room),
+            seen: Seen {
+                output: Vec::new(),
+                closed: false,
+            },
+        }
+    }
+
+    /// Sends `input` in one piece; the answers are read as they come.
+    pub(crate) fn send(&mut self, input: &[u8]) {
+        if self.seen.closed {
+            return;
+        }
+        self.unread.extend_from_slice(input);
+        loop {
+            let fed = self.session.feed(&self.unread, &mut self.out);
+            self.unread.drain(..fed.consumed);
+            let stuck = self.out.waiting.is_empty() && fed.consumed == 0;
+            assert!(
+                fed.next != Next::Write || !stuck,
+                "wants room and has it all"
+            );
+            self.seen.output.append(&mut self.out.waiting);
+            match fed.next {
+                Next::Read => break,
+                Next::Write => {}
+                Next::Close => {
+                    self.seen.closed = true;
+                    return;
+                }
+            }
+        }
+        assert!(self.unread.len() <= 2049, "{} unread", self.unread.len());
+    }
+}
+
+/// How input comes and output goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    /// Bytes of a piece of input.
+    pub(crate) piece: usize,
+    /// Bytes of replies that wait.
+    pub(crate) room: usize,
+}
+
+pub(crate) const WHOLE: Cut = Cut {
+    piece: usize::MAX,
+    room: 1 << 16,
+};
+pub(crate) const BYTEWISE: Cut = Cut {
+    piece: 1,
+    room: HEAD_ROOM,
+};
+
+pub(crate) fn play(engine: &TestEngine, input: &[u8], cut: Cut) -> Seen {
+    let mut client = Client::new(engine, cut.room);
+    for piece in input.chunks(cut.piece.min(input.len().max(1))) {
+        client.send(piece);
+    }
+    client.seen
+}
+
+/// What a text client sees, as text.
+pub(crate) fn say(engine: &TestEngine, input: &str) -> String {
+    let seen = play(engine, input.as_bytes(), WHOLE);
+    let mut text = String::from_utf8(seen.output).expect("text");
+    if seen.closed {
+        text.push_str("<closed>");
+    }
+    text
+}
+
+/// A datagram's payload: a frame and `data`.
+pub(crate) fn framed(data: &[u8]) -> Vec<u8> {
+    [b"\x12\x34\0\0\0\x01\0\0", data].concat()
+}
+
+/// The datagrams that a plan answers with.
+pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+    let guard = engine.store.read();
+    let mut plan = Plan::new();
+    // The reply goes over the request, as it does in a packet.
+    let mut packet = payload.to_vec();
+    let verdict = engine.plan(&guard, &packet, &mut plan);
+    let mut datagrams = Vec::new();
+    packet.resize(2048, 0xaa);
+    if verdict == Verdict::Answer {
+        for index in 0..plan.datagrams() {
+            let len = plan.write(index, &mut packet);
+            assert_eq!(len, plan.datagram_len(index));
+            datagrams.push(packet[..len].to_vec());
+        }
+    }
+    (verdict, datagrams)
+}
+
+/// The datagrams that the worker answers with.
+pub(crate) fn slow(engine: &TestEngine, payload: &[u8]) -> Vec<Vec<u8>> {
+    let mut message = Small::new(engine.udp_bytes() + HEAD_ROOM);
+    let Some(reply) = engine.datagram(payload, &mut message) else {
+        return Vec::new();
+    };
+    (0..reply.datagrams())
+        .map(|index| {
+            let (frame, part) = reply.datagram(index, &message.waiting);
+            [&frame, part].concat()
+        })
+        .collect()
+}
+
+/// The message that datagrams make up, their frames checked.
+pub(crate) fn message(datagrams: &[Vec<u8>]) -> Vec<u8> {
+    let mut whole = Vec::new();
+    for (sequence, datagram) in datagrams.iter().enumerate() {
+        let (frame, data) = datagram.split_at(8);
+        assert_eq!(&frame[..2], b"\x12\x34", "id");
+        let field = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]) as usize;
+        assert_eq!(
+            (field(2), field(4), field(6)),
+            (sequence, datagrams.len(), 0)
+        );
+        let last = sequence + 1 == datagrams.len();
+        assert!(data.len() == 1392 || last && !data.is_empty() && data.len() < 1392);
+        whole.extend_from_slice(data);
+    }
+    whole
+}

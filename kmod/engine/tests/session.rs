@@ -1,0 +1,339 @@
+//! Scripted sessions: what is said and what is answered, however it is cut.
+
+mod common;
+
+use common::{engine, play, say, Client, Cut, BYTEWISE, WHOLE};
+
+/// Sessions whose answers were taken from memcached 1.6.38, each on a new
+/// server, with the CAS values that a new server gives.
+const SCRIPTS: &[(&str, &str)] = &[
+    (
+        "set a 5 0 3\r\nabc\r\nget a b\r\ngets a\r\n",
+        "STORED\r\nVALUE a 5 3\r\nabc\r\nEND\r\nVALUE a 5 3 1\r\nabc\r\nEND\r\n",
+    ),
+    (
+        "add a 0 0 1\r\nx\r\nadd a 0 0 1\r\ny\r\nreplace b 0 0 1\r\nz\r\nreplace a 0 0 1\r\nw\r\nget a\r\n",
+        "STORED\r\nNOT_STORED\r\nNOT_STORED\r\nSTORED\r\nVALUE a 0 1\r\nw\r\nEND\r\n",
+    ),
+    (
+        "set a 7 0 2\r\nbc\r\nappend a 0 0 1\r\nd\r\nprepend a 0 0 1\r\na\r\nget a\r\nappend b 0 0 1\r\nx\r\n",
+        "STORED\r\nSTORED\r\nSTORED\r\nVALUE a 7 4\r\nabcd\r\nEND\r\nNOT_STORED\r\n",
+    ),
+    (
+        "cas a 0 0 1 1\r\nx\r\nset a 0 0 1\r\nx\r\ncas a 0 0 1 2\r\ny\r\ncas a 0 0 1 1\r\nz\r\nget a\r\n",
+        "NOT_FOUND\r\nSTORED\r\nEXISTS\r\nSTORED\r\nVALUE a 0 1\r\nz\r\nEND\r\n",
+    ),
+    (
+        "set n 0 0 2\r\n10\r\nincr n 5\r\ndecr n 6\r\nget n\r\ndecr n 100\r\nincr n 18446744073709551615\r\nincr n 2\r\nincr x 1\r\nset s 0 0 1\r\nx\r\nincr s 1\r\n",
+        "STORED\r\n15\r\n9\r\nVALUE n 0 2\r\n9 \r\nEND\r\n0\r\n18446744073709551615\r\n1\r\nNOT_FOUND\r\nSTORED\r\nCLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+    ),
+    (
+        "delete a\r\nset a 0 0 1\r\nx\r\ndelete a\r\nget a\r\ntouch a 10\r\nset a 0 0 1\r\nx\r\ntouch a 10\r\ngat 0 a\r\n",
+        "NOT_FOUND\r\nSTORED\r\nDELETED\r\nEND\r\nNOT_FOUND\r\nSTORED\r\nTOUCHED\r\nVALUE a 0 1\r\nx\r\nEND\r\n",
+    ),
+    (
+        "set a 0 0 2\r\nhixyz\r\nversion\r\nset a 0 0 2\nhi\nversion\r\n",
+        "CLIENT_ERROR bad data chunk\r\nERROR\r\nVERSION 1.6.38\r\nCLIENT_ERROR bad data chunk\r\nERROR\r\n",
+    ),
+    (
+        "set a 0 0 2 noreply\r\nhi\r\nset b x 0 2 noreply\r\ndelete c noreply\r\nincr a 1 noreply\r\nflush_all noreply\r\nget a\r\n",
+        "END\r\n",
+    ),
+    (
+        "\r\n\n  \r\nget\r\nGET a\r\nv\r\nset a\r\nset a 0 0 -1\r\n",
+        "ERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nERROR\r\nCLIENT_ERROR bad command line format\r\n",
+    ),
+    ("version\r\nquit\r\nversion\r\n", "VERSION 1.6.38\r\n<closed>"),
+    ("version\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "VERSION 1.6.38\r\n<closed>"),
+    (
+        "ms a 2 c k O9 F5\r\nhi\r\nmg a v k f c s t O7\r\nmg b v k O1\r\nmg b v q\r\nmn\r\nmd a q\r\nmd a k O2\r\n",
+        "HD c1 ka O9\r\nVA 2 ka f5 c1 s2 t-1 O7\r\nhi\r\nEN kb O1\r\nMN\r\nNF ka O2\r\n",
+    ),
+    (
+        "ms a 1 T30\r\nx\r\nmd a I T20\r\nmg a t c\r\nmg a t\r\nms a 1 C1 I c\r\ny\r\nmg a v t\r\n",
+        "HD\r\nHD\r\nHD t20 c2 X W\r\nHD t20 Z X\r\nHD c3\r\nVA 1 t20 Z X\r\ny\r\n",
+    ),
+    (
+        "mg a v N30 t\r\nmg a v N30 t\r\nms a 1 T60\r\nx\r\nmg a R30\r\nmg a R90 t\r\nmg a R90\r\n",
+        "VA 0 t30 W\r\n\r\nVA 0 t30 Z\r\n\r\nHD\r\nHD\r\nHD t60 W\r\nHD Z\r\n",
+    ),
+    (
+        "ma n\r\nma n N0 J13 v t\r\nma n v D5 MD\r\nma n q\r\nma n C9 k\r\nma n E99 c\r\nma n C99 T30 t\r\nma n MX\r\n",
+        "NF\r\nVA 2 t-1\r\n13\r\nVA 1\r\n8\r\nEX kn\r\nHD c99\r\nHD t30\r\nCLIENT_ERROR invalid mode for ma M token\r\n",
+    ),
+    (
+        "ms Zm9v 2 b k\r\nhi\r\nmg foo k\r\nmg Zm9v b v\r\nme Zm8= b\r\n",
+        "HD kZm9v b\r\nHD kZm9v b\r\nVA 2\r\nhi\r\nEN\r\n",
+    ),
+    (
+        "ms a 1 MA\r\nx\r\nms a 1 MA N30 s\r\nx\r\nms a 2 MP s\r\nyz\r\nmg a v t\r\nms a 1 ME\r\nw\r\nms a 1 MX\r\nw\r\nmn\r\n",
+        "NS\r\nHD s1\r\nHD s3\r\nVA 3 t30\r\nyzx\r\nNS\r\nCLIENT_ERROR invalid mode for ms M token\r\nMN\r\n",
+    ),
+    (
+        "set a 0 0 1\r\nx\r\nset a 0 0 2000000\r\n",
+        "STORED\r\n",
+    ),
+    (
+        "verbosity 1\r\nverbosity\r\nshutdown\r\nwatch foo\r\nslabs reassign 1 1\r\nlru tune 50 50 0.1 2\r\ncache_memlimit 7\r\nstats detail\r\nstats nope\r\n",
+        "OK\r\nERROR\r\nERROR: shutdown not enabled\r\nERROR\r\nSAME src and dst class are identical\r\nERROR hot and warm pcts must not exceed 80\r\nMEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\nCLIENT_ERROR usage: stats detail on|off|dump\r\nERROR\r\n",
+    ),
+];
+
+#[test]
+fn scripts() {
+    for (input, want) in SCRIPTS {
+        for cut in [
+            WHOLE,
+            BYTEWISE,
+            Cut {
+                piece: 7,
+                room: 1500,
+            },
+        ] {
+            let engine = engine();
+            let seen = play(&engine, input.as_bytes(), cut);
+            let mut got = String::from_utf8(seen.output).unwrap();
+            if seen.closed {
+                got.push_str("<closed>");
+            }
+            assert_eq!(&got, want, "{input:?} {cut:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_set_deletes_the_old_value() {
+    let engine = engine();
+    let mut client = Client::new(&engine, 4096);
+    client.send(b"set a 0 0 1\r\nx\r\nadd b 0 0 1\r\ny\r\nset a 0 0 1048577\r\n");
+    // Nothing is said before the whole block was seen.
+    assert_eq!(client.seen.output, b"STORED\r\nSTORED\r\n");
+    client.send(&vec![b'x'; 1_048_577]);
+    assert_eq!(client.seen.output, b"STORED\r\nSTORED\r\n");
+    client.send(b"\r\nget a b\r\n");
+    assert_eq!(
+        String::from_utf8_lossy(&client.seen.output),
+        "STORED\r\nSTORED\r\nSERVER_ERROR object too large for cache\r\nVALUE b 0 1\r\ny\r\nEND\r\n"
+    );
+    assert!(say(&engine, "stats\r\n").contains("STAT store_too_large 1\r\n"));
+}
+
+#[test]
+fn large_values_go_both_ways_in_pieces() {
+    let engine = engine();
+    let value: Vec<u8> = (0..1_000_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
+    let set = [b"set a 1 0 1000000\r\n", &value[..], b"\r\n"].concat();
+    for piece in [1000, 4096, usize::MAX] {
+        let cut = Cut { piece, room: 4096 };
+        assert_eq!(play(&engine, &set, cut).output, b"STORED\r\n");
+        let got = play(&engine, b"get a nope a\r\nmg a v s\r\nversion\r\n", cut).output;
+        let one = [b"VALUE a 1 1000000\r\n", &value[..], b"\r\n"].concat();
+        let meta = [b"VA 1000000 s1000000\r\n", &value[..], b"\r\n"].concat();
+        let want = [&one[..], &one, b"END\r\n", &meta, b"VERSION 1.6.38\r\n"].concat();
+        assert!(got == want, "{} bytes of {}", got.len(), want.len());
+    }
+}
+
+#[test]
+fn a_value_that_is_replaced_while_it_is_sent_stays_whole() {
+    let engine = engine();
+    let set = |byte: u8| [b"set a 0 0 500000\r\n", &vec![byte; 500_000][..], b"\r\n"].concat();
+    play(&engine, &set(b'x'), WHOLE);
+    let mut session = hippos_engine::Session::new(&engine, hippos_engine::Transport::Tcp);
+    let mut out = common::Small::new(2048);
+    let mut output = Vec::new();
+    let mut input: &[u8] = b"get a\r\n";
+    for turn in 0.. {
+        let fed = session.feed(input, &mut out);
+        input = &input[fed.consumed..];
+        output.append(&mut out.waiting);
+        if fed.next == hippos_engine::Next::Read {
+            break;
+        }
+        if turn == 10 {
+            play(&engine, &set(b'y'), WHOLE);
+            // Memory that is free by now would be overwritten.
+            for _ in 0..100 {
+                engine.store.maintain();
+            }
+        }
+    }
+    let value = output.strip_prefix(b"VALUE a 0 500000\r\n").unwrap();
+    let value = value.strip_suffix(b"\r\nEND\r\n").unwrap();
+    assert!(value.iter().all(|&byte| byte == b'x'));
+}
+
+#[test]
+fn thousands_of_keys_in_one_line() {
+    let engine = engine();
+    let mut want = Vec::new();
+    let mut line = b"gets".to_vec();
+    for i in 0..3000 {
+        let set = format!("set key{i} {i} 0 4\r\n{i:04}\r\n");
+        assert_eq!(say(&engine, &set), "STORED\r\n");
+        line.extend_from_slice(format!(" key{i} none{i} ").as_bytes());
+        want.extend_from_slice(format!("VALUE key{i} {i} 4 {}\r\n{i:04}\r\n", i + 1).as_bytes());
+    }
+    want.extend_from_slice(b"END\r\nVERSION 1.6.38\r\n");
+    for end in [&b"\r\n"[..], b"\n", b" \r\n", b"\0 key1 key2\r\n"] {
+        let input = [&line[..], end, b"version\r\n"].concat();
+        for cut in [
+            WHOLE,
+            BYTEWISE,
+            Cut {
+                piece: 1000,
+                room: 1100,
+            },
+        ] {
+            let seen = play(&engine, &input, cut);
+            assert!(seen.output == want, "{cut:?} {end:?}");
+        }
+    }
+}
+
+#[test]
+fn one_bad_key_and_none_is_answered() {
+    let engine = engine();
+    let long = "k".repeat(251);
+    let bad = "CLIENT_ERROR bad command line format\r\n";
+    say(&engine, "set a 0 0 1\r\nx\r\n");
+    assert_eq!(say(&engine, &format!("get a {long} a\r\n")), bad);
+    assert_eq!(say(&engine, &format!("get {}\r\n", &long[1..])), "END\r\n");
+    // In a list that is served as it comes, those before it are answered.
+    let many = "b ".repeat(1500);
+    let line = format!("get a {many}{long} a\r\nversion\r\n");
+    let want = format!("VALUE a 0 1\r\nx\r\n{bad}VERSION 1.6.38\r\n");
+    for cut in [WHOLE, BYTEWISE] {
+        let seen = play(&engine, line.as_bytes(), cut);
+        assert_eq!(String::from_utf8(seen.output).unwrap(), want);
+    }
+    let line = format!("gat x {many}\r\nversion\r\n");
+    let want = "CLIENT_ERROR invalid exptime argument\r\nVERSION 1.6.38\r\n";
+    for cut in [WHOLE, BYTEWISE] {
+        let seen = play(&engine, line.as_bytes(), cut);
+        assert_eq!(String::from_utf8(seen.output).unwrap(), want);
+    }
+    let line = format!("gat 50 a {many}\r\nmg a t\r\n");
+    let want = "VALUE a 0 1\r\nx\r\nEND\r\nHD t50\r\n";
+    for cut in [WHOLE, BYTEWISE] {
+        let seen = play(&engine, line.as_bytes(), cut);
+        assert_eq!(String::from_utf8(seen.output).unwrap(), want);
+    }
+}
+
+#[test]
+fn lines_that_never_end() {
+    let engine = engine();
+    for (start, closed) in [
+        ("mg ", true),
+        ("set ", true),
+        ("x", true),
+        ("\u{0}", true),
+        ("get ", false),
+        ("  gets ", false),
+        ("gat 0 ", false),
+    ] {
+        for byte in ["a", " ", "aaaa ", "\0"] {
+            let line = format!("{start}{}", byte.repeat(5000 / byte.len()));
+            for cut in [WHOLE, BYTEWISE] {
+                let seen = play(&engine, line.as_bytes(), cut);
+                let blanks = line.find(|c| c != ' ').unwrap_or(line.len());
+                assert_eq!(seen.closed, closed || blanks > 100, "{start:?} {byte:?}");
+                assert_eq!(seen.output, b"");
+            }
+        }
+    }
+    // One byte less is fine.
+    let line = format!("{}\r\n", "a".repeat(2047));
+    assert_eq!(
+        play(&engine, line.as_bytes(), BYTEWISE).output,
+        b"ERROR\r\n"
+    );
+}
+
+#[test]
+fn expiry_and_flush() {
+    let engine = engine();
+    let tick = |t: u32| engine.store.tick(t, common::START + i64::from(t));
+    let date = common::START + 150;
+    say(
+        &engine,
+        &format!("set a 0 10 1\r\na\r\nset b 0 {date} 1\r\nb\r\nset c 0 -1 1\r\nc\r\nset d 0 0 1\r\nd\r\n"),
+    );
+    assert_eq!(
+        say(&engine, "mg a t\r\nmg b t\r\nmg c t\r\nmg d t\r\n"),
+        "HD t10\r\nHD t50\r\nEN\r\nHD t-1\r\n"
+    );
+    tick(109);
+    assert_eq!(say(&engine, "mg a t\r\n"), "HD t1\r\n");
+    tick(110);
+    assert_eq!(say(&engine, "mg a t\r\nmg b t\r\n"), "EN\r\nHD t40\r\n");
+    tick(150);
+    assert_eq!(say(&engine, "mg b t\r\nmg d t\r\n"), "EN\r\nHD t-1\r\n");
+    assert_eq!(
+        say(&engine, "flush_all 5\r\nget d\r\n"),
+        "OK\r\nVALUE d 0 1\r\nd\r\nEND\r\n"
+    );
+    tick(156);
+    assert_eq!(
+        say(
+            &engine,
+            "get d\r\nset d 0 0 1\r\nd\r\nflush_all\r\nget d\r\n"
+        ),
+        "END\r\nSTORED\r\nOK\r\nEND\r\n"
+    );
+    assert_eq!(
+        say(&engine, "flush_all x\r\nflush_all -1\r\n"),
+        "CLIENT_ERROR invalid exptime argument\r\nOK\r\n"
+    );
+}
+
+#[test]
+fn statistics_are_told_in_any_room() {
+    let engine = engine();
+    for i in 0..200 {
+        say(
+            &engine,
+            &format!("set k{i} 0 0 {}\r\n{}\r\n", i * 40, "x".repeat(i * 40)),
+        );
+    }
+    for what in [
+        "stats",
+        "stats settings",
+        "stats items",
+        "stats slabs",
+        "lru_crawler metadump all",
+    ] {
+        let line = format!("{what}\r\n");
+        let whole = play(&engine, line.as_bytes(), WHOLE).output;
+        let small = play(&engine, line.as_bytes(), BYTEWISE).output;
+        assert!(whole.ends_with(b"END\r\n"));
+        let names = |output: &[u8]| -> Vec<String> {
+            let lines = output.split(|&byte| byte == b'\n');
+            let lines = lines.map(|line| String::from_utf8_lossy(line).into_owned());
+            lines
+                .map(|l| l.split(' ').take(2).collect::<String>())
+                .collect()
+        };
+        assert_eq!(names(&whole), names(&small), "{what}");
+    }
+    let dump = say(&engine, "lru_crawler mgdump all\r\n");
+    assert_eq!(dump.matches("mg k").count(), 200);
+    assert!(dump.ends_with("\r\nEN\r\n"));
+    let stats = say(&engine, "stats\r\n");
+    for line in [
+        "curr_items 200",
+        "cmd_set 200",
+        "get_hits 0",
+        "version 1.6.38",
+        "uptime 100",
+    ] {
+        assert!(
+            stats.contains(&format!("STAT {line}\r\n")),
+            "{line} in {stats}"
+        );
+    }
+    assert_eq!(say(&engine, "stats reset\r\n"), "RESET\r\n");
+    let stats = say(&engine, "stats\r\n");
+    assert!(stats.contains("STAT cmd_set 0\r\n") && stats.contains("STAT curr_items 200\r\n"));
+}

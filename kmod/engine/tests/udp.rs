@@ -1,0 +1,313 @@
+//! UDP: the fast path answers as the worker does, in frames that are right.
+
+mod common;
+
+use common::{engine, engine_with, fast, framed, message, say, slow, TestEngine};
+use hippos_engine::{Settings, Tally, Verdict};
+use proptest::prelude::*;
+
+/// An engine with a few items in it.
+fn filled() -> TestEngine {
+    let engine = engine();
+    say(
+        &engine,
+        "set a 0 0 1\r\nA\r\nset bb 17 0 20\r\n01234567890123456789\r\nset e 4294967295 0 0\r\n\r\n\
+         ms Zm9v 2 b\r\nhi\r\nset t 0 50 3\r\nttl\r\n",
+    );
+    let big = "x".repeat(5000);
+    say(&engine, &format!("set big 1 0 5000\r\n{big}\r\n"));
+    engine
+}
+
+/// A binary request of a key alone.
+fn binary(opcode: u8, key: &[u8], opaque: u32) -> Vec<u8> {
+    let mut packet = vec![0x80, opcode, 0, key.len() as u8, 0, 0, 0, 0, 0, 0, 0];
+    packet.push(key.len() as u8);
+    packet.extend_from_slice(&opaque.to_be_bytes());
+    packet.extend_from_slice(&[0; 8]);
+    packet.extend_from_slice(key);
+    packet
+}
+
+#[test]
+fn the_fast_path_answers_as_the_worker_does() {
+    let long = "k".repeat(250);
+    let binaries = [
+        binary(0x00, b"a", 1),
+        binary(0x09, b"a", 2),
+        binary(0x0c, b"bb", 4),
+        binary(0x0c, b"none", 5),
+        [
+            binary(0x0d, b"a", 6),
+            binary(0x0d, b"none", 7),
+            binary(0x0d, b"e", 8),
+            binary(0x0a, b"", 9),
+        ]
+        .concat(),
+    ];
+    let mut cases: Vec<Vec<u8>> = binaries.to_vec();
+    for line in [
+        "get a\r\n",
+        "get a\n",
+        "get bb\r\n",
+        "get e\r\n",
+        "get big\r\n",
+        "get none\r\n",
+        "get a bb none e a\r\n",
+        "gets a bb none\r\n",
+        "  get   a  bb \r\n",
+        "bget a\r\n",
+        "get a\0bb\r\n",
+        "get a\tbb\r\n",
+        "get a\r\nget bb\r\nget",
+        "get a\r\nmn\r\nmg a v\r\n",
+        "mg a\r\n",
+        "mg a v s t f c k O123 q\r\n",
+        "mg none k O5\r\n",
+        "mg none\r\nmn\r\n",
+        "mg bb k v q\r\nmg none k v q\r\nmg a k v q\r\nmn\r\n",
+        "mg Zm9v b k v\r\n",
+        "mg YmFy b k\r\n",
+        "mg foo k\r\n",
+        "mg big v\r\n",
+        "mg t t u\r\n",
+        "mn\r\n",
+    ] {
+        cases.push(line.into());
+    }
+    cases.push(format!("get {long}\r\n").into());
+    for case in cases {
+        let (one, other) = (filled(), filled());
+        let (verdict, datagrams) = fast(&one, &framed(&case));
+        assert_eq!(
+            verdict,
+            Verdict::Answer,
+            "{:?}",
+            String::from_utf8_lossy(&case)
+        );
+        let want = slow(&other, &framed(&case));
+        assert_eq!(datagrams, want, "{:?}", String::from_utf8_lossy(&case));
+        assert_eq!(message(&datagrams), message(&want));
+        for line in ["get_hits", "get_misses", "cmd_get"] {
+            let count = |engine| {
+                let stats = say(engine, "stats\r\n");
+                let from = stats.find(line).unwrap();
+                stats[from..].lines().next().unwrap().to_string()
+            };
+            assert_eq!(
+                count(&one),
+                count(&other),
+                "{:?}",
+                String::from_utf8_lossy(&case)
+            );
+        }
+        assert_eq!(one.tallied(Tally::FastDatagrams), 1);
+        assert_eq!(other.tallied(Tally::UdpDatagrams), 1);
+        assert_eq!(
+            one.tallied(Tally::FastCommands),
+            other.tallied(Tally::UdpCommands)
+        );
+    }
+}
+
+#[test]
+fn what_the_fast_path_leaves_to_the_worker() {
+    let engine = filled();
+    for (line, answer) in [
+        ("set a 0 0 1\r\nB\r\n", "STORED\r\n"),
+        ("set a 0 0 1\r\nB", ""),
+        ("set a 0 0 1 noreply\r\nB\r\n", ""),
+        ("delete e\r\n", "DELETED\r\n"),
+        ("gat 0 a\r\n", "VALUE a 0 1\r\nB\r\nEND\r\n"),
+        ("mg a T30 t\r\n", "HD t30\r\n"),
+        ("mg new N30 t\r\n", "HD t30 W\r\n"),
+        ("mg a v v\r\n", "CLIENT_ERROR duplicate flag\r\n"),
+        ("version\r\n", "VERSION 1.6.38\r\n"),
+        ("bogus\r\n", "ERROR\r\n"),
+        ("\r\n", "ERROR\r\n"),
+        ("get\r\n", "ERROR\r\n"),
+        (
+            "get a\r\nversion\r\n",
+            "VALUE a 0 1\r\nB\r\nEND\r\nVERSION 1.6.38\r\n",
+        ),
+        ("GET / HTTP/1.1\r\n", ""),
+        ("version\r\nquit\r\nversion\r\n", "VERSION 1.6.38\r\n"),
+    ] {
+        let payload = framed(line.as_bytes());
+        assert_eq!(fast(&engine, &payload), (Verdict::Pass, vec![]), "{line:?}");
+        let got = message(&slow(&engine, &payload));
+        assert_eq!(String::from_utf8_lossy(&got), answer, "{line:?}");
+    }
+    let key = "k".repeat(251);
+    let payload = framed(format!("get a {key}\r\n").as_bytes());
+    assert_eq!(fast(&engine, &payload).0, Verdict::Pass);
+    assert_eq!(
+        message(&slow(&engine, &payload)),
+        b"CLIENT_ERROR bad command line format\r\n"
+    );
+    // A goodbye is answered by a frame that says that there is nothing.
+    assert_eq!(
+        slow(&engine, &framed(b"quit\r\n")),
+        [b"\x12\x34\0\0\0\0\0\0"]
+    );
+    // A line as long as the datagram is no trouble.
+    let line = format!("version {}\r\n", "x".repeat(3000));
+    assert_eq!(
+        message(&slow(&engine, &framed(line.as_bytes()))),
+        b"VERSION 1.6.38\r\n"
+    );
+}
+
+#[test]
+fn what_is_no_request_gets_no_answer() {
+    let engine = filled();
+    let requests = [
+        b"".to_vec(),
+        b"1234567".to_vec(),
+        b"\x12\x34\0\0\0\x01\0\0".to_vec(),
+        b"\x12\x34\0\0\0\x02\0\0get a\r\n".to_vec(),
+        b"\x12\x34\0\0\0\0\0\0get a\r\n".to_vec(),
+        b"\x12\x34\0\x01\0\x02\0\0get a\r\n".to_vec(),
+    ];
+    let replies = [
+        "ERROR\r\n",
+        "CLIENT_ERROR bad command line format\r\n",
+        "SERVER_ERROR object too large for cache\r\n",
+        "VALUE a 0 1\r\nA\r\nEND\r\n",
+        "END\r\n",
+        "STORED\r\n",
+        "EN\r\n",
+        "HD\r\n",
+        "VA 1\r\nA\r\n",
+        "12\r\n",
+        "OK\r\n",
+        "VERSION 1.6.38\r\n",
+        "STAT pid 1\r\nEND\r\n",
+        "\u{81}",
+    ];
+    let mut all = requests.to_vec();
+    all.extend(replies.map(|line| framed(&line.chars().map(|c| c as u8).collect::<Vec<_>>())));
+    for payload in &all {
+        assert_eq!(
+            fast(&engine, payload),
+            (Verdict::Drop, vec![]),
+            "{payload:?}"
+        );
+        assert_eq!(slow(&engine, payload), Vec::<Vec<u8>>::new(), "{payload:?}");
+    }
+    assert_eq!(engine.tallied(Tally::UdpInvalid), 2 * all.len() as u64);
+    // No line end, no answer.
+    assert_eq!(fast(&engine, &framed(b"get a")).0, Verdict::Drop);
+    assert!(slow(&engine, &framed(b"get a")).is_empty());
+    // Sequence number and reserved field are ignored.
+    let payload = b"\x12\x34\0\x07\0\x01\0\x09get a\r\n";
+    assert_eq!(
+        message(&fast(&engine, payload).1),
+        b"VALUE a 0 1\r\nA\r\nEND\r\n"
+    );
+}
+
+#[test]
+fn quiet_misses_are_silent() {
+    let engine = filled();
+    for case in [
+        b"mg none q\r\n".to_vec(),
+        binary(0x09, b"none", 1),
+        binary(0x0d, b"none", 1),
+    ] {
+        assert_eq!(fast(&engine, &framed(&case)), (Verdict::Silent, vec![]));
+        assert!(slow(&engine, &framed(&case)).is_empty());
+    }
+}
+
+#[test]
+fn one_request_gets_so_much_and_no_more() {
+    let engine = engine_with(Settings {
+        fast_bytes: 8000,
+        udp_bytes: 20_000,
+        ..Settings::default()
+    });
+    let big = "x".repeat(5000);
+    say(&engine, &format!("set big 1 0 5000\r\n{big}\r\n"));
+    let one = framed(b"get big\r\n");
+    assert_eq!(fast(&engine, &one).0, Verdict::Answer);
+    assert_eq!(fast(&engine, &one).1.len(), 4);
+    // Repeated keys count as often as they come.
+    let two = framed(b"get big big\r\n");
+    assert_eq!(fast(&engine, &two), (Verdict::Pass, vec![]));
+    assert_eq!(slow(&engine, &two).len(), 8);
+    let many = framed(format!("get{}\r\n", " big".repeat(100)).as_bytes());
+    assert_eq!(fast(&engine, &many), (Verdict::Pass, vec![]));
+    let error = b"SERVER_ERROR reply too large for UDP\r\n";
+    assert_eq!(message(&slow(&engine, &many)), error);
+    let dump = framed(b"lru_crawler metadump all\r\n");
+    assert_eq!(message(&slow(&engine, &dump)).last(), Some(&b'\n'));
+    engine.set_udp_bytes(100);
+    assert_eq!(message(&slow(&engine, &framed(b"stats\r\n"))), error);
+    assert_eq!(
+        message(&slow(&engine, &framed(b"version\r\n"))),
+        b"VERSION 1.6.38\r\n"
+    );
+    assert_eq!(engine.tallied(Tally::UdpTooLarge), 2);
+    // Marks of a hit apart, nothing is counted twice.
+    assert!(say(&engine, "stats\r\n").contains("STAT get_hits "));
+}
+
+#[test]
+fn a_token_is_won_once() {
+    let engine = filled();
+    say(&engine, "md a I T30\r\n");
+    // Among others it might be lost, so the worker sees to it.
+    assert_eq!(fast(&engine, &framed(b"mg a\r\nmn\r\n")).0, Verdict::Pass);
+    assert_eq!(
+        message(&fast(&engine, &framed(b"mg a t\r\n")).1),
+        b"HD t30 X W\r\n"
+    );
+    assert_eq!(
+        message(&fast(&engine, &framed(b"mg a t\r\nmn\r\n")).1),
+        b"HD t30 Z X\r\nMN\r\n"
+    );
+}
+
+#[test]
+fn more_keys_than_the_fast_path_has_room_for() {
+    let engine = filled();
+    let keys = |n| framed(format!("get{}\r\n", " a".repeat(n)).as_bytes());
+    let want = |n| format!("{}END\r\n", "VALUE a 0 1\r\nA\r\n".repeat(n)).into_bytes();
+    for n in [1, 15, 16, 17, 32, 63] {
+        assert_eq!(message(&fast(&engine, &keys(n)).1), want(n), "{n}");
+    }
+    for n in [64, 65, 100] {
+        assert_eq!(fast(&engine, &keys(n)).0, Verdict::Pass, "{n}");
+        assert_eq!(message(&slow(&engine, &keys(n))), want(n), "{n}");
+    }
+    // Misses take no room.
+    let misses = framed(format!("get a{}\r\n", " none".repeat(200)).as_bytes());
+    assert_eq!(message(&fast(&engine, &misses).1), want(1));
+}
+
+proptest! {
+    /// Whatever comes, both ways agree when both answer.
+    #[test]
+    fn any_payload(data: Vec<u8>) {
+        let engine = filled();
+        let payload = framed(&data);
+        if let (Verdict::Answer, datagrams) = fast(&engine, &payload) {
+            prop_assert_eq!(datagrams, slow(&engine, &payload));
+        }
+    }
+
+    /// Whatever words are put together.
+    #[test]
+    fn any_words(words in proptest::collection::vec("get|gets|mg|a|bb|big|none|v|k|q|s|t|Zm9v|b|O1|\r\n|mn\r\n", 1..12)) {
+        let engine = filled();
+        let payload = framed(format!("{}\r\n", words.join(" ")).as_bytes());
+        let (verdict, datagrams) = fast(&engine, &payload);
+        let other = slow(&engine, &payload);
+        match verdict {
+            Verdict::Answer => prop_assert_eq!(datagrams, other),
+            Verdict::Silent | Verdict::Drop => prop_assert!(other.is_empty()),
+            Verdict::Pass => {}
+        }
+    }
+}
