@@ -73,7 +73,7 @@ impl<P: Platform> Session<'_, P> {
                     out.put(reply::OK);
                     return;
                 }
-                b"dump" => Some(Listing::nothing()),
+                b"dump" => Some(Listing::detail()),
                 _ => {
                     out.put(USAGE);
                     return;

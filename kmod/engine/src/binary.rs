@@ -405,7 +405,7 @@ impl<P: Platform> Session<'_, P> {
             _ if name.starts_with(b"detail") => {
                 let how = name.get(6..).unwrap_or(&[]);
                 if how.starts_with(b" dump") {
-                    Some(Listing::nothing())
+                    Some(Listing::detail())
                 } else if how.starts_with(b" on") || how.starts_with(b" off") {
                     self.engine.set_detail(how.starts_with(b" on"));
                     Some(Listing::nothing())

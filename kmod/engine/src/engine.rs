@@ -10,6 +10,7 @@ use hippos_store::{
 
 use crate::counters::Tally;
 use crate::facts::Facts;
+use crate::prefix::{Of, Prefixes};
 use crate::settings::Settings;
 
 /// What all clients of one cache share.
@@ -23,6 +24,7 @@ pub struct Engine<P: Platform> {
     crawler: AtomicBool,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
+    pub(crate) prefixes: Prefixes,
 }
 
 impl<P: Platform> Engine<P> {
@@ -36,6 +38,7 @@ impl<P: Platform> Engine<P> {
             crawler: AtomicBool::new(true),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
             udp_bytes: AtomicU32::new(settings.udp_bytes),
+            prefixes: Prefixes::new(),
             settings,
         }
     }
@@ -136,6 +139,7 @@ impl<P: Platform> Engine<P> {
     /// `stats reset`.
     pub fn reset(&self) {
         self.store.reset_counters();
+        self.prefixes.reset();
         self.facts.reset();
     }
 
@@ -220,13 +224,28 @@ impl<P: Platform> Engine<P> {
 
     /// Counts a get by its key's prefix.
     #[inline]
-    pub(crate) fn note_get(&self, _key: &[u8], _hit: bool) {}
+    pub(crate) fn note_get(&self, key: &[u8], hit: bool) {
+        if self.detail() {
+            self.prefixes.count(key, Of::Gets);
+            if hit {
+                self.prefixes.count(key, Of::Hits);
+            }
+        }
+    }
 
     /// Counts a store by its key's prefix.
     #[inline]
-    pub(crate) fn note_set(&self, _key: &[u8]) {}
+    pub(crate) fn note_set(&self, key: &[u8]) {
+        if self.detail() {
+            self.prefixes.count(key, Of::Sets);
+        }
+    }
 
     /// Counts a delete by its key's prefix.
     #[inline]
-    pub(crate) fn note_delete(&self, _key: &[u8]) {}
+    pub(crate) fn note_delete(&self, key: &[u8]) {
+        if self.detail() {
+            self.prefixes.count(key, Of::Deletes);
+        }
+    }
 }

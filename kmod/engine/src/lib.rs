@@ -19,6 +19,7 @@ mod facts;
 mod listing;
 mod meta;
 mod plan;
+mod prefix;
 mod session;
 mod settings;
 mod single;

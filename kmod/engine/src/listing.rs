@@ -6,7 +6,7 @@
 use core::fmt::{Arguments, Write};
 
 use heapless::String;
-use hippos_proto::reply::{self, Out};
+use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::VERSION;
 use hippos_store::{
     ClassCounter as Class, Counter, Eviction, Item, Platform, Step as Walked, Walk,
@@ -34,6 +34,7 @@ enum What<'e, P: Platform> {
     Slabs,
     Sizes,
     Connections,
+    Detail,
     Metadump(Walk<'e, P>, Classes),
     Mgdump(Walk<'e, P>, Classes),
     Cachedump(Walk<'e, P>, Classes, u32),
@@ -86,6 +87,11 @@ impl<'e, P: Platform> Listing<'e, P> {
         Self::new(What::Connections)
     }
 
+    /// `stats detail dump`.
+    pub(crate) fn detail() -> Self {
+        Self::new(What::Detail)
+    }
+
     /// Statistics of the store by their name.
     pub(crate) fn named(name: &[u8]) -> Option<Self> {
         Some(Self::new(match name {
@@ -134,6 +140,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Slabs => engine.stats_slabs(&mut lines),
             What::Sizes => lines.stat("sizes_status", format_args!("disabled")),
             What::Connections => engine.stats_connections(&mut lines),
+            What::Detail => engine.stats_detail(&mut lines),
             What::Metadump(walk, classes) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
                     if classes.has(item.class()) {
@@ -315,6 +322,25 @@ impl<O: Out> Lines<'_, O> {
                 self.out.put(reply::CRLF);
             }
         }
+    }
+
+    /// Tells a line that is none of `STAT`. In the binary protocol it comes
+    /// under a name.
+    fn line(&mut self, name: &[u8], line: &[u8]) {
+        if self.full {
+            return;
+        }
+        if self.told >= self.skip {
+            if self.out.room() < HEAD_ROOM {
+                self.full = true;
+                return;
+            }
+            match self.request {
+                Some(request) => request.stat(self.out, name, line),
+                None => self.out.put(line),
+            }
+        }
+        self.told = self.told.wrapping_add(1);
     }
 
     fn stat(&mut self, name: &str, value: Arguments<'_>) {
@@ -707,6 +733,28 @@ impl<P: Platform> Engine<P> {
         }
         lines.number("active_slabs", active);
         lines.number("total_malloced", slabs.wrapping_mul(block));
+    }
+
+    fn stats_detail(&self, lines: &mut Lines<'_, impl Out>) {
+        const NAME: &[u8] = b"detailed";
+        for index in 0.. {
+            let Some(told) = self.prefixes.told(index) else {
+                break;
+            };
+            let mut buffer = [0; 160];
+            let mut line = Cursor::new(&mut buffer);
+            line.put(b"PREFIX ");
+            line.put(told.name());
+            for (name, count) in [" get ", " hit ", " set ", " del "].iter().zip(told.counts) {
+                line.put(name.as_bytes());
+                line.put_decimal(count);
+            }
+            line.put(reply::CRLF);
+            lines.line(NAME, line.as_bytes());
+        }
+        if lines.request.is_some() {
+            lines.line(NAME, reply::END);
+        }
     }
 
     fn stats_connections(&self, lines: &mut Lines<'_, impl Out>) {

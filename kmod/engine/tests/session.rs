@@ -337,3 +337,29 @@ fn statistics_are_told_in_any_room() {
     let stats = say(&engine, "stats\r\n");
     assert!(stats.contains("STAT cmd_set 0\r\n") && stats.contains("STAT curr_items 200\r\n"));
 }
+
+#[test]
+fn prefixes_are_counted_when_asked_for() {
+    let engine = engine();
+    let fast = |line: &[u8]| common::fast(&engine, &common::framed(line)).0;
+    say(&engine, "set foo:1 0 0 1\r\nx\r\n");
+    assert_eq!(
+        say(&engine, "stats detail dump\r\nstats detail on\r\n"),
+        "END\r\nOK\r\n"
+    );
+    // The fast path does not count by prefix, so it stands aside.
+    assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::Verdict::Pass);
+    say(
+        &engine,
+        "get foo:1 foo:2 bar:1 plain\r\nset bar:1 0 0 1\r\nx\r\ndelete bar:1\r\n",
+    );
+    let dump =
+        "PREFIX foo get 2 hit 1 set 0 del 0\r\nPREFIX bar get 1 hit 0 set 1 del 1\r\nEND\r\n";
+    assert_eq!(say(&engine, "stats detail dump\r\n"), dump);
+    assert_eq!(
+        say(&engine, "stats detail off\r\nget foo:1\r\n"),
+        "OK\r\nVALUE foo:1 0 1\r\nx\r\nEND\r\n"
+    );
+    assert_eq!(say(&engine, "stats detail dump\r\n"), dump);
+    assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::Verdict::Answer);
+}

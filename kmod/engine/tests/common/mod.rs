@@ -164,6 +164,12 @@ pub(crate) fn framed(data: &[u8]) -> Vec<u8> {
 /// The datagrams that a plan answers with.
 pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
     let guard = engine.store.read();
+    // The commonest request has a way of its own.
+    if let Some(single) = engine.single(&guard, payload) {
+        let mut packet = vec![0xaa; single.len()];
+        assert_eq!(single.write(&mut packet), packet.len());
+        return (Verdict::Answer, vec![packet]);
+    }
     let mut plan = Plan::new();
     // The reply goes over the request, as it does in a packet.
     let mut packet = payload.to_vec();

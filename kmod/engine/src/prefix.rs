@@ -1,0 +1,206 @@
+//! `stats detail`: what is asked of keys that start alike.
+//!
+//! A key's prefix is what comes before its first colon. The table is small and
+//! never shrinks; a prefix that finds no place, or is longer than a name, is
+//! not counted. Whoever counts takes no lock.
+
+use core::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+/// Prefixes that are counted.
+const PREFIXES: usize = 32;
+/// Words of a name.
+const WORDS: usize = 4;
+
+const DELIMITER: u8 = b':';
+
+/// What is counted of a prefix.
+#[derive(Clone, Copy)]
+#[repr(usize)]
+pub(crate) enum Of {
+    /// Keys asked for.
+    Gets,
+    /// Keys found.
+    Hits,
+    /// Stores.
+    Sets,
+    /// Deletes.
+    Deletes,
+}
+
+const COUNTERS: usize = 4;
+
+const FREE: u32 = 0;
+const CLAIMED: u32 = 1;
+/// The name is there; its length is above.
+const NAMED: u32 = 2;
+const LEN_SHIFT: u32 = 8;
+
+struct Prefix {
+    state: AtomicU32,
+    name: [AtomicU64; WORDS],
+    counts: [AtomicU64; COUNTERS],
+}
+
+/// Prefixes and their counters.
+pub(crate) struct Prefixes([Prefix; PREFIXES]);
+
+/// A prefix as it is told.
+pub(crate) struct Told {
+    name: [u8; WORDS * 8],
+    len: usize,
+    /// Gets, hits, sets and deletes.
+    pub(crate) counts: [u64; COUNTERS],
+}
+
+impl Told {
+    pub(crate) fn name(&self) -> &[u8] {
+        self.name.get(..self.len).unwrap_or(&[])
+    }
+}
+
+impl Prefixes {
+    pub(crate) const fn new() -> Self {
+        Self(
+            [const {
+                Prefix {
+                    state: AtomicU32::new(FREE),
+                    name: [const { AtomicU64::new(0) }; WORDS],
+                    counts: [const { AtomicU64::new(0) }; COUNTERS],
+                }
+            }; PREFIXES],
+        )
+    }
+
+    /// Counts one request for `key`.
+    pub(crate) fn count(&self, key: &[u8], what: Of) {
+        let mut parts = key.splitn(2, |&byte| byte == DELIMITER);
+        let (Some(name), Some(_)) = (parts.next(), parts.next()) else {
+            return;
+        };
+        let Some(words) = words(name) else { return };
+        let named = NAMED | (name.len() as u32) << LEN_SHIFT;
+        for prefix in &self.0 {
+            if prefix.state.load(Acquire) == FREE {
+                let claim = prefix
+                    .state
+                    .compare_exchange(FREE, CLAIMED, Acquire, Relaxed);
+                if claim.is_ok() {
+                    for (place, word) in prefix.name.iter().zip(words) {
+                        place.store(word, Relaxed);
+                    }
+                    prefix.state.store(named, Release);
+                }
+            }
+            // Two that claim places for one name at the same time share the
+            // first of them from then on.
+            if prefix.is(named, &words) {
+                if let Some(count) = prefix.counts.get(what as usize) {
+                    count.fetch_add(1, Relaxed);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Prefix number `index` with its counts; `None` behind the last.
+    pub(crate) fn told(&self, index: usize) -> Option<Told> {
+        let prefix = self.0.get(index)?;
+        let state = prefix.state.load(Acquire);
+        if state & NAMED == 0 {
+            return None;
+        }
+        let mut told = Told {
+            name: [0; WORDS * 8],
+            len: (state >> LEN_SHIFT) as usize,
+            counts: [0; COUNTERS],
+        };
+        for (place, word) in told.name.chunks_mut(8).zip(&prefix.name) {
+            for (place, byte) in place.iter_mut().zip(word.load(Relaxed).to_le_bytes()) {
+                *place = byte;
+            }
+        }
+        for (place, count) in told.counts.iter_mut().zip(&prefix.counts) {
+            *place = count.load(Relaxed);
+        }
+        Some(told)
+    }
+
+    /// Sets all counts to 0; the prefixes stay.
+    pub(crate) fn reset(&self) {
+        for count in self.0.iter().flat_map(|prefix| &prefix.counts) {
+            count.store(0, Relaxed);
+        }
+    }
+}
+
+impl Prefix {
+    fn is(&self, named: u32, words: &[u64; WORDS]) -> bool {
+        self.state.load(Acquire) == named
+            && self
+                .name
+                .iter()
+                .zip(words)
+                .all(|(have, want)| have.load(Relaxed) == *want)
+    }
+}
+
+/// A name in words, if it is short enough.
+fn words(name: &[u8]) -> Option<[u64; WORDS]> {
+    let mut words = [0; WORDS];
+    if name.len() > WORDS * 8 {
+        return None;
+    }
+    for (word, bytes) in words.iter_mut().zip(name.chunks(8)) {
+        let mut eight = [0; 8];
+        for (place, byte) in eight.iter_mut().zip(bytes) {
+            *place = *byte;
+        }
+        *word = u64::from_le_bytes(eight);
+    }
+    Some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+
+    #[test]
+    fn counts_by_prefix() {
+        let prefixes = Prefixes::new();
+        for key in ["foo:1", "foo:2:3", "bar:1", "foo:", "none", ":x"] {
+            prefixes.count(key.as_bytes(), Of::Gets);
+        }
+        prefixes.count(b"foo:1", Of::Hits);
+        prefixes.count(b"bar:1", Of::Deletes);
+        let told = |i| {
+            prefixes
+                .told(i)
+                .map(|told| (told.name().to_vec(), told.counts))
+        };
+        assert_eq!(told(0), Some((b"foo".to_vec(), [3, 1, 0, 0])));
+        assert_eq!(told(1), Some((b"bar".to_vec(), [1, 0, 0, 1])));
+        assert_eq!(told(2), Some((b"".to_vec(), [1, 0, 0, 0])));
+        assert_eq!(told(3), None);
+        prefixes.reset();
+        assert_eq!(told(0), Some((b"foo".to_vec(), [0; 4])));
+    }
+
+    #[test]
+    fn there_are_only_so_many_and_so_long_ones() {
+        let prefixes = Prefixes::new();
+        for i in 0..100 {
+            prefixes.count(format!("p{i}:x").as_bytes(), Of::Sets);
+        }
+        prefixes.count(format!("{}:x", "l".repeat(33)).as_bytes(), Of::Sets);
+        assert!(prefixes.told(PREFIXES - 1).is_some());
+        assert!(prefixes.told(PREFIXES).is_none());
+        let other = Prefixes::new();
+        let name = "n".repeat(32);
+        other.count(format!("{name}:x").as_bytes(), Of::Sets);
+        assert_eq!(other.told(0).map(|t| t.name().to_vec()), Some(name.into()));
+    }
+}
