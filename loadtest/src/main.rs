@@ -342,7 +342,7 @@ struct EchoArgs {
     #[arg(long, conflicts_with = "workload")]
     keep: bool,
     /// Stop after this time.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
 }
 
@@ -739,8 +739,13 @@ fn plot_reports(args: &PlotArgs) -> Result<()> {
     }
     std::fs::create_dir_all(&args.output)
         .with_context(|| format!("cannot make {}", args.output.display()))?;
-    if reports.iter().any(|(_, report)| report.runs.len() > 1) {
-        plot::latency(&reports, &args.output.join("latency.svg"))?;
+    let curves: Vec<_> = reports
+        .iter()
+        .filter(|(_, report)| report.runs.len() > 1)
+        .cloned()
+        .collect();
+    if !curves.is_empty() {
+        plot::latency(&curves, &args.output.join("latency.svg"))?;
     }
     plot::throughput(&reports, &args.output.join("throughput.svg"))
 }

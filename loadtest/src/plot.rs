@@ -38,16 +38,27 @@ fn colour(i: usize) -> RGBColor {
     COLOURS[i % COLOURS.len()]
 }
 
-/// Thousands a second.
+/// A rate on an axis.
 fn kilo(x: &f64) -> String {
-    match *x / 1e3 {
-        k if k >= 10.0 || k == 0.0 => format!("{k:.0}k"),
-        k => format!("{k:.1}k"),
+    match *x {
+        x if x >= 1e6 => format!("{}M", short(x / 1e6)),
+        x if x >= 1e3 => format!("{}k", short(x / 1e3)),
+        x => short(x),
     }
 }
 
+/// Microseconds on an axis.
 fn micro(x: &f64) -> String {
-    crate::report::us(*x)
+    match *x {
+        x if x >= 1e6 => format!("{} s", short(x / 1e6)),
+        x if x >= 1e3 => format!("{} ms", short(x / 1e3)),
+        x => format!("{} us", short(x)),
+    }
+}
+
+/// At most one digit behind the point, and none that says nothing.
+fn short(x: f64) -> String {
+    ((x * 10.0).round() / 10.0).to_string()
 }
 
 /// Mean (solid) and 99th percentile (thin) latency against offered load, on a
@@ -90,6 +101,7 @@ pub fn latency(reports: &[(String, Report)], path: &Path) -> Result<()> {
         .x_label_formatter(&kilo)
         .y_label_formatter(&micro)
         .light_line_style(BLACK.mix(0.05))
+        .label_style((FONT, 14))
         .draw()
         .map_err(failed)?;
     for (i, (label, runs)) in series.iter().enumerate() {
@@ -126,9 +138,10 @@ fn legend<'a, C: CoordTranslate>(chart: &mut ChartContext<'a, SVGBackend<'a>, C>
     chart
         .configure_series_labels()
         .background_style(WHITE.mix(0.85))
-        .border_style(BLACK.mix(0.3))
         .position(SeriesLabelPosition::UpperLeft)
+        // No border: the width of a text is only guessed.
         .label_font((FONT, 14))
+        .margin(14)
         .draw()
         .map_err(failed)
 }
@@ -158,7 +171,7 @@ pub fn bars(
         .margin(16)
         .x_label_area_size(46)
         .y_label_area_size(74)
-        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..y_max * 1.15)
+        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..y_max * 1.35)
         .map_err(failed)?;
     let name = |x: &f64| groups.get(*x as usize).cloned().unwrap_or_default();
     chart
@@ -166,14 +179,9 @@ pub fn bars(
         .disable_x_mesh()
         .x_labels(0)
         .y_desc(unit)
-        .y_label_formatter(&|y| {
-            if y_max >= 1e4 {
-                kilo(y)
-            } else {
-                format!("{y:.0}")
-            }
-        })
+        .y_label_formatter(&kilo)
         .light_line_style(BLACK.mix(0.05))
+        .label_style((FONT, 14))
         .draw()
         .map_err(failed)?;
     let width = 0.8 / series.len() as f64;
@@ -280,6 +288,7 @@ pub fn timeline(run: &Run, path: &Path) -> Result<()> {
         .y_desc("requests a second")
         .y_label_formatter(&kilo)
         .light_line_style(BLACK.mix(0.05))
+        .label_style((FONT, 14))
         .draw()
         .map_err(failed)?;
     let lines = [

@@ -65,6 +65,9 @@ impl Search {
 /// Steps of one search: doubling from any start over three decades, then halving the gap.
 const STEPS: usize = 40;
 
+/// Runs at one rate before it is decided.
+const ATTEMPTS: u64 = 4;
+
 /// Searches for peak throughput: every step in its order, and the peak.
 pub fn peak(
     session: &mut Session,
@@ -75,8 +78,10 @@ pub fn peak(
     let mut runs: Vec<Run> = Vec::new();
     let mut best: Option<usize> = None;
     let failure = bisect(search, |rate| {
-        // One bad second does not decide: a rate fails when it fails twice.
-        for attempt in 0..2u64 {
+        // One bad second does not decide: a rate fails when it fails twice, and
+        // not while it is the generator itself that is late.
+        let mut failed = 0;
+        for attempt in 0..ATTEMPTS {
             let (run, failure) = session.run(
                 &search.load(rate),
                 seed ^ runs.len() as u64 ^ attempt << 48,
@@ -96,8 +101,12 @@ pub fn peak(
                 best = Some(runs.len() - 1);
                 return Ok(true);
             }
-            if runs.last().is_some_and(|run| hopeless(run, search)) {
-                return Ok(false);
+            let Some(run) = runs.last() else { break };
+            if run.lag.mean_us < search.bound.as_secs_f64() * 5e5 {
+                failed += if hopeless(run, search) { 2 } else { 1 };
+            }
+            if failed >= 2 {
+                break;
             }
         }
         Ok(false)

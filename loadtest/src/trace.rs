@@ -361,7 +361,7 @@ impl Read for Counted {
 }
 
 fn decompress(file: Counted) -> io::Result<Box<dyn Read + Send>> {
-    let mut file = BufReader::with_capacity(256 << 10, file);
+    let mut file = BufReader::with_capacity(64 << 10, file);
     let head = file.fill_buf()?;
     if head.starts_with(&[0x1f, 0x8b]) {
         Ok(Box::new(flate2::bufread::MultiGzDecoder::new(file)))
