@@ -22,6 +22,8 @@ const BUCKETS: usize = 1024;
 const DRAIN: usize = 1024;
 /// Times that a draining slab is gone over before it is given up.
 const DRAIN_ROUNDS: u32 = 64;
+/// Slabs that are emptied at the same time: each has to wait for two grace periods.
+const DRAINS: usize = 8;
 /// Spare overflow buckets that maintenance sees to.
 const SPARE: usize = 64;
 /// A class is pressed when it has evicted a slab's worth of slots, divided by this.
@@ -43,13 +45,7 @@ pub(crate) struct Upkeep {
     busy: AtomicBool,
     /// The index wants to grow, but has no segment for it.
     hungry: AtomicBool,
-    /// The slab that is being emptied, or NONE; how far; how often; and once it is empty, the
-    /// grace period after which it can be used for something else.
-    draining: AtomicU32,
-    drain_at: AtomicU32,
-    drain_rounds: AtomicU32,
-    drained: AtomicBool,
-    drain_cookie: AtomicU64,
+    drains: [Drain; DRAINS],
     /// Where the sweep for expired items is, when it began, and the flush epoch then.
     sweep_block: AtomicU32,
     sweep_at: AtomicU32,
@@ -61,16 +57,40 @@ pub(crate) struct Upkeep {
     hits: [(AtomicU64, AtomicU64); CLASSES],
 }
 
+/// A slab that is being emptied.
+struct Drain {
+    /// The slab, or NONE.
+    block: AtomicU32,
+    /// How far it was gone over, and how often.
+    at: AtomicU32,
+    rounds: AtomicU32,
+    /// It is empty, and can be used for something else after this grace period.
+    empty: AtomicBool,
+    cookie: AtomicU64,
+}
+
+impl Drain {
+    fn new() -> Self {
+        Self {
+            block: AtomicU32::new(NONE),
+            at: AtomicU32::new(0),
+            rounds: AtomicU32::new(0),
+            empty: AtomicBool::new(false),
+            cookie: AtomicU64::new(0),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.block.load(Relaxed) == NONE
+    }
+}
+
 impl Upkeep {
     pub(crate) fn new() -> Self {
         Self {
             busy: AtomicBool::new(false),
             hungry: AtomicBool::new(false),
-            draining: AtomicU32::new(NONE),
-            drain_at: AtomicU32::new(0),
-            drain_rounds: AtomicU32::new(0),
-            drained: AtomicBool::new(false),
-            drain_cookie: AtomicU64::new(0),
+            drains: core::array::from_fn(|_| Drain::new()),
             sweep_block: AtomicU32::new(NONE),
             sweep_at: AtomicU32::new(0),
             swept: AtomicU32::new(0),
@@ -97,10 +117,8 @@ const NOW_MS: u32 = 1;
 
 /// What became of a step of emptying a slab.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Drain {
-    /// There is none to empty.
-    Nothing,
-    /// It goes on.
+enum Drained {
+    /// There is more to evict.
     Working,
     /// It waits for a grace period or for somebody to let go of a slot.
     Waiting,
@@ -288,43 +306,64 @@ impl<P: Platform> Store<P> {
         true
     }
 
-    /// Moves memory: a slab is emptied for a class that is pressed, for the index, or to be given
+    /// Moves memory: slabs are emptied for a class that is pressed, for the index, or to be given
     /// back to the platform.
     fn move_memory(&self) -> u32 {
         while self.pool.shed(&self.platform) {}
-        match self.drain() {
-            Drain::Working => return NOW_MS,
-            Drain::Waiting => return SOON_MS,
-            Drain::Done => {
-                if self.upkeep.hungry.load(Relaxed) && self.add_segment() {
-                    self.upkeep.hungry.store(false, Relaxed);
-                }
-                return NOW_MS;
-            }
-            Drain::Nothing | Drain::Failed => {}
+        let mut next_ms = IDLE_MS;
+        for drain in self.upkeep.drains.iter().filter(|drain| !drain.is_idle()) {
+            next_ms = next_ms.min(match self.drain(drain) {
+                Drained::Working | Drained::Done => NOW_MS,
+                Drained::Waiting => SOON_MS,
+                Drained::Failed => IDLE_MS,
+            });
         }
-        let over = self.pool.held() > self.pool.limit();
-        if over || self.upkeep.hungry.load(Relaxed) && self.pool.room() == 0 {
-            return if self.start_drain(None) {
-                NOW_MS
-            } else {
-                SOON_MS
-            };
+        let hungry = &self.upkeep.hungry;
+        if hungry.load(Relaxed) && self.pool.room() != 0 && self.add_segment() {
+            hungry.store(false, Relaxed);
+        }
+        if next_ms != IDLE_MS {
+            // More is decided when this is done.
+            return next_ms;
+        }
+        let over = self.pool.held().saturating_sub(self.pool.limit());
+        if over != 0 {
+            return self.start_drains(None, over);
         }
         if self.pool.room() != 0 {
             return IDLE_MS;
         }
+        if hungry.load(Relaxed) {
+            return self.start_drains(None, 1);
+        }
         let Some((class, of)) = self.most_pressed() else {
             return IDLE_MS;
         };
+        let worth = of.pressure.load(Relaxed).saturating_mul(PRESSED);
+        let slabs = worth.checked_div(of.slots_per_slab()).unwrap_or(0) as usize;
         self.note_hits();
         for of in self.slabs.classes() {
             of.pressure.store(0, Relaxed);
         }
-        if of.slabs() != 0 && self.start_drain(Some(class)) {
-            return NOW_MS;
+        self.start_drains(Some(class), slabs)
+    }
+
+    /// Begins to empty up to `slabs` slabs for a class or for any other use.
+    fn start_drains(&self, to: Option<usize>, slabs: usize) -> u32 {
+        let mut started = IDLE_MS;
+        for drain in self
+            .upkeep
+            .drains
+            .iter()
+            .filter(|drain| drain.is_idle())
+            .take(slabs)
+        {
+            if !self.start_drain(drain, to) {
+                break;
+            }
+            started = NOW_MS;
         }
-        IDLE_MS
+        started
     }
 
     /// The class that has had to evict most, if that is worth a slab.
@@ -398,7 +437,7 @@ impl<P: Platform> Store<P> {
     }
 
     /// Begins to empty a slab for a class, or for any other use.
-    fn start_drain(&self, to: Option<usize>) -> bool {
+    fn start_drain(&self, drain: &Drain, to: Option<usize>) -> bool {
         let Some(of) = self.donor(to).and_then(|class| self.slabs.get(class)) else {
             return false;
         };
@@ -406,51 +445,49 @@ impl<P: Platform> Store<P> {
         if !self.slabs.drain(&self.pool, id) {
             return false;
         }
-        self.upkeep.drain_at.store(HEAD as u32, Relaxed);
-        self.upkeep.drain_rounds.store(0, Relaxed);
-        self.upkeep.drained.store(false, Relaxed);
-        self.upkeep.draining.store(id, Relaxed);
+        drain.at.store(HEAD as u32, Relaxed);
+        drain.rounds.store(0, Relaxed);
+        drain.empty.store(false, Relaxed);
+        drain.block.store(id, Relaxed);
         true
     }
 
     /// A step of emptying a slab.
-    fn drain(&self) -> Drain {
-        let up = &self.upkeep;
-        let id = up.draining.load(Relaxed);
+    fn drain(&self, drain: &Drain) -> Drained {
+        let id = drain.block.load(Relaxed);
         let Some(block) = self.pool.get(id) else {
-            return Drain::Nothing;
+            return Drained::Failed;
         };
-        if up.drained.load(Relaxed) {
+        if drain.empty.load(Relaxed) {
             // Sweeps and walks may still look at its slots.
-            if !self.platform.gp_done(Cookie(up.drain_cookie.load(Relaxed))) {
-                return Drain::Waiting;
+            if !self.platform.gp_done(Cookie(drain.cookie.load(Relaxed))) {
+                return Drained::Waiting;
             }
-            up.draining.store(NONE, Relaxed);
+            drain.block.store(NONE, Relaxed);
             // SAFETY: all slots are free, nobody can take one, and a grace period has passed.
             unsafe { self.pool.give(&self.platform, id) };
             self.count(Counter::Moves, 1);
-            return Drain::Done;
+            return Drained::Done;
         }
-        let at = up.drain_at.load(Relaxed);
-        let (next, _) = self.evict_range(block, at, DRAIN, |_| true);
-        if let Some(next) = next {
-            up.drain_at.store(next, Relaxed);
-            return Drain::Working;
+        let at = drain.at.load(Relaxed);
+        if let (Some(next), _) = self.evict_range(block, at, DRAIN, |_| true) {
+            drain.at.store(next, Relaxed);
+            return Drained::Working;
         }
         self.retire.close_all(&self.platform);
+        self.harvest();
         if self.slabs.drained(&self.pool, id) {
-            up.drain_cookie.store(self.platform.gp_start().0, Relaxed);
-            up.drained.store(true, Relaxed);
-            return Drain::Waiting;
-        }
-        if up.drain_rounds.fetch_add(1, Relaxed) >= DRAIN_ROUNDS {
+            drain.cookie.store(self.platform.gp_start().0, Relaxed);
+            drain.empty.store(true, Relaxed);
+        } else if drain.rounds.fetch_add(1, Relaxed) >= DRAIN_ROUNDS {
             // Somebody holds on to a slot for long.
-            up.draining.store(NONE, Relaxed);
+            drain.block.store(NONE, Relaxed);
             self.slabs.undrain(&self.pool, id);
-            return Drain::Failed;
+            return Drained::Failed;
+        } else {
+            drain.at.store(HEAD as u32, Relaxed);
         }
-        up.drain_at.store(HEAD as u32, Relaxed);
-        Drain::Waiting
+        Drained::Waiting
     }
 
     /// Takes a slab from another class for one that has none, and waits for it. False if that
@@ -461,19 +498,22 @@ impl<P: Platform> Store<P> {
             // A slab may be on its way already.
             return false;
         }
-        if self.upkeep.draining.load(Relaxed) == NONE {
+        let drains = &self.upkeep.drains;
+        if drains.iter().all(Drain::is_idle) {
             self.note_hits();
-            self.start_drain(Some(class));
+            self.start_drains(Some(class), 1);
         }
-        let done = loop {
-            match self.drain() {
-                Drain::Working => {}
-                Drain::Waiting => self.wait(),
-                Drain::Done => break true,
-                Drain::Nothing | Drain::Failed => break false,
+        let mut stolen = false;
+        while let Some(drain) = drains.iter().find(|drain| !drain.is_idle()) {
+            match self.drain(drain) {
+                Drained::Working | Drained::Failed => {}
+                Drained::Waiting => self.wait(),
+                Drained::Done => {
+                    stolen = self.add_slab(class);
+                    break;
+                }
             }
-        };
-        let stolen = done && self.add_slab(class);
+        }
         self.upkeep.busy.store(false, Release);
         stolen
     }

@@ -1,0 +1,297 @@
+//! Memory: the limit is kept, it goes to the sizes that are in use, and a platform that has none
+//! left costs nobody an item.
+
+use hippos_store::host::Host;
+use hippos_store::{
+    ClassCounter, Commit, Config, Counter, Eviction, Expiry, NewError, Outcome, Store, StoreError,
+};
+
+const BLOCK: usize = 64 << 10;
+
+fn config(blocks: usize) -> Config {
+    Config {
+        memory: blocks * BLOCK,
+        block: BLOCK,
+        item_max: BLOCK,
+        ..Config::default()
+    }
+}
+
+fn set(store: &Store<Host>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    let mut new = store.reserve(key, store.hash(key), 0, Expiry::NEVER, value.len())?;
+    new.write(value);
+    let outcome = store.commit(new, &Commit::default())?;
+    assert!(matches!(outcome, Outcome::Stored { .. }));
+    Ok(())
+}
+
+fn has(store: &Store<Host>, key: &[u8]) -> bool {
+    store.get(&store.read(), key, store.hash(key)).is_some()
+}
+
+struct Random(u64);
+
+impl Random {
+    fn unit(&mut self) -> f64 {
+        self.0 = self
+            .0
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f);
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Roughly Zipf's law with exponent 1: the logarithm of the rank is even.
+    fn zipf(&mut self, n: f64) -> u32 {
+        n.powf(self.unit()) as u32
+    }
+}
+
+/// Requests for values of `len` bytes, a miss stores; hits of each window of 1000 requests.
+fn serve(store: &Store<Host>, keys: f64, len: usize, requests: usize) -> Vec<usize> {
+    let value = vec![b'v'; len];
+    let mut random = Random(7);
+    let mut windows = Vec::new();
+    for i in 0..requests {
+        if i % 1000 == 0 {
+            windows.push(0);
+        }
+        let key = format!("{len}-{}", random.zipf(keys));
+        let hash = store.hash(key.as_bytes());
+        let class = store
+            .get(&store.read(), key.as_bytes(), hash)
+            .map(|item| item.class());
+        match class {
+            Some(class) => {
+                store.count_class(class, ClassCounter::GetHits, 1);
+                *windows.last_mut().unwrap() += 1;
+            }
+            None => set(store, key.as_bytes(), &value).unwrap(),
+        }
+        if i % 64 == 0 {
+            store.maintain();
+        }
+    }
+    windows
+}
+
+/// A cache that is full of small values turns to large ones.
+fn turn(eviction: Eviction) {
+    const OPERATIONS: usize = 5_000;
+    let make = || {
+        Store::new(
+            Config {
+                eviction,
+                ..config(256)
+            },
+            Host::new(),
+        )
+        .unwrap()
+    };
+    let (old, fresh) = (make(), make());
+    serve(&old, 400_000.0, 100, 400_000);
+    assert!(old.classes_counted(ClassCounter::Evicted) > 0);
+    let index = old.snapshot().index;
+
+    let turned = serve(&old, 20_000.0, 4096, OPERATIONS + 20_000);
+    let anew = serve(&fresh, 20_000.0, 4096, OPERATIONS + 20_000);
+    // Measured once the stated number of operations has passed, over the twenty windows after.
+    let sum = |windows: &[usize]| windows[OPERATIONS / 1000..].iter().sum::<usize>();
+    let (a, b) = (sum(&turned), sum(&anew));
+    let reached = turned.iter().zip(&anew).position(|(t, f)| t * 10 >= f * 9);
+    println!("{eviction:?}: {a} hits, fresh {b}, within a tenth from window {reached:?} on");
+    println!(
+        "  moves {}, index {index} -> {}",
+        old.counted(Counter::Moves),
+        old.snapshot().index
+    );
+    assert!(a * 10 >= b * 9, "{turned:?}\n{anew:?}");
+}
+
+#[test]
+fn memory_turns_to_other_sizes_under_clock() {
+    turn(Eviction::Clock);
+}
+
+#[test]
+fn memory_turns_to_other_sizes_under_sieve() {
+    turn(Eviction::Sieve);
+}
+
+#[test]
+fn memory_turns_to_other_sizes_under_s3fifo() {
+    turn(Eviction::S3Fifo);
+}
+
+/// Any size can be stored when another has taken all memory.
+#[test]
+fn a_class_without_a_slab_gets_one() {
+    let store = Store::new(config(8), Host::new()).unwrap();
+    for len in [50, 9000, 20, 60_000, 300, 1, 30_000, 2000] {
+        let value = vec![1; len];
+        for i in 0..2000 {
+            set(&store, format!("{len}-{i}").as_bytes(), &value).unwrap();
+        }
+        assert!(has(&store, format!("{len}-1999").as_bytes()));
+        let shot = store.snapshot();
+        assert!(shot.held <= shot.limit, "{shot:?}");
+    }
+}
+
+/// The platform refuses blocks long before the limit: the store lives with what it has.
+#[test]
+fn refused_blocks_are_lived_without() {
+    for allowed in 0..12 {
+        let host = Host::new();
+        host.allow_blocks(allowed);
+        let store = match Store::new(config(64), host) {
+            Ok(store) => store,
+            Err(error) => {
+                assert_eq!((error, allowed), (NewError::OutOfMemory, 0));
+                continue;
+            }
+        };
+        let mut stored = 0;
+        for i in 0..20_000 {
+            match set(&store, format!("key-{i}").as_bytes(), &[7; 100]) {
+                Ok(()) => {
+                    stored += 1;
+                    assert!(has(&store, format!("key-{i}").as_bytes()));
+                }
+                Err(error) => assert_eq!(error, StoreError::OutOfMemory),
+            }
+        }
+        let shot = store.snapshot();
+        assert!(shot.held <= allowed * BLOCK, "{shot:?}");
+        // One block is the index's; with another, all goes well.
+        assert_eq!(stored != 0, allowed > 1);
+        if allowed > 1 {
+            assert_eq!(stored, 20_000);
+        }
+        // More is to be had: it is taken.
+        store.platform().allow_blocks(1000);
+        for i in 0..20_000 {
+            set(&store, format!("key-{i}").as_bytes(), &[7; 100]).unwrap();
+        }
+        assert!((0..20_000).all(|i| has(&store, format!("key-{i}").as_bytes())));
+    }
+}
+
+/// A lower limit is reached in a bounded number of steps, without a word from writers; a higher
+/// one is used.
+#[test]
+fn the_limit_can_be_moved() {
+    let store = Store::new(
+        Config {
+            memory_max: 512 * BLOCK,
+            ..config(256)
+        },
+        Host::new(),
+    )
+    .unwrap();
+    let fill = || {
+        for i in 0..150_000 {
+            set(&store, format!("key-{i}").as_bytes(), &[7; 60]).unwrap();
+            if i % 64 == 0 {
+                store.maintain();
+            }
+        }
+    };
+    fill();
+    let full = store.snapshot();
+    assert!(full.held > 200 * BLOCK);
+    assert!(store.resize(16 * BLOCK));
+    let mut steps = 0;
+    while store.snapshot().held > 16 * BLOCK {
+        store.maintain();
+        steps += 1;
+        assert!(steps < 5_000, "{:?}", store.snapshot());
+    }
+    println!("{} blocks given back in {steps} steps", 256 - 16);
+    let shot = store.snapshot();
+    assert!(shot.items > 5_000, "{shot:?}");
+    assert!(has(&store, b"key-0") || shot.items < full.items);
+    fill();
+    assert!(store.snapshot().held <= 16 * BLOCK);
+    assert!(store.resize(512 * BLOCK));
+    fill();
+    assert!((0..150_000).all(|i| has(&store, format!("key-{i}").as_bytes())));
+    assert!(!store.resize(BLOCK) && !store.resize(513 * BLOCK));
+}
+
+/// What has expired or was flushed is given back without being asked for.
+#[test]
+fn the_sweep_takes_back_what_is_dead() {
+    let store = Store::new(config(64), Host::new()).unwrap();
+    store.tick(0, 1_700_000_000);
+    for i in 0..10_000 {
+        let key = format!("key-{i}");
+        let expiry = store.expiry(if i % 2 == 0 { 5 } else { 0 });
+        let new = store
+            .reserve(key.as_bytes(), store.hash(key.as_bytes()), 0, expiry, 9)
+            .unwrap();
+        store.commit(new, &Commit::default()).unwrap();
+    }
+    assert_eq!(store.snapshot().items, 10_000);
+    store.tick(20, 1_700_000_020);
+    for _ in 0..100 {
+        store.maintain();
+    }
+    assert_eq!(store.snapshot().items, 5_000);
+    assert_eq!(store.classes_counted(ClassCounter::Reclaimed), 5_000);
+    assert_eq!(store.classes_counted(ClassCounter::ExpiredUnfetched), 5_000);
+    store.flush(0);
+    for _ in 0..100 {
+        store.maintain();
+    }
+    assert_eq!(store.snapshot().items, 0);
+    assert_eq!(store.classes_counted(ClassCounter::Evicted), 0);
+}
+
+/// What is retired stays within its share while a reader holds everything up, and writers get an
+/// error, not more memory.
+#[test]
+fn retired_memory_is_bounded() {
+    let store = &Store::new(config(64), Host::new()).unwrap();
+    let keys: Vec<String> = (0..100).map(|i| format!("key-{i}")).collect();
+    for key in &keys {
+        set(store, key.as_bytes(), &[1; 1000]).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (ready, begun) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            let _guard = store.read();
+            ready.send(()).unwrap();
+            let _ = held.recv();
+        });
+        begun.recv().unwrap();
+        let writer = scope.spawn(|| {
+            // More than the bound, by far; it has to wait for the reader.
+            for round in 0..100u8 {
+                for key in &keys {
+                    set(store, key.as_bytes(), &[round; 1000]).unwrap();
+                }
+            }
+        });
+        // Until the writer is stuck: nothing moves for a while.
+        let mut last = (0, 0);
+        let mut still = 0;
+        while still < 50 {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            let shot = store.snapshot();
+            let now = (shot.retired, shot.retired_bytes);
+            still = if now == last && now.0 != 0 {
+                still + 1
+            } else {
+                0
+            };
+            last = now;
+        }
+        let most = 64 * BLOCK / 16;
+        assert!(last.1 <= (most + (512 << 10)) as u64, "{last:?}");
+        assert!(!writer.is_finished());
+        drop(hold);
+        writer.join().unwrap();
+    });
+    assert!(keys.iter().all(|key| has(store, key.as_bytes())));
+}
