@@ -100,10 +100,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
 
 fn serve(args: &RunArgs, vm: &mut Vm) -> Result<u8> {
     if args.reference {
-        let port = guest_port(&args.parameters)?;
-        vm.ask(&format!(
-            "exec memcached -d -u root -l 0.0.0.0 -p {port} -U {port}"
-        ))?;
+        load_reference(vm, guest_port(&args.parameters)?)?;
     } else {
         load(vm, &args.parameters.join(" "))?;
     }
@@ -125,6 +122,18 @@ fn serve(args: &RunArgs, vm: &mut Vm) -> Result<u8> {
 pub(crate) fn load(vm: &mut Vm, parameters: &str) -> Result<()> {
     vm.ask(&format!("load {parameters}"))
         .or_else(|error| explain(vm, error))?;
+    wait_for_answers(vm)
+}
+
+/// Starts Debian's memcached in the module's place.
+pub(crate) fn load_reference(vm: &mut Vm, port: u16) -> Result<()> {
+    vm.ask(&format!(
+        "exec memcached -d -t 1 -u root -l 0.0.0.0 -p {port} -U {port}"
+    ))?;
+    wait_for_answers(vm)
+}
+
+fn wait_for_answers(vm: &mut Vm) -> Result<()> {
     let deadline = Instant::now() + READY_LIMIT;
     loop {
         vm.alive()?;
@@ -132,7 +141,7 @@ pub(crate) fn load(vm: &mut Vm, parameters: &str) -> Result<()> {
             Ok(()) => return Ok(()),
             Err(_) if INTERRUPTED.load(Ordering::Relaxed) => bail!("interrupted"),
             Err(error) if Instant::now() > deadline => {
-                return explain(vm, error.context("the module is loaded but does not serve"));
+                return explain(vm, error.context("the server is there but does not answer"));
             }
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }

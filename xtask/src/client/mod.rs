@@ -34,6 +34,6 @@ macro_rules! tests {
 }
 
 tests! {
-    stock: tcp(""), udp("");
+    stock: text(""), binary(""), udp("");
     conformance: table("");
 }
