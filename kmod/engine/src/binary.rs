@@ -364,13 +364,17 @@ impl<P: Platform> Session<'_, P> {
             compare: Some(head.cas).filter(|&cas| cas != 0),
             ..Arith::default()
         };
+        let hash = engine.store.hash(key);
         for _ in 0..TRIES {
             let absent = exptime == u32::MAX;
-            match engine.arith(key, &how) {
+            match engine.arith(key, hash, &how) {
                 Ok(Arithmetic::Value { value, cas, .. }) => {
                     request.done(out, &value.to_be_bytes(), cas);
                 }
-                Ok(Arithmetic::NotFound) if absent => request.error(out, Status::NotFound),
+                Ok(Arithmetic::NotFound) if absent => {
+                    engine.arith_miss(decrement);
+                    request.error(out, Status::NotFound);
+                }
                 Ok(Arithmetic::NotFound) => match engine.begin(key, initial, exptime) {
                     Ok(Outcome::Stored { cas }) => {
                         request.done(out, &initial.to_be_bytes(), cas);

@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use hippos_proto::reply;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Item, Outcome, Platform, Reservation, Store,
-    StoreError, Verb,
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Hash, Item, Outcome, Platform, Reservation,
+    Store, StoreError, Verb,
 };
 
 use crate::counters::Tally;
@@ -182,10 +182,33 @@ impl<P: Platform> Engine<P> {
         outcome
     }
 
-    /// Adds and subtracts, and counts it.
-    pub(crate) fn arith(&self, key: &[u8], how: &Arith) -> Result<Arithmetic, StoreError> {
-        let result = self.store.arith(key, self.store.hash(key), how);
+    /// Counts an `incr` or `decr` that found nothing, and made nothing.
+    pub(crate) fn arith_miss(&self, decrement: bool) {
+        let counter = if decrement {
+            Counter::DecrMisses
+        } else {
+            Counter::IncrMisses
+        };
+        self.store.count(counter, 1);
+    }
+
+    /// Adds and subtracts, and counts it, but for misses.
+    pub(crate) fn arith(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        how: &Arith,
+    ) -> Result<Arithmetic, StoreError> {
+        let result = self.store.arith(key, hash, how);
         match result {
+            Ok(Arithmetic::Exists { .. }) => {
+                // memcached sees that there are no digits before it compares.
+                let guard = self.store.read();
+                let item = self.store.peek(&guard, key, hash);
+                if item.is_some_and(|item| item.value().is_empty()) {
+                    return Ok(Arithmetic::NonNumeric);
+                }
+            }
             Ok(Arithmetic::Value { class, .. }) => {
                 let counter = if how.decrement {
                     ClassCounter::DecrHits
@@ -193,14 +216,6 @@ impl<P: Platform> Engine<P> {
                     ClassCounter::IncrHits
                 };
                 self.store.count_class(class, counter, 1);
-            }
-            Ok(Arithmetic::NotFound) => {
-                let counter = if how.decrement {
-                    Counter::DecrMisses
-                } else {
-                    Counter::IncrMisses
-                };
-                self.store.count(counter, 1);
             }
             _ => {}
         }

@@ -424,19 +424,10 @@ impl<P: Platform> Session<'_, P> {
             None
         };
         for _ in 0..TRIES {
-            let status: &[u8] = match store.arith(key, hash, &how) {
+            let status: &[u8] = match engine.arith(key, hash, &how) {
                 Ok(Arithmetic::Value {
-                    value,
-                    cas,
-                    ttl,
-                    class,
+                    value, cas, ttl, ..
                 }) => {
-                    let counter = if decrement {
-                        ClassCounter::DecrHits
-                    } else {
-                        ClassCounter::IncrHits
-                    };
-                    store.count_class(class, counter, 1);
                     if !flags.quiet() {
                         put_number(out, command, value, cas, before.unwrap_or(ttl));
                     }
@@ -449,11 +440,10 @@ impl<P: Platform> Session<'_, P> {
                         let expiry = store.expiry(i64::from(last));
                         let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
                         if let Some(cas) = made {
-                            if !flags.quiet() {
-                                let told = Some(told).filter(|&ttl| ttl != 0);
-                                let told = told.map(|ttl| engine.seconds_until(ttl));
-                                put_number(out, command, flags.initial, cas, told);
-                            }
+                            // Quiet or not: memcached tells of an item made anew.
+                            let told = Some(told).filter(|&ttl| ttl != 0);
+                            let told = told.map(|ttl| engine.seconds_until(ttl));
+                            put_number(out, command, flags.initial, cas, told);
                             return;
                         }
                         if engine.meta_absent(command, hash) {
@@ -463,12 +453,7 @@ impl<P: Platform> Session<'_, P> {
                         continue;
                     }
                     None => {
-                        let counter = if decrement {
-                            Counter::DecrMisses
-                        } else {
-                            Counter::IncrMisses
-                        };
-                        store.count(counter, 1);
+                        engine.arith_miss(decrement);
                         b"NF"
                     }
                 },

@@ -357,13 +357,15 @@ impl<'e, P: Platform> Session<'e, P> {
                     by,
                     ..Arith::default()
                 };
-                match self.engine.arith(key, &how) {
+                let hash = self.engine.store.hash(key);
+                match self.engine.arith(key, hash, &how) {
                     Ok(Arithmetic::Value { value, .. }) if !noreply => {
                         out.put_decimal(value);
                         out.put(reply::CRLF);
                     }
                     Ok(Arithmetic::Value { .. }) => {}
                     Ok(Arithmetic::NotFound | Arithmetic::Exists { .. }) => {
+                        self.engine.arith_miss(decrement);
                         say(out, reply::NOT_FOUND, noreply);
                     }
                     Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),

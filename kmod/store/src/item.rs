@@ -262,15 +262,25 @@ impl Slot {
     pub(crate) fn hit(&self, cap: u8, now: u32) {
         let header = self.header();
         let refs = header.refs.load(Relaxed);
-        if refs < cap {
-            header.refs.store(refs.wrapping_add(1), Relaxed);
-            if self.marks() & FETCHED == 0 {
+        // An item that took another's place has its references, but was not fetched yet.
+        let first = self.marks() & FETCHED == 0;
+        if refs < cap || first {
+            header.refs.store(refs.saturating_add(1).min(cap), Relaxed);
+            if first {
                 header.state.fetch_or(FETCHED, Relaxed);
             }
             header.atime.store(now, Relaxed);
         } else if now.wrapping_sub(header.atime.load(Relaxed)) > ATIME_COARSE {
             header.atime.store(now, Relaxed);
         }
+    }
+
+    /// Notes a use that read nothing.
+    pub(crate) fn refer(&self, cap: u8, now: u32) {
+        let header = self.header();
+        let refs = header.refs.load(Relaxed);
+        header.refs.store(refs.saturating_add(1).min(cap), Relaxed);
+        header.atime.store(now, Relaxed);
     }
 
     /// Changes marks: those in `set` on, those in `clear` off.

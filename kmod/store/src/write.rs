@@ -93,7 +93,7 @@ impl<P: Platform> Store<P> {
             let live = found.as_ref().map(|p| p.slot).filter(|s| self.alive(*s));
             let refused = match (commit.verb, commit.compare, live) {
                 (Verb::Add, _, Some(old)) => {
-                    old.hit(self.cap, self.now());
+                    old.refer(self.cap, self.now());
                     Some(Outcome::NotStored)
                 }
                 (Verb::Replace, None, None) => Some(Outcome::NotStored),
@@ -268,7 +268,8 @@ impl<P: Platform> Store<P> {
     }
 
     /// Replaces an item by one that is made from it, losing no change in between. `make` tells the
-    /// value's length and, given a reservation, fills it; it may be called several times.
+    /// value's length and which marks stay and, given a reservation, fills it; it may be called
+    /// several times.
     fn update<R>(
         &self,
         key: &[u8],
@@ -276,7 +277,7 @@ impl<P: Platform> Store<P> {
         compare: Option<u64>,
         new_cas: Option<u64>,
         expiry: Option<Expiry>,
-        mut make: impl FnMut(&Item<'_>, Option<&mut Reservation<'_, P>>) -> Result<usize, R>,
+        mut make: impl FnMut(&Item<'_>, Option<&mut Reservation<'_, P>>) -> Result<(usize, u8), R>,
     ) -> Result<Made, Refused<R>> {
         let mut spare: Option<Reservation<'_, P>> = None;
         loop {
@@ -288,7 +289,7 @@ impl<P: Platform> Store<P> {
             if compare.is_some_and(|cas| cas != seen) {
                 return Err(Refused::Exists { class: old.class() });
             }
-            let len = make(&old, None).map_err(Refused::By)?;
+            let (len, kept) = make(&old, None).map_err(Refused::By)?;
             let flags = old.flags();
             if self.too_large(key.len(), len, flags) {
                 return Err(Refused::Error(StoreError::TooLarge));
@@ -326,8 +327,7 @@ impl<P: Platform> Store<P> {
             // As late as possible, for the sake of touches.
             let expiry = expiry.map_or(old.slot().header().expiry.load(Relaxed), |e| e.0);
             new.set_expiry(Expiry(expiry));
-            let same_length = len == old.value().len();
-            let marks = old.slot().marks() & if same_length { !0 } else { BINARY_KEY };
+            let marks = old.slot().marks() & kept;
             let cas = self.next_cas(new_cas);
             let slot = new.slot;
             // In the old one's place, so it is never full.
@@ -365,7 +365,9 @@ impl<P: Platform> Store<P> {
                         new.write(first);
                         new.write(second);
                     }
-                    Ok::<_, ()>(old.value().len().saturating_add(part.written().len()))
+                    let len = old.value().len().saturating_add(part.written().len());
+                    // It is an item made anew.
+                    Ok::<_, ()>((len, BINARY_KEY))
                 },
             );
             return match made {
@@ -416,7 +418,12 @@ impl<P: Platform> Store<P> {
                     new.write(digits);
                     new.pad(b' ');
                 }
-                Ok::<_, ()>(digits.len().max(text.len()))
+                // What fits is changed in place, as far as memcached tells.
+                if digits.len() <= text.len() {
+                    Ok::<_, ()>((text.len(), !0))
+                } else {
+                    Ok((digits.len(), BINARY_KEY))
+                }
             },
         );
         match made {
