@@ -43,6 +43,11 @@ impl Tcp {
         Ok(line)
     }
 
+    /// As many bytes as the buffer holds.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<()> {
+        Ok(self.input.read_exact(buffer)?)
+    }
+
     /// What is left until the server closes.
     pub(crate) fn rest(&mut self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();

@@ -8,6 +8,7 @@
 mod module;
 mod packet;
 mod planted;
+mod tcp;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ tests! {
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
         long_replies, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
+    tcp: short_connections, pipelines, large_values, silent_readers;
     planted: crash, warning, failure;
 }
 

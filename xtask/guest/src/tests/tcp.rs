@@ -1,0 +1,163 @@
+//! The TCP workers: many connections, long ones, and clients that behave oddly.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::client::{Tcp, PORT};
+use crate::modules::Hippos;
+
+/// Connections that come and go as fast as they can: none may be forgotten.
+pub(super) fn short_connections() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let results: Vec<Result<()>> = thread::scope(|scope| {
+        let client = |host: &'static str| {
+            move || -> Result<()> {
+                for number in 0..300 {
+                    let mut tcp = Tcp::connect(host)?;
+                    tcp.send(b"version\r\n")?;
+                    let line = tcp.line().with_context(|| format!("connection {number}"))?;
+                    ensure!(line.starts_with("VERSION"), "{line:?}");
+                    if number % 2 == 0 {
+                        tcp.send(b"quit\r\n")?;
+                        ensure!(tcp.rest()?.is_empty(), "more after quit");
+                    }
+                }
+                Ok(())
+            }
+        };
+        let threads: Vec<_> = (0..16)
+            .map(|n| scope.spawn(client(if n % 2 == 0 { "127.0.0.1" } else { "::1" })))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("panicked")))
+            .collect()
+    });
+    results.into_iter().collect::<Result<Vec<()>>>()?;
+    let open = Tcp::connect("127.0.0.1")?.stat("curr_connections")?;
+    ensure!(open < 10, "{open} connections left over");
+    hippos.unload()
+}
+
+/// Requests ahead of their answers, cut anywhere.
+pub(super) fn pipelines() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let stream = TcpStream::connect(("127.0.0.1", PORT))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut requests = Vec::new();
+    let mut answers = Vec::new();
+    for number in 0..3000usize {
+        let value = format!("{number:x}").repeat(number % 500 + 1);
+        let head = format!("set key{number} {number} 0 {}\r\n", value.len());
+        requests.extend_from_slice(format!("{head}{value}\r\nget key{number} none\r\n").as_bytes());
+        answers.extend_from_slice(b"STORED\r\n");
+        let head = format!("VALUE key{number} {number} {}\r\n", value.len());
+        answers.extend_from_slice(format!("{head}{value}\r\nEND\r\n").as_bytes());
+    }
+    let mut reading = stream.try_clone()?;
+    thread::scope(|scope| -> Result<()> {
+        scope.spawn(|| {
+            let mut stream = &stream;
+            let mut rest = &requests[..];
+            for size in (1..).step_by(7).map(|n| n % 4000 + 1) {
+                if rest.is_empty() {
+                    break;
+                }
+                let (part, after) = rest.split_at(size.min(rest.len()));
+                if stream.write_all(part).is_err() {
+                    break;
+                }
+                rest = after;
+            }
+            // What was asked is answered all the same.
+            let _ = stream.shutdown(Shutdown::Write);
+        });
+        let mut found = Vec::new();
+        reading.read_to_end(&mut found)?;
+        ensure!(
+            found == answers,
+            "{} bytes, not the {} expected",
+            found.len(),
+            answers.len()
+        );
+        Ok(())
+    })?;
+    hippos.unload()
+}
+
+/// The largest values, in and out.
+pub(super) fn large_values() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for length in [100_000, 500_000, 1_000_000, 1_048_576 - 200] {
+        let value: Vec<u8> = (0..length).map(|i| (i % 253) as u8).collect();
+        tcp.set("large", &value)?;
+        for _ in 0..3 {
+            tcp.send(b"get large\r\n")?;
+            let line = tcp.line()?;
+            ensure!(line == format!("VALUE large 0 {length}\r\n"), "{line:?}");
+            let mut found = vec![0; length];
+            tcp.read(&mut found)?;
+            ensure!(found == value, "{length} bytes came back otherwise");
+            let end = (tcp.line()?, tcp.line()?);
+            ensure!(end == ("\r\n".into(), "END\r\n".into()), "{end:?}");
+        }
+    }
+    let head = format!("set large 0 0 {}\r\n", 1 << 20);
+    tcp.send(head.as_bytes())?;
+    tcp.send(&vec![b'x'; 1 << 20])?;
+    tcp.send(b"\r\n")?;
+    let line = tcp.line()?;
+    ensure!(
+        line == "SERVER_ERROR object too large for cache\r\n",
+        "{line:?}"
+    );
+    hippos.unload()
+}
+
+/// Clients that ask for much and read nothing cost no more than their socket's
+/// buffers, and others are served meanwhile.
+pub(super) fn silent_readers() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=16")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("large", &vec![b'x'; 1_000_000])?;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+        stream.set_nonblocking(true)?;
+        let requests = b"get large\r\n".repeat(1000);
+        // It takes what its buffers hold; then it must stop taking.
+        let mut rest = &requests[..];
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(100) && !rest.is_empty() {
+            match stream.write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        silent.push(stream);
+    }
+    for _ in 0..100 {
+        tcp.set("key", b"value")?;
+        tcp.send(b"get key\r\n")?;
+        for line in ["VALUE key 0 5\r\n", "value\r\n", "END\r\n"] {
+            let found = tcp.line()?;
+            ensure!(found == line, "{found:?}");
+        }
+    }
+    // One of them begins to read after all.
+    let mut late = silent.pop().context("no connection")?;
+    late.set_nonblocking(false)?;
+    late.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut found = vec![0; 5_000_000];
+    late.read_exact(&mut found)?;
+    ensure!(
+        found.starts_with(b"VALUE large 0 1000000\r\nxxx"),
+        "not the value"
+    );
+    hippos.unload()
+}
