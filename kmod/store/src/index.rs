@@ -324,7 +324,7 @@ impl<L: RawLock> Index<L> {
             let mut bucket = self.bucket(at)?;
             loop {
                 // Before the entries: see the head of this file.
-                let head = bucket.head.load(Acquire);
+                let mut head = bucket.head.load(Acquire);
                 for entry in &bucket.entries {
                     let entry = entry.load(Acquire);
                     if entry >> 48 == tag {
@@ -334,6 +334,9 @@ impl<L: RawLock> Index<L> {
                             }
                         }
                     }
+                }
+                if planted(Bug::LateHead) {
+                    head = bucket.head.load(Acquire);
                 }
                 if head & filter(tag) == 0 {
                     break;
@@ -594,6 +597,13 @@ impl<L: RawLock> Index<L> {
             return Step::NoOverflow;
         }
 
+        if planted(Bug::EarlyClear) {
+            self.each(old, |bit, entry| {
+                if movers & bit != 0 {
+                    entry.store(0, Release);
+                }
+            });
+        }
         self.n.store(n.wrapping_add(1), Release);
         if planted(Bug::LateCopy) {
             self.each(old, |bit, entry| {
@@ -660,6 +670,9 @@ impl<L: RawLock> Index<L> {
             return Step::NotNow;
         };
         let _held = stripe.state.lock();
+        if planted(Bug::LateMerge) {
+            self.n.store(last, Release);
+        }
         for entry in self.chain(from).flat_map(|b| &b.entries) {
             let entry = entry.load(Relaxed);
             if entry != 0 && !self.put(into, entry) {
@@ -765,9 +778,12 @@ impl<'i, L: RawLock> Chain<'i, L> {
 
     /// Puts `slot` in the place of another.
     pub(crate) fn replace(&mut self, place: &Place<'i>, slot: Slot) {
-        place
-            .entry
-            .store(self.index.entry(self.hash, slot), Release);
+        let order = if planted(Bug::RelaxedEntry) {
+            Relaxed
+        } else {
+            Release
+        };
+        place.entry.store(self.index.entry(self.hash, slot), order);
     }
 
     /// Removes an entry. Returns the overflow bucket that it emptied, to be given back after a

@@ -13,7 +13,7 @@ use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
-use crate::sync::{Acquire, AtomicU32, AtomicU64, AtomicU8, Relaxed, Release};
+use crate::sync::{planted, Acquire, AtomicU32, AtomicU64, AtomicU8, Bug, Relaxed, Release};
 
 /// Bytes before the key.
 pub(crate) const HEADER: usize = 32;
@@ -266,7 +266,11 @@ impl Slot {
         let first = self.marks() & FETCHED == 0;
         if refs < cap || first {
             header.refs.store(refs.saturating_add(1).min(cap), Relaxed);
-            if first {
+            if first && planted(Bug::TornMark) {
+                header
+                    .state
+                    .store(header.state.load(Relaxed) | FETCHED, Relaxed);
+            } else if first {
                 header.state.fetch_or(FETCHED, Relaxed);
             }
             header.atime.store(now, Relaxed);
@@ -397,7 +401,13 @@ impl<'g> Item<'g> {
     /// Takes the right to make the item anew: of all who ask until the item changes or is
     /// invalidated again, exactly one gets true.
     pub fn take_token(&self) -> bool {
-        self.slot.header().state.fetch_or(TOKEN_SENT, Relaxed) & TOKEN_SENT == 0
+        let state = &self.slot.header().state;
+        if planted(Bug::TornToken) {
+            let old = state.load(Relaxed);
+            state.store(old | TOKEN_SENT, Relaxed);
+            return old & TOKEN_SENT == 0;
+        }
+        state.fetch_or(TOKEN_SENT, Relaxed) & TOKEN_SENT == 0
     }
 
     /// The slab class, from 0.

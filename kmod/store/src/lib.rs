@@ -22,6 +22,8 @@ pub mod host;
 mod index;
 mod item;
 mod lock;
+#[cfg(all(test, loom))]
+mod loom_models;
 mod maintain;
 mod number;
 mod platform;

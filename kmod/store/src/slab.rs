@@ -41,6 +41,7 @@ const FINE: u64 = 80;
 /// Bytes of a slab before `Head::link`.
 const LINK: usize = 16;
 
+#[cfg(not(loom))]
 const _: () = assert!(size_of::<Head>() == HEAD);
 
 #[repr(align(64))]

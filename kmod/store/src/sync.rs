@@ -16,12 +16,23 @@ pub(crate) struct Padded<T>(pub(crate) T);
 
 /// Mistakes that the loom tests plant, to see that they would be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // Outside of loom nothing makes them.
 pub(crate) enum Bug {
+    /// An entry is written without release.
+    RelaxedEntry,
     /// A split publishes the new number of buckets before it copies.
     LateCopy,
+    /// A split clears the old bucket before it publishes the new number.
+    EarlyClear,
+    /// A merge publishes the new number of buckets before it copies.
+    LateMerge,
     /// A reader that misses does not look at the number of buckets again.
     NoRetry,
+    /// A reader loads a bucket's head after its entries.
+    LateHead,
+    /// A hit marks an item by a load and a store.
+    TornMark,
+    /// A token is taken by a load and a store.
+    TornToken,
 }
 
 /// Is this mistake to be made? Never outside of loom.
@@ -29,6 +40,33 @@ pub(crate) enum Bug {
 #[inline(always)]
 pub(crate) const fn planted(_: Bug) -> bool {
     false
+}
+
+#[cfg(all(loom, test))]
+pub(crate) use planting::plant;
+#[cfg(loom)]
+pub(crate) use planting::planted;
+
+#[cfg(loom)]
+mod planting {
+    use super::Bug;
+    use core::cell::Cell;
+
+    // All of a model's threads run on one thread of the system.
+    std::thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Makes a mistake from now on, on this thread.
+    #[cfg(test)]
+    pub(crate) fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Is this mistake to be made?
+    pub(crate) fn planted(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
 }
 
 /// Brings a cache line near; a hint only.
