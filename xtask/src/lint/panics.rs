@@ -3,8 +3,9 @@
 //! Looked at are the release objects that Kbuild made, as the linker sees them: a
 //! call that the optimiser could not rule out is a relocation against
 //! `core::panicking::…`. Generic code of the pure crates lands in the module's own
-//! object; there only what comes from them counts, and what runs in softirq.
+//! object, so that is looked at as well, but for what runs only at insmod.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{ensure, Result};
@@ -15,20 +16,23 @@ use crate::{kbuild, root, shell, workspace};
 
 /// The object of the module's own crate.
 const MODULE: &str = "kmod/src/hippos.o";
-/// Sources whose code in it must not panic.
-const STRICT: &[&str] = &[
-    "kmod/abi/",
-    "kmod/proto/",
-    "kmod/store/",
-    "kmod/engine/",
-    "kmod/src/gate.rs",
-    "target/vendor/",
+/// Sources that are not looked at there: they run once, at insmod, before anything is served.
+const START: &[&str] = &["kmod/src/hippos.rs", "kmod/src/config.rs", "/usr/"];
+/// What may remain: how the place to mend begins, and why it is no danger.
+const ALLOWED: &[(&str, &str)] = &[
+    (
+        "target/vendor/heapless/src/vec.rs:275",
+        "Vec::push counts up only when it saw room for one more",
+    ),
+    (
+        "target/vendor/heapless/src/vec.rs:217",
+        "a slice's length is at most isize::MAX, the vector's at most its capacity",
+    ),
+    (
+        "target/vendor/heapless/src/string.rs:?",
+        "a character's UTF-8 length of at most four, and the vector's two above",
+    ),
 ];
-/// What may remain: a part of the place that [`Finding`] names, and why it is no danger.
-const ALLOWED: &[(&str, &str)] = &[(
-    "target/vendor/heapless/src/vec.rs:275",
-    "Vec::push counts up only when it saw room for one more",
-)];
 
 /// Every finding in target/kmod, which is built first.
 pub(crate) fn check() -> Result<Vec<Finding>> {
@@ -44,16 +48,40 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
         let path = kbuild::output_dir().join(&object);
         ensure!(path.exists(), "the build left no {}", path.display());
         let relocations = shell::output(root.command("/usr/bin/objdump").arg("-r").arg(&path))?;
+        // One line of source may be inlined into many places.
+        let mut places: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         for call in calls(&relocations) {
-            let place = place(&root, &path, &call)?;
-            let counts = object != MODULE || STRICT.iter().any(|source| place.contains(source));
-            if counts && !allowed(&place) {
-                let what = format!("can panic ({}) in {place}", call.function);
-                findings.push(Finding::new(&object, 0, what));
+            let frames = frames(&root, &path, &call)?;
+            let ours = culprit(&frames).to_owned();
+            let exempt = object == MODULE && START.iter().any(|source| ours.starts_with(source));
+            let allowed = ALLOWED.iter().any(|(place, _)| ours.starts_with(place));
+            if !exempt && !allowed {
+                places
+                    .entry((ours, call.function))
+                    .or_default()
+                    .push(frames.join(" < "));
             }
+        }
+        for ((ours, function), chains) in places {
+            let what = format!(
+                "{function} in {object}, {} times: {}",
+                chains.len(),
+                chains[0]
+            );
+            findings.push(Finding::new(&ours, 0, what));
         }
     }
     Ok(findings)
+}
+
+/// The innermost frame whose source is ours or vendored: what to mend.
+fn culprit(frames: &[String]) -> &str {
+    let ours = |frame: &&String| frame.starts_with("kmod/") || frame.starts_with("target/vendor/");
+    frames
+        .iter()
+        .find(ours)
+        .or(frames.first())
+        .map_or("?", String::as_str)
 }
 
 /// A call of a panicking function.
@@ -111,7 +139,7 @@ fn last_name(mut path: &str) -> String {
 }
 
 /// Where a call is, and what it was inlined into: files and lines, the innermost first.
-fn place(root: &Root, object: &Path, call: &Call) -> Result<String> {
+fn frames(root: &Root, object: &Path, call: &Call) -> Result<Vec<String>> {
     let mut addr2line = root.command("/usr/bin/addr2line");
     addr2line
         .args(["-i", "-j", &call.section, "-e"])
@@ -119,15 +147,10 @@ fn place(root: &Root, object: &Path, call: &Call) -> Result<String> {
         .arg(&call.offset);
     let top = format!("{}/", workspace::root().display());
     let frames = shell::output(&mut addr2line)?;
-    let frames: Vec<String> = frames
+    Ok(frames
         .lines()
         .map(|frame| frame.replace(&top, "").replace("./", ""))
-        .collect();
-    Ok(frames.join(", inlined in "))
-}
-
-fn allowed(place: &str) -> bool {
-    ALLOWED.iter().any(|(part, _)| place.contains(part))
+        .collect())
 }
 
 #[cfg(test)]
@@ -147,5 +170,16 @@ mod tests {
         assert_eq!(names, ["panic_const_add_overflow", "panic_bounds_check"]);
         assert_eq!(calls[0].offset, "0000000000002cac");
         assert_eq!(calls[0].section, ".text");
+    }
+
+    #[test]
+    fn what_to_mend_is_the_innermost_of_ours() {
+        let frames = [
+            "/usr/lib/rustlib/core/slice.rs:9",
+            "kmod/proto/src/a.rs:1",
+            "kmod/src/b.rs:2",
+        ];
+        assert_eq!(culprit(&frames.map(str::to_owned)), "kmod/proto/src/a.rs:1");
+        assert_eq!(culprit(&["/usr/a.rs:1".to_owned()]), "/usr/a.rs:1");
     }
 }
