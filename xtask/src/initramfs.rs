@@ -65,16 +65,21 @@ const DIRS: &[&str] = &[
     "dev", "proc", "sys", "tmp", "run", "etc", "usr", "usr/bin", "usr/sbin",
 ];
 
-/// Writes the whole of it to `target`.
-pub(crate) fn write(root: &Root, module: Option<&Path>, target: &Path) -> Result<()> {
+/// Writes the whole of it to `target`, with `files` in the guest's root folder.
+pub(crate) fn write<'a>(
+    root: &Root,
+    files: impl Iterator<Item = &'a PathBuf>,
+    target: &Path,
+) -> Result<()> {
     let base = base(root)?;
     let guest = guest_program()?;
     fs::copy(base, target).with_context(|| format!("cannot write {}", target.display()))?;
     let mut archive = Archive::new(File::options().append(true).open(target)?);
     archive.file("init", 0o755, &fs::read(guest)?)?;
-    if let Some(module) = module {
-        let text = fs::read(module).with_context(|| format!("no {}", module.display()))?;
-        archive.file("hippos.ko", 0o644, &text)?;
+    for file in files {
+        let text = fs::read(file).with_context(|| format!("no {}", file.display()))?;
+        let name = file.file_name().context("a file without a name")?;
+        archive.file(&name.to_string_lossy(), 0o755, &text)?;
     }
     archive.finish()
 }

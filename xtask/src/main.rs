@@ -4,6 +4,7 @@
 //! the first command makes by itself (see `root.rs`), so that one machine's
 //! result is every machine's result.
 
+mod bench;
 mod cache;
 mod client;
 mod initramfs;
@@ -43,6 +44,7 @@ enum Command {
     Run(run::RunArgs),
     Test(test::TestArgs),
     Lint(lint::LintArgs),
+    Bench(bench::BenchArgs),
     /// Lay the sources of the module's registry crates into target/vendor (for a build by plain `make`)
     Vendor,
     Shell(ShellArgs),
@@ -101,6 +103,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Run(args) => return run::run(&args),
         Command::Test(args) => return test::test(&args),
         Command::Lint(args) => return lint::lint(&args),
+        Command::Bench(args) => return bench::bench(&args),
         Command::Vendor => {
             kbuild::vendor()?;
         }

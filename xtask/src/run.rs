@@ -83,6 +83,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<u8> {
         console: args.console,
         terminal: args.shell,
         module,
+        ..Machine::default()
     };
     let mut vm = Vm::boot(&root, &machine)?;
     match serve(args, &mut vm) {

@@ -30,6 +30,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(6);
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How much of the console a failure shows.
 const CONSOLE_LINES: usize = 40;
+/// The plugin's socket in a guest's folder.
+const METER: &str = "meter";
 /// memcached's port, in the guest always.
 pub(crate) const GUEST_PORT: u16 = 11211;
 
@@ -74,6 +76,31 @@ pub(crate) struct Machine {
     pub(crate) terminal: bool,
     /// hippos.ko, if the guest is to have it.
     pub(crate) module: Option<PathBuf>,
+    /// More files for the guest's root folder.
+    pub(crate) files: Vec<PathBuf>,
+    /// What the guest's card is joined to.
+    pub(crate) network: Network,
+    /// Executed instructions are counted by this library (`xtask/plugin`), whose socket is then
+    /// [`Vm::meter`]; the guest's clock goes by them. Emulation only.
+    pub(crate) meter: Option<Meter>,
+}
+
+/// What a guest's card is joined to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// QEMU's own network, with ports forwarded: asks for no rights.
+    User,
+    /// A tap device of this host's, by name.
+    Tap(String),
+}
+
+/// How executed instructions are counted.
+#[derive(Clone, Debug)]
+pub(crate) struct Meter {
+    /// The plugin.
+    pub(crate) library: PathBuf,
+    /// Each block by itself as well, which is slower.
+    pub(crate) profile: bool,
 }
 
 impl Default for Machine {
@@ -87,6 +114,9 @@ impl Default for Machine {
             console: false,
             terminal: false,
             module: None,
+            files: Vec::new(),
+            network: Network::User,
+            meter: None,
         }
     }
 }
@@ -104,6 +134,7 @@ impl Vm {
     /// Boots the machine and waits for PID 1.
     pub(crate) fn boot(root: &Root, machine: &Machine) -> Result<Vm> {
         let accel = match machine.accel {
+            _ if machine.meter.is_some() => Accel::Tcg,
             Accel::Auto if kvm_works(root)? => Accel::Kvm,
             Accel::Auto => Accel::Tcg,
             chosen => chosen,
@@ -122,7 +153,8 @@ impl Vm {
     fn start(root: &Root, machine: &Machine, accel: Accel, port: u16) -> Result<Vm> {
         let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
         let path = |name: &str| dir.path().join(name);
-        initramfs::write(root, machine.module.as_deref(), &path("initramfs"))?;
+        let files = machine.module.iter().chain(&machine.files);
+        initramfs::write(root, files, &path("initramfs"))?;
         for end in ["control.in", "control.out"] {
             nix::unistd::mkfifo(&path(end), Mode::S_IRUSR | Mode::S_IWUSR)?;
         }
@@ -136,7 +168,15 @@ impl Vm {
         };
         let (requests, replies) = (open("control.in")?, open("control.out")?);
 
-        let mut qemu = qemu(root, accel, machine.vcpus, machine.memory);
+        let mut qemu = qemu(root, accel, machine);
+        if let Some(meter) = &machine.meter {
+            let profile = if meter.profile { "on" } else { "off" };
+            qemu.arg("-plugin").arg(format!(
+                "{},socket={},profile={profile}",
+                meter.library.display(),
+                path(METER).display()
+            ));
+        }
         let forward = |kind| format!("hostfwd={kind}:127.0.0.1:{port}-:{}", machine.guest_port);
         qemu.arg("-kernel")
             .arg(root.kernel().modules().join("vmlinuz"));
@@ -161,8 +201,10 @@ impl Vm {
             // Ctrl-C is for us; we stop the guest in good order.
             qemu.stdin(Stdio::null()).process_group(0);
         }
-        qemu.arg("-netdev")
-            .arg(format!("user,id=net,{},{}", forward("tcp"), forward("udp")));
+        qemu.arg("-netdev").arg(match &machine.network {
+            Network::User => format!("user,id=net,{},{}", forward("tcp"), forward("udp")),
+            Network::Tap(name) => format!("tap,id=net,ifname={name},script=no,downscript=no"),
+        });
         qemu.args([
             "-device",
             "virtio-net-pci,netdev=net",
@@ -193,6 +235,16 @@ impl Vm {
     /// The host's port, TCP and UDP.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// QEMU's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The socket of the plugin that counts instructions.
+    pub(crate) fn meter(&self) -> PathBuf {
+        self.dir.path().join(METER)
     }
 
     /// Asks PID 1 for something that takes no time.
@@ -283,7 +335,7 @@ impl Drop for Vm {
 }
 
 /// QEMU without any device but what is added.
-fn qemu(root: &Root, accel: Accel, vcpus: u32, memory: u32) -> Command {
+fn qemu(root: &Root, accel: Accel, machine: &Machine) -> Command {
     let mut qemu = root.command("/usr/bin/qemu-system-x86_64");
     qemu.args([
         "-nodefaults",
@@ -295,12 +347,21 @@ fn qemu(root: &Root, accel: Accel, vcpus: u32, memory: u32) -> Command {
     qemu.args(["-machine", "q35"]);
     match accel {
         Accel::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
+        // The clock that goes by instructions wants all vCPUs in one thread.
+        _ if machine.meter.is_some() => qemu.args([
+            "-accel",
+            "tcg,thread=single",
+            "-icount",
+            "shift=0,sleep=on",
+            "-cpu",
+            "max",
+        ]),
         _ => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
     };
     qemu.arg("-smp")
-        .arg(vcpus.to_string())
+        .arg(machine.vcpus.to_string())
         .arg("-m")
-        .arg(format!("{memory}M"));
+        .arg(format!("{}M", machine.memory));
     qemu
 }
 
@@ -333,7 +394,12 @@ fn kvm_works(root: &Root) -> Result<bool> {
     }
     let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
     let console = dir.path().join("console");
-    let mut qemu = qemu(root, Accel::Kvm, 1, 256);
+    let machine = Machine {
+        vcpus: 1,
+        memory: 256,
+        ..Machine::default()
+    };
+    let mut qemu = qemu(root, Accel::Kvm, &machine);
     qemu.arg("-kernel")
         .arg(root.kernel().modules().join("vmlinuz"));
     qemu.args(["-append", &command_line(5)]);

@@ -1,7 +1,7 @@
 //! Counts the instructions that a guest executes, for repeatable figures on
 //! a machine whose clock says nothing.
 //!
-//! QEMU loads this library with `-plugin FILE,socket=PATH[,profile=on]`. A
+//! QEMU loads this library with `-plugin FILE,socket=PATH[,profile=on|off]`. A
 //! halted vCPU executes nothing, so idle time is not counted. The library
 //! listens on the Unix socket PATH; each line received is a question:
 //!
@@ -50,6 +50,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
         let argument = unsafe { CStr::from_ptr(*argv.add(index)) }.to_string_lossy();
         match argument.split_once('=') {
             Some(("socket", path)) => socket = Some(path.to_owned()),
+            Some(("profile", "off")) => {}
             Some(("profile", "on")) => {
                 BLOCKS.get_or_init(Mutex::default);
             }

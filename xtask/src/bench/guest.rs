@@ -1,0 +1,225 @@
+//! A guest with one of the servers that are compared, joined to this host.
+
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use super::tap::Tap;
+use super::Tools;
+use crate::root::Root;
+use crate::vm::{Accel, Machine, Network, Port, Vm, GUEST_PORT};
+
+/// How long a server may take until it answers.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// MiB of cache, the same for all.
+const CACHE: u32 = 256;
+/// MiB of the guest's memory.
+const MEMORY: u32 = 1024;
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Server {
+    /// This project's module
+    Hippos,
+    /// Debian's memcached as installed, UDP on, a thread for each vCPU
+    Memcached,
+    /// The same with its LRU threads off and interrupts deferred: its steadiest cell
+    MemcachedSteady,
+    /// A memcached for each vCPU, each with a port of its own
+    MemcachedMultiport,
+    /// A module that sends packets back as they are: the limit
+    Mirror,
+}
+
+impl Server {
+    /// All, the reference first.
+    pub(crate) const ALL: [Server; 5] = [
+        Server::Memcached,
+        Server::MemcachedSteady,
+        Server::MemcachedMultiport,
+        Server::Mirror,
+        Server::Hippos,
+    ];
+
+    /// As reports name it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Server::Hippos => "hippos",
+            Server::Memcached => "memcached",
+            Server::MemcachedSteady => "memcached-steady",
+            Server::MemcachedMultiport => "memcached-multiport",
+            Server::Mirror => "mirror",
+        }
+    }
+}
+
+/// How a guest is joined to this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Wire {
+    /// A tap device where that is allowed, else QEMU's own network
+    Auto,
+    /// A tap device of this host's (asks for root's rights)
+    Tap,
+    /// QEMU's own network
+    User,
+}
+
+/// A booted guest with its server.
+pub(crate) struct Guest {
+    // Dropped in this order: the guest before what it is joined to.
+    pub(crate) vm: Vm,
+    tap: Option<Tap>,
+    ports: u16,
+}
+
+impl Guest {
+    /// Boots a guest with `vcpus` and starts `server` in it; with `metered`, instructions are
+    /// counted and the guest's clock goes by them.
+    pub(crate) fn boot(
+        root: &Root,
+        tools: &Tools,
+        server: Server,
+        vcpus: u32,
+        metered: bool,
+    ) -> Result<Self> {
+        let tap = if tools.tap { Some(Tap::new()?) } else { None };
+        let many = server == Server::MemcachedMultiport && vcpus > 1;
+        if many && tap.is_none() {
+            bail!("only one port is forwarded: memcached-multiport needs a tap");
+        }
+        let machine = Machine {
+            port: Port::Any,
+            vcpus,
+            accel: Accel::Auto,
+            memory: MEMORY,
+            module: Some(tools.hippos.clone()),
+            files: vec![tools.mirror.clone()],
+            network: match &tap {
+                Some(tap) => Network::Tap(tap.name().to_owned()),
+                None => Network::User,
+            },
+            meter: metered.then(|| tools.meter.clone()),
+            ..Machine::default()
+        };
+        let mut guest = Guest {
+            vm: Vm::boot(root, &machine)?,
+            tap,
+            ports: if many { u16::try_from(vcpus)? } else { 1 },
+        };
+        guest.start(server, vcpus)?;
+        Ok(guest)
+    }
+
+    fn start(&mut self, server: Server, vcpus: u32) -> Result<()> {
+        if let Some(tap) = &self.tap {
+            self.vm.ask(&format!(
+                "exec ip addr flush dev eth0 && ip addr add {}/30 dev eth0",
+                tap.guest()
+            ))?;
+        }
+        let memcached = |port: u16, threads: u32, more: &str| {
+            format!(
+                "exec memcached -d -u root -l 0.0.0.0 -p {port} -U {port} -t {threads} -m {CACHE} \
+                 -c 1024 {more}"
+            )
+        };
+        match server {
+            Server::Hippos => {
+                self.vm
+                    .ask(&format!("load port={GUEST_PORT} memory_mb={CACHE}"))?;
+            }
+            Server::Memcached => {
+                self.vm.ask(&memcached(GUEST_PORT, vcpus, ""))?;
+            }
+            Server::MemcachedSteady => {
+                self.vm.ask(
+                    "exec echo 2 > /sys/class/net/eth0/napi_defer_hard_irqs && \
+                     echo 200000 > /sys/class/net/eth0/gro_flush_timeout",
+                )?;
+                let quiet = "-o no_lru_maintainer,no_lru_crawler";
+                self.vm.ask(&memcached(GUEST_PORT, vcpus, quiet))?;
+            }
+            Server::MemcachedMultiport => {
+                for port in GUEST_PORT..GUEST_PORT + self.ports {
+                    self.vm.ask(&memcached(port, 1, ""))?;
+                }
+            }
+            Server::Mirror => {
+                self.vm
+                    .ask(&format!("exec insmod /mirror.ko port={GUEST_PORT}"))?;
+            }
+        }
+        self.ready(server)
+    }
+
+    fn ready(&mut self, server: Server) -> Result<()> {
+        let deadline = Instant::now() + READY_LIMIT;
+        let (address, port) = (self.address(), self.port());
+        loop {
+            let answer = if server == Server::Mirror {
+                echoed(address, port)
+            } else {
+                TcpStream::connect((address, port))
+                    .map(drop)
+                    .map_err(Into::into)
+            };
+            match answer {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error.context(format!("{} does not answer", server.name())));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(100)),
+            }
+            self.vm.alive()?;
+        }
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        self.tap.as_ref().map_or(Ipv4Addr::LOCALHOST, Tap::guest)
+    }
+
+    fn port(&self) -> u16 {
+        if self.tap.is_some() {
+            GUEST_PORT
+        } else {
+            self.vm.port()
+        }
+    }
+
+    /// What `hippos-load --server` takes.
+    pub(crate) fn server(&self) -> String {
+        let (address, first) = (self.address(), self.port());
+        match self.ports {
+            1 => format!("{address}:{first}"),
+            ports => format!("{address}:{first}-{}", first + ports - 1),
+        }
+    }
+
+    /// The plugin's socket.
+    pub(crate) fn meter(&self) -> PathBuf {
+        self.vm.meter()
+    }
+
+    /// Stops the guest; a complaint of its kernel's is an error.
+    pub(crate) fn off(mut self) -> Result<()> {
+        self.vm
+            .ask("log")
+            .context("the guest's kernel log is not clean")?;
+        self.vm.off()
+    }
+}
+
+/// Whether a datagram comes back as it went.
+fn echoed(address: Ipv4Addr, port: u16) -> Result<()> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+    socket.connect((address, port))?;
+    socket.send(b"are you there")?;
+    let mut answer = [0; 64];
+    let length = socket.recv(&mut answer)?;
+    ensure!(&answer[..length] == b"are you there", "another answer");
+    Ok(())
+}

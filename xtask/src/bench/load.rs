@@ -1,0 +1,181 @@
+//! Driving `hippos-load`, and what is asked of the servers.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use serde_json::Value;
+
+use super::guest::Server;
+use crate::{shell, workspace};
+
+/// One kind of load.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Workload {
+    /// As reports name it.
+    pub(crate) name: &'static str,
+    /// As `hippos-load` does.
+    spec: &'static str,
+    more: &'static [&'static str],
+    /// Its GETs travel over UDP and it has nothing else: a mirror can answer.
+    pub(crate) mirrored: bool,
+}
+
+const TCP: &[&str] = &["--get", "tcp"];
+
+/// Everything that is measured.
+pub(crate) const WORKLOADS: &[Workload] = &[
+    Workload::new("get-hit", "micro:get-hit", &[], true),
+    Workload::new("get-miss", "micro:get-miss", &[], true),
+    Workload::new("mget16", "micro:mget-16", &[], true),
+    Workload::new("set", "micro:set", &[], false),
+    Workload::new("tcp-get", "micro:get-hit", TCP, false),
+    Workload::new("usr", "usr", &[], false),
+    Workload::new("app", "app", &[], false),
+    Workload::new("etc", "etc", &[], false),
+    Workload::new("var", "var", &[], false),
+    Workload::new("sys", "sys", &[], false),
+];
+
+impl Workload {
+    const fn new(
+        name: &'static str,
+        spec: &'static str,
+        more: &'static [&'static str],
+        mirrored: bool,
+    ) -> Self {
+        Workload {
+            name,
+            spec,
+            more,
+            mirrored,
+        }
+    }
+}
+
+/// The load generator against one server.
+pub(crate) struct Load<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) server: Server,
+    pub(crate) address: String,
+    pub(crate) keys: u64,
+    /// For reports.
+    pub(crate) dir: &'a Path,
+}
+
+/// One measured stretch.
+pub(crate) struct Stretch {
+    pub(crate) answered: u64,
+    pub(crate) per_second: f64,
+    pub(crate) mean_us: f64,
+}
+
+impl Load<'_> {
+    /// Stores the workload's keys.
+    pub(crate) fn fill(&self, workload: &Workload) -> Result<()> {
+        if self.server == Server::Mirror {
+            return Ok(());
+        }
+        self.call("fill", workload, &[]).map(drop)
+    }
+
+    /// `requests` in a closed loop that keeps the server busy.
+    pub(crate) fn closed(&self, workload: &Workload, requests: u64) -> Result<Stretch> {
+        let requests = requests.to_string();
+        let arguments = [
+            "--no-fill",
+            "--closed",
+            "--window",
+            "4",
+            "--requests",
+            &requests,
+            "--warmup",
+            "0s",
+            "--timeout",
+            "5s",
+        ];
+        let report = self.call("run", workload, &arguments)?;
+        stretch(&report["runs"][0])
+    }
+
+    /// An open loop at `rate` a second.
+    pub(crate) fn open(
+        &self,
+        workload: &Workload,
+        rate: f64,
+        duration: Duration,
+    ) -> Result<Stretch> {
+        let rate = format!("{rate:.0}");
+        let duration = format!("{}ms", duration.as_millis());
+        let arguments = [
+            "--no-fill",
+            "--rate",
+            &rate,
+            "--duration",
+            &duration,
+            "--warmup",
+            "500ms",
+        ];
+        let report = self.call("run", workload, &arguments)?;
+        stretch(&report["runs"][0])
+    }
+
+    /// The highest rate whose mean latency stays under 1 ms.
+    pub(crate) fn peak(&self, workload: &Workload, step: Duration) -> Result<f64> {
+        let step = format!("{}ms", step.as_millis());
+        let arguments = ["--no-fill", "--step", &step, "--precision", "0.05"];
+        let report = self.call("peak", workload, &arguments)?;
+        number(&report["peak"]["answered_per_second"])
+    }
+
+    fn call(&self, verb: &str, workload: &Workload, arguments: &[&str]) -> Result<Value> {
+        let json = self
+            .dir
+            .join(format!("{}-{}.json", self.server.name(), workload.name));
+        let mut command = Command::new(self.program);
+        command
+            .args([verb, workload.spec, "--server", &self.address])
+            .args(["--keys", &self.keys.to_string(), "--quiet"])
+            .arg("--json")
+            .arg(&json);
+        if verb != "fill" {
+            command.args(workload.more);
+            if self.server == Server::Mirror {
+                command.arg("--mirror");
+            }
+        }
+        command.args(arguments);
+        shell::output(&mut command)?;
+        let text = std::fs::read(&json)?;
+        serde_json::from_slice(&text).with_context(|| format!("{}", json.display()))
+    }
+}
+
+fn stretch(run: &Value) -> Result<Stretch> {
+    let counters = &run["counters"];
+    let answered = number(&counters["answered"])? as u64;
+    ensure!(answered > 0, "nothing was answered: {counters}");
+    Ok(Stretch {
+        answered,
+        per_second: number(&run["answered_per_second"])?,
+        mean_us: number(&run["latency"]["mean_us"])?,
+    })
+}
+
+fn number(value: &Value) -> Result<f64> {
+    value
+        .as_f64()
+        .context("hippos-load's report lacks a number")
+}
+
+/// Builds the load generator.
+pub(crate) fn build() -> Result<PathBuf> {
+    let mut build = Command::new(workspace::cargo());
+    build
+        .args(["build", "--quiet", "--locked", "--release", "--package"])
+        .arg("hippos-load")
+        .current_dir(workspace::root());
+    shell::run(&mut build).context("hippos-load does not build")?;
+    Ok(workspace::root().join("target/release/hippos-load"))
+}

@@ -1,0 +1,418 @@
+//! `cargo xtask bench`: Hippos beside memcached and beside a packet mirror.
+//!
+//! Each server runs in a guest of its own, booted anew for each round, under
+//! the same load. Two kinds of figures: instructions that the guest executes
+//! for a request, which repeat, and wall-clock rates and latencies, which under
+//! emulation only say something as ratios within one run.
+
+mod guest;
+mod load;
+mod meter;
+mod mirror;
+mod report;
+mod tap;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use self::guest::{Guest, Server, Wire};
+use self::load::{Load, Workload, WORKLOADS};
+use self::meter::{Meter, Symbols};
+use self::report::{Figures, Metric};
+use crate::root::Root;
+use crate::{kbuild, root, shell, vm, workspace};
+
+/// Measure Hippos beside Debian's memcached and a packet mirror, or the store alone.
+///
+/// Boots one guest for each server and round, puts the same load on each, and
+/// prints instructions per request, peak throughput, latency and CPU time with
+/// the spread over the rounds. The report lies in target/bench: report.json,
+/// report.md and plots. `bench store` runs the store's own benchmarks on this
+/// machine instead.
+///
+///   cargo xtask bench --quick
+///   cargo xtask bench --only instructions --workload get-hit --server hippos,mirror
+///   cargo xtask bench --profile get-hit --server hippos
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum, default_value = "servers")]
+    subject: Subject,
+    /// Few workloads, one boot, short steps: under five minutes
+    #[arg(long)]
+    quick: bool,
+    /// Boots of each server [default: 3, or 1 with --quick]
+    #[arg(long)]
+    boots: Option<u32>,
+    /// Processors of each guest
+    #[arg(long, default_value_t = 1)]
+    vcpus: u32,
+    /// Only these servers
+    #[arg(long, value_enum, value_delimiter = ',')]
+    server: Vec<Server>,
+    /// Only these workloads
+    #[arg(long, value_delimiter = ',')]
+    workload: Vec<String>,
+    /// Only this kind of figures
+    #[arg(long, value_enum)]
+    only: Option<Kind>,
+    /// Instead of figures, print where a workload's instructions go, by the kernel's symbols
+    #[arg(long, value_name = "WORKLOAD")]
+    profile: Option<String>,
+    /// How guests are joined to this machine
+    #[arg(long, value_enum, default_value = "auto")]
+    wire: Wire,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Subject {
+    /// Hippos, memcached and the mirror in guests
+    Servers,
+    /// The store alone, beside other caches' data structures
+    Store,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Instructions per request
+    Instructions,
+    /// Peak throughput, latency and CPU time
+    Wallclock,
+}
+
+/// What is needed for every guest.
+pub(crate) struct Tools {
+    hippos: PathBuf,
+    mirror: PathBuf,
+    meter: vm::Meter,
+    load: PathBuf,
+    /// Guests are joined by tap devices.
+    tap: bool,
+}
+
+/// How much is measured.
+struct Plan {
+    boots: u32,
+    servers: Vec<Server>,
+    workloads: Vec<&'static Workload>,
+    keys: u64,
+    /// Measured under the instruction counter.
+    requests: u64,
+    /// Each step of a search for the peak.
+    step: Duration,
+}
+
+/// The workloads of `--quick`.
+const QUICK: &[&str] = &["get-hit", "get-miss", "set", "usr", "etc"];
+
+/// Measures and reports; gives our exit status.
+pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
+    if args.subject == Subject::Store {
+        return store(args);
+    }
+    let plan = plan(args)?;
+    let root = root::ready()?;
+    let tap = match args.wire {
+        Wire::Auto => tap::Tap::new().is_ok(),
+        Wire::Tap => tap::Tap::new().map(|_| true)?,
+        Wire::User => false,
+    };
+    let tools = Tools {
+        hippos: kbuild::build(&Default::default())?,
+        mirror: mirror::build(&root)?,
+        meter: vm::Meter {
+            library: meter::library()?,
+            profile: args.profile.is_some(),
+        },
+        load: load::build()?,
+        tap,
+    };
+    println!("wire: {}", if tap { "tap" } else { "QEMU's own network" });
+    let dir = workspace::root().join("target/bench");
+    fs::create_dir_all(&dir)?;
+    if args.profile.is_some() {
+        for server in &plan.servers {
+            profile(&root, &tools, *server, args.vcpus, &plan, &dir)?;
+        }
+        return Ok(0);
+    }
+    let mut figures = Figures::default();
+    let start = Instant::now();
+    let head = head(&root, args, &tools)?;
+    for boot in 1..=plan.boots {
+        for &server in &plan.servers {
+            eprintln!(
+                "hippos: boot {boot} of {}, {} ({:.0} s so far)",
+                plan.boots,
+                server.name(),
+                start.elapsed().as_secs_f32()
+            );
+            if args.only != Some(Kind::Wallclock) {
+                instructions(&root, &tools, server, args.vcpus, &plan, &dir, &mut figures)?;
+            }
+            // The steady cell is for counting instructions.
+            if args.only != Some(Kind::Instructions) && server != Server::MemcachedSteady {
+                wallclock(&root, &tools, server, args.vcpus, &plan, &dir, &mut figures)?;
+            }
+            // What was measured is kept, whatever comes.
+            figures.write(&dir, &head)?;
+        }
+    }
+    println!("{head}\n\n{}", figures.markdown());
+    println!("report: {}", dir.join("report.md").display());
+    Ok(0)
+}
+
+fn plan(args: &BenchArgs) -> Result<Plan> {
+    let wanted: Vec<&str> = match &args.profile {
+        Some(name) => vec![name],
+        None if !args.workload.is_empty() => args.workload.iter().map(String::as_str).collect(),
+        None if args.quick => QUICK.to_vec(),
+        None => WORKLOADS.iter().map(|workload| workload.name).collect(),
+    };
+    let workloads = wanted
+        .into_iter()
+        .map(|name| {
+            let known = || WORKLOADS.iter().map(|w| w.name).collect::<Vec<_>>();
+            WORKLOADS
+                .iter()
+                .find(|workload| workload.name == name)
+                .with_context(|| format!("no workload {name}: there are {}", known().join(", ")))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    ensure!(args.vcpus > 0, "a guest has at least one processor");
+    let servers = if args.server.is_empty() {
+        Server::ALL
+            .into_iter()
+            // With one vCPU it is the same as memcached; and a quick look leaves it out.
+            .filter(|s| *s != Server::MemcachedMultiport || (args.vcpus > 1 && !args.quick))
+            .collect()
+    } else {
+        args.server.clone()
+    };
+    Ok(Plan {
+        boots: args.boots.unwrap_or(if args.quick { 1 } else { 3 }),
+        servers,
+        workloads,
+        keys: if args.quick { 2_000 } else { 10_000 },
+        requests: if args.quick { 20_000 } else { 50_000 },
+        step: Duration::from_millis(if args.quick { 400 } else { 1000 }),
+    })
+}
+
+fn load<'a>(
+    tools: &'a Tools,
+    guest: &Guest,
+    server: Server,
+    plan: &Plan,
+    dir: &'a Path,
+) -> Load<'a> {
+    Load {
+        program: &tools.load,
+        server,
+        address: guest.server(),
+        keys: plan.keys,
+        dir,
+    }
+}
+
+/// The workloads that `server` can answer.
+fn answerable<'a>(plan: &'a Plan, server: Server) -> impl Iterator<Item = &'static Workload> + 'a {
+    let all = plan.workloads.iter().copied();
+    all.filter(move |workload| server != Server::Mirror || workload.mirrored)
+}
+
+fn instructions(
+    root: &Root,
+    tools: &Tools,
+    server: Server,
+    vcpus: u32,
+    plan: &Plan,
+    dir: &Path,
+    figures: &mut Figures,
+) -> Result<()> {
+    let guest = Guest::boot(root, tools, server, vcpus, true)?;
+    let mut meter = Meter::connect(&guest.meter())?;
+    meter.settle()?;
+    let load = load(tools, &guest, server, plan, dir);
+    for workload in answerable(plan, server) {
+        load.fill(workload)?;
+        load.closed(workload, plan.requests / 10)?;
+        let before = meter.count()?;
+        let run = load.closed(workload, plan.requests)?;
+        let spent = meter.count()? - before;
+        let each = spent as f64 / run.answered as f64;
+        eprintln!(
+            "hippos:   {}: {each:.0} instructions a request",
+            workload.name
+        );
+        figures.add(server.name(), workload.name, Metric::Instructions, each);
+    }
+    guest.off()
+}
+
+fn wallclock(
+    root: &Root,
+    tools: &Tools,
+    server: Server,
+    vcpus: u32,
+    plan: &Plan,
+    dir: &Path,
+    figures: &mut Figures,
+) -> Result<()> {
+    let guest = Guest::boot(root, tools, server, vcpus, false)?;
+    let load = load(tools, &guest, server, plan, dir);
+    for workload in answerable(plan, server) {
+        load.fill(workload)?;
+        load.closed(workload, plan.requests / 10)?;
+        let peak = load.peak(workload, plan.step)?;
+        eprintln!(
+            "hippos:   {}: {peak:.0} requests a second at most",
+            workload.name
+        );
+        figures.add(server.name(), workload.name, Metric::Peak, peak);
+        let reference = Server::Memcached.name();
+        let Some(reference) = figures.median(reference, workload.name, Metric::Peak) else {
+            continue;
+        };
+        for (share, metric) in [
+            (0.25, Metric::Latency25),
+            (0.5, Metric::Latency50),
+            (0.75, Metric::Latency75),
+        ] {
+            let cpu = cpu_seconds(guest.vm.pid())?;
+            let run = load.open(workload, reference * share, plan.step * 2)?;
+            let cpu = cpu_seconds(guest.vm.pid())? - cpu;
+            figures.add(server.name(), workload.name, metric, run.mean_us);
+            if share == 0.5 {
+                // The warm-up is not in the count of answers, but in the CPU's time.
+                let measured = run.answered as f64 + 0.5 * run.per_second;
+                let each = cpu / measured * 1e6;
+                figures.add(server.name(), workload.name, Metric::Cpu, each);
+            }
+        }
+    }
+    guest.off()
+}
+
+/// CPU time of a process so far.
+fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold anything; user and system time are the 14th and 15th.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let mut times = fields.split_whitespace().skip(11);
+    let mut next = || times.next()?.parse::<f64>().ok();
+    let (Some(user), Some(system)) = (next(), next()) else {
+        bail!("/proc/{pid}/stat is odd: {stat}");
+    };
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok((user + system) / ticks as f64)
+}
+
+fn profile(
+    root: &Root,
+    tools: &Tools,
+    server: Server,
+    vcpus: u32,
+    plan: &Plan,
+    dir: &Path,
+) -> Result<()> {
+    let mut guest = Guest::boot(root, tools, server, vcpus, true)?;
+    let names = guest.vm.ask("exec cat /proc/kallsyms")?;
+    let symbols = Symbols::parse(names.iter().map(String::as_str));
+    let mut meter = Meter::connect(&guest.meter())?;
+    meter.settle()?;
+    let load = load(tools, &guest, server, plan, dir);
+    for workload in answerable(plan, server) {
+        load.fill(workload)?;
+        load.closed(workload, plan.requests / 10)?;
+        let before = meter.blocks()?;
+        let run = load.closed(workload, plan.requests)?;
+        let rows = symbols.profile(&before, &meter.blocks()?);
+        let total: u64 = rows.iter().map(|(_, count)| count).sum();
+        println!(
+            "{}, {}: {:.0} instructions a request\n",
+            server.name(),
+            workload.name,
+            total as f64 / run.answered as f64
+        );
+        for (name, count) in rows.iter().take(60) {
+            println!("{:8.1}  {name}", *count as f64 / run.answered as f64);
+        }
+        println!();
+    }
+    guest.off()
+}
+
+/// What the figures were made with.
+fn head(root: &Root, args: &BenchArgs, tools: &Tools) -> Result<String> {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        shell::output(command.args(arguments).current_dir(workspace::root()))
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_else(|_| "unknown".into())
+    };
+    let dirty = if git(&["status", "--porcelain"]).is_empty() {
+        ""
+    } else {
+        " with changes"
+    };
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let processor = processor
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("unknown", |(_, name)| name);
+    let memcached = shell::output(root.command("/usr/bin/memcached").arg("--version"))?;
+    let qemu = shell::output(root.command("/usr/bin/qemu-system-x86_64").arg("--version"))?;
+    let date = shell::output(Command::new("date").arg("+%Y-%m-%d"))?;
+    let command: Vec<String> = std::env::args().skip(1).collect();
+    Ok(format!(
+        "`cargo xtask {}`, {}, commit {}{dirty}; host {processor}, {} processors; {}; kernel {}; {}; \
+         guest with {} vCPU; wire: {}",
+        command.join(" "),
+        date.trim(),
+        git(&["rev-parse", "--short", "HEAD"]),
+        std::thread::available_parallelism().map_or(1, usize::from),
+        qemu.lines().next().unwrap_or_default(),
+        root.kernel().release,
+        memcached.trim(),
+        args.vcpus,
+        if tools.tap { "tap" } else { "QEMU's own network" }
+    ))
+}
+
+/// The store's own benchmarks, by criterion.
+fn store(args: &BenchArgs) -> Result<u8> {
+    let mut bench = Command::new(workspace::cargo());
+    bench
+        .args(["bench", "--locked", "--package", "hippos_store"])
+        .current_dir(workspace::root());
+    if args.quick {
+        bench.args(["--", "--quick"]);
+    }
+    shell::run(&mut bench)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_cpu_time_grows() {
+        let before = cpu_seconds(std::process::id()).unwrap();
+        let start = Instant::now();
+        // Ticks are 10 ms; a busy loop sees one.
+        while cpu_seconds(std::process::id()).unwrap() == before {
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "no tick in a minute"
+            );
+        }
+    }
+}
