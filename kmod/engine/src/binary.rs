@@ -13,9 +13,6 @@ use crate::meta::TRIES;
 use crate::session::{Data, Kind, Session, State, Step, Then};
 use crate::Engine;
 
-/// The longest extras of any request.
-const EXTRAS_MAX: usize = 255;
-
 /// The most of header, extras and key that memcached takes before it hangs up:
 /// its read buffer.
 const FRONT_MAX: usize = 16 << 10;
@@ -450,8 +447,9 @@ fn put_found(out: &mut impl Out, head: &Response, flags: u32, key: &[u8]) {
     out.put(key);
 }
 
-/// The most bytes of a request that are looked at together.
-const _: () = assert!(HEADER + EXTRAS_MAX + KEY_MAX < hippos_proto::LINE_MAX);
+/// The most bytes of a request that are looked at together: 255 are the
+/// longest extras.
+const _: () = assert!(HEADER + 255 + KEY_MAX < hippos_proto::LINE_MAX);
 
 fn be32(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |b| u32::from_be_bytes(*b))
