@@ -196,7 +196,7 @@ fn debian_cargo() -> Result<()> {
     check
         .arg("--target-dir")
         .arg(workspace::root().join("target/debian"));
-    shell::run(check.env("CARGO_HOME", home).env("RUSTFLAGS", "-Dwarnings"))
+    shell::run(check.env("CARGO_HOME", home))
 }
 
 fn cargo_home() -> Result<std::path::PathBuf> {
