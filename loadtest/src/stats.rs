@@ -64,7 +64,8 @@ pub struct Counters {
     pub late: u64,
     /// Datagrams that belong to no request.
     pub strays: u64,
-    /// Due, but not sent, because the connection's backlog was full.
+    /// Due, but not sent: the connection's backlog was full, or the generator
+    /// was late by more than the timeout at the end of the run.
     pub unsent: u64,
     /// SETs made to fill in a miss.
     pub refills: u64,
