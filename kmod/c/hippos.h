@@ -154,6 +154,7 @@ void *hippos_pages_alloc(size_t bytes);
 void hippos_pages_free(void *address, size_t bytes);
 void *hippos_table_alloc(size_t bytes);
 void hippos_table_free(void *address);
+u64 hippos_memory(void);
 unsigned long hippos_direct_map(void);
 
 /* sync.c */

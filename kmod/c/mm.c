@@ -34,6 +34,12 @@ void hippos_table_free(void *address)
 	kvfree(address);
 }
 
+/* Bytes of memory that the machine has. */
+u64 hippos_memory(void)
+{
+	return (u64)totalram_pages() << PAGE_SHIFT;
+}
+
 /* Where the direct map starts. */
 unsigned long hippos_direct_map(void)
 {

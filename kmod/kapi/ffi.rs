@@ -204,6 +204,7 @@ extern "C" {
     pub(crate) fn hippos_pages_free(address: *mut c_void, bytes: usize);
     pub(crate) fn hippos_table_alloc(bytes: usize) -> *mut c_void;
     pub(crate) fn hippos_table_free(address: *mut c_void);
+    pub(crate) fn hippos_memory() -> u64;
     pub(crate) fn hippos_direct_map() -> c_ulong;
 
     // sync.c

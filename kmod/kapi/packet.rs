@@ -198,7 +198,9 @@ impl Twins {
     }
 
     fn fill(&mut self, write: &mut impl FnMut(u16, &mut [u8]) -> usize) {
-        for (twin, number) in self.list.iter_mut().flatten().zip(1..) {
+        let mut number = 0u16;
+        for twin in self.list.iter_mut().flatten() {
+            number = number.wrapping_add(1);
             // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `finish`.
             let buffer = unsafe { slice::from_raw_parts_mut(twin.payload.as_ptr(), twin.len) };
             twin.len = write(number, buffer).min(twin.len);

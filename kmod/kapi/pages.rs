@@ -37,6 +37,12 @@ pub unsafe fn free_table(table: NonNull<u8>) {
     unsafe { ffi::hippos_table_free(table.as_ptr().cast()) }
 }
 
+/// Bytes of memory that the machine has.
+pub fn total() -> u64 {
+    // SAFETY: reads a number.
+    unsafe { ffi::hippos_memory() }
+}
+
 /// The address where the direct map starts; it differs from boot to boot.
 pub fn direct_map() -> usize {
     // SAFETY: reads a number that is fixed at boot.

@@ -7,6 +7,8 @@
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use kernel::prelude::*;
+
 /// A network: addresses that agree with `address` in the bits of `mask`.
 #[derive(Clone, Copy)]
 struct Network {
@@ -54,8 +56,7 @@ impl Network {
 
 /// The list. This host itself is always on it.
 pub(crate) struct Allow {
-    networks: [Network; Self::MOST],
-    len: usize,
+    networks: KVec<Network>,
 }
 
 impl Allow {
@@ -73,27 +74,27 @@ impl Allow {
     ];
 
     /// A list as the operator wrote it: networks with commas between them,
-    /// `any`, or nothing for the default.
-    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+    /// `any`, or nothing for the default. `EINVAL` when it is none.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self> {
         let mut allow = Self {
-            networks: [Network::new(0, 0); Self::MOST],
-            len: 0,
+            networks: KVec::new(),
         };
         match text {
             b"" => Self::DEFAULT.into_iter().try_for_each(|n| allow.add(n))?,
             b"any" => allow.add(Network::new(0, 0))?,
             _ => core::str::from_utf8(text)
-                .ok()?
+                .map_err(|_| EINVAL)?
                 .split(',')
-                .try_for_each(|text| allow.add(Network::parse(text)?))?,
+                .try_for_each(|text| allow.add(Network::parse(text).ok_or(EINVAL)?))?,
         }
-        Some(allow)
+        Ok(allow)
     }
 
-    fn add(&mut self, network: Network) -> Option<()> {
-        *self.networks.get_mut(self.len)? = network;
-        self.len += 1;
-        Some(())
+    fn add(&mut self, network: Network) -> Result {
+        if self.networks.len() >= Self::MOST {
+            return Err(EINVAL);
+        }
+        Ok(self.networks.push(network, GFP_KERNEL)?)
     }
 
     /// Whether `source` may ask; `local` says that it is this host.
@@ -104,7 +105,6 @@ impl Allow {
             || self
                 .networks
                 .iter()
-                .take(self.len)
                 .any(|network| source & network.mask == network.address)
     }
 }

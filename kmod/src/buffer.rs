@@ -30,7 +30,7 @@ impl Buffer {
 impl Out for Buffer {
     #[inline]
     fn room(&self) -> usize {
-        self.bytes.capacity() - self.bytes.len()
+        self.bytes.capacity().saturating_sub(self.bytes.len())
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 
 use kernel::prelude::*;
 
+use hippos_kapi::pages;
 use hippos_kapi::params::Params;
 use hippos_store::Eviction;
 
@@ -64,15 +65,19 @@ impl Config {
                 return Err(EINVAL);
             }
         };
-        let allow = Allow::parse(params.allow).ok_or_else(|| {
+        let allow = Allow::parse(params.allow).inspect_err(|_| {
             let given = printable(params.allow);
+            let most = Allow::MOST;
             pr_err!(
-                "allow={given}: must be any, or up to {} networks like 10.0.0.0/8,fd00::/8\n",
-                Allow::MOST
+                "allow={given}: must be any, or up to {most} networks like 10.0.0.0/8,fd00::/8\n"
             );
-            EINVAL
         })?;
         let memory = memory_mb as usize * (1 << 20);
+        let machine = pages::total() >> 20;
+        if u64::from(memory_mb) > machine {
+            pr_err!("memory_mb={memory_mb}: the machine has {machine}\n");
+            return Err(EINVAL);
+        }
         if item_max > memory / 2 {
             pr_err!("item_max={item_max}: must be at most half of memory_mb={memory_mb}\n");
             return Err(EINVAL);

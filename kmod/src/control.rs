@@ -103,7 +103,7 @@ impl Control {
             .reader()
             .read_slice(&mut bytes)?;
         let bytes = u64::from_ne_bytes(bytes);
-        if bytes < MEMORY_MIN || bytes < 2 * self.server.config.item_max as u64 {
+        if bytes < MEMORY_MIN || bytes / 2 < self.server.config.item_max as u64 {
             return Err(EINVAL);
         }
         if self.server.engine.store.resize(bytes as usize) {

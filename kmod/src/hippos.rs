@@ -84,7 +84,7 @@ impl kernel::Module for Hippos {
         // A failure on the way drops what is there already, the last first.
         let callbacks = Callbacks;
         let threads = config.threads.unwrap_or_else(|| cpu::online().count());
-        let server = Arc::new(Server::new(config, threads)?, GFP_KERNEL)?;
+        let server = Server::new(config, threads)?;
         let readers = Readers;
         let maintenance = start_maintenance(&server)?;
         let in_use = |error: &Error| {

@@ -167,14 +167,16 @@ impl Connection<'_> {
                 Next::Close => return Then::Close,
                 Next::Write => {}
                 Next::Read => {
-                    input.copy_within(start..end, 0);
-                    (start, end) = (0, end - start);
+                    if let Some(fresh) = input.get_mut(..end) {
+                        fresh.copy_within(start.min(fresh.len()).., 0);
+                    }
+                    (start, end) = (0, end.saturating_sub(start));
                     let Some(room) = input.get_mut(end..).filter(|room| !room.is_empty()) else {
                         return Then::Close;
                     };
                     match socket.receive(room) {
                         Ok(Received::Bytes { count, more: m }) => {
-                            end += count;
+                            end = end.saturating_add(count);
                             more = m;
                         }
                         Ok(Received::Nothing) => return self.stow(input, start, end, Then::Wait),
@@ -187,13 +189,13 @@ impl Connection<'_> {
                 return Then::Close;
             };
             let fed = self.session.feed(fresh, output);
-            start = end.min(start + fed.consumed);
+            start = start.saturating_add(fed.consumed).min(end);
             self.next = fed.next;
             let writing = matches!(self.next, Next::Write);
             match send_all(socket, output.bytes(), writing) {
                 Ok(0) => {}
                 Ok(unsent) => {
-                    let from = output.len() - unsent;
+                    let from = output.len().saturating_sub(unsent);
                     let Some(tail) = output.bytes().get(from..) else {
                         return Then::Close;
                     };
@@ -242,6 +244,7 @@ fn send_all(socket: &Socket, bytes: &[u8], more: bool) -> Result<usize> {
 /// Forgets the first bytes of `unsent`, which have gone.
 fn keep(unsent: &mut KVec<u8>, sent: usize) -> Then {
     let left = unsent.len().saturating_sub(sent);
+    let sent = sent.min(unsent.len());
     unsent.copy_within(sent.., 0);
     unsent.truncate(left);
     Then::Wait

@@ -56,6 +56,7 @@ pub(super) fn bad_parameters() -> Result<()> {
         "memory_mb=7",
         "memory_mb=0",
         "memory_mb=4294967295",
+        "memory_mb=1000000",
         "maxconns=0",
         "maxconns=1000001",
         "threads=1025",
