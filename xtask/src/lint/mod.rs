@@ -4,6 +4,7 @@ mod edges;
 mod mirrors;
 mod panics;
 mod sources;
+mod stacks;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -23,8 +24,8 @@ use crate::{kbuild, root, shell, workspace};
 /// The rules: `unsafe` only where it is listed, each with its `SAFETY:`;
 /// `extern "C"` declarations in one file; no `alloc`, `kernel` or floats in the
 /// pure crates; no panic in their release objects beyond a listed, explained
-/// allowance (xtask/src/lint/panics.rs); no package mirror's address in the
-/// repository; Kbuild's crate edges equal to cargo's; and all of it takes
+/// allowance (xtask/src/lint/panics.rs); no function of the module with a large
+/// stack frame; no package mirror's address in the repository; Kbuild's crate edges equal to cargo's; and all of it takes
 /// Debian's own cargo as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
@@ -76,6 +77,7 @@ const CHECKS: &[Check] = &[
     ("clippy", false, clippy),
     ("clippy-kernel", true, clippy_kernel),
     ("panics", true, || report(panics::check()?)),
+    ("stacks", true, || report(stacks::check()?)),
     ("debian-cargo", true, debian_cargo),
 ];
 

@@ -1,0 +1,63 @@
+//! No function of the module takes much of the kernel's small stack.
+//!
+//! The kernel's own limit (`CONFIG_FRAME_WARN`) is for C alone; rustc has none,
+//! and moves whole structures through the stack where nobody looks.
+
+use anyhow::Result;
+
+use super::Finding;
+use crate::{kbuild, root, shell};
+
+/// The most that one function may take, in bytes, of a stack of 16 KiB. The kernel's own limit for C
+/// is 2048; a plan of a reply to many keys lies on the stack by design, and two such frames on a
+/// packet's way still leave most of it to the layers above and below.
+const LIMIT: u64 = 3072;
+
+/// Every finding in target/kmod/hippos.ko, which is built first.
+pub(crate) fn check() -> Result<Vec<Finding>> {
+    let module = kbuild::build(&Default::default())?;
+    let root = root::ready()?;
+    let mut objdump = root.command("/usr/bin/objdump");
+    objdump.args(["-d", "-C", "--no-show-raw-insn"]).arg(module);
+    Ok(large_frames(&shell::output(&mut objdump)?))
+}
+
+fn large_frames(disassembly: &str) -> Vec<Finding> {
+    let mut function = "?";
+    let mut findings = Vec::new();
+    for line in disassembly.lines() {
+        if let Some(name) = line
+            .strip_suffix(">:")
+            .and_then(|line| line.split_once(" <"))
+        {
+            function = name.1;
+        } else if let Some(bytes) = frame(line).filter(|bytes| *bytes > LIMIT) {
+            let what = format!("{function} takes {bytes} bytes of stack, {LIMIT} are the limit");
+            findings.push(Finding::new("hippos.ko", 0, what));
+        }
+    }
+    findings
+}
+
+/// The bytes of `sub $0x4c8,%rsp`.
+fn frame(line: &str) -> Option<u64> {
+    let (_, operands) = line.split_once("sub ")?;
+    let bytes = operands.trim().strip_prefix("$0x")?.strip_suffix(",%rsp")?;
+    u64::from_str_radix(bytes, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_frame_is_found() {
+        let text = "0000000000000010 <hippos::small>:\n  14:\tsub    $0xbf8,%rsp\n\
+                    0000000000000020 <<hippos::A as Drop>::drop>:\n  24:\tsub    $0xc08,%rsp\n";
+        let findings = large_frames(text);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0]
+            .what
+            .starts_with("<hippos::A as Drop>::drop takes 3080"));
+    }
+}
