@@ -36,7 +36,7 @@ impl<L: RawLock, T> Locked<L, T> {
 
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Held<'_, L, T>> {
-        self.raw.try_lock().then_some(Held { of: self })
+        self.raw.try_lock().then(|| Held { of: self })
     }
 }
 

@@ -294,6 +294,32 @@ fn splits_clear_last() {
     check(Some(Bug::EarlyClear), split);
 }
 
+/// Two who want to grow at the same time: one does, the other may, and nothing is lost.
+#[test]
+fn splits_do_not_overlap() {
+    check(None, || {
+        let rig = Arc::new(Rig::new(1));
+        rig.insert(0);
+        rig.insert(1);
+        let grow = |rig: &Rig| {
+            let mut unchained = Unchained::new();
+            rig.index
+                .split(|s| hash(number(s)), |_| true, &mut unchained)
+        };
+        let other = {
+            let rig = rig.clone();
+            thread::spawn(move || grow(&rig))
+        };
+        let mine = grow(&rig);
+        // A third comes while one of them may still be at it.
+        let third = grow(&rig);
+        let steps = [mine, third, other.join().expect("the other")];
+        let done = steps.iter().filter(|s| **s == Step::Done).count();
+        assert_eq!(rig.index.buckets(), 1 + done);
+        assert!(rig.has(0) && rig.has(1));
+    });
+}
+
 /// A split moves what stays from an overflow bucket to the bucket itself, while a reader looks for
 /// it.
 fn fold() {

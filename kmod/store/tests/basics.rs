@@ -349,3 +349,26 @@ fn a_pinned_value_outlives_its_item() {
     }
     assert_eq!(pin.value(), [42; 1000]);
 }
+
+#[test]
+fn an_index_that_grows_loses_and_doubles_nothing() {
+    for memory in [64 << 10, 1 << 20] {
+        let config = Config {
+            memory: 16 << 20,
+            block: memory.min(64 << 10),
+            ..Config::default()
+        };
+        let store = store(config);
+        for i in 0..100_000u32 {
+            let key = format!("key-{i}");
+            let stored = put(&store, key.as_bytes(), b"x", &Commit::new(Verb::Add));
+            assert!(matches!(stored, Outcome::Stored { .. }), "{i}");
+            for again in [i, i / 2, i / 3] {
+                let key = format!("key-{again}");
+                let stored = put(&store, key.as_bytes(), b"x", &Commit::new(Verb::Add));
+                assert_eq!(stored, Outcome::NotStored, "{again} after {i}");
+            }
+        }
+        assert_eq!(store.snapshot().items, 100_000);
+    }
+}

@@ -86,11 +86,13 @@ fn check(key: u64, bytes: &[u8]) -> bool {
 /// Readers, writers and maintenance at once. Returns how many wrong values were seen, and how many
 /// right ones.
 fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
-    const KEYS: u64 = 400;
+    const KEYS: u64 = 2000;
     let (wrong, right) = (&AtomicU64::new(0), &AtomicU64::new(0));
     let done = &AtomicBool::new(false);
     thread::scope(|scope| {
+        // Joined one by one: that is what race detectors see.
         let mut busy = Vec::new();
+        let mut others = Vec::new();
         for t in 0..2u64 {
             busy.push(scope.spawn(move || {
                 let mut random = Random(t + 1);
@@ -121,7 +123,7 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
             }));
         }
         for t in 0..2u64 {
-            scope.spawn(move || {
+            others.push(scope.spawn(move || {
                 let mut random = Random(t + 99);
                 let mut pins = Vec::new();
                 while !done.load(Relaxed) {
@@ -150,9 +152,9 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
                         }
                     }
                 }
-            });
+            }));
         }
-        scope.spawn(move || {
+        others.push(scope.spawn(move || {
             let mut up = 0;
             while !done.load(Relaxed) {
                 up += 1;
@@ -166,13 +168,18 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
                 }
                 thread::yield_now();
             }
-        });
-        for thread in busy {
-            thread.join().unwrap();
-        }
+        }));
+        join(busy);
         done.store(true, Relaxed);
+        join(others);
     });
     (wrong.load(Relaxed), right.load(Relaxed))
+}
+
+fn join(threads: Vec<thread::ScopedJoinHandle<'_, ()>>) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 /// The books are right once all is quiet.
@@ -272,8 +279,9 @@ fn no_increment_is_lost() {
         store.commit(new, commit).unwrap()
     };
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for t in 0..3 {
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 for i in 0..EACH * factor() {
                     let how = Arith {
                         by: 1,
@@ -307,8 +315,9 @@ fn no_increment_is_lost() {
                     }
                     store.maintain();
                 }
-            });
+            }));
         }
+        join(threads);
     });
     let guard = store.read();
     let value = |name: &[u8]| store.get(&guard, name, store.hash(name)).unwrap().value();
@@ -330,8 +339,9 @@ fn one_of_many_wins() {
     let (adds, tokens) = (&AtomicU64::new(0), &AtomicU64::new(0));
     const ROUNDS: u64 = 2000;
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for _ in 0..3 {
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 for i in 0..ROUNDS {
                     let name = key(i % 100 + i / 100 * 1000);
                     let hash = store.hash(&name);
@@ -350,9 +360,16 @@ fn one_of_many_wins() {
                         tokens.fetch_add(1, Relaxed);
                     }
                 }
-            });
+            }));
         }
+        join(threads);
     });
-    assert_eq!(adds.load(Relaxed), ROUNDS);
+    let evicted = store.classes_counted(ClassCounter::Evicted);
+    assert_eq!(
+        (adds.load(Relaxed), evicted),
+        (ROUNDS, 0),
+        "{:?}",
+        store.snapshot()
+    );
     assert_eq!(tokens.load(Relaxed), ROUNDS);
 }
