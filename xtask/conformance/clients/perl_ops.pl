@@ -79,3 +79,4 @@ ok($m->memcached_delete($k), "delete");
 ok($m->memcached_version, "version");
 ok($m->memcached_flush(0), "flush");
 done_testing;
+print "perl: all passed\n" if Test::More->builder->is_passing;
