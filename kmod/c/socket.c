@@ -17,6 +17,8 @@
 
 #include "hippos.h"
 
+#define DATAGRAM_BUFFER (1 << 20)
+
 /* The wildcard address, both families; IPv4 alone where IPv6 is off. */
 static int bind_any(struct socket *sock, u16 port)
 {
@@ -92,7 +94,13 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, unsigned int send_ms)
 		ip6_sock_set_recvpktinfo(sock->sk);
 	else
 		ip_sock_set_pktinfo(sock->sk);
+	/* Bursts of requests, and replies of a thousand datagrams. */
+	sock_set_rcvbuf(sock->sk, DATAGRAM_BUFFER);
+	lock_sock(sock->sk);
+	sock->sk->sk_userlocks |= SOCK_SNDBUF_LOCK;
+	WRITE_ONCE(sock->sk->sk_sndbuf, 2 * DATAGRAM_BUFFER);
 	sock->sk->sk_sndtimeo = msecs_to_jiffies(send_ms);
+	release_sock(sock->sk);
 	err = bind_any(sock, port);
 	if (err) {
 		sock_release(sock);

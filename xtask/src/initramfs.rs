@@ -73,9 +73,11 @@ pub(crate) fn write<'a>(
 ) -> Result<()> {
     let base = base(root)?;
     let guest = guest_program()?;
+    let ctl = guest.with_file_name("hippos-ctl");
     fs::copy(base, target).with_context(|| format!("cannot write {}", target.display()))?;
     let mut archive = Archive::new(File::options().append(true).open(target)?);
     archive.file("init", 0o755, &fs::read(guest)?)?;
+    archive.file("usr/bin/hippos-ctl", 0o755, &fs::read(ctl)?)?;
     for file in files {
         let text = fs::read(file).with_context(|| format!("no {}", file.display()))?;
         let name = file.file_name().context("a file without a name")?;
@@ -84,7 +86,7 @@ pub(crate) fn write<'a>(
     archive.finish()
 }
 
-/// Builds the guest's PID 1: static, so that it asks for nothing of the guest.
+/// Builds the guest's PID 1, and hippos-ctl beside it: static, so that it asks for nothing of the guest.
 pub(crate) fn guest_program() -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let target_dir = workspace::root().join("target/guest");
@@ -96,6 +98,8 @@ pub(crate) fn guest_program() -> Result<PathBuf> {
             "--locked",
             "--package",
             "hippos_guest",
+            "--package",
+            "hippos-ctl",
             "--target",
             TARGET,
         ])

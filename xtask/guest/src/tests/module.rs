@@ -14,6 +14,7 @@ use crate::client::{framed, Tcp, Udp, PORT};
 use crate::kmsg::Log;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
+use crate::system::run;
 
 pub(super) fn loads_and_unloads() -> Result<()> {
     let hippos = Hippos::load("")?;
@@ -182,6 +183,61 @@ pub(super) fn device() -> Result<()> {
         fs::metadata("/dev/hippos").is_err(),
         "/dev/hippos is left over"
     );
+    Ok(())
+}
+
+/// What an operator asks for with hippos-ctl.
+pub(super) fn control() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=32")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("key", b"value")?;
+    let info = run("hippos-ctl info")?;
+    for line in ["hippos ", "port 11211", "memory 32 MiB"] {
+        ensure!(info.contains(line), "info: {info}");
+    }
+    let stats = run("hippos-ctl stats")?;
+    let line = |name: &str| {
+        let mut words = stats.lines().map(|line| line.split_whitespace());
+        words.find_map(|mut words| (words.next() == Some(name)).then(|| words.next())?)
+    };
+    ensure!(line("curr_items") == Some("1"), "stats: {stats}");
+    ensure!(line("cmd_set") == Some("1"), "stats: {stats}");
+    for section in ["settings", "items", "slabs", "conns"] {
+        run(&format!("hippos-ctl stats {section}"))?;
+    }
+    run("hippos-ctl flush")?;
+    tcp.send(b"get key\r\n")?;
+    let found = tcp.line()?;
+    ensure!(found == "END\r\n", "flushed, but {found:?}");
+    run("hippos-ctl memory 64")?;
+    ensure!(tcp.stat("limit_maxbytes")? == 64 << 20, "not the new limit");
+    for wrong in ["hippos-ctl memory 7", "hippos-ctl memory 1000000000"] {
+        ensure!(run(wrong).is_err(), "`{wrong}` was taken");
+    }
+    ensure!(
+        tcp.stat("limit_maxbytes")? == 64 << 20,
+        "the limit has changed"
+    );
+    hippos.unload()
+}
+
+/// Fewer workers than CPUs, and more.
+pub(super) fn worker_counts() -> Result<()> {
+    for threads in ["threads=1", "threads=7"] {
+        let hippos = Hippos::load(threads)?;
+        let mut connections = Vec::new();
+        for number in 0..50 {
+            let mut tcp = Tcp::connect("127.0.0.1")?;
+            tcp.set(&format!("key{number}"), b"value")?;
+            connections.push(tcp);
+        }
+        for tcp in &mut connections {
+            tcp.send(b"get key49\r\n")?;
+            let found = tcp.line()?;
+            ensure!(found == "VALUE key49 0 5\r\n", "{found:?}");
+        }
+        hippos.unload()?;
+    }
     Ok(())
 }
 
