@@ -131,17 +131,22 @@ fn read(file: &str) -> Result<String> {
     fs::read_to_string(workspace::root().join(file)).with_context(|| format!("cannot read {file}"))
 }
 
+/// What to say when formatting or clippy fails: it may be that cargo lacks the component.
+const COMPONENTS: &str =
+    "to be mended, or missing (`rustup component add rustfmt clippy`, `apt install rustfmt rust-clippy`)";
+
 /// rustfmt over the workspace and over the crates that only the kernel's make builds.
 fn format() -> Result<()> {
     let mut fmt = Command::new(workspace::cargo());
     shell::run(
         fmt.args(["fmt", "--all", "--check"])
             .current_dir(workspace::root()),
-    )?;
+    )
+    .context(COMPONENTS)?;
     let mut fmt = Command::new("rustfmt");
     fmt.args(["--check", "--edition", "2021"])
         .args(["kmod/kapi/lib.rs", "kmod/src/hippos.rs"]);
-    shell::run(fmt.current_dir(workspace::root()))
+    shell::run(fmt.current_dir(workspace::root())).context(COMPONENTS)
 }
 
 fn clippy() -> Result<()> {
@@ -157,7 +162,7 @@ fn clippy() -> Result<()> {
     clippy
         .args(["-D", "warnings"])
         .current_dir(workspace::root());
-    shell::run(&mut clippy)
+    shell::run(&mut clippy).context(COMPONENTS)
 }
 
 /// The kernel's own clippy settings over the module and the kernel-only crates.
