@@ -172,6 +172,8 @@ void hippos_lock_init(spinlock_t *lock, unsigned int class);
 void hippos_lock(spinlock_t *lock);
 bool hippos_trylock(spinlock_t *lock);
 void hippos_unlock(spinlock_t *lock);
+void hippos_roster_lock(void);
+void hippos_roster_unlock(void);
 
 /* time.c */
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Spin locks (linux/spinlock.h) for process context. */
+/* Spin locks (linux/spinlock.h) for process context, and a mutex. */
+#include <linux/mutex.h>
 #include <linux/spinlock.h>
 
 #include "hippos.h"
@@ -27,4 +28,16 @@ bool hippos_trylock(spinlock_t *lock)
 void hippos_unlock(spinlock_t *lock)
 {
 	spin_unlock(lock);
+}
+
+static DEFINE_MUTEX(roster_mutex);
+
+void hippos_roster_lock(void)
+{
+	mutex_lock(&roster_mutex);
+}
+
+void hippos_roster_unlock(void)
+{
+	mutex_unlock(&roster_mutex);
 }

@@ -220,6 +220,8 @@ extern "C" {
     pub(crate) fn hippos_lock(lock: *mut bindings::spinlock_t);
     pub(crate) fn hippos_trylock(lock: *mut bindings::spinlock_t) -> bool;
     pub(crate) fn hippos_unlock(lock: *mut bindings::spinlock_t);
+    pub(crate) fn hippos_roster_lock();
+    pub(crate) fn hippos_roster_unlock();
 
     // kernel/rcu/tree.c
     pub(crate) fn start_poll_synchronize_rcu() -> c_ulong;

@@ -22,6 +22,7 @@ pub mod params;
 pub mod poll;
 pub mod random;
 pub mod rcu;
+pub mod roster;
 pub mod socket;
 pub mod thread;
 pub mod time;

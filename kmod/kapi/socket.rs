@@ -58,6 +58,11 @@ impl Ends {
         &self.0.peer
     }
 
+    /// Our own address, in the same form.
+    pub fn own(&self) -> &[u8; 16] {
+        &self.0.own
+    }
+
     /// The peer's port.
     pub fn peer_port(&self) -> u16 {
         self.0.peer_port

@@ -6,7 +6,7 @@ use kernel::sync::Arc;
 use hippos_kapi::thread::{Context, Listener, Started};
 use hippos_kapi::time;
 
-use crate::server::Server;
+use crate::server::{Server, CONNECTIONS};
 
 /// The store's clock goes by seconds: it is told often enough to be right.
 const TICK_MS: u32 = 250;
@@ -17,10 +17,17 @@ pub(crate) fn run(server: Arc<Server>, context: &Context, started: Started) {
     let Ok(listener) = Listener::new(&store.platform().bell, context) else {
         return;
     };
-    store.tick(time::uptime(), time::unix());
+    // memcached's clock starts at 2 as well: 0 means never in many places.
+    let start = time::uptime().saturating_sub(2);
+    let tick = || {
+        let uptime = time::uptime().saturating_sub(start);
+        store.tick(uptime, time::unix());
+        CONNECTIONS.tick(uptime);
+    };
+    tick();
     started.ready();
     while !context.should_stop() {
-        store.tick(time::uptime(), time::unix());
+        tick();
         let next = store.maintain().next_ms;
         listener.wait(next.min(TICK_MS));
     }

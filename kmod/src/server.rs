@@ -2,13 +2,16 @@
 //! What all doors share: the engine, the settings and the count of connections.
 
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::net::Ipv6Addr;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Engine, Facts, Host, Settings, TALLIES};
+use hippos_engine::{Address, Connection, Engine, Facts, Host, Settings, TALLIES};
 use hippos_kapi::random;
+use hippos_kapi::roster::{Member, Roster};
+use hippos_kapi::socket::Ends;
 use hippos_store::{NewError, Store};
 
 use crate::config::Config;
@@ -54,6 +57,18 @@ impl Server {
                 None
             }
         }
+    }
+
+    /// Tells a socket's life to `stats conns`.
+    pub(crate) fn tell(&self, kind: Kind, ends: &Ends) -> Result<Member<Told>> {
+        CONNECTIONS.roster.join(Told {
+            id: CONNECTIONS.number.fetch_add(1, Relaxed),
+            kind,
+            port: self.config.port,
+            ends: *ends,
+            last: AtomicU32::new(CONNECTIONS.uptime.load(Relaxed)),
+            sending: AtomicBool::new(false),
+        })
     }
 }
 
@@ -111,9 +126,75 @@ impl Drop for Place {
     }
 }
 
-/// How many connections there are and were. A static: there is one module,
-/// and its count begins anew with each load.
+/// What a socket is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Listener,
+    Connection,
+    Datagrams,
+}
+
+/// What there is to tell of a socket.
+pub(crate) struct Told {
+    id: u32,
+    kind: Kind,
+    port: u16,
+    ends: Ends,
+    /// When it was last served, in seconds of uptime.
+    last: AtomicU32,
+    /// Output waits for the peer.
+    sending: AtomicBool,
+}
+
+impl Told {
+    /// It was served.
+    pub(crate) fn served(&self, sending: bool) {
+        let now = CONNECTIONS.uptime.load(Relaxed);
+        if self.last.load(Relaxed) != now {
+            self.last.store(now, Relaxed);
+        }
+        if self.sending.load(Relaxed) != sending {
+            self.sending.store(sending, Relaxed);
+        }
+    }
+
+    fn connection(&self) -> Connection {
+        let address = |ip: &[u8; 16], port| Address {
+            ip: Ipv6Addr::from(*ip).to_canonical(),
+            port,
+        };
+        let own = address(self.ends.own(), self.port);
+        let (address, listen) = match self.kind {
+            Kind::Connection => {
+                let peer = address(self.ends.peer(), self.ends.peer_port());
+                (peer, Some(own))
+            }
+            Kind::Listener | Kind::Datagrams => (own, None),
+        };
+        Connection {
+            id: self.id,
+            address,
+            listen,
+            state: match self.kind {
+                Kind::Listener => "conn_listening",
+                Kind::Connection if self.sending.load(Relaxed) => "conn_mwrite",
+                Kind::Connection | Kind::Datagrams => "conn_read",
+            },
+            udp: self.kind == Kind::Datagrams,
+            idle: CONNECTIONS
+                .uptime
+                .load(Relaxed)
+                .saturating_sub(self.last.load(Relaxed)),
+        }
+    }
+}
+
+/// The sockets that there are, and how many connections there were. A static:
+/// there is one module, and its count begins anew with each load.
 pub(crate) static CONNECTIONS: Connections = Connections {
+    roster: Roster::new(),
+    number: AtomicU32::new(0),
+    uptime: AtomicU32::new(0),
     now: AtomicU64::new(0),
     total: AtomicU64::new(0),
     rejected: AtomicU64::new(0),
@@ -121,6 +202,10 @@ pub(crate) static CONNECTIONS: Connections = Connections {
 };
 
 pub(crate) struct Connections {
+    roster: Roster<Told>,
+    number: AtomicU32,
+    /// Seconds since the start, as the store has them.
+    uptime: AtomicU32,
     now: AtomicU64,
     total: AtomicU64,
     rejected: AtomicU64,
@@ -128,6 +213,11 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
+    /// Tells the time.
+    pub(crate) fn tick(&self, uptime: u32) {
+        self.uptime.store(uptime, Relaxed);
+    }
+
     /// A worker went on to others though a connection had more.
     pub(crate) fn note_yield(&self) {
         self.yields.fetch_add(1, Relaxed);
@@ -144,6 +234,10 @@ impl Facts for Connections {
             accepting: true,
             ..Default::default()
         }
+    }
+
+    fn connection(&self, index: usize) -> Option<Connection> {
+        self.roster.nth(index, Told::connection)
     }
 
     fn reset(&self) {

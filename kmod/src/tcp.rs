@@ -14,12 +14,13 @@ use kernel::sync::Arc;
 use hippos_engine::{Message, Next, Session, Transport};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
-use hippos_kapi::socket::{Received, Socket};
+use hippos_kapi::roster::Member;
+use hippos_kapi::socket::{Ends, Received, Socket};
 use hippos_kapi::thread::{Context, Started};
 
 use crate::buffer::Buffer;
 use crate::platform::Kernel;
-use crate::server::{Place, Server, CONNECTIONS};
+use crate::server::{Kind, Place, Server, Told, CONNECTIONS};
 
 /// Bytes of each of a worker's two buffers.
 const BUFFER: usize = 64 << 10;
@@ -60,6 +61,10 @@ impl Worker {
         if poll.add(self.listener, Role::Listener).is_err() {
             return;
         }
+        // Told of for as long as the worker lives.
+        let Ok(_told) = server.tell(Kind::Listener, &Ends::default()) else {
+            return;
+        };
         started.ready();
         while !context.should_stop() {
             poll.wait(None);
@@ -83,7 +88,12 @@ impl Worker {
                         }
                     },
                     Role::Connection(connection) => {
-                        match connection.serve(socket, &mut self.input, &mut self.output) {
+                        let then = connection.serve(socket, &mut self.input, &mut self.output);
+                        connection
+                            .told
+                            .value()
+                            .served(!connection.unsent.is_empty());
+                        match then {
                             Then::Wait => {}
                             Then::Again => {
                                 CONNECTIONS.note_yield();
@@ -114,14 +124,18 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Role<'e>>, socket: Socket) {
         let _ = socket.send(b"ERROR Too many open connections\r\n", false);
         return;
     };
+    // Without memory for it the connection is closed.
+    let Ok(told) = server.tell(Kind::Connection, &ends) else {
+        return;
+    };
     let connection = Connection {
         session: Session::new(&server.engine, Transport::Tcp),
         rest: KVec::new(),
         unsent: KVec::new(),
         next: Next::Read,
+        told,
         _place: place,
     };
-    // Without memory for it the connection is closed.
     let _ = poll.add(socket, Role::Connection(connection));
 }
 
@@ -133,6 +147,7 @@ struct Connection<'e> {
     unsent: KVec<u8>,
     /// What the session wants when `unsent` has gone.
     next: Next,
+    told: Member<Told>,
     _place: Place,
 }
 

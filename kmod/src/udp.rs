@@ -12,7 +12,7 @@ use hippos_kapi::socket::{Ends, Socket};
 use hippos_kapi::thread::{Context, Started};
 
 use crate::buffer::Buffer;
-use crate::server::Server;
+use crate::server::{Kind, Server};
 
 /// The longest datagram there is.
 const INPUT: usize = 64 << 10;
@@ -56,6 +56,9 @@ impl Worker {
         if poll.add(self.socket, ()).is_err() {
             return;
         }
+        let Ok(told) = server.tell(Kind::Datagrams, &Ends::default()) else {
+            return;
+        };
         started.ready();
         while !context.should_stop() {
             poll.wait(None);
@@ -80,6 +83,7 @@ impl Worker {
                     Err(_) => {}
                 }
             }
+            told.value().served(false);
             if !empty {
                 ready.again();
             }

@@ -205,6 +205,10 @@ pub(super) fn control() -> Result<()> {
     for section in ["settings", "items", "slabs", "conns"] {
         run(&format!("hippos-ctl stats {section}"))?;
     }
+    let conns = run("hippos-ctl stats conns")?;
+    for text in ["tcp:127.0.0.1:", "conn_listening", "conn_read", "udp"] {
+        ensure!(conns.contains(text), "stats conns: {conns}");
+    }
     run("hippos-ctl flush")?;
     tcp.send(b"get key\r\n")?;
     let found = tcp.line()?;
