@@ -115,6 +115,17 @@ const SOON_MS: u32 = 10;
 /// There is more to do at once.
 const NOW_MS: u32 = 1;
 
+/// What became of a writer's attempt to take a slab from another class.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stolen {
+    /// The class has another slab.
+    Slab,
+    /// There was none to be had.
+    Nothing,
+    /// Somebody else is at it: a slab may be on its way.
+    Busy,
+}
+
 /// What became of a step of emptying a slab.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Drained {
@@ -490,26 +501,27 @@ impl<P: Platform> Store<P> {
         Drained::Waiting
     }
 
-    /// Takes a slab from another class for one that has none, and waits for it. False if that
-    /// failed. No lock or section is held.
+    /// Takes a slab from another class for one that has none, and waits for it. No lock or section
+    /// is held.
     #[cold]
-    pub(crate) fn steal(&self, class: usize) -> bool {
+    pub(crate) fn steal(&self, class: usize) -> Stolen {
         if self.upkeep.busy.swap(true, Acquire) {
-            // A slab may be on its way already.
-            return false;
+            return Stolen::Busy;
         }
         let drains = &self.upkeep.drains;
         if drains.iter().all(Drain::is_idle) {
             self.note_hits();
             self.start_drains(Some(class), 1);
         }
-        let mut stolen = false;
+        let mut stolen = Stolen::Nothing;
         while let Some(drain) = drains.iter().find(|drain| !drain.is_idle()) {
             match self.drain(drain) {
                 Drained::Working | Drained::Failed => {}
                 Drained::Waiting => self.wait(),
                 Drained::Done => {
-                    stolen = self.add_slab(class);
+                    if self.add_slab(class) {
+                        stolen = Stolen::Slab;
+                    }
                     break;
                 }
             }

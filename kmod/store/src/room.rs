@@ -7,6 +7,7 @@ use crate::counters::{ClassCounter, Counter};
 use crate::hash::Hash;
 use crate::index::{Unchained, BUCKET};
 use crate::item::{Slot, FETCHED};
+use crate::maintain::Stolen;
 use crate::platform::Platform;
 use crate::policy::{self, Picked, PICK};
 use crate::pool::Use;
@@ -18,6 +19,9 @@ use crate::sync::Relaxed;
 /// Times that a writer in need waits for a grace period before it gives up. Others may take what
 /// has become free under its nose, so it is more than a few.
 const PATIENCE: usize = 64;
+/// Times that it waits besides while somebody else is moving memory: emptying a slab takes as long as
+/// it takes, and an error would come of nothing but being second.
+const QUEUE: usize = 4096;
 /// Retired memory is at most one part in so many of the limit (but at least the largest item),
 /// beside a batch for each CPU.
 const RETIRED_SHARE: usize = 16;
@@ -48,7 +52,9 @@ impl<P: Platform> Store<P> {
         let Some(of) = self.slabs.get(class) else {
             return Err(StoreError::TooLarge);
         };
-        for _ in 0..PATIENCE {
+        let mut patience = PATIENCE;
+        let mut queue = QUEUE;
+        while patience != 0 {
             self.harvest();
             if let Some(slot) = self.slabs.take(&self.pool, class, hash) {
                 return Ok(slot);
@@ -70,10 +76,18 @@ impl<P: Platform> Store<P> {
             let want = reserve.max(1).saturating_sub(coming);
             if want != 0 && self.evict(class, want as usize) == 0 && coming == 0 {
                 // The class has nothing to give: take a slab from another.
-                if self.steal(class) {
-                    continue;
+                match self.steal(class) {
+                    Stolen::Slab => continue,
+                    Stolen::Busy if queue != 0 => {
+                        queue = queue.saturating_sub(1);
+                        self.wait();
+                        self.platform.relax();
+                        continue;
+                    }
+                    Stolen::Busy | Stolen::Nothing => {}
                 }
             }
+            patience = patience.saturating_sub(1);
             self.platform.wake();
             self.wait();
         }

@@ -325,11 +325,16 @@ impl Model {
                     compare,
                     ..Arith::default()
                 };
+                // As C's strtoull: a blank or a zero byte ends the number, whatever follows.
                 let number = |e: &Entry| {
-                    let text = std::str::from_utf8(&e.value).ok()?.trim_end_matches(' ');
-                    text.parse::<u64>()
-                        .ok()
-                        .filter(|_| text.bytes().all(|b| b.is_ascii_digit()))
+                    let blank = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
+                    let text = e.value.iter().copied().skip_while(blank);
+                    let word: Vec<u8> = text.take_while(|b| !blank(b) && *b != 0).collect();
+                    let number = std::str::from_utf8(&word).ok()?.parse::<i128>().ok()?;
+                    match u64::try_from(number) {
+                        Err(_) if number < 0 => Some(number as u64).filter(|n| n >> 63 == 0),
+                        number => number.ok(),
+                    }
                 };
                 let result = self.store.arith(&key, self.store.hash(&key), &how);
                 match (result, self.items.get_mut(&key)) {
