@@ -142,15 +142,21 @@ fn last_name(mut path: &str) -> String {
 fn frames(root: &Root, object: &Path, call: &Call) -> Result<Vec<String>> {
     let mut addr2line = root.command("/usr/bin/addr2line");
     addr2line
-        .args(["-i", "-j", &call.section, "-e"])
+        .args(["-i", "-f", "-C", "-j", &call.section, "-e"])
         .arg(object)
         .arg(&call.offset);
     let top = format!("{}/", workspace::root().display());
-    let frames = shell::output(&mut addr2line)?;
-    Ok(frames
-        .lines()
-        .map(|frame| frame.replace(&top, "").replace("./", ""))
-        .collect())
+    let lines = shell::output(&mut addr2line)?;
+    let lines: Vec<&str> = lines.lines().collect();
+    // A function's name and its place by turns; the name helps where the line was optimised away.
+    let frames = lines.chunks_exact(2).map(|pair| {
+        let place = pair[1].replace(&top, "").replace("./", "");
+        match place.ends_with('?') {
+            true => format!("{place} ({})", pair[0]),
+            false => place,
+        }
+    });
+    Ok(frames.collect())
 }
 
 #[cfg(test)]
