@@ -28,10 +28,6 @@ const ALLOWED: &[(&str, &str)] = &[
         "target/vendor/heapless/src/vec.rs:217",
         "a slice's length is at most isize::MAX, the vector's at most its capacity",
     ),
-    (
-        "target/vendor/heapless/src/string.rs:?",
-        "a character's UTF-8 length of at most four, and the vector's two above",
-    ),
 ];
 
 /// Every finding in target/kmod, which is built first.
@@ -47,27 +43,27 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
     for object in objects {
         let path = kbuild::output_dir().join(&object);
         ensure!(path.exists(), "the build left no {}", path.display());
-        let relocations = shell::output(root.command("/usr/bin/objdump").arg("-r").arg(&path))?;
+        let objdump = |option: &[&str]| {
+            shell::output(root.command("/usr/bin/objdump").args(option).arg(&path))
+        };
+        let calls = calls(&objdump(&["-r"])?);
+        let jumps = jumps(&objdump(&["-d", "--no-show-raw-insn"])?);
         // One line of source may be inlined into many places.
         let mut places: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
-        for call in calls(&relocations) {
-            let frames = frames(&root, &path, &call)?;
-            let ours = culprit(&frames).to_owned();
-            let exempt = object == MODULE && START.iter().any(|source| ours.starts_with(source));
-            let allowed = ALLOWED.iter().any(|(place, _)| ours.starts_with(place));
-            if !exempt && !allowed {
-                places
-                    .entry((ours, call.function))
-                    .or_default()
-                    .push(frames.join(" < "));
+        for call in calls {
+            for frames in ways(&root, &path, &call, &jumps)? {
+                let ours = culprit(&frames).to_owned();
+                let exempt = object == MODULE && START.iter().any(|start| ours.starts_with(start));
+                let allowed = ALLOWED.iter().any(|(place, _)| ours.starts_with(place));
+                if !exempt && !allowed {
+                    let chains = places.entry((ours, call.function.clone())).or_default();
+                    chains.push(frames.join(" < "));
+                }
             }
         }
         for ((ours, function), chains) in places {
-            let what = format!(
-                "{function} in {object}, {} times: {}",
-                chains.len(),
-                chains[0]
-            );
+            let count = chains.len();
+            let what = format!("{function} in {object}, {count} times: {}", chains[0]);
             findings.push(Finding::new(&ours, 0, what));
         }
     }
@@ -88,10 +84,101 @@ fn culprit(frames: &[String]) -> &str {
 #[derive(Debug, PartialEq, Eq)]
 struct Call {
     section: String,
-    /// Hexadecimal, as objdump gives it.
-    offset: String,
+    offset: u64,
     /// Its bare name, `panic_bounds_check`.
     function: String,
+}
+
+/// A jump inside a section, and where it goes; other instructions go nowhere.
+#[derive(Debug, PartialEq, Eq)]
+struct Instruction {
+    section: String,
+    offset: u64,
+    target: Option<u64>,
+    /// What comes after it is another block: only a jump leads there.
+    last: bool,
+}
+
+/// Where a call is in the source. The optimiser merges the same calls of several lines into one that
+/// has no line; then where it is jumped to from.
+fn ways(root: &Root, object: &Path, call: &Call, code: &[Instruction]) -> Result<Vec<Vec<String>>> {
+    let own = frames(root, object, call, call.offset)?;
+    if own.first().is_some_and(|frame| !frame.contains(":?")) {
+        return Ok(vec![own]);
+    }
+    let sources = sources(call, code);
+    if sources.is_empty() {
+        return Ok(vec![own]);
+    }
+    sources
+        .into_iter()
+        .map(|offset| frames(root, object, call, offset))
+        .collect()
+}
+
+/// The jumps to one of the few instructions that end with the call.
+fn sources(call: &Call, code: &[Instruction]) -> Vec<u64> {
+    /// The call itself, and what loads its arguments.
+    const BLOCK: usize = 5;
+    let code: Vec<&Instruction> = code
+        .iter()
+        .filter(|instruction| instruction.section == call.section)
+        .collect();
+    let end = code.partition_point(|instruction| instruction.offset < call.offset);
+    let block = code.get(end.saturating_sub(BLOCK)..end).unwrap_or_default();
+    // The last of them is the call.
+    let before = block.split_last().map_or(&[][..], |(_, before)| before);
+    let start = before
+        .iter()
+        .rposition(|instruction| instruction.last)
+        .map_or(0, |at| at + 1);
+    let first = block
+        .get(start)
+        .map_or(call.offset, |instruction| instruction.offset);
+    let into_block = |instruction: &&&Instruction| {
+        instruction
+            .target
+            .is_some_and(|target| (first..call.offset).contains(&target))
+    };
+    code.iter()
+        .filter(into_block)
+        .map(|instruction| instruction.offset)
+        .collect()
+}
+
+/// The instructions of what `objdump -d` prints.
+fn jumps(disassembly: &str) -> Vec<Instruction> {
+    let mut section = "";
+    let mut code = Vec::new();
+    for line in disassembly.lines() {
+        if let Some(name) = line.strip_prefix("Disassembly of section ") {
+            section = name.trim_end_matches(':');
+            continue;
+        }
+        let Some((offset, rest)) = line.trim_start().split_once(":\t") else {
+            continue;
+        };
+        let Ok(offset) = u64::from_str_radix(offset, 16) else {
+            continue;
+        };
+        let mut words = rest.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        let last = ["jmp", "ret", "ud2", "int3", "call"]
+            .iter()
+            .any(|end| name.starts_with(end));
+        // An unconditional jump out of the section looks like one to what follows.
+        let target = words
+            .next()
+            .filter(|_| name.starts_with('j') && name != "jmp");
+        let target = target.and_then(|target| u64::from_str_radix(target, 16).ok());
+        code.push(Instruction {
+            section: section.to_owned(),
+            offset,
+            target,
+            last,
+        });
+    }
+    code
 }
 
 /// The calls among what `objdump -r` prints.
@@ -105,9 +192,12 @@ fn calls(relocations: &str) -> Vec<Call> {
             // Debug sections only describe.
             if section.contains("text") {
                 let offset = line.split_whitespace().next().unwrap_or_default();
+                let Ok(offset) = u64::from_str_radix(offset, 16) else {
+                    continue;
+                };
                 calls.push(Call {
                     section: section.into(),
-                    offset: offset.into(),
+                    offset,
                     function: last_name(path),
                 });
             }
@@ -138,13 +228,14 @@ fn last_name(mut path: &str) -> String {
     last.to_owned()
 }
 
-/// Where a call is, and what it was inlined into: files and lines, the innermost first.
-fn frames(root: &Root, object: &Path, call: &Call) -> Result<Vec<String>> {
+/// Where an offset of a call's section is, and what it was inlined into: files and lines, the
+/// innermost first.
+fn frames(root: &Root, object: &Path, call: &Call, offset: u64) -> Result<Vec<String>> {
     let mut addr2line = root.command("/usr/bin/addr2line");
     addr2line
         .args(["-i", "-f", "-C", "-j", &call.section, "-e"])
-        .arg(object)
-        .arg(&call.offset);
+        .arg(object);
+    addr2line.arg(format!("{offset:#x}"));
     let top = format!("{}/", workspace::root().display());
     let lines = shell::output(&mut addr2line)?;
     let lines: Vec<&str> = lines.lines().collect();
@@ -174,8 +265,22 @@ mod tests {
         let calls = calls(relocations);
         let names: Vec<&str> = calls.iter().map(|call| call.function.as_str()).collect();
         assert_eq!(names, ["panic_const_add_overflow", "panic_bounds_check"]);
-        assert_eq!(calls[0].offset, "0000000000002cac");
+        assert_eq!(calls[0].offset, 0x2cac);
         assert_eq!(calls[0].section, ".text");
+    }
+
+    #[test]
+    fn a_merged_call_is_traced_to_its_jumps() {
+        let code = "Disassembly of section .text:\n\n0000000000000000 <f>:\n\
+                    \x20  0:\tjo     14 <f+0x14>\n   2:\tmov    %eax,%ebx\n   4:\tjo     15 <f+0x15>\n\
+                    \x20  6:\tret\n   7:\tnop\n   8:\tnop\n   9:\tnop\n  14:\tnop\n\
+                    \x20 15:\tcall   1a <f+0x1a>\n  1a:\tjo     2 <f+0x2>\n";
+        let call = Call {
+            section: ".text".into(),
+            offset: 0x16,
+            function: "panic".into(),
+        };
+        assert_eq!(sources(&call, &jumps(code)), [0, 4]);
     }
 
     #[test]
