@@ -56,17 +56,18 @@ impl Gate {
     #[inline(never)]
     fn plan(&self, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
         let server = &*self.server;
-        let mut plan = Plan::new();
-        match server.engine.plan(guard, packet.payload(), &mut plan) {
-            Verdict::Answer => match plan.datagrams() {
-                1 => packet.reply(plan.datagram_len(0), |buffer| plan.write(0, buffer)),
-                count => packet.reply_many(count, DATAGRAM_MAX, |number, buffer| {
-                    plan.write(number, buffer)
-                }),
+        Plan::with(
+            |plan| match server.engine.plan(guard, packet.payload(), plan) {
+                Verdict::Answer => match plan.datagrams() {
+                    1 => packet.reply(plan.datagram_len(0), |buffer| plan.write(0, buffer)),
+                    count => packet.reply_many(count, DATAGRAM_MAX, |number, buffer| {
+                        plan.write(number, buffer)
+                    }),
+                },
+                Verdict::Silent => packet.consume(),
+                Verdict::Drop => packet.discard(),
+                Verdict::Pass => packet.pass(),
             },
-            Verdict::Silent => packet.consume(),
-            Verdict::Drop => packet.discard(),
-            Verdict::Pass => packet.pass(),
-        }
+        )
     }
 }

@@ -14,7 +14,7 @@ use hippos_proto::text::{self, Request};
 use hippos_proto::token::{self, Words};
 use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_proto::{meta, KEY_MAX};
-use hippos_store::{Guard, Hash, Item, Platform};
+use hippos_store::{ClassCounter, Guard, Hash, Item, Platform};
 
 use crate::counters::Tally;
 use crate::meta::{hit_line, miss_line};
@@ -68,34 +68,44 @@ enum Piece<'g> {
     Line(&'static [u8]),
 }
 
+impl<'g> Piece<'g> {
+    /// The item that was hit.
+    #[inline]
+    fn item(&self) -> Option<&Item<'g>> {
+        match self {
+            Self::Text(item)
+            | Self::TextCas(item)
+            | Self::Meta(item, _)
+            | Self::MetaHead(item, _)
+            | Self::Binary(item, ..) => Some(item),
+            Self::Scratch(_) | Self::Line(_) => None,
+        }
+    }
+}
+
 /// The reply to one datagram, found but not yet written.
-///
-/// One is made on the stack for each datagram; making it writes only a few
-/// words.
-pub struct Plan<'g> {
-    pieces: Vec<Piece<'g>, PIECES>,
-    scratch: Vec<u8, SCRATCH>,
+pub struct Plan<'p, 'g> {
+    pieces: &'p mut Vec<Piece<'g>, PIECES>,
+    scratch: &'p mut Vec<u8, SCRATCH>,
     id: u16,
     len: usize,
 }
 
-impl Default for Plan<'_> {
+impl<'g> Plan<'_, 'g> {
+    /// Makes an empty plan on the stack and calls `serve` with it.
+    ///
+    /// The room that it has is not cleared: as fields of one structure the
+    /// parts would be, by compilers that the kernel is built with.
     #[inline]
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<'g> Plan<'g> {
-    /// An empty plan.
-    #[inline]
-    pub const fn new() -> Self {
-        Self {
-            pieces: Vec::new(),
-            scratch: Vec::new(),
+    pub fn with<R>(serve: impl FnOnce(&mut Plan<'_, 'g>) -> R) -> R {
+        let mut pieces = Vec::new();
+        let mut scratch = Vec::new();
+        serve(&mut Plan {
+            pieces: &mut pieces,
+            scratch: &mut scratch,
             id: 0,
             len: 0,
-        }
+        })
     }
 
     /// Reply bytes in all, frames not counted.
@@ -135,32 +145,52 @@ impl<'g> Plan<'g> {
         let datagrams = self.datagrams();
         out.put(&udp::reply_frame(self.id, index, datagrams));
         if datagrams == 1 {
-            self.put(&mut out);
+            for piece in self.pieces.iter() {
+                self.put(piece, &mut out);
+            }
         } else {
-            self.put(&mut Window {
-                out: &mut out,
-                skip: usize::from(index).saturating_mul(DATA_MAX),
-                left: DATA_MAX,
-            });
+            self.write_part(index, &mut out);
         }
         out.len()
     }
 
-    #[inline]
-    fn put(&self, out: &mut impl Out) {
-        for piece in &self.pieces {
-            match *piece {
-                Piece::Text(item) => put_value(out, &item, false),
-                Piece::TextCas(item) => put_value(out, &item, true),
-                Piece::Meta(item, head) => {
-                    out.put(self.span(head));
-                    out.put(item.value());
-                    out.put(reply::CRLF);
-                }
-                Piece::Binary(item, opaque, opcode) => put_binary(out, &item, opaque, opcode),
-                Piece::Scratch(span) | Piece::MetaHead(_, span) => out.put(self.span(span)),
-                Piece::Line(line) => out.put(line),
+    /// Writes what of the reply belongs to datagram `index`.
+    fn write_part(&self, index: u16, out: &mut Cursor<'_>) {
+        let start = usize::from(index).saturating_mul(DATA_MAX);
+        let end = start.saturating_add(DATA_MAX);
+        let mut from = 0usize;
+        for piece in self.pieces.iter() {
+            let to = from.saturating_add(piece_len(piece));
+            if start <= from && to <= end {
+                self.put(piece, out);
+            } else if start < to && from < end {
+                // Only a part of it belongs here.
+                let mut window = Window {
+                    skip: start.saturating_sub(from),
+                    left: end.saturating_sub(start.max(from)),
+                    out,
+                };
+                self.put(piece, &mut window);
+            } else if from >= end {
+                break;
             }
+            from = to;
+        }
+    }
+
+    #[inline]
+    fn put(&self, piece: &Piece<'g>, out: &mut impl Out) {
+        match *piece {
+            Piece::Text(item) => put_value(out, &item, false),
+            Piece::TextCas(item) => put_value(out, &item, true),
+            Piece::Meta(item, head) => {
+                out.put(self.span(head));
+                out.put(item.value());
+                out.put(reply::CRLF);
+            }
+            Piece::Binary(item, opaque, opcode) => put_binary(out, &item, opaque, opcode),
+            Piece::Scratch(span) | Piece::MetaHead(_, span) => out.put(self.span(span)),
+            Piece::Line(line) => out.put(line),
         }
     }
 
@@ -189,7 +219,7 @@ impl<'g> Plan<'g> {
     fn note(&mut self, write: impl FnOnce(&mut Scratch<'_>)) -> Option<Span> {
         let start = self.scratch.len();
         let mut scratch = Scratch {
-            room: &mut self.scratch,
+            room: self.scratch,
             lost: false,
         };
         write(&mut scratch);
@@ -271,9 +301,10 @@ pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: bool) {
     out.put(reply::CRLF);
 }
 
-/// How many bytes [`put_value`] writes.
+/// How many bytes a value takes in an answer to `get`: its line, itself and
+/// its line end.
 #[inline]
-fn value_len(item: &Item<'_>, cas: bool) -> usize {
+pub(crate) fn value_len(item: &Item<'_>, cas: bool) -> usize {
     let len = item.value().len();
     let numbers = digits(u64::from(item.flags())).wrapping_add(digits(len as u64));
     // "VALUE ", two spaces and two line ends.
@@ -285,6 +316,28 @@ fn value_len(item: &Item<'_>, cas: bool) -> usize {
         total = total.wrapping_add(1).wrapping_add(digits(item.cas()));
     }
     total
+}
+
+/// How many bytes a piece is written as.
+fn piece_len(piece: &Piece<'_>) -> usize {
+    match piece {
+        Piece::Text(item) => value_len(item, false),
+        Piece::TextCas(item) => value_len(item, true),
+        Piece::Meta(item, head) => usize::from(head.len)
+            .saturating_add(item.value().len())
+            .saturating_add(reply::CRLF.len()),
+        Piece::Binary(item, _, opcode) => binary_len(item, *opcode),
+        Piece::Scratch(span) | Piece::MetaHead(_, span) => usize::from(span.len),
+        Piece::Line(line) => line.len(),
+    }
+}
+
+/// How many bytes [`put_binary`] writes.
+fn binary_len(item: &Item<'_>, opcode: u8) -> usize {
+    binary::HEADER
+        .wrapping_add(EXTRAS)
+        .wrapping_add(binary_key(item, opcode).len())
+        .wrapping_add(item.value().len())
 }
 
 /// The key that goes with a binary response, if the opcode asks for it.
@@ -323,7 +376,6 @@ fn put_binary(out: &mut impl Out, item: &Item<'_>, opaque: u32, opcode: u8) {
 #[derive(Default)]
 struct Looked {
     commands: u32,
-    hits: u32,
     misses: u32,
 }
 
@@ -338,7 +390,7 @@ impl<P: Platform> Engine<P> {
         &self,
         guard: &'g Guard<'_, P>,
         payload: &[u8],
-        plan: &mut Plan<'g>,
+        plan: &mut Plan<'_, 'g>,
     ) -> Verdict {
         let Some((frame, data)) = Frame::parse(payload) else {
             return self.invalid();
@@ -347,7 +399,100 @@ impl<P: Platform> Engine<P> {
             return self.invalid();
         }
         plan.reset(frame.id);
+        let gets = match data {
+            [b'g', b'e', b't', b' ', keys @ ..] => Some((keys, false)),
+            [b'g', b'e', b't', b's', b' ', keys @ ..] => Some((keys, true)),
+            _ => None,
+        };
+        if let Some((keys, cas)) = gets {
+            if let Some(verdict) = self.plan_gets(guard, keys, cas, plan) {
+                return verdict;
+            }
+            plan.reset(frame.id);
+        }
         self.plan_any(guard, data, plan)
+    }
+
+    /// `get` or `gets` of plain keys and nothing else: words with single
+    /// spaces between them, then the line's end, then the datagram's. `None`
+    /// when it is not as plain as that; nothing is counted then.
+    fn plan_gets<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        keys: &[u8],
+        cas: bool,
+        plan: &mut Plan<'_, 'g>,
+    ) -> Option<Verdict> {
+        if self.detail() {
+            return None;
+        }
+        let mut misses = 0u32;
+        let mut rest = keys;
+        if rest == b"\r\n" {
+            return None;
+        }
+        while rest != b"\r\n" {
+            let mut batch: Vec<(&[u8], Hash), BATCH> = Vec::new();
+            while !batch.is_full() && rest != b"\r\n" {
+                let (key, more) = rest.split_at_checked(token::plain_len(rest))?;
+                if key.is_empty() || key.len() > KEY_MAX {
+                    return None;
+                }
+                rest = match more {
+                    [b' ', more @ ..] if more != b"\r\n" => more,
+                    b"\r\n" => more,
+                    _ => return None,
+                };
+                let hash = self.store.hash(key);
+                self.store.prefetch(hash);
+                let _ = batch.push((key, hash));
+            }
+            for &(_, hash) in &batch {
+                self.store.prefetch_item(guard, hash);
+            }
+            for &(key, hash) in &batch {
+                let Some(item) = self.store.get(guard, key, hash) else {
+                    misses = misses.wrapping_add(1);
+                    continue;
+                };
+                let piece = if cas {
+                    Piece::TextCas(item)
+                } else {
+                    Piece::Text(item)
+                };
+                if !plan.push(piece, value_len(&item, cas)) {
+                    return Some(Verdict::Pass);
+                }
+            }
+        }
+        let ended = plan.push(Piece::Line(reply::END), reply::END.len());
+        if !ended || plan.len > self.fast_bytes() {
+            return Some(Verdict::Pass);
+        }
+        self.count_hits(plan);
+        self.miss(misses);
+        self.tally(Tally::FastDatagrams, 1);
+        self.tally(Tally::FastCommands, 1);
+        Some(Verdict::Answer)
+    }
+
+    /// Counts the items of a plan as hits, a class at a time.
+    #[inline]
+    fn count_hits(&self, plan: &Plan<'_, '_>) {
+        let (mut class, mut hits) = (0, 0u64);
+        let count = |class, hits| {
+            if hits != 0 {
+                self.store.count_class(class, ClassCounter::GetHits, hits);
+            }
+        };
+        for item in plan.pieces.iter().filter_map(Piece::item) {
+            if item.class() != class {
+                count(class, hits);
+                (class, hits) = (item.class(), 0);
+            }
+            hits = hits.wrapping_add(1);
+        }
+        count(class, hits);
     }
 
     #[cold]
@@ -358,7 +503,12 @@ impl<P: Platform> Engine<P> {
 
     /// Any number of commands, as long as the fast path serves all of them.
     #[inline(never)]
-    fn plan_any<'g>(&self, guard: &'g Guard<'_, P>, data: &[u8], plan: &mut Plan<'g>) -> Verdict {
+    fn plan_any<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        data: &[u8],
+        plan: &mut Plan<'_, 'g>,
+    ) -> Verdict {
         if udp::is_reply(data) {
             return self.invalid();
         }
@@ -377,16 +527,7 @@ impl<P: Platform> Engine<P> {
         if looked.commands == 0 {
             return self.invalid();
         }
-        for piece in &plan.pieces {
-            match piece {
-                Piece::Text(item)
-                | Piece::TextCas(item)
-                | Piece::Meta(item, _)
-                | Piece::MetaHead(item, _)
-                | Piece::Binary(item, ..) => self.hit(item),
-                Piece::Scratch(_) | Piece::Line(_) => {}
-            }
-        }
+        self.count_hits(plan);
         self.miss(looked.misses);
         self.tally(Tally::FastDatagrams, 1);
         self.tally(Tally::FastCommands, u64::from(looked.commands));
@@ -402,7 +543,7 @@ impl<P: Platform> Engine<P> {
         &self,
         guard: &'g Guard<'_, P>,
         data: &[u8],
-        plan: &mut Plan<'g>,
+        plan: &mut Plan<'_, 'g>,
         looked: &mut Looked,
     ) -> bool {
         let mut rest = data;
@@ -439,7 +580,7 @@ impl<P: Platform> Engine<P> {
         guard: &'g Guard<'_, P>,
         mut keys: Words<'_>,
         cas: bool,
-        plan: &mut Plan<'g>,
+        plan: &mut Plan<'_, 'g>,
         looked: &mut Looked,
     ) -> bool {
         loop {
@@ -467,7 +608,6 @@ impl<P: Platform> Engine<P> {
                         if !plan.push(piece, value_len(&item, cas)) {
                             return false;
                         }
-                        looked.hits = looked.hits.wrapping_add(1);
                     }
                     None => looked.misses = looked.misses.wrapping_add(1),
                 }
@@ -484,7 +624,7 @@ impl<P: Platform> Engine<P> {
         guard: &'g Guard<'_, P>,
         command: &meta::Command<'_>,
         alone: bool,
-        plan: &mut Plan<'g>,
+        plan: &mut Plan<'_, 'g>,
         looked: &mut Looked,
     ) -> bool {
         if command.flags.writes() {
@@ -513,7 +653,6 @@ impl<P: Platform> Engine<P> {
         let Some(line) = plan.note(|out| hit_line(out, command, &read)) else {
             return false;
         };
-        looked.hits = looked.hits.wrapping_add(1);
         let head = usize::from(line.len);
         if command.flags.value() {
             plan.push(Piece::Meta(item, line), head.saturating_add(value))
@@ -527,7 +666,7 @@ impl<P: Platform> Engine<P> {
         &self,
         guard: &'g Guard<'_, P>,
         data: &[u8],
-        plan: &mut Plan<'g>,
+        plan: &mut Plan<'_, 'g>,
         looked: &mut Looked,
     ) -> bool {
         let mut rest = data;
@@ -563,14 +702,10 @@ impl<P: Platform> Engine<P> {
             if head.opcode != op::NOOP {
                 let hash = self.store.hash(key);
                 if let Some(item) = self.store.get(guard, key, hash) {
-                    let len = binary::HEADER
-                        .wrapping_add(EXTRAS)
-                        .wrapping_add(binary_key(&item, head.opcode).len())
-                        .wrapping_add(item.value().len());
+                    let len = binary_len(&item, head.opcode);
                     if !plan.push(Piece::Binary(item, head.opaque, head.opcode), len) {
                         return false;
                     }
-                    looked.hits = looked.hits.wrapping_add(1);
                     continue;
                 }
                 looked.misses = looked.misses.wrapping_add(1);

@@ -7,10 +7,10 @@
 
 use hippos_proto::binary::{self, Status};
 use hippos_proto::meta;
-use hippos_proto::number::parse_i32;
-use hippos_proto::reply::{self, Out};
+use hippos_proto::number::{parse_i32, parse_plain};
+use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::{self, Get, Request, Store, Verb};
-use hippos_proto::token::{self, memchr, memchr3, Words};
+use hippos_proto::token::{self, memchr, memchr3, plain_len, Words};
 use hippos_proto::{KEY_MAX, LINE_MAX};
 use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Expiry, Item, Outcome, Pin,
@@ -21,7 +21,7 @@ use crate::binary::Request as BinaryRequest;
 use crate::counters::Tally;
 use crate::listing::Listing;
 use crate::meta::{Key, MetaSet};
-use crate::plan::put_value_line;
+use crate::plan::{put_value_line, value_len};
 use crate::Engine;
 
 /// The least room that a session wants for a reply other than a value's
@@ -289,6 +289,10 @@ impl<'e, P: Platform> Session<'e, P> {
             }
             return step;
         }
+        if let Some(step) = self.quick(input, out) {
+            self.commands = self.commands.wrapping_add(1);
+            return step;
+        }
         // A longer line is looked at no further, newline or not, so that it
         // makes no difference how it is cut.
         let window = match self.transport {
@@ -303,6 +307,69 @@ impl<'e, P: Platform> Session<'e, P> {
         };
         self.commands = self.commands.wrapping_add(1);
         Step::Took(self.line(line.text, line.consumed, out))
+    }
+
+    /// Serves the commonest commands, if they are whole and plain: `get` and
+    /// `gets` of one key, `set` with a short value. `None` leaves everything to
+    /// those who look closely.
+    #[inline]
+    fn quick(&mut self, input: &[u8], out: &mut impl Out) -> Option<Step> {
+        let (cas, words) = match input {
+            [b'g', b'e', b't', b' ', rest @ ..] => (false, rest),
+            [b'g', b'e', b't', b's', b' ', rest @ ..] => (true, rest),
+            [b's', b'e', b't', b' ', rest @ ..] => return self.quick_set(input, rest, out),
+            _ => return None,
+        };
+        let (key, rest) = plain_word(words)?;
+        if key.is_empty() || key.len() > KEY_MAX {
+            return None;
+        }
+        let [b'\r', b'\n', rest @ ..] = rest else {
+            return None;
+        };
+        let taken = input.len().saturating_sub(rest.len());
+        self.get_key(Keys { cas, touch: None }, key, true, out);
+        Some(Step::Took(taken))
+    }
+
+    /// `set` without a state in between.
+    fn quick_set(&mut self, input: &[u8], words: &[u8], out: &mut impl Out) -> Option<Step> {
+        /// The longest value that is worth it.
+        const VALUE_MAX: usize = 16 << 10;
+        let (key, rest) = plain_word(words)?;
+        let (flags, rest) = plain_word(rest.strip_prefix(b" ")?)?;
+        let (exptime, rest) = plain_word(rest.strip_prefix(b" ")?)?;
+        let (len, rest) = plain_word(rest.strip_prefix(b" ")?)?;
+        let (noreply, rest) = match rest.strip_prefix(b" noreply") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let rest = rest.strip_prefix(b"\r\n")?;
+        let (flags, exptime) = (parse_plain(flags)?, parse_plain(exptime)?);
+        let len = parse_plain(len)? as usize;
+        let line = input.len().saturating_sub(rest.len());
+        if key.is_empty() || key.len() > KEY_MAX || len > VALUE_MAX || line > LINE_MAX {
+            return None;
+        }
+        let (value, rest) = rest.split_at_checked(len)?;
+        let rest = rest.strip_prefix(b"\r\n")?;
+        let engine = self.engine;
+        let store = &engine.store;
+        let hash = store.hash(key);
+        let expiry = store.expiry(i64::from(exptime));
+        // Refusals are for those who have more to do about them.
+        let mut reservation = store.reserve(key, hash, flags, expiry, len).ok()?;
+        engine.note_set(key);
+        reservation.write(value);
+        store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
+        let line = match store.commit(reservation, &Commit::default()) {
+            Ok(outcome) => stored(outcome),
+            Err(error) => engine.refused(error),
+        };
+        if !noreply {
+            out.put(line);
+        }
+        Some(Step::Took(input.len().saturating_sub(rest.len())))
     }
 
     /// Serves a line, which took `consumed` bytes with its ending. Returns how
@@ -534,6 +601,19 @@ impl<'e, P: Platform> Session<'e, P> {
             while let [b' ', more @ ..] = rest {
                 rest = more;
             }
+            // Most keys are plain, and end where they are seen to.
+            if let Some((key @ [_, ..], more @ ([b' ', ..] | [b'\r', b'\n', ..]))) =
+                plain_word(rest)
+            {
+                if key.len() <= KEY_MAX && out.room() >= HEAD_ROOM {
+                    self.get_key(keys, key, false, out);
+                    rest = more;
+                    if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
+                        return Step::Took(input.len().saturating_sub(rest.len()));
+                    }
+                    continue;
+                }
+            }
             let taken = input.len().saturating_sub(rest.len());
             if out.room() < HEAD_ROOM {
                 return if taken == 0 {
@@ -635,6 +715,17 @@ impl<'e, P: Platform> Session<'e, P> {
             None => engine.hit(&item),
         }
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
+        // All of it goes straight to where it is sent from.
+        let whole = value_len(&item, keys.cas).saturating_add(tail.len());
+        if let Some(place) = out.spare().get_mut(..whole) {
+            let mut place = Cursor::new(place);
+            put_value_line(&mut place, &item, keys.cas);
+            place.put(item.value());
+            place.put(tail);
+            let written = place.len();
+            out.advance(written);
+            return;
+        }
         let head = |out: &mut _| put_value_line(out, &item, keys.cas);
         if !self.send(&item, out, tail, head) && !last {
             self.state = State::SkipLine(b"");
@@ -801,6 +892,12 @@ impl<'e, P: Platform> Session<'e, P> {
             }
         }
     }
+}
+
+/// The plain bytes at the start of `text`, and the rest.
+#[inline]
+fn plain_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    text.split_at_checked(plain_len(text))
 }
 
 /// The line that tells what became of a store.

@@ -5,7 +5,8 @@
 //! serve is left to the plan, and nothing has been counted then.
 
 use hippos_proto::number::digits;
-use hippos_proto::reply::{self, Out};
+use hippos_proto::reply::{self, Cursor, Out};
+use hippos_proto::token;
 use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
 use hippos_store::{Guard, Item, Platform};
@@ -34,7 +35,7 @@ impl Single<'_> {
     /// Returns how many bytes it wrote.
     #[inline]
     pub fn write(&self, buffer: &mut [u8]) -> usize {
-        let mut out = Words { buffer, len: 0 };
+        let mut out = Cursor::new(buffer);
         out.put(&udp::reply_frame(self.id, 0, 1));
         if let Some(item) = &self.item {
             out.put(b"VALUE ");
@@ -48,85 +49,14 @@ impl Single<'_> {
             out.put(reply::CRLF);
         }
         out.put(reply::END);
-        out.len
-    }
-}
-
-/// A sink that copies by words: a call, or a string instruction, costs more
-/// than the few bytes that a small reply is made of.
-struct Words<'a> {
-    buffer: &'a mut [u8],
-    len: usize,
-}
-
-/// Beyond so many bytes a call is worth it.
-const SHORT: usize = 128;
-
-impl Out for Words<'_> {
-    #[inline]
-    fn room(&self) -> usize {
-        self.buffer.len().saturating_sub(self.len)
-    }
-
-    #[inline(always)]
-    fn put(&mut self, bytes: &[u8]) {
-        let spare = self.buffer.get_mut(self.len..);
-        let Some(place) = spare.and_then(|spare| spare.get_mut(..bytes.len())) else {
-            return;
-        };
-        self.len = self.len.wrapping_add(bytes.len());
-        if bytes.len() > SHORT {
-            place.copy_from_slice(bytes);
-        } else {
-            copy_short(place, bytes);
-        }
-    }
-}
-
-/// Copies between slices of one length.
-#[inline(always)]
-fn copy_short(to: &mut [u8], from: &[u8]) {
-    if let (Some(to_end), Some(end)) = (to.last_chunk_mut::<8>(), from.last_chunk::<8>()) {
-        // The last word first: it may overlap the one before.
-        *to_end = *end;
-        let (mut to, mut from) = (to, from);
-        while let (Some((place, to_rest)), Some((word, rest))) = (
-            to.split_first_chunk_mut::<8>(),
-            from.split_first_chunk::<8>(),
-        ) {
-            *place = *word;
-            (to, from) = (to_rest, rest);
-        }
-    } else {
-        for (place, byte) in to.iter_mut().zip(from) {
-            *place = *byte;
-        }
+        out.len()
     }
 }
 
 /// Whether `key` can be one, with nothing in it that ends a word or a line.
 #[inline]
 pub(crate) fn plain(key: &[u8]) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES << 7;
-    // Bytes up to and including the space.
-    const LOW: u64 = ONES * 0x21;
-    let low = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
-    if key.is_empty() || key.len() > KEY_MAX {
-        return false;
-    }
-    match key.last_chunk::<8>() {
-        Some(last) => {
-            let mut found = low(u64::from_le_bytes(*last));
-            let mut rest = key;
-            while let Some((word, more)) = rest.split_first_chunk::<8>() {
-                found |= low(u64::from_le_bytes(*word));
-                rest = more;
-            }
-            found == 0
-        }
-        None => key.iter().all(|&byte| byte > b' '),
-    }
+    (1..=KEY_MAX).contains(&key.len()) && token::plain_len(key) == key.len()
 }
 
 /// The request's number and key, if `payload` is a `get` of one.
@@ -214,11 +144,12 @@ mod tests {
 
     fn planned(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
         let guard = engine.store.read();
-        let mut plan = Plan::new();
-        assert_eq!(engine.plan(&guard, payload, &mut plan), Verdict::Answer);
-        let mut buffer = std::vec![0; plan.datagram_len(0)];
-        assert_eq!(plan.write(0, &mut buffer), buffer.len());
-        buffer
+        Plan::with(|plan| {
+            assert_eq!(engine.plan(&guard, payload, plan), Verdict::Answer);
+            let mut buffer = std::vec![0; plan.datagram_len(0)];
+            assert_eq!(plan.write(0, &mut buffer), buffer.len());
+            buffer
+        })
     }
 
     proptest! {

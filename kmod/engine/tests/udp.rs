@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{engine, engine_with, fast, framed, message, say, slow, TestEngine};
+use common::{engine, engine_with, fast, framed, message, planned, say, slow, TestEngine};
 use hippos_engine::{Settings, Tally, Verdict};
 use proptest::prelude::*;
 
@@ -276,6 +276,7 @@ fn more_keys_than_the_fast_path_has_room_for() {
     let want = |n| format!("{}END\r\n", "VALUE a 0 1\r\nA\r\n".repeat(n)).into_bytes();
     for n in [1, 15, 16, 17, 32, 63] {
         assert_eq!(message(&fast(&engine, &keys(n)).1), want(n), "{n}");
+        assert_eq!(message(&planned(&engine, &keys(n)).1), want(n), "{n}");
     }
     for n in [64, 65, 100] {
         assert_eq!(fast(&engine, &keys(n)).0, Verdict::Pass, "{n}");

@@ -61,6 +61,25 @@ pub fn parse_u64(token: &[u8]) -> Option<u64> {
     ((value as i64) >= 0).then_some(value)
 }
 
+/// A number of at most nine digits and nothing else, which is what clients
+/// send.
+#[inline]
+pub fn parse_plain(token: &[u8]) -> Option<u32> {
+    const DIGITS: usize = 9;
+    let mut value = 0u32;
+    if token.is_empty() || token.len() > DIGITS {
+        return None;
+    }
+    for &byte in token {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value.wrapping_mul(10).wrapping_add(u32::from(digit));
+    }
+    Some(value)
+}
+
 /// A 32-bit unsigned number: the low half of a 64-bit one.
 #[inline]
 pub fn parse_u32(token: &[u8]) -> Option<u32> {
@@ -117,9 +136,16 @@ impl Decimal {
 /// How many digits `value` has.
 #[inline]
 pub const fn digits(value: u64) -> usize {
-    match value.checked_ilog10() {
-        Some(log) => log as usize + 1,
-        None => 1,
+    // Most are short: flags and lengths.
+    match value {
+        0..=9 => 1,
+        10..=99 => 2,
+        100..=999 => 3,
+        1000..=9999 => 4,
+        _ => match value.checked_ilog10() {
+            Some(log) => log as usize + 1,
+            None => 1,
+        },
     }
 }
 
@@ -183,6 +209,14 @@ mod tests {
         #[test]
         fn agrees_with_the_oracle(token in "[ \t\r+-]{0,2}[0-9]{0,21}[ \tx]{0,2}") {
             prop_assert_eq!(magnitude(token.as_bytes()), oracle(token.as_bytes()));
+        }
+
+        #[test]
+        fn plain_numbers(token in "[0-9]{0,11}|[0-9 +-]{1,4}") {
+            let plain = parse_plain(token.as_bytes());
+            let digits = token.bytes().all(|byte| byte.is_ascii_digit());
+            let want = (digits && token.len() <= 9).then(|| token.parse().ok()).flatten();
+            prop_assert_eq!(plain, want);
         }
 
         #[test]

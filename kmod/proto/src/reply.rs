@@ -6,21 +6,44 @@ use crate::number::Decimal;
 /// Where reply bytes go.
 ///
 /// Whoever writes asks for [`room`](Out::room) first; bytes beyond it are
-/// lost.
+/// lost. A sink that has its room at hand tells it by [`spare`](Out::spare)
+/// and [`advance`](Out::advance), and needs no [`put`](Out::put) of its own:
+/// short pieces are then copied by words, without a call. All others write
+/// their own `put`.
 pub trait Out {
     /// How many more bytes it takes now.
     fn room(&self) -> usize;
 
+    /// The room itself, or as much of it as lies in one piece.
+    #[inline]
+    fn spare(&mut self) -> &mut [u8] {
+        &mut []
+    }
+
+    /// Takes the first `n` bytes of [`spare`](Out::spare) as written.
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        let _ = n;
+    }
+
     /// Appends `bytes`.
-    fn put(&mut self, bytes: &[u8]);
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(place) = self.spare().get_mut(..bytes.len()) {
+            copy(place, bytes);
+            self.advance(bytes.len());
+        }
+    }
 
     /// Appends a number in decimal digits.
     #[inline]
     fn put_decimal(&mut self, value: u64) {
-        if value < 10 {
-            self.put(&[b'0' | value as u8]);
-        } else {
-            self.put(Decimal::new(value).as_bytes());
+        let digit = |n: u64| b'0' | (n % 10) as u8;
+        match value {
+            0..=9 => self.put(&[digit(value)]),
+            10..=99 => self.put(&[digit(value / 10), digit(value)]),
+            100..=999 => self.put(&[digit(value / 100), digit(value / 10), digit(value)]),
+            _ => self.put(Decimal::new(value).as_bytes()),
         }
     }
 
@@ -69,16 +92,76 @@ impl Out for Cursor<'_> {
     }
 
     #[inline]
+    fn spare(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.len..).unwrap_or_default()
+    }
+
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        self.len = self.len.wrapping_add(n);
+    }
+
+    // Inlined, a piece of constant length is a few stores.
+    #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
-        let Some(place) = self
-            .buffer
-            .get_mut(self.len..)
-            .and_then(|spare| spare.get_mut(..bytes.len()))
-        else {
-            return;
-        };
-        place.copy_from_slice(bytes);
-        self.len = self.len.wrapping_add(bytes.len());
+        let spare = self.buffer.get_mut(self.len..);
+        if let Some(place) = spare.and_then(|spare| spare.get_mut(..bytes.len())) {
+            copy(place, bytes);
+            self.len = self.len.wrapping_add(bytes.len());
+        }
+    }
+}
+
+/// Beyond so many bytes a call is worth it.
+const SHORT: usize = 128;
+
+/// Copies between slices of one length. A call, or a string instruction, costs
+/// more than the few bytes that most pieces have.
+#[inline(always)]
+fn copy(to: &mut [u8], from: &[u8]) {
+    if ends::<16>(to, from) {
+        if from.len() > SHORT {
+            if to.len() == from.len() {
+                to.copy_from_slice(from);
+            }
+        } else if from.len() > 32 {
+            middle(to, from);
+        }
+    } else if !ends::<8>(to, from) && !ends::<4>(to, from) {
+        for (place, byte) in to.iter_mut().zip(from) {
+            *place = *byte;
+        }
+    }
+}
+
+/// Copies the first and the last `N` bytes, which may overlap; `false` if there
+/// are not so many.
+#[inline(always)]
+fn ends<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
+    let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else {
+        return false;
+    };
+    let Some(place) = to.first_chunk_mut::<N>() else {
+        return false;
+    };
+    *place = *first;
+    let Some(place) = to.last_chunk_mut::<N>() else {
+        return false;
+    };
+    *place = *last;
+    true
+}
+
+/// Copies what is between the first and the last 16 bytes.
+#[inline(never)]
+fn middle(to: &mut [u8], from: &[u8]) {
+    let (mut to, mut from) = (to, from);
+    while let (Some((place, to_rest)), Some((bytes, rest))) = (
+        to.split_first_chunk_mut::<16>(),
+        from.split_first_chunk::<16>(),
+    ) {
+        *place = *bytes;
+        (to, from) = (to_rest, rest);
     }
 }
 
@@ -171,6 +254,29 @@ mod tests {
         assert_eq!(out.as_bytes(), b"ab7123");
         out.put(b"xy");
         assert_eq!((out.room(), out.as_bytes()), (0, &b"ab7123xy"[..]));
+    }
+
+    #[test]
+    fn copies_of_any_length() {
+        let from: std::vec::Vec<u8> = (0..200).collect();
+        for len in 0..from.len() {
+            let mut buffer = [0xaa; 210];
+            let mut out = Cursor::new(&mut buffer);
+            out.put(b"1");
+            out.put(&from[..len]);
+            assert_eq!(out.as_bytes(), [&b"1"[..], &from[..len]].concat());
+            assert!(buffer[len + 1..].iter().all(|&byte| byte == 0xaa));
+        }
+    }
+
+    #[test]
+    fn decimals() {
+        for value in [0, 9, 10, 42, 99, 100, 907, 999, 1000, 65_536, u64::MAX] {
+            let mut buffer = [0; Decimal::MAX];
+            let mut out = Cursor::new(&mut buffer);
+            out.put_decimal(value);
+            assert_eq!(out.as_bytes(), std::format!("{value}").as_bytes());
+        }
     }
 
     #[test]

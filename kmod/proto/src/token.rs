@@ -37,6 +37,75 @@ pub fn trim(text: &[u8]) -> &[u8] {
     }
 }
 
+/// How many bytes at the start of `text` can't end a word or a line, or do
+/// anything but stand for themselves: those above the space.
+#[inline]
+pub fn plain_len(text: &[u8]) -> usize {
+    // One more than the last byte that isn't plain, in each place.
+    const LIMIT: u64 = ONES * (b' ' as u64 + 1);
+    // The lowest mark is right; those above it may come from a borrow.
+    until(
+        text,
+        |word| word.wrapping_sub(LIMIT) & !word & HIGH,
+        |byte| byte <= b' ',
+    )
+}
+
+/// Where the first space is, or the end. Words are short: looking for it here
+/// costs less than a call.
+#[inline]
+fn space(text: &[u8]) -> usize {
+    const SPACES: u64 = ONES * b' ' as u64;
+    until(
+        text,
+        |word| {
+            // A space becomes zero.
+            let word = word ^ SPACES;
+            word.wrapping_sub(ONES) & !word & HIGH
+        },
+        |byte| byte == b' ',
+    )
+}
+
+/// One in each byte of a word.
+const ONES: u64 = u64::MAX / 255;
+/// The highest bit of each byte of a word.
+const HIGH: u64 = ONES << 7;
+
+/// How many bytes come before the first that is found. `marks` sets the highest
+/// bit of the bytes that are found in a word, of which only the lowest counts;
+/// `found` tells the same of one byte.
+#[inline(always)]
+fn until(text: &[u8], marks: impl Fn(u64) -> u64, found: impl Fn(u8) -> bool) -> usize {
+    let mut rest = text;
+    while let Some((word, more)) = rest.split_first_chunk::<8>() {
+        let marks = marks(u64::from_le_bytes(*word));
+        if marks != 0 {
+            let before = text.len().wrapping_sub(rest.len());
+            return before.wrapping_add((marks.trailing_zeros() / 8) as usize);
+        }
+        rest = more;
+    }
+    let mut before = text.len().wrapping_sub(rest.len());
+    // The last word again, but for what was looked at.
+    if let Some(last) = text.last_chunk::<8>() {
+        let seen = 8usize.wrapping_sub(rest.len()) as u32;
+        let marks = marks(u64::from_le_bytes(*last))
+            .checked_shr(seen.wrapping_mul(8))
+            .unwrap_or(0);
+        // Without marks as many as there are bytes in a word.
+        let more = (marks.trailing_zeros() / 8) as usize;
+        return before.wrapping_add(more.min(rest.len()));
+    }
+    for &byte in rest {
+        if found(byte) {
+            break;
+        }
+        before = before.wrapping_add(1);
+    }
+    before
+}
+
 /// Splits at spaces, and only at spaces.
 #[derive(Clone, Copy, Debug)]
 pub struct Words<'a>(&'a [u8]);
@@ -67,10 +136,7 @@ impl<'a> Iterator for Words<'a> {
             return None;
         }
         let word;
-        (word, self.0) = match memchr(b' ', self.0) {
-            Some(end) => self.0.split_at_checked(end)?,
-            None => (self.0, &[][..]),
-        };
+        (word, self.0) = self.0.split_at_checked(space(self.0))?;
         Some(word)
     }
 }
@@ -176,6 +242,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn plain_bytes_are_above_the_space(text: std::vec::Vec<u8>, start in "[ -~\x7f-\u{ff}]{0,40}") {
+            let text = [start.as_bytes(), &text].concat();
+            let want = text.iter().position(|&byte| byte <= b' ').unwrap_or(text.len());
+            prop_assert_eq!(plain_len(&text), want);
+        }
+
         #[test]
         fn words_agree_with_split(text in "[ a-c\t]{0,40}") {
             let want = text.split(' ').filter(|w| !w.is_empty()).map(str::as_bytes);

@@ -70,18 +70,19 @@ fn fast(
         let _ = socket.send_to(&buffer[..wrote], peer);
         return true;
     }
-    let mut plan = Plan::new();
-    let verdict = engine.plan(&guard, &buffer[..len], &mut plan);
-    if verdict == Verdict::Answer {
-        for index in 0..plan.datagrams() {
-            let want = plan.datagram_len(index);
-            let wrote = plan.write(index, buffer);
-            assert_eq!(wrote, want, "a datagram's length");
-            // A client that is gone is nobody's fault.
-            let _ = socket.send_to(&buffer[..wrote], peer);
+    Plan::with(|plan| {
+        let verdict = engine.plan(&guard, &buffer[..len], plan);
+        if verdict == Verdict::Answer {
+            for index in 0..plan.datagrams() {
+                let want = plan.datagram_len(index);
+                let wrote = plan.write(index, buffer);
+                assert_eq!(wrote, want, "a datagram's length");
+                // A client that is gone is nobody's fault.
+                let _ = socket.send_to(&buffer[..wrote], peer);
+            }
         }
-    }
-    verdict != Verdict::Pass
+        verdict != Verdict::Pass
+    })
 }
 
 /// As the UDP socket's worker does it.

@@ -170,20 +170,27 @@ pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>
         assert_eq!(single.write(&mut packet), packet.len());
         return (Verdict::Answer, vec![packet]);
     }
-    let mut plan = Plan::new();
-    // The reply goes over the request, as it does in a packet.
-    let mut packet = payload.to_vec();
-    let verdict = engine.plan(&guard, &packet, &mut plan);
-    let mut datagrams = Vec::new();
-    packet.resize(2048, 0xaa);
-    if verdict == Verdict::Answer {
-        for index in 0..plan.datagrams() {
-            let len = plan.write(index, &mut packet);
-            assert_eq!(len, plan.datagram_len(index));
-            datagrams.push(packet[..len].to_vec());
+    planned(engine, payload)
+}
+
+/// The same without that way of its own.
+pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+    let guard = engine.store.read();
+    Plan::with(|plan| {
+        // The reply goes over the request, as it does in a packet.
+        let mut packet = payload.to_vec();
+        let verdict = engine.plan(&guard, &packet, plan);
+        let mut datagrams = Vec::new();
+        packet.resize(2048, 0xaa);
+        if verdict == Verdict::Answer {
+            for index in 0..plan.datagrams() {
+                let len = plan.write(index, &mut packet);
+                assert_eq!(len, plan.datagram_len(index));
+                datagrams.push(packet[..len].to_vec());
+            }
         }
-    }
-    (verdict, datagrams)
+        (verdict, datagrams)
+    })
 }
 
 /// The datagrams that the worker answers with.
