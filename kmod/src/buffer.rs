@@ -7,48 +7,52 @@ use hippos_engine::{Message, Out};
 
 /// A buffer that takes what fits and never allocates by itself.
 pub(crate) struct Buffer {
-    bytes: KVVec<u8>,
+    /// All of the room; what is beyond `len` means nothing.
+    room: KVVec<u8>,
+    len: usize,
 }
 
 impl Buffer {
     pub(crate) fn new(room: usize) -> Result<Self> {
         Ok(Self {
-            bytes: KVVec::with_capacity(room, GFP_KERNEL)?,
+            room: KVVec::from_elem(0, room, GFP_KERNEL)?,
+            len: 0,
         })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        self.room.get(..self.len).unwrap_or_default()
     }
 
     /// Twice the room.
     pub(crate) fn grow(&mut self) -> Result {
-        Ok(self.bytes.reserve(self.bytes.capacity(), GFP_KERNEL)?)
+        Ok(self.room.extend_with(self.room.len(), 0, GFP_KERNEL)?)
     }
 }
 
 impl Out for Buffer {
     #[inline]
     fn room(&self) -> usize {
-        self.bytes.capacity().saturating_sub(self.bytes.len())
+        self.room.len().saturating_sub(self.len)
     }
 
     #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        // Within the room this allocates nothing and can't fail. Whoever puts more has
-        // miscounted, and no reply is better than a part of one.
-        if bytes.len() <= self.room() {
-            let _ = self.bytes.extend_from_slice(bytes, GFP_KERNEL);
-        }
+    fn spare(&mut self) -> &mut [u8] {
+        self.room.get_mut(self.len..).unwrap_or_default()
+    }
+
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        self.len = self.len.saturating_add(n).min(self.room.len());
     }
 }
 
 impl Message for Buffer {
     fn len(&self) -> usize {
-        self.bytes.len()
+        self.len
     }
 
     fn clear(&mut self) {
-        self.bytes.clear();
+        self.len = 0;
     }
 }

@@ -10,7 +10,7 @@ use hippos_store::{
 
 use crate::counters::Tally;
 use crate::facts::Facts;
-use crate::prefix::{Of, Prefixes};
+use crate::prefix::Of;
 use crate::settings::Settings;
 
 /// What all clients of one cache share.
@@ -24,7 +24,6 @@ pub struct Engine<P: Platform> {
     crawler: AtomicBool,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
-    pub(crate) prefixes: Prefixes,
 }
 
 impl<P: Platform> Engine<P> {
@@ -38,7 +37,6 @@ impl<P: Platform> Engine<P> {
             crawler: AtomicBool::new(true),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
             udp_bytes: AtomicU32::new(settings.udp_bytes),
-            prefixes: Prefixes::new(),
             settings,
         }
     }
@@ -139,7 +137,7 @@ impl<P: Platform> Engine<P> {
     /// `stats reset`.
     pub fn reset(&self) {
         self.store.reset_counters();
-        self.prefixes.reset();
+        self.settings.prefixes.reset();
         self.facts.reset();
     }
 
@@ -241,9 +239,9 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub(crate) fn note_get(&self, key: &[u8], hit: bool) {
         if self.detail() {
-            self.prefixes.count(key, Of::Gets);
+            self.settings.prefixes.count(key, Of::Gets);
             if hit {
-                self.prefixes.count(key, Of::Hits);
+                self.settings.prefixes.count(key, Of::Hits);
             }
         }
     }
@@ -252,7 +250,7 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub(crate) fn note_set(&self, key: &[u8]) {
         if self.detail() {
-            self.prefixes.count(key, Of::Sets);
+            self.settings.prefixes.count(key, Of::Sets);
         }
     }
 
@@ -260,7 +258,7 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub(crate) fn note_delete(&self, key: &[u8]) {
         if self.detail() {
-            self.prefixes.count(key, Of::Deletes);
+            self.settings.prefixes.count(key, Of::Deletes);
         }
     }
 }

@@ -30,6 +30,7 @@ pub use engine::Engine;
 pub use facts::{Address, Connection, Facts, Host};
 pub use hippos_proto::reply::{Cursor, Out};
 pub use plan::{Plan, Verdict, PIECES};
+pub use prefix::Prefixes;
 pub use session::{Fed, Next, Session, Transport, HEAD_ROOM};
 pub use settings::Settings;
 pub use single::Single;

@@ -644,7 +644,7 @@ impl<P: Platform> Engine<P> {
 
     fn stats_items(&self, lines: &mut Lines<'_, impl Out>) {
         let store = &self.store;
-        for index in 0.. {
+        for index in 0..usize::MAX {
             let Some(shot) = store.class(index) else {
                 break;
             };
@@ -697,7 +697,7 @@ impl<P: Platform> Engine<P> {
         let block = store.snapshot().block as u64;
         let mut active = 0u64;
         let mut slabs = 0u64;
-        for index in 0.. {
+        for index in 0..usize::MAX {
             let Some(shot) = store.class(index) else {
                 break;
             };
@@ -737,8 +737,8 @@ impl<P: Platform> Engine<P> {
 
     fn stats_detail(&self, lines: &mut Lines<'_, impl Out>) {
         const NAME: &[u8] = b"detailed";
-        for index in 0.. {
-            let Some(told) = self.prefixes.told(index) else {
+        for index in 0..usize::MAX {
+            let Some(told) = self.settings.prefixes.told(index) else {
                 break;
             };
             let mut buffer = [0; 160];
@@ -758,7 +758,7 @@ impl<P: Platform> Engine<P> {
     }
 
     fn stats_connections(&self, lines: &mut Lines<'_, impl Out>) {
-        for index in 0.. {
+        for index in 0..usize::MAX {
             let Some(connection) = self.facts.connection(index) else {
                 break;
             };

@@ -190,8 +190,8 @@ pub(crate) struct MetaSet {
     quiet: bool,
     binary: bool,
     len: u32,
-    /// The letters of what is to be returned, in order.
-    returns: Vec<u8, 4>,
+    /// The letters of what is to be returned, in order, then zeroes.
+    returns: [u8; 4],
     opaque: Vec<u8, 32>,
 }
 
@@ -201,15 +201,15 @@ impl MetaSet {
             quiet: command.flags.quiet(),
             binary: command.flags.has(b'b'),
             len,
-            returns: Vec::new(),
+            returns: [0; 4],
             opaque: Vec::new(),
         };
-        for word in command.words() {
-            if let Some(letter @ (b'O' | b'k' | b'c' | b's')) = word.first() {
-                let _ = set.returns.push(*letter);
-                if *letter == b'O' {
-                    let _ = set.opaque.extend_from_slice(word);
-                }
+        let words = command.words().iter();
+        let wanted = words.filter(|word| matches!(word.first(), Some(b'O' | b'k' | b'c' | b's')));
+        for (place, word) in set.returns.iter_mut().zip(wanted) {
+            *place = word.first().copied().unwrap_or(0);
+            if *place == b'O' {
+                let _ = set.opaque.extend_from_slice(word);
             }
         }
         set
@@ -602,11 +602,9 @@ fn ttls(command: &Command<'_>, vivify: i32) -> (i32, i32) {
 
 /// Whether `t` comes before `T`, so that it tells the old time to live.
 fn told_before(command: &Command<'_>) -> bool {
-    let place = |letter| {
-        let mut words = command.words().iter();
-        words.position(|word| word.first() == Some(&letter))
-    };
-    matches!((place(b't'), place(b'T')), (Some(t), Some(new)) if t < new)
+    let letters = command.words().iter().filter_map(|word| word.first());
+    let mut told = letters.skip_while(|&&letter| letter != b't' && letter != b'T');
+    told.next() == Some(&b't') && command.flags.ttl.is_some()
 }
 
 /// Writes the reply of a successful `ma`.

@@ -25,7 +25,7 @@ use crate::Engine;
 pub const PIECES: usize = 64;
 
 /// Room for lines that need something of the request.
-const SCRATCH: usize = 1024;
+const SCRATCH: usize = 512;
 
 /// How many keys are looked up side by side.
 const BATCH: usize = 16;
@@ -209,7 +209,7 @@ impl<'g> Plan<'_, 'g> {
     }
 
     /// Adds a piece of `len` bytes; `false` when there is no room for it.
-    #[inline]
+    #[inline(never)]
     fn push(&mut self, piece: Piece<'g>, len: usize) -> bool {
         self.len = self.len.saturating_add(len);
         self.pieces.push(piece).is_ok()
@@ -465,8 +465,7 @@ impl<P: Platform> Engine<P> {
                 }
             }
         }
-        let ended = plan.push(Piece::Line(reply::END), reply::END.len());
-        if !ended || plan.len > self.fast_bytes() {
+        if !plan.push(Piece::Line(reply::END), reply::END.len()) || plan.len > self.fast_bytes() {
             return Some(Verdict::Pass);
         }
         self.count_hits(plan);

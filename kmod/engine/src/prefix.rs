@@ -44,8 +44,8 @@ struct Prefix {
     counts: [AtomicU64; COUNTERS],
 }
 
-/// Prefixes and their counters.
-pub(crate) struct Prefixes([Prefix; PREFIXES]);
+/// Prefixes and their counters: too large to pass through a kernel's stack.
+pub struct Prefixes([Prefix; PREFIXES]);
 
 /// A prefix as it is told.
 pub(crate) struct Told {
@@ -62,7 +62,9 @@ impl Told {
 }
 
 impl Prefixes {
-    pub(crate) const fn new() -> Self {
+    /// No prefixes yet.
+    #[allow(clippy::new_without_default, reason = "made at compile time")]
+    pub const fn new() -> Self {
         Self(
             [const {
                 Prefix {

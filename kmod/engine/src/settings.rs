@@ -2,9 +2,14 @@
 
 use hippos_store::Eviction;
 
+use crate::prefix::Prefixes;
+
+/// The table of those that bring none.
+static PREFIXES: Prefixes = Prefixes::new();
+
 /// The settings of an engine. Those that only the host acts on are here to be
 /// told by `stats settings`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Settings {
     /// The TCP port, 0 if it isn't served.
     pub tcp_port: u16,
@@ -29,6 +34,8 @@ pub struct Settings {
     pub item_min: u32,
     /// The policy that the store evicts by.
     pub eviction: Eviction,
+    /// Where `stats detail` counts.
+    pub prefixes: &'static Prefixes,
     /// Hippos's own version.
     pub version: &'static str,
 }
@@ -47,6 +54,7 @@ impl Default for Settings {
             factor: 125,
             item_min: 16,
             eviction: Eviction::Clock,
+            prefixes: &PREFIXES,
             version: env!("CARGO_PKG_VERSION"),
         }
     }

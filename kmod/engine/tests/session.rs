@@ -340,7 +340,10 @@ fn statistics_are_told_in_any_room() {
 
 #[test]
 fn prefixes_are_counted_when_asked_for() {
-    let engine = engine();
+    let engine = common::engine_with(hippos_engine::Settings {
+        prefixes: Box::leak(Box::new(hippos_engine::Prefixes::new())),
+        ..Default::default()
+    });
     let fast = |line: &[u8]| common::fast(&engine, &common::framed(line)).0;
     say(&engine, "set foo:1 0 0 1\r\nx\r\n");
     assert_eq!(
