@@ -14,6 +14,8 @@ all='libmemcached memcached_tool pymemcache_ops pylibmc_ops bmemcached_ops pytho
 passed=0
 failed=0
 for name in ${*:-$all}; do
+    # The suites take longer than a client.
+    if [ "$name" = suites ]; then limit=1500; else limit=300; fi
     file=$(cd "$here" && ls "$name".*)
     case $file in
     *.py) command="python3 $file $server" ;;
@@ -28,7 +30,7 @@ for name in ${*:-$all}; do
         mkdir -p '$root/clients' && mount --bind '$here' '$root/clients' &&
         mount -t proc proc '$root/proc' &&
         GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=/var/cache/go PYTHONDONTWRITEBYTECODE=1 \
-        exec chroot '$root' sh -c 'cd /clients && exec timeout ${SECONDS_EACH:-300} $command'
+        exec chroot '$root' sh -c 'cd /clients && exec timeout $limit $command'
     " > "$root.out" 2>&1; then
         passed=$((passed + 1))
         tail -1 "$root.out"

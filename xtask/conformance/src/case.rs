@@ -7,7 +7,7 @@
 //! | `# …`           | comment                                                              |
 //! | `case NAME`     | begins a case                                                        |
 //! | `note …`        | why it is so, and where versions differ                              |
-//! | `with …`        | `udp`; `alone` (touches what all share: runs by itself); `whole` (not fed in splits); `unpiped` (the reference errs when commands are pipelined); `poison` (the reference is of no use after this: skipped there) |
+//! | `with …`        | `udp`; `alone` (touches what all share: runs by itself); `whole` (not fed in splits); `unpiped` (the reference errs when commands are pipelined); `hippos` (asks Hippos only: memcached answers otherwise, or is of no use after it) |
 //! | `> …`           | send this and CR LF                                                  |
 //! | `>- …`          | send just this                                                       |
 //! | `>b …`          | send a packet of the binary protocol                                 |
@@ -64,6 +64,7 @@ pub const FILES: &[(&str, &str)] = &[
     ),
     ("udp/binary", include_str!("../cases/udp/binary.txt")),
     ("udp/frames", include_str!("../cases/udp/frames.txt")),
+    ("udp/hippos", include_str!("../cases/udp/hippos.txt")),
     ("udp/meta", include_str!("../cases/udp/meta.txt")),
     ("udp/text", include_str!("../cases/udp/text.txt")),
 ];
@@ -85,8 +86,8 @@ pub struct Case {
     pub whole: bool,
     /// The reference loses answers here when commands are pipelined.
     pub unpiped: bool,
-    /// The reference is of no use after this.
-    pub poison: bool,
+    /// The reference is not asked: it answers otherwise, or is of no use afterwards.
+    pub hippos: bool,
     /// What happens, in order.
     pub steps: Vec<Step>,
     /// The connection at the end.
@@ -174,7 +175,7 @@ pub fn parse(group: &str, text: &str) -> Result<Vec<Case>> {
                     alone: false,
                     whole: false,
                     unpiped: false,
-                    poison: false,
+                    hippos: false,
                     steps: Vec::new(),
                     end: End::Open,
                 });
@@ -209,7 +210,7 @@ impl Case {
                         "alone" => self.alone = true,
                         "whole" => self.whole = true,
                         "unpiped" => self.unpiped = true,
-                        "poison" => self.poison = true,
+                        "hippos" => self.hippos = true,
                         _ => bail!("unknown tag `{tag}`"),
                     }
                 }

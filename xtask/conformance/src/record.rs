@@ -30,7 +30,7 @@ pub fn record(group: &str, path: &Path, target: &Target, options: &Options) -> R
     let mut count = 0;
     for case in case::parse(group, &text)? {
         let unknown = |s: &Step| matches!(s, Step::Exchange(e) if e.unknown.is_some());
-        if case.poison || !case.steps.iter().any(unknown) || !case.name.contains(&options.filter) {
+        if case.hippos || !case.steps.iter().any(unknown) || !case.name.contains(&options.filter) {
             continue;
         }
         let recorded = match one(&case, &text, target, options) {

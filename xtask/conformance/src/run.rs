@@ -134,7 +134,7 @@ pub fn run_cases(cases: &[Case], target: &Target, options: &Options) -> Report {
 fn play(case: &Case, target: &Target, options: &Options, report: &Mutex<Report>) {
     let mut played = 0;
     let mut failure = None;
-    let skipped = case.udp && target.udp.is_none() || case.poison && options.reference;
+    let skipped = case.udp && target.udp.is_none() || case.hippos && options.reference;
     if !skipped {
         for feed in feeds(case, options) {
             played += 1;
