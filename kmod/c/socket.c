@@ -5,6 +5,7 @@
  */
 #include <linux/err.h>
 #include <linux/file.h>
+#include <linux/in.h>
 #include <linux/inetdevice.h>
 #include <linux/net.h>
 #include <linux/netdevice.h>
@@ -135,8 +136,11 @@ void hippos_peer(struct socket *sock, struct hippos_ends *ends)
 	map_address(sk, &ends->peer, sk->sk_daddr, &sk->sk_v6_daddr);
 	map_address(sk, &ends->own, sk->sk_rcv_saddr, &sk->sk_v6_rcv_saddr);
 	ends->peer_port = ntohs(sk->sk_dport);
-	/* Loopback or the same address at both ends: no network in between. */
-	ends->local = ipv6_addr_equal(&ends->peer, &ends->own);
+	/* A loopback address or the same at both ends: no network in between. */
+	ends->local = ipv6_addr_equal(&ends->peer, &ends->own) ||
+		      ipv6_addr_loopback(&ends->peer) ||
+		      (ipv6_addr_v4mapped(&ends->peer) &&
+		       ipv4_is_loopback(ends->peer.s6_addr32[3]));
 	ends->unicast = true;
 }
 

@@ -63,14 +63,16 @@ impl Allow {
     /// The most networks of a list.
     pub(crate) const MOST: usize = 32;
 
-    /// Private and link-local networks of both families.
-    const DEFAULT: [Network; 6] = [
+    /// Private, link-local and loopback networks of both families.
+    const DEFAULT: [Network; 8] = [
         Network::ipv4(10, 0, 8),
         Network::ipv4(192, 168, 16),
         Network::ipv4(172, 16, 12),
         Network::ipv4(169, 254, 16),
         Network::ipv6(0xfc00, 7),
         Network::ipv6(0xfe80, 10),
+        Network::ipv4(127, 0, 8),
+        Network::new(1, 128),
     ];
 
     /// A list as the operator wrote it: networks with commas between them,

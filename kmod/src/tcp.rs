@@ -130,8 +130,8 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Role<'e>>, socket: Socket) {
     };
     let connection = Connection {
         session: Session::new(&server.engine, Transport::Tcp),
-        rest: KVec::new(),
-        unsent: KVec::new(),
+        rest: KVVec::new(),
+        unsent: KVVec::new(),
         next: Next::Read,
         told,
         _place: place,
@@ -142,9 +142,9 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Role<'e>>, socket: Socket) {
 struct Connection<'e> {
     session: Session<'e, Kernel>,
     /// Received but not consumed.
-    rest: KVec<u8>,
+    rest: KVVec<u8>,
     /// Answered but not sent.
-    unsent: KVec<u8>,
+    unsent: KVVec<u8>,
     /// What the session wants when `unsent` has gone.
     next: Next,
     told: Member<Told>,
@@ -164,7 +164,7 @@ impl Connection<'_> {
     fn serve(&mut self, socket: &Socket, input: &mut [u8], output: &mut Buffer) -> Then {
         if !self.unsent.is_empty() {
             match socket.send(&self.unsent, false) {
-                Ok(sent) if sent == self.unsent.len() => self.unsent = KVec::new(),
+                Ok(sent) if sent == self.unsent.len() => self.unsent = KVVec::new(),
                 Ok(sent) => return keep(&mut self.unsent, sent),
                 Err(_) => return Then::Close,
             }
@@ -175,7 +175,7 @@ impl Connection<'_> {
             Some(front) => copy(front, &self.rest),
             None => return Then::Close,
         }
-        self.rest = KVec::new();
+        self.rest = KVVec::new();
         for _ in 0..ROUNDS {
             let mut more = true;
             match self.next {
@@ -257,7 +257,7 @@ fn send_all(socket: &Socket, bytes: &[u8], more: bool) -> Result<usize> {
 }
 
 /// Forgets the first bytes of `unsent`, which have gone.
-fn keep(unsent: &mut KVec<u8>, sent: usize) -> Then {
+fn keep(unsent: &mut KVVec<u8>, sent: usize) -> Then {
     let left = unsent.len().saturating_sub(sent);
     let sent = sent.min(unsent.len());
     unsent.copy_within(sent.., 0);

@@ -70,6 +70,9 @@ impl Worker {
             };
             let mut empty = false;
             for _ in 0..TURN {
+                if context.should_stop() {
+                    break;
+                }
                 match socket.receive_from(&mut self.input) {
                     Ok((count, ends)) => {
                         let datagram = self.input.get(..count).unwrap_or(&[]);

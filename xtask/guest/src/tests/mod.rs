@@ -8,6 +8,7 @@
 mod module;
 mod packet;
 mod planted;
+mod protocol;
 mod tcp;
 
 use std::process::ExitCode;
@@ -39,8 +40,9 @@ tests! {
         control, worker_counts,
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
-        long_replies, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
+        long_replies, small_mtu, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
     tcp: short_connections, pipelines, large_values, silent_readers;
+    protocol: table;
     planted: crash, warning, failure;
 }
 

@@ -328,6 +328,34 @@ pub(super) fn long_replies() -> Result<()> {
     hippos.unload()
 }
 
+/// A card that takes no datagram of the usual length: the socket's fragments
+/// reach the client all the same.
+pub(super) fn small_mtu() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    run(&format!("ip link set {} mtu 1300", link.here))?;
+    there.ip(&format!("link set {} mtu 1300", link.far))?;
+    let hippos = Hippos::load("")?;
+    for host in [&link.here_ipv4, &link.here_ipv6] {
+        there.enter(|| {
+            let mut tcp = Tcp::connect(host)?;
+            for (length, fast) in [(1200, 1), (1300, 0), (5000, 0)] {
+                tcp.set("long", &vec![b'x'; length])?;
+                let before = doors(host)?;
+                let reply = Udp::connect(host)?.ask(b"get long\r\n")?;
+                let after = doors(host)?;
+                ensure!(reply.ends_with(b"x\r\nEND\r\n"), "{} bytes", reply.len());
+                ensure!(
+                    after.1 - before.1 == 1 - fast,
+                    "{length} bytes by the wrong door: {before:?}, then {after:?}"
+                );
+            }
+            Ok(())
+        })?;
+    }
+    hippos.unload()
+}
+
 /// Somebody listens to all packets, so that each sk_buff is shared.
 pub(super) fn tapped() -> Result<()> {
     let there = Namespace::new("there")?;
