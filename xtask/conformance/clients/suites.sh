@@ -30,7 +30,7 @@ suite() {
 memcached() {
     cd $src/memcached-1.6.38 || return
     for t in binary-get bogus-commands cas chunked-items flags getandtouch getset incrdecr \
-        issue_108 issue_14 issue_140 issue_152 issue_192 issue_260 issue_3 issue_41 issue_68 \
+        issue_108 issue_140 issue_152 issue_192 issue_260 issue_3 issue_41 issue_68 \
         issue_70 line-lengths malicious-commands metaget multiversioning noreply quit refhang \
         slabhang strtol-testing touch; do
         # They take it that their keys are new.
