@@ -100,6 +100,14 @@ impl Root {
         command(&self.path, &program.into(), &[])
     }
 
+    /// The command's words with spaces between them, for whoever wants a line.
+    pub(crate) fn line(&self, program: &str) -> String {
+        let command = self.command(program);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
     /// The same, with more folders of the host at their own paths.
     pub(crate) fn command_with(&self, program: impl Into<PathBuf>, binds: &[&Path]) -> Command {
         command(&self.path, &program.into(), binds)
@@ -120,6 +128,12 @@ pub(crate) fn ready() -> Result<Root> {
     check_host()?;
     let kernel = make(&path)?;
     Ok(Root { path, kernel })
+}
+
+/// The build root, if there is one already.
+pub(crate) fn made() -> Result<Option<Root>> {
+    let path = path()?;
+    Ok(kernel::find(&path).map(|kernel| Root { path, kernel }))
 }
 
 /// Removes the build root, so that the next use makes a new one.

@@ -16,6 +16,9 @@ const TEST_LIMIT: Duration = Duration::from_secs(300);
 /// Tests of this theme are meant to fail; what is tested is that they do.
 const PLANTED: &str = "planted::";
 
+/// The store's models, which need atomics of their own.
+const MODELS: &str = "loom_models";
+
 /// The whole `run` command with a module that oopses.
 const OOPS: &str = "planted::oops_ends_run";
 
@@ -94,12 +97,29 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     Ok(u8::from(count.failed > 0))
 }
 
-/// Cargo's tests of the whole workspace.
+/// Cargo's tests of the whole workspace, then the store's models in loom.
 fn host(filter: Option<&str>, count: &mut Count) -> Result<()> {
     let mut cargo = Command::new(workspace::cargo());
     cargo
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .args(filter);
+    // The reference that some of them compare with; without it they say that they are skipped.
+    if let Some(root) = root::made()? {
+        cargo.env("HIPPOS_MEMCACHED", root.line("/usr/bin/memcached"));
+    }
+    cargo_tests(cargo, count)?;
+    if filter.is_some_and(|filter| !MODELS.contains(filter)) {
+        return Ok(());
+    }
+    let mut loom = Command::new(workspace::cargo());
+    loom.args(["test", "--locked", "--release", "--package", "hippos_store"])
+        .args(["--lib", "--target-dir", "target/loom", MODELS])
+        .env("RUSTFLAGS", "--cfg loom");
+    cargo_tests(loom, count)
+}
+
+/// Runs cargo's tests and counts them.
+fn cargo_tests(mut cargo: Command, count: &mut Count) -> Result<()> {
     cargo
         .current_dir(workspace::root())
         .stdin(Stdio::null())
