@@ -366,3 +366,24 @@ fn prefixes_are_counted_when_asked_for() {
     assert_eq!(say(&engine, "stats detail dump\r\n"), dump);
     assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::Verdict::Answer);
 }
+
+#[test]
+fn what_is_gone_is_counted_by_its_reason() {
+    let engine = engine();
+    say(
+        &engine,
+        "set a 0 -1 1\r\nx\r\nset b 0 0 1\r\nx\r\nget a none\r\nflush_all\r\nget b b\r\n",
+    );
+    let stats = say(&engine, "stats\r\n");
+    for line in [
+        "get_misses 4",
+        "get_expired 1",
+        "get_flushed 2",
+        "cmd_get 4",
+    ] {
+        assert!(
+            stats.contains(&format!("STAT {line}\r\n")),
+            "{line} in {stats}"
+        );
+    }
+}

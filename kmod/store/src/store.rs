@@ -199,7 +199,8 @@ impl<P: Platform> Store<P> {
     }
 
     /// The item of a key, if it is there, not expired and not flushed; its being hit is noted for
-    /// eviction. Any context. Counts nothing.
+    /// eviction. Any context. Counts only what
+    /// had expired or was flushed.
     #[inline]
     pub fn get<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
         let item = self.peek(guard, key, hash)?;
@@ -207,11 +208,27 @@ impl<P: Platform> Store<P> {
         Some(item)
     }
 
-    /// As [`Store::get`], but leaves no trace.
+    /// As [`Store::get`], but leaves no trace in the item.
     #[inline]
     pub fn peek<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
         let slot = self.index.find(hash, |slot| hash::same(slot.key(), key))?;
-        self.alive(slot).then(|| self.item(guard, slot))
+        if !self.alive(slot) {
+            self.missed(slot);
+            return None;
+        }
+        Some(self.item(guard, slot))
+    }
+
+    /// Counts a lookup that came too late.
+    #[cold]
+    fn missed(&self, slot: Slot) {
+        let flushed = slot.header().epoch.load(Relaxed) != self.clock.epoch();
+        let counter = if flushed {
+            Counter::GetFlushed
+        } else {
+            Counter::GetExpired
+        };
+        self.count(counter, 1);
     }
 
     /// A slot as an item of this section.
