@@ -148,23 +148,24 @@ impl Client {
 
     /// Feeds the session; `true` when it wants more input.
     fn serve(&mut self, bytewise: bool) -> bool {
+        let mut done = 0;
         let mut shown = if bytewise { 1 } else { usize::MAX };
-        loop {
-            let input = &self.input[..self.input.len().min(shown)];
-            let fed = self.session.feed(input, &mut self.output);
-            self.input.drain(..fed.consumed);
+        let next = loop {
+            let rest = &self.input[done..];
+            let fed = self
+                .session
+                .feed(&rest[..rest.len().min(shown)], &mut self.output);
+            done += fed.consumed;
+            let left = self.input.len() - done;
             match fed.next {
-                Next::Read if shown < self.input.len() => {
-                    shown = if fed.consumed > 0 { 1 } else { shown + 1 };
-                }
-                Next::Read => return true,
-                Next::Write => return false,
-                Next::Close => {
-                    self.closing = true;
-                    return false;
-                }
+                Next::Read if bytewise && fed.consumed > 0 && left > 0 => shown = 1,
+                Next::Read if shown < left => shown += 1,
+                next => break next,
             }
-        }
+        };
+        self.input.drain(..done);
+        self.closing = next == Next::Close;
+        next == Next::Read
     }
 
     /// Sends what there is; `false` when the socket takes no more.
