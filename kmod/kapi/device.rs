@@ -41,7 +41,7 @@ impl<T: Calls> Device<T> {
         // SAFETY: the callback is made for `T`, which the value keeps until the device is
         // gone; the name lives for ever.
         let raw = from_err_ptr(unsafe {
-            ffi::hippos_device_register(name.as_ptr().cast(), on_call::<T>, private)
+            ffi::hippos_device_register(name.as_char_ptr(), on_call::<T>, private)
         })?;
         // INVARIANT: just registered.
         Ok(Self {

@@ -4,8 +4,9 @@
 //!
 //! Structures are laid out as in `hippos.h`; the kernel's own are opaque.
 
-use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
 use kernel::bindings;
+use kernel::ffi::c_char;
 
 macro_rules! opaque {
     ($($name:ident),*) => {$(

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The module's parameters, as insmod left them (`kmod/c/params.c`).
 
-use core::ffi::c_char;
-use kernel::str::CStr;
+use kernel::ffi::c_char;
+use kernel::str::{CStr, CStrExt as _};
 
 use crate::ffi;
 
@@ -28,7 +28,7 @@ impl Params {
     /// Reads them.
     pub fn get() -> Self {
         // SAFETY: written before the module's init runs, and shown read-only in sysfs.
-        let raw = unsafe { &*(&raw const ffi::hippos_params) };
+        let raw = unsafe { &ffi::hippos_params };
         Self {
             port: raw.port,
             memory_mb: raw.memory_mb,
@@ -52,5 +52,5 @@ fn text(raw: *const c_char) -> &'static [u8] {
     }
     // SAFETY: a string of the module's own, as a default or as insmod gave it; it lives as
     // long as the module.
-    unsafe { CStr::from_ptr(raw.cast()) }.to_bytes()
+    unsafe { CStr::from_char_ptr(raw) }.to_bytes()
 }

@@ -91,7 +91,7 @@ impl<T> Poll<T> {
     }
 
     /// The socket that has been ready for longest.
-    pub fn next(&mut self) -> Option<Ready<'_, T>> {
+    pub fn pop(&mut self) -> Option<Ready<'_, T>> {
         loop {
             // SAFETY: the worker's own thread.
             let watch = unsafe { ffi::hippos_poll_next(self.raw.get()) };

@@ -113,7 +113,7 @@ impl Thread {
                 run::<F>,
                 body,
                 cpu.map_or(-1, |cpu| cpu as c_int),
-                name.as_ptr().cast(),
+                name.as_char_ptr(),
             )
         });
         match task.and_then(|task| NonNull::new(task).ok_or(ENOMEM)) {

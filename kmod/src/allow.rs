@@ -18,9 +18,10 @@ struct Network {
 
 impl Network {
     const fn new(address: u128, bits: u32) -> Self {
-        let mask = match bits {
-            0 => 0,
-            _ => u128::MAX << (128 - bits),
+        // A network of no bits is everything: a shift by all bits gives none.
+        let mask = match u128::MAX.checked_shl(128u32.wrapping_sub(bits)) {
+            Some(mask) => mask,
+            None => 0,
         };
         Self {
             address: address & mask,

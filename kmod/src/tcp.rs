@@ -68,7 +68,7 @@ impl Worker {
         started.ready();
         while !context.should_stop() {
             poll.wait(None);
-            while let Some(mut ready) = poll.next() {
+            while let Some(mut ready) = poll.pop() {
                 if context.should_stop() {
                     break;
                 }
@@ -109,6 +109,7 @@ impl Worker {
     }
 }
 
+#[allow(clippy::large_enum_variant)] // One listener a worker: its spare bytes are nothing.
 enum Role<'e> {
     Listener,
     Connection(Connection<'e>),

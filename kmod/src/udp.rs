@@ -62,7 +62,7 @@ impl Worker {
         started.ready();
         while !context.should_stop() {
             poll.wait(None);
-            let Some(mut ready) = poll.next() else {
+            let Some(mut ready) = poll.pop() else {
                 continue;
             };
             let Some((socket, ())) = ready.parts() else {
