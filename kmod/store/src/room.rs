@@ -289,6 +289,8 @@ impl<P: Platform> Store<P> {
         self.retire.close_all(&self.platform);
         self.count(Counter::Waits, 1);
         self.platform.gp_wait();
+        // Somebody else may be just about to give back what this one waits for.
+        self.platform.relax();
         self.harvest();
     }
 
