@@ -12,7 +12,7 @@ use crate::vm::{Machine, Vm, INTERRUPTED};
 use crate::{client, initramfs, kbuild, root, run, workspace};
 
 /// How long one test may take in a guest: emulated, on a loaded machine.
-const TEST_LIMIT: Duration = Duration::from_secs(300);
+const TEST_LIMIT: Duration = Duration::from_secs(900);
 /// Tests of this theme are meant to fail; what is tested is that they do.
 const PLANTED: &str = "planted::";
 

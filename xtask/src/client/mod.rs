@@ -4,7 +4,6 @@
 //! file of its theme and name it below, with the module's parameters. The
 //! module is loaded anew for each, and answers when the test begins.
 
-mod conformance;
 mod stock;
 
 use anyhow::Result;
@@ -35,5 +34,4 @@ macro_rules! tests {
 
 tests! {
     stock: text(""), binary(""), udp("");
-    conformance: table("");
 }

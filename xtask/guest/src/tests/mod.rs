@@ -5,6 +5,7 @@
 //! the module not loaded; it must leave the guest as it found it. Panics and
 //! errors fail it, and so does whatever the kernel complains of meanwhile.
 
+mod consistency;
 mod module;
 mod packet;
 mod planted;
@@ -43,6 +44,7 @@ tests! {
         long_replies, small_mtu, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
     tcp: short_connections, pipelines, large_values, silent_readers;
     protocol: table;
+    consistency: histories;
     planted: crash, warning, failure;
 }
 

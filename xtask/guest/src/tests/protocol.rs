@@ -19,8 +19,6 @@ pub(super) fn table() -> Result<()> {
     };
     let options = Options {
         patience: Duration::from_secs(20),
-        // The splits are played from the host: here each byte of the client is emulated.
-        splits: false,
         ..Options::default()
     };
     let report = run(&target, &options)?;

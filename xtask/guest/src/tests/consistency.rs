@@ -1,0 +1,37 @@
+//! Concurrent clients on few keys: what they saw must have one order.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::{bail, ensure, Result};
+use hippos_histories::{check, record, Plan};
+
+use crate::client::PORT;
+use crate::modules::Hippos;
+
+/// Histories over TCP and UDP, each on keys of its own.
+pub(super) fn histories() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    for seed in 1..=4 {
+        let plan = Plan {
+            server: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            clients: 6,
+            keys: 8,
+            operations: 250,
+            udp: true,
+            seed,
+        };
+        let history = record(&plan)?;
+        let operations: usize = history.values().map(Vec::len).sum();
+        ensure!(
+            operations == plan.clients * plan.operations,
+            "operations are missing: {operations}"
+        );
+        if let Some(key) = check(&history) {
+            let mut seen = history[key].clone();
+            seen.sort_by_key(|operation| operation.called);
+            let lines: Vec<_> = seen.iter().map(|line| format!("{line:?}")).collect();
+            bail!("{key} is not linearizable:\n{}", lines.join("\n"));
+        }
+    }
+    hippos.unload()
+}
