@@ -30,6 +30,8 @@ const PROBE_LIMIT: Duration = Duration::from_secs(6);
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// How much of the console a failure shows.
 const CONSOLE_LINES: usize = 40;
+/// How far back a report of the kernel's is looked for.
+const REPORT_LINES: usize = 200;
 /// The plugin's socket in a guest's folder.
 const METER: &str = "meter";
 /// memcached's port, in the guest always.
@@ -302,9 +304,10 @@ impl Vm {
         Ok(())
     }
 
-    /// The end of the guest's console.
+    /// The end of the guest's console, from where its kernel began to complain if it did.
     pub(crate) fn console_tail(&self) -> String {
-        shell::tail(&self.dir.path().join("console"), CONSOLE_LINES)
+        let text = shell::tail(&self.dir.path().join("console"), REPORT_LINES);
+        last_words(&text).to_owned()
     }
 
     fn line(&mut self, deadline: Instant) -> Result<String> {
@@ -332,6 +335,25 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// From the first line of a kernel's report on; without one the last [`CONSOLE_LINES`].
+fn last_words(console: &str) -> &str {
+    const REPORTS: [&str; 4] = ["BUG:", "Oops", "Kernel panic", "WARNING:"];
+    let start = REPORTS
+        .iter()
+        .filter_map(|report| console.find(report))
+        .min();
+    let from = start.and_then(|at| console.get(..at)).unwrap_or_else(|| {
+        let lines = console
+            .trim_end()
+            .rmatch_indices('\n')
+            .nth(CONSOLE_LINES - 1);
+        lines.map_or("", |(at, _)| &console[..=at])
+    });
+    // The whole line.
+    let line = from.rfind('\n').map_or(0, |at| at + 1);
+    &console[line..]
 }
 
 /// QEMU without any device but what is added.
@@ -491,6 +513,16 @@ fn wait_for(path: &Path) -> std::io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_is_shown_from_its_beginning() {
+        let chatter: String = (0..100).map(|n| format!("line {n}\n")).collect();
+        assert_eq!(last_words(&chatter).lines().count(), CONSOLE_LINES);
+        assert!(last_words(&chatter).ends_with("line 99\n"));
+        let panic = format!("{chatter}[ 1.0] Kernel panic - not syncing\n{chatter}");
+        assert!(last_words(&panic).starts_with("[ 1.0] Kernel panic"));
+        assert_eq!(last_words(""), "");
+    }
 
     #[test]
     fn a_taken_port_is_refused_or_replaced() {
