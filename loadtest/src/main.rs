@@ -233,6 +233,9 @@ struct PeakArgs {
     /// Highest rate to try.
     #[arg(long, default_value = "10M", value_parser = number)]
     max: f64,
+    /// Factor from rate to rate until one is too high; small where the first is a good guess.
+    #[arg(long, default_value_t = 2.0, value_parser = stride)]
+    stride: f64,
     /// How closely the peak is known at the end.
     #[arg(long, default_value_t = 0.03)]
     precision: f64,
@@ -367,6 +370,14 @@ fn number(text: &str) -> Result<f64, String> {
     match digits.parse::<f64>() {
         Ok(x) if x > 0.0 && x.is_finite() => Ok(x * unit),
         _ => Err(format!("{text:?} is no positive number")),
+    }
+}
+
+/// A factor above 1.
+fn stride(text: &str) -> Result<f64, String> {
+    match number(text)? {
+        x if x > 1.0 => Ok(x),
+        _ => Err(format!("{text:?} is not above 1")),
     }
 }
 
@@ -574,6 +585,7 @@ impl StepArgs {
             loss: 0.001,
             start: 1000.0,
             max: 1e7,
+            stride: 2.0,
             precision: 0.03,
             arrival: self.arrival.arrival()?,
             warmup: self.warmup,
@@ -589,6 +601,7 @@ fn peak(args: &PeakArgs) -> Result<()> {
         loss: args.loss,
         start: args.start,
         max: args.max,
+        stride: args.stride,
         precision: args.precision,
         ..args.step.search()?
     };

@@ -18,6 +18,8 @@ pub struct Search {
     pub start: f64,
     /// Highest rate that is tried.
     pub max: f64,
+    /// Factor between rates until one passes and one fails; more than 1.
+    pub stride: f64,
     /// The search ends when the lowest rate that fails is so close to the
     /// highest that passes, as a share of it.
     pub precision: f64,
@@ -122,8 +124,8 @@ fn hopeless(run: &Run, search: &Search) -> bool {
         || run.loss() > 10.0 * search.loss.max(0.005)
 }
 
-/// Finds the highest rate that passes: doubles or halves until it has one on
-/// either side, then narrows the gap.
+/// Finds the highest rate that passes: goes up by the stride or down by its square
+/// until it has one on either side, then narrows the gap.
 fn bisect<E>(
     search: &Search,
     mut passes: impl FnMut(f64) -> Result<bool, E>,
@@ -140,9 +142,9 @@ fn bisect<E>(
             (Some(low), Some(high)) if high / low <= 1.0 + search.precision => break,
             (Some(low), Some(high)) => (low * high).sqrt(),
             (Some(low), None) if low >= search.max => break,
-            (Some(low), None) => (low * 2.0).min(search.max),
+            (Some(low), None) => (low * search.stride).min(search.max),
             (None, Some(high)) if high < 1.0 => break,
-            (None, Some(high)) => high / 4.0,
+            (None, Some(high)) => high / search.stride.powi(2),
             (None, None) => break,
         };
     }
@@ -178,6 +180,7 @@ mod tests {
             loss: 0.001,
             start,
             max,
+            stride: 2.0,
             precision: 0.05,
             arrival: Arrival::Poisson,
             warmup: Duration::ZERO,
@@ -202,6 +205,21 @@ mod tests {
             assert!(best <= limit && best >= limit / 1.05, "{best} for {limit}");
             assert!(steps < 20, "{steps} steps");
         }
+    }
+
+    #[test]
+    fn a_good_guess_and_a_short_stride_save_steps() {
+        let near = Search {
+            stride: 1.2,
+            ..search(9_000.0, 1e9)
+        };
+        let mut steps = 0;
+        let best = bisect::<()>(&near, |rate| {
+            steps += 1;
+            Ok(rate <= 10_000.0)
+        });
+        assert!(best.unwrap().unwrap() >= 10_000.0 / 1.05);
+        assert!(steps < found(1_000.0, 1e9, 10_000.0).1, "{steps} steps");
     }
 
     #[test]

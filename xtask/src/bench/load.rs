@@ -22,6 +22,9 @@ pub(crate) struct Workload {
     pub(crate) mirrored: bool,
 }
 
+/// Unmeasured beginning of each open loop.
+pub(crate) const WARMUP: Duration = Duration::from_millis(300);
+
 const TCP: &[&str] = &["--get", "tcp"];
 
 /// Everything that is measured.
@@ -72,12 +75,12 @@ pub(crate) struct Stretch {
 }
 
 impl Load<'_> {
-    /// Stores the workload's keys.
-    pub(crate) fn fill(&self, workload: &Workload) -> Result<()> {
-        if self.server == Server::Mirror {
-            return Ok(());
+    /// Stores the workload's keys and makes the first `requests`, which nobody counts.
+    pub(crate) fn prepare(&self, workload: &Workload, requests: u64) -> Result<Stretch> {
+        if self.server != Server::Mirror {
+            self.call("fill", workload, &[])?;
         }
-        self.call("fill", workload, &[]).map(drop)
+        self.closed(workload, requests)
     }
 
     /// `requests` in a closed loop that keeps the server busy.
@@ -107,7 +110,7 @@ impl Load<'_> {
         duration: Duration,
     ) -> Result<Stretch> {
         let rate = format!("{rate:.0}");
-        let duration = format!("{}ms", duration.as_millis());
+        let (duration, warmup) = (milliseconds(duration), milliseconds(WARMUP));
         let arguments = [
             "--no-fill",
             "--rate",
@@ -115,18 +118,38 @@ impl Load<'_> {
             "--duration",
             &duration,
             "--warmup",
-            "500ms",
+            &warmup,
         ];
         let report = self.call("run", workload, &arguments)?;
         stretch(&report["runs"][0])
     }
 
-    /// The highest rate whose mean latency stays under 1 ms.
-    pub(crate) fn peak(&self, workload: &Workload, step: Duration) -> Result<f64> {
-        let step = format!("{}ms", step.as_millis());
-        let arguments = ["--no-fill", "--step", &step, "--precision", "0.05"];
+    /// The highest rate whose mean latency stays under 1 ms, sought around `guess`; none where
+    /// no rate does, as on a machine that is busy with other work.
+    pub(crate) fn peak(
+        &self,
+        workload: &Workload,
+        guess: f64,
+        step: Duration,
+    ) -> Result<Option<f64>> {
+        let guess = format!("{guess:.0}");
+        let (step, warmup) = (milliseconds(step), milliseconds(WARMUP));
+        let arguments = [
+            "--no-fill",
+            "--start",
+            &guess,
+            "--stride",
+            "1.3",
+            "--step",
+            &step,
+            "--warmup",
+            &warmup,
+            "--precision",
+            "0.05",
+        ];
         let report = self.call("peak", workload, &arguments)?;
-        number(&report["peak"]["answered_per_second"])
+        let peak = number(&report["peak"]["answered_per_second"])?;
+        Ok((peak > 0.0).then_some(peak))
     }
 
     fn call(&self, verb: &str, workload: &Workload, arguments: &[&str]) -> Result<Value> {
@@ -150,6 +173,11 @@ impl Load<'_> {
         let text = std::fs::read(&json)?;
         serde_json::from_slice(&text).with_context(|| format!("{}", json.display()))
     }
+}
+
+/// As `hippos-load` takes a time.
+fn milliseconds(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
 }
 
 fn stretch(run: &Value) -> Result<Stretch> {
