@@ -9,7 +9,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::root::Root;
 use crate::vm::{Machine, Vm, INTERRUPTED};
-use crate::{client, initramfs, kbuild, root, run, workspace};
+use crate::{bench, client, initramfs, kbuild, root, run, workspace};
 
 /// How long one test may take in a guest: emulated, on a loaded machine.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
@@ -46,6 +46,9 @@ pub(crate) struct TestArgs {
     list: bool,
 }
 
+/// The bench's parts together, and the pools' samples against the servers that it compares.
+const POOLS: &str = "bench::pools_are_replayed";
+
 /// How many went well, and how many did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Count {
@@ -81,7 +84,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
         for name in guest_tests()?
             .into_iter()
             .chain(clients)
-            .chain([OOPS.to_owned()])
+            .chain([OOPS, POOLS].map(str::to_owned))
         {
             println!("{name}");
         }
@@ -181,7 +184,11 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
         .iter()
         .filter(|test| wanted(test.name))
         .collect();
-    if planted.is_empty() && inside.is_empty() && clients.is_empty() && !wanted(OOPS) {
+    if planted.is_empty()
+        && inside.is_empty()
+        && clients.is_empty()
+        && ![OOPS, POOLS].into_iter().any(wanted)
+    {
         return Ok(());
     }
     let root = root::ready()?;
@@ -197,7 +204,7 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
         module: Some(module),
         ..Machine::default()
     };
-    let mut bench = Bench {
+    let mut guest = Bench {
         root: &root,
         machine,
         vm: None,
@@ -205,22 +212,22 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
     for name in &inside {
         let request = name.replacen("guest::", "test ", 1);
         let start = Instant::now();
-        let result = bench.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
+        let result = guest.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
         if !count.note(name, start, result) {
-            bench.vm = None;
+            guest.vm = None;
         }
         std::io::stdout().flush()?;
         ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     }
     for test in clients {
         let start = Instant::now();
-        let result = bench.checked(|vm| {
+        let result = guest.checked(|vm| {
             run::load(vm, test.parameters)?;
             (test.run)(vm.port())?;
             vm.ask("unload").map(drop)
         });
         if !count.note(test.name, start, result) {
-            bench.vm = None;
+            guest.vm = None;
         }
         std::io::stdout().flush()?;
         ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
@@ -228,15 +235,18 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
     for name in &planted {
         let request = name.replacen("guest::", "test ", 1);
         let start = Instant::now();
-        let result = bench.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
-        let dead = bench.vm.as_mut().is_none_or(|vm| vm.alive().is_err());
+        let result = guest.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
+        let dead = guest.vm.as_mut().is_none_or(|vm| vm.alive().is_err());
         count.note(name, start, noticed(name, result, dead));
-        bench.vm = None;
+        guest.vm = None;
     }
     if wanted(OOPS) {
         count.note(OOPS, Instant::now(), oops_ends_run());
     }
-    if let Some(vm) = bench.vm.take() {
+    if wanted(POOLS) {
+        count.note(POOLS, Instant::now(), bench::replay_pools());
+    }
+    if let Some(vm) = guest.vm.take() {
         vm.off()?;
     }
     Ok(())

@@ -9,8 +9,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use super::tap::Tap;
 use super::Tools;
-use crate::root::Root;
-use crate::vm::{Accel, Machine, Network, Port, Vm, GUEST_PORT};
+use crate::vm::{Accel, Machine, Meter, Network, Port, Vm, GUEST_PORT};
 
 /// How long a server may take until it answers.
 const READY_LIMIT: Duration = Duration::from_secs(60);
@@ -76,14 +75,13 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Boots a guest with `vcpus` and starts `server` in it; with `metered`, instructions are
+    /// Boots a guest with `vcpus` and starts `server` in it; with a meter, instructions are
     /// counted and the guest's clock goes by them.
     pub(crate) fn boot(
-        root: &Root,
         tools: &Tools,
         server: Server,
         vcpus: u32,
-        metered: bool,
+        meter: Option<&Meter>,
     ) -> Result<Self> {
         let tap = if tools.tap { Some(Tap::new()?) } else { None };
         let many = server == Server::MemcachedMultiport && vcpus > 1;
@@ -101,11 +99,11 @@ impl Guest {
                 Some(tap) => Network::Tap(tap.name().to_owned()),
                 None => Network::User,
             },
-            meter: metered.then(|| tools.meter.clone()),
+            meter: meter.cloned(),
             ..Machine::default()
         };
         let mut guest = Guest {
-            vm: Vm::boot(root, &machine)?,
+            vm: Vm::boot(tools.root, &machine)?,
             tap,
             ports: if many { u16::try_from(vcpus)? } else { 1 },
         };

@@ -197,13 +197,47 @@ fn number(value: &Value) -> Result<f64> {
         .context("hippos-load's report lacks a number")
 }
 
+/// Replays a trace, each request after the answer of the one before it; what is missed is stored.
+/// A wrong reply, an error or not one hit is a failure.
+pub(super) fn replay(program: &Path, trace: &Path, server: &str) -> Result<()> {
+    let json = tempfile::NamedTempFile::new()?;
+    let mut replay = Command::new(program);
+    replay
+        .arg("replay")
+        .arg(trace)
+        .args(["--server", server, "--speed", "max", "--window", "1"])
+        .args(["--fill-on-miss", "--timeout", "5s", "--quiet", "--json"])
+        .arg(json.path());
+    shell::output(&mut replay)?;
+    let report: Value = serde_json::from_slice(&std::fs::read(json.path())?)?;
+    let counters = &report["runs"][0]["counters"];
+    let count = |name: &str| number(&counters[name]);
+    ensure!(
+        count("errors")? == 0.0 && count("hits")? > 0.0,
+        "not as it should be: {counters}"
+    );
+    Ok(())
+}
+
+/// How the load generator is built: for measurements, or as tests have it already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Build {
+    Release,
+    Debug,
+}
+
 /// Builds the load generator.
-pub(crate) fn build() -> Result<PathBuf> {
+pub(super) fn build(how: Build) -> Result<PathBuf> {
     let mut build = Command::new(workspace::cargo());
     build
-        .args(["build", "--quiet", "--locked", "--release", "--package"])
-        .arg("hippos-load")
+        .args(["build", "--quiet", "--locked", "--package", "hippos-load"])
         .current_dir(workspace::root());
+    if how == Build::Release {
+        build.arg("--release");
+    }
     shell::run(&mut build).context("hippos-load does not build")?;
-    Ok(workspace::root().join("target/release/hippos-load"))
+    Ok(workspace::root().join(match how {
+        Build::Release => "target/release/hippos-load",
+        Build::Debug => "target/debug/hippos-load",
+    }))
 }

@@ -13,7 +13,7 @@ mod report;
 mod tap;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -86,18 +86,36 @@ enum Kind {
 }
 
 /// What is needed for every guest.
-pub(crate) struct Tools {
+pub(crate) struct Tools<'a> {
+    root: &'a Root,
     hippos: PathBuf,
     mirror: PathBuf,
-    meter: vm::Meter,
     load: PathBuf,
     /// Guests are joined by tap devices.
     tap: bool,
 }
 
+impl<'a> Tools<'a> {
+    fn build(root: &'a Root, wire: Wire, load: load::Build) -> Result<Self> {
+        let tap = match wire {
+            Wire::Auto => tap::Tap::new().is_ok(),
+            Wire::Tap => tap::Tap::new().map(|_| true)?,
+            Wire::User => false,
+        };
+        Ok(Tools {
+            root,
+            hippos: kbuild::build(&Default::default())?,
+            mirror: mirror::build(root)?,
+            load: load::build(load)?,
+            tap,
+        })
+    }
+}
+
 /// How much is measured.
 struct Plan {
     boots: u32,
+    vcpus: u32,
     servers: Vec<Server>,
     workloads: Vec<&'static Workload>,
     keys: u64,
@@ -105,7 +123,12 @@ struct Plan {
     requests: u64,
     /// Each step of a search for the peak.
     step: Duration,
+    /// For reports.
+    dir: PathBuf,
 }
+
+/// Facebook's pools.
+const POOLS: [&str; 5] = ["usr", "app", "etc", "var", "sys"];
 
 /// The workloads of `--quick`.
 const QUICK: &[&str] = &["get-hit", "get-miss", "set", "usr", "etc"];
@@ -117,33 +140,29 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
     }
     let plan = plan(args)?;
     let root = root::ready()?;
-    let tap = match args.wire {
-        Wire::Auto => tap::Tap::new().is_ok(),
-        Wire::Tap => tap::Tap::new().map(|_| true)?,
-        Wire::User => false,
+    let tools = Tools::build(&root, args.wire, load::Build::Release)?;
+    let meter = vm::Meter {
+        library: meter::library()?,
+        profile: args.profile.is_some(),
     };
-    let tools = Tools {
-        hippos: kbuild::build(&Default::default())?,
-        mirror: mirror::build(&root)?,
-        meter: vm::Meter {
-            library: meter::library()?,
-            profile: args.profile.is_some(),
-        },
-        load: load::build()?,
-        tap,
-    };
-    println!("wire: {}", if tap { "tap" } else { "QEMU's own network" });
-    let dir = workspace::root().join("target/bench");
-    fs::create_dir_all(&dir)?;
+    println!(
+        "wire: {}",
+        if tools.tap {
+            "tap"
+        } else {
+            "QEMU's own network"
+        }
+    );
+    fs::create_dir_all(&plan.dir)?;
     if args.profile.is_some() {
         for server in &plan.servers {
-            profile(&root, &tools, *server, args.vcpus, &plan, &dir)?;
+            profile(&tools, &meter, &plan, *server)?;
         }
         return Ok(0);
     }
     let mut figures = Figures::default();
     let start = Instant::now();
-    let head = head(&root, args, &tools)?;
+    let head = head(args, &tools)?;
     for boot in 1..=plan.boots {
         for &server in &plan.servers {
             eprintln!(
@@ -153,18 +172,18 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
                 start.elapsed().as_secs_f32()
             );
             if args.only != Some(Kind::Wallclock) {
-                instructions(&root, &tools, server, args.vcpus, &plan, &dir, &mut figures)?;
+                instructions(&tools, &meter, &plan, server, &mut figures)?;
             }
             // The steady cell is for counting instructions.
             if args.only != Some(Kind::Instructions) && server != Server::MemcachedSteady {
-                wallclock(&root, &tools, server, args.vcpus, &plan, &dir, &mut figures)?;
+                wallclock(&tools, &plan, server, &mut figures)?;
             }
             // What was measured is kept, whatever comes.
-            figures.write(&dir, &head)?;
+            figures.write(&plan.dir, &head)?;
         }
     }
     println!("{head}\n\n{}", figures.markdown());
-    println!("report: {}", dir.join("report.md").display());
+    println!("report: {}", plan.dir.join("report.md").display());
     Ok(0)
 }
 
@@ -196,6 +215,8 @@ fn plan(args: &BenchArgs) -> Result<Plan> {
         args.server.clone()
     };
     Ok(Plan {
+        vcpus: args.vcpus,
+        dir: workspace::root().join("target/bench"),
         boots: args.boots.unwrap_or(if args.quick { 1 } else { 3 }),
         servers,
         workloads,
@@ -205,19 +226,13 @@ fn plan(args: &BenchArgs) -> Result<Plan> {
     })
 }
 
-fn load<'a>(
-    tools: &'a Tools,
-    guest: &Guest,
-    server: Server,
-    plan: &Plan,
-    dir: &'a Path,
-) -> Load<'a> {
+fn load<'a>(tools: &'a Tools, plan: &'a Plan, guest: &Guest, server: Server) -> Load<'a> {
     Load {
         program: &tools.load,
         server,
         address: guest.server(),
         keys: plan.keys,
-        dir,
+        dir: &plan.dir,
     }
 }
 
@@ -228,18 +243,16 @@ fn answerable<'a>(plan: &'a Plan, server: Server) -> impl Iterator<Item = &'stat
 }
 
 fn instructions(
-    root: &Root,
     tools: &Tools,
-    server: Server,
-    vcpus: u32,
+    meter: &vm::Meter,
     plan: &Plan,
-    dir: &Path,
+    server: Server,
     figures: &mut Figures,
 ) -> Result<()> {
-    let guest = Guest::boot(root, tools, server, vcpus, true)?;
+    let guest = Guest::boot(tools, server, plan.vcpus, Some(meter))?;
     let mut meter = Meter::connect(&guest.meter())?;
     meter.settle()?;
-    let load = load(tools, &guest, server, plan, dir);
+    let load = load(tools, plan, &guest, server);
     for workload in answerable(plan, server) {
         load.prepare(workload, plan.requests / 10)?;
         let before = meter.count()?;
@@ -255,17 +268,9 @@ fn instructions(
     guest.off()
 }
 
-fn wallclock(
-    root: &Root,
-    tools: &Tools,
-    server: Server,
-    vcpus: u32,
-    plan: &Plan,
-    dir: &Path,
-    figures: &mut Figures,
-) -> Result<()> {
-    let guest = Guest::boot(root, tools, server, vcpus, false)?;
-    let load = load(tools, &guest, server, plan, dir);
+fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) -> Result<()> {
+    let guest = Guest::boot(tools, server, plan.vcpus, None)?;
+    let load = load(tools, plan, &guest, server);
     for workload in answerable(plan, server) {
         let busy = load.prepare(workload, plan.requests / 10)?;
         let Some(peak) = load.peak(workload, 0.8 * busy.per_second, plan.step)? else {
@@ -304,6 +309,26 @@ fn wallclock(
     guest.off()
 }
 
+/// The sample of each pool against Hippos and memcached in guests of their own, each reply
+/// checked, and a datagram to and from the mirror: that the bench works at all.
+pub(crate) fn replay_pools() -> Result<()> {
+    let root = root::ready()?;
+    let tools = Tools::build(&root, Wire::Auto, load::Build::Debug)?;
+    let samples = workspace::root().join("traces/samples");
+    for server in [Server::Memcached, Server::Hippos, Server::Mirror] {
+        let guest = Guest::boot(&tools, server, 1, None)?;
+        if server != Server::Mirror {
+            for pool in POOLS {
+                let sample = samples.join(format!("{pool}.csv.zst"));
+                load::replay(&tools.load, &sample, &guest.server())
+                    .with_context(|| format!("{}, {pool}", server.name()))?;
+            }
+        }
+        guest.off()?;
+    }
+    Ok(())
+}
+
 /// CPU time of a process so far.
 fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -318,20 +343,13 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok((user + system) / ticks as f64)
 }
 
-fn profile(
-    root: &Root,
-    tools: &Tools,
-    server: Server,
-    vcpus: u32,
-    plan: &Plan,
-    dir: &Path,
-) -> Result<()> {
-    let mut guest = Guest::boot(root, tools, server, vcpus, true)?;
+fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Result<()> {
+    let mut guest = Guest::boot(tools, server, plan.vcpus, Some(meter))?;
     let names = guest.vm.ask("exec cat /proc/kallsyms")?;
     let symbols = Symbols::parse(names.iter().map(String::as_str));
     let mut meter = Meter::connect(&guest.meter())?;
     meter.settle()?;
-    let load = load(tools, &guest, server, plan, dir);
+    let load = load(tools, plan, &guest, server);
     for workload in answerable(plan, server) {
         load.prepare(workload, plan.requests / 10)?;
         let before = meter.blocks()?;
@@ -353,7 +371,8 @@ fn profile(
 }
 
 /// What the figures were made with.
-fn head(root: &Root, args: &BenchArgs, tools: &Tools) -> Result<String> {
+fn head(args: &BenchArgs, tools: &Tools) -> Result<String> {
+    let root = tools.root;
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
         shell::output(command.args(arguments).current_dir(workspace::root()))
