@@ -165,6 +165,7 @@ unsigned int hippos_cpu(void);
 unsigned int hippos_cpus(void);
 int hippos_next_cpu(int cpu);
 void hippos_resched(void);
+void hippos_nap(void);
 
 /* lock.c */
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* RCU and CPU numbers (linux/rcupdate.h, linux/cpumask.h). */
+/* RCU, CPU numbers and short sleeps (linux/rcupdate.h, linux/cpumask.h, linux/delay.h). */
 #include <linux/cpumask.h>
+#include <linux/delay.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/smp.h>
@@ -40,4 +41,10 @@ int hippos_next_cpu(int cpu)
 void hippos_resched(void)
 {
 	cond_resched();
+}
+
+/* Sleeps for about a tenth of a millisecond. */
+void hippos_nap(void)
+{
+	usleep_range(100, 200);
 }

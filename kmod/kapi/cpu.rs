@@ -44,3 +44,9 @@ pub fn resched() {
     // SAFETY: every caller of kapi's sleeping functions is in process context.
     unsafe { ffi::hippos_resched() }
 }
+
+/// Sleeps for about a tenth of a millisecond.
+pub fn nap() {
+    // SAFETY: every caller of kapi's sleeping functions is in process context.
+    unsafe { ffi::hippos_nap() }
+}

@@ -215,6 +215,7 @@ extern "C" {
     pub(crate) fn hippos_cpus() -> c_uint;
     pub(crate) fn hippos_next_cpu(cpu: c_int) -> c_int;
     pub(crate) fn hippos_resched();
+    pub(crate) fn hippos_nap();
 
     // lock.c
     pub(crate) fn hippos_lock_init(lock: *mut bindings::spinlock_t, class: c_uint);

@@ -111,6 +111,10 @@ unsafe impl Platform for Kernel {
         cpu::resched();
     }
 
+    fn nap(&self) {
+        cpu::nap();
+    }
+
     fn wake(&self) {
         self.bell.ring();
     }

@@ -13,7 +13,6 @@ use core::sync::atomic::{
 };
 use std::alloc::Layout;
 use std::boxed::Box;
-use std::sync::{Mutex, MutexGuard};
 use std::vec::Vec;
 
 use crate::platform::{Cookie, Platform, RawLock};
@@ -42,21 +41,19 @@ pub struct Host {
     woken: AtomicBool,
 }
 
-static FREE_THREADS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-static NEXT_THREAD: AtomicUsize = AtomicUsize::new(0);
-
-fn free_threads() -> MutexGuard<'static, Vec<usize>> {
-    FREE_THREADS.lock().unwrap_or_else(|e| e.into_inner())
-}
+/// Which thread numbers are in use.
+static TAKEN: [AtomicBool; THREADS] = [const { AtomicBool::new(false) }; THREADS];
+/// All numbers in use are less than this.
+static NUMBERS: AtomicUsize = AtomicUsize::new(0);
 
 /// A thread's number, given back when the thread ends.
 struct Number(usize);
 
 impl Number {
     fn new() -> Self {
-        let number = free_threads().pop();
-        let number = number.unwrap_or_else(|| NEXT_THREAD.fetch_add(1, Relaxed));
-        assert!(number < THREADS, "more than {THREADS} threads");
+        let free = TAKEN.iter().position(|taken| !taken.swap(true, Acquire));
+        let number = free.expect("not so many threads");
+        NUMBERS.fetch_max(number + 1, Relaxed);
         THREAD.set(number);
         Self(number)
     }
@@ -65,7 +62,7 @@ impl Number {
 impl Drop for Number {
     fn drop(&mut self) {
         THREAD.set(usize::MAX);
-        free_threads().push(self.0);
+        TAKEN[self.0].store(false, Release);
     }
 }
 
@@ -180,7 +177,7 @@ impl Host {
         } else {
             fence(SeqCst);
         }
-        let threads = NEXT_THREAD.load(Acquire).min(THREADS);
+        let threads = NUMBERS.load(Acquire);
         let mut oldest = u64::MAX;
         for reader in self.readers.iter().take(threads) {
             // A read-modify-write where order is not membarrier's business: detectors understand
@@ -262,7 +259,7 @@ unsafe impl Platform for Host {
         let reader = &self.readers[thread()].0;
         let word = reader.load(Relaxed);
         if word != 0 {
-            reader.store(word + 1, Relaxed);
+            reader.store(word + 1, Release);
         } else {
             let word = self.epoch.load(Acquire) << 8 | 1;
             if self.membarrier {
@@ -345,6 +342,10 @@ unsafe impl Platform for Host {
 
     fn relax(&self) {
         std::thread::yield_now();
+    }
+
+    fn nap(&self) {
+        std::thread::sleep(std::time::Duration::from_micros(100));
     }
 
     fn wake(&self) {

@@ -221,6 +221,10 @@ impl Slot {
         self.header().state.load(Acquire) & STATE == LIVE
     }
 
+    pub(crate) fn is_retired(&self) -> bool {
+        self.header().state.load(Relaxed) & STATE == RETIRED
+    }
+
     #[inline]
     pub(crate) fn marks(&self) -> u8 {
         self.header().state.load(Relaxed) & !STATE

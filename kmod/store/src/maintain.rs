@@ -118,7 +118,7 @@ const NOW_MS: u32 = 1;
 /// What became of a writer's attempt to take a slab from another class.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stolen {
-    /// The class has another slab.
+    /// A slab was emptied: a block is to be had, if the limit allows it.
     Slab,
     /// There was none to be had.
     Nothing,
@@ -501,7 +501,7 @@ impl<P: Platform> Store<P> {
         Drained::Waiting
     }
 
-    /// Takes a slab from another class for one that has none, and waits for it. No lock or section
+    /// Empties a slab of another class for one that has none, and waits for it. No lock or section
     /// is held.
     #[cold]
     pub(crate) fn steal(&self, class: usize) -> Stolen {
@@ -519,9 +519,7 @@ impl<P: Platform> Store<P> {
                 Drained::Working | Drained::Failed => {}
                 Drained::Waiting => self.wait(),
                 Drained::Done => {
-                    if self.add_slab(class) {
-                        stolen = Stolen::Slab;
-                    }
+                    stolen = Stolen::Slab;
                     break;
                 }
             }

@@ -102,6 +102,11 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     }
     /// A long loop's chance to let others run (`cond_resched`). No lock and no guard is held.
     fn relax(&self) {}
+    /// Sleeps for about a tenth of a millisecond: others have to get on before this one can. No
+    /// lock and no guard is held.
+    fn nap(&self) {
+        self.relax();
+    }
     /// Asks that [`crate::Store::maintain`] be called soon. No lock is held; a guard may be.
     fn wake(&self) {}
     /// Overwrite slots when they become free, to show readers that come too late.

@@ -22,6 +22,8 @@ const PATIENCE: usize = 64;
 /// Times that it waits besides while somebody else is moving memory: emptying a slab takes as long as
 /// it takes, and an error would come of nothing but being second.
 const QUEUE: usize = 4096;
+/// Times that it finds nothing to take and nothing on the way before it believes it.
+const BARREN: u32 = 3;
 /// Retired memory is at most one part in so many of the limit (but at least the largest item),
 /// beside a batch for each CPU.
 const RETIRED_SHARE: usize = 16;
@@ -54,6 +56,7 @@ impl<P: Platform> Store<P> {
         };
         let mut patience = PATIENCE;
         let mut queue = QUEUE;
+        let mut barren = BARREN;
         while patience != 0 {
             self.harvest();
             if let Some(slot) = self.slabs.take(&self.pool, class, hash) {
@@ -77,19 +80,24 @@ impl<P: Platform> Store<P> {
             if want != 0 && self.evict(class, want as usize) == 0 && coming == 0 {
                 // The class has nothing to give: take a slab from another.
                 match self.steal(class) {
-                    Stolen::Slab => continue,
-                    Stolen::Busy if queue != 0 => {
-                        queue = queue.saturating_sub(1);
-                        self.wait();
-                        self.platform.relax();
+                    Stolen::Nothing if barren != 0 => barren = barren.saturating_sub(1),
+                    Stolen::Nothing => break,
+                    _ if queue == 0 => break,
+                    Stolen::Slab => {
+                        // Most likely it is ours now; it may not be often that somebody is faster.
+                        queue = queue.saturating_sub(QUEUE / PATIENCE);
                         continue;
                     }
-                    Stolen::Busy | Stolen::Nothing => {}
+                    Stolen::Busy => {
+                        queue = queue.saturating_sub(1);
+                        self.platform.nap();
+                        continue;
+                    }
                 }
             }
             patience = patience.saturating_sub(1);
             self.platform.wake();
-            self.wait();
+            self.wait_again(PATIENCE.saturating_sub(patience));
         }
         self.count_class(class, ClassCounter::OutOfMemory, 1);
         Err(StoreError::OutOfMemory)
@@ -111,11 +119,11 @@ impl<P: Platform> Store<P> {
     #[cold]
     fn relieve(&self) -> Result<(), StoreError> {
         self.harvest();
-        for _ in 0..PATIENCE {
+        for n in 0..PATIENCE {
             if !self.congested() {
                 return Ok(());
             }
-            self.wait();
+            self.wait_again(n);
         }
         Err(StoreError::OutOfMemory)
     }
@@ -289,9 +297,16 @@ impl<P: Platform> Store<P> {
         self.retire.close_all(&self.platform);
         self.count(Counter::Waits, 1);
         self.platform.gp_wait();
-        // Somebody else may be just about to give back what this one waits for.
-        self.platform.relax();
         self.harvest();
+    }
+
+    /// As `wait`, for the nth time: somebody else may be just about to give back what this one
+    /// waits for, and needs the CPU for it.
+    fn wait_again(&self, n: usize) {
+        if n > 1 {
+            self.platform.nap();
+        }
+        self.wait();
     }
 
     /// Takes back what grace periods have freed, and says if there was anything.
@@ -304,14 +319,9 @@ impl<P: Platform> Store<P> {
         for cpu in 0..self.retire.shards() {
             while self.retire.harvest(&self.platform, cpu, pinned, &mut out) {
                 any = true;
-                for what in out.iter() {
-                    if let Some(address) = what.as_overflow() {
-                        self.index.give_overflow(address);
-                    }
-                    if let Some(of) = slot(what).and_then(|s| self.slabs.get(s.class())) {
-                        of.retired.fetch_sub(1, Relaxed);
-                    }
-                }
+                out.iter()
+                    .filter_map(Retired::as_overflow)
+                    .for_each(|at| self.index.give_overflow(at));
                 let slots = out.iter().filter_map(slot);
                 // SAFETY: these were retired, their grace period is over, and they are not pinned.
                 unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };

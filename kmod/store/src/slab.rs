@@ -503,6 +503,7 @@ impl<L: RawLock> Slabs<L> {
     ) {
         let mut held = None;
         for slot in slots {
+            let retired = slot.is_retired();
             let class = slot.class();
             let Some(of) = self.get(class) else { continue };
             if !matches!(held, Some((c, _)) if c == class) {
@@ -535,6 +536,9 @@ impl<L: RawLock> Slabs<L> {
             block
                 .used
                 .store(block.used.load(Relaxed).wrapping_sub(1), Relaxed);
+            if retired {
+                of.retired.fetch_sub(1, Relaxed);
+            }
             if block.what() == Use::Slab {
                 of.free.store(of.free().wrapping_add(1), Relaxed);
                 if !had {

@@ -295,3 +295,40 @@ fn retired_memory_is_bounded() {
     });
     assert!(keys.iter().all(|key| has(store, key.as_bytes())));
 }
+
+/// Many writers of all sizes while memory is full, hardly more slabs than sizes and writers: each
+/// gets its room, however often another is faster.
+#[test]
+fn writers_in_need_are_served() {
+    const WRITERS: u64 = 12;
+    const SETS: u64 = 400;
+    let store = &Store::new(config(28), Host::new()).unwrap();
+    let start = &std::sync::Barrier::new(WRITERS as usize);
+    let refused: usize = std::thread::scope(|scope| {
+        let writer = |seed| {
+            scope.spawn(move || {
+                let value = vec![b'v'; 8000];
+                let mut random = Random(seed);
+                start.wait();
+                let refused = (0..SETS).filter(|_| {
+                    let key = format!("{seed}-{}", random.zipf(1e5));
+                    let hash = store.hash(key.as_bytes());
+                    let len = 50.0 * 160f64.powf(random.unit());
+                    let new = store.reserve(key.as_bytes(), hash, 0, Expiry::NEVER, len as usize);
+                    // As it is when a value comes piece by piece.
+                    std::thread::yield_now();
+                    let stored = new.and_then(|mut new| {
+                        new.write(&value);
+                        store.commit(new, &Commit::default())
+                    });
+                    stored.is_err()
+                });
+                refused.count()
+            })
+        };
+        let writers: Vec<_> = (0..WRITERS).map(writer).collect();
+        writers.into_iter().map(|w| w.join().unwrap()).sum()
+    });
+    assert_eq!(refused, 0);
+    assert_ne!(store.classes_counted(ClassCounter::Evicted), 0);
+}

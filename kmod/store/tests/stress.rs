@@ -5,7 +5,10 @@
 //! the runs by a factor; `HIPPOS_FENCED` makes sections order memory in a way that ThreadSanitizer
 //! understands.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::thread;
 
 use hippos_store::host::Host;
@@ -95,6 +98,7 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
         let mut others = Vec::new();
         for t in 0..2u64 {
             busy.push(scope.spawn(move || {
+                let _end = End;
                 let mut random = Random(t + 1);
                 for i in 0..rounds {
                     let k = random.below(KEYS);
@@ -124,6 +128,7 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
         }
         for t in 0..2u64 {
             others.push(scope.spawn(move || {
+                let _end = End;
                 let mut random = Random(t + 99);
                 let mut pins = Vec::new();
                 while !done.load(Relaxed) {
@@ -155,6 +160,7 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
             }));
         }
         others.push(scope.spawn(move || {
+            let _end = End;
             let mut up = 0;
             while !done.load(Relaxed) {
                 up += 1;
@@ -176,10 +182,23 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
     (wrong.load(Relaxed), right.load(Relaxed))
 }
 
+/// What ended threads did is visible to whoever joined them. The standard library sees to that,
+/// but a race detector may not know.
+static ENDED: AtomicU64 = AtomicU64::new(0);
+
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        ENDED.fetch_add(1, Release);
+    }
+}
+
 fn join(threads: Vec<thread::ScopedJoinHandle<'_, ()>>) {
     for thread in threads {
         thread.join().unwrap();
     }
+    assert_ne!(ENDED.load(Acquire), 0);
 }
 
 /// The books are right once all is quiet.
@@ -260,7 +279,12 @@ fn reuse_without_a_grace_period_is_noticed() {
 #[test]
 fn no_increment_is_lost() {
     const EACH: u64 = 3000;
-    let store = &Store::new(config(Eviction::Clock), host()).unwrap();
+    // Enough for the longest text, so that none has to go.
+    let config = Config {
+        memory: 64 * BLOCK,
+        ..config(Eviction::Clock)
+    };
+    let store = &Store::new(config, host()).unwrap();
     let set = |name: &[u8], value: &[u8]| {
         let mut new = store
             .reserve(name, store.hash(name), 0, Expiry::NEVER, value.len())
@@ -282,6 +306,7 @@ fn no_increment_is_lost() {
         let mut threads = Vec::new();
         for t in 0..3 {
             threads.push(scope.spawn(move || {
+                let _end = End;
                 for i in 0..EACH * factor() {
                     let how = Arith {
                         by: 1,
@@ -342,6 +367,7 @@ fn one_of_many_wins() {
         let mut threads = Vec::new();
         for _ in 0..3 {
             threads.push(scope.spawn(move || {
+                let _end = End;
                 for i in 0..ROUNDS {
                     let name = key(i % 100 + i / 100 * 1000);
                     let hash = store.hash(&name);

@@ -36,6 +36,11 @@ impl Tcp {
         Ok(self.input.get_mut().write_all(bytes)?)
     }
 
+    /// Waits so long for an answer.
+    pub(crate) fn patience(&mut self, limit: Duration) -> Result<()> {
+        Ok(self.input.get_ref().set_read_timeout(Some(limit))?)
+    }
+
     /// The next line, its end included.
     pub(crate) fn line(&mut self) -> Result<String> {
         let mut line = String::new();

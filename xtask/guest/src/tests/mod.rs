@@ -42,7 +42,7 @@ tests! {
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
         long_replies, small_mtu, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
-    tcp: short_connections, pipelines, large_values, silent_readers;
+    tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
     protocol: table;
     consistency: histories;
     planted: crash, warning, failure;

@@ -161,3 +161,52 @@ pub(super) fn silent_readers() -> Result<()> {
     );
     hippos.unload()
 }
+
+/// Many connections that store while memory is full: room is made for each of them.
+pub(super) fn memory_limit() -> Result<()> {
+    const CONNECTIONS: usize = 24;
+    const SETS: usize = 120;
+    // More workers than CPUs: each may be in need while another is making room.
+    let hippos = Hippos::load("memory_mb=8 threads=8")?;
+    let value: Vec<u8> = (0..10_100).map(|i| (i % 251) as u8).collect();
+    let results: Vec<Result<()>> = thread::scope(|scope| {
+        let client = |number: usize| {
+            let value = &value[..];
+            move || -> Result<()> {
+                let mut tcp = Tcp::connect("127.0.0.1")?;
+                tcp.patience(Duration::from_secs(60))?;
+                let mut random = number * 77 + 1;
+                for round in 0..SETS {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let length = [1000, 10_000][(random >> 33) % 2] + (random >> 20) % 100;
+                    let key = format!("{number}:{}", random % 4096);
+                    tcp.set(&key, &value[..length])
+                        .with_context(|| format!("connection {number}, set {round}"))?;
+                    tcp.send(format!("get {key}\r\n").as_bytes())?;
+                    let head = tcp.line()?;
+                    // It may have had to go again.
+                    if head == "END\r\n" {
+                        continue;
+                    }
+                    ensure!(head == format!("VALUE {key} 0 {length}\r\n"), "{head:?}");
+                    let mut found = vec![0; length + 7];
+                    tcp.read(&mut found)?;
+                    ensure!(found[..length] == value[..length], "{key} is another's");
+                }
+                Ok(())
+            }
+        };
+        let threads: Vec<_> = (0..CONNECTIONS).map(|n| scope.spawn(client(n))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("panicked")))
+            .collect()
+    });
+    results.into_iter().collect::<Result<Vec<()>>>()?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    ensure!(tcp.stat("evictions")? > 0, "memory was never full");
+    ensure!(tcp.stat("store_no_memory")? == 0, "somebody was refused");
+    hippos.unload()
+}
