@@ -7,6 +7,7 @@
 mod bench;
 mod cache;
 mod client;
+mod clients;
 mod initramfs;
 mod kbuild;
 mod kernel;
@@ -16,6 +17,7 @@ mod progress;
 mod root;
 mod run;
 mod shell;
+mod tap;
 mod test;
 mod vm;
 mod workspace;

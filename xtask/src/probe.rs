@@ -8,9 +8,8 @@ use anyhow::{ensure, Context, Result};
 
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// `version` over TCP and over UDP at a port of this host.
-pub(crate) fn answers(port: u16) -> Result<()> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+/// `version` over TCP and over UDP.
+pub(crate) fn answers(address: SocketAddr) -> Result<()> {
     tcp(address).context("no answer over TCP")?;
     udp(address).context("no answer over UDP")
 }
@@ -30,7 +29,7 @@ fn tcp(address: SocketAddr) -> Result<()> {
 }
 
 fn udp(address: SocketAddr) -> Result<()> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.set_read_timeout(Some(LIMIT))?;
     socket.connect(address)?;
     socket.send(b"\x12\x34\0\0\0\x01\0\0version\r\n")?;

@@ -125,7 +125,7 @@ pub(crate) fn ready() -> Result<Root> {
     if let Some(kernel) = kernel::find(&path) {
         return Ok(Root { path, kernel });
     }
-    check_host()?;
+    check_host("the build root", SPACE)?;
     let kernel = make(&path)?;
     Ok(Root { path, kernel })
 }
@@ -269,8 +269,9 @@ fn derive_backports(list: &str) -> Option<String> {
     Some(words.join(" ") + "\n")
 }
 
-/// Says what is missing on this machine, and how to get it; installs mmdebstrap when it can.
-fn check_host() -> Result<()> {
+/// Says what is missing on this machine for making `what`, which asks for `needed` bytes, and how
+/// to get it; installs mmdebstrap when it can.
+pub(crate) fn check_host(what: &str, needed: u64) -> Result<()> {
     let is_root = nix::unistd::geteuid().is_root();
     if !shell::has("mmdebstrap") {
         if !is_root || !shell::has("apt-get") {
@@ -307,13 +308,13 @@ fn check_host() -> Result<()> {
     let dir = cache::dir()?;
     let space = nix::sys::statvfs::statvfs(&dir)?;
     let free = space.blocks_available() * space.fragment_size();
-    if free < SPACE {
+    if free < needed {
         bail!(
-            "{} has {} MB free, the build root needs {} MB while it is made: make room, or set \
+            "{} has {} MB free, {what} needs {} MB while it is made: make room, or set \
              HIPPOS_CACHE to a folder on another disk",
             dir.display(),
             free >> 20,
-            SPACE >> 20
+            needed >> 20
         );
     }
     Ok(())
@@ -336,7 +337,7 @@ fn delete(path: &Path) -> Result<()> {
 }
 
 /// A command with root's rights: our own, or those of a user namespace.
-fn privileged(program: &str) -> Command {
+pub(crate) fn privileged(program: &str) -> Command {
     if nix::unistd::geteuid().is_root() {
         return Command::new(program);
     }

@@ -1,5 +1,6 @@
 //! `cargo xtask run`: a guest that serves memcached's port on this machine.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::Ordering;
@@ -121,9 +122,15 @@ fn serve(args: &RunArgs, vm: &mut Vm) -> Result<u8> {
 
 /// Loads the module and waits until it answers.
 pub(crate) fn load(vm: &mut Vm, parameters: &str) -> Result<()> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, vm.port()));
+    load_at(vm, parameters, address)
+}
+
+/// The same with a guest that this host reaches at `address`.
+pub(crate) fn load_at(vm: &mut Vm, parameters: &str, address: SocketAddr) -> Result<()> {
     vm.ask(&format!("load {parameters}"))
         .or_else(|error| explain(vm, error))?;
-    wait_for_answers(vm)
+    wait_for_answers(vm, address)
 }
 
 /// Starts Debian's memcached in the module's place.
@@ -131,14 +138,14 @@ pub(crate) fn load_reference(vm: &mut Vm, port: u16) -> Result<()> {
     vm.ask(&format!(
         "exec memcached -d -t 1 -u root -l 0.0.0.0 -p {port} -U {port}"
     ))?;
-    wait_for_answers(vm)
+    wait_for_answers(vm, SocketAddr::from((Ipv4Addr::LOCALHOST, vm.port())))
 }
 
-fn wait_for_answers(vm: &mut Vm) -> Result<()> {
+fn wait_for_answers(vm: &mut Vm, address: SocketAddr) -> Result<()> {
     let deadline = Instant::now() + READY_LIMIT;
     loop {
         vm.alive()?;
-        match probe::answers(vm.port()) {
+        match probe::answers(address) {
             Ok(()) => return Ok(()),
             Err(_) if INTERRUPTED.load(Ordering::Relaxed) => bail!("interrupted"),
             Err(error) if Instant::now() > deadline => {

@@ -1,15 +1,18 @@
 //! `cargo xtask test`: every test there is, on the host and in guests.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
+use crate::clients::Clients;
 use crate::root::Root;
 use crate::vm::{Machine, Vm, INTERRUPTED};
-use crate::{bench, client, initramfs, kbuild, root, run, workspace};
+use crate::{bench, client, clients, initramfs, kbuild, root, run, workspace};
 
 /// How long one test may take in a guest: emulated, on a loaded machine.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
@@ -26,7 +29,8 @@ const OOPS: &str = "planted::oops_ends_run";
 ///
 /// Guest tests are of two kinds: `guest::` ones run inside the virtual machine,
 /// as root (xtask/guest/src/tests/); `client::` ones run here, against the
-/// forwarded port (xtask/src/client/). A test fails also when the kernel
+/// forwarded port (xtask/src/client/); `clients::` and `suites::` ones are other
+/// people's programs (xtask/src/clients.rs). A test fails also when the kernel
 /// complains in its log meanwhile; after a failure the next test gets a fresh
 /// guest. `planted::` ones break a guest on purpose and see that it is noticed.
 /// The last line is `N passed, N failed`.
@@ -84,17 +88,22 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
         for name in guest_tests()?
             .into_iter()
             .chain(clients)
+            .chain(clients::TESTS.iter().map(|test| (*test).to_owned()))
             .chain([OOPS, POOLS].map(str::to_owned))
         {
             println!("{name}");
         }
         return Ok(0);
     }
+    let filter = args.filter.as_deref();
+    // Fetching packages leaves the processors to the host's tests.
+    let clients = (!args.host && clients::TESTS.iter().any(|test| wanted(filter, test)))
+        .then(|| thread::spawn(clients::ready));
     if !args.guest {
-        host(args.filter.as_deref(), &mut count)?;
+        host(filter, &mut count)?;
     }
     if !args.host {
-        guests(args.filter.as_deref(), &mut count)?;
+        guests(filter, clients, &mut count)?;
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(u8::from(count.failed > 0))
@@ -174,8 +183,21 @@ fn guest_tests() -> Result<Vec<String>> {
     Ok(list.lines().map(|name| format!("guest::{name}")).collect())
 }
 
-fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
-    let wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+/// Whether a test of that name was asked for.
+fn wanted(filter: Option<&str>, name: &str) -> bool {
+    filter.is_none_or(|filter| name.contains(filter))
+}
+
+/// A root in the making.
+type Making = JoinHandle<Result<PathBuf>>;
+
+fn guests(filter: Option<&str>, clients_root: Option<Making>, count: &mut Count) -> Result<()> {
+    let start = Instant::now();
+    let clients_root = clients_root.map(|root| match root.join() {
+        Ok(root) => root,
+        Err(panic) => std::panic::resume_unwind(panic),
+    });
+    let wanted = |name: &str| wanted(filter, name);
     let (planted, inside): (Vec<String>, Vec<String>) = guest_tests()?
         .into_iter()
         .filter(|name| wanted(name))
@@ -184,15 +206,16 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
         .iter()
         .filter(|test| wanted(test.name))
         .collect();
+    let foreign: Vec<_> = clients::TESTS.iter().filter(|test| wanted(test)).collect();
     if planted.is_empty()
         && inside.is_empty()
         && clients.is_empty()
+        && foreign.is_empty()
         && ![OOPS, POOLS].into_iter().any(wanted)
     {
         return Ok(());
     }
     let root = root::ready()?;
-    let start = Instant::now();
     let module = match kbuild::build(&Default::default()) {
         Ok(module) => module,
         Err(error) => {
@@ -232,6 +255,20 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
         std::io::stdout().flush()?;
         ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     }
+    match clients_root {
+        Some(Ok(clients)) => {
+            // They have guests of their own.
+            if let Some(vm) = guest.vm.take() {
+                vm.off()?;
+            }
+            let clients = Clients::new(&root, &guest.machine, clients);
+            stock(clients, &foreign, count)?;
+        }
+        Some(Err(error)) => {
+            count.note("clients are there", start, Err(error));
+        }
+        None => {}
+    }
     for name in &planted {
         let request = name.replacen("guest::", "test ", 1);
         let start = Instant::now();
@@ -250,6 +287,18 @@ fn guests(filter: Option<&str>, count: &mut Count) -> Result<()> {
         vm.off()?;
     }
     Ok(())
+}
+
+/// Stock clients and their suites, which have guests of their own.
+fn stock(mut clients: Clients<'_>, tests: &[&&str], count: &mut Count) -> Result<()> {
+    for test in tests {
+        let start = Instant::now();
+        let result = clients.run(test);
+        count.note(test, start, result);
+        std::io::stdout().flush()?;
+        ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
+    }
+    clients.off()
 }
 
 /// `cargo xtask run` must end with an error, and say why, when the module oopses.

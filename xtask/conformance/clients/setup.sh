@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes a Debian 13 root with the stock clients, their own test suites and memcached in it.
 # usage: setup.sh ROOT
-# Needs root rights (or a user namespace that mmdebstrap can use), about 1 GB and two minutes.
+# Needs root rights, or those of a user namespace with a range of ids; about 1 GB and two minutes.
+# HIPPOS_MIRROR names a mirror other than mmdebstrap's own.
 set -eu
 root=$1
 packages='
@@ -25,7 +26,15 @@ if [ "$(cat "$root/.made-from" 2>/dev/null)" = "$stamp" ]; then
 fi
 rm -rf "$root" "$root.new"
 mkdir -p "$(dirname "$root")"
-mmdebstrap --variant=apt --quiet trixie "$root.new"
+# shellcheck disable=SC2086
+mmdebstrap --mode=root --variant=apt --quiet trixie "$root.new" ${HIPPOS_MIRROR:-}
+cat > "$root.new/etc/dpkg/dpkg.cfg.d/hippos" <<END
+force-unsafe-io
+path-exclude=/usr/share/man/*
+path-exclude=/usr/share/locale/*
+path-exclude=/usr/share/doc/*
+END
+echo 'APT::Sandbox::User "root"; Acquire::Retries "3";' > "$root.new/etc/apt/apt.conf.d/hippos"
 sed 's/^deb /deb-src /' "$root.new/etc/apt/sources.list" > "$root.new/etc/apt/sources.list.d/src.list"
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 chroot "$root.new" apt-get -q update
@@ -42,4 +51,5 @@ for tests in "$root.new"/src/memcached-*; do
     ln -sf /usr/bin/memcached "$tests/memcached-debug"
 done
 echo "$stamp" > "$root.new/.made-from"
+sync -f "$root.new"
 mv "$root.new" "$root"

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use super::tap::Tap;
 use super::Tools;
+use crate::tap::Tap;
 use crate::vm::{Accel, Machine, Meter, Network, Port, Vm, GUEST_PORT};
 
 /// How long a server may take until it answers.

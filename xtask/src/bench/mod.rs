@@ -10,7 +10,6 @@ mod load;
 mod meter;
 mod mirror;
 mod report;
-mod tap;
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,6 +23,7 @@ use self::load::{Load, Workload, WORKLOADS};
 use self::meter::{Meter, Symbols};
 use self::report::{Figures, Metric};
 use crate::root::Root;
+use crate::tap::Tap;
 use crate::{kbuild, root, shell, vm, workspace};
 
 /// Measure Hippos beside Debian's memcached and a packet mirror, or the store alone.
@@ -98,8 +98,8 @@ pub(crate) struct Tools<'a> {
 impl<'a> Tools<'a> {
     fn build(root: &'a Root, wire: Wire, load: load::Build) -> Result<Self> {
         let tap = match wire {
-            Wire::Auto => tap::Tap::new().is_ok(),
-            Wire::Tap => tap::Tap::new().map(|_| true)?,
+            Wire::Auto => Tap::new().is_ok(),
+            Wire::Tap => Tap::new().map(|_| true)?,
             Wire::User => false,
         };
         Ok(Tools {

@@ -24,15 +24,14 @@ impl Tap {
         let start = (std::process::id() % 250) as u8;
         for step in 0..250u8 {
             let number = start.wrapping_add(step) % 250;
-            let tap = Tap {
-                name: format!("hippos{number}"),
-                number,
-            };
-            if ip(&["tuntap", "add", "dev", &tap.name, "mode", "tap"]).is_err() {
+            let name = format!("hippos{number}");
+            if ip(&["tuntap", "add", "dev", &name, "mode", "tap"]).is_err() {
+                // Somebody else's, who still needs it.
                 continue;
             }
-            let address = format!("{}/30", tap.host());
             // From here on a failure drops the device again.
+            let tap = Tap { name, number };
+            let address = format!("{}/30", tap.host());
             ip(&["addr", "add", &address, "dev", &tap.name])?;
             ip(&["link", "set", &tap.name, "up"])?;
             return Ok(tap);

@@ -1,0 +1,194 @@
+//! Stock clients of memcached, and test suites that others wrote, against the module.
+//!
+//! They run on this machine, in a Debian root of their own that has them
+//! (`xtask/conformance/clients/`), against a guest. It is joined by a tap device
+//! where one may be made, since QEMU's own network loses connections at times
+//! and clients take that for the server's fault.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{bail, Context, Result};
+
+use crate::root::Root;
+use crate::tap::Tap;
+use crate::vm::{Machine, Network, Vm, GUEST_PORT};
+use crate::{cache, progress, root, run, shell, workspace};
+
+/// What there is to run: `clients::` ones use what a client offers, `suites::` ones are the
+/// tests that its authors wrote.
+pub(crate) const TESTS: &[&str] = &[
+    "clients::memcache_crate",
+    "clients::libmemcached",
+    "clients::memcached_tool",
+    "clients::pymemcache_ops",
+    "clients::pylibmc_ops",
+    "clients::bmemcached_ops",
+    "clients::python_memcached_ops",
+    "clients::aiomcache_ops",
+    "clients::memcached_ops",
+    "clients::memcache_ops",
+    "clients::gomemcache_ops",
+    "clients::dalli_ops",
+    "clients::perl_ops",
+    "clients::nutcracker",
+    "suites::memcached",
+    "suites::pymemcache",
+    "suites::pylibmc",
+    "suites::gomemcache",
+    "suites::perl_clients",
+    "suites::php",
+];
+
+/// Free space that making the root asks for, in bytes.
+const SPACE: u64 = 3 << 30;
+
+/// Guests to be asked, and the root with those who ask.
+pub(crate) struct Clients<'a> {
+    build: &'a Root,
+    machine: Machine,
+    root: PathBuf,
+    guests: Vec<Guest>,
+}
+
+/// A guest that serves, and what it is joined by.
+struct Guest {
+    // Dropped in this order: the guest before its device.
+    vm: Vm,
+    _tap: Option<Tap>,
+    address: SocketAddr,
+}
+
+impl<'a> Clients<'a> {
+    /// Guests like `machine` for the clients in `root`.
+    pub(crate) fn new(build: &'a Root, machine: &Machine, root: PathBuf) -> Self {
+        Self {
+            build,
+            machine: machine.clone(),
+            root,
+            guests: Vec::new(),
+        }
+    }
+
+    /// Runs one of [`TESTS`]; sees that the kernel has nothing to complain of.
+    pub(crate) fn run(&mut self, test: &str) -> Result<()> {
+        let result = self.checked(test);
+        if result.is_err() {
+            // The next one gets a guest that nothing has happened to.
+            self.guests.clear();
+        }
+        result
+    }
+
+    fn checked(&mut self, test: &str) -> Result<()> {
+        let (kind, name) = test.split_once("::").context("a test has a kind")?;
+        // The proxy stands in front of two.
+        let servers = if name == "nutcracker" { 2 } else { 1 };
+        while self.guests.len() < servers {
+            self.guests.push(Guest::boot(self.build, &self.machine)?);
+        }
+        let addresses: Vec<String> = self.guests[..servers]
+            .iter()
+            .map(|guest| guest.address.to_string())
+            .collect();
+        let mut command = match (kind, name) {
+            (_, "memcache_crate") => {
+                let mut cargo = Command::new(workspace::cargo());
+                cargo
+                    .args(["run", "--quiet", "--locked", "-p", "hippos_conformance"])
+                    .args(["--example", "memcache", "--"])
+                    .args(&addresses);
+                cargo
+            }
+            _ => {
+                let mut client = root::privileged("sh");
+                client
+                    .arg(scripts().join("run.sh"))
+                    .arg(&self.root)
+                    .arg(addresses.join(" "))
+                    .arg(if kind == "suites" { "suites" } else { name });
+                if kind == "suites" {
+                    client.env("SUITES", name);
+                }
+                client
+            }
+        };
+        command.current_dir(workspace::root()).stdin(Stdio::null());
+        let output = command.output().context("cannot start the client")?;
+        for guest in &mut self.guests {
+            guest.vm.ask("log")?;
+        }
+        if !output.status.success() {
+            bail!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(())
+    }
+
+    /// Stops the guests in good order.
+    pub(crate) fn off(self) -> Result<()> {
+        self.guests.into_iter().try_for_each(|guest| guest.vm.off())
+    }
+}
+
+impl Guest {
+    /// Boots a guest and loads the module.
+    fn boot(build: &Root, machine: &Machine) -> Result<Self> {
+        let tap = Tap::new().ok();
+        let mut machine = machine.clone();
+        if let Some(tap) = &tap {
+            machine.network = Network::Tap(tap.name().to_owned());
+        }
+        let mut vm = Vm::boot(build, &machine)?;
+        let address = match &tap {
+            Some(tap) => {
+                vm.ask(&format!(
+                    "exec ip addr flush dev eth0 && ip addr add {}/30 dev eth0",
+                    tap.guest()
+                ))?;
+                SocketAddr::new(IpAddr::V4(tap.guest()), GUEST_PORT)
+            }
+            None => {
+                eprintln!("hippos: no tap device may be made: clients use QEMU's own network");
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), vm.port())
+            }
+        };
+        run::load_at(&mut vm, "", address)?;
+        Ok(Self {
+            vm,
+            _tap: tap,
+            address,
+        })
+    }
+}
+
+/// The clients' root, made now if need be.
+pub(crate) fn ready() -> Result<PathBuf> {
+    let setup = scripts().join("setup.sh");
+    let key = workspace::digest([fs::read(&setup)?]);
+    let path = cache::dir()?.join(format!("clients-{key}"));
+    if path.exists() {
+        return Ok(path);
+    }
+    let _lock = cache::lock(&path.with_extension("lock"), "making the clients' root")?;
+    // Another process may have been faster.
+    if !path.exists() {
+        root::check_host("the clients' root", SPACE)?;
+        progress::step("stock clients (mmdebstrap, apt)", || {
+            let mut make = root::privileged("unshare");
+            make.args(["--mount", "sh"]).arg(setup).arg(&path);
+            shell::logged(&mut make, &path.with_extension("log"))
+        })?;
+    }
+    Ok(path)
+}
+
+/// The folder of the scripts that make the root and run what is in it.
+fn scripts() -> PathBuf {
+    workspace::root().join(Path::new("xtask/conformance/clients"))
+}
