@@ -95,6 +95,32 @@ static bool fill(struct sk_buff *skb, unsigned int ip_len, struct hippos_packet 
 }
 
 /*
+ * Whether an address is one that no other host on dev's networks can have:
+ * a network's first or last, which stand for all, or dev's own. Routing would
+ * refuse such a source, and a reply to it could reach many.
+ */
+static bool is_nobodys(const struct net_device *dev, __be32 address)
+{
+	const struct in_device *in_dev = __in_dev_get_rcu(dev);
+	const struct in_ifaddr *ifa;
+
+	if (!in_dev)
+		return false;
+	in_dev_for_each_ifa_rcu(ifa, in_dev) {
+		__be32 host = address & ~ifa->ifa_mask;
+
+		if (!inet_ifa_match(address, ifa))
+			continue;
+		if (address == ifa->ifa_local)
+			return !(dev->flags & IFF_LOOPBACK);
+		/* A network of one or two has neither. */
+		if (ifa->ifa_prefixlen < 31 && (!host || host == ~ifa->ifa_mask))
+			return true;
+	}
+	return false;
+}
+
+/*
  * Says whether skb is a datagram to our port on this host that may be
  * answered in place, and describes it. ip_rcv() has checked the IP header.
  * What is refused here is not touched: whoever comes next decides.
@@ -114,7 +140,7 @@ bool hippos_packet_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
 	iph = (const struct iphdr *)skb->data;
 	loopback = skb->dev->flags & IFF_LOOPBACK;
 	if (ipv4_is_zeronet(iph->saddr) || ipv4_is_multicast(iph->saddr) ||
-	    ipv4_is_lbcast(iph->saddr))
+	    ipv4_is_lbcast(iph->saddr) || is_nobodys(skb->dev, iph->saddr))
 		return false;
 	if (!loopback && (ipv4_is_loopback(iph->saddr) || ipv4_is_loopback(iph->daddr)))
 		return false;

@@ -499,6 +499,10 @@ pub(super) fn unanswered() -> Result<()> {
         [127, 0, 0, 1],
         [224, 0, 0, 1],
         [255; 4],
+        // The network's broadcast addresses, and our own.
+        [10, 9, 200, 255],
+        [10, 9, 200, 0],
+        [10, 9, 200, 1],
     ] {
         silent(&mut tap, &near(from)).with_context(|| format!("from {from:?}"))?;
     }
