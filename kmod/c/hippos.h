@@ -193,6 +193,15 @@ void hippos_device_unregister(struct hippos_device *device);
 /* fault.c */
 
 void hippos_oops(void);
+#ifdef CONFIG_KASAN
+const char *hippos_selftest(void);
+void hippos_bh_disable(void);
+void hippos_bh_enable(void);
+void hippos_fault_unsafe_lock(void);
+void hippos_fault_lock_order(void);
+void hippos_fault_unguarded(void);
+void hippos_fault_freed_timer(void);
+#endif
 
 /* params.c */
 

@@ -8,3 +8,95 @@ pub fn oops() {
     // SAFETY: does what it says and touches no memory.
     unsafe { ffi::hippos_oops() }
 }
+
+/// Commits the fault that insmod asked for, if it did. Whoever loads the module for that wants
+/// nothing else of it.
+#[cfg(not(CONFIG_KASAN))]
+pub fn selftest() -> bool {
+    false
+}
+
+#[cfg(CONFIG_KASAN)]
+pub use planted::selftest;
+
+/// One fault for each checker of a debug kernel.
+#[cfg(CONFIG_KASAN)]
+mod planted {
+    use core::ptr::NonNull;
+
+    use kernel::prelude::*;
+    use kernel::str::{CStr, CStrExt as _};
+
+    use crate::{ffi, pages, rcu};
+
+    /// Commits the fault that insmod asked for, if it did. Whoever loads the module for that wants
+    /// nothing else of it.
+    pub fn selftest() -> bool {
+        // SAFETY: reads a pointer that insmod set before the module's init ran.
+        let Some(name) = NonNull::new(unsafe { ffi::hippos_selftest() }.cast_mut()) else {
+            return false;
+        };
+        // SAFETY: a string that lives as long as the module.
+        let name = unsafe { CStr::from_char_ptr(name.as_ptr()) }.to_bytes();
+        match name {
+            b"use_after_free" => use_after_free(),
+            b"freed_pages" => freed_pages(),
+            b"sleep_in_softirq" => sleep_in_softirq(),
+            b"sleep_under_rcu" => {
+                let _guard = rcu::read_lock();
+                sleep();
+            }
+            b"leak" => {
+                if let Ok(lost) = KBox::new([0u64; 100], GFP_KERNEL) {
+                    let _ = KBox::into_raw(lost);
+                }
+            }
+            // SAFETY: these are faulty, but end with every lock and all memory given back.
+            b"unsafe_lock" => unsafe { ffi::hippos_fault_unsafe_lock() },
+            // SAFETY: as above.
+            b"lock_order" => unsafe { ffi::hippos_fault_lock_order() },
+            // SAFETY: as above.
+            b"unguarded" => unsafe { ffi::hippos_fault_unguarded() },
+            // SAFETY: as above; the kernel takes the timer out when it sees what happens.
+            b"freed_timer" => unsafe { ffi::hippos_fault_freed_timer() },
+            _ => pr_err!("selftest: no such fault\n"),
+        }
+        true
+    }
+
+    /// May sleep, as far as the kernel knows.
+    fn sleep() {
+        drop(KBox::new(0u64, GFP_KERNEL));
+    }
+
+    fn use_after_free() {
+        let Ok(number) = KBox::new(0u64, GFP_KERNEL) else {
+            return;
+        };
+        let pointer = KBox::into_raw(number);
+        // SAFETY: from `into_raw` just now.
+        drop(unsafe { KBox::from_raw(pointer) });
+        // SAFETY: none. This is the fault: the memory is no longer ours. It is mapped, and what is
+        // read goes nowhere.
+        unsafe { pointer.read_volatile() };
+    }
+
+    fn freed_pages() {
+        const BLOCK: usize = 1 << 20;
+        let Some(block) = pages::alloc(BLOCK) else {
+            return;
+        };
+        // SAFETY: allocated just now, with the same size.
+        unsafe { pages::free(block, BLOCK) };
+        // SAFETY: none. This is the fault, as in `use_after_free`.
+        unsafe { block.as_ptr().read_volatile() };
+    }
+
+    fn sleep_in_softirq() {
+        // SAFETY: enabled again below.
+        unsafe { ffi::hippos_bh_disable() };
+        sleep();
+        // SAFETY: disabled above.
+        unsafe { ffi::hippos_bh_enable() };
+    }
+}

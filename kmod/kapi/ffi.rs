@@ -246,6 +246,20 @@ extern "C" {
 
     // fault.c
     pub(crate) fn hippos_oops();
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) fn hippos_selftest() -> *const c_char;
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) fn hippos_bh_disable();
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) fn hippos_bh_enable();
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) fn hippos_fault_unsafe_lock();
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) fn hippos_fault_lock_order();
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) fn hippos_fault_unguarded();
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) fn hippos_fault_freed_timer();
 
     // params.c
     pub(crate) static hippos_params: hippos_params;

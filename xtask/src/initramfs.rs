@@ -105,6 +105,8 @@ pub(crate) fn guest_program() -> Result<PathBuf> {
         ])
         .arg("--target-dir")
         .arg(&target_dir)
+        // Under emulation every instruction counts.
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Cstrip=symbols")
         .current_dir(workspace::root());
@@ -115,8 +117,9 @@ pub(crate) fn guest_program() -> Result<PathBuf> {
 /// The base archive, made once for each build root and each version of the lists above.
 fn base(root: &Root) -> Result<PathBuf> {
     let wanted = format!(
-        "{PROGRAMS:?} {MODULES:?} {LINKS:?} {DIRS:?} {}",
-        root.kernel().release
+        "{PROGRAMS:?} {MODULES:?} {LINKS:?} {DIRS:?} {} {}",
+        root.kernel().release,
+        root.kernel().modules.display()
     );
     let key = workspace::digest([wanted]);
     let base = root.path().with_extension(format!("guest-{key}.cpio"));
@@ -179,10 +182,8 @@ fn programs(root: &Root, archive: &mut Archive) -> Result<()> {
 }
 
 fn modules(root: &Root, archive: &mut Archive) -> Result<()> {
-    let inside = root.kernel().modules();
-    let outside = root
-        .path()
-        .join(inside.strip_prefix("/").unwrap_or(&inside));
+    let inside = &root.kernel().modules;
+    let outside = root.path().join(inside.strip_prefix("/").unwrap_or(inside));
     let depends = fs::read_to_string(outside.join("modules.dep"))?;
     let builtin = fs::read_to_string(outside.join("modules.builtin"))?;
     let mut kept = Vec::new();

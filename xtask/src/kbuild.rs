@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 
-use crate::kernel::Kernel;
+use crate::root::Root;
 use crate::{cache, root, shell, workspace};
 
 /// Build target/kmod/hippos.ko for the build root's stock kernel.
@@ -20,6 +20,9 @@ pub(crate) struct KmodArgs {
     /// Build for another kernel tree (after its `make modules_prepare`), into target/kmod-NAME
     #[arg(long, value_name = "DIR")]
     pub(crate) kdir: Option<PathBuf>,
+    /// Build for the debug kernel, into target/kmod-debug
+    #[arg(long, conflicts_with = "kdir")]
+    pub(crate) debug_kernel: bool,
     /// Show each command of the build
     #[arg(long)]
     pub(crate) verbose: bool,
@@ -33,11 +36,29 @@ pub(crate) fn output_dir() -> PathBuf {
 /// Builds the module and gives its path.
 pub(crate) fn build(args: &KmodArgs) -> Result<PathBuf> {
     let root = root::ready()?;
+    if args.debug_kernel {
+        build_for(&root.debug()?, args)
+    } else {
+        build_for(&root, args)
+    }
+}
+
+/// Builds the module for the root's kernel, or the one that the arguments name.
+pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
     let (mut make, out) = match &args.kdir {
         None => {
+            let tree = &root.kernel().tree;
             let mut make = root.command("/usr/bin/make");
-            make.arg(format!("KDIR={}", Kernel::tree().display()));
-            (make, output_dir())
+            make.arg(format!("KDIR={}", tree.display()));
+            let outside = root.path().join(tree.strip_prefix("/").unwrap_or(tree));
+            let compiler = compiler(&outside)?;
+            // Only the debug kernel is clang's.
+            let out = match compiler {
+                Some(_) => output_dir().with_file_name("kmod-debug"),
+                None => output_dir(),
+            };
+            make.args(compiler);
+            (make, out)
         }
         Some(kdir) => {
             let kdir = fs::canonicalize(kdir)

@@ -19,29 +19,33 @@ pub(crate) const SERIES: RangeInclusive<(u32, u32)> = (7, 2)..=(7, 3);
 /// Debian's flavour of the kernel that runs in the virtual machine.
 pub(crate) const FLAVOUR: &str = "cloud-amd64";
 
-/// Where the kernel lies, seen from inside the root.
-const HOME: &str = "/usr/src/hippos";
+/// Where the kernels lie, seen from inside the root.
+pub(crate) const HOME: &str = "/usr/src/hippos";
 /// Written last: names the kernel of a finished root.
 const STAMP: &str = "usr/src/hippos/kernel";
 
-/// The stock kernel of a build root.
+/// A kernel of a build root: the stock one, or one made of its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
     /// What `uname -r` says, for example `7.2.12+deb13-cloud-amd64`.
     pub(crate) release: String,
     /// The packages' version, for example `7.2.12-1~bpo13+1`.
     pub(crate) version: String,
+    /// The prepared source tree, seen from inside the root.
+    pub(crate) tree: PathBuf,
+    /// The folder of its modules and its boot image, seen from inside the root.
+    pub(crate) modules: PathBuf,
 }
 
 impl Kernel {
-    /// The prepared source tree, seen from inside the root.
-    pub(crate) fn tree() -> PathBuf {
-        Path::new(HOME).join("tree")
-    }
-
-    /// The folder of its modules and its boot image, seen from inside the root.
-    pub(crate) fn modules(&self) -> PathBuf {
-        Path::new(HOME).join(format!("stock/usr/lib/modules/{}", self.release))
+    fn stock(release: &str, version: &str) -> Self {
+        let home = Path::new(HOME);
+        Kernel {
+            release: release.to_owned(),
+            version: version.to_owned(),
+            tree: home.join("tree"),
+            modules: home.join(format!("stock/usr/lib/modules/{release}")),
+        }
     }
 
     /// Major and minor number.
@@ -55,10 +59,7 @@ impl Kernel {
 pub(crate) fn find(root: &Path) -> Option<Kernel> {
     let stamp = fs::read_to_string(root.join(STAMP)).ok()?;
     let mut lines = stamp.lines();
-    Some(Kernel {
-        release: lines.next()?.to_owned(),
-        version: lines.next()?.to_owned(),
-    })
+    Some(Kernel::stock(lines.next()?, lines.next()?))
 }
 
 /// Fetches the newest supported kernel into the root and prepares its tree.
@@ -141,10 +142,7 @@ fn resolve(show: &str) -> Option<Kernel> {
         let version = rest.strip_prefix("(= ")?.strip_suffix(')')?;
         release
             .starts_with(|first: char| first.is_ascii_digit())
-            .then(|| Kernel {
-                release: release.to_owned(),
-                version: version.to_owned(),
-            })
+            .then(|| Kernel::stock(release, version))
     })
 }
 

@@ -8,6 +8,7 @@ mod bench;
 mod cache;
 mod client;
 mod clients;
+mod debug;
 mod initramfs;
 mod kbuild;
 mod kernel;

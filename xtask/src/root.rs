@@ -19,7 +19,7 @@ use anyhow::{bail, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 
-use crate::{cache, kernel, progress, shell, workspace};
+use crate::{cache, debug, kernel, progress, shell, workspace};
 
 /// The Debian release that the root is made of.
 pub(crate) const SUITE: &str = "trixie";
@@ -90,7 +90,13 @@ impl Root {
         &self.path
     }
 
-    /// The stock kernel in it.
+    /// The same root, with the debug kernel in the stock one's place.
+    pub(crate) fn debug(self) -> Result<Root> {
+        let kernel = debug::kernel(&self)?;
+        Ok(Root { kernel, ..self })
+    }
+
+    /// The kernel in it, the stock one unless [`debug`](Self::debug) was called.
     pub(crate) fn kernel(&self) -> &kernel::Kernel {
         &self.kernel
     }

@@ -18,6 +18,12 @@ use crate::{bench, client, clients, initramfs, kbuild, root, run, workspace};
 const TEST_LIMIT: Duration = Duration::from_secs(900);
 /// Tests of this theme are meant to fail; what is tested is that they do.
 const PLANTED: &str = "planted::";
+/// So are these, by a report that only the debug kernel makes.
+const DEFECT: &str = "defect::";
+/// After the last test a debug guest is asked what has leaked.
+const LEAKS: &str = "leaks";
+/// The debug guest's memory, MiB.
+const DEBUG_MEMORY: u32 = 3072;
 
 /// The store's models, which need atomics of their own.
 const MODELS: &str = "loom_models";
@@ -33,6 +39,10 @@ const OOPS: &str = "planted::oops_ends_run";
 /// people's programs (xtask/src/clients.rs). A test fails also when the kernel
 /// complains in its log meanwhile; after a failure the next test gets a fresh
 /// guest. `planted::` ones break a guest on purpose and see that it is noticed.
+///
+/// `--debug-kernel` runs the guest tests on a kernel with KASAN, lockdep and
+/// every other checker (xtask/src/debug.config), built first when there is none
+/// (some ten minutes). There, one defect for each checker is planted as well.
 /// The last line is `N passed, N failed`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
@@ -42,6 +52,9 @@ pub(crate) struct TestArgs {
     /// Only those that need a virtual machine
     #[arg(long)]
     guest: bool,
+    /// On the debug kernel, and only what needs a kernel
+    #[arg(long, conflicts_with = "host")]
+    debug_kernel: bool,
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -96,14 +109,15 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
         return Ok(0);
     }
     let filter = args.filter.as_deref();
+    let debug = args.debug_kernel;
     // Fetching packages leaves the processors to the host's tests.
-    let clients = (!args.host && clients::TESTS.iter().any(|test| wanted(filter, test)))
+    let clients = (!args.host && !debug && clients::TESTS.iter().any(|test| wanted(filter, test)))
         .then(|| thread::spawn(clients::ready));
-    if !args.guest {
+    if !args.guest && !debug {
         host(filter, &mut count)?;
     }
     if !args.host {
-        guests(filter, clients, &mut count)?;
+        guests(filter, debug, clients, &mut count)?;
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(u8::from(count.failed > 0))
@@ -191,7 +205,12 @@ fn wanted(filter: Option<&str>, name: &str) -> bool {
 /// A root in the making.
 type Making = JoinHandle<Result<PathBuf>>;
 
-fn guests(filter: Option<&str>, clients_root: Option<Making>, count: &mut Count) -> Result<()> {
+fn guests(
+    filter: Option<&str>,
+    debug: bool,
+    clients_root: Option<Making>,
+    count: &mut Count,
+) -> Result<()> {
     let start = Instant::now();
     let clients_root = clients_root.map(|root| match root.join() {
         Ok(root) => root,
@@ -200,13 +219,16 @@ fn guests(filter: Option<&str>, clients_root: Option<Making>, count: &mut Count)
     let wanted = |name: &str| wanted(filter, name);
     let (planted, inside): (Vec<String>, Vec<String>) = guest_tests()?
         .into_iter()
-        .filter(|name| wanted(name))
-        .partition(|name| name.contains(PLANTED));
+        .filter(|name| wanted(name) && (debug || !name.contains(DEFECT)))
+        .partition(|name| name.contains(PLANTED) || name.contains(DEFECT));
     let clients: Vec<_> = client::TESTS
         .iter()
         .filter(|test| wanted(test.name))
         .collect();
-    let foreign: Vec<_> = clients::TESTS.iter().filter(|test| wanted(test)).collect();
+    let foreign: Vec<_> = clients::TESTS
+        .iter()
+        .filter(|test| wanted(test) && !debug)
+        .collect();
     if planted.is_empty()
         && inside.is_empty()
         && clients.is_empty()
@@ -215,8 +237,11 @@ fn guests(filter: Option<&str>, clients_root: Option<Making>, count: &mut Count)
     {
         return Ok(());
     }
-    let root = root::ready()?;
-    let module = match kbuild::build(&Default::default()) {
+    let root = match root::ready()? {
+        root if debug => root.debug()?,
+        root => root,
+    };
+    let module = match kbuild::build_for(&root, &Default::default()) {
         Ok(module) => module,
         Err(error) => {
             count.note("module builds", start, Err(error));
@@ -225,6 +250,11 @@ fn guests(filter: Option<&str>, clients_root: Option<Making>, count: &mut Count)
     };
     let machine = Machine {
         module: Some(module),
+        memory: if debug {
+            DEBUG_MEMORY
+        } else {
+            Machine::default().memory
+        },
         ..Machine::default()
     };
     let mut guest = Bench {
@@ -255,6 +285,13 @@ fn guests(filter: Option<&str>, clients_root: Option<Making>, count: &mut Count)
         std::io::stdout().flush()?;
         ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
     }
+    if debug && guest.vm.is_some() {
+        let start = Instant::now();
+        let result = guest.checked(|vm| vm.ask("leaks").map(drop));
+        if !count.note(LEAKS, start, result) {
+            guest.vm = None;
+        }
+    }
     match clients_root {
         Some(Ok(clients)) => {
             // They have guests of their own.
@@ -277,10 +314,10 @@ fn guests(filter: Option<&str>, clients_root: Option<Making>, count: &mut Count)
         count.note(name, start, noticed(name, result, dead));
         guest.vm = None;
     }
-    if wanted(OOPS) {
+    if wanted(OOPS) && !debug {
         count.note(OOPS, Instant::now(), oops_ends_run());
     }
-    if wanted(POOLS) {
+    if wanted(POOLS) && !debug {
         count.note(POOLS, Instant::now(), bench::replay_pools());
     }
     if let Some(vm) = guest.vm.take() {
@@ -333,6 +370,14 @@ fn noticed(name: &str, result: Result<()>, dead: bool) -> Result<()> {
         Some("crash") => ("Kernel panic", true),
         Some("warning") => ("the kernel complained", false),
         Some("failure") => ("planted", false),
+        Some("use_after_free") => ("KASAN: slab-use-after-free in", false),
+        Some("freed_pages") => ("KASAN: use-after-free in", false),
+        Some("sleep_in_softirq") => ("sleeping function called from invalid context", false),
+        Some("sleep_under_rcu" | "unguarded") => ("suspicious RCU usage", false),
+        Some("unsafe_lock") => ("inconsistent lock state", false),
+        Some("lock_order") => ("possible circular locking dependency", false),
+        Some("freed_timer") => ("ODEBUG: free active", false),
+        Some("leak") => ("unreferenced object", false),
         _ => bail!("what to expect of {name}? say so in xtask/src/test.rs"),
     };
     ensure!(said.contains(expected), "expected {expected:?} of\n{said}");

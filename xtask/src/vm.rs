@@ -23,7 +23,7 @@ use crate::root::Root;
 use crate::{cache, initramfs, shell, workspace};
 
 /// How long a guest may take from start to PID 1's greeting: emulated, on a loaded machine.
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How long a stock kernel may take under KVM to find that it has no root file system.
 const PROBE_LIMIT: Duration = Duration::from_secs(6);
 /// How long an answer may take that needs no work.
@@ -181,7 +181,7 @@ impl Vm {
         }
         let forward = |kind| format!("hostfwd={kind}:127.0.0.1:{port}-:{}", machine.guest_port);
         qemu.arg("-kernel")
-            .arg(root.kernel().modules().join("vmlinuz"));
+            .arg(root.kernel().modules.join("vmlinuz"));
         qemu.arg("-initrd").arg(path("initramfs"));
         let verbosity = if machine.console { 7 } else { 5 };
         qemu.args(["-append", &command_line(verbosity)]);
@@ -423,7 +423,7 @@ fn kvm_works(root: &Root) -> Result<bool> {
     };
     let mut qemu = qemu(root, Accel::Kvm, &machine);
     qemu.arg("-kernel")
-        .arg(root.kernel().modules().join("vmlinuz"));
+        .arg(root.kernel().modules.join("vmlinuz"));
     qemu.args(["-append", &command_line(5)]);
     qemu.arg("-serial")
         .arg(format!("file:{}", console.display()));

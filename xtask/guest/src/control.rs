@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{bail, Context, Result};
 use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg};
 
-use crate::{kmsg, modules, system};
+use crate::{kmsg, leaks, modules, system};
 
 const PORT: &str = "/dev/ttyS1";
 
@@ -57,7 +57,10 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
             let mut command = Command::new("/bin/busybox");
             relay(command.args(["sh", "-c", rest]), out)?;
         }
-        "test" => relay(Command::new("/proc/self/exe").args(["test", rest]), out)?,
+        "test" => {
+            let mut command = Command::new("/proc/self/exe");
+            relay(command.arg("test").args(rest.split(' ')), out)?;
+        }
         // The kernel's complaints since the last time; with `all`, every line.
         "log" => {
             let lines = log.lines();
@@ -71,6 +74,16 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
             }
             if !complaints.is_empty() {
                 bail!("the kernel complained: {}", complaints[0]);
+            }
+        }
+        // Memory that nobody can free any more.
+        "leaks" => {
+            let found = leaks::find()?.unwrap_or_default();
+            for line in found.lines() {
+                writeln!(out, "| {line}")?;
+            }
+            if !found.is_empty() {
+                bail!("memory leaks");
             }
         }
         "shell" => system::shell(rest)?,

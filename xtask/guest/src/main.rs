@@ -8,9 +8,11 @@
 mod client;
 mod control;
 mod kmsg;
+mod leaks;
 mod modules;
 mod net;
 mod netns;
+mod random;
 mod system;
 mod tap;
 mod tests;
@@ -29,9 +31,9 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        ["test", name] => tests::run(name),
+        ["test", name, ..] => tests::run(name, &args[2..]),
         _ => {
-            eprintln!("usage: hippos-guest list | test NAME (or be PID 1)");
+            eprintln!("usage: hippos-guest list | test NAME [ARGUMENT...] (or be PID 1)");
             ExitCode::FAILURE
         }
     }

@@ -329,3 +329,80 @@ fn fold(mut sum: u32) -> u16 {
     }
     sum as u16
 }
+
+/// A UDP datagram on its way out, whole or a fragment.
+pub(crate) struct Reply<'a> {
+    pub(crate) from_port: u16,
+    pub(crate) to_port: u16,
+    /// Destination address.
+    to: &'a [u8],
+    /// From the IP header on.
+    packet: &'a [u8],
+    /// Bytes of the IP header.
+    header: usize,
+}
+
+impl<'a> Reply<'a> {
+    /// Reads a frame; `None` when it is no UDP, or not the first fragment.
+    pub(crate) fn parse(frame: &'a [u8]) -> Option<Self> {
+        let packet = match frame.get(12..14)? {
+            [0x81, 0] => frame.get(18..)?,
+            _ => frame.get(14..)?,
+        };
+        let (header, protocol, to, later) = match packet.first()? >> 4 {
+            4 => {
+                let offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]);
+                let header = usize::from(packet.first()? & 15) * 4;
+                (
+                    header,
+                    *packet.get(9)?,
+                    packet.get(16..20)?,
+                    offset & 0x3fff,
+                )
+            }
+            6 => (40, *packet.get(6)?, packet.get(24..40)?, 0),
+            _ => return None,
+        };
+        let ports = packet.get(header..header + 4)?;
+        (protocol == 17 && later == 0).then(|| Reply {
+            from_port: u16::from_be_bytes([ports[0], ports[1]]),
+            to_port: u16::from_be_bytes([ports[2], ports[3]]),
+            to,
+            packet,
+            header,
+        })
+    }
+
+    /// Whether lengths and sums are right, and the receiver is one who may be answered.
+    pub(crate) fn check(&self) -> Result<()> {
+        let (ip, udp) = self.packet.split_at(self.header);
+        let (length, addresses) = if self.to.len() == 4 {
+            anyhow::ensure!(fold(sum(ip)) == 0xffff, "IP header checksum");
+            (
+                u16::from_be_bytes([ip[2], ip[3]]) as usize - self.header,
+                &ip[12..20],
+            )
+        } else {
+            (u16::from_be_bytes([ip[4], ip[5]]).into(), &ip[8..40])
+        };
+        anyhow::ensure!(length == udp.len(), "IP length {length}, not {}", udp.len());
+        let said = usize::from(u16::from_be_bytes([udp[4], udp[5]]));
+        anyhow::ensure!(said == udp.len(), "UDP length {said}, not {}", udp.len());
+        let total = fold(sum(addresses) + 17 + udp.len() as u32 + sum(udp));
+        anyhow::ensure!(total == 0xffff, "UDP checksum");
+        anyhow::ensure!(
+            !matches!(self.to_port, 0 | 11211),
+            "a reply to port {}",
+            self.to_port
+        );
+        let everybody = match *self.to {
+            [first, .., last] if self.to.len() == 4 => {
+                matches!(first, 0 | 224..=255) || last == 255
+            }
+            [first, ..] => first == 0xff,
+            [] => true,
+        };
+        anyhow::ensure!(!everybody, "a reply to {:?}", self.to);
+        Ok(())
+    }
+}

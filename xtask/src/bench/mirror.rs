@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::kernel::Kernel;
 use crate::root::Root;
 use crate::{shell, workspace};
 
@@ -15,7 +14,7 @@ pub(crate) fn build(root: &Root) -> Result<PathBuf> {
     fs::create_dir_all(&out)?;
     let mut make = root.command("/usr/bin/make");
     make.arg("-C")
-        .arg(Kernel::tree())
+        .arg(&root.kernel().tree)
         .arg(format!(
             "M={}",
             workspace::root().join("xtask/mirror").display()

@@ -16,7 +16,6 @@ use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 
-use crate::kernel::Kernel;
 use crate::{kbuild, root, shell, workspace};
 
 /// Check formatting, clippy's opinion and the repository's own rules.
@@ -170,8 +169,9 @@ fn clippy_kernel() -> Result<()> {
     let out = workspace::root().join("target/kmod-clippy");
     fs::create_dir_all(&out)?;
     kbuild::vendor()?;
-    let mut make = root::ready()?.command("/usr/bin/make");
-    make.arg(format!("KDIR={}", Kernel::tree().display()))
+    let root = root::ready()?;
+    let mut make = root.command("/usr/bin/make");
+    make.arg(format!("KDIR={}", root.kernel().tree.display()))
         .arg(format!("MO={}", out.display()));
     make.args([
         "--no-print-directory",

@@ -3,9 +3,13 @@
 //! To add one: write `pub(super) fn name() -> anyhow::Result<()>` in the file of
 //! its theme and name it below. It runs in a process of its own, as root, with
 //! the module not loaded; it must leave the guest as it found it. Panics and
-//! errors fail it, and so does whatever the kernel complains of meanwhile.
+//! errors fail it, and so does whatever the kernel complains of meanwhile. The
+//! themes `planted` and `defect` are meant to fail, the latter on the debug
+//! kernel alone.
 
 mod consistency;
+mod defect;
+mod fuzz;
 mod module;
 mod packet;
 mod planted;
@@ -20,18 +24,28 @@ use anyhow::Result;
 pub(crate) struct Test {
     /// `theme::name`; what begins with `planted::` is meant to fail.
     pub(crate) name: &'static str,
-    run: fn() -> Result<()>,
+    run: Run,
 }
 
-/// Lists the tests of each theme's file.
+enum Run {
+    Plain(fn() -> Result<()>),
+    /// Takes arguments, none of which need be there.
+    Sized(fn(&[String]) -> Result<()>),
+}
+
+/// Lists the tests of each theme's file; those behind a slash take arguments.
 macro_rules! tests {
-    ($($theme:ident: $($name:ident),+;)+) => {
+    ($($theme:ident: $($name:ident),* $(/ $($sized:ident),+)?;)+) => {
         /// Every test, in the order in which they run.
         pub(crate) const TESTS: &[Test] = &[
             $($(Test {
                 name: concat!(stringify!($theme), "::", stringify!($name)),
-                run: $theme::$name,
-            },)+)+
+                run: Run::Plain($theme::$name),
+            },)*
+            $($(Test {
+                name: concat!(stringify!($theme), "::", stringify!($sized)),
+                run: Run::Sized($theme::$sized),
+            },)+)?)+
         ];
     };
 }
@@ -45,16 +59,23 @@ tests! {
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
     protocol: table;
     consistency: histories;
+    fuzz: / packets, streams;
     planted: crash, warning, failure;
+    defect: use_after_free, freed_pages, sleep_in_softirq, sleep_under_rcu, unguarded, unsafe_lock,
+        lock_order, freed_timer, leak;
 }
 
 /// Runs the test of that name.
-pub(crate) fn run(name: &str) -> ExitCode {
+pub(crate) fn run(name: &str, arguments: &[String]) -> ExitCode {
     let Some(test) = TESTS.iter().find(|test| test.name == name) else {
         eprintln!("no test {name}");
         return ExitCode::FAILURE;
     };
-    match (test.run)() {
+    let result = match test.run {
+        Run::Plain(run) => run(),
+        Run::Sized(run) => run(arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");

@@ -1,0 +1,30 @@
+//! kmemleak's findings, on kernels that have it (Documentation/dev-tools/kmemleak.rst).
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+const FILE: &str = "/sys/kernel/debug/kmemleak";
+/// What is younger is not reported.
+const AGE: Duration = Duration::from_secs(6);
+
+/// What is allocated and not referred to from anywhere, with the call that allocated it; empty
+/// when there is nothing. `None` on kernels that can't tell.
+pub(crate) fn find() -> Result<Option<String>> {
+    if !Path::new(FILE).exists() {
+        return Ok(None);
+    }
+    thread::sleep(AGE);
+    // Something that changed since the last scan is taken for used.
+    for _ in 0..2 {
+        fs::write(FILE, "scan").context("kmemleak does not scan")?;
+    }
+    let found = fs::read_to_string(FILE).context("kmemleak does not tell")?;
+    if !found.is_empty() {
+        fs::write(FILE, "clear")?;
+    }
+    Ok(Some(found))
+}
