@@ -379,10 +379,11 @@ fn meta_delete() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// Without `E`, whose number memcached loses when the count grows by a digit.
 fn meta_count() -> impl Strategy<Value = Vec<u8>> {
     let of = &[
-        "v", "t", "c", "k", "q", "O1", "C", "E", "N0", "N1000", "J13", "D2", "D0", "MI", "MD",
-        "M+", "M-", "MX", "T0", "T1000", "Dx", "Jx",
+        "v", "t", "c", "k", "q", "O1", "C", "N0", "N1000", "J13", "D2", "D0", "MI", "MD", "M+",
+        "M-", "MX", "T0", "T1000", "Dx", "Jx",
     ];
     (counter(), flags(of)).prop_map(|(k, f)| format!("ma {k}{f}\r\n").into_bytes())
 }

@@ -57,7 +57,7 @@ tests! {
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
         long_replies, small_mtu, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
-    protocol: table;
+    protocol: table, fast_share;
     consistency: histories;
     fuzz: / packets, streams;
     planted: crash, warning, failure;

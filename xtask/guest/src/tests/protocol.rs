@@ -1,15 +1,17 @@
-//! The table of protocol cases against the module, with no emulated network in
-//! between: through loopback nothing is lost and nothing is late.
+//! The protocol against the module, with no emulated network in between: through
+//! loopback nothing is lost and nothing is late.
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{ensure, Result};
+use anyhow::{ensure, Context, Result};
 use hippos_conformance::{run, Options, Target};
 
-use crate::client::PORT;
+use crate::client::{Tcp, Udp, PORT};
 use crate::modules::Hippos;
+use crate::system::run as sh;
 
+/// The table of cases.
 pub(super) fn table() -> Result<()> {
     let hippos = Hippos::load("")?;
     let address = SocketAddr::from((Ipv6Addr::LOCALHOST, PORT));
@@ -24,5 +26,84 @@ pub(super) fn table() -> Result<()> {
     let report = run(&target, &options)?;
     ensure!(report.passed > 0, "no case was played");
     ensure!(report.failures.is_empty(), "{report}");
+    hippos.unload()
+}
+
+/// Counters tell which UDP requests were served in softirq and which went to the worker.
+pub(super) fn fast_share() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for key in ["a", "b", "c"] {
+        tcp.set(key, b"value")?;
+    }
+    let binary = |opcode: u8, key: &[u8], extras: &[u8]| {
+        let mut packet = vec![0; 24];
+        packet[..5].copy_from_slice(&[0x80, opcode, 0, key.len() as u8, extras.len() as u8]);
+        packet[11] = (key.len() + extras.len()) as u8;
+        [&packet, extras, key].concat()
+    };
+    let several = [
+        binary(0x0d, b"a", b""),
+        binary(0x0d, b"none", b""),
+        binary(0x09, b"b", b""),
+        binary(0x0a, b"", b""),
+    ];
+    // The request, how its reply begins, and commands served in softirq and by the worker.
+    let cases: [(&[u8], &[u8], u64, u64); 21] = [
+        (b"get a\r\n", b"VALUE a 0 5\r\nvalue\r\nEND", 1, 0),
+        (b"get none\r\n", b"END", 1, 0),
+        (b"get a none b c\r\n", b"VALUE a", 1, 0),
+        (b"gets a b\r\n", b"VALUE a", 1, 0),
+        (b"mg a v\r\n", b"VA 5\r\nvalue", 1, 0),
+        (b"mg none\r\n", b"EN", 1, 0),
+        (b"mg a k v\r\nmg b k v q\r\nmn\r\n", b"VA 5 ka", 3, 0),
+        (&binary(0x00, b"a", b""), b"\x81\x00", 1, 0),
+        (&binary(0x0c, b"none", b""), b"\x81\x0c", 1, 0),
+        (&several.concat(), b"\x81\x0d", 4, 0),
+        (b"version\r\n", b"VERSION", 0, 1),
+        (b"set d 0 0 1\r\n1\r\n", b"STORED", 0, 1),
+        (b"incr d 1\r\n", b"2", 0, 1),
+        (b"touch d 0\r\n", b"TOUCHED", 0, 1),
+        (b"gat 0 d\r\n", b"VALUE d", 0, 1),
+        (b"ms e 1\r\nx\r\n", b"HD", 0, 1),
+        (b"mg e T30 v\r\n", b"VA 1", 0, 1),
+        (b"md e\r\n", b"HD", 0, 1),
+        (b"delete d\r\n", b"DELETED", 0, 1),
+        (b"get a\r\nversion\r\n", b"VALUE a", 0, 2),
+        (&binary(0x01, b"f", &[0; 8]), b"\x81\x01", 0, 1),
+    ];
+    let (mut fast, mut slow) = (0, 0);
+    for host in ["127.0.0.1", "::1"] {
+        let mut udp = Udp::connect(host)?;
+        for (request, begins, in_softirq, by_worker) in cases {
+            let shown = request.escape_ascii();
+            let reply = udp.ask(request).with_context(|| shown.to_string())?;
+            ensure!(
+                reply.starts_with(begins),
+                "{shown}: {:?}",
+                String::from_utf8_lossy(&reply)
+            );
+            fast += in_softirq;
+            slow += by_worker;
+            let counted = (
+                tcp.stat("hippos_udp_fast_commands")?,
+                tcp.stat("hippos_udp_commands")?,
+            );
+            ensure!(
+                counted == (fast, slow),
+                "after {shown} {counted:?} were served, not {:?}",
+                (fast, slow)
+            );
+        }
+    }
+    let datagrams = tcp.stat("hippos_udp_fast_datagrams")?;
+    ensure!(datagrams == 20, "{datagrams} datagrams served in softirq");
+    let told = sh("hippos-ctl stats")?;
+    let line = format!("hippos_udp_fast_commands {fast}");
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        told.lines().any(|told| words(told) == line),
+        "hippos-ctl: {told}"
+    );
     hippos.unload()
 }
