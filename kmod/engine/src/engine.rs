@@ -123,7 +123,8 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// `flush_all`, with memcached's expiry times; 0 and less is at once.
+    /// `flush_all`, with memcached's expiry times; 0 and less is at once. As
+    /// there, whatever waits is done when the last second begins.
     pub fn flush(&self, exptime: i64) {
         const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
         let delay = if exptime <= RELATIVE_MAX {
@@ -131,6 +132,7 @@ impl<P: Platform> Engine<P> {
         } else {
             exptime.saturating_sub(self.store.unix())
         };
+        let delay = delay.saturating_sub(1);
         self.store.flush(u32::try_from(delay).unwrap_or(0));
     }
 

@@ -379,7 +379,7 @@ fn meta_delete() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Without `E`, whose number memcached loses when the count grows by a digit.
+/// Without `E` and `T`, which memcached forgets when the count grows by a digit.
 fn meta_count() -> impl Strategy<Value = Vec<u8>> {
     let of = &[
         "v", "t", "c", "k", "q", "O1", "C", "N0", "N1000", "J13", "D2", "D0", "MI", "MD", "M+",
