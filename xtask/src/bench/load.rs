@@ -18,6 +18,8 @@ pub(crate) struct Workload {
     /// As `hippos-load` does.
     spec: &'static str,
     more: &'static [&'static str],
+    /// Requests that wait on each socket or connection in a closed loop.
+    window: &'static str,
     /// Its GETs travel over UDP and it has nothing else: a mirror can answer.
     pub(crate) mirrored: bool,
 }
@@ -26,6 +28,8 @@ pub(crate) struct Workload {
 pub(crate) const WARMUP: Duration = Duration::from_millis(300);
 
 const TCP: &[&str] = &["--get", "tcp"];
+/// As many connections as there are UDP sockets.
+const MANY: &[&str] = &["--get", "tcp", "--connections", "16"];
 
 /// Everything that is measured.
 pub(crate) const WORKLOADS: &[Workload] = &[
@@ -34,6 +38,10 @@ pub(crate) const WORKLOADS: &[Workload] = &[
     Workload::new("mget16", "micro:mget-16", &[], true),
     Workload::new("set", "micro:set", &[], false),
     Workload::new("tcp-get", "micro:get-hit", TCP, false),
+    Workload::new("set-single", "micro:set", MANY, false).window("1"),
+    Workload::new("tcp-get-single", "micro:get-hit", MANY, false).window("1"),
+    Workload::new("set-pipe16", "micro:set", TCP, false).window("16"),
+    Workload::new("tcp-get-pipe16", "micro:get-hit", TCP, false).window("16"),
     Workload::new("usr", "usr", &[], false),
     Workload::new("app", "app", &[], false),
     Workload::new("etc", "etc", &[], false),
@@ -52,8 +60,13 @@ impl Workload {
             name,
             spec,
             more,
+            window: "4",
             mirrored,
         }
+    }
+
+    const fn window(self, window: &'static str) -> Self {
+        Workload { window, ..self }
     }
 }
 
@@ -90,7 +103,7 @@ impl Load<'_> {
             "--no-fill",
             "--closed",
             "--window",
-            "4",
+            workload.window,
             "--requests",
             &requests,
             "--warmup",
