@@ -11,6 +11,7 @@
 #include <linux/in6.h>
 #include <linux/list.h>
 #include <linux/llist.h>
+#include <linux/mm_types_task.h>
 #include <linux/spinlock_types.h>
 #include <linux/types.h>
 
@@ -90,14 +91,37 @@ struct socket *hippos_tcp_listen(struct net *net, u16 port, int cpu, int backlog
 struct socket *hippos_udp_bind(struct net *net, u16 port, unsigned int send_ms);
 struct socket *hippos_accept(struct socket *listener);
 void hippos_peer(struct socket *socket, struct hippos_ends *ends);
-int hippos_receive(struct socket *socket, void *buffer, size_t len, bool *more);
-int hippos_send(struct socket *socket, const void *buffer, size_t len, bool more);
 int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
 			struct hippos_ends *ends);
 int hippos_send_to(struct socket *socket, const void *head, size_t head_len,
 		   const void *body, size_t body_len, const struct hippos_ends *ends);
 
+/* stream.c */
+
+/* What replies are written to: the rest of a page block, and a second one. */
+struct hippos_room {
+	struct page_frag frag[2];
+	u32 now;
+};
+
+struct sock *hippos_stream_lock(struct socket *socket);
+void hippos_stream_unlock(struct sock *sk);
+const void *hippos_stream_peek(struct sock *sk, u32 *len);
+u32 hippos_stream_copy(struct sock *sk, void *to, u32 len);
+void hippos_stream_consume(struct sock *sk, u32 len);
+bool hippos_stream_ended(const struct sock *sk);
+int hippos_stream_send(struct sock *sk, const void *bytes, size_t len, bool more);
+bool hippos_stream_takes(const struct sock *sk);
+void *hippos_room_open(struct hippos_room *room, bool atomic, u32 *size);
+int hippos_room_send(struct hippos_room *room, struct sock *sk, u32 len, bool more);
+void hippos_room_free(struct hippos_room *room);
+struct hippos_room *hippos_room_here(void);
+void hippos_rooms_get(void);
+void hippos_rooms_put(void);
+
 /* poll.c */
+
+struct hippos_watch;
 
 /* A worker's list of sockets with something to do. */
 struct hippos_poll {
@@ -107,6 +131,7 @@ struct hippos_poll {
 	struct task_struct *task;
 	/* The kernel's own callback, as the listener had it. */
 	void (*data_ready)(struct sock *sk);
+	bool (*serve)(struct hippos_watch *watch, struct sock *sk);
 };
 
 /* A socket on a worker's list. */
@@ -120,7 +145,8 @@ struct hippos_watch {
 	void (*write_space)(struct sock *sk);
 };
 
-void hippos_poll_init(struct hippos_poll *poll);
+void hippos_poll_init(struct hippos_poll *poll,
+		      bool (*serve)(struct hippos_watch *watch, struct sock *sk));
 void hippos_poll_start(struct hippos_poll *poll);
 void hippos_poll_wait(struct hippos_poll *poll, long timeout_ms);
 struct hippos_watch *hippos_poll_next(struct hippos_poll *poll);

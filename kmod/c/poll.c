@@ -9,6 +9,11 @@
  * - A callback reads sk_user_data under sk_callback_lock and
  *   hippos_watch_remove() clears it under the same lock, so that no callback
  *   sees a watch that is gone.
+ * - A connection's data_ready is called with the socket's own lock held, by
+ *   softirq when no thread owns the socket and by its owner otherwise. Found
+ *   unowned it may serve the connection there and then; whoever touches a
+ *   connection's state in a thread owns the socket, hippos_watch_remove()
+ *   included. Only what it can't serve wakes the worker.
  * - An accepted socket is a copy of its listener: SK_USER_DATA_NOCOPY keeps
  *   the listener's watch from it, and its copied data_ready, which would
  *   outlive the module, is replaced by the kernel's own.
@@ -50,6 +55,22 @@ static void on_event(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
+/* A connection's, with the socket's lock held. */
+static void on_data(struct sock *sk)
+{
+	struct hippos_watch *watch = rcu_dereference_check(
+		__sk_user_data(sk), lockdep_sock_is_held(sk));
+
+	watch = (void *)((unsigned long)watch & SK_USER_DATA_PTRMASK);
+	if (!watch)
+		return;
+	/* What is queued has the worker's attention already. */
+	if (in_serving_softirq() && !sock_owned_by_user_nocheck(sk) &&
+	    !test_bit(QUEUED, &watch->queued) && watch->poll->serve(watch, sk))
+		return;
+	make_ready(watch);
+}
+
 static void on_space(struct sock *sk)
 {
 	struct hippos_watch *watch;
@@ -69,8 +90,11 @@ static void on_connection(struct sock *sk)
 	on_event(sk);
 }
 
-void hippos_poll_init(struct hippos_poll *poll)
+/* serve is asked, in softirq, whether it did all that there was to do. */
+void hippos_poll_init(struct hippos_poll *poll,
+		      bool (*serve)(struct hippos_watch *watch, struct sock *sk))
 {
+	poll->serve = serve;
 	init_llist_head(&poll->ready);
 	poll->batch = NULL;
 	poll->task = NULL;
@@ -118,6 +142,7 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 
 	memset(watch, 0, sizeof(*watch));
 	watch->poll = poll;
+	lock_sock(sk);
 	write_lock_bh(&sk->sk_callback_lock);
 	watch->data_ready = sk->sk_data_ready;
 	watch->state_change = sk->sk_state_change;
@@ -130,12 +155,18 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 		poll->data_ready = watch->data_ready;
 		sk->sk_data_ready = on_connection;
 	} else {
-		sk->sk_data_ready = on_event;
 		sk->sk_state_change = on_event;
-		if (sk->sk_type == SOCK_STREAM)
+		if (sk->sk_type == SOCK_STREAM) {
+			sk->sk_data_ready = on_data;
 			sk->sk_write_space = on_space;
+			/* Softirqs send as well: not from a task's fragment. */
+			sk->sk_use_task_frag = false;
+		} else {
+			sk->sk_data_ready = on_event;
+		}
 	}
 	write_unlock_bh(&sk->sk_callback_lock);
+	release_sock(sk);
 	/* What came before the callbacks did has called none of them. */
 	make_ready(watch);
 }
@@ -145,12 +176,15 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 
+	/* Then no callback is serving it. */
+	lock_sock(sk);
 	write_lock_bh(&sk->sk_callback_lock);
 	sk->sk_data_ready = watch->data_ready;
 	sk->sk_state_change = watch->state_change;
 	sk->sk_write_space = watch->write_space;
 	rcu_assign_sk_user_data(sk, NULL);
 	write_unlock_bh(&sk->sk_callback_lock);
+	release_sock(sk);
 }
 
 /* Puts a socket that was not finished with at the list's end. */

@@ -144,33 +144,6 @@ void hippos_peer(struct socket *sock, struct hippos_ends *ends)
 	ends->unicast = true;
 }
 
-/*
- * Takes what is there, without waiting. 0 is the peer's end of file. more
- * says that another call would not come back empty.
- */
-int hippos_receive(struct socket *sock, void *buffer, size_t len, bool *more)
-{
-	struct kvec vec = { .iov_base = buffer, .iov_len = len };
-	struct msghdr msg = { .msg_flags = MSG_DONTWAIT };
-	struct sock *sk = sock->sk;
-	int n = kernel_recvmsg(sock, &msg, &vec, 1, len, MSG_DONTWAIT);
-
-	*more = n > 0 && (!skb_queue_empty_lockless(&sk->sk_receive_queue) ||
-			  READ_ONCE(sk->sk_shutdown) & RCV_SHUTDOWN || READ_ONCE(sk->sk_err));
-	return n;
-}
-
-/* Gives what the socket takes without waiting; more holds a short tail back. */
-int hippos_send(struct socket *sock, const void *buffer, size_t len, bool more)
-{
-	struct kvec vec = { .iov_base = (void *)buffer, .iov_len = len };
-	struct msghdr msg = {
-		.msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0),
-	};
-
-	return kernel_sendmsg(sock, &msg, &vec, 1, len);
-}
-
 union control {
 	struct cmsghdr align;
 	u8 ipv4[CMSG_SPACE(sizeof(struct in_pktinfo))];

@@ -23,6 +23,7 @@ opaque!(
     net,
     nf_hook_state,
     sk_buff,
+    sock,
     socket,
     task_struct
 );
@@ -56,7 +57,13 @@ pub(crate) struct hippos_ends {
 /// `struct hippos_poll`.
 #[repr(C)]
 pub(crate) struct hippos_poll {
-    private: [*mut c_void; 4],
+    private: [*mut c_void; 5],
+}
+
+/// `struct hippos_room`: two `struct page_frag` and a number.
+#[repr(C)]
+pub(crate) struct hippos_room {
+    private: [*mut c_void; 5],
 }
 
 /// `struct hippos_watch`.
@@ -143,18 +150,6 @@ extern "C" {
     pub(crate) fn hippos_udp_bind(net: *mut net, port: u16, send_ms: c_uint) -> *mut socket;
     pub(crate) fn hippos_accept(listener: *mut socket) -> *mut socket;
     pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_ends);
-    pub(crate) fn hippos_receive(
-        socket: *mut socket,
-        buffer: *mut c_void,
-        len: usize,
-        more: *mut bool,
-    ) -> c_int;
-    pub(crate) fn hippos_send(
-        socket: *mut socket,
-        buffer: *const c_void,
-        len: usize,
-        more: bool,
-    ) -> c_int;
     pub(crate) fn hippos_receive_from(
         socket: *mut socket,
         buffer: *mut c_void,
@@ -171,8 +166,41 @@ extern "C" {
     ) -> c_int;
     pub(crate) fn sock_release(socket: *mut socket);
 
+    // stream.c
+    pub(crate) fn hippos_stream_lock(socket: *mut socket) -> *mut sock;
+    pub(crate) fn hippos_stream_unlock(sk: *mut sock);
+    pub(crate) fn hippos_stream_peek(sk: *mut sock, len: *mut u32) -> *const c_void;
+    pub(crate) fn hippos_stream_copy(sk: *mut sock, to: *mut c_void, len: u32) -> u32;
+    pub(crate) fn hippos_stream_consume(sk: *mut sock, len: u32);
+    pub(crate) fn hippos_stream_ended(sk: *const sock) -> bool;
+    pub(crate) fn hippos_stream_send(
+        sk: *mut sock,
+        bytes: *const c_void,
+        len: usize,
+        more: bool,
+    ) -> c_int;
+    pub(crate) fn hippos_stream_takes(sk: *const sock) -> bool;
+    pub(crate) fn hippos_room_open(
+        room: *mut hippos_room,
+        atomic: bool,
+        size: *mut u32,
+    ) -> *mut c_void;
+    pub(crate) fn hippos_room_send(
+        room: *mut hippos_room,
+        sk: *mut sock,
+        len: u32,
+        more: bool,
+    ) -> c_int;
+    pub(crate) fn hippos_room_free(room: *mut hippos_room);
+    pub(crate) fn hippos_room_here() -> *mut hippos_room;
+    pub(crate) fn hippos_rooms_get();
+    pub(crate) fn hippos_rooms_put();
+
     // poll.c
-    pub(crate) fn hippos_poll_init(poll: *mut hippos_poll);
+    pub(crate) fn hippos_poll_init(
+        poll: *mut hippos_poll,
+        serve: unsafe extern "C" fn(*mut hippos_watch, *mut sock) -> bool,
+    );
     pub(crate) fn hippos_poll_start(poll: *mut hippos_poll);
     pub(crate) fn hippos_poll_wait(poll: *mut hippos_poll, timeout_ms: c_long);
     pub(crate) fn hippos_poll_next(poll: *mut hippos_poll) -> *mut hippos_watch;

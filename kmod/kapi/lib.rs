@@ -24,5 +24,6 @@ pub mod random;
 pub mod rcu;
 pub mod roster;
 pub mod socket;
+pub mod stream;
 pub mod thread;
 pub mod time;

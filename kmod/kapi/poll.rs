@@ -2,33 +2,51 @@
 //! A worker's sockets and the lock-free list of those with something to do.
 //! `kmod/c/poll.c` says how the kernel's callbacks feed it.
 
+use core::cell::UnsafeCell;
 use core::marker::PhantomData;
-use core::mem::ManuallyDrop;
 use core::ptr::{self, NonNull};
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
 use crate::ffi;
 use crate::socket::Socket;
+use crate::stream::{Here, Locked, Rooms, Stream};
 use crate::thread::Context;
 
-/// The sockets of one worker, each with a `T`. Lives and dies on the worker's
-/// thread.
+/// What callbacks may do with a connection by themselves.
+pub trait Serve: Send {
+    /// Serves in softirq what can be served there. `false` leaves the rest,
+    /// which may be all, to the worker. `here` has room for a reply.
+    fn serve(&mut self, stream: &mut Stream<'_>, here: Here<'_>) -> bool;
+}
+
+/// For workers without connections.
+impl Serve for () {
+    fn serve(&mut self, _stream: &mut Stream<'_>, _here: Here<'_>) -> bool {
+        false
+    }
+}
+
+/// The sockets of one worker: connections, each with a `T`, and others. Lives
+/// and dies on the worker's thread.
 ///
 /// # Invariants
 ///
 /// `first` starts a doubly linked list of all entries, which are ours. `raw`
 /// knows the worker's thread.
-pub struct Poll<T> {
+pub struct Poll<T: Serve> {
     raw: KBox<Opaque<ffi::hippos_poll>>,
     first: *mut Entry<T>,
+    /// Dropped after the entries.
+    _rooms: Rooms,
     _worker: PhantomData<*mut ()>,
 }
 
 /// # Invariants
 ///
 /// `watch` comes first, so that a pointer to it is one to the entry. While
-/// `socket` is there, `watch` is in its callbacks' hands.
+/// `socket` is there, `watch` is in its callbacks' hands. `value` belongs to
+/// whoever holds the socket's lock.
 #[repr(C)]
 struct Entry<T> {
     watch: Opaque<ffi::hippos_watch>,
@@ -36,34 +54,48 @@ struct Entry<T> {
     previous: *mut Entry<T>,
     /// Gone when closed: such an entry waits to come off the ready list.
     socket: Option<Socket>,
-    value: ManuallyDrop<T>,
+    /// A connection's.
+    value: UnsafeCell<Option<T>>,
+    connection: bool,
 }
 
-impl<T> Poll<T> {
+impl<T: Serve> Poll<T> {
     /// An empty set for the calling worker.
     pub fn new(_worker: &Context) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
         // SAFETY: the memory is ours; called by the worker's own thread, as its context shows.
         unsafe {
-            ffi::hippos_poll_init(raw.get());
+            ffi::hippos_poll_init(raw.get(), serve::<T>);
             ffi::hippos_poll_start(raw.get());
         }
         Ok(Self {
             raw,
             first: ptr::null_mut(),
+            _rooms: Rooms::get(),
             _worker: PhantomData,
         })
     }
 
-    /// Adds a socket. It is ready at once, in case something came before.
-    pub fn add(&mut self, socket: Socket, value: T) -> Result {
+    /// Adds a listener or a datagram socket. It is ready at once, in case
+    /// something came before.
+    pub fn add(&mut self, socket: Socket) -> Result {
+        self.add_entry(socket, None)
+    }
+
+    /// Adds a TCP connection. It is ready at once, too.
+    pub fn add_connection(&mut self, socket: Socket, value: T) -> Result {
+        self.add_entry(socket, Some(value))
+    }
+
+    fn add_entry(&mut self, socket: Socket, value: Option<T>) -> Result {
         let entry = KBox::new(
             Entry {
                 watch: Opaque::uninit(),
                 next: self.first,
                 previous: ptr::null_mut(),
                 socket: Some(socket),
-                value: ManuallyDrop::new(value),
+                connection: value.is_some(),
+                value: UnsafeCell::new(value),
             },
             GFP_KERNEL,
         )?;
@@ -133,18 +165,19 @@ impl<T> Poll<T> {
     ///
     /// `entry` is one of ours and nobody has a reference into it.
     unsafe fn close(entry: *mut Entry<T>) {
-        // SAFETY: by this function's own requirement.
-        let entry = unsafe { &mut *entry };
-        if let Some(socket) = entry.socket.take() {
-            // SAFETY: added with this socket, removed once.
-            unsafe { ffi::hippos_watch_remove(entry.watch.get(), socket.as_ptr()) };
-            // SAFETY: the value goes with its socket, once.
-            unsafe { ManuallyDrop::drop(&mut entry.value) };
+        // SAFETY: by this function's own requirement; callbacks know nothing of the socket's place.
+        if let Some(socket) = unsafe { (*entry).socket.take() } {
+            // SAFETY: added with this socket, removed once. After that no callback reaches the
+            // value any more, and it goes with its socket.
+            unsafe {
+                ffi::hippos_watch_remove((*entry).watch.get(), socket.as_ptr());
+                *(*entry).value.get() = None;
+            }
         }
     }
 }
 
-impl<T> Drop for Poll<T> {
+impl<T: Serve> Drop for Poll<T> {
     fn drop(&mut self) {
         let mut entry = self.first;
         while !entry.is_null() {
@@ -162,21 +195,51 @@ impl<T> Drop for Poll<T> {
     }
 }
 
+/// # Safety
+///
+/// `watch` is an [`Entry<T>`]'s in softirq's hands: the current context holds
+/// the lock of its socket, `sk`, a connection.
+unsafe extern "C" fn serve<T: Serve>(watch: *mut ffi::hippos_watch, sk: *mut ffi::sock) -> bool {
+    let entry = watch.cast::<Entry<T>>();
+    // SAFETY: an entry that stays until its watch is removed, which takes the lock; the value is
+    // the lock holder's.
+    let Some(value) = (unsafe { &mut *(*entry).value.get() }) else {
+        return false;
+    };
+    // SAFETY: in softirq, until this returns; the poll that the entry belongs to holds `Rooms`.
+    let here = unsafe { Here::new() };
+    let (Some(sk), Some(here)) = (NonNull::new(sk), here) else {
+        return false;
+    };
+    // SAFETY: locked by this function's own requirement.
+    let mut stream = unsafe { Stream::new(sk) };
+    value.serve(&mut stream, here)
+}
+
 /// A socket that may have something to do.
-pub struct Ready<'a, T> {
+pub struct Ready<'a, T: Serve> {
     entry: NonNull<Entry<T>>,
     poll: &'a mut Poll<T>,
 }
 
-impl<T> Ready<'_, T> {
-    /// The socket and its value.
-    pub fn parts(&mut self) -> Option<(&Socket, &mut T)> {
-        // SAFETY: an entry of the poll that this borrows.
-        let entry = unsafe { self.entry.as_mut() };
-        entry
-            .socket
-            .as_ref()
-            .map(|socket| (socket, &mut *entry.value))
+impl<T: Serve> Ready<'_, T> {
+    /// The socket, if it is no connection.
+    pub fn socket(&self) -> Option<&Socket> {
+        // SAFETY: an entry of the poll that this borrows; what callbacks touch of it is in cells.
+        let entry = unsafe { self.entry.as_ref() };
+        entry.socket.as_ref().filter(|_| !entry.connection)
+    }
+
+    /// Locks the connection and does `work` with it and its value, if it is
+    /// one. May sleep.
+    pub fn connection<R>(&mut self, work: impl FnOnce(&mut Stream<'_>, &mut T) -> R) -> Option<R> {
+        // SAFETY: as above.
+        let entry = unsafe { self.entry.as_ref() };
+        let socket = entry.socket.as_ref().filter(|_| entry.connection)?;
+        let mut locked = Locked::new(socket);
+        // SAFETY: the value is the lock holder's, and the lock is held to the end.
+        let value = unsafe { &mut *entry.value.get() }.as_mut()?;
+        Some(work(locked.stream(), value))
     }
 
     /// Puts the socket at the end of the list: it has more to do.

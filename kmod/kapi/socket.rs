@@ -32,22 +32,6 @@ pub fn is_in_use(error: Error) -> bool {
     error.to_errno() == -(bindings::EADDRINUSE as c_int)
 }
 
-/// What [`Socket::receive`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// That many bytes; `more` says that there is still something to receive.
-    Bytes {
-        /// At least one.
-        count: usize,
-        /// More bytes, the peer's end of file or an error wait already.
-        more: bool,
-    },
-    /// Nothing yet.
-    Nothing,
-    /// The peer sends no more.
-    End,
-}
-
 /// Both ends of a datagram or a connection.
 #[derive(Clone, Copy, Default)]
 pub struct Ends(ffi::hippos_ends);
@@ -132,39 +116,6 @@ impl Socket {
         ends
     }
 
-    /// Takes bytes that are there. `buffer` must have room.
-    pub fn receive(&self, buffer: &mut [u8]) -> Result<Received> {
-        let mut more = false;
-        // SAFETY: by the invariant a socket; it writes at most `len` bytes to `buffer`.
-        let count = unsafe {
-            ffi::hippos_receive(
-                self.raw.as_ptr(),
-                buffer.as_mut_ptr().cast::<c_void>(),
-                buffer.len(),
-                &mut more,
-            )
-        };
-        match result(count) {
-            Ok(0) => Ok(Received::End),
-            Ok(count) => Ok(Received::Bytes { count, more }),
-            Err(error) if error == EAGAIN => Ok(Received::Nothing),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Sends what the socket takes now and says how much that was. `more`
-    /// promises that bytes follow at once, and may hold the last ones back.
-    pub fn send(&self, bytes: &[u8], more: bool) -> Result<usize> {
-        // SAFETY: by the invariant a socket; `bytes` is only read.
-        let count = unsafe {
-            ffi::hippos_send(self.raw.as_ptr(), bytes.as_ptr().cast(), bytes.len(), more)
-        };
-        match result(count) {
-            Err(error) if error == EAGAIN => Ok(0),
-            other => other,
-        }
-    }
-
     /// Takes one datagram; `EAGAIN` when there is none. What `buffer` has no
     /// room for is lost.
     pub fn receive_from(&self, buffer: &mut [u8]) -> Result<(usize, Ends)> {
@@ -203,7 +154,7 @@ impl Socket {
 }
 
 /// A count, or a negative error number.
-fn result(count: c_int) -> Result<usize> {
+pub(crate) fn result(count: c_int) -> Result<usize> {
     usize::try_from(count).map_err(|_| Error::from_errno(count))
 }
 

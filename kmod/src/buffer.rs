@@ -4,6 +4,7 @@
 use kernel::prelude::*;
 
 use hippos_engine::{Message, Out};
+use hippos_kapi::stream::Reply;
 
 /// A buffer that takes what fits and never allocates by itself.
 pub(crate) struct Buffer {
@@ -54,5 +55,25 @@ impl Message for Buffer {
 
     fn clear(&mut self) {
         self.len = 0;
+    }
+}
+
+/// A TCP reply, written to where it is sent from.
+pub(crate) struct Sheet<'r>(pub(crate) Reply<'r>);
+
+impl Out for Sheet<'_> {
+    #[inline]
+    fn room(&self) -> usize {
+        self.0.room()
+    }
+
+    #[inline]
+    fn spare(&mut self) -> &mut [u8] {
+        self.0.spare()
+    }
+
+    #[inline]
+    fn advance(&mut self, n: usize) {
+        self.0.advance(n);
     }
 }

@@ -11,19 +11,24 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Message, Next, Session, Transport};
+use hippos_engine::{Next, Session, Transport};
 use hippos_kapi::cpu;
-use hippos_kapi::poll::Poll;
+use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::roster::Member;
-use hippos_kapi::socket::{Ends, Received, Socket};
+use hippos_kapi::socket::{Ends, Socket};
+use hippos_kapi::stream::{Here, Locked, Peek, Room, Stream};
 use hippos_kapi::thread::{Context, Started};
 
-use crate::buffer::Buffer;
+use crate::buffer::Sheet;
 use crate::platform::Kernel;
 use crate::server::{Kind, Place, Server, Told, CONNECTIONS};
 
-/// Bytes of each of a worker's two buffers.
-const BUFFER: usize = 64 << 10;
+/// Bytes of a worker's buffer for commands that arrive in pieces.
+const INPUT: usize = 64 << 10;
+
+/// Commands that a callback answers at most: it holds up whatever else this
+/// CPU has to do.
+const QUICK: usize = 64;
 
 /// Rounds of receiving and answering before the next connection's turn.
 const ROUNDS: usize = 8;
@@ -37,18 +42,16 @@ pub(crate) struct Worker {
     server: Arc<Server>,
     listener: Socket,
     input: KVVec<u8>,
-    output: Buffer,
+    room: Room,
 }
 
 impl Worker {
     pub(crate) fn new(server: Arc<Server>, listener: Socket) -> Result<Self> {
-        let mut input = KVVec::with_capacity(BUFFER, GFP_KERNEL)?;
-        input.resize(BUFFER, 0, GFP_KERNEL)?;
         Ok(Self {
             server,
             listener,
-            input,
-            output: Buffer::new(BUFFER)?,
+            input: KVVec::from_elem(0, INPUT, GFP_KERNEL)?,
+            room: Room::new()?,
         })
     }
 
@@ -58,7 +61,7 @@ impl Worker {
         let Ok(mut poll) = Poll::new(context) else {
             return;
         };
-        if poll.add(self.listener, Role::Listener).is_err() {
+        if poll.add(self.listener).is_err() {
             return;
         }
         // Told of for as long as the worker lives.
@@ -72,36 +75,31 @@ impl Worker {
                 if context.should_stop() {
                     break;
                 }
-                let Some((socket, role)) = ready.parts() else {
-                    continue;
-                };
-                match role {
-                    Role::Listener => match socket.accept() {
-                        Ok(socket) => {
+                let then = ready.connection(|stream, connection: &mut Connection<'_>| {
+                    let then = connection.turn(stream, &mut self.input, &mut self.room);
+                    let waits = !connection.unsent.is_empty();
+                    connection.told.value().served(waits);
+                    then
+                });
+                match then {
+                    Some(Then::Wait) => {}
+                    Some(Then::Again) => {
+                        CONNECTIONS.note_yield();
+                        ready.again();
+                    }
+                    Some(Then::Close) => ready.close(),
+                    None => match ready.socket().map(Socket::accept) {
+                        Some(Ok(socket)) => {
                             ready.again();
                             admit(server, &mut poll, socket);
                         }
-                        Err(error) if error == EAGAIN => {}
-                        Err(_) => {
+                        Some(Err(error)) if error == EAGAIN => {}
+                        Some(Err(_)) => {
                             ready.again();
                             context.sleep(ACCEPT_PAUSE);
                         }
+                        None => {}
                     },
-                    Role::Connection(connection) => {
-                        let then = connection.serve(socket, &mut self.input, &mut self.output);
-                        connection
-                            .told
-                            .value()
-                            .served(!connection.unsent.is_empty());
-                        match then {
-                            Then::Wait => {}
-                            Then::Again => {
-                                CONNECTIONS.note_yield();
-                                ready.again();
-                            }
-                            Then::Close => ready.close(),
-                        }
-                    }
                 }
                 cpu::resched();
             }
@@ -109,20 +107,15 @@ impl Worker {
     }
 }
 
-#[allow(clippy::large_enum_variant)] // One listener a worker: its spare bytes are nothing.
-enum Role<'e> {
-    Listener,
-    Connection(Connection<'e>),
-}
-
-fn admit<'e>(server: &'e Server, poll: &mut Poll<Role<'e>>, socket: Socket) {
+fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket) {
     let ends = socket.ends();
     if !server.config.allow.permits(ends.peer(), ends.is_local()) {
         return;
     }
     let Some(place) = server.take_place() else {
         // Whatever of it does not go out is not worth waiting for.
-        let _ = socket.send(b"ERROR Too many open connections\r\n", false);
+        let mut locked = Locked::new(&socket);
+        let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
         return;
     };
     // Without memory for it the connection is closed.
@@ -137,9 +130,11 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Role<'e>>, socket: Socket) {
         told,
         _place: place,
     };
-    let _ = poll.add(socket, Role::Connection(connection));
+    let _ = poll.add_connection(socket, connection);
 }
 
+/// Touched by whoever holds the socket's lock: the worker in its turn, or a
+/// callback in softirq.
 struct Connection<'e> {
     session: Session<'e, Kernel>,
     /// Received but not consumed.
@@ -159,82 +154,155 @@ enum Then {
     Close,
 }
 
+impl Serve for Connection<'_> {
+    /// Answers plain `get`s of small values where their packet arrives, when
+    /// nothing else is under way. All other commands are the worker's.
+    fn serve(&mut self, stream: &mut Stream<'_>, here: Here<'_>) -> bool {
+        if self.next != Next::Read || !self.rest.is_empty() || !self.unsent.is_empty() {
+            return false;
+        }
+        let Peek::Bytes(bytes) = stream.peek() else {
+            return false;
+        };
+        if !Session::<Kernel>::is_quick(bytes) || !stream.takes() {
+            return false;
+        }
+        let Some(reply) = here.open() else {
+            return false;
+        };
+        let mut sheet = Sheet(reply);
+        let fed = self.session.feed_quick(bytes, QUICK, &mut sheet);
+        let whole = fed == bytes.len();
+        if fed == 0 {
+            return false;
+        }
+        match stream.reply(sheet.0, false) {
+            Ok([]) => {}
+            // It takes nothing or an error waits: the worker sees to both. What did go out in part
+            // has to be followed by the rest.
+            Ok(left) => {
+                if self.unsent.extend_from_slice(left, GFP_ATOMIC).is_err() {
+                    self.next = Next::Close;
+                }
+                stream.consume(fed);
+                return false;
+            }
+            Err(_) => return false,
+        }
+        stream.consume(fed);
+        self.told.value().served(false);
+        whole && matches!(stream.peek(), Peek::Nothing)
+    }
+}
+
 impl Connection<'_> {
     /// Receives, answers and sends until the peer has nothing more to say,
     /// takes no more, or the turn is over.
-    fn serve(&mut self, socket: &Socket, input: &mut [u8], output: &mut Buffer) -> Then {
+    fn turn(&mut self, stream: &mut Stream<'_>, input: &mut [u8], room: &mut Room) -> Then {
         if !self.unsent.is_empty() {
-            match socket.send(&self.unsent, false) {
+            match stream.send(&self.unsent) {
                 Ok(sent) if sent == self.unsent.len() => self.unsent = KVVec::new(),
                 Ok(sent) => return keep(&mut self.unsent, sent),
                 Err(_) => return Then::Close,
             }
         }
-        // Bytes of input that wait for the session: start..end.
-        let (mut start, mut end) = (0, self.rest.len());
-        match input.get_mut(..end) {
-            Some(front) => copy(front, &self.rest),
-            None => return Then::Close,
-        }
-        self.rest = KVVec::new();
-        for _ in 0..ROUNDS {
-            let mut more = true;
-            match self.next {
-                Next::Close => return Then::Close,
-                Next::Write => {}
-                Next::Read => {
-                    if let Some(fresh) = input.get_mut(..end) {
-                        fresh.copy_within(start.min(fresh.len()).., 0);
-                    }
-                    (start, end) = (0, end.saturating_sub(start));
-                    let Some(room) = input.get_mut(end..).filter(|room| !room.is_empty()) else {
-                        return Then::Close;
-                    };
-                    match socket.receive(room) {
-                        Ok(Received::Bytes { count, more: m }) => {
-                            end = end.saturating_add(count);
-                            more = m;
-                        }
-                        Ok(Received::Nothing) => return self.stow(input, start, end, Then::Wait),
-                        Ok(Received::End) | Err(_) => return Then::Close,
-                    }
-                }
+        // Bytes in the buffer that wait for the rest of their command.
+        let mut held = 0;
+        if !self.rest.is_empty() {
+            held = self.rest.len();
+            match input.get_mut(..held) {
+                Some(front) => copy(front, &self.rest),
+                None => return Then::Close,
             }
-            output.clear();
-            let Some(fresh) = input.get(start..end) else {
+            self.rest = KVVec::new();
+        }
+        for _ in 0..ROUNDS {
+            if self.next == Next::Close {
+                return Then::Close;
+            }
+            let Some(reply) = room.open() else {
                 return Then::Close;
             };
-            let fed = self.session.feed(fresh, output);
-            start = start.saturating_add(fed.consumed).min(end);
-            self.next = fed.next;
-            let writing = matches!(self.next, Next::Write);
-            match send_all(socket, output.bytes(), writing) {
-                Ok(0) => {}
-                Ok(unsent) => {
-                    let from = output.len().saturating_sub(unsent);
-                    let Some(tail) = output.bytes().get(from..) else {
+            let mut sheet = Sheet(reply);
+            // What of the received bytes is done with when the answers have left.
+            let mut taken = 0;
+            let reads = self.next == Next::Read;
+            let mut whole = None;
+            if held == 0 {
+                match stream.peek() {
+                    Peek::Bytes(bytes) => {
+                        let fed = self.session.feed(bytes, &mut sheet);
+                        self.next = fed.next;
+                        taken = fed.consumed;
+                        let rest = bytes.get(fed.consumed..).unwrap_or(&[]);
+                        if self.next == Next::Read && !rest.is_empty() {
+                            // The end of its command lies in the next buffer.
+                            let Some(front) = input.get_mut(..rest.len()) else {
+                                return Then::Close;
+                            };
+                            copy(front, rest);
+                            held = rest.len();
+                            taken = bytes.len();
+                        }
+                        whole = Some(taken);
+                    }
+                    Peek::Scattered => {}
+                    Peek::Nothing if reads => return Then::Wait,
+                    Peek::End if reads => return Then::Close,
+                    Peek::Nothing | Peek::End => {
+                        self.next = self.session.feed(&[], &mut sheet).next;
+                        whole = Some(0);
+                    }
+                }
+            }
+            if whole.is_none() {
+                let mut fresh = 0;
+                if reads {
+                    let Some(spare) = input.get_mut(held..).filter(|spare| !spare.is_empty())
+                    else {
                         return Then::Close;
                     };
-                    if self.unsent.extend_from_slice(tail, GFP_KERNEL).is_err() {
+                    fresh = stream.copy(spare);
+                    if fresh == 0 {
+                        return match stream.peek() {
+                            Peek::Nothing => self.stow(input, held, Then::Wait),
+                            _ => Then::Close,
+                        };
+                    }
+                }
+                taken = fresh;
+                held = held.saturating_add(fresh);
+                let Some(bytes) = input.get_mut(..held) else {
+                    return Then::Close;
+                };
+                let fed = self.session.feed(bytes, &mut sheet);
+                self.next = fed.next;
+                let consumed = fed.consumed.min(held);
+                bytes.copy_within(consumed.., 0);
+                held = held.saturating_sub(consumed);
+            }
+            let more = self.next == Next::Write;
+            match stream.reply(sheet.0, more) {
+                Ok([]) => stream.consume(taken),
+                Ok(left) => {
+                    if self.unsent.extend_from_slice(left, GFP_KERNEL).is_err() {
                         return Then::Close;
                     }
-                    return self.stow(input, start, end, Then::Wait);
+                    stream.consume(taken);
+                    return self.stow(input, held, Then::Wait);
                 }
                 Err(_) => return Then::Close,
-            }
-            if !more && matches!(self.next, Next::Read) {
-                return self.stow(input, start, end, Then::Wait);
             }
         }
         match self.next {
             Next::Close => Then::Close,
-            _ => self.stow(input, start, end, Then::Again),
+            _ => self.stow(input, held, Then::Again),
         }
     }
 
     /// Keeps what the session has not consumed until the next turn.
-    fn stow(&mut self, input: &[u8], start: usize, end: usize, then: Then) -> Then {
-        match input.get(start..end) {
+    fn stow(&mut self, input: &[u8], held: usize, then: Then) -> Then {
+        match input.get(..held) {
             Some([]) => then,
             Some(rest) => match self.rest.extend_from_slice(rest, GFP_KERNEL) {
                 Ok(()) => then,
@@ -243,18 +311,6 @@ impl Connection<'_> {
             None => Then::Close,
         }
     }
-}
-
-/// Sends until the socket takes no more; how many bytes are left.
-fn send_all(socket: &Socket, bytes: &[u8], more: bool) -> Result<usize> {
-    let mut left = bytes;
-    while !left.is_empty() {
-        match socket.send(left, more)? {
-            0 => break,
-            sent => left = left.get(sent..).unwrap_or(&[]),
-        }
-    }
-    Ok(left.len())
 }
 
 /// Forgets the first bytes of `unsent`, which have gone.

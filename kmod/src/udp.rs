@@ -50,10 +50,10 @@ impl Worker {
     /// The worker's life, on its own thread.
     pub(crate) fn run(mut self, context: &Context, started: Started) {
         let server = &*self.server;
-        let Ok(mut poll) = Poll::new(context) else {
+        let Ok(mut poll) = Poll::<()>::new(context) else {
             return;
         };
-        if poll.add(self.socket, ()).is_err() {
+        if poll.add(self.socket).is_err() {
             return;
         }
         let Ok(told) = server.tell(Kind::Datagrams, &Ends::default()) else {
@@ -62,10 +62,10 @@ impl Worker {
         started.ready();
         while !context.should_stop() {
             poll.wait(None);
-            let Some(mut ready) = poll.pop() else {
+            let Some(ready) = poll.pop() else {
                 continue;
             };
-            let Some((socket, ())) = ready.parts() else {
+            let Some(socket) = ready.socket() else {
                 continue;
             };
             let mut empty = false;

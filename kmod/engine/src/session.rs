@@ -236,6 +236,46 @@ impl<'e, P: Platform> Session<'e, P> {
         Fed { consumed, next }
     }
 
+    /// Whether [`feed_quick`](Self::feed_quick) may have something to answer.
+    #[inline]
+    pub fn is_quick(input: &[u8]) -> bool {
+        input.first() == Some(&b'g')
+    }
+
+    /// Answers the plain `get`s and `gets` of one key that `input` begins with,
+    /// `most` of them at most, and tells how many bytes they took. Stops before
+    /// any other command, and before a reply that does not fit into `out`.
+    ///
+    /// Softirq-safe. Takes nothing while something is under way.
+    pub fn feed_quick(&mut self, input: &[u8], most: usize, out: &mut impl Out) -> usize {
+        if self.protocol == Protocol::Binary || !self.idle() {
+            return 0;
+        }
+        let room = out.room();
+        let mut rest = input;
+        let mut commands = 0u32;
+        while (commands as usize) < most {
+            let Some((cas, key, after)) = plain_get(rest) else {
+                break;
+            };
+            if !self.try_get(Keys { cas, touch: None }, key, true, out) {
+                break;
+            }
+            commands = commands.wrapping_add(1);
+            rest = after;
+        }
+        if commands == 0 {
+            return 0;
+        }
+        self.protocol = Protocol::Text;
+        let taken = input.len().saturating_sub(rest.len());
+        let engine = self.engine;
+        engine.tally(Tally::BytesRead, taken as u64);
+        engine.tally(Tally::BytesWritten, room.saturating_sub(out.room()) as u64);
+        engine.tally(Tally::TcpCommands, u64::from(commands));
+        taken
+    }
+
     /// Whether the session ended because its client said goodbye.
     pub fn quit(&self) -> bool {
         self.quit
@@ -314,22 +354,16 @@ impl<'e, P: Platform> Session<'e, P> {
     /// those who look closely.
     #[inline]
     fn quick(&mut self, input: &[u8], out: &mut impl Out) -> Option<Step> {
-        let (cas, words) = match input {
-            [b'g', b'e', b't', b' ', rest @ ..] => (false, rest),
-            [b'g', b'e', b't', b's', b' ', rest @ ..] => (true, rest),
-            [b's', b'e', b't', b' ', rest @ ..] => return self.quick_set(input, rest, out),
-            _ => return None,
-        };
-        let (key, rest) = plain_word(words)?;
-        if key.is_empty() || key.len() > KEY_MAX {
-            return None;
+        match input {
+            [b'g', ..] => {
+                let (cas, key, rest) = plain_get(input)?;
+                let taken = input.len().saturating_sub(rest.len());
+                self.get_key(Keys { cas, touch: None }, key, true, out);
+                Some(Step::Took(taken))
+            }
+            [b's', b'e', b't', b' ', rest @ ..] => self.quick_set(input, rest, out),
+            _ => None,
         }
-        let [b'\r', b'\n', rest @ ..] = rest else {
-            return None;
-        };
-        let taken = input.len().saturating_sub(rest.len());
-        self.get_key(Keys { cas, touch: None }, key, true, out);
-        Some(Step::Took(taken))
     }
 
     /// `set` without a state in between.
@@ -689,14 +723,26 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// Answers one key; `last` if nothing but `END` follows.
+    #[inline]
     fn get_key(&mut self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) {
+        if !self.try_get(keys, key, last, out) {
+            self.get_large(keys, key, last, out);
+        }
+    }
+
+    /// Answers one key, unless the reply does not fit: then it is as if nobody
+    /// had asked. Softirq-safe.
+    fn try_get(&self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) -> bool {
         let engine = self.engine;
         let store = &engine.store;
         let hash = store.hash(key);
         let guard = store.read();
         let item = store.get(&guard, key, hash);
-        engine.note_get(key, item.is_some());
         let Some(item) = item else {
+            if last && out.room() < reply::END.len() {
+                return false;
+            }
+            engine.note_get(key, false);
             if keys.touch.is_some() {
                 store.count(Counter::TouchMisses, 1);
             } else {
@@ -705,30 +751,57 @@ impl<'e, P: Platform> Session<'e, P> {
             if last {
                 out.put(reply::END);
             }
-            return;
+            return true;
         };
-        match keys.touch {
-            Some(expiry) => {
-                item.touch(expiry);
-                store.count_class(item.class(), ClassCounter::TouchHits, 1);
-            }
-            None => engine.hit(&item),
-        }
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
         // All of it goes straight to where it is sent from.
         let whole = value_len(&item, keys.cas).saturating_add(tail.len());
-        if let Some(place) = out.spare().get_mut(..whole) {
-            let mut place = Cursor::new(place);
-            put_value_line(&mut place, &item, keys.cas);
-            place.put(item.value());
-            place.put(tail);
-            let written = place.len();
-            out.advance(written);
+        let Some(place) = out.spare().get_mut(..whole) else {
+            return false;
+        };
+        self.found(keys, key, &item);
+        let mut place = Cursor::new(place);
+        put_value_line(&mut place, &item, keys.cas);
+        place.put(item.value());
+        place.put(tail);
+        let written = place.len();
+        out.advance(written);
+        true
+    }
+
+    /// Answers one key whose value does not fit, or did not a moment ago.
+    #[inline(never)]
+    fn get_large(&mut self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) {
+        let engine = self.engine;
+        let store = &engine.store;
+        let guard = store.read();
+        let Some(item) = store.get(&guard, key, store.hash(key)) else {
+            // Gone meanwhile; now anything fits.
+            drop(guard);
+            self.try_get(keys, key, last, out);
             return;
-        }
+        };
+        self.found(keys, key, &item);
+        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
         let head = |out: &mut _| put_value_line(out, &item, keys.cas);
         if !self.send(&item, out, tail, head) && !last {
             self.state = State::SkipLine(b"");
+        }
+    }
+
+    /// Counts a key that was found, and gives its item a new time if asked to.
+    #[inline]
+    fn found(&self, keys: Keys, key: &[u8], item: &Item<'_>) {
+        let engine = self.engine;
+        engine.note_get(key, true);
+        match keys.touch {
+            Some(expiry) => {
+                item.touch(expiry);
+                engine
+                    .store
+                    .count_class(item.class(), ClassCounter::TouchHits, 1);
+            }
+            None => engine.hit(item),
         }
     }
 
@@ -892,6 +965,22 @@ impl<'e, P: Platform> Session<'e, P> {
             }
         }
     }
+}
+
+/// A `get` or `gets` of one key, if `input` begins with one that is whole and
+/// plain: whether it wants the unique number, the key, and what follows.
+#[inline]
+fn plain_get(input: &[u8]) -> Option<(bool, &[u8], &[u8])> {
+    let (cas, words) = match input {
+        [b'g', b'e', b't', b' ', rest @ ..] => (false, rest),
+        [b'g', b'e', b't', b's', b' ', rest @ ..] => (true, rest),
+        _ => return None,
+    };
+    let (key, rest) = plain_word(words)?;
+    let rest = rest.strip_prefix(b"\r\n")?;
+    (1..=KEY_MAX)
+        .contains(&key.len())
+        .then_some((cas, key, rest))
 }
 
 /// The plain bytes at the start of `text`, and the rest.

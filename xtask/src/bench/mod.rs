@@ -362,7 +362,7 @@ fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Res
             workload.name,
             total as f64 / run.answered as f64
         );
-        for (name, count) in rows.iter().take(600) {
+        for (name, count) in rows.iter().take(400) {
             println!("{:8.1}  {name}", *count as f64 / run.answered as f64);
         }
         println!();

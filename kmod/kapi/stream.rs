@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! TCP connections under their lock: what was received is read where it lies,
+//! and replies leave from the pages that they were written to.
+//! `kmod/c/stream.c` tells which contexts may do so.
+
+use core::ffi::c_int;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+use core::slice;
+use kernel::prelude::*;
+use kernel::types::Opaque;
+
+use crate::ffi;
+use crate::socket::{result, Socket};
+
+/// A connection whose lock the current context holds.
+///
+/// # Invariants
+///
+/// `sk` is a TCP socket, locked for as long as this lives.
+pub struct Stream<'a> {
+    sk: NonNull<ffi::sock>,
+    _context: PhantomData<(&'a Socket, *mut ())>,
+}
+
+/// The start of what was received and not yet consumed.
+#[derive(Clone, Copy, Debug)]
+pub enum Peek<'s> {
+    /// So much of it lies in one piece; at least one byte.
+    Bytes(&'s [u8]),
+    /// It has to be [copied](Stream::copy).
+    Scattered,
+    /// Nothing yet.
+    Nothing,
+    /// The peer sends no more, or the connection is broken.
+    End,
+}
+
+impl Stream<'_> {
+    /// # Safety
+    ///
+    /// `sk` is a TCP socket that stays locked while the result lives.
+    pub(crate) unsafe fn new(sk: NonNull<ffi::sock>) -> Self {
+        // INVARIANT: by this function's own requirement.
+        Self {
+            sk,
+            _context: PhantomData,
+        }
+    }
+
+    /// What there is to read.
+    #[inline]
+    pub fn peek(&self) -> Peek<'_> {
+        let mut len = 0;
+        // SAFETY: by the invariant a locked socket.
+        let start = unsafe { ffi::hippos_stream_peek(self.sk.as_ptr(), &mut len) };
+        match NonNull::new(start.cast_mut()) {
+            // SAFETY: so many bytes of a buffer in the receive queue, which nobody writes to and
+            // which leaves the queue only by `consume` while the socket is locked.
+            Some(start) => Peek::Bytes(unsafe {
+                slice::from_raw_parts(start.as_ptr().cast::<u8>(), len as usize)
+            }),
+            None if len != 0 => Peek::Scattered,
+            // SAFETY: as above.
+            None if unsafe { ffi::hippos_stream_ended(self.sk.as_ptr()) } => Peek::End,
+            None => Peek::Nothing,
+        }
+    }
+
+    /// Copies the first bytes that were received, which stay there; how many.
+    /// There may be more behind them.
+    pub fn copy(&self, to: &mut [u8]) -> usize {
+        let len = u32::try_from(to.len()).unwrap_or(u32::MAX);
+        // SAFETY: by the invariant a locked socket; it writes at most `len` bytes.
+        unsafe { ffi::hippos_stream_copy(self.sk.as_ptr(), to.as_mut_ptr().cast(), len) as usize }
+    }
+
+    /// Is done with the first `len` bytes that were received.
+    #[inline]
+    pub fn consume(&mut self, len: usize) {
+        if len != 0 {
+            // SAFETY: by the invariant a locked socket.
+            unsafe { ffi::hippos_stream_consume(self.sk.as_ptr(), len as u32) }
+        }
+    }
+
+    /// Whether a short reply would go out whole, by all that can be told
+    /// before.
+    #[inline]
+    pub fn takes(&self) -> bool {
+        // SAFETY: by the invariant a locked socket.
+        unsafe { ffi::hippos_stream_takes(self.sk.as_ptr()) }
+    }
+
+    /// Sends a copy of what the socket takes now of `bytes` and says how much
+    /// that was.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<usize> {
+        // SAFETY: by the invariant a locked socket; `bytes` is only read.
+        sent(unsafe {
+            ffi::hippos_stream_send(self.sk.as_ptr(), bytes.as_ptr().cast(), bytes.len(), false)
+        })
+    }
+
+    /// Sends `reply` from where it was written. What the socket does not take
+    /// comes back, and has to be copied: the room is used again. `more`
+    /// promises that bytes follow at once, and may hold the last ones back.
+    #[inline]
+    pub fn reply<'r>(&mut self, reply: Reply<'r>, more: bool) -> Result<&'r [u8]> {
+        if reply.len == 0 {
+            return Ok(&[]);
+        }
+        // SAFETY: by the invariant a locked socket, and a room last opened for this reply, of
+        // which `len` bytes were written.
+        let count = sent(unsafe {
+            ffi::hippos_room_send(
+                reply.room.as_ptr(),
+                self.sk.as_ptr(),
+                reply.len as u32,
+                more,
+            )
+        })?;
+        if count >= reply.len {
+            return Ok(&[]);
+        }
+        // SAFETY: within what was written, which nobody writes to before the room is opened
+        // again: that needs the room for itself.
+        Ok(unsafe {
+            slice::from_raw_parts(
+                reply.start.as_ptr().add(count),
+                reply.len.wrapping_sub(count),
+            )
+        })
+    }
+}
+
+/// A count; a socket that takes nothing now has taken none.
+fn sent(count: c_int) -> Result<usize> {
+    match result(count) {
+        Err(error) if error == EAGAIN => Ok(0),
+        other => other,
+    }
+}
+
+/// A connection that a thread has locked. Unlocked when dropped.
+pub struct Locked<'a> {
+    stream: Stream<'a>,
+}
+
+impl<'a> Locked<'a> {
+    /// Takes the lock; may sleep.
+    pub fn new(socket: &'a Socket) -> Self {
+        // SAFETY: an open socket, and process context: only kapi itself makes streams in softirq.
+        let sk = unsafe { NonNull::new_unchecked(ffi::hippos_stream_lock(socket.as_ptr())) };
+        Self {
+            // SAFETY: unlocked when this is dropped.
+            stream: unsafe { Stream::new(sk) },
+        }
+    }
+
+    /// The connection.
+    #[inline]
+    pub fn stream(&mut self) -> &mut Stream<'a> {
+        &mut self.stream
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        // SAFETY: locked by `new`.
+        unsafe { ffi::hippos_stream_unlock(self.stream.sk.as_ptr()) }
+    }
+}
+
+/// Pages to write replies to.
+pub struct Room {
+    raw: KBox<Opaque<ffi::hippos_room>>,
+}
+
+// SAFETY: pages belong to no thread.
+unsafe impl Send for Room {}
+
+impl Room {
+    /// A room that takes its pages when they are needed.
+    pub fn new() -> Result<Self> {
+        // All zeroes is a room without pages.
+        let raw = KBox::new(Opaque::zeroed(), GFP_KERNEL)?;
+        Ok(Self { raw })
+    }
+
+    /// Begins a reply, if there is memory for it; may sleep.
+    pub fn open(&mut self) -> Option<Reply<'_>> {
+        let room = NonNull::new(self.raw.get())?;
+        // SAFETY: initialised, and ours alone while the reply lives.
+        unsafe { Reply::new(room, false) }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: initialised; no reply borrows it.
+        unsafe { ffi::hippos_room_free(self.raw.get()) }
+    }
+}
+
+/// The room of this CPU's softirqs, in one of which the holder runs.
+pub struct Here<'a> {
+    room: NonNull<ffi::hippos_room>,
+    _softirq: PhantomData<&'a mut Room>,
+}
+
+impl<'a> Here<'a> {
+    /// # Safety
+    ///
+    /// Called in softirq, of which there is one on a CPU at a time, by one that
+    /// has no other; while the result lives it is not left, and somebody holds
+    /// [`Rooms`].
+    pub(crate) unsafe fn new() -> Option<Self> {
+        // SAFETY: per-CPU memory, which begins as zeroes: a room without pages.
+        let room = NonNull::new(unsafe { ffi::hippos_room_here() })?;
+        Some(Self {
+            room,
+            _softirq: PhantomData,
+        })
+    }
+
+    /// Begins a reply, if there is memory for it.
+    pub fn open(self) -> Option<Reply<'a>> {
+        // SAFETY: ours alone, by the requirement of `new`.
+        unsafe { Reply::new(self.room, true) }
+    }
+}
+
+/// Keeps the rooms of softirqs, one a CPU. Whoever has callbacks that use them
+/// holds one.
+pub(crate) struct Rooms(());
+
+impl Rooms {
+    pub(crate) fn get() -> Self {
+        // SAFETY: counts; process context.
+        unsafe { ffi::hippos_rooms_get() };
+        Self(())
+    }
+}
+
+impl Drop for Rooms {
+    fn drop(&mut self) {
+        // SAFETY: counted by `get`; the holder's callbacks are gone.
+        unsafe { ffi::hippos_rooms_put() }
+    }
+}
+
+/// A reply in the making.
+///
+/// # Invariants
+///
+/// `start` begins `size` bytes of `room`, which was opened for this reply;
+/// the first `len` of them, at most `size`, were written.
+pub struct Reply<'r> {
+    room: NonNull<ffi::hippos_room>,
+    start: NonNull<u8>,
+    size: usize,
+    len: usize,
+    _room: PhantomData<&'r mut Room>,
+}
+
+impl Reply<'_> {
+    /// # Safety
+    ///
+    /// `room` is initialised and nobody else's while the result lives;
+    /// `atomic` where sleeping is not allowed.
+    pub(crate) unsafe fn new(room: NonNull<ffi::hippos_room>, atomic: bool) -> Option<Self> {
+        let mut size = 0;
+        // SAFETY: by this function's own requirement.
+        let start = unsafe { ffi::hippos_room_open(room.as_ptr(), atomic, &mut size) };
+        // INVARIANT: just opened; nothing was written.
+        Some(Self {
+            room,
+            start: NonNull::new(start.cast())?,
+            size: size as usize,
+            len: 0,
+            _room: PhantomData,
+        })
+    }
+
+    /// The room that is left.
+    #[inline]
+    pub fn spare(&mut self) -> &mut [u8] {
+        // SAFETY: by the invariant so much room of ours, pages that were initialised: what is
+        // left in them of earlier replies.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr().add(self.len), self.room()) }
+    }
+
+    /// How much room is left.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.size.wrapping_sub(self.len)
+    }
+
+    /// The first `n` bytes of the room were written.
+    #[inline]
+    pub fn advance(&mut self, n: usize) {
+        self.len = self.len.wrapping_add(n.min(self.room()));
+    }
+
+    /// Bytes written.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing was written.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
