@@ -4,7 +4,8 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{engine, play, Cut, WHOLE};
+use common::{engine, play, Cut, Sheet, WHOLE};
+use hippos_engine::{Next, Session, Tally, Transport};
 use proptest::prelude::*;
 
 /// A memcached of a page: text commands on a map, no expiry, no eviction.
@@ -182,6 +183,45 @@ proptest! {
                 String::from_utf8_lossy(&seen.output),
                 String::from_utf8_lossy(&want)
             );
+        }
+    }
+
+    /// What is answered quickly, before the session is fed, is answered as ever,
+    /// and counted once.
+    #[test]
+    fn quick_answers_are_no_different(
+        lines in proptest::collection::vec(
+            "(get|gets) [a-c]{1,2}\r\n|set [a-c]{1,2} 7 0 3\r\nxyz\r\n|(get|gets|mg|delete|x) [a-c ]{0,5}\r?\n",
+            1..30,
+        ),
+        piece in 1usize..100,
+        most in 1usize..8,
+    ) {
+        let input = lines.concat();
+        let (plain, quick) = (engine(), engine());
+        let want = play(&plain, input.as_bytes(), WHOLE);
+        let mut session = Session::new(&quick, Transport::Tcp);
+        let (mut unread, mut output) = (Vec::new(), Vec::new());
+        for piece in input.as_bytes().chunks(piece) {
+            unread.extend_from_slice(piece);
+            loop {
+                let mut sheet = Sheet::new(2000);
+                let taken = session.feed_quick(&unread, most, &mut sheet);
+                prop_assert_eq!(taken == 0, sheet.written().is_empty());
+                let fed = session.feed(unread.get(taken..).unwrap(), &mut sheet);
+                unread.drain(..taken + fed.consumed);
+                output.extend_from_slice(sheet.written());
+                if fed.next == Next::Read {
+                    break;
+                }
+            }
+        }
+        prop_assert_eq!(
+            String::from_utf8_lossy(&output),
+            String::from_utf8_lossy(&want.output)
+        );
+        for tally in [Tally::TcpCommands, Tally::BytesRead, Tally::BytesWritten] {
+            prop_assert_eq!(quick.tallied(tally), plain.tallied(tally));
         }
     }
 

@@ -64,6 +64,40 @@ impl Message for Small {
     }
 }
 
+/// Replies that are written where they lie.
+pub(crate) struct Sheet {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Sheet {
+    pub(crate) fn new(room: usize) -> Self {
+        Self {
+            bytes: vec![0; room],
+            len: 0,
+        }
+    }
+
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Out for Sheet {
+    fn room(&self) -> usize {
+        self.bytes.len() - self.len
+    }
+
+    fn spare(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.len..]
+    }
+
+    fn advance(&mut self, n: usize) {
+        assert!(n <= self.room(), "more than there is room for");
+        self.len += n;
+    }
+}
+
 /// What a client saw.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
