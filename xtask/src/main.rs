@@ -9,6 +9,7 @@ mod cache;
 mod client;
 mod clients;
 mod debug;
+mod fuzz;
 mod initramfs;
 mod kbuild;
 mod kernel;
@@ -18,6 +19,7 @@ mod progress;
 mod root;
 mod run;
 mod shell;
+mod soak;
 mod tap;
 mod test;
 mod vm;
@@ -48,6 +50,8 @@ enum Command {
     Test(test::TestArgs),
     Lint(lint::LintArgs),
     Bench(bench::BenchArgs),
+    Fuzz(fuzz::FuzzArgs),
+    Soak(soak::SoakArgs),
     /// Lay the sources of the module's registry crates into target/vendor (for a build by plain `make`)
     Vendor,
     Shell(ShellArgs),
@@ -107,6 +111,8 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Test(args) => return test::test(&args),
         Command::Lint(args) => return lint::lint(&args),
         Command::Bench(args) => return bench::bench(&args),
+        Command::Fuzz(args) => return fuzz::fuzz(&args),
+        Command::Soak(args) => return soak::soak(&args),
         Command::Vendor => {
             kbuild::vendor()?;
         }

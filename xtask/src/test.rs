@@ -22,6 +22,8 @@ const PLANTED: &str = "planted::";
 const DEFECT: &str = "defect::";
 /// After the last test a debug guest is asked what has leaked.
 const LEAKS: &str = "leaks";
+/// This theme has a command of its own.
+const SOAK: &str = "soak::";
 /// The debug guest's memory, MiB.
 const DEBUG_MEMORY: u32 = 3072;
 
@@ -58,6 +60,9 @@ pub(crate) struct TestArgs {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// Print what guest tests have to say, figures for example
+    #[arg(long)]
+    show: bool,
     /// Print the names of the guest tests and run nothing
     #[arg(long)]
     list: bool,
@@ -117,7 +122,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
         host(filter, &mut count)?;
     }
     if !args.host {
-        guests(filter, debug, clients, &mut count)?;
+        guests(args, clients, &mut count)?;
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(u8::from(count.failed > 0))
@@ -194,7 +199,17 @@ fn summary(line: &str) -> Option<Count> {
 fn guest_tests() -> Result<Vec<String>> {
     let program = initramfs::guest_program()?;
     let list = crate::shell::output(Command::new(program).arg("list"))?;
-    Ok(list.lines().map(|name| format!("guest::{name}")).collect())
+    let names = list.lines().filter(|name| !name.starts_with(SOAK));
+    Ok(names.map(|name| format!("guest::{name}")).collect())
+}
+
+/// A guest's memory, MiB: checkers take much.
+pub(crate) fn memory(debug: bool) -> u32 {
+    if debug {
+        DEBUG_MEMORY
+    } else {
+        Machine::default().memory
+    }
 }
 
 /// Whether a test of that name was asked for.
@@ -205,12 +220,8 @@ fn wanted(filter: Option<&str>, name: &str) -> bool {
 /// A root in the making.
 type Making = JoinHandle<Result<PathBuf>>;
 
-fn guests(
-    filter: Option<&str>,
-    debug: bool,
-    clients_root: Option<Making>,
-    count: &mut Count,
-) -> Result<()> {
+fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> Result<()> {
+    let (filter, debug) = (args.filter.as_deref(), args.debug_kernel);
     let start = Instant::now();
     let clients_root = clients_root.map(|root| match root.join() {
         Ok(root) => root,
@@ -250,11 +261,7 @@ fn guests(
     };
     let machine = Machine {
         module: Some(module),
-        memory: if debug {
-            DEBUG_MEMORY
-        } else {
-            Machine::default().memory
-        },
+        memory: memory(debug),
         ..Machine::default()
     };
     let mut guest = Bench {
@@ -265,7 +272,13 @@ fn guests(
     for name in &inside {
         let request = name.replacen("guest::", "test ", 1);
         let start = Instant::now();
-        let result = guest.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
+        let result = guest.checked(|vm| {
+            let lines = vm.ask_within(&request, TEST_LIMIT)?;
+            if args.show {
+                println!("{}", lines.join("\n"));
+            }
+            Ok(())
+        });
         if !count.note(name, start, result) {
             guest.vm = None;
         }

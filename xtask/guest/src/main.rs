@@ -9,6 +9,7 @@ mod client;
 mod control;
 mod kmsg;
 mod leaks;
+mod load;
 mod modules;
 mod net;
 mod netns;

@@ -108,3 +108,11 @@ pub(crate) fn shell(tty: &str) -> Result<()> {
         .context("cannot start a shell")?;
     Ok(())
 }
+
+/// A line of /proc/meminfo, in bytes.
+pub(crate) fn memory(name: &str) -> Result<u64> {
+    let info = fs::read_to_string("/proc/meminfo")?;
+    let line = info.lines().find(|line| line.starts_with(name));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1));
+    Ok(kilobytes.with_context(|| name.to_owned())?.parse::<u64>()? << 10)
+}

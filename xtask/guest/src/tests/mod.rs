@@ -5,15 +5,18 @@
 //! the module not loaded; it must leave the guest as it found it. Panics and
 //! errors fail it, and so does whatever the kernel complains of meanwhile. The
 //! themes `planted` and `defect` are meant to fail, the latter on the debug
-//! kernel alone.
+//! kernel alone; `soak` runs when it is asked for by its own command.
 
 mod consistency;
 mod defect;
+mod faults;
 mod fuzz;
 mod module;
+mod overload;
 mod packet;
 mod planted;
 mod protocol;
+mod soak;
 mod tcp;
 
 use std::process::ExitCode;
@@ -59,7 +62,12 @@ tests! {
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
     protocol: table, fast_share;
     consistency: histories;
+    faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
+        allocations, failing_start;
+    overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
+        endless_lines;
     fuzz: / packets, streams;
+    soak: / run_for;
     planted: crash, warning, failure;
     defect: use_after_free, freed_pages, sleep_in_softirq, sleep_under_rcu, unguarded, unsafe_lock,
         lock_order, freed_timer, leak;

@@ -1,0 +1,12 @@
+//! libFuzzer's process: feeds what it finds to the target named by `HIPPOS_FUZZ_TARGET`.
+//! `cargo xtask fuzz` builds it with the coverage that libFuzzer wants.
+#![no_main]
+
+use std::sync::LazyLock;
+
+static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {
+    let name = std::env::var("HIPPOS_FUZZ_TARGET").unwrap_or_default();
+    hippos_fuzz::target(&name).unwrap_or_else(|| panic!("no target {name:?}"))
+});
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| TARGET(data));

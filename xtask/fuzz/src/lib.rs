@@ -1,0 +1,42 @@
+//! What must hold for any input, one function for each target: a panic is a
+//! finding.
+//!
+//! `cargo xtask fuzz TARGET` feeds them what libFuzzer finds; the tests feed
+//! them the corpus, the seeds and what comes of those by chance, with no more
+//! than a stable compiler.
+
+mod client;
+mod datagram;
+mod meta;
+mod model;
+mod replies;
+mod stream;
+
+/// A property of any input.
+pub struct Target {
+    /// What it is called.
+    pub name: &'static str,
+    /// Panics when it does not hold.
+    pub run: fn(&[u8]),
+    /// Inputs to begin with.
+    pub seeds: &'static [&'static [u8]],
+}
+
+macro_rules! targets {
+    ($($name:ident),+) => {
+        /// All there are.
+        pub const TARGETS: &[Target] = &[$(Target {
+            name: stringify!($name),
+            run: $name::$name,
+            seeds: $name::SEEDS,
+        }),+];
+    };
+}
+
+targets!(stream, datagram, meta, model);
+
+/// The target of that name.
+pub fn target(name: &str) -> Option<fn(&[u8])> {
+    let found = TARGETS.iter().find(|target| target.name == name)?;
+    Some(found.run)
+}

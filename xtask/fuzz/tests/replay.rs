@@ -1,0 +1,85 @@
+//! The corpus, the seeds, and what comes of them by chance: the targets without
+//! a fuzzer, for any compiler.
+
+use std::fs;
+use std::path::Path;
+
+use hippos_fuzz::{Target, TARGETS};
+
+/// How many mutations of each input are tried.
+const MUTATIONS: usize = 60;
+
+struct Random(u64);
+
+impl Random {
+    /// From 0 to `end - 1` (splitmix64).
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % end.max(1) as u64) as usize
+    }
+}
+
+fn mutate(random: &mut Random, input: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
+    let mut input = input.to_vec();
+    for _ in 0..=random.below(4) {
+        let at = random.below(input.len() + 1);
+        match random.below(6) {
+            0 => input.truncate(at),
+            1 => input.insert(at, random.below(256) as u8),
+            2 => drop(input.drain(at..(at + random.below(5)).min(input.len()))),
+            3 => {
+                let other = &others[random.below(others.len())];
+                let from = random.below(other.len() + 1);
+                input.splice(at..at, other[from..].iter().copied());
+            }
+            4 => {
+                if let Some(byte) = input.get_mut(at) {
+                    *byte = *b"\r\n \0 09az\x80\xff-"
+                        .get(random.below(13))
+                        .unwrap_or(&b' ');
+                }
+            }
+            _ => {
+                if let Some(byte) = input.get_mut(at) {
+                    *byte ^= 1 << random.below(8);
+                }
+            }
+        }
+    }
+    input.truncate(4096);
+    input
+}
+
+#[test]
+fn nothing_breaks_a_property() {
+    for Target { name, run, seeds } in TARGETS {
+        let mut inputs: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.to_vec()).collect();
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("corpus")
+            .join(name);
+        if let Ok(entries) = fs::read_dir(&corpus) {
+            for entry in entries {
+                inputs.push(fs::read(entry.unwrap().path()).unwrap());
+            }
+        }
+        inputs.sort();
+        let mut random = Random(1);
+        for number in 0..inputs.len() {
+            for round in 0..=MUTATIONS {
+                let input = match round {
+                    0 => inputs[number].clone(),
+                    _ => mutate(&mut random, &inputs[number], &inputs),
+                };
+                let result = std::panic::catch_unwind(|| run(&input));
+                assert!(
+                    result.is_ok(),
+                    "{name} fails with {:?}",
+                    input.escape_ascii().to_string()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! More than is reasonable: connections by the thousand, clients that never
+//! read, never finish, never go.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+use nix::sys::resource::{setrlimit, Resource};
+
+use crate::client::{Tcp, Udp, PORT};
+use crate::modules::Hippos;
+use crate::netns::{self, Namespace};
+use crate::system::{memory, run};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Others are served as ever.
+fn served() -> Result<()> {
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("small", b"value")?;
+    let reply = Udp::connect("127.0.0.1")?.ask(b"get small\r\n")?;
+    ensure!(reply == b"VALUE small 0 5\r\nvalue\r\nEND\r\n", "{reply:?}");
+    Ok(())
+}
+
+/// Waits until no more than `most` connections are open.
+fn settled(most: u64) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let open = Tcp::connect("127.0.0.1")?.stat("curr_connections")?;
+        if open <= most {
+            return Ok(());
+        }
+        ensure!(start.elapsed() < LIMIT, "{open} connections are left over");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Ten thousand connections that say nothing.
+pub(super) fn idle_connections() -> Result<()> {
+    const COUNT: usize = 10_000;
+    setrlimit(Resource::RLIMIT_NOFILE, 30_000, 30_000)?;
+    let hippos = Hippos::load("memory_mb=16 maxconns=12000")?;
+    served()?;
+    let before = memory("MemFree:")?;
+    let mut idle = Vec::with_capacity(COUNT);
+    for number in 0..COUNT {
+        let stream = TcpStream::connect(("127.0.0.1", PORT))
+            .with_context(|| format!("connection {number}"))?;
+        idle.push(stream);
+    }
+    // Accepted, all of them.
+    let start = Instant::now();
+    loop {
+        let open = Tcp::connect("127.0.0.1")?.stat("curr_connections")?;
+        if open >= COUNT as u64 {
+            break;
+        }
+        ensure!(start.elapsed() < LIMIT, "only {open} connections");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let each = before.saturating_sub(memory("MemFree:")?) / COUNT as u64;
+    println!("{COUNT} connections, {each} bytes each with the client's end");
+    served()?;
+    for stream in idle.iter_mut().step_by(501) {
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.write_all(b"version\r\n")?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer)?;
+        ensure!(&answer == b"VERSION", "{answer:?}");
+    }
+    drop(idle);
+    settled(10)?;
+    hippos.unload()
+}
+
+/// Clients that ask for much and read nothing: what the kernel keeps for each is bounded.
+pub(super) fn never_reading() -> Result<()> {
+    const COUNT: usize = 16;
+    const MOST: u64 = 8 << 20;
+    let hippos = Hippos::load("memory_mb=16")?;
+    Tcp::connect("127.0.0.1")?.set("large", &vec![b'x'; 1_000_000])?;
+    let before = memory("MemFree:")?;
+    let mut silent = Vec::new();
+    for _ in 0..COUNT {
+        let stream = TcpStream::connect(("127.0.0.1", PORT))?;
+        stream.set_nonblocking(true)?;
+        silent.push(stream);
+    }
+    // A thousand million bytes are asked for, again and again.
+    let requests = b"get large\r\n".repeat(1000);
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        for stream in &mut silent {
+            match stream.write(&requests) {
+                Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                    return Err(error.into());
+                }
+                _ => {}
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let each = before.saturating_sub(memory("MemFree:")?) / COUNT as u64;
+    println!("{each} bytes for each of {COUNT} clients that never read");
+    ensure!(each < MOST, "{each} bytes each");
+    served()?;
+    drop(silent);
+    settled(10)?;
+    hippos.unload()
+}
+
+/// Clients that begin a large value and never end it hold a place each; others
+/// go on, and get the places back when those are gone.
+pub(super) fn never_finishing() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=32")?;
+    served()?;
+    let mut slow = Vec::new();
+    for number in 0..100 {
+        let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+        stream.set_nonblocking(true)?;
+        let head = format!("set slow{number} 0 0 1000000\r\n");
+        let _ = stream.write(head.as_bytes())?;
+        let _ = stream.write(&vec![b'x'; 20_000]);
+        slow.push(stream);
+    }
+    thread::sleep(Duration::from_millis(500));
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.send(b"get small\r\n")?;
+    let line = tcp.line()?;
+    ensure!(
+        line == "VALUE small 0 5\r\n" || line == "END\r\n",
+        "{line:?}"
+    );
+    drop(tcp);
+    // A byte now and then.
+    for _ in 0..5 {
+        for stream in &mut slow {
+            let _ = stream.write(b"x");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    drop(slow);
+    settled(10)?;
+    served()?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("large", &vec![b'y'; 1_000_000])?;
+    drop(tcp);
+    hippos.unload()
+}
+
+/// Clients that are gone without a word: their host is down.
+pub(super) fn half_open() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("memory_mb=32")?;
+    Tcp::connect("127.0.0.1")?.set("large", &vec![b'x'; 1_000_000])?;
+    let gone = there.enter(|| {
+        let mut gone = Vec::new();
+        for number in 0..100 {
+            let mut tcp = Tcp::connect(&link.here_ipv4)?;
+            tcp.set(&format!("key{number}"), b"value")?;
+            // A third is in the middle of an answer, a third in that of a request.
+            match number % 3 {
+                0 => tcp.send(b"get large\r\nget large\r\n")?,
+                1 => tcp.send(b"set large 0 0 1000000\r\nxxx")?,
+                _ => {}
+            }
+            gone.push(tcp);
+        }
+        Ok(gone)
+    })?;
+    run(&format!("ip link set {} down", link.here))?;
+    drop(gone);
+    served()?;
+    // What is half sent when the module goes must not keep it.
+    let start = Instant::now();
+    hippos.unload()?;
+    println!("unloaded in {:?}", start.elapsed());
+    Ok(())
+}
+
+/// The largest values, many at once, both ways.
+pub(super) fn large_at_once() -> Result<()> {
+    const CLIENTS: usize = 24;
+    let hippos = Hippos::load("memory_mb=64")?;
+    let results: Vec<Result<()>> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                scope.spawn(move || -> Result<()> {
+                    let mut tcp = Tcp::connect("127.0.0.1")?;
+                    let value: Vec<u8> = (0..1_000_000).map(|i| (i * (client + 1)) as u8).collect();
+                    for round in 0..3 {
+                        let key = format!("large{client}");
+                        tcp.set(&key, &value)?;
+                        tcp.send(format!("get {key}\r\n").as_bytes())?;
+                        let line = tcp.line()?;
+                        if line == "END\r\n" {
+                            // Evicted by the others' meanwhile.
+                            continue;
+                        }
+                        ensure!(line == format!("VALUE {key} 0 1000000\r\n"), "{line:?}");
+                        let mut found = vec![0; value.len() + 7];
+                        tcp.read(&mut found)?;
+                        ensure!(
+                            found[..value.len()] == value,
+                            "other bytes in round {round}"
+                        );
+                        ensure!(&found[value.len()..] == b"\r\nEND\r\n", "no end");
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| anyhow::bail!("panicked")))
+            .collect()
+    });
+    results.into_iter().collect::<Result<Vec<()>>>()?;
+    served()?;
+    hippos.unload()
+}
+
+/// A line without an end is cut off; a list of keys without one is answered as it comes.
+pub(super) fn endless_lines() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=16")?;
+    let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+    stream.set_read_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    let mut sent = 0;
+    while sent < 10_000_000 {
+        match stream.write(&[b'x'; 4096]) {
+            Ok(count) => sent += count,
+            Err(_) => break,
+        }
+    }
+    ensure!(sent < 10_000_000, "a line of {sent} bytes was taken");
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("key", b"value")?;
+    tcp.send(b"get")?;
+    for _ in 0..2000 {
+        tcp.send(b" key none")?;
+    }
+    tcp.send(b"\r\n")?;
+    for number in 0..2000 {
+        for line in ["VALUE key 0 5\r\n", "value\r\n"] {
+            let found = tcp.line()?;
+            ensure!(found == line, "value {number}: {found:?}");
+        }
+    }
+    let end = tcp.line()?;
+    ensure!(end == "END\r\n", "{end:?}");
+    hippos.unload()
+}

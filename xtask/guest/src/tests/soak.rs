@@ -1,0 +1,130 @@
+//! Hours of mixed load with faults at random, and the kernel's memory meanwhile.
+//!
+//! Prints a line for each sample: `sample` and then `name=number` for each
+//! figure. The host draws them, and judges whether memory grows.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::client::Tcp;
+use crate::load::{under, Seat};
+use crate::modules::Hippos;
+use crate::netns::{self, Namespace};
+use crate::random::Random;
+use crate::system::{memory, run};
+
+/// Between two samples; a disturbance goes before each.
+const STEP: Duration = Duration::from_secs(5);
+
+/// `soak::run [SECONDS [SEED]]`
+pub(super) fn run_for(arguments: &[String]) -> Result<()> {
+    let number = |at: usize, usual: u64| -> Result<u64> {
+        arguments
+            .get(at)
+            .map_or(Ok(usual), |text| Ok(text.parse()?))
+    };
+    let (seconds, seed) = (number(0, 60)?, number(1, 1)?);
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    // Less memory than the clients' values take, so that there is eviction as well.
+    let hippos = Hippos::load("memory_mb=8")?;
+    let seat = |namespace, host: &str| Seat {
+        namespace,
+        host: host.to_owned(),
+    };
+    let seats = [
+        seat(None, "127.0.0.1"),
+        seat(Some(&there), &link.here_ipv4),
+        seat(Some(&there), &link.here_ipv6),
+        seat(None, "::1"),
+    ];
+    let start = Instant::now();
+    let end = start + Duration::from_secs(seconds);
+    let mut random = Random::new(seed);
+    let mut disturbed = 0u64;
+    under(&seats, "127.0.0.1", || {
+        while Instant::now() < end {
+            thread::sleep(STEP);
+            disturb(&mut random, &link, &there)?;
+            disturbed += 1;
+            sample(start, disturbed)?;
+        }
+        Ok(())
+    })?;
+    hippos.unload()
+}
+
+/// Something happens.
+fn disturb(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result<()> {
+    let pause = Duration::from_millis(100 + random.below(400) as u64);
+    let cpu = Path::new("/sys/devices/system/cpu/cpu1/online");
+    match random.below(7) {
+        0 => {
+            run(&format!("ip link set {} down", link.here))?;
+            thread::sleep(pause);
+            run(&format!("ip link set {} up", link.here))?;
+            run(&format!(
+                "ip addr add {}/64 dev {} nodad",
+                link.here_ipv6, link.here
+            ))?;
+        }
+        1 => {
+            let mtu = *random.pick(&[1280, 1500, 4000, 9000]);
+            run(&format!("ip link set {} mtu {mtu}", link.here))?;
+            there.ip(&format!("link set {} mtu {mtu}", link.far))?;
+        }
+        2 => {
+            run(&format!(
+                "ip addr del {}/24 dev {}",
+                link.here_ipv4, link.here
+            ))?;
+            thread::sleep(pause);
+            run(&format!(
+                "ip addr add {}/24 dev {}",
+                link.here_ipv4, link.here
+            ))?;
+        }
+        3 if cpu.exists() => {
+            fs::write(cpu, "0").context("CPU 1 does not go")?;
+            thread::sleep(pause);
+            fs::write(cpu, "1").context("CPU 1 does not come")?;
+        }
+        4 => {
+            let megabytes = if random.once_in(2) { 8 } else { 16 };
+            run(&format!("hippos-ctl memory {megabytes}"))?;
+        }
+        5 => drop(run("hippos-ctl flush")?),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn sample(start: Instant, disturbed: u64) -> Result<()> {
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let mut line = format!("sample seconds={}", start.elapsed().as_secs());
+    for (name, field) in [
+        ("free", "MemFree:"),
+        ("slab", "SUnreclaim:"),
+        ("percpu", "Percpu:"),
+    ] {
+        line += &format!(" {name}={}", memory(field)?);
+    }
+    for stat in [
+        "cmd_set",
+        "cmd_get",
+        "get_hits",
+        "evictions",
+        "curr_items",
+        "bytes",
+        "curr_connections",
+        "total_connections",
+    ] {
+        line += &format!(" {stat}={}", tcp.stat(stat)?);
+    }
+    println!("{line} disturbed={disturbed}");
+    Ok(())
+}

@@ -1,0 +1,199 @@
+//! `cargo xtask soak`: load, faults at random, and memory over the hours.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use plotters::prelude::*;
+
+use crate::vm::{Machine, Vm, INTERRUPTED};
+use crate::{kbuild, root, test, workspace};
+
+/// What is drawn, and by how many bytes it may be higher at the end than after a quarter.
+const FIGURES: &[(&str, f64, f64)] = &[
+    // Name in a sample, sign (free memory falls when something leaks), bytes.
+    ("slab", 1.0, 4.0e6),
+    ("free", -1.0, 24.0e6),
+    ("percpu", 1.0, 1.0e6),
+];
+
+/// Put mixed load on a guest for a while, with faults at random, and see that memory stays flat.
+///
+/// Clients over TCP and UDP, from loopback and from a namespace, check every
+/// value that they read; meanwhile cards go down, addresses and CPUs come and
+/// go, the cache is resized and flushed. The report, with a plot, lies in
+/// target/soak.
+#[derive(clap::Args)]
+pub(crate) struct SoakArgs {
+    /// How long
+    #[arg(long, default_value_t = 60)]
+    minutes: u64,
+    /// Where chance begins
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// On the debug kernel
+    #[arg(long)]
+    debug_kernel: bool,
+}
+
+/// One line of the guest's: names and numbers.
+#[derive(Clone, Debug, PartialEq)]
+struct Sample(Vec<(String, f64)>);
+
+impl Sample {
+    fn read(line: &str) -> Option<Self> {
+        let pairs = line.strip_prefix("sample ")?.split(' ').map(|pair| {
+            let (name, number) = pair.split_once('=')?;
+            Some((name.to_owned(), number.parse().ok()?))
+        });
+        pairs.collect::<Option<_>>().map(Sample)
+    }
+
+    fn get(&self, name: &str) -> f64 {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map_or(f64::NAN, |(_, number)| *number)
+    }
+}
+
+/// Runs it; gives our exit status.
+pub(crate) fn soak(args: &SoakArgs) -> Result<u8> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+    let root = match root::ready()? {
+        root if args.debug_kernel => root.debug()?,
+        root => root,
+    };
+    let machine = Machine {
+        module: Some(kbuild::build_for(&root, &Default::default())?),
+        memory: test::memory(args.debug_kernel),
+        ..Machine::default()
+    };
+    let mut vm = Vm::boot(&root, &machine)?;
+    let seconds = args.minutes * 60;
+    let limit = Duration::from_secs(seconds * 2 + 900);
+    let lines = vm.ask_within(
+        &format!("test soak::run_for {seconds} {}", args.seed),
+        limit,
+    )?;
+    vm.ask("log")?;
+    if args.debug_kernel {
+        vm.ask("leaks")?;
+    }
+    vm.off()?;
+    let samples: Vec<Sample> = lines.iter().filter_map(|line| Sample::read(line)).collect();
+    let home = workspace::root().join("target/soak");
+    fs::create_dir_all(&home)?;
+    fs::write(home.join("samples"), lines.join("\n") + "\n")?;
+    let last = samples.last().context("no samples")?;
+    draw(&samples, &home.join("memory.svg"))?;
+    for line in lines.iter().filter(|line| !line.starts_with("sample ")) {
+        println!("{line}");
+    }
+    println!(
+        "{} minutes on {}: {} sets, {} gets, {} evictions, {} connections, {} disturbances; {}",
+        args.minutes,
+        root.kernel().release,
+        last.get("cmd_set"),
+        last.get("cmd_get"),
+        last.get("evictions"),
+        last.get("total_connections"),
+        last.get("disturbed"),
+        home.join("memory.svg").display()
+    );
+    flat(&samples)?;
+    Ok(0)
+}
+
+/// Whether no figure is higher at the end than after warm-up, by more than noise.
+fn flat(samples: &[Sample]) -> Result<()> {
+    let quarter = samples.len() / 4;
+    ensure!(quarter > 0, "{} samples are too few", samples.len());
+    for (name, sign, most) in FIGURES {
+        let median = |part: &[Sample]| {
+            let mut values: Vec<f64> = part.iter().map(|sample| sample.get(name)).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let early = median(&samples[quarter..2 * quarter]);
+        let late = median(&samples[samples.len() - quarter..]);
+        let growth = (late - early) * sign;
+        println!(
+            "{name}: {:.1} MB after warm-up, {:.1} MB at the end",
+            early / 1e6,
+            late / 1e6
+        );
+        ensure!(growth < *most, "{name} grew by {:.1} MB", growth / 1e6);
+    }
+    Ok(())
+}
+
+/// Memory over time.
+fn draw(samples: &[Sample], path: &Path) -> Result<()> {
+    let end = samples.last().map_or(1.0, |sample| sample.get("seconds")) / 60.0;
+    let top = samples
+        .iter()
+        .flat_map(|sample| FIGURES.iter().map(|(name, ..)| sample.get(name)))
+        .fold(1.0, f64::max)
+        / 1e6;
+    let area = SVGBackend::new(path, (800, 400)).into_drawing_area();
+    area.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&area)
+        .caption("Kernel memory under load and faults", ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(36)
+        .y_label_area_size(56)
+        .build_cartesian_2d(0.0..end.max(0.1), 0.0..top * 1.1)?;
+    chart
+        .configure_mesh()
+        .x_desc("minutes")
+        .y_desc("MB")
+        .light_line_style(WHITE)
+        .draw()?;
+    let colours = [RED, BLUE, BLACK];
+    for ((name, ..), colour) in FIGURES.iter().zip(colours) {
+        let points = samples
+            .iter()
+            .map(|sample| (sample.get("seconds") / 60.0, sample.get(name) / 1e6));
+        chart
+            .draw_series(LineSeries::new(points, &colour))?
+            .label(match *name {
+                "slab" => "slab objects that can't be reclaimed",
+                "free" => "free memory",
+                other => other,
+            })
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+    }
+    chart
+        .configure_series_labels()
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .draw()?;
+    area.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(growth: f64) -> Vec<Sample> {
+        (0..40)
+            .map(|n| {
+                let line = format!(
+                    "sample seconds={n} slab={} free=1e8 percpu=0",
+                    growth * f64::from(n)
+                );
+                Sample::read(&line).unwrap()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn growth_is_seen() {
+        assert!(flat(&samples(1e3)).is_ok());
+        assert!(flat(&samples(1e6)).is_err());
+        assert!(flat(&samples(1e3)[..3]).is_err());
+        assert_eq!(Sample::read("round 3"), None);
+    }
+}
