@@ -17,6 +17,12 @@ pub(crate) struct Block {
     _private: [u8; 0],
 }
 
+/// An instruction of a block that is being translated.
+#[repr(C)]
+pub(crate) struct Instruction {
+    _private: [u8; 0],
+}
+
 /// Storage with one cell for each vCPU.
 #[repr(C)]
 pub(crate) struct Scoreboard {
@@ -50,6 +56,12 @@ extern "C" {
     );
     pub(crate) fn qemu_plugin_tb_n_insns(block: *const Block) -> usize;
     pub(crate) fn qemu_plugin_tb_vaddr(block: *const Block) -> u64;
+    pub(crate) fn qemu_plugin_tb_get_insn(block: *const Block, index: usize) -> *mut Instruction;
+    pub(crate) fn qemu_plugin_insn_data(
+        instruction: *const Instruction,
+        bytes: *mut c_void,
+        length: usize,
+    ) -> usize;
     pub(crate) fn qemu_plugin_scoreboard_new(element_size: usize) -> *mut Scoreboard;
     pub(crate) fn qemu_plugin_u64_sum(entry: Counter) -> u64;
 }

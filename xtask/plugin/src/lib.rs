@@ -1,6 +1,11 @@
 //! Counts the instructions that a guest executes, for repeatable figures on
 //! a machine whose clock says nothing.
 //!
+//! A string instruction with a repeat prefix counts once, as a processor's own
+//! counter has it, however many bytes it goes over: QEMU runs each repetition
+//! as a block of its own when the guest's clock goes by instructions, and a
+//! kernel that clears and copies memory so would seem to do little else.
+//!
 //! QEMU loads this library with `-plugin FILE,socket=PATH[,profile=on|off]`. A
 //! halted vCPU executes nothing, so idle time is not counted. The library
 //! listens on the Unix socket PATH; each line received is a question:
@@ -87,12 +92,25 @@ pub unsafe extern "C" fn qemu_plugin_install(
 extern "C" fn translated(_id: Id, block: *mut Block) {
     let Some(&total) = TOTAL.get() else { return };
     // SAFETY: QEMU gives a block that is valid during this callback.
-    let (length, address) = unsafe {
+    let (mut length, address) = unsafe {
         (
             api::qemu_plugin_tb_n_insns(block),
             api::qemu_plugin_tb_vaddr(block),
         )
     };
+    let mut code = [0u8; 15];
+    // SAFETY: a block has a first instruction; no more than `code` holds is copied.
+    let size = unsafe {
+        let first = api::qemu_plugin_tb_get_insn(block, 0);
+        api::qemu_plugin_insn_data(first, code.as_mut_ptr().cast(), code.len())
+    };
+    if repeats(code.get(..size).unwrap_or(&code)) {
+        // The first time it was in the block before.
+        length -= 1;
+    }
+    if length == 0 {
+        return;
+    }
     // SAFETY: the block is valid during this callback, the counter for ever.
     unsafe {
         api::qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
@@ -116,6 +134,22 @@ extern "C" fn translated(_id: Id, block: *mut Block) {
             );
         }
     }
+}
+
+/// Whether the code of an instruction is a string instruction with a repeat
+/// prefix: INS, OUTS, MOVS, CMPS, STOS, LODS or SCAS.
+fn repeats(code: &[u8]) -> bool {
+    let prefix = |byte: &u8| matches!(byte, 0x40..=0x4f | 0x66 | 0x67 | 0xf2 | 0xf3);
+    let count = code.iter().take_while(|byte| prefix(byte)).count();
+    let repeat = code
+        .iter()
+        .take(count)
+        .any(|byte| matches!(byte, 0xf2 | 0xf3));
+    let string = matches!(
+        code.get(count),
+        Some(0x6c..=0x6f | 0xa4..=0xa7 | 0xaa..=0xaf)
+    );
+    repeat && string
 }
 
 fn answer(stream: &UnixStream) -> std::io::Result<()> {
