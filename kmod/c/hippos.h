@@ -26,32 +26,25 @@ struct task_struct;
 
 /* packet.c */
 
-/*
- * A UDP datagram for this host that may be answered in place. Addresses and
- * ports are those of the sender.
- */
+/* A UDP datagram for this host that may be answered in place. */
 struct hippos_packet {
 	/* The UDP payload, linear, and its length. */
 	u8 *payload;
 	u32 len;
-	/* Bytes that may be written at payload without asking for room. */
+	/*
+	 * Bytes that may be written at payload without asking for room, and that
+	 * its device takes in one datagram.
+	 */
 	u32 room;
-	/* The longest payload that its device takes. */
-	u32 mtu;
+	/* The sender: ipv4 in network byte order, or ipv6 when that is 0. */
+	u32 ipv4;
 	/* IP and UDP header together: 28 or 48. */
 	u16 headers;
-	/* Host byte order. */
-	u16 port;
-	/* IPv4 addresses are mapped (::ffff:a.b.c.d). */
-	struct in6_addr source;
 	/* Came over a loopback device. */
 	bool local;
+	u8 ipv6[16];
 };
 
-bool hippos_packet_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
-			u16 port, struct hippos_packet *packet);
-bool hippos_packet_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
-			u16 port, struct hippos_packet *packet);
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);
 struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
 				   const struct hippos_packet *packet, u32 len,
@@ -62,12 +55,32 @@ void hippos_packet_consume(struct sk_buff *skb);
 
 /* hook.c */
 
-struct hippos_hooks;
-typedef unsigned int hippos_hook_fn(void *private, struct sk_buff *skb,
-				    const struct nf_hook_state *state);
+/* What HIPPOS_REPLY is added to: a reply's bytes of payload. */
+#define HIPPOS_REPLY 0x10000
 
-struct hippos_hooks *hippos_hooks_register(struct net *net, hippos_hook_fn *ipv4,
-					   hippos_hook_fn *ipv6, void *private);
+/*
+ * Gets a packet in softirq, under RCU. Returns a verdict of Netfilter's, or
+ * HIPPOS_REPLY and more: so many bytes of reply are at packet->payload, to be
+ * sent back.
+ */
+typedef u32 hippos_receive_fn(void *private, struct sk_buff *skb,
+			      struct hippos_packet *packet);
+
+/* Who gets the packets for a UDP port. */
+struct hippos_door {
+	hippos_receive_fn *receive;
+	void *private;
+	u16 port;
+};
+
+struct hippos_hooks;
+
+unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb,
+			    const struct nf_hook_state *state);
+unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb,
+			    const struct nf_hook_state *state);
+struct hippos_hooks *hippos_hooks_register(struct net *net, u16 port,
+					   hippos_receive_fn *receive, void *private);
 void hippos_hooks_unregister(struct hippos_hooks *hooks);
 struct net *hippos_net_get(void);
 void hippos_net_put(struct net *net);

@@ -10,47 +10,61 @@
 #include <net/net_namespace.h>
 
 #include "hippos.h"
+#include "transmit.h"
 
 /* Before defragmentation (-400) and everything of the firewall's. */
 #define HOOK_PRIORITY (NF_IP_PRI_CONNTRACK_DEFRAG - 25)
 
 struct hippos_hooks {
+	struct hippos_door door;
 	struct net *net;
 	struct nf_hook_ops ops[2];
 };
 
-struct hippos_hooks *hippos_hooks_register(struct net *net, hippos_hook_fn *ipv4,
-					   hippos_hook_fn *ipv6, void *private)
+struct hippos_hooks *hippos_hooks_register(struct net *net, u16 port,
+					   hippos_receive_fn *receive, void *private)
 {
 	struct hippos_hooks *hooks = kzalloc(sizeof(*hooks), GFP_KERNEL);
 	int err;
 
 	if (!hooks)
 		return ERR_PTR(-ENOMEM);
+	hooks->door = (struct hippos_door){
+		.receive = receive,
+		.private = private,
+		.port = port,
+	};
 	hooks->net = net;
 	hooks->ops[0] = (struct nf_hook_ops){
-		.hook = ipv4,
-		.priv = private,
+		.hook = hippos_on_ipv4,
+		.priv = &hooks->door,
 		.pf = NFPROTO_IPV4,
 		.hooknum = NF_INET_PRE_ROUTING,
 		.priority = HOOK_PRIORITY,
 	};
 	hooks->ops[1] = hooks->ops[0];
-	hooks->ops[1].hook = ipv6;
+	hooks->ops[1].hook = hippos_on_ipv6;
 	hooks->ops[1].pf = NFPROTO_IPV6;
+	err = hippos_transmit_start(HIPPOS_TOGETHER);
+	if (err)
+		goto free;
 	err = nf_register_net_hooks(net, hooks->ops, ARRAY_SIZE(hooks->ops));
-	if (err) {
-		kfree(hooks);
-		return ERR_PTR(err);
-	}
+	if (err)
+		goto stop;
 	return hooks;
+stop:
+	hippos_transmit_stop();
+free:
+	kfree(hooks);
+	return ERR_PTR(err);
 }
 
-/* Returns when no packet is in a hook any more. */
+/* Returns when no packet is in a hook, or on its way out, any more. */
 void hippos_hooks_unregister(struct hippos_hooks *hooks)
 {
 	nf_unregister_net_hooks(hooks->net, hooks->ops, ARRAY_SIZE(hooks->ops));
 	synchronize_net();
+	hippos_transmit_stop();
 	kfree(hooks);
 }
 

@@ -20,6 +20,7 @@
 #include <net/udp.h>
 
 #include "hippos.h"
+#include "transmit.h"
 
 /* Longer requests than a usual frame holds go to the socket. */
 #define REQUEST_MAX 2048
@@ -33,16 +34,14 @@
  * tapped packets are fine: hippos_packet_room() gives them a head of their
  * own.
  */
-static bool plain_frame(const struct sk_buff *skb)
+static __always_inline bool plain_frame(const struct sk_buff *skb, const struct net_device *dev)
 {
-	const struct net_device *dev = skb->dev;
-
 	if (skb->pkt_type != PACKET_HOST || skb_is_gso(skb) || skb->encapsulation)
 		return false;
 	if (!skb_mac_header_was_set(skb) ||
 	    skb->data - skb_mac_header(skb) != ETH_HLEN)
 		return false;
-	if (dev->type == ARPHRD_ETHER) {
+	if (likely(dev->type == ARPHRD_ETHER)) {
 		if (is_multicast_ether_addr(eth_hdr(skb)->h_source))
 			return false;
 	} else if (dev->type != ARPHRD_LOOPBACK) {
@@ -60,64 +59,85 @@ static bool plain_frame(const struct sk_buff *skb)
  * Whether the UDP header behind the IP header is ours, and a reply to its
  * sender could not go round in circles.
  */
-static const struct udphdr *our_header(struct sk_buff *skb, unsigned int ip_len, u16 port)
+static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len, u16 port)
 {
 	const struct udphdr *uh;
 
 	if (!pskb_may_pull(skb, ip_len + sizeof(*uh)))
-		return NULL;
+		return false;
 	uh = (const struct udphdr *)(skb->data + ip_len);
 	if (uh->dest != htons(port))
-		return NULL;
+		return false;
 	if (!uh->source || uh->source == htons(MEMCACHED_PORT) || uh->source == htons(port))
-		return NULL;
+		return false;
 	if (skb->len > REQUEST_MAX || ntohs(uh->len) != skb->len - ip_len ||
 	    skb->len <= ip_len + sizeof(*uh))
-		return NULL;
-	return plain_frame(skb) ? uh : NULL;
+		return false;
+	return plain_frame(skb, skb->dev);
 }
 
-static bool fill(struct sk_buff *skb, unsigned int ip_len, struct hippos_packet *packet)
+/* The longest payload that goes out by skb's device in one piece. */
+static __always_inline unsigned int payload_max(const struct sk_buff *skb, unsigned int headers)
+{
+	unsigned int mtu = READ_ONCE(skb->dev->mtu);
+
+	return mtu > headers ? mtu - headers : 0;
+}
+
+static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
+				 struct hippos_packet *packet)
 {
 	unsigned int headers = ip_len + sizeof(struct udphdr);
-	unsigned int mtu = READ_ONCE(skb->dev->mtu);
 
 	if (skb_is_nonlinear(skb) && skb_linearize(skb))
 		return false;
 	packet->payload = skb->data + headers;
 	packet->len = skb->len - headers;
-	packet->room = skb_cloned(skb) ? 0 : packet->len + skb_tailroom(skb);
-	packet->mtu = mtu > headers ? mtu - headers : 0;
+	packet->room = skb_cloned(skb) ? 0 :
+		min(packet->len + skb_tailroom(skb), payload_max(skb, headers));
 	packet->headers = headers;
-	packet->port = ntohs(((const struct udphdr *)(skb->data + ip_len))->source);
 	packet->local = skb->dev->flags & IFF_LOOPBACK;
 	return true;
 }
 
+/* Whether the checksum needs no looking at: the device did, or it never left this host. */
+static __always_inline bool trusted(const struct sk_buff *skb)
+{
+	return likely(skb->ip_summed == CHECKSUM_PARTIAL ||
+		      skb->ip_summed == CHECKSUM_UNNECESSARY) || skb_csum_unnecessary(skb);
+}
+
 /*
- * Whether an address is one that no other host on dev's networks can have:
- * a network's first or last, which stand for all, or dev's own. Routing would
- * refuse such a source, and a reply to it could reach many.
+ * Whether to is an address of this host's, and from one that another host on
+ * dev's networks can have: not a network's first or last, which stand for all,
+ * nor dev's own. Routing would refuse such a source, and a reply to it could
+ * reach many. Nearly always dev has one address, and that is the one asked.
  */
-static bool is_nobodys(const struct net_device *dev, __be32 address)
+static __always_inline bool addresses_fit(const struct nf_hook_state *state,
+					  const struct net_device *dev, __be32 from, __be32 to)
 {
 	const struct in_device *in_dev = __in_dev_get_rcu(dev);
 	const struct in_ifaddr *ifa;
+	bool own = false;
 
-	if (!in_dev)
-		return false;
+	if (unlikely(!in_dev))
+		return __ip_dev_find(state->net, to, false);
 	in_dev_for_each_ifa_rcu(ifa, in_dev) {
-		__be32 host = address & ~ifa->ifa_mask;
+		__be32 host = from & ~ifa->ifa_mask;
 
-		if (!inet_ifa_match(address, ifa))
+		own |= ifa->ifa_local == to;
+		if (!inet_ifa_match(from, ifa))
 			continue;
-		if (address == ifa->ifa_local)
-			return !(dev->flags & IFF_LOOPBACK);
+		if (from == ifa->ifa_local) {
+			if (!(dev->flags & IFF_LOOPBACK))
+				return false;
+			break;
+		}
 		/* A network of one or two has neither. */
 		if (ifa->ifa_prefixlen < 31 && (!host || host == ~ifa->ifa_mask))
-			return true;
+			return false;
 	}
-	return false;
+	return likely(own) || __ip_dev_find(state->net, to, false);
 }
 
 /*
@@ -125,8 +145,8 @@ static bool is_nobodys(const struct net_device *dev, __be32 address)
  * answered in place, and describes it. ip_rcv() has checked the IP header.
  * What is refused here is not touched: whoever comes next decides.
  */
-bool hippos_packet_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
-			u16 port, struct hippos_packet *packet)
+static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
+				      u16 port, struct hippos_packet *packet)
 {
 	const struct iphdr *iph = (const struct iphdr *)skb->data;
 	const struct udphdr *uh;
@@ -134,42 +154,42 @@ bool hippos_packet_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
 
 	if (iph->protocol != IPPROTO_UDP || iph->ihl != 5 || ip_is_fragment(iph))
 		return false;
-	uh = our_header(skb, sizeof(*iph), port);
-	if (!uh)
+	if (!our_header(skb, sizeof(*iph), port))
 		return false;
 	iph = (const struct iphdr *)skb->data;
+	uh = (const struct udphdr *)(iph + 1);
 	loopback = skb->dev->flags & IFF_LOOPBACK;
 	if (ipv4_is_zeronet(iph->saddr) || ipv4_is_multicast(iph->saddr) ||
-	    ipv4_is_lbcast(iph->saddr) || is_nobodys(skb->dev, iph->saddr))
+	    ipv4_is_lbcast(iph->saddr))
 		return false;
 	if (!loopback && (ipv4_is_loopback(iph->saddr) || ipv4_is_loopback(iph->daddr)))
 		return false;
-	if (!__ip_dev_find(state->net, iph->daddr, false))
+	if (!addresses_fit(state, skb->dev, iph->saddr, iph->daddr))
 		return false;
-	if (uh->check && !skb_csum_unnecessary(skb) &&
+	if (uh->check && !trusted(skb) &&
 	    nf_ip_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
 		return false;
 	if (!fill(skb, sizeof(*iph), packet))
 		return false;
 	iph = (const struct iphdr *)skb->data;
-	ipv6_addr_set_v4mapped(iph->saddr, &packet->source);
+	packet->ipv4 = (__force u32)iph->saddr;
 	return true;
 }
 
 /* The same for IPv6; extension headers are left to the socket. */
-bool hippos_packet_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
-			u16 port, struct hippos_packet *packet)
+static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
+				      u16 port, struct hippos_packet *packet)
 {
 	const struct ipv6hdr *iph = (const struct ipv6hdr *)skb->data;
-	const struct udphdr *uh;
 	bool loopback;
 
 	if (iph->nexthdr != IPPROTO_UDP)
 		return false;
-	uh = our_header(skb, sizeof(*iph), port);
-	if (!uh || !uh->check)
+	if (!our_header(skb, sizeof(*iph), port))
 		return false;
 	iph = (const struct ipv6hdr *)skb->data;
+	if (!((const struct udphdr *)(iph + 1))->check)
+		return false;
 	loopback = skb->dev->flags & IFF_LOOPBACK;
 	if (ipv6_addr_any(&iph->saddr) || ipv6_addr_is_multicast(&iph->saddr) ||
 	    ipv6_addr_v4mapped(&iph->saddr))
@@ -178,29 +198,34 @@ bool hippos_packet_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
 		return false;
 	if (!ipv6_chk_addr(state->net, &iph->daddr, skb->dev, 0))
 		return false;
-	if (!skb_csum_unnecessary(skb) &&
+	if (!trusted(skb) &&
 	    nf_ip6_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
 		return false;
 	if (!fill(skb, sizeof(*iph), packet))
 		return false;
 	iph = (const struct ipv6hdr *)skb->data;
-	packet->source = iph->saddr;
+	packet->ipv4 = 0;
+	memcpy(packet->ipv6, &iph->saddr, sizeof(packet->ipv6));
 	return true;
 }
 
 /*
  * Makes len bytes at packet->payload writable and the headers before them
- * too. False when memory is short; nothing has changed then.
+ * too. False when memory is short, or the device takes no datagram of that
+ * length; nothing has changed then.
  */
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
 {
 	u32 have = packet->len + skb_tailroom(skb);
+	u32 most = payload_max(skb, packet->headers);
 
+	if (len > most)
+		return false;
 	if (pskb_expand_head(skb, 0, len > have ? SKB_DATA_ALIGN(len - have) : 0,
 			     GFP_ATOMIC | __GFP_NOWARN))
 		return false;
 	packet->payload = skb->data + packet->headers;
-	packet->room = packet->len + skb_tailroom(skb);
+	packet->room = min(packet->len + skb_tailroom(skb), most);
 	return true;
 }
 
@@ -215,6 +240,8 @@ struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
 	unsigned int reserve = max_t(unsigned int, LL_RESERVED_SPACE(skb->dev), NET_SKB_PAD);
 	struct sk_buff *twin;
 
+	if (len > payload_max(skb, packet->headers))
+		return NULL;
 	twin = alloc_skb(reserve + packet->headers + len + skb->dev->needed_tailroom,
 			 GFP_ATOMIC | __GFP_NOWARN);
 	if (!twin)
@@ -235,51 +262,85 @@ struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
 	return twin;
 }
 
-static void swap_addresses(struct ethhdr *eth)
+/* Turns an Ethernet header round, by words that overlap. */
+static __always_inline void swap_addresses(void *eth)
 {
-	u8 address[ETH_ALEN];
+	u64 destination = get_unaligned((u64 *)eth);
+	u64 rest = get_unaligned((u64 *)(eth + ETH_ALEN));
+	/* The first six bytes in memory. */
+	u64 six = (__force u64)cpu_to_be64(~0ull << 16);
 
-	ether_addr_copy(address, eth->h_dest);
-	ether_addr_copy(eth->h_dest, eth->h_source);
-	ether_addr_copy(eth->h_source, address);
+	put_unaligned(rest, (u64 *)eth);
+	put_unaligned((destination & six) | (rest & ~six), (u64 *)(eth + ETH_ALEN));
 }
 
 /* No two replies of a CPU have the same until 65536 have gone. */
 static DEFINE_PER_CPU(u16, reply_id);
 
+/* A checksum over the pseudo header; the device, or who stands in for it, adds the rest. */
+static __always_inline void leave_checksum(struct sk_buff *skb, struct udphdr *uh, __sum16 pseudo)
+{
+	uh->check = (__force __sum16)~(__force u16)pseudo;
+	skb->ip_summed = CHECKSUM_PARTIAL;
+	skb->csum_start = (unsigned char *)uh - skb->head;
+	skb->csum_offset = offsetof(struct udphdr, check);
+}
+
+/*
+ * Takes off what the packet was given on its way in: what skb_scrub_packet()
+ * does, less extensions, which no packet that is answered has.
+ */
+static __always_inline void scrub(struct sk_buff *skb)
+{
+	skb_orphan(skb);
+	skb->skb_iif = 0;
+	skb->ignore_df = 0;
+	skb_dst_drop(skb);
+	nf_reset_ct(skb);
+	nf_reset_trace(skb);
+#ifdef CONFIG_NET_SWITCHDEV
+	skb->offload_fwd_mark = 0;
+	skb->offload_l3_fwd_mark = 0;
+#endif
+	ipvs_reset(skb);
+	skb->mark = 0;
+	skb->priority = 0;
+	skb_clear_tstamp(skb);
+}
+
 /*
  * Turns a request, or the twin of one, into its reply: len bytes of payload
  * are in place already. Sends it and gives it up.
  */
-void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len)
+static __always_inline void reply(struct sk_buff *skb, u32 headers, u32 len)
 {
 	struct net_device *dev = skb->dev;
 	struct udphdr *uh = (struct udphdr *)(skb->data + headers - sizeof(*uh));
 	unsigned int udp_len = sizeof(*uh) + len;
-	unsigned long dst = 0;
-	struct ethhdr *eth;
 
 	skb->len = headers + len;
 	skb_set_tail_pointer(skb, skb->len);
 	skb_set_transport_header(skb, headers - sizeof(*uh));
 
 	/* Nothing of the way in may matter on the way out. */
-	skb_orphan(skb);
-	if (dev->flags & IFF_LOOPBACK) {
+	if (unlikely(dev->flags & IFF_LOOPBACK)) {
 		/* Its route leads back to this host, and lo wants one. */
-		dst = skb->_skb_refdst;
+		unsigned long dst = skb->_skb_refdst;
+
 		skb->_skb_refdst = 0;
+		scrub(skb);
+		skb->_skb_refdst = dst;
+	} else {
+		scrub(skb);
 	}
-	skb_scrub_packet(skb, true);
-	skb->_skb_refdst = dst;
-	skb->priority = 0;
-	memset(skb->cb, 0, sizeof(skb->cb));
-	skb->ip_summed = CHECKSUM_NONE;
 
 	swap(uh->source, uh->dest);
 	uh->len = htons(udp_len);
-	if (skb->protocol == htons(ETH_P_IP)) {
+	if (likely(skb->protocol == htons(ETH_P_IP))) {
 		struct iphdr *iph = (struct iphdr *)skb->data;
+		/* Both checksums go over the addresses, whichever way round. */
+		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
+		u32 rest;
 
 		swap(iph->saddr, iph->daddr);
 		iph->tos = 0;
@@ -287,8 +348,11 @@ void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len)
 		iph->id = htons(this_cpu_inc_return(reply_id));
 		iph->frag_off = 0;
 		iph->ttl = IPDEFTTL;
-		ip_send_check(iph);
-		udp_set_csum(false, skb, iph->saddr, iph->daddr, udp_len);
+		rest = htons(0x4500) + (__force u32)iph->tot_len + (__force u32)iph->id +
+		       htons(IPDEFTTL << 8 | IPPROTO_UDP);
+		iph->check = csum_fold(csum_add(addresses, (__force __wsum)rest));
+		rest = htons(IPPROTO_UDP) + (__force u32)uh->len;
+		leave_checksum(skb, uh, csum_fold(csum_add(addresses, (__force __wsum)rest)));
 	} else {
 		struct ipv6hdr *iph = (struct ipv6hdr *)skb->data;
 
@@ -296,13 +360,46 @@ void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len)
 		ip6_flow_hdr(iph, 0, 0);
 		iph->payload_len = htons(udp_len);
 		iph->hop_limit = IPDEFTTL;
-		udp6_set_csum(false, skb, &iph->saddr, &iph->daddr, udp_len);
+		leave_checksum(skb, uh, udp_v6_check(udp_len, &iph->saddr, &iph->daddr, 0));
 	}
 
-	eth = skb_push(skb, ETH_HLEN);
+	__skb_push(skb, ETH_HLEN);
 	skb_reset_mac_header(skb);
-	swap_addresses(eth);
-	dev_queue_xmit(skb);
+	swap_addresses(skb->data);
+	hippos_transmit(skb);
+}
+
+void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len)
+{
+	reply(skb, headers, len);
+}
+
+static __always_inline unsigned int serve(const struct hippos_door *door, struct sk_buff *skb,
+					  struct hippos_packet *packet)
+{
+	u32 fate = door->receive(door->private, skb, packet);
+
+	if (fate < HIPPOS_REPLY)
+		return fate;
+	reply(skb, packet->headers, fate - HIPPOS_REPLY);
+	return NF_STOLEN;
+}
+
+/* The hooks themselves; private is a door. */
+unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
+{
+	const struct hippos_door *door = private;
+	struct hippos_packet packet;
+
+	return look_ipv4(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
+}
+
+unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
+{
+	const struct hippos_door *door = private;
+	struct hippos_packet packet;
+
+	return look_ipv6(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }
 
 /* Drops a twin that is not sent. */

@@ -21,7 +21,6 @@ opaque!(
     hippos_device,
     hippos_hooks,
     net,
-    nf_hook_state,
     sk_buff,
     sock,
     socket,
@@ -34,11 +33,10 @@ pub(crate) struct hippos_packet {
     pub(crate) payload: *mut u8,
     pub(crate) len: u32,
     pub(crate) room: u32,
-    pub(crate) mtu: u32,
+    pub(crate) ipv4: u32,
     pub(crate) headers: u16,
-    pub(crate) port: u16,
-    pub(crate) source: [u8; 16],
     pub(crate) local: bool,
+    pub(crate) ipv6: [u8; 16],
 }
 
 /// `struct hippos_ends`.
@@ -96,24 +94,15 @@ pub(crate) struct hippos_params {
     pub(crate) allow: *const c_char,
 }
 
-/// `hippos_hook_fn`.
-pub(crate) type Hook =
-    unsafe extern "C" fn(*mut c_void, *mut sk_buff, *const nf_hook_state) -> c_uint;
+/// `HIPPOS_REPLY`.
+pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
+
+/// `hippos_receive_fn`.
+pub(crate) type Receive =
+    unsafe extern "C" fn(*mut c_void, *mut sk_buff, *mut hippos_packet) -> u32;
 
 extern "C" {
     // packet.c
-    pub(crate) fn hippos_packet_ipv4(
-        skb: *mut sk_buff,
-        state: *const nf_hook_state,
-        port: u16,
-        packet: *mut hippos_packet,
-    ) -> bool;
-    pub(crate) fn hippos_packet_ipv6(
-        skb: *mut sk_buff,
-        state: *const nf_hook_state,
-        port: u16,
-        packet: *mut hippos_packet,
-    ) -> bool;
     pub(crate) fn hippos_packet_room(
         skb: *mut sk_buff,
         packet: *mut hippos_packet,
@@ -132,8 +121,8 @@ extern "C" {
     // hook.c
     pub(crate) fn hippos_hooks_register(
         net: *mut net,
-        ipv4: Hook,
-        ipv6: Hook,
+        port: u16,
+        receive: Receive,
         private: *mut c_void,
     ) -> *mut hippos_hooks;
     pub(crate) fn hippos_hooks_unregister(hooks: *mut hippos_hooks);

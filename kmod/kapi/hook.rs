@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The PRE_ROUTING hook of one network namespace (`linux/netfilter.h`).
 
-use core::ffi::{c_uint, c_void};
-use core::mem::MaybeUninit;
+use core::ffi::c_void;
 use core::ptr::NonNull;
 use kernel::error::from_err_ptr;
 use kernel::prelude::*;
@@ -44,15 +43,10 @@ impl<T: Door> Hook<T> {
     /// Sends `door`'s packets in `namespace` to it.
     pub fn new(namespace: Arc<Namespace>, door: Arc<T>) -> Result<Self> {
         let private = (&raw const *door).cast_mut().cast::<c_void>();
-        // SAFETY: the callbacks are made for `T`, and door and namespace are kept by the
+        // SAFETY: the callback is made for `T`, and door and namespace are kept by the
         // value until the hooks are gone.
         let hooks = from_err_ptr(unsafe {
-            ffi::hippos_hooks_register(
-                namespace.as_ptr(),
-                on_packet::<T, Ipv4>,
-                on_packet::<T, Ipv6>,
-                private,
-            )
+            ffi::hippos_hooks_register(namespace.as_ptr(), door.port(), receive::<T>, private)
         })?;
         // INVARIANT: just registered.
         Ok(Self {
@@ -70,68 +64,19 @@ impl<T: Door> Drop for Hook<T> {
     }
 }
 
-/// One of the two families.
-trait Family {
-    /// Looks at a packet; true when `packet` was filled in.
-    ///
-    /// # Safety
-    ///
-    /// `skb` and `state` are what a hook of this family got.
-    unsafe fn look(
-        skb: *mut ffi::sk_buff,
-        state: *const ffi::nf_hook_state,
-        port: u16,
-        packet: *mut ffi::hippos_packet,
-    ) -> bool;
-}
-
-struct Ipv4;
-
-impl Family for Ipv4 {
-    #[inline(always)]
-    unsafe fn look(
-        skb: *mut ffi::sk_buff,
-        state: *const ffi::nf_hook_state,
-        port: u16,
-        packet: *mut ffi::hippos_packet,
-    ) -> bool {
-        // SAFETY: by this function's own requirement.
-        unsafe { ffi::hippos_packet_ipv4(skb, state, port, packet) }
-    }
-}
-
-struct Ipv6;
-
-impl Family for Ipv6 {
-    #[inline(always)]
-    unsafe fn look(
-        skb: *mut ffi::sk_buff,
-        state: *const ffi::nf_hook_state,
-        port: u16,
-        packet: *mut ffi::hippos_packet,
-    ) -> bool {
-        // SAFETY: by this function's own requirement.
-        unsafe { ffi::hippos_packet_ipv6(skb, state, port, packet) }
-    }
-}
-
 /// # Safety
 ///
-/// Called by netfilter, with the door's address as registered.
-unsafe extern "C" fn on_packet<T: Door, F: Family>(
+/// Called by the hooks with the door's address as registered, an sk_buff that
+/// is the hook's, and what describes it.
+unsafe extern "C" fn receive<T: Door>(
     private: *mut c_void,
     skb: *mut ffi::sk_buff,
-    state: *const ffi::nf_hook_state,
-) -> c_uint {
-    // SAFETY: the `Hook` keeps the door until netfilter calls no more.
+    raw: *mut ffi::hippos_packet,
+) -> u32 {
+    // SAFETY: the `Hook` keeps the door until the hooks call no more.
     let door = unsafe { &*private.cast::<T>() };
-    let mut raw = MaybeUninit::<ffi::hippos_packet>::uninit();
-    // SAFETY: netfilter's own arguments, passed on.
-    if !unsafe { F::look(skb, state, door.port(), raw.as_mut_ptr()) } {
-        return Fate::PASSED.0;
-    }
-    // SAFETY: the answer was yes, so `raw` is filled in and describes `skb`, which is the
-    // hook's until it returns.
-    let packet = unsafe { Packet::new(NonNull::new_unchecked(skb), raw.assume_init()) };
+    // SAFETY: the caller's promise: `raw` is filled in, describes `skb`, and is ours until we
+    // return, as `skb` is.
+    let packet = unsafe { Packet::new(NonNull::new_unchecked(skb), &mut *raw) };
     door.receive(packet).0
 }

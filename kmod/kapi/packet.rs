@@ -4,16 +4,16 @@
 //! Everything here runs in softirq: nothing sleeps, allocations may fail and
 //! then the packet goes on its usual way, untouched.
 
-use core::ffi::c_uint;
-use core::marker::PhantomData;
+use core::net::IpAddr;
 use core::ptr::{self, NonNull};
 use core::slice;
 
 use crate::ffi;
+use crate::rcu;
 
-const NF_DROP: c_uint = 0;
-const NF_ACCEPT: c_uint = 1;
-const NF_STOLEN: c_uint = 2;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+const NF_STOLEN: u32 = 2;
 
 /// The most datagrams of one reply: more would keep the softirq from other
 /// packets for too long.
@@ -21,11 +21,7 @@ pub const DATAGRAMS_MAX: u16 = 8;
 
 /// What became of a packet. Only [`Packet`]'s methods make one.
 #[must_use]
-pub struct Fate(pub(crate) c_uint);
-
-impl Fate {
-    pub(crate) const PASSED: Fate = Fate(NF_ACCEPT);
-}
+pub struct Fate(pub(crate) u32);
 
 /// A datagram to our port on this host, found answerable in place.
 ///
@@ -33,11 +29,10 @@ impl Fate {
 ///
 /// `skb` is ours until this turns into a [`Fate`], linear, and `raw` describes
 /// it: `raw.len` initialised bytes at `raw.payload`, and `raw.room` bytes there
-/// that nobody else reads (at least `raw.len` of them, or none).
+/// that nobody else reads.
 pub struct Packet<'a> {
     skb: NonNull<ffi::sk_buff>,
-    raw: ffi::hippos_packet,
-    hook: PhantomData<&'a mut ()>,
+    raw: &'a mut ffi::hippos_packet,
 }
 
 impl<'a> Packet<'a> {
@@ -45,12 +40,16 @@ impl<'a> Packet<'a> {
     ///
     /// The type's invariants hold for `skb` and `raw`, for the time `'a`.
     #[inline]
-    pub(crate) unsafe fn new(skb: NonNull<ffi::sk_buff>, raw: ffi::hippos_packet) -> Self {
-        Self {
-            skb,
-            raw,
-            hook: PhantomData,
-        }
+    pub(crate) unsafe fn new(skb: NonNull<ffi::sk_buff>, raw: &'a mut ffi::hippos_packet) -> Self {
+        Self { skb, raw }
+    }
+
+    /// The read-side section that every packet is looked at in.
+    #[inline]
+    pub fn section(&self) -> rcu::Guard {
+        // SAFETY: hooks are called inside a section. Who has the packet runs in the hook, and
+        // what must stay on a thread's stack is dropped before the hook returns.
+        unsafe { rcu::within() }
     }
 
     /// The UDP payload.
@@ -61,10 +60,13 @@ impl<'a> Packet<'a> {
         unsafe { slice::from_raw_parts(self.raw.payload, self.raw.len as usize) }
     }
 
-    /// The sender's address; an IPv4 one is mapped (`::ffff:a.b.c.d`).
+    /// The sender's address.
     #[inline]
-    pub fn source(&self) -> &[u8; 16] {
-        &self.raw.source
+    pub fn source(&self) -> IpAddr {
+        match self.raw.ipv4 {
+            0 => IpAddr::from(self.raw.ipv6),
+            ipv4 => IpAddr::from(ipv4.to_ne_bytes()),
+        }
     }
 
     /// Whether the sender is this host, over its loopback device.
@@ -76,7 +78,7 @@ impl<'a> Packet<'a> {
     /// Lets the packet go on its usual way.
     #[inline]
     pub fn pass(self) -> Fate {
-        Fate::PASSED
+        Fate(NF_ACCEPT)
     }
 
     /// Throws the packet away and has the kernel count it as dropped.
@@ -102,8 +104,9 @@ impl<'a> Packet<'a> {
             return self.pass();
         }
         // SAFETY: `make_room` said yes to `len`.
-        unsafe { self.finish(len, write) };
-        Fate(NF_STOLEN)
+        let used = unsafe { self.write(len, write) };
+        // The hook sends it. What fits the MTU is far from the sum's end.
+        Fate(ffi::HIPPOS_REPLY.wrapping_add(used))
     }
 
     /// Answers with `count` datagrams of at most `len` bytes each: `write`
@@ -129,36 +132,41 @@ impl<'a> Packet<'a> {
         }
         twins.fill(&mut write);
         let headers = self.raw.headers;
-        // SAFETY: `make_room` said yes to `len`.
-        unsafe { self.finish(len, |buffer| write(0, buffer)) };
+        // SAFETY: `make_room` said yes to `len`; the payload is in place then, and the packet
+        // is given up.
+        unsafe {
+            let used = self.write(len, |buffer| write(0, buffer));
+            ffi::hippos_packet_reply(self.skb.as_ptr(), headers.into(), used);
+        }
         twins.send(headers);
         Fate(NF_STOLEN)
     }
 
     #[inline]
     fn make_room(&mut self, len: usize) -> bool {
-        if len > self.raw.mtu as usize {
-            return false;
+        if len <= self.raw.room as usize {
+            return true;
         }
-        // What fits the MTU fits 32 bits.
-        len <= self.raw.room as usize
+        match u32::try_from(len) {
             // SAFETY: the packet is ours and `raw` describes it; both stay as they are
             // when the answer is no.
-            || unsafe { ffi::hippos_packet_room(self.skb.as_ptr(), &mut self.raw, len as u32) }
+            Ok(len) => unsafe { ffi::hippos_packet_room(self.skb.as_ptr(), self.raw, len) },
+            Err(_) => false,
+        }
     }
 
+    /// How many bytes `write` wrote.
+    ///
     /// # Safety
     ///
     /// `make_room(len)` was true.
     #[inline]
-    unsafe fn finish(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) {
+    unsafe fn write(&mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> u32 {
         // SAFETY: there are `len` bytes of room, nobody else's. They come from the kernel's
         // allocator, through a pointer that the compiler knows nothing of, so that the ones
         // never written to hold just any value.
         let buffer = unsafe { slice::from_raw_parts_mut(self.raw.payload, len) };
-        let used = write(buffer).min(len);
-        // SAFETY: the payload is in place; the packet is given up.
-        unsafe { ffi::hippos_packet_reply(self.skb.as_ptr(), self.raw.headers.into(), used as u32) }
+        write(buffer).min(len) as u32
     }
 }
 
@@ -182,14 +190,13 @@ impl Twins {
         let Some(free) = self.list.iter_mut().find(|twin| twin.is_none()) else {
             return false;
         };
-        if len > packet.raw.mtu as usize {
+        let Ok(room) = u32::try_from(len) else {
             return false;
-        }
+        };
         let mut payload = ptr::null_mut();
         // SAFETY: `raw` describes the packet, which is only read.
-        let skb = unsafe {
-            ffi::hippos_packet_twin(packet.skb.as_ptr(), &packet.raw, len as u32, &mut payload)
-        };
+        let skb =
+            unsafe { ffi::hippos_packet_twin(packet.skb.as_ptr(), packet.raw, room, &mut payload) };
         let (Some(skb), Some(payload)) = (NonNull::new(skb), NonNull::new(payload)) else {
             return false;
         };
@@ -201,7 +208,7 @@ impl Twins {
         let mut number = 0u16;
         for twin in self.list.iter_mut().flatten() {
             number = number.wrapping_add(1);
-            // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `finish`.
+            // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `write`.
             let buffer = unsafe { slice::from_raw_parts_mut(twin.payload.as_ptr(), twin.len) };
             twin.len = write(number, buffer).min(twin.len);
         }

@@ -8,6 +8,8 @@ use crate::ffi;
 
 /// A read-side section; ends when dropped. Nothing may sleep inside.
 pub struct Guard {
+    /// Nobody else has begun the section, or will end it.
+    own: bool,
     /// It ends on the thread that began it.
     _thread: PhantomData<*mut ()>,
 }
@@ -18,6 +20,20 @@ pub fn read_lock() -> Guard {
     // SAFETY: unlocked by the guard's `Drop`.
     unsafe { ffi::hippos_read_lock() };
     Guard {
+        own: true,
+        _thread: PhantomData,
+    }
+}
+
+/// The section that the caller is in already.
+///
+/// # Safety
+///
+/// It lasts until the guard is dropped.
+#[inline]
+pub(crate) unsafe fn within() -> Guard {
+    Guard {
+        own: false,
         _thread: PhantomData,
     }
 }
@@ -25,8 +41,10 @@ pub fn read_lock() -> Guard {
 impl Drop for Guard {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: locked when the guard was made.
-        unsafe { ffi::hippos_read_unlock() }
+        if self.own {
+            // SAFETY: locked when the guard was made.
+            unsafe { ffi::hippos_read_unlock() }
+        }
     }
 }
 

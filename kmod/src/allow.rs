@@ -5,7 +5,7 @@
 //! the module keeps a list of its own. An IPv4 address stands among the IPv6
 //! ones, mapped: `10.0.0.0/8` is `::ffff:10.0.0.0/104`.
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kernel::prelude::*;
 
@@ -58,6 +58,8 @@ impl Network {
 /// The list. This host itself is always on it.
 pub(crate) struct Allow {
     networks: KVec<Network>,
+    /// What of it holds IPv4 addresses: address and mask.
+    ipv4: KVec<(u32, u32)>,
 }
 
 impl Allow {
@@ -81,6 +83,7 @@ impl Allow {
     pub(crate) fn parse(text: &[u8]) -> Result<Self> {
         let mut allow = Self {
             networks: KVec::new(),
+            ipv4: KVec::new(),
         };
         match text {
             b"" => Self::DEFAULT.into_iter().try_for_each(|n| allow.add(n))?,
@@ -97,7 +100,30 @@ impl Allow {
         if self.networks.len() >= Self::MOST {
             return Err(EINVAL);
         }
+        // The part of the network that is mapped IPv4 addresses, if there is one.
+        let mapped = Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().to_bits();
+        let wide = network.mask & !u128::from(u32::MAX);
+        if mapped & wide == network.address & wide {
+            let ipv4 = (network.address as u32, network.mask as u32);
+            self.ipv4.push(ipv4, GFP_KERNEL)?;
+        }
         Ok(self.networks.push(network, GFP_KERNEL)?)
+    }
+
+    /// As [`permits`](Self::permits), for an address that is not mapped.
+    #[inline]
+    pub(crate) fn admits(&self, source: IpAddr, local: bool) -> bool {
+        match source {
+            IpAddr::V4(source) => {
+                let source = source.to_bits();
+                local
+                    || self
+                        .ipv4
+                        .iter()
+                        .any(|(address, mask)| source & mask == *address)
+            }
+            IpAddr::V6(source) => self.permits(&source.octets(), local),
+        }
     }
 
     /// Whether `source` may ask; `local` says that it is this host.

@@ -38,11 +38,11 @@ impl Door for Gate {
         if !server
             .config
             .allow
-            .permits(packet.source(), packet.is_local())
+            .admits(packet.source(), packet.is_local())
         {
             return packet.pass();
         }
-        let guard = server.engine.store.read();
+        let guard = server.engine.store.read_in(packet.section());
         if let Some(single) = server.engine.single(&guard, packet.payload()) {
             return packet.reply(single.len(), |buffer| single.write(buffer));
         }

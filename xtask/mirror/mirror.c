@@ -17,13 +17,16 @@
 #include <net/ip.h>
 #include <net/net_namespace.h>
 
+/* It sends as Hippos does. */
+#include "../../kmod/c/transmit.c"
+
 static unsigned short port = 11211;
 module_param(port, ushort, 0444);
 MODULE_PARM_DESC(port, "UDP port to answer on (default 11211)");
 
-static bool direct;
-module_param(direct, bool, 0444);
-MODULE_PARM_DESC(direct, "hand packets to the driver, past the queueing discipline");
+static unsigned int way = HIPPOS_TOGETHER;
+module_param(way, uint, 0444);
+MODULE_PARM_DESC(way, "how packets leave: 0 queued, 1 past an empty queue, 2 several at once (default)");
 
 static unsigned int mirror(void *priv, struct sk_buff *skb,
 			   const struct nf_hook_state *state)
@@ -62,10 +65,7 @@ static unsigned int mirror(void *priv, struct sk_buff *skb,
 	skb->priority = 0;
 	skb_clear_tstamp(skb);
 	skb_push(skb, ETH_HLEN);
-	if (direct)
-		dev_direct_xmit(skb, skb_get_queue_mapping(skb));
-	else
-		dev_queue_xmit(skb);
+	hippos_transmit(skb);
 	return NF_STOLEN;
 }
 
@@ -78,7 +78,14 @@ static const struct nf_hook_ops hook = {
 
 static int __init mirror_init(void)
 {
-	return nf_register_net_hook(&init_net, &hook);
+	int err = hippos_transmit_start(min_t(unsigned int, way, HIPPOS_TOGETHER));
+
+	if (err)
+		return err;
+	err = nf_register_net_hook(&init_net, &hook);
+	if (err)
+		hippos_transmit_stop();
+	return err;
 }
 
 static void __exit mirror_exit(void)
@@ -86,6 +93,7 @@ static void __exit mirror_exit(void)
 	nf_unregister_net_hook(&init_net, &hook);
 	/* Unregistering does not wait for packets inside the hook. */
 	synchronize_net();
+	hippos_transmit_stop();
 }
 
 module_init(mirror_init);

@@ -105,7 +105,12 @@ impl<P: Platform> Engine<P> {
 
     /// One of the engine's counters.
     pub fn tallied(&self, tally: Tally) -> u64 {
-        self.store.tallied(tally as usize)
+        let lone = match tally {
+            // The store has counted these: see [`single`](Self::single).
+            Tally::FastCommands | Tally::FastDatagrams => self.store.lone(),
+            _ => 0,
+        };
+        lone.wrapping_add(self.store.tallied(tally as usize))
     }
 
     /// Counts a get that found `item`.

@@ -4,27 +4,36 @@
 //! asked for most needs one item and no room at all. What this way does not
 //! serve is left to the plan, and nothing has been counted then.
 
-use hippos_proto::number::digits;
-use hippos_proto::reply::{self, Cursor, Out};
+use hippos_proto::number::{digits, Decimal, Short};
+use hippos_proto::reply;
 use hippos_proto::token;
-use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
+use hippos_proto::udp::{DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
-use hippos_store::{Guard, Item, Platform};
+use hippos_store::{Guard, Platform};
 
-use crate::counters::Tally;
 use crate::Engine;
 
 /// The reply to one key's `get`, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
 pub struct Single<'g> {
-    item: Option<Item<'g>>,
-    id: u16,
+    hit: Option<Hit<'g>>,
+    id: [u8; 2],
     len: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Hit<'g> {
+    key: &'g [u8],
+    value: &'g [u8],
+    flags: u32,
+    /// Flags and length as they are written; no flags when they are long.
+    short: Option<Short>,
+    size: Short,
 }
 
 impl Single<'_> {
     /// Bytes of the datagram, frame included; at least one.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
     pub fn len(&self) -> usize {
         FRAME.wrapping_add(self.len)
@@ -33,81 +42,175 @@ impl Single<'_> {
     /// Writes the datagram to the start of `buffer`, which has room for
     /// [`len`](Self::len) bytes, and needs nothing of the request for it.
     /// Returns how many bytes it wrote.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, buffer: &mut [u8]) -> usize {
-        let mut out = Cursor::new(buffer);
-        out.put(&udp::reply_frame(self.id, 0, 1));
-        if let Some(item) = &self.item {
-            out.put(b"VALUE ");
-            out.put(item.key());
-            out.put(b" ");
-            out.put_decimal(u64::from(item.flags()));
-            out.put(b" ");
-            out.put_decimal(item.value().len() as u64);
-            out.put(reply::CRLF);
-            out.put(item.value());
-            out.put(reply::CRLF);
-        }
-        out.put(reply::END);
-        out.len()
+        let all = buffer.len();
+        let [i0, i1] = self.id;
+        let room = match &self.hit {
+            Some(hit) => {
+                let head = [i0, i1, 0, 0, 0, 1, 0, 0, b'V', b'A', b'L', b'U', b'E', b' '];
+                let room = put(buffer, &head);
+                let room = put(room, hit.key);
+                let room = match hit.short {
+                    Some(flags) => put_short(room, flags),
+                    None => put_long(room, hit.flags),
+                };
+                let room = put_short(room, hit.size);
+                let room = put(room, reply::CRLF);
+                let room = put(room, hit.value);
+                put(room, b"\r\nEND\r\n")
+            }
+            None => put(
+                buffer,
+                &[i0, i1, 0, 0, 0, 1, 0, 0, b'E', b'N', b'D', b'\r', b'\n'],
+            ),
+        };
+        all.wrapping_sub(room.len())
     }
 }
 
+/// Writes `bytes` to the start of `room` and gives what is left.
+#[inline(always)]
+pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
+    match room.split_at_mut_checked(bytes.len()) {
+        Some((place, rest)) => {
+            reply::copy(place, bytes);
+            rest
+        }
+        None => &mut [],
+    }
+}
+
+/// Writes what answers one key: its line, the value and the value's line end.
+#[inline(always)]
+pub(crate) fn put_value<'r>(
+    room: &'r mut [u8],
+    key: &[u8],
+    value: &[u8],
+    flags: u32,
+) -> &'r mut [u8] {
+    let room = put(room, b"VALUE ");
+    let room = put(room, key);
+    let room = put_number(room, flags);
+    let room = put_number(room, value.len() as u32);
+    let room = put(room, reply::CRLF);
+    let room = put(room, value);
+    put(room, reply::CRLF)
+}
+
+#[inline(always)]
+fn put_number(room: &mut [u8], number: u32) -> &mut [u8] {
+    match Short::new(number) {
+        Some(short) => put_short(room, short),
+        None => put_long(room, number),
+    }
+}
+
+#[inline(always)]
+fn put_short(room: &mut [u8], number: Short) -> &mut [u8] {
+    if room.len() < 8 {
+        return put_slowly(room, number);
+    }
+    // More than it takes may be stored: what comes next goes over it.
+    if let Some(place) = room.first_chunk_mut::<8>() {
+        *place = number.word.to_le_bytes();
+    }
+    room.get_mut(number.len..).unwrap_or_default()
+}
+
+#[cold]
+#[inline(never)]
+fn put_slowly(room: &mut [u8], number: Short) -> &mut [u8] {
+    let bytes = number.word.to_le_bytes();
+    put(room, bytes.get(..number.len).unwrap_or(&[]))
+}
+
+#[cold]
+#[inline(never)]
+fn put_long(room: &mut [u8], number: u32) -> &mut [u8] {
+    let room = put(room, b" ");
+    put(room, Decimal::new(u64::from(number)).as_bytes())
+}
+
 /// Whether `key` can be one, with nothing in it that ends a word or a line.
-#[inline]
+#[inline(always)]
 pub(crate) fn plain(key: &[u8]) -> bool {
-    (1..=KEY_MAX).contains(&key.len()) && token::plain_len(key) == key.len()
+    (1..=KEY_MAX).contains(&key.len()) && token::is_plain(key)
+}
+
+/// The request's number and what follows `get `, if `payload` begins so.
+#[inline(always)]
+pub(crate) fn command(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
+    let (head, line) = payload.split_first_chunk::<{ FRAME + 4 }>()?;
+    let [id @ .., _, _, t0, t1, _, _, c0, c1, c2, c3] = *head;
+    let command = u32::from_le_bytes([c0, c1, c2, c3]);
+    let total = u16::from_be_bytes([t0, t1]);
+    (command == u32::from_le_bytes(*b"get ") && total == 1).then_some((id, line))
 }
 
 /// The request's number and key, if `payload` is a `get` of one.
-#[inline]
-fn request(payload: &[u8]) -> Option<(u16, &[u8])> {
-    let (frame, data) = Frame::parse(payload)?;
-    let key = data.strip_prefix(b"get ")?.strip_suffix(b"\r\n")?;
-    (frame.total == 1 && plain(key)).then_some((frame.id, key))
+#[inline(always)]
+fn request(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
+    let (id, line) = command(payload)?;
+    let key = line.strip_suffix(b"\r\n")?;
+    plain(key).then_some((id, key))
 }
 
 impl<P: Platform> Engine<P> {
     /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
     /// is a plain `get` of one key whose reply fits a datagram; else `None`,
     /// and [`plan`](Self::plan) has to see. Softirq-safe.
-    #[inline]
+    #[inline(always)]
     pub fn single<'g>(&self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Single<'g>> {
         let (id, key) = request(payload)?;
         if self.detail() {
             return None;
         }
-        let item = self.store.get(guard, key, self.store.hash(key));
-        let mut len = reply::END.len();
-        match &item {
-            Some(item) => {
-                let value = item.value().len();
-                // "VALUE ", two spaces and two line ends.
-                len = len
-                    .wrapping_add(12)
-                    .wrapping_add(key.len())
-                    .wrapping_add(digits(u64::from(item.flags())))
-                    .wrapping_add(digits(value as u64))
-                    .wrapping_add(value);
-                if len > DATA_MAX {
-                    return None;
-                }
-                self.hit(item);
-            }
-            None => self.miss(1),
+        let Some(item) = self.store.get(guard, key, self.store.hash(key)) else {
+            self.store.count_lone_miss();
+            return Some(Single {
+                hit: None,
+                id,
+                len: reply::END.len(),
+            });
+        };
+        let (key, value) = item.parts();
+        let flags = item.flags();
+        let short = Short::new(flags);
+        // A space and the digits.
+        let numbers = short.map_or_else(|| 1 + digits(u64::from(flags)), |short| short.len);
+        let size = Short::new(u32::try_from(value.len()).ok()?)?;
+        // "VALUE " and three line ends with "END" between them.
+        let len = (b"VALUE ".len() + 2 + 2 + reply::END.len())
+            .wrapping_add(key.len())
+            .wrapping_add(numbers)
+            .wrapping_add(size.len)
+            .wrapping_add(value.len());
+        if len > DATA_MAX {
+            return None;
         }
-        self.tally(Tally::FastDatagrams, 1);
-        self.tally(Tally::FastCommands, 1);
-        Some(Single { item, id, len })
+        self.store.count_lone_hit(item.class());
+        let hit = Hit {
+            key,
+            value,
+            flags,
+            short,
+            size,
+        };
+        Some(Single {
+            hit: Some(hit),
+            id,
+            len,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Plan, Settings, Verdict, TALLIES};
+    use crate::{Plan, Settings, Tally, Verdict, TALLIES};
     use hippos_store::host::Host;
-    use hippos_store::{Commit, Config, Store};
+    use hippos_store::{ClassCounter, Commit, Config, Counter, Store};
     use proptest::prelude::*;
     use std::vec::Vec;
 
@@ -168,6 +271,27 @@ mod tests {
             let payload = datagram(std::format!("get {key}\r\n").as_bytes());
             prop_assert_eq!(singly(&engine, &payload), Some(planned(&engine, &payload)));
         }
+    }
+
+    #[test]
+    fn each_counts_as_a_lookup_a_command_and_a_datagram() {
+        let engine = engine();
+        set(&engine, b"here", 0, b"value");
+        for request in [&b"get here\r\n"[..], b"get here\r\n", b"get gone\r\n"] {
+            assert!(singly(&engine, &datagram(request)).is_some());
+        }
+        let store = &engine.store;
+        assert_eq!(store.classes_counted(ClassCounter::GetHits), 2);
+        assert_eq!(store.counted(Counter::GetMisses), 1);
+        assert_eq!(engine.tallied(Tally::FastCommands), 3);
+        assert_eq!(engine.tallied(Tally::FastDatagrams), 3);
+        planned(&engine, &datagram(b"get here\r\n"));
+        assert_eq!(store.classes_counted(ClassCounter::GetHits), 3);
+        assert_eq!(engine.tallied(Tally::FastDatagrams), 4);
+        store.reset_counters();
+        assert_eq!(store.classes_counted(ClassCounter::GetHits), 0);
+        assert_eq!(store.counted(Counter::GetMisses), 0);
+        assert_eq!(engine.tallied(Tally::FastCommands), 0);
     }
 
     #[test]

@@ -149,12 +149,74 @@ pub const fn digits(value: u64) -> usize {
     }
 }
 
+/// A space and a number of up to five digits, ready to be stored as a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// The first byte lowest, arbitrary beyond the last.
+    pub word: u64,
+    /// How many bytes there are, 2 to 6.
+    pub len: usize,
+}
+
+/// Splits each 16-bit lane, below 100, into a byte of tens and one of ones.
+#[inline(always)]
+const fn tens_and_ones(lanes: u64) -> u64 {
+    // 103 / 1024 is near enough to a tenth.
+    let tens = (lanes.wrapping_mul(103) >> 10) & 0x000f_000f;
+    tens | lanes.wrapping_sub(tens.wrapping_mul(10)) << 8
+}
+
+impl Short {
+    /// `None` when the number has more digits.
+    #[inline(always)]
+    pub const fn new(value: u32) -> Option<Self> {
+        const SPACE: u64 = b' ' as u64;
+        let n = value as u64 & 0x1_ffff;
+        let (digits, len) = match value {
+            0..=9 => (0x30 | n, 2),
+            10..=99 => (0x3030 | tens_and_ones(n), 3),
+            100..=99_999 => {
+                let high = n / 100;
+                let first = n / 10_000;
+                let low = n.wrapping_sub(high.wrapping_mul(100));
+                let lanes = low << 16 | high.wrapping_sub(first.wrapping_mul(100));
+                let four = 0x3030_3030 | tens_and_ones(lanes);
+                if n >= 10_000 {
+                    (four << 8 | 0x30 | first, 6)
+                } else if n >= 1000 {
+                    (four, 5)
+                } else {
+                    (four >> 8, 4)
+                }
+            }
+            _ => return None,
+        };
+        Some(Self {
+            word: digits << 8 | SPACE,
+            len,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::string::{String, ToString};
     use std::vec::Vec;
+
+    #[test]
+    fn short_numbers_are_written_as_others() {
+        for value in 0..=99_999u32 {
+            let short = Short::new(value).unwrap();
+            let bytes = short.word.to_le_bytes();
+            let want = std::format!(" {value}");
+            assert_eq!(&bytes[..short.len], want.as_bytes());
+        }
+        for value in [100_000, 131_072, u32::MAX] {
+            assert_eq!(Short::new(value), None);
+        }
+    }
 
     #[test]
     fn reads_what_memcached_reads() {

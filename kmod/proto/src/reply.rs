@@ -1,7 +1,7 @@
 //! Reply lines, and the sink that they are written to.
 
 use crate::base64;
-use crate::number::Decimal;
+use crate::number::{Decimal, Short};
 
 /// Where reply bytes go.
 ///
@@ -78,6 +78,21 @@ impl<'a> Cursor<'a> {
         self.len == 0
     }
 
+    /// Appends a short number with its space.
+    #[inline(always)]
+    pub fn put_short(&mut self, number: Short) {
+        let bytes = number.word.to_le_bytes();
+        // More than it takes may be stored: what comes next goes over it.
+        let spare = self.buffer.get_mut(self.len..);
+        match spare.and_then(|spare| spare.first_chunk_mut::<8>()) {
+            Some(place) => {
+                *place = bytes;
+                self.len = self.len.wrapping_add(number.len);
+            }
+            None => self.put(bytes.get(..number.len).unwrap_or(&[])),
+        }
+    }
+
     /// What was written.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
@@ -118,7 +133,7 @@ const SHORT: usize = 128;
 /// Copies between slices of one length. A call, or a string instruction, costs
 /// more than the few bytes that most pieces have.
 #[inline(always)]
-fn copy(to: &mut [u8], from: &[u8]) {
+pub fn copy(to: &mut [u8], from: &[u8]) {
     if ends::<16>(to, from) {
         if from.len() > SHORT {
             if to.len() == from.len() {

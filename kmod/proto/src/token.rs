@@ -37,18 +37,40 @@ pub fn trim(text: &[u8]) -> &[u8] {
     }
 }
 
+/// Marks, in a word, the lowest byte that isn't above the space, and perhaps
+/// some above it.
+#[inline(always)]
+const fn not_plain(word: u64) -> u64 {
+    // One more than the last byte that isn't plain, in each place.
+    const LIMIT: u64 = ONES * (b' ' as u64 + 1);
+    // The lowest mark is right; those above it may come from a borrow.
+    word.wrapping_sub(LIMIT) & !word & HIGH
+}
+
+/// Whether all of `text` is plain: see [`plain_len`].
+#[inline(always)]
+pub fn is_plain(text: &[u8]) -> bool {
+    let both = |bytes: &[u8; 16]| {
+        let pair = u128::from_le_bytes(*bytes);
+        not_plain(pair as u64) | not_plain((pair >> 64) as u64)
+    };
+    if text.len() > 32 {
+        plain_len(text) == text.len()
+    } else if let Some(first) = text.first_chunk::<16>() {
+        both(first) | text.last_chunk::<16>().map_or(0, both) == 0
+    } else if let Some(first) = text.first_chunk::<8>() {
+        let last = text.last_chunk::<8>().unwrap_or(first);
+        not_plain(u64::from_le_bytes(*first)) | not_plain(u64::from_le_bytes(*last)) == 0
+    } else {
+        text.iter().all(|&byte| byte > b' ')
+    }
+}
+
 /// How many bytes at the start of `text` can't end a word or a line, or do
 /// anything but stand for themselves: those above the space.
 #[inline]
 pub fn plain_len(text: &[u8]) -> usize {
-    // One more than the last byte that isn't plain, in each place.
-    const LIMIT: u64 = ONES * (b' ' as u64 + 1);
-    // The lowest mark is right; those above it may come from a borrow.
-    until(
-        text,
-        |word| word.wrapping_sub(LIMIT) & !word & HIGH,
-        |byte| byte <= b' ',
-    )
+    until(text, not_plain, |byte| byte <= b' ')
 }
 
 /// Where the first space is, or the end. Words are short: looking for it here
@@ -247,6 +269,8 @@ mod tests {
             let text = [start.as_bytes(), &text].concat();
             let want = text.iter().position(|&byte| byte <= b' ').unwrap_or(text.len());
             prop_assert_eq!(plain_len(&text), want);
+            prop_assert_eq!(is_plain(&text), want == text.len());
+            prop_assert!(is_plain(&text[..want]));
         }
 
         #[test]

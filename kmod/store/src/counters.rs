@@ -1,9 +1,13 @@
 //! Counters: a shard a CPU, exact when summed at rest.
 //!
+//! A request that is no more than one lookup is counted once, as a lone hit of
+//! its class or as a lone miss; hits, misses and requests are told by sums.
+//!
 //! An increment is one atomic addition to a cache line of the CPU's own, so that a softirq that
 //! comes in between, or a move to another CPU, loses nothing.
 
 use crate::platform::Platform;
+use crate::slab::CLASSES;
 use crate::sync::{AtomicU64, Relaxed};
 use crate::table::Table;
 
@@ -95,8 +99,16 @@ const CLASS: usize = ClassCounter::Count as usize;
 #[repr(C, align(64))]
 struct Line([AtomicU64; LINE]);
 
+/// Requests of one CPU that were no more than a lookup.
+#[repr(C, align(64))]
+struct Lone {
+    hits: [AtomicU64; CLASSES],
+    misses: AtomicU64,
+}
+
 pub(crate) struct Counters {
     lines: Table<Line>,
+    lone: Table<Lone>,
     /// Lines of a CPU.
     width: usize,
     cpus: usize,
@@ -111,12 +123,24 @@ impl Counters {
             .checked_mul(CLASS)?
             .checked_add(GLOBAL)?
             .checked_add(tallies)?;
-        let width = cells.div_ceil(LINE);
-        let lines = Table::new(platform, width.checked_mul(cpus)?, || {
-            Line(core::array::from_fn(|_| AtomicU64::new(0)))
+        let lone = Table::new(platform, cpus, || Lone {
+            hits: core::array::from_fn(|_| AtomicU64::new(0)),
+            misses: AtomicU64::new(0),
         })?;
+        let width = cells.div_ceil(LINE);
+        let lines = width.checked_mul(cpus).and_then(|lines| {
+            Table::new(platform, lines, || {
+                Line(core::array::from_fn(|_| AtomicU64::new(0)))
+            })
+        });
+        let Some(lines) = lines else {
+            // SAFETY: the table came from this platform and is not used again.
+            unsafe { lone.free(platform) };
+            return None;
+        };
         Some(Self {
             lines,
+            lone,
             width,
             cpus,
             classes,
@@ -129,20 +153,23 @@ impl Counters {
     /// As for [`Table::free`].
     pub(crate) unsafe fn free<P: Platform>(&self, platform: &P) {
         // SAFETY: the caller's promise.
-        unsafe { self.lines.free(platform) };
+        unsafe {
+            self.lines.free(platform);
+            self.lone.free(platform);
+        }
     }
 
     pub(crate) fn tables(&self) -> usize {
-        self.lines.size()
+        self.lines.size().saturating_add(self.lone.size())
     }
 
-    #[inline]
+    #[inline(always)]
     fn cell(&self, cpu: usize, at: usize) -> Option<&AtomicU64> {
         let line = cpu.wrapping_mul(self.width).wrapping_add(at / LINE);
         self.lines.get(line)?.0.get(at % LINE)
     }
 
-    #[inline]
+    #[inline(always)]
     fn add(&self, cpu: usize, at: usize, n: u64) {
         if let Some(cell) = self.cell(cpu, at) {
             cell.fetch_add(n, Relaxed);
@@ -178,6 +205,38 @@ impl Counters {
         })
     }
 
+    #[inline(always)]
+    pub(crate) fn count_lone_hit(&self, cpu: usize, class: usize) {
+        if let Some(lone) = self.lone.get(cpu) {
+            if let Some(hits) = lone.hits.get(class & (CLASSES - 1)) {
+                hits.fetch_add(1, Relaxed);
+            }
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_lone_miss(&self, cpu: usize) {
+        if let Some(lone) = self.lone.get(cpu) {
+            lone.misses.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn lone_hits(&self, class: usize) -> u64 {
+        let hits = self.lone.iter().filter_map(|lone| lone.hits.get(class));
+        hits.fold(0, |sum, hits| sum.wrapping_add(hits.load(Relaxed)))
+    }
+
+    fn lone_misses(&self) -> u64 {
+        let misses = self.lone.iter().map(|lone| lone.misses.load(Relaxed));
+        misses.fold(0, u64::wrapping_add)
+    }
+
+    pub(crate) fn lone(&self) -> u64 {
+        (0..CLASSES).fold(self.lone_misses(), |sum, class| {
+            sum.wrapping_add(self.lone_hits(class))
+        })
+    }
+
     #[inline]
     pub(crate) fn count(&self, cpu: usize, counter: Counter, n: u64) {
         self.add(cpu, self.global_at(counter), n);
@@ -198,11 +257,22 @@ impl Counters {
     }
 
     pub(crate) fn counted(&self, counter: Counter) -> u64 {
-        self.sum(self.global_at(counter))
+        let lone = match counter {
+            Counter::GetMisses => self.lone_misses(),
+            _ => 0,
+        };
+        lone.wrapping_add(self.sum(self.global_at(counter)))
     }
 
     pub(crate) fn class_counted(&self, class: usize, counter: ClassCounter) -> u64 {
-        self.class_at(class, counter).map_or(0, |at| self.sum(at))
+        let Some(at) = self.class_at(class, counter) else {
+            return 0;
+        };
+        let lone = match counter {
+            ClassCounter::GetHits => self.lone_hits(class),
+            _ => 0,
+        };
+        lone.wrapping_add(self.sum(at))
     }
 
     pub(crate) fn tallied(&self, i: usize) -> u64 {
@@ -214,6 +284,12 @@ impl Counters {
         let gauges = [ClassCounter::Items as usize, ClassCounter::Bytes as usize];
         let class_cells = self.classes.wrapping_mul(CLASS);
         let end = class_cells.wrapping_add(GLOBAL).wrapping_add(self.tallies);
+        for lone in self.lone.iter() {
+            lone.misses.store(0, Relaxed);
+            for hits in &lone.hits {
+                hits.store(0, Relaxed);
+            }
+        }
         for cpu in 0..self.cpus {
             for at in 0..end {
                 if at < class_cells && gauges.contains(&(at % CLASS)) {

@@ -47,62 +47,95 @@ pub(crate) fn secrets(seed: [u64; 4]) -> [u64; 4] {
     out
 }
 
-#[inline]
+/// The two words at the start, or at the end, of more than 16 bytes.
+#[inline(always)]
+fn pair(bytes: &[u8; 16]) -> (u64, u64) {
+    let pair = u128::from_le_bytes(*bytes);
+    (pair as u64, (pair >> 64) as u64)
+}
+
+#[inline(always)]
 pub(crate) fn hash(secrets: &[u64; 4], key: &[u8]) -> Hash {
     let [start, mask, last, end] = *secrets;
     let mut state = start ^ key.len() as u64;
-    let (a, b) = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
-        (Some(first), Some(tail)) if key.len() <= 16 => (word(first), word(tail)),
-        (Some(_), Some(tail)) => {
-            let mut rest = key;
-            let mut middle = 0;
-            while let Some((pair, more)) = rest.split_first_chunk::<16>() {
-                let pair = u128::from_le_bytes(*pair);
-                state = fold(pair as u64 ^ mask, (pair >> 64) as u64 ^ state);
-                rest = more;
-            }
-            // At most 15 bytes are left; the last 16 of the key cover them.
-            if let Some((_, end)) = key.split_last_chunk::<16>() {
-                middle = u128::from_le_bytes(*end) as u64;
-            }
-            (middle, word(tail))
+    let (a, b);
+    if key.len() > 16 {
+        // All but the last 16 bytes, which may be gone over twice in part.
+        if let Some(first) = key.first_chunk::<16>() {
+            let (a, b) = pair(first);
+            state = fold(a ^ mask, b ^ state);
         }
-        _ => match (key.first_chunk::<4>(), key.last_chunk::<4>()) {
-            (Some(first), Some(tail)) => (
-                u64::from(u32::from_le_bytes(*first)),
-                u64::from(u32::from_le_bytes(*tail)),
-            ),
-            _ => {
-                let at = |i: usize| u64::from(key.get(i).copied().unwrap_or(0));
-                (at(0) | at(1) << 8 | at(2) << 16, 0)
-            }
-        },
-    };
+        if key.len() > 32 {
+            state = middle(mask, state, key);
+        }
+        (a, b) = key.last_chunk::<16>().map_or((0, 0), pair);
+    } else if let Some(first) = key.first_chunk::<8>() {
+        a = word(first);
+        b = key.last_chunk::<8>().map_or(0, word);
+    } else {
+        (a, b) = short(key);
+    }
     state = fold(a ^ mask, b ^ state);
     Hash(fold(state ^ last, end))
 }
 
-/// Are two keys the same? A word at a time, without a call.
+/// What is between the first and the last 16 bytes.
+#[inline(never)]
+fn middle(mask: u64, mut state: u64, key: &[u8]) -> u64 {
+    let mut rest = key.get(16..).unwrap_or(&[]);
+    while let Some((next, more)) = rest.split_first_chunk::<16>() {
+        if more.is_empty() {
+            break;
+        }
+        let (a, b) = pair(next);
+        state = fold(a ^ mask, b ^ state);
+        rest = more;
+    }
+    state
+}
+
+/// Less than 8 bytes as two words.
 #[inline]
+fn short(key: &[u8]) -> (u64, u64) {
+    match (key.first_chunk::<4>(), key.last_chunk::<4>()) {
+        (Some(first), Some(tail)) => (
+            u64::from(u32::from_le_bytes(*first)),
+            u64::from(u32::from_le_bytes(*tail)),
+        ),
+        _ => {
+            let at = |i: usize| u64::from(key.get(i).copied().unwrap_or(0));
+            (at(0) | at(1) << 8 | at(2) << 16, 0)
+        }
+    }
+}
+
+/// Are two keys the same? By words, and without a call for most.
+#[inline(always)]
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    match (a.last_chunk::<8>(), b.last_chunk::<8>()) {
-        (Some(last_a), Some(last_b)) => {
-            let (mut x, mut y) = (a, b);
-            while let (Some((i, more_x)), Some((j, more_y))) =
-                (x.split_first_chunk::<8>(), y.split_first_chunk::<8>())
-            {
-                if word(i) != word(j) {
-                    return false;
-                }
-                (x, y) = (more_x, more_y);
-            }
-            word(last_a) == word(last_b)
-        }
-        _ => a.iter().zip(b).all(|(x, y)| x == y),
+    if a.len() > 16 {
+        ends::<16>(a, b) && (a.len() <= 32 || long(a, b))
+    } else if a.len() >= 8 {
+        ends::<8>(a, b)
+    } else {
+        a.iter().zip(b).all(|(x, y)| x == y)
     }
+}
+
+/// Whether two keys of at least `N` bytes and one length begin and end alike.
+#[inline(always)]
+fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
+    match (a.first_chunk::<N>(), b.first_chunk::<N>()) {
+        (Some(x), Some(y)) if x == y => a.last_chunk::<N>() == b.last_chunk::<N>(),
+        _ => false,
+    }
+}
+
+#[inline(never)]
+fn long(a: &[u8], b: &[u8]) -> bool {
+    a == b
 }
 
 #[cfg(test)]
@@ -114,7 +147,7 @@ mod tests {
     #[test]
     fn every_byte_and_the_length_count() {
         let secrets = secrets([1, 2, 3, 4]);
-        for len in 0..100usize {
+        for len in 0..=250usize {
             let key: Vec<u8> = (0..len).map(|i| i as u8).collect();
             let h = hash(&secrets, &key);
             for i in 0..len {

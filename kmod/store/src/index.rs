@@ -303,6 +303,20 @@ impl<L: RawLock> Index<L> {
         }
     }
 
+    /// The bucket of a hash, brought near.
+    #[inline(always)]
+    pub(crate) fn near(&self, hash: Hash) -> Option<&Bucket> {
+        let bucket = self.bucket(place(hash, self.n.load(Acquire)))?;
+        crate::sync::prefetch(bucket);
+        Some(bucket)
+    }
+
+    /// The first slot of a bucket under `hash`'s tag. The caller is in a read-side section.
+    #[inline(always)]
+    pub(crate) fn first(&self, bucket: &Bucket, hash: Hash) -> Option<Slot> {
+        self.scan(bucket, hash, &mut |_| true)
+    }
+
     /// The first slot under `hash`'s tag, without a look at it: where to prefetch.
     #[inline]
     pub(crate) fn candidate(&self, hash: Hash) -> Option<usize> {
@@ -315,8 +329,30 @@ impl<L: RawLock> Index<L> {
     }
 
     /// The slot under `hash` that is `wanted`. The caller is in a read-side section.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: Hash, mut wanted: impl FnMut(Slot) -> bool) -> Option<Slot> {
+        let n = self.n.load(Acquire);
+        let bucket = self.bucket(place(hash, n))?;
+        // Before the entries: see the head of this file.
+        let mut head = bucket.head.load(Acquire);
+        if let Some(slot) = self.scan(bucket, hash, &mut wanted) {
+            return Some(slot);
+        }
+        if planted(Bug::LateHead) {
+            head = bucket.head.load(Acquire);
+        }
+        // Nearly always one cache line decides.
+        let alone = head & filter(hash.tag()) == 0;
+        if alone && (self.n.load(Acquire) == n || planted(Bug::NoRetry)) {
+            return None;
+        }
+        self.find_far(hash, wanted)
+    }
+
+    /// As [`Index::find`], where a bucket has others behind it, or moves.
+    #[cold]
+    #[inline(never)]
+    fn find_far(&self, hash: Hash, mut wanted: impl FnMut(Slot) -> bool) -> Option<Slot> {
         let tag = hash.tag();
         let mut n = self.n.load(Acquire);
         loop {
@@ -325,15 +361,8 @@ impl<L: RawLock> Index<L> {
             loop {
                 // Before the entries: see the head of this file.
                 let mut head = bucket.head.load(Acquire);
-                for entry in &bucket.entries {
-                    let entry = entry.load(Acquire);
-                    if entry >> 48 == tag {
-                        if let Some(slot) = self.slot(entry) {
-                            if wanted(slot) {
-                                return Some(slot);
-                            }
-                        }
-                    }
+                if let Some(slot) = self.scan(bucket, hash, &mut wanted) {
+                    return Some(slot);
                 }
                 if planted(Bug::LateHead) {
                     head = bucket.head.load(Acquire);
@@ -352,6 +381,27 @@ impl<L: RawLock> Index<L> {
             }
             n = again;
         }
+    }
+
+    /// The slot among a bucket's own entries that is `wanted`.
+    #[inline(always)]
+    fn scan(
+        &self,
+        bucket: &Bucket,
+        hash: Hash,
+        wanted: &mut impl FnMut(Slot) -> bool,
+    ) -> Option<Slot> {
+        for entry in &bucket.entries {
+            let entry = entry.load(Acquire);
+            if entry >> 48 == hash.tag() {
+                if let Some(slot) = self.slot(entry) {
+                    if wanted(slot) {
+                        return Some(slot);
+                    }
+                }
+            }
+        }
+        None
     }
 
     fn stripe(&self, at: usize) -> Option<&Stripe<L>> {

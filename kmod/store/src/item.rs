@@ -349,6 +349,20 @@ impl<'g> Item<'g> {
         unsafe { core::slice::from_raw_parts(at, self.slot.value_len()) }
     }
 
+    /// Key and value, at the price of one.
+    #[inline(always)]
+    pub fn parts(&self) -> (&'g [u8], &'g [u8]) {
+        let lens = self.slot.header().lens.load(Relaxed);
+        let (key, value) = ((lens & 0xff) as usize, (lens >> 8) as usize);
+        // SAFETY: the slot's bytes stay as they are for 'g (see `new`).
+        unsafe {
+            (
+                core::slice::from_raw_parts(self.slot.byte(0), key),
+                core::slice::from_raw_parts(self.slot.byte(key), value),
+            )
+        }
+    }
+
     /// The client's flags.
     #[inline]
     pub fn flags(&self) -> u32 {

@@ -53,6 +53,6 @@ pub use maintain::Maintained;
 pub use platform::{Cookie, Platform, RawLock, Role};
 pub use reservation::{Pin, Reservation};
 pub use stats::{ClassSnapshot, Snapshot};
-pub use store::{Guard, Store};
+pub use store::{Guard, Probe, Store};
 pub use time::Expiry;
 pub use walk::{Step, Walk};

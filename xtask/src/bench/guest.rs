@@ -29,19 +29,33 @@ pub(crate) enum Server {
     MemcachedSteady,
     /// A memcached for each vCPU, each with a port of its own
     MemcachedMultiport,
-    /// A module that sends packets back as they are: the limit
+    /// A module that sends packets back as they are, in the way that Hippos does: the limit
     Mirror,
+    /// The same, each packet straight to the driver
+    MirrorDirect,
+    /// The same, each packet through the queueing discipline
+    MirrorQueued,
 }
 
 impl Server {
     /// All, the reference first.
-    pub(crate) const ALL: [Server; 5] = [
+    pub(crate) const ALL: [Server; 7] = [
         Server::Memcached,
         Server::MemcachedSteady,
         Server::MemcachedMultiport,
+        Server::MirrorQueued,
+        Server::MirrorDirect,
         Server::Mirror,
         Server::Hippos,
     ];
+
+    /// Whether it sends packets back as they are.
+    pub(crate) fn mirrors(self) -> bool {
+        matches!(
+            self,
+            Server::Mirror | Server::MirrorDirect | Server::MirrorQueued
+        )
+    }
 
     /// As reports name it.
     pub(crate) fn name(self) -> &'static str {
@@ -51,6 +65,8 @@ impl Server {
             Server::MemcachedSteady => "memcached-steady",
             Server::MemcachedMultiport => "memcached-multiport",
             Server::Mirror => "mirror",
+            Server::MirrorDirect => "mirror-direct",
+            Server::MirrorQueued => "mirror-queued",
         }
     }
 }
@@ -145,9 +161,15 @@ impl Guest {
                     self.vm.ask(&memcached(port, 1, ""))?;
                 }
             }
-            Server::Mirror => {
-                self.vm
-                    .ask(&format!("exec insmod /mirror.ko port={GUEST_PORT}"))?;
+            Server::Mirror | Server::MirrorDirect | Server::MirrorQueued => {
+                let way = match server {
+                    Server::MirrorQueued => 0,
+                    Server::MirrorDirect => 1,
+                    _ => 2,
+                };
+                self.vm.ask(&format!(
+                    "exec insmod /mirror.ko port={GUEST_PORT} way={way}"
+                ))?;
             }
         }
         self.ready(server)
@@ -157,7 +179,7 @@ impl Guest {
         let deadline = Instant::now() + READY_LIMIT;
         let (address, port) = (self.address(), self.port());
         loop {
-            let answer = if server == Server::Mirror {
+            let answer = if server.mirrors() {
                 echoed(address, port)
             } else {
                 TcpStream::connect((address, port))

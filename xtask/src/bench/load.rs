@@ -90,7 +90,7 @@ pub(crate) struct Stretch {
 impl Load<'_> {
     /// Stores the workload's keys and makes the first `requests`, which nobody counts.
     pub(crate) fn prepare(&self, workload: &Workload, requests: u64) -> Result<Stretch> {
-        if self.server != Server::Mirror {
+        if !self.server.mirrors() {
             self.call("fill", workload, &[])?;
         }
         self.closed(workload, requests)
@@ -177,7 +177,7 @@ impl Load<'_> {
             .arg(&json);
         if verb != "fill" {
             command.args(workload.more);
-            if self.server == Server::Mirror {
+            if self.server.mirrors() {
                 command.arg("--mirror");
             }
         }

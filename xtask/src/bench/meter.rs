@@ -162,6 +162,21 @@ impl Symbols {
         rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         rows
     }
+
+    /// Instructions by block between two looks, in the order of addresses: the block's symbol,
+    /// its distance from the symbol's start, and the count.
+    pub(crate) fn places(&self, before: &Blocks, after: &Blocks) -> Vec<(&str, u64, u64)> {
+        let spent: BTreeMap<u64, u64> = after
+            .iter()
+            .map(|(&at, &count)| (at, count - before.get(&at).copied().unwrap_or(0)))
+            .filter(|(at, count)| *at >= 1 << 63 && *count > 0)
+            .collect();
+        let place = |(at, count)| {
+            let (start, name) = self.0.range(..=at).next_back()?;
+            Some((name.as_str(), at - start, count))
+        };
+        spent.into_iter().filter_map(place).collect()
+    }
 }
 
 #[cfg(test)]
@@ -184,6 +199,14 @@ mod tests {
         ]);
         let rows = symbols.profile(&before, &after);
         let rows: Vec<_> = rows.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(
+            symbols.places(&before, &after),
+            [
+                ("start", 0xf0, 5),
+                ("skb_put", 0x10, 20),
+                ("answer [hippos]", 0x10, 7)
+            ]
+        );
         assert_eq!(
             rows,
             [

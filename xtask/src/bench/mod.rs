@@ -11,6 +11,7 @@ mod meter;
 mod mirror;
 mod report;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -210,6 +211,7 @@ fn plan(args: &BenchArgs) -> Result<Plan> {
             .into_iter()
             // With one vCPU it differs from memcached by nothing but chance.
             .filter(|s| *s != Server::MemcachedMultiport || !args.quick)
+            .filter(|s| *s != Server::MirrorDirect || !args.quick)
             .collect()
     } else {
         args.server.clone()
@@ -239,7 +241,7 @@ fn load<'a>(tools: &'a Tools, plan: &'a Plan, guest: &Guest, server: Server) -> 
 /// The workloads that `server` can answer.
 fn answerable<'a>(plan: &'a Plan, server: Server) -> impl Iterator<Item = &'static Workload> + 'a {
     let all = plan.workloads.iter().copied();
-    all.filter(move |workload| server != Server::Mirror || workload.mirrored)
+    all.filter(move |workload| !server.mirrors() || workload.mirrored)
 }
 
 fn instructions(
@@ -354,7 +356,8 @@ fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Res
         load.prepare(workload, plan.requests / 10)?;
         let before = meter.blocks()?;
         let run = load.closed(workload, plan.requests)?;
-        let rows = symbols.profile(&before, &meter.blocks()?);
+        let after = meter.blocks()?;
+        let rows = symbols.profile(&before, &after);
         let total: u64 = rows.iter().map(|(_, count)| count).sum();
         println!(
             "{}, {}: {:.0} instructions a request\n",
@@ -365,7 +368,20 @@ fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Res
         for (name, count) in rows.iter().take(400) {
             println!("{:8.1}  {name}", *count as f64 / run.answered as f64);
         }
-        println!();
+        let mut whole = String::new();
+        for (name, count) in &rows {
+            let each = *count as f64 / run.answered as f64;
+            writeln!(whole, "{each:8.1}  {name}")?;
+        }
+        for (name, offset, count) in symbols.places(&before, &after) {
+            let each = count as f64 / run.answered as f64;
+            writeln!(whole, "{each:8.2}  {name}+{offset:#x}")?;
+        }
+        let file = plan
+            .dir
+            .join(format!("profile-{}-{}.txt", server.name(), workload.name));
+        fs::write(&file, whole)?;
+        println!("\nall of it, by block too: {}\n", file.display());
     }
     guest.off()
 }

@@ -58,7 +58,7 @@ tests! {
         control, worker_counts,
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
-        long_replies, small_mtu, tapped, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
+        long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
     protocol: table, fast_share;
     consistency: histories;

@@ -3,9 +3,11 @@
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 use nix::sys::socket::{
     setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
 };
@@ -382,6 +384,108 @@ pub(super) fn tapped() -> Result<()> {
         "heard {requests} requests, {replies} replies"
     );
     hippos.unload()
+}
+
+/// Replies pass an empty queueing discipline by, unless it does something, or
+/// somebody looks at what leaves.
+pub(super) fn transmit() -> Result<()> {
+    // busybox has a tc too, and nothing but /usr/bin is looked through.
+    /// More than leave together.
+    const ASKED: u64 = 40;
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let device = &link.here;
+    let hippos = Hippos::load("")?;
+    modules::load("sch_netem")?;
+    modules::load("nf_tables")?;
+    // How many packets the discipline saw while each of these was asked.
+    let queued = |host: &str| -> Result<u64> {
+        let before = seen(device)?;
+        there.enter(|| {
+            // The requests wait for each other, so that replies leave together.
+            let mut udp = Udp::connect(host)?;
+            let ids = (0..ASKED).map(|_| udp.send(b"get none\r\n"));
+            let ids = ids.collect::<Result<Vec<_>>>()?;
+            for id in ids {
+                let reply = udp.reply(id)?;
+                ensure!(reply == b"END\r\n", "{reply:?}");
+            }
+            Ok(())
+        })?;
+        Ok(seen(device)? - before)
+    };
+    let both = [&*link.here_ipv4, &*link.here_ipv6];
+    for (discipline, through) in [
+        ("pfifo limit 100", false),
+        ("fq_codel", false),
+        ("netem delay 1ms", true),
+        ("pfifo limit 100", false),
+    ] {
+        run(&format!(
+            "/usr/sbin/tc qdisc replace dev {device} root {discipline}"
+        ))?;
+        for host in both {
+            there.enter(|| hit_and_miss(host).with_context(|| discipline.to_owned()))?;
+            let seen = queued(host)?;
+            ensure!((seen >= ASKED) == through, "{discipline} saw {seen}");
+        }
+    }
+    // A tap, and Netfilter's egress.
+    let ear = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_NONBLOCK,
+        SockProtocol::EthAll,
+    )?;
+    for host in both {
+        let seen = queued(host)?;
+        ensure!(seen >= ASKED, "a tap missed replies: {seen} seen");
+    }
+    drop(ear);
+    run("/usr/sbin/nft add table netdev look")?;
+    run(&format!(
+        "/usr/sbin/nft add chain netdev look out {{ type filter hook egress device {device} priority 0 ; }}"
+    ))?;
+    run("/usr/sbin/nft add rule netdev look out udp sport 11211 counter")?;
+    for host in both {
+        queued(host)?;
+    }
+    let rules = run("/usr/sbin/nft list chain netdev look out")?;
+    let counted = format!("counter packets {} ", 2 * ASKED);
+    ensure!(rules.contains(&counted), "{rules}");
+    run("/usr/sbin/nft delete table netdev look")?;
+    let seen = queued(both[0])?;
+    ensure!(seen < ASKED, "{seen} seen when nobody looks any more");
+    // The module goes while replies wait for each other.
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            there.enter(|| {
+                let mut udp = Udp::connect(both[0])?;
+                while !stop.load(Ordering::Relaxed) {
+                    // Once the module is gone, errors come back.
+                    let _ = udp.send(b"get none\r\n");
+                }
+                Ok(())
+            })
+        });
+        thread::sleep(SILENCE);
+        let gone = hippos.unload();
+        stop.store(true, Ordering::Relaxed);
+        flood.join().map_err(|_| anyhow!("panicked"))??;
+        gone
+    })
+}
+
+/// Packets that the queueing discipline of a device was given.
+fn seen(device: &str) -> Result<u64> {
+    let text = run(&format!("/usr/sbin/tc -s qdisc show dev {device} root"))?;
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let count = words.windows(5).find_map(|words| match words {
+        ["Sent", _, "bytes", count, "pkt"] => count.parse().ok(),
+        _ => None,
+    });
+    count.with_context(|| format!("no count: {text}"))
 }
 
 /// Sends one datagram and waits for what comes back to its port.
