@@ -56,6 +56,14 @@ impl Gate {
     #[inline(never)]
     fn plan(&self, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
         let server = &*self.server;
+        if let Some(many) = server.engine.many(guard, packet.payload()) {
+            return packet.reply(many.bound(), |buffer| many.write(buffer));
+        }
+        Self::plan_any(server, guard, packet)
+    }
+
+    #[inline(never)]
+    fn plan_any(server: &Server, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
         Plan::with(
             |plan| match server.engine.plan(guard, packet.payload(), plan) {
                 Verdict::Answer => match plan.datagrams() {

@@ -14,7 +14,7 @@ use hippos_proto::text::{self, Request};
 use hippos_proto::token::{self, Words};
 use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_proto::{meta, KEY_MAX};
-use hippos_store::{ClassCounter, Guard, Hash, Item, Platform};
+use hippos_store::{Guard, Hash, Item, Platform};
 
 use crate::counters::Tally;
 use crate::meta::{hit_line, miss_line};
@@ -475,23 +475,10 @@ impl<P: Platform> Engine<P> {
         Some(Verdict::Answer)
     }
 
-    /// Counts the items of a plan as hits, a class at a time.
+    /// Counts the items of a plan as hits.
     #[inline]
     fn count_hits(&self, plan: &Plan<'_, '_>) {
-        let (mut class, mut hits) = (0, 0u64);
-        let count = |class, hits| {
-            if hits != 0 {
-                self.store.count_class(class, ClassCounter::GetHits, hits);
-            }
-        };
-        for item in plan.pieces.iter().filter_map(Piece::item) {
-            if item.class() != class {
-                count(class, hits);
-                (class, hits) = (item.class(), 0);
-            }
-            hits = hits.wrapping_add(1);
-        }
-        count(class, hits);
+        self.count_items(plan.pieces.iter().filter_map(Piece::item));
     }
 
     #[cold]

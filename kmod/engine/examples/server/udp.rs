@@ -70,6 +70,12 @@ fn fast(
         let _ = socket.send_to(&buffer[..wrote], peer);
         return true;
     }
+    if let Some(many) = engine.many(&guard, &buffer[..len]) {
+        let wrote = many.write(buffer);
+        assert!(wrote <= many.bound(), "a datagram's length");
+        let _ = socket.send_to(&buffer[..wrote], peer);
+        return true;
+    }
     Plan::with(|plan| {
         let verdict = engine.plan(&guard, &buffer[..len], plan);
         if verdict == Verdict::Answer {

@@ -204,10 +204,17 @@ pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>
         assert_eq!(single.write(&mut packet), packet.len());
         return (Verdict::Answer, vec![packet]);
     }
+    // So have several keys.
+    if let Some(many) = engine.many(&guard, payload) {
+        let mut packet = vec![0xaa; many.bound()];
+        let used = many.write(&mut packet);
+        packet.truncate(used);
+        return (Verdict::Answer, vec![packet]);
+    }
     planned(engine, payload)
 }
 
-/// The same without that way of its own.
+/// The same without those ways of their own.
 pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
     let guard = engine.store.read();
     Plan::with(|plan| {

@@ -1,0 +1,261 @@
+//! `get` of several keys whose answer is one datagram, by a way of its own.
+//!
+//! The lookups go side by side: first the buckets of all keys are fetched,
+//! then the items that they lead to, and when those are needed they are near.
+//! What this way does not serve is left to the [`Plan`](crate::Plan), and
+//! nothing has been counted then.
+
+use hippos_proto::reply;
+use hippos_proto::token;
+use hippos_proto::udp::{DATA_MAX, FRAME};
+use hippos_proto::KEY_MAX;
+use hippos_store::{ClassCounter, Guard, Item, Platform, Probe};
+
+use crate::counters::Tally;
+use crate::single::{command, put, put_value};
+use crate::Engine;
+
+/// The most keys of one request.
+pub const MANY: usize = 16;
+
+/// What a value takes in the answer beside key and value, at most: `VALUE `,
+/// two numbers with their spaces, two line ends.
+const AROUND: usize = 6 + 11 + 5 + 2 + 2;
+
+/// The reply to some keys' `get`, in one datagram, found but not yet written.
+pub struct Many<'g> {
+    items: [Option<Item<'g>>; MANY],
+    id: [u8; 2],
+    /// More than the reply has, frame not counted.
+    bound: usize,
+}
+
+impl Default for Many<'_> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            items: [None; MANY],
+            id: [0; 2],
+            bound: 0,
+        }
+    }
+}
+
+impl Many<'_> {
+    /// The most bytes that the datagram can have, frame included.
+    #[inline]
+    pub fn bound(&self) -> usize {
+        FRAME.wrapping_add(self.bound)
+    }
+
+    /// Writes the datagram to the start of `buffer`, which has room for
+    /// [`bound`](Self::bound) bytes, and needs nothing of the request for it.
+    /// Returns how many bytes it wrote.
+    #[inline]
+    pub fn write(&self, buffer: &mut [u8]) -> usize {
+        let all = buffer.len();
+        let [i0, i1] = self.id;
+        let mut room = put(buffer, &[i0, i1, 0, 0, 0, 1, 0, 0]);
+        for item in self.items.iter().flatten() {
+            let (key, value) = item.parts();
+            room = put_value(room, key, value, item.flags());
+        }
+        all.wrapping_sub(put(room, reply::END).len())
+    }
+}
+
+impl<P: Platform> Engine<P> {
+    /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
+    /// is a plain `get` of at most [`MANY`] keys whose reply fits a datagram;
+    /// else `None`. Softirq-safe.
+    #[inline]
+    pub fn many<'g>(&'g self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Many<'g>> {
+        let (id, mut rest) = command(payload)?;
+        if self.detail() {
+            return None;
+        }
+        let mut wanted: [(&[u8], Probe<'g>); MANY] = [(&[], Probe::NONE); MANY];
+        let mut keys = 0usize;
+        for place in &mut wanted {
+            let (key, more) = rest.split_at_checked(token::plain_len(rest))?;
+            if key.is_empty() || key.len() > KEY_MAX {
+                return None;
+            }
+            *place = (key, self.store.probe(guard, self.store.hash(key)));
+            keys = keys.wrapping_add(1);
+            rest = more.strip_prefix(b" ").unwrap_or(more);
+            if rest == b"\r\n" {
+                // A space before the line's end is not as plain as that.
+                rest = more;
+                break;
+            }
+        }
+        if rest != b"\r\n" {
+            return None;
+        }
+        let wanted = wanted.get_mut(..keys)?;
+        for (_, probe) in wanted.iter_mut() {
+            self.store.aim(guard, probe);
+        }
+        let mut many = Many {
+            id,
+            ..Many::default()
+        };
+        let mut bound = reply::END.len();
+        let mut misses = 0u32;
+        for ((key, probe), place) in wanted.iter().zip(&mut many.items) {
+            match self.store.get_probed(guard, key, probe) {
+                Some(item) => {
+                    let (key, value) = item.parts();
+                    bound = bound
+                        .wrapping_add(AROUND)
+                        .wrapping_add(key.len())
+                        .wrapping_add(value.len());
+                    *place = Some(item);
+                }
+                None => misses = misses.wrapping_add(1),
+            }
+        }
+        if bound > DATA_MAX {
+            return None;
+        }
+        many.bound = bound;
+        self.count_items(many.items.iter().flatten());
+        self.miss(misses);
+        self.tally(Tally::FastDatagrams, 1);
+        self.tally(Tally::FastCommands, 1);
+        Some(many)
+    }
+
+    /// Counts items that were hit, a class at a time.
+    #[inline]
+    pub(crate) fn count_items<'i, 'g: 'i>(&self, items: impl Iterator<Item = &'i Item<'g>>) {
+        let (mut class, mut hits) = (0, 0u64);
+        let count = |class, hits| {
+            if hits != 0 {
+                self.store.count_class(class, ClassCounter::GetHits, hits);
+            }
+        };
+        for item in items {
+            if item.class() != class {
+                count(class, hits);
+                (class, hits) = (item.class(), 0);
+            }
+            hits = hits.wrapping_add(1);
+        }
+        count(class, hits);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Plan, Settings, Verdict, TALLIES};
+    use hippos_store::host::Host;
+    use hippos_store::{Commit, Config, Counter, Store};
+    use proptest::prelude::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    fn engine() -> Engine<Host> {
+        let config = Config {
+            tallies: TALLIES,
+            ..Config::default()
+        };
+        let store = Store::new(config, Host::new()).unwrap();
+        Engine::new(store, Settings::default(), &())
+    }
+
+    fn set(engine: &Engine<Host>, key: &str, flags: u32, value: &[u8]) {
+        let store = &engine.store;
+        let hash = store.hash(key.as_bytes());
+        let slot = store.reserve(key.as_bytes(), hash, flags, store.expiry(0), value.len());
+        let mut slot = slot.unwrap();
+        assert_eq!(slot.write(value), value.len());
+        store.commit(slot, &Commit::default()).unwrap();
+    }
+
+    fn datagram(request: &str) -> Vec<u8> {
+        [b"\x12\x34\0\0\0\x01\0\0", request.as_bytes()].concat()
+    }
+
+    fn by_many(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
+        let guard = engine.store.read();
+        let many = engine.many(&guard, payload)?;
+        let mut buffer = std::vec![0xaa; many.bound()];
+        let used = many.write(&mut buffer);
+        buffer.truncate(used);
+        Some(buffer)
+    }
+
+    fn by_plan(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
+        let guard = engine.store.read();
+        Plan::with(|plan| {
+            assert_eq!(engine.plan(&guard, payload, plan), Verdict::Answer);
+            let mut buffer = std::vec![0; plan.datagram_len(0)];
+            assert_eq!(plan.write(0, &mut buffer), buffer.len());
+            buffer
+        })
+    }
+
+    proptest! {
+        /// The short way says what the long one does, and counts the same.
+        #[test]
+        fn it_answers_as_the_plan_does(
+            keys in prop::collection::vec(("[!-~]{1,40}", any::<bool>()), 1..=MANY),
+            flags in prop_oneof![Just(0u32), 0..200_000u32, any::<u32>()],
+            value in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let engine = engine();
+            let mut request = String::from("get");
+            for (key, stored) in &keys {
+                if *stored {
+                    set(&engine, key, flags, &value);
+                }
+                request.extend([" ", key]);
+            }
+            let payload = datagram(&(request + "\r\n"));
+            let hits = || engine.store.classes_counted(ClassCounter::GetHits);
+            let misses = || engine.store.counted(Counter::GetMisses);
+            let want = by_plan(&engine, &payload);
+            let (hit, missed) = (hits(), misses());
+            if let Some(found) = by_many(&engine, &payload) {
+                prop_assert_eq!(found, want);
+                prop_assert_eq!((hits(), misses()), (2 * hit, 2 * missed));
+                prop_assert_eq!(engine.tallied(Tally::FastDatagrams), 2);
+            } else {
+                // Only because the bound is above what it turns out to be.
+                prop_assert!(want.len() + keys.len() * AROUND > DATA_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_plain_get_is_left_to_the_plan() {
+        let engine = engine();
+        set(&engine, "large", 0, &[b'x'; 1360]);
+        let many = |n: usize| std::format!("get{}\r\n", " k".repeat(n));
+        assert!(by_many(&engine, &datagram(&many(MANY))).is_some());
+        for request in [
+            &*many(MANY + 1),
+            "get a b \r\n",
+            "get  a b\r\n",
+            "get \r\n",
+            "get\r\n",
+            "get a b\n",
+            "get a\r\nget b\r\n",
+            "gets a b\r\n",
+            "get a large\r\n",
+            "get a b",
+            "get a b\r",
+        ] {
+            assert!(
+                by_many(&engine, &datagram(request)).is_none(),
+                "{request:?}"
+            );
+        }
+        let long = std::format!("get a {}\r\n", "k".repeat(251));
+        assert!(by_many(&engine, &datagram(&long)).is_none());
+        assert_eq!(engine.tallied(Tally::FastDatagrams), 1);
+    }
+}
