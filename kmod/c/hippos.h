@@ -45,6 +45,7 @@ struct hippos_packet {
 	u8 ipv6[16];
 };
 
+void hippos_packet_init(void);
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);
 struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
 				   const struct hippos_packet *packet, u32 len,

@@ -7,6 +7,8 @@
 #include <linux/etherdevice.h>
 #include <linux/if_arp.h>
 #include <linux/inetdevice.h>
+#include <linux/jump_label.h>
+#include <linux/moduleparam.h>
 #include <linux/netdevice.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter_ipv4.h>
@@ -369,6 +371,34 @@ static __always_inline void reply(struct sk_buff *skb, u32 headers, u32 len)
 	hippos_transmit(skb);
 }
 
+/*
+ * For measuring alone: what it is worth to send the request's own sk_buff back.
+ */
+static bool fresh_replies;
+module_param(fresh_replies, bool, 0444);
+MODULE_PARM_DESC(fresh_replies, "measurement only: allocate each reply anew (default no)");
+static DEFINE_STATIC_KEY_FALSE(fresh_key);
+
+void hippos_packet_init(void)
+{
+	if (fresh_replies)
+		static_branch_enable(&fresh_key);
+}
+
+/* Moves a reply's payload to a datagram of its own; the request's goes. */
+static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
+{
+	struct sk_buff *twin;
+	u8 *payload;
+
+	twin = hippos_packet_twin(skb, packet, len, &payload);
+	if (!twin)
+		return skb;
+	memcpy(payload, packet->payload, len);
+	consume_skb(skb);
+	return twin;
+}
+
 void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len)
 {
 	reply(skb, headers, len);
@@ -381,6 +411,8 @@ static __always_inline unsigned int serve(const struct hippos_door *door, struct
 
 	if (fate < HIPPOS_REPLY)
 		return fate;
+	if (static_branch_unlikely(&fresh_key))
+		skb = fresh(skb, packet, fate - HIPPOS_REPLY);
 	reply(skb, packet->headers, fate - HIPPOS_REPLY);
 	return NF_STOLEN;
 }

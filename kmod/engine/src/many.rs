@@ -83,11 +83,12 @@ impl<P: Platform> Engine<P> {
             }
             *place = (key, self.store.probe(guard, self.store.hash(key)));
             keys = keys.wrapping_add(1);
-            rest = more.strip_prefix(b" ").unwrap_or(more);
-            if rest == b"\r\n" {
-                // A space before the line's end is not as plain as that.
-                rest = more;
-                break;
+            match more {
+                [b' ', next @ ..] => rest = next,
+                _ => {
+                    rest = more;
+                    break;
+                }
             }
         }
         if rest != b"\r\n" {
@@ -103,9 +104,13 @@ impl<P: Platform> Engine<P> {
         };
         let mut bound = reply::END.len();
         let mut misses = 0u32;
+        // Mostly they are all of one class.
+        let (mut class, mut others, mut hits) = (None, false, 0u64);
         for ((key, probe), place) in wanted.iter().zip(&mut many.items) {
             match self.store.get_probed(guard, key, probe) {
                 Some(item) => {
+                    others |= *class.get_or_insert(item.class()) != item.class();
+                    hits = hits.wrapping_add(1);
                     let (key, value) = item.parts();
                     bound = bound
                         .wrapping_add(AROUND)
@@ -120,7 +125,10 @@ impl<P: Platform> Engine<P> {
             return None;
         }
         many.bound = bound;
-        self.count_items(many.items.iter().flatten());
+        match class {
+            Some(class) if !others => self.store.count_class(class, ClassCounter::GetHits, hits),
+            _ => self.count_items(many.items.iter().flatten()),
+        }
         self.miss(misses);
         self.tally(Tally::FastDatagrams, 1);
         self.tally(Tally::FastCommands, 1);

@@ -23,6 +23,8 @@ const MEMORY: u32 = 1024;
 pub(crate) enum Server {
     /// This project's module
     Hippos,
+    /// The same, allocating each reply anew: what sending the request's own buffer back saves
+    HipposFresh,
     /// Debian's memcached as installed, UDP on, a thread for each vCPU
     Memcached,
     /// The same with its LRU threads off and interrupts deferred: its steadiest cell
@@ -39,13 +41,14 @@ pub(crate) enum Server {
 
 impl Server {
     /// All, the reference first.
-    pub(crate) const ALL: [Server; 7] = [
+    pub(crate) const ALL: [Server; 8] = [
         Server::Memcached,
         Server::MemcachedSteady,
         Server::MemcachedMultiport,
         Server::MirrorQueued,
         Server::MirrorDirect,
         Server::Mirror,
+        Server::HipposFresh,
         Server::Hippos,
     ];
 
@@ -61,6 +64,7 @@ impl Server {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Server::Hippos => "hippos",
+            Server::HipposFresh => "hippos-fresh",
             Server::Memcached => "memcached",
             Server::MemcachedSteady => "memcached-steady",
             Server::MemcachedMultiport => "memcached-multiport",
@@ -141,9 +145,11 @@ impl Guest {
             )
         };
         match server {
-            Server::Hippos => {
-                self.vm
-                    .ask(&format!("load port={GUEST_PORT} memory_mb={CACHE}"))?;
+            Server::Hippos | Server::HipposFresh => {
+                let fresh = u8::from(server == Server::HipposFresh);
+                self.vm.ask(&format!(
+                    "load port={GUEST_PORT} memory_mb={CACHE} fresh_replies={fresh}"
+                ))?;
             }
             Server::Memcached => {
                 self.vm.ask(&memcached(GUEST_PORT, vcpus, ""))?;

@@ -211,7 +211,7 @@ fn plan(args: &BenchArgs) -> Result<Plan> {
             .into_iter()
             // With one vCPU it differs from memcached by nothing but chance.
             .filter(|s| *s != Server::MemcachedMultiport || !args.quick)
-            .filter(|s| *s != Server::MirrorDirect || !args.quick)
+            .filter(|s| !matches!(s, Server::MirrorDirect | Server::HipposFresh) || !args.quick)
             .collect()
     } else {
         args.server.clone()
