@@ -1,0 +1,126 @@
+//! A steady-state hit writes to nothing that CPUs share: it works with the items and the index
+//! read-only. (Its count goes to a line of the CPU's own, in a table.) A write would end the test
+//! with a fault.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::thread;
+
+use hippos_store::host::Host;
+use hippos_store::{ClassCounter, Commit, Config, Cookie, Eviction, Platform, Store};
+use nix::sys::mman::{mprotect, ProtFlags};
+
+/// The host, remembering the blocks that it gave.
+struct Freezer {
+    host: Host,
+    blocks: Mutex<Vec<(usize, usize)>>,
+}
+
+impl Freezer {
+    fn protect(&self, flags: ProtFlags) {
+        for &(at, bytes) in &*self.blocks.lock().unwrap() {
+            let at = NonNull::new(at as *mut c_void).unwrap();
+            // SAFETY: a block of the store's own, of whole pages.
+            unsafe { mprotect(at, bytes, flags) }.unwrap();
+        }
+    }
+}
+
+// SAFETY: all of it is the host's.
+unsafe impl Platform for Freezer {
+    type Guard = <Host as Platform>::Guard;
+    type Lock = <Host as Platform>::Lock;
+
+    fn read_lock(&self) -> Self::Guard {
+        self.host.read_lock()
+    }
+    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let block = self.host.slab_alloc(bytes)?;
+        let mut blocks = self.blocks.lock().unwrap();
+        blocks.push((block.as_ptr() as usize, bytes));
+        Some(block)
+    }
+    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.slab_free(block, bytes) }
+    }
+    fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.host.table_alloc(bytes)
+    }
+    unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.table_free(table, bytes) }
+    }
+    fn gp_start(&self) -> Cookie {
+        self.host.gp_start()
+    }
+    fn gp_done(&self, cookie: Cookie) -> bool {
+        self.host.gp_done(cookie)
+    }
+    fn gp_wait(&self) {
+        self.host.gp_wait();
+    }
+    fn cpu(&self) -> usize {
+        Platform::cpu(&self.host)
+    }
+    fn cpus(&self) -> usize {
+        Platform::cpus(&self.host)
+    }
+}
+
+fn steady(eviction: Eviction) {
+    const ITEMS: u32 = 2000;
+    const THREADS: u64 = 2;
+    let config = Config {
+        eviction,
+        ..Config::default()
+    };
+    let freezer = Freezer {
+        host: Host::new().cpus(THREADS as usize),
+        blocks: Mutex::default(),
+    };
+    let store = Store::new(config, freezer).unwrap();
+    store.tick(100, 1_700_000_000);
+    let key = |i: u32| format!("key-{i:016}").into_bytes();
+    let hit_all = || {
+        let guard = store.read();
+        for i in 0..ITEMS {
+            let key = key(i);
+            let item = store
+                .get(&guard, &key, store.hash(&key))
+                .expect("it is there");
+            store.count_lone_hit(item.class());
+            let mut probe = store.probe(&guard, store.hash(&key));
+            store.aim(&guard, &mut probe);
+            assert!(store.get_probed(&guard, &key, &probe).is_some());
+        }
+    };
+    for i in 0..ITEMS {
+        let key = key(i);
+        let (hash, expiry) = (store.hash(&key), store.expiry(1000));
+        let mut slot = store.reserve(&key, hash, i, expiry, 20).unwrap();
+        slot.write(b"01234567890123456789");
+        store.commit(slot, &Commit::default()).unwrap();
+    }
+    // The first hits leave marks; the policy that counts furthest counts to three.
+    hit_all();
+    hit_all();
+    store.platform().protect(ProtFlags::PROT_READ);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(hit_all);
+        }
+    });
+    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    store.platform().protect(both);
+    let hits = store.classes_counted(ClassCounter::GetHits);
+    assert_eq!(hits, u64::from(ITEMS) * (2 + THREADS));
+}
+
+#[test]
+fn a_steady_hit_writes_to_nothing_shared() {
+    for eviction in [Eviction::Clock, Eviction::Sieve, Eviction::S3Fifo] {
+        steady(eviction);
+    }
+}
