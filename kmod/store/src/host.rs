@@ -13,6 +13,7 @@ use core::sync::atomic::{
 };
 use std::alloc::Layout;
 use std::boxed::Box;
+use std::sync::Mutex;
 use std::vec::Vec;
 
 use crate::platform::{Cookie, Platform, RawLock};
@@ -38,6 +39,8 @@ pub struct Host {
     readers: &'static [Reader],
     /// Blocks that may still be had.
     blocks: AtomicUsize,
+    /// Halves of huge pages that are not in use.
+    halves: Mutex<Vec<usize>>,
     woken: AtomicBool,
 }
 
@@ -109,6 +112,40 @@ fn register_membarrier() -> bool {
 #[cfg(not(all(target_os = "linux", not(miri))))]
 fn membarrier() {}
 
+/// Bytes of a huge page.
+const HUGE: usize = 2 << 20;
+
+/// Asks for huge pages, as the kernel's direct map has.
+#[cfg(all(target_os = "linux", not(miri)))]
+fn want_huge(at: NonNull<u8>, bytes: usize) {
+    // SAFETY: the range was just allocated; the advice changes nothing of what it holds.
+    unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn want_huge(_: NonNull<u8>, _: usize) {}
+
+/// `bytes` bytes, aligned to as many.
+fn aligned_alloc(bytes: usize) -> Option<NonNull<u8>> {
+    let layout = Layout::from_size_align(bytes, bytes).ok()?;
+    // SAFETY: the layout is not empty.
+    let at = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+    if bytes >= HUGE {
+        want_huge(at, bytes);
+    }
+    Some(at)
+}
+
+/// # Safety
+///
+/// `at` came from `aligned_alloc(bytes)`, and nothing refers to it any more.
+unsafe fn aligned_free(at: usize, bytes: usize) {
+    if let Ok(layout) = Layout::from_size_align(bytes, bytes) {
+        // SAFETY: the caller's promise.
+        unsafe { std::alloc::dealloc(at as *mut u8, layout) };
+    }
+}
+
 impl Default for Host {
     fn default() -> Self {
         Self::new()
@@ -129,6 +166,7 @@ impl Host {
             // Guards refer to it and may outlive a moved platform; it is small, and tests few.
             readers: Box::leak(readers.into_boxed_slice()),
             blocks: AtomicUsize::new(usize::MAX),
+            halves: Mutex::new(Vec::new()),
             woken: AtomicBool::new(false),
         }
     }
@@ -172,13 +210,15 @@ impl Host {
         if self.careless || self.done.load(Acquire) >= epoch {
             return true;
         }
+        // What was asked for before this is answered with it.
+        let now = self.epoch.load(SeqCst);
         if self.membarrier {
             membarrier();
         } else {
             fence(SeqCst);
         }
         let threads = NUMBERS.load(Acquire);
-        let mut oldest = u64::MAX;
+        let mut oldest = now;
         for reader in self.readers.iter().take(threads) {
             // A read-modify-write where order is not membarrier's business: detectors understand
             // that.
@@ -192,7 +232,7 @@ impl Host {
             }
         }
         if oldest >= epoch {
-            self.done.fetch_max(epoch, Release);
+            self.done.fetch_max(oldest, Release);
             return true;
         }
         false
@@ -280,9 +320,19 @@ unsafe impl Platform for Host {
         self.blocks
             .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
             .ok()?;
-        let layout = Layout::from_size_align(bytes, bytes).ok()?;
-        // SAFETY: the layout is not empty.
-        let block = NonNull::new(unsafe { std::alloc::alloc(layout) })?;
+        let block = if bytes == HUGE / 2 {
+            let mut halves = self.halves.lock().unwrap_or_else(|e| e.into_inner());
+            match halves.pop() {
+                Some(half) => NonNull::new(half as *mut u8)?,
+                None => {
+                    let whole = aligned_alloc(HUGE)?;
+                    halves.push(whole.as_ptr() as usize + HUGE / 2);
+                    whole
+                }
+            }
+        } else {
+            aligned_alloc(bytes)?
+        };
         if self.poison {
             // SAFETY: the block is ours.
             unsafe { block.write_bytes(0xa5, bytes) };
@@ -291,9 +341,19 @@ unsafe impl Platform for Host {
     }
 
     unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
-        if let Ok(layout) = Layout::from_size_align(bytes, bytes) {
-            // SAFETY: the block came from `slab_alloc` with this layout.
-            unsafe { std::alloc::dealloc(block.as_ptr(), layout) };
+        let at = block.as_ptr() as usize;
+        if bytes != HUGE / 2 {
+            // SAFETY: the block came from `slab_alloc`, which took it alone.
+            return unsafe { aligned_free(at, bytes) };
+        }
+        let mut halves = self.halves.lock().unwrap_or_else(|e| e.into_inner());
+        match halves.iter().position(|half| *half == at ^ bytes) {
+            Some(other) => {
+                halves.swap_remove(other);
+                // SAFETY: nobody has either half.
+                unsafe { aligned_free(at & !bytes, HUGE) }
+            }
+            None => halves.push(at),
         }
     }
 

@@ -35,12 +35,17 @@ use crate::table::{Fixed, Table};
 pub(crate) const ENTRIES: usize = 7;
 /// Bytes of a bucket.
 pub(crate) const BUCKET: usize = 64;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 /// Items per bucket at which the index grows.
 pub(crate) const LOAD: usize = 4;
 /// Overflow buckets that one bucket may have.
 const CHAIN: usize = 8;
-/// The part of an entry or a head that is a reference.
-const REFERENCE: u64 = (1 << 48) - 1;
+/// The part of an entry or a head that is a reference: both are aligned to 8.
+const REFERENCE: u64 = (1 << 48) - 8;
+/// The part of an entry that tells how many cache lines the item has beyond its first, so that all
+/// are fetched at once: memory answers many requests in the time of one.
+const MORE: u64 = 7;
 
 /// References of overflow buckets that were unchained and wait for a grace period.
 pub(crate) type Unchained = Few<NonZeroUsize, 16>;
@@ -292,7 +297,25 @@ impl<L: RawLock> Index<L> {
     }
 
     fn entry(&self, hash: Hash, slot: Slot) -> u64 {
-        hash.tag() << 48 | self.reference(slot.address().get())
+        let address = slot.address().get();
+        let more = if cfg!(loom) {
+            // The slots of models are nothing but addresses.
+            0
+        } else {
+            let end = (address % LINE).saturating_add(slot.size());
+            (end.saturating_sub(1) / LINE) as u64
+        };
+        hash.tag() << 48 | self.reference(address) | more.min(MORE)
+    }
+
+    /// Brings the lines of an entry's item near, the first one excepted.
+    #[inline]
+    fn prefetch_more(entry: u64, slot: Slot) {
+        let mut at = slot.address().get();
+        for _ in 0..entry & MORE {
+            at = at.wrapping_add(LINE);
+            crate::sync::prefetch(at as *const u8);
+        }
     }
 
     /// Brings a bucket's cache line near.
@@ -317,15 +340,27 @@ impl<L: RawLock> Index<L> {
         self.scan(bucket, hash, &mut |_| true)
     }
 
-    /// The first slot under `hash`'s tag, without a look at it: where to prefetch.
+    /// Brings near what a writer needs: the bucket's line and the stripe's.
     #[inline]
-    pub(crate) fn candidate(&self, hash: Hash) -> Option<usize> {
-        let bucket = self.bucket(place(hash, self.n.load(Acquire)))?;
-        bucket.entries.iter().find_map(|entry| {
-            let entry = entry.load(Relaxed);
-            (entry >> 48 == hash.tag() && entry != 0)
-                .then(|| self.base.wrapping_add((entry & REFERENCE) as usize))
-        })
+    pub(crate) fn prefetch_for_writing(&self, hash: Hash) {
+        self.prefetch(hash);
+        if let Some(stripe) = self.stripe(hash.0 as usize) {
+            crate::sync::prefetch(stripe);
+        }
+    }
+
+    /// Brings the first item under `hash`'s tag near, in front of a lookup.
+    #[inline]
+    pub(crate) fn prefetch_item(&self, hash: Hash) {
+        let Some(bucket) = self.bucket(place(hash, self.n.load(Acquire))) else {
+            return;
+        };
+        let mut entries = bucket.entries.iter().map(|entry| entry.load(Relaxed));
+        let found = entries.find(|entry| entry >> 48 == hash.tag() && *entry != 0);
+        if let Some((entry, slot)) = found.and_then(|entry| Some((entry, self.slot(entry)?))) {
+            crate::sync::prefetch(slot.address().get() as *const u8);
+            Self::prefetch_more(entry, slot);
+        }
     }
 
     /// The slot under `hash` that is `wanted`. The caller is in a read-side section.
@@ -395,6 +430,7 @@ impl<L: RawLock> Index<L> {
             let entry = entry.load(Acquire);
             if entry >> 48 == hash.tag() {
                 if let Some(slot) = self.slot(entry) {
+                    Self::prefetch_more(entry, slot);
                     if wanted(slot) {
                         return Some(slot);
                     }

@@ -261,6 +261,20 @@ impl Slot {
         self.header().state.store(FREE, Release);
     }
 
+    /// Links a free slot to another.
+    #[inline]
+    pub(crate) fn loosen(&self, next: Option<Slot>) {
+        let next = next.map_or(0, |slot| slot.address().get());
+        self.header().cas.store(next as u64, Relaxed);
+    }
+
+    /// The free slot that this one was linked to.
+    #[inline]
+    pub(crate) fn next_loose(&self) -> Option<Slot> {
+        let address = self.header().cas.load(Relaxed) as usize as *mut Header;
+        NonNull::new(address).map(Slot)
+    }
+
     /// Notes a hit, writing only if it must: `cap` is the most that the reference count goes to.
     #[inline]
     pub(crate) fn hit(&self, cap: u8, now: u32) {

@@ -178,6 +178,8 @@ impl<P: Platform> Store<P> {
             return Err(StoreError::TooLarge);
         }
         let class = self.class_of(key.len(), value_len)?;
+        // It will be needed when the value has been written.
+        self.index.prefetch_for_writing(hash);
         let slot = self.alloc(class, hash)?;
         let new = Reservation::new(self, slot, key, hash, value_len);
         new.set_flags(flags);

@@ -20,6 +20,19 @@ pub(crate) const BATCH: usize = 62;
 const RING: usize = 128;
 /// A batch is closed when it holds so many bytes.
 const BATCH_BYTES: u64 = 256 << 10;
+/// Closed batches of a ring from which on it is worth asking for the oldest one's grace period.
+const RIPE: usize = 4;
+
+/// What became of a reference that was handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It was taken.
+    Taken,
+    /// It was taken and closed a batch, and several are closed: their time may have come.
+    Ripe,
+    /// The CPU's ring is full: wait for a grace period, harvest, and try again.
+    Full,
+}
 
 /// A retired reference, as a word: an address, and in its lowest bit what lies there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,26 +177,30 @@ impl<L: RawLock> Retire<L> {
         (at, self.shards.get(at))
     }
 
-    /// Takes a reference that was just unlinked. False if the CPU's ring is full: wait for a grace
-    /// period, harvest, and try again.
+    /// Takes a reference that was just unlinked.
     pub(crate) fn push<P: Platform<Lock = L>>(
         &self,
         platform: &P,
         what: Retired,
         bytes: usize,
-    ) -> bool {
+    ) -> Pushed {
         let (at, Some(shard)) = self.shard(platform.cpu()) else {
-            return false;
+            return Pushed::Full;
         };
         let mut ring = shard.ring.lock();
-        if ring.head.wrapping_sub(ring.tail) >= RING {
-            return false;
+        let closed = ring.head.wrapping_sub(ring.tail);
+        if closed >= RING {
+            return Pushed::Full;
         }
         self.append(platform, at, &mut ring, what.word(), bytes as u64);
         shard
             .count
             .store(shard.count.load(Relaxed).wrapping_add(1), Relaxed);
-        true
+        if ring.filled == 0 && closed >= RIPE {
+            Pushed::Ripe
+        } else {
+            Pushed::Taken
+        }
     }
 
     fn close<P: Platform<Lock = L>>(&self, platform: &P, batch: &Batch, ring: &mut Ring) {

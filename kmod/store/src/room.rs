@@ -11,7 +11,7 @@ use crate::maintain::Stolen;
 use crate::platform::Platform;
 use crate::policy::{self, Picked, PICK};
 use crate::pool::Use;
-use crate::retire::{Harvest, Retired};
+use crate::retire::{Harvest, Pushed, Retired};
 use crate::slab::Class;
 use crate::store::Store;
 use crate::sync::Relaxed;
@@ -287,8 +287,16 @@ impl<P: Platform> Store<P> {
     }
 
     fn push(&self, what: Retired, bytes: usize) {
-        while !self.retire.push(&self.platform, what, bytes) {
-            self.wait();
+        loop {
+            match self.retire.push(&self.platform, what, bytes) {
+                Pushed::Taken => return,
+                Pushed::Ripe => {
+                    // Slots that come back soon are still near the CPU.
+                    self.harvest_of(self.platform.cpu());
+                    return;
+                }
+                Pushed::Full => self.wait(),
+            }
         }
     }
 
@@ -311,21 +319,24 @@ impl<P: Platform> Store<P> {
 
     /// Takes back what grace periods have freed, and says if there was anything.
     pub(crate) fn harvest(&self) -> bool {
+        (0..self.retire.shards()).fold(false, |any, cpu| self.harvest_of(cpu) | any)
+    }
+
+    /// The same for what one CPU has retired.
+    fn harvest_of(&self, cpu: usize) -> bool {
         let mut out = Harvest::new();
         let mut any = false;
         // SAFETY: what is in the rings, or was just taken out, has not been given back.
         let slot = |what: Retired| unsafe { what.as_slot() };
         let pinned = |what| slot(what).is_some_and(|slot| slot.pinned());
-        for cpu in 0..self.retire.shards() {
-            while self.retire.harvest(&self.platform, cpu, pinned, &mut out) {
-                any = true;
-                out.iter()
-                    .filter_map(Retired::as_overflow)
-                    .for_each(|at| self.index.give_overflow(at));
-                let slots = out.iter().filter_map(slot);
-                // SAFETY: these were retired, their grace period is over, and they are not pinned.
-                unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
-            }
+        while self.retire.harvest(&self.platform, cpu, pinned, &mut out) {
+            any = true;
+            out.iter()
+                .filter_map(Retired::as_overflow)
+                .for_each(|at| self.index.give_overflow(at));
+            let slots = out.iter().filter_map(slot);
+            // SAFETY: these were retired, their grace period is over, and they are not pinned.
+            unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
         }
         any
     }

@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use crate::config::Eviction;
 use crate::hash::Hash;
 use crate::item::{Slot, HEADER};
-use crate::lock::Locked;
+use crate::lock::{Held, Locked};
 use crate::platform::{Platform, RawLock, Role};
 use crate::policy;
 use crate::pool::{Block, Pool, Use, NONE};
@@ -38,6 +38,10 @@ struct Head {
 /// Up to this size classes are 8 bytes apart, whatever the factor: waste weighs most in the slots
 /// of which there are most.
 const FINE: u64 = 80;
+/// Sizes up to 8 times this have their class in a table.
+const DIRECT: usize = 4096;
+/// Free slots that a class keeps apart from their slabs.
+const LOOSE: u32 = 256;
 /// Bytes of a slab before `Head::link`.
 const LINK: usize = 16;
 
@@ -73,6 +77,14 @@ pub(crate) struct State {
     pub(crate) ring: u32,
     /// The first slab with free slots.
     open: u32,
+    /// The last slots that became free, to be the first to be used: linked by address through
+    /// their CAS numbers. Their slabs count them as used, so that their heads need not be looked
+    /// at, which are all of one place in caches.
+    loose: Option<Slot>,
+    /// How many these are, at most [`LOOSE`].
+    loosened: u32,
+    /// Slabs that are being emptied: as long as there are any, nothing is loose.
+    draining: u32,
     /// Where CLOCK's hand is.
     pub(crate) hand: Hand,
     /// Where SIEVE's hand is, as a slot's number.
@@ -110,6 +122,9 @@ impl<L: RawLock> Class<L> {
             state: Locked::new(State {
                 ring: NONE,
                 open: NONE,
+                loose: None,
+                loosened: 0,
+                draining: 0,
                 hand,
                 needle: NONE,
                 main: Queue::new(),
@@ -143,6 +158,8 @@ impl<L: RawLock> Class<L> {
 
 pub(crate) struct Slabs<L> {
     classes: Table<Class<L>>,
+    /// The class of sizes up to 8 times the index.
+    direct: Table<u8>,
     /// Bytes of a slab.
     slab: usize,
     eviction: Eviction,
@@ -225,10 +242,26 @@ impl<L: RawLock> Slabs<L> {
             unsafe { ghosts.inspect(|t| t.free(platform)) };
             return None;
         };
+        let mut sizes = all().zip(0..CLASSES as u8).peekable();
+        let mut bytes = 0u32;
+        let direct = Table::new(platform, DIRECT, || {
+            while sizes.next_if(|(size, _)| *size < bytes).is_some() {}
+            bytes = bytes.wrapping_add(8);
+            sizes.peek().map_or(u8::MAX, |(_, class)| *class)
+        });
+        let Some(direct) = direct else {
+            // SAFETY: the tables came from this platform and are not used again.
+            unsafe {
+                classes.free(platform);
+                ghosts.inspect(|t| t.free(platform));
+            }
+            return None;
+        };
         let most = all().next().map_or(0, slots);
         let bits = u32::BITS.wrapping_sub(most.leading_zeros());
         Some(Self {
             classes,
+            direct,
             slab,
             eviction,
             bits,
@@ -299,13 +332,16 @@ impl<L: RawLock> Slabs<L> {
         // SAFETY: the caller's promise.
         unsafe {
             self.classes.free(platform);
+            self.direct.free(platform);
             self.ghosts.as_ref().inspect(|t| t.free(platform));
         }
     }
 
     pub(crate) fn tables(&self) -> usize {
         let ghosts = self.ghosts.as_ref().map_or(0, Ghosts::tables);
-        self.classes.size().saturating_add(ghosts)
+        [self.classes.size(), self.direct.size()]
+            .iter()
+            .fold(ghosts, |sum, size| sum.saturating_add(*size))
     }
 
     #[inline]
@@ -321,9 +357,12 @@ impl<L: RawLock> Slabs<L> {
     /// The class whose slots hold items of `bytes`, header included.
     #[inline]
     pub(crate) fn class_for(&self, bytes: usize) -> Option<usize> {
-        let at = self
-            .classes
-            .partition_point(|c| (c.size() as usize) < bytes);
+        let at = match self.direct.get(bytes.div_ceil(8)) {
+            Some(class) => usize::from(*class),
+            None => self
+                .classes
+                .partition_point(|c| (c.size() as usize) < bytes),
+        };
         (at < self.classes.len()).then_some(at)
     }
 
@@ -363,6 +402,9 @@ impl<L: RawLock> Slabs<L> {
     /// Makes a slab one of its class's.
     fn attach(&self, pool: &Pool<L>, of: &Class<L>, id: u32, block: &Block) {
         let mut state = of.state.lock();
+        if block.what() == Use::Draining {
+            state.draining = state.draining.wrapping_sub(1);
+        }
         block.set_use(Use::Slab);
         // Into the ring, behind the hand: the slab is the last to be swept.
         let at = if state.hand.block == NONE {
@@ -452,6 +494,28 @@ impl<L: RawLock> Slabs<L> {
             return None;
         }
         let mut state = of.state.lock();
+        let slot = match state.loose {
+            Some(slot) => {
+                state.loose = slot.next_loose();
+                state.loosened = state.loosened.wrapping_sub(1);
+                slot
+            }
+            None => self.take_from_slab(pool, of, &mut state)?,
+        };
+        slot.reserve(class as u8);
+        of.free.store(of.free().wrapping_sub(1), Relaxed);
+        policy::Locked {
+            slabs: self,
+            pool,
+            of,
+            state: &mut state,
+        }
+        .enter(slot, hash);
+        Some(slot)
+    }
+
+    /// A slot of the first slab that has one, which counts it as used from now on.
+    fn take_from_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) -> Option<Slot> {
         let block = pool.get(state.open)?;
         let at = block.at()?;
         let free = block.free.load(Relaxed);
@@ -471,22 +535,46 @@ impl<L: RawLock> Slabs<L> {
             block.carved.store(carved.wrapping_add(of.size()), Release);
             slot
         };
-        slot.reserve(class as u8);
         block
             .used
             .store(block.used.load(Relaxed).wrapping_add(1), Relaxed);
-        of.free.store(of.free().wrapping_sub(1), Relaxed);
         if !self.has_free(of, block) {
-            self.close(pool, &mut state, block);
+            self.close(pool, state, block);
         }
-        policy::Locked {
-            slabs: self,
-            pool,
-            of,
-            state: &mut state,
-        }
-        .enter(slot, hash);
         Some(slot)
+    }
+
+    /// Puts a free slot back into its slab. Says if the slab is one in use.
+    fn give_to_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State, slot: Slot) -> bool {
+        let id = self.block_of(slot);
+        let Some(block) = pool.get(id) else {
+            return false;
+        };
+        let had = self.has_free(of, block);
+        let offset = slot.address().get() & self.slab.wrapping_sub(1);
+        slot.header()
+            .expiry
+            .store(block.free.load(Relaxed), Relaxed);
+        block.free.store((offset >> 3) as u32, Relaxed);
+        block
+            .used
+            .store(block.used.load(Relaxed).wrapping_sub(1), Relaxed);
+        if block.what() != Use::Slab {
+            return false;
+        }
+        if !had {
+            self.open(pool, state, id, block);
+        }
+        true
+    }
+
+    /// Puts the loose slots back into their slabs.
+    fn fasten(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
+        while let Some(slot) = state.loose {
+            state.loose = slot.next_loose();
+            self.give_to_slab(pool, of, state, slot);
+        }
+        state.loosened = 0;
     }
 
     /// Makes slots free: those for which nobody can have a reference any more.
@@ -501,20 +589,27 @@ impl<L: RawLock> Slabs<L> {
         slots: impl Iterator<Item = Slot>,
         poison: bool,
     ) {
-        let mut held = None;
+        let mut held: Option<Returning<'_, L>> = None;
         for slot in slots {
-            let retired = slot.is_retired();
             let class = slot.class();
             let Some(of) = self.get(class) else { continue };
-            if !matches!(held, Some((c, _)) if c == class) {
+            if !matches!(&held, Some(h) if h.class == class) {
+                // One lock at a time.
                 drop(held.take());
-                held = Some((class, of.state.lock()));
+                held = Some(Returning {
+                    class,
+                    of,
+                    retired: 0,
+                    state: of.state.lock(),
+                });
             }
-            let Some((_, state)) = &mut held else {
+            let Some(held) = &mut held else {
                 continue;
             };
-            let id = self.block_of(slot);
-            let Some(block) = pool.get(id) else { continue };
+            if slot.is_retired() {
+                held.retired = held.retired.wrapping_add(1);
+            }
+            let state = &mut *held.state;
             policy::Locked {
                 slabs: self,
                 pool,
@@ -527,23 +622,16 @@ impl<L: RawLock> Slabs<L> {
                 // SAFETY: the slot is free, the lock is held.
                 unsafe { slot.poison(of.size() as usize) };
             }
-            let had = self.has_free(of, block);
-            let offset = slot.address().get() & self.slab.wrapping_sub(1);
-            slot.header()
-                .expiry
-                .store(block.free.load(Relaxed), Relaxed);
-            block.free.store((offset >> 3) as u32, Relaxed);
-            block
-                .used
-                .store(block.used.load(Relaxed).wrapping_sub(1), Relaxed);
-            if retired {
-                of.retired.fetch_sub(1, Relaxed);
-            }
-            if block.what() == Use::Slab {
+            let usable = if state.draining == 0 && state.loosened < LOOSE {
+                slot.loosen(state.loose);
+                state.loose = Some(slot);
+                state.loosened = state.loosened.wrapping_add(1);
+                true
+            } else {
+                self.give_to_slab(pool, of, state, slot)
+            };
+            if usable {
                 of.free.store(of.free().wrapping_add(1), Relaxed);
-                if !had {
-                    self.open(pool, state, id, block);
-                }
             }
         }
     }
@@ -560,6 +648,9 @@ impl<L: RawLock> Slabs<L> {
         if block.what() != Use::Slab {
             return false;
         }
+        // From here on slots go back to their slabs at once, until this one is empty.
+        self.fasten(pool, of, &mut state);
+        state.draining = state.draining.wrapping_add(1);
         block.set_use(Use::Draining);
         let free = of.slots.wrapping_sub(block.used.load(Relaxed));
         of.free.store(of.free().wrapping_sub(free), Relaxed);
@@ -617,9 +708,10 @@ impl<L: RawLock> Slabs<L> {
         let Some(of) = self.get(usize::from(block.class.load(Relaxed))) else {
             return false;
         };
-        let _state = of.state.lock();
+        let mut state = of.state.lock();
         let empty = block.what() == Use::Draining && block.used.load(Relaxed) == 0;
         if empty {
+            state.draining = state.draining.wrapping_sub(1);
             block.set_use(Use::Taken);
         }
         empty
@@ -638,6 +730,23 @@ impl<L: RawLock> Slabs<L> {
         // SAFETY: below `carved` there are headers at the multiples of the slot size, which is
         // where callers look; the slab is not given away while they are in their section.
         Some(unsafe { Slot::new(at.add(offset as usize)) })
+    }
+}
+
+/// A class under its lock to which slots are given back; those that are no longer retired are booked
+/// at the end.
+struct Returning<'a, L: RawLock> {
+    class: usize,
+    of: &'a Class<L>,
+    retired: u32,
+    state: Held<'a, L, State>,
+}
+
+impl<L: RawLock> Drop for Returning<'_, L> {
+    fn drop(&mut self) {
+        if self.retired != 0 {
+            self.of.retired.fetch_sub(self.retired, Relaxed);
+        }
     }
 }
 

@@ -80,6 +80,7 @@ impl<P: Platform> Store<P> {
                 self.slabs.tables(),
                 self.retire.tables(),
                 self.counters.tables(),
+                self.upkeep.size(),
             ]
             .iter()
             .fold(0, |sum, n| sum.saturating_add(*n)),

@@ -14,6 +14,7 @@ use crate::pool::{Pool, Use};
 use crate::retire::Retire;
 use crate::slab::Slabs;
 use crate::sync::{AtomicU64, Padded, Relaxed};
+use crate::table::Fixed;
 use crate::time::{Clock, Expiry};
 
 /// The smallest and the largest `item_max`.
@@ -40,7 +41,7 @@ pub struct Store<P: Platform> {
     pub(crate) counters: Counters,
     /// The last CAS number given out.
     pub(crate) cas: Padded<AtomicU64>,
-    pub(crate) upkeep: Upkeep,
+    pub(crate) upkeep: Fixed<Upkeep>,
 }
 
 // SAFETY: all that is shared is atomic or under locks; memory blocks belong to the store.
@@ -120,9 +121,11 @@ impl<P: Platform> Store<P> {
         let pool = Pool::new(&platform, block, capacity, limit);
         let retire = Retire::new(&platform);
         let counters = Counters::new(&platform, classes, config.tallies);
-        let (index, pool, retire, counters) = match (index, pool, retire, counters) {
-            (Some(a), Some(b), Some(c), Some(d)) => (a, b, c, d),
-            (index, pool, retire, counters) => {
+        let upkeep = Fixed::new(&platform, Upkeep::new);
+        let made = (index, pool, retire, counters, upkeep);
+        let (index, pool, retire, counters, upkeep) = match made {
+            (Some(a), Some(b), Some(c), Some(d), Some(e)) => (a, b, c, d, e),
+            (index, pool, retire, counters, upkeep) => {
                 // SAFETY: the tables came from this platform and are not used again.
                 unsafe {
                     slabs.free(&platform);
@@ -130,6 +133,7 @@ impl<P: Platform> Store<P> {
                     pool.inspect(|t| t.free(&platform));
                     retire.inspect(|t| t.free(&platform));
                     counters.inspect(|t| t.free(&platform));
+                    upkeep.inspect(|t| t.free(&platform));
                 }
                 return Err(NewError::OutOfMemory);
             }
@@ -150,7 +154,7 @@ impl<P: Platform> Store<P> {
             retire,
             counters,
             cas: Padded(AtomicU64::new(0)),
-            upkeep: Upkeep::new(),
+            upkeep,
         };
         // From here on dropping the store gives everything back.
         let first = (limit / INDEX_SHARE).clamp(1, 64);
@@ -217,9 +221,7 @@ impl<P: Platform> Store<P> {
     /// Brings the item that the hash probably belongs to near; the bucket should be by now.
     #[inline]
     pub fn prefetch_item(&self, _guard: &Guard<'_, P>, hash: Hash) {
-        if let Some(at) = self.index.candidate(hash) {
-            crate::sync::prefetch(at as *const u8);
-        }
+        self.index.prefetch_item(hash);
     }
 
     /// Begins a lookup: brings the bucket near. [`Store::aim`] is worth it some 100 ns later.
@@ -447,6 +449,7 @@ impl<P: Platform> Drop for Store<P> {
             self.slabs.free(&self.platform);
             self.retire.free(&self.platform);
             self.counters.free(&self.platform);
+            self.upkeep.free(&self.platform);
         }
     }
 }

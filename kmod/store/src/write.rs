@@ -187,18 +187,29 @@ impl<P: Platform> Store<P> {
     /// it had expired or was flushed. No lock or section is held.
     pub(crate) fn unlinked(&self, old: Option<Slot>, new: Option<Slot>, reclaimed: bool) {
         let cpu = self.platform.cpu();
-        let book = |slot: Slot, sign: fn(u64) -> u64| {
-            let class = slot.class();
-            self.counters
-                .count_class(cpu, class, ClassCounter::Items, sign(1));
-            self.counters
-                .count_class(cpu, class, ClassCounter::Bytes, sign(slot.size() as u64));
+        let book = |class, items, bytes| {
+            for (counter, n) in [(ClassCounter::Items, items), (ClassCounter::Bytes, bytes)] {
+                if n != 0 {
+                    self.counters.count_class(cpu, class, counter, n);
+                }
+            }
         };
-        if let Some(slot) = new {
-            book(slot, |n| n);
+        let [there, gone] = [new, old].map(|slot| slot.map(|s| (s.class(), s.size() as u64)));
+        match (there, gone) {
+            // Most often an item takes the place of its like.
+            (Some((class, new)), Some((other, old))) if class == other => {
+                book(class, 0, new.wrapping_sub(old));
+            }
+            _ => {
+                if let Some((class, bytes)) = there {
+                    book(class, 1, bytes);
+                }
+                if let Some((class, bytes)) = gone {
+                    book(class, 1u64.wrapping_neg(), bytes.wrapping_neg());
+                }
+            }
         }
         if let Some(slot) = old {
-            book(slot, u64::wrapping_neg);
             if reclaimed {
                 self.note_reclaim(slot);
             }
