@@ -24,8 +24,8 @@ void hippos_oops(void)
 #ifdef CONFIG_KASAN
 
 static char *selftest;
-module_param(selftest, charp, 0444);
-MODULE_PARM_DESC(selftest, "debug kernels only: the name of a fault to commit while loading");
+module_param_named(selftest_fault, selftest, charp, 0444);
+MODULE_PARM_DESC(selftest_fault, "debug kernels only: the name of a fault to commit while loading");
 
 /* Which fault insmod asked for, or NULL. */
 const char *hippos_selftest(void)

@@ -254,6 +254,7 @@ struct hippos_params {
 	unsigned int item_min;
 	unsigned int threads;
 	unsigned int backlog;
+	unsigned int selftest;
 	bool udp;
 	bool selftest_oops;
 	char *item_max;

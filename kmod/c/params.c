@@ -37,4 +37,6 @@ PARAM(eviction, charp, "what goes when memory is full: clock, sieve or s3fifo (d
 PARAM(udp, bool, "serve UDP too (default yes)");
 PARAM(allow, charp, "who may ask: networks like 10.0.0.0/8,fd00::/8, or any"
       " (default: loopback, private and link-local ranges)");
+PARAM(selftest, uint, "test the store in the kernel before serving (0 no, 1 yes,"
+      " 2 with a fault planted, which must be found; default 0)");
 PARAM(selftest_oops, bool, "test only: oops on purpose, to see that it is noticed (default no)");

@@ -87,6 +87,7 @@ pub(crate) struct hippos_params {
     pub(crate) item_min: c_uint,
     pub(crate) threads: c_uint,
     pub(crate) backlog: c_uint,
+    pub(crate) selftest: c_uint,
     pub(crate) udp: bool,
     pub(crate) selftest_oops: bool,
     pub(crate) item_max: *const c_char,

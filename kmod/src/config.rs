@@ -20,6 +20,7 @@ pub(crate) struct Config {
     pub(crate) backlog: u32,
     pub(crate) udp: bool,
     pub(crate) allow: Allow,
+    pub(crate) selftest: Selftest,
     pub(crate) selftest_oops: bool,
     /// Bytes.
     pub(crate) item_max: usize,
@@ -28,6 +29,15 @@ pub(crate) struct Config {
     /// Percent.
     pub(crate) factor: u32,
     pub(crate) eviction: Eviction,
+}
+
+/// Whether the store is tested before anything is served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Selftest {
+    No,
+    Yes,
+    /// With a fault that must be found.
+    Planted,
 }
 
 impl Config {
@@ -48,6 +58,11 @@ impl Config {
         let backlog = range("backlog", params.backlog, 1, 65_535)?;
         let item_min = range("item_min", params.item_min, 1, 1024)?;
         let factor = range("factor", params.factor, 102, 1000)?;
+        let selftest = match range("selftest", params.selftest, 0, 2)? {
+            0 => Selftest::No,
+            1 => Selftest::Yes,
+            _ => Selftest::Planted,
+        };
         let item_max = size(params.item_max)
             .filter(|size| (1 << 10..=4 << 20).contains(size))
             .ok_or_else(|| {
@@ -90,6 +105,7 @@ impl Config {
             backlog,
             udp: params.udp,
             allow,
+            selftest,
             selftest_oops: params.selftest_oops,
             item_max,
             item_min: item_min as usize,

@@ -23,6 +23,7 @@ mod control;
 mod gate;
 mod maintenance;
 mod platform;
+mod selftest;
 mod server;
 mod tcp;
 mod udp;
@@ -82,6 +83,7 @@ impl kernel::Module for Hippos {
             // Not one of the errors of a start that goes wrong.
             return Err(EDOM);
         }
+        selftest::run(&config)?;
         let port = config.port;
         let namespace = Namespace::current()?;
 

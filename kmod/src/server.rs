@@ -37,7 +37,7 @@ impl Server {
             ..Default::default()
         };
         let place = KBox::new_uninit(GFP_KERNEL)?;
-        let engine = engine(place, store(&config)?, settings);
+        let engine = engine(place, store(&config, config.memory, TALLIES)?, settings);
         Ok(Arc::new(Self { config, engine }, GFP_KERNEL)?)
     }
 
@@ -84,18 +84,18 @@ fn engine(
     place.write(Engine::new(store, settings, &CONNECTIONS))
 }
 
-/// Out of line for the same reason.
+/// A store of these sizes. Out of line for the same reason.
 #[inline(never)]
-fn store(config: &Config) -> Result<Store<Kernel>> {
+pub(crate) fn store(config: &Config, memory: usize, tallies: usize) -> Result<Store<Kernel>> {
     Store::new(
         hippos_store::Config {
-            memory: config.memory,
+            memory,
             item_max: config.item_max,
             item_min: config.item_min,
             factor: config.factor,
             seed: random::words(),
             eviction: config.eviction,
-            tallies: TALLIES,
+            tallies,
             ..Default::default()
         },
         Kernel::new(),

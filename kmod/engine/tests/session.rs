@@ -118,6 +118,48 @@ fn a_refused_set_deletes_the_old_value() {
     assert!(say(&engine, "stats\r\n").contains("STAT store_too_large 1\r\n"));
 }
 
+/// The platform has no more blocks, and the one that there is can't be emptied: memcached's error,
+/// and its rule for the old value. When there is memory again, all is well.
+#[test]
+fn without_memory_a_set_deletes_the_old_value() {
+    let engine = engine();
+    let store = &engine.store;
+    assert_eq!(
+        say(&engine, "set a 5 0 1\r\nx\r\nset b 0 0 1\r\ny\r\n"),
+        "STORED\r\nSTORED\r\n"
+    );
+    let pin = {
+        let guard = store.read();
+        let item = store.get(&guard, b"b", store.hash(b"b")).unwrap();
+        store.pin(&item).unwrap()
+    };
+    store.platform().allow_blocks(0);
+    let large = "z".repeat(5000);
+    let refused = "SERVER_ERROR out of memory storing object\r\n";
+    for (request, answer) in [
+        (
+            format!("set a 5 0 5000\r\n{large}\r\nget a\r\n"),
+            format!("{refused}END\r\n"),
+        ),
+        (
+            format!("add c 5 0 5000\r\n{large}\r\nget c\r\n"),
+            format!("{refused}END\r\n"),
+        ),
+        (
+            format!("ms d 5000\r\n{large}\r\nmn\r\n"),
+            format!("{refused}MN\r\n"),
+        ),
+    ] {
+        assert_eq!(say(&engine, &request), answer);
+    }
+    assert_eq!(pin.value(), b"y");
+    assert!(say(&engine, "stats\r\n").contains("STAT store_no_memory 3\r\n"));
+    drop(pin);
+    let request = format!("set a 5 0 5000\r\n{large}\r\nget a\r\n");
+    let answer = format!("STORED\r\nVALUE a 5 5000\r\n{large}\r\nEND\r\n");
+    assert_eq!(say(&engine, &request), answer);
+}
+
 #[test]
 fn large_values_go_both_ways_in_pieces() {
     let engine = engine();

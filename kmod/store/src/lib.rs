@@ -34,6 +34,7 @@ mod reservation;
 mod retire;
 mod room;
 mod s3fifo;
+pub mod selftest;
 mod sieve;
 mod slab;
 mod stats;

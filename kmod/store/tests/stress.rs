@@ -399,3 +399,28 @@ fn one_of_many_wins() {
     );
     assert_eq!(tokens.load(Relaxed), ROUNDS);
 }
+
+/// What the kernel runs, on two lanes.
+#[test]
+fn the_selftest_passes_and_notices() {
+    let store = &Store::new(config(Eviction::Clock), host()).unwrap();
+    thread::scope(|scope| {
+        let lane = |n| {
+            scope.spawn(move || {
+                let _end = End;
+                hippos_store::selftest::run(store, n, 20_000).unwrap();
+            })
+        };
+        join(vec![lane(1), lane(2)]);
+    });
+    hippos_store::selftest::check(store).unwrap();
+    // Somebody counts beside it: that is not what it expects.
+    let found = thread::scope(|scope| {
+        let a = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
+        let b = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
+        [a.join().unwrap(), b.join().unwrap()]
+            .iter()
+            .any(Result::is_err)
+    });
+    assert!(found);
+}

@@ -428,7 +428,14 @@ fn head(args: &BenchArgs, tools: &Tools) -> Result<String> {
 fn store(args: &BenchArgs) -> Result<u8> {
     let mut bench = Command::new(workspace::cargo());
     bench
-        .args(["bench", "--locked", "--package", "hippos_store"])
+        .args([
+            "bench",
+            "--locked",
+            "--package",
+            "hippos_store",
+            "--bench",
+            "peers",
+        ])
         .current_dir(workspace::root());
     if args.quick {
         bench.args(["--", "--quick"]);

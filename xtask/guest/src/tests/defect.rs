@@ -10,7 +10,7 @@ use crate::modules;
 
 /// Loads the module to commit the fault of that name.
 fn commit(fault: &str) -> Result<()> {
-    match modules::insert(modules::HIPPOS.as_ref(), &format!("selftest={fault}")) {
+    match modules::insert(modules::HIPPOS.as_ref(), &format!("selftest_fault={fault}")) {
         Err(Errno::EDOM) => Ok(()),
         Err(error) => Err(error).context("insmod hippos.ko"),
         Ok(()) => {

@@ -245,6 +245,70 @@ pub(super) fn worker_counts() -> Result<()> {
     Ok(())
 }
 
+/// The store's test of itself, under each policy, and that it finds a fault.
+pub(super) fn selftest() -> Result<()> {
+    for eviction in ["clock", "sieve", "s3fifo"] {
+        let mut log = Log::open()?;
+        log.lines();
+        let hippos = Hippos::load(&format!("selftest=1 eviction={eviction}"))?;
+        let lines = log.lines();
+        ensure!(
+            lines
+                .iter()
+                .any(|line| line.starts_with("hippos: selftest: ") && line.ends_with(": passed")),
+            "eviction={eviction}: the log says {lines:?}"
+        );
+        Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+        hippos.unload()?;
+    }
+    refused("selftest=2", Errno::EIO, "faults, not serving")?;
+    refused("selftest=3", Errno::EINVAL, "selftest=")
+}
+
+/// A lower limit is reached by eviction, and what is left is served all the while.
+pub(super) fn lower_limit() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=64")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let value = vec![b'x'; 50_000];
+    for number in 0..1000 {
+        tcp.set(&format!("key{number}"), &value)?;
+    }
+    let held = |tcp: &mut Tcp| -> Result<u64> {
+        tcp.send(b"stats slabs\r\n")?;
+        let mut held = None;
+        loop {
+            let line = tcp.line()?;
+            if line == "END\r\n" {
+                break held.context("stats slabs has no total_malloced");
+            }
+            if let Some(bytes) = line.strip_prefix("STAT total_malloced ") {
+                held = Some(bytes.trim().parse()?);
+            }
+        }
+    };
+    let before = held(&mut tcp)?;
+    ensure!(before > 40 << 20, "only {before} bytes before");
+    tcp.send(b"cache_memlimit 10\r\n")?;
+    let line = tcp.line()?;
+    ensure!(line == "OK\r\n", "{line:?}");
+    // Some 50 slabs, eight at a time, each after two grace periods: a second, where the CPU is ours.
+    let start = Instant::now();
+    while held(&mut tcp)? > 10 << 20 {
+        ensure!(
+            start.elapsed() < Duration::from_secs(60),
+            "{} bytes are still held",
+            held(&mut tcp)?
+        );
+        tcp.set("other", b"value")?;
+        thread::sleep(Duration::from_millis(20));
+    }
+    eprintln!("given back within {:.1} s", start.elapsed().as_secs_f32());
+    let left = tcp.stat("curr_items")?;
+    ensure!((10..1000).contains(&left), "{left} items are left");
+    tcp.set("key0", &value)?;
+    hippos.unload()
+}
+
 /// Twenty times in and out while clients do not stop asking.
 pub(super) fn unloads_under_load() -> Result<()> {
     const ROUNDS: usize = 20;

@@ -1,0 +1,135 @@
+//! A test that runs where the store does: in the kernel, on a store of its own.
+//!
+//! Call it from several threads at once, each with another `lane`; call `Store::maintain` beside
+//! them. Process context, may sleep. It leaves nothing behind.
+
+use crate::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, Verb};
+use crate::number;
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::time::Expiry;
+
+/// Keys of a lane.
+const KEYS: u64 = 128;
+/// Bytes that are written and checked at a time.
+const PIECE: usize = 32;
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A value was not what was stored under its key.
+    Value,
+    /// An operation on a key of this lane came to something that it can't.
+    Outcome,
+    /// An increment was lost.
+    Count,
+    /// Items are counted that are not there.
+    Books,
+}
+
+/// A key: a lane and a number, 16 bytes.
+fn key(lane: u32, n: u64) -> [u8; 16] {
+    let word = u128::from(lane) << 64 | u128::from(n);
+    word.to_be_bytes()
+}
+
+/// The bytes that a key's value repeats.
+fn piece(lane: u32, n: u64) -> [u8; PIECE] {
+    let mut out = [0; PIECE];
+    let mut word = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(lane);
+    for byte in &mut out {
+        word = word.rotate_left(7).wrapping_mul(5).wrapping_add(1);
+        *byte = word as u8;
+    }
+    out
+}
+
+/// Stores, reads, deletes and counts, `rounds` times over. Running out of memory is no fault.
+pub fn run<P: Platform>(store: &Store<P>, lane: u32, rounds: u32) -> Result<(), Fault> {
+    let counter = key(lane, KEYS);
+    let mut counted = None;
+    for round in 0..rounds {
+        let n = u64::from(round) % KEYS;
+        let name = key(lane, n);
+        let hash = store.hash(&name);
+        let bytes = piece(lane, n);
+        let pieces = (round / 7) % 64;
+        let len = (pieces as usize).wrapping_mul(PIECE);
+        if let Ok(mut new) = store.reserve(&name, hash, lane, Expiry::NEVER, len) {
+            for _ in 0..pieces {
+                new.write(&bytes);
+            }
+            match store.commit(new, &Commit::new(Verb::Set)) {
+                Ok(Outcome::Stored { .. }) | Err(_) => {}
+                Ok(_) => return Err(Fault::Outcome),
+            }
+        }
+        {
+            // Gone is all right: it may have been evicted.
+            let guard = store.read();
+            if let Some(item) = store.get(&guard, &name, hash) {
+                let whole = item.value().chunks(PIECE).all(|chunk| chunk == bytes);
+                if item.key() != name || item.flags() != lane || !whole {
+                    return Err(Fault::Value);
+                }
+            }
+        }
+        if round % 11 == 0 {
+            if let Deleted::Exists { .. } = store.delete(&name, hash, None) {
+                return Err(Fault::Outcome);
+            }
+            if store.get(&store.read(), &name, hash).is_some() {
+                return Err(Fault::Outcome);
+            }
+        }
+        count(store, &counter, &mut counted)?;
+    }
+    for n in 0..=KEYS {
+        let name = key(lane, n);
+        store.delete(&name, store.hash(&name), None);
+    }
+    Ok(())
+}
+
+/// Counts one up, starting anew if the counter was evicted.
+fn count<P: Platform>(
+    store: &Store<P>,
+    name: &[u8],
+    counted: &mut Option<u64>,
+) -> Result<(), Fault> {
+    let hash = store.hash(name);
+    let how = Arith {
+        by: 1,
+        ..Arith::default()
+    };
+    match store.arith(name, hash, &how) {
+        Ok(Arithmetic::Value { value, .. }) => {
+            let expected = counted.map(|n| n.wrapping_add(1));
+            if expected.is_some_and(|n| n != value) {
+                return Err(Fault::Count);
+            }
+            *counted = Some(value);
+        }
+        Ok(Arithmetic::NotFound) => {
+            *counted = None;
+            let mut digits = [0; number::DIGITS];
+            let zero = number::format(0, &mut digits);
+            if let Ok(mut new) = store.reserve(name, hash, 0, Expiry::NEVER, zero.len()) {
+                new.write(zero);
+                let _ = store.commit(new, &Commit::new(Verb::Set));
+            }
+        }
+        Ok(_) => return Err(Fault::Outcome),
+        Err(_) => {}
+    }
+    Ok(())
+}
+
+/// What must hold when all lanes are through and nobody else has stored anything.
+pub fn check<P: Platform>(store: &Store<P>) -> Result<(), Fault> {
+    let shot = store.snapshot();
+    if shot.items != 0 || shot.bytes != 0 || shot.held > shot.limit {
+        return Err(Fault::Books);
+    }
+    Ok(())
+}
