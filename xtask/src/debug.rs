@@ -124,8 +124,9 @@ fn make(root: &Root, home: &Path) -> Result<()> {
          cp arch/x86/boot/bzImage ../modules/vmlinuz
          llvm-strip -g vmlinux
          rm -f vmlinux.unstripped vmlinux.o vmlinux.a System.map .tmp_vmlinux* arch/x86/boot/*Image
-         find . \\( -path ./scripts -o -path ./tools -o -path ./rust \\) -prune -o \
-             \\( -name '*.o' -o -name '*.a' -o -name '*.ko' -o -name '.*.cmd' \\) -type f -delete
+         find . \\( -path ./scripts -o -path ./tools -o -path ./rust \\) -prune -o -type f \
+             \\( -name '*.o' -o -name '*.a' -o -name '*.ko' -o -name '.*.cmd' \\) -print0 |
+             xargs -0 rm
          echo $release > ../release",
     )?;
     shell::logged(root.command("/bin/mv").arg(&partial).arg(home), &log)

@@ -33,7 +33,7 @@ const COMPLAINTS: &[&str] = &[
     "list_del corruption",
     "Bad page state",
     "unregister_netdevice: waiting",
-    "memory leak",
+    "suspected memory leaks",
     "soft lockup",
     "hung_task",
     "nf_hook",
