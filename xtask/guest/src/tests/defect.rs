@@ -33,8 +33,8 @@ faults! {
     use_after_free: "KASAN: an object of the slab allocator's, by Rust.";
     freed_pages: "KASAN: a block of pages, as items lie in, by Rust.";
     sleep_in_softirq: "DEBUG_ATOMIC_SLEEP: an allocation that may sleep, by Rust.";
-    sleep_under_rcu: "PROVE_RCU: the same in a read-side section, by Rust.";
-    unguarded: "PROVE_RCU: a pointer followed outside of one.";
+    sleep_under_rcu: "DEBUG_ATOMIC_SLEEP: the same in a read-side section, by Rust.";
+    unguarded: "PROVE_RCU: a pointer followed outside of such a section.";
     unsafe_lock: "PROVE_LOCKING: a lock that softirq takes too, held with softirqs on.";
     lock_order: "PROVE_LOCKING: two locks in both orders.";
     freed_timer: "DEBUG_OBJECTS: memory given back with a running timer in it.";

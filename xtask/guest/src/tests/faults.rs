@@ -185,6 +185,9 @@ pub(super) fn memory_pressure() -> Result<()> {
     .map(drop)
 }
 
+/// More failures than a test can see; what is left of them tells how many there were.
+const TIMES: u64 = 1_000_000;
+
 /// Fault injection (Documentation/fault-injection/fault-injection.rst), off again when dropped.
 struct Injection(&'static str);
 
@@ -208,7 +211,7 @@ impl Injection {
             ("stacktrace-depth", "32".into()),
             ("verbose", "0".into()),
             ("interval", "1".into()),
-            ("times", "-1".into()),
+            ("times", TIMES.to_string()),
             ("ignore-gfp-wait", "N".into()),
             ("probability", percent.to_string()),
         ] {
@@ -220,6 +223,12 @@ impl Injection {
             fs::write(dir.join("ignore-gfp-highmem"), "N")?;
         }
         Ok(Some(Injection(name)))
+    }
+
+    /// How many allocations failed so far.
+    fn count(&self) -> Result<u64> {
+        let left = fs::read_to_string(Path::new("/sys/kernel/debug").join(self.0).join("times"))?;
+        Ok(TIMES.saturating_sub(left.trim().parse()?))
     }
 }
 
@@ -240,7 +249,7 @@ impl Drop for Injection {
 
 /// Allocations fail, first one in a hundred, then one in five. Only the debug kernel can do that.
 pub(super) fn allocations() -> Result<()> {
-    let mut injected = false;
+    let (mut able, mut failed) = (false, 0);
     let sum = disturbed("memory_mb=64", |_, _| {
         for percent in [1, 5, 20] {
             for names in [
@@ -252,18 +261,22 @@ pub(super) fn allocations() -> Result<()> {
                 for name in names {
                     on.extend(Injection::new(name, percent)?);
                 }
-                injected |= !on.is_empty();
+                able |= !on.is_empty();
                 thread::sleep(PAUSE);
+                for injection in &on {
+                    failed += injection.count()?;
+                }
                 drop(on);
             }
         }
         thread::sleep(PAUSE);
         Ok(())
     })?;
-    if !injected {
-        println!("this kernel can't let allocations fail");
-    }
-    let _ = sum;
+    println!(
+        "{failed} allocations failed, {} sets were refused",
+        sum.refused
+    );
+    ensure!(failed > 0 || !able, "no allocation failed");
     Ok(())
 }
 
