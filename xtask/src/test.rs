@@ -30,6 +30,9 @@ const DEBUG_MEMORY: u32 = 3072;
 /// The store's models, which need atomics of their own.
 const MODELS: &str = "loom_models";
 
+/// The store's threads against each other, which a race detector watches.
+const STRESS: &str = "stress";
+
 /// The whole `run` command with a module that oopses.
 const OOPS: &str = "planted::oops_ends_run";
 
@@ -139,7 +142,11 @@ fn host(filter: Option<&str>, count: &mut Count) -> Result<()> {
         cargo.env("HIPPOS_MEMCACHED", root.line("/usr/bin/memcached"));
     }
     cargo_tests(cargo, count)?;
-    if filter.is_some_and(|filter| !MODELS.contains(filter)) {
+    let wanted = |what: &str| filter.is_none_or(|filter| what.contains(filter));
+    if wanted(STRESS) {
+        sanitized(count)?;
+    }
+    if !wanted(MODELS) {
         return Ok(());
     }
     let mut loom = Command::new(workspace::cargo());
@@ -147,6 +154,58 @@ fn host(filter: Option<&str>, count: &mut Count) -> Result<()> {
         .args(["--lib", "--target-dir", "target/loom", MODELS])
         .env("RUSTFLAGS", "--cfg loom");
     cargo_tests(loom, count)
+}
+
+/// The store's stress test under ThreadSanitizer, if the machine has a toolchain for it.
+fn sanitized(count: &mut Count) -> Result<()> {
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args(["+nightly", "test", "--locked", "--release"])
+        .args(["--package", "hippos_store", "--test", STRESS])
+        // With a target of its own, so that build scripts are left as they are.
+        .args(["--target", "x86_64-unknown-linux-gnu"])
+        .args(["--target-dir", "target/tsan"])
+        .env(
+            "RUSTFLAGS",
+            "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer",
+        )
+        .env("HIPPOS_FENCED", "1")
+        .env(
+            "TSAN_OPTIONS",
+            format!(
+                "suppressions={}",
+                workspace::root()
+                    .join("kmod/store/tests/tsan.supp")
+                    .display()
+            ),
+        )
+        .current_dir(workspace::root());
+    let mut probe = Command::new("cargo");
+    probe
+        .args(cargo.get_args())
+        .arg("--no-run")
+        .envs(
+            cargo
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(workspace::root());
+    let reason = match probe.output() {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => String::from_utf8_lossy(&output.stderr)
+            .lines()
+            .find(|line| line.starts_with("error"))
+            .map(str::to_owned)
+            .or(Some("it does not build".into())),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(reason) = reason {
+        println!("skipped: the stress test under ThreadSanitizer: {reason}");
+        return Ok(());
+    }
+    // That one makes a race, to see that the test itself notices.
+    cargo.args(["--", "--test-threads=1", "--skip", "reuse_without"]);
+    cargo_tests(cargo, count)
 }
 
 /// Runs cargo's tests and counts them.

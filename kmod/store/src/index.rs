@@ -418,6 +418,19 @@ impl<L: RawLock> Index<L> {
         }
     }
 
+    /// Does a miss of this hash read one cache line only?
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn one_line(&self, hash: Hash) -> bool {
+        let bucket = self.bucket(place(hash, self.n.load(Acquire)));
+        bucket.is_some_and(|bucket| {
+            let none = bucket
+                .entries
+                .iter()
+                .all(|entry| entry.load(Relaxed) >> 48 != hash.tag());
+            none && bucket.head.load(Relaxed) & filter(hash.tag()) == 0
+        })
+    }
+
     /// The slot among a bucket's own entries that is `wanted`.
     #[inline(always)]
     fn scan(

@@ -453,3 +453,37 @@ impl<P: Platform> Drop for Store<P> {
         }
     }
 }
+
+#[cfg(all(test, not(loom), feature = "host"))]
+mod tests {
+    use super::*;
+    use crate::host::Host;
+    use std::{format, println};
+
+    /// At the load that the index grows at, whatever the part of it that was split since its
+    /// size was a power of two.
+    #[test]
+    fn one_cache_line_decides_nearly_every_miss() {
+        let store = Store::new(Config::default(), Host::new()).unwrap();
+        let mut items = 0;
+        for fill in [66_000, 75_000, 85_000, 100_000, 115_000, 131_000] {
+            while items < fill {
+                let key = format!("key-{items}");
+                let hash = store.hash(key.as_bytes());
+                let new = store.reserve(key.as_bytes(), hash, 0, Expiry::NEVER, 20);
+                store.commit(new.unwrap(), &Default::default()).unwrap();
+                items += 1;
+            }
+            while store.maintain().next_ms == 1 {}
+            let tried = 200_000;
+            let hash = |n| store.hash(format!("none-{n}").as_bytes());
+            let alone = (0..tried)
+                .filter(|n| store.index.one_line(hash(*n)))
+                .count();
+            let share = alone as f64 / f64::from(tried);
+            let load = items as f64 / store.index.buckets() as f64;
+            println!("{load:.2} items a bucket: {:.2} %", 100.0 * share);
+            assert!(share > 0.9 && load <= 4.1, "{share} at {load}");
+        }
+    }
+}

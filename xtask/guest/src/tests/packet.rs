@@ -417,7 +417,7 @@ pub(super) fn transmit() -> Result<()> {
     let both = [&*link.here_ipv4, &*link.here_ipv6];
     for (discipline, through) in [
         ("pfifo limit 100", false),
-        ("fq_codel", false),
+        ("pfifo_fast", false),
         ("netem delay 1ms", true),
         ("pfifo limit 100", false),
     ] {
