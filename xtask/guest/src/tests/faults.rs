@@ -188,6 +188,9 @@ pub(super) fn memory_pressure() -> Result<()> {
 /// More failures than a test can see; what is left of them tells how many there were.
 const TIMES: u64 = 1_000_000;
 
+/// The end of all code: calls from everywhere fail.
+const ANYWHERE: &str = "0xffffffffffffffff";
+
 /// Fault injection (Documentation/fault-injection/fault-injection.rst), off again when dropped.
 struct Injection(&'static str);
 
@@ -238,7 +241,7 @@ impl Drop for Injection {
         for (file, value) in [
             ("probability", "0"),
             ("require-start", "0"),
-            ("require-end", "0"),
+            ("require-end", ANYWHERE),
         ] {
             if let Err(error) = fs::write(dir.join(file), value) {
                 eprintln!("{}/{file}: {error}", self.0);
@@ -278,49 +281,4 @@ pub(super) fn allocations() -> Result<()> {
     );
     ensure!(failed > 0 || !able, "no allocation failed");
     Ok(())
-}
-
-/// The module's start, with one of its allocations failing: it comes up, or it refuses and leaves
-/// nothing behind. Which one fails is left to chance.
-pub(super) fn failing_start() -> Result<()> {
-    let make_it_fail = Path::new("/proc/self/make-it-fail");
-    if !make_it_fail.exists() {
-        println!("this kernel can't let allocations fail");
-        return Ok(());
-    }
-    let (mut started, mut refused) = (0, 0);
-    for name in ["failslab", "fail_page_alloc"] {
-        let dir = Path::new("/sys/kernel/debug").join(name);
-        let set =
-            |file: &str, value: &str| fs::write(dir.join(file), value).context(file.to_owned());
-        for (file, value) in [
-            ("task-filter", "Y"),
-            ("verbose", "0"),
-            ("interval", "1"),
-            ("ignore-gfp-wait", "N"),
-            ("probability", "2"),
-        ] {
-            set(file, value)?;
-        }
-        for _ in 0..60 {
-            set("times", "1")?;
-            fs::write(make_it_fail, "1")?;
-            let result = Hippos::load("memory_mb=16");
-            fs::write(make_it_fail, "0")?;
-            match result {
-                Ok(hippos) => {
-                    started += 1;
-                    hippos.unload()?;
-                }
-                Err(_) => refused += 1,
-            }
-        }
-        set("probability", "0")?;
-        set("task-filter", "N")?;
-    }
-    println!("{started} starts, {refused} refusals");
-    ensure!(refused > 0, "nothing failed");
-    let hippos = Hippos::load("")?;
-    answers("127.0.0.1")?;
-    hippos.unload()
 }
