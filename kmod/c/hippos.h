@@ -19,6 +19,7 @@ struct device;
 struct file;
 struct net;
 struct nf_hook_state;
+struct rps_map;
 struct sk_buff;
 struct sock;
 struct socket;
@@ -170,6 +171,26 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
 void hippos_watch_again(struct hippos_watch *watch);
 bool hippos_watch_is_queued(const struct hippos_watch *watch);
 
+/* steer.c */
+
+/* Cards whose packets are steered by us, at most. */
+#define HIPPOS_STEERED 4
+
+struct hippos_steer {
+	struct net *net;
+	struct {
+		struct rps_map *map;
+		int ifindex;
+	} queue[HIPPOS_STEERED];
+};
+
+unsigned int hippos_steer_devices(const struct hippos_steer *steer);
+void hippos_steer_on(struct hippos_steer *steer);
+void hippos_steer_off(struct hippos_steer *steer);
+u64 hippos_cpu_idle(unsigned int cpu, u64 *now);
+unsigned int hippos_cpu_receives(unsigned int cpu);
+void hippos_thread_bind(unsigned int cpu, bool others);
+
 /* kthread.c */
 
 /* Wakes one thread, whatever becomes of it. */
@@ -255,6 +276,7 @@ struct hippos_params {
 	unsigned int threads;
 	unsigned int backlog;
 	unsigned int selftest;
+	unsigned int steer;
 	bool udp;
 	bool selftest_oops;
 	char *item_max;

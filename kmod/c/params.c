@@ -15,6 +15,7 @@ struct hippos_params hippos_params = {
 	.factor = 125,
 	.item_min = 48,
 	.backlog = 1024,
+	.steer = 70,
 	.udp = true,
 	.item_max = "1m",
 	.eviction = "clock",
@@ -30,6 +31,8 @@ PARAM(memory_mb, uint, "memory for items, MiB (8 to 16777216, default 64)");
 PARAM(maxconns, uint, "simultaneous TCP connections (1 to 1000000, default 1024)");
 PARAM(threads, uint, "TCP workers (0 to 1024, default 0: one a CPU)");
 PARAM(backlog, uint, "connections waiting to be accepted, a worker (1 to 65535, default 1024)");
+PARAM(steer, uint, "load of the CPU that polls a card with one receive queue, percent, beyond which"
+      " its packets are spread over all CPUs (0 to 100, default 70; 0: never)");
 PARAM(item_max, charp, "largest item, bytes or with k or m (1k to 128m, default 1m)");
 PARAM(item_min, uint, "space for the smallest item's key and value, bytes (1 to 1024, default 48)");
 PARAM(factor, uint, "growth from slab class to slab class, percent (101 to 400, default 125)");

@@ -64,6 +64,23 @@ pub(crate) struct hippos_room {
     private: [*mut c_void; 5],
 }
 
+/// `struct hippos_steer`.
+#[repr(C)]
+pub(crate) struct hippos_steer {
+    net: *mut net,
+    /// A map and an interface's number each.
+    queue: [[*mut c_void; 2]; 4],
+}
+
+impl hippos_steer {
+    pub(crate) fn new(net: *mut net) -> Self {
+        Self {
+            net,
+            queue: [[core::ptr::null_mut(); 2]; 4],
+        }
+    }
+}
+
 /// `struct hippos_watch`.
 #[repr(C)]
 pub(crate) struct hippos_watch {
@@ -88,6 +105,7 @@ pub(crate) struct hippos_params {
     pub(crate) threads: c_uint,
     pub(crate) backlog: c_uint,
     pub(crate) selftest: c_uint,
+    pub(crate) steer: c_uint,
     pub(crate) udp: bool,
     pub(crate) selftest_oops: bool,
     pub(crate) item_max: *const c_char,
@@ -202,6 +220,14 @@ extern "C" {
     pub(crate) fn hippos_watch_remove(watch: *mut hippos_watch, socket: *mut socket);
     pub(crate) fn hippos_watch_again(watch: *mut hippos_watch);
     pub(crate) fn hippos_watch_is_queued(watch: *const hippos_watch) -> bool;
+
+    // steer.c
+    pub(crate) fn hippos_steer_devices(steer: *const hippos_steer) -> c_uint;
+    pub(crate) fn hippos_steer_on(steer: *mut hippos_steer);
+    pub(crate) fn hippos_steer_off(steer: *mut hippos_steer);
+    pub(crate) fn hippos_cpu_idle(cpu: c_uint, now: *mut u64) -> u64;
+    pub(crate) fn hippos_cpu_receives(cpu: c_uint) -> c_uint;
+    pub(crate) fn hippos_thread_bind(cpu: c_uint, others: bool);
 
     // kthread.c
     pub(crate) fn hippos_thread_start(

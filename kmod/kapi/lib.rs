@@ -24,6 +24,7 @@ pub mod random;
 pub mod rcu;
 pub mod roster;
 pub mod socket;
+pub mod steer;
 pub mod stream;
 pub mod thread;
 pub mod time;

@@ -18,6 +18,8 @@ pub(crate) struct Config {
     /// TCP workers; `None` is one a CPU.
     pub(crate) threads: Option<usize>,
     pub(crate) backlog: u32,
+    /// Percent; 0 is never.
+    pub(crate) steer: u32,
     pub(crate) udp: bool,
     pub(crate) allow: Allow,
     pub(crate) selftest: Selftest,
@@ -56,6 +58,7 @@ impl Config {
         let maxconns = range("maxconns", params.maxconns, 1, 1_000_000)?;
         let threads = range("threads", params.threads, 0, 1024)?;
         let backlog = range("backlog", params.backlog, 1, 65_535)?;
+        let steer = range("steer", params.steer, 0, 100)?;
         let item_min = range("item_min", params.item_min, 1, 1024)?;
         let factor = range("factor", params.factor, 102, 1000)?;
         let selftest = match range("selftest", params.selftest, 0, 2)? {
@@ -103,6 +106,7 @@ impl Config {
             maxconns: maxconns as usize,
             threads: (threads != 0).then_some(threads as usize),
             backlog,
+            steer,
             udp: params.udp,
             allow,
             selftest,

@@ -25,6 +25,7 @@ mod maintenance;
 mod platform;
 mod selftest;
 mod server;
+mod steer;
 mod tcp;
 mod udp;
 
@@ -32,6 +33,7 @@ use config::Config;
 use control::Control;
 use gate::Gate;
 use server::Server;
+use steer::Steering;
 
 module! {
     type: Hippos,
@@ -92,7 +94,7 @@ impl kernel::Module for Hippos {
         let threads = config.threads.unwrap_or_else(|| cpu::online().count());
         let server = Server::new(config, threads)?;
         let readers = Readers;
-        let maintenance = start_maintenance(&server)?;
+        let maintenance = start_maintenance(&server, &namespace)?;
         let in_use = |error: &Error| {
             if socket::is_in_use(*error) {
                 pr_err!("port {port} is in use\n");
@@ -118,10 +120,11 @@ impl kernel::Module for Hippos {
     }
 }
 
-fn start_maintenance(server: &Arc<Server>) -> Result<Thread> {
+fn start_maintenance(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Thread> {
     let server = server.clone();
+    let steering = Steering::new(namespace.clone(), server.config.steer)?;
     Thread::spawn(c"hippos/store", None, move |context, started| {
-        maintenance::run(server, context, started);
+        maintenance::run(server, steering, context, started);
     })
 }
 
@@ -158,7 +161,7 @@ fn start_workers(
     let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
     for (number, cpu) in cpu::online().cycle().take(count).enumerate() {
         let listener = Socket::listen(namespace, config.port, Some(cpu), config.backlog)?;
-        let worker = tcp::Worker::new(server.clone(), listener)?;
+        let worker = tcp::Worker::new(server.clone(), listener, cpu)?;
         let name = CString::try_from_fmt(fmt!("hippos/{number}"))?;
         let thread = Thread::spawn(&name, Some(cpu), move |context, started| {
             worker.run(context, started)

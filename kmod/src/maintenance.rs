@@ -7,22 +7,29 @@ use hippos_kapi::thread::{Context, Listener, Started};
 use hippos_kapi::time;
 
 use crate::server::{Server, CONNECTIONS};
+use crate::steer::Steering;
 
 /// The store's clock goes by seconds: it is told often enough to be right.
 const TICK_MS: u32 = 250;
 
 /// The thread's life.
-pub(crate) fn run(server: Arc<Server>, context: &Context, started: Started) {
+pub(crate) fn run(
+    server: Arc<Server>,
+    mut steering: Steering,
+    context: &Context,
+    started: Started,
+) {
     let store = &server.engine.store;
     let Ok(listener) = Listener::new(&store.platform().bell, context) else {
         return;
     };
     // memcached's clock starts at 2 as well: 0 means never in many places.
     let start = time::uptime().saturating_sub(2);
-    let tick = || {
+    let mut tick = || {
         let uptime = time::uptime().saturating_sub(start);
         store.tick(uptime, time::unix());
         CONNECTIONS.tick(uptime);
+        steering.tick(uptime);
     };
     tick();
     started.ready();

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Address, Connection, Engine, Facts, Host, Settings, TALLIES};
+use hippos_engine::{Address, Connection, Engine, Facts, Host, Settings, Steering, TALLIES};
 use hippos_kapi::random;
 use hippos_kapi::roster::{Member, Roster};
 use hippos_kapi::socket::Ends;
@@ -16,6 +16,7 @@ use hippos_store::{NewError, Store};
 
 use crate::config::Config;
 use crate::platform::Kernel;
+use crate::steer::TOLD;
 
 /// The engine and its settings.
 pub(crate) struct Server {
@@ -232,6 +233,12 @@ impl Facts for Connections {
             rejected_connections: self.rejected.load(Relaxed),
             yields: self.yields.load(Relaxed),
             accepting: true,
+            steering: Some(Steering {
+                steered: TOLD.steered(),
+                changes: TOLD.changes(),
+                polling: TOLD.polling(),
+                load: TOLD.load(),
+            }),
             ..Default::default()
         }
     }

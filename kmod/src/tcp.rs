@@ -22,6 +22,7 @@ use hippos_kapi::thread::{Context, Started};
 use crate::buffer::Sheet;
 use crate::platform::Kernel;
 use crate::server::{Kind, Place, Server, Told, CONNECTIONS};
+use crate::steer::Seat;
 
 /// Bytes of a worker's buffer for commands that arrive in pieces.
 const INPUT: usize = 64 << 10;
@@ -43,15 +44,17 @@ pub(crate) struct Worker {
     listener: Socket,
     input: KVVec<u8>,
     room: Room,
+    seat: Seat,
 }
 
 impl Worker {
-    pub(crate) fn new(server: Arc<Server>, listener: Socket) -> Result<Self> {
+    pub(crate) fn new(server: Arc<Server>, listener: Socket, cpu: u32) -> Result<Self> {
         Ok(Self {
             server,
             listener,
             input: KVVec::from_elem(0, INPUT, GFP_KERNEL)?,
             room: Room::new()?,
+            seat: Seat::new(cpu),
         })
     }
 
@@ -71,6 +74,7 @@ impl Worker {
         started.ready();
         while !context.should_stop() {
             poll.wait(None);
+            self.seat.take(context);
             while let Some(mut ready) = poll.pop() {
                 if context.should_stop() {
                     break;

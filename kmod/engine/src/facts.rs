@@ -44,6 +44,21 @@ pub struct Host {
     pub listen_disabled: u64,
     /// Whether new connections are accepted.
     pub accepting: bool,
+    /// How packets are spread over CPUs, where the host decides that.
+    pub steering: Option<Steering>,
+}
+
+/// How packets are spread over CPUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Steering {
+    /// They are spread over all.
+    pub steered: bool,
+    /// How often that began or ended.
+    pub changes: u64,
+    /// The CPU that gets all of them, and workers keep off.
+    pub polling: Option<u32>,
+    /// How busy that CPU is, or was when it last got all, in percent.
+    pub load: u32,
 }
 
 /// A connection, as `stats conns` tells it.

@@ -28,7 +28,7 @@ mod single;
 pub use counters::{Tally, TALLIES};
 pub use datagram::{Message, Reply};
 pub use engine::Engine;
-pub use facts::{Address, Connection, Facts, Host};
+pub use facts::{Address, Connection, Facts, Host, Steering};
 pub use hippos_proto::reply::{Cursor, Out};
 pub use many::{Many, MANY};
 pub use plan::{Plan, Verdict, PIECES};

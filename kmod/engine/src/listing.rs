@@ -523,6 +523,17 @@ impl<P: Platform> Engine<P> {
             ("hippos_index_splits", store.counted(Counter::Splits)),
             ("hippos_index_merges", store.counted(Counter::Merges)),
         ]);
+        if let Some(steering) = host.steering {
+            lines.numbers(&[
+                ("hippos_steered", u64::from(steering.steered)),
+                ("hippos_steering_changes", steering.changes),
+                ("hippos_polling_load", u64::from(steering.load)),
+            ]);
+            match steering.polling {
+                Some(cpu) => lines.number("hippos_polling_cpu", cpu),
+                None => lines.words(&[("hippos_polling_cpu", "none")]),
+            }
+        }
     }
 
     fn stats_settings(&self, lines: &mut Lines<'_, impl Out>) {

@@ -17,6 +17,7 @@ mod packet;
 mod planted;
 mod protocol;
 mod soak;
+mod steer;
 mod tcp;
 
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ tests! {
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
         long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
+    steer: one_queue;
     protocol: table, fast_share;
     consistency: histories;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,

@@ -61,6 +61,7 @@ pub(super) fn bad_parameters() -> Result<()> {
         "maxconns=0",
         "maxconns=1000001",
         "threads=1025",
+        "steer=101",
         "backlog=0",
         "item_min=0",
         "item_max=1",

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Receive packet steering (net/rps.h), and what tells when it is needed: how
+ * busy CPUs are and how often they received.
+ *
+ * net-sysfs keeps the lock of its rps_cpus files to itself. Only a queue that
+ * has no map gets one of ours, and only ours is taken away, each by one
+ * cmpxchg(), so that an administrator's choice stays. Should somebody write
+ * the file in the very moment of ours, our map, less than a cache line, is
+ * lost and steering's static key stays on.
+ */
+#include <linux/if_arp.h>
+#include <linux/kernel_stat.h>
+#include <linux/kthread.h>
+#include <linux/netdevice.h>
+#include <linux/rtnetlink.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/tick.h>
+#include <net/netdev_rx_queue.h>
+#include <net/rps.h>
+
+#include "hippos.h"
+
+/* Of a card, not of a tunnel or bridge, that is up and has one receive queue. */
+static bool single_queue(const struct net_device *dev)
+{
+	return dev->flags & IFF_UP && dev->type == ARPHRD_ETHER && dev->dev.parent &&
+	       READ_ONCE(dev->real_num_rx_queues) == 1;
+}
+
+/* How many such devices there are that nobody else steers. */
+unsigned int hippos_steer_devices(const struct hippos_steer *steer)
+{
+	struct net_device *dev;
+	unsigned int count = 0, i;
+
+	rcu_read_lock();
+	for_each_netdev_rcu(steer->net, dev) {
+		void *map;
+
+		if (!single_queue(dev))
+			continue;
+		map = rcu_access_pointer(dev->_rx[0].rps_map);
+		for (i = 0; map && i < HIPPOS_STEERED; i++)
+			if (steer->queue[i].map == map)
+				map = NULL;
+		count += !map;
+	}
+	rcu_read_unlock();
+	return count;
+}
+
+/* Spreads what these devices receive over all CPUs; may sleep. */
+void hippos_steer_on(struct hippos_steer *steer)
+{
+	struct net_device *dev;
+	unsigned int i = 0;
+
+	rtnl_lock();
+	for_each_netdev(steer->net, dev) {
+		struct rps_map *map, **place;
+		unsigned int cpu;
+
+		if (!single_queue(dev) || i == HIPPOS_STEERED)
+			continue;
+		map = kzalloc(max_t(size_t, RPS_MAP_SIZE(num_online_cpus()), L1_CACHE_BYTES),
+			      GFP_KERNEL);
+		if (!map)
+			break;
+		cpus_read_lock();
+		for_each_online_cpu(cpu)
+			if (map->len < num_online_cpus())
+				map->cpus[map->len++] = cpu;
+		cpus_read_unlock();
+		place = (struct rps_map **)&dev->_rx[0].rps_map;
+		if (cmpxchg(place, NULL, map)) {
+			kfree(map);
+			continue;
+		}
+		static_branch_inc(&rps_needed);
+		steer->queue[i].ifindex = dev->ifindex;
+		steer->queue[i].map = map;
+		i++;
+	}
+	rtnl_unlock();
+}
+
+/* Takes away what is still ours; may sleep. */
+void hippos_steer_off(struct hippos_steer *steer)
+{
+	unsigned int i;
+
+	rtnl_lock();
+	for (i = 0; i < HIPPOS_STEERED; i++) {
+		struct rps_map *map = steer->queue[i].map, **place;
+		struct net_device *dev;
+
+		if (!map)
+			continue;
+		steer->queue[i].map = NULL;
+		/* A device that is gone has taken its map along. */
+		dev = __dev_get_by_index(steer->net, steer->queue[i].ifindex);
+		if (!dev)
+			continue;
+		place = (struct rps_map **)&dev->_rx[0].rps_map;
+		if (cmpxchg(place, map, NULL) == map) {
+			static_branch_dec(&rps_needed);
+			kfree_rcu(map, rcu);
+		}
+	}
+	rtnl_unlock();
+}
+
+/* Microseconds that a CPU was idle so far; in *now the time it was read. */
+u64 hippos_cpu_idle(unsigned int cpu, u64 *now)
+{
+	u64 idle = get_cpu_idle_time_us(cpu, now);
+
+	if (idle != -1ULL)
+		return idle + get_cpu_iowait_time_us(cpu, NULL);
+	/* Without a tickless kernel: what the tick has counted. */
+	*now = ktime_to_us(ktime_get());
+	return div_u64(kcpustat_cpu(cpu).cpustat[CPUTIME_IDLE] +
+		       kcpustat_cpu(cpu).cpustat[CPUTIME_IOWAIT], NSEC_PER_USEC);
+}
+
+/* How often a CPU has gone to receive packets so far. */
+unsigned int hippos_cpu_receives(unsigned int cpu)
+{
+	return kstat_softirqs_cpu(NET_RX_SOFTIRQ, cpu);
+}
+
+/* Binds the calling thread to a CPU, or to all others. */
+void hippos_thread_bind(unsigned int cpu, bool others)
+{
+	cpumask_var_t mask;
+
+	if (!others) {
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		return;
+	}
+	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
+		return;
+	cpumask_copy(mask, cpu_online_mask);
+	cpumask_clear_cpu(cpu, mask);
+	if (!cpumask_empty(mask))
+		set_cpus_allowed_ptr(current, mask);
+	free_cpumask_var(mask);
+}

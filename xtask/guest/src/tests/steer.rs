@@ -1,0 +1,121 @@
+//! Which CPU does what when the card has one receive queue.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure, Context, Result};
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::unistd::Pid;
+
+use crate::client::Tcp;
+use crate::modules::Hippos;
+use crate::net;
+
+const MAP: &str = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
+/// How long a change may take; it takes a few seconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A busy CPU that polls the card is relieved, and gets it back for itself.
+pub(super) fn one_queue() -> Result<()> {
+    let queues = fs::read_dir("/sys/class/net/eth0/queues")?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-"))
+        .count();
+    ensure!(queues == 1, "eth0 has {queues} receive queues");
+    ensure!(!steered()?, "steered before the module is there");
+    let hippos = Hippos::load("steer=60")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let (stop, busy, known) = Default::default();
+    let (stop, busy, known): (&AtomicBool, &AtomicBool, &AtomicBool) = (&stop, &busy, &known);
+    let result = thread::scope(|scope| {
+        let talker = scope.spawn(move || talk(known));
+        let result = (|| {
+            let cpu = wait("a CPU that polls", || {
+                // `none` is no number, and leaves the answer half read.
+                Ok(Tcp::connect("127.0.0.1")?.stat("hippos_polling_cpu").ok())
+            })?;
+            known.store(true, Ordering::Relaxed);
+            // Workers keep off it and serve all the same.
+            tcp.set("key", b"value")?;
+            scope.spawn(move || spin(cpu as usize, busy, stop));
+            busy.store(true, Ordering::Relaxed);
+            wait("steering", || Ok(steered()?.then_some(())))?;
+            wait("its mention", || {
+                Ok((tcp.stat("hippos_steered")? == 1).then_some(()))
+            })?;
+            tcp.set("key", b"value")?;
+            busy.store(false, Ordering::Relaxed);
+            wait("its end", || Ok((!steered()?).then_some(())))?;
+            busy.store(true, Ordering::Relaxed);
+            wait("steering again", || Ok(steered()?.then_some(())))?;
+            ensure!(tcp.stat("hippos_steering_changes")? == 3, "other changes");
+            Ok(())
+        })();
+        known.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
+        talker.join().map_err(|_| anyhow::anyhow!("no talk"))??;
+        result
+    });
+    result?;
+    ensure!(steered()?, "not steered any more");
+    hippos.unload()?;
+    ensure!(!steered()?, "steered after the module is gone");
+
+    // What an administrator chose stays.
+    fs::write(MAP, "1")?;
+    let hippos = Hippos::load("steer=1")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("key", b"value")?;
+    hippos.unload()?;
+    let map = fs::read_to_string(MAP)?;
+    fs::write(MAP, "0")?;
+    ensure!(map.trim() == "1", "somebody else's map was changed: {map}");
+    Ok(())
+}
+
+/// Whether packets of eth0 are spread.
+fn steered() -> Result<bool> {
+    let map = fs::read_to_string(MAP).with_context(|| format!("cannot read {MAP}"))?;
+    Ok(map.trim().chars().any(|digit| digit != '0' && digit != ','))
+}
+
+/// Waits until `look` sees something.
+fn wait<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(seen) = look()? {
+            return Ok(seen);
+        }
+        if start.elapsed() > LIMIT {
+            bail!("{what}: not seen");
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Makes the card receive: refusals of connections.
+fn talk(known: &AtomicBool) -> Result<()> {
+    let gateway: Ipv4Addr = net::GATEWAY.parse()?;
+    let nobody = SocketAddr::from((gateway, 9));
+    while !known.load(Ordering::Relaxed) {
+        let _ = TcpStream::connect_timeout(&nobody, Duration::from_secs(1));
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Keeps `cpu` busy while `busy` says so.
+fn spin(cpu: usize, busy: &AtomicBool, stop: &AtomicBool) {
+    let mut set = CpuSet::new();
+    if set.set(cpu).is_err() || sched_setaffinity(Pid::from_raw(0), &set).is_err() {
+        return;
+    }
+    while !stop.load(Ordering::Relaxed) {
+        if !busy.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
