@@ -20,7 +20,7 @@ const BEGIN: u32 = 2;
 const END: u32 = 3;
 
 /// A CPU that receives less often in a second polls nothing.
-const RECEIVES: u32 = 10;
+const RECEIVES: u32 = 32;
 
 /// No CPU's number.
 const NONE: u32 = u32::MAX;
