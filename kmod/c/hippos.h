@@ -39,6 +39,8 @@ struct hippos_packet {
 	u32 room;
 	/* The sender: ipv4 in network byte order, or ipv6 when that is 0. */
 	u32 ipv4;
+	/* The number of the interface that it arrived over. */
+	u32 interface;
 	/* IP and UDP header together: 28 or 48. */
 	u16 headers;
 	/* Came over a loopback device. */
@@ -102,8 +104,11 @@ struct hippos_ends {
 	bool unicast;
 };
 
-struct socket *hippos_tcp_listen(struct net *net, u16 port, int cpu, int backlog);
-struct socket *hippos_udp_bind(struct net *net, u16 port, unsigned int send_ms);
+u32 hippos_interface(struct net *net, const char *name);
+struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int cpu,
+				 int backlog);
+struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
+			       unsigned int send_ms);
 struct socket *hippos_accept(struct socket *listener);
 void hippos_peer(struct socket *socket, struct hippos_ends *ends);
 int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
@@ -277,11 +282,14 @@ struct hippos_params {
 	unsigned int backlog;
 	unsigned int selftest;
 	unsigned int steer;
+	unsigned int udp_bytes;
+	unsigned int udp_rate;
 	bool udp;
 	bool selftest_oops;
 	char *item_max;
 	char *eviction;
 	char *allow;
+	char *dev;
 };
 
 extern struct hippos_params hippos_params;

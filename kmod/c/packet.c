@@ -98,6 +98,7 @@ static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
 	packet->room = skb_cloned(skb) ? 0 :
 		min(packet->len + skb_tailroom(skb), payload_max(skb, headers));
 	packet->headers = headers;
+	packet->interface = skb->dev->ifindex;
 	packet->local = skb->dev->flags & IFF_LOOPBACK;
 	return true;
 }

@@ -17,9 +17,11 @@ struct hippos_params hippos_params = {
 	.backlog = 1024,
 	.steer = 70,
 	.udp = true,
+	.udp_bytes = (1 << 20) + (64 << 10),
 	.item_max = "1m",
 	.eviction = "clock",
 	.allow = "",
+	.dev = "",
 };
 
 #define PARAM(name, type, description) \
@@ -38,7 +40,11 @@ PARAM(item_min, uint, "space for the smallest item's key and value, bytes (1 to 
 PARAM(factor, uint, "growth from slab class to slab class, percent (101 to 400, default 125)");
 PARAM(eviction, charp, "what goes when memory is full: clock, sieve or s3fifo (default clock)");
 PARAM(udp, bool, "serve UDP too (default yes)");
-PARAM(allow, charp, "who may ask: networks like 10.0.0.0/8,fd00::/8, or any"
+PARAM(udp_bytes, uint, "longest UDP reply, bytes (1392 to 8388608, default 1114112)");
+PARAM(udp_rate, uint, "UDP reply bytes a second for each source outside private networks"
+      " (default 0: no limit)");
+PARAM(dev, charp, "serve only what arrives over this interface (default: all)");
+PARAM(allow, charp, "who may ask: networks like 10.0.0.0/8,fd00::/8, default, or any"
       " (default: loopback, private and link-local ranges)");
 PARAM(selftest, uint, "test the store in the kernel before serving (0 no, 1 yes,"
       " 2 with a fault planted, which must be found; default 0)");

@@ -20,8 +20,21 @@
 
 #define DATAGRAM_BUFFER (1 << 20)
 
-/* The wildcard address, both families; IPv4 alone where IPv6 is off. */
-static int bind_any(struct socket *sock, u16 port)
+/* The number of an interface, 0 if there is none of that name. */
+u32 hippos_interface(struct net *net, const char *name)
+{
+	struct net_device *dev = dev_get_by_name(net, name);
+	u32 index = dev ? dev->ifindex : 0;
+
+	dev_put(dev);
+	return index;
+}
+
+/*
+ * The wildcard address, both families; IPv4 alone where IPv6 is off. With an
+ * interface the socket gets what arrives over that one alone.
+ */
+static int bind_any(struct socket *sock, u16 port, u32 interface)
 {
 	struct sockaddr_in6 ipv6 = {
 		.sin6_family = AF_INET6,
@@ -31,7 +44,13 @@ static int bind_any(struct socket *sock, u16 port)
 		.sin_family = AF_INET,
 		.sin_port = htons(port),
 	};
+	int err;
 
+	if (interface) {
+		err = sock_bindtoindex(sock->sk, interface, true);
+		if (err)
+			return err;
+	}
 	if (sock->sk->sk_family == AF_INET6)
 		return kernel_bind(sock, (struct sockaddr_unsized *)&ipv6, sizeof(ipv6));
 	return kernel_bind(sock, (struct sockaddr_unsized *)&ipv4, sizeof(ipv4));
@@ -57,7 +76,8 @@ static struct socket *create(struct net *net, int type, int protocol)
  * A listener. With a CPU it shares the port with the other CPUs' and gets
  * what arrives on its own; without (-1) it has the port alone.
  */
-struct socket *hippos_tcp_listen(struct net *net, u16 port, int cpu, int backlog)
+struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int cpu,
+				 int backlog)
 {
 	struct socket *sock = create(net, SOCK_STREAM, IPPROTO_TCP);
 	int err;
@@ -70,7 +90,7 @@ struct socket *hippos_tcp_listen(struct net *net, u16 port, int cpu, int backlog
 	/* Accepted sockets inherit both. */
 	sock_set_keepalive(sock->sk);
 	tcp_sock_set_nodelay(sock->sk);
-	err = bind_any(sock, port);
+	err = bind_any(sock, port, interface);
 	if (!err)
 		err = kernel_listen(sock, backlog);
 	if (!err && cpu >= 0)
@@ -84,7 +104,8 @@ struct socket *hippos_tcp_listen(struct net *net, u16 port, int cpu, int backlog
 }
 
 /* A datagram socket whose sends wait send_ms for room and then give up. */
-struct socket *hippos_udp_bind(struct net *net, u16 port, unsigned int send_ms)
+struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
+			       unsigned int send_ms)
 {
 	struct socket *sock = create(net, SOCK_DGRAM, IPPROTO_UDP);
 	int err;
@@ -102,7 +123,7 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, unsigned int send_ms)
 	WRITE_ONCE(sock->sk->sk_sndbuf, 2 * DATAGRAM_BUFFER);
 	sock->sk->sk_sndtimeo = msecs_to_jiffies(send_ms);
 	release_sock(sock->sk);
-	err = bind_any(sock, port);
+	err = bind_any(sock, port, interface);
 	if (err) {
 		sock_release(sock);
 		return ERR_PTR(err);

@@ -34,6 +34,7 @@ pub(crate) struct hippos_packet {
     pub(crate) len: u32,
     pub(crate) room: u32,
     pub(crate) ipv4: u32,
+    pub(crate) interface: u32,
     pub(crate) headers: u16,
     pub(crate) local: bool,
     pub(crate) ipv6: [u8; 16],
@@ -106,11 +107,14 @@ pub(crate) struct hippos_params {
     pub(crate) backlog: c_uint,
     pub(crate) selftest: c_uint,
     pub(crate) steer: c_uint,
+    pub(crate) udp_bytes: c_uint,
+    pub(crate) udp_rate: c_uint,
     pub(crate) udp: bool,
     pub(crate) selftest_oops: bool,
     pub(crate) item_max: *const c_char,
     pub(crate) eviction: *const c_char,
     pub(crate) allow: *const c_char,
+    pub(crate) dev: *const c_char,
 }
 
 /// `HIPPOS_REPLY`.
@@ -149,13 +153,20 @@ extern "C" {
     pub(crate) fn hippos_net_put(net: *mut net);
 
     // socket.c
+    pub(crate) fn hippos_interface(net: *mut net, name: *const c_char) -> u32;
     pub(crate) fn hippos_tcp_listen(
         net: *mut net,
         port: u16,
+        interface: u32,
         cpu: c_int,
         backlog: c_int,
     ) -> *mut socket;
-    pub(crate) fn hippos_udp_bind(net: *mut net, port: u16, send_ms: c_uint) -> *mut socket;
+    pub(crate) fn hippos_udp_bind(
+        net: *mut net,
+        port: u16,
+        interface: u32,
+        send_ms: c_uint,
+    ) -> *mut socket;
     pub(crate) fn hippos_accept(listener: *mut socket) -> *mut socket;
     pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_ends);
     pub(crate) fn hippos_receive_from(

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A network namespace (`net/net_namespace.h`).
 
+use core::num::NonZeroU32;
 use core::ptr::NonNull;
 use kernel::prelude::*;
+use kernel::str::CStr;
 use kernel::sync::Arc;
 
 use crate::ffi;
@@ -29,6 +31,12 @@ impl Namespace {
         // INVARIANT: the reference was taken for us; it is dropped with the value if the
         // allocation fails.
         Ok(Arc::new(Self { net }, GFP_KERNEL)?)
+    }
+
+    /// The number of the interface of that name, if there is one.
+    pub fn interface(&self, name: &CStr) -> Option<NonZeroU32> {
+        // SAFETY: by the invariant a namespace; the name ends with a zero byte.
+        NonZeroU32::new(unsafe { ffi::hippos_interface(self.as_ptr(), name.as_char_ptr()) })
     }
 
     pub(crate) fn as_ptr(&self) -> *mut ffi::net {

@@ -75,6 +75,12 @@ impl<'a> Packet<'a> {
         self.raw.local
     }
 
+    /// The number of the interface that it arrived over.
+    #[inline]
+    pub fn interface(&self) -> u32 {
+        self.raw.interface
+    }
+
     /// Lets the packet go on its usual way.
     #[inline]
     pub fn pass(self) -> Fate {

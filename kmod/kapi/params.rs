@@ -19,11 +19,15 @@ pub struct Params {
     pub backlog: u32,
     pub selftest: u32,
     pub steer: u32,
+    pub udp_bytes: u32,
+    pub udp_rate: u32,
     pub udp: bool,
     pub selftest_oops: bool,
     pub item_max: &'static [u8],
     pub eviction: &'static [u8],
     pub allow: &'static [u8],
+    /// Empty for every interface.
+    pub dev: &'static CStr,
 }
 
 impl Params {
@@ -41,20 +45,23 @@ impl Params {
             backlog: raw.backlog,
             selftest: raw.selftest,
             steer: raw.steer,
+            udp_bytes: raw.udp_bytes,
+            udp_rate: raw.udp_rate,
             udp: raw.udp,
             selftest_oops: raw.selftest_oops,
-            item_max: text(raw.item_max),
-            eviction: text(raw.eviction),
-            allow: text(raw.allow),
+            item_max: text(raw.item_max).to_bytes(),
+            eviction: text(raw.eviction).to_bytes(),
+            allow: text(raw.allow).to_bytes(),
+            dev: text(raw.dev),
         }
     }
 }
 
-fn text(raw: *const c_char) -> &'static [u8] {
+fn text(raw: *const c_char) -> &'static CStr {
     if raw.is_null() {
-        return &[];
+        return c"";
     }
     // SAFETY: a string of the module's own, as a default or as insmod gave it; it lives as
     // long as the module.
-    unsafe { CStr::from_char_ptr(raw) }.to_bytes()
+    unsafe { CStr::from_char_ptr(raw) }
 }

@@ -3,6 +3,8 @@
 //! lock but do not wait for the peer.
 
 use core::ffi::{c_int, c_void};
+use core::net::{IpAddr, Ipv6Addr};
+use core::num::NonZeroU32;
 use core::ptr::NonNull;
 use kernel::bindings;
 use kernel::error::from_err_ptr;
@@ -42,7 +44,12 @@ impl Ends {
         &self.0.peer
     }
 
-    /// Our own address, in the same form.
+    /// The peer's address; an IPv4 one is not mapped.
+    pub fn peer_ip(&self) -> IpAddr {
+        Ipv6Addr::from(self.0.peer).to_canonical()
+    }
+
+    /// Our own address, in the same form as [`peer`](Self::peer)'s.
     pub fn own(&self) -> &[u8; 16] {
         &self.0.own
     }
@@ -73,11 +80,13 @@ impl Socket {
         })
     }
 
-    /// A TCP listener on `port`, for IPv6 and IPv4. With a CPU it shares the
-    /// port with other such listeners and gets what arrives on that CPU.
+    /// A TCP listener on `port`, for IPv6 and IPv4, of one interface or of
+    /// all. With a CPU it shares the port with other such listeners and gets
+    /// what arrives on that CPU.
     pub fn listen(
         namespace: &Arc<Namespace>,
         port: u16,
+        interface: Option<NonZeroU32>,
         cpu: Option<u32>,
         backlog: u32,
     ) -> Result<Self> {
@@ -86,6 +95,7 @@ impl Socket {
             ffi::hippos_tcp_listen(
                 namespace.as_ptr(),
                 port,
+                interface.map_or(0, NonZeroU32::get),
                 cpu.map_or(-1, |cpu| cpu as c_int),
                 backlog as c_int,
             )
@@ -93,11 +103,17 @@ impl Socket {
         Self::new(namespace, raw)
     }
 
-    /// A UDP socket on `port`, for IPv6 and IPv4. A send waits `send_ms`
-    /// milliseconds for room.
-    pub fn bind_datagram(namespace: &Arc<Namespace>, port: u16, send_ms: u32) -> Result<Self> {
+    /// A UDP socket on `port`, for IPv6 and IPv4, of one interface or of
+    /// all. A send waits `send_ms` milliseconds for room.
+    pub fn bind_datagram(
+        namespace: &Arc<Namespace>,
+        port: u16,
+        interface: Option<NonZeroU32>,
+        send_ms: u32,
+    ) -> Result<Self> {
+        let interface = interface.map_or(0, NonZeroU32::get);
         // SAFETY: the namespace is held, here and by the socket.
-        let raw = unsafe { ffi::hippos_udp_bind(namespace.as_ptr(), port, send_ms) };
+        let raw = unsafe { ffi::hippos_udp_bind(namespace.as_ptr(), port, interface, send_ms) };
         Self::new(namespace, raw)
     }
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The module's parameters, checked.
 
+use core::num::NonZeroU32;
+
 use kernel::prelude::*;
 
+use hippos_kapi::namespace::Namespace;
 use hippos_kapi::pages;
 use hippos_kapi::params::Params;
 use hippos_store::Eviction;
-
-use crate::allow::Allow;
 
 /// What the server runs with.
 pub(crate) struct Config {
@@ -21,8 +22,15 @@ pub(crate) struct Config {
     /// Percent; 0 is never.
     pub(crate) steer: u32,
     pub(crate) udp: bool,
-    pub(crate) allow: Allow,
     pub(crate) selftest: Selftest,
+    /// Bytes.
+    pub(crate) udp_bytes: u32,
+    /// Bytes a second; 0 is no limit.
+    pub(crate) udp_rate: u32,
+    /// Who may ask at first; not looked at yet.
+    pub(crate) allow: &'static [u8],
+    /// The only interface that is served.
+    pub(crate) interface: Option<NonZeroU32>,
     pub(crate) selftest_oops: bool,
     /// Bytes.
     pub(crate) item_max: usize,
@@ -83,13 +91,7 @@ impl Config {
                 return Err(EINVAL);
             }
         };
-        let allow = Allow::parse(params.allow).inspect_err(|_| {
-            let given = printable(params.allow);
-            let most = Allow::MOST;
-            pr_err!(
-                "allow={given}: must be any, or up to {most} networks like 10.0.0.0/8,fd00::/8\n"
-            );
-        })?;
+        let udp_bytes = range("udp_bytes", params.udp_bytes, 1392, 8 << 20)?;
         let memory = memory_mb as usize * (1 << 20);
         let machine = pages::total() >> 20;
         if u64::from(memory_mb) > machine {
@@ -108,14 +110,33 @@ impl Config {
             backlog,
             steer,
             udp: params.udp,
-            allow,
             selftest,
+            udp_bytes,
+            udp_rate: params.udp_rate,
+            allow: params.allow,
+            interface: None,
             selftest_oops: params.selftest_oops,
             item_max,
             item_min: item_min as usize,
             factor,
             eviction,
         })
+    }
+}
+
+impl Config {
+    /// Looks up the interface of `dev=`.
+    pub(crate) fn find_interface(&mut self, params: &Params, namespace: &Namespace) -> Result {
+        if params.dev.to_bytes().is_empty() {
+            return Ok(());
+        }
+        self.interface = namespace.interface(params.dev);
+        if self.interface.is_none() {
+            let given = printable(params.dev.to_bytes());
+            pr_err!("dev={given}: there is no such interface\n");
+            return Err(ENODEV);
+        }
+        Ok(())
     }
 }
 
@@ -131,6 +152,6 @@ fn size(text: &[u8]) -> Option<usize> {
 }
 
 /// What the operator wrote, for the log.
-fn printable(text: &[u8]) -> &str {
+pub(crate) fn printable(text: &[u8]) -> &str {
     core::str::from_utf8(text).unwrap_or("?")
 }

@@ -6,7 +6,7 @@
 
 use kernel::sync::Arc;
 
-use hippos_engine::{Plan, Verdict};
+use hippos_engine::{Access, Plan, Verdict};
 use hippos_kapi::hook::Door;
 use hippos_kapi::packet::{Fate, Packet};
 
@@ -35,18 +35,23 @@ impl Door for Gate {
     #[inline]
     fn receive(&self, packet: Packet<'_>) -> Fate {
         let server = &*self.server;
-        if !server
-            .config
-            .allow
-            .admits(packet.source(), packet.is_local())
-        {
+        let engine = &*server.engine;
+        let interface = server.config.interface;
+        if interface.is_some_and(|only| only.get() != packet.interface()) {
             return packet.pass();
         }
-        let guard = server.engine.store.read_in(packet.section());
-        if let Some(single) = server.engine.single(&guard, packet.payload()) {
+        let guard = engine.store.read_in(packet.section());
+        let access = engine.access(&guard, packet.source(), packet.is_local());
+        if access == Access::Refused {
+            return packet.pass();
+        }
+        if let Some(single) = engine.single(&guard, packet.payload()) {
+            if !engine.may_reply(access, packet.source(), single.len()) {
+                return packet.discard();
+            }
             return packet.reply(single.len(), |buffer| single.write(buffer));
         }
-        self.plan(&guard, packet)
+        self.plan(&guard, access, packet)
     }
 }
 
@@ -54,18 +59,34 @@ impl Gate {
     /// What is not the commonest request. Kept apart, so that a plan, which
     /// is large, takes no stack and no time of others.
     #[inline(never)]
-    fn plan(&self, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
+    fn plan(&self, guard: &Guard<'_, Kernel>, access: Access, packet: Packet<'_>) -> Fate {
         let server = &*self.server;
         if let Some(many) = server.engine.many(guard, packet.payload()) {
+            let granted = server
+                .engine
+                .may_reply(access, packet.source(), many.bound());
+            if !granted {
+                return packet.discard();
+            }
             return packet.reply(many.bound(), |buffer| many.write(buffer));
         }
-        Self::plan_any(server, guard, packet)
+        Self::plan_any(server, guard, access, packet)
     }
 
     #[inline(never)]
-    fn plan_any(server: &Server, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
+    fn plan_any(
+        server: &Server,
+        guard: &Guard<'_, Kernel>,
+        access: Access,
+        packet: Packet<'_>,
+    ) -> Fate {
         Plan::with(
             |plan| match server.engine.plan(guard, packet.payload(), plan) {
+                Verdict::Answer
+                    if !server.engine.may_reply(access, packet.source(), plan.len()) =>
+                {
+                    packet.discard()
+                }
                 Verdict::Answer => match plan.datagrams() {
                     1 => packet.reply(plan.datagram_len(0), |buffer| plan.write(0, buffer)),
                     count => packet.reply_many(count, DATAGRAM_MAX, |number, buffer| {

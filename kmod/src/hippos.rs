@@ -16,7 +16,6 @@ use hippos_kapi::rcu;
 use hippos_kapi::socket::{self, Socket};
 use hippos_kapi::thread::Thread;
 
-mod allow;
 mod buffer;
 mod config;
 mod control;
@@ -76,7 +75,8 @@ impl Drop for Callbacks {
 
 impl kernel::Module for Hippos {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let config = Config::new(&Params::get())?;
+        let params = Params::get();
+        let mut config = Config::new(&params)?;
         if config.selftest_oops {
             pr_err!("selftest_oops: an oops on purpose\n");
             fault::oops();
@@ -88,6 +88,7 @@ impl kernel::Module for Hippos {
         selftest::run(&config)?;
         let port = config.port;
         let namespace = Namespace::current()?;
+        config.find_interface(&params, &namespace)?;
 
         // A failure on the way drops what is there already, the last first.
         let callbacks = Callbacks;
@@ -133,7 +134,12 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
     if !server.config.udp {
         return Ok(None);
     }
-    let socket = Socket::bind_datagram(namespace, server.config.port, udp::SEND_MS)?;
+    let socket = Socket::bind_datagram(
+        namespace,
+        server.config.port,
+        server.config.interface,
+        udp::SEND_MS,
+    )?;
     let worker = udp::Worker::new(server.clone(), socket)?;
     let thread = Thread::spawn(c"hippos/udp", None, move |context, started| {
         worker.run(context, started)
@@ -157,10 +163,22 @@ fn start_workers(
 ) -> Result<KVec<Thread>> {
     let config = &server.config;
     // SO_REUSEPORT would let us in beside another server: first ask for the port alone.
-    drop(Socket::listen(namespace, config.port, None, 1)?);
+    drop(Socket::listen(
+        namespace,
+        config.port,
+        config.interface,
+        None,
+        1,
+    )?);
     let mut workers = KVec::with_capacity(count, GFP_KERNEL)?;
     for (number, cpu) in cpu::online().cycle().take(count).enumerate() {
-        let listener = Socket::listen(namespace, config.port, Some(cpu), config.backlog)?;
+        let listener = Socket::listen(
+            namespace,
+            config.port,
+            config.interface,
+            Some(cpu),
+            config.backlog,
+        )?;
         let worker = tcp::Worker::new(server.clone(), listener, cpu)?;
         let name = CString::try_from_fmt(fmt!("hippos/{number}"))?;
         let thread = Thread::spawn(&name, Some(cpu), move |context, started| {

@@ -8,13 +8,15 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Address, Connection, Engine, Facts, Host, Settings, Steering, TALLIES};
+use hippos_engine::{
+    Address, Change, Connection, Engine, Facts, Host, Settings, Steering, NETWORKS_MAX, TALLIES,
+};
 use hippos_kapi::random;
 use hippos_kapi::roster::{Member, Roster};
 use hippos_kapi::socket::Ends;
 use hippos_store::{NewError, Store};
 
-use crate::config::Config;
+use crate::config::{printable, Config};
 use crate::platform::Kernel;
 use crate::steer::TOLD;
 
@@ -35,10 +37,13 @@ impl Server {
             max_connections: config.maxconns as u32,
             backlog: config.backlog,
             threads: threads as u32,
+            udp_bytes: config.udp_bytes,
             ..Default::default()
         };
         let place = KBox::new_uninit(GFP_KERNEL)?;
         let engine = engine(place, store(&config, config.memory, TALLIES)?, settings);
+        engine.set_udp_rates(config.udp_rate, 0);
+        set_sources(&engine, config.allow)?;
         Ok(Arc::new(Self { config, engine }, GFP_KERNEL)?)
     }
 
@@ -83,6 +88,19 @@ fn engine(
     settings: Settings,
 ) -> KBox<Engine<Kernel>> {
     place.write(Engine::new(store, settings, &CONNECTIONS))
+}
+
+/// Out of line for the same reason.
+#[inline(never)]
+fn set_sources(engine: &Engine<Kernel>, text: &[u8]) -> Result {
+    engine.change_sources(Change::Set, text).map_err(|_| {
+        let given = printable(text);
+        pr_err!(
+            "allow={given}: must be any, default, or up to {NETWORKS_MAX} networks like \
+             10.0.0.0/8,fd00::/8\n"
+        );
+        EINVAL
+    })
 }
 
 /// A store of these sizes. Out of line for the same reason.

@@ -11,7 +11,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Next, Session, Transport};
+use hippos_engine::{Access, Next, Session, Tally, Transport};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::roster::Member;
@@ -113,7 +113,10 @@ impl Worker {
 
 fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket) {
     let ends = socket.ends();
-    if !server.config.allow.permits(ends.peer(), ends.is_local()) {
+    let engine = &*server.engine;
+    let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
+    if access == Access::Refused {
+        engine.tally(Tally::TcpRefused, 1);
         return;
     }
     let Some(place) = server.take_place() else {
@@ -127,7 +130,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket
         return;
     };
     let connection = Connection {
-        session: Session::new(&server.engine, Transport::Tcp),
+        session: Session::new(engine, Transport::Tcp),
         rest: KVVec::new(),
         unsent: KVVec::new(),
         next: Next::Read,

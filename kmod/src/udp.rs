@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Message, HEAD_ROOM};
+use hippos_engine::{Access, Message, Tally, HEAD_ROOM};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Ends, Socket};
@@ -98,7 +98,13 @@ impl Worker {
 /// Answers one datagram, unless it is better left without an answer.
 fn serve(server: &Server, socket: &Socket, datagram: &[u8], ends: &Ends, message: &mut Buffer) {
     let config = &server.config;
-    if !ends.is_unicast() || !config.allow.permits(ends.peer(), ends.is_local()) {
+    let engine = &*server.engine;
+    if !ends.is_unicast() {
+        return;
+    }
+    let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
+    if access == Access::Refused {
+        engine.tally(Tally::UdpRefused, 1);
         return;
     }
     let port = ends.peer_port();
@@ -106,9 +112,12 @@ fn serve(server: &Server, socket: &Socket, datagram: &[u8], ends: &Ends, message
         return;
     }
     message.clear();
-    let Some(reply) = server.engine.datagram(datagram, message) else {
+    let Some(reply) = engine.datagram(datagram, message) else {
         return;
     };
+    if !engine.may_reply(access, ends.peer_ip(), message.len()) {
+        return;
+    }
     for index in 0..reply.datagrams() {
         let (frame, data) = reply.datagram(index, message.bytes());
         if socket.send_to(&frame, data, ends).is_err() {

@@ -4,7 +4,7 @@
 //! that its number was made for.
 
 use anyhow::{bail, Context, Result};
-use hippos_abi::{Flush, Info, Memory, Section, Text};
+use hippos_abi::{Flush, Info, Input, Limits, Memory, Section, Text};
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -19,6 +19,19 @@ mod call {
     nix::ioctl_readwrite_bad!(stats, hippos_abi::STATS as nix::libc::Ioctl, Text);
     nix::ioctl_write_ptr_bad!(flush, hippos_abi::FLUSH as nix::libc::Ioctl, Flush);
     nix::ioctl_write_ptr_bad!(memory, hippos_abi::MEMORY as nix::libc::Ioctl, Memory);
+    nix::ioctl_write_ptr_bad!(allow, hippos_abi::ALLOW as nix::libc::Ioctl, Input);
+    nix::ioctl_readwrite_bad!(sources, hippos_abi::SOURCES as nix::libc::Ioctl, Text);
+    nix::ioctl_write_ptr_bad!(
+        credentials,
+        hippos_abi::CREDENTIALS as nix::libc::Ioctl,
+        Input
+    );
+    nix::ioctl_read_bad!(limits, hippos_abi::LIMITS as nix::libc::Ioctl, Limits);
+    nix::ioctl_write_ptr_bad!(
+        set_limits,
+        hippos_abi::SET_LIMITS as nix::libc::Ioctl,
+        Limits
+    );
 }
 
 /// An open `/dev/hippos` of a module that speaks this tool's version.
@@ -69,26 +82,42 @@ impl Device {
 
     /// One of the `stats` texts.
     pub(crate) fn stats(&self, section: Section) -> Result<String> {
+        self.text(|text| {
+            text.section = section as u32;
+            // SAFETY: the number was made for `Text`; its address and length are those of a
+            // buffer that lives across the call and is not otherwise used meanwhile.
+            unsafe { call::stats(self.file.as_raw_fd(), text) }
+        })
+        .context("asking for statistics")
+    }
+
+    /// Who may ask, a network a line.
+    pub(crate) fn sources(&self) -> Result<String> {
+        // SAFETY: as above.
+        self.text(|text| unsafe { call::sources(self.file.as_raw_fd(), text) })
+            .context("asking who may ask")
+    }
+
+    /// What `call` writes into the buffer that it gets.
+    fn text(&self, call: impl Fn(&mut Text) -> nix::Result<i32>) -> Result<String> {
         let mut buffer = vec![0u8; 16 << 10];
         // The text may grow between two calls, so a few rounds are normal.
         for _ in 0..8 {
             let mut text = Text {
-                section: section as u32,
+                section: 0,
                 len: buffer.len() as u32,
                 address: buffer.as_mut_ptr() as u64,
             };
-            // SAFETY: the number was made for `Text`; its address and length are those of
-            // `buffer`, which lives across the call and is not otherwise used meanwhile.
-            match unsafe { call::stats(self.file.as_raw_fd(), &mut text) } {
+            match call(&mut text) {
                 Ok(_) => {
                     buffer.truncate(text.len as usize);
                     return String::from_utf8(buffer).context("the module's text is not UTF-8");
                 }
                 Err(Errno::ENOSPC) => buffer.resize(text.len as usize + (4 << 10), 0),
-                Err(e) => return Err(e).context("asking for statistics"),
+                Err(e) => return Err(e.into()),
             }
         }
-        bail!("the statistics grow faster than they can be read")
+        bail!("the text grows faster than it can be read")
     }
 
     /// Forgets all items, `delay` seconds from now.
@@ -98,6 +127,55 @@ impl Device {
         Ok(())
     }
 
+    /// Changes who may ask: `operation` is one of `hippos_abi`'s.
+    pub(crate) fn allow(&self, operation: u32, networks: &str) -> Result<()> {
+        let input = input(operation, networks.as_bytes())?;
+        // SAFETY: the number was made for `Input`; its address and length are those of a text
+        // that lives across the call, and the module only reads.
+        match unsafe { call::allow(self.file.as_raw_fd(), &input) } {
+            Ok(_) => Ok(()),
+            Err(Errno::EINVAL) => {
+                bail!("{networks}: must be any, default, or networks like 10.0.0.0/8,fd00::/8")
+            }
+            Err(Errno::E2BIG) => bail!("that would be more networks than the list has room for"),
+            Err(Errno::ENOENT) => bail!("{networks}: not all of that is in the list"),
+            Err(e) => Err(e).context("changing who may ask"),
+        }
+    }
+
+    /// Sets who may log in: lines like `user:password`, or nothing.
+    pub(crate) fn set_credentials(&self, lines: &[u8]) -> Result<()> {
+        let input = input(0, lines)?;
+        // SAFETY: as above.
+        match unsafe { call::credentials(self.file.as_raw_fd(), &input) } {
+            Ok(_) => Ok(()),
+            Err(Errno::EINVAL) => bail!("each line must be like user:password"),
+            Err(Errno::E2BIG) => bail!("more than the module has room for (2048 bytes)"),
+            Err(e) => Err(e).context("setting who may log in"),
+        }
+    }
+
+    /// What UDP sources get.
+    pub(crate) fn limits(&self) -> Result<Limits> {
+        let mut limits = Limits::default();
+        // SAFETY: the number was made for `Limits`, and `limits` is one that lives across the call.
+        unsafe { call::limits(self.file.as_raw_fd(), &mut limits) }.context("asking for limits")?;
+        Ok(limits)
+    }
+
+    /// Sets what UDP sources get.
+    pub(crate) fn set_limits(&self, limits: &Limits) -> Result<()> {
+        // SAFETY: the number was made for `Limits`, which the module only reads.
+        match unsafe { call::set_limits(self.file.as_raw_fd(), limits) } {
+            Ok(_) => Ok(()),
+            Err(Errno::EINVAL) => bail!(
+                "a reply has 1392 bytes at least, one datagram, and at most the bytes that the \
+                 module was loaded with (udp_bytes=)"
+            ),
+            Err(e) => Err(e).context("setting limits"),
+        }
+    }
+
     /// Sets the memory limit, bytes.
     pub(crate) fn set_memory(&self, bytes: u64) -> Result<()> {
         // SAFETY: the number was made for `Memory`, which the module only reads.
@@ -105,4 +183,13 @@ impl Device {
             .context("setting the memory limit")?;
         Ok(())
     }
+}
+
+/// A text for the module. The text must live until the module has read it.
+fn input(operation: u32, text: &[u8]) -> Result<Input> {
+    Ok(Input {
+        operation,
+        len: u32::try_from(text.len()).context("too long")?,
+        address: text.as_ptr() as u64,
+    })
 }

@@ -1,8 +1,8 @@
 //! `hippos-ctl`: looks into a loaded Hippos and steers it.
 
-use anyhow::{bail, Result};
+use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use hippos_abi::Section;
+use hippos_abi::{Limits, Section};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,6 +50,39 @@ hippos-ctl stats --json | jq .get_hits"
         #[arg(long, default_value_t = 0, value_name = "SECONDS")]
         delay: u32,
     },
+    /// Says or changes who may ask: networks like 10.0.0.0/8, any, or default
+    #[command(after_help = "Examples:\n  hippos-ctl allow list\n  \
+hippos-ctl allow set default,192.0.2.0/24\n  hippos-ctl allow remove 169.254.0.0/16\n\n\
+`default` is loopback, private and link-local networks. Connections that are open stay open.")]
+    Allow {
+        #[command(subcommand)]
+        change: Allow,
+    },
+    /// Has clients log in over TCP with memcached's text authentication; refuses UDP meanwhile
+    #[command(
+        after_help = "Examples:\n  hippos-ctl auth set /etc/hippos/users\n  hippos-ctl auth off\n\n\
+The file has lines like user:password, as memcached's -Y takes it. Connections that are open stay open."
+    )]
+    Auth {
+        #[command(subcommand)]
+        change: Auth,
+    },
+    /// Says or sets what UDP clients get
+    #[command(after_help = "Example:\n  hippos-ctl limits --udp-datagrams 8 --udp-rate 1000000")]
+    Limits {
+        /// The most bytes of one reply
+        #[arg(long, value_name = "BYTES")]
+        udp_bytes: Option<u32>,
+        /// The most datagrams of one reply
+        #[arg(long, value_name = "COUNT")]
+        udp_datagrams: Option<u32>,
+        /// Reply bytes a second for each source outside private networks; 0 is no limit
+        #[arg(long, value_name = "BYTES")]
+        udp_rate: Option<u32>,
+        /// The same for those within
+        #[arg(long, value_name = "BYTES")]
+        udp_private_rate: Option<u32>,
+    },
     /// Sets the memory limit; a lower one is reached by evicting
     #[command(after_help = "Example:\n  hippos-ctl memory 512")]
     Memory {
@@ -57,6 +90,26 @@ hippos-ctl stats --json | jq .get_hits"
         #[arg(value_name = "MIB")]
         mib: u64,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Allow {
+    /// Prints the networks
+    List,
+    /// Replaces all of them
+    Set { networks: String },
+    /// Adds to them
+    Add { networks: String },
+    /// Takes from them
+    Remove { networks: String },
+}
+
+#[derive(Debug, Subcommand)]
+enum Auth {
+    /// Whoever is in the file may log in
+    Set { file: PathBuf },
+    /// Nobody has to log in
+    Off,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -116,6 +169,44 @@ fn run(arguments: Arguments) -> Result<()> {
             }
         }
         Command::Flush { delay } => device.flush(delay)?,
+        Command::Allow { change } => match change {
+            Allow::List => out.write_all(device.sources()?.as_bytes())?,
+            Allow::Set { networks } => device.allow(hippos_abi::ALLOW_SET, &networks)?,
+            Allow::Add { networks } => device.allow(hippos_abi::ALLOW_ADD, &networks)?,
+            Allow::Remove { networks } => device.allow(hippos_abi::ALLOW_REMOVE, &networks)?,
+        },
+        Command::Auth { change } => match change {
+            Auth::Set { file } => {
+                let lines = std::fs::read(&file)
+                    .with_context(|| format!("can't read {}", file.display()))?;
+                if !lines.contains(&b':') {
+                    bail!("{}: nobody in there", file.display());
+                }
+                device.set_credentials(&lines)?;
+            }
+            Auth::Off => device.set_credentials(b"")?,
+        },
+        Command::Limits {
+            udp_bytes,
+            udp_datagrams,
+            udp_rate,
+            udp_private_rate,
+        } => {
+            let now = device.limits()?;
+            let limits = Limits {
+                udp_bytes: udp_bytes.unwrap_or(now.udp_bytes),
+                udp_datagrams: udp_datagrams.unwrap_or(now.udp_datagrams),
+                udp_rate: udp_rate.unwrap_or(now.udp_rate),
+                udp_private_rate: udp_private_rate.unwrap_or(now.udp_private_rate),
+            };
+            if limits != now {
+                device.set_limits(&limits)?;
+            }
+            writeln!(out, "udp-bytes {}", limits.udp_bytes)?;
+            writeln!(out, "udp-datagrams {}", limits.udp_datagrams)?;
+            writeln!(out, "udp-rate {}", limits.udp_rate)?;
+            writeln!(out, "udp-private-rate {}", limits.udp_private_rate)?;
+        }
         Command::Memory { .. } => device.set_memory(memory)?,
     }
     Ok(())

@@ -35,6 +35,27 @@ pub const FLUSH: u32 = write::<Flush>(2);
 /// Sets the memory limit; takes a [`Memory`].
 pub const MEMORY: u32 = write::<Memory>(3);
 
+/// Changes who may ask; takes an [`Input`] whose text is a list of networks
+/// with commas between them, or `any`, or `default`. `E2BIG` when the list
+/// would be too long, `ENOENT` when one that is to be removed is not in it.
+pub const ALLOW: u32 = write::<Input>(4);
+/// Asks who may, a network a line; takes and gives a [`Text`] of section 0.
+pub const SOURCES: u32 = read_write::<Text>(5);
+/// Sets who may log in over TCP; takes an [`Input`] of lines like
+/// `user:password`. An empty one is: whoever comes.
+pub const CREDENTIALS: u32 = write::<Input>(6);
+/// Asks for the [`Limits`].
+pub const LIMITS: u32 = read::<Limits>(7);
+/// Sets the [`Limits`].
+pub const SET_LIMITS: u32 = write::<Limits>(8);
+
+/// What [`ALLOW`] does: replaces the list,
+pub const ALLOW_SET: u32 = 0;
+/// adds to it,
+pub const ALLOW_ADD: u32 = 1;
+/// or takes from it.
+pub const ALLOW_REMOVE: u32 = 2;
+
 /// The module behind the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -61,6 +82,34 @@ pub struct Text {
     pub len: u32,
     /// The buffer's address in the caller.
     pub address: u64,
+}
+
+/// A text that the module reads from the caller's buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Input {
+    /// What to do with it, where there is a choice; else 0.
+    pub operation: u32,
+    /// Bytes.
+    pub len: u32,
+    /// The buffer's address in the caller.
+    pub address: u64,
+}
+
+/// Limits on what UDP sources get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Limits {
+    /// The most bytes of a reply, frames not counted: from 1392 to the
+    /// module's parameter `udp_bytes`.
+    pub udp_bytes: u32,
+    /// The most datagrams of a reply; at least 1.
+    pub udp_datagrams: u32,
+    /// Reply bytes a second for each source outside private networks; 0 is no
+    /// limit.
+    pub udp_rate: u32,
+    /// The same for those within.
+    pub udp_private_rate: u32,
 }
 
 /// A delayed or immediate flush.
@@ -152,6 +201,8 @@ const _: () = {
     assert!(size_of::<Text>() == 16);
     assert!(size_of::<Flush>() == 4);
     assert!(size_of::<Memory>() == 8);
+    assert!(size_of::<Input>() == 16);
+    assert!(size_of::<Limits>() == 16);
 };
 
 #[cfg(test)]
@@ -165,6 +216,11 @@ mod tests {
         assert_eq!(STATS, 0xc010_4801);
         assert_eq!(FLUSH, 0x4004_4802);
         assert_eq!(MEMORY, 0x4008_4803);
+        assert_eq!(ALLOW, 0x4010_4804);
+        assert_eq!(SOURCES, 0xc010_4805);
+        assert_eq!(CREDENTIALS, 0x4010_4806);
+        assert_eq!(LIMITS, 0x8010_4807);
+        assert_eq!(SET_LIMITS, 0x4010_4808);
     }
 
     #[test]

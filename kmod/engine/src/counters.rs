@@ -16,6 +16,12 @@ pub enum Tally {
     UdpInvalid,
     /// Datagrams whose reply would have been larger than allowed.
     UdpTooLarge,
+    /// Datagrams of sources that may not ask, or while clients have to log in.
+    UdpRefused,
+    /// Replies not sent because their source had its share.
+    UdpLimited,
+    /// Connections of sources that may not ask.
+    TcpRefused,
     /// Commands served over TCP.
     TcpCommands,
     /// Request bytes.

@@ -77,6 +77,10 @@ impl<P: Platform> Engine<P> {
             self.tally(Tally::UdpInvalid, 1);
             return None;
         };
+        if self.authentication() {
+            self.tally(Tally::UdpRefused, 1);
+            return None;
+        }
         self.tally(Tally::UdpDatagrams, 1);
         let most = self.udp_bytes();
         let mut session = Session::new(self, Transport::Udp);

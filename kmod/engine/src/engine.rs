@@ -1,8 +1,9 @@
 //! What all clients share: the store, the settings and what is counted.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, Ordering::Relaxed};
 
 use hippos_proto::reply;
+use hippos_proto::udp::{self, DATA_MAX};
 use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Hash, Item, Outcome, Platform, Reservation,
     Store, StoreError, Verb,
@@ -20,11 +21,18 @@ pub struct Engine<P: Platform> {
     pub(crate) settings: Settings,
     pub(crate) facts: &'static dyn Facts,
     verbosity: AtomicU32,
-    detail: AtomicBool,
+    /// [`DETAIL`] and [`LOGIN`]: what the UDP fast path is not made for.
+    special: AtomicU8,
     crawler: AtomicBool,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
+    udp_datagrams: AtomicU32,
 }
+
+/// Keys are counted by prefix.
+const DETAIL: u8 = 1;
+/// Clients have to log in.
+const LOGIN: u8 = 2;
 
 impl<P: Platform> Engine<P> {
     /// An engine over `store`. `facts` tells what only the host knows.
@@ -33,10 +41,11 @@ impl<P: Platform> Engine<P> {
             store,
             facts,
             verbosity: AtomicU32::new(settings.verbosity),
-            detail: AtomicBool::new(false),
+            special: AtomicU8::new(0),
             crawler: AtomicBool::new(true),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
             udp_bytes: AtomicU32::new(settings.udp_bytes),
+            udp_datagrams: AtomicU32::new(udp::datagrams(settings.udp_bytes as usize) as u32),
             settings,
         }
     }
@@ -59,12 +68,31 @@ impl<P: Platform> Engine<P> {
 
     /// The most bytes of any reply over UDP, frames not counted.
     pub fn udp_bytes(&self) -> usize {
-        self.udp_bytes.load(Relaxed) as usize
+        let (bytes, datagrams) = self.udp_limits();
+        (bytes as usize).min((datagrams as usize).saturating_mul(DATA_MAX))
     }
 
-    /// Sets the most bytes of any reply over UDP.
-    pub fn set_udp_bytes(&self, bytes: u32) {
+    /// The most bytes and the most datagrams of any reply over UDP.
+    pub fn udp_limits(&self) -> (u32, u32) {
+        (
+            self.udp_bytes.load(Relaxed),
+            self.udp_datagrams.load(Relaxed),
+        )
+    }
+
+    /// Sets both: at least one datagram, and no more bytes than the settings
+    /// had. Whether they were taken.
+    pub fn set_udp_limits(&self, bytes: u32, datagrams: u32) -> bool {
+        let most = self.settings.udp_bytes;
+        if !(DATA_MAX as u32..=most).contains(&bytes) || datagrams == 0 {
+            return false;
+        }
         self.udp_bytes.store(bytes, Relaxed);
+        self.udp_datagrams.store(datagrams, Relaxed);
+        // The fast path gives no more than the other.
+        let fast = self.udp_bytes().min(self.settings.fast_bytes as usize);
+        self.set_fast_bytes(fast as u32);
+        true
     }
 
     /// `verbosity`: kept and told, and of no other effect.
@@ -80,11 +108,34 @@ impl<P: Platform> Engine<P> {
     /// Whether keys are counted by prefix.
     #[inline]
     pub(crate) fn detail(&self) -> bool {
-        self.detail.load(Relaxed)
+        self.special.load(Relaxed) & DETAIL != 0
     }
 
     pub(crate) fn set_detail(&self, on: bool) {
-        self.detail.store(on, Relaxed);
+        self.set_special(DETAIL, on);
+    }
+
+    /// Whether clients have to log in, and UDP is refused.
+    pub fn authentication(&self) -> bool {
+        self.special.load(Relaxed) & LOGIN != 0
+    }
+
+    pub(crate) fn set_authentication(&self, on: bool) {
+        self.set_special(LOGIN, on);
+    }
+
+    /// Whether there is something that only the UDP socket's worker heeds.
+    #[inline]
+    pub(crate) fn special(&self) -> bool {
+        self.special.load(Relaxed) != 0
+    }
+
+    fn set_special(&self, bit: u8, on: bool) {
+        if on {
+            self.special.fetch_or(bit, Relaxed);
+        } else {
+            self.special.fetch_and(!bit, Relaxed);
+        }
     }
 
     /// Whether dumps and crawls are allowed: `lru_crawler enable` and `disable`.

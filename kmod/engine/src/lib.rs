@@ -10,13 +10,16 @@
 #[cfg(test)]
 extern crate std;
 
+mod access;
 mod admin;
 mod binary;
 mod counters;
+mod credentials;
 mod datagram;
 mod engine;
 mod facts;
 mod listing;
+mod login;
 mod many;
 mod meta;
 mod plan;
@@ -25,7 +28,9 @@ mod session;
 mod settings;
 mod single;
 
+pub use access::{Access, Change, Limiter, Network, Networks, Sources, Unchanged, NETWORKS_MAX};
 pub use counters::{Tally, TALLIES};
+pub use credentials::{Credentials, Malformed, CREDENTIALS_MAX};
 pub use datagram::{Message, Reply};
 pub use engine::Engine;
 pub use facts::{Address, Connection, Facts, Host, Steering};

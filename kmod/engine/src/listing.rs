@@ -508,6 +508,9 @@ impl<P: Platform> Engine<P> {
             ("hippos_udp_datagrams", self.tallied(Tally::UdpDatagrams)),
             ("hippos_udp_invalid", self.tallied(Tally::UdpInvalid)),
             ("hippos_udp_too_large", self.tallied(Tally::UdpTooLarge)),
+            ("hippos_udp_refused", self.tallied(Tally::UdpRefused)),
+            ("hippos_udp_limited", self.tallied(Tally::UdpLimited)),
+            ("hippos_tcp_refused", self.tallied(Tally::TcpRefused)),
             ("hippos_tcp_commands", self.tallied(Tally::TcpCommands)),
             ("hippos_memory_held", shot.held as u64),
             ("hippos_memory_tables", shot.tables as u64),
@@ -574,7 +577,7 @@ impl<P: Platform> Engine<P> {
         lines.words(&[
             ("binding_protocol", "auto-negotiate"),
             ("auth_enabled_sasl", "no"),
-            ("auth_enabled_ascii", on(false)),
+            ("auth_enabled_ascii", on(self.authentication())),
         ]);
         lines.number("item_size_max", self.store.item_max());
         lines.words(&[("maxconns_fast", "yes")]);

@@ -71,7 +71,7 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub fn many<'g>(&'g self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Many<'g>> {
         let (id, mut rest) = command(payload)?;
-        if self.detail() {
+        if self.special() {
             return None;
         }
         let mut wanted: [(&[u8], Probe<'g>); MANY] = [(&[], Probe::NONE); MANY];

@@ -423,7 +423,7 @@ impl<P: Platform> Engine<P> {
         cas: bool,
         plan: &mut Plan<'_, 'g>,
     ) -> Option<Verdict> {
-        if self.detail() {
+        if self.special() {
             return None;
         }
         let mut misses = 0u32;
@@ -498,7 +498,7 @@ impl<P: Platform> Engine<P> {
         if udp::is_reply(data) {
             return self.invalid();
         }
-        if self.detail() {
+        if self.special() {
             return Verdict::Pass;
         }
         let mut looked = Looked::default();

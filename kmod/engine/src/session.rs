@@ -79,6 +79,8 @@ pub(crate) enum State<'e, P: Platform> {
     Swallow(u64, Then),
     /// In a line that nobody wants; this is said when it ends.
     SkipLine(&'static [u8]),
+    /// In a name and a password, so many bytes of them.
+    Login(u32),
     /// In an answer of many lines.
     Listing(Listing<'e, P>),
     /// Done.
@@ -182,14 +184,25 @@ pub struct Session<'e, P: Platform> {
     pub(crate) state: State<'e, P>,
     sending: Option<Sending<'e, P>>,
     commands: u32,
+    /// The client has logged in, or need not.
+    pub(crate) trusted: bool,
     /// The client said goodbye, as opposed to being hung up on.
     quit: bool,
 }
 
 impl<'e, P: Platform> Session<'e, P> {
+    /// The session of somebody who has been let in already.
+    pub fn trusted(engine: &'e Engine<P>) -> Self {
+        Self {
+            trusted: true,
+            ..Self::new(engine, Transport::Tcp)
+        }
+    }
+
     /// A new client's session.
     pub fn new(engine: &'e Engine<P>, transport: Transport) -> Self {
         Self {
+            trusted: !engine.authentication(),
             engine,
             transport,
             protocol: Protocol::Unknown,
@@ -248,7 +261,7 @@ impl<'e, P: Platform> Session<'e, P> {
     ///
     /// Softirq-safe. Takes nothing while something is under way.
     pub fn feed_quick(&mut self, input: &[u8], most: usize, out: &mut impl Out) -> usize {
-        if self.protocol == Protocol::Binary || !self.idle() {
+        if self.protocol == Protocol::Binary || !self.idle() || !self.trusted {
             return 0;
         }
         let room = out.room();
@@ -303,6 +316,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 None if input.is_empty() => Step::Read,
                 None => Step::Took(input.len()),
             },
+            State::Login(len) => self.login(len, input, out),
             State::Listing(_) => self.list(out),
             State::Closing => Step::Close,
         }
@@ -314,6 +328,9 @@ impl<'e, P: Platform> Session<'e, P> {
         };
         if out.room() < HEAD_ROOM {
             return Step::Write;
+        }
+        if !self.trusted {
+            return self.login_line(input, out);
         }
         if self.protocol == Protocol::Unknown {
             self.protocol = if first == binary::REQUEST {

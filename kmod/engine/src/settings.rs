@@ -2,10 +2,15 @@
 
 use hippos_store::Eviction;
 
+use crate::access::{Limiter, Sources};
+use crate::credentials::Credentials;
 use crate::prefix::Prefixes;
 
-/// The table of those that bring none.
+// The tables of those that bring none.
 static PREFIXES: Prefixes = Prefixes::new();
+static SOURCES: Sources = Sources::new();
+static LIMITER: Limiter = Limiter::new();
+static CREDENTIALS: Credentials = Credentials::new();
 
 /// The settings of an engine. Those that only the host acts on are here to be
 /// told by `stats settings`.
@@ -26,7 +31,8 @@ pub struct Settings {
     /// The most bytes of a reply that the UDP fast path gives; larger ones
     /// are left to the UDP socket's worker.
     pub fast_bytes: u32,
-    /// The most bytes of a reply over UDP; a request for more gets an error.
+    /// The most bytes of a reply over UDP that may be set; a request for more
+    /// gets an error.
     pub udp_bytes: u32,
     /// The growth factor of slab classes, in hundredths.
     pub factor: u32,
@@ -36,6 +42,12 @@ pub struct Settings {
     pub eviction: Eviction,
     /// Where `stats detail` counts.
     pub prefixes: &'static Prefixes,
+    /// Who may ask.
+    pub sources: &'static Sources,
+    /// What a UDP source gets in a second.
+    pub limiter: &'static Limiter,
+    /// Who may log in.
+    pub credentials: &'static Credentials,
     /// Hippos's own version.
     pub version: &'static str,
 }
@@ -55,6 +67,9 @@ impl Default for Settings {
             item_min: 16,
             eviction: Eviction::Clock,
             prefixes: &PREFIXES,
+            sources: &SOURCES,
+            limiter: &LIMITER,
+            credentials: &CREDENTIALS,
             version: env!("CARGO_PKG_VERSION"),
         }
     }

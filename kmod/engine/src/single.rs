@@ -163,7 +163,7 @@ impl<P: Platform> Engine<P> {
     #[inline(always)]
     pub fn single<'g>(&self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Single<'g>> {
         let (id, key) = request(payload)?;
-        if self.detail() {
+        if self.special() {
             return None;
         }
         let Some(item) = self.store.get(guard, key, self.store.hash(key)) else {

@@ -242,13 +242,28 @@ fn one_request_gets_so_much_and_no_more() {
     assert_eq!(message(&slow(&engine, &many)), error);
     let dump = framed(b"lru_crawler metadump all\r\n");
     assert_eq!(message(&slow(&engine, &dump)).last(), Some(&b'\n'));
-    engine.set_udp_bytes(100);
+    // A limit that is set is that of both ways.
+    assert!(
+        !engine.set_udp_limits(1391, 8),
+        "less than a datagram holds"
+    );
+    assert!(
+        !engine.set_udp_limits(20_001, 8),
+        "more than was made room for"
+    );
+    assert!(!engine.set_udp_limits(20_000, 0));
+    assert!(engine.set_udp_limits(20_000, 1));
+    assert_eq!(engine.udp_bytes(), 1392);
+    assert_eq!(fast(&engine, &one), (Verdict::Pass, vec![]));
+    assert_eq!(message(&slow(&engine, &one)), error);
     assert_eq!(message(&slow(&engine, &framed(b"stats\r\n"))), error);
     assert_eq!(
         message(&slow(&engine, &framed(b"version\r\n"))),
         b"VERSION 1.6.38\r\n"
     );
-    assert_eq!(engine.tallied(Tally::UdpTooLarge), 2);
+    assert_eq!(engine.tallied(Tally::UdpTooLarge), 3);
+    assert!(engine.set_udp_limits(20_000, 15));
+    assert_eq!(fast(&engine, &one).1.len(), 4);
     // Marks of a hit apart, nothing is counted twice.
     assert!(say(&engine, "stats\r\n").contains("STAT get_hits "));
 }

@@ -383,7 +383,7 @@ fn meta_delete() -> impl Strategy<Value = Vec<u8>> {
 fn meta_count() -> impl Strategy<Value = Vec<u8>> {
     let of = &[
         "v", "t", "c", "k", "q", "O1", "C", "N0", "N1000", "J13", "D2", "D0", "MI", "MD", "M+",
-        "M-", "MX", "T0", "T1000", "Dx", "Jx",
+        "M-", "MX", "Dx", "Jx",
     ];
     (counter(), flags(of)).prop_map(|(k, f)| format!("ma {k}{f}\r\n").into_bytes())
 }

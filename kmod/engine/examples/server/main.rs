@@ -10,6 +10,7 @@ mod tcp;
 mod udp;
 
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -54,6 +55,9 @@ struct Args {
     /// Most bytes of a reply over UDP
     #[arg(long, default_value_t = Settings::default().udp_bytes)]
     udp_bytes: u32,
+    /// Have clients log in: a file with lines of user:password
+    #[arg(long, short = 'Y')]
+    authfile: Option<PathBuf>,
     /// Feed sessions one byte at a time
     #[arg(long)]
     bytewise: bool,
@@ -105,6 +109,13 @@ fn main() -> anyhow::Result<()> {
     let facts: &'static host::Process =
         Box::leak(Box::new(host::Process::new(address, socket.is_some())));
     let engine: &'static Server = Box::leak(Box::new(Engine::new(store, settings, facts)));
+
+    if let Some(file) = args.authfile {
+        let lines = std::fs::read(&file).context("the authentication file")?;
+        engine
+            .set_credentials(&lines)
+            .map_err(|why| anyhow::anyhow!("{}: {why:?}", file.display()))?;
+    }
 
     let start = Instant::now();
     tick(engine, start);

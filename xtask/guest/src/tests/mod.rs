@@ -56,10 +56,11 @@ macro_rules! tests {
 
 tests! {
     module: loads_and_unloads, bad_parameters, port_in_use, without_udp, connection_limit, device,
-        control, worker_counts, selftest, lower_limit,
+        control, limits, login, worker_counts, selftest, lower_limit,
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
-        long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed;
+        long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed,
+        rate_limited, one_interface;
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
     steer: one_queue;
     protocol: table, fast_share;

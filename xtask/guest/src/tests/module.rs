@@ -226,6 +226,78 @@ pub(super) fn control() -> Result<()> {
     hippos.unload()
 }
 
+/// The longest UDP reply, in bytes and in datagrams, however often a key is asked for.
+pub(super) fn limits() -> Result<()> {
+    let hippos = Hippos::load("udp_bytes=100000")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("key", &[b'x'; 4000])?;
+    let mut udp = Udp::connect("127.0.0.1")?;
+    let error = b"SERVER_ERROR reply too large for UDP\r\n";
+    let mut ask = |times: usize| udp.ask(format!("get{}\r\n", " key".repeat(times)).as_bytes());
+    ensure!(ask(20)?.len() > 80_000, "too short");
+    ensure!(ask(30)? == error, "too long");
+    let told = run("hippos-ctl limits")?;
+    for line in ["udp-bytes 100000\n", "udp-datagrams 72\n", "udp-rate 0\n"] {
+        ensure!(told.contains(line), "limits: {told}");
+    }
+    run("hippos-ctl limits --udp-datagrams 3")?;
+    ensure!(ask(1)?.len() > 4000, "too short");
+    ensure!(ask(2)? == error, "too many datagrams");
+    run("hippos-ctl limits --udp-bytes 3000")?;
+    ensure!(ask(1)? == error, "too many bytes");
+    for wrong in ["--udp-bytes 100001", "--udp-bytes 100", "--udp-datagrams 0"] {
+        ensure!(
+            run(&format!("hippos-ctl limits {wrong}")).is_err(),
+            "{wrong} was taken"
+        );
+    }
+    ensure!(tcp.stat("hippos_udp_too_large")? == 3, "not counted");
+    hippos.unload()
+}
+
+/// memcached's text authentication: TCP after the right word only, UDP not at all.
+pub(super) fn login() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut before = Tcp::connect("127.0.0.1")?;
+    before.set("key", b"value")?;
+    fs::write("/tmp/users", "user:pass\nother:word\n")?;
+    run("hippos-ctl auth set /tmp/users")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for (request, answer) in [
+        ("get key", "CLIENT_ERROR unauthenticated"),
+        (
+            "set x 0 0 9\r\nuser word",
+            "CLIENT_ERROR authentication failure",
+        ),
+        ("set x 0 0 10\r\nother word", "STORED"),
+        ("get x", "END"),
+        ("set x 0 0 9\r\nuser word", "STORED"),
+    ] {
+        tcp.send(format!("{request}\r\n").as_bytes())?;
+        let found = tcp.line()?;
+        ensure!(found.trim_end() == answer, "{request:?}: {found:?}");
+    }
+    let mut udp = Udp::connect("127.0.0.1")?;
+    udp.silence(b"get key\r\n")?;
+    udp.silence(b"set x 0 0 9\r\nuser pass\r\n")?;
+    // Whoever was there before stays, and so does the control device.
+    ensure!(before.stat("hippos_udp_refused")? == 2, "not counted");
+    ensure!(before.stat("auth_errors")? == 1, "not counted");
+    let settings = run("hippos-ctl stats settings")?;
+    let told = settings
+        .lines()
+        .find(|line| line.starts_with("auth_enabled_ascii"));
+    ensure!(told.is_some_and(|line| line.ends_with("yes")), "{settings}");
+    fs::write("/tmp/users", "nobody\n")?;
+    ensure!(run("hippos-ctl auth set /tmp/users").is_err(), "taken");
+    run("hippos-ctl auth off")?;
+    let reply = udp.ask(b"get key\r\n")?;
+    ensure!(reply.starts_with(b"VALUE key"), "{reply:?}");
+    Tcp::connect("127.0.0.1")?.set("key", b"other")?;
+    fs::remove_file("/tmp/users")?;
+    hippos.unload()
+}
+
 /// Fewer workers than CPUs, and more.
 pub(super) fn worker_counts() -> Result<()> {
     for threads in ["threads=1", "threads=7"] {

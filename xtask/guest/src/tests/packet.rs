@@ -767,5 +767,77 @@ pub(super) fn allowed() -> Result<()> {
     let hippos = Hippos::load("allow=any")?;
     answered(&mut tap, &from([8, 8, 9, 8]))?;
     answered(&mut tap, &Datagram::ipv6(&payload))?;
+    // All the while it is loaded.
+    let list = run("hippos-ctl allow list")?;
+    ensure!(list == "any\n", "{list:?}");
+    run("hippos-ctl allow set 8.8.8.0/24")?;
+    answered(&mut tap, &from([8, 8, 8, 8]))?;
+    silent(&mut tap, &from([8, 8, 9, 8]))?;
+    silent(&mut tap, &Datagram::ipv6(&payload))?;
+    run("hippos-ctl allow add 8.8.9.8,2001:db8::/32")?;
+    answered(&mut tap, &from([8, 8, 9, 8]))?;
+    run("hippos-ctl allow remove 8.8.8.0/24")?;
+    silent(&mut tap, &from([8, 8, 8, 8]))?;
+    let list = run("hippos-ctl allow list")?;
+    ensure!(list == "8.8.9.8/32\n2001:db8::/32\n", "{list:?}");
+    for wrong in ["set 8.8.8.8/33", "set x", "remove 1.1.1.1"] {
+        ensure!(
+            run(&format!("hippos-ctl allow {wrong}")).is_err(),
+            "{wrong} was taken"
+        );
+    }
+    // This host itself may always ask.
+    let refused = Tcp::connect("127.0.0.1")?.stat("hippos_udp_refused")?;
+    ensure!(refused >= 3, "{refused} datagrams refused");
+    run("hippos-ctl allow set default")?;
+    silent(&mut tap, &from([8, 8, 9, 8]))?;
+    answered(&mut tap, &from(tap::FAR_IPV4))?;
+    hippos.unload()
+}
+
+/// A source gets so many reply bytes a second, unless it is of a private network.
+pub(super) fn rate_limited() -> Result<()> {
+    let payload = framed(1, b"get key\r\n");
+    let from = |from| Datagram {
+        addresses: Addresses::Ipv4(from, tap::NEAR_IPV4),
+        ..Datagram::ipv4(&payload)
+    };
+    let mut tap = Tap::new()?;
+    // One reply that finds nothing is 13 bytes with its frame.
+    let hippos = Hippos::load("allow=any udp_rate=12")?;
+    silent(&mut tap, &from([8, 8, 8, 8]))?;
+    answered(&mut tap, &from(tap::FAR_IPV4))?;
+    let limited = Tcp::connect("127.0.0.1")?.stat("hippos_udp_limited")?;
+    ensure!(limited == 1, "{limited} replies not sent");
+    run("hippos-ctl limits --udp-rate 0 --udp-private-rate 12")?;
+    answered(&mut tap, &from([8, 8, 8, 8]))?;
+    silent(&mut tap, &from(tap::FAR_IPV4))?;
+    hippos.unload()
+}
+
+/// Of two interfaces one is served.
+pub(super) fn one_interface() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    ensure!(
+        Hippos::load("dev=nosuch").is_err(),
+        "there is no such interface"
+    );
+    let hippos = Hippos::load(&format!("dev={}", link.here))?;
+    there.enter(|| -> Result<()> {
+        for host in [&link.here_ipv4, &link.here_ipv6] {
+            Tcp::connect(host)?.set("key", b"value")?;
+            let reply = Udp::connect(host)?.ask(b"get key\r\n")?;
+            ensure!(reply.starts_with(b"VALUE key"), "{reply:?}");
+            let reply = Udp::connect(host)?.ask(b"set key 0 0 1\r\n1\r\n")?;
+            ensure!(reply == b"STORED\r\n", "{reply:?}");
+        }
+        Ok(())
+    })?;
+    ensure!(
+        Tcp::connect("127.0.0.1").is_err(),
+        "served over another one"
+    );
+    Udp::connect("127.0.0.1")?.silence(b"get key\r\n")?;
     hippos.unload()
 }

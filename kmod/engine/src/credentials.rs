@@ -1,0 +1,136 @@
+//! Names and passwords, as memcached's authentication file has them.
+//!
+//! As with the networks that may ask there are two texts, and a writer fills
+//! the one that is not current.
+
+use core::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use hippos_store::Platform;
+
+use crate::Engine;
+
+/// The most bytes of all lines together.
+pub const CREDENTIALS_MAX: usize = 2048;
+
+struct Text {
+    len: AtomicUsize,
+    bytes: [AtomicU8; CREDENTIALS_MAX],
+}
+
+impl Text {
+    const fn new() -> Self {
+        Self {
+            len: AtomicUsize::new(0),
+            bytes: [const { AtomicU8::new(0) }; CREDENTIALS_MAX],
+        }
+    }
+
+    fn bytes(&self) -> &[AtomicU8] {
+        self.bytes.get(..self.len.load(Relaxed)).unwrap_or(&[])
+    }
+}
+
+/// Lines of `user:password`: too large to pass through a kernel's stack.
+pub struct Credentials {
+    texts: [Text; 2],
+    current: AtomicUsize,
+    changing: AtomicBool,
+}
+
+/// What is wrong with credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// A line has no colon.
+    Line,
+    /// They are too long.
+    TooLong,
+    /// Somebody else is changing them.
+    Busy,
+}
+
+impl Credentials {
+    /// None.
+    #[allow(clippy::new_without_default, reason = "made at compile time")]
+    pub const fn new() -> Self {
+        Self {
+            texts: [const { Text::new() }; 2],
+            current: AtomicUsize::new(0),
+            changing: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether a line says just this. How long it takes tells the lengths at
+    /// most: every byte of a line of the right length is looked at.
+    fn know(&self, user: &[u8], password: &[u8]) -> bool {
+        let Some(text) = self.texts.get(self.current.load(Acquire)) else {
+            return false;
+        };
+        let wanted = user.len().saturating_add(1).saturating_add(password.len());
+        let is_end = |byte: &AtomicU8| matches!(byte.load(Relaxed), b'\n' | b'\r');
+        let mut known = false;
+        for line in text.bytes().split(is_end) {
+            let colon = line.iter().position(|byte| byte.load(Relaxed) == b':');
+            if colon != Some(user.len()) || line.len() != wanted {
+                continue;
+            }
+            let differs = line
+                .iter()
+                .zip(user.iter().chain(b":").chain(password))
+                .fold(0, |differs, (a, b)| differs | (a.load(Relaxed) ^ b));
+            known |= differs == 0;
+        }
+        known
+    }
+
+    fn replace(&self, lines: &[u8], wait: impl FnOnce()) {
+        let other = self.current.load(Relaxed) ^ 1;
+        let Some(text) = self.texts.get(other) else {
+            return;
+        };
+        for (place, byte) in text.bytes.iter().zip(lines) {
+            place.store(*byte, Relaxed);
+        }
+        text.len.store(lines.len().min(CREDENTIALS_MAX), Relaxed);
+        self.current.store(other, Release);
+        wait();
+    }
+}
+
+impl<P: Platform> Engine<P> {
+    /// Sets who may log in, lines of `user:password`; with none nobody has
+    /// to. While there are some, a new TCP connection has to log in first and
+    /// UDP is refused. Process context; sleeps.
+    pub fn set_credentials(&self, lines: &[u8]) -> Result<(), Malformed> {
+        if lines.len() > CREDENTIALS_MAX {
+            return Err(Malformed::TooLong);
+        }
+        let mut words = lines.split(|byte| matches!(byte, b'\n' | b'\r'));
+        if !words.all(|line| line.is_empty() || line.contains(&b':')) {
+            return Err(Malformed::Line);
+        }
+        let credentials = self.settings.credentials;
+        if credentials.changing.swap(true, Acquire) {
+            return Err(Malformed::Busy);
+        }
+        let needed = lines.contains(&b':');
+        // Nobody gets in by an empty text in between.
+        if needed {
+            credentials.replace(lines, || self.store.platform().gp_wait());
+            self.set_authentication(true);
+        } else {
+            self.set_authentication(false);
+            credentials.replace(b"", || self.store.platform().gp_wait());
+        }
+        credentials.changing.store(false, Release);
+        Ok(())
+    }
+
+    /// Whether these are known.
+    pub(crate) fn authenticate(&self, user: &[u8], password: &[u8]) -> bool {
+        let _guard = self.store.read();
+        self.settings.credentials.know(user, password)
+    }
+}

@@ -1,0 +1,83 @@
+//! memcached's authentication for text: the first command is a `set` of any
+//! key whose value is a name and a password.
+
+use hippos_proto::number::parse_u32;
+use hippos_proto::reply::{self, Out};
+use hippos_proto::token::{self, memchr, Words};
+use hippos_proto::LINE_MAX;
+use hippos_store::Platform;
+
+use crate::counters::Tally;
+use crate::session::{Session, State, Step, Then};
+
+/// A longer value can't be anybody's.
+const VALUE_MAX: usize = 1024;
+
+impl<P: Platform> Session<'_, P> {
+    /// The line of a client that has not logged in. Room for a reply is there.
+    pub(crate) fn login_line(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        /// `set`, key, flags, expiry time and length.
+        const WORDS: usize = 5;
+        // memcached waits for two bytes, even behind a line end.
+        if input.len() < 2 {
+            return Step::Read;
+        }
+        let window = input.get(..=LINE_MAX).unwrap_or(input);
+        let Some(end) = memchr(b'\n', window) else {
+            if window.len() <= LINE_MAX {
+                return Step::Read;
+            }
+            self.hangup();
+            return Step::Took(0);
+        };
+        let line = token::trim(window.get(..end).unwrap_or(&[]));
+        let mut words = Words::new(line);
+        let is_set = words.next() == Some(b"set");
+        let len = words.nth(WORDS - 2).and_then(parse_u32);
+        match len {
+            Some(len) if is_set && len as usize <= VALUE_MAX => self.state = State::Login(len),
+            Some(len) if is_set => {
+                self.engine.tally(Tally::AuthCommands, 1);
+                self.engine.tally(Tally::AuthErrors, 1);
+                let left = u64::from(len).saturating_add(reply::CRLF.len() as u64);
+                self.swallow(left, Then::Say(reply::AUTH_FAILURE));
+            }
+            _ => out.put(reply::UNAUTHENTICATED),
+        }
+        Step::Took(end.saturating_add(1))
+    }
+
+    /// The value, of `len` bytes, with its line end.
+    pub(crate) fn login(&mut self, len: u32, input: &[u8], out: &mut impl Out) -> Step {
+        let Some((value, rest)) = input.split_at_checked(len as usize) else {
+            return Step::Read;
+        };
+        let Some((ending, _)) = rest.split_at_checked(reply::CRLF.len()) else {
+            return Step::Read;
+        };
+        self.state = State::Command;
+        out.put(self.logged_in(value, ending));
+        Step::Took(value.len().saturating_add(ending.len()))
+    }
+
+    fn logged_in(&mut self, value: &[u8], ending: &[u8]) -> &'static [u8] {
+        if ending != reply::CRLF {
+            return reply::AUTH_TERMINATION;
+        }
+        let value = match memchr(0, value) {
+            Some(end) => value.get(..end).unwrap_or(&[]),
+            None => value,
+        };
+        let mut words = Words::new(value);
+        let (Some(user), Some(password)) = (words.next(), words.next()) else {
+            return reply::AUTH_FORMAT;
+        };
+        self.engine.tally(Tally::AuthCommands, 1);
+        if self.engine.authenticate(user, password) {
+            self.trusted = true;
+            return reply::STORED;
+        }
+        self.engine.tally(Tally::AuthErrors, 1);
+        reply::AUTH_FAILURE
+    }
+}

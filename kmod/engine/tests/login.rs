@@ -1,0 +1,145 @@
+//! Logging in over TCP, byte for byte as memcached has it with `-Y`.
+
+mod common;
+
+use common::{engine_with, framed, message, say, slow, TestEngine};
+use hippos_engine::{Credentials, Cursor, Malformed, Session, Settings, Tally};
+
+/// An engine whose credentials are its own.
+fn engine() -> TestEngine {
+    let credentials = Box::leak(Box::new(Credentials::new()));
+    engine_with(Settings {
+        credentials,
+        ..Settings::default()
+    })
+}
+
+const LINES: &[u8] = b"user:pass\r\nother:p:w\nempty:\n\n";
+
+#[test]
+fn the_first_command_says_who_it_is() {
+    let engine = engine();
+    say(&engine, "set before 0 0 1\r\n1\r\n");
+    engine.set_credentials(LINES).unwrap();
+    let unknown = "CLIENT_ERROR unauthenticated\r\n";
+    for (input, output) in [
+        ("get before\r\n", unknown),
+        ("\r\n\r\n", &unknown.repeat(2)),
+        ("version\r\nmn\r\nquit\r\n", &unknown.repeat(3)),
+        ("set a 0 0\r\n", unknown),
+        ("set a 0 0 x\r\n", unknown),
+        ("set a 0 0 -1\r\n", unknown),
+        ("SET a 0 0 9\r\n", unknown),
+        ("set a 0 0 9\r\nuser pass\r\n", "STORED\r\n"),
+        (
+            "set a b c 9 noreply\n user pass\r\n",
+            "CLIENT_ERROR bad command line termination\r\n",
+        ),
+        ("set  a b c 9 noreply\nuser pass\r\n", "STORED\r\n"),
+        ("set a 0 0 12\r\nuser pass  x\r\n", "STORED\r\n"),
+        ("set a 0 0 9\r\nother p:w\r\n", "STORED\r\n"),
+        (
+            "set a 0 0 4\r\nuser\r\n",
+            "CLIENT_ERROR bad authentication token format\r\n",
+        ),
+        (
+            "set a 0 0 6\r\nempty \r\n",
+            "CLIENT_ERROR bad authentication token format\r\n",
+        ),
+        (
+            "set a 0 0 0\r\n\r\n",
+            "CLIENT_ERROR bad authentication token format\r\n",
+        ),
+        (
+            "set a 0 0 9\r\nuser p4ss\r\n",
+            "CLIENT_ERROR authentication failure\r\n",
+        ),
+        (
+            "set a 0 0 8\r\nuser pas\r\n",
+            "CLIENT_ERROR authentication failure\r\n",
+        ),
+        (
+            "set a 0 0 9\r\nuserpass \r\n",
+            "CLIENT_ERROR bad authentication token format\r\n",
+        ),
+        (
+            "set a 0 0 7\r\nother p\r\n",
+            "CLIENT_ERROR authentication failure\r\n",
+        ),
+        (
+            "set a 0 0 9\r\nuser passx\n",
+            "CLIENT_ERROR bad command line termination\r\n",
+        ),
+        (
+            "get b\r\nset a 0 0 9\r\nuser pass\r\nget before a\r\n",
+            "CLIENT_ERROR unauthenticated\r\nSTORED\r\nVALUE before 0 1\r\n1\r\nEND\r\n",
+        ),
+    ] {
+        assert_eq!(say(&engine, input), output, "{input:?}");
+    }
+    let long = format!("set a 0 0 5000\r\n{}\r\nmn\r\n", "x".repeat(5000));
+    let refused = "CLIENT_ERROR authentication failure\r\nCLIENT_ERROR unauthenticated\r\n";
+    assert_eq!(say(&engine, &long), refused);
+    let told = |name: Tally| engine.tallied(name);
+    assert_eq!((told(Tally::AuthCommands), told(Tally::AuthErrors)), (9, 4));
+}
+
+#[test]
+fn no_quick_way_leads_past_it() {
+    let engine = engine();
+    say(&engine, "set a 0 0 1\r\n1\r\n");
+    engine.set_credentials(LINES).unwrap();
+    let mut session = Session::new(&engine, hippos_engine::Transport::Tcp);
+    let mut room = [0; 4096];
+    let mut out = Cursor::new(&mut room);
+    assert_eq!(session.feed_quick(b"get a\r\n", 64, &mut out), 0);
+    session.feed(b"set x 0 0 9\r\nuser pass\r\n", &mut out);
+    assert_eq!(session.feed_quick(b"get a\r\n", 64, &mut out), 7);
+    assert_eq!(out.as_bytes(), b"STORED\r\nVALUE a 0 1\r\n1\r\nEND\r\n");
+}
+
+#[test]
+fn udp_is_refused_meanwhile() {
+    let engine = engine();
+    say(&engine, "set a 0 0 1\r\n1\r\n");
+    engine.set_credentials(LINES).unwrap();
+    assert!(common::fast(&engine, &framed(b"get a\r\n")).1.is_empty());
+    assert!(slow(&engine, &framed(b"get a\r\n")).is_empty());
+    assert!(slow(&engine, &framed(b"set a 0 0 9\r\nuser pass\r\n")).is_empty());
+    assert_eq!(engine.tallied(Tally::UdpRefused), 2);
+    engine.set_credentials(b"").unwrap();
+    let reply = b"VALUE a 0 1\r\n1\r\nEND\r\n";
+    assert_eq!(message(&slow(&engine, &framed(b"get a\r\n"))), reply);
+    assert_eq!(say(&engine, "get a\r\n").as_bytes(), reply);
+}
+
+#[test]
+fn credentials_are_taken_whole_or_not_at_all() {
+    let engine = engine();
+    assert_eq!(engine.set_credentials(b"user\n"), Err(Malformed::Line));
+    assert_eq!(
+        engine.set_credentials(&[b':'; 2049]),
+        Err(Malformed::TooLong)
+    );
+    assert!(!engine.authentication());
+    engine.set_credentials(LINES).unwrap();
+    assert_eq!(engine.set_credentials(b"a:b\nuser\n"), Err(Malformed::Line));
+    assert_eq!(say(&engine, "set a 0 0 9\r\nuser pass\r\n"), "STORED\r\n");
+    engine.set_credentials(b"user:word").unwrap();
+    assert_eq!(say(&engine, "set a 0 0 9\r\nuser word\r\n"), "STORED\r\n");
+    let refused = "CLIENT_ERROR authentication failure\r\n";
+    assert_eq!(say(&engine, "set a 0 0 9\r\nuser pass\r\n"), refused);
+}
+
+#[test]
+fn whoever_was_let_in_stays() {
+    let engine = engine();
+    let mut session = Session::new(&engine, hippos_engine::Transport::Tcp);
+    engine.set_credentials(LINES).unwrap();
+    let mut out = common::Small::new(4096);
+    session.feed(b"mn\r\n", &mut out);
+    assert_eq!(out.waiting, b"MN\r\n");
+    let mut out = common::Small::new(4096);
+    Session::trusted(&engine).feed(b"mn\r\n", &mut out);
+    assert_eq!(out.waiting, b"MN\r\n");
+}
