@@ -86,6 +86,21 @@ unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb,
 struct hippos_hooks *hippos_hooks_register(struct net *net, u16 port,
 					   hippos_receive_fn *receive, void *private);
 void hippos_hooks_unregister(struct hippos_hooks *hooks);
+/* xdp.c */
+
+/* Frames by what became of them. */
+struct hippos_xdp_counts {
+	u64 served;
+	u64 passed;
+};
+
+struct hippos_xdp;
+
+struct hippos_xdp *hippos_xdp_open(struct net *net, u16 port, hippos_receive_fn *receive,
+				   void *private);
+void hippos_xdp_close(struct hippos_xdp *xdp);
+struct hippos_xdp_counts hippos_xdp_counts(void);
+
 struct net *hippos_net_get(void);
 void hippos_net_put(struct net *net);
 

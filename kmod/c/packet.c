@@ -21,14 +21,12 @@
 #include <net/ipv6.h>
 #include <net/udp.h>
 
+#include "datagram.h"
 #include "hippos.h"
 #include "transmit.h"
 
 /* Longer requests than a usual frame holds go to the socket. */
 #define REQUEST_MAX 2048
-
-/* Replies to memcached's default port could make two servers talk for ever. */
-#define MEMCACHED_PORT 11211
 
 /*
  * Whether the frame came to this host over a plain Ethernet-like device, so
@@ -68,9 +66,7 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	if (!pskb_may_pull(skb, ip_len + sizeof(*uh)))
 		return false;
 	uh = (const struct udphdr *)(skb->data + ip_len);
-	if (uh->dest != htons(port))
-		return false;
-	if (!uh->source || uh->source == htons(MEMCACHED_PORT) || uh->source == htons(port))
+	if (!hippos_ports_fit(uh, port))
 		return false;
 	if (skb->len > REQUEST_MAX || ntohs(uh->len) != skb->len - ip_len ||
 	    skb->len <= ip_len + sizeof(*uh))
@@ -111,39 +107,6 @@ static __always_inline bool trusted(const struct sk_buff *skb)
 }
 
 /*
- * Whether to is an address of this host's, and from one that another host on
- * dev's networks can have: not a network's first or last, which stand for all,
- * nor dev's own. Routing would refuse such a source, and a reply to it could
- * reach many. Nearly always dev has one address, and that is the one asked.
- */
-static __always_inline bool addresses_fit(const struct nf_hook_state *state,
-					  const struct net_device *dev, __be32 from, __be32 to)
-{
-	const struct in_device *in_dev = __in_dev_get_rcu(dev);
-	const struct in_ifaddr *ifa;
-	bool own = false;
-
-	if (unlikely(!in_dev))
-		return __ip_dev_find(state->net, to, false);
-	in_dev_for_each_ifa_rcu(ifa, in_dev) {
-		__be32 host = from & ~ifa->ifa_mask;
-
-		own |= ifa->ifa_local == to;
-		if (!inet_ifa_match(from, ifa))
-			continue;
-		if (from == ifa->ifa_local) {
-			if (!(dev->flags & IFF_LOOPBACK))
-				return false;
-			break;
-		}
-		/* A network of one or two has neither. */
-		if (ifa->ifa_prefixlen < 31 && (!host || host == ~ifa->ifa_mask))
-			return false;
-	}
-	return likely(own) || __ip_dev_find(state->net, to, false);
-}
-
-/*
  * Says whether skb is a datagram to our port on this host that may be
  * answered in place, and describes it. ip_rcv() has checked the IP header.
  * What is refused here is not touched: whoever comes next decides.
@@ -153,7 +116,6 @@ static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_
 {
 	const struct iphdr *iph = (const struct iphdr *)skb->data;
 	const struct udphdr *uh;
-	bool loopback;
 
 	if (iph->protocol != IPPROTO_UDP || iph->ihl != 5 || ip_is_fragment(iph))
 		return false;
@@ -161,13 +123,7 @@ static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_
 		return false;
 	iph = (const struct iphdr *)skb->data;
 	uh = (const struct udphdr *)(iph + 1);
-	loopback = skb->dev->flags & IFF_LOOPBACK;
-	if (ipv4_is_zeronet(iph->saddr) || ipv4_is_multicast(iph->saddr) ||
-	    ipv4_is_lbcast(iph->saddr))
-		return false;
-	if (!loopback && (ipv4_is_loopback(iph->saddr) || ipv4_is_loopback(iph->daddr)))
-		return false;
-	if (!addresses_fit(state, skb->dev, iph->saddr, iph->daddr))
+	if (!hippos_ipv4_fits(state->net, skb->dev, iph))
 		return false;
 	if (uh->check && !trusted(skb) &&
 	    nf_ip_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
@@ -184,7 +140,6 @@ static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_
 				      u16 port, struct hippos_packet *packet)
 {
 	const struct ipv6hdr *iph = (const struct ipv6hdr *)skb->data;
-	bool loopback;
 
 	if (iph->nexthdr != IPPROTO_UDP)
 		return false;
@@ -193,13 +148,7 @@ static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_
 	iph = (const struct ipv6hdr *)skb->data;
 	if (!((const struct udphdr *)(iph + 1))->check)
 		return false;
-	loopback = skb->dev->flags & IFF_LOOPBACK;
-	if (ipv6_addr_any(&iph->saddr) || ipv6_addr_is_multicast(&iph->saddr) ||
-	    ipv6_addr_v4mapped(&iph->saddr))
-		return false;
-	if (!loopback && (ipv6_addr_loopback(&iph->saddr) || ipv6_addr_loopback(&iph->daddr)))
-		return false;
-	if (!ipv6_chk_addr(state->net, &iph->daddr, skb->dev, 0))
+	if (!hippos_ipv6_fits(state->net, skb->dev, iph))
 		return false;
 	if (!trusted(skb) &&
 	    nf_ip6_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
@@ -265,20 +214,7 @@ struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
 	return twin;
 }
 
-/* Turns an Ethernet header round, by words that overlap. */
-static __always_inline void swap_addresses(void *eth)
-{
-	u64 destination = get_unaligned((u64 *)eth);
-	u64 rest = get_unaligned((u64 *)(eth + ETH_ALEN));
-	/* The first six bytes in memory. */
-	u64 six = (__force u64)cpu_to_be64(~0ull << 16);
-
-	put_unaligned(rest, (u64 *)eth);
-	put_unaligned((destination & six) | (rest & ~six), (u64 *)(eth + ETH_ALEN));
-}
-
-/* No two replies of a CPU have the same until 65536 have gone. */
-static DEFINE_PER_CPU(u16, reply_id);
+DEFINE_PER_CPU(u16, hippos_reply_id);
 
 /* A checksum over the pseudo header; the device, or who stands in for it, adds the rest. */
 static __always_inline void leave_checksum(struct sk_buff *skb, struct udphdr *uh, __sum16 pseudo)
@@ -345,30 +281,19 @@ static __always_inline void reply(struct sk_buff *skb, u32 headers, u32 len)
 		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
 		u32 rest;
 
-		swap(iph->saddr, iph->daddr);
-		iph->tos = 0;
-		iph->tot_len = htons(skb->len);
-		iph->id = htons(this_cpu_inc_return(reply_id));
-		iph->frag_off = 0;
-		iph->ttl = IPDEFTTL;
-		rest = htons(0x4500) + (__force u32)iph->tot_len + (__force u32)iph->id +
-		       htons(IPDEFTTL << 8 | IPPROTO_UDP);
-		iph->check = csum_fold(csum_add(addresses, (__force __wsum)rest));
+		hippos_ipv4_turn(iph, skb->len, addresses);
 		rest = htons(IPPROTO_UDP) + (__force u32)uh->len;
 		leave_checksum(skb, uh, csum_fold(csum_add(addresses, (__force __wsum)rest)));
 	} else {
 		struct ipv6hdr *iph = (struct ipv6hdr *)skb->data;
 
-		swap(iph->saddr, iph->daddr);
-		ip6_flow_hdr(iph, 0, 0);
-		iph->payload_len = htons(udp_len);
-		iph->hop_limit = IPDEFTTL;
+		hippos_ipv6_turn(iph, udp_len);
 		leave_checksum(skb, uh, udp_v6_check(udp_len, &iph->saddr, &iph->daddr, 0));
 	}
 
 	__skb_push(skb, ETH_HLEN);
 	skb_reset_mac_header(skb);
-	swap_addresses(skb->data);
+	hippos_ethernet_turn(skb->data);
 	hippos_transmit(skb);
 }
 

@@ -20,6 +20,7 @@ macro_rules! opaque {
 opaque!(
     hippos_device,
     hippos_hooks,
+    hippos_xdp,
     net,
     sk_buff,
     sock,
@@ -117,6 +118,13 @@ pub(crate) struct hippos_params {
     pub(crate) dev: *const c_char,
 }
 
+/// `struct hippos_xdp_counts`.
+#[repr(C)]
+pub(crate) struct hippos_xdp_counts {
+    pub(crate) served: u64,
+    pub(crate) passed: u64,
+}
+
 /// `HIPPOS_REPLY`.
 pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
 
@@ -140,6 +148,16 @@ extern "C" {
     pub(crate) fn hippos_packet_reply(skb: *mut sk_buff, headers: u32, len: u32);
     pub(crate) fn hippos_packet_free(skb: *mut sk_buff);
     pub(crate) fn hippos_packet_consume(skb: *mut sk_buff);
+
+    // xdp.c
+    pub(crate) fn hippos_xdp_open(
+        net: *mut net,
+        port: u16,
+        receive: Receive,
+        private: *mut c_void,
+    ) -> *mut hippos_xdp;
+    pub(crate) fn hippos_xdp_close(xdp: *mut hippos_xdp);
+    pub(crate) fn hippos_xdp_counts() -> hippos_xdp_counts;
 
     // hook.c
     pub(crate) fn hippos_hooks_register(

@@ -66,17 +66,17 @@ impl<T: Door> Drop for Hook<T> {
 
 /// # Safety
 ///
-/// Called by the hooks with the door's address as registered, an sk_buff that
-/// is the hook's, and what describes it.
-unsafe extern "C" fn receive<T: Door>(
+/// Called in softirq under RCU with the door's address as registered, an sk_buff
+/// that is the caller's or null, and what describes it or a frame of the caller's.
+pub(crate) unsafe extern "C" fn receive<T: Door>(
     private: *mut c_void,
     skb: *mut ffi::sk_buff,
     raw: *mut ffi::hippos_packet,
 ) -> u32 {
-    // SAFETY: the `Hook` keeps the door until the hooks call no more.
+    // SAFETY: who registered it keeps the door until there are no more calls.
     let door = unsafe { &*private.cast::<T>() };
     // SAFETY: the caller's promise: `raw` is filled in, describes `skb`, and is ours until we
     // return, as `skb` is.
-    let packet = unsafe { Packet::new(NonNull::new_unchecked(skb), &mut *raw) };
+    let packet = unsafe { Packet::new(NonNull::new(skb), &mut *raw) };
     door.receive(packet).0
 }

@@ -28,3 +28,4 @@ pub mod steer;
 pub mod stream;
 pub mod thread;
 pub mod time;
+pub mod xdp;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A datagram that may be answered in its own sk_buff (`linux/skbuff.h`).
+//! A datagram that may be answered in its own sk_buff (`linux/skbuff.h`), or in
+//! its frame before there is one.
 //!
 //! Everything here runs in softirq: nothing sleeps, allocations may fail and
 //! then the packet goes on its usual way, untouched.
@@ -27,11 +28,12 @@ pub struct Fate(pub(crate) u32);
 ///
 /// # Invariants
 ///
-/// `skb` is ours until this turns into a [`Fate`], linear, and `raw` describes
-/// it: `raw.len` initialised bytes at `raw.payload`, and `raw.room` bytes there
-/// that nobody else reads.
+/// `skb`, if there is one, is ours until this turns into a [`Fate`], linear, and
+/// `raw` describes it; else `raw` describes a frame that is ours. `raw.len`
+/// initialised bytes are at `raw.payload`, and `raw.room` bytes there that nobody
+/// else reads.
 pub struct Packet<'a> {
-    skb: NonNull<ffi::sk_buff>,
+    skb: Option<NonNull<ffi::sk_buff>>,
     raw: &'a mut ffi::hippos_packet,
 }
 
@@ -40,7 +42,10 @@ impl<'a> Packet<'a> {
     ///
     /// The type's invariants hold for `skb` and `raw`, for the time `'a`.
     #[inline]
-    pub(crate) unsafe fn new(skb: NonNull<ffi::sk_buff>, raw: &'a mut ffi::hippos_packet) -> Self {
+    pub(crate) unsafe fn new(
+        skb: Option<NonNull<ffi::sk_buff>>,
+        raw: &'a mut ffi::hippos_packet,
+    ) -> Self {
         Self { skb, raw }
     }
 
@@ -81,6 +86,16 @@ impl<'a> Packet<'a> {
         self.raw.interface
     }
 
+    /// The most bytes of the one datagram that a frame can become. Of an sk_buff any number can
+    /// be made, of any length.
+    #[inline]
+    pub fn most(&self) -> Option<usize> {
+        match self.skb {
+            Some(_) => None,
+            None => Some(self.raw.room as usize),
+        }
+    }
+
     /// Lets the packet go on its usual way.
     #[inline]
     pub fn pass(self) -> Fate {
@@ -95,8 +110,10 @@ impl<'a> Packet<'a> {
 
     /// Ends the packet's way: it was served and there is nothing to answer.
     pub fn consume(self) -> Fate {
-        // SAFETY: the packet is ours; after NF_STOLEN nobody else looks at it.
-        unsafe { ffi::hippos_packet_consume(self.skb.as_ptr()) };
+        if let Some(skb) = self.skb {
+            // SAFETY: the packet is ours; after NF_STOLEN nobody else looks at it.
+            unsafe { ffi::hippos_packet_consume(skb.as_ptr()) };
+        }
         Fate(NF_STOLEN)
     }
 
@@ -124,12 +141,16 @@ impl<'a> Packet<'a> {
         len: usize,
         mut write: impl FnMut(u16, &mut [u8]) -> usize,
     ) -> Fate {
+        // A frame without an sk_buff becomes one reply and no more.
+        let Some(skb) = self.skb else {
+            return self.pass();
+        };
         if count > DATAGRAMS_MAX {
             return self.pass();
         }
         let mut twins = Twins::default();
         for _ in 1..count {
-            if !twins.add(&self, len) {
+            if !twins.add(skb, self.raw, len) {
                 return self.pass();
             }
         }
@@ -142,7 +163,7 @@ impl<'a> Packet<'a> {
         // is given up.
         unsafe {
             let used = self.write(len, |buffer| write(0, buffer));
-            ffi::hippos_packet_reply(self.skb.as_ptr(), headers.into(), used);
+            ffi::hippos_packet_reply(skb.as_ptr(), headers.into(), used);
         }
         twins.send(headers);
         Fate(NF_STOLEN)
@@ -153,12 +174,12 @@ impl<'a> Packet<'a> {
         if len <= self.raw.room as usize {
             return true;
         }
-        match u32::try_from(len) {
-            // SAFETY: the packet is ours and `raw` describes it; both stay as they are
-            // when the answer is no.
-            Ok(len) => unsafe { ffi::hippos_packet_room(self.skb.as_ptr(), self.raw, len) },
-            Err(_) => false,
-        }
+        let (Some(skb), Ok(len)) = (self.skb, u32::try_from(len)) else {
+            return false;
+        };
+        // SAFETY: the packet is ours and `raw` describes it; both stay as they are when the
+        // answer is no.
+        unsafe { ffi::hippos_packet_room(skb.as_ptr(), self.raw, len) }
     }
 
     /// How many bytes `write` wrote.
@@ -192,7 +213,12 @@ struct Twin {
 }
 
 impl Twins {
-    fn add(&mut self, packet: &Packet<'_>, len: usize) -> bool {
+    fn add(
+        &mut self,
+        original: NonNull<ffi::sk_buff>,
+        raw: &ffi::hippos_packet,
+        len: usize,
+    ) -> bool {
         let Some(free) = self.list.iter_mut().find(|twin| twin.is_none()) else {
             return false;
         };
@@ -200,9 +226,8 @@ impl Twins {
             return false;
         };
         let mut payload = ptr::null_mut();
-        // SAFETY: `raw` describes the packet, which is only read.
-        let skb =
-            unsafe { ffi::hippos_packet_twin(packet.skb.as_ptr(), packet.raw, room, &mut payload) };
+        // SAFETY: `raw` describes the original, which is only read.
+        let skb = unsafe { ffi::hippos_packet_twin(original.as_ptr(), raw, room, &mut payload) };
         let (Some(skb), Some(payload)) = (NonNull::new(skb), NonNull::new(payload)) else {
             return false;
         };

@@ -45,7 +45,7 @@ impl Door for Gate {
         if access == Access::Refused {
             return packet.pass();
         }
-        if let Some(single) = engine.single(&guard, packet.payload()) {
+        if let Some(single) = engine.single(&guard, packet.payload(), most(&packet)) {
             if !engine.may_reply(access, packet.source(), single.len()) {
                 return packet.discard();
             }
@@ -61,7 +61,7 @@ impl Gate {
     #[inline(never)]
     fn plan(&self, guard: &Guard<'_, Kernel>, access: Access, packet: Packet<'_>) -> Fate {
         let server = &*self.server;
-        if let Some(many) = server.engine.many(guard, packet.payload()) {
+        if let Some(many) = server.engine.many(guard, packet.payload(), most(&packet)) {
             let granted = server
                 .engine
                 .may_reply(access, packet.source(), many.bound());
@@ -80,8 +80,11 @@ impl Gate {
         access: Access,
         packet: Packet<'_>,
     ) -> Fate {
-        Plan::with(
-            |plan| match server.engine.plan(guard, packet.payload(), plan) {
+        Plan::with(|plan| {
+            match server
+                .engine
+                .plan(guard, packet.payload(), most(&packet), plan)
+            {
                 Verdict::Answer
                     if !server.engine.may_reply(access, packet.source(), plan.len()) =>
                 {
@@ -96,7 +99,15 @@ impl Gate {
                 Verdict::Silent => packet.consume(),
                 Verdict::Drop => packet.discard(),
                 Verdict::Pass => packet.pass(),
-            },
-        )
+            }
+        })
     }
+}
+
+/// The most bytes that a reply may have.
+#[inline]
+fn most(packet: &Packet<'_>) -> usize {
+    packet
+        .most()
+        .map_or(usize::MAX, |room| room.min(DATAGRAM_MAX))
 }

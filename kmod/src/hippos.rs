@@ -15,6 +15,7 @@ use hippos_kapi::params::Params;
 use hippos_kapi::rcu;
 use hippos_kapi::socket::{self, Socket};
 use hippos_kapi::thread::Thread;
+use hippos_kapi::xdp::Xdp;
 
 mod buffer;
 mod config;
@@ -46,6 +47,7 @@ module! {
 /// of the stop; the start makes them from the last to the first.
 struct Hippos {
     _control: Device<Control>,
+    _xdp: Option<Xdp<Gate>>,
     _hook: Option<Hook<Gate>>,
     _workers: KVec<Thread>,
     _udp: Option<Thread>,
@@ -103,13 +105,21 @@ impl kernel::Module for Hippos {
         };
         let udp = start_udp(&server, &namespace).inspect_err(in_use)?;
         let workers = start_workers(&server, &namespace, threads).inspect_err(in_use)?;
-        let hook = start_hook(&server, &namespace)?;
+        let gate = start_gate(&server)?;
+        let hook = gate
+            .clone()
+            .map(|gate| Hook::new(namespace.clone(), gate))
+            .transpose()?;
+        let xdp = gate
+            .map(|gate| Xdp::new(namespace.clone(), gate))
+            .transpose()?;
         let control = Arc::new(Control::new(server.clone()), GFP_KERNEL)?;
         let control = Device::new(c"hippos", control)?;
 
         pr_info!("serving port {port}, {} workers\n", workers.len());
         Ok(Self {
             _control: control,
+            _xdp: xdp,
             _hook: hook,
             _workers: workers,
             _udp: udp,
@@ -147,12 +157,12 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
     Ok(Some(thread))
 }
 
-fn start_hook(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<Hook<Gate>>> {
+/// What answers datagrams where they arrive, if UDP is served.
+fn start_gate(server: &Arc<Server>) -> Result<Option<Arc<Gate>>> {
     if !server.config.udp {
         return Ok(None);
     }
-    let gate = Arc::new(Gate::new(server.clone()), GFP_KERNEL)?;
-    Hook::new(namespace.clone(), gate).map(Some)
+    Ok(Some(Arc::new(Gate::new(server.clone()), GFP_KERNEL)?))
 }
 
 /// So many workers, spread over the CPUs.

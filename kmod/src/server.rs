@@ -14,6 +14,7 @@ use hippos_engine::{
 use hippos_kapi::random;
 use hippos_kapi::roster::{Member, Roster};
 use hippos_kapi::socket::Ends;
+use hippos_kapi::xdp;
 use hippos_store::{NewError, Store};
 
 use crate::config::{printable, Config};
@@ -245,6 +246,7 @@ impl Connections {
 
 impl Facts for Connections {
     fn host(&self) -> Host {
+        let frames = xdp::counts();
         Host {
             connections: self.now.load(Relaxed),
             total_connections: self.total.load(Relaxed),
@@ -257,6 +259,8 @@ impl Facts for Connections {
                 polling: TOLD.polling(),
                 load: TOLD.load(),
             }),
+            xdp_served: frames.served,
+            xdp_passed: frames.passed,
             ..Default::default()
         }
     }

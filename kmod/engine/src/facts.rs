@@ -44,6 +44,10 @@ pub struct Host {
     pub listen_disabled: u64,
     /// Whether new connections are accepted.
     pub accepting: bool,
+    /// Frames that were answered before they were packets (XDP).
+    pub xdp_served: u64,
+    /// Frames that XDP was asked about and let pass.
+    pub xdp_passed: u64,
     /// How packets are spread over CPUs, where the host decides that.
     pub steering: Option<Steering>,
 }

@@ -511,6 +511,8 @@ impl<P: Platform> Engine<P> {
             ("hippos_udp_refused", self.tallied(Tally::UdpRefused)),
             ("hippos_udp_limited", self.tallied(Tally::UdpLimited)),
             ("hippos_tcp_refused", self.tallied(Tally::TcpRefused)),
+            ("hippos_xdp_served", host.xdp_served),
+            ("hippos_xdp_passed", host.xdp_passed),
             ("hippos_tcp_commands", self.tallied(Tally::TcpCommands)),
             ("hippos_memory_held", shot.held as u64),
             ("hippos_memory_tables", shot.tables as u64),

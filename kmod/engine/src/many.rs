@@ -66,10 +66,15 @@ impl Many<'_> {
 
 impl<P: Platform> Engine<P> {
     /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
-    /// is a plain `get` of at most [`MANY`] keys whose reply fits a datagram;
-    /// else `None`. Softirq-safe.
+    /// is a plain `get` of at most [`MANY`] keys whose reply fits a datagram and
+    /// has `most` bytes at most, frame included; else `None`. Softirq-safe.
     #[inline]
-    pub fn many<'g>(&'g self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Many<'g>> {
+    pub fn many<'g>(
+        &'g self,
+        guard: &'g Guard<'_, P>,
+        payload: &[u8],
+        most: usize,
+    ) -> Option<Many<'g>> {
         let (id, mut rest) = command(payload)?;
         if self.special() {
             return None;
@@ -121,7 +126,7 @@ impl<P: Platform> Engine<P> {
                 None => misses = misses.wrapping_add(1),
             }
         }
-        if bound > DATA_MAX {
+        if bound > DATA_MAX || FRAME.wrapping_add(bound) > most {
             return None;
         }
         many.bound = bound;
@@ -189,7 +194,7 @@ mod tests {
 
     fn by_many(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
-        let many = engine.many(&guard, payload)?;
+        let many = engine.many(&guard, payload, usize::MAX)?;
         let mut buffer = std::vec![0xaa; many.bound()];
         let used = many.write(&mut buffer);
         buffer.truncate(used);
@@ -199,7 +204,10 @@ mod tests {
     fn by_plan(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
         let guard = engine.store.read();
         Plan::with(|plan| {
-            assert_eq!(engine.plan(&guard, payload, plan), Verdict::Answer);
+            assert_eq!(
+                engine.plan(&guard, payload, usize::MAX, plan),
+                Verdict::Answer
+            );
             let mut buffer = std::vec![0; plan.datagram_len(0)];
             assert_eq!(plan.write(0, &mut buffer), buffer.len());
             buffer

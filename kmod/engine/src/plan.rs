@@ -390,6 +390,7 @@ impl<P: Platform> Engine<P> {
         &self,
         guard: &'g Guard<'_, P>,
         payload: &[u8],
+        most: usize,
         plan: &mut Plan<'_, 'g>,
     ) -> Verdict {
         let Some((frame, data)) = Frame::parse(payload) else {
@@ -405,12 +406,12 @@ impl<P: Platform> Engine<P> {
             _ => None,
         };
         if let Some((keys, cas)) = gets {
-            if let Some(verdict) = self.plan_gets(guard, keys, cas, plan) {
+            if let Some(verdict) = self.plan_gets(guard, keys, cas, most, plan) {
                 return verdict;
             }
             plan.reset(frame.id);
         }
-        self.plan_any(guard, data, plan)
+        self.plan_any(guard, data, most, plan)
     }
 
     /// `get` or `gets` of plain keys and nothing else: words with single
@@ -421,6 +422,7 @@ impl<P: Platform> Engine<P> {
         guard: &'g Guard<'_, P>,
         keys: &[u8],
         cas: bool,
+        most: usize,
         plan: &mut Plan<'_, 'g>,
     ) -> Option<Verdict> {
         if self.special() {
@@ -465,7 +467,7 @@ impl<P: Platform> Engine<P> {
                 }
             }
         }
-        if !plan.push(Piece::Line(reply::END), reply::END.len()) || plan.len > self.fast_bytes() {
+        if !plan.push(Piece::Line(reply::END), reply::END.len()) || !self.fits(plan, most) {
             return Some(Verdict::Pass);
         }
         self.count_hits(plan);
@@ -473,6 +475,12 @@ impl<P: Platform> Engine<P> {
         self.tally(Tally::FastDatagrams, 1);
         self.tally(Tally::FastCommands, 1);
         Some(Verdict::Answer)
+    }
+
+    /// Whether the reply is one that the fast path sends, in `most` bytes with its frame.
+    #[inline]
+    fn fits(&self, plan: &Plan<'_, '_>, most: usize) -> bool {
+        plan.len <= self.fast_bytes() && FRAME.saturating_add(plan.len) <= most
     }
 
     /// Counts the items of a plan as hits.
@@ -493,6 +501,7 @@ impl<P: Platform> Engine<P> {
         &self,
         guard: &'g Guard<'_, P>,
         data: &[u8],
+        most: usize,
         plan: &mut Plan<'_, 'g>,
     ) -> Verdict {
         if udp::is_reply(data) {
@@ -507,7 +516,7 @@ impl<P: Platform> Engine<P> {
         } else {
             self.plan_lines(guard, data, plan, &mut looked)
         };
-        if !served || plan.len > self.fast_bytes() {
+        if !served || !self.fits(plan, most) {
             return Verdict::Pass;
         }
         if looked.commands == 0 {

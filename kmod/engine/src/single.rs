@@ -158,15 +158,24 @@ fn request(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
 
 impl<P: Platform> Engine<P> {
     /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
-    /// is a plain `get` of one key whose reply fits a datagram; else `None`,
-    /// and [`plan`](Self::plan) has to see. Softirq-safe.
+    /// is a plain `get` of one key whose reply fits a datagram and has `most`
+    /// bytes at most, frame included; else `None`, and [`plan`](Self::plan) has
+    /// to see. Softirq-safe.
     #[inline(always)]
-    pub fn single<'g>(&self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Single<'g>> {
+    pub fn single<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        payload: &[u8],
+        most: usize,
+    ) -> Option<Single<'g>> {
         let (id, key) = request(payload)?;
         if self.special() {
             return None;
         }
         let Some(item) = self.store.get(guard, key, self.store.hash(key)) else {
+            if most < FRAME + reply::END.len() {
+                return None;
+            }
             self.store.count_lone_miss();
             return Some(Single {
                 hit: None,
@@ -186,7 +195,7 @@ impl<P: Platform> Engine<P> {
             .wrapping_add(numbers)
             .wrapping_add(size.len)
             .wrapping_add(value.len());
-        if len > DATA_MAX {
+        if len > DATA_MAX || FRAME.wrapping_add(len) > most {
             return None;
         }
         self.store.count_lone_hit(item.class());
@@ -239,7 +248,7 @@ mod tests {
 
     fn singly(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
-        let single = engine.single(&guard, payload)?;
+        let single = engine.single(&guard, payload, usize::MAX)?;
         let mut buffer = std::vec![0xaa; single.len()];
         assert_eq!(single.write(&mut buffer), buffer.len());
         Some(buffer)
@@ -248,7 +257,10 @@ mod tests {
     fn planned(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
         let guard = engine.store.read();
         Plan::with(|plan| {
-            assert_eq!(engine.plan(&guard, payload, plan), Verdict::Answer);
+            assert_eq!(
+                engine.plan(&guard, payload, usize::MAX, plan),
+                Verdict::Answer
+            );
             let mut buffer = std::vec![0; plan.datagram_len(0)];
             assert_eq!(plan.write(0, &mut buffer), buffer.len());
             buffer

@@ -60,13 +60,13 @@ pub(crate) fn datagram(payload: &[u8]) {
 /// The datagrams that the hook answers with.
 fn fast(engine: &Engine<Host>, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
     let guard = engine.store.read();
-    if let Some(single) = engine.single(&guard, payload) {
+    if let Some(single) = engine.single(&guard, payload, usize::MAX) {
         let mut packet = vec![0xaa; single.len()];
         assert_eq!(single.write(&mut packet), packet.len());
         return (Verdict::Answer, vec![packet]);
     }
     Plan::with(|plan| {
-        let verdict = engine.plan(&guard, payload, plan);
+        let verdict = engine.plan(&guard, payload, usize::MAX, plan);
         let mut datagrams = Vec::new();
         if verdict == Verdict::Answer {
             for index in 0..plan.datagrams() {

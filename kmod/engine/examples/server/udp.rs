@@ -64,20 +64,20 @@ fn fast(
     len: usize,
 ) -> bool {
     let guard = engine.store.read();
-    if let Some(single) = engine.single(&guard, &buffer[..len]) {
+    if let Some(single) = engine.single(&guard, &buffer[..len], usize::MAX) {
         let wrote = single.write(buffer);
         assert_eq!(wrote, single.len(), "a datagram's length");
         let _ = socket.send_to(&buffer[..wrote], peer);
         return true;
     }
-    if let Some(many) = engine.many(&guard, &buffer[..len]) {
+    if let Some(many) = engine.many(&guard, &buffer[..len], usize::MAX) {
         let wrote = many.write(buffer);
         assert!(wrote <= many.bound(), "a datagram's length");
         let _ = socket.send_to(&buffer[..wrote], peer);
         return true;
     }
     Plan::with(|plan| {
-        let verdict = engine.plan(&guard, &buffer[..len], plan);
+        let verdict = engine.plan(&guard, &buffer[..len], usize::MAX, plan);
         if verdict == Verdict::Answer {
             for index in 0..plan.datagrams() {
                 let want = plan.datagram_len(index);

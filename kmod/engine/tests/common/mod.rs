@@ -199,13 +199,13 @@ pub(crate) fn framed(data: &[u8]) -> Vec<u8> {
 pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
     let guard = engine.store.read();
     // The commonest request has a way of its own.
-    if let Some(single) = engine.single(&guard, payload) {
+    if let Some(single) = engine.single(&guard, payload, usize::MAX) {
         let mut packet = vec![0xaa; single.len()];
         assert_eq!(single.write(&mut packet), packet.len());
         return (Verdict::Answer, vec![packet]);
     }
     // So have several keys.
-    if let Some(many) = engine.many(&guard, payload) {
+    if let Some(many) = engine.many(&guard, payload, usize::MAX) {
         let mut packet = vec![0xaa; many.bound()];
         let used = many.write(&mut packet);
         packet.truncate(used);
@@ -220,7 +220,7 @@ pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<
     Plan::with(|plan| {
         // The reply goes over the request, as it does in a packet.
         let mut packet = payload.to_vec();
-        let verdict = engine.plan(&guard, &packet, plan);
+        let verdict = engine.plan(&guard, &packet, usize::MAX, plan);
         let mut datagrams = Vec::new();
         packet.resize(2048, 0xaa);
         if verdict == Verdict::Answer {

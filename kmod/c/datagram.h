@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the doors that see whole datagrams, PRE_ROUTING and XDP, agree upon:
+ * which headers a request may have, and how they turn into those of a reply.
+ * All of it in softirq, under RCU, on headers that are all there.
+ */
+#ifndef HIPPOS_DATAGRAM_H
+#define HIPPOS_DATAGRAM_H
+
+#include <linux/etherdevice.h>
+#include <linux/inetdevice.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/percpu.h>
+#include <linux/udp.h>
+#include <net/addrconf.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
+
+/* Replies to memcached's default port could make two servers talk for ever. */
+#define HIPPOS_MEMCACHED_PORT 11211
+
+/* No two replies of a CPU have the same until 65536 have gone. */
+DECLARE_PER_CPU(u16, hippos_reply_id);
+
+/* Whether the ports are ours and those of a sender that a reply can't go round with. */
+static __always_inline bool hippos_ports_fit(const struct udphdr *uh, u16 port)
+{
+	return uh->dest == htons(port) && uh->source &&
+	       uh->source != htons(HIPPOS_MEMCACHED_PORT) && uh->source != htons(port);
+}
+
+/*
+ * Whether to is an address of this host's, and from one that another host on
+ * dev's networks can have: not a network's first or last, which stand for all,
+ * nor dev's own. Routing would refuse such a source, and a reply to it could
+ * reach many. Nearly always dev has one address, and that is the one asked.
+ */
+static __always_inline bool hippos_addresses_fit(struct net *net, const struct net_device *dev,
+						 __be32 from, __be32 to)
+{
+	const struct in_device *in_dev = __in_dev_get_rcu(dev);
+	const struct in_ifaddr *ifa;
+	bool own = false;
+
+	if (unlikely(!in_dev))
+		return __ip_dev_find(net, to, false);
+	in_dev_for_each_ifa_rcu(ifa, in_dev) {
+		__be32 host = from & ~ifa->ifa_mask;
+
+		own |= ifa->ifa_local == to;
+		if (!inet_ifa_match(from, ifa))
+			continue;
+		if (from == ifa->ifa_local) {
+			if (!(dev->flags & IFF_LOOPBACK))
+				return false;
+			break;
+		}
+		/* A network of one or two has neither. */
+		if (ifa->ifa_prefixlen < 31 && (!host || host == ~ifa->ifa_mask))
+			return false;
+	}
+	return likely(own) || __ip_dev_find(net, to, false);
+}
+
+/* Whether it came from one host to this one. */
+static __always_inline bool hippos_ipv4_fits(struct net *net, const struct net_device *dev,
+					     const struct iphdr *iph)
+{
+	if (ipv4_is_zeronet(iph->saddr) || ipv4_is_multicast(iph->saddr) ||
+	    ipv4_is_lbcast(iph->saddr))
+		return false;
+	if (!(dev->flags & IFF_LOOPBACK) &&
+	    (ipv4_is_loopback(iph->saddr) || ipv4_is_loopback(iph->daddr)))
+		return false;
+	return hippos_addresses_fit(net, dev, iph->saddr, iph->daddr);
+}
+
+static __always_inline bool hippos_ipv6_fits(struct net *net, const struct net_device *dev,
+					     const struct ipv6hdr *iph)
+{
+	if (ipv6_addr_any(&iph->saddr) || ipv6_addr_is_multicast(&iph->saddr) ||
+	    ipv6_addr_v4mapped(&iph->saddr))
+		return false;
+	if (!(dev->flags & IFF_LOOPBACK) &&
+	    (ipv6_addr_loopback(&iph->saddr) || ipv6_addr_loopback(&iph->daddr)))
+		return false;
+	return ipv6_chk_addr(net, &iph->daddr, dev, 0);
+}
+
+/* Turns an Ethernet header round, by words that overlap. */
+static __always_inline void hippos_ethernet_turn(void *eth)
+{
+	u64 destination = get_unaligned((u64 *)eth);
+	u64 rest = get_unaligned((u64 *)(eth + ETH_ALEN));
+	/* The first six bytes in memory. */
+	u64 six = (__force u64)cpu_to_be64(~0ull << 16);
+
+	put_unaligned(rest, (u64 *)eth);
+	put_unaligned((destination & six) | (rest & ~six), (u64 *)(eth + ETH_ALEN));
+}
+
+/* The header of a reply of len bytes, itself included; addresses is the sum over both of them. */
+static __always_inline void hippos_ipv4_turn(struct iphdr *iph, unsigned int len,
+					     __wsum addresses)
+{
+	u32 rest;
+
+	swap(iph->saddr, iph->daddr);
+	iph->tos = 0;
+	iph->tot_len = htons(len);
+	iph->id = htons(this_cpu_inc_return(hippos_reply_id));
+	iph->frag_off = 0;
+	iph->ttl = IPDEFTTL;
+	rest = htons(0x4500) + (__force u32)iph->tot_len + (__force u32)iph->id +
+	       htons(IPDEFTTL << 8 | IPPROTO_UDP);
+	iph->check = csum_fold(csum_add(addresses, (__force __wsum)rest));
+}
+
+/* The header before udp_len bytes. */
+static __always_inline void hippos_ipv6_turn(struct ipv6hdr *iph, unsigned int udp_len)
+{
+	swap(iph->saddr, iph->daddr);
+	ip6_flow_hdr(iph, 0, 0);
+	iph->payload_len = htons(udp_len);
+	iph->hop_limit = IPDEFTTL;
+}
+
+#endif

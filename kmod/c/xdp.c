@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The XDP door (net/xdp.h, linux/btf.h): a kfunc that an XDP program calls
+ * with each frame. Frames that can be answered are made into their reply,
+ * before the kernel makes an sk_buff of them; all others are not touched and
+ * go on, to the PRE_ROUTING hook and the UDP socket.
+ */
+#include <linux/bpf.h>
+#include <linux/btf.h>
+#include <linux/btf_ids.h>
+#include <linux/etherdevice.h>
+#include <linux/if_arp.h>
+#include <linux/if_vlan.h>
+#include <linux/netdevice.h>
+#include <linux/netfilter.h>
+#include <linux/percpu.h>
+#include <net/ip6_checksum.h>
+#include <net/udp.h>
+#include <net/xdp.h>
+
+#include "datagram.h"
+#include "hippos.h"
+
+struct hippos_xdp {
+	struct hippos_door door;
+	struct net *net;
+};
+
+/* Nobody, while the module starts and stops. */
+static const struct hippos_xdp __rcu *xdp_door;
+
+static DEFINE_PER_CPU(struct hippos_xdp_counts, counts);
+
+/* A frame as far as its network header. */
+struct frame {
+	struct ethhdr *eth;
+	void *network;
+	/* Bytes from the network header on, padding included. */
+	u32 len;
+	__be16 protocol;
+	/* What it came by: the interface, or a VLAN on top of it. */
+	const struct net_device *dev;
+};
+
+/* Whether the card may have taken a VLAN's tag out of a frame that it came with. */
+static bool tags_hidden(const struct net_device *dev)
+{
+#if IS_ENABLED(CONFIG_VLAN_8021Q)
+	return rcu_access_pointer(dev->vlan_info) &&
+	       dev->features & (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX);
+#else
+	return false;
+#endif
+}
+
+/*
+ * Whether the frame came for this host's own network layer, by its own
+ * address. What belongs to a bridge, a bond or a VRF is theirs.
+ */
+static bool look_ethernet(const struct xdp_buff *xdp, struct frame *frame)
+{
+	struct net_device *dev = xdp->rxq->dev;
+	void *end = xdp->data_end;
+	struct ethhdr *eth = xdp->data;
+	void *network = eth + 1;
+
+	if (network > end || tags_hidden(dev))
+		return false;
+	frame->protocol = eth->h_proto;
+	if (frame->protocol == htons(ETH_P_8021Q)) {
+		const struct vlan_hdr *vlan = network;
+
+		network = (void *)(vlan + 1);
+		if (network > end)
+			return false;
+		frame->protocol = vlan->h_vlan_encapsulated_proto;
+		dev = __vlan_find_dev_deep_rcu(dev, htons(ETH_P_8021Q),
+					       ntohs(vlan->h_vlan_TCI) & VLAN_VID_MASK);
+		if (!dev || !(dev->flags & IFF_UP))
+			return false;
+	}
+	if (dev->type != ARPHRD_ETHER && dev->type != ARPHRD_LOOPBACK)
+		return false;
+	if (!ether_addr_equal(eth->h_dest, dev->dev_addr) ||
+	    is_multicast_ether_addr(eth->h_source))
+		return false;
+	if (rcu_access_pointer(dev->rx_handler) ||
+	    (dev->priv_flags & (IFF_L3MDEV_MASTER | IFF_L3MDEV_SLAVE)))
+		return false;
+	frame->eth = eth;
+	frame->network = network;
+	frame->len = end - network;
+	frame->dev = dev;
+	return true;
+}
+
+/* Whether the UDP header is ours and so is what follows; nothing has checked any of it. */
+static bool look_udp(const struct udphdr *uh, u32 udp_len, u16 port)
+{
+	return hippos_ports_fit(uh, port) && ntohs(uh->len) == udp_len && udp_len > sizeof(*uh);
+}
+
+static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
+		      struct hippos_packet *packet)
+{
+	const struct iphdr *iph = frame->network;
+	const struct udphdr *uh = (const struct udphdr *)(iph + 1);
+	u32 len, udp_len;
+
+	if (frame->len < sizeof(*iph) + sizeof(*uh))
+		return false;
+	if (iph->version != 4 || iph->ihl != 5 || iph->protocol != IPPROTO_UDP ||
+	    ip_is_fragment(iph))
+		return false;
+	/* A frame may be padded. */
+	len = ntohs(iph->tot_len);
+	if (len > frame->len || len < sizeof(*iph) + sizeof(*uh))
+		return false;
+	udp_len = len - sizeof(*iph);
+	if (!look_udp(uh, udp_len, xdp->door.port) ||
+	    !hippos_ipv4_fits(xdp->net, frame->dev, iph) ||
+	    ip_fast_csum(iph, sizeof(*iph) / 4))
+		return false;
+	if (uh->check && csum_tcpudp_magic(iph->saddr, iph->daddr, udp_len, IPPROTO_UDP,
+					   csum_partial(uh, udp_len, 0)))
+		return false;
+	packet->len = udp_len - sizeof(*uh);
+	packet->headers = sizeof(*iph) + sizeof(*uh);
+	packet->ipv4 = (__force u32)iph->saddr;
+	return true;
+}
+
+static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
+		      struct hippos_packet *packet)
+{
+	const struct ipv6hdr *iph = frame->network;
+	const struct udphdr *uh = (const struct udphdr *)(iph + 1);
+	u32 udp_len;
+
+	if (frame->len < sizeof(*iph) + sizeof(*uh))
+		return false;
+	if (iph->version != 6 || iph->nexthdr != IPPROTO_UDP)
+		return false;
+	udp_len = ntohs(iph->payload_len);
+	if (udp_len > frame->len - sizeof(*iph))
+		return false;
+	if (!look_udp(uh, udp_len, xdp->door.port) || !uh->check ||
+	    !hippos_ipv6_fits(xdp->net, frame->dev, iph))
+		return false;
+	if (csum_ipv6_magic(&iph->saddr, &iph->daddr, udp_len, IPPROTO_UDP,
+			    csum_partial(uh, udp_len, 0)))
+		return false;
+	packet->len = udp_len - sizeof(*uh);
+	packet->headers = sizeof(*iph) + sizeof(*uh);
+	packet->ipv4 = 0;
+	memcpy(packet->ipv6, &iph->saddr, sizeof(packet->ipv6));
+	return true;
+}
+
+/* Turns the request's headers into those of a reply of len bytes, which is in place. */
+static void turn_round(const struct frame *frame, const struct hippos_packet *packet, u32 len)
+{
+	struct udphdr *uh = (struct udphdr *)packet->payload - 1;
+	u32 udp_len = sizeof(*uh) + len;
+
+	hippos_ethernet_turn(frame->eth);
+	swap(uh->source, uh->dest);
+	uh->len = htons(udp_len);
+	uh->check = 0;
+	if (frame->protocol == htons(ETH_P_IP)) {
+		struct iphdr *iph = frame->network;
+
+		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
+		u32 rest = htons(IPPROTO_UDP) + (__force u32)uh->len;
+
+		hippos_ipv4_turn(iph, sizeof(*iph) + udp_len, addresses);
+		uh->check = csum_fold(csum_partial(uh, udp_len,
+						   csum_add(addresses, (__force __wsum)rest)));
+	} else {
+		struct ipv6hdr *iph = frame->network;
+
+		hippos_ipv6_turn(iph, udp_len);
+		uh->check = udp_v6_check(udp_len, &iph->saddr, &iph->daddr,
+					 csum_partial(uh, udp_len, 0));
+	}
+	if (!uh->check)
+		uh->check = CSUM_MANGLED_0;
+}
+
+static u32 serve(const struct hippos_xdp *door, struct xdp_buff *xdp)
+{
+	struct hippos_packet packet;
+	struct frame frame;
+	u32 mtu, fate;
+
+	/* Values in several buffers are for those who know their way about them. */
+	if (xdp_buff_has_frags(xdp) || !look_ethernet(xdp, &frame))
+		return XDP_PASS;
+	if (!net_eq(dev_net(frame.dev), door->net))
+		return XDP_PASS;
+	switch (frame.protocol) {
+	case htons(ETH_P_IP):
+		if (!look_ipv4(&frame, door, &packet))
+			return XDP_PASS;
+		break;
+	case htons(ETH_P_IPV6):
+		if (!look_ipv6(&frame, door, &packet))
+			return XDP_PASS;
+		break;
+	default:
+		return XDP_PASS;
+	}
+	packet.payload = frame.network + packet.headers;
+	mtu = READ_ONCE(frame.dev->mtu);
+	packet.room = min_t(u32, xdp_data_hard_end(xdp) - (void *)packet.payload,
+			    mtu > packet.headers ? mtu - packet.headers : 0);
+	packet.local = frame.dev->flags & IFF_LOOPBACK;
+	packet.interface = frame.dev->ifindex;
+
+	fate = door->door.receive(door->door.private, NULL, &packet);
+	if (fate >= HIPPOS_REPLY) {
+		turn_round(&frame, &packet, fate - HIPPOS_REPLY);
+		xdp->data_end = packet.payload + (fate - HIPPOS_REPLY);
+		return XDP_TX;
+	}
+	/* A request that was served and has no answer ends here, as one that is none. */
+	return fate == NF_ACCEPT ? XDP_PASS : XDP_DROP;
+}
+
+__bpf_kfunc_start_defs();
+
+__bpf_kfunc int hippos_xdp(struct xdp_md *ctx)
+{
+	const struct hippos_xdp *door;
+	u32 verdict = XDP_PASS;
+
+	rcu_read_lock();
+	door = rcu_dereference(xdp_door);
+	if (likely(door))
+		verdict = serve(door, (struct xdp_buff *)ctx);
+	rcu_read_unlock();
+	if (verdict == XDP_PASS)
+		this_cpu_inc(counts.passed);
+	else
+		this_cpu_inc(counts.served);
+	return verdict;
+}
+
+__bpf_kfunc_end_defs();
+
+BTF_KFUNCS_START(hippos_kfuncs)
+BTF_ID_FLAGS(func, hippos_xdp)
+BTF_KFUNCS_END(hippos_kfuncs)
+
+static const struct btf_kfunc_id_set kfunc_set = {
+	.owner = THIS_MODULE,
+	.set = &hippos_kfuncs,
+};
+
+/* Sends frames of net's interfaces to the door; there is one at a time. */
+struct hippos_xdp *hippos_xdp_open(struct net *net, u16 port, hippos_receive_fn *receive,
+				   void *private)
+{
+	struct hippos_xdp *xdp;
+	int err;
+
+	err = register_btf_kfunc_id_set(BPF_PROG_TYPE_XDP, &kfunc_set);
+	if (err)
+		return ERR_PTR(err);
+	xdp = kzalloc(sizeof(*xdp), GFP_KERNEL);
+	if (!xdp)
+		return ERR_PTR(-ENOMEM);
+	xdp->door = (struct hippos_door){
+		.receive = receive,
+		.private = private,
+		.port = port,
+	};
+	xdp->net = net;
+	rcu_assign_pointer(xdp_door, xdp);
+	return xdp;
+}
+
+/* Returns when no frame is inside any more. */
+void hippos_xdp_close(struct hippos_xdp *xdp)
+{
+	RCU_INIT_POINTER(xdp_door, NULL);
+	synchronize_net();
+	kfree(xdp);
+}
+
+struct hippos_xdp_counts hippos_xdp_counts(void)
+{
+	struct hippos_xdp_counts sum = {};
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		sum.served += READ_ONCE(per_cpu(counts, cpu).served);
+		sum.passed += READ_ONCE(per_cpu(counts, cpu).passed);
+	}
+	return sum;
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The XDP door of one network namespace (`net/xdp.h`, `linux/btf.h`): frames
+//! come through a kfunc that an XDP program calls. Which interfaces have such
+//! a program is `hippos-ctl`'s to decide; without one nothing comes.
+
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use kernel::error::from_err_ptr;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+use crate::ffi;
+use crate::hook::{receive, Door};
+use crate::namespace::Namespace;
+
+/// An open door. Dropping it waits until no frame is inside any more.
+///
+/// # Invariants
+///
+/// `raw` is open with `door`'s address, which stays valid meanwhile.
+pub struct Xdp<T: Door> {
+    raw: NonNull<ffi::hippos_xdp>,
+    /// Fields are dropped after [`Drop::drop`]: the door outlives what calls it,
+    _door: Arc<T>,
+    /// and so does the namespace.
+    _namespace: Arc<Namespace>,
+}
+
+// SAFETY: an open door belongs to no thread, and what it calls is `Send` and `Sync`.
+unsafe impl<T: Door> Send for Xdp<T> {}
+// SAFETY: a shared one has no methods.
+unsafe impl<T: Door> Sync for Xdp<T> {}
+
+impl<T: Door> Xdp<T> {
+    /// Sends frames for `door`'s port on `namespace`'s interfaces to it. There is one at a time.
+    pub fn new(namespace: Arc<Namespace>, door: Arc<T>) -> Result<Self> {
+        let private = (&raw const *door).cast_mut().cast::<c_void>();
+        // SAFETY: the callback is made for `T`, and door and namespace are kept by the
+        // value until it is closed.
+        let raw = from_err_ptr(unsafe {
+            ffi::hippos_xdp_open(namespace.as_ptr(), door.port(), receive::<T>, private)
+        })?;
+        // INVARIANT: just opened.
+        Ok(Self {
+            raw: NonNull::new(raw).ok_or(ENOMEM)?,
+            _door: door,
+            _namespace: namespace,
+        })
+    }
+}
+
+impl<T: Door> Drop for Xdp<T> {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant open, and never closed before.
+        unsafe { ffi::hippos_xdp_close(self.raw.as_ptr()) }
+    }
+}
+
+/// Frames that programs asked about since the module's load.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    /// Answered, or thrown away as no request.
+    pub served: u64,
+    /// Not touched: they went on into the kernel.
+    pub passed: u64,
+}
+
+/// The sums over all CPUs.
+pub fn counts() -> Counts {
+    // SAFETY: asks for nothing.
+    let raw = unsafe { ffi::hippos_xdp_counts() };
+    Counts {
+        served: raw.served,
+        passed: raw.passed,
+    }
+}
