@@ -6,9 +6,13 @@ use hippos_abi::{Limits, Section};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 mod device;
+mod module;
 mod stats;
+#[cfg(feature = "xdp")]
+mod xdp;
 
 use device::Device;
 
@@ -90,6 +94,18 @@ The file has lines like user:password, as memcached's -Y takes it. Connections t
         #[arg(value_name = "MIB")]
         mib: u64,
     },
+    /// Answers GETs before the kernel makes packets of frames (XDP)
+    #[command(
+        after_help = "Examples:\n  hippos-ctl xdp attach --dev eth0\n  hippos-ctl xdp status\n  \
+hippos-ctl xdp detach --dev eth0\n\nThe program stays until it is detached, whatever becomes of this \
+command. While it is attached the module can't be unloaded but by hippos-ctl unload."
+    )]
+    Xdp {
+        #[command(subcommand)]
+        action: XdpAction,
+    },
+    /// Takes the XDP program off all interfaces, then the module out of the kernel
+    Unload,
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,6 +127,40 @@ enum Auth {
     /// Nobody has to log in
     Off,
 }
+
+#[derive(Debug, Subcommand)]
+enum XdpAction {
+    /// Puts the program on an interface
+    Attach {
+        /// The interface, for example eth0
+        #[arg(long, value_name = "INTERFACE")]
+        dev: String,
+        /// In the driver, behind it, or in the driver where that is possible
+        #[arg(long, value_enum, default_value = "auto")]
+        mode: Mode,
+    },
+    /// Takes the program off an interface
+    Detach {
+        /// The interface
+        #[arg(long, value_name = "INTERFACE")]
+        dev: String,
+    },
+    /// Lists the interfaces with the program, and how it runs there
+    Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    /// Native on a card whose driver can, else generic
+    Auto,
+    /// In the driver, before there is an sk_buff
+    Native,
+    /// Behind any driver; slower than native
+    Generic,
+}
+
+/// How long a detached program may hold on to the module: the kernel frees it later.
+const PROGRAM_GOES: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum SectionName {
@@ -149,8 +199,20 @@ fn run(arguments: Arguments) -> Result<()> {
         Command::Memory { mib } => bytes(mib)?,
         _ => 0,
     };
-    let device = Device::open(&arguments.device)?;
     let mut out = std::io::stdout().lock();
+    match &arguments.command {
+        Command::Xdp { action } => return xdp(action, &mut out),
+        Command::Unload => {
+            let patience = if detach_all()? > 0 {
+                PROGRAM_GOES
+            } else {
+                Duration::ZERO
+            };
+            return module::unload(patience);
+        }
+        _ => {}
+    }
+    let device = Device::open(&arguments.device)?;
     match arguments.command {
         Command::Info => {
             let info = device.info();
@@ -208,8 +270,48 @@ fn run(arguments: Arguments) -> Result<()> {
             writeln!(out, "udp-private-rate {}", limits.udp_private_rate)?;
         }
         Command::Memory { .. } => device.set_memory(memory)?,
+        // Done already: they need no device.
+        Command::Xdp { .. } | Command::Unload => {}
     }
     Ok(())
+}
+
+#[cfg(feature = "xdp")]
+fn xdp(action: &XdpAction, out: &mut impl Write) -> Result<()> {
+    match action {
+        XdpAction::Attach { dev, mode } => {
+            writeln!(out, "{dev} {}", xdp::attach(dev, *mode)?)?;
+        }
+        XdpAction::Detach { dev } => xdp::detach(dev)?,
+        XdpAction::Status => {
+            for (interface, mode) in xdp::status()? {
+                writeln!(out, "{interface} {mode}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the program off all interfaces; says off how many.
+#[cfg(feature = "xdp")]
+fn detach_all() -> Result<usize> {
+    let all = xdp::interfaces()?;
+    all.iter().try_for_each(|dev| xdp::detach(dev))?;
+    Ok(all.len())
+}
+
+#[cfg(not(feature = "xdp"))]
+fn xdp(_: &XdpAction, _: &mut impl Write) -> Result<()> {
+    bail!(
+        "this hippos-ctl was built without XDP; build it with --features xdp (needs clang, \
+         pkg-config and the headers of libelf and zlib)"
+    )
+}
+
+/// Without XDP there is nothing to detach.
+#[cfg(not(feature = "xdp"))]
+fn detach_all() -> Result<usize> {
+    Ok(0)
 }
 
 /// A memory limit in bytes, if the module would take it.

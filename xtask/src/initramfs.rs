@@ -26,6 +26,8 @@ const PROGRAMS: &[&str] = &[
     "/usr/sbin/tc",
     "/usr/sbin/bridge",
     "/usr/bin/ss",
+    // hippos-ctl's; the other libraries that it asks for are ip's as well.
+    "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
 ];
 /// Modules of the stock kernel that the guest may load; what they depend on comes along.
 const MODULES: &[&str] = &[
@@ -73,7 +75,7 @@ pub(crate) fn write<'a>(
 ) -> Result<()> {
     let base = base(root)?;
     let guest = guest_program()?;
-    let ctl = guest.with_file_name("hippos-ctl");
+    let ctl = ctl(root)?;
     fs::copy(base, target).with_context(|| format!("cannot write {}", target.display()))?;
     let mut archive = Archive::new(File::options().append(true).open(target)?);
     archive.file("init", 0o755, &fs::read(guest)?)?;
@@ -86,23 +88,14 @@ pub(crate) fn write<'a>(
     archive.finish()
 }
 
-/// Builds the guest's PID 1, and hippos-ctl beside it: static, so that it asks for nothing of the guest.
+/// Builds the guest's PID 1: static, so that it asks for nothing of the guest.
 pub(crate) fn guest_program() -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let target_dir = workspace::root().join("target/guest");
     let mut build = Command::new(workspace::cargo());
     build
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--package",
-            "hippos_guest",
-            "--package",
-            "hippos-ctl",
-            "--target",
-            TARGET,
-        ])
+        .args(["build", "--quiet", "--locked", "--package", "hippos_guest"])
+        .args(["--target", TARGET])
         .arg("--target-dir")
         .arg(&target_dir)
         // Under emulation every instruction counts.
@@ -112,6 +105,21 @@ pub(crate) fn guest_program() -> Result<PathBuf> {
         .current_dir(workspace::root());
     shell::run(&mut build).context("the guest's program does not build")?;
     Ok(target_dir.join(TARGET).join("debug/hippos-guest"))
+}
+
+/// Builds hippos-ctl with all that it can do, in the build root: there are clang for the XDP
+/// program and the libraries of its loader, the same as the guest has.
+fn ctl(root: &Root) -> Result<PathBuf> {
+    let target_dir = workspace::root().join("target/ctl");
+    let mut build = root.cargo()?;
+    build
+        .args(["build", "--quiet", "--locked", "--offline"])
+        .args(["--package", "hippos-ctl", "--features", "xdp"])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env("RUSTFLAGS", "-Cstrip=symbols");
+    shell::run(&mut build).context("hippos-ctl does not build")?;
+    Ok(target_dir.join("debug/hippos-ctl"))
 }
 
 /// The base archive, made once for each build root and each version of the lists above.

@@ -54,6 +54,8 @@ const PACKAGES: &[&str] = &[
     "python3",
     // Our own host tools with Debian's cargo.
     "cargo",
+    // hippos-ctl's XDP loader asks it for libelf and zlib.
+    "pkgconf",
     // The virtual machine and what runs in it.
     "qemu-system-x86",
     "busybox-static",
@@ -118,6 +120,29 @@ impl Root {
     pub(crate) fn command_with(&self, program: impl Into<PathBuf>, binds: &[&Path]) -> Command {
         command(&self.path, &program.into(), binds)
     }
+}
+
+impl Root {
+    /// The release's own cargo, which sees our cargo's registry and nothing of the network: what
+    /// the workspace needs is fetched first.
+    pub(crate) fn cargo(&self) -> Result<Command> {
+        let mut fetch = Command::new(workspace::cargo());
+        fetch.args(["fetch", "--quiet", "--locked"]);
+        fetch.args(["--target", "x86_64-unknown-linux-gnu"]);
+        shell::run(fetch.current_dir(workspace::root()))?;
+        let home = cargo_home()?;
+        let mut cargo = self.command_with("/usr/bin/cargo", &[&home.join("registry")]);
+        cargo.env("CARGO_HOME", home);
+        Ok(cargo)
+    }
+}
+
+fn cargo_home() -> Result<PathBuf> {
+    if let Some(home) = std::env::var_os("CARGO_HOME") {
+        return Ok(home.into());
+    }
+    let home = std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?;
+    Ok(Path::new(&home).join(".cargo"))
 }
 
 /// The build root, made now if need be.

@@ -66,6 +66,10 @@ pub(crate) struct TestArgs {
     /// Print what guest tests have to say, figures for example
     #[arg(long)]
     show: bool,
+    /// The door that datagrams meet first in the guest tests [default: prerouting for all, xdp for
+    /// the packet tests once more]
+    #[arg(long, value_enum)]
+    door: Option<Door>,
     /// Print the names of the guest tests and run nothing
     #[arg(long)]
     list: bool,
@@ -73,6 +77,21 @@ pub(crate) struct TestArgs {
 
 /// The bench's parts together, and the pools' samples against the servers that it compares.
 const POOLS: &str = "bench::pools_are_replayed";
+
+/// Tests of this theme ask for BPF.
+const XDP: &str = "xdp::";
+
+/// Tests of this theme are for every door.
+const PACKETS: &str = "packet::";
+
+/// Where datagrams are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Door {
+    /// The PRE_ROUTING hook
+    Prerouting,
+    /// XDP, on every card that has a wire; what it leaves goes to the hook
+    Xdp,
+}
 
 /// How many went well, and how many did not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -280,16 +299,17 @@ fn wanted(filter: Option<&str>, name: &str) -> bool {
 type Making = JoinHandle<Result<PathBuf>>;
 
 fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> Result<()> {
-    let (filter, debug) = (args.filter.as_deref(), args.debug_kernel);
+    let debug = args.debug_kernel;
     let start = Instant::now();
     let clients_root = clients_root.map(|root| match root.join() {
         Ok(root) => root,
         Err(panic) => std::panic::resume_unwind(panic),
     });
-    let wanted = |name: &str| wanted(filter, name);
+    let wanted = |name: &str| wanted(args.filter.as_deref(), name);
     let (planted, inside): (Vec<String>, Vec<String>) = guest_tests()?
         .into_iter()
         .filter(|name| wanted(name) && (debug || !name.contains(DEFECT)))
+        .filter(|name| !debug || !name.contains(XDP))
         .partition(|name| name.contains(PLANTED) || name.contains(DEFECT));
     let clients: Vec<_> = client::TESTS
         .iter()
@@ -328,8 +348,28 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
         machine,
         vm: None,
     };
-    for name in &inside {
-        let request = name.replacen("guest::", "test ", 1);
+    if debug {
+        println!("skipped: the tests by XDP, since the debug kernel has no BPF");
+    }
+    let by_hook = inside.iter().map(|name| (name, Door::Prerouting));
+    let by_xdp = inside
+        .iter()
+        .filter(|_| !debug)
+        .map(|name| (name, Door::Xdp));
+    let doors: Vec<_> = match args.door {
+        Some(Door::Prerouting) => by_hook.collect(),
+        Some(Door::Xdp) => by_xdp.collect(),
+        None => by_hook
+            .chain(by_xdp.filter(|(name, _)| name.contains(PACKETS)))
+            .collect(),
+    };
+    for (name, door) in doors {
+        let mut request = name.replacen("guest::", "test ", 1);
+        let mut shown = name.clone();
+        if door == Door::Xdp {
+            request += " door=xdp";
+            shown += " (xdp)";
+        }
         let start = Instant::now();
         let result = guest.checked(|vm| {
             let lines = vm.ask_within(&request, TEST_LIMIT)?;
@@ -338,7 +378,7 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
             }
             Ok(())
         });
-        if !count.note(name, start, result) {
+        if !count.note(&shown, start, result) {
             guest.vm = None;
         }
         std::io::stdout().flush()?;

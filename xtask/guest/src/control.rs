@@ -57,9 +57,15 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
             let mut command = Command::new("/bin/busybox");
             relay(command.args(["sh", "-c", rest]), out)?;
         }
+        // A test with its arguments, and perhaps the door that it is to go by.
         "test" => {
-            let mut command = Command::new("/proc/self/exe");
-            relay(command.arg("test").args(rest.split(' ')), out)?;
+            let by_xdp = rest.strip_suffix(" door=xdp");
+            let mut test = Command::new("/proc/self/exe");
+            test.arg("test").args(by_xdp.unwrap_or(rest).split(' '));
+            if by_xdp.is_some() {
+                test.env("HIPPOS_DOOR", "xdp");
+            }
+            relay(&mut test, out)?;
         }
         // The kernel's complaints since the last time; with `all`, every line.
         "log" => {

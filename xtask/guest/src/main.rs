@@ -7,6 +7,7 @@
 
 mod client;
 mod control;
+mod door;
 mod kmsg;
 mod leaks;
 mod load;

@@ -4,6 +4,8 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use crate::door;
+use crate::system::run;
 use anyhow::{Context, Result};
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
@@ -72,20 +74,27 @@ impl Hippos {
     pub(crate) fn load(parameters: &str) -> Result<Self> {
         insert(&PathBuf::from(HIPPOS), parameters)
             .with_context(|| format!("insmod hippos.ko {parameters}"))?;
-        Ok(Hippos(()))
+        let hippos = Hippos(());
+        if door::xdp() {
+            door::open()?;
+        }
+        Ok(hippos)
     }
 
     /// Unloads it, and tells whether that went well (a drop only prints).
     pub(crate) fn unload(self) -> Result<()> {
         std::mem::forget(self);
+        if door::xdp() {
+            return run("hippos-ctl unload").map(drop);
+        }
         remove("hippos").context("rmmod hippos")
     }
 }
 
 impl Drop for Hippos {
     fn drop(&mut self) {
-        if let Err(error) = remove("hippos") {
-            eprintln!("rmmod hippos: {error}");
+        if let Err(error) = run("hippos-ctl unload") {
+            eprintln!("{error:#}");
         }
     }
 }

@@ -7,8 +7,8 @@ use std::thread;
 use anyhow::{anyhow, Context, Result};
 use nix::sched::{setns, CloneFlags};
 
-use crate::modules;
 use crate::system::run;
+use crate::{door, modules};
 
 /// A network namespace with lo up; gone when dropped, with all that is in it.
 pub(crate) struct Namespace {
@@ -68,6 +68,10 @@ pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {
     there.ip(&format!("addr add 10.9.{net}.2/24 dev {far}"))?;
     there.ip(&format!("addr add fd09:{net}::2/64 dev {far} nodad"))?;
     there.ip(&format!("link set {far} up"))?;
+    if door::xdp() {
+        run(&door::prepare(&here))?;
+        there.enter(|| run(&door::prepare(&far)))?;
+    }
     Ok(Link {
         here,
         far,

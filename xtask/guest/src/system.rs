@@ -31,6 +31,7 @@ fn start() -> Result<()> {
         ("tmpfs", "/tmp"),
         ("tmpfs", "/run"),
         ("debugfs", "/sys/kernel/debug"),
+        ("bpf", "/sys/fs/bpf"),
     ];
     for (kind, target) in mounts {
         fs::create_dir_all(target)?;

@@ -10,7 +10,6 @@ mod tokens;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -186,30 +185,11 @@ fn clippy_kernel() -> Result<()> {
 /// The tools must build with the release's cargo as well, which is older than ours.
 fn debian_cargo() -> Result<()> {
     let root = root::ready()?;
-    // What it needs is in cargo's cache once ours has fetched it: the check itself goes offline.
-    let mut fetch = Command::new(workspace::cargo());
-    fetch.args([
-        "fetch",
-        "--quiet",
-        "--locked",
-        "--target",
-        "x86_64-unknown-linux-gnu",
-    ]);
-    shell::run(fetch.current_dir(workspace::root()))?;
-    let home = cargo_home()?;
-    let registry = home.join("registry");
-    let mut check = root.command_with("/usr/bin/cargo", &[&registry]);
+    let mut check = root.cargo()?;
     check.args(["check", "--quiet", "--workspace", "--locked", "--offline"]);
+    check.args(["--features", "hippos-ctl/xdp"]);
     check
         .arg("--target-dir")
         .arg(workspace::root().join("target/debian"));
-    shell::run(check.env("CARGO_HOME", home))
-}
-
-fn cargo_home() -> Result<std::path::PathBuf> {
-    if let Some(home) = std::env::var_os("CARGO_HOME") {
-        return Ok(home.into());
-    }
-    let home = std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?;
-    Ok(Path::new(&home).join(".cargo"))
+    shell::run(&mut check)
 }

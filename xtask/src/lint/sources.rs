@@ -22,6 +22,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "takes the right to write from the store's memory",
     ),
     ("userspace-ctl/src/device.rs", "ioctl on the control device"),
+    ("userspace-ctl/src/xdp.rs", "libbpf's calls for links"),
     (
         "kmod/src/platform.rs",
         "hands kapi's memory to the store, whose trait has it unsafe",

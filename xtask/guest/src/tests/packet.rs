@@ -13,6 +13,7 @@ use nix::sys::socket::{
 };
 
 use crate::client::{check, framed, Tcp, Udp, PORT};
+use crate::door;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::system::run;
@@ -379,8 +380,10 @@ pub(super) fn tapped() -> Result<()> {
         requests += usize::from(frame.ends_with(b"get none\r\n"));
         replies += usize::from(frame.ends_with(b"\0\x01\0\0END\r\n"));
     }
+    // What XDP answers nobody hears; a request that is longer than its reply is such a one.
+    let expected = if door::xdp() { (0, 0) } else { (2, 2) };
     ensure!(
-        (requests, replies) == (2, 2),
+        (requests, replies) == expected,
         "heard {requests} requests, {replies} replies"
     );
     hippos.unload()
@@ -389,6 +392,10 @@ pub(super) fn tapped() -> Result<()> {
 /// Replies pass an empty queueing discipline by, unless it does something, or
 /// somebody looks at what leaves.
 pub(super) fn transmit() -> Result<()> {
+    if door::xdp() {
+        println!("skipped: what XDP sends goes past all of this");
+        return Ok(());
+    }
     // busybox has a tc too, and nothing but /usr/bin is looked through.
     /// More than leave together.
     const ASKED: u64 = 40;

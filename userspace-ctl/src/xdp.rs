@@ -1,0 +1,222 @@
+//! The XDP door: the program on an interface, as a link that outlives this command.
+//!
+//! The link is pinned as `/sys/fs/bpf/hippos/INTERFACE`; to remove that file is to detach.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use libbpf_rs::libbpf_sys::{self, bpf_link_create_opts};
+use libbpf_rs::{set_print, Link, Object, ObjectBuilder, PrintLevel, Xdp, XdpFlags};
+use nix::errno::Errno;
+
+use super::Mode;
+
+/// The program, compiled by build.rs.
+const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hippos.bpf.o"));
+/// Where links are pinned.
+const PINS: &str = "/sys/fs/bpf/hippos";
+/// What the kernel knows of the module's types.
+const BTF: &str = "/sys/kernel/btf/hippos";
+
+/// Puts the program on `interface`. Says which mode it got.
+pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
+    let index = index(interface)?;
+    let pin = pin(interface)?;
+    ensure!(!pin.exists(), "{interface} has it already");
+    ensure!(
+        Path::new(BTF).exists(),
+        "the module has no type information ({BTF} is not there): is it loaded, and was it built \
+         beside the kernel's vmlinux?"
+    );
+    fs::create_dir_all(PINS).with_context(|| {
+        format!("{PINS} cannot be made: is a BPF file system mounted there? (mount -t bpf bpf /sys/fs/bpf)")
+    })?;
+    let object = load()?;
+    let program = object
+        .progs()
+        .next()
+        .context("the object holds no program")?;
+    let modes: &[Way] = match mode {
+        // Native mode on virtual interfaces has conditions that nobody tells (veth loses replies
+        // unless its far end has a program too), and little to win.
+        Mode::Auto if !is_card(interface) => &[GENERIC],
+        Mode::Auto => &[NATIVE, GENERIC],
+        Mode::Native => &[NATIVE],
+        Mode::Generic => &[GENERIC],
+    };
+    let mut refused = None;
+    for way in modes {
+        match link(program.as_fd(), index, way.flags) {
+            Ok(link) => {
+                if let Err(error) = pinned(&link, &pin) {
+                    bail!("{}: {error}", pin.display());
+                }
+                return Ok(way.name);
+            }
+            Err(Errno::EBUSY | Errno::EEXIST) => {
+                bail!("another XDP program holds {interface} (see ip link show {interface})")
+            }
+            Err(error) => refused = Some((way, error)),
+        }
+    }
+    let (way, error) = refused.context("no mode was tried")?;
+    if mode == Mode::Native {
+        bail!(
+            "{interface}: its driver takes no native program here ({error}); what it asks for stands \
+             in the kernel log. --mode generic works on every interface, for less"
+        );
+    }
+    bail!("{interface} takes no {} program: {error}", way.name)
+}
+
+/// Takes the program off `interface`; no frame meets it any more.
+pub(crate) fn detach(interface: &str) -> Result<()> {
+    let pin = pin(interface)?;
+    if !pin.exists() {
+        bail!("{interface} has no program of ours");
+    }
+    // Without the pin alone the link would go a little later. That of an interface that went is
+    // detached already.
+    let gone = Link::open(&pin).and_then(|link| link.detach());
+    fs::remove_file(&pin).with_context(|| pin.display().to_string())?;
+    match gone {
+        Err(error) if index(interface).is_ok() => Err(error).context("the link does not detach"),
+        _ => Ok(()),
+    }
+}
+
+/// The interfaces with the program, and how it runs on each.
+pub(crate) fn status() -> Result<Vec<(String, &'static str)>> {
+    let mut all = Vec::new();
+    for interface in interfaces()? {
+        let mode = match index(&interface) {
+            Ok(index) => running(index)?,
+            // The interface went and took its link along; the name is left.
+            Err(_) => "gone",
+        };
+        all.push((interface, mode));
+    }
+    Ok(all)
+}
+
+/// The interfaces with the program.
+pub(crate) fn interfaces() -> Result<Vec<String>> {
+    let entries = match fs::read_dir(PINS) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).context(PINS),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+struct Way {
+    name: &'static str,
+    flags: u32,
+}
+
+const NATIVE: Way = Way {
+    name: "native",
+    flags: libbpf_sys::XDP_FLAGS_DRV_MODE,
+};
+const GENERIC: Way = Way {
+    name: "generic",
+    flags: libbpf_sys::XDP_FLAGS_SKB_MODE,
+};
+
+/// Whether there is a device behind the interface, and not the kernel alone.
+fn is_card(interface: &str) -> bool {
+    Path::new("/sys/class/net")
+        .join(interface)
+        .join("device")
+        .exists()
+}
+
+fn running(index: i32) -> Result<&'static str> {
+    let stdin = std::io::stdin();
+    let found = Xdp::new(stdin.as_fd()).query(index, XdpFlags::NONE)?;
+    Ok(match u32::from(found.attach_mode) {
+        libbpf_sys::XDP_ATTACHED_DRV => NATIVE.name,
+        libbpf_sys::XDP_ATTACHED_SKB => GENERIC.name,
+        libbpf_sys::XDP_ATTACHED_NONE => "not attached",
+        _ => "with others",
+    })
+}
+
+fn index(interface: &str) -> Result<i32> {
+    let index = nix::net::if_::if_nametoindex(interface)
+        .map_err(|error| anyhow!("no interface {interface}: {error}"))?;
+    Ok(i32::try_from(index)?)
+}
+
+fn pin(interface: &str) -> Result<PathBuf> {
+    ensure!(
+        !interface.is_empty() && !interface.contains('/') && !interface.starts_with('.'),
+        "{interface:?} is no interface's name"
+    );
+    Ok(Path::new(PINS).join(interface))
+}
+
+fn load() -> Result<Object> {
+    static SAID: Mutex<String> = Mutex::new(String::new());
+    set_print(Some((PrintLevel::Warn, |_, text| {
+        if let Ok(mut said) = SAID.lock() {
+            said.push_str(&text);
+        }
+    })));
+    let loaded = ObjectBuilder::default()
+        .open_memory(PROGRAM)
+        .and_then(|open| open.load());
+    loaded.with_context(|| {
+        let said = SAID.lock().map(|said| said.clone()).unwrap_or_default();
+        format!("the kernel does not take the program\n{}", said.trim_end())
+    })
+}
+
+fn link(program: std::os::fd::BorrowedFd<'_>, index: i32, flags: u32) -> Result<OwnedFd, Errno> {
+    let options = bpf_link_create_opts {
+        sz: size_of::<bpf_link_create_opts>() as libbpf_sys::size_t,
+        flags,
+        ..bpf_link_create_opts::default()
+    };
+    // SAFETY: the options are of the size that they tell and live across the call.
+    let link = unsafe {
+        libbpf_sys::bpf_link_create(program.as_raw_fd(), index, libbpf_sys::BPF_XDP, &options)
+    };
+    if link < 0 {
+        return Err(Errno::from_raw(-link));
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(link) })
+}
+
+fn pinned(link: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    let path =
+        std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the path is a string of C's that lives across the call.
+    match unsafe { libbpf_sys::bpf_obj_pin(link.as_raw_fd(), path.as_ptr()) } {
+        0 => Ok(()),
+        error => Err(Errno::from_raw(-error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_in_their_folder() {
+        assert!(pin("eth0").is_ok());
+        for bad in ["", "..", "a/b", "."] {
+            assert!(pin(bad).is_err(), "{bad}");
+        }
+    }
+}
