@@ -20,12 +20,21 @@ pub(crate) struct Tap {
 impl Tap {
     /// Makes one with a name and a network that nobody here has.
     pub(crate) fn new() -> Result<Self> {
+        Self::make(&["mode", "tap"])
+    }
+
+    /// One with several queues.
+    pub(crate) fn with_queues() -> Result<Self> {
+        Self::make(&["mode", "tap", "multi_queue"])
+    }
+
+    fn make(kind: &[&str]) -> Result<Self> {
         // Processes started at the same time begin at different numbers.
         let start = (std::process::id() % 250) as u8;
         for step in 0..250u8 {
             let number = start.wrapping_add(step) % 250;
             let name = format!("hippos{number}");
-            if ip(&["tuntap", "add", "dev", &name, "mode", "tap"]).is_err() {
+            if ip(&[&["tuntap", "add", "dev", &name], kind].concat()).is_err() {
                 // Somebody else's, who still needs it.
                 continue;
             }

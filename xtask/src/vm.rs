@@ -94,6 +94,9 @@ pub(crate) enum Network {
     User,
     /// A tap device of this host's, by name.
     Tap(String),
+    /// One with several queues, so many of which are used, and a card that native XDP programs
+    /// run on: none of its work is left to the guest, and there are queues of its own for XDP.
+    Xdp(String, u32),
 }
 
 /// How executed instructions are counted.
@@ -206,13 +209,19 @@ impl Vm {
         qemu.arg("-netdev").arg(match &machine.network {
             Network::User => format!("user,id=net,{},{}", forward("tcp"), forward("udp")),
             Network::Tap(name) => format!("tap,id=net,ifname={name},script=no,downscript=no"),
+            Network::Xdp(name, queues) => {
+                format!("tap,id=net,ifname={name},script=no,downscript=no,queues={queues}")
+            }
         });
-        qemu.args([
-            "-device",
-            "virtio-net-pci,netdev=net",
-            "-device",
-            "virtio-rng-pci",
-        ]);
+        let card = match &machine.network {
+            Network::User | Network::Tap(_) => "virtio-net-pci,netdev=net".to_owned(),
+            Network::Xdp(_, queues) => format!(
+                "virtio-net-pci,netdev=net,mq=on,vectors={},guest_csum=off,guest_tso4=off,\
+                 guest_tso6=off,guest_ecn=off,guest_ufo=off,guest_uso4=off,guest_uso6=off,mrg_rxbuf=off",
+                2 * queues + 2
+            ),
+        };
+        qemu.args(["-device", &card, "-device", "virtio-rng-pci"]);
         qemu.stderr(File::create(path("qemu"))?);
         let child = qemu.spawn().context("cannot start QEMU")?;
 

@@ -25,6 +25,8 @@ pub(crate) enum Server {
     Hippos,
     /// The same, allocating each reply anew: what sending the request's own buffer back saves
     HipposFresh,
+    /// The same with its XDP program on the card, in native mode
+    HipposXdp,
     /// Debian's memcached as installed, UDP on, a thread for each vCPU
     Memcached,
     /// The same with its LRU threads off and interrupts deferred: its steadiest cell
@@ -37,11 +39,13 @@ pub(crate) enum Server {
     MirrorDirect,
     /// The same, each packet through the queueing discipline
     MirrorQueued,
+    /// An XDP program that sends frames back as they are: the limit of that door
+    MirrorXdp,
 }
 
 impl Server {
     /// All, the reference first.
-    pub(crate) const ALL: [Server; 8] = [
+    pub(crate) const ALL: [Server; 10] = [
         Server::Memcached,
         Server::MemcachedSteady,
         Server::MemcachedMultiport,
@@ -50,14 +54,40 @@ impl Server {
         Server::Mirror,
         Server::HipposFresh,
         Server::Hippos,
+        Server::MirrorXdp,
+        Server::HipposXdp,
     ];
 
     /// Whether it sends packets back as they are.
     pub(crate) fn mirrors(self) -> bool {
         matches!(
             self,
-            Server::Mirror | Server::MirrorDirect | Server::MirrorQueued
+            Server::Mirror | Server::MirrorDirect | Server::MirrorQueued | Server::MirrorXdp
         )
+    }
+
+    /// Whether a quick look takes it in.
+    pub(crate) fn quick(self) -> bool {
+        matches!(
+            self,
+            Server::Memcached | Server::MemcachedSteady | Server::Mirror | Server::Hippos
+        )
+    }
+
+    /// Whether it is measured by the wall clock; the others are for counting instructions.
+    pub(crate) fn clocked(self) -> bool {
+        !matches!(
+            self,
+            Server::MemcachedSteady
+                | Server::MirrorDirect
+                | Server::MirrorQueued
+                | Server::HipposFresh
+        )
+    }
+
+    /// Whether frames are answered in the card's driver.
+    pub(crate) fn native(self) -> bool {
+        matches!(self, Server::HipposXdp | Server::MirrorXdp)
     }
 
     /// As reports name it.
@@ -65,12 +95,14 @@ impl Server {
         match self {
             Server::Hippos => "hippos",
             Server::HipposFresh => "hippos-fresh",
+            Server::HipposXdp => "hippos-xdp",
             Server::Memcached => "memcached",
             Server::MemcachedSteady => "memcached-steady",
             Server::MemcachedMultiport => "memcached-multiport",
             Server::Mirror => "mirror",
             Server::MirrorDirect => "mirror-direct",
             Server::MirrorQueued => "mirror-queued",
+            Server::MirrorXdp => "mirror-xdp",
         }
     }
 }
@@ -103,7 +135,12 @@ impl Guest {
         vcpus: u32,
         meter: Option<&Meter>,
     ) -> Result<Self> {
-        let tap = if tools.tap { Some(Tap::new()?) } else { None };
+        let tap = match (tools.tap, server.native()) {
+            (true, true) => Some(Tap::with_queues()?),
+            (true, false) => Some(Tap::new()?),
+            (false, true) => bail!("native XDP asks for a card with a tap behind it"),
+            (false, false) => None,
+        };
         let many = server == Server::MemcachedMultiport && vcpus > 1;
         if many && tap.is_none() {
             bail!("only one port is forwarded: memcached-multiport needs a tap");
@@ -114,8 +151,10 @@ impl Guest {
             accel: Accel::Auto,
             memory: MEMORY,
             module: Some(tools.hippos.clone()),
-            files: vec![tools.mirror.clone()],
+            files: vec![tools.mirror.clone(), tools.mirror_xdp.clone()],
             network: match &tap {
+                // A queue for each processor's stack and one for its XDP.
+                Some(tap) if server.native() => Network::Xdp(tap.name().to_owned(), 2 * vcpus),
                 Some(tap) => Network::Tap(tap.name().to_owned()),
                 None => Network::User,
             },
@@ -145,11 +184,20 @@ impl Guest {
             )
         };
         match server {
-            Server::Hippos | Server::HipposFresh => {
+            Server::Hippos | Server::HipposFresh | Server::HipposXdp => {
                 let fresh = u8::from(server == Server::HipposFresh);
                 self.vm.ask(&format!(
                     "load port={GUEST_PORT} memory_mb={CACHE} fresh_replies={fresh}"
                 ))?;
+                if server.native() {
+                    self.vm
+                        .ask("exec hippos-ctl xdp attach --dev eth0 --mode native")?;
+                }
+            }
+            Server::MirrorXdp => {
+                self.vm.ask(
+                    "exec /usr/bin/ip link set dev eth0 xdpdrv object /mirror.bpf.o section xdp",
+                )?;
             }
             Server::Memcached => {
                 self.vm.ask(&memcached(GUEST_PORT, vcpus, ""))?;

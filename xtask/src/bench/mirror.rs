@@ -1,4 +1,4 @@
-//! Builds the packet mirror (`xtask/mirror`) for the stock kernel.
+//! Builds the packet mirrors (`xtask/mirror`): the module for the stock kernel, and the XDP program.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,4 +25,17 @@ pub(crate) fn build(root: &Root) -> Result<PathBuf> {
     let module = out.join("mirror.ko");
     ensure!(module.exists(), "the build left no {}", module.display());
     Ok(module)
+}
+
+/// The XDP program's path.
+pub(crate) fn build_xdp(root: &Root) -> Result<PathBuf> {
+    let program = workspace::root().join("target/mirror/mirror.bpf.o");
+    let mut clang = root.command("/usr/bin/clang");
+    clang
+        .args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c"])
+        .arg(workspace::root().join("xtask/mirror/xdp.bpf.c"))
+        .arg("-o")
+        .arg(&program);
+    shell::output(&mut clang).context("the XDP mirror does not build")?;
+    Ok(program)
 }

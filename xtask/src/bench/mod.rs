@@ -91,6 +91,7 @@ pub(crate) struct Tools<'a> {
     root: &'a Root,
     hippos: PathBuf,
     mirror: PathBuf,
+    mirror_xdp: PathBuf,
     load: PathBuf,
     /// Guests are joined by tap devices.
     tap: bool,
@@ -107,6 +108,7 @@ impl<'a> Tools<'a> {
             root,
             hippos: kbuild::build(&Default::default())?,
             mirror: mirror::build(root)?,
+            mirror_xdp: mirror::build_xdp(root)?,
             load: load::build(load)?,
             tap,
         })
@@ -175,8 +177,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
             if args.only != Some(Kind::Wallclock) {
                 instructions(&tools, &meter, &plan, server, &mut figures)?;
             }
-            // The steady cell is for counting instructions.
-            if args.only != Some(Kind::Instructions) && server != Server::MemcachedSteady {
+            if args.only != Some(Kind::Instructions) && server.clocked() {
                 wallclock(&tools, &plan, server, &mut figures)?;
             }
             // What was measured is kept, whatever comes.
@@ -209,9 +210,8 @@ fn plan(args: &BenchArgs) -> Result<Plan> {
     let servers = if args.server.is_empty() {
         Server::ALL
             .into_iter()
-            // With one vCPU it differs from memcached by nothing but chance.
-            .filter(|s| *s != Server::MemcachedMultiport || !args.quick)
-            .filter(|s| !matches!(s, Server::MirrorDirect | Server::HipposFresh) || !args.quick)
+            .filter(|server| !args.quick || server.quick())
+            .filter(|server| args.wire != Wire::User || !server.native())
             .collect()
     } else {
         args.server.clone()
@@ -317,18 +317,47 @@ pub(crate) fn replay_pools() -> Result<()> {
     let root = root::ready()?;
     let tools = Tools::build(&root, Wire::Auto, load::Build::Debug)?;
     let samples = workspace::root().join("traces/samples");
-    for server in [Server::Memcached, Server::Hippos, Server::Mirror] {
-        let guest = Guest::boot(&tools, server, 1, None)?;
-        if server != Server::Mirror {
+    let servers = [
+        Server::Memcached,
+        Server::Hippos,
+        Server::Mirror,
+        Server::HipposXdp,
+        Server::MirrorXdp,
+    ];
+    for server in servers {
+        if server.native() && !tools.tap {
+            println!("skipped: {}, which asks for a tap", server.name());
+            continue;
+        }
+        let mut guest = Guest::boot(&tools, server, 1, None)?;
+        if !server.mirrors() {
             for pool in POOLS {
                 let sample = samples.join(format!("{pool}.csv.zst"));
                 load::replay(&tools.load, &sample, &guest.server())
                     .with_context(|| format!("{}, {pool}", server.name()))?;
             }
         }
+        if server == Server::HipposXdp {
+            let stats = guest.vm.ask("exec hippos-ctl stats")?;
+            ensure!(
+                served_by_xdp(&stats) > 0,
+                "the card's driver answered nothing: {stats:?}"
+            );
+        }
         guest.off()?;
     }
     Ok(())
+}
+
+fn served_by_xdp(stats: &[String]) -> u64 {
+    let served = |line: &String| {
+        line.trim()
+            .strip_prefix("hippos_xdp_served")?
+            .trim()
+            .parse()
+            .ok()
+    };
+    stats.iter().find_map(served).unwrap_or(0)
 }
 
 /// CPU time of a process so far.
