@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 use nix::sched::{setns, CloneFlags};
@@ -57,6 +58,11 @@ impl Drop for Namespace {
 pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {
     modules::load("veth")?;
     let (here, far) = (format!("here{net}"), format!("far{net}"));
+    // A namespace that was deleted takes its cards along a little later.
+    let end = Instant::now() + Duration::from_secs(10);
+    while PathBuf::from("/sys/class/net").join(&here).exists() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(10));
+    }
     run(&format!(
         "ip link add {here} type veth peer name {far} netns {}",
         there.name
