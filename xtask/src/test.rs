@@ -63,9 +63,6 @@ pub(crate) struct TestArgs {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// The store's stress test under ThreadSanitizer as well (asks for a nightly toolchain)
-    #[arg(long)]
-    sanitizer: bool,
     /// Print what guest tests have to say, figures for example
     #[arg(long)]
     show: bool,
@@ -144,7 +141,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
     let clients = (!args.host && !debug && clients::TESTS.iter().any(|test| wanted(filter, test)))
         .then(|| thread::spawn(clients::ready));
     if !args.guest && !debug {
-        host(args, &mut count)?;
+        host(filter, &mut count)?;
     }
     if !args.host {
         guests(args, clients, &mut count)?;
@@ -154,8 +151,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
 }
 
 /// Cargo's tests of the whole workspace, then the store's models in loom.
-fn host(args: &TestArgs, count: &mut Count) -> Result<()> {
-    let filter = args.filter.as_deref();
+fn host(filter: Option<&str>, count: &mut Count) -> Result<()> {
     let mut cargo = Command::new(workspace::cargo());
     cargo
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
@@ -166,13 +162,8 @@ fn host(args: &TestArgs, count: &mut Count) -> Result<()> {
     }
     cargo_tests(cargo, count)?;
     let wanted = |what: &str| filter.is_none_or(|filter| what.contains(filter));
-    if wanted(STRESS) && args.sanitizer {
+    if wanted(STRESS) {
         sanitized(count)?;
-    } else if wanted(STRESS) {
-        println!(
-            "skipped: the stress test under ThreadSanitizer, which now and then reports two \
-             accesses whose order is not explained yet; --sanitizer runs it"
-        );
     }
     if !wanted(MODELS) {
         return Ok(());
