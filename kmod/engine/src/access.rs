@@ -465,24 +465,18 @@ impl<P: Platform> Engine<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Settings, TALLIES};
+    use crate::{fixture, Settings};
     use hippos_store::host::Host;
-    use hippos_store::{Config, Store};
     use std::boxed::Box;
     use std::string::{String, ToString};
     use std::vec::Vec;
 
     fn engine() -> Engine<Host> {
-        let config = Config {
-            tallies: TALLIES,
-            ..Config::default()
-        };
-        let settings = Settings {
+        fixture::engine(Settings {
             sources: Box::leak(Box::new(Sources::new())),
             limiter: Box::leak(Box::new(Limiter::new())),
             ..Settings::default()
-        };
-        Engine::new(Store::new(config, Host::new()).unwrap(), settings, &())
+        })
     }
 
     fn ip(address: &str) -> IpAddr {

@@ -18,6 +18,8 @@ mod credentials;
 mod datagram;
 mod engine;
 mod facts;
+#[cfg(test)]
+mod fixture;
 mod listing;
 mod login;
 mod many;

@@ -163,34 +163,13 @@ impl<P: Platform> Engine<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Plan, Settings, Verdict, TALLIES};
+    use crate::fixture::{datagram, engine, planned, set};
+    use crate::Settings;
     use hippos_store::host::Host;
-    use hippos_store::{Commit, Config, Counter, Store};
+    use hippos_store::Counter;
     use proptest::prelude::*;
     use std::string::String;
     use std::vec::Vec;
-
-    fn engine() -> Engine<Host> {
-        let config = Config {
-            tallies: TALLIES,
-            ..Config::default()
-        };
-        let store = Store::new(config, Host::new()).unwrap();
-        Engine::new(store, Settings::default(), &())
-    }
-
-    fn set(engine: &Engine<Host>, key: &str, flags: u32, value: &[u8]) {
-        let store = &engine.store;
-        let hash = store.hash(key.as_bytes());
-        let slot = store.reserve(key.as_bytes(), hash, flags, store.expiry(0), value.len());
-        let mut slot = slot.unwrap();
-        assert_eq!(slot.write(value), value.len());
-        store.commit(slot, &Commit::default()).unwrap();
-    }
-
-    fn datagram(request: &str) -> Vec<u8> {
-        [b"\x12\x34\0\0\0\x01\0\0", request.as_bytes()].concat()
-    }
 
     fn by_many(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
@@ -201,19 +180,6 @@ mod tests {
         Some(buffer)
     }
 
-    fn by_plan(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
-        let guard = engine.store.read();
-        Plan::with(|plan| {
-            assert_eq!(
-                engine.plan(&guard, payload, usize::MAX, plan),
-                Verdict::Answer
-            );
-            let mut buffer = std::vec![0; plan.datagram_len(0)];
-            assert_eq!(plan.write(0, &mut buffer), buffer.len());
-            buffer
-        })
-    }
-
     proptest! {
         /// The short way says what the long one does, and counts the same.
         #[test]
@@ -222,18 +188,18 @@ mod tests {
             flags in prop_oneof![Just(0u32), 0..200_000u32, any::<u32>()],
             value in prop::collection::vec(any::<u8>(), 0..20),
         ) {
-            let engine = engine();
+            let engine = engine(Settings::default());
             let mut request = String::from("get");
             for (key, stored) in &keys {
                 if *stored {
-                    set(&engine, key, flags, &value);
+                    set(&engine, key.as_bytes(), flags, &value);
                 }
                 request.extend([" ", key]);
             }
-            let payload = datagram(&(request + "\r\n"));
+            let payload = datagram((request + "\r\n").as_bytes());
             let hits = || engine.store.classes_counted(ClassCounter::GetHits);
             let misses = || engine.store.counted(Counter::GetMisses);
-            let want = by_plan(&engine, &payload);
+            let want = planned(&engine, &payload);
             let (hit, missed) = (hits(), misses());
             if let Some(found) = by_many(&engine, &payload) {
                 prop_assert_eq!(found, want);
@@ -248,10 +214,10 @@ mod tests {
 
     #[test]
     fn what_is_not_a_plain_get_is_left_to_the_plan() {
-        let engine = engine();
-        set(&engine, "large", 0, &[b'x'; 1360]);
+        let engine = engine(Settings::default());
+        set(&engine, b"large", 0, &[b'x'; 1360]);
         let many = |n: usize| std::format!("get{}\r\n", " k".repeat(n));
-        assert!(by_many(&engine, &datagram(&many(MANY))).is_some());
+        assert!(by_many(&engine, &datagram(many(MANY).as_bytes())).is_some());
         for request in [
             &*many(MANY + 1),
             "get a b \r\n",
@@ -266,12 +232,12 @@ mod tests {
             "get a b\r",
         ] {
             assert!(
-                by_many(&engine, &datagram(request)).is_none(),
+                by_many(&engine, &datagram(request.as_bytes())).is_none(),
                 "{request:?}"
             );
         }
         let long = std::format!("get a {}\r\n", "k".repeat(251));
-        assert!(by_many(&engine, &datagram(&long)).is_none());
+        assert!(by_many(&engine, &datagram(long.as_bytes())).is_none());
         assert_eq!(engine.tallied(Tally::FastDatagrams), 1);
     }
 }

@@ -217,34 +217,12 @@ impl<P: Platform> Engine<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Plan, Settings, Tally, Verdict, TALLIES};
+    use crate::fixture::{datagram, engine, planned, set};
+    use crate::{Settings, Tally};
     use hippos_store::host::Host;
-    use hippos_store::{ClassCounter, Commit, Config, Counter, Store};
+    use hippos_store::{ClassCounter, Counter};
     use proptest::prelude::*;
     use std::vec::Vec;
-
-    fn engine() -> Engine<Host> {
-        let config = Config {
-            tallies: TALLIES,
-            ..Config::default()
-        };
-        let store = Store::new(config, Host::new()).unwrap();
-        Engine::new(store, Settings::default(), &())
-    }
-
-    fn set(engine: &Engine<Host>, key: &[u8], flags: u32, value: &[u8]) {
-        let store = &engine.store;
-        let hash = store.hash(key);
-        let expiry = store.expiry(0);
-        let slot = store.reserve(key, hash, flags, expiry, value.len());
-        let mut slot = slot.unwrap();
-        assert_eq!(slot.write(value), value.len());
-        store.commit(slot, &Commit::default()).unwrap();
-    }
-
-    fn datagram(request: &[u8]) -> Vec<u8> {
-        [b"\x12\x34\0\0\0\x01\0\0", request].concat()
-    }
 
     fn singly(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
@@ -252,19 +230,6 @@ mod tests {
         let mut buffer = std::vec![0xaa; single.len()];
         assert_eq!(single.write(&mut buffer), buffer.len());
         Some(buffer)
-    }
-
-    fn planned(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
-        let guard = engine.store.read();
-        Plan::with(|plan| {
-            assert_eq!(
-                engine.plan(&guard, payload, usize::MAX, plan),
-                Verdict::Answer
-            );
-            let mut buffer = std::vec![0; plan.datagram_len(0)];
-            assert_eq!(plan.write(0, &mut buffer), buffer.len());
-            buffer
-        })
     }
 
     proptest! {
@@ -276,7 +241,7 @@ mod tests {
             value in prop::collection::vec(any::<u8>(), 0..1000),
             stored in any::<bool>(),
         ) {
-            let engine = engine();
+            let engine = engine(Settings::default());
             if stored {
                 set(&engine, key.as_bytes(), flags, &value);
             }
@@ -287,7 +252,7 @@ mod tests {
 
     #[test]
     fn each_counts_as_a_lookup_a_command_and_a_datagram() {
-        let engine = engine();
+        let engine = engine(Settings::default());
         set(&engine, b"here", 0, b"value");
         for request in [&b"get here\r\n"[..], b"get here\r\n", b"get gone\r\n"] {
             assert!(singly(&engine, &datagram(request)).is_some());
@@ -308,7 +273,7 @@ mod tests {
 
     #[test]
     fn what_is_not_one_plain_get_is_left_to_the_plan() {
-        let engine = engine();
+        let engine = engine(Settings::default());
         set(&engine, b"large", 0, &[b'x'; 1392]);
         for request in [
             &b"get a b\r\n"[..],
