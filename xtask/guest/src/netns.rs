@@ -1,9 +1,8 @@
 //! Network namespaces for tests, and what joins them.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, Context, Result};
 use nix::sched::{setns, CloneFlags};
@@ -52,17 +51,12 @@ impl Drop for Namespace {
     }
 }
 
-/// A pair of virtual cards, one end here and one in a namespace; goes with
-/// the namespace. Both ends get an IPv4 and an IPv6 address, numbered by
+/// A pair of virtual cards, one end here and one in a namespace; gone when
+/// dropped. Both ends get an IPv4 and an IPv6 address, numbered by
 /// `net`: 10.9.`net`.1 and fd09:`net`::1 here, .2 and ::2 there.
 pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {
     modules::load("veth")?;
     let (here, far) = (format!("here{net}"), format!("far{net}"));
-    // A namespace that was deleted takes its cards along a little later.
-    let end = Instant::now() + Duration::from_secs(10);
-    while PathBuf::from("/sys/class/net").join(&here).exists() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(10));
-    }
     run(&format!(
         "ip link add {here} type veth peer name {far} netns {}",
         there.name
@@ -88,7 +82,8 @@ pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {
     })
 }
 
-/// The names and addresses of [`join`].
+/// The names and addresses of [`join`], whose cards go when this is dropped:
+/// a deleted namespace takes its own along too, but some time later.
 pub(crate) struct Link {
     pub(crate) here: String,
     pub(crate) far: String,
@@ -96,4 +91,15 @@ pub(crate) struct Link {
     pub(crate) here_ipv6: String,
     pub(crate) far_ipv4: String,
     pub(crate) far_ipv6: String,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The test may have been about its removal.
+        if Path::new("/sys/class/net").join(&self.here).exists() {
+            if let Err(error) = run(&format!("ip link del {}", self.here)) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
 }
