@@ -85,6 +85,12 @@ impl Server {
         )
     }
 
+    /// Whether its instructions are counted: where a guest has one processor, one memcached a
+    /// processor is just memcached.
+    pub(crate) fn counted(self, vcpus: u32) -> bool {
+        self != Server::MemcachedMultiport || vcpus > 1
+    }
+
     /// Whether frames are answered in the card's driver.
     pub(crate) fn native(self) -> bool {
         matches!(self, Server::HipposXdp | Server::MirrorXdp)

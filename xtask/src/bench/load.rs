@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
 use super::guest::Server;
+use crate::vm::INTERRUPTED;
 use crate::{shell, workspace};
 
 /// One kind of load.
@@ -22,6 +24,10 @@ pub(crate) struct Workload {
     window: &'static str,
     /// Its GETs travel over UDP and it has nothing else: a mirror can answer.
     pub(crate) mirrored: bool,
+    /// It is measured by the wall clock as well.
+    pub(crate) clocked: bool,
+    /// So many times fewer requests are enough, since each has many keys.
+    pub(crate) weight: u64,
 }
 
 /// Unmeasured beginning of each open loop.
@@ -35,13 +41,13 @@ const MANY: &[&str] = &["--get", "tcp", "--connections", "16"];
 pub(crate) const WORKLOADS: &[Workload] = &[
     Workload::new("get-hit", "micro:get-hit", &[], true),
     Workload::new("get-miss", "micro:get-miss", &[], true),
-    Workload::new("mget16", "micro:mget-16", &[], true),
+    Workload::new("mget16", "micro:mget-16", &[], true).weight(8),
     Workload::new("set", "micro:set", &[], false),
     Workload::new("tcp-get", "micro:get-hit", TCP, false),
-    Workload::new("set-single", "micro:set", MANY, false).window("1"),
-    Workload::new("tcp-get-single", "micro:get-hit", MANY, false).window("1"),
-    Workload::new("set-pipe16", "micro:set", TCP, false).window("16"),
-    Workload::new("tcp-get-pipe16", "micro:get-hit", TCP, false).window("16"),
+    Workload::new("set-single", "micro:set", MANY, false).counted("1"),
+    Workload::new("tcp-get-single", "micro:get-hit", MANY, false).counted("1"),
+    Workload::new("set-pipe16", "micro:set", TCP, false).counted("16"),
+    Workload::new("tcp-get-pipe16", "micro:get-hit", TCP, false).counted("16"),
     Workload::new("usr", "usr", &[], false),
     Workload::new("app", "app", &[], false),
     Workload::new("etc", "etc", &[], false),
@@ -62,11 +68,22 @@ impl Workload {
             more,
             window: "4",
             mirrored,
+            clocked: true,
+            weight: 1,
         }
     }
 
-    const fn window(self, window: &'static str) -> Self {
-        Workload { window, ..self }
+    /// A closed loop of this window, whose instructions alone are of interest.
+    const fn counted(self, window: &'static str) -> Self {
+        Workload {
+            window,
+            clocked: false,
+            ..self
+        }
+    }
+
+    const fn weight(self, weight: u64) -> Self {
+        Workload { weight, ..self }
     }
 }
 
@@ -183,6 +200,7 @@ impl Load<'_> {
         }
         command.args(arguments);
         shell::output(&mut command)?;
+        ensure!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
         let text = std::fs::read(&json)?;
         serde_json::from_slice(&text).with_context(|| format!("{}", json.display()))
     }

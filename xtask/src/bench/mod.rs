@@ -15,6 +15,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
@@ -25,6 +26,7 @@ use self::meter::{Meter, Symbols};
 use self::report::{Figures, Metric};
 use crate::root::Root;
 use crate::tap::Tap;
+use crate::vm::INTERRUPTED;
 use crate::{kbuild, root, shell, vm, workspace};
 
 /// Measure Hippos beside Debian's memcached and a packet mirror, or the store alone.
@@ -142,6 +144,8 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
         return store(args);
     }
     let plan = plan(args)?;
+    // A signal ends it between two measurements, so that guests and taps go too.
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
     let root = root::ready()?;
     let tools = Tools::build(&root, args.wire, load::Build::Release)?;
     let meter = vm::Meter {
@@ -174,7 +178,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
                 server.name(),
                 start.elapsed().as_secs_f32()
             );
-            if args.only != Some(Kind::Wallclock) {
+            if args.only != Some(Kind::Wallclock) && server.counted(plan.vcpus) {
                 instructions(&tools, &meter, &plan, server, &mut figures)?;
             }
             if args.only != Some(Kind::Instructions) && server.clocked() {
@@ -223,8 +227,8 @@ fn plan(args: &BenchArgs) -> Result<Plan> {
         servers,
         workloads,
         keys: if args.quick { 2_000 } else { 10_000 },
-        requests: if args.quick { 20_000 } else { 50_000 },
-        step: Duration::from_millis(if args.quick { 400 } else { 700 }),
+        requests: 20_000,
+        step: Duration::from_millis(if args.quick { 400 } else { 500 }),
     })
 }
 
@@ -238,10 +242,12 @@ fn load<'a>(tools: &'a Tools, plan: &'a Plan, guest: &Guest, server: Server) -> 
     }
 }
 
-/// The workloads that `server` can answer.
+/// The workloads that say something of `server`.
 fn answerable<'a>(plan: &'a Plan, server: Server) -> impl Iterator<Item = &'static Workload> + 'a {
     let all = plan.workloads.iter().copied();
-    all.filter(move |workload| !server.mirrors() || workload.mirrored)
+    // What is sent in another way than replies to datagrams says nothing of fresh ones.
+    let datagrams = server.mirrors() || server == Server::HipposFresh;
+    all.filter(move |workload| !datagrams || workload.mirrored)
 }
 
 fn instructions(
@@ -256,9 +262,10 @@ fn instructions(
     meter.settle()?;
     let load = load(tools, plan, &guest, server);
     for workload in answerable(plan, server) {
-        load.prepare(workload, plan.requests / 10)?;
+        let requests = plan.requests / workload.weight;
+        load.prepare(workload, requests / 10)?;
         let before = meter.count()?;
-        let run = load.closed(workload, plan.requests)?;
+        let run = load.closed(workload, requests)?;
         let spent = meter.count()? - before;
         let each = spent as f64 / run.answered as f64;
         eprintln!(
@@ -273,8 +280,8 @@ fn instructions(
 fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) -> Result<()> {
     let guest = Guest::boot(tools, server, plan.vcpus, None)?;
     let load = load(tools, plan, &guest, server);
-    for workload in answerable(plan, server) {
-        let busy = load.prepare(workload, plan.requests / 10)?;
+    for workload in answerable(plan, server).filter(|workload| workload.clocked) {
+        let busy = load.prepare(workload, plan.requests / 10 / workload.weight)?;
         let Some(peak) = load.peak(workload, 0.8 * busy.per_second, plan.step)? else {
             eprintln!(
                 "hippos:   {}: no rate keeps under 1 ms; is this machine busy with other work?",
