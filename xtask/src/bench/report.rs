@@ -22,6 +22,9 @@ pub(crate) struct Row {
     pub(crate) max: f64,
 }
 
+/// The server that the others are compared with.
+const OURS: &str = "hippos";
+
 /// Figures as they come, by server, workload and metric.
 #[derive(Default)]
 pub(crate) struct Figures {
@@ -121,83 +124,65 @@ impl Figures {
     /// All figures, in the order in which they first came.
     pub(crate) fn rows(&self) -> Vec<Row> {
         let row = |key: &Key| {
-            let mut values = self.values.get(key)?.clone();
-            values.sort_by(f64::total_cmp);
-            let (first, last) = (*values.first()?, *values.last()?);
-            let middle = values.len() / 2;
-            let median = if values.len() % 2 == 1 {
-                values[middle]
-            } else {
-                (values[middle - 1] + values[middle]) / 2.0
-            };
+            let values = self.values.get(key)?;
+            let spread = Spread::of(values.clone())?;
             Some(Row {
                 server: key.0.into(),
                 workload: key.1.into(),
                 metric: key.2.name().into(),
                 unit: key.2.unit().into(),
                 runs: values.len(),
-                min: first,
-                median,
-                max: last,
+                min: spread.min,
+                median: spread.median,
+                max: spread.max,
             })
         };
         self.order.iter().filter_map(row).collect()
     }
 
-    /// A table for each metric: a line for each workload, a column for each server, and how Hippos
-    /// stands to each of the others.
+    /// How many times better Hippos is than `server`, boot by boot.
+    fn ratios(&self, server: &'static str, workload: &'static str, metric: Metric) -> Vec<f64> {
+        let of = |server| self.values.get(&(server, workload, metric));
+        let (Some(theirs), Some(ours)) = (of(server), of(OURS)) else {
+            return Vec::new();
+        };
+        let pairs = theirs.iter().zip(ours);
+        pairs
+            .map(|(theirs, ours)| {
+                if metric.rises() {
+                    ours / theirs
+                } else {
+                    theirs / ours
+                }
+            })
+            .collect()
+    }
+
+    /// Two tables for each metric, a line for each workload and a column for each server: the
+    /// figures, and how Hippos stands to each of the others.
     pub(crate) fn markdown(&self) -> String {
-        let rows = self.rows();
         let mut out = String::new();
         for metric in Metric::ALL {
-            let of: Vec<&Row> = rows.iter().filter(|r| r.metric == metric.name()).collect();
-            if of.is_empty() {
-                continue;
+            let of = || self.order.iter().filter(move |key| key.2 == metric);
+            let boots = of()
+                .filter_map(|key| self.values.get(key))
+                .map(Vec::len)
+                .max();
+            let Some(boots) = boots else { continue };
+            let servers = names(of().map(|key| key.0));
+            let workloads = names(of().map(|key| key.1));
+            let _ = writeln!(out, "### {}\n", metric.title());
+            let _ = writeln!(out, "{}.\n", spread_of(boots));
+            table(&mut out, &workloads, &servers, |server, workload| {
+                self.values.get(&(server, workload, metric)).cloned()
+            });
+            let others: Vec<_> = servers.into_iter().filter(|name| *name != OURS).collect();
+            if of().any(|key| key.0 == OURS) && !others.is_empty() {
+                let _ = writeln!(out, "How many times better `{OURS}` is, boot by boot:\n");
+                table(&mut out, &workloads, &others, |server, workload| {
+                    Some(self.ratios(server, workload, metric))
+                });
             }
-            let servers = names(of.iter().map(|row| row.server.as_str()));
-            let workloads = names(of.iter().map(|row| row.workload.as_str()));
-            let at = |server: &str, workload: &str| {
-                of.iter()
-                    .find(|row| row.server == server && row.workload == workload)
-            };
-            let _ = writeln!(
-                out,
-                "### {}\n\nMedian of {} boots (least to most); in brackets how many times better \
-                 Hippos is.\n",
-                metric.title(),
-                of.iter().map(|row| row.runs).max().unwrap_or(0)
-            );
-            let _ = writeln!(out, "| workload | {} |", servers.join(" | "));
-            let _ = writeln!(out, "|---|{}", "---:|".repeat(servers.len()));
-            for workload in workloads {
-                let _ = write!(out, "| {workload} |");
-                let ours = at("hippos", workload).map(|row| row.median);
-                for server in &servers {
-                    match at(server, workload) {
-                        None => out.push_str(" |"),
-                        Some(row) => {
-                            let _ = write!(
-                                out,
-                                " {} ({} to {})",
-                                short(row.median),
-                                short(row.min),
-                                short(row.max)
-                            );
-                            if let Some(ours) = ours.filter(|_| *server != "hippos") {
-                                let ratio = if metric.rises() {
-                                    ours / row.median
-                                } else {
-                                    row.median / ours
-                                };
-                                let _ = write!(out, " [{ratio:.2}]");
-                            }
-                            out.push_str(" |");
-                        }
-                    }
-                }
-                out.push('\n');
-            }
-            out.push('\n');
         }
         out
     }
@@ -271,6 +256,61 @@ impl Figures {
     }
 }
 
+/// What the least, the middle and the most of some values are.
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 {
+            values[middle]
+        } else {
+            (values[middle - 1] + values[middle]) / 2.0
+        };
+        Some(Spread { min, median, max })
+    }
+}
+
+fn spread_of(boots: usize) -> String {
+    match boots {
+        1 => "One boot".into(),
+        _ => format!("Median of {boots} boots (least to most)"),
+    }
+}
+
+/// A table of medians and spreads.
+fn table(
+    out: &mut String,
+    workloads: &[&'static str],
+    servers: &[&'static str],
+    values: impl Fn(&'static str, &'static str) -> Option<Vec<f64>>,
+) {
+    let _ = writeln!(out, "| workload | {} |", servers.join(" | "));
+    let _ = writeln!(out, "|---|{}", "---:|".repeat(servers.len()));
+    for &workload in workloads {
+        let _ = write!(out, "| {workload} |");
+        for &server in servers {
+            let runs = values(server, workload).unwrap_or_default();
+            let several = runs.len() > 1;
+            if let Some(spread) = Spread::of(runs) {
+                let _ = write!(out, " {}", short(spread.median));
+                if several {
+                    let _ = write!(out, " ({} to {})", short(spread.min), short(spread.max));
+                }
+            }
+            out.push_str(" |");
+        }
+        out.push('\n');
+    }
+    out.push('\n');
+}
+
 /// Each once, in the order of their first coming.
 fn names<'a>(all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut names = Vec::new();
@@ -318,12 +358,19 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_the_ratio_to_each_other_server() {
+    fn the_tables_have_figures_and_ratios() {
         let table = figures().markdown();
-        assert!(
-            table.contains("| get-hit | 220 (200 to 260) [4.40] | 50.0 (50.0 to 50.0) |"),
-            "{table}"
-        );
+        for line in [
+            "| get-hit | 220 (200 to 260) | 50.0 (50.0 to 50.0) |",
+            "| get-hit | 4.40 (4.00 to 5.20) |",
+        ] {
+            assert!(table.contains(line), "{table}");
+        }
+        let mut peaks = Figures::default();
+        peaks.add("memcached", "usr", Metric::Peak, 10.0);
+        peaks.add("hippos", "usr", Metric::Peak, 80.0);
+        let table = peaks.markdown();
+        assert!(table.contains("| usr | 8.00 |"), "{table}");
     }
 
     #[test]
