@@ -300,6 +300,7 @@ struct hippos_params {
 	unsigned int udp_bytes;
 	unsigned int udp_rate;
 	bool udp;
+	bool udp_fast;
 	bool selftest_oops;
 	char *item_max;
 	char *eviction;

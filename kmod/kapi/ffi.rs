@@ -111,6 +111,7 @@ pub(crate) struct hippos_params {
     pub(crate) udp_bytes: c_uint,
     pub(crate) udp_rate: c_uint,
     pub(crate) udp: bool,
+    pub(crate) udp_fast: bool,
     pub(crate) selftest_oops: bool,
     pub(crate) item_max: *const c_char,
     pub(crate) eviction: *const c_char,

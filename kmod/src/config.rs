@@ -22,6 +22,8 @@ pub(crate) struct Config {
     /// Percent; 0 is never.
     pub(crate) steer: u32,
     pub(crate) udp: bool,
+    /// Before the socket: the hook and XDP.
+    pub(crate) udp_fast: bool,
     pub(crate) selftest: Selftest,
     /// Bytes.
     pub(crate) udp_bytes: u32,
@@ -110,6 +112,7 @@ impl Config {
             backlog,
             steer,
             udp: params.udp,
+            udp_fast: params.udp_fast,
             selftest,
             udp_bytes,
             udp_rate: params.udp_rate,

@@ -157,9 +157,9 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
     Ok(Some(thread))
 }
 
-/// What answers datagrams where they arrive, if UDP is served.
+/// What answers datagrams where they arrive, if that is wanted.
 fn start_gate(server: &Arc<Server>) -> Result<Option<Arc<Gate>>> {
-    if !server.config.udp {
+    if !server.config.udp || !server.config.udp_fast {
         return Ok(None);
     }
     Ok(Some(Arc::new(Gate::new(server.clone()), GFP_KERNEL)?))

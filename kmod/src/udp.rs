@@ -10,6 +10,7 @@ use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Ends, Socket};
 use hippos_kapi::thread::{Context, Started};
+use hippos_proto::udp::FRAME;
 
 use crate::buffer::Buffer;
 use crate::server::{Kind, Server};
@@ -115,7 +116,9 @@ fn serve(server: &Server, socket: &Socket, datagram: &[u8], ends: &Ends, message
     let Some(reply) = engine.datagram(datagram, message) else {
         return;
     };
-    if !engine.may_reply(access, ends.peer_ip(), message.len()) {
+    let frames = usize::from(reply.datagrams()).saturating_mul(FRAME);
+    let bytes = message.len().saturating_add(frames);
+    if !engine.may_reply(access, ends.peer_ip(), bytes) {
         return;
     }
     for index in 0..reply.datagrams() {

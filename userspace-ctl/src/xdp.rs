@@ -19,6 +19,8 @@ use super::Mode;
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hippos.bpf.o"));
 /// Where links are pinned.
 const PINS: &str = "/sys/fs/bpf/hippos";
+/// What the module was loaded with.
+const PARAMETERS: &str = "/sys/module/hippos/parameters";
 /// What the kernel knows of the module's types.
 const BTF: &str = "/sys/kernel/btf/hippos";
 
@@ -27,11 +29,19 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
     let index = index(interface)?;
     let pin = pin(interface)?;
     ensure!(!pin.exists(), "{interface} has it already");
+    ensure!(Path::new(PARAMETERS).exists(), "the module is not loaded");
     ensure!(
         Path::new(BTF).exists(),
-        "the module has no type information ({BTF} is not there): is it loaded, and was it built \
-         beside the kernel's vmlinux?"
+        "the module has no type information ({BTF} is not there): build it beside the kernel's \
+         vmlinux, or have the PRE_ROUTING hook serve"
     );
+    for parameter in ["udp", "udp_fast"] {
+        let value = fs::read_to_string(Path::new(PARAMETERS).join(parameter)).unwrap_or_default();
+        ensure!(
+            value.trim() != "N",
+            "the module was loaded with {parameter}=0, and answers nothing by XDP"
+        );
+    }
     fs::create_dir_all(PINS).with_context(|| {
         format!("{PINS} cannot be made: is a BPF file system mounted there? (mount -t bpf bpf /sys/fs/bpf)")
     })?;

@@ -31,7 +31,7 @@ const PER_PACKET: Duration = Duration::from_millis(40);
 /// Feed a target with whatever breaks it: on the host with libFuzzer, or packets to a live module.
 ///
 ///   cargo xtask fuzz stream --seconds 600
-///   cargo xtask fuzz packets --packets 1000000 --debug-kernel
+///   cargo xtask fuzz packets --packets 1000000 --debug-kernel --door xdp
 ///
 /// What was found lies in target/fuzz/found; inputs that reach new code are kept
 /// in target/fuzz/corpus, and begin with the repository's (xtask/fuzz/corpus).
@@ -52,6 +52,9 @@ pub(crate) struct FuzzArgs {
     /// Send the packets to the debug kernel
     #[arg(long)]
     debug_kernel: bool,
+    /// The door that the packets meet first
+    #[arg(long, value_enum, default_value = "prerouting")]
+    door: test::Door,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -196,7 +199,11 @@ fn packets(args: &FuzzArgs) -> Result<u8> {
     let mut vm = Vm::boot(&root, &machine)?;
     let packets = u32::try_from(args.packets).context("too many")?;
     let limit = Duration::from_secs(900) + PER_PACKET * packets;
-    let request = format!("test fuzz::packets {packets} {}", args.seed);
+    let request = format!(
+        "test fuzz::packets {packets} {}{}",
+        args.seed,
+        args.door.request()
+    );
     for line in vm.ask_within(&request, limit)? {
         println!("{line}");
     }

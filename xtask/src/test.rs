@@ -66,8 +66,8 @@ pub(crate) struct TestArgs {
     /// Print what guest tests have to say, figures for example
     #[arg(long)]
     show: bool,
-    /// The door that datagrams meet first in the guest tests [default: prerouting for all, xdp for
-    /// the packet tests once more]
+    /// The door that datagrams meet first in the guest tests [default: prerouting for all, the
+    /// others for what depends on it]
     #[arg(long, value_enum)]
     door: Option<Door>,
     /// Print the names of the guest tests and run nothing
@@ -78,19 +78,65 @@ pub(crate) struct TestArgs {
 /// The bench's parts together, and the pools' samples against the servers that it compares.
 const POOLS: &str = "bench::pools_are_replayed";
 
-/// Tests of this theme ask for BPF.
+/// Tests of this theme attach their programs themselves.
 const XDP: &str = "xdp::";
 
-/// Tests of this theme are for every door.
-const PACKETS: &str = "packet::";
+/// What runs by other doors as well when none is asked for: how its name begins, and arguments.
+const BY_OTHERS: &[(Door, &str, &str)] = &[
+    (Door::Xdp, "guest::packet::", ""),
+    (Door::Xdp, "guest::protocol::table", ""),
+    (Door::Xdp, "guest::fuzz::packets", " 30000"),
+    (Door::Socket, "guest::protocol::table", ""),
+];
 
 /// Where datagrams are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Door {
+pub(crate) enum Door {
     /// The PRE_ROUTING hook
     Prerouting,
     /// XDP, on every card that has a wire; what it leaves goes to the hook
     Xdp,
+    /// The UDP socket, with nothing before it
+    Socket,
+}
+
+impl Door {
+    /// What a guest's `test` ends with.
+    pub(crate) fn request(self) -> &'static str {
+        match self {
+            Door::Prerouting => "",
+            Door::Xdp => " door=xdp",
+            Door::Socket => " door=socket",
+        }
+    }
+
+    /// What the test's name ends with when it is shown.
+    fn shown(self) -> &'static str {
+        match self {
+            Door::Prerouting => "",
+            Door::Xdp => " (xdp)",
+            Door::Socket => " (socket)",
+        }
+    }
+
+    /// The tests that are to run by it, with their arguments.
+    fn tests(self, inside: &[String], chosen: Option<Door>) -> Vec<(&str, &'static str)> {
+        let arguments = |name: &str| match chosen {
+            // Those tests are about the doors themselves.
+            Some(_) => {
+                (self == chosen? && (self == Door::Prerouting || !name.contains(XDP))).then_some("")
+            }
+            None if self == Door::Prerouting => Some(""),
+            None => BY_OTHERS
+                .iter()
+                .find(|(door, prefix, _)| *door == self && name.starts_with(prefix))
+                .map(|(.., arguments)| *arguments),
+        };
+        inside
+            .iter()
+            .filter_map(|name| Some((name.as_str(), arguments(name)?)))
+            .collect()
+    }
 }
 
 /// How many went well, and how many did not.
@@ -309,7 +355,6 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
     let (planted, inside): (Vec<String>, Vec<String>) = guest_tests()?
         .into_iter()
         .filter(|name| wanted(name) && (debug || !name.contains(DEFECT)))
-        .filter(|name| !debug || !name.contains(XDP))
         .partition(|name| name.contains(PLANTED) || name.contains(DEFECT));
     let clients: Vec<_> = client::TESTS
         .iter()
@@ -348,28 +393,14 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
         machine,
         vm: None,
     };
-    if debug {
-        println!("skipped: the tests by XDP, since the debug kernel has no BPF");
-    }
-    let by_hook = inside.iter().map(|name| (name, Door::Prerouting));
-    let by_xdp = inside
-        .iter()
-        .filter(|_| !debug)
-        .map(|name| (name, Door::Xdp));
-    let doors: Vec<_> = match args.door {
-        Some(Door::Prerouting) => by_hook.collect(),
-        Some(Door::Xdp) => by_xdp.collect(),
-        None => by_hook
-            .chain(by_xdp.filter(|(name, _)| name.contains(PACKETS)))
-            .collect(),
-    };
-    for (name, door) in doors {
-        let mut request = name.replacen("guest::", "test ", 1);
-        let mut shown = name.clone();
-        if door == Door::Xdp {
-            request += " door=xdp";
-            shown += " (xdp)";
+    let mut runs = Vec::new();
+    for door in [Door::Prerouting, Door::Xdp, Door::Socket] {
+        for (name, arguments) in door.tests(&inside, args.door) {
+            let request = name.replacen("guest::", "test ", 1) + arguments + door.request();
+            runs.push((request, format!("{name}{}", door.shown())));
         }
+    }
+    for (request, shown) in runs {
         let start = Instant::now();
         let result = guest.checked(|vm| {
             let lines = vm.ask_within(&request, TEST_LIMIT)?;
@@ -399,7 +430,7 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
     }
     if debug && guest.vm.is_some() {
         let start = Instant::now();
-        let result = guest.checked(|vm| vm.ask("leaks").map(drop));
+        let result = guest.checked(|vm| vm.ask_within("leaks", TEST_LIMIT).map(drop));
         if !count.note(LEAKS, start, result) {
             guest.vm = None;
         }

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{bail, Context, Result};
 use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg};
 
-use crate::{kmsg, leaks, modules, system};
+use crate::{door, kmsg, leaks, modules, system};
 
 const PORT: &str = "/dev/ttyS1";
 
@@ -59,12 +59,10 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
         }
         // A test with its arguments, and perhaps the door that it is to go by.
         "test" => {
-            let by_xdp = rest.strip_suffix(" door=xdp");
+            let (rest, door) = rest.split_once(" door=").unwrap_or((rest, ""));
             let mut test = Command::new("/proc/self/exe");
-            test.arg("test").args(by_xdp.unwrap_or(rest).split(' '));
-            if by_xdp.is_some() {
-                test.env("HIPPOS_DOOR", "xdp");
-            }
+            test.arg("test").args(rest.split(' '));
+            test.env(door::VARIABLE, door);
             relay(&mut test, out)?;
         }
         // The kernel's complaints since the last time; with `all`, every line.

@@ -1,15 +1,34 @@
-//! Which door datagrams come by first: the hook as a rule, or XDP with what that asks for.
+//! Which door datagrams come by first: the hook as a rule, XDP with what that asks for, or the
+//! socket with nothing before it.
 
 use anyhow::{Context, Result};
 
 use crate::system::run;
 
-/// Set for tests that are to go by XDP (`cargo xtask test --door xdp`).
-const VARIABLE: &str = "HIPPOS_DOOR";
+/// Set for tests that are to go by another door (`cargo xtask test --door xdp`).
+pub(crate) const VARIABLE: &str = "HIPPOS_DOOR";
+
+fn is(wanted: &str) -> bool {
+    std::env::var(VARIABLE).is_ok_and(|door| door == wanted)
+}
 
 /// Whether datagrams are to meet XDP first.
 pub(crate) fn xdp() -> bool {
-    std::env::var(VARIABLE).is_ok_and(|door| door == "xdp")
+    is("xdp")
+}
+
+/// Whether they are to meet the socket alone.
+pub(crate) fn socket() -> bool {
+    is("socket")
+}
+
+/// What the module is told besides its other parameters.
+pub(crate) fn parameter() -> &'static str {
+    if socket() {
+        " udp_fast=0"
+    } else {
+        ""
+    }
 }
 
 /// Puts the XDP program on every card of this namespace that has a wire.
@@ -22,13 +41,21 @@ pub(crate) fn open() -> Result<()> {
         let mode = match link["linkinfo"]["info_kind"].as_str() {
             // Native programs on veth ask for one at the far end as well.
             Some("veth") => "generic",
-            Some("tun") => "auto",
+            Some("tun") => "native",
             _ => continue,
         };
         let name = link["ifname"].as_str().context("a card without a name")?;
-        run(&format!("hippos-ctl xdp attach --dev {name} --mode {mode}"))?;
+        attach(name, mode)?;
     }
     Ok(())
+}
+
+pub(crate) fn attach(card: &str, mode: &str) -> Result<()> {
+    run(&format!("hippos-ctl xdp attach --dev {card} --mode {mode}")).map(drop)
+}
+
+pub(crate) fn detach(card: &str) -> Result<()> {
+    run(&format!("hippos-ctl xdp detach --dev {card}")).map(drop)
 }
 
 /// Makes a card send frames with whole checksums: XDP leaves others to the hook.

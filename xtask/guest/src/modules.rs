@@ -72,7 +72,8 @@ pub(crate) struct Hippos(());
 impl Hippos {
     /// Loads it with these parameters, for example `port=11211 memory_mb=64`.
     pub(crate) fn load(parameters: &str) -> Result<Self> {
-        insert(&PathBuf::from(HIPPOS), parameters)
+        let parameters = format!("{parameters}{}", door::parameter());
+        insert(&PathBuf::from(HIPPOS), &parameters)
             .with_context(|| format!("insmod hippos.ko {parameters}"))?;
         let hippos = Hippos(());
         if door::xdp() {

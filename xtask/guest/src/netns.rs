@@ -1,6 +1,7 @@
 //! Network namespaces for tests, and what joins them.
 
 use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -80,6 +81,39 @@ pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {
         far_ipv4: format!("10.9.{net}.2"),
         far_ipv6: format!("fd09:{net}::2"),
     })
+}
+
+/// Where everyday clients ask from: this host, or, for XDP, which lo has none of, another
+/// namespace. Gone when dropped.
+pub(crate) struct Client {
+    away: Option<(Link, Namespace)>,
+}
+
+impl Client {
+    pub(crate) fn new() -> Result<Self> {
+        if !door::xdp() {
+            return Ok(Client { away: None });
+        }
+        let there = Namespace::new("there")?;
+        let away = Some((join(&there, 1)?, there));
+        Ok(Client { away })
+    }
+
+    /// The server's address, as seen from there.
+    pub(crate) fn server(&self) -> IpAddr {
+        match &self.away {
+            Some(_) => Ipv4Addr::new(10, 9, 1, 1).into(),
+            None => Ipv6Addr::LOCALHOST.into(),
+        }
+    }
+
+    /// Runs `work` there.
+    pub(crate) fn enter<R: Send>(&self, work: impl FnOnce() -> Result<R> + Send) -> Result<R> {
+        match &self.away {
+            Some((_, there)) => there.enter(work),
+            None => work(),
+        }
+    }
 }
 
 /// The names and addresses of [`join`], whose cards go when this is dropped:

@@ -3,12 +3,16 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::libc;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{
+    recvfrom, setsockopt, socket, sockopt, AddressFamily, LinkAddr, SockFlag, SockProtocol,
+    SockType,
+};
 
 use crate::modules;
 use crate::system::run;
@@ -78,6 +82,8 @@ impl Tap {
         run("ip addr add 10.9.200.1/24 dev wire")?;
         run("ip addr add fd09:200::1/64 dev wire nodad")?;
         run("ip link set wire up")?;
+        // Other sources live there as well.
+        run("ip route add 8.8.0.0/16 via 10.9.200.2 dev wire")?;
         for address in ["10.9.200.2", "fd09:200::2"] {
             let far = text(FAR_MAC);
             run(&format!("ip neigh add {address} lladdr {far} dev wire"))?;
@@ -126,6 +132,51 @@ impl Tap {
                 return Ok(Some(frame.to_vec()));
             }
         }
+    }
+}
+
+/// Hears what comes in by the card, as it is when XDP has let it pass.
+pub(crate) struct Ear {
+    socket: OwnedFd,
+    card: usize,
+}
+
+impl Ear {
+    pub(crate) fn new() -> Result<Self> {
+        let socket = socket(
+            AddressFamily::Packet,
+            SockType::Raw,
+            SockFlag::SOCK_NONBLOCK,
+            SockProtocol::EthAll,
+        )?;
+        setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
+        let card = nix::net::if_::if_nametoindex("wire")? as usize;
+        Ok(Ear { socket, card })
+    }
+
+    /// Everything heard so far, each without its outermost tag, which the kernel takes out.
+    pub(crate) fn heard(&mut self) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        let mut frame = [0; 70000];
+        while let Ok((length, Some(from))) =
+            recvfrom::<LinkAddr>(self.socket.as_raw_fd(), &mut frame)
+        {
+            let came_in = i32::from(from.pkttype()) != libc::PACKET_OUTGOING as i32;
+            if came_in && from.ifindex() == self.card {
+                frames.push(untagged(&frame[..length]));
+            }
+        }
+        frames
+    }
+}
+
+/// A frame without its outermost VLAN tag.
+pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
+    match frame.get(12..14) {
+        Some([0x81, 0] | [0x88, 0xa8]) if frame.len() >= 18 => {
+            [&frame[..12], &frame[16..]].concat()
+        }
+        _ => frame.to_vec(),
     }
 }
 

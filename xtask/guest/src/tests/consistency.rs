@@ -1,26 +1,28 @@
 //! Concurrent clients on few keys: what they saw must have one order.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use anyhow::{bail, ensure, Result};
 use hippos_histories::{check, record, Plan};
 
 use crate::client::PORT;
 use crate::modules::Hippos;
+use crate::netns::Client;
 
 /// Histories over TCP and UDP, each on keys of its own.
 pub(super) fn histories() -> Result<()> {
+    let client = Client::new()?;
     let hippos = Hippos::load("")?;
     for seed in 1..=4 {
         let plan = Plan {
-            server: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            server: SocketAddr::new(client.server(), PORT),
             clients: 6,
             keys: 8,
             operations: 250,
             udp: true,
             seed,
         };
-        let history = record(&plan)?;
+        let history = client.enter(|| record(&plan))?;
         let operations: usize = history.values().map(Vec::len).sum();
         ensure!(
             operations == plan.clients * plan.operations,

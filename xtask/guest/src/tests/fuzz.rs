@@ -4,9 +4,10 @@
 //! lengths, sums, fragments and the card's own remarks about it (segmentation,
 //! checksum) go wrong, and bits flip. Among them go datagrams that are not for
 //! Hippos at all: each of those must reach its socket, in order and to the
-//! last byte. Whatever leaves our port must be a right packet for somebody who
+//! last byte, and whatever passes XDP must be what was sent. Whatever leaves our port must be a right packet for somebody who
 //! may get one, and the server must go on answering.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
@@ -14,16 +15,19 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::client::{framed, Tcp, Udp, PORT};
+use crate::door;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::random::Random;
 use crate::system::run;
-use crate::tap::{self, Addresses, Checksum, Datagram, Offload, Tap};
+use crate::tap::{self, Addresses, Checksum, Datagram, Ear, Offload, Tap};
 
 /// Packets of a run that nobody gave a number for.
 const PACKETS: u64 = 100_000;
 /// Hostile packets between two looks at the rest of the world.
 const ROUND: u64 = 64;
+/// In one of so many rounds somebody listens: what passes must be what was sent.
+const LISTENING: u64 = 16;
 /// The port of somebody else's.
 const ECHO: u16 = 7777;
 /// A host behind this one, where another server has our port.
@@ -65,7 +69,20 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
     let mut random = Random::new(seed);
     let mut tally = Tally::default();
     let start = Instant::now();
-    while tally.sent + tally.refused < count {
+    let mut native = door::xdp();
+    for round in 0.. {
+        let done = tally.sent + tally.refused;
+        if done >= count {
+            break;
+        }
+        // The first half meets XDP in the driver, the other one behind it.
+        if native && done >= count / 2 {
+            native = false;
+            door::detach("wire")?;
+            door::attach("wire", "generic")?;
+        }
+        let mut ear = (round % LISTENING == 0).then(Ear::new).transpose()?;
+        let mut sent = HashSet::new();
         for _ in 0..ROUND {
             let (offload, frame) = hostile(&mut random);
             match tap.send_with(offload, &frame) {
@@ -73,8 +90,20 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
                 // The card's driver has limits of its own.
                 Err(_) => tally.refused += 1,
             }
+            if ear.is_some() {
+                sent.insert(tap::untagged(&frame));
+            }
         }
         let at = format!("after {} packets, seed {seed}", tally.sent + tally.refused);
+        if let Some(ear) = &mut ear {
+            for frame in ear.heard() {
+                ensure!(
+                    sent.contains(&frame),
+                    "{at}: nobody sent this: {frame:02x?}"
+                );
+                tally.heard += 1;
+            }
+        }
         for other in &mut others {
             other.send(&mut tap, 3)?;
         }
@@ -89,13 +118,15 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
     let reply = Udp::connect("127.0.0.1")?.ask(b"get last\r\n")?;
     ensure!(reply == b"VALUE last 0 5\r\nvalue\r\nEND\r\n", "{reply:?}");
     println!(
-        "{} packets ({} not taken by the card), {} replies, all of {} for others arrived, {:.0} s; \
-         by the hook {}, by the socket {}",
+        "{} packets ({} not taken by the card), {} replies, all of {} for others arrived, {} heard \
+         as they were sent, {:.0} s; XDP took {}, it and the hook answered {}, the socket {}",
         tally.sent,
         tally.refused,
         tally.replies,
         others.iter().map(|other| other.sent).sum::<u64>(),
+        tally.heard,
         start.elapsed().as_secs_f32(),
+        tcp.stat("hippos_xdp_served")?,
         tcp.stat("hippos_udp_fast_datagrams")?,
         tcp.stat("hippos_udp_datagrams")?,
     );
@@ -109,6 +140,7 @@ struct Tally {
     sent: u64,
     refused: u64,
     replies: u64,
+    heard: u64,
 }
 
 /// Somebody else's socket, and how many datagrams it should have seen.

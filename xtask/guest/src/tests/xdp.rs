@@ -95,7 +95,7 @@ pub(super) fn life() -> Result<()> {
     let here = &link.here;
     refused(
         &format!("hippos-ctl xdp attach --dev {here} --mode generic"),
-        "is it loaded",
+        "is not loaded",
     )?;
     let hippos = Hippos::load("")?;
     refused(
