@@ -104,17 +104,18 @@ static __always_inline void hippos_ethernet_turn(void *eth)
 static __always_inline void hippos_ipv4_turn(struct iphdr *iph, unsigned int len,
 					     __wsum addresses)
 {
-	u32 rest;
+	/* Version and length of the header, nothing special; id, no fragment; TTL and protocol. */
+	u32 first = (__force u32)htonl(0x45000000 | len);
+	u32 second = (__force u32)htonl((u32)this_cpu_inc_return(hippos_reply_id) << 16);
+	u32 third = (__force u32)htonl(IPDEFTTL << 24 | IPPROTO_UDP << 16);
+	u64 sum = (u64)first + second + third + (__force u32)addresses;
+	u32 *words = (u32 *)iph;
 
 	swap(iph->saddr, iph->daddr);
-	iph->tos = 0;
-	iph->tot_len = htons(len);
-	iph->id = htons(this_cpu_inc_return(hippos_reply_id));
-	iph->frag_off = 0;
-	iph->ttl = IPDEFTTL;
-	rest = htons(0x4500) + (__force u32)iph->tot_len + (__force u32)iph->id +
-	       htons(IPDEFTTL << 8 | IPPROTO_UDP);
-	iph->check = csum_fold(csum_add(addresses, (__force __wsum)rest));
+	words[0] = first;
+	words[1] = second;
+	words[2] = third;
+	iph->check = csum_fold(csum_add((__force __wsum)(u32)sum, (__force __wsum)(sum >> 32)));
 }
 
 /* The header before udp_len bytes. */

@@ -41,6 +41,8 @@ struct hippos_packet {
 	u32 ipv4;
 	/* The number of the interface that it arrived over. */
 	u32 interface;
+	/* The CPU that it is looked at on. */
+	u32 cpu;
 	/* IP and UDP header together: 28 or 48. */
 	u16 headers;
 	/* Came over a loopback device. */

@@ -38,8 +38,8 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
 {
 	if (skb->pkt_type != PACKET_HOST || skb_is_gso(skb) || skb->encapsulation)
 		return false;
-	if (!skb_mac_header_was_set(skb) ||
-	    skb->data - skb_mac_header(skb) != ETH_HLEN)
+	/* One that was never set is further away. */
+	if (skb->data - skb_mac_header(skb) != ETH_HLEN)
 		return false;
 	if (likely(dev->type == ARPHRD_ETHER)) {
 		if (is_multicast_ether_addr(eth_hdr(skb)->h_source))
@@ -61,15 +61,17 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
  */
 static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len, u16 port)
 {
+	const unsigned int least = ip_len + sizeof(struct udphdr) + 1;
+	const unsigned int len = skb->len;
 	const struct udphdr *uh;
 
-	if (!pskb_may_pull(skb, ip_len + sizeof(*uh)))
+	/* As unsigned numbers, shorter ones are longer. */
+	if (len - least > REQUEST_MAX - least)
+		return false;
+	if (unlikely(skb_is_nonlinear(skb)) && !pskb_may_pull(skb, ip_len + sizeof(*uh)))
 		return false;
 	uh = (const struct udphdr *)(skb->data + ip_len);
-	if (!hippos_ports_fit(uh, port))
-		return false;
-	if (skb->len > REQUEST_MAX || ntohs(uh->len) != skb->len - ip_len ||
-	    skb->len <= ip_len + sizeof(*uh))
+	if (!hippos_ports_fit(uh, port) || ntohs(uh->len) != len - ip_len)
 		return false;
 	return plain_frame(skb, skb->dev);
 }
@@ -91,10 +93,11 @@ static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
 		return false;
 	packet->payload = skb->data + headers;
 	packet->len = skb->len - headers;
-	packet->room = skb_cloned(skb) ? 0 :
-		min(packet->len + skb_tailroom(skb), payload_max(skb, headers));
+	packet->room = unlikely(skb_cloned(skb)) ? 0 :
+		min(packet->len + (skb_end_offset(skb) - skb->tail), payload_max(skb, headers));
 	packet->headers = headers;
 	packet->interface = skb->dev->ifindex;
+	packet->cpu = raw_smp_processor_id();
 	packet->local = skb->dev->flags & IFF_LOOPBACK;
 	return true;
 }
@@ -221,7 +224,7 @@ static __always_inline void leave_checksum(struct sk_buff *skb, struct udphdr *u
 {
 	uh->check = (__force __sum16)~(__force u16)pseudo;
 	skb->ip_summed = CHECKSUM_PARTIAL;
-	skb->csum_start = (unsigned char *)uh - skb->head;
+	skb->csum_start = skb->transport_header;
 	skb->csum_offset = offsetof(struct udphdr, check);
 }
 
@@ -235,7 +238,10 @@ static __always_inline void scrub(struct sk_buff *skb)
 	skb->skb_iif = 0;
 	skb->ignore_df = 0;
 	skb_dst_drop(skb);
-	nf_reset_ct(skb);
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+	if (unlikely(skb->_nfct))
+		nf_reset_ct(skb);
+#endif
 	nf_reset_trace(skb);
 #ifdef CONFIG_NET_SWITCHDEV
 	skb->offload_fwd_mark = 0;
@@ -254,12 +260,16 @@ static __always_inline void scrub(struct sk_buff *skb)
 static __always_inline void reply(struct sk_buff *skb, u32 headers, u32 len)
 {
 	struct net_device *dev = skb->dev;
-	struct udphdr *uh = (struct udphdr *)(skb->data + headers - sizeof(*uh));
+	void *network = skb->data;
+	struct udphdr *uh = network + headers - sizeof(*uh);
 	unsigned int udp_len = sizeof(*uh) + len;
+	unsigned int total = headers + len;
 
-	skb->len = headers + len;
-	skb_set_tail_pointer(skb, skb->len);
+	skb_set_tail_pointer(skb, total);
 	skb_set_transport_header(skb, headers - sizeof(*uh));
+	skb->len = total + ETH_HLEN;
+	skb->data -= ETH_HLEN;
+	skb_reset_mac_header(skb);
 
 	/* Nothing of the way in may matter on the way out. */
 	if (unlikely(dev->flags & IFF_LOOPBACK)) {
@@ -276,24 +286,21 @@ static __always_inline void reply(struct sk_buff *skb, u32 headers, u32 len)
 	swap(uh->source, uh->dest);
 	uh->len = htons(udp_len);
 	if (likely(skb->protocol == htons(ETH_P_IP))) {
-		struct iphdr *iph = (struct iphdr *)skb->data;
+		struct iphdr *iph = network;
 		/* Both checksums go over the addresses, whichever way round. */
 		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
-		u32 rest;
+		u32 rest = htons(IPPROTO_UDP) + (__force u32)htons(udp_len);
 
-		hippos_ipv4_turn(iph, skb->len, addresses);
-		rest = htons(IPPROTO_UDP) + (__force u32)uh->len;
+		hippos_ipv4_turn(iph, total, addresses);
 		leave_checksum(skb, uh, csum_fold(csum_add(addresses, (__force __wsum)rest)));
 	} else {
-		struct ipv6hdr *iph = (struct ipv6hdr *)skb->data;
+		struct ipv6hdr *iph = network;
 
 		hippos_ipv6_turn(iph, udp_len);
 		leave_checksum(skb, uh, udp_v6_check(udp_len, &iph->saddr, &iph->daddr, 0));
 	}
 
-	__skb_push(skb, ETH_HLEN);
-	skb_reset_mac_header(skb);
-	hippos_ethernet_turn(skb->data);
+	hippos_ethernet_turn(network - ETH_HLEN);
 	hippos_transmit(skb);
 }
 
@@ -347,7 +354,7 @@ static __always_inline unsigned int serve(const struct hippos_door *door, struct
 unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	const struct hippos_door *door = private;
-	struct hippos_packet packet;
+	struct hippos_packet packet __uninitialized;
 
 	return look_ipv4(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }
@@ -355,7 +362,7 @@ unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_
 unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	const struct hippos_door *door = private;
-	struct hippos_packet packet;
+	struct hippos_packet packet __uninitialized;
 
 	return look_ipv6(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }

@@ -216,6 +216,7 @@ static u32 serve(const struct hippos_xdp *door, struct xdp_buff *xdp)
 			    mtu > packet.headers ? mtu - packet.headers : 0);
 	packet.local = frame.dev->flags & IFF_LOOPBACK;
 	packet.interface = frame.dev->ifindex;
+	packet.cpu = raw_smp_processor_id();
 
 	fate = door->door.receive(door->door.private, NULL, &packet);
 	if (fate >= HIPPOS_REPLY) {

@@ -36,6 +36,7 @@ pub(crate) struct hippos_packet {
     pub(crate) room: u32,
     pub(crate) ipv4: u32,
     pub(crate) interface: u32,
+    pub(crate) cpu: u32,
     pub(crate) headers: u16,
     pub(crate) local: bool,
     pub(crate) ipv6: [u8; 16],

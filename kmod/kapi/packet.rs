@@ -74,6 +74,12 @@ impl<'a> Packet<'a> {
         }
     }
 
+    /// The sender's IPv4 address as a number; 0 when it has none.
+    #[inline]
+    pub fn source_ipv4(&self) -> u32 {
+        u32::from_be(self.raw.ipv4)
+    }
+
     /// Whether the sender is this host, over its loopback device.
     #[inline]
     pub fn is_local(&self) -> bool {
@@ -84,6 +90,12 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn interface(&self) -> u32 {
         self.raw.interface
+    }
+
+    /// The CPU that we are on.
+    #[inline]
+    pub fn cpu(&self) -> usize {
+        self.raw.cpu as usize
     }
 
     /// The most bytes of the one datagram that a frame can become. Of an sk_buff any number can

@@ -41,23 +41,39 @@ impl Door for Gate {
             return packet.pass();
         }
         let guard = engine.store.read_in(packet.section());
-        let access = engine.access(&guard, packet.source(), packet.is_local());
+        // Sources without an IPv4 address are not quite as quick.
+        if engine.welcomes(&guard, packet.source_ipv4()) {
+            if let Some(quick) = engine.quick(&guard, packet.payload()) {
+                let cpu = packet.cpu();
+                return packet.reply(quick.room(), |buffer| {
+                    engine.count_quick(&quick, cpu);
+                    quick.write(buffer)
+                });
+            }
+        }
+        self.single(&guard, packet)
+    }
+}
+
+impl Gate {
+    /// What is not the commonest request. Kept apart, so that it takes no stack
+    /// and no time of that.
+    #[inline(never)]
+    fn single(&self, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
+        let engine = &*self.server.engine;
+        let access = engine.access(guard, packet.source(), packet.is_local());
         if access == Access::Refused {
             return packet.pass();
         }
-        if let Some(single) = engine.single(&guard, packet.payload(), most(&packet)) {
+        if let Some(single) = engine.single(guard, packet.payload(), most(&packet)) {
             if !engine.may_reply(access, packet.source(), single.len()) {
                 return packet.discard();
             }
             return packet.reply(single.len(), |buffer| single.write(buffer));
         }
-        self.plan(&guard, access, packet)
+        self.plan(guard, access, packet)
     }
-}
 
-impl Gate {
-    /// What is not the commonest request. Kept apart, so that a plan, which
-    /// is large, takes no stack and no time of others.
     #[inline(never)]
     fn plan(&self, guard: &Guard<'_, Kernel>, access: Access, packet: Packet<'_>) -> Fate {
         let server = &*self.server;

@@ -6,6 +6,7 @@
 //! other, makes it current, and waits for those who may still read the first.
 
 use core::fmt;
+use core::iter;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::sync::atomic::{
     AtomicBool, AtomicU32, AtomicU64, AtomicUsize,
@@ -164,6 +165,29 @@ struct Table {
     networks: [Row; NETWORKS_MAX],
 }
 
+/// IPv4 networks that are told by a quick look: a cache line of them.
+const QUICK: usize = 8;
+/// None of them: 0.0.0.1 alone, which is nobody's address.
+const NOWHERE: u64 = 1 << 32 | u32::MAX as u64;
+
+/// The IPv4 part of a network in a word: address and mask. `None` when it has
+/// none.
+fn ipv4_part(network: &Network) -> Option<u64> {
+    let all = Network::new(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().to_bits(), MAPPED);
+    let bits = network.bits.saturating_sub(MAPPED);
+    let address = if network.bits >= MAPPED && all.contains(network.address) {
+        network.address as u32
+    } else if network.contains(all.address) {
+        0
+    } else {
+        return None;
+    };
+    let mask = u32::MAX
+        .checked_shl(32u32.saturating_sub(bits))
+        .unwrap_or(0);
+    Some(u64::from(address) << 32 | u64::from(mask))
+}
+
 struct Row {
     address: [AtomicU64; 2],
     mask: [AtomicU64; 2],
@@ -228,6 +252,8 @@ impl Row {
 
 /// The networks that may ask. Nobody, until they are set.
 pub struct Sources {
+    /// The first IPv4 networks of the list, each as [`ipv4_part`] has it.
+    quick: [AtomicU64; QUICK],
     tables: [Table; 2],
     current: AtomicUsize,
     changing: AtomicBool,
@@ -262,6 +288,7 @@ impl Sources {
     #[allow(clippy::new_without_default, reason = "made at compile time")]
     pub const fn new() -> Self {
         Self {
+            quick: [const { AtomicU64::new(NOWHERE) }; QUICK],
             tables: [const { Table::new() }; 2],
             current: AtomicUsize::new(0),
             changing: AtomicBool::new(false),
@@ -291,6 +318,12 @@ impl Sources {
         }
         table.count.store(list.len(), Relaxed);
         self.current.store(other, Release);
+        // Each word is whole in itself: who looks now may find some of the old
+        // networks and some of the new ones.
+        let parts = list.iter().filter_map(ipv4_part);
+        for (place, part) in self.quick.iter().zip(parts.chain(iter::repeat(NOWHERE))) {
+            place.store(part, Relaxed);
+        }
         wait();
     }
 }
@@ -330,6 +363,11 @@ impl Limiter {
         }
     }
 
+    #[inline]
+    fn limited(&self) -> bool {
+        self.rate.load(Relaxed) | self.private_rate.load(Relaxed) != 0
+    }
+
     /// Takes `bytes` out of a bucket, if there are so many in it.
     fn take(&self, hash: u64, now: u32, bytes: usize, rate: u32) -> bool {
         let Some(bucket) = self.buckets.get(hash as usize % BUCKETS) else {
@@ -349,6 +387,19 @@ impl Limiter {
 }
 
 impl<P: Platform> Engine<P> {
+    /// Whether an IPv4 source surely may ask, and there is no limit on what it
+    /// gets: where it says so, [`access`](Self::access) and
+    /// [`may_reply`](Self::may_reply) would. 0 is nobody. Softirq-safe.
+    #[inline]
+    pub fn welcomes(&self, _guard: &Guard<'_, P>, source: u32) -> bool {
+        let limited = self.settings.limiter.limited();
+        let contains = |part: &AtomicU64| {
+            let part = part.load(Relaxed);
+            ((part >> 32) as u32 ^ source) & part as u32 == 0
+        };
+        source != 0 && !limited && self.settings.sources.quick.iter().any(contains)
+    }
+
     /// What a source may do. `local` says that it is this host, which may
     /// always ask. Softirq-safe.
     #[inline]
@@ -539,6 +590,48 @@ mod tests {
         assert_eq!(change("8.8.8.8,x"), Err(Unchanged::Malformed));
         assert_eq!(change(","), Err(Unchanged::Malformed));
         assert_eq!(engine.sources().len(), 32);
+    }
+
+    #[test]
+    fn who_is_welcome_has_access() {
+        let engine = engine();
+        let welcome = |address: &str| {
+            let Ok(source) = address.parse::<Ipv4Addr>() else {
+                panic!("{address}");
+            };
+            engine.welcomes(&engine.store.read(), source.to_bits())
+        };
+        let networks = [
+            "10.0.0.0/8",
+            "8.8.8.8",
+            "0.0.0.0/0",
+            "0.0.0.0/1",
+            "::/0",
+            "::/80",
+            "::ffff:0.0.0.0/100",
+            "::ffff:128.0.0.0/97",
+            "::1",
+            "fd00::/8",
+            "any",
+            "default",
+        ];
+        let addresses = ["10.255.0.1", "8.8.8.8", "8.8.8.9", "127.0.0.1", "200.1.1.1"];
+        for network in networks {
+            set(&engine, network);
+            for address in addresses {
+                let granted = access(&engine, address) != Access::Refused;
+                assert_eq!(welcome(address), granted, "{address} in {network}");
+            }
+        }
+        let many = Vec::from_iter((1..=9).map(|n| std::format!("10.0.0.{n}")));
+        set(&engine, &many.join(","));
+        assert!(welcome("10.0.0.8") && !welcome("10.0.0.9"));
+        set(&engine, "0.0.0.0/0");
+        assert!(welcome("0.0.0.1") && !welcome("0.0.0.0"));
+        engine.set_udp_rates(1, 0);
+        assert!(!welcome("10.0.0.1"));
+        engine.set_udp_rates(0, 1);
+        assert!(!welcome("10.0.0.1"));
     }
 
     #[test]

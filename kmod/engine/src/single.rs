@@ -176,7 +176,7 @@ impl<P: Platform> Engine<P> {
             if most < FRAME + reply::END.len() {
                 return None;
             }
-            self.store.count_lone_miss();
+            self.store.count_lone_miss(self.store.cpu());
             return Some(Single {
                 hit: None,
                 id,
@@ -198,7 +198,7 @@ impl<P: Platform> Engine<P> {
         if len > DATA_MAX || FRAME.wrapping_add(len) > most {
             return None;
         }
-        self.store.count_lone_hit(item.class());
+        self.store.count_lone_hit(self.store.cpu(), item.class());
         let hit = Hit {
             key,
             value,

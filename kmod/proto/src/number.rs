@@ -198,6 +198,53 @@ impl Short {
     }
 }
 
+/// The texts of the numbers below 1000, as words whose lowest byte comes first: a space and the
+/// digits; from byte 4 on, three digits with zeros in front; in byte 7 how many bytes there are
+/// with the space. Flags and lengths are few, and their places in the table near.
+static TEXTS: [u64; 1000] = texts();
+
+const fn texts() -> [u64; 1000] {
+    let mut texts = [0; 1000];
+    let mut n = 0u64;
+    while n < 1000 {
+        let [a, b, c] = [n / 100, n / 10 % 10, n % 10];
+        let three = 0x30_3030 | c << 16 | b << 8 | a;
+        let digits = if n < 10 {
+            1
+        } else if n < 100 {
+            2
+        } else {
+            3
+        };
+        let text = three >> (8 * (3 - digits)) << 8 | b' ' as u64;
+        texts[n as usize] = (digits + 1) << 56 | three << 32 | text;
+        n += 1;
+    }
+    texts
+}
+
+/// Writes a space and a number of up to six digits to `buffer`, `at` bytes from its start, and
+/// says where it ends. Up to seven bytes behind that are arbitrary then. `None` when the number
+/// is longer, or the buffer ends earlier than all that.
+#[inline(always)]
+pub fn put_text<const N: usize>(buffer: &mut [u8; N], at: usize, number: u32) -> Option<usize> {
+    const END: u32 = 56;
+    // No more than 4: the compiler needs to be told.
+    let end = |text: u64| at.wrapping_add((text >> END) as usize & 7);
+    if let Some(&text) = TEXTS.get(number as usize) {
+        *buffer.get_mut(at..)?.first_chunk_mut()? = text.to_le_bytes();
+        return Some(end(text));
+    }
+    let thousands = number / 1000;
+    let rest = number.wrapping_sub(thousands.wrapping_mul(1000));
+    let &text = TEXTS.get(thousands as usize)?;
+    *buffer.get_mut(at..)?.first_chunk_mut()? = text.to_le_bytes();
+    let middle = end(text);
+    let &text = TEXTS.get(rest as usize)?;
+    *buffer.get_mut(middle..)?.first_chunk_mut()? = ((text >> 32) as u32).to_le_bytes();
+    Some(middle.wrapping_add(3))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,6 +263,19 @@ mod tests {
         for value in [100_000, 131_072, u32::MAX] {
             assert_eq!(Short::new(value), None);
         }
+    }
+
+    #[test]
+    fn texts_are_written_as_others() {
+        for value in (0..=999_999u32).filter(|n| *n < 3000 || n % 7 == 0) {
+            let mut buffer = [0; 20];
+            let end = put_text(&mut buffer, 3, value).unwrap();
+            assert_eq!(buffer[3..end], *std::format!(" {value}").as_bytes());
+        }
+        assert_eq!(put_text(&mut [0; 20], 3, 1_000_000), None);
+        assert_eq!(put_text(&mut [0; 20], 3, u32::MAX), None);
+        assert_eq!(put_text(&mut [0; 20], 13, 1), None);
+        assert_eq!(put_text(&mut [0; 20], usize::MAX, 1), None);
     }
 
     #[test]

@@ -66,6 +66,15 @@ pub fn is_plain(text: &[u8]) -> bool {
     }
 }
 
+/// Whether all bytes of some words are plain.
+#[inline(always)]
+pub fn are_plain<const N: usize>(words: [u64; N]) -> bool {
+    words
+        .into_iter()
+        .fold(0, |marks, word| marks | not_plain(word))
+        == 0
+}
+
 /// How many bytes at the start of `text` can't end a word or a line, or do
 /// anything but stand for themselves: those above the space.
 #[inline]

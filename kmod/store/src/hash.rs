@@ -54,33 +54,99 @@ fn pair(bytes: &[u8; 16]) -> (u64, u64) {
     (pair as u64, (pair >> 64) as u64)
 }
 
+/// A key of 8 to 32 bytes, read once: its first and its last 16 bytes, or twice its first and last
+/// 8 when it has less than 16. Together they are all of it, and nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    words: [u64; 4],
+    len: usize,
+}
+
+impl Key {
+    /// The shortest.
+    pub const MIN: usize = 8;
+    /// The longest.
+    pub const MAX: usize = 32;
+
+    /// `None` when the key is shorter or longer than that.
+    #[inline(always)]
+    pub fn new(key: &[u8]) -> Option<Self> {
+        match key.len() {
+            len @ 16.. => Self::long(key.first_chunk()?, key.last_chunk()?, len),
+            len => Self::short(key.first_chunk()?, key.last_chunk()?, len),
+        }
+    }
+
+    /// Of the first and the last bytes of a key of 16 to 32 bytes; `None` if it has more or less.
+    #[inline(always)]
+    pub fn long(first: &[u8; 16], last: &[u8; 16], len: usize) -> Option<Self> {
+        let ((a, b), (c, d)) = (pair(first), pair(last));
+        let words = [a, b, c, d];
+        (16..=Self::MAX)
+            .contains(&len)
+            .then_some(Self { words, len })
+    }
+
+    /// Of the first and the last bytes of a key of 8 to 15 bytes; `None` if it has more or less.
+    #[inline(always)]
+    pub fn short(first: &[u8; 8], last: &[u8; 8], len: usize) -> Option<Self> {
+        let (first, last) = (word(first), word(last));
+        let words = [first, last, first, last];
+        (Self::MIN..16)
+            .contains(&len)
+            .then_some(Self { words, len })
+    }
+
+    /// The words, each with its first byte lowest.
+    #[inline(always)]
+    pub fn words(&self) -> [u64; 4] {
+        self.words
+    }
+
+    /// Bytes of the key, [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
+    #[inline(always)]
+    #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// As [`hash`] of the key's bytes.
+    #[inline(always)]
+    pub(crate) fn hash(&self, secrets: &[u64; 4]) -> Hash {
+        let [start, mask, last, end] = *secrets;
+        let [a, b, c, d] = self.words;
+        let state = fold(a ^ mask, b ^ start ^ self.len as u64);
+        let state = fold(c ^ mask, d ^ state);
+        Hash(fold(state ^ last, end))
+    }
+}
+
 #[inline(always)]
 pub(crate) fn hash(secrets: &[u64; 4], key: &[u8]) -> Hash {
+    match Key::new(key) {
+        Some(key) => key.hash(secrets),
+        None => hash_other(secrets, key),
+    }
+}
+
+/// Of a key that is shorter or longer than most.
+#[inline(never)]
+fn hash_other(secrets: &[u64; 4], key: &[u8]) -> Hash {
     let [start, mask, last, end] = *secrets;
     let mut state = start ^ key.len() as u64;
-    let (a, b);
-    if key.len() > 16 {
-        // All but the last 16 bytes, which may be gone over twice in part.
-        if let Some(first) = key.first_chunk::<16>() {
+    let (a, b) = match key.first_chunk::<16>() {
+        Some(first) => {
             let (a, b) = pair(first);
-            state = fold(a ^ mask, b ^ state);
+            state = middle(mask, fold(a ^ mask, b ^ state), key);
+            key.last_chunk::<16>().map_or((0, 0), pair)
         }
-        if key.len() > 32 {
-            state = middle(mask, state, key);
-        }
-        (a, b) = key.last_chunk::<16>().map_or((0, 0), pair);
-    } else if let Some(first) = key.first_chunk::<8>() {
-        a = word(first);
-        b = key.last_chunk::<8>().map_or(0, word);
-    } else {
-        (a, b) = short(key);
-    }
+        None => short(key),
+    };
     state = fold(a ^ mask, b ^ state);
     Hash(fold(state ^ last, end))
 }
 
 /// What is between the first and the last 16 bytes.
-#[inline(never)]
 fn middle(mask: u64, mut state: u64, key: &[u8]) -> u64 {
     let mut rest = key.get(16..).unwrap_or(&[]);
     while let Some((next, more)) = rest.split_first_chunk::<16>() {
@@ -161,6 +227,29 @@ mod tests {
             assert_ne!(hash(&secrets, &longer), h);
             assert!(same(&key, &key.clone()));
             assert!(!same(&key, &longer));
+        }
+    }
+
+    #[test]
+    fn a_key_in_words_is_the_key() {
+        let secrets = secrets([1, 2, 3, 4]);
+        for len in 0..=40usize {
+            let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let Some(key) = Key::new(&bytes) else {
+                assert!(!(8..=32).contains(&len), "{len}");
+                continue;
+            };
+            assert_eq!(key.len(), len);
+            assert_eq!(key.hash(&secrets), hash(&secrets, &bytes));
+            for i in 0..len {
+                let mut other = bytes.clone();
+                other[i] ^= 1;
+                assert_ne!(
+                    Key::new(&other).unwrap().words(),
+                    key.words(),
+                    "{i} of {len}"
+                );
+            }
         }
     }
 

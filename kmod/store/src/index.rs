@@ -24,7 +24,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use crate::few::Few;
-use crate::hash::Hash;
+use crate::hash::{Hash, Key};
 use crate::item::Slot;
 use crate::lock::{Held, Locked};
 use crate::platform::{Cookie, Platform, RawLock, Role};
@@ -146,6 +146,16 @@ pub(crate) enum Step {
     NoOverflow,
     /// Somebody else is at it, or a grace period is not over, or the end is reached.
     NotNow,
+}
+
+/// What a look at one cache line found.
+pub(crate) enum Look {
+    /// The key's slot.
+    Found(Slot),
+    /// There is none.
+    Absent,
+    /// [`Index::find`] has to see.
+    Unsure,
 }
 
 pub(crate) struct Index<L> {
@@ -311,8 +321,10 @@ impl<L: RawLock> Index<L> {
     /// Brings the lines of an entry's item near, the first one excepted.
     #[inline]
     fn prefetch_more(entry: u64, slot: Slot) {
-        let mut at = slot.address().get();
-        for _ in 0..entry & MORE {
+        let mut at = slot.address().get().wrapping_add(LINE);
+        // Nearly all have a second one: to ask would take longer.
+        crate::sync::prefetch(at as *const u8);
+        for _ in 1..entry & MORE {
             at = at.wrapping_add(LINE);
             crate::sync::prefetch(at as *const u8);
         }
@@ -360,6 +372,39 @@ impl<L: RawLock> Index<L> {
         if let Some((entry, slot)) = found.and_then(|entry| Some((entry, self.slot(entry)?))) {
             crate::sync::prefetch(slot.address().get() as *const u8);
             Self::prefetch_more(entry, slot);
+        }
+    }
+
+    /// What the one cache line that nearly always decides has to say. The caller is in a read-side
+    /// section.
+    #[inline(always)]
+    pub(crate) fn look(&self, hash: Hash, key: &Key) -> Look {
+        let n = self.n.load(Acquire);
+        let Some(bucket) = self.bucket(place(hash, n)) else {
+            return Look::Unsure;
+        };
+        // Before the entries: see the head of this file.
+        let head = bucket.head.load(Acquire);
+        for entry in &bucket.entries {
+            let entry = entry.load(Acquire);
+            if (entry ^ hash.0) >> 48 == 0 {
+                return match self.slot(entry) {
+                    Some(slot) => {
+                        Self::prefetch_more(entry, slot);
+                        if slot.is(key) {
+                            Look::Found(slot)
+                        } else {
+                            Look::Unsure
+                        }
+                    }
+                    None => Look::Unsure,
+                };
+            }
+        }
+        if head & filter(hash.tag()) == 0 && self.n.load(Acquire) == n {
+            Look::Absent
+        } else {
+            Look::Unsure
         }
     }
 

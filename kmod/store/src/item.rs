@@ -13,6 +13,7 @@ use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use crate::hash::Key;
 use crate::sync::{planted, Acquire, AtomicU32, AtomicU64, AtomicU8, Bug, Relaxed, Release};
 
 /// Bytes before the key.
@@ -147,6 +148,27 @@ impl Slot {
     pub(crate) fn value(&self) -> &[u8] {
         // SAFETY: as for the key.
         unsafe { core::slice::from_raw_parts(self.byte(self.key_len()), self.value_len()) }
+    }
+
+    /// Whether it is `key`'s.
+    #[inline(always)]
+    pub(crate) fn is(&self, key: &Key) -> bool {
+        let len = key.len();
+        if self.key_len() != len {
+            return false;
+        }
+        let at = |offset: usize| {
+            // SAFETY: the key has `len` bytes (see `key`), and all offsets below leave 8 of them.
+            unsafe { self.byte(offset).cast::<u64>().read_unaligned() }.to_le()
+        };
+        let [a, b, c, d] = key.words();
+        if len >= 16 {
+            let last = len.wrapping_sub(16);
+            (at(0) ^ a) | (at(8) ^ b) | (at(last) ^ c) | (at(last.wrapping_add(8)) ^ d) == 0
+        } else {
+            // A `Key` has 8 at least.
+            (at(0) ^ a) | (at(len.wrapping_sub(8)) ^ b) == 0
+        }
     }
 
     /// Bytes of the slot that the item takes.
@@ -458,6 +480,18 @@ impl<'g> Item<'g> {
     #[inline]
     pub fn touch(&self, expiry: crate::Expiry) {
         self.slot.header().expiry.store(expiry.0, Relaxed);
+    }
+
+    /// Whether it is of this epoch, has not expired, and a hit would leave it as it is.
+    #[inline(always)]
+    pub(crate) fn is_settled(&self, epoch: u32, cap: u8) -> bool {
+        let header = self.slot.header();
+        let expiry = header.expiry.load(Relaxed);
+        header.epoch.load(Relaxed) == epoch
+            && (expiry == 0 || expiry > self.now)
+            && header.refs.load(Relaxed) >= cap
+            && self.slot.marks() & FETCHED != 0
+            && self.now.wrapping_sub(header.atime.load(Relaxed)) <= ATIME_COARSE
     }
 
     /// Notes a hit: see [`Slot::hit`].

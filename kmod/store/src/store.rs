@@ -4,8 +4,8 @@ use core::marker::PhantomData;
 
 use crate::config::{Config, NewError};
 use crate::counters::{ClassCounter, Counter, Counters};
-use crate::hash::{self, Hash};
-use crate::index::{Bucket, Index, BUCKET};
+use crate::hash::{self, Hash, Key};
+use crate::index::{self, Bucket, Index, BUCKET};
 use crate::item::{Item, Slot};
 use crate::maintain::Upkeep;
 use crate::platform::Platform;
@@ -55,6 +55,16 @@ pub struct Guard<'s, P: Platform> {
     store: PhantomData<&'s Store<P>>,
     /// A section ends where it began.
     stay: PhantomData<*const ()>,
+}
+
+/// What [`Store::look`] found.
+pub enum Look<'g> {
+    /// The item, which a hit leaves as it is.
+    Hit(Item<'g>),
+    /// There is none.
+    Miss,
+    /// It can't tell: [`Store::get`] has to.
+    Unsure,
 }
 
 /// A lookup under way: see [`Store::probe`].
@@ -270,6 +280,23 @@ impl<P: Platform> Store<P> {
         self.get(guard, key, hash)
     }
 
+    /// The quickest look at a key, which is right nearly always. Any context.
+    #[inline(always)]
+    pub fn look<'g>(&self, guard: &'g Guard<'_, P>, key: &Key) -> Look<'g> {
+        match self.index.look(key.hash(&self.secrets), key) {
+            index::Look::Found(slot) => {
+                let item = self.item(guard, slot);
+                if item.is_settled(self.clock.epoch(), self.cap) {
+                    Look::Hit(item)
+                } else {
+                    Look::Unsure
+                }
+            }
+            index::Look::Absent => Look::Miss,
+            _ => Look::Unsure,
+        }
+    }
+
     /// The item of a key, if it is there, not expired and not flushed; its being hit is noted for
     /// eviction. Any context. Counts only what
     /// had expired or was flushed.
@@ -399,16 +426,23 @@ impl<P: Platform> Store<P> {
         self.counters.counted(counter)
     }
 
-    /// Counts a hit that was a request of its own, in place of `GetHits`.
+    /// Counts a hit that was a request of its own, in place of `GetHits`. `cpu` is the one at
+    /// hand: [`Store::cpu`] tells.
     #[inline(always)]
-    pub fn count_lone_hit(&self, class: usize) {
-        self.counters.count_lone_hit(self.platform.cpu(), class);
+    pub fn count_lone_hit(&self, cpu: usize, class: usize) {
+        self.counters.count_lone_hit(cpu, class);
     }
 
     /// Counts a miss that was a request of its own, in place of `GetMisses`.
     #[inline(always)]
-    pub fn count_lone_miss(&self) {
-        self.counters.count_lone_miss(self.platform.cpu());
+    pub fn count_lone_miss(&self, cpu: usize) {
+        self.counters.count_lone_miss(cpu);
+    }
+
+    /// The CPU at this moment.
+    #[inline]
+    pub fn cpu(&self) -> usize {
+        self.platform.cpu()
     }
 
     /// How many requests were counted by their hit or miss alone.

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use hippos_store::host::Host;
-use hippos_store::{ClassCounter, Commit, Config, Cookie, Eviction, Platform, Store};
+use hippos_store::{ClassCounter, Commit, Config, Cookie, Eviction, Key, Look, Platform, Store};
 use nix::sys::mman::{mprotect, ProtFlags};
 
 /// The host, remembering the blocks that it gave.
@@ -83,14 +83,16 @@ fn steady(eviction: Eviction) {
     let store = Store::new(config, freezer).unwrap();
     store.tick(100, 1_700_000_000);
     let key = |i: u32| format!("key-{i:016}").into_bytes();
-    let hit_all = || {
+    let hit_all = |marking: bool| {
         let guard = store.read();
         for i in 0..ITEMS {
             let key = key(i);
             let item = store
                 .get(&guard, &key, store.hash(&key))
                 .expect("it is there");
-            store.count_lone_hit(item.class());
+            store.count_lone_hit(store.cpu(), item.class());
+            let words = Key::new(&key).unwrap();
+            assert!(marking || matches!(store.look(&guard, &words), Look::Hit(_)));
             let mut probe = store.probe(&guard, store.hash(&key));
             store.aim(&guard, &mut probe);
             assert!(store.get_probed(&guard, &key, &probe).is_some());
@@ -104,12 +106,12 @@ fn steady(eviction: Eviction) {
         store.commit(slot, &Commit::default()).unwrap();
     }
     // The first hits leave marks; the policy that counts furthest counts to three.
-    hit_all();
-    hit_all();
+    hit_all(true);
+    hit_all(true);
     store.platform().protect(ProtFlags::PROT_READ);
     thread::scope(|scope| {
         for _ in 0..THREADS {
-            scope.spawn(hit_all);
+            scope.spawn(|| hit_all(false));
         }
     });
     let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

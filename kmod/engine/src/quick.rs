@@ -1,0 +1,291 @@
+//! The quickest way to answer the commonest request: `get` of one key of 8 to
+//! 32 bytes whose lookup is decided by one cache line.
+//!
+//! The key is read once, into four words that serve to see that it is plain, to
+//! hash, to compare and to write it. Nothing on this way calls anything or
+//! loops; whatever is out of the ordinary is left to
+//! [`single`](Engine::single), and nothing has been counted then.
+
+use hippos_proto::number::put_text;
+use hippos_proto::reply;
+use hippos_proto::token;
+use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
+use hippos_store::{Guard, Key, Look, Platform};
+
+use crate::single::put;
+use crate::Engine;
+
+/// Frame and `get `.
+const BEFORE: usize = FRAME + 4;
+/// The line's end.
+const AFTER: usize = 2;
+/// Frame and `VALUE `.
+const HEAD: usize = FRAME + 6;
+/// Room for all before the value, and for words that end beyond it: a key, two
+/// spaces and numbers, the line's end.
+const WINDOW: usize = 64;
+/// What a reply takes at most beside key and value: its head, two spaces with
+/// numbers, the line's end, and what follows the value, as a word.
+const AROUND: usize = HEAD + 7 + 7 + 2 + 8;
+
+/// The reply to one key's `get`, in one datagram, found but not yet written.
+#[derive(Clone, Copy)]
+pub struct Quick<'g> {
+    hit: Option<Hit<'g>>,
+    key: Key,
+    id: u16,
+    room: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Hit<'g> {
+    value: &'g [u8],
+    flags: u32,
+    class: usize,
+}
+
+impl Quick<'_> {
+    /// The room that it is written to.
+    #[inline(always)]
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// Writes the datagram to the start of `buffer`, which has
+    /// [`room`](Self::room) bytes, and needs nothing of the request for it.
+    /// Returns how many bytes it has.
+    #[inline(always)]
+    pub fn write(&self, buffer: &mut [u8]) -> usize {
+        let written = match &self.hit {
+            Some(hit) => write_hit(buffer, self.id, &self.key, hit),
+            None => write_miss(buffer, self.id),
+        };
+        written.unwrap_or(0)
+    }
+}
+
+#[inline(always)]
+fn frame(id: u16) -> [u8; FRAME] {
+    (u64::from(id) | 1 << 40).to_le_bytes()
+}
+
+#[inline(always)]
+fn write_miss(buffer: &mut [u8], id: u16) -> Option<usize> {
+    let (head, rest) = buffer.split_first_chunk_mut::<FRAME>()?;
+    *head = frame(id);
+    *rest.first_chunk_mut::<8>()? = *b"END\r\n\0\0\0";
+    Some(FRAME + reply::END.len())
+}
+
+#[inline(always)]
+fn write_hit(buffer: &mut [u8], id: u16, key: &Key, hit: &Hit<'_>) -> Option<usize> {
+    let window = buffer.first_chunk_mut::<WINDOW>()?;
+    let mut word = |at: usize, bytes: [u8; 8]| -> Option<()> {
+        *window.get_mut(at..)?.first_chunk_mut()? = bytes;
+        Some(())
+    };
+    // Each word may go beyond its piece: what comes next goes over it.
+    word(0, frame(id))?;
+    word(FRAME, *b"VALUE \0\0")?;
+    let [a, b, c, d] = key.words().map(u64::to_le_bytes);
+    let end = HEAD.wrapping_add(key.len());
+    word(HEAD, a)?;
+    if key.len() >= 16 {
+        word(HEAD + 8, b)?;
+        word(end.wrapping_sub(16), c)?;
+        word(end.wrapping_sub(8), d)?;
+    } else {
+        word(end.wrapping_sub(8), b)?;
+    }
+    let end = put_text(window, end, hit.flags)?;
+    let end = put_text(window, end, hit.value.len() as u32)?;
+    *window.get_mut(end..)?.first_chunk_mut()? = *b"\r\n";
+    let end = end.wrapping_add(2);
+    let rest = put(buffer.get_mut(end..)?, hit.value);
+    *rest.first_chunk_mut()? = *b"\r\nEND\r\n\0";
+    Some(
+        end.wrapping_add(hit.value.len())
+            .wrapping_add(2 + reply::END.len()),
+    )
+}
+
+/// The request's number and key, if `payload` is a `get` of one that a [`Key`]
+/// can be.
+#[inline(always)]
+fn request(payload: &[u8]) -> Option<(u16, Key)> {
+    const LONG: usize = 16 + AFTER;
+    const SHORT: usize = Key::MIN + AFTER;
+    let len = payload.len().wrapping_sub(BEFORE + AFTER);
+    let key;
+    match len {
+        16..=Key::MAX => {
+            let first = payload.first_chunk::<{ BEFORE + 16 }>()?.last_chunk()?;
+            let (last, end) = payload.last_chunk::<LONG>()?.split_first_chunk()?;
+            key = (end == b"\r\n").then_some(Key::long(first, last, len)?)?;
+        }
+        Key::MIN..16 => {
+            let first = payload.first_chunk::<{ BEFORE + 8 }>()?.last_chunk()?;
+            let (last, end) = payload.last_chunk::<SHORT>()?.split_first_chunk()?;
+            key = (end == b"\r\n").then_some(Key::short(first, last, len)?)?;
+        }
+        _ => return None,
+    }
+    let head = payload.first_chunk::<BEFORE>()?;
+    // One datagram; two bytes before and after that mean nothing.
+    const WANTED: u64 = u64::from_le_bytes(*b"\0\x01\0\0get ");
+    const MATTER: u64 = !0xffff_0000;
+    let fits = u64::from_le_bytes(*head.last_chunk()?) & MATTER == WANTED;
+    (fits && token::are_plain(key.words()))
+        .then_some((u16::from_le_bytes(*head.first_chunk()?), key))
+}
+
+impl<P: Platform> Engine<P> {
+    /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
+    /// can be answered by the quickest way; else `None`, and
+    /// [`single`](Self::single) has to see. Softirq-safe. Who sends the reply
+    /// calls [`count_quick`](Self::count_quick).
+    #[inline(always)]
+    pub fn quick<'g>(&self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Quick<'g>> {
+        let (id, key) = request(payload)?;
+        if self.special() {
+            return None;
+        }
+        match self.store.look(guard, &key) {
+            Look::Hit(item) => {
+                let ((_, value), flags) = (item.parts(), item.flags());
+                let room = AROUND.wrapping_add(key.len()).wrapping_add(value.len());
+                if room > DATAGRAM_MAX || flags > 999_999 {
+                    return None;
+                }
+                let class = item.class();
+                Some(Quick {
+                    hit: Some(Hit {
+                        value,
+                        flags,
+                        class,
+                    }),
+                    key,
+                    id,
+                    room: room.max(WINDOW),
+                })
+            }
+            Look::Miss => Some(Quick {
+                hit: None,
+                key,
+                id,
+                room: FRAME + 8,
+            }),
+            Look::Unsure => None,
+        }
+    }
+
+    /// Counts a request that is answered by the quickest way. `cpu` is the one at hand.
+    #[inline(always)]
+    pub fn count_quick(&self, quick: &Quick<'_>, cpu: usize) {
+        match &quick.hit {
+            Some(hit) => self.store.count_lone_hit(cpu, hit.class),
+            None => self.store.count_lone_miss(cpu),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{datagram, engine, planned, set};
+    use crate::{Settings, Tally};
+    use hippos_store::host::Host;
+    use hippos_store::{ClassCounter, Counter};
+    use proptest::prelude::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn quickly(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
+        let guard = engine.store.read();
+        let quick = engine.quick(&guard, payload)?;
+        assert!(quick.room() <= DATAGRAM_MAX);
+        engine.count_quick(&quick, 0);
+        let mut buffer = std::vec![0xaa; quick.room()];
+        let used = quick.write(&mut buffer);
+        buffer.truncate(used);
+        Some(buffer)
+    }
+
+    proptest! {
+        /// The quickest way says what the long one does.
+        #[test]
+        fn it_answers_as_the_plan_does(
+            key in "[!-~]{8,32}",
+            flags in prop_oneof![Just(0u32), 0..1000u32, 0..1_000_000u32],
+            value in prop::collection::vec(any::<u8>(), 0..1300),
+            stored in any::<bool>(),
+        ) {
+            let engine = engine(Settings::default());
+            let payload = datagram(std::format!("get {key}\r\n").as_bytes());
+            if stored {
+                set(&engine, key.as_bytes(), flags, &value);
+                // The first hit leaves its mark.
+                prop_assert_eq!(quickly(&engine, &payload), None);
+            }
+            let want = planned(&engine, &payload);
+            prop_assert_eq!(quickly(&engine, &payload), Some(want));
+        }
+
+        /// Whatever the bytes: nothing, or what the plan says.
+        #[test]
+        fn any_bytes(
+            head in prop::sample::select(vec![
+                &b"\x12\x34\0\0\0\x01\0\0get "[..],
+                b"\x12\x34\x55\x66\0\x01\x77\x88get ",
+                b"\x12\x34\0\0\0\x02\0\0get ",
+                b"\x12\x34\0\0\0\x01\0\0gets",
+            ]),
+            key: [u8; 32],
+            len in 0usize..=32,
+            tail in prop::sample::select(vec![&b"\r\n"[..], b"\n\n", b""]),
+        ) {
+            let engine = engine(Settings::default());
+            let payload = [head, &key[..len], tail].concat();
+            if let Some(found) = quickly(&engine, &payload) {
+                prop_assert_eq!(found, planned(&engine, &payload));
+            }
+        }
+    }
+
+    #[test]
+    fn each_counts_as_a_lookup_a_command_and_a_datagram() {
+        let engine = engine(Settings::default());
+        set(&engine, b"here it is", 0, b"value");
+        let hit = datagram(b"get here_it_is\r\n");
+        set(&engine, b"here_it_is", 0, b"value");
+        planned(&engine, &hit);
+        let before = engine.tallied(Tally::FastDatagrams);
+        assert!(quickly(&engine, &hit).is_some());
+        assert!(quickly(&engine, &datagram(b"get here_it_is_not\r\n")).is_some());
+        let store = &engine.store;
+        assert_eq!(store.classes_counted(ClassCounter::GetHits), 2);
+        assert_eq!(store.counted(Counter::GetMisses), 1);
+        assert_eq!(engine.tallied(Tally::FastDatagrams) - before, 2);
+    }
+
+    #[test]
+    fn what_is_out_of_the_ordinary_is_left() {
+        let engine = engine(Settings::default());
+        set(&engine, b"large_one", 0, &[b'x'; 1392]);
+        set(&engine, b"long_flags", 1_000_000, b"");
+        for request in [
+            &b"get large_one\r\n"[..],
+            b"get long_flags\r\n",
+            b"get short\r\n",
+            b"get two_keys of_it\r\n",
+            b"get no_line_end_here",
+            b"get a_very_long_key_of_more_than_32_bytes\r\n",
+        ] {
+            let payload = datagram(request);
+            if request.starts_with(b"get l") {
+                planned(&engine, &datagram(b"get long_flags\r\n"));
+            }
+            assert_eq!(quickly(&engine, &payload), None, "{request:?}");
+        }
+    }
+}
