@@ -116,20 +116,19 @@ fn request(payload: &[u8]) -> Option<(u16, Key)> {
     const LONG: usize = 16 + AFTER;
     const SHORT: usize = Key::MIN + AFTER;
     let len = payload.len().wrapping_sub(BEFORE + AFTER);
-    let key;
-    match len {
+    let key = match len {
         16..=Key::MAX => {
             let first = payload.first_chunk::<{ BEFORE + 16 }>()?.last_chunk()?;
             let (last, end) = payload.last_chunk::<LONG>()?.split_first_chunk()?;
-            key = (end == b"\r\n").then_some(Key::long(first, last, len)?)?;
+            (end == b"\r\n").then_some(Key::long(first, last, len)?)?
         }
         Key::MIN..16 => {
             let first = payload.first_chunk::<{ BEFORE + 8 }>()?.last_chunk()?;
             let (last, end) = payload.last_chunk::<SHORT>()?.split_first_chunk()?;
-            key = (end == b"\r\n").then_some(Key::short(first, last, len)?)?;
+            (end == b"\r\n").then_some(Key::short(first, last, len)?)?
         }
         _ => return None,
-    }
+    };
     let head = payload.first_chunk::<BEFORE>()?;
     // One datagram; two bytes before and after that mean nothing.
     const WANTED: u64 = u64::from_le_bytes(*b"\0\x01\0\0get ");
