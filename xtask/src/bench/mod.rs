@@ -336,7 +336,9 @@ pub(crate) fn replay_pools() -> Result<()> {
             println!("skipped: {}, which asks for a tap", server.name());
             continue;
         }
-        let mut guest = Guest::boot(&tools, server, 1, None)?;
+        // Several processors with a queue each, and queues for XDP besides.
+        let vcpus = if server.native() { 2 } else { 1 };
+        let mut guest = Guest::boot(&tools, server, vcpus, None)?;
         if !server.mirrors() {
             for pool in POOLS {
                 let sample = samples.join(format!("{pool}.csv.zst"));

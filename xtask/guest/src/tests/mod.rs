@@ -64,7 +64,7 @@ tests! {
         rate_limited, one_interface;
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
     steer: one_queue;
-    xdp: modes, life;
+    xdp: modes, life, refusals, several;
     protocol: table, fast_share;
     consistency: histories;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,

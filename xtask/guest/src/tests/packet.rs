@@ -510,7 +510,7 @@ fn seen(device: &str) -> Result<u64> {
 }
 
 /// Sends one datagram and waits for what comes back to its port.
-fn ask(tap: &mut Tap, datagram: &Datagram, limit: Duration) -> Result<Option<Vec<u8>>> {
+pub(super) fn ask(tap: &mut Tap, datagram: &Datagram, limit: Duration) -> Result<Option<Vec<u8>>> {
     ask_with(tap, Offload::default(), datagram, limit)
 }
 

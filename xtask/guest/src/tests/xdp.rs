@@ -1,14 +1,22 @@
 //! The XDP door: its program on cards, and what `hippos-ctl` says of it. What it does with
 //! frames is tested by the `packet` tests: `cargo xtask test --guest --door xdp`.
 
-use anyhow::{ensure, Context, Result};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
-use crate::client::{Tcp, Udp};
+use anyhow::{ensure, Context, Result};
+use nix::errno::Errno;
+
+use crate::client::{framed, Tcp, Udp};
 use crate::door;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Link, Namespace};
 use crate::system::run;
+use crate::tap::{Datagram, Ear, Tap};
+use crate::tests::packet::ask;
 
+const ANSWER: Duration = Duration::from_secs(90);
 /// Counts the frames that it answered.
 const SERVED: &str = "hippos_xdp_served";
 
@@ -113,9 +121,10 @@ pub(super) fn life() -> Result<()> {
         &format!("hippos-ctl xdp attach --dev {here} --mode generic"),
         "has it already",
     )?;
+    let removed = modules::remove("hippos");
     ensure!(
-        modules::remove("hippos").is_err(),
-        "unloaded from under its program"
+        removed == Err(Errno::EWOULDBLOCK),
+        "rmmod while a program is attached: {removed:?}"
     );
     there.enter(|| asks(&link.here_ipv4, true))?;
     run("hippos-ctl unload")?;
@@ -136,4 +145,169 @@ pub(super) fn life() -> Result<()> {
     run("hippos-ctl unload")?;
     std::mem::forget(hippos);
     Ok(())
+}
+
+/// The interface is somebody else's, or the module can't serve there: each is told, and nothing changes.
+pub(super) fn refusals() -> Result<()> {
+    let (_there, link) = joined()?;
+    let here = &link.here;
+    let attach =
+        |card: &str, mode: &str| format!("hippos-ctl xdp attach --dev {card} --mode {mode}");
+    let hippos = Hippos::load("")?;
+    // A program of another owner: ours under a pin that hippos-ctl does not know.
+    let foreign = "/sys/fs/bpf/foreign";
+    run(&attach(here, "generic"))?;
+    fs::rename(format!("/sys/fs/bpf/hippos/{here}"), foreign)?;
+    for mode in ["auto", "native", "generic"] {
+        refused(&attach(here, mode), "another XDP program holds")?;
+    }
+    refused(
+        &format!("hippos-ctl xdp detach --dev {here}"),
+        "no program of ours",
+    )?;
+    ensure!(run("hippos-ctl xdp status")?.is_empty(), "theirs is listed");
+    fs::remove_file(foreign)?;
+
+    // No driver, no native mode.
+    refused(&attach("lo", "native"), "--mode generic")?;
+    let said = run(&attach("lo", "auto"))?;
+    ensure!(said == "lo generic\n", "{said}");
+    run("hippos-ctl unload")?;
+    std::mem::forget(hippos);
+
+    for parameter in ["udp=0", "udp_fast=0"] {
+        let hippos = Hippos::load(parameter)?;
+        refused(&attach(here, "generic"), parameter)?;
+        hippos.unload()?;
+    }
+
+    // Built without vmlinux: no type information.
+    let module = fs::read(modules::HIPPOS)?;
+    let (named, other) = (b"\0.BTF\0", b"\0.btf\0");
+    let at = module
+        .windows(named.len())
+        .position(|window| window == named)
+        .context("the module has no type information to begin with")?;
+    let bare = [&module[..at], other, &module[at + named.len()..]].concat();
+    let file = Path::new("/tmp/hippos-without-btf.ko");
+    fs::write(file, bare)?;
+    modules::insert(file, "")?;
+    let told = refused(&attach(here, "generic"), "no type information");
+    modules::remove("hippos")?;
+    fs::remove_file(file)?;
+    told
+}
+
+/// Several keys, several commands and the binary protocol in one frame, each answered in it when
+/// the reply fits; else all of it goes on as it came.
+pub(super) fn several() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tap = Tap::new()?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let keys: Vec<String> = (10..26).map(|number| format!("k{number}")).collect();
+    for key in &keys {
+        tcp.set(key, b"v")?;
+    }
+    // Two datagrams' worth.
+    tcp.set("long", &[b'x'; 1392])?;
+    // Nobody has it, and with it requests are longer than their replies.
+    let none = "n".repeat(240);
+    let value = |key: &str| format!("VALUE {key} 0 1\r\nv\r\n");
+    let all: String = keys.iter().map(|key| value(key)).collect();
+    let binary = |opcode: u8, key: &str| {
+        let mut packet = vec![0; 24];
+        packet[..4].copy_from_slice(&[0x80, opcode, 0, key.len() as u8]);
+        packet[11] = key.len() as u8;
+        [&packet, key.as_bytes()].concat()
+    };
+    let quietly = [
+        binary(0x0d, "k10"),
+        binary(0x0d, &none),
+        binary(0x09, "k11"),
+        binary(0x0a, ""),
+    ]
+    .concat();
+    // What is asked, how the reply begins and ends, and whether it fits the frame.
+    let cases: Vec<(Vec<u8>, Vec<u8>, &[u8], bool)> = vec![
+        (
+            format!("get k10 {none} k11 k10\r\n").into(),
+            [value("k10"), value("k11"), value("k10")].concat().into(),
+            b"END\r\n",
+            true,
+        ),
+        (
+            format!("get {} {none}\r\n", keys.join(" ")).into(),
+            all.into(),
+            b"END\r\n",
+            true,
+        ),
+        (
+            format!("gets k10 {none} k11\r\n").into(),
+            b"VALUE k10 0 1 ".into(),
+            b"\r\nv\r\nEND\r\n",
+            true,
+        ),
+        (
+            format!("mg k10 v\r\nmg {none} v\r\nmg k11 v q\r\nmg {none} q\r\nmn\r\n").into(),
+            b"VA 1\r\nv\r\nEN\r\nVA 1\r\nv\r\nMN\r\n".into(),
+            b"",
+            true,
+        ),
+        (
+            format!("get k10\r\nget {none}\r\nget k11\r\n").into(),
+            [&value("k10"), "END\r\nEND\r\n", &value("k11"), "END\r\n"]
+                .concat()
+                .into(),
+            b"",
+            true,
+        ),
+        (quietly, b"\x81\x0d".into(), b"v", true),
+        (
+            format!("get {none} long\r\n").into(),
+            b"VALUE long 0 1392\r\n".into(),
+            b"x",
+            false,
+        ),
+    ];
+    for mode in ["native", "generic"] {
+        door::attach("wire", mode)?;
+        for (request, begins, ends, fits) in &cases {
+            let shown = format!("{mode}: {}", request.escape_ascii());
+            let payload = framed(7, request);
+            for datagram in [Datagram::ipv4(&payload), Datagram::ipv6(&payload)] {
+                while tap.receive(Duration::ZERO, |_| true)?.is_some() {}
+                let mut ear = Ear::new()?;
+                let before = tcp.stat(SERVED)?;
+                let frame = ask(&mut tap, &datagram, ANSWER)?
+                    .with_context(|| format!("{shown}: no answer"))?;
+                let reply = datagram.answered_by(&frame)?;
+                let text = &reply[8..];
+                // The binary reply's last packet is the noop's, with nothing behind its head.
+                let tail = if text.starts_with(b"\x81") {
+                    &text[..text.len().saturating_sub(24)]
+                } else {
+                    text
+                };
+                ensure!(
+                    text.starts_with(begins) && tail.ends_with(ends),
+                    "{shown}: {:?}",
+                    String::from_utf8_lossy(text)
+                );
+                let by_xdp = tcp.stat(SERVED)? - before;
+                ensure!(
+                    by_xdp == u64::from(*fits),
+                    "{shown}: {by_xdp} answered by XDP"
+                );
+                let heard = ear.heard();
+                let passed = heard.iter().filter(|frame| **frame == datagram.frame());
+                ensure!(
+                    passed.count() == usize::from(!fits),
+                    "{shown}: what passed was not what came: {heard:02x?}"
+                );
+            }
+        }
+        door::detach("wire")?;
+    }
+    drop(tcp);
+    hippos.unload()
 }
