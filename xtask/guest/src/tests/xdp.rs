@@ -198,6 +198,9 @@ pub(super) fn refusals() -> Result<()> {
     told
 }
 
+/// What is asked, how the reply begins and ends, and whether it fits the frame.
+type Case = (Vec<u8>, Vec<u8>, &'static [u8], bool);
+
 /// Several keys, several commands and the binary protocol in one frame, each answered in it when
 /// the reply fits; else all of it goes on as it came.
 pub(super) fn several() -> Result<()> {
@@ -227,8 +230,7 @@ pub(super) fn several() -> Result<()> {
         binary(0x0a, ""),
     ]
     .concat();
-    // What is asked, how the reply begins and ends, and whether it fits the frame.
-    let cases: Vec<(Vec<u8>, Vec<u8>, &[u8], bool)> = vec![
+    let cases: [Case; 7] = [
         (
             format!("get k10 {none} k11 k10\r\n").into(),
             [value("k10"), value("k11"), value("k10")].concat().into(),
