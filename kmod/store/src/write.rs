@@ -23,6 +23,22 @@ enum Linked {
     Full,
 }
 
+/// What an item counts for. Noted while its slot is the caller's.
+#[derive(Clone, Copy)]
+pub(crate) struct Weight {
+    class: usize,
+    bytes: u64,
+}
+
+impl Weight {
+    fn of(slot: Slot) -> Self {
+        Self {
+            class: slot.class(),
+            bytes: slot.size() as u64,
+        }
+    }
+}
+
 /// An item that an update made.
 struct Made {
     cas: u64,
@@ -87,6 +103,7 @@ impl<P: Platform> Store<P> {
         ] {
             marks |= if on { mark } else { 0 };
         }
+        let weight = Weight::of(slot);
         let mut force = false;
         while let Some(mut chain) = self.index.lock(hash) {
             let found = chain.find(|s| hash::same(s.key(), slot.key()));
@@ -122,7 +139,7 @@ impl<P: Platform> Store<P> {
                     drop(chain);
                     new.keep();
                     self.count(Counter::TotalItems, 1);
-                    self.unlinked(old, Some(slot), found.is_some() && live.is_none());
+                    self.unlinked(old, Some(weight), found.is_some() && live.is_none());
                     if crowded {
                         self.grow_index();
                     }
@@ -183,9 +200,11 @@ impl<P: Platform> Store<P> {
         Linked::Full
     }
 
-    /// Keeps the books after a change and retires the slot that was unlinked. `reclaimed`: because
-    /// it had expired or was flushed. No lock or section is held.
-    pub(crate) fn unlinked(&self, old: Option<Slot>, new: Option<Slot>, reclaimed: bool) {
+    /// Keeps the books after a change and retires the slot that was unlinked. `new`: what the item
+    /// that was linked counts for; nobody may look at its slot any more, which can be another item's
+    /// by now. `reclaimed`: because the old one had expired or was flushed. No lock or section is
+    /// held.
+    pub(crate) fn unlinked(&self, old: Option<Slot>, new: Option<Weight>, reclaimed: bool) {
         let cpu = self.platform.cpu();
         let book = |class, items, bytes| {
             for (counter, n) in [(ClassCounter::Items, items), (ClassCounter::Bytes, bytes)] {
@@ -194,18 +213,17 @@ impl<P: Platform> Store<P> {
                 }
             }
         };
-        let [there, gone] = [new, old].map(|slot| slot.map(|s| (s.class(), s.size() as u64)));
-        match (there, gone) {
+        match (new, old.map(Weight::of)) {
             // Most often an item takes the place of its like.
-            (Some((class, new)), Some((other, old))) if class == other => {
-                book(class, 0, new.wrapping_sub(old));
+            (Some(new), Some(old)) if new.class == old.class => {
+                book(new.class, 0, new.bytes.wrapping_sub(old.bytes));
             }
-            _ => {
-                if let Some((class, bytes)) = there {
-                    book(class, 1, bytes);
+            (new, old) => {
+                if let Some(new) = new {
+                    book(new.class, 1, new.bytes);
                 }
-                if let Some((class, bytes)) = gone {
-                    book(class, 1u64.wrapping_neg(), bytes.wrapping_neg());
+                if let Some(old) = old {
+                    book(old.class, 1u64.wrapping_neg(), old.bytes.wrapping_neg());
                 }
             }
         }
@@ -341,6 +359,7 @@ impl<P: Platform> Store<P> {
             let marks = old.slot().marks() & kept;
             let cas = self.next_cas(new_cas);
             let slot = new.slot;
+            let weight = Weight::of(slot);
             // In the old one's place, so it is never full.
             slot.header()
                 .refs
@@ -350,7 +369,7 @@ impl<P: Platform> Store<P> {
             new.keep();
             drop(guard);
             self.count(Counter::TotalItems, 1);
-            self.unlinked(Some(place.slot), Some(slot), false);
+            self.unlinked(Some(place.slot), Some(weight), false);
             self.tend(class);
             return Ok(Made { cas, class, expiry });
         }

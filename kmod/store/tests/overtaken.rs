@@ -1,0 +1,126 @@
+//! A writer that loses its CPU right after it has unlocked: when it goes on, the item that it stored
+//! may have been deleted or evicted, a grace period may have passed, and the slot be another item's.
+//! It must have looked at all that it counts before.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+
+use hippos_store::host::Host;
+use hippos_store::{Arith, Arithmetic, Commit, Config, Cookie, Deleted, Expiry, Platform, Store};
+
+const KEY: &[u8] = b"overtaken";
+/// A shorter one, of the same class.
+const OTHER: &[u8] = b"x";
+
+static STORE: OnceLock<Store<Overtaking>> = OnceLock::new();
+
+/// The host, where somebody else is faster once.
+struct Overtaking {
+    host: Host,
+    armed: AtomicBool,
+}
+
+impl Overtaking {
+    /// Deletes what was just stored, and uses its slot again.
+    fn overtake(&self) {
+        let store = STORE.get().unwrap();
+        let deleted = store.delete(KEY, store.hash(KEY), None);
+        assert!(matches!(deleted, Deleted::Deleted { .. }), "{deleted:?}");
+        for _ in 0..2 {
+            store.maintain();
+        }
+        assert_eq!(store.snapshot().retired, 0);
+        let new = store.reserve(OTHER, store.hash(OTHER), 0, Expiry::NEVER, 0);
+        store.commit(new.unwrap(), &Commit::default()).unwrap();
+    }
+}
+
+// SAFETY: all of it is the host's.
+unsafe impl Platform for Overtaking {
+    type Guard = <Host as Platform>::Guard;
+    type Lock = <Host as Platform>::Lock;
+
+    fn read_lock(&self) -> Self::Guard {
+        self.host.read_lock()
+    }
+    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.host.slab_alloc(bytes)
+    }
+    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.slab_free(block, bytes) }
+    }
+    fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.host.table_alloc(bytes)
+    }
+    unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.table_free(table, bytes) }
+    }
+    fn gp_start(&self) -> Cookie {
+        self.host.gp_start()
+    }
+    fn gp_done(&self, cookie: Cookie) -> bool {
+        self.host.gp_done(cookie)
+    }
+    fn gp_wait(&self) {
+        self.host.gp_wait();
+    }
+    /// Asked for when something is counted, after everything has been unlocked.
+    fn cpu(&self) -> usize {
+        if self.armed.swap(false, Ordering::Relaxed) {
+            self.overtake();
+        }
+        Platform::cpu(&self.host)
+    }
+    fn cpus(&self) -> usize {
+        Platform::cpus(&self.host)
+    }
+    fn poison(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn books_are_right_when_the_item_is_gone_before_it_is_counted() {
+    let platform = Overtaking {
+        host: Host::new().poison(),
+        armed: AtomicBool::new(false),
+    };
+    let store = STORE.get_or_init(|| Store::new(Config::default(), platform).ok().unwrap());
+    store.tick(100, 1_700_000_000);
+    let hash = store.hash(KEY);
+    let reserve = || {
+        let mut new = store.reserve(KEY, hash, 0, Expiry::NEVER, 1).unwrap();
+        new.write(b"1");
+        new
+    };
+    let arm = || store.platform().armed.store(true, Ordering::Relaxed);
+    let at_rest = |what: &str| {
+        store.delete(OTHER, store.hash(OTHER), None);
+        let shot = store.snapshot();
+        assert_eq!((shot.items, shot.bytes), (0, 0), "{what}");
+    };
+
+    let new = reserve();
+    arm();
+    store.commit(new, &Commit::default()).unwrap();
+    at_rest("set");
+
+    store.commit(reserve(), &Commit::default()).unwrap();
+    let new = reserve();
+    arm();
+    store.commit(new, &Commit::default()).unwrap();
+    at_rest("set over another");
+
+    store.commit(reserve(), &Commit::default()).unwrap();
+    let one = Arith {
+        by: 1,
+        ..Arith::default()
+    };
+    arm();
+    let counted = store.arith(KEY, hash, &one).unwrap();
+    assert!(matches!(counted, Arithmetic::Value { value: 2, .. }));
+    at_rest("arithmetic");
+}
