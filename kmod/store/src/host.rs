@@ -44,6 +44,10 @@ pub struct Host {
     woken: AtomicBool,
 }
 
+/// Readers' words of platforms that are gone. Guards refer to them and could outlive a platform, so
+/// that they are never freed; a fuzzer makes a platform for each input.
+static SPARE: Mutex<Vec<&'static [Reader]>> = Mutex::new(Vec::new());
+
 /// Which thread numbers are in use.
 static TAKEN: [AtomicBool; THREADS] = [const { AtomicBool::new(false) }; THREADS];
 /// All numbers in use are less than this.
@@ -155,7 +159,11 @@ impl Default for Host {
 impl Host {
     /// A platform with as many CPUs as the machine has.
     pub fn new() -> Self {
-        let readers: Vec<Reader> = (0..THREADS).map(|_| Reader(AtomicU64::new(0))).collect();
+        let spare = SPARE.lock().unwrap_or_else(|e| e.into_inner()).pop();
+        let fresh = || -> &'static [Reader] {
+            let readers: Vec<Reader> = (0..THREADS).map(|_| Reader(AtomicU64::new(0))).collect();
+            Box::leak(readers.into_boxed_slice())
+        };
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get()),
             poison: false,
@@ -163,8 +171,7 @@ impl Host {
             membarrier: register_membarrier(),
             epoch: AtomicU64::new(1),
             done: AtomicU64::new(0),
-            // Guards refer to it and may outlive a moved platform; it is small, and tests few.
-            readers: Box::leak(readers.into_boxed_slice()),
+            readers: spare.unwrap_or_else(fresh),
             blocks: AtomicUsize::new(usize::MAX),
             halves: Mutex::new(Vec::new()),
             woken: AtomicBool::new(false),
@@ -238,6 +245,19 @@ impl Host {
             return true;
         }
         false
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if self
+            .readers
+            .iter()
+            .all(|reader| reader.0.load(Acquire) == 0)
+        {
+            let mut spare = SPARE.lock().unwrap_or_else(|e| e.into_inner());
+            spare.push(self.readers);
+        }
     }
 }
 
