@@ -1,11 +1,11 @@
 //! A UDP datagram: both doors answer alike, in right frames, and no answer is
 //! one that another server would answer for ever.
 
-use hippos_engine::{Engine, Plan, Verdict, HEAD_ROOM};
+use hippos_engine::Verdict;
 use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
-use hippos_store::host::Host;
 
-use crate::client::{engine, play, Small};
+use crate::common::{self, fast, planned, play, slow, TestEngine, WHOLE};
+use crate::engine;
 
 pub(crate) const SEEDS: &[&[u8]] = &[
     b"\x12\x34\0\0\0\x01\0\0get a\r\n",
@@ -20,23 +20,26 @@ pub(crate) const SEEDS: &[&[u8]] = &[
 ];
 
 /// An engine with a few items in it.
-fn filled() -> Engine<Host> {
+fn filled() -> TestEngine {
     let engine = engine();
     let big = "x".repeat(5000);
     let items =
         format!("set a 0 0 1\r\nA\r\nset bb 17 0 4\r\n0123\r\nset big 1 0 5000\r\n{big}\r\n");
-    play(&engine, items.as_bytes(), usize::MAX, 1 << 16);
+    play(&engine, items.as_bytes(), WHOLE);
     engine
 }
 
 pub(crate) fn datagram(payload: &[u8]) {
-    let (one, other) = (filled(), filled());
-    let (verdict, fast) = fast(&one, payload);
-    let slow = slow(&other, payload);
-    match verdict {
-        Verdict::Answer => assert_eq!(fast, slow, "the doors differ"),
-        Verdict::Silent | Verdict::Drop => assert!(slow.is_empty(), "{verdict:?}, but answered"),
-        Verdict::Pass => {}
+    let fast = [fast(&filled(), payload), planned(&filled(), payload)];
+    let slow = slow(&filled(), payload);
+    for (verdict, fast) in fast {
+        match verdict {
+            Verdict::Answer => assert_eq!(fast, slow, "the doors differ"),
+            Verdict::Silent | Verdict::Drop => {
+                assert!(slow.is_empty(), "{verdict:?}, but answered");
+            }
+            Verdict::Pass => {}
+        }
     }
     for (sequence, reply) in slow.iter().enumerate() {
         assert!(reply.len() >= FRAME && reply.len() <= DATAGRAM_MAX);
@@ -51,47 +54,8 @@ pub(crate) fn datagram(payload: &[u8]) {
     let echo = |replies: &[Vec<u8>]| -> Vec<Vec<u8>> {
         let again = replies
             .iter()
-            .flat_map(|reply| self::slow(&filled(), reply));
+            .flat_map(|reply| common::slow(&filled(), reply));
         again.collect()
     };
     assert!(echo(&echo(&slow)).is_empty(), "two servers would not stop");
-}
-
-/// The datagrams that the hook answers with.
-fn fast(engine: &Engine<Host>, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
-    let guard = engine.store.read();
-    if let Some(single) = engine.single(&guard, payload, usize::MAX) {
-        let mut packet = vec![0xaa; single.len()];
-        assert_eq!(single.write(&mut packet), packet.len());
-        return (Verdict::Answer, vec![packet]);
-    }
-    Plan::with(|plan| {
-        let verdict = engine.plan(&guard, payload, usize::MAX, plan);
-        let mut datagrams = Vec::new();
-        if verdict == Verdict::Answer {
-            for index in 0..plan.datagrams() {
-                let mut packet = vec![0xaa; plan.datagram_len(index)];
-                assert_eq!(plan.write(index, &mut packet), packet.len());
-                datagrams.push(packet);
-            }
-        }
-        (verdict, datagrams)
-    })
-}
-
-/// The datagrams that the socket's worker answers with.
-fn slow(engine: &Engine<Host>, payload: &[u8]) -> Vec<Vec<u8>> {
-    let mut message = Small {
-        waiting: Vec::new(),
-        most: engine.udp_bytes() + HEAD_ROOM,
-    };
-    let Some(reply) = engine.datagram(payload, &mut message) else {
-        return Vec::new();
-    };
-    (0..reply.datagrams())
-        .map(|index| {
-            let (frame, part) = reply.datagram(index, &message.waiting);
-            [&frame, part].concat()
-        })
-        .collect()
 }

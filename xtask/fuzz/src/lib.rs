@@ -5,12 +5,20 @@
 //! them the corpus, the seeds and what comes of those by chance, with no more
 //! than a stable compiler.
 
-mod client;
+#[path = "../../../kmod/engine/tests/common/mod.rs"]
+mod common;
 mod datagram;
 mod meta;
 mod model;
 mod replies;
 mod stream;
+
+use common::TestEngine;
+
+/// An engine of the least memory.
+fn engine() -> TestEngine {
+    common::engine_of(8 << 20, Default::default())
+}
 
 /// A property of any input.
 pub struct Target {

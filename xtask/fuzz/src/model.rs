@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::client::{engine, play, Seen};
+use crate::common::{play, Seen, START, WHOLE};
+use crate::engine;
 
 /// Each command takes a few bytes: what, which key, and more.
 pub(crate) const SEEDS: &[&[u8]] = &[
@@ -70,7 +71,6 @@ impl Bytes<'_> {
 }
 
 const UPTIME: u32 = 100;
-const UNIX: i64 = 1_700_000_100;
 
 pub(crate) fn model(data: &[u8]) {
     let engine = engine();
@@ -85,13 +85,12 @@ pub(crate) fn model(data: &[u8]) {
         let what = bytes.next() % 14;
         if what == 12 {
             model.now += u32::from(bytes.next());
-            let passed = model.now - UPTIME;
-            engine.store.tick(model.now, UNIX + i64::from(passed));
+            engine.store.tick(model.now, START + i64::from(model.now));
             continue;
         }
         let key = bytes.next() % 16;
         let (request, answer) = command(&mut model, what, key, &mut bytes);
-        let seen = play(&engine, &request, usize::MAX, 1 << 16);
+        let seen = play(&engine, &request, WHOLE);
         let right = Seen {
             output: answer,
             closed: false,

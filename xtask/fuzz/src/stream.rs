@@ -2,8 +2,8 @@
 
 use hippos_engine::HEAD_ROOM;
 
-use crate::client::{engine, play};
-use crate::replies;
+use crate::common::{play, Cut, WHOLE};
+use crate::{engine, replies};
 
 /// Two bytes that say how it is cut, then the stream.
 pub(crate) const SEEDS: &[&[u8]] = &[
@@ -19,12 +19,13 @@ pub(crate) fn stream(data: &[u8]) {
     let Some(([cut, room], input)) = data.split_first_chunk() else {
         return;
     };
-    let whole = play(&engine(), input, usize::MAX, 1 << 16);
+    let whole = play(&engine(), input, WHOLE);
     // Statistics tell how much was read so far, and a listing how much had room.
     let telling = |word: &[u8]| input.windows(word.len()).any(|part| part == word);
     if !telling(b"stat") && !telling(b"\x80\x10") && !telling(b"dump") {
         let piece = 1 + usize::from(*cut) % 97;
-        let cut = play(&engine(), input, piece, HEAD_ROOM + usize::from(*room) * 16);
+        let room = HEAD_ROOM + usize::from(*room) * 16;
+        let cut = play(&engine(), input, Cut { piece, room });
         assert_eq!(whole, cut, "pieces of {piece} bytes");
     }
     if input.first().is_some_and(|first| *first != 0x80) {

@@ -1,4 +1,4 @@
-//! An engine to test, and ways to talk to it.
+//! An engine to test, and ways to talk to it (`xtask/fuzz` does as well).
 #![allow(dead_code)]
 
 use hippos_engine::{
@@ -18,7 +18,13 @@ pub(crate) fn engine() -> TestEngine {
 }
 
 pub(crate) fn engine_with(settings: Settings) -> TestEngine {
+    engine_of(Config::default().memory, settings)
+}
+
+/// One of so many bytes.
+pub(crate) fn engine_of(memory: usize, settings: Settings) -> TestEngine {
     let config = Config {
+        memory,
         seed: [1, 2, 3, 4],
         tallies: TALLIES,
         ..Config::default()
