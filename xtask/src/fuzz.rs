@@ -8,13 +8,11 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::vm::{Machine, Vm, INTERRUPTED};
-use crate::{kbuild, root, shell, test, workspace};
+use crate::{alone, shell, test, workspace};
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// What libFuzzer wants of a compiler, and the checks of a debug build.
@@ -186,28 +184,10 @@ fn host(program: &PathBuf, target: Target, args: &FuzzArgs) -> Result<()> {
 
 /// The packet fuzzer with a number of one's own.
 fn packets(args: &FuzzArgs) -> Result<u8> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
-    let root = match root::ready()? {
-        root if args.debug_kernel => root.debug()?,
-        root => root,
-    };
-    let machine = Machine {
-        module: Some(kbuild::build_for(&root, &Default::default())?),
-        memory: test::memory(args.debug_kernel),
-        ..Machine::default()
-    };
-    let mut vm = Vm::boot(&root, &machine)?;
     let packets = u32::try_from(args.packets).context("too many")?;
     let limit = Duration::from_secs(900) + PER_PACKET * packets;
-    let request = format!(
-        "test fuzz::packets {packets} {}{}",
-        args.seed,
-        args.door.request()
-    );
-    for line in vm.ask_within(&request, limit)? {
-        println!("{line}");
-    }
-    vm.ask("log")?;
-    vm.off()?;
+    let seed = args.seed;
+    let test = format!("fuzz::packets {packets} {seed}{}", args.door.request());
+    alone::run(args.debug_kernel, &test, limit, |line| println!("{line}"))?;
     Ok(0)
 }

@@ -4,6 +4,7 @@
 //! the first command makes by itself (see `root.rs`), so that one machine's
 //! result is every machine's result.
 
+mod alone;
 mod bench;
 mod cache;
 mod client;

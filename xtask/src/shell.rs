@@ -72,7 +72,11 @@ pub(crate) fn exit_code(status: ExitStatus) -> u8 {
 /// The last `lines` lines of a file, as far as it can be read.
 pub(crate) fn tail(path: &Path, lines: usize) -> String {
     let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    last(&String::from_utf8_lossy(&text), lines)
+}
+
+/// The last lines of a text.
+pub(crate) fn last(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }

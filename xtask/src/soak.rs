@@ -1,15 +1,14 @@
 //! `cargo xtask soak`: load, faults at random, and memory over the hours.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use plotters::prelude::*;
 
-use crate::vm::{Machine, Vm, INTERRUPTED};
-use crate::{kbuild, root, test, workspace};
+use crate::{alone, workspace};
 
 /// What is drawn, and by how many bytes it may be higher at the end than after a quarter.
 const FIGURES: &[(&str, f64, f64)] = &[
@@ -18,6 +17,9 @@ const FIGURES: &[(&str, f64, f64)] = &[
     ("free", -1.0, 24.0e6),
     ("percpu", 1.0, 1.0e6),
 ];
+
+/// How often it tells how far it is, in minutes.
+const TELL: f64 = 5.0;
 
 /// Put mixed load on a guest for a while, with faults at random, and see that memory stays flat.
 ///
@@ -59,41 +61,40 @@ impl Sample {
 
 /// Runs it; gives our exit status.
 pub(crate) fn soak(args: &SoakArgs) -> Result<u8> {
-    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
-    let root = match root::ready()? {
-        root if args.debug_kernel => root.debug()?,
-        root => root,
-    };
-    let machine = Machine {
-        module: Some(kbuild::build_for(&root, &Default::default())?),
-        memory: test::memory(args.debug_kernel),
-        ..Machine::default()
-    };
-    let mut vm = Vm::boot(&root, &machine)?;
-    let seconds = args.minutes * 60;
-    let limit = Duration::from_secs(seconds * 2 + 900);
-    let lines = vm.ask_within(
-        &format!("test soak::run_for {seconds} {}", args.seed),
-        limit,
-    )?;
-    vm.ask("log")?;
-    if args.debug_kernel {
-        vm.ask("leaks")?;
-    }
-    vm.off()?;
-    let samples: Vec<Sample> = lines.iter().filter_map(|line| Sample::read(line)).collect();
     let home = workspace::root().join("target/soak");
     fs::create_dir_all(&home)?;
-    fs::write(home.join("samples"), lines.join("\n") + "\n")?;
+    let mut kept = fs::File::create(home.join("samples"))?;
+    let seconds = args.minutes * 60;
+    let limit = Duration::from_secs(seconds * 2 + 900);
+    let test = format!("soak::run_for {seconds} {}", args.seed);
+    let mut told = 0.0;
+    let done = alone::run(args.debug_kernel, &test, limit, |line| {
+        // Whoever interrupts us has the samples till then.
+        let _ = writeln!(kept, "{line}");
+        let minutes = Sample::read(line).map_or(0.0, |sample| sample.get("seconds") / 60.0);
+        if minutes >= told + TELL {
+            told = minutes;
+            println!("{minutes:.0} minutes");
+        }
+    })?;
+    let samples: Vec<Sample> = done
+        .lines
+        .iter()
+        .filter_map(|line| Sample::read(line))
+        .collect();
     let last = samples.last().context("no samples")?;
     draw(&samples, &home.join("memory.svg"))?;
-    for line in lines.iter().filter(|line| !line.starts_with("sample ")) {
+    for line in done
+        .lines
+        .iter()
+        .filter(|line| !line.starts_with("sample "))
+    {
         println!("{line}");
     }
     println!(
         "{} minutes on {}: {} sets, {} gets, {} evictions, {} connections, {} disturbances; {}",
         args.minutes,
-        root.kernel().release,
+        done.release,
         last.get("cmd_set"),
         last.get("cmd_get"),
         last.get("evictions"),
@@ -128,48 +129,38 @@ fn flat(samples: &[Sample]) -> Result<()> {
     Ok(())
 }
 
-/// Memory over time.
+/// Memory over time, a chart for each figure.
 fn draw(samples: &[Sample], path: &Path) -> Result<()> {
     let end = samples.last().map_or(1.0, |sample| sample.get("seconds")) / 60.0;
-    let top = samples
-        .iter()
-        .flat_map(|sample| FIGURES.iter().map(|(name, ..)| sample.get(name)))
-        .fold(1.0, f64::max)
-        / 1e6;
-    let area = SVGBackend::new(path, (800, 400)).into_drawing_area();
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption("Kernel memory under load and faults", ("sans-serif", 18))
-        .margin(12)
-        .x_label_area_size(36)
-        .y_label_area_size(56)
-        .build_cartesian_2d(0.0..end.max(0.1), 0.0..top * 1.1)?;
-    chart
-        .configure_mesh()
-        .x_desc("minutes")
-        .y_desc("MB")
-        .light_line_style(WHITE)
-        .draw()?;
-    let colours = [RED, BLUE, BLACK];
-    for ((name, ..), colour) in FIGURES.iter().zip(colours) {
-        let points = samples
+    let whole = SVGBackend::new(path, (800, 540)).into_drawing_area();
+    whole.fill(&WHITE)?;
+    for ((name, ..), area) in FIGURES.iter().zip(whole.split_evenly((FIGURES.len(), 1))) {
+        let points: Vec<_> = samples
             .iter()
-            .map(|sample| (sample.get("seconds") / 60.0, sample.get(name) / 1e6));
+            .map(|sample| (sample.get("seconds") / 60.0, sample.get(name) / 1e6))
+            .collect();
+        let top = points.iter().fold(1.0, |top: f64, point| top.max(point.1));
+        let what = match *name {
+            "slab" => "slab objects that can't be reclaimed",
+            "free" => "free memory",
+            "percpu" => "per-CPU memory",
+            other => other,
+        };
+        let mut chart = ChartBuilder::on(&area)
+            .caption(format!("{what}, MB"), ("sans-serif", 14))
+            .margin(8)
+            .x_label_area_size(30)
+            .y_label_area_size(48)
+            .build_cartesian_2d(0.0..end.max(0.1), 0.0..top * 1.2)?;
         chart
-            .draw_series(LineSeries::new(points, &colour))?
-            .label(match *name {
-                "slab" => "slab objects that can't be reclaimed",
-                "free" => "free memory",
-                other => other,
-            })
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+            .configure_mesh()
+            .x_desc("minutes of load and faults")
+            .y_labels(4)
+            .light_line_style(WHITE)
+            .draw()?;
+        chart.draw_series(LineSeries::new(points, &BLUE))?;
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()?;
-    area.present()?;
+    whole.present()?;
     Ok(())
 }
 

@@ -12,14 +12,18 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::clients::Clients;
 use crate::root::Root;
 use crate::vm::{Machine, Vm, INTERRUPTED};
-use crate::{bench, client, clients, initramfs, kbuild, root, run, workspace};
+use crate::{bench, client, clients, initramfs, kbuild, root, run, shell, workspace};
 
 /// How long one test may take in a guest: emulated, on a loaded machine.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
+/// How much more for each piece of work that was asked for.
+const PIECE_LIMIT: Duration = Duration::from_secs(10);
 /// Tests of this theme are meant to fail; what is tested is that they do.
 const PLANTED: &str = "planted::";
 /// So are these, by a report that only the debug kernel makes.
 const DEFECT: &str = "defect::";
+/// How much of the kernel's log a failure shows.
+const LOG_LINES: usize = 30;
 /// After the last test a debug guest is asked what has leaked.
 const LEAKS: &str = "leaks";
 /// This theme has a command of its own.
@@ -63,6 +67,9 @@ pub(crate) struct TestArgs {
     /// Only tests whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+    /// How much guest tests do that can do more: packets, connections, histories
+    #[arg(long, value_name = "N")]
+    size: Option<u32>,
     /// Print what guest tests have to say, figures for example
     #[arg(long)]
     show: bool,
@@ -394,8 +401,11 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
         vm: None,
     };
     let mut runs = Vec::new();
+    let size = args.size.map(|size| format!(" {size}"));
+    let limit = TEST_LIMIT + PIECE_LIMIT * args.size.unwrap_or(0);
     for door in [Door::Prerouting, Door::Xdp, Door::Socket] {
         for (name, arguments) in door.tests(&inside, args.door) {
+            let arguments = size.as_deref().unwrap_or(arguments);
             let request = name.replacen("guest::", "test ", 1) + arguments + door.request();
             runs.push((request, format!("{name}{}", door.shown())));
         }
@@ -403,7 +413,7 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
     for (request, shown) in runs {
         let start = Instant::now();
         let result = guest.checked(|vm| {
-            let lines = vm.ask_within(&request, TEST_LIMIT)?;
+            let lines = vm.ask_within(&request, limit)?;
             if args.show {
                 println!("{}", lines.join("\n"));
             }
@@ -534,21 +544,6 @@ fn noticed(name: &str, result: Result<()>, dead: bool) -> Result<()> {
     Ok(())
 }
 
-/// A guest whose kernel has nothing to complain of yet: emulated ones sometimes do before PID 1, and
-/// checkers then stay silent for the rest of their time.
-fn fresh(root: &Root, machine: &Machine) -> Result<Vm> {
-    for _ in 0..2 {
-        let mut vm = Vm::boot(root, machine)?;
-        match vm.ask("log") {
-            Ok(_) => return Ok(vm),
-            Err(error) => {
-                eprintln!("hippos: a boot to be repeated: {:.200}", error.to_string());
-            }
-        }
-    }
-    Vm::boot(root, machine)
-}
-
 /// A guest for one test after the other; a new one when there is none.
 struct Bench<'a> {
     root: &'a Root,
@@ -561,9 +556,19 @@ impl Bench<'_> {
     fn checked(&mut self, work: impl FnOnce(&mut Vm) -> Result<()>) -> Result<()> {
         let vm = match &mut self.vm {
             Some(vm) => vm,
-            none => none.insert(fresh(self.root, &self.machine)?),
+            none => none.insert(Vm::boot_quietly(self.root, &self.machine)?),
         };
-        work(vm)?;
+        if let Err(error) = work(vm) {
+            if vm.alive().is_err() {
+                return Err(error);
+            }
+            let log = match vm.ask("log all") {
+                Ok(lines) => lines.join("\n"),
+                Err(complaint) => format!("{complaint:#}"),
+            };
+            let tail = shell::last(&log, LOG_LINES);
+            bail!("{error:#}\n--- the kernel's log:\n{tail}");
+        }
         vm.ask("log").map(drop)
     }
 }

@@ -155,6 +155,21 @@ impl Vm {
         bail!("no port to be had")
     }
 
+    /// Boots until the kernel has nothing to complain of: emulated ones sometimes do before PID 1,
+    /// and checkers then stay silent for the rest of their time.
+    pub(crate) fn boot_quietly(root: &Root, machine: &Machine) -> Result<Vm> {
+        for _ in 0..2 {
+            let mut vm = Vm::boot(root, machine)?;
+            match vm.ask("log") {
+                Ok(_) => return Ok(vm),
+                Err(error) => {
+                    eprintln!("hippos: a boot to be repeated: {:.200}", error.to_string());
+                }
+            }
+        }
+        Vm::boot(root, machine)
+    }
+
     fn start(root: &Root, machine: &Machine, accel: Accel, port: u16) -> Result<Vm> {
         let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
         let path = |name: &str| dir.path().join(name);
@@ -270,6 +285,16 @@ impl Vm {
     /// When it failed (the lines are in the error), and when the guest died or kept silent for
     /// longer than `limit`.
     pub(crate) fn ask_within(&mut self, request: &str, limit: Duration) -> Result<Vec<String>> {
+        self.ask_hearing(request, limit, |_| ())
+    }
+
+    /// The same, with each line given to `hear` as it comes.
+    pub(crate) fn ask_hearing(
+        &mut self,
+        request: &str,
+        limit: Duration,
+        mut hear: impl FnMut(&str),
+    ) -> Result<Vec<String>> {
         writeln!(self.requests, "{request}")?;
         let deadline = Instant::now() + limit;
         let mut lines = Vec::new();
@@ -278,7 +303,9 @@ impl Vm {
                 .line(deadline)
                 .with_context(|| format!("after `{request}`"))?;
             if let Some(text) = line.strip_prefix('|') {
-                lines.push(text.strip_prefix(' ').unwrap_or(text).to_owned());
+                let text = text.strip_prefix(' ').unwrap_or(text);
+                hear(text);
+                lines.push(text.to_owned());
             } else if line == "ok" {
                 return Ok(lines);
             } else {

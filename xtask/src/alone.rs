@@ -1,0 +1,55 @@
+//! One guest test in a guest of its own: what commands for long runs are made of.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::vm::{Machine, Vm, INTERRUPTED};
+use crate::{kbuild, root, test};
+
+/// How long a search for leaks may take.
+const LEAKS_LIMIT: Duration = Duration::from_secs(900);
+
+/// What became of it.
+pub(crate) struct Done {
+    /// The kernel that it ran on.
+    pub(crate) release: String,
+    /// All that the test said.
+    pub(crate) lines: Vec<String>,
+}
+
+/// Boots a guest with the module's file, on the debug kernel if wanted, and runs a test with its
+/// arguments there; `hear` is given each line as it comes.
+///
+/// # Errors
+///
+/// When the test fails, the kernel complains, or memory is found leaked where that can be told.
+pub(crate) fn run(
+    debug_kernel: bool,
+    test: &str,
+    limit: Duration,
+    hear: impl FnMut(&str),
+) -> Result<Done> {
+    ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+    let root = match root::ready()? {
+        root if debug_kernel => root.debug()?,
+        root => root,
+    };
+    let machine = Machine {
+        module: Some(kbuild::build_for(&root, &Default::default())?),
+        memory: test::memory(debug_kernel),
+        ..Machine::default()
+    };
+    let mut vm = Vm::boot_quietly(&root, &machine)?;
+    let lines = vm.ask_hearing(&format!("test {test}"), limit, hear)?;
+    vm.ask("log")?;
+    if debug_kernel {
+        vm.ask_within("leaks", LEAKS_LIMIT)?;
+    }
+    vm.off()?;
+    Ok(Done {
+        release: root.kernel().release.clone(),
+        lines,
+    })
+}
