@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
@@ -11,6 +11,9 @@ pub(crate) const PORT: u16 = 11211;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// How long it may take where a loaded machine is no reason to give up.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How long to listen for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -30,6 +33,21 @@ impl Tcp {
         Ok(Tcp {
             input: BufReader::new(stream),
         })
+    }
+
+    /// A connection for a look at a guest that may be far behind.
+    pub(crate) fn patient(host: &str) -> Result<Self> {
+        let start = Instant::now();
+        loop {
+            match Self::connect(host) {
+                Ok(mut tcp) => {
+                    tcp.patience(PATIENCE)?;
+                    return Ok(tcp);
+                }
+                Err(error) if start.elapsed() > PATIENCE => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<()> {

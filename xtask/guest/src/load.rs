@@ -140,7 +140,7 @@ impl Ledger {
 
     /// Reads everything back, each key over TCP.
     fn read_back(&mut self, host: &str) -> Result<()> {
-        let mut tcp = Tcp::connect(host)?;
+        let mut tcp = Tcp::patient(host)?;
         let given_up = std::mem::take(&mut self.given_up);
         self.keys.extend(given_up);
         for at in 0..self.keys.len() {
@@ -301,7 +301,7 @@ pub(crate) fn under(
     disturbed?;
     let mut sum = Sum::default();
     let evicted = || -> Result<u64> {
-        let mut tcp = Tcp::connect(host)?;
+        let mut tcp = Tcp::patient(host)?;
         Ok(tcp.stat("evictions")? + tcp.stat("expired_unfetched")?)
     };
     for ledger in &mut ledgers {

@@ -2,18 +2,25 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{bail, ensure, Result};
+use anyhow::{bail, ensure, Context, Result};
 use hippos_histories::{check, record, Plan};
 
 use crate::client::PORT;
 use crate::modules::Hippos;
 use crate::netns::Client;
 
-/// Histories over TCP and UDP, each on keys of its own.
-pub(super) fn histories() -> Result<()> {
+/// Histories of a run that nobody gave a number for.
+const HISTORIES: u64 = 4;
+
+/// Histories over TCP and UDP, each on keys of its own: `TEST [COUNT]`
+pub(super) fn histories(arguments: &[String]) -> Result<()> {
+    let count: u64 = arguments
+        .first()
+        .map_or(Ok(HISTORIES), |text| text.parse().context("how many?"))?;
     let client = Client::new()?;
     let hippos = Hippos::load("")?;
-    for seed in 1..=4 {
+    let mut total = 0;
+    for seed in 1..=count {
         let plan = Plan {
             server: SocketAddr::new(client.server(), PORT),
             clients: 6,
@@ -28,6 +35,7 @@ pub(super) fn histories() -> Result<()> {
             operations == plan.clients * plan.operations,
             "operations are missing: {operations}"
         );
+        total += operations;
         if let Some(key) = check(&history) {
             let mut seen = history[key].clone();
             seen.sort_by_key(|operation| operation.called);
@@ -35,5 +43,6 @@ pub(super) fn histories() -> Result<()> {
             bail!("{key} is not linearizable:\n{}", lines.join("\n"));
         }
     }
+    println!("{count} histories, {total} operations");
     hippos.unload()
 }

@@ -2,15 +2,18 @@
 //! CPUs too. The service may halt meanwhile; what it acknowledged stays true.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
+use nix::errno::Errno;
 
 use crate::client::{Tcp, Udp};
+use crate::leaks;
 use crate::load::{under, Seat, Sum};
-use crate::modules::Hippos;
+use crate::modules::{self, Hippos};
 use crate::netns::{self, Link, Namespace};
 use crate::system::{memory, run};
 
@@ -46,7 +49,7 @@ fn disturbed(
 
 /// Both doors, once more.
 fn answers(host: &str) -> Result<()> {
-    Tcp::connect(host)?.set("after", b"value")?;
+    Tcp::patient(host)?.set("after", b"value")?;
     let reply = Udp::connect(host)?.ask(b"get after\r\n")?;
     ensure!(reply == b"VALUE after 0 5\r\nvalue\r\nEND\r\n", "{reply:?}");
     Ok(())
@@ -191,26 +194,23 @@ const TIMES: u64 = 1_000_000;
 /// The end of all code: calls from everywhere fail.
 const ANYWHERE: &str = "0xffffffffffffffff";
 
+/// What can be made to fail: the slab allocator's objects, and pages.
+const FAILING: [&str; 2] = ["failslab", "fail_page_alloc"];
+
 /// Fault injection (Documentation/fault-injection/fault-injection.rst), off again when dropped.
 struct Injection(&'static str);
 
 impl Injection {
-    /// Lets one in `100 / percent` allocations fail whose call came through the module.
-    fn new(name: &'static str, percent: u32) -> Result<Option<Self>> {
+    /// Lets so many in a hundred allocations fail whose call came through `code`. `None` when the
+    /// kernel can't.
+    fn new(name: &'static str, percent: u32, code: &Range<u64>) -> Result<Option<Self>> {
         let dir = Path::new("/sys/kernel/debug").join(name);
         if !dir.exists() {
             return Ok(None);
         }
-        let sections = Path::new("/sys/module/hippos/sections/.text");
-        let text = fs::read_to_string(sections)?;
-        let start = u64::from_str_radix(text.trim().trim_start_matches("0x"), 16)?;
-        let modules = fs::read_to_string("/proc/modules")?;
-        let line = modules.lines().find(|line| line.starts_with("hippos "));
-        let size = line.and_then(|line| line.split(' ').nth(1));
-        let end = start + size.context("/proc/modules")?.parse::<u64>()?;
         for (file, value) in [
-            ("require-start", format!("{start:#x}")),
-            ("require-end", format!("{end:#x}")),
+            ("require-start", format!("{:#x}", code.start)),
+            ("require-end", format!("{:#x}", code.end)),
             ("stacktrace-depth", "32".into()),
             ("verbose", "0".into()),
             ("interval", "1".into()),
@@ -250,19 +250,26 @@ impl Drop for Injection {
     }
 }
 
+/// Where the module's code lies.
+fn loaded_code() -> Result<Range<u64>> {
+    let text = fs::read_to_string("/sys/module/hippos/sections/.text")?;
+    let start = u64::from_str_radix(text.trim().trim_start_matches("0x"), 16)?;
+    let modules = fs::read_to_string("/proc/modules")?;
+    let line = modules.lines().find(|line| line.starts_with("hippos "));
+    let size = line.and_then(|line| line.split(' ').nth(1));
+    Ok(start..start + size.context("/proc/modules")?.parse::<u64>()?)
+}
+
 /// Allocations fail, first one in a hundred, then one in five. Only the debug kernel can do that.
 pub(super) fn allocations() -> Result<()> {
     let (mut able, mut failed) = (false, 0);
     let sum = disturbed("memory_mb=64", |_, _| {
+        let code = loaded_code()?;
         for percent in [1, 5, 20] {
-            for names in [
-                &["failslab"][..],
-                &["fail_page_alloc"],
-                &["failslab", "fail_page_alloc"],
-            ] {
+            for names in [&FAILING[..1], &FAILING[1..], &FAILING] {
                 let mut on = Vec::new();
                 for name in names {
-                    on.extend(Injection::new(name, percent)?);
+                    on.extend(Injection::new(name, percent, &code)?);
                 }
                 able |= !on.is_empty();
                 thread::sleep(PAUSE);
@@ -281,4 +288,55 @@ pub(super) fn allocations() -> Result<()> {
     );
     ensure!(failed > 0 || !able, "no allocation failed");
     Ok(())
+}
+
+/// Where any module's code lies (Documentation/arch/x86/x86_64/mm.rst).
+const MODULES: Range<u64> = 0xffff_ffff_c000_0000..0xffff_ffff_ff00_0000;
+
+/// Starts that are tried, at most.
+const STARTS: u32 = 2000;
+
+/// The start's first allocation fails, at the next start the second, and so on through all of them.
+/// Each time it ends as a whole, or does without. Only the debug kernel can do that.
+pub(super) fn failing_start() -> Result<()> {
+    let nth = Path::new("/proc/thread-self/fail-nth");
+    let mut on = Vec::new();
+    for name in FAILING {
+        on.extend(Injection::new(name, 0, &MODULES)?);
+    }
+    if on.is_empty() {
+        return Ok(());
+    }
+    let (mut refused, mut without) = (0, 0);
+    for number in 1.. {
+        ensure!(number < STARTS, "it allocates without end");
+        fs::write(nth, number.to_string()).context("fail-nth")?;
+        let result = modules::insert(modules::HIPPOS.as_ref(), "memory_mb=16");
+        // How far it was from failing: 0 when it did.
+        let left: u32 = fs::read_to_string(nth)?.trim().parse()?;
+        fs::write(nth, "0")?;
+        let context = || format!("allocation {number} fails");
+        match result {
+            Ok(()) => {
+                answers("127.0.0.1").with_context(context)?;
+                modules::remove("hippos").with_context(context)?;
+                without += 1;
+            }
+            Err(Errno::ENOMEM | Errno::ENOBUFS) if left == 0 => {
+                ensure!(!modules::loaded("hippos"), "{}, but it is there", context());
+                refused += 1;
+            }
+            Err(error) => return Err(error).with_context(context),
+        }
+        if left > 0 {
+            break;
+        }
+    }
+    drop(on);
+    println!("{refused} starts were refused, {} did without", without - 1);
+    ensure!(refused > 0, "no allocation failed");
+    match leaks::find()? {
+        Some(found) if !found.is_empty() => bail!("{found}"),
+        _ => Ok(()),
+    }
 }

@@ -33,6 +33,8 @@ const ECHO: u16 = 7777;
 /// A host behind this one, where another server has our port.
 const BEHIND: [u8; 4] = [10, 9, 201, 2];
 const LIMIT: Duration = Duration::from_secs(20);
+/// After how many packets it tells how far it is.
+const TELL: u64 = 50_000;
 
 /// `TEST [COUNT [SEED]]`
 pub(super) fn packets(arguments: &[String]) -> Result<()> {
@@ -112,6 +114,10 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
             other.arrived().with_context(|| at.clone())?;
         }
         alive(&mut tap).with_context(|| at.clone())?;
+        let done = tally.sent + tally.refused;
+        if done / TELL > (done - ROUND) / TELL && done < count {
+            println!("{done} packets, {:.0} s", start.elapsed().as_secs_f32());
+        }
     }
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("last", b"value")?;

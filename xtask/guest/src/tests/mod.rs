@@ -66,9 +66,9 @@ tests! {
     steer: one_queue;
     xdp: modes, life, refusals, several;
     protocol: table, fast_share;
-    consistency: histories;
+    consistency: / histories;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
-        allocations;
+        allocations, failing_start;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
     fuzz: / packets, streams;

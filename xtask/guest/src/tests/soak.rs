@@ -30,8 +30,8 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
     let (seconds, seed) = (number(0, 60)?, number(1, 1)?);
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
-    // Less memory than the clients' values take, so that there is eviction as well.
-    let hippos = Hippos::load("memory_mb=8")?;
+    // Hardly a block for each size of values: there is eviction as well, and slabs move.
+    let hippos = Hippos::load("memory_mb=32")?;
     let seat = |namespace, host: &str| Seat {
         namespace,
         host: host.to_owned(),
@@ -94,7 +94,7 @@ fn disturb(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result
             fs::write(cpu, "1").context("CPU 1 does not come")?;
         }
         4 => {
-            let megabytes = if random.once_in(2) { 8 } else { 16 };
+            let megabytes = if random.once_in(2) { 16 } else { 32 };
             run(&format!("hippos-ctl memory {megabytes}"))?;
         }
         5 => drop(run("hippos-ctl flush")?),
@@ -104,7 +104,7 @@ fn disturb(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result
 }
 
 fn sample(start: Instant, disturbed: u64) -> Result<()> {
-    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let mut tcp = Tcp::patient("127.0.0.1")?;
     let mut line = format!("sample seconds={}", start.elapsed().as_secs());
     for (name, field) in [
         ("free", "MemFree:"),
