@@ -132,6 +132,9 @@ struct Plan {
     dir: PathBuf,
 }
 
+/// How long the guest may take to list its symbols: it is slow when they are counted.
+const SYMBOLS_LIMIT: Duration = Duration::from_secs(600);
+
 /// Facebook's pools.
 const POOLS: [&str; 5] = ["usr", "app", "etc", "var", "sys"];
 
@@ -385,7 +388,9 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
 
 fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Result<()> {
     let mut guest = Guest::boot(tools, server, plan.vcpus, Some(meter))?;
-    let names = guest.vm.ask("exec cat /proc/kallsyms")?;
+    let names = guest
+        .vm
+        .ask_within("exec cat /proc/kallsyms", SYMBOLS_LIMIT)?;
     let symbols = Symbols::parse(names.iter().map(String::as_str));
     let mut meter = Meter::connect(&guest.meter())?;
     meter.settle()?;
