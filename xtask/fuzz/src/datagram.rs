@@ -10,6 +10,7 @@ use crate::engine;
 pub(crate) const SEEDS: &[&[u8]] = &[
     b"\x12\x34\0\0\0\x01\0\0get a\r\n",
     b"\x12\x34\0\0\0\x01\0\0get a none big big a\r\nget none\r\n",
+    b"\x12\x34\0\0\0\x01\0\0get a bb none\r\n",
     b"\x12\x34\0\0\0\x01\0\0gets a bb\r\n",
     b"\x12\x34\0\0\0\x01\0\0mg a v s t f c k O123 q\r\nmn\r\n",
     b"\x12\x34\0\0\0\x01\0\0set a 0 0 3\r\nabc\r\n",

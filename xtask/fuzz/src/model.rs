@@ -10,6 +10,7 @@ pub(crate) const SEEDS: &[&[u8]] = &[
     b"\x00\x01\x03abc\x06\x01\x07\x01",
     b"\x00\x01\x011\x08\x01\x05\x09\x01\x03\x06\x01\x02\x01\x02\x00\x03\x00\x04\x01\x06\x01",
     b"\x00\x02\x05hello\x0a\x02\x03\x0c\x05\x06\x02\x0b\x06\x02",
+    b"\x00\x00\x02\x0a3\x08\x00\x01\x06\x00",
     b"\x01\x01\x02ab\x05\x01\x01\x02xy\x07\x01\x0d\x01\x04\x0c\x02\x06\x01",
 ];
 
@@ -232,10 +233,24 @@ fn found(name: &str, item: Option<&Item>, cas: bool) -> Vec<u8> {
     answer
 }
 
-/// A value that arithmetic takes: digits, perhaps with spaces behind them.
+/// A value that arithmetic takes, as strtoull does: a word of digits, perhaps with a sign; white
+/// space may stand before it, and anything behind white space or a zero byte.
 fn number(value: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(value).ok()?;
-    let digits = text.trim_end_matches(' ');
-    (value.len() <= 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| digits.parse().ok())?
+    let space = |byte: &u8| matches!(byte, b' ' | 9..=13);
+    let start = value.iter().position(|byte| !space(byte))?;
+    let word = value[start..]
+        .split(|byte| space(byte) || *byte == 0)
+        .next()?;
+    let digits = word.strip_prefix(b"+").or(word.strip_prefix(b"-"));
+    let digits = digits.unwrap_or(word);
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let number = match word.first() {
+        Some(b'-') => number.wrapping_neg(),
+        _ => number,
+    };
+    // memcached takes a number that large for a negative one if there is a minus anywhere.
+    (number >> 63 == 0 || !value.contains(&b'-')).then_some(number)
 }
