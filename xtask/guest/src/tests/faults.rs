@@ -298,7 +298,11 @@ const STARTS: u32 = 2000;
 
 /// The start's first allocation fails, at the next start the second, and so on through all of them.
 /// Each time it ends as a whole, or does without. Only the debug kernel can do that.
-pub(super) fn failing_start() -> Result<()> {
+/// `TEST [FIRST]`
+pub(super) fn failing_start(arguments: &[String]) -> Result<()> {
+    let first: u32 = arguments
+        .first()
+        .map_or(Ok(1), |text| text.parse().context("from which on?"))?;
     let nth = Path::new("/proc/thread-self/fail-nth");
     let mut on = Vec::new();
     for name in FAILING {
@@ -308,7 +312,7 @@ pub(super) fn failing_start() -> Result<()> {
         return Ok(());
     }
     let (mut refused, mut without) = (0, 0);
-    for number in 1.. {
+    for number in first.. {
         ensure!(number < STARTS, "it allocates without end");
         fs::write(nth, number.to_string()).context("fail-nth")?;
         let result = modules::insert(modules::HIPPOS.as_ref(), "memory_mb=16");
@@ -322,7 +326,8 @@ pub(super) fn failing_start() -> Result<()> {
                 modules::remove("hippos").with_context(context)?;
                 without += 1;
             }
-            Err(Errno::ENOMEM | Errno::ENOBUFS) if left == 0 => {
+            // Sockets say the latter two.
+            Err(Errno::ENOMEM | Errno::ENOBUFS | Errno::ENFILE) if left == 0 => {
                 ensure!(!modules::loaded("hippos"), "{}, but it is there", context());
                 refused += 1;
             }
@@ -330,6 +335,9 @@ pub(super) fn failing_start() -> Result<()> {
         }
         if left > 0 {
             break;
+        }
+        if number % 25 == 0 {
+            println!("{number} starts");
         }
     }
     drop(on);

@@ -68,7 +68,7 @@ tests! {
     protocol: table, fast_share;
     consistency: / histories;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
-        allocations, failing_start;
+        allocations / failing_start;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
     fuzz: / packets, streams;

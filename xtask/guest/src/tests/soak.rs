@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::client::Tcp;
 use crate::load::{under, Seat};
@@ -19,6 +19,9 @@ use crate::system::{memory, run};
 
 /// Between two samples; a disturbance goes before each.
 const STEP: Duration = Duration::from_secs(5);
+
+/// The most memory that the cache gets, MiB.
+const MEMORY: u64 = 32;
 
 /// `soak::run [SECONDS [SEED]]`
 pub(super) fn run_for(arguments: &[String]) -> Result<()> {
@@ -31,7 +34,7 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     // Hardly a block for each size of values: there is eviction as well, and slabs move.
-    let hippos = Hippos::load("memory_mb=32")?;
+    let hippos = Hippos::load(&format!("memory_mb={MEMORY}"))?;
     let seat = |namespace, host: &str| Seat {
         namespace,
         host: host.to_owned(),
@@ -94,7 +97,11 @@ fn disturb(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result
             fs::write(cpu, "1").context("CPU 1 does not come")?;
         }
         4 => {
-            let megabytes = if random.once_in(2) { 16 } else { 32 };
+            let megabytes = if random.once_in(2) {
+                MEMORY / 2
+            } else {
+                MEMORY
+            };
             run(&format!("hippos-ctl memory {megabytes}"))?;
         }
         5 => drop(run("hippos-ctl flush")?),
@@ -123,7 +130,12 @@ fn sample(start: Instant, disturbed: u64) -> Result<()> {
         "curr_connections",
         "total_connections",
     ] {
-        line += &format!(" {stat}={}", tcp.stat(stat)?);
+        let value = tcp.stat(stat)?;
+        line += &format!(" {stat}={value}");
+        ensure!(
+            stat != "bytes" || value <= MEMORY << 20,
+            "{value} bytes of items in {MEMORY} MiB"
+        );
     }
     println!("{line} disturbed={disturbed}");
     Ok(())
