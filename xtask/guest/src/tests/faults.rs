@@ -326,9 +326,15 @@ pub(super) fn failing_start(arguments: &[String]) -> Result<()> {
                 modules::remove("hippos").with_context(context)?;
                 without += 1;
             }
-            // Sockets say the latter two.
-            Err(Errno::ENOMEM | Errno::ENOBUFS | Errno::ENFILE) if left == 0 => {
+            // Sockets say one of the latter three: EADDRINUSE when there is no memory to note that a
+            // port is taken.
+            Err(error @ (Errno::ENOMEM | Errno::ENOBUFS | Errno::ENFILE | Errno::EADDRINUSE))
+                if left == 0 =>
+            {
                 ensure!(!modules::loaded("hippos"), "{}, but it is there", context());
+                if error == Errno::EADDRINUSE {
+                    Hippos::load("").with_context(context)?.unload()?;
+                }
                 refused += 1;
             }
             Err(error) => return Err(error).with_context(context),
