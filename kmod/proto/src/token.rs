@@ -108,16 +108,17 @@ const HIGH: u64 = ONES << 7;
 /// `found` tells the same of one byte.
 #[inline(always)]
 fn until(text: &[u8], marks: impl Fn(u64) -> u64, found: impl Fn(u8) -> bool) -> usize {
+    let mut at = 0usize;
     let mut rest = text;
-    while let Some((word, more)) = rest.split_first_chunk::<8>() {
+    while let Some(word) = rest.first_chunk::<8>() {
         let marks = marks(u64::from_le_bytes(*word));
         if marks != 0 {
-            let before = text.len().wrapping_sub(rest.len());
-            return before.wrapping_add((marks.trailing_zeros() / 8) as usize);
+            return at.wrapping_add((marks.trailing_zeros() / 8) as usize);
         }
-        rest = more;
+        at = at.wrapping_add(8);
+        rest = text.get(at..).unwrap_or_default();
     }
-    let mut before = text.len().wrapping_sub(rest.len());
+    let mut before = at;
     // The last word again, but for what was looked at.
     if let Some(last) = text.last_chunk::<8>() {
         let seen = 8usize.wrapping_sub(rest.len()) as u32;

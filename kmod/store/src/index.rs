@@ -349,7 +349,15 @@ impl<L: RawLock> Index<L> {
     /// The first slot of a bucket under `hash`'s tag. The caller is in a read-side section.
     #[inline(always)]
     pub(crate) fn first(&self, bucket: &Bucket, hash: Hash) -> Option<Slot> {
-        self.scan(bucket, hash, &mut |_| true)
+        for entry in &bucket.entries {
+            let entry = entry.load(Acquire);
+            if (entry ^ hash.0) >> 48 == 0 {
+                let slot = self.slot(entry)?;
+                Self::prefetch_more(entry, slot);
+                return Some(slot);
+            }
+        }
+        None
     }
 
     /// Brings near what a writer needs: the bucket's line and the stripe's.

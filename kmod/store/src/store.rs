@@ -263,15 +263,18 @@ impl<P: Platform> Store<P> {
         key: &[u8],
         probe: &Probe<'g>,
     ) -> Option<Item<'g>> {
-        match probe.slot {
+        if let Some(slot) = probe.slot {
             // It was linked in this section, as if found now.
-            Some(slot) if hash::same(slot.key(), key) && self.alive(slot) => {
-                let item = self.item(guard, slot);
-                item.hit(self.cap);
-                Some(item)
+            let item = self.item(guard, slot);
+            let same = match Key::new(key) {
+                Some(key) => slot.is(&key),
+                None => hash::same(slot.key(), key),
+            };
+            if same && item.is_settled(self.clock.epoch(), self.cap) {
+                return Some(item);
             }
-            _ => self.get_anew(guard, key, probe.hash),
         }
+        self.get_anew(guard, key, probe.hash)
     }
 
     #[cold]

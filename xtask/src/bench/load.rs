@@ -100,6 +100,7 @@ pub(crate) struct Load<'a> {
 /// One measured stretch.
 pub(crate) struct Stretch {
     pub(crate) answered: u64,
+    pub(crate) sent_per_second: f64,
     pub(crate) per_second: f64,
     pub(crate) mean_us: f64,
 }
@@ -217,6 +218,7 @@ fn stretch(run: &Value) -> Result<Stretch> {
     ensure!(answered > 0, "nothing was answered: {counters}");
     Ok(Stretch {
         answered,
+        sent_per_second: number(&counters["sent"])? / number(&run["seconds"])?,
         per_second: number(&run["answered_per_second"])?,
         mean_us: number(&run["latency"]["mean_us"])?,
     })

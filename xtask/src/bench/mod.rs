@@ -9,6 +9,7 @@ mod guest;
 mod load;
 mod meter;
 mod mirror;
+mod overload;
 mod report;
 
 use std::fmt::Write as _;
@@ -67,6 +68,9 @@ pub(crate) struct BenchArgs {
     /// Instead of figures, print where a workload's instructions go, by the kernel's symbols
     #[arg(long, value_name = "WORKLOAD")]
     profile: Option<String>,
+    /// Instead of figures, offer twice the peak, with SETs over TCP beside it
+    #[arg(long, conflicts_with = "profile")]
+    overload: bool,
     /// How guests are joined to this machine
     #[arg(long, value_enum, default_value = "auto")]
     wire: Wire,
@@ -167,6 +171,12 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
     if args.profile.is_some() {
         for server in &plan.servers {
             profile(&tools, &meter, &plan, *server)?;
+        }
+        return Ok(0);
+    }
+    if args.overload {
+        for server in &plan.servers {
+            overload::measure(&tools, &plan, *server)?;
         }
         return Ok(0);
     }
