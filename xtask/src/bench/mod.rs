@@ -176,7 +176,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
     }
     if args.overload {
         for server in &plan.servers {
-            overload::measure(&tools, &plan, *server)?;
+            overload::measure(&tools, &meter, &plan, *server)?;
         }
         return Ok(0);
     }
@@ -378,14 +378,17 @@ pub(crate) fn replay_pools() -> Result<()> {
 }
 
 fn served_by_xdp(stats: &[String]) -> u64 {
-    let served = |line: &String| {
-        line.trim()
-            .strip_prefix("hippos_xdp_served")?
-            .trim()
-            .parse()
-            .ok()
+    stat(stats, "hippos_xdp_served")
+}
+
+/// A number among the lines of `hippos-ctl stats`; 0 if it is not there.
+fn stat(stats: &[String], name: &str) -> u64 {
+    let number = |line: &String| {
+        let rest = line.trim().strip_prefix(name)?;
+        rest.starts_with(char::is_whitespace)
+            .then(|| rest.trim().parse().ok())?
     };
-    stats.iter().find_map(served).unwrap_or(0)
+    stats.iter().find_map(number).unwrap_or(0)
 }
 
 /// CPU time of a process so far.
