@@ -21,6 +21,10 @@ const UNSAFE: &[(&str, &str)] = &[
         "kmod/store/tests/quiet.rs",
         "takes the right to write from the store's memory",
     ),
+    (
+        "kmod/store/tests/overtaken.rs",
+        "a platform of its own, whose trait has it unsafe",
+    ),
     ("userspace-ctl/src/device.rs", "ioctl on the control device"),
     ("userspace-ctl/src/xdp.rs", "libbpf's calls for links"),
     (
