@@ -141,11 +141,13 @@ impl Guest {
         vcpus: u32,
         meter: Option<&Meter>,
     ) -> Result<Self> {
-        let tap = match (tools.tap, server.native()) {
+        let tap = match (tools.tap, server.native() || vcpus > 1) {
             (true, true) => Some(Tap::with_queues()?),
             (true, false) => Some(Tap::new()?),
-            (false, true) => bail!("native XDP asks for a card with a tap behind it"),
-            (false, false) => None,
+            (false, _) if server.native() => {
+                bail!("native XDP asks for a card with a tap behind it")
+            }
+            (false, _) => None,
         };
         let many = server == Server::MemcachedMultiport && vcpus > 1;
         if many && tap.is_none() {
@@ -161,6 +163,7 @@ impl Guest {
             network: match &tap {
                 // A queue for each processor's stack and one for its XDP.
                 Some(tap) if server.native() => Network::Xdp(tap.name().to_owned(), 2 * vcpus),
+                Some(tap) if vcpus > 1 => Network::Queues(tap.name().to_owned(), vcpus),
                 Some(tap) => Network::Tap(tap.name().to_owned()),
                 None => Network::User,
             },
