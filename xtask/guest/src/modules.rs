@@ -3,14 +3,20 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::door;
 use crate::system::run;
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
 /// The module under test.
 pub(crate) const HIPPOS: &str = "/hippos.ko";
+/// How long the module may be in use by an XDP program that is detached: the kernel frees it after
+/// a grace period.
+const PATIENCE: Duration = Duration::from_secs(90);
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
 
@@ -88,7 +94,15 @@ impl Hippos {
         if door::xdp() {
             return run("hippos-ctl unload").map(drop);
         }
-        remove("hippos").context("rmmod hippos")
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match remove("hippos") {
+                Err(Errno::EAGAIN) if Instant::now() < end => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                result => return result.context("rmmod hippos"),
+            }
+        }
     }
 }
 
