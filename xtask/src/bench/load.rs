@@ -106,12 +106,13 @@ pub(crate) struct Stretch {
 }
 
 impl Load<'_> {
-    /// Stores the workload's keys and makes the first `requests`, which nobody counts.
-    pub(crate) fn prepare(&self, workload: &Workload, requests: u64) -> Result<Stretch> {
+    /// Stores the workload's keys and makes the first requests, which nobody counts: an item's
+    /// first hit costs more than all that follow.
+    pub(crate) fn prepare(&self, workload: &Workload) -> Result<Stretch> {
         if !self.server.mirrors() {
             self.call("fill", workload, &[])?;
         }
-        self.closed(workload, requests)
+        self.closed(workload, 4 * self.keys / workload.weight)
     }
 
     /// `requests` in a closed loop that keeps the server busy.

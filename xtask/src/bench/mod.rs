@@ -239,7 +239,7 @@ fn plan(args: &BenchArgs) -> Result<Plan> {
         boots: args.boots.unwrap_or(if args.quick { 1 } else { 3 }),
         servers,
         workloads,
-        keys: if args.quick { 2_000 } else { 10_000 },
+        keys: 2_000,
         requests: 10_000,
         step: Duration::from_millis(if args.quick { 400 } else { 500 }),
     })
@@ -276,7 +276,7 @@ fn instructions(
     let load = load(tools, plan, &guest, server);
     for workload in answerable(plan, server) {
         let requests = plan.requests / workload.weight;
-        load.prepare(workload, requests / 5)?;
+        load.prepare(workload)?;
         let before = meter.count()?;
         let run = load.closed(workload, requests)?;
         let spent = meter.count()? - before;
@@ -294,7 +294,7 @@ fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) 
     let guest = Guest::boot(tools, server, plan.vcpus, None)?;
     let load = load(tools, plan, &guest, server);
     for workload in answerable(plan, server).filter(|workload| workload.clocked) {
-        let busy = load.prepare(workload, plan.requests / 5 / workload.weight)?;
+        let busy = load.prepare(workload)?;
         let Some(peak) = load.peak(workload, 0.8 * busy.per_second, plan.step)? else {
             eprintln!(
                 "hippos:   {}: no rate keeps under 1 ms; is this machine busy with other work?",
@@ -307,6 +307,13 @@ fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) 
             workload.name
         );
         figures.add(server.name(), workload.name, Metric::Peak, peak);
+        let over = load.open(workload, 2.0 * peak, plan.step * 2)?;
+        figures.add(
+            server.name(),
+            workload.name,
+            Metric::Overload,
+            over.per_second,
+        );
         let reference = Server::Memcached.name();
         let Some(reference) = figures.median(reference, workload.name, Metric::Peak) else {
             continue;
@@ -409,7 +416,7 @@ fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Res
     meter.settle()?;
     let load = load(tools, plan, &guest, server);
     for workload in answerable(plan, server) {
-        load.prepare(workload, plan.requests / 5)?;
+        load.prepare(workload)?;
         let before = meter.blocks()?;
         let run = load.closed(workload, plan.requests)?;
         let after = meter.blocks()?;

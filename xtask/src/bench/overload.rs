@@ -34,7 +34,7 @@ pub(super) fn measure(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Ser
         .find(|workload| workload.name == "set")
         .context("there is a workload of SETs")?;
     for workload in super::answerable(plan, server) {
-        load.prepare(workload, plan.requests / 5)?;
+        load.prepare(workload)?;
         let before = meter.count()?;
         let busy = load.closed(workload, plan.requests)?;
         let each = (meter.count()? - before) as f64 / busy.answered as f64;
