@@ -2,22 +2,24 @@
 //! may have been deleted or evicted, a grace period may have passed, and the slot be another item's.
 //! It must have looked at all that it counts before.
 
-use std::ptr::NonNull;
+mod watched;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
 
 use hippos_store::host::Host;
-use hippos_store::{Arith, Arithmetic, Commit, Config, Cookie, Deleted, Expiry, Platform, Store};
+use hippos_store::{Arith, Arithmetic, Commit, Config, Deleted, Expiry, Store};
+
+use watched::{Watch, Watched};
 
 const KEY: &[u8] = b"overtaken";
 /// A shorter one, of the same class.
 const OTHER: &[u8] = b"x";
 
-static STORE: OnceLock<Store<Overtaking>> = OnceLock::new();
+static STORE: OnceLock<Store<Watched<Overtaking>>> = OnceLock::new();
 
-/// The host, where somebody else is faster once.
+/// Somebody else, who is faster once.
 struct Overtaking {
-    host: Host,
     armed: AtomicBool,
 }
 
@@ -36,57 +38,22 @@ impl Overtaking {
     }
 }
 
-// SAFETY: all of it is the host's.
-unsafe impl Platform for Overtaking {
-    type Guard = <Host as Platform>::Guard;
-    type Lock = <Host as Platform>::Lock;
-
-    fn read_lock(&self) -> Self::Guard {
-        self.host.read_lock()
-    }
-    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
-        self.host.slab_alloc(bytes)
-    }
-    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { self.host.slab_free(block, bytes) }
-    }
-    fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
-        self.host.table_alloc(bytes)
-    }
-    unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { self.host.table_free(table, bytes) }
-    }
-    fn gp_start(&self) -> Cookie {
-        self.host.gp_start()
-    }
-    fn gp_done(&self, cookie: Cookie) -> bool {
-        self.host.gp_done(cookie)
-    }
-    fn gp_wait(&self) {
-        self.host.gp_wait();
-    }
-    /// Asked for when something is counted, after everything has been unlocked.
-    fn cpu(&self) -> usize {
+impl Watch for Overtaking {
+    /// When something is counted, after everything has been unlocked.
+    fn asked(&self) {
         if self.armed.swap(false, Ordering::Relaxed) {
             self.overtake();
         }
-        Platform::cpu(&self.host)
-    }
-    fn cpus(&self) -> usize {
-        Platform::cpus(&self.host)
-    }
-    fn poison(&self) -> bool {
-        true
     }
 }
 
 #[test]
 fn books_are_right_when_the_item_is_gone_before_it_is_counted() {
-    let platform = Overtaking {
+    let platform = Watched {
         host: Host::new().poison(),
-        armed: AtomicBool::new(false),
+        watch: Overtaking {
+            armed: AtomicBool::new(false),
+        },
     };
     let store = STORE.get_or_init(|| Store::new(Config::default(), platform).ok().unwrap());
     store.tick(100, 1_700_000_000);
@@ -96,7 +63,7 @@ fn books_are_right_when_the_item_is_gone_before_it_is_counted() {
         new.write(b"1");
         new
     };
-    let arm = || store.platform().armed.store(true, Ordering::Relaxed);
+    let arm = || store.platform().watch.armed.store(true, Ordering::Relaxed);
     let at_rest = |what: &str| {
         store.delete(OTHER, store.hash(OTHER), None);
         let shot = store.snapshot();

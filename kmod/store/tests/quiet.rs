@@ -2,18 +2,21 @@
 //! read-only. (Its count goes to a line of the CPU's own, in a table.) A write would end the test
 //! with a fault.
 
+mod watched;
+
 use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::thread;
 
 use hippos_store::host::Host;
-use hippos_store::{ClassCounter, Commit, Config, Cookie, Eviction, Key, Look, Platform, Store};
+use hippos_store::{ClassCounter, Commit, Config, Eviction, Key, Look, Store};
 use nix::sys::mman::{mprotect, ProtFlags};
 
-/// The host, remembering the blocks that it gave.
+use watched::{Watch, Watched};
+
+/// Remembers the blocks that the store was given.
 struct Freezer {
-    host: Host,
     blocks: Mutex<Vec<(usize, usize)>>,
 }
 
@@ -27,45 +30,10 @@ impl Freezer {
     }
 }
 
-// SAFETY: all of it is the host's.
-unsafe impl Platform for Freezer {
-    type Guard = <Host as Platform>::Guard;
-    type Lock = <Host as Platform>::Lock;
-
-    fn read_lock(&self) -> Self::Guard {
-        self.host.read_lock()
-    }
-    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
-        let block = self.host.slab_alloc(bytes)?;
+impl Watch for Freezer {
+    fn given(&self, block: NonNull<u8>, bytes: usize) {
         let mut blocks = self.blocks.lock().unwrap();
         blocks.push((block.as_ptr() as usize, bytes));
-        Some(block)
-    }
-    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { self.host.slab_free(block, bytes) }
-    }
-    fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
-        self.host.table_alloc(bytes)
-    }
-    unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { self.host.table_free(table, bytes) }
-    }
-    fn gp_start(&self) -> Cookie {
-        self.host.gp_start()
-    }
-    fn gp_done(&self, cookie: Cookie) -> bool {
-        self.host.gp_done(cookie)
-    }
-    fn gp_wait(&self) {
-        self.host.gp_wait();
-    }
-    fn cpu(&self) -> usize {
-        Platform::cpu(&self.host)
-    }
-    fn cpus(&self) -> usize {
-        Platform::cpus(&self.host)
     }
 }
 
@@ -76,9 +44,11 @@ fn steady(eviction: Eviction) {
         eviction,
         ..Config::default()
     };
-    let freezer = Freezer {
+    let freezer = Watched {
         host: Host::new().cpus(THREADS as usize),
-        blocks: Mutex::default(),
+        watch: Freezer {
+            blocks: Mutex::default(),
+        },
     };
     let store = Store::new(config, freezer).unwrap();
     store.tick(100, 1_700_000_000);
@@ -108,14 +78,14 @@ fn steady(eviction: Eviction) {
     // The first hits leave marks; the policy that counts furthest counts to three.
     hit_all(true);
     hit_all(true);
-    store.platform().protect(ProtFlags::PROT_READ);
+    store.platform().watch.protect(ProtFlags::PROT_READ);
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| hit_all(false));
         }
     });
     let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    store.platform().protect(both);
+    store.platform().watch.protect(both);
     let hits = store.classes_counted(ClassCounter::GetHits);
     assert_eq!(hits, u64::from(ITEMS) * (2 + THREADS));
 }

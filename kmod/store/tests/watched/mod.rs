@@ -1,0 +1,65 @@
+//! The host as a platform, with somebody who watches.
+
+use std::ptr::NonNull;
+
+use hippos_store::host::Host;
+use hippos_store::{Cookie, Platform};
+
+/// What a test wants to know of a store's calls, or to do meanwhile.
+pub(crate) trait Watch: Send + Sync + 'static {
+    /// A block was given to the store.
+    fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
+    /// The store asks for the CPU at hand, as it does when it counts something.
+    fn asked(&self) {}
+}
+
+/// The host under somebody's eyes.
+pub(crate) struct Watched<W> {
+    pub(crate) host: Host,
+    pub(crate) watch: W,
+}
+
+// SAFETY: all of it is the host's.
+unsafe impl<W: Watch> Platform for Watched<W> {
+    type Guard = <Host as Platform>::Guard;
+    type Lock = <Host as Platform>::Lock;
+
+    fn read_lock(&self) -> Self::Guard {
+        self.host.read_lock()
+    }
+    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        let block = self.host.slab_alloc(bytes)?;
+        self.watch.given(block, bytes);
+        Some(block)
+    }
+    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.slab_free(block, bytes) }
+    }
+    fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        self.host.table_alloc(bytes)
+    }
+    unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.host.table_free(table, bytes) }
+    }
+    fn gp_start(&self) -> Cookie {
+        self.host.gp_start()
+    }
+    fn gp_done(&self, cookie: Cookie) -> bool {
+        self.host.gp_done(cookie)
+    }
+    fn gp_wait(&self) {
+        self.host.gp_wait();
+    }
+    fn cpu(&self) -> usize {
+        self.watch.asked();
+        Platform::cpu(&self.host)
+    }
+    fn cpus(&self) -> usize {
+        Platform::cpus(&self.host)
+    }
+    fn poison(&self) -> bool {
+        Platform::poison(&self.host)
+    }
+}
