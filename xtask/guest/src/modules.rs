@@ -3,20 +3,14 @@
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::door;
 use crate::system::run;
 use anyhow::{Context, Result};
-use nix::errno::Errno;
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
 
 /// The module under test.
 pub(crate) const HIPPOS: &str = "/hippos.ko";
-/// How long the module may be in use by an XDP program that is detached: the kernel frees it after
-/// a grace period.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
 
@@ -90,19 +84,17 @@ impl Hippos {
 
     /// Unloads it, and tells whether that went well (a drop only prints).
     pub(crate) fn unload(self) -> Result<()> {
-        std::mem::forget(self);
         if door::xdp() {
-            return run("hippos-ctl unload").map(drop);
+            return self.take_apart();
         }
-        let end = Instant::now() + PATIENCE;
-        loop {
-            match remove("hippos") {
-                Err(Errno::EAGAIN) if Instant::now() < end => {
-                    thread::sleep(Duration::from_millis(20));
-                }
-                result => return result.context("rmmod hippos"),
-            }
-        }
+        std::mem::forget(self);
+        remove("hippos").context("rmmod hippos")
+    }
+
+    /// Unloads it with its programs, of which the kernel frees a detached one a grace period later.
+    pub(crate) fn take_apart(self) -> Result<()> {
+        std::mem::forget(self);
+        run("hippos-ctl unload").map(drop)
     }
 }
 

@@ -94,7 +94,7 @@ pub(super) fn modes() -> Result<()> {
         run(&format!("hippos-ctl xdp detach --dev {}", link.here))?;
         there.enter(|| asks(&link.here_ipv4, false).context("without"))?;
     }
-    hippos.unload()
+    hippos.take_apart()
 }
 
 /// The order in which things are taken apart, whoever asks for it.
@@ -127,8 +127,7 @@ pub(super) fn life() -> Result<()> {
         "rmmod while a program is attached: {removed:?}"
     );
     there.enter(|| asks(&link.here_ipv4, true))?;
-    run("hippos-ctl unload")?;
-    std::mem::forget(hippos);
+    hippos.take_apart()?;
     ensure!(
         run("hippos-ctl xdp status")?.is_empty(),
         "a program is left"
@@ -142,9 +141,7 @@ pub(super) fn life() -> Result<()> {
         "hippos-ctl xdp attach --dev {here} --mode generic"
     ))?;
     drop(there);
-    run("hippos-ctl unload")?;
-    std::mem::forget(hippos);
-    Ok(())
+    hippos.take_apart()
 }
 
 /// The interface is somebody else's, or the module can't serve there: each is told, and nothing changes.
@@ -172,8 +169,7 @@ pub(super) fn refusals() -> Result<()> {
     refused(&attach("lo", "native"), "--mode generic")?;
     let said = run(&attach("lo", "auto"))?;
     ensure!(said == "lo generic\n", "{said}");
-    run("hippos-ctl unload")?;
-    std::mem::forget(hippos);
+    hippos.take_apart()?;
 
     for parameter in ["udp=0", "udp_fast=0"] {
         let hippos = Hippos::load(parameter)?;
@@ -311,5 +307,5 @@ pub(super) fn several() -> Result<()> {
         door::detach("wire")?;
     }
     drop(tcp);
-    hippos.unload()
+    hippos.take_apart()
 }
