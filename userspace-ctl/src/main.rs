@@ -159,7 +159,8 @@ enum Mode {
     Generic,
 }
 
-/// How long a detached program may hold on to the module: the kernel frees it later.
+/// How long a detached program, by this call or one before it, may hold on to the module: the
+/// kernel frees it later.
 const PROGRAM_GOES: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -203,12 +204,8 @@ fn run(arguments: Arguments) -> Result<()> {
     match &arguments.command {
         Command::Xdp { action } => return xdp(action, &mut out),
         Command::Unload => {
-            let patience = if detach_all()? > 0 {
-                PROGRAM_GOES
-            } else {
-                Duration::ZERO
-            };
-            return module::unload(patience);
+            detach_all()?;
+            return module::unload(PROGRAM_GOES);
         }
         _ => {}
     }
@@ -294,10 +291,10 @@ fn xdp(action: &XdpAction, out: &mut impl Write) -> Result<()> {
 
 /// Takes the program off all interfaces; says off how many.
 #[cfg(feature = "xdp")]
-fn detach_all() -> Result<usize> {
-    let all = xdp::interfaces()?;
-    all.iter().try_for_each(|dev| xdp::detach(dev))?;
-    Ok(all.len())
+fn detach_all() -> Result<()> {
+    xdp::interfaces()?
+        .iter()
+        .try_for_each(|dev| xdp::detach(dev))
 }
 
 #[cfg(not(feature = "xdp"))]
@@ -310,8 +307,8 @@ fn xdp(_: &XdpAction, _: &mut impl Write) -> Result<()> {
 
 /// Without XDP there is nothing to detach.
 #[cfg(not(feature = "xdp"))]
-fn detach_all() -> Result<usize> {
-    Ok(0)
+fn detach_all() -> Result<()> {
+    Ok(())
 }
 
 /// A memory limit in bytes, if the module would take it.
