@@ -18,13 +18,15 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::mmsg::{Inbox, Outbox, BATCH};
+use crate::mmsg::{self, Inbox, Outbox, BATCH};
 use crate::payload;
 use crate::wire::{Frame, FRAME};
 use crate::workload::Model;
 
 /// Bytes of a reply that fit into one datagram.
 const BODY: usize = 1400 - FRAME;
+/// Replies that are made before they are sent.
+const REPLIES: usize = 8 * BATCH;
 /// How often a waiting thread looks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -74,6 +76,7 @@ pub struct Echo {
 }
 
 struct Server {
+    gso: bool,
     contents: Contents,
     faults: Faults,
     stop: Arc<AtomicBool>,
@@ -84,10 +87,12 @@ struct Server {
 }
 
 impl Echo {
-    /// Starts a server, TCP and UDP on one port, with so many threads for UDP.
+    /// Starts a server, TCP and UDP on one port, with so many threads for UDP
+    /// (with `gso`, datagrams come and go as [`crate::settings::Settings::gso`] says).
     pub fn start(
         address: SocketAddr,
         threads: usize,
+        gso: bool,
         contents: Contents,
         faults: Faults,
     ) -> Result<Self> {
@@ -98,6 +103,7 @@ impl Echo {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
         let server = Arc::new(Server {
+            gso,
             contents,
             faults,
             stop: stop.clone(),
@@ -114,6 +120,9 @@ impl Echo {
                 Some(Protocol::UDP),
             )?;
             socket.set_reuse_port(true)?;
+            if gso {
+                mmsg::gather(&socket)?;
+            }
             socket.set_recv_buffer_size(8 << 20)?;
             socket.set_send_buffer_size(8 << 20)?;
             socket
@@ -168,8 +177,8 @@ impl Server {
     }
 
     fn serve_udp(&self, socket: &Socket) {
-        let mut inbox: Inbox<SockaddrStorage> = Inbox::default();
-        let mut outbox = Outbox::addressed();
+        let mut inbox: Inbox<SockaddrStorage> = Inbox::new(self.gso);
+        let mut outbox = Outbox::addressed(self.gso);
         let mut replies = Replies::default();
         let mut answer = Answer::default();
         while !self.stopped() {
@@ -233,7 +242,7 @@ impl Server {
                             body,
                             from,
                         );
-                        if replies.used == BATCH {
+                        if replies.used == REPLIES {
                             replies.flush(&mut outbox, fd);
                         }
                     }
@@ -480,39 +489,44 @@ impl Answer {
     }
 }
 
-/// Datagrams on their way out; the buffers are used again.
+/// Datagrams on their way out, and to whom; the buffers are used again.
 #[derive(Debug, Default)]
 struct Replies {
-    datagrams: Vec<Vec<u8>>,
-    to: Vec<Option<SockaddrStorage>>,
+    datagrams: Vec<(Vec<u8>, Option<SockaddrStorage>)>,
     used: usize,
 }
 
 impl Replies {
     fn push(&mut self, frame: Frame, body: &[u8], to: Option<SockaddrStorage>) {
         if self.used == self.datagrams.len() {
-            self.datagrams.push(Vec::new());
+            self.datagrams.push((Vec::new(), None));
         }
-        let datagram = &mut self.datagrams[self.used];
+        let (datagram, address) = &mut self.datagrams[self.used];
         datagram.clear();
         datagram.extend_from_slice(&frame.bytes());
         datagram.extend_from_slice(body);
-        self.to.push(to);
+        *address = to;
         self.used += 1;
     }
 
     fn flush(&mut self, outbox: &mut Outbox<SockaddrStorage>, socket: i32) {
-        let mut sent = 0;
-        while sent < self.used {
-            let datagrams = self.datagrams[sent..self.used].iter().map(Vec::as_slice);
-            match outbox.send_to(socket, datagrams, &self.to[sent..]) {
-                Ok(0) => std::thread::yield_now(),
-                Ok(n) => sent += n,
-                // One client may be gone: skip its datagram.
-                Err(_) => sent += 1,
-            }
+        let mut left = &mut self.datagrams[..self.used];
+        for client in left.chunk_by_mut(|a, b| a.1 == b.1) {
+            outbox.sort(client, |(datagram, _)| datagram.len());
         }
-        self.to.clear();
+        while !left.is_empty() {
+            let datagrams = left.iter().map(|(datagram, to)| (datagram.as_slice(), *to));
+            let sent = match outbox.send_to(socket, datagrams) {
+                Ok(0) => {
+                    std::thread::yield_now();
+                    0
+                }
+                Ok(n) => n,
+                // One client may be gone: skip its datagram.
+                Err(_) => 1,
+            };
+            left = &mut left[sent..];
+        }
         self.used = 0;
     }
 }

@@ -83,6 +83,10 @@ struct TargetArgs {
     /// The server is a packet mirror: only GETs over UDP, which must come back as they went.
     #[arg(long)]
     mirror: bool,
+    /// Let requests of one length that are due together leave as one (UDP segmentation offload). Not for
+    /// servers in containers and guests: they would get such requests uncut, as no wire brings them.
+    #[arg(long)]
+    gso: bool,
     /// Give a request up after this time.
     #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
     timeout: Duration,
@@ -341,6 +345,9 @@ struct EchoArgs {
     /// Without a workload: length of the values.
     #[arg(long, default_value_t = 20)]
     value_size: usize,
+    /// Take and send datagrams of one length as one, for a generator with --gso.
+    #[arg(long)]
+    gso: bool,
     /// Keep what is stored, slowly, instead of deriving values.
     #[arg(long, conflicts_with = "workload")]
     keep: bool,
@@ -433,6 +440,7 @@ impl TargetArgs {
             get: self.get,
             meta: self.meta,
             mirror: self.mirror,
+            gso: self.gso,
             timeout: self.timeout.as_nanos() as u64,
             udp_max: self.udp_max,
             fill_on_miss: self.fill_on_miss,
@@ -724,7 +732,13 @@ fn echo(args: &EchoArgs) -> Result<()> {
         // Nobody listens any more when the server has stopped already.
         let _ = sender.send(());
     })?;
-    let server = Echo::start(args.listen, args.threads, contents, Faults::default())?;
+    let server = Echo::start(
+        args.listen,
+        args.threads,
+        args.gso,
+        contents,
+        Faults::default(),
+    )?;
     println!("listening on {}", server.address());
     match args.duration {
         Some(duration) => drop(stop.recv_timeout(duration)),

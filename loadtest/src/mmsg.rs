@@ -1,64 +1,155 @@
-//! Many datagrams in one system call.
+//! Many datagrams in one system call; with segmentation offload (`gso`), many in
+//! one journey through the kernel.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{recvmmsg, sendmmsg, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage};
+use nix::sys::socket::{
+    recvmmsg, recvmsg, sendmmsg, sendmsg, setsockopt, sockopt, ControlMessage, ControlMessageOwned,
+    MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage,
+};
 
 /// Most datagrams in one call.
 pub const BATCH: usize = 64;
 /// Room for one datagram: more than any server sends in one.
 const ROOM: usize = 2048;
+/// Room for datagrams that come as one: more than IP carries.
+const WHOLE: usize = 64 << 10;
+/// Most that are received in one go, if they come as one.
+const WHOLES: usize = 8;
+/// Most bytes that are sent as one: with their headers, what IP carries.
+const MOST: usize = 65_000;
+
+/// Asks the kernel to hand datagrams of one length up together (UDP_GRO), as
+/// an [`Inbox`] with `gso` takes them.
+pub fn gather(socket: &impl AsFd) -> Result<(), Errno> {
+    setsockopt(socket, sockopt::UdpGroSegment, &true)
+}
 
 /// Receives datagrams into buffers of its own; `A` is `()` for connected
 /// sockets and [`SockaddrStorage`] where the senders matter.
 #[derive(Debug)]
 pub struct Inbox<A> {
     headers: MultiHeaders<A>,
-    buffers: Vec<[u8; ROOM]>,
-    received: Vec<(usize, Option<A>)>,
-}
-
-impl<A: SockaddrLike + Copy> Default for Inbox<A> {
-    fn default() -> Self {
-        Self {
-            headers: MultiHeaders::preallocate(BATCH, None),
-            buffers: vec![[0; ROOM]; BATCH],
-            received: Vec::with_capacity(BATCH),
-        }
-    }
+    buffer: Vec<u8>,
+    /// Where in the buffer each datagram lies.
+    received: Vec<(usize, usize, Option<A>)>,
+    gso: bool,
 }
 
 impl<A: SockaddrLike + Copy> Inbox<A> {
+    /// With `gso`, for sockets that [`gather`].
+    pub fn new(gso: bool) -> Self {
+        let room = if gso { WHOLE * WHOLES } else { ROOM * BATCH };
+        Self {
+            headers: MultiHeaders::preallocate(BATCH, None),
+            buffer: vec![0; room],
+            received: Vec::with_capacity(BATCH),
+            gso,
+        }
+    }
+
     /// Receives what is there, without waiting: how many datagrams.
     pub fn receive(&mut self, socket: RawFd) -> Result<usize, Errno> {
         self.received.clear();
+        let received = if self.gso {
+            self.receive_whole(socket)
+        } else {
+            self.receive_each(socket)
+        };
+        match received {
+            Err(errno) if !matches!(errno, Errno::EAGAIN | Errno::EINTR) => Err(errno),
+            _ => Ok(self.received.len()),
+        }
+    }
+
+    fn receive_each(&mut self, socket: RawFd) -> Result<(), Errno> {
         let mut slices: Vec<[IoSliceMut; 1]> = self
-            .buffers
-            .iter_mut()
+            .buffer
+            .chunks_exact_mut(ROOM)
             .map(|b| [IoSliceMut::new(b)])
             .collect();
-        match recvmmsg(
+        let messages = recvmmsg(
             socket,
             &mut self.headers,
             slices.iter_mut(),
             MsgFlags::MSG_DONTWAIT,
             None,
-        ) {
-            Ok(messages) => self.received.extend(messages.map(|m| (m.bytes, m.address))),
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+        )?;
+        self.received.extend(
+            messages
+                .enumerate()
+                .map(|(i, m)| (i * ROOM, m.bytes, m.address)),
+        );
+        Ok(())
+    }
+
+    /// Those that came as one are of one length, but for the last, which may be shorter.
+    fn receive_whole(&mut self, socket: RawFd) -> Result<(), Errno> {
+        for (i, buffer) in self.buffer.chunks_exact_mut(WHOLE).enumerate() {
+            let mut control = nix::cmsg_space!(i32);
+            let mut slices = [IoSliceMut::new(buffer)];
+            let message = recvmsg::<A>(
+                socket,
+                &mut slices,
+                Some(&mut control),
+                MsgFlags::MSG_DONTWAIT,
+            )?;
+            let each = message
+                .cmsgs()?
+                .find_map(|c| match c {
+                    ControlMessageOwned::UdpGroSegments(len) => usize::try_from(len).ok(),
+                    _ => None,
+                })
+                .unwrap_or(message.bytes);
+            let datagrams = (0..message.bytes).step_by(each.max(1)).map(|at| {
+                let len = each.min(message.bytes - at);
+                (i * WHOLE + at, len, message.address)
+            });
+            self.received.extend(datagrams);
         }
-        Ok(self.received.len())
+        Ok(())
     }
 
     /// The datagrams of the last call, with their senders.
     pub fn datagrams(&self) -> impl Iterator<Item = (&[u8], Option<A>)> {
         self.received
             .iter()
-            .zip(&self.buffers)
-            .map(|((len, from), buffer)| (&buffer[..*len], *from))
+            .map(|(at, len, from)| (&self.buffer[*at..at + len], *from))
+    }
+}
+
+/// Sends the first datagrams as one, which the network card, or the kernel just
+/// before it, cuts up again (UDP_SEGMENT): how many they were. Those are as long
+/// as the first; the last may be shorter.
+fn send_whole<'a, A: SockaddrLike>(
+    socket: RawFd,
+    datagrams: impl Iterator<Item = &'a [u8]>,
+    to: Option<&A>,
+) -> Result<usize, Errno> {
+    let mut slices: Vec<IoSlice> = Vec::with_capacity(BATCH);
+    let (mut each, mut total) = (0, 0);
+    for datagram in datagrams.take(BATCH) {
+        if slices.is_empty() {
+            each = datagram.len();
+        }
+        if datagram.len() > each || total + datagram.len() > MOST {
+            break;
+        }
+        total += datagram.len();
+        slices.push(IoSlice::new(datagram));
+        if datagram.len() < each {
+            break;
+        }
+    }
+    let size = each as u16;
+    let control = [ControlMessage::UdpGsoSegments(&size)];
+    let control = if slices.len() > 1 { &control[..] } else { &[] };
+    match sendmsg(socket, &slices, control, MsgFlags::MSG_DONTWAIT, to) {
+        Ok(_) => Ok(slices.len()),
+        Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => Ok(0),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -66,13 +157,24 @@ impl<A: SockaddrLike + Copy> Inbox<A> {
 #[derive(Debug)]
 pub struct Outbox<A> {
     headers: MultiHeaders<A>,
+    gso: bool,
+}
+
+impl<A> Outbox<A> {
+    /// Brings datagrams of one length together, if that lets them leave as one.
+    pub fn sort<T>(&self, datagrams: &mut [T], length: impl Fn(&T) -> usize) {
+        if self.gso {
+            datagrams.sort_by_key(|datagram| std::cmp::Reverse(length(datagram)));
+        }
+    }
 }
 
 impl Outbox<()> {
     /// For connected sockets.
-    pub fn connected() -> Self {
+    pub fn connected(gso: bool) -> Self {
         Self {
             headers: MultiHeaders::preallocate(BATCH, None),
+            gso,
         }
     }
 
@@ -82,6 +184,9 @@ impl Outbox<()> {
         socket: RawFd,
         datagrams: impl Iterator<Item = &'a [u8]>,
     ) -> Result<usize, Errno> {
+        if self.gso {
+            return send_whole::<()>(socket, datagrams, None);
+        }
         let slices: Vec<[IoSlice; 1]> = datagrams.take(BATCH).map(|d| [IoSlice::new(d)]).collect();
         count(sendmmsg(
             socket,
@@ -96,9 +201,10 @@ impl Outbox<()> {
 
 impl Outbox<SockaddrStorage> {
     /// For sockets that answer whoever asks.
-    pub fn addressed() -> Self {
+    pub fn addressed(gso: bool) -> Self {
         Self {
             headers: MultiHeaders::preallocate(BATCH, None),
+            gso,
         }
     }
 
@@ -106,10 +212,17 @@ impl Outbox<SockaddrStorage> {
     pub fn send_to<'a>(
         &mut self,
         socket: RawFd,
-        datagrams: impl Iterator<Item = &'a [u8]>,
-        to: &[Option<SockaddrStorage>],
+        datagrams: impl Iterator<Item = (&'a [u8], Option<SockaddrStorage>)>,
     ) -> Result<usize, Errno> {
-        let slices: Vec<[IoSlice; 1]> = datagrams.take(BATCH).map(|d| [IoSlice::new(d)]).collect();
+        let mut datagrams = datagrams.take(BATCH).peekable();
+        if self.gso {
+            let to = datagrams.peek().and_then(|(_, to)| *to);
+            let same = datagrams.take_while(|datagram| datagram.1 == to);
+            return send_whole(socket, same.map(|(datagram, _)| datagram), to.as_ref());
+        }
+        let (slices, to): (Vec<_>, Vec<_>) = datagrams
+            .map(|(datagram, to)| ([IoSlice::new(datagram)], to))
+            .unzip();
         count(sendmmsg(
             socket,
             &mut self.headers,
@@ -129,5 +242,40 @@ fn count<A: SockaddrLike + Copy>(
         Ok(messages) => Ok(messages.count()),
         Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => Ok(0),
         Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn what_leaves_as_one_comes_as_it_was() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.connect(receiver.local_addr().unwrap()).unwrap();
+        gather(&receiver).unwrap();
+        let mut outbox = Outbox::connected(true);
+        let mut sent: Vec<Vec<u8>> = (0..BATCH as u8)
+            .map(|i| vec![i; 30 + 5 * (i as usize % 3)])
+            .collect();
+        outbox.sort(&mut sent, Vec::len);
+        let mut left = &sent[..];
+        let mut calls = 0;
+        while !left.is_empty() {
+            let datagrams = left.iter().map(Vec::as_slice);
+            left = &left[outbox.send(sender.as_raw_fd(), datagrams).unwrap()..];
+            calls += 1;
+        }
+        // The first of each shorter length ends what goes before it.
+        assert_eq!(calls, 3);
+        let mut inbox: Inbox<SockaddrStorage> = Inbox::new(true);
+        assert_eq!(inbox.receive(receiver.as_raw_fd()), Ok(BATCH));
+        let received: Vec<&[u8]> = inbox.datagrams().map(|(datagram, _)| datagram).collect();
+        assert_eq!(received, sent);
+        assert_eq!(inbox.receive(receiver.as_raw_fd()), Ok(0));
     }
 }

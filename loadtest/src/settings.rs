@@ -33,6 +33,10 @@ pub struct Settings {
     pub meta: bool,
     /// The servers send back what they get (a packet mirror): only GETs, only UDP.
     pub mirror: bool,
+    /// Requests of one length that are due together leave as one, to be cut up
+    /// by the network card (UDP segmentation offload), and replies may come so.
+    #[serde(default)]
+    pub gso: bool,
     /// Nanoseconds after which a request is given up.
     pub timeout: u64,
     /// GETs whose values are longer than this together go over TCP.
@@ -53,6 +57,7 @@ impl Default for Settings {
             get: Transport::Udp,
             meta: false,
             mirror: false,
+            gso: false,
             timeout: 1_000_000_000,
             udp_max: 16 << 10,
             fill_on_miss: false,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::mmsg::Outbox;
+use crate::mmsg::{self, Outbox};
 use crate::pending::{Outcome, Pending, Progress};
 use crate::wire::{self, Element, Frame};
 
@@ -61,7 +61,7 @@ pub enum Seen {
 
 impl Udp {
     /// A socket with a source port of its own.
-    pub fn connect(server: SocketAddr, mirror: bool) -> Result<Self> {
+    pub fn connect(server: SocketAddr, mirror: bool, gso: bool) -> Result<Self> {
         let socket = Socket::new(
             Domain::for_address(server),
             Type::DGRAM,
@@ -71,6 +71,9 @@ impl Udp {
         socket.set_recv_buffer_size(BUFFER)?;
         socket.set_send_buffer_size(BUFFER)?;
         socket.set_nonblocking(true)?;
+        if gso {
+            mmsg::gather(&socket)?;
+        }
         socket
             .connect(&server.into())
             .with_context(|| format!("cannot reach UDP {server}"))?;
@@ -145,9 +148,10 @@ impl Udp {
         outbox: &mut Outbox<()>,
         mut sent: impl FnMut(u64, usize),
     ) -> Result<(), Errno> {
+        let slots = &self.slots;
+        let slot = |ticket: &u64| &slots[*ticket as usize % SLOTS];
+        outbox.sort(&mut self.staged, |ticket| slot(ticket).datagram.len());
         while !self.staged.is_empty() {
-            let slots = &self.slots;
-            let slot = |ticket: &u64| &slots[*ticket as usize % SLOTS];
             let datagrams = self
                 .staged
                 .iter()

@@ -52,7 +52,7 @@ impl Channels {
                 .iter()
                 .flat_map(move |server| std::iter::repeat_n(*server, n))
         };
-        let connect_udp = |server: SocketAddr| Udp::connect(server, settings.mirror);
+        let connect_udp = |server: SocketAddr| Udp::connect(server, settings.mirror, settings.gso);
         if settings.get == Transport::Udp {
             for server in each(settings.sockets) {
                 let channel = connect_udp(server)?;
@@ -244,8 +244,8 @@ impl<'a> Worker<'a> {
             start,
             request: Request::default(),
             ahead: None,
-            inbox: Inbox::default(),
-            outbox: Outbox::connected(),
+            inbox: Inbox::new(shared.settings.gso),
+            outbox: Outbox::connected(shared.settings.gso),
             deadlines: VecDeque::new(),
             udp_cursor,
             tcp_cursor: 0,

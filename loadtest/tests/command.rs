@@ -34,7 +34,14 @@ fn fails(args: &[&str], status: i32) -> String {
 }
 
 fn server(contents: Contents) -> Echo {
-    Echo::start(([127, 0, 0, 1], 0).into(), 1, contents, Faults::default()).unwrap()
+    Echo::start(
+        ([127, 0, 0, 1], 0).into(),
+        1,
+        false,
+        contents,
+        Faults::default(),
+    )
+    .unwrap()
 }
 
 fn micro() -> Contents {
@@ -288,6 +295,7 @@ fn servers_that_are_wrong_or_gone_have_their_status() {
     let faulty = Echo::start(
         ([127, 0, 0, 1], 0).into(),
         1,
+        false,
         Contents::Model(Box::new(
             Model::new(&Workload::named("micro").unwrap()).unwrap(),
         )),

@@ -24,12 +24,19 @@ fn local() -> SocketAddr {
 
 /// A server that derives its answers from the workload.
 fn derived(model: &Model, faults: Faults) -> Echo {
-    Echo::start(local(), 1, Contents::Model(Box::new(model.clone())), faults).unwrap()
+    Echo::start(
+        local(),
+        1,
+        false,
+        Contents::Model(Box::new(model.clone())),
+        faults,
+    )
+    .unwrap()
 }
 
 /// A server that keeps what it is given.
 fn kept(faults: Faults) -> Echo {
-    Echo::start(local(), 1, Contents::Kept(Mutex::default()), faults).unwrap()
+    Echo::start(local(), 1, false, Contents::Kept(Mutex::default()), faults).unwrap()
 }
 
 /// Generous with time, since the machine may be busy; faults that lose replies set their own.
@@ -299,6 +306,26 @@ fn wrong_bytes_end_the_run() {
 }
 
 #[test]
+fn requests_that_leave_as_one_are_answered_one_by_one() {
+    // Keys of two lengths, replies of many, some in several datagrams.
+    for (workload, keys) in [("usr", 5000), ("micro:mget-16", 2000), ("etc", 5000)] {
+        let model = model(workload, keys);
+        for peer in [true, false] {
+            let contents = Contents::Model(Box::new(model.clone()));
+            let server = Echo::start(local(), 1, peer, contents, Faults::default()).unwrap();
+            let settings = Settings {
+                gso: true,
+                ..settings(&[&server])
+            };
+            let (run, failure) = run(&settings, &model, &closed(20_000, 64));
+            assert_eq!(failure, None, "{workload}");
+            let c = &run.counters;
+            assert_eq!((c.answered, c.strays), (20_000, 0), "{workload}: {c:?}");
+        }
+    }
+}
+
+#[test]
 fn lost_updates_are_seen() {
     let model = model("micro:get-set-50", 50);
     let server = kept(Faults {
@@ -315,7 +342,7 @@ fn lost_updates_are_seen() {
 #[test]
 fn hits_on_keys_that_were_never_stored_are_wrong() {
     let model = model("micro:get-miss", 1000);
-    let server = Echo::start(local(), 1, Contents::Any(20), Faults::default()).unwrap();
+    let server = Echo::start(local(), 1, false, Contents::Any(20), Faults::default()).unwrap();
     let (_, failure) = run(&settings(&[&server]), &model, &closed(100, 1));
     let Some(Failure::Wrong(what)) = failure else {
         panic!("{failure:?}")
