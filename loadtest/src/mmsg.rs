@@ -59,7 +59,12 @@ impl<A: SockaddrLike + Copy> Inbox<A> {
             self.receive_each(socket)
         };
         match received {
-            Err(errno) if !matches!(errno, Errno::EAGAIN | Errno::EINTR) => Err(errno),
+            // What came before the error counts first; a server that is gone refuses the next request too.
+            Err(errno)
+                if self.received.is_empty() && !matches!(errno, Errno::EAGAIN | Errno::EINTR) =>
+            {
+                Err(errno)
+            }
             _ => Ok(self.received.len()),
         }
     }
