@@ -134,6 +134,11 @@ struct Spare {
 struct Growth {
     /// The grace period after the last merge: until then the buckets beyond the last may be read.
     merged: Option<Cookie>,
+    /// The last change was a split.
+    grown: bool,
+    /// The grace period after the splits before a merge: until then a lookup may be under way that
+    /// saw an item in neither place, and tells by the number of buckets.
+    split: Option<Cookie>,
 }
 
 /// What became of an attempt to grow or shrink by a bucket.
@@ -797,19 +802,31 @@ impl<L: RawLock> Index<L> {
                 self.refilter(old);
             }
         }
+        growth.grown = true;
         Step::Done
     }
 
-    /// Shrinks by a bucket; `start` asks for a grace period.
+    /// Shrinks by a bucket; `start` asks for a grace period and `done` says if one has passed.
     pub(crate) fn merge(
         &self,
         hash_of: impl Fn(Slot) -> Hash,
         start: impl Fn() -> Cookie,
+        done: impl Fn(Cookie) -> bool,
         unchained: &mut Unchained,
     ) -> Step {
         let Some(mut growth) = self.locks.growth.try_lock() else {
             return Step::NotNow;
         };
+        if growth.grown {
+            growth.grown = false;
+            growth.split = Some(start());
+        }
+        if let Some(cookie) = growth.split {
+            if !done(cookie) {
+                return Step::NotNow;
+            }
+            growth.split = None;
+        }
         let last = self.n.load(Relaxed).wrapping_sub(1);
         let half = floor_power(last);
         if last < self.stripes.len() || last == 0 {

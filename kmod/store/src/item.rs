@@ -37,6 +37,9 @@ pub(crate) const FETCHED: u8 = 1 << 4;
 /// The key came base64-encoded.
 pub(crate) const BINARY_KEY: u8 = 1 << 5;
 
+/// Of a retired slot: it was found pinned, and its class no longer counts on it.
+const WRITTEN_OFF: u8 = 1 << 6;
+
 /// Seconds after which a hit writes the access time though the reference mark is set.
 const ATIME_COARSE: u32 = 60;
 
@@ -243,8 +246,14 @@ impl Slot {
         self.header().state.load(Acquire) & STATE == LIVE
     }
 
-    pub(crate) fn is_retired(&self) -> bool {
-        self.header().state.load(Relaxed) & STATE == RETIRED
+    /// Whether it is retired and its class counts on it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.header().state.load(Relaxed) & (STATE | WRITTEN_OFF) == RETIRED
+    }
+
+    /// A retired slot is pinned, for nobody knows how long: whether its class counted on it until now.
+    pub(crate) fn write_off(&self) -> bool {
+        self.header().state.fetch_or(WRITTEN_OFF, Relaxed) & WRITTEN_OFF == 0
     }
 
     #[inline]
@@ -329,8 +338,9 @@ impl Slot {
 
     /// Changes marks: those in `set` on, those in `clear` off.
     pub(crate) fn mark(&self, set: u8, clear: u8) {
-        self.header().state.fetch_or(set & !STATE, Relaxed);
-        self.header().state.fetch_and(!(clear & !STATE), Relaxed);
+        // At once: who sees it stale must not take a token that is about to be taken back.
+        let change = |state: u8| Some((state | set & !STATE) & !(clear & !STATE));
+        let _ = self.header().state.fetch_update(Relaxed, Relaxed, change);
     }
 
     #[inline]

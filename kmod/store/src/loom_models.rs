@@ -359,7 +359,7 @@ fn merge() {
     let mut unchained = Unchained::new();
     let step = rig
         .index
-        .merge(|s| hash(number(s)), || Cookie(0), &mut unchained);
+        .merge(|s| hash(number(s)), || Cookie(0), |_| true, &mut unchained);
     assert_eq!(step, Step::Done);
     reader.join().expect("the reader");
 }

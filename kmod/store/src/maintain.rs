@@ -235,6 +235,7 @@ impl<P: Platform> Store<P> {
         let step = self.index.merge(
             |slot| self.hash_of(slot),
             || self.platform.gp_start(),
+            |cookie| self.platform.gp_done(cookie),
             &mut unchained,
         );
         self.discard(&Picked::new(), &unchained);
@@ -537,9 +538,6 @@ impl<P: Platform> Store<P> {
         most: usize,
         wanted: impl Fn(Slot) -> bool,
     ) -> (Option<u32>, usize) {
-        let Some(of) = self.slabs.get(usize::from(block.class.load(Relaxed))) else {
-            return (None, 0);
-        };
         let mut at = at;
         let mut looked = 0usize;
         loop {
@@ -547,14 +545,13 @@ impl<P: Platform> Store<P> {
             let mut overflow = Unchained::new();
             let mut end = false;
             let guard = self.read();
+            // The slab may have become something else since the last section.
+            let Some(of) = self.slabs.class_at(block, at) else {
+                return (None, looked);
+            };
             // A section's worth.
             for _ in 0..PICK {
-                // The slab may have become something else since the last section.
-                let slot = self
-                    .slabs
-                    .slot_at(block, at)
-                    .filter(|_| block.holds_items());
-                let Some(slot) = slot else {
+                let Some(slot) = self.slabs.slot_at(block, at) else {
                     end = true;
                     break;
                 };
@@ -600,6 +597,7 @@ impl<P: Platform> Store<P> {
         while id < end && left != 0 {
             let Some(block) = self.pool.get(id).filter(|b| b.what() == Use::Slab) else {
                 id = id.wrapping_add(1);
+                up.sweep_at.store(HEAD as u32, Relaxed);
                 continue;
             };
             let at = up.sweep_at.load(Relaxed);

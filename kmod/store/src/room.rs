@@ -203,6 +203,10 @@ impl<P: Platform> Store<P> {
             drop(guard);
             evicted = evicted.saturating_add(unlinked.len());
             self.discard(&unlinked, &overflow);
+            if evicted < want {
+                // It may go over every item of the class, to find each one referred to.
+                self.platform.relax();
+            }
         }
         of.pressure.fetch_add(evicted as u32, Relaxed);
         evicted
@@ -279,6 +283,17 @@ impl<P: Platform> Store<P> {
         self.push(Retired::slot(slot), of.size() as usize);
     }
 
+    /// A retired slot is pinned: until it comes back, however long that takes, its class is to
+    /// evict as if it were not there.
+    #[cold]
+    fn write_off(&self, slot: Slot) {
+        if let Some(of) = self.slabs.get(slot.class()) {
+            if slot.write_off() {
+                of.retired.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+
     /// The same for an overflow bucket, if there is one.
     pub(crate) fn retire_overflow(&self, address: Option<NonZeroUsize>) {
         if let Some(address) = address {
@@ -328,8 +343,15 @@ impl<P: Platform> Store<P> {
         let mut any = false;
         // SAFETY: what is in the rings, or was just taken out, has not been given back.
         let slot = |what: Retired| unsafe { what.as_slot() };
-        let pinned = |what| slot(what).is_some_and(|slot| slot.pinned());
-        while self.retire.harvest(&self.platform, cpu, pinned, &mut out) {
+        let pinned = |what| {
+            slot(what)
+                .filter(Slot::pinned)
+                .inspect(|slot| self.write_off(*slot))
+        };
+        while self
+            .retire
+            .harvest(&self.platform, cpu, |what| pinned(what).is_some(), &mut out)
+        {
             any = true;
             out.iter()
                 .filter_map(Retired::as_overflow)

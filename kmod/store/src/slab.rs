@@ -58,7 +58,7 @@ pub(crate) struct Class<L> {
     free: AtomicU32,
     /// Slabs. Written under the lock.
     slabs: AtomicU32,
-    /// Slots that wait for a grace period.
+    /// Slots that wait for a grace period, those that somebody pins besides not counted.
     pub(crate) retired: AtomicU32,
     /// How many slots the store tries to keep free or on the way to it.
     pub(crate) reserve: AtomicU32,
@@ -606,7 +606,7 @@ impl<L: RawLock> Slabs<L> {
             let Some(held) = &mut held else {
                 continue;
             };
-            if slot.is_retired() {
+            if slot.is_awaited() {
                 held.retired = held.retired.wrapping_add(1);
             }
             let state = &mut *held.state;
@@ -717,10 +717,24 @@ impl<L: RawLock> Slabs<L> {
         empty
     }
 
+    /// The class of a slab, if `offset` is where one of its slots may be. A place that was noted in
+    /// an earlier section may be none any more: meanwhile the block can have become another class's
+    /// slab, and what lies there a piece of a value.
+    ///
+    /// The caller is in a read-side section, in which the block stays what it is found to be here.
+    pub(crate) fn class_at(&self, block: &Block, offset: u32) -> Option<&Class<L>> {
+        // Its use first: with it comes the class that was noted before.
+        if !block.holds_items() {
+            return None;
+        }
+        let of = self.get(usize::from(block.class.load(Relaxed)))?;
+        (offset.wrapping_sub(HEAD as u32) % of.size == 0).then_some(of)
+    }
+
     /// The slot at an offset of a slab, None if there is none yet.
     ///
-    /// The caller is in a read-side section or holds the class's lock, and has seen that the block
-    /// holds items since.
+    /// The caller is in a read-side section in which it has asked [`Slabs::class_at`], or holds the
+    /// class's lock and has seen that the block holds items.
     #[inline]
     pub(crate) fn slot_at(&self, block: &Block, offset: u32) -> Option<Slot> {
         if offset >= block.carved.load(Acquire) {

@@ -455,7 +455,12 @@ impl<P: Platform> Store<P> {
 
     /// A class counter's sum.
     pub fn class_counted(&self, class: usize, counter: ClassCounter) -> u64 {
-        self.counters.class_counted(class, counter)
+        let sum = self.counters.class_counted(class, counter);
+        match counter {
+            // What goes can be counted before what came.
+            ClassCounter::Items | ClassCounter::Bytes => (sum as i64).max(0) as u64,
+            _ => sum,
+        }
     }
 
     /// A class counter's sum over all classes.

@@ -50,15 +50,11 @@ impl<'s, P: Platform> Walk<'s, P> {
             else {
                 return Step::End;
             };
-            let class = usize::from(block.class.load(crate::sync::Relaxed));
-            let slot = match store.slabs.get(class) {
-                Some(of) if block.holds_items() => {
-                    let slot = store.slabs.slot_at(block, self.offset);
-                    self.offset = self.offset.wrapping_add(of.size());
-                    slot
-                }
-                _ => None,
-            };
+            let slot = store.slabs.class_at(block, self.offset).and_then(|of| {
+                let slot = store.slabs.slot_at(block, self.offset);
+                self.offset = self.offset.wrapping_add(of.size());
+                slot
+            });
             let Some(slot) = slot else {
                 self.block = self.block.wrapping_add(1);
                 self.offset = HEAD as u32;

@@ -133,7 +133,8 @@ impl<P: Platform> Store<P> {
                 return (Ok(refused), Some(new));
             }
             let cas = self.next_cas(commit.new_cas);
-            match self.link(&mut chain, found.as_ref(), slot, cas, marks, force) {
+            let epoch = self.clock.epoch();
+            match self.link(&mut chain, found.as_ref(), slot, (cas, epoch), marks, force) {
                 Linked::Done { old } => {
                     let crowded = chain.crowded();
                     drop(chain);
@@ -154,20 +155,20 @@ impl<P: Platform> Store<P> {
         (Err(StoreError::OutOfMemory), Some(new))
     }
 
-    /// Publishes a slot, complete but for CAS number, epoch and times: in the place of `found` or
+    /// Publishes a slot, complete but for marks, times, and CAS number and epoch: in the place of `found` or
     /// in a new one. With `force` it takes another item's place if there is no other.
     fn link<'i>(
         &self,
         chain: &mut Chain<'i, P::Lock>,
         found: Option<&Place<'i>>,
         slot: Slot,
-        cas: u64,
+        (cas, epoch): (u64, u32),
         marks: u8,
         force: bool,
     ) -> Linked {
         let header = slot.header();
         header.cas.store(cas, Relaxed);
-        header.epoch.store(self.clock.epoch(), Relaxed);
+        header.epoch.store(epoch, Relaxed);
         header.atime.store(self.clock.now(), Relaxed);
         if let Some(place) = found {
             // Storing over an item counts as use of it.
@@ -287,13 +288,17 @@ impl<P: Platform> Store<P> {
         Deleted::Deleted { class }
     }
 
-    /// Gives an item a new expiry. Returns its class. Any context; [`Item::touch`] does the same
-    /// to an item at hand.
+    /// Gives an item a new expiry. Returns its class. Process context.
     pub fn touch(&self, key: &[u8], hash: Hash, expiry: Expiry) -> Option<usize> {
-        let guard = self.read();
-        let item = self.get(&guard, key, hash)?;
-        item.touch(expiry);
-        Some(item.class())
+        // Under the lock, since an update that is about to replace the item keeps its expiry.
+        let chain = self.index.lock(hash)?;
+        let slot = chain.find(|s| hash::same(s.key(), key))?.slot;
+        if !self.alive(slot) {
+            return None;
+        }
+        slot.hit(self.cap, self.now());
+        slot.header().expiry.store(expiry.0, Relaxed);
+        Some(slot.class())
     }
 
     /// Replaces an item by one that is made from it, losing no change in between. `make` tells the
@@ -364,7 +369,9 @@ impl<P: Platform> Store<P> {
             slot.header()
                 .refs
                 .store(old.slot().header().refs.load(Relaxed), Relaxed);
-            self.link(&mut chain, Some(&place), slot, cas, marks, false);
+            // Of the old one's epoch: if all was flushed meanwhile, what is made from it is gone too.
+            let epoch = old.slot().header().epoch.load(Relaxed);
+            self.link(&mut chain, Some(&place), slot, (cas, epoch), marks, false);
             drop(chain);
             new.keep();
             drop(guard);

@@ -3,7 +3,8 @@
 
 use hippos_store::host::Host;
 use hippos_store::{
-    ClassCounter, Commit, Config, Counter, Eviction, Expiry, NewError, Outcome, Store, StoreError,
+    ClassCounter, Commit, Config, Counter, Eviction, Expiry, NewError, Outcome, Step, Store,
+    StoreError,
 };
 
 const BLOCK: usize = 64 << 10;
@@ -331,4 +332,73 @@ fn writers_in_need_are_served() {
     });
     assert_eq!(refused, 0);
     assert_ne!(store.classes_counted(ClassCounter::Evicted), 0);
+}
+
+/// A walk rests while the slab it is in becomes another class's: where the next small item would be
+/// lies a piece of a large value then, which looks as a header does.
+#[test]
+fn a_walk_is_not_taken_in_by_values() {
+    let mut header = [0u8; 32];
+    // A key of 250 bytes; linked.
+    header[16] = 250;
+    header[29] = 2;
+    let large = header.repeat(600);
+    for rest in 0..40 {
+        let store = Store::new(config(4), Host::new()).unwrap();
+        for i in 0..3000 {
+            set(&store, format!("small-{i:04}").as_bytes(), b"").unwrap();
+        }
+        let mut walk = store.walk();
+        for _ in 0..rest * 50 {
+            walk.next(&store.read());
+        }
+        for i in 0..60 {
+            set(&store, format!("large-{i:02}").as_bytes(), &large).unwrap();
+            store.maintain();
+        }
+        let mut large = 0;
+        loop {
+            let guard = store.read();
+            match walk.next(&guard) {
+                Step::Item(item) => match item.key().len() {
+                    10 => assert!(item.key().starts_with(b"small-")),
+                    8 => large += usize::from(item.key().starts_with(b"large-")),
+                    len => panic!("a key of {len} bytes, {rest} steps on"),
+                },
+                Step::Pause => {}
+                Step::End => break,
+            }
+        }
+        assert!(rest > 0 || large > 0, "no slab has changed hands");
+    }
+}
+
+/// Somebody is slow to read a value that was replaced: its slot is lost for as long, and the class
+/// goes on evicting others.
+#[test]
+fn pinned_slots_are_not_counted_on() {
+    let store = Store::new(config(8), Host::new()).unwrap();
+    let value = vec![7; 60_000];
+    for i in 0..20 {
+        set(&store, format!("key-{i}").as_bytes(), &value).unwrap();
+    }
+    let pins: Vec<_> = (18..20)
+        .map(|i| {
+            let key = format!("key-{i}");
+            let guard = store.read();
+            let item = store.get(&guard, key.as_bytes(), store.hash(key.as_bytes()));
+            store.pin(&item.unwrap()).unwrap()
+        })
+        .collect();
+    for i in (18..20).chain(30..50) {
+        let key = format!("key-{i}");
+        assert_eq!(set(&store, key.as_bytes(), &value), Ok(()), "{key}");
+    }
+    drop(pins);
+    for _ in 0..10 {
+        store.maintain();
+    }
+    let classes = store.snapshot().classes;
+    let retired = |class| store.class(class).unwrap().retired;
+    assert_eq!((0..classes).map(retired).sum::<u32>(), 0);
 }

@@ -424,3 +424,48 @@ fn the_selftest_passes_and_notices() {
     });
     assert!(found);
 }
+
+/// What is made from an item after all was flushed is flushed as well.
+#[test]
+fn what_was_flushed_stays_away() {
+    const LEN: usize = 400_000;
+    let config = Config {
+        memory: 32 << 20,
+        ..Config::default()
+    };
+    let store = &Store::new(config, host()).unwrap();
+    let done = &AtomicBool::new(false);
+    let name = b"appended";
+    let hash = store.hash(name);
+    let stored = |value: &[u8], commit: &Commit| {
+        let mut new = store
+            .reserve(name, hash, 0, Expiry::NEVER, value.len())
+            .unwrap();
+        new.write(value);
+        store.commit(new, commit).unwrap()
+    };
+    thread::scope(|scope| {
+        let append = scope.spawn(move || {
+            let mut appended = 0;
+            while !done.load(Relaxed) {
+                let outcome = stored(b"x", &Commit::new(Verb::Append));
+                appended += u64::from(matches!(outcome, Outcome::Stored { .. }));
+            }
+            appended
+        });
+        let value = vec![b'v'; LEN];
+        for _ in 0..300 * factor() {
+            stored(&value, &Commit::default());
+            for _ in 0..3 {
+                thread::yield_now();
+            }
+            store.flush(0);
+            for _ in 0..10 {
+                assert!(store.get(&store.read(), name, hash).is_none(), "it is back");
+                thread::yield_now();
+            }
+        }
+        done.store(true, Relaxed);
+        assert!(append.join().unwrap() > 0, "nothing was appended");
+    });
+}
