@@ -274,7 +274,9 @@ impl<P: Platform> Session<'_, P> {
             put_found(out, &head, item.flags(), key);
         } else {
             let head = |out: &mut _| put_found(out, &head, item.flags(), key);
-            self.send(&item, out, &[], head);
+            if !self.send(&item, out, &[], head) {
+                request.error(out, Status::OutOfMemory);
+            }
         }
     }
 

@@ -114,6 +114,9 @@ impl<'e, P: Platform> Listing<'e, P> {
 
     /// `stats cachedump`, at most `limit` items.
     pub(crate) fn cachedump(engine: &'e Engine<P>, classes: Classes, limit: u32) -> Self {
+        if matches!(classes, Classes::Some(0)) {
+            return Self::nothing();
+        }
         Self::new(What::Cachedump(engine.store.walk(), classes, limit))
     }
 
@@ -190,16 +193,21 @@ fn finish(out: &mut impl Out, line: &[u8]) -> bool {
     true
 }
 
-/// Tells items as far as there is room; `false` when the walk is over.
+/// Slots that a dump looks at in one read-side section.
+const SECTION: usize = 256;
+/// Sections after which others have their turn, though there be nothing to tell of yet.
+const SECTIONS: usize = 64;
+
+/// Tells items as far as there is room, and for a while at most; `false` when the walk is over.
 fn dump<'e, P: Platform, O: Out>(
     engine: &'e Engine<P>,
     walk: &mut Walk<'e, P>,
     out: &mut O,
     mut tell: impl FnMut(&Item<'_>, &mut O) -> bool,
 ) -> bool {
-    loop {
+    for _ in 0..SECTIONS {
         let guard = engine.store.read();
-        loop {
+        for _ in 0..SECTION {
             if out.room() < HEAD_ROOM {
                 return true;
             }
@@ -216,6 +224,7 @@ fn dump<'e, P: Platform, O: Out>(
         drop(guard);
         engine.store.platform().relax();
     }
+    true
 }
 
 /// Writes `key` as a URI would have it.

@@ -286,7 +286,9 @@ impl<P: Platform> Session<'_, P> {
                     if flags.value() {
                         let item = read.item;
                         let head = |out: &mut _| hit_line(out, command, &read);
-                        self.send(&item, out, reply::CRLF, head);
+                        if !self.send(&item, out, reply::CRLF, head) {
+                            out.put(reply::GET_OUT_OF_MEMORY);
+                        }
                     } else {
                         hit_line(out, command, &read);
                     }

@@ -551,10 +551,7 @@ impl<P: Platform> Engine<P> {
                 }
                 Request::Meta(tokens) if tokens.at(0) == b"mg" => {
                     match meta::Command::parse(tokens) {
-                        Ok(command) => {
-                            let alone = rest.is_empty() && looked.commands == 1;
-                            self.plan_meta(guard, &command, alone, plan, looked)
-                        }
+                        Ok(command) => self.plan_meta(guard, &command, plan, looked),
                         Err(_) => false,
                     }
                 }
@@ -618,7 +615,6 @@ impl<P: Platform> Engine<P> {
         &self,
         guard: &'g Guard<'_, P>,
         command: &meta::Command<'_>,
-        alone: bool,
         plan: &mut Plan<'_, 'g>,
         looked: &mut Looked,
     ) -> bool {
@@ -636,8 +632,8 @@ impl<P: Platform> Engine<P> {
             };
             return plan.push(Piece::Scratch(line), usize::from(line.len));
         };
-        // The token must not be lost to a reply that is never sent.
-        if read.item.stale() && !read.item.token_sent() && !alone {
+        // The token must not be lost to a reply that this door can't send after all.
+        if read.item.stale() && !read.item.token_sent() {
             return false;
         }
         let item = read.item;

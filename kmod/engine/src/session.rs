@@ -801,8 +801,11 @@ impl<'e, P: Platform> Session<'e, P> {
         self.found(keys, key, &item);
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
         let head = |out: &mut _| put_value_line(out, &item, keys.cas);
-        if !self.send(&item, out, tail, head) && !last {
-            self.state = State::SkipLine(b"");
+        if !self.send(&item, out, tail, head) {
+            out.put(reply::GET_OUT_OF_MEMORY);
+            if !last {
+                self.state = State::SkipLine(b"");
+            }
         }
     }
 
@@ -823,7 +826,7 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// Writes `head`, the value of `item` and `tail`, what does not fit later.
-    /// `false` when that is not possible; then an error was written.
+    /// `false` when that is not possible: nothing was written.
     pub(crate) fn send<O: Out>(
         &mut self,
         item: &Item<'_>,
@@ -841,7 +844,6 @@ impl<'e, P: Platform> Session<'e, P> {
         }
         // Too many clients want this very item: 255 of them do.
         let Some(pin) = self.engine.store.pin(item) else {
-            out.put(reply::GET_OUT_OF_MEMORY);
             return false;
         };
         head(out);

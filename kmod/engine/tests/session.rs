@@ -432,3 +432,73 @@ fn what_is_gone_is_counted_by_its_reason() {
         );
     }
 }
+
+#[test]
+fn a_dump_of_little_among_much_gives_others_their_turn() {
+    let engine = engine();
+    let store = &engine.store;
+    for i in 0..40_000 {
+        let key = format!("key-{i}");
+        let hash = store.hash(key.as_bytes());
+        let new = store.reserve(key.as_bytes(), hash, 0, hippos_store::Expiry::NEVER, 0);
+        store
+            .commit(new.unwrap(), &hippos_store::Commit::default())
+            .unwrap();
+    }
+    for (ask, end) in [
+        (&b"lru_crawler metadump 63\r\n"[..], &b"END\r\n"[..]),
+        (b"lru_crawler mgdump 63\r\n", b"EN\r\n"),
+        (b"stats cachedump 63 0\r\n", b"END\r\n"),
+    ] {
+        let mut session = hippos_engine::Session::new(&engine, hippos_engine::Transport::Tcp);
+        let mut out = common::Small::new(4096);
+        let mut turns = 1;
+        let mut fed = session.feed(ask, &mut out);
+        assert_eq!(fed.consumed, ask.len());
+        while fed.next == hippos_engine::Next::Write {
+            assert!(out.waiting.is_empty());
+            turns += 1;
+            fed = session.feed(b"", &mut out);
+        }
+        assert_eq!(
+            (fed.next, &out.waiting[..]),
+            (hippos_engine::Next::Read, end)
+        );
+        assert!(turns > 2, "{turns} turns");
+    }
+    // No class at all.
+    assert_eq!(say(&engine, "stats cachedump 0 0\r\n"), "END\r\n");
+}
+
+#[test]
+fn more_slow_readers_of_an_item_than_can_be_kept_track_of() {
+    let engine = engine();
+    let set = [b"set a 0 0 40000\r\n", &[b'v'; 40_000][..], b"\r\n"].concat();
+    play(&engine, &set, WHOLE);
+    let ask = |input: &[u8]| {
+        let mut session = hippos_engine::Session::new(&engine, hippos_engine::Transport::Tcp);
+        let mut out = common::Small::new(2048);
+        let next = session.feed(input, &mut out).next;
+        (session, next, out.waiting)
+    };
+    let slow: Vec<_> = (0..255).map(|_| ask(b"get a\r\n")).collect();
+    assert!(slow
+        .iter()
+        .all(|(_, next, _)| *next == hippos_engine::Next::Write));
+    let error = b"SERVER_ERROR out of memory writing get response\r\n";
+    for text in [&b"get a\r\n"[..], b"mg a v\r\n"] {
+        assert_eq!(ask(text).2, error);
+    }
+    let mut get = vec![0x80, 0, 0, 1];
+    get.extend([0; 4]);
+    get.extend(1u32.to_be_bytes());
+    get.extend([0; 12]);
+    get.push(b'a');
+    let (_, next, answer) = ask(&get);
+    assert_eq!(next, hippos_engine::Next::Read);
+    assert_eq!(answer[..2], [0x81, 0]);
+    // Out of memory, and a body that is as long as it says.
+    assert_eq!(answer[6..8], [0, 0x82]);
+    let body = u32::from_be_bytes(answer[8..12].try_into().unwrap());
+    assert_eq!(answer.len(), 24 + body as usize);
+}

@@ -272,10 +272,12 @@ fn one_request_gets_so_much_and_no_more() {
 fn a_token_is_won_once() {
     let engine = filled();
     say(&engine, "md a I T30\r\n");
-    // Among others it might be lost, so the worker sees to it.
-    assert_eq!(fast(&engine, &framed(b"mg a\r\nmn\r\n")).0, Verdict::Pass);
+    // It might be lost to a reply that the door can't send, so the worker sees to it.
+    for first in [&b"mg a\r\nmn\r\n"[..], b"mg a t\r\n"] {
+        assert_eq!(fast(&engine, &framed(first)).0, Verdict::Pass);
+    }
     assert_eq!(
-        message(&fast(&engine, &framed(b"mg a t\r\n")).1),
+        message(&slow(&engine, &framed(b"mg a t\r\n"))),
         b"HD t30 X W\r\n"
     );
     assert_eq!(
