@@ -166,8 +166,6 @@ struct hippos_poll {
 	/* Taken off ready, oldest first; the worker's own. */
 	struct llist_node *batch;
 	struct task_struct *task;
-	/* The kernel's own callback, as the listener had it. */
-	void (*data_ready)(struct sock *sk);
 	bool (*serve)(struct hippos_watch *watch, struct sock *sk);
 };
 
@@ -190,6 +188,7 @@ struct hippos_watch *hippos_poll_next(struct hippos_poll *poll);
 void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 		      struct socket *socket);
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
+void hippos_poll_forget(struct socket *socket);
 void hippos_watch_again(struct hippos_watch *watch);
 bool hippos_watch_is_queued(const struct hippos_watch *watch);
 

@@ -16,7 +16,9 @@
  *   included. Only what it can't serve wakes the worker.
  * - An accepted socket is a copy of its listener: SK_USER_DATA_NOCOPY keeps
  *   the listener's watch from it, and its copied data_ready, which would
- *   outlive the module, is replaced by the kernel's own.
+ *   outlive the module, is replaced by the kernel's own at once, be it watched
+ *   or not. What waits to be accepted when its listener goes is closed, since
+ *   the kernel could hand it on to another listener of the port.
  * - queued is cleared before a socket is served: what arrives meanwhile puts
  *   it on the list again.
  */
@@ -29,6 +31,9 @@
 #include "hippos.h"
 
 #define QUEUED 0
+
+/* What a listener's data_ready was before it was watched. */
+static void (*plain_data_ready)(struct sock *sk);
 
 static void make_ready(struct hippos_watch *watch)
 {
@@ -64,9 +69,13 @@ static void on_data(struct sock *sk)
 	watch = (void *)((unsigned long)watch & SK_USER_DATA_PTRMASK);
 	if (!watch)
 		return;
-	/* What is queued has the worker's attention already. */
-	if (in_serving_softirq() && !sock_owned_by_user_nocheck(sk) &&
-	    !test_bit(QUEUED, &watch->queued) && watch->poll->serve(watch, sk))
+	/*
+	 * What is queued has the worker's attention already. Softirqs that preempt
+	 * each other could not share the CPU's room.
+	 */
+	if (!IS_ENABLED(CONFIG_PREEMPT_RT) && in_serving_softirq() &&
+	    !sock_owned_by_user_nocheck(sk) && !test_bit(QUEUED, &watch->queued) &&
+	    watch->poll->serve(watch, sk))
 		return;
 	make_ready(watch);
 }
@@ -84,12 +93,6 @@ static void on_space(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
-/* A listener's alone, to be told from a connection's in a copy. */
-static void on_connection(struct sock *sk)
-{
-	on_event(sk);
-}
-
 /* serve is asked, in softirq, whether it did all that there was to do. */
 void hippos_poll_init(struct hippos_poll *poll,
 		      bool (*serve)(struct hippos_watch *watch, struct sock *sk))
@@ -98,7 +101,6 @@ void hippos_poll_init(struct hippos_poll *poll,
 	init_llist_head(&poll->ready);
 	poll->batch = NULL;
 	poll->task = NULL;
-	poll->data_ready = NULL;
 }
 
 /* Called by the worker itself, before anything is watched. */
@@ -147,13 +149,11 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 	watch->data_ready = sk->sk_data_ready;
 	watch->state_change = sk->sk_state_change;
 	watch->write_space = sk->sk_write_space;
-	if (sk->sk_data_ready == on_connection)
-		/* Copied: the kernel's own is the one that the listener had. */
-		watch->data_ready = poll->data_ready;
 	__rcu_assign_sk_user_data_with_flags(sk, watch, SK_USER_DATA_NOCOPY);
 	if (sk->sk_state == TCP_LISTEN) {
-		poll->data_ready = watch->data_ready;
-		sk->sk_data_ready = on_connection;
+		/* The same for all sockets that nobody has changed. */
+		WRITE_ONCE(plain_data_ready, watch->data_ready);
+		sk->sk_data_ready = on_event;
 	} else {
 		sk->sk_state_change = on_event;
 		if (sk->sk_type == SOCK_STREAM) {
@@ -171,7 +171,33 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 	make_ready(watch);
 }
 
-/* No callback knows watch any more; it may still be on the list. */
+/* Puts the kernel's own callback into a socket that was copied from a watched listener. */
+void hippos_poll_forget(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	write_lock_bh(&sk->sk_callback_lock);
+	if (sk->sk_data_ready == on_event)
+		sk->sk_data_ready = READ_ONCE(plain_data_ready);
+	write_unlock_bh(&sk->sk_callback_lock);
+}
+
+/* Closes what waits to be accepted. */
+static void close_waiting(struct socket *listener)
+{
+	struct socket *sock;
+
+	/* Copies that were begun with our callback are in the queue then. */
+	synchronize_rcu();
+	for (;;) {
+		sock = hippos_accept(listener);
+		if (IS_ERR(sock))
+			return;
+		sock_release(sock);
+	}
+}
+
+/* No callback knows watch any more; it may still be on the list. May sleep. */
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 {
 	struct sock *sk = sock->sk;
@@ -185,6 +211,8 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 	rcu_assign_sk_user_data(sk, NULL);
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
+	if (sk->sk_state == TCP_LISTEN)
+		close_waiting(sock);
 }
 
 /* Puts a socket that was not finished with at the list's end. */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Sockets of the kernel's own (linux/net.h). They hold no reference to
- * their namespace: the caller does, for as long as they live.
+ * Sockets of the kernel's own (linux/net.h). A UDP socket holds no reference
+ * to its namespace: the caller does, for as long as it lives. TCP's do, since
+ * a connection lives on after it was closed, until its peer has all of it.
  */
 #include <linux/err.h>
 #include <linux/file.h>
@@ -87,7 +88,12 @@ struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int c
 	sock_set_reuseaddr(sock->sk);
 	if (cpu >= 0)
 		sock_set_reuseport(sock->sk);
-	/* Accepted sockets inherit both. */
+	/*
+	 * Accepted sockets inherit all of it. Without a reference to its namespace
+	 * a closed connection would have no timers: neither its last reply nor its
+	 * FIN would be sent again, and it would wait for a silent peer for ever.
+	 */
+	sk_net_refcnt_upgrade(sock->sk);
 	sock_set_keepalive(sock->sk);
 	tcp_sock_set_nodelay(sock->sk);
 	err = bind_any(sock, port, interface);
@@ -131,12 +137,16 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 	return sock;
 }
 
+/* A connection that waits to be accepted, with callbacks of the kernel's own. */
 struct socket *hippos_accept(struct socket *listener)
 {
 	struct socket *sock;
 	int err = kernel_accept(listener, &sock, O_NONBLOCK);
 
-	return err ? ERR_PTR(err) : sock;
+	if (err)
+		return ERR_PTR(err);
+	hippos_poll_forget(sock);
+	return sock;
 }
 
 static void map_address(const struct sock *sk, struct in6_addr *to, __be32 ipv4,

@@ -64,15 +64,15 @@ void hippos_steer_on(struct hippos_steer *steer)
 
 		if (!single_queue(dev) || i == HIPPOS_STEERED)
 			continue;
+		cpus_read_lock();
 		map = kzalloc(max_t(size_t, RPS_MAP_SIZE(num_online_cpus()), L1_CACHE_BYTES),
 			      GFP_KERNEL);
-		if (!map)
-			break;
-		cpus_read_lock();
 		for_each_online_cpu(cpu)
-			if (map->len < num_online_cpus())
+			if (map && map->len < num_online_cpus())
 				map->cpus[map->len++] = cpu;
 		cpus_read_unlock();
+		if (!map)
+			break;
 		place = (struct rps_map **)&dev->_rx[0].rps_map;
 		if (cmpxchg(place, NULL, map)) {
 			kfree(map);

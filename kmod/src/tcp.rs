@@ -8,6 +8,7 @@
 //! read from it, so that nobody can make the kernel hold more than one
 //! buffer's worth of output for a connection.
 
+use kernel::alloc::flags::__GFP_NOWARN;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -132,7 +133,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket
     let connection = Connection {
         session: Session::new(engine, Transport::Tcp),
         rest: KVVec::new(),
-        unsent: KVVec::new(),
+        unsent: KVec::new(),
         next: Next::Read,
         told,
         _place: place,
@@ -147,7 +148,9 @@ struct Connection<'e> {
     /// Received but not consumed.
     rest: KVVec<u8>,
     /// Answered but not sent.
-    unsent: KVVec<u8>,
+    ///
+    /// At most a room's bytes, and never `vmalloc`'s: a callback may add to it.
+    unsent: KVec<u8>,
     /// What the session wants when `unsent` has gone.
     next: Next,
     told: Member<Told>,
@@ -188,7 +191,8 @@ impl Serve for Connection<'_> {
             // It takes nothing or an error waits: the worker sees to both. What did go out in part
             // has to be followed by the rest.
             Ok(left) => {
-                if self.unsent.extend_from_slice(left, GFP_ATOMIC).is_err() {
+                let flags = GFP_ATOMIC | __GFP_NOWARN;
+                if self.unsent.extend_from_slice(left, flags).is_err() {
                     self.next = Next::Close;
                 }
                 stream.consume(fed);
@@ -208,7 +212,7 @@ impl Connection<'_> {
     fn turn(&mut self, stream: &mut Stream<'_>, input: &mut [u8], room: &mut Room) -> Then {
         if !self.unsent.is_empty() {
             match stream.send(&self.unsent) {
-                Ok(sent) if sent == self.unsent.len() => self.unsent = KVVec::new(),
+                Ok(sent) if sent == self.unsent.len() => self.unsent = KVec::new(),
                 Ok(sent) => return keep(&mut self.unsent, sent),
                 Err(_) => return Then::Close,
             }
@@ -321,7 +325,7 @@ impl Connection<'_> {
 }
 
 /// Forgets the first bytes of `unsent`, which have gone.
-fn keep(unsent: &mut KVVec<u8>, sent: usize) -> Then {
+fn keep(unsent: &mut KVec<u8>, sent: usize) -> Then {
     let left = unsent.len().saturating_sub(sent);
     let sent = sent.min(unsent.len());
     unsent.copy_within(sent.., 0);

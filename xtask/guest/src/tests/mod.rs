@@ -62,7 +62,7 @@ tests! {
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
         long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed,
         rate_limited, one_interface;
-    tcp: short_connections, pipelines, large_values, silent_readers, memory_limit;
+    tcp: short_connections, pipelines, large_values, silent_readers, memory_limit, lost_goodbye;
     steer: one_queue;
     xdp: modes, life, refusals, several;
     protocol: table, fast_share;

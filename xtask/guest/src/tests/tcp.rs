@@ -9,6 +9,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::client::{Tcp, PORT};
 use crate::modules::Hippos;
+use crate::netns::{self, Namespace};
 
 /// Connections that come and go as fast as they can: none may be forgotten.
 pub(super) fn short_connections() -> Result<()> {
@@ -209,4 +210,29 @@ pub(super) fn memory_limit() -> Result<()> {
     ensure!(tcp.stat("evictions")? > 0, "memory was never full");
     ensure!(tcp.stat("store_no_memory")? == 0, "somebody was refused");
     hippos.unload()
+}
+
+/// A connection that was closed while its peer could not be reached is still told of it: what was
+/// under way is sent again, even when the module is gone.
+pub(super) fn lost_goodbye() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    let mut stream = there.enter(|| Ok(TcpStream::connect((link.here_ipv4.as_str(), PORT))?))?;
+    stream.set_read_timeout(Some(Duration::from_secs(90)))?;
+    stream.write_all(b"version\r\n")?;
+    let mut line = [0; 64];
+    let len = stream.read(&mut line)?;
+    ensure!(line[..len].starts_with(b"VERSION"), "{:?}", &line[..len]);
+    // Nobody there by that address: what is sent now is lost, without a word.
+    let address = format!("{}/24 dev {}", link.far_ipv4, link.far);
+    there.ip(&format!("addr del {address}"))?;
+    hippos.unload()?;
+    thread::sleep(Duration::from_millis(100));
+    there.ip(&format!("addr add {address}"))?;
+    let len = stream
+        .read(&mut line)
+        .context("the connection's end was not told again")?;
+    ensure!(len == 0, "{len} bytes after the end");
+    Ok(())
 }
