@@ -16,6 +16,7 @@
 #include <net/addrconf.h>
 #include <net/ip.h>
 #include <net/ipv6.h>
+#include <net/xfrm.h>
 
 /* Replies to memcached's default port could make two servers talk for ever. */
 #define HIPPOS_MEMCACHED_PORT 11211
@@ -63,12 +64,25 @@ static __always_inline bool hippos_addresses_fit(struct net *net, const struct n
 	return likely(own) || __ip_dev_find(net, to, false);
 }
 
+/* Whether an IPsec policy may have a say in what comes or goes: it is asked behind these doors. */
+static __always_inline bool hippos_policies(const struct net *net)
+{
+#ifdef CONFIG_XFRM
+	return READ_ONCE(net->xfrm.policy_count[XFRM_POLICY_IN]) ||
+	       READ_ONCE(net->xfrm.policy_count[XFRM_POLICY_OUT]) ||
+	       READ_ONCE(net->xfrm.policy_default[XFRM_POLICY_IN]) != XFRM_USERPOLICY_ACCEPT ||
+	       READ_ONCE(net->xfrm.policy_default[XFRM_POLICY_OUT]) != XFRM_USERPOLICY_ACCEPT;
+#else
+	return false;
+#endif
+}
+
 /* Whether it came from one host to this one. */
 static __always_inline bool hippos_ipv4_fits(struct net *net, const struct net_device *dev,
 					     const struct iphdr *iph)
 {
 	if (ipv4_is_zeronet(iph->saddr) || ipv4_is_multicast(iph->saddr) ||
-	    ipv4_is_lbcast(iph->saddr))
+	    ipv4_is_lbcast(iph->saddr) || unlikely(hippos_policies(net)))
 		return false;
 	if (!(dev->flags & IFF_LOOPBACK) &&
 	    (ipv4_is_loopback(iph->saddr) || ipv4_is_loopback(iph->daddr)))
@@ -80,7 +94,7 @@ static __always_inline bool hippos_ipv6_fits(struct net *net, const struct net_d
 					     const struct ipv6hdr *iph)
 {
 	if (ipv6_addr_any(&iph->saddr) || ipv6_addr_is_multicast(&iph->saddr) ||
-	    ipv6_addr_v4mapped(&iph->saddr))
+	    ipv6_addr_v4mapped(&iph->saddr) || unlikely(hippos_policies(net)))
 		return false;
 	if (!(dev->flags & IFF_LOOPBACK) &&
 	    (ipv6_addr_loopback(&iph->saddr) || ipv6_addr_loopback(&iph->daddr)))

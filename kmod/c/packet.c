@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Datagrams that are answered where they arrive, in their own sk_buff
- * (linux/skbuff.h, net/ip.h, net/ipv6.h). All of it runs in softirq, under
- * RCU, from the PRE_ROUTING hook.
+ * (linux/skbuff.h, net/ip.h, net/ipv6.h). All of it runs with softirqs off,
+ * under RCU, from the PRE_ROUTING hook.
  */
 #include <linux/etherdevice.h>
 #include <linux/if_arp.h>
@@ -42,7 +42,8 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
 	if (skb->data - skb_mac_header(skb) != ETH_HLEN)
 		return false;
 	if (likely(dev->type == ARPHRD_ETHER)) {
-		if (is_multicast_ether_addr(eth_hdr(skb)->h_source))
+		/* A destination, before routing, is a tunnel's to tell where it came from. */
+		if (is_multicast_ether_addr(eth_hdr(skb)->h_source) || unlikely(skb->_skb_refdst))
 			return false;
 	} else if (dev->type != ARPHRD_LOOPBACK) {
 		return false;
@@ -350,12 +351,17 @@ static __always_inline unsigned int serve(const struct hippos_door *door, struct
 	return NF_STOLEN;
 }
 
-/* The hooks themselves; private is a door. */
+/*
+ * The hooks themselves; private is a door. What a user of NFQUEUE has given back
+ * goes on in that user's context, where a softirq could come in between.
+ */
 unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	const struct hippos_door *door = private;
 	struct hippos_packet packet __uninitialized;
 
+	if (unlikely(!in_softirq()))
+		return NF_ACCEPT;
 	return look_ipv4(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }
 
@@ -364,6 +370,8 @@ unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb, const struct nf_
 	const struct hippos_door *door = private;
 	struct hippos_packet packet __uninitialized;
 
+	if (unlikely(!in_softirq()))
+		return NF_ACCEPT;
 	return look_ipv6(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }
 

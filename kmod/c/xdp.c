@@ -42,15 +42,20 @@ struct frame {
 	const struct net_device *dev;
 };
 
-/* Whether the card may have taken a VLAN's tag out of a frame that it came with. */
-static bool tags_hidden(const struct net_device *dev)
+static bool has_vlans(const struct net_device *dev)
 {
 #if IS_ENABLED(CONFIG_VLAN_8021Q)
-	return rcu_access_pointer(dev->vlan_info) &&
-	       dev->features & (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX);
+	return rcu_access_pointer(dev->vlan_info);
 #else
 	return false;
 #endif
+}
+
+/* Whether the card may have taken a VLAN's tag out of a frame that it came with. */
+static bool tags_hidden(const struct net_device *dev)
+{
+	return has_vlans(dev) &&
+	       dev->features & (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX);
 }
 
 /*
@@ -71,7 +76,8 @@ static bool look_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 		const struct vlan_hdr *vlan = network;
 
 		network = (void *)(vlan + 1);
-		if (network > end)
+		/* Without VLANs of its own it may be a port of somebody's who has some. */
+		if (network > end || !has_vlans(dev))
 			return false;
 		frame->protocol = vlan->h_vlan_encapsulated_proto;
 		dev = __vlan_find_dev_deep_rcu(dev, htons(ETH_P_8021Q),

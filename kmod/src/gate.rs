@@ -8,9 +8,9 @@ use kernel::sync::Arc;
 
 use hippos_engine::{Access, Plan, Verdict};
 use hippos_kapi::hook::Door;
-use hippos_kapi::packet::{Fate, Packet};
+use hippos_kapi::packet::{Fate, Packet, DATAGRAMS_MAX};
 
-use hippos_proto::udp::DATAGRAM_MAX;
+use hippos_proto::udp::{DATAGRAM_MAX, DATA_MAX, FRAME};
 use hippos_store::Guard;
 
 use crate::platform::Kernel;
@@ -120,10 +120,11 @@ impl Gate {
     }
 }
 
+/// What an sk_buff and its twins carry, each with its own frame, which replies count once.
+const SKB_MOST: usize = FRAME + DATAGRAMS_MAX as usize * DATA_MAX;
+
 /// The most bytes that a reply may have.
 #[inline]
 fn most(packet: &Packet<'_>) -> usize {
-    packet
-        .most()
-        .map_or(usize::MAX, |room| room.min(DATAGRAM_MAX))
+    packet.most().map_or(SKB_MOST, |room| room.min(DATAGRAM_MAX))
 }

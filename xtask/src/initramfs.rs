@@ -55,6 +55,7 @@ const MODULES: &[&str] = &[
     "act_bpf",
     "configfs",
     "tun",
+    "xfrm_user",
 ];
 /// Where Debian's programs look for one another.
 const LINKS: &[(&str, &str)] = &[

@@ -59,7 +59,7 @@ tests! {
     module: loads_and_unloads, bad_parameters, port_in_use, without_udp, connection_limit, device,
         control, limits, login, worker_counts, selftest, lower_limit,
         unloads_under_load;
-    packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged,
+    packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged, ipsec,
         long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed,
         rate_limited, one_interface;
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit, lost_goodbye;

@@ -299,6 +299,33 @@ pub(super) fn bridged() -> Result<()> {
     hippos.unload()
 }
 
+/// What an IPsec policy refuses is answered by no door.
+pub(super) fn ipsec() -> Result<()> {
+    modules::load("xfrm_user")?;
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    let pairs = [
+        (&link.here_ipv4, &link.far_ipv4),
+        (&link.here_ipv6, &link.far_ipv6),
+    ];
+    for (here, far) in pairs {
+        there.enter(|| hit_and_miss(here))?;
+        run(&format!(
+            "ip xfrm policy add src {far} dst {here} dir in action block"
+        ))?;
+        let answer = there.enter(|| {
+            let mut udp = Udp::connect(here)?;
+            udp.socket.set_read_timeout(Some(SILENCE))?;
+            Ok(udp.ask(b"get key\r\n").ok())
+        })?;
+        run("ip xfrm policy flush")?;
+        ensure!(answer.is_none(), "{here} answered {answer:?}");
+        there.enter(|| hit_and_miss(here))?;
+    }
+    hippos.unload()
+}
+
 /// Replies of several datagrams, by the hook and by the socket, up to the
 /// largest item.
 pub(super) fn long_replies() -> Result<()> {
