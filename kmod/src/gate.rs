@@ -126,5 +126,7 @@ const SKB_MOST: usize = FRAME + DATAGRAMS_MAX as usize * DATA_MAX;
 /// The most bytes that a reply may have.
 #[inline]
 fn most(packet: &Packet<'_>) -> usize {
-    packet.most().map_or(SKB_MOST, |room| room.min(DATAGRAM_MAX))
+    packet
+        .most()
+        .map_or(SKB_MOST, |room| room.min(DATAGRAM_MAX))
 }
