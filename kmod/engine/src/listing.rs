@@ -193,8 +193,6 @@ fn finish(out: &mut impl Out, line: &[u8]) -> bool {
     true
 }
 
-/// Slots that a dump looks at in one read-side section.
-const SECTION: usize = 256;
 /// Sections after which others have their turn, though there be nothing to tell of yet.
 const SECTIONS: usize = 64;
 
@@ -207,7 +205,7 @@ fn dump<'e, P: Platform, O: Out>(
 ) -> bool {
     for _ in 0..SECTIONS {
         let guard = engine.store.read();
-        for _ in 0..SECTION {
+        loop {
             if out.room() < HEAD_ROOM {
                 return true;
             }

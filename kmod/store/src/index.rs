@@ -141,6 +141,15 @@ struct Growth {
     split: Option<Cookie>,
 }
 
+/// Whether no grace period is waited for, any more: `done` says if one has passed.
+fn passed(awaited: &mut Option<Cookie>, done: impl Fn(Cookie) -> bool) -> bool {
+    if awaited.is_some_and(|cookie| !done(cookie)) {
+        return false;
+    }
+    *awaited = None;
+    true
+}
+
 /// What became of an attempt to grow or shrink by a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -559,11 +568,8 @@ impl<L: RawLock> Index<L> {
         for next in empty.take_while(|s| s.at.load(Relaxed) != 0) {
             segment = next;
         }
-        if let Some(cookie) = growth.merged {
-            if !done(cookie) {
-                return None;
-            }
-            growth.merged = None;
+        if !passed(&mut growth.merged, &done) {
+            return None;
         }
         segment.at.store(0, Release);
         Some(segment.block.load(Relaxed))
@@ -716,11 +722,8 @@ impl<L: RawLock> Index<L> {
         let Some(mut growth) = self.locks.growth.try_lock() else {
             return Step::NotNow;
         };
-        if let Some(cookie) = growth.merged {
-            if !done(cookie) {
-                return Step::NotNow;
-            }
-            growth.merged = None;
+        if !passed(&mut growth.merged, &done) {
+            return Step::NotNow;
         }
         let n = self.n.load(Relaxed);
         let half = floor_power(n);
@@ -821,11 +824,8 @@ impl<L: RawLock> Index<L> {
             growth.grown = false;
             growth.split = Some(start());
         }
-        if let Some(cookie) = growth.split {
-            if !done(cookie) {
-                return Step::NotNow;
-            }
-            growth.split = None;
+        if !passed(&mut growth.split, &done) {
+            return Step::NotNow;
         }
         let last = self.n.load(Relaxed).wrapping_sub(1);
         let half = floor_power(last);

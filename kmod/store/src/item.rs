@@ -486,7 +486,8 @@ impl<'g> Item<'g> {
         self.slot.size()
     }
 
-    /// Gives the item a new expiry. If it was replaced in the meantime, so was the effect.
+    /// Gives the item a new expiry, if it was not replaced in the meantime ([`crate::Store::touch`]
+    /// is not overtaken by an update, which keeps the expiry that it finds).
     #[inline]
     pub fn touch(&self, expiry: crate::Expiry) {
         self.slot.header().expiry.store(expiry.0, Relaxed);

@@ -283,6 +283,13 @@ impl<P: Platform> Store<P> {
         self.push(Retired::slot(slot), of.size() as usize);
     }
 
+    /// The same for an overflow bucket, if there is one.
+    pub(crate) fn retire_overflow(&self, address: Option<NonZeroUsize>) {
+        if let Some(address) = address {
+            self.push(Retired::overflow(address), BUCKET);
+        }
+    }
+
     /// A retired slot is pinned: until it comes back, however long that takes, its class is to
     /// evict as if it were not there.
     #[cold]
@@ -291,13 +298,6 @@ impl<P: Platform> Store<P> {
             if slot.write_off() {
                 of.retired.fetch_sub(1, Relaxed);
             }
-        }
-    }
-
-    /// The same for an overflow bucket, if there is one.
-    pub(crate) fn retire_overflow(&self, address: Option<NonZeroUsize>) {
-        if let Some(address) = address {
-            self.push(Retired::overflow(address), BUCKET);
         }
     }
 
@@ -343,15 +343,11 @@ impl<P: Platform> Store<P> {
         let mut any = false;
         // SAFETY: what is in the rings, or was just taken out, has not been given back.
         let slot = |what: Retired| unsafe { what.as_slot() };
-        let pinned = |what| {
-            slot(what)
-                .filter(Slot::pinned)
-                .inspect(|slot| self.write_off(*slot))
+        let kept = |what| {
+            let pinned = slot(what).filter(Slot::pinned);
+            pinned.inspect(|slot| self.write_off(*slot)).is_some()
         };
-        while self
-            .retire
-            .harvest(&self.platform, cpu, |what| pinned(what).is_some(), &mut out)
-        {
+        while self.retire.harvest(&self.platform, cpu, kept, &mut out) {
             any = true;
             out.iter()
                 .filter_map(Retired::as_overflow)

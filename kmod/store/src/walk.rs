@@ -5,7 +5,7 @@ use crate::platform::Platform;
 use crate::slab::HEAD;
 use crate::store::{Guard, Store};
 
-/// Slots that one step looks at.
+/// Slots that are looked at between two pauses.
 const LOOK: usize = 256;
 
 /// What a step of a walk came to.
@@ -13,7 +13,7 @@ const LOOK: usize = 256;
 pub enum Step<'g> {
     /// An item.
     Item(Item<'g>),
-    /// Nothing for a while: time to end the section and begin another.
+    /// Much was looked at: time to end the section and begin another.
     Pause,
     /// The walk is over.
     End,
@@ -25,6 +25,8 @@ pub struct Walk<'s, P: Platform> {
     store: &'s Store<P>,
     block: u32,
     offset: u32,
+    /// Slots until the next pause.
+    left: usize,
 }
 
 impl<P: Platform> Store<P> {
@@ -34,15 +36,17 @@ impl<P: Platform> Store<P> {
             store: self,
             block: 0,
             offset: HEAD as u32,
+            left: LOOK,
         }
     }
 }
 
 impl<'s, P: Platform> Walk<'s, P> {
-    /// The next item. Sections may change from step to step, and should be short.
+    /// The next item. Sections may change from step to step, and are to end at a pause.
     pub fn next<'g>(&mut self, guard: &'g Guard<'s, P>) -> Step<'g> {
         let store = self.store;
-        for _ in 0..LOOK {
+        while let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
             let Some(block) = store
                 .pool
                 .get(self.block)
@@ -64,6 +68,7 @@ impl<'s, P: Platform> Walk<'s, P> {
                 return Step::Item(store.item(guard, slot));
             }
         }
+        self.left = LOOK;
         Step::Pause
     }
 }

@@ -155,8 +155,8 @@ impl<P: Platform> Store<P> {
         (Err(StoreError::OutOfMemory), Some(new))
     }
 
-    /// Publishes a slot, complete but for marks, times, and CAS number and epoch: in the place of `found` or
-    /// in a new one. With `force` it takes another item's place if there is no other.
+    /// Publishes a slot, complete but for marks, times, CAS number and epoch: in the place of
+    /// `found` or in a new one. With `force` it takes another item's place if there is no other.
     fn link<'i>(
         &self,
         chain: &mut Chain<'i, P::Lock>,

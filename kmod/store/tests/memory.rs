@@ -373,6 +373,30 @@ fn a_walk_is_not_taken_in_by_values() {
     }
 }
 
+/// Sections are short whatever a walk finds: it pauses after 256 slots, be they live or not.
+#[test]
+fn a_walk_pauses_among_live_items_too() {
+    let store = Store::new(config(8), Host::new()).unwrap();
+    for i in 0..2000 {
+        set(&store, format!("key-{i:04}").as_bytes(), b"").unwrap();
+    }
+    let mut walk = store.walk();
+    let (mut items, mut since, mut most) = (0, 0, 0);
+    loop {
+        match walk.next(&store.read()) {
+            Step::Item(_) => {
+                items += 1;
+                since += 1;
+                most = most.max(since);
+            }
+            Step::Pause => since = 0,
+            Step::End => break,
+        }
+    }
+    assert_eq!(items, 2000);
+    assert!(most <= 256, "{most} items in one section");
+}
+
 /// Somebody is slow to read a value that was replaced: its slot is lost for as long, and the class
 /// goes on evicting others.
 #[test]
