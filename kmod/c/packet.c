@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Datagrams that are answered where they arrive, in their own sk_buff
- * (linux/skbuff.h, net/ip.h, net/ipv6.h). All of it runs with softirqs off,
- * under RCU, from the PRE_ROUTING hook.
+ * (linux/skbuff.h, net/ip.h, net/ipv6.h). All of it runs under RCU,
+ * from the PRE_ROUTING hook, and what is answered with softirqs off.
  */
 #include <linux/etherdevice.h>
 #include <linux/if_arp.h>
@@ -74,7 +74,11 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	uh = (const struct udphdr *)(skb->data + ip_len);
 	if (!hippos_ports_fit(uh, port) || ntohs(uh->len) != len - ip_len)
 		return false;
-	return plain_frame(skb, skb->dev);
+	/*
+	 * What a user of NFQUEUE has given back goes on in that user's context, where a
+	 * softirq could come in between.
+	 */
+	return likely(in_softirq()) && plain_frame(skb, skb->dev);
 }
 
 /* The longest payload that goes out by skb's device in one piece. */
@@ -351,17 +355,12 @@ static __always_inline unsigned int serve(const struct hippos_door *door, struct
 	return NF_STOLEN;
 }
 
-/*
- * The hooks themselves; private is a door. What a user of NFQUEUE has given back
- * goes on in that user's context, where a softirq could come in between.
- */
+/* The hooks themselves; private is a door. */
 unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	const struct hippos_door *door = private;
 	struct hippos_packet packet __uninitialized;
 
-	if (unlikely(!in_softirq()))
-		return NF_ACCEPT;
 	return look_ipv4(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }
 
@@ -370,8 +369,6 @@ unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb, const struct nf_
 	const struct hippos_door *door = private;
 	struct hippos_packet packet __uninitialized;
 
-	if (unlikely(!in_softirq()))
-		return NF_ACCEPT;
 	return look_ipv6(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }
 
