@@ -151,11 +151,8 @@ fn send_whole<'a, A: SockaddrLike>(
     let size = each as u16;
     let control = [ControlMessage::UdpGsoSegments(&size)];
     let control = if slices.len() > 1 { &control[..] } else { &[] };
-    match sendmsg(socket, &slices, control, MsgFlags::MSG_DONTWAIT, to) {
-        Ok(_) => Ok(slices.len()),
-        Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => Ok(0),
-        Err(errno) => Err(errno),
-    }
+    let sent = sendmsg(socket, &slices, control, MsgFlags::MSG_DONTWAIT, to);
+    went(sent.map(|_| slices.len()))
 }
 
 /// Sends datagrams.
@@ -193,14 +190,15 @@ impl Outbox<()> {
             return send_whole::<()>(socket, datagrams, None);
         }
         let slices: Vec<[IoSlice; 1]> = datagrams.take(BATCH).map(|d| [IoSlice::new(d)]).collect();
-        count(sendmmsg(
+        let sent = sendmmsg(
             socket,
             &mut self.headers,
             slices.iter(),
             [None; BATCH],
             [],
             MsgFlags::MSG_DONTWAIT,
-        ))
+        );
+        went(sent.map(Iterator::count))
     }
 }
 
@@ -228,25 +226,23 @@ impl Outbox<SockaddrStorage> {
         let (slices, to): (Vec<_>, Vec<_>) = datagrams
             .map(|(datagram, to)| ([IoSlice::new(datagram)], to))
             .unzip();
-        count(sendmmsg(
+        let sent = sendmmsg(
             socket,
             &mut self.headers,
             slices.iter(),
             to,
             [],
             MsgFlags::MSG_DONTWAIT,
-        ))
+        );
+        went(sent.map(Iterator::count))
     }
 }
 
 /// A full queue is no error: what did not go is tried again.
-fn count<A: SockaddrLike + Copy>(
-    sent: nix::Result<nix::sys::socket::MultiResults<'_, A>>,
-) -> Result<usize, Errno> {
+fn went(sent: nix::Result<usize>) -> Result<usize, Errno> {
     match sent {
-        Ok(messages) => Ok(messages.count()),
         Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => Ok(0),
-        Err(errno) => Err(errno),
+        sent => sent,
     }
 }
 

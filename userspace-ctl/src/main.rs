@@ -289,7 +289,7 @@ fn xdp(action: &XdpAction, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Takes the program off all interfaces; says off how many.
+/// Takes the program off all interfaces.
 #[cfg(feature = "xdp")]
 fn detach_all() -> Result<()> {
     xdp::interfaces()?

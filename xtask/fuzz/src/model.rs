@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::common::{play, Seen, START, WHOLE};
 use hippos_store::ClassCounter;
 
+use crate::common::{play, Seen, START, WHOLE};
 use crate::engine;
 
 /// Each command takes a few bytes: what, which key, and more.
