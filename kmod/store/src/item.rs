@@ -37,7 +37,8 @@ pub(crate) const FETCHED: u8 = 1 << 4;
 /// The key came base64-encoded.
 pub(crate) const BINARY_KEY: u8 = 1 << 5;
 
-/// Of a retired slot: it was found pinned, and its class no longer counts on it.
+/// Of a retired slot: it was found pinned, and its last pin gives it back. Written under the lock of
+/// pins.
 const WRITTEN_OFF: u8 = 1 << 6;
 
 /// Seconds after which a hit writes the access time though the reference mark is set.
@@ -251,9 +252,14 @@ impl Slot {
         self.header().state.load(Relaxed) & (STATE | WRITTEN_OFF) == RETIRED
     }
 
-    /// A retired slot is pinned, for nobody knows how long: whether its class counted on it until now.
-    pub(crate) fn write_off(&self) -> bool {
-        self.header().state.fetch_or(WRITTEN_OFF, Relaxed) & WRITTEN_OFF == 0
+    /// A retired slot is pinned, for nobody knows how long: its class is not to count on it.
+    pub(crate) fn write_off(&self) {
+        self.header().state.fetch_or(WRITTEN_OFF, Relaxed);
+    }
+
+    pub(crate) fn is_written_off(&self) -> bool {
+        let both = RETIRED | WRITTEN_OFF;
+        self.header().state.load(Relaxed) & both == both
     }
 
     #[inline]
@@ -348,8 +354,9 @@ impl Slot {
         self.header().pins.load(Acquire) != 0
     }
 
-    pub(crate) fn unpin(&self) {
-        self.header().pins.fetch_sub(1, Release);
+    /// Gives a pin up and says if it was the last.
+    pub(crate) fn unpin(&self) -> bool {
+        self.header().pins.fetch_sub(1, Release) == 1
     }
 }
 

@@ -8,8 +8,8 @@ pub struct Cookie(pub u64);
 
 /// Which of the store's locks one is, for lock checkers.
 ///
-/// Order: `Growth` before `Stripe` before `Overflow`; `Shard` before `Class`; `Pool` alone. No lock
-/// is ever held over a call that may sleep.
+/// Order: `Growth` before `Stripe` before `Overflow`; all others alone. No lock is ever held over a
+/// call that may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Serialises growth and shrinking of the index.
@@ -24,6 +24,8 @@ pub enum Role {
     Class,
     /// Guards the table of memory blocks.
     Pool,
+    /// Decides who gives a pinned slot back.
+    Pins,
 }
 
 /// A spin lock of writers, taken in process context only, never by readers.

@@ -149,7 +149,7 @@ impl<P: Platform> Pin<'_, P> {
 
 impl<P: Platform> Drop for Pin<'_, P> {
     fn drop(&mut self) {
-        self.slot.unpin();
+        self.store.unpin(self.slot);
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each CPU has a ring of batches. References go into the newest batch; when it is full, or
 //! somebody is in need, a grace period is asked for it, and once that has passed the references
 //! are handed back. Nothing is written into what is retired, since readers may still be in it.
+//!
+//! A slot that is pinned when its grace period is over leaves the ring: its last pin gives it back.
 
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
@@ -12,7 +14,7 @@ use crate::item::Slot;
 use crate::lock::Locked;
 use crate::platform::{Cookie, Platform, RawLock, Role};
 use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
-use crate::table::Table;
+use crate::table::{Fixed, Table};
 
 /// References of a batch.
 pub(crate) const BATCH: usize = 62;
@@ -30,7 +32,7 @@ pub(crate) enum Pushed {
     Taken,
     /// It was taken and closed a batch, and several are closed: their time may have come.
     Ripe,
-    /// The CPU's ring is full: wait for a grace period, harvest, and try again.
+    /// The CPU's ring is full, and the reference is still the caller's.
     Full,
 }
 
@@ -105,6 +107,11 @@ pub(crate) struct Retire<L> {
     batches: Table<Batch>,
     /// Bytes of closed batches.
     bytes: AtomicU64,
+    /// Held to leave a slot to its pins and to give a pin up, so that of the two the later one
+    /// sees the other.
+    pins: Fixed<Locked<L, ()>>,
+    /// Slots left to their pins.
+    pinned: AtomicUsize,
 }
 
 /// The references of one batch, packed.
@@ -122,15 +129,25 @@ impl<L: RawLock> Retire<L> {
             bytes: AtomicU64::new(0),
             references: core::array::from_fn(|_| AtomicU64::new(0)),
         });
-        let Some(batches) = batches else {
-            // SAFETY: the table came from this platform and is not used again.
-            unsafe { shards.free(platform) };
-            return None;
+        let pins = Fixed::new(platform, || Locked::new(()));
+        let (batches, pins) = match (batches, pins) {
+            (Some(batches), Some(pins)) => (batches, pins),
+            (batches, pins) => {
+                // SAFETY: the tables came from this platform and are not used again.
+                unsafe {
+                    shards.free(platform);
+                    batches.inspect(|t| t.free(platform));
+                    pins.inspect(|t| t.free(platform));
+                }
+                return None;
+            }
         };
         Some(Self {
             shards,
             batches,
             bytes: AtomicU64::new(0),
+            pins,
+            pinned: AtomicUsize::new(0),
         })
     }
 
@@ -138,6 +155,7 @@ impl<L: RawLock> Retire<L> {
         for shard in self.shards.iter() {
             shard.ring.init(Role::Shard);
         }
+        self.pins.init(Role::Pins);
     }
 
     /// # Safety
@@ -148,11 +166,14 @@ impl<L: RawLock> Retire<L> {
         unsafe {
             self.shards.free(platform);
             self.batches.free(platform);
+            self.pins.free(platform);
         }
     }
 
     pub(crate) fn tables(&self) -> usize {
-        self.shards.size().saturating_add(self.batches.size())
+        [self.batches.size(), self.pins.size()]
+            .iter()
+            .fold(self.shards.size(), |sum, size| sum.saturating_add(*size))
     }
 
     /// Bytes that wait for grace periods, those of the newest batches not counted.
@@ -192,7 +213,22 @@ impl<L: RawLock> Retire<L> {
         if closed >= RING {
             return Pushed::Full;
         }
-        self.append(platform, at, &mut ring, what.word(), bytes as u64);
+        let Some(batch) = self.batch(at, ring.head) else {
+            return Pushed::Full;
+        };
+        if let Some(reference) = batch.references.get(ring.filled) {
+            reference.store(what.word(), Relaxed);
+        }
+        let before = match ring.filled {
+            0 => 0,
+            _ => batch.bytes.load(Relaxed),
+        };
+        let total = before.saturating_add(bytes as u64);
+        batch.bytes.store(total, Relaxed);
+        ring.filled = ring.filled.wrapping_add(1);
+        if ring.filled >= BATCH || total >= BATCH_BYTES {
+            self.close(platform, batch, &mut ring);
+        }
         shard
             .count
             .store(shard.count.load(Relaxed).wrapping_add(1), Relaxed);
@@ -225,13 +261,42 @@ impl<L: RawLock> Retire<L> {
         }
     }
 
-    /// Takes the oldest batch out of the ring of `cpu`, if its grace period has passed; what is to
-    /// be `kept` goes round once more. False if there is no such batch.
+    /// Slots left to their pins.
+    pub(crate) fn pinned(&self) -> usize {
+        self.pinned.load(Relaxed)
+    }
+
+    /// Leaves a retired slot, whose grace period is over, to the last of its pins. False if it has
+    /// none: it is the caller's.
+    #[cold]
+    pub(crate) fn leave(&self, slot: Slot) -> bool {
+        let _held = self.pins.lock();
+        let pinned = slot.pinned();
+        if pinned {
+            slot.write_off();
+            self.pinned.fetch_add(1, Relaxed);
+        }
+        pinned
+    }
+
+    /// Gives a pin up. True if the slot was left to it: it is the caller's.
+    pub(crate) fn unpin(&self, slot: Slot) -> bool {
+        let _held = self.pins.lock();
+        // Before the pin goes: after it the slot may be another item's.
+        let left = slot.is_written_off();
+        let last = slot.unpin();
+        if left && last {
+            self.pinned.fetch_sub(1, Relaxed);
+        }
+        left && last
+    }
+
+    /// Takes the oldest batch out of the ring of `cpu`, if its grace period has passed. False if
+    /// there is no such batch.
     pub(crate) fn harvest<P: Platform<Lock = L>>(
         &self,
         platform: &P,
         cpu: usize,
-        kept: impl Fn(Retired) -> bool,
         out: &mut Harvest,
     ) -> bool {
         out.clear();
@@ -262,49 +327,9 @@ impl<L: RawLock> Retire<L> {
         // From here on the batch's place may be filled again.
         ring.tail = ring.tail.wrapping_add(1);
         self.bytes.fetch_sub(bytes, Relaxed);
-        let mut count = shard.count.load(Relaxed).saturating_sub(out.len());
-        let mut left = Harvest::new();
-        for what in out.iter() {
-            if kept(what) {
-                // There is room: the ring has lost a whole batch. Its bytes no longer count, since
-                // no waiting makes them free.
-                self.append(platform, at, &mut ring, what.word(), 0);
-                count = count.wrapping_add(1);
-            } else {
-                left.push(what);
-            }
-        }
-        *out = left;
+        let count = shard.count.load(Relaxed).saturating_sub(out.len());
         shard.count.store(count, Relaxed);
         true
-    }
-
-    /// Puts a reference into the newest batch, of which there is one.
-    fn append<P: Platform<Lock = L>>(
-        &self,
-        platform: &P,
-        shard: usize,
-        ring: &mut Ring,
-        word: u64,
-        bytes: u64,
-    ) {
-        let Some(batch) = self.batch(shard, ring.head) else {
-            return;
-        };
-        if let Some(reference) = batch.references.get(ring.filled) {
-            reference.store(word, Relaxed);
-        }
-        let total = if ring.filled == 0 {
-            0
-        } else {
-            batch.bytes.load(Relaxed)
-        };
-        let total = total.saturating_add(bytes);
-        batch.bytes.store(total, Relaxed);
-        ring.filled = ring.filled.wrapping_add(1);
-        if ring.filled >= BATCH || total >= BATCH_BYTES {
-            self.close(platform, batch, ring);
-        }
     }
 
     pub(crate) fn shards(&self) -> usize {

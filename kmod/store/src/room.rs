@@ -290,27 +290,19 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// A retired slot is pinned: until it comes back, however long that takes, its class is to
-    /// evict as if it were not there.
-    #[cold]
-    fn write_off(&self, slot: Slot) {
-        if let Some(of) = self.slabs.get(slot.class()) {
-            if slot.write_off() {
-                of.retired.fetch_sub(1, Relaxed);
-            }
-        }
-    }
-
     fn push(&self, what: Retired, bytes: usize) {
-        loop {
-            match self.retire.push(&self.platform, what, bytes) {
-                Pushed::Taken => return,
-                Pushed::Ripe => {
-                    // Slots that come back soon are still near the CPU.
-                    self.harvest_of(self.platform.cpu());
-                    return;
-                }
-                Pushed::Full => self.wait(),
+        match self.retire.push(&self.platform, what, bytes) {
+            Pushed::Taken => {}
+            // Slots that come back soon are still near the CPU.
+            Pushed::Ripe => {
+                self.harvest_of(self.platform.cpu());
+            }
+            Pushed::Full => {
+                self.wait();
+                // It has had its grace period now, and needs no place in the ring.
+                let mut out = Harvest::new();
+                out.push(what);
+                self.give_back(&out);
             }
         }
     }
@@ -341,21 +333,57 @@ impl<P: Platform> Store<P> {
     fn harvest_of(&self, cpu: usize) -> bool {
         let mut out = Harvest::new();
         let mut any = false;
-        // SAFETY: what is in the rings, or was just taken out, has not been given back.
-        let slot = |what: Retired| unsafe { what.as_slot() };
-        let kept = |what| {
-            let pinned = slot(what).filter(Slot::pinned);
-            pinned.inspect(|slot| self.write_off(*slot)).is_some()
-        };
-        while self.retire.harvest(&self.platform, cpu, kept, &mut out) {
+        while self.retire.harvest(&self.platform, cpu, &mut out) {
             any = true;
-            out.iter()
-                .filter_map(Retired::as_overflow)
-                .for_each(|at| self.index.give_overflow(at));
-            let slots = out.iter().filter_map(slot);
-            // SAFETY: these were retired, their grace period is over, and they are not pinned.
-            unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
+            self.give_back(&out);
         }
         any
+    }
+
+    /// Makes what was retired free: all but pinned slots, which are left to their pins. A grace
+    /// period has passed since, and nobody else gives it back.
+    fn give_back(&self, out: &Harvest) {
+        out.iter()
+            .filter_map(Retired::as_overflow)
+            .for_each(|at| self.index.give_overflow(at));
+        // SAFETY: what was just taken out of the rings has not been given back.
+        let slots = out.iter().filter_map(|what| unsafe { what.as_slot() });
+        let mut free = Harvest::new();
+        for slot in slots {
+            // Nobody can pin it any more.
+            if !slot.pinned() || !self.leave(slot) {
+                free.push(Retired::slot(slot));
+            }
+        }
+        // SAFETY: as above.
+        let slots = free.iter().filter_map(|what| unsafe { what.as_slot() });
+        // SAFETY: these were retired, their grace period is over, and they are not pinned.
+        unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
+    }
+
+    /// Leaves a slot to its pins. False if it has none. Until it comes back, its class is to evict as
+    /// if it were not there.
+    #[cold]
+    fn leave(&self, slot: Slot) -> bool {
+        let class = slot.class();
+        let left = self.retire.leave(slot);
+        if left {
+            if let Some(of) = self.slabs.get(class) {
+                of.retired.fetch_sub(1, Relaxed);
+            }
+        }
+        left
+    }
+
+    /// Gives a pin up, and the slot back if it waited for that alone.
+    pub(crate) fn unpin(&self, slot: Slot) {
+        if self.retire.unpin(slot) {
+            // SAFETY: the slot was retired for longer than a grace period when it was left to its
+            // pins, and this was the last.
+            unsafe {
+                let one = core::iter::once(slot);
+                self.slabs.give(&self.pool, one, self.platform.poison());
+            }
+        }
     }
 }

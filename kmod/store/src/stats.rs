@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub retired: usize,
     /// Their bytes.
     pub retired_bytes: u64,
+    /// Slots of items that are gone, kept by pins only.
+    pub pinned: usize,
     /// Slab classes.
     pub classes: usize,
 }
@@ -91,6 +93,7 @@ impl<P: Platform> Store<P> {
             bytes: self.classes_counted(ClassCounter::Bytes),
             retired: self.retire.count(),
             retired_bytes: self.retire.bytes(),
+            pinned: self.retire.pinned(),
             classes: self.slabs.classes().len(),
             ..Snapshot::default()
         };

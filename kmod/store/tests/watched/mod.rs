@@ -11,6 +11,10 @@ pub(crate) trait Watch: Send + Sync + 'static {
     fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
     /// The store asks for the CPU at hand, as it does when it counts something.
     fn asked(&self) {}
+    /// The store sleeps for a grace period.
+    fn waited(&self) {}
+    /// The store asks whether a grace period has passed.
+    fn polled(&self) {}
 }
 
 /// The host under somebody's eyes.
@@ -47,9 +51,11 @@ unsafe impl<W: Watch> Platform for Watched<W> {
         self.host.gp_start()
     }
     fn gp_done(&self, cookie: Cookie) -> bool {
+        self.watch.polled();
         self.host.gp_done(cookie)
     }
     fn gp_wait(&self) {
+        self.watch.waited();
         self.host.gp_wait();
     }
     fn cpu(&self) -> usize {

@@ -1,0 +1,154 @@
+//! Writers in need: the work of one write is bounded, in grace periods too, whatever others hold.
+
+mod watched;
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use hippos_store::host::Host;
+use hippos_store::{Commit, Config, Expiry, Outcome, Pin, Store, StoreError};
+
+use watched::{Watch, Watched};
+
+const BLOCK: usize = 64 << 10;
+
+/// Counts grace periods and questions about them since `restart`, and ends the test that has too
+/// many of either: an endless loop would not end it.
+#[derive(Default)]
+struct Count {
+    waits: AtomicUsize,
+    polls: AtomicUsize,
+}
+
+impl Count {
+    const MOST: usize = 100_000;
+
+    fn restart(&self) {
+        self.waits.store(0, Relaxed);
+        self.polls.store(0, Relaxed);
+    }
+
+    fn waits(&self) -> usize {
+        self.waits.load(Relaxed)
+    }
+}
+
+impl Watch for Count {
+    fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
+    fn asked(&self) {}
+    fn waited(&self) {
+        assert!(self.waits.fetch_add(1, Relaxed) < Self::MOST, "no end");
+    }
+    fn polled(&self) {
+        assert!(self.polls.fetch_add(1, Relaxed) < Self::MOST, "no end");
+    }
+}
+
+type Counted = Watched<Count>;
+
+fn make(config: Config) -> Store<Counted> {
+    let platform = Watched {
+        host: Host::new().cpus(1),
+        watch: Count::default(),
+    };
+    Store::new(config, platform).unwrap()
+}
+
+fn small(blocks: usize) -> Store<Counted> {
+    make(Config {
+        memory: blocks * BLOCK,
+        block: BLOCK,
+        item_max: BLOCK,
+        ..Config::default()
+    })
+}
+
+fn set(store: &Store<Counted>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    let mut new = store.reserve(key, store.hash(key), 0, Expiry::NEVER, value.len())?;
+    new.write(value);
+    let outcome = store.commit(new, &Commit::default())?;
+    assert!(matches!(outcome, Outcome::Stored { .. }));
+    Ok(())
+}
+
+fn pin<'s>(store: &'s Store<Counted>, key: &[u8]) -> Pin<'s, Counted> {
+    let guard = store.read();
+    let item = store.get(&guard, key, store.hash(key)).unwrap();
+    store.pin(&item).unwrap()
+}
+
+/// Free slots of all classes.
+fn free(store: &Store<Counted>) -> u32 {
+    let classes = store.snapshot().classes;
+    (0..classes).map(|i| store.class(i).unwrap().free).sum()
+}
+
+/// Stores values, pins each and overwrites it, as it is when readers are slow.
+fn pin_retired(store: &Store<Counted>, count: usize) -> Vec<Pin<'_, Counted>> {
+    let value = vec![7; 3000];
+    let pins = (0..count).map(|i| {
+        let key = format!("slow-{i}");
+        assert_eq!(set(store, key.as_bytes(), &value), Ok(()), "{key}");
+        let pin = pin(store, key.as_bytes());
+        assert_eq!(set(store, key.as_bytes(), &value), Ok(()), "{key}");
+        pin
+    });
+    pins.collect()
+}
+
+/// Readers hold as many replaced values as a CPU's ring of retired slots has places: writers do not
+/// wait for them.
+#[test]
+fn a_writer_does_not_wait_for_a_ring_of_pinned_slots() {
+    let store = small(2048);
+    let pins = pin_retired(&store, 8000);
+    store.platform().watch.restart();
+    for i in 0..200 {
+        set(&store, format!("slow-{i}").as_bytes(), &[8; 3000]).unwrap();
+    }
+    assert!(store.platform().watch.waits() <= 20);
+    assert!(pins.iter().all(|pin| pin.value() == [7; 3000]));
+    let before = free(&store);
+    drop(pins);
+    for _ in 0..10 {
+        store.maintain();
+    }
+    assert!(free(&store) >= before + 8000, "{before} {}", free(&store));
+}
+
+/// Maintenance ends though a whole batch of retired slots is pinned, and rests until there is
+/// something to do; the last reader gives its slot back.
+#[test]
+fn maintenance_rests_while_slots_are_pinned() {
+    for count in [1, 62, 300] {
+        let store = small(256);
+        let pins = pin_retired(&store, count);
+        for _ in 0..10 {
+            store.maintain();
+        }
+        assert_eq!(store.maintain().next_ms, 250, "{count} pinned");
+        assert_eq!(store.snapshot().retired, 0);
+        assert_eq!(store.snapshot().pinned, count);
+        let before = free(&store);
+        drop(pins);
+        assert_eq!(free(&store) as usize, before as usize + count);
+        assert_eq!(store.snapshot().pinned, 0);
+    }
+}
+
+/// Two readers of one value: the slot comes back with the last.
+#[test]
+fn a_slot_comes_back_with_its_last_pin() {
+    let store = small(256);
+    set(&store, b"key", &[1; 3000]).unwrap();
+    let (one, two) = (pin(&store, b"key"), pin(&store, b"key"));
+    set(&store, b"key", &[2; 3000]).unwrap();
+    for _ in 0..4 {
+        store.maintain();
+    }
+    let before = free(&store);
+    drop(one);
+    assert_eq!((free(&store), two.value()), (before, &[1; 3000][..]));
+    drop(two);
+    assert_eq!(free(&store), before + 1);
+}
