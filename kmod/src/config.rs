@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) allow: &'static [u8],
     /// The only interface that is served.
     pub(crate) interface: Option<NonZeroU32>,
+    /// Its name.
+    pub(crate) interface_name: Option<&'static str>,
     pub(crate) selftest_oops: bool,
     /// Bytes.
     pub(crate) item_max: usize,
@@ -118,6 +120,7 @@ impl Config {
             udp_rate: params.udp_rate,
             allow: params.allow,
             interface: None,
+            interface_name: None,
             selftest_oops: params.selftest_oops,
             item_max,
             item_min: item_min as usize,
@@ -139,6 +142,7 @@ impl Config {
             pr_err!("dev={given}: there is no such interface\n");
             return Err(ENODEV);
         }
+        self.interface_name = Some(printable(params.dev.to_bytes()));
         Ok(())
     }
 }

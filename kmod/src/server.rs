@@ -35,6 +35,7 @@ impl Server {
         let settings = Settings {
             tcp_port: config.port,
             udp_port: if config.udp { config.port } else { 0 },
+            interface: config.interface_name.unwrap_or("NULL"),
             max_connections: config.maxconns as u32,
             backlog: config.backlog,
             threads: threads as u32,

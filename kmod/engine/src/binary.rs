@@ -317,7 +317,7 @@ impl<P: Platform> Session<'_, P> {
                 if command == op::SET {
                     store.delete(key, hash, None);
                 }
-                engine.refused(error);
+                // Counted by memcached for the text protocol alone.
                 let status = match error {
                     StoreError::TooLarge => Status::TooLarge,
                     StoreError::OutOfMemory => Status::OutOfMemory,

@@ -95,6 +95,13 @@ impl<P: Platform> Engine<P> {
             message.put(reply::UDP_TOO_LARGE);
         }
         let len = message.len();
-        (len != 0 || session.quit()).then_some(Reply { id: frame.id, len })
+        let reply = (len != 0 || session.quit()).then_some(Reply { id: frame.id, len });
+        // The session has counted what is between the frames.
+        self.tally(Tally::BytesRead, FRAME as u64);
+        if let Some(reply) = &reply {
+            let frames = usize::from(reply.datagrams()).saturating_mul(FRAME);
+            self.tally(Tally::BytesWritten, frames as u64);
+        }
+        reply
     }
 }

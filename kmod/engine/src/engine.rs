@@ -225,7 +225,8 @@ impl<P: Platform> Engine<P> {
         if outcome.is_err() && matches!(commit.verb, Verb::Append | Verb::Prepend) {
             outcome = Ok(Outcome::NotStored);
         }
-        if commit.compare.is_some() {
+        // To memcached an `append` or `add` that compares is no compare-and-swap.
+        if commit.compare.is_some() && matches!(commit.verb, Verb::Set | Verb::Replace) {
             match outcome {
                 Ok(Outcome::Stored { .. }) => {
                     self.store.count_class(class, ClassCounter::CasHits, 1);

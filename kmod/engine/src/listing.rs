@@ -558,7 +558,7 @@ impl<P: Platform> Engine<P> {
             ("tcpport", u64::from(settings.tcp_port)),
             ("udpport", u64::from(settings.udp_port)),
         ]);
-        lines.words(&[("inter", "NULL")]);
+        lines.words(&[("inter", settings.interface)]);
         lines.number("verbosity", self.verbosity());
         lines.number("oldest", 0u64);
         lines.words(&[
@@ -594,7 +594,7 @@ impl<P: Platform> Engine<P> {
         lines.words(&[("slab_reassign", "yes")]);
         lines.number("slab_automove", 1u64);
         lines.words(&[("slab_automove_ratio", "0.80")]);
-        lines.number("slab_automove_window", 30u64);
+        lines.number("slab_automove_window", 10u64);
         lines.number("slab_chunk_max", self.store.item_max());
         lines.words(&[("lru_crawler", on(self.crawler()))]);
         lines.numbers(&[
@@ -645,7 +645,7 @@ impl<P: Platform> Engine<P> {
             ("ssl_keyformat", "1"),
             ("ssl_ciphers", "NULL"),
             ("ssl_ca_cert", "NULL"),
-            ("ssl_wbuf_size", "0"),
+            ("ssl_wbuf_size", "16384"),
             ("ssl_session_cache", "no"),
             ("ssl_kernel_tls", "no"),
             ("ssl_min_version", "tlsv1.2"),
@@ -760,10 +760,7 @@ impl<P: Platform> Engine<P> {
 
     fn stats_detail(&self, lines: &mut Lines<'_, impl Out>) {
         const NAME: &[u8] = b"detailed";
-        for index in 0..usize::MAX {
-            let Some(told) = self.settings.prefixes.told(index) else {
-                break;
-            };
+        for told in self.settings.prefixes.all() {
             let mut buffer = [0; 160];
             let mut line = Cursor::new(&mut buffer);
             line.put(b"PREFIX ");

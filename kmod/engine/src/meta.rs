@@ -306,11 +306,7 @@ impl<P: Platform> Session<'_, P> {
                 break;
             }
         }
-        if flags.ttl.is_some() {
-            engine.store.count(Counter::TouchMisses, 1);
-        } else {
-            engine.miss(1);
-        }
+        engine.miss(1);
         if !flags.quiet() {
             miss_line(out, command);
         }

@@ -1,8 +1,9 @@
 //! `stats detail`: what is asked of keys that start alike.
 //!
-//! A key's prefix is what comes before its first colon. The table is small and
-//! never shrinks; a prefix that finds no place, or is longer than a name, is
-//! not counted. Whoever counts takes no lock.
+//! A key's prefix is what comes before its first colon. The table is small, and
+//! only a reset empties it; a prefix that finds no place, or is longer than a
+//! name, is not counted. Whoever counts takes no lock: a request that is counted
+//! beside a reset may fall to another prefix.
 
 use core::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -90,6 +91,7 @@ impl Prefixes {
                     .state
                     .compare_exchange(FREE, CLAIMED, Acquire, Relaxed);
                 if claim.is_ok() {
+                    prefix.clear();
                     for (place, word) in prefix.name.iter().zip(words) {
                         place.store(word, Relaxed);
                     }
@@ -107,10 +109,28 @@ impl Prefixes {
         }
     }
 
-    /// Prefix number `index` with its counts; `None` behind the last.
-    pub(crate) fn told(&self, index: usize) -> Option<Told> {
-        let prefix = self.0.get(index)?;
-        let state = prefix.state.load(Acquire);
+    /// The prefixes with their counts.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Told> + '_ {
+        self.0.iter().filter_map(Prefix::told)
+    }
+
+    /// Forgets all prefixes.
+    pub(crate) fn reset(&self) {
+        for prefix in &self.0 {
+            prefix.state.store(FREE, Release);
+        }
+    }
+}
+
+impl Prefix {
+    fn clear(&self) {
+        for count in &self.counts {
+            count.store(0, Relaxed);
+        }
+    }
+
+    fn told(&self) -> Option<Told> {
+        let state = self.state.load(Acquire);
         if state & NAMED == 0 {
             return None;
         }
@@ -119,26 +139,17 @@ impl Prefixes {
             len: (state >> LEN_SHIFT) as usize,
             counts: [0; COUNTERS],
         };
-        for (place, word) in told.name.chunks_mut(8).zip(&prefix.name) {
+        for (place, word) in told.name.chunks_mut(8).zip(&self.name) {
             for (place, byte) in place.iter_mut().zip(word.load(Relaxed).to_le_bytes()) {
                 *place = byte;
             }
         }
-        for (place, count) in told.counts.iter_mut().zip(&prefix.counts) {
+        for (place, count) in told.counts.iter_mut().zip(&self.counts) {
             *place = count.load(Relaxed);
         }
         Some(told)
     }
 
-    /// Sets all counts to 0; the prefixes stay.
-    pub(crate) fn reset(&self) {
-        for count in self.0.iter().flat_map(|prefix| &prefix.counts) {
-            count.store(0, Relaxed);
-        }
-    }
-}
-
-impl Prefix {
     fn is(&self, named: u32, words: &[u64; WORDS]) -> bool {
         self.state.load(Acquire) == named
             && self
@@ -179,16 +190,17 @@ mod tests {
         prefixes.count(b"foo:1", Of::Hits);
         prefixes.count(b"bar:1", Of::Deletes);
         let told = |i| {
-            prefixes
-                .told(i)
-                .map(|told| (told.name().to_vec(), told.counts))
+            let told = prefixes.all().nth(i);
+            told.map(|told| (told.name().to_vec(), told.counts))
         };
         assert_eq!(told(0), Some((b"foo".to_vec(), [3, 1, 0, 0])));
         assert_eq!(told(1), Some((b"bar".to_vec(), [1, 0, 0, 1])));
         assert_eq!(told(2), Some((b"".to_vec(), [1, 0, 0, 0])));
         assert_eq!(told(3), None);
         prefixes.reset();
-        assert_eq!(told(0), Some((b"foo".to_vec(), [0; 4])));
+        assert_eq!(told(0), None);
+        prefixes.count(b"new:1", Of::Sets);
+        assert_eq!(told(0), Some((b"new".to_vec(), [0, 0, 1, 0])));
     }
 
     #[test]
@@ -198,11 +210,13 @@ mod tests {
             prefixes.count(format!("p{i}:x").as_bytes(), Of::Sets);
         }
         prefixes.count(format!("{}:x", "l".repeat(33)).as_bytes(), Of::Sets);
-        assert!(prefixes.told(PREFIXES - 1).is_some());
-        assert!(prefixes.told(PREFIXES).is_none());
+        assert_eq!(prefixes.all().count(), PREFIXES);
         let other = Prefixes::new();
         let name = "n".repeat(32);
         other.count(format!("{name}:x").as_bytes(), Of::Sets);
-        assert_eq!(other.told(0).map(|t| t.name().to_vec()), Some(name.into()));
+        assert_eq!(
+            other.all().next().map(|t| t.name().to_vec()),
+            Some(name.into())
+        );
     }
 }

@@ -20,6 +20,8 @@ pub struct Settings {
     pub tcp_port: u16,
     /// The UDP port, 0 if it isn't served.
     pub udp_port: u16,
+    /// The interface or address that is served alone; `NULL` for all of them.
+    pub interface: &'static str,
     /// The most connections at a time.
     pub max_connections: u32,
     /// Length of the listeners' queues.
@@ -57,6 +59,7 @@ impl Default for Settings {
         Self {
             tcp_port: 11211,
             udp_port: 11211,
+            interface: "NULL",
             max_connections: 1024,
             backlog: 1024,
             threads: 1,

@@ -36,6 +36,8 @@ pub(crate) const TOKEN_SENT: u8 = 1 << 3;
 pub(crate) const FETCHED: u8 = 1 << 4;
 /// The key came base64-encoded.
 pub(crate) const BINARY_KEY: u8 = 1 << 5;
+/// It was found expired or flushed, and counted so: once, as where the first to find it removes it.
+const FOUND_DEAD: u8 = 1 << 7;
 
 /// Of a retired slot: it was found pinned, and its last pin gives it back. Written under the lock of
 /// pins.
@@ -260,6 +262,11 @@ impl Slot {
     pub(crate) fn is_written_off(&self) -> bool {
         let both = RETIRED | WRITTEN_OFF;
         self.header().state.load(Relaxed) & both == both
+    }
+
+    /// Notes that the item was found expired or flushed; whether this is the first time.
+    pub(crate) fn found_dead(&self) -> bool {
+        self.header().state.fetch_or(FOUND_DEAD, Relaxed) & FOUND_DEAD == 0
     }
 
     #[inline]

@@ -301,8 +301,7 @@ impl<P: Platform> Store<P> {
     }
 
     /// The item of a key, if it is there, not expired and not flushed; its being hit is noted for
-    /// eviction. Any context. Counts only what
-    /// had expired or was flushed.
+    /// eviction. Any context. Counts only what had expired or was flushed.
     #[inline(always)]
     pub fn get<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
         let item = self.peek(guard, key, hash)?;
@@ -321,9 +320,13 @@ impl<P: Platform> Store<P> {
         Some(self.item(guard, slot))
     }
 
-    /// Counts a lookup that came too late.
+    /// Counts an item that was found expired or flushed, once for each. The caller holds its
+    /// stripe's lock or is in a section that it was found in.
     #[cold]
-    fn missed(&self, slot: Slot) {
+    pub(crate) fn missed(&self, slot: Slot) {
+        if !slot.found_dead() {
+            return;
+        }
         let flushed = slot.header().epoch.load(Relaxed) != self.clock.epoch();
         let counter = if flushed {
             Counter::GetFlushed
@@ -479,6 +482,9 @@ impl<P: Platform> Store<P> {
     /// Zeroes the counters, but for what is there now: items and bytes.
     pub fn reset_counters(&self) {
         self.counters.reset();
+        for class in self.slabs.classes() {
+            class.evicted_age.store(0, Relaxed);
+        }
     }
 }
 

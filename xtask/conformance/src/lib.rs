@@ -4,6 +4,7 @@
 //! compares two servers on random streams of commands.
 
 pub mod case;
+pub mod counters;
 pub mod packet;
 pub mod random;
 pub mod record;

@@ -3,7 +3,7 @@
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
 use hippos_conformance::random::{self, Kind};
-use hippos_conformance::{case, record, run, Options, Target};
+use hippos_conformance::{case, counters, record, run, Options, Target};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,6 +30,9 @@ struct Args {
     /// Write the server's answers into the case files where they lack one.
     #[arg(long)]
     record: bool,
+    /// Compare what commands count instead; with `--record`, write what the server counts.
+    #[arg(long)]
+    counters: bool,
     /// Compare with this server, HOST:PORT, on random streams of commands instead.
     #[arg(long, requires = "random")]
     against: Option<String>,
@@ -67,6 +70,9 @@ fn main() -> Result<ExitCode> {
         splits: !args.no_splits,
         seed: args.seed,
     };
+    if args.counters {
+        return count(&target, &args);
+    }
     let in_protocol = |group: &str| match &args.protocol {
         Some(protocol) => group.split('/').next() == Some(protocol),
         None => true,
@@ -104,6 +110,22 @@ fn main() -> Result<ExitCode> {
         report.played,
         started.elapsed().as_secs_f32()
     );
+    Ok(match report.failures.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// The matrix of counters.
+fn count(target: &Target, args: &Args) -> Result<ExitCode> {
+    if args.record {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("counters/recorded.txt");
+        std::fs::write(&path, counters::record(target)?)?;
+        println!("{}", path.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = counters::compare(target, &args.filter, args.reference)?;
+    println!("{report}");
     Ok(match report.failures.is_empty() {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,

@@ -51,6 +51,12 @@ const OPCODES: [(&str, u8); 39] = [
     ("rincr", 0x39),
 ];
 
+/// An opcode by its name.
+pub(crate) fn opcode(name: &str) -> Option<u8> {
+    let found = OPCODES.iter().find(|(n, _)| *n == name);
+    found.map(|(_, code)| *code)
+}
+
 /// Bytes of a header.
 pub const HEADER: usize = 24;
 /// First byte of a request.

@@ -65,7 +65,7 @@ tests! {
     tcp: short_connections, pipelines, large_values, silent_readers, memory_limit, lost_goodbye;
     steer: one_queue;
     xdp: modes, life, refusals, several;
-    protocol: table, fast_share;
+    protocol: table, counts, fast_share;
     consistency: / histories;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
 use hippos_conformance::run::run_cases;
-use hippos_conformance::{case, Options, Target};
+use hippos_conformance::{case, counters, Options, Target};
 
 use crate::client::{Tcp, Udp, PORT};
 use crate::door;
@@ -43,6 +43,21 @@ pub(super) fn table() -> Result<()> {
         "{fast} answered before the socket"
     );
     drop(tcp);
+    hippos.unload()
+}
+
+/// The matrix of counters, recorded from memcached.
+pub(super) fn counts() -> Result<()> {
+    let client = Client::new()?;
+    let hippos = Hippos::load("")?;
+    let address = SocketAddr::new(client.server(), PORT);
+    let target = Target {
+        tcp: address,
+        udp: Some(address),
+    };
+    let report = client.enter(|| counters::compare(&target, "", false))?;
+    println!("{report}");
+    ensure!(report.failures.is_empty(), "{report}");
     hippos.unload()
 }
 
