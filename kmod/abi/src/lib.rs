@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! What the module and its tools say to each other through `/dev/hippos`.
 //!
 //! The device answers `ioctl(2)` only. Each call has a number made as in

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! Base64 for binary keys in the meta protocol.
 //!
 //! The decoder takes what memcached's takes: bytes outside the alphabet are

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! The binary protocol: headers, opcodes and status codes.
 
 /// The first byte of a request.

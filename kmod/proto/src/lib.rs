@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! memcached's protocols: requests in, replies out, no allocation.
 //!
 //! Everything here is borrowed from the caller's bytes or lives on the stack:

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! Meta commands: a key and flags of one letter, some with an argument.
 
 use crate::base64::Decoded;

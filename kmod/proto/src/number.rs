@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! Decimal numbers as memcached reads and writes them.
 //!
 //! memcached parses with `strtoull` and `strtol`: blanks and a sign may come

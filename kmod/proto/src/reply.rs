@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! Reply lines, and the sink that they are written to.
 
 use crate::base64;

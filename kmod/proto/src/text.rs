@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! Text commands: one line, its words, and what they ask for.
 
 use crate::meta;

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! Lines and tokens: where a command line ends and what words it is made of.
 
 use heapless::Vec;

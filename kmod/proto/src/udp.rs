@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
 //! The frame that UDP requests and replies carry: request id, sequence
 //! number, number of datagrams and a reserved field, big endian.
 
