@@ -53,6 +53,7 @@ pub use item::{Item, KEY_MAX};
 pub use maintain::Maintained;
 pub use platform::{Cookie, Platform, RawLock, Role};
 pub use reservation::{Pin, Reservation};
+pub use room::Short;
 pub use stats::{ClassSnapshot, Snapshot};
 pub use store::{Guard, Look, Probe, Store};
 pub use time::Expiry;

@@ -20,8 +20,11 @@ const RESERVE: usize = 128;
 const BUCKETS: usize = 1024;
 /// Slots that a step looks at to empty a slab.
 const DRAIN: usize = 1024;
-/// Times that a draining slab is gone over before it is given up.
-const DRAIN_ROUNDS: u32 = 64;
+/// Times that a draining slab is gone over, with a grace period after each, before it is given up:
+/// what was being written the first time can be evicted the second.
+const DRAIN_ROUNDS: u32 = 2;
+/// Steps that a writer makes to empty a slab before it lets others run.
+const STEAL_STEPS: u32 = 16;
 /// Slabs that are emptied at the same time: each has to wait for two grace periods.
 const DRAINS: usize = 8;
 /// Spare overflow buckets that maintenance sees to.
@@ -46,6 +49,8 @@ pub(crate) struct Upkeep {
     /// The index wants to grow, but has no segment for it.
     hungry: AtomicBool,
     drains: [Drain; DRAINS],
+    /// Attempts to empty a slab so far.
+    attempts: AtomicU32,
     /// Where the sweep for expired items is, when it began, and the flush epoch then.
     sweep_block: AtomicU32,
     sweep_at: AtomicU32,
@@ -64,6 +69,8 @@ struct Drain {
     /// How far it was gone over, and how often.
     at: AtomicU32,
     rounds: AtomicU32,
+    /// It was gone over: what was evicted comes back after this grace period.
+    over: AtomicBool,
     /// It is empty, and can be used for something else after this grace period.
     empty: AtomicBool,
     cookie: AtomicU64,
@@ -75,6 +82,7 @@ impl Drain {
             block: AtomicU32::new(NONE),
             at: AtomicU32::new(0),
             rounds: AtomicU32::new(0),
+            over: AtomicBool::new(false),
             empty: AtomicBool::new(false),
             cookie: AtomicU64::new(0),
         }
@@ -91,6 +99,7 @@ impl Upkeep {
             busy: AtomicBool::new(false),
             hungry: AtomicBool::new(false),
             drains: core::array::from_fn(|_| Drain::new()),
+            attempts: AtomicU32::new(0),
             sweep_block: AtomicU32::new(NONE),
             sweep_at: AtomicU32::new(0),
             swept: AtomicU32::new(0),
@@ -120,6 +129,10 @@ const NOW_MS: u32 = 1;
 pub(crate) enum Stolen {
     /// A slab was emptied: a block is to be had, if the limit allows it.
     Slab,
+    /// There is more to do at once.
+    Working,
+    /// It waits for a grace period.
+    Waiting,
     /// There was none to be had.
     Nothing,
     /// Somebody else is at it: a slab may be on its way.
@@ -137,6 +150,11 @@ enum Drained {
     Done,
     /// It was given up.
     Failed,
+}
+
+/// A class as one bit of all.
+fn bit(class: usize) -> u64 {
+    1u64.wrapping_shl(class as u32)
 }
 
 impl<P: Platform> Store<P> {
@@ -413,13 +431,13 @@ impl<P: Platform> Store<P> {
         u128::from(hits).saturating_add(1)
     }
 
-    /// The class that makes least of its slabs, `but` excepted: one that has more than a slab's
-    /// worth of slots free, or the one with the fewest hits a slab.
-    fn donor(&self, but: Option<usize>) -> Option<usize> {
+    /// The class that makes least of its slabs, `but` and those of the bits `not` excepted: one that
+    /// has more than a slab's worth of slots free, or the one with the fewest hits a slab.
+    fn donor(&self, but: Option<usize>, not: u64) -> Option<usize> {
         let all = || {
             (0..CLASSES)
                 .zip(self.slabs.classes())
-                .filter(|(i, of)| of.slabs() != 0 && Some(*i) != but)
+                .filter(|(i, of)| of.slabs() != 0 && Some(*i) != but && not & bit(*i) == 0)
         };
         let spare = |of: &Class<P::Lock>| {
             of.free() > of.slots_per_slab().saturating_add(of.reserve.load(Relaxed))
@@ -450,15 +468,27 @@ impl<P: Platform> Store<P> {
 
     /// Begins to empty a slab for a class, or for any other use.
     fn start_drain(&self, drain: &Drain, to: Option<usize>) -> bool {
-        let Some(of) = self.donor(to).and_then(|class| self.slabs.get(class)) else {
-            return false;
+        let now = self.upkeep.attempts.fetch_add(1, Relaxed);
+        let mut not = 0;
+        let id = loop {
+            let Some(class) = self.donor(to, not) else {
+                return false;
+            };
+            let Some(of) = self.slabs.get(class) else {
+                return false;
+            };
+            match self.slabs.next_to_go(&self.pool, of, now) {
+                // All of them are left alone for now.
+                NONE => not |= bit(class),
+                id => break id,
+            }
         };
-        let id = self.slabs.next_to_go(&self.pool, of);
         if !self.slabs.drain(&self.pool, id) {
             return false;
         }
         drain.at.store(HEAD as u32, Relaxed);
         drain.rounds.store(0, Relaxed);
+        drain.over.store(false, Relaxed);
         drain.empty.store(false, Relaxed);
         drain.block.store(id, Relaxed);
         true
@@ -481,29 +511,38 @@ impl<P: Platform> Store<P> {
             self.count(Counter::Moves, 1);
             return Drained::Done;
         }
-        let at = drain.at.load(Relaxed);
-        if let (Some(next), _) = self.evict_range(block, at, DRAIN, |_| true) {
-            drain.at.store(next, Relaxed);
-            return Drained::Working;
+        if !drain.over.load(Relaxed) {
+            let at = drain.at.load(Relaxed);
+            if let (Some(next), _) = self.evict_range(block, at, DRAIN, |_| true) {
+                drain.at.store(next, Relaxed);
+                return Drained::Working;
+            }
+            self.retire.close_all(&self.platform);
+            drain.cookie.store(self.platform.gp_start().0, Relaxed);
+            drain.over.store(true, Relaxed);
         }
-        self.retire.close_all(&self.platform);
+        let passed = self.platform.gp_done(Cookie(drain.cookie.load(Relaxed)));
         self.harvest();
         if self.slabs.drained(&self.pool, id) {
             drain.cookie.store(self.platform.gp_start().0, Relaxed);
             drain.empty.store(true, Relaxed);
-        } else if drain.rounds.fetch_add(1, Relaxed) >= DRAIN_ROUNDS {
-            // Somebody holds on to a slot for long.
-            drain.block.store(NONE, Relaxed);
-            self.slabs.undrain(&self.pool, id);
-            return Drained::Failed;
-        } else {
+        } else if passed {
+            if drain.rounds.fetch_add(1, Relaxed).saturating_add(1) >= DRAIN_ROUNDS {
+                // A value that is long in coming, or a reader that is slow.
+                drain.block.store(NONE, Relaxed);
+                let now = self.upkeep.attempts.load(Relaxed);
+                self.slabs.undrain(&self.pool, id, now);
+                return Drained::Failed;
+            }
             drain.at.store(HEAD as u32, Relaxed);
+            drain.over.store(false, Relaxed);
+            return Drained::Working;
         }
         Drained::Waiting
     }
 
-    /// Empties a slab of another class for one that has none, and waits for it. No lock or section
-    /// is held.
+    /// A step towards a slab of another class for one that has none. No lock or section is held;
+    /// does not sleep.
     #[cold]
     pub(crate) fn steal(&self, class: usize) -> Stolen {
         if self.upkeep.busy.swap(true, Acquire) {
@@ -515,15 +554,21 @@ impl<P: Platform> Store<P> {
             self.start_drains(Some(class), 1);
         }
         let mut stolen = Stolen::Nothing;
-        while let Some(drain) = drains.iter().find(|drain| !drain.is_idle()) {
-            match self.drain(drain) {
-                Drained::Working | Drained::Failed => {}
-                Drained::Waiting => self.wait(),
-                Drained::Done => {
-                    stolen = Stolen::Slab;
-                    break;
-                }
+        for drain in drains.iter().filter(|drain| !drain.is_idle()) {
+            let mut steps = STEAL_STEPS;
+            let mut drained = self.drain(drain);
+            while drained == Drained::Working && steps != 0 {
+                steps = steps.wrapping_sub(1);
+                drained = self.drain(drain);
             }
+            stolen = match (drained, stolen) {
+                (Drained::Done, _) => Stolen::Slab,
+                (_, Stolen::Slab) => Stolen::Slab,
+                // Another slab may be luckier.
+                (Drained::Working | Drained::Failed, _) => Stolen::Working,
+                (Drained::Waiting, Stolen::Nothing) => Stolen::Waiting,
+                (Drained::Waiting, other) => other,
+            };
         }
         self.upkeep.busy.store(false, Release);
         stolen

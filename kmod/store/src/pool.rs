@@ -51,6 +51,9 @@ pub(crate) struct Block {
     pub(crate) carved: AtomicU32,
     /// Slots that are not free.
     pub(crate) used: AtomicU32,
+    /// Times in a row that the slab could not be emptied, and when that was: see `Slabs::rests`.
+    pub(crate) failures: AtomicU32,
+    pub(crate) failed: AtomicU32,
 }
 
 impl Block {
@@ -68,6 +71,8 @@ impl Block {
             free: AtomicU32::new(0),
             carved: AtomicU32::new(0),
             used: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
         }
     }
 

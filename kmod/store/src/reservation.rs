@@ -3,9 +3,11 @@
 use core::mem::ManuallyDrop;
 
 use crate::commit::{Commit, Outcome, StoreError};
+use crate::counters::ClassCounter;
 use crate::hash::Hash;
 use crate::item::{Item, Slot};
 use crate::platform::Platform;
+use crate::room::{Effort, Short};
 use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
@@ -54,6 +56,12 @@ impl<'s, P: Platform> Reservation<'s, P> {
 
     pub(crate) fn set_expiry(&self, expiry: Expiry) {
         self.slot.header().expiry.store(expiry.0, Relaxed);
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn footprint(&self) -> usize {
+        let of = self.store.slabs.get(self.class());
+        of.map_or(0, |of| of.size() as usize)
     }
 
     /// The slab class, from 0.
@@ -174,13 +182,75 @@ impl<P: Platform> Store<P> {
         expiry: Expiry,
         value_len: usize,
     ) -> Result<Reservation<'_, P>, StoreError> {
-        if self.too_large(key.len(), value_len, flags) {
-            return Err(StoreError::TooLarge);
+        let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
+            self.alloc(class, hash, Effort::WHOLE)
+        });
+        new.map_err(|short| self.refused(short, key.len(), value_len))
+    }
+
+    /// As [`Store::reserve`], as a turn among others: it sleeps for one grace period at most. When the
+    /// error is not final, the caller may try again a little later; giving up is to be told to
+    /// [`Store::refused`].
+    pub fn try_reserve(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        flags: u32,
+        expiry: Expiry,
+        value_len: usize,
+    ) -> Result<Reservation<'_, P>, Short> {
+        self.reserve_by(key, hash, flags, expiry, value_len, |class| {
+            self.alloc(class, hash, Effort::TURN)
+        })
+    }
+
+    /// As [`Store::reserve`], if there is a free slot. Does not sleep.
+    #[inline]
+    pub fn reserve_ready(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        flags: u32,
+        expiry: Expiry,
+        value_len: usize,
+    ) -> Option<Reservation<'_, P>> {
+        let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
+            let slot = self.alloc_ready(class, hash).ok_or(Short::Soon)?;
+            self.tend(class);
+            Ok(slot)
+        });
+        new.ok()
+    }
+
+    /// Counts that an item was refused, and says why in other words.
+    pub fn refused(&self, short: Short, key_len: usize, value_len: usize) -> StoreError {
+        let error = StoreError::from(short);
+        if error == StoreError::OutOfMemory {
+            if let Ok(class) = self.class_of(key_len, value_len) {
+                self.count_class(class, ClassCounter::OutOfMemory, 1);
+            }
         }
-        let class = self.class_of(key.len(), value_len)?;
+        error
+    }
+
+    #[inline(always)]
+    fn reserve_by(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        flags: u32,
+        expiry: Expiry,
+        value_len: usize,
+        alloc: impl FnOnce(usize) -> Result<Slot, Short>,
+    ) -> Result<Reservation<'_, P>, Short> {
+        if self.too_large(key.len(), value_len, flags) {
+            return Err(Short::TooLarge);
+        }
+        let class = self.class_of(key.len(), value_len);
+        let class = class.map_err(|_| Short::TooLarge)?;
         // It will be needed when the value has been written.
         self.index.prefetch_for_writing(hash);
-        let slot = self.alloc(class, hash)?;
+        let slot = alloc(class)?;
         let new = Reservation::new(self, slot, key, hash, value_len);
         new.set_flags(flags);
         new.set_expiry(expiry);

@@ -16,14 +16,14 @@ use crate::slab::Class;
 use crate::store::Store;
 use crate::sync::Relaxed;
 
-/// Times that a writer in need waits for a grace period before it gives up. Others may take what
-/// has become free under its nose, so it is more than a few.
-const PATIENCE: usize = 64;
-/// Times that it waits besides while somebody else is moving memory: emptying a slab takes as long as
-/// it takes, and an error would come of nothing but being second.
-const QUEUE: usize = 4096;
+/// Grace periods that one write waits for at most.
+const GRACES: u32 = 16;
+/// Times that one write looks again for what others are about to give back, with a nap before most.
+const TRIES: u32 = 128;
 /// Times that it finds nothing to take and nothing on the way before it believes it.
-const BARREN: u32 = 3;
+const BARREN: u32 = 4;
+/// Slots that one call of a writer's looks at to evict some.
+const LOOKS: usize = 1 << 16;
 /// Retired memory is at most one part in so many of the limit (but at least the largest item),
 /// beside a batch for each CPU.
 const RETIRED_SHARE: usize = 16;
@@ -34,73 +34,161 @@ const RESERVE_FIRST: u32 = 4;
 /// Items that a writer evicts to keep up the reserve, for each slot that it takes.
 const TEND: usize = 2;
 
-impl<P: Platform> Store<P> {
-    /// A reserved slot of a class for a key of this hash, whatever it takes: memory that has
-    /// become free, a new slab, or eviction. No lock or section is held; may sleep.
-    pub(crate) fn alloc(&self, class: usize, hash: Hash) -> Result<Slot, StoreError> {
-        if self.congested() {
-            self.relieve()?;
+/// Why there is no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// The item is too large.
+    TooLarge,
+    /// None is free now; one may be a little later.
+    Soon,
+    /// None is free, and there is nothing that could become free.
+    Nothing,
+}
+
+/// What a writer may still do for a slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    /// Grace periods.
+    graces: u32,
+    tries: u32,
+    /// Times that it may find nothing.
+    barren: u32,
+    /// It may sleep for other reasons than grace periods.
+    waits: bool,
+}
+
+impl From<Short> for StoreError {
+    fn from(short: Short) -> Self {
+        match short {
+            Short::TooLarge => Self::TooLarge,
+            Short::Soon | Short::Nothing => Self::OutOfMemory,
         }
-        let slot = match self.slabs.take(&self.pool, class, hash) {
+    }
+}
+
+impl Effort {
+    /// One that ends with an error that is final.
+    pub(crate) const WHOLE: Self = Self {
+        graces: GRACES,
+        tries: TRIES,
+        barren: BARREN,
+        waits: true,
+    };
+    /// A turn among others: one grace period at most, and no other sleep.
+    pub(crate) const TURN: Self = Self {
+        graces: 1,
+        tries: TRIES / 8,
+        barren: 0,
+        waits: false,
+    };
+
+    fn look_again(&mut self) -> Result<(), Short> {
+        self.tries = self.tries.checked_sub(1).ok_or(Short::Soon)?;
+        Ok(())
+    }
+
+    fn find_nothing(&mut self) -> Result<(), Short> {
+        self.barren = self.barren.checked_sub(1).ok_or(Short::Nothing)?;
+        Ok(())
+    }
+}
+
+impl<P: Platform> Store<P> {
+    /// A reserved slot of a class for a key of this hash: memory that has become free, a new slab, or
+    /// eviction. No lock or section is held; may sleep, as long as `effort` lasts.
+    #[inline]
+    pub(crate) fn alloc(&self, class: usize, hash: Hash, effort: Effort) -> Result<Slot, Short> {
+        let slot = match self.alloc_ready(class, hash) {
             Some(slot) => slot,
-            None => self.alloc_slow(class, hash)?,
+            None => self.make_room(class, hash, effort)?,
         };
         self.tend(class);
         Ok(slot)
     }
 
+    /// A slot that is free now. May be called in a section.
+    #[inline]
+    pub(crate) fn alloc_ready(&self, class: usize, hash: Hash) -> Option<Slot> {
+        let ready = || self.slabs.take(&self.pool, class, hash);
+        (!self.congested()).then(ready).flatten()
+    }
+
     #[cold]
-    fn alloc_slow(&self, class: usize, hash: Hash) -> Result<Slot, StoreError> {
+    fn make_room(&self, class: usize, hash: Hash, mut effort: Effort) -> Result<Slot, Short> {
         let Some(of) = self.slabs.get(class) else {
-            return Err(StoreError::TooLarge);
+            return Err(Short::TooLarge);
         };
-        let mut patience = PATIENCE;
-        let mut queue = QUEUE;
-        let mut barren = BARREN;
-        while patience != 0 {
+        while self.congested() {
+            self.pause(&mut effort)?;
+        }
+        let mut raised = false;
+        loop {
             self.harvest();
             if let Some(slot) = self.slabs.take(&self.pool, class, hash) {
                 return Ok(slot);
             }
             if self.add_slab(class) {
+                effort.look_again()?;
                 continue;
             }
-            // Memory is full and the reserve did not last: make it larger, and make room now.
-            of.low_water.store(0, Relaxed);
-            let most = of.slots() / RESERVE_SHARE;
-            let reserve = of
-                .reserve
-                .load(Relaxed)
-                .saturating_mul(2)
-                .max(RESERVE_FIRST)
-                .min(most);
-            of.reserve.store(reserve, Relaxed);
-            let coming = of.retired.load(Relaxed);
-            let want = reserve.max(1).saturating_sub(coming);
-            if want != 0 && self.evict(class, want as usize) == 0 && coming == 0 {
-                // The class has nothing to give: take a slab from another.
-                match self.steal(class) {
-                    Stolen::Nothing if barren != 0 => barren = barren.saturating_sub(1),
-                    Stolen::Nothing => break,
-                    _ if queue == 0 => break,
-                    Stolen::Slab => {
-                        // Most likely it is ours now; it may not be often that somebody is faster.
-                        queue = queue.saturating_sub(QUEUE / PATIENCE);
-                        continue;
-                    }
-                    Stolen::Busy => {
-                        queue = queue.saturating_sub(1);
-                        self.platform.nap();
-                        continue;
-                    }
-                }
+            if !raised {
+                // Memory is full and the reserve did not last.
+                raised = true;
+                self.raise_reserve(of);
+                self.platform.wake();
             }
-            patience = patience.saturating_sub(1);
-            self.platform.wake();
-            self.wait_again(PATIENCE.saturating_sub(patience));
+            let coming = of.retired.load(Relaxed);
+            let want = of.reserve.load(Relaxed).max(1).saturating_sub(coming);
+            if want == 0 || coming != 0 {
+                self.evict(class, want as usize);
+                self.pause(&mut effort)?;
+                continue;
+            }
+            match self.evict_some(class, want as usize, LOOKS) {
+                // Not all were looked at, or some are on their way.
+                (0, false) => effort.look_again()?,
+                (1.., _) => self.pause(&mut effort)?,
+                // The class has nothing to give: take a slab from another.
+                (0, true) => match self.steal(class) {
+                    Stolen::Slab | Stolen::Working => effort.look_again()?,
+                    Stolen::Waiting => self.pause(&mut effort)?,
+                    Stolen::Busy => self.nap(&mut effort)?,
+                    Stolen::Nothing => {
+                        effort.find_nothing()?;
+                        self.nap(&mut effort)?;
+                    }
+                },
+            }
         }
-        self.count_class(class, ClassCounter::OutOfMemory, 1);
-        Err(StoreError::OutOfMemory)
+    }
+
+    /// Makes a class's reserve larger.
+    fn raise_reserve(&self, of: &Class<P::Lock>) {
+        of.low_water.store(0, Relaxed);
+        let most = of.slots() / RESERVE_SHARE;
+        let reserve = of.reserve.load(Relaxed).saturating_mul(2);
+        let reserve = reserve.max(RESERVE_FIRST).min(most);
+        of.reserve.store(reserve, Relaxed);
+    }
+
+    /// Waits for a grace period, or just for a moment.
+    fn pause(&self, effort: &mut Effort) -> Result<(), Short> {
+        if effort.graces == 0 {
+            return self.nap(effort);
+        }
+        effort.graces = effort.graces.wrapping_sub(1);
+        self.wait();
+        Ok(())
+    }
+
+    /// Lets others run, who are about to give something back.
+    fn nap(&self, effort: &mut Effort) -> Result<(), Short> {
+        effort.look_again()?;
+        if effort.waits {
+            self.platform.nap();
+            return Ok(());
+        }
+        Err(Short::Soon)
     }
 
     /// The most bytes that may wait for grace periods before writers do.
@@ -113,19 +201,6 @@ impl<P: Platform> Store<P> {
     #[inline]
     pub(crate) fn congested(&self) -> bool {
         self.retire.bytes() > self.most_retired()
-    }
-
-    /// Too much waits for grace periods: so does the writer.
-    #[cold]
-    fn relieve(&self) -> Result<(), StoreError> {
-        self.harvest();
-        for n in 0..PATIENCE {
-            if !self.congested() {
-                return Ok(());
-            }
-            self.wait_again(n);
-        }
-        Err(StoreError::OutOfMemory)
     }
 
     /// Gives a class another slab, if there is a block to be had.
@@ -163,15 +238,22 @@ impl<P: Platform> Store<P> {
     /// Evicts up to `want` items of a class and returns how many it did. No lock or section is
     /// held; may sleep.
     pub(crate) fn evict(&self, class: usize, want: usize) -> usize {
+        self.evict_some(class, want, LOOKS).0
+    }
+
+    /// The same, looking at up to some `looks` slots, or all of the class a few times: says which.
+    fn evict_some(&self, class: usize, want: usize, looks: usize) -> (usize, bool) {
         let Some(of) = self.slabs.get(class) else {
-            return 0;
+            return (0, true);
         };
         // A few times round: the first ones may only lower counts.
         let rounds = usize::from(self.cap).saturating_add(1);
         let slots = of.slots().saturating_add(of.slabs()) as usize;
-        let most = slots.saturating_mul(rounds);
+        let all = slots.saturating_mul(rounds);
+        let most = all.min(looks);
         let mut looked = 0usize;
         let mut evicted = 0usize;
+        let mut empty = false;
         while evicted < want && looked <= most {
             let mut picked = Picked::new();
             let guard = self.read();
@@ -188,6 +270,7 @@ impl<P: Platform> Store<P> {
                 class.pick(want, dead, |slot| self.hash_of(slot), &mut picked)
             };
             if n == 0 {
+                empty = true;
                 break;
             }
             looked = looked.saturating_add(n);
@@ -209,7 +292,7 @@ impl<P: Platform> Store<P> {
             }
         }
         of.pressure.fetch_add(evicted as u32, Relaxed);
-        evicted
+        (evicted, empty || looked > all)
     }
 
     /// Unlinks a slot if it still is linked. The caller is in a section in which it saw it live,
@@ -313,15 +396,6 @@ impl<P: Platform> Store<P> {
         self.count(Counter::Waits, 1);
         self.platform.gp_wait();
         self.harvest();
-    }
-
-    /// As `wait`, for the nth time: somebody else may be just about to give back what this one
-    /// waits for, and needs the CPU for it.
-    fn wait_again(&self, n: usize) {
-        if n > 1 {
-            self.platform.nap();
-        }
-        self.wait();
     }
 
     /// Takes back what grace periods have freed, and says if there was anything.

@@ -42,6 +42,12 @@ const FINE: u64 = 80;
 const DIRECT: usize = 4096;
 /// Free slots that a class keeps apart from their slabs.
 const LOOSE: u32 = 256;
+/// Slabs that a victim is chosen from, and how many are looked at to find them.
+const NEAR: u32 = 8;
+const FAR: u32 = 64;
+/// Attempts to empty a slab for which one that failed is left alone, and how often that doubles.
+const REST: u32 = 256;
+const REST_DOUBLES: u32 = 8;
 /// Bytes of a slab before `Head::link`.
 const LINK: usize = 16;
 
@@ -85,6 +91,9 @@ pub(crate) struct State {
     loosened: u32,
     /// Slabs that are being emptied: as long as there are any, nothing is loose.
     draining: u32,
+    /// Slabs that could not be emptied lately. Nothing becomes loose then either, so that it is seen
+    /// when one is empty after all.
+    failed: u32,
     /// Where CLOCK's hand is.
     pub(crate) hand: Hand,
     /// Where SIEVE's hand is, as a slot's number.
@@ -125,6 +134,7 @@ impl<L: RawLock> Class<L> {
                 loose: None,
                 loosened: 0,
                 draining: 0,
+                failed: 0,
                 hand,
                 needle: NONE,
                 main: Queue::new(),
@@ -404,6 +414,11 @@ impl<L: RawLock> Slabs<L> {
         let mut state = of.state.lock();
         if block.what() == Use::Draining {
             state.draining = state.draining.wrapping_sub(1);
+            let failures = block.failures.load(Relaxed);
+            block.failures.store(failures.saturating_add(1), Relaxed);
+            if failures == 0 {
+                state.failed = state.failed.wrapping_add(1);
+            }
         }
         block.set_use(Use::Slab);
         // Into the ring, behind the hand: the slab is the last to be swept.
@@ -440,9 +455,10 @@ impl<L: RawLock> Slabs<L> {
             .fetch_add(of.slots.wrapping_sub(block.used.load(Relaxed)), Relaxed);
     }
 
-    /// A slab that could not be emptied is used again.
-    pub(crate) fn undrain(&self, pool: &Pool<L>, id: u32) {
+    /// A slab that could not be emptied is used again; `now` is a count of attempts.
+    pub(crate) fn undrain(&self, pool: &Pool<L>, id: u32, now: u32) {
         let Some(block) = pool.get(id) else { return };
+        block.failed.store(now, Relaxed);
         if let Some(of) = self.get(usize::from(block.class.load(Relaxed))) {
             if block.what() == Use::Draining {
                 self.attach(pool, of, id, block);
@@ -556,16 +572,26 @@ impl<L: RawLock> Slabs<L> {
             .expiry
             .store(block.free.load(Relaxed), Relaxed);
         block.free.store((offset >> 3) as u32, Relaxed);
-        block
-            .used
-            .store(block.used.load(Relaxed).wrapping_sub(1), Relaxed);
+        let used = block.used.load(Relaxed).wrapping_sub(1);
+        block.used.store(used, Relaxed);
         if block.what() != Use::Slab {
             return false;
+        }
+        if used == 0 {
+            Self::forgive(state, block);
         }
         if !had {
             self.open(pool, state, id, block);
         }
         true
+    }
+
+    /// A slab that could not be emptied is empty now.
+    fn forgive(state: &mut State, block: &Block) {
+        if block.failures.load(Relaxed) != 0 {
+            block.failures.store(0, Relaxed);
+            state.failed = state.failed.wrapping_sub(1);
+        }
     }
 
     /// Puts the loose slots back into their slabs.
@@ -622,7 +648,7 @@ impl<L: RawLock> Slabs<L> {
                 // SAFETY: the slot is free, the lock is held.
                 unsafe { slot.poison(of.size() as usize) };
             }
-            let usable = if state.draining == 0 && state.loosened < LOOSE {
+            let usable = if state.draining == 0 && state.failed == 0 && state.loosened < LOOSE {
                 slot.loosen(state.loose);
                 state.loose = Some(slot);
                 state.loosened = state.loosened.wrapping_add(1);
@@ -677,24 +703,48 @@ impl<L: RawLock> Slabs<L> {
         true
     }
 
-    /// The slab whose loss costs least: of those that the hand comes to next, the one with the
-    /// fewest slots in use.
-    pub(crate) fn next_to_go(&self, pool: &Pool<L>, of: &Class<L>) -> u32 {
-        let state = of.state.lock();
-        let mut at = if state.hand.block == NONE {
+    /// Is a slab left alone, since it could not be emptied not long ago? The longer, the more often
+    /// that was.
+    fn rests(block: &Block, now: u32) -> bool {
+        let failures = block.failures.load(Relaxed);
+        let rest = REST.wrapping_shl(failures.saturating_sub(1).min(REST_DOUBLES));
+        failures != 0 && now.wrapping_sub(block.failed.load(Relaxed)) < rest
+    }
+
+    /// The slab whose loss costs least: of those that the hand comes to next and that are not left
+    /// alone, the one with the fewest slots in use. NONE if there is no such slab, or none near.
+    /// `now` is a count of attempts.
+    pub(crate) fn next_to_go(&self, pool: &Pool<L>, of: &Class<L>, now: u32) -> u32 {
+        let mut state = of.state.lock();
+        let start = if state.hand.block == NONE {
             state.ring
         } else {
             state.hand.block
         };
+        let mut at = start;
         let mut best = NONE;
         let mut least = u32::MAX;
-        for _ in 0..8 {
+        let mut seen = 0;
+        for _ in 0..FAR {
             let Some(block) = pool.get(at) else { break };
-            let used = block.used.load(Relaxed);
-            if used < least {
-                (best, least) = (at, used);
+            if !Self::rests(block, now) {
+                let used = block.used.load(Relaxed);
+                if used < least {
+                    (best, least) = (at, used);
+                }
+                seen += 1;
             }
             at = block.after.load(Relaxed);
+            if seen == NEAR || at == start {
+                break;
+            }
+        }
+        if best == NONE && at != NONE {
+            // They hold next to nothing that could be evicted: the next look begins behind them.
+            state.hand = Hand {
+                block: at,
+                offset: HEAD as u32,
+            };
         }
         best
     }
@@ -712,6 +762,7 @@ impl<L: RawLock> Slabs<L> {
         let empty = block.what() == Use::Draining && block.used.load(Relaxed) == 0;
         if empty {
             state.draining = state.draining.wrapping_sub(1);
+            Self::forgive(&mut state, block);
             block.set_use(Use::Taken);
         }
         empty

@@ -11,6 +11,7 @@ use crate::item::{Item, Slot, BINARY_KEY, HEADER, KEY_MAX, STALE, TOKEN_SENT};
 use crate::number;
 use crate::platform::Platform;
 use crate::reservation::Reservation;
+use crate::room::Effort;
 use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
@@ -347,10 +348,11 @@ impl<P: Platform> Store<P> {
                     new
                 }
                 None => {
-                    let free = || self.slabs.take(&self.pool, class, hash);
-                    let Some(slot) = (!self.congested()).then(free).flatten() else {
+                    let Some(slot) = self.alloc_ready(class, hash) else {
                         drop(guard);
-                        let slot = self.alloc(class, hash).map_err(Refused::Error)?;
+                        let slot = self.alloc(class, hash, Effort::WHOLE);
+                        let refused = |short| self.refused(short, key.len(), len);
+                        let slot = slot.map_err(refused).map_err(Refused::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
                         continue;
                     };

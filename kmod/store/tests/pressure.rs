@@ -3,10 +3,10 @@
 mod watched;
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use hippos_store::host::Host;
-use hippos_store::{Commit, Config, Expiry, Outcome, Pin, Store, StoreError};
+use hippos_store::{Commit, Config, Cookie, Expiry, Outcome, Pin, Store, StoreError};
 
 use watched::{Watch, Watched};
 
@@ -18,6 +18,9 @@ const BLOCK: usize = 64 << 10;
 struct Count {
     waits: AtomicUsize,
     polls: AtomicUsize,
+    /// Grace periods last as long as nobody sleeps for one, as the kernel's nearly do.
+    long: AtomicBool,
+    passed: AtomicU64,
 }
 
 impl Count {
@@ -36,11 +39,13 @@ impl Count {
 impl Watch for Count {
     fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
     fn asked(&self) {}
-    fn waited(&self) {
+    fn waited(&self, cookie: Cookie) {
+        self.passed.fetch_max(cookie.0, Relaxed);
         assert!(self.waits.fetch_add(1, Relaxed) < Self::MOST, "no end");
     }
-    fn polled(&self) {
+    fn polled(&self, cookie: Cookie) -> bool {
         assert!(self.polls.fetch_add(1, Relaxed) < Self::MOST, "no end");
+        !self.long.load(Relaxed) || cookie.0 <= self.passed.load(Relaxed)
     }
 }
 
@@ -151,4 +156,39 @@ fn a_slot_comes_back_with_its_last_pin() {
     assert_eq!((free(&store), two.value()), (before, &[1; 3000][..]));
     drop(two);
     assert_eq!(free(&store), before + 1);
+}
+/// Connections announce values and send none: whoever writes meanwhile is served or refused after a
+/// few grace periods.
+#[test]
+fn unfinished_values_cost_other_writers_few_grace_periods() {
+    let store = make(Config::default());
+    let reserve = |i: usize| {
+        let key = format!("big{i}");
+        let hash = store.hash(key.as_bytes());
+        store.reserve(key.as_bytes(), hash, 0, Expiry::NEVER, 1_000_000)
+    };
+    let held: Vec<_> = (0..70).map_while(|i| reserve(i).ok()).collect();
+    assert!(held.len() > 50, "{}", held.len());
+    let watch = &store.platform().watch;
+    watch.long.store(true, Relaxed);
+    watch.restart();
+    let mut most = 0;
+    let mut refused = 0;
+    for i in 0..400 {
+        let before = watch.waits();
+        refused += usize::from(set(&store, format!("key-{i}").as_bytes(), &[1; 5000]).is_err());
+        most = most.max(watch.waits() - before);
+    }
+    println!(
+        "{} values, {refused} refused, {} grace periods, {most} at most",
+        held.len(),
+        watch.waits()
+    );
+    assert!(most <= 16, "{most} grace periods for one write");
+    assert!(watch.waits() <= 800, "{} grace periods", watch.waits());
+    // It is over as soon as they are gone.
+    drop(held);
+    for i in 0..40 {
+        set(&store, format!("key-{i}").as_bytes(), &[1; 5000]).unwrap();
+    }
 }

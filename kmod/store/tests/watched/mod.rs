@@ -11,10 +11,12 @@ pub(crate) trait Watch: Send + Sync + 'static {
     fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
     /// The store asks for the CPU at hand, as it does when it counts something.
     fn asked(&self) {}
-    /// The store sleeps for a grace period.
-    fn waited(&self) {}
-    /// The store asks whether a grace period has passed.
-    fn polled(&self) {}
+    /// The store has slept for a grace period, which answers what was asked for up to `cookie`.
+    fn waited(&self, _cookie: Cookie) {}
+    /// The store asks whether a grace period has passed. False: it has not.
+    fn polled(&self, _cookie: Cookie) -> bool {
+        true
+    }
 }
 
 /// The host under somebody's eyes.
@@ -51,12 +53,12 @@ unsafe impl<W: Watch> Platform for Watched<W> {
         self.host.gp_start()
     }
     fn gp_done(&self, cookie: Cookie) -> bool {
-        self.watch.polled();
-        self.host.gp_done(cookie)
+        self.watch.polled(cookie) && self.host.gp_done(cookie)
     }
     fn gp_wait(&self) {
-        self.watch.waited();
+        let cookie = self.host.gp_start();
         self.host.gp_wait();
+        self.watch.waited(cookie);
     }
     fn cpu(&self) -> usize {
         self.watch.asked();
