@@ -27,7 +27,7 @@ use crate::few::Few;
 use crate::hash::{Hash, Key};
 use crate::item::Slot;
 use crate::lock::{Held, Locked};
-use crate::platform::{Cookie, Platform, RawLock, Role};
+use crate::platform::{Cookie, Platform, RawLock, Role, REACH};
 use crate::sync::{planted, Acquire, AtomicU32, AtomicU64, AtomicUsize, Bug, Relaxed, Release};
 use crate::table::{Fixed, Table};
 
@@ -42,7 +42,7 @@ pub(crate) const LOAD: usize = 4;
 /// Overflow buckets that one bucket may have.
 const CHAIN: usize = 8;
 /// The part of an entry or a head that is a reference: both are aligned to 8.
-const REFERENCE: u64 = (1 << 48) - 8;
+const REFERENCE: u64 = REACH as u64 - 8;
 /// The part of an entry that tells how many cache lines the item has beyond its first, so that all
 /// are fetched at once: memory answers many requests in the time of one.
 const MORE: u64 = 7;

@@ -51,7 +51,7 @@ pub use counters::{ClassCounter, Counter};
 pub use hash::{Hash, Key};
 pub use item::{Item, KEY_MAX};
 pub use maintain::Maintained;
-pub use platform::{Cookie, Platform, RawLock, Role};
+pub use platform::{Cookie, Platform, RawLock, Role, REACH};
 pub use reservation::{Pin, Reservation};
 pub use room::Short;
 pub use stats::{ClassSnapshot, Snapshot};

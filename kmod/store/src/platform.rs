@@ -2,6 +2,9 @@
 
 use core::ptr::NonNull;
 
+/// How far from [`Platform::base`] a block may end, in bytes: what a reference of 48 bits tells apart.
+pub const REACH: usize = 1 << 48;
+
 /// A grace period that was asked for: `get_state_synchronize_rcu()`'s value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie(pub u64);
@@ -98,7 +101,8 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     /// How many CPUs there can be, at least 1 (`nr_cpu_ids`).
     fn cpus(&self) -> usize;
 
-    /// Where the direct map starts: item references are kept as 48-bit distances from here.
+    /// Below every block: item references are kept as distances of less than [`REACH`] from here.
+    /// Blocks that are elsewhere are given back unused.
     fn base(&self) -> usize {
         0
     }

@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::lock::Locked;
-use crate::platform::{Platform, RawLock, Role};
+use crate::platform::{Platform, RawLock, Role, REACH};
 use crate::sync::{Acquire, AtomicU32, AtomicU8, AtomicUsize, Relaxed, Release};
 use crate::table::{Fixed, Table};
 
@@ -233,7 +233,7 @@ impl<L: RawLock> Pool<L> {
         }
         let below = |held: usize| (held < self.limit()).then(|| held.wrapping_add(1));
         self.held.fetch_update(Relaxed, Relaxed, below).ok()?;
-        let Some(at) = platform.slab_alloc(self.size) else {
+        let Some(at) = self.alloc(platform) else {
             self.held.fetch_sub(1, Relaxed);
             return None;
         };
@@ -255,6 +255,19 @@ impl<L: RawLock> Pool<L> {
         }
         drop(lists);
         self.held.fetch_sub(1, Relaxed);
+        // SAFETY: nobody has seen the block.
+        unsafe { platform.slab_free(at, self.size) };
+        None
+    }
+
+    /// Memory for a block, all of it where a reference reaches.
+    fn alloc<P: Platform<Lock = L>>(&self, platform: &P) -> Option<NonNull<u8>> {
+        let at = platform.slab_alloc(self.size)?;
+        let distance = (at.as_ptr() as usize).wrapping_sub(platform.base());
+        // A distance of 0 means no item.
+        if distance != 0 && distance.saturating_add(self.size) <= REACH {
+            return Some(at);
+        }
         // SAFETY: nobody has seen the block.
         unsafe { platform.slab_free(at, self.size) };
         None

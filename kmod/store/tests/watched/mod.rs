@@ -9,6 +9,12 @@ use hippos_store::{Cookie, Platform};
 pub(crate) trait Watch: Send + Sync + 'static {
     /// A block was given to the store.
     fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
+    /// The store gave a block back.
+    fn freed(&self, _block: NonNull<u8>, _bytes: usize) {}
+    /// What references are relative to.
+    fn base(&self) -> usize {
+        0
+    }
     /// The store asks for the CPU at hand, as it does when it counts something.
     fn asked(&self) {}
     /// The store has slept for a grace period, which answers what was asked for up to `cookie`.
@@ -39,6 +45,7 @@ unsafe impl<W: Watch> Platform for Watched<W> {
         Some(block)
     }
     unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+        self.watch.freed(block, bytes);
         // SAFETY: the caller's promise.
         unsafe { self.host.slab_free(block, bytes) }
     }
@@ -66,6 +73,9 @@ unsafe impl<W: Watch> Platform for Watched<W> {
     }
     fn cpus(&self) -> usize {
         Platform::cpus(&self.host)
+    }
+    fn base(&self) -> usize {
+        self.watch.base()
     }
     fn poison(&self) -> bool {
         Platform::poison(&self.host)

@@ -1,0 +1,66 @@
+//! Blocks that a reference of 48 bits can't name are not used: an item in one would be read at
+//! another address.
+
+mod watched;
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+
+use hippos_store::host::Host;
+use hippos_store::{Commit, Config, Expiry, NewError, Store, REACH};
+
+use watched::{Watch, Watched};
+
+/// References are relative to `base`.
+struct Far {
+    base: usize,
+    /// Blocks given to the store and not freed.
+    held: Arc<AtomicUsize>,
+}
+
+impl Watch for Far {
+    fn given(&self, _block: NonNull<u8>, _bytes: usize) {
+        self.held.fetch_add(1, Relaxed);
+    }
+    fn freed(&self, _block: NonNull<u8>, _bytes: usize) {
+        self.held.fetch_sub(1, Relaxed);
+    }
+    fn base(&self) -> usize {
+        self.base
+    }
+}
+
+fn store(base: usize) -> (Result<Store<Watched<Far>>, NewError>, Arc<AtomicUsize>) {
+    let held = Arc::new(AtomicUsize::new(0));
+    let watch = Far {
+        base,
+        held: held.clone(),
+    };
+    let host = Host::new();
+    (Store::new(Config::default(), Watched { host, watch }), held)
+}
+
+#[test]
+fn blocks_out_of_reach_are_given_back() {
+    // As far above the base as a 52-bit kernel's direct map is on a 48-bit processor.
+    let (store, held) = store(0usize.wrapping_sub(15 * REACH));
+    if let Ok(store) = &store {
+        let (key, value) = (b"key", b"value");
+        let hash = store.hash(key);
+        let mut new = store.reserve(key, hash, 0, Expiry::NEVER, 5).unwrap();
+        new.write(value);
+        store.commit(new, &Commit::default()).unwrap();
+        assert!(store.get(&store.read(), key, hash).is_some());
+    }
+    assert!(matches!(store, Err(NewError::OutOfMemory)));
+    assert_eq!(held.load(Relaxed), 0);
+}
+
+#[test]
+fn a_base_may_be_anywhere_below() {
+    // User space has addresses of 47 bits.
+    let (store, held) = store(0usize.wrapping_sub(REACH / 2));
+    assert!(store.is_ok());
+    assert!(held.load(Relaxed) > 0);
+}
