@@ -16,6 +16,7 @@
 #include <linux/mutex.h>
 #include <linux/net.h>
 #include <linux/percpu.h>
+#include <linux/sizes.h>
 #include <linux/skbuff.h>
 #include <linux/uio.h>
 #include <net/sock.h>
@@ -23,8 +24,11 @@
 
 #include "hippos.h"
 
-/* Less room than this is not worth starting with. */
-#define ROOM_LEAST PAGE_SIZE
+/*
+ * Less room than this is not worth starting with. Not a page: with larger ones
+ * that would be half of a block, or all of it.
+ */
+#define ROOM_LEAST SZ_4K
 
 /* The caller's until hippos_stream_unlock(); may sleep. */
 struct sock *hippos_stream_lock(struct socket *sock)

@@ -43,7 +43,7 @@ pub fn total() -> u64 {
     unsafe { ffi::hippos_memory() }
 }
 
-/// The address where the direct map starts; it differs from boot to boot.
+/// What blocks are above of by their physical address and a page; it differs from boot to boot.
 pub fn direct_map() -> usize {
     // SAFETY: reads a number that is fixed at boot.
     unsafe { ffi::hippos_direct_map() as usize }
