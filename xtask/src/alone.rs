@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::target::Selection;
 use crate::vm::{Machine, Vm, INTERRUPTED};
 use crate::{kbuild, root, test};
 
@@ -26,13 +27,14 @@ pub(crate) struct Done {
 ///
 /// When the test fails, the kernel complains, or memory is found leaked where that can be told.
 pub(crate) fn run(
+    selection: &Selection,
     debug_kernel: bool,
     test: &str,
     limit: Duration,
     hear: impl FnMut(&str),
 ) -> Result<Done> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
-    let root = match root::ready()? {
+    let root = match root::ready(selection)? {
         root if debug_kernel => root.debug()?,
         root => root,
     };

@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::kernel::{Kernel, HOME};
+use crate::kernel::{self, Kernel, HOME};
 use crate::root::Root;
 use crate::{cache, progress, shell, workspace};
 
@@ -50,6 +50,8 @@ pub(crate) fn kernel(root: &Root) -> Result<Kernel> {
 fn find(root: &Root, home: &Path) -> Option<Kernel> {
     let release = fs::read_to_string(outside(root, &home.join("release"))).ok()?;
     Some(Kernel {
+        target: root.kernel().target,
+        debug: true,
         release: release.trim().to_owned(),
         version: root.kernel().version.clone(),
         tree: home.join("tree"),
@@ -59,7 +61,7 @@ fn find(root: &Root, home: &Path) -> Option<Kernel> {
 
 /// The host's path of what lies in the root.
 fn outside(root: &Root, path: &Path) -> PathBuf {
-    root.path().join(path.strip_prefix("/").unwrap_or(path))
+    kernel::outside(root.path(), path)
 }
 
 /// Builds it beside its final place; a rename at the end makes it known.
@@ -99,7 +101,7 @@ fn make(root: &Root, home: &Path) -> Result<()> {
     sh(
         "configure the debug kernel",
         &format!(
-            "cp -al {stock} tree
+            "cp -al {stock}/. tree
              cd tree
              make -s mrproper
              rm localversion; printf %s {SUFFIX} > localversion

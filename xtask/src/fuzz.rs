@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
+use crate::target::Selection;
 use crate::{alone, shell, test, workspace};
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
@@ -85,9 +86,9 @@ impl Target {
 }
 
 /// Runs what was asked for; gives our exit status.
-pub(crate) fn fuzz(args: &FuzzArgs) -> Result<u8> {
+pub(crate) fn fuzz(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
     match args.target {
-        Target::Packets => packets(args),
+        Target::Packets => packets(args, selection),
         Target::All => {
             let program = build()?;
             for target in [
@@ -183,11 +184,13 @@ fn host(program: &PathBuf, target: Target, args: &FuzzArgs) -> Result<()> {
 }
 
 /// The packet fuzzer with a number of one's own.
-fn packets(args: &FuzzArgs) -> Result<u8> {
+fn packets(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
     let packets = u32::try_from(args.packets).context("too many")?;
     let limit = Duration::from_secs(900) + PER_PACKET * packets;
     let seed = args.seed;
     let test = format!("fuzz::packets {packets} {seed}{}", args.door.request());
-    alone::run(args.debug_kernel, &test, limit, |line| println!("{line}"))?;
+    alone::run(selection, args.debug_kernel, &test, limit, |line| {
+        println!("{line}");
+    })?;
     Ok(0)
 }

@@ -14,7 +14,7 @@ use anyhow::{bail, Context, Result};
 use cpio::newc::{trailer, Builder};
 
 use crate::root::Root;
-use crate::{cache, progress, shell, workspace};
+use crate::{cache, kernel, progress, shell, workspace};
 
 /// Programs of the build root that the guest has, with the libraries that they ask for.
 const PROGRAMS: &[&str] = &[
@@ -192,7 +192,7 @@ fn programs(root: &Root, archive: &mut Archive) -> Result<()> {
 
 fn modules(root: &Root, archive: &mut Archive) -> Result<()> {
     let inside = &root.kernel().modules;
-    let outside = root.path().join(inside.strip_prefix("/").unwrap_or(inside));
+    let outside = kernel::outside(root.path(), inside);
     let depends = fs::read_to_string(outside.join("modules.dep"))?;
     let builtin = fs::read_to_string(outside.join("modules.builtin"))?;
     let mut kept = Vec::new();

@@ -6,10 +6,13 @@ use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 
+use crate::kernel::{self, Kernel};
 use crate::root::Root;
+use crate::target::Selection;
 use crate::{cache, root, shell, workspace};
 
-/// Build target/kmod/hippos.ko for the build root's stock kernel.
+/// Build target/kmod/hippos.ko for the build root's stock kernel (another series' or flavour's
+/// in target/kmod-SERIES-FLAVOUR).
 ///
 /// Only what changed is compiled anew: a second run after touching one file
 /// takes seconds. The build runs inside the build root with Debian's own rustc
@@ -28,14 +31,21 @@ pub(crate) struct KmodArgs {
     pub(crate) verbose: bool,
 }
 
-/// Where the module for the stock kernel is built.
-pub(crate) fn output_dir() -> PathBuf {
-    workspace::root().join("target/kmod")
+/// Where the module for a kernel is built: the default one's place is short.
+pub(crate) fn output_dir(kernel: &Kernel) -> Result<PathBuf> {
+    let mut name = "kmod".to_owned();
+    if root::target(&Selection::default())? != kernel.target {
+        name += &format!("-{}", kernel.target);
+    }
+    if kernel.debug {
+        name += "-debug";
+    }
+    Ok(workspace::root().join("target").join(name))
 }
 
 /// Builds the module and gives its path.
-pub(crate) fn build(args: &KmodArgs) -> Result<PathBuf> {
-    let root = root::ready()?;
+pub(crate) fn build(args: &KmodArgs, selection: &Selection) -> Result<PathBuf> {
+    let root = root::ready(selection)?;
     if args.debug_kernel {
         build_for(&root.debug()?, args)
     } else {
@@ -50,15 +60,8 @@ pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
             let tree = &root.kernel().tree;
             let mut make = root.command("/usr/bin/make");
             make.arg(format!("KDIR={}", tree.display()));
-            let outside = root.path().join(tree.strip_prefix("/").unwrap_or(tree));
-            let compiler = compiler(&outside)?;
-            // Only the debug kernel is clang's.
-            let out = match compiler {
-                Some(_) => output_dir().with_file_name("kmod-debug"),
-                None => output_dir(),
-            };
-            make.args(compiler);
-            (make, out)
+            make.args(compiler(&kernel::outside(root.path(), tree))?);
+            (make, output_dir(root.kernel())?)
         }
         Some(kdir) => {
             let kdir = fs::canonicalize(kdir)
@@ -71,7 +74,7 @@ pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
                 .context("the kernel tree's folder has no name")?;
             (
                 make,
-                output_dir().with_file_name(format!("kmod-{}", name.to_string_lossy())),
+                workspace::root().join(format!("target/kmod-{}", name.to_string_lossy())),
             )
         }
     };

@@ -1,32 +1,35 @@
-//! The stock kernel in the build root, and its source tree made ready for modules.
+//! The stock kernels in the build root, and their source trees made ready for modules.
 //!
 //! Debian's header packages have no Rust metadata, so the tree comes from the
 //! source package of the very same version, with the stock kernel's config and
 //! symbol list, and its BTF for the module's. Old versions leave the mirror when
-//! new ones come: which one to take is asked from the metapackage at set-up.
+//! new ones come: which one to take is asked when a kernel is set up.
+//!
+//! Each target's kernel has a folder of its own, which a rename makes known.
 
 use std::fs;
-use std::ops::RangeInclusive;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
 
-use crate::{progress, root, shell};
-
-/// The kernel series that Hippos is built and tested for; the only place that names them.
-pub(crate) const SERIES: RangeInclusive<(u32, u32)> = (7, 2)..=(7, 3);
-/// Debian's flavour of the kernel that runs in the virtual machine.
-pub(crate) const FLAVOUR: &str = "cloud-amd64";
+use crate::target::{self, Series, Target};
+use crate::{progress, shell};
 
 /// Where the kernels lie, seen from inside the root.
-pub(crate) const HOME: &str = "/usr/src/hippos";
-/// Written last: names the kernel of a finished root.
-const STAMP: &str = "usr/src/hippos/kernel";
+pub(crate) const HOME: &str = "/usr/src/hippos-kernels";
+/// The series that the mirror held at the last look, newest first.
+const SERIES: &str = "series";
+/// In a kernel's folder: its release and version.
+const STAMP: &str = "kernel";
+/// Where a root of earlier versions of xtask has its only kernel.
+const ADOPTED: &str = "/usr/src/hippos";
 
-/// A kernel of a build root: the stock one, or one made of its source.
+/// A kernel of a build root: a stock one, or one made of its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
+    pub(crate) target: Target,
     /// What `uname -r` says, for example `7.2.12+deb13-cloud-amd64`.
     pub(crate) release: String,
     /// The packages' version, for example `7.2.12-1~bpo13+1`.
@@ -35,61 +38,146 @@ pub(crate) struct Kernel {
     pub(crate) tree: PathBuf,
     /// The folder of its modules and its boot image, seen from inside the root.
     pub(crate) modules: PathBuf,
+    /// Whether it is the debug kernel.
+    pub(crate) debug: bool,
 }
 
-impl Kernel {
-    fn stock(release: &str, version: &str) -> Self {
-        let home = Path::new(HOME);
-        Kernel {
-            release: release.to_owned(),
-            version: version.to_owned(),
-            tree: home.join("tree"),
-            modules: home.join(format!("stock/usr/lib/modules/{release}")),
-        }
-    }
-
-    /// Major and minor number.
-    fn series(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.release.split(['.', '+', '-']);
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-    }
+/// A target's folder, seen from inside the root.
+fn home(target: Target) -> PathBuf {
+    Path::new(HOME).join(target.to_string())
 }
 
-/// The kernel of a root that is complete.
-pub(crate) fn find(root: &Path) -> Option<Kernel> {
-    let stamp = fs::read_to_string(root.join(STAMP)).ok()?;
+/// A path of the root's as it is seen from outside.
+pub(crate) fn outside(root: &Path, inside: &Path) -> PathBuf {
+    root.join(inside.strip_prefix("/").unwrap_or(inside))
+}
+
+/// The target's kernel, if the root has it.
+pub(crate) fn find(root: &Path, target: Target) -> Option<Kernel> {
+    let home = home(target);
+    let stamp = fs::read_to_string(outside(root, &home).join(STAMP)).ok()?;
     let mut lines = stamp.lines();
-    Some(Kernel::stock(lines.next()?, lines.next()?))
+    let (release, version) = (lines.next()?, lines.next()?);
+    Some(Kernel {
+        target,
+        release: release.to_owned(),
+        version: version.to_owned(),
+        tree: home.join("tree"),
+        modules: home.join(format!("stock/usr/lib/modules/{release}")),
+        debug: false,
+    })
 }
 
-/// Fetches the newest supported kernel into the root and prepares its tree.
-pub(crate) fn install(root: &Path, log: &Path, command: &dyn Fn(&str) -> Command) -> Result<()> {
-    let meta = format!("linux-image-{FLAVOUR}/{}", root::BACKPORTS);
-    let show = shell::output(command("apt-cache").args(["show", "--no-all-versions", &meta]))
-        .with_context(|| format!("{} has no {FLAVOUR} kernel", root::BACKPORTS))?;
-    let kernel = resolve(&show).context("the kernel's metapackage names no kernel")?;
-    let series = kernel
-        .series()
-        .with_context(|| format!("what series is {}?", kernel.release))?;
-    if !SERIES.contains(&series) {
-        let (from, to) = (SERIES.start(), SERIES.end());
-        bail!(
-            "{} offers kernel {}, but Hippos supports {}.{} to {}.{}: update Hippos, or widen SERIES \
-             in xtask/src/kernel.rs and see whether it still builds",
-            root::BACKPORTS, kernel.release, from.0, from.1, to.0, to.1
+/// The series that the mirror held at the last look, and those of which the root has a kernel:
+/// these last after the mirror has dropped them. `None` before the first look.
+pub(crate) fn series(root: &Path) -> Option<Vec<Series>> {
+    let home = outside(root, Path::new(HOME));
+    let held = fs::read_to_string(home.join(SERIES)).ok()?;
+    let mut series: Vec<Series> = held.lines().filter_map(|line| line.parse().ok()).collect();
+    for entry in fs::read_dir(home).ok()?.flatten() {
+        let target = Target::of(&entry.file_name().to_string_lossy());
+        series.extend(
+            target
+                .filter(|target| find(root, *target).is_some())
+                .map(|target| target.series),
         );
     }
-    let home = root.join(&HOME[1..]);
+    Some(series)
+}
+
+/// Runs programs in the root.
+pub(crate) type Runner<'a> = &'a dyn Fn(&str) -> Command;
+
+/// Notes which series the root's package lists hold; gives what they say of kernels.
+pub(crate) fn look(root: &Path, command: Runner<'_>) -> Result<String> {
+    let show = shell::output(command("/bin/sh").args([
+        "-c",
+        "apt-cache search --names-only '^linux-(source|image)-[0-9]' | cut -d' ' -f1 |
+             grep -v -e '-dbg$' -e '-unsigned$' | xargs -r apt-cache show",
+    ]))
+    .context("cannot read the root's package lists")?;
+    let home = outside(root, Path::new(HOME));
+    fs::create_dir_all(&home)?;
+    let held = target::offered(&show);
+    let held: String = held.iter().map(|series| format!("{series}\n")).collect();
+    let partial = home.join("series.partial");
+    fs::write(&partial, held)?;
+    fs::rename(partial, home.join(SERIES))?;
+    Ok(show)
+}
+
+/// Takes over the kernel that an earlier version of xtask made in this root, where it is: that
+/// version may still be in use.
+pub(crate) fn adopt(root: &Path) -> Result<()> {
+    let old = outside(root, Path::new(ADOPTED));
+    let Ok(stamp) = fs::read_to_string(old.join(STAMP)) else {
+        return Ok(());
+    };
+    let Some(target) = stamp.lines().next().and_then(Target::of) else {
+        return Ok(());
+    };
+    let new = outside(root, &home(target));
+    if new.exists() {
+        return Ok(());
+    }
+    let partial = partial(&new);
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    fs::create_dir_all(&partial)?;
+    for part in ["tree", "stock"] {
+        // Relative, so that it leads there from outside as well.
+        symlink(format!("../../hippos/{part}"), partial.join(part))?;
+    }
+    fs::write(partial.join(STAMP), stamp)?;
+    fs::rename(&partial, &new)?;
+    Ok(())
+}
+
+/// A folder's name while it is being made. (A series has a dot in its name.)
+fn partial(home: &Path) -> PathBuf {
+    let mut name = home.as_os_str().to_owned();
+    name.push(".partial");
+    name.into()
+}
+
+/// Fetches the target's kernel, as the package lists name it, into the root and prepares its tree.
+pub(crate) fn install(
+    root: &Path,
+    target: Target,
+    log: &Path,
+    show: &str,
+    command: Runner<'_>,
+) -> Result<()> {
+    let offer = target::offer(show, target).with_context(|| {
+        let held = target::offered(show);
+        let held: Vec<String> = held.iter().map(Series::to_string).collect();
+        format!(
+            "the mirror has no kernel {target} with its source: it holds series {}",
+            held.join(", ")
+        )
+    })?;
+    let (release, version) = (&offer.release, &offer.version);
+    target::check(release, target)?;
+    if !target::TESTED.contains(&target.series) {
+        eprintln!(
+            "hippos: kernel series {} is not one that Hippos is tested for ({} to {})",
+            target.series,
+            target::TESTED.start(),
+            target::TESTED.end()
+        );
+    }
+    let home = home(target);
+    let inside = partial(&home).display().to_string();
     let sh = |what: &str, script: &str| {
         progress::step(what, || {
-            let script = format!("set -e\ncd {HOME}\n{script}");
+            let script = format!("set -e\ncd {inside}\n{script}");
             shell::logged(command("sh").args(["-c", &script]), log)
         })
     };
-    shell::logged(command("rm").args(["-rf", HOME]), log)?;
-    fs::create_dir_all(&home)?;
-    let (release, version) = (&kernel.release, &kernel.version);
-    let source = format!("linux-source-{}.{}", series.0, series.1);
+    shell::logged(command("rm").args(["-rf", &inside]), log)?;
+    fs::create_dir_all(outside(root, Path::new(&inside)))?;
+    let source = format!("linux-source-{}", target.series);
     // Unpacked rather than installed: nothing of the kernel's installation is wanted here, neither
     // an initramfs nor libraries from backports. The image's package only names those that hold it.
     sh(
@@ -106,7 +194,7 @@ pub(crate) fn install(root: &Path, log: &Path, command: &dyn Fn(&str) -> Command
              rm linux-headers-*.deb linux-source-*.deb
              for part in *.deb; do dpkg-deb -x $part stock; rm $part; done
              ln -s usr/lib stock/lib
-             depmod -b {HOME}/stock {release}
+             depmod -b {inside}/stock {release}
              tar xf source/usr/src/{source}.tar.xz; mv {source} tree; rm -r source"
         ),
     )?;
@@ -125,41 +213,57 @@ pub(crate) fn install(root: &Path, log: &Path, command: &dyn Fn(&str) -> Command
              rm -r ../headers"
         ),
     )?;
-    let partial = root.join(format!("{STAMP}.partial"));
-    fs::write(&partial, format!("{release}\n{version}\n"))?;
-    fs::rename(partial, root.join(STAMP))?;
+    let partial = outside(root, Path::new(&inside));
+    fs::write(partial.join(STAMP), format!("{release}\n{version}\n"))?;
+    fs::rename(partial, outside(root, &home))?;
     Ok(())
-}
-
-/// The kernel package among the metapackage's dependencies (not always the first of them).
-fn resolve(show: &str) -> Option<Kernel> {
-    let depends = show
-        .lines()
-        .find_map(|line| line.strip_prefix("Depends: "))?;
-    depends.split(',').find_map(|dependency| {
-        let (name, rest) = dependency.trim().split_once(' ')?;
-        let release = name.strip_prefix("linux-image-")?;
-        let version = rest.strip_prefix("(= ")?.strip_suffix(')')?;
-        release
-            .starts_with(|first: char| first.is_ascii_digit())
-            .then(|| Kernel::stock(release, version))
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const SHOW: &str = "Package: linux-image-cloud-amd64\nVersion: 7.2.12-1~bpo13+1\n\
-        Depends: linux-base-cloud-amd64 (= 7.2.12-1~bpo13+1), linux-image-7.2.12+deb13-cloud-amd64 \
-        (= 7.2.12-1~bpo13+1)\n";
+    const RELEASE: &str = "7.2.12+deb13-cloud-amd64";
+
+    fn root_with(home: &str) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let dir = outside(root.path(), Path::new(home));
+        fs::create_dir_all(dir.join("tree")).unwrap();
+        fs::create_dir_all(dir.join(format!("stock/usr/lib/modules/{RELEASE}"))).unwrap();
+        fs::write(dir.join(STAMP), format!("{RELEASE}\n7.2.12-1\n")).unwrap();
+        root
+    }
 
     #[test]
-    fn the_kernel_need_not_be_the_first_dependency() {
-        let kernel = resolve(SHOW).unwrap();
-        assert_eq!(kernel.release, "7.2.12+deb13-cloud-amd64");
-        assert_eq!(kernel.version, "7.2.12-1~bpo13+1");
-        assert_eq!(kernel.series(), Some((7, 2)));
-        assert_eq!(resolve("Package: x\nDepends: linux-base (= 1)\n"), None);
+    fn an_earlier_roots_kernel_is_taken_over() {
+        let root = root_with(ADOPTED);
+        let target = Target::of(RELEASE).unwrap();
+        assert_eq!(find(root.path(), target), None);
+        adopt(root.path()).unwrap();
+        adopt(root.path()).unwrap();
+        let kernel = find(root.path(), target).unwrap();
+        assert_eq!(kernel.version, "7.2.12-1");
+        assert!(outside(root.path(), &kernel.tree).is_dir());
+        assert!(outside(root.path(), &kernel.modules).is_dir());
+    }
+
+    #[test]
+    fn a_kernel_outlasts_its_series_on_the_mirror() {
+        let root = root_with(&format!("{HOME}/7.2-cloud-amd64"));
+        assert_eq!(series(root.path()), None);
+        let list = outside(root.path(), Path::new(HOME)).join(SERIES);
+        fs::write(list, "7.3\n").unwrap();
+        let found = series(root.path()).unwrap();
+        let names: Vec<String> = found.iter().map(Series::to_string).collect();
+        assert_eq!(names, ["7.3", "7.2"]);
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_complete_is_not_found() {
+        let root = root_with(&format!("{HOME}/7.2-cloud-amd64.partial"));
+        assert_eq!(find(root.path(), Target::of(RELEASE).unwrap()), None);
+        let list = outside(root.path(), Path::new(HOME)).join(SERIES);
+        fs::write(list, "7.3\n").unwrap();
+        assert_eq!(series(root.path()).unwrap().len(), 1);
     }
 }

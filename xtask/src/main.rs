@@ -22,6 +22,7 @@ mod run;
 mod shell;
 mod soak;
 mod tap;
+mod target;
 mod test;
 mod vm;
 mod workspace;
@@ -31,6 +32,8 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use target::Selection;
+
 /// Build, run and test Hippos, memcached inside the Linux kernel.
 ///
 /// Two commands are all that a newcomer needs: `run` boots a stock Debian
@@ -39,6 +42,8 @@ use clap::{Parser, Subcommand};
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 90)]
 struct Cli {
+    #[command(flatten)]
+    selection: target::Selection,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,7 +90,8 @@ struct ShellArgs {
 }
 
 fn main() -> std::process::ExitCode {
-    match dispatch(Cli::parse().command) {
+    let cli = Cli::parse();
+    match dispatch(cli.command, &cli.selection) {
         Ok(code) => std::process::ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -94,31 +100,31 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<u8> {
+fn dispatch(command: Command, selection: &Selection) -> Result<u8> {
     match command {
         Command::Setup(args) => {
             if args.refresh {
                 root::remove()?;
             }
-            let root = root::ready()?;
+            let root = root::ready(selection)?;
             println!("build root: {}", root.path().display());
             println!("kernel:     {}", root.kernel().release);
         }
         Command::Kmod(args) => {
-            let module = kbuild::build(&args)?;
+            let module = kbuild::build(&args, selection)?;
             println!("{}", module.display());
         }
-        Command::Run(args) => return run::run(&args),
-        Command::Test(args) => return test::test(&args),
-        Command::Lint(args) => return lint::lint(&args),
-        Command::Bench(args) => return bench::bench(&args),
-        Command::Fuzz(args) => return fuzz::fuzz(&args),
-        Command::Soak(args) => return soak::soak(&args),
+        Command::Run(args) => return run::run(&args, selection),
+        Command::Test(args) => return test::test(&args, selection),
+        Command::Lint(args) => return lint::lint(&args, selection),
+        Command::Bench(args) => return bench::bench(&args, selection),
+        Command::Fuzz(args) => return fuzz::fuzz(&args, selection),
+        Command::Soak(args) => return soak::soak(&args, selection),
         Command::Vendor => {
             kbuild::vendor()?;
         }
         Command::Shell(args) => {
-            let root = root::ready()?;
+            let root = root::ready(selection)?;
             let (program, rest) = match args.command.split_first() {
                 Some((program, rest)) => (PathBuf::from(program), rest),
                 None => (PathBuf::from("/bin/bash"), &[][..]),

@@ -1,4 +1,4 @@
-//! The build root: a Debian tree with every tool and the kernel, made once per machine.
+//! The build root: a Debian tree with every tool and the kernels, made once per machine.
 //!
 //! The host gives cargo, apt and mmdebstrap; compiler, kernel sources, QEMU and
 //! the guest's programs come from the root, at the versions of one Debian
@@ -8,7 +8,8 @@
 //!
 //! Making it goes in stages. The first ends with a rename, each later one with a
 //! stamp, and the next run begins with the stage that has none: an interruption
-//! costs at most the stage that it hit.
+//! costs at most the stage that it hit. A kernel is added when a command first
+//! asks for it.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -19,6 +20,7 @@ use anyhow::{bail, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 
+use crate::target::{Selection, Target};
 use crate::{cache, debug, kernel, progress, shell, workspace};
 
 /// The Debian release that the root is made of.
@@ -66,8 +68,12 @@ const PACKAGES: &[&str] = &[
 ];
 /// Raised when the steps below change in a way that the lists above do not show.
 const RECIPE: &str = "1";
+/// What a root's name was once made of besides; kept, so that roots made then are used on.
+const ONCE: &str = "cloud-amd64";
 /// Free space that making a root asks for, in bytes.
-const SPACE: u64 = 8 << 30;
+const SPACE: u64 = 5 << 30;
+/// The same for another kernel in it.
+const KERNEL_SPACE: u64 = 3 << 30;
 /// The environment that a program in the root may inherit. All else stays out.
 const ENVIRONMENT: &[&str] = &[
     "TERM",
@@ -108,14 +114,6 @@ impl Root {
         command(&self.path, &program.into(), &[])
     }
 
-    /// The command's words with spaces between them, for whoever wants a line.
-    pub(crate) fn line(&self, program: &str) -> String {
-        let command = self.command(program);
-        let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-        words.join(" ")
-    }
-
     /// The same, with more folders of the host at their own paths.
     pub(crate) fn command_with(&self, program: impl Into<PathBuf>, binds: &[&Path]) -> Command {
         command(&self.path, &program.into(), binds)
@@ -145,26 +143,73 @@ fn cargo_home() -> Result<PathBuf> {
     Ok(Path::new(&home).join(".cargo"))
 }
 
-/// The build root, made now if need be.
-pub(crate) fn ready() -> Result<Root> {
+/// The build root with the kernel that was selected, made now if need be.
+pub(crate) fn ready(selection: &Selection) -> Result<Root> {
     let path = path()?;
-    if let Some(kernel) = kernel::find(&path) {
+    if let Some(kernel) = found(&path, selection) {
         return Ok(Root { path, kernel });
     }
     let _lock = cache::lock(&path.with_extension("lock"), "making the build root")?;
+    if !path.join(stamp("tools")).exists() {
+        check_host("the build root", SPACE)?;
+        tools(&path)?;
+    }
+    kernel::adopt(&path)?;
+    if kernel::series(&path).is_none() {
+        kernel::look(&path, &|program| command(&path, Path::new(program), &[]))?;
+    }
     // Another process may have been faster.
-    if let Some(kernel) = kernel::find(&path) {
+    if let Some(kernel) = found(&path, selection) {
         return Ok(Root { path, kernel });
     }
-    check_host("the build root", SPACE)?;
-    let kernel = make(&path)?;
+    check_host("a kernel", KERNEL_SPACE)?;
+    let kernel = add_kernel(&path, selection)?;
     Ok(Root { path, kernel })
 }
 
-/// The build root, if there is one already.
-pub(crate) fn made() -> Result<Option<Root>> {
+/// The build root with any kernel, if there is one already.
+pub(crate) fn made() -> Result<Option<PathBuf>> {
     let path = path()?;
-    Ok(kernel::find(&path).map(|kernel| Root { path, kernel }))
+    Ok(path.join(stamp("tools")).exists().then_some(path))
+}
+
+/// A program in a root as the words of a command line, with spaces between them.
+pub(crate) fn line(root: &Path, program: &str) -> String {
+    let command = command(root, Path::new(program), &[]);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    words.join(" ")
+}
+
+/// The target that a selection means in the build root, which is made if need be, or why there is
+/// none.
+pub(crate) fn target(selection: &Selection) -> Result<Target> {
+    let path = path()?;
+    if kernel::series(&path).is_none() {
+        ready(&Selection::default())?;
+    }
+    selection.target(&kernel::series(&path).unwrap_or_default())
+}
+
+/// The selected kernel, if the root has it.
+fn found(path: &Path, selection: &Selection) -> Option<kernel::Kernel> {
+    let target = selection.target(&kernel::series(path)?).ok()?;
+    kernel::find(path, target)
+}
+
+/// Adds the selected kernel to a root with tools, from what the mirror holds now.
+fn add_kernel(path: &Path, selection: &Selection) -> Result<kernel::Kernel> {
+    let log = path.with_extension("log");
+    let run = |program: &str| command(path, Path::new(program), &[]);
+    progress::step("package lists (apt)", || {
+        shell::logged(&mut apt(path, &["update"]), &log)
+    })?;
+    let show = kernel::look(path, &run)?;
+    let target = selection.target(&kernel::series(path).unwrap_or_default())?;
+    if kernel::find(path, target).is_none() {
+        kernel::install(path, target, &log, &show, &run)?;
+    }
+    kernel::find(path, target).context("the build root has no such kernel after all")
 }
 
 /// Removes the build root, so that the next use makes a new one.
@@ -176,33 +221,24 @@ pub(crate) fn remove() -> Result<()> {
 
 /// The root's folder: its name is a digest of what it is made from.
 fn path() -> Result<PathBuf> {
-    let key = workspace::digest(
-        [SUITE, BACKPORTS, RECIPE, kernel::FLAVOUR]
-            .iter()
-            .chain(PACKAGES),
-    );
+    let key = workspace::digest([SUITE, BACKPORTS, RECIPE, ONCE].iter().chain(PACKAGES));
     Ok(cache::dir()?.join(format!("root-{key}")))
 }
 
-fn make(path: &Path) -> Result<kernel::Kernel> {
+/// apt-get in the root.
+fn apt(path: &Path, args: &[&str]) -> Command {
+    let mut command = command(path, Path::new("/usr/bin/env"), &[]);
+    command
+        .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"])
+        .args(["-o", "Acquire::Retries=3", "-o", "APT::Sandbox::User=root"])
+        .args(args)
+        .current_dir("/");
+    command
+}
+
+/// Makes the root, or what it lacks of the tools.
+fn tools(path: &Path) -> Result<()> {
     let log = path.with_extension("log");
-    let apt = [
-        "DEBIAN_FRONTEND=noninteractive",
-        "apt-get",
-        "-q",
-        "-y",
-        "-o",
-        "Acquire::Retries=3",
-    ];
-    let apt = |args: &[&str]| {
-        let mut command = command(path, Path::new("/usr/bin/env"), &[]);
-        command
-            .args(apt)
-            .args(["-o", "APT::Sandbox::User=root"])
-            .args(args)
-            .current_dir("/");
-        command
-    };
     if !path.exists() {
         progress::step("base system (mmdebstrap)", || bootstrap(path, &log))?;
     }
@@ -218,24 +254,25 @@ fn make(path: &Path) -> Result<kernel::Kernel> {
             "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\n\
              path-exclude=/usr/share/doc/*\n",
         )?;
-        shell::logged(&mut apt(&["update"]), &log)?;
+        shell::logged(&mut apt(path, &["update"]), &log)?;
         shell::logged(
             command(path, Path::new("/usr/bin/dpkg"), &[]).args(["--configure", "-a"]),
             &log,
         )?;
         let install = ["install", "--no-install-recommends"];
-        shell::logged(apt(&install).args(PACKAGES), &log)?;
-        shell::logged(&mut apt(&["clean"]), &log)
-    })?;
-    kernel::install(path, &log, &|program| {
-        command(path, Path::new(program), &[])
-    })?;
-    kernel::find(path).context("the build root has no kernel after all")
+        shell::logged(apt(path, &install).args(PACKAGES), &log)?;
+        shell::logged(&mut apt(path, &["clean"]), &log)
+    })
+}
+
+/// Where a stage's stamp lies in a root.
+fn stamp(stage: &str) -> PathBuf {
+    format!("var/lib/hippos-{stage}").into()
 }
 
 /// Does `work` unless its stamp is there, then stamps it.
 fn stage(path: &Path, name: &str, what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let stamp = path.join(format!("var/lib/hippos-{name}"));
+    let stamp = path.join(stamp(name));
     if stamp.exists() {
         return Ok(());
     }

@@ -11,6 +11,7 @@ use anyhow::{anyhow, bail, Context, Result};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
 
+use crate::target::Selection;
 use crate::vm::{Accel, Machine, Port, Vm, GUEST_PORT, INTERRUPTED};
 use crate::{kbuild, probe, root, shell};
 
@@ -63,13 +64,13 @@ pub(crate) struct RunArgs {
 }
 
 /// Runs the guest until its end; gives our exit status.
-pub(crate) fn run(args: &RunArgs) -> Result<u8> {
+pub(crate) fn run(args: &RunArgs, selection: &Selection) -> Result<u8> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
-    let root = root::ready()?;
+    let root = root::ready(selection)?;
     let module = if args.reference {
         None
     } else {
-        Some(kbuild::build(&Default::default())?)
+        Some(kbuild::build_for(&root, &Default::default())?)
     };
     let machine = Machine {
         port: match args.port {

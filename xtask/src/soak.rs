@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use plotters::prelude::*;
 
+use crate::target::Selection;
 use crate::{alone, workspace};
 
 /// What is drawn, and by how many bytes it may be higher at the end than after a quarter.
@@ -60,7 +61,7 @@ impl Sample {
 }
 
 /// Runs it; gives our exit status.
-pub(crate) fn soak(args: &SoakArgs) -> Result<u8> {
+pub(crate) fn soak(args: &SoakArgs, selection: &Selection) -> Result<u8> {
     let home = workspace::root().join("target/soak");
     fs::create_dir_all(&home)?;
     let mut kept = fs::File::create(home.join("samples"))?;
@@ -68,7 +69,7 @@ pub(crate) fn soak(args: &SoakArgs) -> Result<u8> {
     let limit = Duration::from_secs(seconds * 2 + 900);
     let test = format!("soak::run_for {seconds} {}", args.seed);
     let mut told = 0.0;
-    let done = alone::run(args.debug_kernel, &test, limit, |line| {
+    let done = alone::run(selection, args.debug_kernel, &test, limit, |line| {
         // Whoever interrupts us has the samples till then.
         let _ = writeln!(kept, "{line}");
         let minutes = Sample::read(line).map_or(0.0, |sample| sample.get("seconds") / 60.0);

@@ -11,6 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::clients::Clients;
 use crate::root::Root;
+use crate::target::Selection;
 use crate::vm::{Machine, Vm, INTERRUPTED};
 use crate::{bench, client, clients, initramfs, kbuild, root, run, shell, workspace};
 
@@ -173,7 +174,7 @@ impl Count {
 }
 
 /// Runs what was asked for; gives our exit status.
-pub(crate) fn test(args: &TestArgs) -> Result<u8> {
+pub(crate) fn test(args: &TestArgs, selection: &Selection) -> Result<u8> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
     let mut count = Count::default();
     if args.list {
@@ -197,7 +198,7 @@ pub(crate) fn test(args: &TestArgs) -> Result<u8> {
         host(filter, &mut count)?;
     }
     if !args.host {
-        guests(args, clients, &mut count)?;
+        guests(args, selection, clients, &mut count)?;
     }
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(u8::from(count.failed > 0))
@@ -211,7 +212,7 @@ fn host(filter: Option<&str>, count: &mut Count) -> Result<()> {
         .args(filter);
     // The reference that some of them compare with; without it they say that they are skipped.
     if let Some(root) = root::made()? {
-        cargo.env("HIPPOS_MEMCACHED", root.line("/usr/bin/memcached"));
+        cargo.env("HIPPOS_MEMCACHED", root::line(&root, "/usr/bin/memcached"));
     }
     cargo_tests(cargo, count)?;
     let wanted = |what: &str| filter.is_none_or(|filter| what.contains(filter));
@@ -351,7 +352,12 @@ fn wanted(filter: Option<&str>, name: &str) -> bool {
 /// A root in the making.
 type Making = JoinHandle<Result<PathBuf>>;
 
-fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> Result<()> {
+fn guests(
+    args: &TestArgs,
+    selection: &Selection,
+    clients_root: Option<Making>,
+    count: &mut Count,
+) -> Result<()> {
     let debug = args.debug_kernel;
     let start = Instant::now();
     let clients_root = clients_root.map(|root| match root.join() {
@@ -379,7 +385,7 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
     {
         return Ok(());
     }
-    let root = match root::ready()? {
+    let root = match root::ready(selection)? {
         root if debug => root.debug()?,
         root => root,
     };
@@ -468,10 +474,10 @@ fn guests(args: &TestArgs, clients_root: Option<Making>, count: &mut Count) -> R
         guest.vm = None;
     }
     if wanted(OOPS) && !debug {
-        count.note(OOPS, Instant::now(), oops_ends_run());
+        count.note(OOPS, Instant::now(), oops_ends_run(selection));
     }
     if wanted(POOLS) && !debug {
-        count.note(POOLS, Instant::now(), bench::replay_pools());
+        count.note(POOLS, Instant::now(), bench::replay_pools(&root));
     }
     if let Some(vm) = guest.vm.take() {
         vm.off()?;
@@ -492,9 +498,9 @@ fn stock(mut clients: Clients<'_>, tests: &[&&str], count: &mut Count) -> Result
 }
 
 /// `cargo xtask run` must end with an error, and say why, when the module oopses.
-fn oops_ends_run() -> Result<()> {
+fn oops_ends_run(selection: &Selection) -> Result<()> {
     let mut run = Command::new(std::env::current_exe()?);
-    run.args([
+    run.args(selection.arguments()).args([
         "run",
         "--port",
         "0",

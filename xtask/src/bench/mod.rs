@@ -27,6 +27,7 @@ use self::meter::{Meter, Symbols};
 use self::report::{Figures, Metric};
 use crate::root::Root;
 use crate::tap::Tap;
+use crate::target::Selection;
 use crate::vm::INTERRUPTED;
 use crate::{kbuild, root, shell, vm, workspace};
 
@@ -112,7 +113,7 @@ impl<'a> Tools<'a> {
         };
         Ok(Tools {
             root,
-            hippos: kbuild::build(&Default::default())?,
+            hippos: kbuild::build_for(root, &Default::default())?,
             mirror: mirror::build(root)?,
             mirror_xdp: mirror::build_xdp(root)?,
             load: load::build(load)?,
@@ -146,14 +147,14 @@ const POOLS: [&str; 5] = ["usr", "app", "etc", "var", "sys"];
 const QUICK: &[&str] = &["get-hit", "get-miss", "set", "usr", "etc"];
 
 /// Measures and reports; gives our exit status.
-pub(crate) fn bench(args: &BenchArgs) -> Result<u8> {
+pub(crate) fn bench(args: &BenchArgs, selection: &Selection) -> Result<u8> {
     if args.subject == Subject::Store {
         return store(args);
     }
     let plan = plan(args)?;
     // A signal ends it between two measurements, so that guests and taps go too.
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
-    let root = root::ready()?;
+    let root = root::ready(selection)?;
     let tools = Tools::build(&root, args.wire, load::Build::Release)?;
     let meter = vm::Meter {
         library: meter::library()?,
@@ -340,9 +341,8 @@ fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) 
 
 /// The sample of each pool against Hippos and memcached in guests of their own, each reply
 /// checked, and a datagram to and from the mirror: that the bench works at all.
-pub(crate) fn replay_pools() -> Result<()> {
-    let root = root::ready()?;
-    let tools = Tools::build(&root, Wire::Auto, load::Build::Debug)?;
+pub(crate) fn replay_pools(root: &Root) -> Result<()> {
+    let tools = Tools::build(root, Wire::Auto, load::Build::Debug)?;
     let samples = workspace::root().join("traces/samples");
     let servers = [
         Server::Memcached,

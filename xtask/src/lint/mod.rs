@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use anyhow::{bail, Context, Result};
 
+use crate::target::Selection;
 use crate::{kbuild, root, shell, workspace};
 
 /// Check formatting, clippy's opinion and the repository's own rules.
@@ -65,22 +66,22 @@ impl fmt::Display for Finding {
 }
 
 /// A check's name, whether it needs the build root, and the check.
-type Check = (&'static str, bool, fn() -> Result<()>);
+type Check = (&'static str, bool, fn(&Selection) -> Result<()>);
 
 const CHECKS: &[Check] = &[
-    ("format", false, format),
-    ("sources", false, || report(sources::check()?)),
-    ("mirrors", false, || report(mirrors::check()?)),
-    ("edges", false, || report(edges::check()?)),
-    ("clippy", false, clippy),
+    ("format", false, |_| format()),
+    ("sources", false, |_| report(sources::check()?)),
+    ("mirrors", false, |_| report(mirrors::check()?)),
+    ("edges", false, |_| report(edges::check()?)),
+    ("clippy", false, |_| clippy()),
     ("clippy-kernel", true, clippy_kernel),
-    ("panics", true, || report(panics::check()?)),
-    ("stacks", true, || report(stacks::check()?)),
+    ("panics", true, |kernel| report(panics::check(kernel)?)),
+    ("stacks", true, |kernel| report(stacks::check(kernel)?)),
     ("debian-cargo", true, debian_cargo),
 ];
 
 /// Runs every check to its end; gives our exit status.
-pub(crate) fn lint(args: &LintArgs) -> Result<u8> {
+pub(crate) fn lint(args: &LintArgs, selection: &Selection) -> Result<u8> {
     let wanted = |name: &str| {
         args.filter
             .as_ref()
@@ -92,7 +93,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<u8> {
             continue;
         }
         let start = Instant::now();
-        let result = check();
+        let result = check(selection);
         let seconds = start.elapsed().as_secs_f32();
         match result {
             Ok(()) => println!("lint {name} ... ok ({seconds:.1} s)"),
@@ -164,11 +165,11 @@ fn clippy() -> Result<()> {
 }
 
 /// The kernel's own clippy settings over the module and the kernel-only crates.
-fn clippy_kernel() -> Result<()> {
+fn clippy_kernel(selection: &Selection) -> Result<()> {
     let out = workspace::root().join("target/kmod-clippy");
     fs::create_dir_all(&out)?;
     kbuild::vendor()?;
-    let root = root::ready()?;
+    let root = root::ready(selection)?;
     let mut make = root.command("/usr/bin/make");
     make.arg(format!("KDIR={}", root.kernel().tree.display()))
         .arg(format!("MO={}", out.display()));
@@ -183,8 +184,8 @@ fn clippy_kernel() -> Result<()> {
 }
 
 /// The tools must build with the release's cargo as well, which is older than ours.
-fn debian_cargo() -> Result<()> {
-    let root = root::ready()?;
+fn debian_cargo(selection: &Selection) -> Result<()> {
+    let root = root::ready(selection)?;
     let mut check = root.cargo()?;
     check.args(["check", "--quiet", "--workspace", "--locked", "--offline"]);
     check.args(["--features", "hippos-ctl/xdp"]);

@@ -12,6 +12,7 @@ use anyhow::{ensure, Result};
 
 use super::Finding;
 use crate::root::Root;
+use crate::target::Selection;
 use crate::{kbuild, root, shell, workspace};
 
 /// The object of the module's own crate.
@@ -53,9 +54,9 @@ const ALLOWED: &[(&str, &str)] = &[
 ];
 
 /// Every finding in target/kmod, which is built first.
-pub(crate) fn check() -> Result<Vec<Finding>> {
-    kbuild::build(&Default::default())?;
-    let root = root::ready()?;
+pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
+    let root = root::ready(selection)?;
+    kbuild::build_for(&root, &Default::default())?;
     let mut objects: Vec<String> = workspace::PURE_CRATES
         .iter()
         .map(|name| format!("crates/{name}.o"))
@@ -63,7 +64,7 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
     objects.push(MODULE.into());
     let mut findings = Vec::new();
     for object in objects {
-        let path = kbuild::output_dir().join(&object);
+        let path = kbuild::output_dir(root.kernel())?.join(&object);
         ensure!(path.exists(), "the build left no {}", path.display());
         let objdump = |option: &[&str]| {
             shell::output(root.command("/usr/bin/objdump").args(option).arg(&path))

@@ -6,6 +6,7 @@
 use anyhow::Result;
 
 use super::Finding;
+use crate::target::Selection;
 use crate::{kbuild, root, shell};
 
 /// The most that one function may take, in bytes, of a stack of 16 KiB. The kernel's own limit for C
@@ -17,9 +18,9 @@ const LIMIT: u64 = 3072;
 const ALLOWED: &[(&str, u64, &str)] = &[];
 
 /// Every finding in target/kmod/hippos.ko, which is built first.
-pub(crate) fn check() -> Result<Vec<Finding>> {
-    let module = kbuild::build(&Default::default())?;
-    let root = root::ready()?;
+pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
+    let root = root::ready(selection)?;
+    let module = kbuild::build_for(&root, &Default::default())?;
     let mut objdump = root.command("/usr/bin/objdump");
     objdump.args(["-d", "-C", "--no-show-raw-insn"]).arg(module);
     Ok(large_frames(&shell::output(&mut objdump)?))
