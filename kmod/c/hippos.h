@@ -260,8 +260,8 @@ void hippos_roster_unlock(void);
 
 /* time.c */
 
-u32 hippos_uptime(void);
-s64 hippos_unix(void);
+u64 hippos_uptime_ms(void);
+s64 hippos_unix_ms(void);
 
 /* device.c */
 

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Clocks (linux/timekeeping.h), coarse ones: a second is fine enough. */
+/*
+ * Clocks (linux/timekeeping.h), coarse ones: seconds are kept, and milliseconds
+ * tell which second it is.
+ */
 #include <linux/timekeeping.h>
 
 #include "hippos.h"
 
-/* Seconds since boot, suspended time included. */
-u32 hippos_uptime(void)
+/* Milliseconds since boot, suspended time included. */
+u64 hippos_uptime_ms(void)
 {
-	return ktime_get_boottime_seconds();
+	return ktime_to_ms(ktime_get_coarse_boottime());
 }
 
-/* Seconds since 1970. */
-s64 hippos_unix(void)
+/* Milliseconds since 1970. */
+s64 hippos_unix_ms(void)
 {
-	return ktime_get_real_seconds();
+	return ktime_to_ms(ktime_get_coarse_real());
 }

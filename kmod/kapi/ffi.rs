@@ -308,8 +308,8 @@ extern "C" {
     pub(crate) fn rcu_barrier();
 
     // time.c
-    pub(crate) fn hippos_uptime() -> u32;
-    pub(crate) fn hippos_unix() -> i64;
+    pub(crate) fn hippos_uptime_ms() -> u64;
+    pub(crate) fn hippos_unix_ms() -> i64;
 
     // device.c
     pub(crate) fn hippos_device_register(

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Clocks (`linux/timekeeping.h`), to the second.
+//! Clocks (`linux/timekeeping.h`), to the timer tick.
 
 use crate::ffi;
 
-/// Seconds since boot.
-pub fn uptime() -> u32 {
+/// Milliseconds since boot.
+pub fn uptime_ms() -> u64 {
     // SAFETY: reads a clock.
-    unsafe { ffi::hippos_uptime() }
+    unsafe { ffi::hippos_uptime_ms() }
 }
 
-/// Seconds since 1970.
-pub fn unix() -> i64 {
+/// Milliseconds since 1970.
+pub fn unix_ms() -> i64 {
     // SAFETY: reads a clock.
-    unsafe { ffi::hippos_unix() }
+    unsafe { ffi::hippos_unix_ms() }
 }

@@ -239,7 +239,7 @@ fn put_uri(out: &mut impl Out, key: &[u8]) {
 }
 
 fn put_metadump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut impl Out) {
-    let now = u64::try_from(engine.store.unix()).unwrap_or(0);
+    let now = u64::try_from(engine.store.unix_of(item)).unwrap_or(0);
     out.put(b"key=");
     put_uri(out, item.key());
     out.put(b" exp=");
@@ -276,7 +276,7 @@ fn put_mgdump(item: &Item<'_>, out: &mut impl Out) {
 }
 
 fn put_cachedump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut impl Out) {
-    let now = u64::try_from(engine.store.unix()).unwrap_or(0);
+    let now = u64::try_from(engine.store.unix_of(item)).unwrap_or(0);
     out.put(b"ITEM ");
     out.put(item.key());
     out.put(b" [");

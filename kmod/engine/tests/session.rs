@@ -503,3 +503,30 @@ fn more_slow_readers_of_an_item_than_can_be_kept_track_of() {
     let body = u32::from_be_bytes(answer[8..12].try_into().unwrap());
     assert_eq!(answer.len(), 24 + body as usize);
 }
+
+#[test]
+fn dumps_tell_the_same_times_of_an_untouched_item() {
+    let engine = engine();
+    let tick = |ms: u64| {
+        // Seconds of the one clock begin 0.7 s after those of the other.
+        engine
+            .store
+            .tick_ms(200_000 + ms, (common::START + 200) * 1000 + 300 + ms as i64);
+    };
+    tick(0);
+    say(&engine, "set k 0 1000 1\r\nx\r\n");
+    let dump = || say(&engine, "lru_crawler metadump all\r\n");
+    let (exp, la) = (common::START + 1200, common::START + 200);
+    let times = format!("exp={exp} la={la} ");
+    for ms in (0..4000).step_by(100) {
+        tick(ms);
+        let dump = dump();
+        assert!(dump.contains(&times), "{times} not in {dump}");
+    }
+    // Somebody sets the clock an hour back.
+    engine
+        .store
+        .tick_ms(204_000, (common::START + 204 - 3600) * 1000 + 300);
+    let times = format!("exp={} la={} ", exp - 3600, la - 3600);
+    assert!(dump().contains(&times), "{times} not in {}", dump());
+}

@@ -435,6 +435,11 @@ impl<'g> Item<'g> {
         self.slot.header().cas.load(Relaxed)
     }
 
+    /// When it was found, in seconds of the store's clock.
+    pub(crate) fn now(&self) -> u32 {
+        self.now
+    }
+
     /// Seconds left, or None if it never expires.
     #[inline]
     pub fn ttl(&self) -> Option<u32> {

@@ -367,7 +367,16 @@ impl<P: Platform> Store<P> {
     /// Tells the time: seconds since some start, which never go back, and Unix time. To be called
     /// about once a second, from one place.
     pub fn tick(&self, uptime_secs: u32, unix: i64) {
-        self.clock.tick(uptime_secs, unix);
+        self.tick_ms(
+            u64::from(uptime_secs).saturating_mul(1000),
+            unix.saturating_mul(1000),
+        );
+    }
+
+    /// As [`Store::tick`], in milliseconds. What the two clocks are apart is taken anew only when
+    /// it changes by more than they can be read apart.
+    pub fn tick_ms(&self, uptime_ms: u64, unix_ms: i64) {
+        self.clock.tick(uptime_ms, unix_ms);
     }
 
     /// Seconds of the store's clock: 2 more than the uptime it was last told.
@@ -378,6 +387,12 @@ impl<P: Platform> Store<P> {
     /// Unix time as it was last told.
     pub fn unix(&self) -> i64 {
         self.clock.unix()
+    }
+
+    /// Unix time of the moment that an item was found, from which [`Item::ttl`] and
+    /// [`Item::idle`] count.
+    pub fn unix_of(&self, item: &Item<'_>) -> i64 {
+        self.clock.unix_at(item.now())
     }
 
     /// memcached's expiry times: 0 never, negative at once, up to 30 days from now, beyond that

@@ -1,6 +1,10 @@
 //! The coarse clock, expiry and flushing.
 //!
 //! Seconds since shortly before the start, so that 1 is always in the past and 0 can mean never.
+//!
+//! The host tells two clocks, one that only goes forward and Unix time. Their seconds begin at
+//! different moments, so that their difference in whole seconds depends on when it is taken; it is
+//! kept in milliseconds, and changes only when somebody sets a clock.
 
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 
@@ -8,6 +12,9 @@ use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 const START: u32 = 2;
 /// Expiry times beyond this are absolute: 30 days.
 const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+/// How far the difference of the two clocks may be from the one that is kept, milliseconds: they
+/// are read one after the other, and are not finer than a timer tick.
+const SKEW: u64 = 100;
 
 /// When an item expires, in seconds of the store's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +33,7 @@ pub(crate) struct Clock {
     epoch: AtomicU32,
     /// When to flush; 0 for not at all.
     flush_at: AtomicU32,
-    /// Unix time of the clock's 0, as an i64's bits.
+    /// Unix time of the clock's 0 in milliseconds, as an i64's bits.
     zero: AtomicU64,
 }
 
@@ -50,14 +57,28 @@ impl Clock {
         self.epoch.load(Relaxed)
     }
 
-    pub(crate) fn unix(&self) -> i64 {
-        (self.zero.load(Relaxed) as i64).saturating_add(i64::from(self.now()))
+    /// Unix time of the clock's 0, in seconds.
+    fn zero(&self) -> i64 {
+        (self.zero.load(Relaxed) as i64).div_euclid(1000)
     }
 
-    pub(crate) fn tick(&self, uptime_secs: u32, unix: i64) {
-        let now = uptime_secs.saturating_add(START);
-        self.zero
-            .store(unix.saturating_sub(i64::from(now)) as u64, Relaxed);
+    /// Unix time of a moment of this clock.
+    pub(crate) fn unix_at(&self, moment: u32) -> i64 {
+        self.zero().saturating_add(i64::from(moment))
+    }
+
+    pub(crate) fn unix(&self) -> i64 {
+        self.unix_at(self.now())
+    }
+
+    /// From one place.
+    pub(crate) fn tick(&self, uptime_ms: u64, unix_ms: i64) {
+        let since = uptime_ms.saturating_add(u64::from(START).saturating_mul(1000));
+        let zero = unix_ms.saturating_sub_unsigned(since);
+        if zero.abs_diff(self.zero.load(Relaxed) as i64) > SKEW {
+            self.zero.store(zero as u64, Relaxed);
+        }
+        let now = u32::try_from(since / 1000).unwrap_or(u32::MAX);
         // The clock never goes back.
         let now = self.now.fetch_max(now, Relaxed).max(now);
         let at = self.flush_at.load(Acquire);
@@ -88,7 +109,7 @@ impl Clock {
             ..0 => 1,
             1..=RELATIVE_MAX => self.now().saturating_add(exptime as u32),
             _ => {
-                let at = exptime.saturating_sub(self.zero.load(Relaxed) as i64);
+                let at = exptime.saturating_sub(self.zero());
                 at.clamp(1, i64::from(u32::MAX)) as u32
             }
         })
@@ -108,7 +129,7 @@ mod tests {
     #[test]
     fn expiry_is_relative_up_to_thirty_days() {
         let clock = Clock::new();
-        clock.tick(98, 1_700_000_000);
+        clock.tick(98000, 1_700_000_000_000);
         assert_eq!(clock.now(), 100);
         assert_eq!(clock.unix(), 1_700_000_000);
         assert_eq!(clock.expiry(0), Expiry::NEVER);
@@ -127,19 +148,57 @@ mod tests {
     }
 
     #[test]
+    fn absolute_times_do_not_depend_on_the_phase_of_the_clocks() {
+        for phase in [0, 1, 250, 499, 500, 750, 999] {
+            let clock = Clock::new();
+            // Two seconds of ticks that come at any time, read apart by up to a timer tick.
+            let tick = |ms: u64| {
+                let unix = 1_700_000_000_000 + phase + ms as i64 + (ms % 11) as i64;
+                clock.tick(5_000 + ms, unix);
+            };
+            tick(0);
+            let (zero, expiry) = (clock.zero(), clock.expiry(1_700_000_100));
+            for ms in (0..2_000).step_by(7) {
+                tick(ms);
+                assert_eq!(clock.zero(), zero, "{phase} {ms}");
+                assert_eq!(clock.expiry(1_700_000_100), expiry, "{phase} {ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn absolute_times_follow_a_clock_that_is_set_and_relative_ones_do_not() {
+        let clock = Clock::new();
+        clock.tick(98_000, 1_700_000_000_300);
+        let relative = clock.expiry(10);
+        for unix in [1_700_003_600_300i64, 1_600_000_000_300, 1_700_000_001_300] {
+            clock.tick(98_000, unix);
+            assert_eq!(clock.now(), 100);
+            assert_eq!(clock.expiry(10), relative);
+            assert_eq!(clock.unix_at(relative.0), unix / 1000 + 10);
+            assert_eq!(clock.expiry(unix / 1000 + 10), relative);
+        }
+        // Slowly, by a clock that is disciplined.
+        for step in 0..100 {
+            clock.tick(98_000, 1_700_000_001_300 + 50 * step);
+        }
+        assert_eq!(clock.unix(), 1_700_000_006);
+    }
+
+    #[test]
     fn a_delayed_flush_comes_once_and_a_new_one_replaces_it() {
         let clock = Clock::new();
         clock.tick(0, 0);
         clock.flush(10);
-        clock.tick(9, 9);
+        clock.tick(9000, 9_000);
         assert_eq!(clock.epoch(), 0);
-        clock.tick(10, 10);
+        clock.tick(10000, 10_000);
         assert_eq!(clock.epoch(), 1);
-        clock.tick(11, 11);
+        clock.tick(11000, 11_000);
         assert_eq!(clock.epoch(), 1);
         clock.flush(5);
         clock.flush(0);
-        clock.tick(100, 100);
+        clock.tick(100000, 100_000);
         assert_eq!(clock.epoch(), 2);
     }
 }

@@ -149,8 +149,9 @@ fn maintain(engine: &Server, start: Instant) {
 fn tick(engine: &Server, start: Instant) {
     let unix = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64);
-    engine.store.tick(start.elapsed().as_secs() as u32, unix);
+        .map_or(0, |since| since.as_millis() as i64);
+    let uptime = start.elapsed().as_millis() as u64;
+    engine.store.tick_ms(uptime, unix);
 }
 
 /// Secrets of this process.
