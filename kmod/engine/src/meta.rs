@@ -22,6 +22,8 @@ pub(crate) struct Read<'g> {
     pub(crate) item: Item<'g>,
     fetched: bool,
     idle: u32,
+    /// `v`, unless `C` tells the item's CAS number: then the client has the value.
+    pub(crate) value: bool,
     /// `mg` made it just now.
     created: bool,
     /// `T`.
@@ -46,6 +48,7 @@ impl<P: Platform> Engine<P> {
             item,
             fetched: item.fetched(),
             idle: item.idle(),
+            value: flags.value() && flags.compare != Some(item.cas()),
             created: false,
             touch: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
             vivify: flags.vivify.map(|ttl| self.store.expiry(i64::from(ttl))),
@@ -79,7 +82,7 @@ pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, read: &Read<'_
     let mut sent = item.token_sent() && !read.created;
     let mut won = read.created;
     let mut early = false;
-    if command.flags.value() {
+    if read.value {
         out.put(b"VA ");
         out.put_decimal(item.value().len() as u64);
     } else {
@@ -283,7 +286,7 @@ impl<P: Platform> Session<'_, P> {
                     } else {
                         engine.hit(&read.item);
                     }
-                    if flags.value() {
+                    if read.value {
                         let item = read.item;
                         let head = |out: &mut _| hit_line(out, command, &read);
                         if !self.send(&item, out, reply::CRLF, head) {

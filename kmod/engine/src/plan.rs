@@ -638,14 +638,14 @@ impl<P: Platform> Engine<P> {
         }
         let item = read.item;
         let value = item.value().len().wrapping_add(reply::CRLF.len());
-        if command.flags.value() && value.saturating_add(SCRATCH) > self.fast_bytes() {
+        if read.value && value.saturating_add(SCRATCH) > self.fast_bytes() {
             return false;
         }
         let Some(line) = plan.note(|out| hit_line(out, command, &read)) else {
             return false;
         };
         let head = usize::from(line.len);
-        if command.flags.value() {
+        if read.value {
             plan.push(Piece::Meta(item, line), head.saturating_add(value))
         } else {
             plan.push(Piece::MetaHead(item, line), head)
