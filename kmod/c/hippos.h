@@ -20,6 +20,7 @@ struct file;
 struct net;
 struct nf_hook_state;
 struct rps_map;
+struct shrinker;
 struct sk_buff;
 struct sock;
 struct socket;
@@ -237,6 +238,9 @@ void hippos_pages_free(void *address, size_t bytes);
 void *hippos_table_alloc(size_t bytes);
 void hippos_table_free(void *address);
 u64 hippos_memory(void);
+u64 hippos_memory_available(void);
+struct shrinker *hippos_shortage_watch(struct hippos_bell *bell, u64 bytes);
+void hippos_shortage_forget(struct shrinker *shrinker);
 unsigned long hippos_direct_map(void);
 
 /* sync.c */

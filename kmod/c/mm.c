@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Pages of the direct map and big tables (linux/gfp.h, linux/mm.h). */
+/*
+ * Pages of the direct map, big tables, and how much memory there is (linux/gfp.h,
+ * linux/mm.h, linux/shrinker.h).
+ */
 #include <linux/gfp.h>
 #include <linux/kasan.h>
 #include <linux/mm.h>
+#include <linux/shrinker.h>
 #include <linux/slab.h>
 
 #include "hippos.h"
@@ -40,6 +44,56 @@ void hippos_table_free(void *address)
 u64 hippos_memory(void)
 {
 	return (u64)totalram_pages() << PAGE_SHIFT;
+}
+
+/* Bytes that could be had without swapping: free memory and caches that can be dropped. */
+u64 hippos_memory_available(void)
+{
+	long pages = si_mem_available();
+
+	return pages > 0 ? (u64)pages << PAGE_SHIFT : 0;
+}
+
+static u64 short_of;
+
+/*
+ * The kernel is looking for memory. What of ours can go takes grace periods to
+ * go, and not here: whoever listens to the bell decides.
+ */
+static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *control)
+{
+	if (hippos_memory_available() < READ_ONCE(short_of))
+		hippos_bell_ring(shrinker->private_data);
+	return 0;
+}
+
+static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_control *control)
+{
+	return SHRINK_STOP;
+}
+
+/*
+ * Rings a bell when the kernel looks for memory and has less than so many bytes.
+ * There is one such watch at a time. NULL without memory for it.
+ */
+struct shrinker *hippos_shortage_watch(struct hippos_bell *bell, u64 bytes)
+{
+	struct shrinker *shrinker = shrinker_alloc(0, "hippos");
+
+	if (!shrinker)
+		return NULL;
+	WRITE_ONCE(short_of, bytes);
+	shrinker->count_objects = count_objects;
+	shrinker->scan_objects = scan_objects;
+	shrinker->private_data = bell;
+	shrinker_register(shrinker);
+	return shrinker;
+}
+
+/* The bell is not rung for it any more. May sleep. */
+void hippos_shortage_forget(struct shrinker *shrinker)
+{
+	shrinker_free(shrinker);
 }
 
 /*

@@ -22,6 +22,7 @@ opaque!(
     hippos_hooks,
     hippos_xdp,
     net,
+    shrinker,
     sk_buff,
     sock,
     socket,
@@ -281,6 +282,9 @@ extern "C" {
     pub(crate) fn hippos_table_alloc(bytes: usize) -> *mut c_void;
     pub(crate) fn hippos_table_free(address: *mut c_void);
     pub(crate) fn hippos_memory() -> u64;
+    pub(crate) fn hippos_memory_available() -> u64;
+    pub(crate) fn hippos_shortage_watch(bell: *mut hippos_bell, bytes: u64) -> *mut shrinker;
+    pub(crate) fn hippos_shortage_forget(shrinker: *mut shrinker);
     pub(crate) fn hippos_direct_map() -> c_ulong;
 
     // sync.c

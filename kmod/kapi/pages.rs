@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Blocks of the direct map and big tables (`linux/gfp.h`, `linux/mm.h`).
 
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use crate::ffi;
+use crate::thread::Bell;
 
 /// A block of `bytes` bytes, a power of two of pages, aligned to its size. May sleep.
 pub fn alloc(bytes: usize) -> Option<NonNull<u8>> {
@@ -41,6 +43,43 @@ pub unsafe fn free_table(table: NonNull<u8>) {
 pub fn total() -> u64 {
     // SAFETY: reads a number.
     unsafe { ffi::hippos_memory() }
+}
+
+/// Bytes that could be had without swapping. Process context.
+pub fn available() -> u64 {
+    // SAFETY: sums up counters.
+    unsafe { ffi::hippos_memory_available() }
+}
+
+/// Rings a bell when the kernel looks for memory and little is available (`linux/shrinker.h`). There
+/// is one at a time.
+///
+/// # Invariants
+///
+/// `raw` is registered, with `bell`.
+pub struct ShortageWatch<'a> {
+    raw: NonNull<ffi::shrinker>,
+    _bell: PhantomData<&'a Bell>,
+}
+
+impl<'a> ShortageWatch<'a> {
+    /// Rings `bell` when less than `bytes` are available.
+    pub fn new(bell: &'a Bell, bytes: u64) -> Option<Self> {
+        // SAFETY: the bell stays where it is until the watch is forgotten, at the latest by `Drop`.
+        let raw = unsafe { ffi::hippos_shortage_watch(bell.as_ptr(), bytes) };
+        // INVARIANT: just registered.
+        Some(Self {
+            raw: NonNull::new(raw)?,
+            _bell: PhantomData,
+        })
+    }
+}
+
+impl Drop for ShortageWatch<'_> {
+    fn drop(&mut self) {
+        // SAFETY: registered, by the invariant, and forgotten once.
+        unsafe { ffi::hippos_shortage_forget(self.raw.as_ptr()) }
+    }
 }
 
 /// What blocks are above of by their physical address and a page; it differs from boot to boot.

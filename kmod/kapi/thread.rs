@@ -196,6 +196,10 @@ impl Bell {
         }
     }
 
+    pub(crate) fn as_ptr(&self) -> *mut ffi::hippos_bell {
+        self.raw.get()
+    }
+
     /// Wakes the listener, or keeps it from its next sleep.
     pub fn ring(&self) {
         // SAFETY: the bell is initialised; any context will do.

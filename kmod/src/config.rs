@@ -10,6 +10,8 @@ use hippos_kapi::pages;
 use hippos_kapi::params::Params;
 use hippos_store::Eviction;
 
+use crate::platform::reserve;
+
 /// What the server runs with.
 pub(crate) struct Config {
     pub(crate) port: u16,
@@ -52,6 +54,12 @@ pub(crate) enum Selftest {
     Yes,
     /// With a fault that must be found.
     Planted,
+}
+
+/// The most memory that the cache may be given on this machine, in bytes.
+pub(crate) fn memory_most() -> u64 {
+    let machine = pages::total();
+    machine.saturating_sub(reserve(machine))
 }
 
 impl Config {
@@ -97,9 +105,15 @@ impl Config {
         };
         let udp_bytes = range("udp_bytes", params.udp_bytes, 1392, 8 << 20)?;
         let memory = memory_mb as usize * (1 << 20);
-        let machine = pages::total() >> 20;
-        if u64::from(memory_mb) > machine {
-            pr_err!("memory_mb={memory_mb}: the machine has {machine}\n");
+        let (machine, most) = (pages::total(), memory_most());
+        if memory as u64 > most {
+            pr_err!(
+                "memory_mb={memory_mb}: must be from 8 to {} on this machine: it has {} MiB, \
+                 of which {} are left to everything else\n",
+                most >> 20,
+                machine >> 20,
+                reserve(machine) >> 20
+            );
             return Err(EINVAL);
         }
         if item_max > memory / 2 {

@@ -15,6 +15,7 @@ use hippos_engine::{Change, Malformed, Message, Next, Session, Unchanged, CREDEN
 use hippos_kapi::device::Calls;
 
 use crate::buffer::Buffer;
+use crate::config::memory_most;
 use crate::server::Server;
 
 /// The longest text of statistics.
@@ -173,7 +174,16 @@ impl Control {
         if bytes < MEMORY_MIN || bytes / 2 < self.server.config.item_max as u64 {
             return Err(EINVAL);
         }
-        if self.server.engine.store.resize(bytes as usize) {
+        let most = memory_most();
+        if bytes > most {
+            pr_warn!(
+                "a memory limit of {} MiB was asked for: at most {} on this machine\n",
+                bytes >> 20,
+                most >> 20
+            );
+            return Err(EINVAL);
+        }
+        if self.server.engine.set_memory(bytes as usize) {
             Ok(())
         } else {
             Err(EINVAL)

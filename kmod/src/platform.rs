@@ -14,6 +14,7 @@ pub(crate) struct Kernel {
     /// Rung when the store wants maintenance.
     pub(crate) bell: Bell,
     direct_map: usize,
+    reserve: u64,
 }
 
 impl Kernel {
@@ -21,8 +22,25 @@ impl Kernel {
         Self {
             bell: Bell::new(),
             direct_map: pages::direct_map(),
+            reserve: reserve(pages::total()),
         }
     }
+
+    /// With less memory available blocks are given back.
+    pub(crate) fn low(&self) -> u64 {
+        self.reserve / 2
+    }
+
+    /// With less memory available no blocks are taken.
+    fn high(&self) -> u64 {
+        self.reserve / 8 * 5
+    }
+}
+
+/// Bytes of a machine of so many that the cache leaves to everything else: a sixteenth, at least
+/// 64 MiB, at most 4 GiB.
+pub(crate) fn reserve(machine: u64) -> u64 {
+    (machine / 16).clamp(64 << 20, 4 << 30)
 }
 
 /// A spin lock of the store's.
@@ -64,6 +82,9 @@ unsafe impl Platform for Kernel {
     }
 
     fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        if pages::available() < self.high().saturating_add(bytes as u64) {
+            return None;
+        }
         pages::alloc(bytes)
     }
 
@@ -113,6 +134,15 @@ unsafe impl Platform for Kernel {
 
     fn nap(&self) {
         cpu::nap();
+    }
+
+    fn spare(&self) -> Option<isize> {
+        let available = pages::available();
+        if available < self.low() {
+            let lack = self.low().saturating_sub(available);
+            return Some((lack as isize).wrapping_neg());
+        }
+        Some(available.saturating_sub(self.high()) as isize)
     }
 
     fn wake(&self) {

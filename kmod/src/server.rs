@@ -17,7 +17,7 @@ use hippos_kapi::socket::Ends;
 use hippos_kapi::xdp;
 use hippos_store::{NewError, Store};
 
-use crate::config::{printable, Config};
+use crate::config::{memory_most, printable, Config};
 use crate::platform::Kernel;
 use crate::steer::TOLD;
 
@@ -111,6 +111,8 @@ pub(crate) fn store(config: &Config, memory: usize, tallies: usize) -> Result<St
     Store::new(
         hippos_store::Config {
             memory,
+            // What the machine's owner may raise it to.
+            memory_max: memory.saturating_mul(4).max(1 << 30).min(memory_most() as usize),
             item_max: config.item_max,
             item_min: config.item_min,
             factor: config.factor,

@@ -9,7 +9,7 @@ use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
 use crate::listing::{Classes, Listing};
-use crate::session::{Session, State};
+use crate::session::{Session, State, Transport};
 use crate::Engine;
 
 /// memcached has classes 1 to 63.
@@ -24,6 +24,7 @@ const NO_SPARE: &[u8] = b"NOSPARE source class has no spare pages\r\n";
 const TOO_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
 const NOT_BYTES: &[u8] = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
 const UNABLE: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
+const NOT_BY_UDP: &[u8] = b"CLIENT_ERROR cache_memlimit not allowed over UDP\r\n";
 const LONG_SLEEP: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
 const TOO_HOT: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
 const BAD_FACTOR: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
@@ -46,6 +47,8 @@ impl<P: Platform> Session<'_, P> {
                 None => return,
             },
             b"cache_memlimit" => match tokens.len() {
+                // Its source may be forged.
+                2 | 3 if self.transport == Transport::Udp => (NOT_BY_UDP, noreply),
                 2 | 3 => (memory_limit(engine, tokens), noreply),
                 _ => (reply::ERROR, false),
             },
@@ -272,14 +275,14 @@ fn sign(word: &[u8]) -> Option<i8> {
     Some(if negative { -1 } else { 1 })
 }
 
-/// `cache_memlimit`, in MiB.
+/// `cache_memlimit`, in MiB: at most what the machine's owner set.
 fn memory_limit<P: Platform>(engine: &Engine<P>, tokens: &Tokens<'_>) -> &'static [u8] {
     match parse_u32(tokens.at(1)) {
         None => reply::ERROR,
         Some(..8) => TOO_SMALL,
         Some(1_000_000_001..) => NOT_BYTES,
         Some(mib) => match (mib as usize).checked_mul(1 << 20) {
-            Some(bytes) if engine.store.resize(bytes) => reply::OK,
+            Some(bytes) if engine.limit_memory(bytes) => reply::OK,
             _ => UNABLE,
         },
     }

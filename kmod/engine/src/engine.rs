@@ -1,6 +1,6 @@
 //! What all clients share: the store, the settings and what is counted.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use hippos_proto::reply;
 use hippos_proto::udp::{self, DATA_MAX};
@@ -24,6 +24,8 @@ pub struct Engine<P: Platform> {
     /// [`DETAIL`] and [`LOGIN`]: what the UDP fast path is not made for.
     special: AtomicU8,
     crawler: AtomicBool,
+    /// The memory limit as the machine's owner set it, in bytes.
+    memory_most: AtomicU64,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
     udp_datagrams: AtomicU32,
@@ -38,6 +40,7 @@ impl<P: Platform> Engine<P> {
     /// An engine over `store`. `facts` tells what only the host knows.
     pub fn new(store: Store<P>, settings: Settings, facts: &'static dyn Facts) -> Self {
         Self {
+            memory_most: AtomicU64::new(store.memory_limit() as u64),
             store,
             facts,
             verbosity: AtomicU32::new(settings.verbosity),
@@ -53,6 +56,26 @@ impl<P: Platform> Engine<P> {
     /// The settings that it was made with.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Sets the memory limit for the machine's owner, in bytes: from then on clients may ask for no
+    /// more. Whether it was taken.
+    pub fn set_memory(&self, bytes: usize) -> bool {
+        let taken = self.store.resize(bytes);
+        if taken {
+            self.memory_most.store(bytes as u64, Relaxed);
+        }
+        taken
+    }
+
+    /// Sets the memory limit for a client. Whether it was taken.
+    pub(crate) fn limit_memory(&self, bytes: usize) -> bool {
+        bytes as u64 <= self.memory_most() && self.store.resize(bytes)
+    }
+
+    /// The most memory that a client may set the limit to, in bytes: what the machine's owner set.
+    pub fn memory_most(&self) -> u64 {
+        self.memory_most.load(Relaxed)
     }
 
     /// The most bytes of a reply of the UDP fast path, frames not counted.

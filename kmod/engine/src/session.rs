@@ -179,7 +179,7 @@ pub(crate) enum Step {
 /// A client's session. See the [module's page](self).
 pub struct Session<'e, P: Platform> {
     pub(crate) engine: &'e Engine<P>,
-    transport: Transport,
+    pub(crate) transport: Transport,
     protocol: Protocol,
     pub(crate) state: State<'e, P>,
     sending: Option<Sending<'e, P>>,

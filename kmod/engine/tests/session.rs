@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{engine, play, say, Client, Cut, BYTEWISE, WHOLE};
+use common::{engine, play, say, Client, Cut, Sheet, BYTEWISE, WHOLE};
+use hippos_engine::{Session, Transport};
 
 /// Sessions whose answers were taken from memcached 1.6.38, each on a new
 /// server, with the CAS values that a new server gives.
@@ -529,4 +530,31 @@ fn dumps_tell_the_same_times_of_an_untouched_item() {
         .tick_ms(204_000, (common::START + 204 - 3600) * 1000 + 300);
     let times = format!("exp={} la={} ", exp - 3600, la - 3600);
     assert!(dump().contains(&times), "{times} not in {}", dump());
+}
+
+/// A client may lower the memory limit and raise it again, up to what the machine's owner set, over a
+/// stream only.
+#[test]
+fn a_client_stays_below_the_owner_s_memory_limit() {
+    let engine = engine();
+    let asked = |mib: usize| {
+        let input = format!("cache_memlimit {mib}\r\n");
+        String::from_utf8(play(&engine, input.as_bytes(), WHOLE).output).unwrap()
+    };
+    let refused = "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
+    assert_eq!(asked(65), refused);
+    assert_eq!(asked(1024), refused);
+    assert_eq!(asked(32), "OK\r\n");
+    assert_eq!(asked(64), "OK\r\n");
+    assert!(engine.set_memory(128 << 20));
+    assert_eq!(asked(129), refused);
+    assert_eq!(asked(128), "OK\r\n");
+    assert!(engine.set_memory(16 << 20));
+    assert_eq!(asked(64), refused);
+    let mut session = Session::new(&engine, Transport::Udp);
+    let mut out = Sheet::new(4096);
+    session.feed(b"cache_memlimit 8\r\n", &mut out);
+    let refused = b"CLIENT_ERROR cache_memlimit not allowed over UDP\r\n";
+    assert_eq!(out.written(), refused);
+    assert_eq!(engine.store.memory_limit(), 16 << 20);
 }

@@ -45,6 +45,8 @@ pub enum Counter {
     Merges,
     /// Blocks that changed their use.
     Moves,
+    /// Steps of maintenance that found the platform short of memory.
+    Shortages,
     /// Slots that the sweep for expired items looked at.
     Checked,
     #[doc(hidden)]

@@ -8,7 +8,7 @@
 use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{
-    compiler_fence, fence, AtomicBool, AtomicU64, AtomicUsize,
+    compiler_fence, fence, AtomicBool, AtomicIsize, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
 };
 use std::alloc::Layout;
@@ -42,6 +42,8 @@ pub struct Host {
     /// Halves of huge pages that are not in use.
     halves: Mutex<Vec<usize>>,
     woken: AtomicBool,
+    /// See [`Host::set_spare`]; `isize::MAX` for none.
+    spare: AtomicIsize,
 }
 
 /// Readers' words of platforms that are gone. Guards refer to them and could outlive a platform, so
@@ -175,6 +177,7 @@ impl Host {
             blocks: AtomicUsize::new(usize::MAX),
             halves: Mutex::new(Vec::new()),
             woken: AtomicBool::new(false),
+            spare: AtomicIsize::new(isize::MAX),
         }
     }
 
@@ -205,6 +208,11 @@ impl Host {
     /// From now on only so many blocks are to be had.
     pub fn allow_blocks(&self, blocks: usize) {
         self.blocks.store(blocks, Relaxed);
+    }
+
+    /// Memory that may still be taken or, less than 0, is wanted back; `isize::MAX` for no matter.
+    pub fn set_spare(&self, bytes: isize) {
+        self.spare.store(bytes, Relaxed);
     }
 
     /// Has the store asked for maintenance since it was last asked here?
@@ -428,6 +436,10 @@ unsafe impl Platform for Host {
 
     fn nap(&self) {
         std::thread::sleep(std::time::Duration::from_micros(100));
+    }
+
+    fn spare(&self) -> Option<isize> {
+        Some(self.spare.load(Relaxed)).filter(|spare| *spare != isize::MAX)
     }
 
     fn wake(&self) {

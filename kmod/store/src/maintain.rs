@@ -14,6 +14,8 @@ use crate::slab::{Class, CLASSES, HEAD};
 use crate::store::Store;
 use crate::sync::{Acquire, AtomicBool, AtomicU32, AtomicU64, Relaxed, Release};
 
+/// Bytes that the store keeps however short the platform is of memory.
+const LEAST: usize = 8 << 20;
 /// Items that a step evicts in a class to keep its reserve.
 const RESERVE: usize = 128;
 /// Buckets that a step grows or shrinks the index by.
@@ -164,6 +166,7 @@ impl<P: Platform> Store<P> {
         if self.upkeep.busy.swap(true, Acquire) {
             return Maintained { next_ms: SOON_MS };
         }
+        self.heed_platform();
         self.retire.close_all(&self.platform);
         let mut next_ms = if self.retire.count() == 0 {
             IDLE_MS
@@ -189,6 +192,44 @@ impl<P: Platform> Store<P> {
         self.pool.set_limit(blocks);
         self.platform.wake();
         true
+    }
+
+    /// Holds less memory than the limit allows while the platform is short of it.
+    fn heed_platform(&self) {
+        let (held, block) = (self.pool.held(), self.pool.block_size());
+        let blocks = |bytes: usize| bytes.checked_div(block).unwrap_or(0);
+        let ceiling = match self.platform.spare() {
+            None => usize::MAX,
+            Some(spare @ 0..) => {
+                let ceiling = held.saturating_add(blocks(spare as usize));
+                // All that the limit allows is to be had.
+                if ceiling < self.pool.limit() {
+                    ceiling
+                } else {
+                    usize::MAX
+                }
+            }
+            Some(lack) => {
+                self.count(Counter::Shortages, 1);
+                let back = blocks(lack.unsigned_abs()).saturating_add(1);
+                let least = blocks(LEAST).max(2);
+                held.saturating_sub(back).max(least)
+            }
+        };
+        self.pool.set_ceiling(ceiling);
+    }
+
+    /// The memory limit in bytes.
+    pub fn memory_limit(&self) -> usize {
+        let blocks = self.pool.limit();
+        blocks.saturating_mul(self.pool.block_size())
+    }
+
+    /// The most bytes of blocks that may be held now: less than the limit while the platform is short
+    /// of memory.
+    pub fn allowed(&self) -> usize {
+        let blocks = self.pool.allowed();
+        blocks.saturating_mul(self.pool.block_size())
     }
 
     fn keep_reserves(&self) {
@@ -356,7 +397,7 @@ impl<P: Platform> Store<P> {
             // More is decided when this is done.
             return next_ms;
         }
-        let over = self.pool.held().saturating_sub(self.pool.limit());
+        let over = self.pool.held().saturating_sub(self.pool.allowed());
         if over != 0 {
             return self.start_drains(None, over);
         }

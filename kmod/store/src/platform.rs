@@ -113,6 +113,11 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     fn nap(&self) {
         self.relax();
     }
+    /// Bytes of blocks that may still be taken without harm to others; when it is negative, so many
+    /// are wanted back. None: the memory limit is all that counts.
+    fn spare(&self) -> Option<isize> {
+        None
+    }
     /// Asks that [`crate::Store::maintain`] be called soon. No lock is held; a guard may be.
     fn wake(&self) {}
     /// Overwrite slots when they become free, to show readers that come too late.

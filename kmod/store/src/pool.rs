@@ -122,6 +122,8 @@ pub(crate) struct Pool<L> {
     idle: AtomicUsize,
     /// The most blocks that may be held.
     limit: AtomicUsize,
+    /// The most while the platform is short of memory.
+    ceiling: AtomicUsize,
     lists: Fixed<Locked<L, Lists>>,
 }
 
@@ -151,6 +153,7 @@ impl<L: RawLock> Pool<L> {
             held: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
+            ceiling: AtomicUsize::new(usize::MAX),
             lists,
         })
     }
@@ -211,9 +214,18 @@ impl<L: RawLock> Pool<L> {
         self.limit.store(blocks.min(self.blocks.len()), Relaxed);
     }
 
+    /// The most blocks that may be held now: the limit, or less while the platform is short of memory.
+    pub(crate) fn allowed(&self) -> usize {
+        self.limit().min(self.ceiling.load(Relaxed))
+    }
+
+    pub(crate) fn set_ceiling(&self, blocks: usize) {
+        self.ceiling.store(blocks, Relaxed);
+    }
+
     /// Blocks that could be had now without taking them from anyone, if the platform is willing.
     pub(crate) fn room(&self) -> usize {
-        let fresh = self.limit().saturating_sub(self.held());
+        let fresh = self.allowed().saturating_sub(self.held());
         fresh.saturating_add(self.idle.load(Relaxed))
     }
 
@@ -221,7 +233,7 @@ impl<L: RawLock> Pool<L> {
     pub(crate) fn take<P: Platform<Lock = L>>(&self, platform: &P, what: Use) -> Option<u32> {
         {
             let mut lists = self.lists.lock();
-            if self.held() <= self.limit() {
+            if self.held() <= self.allowed() {
                 if let Some(block) = self.get(lists.idle) {
                     let id = lists.idle;
                     lists.idle = block.next.load(Relaxed);
@@ -231,7 +243,7 @@ impl<L: RawLock> Pool<L> {
                 }
             }
         }
-        let below = |held: usize| (held < self.limit()).then(|| held.wrapping_add(1));
+        let below = |held: usize| (held < self.allowed()).then(|| held.wrapping_add(1));
         self.held.fetch_update(Relaxed, Relaxed, below).ok()?;
         let Some(at) = self.alloc(platform) else {
             self.held.fetch_sub(1, Relaxed);
@@ -274,7 +286,7 @@ impl<L: RawLock> Pool<L> {
     }
 
     /// A block is used no more: kept for the next use, or given back to the platform if more are
-    /// held than the limit allows.
+    /// held than are allowed.
     ///
     /// # Safety
     ///
@@ -282,7 +294,7 @@ impl<L: RawLock> Pool<L> {
     pub(crate) unsafe fn give<P: Platform<Lock = L>>(&self, platform: &P, id: u32) {
         let Some(block) = self.get(id) else { return };
         let mut lists = self.lists.lock();
-        if self.held() <= self.limit() {
+        if self.held() <= self.allowed() {
             block.set_use(Use::Idle);
             block.next.store(lists.idle, Relaxed);
             lists.idle = id;
@@ -302,10 +314,10 @@ impl<L: RawLock> Pool<L> {
         }
     }
 
-    /// Gives an unused block back to the platform while more are held than the limit allows.
+    /// Gives an unused block back to the platform while more are held than are allowed.
     /// False if there was nothing to give.
     pub(crate) fn shed<P: Platform<Lock = L>>(&self, platform: &P) -> bool {
-        if self.held() <= self.limit() {
+        if self.held() <= self.allowed() {
             return false;
         }
         let mut lists = self.lists.lock();

@@ -10,6 +10,8 @@ use crate::store::Store;
 pub struct Snapshot {
     /// The memory limit in bytes.
     pub limit: usize,
+    /// The most bytes that may be held now: less than the limit while the platform is short of memory.
+    pub allowed: usize,
     /// Bytes of memory blocks held.
     pub held: usize,
     /// Bytes of fixed tables, beside the limit.
@@ -75,6 +77,7 @@ impl<P: Platform> Store<P> {
         let size = self.pool.block_size();
         let mut shot = Snapshot {
             limit: self.pool.limit().saturating_mul(size),
+            allowed: self.allowed(),
             held: self.pool.held().saturating_mul(size),
             tables: [
                 self.index.tables(),

@@ -426,3 +426,52 @@ fn pinned_slots_are_not_counted_on() {
     let retired = |class| store.class(class).unwrap().retired;
     assert_eq!((0..classes).map(retired).sum::<u32>(), 0);
 }
+
+/// The platform is short of memory: the store gives blocks back, takes none meanwhile, and grows again
+/// to its limit afterwards.
+#[test]
+fn a_short_platform_gets_memory_back() {
+    let store = Store::new(config(256), Host::new()).unwrap();
+    let fill = || {
+        for i in 0..60_000 {
+            set(&store, format!("key-{i}").as_bytes(), &[7; 300]).unwrap();
+            if i % 64 == 0 {
+                store.maintain();
+            }
+        }
+    };
+    fill();
+    let full = store.snapshot();
+    assert!(full.held > 240 * BLOCK, "{full:?}");
+    let target = full.held - 100 * BLOCK;
+    for _ in 0..2000 {
+        let lack = store.snapshot().held.saturating_sub(target) as isize;
+        store.platform().set_spare(-lack);
+        store.maintain();
+    }
+    let short = store.snapshot();
+    assert!(
+        (target - 8 * BLOCK..=target).contains(&short.held),
+        "{short:?}"
+    );
+    assert!(
+        short.allowed < short.limit && short.items > 5_000,
+        "{short:?}"
+    );
+    fill();
+    assert!(store.snapshot().held <= short.held);
+    // However much is wanted, something is kept.
+    store.platform().set_spare(isize::MIN);
+    for _ in 0..2000 {
+        store.maintain();
+    }
+    assert_eq!(store.snapshot().held, 8 << 20);
+    store.platform().set_spare(1 << 30);
+    store.maintain();
+    fill();
+    let again = store.snapshot();
+    assert!(
+        again.held > 240 * BLOCK && again.allowed == again.limit,
+        "{again:?}"
+    );
+}
