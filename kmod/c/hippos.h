@@ -310,6 +310,7 @@ struct hippos_params {
 	char *item_max;
 	char *eviction;
 	char *allow;
+	char *admin;
 	char *dev;
 };
 

@@ -22,6 +22,7 @@ struct hippos_params hippos_params = {
 	.item_max = "1m",
 	.eviction = "clock",
 	.allow = "",
+	.admin = "network",
 	.dev = "",
 };
 
@@ -49,6 +50,8 @@ PARAM(udp_rate, uint, "UDP reply bytes a second for each source outside private 
 PARAM(dev, charp, "serve only what arrives over this interface (default: all)");
 PARAM(allow, charp, "who may ask: networks like 10.0.0.0/8,fd00::/8, default, or any"
       " (default: loopback, private and link-local ranges)");
+PARAM(admin, charp, "which clients may use administration commands: network (all), local (on this"
+      " host, over TCP) or off (default network)");
 PARAM(selftest, uint, "test the store in the kernel before serving (0 no, 1 yes,"
       " 2 with a fault planted, which must be found; default 0)");
 PARAM(selftest_oops, bool, "test only: oops on purpose, to see that it is noticed (default no)");

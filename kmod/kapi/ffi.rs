@@ -118,6 +118,7 @@ pub(crate) struct hippos_params {
     pub(crate) item_max: *const c_char,
     pub(crate) eviction: *const c_char,
     pub(crate) allow: *const c_char,
+    pub(crate) admin: *const c_char,
     pub(crate) dev: *const c_char,
 }
 

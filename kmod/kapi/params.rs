@@ -27,6 +27,7 @@ pub struct Params {
     pub item_max: &'static [u8],
     pub eviction: &'static [u8],
     pub allow: &'static [u8],
+    pub admin: &'static [u8],
     /// Empty for every interface.
     pub dev: &'static CStr,
 }
@@ -54,6 +55,7 @@ impl Params {
             item_max: text(raw.item_max).to_bytes(),
             eviction: text(raw.eviction).to_bytes(),
             allow: text(raw.allow).to_bytes(),
+            admin: text(raw.admin).to_bytes(),
             dev: text(raw.dev),
         }
     }

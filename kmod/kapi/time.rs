@@ -9,6 +9,11 @@ pub fn uptime_ms() -> u64 {
     unsafe { ffi::hippos_uptime_ms() }
 }
 
+/// Seconds since boot.
+pub fn uptime() -> u32 {
+    (uptime_ms() / 1000) as u32
+}
+
 /// Milliseconds since 1970.
 pub fn unix_ms() -> i64 {
     // SAFETY: reads a clock.

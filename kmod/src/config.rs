@@ -5,6 +5,8 @@ use core::num::NonZeroU32;
 
 use kernel::prelude::*;
 
+use hippos_abi::{UDP_BYTES_MIN, UDP_RATE_MIN};
+use hippos_engine::Administration;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::pages;
 use hippos_kapi::params::Params;
@@ -33,6 +35,7 @@ pub(crate) struct Config {
     pub(crate) udp_rate: u32,
     /// Who may ask at first; not looked at yet.
     pub(crate) allow: &'static [u8],
+    pub(crate) administration: Administration,
     /// The only interface that is served.
     pub(crate) interface: Option<NonZeroU32>,
     /// Its name.
@@ -103,7 +106,16 @@ impl Config {
                 return Err(EINVAL);
             }
         };
-        let udp_bytes = range("udp_bytes", params.udp_bytes, 1392, 8 << 20)?;
+        let administration = Administration::parse(params.admin).ok_or_else(|| {
+            let given = printable(params.admin);
+            pr_err!("admin={given}: must be network, local or off\n");
+            EINVAL
+        })?;
+        if (1..UDP_RATE_MIN).contains(&params.udp_rate) {
+            let rate = params.udp_rate;
+            pr_warn!("udp_rate={rate}: less than a datagram of {UDP_RATE_MIN}, which will never be sent\n");
+        }
+        let udp_bytes = range("udp_bytes", params.udp_bytes, UDP_BYTES_MIN, 8 << 20)?;
         let memory = memory_mb as usize * (1 << 20);
         let (machine, most) = (pages::total(), memory_most());
         if memory as u64 > most {
@@ -133,6 +145,7 @@ impl Config {
             udp_bytes,
             udp_rate: params.udp_rate,
             allow: params.allow,
+            administration,
             interface: None,
             interface_name: None,
             selftest_oops: params.selftest_oops,

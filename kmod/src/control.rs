@@ -8,10 +8,11 @@ use kernel::sync::Arc;
 use kernel::uaccess::{UserPtr, UserSlice};
 
 use hippos_abi::{
-    Section, ALLOW, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, CREDENTIALS, FLUSH, INFO, LIMITS, MEMORY,
-    MEMORY_MIN, SET_LIMITS, SOURCES, STATS, VERSION,
+    Section, ADMIN, ALLOW, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, CREDENTIALS, FLUSH, FLUSH_DELAY_MAX,
+    INFO, LIMITS, MEMORY, MEMORY_MIN, RANGES, SET_ADMIN, SET_LIMITS, SOURCES, STATS,
+    UDP_DATAGRAMS_MAX, VERSION,
 };
-use hippos_engine::{Change, Malformed, Message, Next, Session, Unchanged, CREDENTIALS_MAX};
+use hippos_engine::{Administration, Change, Malformed, Message, Next, Session, Unchanged, CREDENTIALS_MAX};
 use hippos_kapi::device::Calls;
 
 use crate::buffer::Buffer;
@@ -88,6 +89,7 @@ impl Control {
                 Unchanged::Busy => EBUSY,
                 Unchanged::Full => E2BIG,
                 Unchanged::Missing => ENOENT,
+                Unchanged::Nobody => ERANGE,
             })
     }
 
@@ -127,7 +129,7 @@ impl Control {
         }
         let [bytes, datagrams, rate, private_rate] = words;
         let engine = &self.server.engine;
-        if !engine.set_udp_limits(bytes, datagrams) {
+        if datagrams > UDP_DATAGRAMS_MAX || !engine.set_udp_limits(bytes, datagrams) {
             return Err(EINVAL);
         }
         engine.set_udp_rates(rate, private_rate);
@@ -156,12 +158,38 @@ impl Control {
 
     /// `hippos_abi::Flush`.
     fn flush(&self, argument: usize) -> Result {
-        let mut delay = [0; 4];
-        UserSlice::new(UserPtr::from_addr(argument), delay.len())
-            .reader()
-            .read_slice(&mut delay)?;
-        self.server.engine.store.flush(u32::from_ne_bytes(delay));
+        let delay = word(argument)?;
+        if delay > FLUSH_DELAY_MAX {
+            return Err(EINVAL);
+        }
+        self.server.engine.store.flush(delay);
         Ok(())
+    }
+
+    /// `hippos_abi::Admin`, told.
+    fn admin(&self, argument: usize) -> Result {
+        let who = self.server.engine.administration() as u32;
+        UserSlice::new(UserPtr::from_addr(argument), 4)
+            .writer()
+            .write_slice(&who.to_ne_bytes())
+    }
+
+    /// `hippos_abi::Admin`, set.
+    fn set_admin(&self, argument: usize) -> Result {
+        let who = Administration::from_number(word(argument)?).ok_or(EINVAL)?;
+        self.server.engine.set_administration(who);
+        Ok(())
+    }
+
+    /// `hippos_abi::Ranges`.
+    fn ranges(&self, argument: usize) -> Result {
+        let least = MEMORY_MIN.max(2 * self.server.config.item_max as u64);
+        let most = memory_most().min(self.server.engine.store.memory_most() as u64);
+        let mut out = UserSlice::new(UserPtr::from_addr(argument), 24).writer();
+        out.write_slice(&least.to_ne_bytes())?;
+        out.write_slice(&most.to_ne_bytes())?;
+        out.write_slice(&self.server.config.udp_bytes.to_ne_bytes())?;
+        out.write_slice(&0u32.to_ne_bytes())
     }
 
     /// `hippos_abi::Memory`.
@@ -200,6 +228,15 @@ impl Write for Text {
             .extend_from_slice(part.as_bytes(), GFP_KERNEL)
             .map_err(|_| core::fmt::Error)
     }
+}
+
+/// A number.
+fn word(argument: usize) -> Result<u32> {
+    let mut word = [0; 4];
+    UserSlice::new(UserPtr::from_addr(argument), word.len())
+        .reader()
+        .read_slice(&mut word)?;
+    Ok(u32::from_ne_bytes(word))
 }
 
 /// Three words of an argument: two numbers and an address.
@@ -254,6 +291,9 @@ impl Calls for Control {
             CREDENTIALS => self.credentials(argument)?,
             LIMITS => self.limits(argument)?,
             SET_LIMITS => self.set_limits(argument)?,
+            ADMIN => self.admin(argument)?,
+            SET_ADMIN => self.set_admin(argument)?,
+            RANGES => self.ranges(argument)?,
             _ => return Err(ENOTTY),
         }
         Ok(0)

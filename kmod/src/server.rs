@@ -40,6 +40,7 @@ impl Server {
             backlog: config.backlog,
             threads: threads as u32,
             udp_bytes: config.udp_bytes,
+            administration: config.administration,
             ..Default::default()
         };
         let place = KBox::new_uninit(GFP_KERNEL)?;
@@ -99,7 +100,7 @@ fn set_sources(engine: &Engine<Kernel>, text: &[u8]) -> Result {
         let given = printable(text);
         pr_err!(
             "allow={given}: must be any, default, or up to {NETWORKS_MAX} networks like \
-             10.0.0.0/8,fd00::/8\n"
+             10.0.0.0/8,fd00::/8, without bits beyond their length\n"
         );
         EINVAL
     })

@@ -130,8 +130,10 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket
     let Ok(told) = server.tell(Kind::Connection, &ends) else {
         return;
     };
+    let mut session = Session::new(engine, Transport::Tcp);
+    session.set_local(ends.is_local());
     let connection = Connection {
-        session: Session::new(engine, Transport::Tcp),
+        session,
         rest: KVVec::new(),
         unsent: KVec::new(),
         next: Next::Read,

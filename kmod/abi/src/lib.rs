@@ -39,7 +39,8 @@ pub const MEMORY: u32 = write::<Memory>(3);
 
 /// Changes who may ask; takes an [`Input`] whose text is a list of networks
 /// with commas between them, or `any`, or `default`. `E2BIG` when the list
-/// would be too long, `ENOENT` when one that is to be removed is not in it.
+/// would be too long, `ENOENT` when one that is to be removed is not in it,
+/// `ERANGE` when none would be left.
 pub const ALLOW: u32 = write::<Input>(4);
 /// Asks who may, a network a line; takes and gives a [`Text`] of section 0.
 pub const SOURCES: u32 = read_write::<Text>(5);
@@ -50,6 +51,12 @@ pub const CREDENTIALS: u32 = write::<Input>(6);
 pub const LIMITS: u32 = read::<Limits>(7);
 /// Sets the [`Limits`].
 pub const SET_LIMITS: u32 = write::<Limits>(8);
+/// Asks which clients may use administration commands; gives an [`Admin`].
+pub const ADMIN: u32 = read::<Admin>(9);
+/// Sets it; takes an [`Admin`].
+pub const SET_ADMIN: u32 = write::<Admin>(10);
+/// Asks what may be set; gives [`Ranges`].
+pub const RANGES: u32 = read::<Ranges>(11);
 
 /// What [`ALLOW`] does: replaces the list,
 pub const ALLOW_SET: u32 = 0;
@@ -102,10 +109,10 @@ pub struct Input {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Limits {
-    /// The most bytes of a reply, frames not counted: from 1392 to the
-    /// module's parameter `udp_bytes`.
+    /// The most bytes of a reply, frames not counted: from [`UDP_BYTES_MIN`] to
+    /// the module's parameter `udp_bytes`.
     pub udp_bytes: u32,
-    /// The most datagrams of a reply; at least 1.
+    /// The most datagrams of a reply: from 1 to [`UDP_DATAGRAMS_MAX`].
     pub udp_datagrams: u32,
     /// Reply bytes a second for each source outside private networks; 0 is no
     /// limit.
@@ -114,11 +121,49 @@ pub struct Limits {
     pub udp_private_rate: u32,
 }
 
+/// Which clients may use administration commands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Admin {
+    /// One of [`ADMIN_NETWORK`], [`ADMIN_LOCAL`] and [`ADMIN_OFF`].
+    pub who: u32,
+}
+
+/// All clients.
+pub const ADMIN_NETWORK: u32 = 0;
+/// Those on this host, over TCP.
+pub const ADMIN_LOCAL: u32 = 1;
+/// None.
+pub const ADMIN_OFF: u32 = 2;
+
+/// What may be set in a loaded module.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Ranges {
+    /// The least memory limit, bytes.
+    pub memory_least: u64,
+    /// The most.
+    pub memory_most: u64,
+    /// The most for [`Limits::udp_bytes`].
+    pub udp_bytes_most: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The least for [`Limits::udp_bytes`]: the data of a datagram.
+pub const UDP_BYTES_MIN: u32 = 1392;
+/// The most for [`Limits::udp_datagrams`]: what a reply's frame can count.
+pub const UDP_DATAGRAMS_MAX: u32 = 65_535;
+/// A full datagram: with less a second none is ever sent.
+pub const UDP_RATE_MIN: u32 = 1400;
+/// The longest delay of a flush, seconds: 30 days.
+pub const FLUSH_DELAY_MAX: u32 = 30 * 24 * 60 * 60;
+
 /// A delayed or immediate flush.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Flush {
-    /// Seconds from now; 0 is at once.
+    /// Seconds from now, at most [`FLUSH_DELAY_MAX`]; 0 is at once.
     pub delay: u32,
 }
 
@@ -205,6 +250,8 @@ const _: () = {
     assert!(size_of::<Memory>() == 8);
     assert!(size_of::<Input>() == 16);
     assert!(size_of::<Limits>() == 16);
+    assert!(size_of::<Admin>() == 4);
+    assert!(size_of::<Ranges>() == 24);
 };
 
 #[cfg(test)]
@@ -223,6 +270,9 @@ mod tests {
         assert_eq!(CREDENTIALS, 0x4010_4806);
         assert_eq!(LIMITS, 0x8010_4807);
         assert_eq!(SET_LIMITS, 0x4010_4808);
+        assert_eq!(ADMIN, 0x8004_4809);
+        assert_eq!(SET_ADMIN, 0x4004_480a);
+        assert_eq!(RANGES, 0x8018_480b);
     }
 
     #[test]

@@ -67,7 +67,8 @@ impl Network {
         Self::new((first as u128) << 112, bits)
     }
 
-    /// `a.b.c.d/n` or `a::b/n`, without `/n` one address, or `any`.
+    /// `a.b.c.d/n` or `a::b/n` with no bits beyond the first n, without `/n` one
+    /// address, or `any`.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "any" {
             return Some(Self::ANY);
@@ -84,7 +85,11 @@ impl Network {
             Err(_) => (address.parse::<Ipv6Addr>().ok()?, 128, 0),
         };
         let bits = bits.unwrap_or(width);
-        (bits <= width).then(|| Self::new(address.to_bits(), before.wrapping_add(bits)))
+        if bits > width {
+            return None;
+        }
+        let network = Self::new(address.to_bits(), before.wrapping_add(bits));
+        (network.address == address.to_bits()).then_some(network)
     }
 
     /// Gives each network of a list as an operator writes it to `take`:
@@ -281,6 +286,8 @@ pub enum Unchanged {
     Full,
     /// A network to be removed is not in it.
     Missing,
+    /// None would be left, and nobody but this host could ask.
+    Nobody,
 }
 
 impl Sources {
@@ -495,6 +502,9 @@ impl<P: Platform> Engine<P> {
             Ok(())
         })?;
         let list = list.get(..len).unwrap_or_default();
+        if list.is_empty() {
+            return Err(Unchanged::Nobody);
+        }
         sources.replace(list, || self.store.platform().gp_wait());
         Ok(())
     }
@@ -564,7 +574,6 @@ mod tests {
             assert_eq!(Network::parse(text).unwrap().to_string(), text);
         }
         let whole = |text| Network::parse(text).unwrap().to_string();
-        assert_eq!(whole("10.1.2.3/8"), "10.0.0.0/8");
         assert_eq!(whole("10.1.2.3"), "10.1.2.3/32");
         assert_eq!(whole("2001:db8::1"), "2001:db8::1/128");
         for text in [
@@ -575,6 +584,10 @@ mod tests {
             "x",
             "1.2.3.4/-1",
             "1.2.3.4/",
+            "10.0.0.1/8",
+            "11.0.0.0/7",
+            "fd00::1/64",
+            "0.0.0.1/0",
         ] {
             assert_eq!(Network::parse(text), None, "{text}");
         }
@@ -682,6 +695,8 @@ mod tests {
         assert_eq!(twice, Err(Unchanged::Missing));
         assert_eq!(list(&engine), "10.0.0.0/8,8.8.8.8/32,any");
         assert_eq!(change(Change::Remove, "any,10.0.0.0/8"), Ok(()));
+        assert_eq!(list(&engine), "8.8.8.8/32");
+        assert_eq!(change(Change::Remove, "8.8.8.8"), Err(Unchanged::Nobody));
         assert_eq!(list(&engine), "8.8.8.8/32");
         let many = Vec::from_iter((0..32).map(|n| std::format!("10.0.0.{n}")));
         assert_eq!(change(Change::Add, &many.join(",")), Err(Unchanged::Full));

@@ -8,6 +8,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
+use crate::counters::Tally;
 use crate::listing::{Classes, Listing};
 use crate::session::{Session, State, Transport};
 use crate::Engine;
@@ -24,7 +25,6 @@ const NO_SPARE: &[u8] = b"NOSPARE source class has no spare pages\r\n";
 const TOO_SMALL: &[u8] = b"MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\n";
 const NOT_BYTES: &[u8] = b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n";
 const UNABLE: &[u8] = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n";
-const NOT_BY_UDP: &[u8] = b"CLIENT_ERROR cache_memlimit not allowed over UDP\r\n";
 const LONG_SLEEP: &[u8] = b"CLIENT_ERROR sleep must be one second or less\r\n";
 const TOO_HOT: &[u8] = b"ERROR hot and warm pcts must not exceed 80\r\n";
 const BAD_FACTOR: &[u8] = b"ERROR hot/warm age factors must be greater than 0\r\n";
@@ -32,12 +32,31 @@ const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
 const CRAWLER_ON: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
 const NO_TLS: &[u8] = b"Error TLS not enabled\r\n";
 
+// To clients that may not use them; the first and the last of the statistics in memcached's words.
+pub(crate) const FLUSH_REFUSED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
+pub(crate) const VERBOSITY_REFUSED: &[u8] = b"CLIENT_ERROR verbosity not allowed\r\n";
+const MEMORY_REFUSED: &[u8] = b"CLIENT_ERROR cache_memlimit not allowed\r\n";
+const MEMORY_REFUSED_UDP: &[u8] = b"CLIENT_ERROR cache_memlimit not allowed over UDP\r\n";
+const SLABS_REFUSED: &[u8] = b"CLIENT_ERROR slabs not allowed\r\n";
+const LRU_REFUSED: &[u8] = b"CLIENT_ERROR lru not allowed\r\n";
+const CRAWLER_REFUSED: &[u8] = b"CLIENT_ERROR lru_crawler not allowed\r\n";
+const CERTS_REFUSED: &[u8] = b"CLIENT_ERROR refresh_certs not allowed\r\n";
+const RESET_REFUSED: &[u8] = b"CLIENT_ERROR stats reset not allowed\r\n";
+const DETAIL_REFUSED: &[u8] = b"CLIENT_ERROR stats detail not allowed\r\n";
+const CACHEDUMP_REFUSED: &[u8] = b"CLIENT_ERROR stats cachedump not allowed\r\n";
+
 impl<P: Platform> Session<'_, P> {
     /// Serves a rare command.
     #[inline(never)]
     pub(crate) fn admin(&mut self, tokens: &Tokens<'_>, out: &mut impl Out) {
         let engine = self.engine;
         let noreply = tokens.noreply();
+        if let Some(line) = self.refusal(tokens) {
+            if !noreply {
+                out.put(line);
+            }
+            return;
+        }
         let line = match tokens.at(0) {
             b"stats" => return self.stats(tokens, out),
             b"slabs" => slabs(engine, tokens),
@@ -47,8 +66,6 @@ impl<P: Platform> Session<'_, P> {
                 None => return,
             },
             b"cache_memlimit" => match tokens.len() {
-                // Its source may be forged.
-                2 | 3 if self.transport == Transport::Udp => (NOT_BY_UDP, noreply),
                 2 | 3 => (memory_limit(engine, tokens), noreply),
                 _ => (reply::ERROR, false),
             },
@@ -59,6 +76,27 @@ impl<P: Platform> Session<'_, P> {
         if !line.1 {
             out.put(line.0);
         }
+    }
+
+    /// What a client is told that may not use the command.
+    fn refusal(&self, tokens: &Tokens<'_>) -> Option<&'static [u8]> {
+        let line = match (tokens.at(0), tokens.at(1)) {
+            // Whatever the setting: its source may be forged.
+            (b"cache_memlimit", _) if self.transport == Transport::Udp => {
+                self.engine.tally(Tally::AdminRefused, 1);
+                return Some(MEMORY_REFUSED_UDP);
+            }
+            (b"cache_memlimit", _) => MEMORY_REFUSED,
+            (b"slabs", _) => SLABS_REFUSED,
+            (b"lru", _) => LRU_REFUSED,
+            (b"lru_crawler", _) => CRAWLER_REFUSED,
+            (b"refresh_certs", _) => CERTS_REFUSED,
+            (b"stats", b"reset") => RESET_REFUSED,
+            (b"stats", b"detail") => DETAIL_REFUSED,
+            (b"stats", b"cachedump") => CACHEDUMP_REFUSED,
+            _ => return None,
+        };
+        (!self.administers()).then_some(line)
     }
 
     fn stats(&mut self, tokens: &Tokens<'_>, out: &mut impl Out) {

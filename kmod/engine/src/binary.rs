@@ -176,9 +176,13 @@ impl<P: Platform> Session<'_, P> {
             op::VERSION if bare => request.done(out, VERSION.as_bytes(), 0),
             op::NOOP if bare => request.done(out, &[], 0),
             op::FLUSH if matches!(extras.len(), 0 | 4) && key.is_empty() && full => {
-                self.engine.store.count(Counter::CmdFlush, 1);
-                self.engine.flush(i64::from(be32(extras)));
-                request.done(out, &[], 0);
+                if self.administers() {
+                    self.engine.store.count(Counter::CmdFlush, 1);
+                    self.engine.flush(i64::from(be32(extras)));
+                    request.done(out, &[], 0);
+                } else {
+                    request.error(out, Status::AuthError);
+                }
             }
             op::QUIT if bare => {
                 request.done(out, &[], 0);
@@ -398,6 +402,10 @@ impl<P: Platform> Session<'_, P> {
     }
 
     fn binary_stat(&mut self, request: Request, name: &[u8], out: &mut impl Out) {
+        let changes = name.starts_with(b"reset") || name.starts_with(b"detail");
+        if changes && !self.administers() {
+            return request.error(out, Status::AuthError);
+        }
         let listing = match name {
             [] => Some(Listing::stats()),
             _ if name.starts_with(b"reset") => {

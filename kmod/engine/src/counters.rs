@@ -38,6 +38,8 @@ pub enum Tally {
     AuthCommands,
     /// Attempts that failed.
     AuthErrors,
+    /// Administration commands of clients that may not use them.
+    AdminRefused,
     #[doc(hidden)]
     Count,
 }

@@ -9,6 +9,7 @@ use hippos_store::{
     Store, StoreError, Verb,
 };
 
+use crate::administration::Setting;
 use crate::counters::Tally;
 use crate::facts::Facts;
 use crate::prefix::Of;
@@ -26,6 +27,7 @@ pub struct Engine<P: Platform> {
     crawler: AtomicBool,
     /// The memory limit as the machine's owner set it, in bytes.
     memory_most: AtomicU64,
+    pub(crate) administration: Setting,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
     udp_datagrams: AtomicU32,
@@ -46,6 +48,7 @@ impl<P: Platform> Engine<P> {
             verbosity: AtomicU32::new(settings.verbosity),
             special: AtomicU8::new(0),
             crawler: AtomicBool::new(true),
+            administration: Setting::new(settings.administration),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
             udp_bytes: AtomicU32::new(settings.udp_bytes),
             udp_datagrams: AtomicU32::new(udp::datagrams(settings.udp_bytes as usize) as u32),
@@ -103,11 +106,12 @@ impl<P: Platform> Engine<P> {
         )
     }
 
-    /// Sets both: at least one datagram, and no more bytes than the settings
-    /// had. Whether they were taken.
+    /// Sets both: from one datagram to as many as a frame counts, and no more
+    /// bytes than the settings had. Whether they were taken.
     pub fn set_udp_limits(&self, bytes: u32, datagrams: u32) -> bool {
         let most = self.settings.udp_bytes;
-        if !(DATA_MAX as u32..=most).contains(&bytes) || datagrams == 0 {
+        let counted = 1..=u32::from(u16::MAX);
+        if !(DATA_MAX as u32..=most).contains(&bytes) || !counted.contains(&datagrams) {
             return false;
         }
         self.udp_bytes.store(bytes, Relaxed);

@@ -12,6 +12,7 @@ extern crate std;
 
 mod access;
 mod admin;
+mod administration;
 mod binary;
 mod counters;
 mod credentials;
@@ -32,6 +33,7 @@ mod settings;
 mod single;
 
 pub use access::{Access, Change, Limiter, Network, Networks, Sources, Unchanged, NETWORKS_MAX};
+pub use administration::Administration;
 pub use counters::{Tally, TALLIES};
 pub use credentials::{Credentials, Malformed, CREDENTIALS_MAX};
 pub use datagram::{Message, Reply};

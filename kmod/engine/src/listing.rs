@@ -12,6 +12,7 @@ use hippos_store::{
     ClassCounter as Class, Counter, Eviction, Item, Platform, Step as Walked, Walk,
 };
 
+use crate::administration::Administration;
 use crate::binary::Request;
 use crate::counters::Tally;
 use crate::session::{Session, State, Step, HEAD_ROOM};
@@ -517,6 +518,7 @@ impl<P: Platform> Engine<P> {
             ("hippos_udp_too_large", self.tallied(Tally::UdpTooLarge)),
             ("hippos_udp_refused", self.tallied(Tally::UdpRefused)),
             ("hippos_udp_limited", self.tallied(Tally::UdpLimited)),
+            ("hippos_admin_refused", self.tallied(Tally::AdminRefused)),
             ("hippos_tcp_refused", self.tallied(Tally::TcpRefused)),
             ("hippos_xdp_served", host.xdp_served),
             ("hippos_xdp_passed", host.xdp_passed),
@@ -554,6 +556,7 @@ impl<P: Platform> Engine<P> {
 
     fn stats_settings(&self, lines: &mut Lines<'_, impl Out>) {
         let settings = &self.settings;
+        let administration = self.administration();
         let shot = self.store.snapshot();
         let factor = u64::from(settings.factor);
         lines.numbers(&[
@@ -607,8 +610,8 @@ impl<P: Platform> Engine<P> {
             ("tail_repair_time", 0),
         ]);
         lines.words(&[
-            ("flush_enabled", "yes"),
-            ("dump_enabled", "yes"),
+            ("flush_enabled", on(administration != Administration::Off)),
+            ("dump_enabled", on(administration != Administration::Off)),
             ("hash_algorithm", "folded"),
             ("lru_maintainer_thread", "no"),
             ("lru_segmented", "no"),
@@ -664,7 +667,10 @@ impl<P: Platform> Engine<P> {
             Eviction::Sieve => "sieve",
             Eviction::S3Fifo => "s3fifo",
         };
-        lines.words(&[("hippos_eviction", eviction)]);
+        lines.words(&[
+            ("hippos_eviction", eviction),
+            ("hippos_admin", administration.name()),
+        ]);
         lines.number("hippos_udp_bytes", self.udp_bytes());
         lines.number("hippos_udp_fast_bytes", self.fast_bytes());
     }

@@ -17,6 +17,8 @@ use hippos_store::{
     Platform, Reservation, StoreError,
 };
 
+use crate::admin;
+use crate::administration::Origin;
 use crate::binary::Request as BinaryRequest;
 use crate::counters::Tally;
 use crate::listing::Listing;
@@ -180,6 +182,7 @@ pub(crate) enum Step {
 pub struct Session<'e, P: Platform> {
     pub(crate) engine: &'e Engine<P>,
     pub(crate) transport: Transport,
+    pub(crate) origin: Origin,
     protocol: Protocol,
     pub(crate) state: State<'e, P>,
     sending: Option<Sending<'e, P>>,
@@ -191,10 +194,11 @@ pub struct Session<'e, P: Platform> {
 }
 
 impl<'e, P: Platform> Session<'e, P> {
-    /// The session of somebody who has been let in already.
+    /// The session of the host's owner, who may do anything.
     pub fn trusted(engine: &'e Engine<P>) -> Self {
         Self {
             trusted: true,
+            origin: Origin::Owner,
             ..Self::new(engine, Transport::Tcp)
         }
     }
@@ -205,6 +209,7 @@ impl<'e, P: Platform> Session<'e, P> {
             trusted: !engine.authentication(),
             engine,
             transport,
+            origin: Origin::Network,
             protocol: Protocol::Unknown,
             state: State::Command,
             sending: None,
@@ -506,6 +511,7 @@ impl<'e, P: Platform> Session<'e, P> {
             Request::FlushAll { delay, noreply } => {
                 self.engine.store.count(Counter::CmdFlush, 1);
                 let line = match delay {
+                    _ if !self.administers() => admin::FLUSH_REFUSED,
                     Some(delay) => {
                         self.engine.flush(i64::from(delay));
                         reply::OK
@@ -515,8 +521,13 @@ impl<'e, P: Platform> Session<'e, P> {
                 say(out, line, noreply);
             }
             Request::Verbosity { level, noreply } => {
-                self.engine.set_verbosity(level);
-                say(out, reply::OK, noreply);
+                let line = if self.administers() {
+                    self.engine.set_verbosity(level);
+                    reply::OK
+                } else {
+                    admin::VERBOSITY_REFUSED
+                };
+                say(out, line, noreply);
             }
             Request::Version => out.put(reply::VERSION),
             Request::Quit => self.goodbye(),

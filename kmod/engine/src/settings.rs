@@ -3,6 +3,7 @@
 use hippos_store::Eviction;
 
 use crate::access::{Limiter, Sources};
+use crate::administration::Administration;
 use crate::credentials::Credentials;
 use crate::prefix::Prefixes;
 
@@ -50,6 +51,8 @@ pub struct Settings {
     pub limiter: &'static Limiter,
     /// Who may log in.
     pub credentials: &'static Credentials,
+    /// Which clients may use administration commands at first.
+    pub administration: Administration,
     /// Hippos's own version.
     pub version: &'static str,
 }
@@ -73,6 +76,7 @@ impl Default for Settings {
             sources: &SOURCES,
             limiter: &LIMITER,
             credentials: &CREDENTIALS,
+            administration: Administration::Network,
             version: env!("CARGO_PKG_VERSION"),
         }
     }

@@ -558,3 +558,116 @@ fn a_client_stays_below_the_owner_s_memory_limit() {
     assert_eq!(out.written(), refused);
     assert_eq!(engine.store.memory_limit(), 16 << 20);
 }
+
+/// Each administration command, and what it is refused with.
+const ADMINISTRATION: [(&str, &str); 18] = [
+    ("flush_all", "flush_all"),
+    ("flush_all 10", "flush_all"),
+    ("verbosity 1", "verbosity"),
+    ("cache_memlimit 64", "cache_memlimit"),
+    ("slabs automove 1", "slabs"),
+    ("slabs reassign 1 2", "slabs"),
+    ("lru mode flat", "lru"),
+    ("lru tune 10 25 0.1 2.0", "lru"),
+    ("lru_crawler crawl all", "lru_crawler"),
+    ("lru_crawler metadump all", "lru_crawler"),
+    ("lru_crawler mgdump all", "lru_crawler"),
+    ("lru_crawler disable", "lru_crawler"),
+    ("refresh_certs", "refresh_certs"),
+    ("stats cachedump 1 1", "stats cachedump"),
+    ("stats reset", "stats reset"),
+    ("stats detail on", "stats detail"),
+    ("stats detail dump", "stats detail"),
+    ("stats detail", "stats detail"),
+];
+
+#[test]
+fn administration_is_for_those_who_may() {
+    use hippos_engine::{Administration, Session, Transport};
+    let engine = engine();
+    let ask = |transport, local, command: &str| {
+        let mut session = Session::new(&engine, transport);
+        session.set_local(local);
+        let mut out = common::Sheet::new(1 << 16);
+        session.feed(format!("{command}\r\n").as_bytes(), &mut out);
+        String::from_utf8(out.written().to_vec()).unwrap()
+    };
+    for who in [
+        Administration::Network,
+        Administration::Local,
+        Administration::Off,
+    ] {
+        engine.set_administration(who);
+        for transport in [Transport::Tcp, Transport::Udp] {
+            for local in [false, true] {
+                let may = match who {
+                    Administration::Network => true,
+                    Administration::Local => local && transport == Transport::Tcp,
+                    Administration::Off => false,
+                };
+                for (command, name) in ADMINISTRATION {
+                    let said = ask(transport, local, command);
+                    let never = name == "cache_memlimit" && transport == Transport::Udp;
+                    let refused = said == format!("CLIENT_ERROR {name} not allowed\r\n");
+                    assert_eq!(
+                        refused,
+                        !may && !never,
+                        "{who:?} {transport:?} {local} {said}"
+                    );
+                    let by_udp = "CLIENT_ERROR cache_memlimit not allowed over UDP\r\n";
+                    assert_eq!(
+                        said == by_udp,
+                        never,
+                        "{who:?} {transport:?} {local} {said}"
+                    );
+                }
+                // All else is as ever.
+                for command in ["version", "stats", "stats items", "mn", "get k"] {
+                    let said = ask(transport, local, command);
+                    assert!(!said.contains("not allowed"), "{said}");
+                }
+                if !may {
+                    assert_eq!(ask(transport, local, "flush_all noreply"), "");
+                }
+            }
+        }
+    }
+    engine.reset();
+    ask(Transport::Tcp, true, "flush_all");
+    ask(Transport::Udp, true, "cache_memlimit 64");
+    assert_eq!(engine.tallied(hippos_engine::Tally::AdminRefused), 2);
+    // The host's owner may whatever is set.
+    let mut session = Session::trusted(&engine);
+    let mut out = common::Sheet::new(1 << 16);
+    session.feed(b"flush_all\r\n", &mut out);
+    assert_eq!(out.written(), b"OK\r\n");
+}
+
+#[test]
+fn administration_by_the_binary_protocol_is_refused_too() {
+    use hippos_engine::Administration;
+    let engine = engine();
+    let request = |opcode: u8, key: &[u8]| {
+        let mut packet = vec![0; 24];
+        packet[0] = 0x80;
+        packet[1] = opcode;
+        packet[3] = key.len() as u8;
+        packet[11] = key.len() as u8;
+        [&packet, key].concat()
+    };
+    say(&engine, "set k 0 0 1\r\nx\r\n");
+    engine.set_administration(Administration::Off);
+    for (opcode, key) in [
+        (0x08, &b""[..]),
+        (0x18, b""),
+        (0x10, b"reset"),
+        (0x10, b"detail on"),
+    ] {
+        let said = play(&engine, &request(opcode, key), WHOLE).output;
+        assert_eq!(&said[6..8], [0, 0x20], "{opcode:#x}");
+        assert!(said.ends_with(b"Auth failure."), "{opcode:#x}");
+    }
+    assert_eq!(say(&engine, "get k\r\n"), "VALUE k 0 1\r\nx\r\nEND\r\n");
+    let stats = play(&engine, &request(0x10, b"items"), WHOLE).output;
+    assert_eq!(&stats[6..8], [0, 0]);
+}

@@ -72,6 +72,11 @@ pub struct ClassSnapshot {
 }
 
 impl<P: Platform> Store<P> {
+    /// The most that [`Store::resize`] takes, bytes.
+    pub fn memory_most(&self) -> usize {
+        self.pool.capacity().saturating_mul(self.pool.block_size())
+    }
+
     /// The store in figures. Looks at every block's table entry.
     pub fn snapshot(&self) -> Snapshot {
         let size = self.pool.block_size();

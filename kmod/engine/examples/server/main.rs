@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Parser;
-use hippos_engine::{Engine, Settings, TALLIES};
+use hippos_engine::{Administration, Engine, Settings, TALLIES};
 use hippos_store::host::Host;
 use hippos_store::{Config, Eviction, Store};
 
@@ -58,6 +58,9 @@ struct Args {
     /// Have clients log in: a file with lines of user:password
     #[arg(long, short = 'Y')]
     authfile: Option<PathBuf>,
+    /// Which clients may use administration commands: network, local or off
+    #[arg(long, default_value = "network")]
+    admin: String,
     /// Feed sessions one byte at a time
     #[arg(long)]
     bytewise: bool,
@@ -94,7 +97,10 @@ fn main() -> anyhow::Result<()> {
         host = host.poison();
     }
     let store = Store::new(config, host).map_err(|why| anyhow::anyhow!("no store: {why:?}"))?;
+    let administration = Administration::parse(args.admin.as_bytes())
+        .context("--admin must be network, local or off")?;
     let settings = Settings {
+        administration,
         tcp_port: address.port(),
         udp_port,
         max_connections: args.max_connections,

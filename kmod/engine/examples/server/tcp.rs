@@ -93,10 +93,12 @@ pub(crate) fn serve(
                 next += 1;
                 let both = Interest::READABLE | Interest::WRITABLE;
                 registry.register(&mut stream, token, both)?;
+                let mut session = Session::new(engine, Transport::Tcp);
+                session.set_local(peer.ip().is_loopback());
                 let client = Client {
                     id,
                     stream,
-                    session: Session::new(engine, Transport::Tcp),
+                    session,
                     input: Vec::new(),
                     output: Output::default(),
                     ended: false,
