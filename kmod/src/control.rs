@@ -25,6 +25,13 @@ const TEXT_MAX: usize = 4 << 20;
 /// The longest list of networks.
 const TEXT_IN_MAX: usize = 4096;
 
+// What the device's structures promise.
+const _: () = {
+    assert!(CREDENTIALS_MAX == hippos_abi::CREDENTIALS_MAX as usize);
+    assert!(hippos_proto::udp::DATA_MAX == hippos_abi::UDP_BYTES_MIN as usize);
+    assert!(hippos_proto::udp::DATAGRAM_MAX == hippos_abi::UDP_RATE_MIN as usize);
+};
+
 pub(crate) struct Control {
     server: Arc<Server>,
 }

@@ -4,7 +4,7 @@
 //! that its number was made for.
 
 use anyhow::{bail, Context, Result};
-use hippos_abi::{Flush, Info, Input, Limits, Memory, Section, Text};
+use hippos_abi::{Admin, Flush, Info, Input, Limits, Memory, Ranges, Section, Text};
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -32,6 +32,9 @@ mod call {
         hippos_abi::SET_LIMITS as nix::libc::Ioctl,
         Limits
     );
+    nix::ioctl_read_bad!(admin, hippos_abi::ADMIN as nix::libc::Ioctl, Admin);
+    nix::ioctl_write_ptr_bad!(set_admin, hippos_abi::SET_ADMIN as nix::libc::Ioctl, Admin);
+    nix::ioctl_read_bad!(ranges, hippos_abi::RANGES as nix::libc::Ioctl, Ranges);
 }
 
 /// An open `/dev/hippos` of a module that speaks this tool's version.
@@ -137,6 +140,10 @@ impl Device {
             Err(Errno::EINVAL) => {
                 bail!("{networks}: must be any, default, or networks like 10.0.0.0/8,fd00::/8")
             }
+            Err(Errno::ERANGE) => bail!(
+                "{networks}: no network would be left, and nobody but this host could ask; add those \
+                 that may first, or replace all with `allow set`"
+            ),
             Err(Errno::E2BIG) => bail!("that would be more networks than the list has room for"),
             Err(Errno::ENOENT) => bail!("{networks}: not all of that is in the list"),
             Err(e) => Err(e).context("changing who may ask"),
@@ -174,6 +181,32 @@ impl Device {
             ),
             Err(e) => Err(e).context("setting limits"),
         }
+    }
+
+    /// Which clients may use administration commands: one of `hippos_abi`'s numbers.
+    pub(crate) fn admin(&self) -> Result<u32> {
+        let mut admin = Admin::default();
+        // SAFETY: the number was made for `Admin`, and `admin` is one that lives across the call.
+        unsafe { call::admin(self.file.as_raw_fd(), &mut admin) }
+            .context("asking who may use administration commands")?;
+        Ok(admin.who)
+    }
+
+    /// Sets it.
+    pub(crate) fn set_admin(&self, who: u32) -> Result<()> {
+        // SAFETY: the number was made for `Admin`, which the module only reads.
+        unsafe { call::set_admin(self.file.as_raw_fd(), &Admin { who }) }
+            .context("setting who may use administration commands")?;
+        Ok(())
+    }
+
+    /// What may be set.
+    pub(crate) fn ranges(&self) -> Result<Ranges> {
+        let mut ranges = Ranges::default();
+        // SAFETY: the number was made for `Ranges`, and `ranges` is one that lives across the call.
+        unsafe { call::ranges(self.file.as_raw_fd(), &mut ranges) }
+            .context("asking what may be set")?;
+        Ok(ranges)
     }
 
     /// Sets the memory limit, bytes.

@@ -2,14 +2,16 @@
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use hippos_abi::{Limits, Section};
+use hippos_abi::{Limits, Ranges, Section, UDP_BYTES_MIN, UDP_RATE_MIN};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+mod credentials;
 mod device;
 mod module;
+mod networks;
 mod stats;
 #[cfg(feature = "xdp")]
 mod xdp;
@@ -50,8 +52,9 @@ hippos-ctl stats --json | jq .get_hits"
     },
     /// Forgets every item, as memcached's flush_all does
     Flush {
-        /// Seconds to wait before
-        #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+        /// Seconds to wait before, at most 30 days
+        #[arg(long, default_value_t = 0, value_name = "SECONDS",
+            value_parser = clap::value_parser!(u32).range(..=i64::from(hippos_abi::FLUSH_DELAY_MAX)))]
         delay: u32,
     },
     /// Says or changes who may ask: networks like 10.0.0.0/8, any, or default
@@ -61,6 +64,17 @@ hippos-ctl allow set default,192.0.2.0/24\n  hippos-ctl allow remove 169.254.0.0
     Allow {
         #[command(subcommand)]
         change: Allow,
+    },
+    /// Says or sets which clients may use administration commands
+    #[command(
+        after_help = "Examples:\n  hippos-ctl admin\n  hippos-ctl admin local\n\nThese are \
+flush_all, cache_memlimit, slabs, lru, lru_crawler, verbosity, stats reset, stats detail, stats \
+cachedump and the like, in the text and the binary protocol. hippos-ctl itself is never refused."
+    )]
+    Admin {
+        /// Which clients; said when none is given
+        #[arg(value_enum)]
+        who: Option<Who>,
     },
     /// Has clients log in over TCP with memcached's text authentication; refuses UDP meanwhile
     #[command(
@@ -74,11 +88,13 @@ The file has lines like user:password, as memcached's -Y takes it. Connections t
     /// Says or sets what UDP clients get
     #[command(after_help = "Example:\n  hippos-ctl limits --udp-datagrams 8 --udp-rate 1000000")]
     Limits {
-        /// The most bytes of one reply
-        #[arg(long, value_name = "BYTES")]
+        /// The most bytes of one reply, at least 1392
+        #[arg(long, value_name = "BYTES",
+            value_parser = clap::value_parser!(u32).range(i64::from(UDP_BYTES_MIN)..))]
         udp_bytes: Option<u32>,
-        /// The most datagrams of one reply
-        #[arg(long, value_name = "COUNT")]
+        /// The most datagrams of one reply, 1 to 65535
+        #[arg(long, value_name = "COUNT",
+            value_parser = clap::value_parser!(u32).range(1..=i64::from(hippos_abi::UDP_DATAGRAMS_MAX)))]
         udp_datagrams: Option<u32>,
         /// Reply bytes a second for each source outside private networks; 0 is no limit
         #[arg(long, value_name = "BYTES")]
@@ -150,6 +166,34 @@ enum XdpAction {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Who {
+    /// All of them, as with memcached
+    Network,
+    /// Those on this host, over TCP
+    Local,
+    /// None
+    Off,
+}
+
+impl Who {
+    const ALL: [(Who, u32, &'static str); 3] = [
+        (Who::Network, hippos_abi::ADMIN_NETWORK, "network"),
+        (Who::Local, hippos_abi::ADMIN_LOCAL, "local"),
+        (Who::Off, hippos_abi::ADMIN_OFF, "off"),
+    ];
+
+    fn number(self) -> u32 {
+        let found = Self::ALL.iter().find(|(who, ..)| *who == self);
+        found.map_or(hippos_abi::ADMIN_OFF, |(_, number, _)| *number)
+    }
+
+    fn name(number: u32) -> Option<&'static str> {
+        let found = Self::ALL.iter().find(|(_, n, _)| *n == number);
+        found.map(|(.., name)| *name)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
     /// Native on a card whose driver can, else generic
     Auto,
@@ -196,12 +240,14 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<()> {
     // What can be refused without the module is refused first.
-    let memory = match arguments.command {
-        Command::Memory { mib } => bytes(mib)?,
-        _ => 0,
-    };
     let mut out = std::io::stdout().lock();
     match &arguments.command {
+        Command::Allow {
+            change: Allow::Set { networks } | Allow::Add { networks } | Allow::Remove { networks },
+        } => networks::check(networks)?,
+        Command::Auth {
+            change: Auth::Set { file },
+        } => drop(users(file)?),
         Command::Xdp { action } => return xdp(action, &mut out),
         Command::Unload => {
             detach_all()?;
@@ -236,15 +282,23 @@ fn run(arguments: Arguments) -> Result<()> {
         },
         Command::Auth { change } => match change {
             Auth::Set { file } => {
-                let lines = std::fs::read(&file)
-                    .with_context(|| format!("can't read {}", file.display()))?;
-                if !lines.contains(&b':') {
-                    bail!("{}: nobody in there", file.display());
+                if is_readable_by_all(&file) {
+                    eprintln!(
+                        "hippos-ctl: warning: {} may be read by everybody on this host",
+                        file.display()
+                    );
                 }
-                device.set_credentials(&lines)?;
+                device.set_credentials(&users(&file)?)?;
             }
             Auth::Off => device.set_credentials(b"")?,
         },
+        Command::Admin { who: Some(who) } => device.set_admin(who.number())?,
+        Command::Admin { who: None } => {
+            let number = device.admin()?;
+            let name = Who::name(number)
+                .with_context(|| format!("the module says {number}, which is none of the three"))?;
+            writeln!(out, "{name}")?;
+        }
         Command::Limits {
             udp_bytes,
             udp_datagrams,
@@ -258,6 +312,15 @@ fn run(arguments: Arguments) -> Result<()> {
                 udp_rate: udp_rate.unwrap_or(now.udp_rate),
                 udp_private_rate: udp_private_rate.unwrap_or(now.udp_private_rate),
             };
+            check_udp_bytes(limits.udp_bytes, &device.ranges()?)?;
+            for (option, rate) in [
+                ("--udp-rate", udp_rate),
+                ("--udp-private-rate", udp_private_rate),
+            ] {
+                if let Some(warning) = rate.and_then(|rate| rate_warning(option, rate)) {
+                    eprintln!("hippos-ctl: warning: {warning}");
+                }
+            }
             if limits != now {
                 device.set_limits(&limits)?;
             }
@@ -266,7 +329,7 @@ fn run(arguments: Arguments) -> Result<()> {
             writeln!(out, "udp-rate {}", limits.udp_rate)?;
             writeln!(out, "udp-private-rate {}", limits.udp_private_rate)?;
         }
-        Command::Memory { .. } => device.set_memory(memory)?,
+        Command::Memory { mib } => device.set_memory(bytes(mib, &device.ranges()?)?)?,
         // Done already: they need no device.
         Command::Xdp { .. } | Command::Unload => {}
     }
@@ -311,17 +374,51 @@ fn detach_all() -> Result<()> {
     Ok(())
 }
 
+/// Who may log in, by a file.
+fn users(file: &Path) -> Result<Vec<u8>> {
+    let lines = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+    credentials::check(&lines).with_context(|| file.display().to_string())?;
+    Ok(lines)
+}
+
+fn is_readable_by_all(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
+}
+
 /// A memory limit in bytes, if the module would take it.
-fn bytes(mib: u64) -> Result<u64> {
-    let least = hippos_abi::MEMORY_MIN;
+fn bytes(mib: u64, ranges: &Ranges) -> Result<u64> {
+    let (least, most) = (ranges.memory_least, ranges.memory_most);
     match mib.checked_mul(1 << 20) {
-        Some(bytes) if bytes >= least => Ok(bytes),
-        Some(_) => bail!(
-            "{mib} MiB is less than the least limit, {} MiB",
-            least >> 20
+        Some(bytes) if (least..=most).contains(&bytes) => Ok(bytes),
+        _ => bail!(
+            "{mib} MiB: this module's memory limit must be from {} to {} MiB",
+            least.div_ceil(1 << 20),
+            most >> 20
         ),
-        None => bail!("{mib} MiB is more than any machine has"),
     }
+}
+
+/// Refuses more bytes for a reply than the module was loaded for.
+fn check_udp_bytes(bytes: u32, ranges: &Ranges) -> Result<()> {
+    let most = ranges.udp_bytes_most;
+    if !(UDP_BYTES_MIN..=most).contains(&bytes) {
+        bail!(
+            "--udp-bytes {bytes}: must be from {UDP_BYTES_MIN} to {most}, what the module was \
+             loaded with (udp_bytes=)"
+        );
+    }
+    Ok(())
+}
+
+/// What there is to say of a rate that lets no full datagram pass.
+fn rate_warning(option: &str, rate: u32) -> Option<String> {
+    (1..UDP_RATE_MIN).contains(&rate).then(|| {
+        format!(
+            "{option} {rate}: with less than {UDP_RATE_MIN} bytes a second no full datagram is ever \
+             sent; 0 is no limit"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -336,9 +433,86 @@ mod tests {
 
     #[test]
     fn memory_is_refused_out_of_range() {
-        assert_eq!(bytes(8).unwrap(), 8 << 20);
-        assert!(bytes(7).unwrap_err().to_string().contains("least limit"));
-        assert!(bytes(u64::MAX).is_err());
+        let ranges = Ranges {
+            memory_least: 8 << 20,
+            memory_most: 1 << 30,
+            ..Ranges::default()
+        };
+        assert_eq!(bytes(8, &ranges).unwrap(), 8 << 20);
+        assert_eq!(bytes(1024, &ranges).unwrap(), 1 << 30);
+        for mib in [0, 7, 1025, 4096, u64::MAX] {
+            let error = bytes(mib, &ranges).unwrap_err().to_string();
+            assert!(error.contains("must be from 8 to 1024 MiB"), "{error}");
+        }
+    }
+
+    #[test]
+    fn replies_are_bounded_by_what_the_module_was_loaded_with() {
+        let ranges = Ranges {
+            udp_bytes_most: 100_000,
+            ..Ranges::default()
+        };
+        assert!(check_udp_bytes(1392, &ranges).is_ok());
+        assert!(check_udp_bytes(100_000, &ranges).is_ok());
+        for bytes in [1391, 100_001] {
+            let error = check_udp_bytes(bytes, &ranges).unwrap_err().to_string();
+            assert!(error.contains("from 1392 to 100000"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rate_below_a_datagram_is_warned_of() {
+        assert_eq!(rate_warning("--udp-rate", 0), None);
+        assert_eq!(rate_warning("--udp-rate", 1400), None);
+        let warning = rate_warning("--udp-rate", 1).unwrap();
+        assert!(warning.contains("less than 1400"), "{warning}");
+    }
+
+    /// The message of a command line that is refused.
+    fn refused(line: &str) -> String {
+        let words = ["hippos-ctl"].into_iter().chain(line.split(' '));
+        Arguments::try_parse_from(words)
+            .expect_err(line)
+            .to_string()
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_the_range() {
+        for (line, range) in [
+            ("limits --udp-datagrams 70000", "1..=65535"),
+            ("limits --udp-datagrams 0", "1..=65535"),
+            ("limits --udp-bytes 100", "1392..=4294967295"),
+            ("limits --udp-rate -1", "unexpected argument"),
+            ("limits --udp-rate 4294967296", "0..=4294967295"),
+            ("flush --delay 2592001", "0..=2592000"),
+            ("memory -1", "unexpected argument"),
+            ("memory many", "invalid digit"),
+            ("admin everybody", "[possible values: network, local, off]"),
+            (
+                "xdp attach --dev eth0 --mode fast",
+                "[possible values: auto, native, generic]",
+            ),
+        ] {
+            let error = refused(line);
+            assert!(error.contains(range), "{line}: {error}");
+        }
+    }
+
+    /// Those need no module to be refused.
+    #[test]
+    fn bad_lists_and_files_are_refused_before_the_device_is_opened() {
+        for (line, told) in [
+            ("allow add 10.0.0.1/8", "did you mean 10.0.0.0/8"),
+            ("allow set 10.0.0.0/33", "from 0 to 32"),
+            ("auth set /etc/passwd", "passwd(5)"),
+            ("auth set /nonexistent/users", "can't read"),
+            ("auth set /dev/null", "nobody is in there"),
+        ] {
+            let words = ["hippos-ctl", "--device", "/nonexistent/hippos"];
+            let words = words.into_iter().chain(line.split(' '));
+            let error = run(Arguments::parse_from(words)).expect_err(line);
+            assert!(format!("{error:#}").contains(told), "{line}: {error:#}");
+        }
     }
 
     #[test]

@@ -156,6 +156,8 @@ pub const UDP_BYTES_MIN: u32 = 1392;
 pub const UDP_DATAGRAMS_MAX: u32 = 65_535;
 /// A full datagram: with less a second none is ever sent.
 pub const UDP_RATE_MIN: u32 = 1400;
+/// The most bytes of all lines that [`CREDENTIALS`] takes.
+pub const CREDENTIALS_MAX: u32 = 2048;
 /// The longest delay of a flush, seconds: 30 days.
 pub const FLUSH_DELAY_MAX: u32 = 30 * 24 * 60 * 60;
 

@@ -1,0 +1,92 @@
+//! Lists of networks as an operator writes them, checked before the module sees them.
+
+use anyhow::{bail, ensure, Context, Result};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Says what is wrong with a list, if anything is: networks with commas between them, `any` and
+/// `default` among them.
+pub(crate) fn check(list: &str) -> Result<()> {
+    list.split(',').try_for_each(|word| match word {
+        "any" | "default" => Ok(()),
+        "" => bail!("{list:?}: a network is missing; like 10.0.0.0/8,fd00::/8, any or default"),
+        word => network(word),
+    })
+}
+
+fn network(word: &str) -> Result<()> {
+    let (address, bits) = match word.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (word, None),
+    };
+    let address: IpAddr = address.parse().ok().with_context(|| {
+        format!("{word}: must be a network like 10.0.0.0/8 or fd00::/8, an address, any or default")
+    })?;
+    let Some(bits) = bits else {
+        return Ok(());
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits: u32 = match bits.parse() {
+        Ok(bits) if bits <= most => bits,
+        _ => bail!("{word}: the length must be from 0 to {most}"),
+    };
+    let first = first_of(address, bits);
+    ensure!(
+        first == address,
+        "{word}: the address has bits beyond the first {bits}; did you mean {first}/{bits}, or {address} alone?"
+    );
+    Ok(())
+}
+
+/// The first address of the network of so many bits that an address is in.
+fn first_of(address: IpAddr, bits: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+            Ipv4Addr::from_bits(address.to_bits() & mask).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_taken() {
+        for list in [
+            "any",
+            "default,192.0.2.0/24",
+            "10.0.0.0/8,fd00::/8",
+            "8.8.8.8",
+            "::1/128",
+            "0.0.0.0/0",
+            "::/0",
+        ] {
+            assert!(check(list).is_ok(), "{list}");
+        }
+    }
+
+    #[test]
+    fn what_is_none_is_refused_with_what_would_be_one() {
+        for (list, told) in [
+            ("10.0.0.1/8", "did you mean 10.0.0.0/8, or 10.0.0.1 alone"),
+            ("default,fd00::1/64", "did you mean fd00::/64"),
+            ("0.0.0.1/0", "did you mean 0.0.0.0/0"),
+            ("10.0.0.0/33", "from 0 to 32"),
+            ("fd00::/129", "from 0 to 128"),
+            ("10.0.0.0/", "from 0 to 32"),
+            ("10.0.0.0/-1", "from 0 to 32"),
+            ("10.0.0/8", "must be a network like"),
+            ("x", "must be a network like"),
+            ("", "is missing"),
+            ("any,,10.0.0.0/8", "is missing"),
+        ] {
+            let error = check(list).expect_err(list).to_string();
+            assert!(error.contains(told), "{list}: {error}");
+        }
+    }
+}
