@@ -34,7 +34,7 @@ impl Shortage {
         let store = &server.engine.store;
         let (allowed, limit) = (store.allowed(), store.memory_limit());
         let seen = store.counted(Counter::Shortages);
-        let now = time::uptime();
+        let now = (time::uptime_ms() / 1000) as u32;
         let long_ago = |last: u32| now.saturating_sub(last) >= TELL_EVERY;
         if seen > self.seen && !self.told && self.last.is_none_or(long_ago) {
             (self.told, self.last) = (true, Some(now));
