@@ -166,6 +166,10 @@ struct hippos_poll {
 	struct llist_head ready;
 	/* Taken off ready, oldest first; the worker's own. */
 	struct llist_node *batch;
+	/* Queued, but for a moment put aside; the worker's own. */
+	struct llist_head parked;
+	struct llist_node *parked_first;
+	unsigned long unparked;
 	struct task_struct *task;
 	bool (*serve)(struct hippos_watch *watch, struct sock *sk);
 };
@@ -173,7 +177,7 @@ struct hippos_poll {
 /* A socket on a worker's list. */
 struct hippos_watch {
 	struct llist_node node;
-	/* On ready or batch. */
+	/* On ready, batch or parked. */
 	unsigned long queued;
 	struct hippos_poll *poll;
 	void (*data_ready)(struct sock *sk);
@@ -191,6 +195,9 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
 void hippos_poll_forget(struct socket *socket);
 void hippos_watch_again(struct hippos_watch *watch);
+void hippos_watch_park(struct hippos_watch *watch);
+bool hippos_poll_has_parked(const struct hippos_poll *poll);
+void hippos_poll_unpark(struct hippos_poll *poll);
 bool hippos_watch_is_queued(const struct hippos_watch *watch);
 
 /* steer.c */
@@ -302,6 +309,7 @@ struct hippos_params {
 	unsigned int backlog;
 	unsigned int selftest;
 	unsigned int steer;
+	unsigned int upload_timeout;
 	unsigned int udp_bytes;
 	unsigned int udp_rate;
 	bool udp;

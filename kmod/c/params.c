@@ -16,6 +16,7 @@ struct hippos_params hippos_params = {
 	.item_min = 48,
 	.backlog = 1024,
 	.steer = 70,
+	.upload_timeout = 30,
 	.udp = true,
 	.udp_fast = true,
 	.udp_bytes = (1 << 20) + (64 << 10),
@@ -37,6 +38,9 @@ PARAM(threads, uint, "TCP workers (0 to 1024, default 0: one a CPU)");
 PARAM(backlog, uint, "connections waiting to be accepted, a worker (1 to 65535, default 1024)");
 PARAM(steer, uint, "load of the CPU that polls a card with one receive queue, percent, beyond which"
       " its packets are spread over all CPUs (0 to 100, default 70; 0: never)");
+PARAM(upload_timeout, uint, "seconds after which a connection is closed whose value does not come:"
+      " no byte for so long, or fewer than 4096 a second over a longer time (0 to 86400,"
+      " default 30; 0: never)");
 PARAM(item_max, charp, "largest item, bytes or with k or m (1k to 128m, default 1m)");
 PARAM(item_min, uint, "space for the smallest item's key and value, bytes (1 to 1024, default 48)");
 PARAM(factor, uint, "growth from slab class to slab class, percent (101 to 400, default 125)");

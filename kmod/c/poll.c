@@ -100,6 +100,9 @@ void hippos_poll_init(struct hippos_poll *poll,
 	poll->serve = serve;
 	init_llist_head(&poll->ready);
 	poll->batch = NULL;
+	init_llist_head(&poll->parked);
+	poll->parked_first = NULL;
+	poll->unparked = 0;
 	poll->task = NULL;
 }
 
@@ -219,6 +222,38 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 void hippos_watch_again(struct hippos_watch *watch)
 {
 	make_ready(watch);
+}
+
+/*
+ * Puts a socket aside that can't get on before others have: it stays queued, so
+ * that no callback makes it ready, until hippos_poll_unpark(). The worker itself.
+ */
+void hippos_watch_park(struct hippos_watch *watch)
+{
+	struct hippos_poll *poll = watch->poll;
+
+	/* What has just come made it ready: so be it. */
+	if (test_and_set_bit(QUEUED, &watch->queued))
+		return;
+	if (llist_add(&watch->node, &poll->parked))
+		poll->parked_first = &watch->node;
+}
+
+bool hippos_poll_has_parked(const struct hippos_poll *poll)
+{
+	return !llist_empty(&poll->parked);
+}
+
+/* Makes what was put aside ready, at most once a tick. The worker itself. */
+void hippos_poll_unpark(struct hippos_poll *poll)
+{
+	struct llist_node *last;
+
+	if (llist_empty(&poll->parked) || poll->unparked == jiffies)
+		return;
+	poll->unparked = jiffies;
+	last = llist_del_all(&poll->parked);
+	llist_add_batch(last, poll->parked_first, &poll->ready);
 }
 
 /* Whether a removed watch still is on the list. */

@@ -59,7 +59,7 @@ pub(crate) struct hippos_ends {
 /// `struct hippos_poll`.
 #[repr(C)]
 pub(crate) struct hippos_poll {
-    private: [*mut c_void; 5],
+    private: [*mut c_void; 8],
 }
 
 /// `struct hippos_room`: two `struct page_frag` and a number.
@@ -110,6 +110,7 @@ pub(crate) struct hippos_params {
     pub(crate) backlog: c_uint,
     pub(crate) selftest: c_uint,
     pub(crate) steer: c_uint,
+    pub(crate) upload_timeout: c_uint,
     pub(crate) udp_bytes: c_uint,
     pub(crate) udp_rate: c_uint,
     pub(crate) udp: bool,
@@ -252,6 +253,9 @@ extern "C" {
     );
     pub(crate) fn hippos_watch_remove(watch: *mut hippos_watch, socket: *mut socket);
     pub(crate) fn hippos_watch_again(watch: *mut hippos_watch);
+    pub(crate) fn hippos_watch_park(watch: *mut hippos_watch);
+    pub(crate) fn hippos_poll_has_parked(poll: *const hippos_poll) -> bool;
+    pub(crate) fn hippos_poll_unpark(poll: *mut hippos_poll);
     pub(crate) fn hippos_watch_is_queued(watch: *const hippos_watch) -> bool;
 
     // steer.c

@@ -37,6 +37,8 @@ impl Serve for () {
 pub struct Poll<T: Serve> {
     raw: KBox<Opaque<ffi::hippos_poll>>,
     first: *mut Entry<T>,
+    /// Entries that have a deadline.
+    deadlines: usize,
     /// Dropped after the entries.
     _rooms: Rooms,
     _worker: PhantomData<*mut ()>,
@@ -52,6 +54,8 @@ struct Entry<T> {
     watch: Opaque<ffi::hippos_watch>,
     next: *mut Entry<T>,
     previous: *mut Entry<T>,
+    /// See [`Ready::set_deadline`].
+    deadline: Option<u32>,
     /// Gone when closed: such an entry waits to come off the ready list.
     socket: Option<Socket>,
     /// A connection's.
@@ -71,6 +75,7 @@ impl<T: Serve> Poll<T> {
         Ok(Self {
             raw,
             first: ptr::null_mut(),
+            deadlines: 0,
             _rooms: Rooms::get(),
             _worker: PhantomData,
         })
@@ -93,6 +98,7 @@ impl<T: Serve> Poll<T> {
                 watch: Opaque::uninit(),
                 next: self.first,
                 previous: ptr::null_mut(),
+                deadline: None,
                 socket: Some(socket),
                 connection: value.is_some(),
                 value: UnsafeCell::new(value),
@@ -120,6 +126,41 @@ impl<T: Serve> Poll<T> {
     pub fn wait(&mut self, timeout_ms: Option<u32>) {
         // SAFETY: the worker's own thread, since `Poll` can't leave it.
         unsafe { ffi::hippos_poll_wait(self.raw.get(), timeout_ms.map_or(-1, i64::from)) }
+    }
+
+    /// Whether sockets were [put aside](Ready::park).
+    pub fn has_parked(&self) -> bool {
+        // SAFETY: the worker's own thread.
+        unsafe { ffi::hippos_poll_has_parked(self.raw.get()) }
+    }
+
+    /// Makes those ready that were put aside, at most once a tick.
+    pub fn unpark(&mut self) {
+        // SAFETY: the worker's own thread.
+        unsafe { ffi::hippos_poll_unpark(self.raw.get()) }
+    }
+
+    /// Whether sockets have deadlines.
+    pub fn has_deadlines(&self) -> bool {
+        self.deadlines != 0
+    }
+
+    /// Makes those ready whose deadline is over. Looks at all sockets if any has one.
+    pub fn expire(&mut self, now: u32) {
+        let mut entry = if self.deadlines == 0 {
+            ptr::null_mut()
+        } else {
+            self.first
+        };
+        while !entry.is_null() {
+            // SAFETY: one of ours, by the invariant; its watch was added while it has a socket.
+            unsafe {
+                if (*entry).socket.is_some() && (*entry).deadline.is_some_and(|at| at <= now) {
+                    ffi::hippos_watch_again((*entry).watch.get());
+                }
+                entry = (*entry).next;
+            }
+        }
     }
 
     /// The socket that has been ready for longest.
@@ -242,6 +283,24 @@ impl<T: Serve> Ready<'_, T> {
         Some(work(locked.stream(), value))
     }
 
+    /// When the socket is to be ready though nothing may have come, in a time of the caller's: see
+    /// [`Poll::expire`].
+    pub fn set_deadline(&mut self, deadline: Option<u32>) {
+        // SAFETY: an entry of the poll that this borrows, of which only this thread touches the
+        // deadline.
+        let had = unsafe { ptr::replace(&raw mut (*self.entry.as_ptr()).deadline, deadline) };
+        let count = &mut self.poll.deadlines;
+        *count = count
+            .saturating_add(usize::from(deadline.is_some()))
+            .saturating_sub(usize::from(had.is_some()));
+    }
+
+    /// Puts the socket aside until [`Poll::unpark`]: it can't get on before others have.
+    pub fn park(self) {
+        // SAFETY: an entry whose watch was added, on the worker's own thread.
+        unsafe { ffi::hippos_watch_park((*self.entry.as_ptr()).watch.get()) }
+    }
+
     /// Puts the socket at the end of the list: it has more to do.
     pub fn again(self) {
         // SAFETY: an entry whose watch was added.
@@ -249,7 +308,8 @@ impl<T: Serve> Ready<'_, T> {
     }
 
     /// Closes the socket and forgets it.
-    pub fn close(self) {
+    pub fn close(mut self) {
+        self.set_deadline(None);
         let entry = self.entry.as_ptr();
         // SAFETY: an entry of the poll that this borrows, used last here. When a callback has
         // put it on the list since it was taken off, `next` frees it; else nobody will.

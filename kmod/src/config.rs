@@ -23,6 +23,8 @@ pub(crate) struct Config {
     /// TCP workers; `None` is one a CPU.
     pub(crate) threads: Option<usize>,
     pub(crate) backlog: u32,
+    /// Seconds; 0 is never.
+    pub(crate) upload_timeout: u32,
     /// Percent; 0 is never.
     pub(crate) steer: u32,
     pub(crate) udp: bool,
@@ -81,6 +83,7 @@ impl Config {
         let maxconns = range("maxconns", params.maxconns, 1, 1_000_000)?;
         let threads = range("threads", params.threads, 0, 1024)?;
         let backlog = range("backlog", params.backlog, 1, 65_535)?;
+        let upload_timeout = range("upload_timeout", params.upload_timeout, 0, 86_400)?;
         let steer = range("steer", params.steer, 0, 100)?;
         let item_min = range("item_min", params.item_min, 1, 1024)?;
         let factor = range("factor", params.factor, 102, 1000)?;
@@ -138,6 +141,7 @@ impl Config {
             maxconns: maxconns as usize,
             threads: (threads != 0).then_some(threads as usize),
             backlog,
+            upload_timeout,
             steer,
             udp: params.udp,
             udp_fast: params.udp_fast,

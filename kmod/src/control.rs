@@ -158,7 +158,7 @@ impl Control {
             match fed.next {
                 Next::Write if text.len() > TEXT_MAX => return Err(E2BIG),
                 Next::Write => text.grow()?,
-                Next::Read | Next::Close => return Ok(text),
+                Next::Read | Next::Later | Next::Close => return Ok(text),
             }
         }
     }

@@ -242,6 +242,11 @@ impl Connections {
         self.uptime.store(uptime, Relaxed);
     }
 
+    /// Seconds since the start.
+    pub(crate) fn uptime(&self) -> u32 {
+        self.uptime.load(Relaxed)
+    }
+
     /// A worker went on to others though a connection had more.
     pub(crate) fn note_yield(&self) {
         self.yields.fetch_add(1, Relaxed);

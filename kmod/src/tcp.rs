@@ -35,6 +35,18 @@ const QUICK: usize = 64;
 /// Rounds of receiving and answering before the next connection's turn.
 const ROUNDS: usize = 8;
 
+/// Sockets that are served before the worker looks at those that were put aside.
+const READY: usize = 64;
+
+/// How long connections that need memory are left waiting, milliseconds.
+const PARK: u32 = 1;
+
+/// How often those are looked at whose value does not come, milliseconds.
+const LOOK_EVERY: u32 = 1000;
+
+/// Bytes a second that a value which takes longer than its time-out has to come with.
+const UPLOAD_RATE: usize = 4096;
+
 /// How long to leave connections waiting that could not be accepted, for want
 /// of memory most likely. Milliseconds.
 const ACCEPT_PAUSE: u32 = 2;
@@ -73,21 +85,46 @@ impl Worker {
             return;
         };
         started.ready();
+        let timeout = server.config.upload_timeout;
+        let mut looked = 0;
         while !context.should_stop() {
-            poll.wait(None);
+            poll.wait(match (poll.has_parked(), poll.has_deadlines()) {
+                (true, _) => Some(PARK),
+                (false, true) => Some(LOOK_EVERY),
+                (false, false) => None,
+            });
+            poll.unpark();
+            let now = CONNECTIONS.uptime();
+            if now != looked {
+                looked = now;
+                poll.expire(now);
+            }
             self.seat.take(context);
-            while let Some(mut ready) = poll.pop() {
+            for _ in 0..READY {
+                let Some(mut ready) = poll.pop() else {
+                    break;
+                };
                 if context.should_stop() {
                     break;
                 }
-                let then = ready.connection(|stream, connection: &mut Connection<'_>| {
+                let turn = ready.connection(|stream, connection: &mut Connection<'_>| {
                     let then = connection.turn(stream, &mut self.input, &mut self.room);
                     let waits = !connection.unsent.is_empty();
                     connection.told.value().served(waits);
+                    let deadline = connection.progress(timeout);
+                    if deadline.is_some_and(|at| at <= now) {
+                        server.engine.tally(Tally::UploadsTimedOut, 1);
+                        return (Then::Close, None);
+                    }
+                    (then, deadline)
+                });
+                let then = turn.map(|(then, deadline)| {
+                    ready.set_deadline(deadline);
                     then
                 });
                 match then {
                     Some(Then::Wait) => {}
+                    Some(Then::Park) => ready.park(),
                     Some(Then::Again) => {
                         CONNECTIONS.note_yield();
                         ready.again();
@@ -130,13 +167,14 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket
     let Ok(told) = server.tell(Kind::Connection, &ends) else {
         return;
     };
-    let mut session = Session::new(engine, Transport::Tcp);
+    let mut session = Session::new(engine, Transport::Tcp).parks();
     session.set_local(ends.is_local());
     let connection = Connection {
         session,
         rest: KVVec::new(),
         unsent: KVec::new(),
         next: Next::Read,
+        upload: None,
         told,
         _place: place,
     };
@@ -155,13 +193,29 @@ struct Connection<'e> {
     unsent: KVec<u8>,
     /// What the session wants when `unsent` has gone.
     next: Next,
+    /// The value that is on its way.
+    upload: Option<Upload>,
     told: Member<Told>,
     _place: Place,
+}
+
+/// How a value has got on, in seconds of uptime.
+#[derive(Clone, Copy)]
+struct Upload {
+    /// Which of the session's it is.
+    number: u32,
+    began: u32,
+    /// When the last byte came.
+    last: u32,
+    /// Bytes.
+    come: usize,
 }
 
 /// What becomes of a connection after its turn.
 enum Then {
     Wait,
+    /// It waits for memory, of which others may give some back.
+    Park,
     Again,
     Close,
 }
@@ -209,6 +263,37 @@ impl Serve for Connection<'_> {
 }
 
 impl Connection<'_> {
+    /// Notes how the value that is on its way has got on, and tells when it will have taken too long:
+    /// without a byte for `timeout` seconds, or with fewer than [`UPLOAD_RATE`] a second over a longer
+    /// time. `None` for no value, or no limit.
+    fn progress(&mut self, timeout: u32) -> Option<u32> {
+        let Some((number, come)) = self.session.receiving().filter(|_| timeout != 0) else {
+            self.upload = None;
+            return None;
+        };
+        let now = CONNECTIONS.uptime();
+        let upload = match self.upload {
+            Some(upload) if upload.number == number && upload.come == come => upload,
+            Some(upload) if upload.number == number => Upload {
+                last: now,
+                come,
+                ..upload
+            },
+            _ => Upload {
+                number,
+                began: now,
+                last: now,
+                come,
+            },
+        };
+        self.upload = Some(upload);
+        let idle = upload.last.saturating_add(timeout);
+        let slow = upload.began.saturating_add(timeout);
+        let slow = slow.saturating_add((come / UPLOAD_RATE) as u32);
+        // The clock goes by whole seconds.
+        Some(idle.min(slow).saturating_add(1))
+    }
+
     /// Receives, answers and sends until the peer has nothing more to say,
     /// takes no more, or the turn is over.
     fn turn(&mut self, stream: &mut Stream<'_>, input: &mut [u8], room: &mut Room) -> Then {
@@ -296,7 +381,12 @@ impl Connection<'_> {
             }
             let more = self.next == Next::Write;
             match stream.reply(sheet.0, more) {
-                Ok([]) => stream.consume(taken),
+                Ok([]) => {
+                    stream.consume(taken);
+                    if self.next == Next::Later {
+                        return self.stow(input, held, Then::Park);
+                    }
+                }
                 Ok(left) => {
                     if self.unsent.extend_from_slice(left, GFP_KERNEL).is_err() {
                         return Then::Close;

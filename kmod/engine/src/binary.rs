@@ -310,12 +310,15 @@ impl<P: Platform> Session<'_, P> {
             compare,
             ..Commit::default()
         };
-        engine.note_set(key);
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(exptime));
-        match store.reserve(key, hash, flags, expiry, len as usize) {
-            Ok(reservation) => {
-                self.state = State::Data(Data::new(reservation, commit, Kind::Binary(request)));
+        let Some(room) = self.room_for(key, hash, flags, expiry, len as usize) else {
+            return;
+        };
+        engine.note_set(key);
+        match room {
+            Ok(room) => {
+                self.state = State::Data(Data::new(room, commit, Kind::Binary(request)));
             }
             Err(error) => {
                 if command == op::SET {

@@ -22,6 +22,8 @@ pub enum Tally {
     UdpLimited,
     /// Connections of sources that may not ask.
     TcpRefused,
+    /// Connections closed since the value that they sent did not get on.
+    UploadsTimedOut,
     /// Commands served over TCP.
     TcpCommands,
     /// Request bytes.

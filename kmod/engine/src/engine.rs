@@ -14,6 +14,7 @@ use crate::counters::Tally;
 use crate::facts::Facts;
 use crate::prefix::Of;
 use crate::settings::Settings;
+use crate::upload::Uploads;
 
 /// What all clients of one cache share.
 pub struct Engine<P: Platform> {
@@ -28,6 +29,7 @@ pub struct Engine<P: Platform> {
     /// The memory limit as the machine's owner set it, in bytes.
     memory_most: AtomicU64,
     pub(crate) administration: Setting,
+    pub(crate) uploads: Uploads,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
     udp_datagrams: AtomicU32,
@@ -43,6 +45,7 @@ impl<P: Platform> Engine<P> {
     pub fn new(store: Store<P>, settings: Settings, facts: &'static dyn Facts) -> Self {
         Self {
             memory_most: AtomicU64::new(store.memory_limit() as u64),
+            uploads: Uploads::default(),
             store,
             facts,
             verbosity: AtomicU32::new(settings.verbosity),

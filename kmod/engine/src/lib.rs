@@ -31,6 +31,7 @@ mod quick;
 mod session;
 mod settings;
 mod single;
+mod upload;
 
 pub use access::{Access, Change, Limiter, Network, Networks, Sources, Unchanged, NETWORKS_MAX};
 pub use administration::Administration;

@@ -523,6 +523,11 @@ impl<P: Platform> Engine<P> {
             ("hippos_xdp_served", host.xdp_served),
             ("hippos_xdp_passed", host.xdp_passed),
             ("hippos_tcp_commands", self.tallied(Tally::TcpCommands)),
+            ("hippos_upload_bytes", self.uploads.bytes()),
+            (
+                "hippos_uploads_timed_out",
+                self.tallied(Tally::UploadsTimedOut),
+            ),
             ("hippos_memory_most", self.memory_most()),
             ("hippos_memory_allowed", shot.allowed as u64),
             ("hippos_memory_shortages", store.counted(Counter::Shortages)),

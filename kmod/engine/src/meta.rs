@@ -341,10 +341,13 @@ impl<P: Platform> Session<'_, P> {
         };
         let expiry = store.expiry(i64::from(exptime));
         let key = command.key();
-        match store.reserve(key, hash, flags.client, expiry, len as usize) {
-            Ok(reservation) => {
+        let Some(room) = self.room_for(key, hash, flags.client, expiry, len as usize) else {
+            return;
+        };
+        match room {
+            Ok(room) => {
                 let kind = Kind::Meta(MetaSet::new(command, len));
-                self.state = State::Data(Data::new(reservation, commit, kind));
+                self.state = State::Data(Data::new(room, commit, kind));
             }
             Err(error) => {
                 // Whatever the mode, nothing old may be taken for new.

@@ -24,6 +24,7 @@ use crate::counters::Tally;
 use crate::listing::Listing;
 use crate::meta::{Key, MetaSet};
 use crate::plan::{put_value_line, value_len};
+use crate::upload::Share;
 use crate::Engine;
 
 /// The least room that a session wants for a reply other than a value's
@@ -47,6 +48,9 @@ pub enum Next {
     /// Room: send what there is, then feed again (what was not consumed, even
     /// if that is nothing).
     Write,
+    /// Memory, of a session that [parks](Session::parks): send what there is,
+    /// then feed again after a moment, in which others may give some back.
+    Later,
     /// The end: send what there is, then close.
     Close,
 }
@@ -111,6 +115,7 @@ pub(crate) struct Keys {
 /// A value being received.
 pub(crate) struct Data<'e, P: Platform> {
     reservation: Reservation<'e, P>,
+    _share: Share<'e>,
     commit: Commit,
     kind: Kind,
     /// The line end, as far as it has come.
@@ -132,9 +137,14 @@ pub(crate) enum Kind {
 }
 
 impl<'e, P: Platform> Data<'e, P> {
-    pub(crate) fn new(reservation: Reservation<'e, P>, commit: Commit, kind: Kind) -> Self {
+    pub(crate) fn new(
+        (reservation, share): (Reservation<'e, P>, Share<'e>),
+        commit: Commit,
+        kind: Kind,
+    ) -> Self {
         Self {
             reservation,
+            _share: share,
             commit,
             kind,
             end: [0; 2],
@@ -174,6 +184,8 @@ pub(crate) enum Step {
     Read,
     /// Nothing can be done without more room.
     Write,
+    /// Nothing can be done before there is memory.
+    Later,
     /// The end.
     Close,
 }
@@ -191,6 +203,14 @@ pub struct Session<'e, P: Platform> {
     pub(crate) trusted: bool,
     /// The client said goodbye, as opposed to being hung up on.
     quit: bool,
+    /// The host feeds it again when it has to wait for memory.
+    pub(crate) parks: bool,
+    /// Values that it was to receive so far.
+    pub(crate) values: u32,
+    /// What it has waited for a value's memory: see `upload.rs`.
+    pub(crate) waited: u32,
+    /// The command at hand waits.
+    pub(crate) later: bool,
 }
 
 impl<'e, P: Platform> Session<'e, P> {
@@ -215,6 +235,26 @@ impl<'e, P: Platform> Session<'e, P> {
             sending: None,
             commands: 0,
             quit: false,
+            parks: false,
+            values: 0,
+            waited: 0,
+            later: false,
+        }
+    }
+
+    /// Leaves waits for memory to the host, which knows of others that have something to do
+    /// meanwhile: see [`Next::Later`].
+    pub fn parks(mut self) -> Self {
+        self.parks = true;
+        self
+    }
+
+    /// While a value is on its way: its number among the session's, and how many bytes of it have
+    /// come.
+    pub fn receiving(&self) -> Option<(u32, usize)> {
+        match &self.state {
+            State::Data(data) => Some((self.values, data.reservation.written().len())),
+            _ => None,
         }
     }
 
@@ -236,6 +276,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 Step::Took(n) => rest = rest.get(n..).unwrap_or(&[]),
                 Step::Read => break Next::Read,
                 Step::Write => break Next::Write,
+                Step::Later => break Next::Later,
                 Step::Close => break Next::Close,
             }
         };
@@ -346,6 +387,9 @@ impl<'e, P: Platform> Session<'e, P> {
         }
         if self.protocol == Protocol::Binary {
             let step = self.binary(input, out);
+            if core::mem::take(&mut self.later) {
+                return Step::Later;
+            }
             if matches!(step, Step::Took(_)) {
                 self.commands = self.commands.wrapping_add(1);
             }
@@ -367,8 +411,12 @@ impl<'e, P: Platform> Session<'e, P> {
             }
             return self.long_line(window);
         };
+        let consumed = self.line(line.text, line.consumed, out);
+        if core::mem::take(&mut self.later) {
+            return Step::Later;
+        }
         self.commands = self.commands.wrapping_add(1);
-        Step::Took(self.line(line.text, line.consumed, out))
+        Step::Took(consumed)
     }
 
     /// Serves the commonest commands, if they are whole and plain: `get` and
@@ -414,7 +462,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(exptime));
         // Refusals are for those who have more to do about them.
-        let mut reservation = store.reserve(key, hash, flags, expiry, len).ok()?;
+        let mut reservation = store.reserve_ready(key, hash, flags, expiry, len)?;
         engine.note_set(key);
         reservation.write(value);
         store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
@@ -880,15 +928,19 @@ impl<'e, P: Platform> Session<'e, P> {
                 How::Set
             }
         };
-        engine.note_set(key);
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(request.exptime));
-        match store.reserve(key, hash, request.flags, expiry, request.len as usize) {
-            Ok(reservation) => {
+        let Some(room) = self.room_for(key, hash, request.flags, expiry, request.len as usize)
+        else {
+            return;
+        };
+        engine.note_set(key);
+        match room {
+            Ok(room) => {
                 let kind = Kind::Text {
                     noreply: request.noreply,
                 };
-                self.state = State::Data(Data::new(reservation, commit, kind));
+                self.state = State::Data(Data::new(room, commit, kind));
             }
             Err(error) => {
                 if request.verb == Verb::Set {

@@ -150,6 +150,7 @@ impl<'e> Client<'e> {
             match fed.next {
                 Next::Read => break,
                 Next::Write => {}
+                Next::Later => unreachable!("it does not park"),
                 Next::Close => {
                     self.seen.closed = true;
                     return;

@@ -1,0 +1,106 @@
+//! Memory for values that are still on their way: what they may have together, and the wait for it.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use hippos_store::{Expiry, Hash, Platform, Reservation, Short, StoreError};
+
+use crate::session::Session;
+use crate::Engine;
+
+/// Values up to this many bytes may have [`SMALL`] of the memory, others [`LARGE`]: large values that
+/// do not come leave room for small ones.
+const SMALL_MAX: usize = 16 << 10;
+/// Quarters of the memory.
+const SMALL: usize = 3;
+const LARGE: usize = 2;
+
+/// What a session may spend on the wait for one value's memory, at each turn so much of it.
+const WAIT: u32 = 512;
+/// Others' values have all that there is for values on their way.
+const FULL: u32 = 1;
+/// Nothing is free yet.
+const SOON: u32 = 4;
+/// Nothing could become free, by all that can be told.
+const NOTHING: u32 = 32;
+
+/// Memory of the values that are on their way, in bytes.
+#[derive(Default)]
+pub(crate) struct Uploads(AtomicU64);
+
+/// A value's part of it, given back when dropped.
+pub(crate) struct Share<'e> {
+    of: &'e Uploads,
+    bytes: u64,
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.of.0.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+impl Uploads {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn share(&self, bytes: usize) -> Share<'_> {
+        let bytes = bytes as u64;
+        self.0.fetch_add(bytes, Relaxed);
+        Share { of: self, bytes }
+    }
+}
+
+impl<P: Platform> Engine<P> {
+    /// Whether there is room for another value on its way. One alone always may come.
+    fn may_upload(&self, len: usize) -> bool {
+        let quarters = if len <= SMALL_MAX { SMALL } else { LARGE };
+        let most = (self.store.allowed() / 4).saturating_mul(quarters);
+        let now = self.uploads.bytes();
+        now == 0 || now.saturating_add(len as u64) <= most as u64
+    }
+}
+
+impl<'e, P: Platform> Session<'e, P> {
+    /// Memory for a value that is to come. `None` when the session is to wait for it: then it is as if
+    /// the command had not been seen yet.
+    pub(crate) fn room_for(
+        &mut self,
+        key: &[u8],
+        hash: Hash,
+        flags: u32,
+        expiry: Expiry,
+        len: usize,
+    ) -> Option<Result<(Reservation<'e, P>, Share<'e>), StoreError>> {
+        let engine = self.engine;
+        let store = &engine.store;
+        let full = !store.too_large(key.len(), len, flags) && !engine.may_upload(len);
+        let (short, cost) = if full {
+            (Short::Soon, FULL)
+        } else if self.parks {
+            match store.try_reserve(key, hash, flags, expiry, len) {
+                Ok(new) => return Some(Ok(self.begin(new))),
+                Err(short @ Short::TooLarge) => (short, WAIT),
+                Err(short @ Short::Soon) => (short, SOON),
+                Err(short @ Short::Nothing) => (short, NOTHING),
+            }
+        } else {
+            let new = store.reserve(key, hash, flags, expiry, len);
+            return Some(new.map(|new| self.begin(new)));
+        };
+        self.waited = self.waited.saturating_add(cost);
+        if self.parks && self.waited < WAIT {
+            self.later = true;
+            return None;
+        }
+        self.waited = 0;
+        Some(Err(store.refused(short, key.len(), len)))
+    }
+
+    fn begin(&mut self, new: Reservation<'e, P>) -> (Reservation<'e, P>, Share<'e>) {
+        self.waited = 0;
+        self.values = self.values.wrapping_add(1);
+        let share = self.engine.uploads.share(new.footprint());
+        (new, share)
+    }
+}

@@ -1,0 +1,129 @@
+//! Values that are on their way: their share of memory, and sessions that wait for theirs.
+
+mod common;
+
+use common::{engine, say, Sheet, TestEngine};
+use hippos_engine::{Next, Session, Tally, Transport};
+use hippos_store::host::Host;
+
+const LEN: usize = 1_000_000;
+
+type Parked<'e> = Session<'e, Host>;
+
+fn session(engine: &TestEngine) -> Parked<'_> {
+    Session::new(engine, Transport::Tcp).parks()
+}
+
+fn feed(session: &mut Parked<'_>, input: &[u8]) -> (usize, Next, String) {
+    let mut out = Sheet::new(4096);
+    let fed = session.feed(input, &mut out);
+    let written = String::from_utf8(out.written().to_vec()).unwrap();
+    (fed.consumed, fed.next, written)
+}
+
+/// Announces values of `LEN` bytes by so many clients, of which those come back that may send.
+fn announce(engine: &TestEngine, count: usize) -> Vec<Parked<'_>> {
+    let all = (0..count).map(|i| {
+        let mut session = session(engine);
+        let line = format!("set big{i} 0 0 {LEN}\r\n");
+        let (consumed, next, _) = feed(&mut session, line.as_bytes());
+        assert!(matches!(
+            (consumed == line.len(), next),
+            (true, Next::Read) | (false, Next::Later)
+        ));
+        (session, next == Next::Read)
+    });
+    all.filter_map(|(session, may)| may.then_some(session))
+        .collect()
+}
+
+/// However many announce values and send none, others store theirs.
+#[test]
+fn unfinished_values_leave_room_for_others() {
+    let engine = engine();
+    let held = announce(&engine, 70);
+    assert_eq!(held.len(), 32, "half of 64 MiB");
+    let value = "v".repeat(5000);
+    for i in 0..400 {
+        let stored = say(&engine, &format!("set key{i} 0 0 5000\r\n{value}\r\n"));
+        assert_eq!(stored, "STORED\r\n", "{i}");
+    }
+    // A smaller value that comes in pieces.
+    let mut small = session(&engine);
+    assert_eq!(feed(&mut small, b"set s 0 0 9000\r\n").1, Next::Read);
+}
+
+/// By each protocol: who waits gets its turn as if the command had come then, and is counted once.
+#[test]
+fn a_session_that_waits_goes_on_when_there_is_room() {
+    let mut binary = vec![0x80, 1, 0, 3, 8, 0, 0, 0];
+    binary.extend((8 + 3 + LEN as u32).to_be_bytes());
+    binary.extend([0; 12 + 8]);
+    binary.extend(b"key");
+    for (line, end, stored) in [
+        (
+            format!("set key 0 0 {LEN}\r\n").into_bytes(),
+            "\r\n",
+            &b"STORED\r\n"[..],
+        ),
+        (format!("ms key {LEN} c\r\n").into_bytes(), "\r\n", b"HD c"),
+        (binary, "", &[0x81]),
+    ] {
+        let engine = engine();
+        let mut held = announce(&engine, 70);
+        let before = engine.store.tallied(Tally::TcpCommands as usize);
+        let mut late = session(&engine);
+        for _ in 0..20 {
+            let (consumed, next, said) = feed(&mut late, &line);
+            assert_eq!((consumed, next, &said[..]), (0, Next::Later, ""));
+        }
+        held.truncate(10);
+        let (consumed, next, _) = feed(&mut late, &line);
+        assert_eq!((consumed, next), (line.len(), Next::Read));
+        assert_eq!(late.receiving().map(|(_, come)| come), Some(0));
+        // The binary answer is no text.
+        let mut out = Sheet::new(4096);
+        late.feed(&vec![b'x'; LEN], &mut out);
+        late.feed(end.as_bytes(), &mut out);
+        assert!(out.written().starts_with(stored), "{:?}", out.written());
+        assert_eq!(
+            engine.store.tallied(Tally::TcpCommands as usize),
+            before + 1
+        );
+        assert_eq!(late.receiving(), None);
+    }
+}
+
+/// The wait ends: with an error, after which the connection goes on.
+#[test]
+fn a_session_waits_no_longer_than_it_may() {
+    let engine = engine();
+    let _held = announce(&engine, 70);
+    let mut late = session(&engine);
+    let line = format!("set key 0 0 {LEN}\r\n");
+    let mut waits = 0;
+    while feed(&mut late, line.as_bytes()).1 == Next::Later {
+        waits += 1;
+        assert!(waits < 1000, "no end");
+    }
+    assert!(waits > 100, "{waits}");
+    let (_, next, said) = feed(
+        &mut late,
+        &[&vec![b'x'; LEN][..], b"\r\nversion\r\n"].concat(),
+    );
+    assert_eq!(next, Next::Read);
+    let want = "SERVER_ERROR out of memory storing object\r\nVERSION 1.6.38\r\n";
+    assert_eq!(said, want);
+}
+
+/// What does not wait is refused at once.
+#[test]
+fn a_session_that_does_not_park_is_refused() {
+    let engine = engine();
+    let _held = announce(&engine, 70);
+    let mut other = Session::new(&engine, Transport::Tcp);
+    let line = format!("set key 0 0 {LEN}\r\n");
+    let (consumed, next, _) = feed(&mut other, line.as_bytes());
+    assert_eq!((consumed, next), (line.len(), Next::Read));
+    assert_eq!(other.receiving(), None);
+}
