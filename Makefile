@@ -2,16 +2,20 @@
 # The module by the kernel's own make, for whoever builds without `cargo xtask`.
 #
 #   KDIR  a kernel tree with Rust metadata (`make modules_prepare` in its sources)
+#   KREL  the release of the kernel that is to load the module; the running one's by default
 #   MO    where the objects go; never the work tree itself, whose cargo objects
 #         the kernel's `clean` would take for its own
 
-KDIR ?= /lib/modules/$(shell uname -r)/build
+KREL ?= $(shell uname -r)
+KDIR ?= /lib/modules/$(KREL)/build
 MO ?= $(CURDIR)/target/kmod
 
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(MO)
+# What the tree's kernel calls itself; nothing in a tree that is not prepared.
+made = $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null)
 
-.PHONY: modules modules_install clean
-modules: target/vendor/Cargo.lock
+.PHONY: modules modules_install clean release
+modules: release target/vendor/Cargo.lock
 	@mkdir -p $(MO)
 	+$(kbuild) modules
 
@@ -20,6 +24,13 @@ modules_install:
 
 clean:
 	+$(kbuild) clean
+
+# A module loads in one kernel only: better to stop now than after the build.
+release:
+	$(if $(made),,$(error $(KDIR) is no prepared kernel tree: run `make modules_prepare` in it, \
+		or name another one by KDIR))
+	$(if $(filter-out $(KREL),$(made)),$(error the tree in $(KDIR) is of kernel $(made), but the module \
+		is for $(KREL): take that kernel's source, or name the kernel by KREL))
 
 # The sources of the crates that come from outside, at the versions of Cargo.lock.
 target/vendor/Cargo.lock: Cargo.lock

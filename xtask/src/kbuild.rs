@@ -55,13 +55,17 @@ pub(crate) fn build(args: &KmodArgs, selection: &Selection) -> Result<PathBuf> {
 
 /// Builds the module for the root's kernel, or the one that the arguments name.
 pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
-    let (mut make, out) = match &args.kdir {
+    let (mut make, out, release) = match &args.kdir {
         None => {
             let tree = &root.kernel().tree;
             let mut make = root.command("/usr/bin/make");
             make.arg(format!("KDIR={}", tree.display()));
             make.args(compiler(&kernel::outside(root.path(), tree))?);
-            (make, output_dir(root.kernel())?)
+            (
+                make,
+                output_dir(root.kernel())?,
+                root.kernel().release.clone(),
+            )
         }
         Some(kdir) => {
             let kdir = fs::canonicalize(kdir)
@@ -72,10 +76,10 @@ pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
             let name = kdir
                 .file_name()
                 .context("the kernel tree's folder has no name")?;
-            (
-                make,
-                workspace::root().join(format!("target/kmod-{}", name.to_string_lossy())),
-            )
+            let out = workspace::root().join(format!("target/kmod-{}", name.to_string_lossy()));
+            let release = fs::read_to_string(kdir.join("include/config/kernel.release"))
+                .with_context(|| format!("{} is not prepared", kdir.display()))?;
+            (make, out, release.trim().to_owned())
         }
     };
     let start = Instant::now();
@@ -84,6 +88,7 @@ pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
     vendor()?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     make.arg(format!("MO={}", out.display()));
+    make.arg(format!("KREL={release}"));
     make.arg(format!("-j{jobs}"))
         .args(["--no-print-directory", "modules"]);
     if args.verbose {
@@ -147,7 +152,8 @@ pub(crate) fn vendor() -> Result<()> {
     Ok(())
 }
 
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder with all that is in it.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

@@ -5,16 +5,19 @@
 //! result is every machine's result.
 
 mod alone;
+mod appliance;
 mod bench;
 mod cache;
 mod client;
 mod clients;
 mod debug;
+mod dist;
 mod fuzz;
 mod initramfs;
 mod kbuild;
 mod kernel;
 mod lint;
+mod nightly;
 mod probe;
 mod progress;
 mod root;
@@ -58,8 +61,11 @@ enum Command {
     Bench(bench::BenchArgs),
     Fuzz(fuzz::FuzzArgs),
     Soak(soak::SoakArgs),
+    Nightly(nightly::NightlyArgs),
     /// Lay the sources of the module's registry crates into target/vendor (for a build by plain `make`)
     Vendor,
+    /// Pack target/hippos-VERSION.tar.xz, which an appliance builds from without a crate registry
+    Dist,
     Shell(ShellArgs),
     /// Run a program inside a build root (what every other command calls)
     #[command(hide = true)]
@@ -69,7 +75,8 @@ enum Command {
 /// Make the build root: a Debian tree with the kernel, its sources and all tools.
 ///
 /// Needs cargo, apt and mmdebstrap (installed by itself when run as root), about
-/// 6 GB of disk and some three minutes. The result lies in a cache folder outside
+/// 5 GB of disk and some three minutes; each further kernel (--series, --flavour)
+/// 2 GB. The result lies in a cache folder outside
 /// the work tree ($HIPPOS_CACHE, else $XDG_CACHE_HOME/hippos, else
 /// ~/.cache/hippos), so that a fresh clone uses it again. Run twice, the second
 /// run does nothing; interrupted, the next run goes on. Every other command
@@ -120,9 +127,11 @@ fn dispatch(command: Command, selection: &Selection) -> Result<u8> {
         Command::Bench(args) => return bench::bench(&args, selection),
         Command::Fuzz(args) => return fuzz::fuzz(&args, selection),
         Command::Soak(args) => return soak::soak(&args, selection),
+        Command::Nightly(args) => return nightly::nightly(&args, selection),
         Command::Vendor => {
             kbuild::vendor()?;
         }
+        Command::Dist => println!("{}", dist::dist()?.display()),
         Command::Shell(args) => {
             let root = root::ready(selection)?;
             let (program, rest) = match args.command.split_first() {

@@ -104,6 +104,11 @@ impl Root {
         Ok(Root { kernel, ..self })
     }
 
+    /// The same root, with another kernel in the stock one's place.
+    pub(crate) fn with_kernel(self, kernel: kernel::Kernel) -> Root {
+        Root { kernel, ..self }
+    }
+
     /// The kernel in it, the stock one unless [`debug`](Self::debug) was called.
     pub(crate) fn kernel(&self) -> &kernel::Kernel {
         &self.kernel
@@ -305,6 +310,31 @@ fn bootstrap(path: &Path, log: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A Debian tree with nothing but apt. Dropped, it is removed.
+pub(crate) struct Fresh {
+    pub(crate) path: PathBuf,
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Err(error) = delete(&self.path) {
+            eprintln!("hippos: {} is left: {error:#}", self.path.display());
+        }
+    }
+}
+
+/// Makes a tree of that name beside the build root; a former one goes first.
+pub(crate) fn fresh(name: &str) -> Result<Fresh> {
+    let path = cache::dir()?.join(name);
+    delete(&path)?;
+    progress::step("a fresh Debian (mmdebstrap)", || {
+        bootstrap(&path, &path.with_extension("log"))
+    })?;
+    // Not what is tried, and most of the time.
+    fs::write(path.join("etc/dpkg/dpkg.cfg.d/hippos"), "force-unsafe-io\n")?;
+    Ok(Fresh { path })
+}
+
 /// The apt line for the backports, from the one that mmdebstrap wrote for the release.
 fn backports_line(path: &Path) -> Result<String> {
     let apt = path.join("etc/apt");
@@ -414,7 +444,8 @@ pub(crate) fn privileged(program: &str) -> Command {
     command
 }
 
-fn command(root: &Path, program: &Path, binds: &[&Path]) -> Command {
+/// A program that runs in any root, in the work tree's folder.
+pub(crate) fn command(root: &Path, program: &Path, binds: &[&Path]) -> Command {
     // Falls back to the name that the shell would find; it can only be odd in a deleted work tree.
     let this = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
     let mut command = privileged(&this.to_string_lossy());

@@ -11,7 +11,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::clients::Clients;
 use crate::root::Root;
-use crate::target::Selection;
+use crate::target::{Selection, Which};
 use crate::vm::{Machine, Vm, INTERRUPTED};
 use crate::{bench, client, clients, initramfs, kbuild, root, run, shell, workspace};
 
@@ -53,7 +53,8 @@ const OOPS: &str = "planted::oops_ends_run";
 /// `--debug-kernel` runs the guest tests on a kernel with KASAN, lockdep and
 /// every other checker (xtask/src/debug.config), built first when there is none
 /// (some ten minutes). There, one defect for each checker is planted as well.
-/// The last line is `N passed, N failed`.
+/// Where the mirror holds no kernel series as `--series previous` asks for, there is
+/// nothing to test, and that is said. The last line is `N passed, N failed`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
     /// Only those that need no virtual machine
@@ -65,9 +66,9 @@ pub(crate) struct TestArgs {
     /// On the debug kernel, and only what needs a kernel
     #[arg(long, conflicts_with = "host")]
     debug_kernel: bool,
-    /// Only tests whose name contains this
+    /// Only tests whose name contains this; given several times, one of them
     #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
+    filter: Vec<String>,
     /// How much guest tests do that can do more: packets, connections, histories
     #[arg(long, value_name = "N")]
     size: Option<u32>,
@@ -189,7 +190,13 @@ pub(crate) fn test(args: &TestArgs, selection: &Selection) -> Result<u8> {
         }
         return Ok(0);
     }
-    let filter = args.filter.as_deref();
+    if selection.which() == Which::Previous {
+        if let Err(reason) = root::target(selection) {
+            println!("skipped: {reason:#}");
+            return Ok(0);
+        }
+    }
+    let filter = args.filter.as_slice();
     let debug = args.debug_kernel;
     // Fetching packages leaves the processors to the host's tests.
     let clients = (!args.host && !debug && clients::TESTS.iter().any(|test| wanted(filter, test)))
@@ -205,17 +212,18 @@ pub(crate) fn test(args: &TestArgs, selection: &Selection) -> Result<u8> {
 }
 
 /// Cargo's tests of the whole workspace, then the store's models in loom.
-fn host(filter: Option<&str>, count: &mut Count) -> Result<()> {
+fn host(filter: &[String], count: &mut Count) -> Result<()> {
     let mut cargo = Command::new(workspace::cargo());
     cargo
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
+        .arg("--")
         .args(filter);
     // The reference that some of them compare with; without it they say that they are skipped.
     if let Some(root) = root::made()? {
         cargo.env("HIPPOS_MEMCACHED", root::line(&root, "/usr/bin/memcached"));
     }
     cargo_tests(cargo, count)?;
-    let wanted = |what: &str| filter.is_none_or(|filter| what.contains(filter));
+    let wanted = |what: &str| wanted(filter, what);
     if wanted(STRESS) {
         sanitized(count)?;
     }
@@ -345,8 +353,8 @@ pub(crate) fn memory(debug: bool) -> u32 {
 }
 
 /// Whether a test of that name was asked for.
-fn wanted(filter: Option<&str>, name: &str) -> bool {
-    filter.is_none_or(|filter| name.contains(filter))
+fn wanted(filter: &[String], name: &str) -> bool {
+    filter.is_empty() || filter.iter().any(|text| name.contains(text.as_str()))
 }
 
 /// A root in the making.
@@ -364,7 +372,7 @@ fn guests(
         Ok(root) => root,
         Err(panic) => std::panic::resume_unwind(panic),
     });
-    let wanted = |name: &str| wanted(args.filter.as_deref(), name);
+    let wanted = |name: &str| wanted(&args.filter, name);
     let (planted, inside): (Vec<String>, Vec<String>) = guest_tests()?
         .into_iter()
         .filter(|name| wanted(name) && (debug || !name.contains(DEFECT)))

@@ -172,7 +172,8 @@ fn clippy_kernel(selection: &Selection) -> Result<()> {
     let root = root::ready(selection)?;
     let mut make = root.command("/usr/bin/make");
     make.arg(format!("KDIR={}", root.kernel().tree.display()))
-        .arg(format!("MO={}", out.display()));
+        .arg(format!("MO={}", out.display()))
+        .arg(format!("KREL={}", root.kernel().release));
     make.args([
         "--no-print-directory",
         "-s",

@@ -1,0 +1,94 @@
+//! `cargo xtask nightly`: what must hold and takes too long for every change.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{ensure, Result};
+
+use crate::appliance;
+use crate::target::Selection;
+
+/// Run what `.ci/run` has no time for: some hours on two processors.
+///
+/// The README's way to a real machine in a fresh Debian root; the whole suite on
+/// the previous kernel series; the generic flavour; the debug kernel's suite;
+/// long runs of the soak and the fuzzers. A part that fails does not keep the
+/// others from running.
+#[derive(clap::Args)]
+pub(crate) struct NightlyArgs {
+    /// Only parts whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+}
+
+/// What a part does.
+enum Work {
+    /// The README's lines are followed.
+    Readme,
+    /// Commands of this program.
+    Commands(&'static [&'static str]),
+}
+
+const PARTS: &[(&str, Work)] = &[
+    ("readme", Work::Readme),
+    (
+        "previous-series",
+        Work::Commands(&["test --guest --series previous"]),
+    ),
+    (
+        "generic-flavour",
+        Work::Commands(&[
+            "test --guest --flavour generic --filter guest::packet:: --filter guest::protocol:: \
+             --filter guest::module:: --filter guest::xdp::",
+        ]),
+    ),
+    (
+        "debug-kernel",
+        Work::Commands(&[
+            "test --debug-kernel",
+            "fuzz packets --packets 100000 --debug-kernel",
+        ]),
+    ),
+    (
+        "long-runs",
+        Work::Commands(&["soak --minutes 60", "fuzz all --seconds 900"]),
+    ),
+];
+
+/// Runs every part; gives our exit status.
+pub(crate) fn nightly(args: &NightlyArgs, selection: &Selection) -> Result<u8> {
+    let mut failed = 0;
+    for (name, work) in PARTS {
+        if args
+            .only
+            .as_ref()
+            .is_some_and(|only| !name.contains(only.as_str()))
+        {
+            continue;
+        }
+        let start = Instant::now();
+        let result = match work {
+            Work::Readme => appliance::follow(selection),
+            Work::Commands(lines) => lines.iter().try_for_each(|line| own(line)),
+        };
+        let minutes = start.elapsed().as_secs_f32() / 60.0;
+        match result {
+            Ok(()) => println!("nightly {name} ... ok ({minutes:.1} min)"),
+            Err(error) => {
+                failed += 1;
+                println!("nightly {name} ... FAILED ({minutes:.1} min)\n{error:#}");
+            }
+        }
+    }
+    Ok(u8::from(failed > 0))
+}
+
+/// Runs this program with the line's words as arguments.
+fn own(line: &str) -> Result<()> {
+    println!("cargo xtask {line}");
+    let status = Command::new(std::env::current_exe()?)
+        .args(line.split_whitespace())
+        .status()?;
+    ensure!(status.success(), "cargo xtask {line}: {status}");
+    Ok(())
+}
