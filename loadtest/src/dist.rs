@@ -226,6 +226,40 @@ impl Popularity {
         }
     }
 
+    /// The share of the requests that the most popular keys get, which are `keys` of all `count`.
+    pub fn share(&self, keys: f64, count: u64) -> f64 {
+        match self {
+            Popularity::Uniform => keys,
+            Popularity::Zipf(s) => {
+                // The harmonic numbers by their integral, exact enough beyond the first hundred ranks.
+                let harmonic = |n: f64| {
+                    let head = (n as u64).min(100);
+                    let sum: f64 = (1..=head).map(|k| (k as f64).powf(-s)).sum();
+                    let (a, b) = (head as f64 + 0.5, n + 0.5);
+                    match b > a {
+                        false => sum,
+                        true if (s - 1.0).abs() < 1e-9 => sum + (b / a).ln(),
+                        true => sum + (b.powf(1.0 - s) - a.powf(1.0 - s)) / (1.0 - s),
+                    }
+                };
+                harmonic(keys * count as f64) / harmonic(count as f64)
+            }
+            Popularity::Curve(points) => {
+                let mut before = (0.0, 0.0);
+                for point in points {
+                    if keys <= point.0 {
+                        let (r0, r1) =
+                            (before.0 * count as f64 + 1.0, point.0 * count as f64 + 1.0);
+                        let along = ((keys * count as f64 + 1.0) / r0).ln() / (r1 / r0).ln();
+                        return before.1 + (point.1 - before.1) * along;
+                    }
+                    before = *point;
+                }
+                1.0
+            }
+        }
+    }
+
     /// A sampler of ranks below `count`, which must not be 0.
     pub fn sampler(&self, count: u64) -> Ranks {
         match self {

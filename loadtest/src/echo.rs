@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -62,6 +62,11 @@ pub struct Faults {
     pub close: u64,
     /// Answers over UDP wait so long (all of them).
     pub delay: Duration,
+    /// The server stands still for so long, once, at its request number `stall_at`.
+    pub stall: Duration,
+    pub stall_at: u64,
+    /// Requests are answered with a long line that is no reply.
+    pub garbage: bool,
     /// Multi-key GETs over UDP get one message a hit, as memcached does it.
     pub message_per_hit: bool,
 }
@@ -83,6 +88,9 @@ struct Server {
     gets: AtomicU64,
     sets: AtomicU64,
     requests: AtomicU64,
+    /// Requests until it stands still, and until when it does.
+    before_stall: AtomicU64,
+    stalled: Mutex<Option<Instant>>,
     answered: Arc<AtomicU64>,
 }
 
@@ -110,6 +118,8 @@ impl Echo {
             gets: AtomicU64::new(0),
             sets: AtomicU64::new(0),
             requests: AtomicU64::new(0),
+            before_stall: AtomicU64::new(0),
+            stalled: Mutex::new(None),
             answered: answered.clone(),
         });
         let mut handles = Vec::new();
@@ -174,6 +184,22 @@ enum Taken {
 impl Server {
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Waits, if it is to stand still now.
+    fn stall(&self) {
+        if self.faults.stall.is_zero() {
+            return;
+        }
+        if self.before_stall.fetch_add(1, Ordering::Relaxed) + 1 == self.faults.stall_at {
+            if let Ok(mut until) = self.stalled.lock() {
+                *until = Instant::now().checked_add(self.faults.stall);
+            }
+        }
+        let until = self.stalled.lock().ok().and_then(|until| *until);
+        if let Some(until) = until {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
+        }
     }
 
     fn serve_udp(&self, socket: &Socket) {
@@ -321,11 +347,21 @@ impl Server {
         let verb = words.next().unwrap_or_default();
         let meta = verb.len() == 2 && verb.starts_with(b"m");
         let mut length = end + 1;
+        if verb != b"version" {
+            self.stall();
+            if self.faults.garbage {
+                out.line(&[b'?'; 2000]);
+                return Taken::Answered(length);
+            }
+        }
         match verb {
             b"get" | b"gets" if every(self.faults.refuse, &self.gets) => {
                 out.line(b"SERVER_ERROR refused")
             }
-            b"get" | b"gets" => {
+            b"get" | b"gets" | b"gat" => {
+                if verb == b"gat" {
+                    words.next();
+                }
                 for key in words {
                     self.value(key, |flags, value| {
                         out.parts(&[
@@ -346,10 +382,17 @@ impl Server {
             }
             b"mg" => {
                 let key = words.next().unwrap_or_default();
+                let (mut wanted, mut cas) = (false, "");
+                for word in words {
+                    wanted |= word == b"v";
+                    if word == b"c" {
+                        cas = " c1";
+                    }
+                }
                 let hit = self.value(key, |flags, value| {
-                    if line.ends_with(b" v") {
+                    if wanted {
                         out.parts(&[format!("VA {} k", value.len()).as_bytes(), key]);
-                        out.parts(&[format!(" f{flags}\r\n").as_bytes(), value, b"\r\n"]);
+                        out.parts(&[format!(" f{flags}{cas}\r\n").as_bytes(), value, b"\r\n"]);
                         out.ends.push(out.bytes.len());
                     } else {
                         out.line(b"HD");
@@ -359,7 +402,15 @@ impl Server {
                     out.line(b"EN");
                 }
             }
-            b"set" | b"add" | b"replace" | b"ms" => {
+            b"incr" => {
+                let key = words.next().unwrap_or_default();
+                match self.count(key) {
+                    Some(n) => out.line(n.to_string().as_bytes()),
+                    None => out.line(b"NOT_FOUND"),
+                }
+            }
+            b"ma" => out.line(b"HD"),
+            b"set" | b"add" | b"replace" | b"append" | b"cas" | b"ms" => {
                 let key = words.next().unwrap_or_default();
                 let number =
                     |word: Option<&[u8]>| std::str::from_utf8(word?).ok()?.parse::<usize>().ok();
@@ -440,6 +491,18 @@ impl Server {
         true
     }
 
+    /// Adds one to a counter.
+    fn count(&self, key: &[u8]) -> Option<u64> {
+        let Contents::Kept(store) = &self.contents else {
+            return Some(1);
+        };
+        let mut store = store.lock().ok()?;
+        let (_, value) = store.get_mut(key)?;
+        let n = std::str::from_utf8(value).ok()?.parse::<u64>().ok()? + 1;
+        *value = n.to_string().into_bytes();
+        Some(n)
+    }
+
     fn store(&self, verb: &[u8], key: &[u8], flags: u32, value: &[u8]) -> bool {
         let Contents::Kept(store) = &self.contents else {
             return true;
@@ -450,6 +513,13 @@ impl Server {
         match verb {
             b"add" if store.contains_key(key) => return false,
             b"replace" if !store.contains_key(key) => return false,
+            b"append" => {
+                let Some((_, old)) = store.get_mut(key) else {
+                    return false;
+                };
+                old.extend_from_slice(value);
+                return true;
+            }
             _ => {}
         }
         if !every(self.faults.forget, &self.sets) {

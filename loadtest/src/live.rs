@@ -1,35 +1,37 @@
 //! The line that lives while a run goes on.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::report::{rate, us, Moment};
+use crate::report::{rate, Moment};
 use crate::session::Watch;
 
 /// Shows each moment on one line of the terminal; nothing where there is no terminal.
 #[derive(Debug)]
 pub struct Line {
     bar: ProgressBar,
+    /// When the part will end, if that is known.
+    ends: Option<Instant>,
 }
 
 impl Line {
     /// A line that begins with `title`.
     pub fn new(title: &str) -> Self {
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template("{prefix} {elapsed:>4} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(title.to_string());
         bar.enable_steady_tick(Duration::from_millis(500));
-        Self { bar }
+        Self { bar, ends: None }
     }
 
     /// Another title, as the next part begins.
-    pub fn title(&self, title: &str) {
+    pub fn title(&mut self, title: &str, length: Option<Duration>) {
         self.bar.set_prefix(title.to_string());
         self.bar.set_message("");
-        self.bar.reset_elapsed();
+        self.ends = length.and_then(|length| Instant::now().checked_add(length));
     }
 }
 
@@ -39,20 +41,26 @@ impl Drop for Line {
     }
 }
 
-/// A moment in words.
+/// A moment in at most 41 characters: answered, hits, 99th percentiles of latency and lag, and what
+/// was given up or failed.
 pub fn describe(moment: &Moment) -> String {
-    let per_second = |n: u64| rate(n as f64 / moment.seconds);
-    let mut text = format!(
-        "sent {}/s  answered {}/s  mean {}  p99 {}",
-        per_second(moment.sent),
-        per_second(moment.answered),
-        us(moment.mean_us),
-        us(moment.p99_us),
-    );
-    for (name, n) in [("timeouts", moment.timeouts), ("errors", moment.errors)] {
-        if n > 0 {
-            text += &format!("  {n} {name}");
-        }
+    let mut text = format!("{}/s", rate(moment.answered as f64 / moment.seconds));
+    let keys = moment.hits + moment.misses;
+    if keys > 0 {
+        text += &format!(" {:.0}%hit", 100.0 * moment.hits as f64 / keys as f64);
+    }
+    let narrow = |x: f64| match x {
+        x if x.is_nan() => "-".to_string(),
+        x if x >= 1e6 => format!("{:.1}s", x / 1e6),
+        x if x >= 1e4 => format!("{:.0}ms", x / 1e3),
+        x if x >= 1e3 => format!("{:.1}ms", x / 1e3),
+        x => format!("{x:.0}us"),
+    };
+    text += &format!(" p99 {}", narrow(moment.p99_us));
+    text += &format!(" lag {}", narrow(moment.lag_p99_us));
+    let lost = moment.timeouts + moment.errors;
+    if lost > 0 {
+        text += &format!(" -{}", rate(lost as f64));
     }
     text
 }
@@ -61,7 +69,34 @@ pub fn describe(moment: &Moment) -> String {
 impl Watch for Option<Line> {
     fn moment(&mut self, moment: &Moment) {
         if let Some(line) = self {
-            line.bar.set_message(describe(moment));
+            let left = line.ends.map_or(String::new(), |ends| {
+                let left = ends.saturating_duration_since(Instant::now());
+                format!("{}s ", left.as_secs())
+            });
+            line.bar.set_message(left + &describe(moment));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_line_fits_into_50_columns() {
+        let moment = Moment {
+            seconds: 1.0,
+            answered: 1_234_567,
+            hits: 100,
+            misses: 0,
+            p99_us: 12_345.0,
+            lag_p99_us: 99_900.0,
+            timeouts: 54_321,
+            ..Moment::default()
+        };
+        let text = describe(&moment);
+        // Before it: the share of the trace and the time that is left, "100% 59m ".
+        assert!(text.len() <= 50 - 9, "{text}: {}", text.len());
+        assert!(text.contains("hit") && text.contains("lag"), "{text}");
     }
 }

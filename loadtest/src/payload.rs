@@ -34,6 +34,7 @@ pub(crate) fn mix(mut x: u64) -> u64 {
 }
 
 /// The endless stream of words that a value is cut from.
+#[derive(Debug)]
 struct Words(u64);
 
 impl Words {
@@ -70,6 +71,45 @@ pub fn append(out: &mut Vec<u8>, len: usize, hash: u64, version: u32) {
     let start = out.len();
     out.resize(start + len, 0);
     fill(&mut out[start..], hash, version);
+}
+
+/// A value that is made piece by piece, for one too large to be made at once.
+#[derive(Debug)]
+pub struct Stream {
+    words: Words,
+    version: Option<u32>,
+    left: usize,
+}
+
+impl Stream {
+    /// The value of a key at a version, `len` bytes, at least 8.
+    pub fn new(hash: u64, version: u32, len: usize) -> Self {
+        Self {
+            words: Words::new(hash, version, len),
+            version: Some(version),
+            left: len,
+        }
+    }
+
+    /// Bytes that are still to come.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Appends at most about `most` bytes: a multiple of 8, or the rest.
+    pub fn append(&mut self, most: usize, out: &mut Vec<u8>) {
+        if let Some(version) = self.version.take() {
+            out.extend_from_slice(&version.to_le_bytes());
+            self.left -= 4;
+        }
+        let mut len = (most & !7).min(self.left);
+        self.left -= len;
+        while len > 0 {
+            let n = len.min(8);
+            out.extend_from_slice(&self.words.next()[..n]);
+            len -= n;
+        }
+    }
 }
 
 /// Checks a whole value: its version (none if it is too short to have one),
@@ -109,6 +149,18 @@ mod tests {
                 Ok(expected),
                 "{len} bytes"
             );
+        }
+    }
+
+    #[test]
+    fn a_value_made_in_pieces_is_the_same() {
+        for len in [8, 9, 100, 70_001] {
+            let mut stream = Stream::new(hash(b"key"), 7, len);
+            let mut out = Vec::new();
+            while stream.left() > 0 {
+                stream.append(64, &mut out);
+            }
+            assert_eq!(out, value(b"key", len, 7), "{len} bytes");
         }
     }
 

@@ -1,15 +1,20 @@
-//! SVG plots of reports: latency against offered load, throughput of several
-//! servers side by side, throughput over time.
+//! SVG plots of reports: latency against offered load, throughput of several servers side by side,
+//! throughput, latency and lag over time, latency by percentile. Legends stand beside the data.
 
 use std::path::Path;
 
-use anyhow::{anyhow, bail, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
+use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::report::{Report, Run};
+use crate::output;
+use crate::report::{unpack, Moment, Report, Run};
 
-const SIZE: (u32, u32) = (900, 540);
+const SIZE: (u32, u32) = (900, 480);
+/// Width of the legend.
+const LEGEND: u32 = 150;
 /// Told apart with any eyesight, and in grey.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
@@ -23,15 +28,12 @@ const FONT: &str = "sans-serif";
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// A plot: the name of its file without `.svg`, and its text.
+pub type Plot = (String, String);
+
 /// Plotters' errors borrow the canvas; ours do not.
 fn failed<E: std::error::Error>(e: E) -> anyhow::Error {
     anyhow!("cannot plot: {e}")
-}
-
-fn canvas(path: &Path) -> Result<Area<'_>> {
-    let area = SVGBackend::new(path, SIZE).into_drawing_area();
-    area.fill(&WHITE).map_err(failed)?;
-    Ok(area)
 }
 
 fn colour(i: usize) -> RGBColor {
@@ -61,89 +63,265 @@ fn short(x: f64) -> String {
     ((x * 10.0).round() / 10.0).to_string()
 }
 
-/// Mean (solid) and 99th percentile (thin) latency against offered load, on a
-/// logarithmic scale, a colour for each report.
-pub fn latency(reports: &[(String, Report)], path: &Path) -> Result<()> {
-    let mut series: Vec<(&str, Vec<&Run>)> = reports
-        .iter()
-        .map(|(label, report)| {
-            let mut runs: Vec<&Run> = report
-                .runs
-                .iter()
-                .filter(|run| run.latency.count > 0)
-                .collect();
-            runs.sort_by(|a, b| a.offered_per_second.total_cmp(&b.offered_per_second));
-            (label.as_str(), runs)
-        })
-        .collect();
-    series.retain(|(_, runs)| !runs.is_empty());
-    let runs = || series.iter().flat_map(|(_, runs)| runs.iter());
-    let x_max = runs().map(|run| run.offered_per_second).fold(0.0, f64::max);
-    let y_max = runs().map(|run| run.latency.p99_us).fold(0.0, f64::max);
-    let y_min = runs()
-        .map(|run| run.latency.mean_us)
-        .fold(f64::MAX, f64::min);
-    if x_max == 0.0 {
-        bail!("cannot plot: no run has any latency");
-    }
-    let area = canvas(path)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption("Latency against offered load", (FONT, 20))
-        .margin(16)
-        .x_label_area_size(46)
-        .y_label_area_size(74)
-        .build_cartesian_2d(0.0..x_max * 1.05, (y_min * 0.7..y_max * 1.5).log_scale())
-        .map_err(failed)?;
-    chart
-        .configure_mesh()
-        .x_desc("offered, requests a second")
-        .y_desc("latency: mean, and 99th percentile (thin)")
-        .x_label_formatter(&kilo)
-        .y_label_formatter(&micro)
-        .light_line_style(BLACK.mix(0.05))
-        .label_style((FONT, 14))
-        .draw()
-        .map_err(failed)?;
-    for (i, (label, runs)) in series.iter().enumerate() {
-        let line = |value: fn(&Run) -> f64, width: u32| {
-            let points = runs
-                .iter()
-                .map(move |run| (run.offered_per_second, value(run)));
-            LineSeries::new(points, colour(i).stroke_width(width))
-        };
-        chart
-            .draw_series(line(|run| run.latency.mean_us, 3))
-            .map_err(failed)?
-            .label(*label)
-            .legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 20, y)], colour(i).stroke_width(3))
-            });
-        chart
-            .draw_series(line(|run| run.latency.p99_us, 1))
-            .map_err(failed)?;
-        let dots = runs.iter().map(|run| {
-            Circle::new(
-                (run.offered_per_second, run.latency.mean_us),
-                3,
-                colour(i).filled(),
-            )
-        });
-        chart.draw_series(dots).map_err(failed)?;
-    }
-    legend(&mut chart)?;
-    area.present().map_err(failed)
+/// One line of a plot.
+struct Series {
+    label: String,
+    colour: usize,
+    width: u32,
+    points: Vec<(f64, f64)>,
 }
 
-fn legend<'a, C: CoordTranslate>(chart: &mut ChartContext<'a, SVGBackend<'a>, C>) -> Result<()> {
+/// What all plots of lines have in common.
+struct Frame<'a> {
+    title: String,
+    x: &'a str,
+    y: &'a str,
+    x_text: &'a dyn Fn(&f64) -> String,
+    y_text: &'a dyn Fn(&f64) -> String,
+    logarithmic: bool,
+    /// Where the data begin to count.
+    warmup: Option<f64>,
+}
+
+/// Draws on a canvas with a place for the legend beside it.
+fn draw(
+    labels: &[(String, usize, u32)],
+    paint: impl FnOnce(&Area) -> Result<()>,
+) -> Result<String> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        area.fill(&WHITE).map_err(failed)?;
+        let (data, legend) = area.split_horizontally(SIZE.0 - LEGEND);
+        paint(&data)?;
+        for (i, (label, colour_of, width)) in labels.iter().enumerate() {
+            let y = 60 + 22 * i as i32;
+            let line = PathElement::new([(4, y), (26, y)], colour(*colour_of).stroke_width(*width));
+            legend.draw(&line).map_err(failed)?;
+            let style = (FONT, 13)
+                .into_font()
+                .color(&BLACK)
+                .pos(Pos::new(HPos::Left, VPos::Center));
+            let shown: String = label.chars().take(18).collect();
+            legend
+                .draw(&Text::new(shown, (32, y), style))
+                .map_err(failed)?;
+        }
+        area.present().map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn lines(frame: &Frame, series: &[Series]) -> Result<String> {
+    let points = || {
+        series
+            .iter()
+            .flat_map(|s| s.points.iter().copied())
+            .filter(|(x, y)| x.is_finite() && y.is_finite())
+    };
+    let x_max = points().map(|(x, _)| x).fold(0.0, f64::max);
+    let y_max = points().map(|(_, y)| y).fold(0.0, f64::max);
+    let y_min = points()
+        .map(|(_, y)| y)
+        .filter(|y| *y > 0.0)
+        .fold(f64::MAX, f64::min);
+    if y_max <= 0.0 || x_max <= 0.0 {
+        bail!("cannot plot: nothing happened");
+    }
+    let labels: Vec<_> = series
+        .iter()
+        .map(|s| (s.label.clone(), s.colour, s.width))
+        .collect();
+    draw(&labels, |area| {
+        let mut chart = ChartBuilder::on(area);
+        chart
+            .caption(&frame.title, (FONT, 18))
+            .margin(16)
+            .x_label_area_size(46)
+            .y_label_area_size(74);
+        if frame.logarithmic {
+            let y = (y_min * 0.7..y_max * 1.5).log_scale();
+            let chart = chart
+                .build_cartesian_2d(0.0..x_max * 1.02, y)
+                .map_err(failed)?;
+            plot_lines(frame, series, chart, y_min)
+        } else {
+            let chart = chart
+                .build_cartesian_2d(0.0..x_max * 1.02, 0.0..y_max * 1.1)
+                .map_err(failed)?;
+            plot_lines(frame, series, chart, 0.0)
+        }
+    })
+}
+
+fn plot_lines<'a, X, Y>(
+    frame: &Frame,
+    series: &[Series],
+    mut chart: ChartContext<'a, SVGBackend<'_>, Cartesian2d<X, Y>>,
+    least: f64,
+) -> Result<()>
+where
+    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+{
     chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.85))
-        .position(SeriesLabelPosition::UpperLeft)
-        // No border: the width of a text is only guessed.
-        .label_font((FONT, 14))
-        .margin(14)
+        .configure_mesh()
+        .x_desc(frame.x)
+        .y_desc(frame.y)
+        .x_label_formatter(frame.x_text)
+        .y_label_formatter(frame.y_text)
+        .light_line_style(BLACK.mix(0.05))
+        .label_style((FONT, 13))
         .draw()
-        .map_err(failed)
+        .map_err(failed)?;
+    if let Some(end) = frame.warmup.filter(|end| *end > 0.0) {
+        let range = chart.y_range();
+        let shade = Rectangle::new(
+            [(0.0, range.start), (end, range.end)],
+            BLACK.mix(0.08).filled(),
+        );
+        chart.draw_series([shade]).map_err(failed)?;
+        let style = (FONT, 12).into_font().color(&BLACK.mix(0.6));
+        chart
+            .draw_series([Text::new("warm-up", (0.0, range.end), style)])
+            .map_err(failed)?;
+    }
+    for s in series {
+        // An interval without requests leaves a gap.
+        let whole = |point: &(f64, f64)| point.1.is_finite() && point.1 >= least;
+        for part in s.points.split(|point| !whole(point)) {
+            let style = colour(s.colour).stroke_width(s.width);
+            chart
+                .draw_series(LineSeries::new(part.iter().copied(), style))
+                .map_err(failed)?;
+            if part.len() == 1 || s.width > 2 {
+                let dots = part
+                    .iter()
+                    .map(|point| Circle::new(*point, s.width.max(2), colour(s.colour).filled()));
+                chart.draw_series(dots).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every plot that the reports have something for. Labels tell the reports apart.
+pub fn all(reports: &[(String, Report)]) -> Result<Vec<Plot>> {
+    let mut plots = Vec::new();
+    let many = reports.len() > 1;
+    if reports.iter().any(|(_, report)| report.runs.len() > 1) {
+        plots.push(("latency".to_string(), latency(reports)?));
+    }
+    if many || reports.iter().any(|(_, report)| report.peak.is_some()) {
+        plots.push(("throughput".to_string(), throughput(reports)?));
+    }
+    let single = reports.iter().filter(|(_, report)| report.runs.len() == 1);
+    for (label, report) in single {
+        let run = &report.runs[0];
+        if run.timeline.iter().all(|m| m.sent == 0) {
+            continue;
+        }
+        let (title, suffix) = match many {
+            true => (
+                format!("{} ({label})", report.workload),
+                format!("-{}", label.replace(['/', ' '], "_")),
+            ),
+            false => (report.workload.clone(), String::new()),
+        };
+        let mut add = |name: &str, svg: String| plots.push((format!("{name}{suffix}"), svg));
+        add("timeline", timeline(&title, run)?);
+        if run.latency.count > 0 {
+            add("timeline-latency", latency_over_time(&title, run)?);
+            add("timeline-lag", lag_over_time(&title, run)?);
+            add("percentiles", percentiles(&title, run)?);
+        }
+        if run.timeline.iter().any(|m| m.hits + m.misses > 0) {
+            add("timeline-hits", hits_over_time(&title, run)?);
+        }
+    }
+    ensure!(!plots.is_empty(), "cannot plot: there is nothing to show");
+    Ok(plots)
+}
+
+/// Names of the plots that [`all`] makes of one report.
+const NAMES: [&str; 7] = [
+    "latency",
+    "throughput",
+    "timeline",
+    "timeline-latency",
+    "timeline-lag",
+    "timeline-hits",
+    "percentiles",
+];
+
+/// Fails if a folder holds plots already.
+pub fn free(dir: &Path) -> Result<()> {
+    for name in NAMES {
+        let path = dir.join(format!("{name}.svg"));
+        ensure!(
+            !path.exists(),
+            "{} is there already; --force writes over it",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes plots into a folder, over what is there with `force`.
+pub fn save(plots: &[Plot], dir: &Path, force: bool) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    for (name, svg) in plots {
+        let path = dir.join(format!("{name}.svg"));
+        ensure!(
+            force || !path.exists(),
+            "{} is there already; --force writes over it",
+            path.display()
+        );
+        output::write(&path, svg.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Mean (solid) and 99th percentile (thin) latency against offered load, on a
+/// logarithmic scale, a colour for each report.
+pub fn latency(reports: &[(String, Report)]) -> Result<String> {
+    let mut series = Vec::new();
+    for (i, (label, report)) in reports.iter().enumerate() {
+        let mut runs: Vec<&Run> = report
+            .runs
+            .iter()
+            .filter(|run| run.latency.count > 0)
+            .collect();
+        runs.sort_by(|a, b| a.offered_per_second.total_cmp(&b.offered_per_second));
+        let line = |what: &str, width: u32, value: fn(&Run) -> f64| Series {
+            label: format!("{label} {what}"),
+            colour: i,
+            width,
+            points: runs
+                .iter()
+                .map(|run| (run.offered_per_second, value(run)))
+                .collect(),
+        };
+        series.push(line("mean", 3, |run| run.latency.mean_us));
+        series.push(line("p99", 1, |run| run.latency.p99_us));
+    }
+    let frame = Frame {
+        title: format!("Latency against offered load: {}", workloads(reports)),
+        x: "offered, requests a second",
+        y: "latency",
+        x_text: &kilo,
+        y_text: &micro,
+        logarithmic: true,
+        warmup: None,
+    };
+    lines(&frame, &series)
+}
+
+/// The workloads' names, each once.
+fn workloads(reports: &[(String, Report)]) -> String {
+    let mut names: Vec<&str> = reports.iter().map(|(_, r)| r.workload.as_str()).collect();
+    names.dedup();
+    names.join(", ")
 }
 
 /// Bars side by side: for each group (a workload) one bar a series (a server).
@@ -154,8 +332,7 @@ pub fn bars(
     groups: &[String],
     series: &[String],
     values: &[Vec<Option<f64>>],
-    path: &Path,
-) -> Result<()> {
+) -> Result<String> {
     let y_max = values
         .iter()
         .flatten()
@@ -165,64 +342,55 @@ pub fn bars(
     if groups.is_empty() || y_max == 0.0 {
         bail!("cannot plot: there is nothing to show");
     }
-    let area = canvas(path)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption(title, (FONT, 20))
-        .margin(16)
-        .x_label_area_size(46)
-        .y_label_area_size(74)
-        .build_cartesian_2d(0.0..groups.len() as f64, 0.0..y_max * 1.35)
-        .map_err(failed)?;
-    let name = |x: &f64| groups.get(*x as usize).cloned().unwrap_or_default();
-    chart
-        .configure_mesh()
-        .disable_x_mesh()
-        .x_labels(0)
-        .y_desc(unit)
-        .y_label_formatter(&kilo)
-        .light_line_style(BLACK.mix(0.05))
-        .label_style((FONT, 14))
-        .draw()
-        .map_err(failed)?;
-    let width = 0.8 / series.len() as f64;
-    for (i, (label, values)) in series.iter().zip(values).enumerate() {
-        let left = |group: usize| group as f64 + 0.1 + i as f64 * width;
-        let bar = values.iter().enumerate().filter_map(|(group, value)| {
-            let corners = [(left(group), 0.0), (left(group) + width * 0.92, (*value)?)];
-            Some(Rectangle::new(corners, colour(i).filled()))
-        });
+    let labels: Vec<_> = series
+        .iter()
+        .enumerate()
+        .map(|(i, label)| (label.clone(), i, 8))
+        .collect();
+    draw(&labels, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, (FONT, 18))
+            .margin(16)
+            .x_label_area_size(46)
+            .y_label_area_size(74)
+            .build_cartesian_2d(0.0..groups.len() as f64, 0.0..y_max * 1.1)
+            .map_err(failed)?;
         chart
-            .draw_series(bar)
-            .map_err(failed)?
-            .label(label.as_str())
-            .legend(move |(x, y)| {
-                Rectangle::new([(x, y - 5), (x + 14, y + 5)], colour(i).filled())
+            .configure_mesh()
+            .disable_x_mesh()
+            .x_labels(0)
+            .y_desc(unit)
+            .y_label_formatter(&kilo)
+            .light_line_style(BLACK.mix(0.05))
+            .label_style((FONT, 13))
+            .draw()
+            .map_err(failed)?;
+        let width = 0.8 / series.len() as f64;
+        for (i, values) in values.iter().enumerate() {
+            let left = |group: usize| group as f64 + 0.1 + i as f64 * width;
+            let bar = values.iter().enumerate().filter_map(|(group, value)| {
+                let corners = [(left(group), 0.0), (left(group) + width * 0.92, (*value)?)];
+                Some(Rectangle::new(corners, colour(i).filled()))
             });
-    }
-    // The names of the groups, centred under them: the axis itself would put them at their left edges.
-    let plot = chart.plotting_area();
-    let style = (FONT, 15)
-        .into_font()
-        .color(&BLACK)
-        .pos(plotters::style::text_anchor::Pos::new(
-            plotters::style::text_anchor::HPos::Center,
-            plotters::style::text_anchor::VPos::Top,
-        ));
-    for group in 0..groups.len() {
-        let (x, y) = plot.map_coordinate(&(group as f64 + 0.5, 0.0));
-        area.draw(&Text::new(
-            name(&(group as f64)),
-            (x, y + 10),
-            style.clone(),
-        ))
-        .map_err(failed)?;
-    }
-    legend(&mut chart)?;
-    area.present().map_err(failed)
+            chart.draw_series(bar).map_err(failed)?;
+        }
+        // The names of the groups, centred under them: the axis itself would put them at their left edges.
+        let plot = chart.plotting_area();
+        let style = (FONT, 14)
+            .into_font()
+            .color(&BLACK)
+            .pos(Pos::new(HPos::Center, VPos::Top));
+        for (group, name) in groups.iter().enumerate() {
+            let (x, y) = plot.map_coordinate(&(group as f64 + 0.5, 0.0));
+            area.draw(&Text::new(name.clone(), (x, y + 10), style.clone()))
+                .map_err(failed)?;
+        }
+        Ok(())
+    })
 }
 
 /// Peak (or else answered) requests a second of each workload, side by side for each label.
-pub fn throughput(reports: &[(String, Report)], path: &Path) -> Result<()> {
+pub fn throughput(reports: &[(String, Report)]) -> Result<String> {
     let (mut groups, mut series): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     for (label, report) in reports {
         if !groups.contains(&report.workload) {
@@ -251,66 +419,142 @@ pub fn throughput(reports: &[(String, Report)], path: &Path) -> Result<()> {
         .iter()
         .map(|label| groups.iter().map(|group| value(label, group)).collect())
         .collect();
-    bars(
-        "Throughput",
-        "requests a second",
-        &groups,
-        &series,
-        &values,
-        path,
-    )
+    let title = format!("Throughput: {}", workloads(reports));
+    bars(&title, "requests a second", &groups, &series, &values)
+}
+
+/// A line over a run's intervals; each point stands at its interval's end.
+fn over_time(
+    run: &Run,
+    label: &str,
+    colour: usize,
+    width: u32,
+    value: impl Fn(&Moment) -> f64,
+) -> Series {
+    Series {
+        label: label.to_string(),
+        colour,
+        width,
+        points: run
+            .timeline
+            .iter()
+            .map(|moment| (moment.at + moment.seconds, value(moment)))
+            .collect(),
+    }
+}
+
+fn time_frame<'a>(
+    title: String,
+    y: &'a str,
+    y_text: &'a dyn Fn(&f64) -> String,
+    run: &Run,
+) -> Frame<'a> {
+    Frame {
+        title,
+        x: "seconds",
+        y,
+        x_text: &|x| short(*x),
+        y_text,
+        logarithmic: false,
+        warmup: run
+            .timeline
+            .iter()
+            .filter(|m| m.warmup)
+            .map(|m| m.at + m.seconds)
+            .reduce(f64::max),
+    }
 }
 
 /// Requests sent and answered a second over time, with timeouts where there were any.
-pub fn timeline(run: &Run, path: &Path) -> Result<()> {
-    let moments = &run.timeline;
-    let per_second = |value: fn(&crate::report::Moment) -> u64| {
-        move |moment: &crate::report::Moment| (moment.at, value(moment) as f64 / moment.seconds)
-    };
-    let y_max = moments
-        .iter()
-        .flat_map(|m| [m.sent, m.answered].map(|n| n as f64 / m.seconds))
-        .fold(0.0, f64::max);
-    let Some(last) = moments.last().filter(|_| y_max > 0.0) else {
-        bail!("cannot plot: nothing happened")
-    };
-    let area = canvas(path)?;
-    let mut chart = ChartBuilder::on(&area)
-        .caption("Throughput over time", (FONT, 20))
-        .margin(16)
-        .x_label_area_size(46)
-        .y_label_area_size(74)
-        .build_cartesian_2d(0.0..last.at + last.seconds, 0.0..y_max * 1.1)
-        .map_err(failed)?;
-    chart
-        .configure_mesh()
-        .x_desc("seconds")
-        .y_desc("requests a second")
-        .y_label_formatter(&kilo)
-        .light_line_style(BLACK.mix(0.05))
-        .label_style((FONT, 14))
-        .draw()
-        .map_err(failed)?;
-    let lines = [
-        ("sent", per_second(|m| m.sent)),
-        ("answered", per_second(|m| m.answered)),
-        ("given up", per_second(|m| m.timeouts)),
+pub fn timeline(workload: &str, run: &Run) -> Result<String> {
+    let title = format!("Throughput over time: {workload}");
+    let frame = time_frame(title, "requests a second", &kilo, run);
+    let rate = |n: u64, m: &Moment| n as f64 / m.seconds;
+    let mut series = vec![
+        over_time(run, "sent", 0, 3, |m| rate(m.sent, m)),
+        over_time(run, "answered", 1, 2, |m| rate(m.answered, m)),
     ];
-    for (i, (label, value)) in lines.into_iter().enumerate() {
-        if i == 2 && moments.iter().all(|m| m.timeouts == 0) {
-            continue;
-        }
-        chart
-            .draw_series(LineSeries::new(
-                moments.iter().map(value),
-                colour(i).stroke_width(3 - i as u32),
-            ))
-            .map_err(failed)?
-            .label(label)
-            .legend(move |(x, y)| {
-                PathElement::new([(x, y), (x + 20, y)], colour(i).stroke_width(2))
-            });
+    if run.timeline.iter().any(|m| m.timeouts > 0) {
+        series.push(over_time(run, "given up or lost", 2, 1, |m| {
+            rate(m.timeouts, m)
+        }));
     }
-    legend(&mut chart)?;
-    area.present().map_err(failed)
+    lines(&frame, &series)
+}
+
+/// Median, 99th and 99.9th percentile over time.
+pub fn latency_over_time(workload: &str, run: &Run) -> Result<String> {
+    let title = format!("Latency over time: {workload}");
+    let frame = Frame {
+        logarithmic: true,
+        ..time_frame(title, "latency", &micro, run)
+    };
+    let series = [
+        over_time(run, "p50", 0, 2, |m| m.p50_us),
+        over_time(run, "p99", 1, 2, |m| m.p99_us),
+        over_time(run, "p99.9", 2, 1, |m| m.p99_9_us),
+    ];
+    lines(&frame, &series)
+}
+
+/// The generator's own delay over time.
+pub fn lag_over_time(workload: &str, run: &Run) -> Result<String> {
+    let title = format!("Lag of the generator over time: {workload}");
+    let frame = time_frame(title, "lag, 99th percentile", &micro, run);
+    // All zero is a plot as well.
+    let series = [over_time(run, "lag p99", 5, 2, |m| m.lag_p99_us.max(0.001))];
+    lines(&frame, &series)
+}
+
+/// The share of hits over time.
+pub fn hits_over_time(workload: &str, run: &Run) -> Result<String> {
+    let title = format!("Hits over time: {workload}");
+    let percent = |x: &f64| format!("{} %", short(*x));
+    let frame = time_frame(title, "keys found", &percent, run);
+    let ratio = |m: &Moment| match m.hits + m.misses {
+        0 => f64::NAN,
+        // None at all is a plot as well.
+        n => (100.0 * m.hits as f64 / n as f64).max(0.001),
+    };
+    lines(&frame, &[over_time(run, "hits", 2, 2, ratio)])
+}
+
+/// Latency by percentile: the axis runs 90 %, 99 %, 99.9 % in equal steps.
+pub fn percentiles(workload: &str, run: &Run) -> Result<String> {
+    let mut series = Vec::new();
+    let kinds = run.kinds.iter().map(|(name, l)| (name.as_str(), l));
+    for (i, (name, latency)) in kinds.chain([("(lag)", &run.lag)]).enumerate() {
+        let histogram = unpack(&latency.histogram)?;
+        let points = histogram
+            .iter_quantiles(5)
+            .filter(|step| step.quantile_iterated_to() < 1.0)
+            .map(|step| {
+                let nines = -(1.0 - step.quantile_iterated_to()).log10();
+                (nines, (step.value_iterated_to() as f64 / 1e3).max(0.1))
+            });
+        series.push(Series {
+            label: name.to_string(),
+            colour: i,
+            width: 2,
+            points: points.collect(),
+        });
+    }
+    let nines = |x: &f64| match *x {
+        x if x <= 0.0 => "0 %".to_string(),
+        x => {
+            let percent = 100.0 * (1.0 - 10f64.powf(-x));
+            let text = format!("{percent:.*}", (x.round() as usize).clamp(1, 8));
+            format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+        }
+    };
+    let frame = Frame {
+        title: format!("Latency by percentile: {workload}"),
+        x: "percentile",
+        y: "latency",
+        x_text: &nines,
+        y_text: &micro,
+        logarithmic: true,
+        warmup: None,
+    };
+    lines(&frame, &series)
 }

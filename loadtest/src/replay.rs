@@ -1,7 +1,7 @@
 //! Replays traces: a thread reads the file ahead and hands batches to the workers.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -10,68 +10,84 @@ use anyhow::{ensure, Result};
 use crossbeam_channel::{bounded, Sender};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::arrival::Schedule;
 use crate::live::describe;
-use crate::report::{Moment, Pace, Run};
+use crate::report::{Moment, Pace, Run, Trace};
 use crate::request::Request;
-use crate::session::{Session, Watch};
-use crate::settings::Failure;
+use crate::session::{Load, Session, Watch};
+use crate::settings::{Failure, Part};
 use crate::source;
-use crate::trace::{Format, Reader};
+use crate::trace::{Options, Reader};
 
 /// Requests in a batch.
 const BATCH: usize = 256;
 /// Batches that wait at each worker.
 const AHEAD: usize = 64;
+/// Unreadable lines that a report names.
+const SHOWN: usize = 10;
 /// Requests of one second that are spread over it together.
 const SECOND_MAX: usize = 1 << 20;
 
 /// How to replay.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Replay {
-    /// At recorded times or as fast as replies make room.
-    pub pace: Pace,
-    /// Ends after so many requests.
-    pub requests: Option<u64>,
+    /// The files.
+    pub paths: Vec<PathBuf>,
+    /// How to read them.
+    pub options: Options,
+    /// At recorded times, at a rate, or as fast as replies make room; for how long.
+    pub load: Load,
     /// Passes over so many unreadable lines before giving up.
     pub skip_bad: u64,
-    /// Length of an interval of the timeline.
-    pub interval: Duration,
+    /// Begins again at the end.
+    pub again: bool,
 }
 
-/// What came of reading the file.
+/// What came of reading the files.
 #[derive(Debug, Default)]
 struct Reading {
-    skipped: u64,
+    trace: Trace,
     failure: Option<Failure>,
 }
 
-/// Replays a trace on a session: the run, how many bad lines were passed over, and what ended it early.
+/// Replays a trace on a session: the run, what was read, and what ended it early.
 pub fn replay(
     session: &mut Session,
-    path: &Path,
-    format: Option<Format>,
     how: &Replay,
     show: bool,
-) -> Result<(Run, u64, Option<Failure>)> {
-    let reader = Reader::open(path, format)?;
-    let timed = matches!(how.pace, Pace::Recorded { .. });
+) -> Result<(Run, Trace, Option<Failure>)> {
+    let settings = session.settings();
+    let options = Options {
+        prefix: settings.prefix.clone(),
+        ..how.options.clone()
+    };
+    let reader = Reader::open(&how.paths, &options)?;
+    let speed = match how.load.pace {
+        Pace::Recorded { speed } => Some(speed),
+        _ => None,
+    };
     ensure!(
-        !timed || reader.has_times(),
-        "{}: the trace has no times: replay it with --speed max",
-        path.display()
+        speed.is_none() || reader.has_times(),
+        "the trace has no times: replay it with --speed max or --rate"
     );
-    let (workers, servers) = (session.settings().threads, session.settings().servers.len());
+    let schedule = match how.load.pace {
+        Pace::Open { rate, arrival } => Some(Schedule::new(arrival, rate, 0, 1, settings.seed)),
+        _ => None,
+    };
+    let (workers, servers) = (settings.threads, settings.servers.len());
     let marks = Marks::default();
-    let mut bar = Bar::new(reader.progress().0, marks.clone(), show);
+    let mut bar = Bar::new(reader.progress().0, marks.clone(), show && !how.again);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| bounded(AHEAD)).unzip();
+    let end = (how.load.warmup + how.load.duration.unwrap_or(Duration::MAX / 2)).as_nanos();
     let feeder = Feeder {
         reader,
-        speed: match how.pace {
-            Pace::Recorded { speed } => Some(speed),
-            _ => None,
-        },
-        left: how.requests.unwrap_or(u64::MAX),
+        speed,
+        schedule,
+        end: u64::try_from(end).unwrap_or(u64::MAX),
+        left: how.load.requests.unwrap_or(u64::MAX),
         skip_bad: how.skip_bad,
+        again: how.again,
+        part: settings.part,
         servers,
         given: 0,
         marks,
@@ -79,9 +95,9 @@ pub fn replay(
         senders,
     };
     let thread = std::thread::spawn(move || feeder.run());
-    let (run, failure) = session.replay(receivers, how.pace, how.interval, &mut bar);
+    let (run, failure) = session.replay(receivers, &how.load, &mut bar);
     let reading = join(thread);
-    Ok((run, reading.skipped, failure.or(reading.failure)))
+    Ok((run, reading.trace, failure.or(reading.failure)))
 }
 
 fn join(thread: JoinHandle<Reading>) -> Reading {
@@ -95,10 +111,16 @@ type Marks = Arc<Mutex<VecDeque<(u64, u64)>>>;
 
 struct Feeder {
     reader: Reader,
-    /// Times faster than recorded; none for as fast as possible.
+    /// Times faster than recorded; none for other times.
     speed: Option<f64>,
+    /// The times, if they are not the recorded ones.
+    schedule: Option<Schedule>,
+    /// No request is due later.
+    end: u64,
     left: u64,
     skip_bad: u64,
+    again: bool,
+    part: Part,
     servers: usize,
     given: u64,
     marks: Marks,
@@ -108,24 +130,43 @@ struct Feeder {
 
 impl Feeder {
     fn run(mut self) -> Reading {
-        let mut reading = Reading::default();
+        let mut trace = Trace {
+            format: self.reader.format().name(),
+            rounds: 1,
+            ..Trace::default()
+        };
+        let mut failure = None;
+        let mut last_round = 0;
         // Times in whole seconds: the requests of one second are spread over it.
-        let coarse = self.speed.is_some() && self.reader.format().unit() == 1_000_000_000;
+        let coarse = self.speed.is_some() && self.reader.coarse();
         let mut second: Vec<(u64, Request)> = Vec::new();
         while self.left > 0 {
             let (at, request) = match self.reader.read() {
                 Ok(Some(next)) => next,
+                Ok(None) if self.again && trace.requests > last_round => {
+                    last_round = trace.requests;
+                    trace.rounds += 1;
+                    match self.reader.rewind() {
+                        Ok(()) => continue,
+                        Err(e) => failure = Some(Failure::Input(format!("{e:#}"))),
+                    }
+                    break;
+                }
                 Ok(None) => break,
-                Err(_) if reading.skipped < self.skip_bad => {
-                    reading.skipped += 1;
+                Err(e) if trace.skipped < self.skip_bad => {
+                    trace.skipped += 1;
+                    if trace.skipped_why.len() < SHOWN {
+                        trace.skipped_why.push(format!("{e:#}"));
+                    }
                     continue;
                 }
                 Err(e) => {
-                    reading.failure = Some(Failure::Input(format!("{e:#}")));
+                    failure = Some(Failure::Input(format!("{e:#}")));
                     break;
                 }
             };
             self.left -= 1;
+            trace.requests += 1;
             let goes_on = if coarse {
                 let full = second.first().is_some_and(|(first, _)| *first != at)
                     || second.len() >= SECOND_MAX;
@@ -141,7 +182,10 @@ impl Feeder {
         }
         self.spread(&mut second);
         self.hand_over();
-        reading
+        let counts = self.reader.counts();
+        trace.cut_keys = counts.cut_keys;
+        trace.truncated = counts.truncated;
+        Reading { trace, failure }
     }
 
     fn spread(&mut self, second: &mut Vec<(u64, Request)>) -> bool {
@@ -152,10 +196,18 @@ impl Feeder {
             .all(|(i, (at, request))| self.give(at + i as u64 * 1_000_000_000 / n, request))
     }
 
-    /// Puts a request into its worker's batch; false when the workers are gone.
+    /// Puts a request into its worker's batch; false when there is to be no more.
     fn give(&mut self, at: u64, request: Request) -> bool {
-        let due = self.speed.map_or(0, |speed| (at as f64 / speed) as u64);
-        if self.servers > 1 && request.keys.len() > 1 {
+        let due = match (&mut self.schedule, self.speed) {
+            (Some(schedule), _) => schedule.departure(),
+            (None, Some(speed)) => (at as f64 / speed) as u64,
+            (None, None) => 0,
+        };
+        if due > self.end {
+            return false;
+        }
+        let apart = self.servers > 1 || self.batches.len() > 1 || self.part.of > 1;
+        if apart && request.keys.len() > 1 {
             return self
                 .split(&request)
                 .into_iter()
@@ -168,21 +220,31 @@ impl Feeder {
         let Some(key) = request.keys.first() else {
             return true;
         };
-        // One key's requests stay in one worker and in their order.
-        let worker = (key.hash >> 32) as usize % self.batches.len();
+        if !self.part.holds(key.hash) {
+            return true;
+        }
+        let worker = self.worker(key.hash);
         self.batches[worker].push((due, request));
         self.given += 1;
         self.batches[worker].len() < BATCH || self.hand_over()
     }
 
-    /// A multi-key GET, apart for each server.
+    /// One key's requests stay in one worker and in their order.
+    fn worker(&self, hash: u64) -> usize {
+        (hash >> 32) as usize % self.batches.len()
+    }
+
+    /// A multi-key GET, apart for each server and worker, without the keys of other parts.
     fn split(&self, request: &Request) -> Vec<Request> {
-        let mut parts = vec![Request::default(); self.servers];
-        for key in &request.keys {
-            let part = &mut parts[source::server(key.hash, self.servers)];
+        let workers = self.batches.len();
+        let mut parts = vec![Request::default(); self.servers * workers];
+        for key in request.keys.iter().filter(|key| self.part.holds(key.hash)) {
+            let at = source::server(key.hash, self.servers) * workers + self.worker(key.hash);
+            let part = &mut parts[at];
             if part.keys.is_empty() {
                 part.reset(request.verb);
                 part.value_len = request.value_len;
+                part.ttl = request.ttl;
             }
             part.push_from(request, key);
         }
@@ -218,8 +280,7 @@ impl Bar {
         } else {
             ProgressBar::hidden()
         };
-        let template =
-            "{wide_bar} {percent:>3} %  {bytes}/{total_bytes}  {elapsed} + {eta} left\n{msg}";
+        let template = "{percent:>3}% {eta:>3} {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

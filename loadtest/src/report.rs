@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{anyhow, Context, Result};
+use base64::prelude::{Engine, BASE64_STANDARD};
 use comfy_table::{presets, CellAlignment, Table};
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::arrival::Arrival;
+use crate::output;
 use crate::settings::Settings;
 use crate::stats::Counters;
 
 /// Version of the report's format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A whole report: one of these a command, in one JSON file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +33,10 @@ pub struct Report {
     /// What the servers say they are, in their order.
     pub servers: Vec<String>,
     /// Start in seconds since 1970.
-    pub started: u64,
+    pub started: f64,
+    /// What the trace was, for a replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// Processors of the machine that made the load.
     pub processors: usize,
     /// How the servers were talked to.
@@ -45,6 +51,25 @@ pub struct Report {
     /// What a search found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak: Option<Peak>,
+}
+
+/// What was read of a trace.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Its format.
+    pub format: String,
+    /// Requests that were read.
+    pub requests: u64,
+    /// Lines that could not be read and were passed over.
+    pub skipped: u64,
+    /// Why, for the first of them.
+    pub skipped_why: Vec<String>,
+    /// Keys that were cut to the 250 bytes that memcached takes.
+    pub cut_keys: u64,
+    /// The last line was incomplete, and passed over.
+    pub truncated: bool,
+    /// How often it was read from its beginning.
+    pub rounds: u64,
 }
 
 /// The result of a search for peak throughput.
@@ -118,26 +143,92 @@ impl Run {
     /// Share of the requests that were not answered rightly and in time.
     pub fn loss(&self) -> f64 {
         let c = &self.counters;
-        let due = (c.sent + c.unsent).max(1);
-        (c.timeouts + c.errors + c.unsent) as f64 / due as f64
+        let due = (c.sent + c.unsent + c.lost).max(1);
+        (c.timeouts + c.lost + c.errors + c.unsent) as f64 / due as f64
     }
 }
 
-/// Latencies in microseconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// Latencies in microseconds; absent (`null`) where there was no request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Latency {
+    /// Requests that were answered, in time or late, and those that were not.
     pub count: u64,
+    /// Of these, those without any answer: they count with the time after which they were given up.
+    #[serde(default)]
+    pub unanswered: u64,
+    /// Values from here on are lower bounds, since a request without an answer may have decided them.
+    #[serde(default, with = "absent")]
+    pub exact_below_us: f64,
+    #[serde(with = "absent")]
     pub mean_us: f64,
+    /// Mean of those that were answered.
+    #[serde(default = "absent::nan", with = "absent")]
+    pub mean_answered_us: f64,
+    #[serde(with = "absent")]
     pub min_us: f64,
+    #[serde(with = "absent")]
     pub p50_us: f64,
+    #[serde(with = "absent")]
     pub p75_us: f64,
+    #[serde(with = "absent")]
     pub p90_us: f64,
+    #[serde(with = "absent")]
     pub p95_us: f64,
+    #[serde(with = "absent")]
     pub p99_us: f64,
+    #[serde(with = "absent")]
     pub p99_9_us: f64,
+    #[serde(with = "absent")]
     pub p99_99_us: f64,
+    #[serde(with = "absent")]
     pub max_us: f64,
+    /// All of them in nanoseconds: HdrHistogram's compressed format in base 64.
+    #[serde(default)]
+    pub histogram: String,
+    /// Those without an answer, if any.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unanswered_histogram: String,
+}
+
+/// Numbers that may be absent: NaN here, `null` in JSON.
+mod absent {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn nan() -> f64 {
+        f64::NAN
+    }
+
+    pub(super) fn serialize<S: Serializer>(x: &f64, to: S) -> Result<S::Ok, S::Error> {
+        x.is_finite().then_some(*x).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+    }
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            unanswered: 0,
+            exact_below_us: f64::NAN,
+            mean_us: f64::NAN,
+            mean_answered_us: f64::NAN,
+            min_us: f64::NAN,
+            p50_us: f64::NAN,
+            p75_us: f64::NAN,
+            p90_us: f64::NAN,
+            p95_us: f64::NAN,
+            p99_us: f64::NAN,
+            p99_9_us: f64::NAN,
+            p99_99_us: f64::NAN,
+            max_us: f64::NAN,
+            histogram: String::new(),
+            unanswered_histogram: String::new(),
+        }
+    }
 }
 
 impl Latency {
@@ -151,6 +242,7 @@ impl Latency {
         Self {
             count: histogram.len(),
             mean_us: histogram.mean() / 1e3,
+            mean_answered_us: histogram.mean() / 1e3,
             min_us: us(histogram.min()),
             p50_us: at(0.5),
             p75_us: at(0.75),
@@ -160,29 +252,106 @@ impl Latency {
             p99_9_us: at(0.999),
             p99_99_us: at(0.9999),
             max_us: us(histogram.max()),
+            histogram: pack(histogram),
+            ..Self::default()
         }
+    }
+
+    /// The percentiles of a histogram, some of whose values are only lower bounds: `unanswered`.
+    pub fn bounded(histogram: &Histogram<u64>, unanswered: &Histogram<u64>) -> Self {
+        let mut latency = Self::of(histogram);
+        if unanswered.is_empty() {
+            return latency;
+        }
+        let mut answered = histogram.clone();
+        // Each of them is in the other.
+        let _ = answered.subtract(unanswered);
+        latency.unanswered = unanswered.len();
+        latency.exact_below_us = unanswered.min() as f64 / 1e3;
+        latency.mean_answered_us = match answered.is_empty() {
+            true => f64::NAN,
+            false => answered.mean() / 1e3,
+        };
+        latency.unanswered_histogram = pack(unanswered);
+        latency
+    }
+
+    /// A value of it in words, as a bound where it is one.
+    fn text(&self, value: f64) -> String {
+        if self.unanswered > 0 && value >= self.exact_below_us {
+            return format!("> {}", us(value));
+        }
+        us(value)
+    }
+
+    /// The mean in words.
+    fn mean_text(&self) -> String {
+        let bound = if self.unanswered > 0 { "> " } else { "" };
+        format!("{bound}{}", us(self.mean_us))
     }
 }
 
+/// A histogram as text.
+fn pack(histogram: &Histogram<u64>) -> String {
+    let mut bytes = Vec::new();
+    // Writing into memory does not fail.
+    let _ = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
+    BASE64_STANDARD.encode(bytes)
+}
+
+/// A histogram that [`Latency`] holds as text; an empty one for none.
+pub fn unpack(text: &str) -> Result<Histogram<u64>> {
+    if text.is_empty() {
+        return Ok(crate::stats::histogram());
+    }
+    let bytes = BASE64_STANDARD.decode(text)?;
+    Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .map_err(|e| anyhow!("a histogram cannot be read: {e:?}"))
+}
+
 /// One interval of the timeline.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// Its start, in seconds since the run's.
     pub at: f64,
     /// Its length in seconds.
     pub seconds: f64,
+    /// It belongs to the warm-up, and is in no sum.
+    #[serde(default)]
+    pub warmup: bool,
     /// Requests sent.
     pub sent: u64,
     /// Requests answered.
     pub answered: u64,
     /// Of these, with an error.
     pub errors: u64,
-    /// Requests given up.
+    /// Requests given up or lost.
     pub timeouts: u64,
-    /// Mean latency of the answered in microseconds.
+    /// Keys that GETs found.
+    #[serde(default)]
+    pub hits: u64,
+    /// Keys that GETs did not find.
+    #[serde(default)]
+    pub misses: u64,
+    /// Mean latency in microseconds; what was given up counts with the time that it had taken.
+    #[serde(with = "absent")]
     pub mean_us: f64,
-    /// Their 99th percentile in microseconds.
+    /// Median.
+    #[serde(default = "absent::nan", with = "absent")]
+    pub p50_us: f64,
+    /// 99th percentile.
+    #[serde(with = "absent")]
     pub p99_us: f64,
+    /// 99.9th percentile.
+    #[serde(default = "absent::nan", with = "absent")]
+    pub p99_9_us: f64,
+    /// 99th percentile of the generator's own delay.
+    #[serde(default = "absent::nan", with = "absent")]
+    pub lag_p99_us: f64,
+    /// The latencies, as [`Latency::histogram`].
+    #[serde(default)]
+    pub histogram: String,
 }
 
 impl Report {
@@ -195,7 +364,8 @@ impl Report {
             command: command.to_string(),
             workload: workload.to_string(),
             servers: Vec::new(),
-            started: started.map_or(0, |d| d.as_secs()),
+            started: started.map_or(0.0, |d| (d.as_secs_f64() * 1e3).round() / 1e3),
+            trace: None,
             processors: std::thread::available_parallelism().map_or(1, |n| n.get()),
             settings: settings.clone(),
             outcome: "complete".to_string(),
@@ -205,22 +375,17 @@ impl Report {
         }
     }
 
-    /// Reads a report.
+    /// Reads a report; `-` is standard input.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text = output::read(path)?;
         serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
     }
 
-    /// Writes it as JSON, whole or not at all.
+    /// Writes it as JSON, whole or not at all; `-` is standard output.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let context = || format!("cannot write {}", path.display());
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        std::fs::write(&partial, text).with_context(context)?;
-        std::fs::rename(&partial, path).with_context(context)
+        output::write(path, text.as_bytes())
     }
 
     /// The report for people.
@@ -253,7 +418,9 @@ impl Report {
             );
         }
         if self.outcome != "complete" {
-            out += &format!("NOT COMPLETE: {}\n", self.outcome);
+            // The reason goes to standard error, and is in the JSON.
+            let kind = self.outcome.split(':').next().unwrap_or_default();
+            out += &format!("NOT COMPLETE: {kind}\n");
         }
         out
     }
@@ -275,7 +442,8 @@ fn steps(runs: &[Run]) -> String {
     for run in runs {
         let l = &run.latency;
         let mut row = vec![rate(run.offered_per_second), rate(run.answered_per_second)];
-        row.extend([l.mean_us, l.p50_us, l.p99_us, l.p99_9_us, l.max_us].map(us));
+        row.push(l.mean_text());
+        row.extend([l.p50_us, l.p99_us, l.p99_9_us, l.max_us].map(|x| l.text(x)));
         row.push(percent(run.loss()));
         row.push(us(run.lag.p99_us));
         table.add_row(row);
@@ -285,17 +453,25 @@ fn steps(runs: &[Run]) -> String {
 
 fn one(run: &Run) -> String {
     let mut latency = table(&[
-        "", "count", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max",
+        "",
+        "count",
+        "mean",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "max",
+        "no answer",
     ]);
     let all = ("all".to_string(), &run.latency);
     let kinds = run.kinds.iter().map(|(name, l)| (name.clone(), l));
     let lag = ("(lag)".to_string(), &run.lag);
     let all = (run.kinds.len() > 1).then_some(all);
     for (name, l) in kinds.chain(all).chain([lag]) {
-        let mut row = vec![name, l.count.to_string()];
+        let mut row = vec![name, l.count.to_string(), l.mean_text()];
         row.extend(
             [
-                l.mean_us,
                 l.p50_us,
                 l.p90_us,
                 l.p99_us,
@@ -303,11 +479,20 @@ fn one(run: &Run) -> String {
                 l.p99_99_us,
                 l.max_us,
             ]
-            .map(us),
+            .map(|x| l.text(x)),
         );
+        row.push(match l.unanswered {
+            0 => String::new(),
+            n => percent(n as f64 / l.count as f64),
+        });
         latency.add_row(row);
     }
     let c = &run.counters;
+    if c.timeouts + c.lost > 0 {
+        let mut row = vec!["(given up)".to_string(), (c.timeouts + c.lost).to_string()];
+        row.push(format!("{} answered late", c.late));
+        latency.add_row(row);
+    }
     let mut out = finish(latency);
     out += &format!(
         "{} offered a second, {} answered a second, for {}\n",
@@ -328,10 +513,14 @@ fn one(run: &Run) -> String {
         ("not stored", c.not_stored),
         ("deleted", c.deleted),
         ("touched", c.touched),
+        ("counted", c.counted),
+        ("changed meanwhile", c.exists),
         ("not found", c.not_found),
         ("refills", c.refills),
         ("errors", c.errors),
         ("timeouts", c.timeouts),
+        ("lost with their connection", c.lost),
+        ("connections made anew", c.reconnects),
         ("of them partly answered", c.partial),
         ("late replies", c.late),
         ("stray datagrams", c.strays),
@@ -379,6 +568,7 @@ pub fn rate(x: f64) -> String {
 /// Microseconds with a sensible unit.
 pub fn us(x: f64) -> String {
     match x {
+        x if x.is_nan() => "-".to_string(),
         x if x >= 1e6 => format!("{:.2} s", x / 1e6),
         x if x >= 1e4 => format!("{:.1} ms", x / 1e3),
         x if x >= 1e3 => format!("{:.2} ms", x / 1e3),

@@ -15,17 +15,31 @@ pub enum Verb {
     Replace,
     Delete,
     Touch,
+    /// GET that sets a new expiry time.
+    Gat,
+    Append,
+    Incr,
+    /// SET with the CAS value of an earlier GETS.
+    Cas,
 }
 
 impl Verb {
-    /// GET or GETS.
+    /// GET, GETS or GAT: answered with values.
     pub fn reads(self) -> bool {
-        matches!(self, Verb::Get | Verb::Gets)
+        matches!(self, Verb::Get | Verb::Gets | Verb::Gat)
     }
 
-    /// SET, ADD or REPLACE: carries a value.
+    /// SET, ADD, REPLACE, APPEND or CAS: carries a value.
     pub fn stores(self) -> bool {
-        matches!(self, Verb::Set | Verb::Add | Verb::Replace)
+        matches!(
+            self,
+            Verb::Set | Verb::Add | Verb::Replace | Verb::Append | Verb::Cas
+        )
+    }
+
+    /// Changes the value that a later GET returns.
+    pub fn writes(self) -> bool {
+        self.stores() || matches!(self, Verb::Delete | Verb::Incr)
     }
 
     /// The word on the wire and in trace files.
@@ -38,6 +52,10 @@ impl Verb {
             Verb::Replace => "replace",
             Verb::Delete => "delete",
             Verb::Touch => "touch",
+            Verb::Gat => "gat",
+            Verb::Append => "append",
+            Verb::Incr => "incr",
+            Verb::Cas => "cas",
         }
     }
 }
@@ -64,6 +82,16 @@ impl Key {
     /// The length of the value is not known beforehand.
     pub const UNKNOWN: u32 = u32::MAX;
 
+    /// Flag of ids of counters: keys of their own, for INCR.
+    pub const COUNTER: u64 = 1 << 62;
+    /// Flag of ids of values that grow: keys of their own, for APPEND.
+    pub const GROWING: u64 = 1 << 61;
+
+    /// The key is a counter.
+    pub fn counter(&self) -> bool {
+        self.id != Self::NO_ID && self.id & Self::COUNTER != 0
+    }
+
     /// The key is one that is never stored.
     pub fn absent(&self) -> bool {
         self.id != Self::NO_ID && self.id & Self::ABSENT != 0
@@ -82,6 +110,10 @@ pub struct Request {
     pub value_len: u32,
     /// Expiry time in seconds, 0 for never.
     pub ttl: u32,
+    /// The CAS value that a CAS names.
+    pub cas: u64,
+    /// A GETS whose hit is followed by a CAS.
+    pub then_cas: bool,
 }
 
 impl Request {
@@ -92,6 +124,8 @@ impl Request {
         self.bytes.clear();
         self.value_len = 0;
         self.ttl = 0;
+        self.cas = 0;
+        self.then_cas = false;
     }
 
     /// Adds the key that `write` appends to its argument.

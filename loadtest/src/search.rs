@@ -35,7 +35,7 @@ impl Search {
     /// Whether a run is within the bounds and kept up with what was offered.
     pub fn passes(&self, run: &Run) -> bool {
         run.latency.count > 0
-            && run.latency.mean_us <= self.bound.as_secs_f64() * 1e6
+            && run.latency.mean_answered_us <= self.bound.as_secs_f64() * 1e6
             && run.loss() <= self.loss
             && run.answered_per_second >= 0.95 * run.offered_per_second
     }
@@ -59,7 +59,7 @@ impl Search {
             bound_loss: self.loss,
             offered_per_second: best.map_or(0.0, |run| run.offered_per_second),
             answered_per_second: best.map_or(0.0, |run| run.answered_per_second),
-            mean_us: best.map_or(0.0, |run| run.latency.mean_us),
+            mean_us: best.map_or(0.0, |run| run.latency.mean_answered_us),
         }
     }
 }
@@ -120,7 +120,7 @@ pub fn peak(
 
 /// So far beyond the bounds that a second try is a waste of time.
 fn hopeless(run: &Run, search: &Search) -> bool {
-    run.latency.mean_us > 10.0 * search.bound.as_secs_f64() * 1e6
+    run.latency.mean_answered_us > 10.0 * search.bound.as_secs_f64() * 1e6
         || run.loss() > 10.0 * search.loss.max(0.005)
 }
 

@@ -1,8 +1,7 @@
 //! A session with the servers: connected once, then filled and loaded as often as wanted.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,10 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{unbounded, Receiver, RecvTimeoutError};
 
 use crate::arrival::Schedule;
+use crate::link::Link;
 use crate::report::{Latency, Moment, Pace, Run};
 use crate::request::Request;
-use crate::settings::{Failure, Settings, Transport};
-use crate::source::Source;
+use crate::settings::{Endpoint, Failure, Settings, Transport};
+use crate::source::{Draws, Source};
 use crate::stats::{histogram, Counters, Interval, Kind};
 use crate::versions::Versions;
 use crate::wire::Frame;
@@ -74,13 +74,13 @@ impl Session {
         let servers = settings
             .servers
             .iter()
-            .map(|server| probe(*server, settings))
+            .map(|server| probe(server, settings))
             .collect::<Result<_, _>>()?;
         let channels = (0..settings.threads)
             .map(|_| Channels::connect(settings))
             .collect::<Result<_, _>>()
             .map_err(fail)?;
-        let mut model = model.clone();
+        let mut model = model.clone().placed(&settings.prefix, settings.part);
         if settings.mirror {
             model.workload.mix = Mix {
                 get: 1.0,
@@ -90,7 +90,13 @@ impl Session {
         let base = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(1, |d| d.as_secs() as u32);
-        let versions = VersionsRef(Versions::new(model.count(), base));
+        // Without versions of their own, keys have no value that is too old.
+        let known = if settings.shared || !settings.check {
+            0
+        } else {
+            model.count()
+        };
+        let versions = VersionsRef(Versions::new(known, base));
         Ok(Self {
             settings: settings.clone(),
             model,
@@ -121,6 +127,7 @@ impl Session {
                 model: &model,
                 next,
                 step,
+                ttl: Draws::new(next),
             })
             .collect();
         let span = Span {
@@ -128,6 +135,7 @@ impl Session {
             end: u64::MAX,
             interval: 1_000_000_000,
             window: Some(FILL_WINDOW),
+            ordered: false,
         };
         self.drive(
             sources,
@@ -151,6 +159,7 @@ impl Session {
                 Pace::Closed { window } => Some(window),
                 _ => None,
             },
+            ordered: self.settings.fill_on_miss,
         };
         let workers = self.settings.threads;
         let model = self.model.clone();
@@ -179,14 +188,15 @@ impl Session {
     pub fn replay(
         &mut self,
         batches: Vec<Receiver<Vec<(u64, Request)>>>,
-        pace: Pace,
-        interval: Duration,
+        load: &Load,
         watch: &mut dyn Watch,
     ) -> (Run, Option<Failure>) {
-        let window = match pace {
+        let window = match load.pace {
             Pace::Closed { window } => Some(window),
             _ => None,
         };
+        let nanos = |d: Duration| d.as_nanos() as u64;
+        let from = nanos(load.warmup);
         let sources = batches
             .into_iter()
             .map(|batches| Source::Trace {
@@ -195,18 +205,14 @@ impl Session {
                 timed: window.is_none(),
             })
             .collect();
-        let interval = (interval.as_nanos() as u64).max(1_000_000);
-        self.drive(
-            sources,
-            Span {
-                from: 0,
-                end: u64::MAX,
-                interval,
-                window,
-            },
-            pace,
-            watch,
-        )
+        let span = Span {
+            from,
+            end: load.duration.map_or(u64::MAX, |d| from + nanos(d)),
+            interval: nanos(load.interval).max(1_000_000),
+            window,
+            ordered: true,
+        };
+        self.drive(sources, span, load.pace, watch)
     }
 
     fn drive(
@@ -236,17 +242,11 @@ impl Session {
                 })
                 .collect();
             drop(sender);
-            let timeline = collect(
-                &receiver,
-                span.interval,
-                workers.len() as u64,
-                watch,
-                || {
-                    if interrupt.load(Ordering::Relaxed) {
-                        stop.store(true, Ordering::Relaxed);
-                    }
-                },
-            );
+            let timeline = collect(&receiver, span, workers.len() as u64, watch, || {
+                if interrupt.load(Ordering::Relaxed) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            });
             let done = workers.into_iter().map(|worker| {
                 worker
                     .join()
@@ -266,7 +266,8 @@ impl Session {
             start.elapsed().as_nanos() as u64,
             failure.is_some(),
         );
-        if failure.is_none() && run.counters.sent > 0 && run.counters.answered == 0 {
+        let silent = run.counters.sent > 0 && run.counters.answered + run.counters.late == 0;
+        if failure.is_none() && silent && !self.settings.reconnect {
             failure = Some(Failure::Server(format!(
                 "not one of {} requests was answered",
                 run.counters.sent
@@ -279,7 +280,7 @@ impl Session {
 /// Gathers the workers' intervals until all workers are done.
 fn collect(
     receiver: &Receiver<Interval>,
-    interval: u64,
+    span: Span,
     workers: u64,
     watch: &mut dyn Watch,
     mut poll: impl FnMut(),
@@ -289,7 +290,7 @@ fn collect(
     let mut close =
         |index: u64, open: &mut BTreeMap<u64, (u64, Interval)>, watch: &mut dyn Watch| {
             while let Some(entry) = open.first_entry().filter(|entry| *entry.key() < index) {
-                let moment = moment(&entry.remove().1, interval);
+                let moment = moment(&entry.remove().1, span);
                 watch.moment(&moment);
                 timeline.push(moment);
             }
@@ -321,17 +322,25 @@ fn collect(
     timeline
 }
 
-fn moment(interval: &Interval, length: u64) -> Moment {
+fn moment(interval: &Interval, span: Span) -> Moment {
     let latency = Latency::of(&interval.latency);
+    let start = interval.index * span.interval;
     Moment {
-        at: (interval.index * length) as f64 / 1e9,
-        seconds: length as f64 / 1e9,
+        at: start as f64 / 1e9,
+        seconds: span.interval as f64 / 1e9,
+        warmup: start < span.from,
         sent: interval.sent,
         answered: interval.answered,
         errors: interval.errors,
         timeouts: interval.timeouts,
+        hits: interval.hits,
+        misses: interval.misses,
         mean_us: latency.mean_us,
+        p50_us: latency.p50_us,
         p99_us: latency.p99_us,
+        p99_9_us: latency.p99_9_us,
+        lag_p99_us: Latency::of(&interval.lag).p99_us,
+        histogram: latency.histogram,
     }
 }
 
@@ -347,6 +356,7 @@ fn summary(
     let mut errors: BTreeMap<String, u64> = BTreeMap::new();
     let (mut all, mut lag) = (histogram(), histogram());
     let mut kinds: Vec<_> = Kind::ALL.iter().map(|_| histogram()).collect();
+    let (mut unanswered, mut open) = (kinds.clone(), histogram());
     for done in done {
         let recorder = &done.recorder;
         counters.add(&recorder.counters);
@@ -357,6 +367,10 @@ fn summary(
         for (sum, part) in kinds.iter_mut().zip(&recorder.latency) {
             let _ = sum.add(part);
             let _ = all.add(part);
+        }
+        for (sum, part) in unanswered.iter_mut().zip(&recorder.unanswered) {
+            let _ = sum.add(part);
+            let _ = open.add(part);
         }
         let _ = lag.add(&recorder.lag);
     }
@@ -377,12 +391,14 @@ fn summary(
         offered_per_second: (counters.sent + counters.unsent) as f64 / seconds(sending),
         answered_per_second: in_time as f64 / seconds(answering),
         hit_ratio: (asked > 0).then(|| counters.hits as f64 / asked as f64),
-        latency: Latency::of(&all),
+        latency: Latency::bounded(&all, &open),
         kinds: Kind::ALL
             .iter()
-            .zip(&kinds)
-            .filter(|(_, histogram)| !histogram.is_empty())
-            .map(|(kind, histogram)| (kind.name().to_string(), Latency::of(histogram)))
+            .zip(kinds.iter().zip(&unanswered))
+            .filter(|(_, (histogram, _))| !histogram.is_empty())
+            .map(|(kind, (histogram, open))| {
+                (kind.name().to_string(), Latency::bounded(histogram, open))
+            })
             .collect(),
         lag: Latency::of(&lag),
         counters,
@@ -393,31 +409,18 @@ fn summary(
 }
 
 /// Asks a server what it is, over every transport that will be used.
-fn probe(server: SocketAddr, settings: &Settings) -> Result<String, Failure> {
+fn probe(server: &Endpoint, settings: &Settings) -> Result<String, Failure> {
     let mut version = "mirror".to_string();
     if !settings.mirror {
-        version = probe_tcp(server).map_err(|e| Failure::Server(format!("TCP {server}: {e}")))?;
+        version = Link::connect(server, settings)
+            .and_then(|mut link| link.version())
+            .map_err(|e| Failure::Server(format!("TCP {server}: {e}")))?;
     }
-    if settings.get == Transport::Udp {
-        probe_udp(server, settings.mirror)
+    if let (Transport::Udp, Endpoint::Net(address)) = (settings.get, server) {
+        probe_udp(*address, settings.mirror)
             .map_err(|e| Failure::Server(format!("UDP {server}: {e}")))?;
     }
     Ok(version)
-}
-
-fn probe_tcp(server: SocketAddr) -> std::io::Result<String> {
-    let patience = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&server, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.write_all(b"version\r\n")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line)?;
-    match line.trim_end().strip_prefix("VERSION ") {
-        Some(version) => Ok(version.to_string()),
-        None => Err(std::io::Error::other(format!(
-            "no memcached: it answers version with {line:?}"
-        ))),
-    }
 }
 
 fn probe_udp(server: SocketAddr, mirror: bool) -> std::io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use anyhow::{bail, ensure, Context, Result};
 use serde::{Deserialize, Serialize};
@@ -16,11 +17,122 @@ pub enum Transport {
     Tcp,
 }
 
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Endpoint {
+    /// Address and port.
+    Net(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Net(address) => address.fmt(f),
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Endpoint::Net(address)
+    }
+}
+
+impl From<Endpoint> for String {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.to_string()
+    }
+}
+
+impl TryFrom<String> for Endpoint {
+    type Error = std::net::AddrParseError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Ok(Endpoint::Unix(path.into())),
+            None => text.parse().map(Endpoint::Net),
+        }
+    }
+}
+
+/// Encryption of connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tls {
+    /// Certificates of the authorities that are trusted; without them any certificate is taken.
+    pub ca: Option<PathBuf>,
+    /// Name in the server's certificate, if not its address.
+    pub name: Option<String>,
+}
+
+/// User and password, as memcached's `-Y` takes them. Reports do not hold it.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Password(String);
+
+impl Password {
+    /// From the user's name, a space or colon, and the password.
+    pub fn new(text: &str) -> Self {
+        Self(text.trim_end().replacen(':', " ", 1))
+    }
+
+    /// As it is sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// One of several generators that share the keys of a workload or trace: number 1 to `of`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which of them.
+    pub number: u64,
+    /// How many there are.
+    pub of: u64,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { number: 1, of: 1 }
+    }
+}
+
+impl std::str::FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text
+            .split_once('/')
+            .and_then(|(n, m)| Some((n.parse().ok()?, m.parse().ok()?)));
+        match parts {
+            Some((number, of)) if number >= 1 && number <= of && of <= 1000 => {
+                Ok(Self { number, of })
+            }
+            _ => Err(format!("{text:?} is no part: want N/M, from 1/M to M/M")),
+        }
+    }
+}
+
+impl Part {
+    /// Whether a key belongs to it.
+    pub fn holds(&self, hash: u64) -> bool {
+        self.of == 1 || crate::payload::mix(hash ^ 0x7061_7274) % self.of == self.number - 1
+    }
+}
+
 /// How to talk to the servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Keys are spread over these by their hash.
-    pub servers: Vec<SocketAddr>,
+    pub servers: Vec<Endpoint>,
     /// Threads that make load.
     pub threads: usize,
     /// UDP sockets of a thread for each server: so many source ports.
@@ -45,12 +157,37 @@ pub struct Settings {
     pub fill_on_miss: bool,
     /// Seeds the operations and their times.
     pub seed: u64,
+    /// Values are compared with what they should be.
+    #[serde(default = "yes")]
+    pub check: bool,
+    /// Others write the same keys: an older value is no error.
+    #[serde(default)]
+    pub shared: bool,
+    /// The part of the keys that this generator uses.
+    #[serde(default)]
+    pub part: Part,
+    /// What every key begins with.
+    #[serde(default)]
+    pub prefix: String,
+    /// A connection that breaks is made anew, and what was on it counts as lost.
+    #[serde(default)]
+    pub reconnect: bool,
+    /// Connections are encrypted.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Each connection begins with it.
+    #[serde(skip)]
+    pub password: Option<Password>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            servers: vec![SocketAddr::from(([127, 0, 0, 1], 11211))],
+            servers: vec![SocketAddr::from(([127, 0, 0, 1], 11211)).into()],
             threads: 1,
             sockets: 16,
             connections: 4,
@@ -62,6 +199,13 @@ impl Default for Settings {
             udp_max: 16 << 10,
             fill_on_miss: false,
             seed: 1,
+            check: true,
+            shared: false,
+            part: Part::default(),
+            prefix: String::new(),
+            reconnect: false,
+            tls: None,
+            password: None,
         }
     }
 }
@@ -87,14 +231,33 @@ impl Settings {
             !self.mirror || self.get == Transport::Udp,
             "a mirror answers UDP only"
         );
+        let local = |server: &Endpoint| matches!(server, Endpoint::Unix(_));
+        ensure!(
+            self.get == Transport::Tcp || !self.servers.iter().any(local),
+            "a Unix socket has no UDP: want --get tcp"
+        );
+        ensure!(
+            self.get == Transport::Tcp || self.tls.is_none(),
+            "TLS is for TCP: want --get tcp"
+        );
+        ensure!(
+            self.prefix.len() <= 128 && self.prefix.bytes().all(|b| b.is_ascii_graphic()),
+            "prefix: at most 128 bytes, without spaces and control characters"
+        );
         Ok(())
     }
 }
 
 /// Parses `host:port`, `host:first-last` (one server a port), and several of these with commas between.
-pub fn servers(text: &str) -> Result<Vec<SocketAddr>> {
+/// `unix:PATH` or an absolute path is a Unix socket.
+pub fn servers(text: &str) -> Result<Vec<Endpoint>> {
     let mut servers = Vec::new();
     for part in text.split(',') {
+        if part.starts_with("unix:") || part.starts_with('/') {
+            let path = part.strip_prefix("unix:").unwrap_or(part);
+            servers.push(Endpoint::Unix(path.into()));
+            continue;
+        }
         let Some((host, ports)) = part.rsplit_once(':') else {
             bail!("server {part}: want host:port");
         };
@@ -114,7 +277,8 @@ pub fn servers(text: &str) -> Result<Vec<SocketAddr>> {
                 .to_socket_addrs()
                 .with_context(|| format!("server {part}"))?
                 .next();
-            servers.push(found.with_context(|| format!("server {part}: no address"))?);
+            let found = found.with_context(|| format!("server {part}: no address"))?;
+            servers.push(found.into());
         }
     }
     Ok(servers)
@@ -167,8 +331,11 @@ mod tests {
         assert_eq!(servers("127.0.0.1:11211").unwrap().len(), 1);
         let four = servers("127.0.0.1:1000-1002,[::1]:7").unwrap();
         assert_eq!(four.len(), 4);
-        assert_eq!(four[2].port(), 1002);
-        assert!(four[3].is_ipv6());
+        assert_eq!(four[2].to_string(), "127.0.0.1:1002");
+        assert_eq!(four[3].to_string(), "[::1]:7");
+        let local = servers("unix:/run/m.sock,/tmp/x").unwrap();
+        assert_eq!(local[0], Endpoint::Unix("/run/m.sock".into()));
+        assert_eq!(Endpoint::try_from(local[1].to_string()).unwrap(), local[1]);
         for bad in [
             "127.0.0.1",
             "127.0.0.1:x",

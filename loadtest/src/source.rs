@@ -1,8 +1,11 @@
 //! Where a worker's requests come from: a workload, its fill, or a trace.
 
 use crossbeam_channel::{Receiver, TryRecvError};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use crate::arrival::Schedule;
+use crate::dist::Sizes;
 use crate::payload;
 use crate::request::{Request, Verb};
 use crate::workload::{Model, Sampler};
@@ -18,6 +21,24 @@ pub enum Next {
     Later,
     /// There will be no more.
     End,
+}
+
+/// Random draws from a distribution of sizes.
+#[derive(Debug)]
+pub struct Draws(SmallRng);
+
+impl Draws {
+    /// The same seed gives the same draws.
+    pub fn new(seed: u64) -> Self {
+        Self(SmallRng::seed_from_u64(seed))
+    }
+
+    fn random(&mut self, sizes: &Sizes) -> u32 {
+        match sizes {
+            Sizes::Constant(size) => *size,
+            sizes => sizes.quantile(self.0.random()),
+        }
+    }
 }
 
 /// A source of requests.
@@ -44,6 +65,8 @@ pub enum Source<'m> {
         next: u64,
         /// From one key to the next: the number of workers.
         step: u64,
+        /// Draws expiry times.
+        ttl: Draws,
     },
     /// A trace, read by another thread.
     Trace {
@@ -57,6 +80,26 @@ pub enum Source<'m> {
 }
 
 impl Source<'_> {
+    /// Counts what is still due, which will not be sent any more, and ends.
+    pub fn abandon(&mut self) -> u64 {
+        let Source::Sample {
+            schedule: Some(schedule),
+            left,
+            end,
+            ..
+        } = self
+        else {
+            return 0;
+        };
+        let mut unsent = 0;
+        while *left > 0 && schedule.departure() <= *end {
+            *left -= 1;
+            unsent += 1;
+        }
+        *left = 0;
+        unsent
+    }
+
     /// Makes the next request; the keys of one GET all belong to one of `servers` servers.
     pub fn next(&mut self, servers: usize, request: &mut Request) -> Next {
         match self {
@@ -86,22 +129,36 @@ impl Source<'_> {
                         server_of(model, a, servers) == server_of(model, b, servers)
                     })
                 };
-                request.reset(op.verb);
+                let verb = op.verb;
+                // A CAS begins with the GETS that tells the value's number.
+                request.reset(if verb == Verb::Cas { Verb::Gets } else { verb });
+                request.then_cas = verb == Verb::Cas;
+                request.ttl = op.ttl;
                 for id in &op.ids {
                     model.push(*id, request);
                 }
-                if let (true, Some(key)) = (op.verb.stores(), request.keys.first()) {
-                    request.value_len = key.value_len;
+                if let Some(len) = request.keys.first().map(|key| key.value_len) {
+                    request.value_len = match verb {
+                        Verb::Append => (len / 16).max(1),
+                        _ => len,
+                    };
                 }
                 next
             }
-            Source::Fill { model, next, step } => {
-                if *next >= model.count() {
+            Source::Fill {
+                model,
+                next,
+                step,
+                ttl,
+            } => {
+                if *next >= model.part_count() {
                     return Next::End;
                 }
+                let id = model.part_id(*next);
                 request.reset(Verb::Set);
-                model.push(*next, request);
-                request.value_len = model.value_len(*next);
+                model.push(id, request);
+                request.value_len = model.value_len(id);
+                request.ttl = ttl.random(&model.workload.values.ttl);
                 *next += *step;
                 Next::Now
             }

@@ -15,21 +15,31 @@ pub enum Kind {
     Set,
     Delete,
     Touch,
+    Gat,
+    Append,
+    Incr,
+    Cas,
 }
 
 impl Kind {
     /// All kinds, in the order of reports.
-    pub const ALL: [Kind; 5] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Get,
         Kind::MultiGet,
         Kind::Set,
         Kind::Delete,
         Kind::Touch,
+        Kind::Gat,
+        Kind::Append,
+        Kind::Incr,
+        Kind::Cas,
     ];
 
     /// Name in reports.
     pub fn name(self) -> &'static str {
-        ["get", "mget", "set", "delete", "touch"][self as usize]
+        [
+            "get", "mget", "set", "delete", "touch", "gat", "append", "incr", "cas",
+        ][self as usize]
     }
 }
 
@@ -54,6 +64,18 @@ pub struct Counters {
     pub not_found: u64,
     /// TOUCHes that found their key.
     pub touched: u64,
+    /// INCRs that found their key.
+    #[serde(default)]
+    pub counted: u64,
+    /// CASes whose value had changed meanwhile.
+    #[serde(default)]
+    pub exists: u64,
+    /// Not sent, or without an answer, since the connection was down.
+    #[serde(default)]
+    pub lost: u64,
+    /// Connections that were made again.
+    #[serde(default)]
+    pub reconnects: u64,
     /// Answered with `ERROR`, `CLIENT_ERROR` or `SERVER_ERROR`.
     pub errors: u64,
     /// Not answered in full in time: over UDP, lost.
@@ -88,6 +110,10 @@ impl Counters {
             deleted,
             not_found,
             touched,
+            counted,
+            exists,
+            lost,
+            reconnects,
             errors,
             timeouts,
             partial,
@@ -107,6 +133,10 @@ impl Counters {
         self.deleted += deleted;
         self.not_found += not_found;
         self.touched += touched;
+        self.counted += counted;
+        self.exists += exists;
+        self.lost += lost;
+        self.reconnects += reconnects;
         self.errors += errors;
         self.timeouts += timeouts;
         self.partial += partial;
@@ -141,10 +171,16 @@ pub struct Interval {
     pub answered: u64,
     /// Of these, with an error.
     pub errors: u64,
-    /// Requests given up.
+    /// Requests given up or lost.
     pub timeouts: u64,
-    /// Latencies in nanoseconds.
+    /// Keys that GETs found.
+    pub hits: u64,
+    /// Keys that GETs did not find.
+    pub misses: u64,
+    /// Latencies in nanoseconds; requests that were given up count with what they had taken then.
     pub latency: Histogram<u64>,
+    /// From the scheduled time to the sending.
+    pub lag: Histogram<u64>,
 }
 
 impl Interval {
@@ -156,7 +192,10 @@ impl Interval {
             answered: 0,
             errors: 0,
             timeouts: 0,
+            hits: 0,
+            misses: 0,
             latency: histogram_of(2),
+            lag: histogram_of(2),
         }
     }
 
@@ -166,6 +205,9 @@ impl Interval {
         self.answered += other.answered;
         self.errors += other.errors;
         self.timeouts += other.timeouts;
+        self.hits += other.hits;
+        self.misses += other.misses;
+        let _ = self.lag.add(&other.lag);
         // Same bounds, so that it cannot fail.
         let _ = self.latency.add(&other.latency);
     }
@@ -181,6 +223,8 @@ pub struct Recorder {
     pub counters: Counters,
     /// Latency of each [`Kind`], from the scheduled time, in nanoseconds.
     pub latency: [Histogram<u64>; Kind::ALL.len()],
+    /// Of these, those that are only known to be longer, by [`Kind`].
+    pub unanswered: [Histogram<u64>; Kind::ALL.len()],
     /// From the scheduled time to the sending, in nanoseconds: the generator's own delay.
     pub lag: Histogram<u64>,
     /// Error replies and how often each came.
@@ -204,6 +248,7 @@ impl Recorder {
         Self {
             counters: Counters::default(),
             latency: std::array::from_fn(|_| histogram()),
+            unanswered: std::array::from_fn(|_| histogram()),
             lag: histogram(),
             error_texts: BTreeMap::new(),
             in_time: 0,
@@ -248,7 +293,19 @@ impl Recorder {
         if let Some(counters) = self.counted(due) {
             counters.sent += 1;
             counters.bytes_sent += bytes as u64;
-            self.lag.saturating_record(now.saturating_sub(due));
+            let lag = now.saturating_sub(due);
+            self.lag.saturating_record(lag);
+            self.current.lag.saturating_record(lag);
+        }
+    }
+
+    /// A GET was answered.
+    pub fn got(&mut self, due: u64, hits: u64, misses: u64) {
+        self.current.hits += hits;
+        self.current.misses += misses;
+        if let Some(counters) = self.counted(due) {
+            counters.hits += hits;
+            counters.misses += misses;
         }
     }
 
@@ -277,13 +334,40 @@ impl Recorder {
         }
     }
 
-    /// A request was given up; `partial` if some of its reply had come.
-    pub fn timeout(&mut self, due: u64, partial: bool) {
+    /// A request was given up, after so long; `partial` if some of its reply had come. Its latency is
+    /// that of its reply, if that still comes ([`Self::late`]), and else unknown ([`Self::unanswered`]).
+    pub fn timeout(&mut self, due: u64, gave_up: u64, partial: bool) {
         self.current.timeouts += 1;
+        self.current.latency.saturating_record(gave_up);
         if let Some(counters) = self.counted(due) {
             counters.timeouts += 1;
             counters.partial += u64::from(partial);
         }
+    }
+
+    /// The reply to a request that had been given up has come.
+    pub fn late(&mut self, kind: Kind, due: u64, now: u64) {
+        if let Some(counters) = self.counted(due) {
+            counters.late += 1;
+            self.latency[kind as usize].saturating_record(now.saturating_sub(due));
+        }
+    }
+
+    /// No reply will come any more: it would have taken more than `least`.
+    pub fn unanswered(&mut self, kind: Kind, due: u64, least: u64) {
+        if self.counted(due).is_some() {
+            self.latency[kind as usize].saturating_record(least);
+            self.unanswered[kind as usize].saturating_record(least);
+        }
+    }
+
+    /// A request got lost with its connection, and would have taken more than `least`.
+    pub fn lost(&mut self, kind: Kind, due: u64, least: u64) {
+        self.current.timeouts += 1;
+        if let Some(counters) = self.counted(due) {
+            counters.lost += 1;
+        }
+        self.unanswered(kind, due, least);
     }
 
     /// Sends what is left of the timeline, and lets go of it.

@@ -1,21 +1,23 @@
-//! One TCP connection of a worker: pipelined requests, replies in their order.
+//! One stream of a worker (TCP, TLS or a Unix socket): pipelined requests, replies in their order.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use anyhow::{Context, Result};
 
+use crate::link::Link;
+use crate::payload::Stream;
 use crate::pending::{Outcome, Pending, Progress};
+use crate::settings::{Endpoint, Settings};
 use crate::wire;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
+/// Bytes sent or received before other connections have their turn.
+const TURN: usize = 4 << 20;
 /// Bytes that may wait to be sent; beyond, requests are not sent at all.
 const BACKLOG: usize = 64 << 20;
-/// Limit of a connection attempt.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// Why a connection can be used no more.
 #[derive(Debug)]
@@ -26,13 +28,26 @@ pub enum Broken {
     Server(String),
 }
 
+/// What waits to be sent, beside the output itself.
+#[derive(Debug)]
+enum Piece {
+    Bytes(Vec<u8>),
+    /// A value that is too large to be made at once.
+    Value(Stream),
+}
+
 /// A connection with the requests that wait on it.
 #[derive(Debug)]
 pub struct Tcp {
-    stream: TcpStream,
-    peer: SocketAddr,
+    /// None while the connection is down.
+    stream: Option<Link>,
+    peer: Endpoint,
+    /// A connection that another thread is making.
+    coming: Option<Receiver<std::io::Result<Link>>>,
     output: Vec<u8>,
     written: usize,
+    /// What follows the output.
+    later: VecDeque<Piece>,
     input: Vec<u8>,
     taken: usize,
     filled: usize,
@@ -45,16 +60,17 @@ pub struct Tcp {
 
 impl Tcp {
     /// A connection, without delays.
-    pub fn connect(server: SocketAddr) -> Result<Self> {
-        let stream = TcpStream::connect_timeout(&server, CONNECT)
+    pub fn connect(server: &Endpoint, settings: &Settings) -> Result<Self> {
+        let stream = Link::connect(server, settings)
             .with_context(|| format!("cannot reach TCP {server}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
+        stream.set_nonblocking()?;
         Ok(Self {
-            stream,
-            peer: server,
+            stream: Some(stream),
+            peer: server.clone(),
+            coming: None,
             output: Vec::new(),
             written: 0,
+            later: VecDeque::new(),
             input: vec![0; CHUNK],
             taken: 0,
             filled: 0,
@@ -65,9 +81,42 @@ impl Tcp {
         })
     }
 
-    /// The socket.
-    pub fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// The socket, unless the connection is down.
+    pub fn stream(&self) -> Option<&Link> {
+        self.stream.as_ref()
+    }
+
+    /// Begins to connect anew, on another thread, after a pause.
+    pub fn reconnect(&mut self, settings: &Settings, pause: std::time::Duration) {
+        let (sender, receiver) = mpsc::channel();
+        let (server, settings) = (self.peer.clone(), settings.clone());
+        std::thread::spawn(move || {
+            std::thread::sleep(pause);
+            let link = Link::connect(&server, &settings).and_then(|mut link| {
+                link.version()?;
+                link.set_nonblocking()?;
+                Ok(link)
+            });
+            // Nobody waits for it when the run is over.
+            let _ = sender.send(link);
+        });
+        self.coming = Some(receiver);
+    }
+
+    /// Looks at the attempt to connect: true if there is a connection anew, none if the attempt failed.
+    pub fn reconnected(&mut self) -> Option<bool> {
+        match self.coming.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => Some(false),
+            Some(Ok(Ok(link))) => {
+                self.coming = None;
+                self.stream = Some(link);
+                Some(true)
+            }
+            Some(Ok(Err(_)) | Err(TryRecvError::Disconnected)) => {
+                self.coming = None;
+                None
+            }
+        }
     }
 
     /// Requests that wait for their reply.
@@ -77,60 +126,139 @@ impl Tcp {
 
     /// So much waits to be sent that no more should come.
     pub fn full(&self) -> bool {
-        self.output.len() - self.written > BACKLOG
+        let later: usize = self
+            .later
+            .iter()
+            .map(|piece| match piece {
+                Piece::Bytes(bytes) => bytes.len(),
+                Piece::Value(_) => 0,
+            })
+            .sum();
+        self.output.len() - self.written + later > BACKLOG || self.later.len() > 1024
     }
 
     /// Bytes wait to be sent.
     pub fn blocked(&self) -> bool {
         self.written < self.output.len()
+            || !self.later.is_empty()
+            || self.stream.as_ref().is_some_and(Link::holds)
     }
 
     /// Encodes a request, to go with the next [`Self::flush`]: its ticket and size.
     pub fn stage(&mut self, start: impl FnOnce(&mut Pending)) -> (u64, usize) {
         let mut pending = self.spare.pop().unwrap_or_default();
         start(&mut pending);
-        let before = self.output.len();
-        wire::encode(
-            &pending.request,
-            pending.meta,
-            pending.version,
-            &mut self.output,
-        );
+        let output = match self.later.back_mut() {
+            Some(Piece::Bytes(bytes)) => bytes,
+            _ => &mut self.output,
+        };
+        let before = output.len();
+        let value = wire::encode(&pending.request, pending.meta, pending.version, output);
+        let mut size = output.len() - before;
+        if let Some(value) = value {
+            size += value.left() + wire::CRLF.len();
+            self.later.push_back(Piece::Value(value));
+            self.later.push_back(Piece::Bytes(wire::CRLF.to_vec()));
+        }
         let ticket = self.head + self.queue.len() as u64;
         self.queue.push_back(pending);
         self.waiting += 1;
-        (ticket, self.output.len() - before)
+        (ticket, size)
+    }
+
+    /// Takes the next piece into the output, which is empty: whether there was any.
+    fn refill_output(&mut self) -> bool {
+        self.output.clear();
+        self.written = 0;
+        match self.later.front_mut() {
+            Some(Piece::Bytes(bytes)) => {
+                std::mem::swap(&mut self.output, bytes);
+                self.later.pop_front();
+            }
+            Some(Piece::Value(value)) => {
+                value.append(4 * CHUNK, &mut self.output);
+                if value.left() == 0 {
+                    self.later.pop_front();
+                }
+            }
+            None => return false,
+        }
+        true
     }
 
     /// Sends what is staged, as far as the kernel takes it.
     pub fn flush(&mut self) -> Result<(), Broken> {
-        while self.blocked() {
-            match self.stream.write(&self.output[self.written..]) {
-                Ok(n) => self.written += n,
+        let mut sent = 0;
+        let Some(stream) = self.stream.as_mut() else {
+            return Ok(());
+        };
+        if stream.holds() {
+            match stream.flush() {
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                flushed => {
+                    flushed.map_err(|e| Broken::Server(format!("TCP {}: {e}", self.peer)))?
+                }
+            }
+        }
+        while sent < TURN {
+            if self.written == self.output.len() && !self.refill_output() {
+                break;
+            }
+            let Some(stream) = self.stream.as_mut() else {
+                break;
+            };
+            match stream.write(&self.output[self.written..]) {
+                Ok(n) => {
+                    self.written += n;
+                    sent += n;
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(Broken::Server(format!("TCP {}: {e}", self.peer))),
             }
         }
-        if self.written == self.output.len() {
-            self.output.clear();
-            self.written = 0;
-        } else if self.written > 4 * CHUNK {
+        if self.written > 4 * CHUNK {
             self.output.drain(..self.written);
             self.written = 0;
         }
         Ok(())
     }
 
-    /// Gives up on a request that still waits: its due time. Its reply will be late.
-    pub fn expire(&mut self, ticket: u64) -> Option<u64> {
+    /// Gives up on a request that still waits. Its reply will be late.
+    pub fn expire(&mut self, ticket: u64, now: u64, timeout: u64) -> Option<&Pending> {
         let at = usize::try_from(ticket.checked_sub(self.head)?).ok()?;
         let pending = self.queue.get_mut(at)?;
-        if std::mem::replace(&mut pending.expired, true) {
+        if pending.expired() {
             return None;
         }
+        pending.give_up(now, timeout);
         self.waiting -= 1;
-        Some(pending.due)
+        Some(pending)
+    }
+
+    /// The replies to requests that were given up are not waited for any more.
+    pub fn forget_all(&mut self, mut forgotten: impl FnMut(&Pending)) {
+        for pending in &mut self.queue {
+            if pending.expired() && !pending.forgotten {
+                pending.forgotten = true;
+                forgotten(pending);
+            }
+        }
+    }
+
+    /// The connection is gone: every request on it goes to `lost`.
+    pub fn lose(&mut self, mut lost: impl FnMut(&Pending)) {
+        for pending in self.queue.drain(..) {
+            self.head += 1;
+            lost(&pending);
+        }
+        self.stream = None;
+        self.waiting = 0;
+        self.output.clear();
+        self.written = 0;
+        self.later.clear();
+        self.taken = 0;
+        self.filled = 0;
     }
 
     /// Reads what is there; `done` gets each request that is answered, expired
@@ -148,7 +276,10 @@ impl Tcp {
                 }
             }
             let room = self.input.len() - self.filled;
-            let n = match self.stream.read(&mut self.input[self.filled..]) {
+            let Some(stream) = self.stream.as_mut() else {
+                return Ok(total);
+            };
+            let n = match stream.read(&mut self.input[self.filled..]) {
                 Ok(0) => {
                     return Err(Broken::Server(format!(
                         "TCP {}: the server closed the connection, with {} requests unanswered",
@@ -163,7 +294,7 @@ impl Tcp {
             self.filled += n;
             total += n;
             self.replies(&mut done).map_err(Broken::Wrong)?;
-            if n < room {
+            if n < room || total > TURN {
                 return Ok(total);
             }
         }
@@ -172,13 +303,11 @@ impl Tcp {
     fn replies(&mut self, done: &mut impl FnMut(&Pending, Outcome)) -> Result<(), String> {
         while let Some((element, len)) = wire::element(&self.input[self.taken..self.filled]) {
             let Some(pending) = self.queue.front_mut() else {
-                return Err(format!(
-                    "TCP {}: {element:?} came without a request",
-                    self.peer
-                ));
+                let shown = crate::pending::brief(&format!("{element:?}"));
+                return Err(format!("TCP {}: {shown} came without a request", self.peer));
             };
             if let Progress::Done(outcome) = pending.take(element)? {
-                if !pending.expired {
+                if !pending.expired() {
                     self.waiting -= 1;
                 }
                 done(pending, outcome);

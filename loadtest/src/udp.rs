@@ -53,8 +53,6 @@ enum State {
 pub enum Seen {
     /// Part of a reply, or the whole of it.
     Reply,
-    /// The end of a reply that had been given up.
-    Late,
     /// It belongs to no request.
     Stray,
 }
@@ -107,15 +105,16 @@ impl Udp {
         self.staged.len()
     }
 
-    /// Encodes a request, to go with the next [`Self::flush`]: its ticket. A
-    /// request so old that its slot is needed again is given up: its due time,
-    /// and whether part of its reply had come, go to `lost`.
-    pub fn stage(&mut self, start: impl FnOnce(&mut Pending), lost: impl FnOnce(u64, bool)) -> u64 {
+    /// The slot of the next request holds one that still waits or that was given up: its ticket.
+    pub fn reused(&self) -> Option<u64> {
+        let slot = &self.slots[self.next as usize % SLOTS];
+        (slot.state != State::Free).then_some(slot.ticket)
+    }
+
+    /// Encodes a request, to go with the next [`Self::flush`]: its ticket.
+    pub fn stage(&mut self, start: impl FnOnce(&mut Pending)) -> u64 {
         let ticket = self.next;
         self.next += 1;
-        if let Some((due, partial)) = self.expire(ticket.wrapping_sub(SLOTS as u64)) {
-            lost(due, partial);
-        }
         let slot = &mut self.slots[ticket as usize % SLOTS];
         start(&mut slot.pending);
         slot.ticket = ticket;
@@ -131,7 +130,8 @@ impl Udp {
             .bytes(),
         );
         let pending = &slot.pending;
-        wire::encode(
+        // Only GETs go over UDP: there is no value to follow.
+        let _ = wire::encode(
             &pending.request,
             pending.meta,
             pending.version,
@@ -168,21 +168,40 @@ impl Udp {
         Ok(())
     }
 
-    /// Gives up on a request that still waits: its due time, and whether part of its reply had come.
-    pub fn expire(&mut self, ticket: u64) -> Option<(u64, bool)> {
+    /// Gives up on a request that still waits: it, and whether part of its reply had come.
+    pub fn expire(&mut self, ticket: u64, now: u64, timeout: u64) -> Option<(&Pending, bool)> {
         let slot = &mut self.slots[ticket as usize % SLOTS];
         if slot.ticket != ticket || slot.state != State::Waiting {
             return None;
         }
         slot.state = State::Expired;
         self.waiting -= 1;
-        Some((
-            slot.pending.due,
-            slot.pending.hits > 0 || slot.message.begun(),
-        ))
+        slot.pending.give_up(now, timeout);
+        let partial = slot.pending.hits > 0 || slot.message.begun();
+        Some((&slot.pending, partial))
     }
 
-    /// Takes a datagram; `done` gets the request that it answers, if it does.
+    /// A request that was given up, and whose reply is not waited for any more.
+    pub fn forget(&mut self, ticket: u64) -> Option<&Pending> {
+        let slot = &mut self.slots[ticket as usize % SLOTS];
+        if slot.ticket != ticket || slot.state != State::Expired || slot.pending.forgotten {
+            return None;
+        }
+        slot.pending.forgotten = true;
+        Some(&slot.pending)
+    }
+
+    /// [`Self::forget`]s all that were given up.
+    pub fn forget_all(&mut self, mut forgotten: impl FnMut(&Pending)) {
+        for slot in &mut self.slots {
+            if slot.state == State::Expired && !slot.pending.forgotten {
+                slot.pending.forgotten = true;
+                forgotten(&slot.pending);
+            }
+        }
+    }
+
+    /// Takes a datagram; `done` gets the request that it answers, if it does, given up or not.
     /// Fails if the reply is wrong.
     pub fn deliver(
         &mut self,
@@ -218,12 +237,10 @@ impl Udp {
                 None => return Ok(Seen::Reply),
             }
         };
-        let expired = slot.state == State::Expired;
-        slot.state = State::Free;
-        if expired {
-            return Ok(Seen::Late);
+        if slot.state == State::Waiting {
+            self.waiting -= 1;
         }
-        self.waiting -= 1;
+        slot.state = State::Free;
         done(pending, outcome);
         Ok(Seen::Reply)
     }

@@ -1,8 +1,11 @@
 //! The text protocol, classic and meta, from the client's side, and the frame
 //! of UDP datagrams.
 
-use crate::payload;
+use crate::payload::{self, Stream};
 use crate::request::{Request, Verb};
+
+/// The end of a line and of a value.
+pub const CRLF: &[u8] = b"\r\n";
 
 /// Bytes of the UDP frame.
 pub const FRAME: usize = 8;
@@ -42,11 +45,14 @@ impl Frame {
     }
 }
 
-/// Appends a request to `out`; a value that is stored is the key's at `version`.
-pub fn encode(request: &Request, meta: bool, version: u32, out: &mut Vec<u8>) {
-    let Some(key) = request.keys.first() else {
-        return;
-    };
+/// Values of more bytes are made while they are sent.
+const STREAMED: u32 = 1 << 20;
+
+/// Appends a request to `out`; a value that is stored is the key's at `version`. A value that is
+/// too large to be made at once is returned, and it and [`CRLF`] are to follow.
+#[must_use]
+pub fn encode(request: &Request, meta: bool, version: u32, out: &mut Vec<u8>) -> Option<Stream> {
+    let key = request.keys.first()?;
     let name = request.key(key);
     let flags = payload::flags(key.hash);
     let ttl = expiry(request.ttl);
@@ -67,22 +73,46 @@ pub fn encode(request: &Request, meta: bool, version: u32, out: &mut Vec<u8>) {
             }
             push(out, &[b"\r\n"]);
         }
-        (Verb::Set | Verb::Add | Verb::Replace, _) => {
+        (Verb::Gat, true) => push(
+            out,
+            &[b"mg ", name, b" k f v T", ttl.to_string().as_bytes(), CRLF],
+        ),
+        (Verb::Gat, false) => push(
+            out,
+            &[b"gat ", ttl.to_string().as_bytes(), b" ", name, CRLF],
+        ),
+        (Verb::Incr, true) => push(out, &[b"ma ", name, b" N0 J0\r\n"]),
+        (Verb::Incr, false) => push(out, &[b"incr ", name, b" 1\r\n"]),
+        (verb, _) if verb.stores() => {
             let len = request.value_len;
+            let cas = request.cas;
             let line = if meta {
                 let mode = match request.verb {
                     Verb::Add => " ME",
                     Verb::Replace => " MR",
+                    Verb::Append => " MA",
                     _ => "",
                 };
-                format!(" {len} F{flags} T{ttl}{mode}\r\n")
+                let cas = match request.verb {
+                    Verb::Cas => format!(" C{cas}"),
+                    _ => String::new(),
+                };
+                format!(" {len} F{flags} T{ttl}{mode}{cas}\r\n")
+            } else if request.verb == Verb::Cas {
+                format!(" {flags} {ttl} {len} {cas}\r\n")
             } else {
                 format!(" {flags} {ttl} {len}\r\n")
             };
             let verb = if meta { "ms" } else { request.verb.word() };
             push(out, &[verb.as_bytes(), b" ", name, line.as_bytes()]);
-            payload::append(out, len as usize, key.hash, version);
-            push(out, &[b"\r\n"]);
+            if key.counter() {
+                out.resize(out.len() + len as usize, b'0');
+            } else if len > STREAMED {
+                return Some(Stream::new(key.hash, version, len as usize));
+            } else {
+                payload::append(out, len as usize, key.hash, version);
+            }
+            push(out, &[CRLF]);
         }
         (Verb::Delete, _) => push(
             out,
@@ -96,7 +126,10 @@ pub fn encode(request: &Request, meta: bool, version: u32, out: &mut Vec<u8>) {
             out,
             &[b"touch ", name, b" ", ttl.to_string().as_bytes(), b"\r\n"],
         ),
+        // The other verbs store, and are above.
+        _ => {}
     }
+    None
 }
 
 fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
@@ -105,7 +138,8 @@ fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-/// memcached takes up to 30 days as seconds from now, more as Unix time.
+/// memcached takes up to 30 days as seconds from now, more as Unix time in 32 bits with a sign:
+/// what is beyond them, in 2038, never expires.
 fn expiry(ttl: u32) -> u64 {
     const MONTH: u32 = 30 * 24 * 3600;
     if ttl <= MONTH {
@@ -114,7 +148,10 @@ fn expiry(ttl: u32) -> u64 {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_secs());
-    now + u64::from(ttl)
+    match now + u64::from(ttl) {
+        at if at > i32::MAX as u64 => 0,
+        at => at,
+    }
 }
 
 /// One piece of a reply.
@@ -126,6 +163,8 @@ pub enum Element<'a> {
         key: &'a [u8],
         /// Client flags.
         flags: u32,
+        /// The CAS value, 0 if the reply has none.
+        cas: u64,
         /// The value.
         data: &'a [u8],
     },
@@ -156,7 +195,7 @@ pub fn element(input: &[u8]) -> Option<(Element<'_>, usize)> {
         b"EN" => return Some((Element::Miss, after)),
         _ => return Some((Element::Line(line), after)),
     };
-    let Some((key, flags, len)) = header else {
+    let Some((key, flags, len, cas)) = header else {
         return Some((
             Element::Malformed("a value whose header cannot be read"),
             after,
@@ -170,7 +209,13 @@ pub fn element(input: &[u8]) -> Option<(Element<'_>, usize)> {
             input.len(),
         ));
     }
-    Some((Element::Value { key, flags, data }, after + len + 2))
+    let value = Element::Value {
+        key,
+        flags,
+        cas,
+        data,
+    };
+    Some((value, after + len + 2))
 }
 
 fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
@@ -181,27 +226,36 @@ fn split_word(line: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// `key flags bytes [cas]`
-fn classic_header(rest: &[u8]) -> Option<(&[u8], u32, usize)> {
+fn classic_header(rest: &[u8]) -> Option<(&[u8], u32, usize, u64)> {
     let (key, rest) = split_word(rest);
     let (flags, rest) = split_word(rest);
-    let (len, _cas) = split_word(rest);
-    Some((key, number(flags)?, number(len)? as usize))
+    let (len, cas) = split_word(rest);
+    Some((key, number(flags)?, number(len)? as usize, long(cas)))
 }
 
 /// `bytes [fFLAGS] [kKEY] ...`
-fn meta_header(rest: &[u8]) -> Option<(&[u8], u32, usize)> {
+fn meta_header(rest: &[u8]) -> Option<(&[u8], u32, usize, u64)> {
     let (len, mut rest) = split_word(rest);
-    let (mut key, mut flags): (&[u8], u32) = (b"", 0);
+    let (mut key, mut flags, mut cas): (&[u8], u32, u64) = (b"", 0, 0);
     while !rest.is_empty() {
         let (token, more) = split_word(rest);
         match token.split_first()? {
             (b'k', name) => key = name,
             (b'f', value) => flags = number(value)?,
+            (b'c', value) => cas = long(value),
             _ => {}
         }
         rest = more;
     }
-    Some((key, flags, number(len)? as usize))
+    Some((key, flags, number(len)? as usize, cas))
+}
+
+/// A CAS value; 0 where there is none.
+fn long(digits: &[u8]) -> u64 {
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A decimal number of at most 10 digits.
@@ -233,7 +287,7 @@ mod tests {
 
     fn encoded(request: &Request, meta: bool) -> String {
         let mut out = Vec::new();
-        encode(request, meta, 1, &mut out);
+        assert!(encode(request, meta, 1, &mut out).is_none());
         String::from_utf8_lossy(&out).into_owned()
     }
 
@@ -271,11 +325,32 @@ mod tests {
     }
 
     #[test]
+    fn expiry_times_beyond_2038_are_never() {
+        // Older servers keep Unix time in 32 bits with a sign: anything later would be long ago.
+        for ttl in [i32::MAX as u32 - 1, i32::MAX as u32, u32::MAX - 1, u32::MAX] {
+            assert_eq!(expiry(ttl), 0, "{ttl}");
+        }
+    }
+
+    #[test]
     fn replies_come_apart() {
-        let value = |key, flags, data| Element::Value { key, flags, data };
+        let value = |key, flags, data| Element::Value {
+            key,
+            flags,
+            cas: 0,
+            data,
+        };
         let cases: [(&[u8], Element); 9] = [
             (b"VALUE k 5 3\r\nabc\r\n", value(b"k", 5, b"abc")),
-            (b"VALUE k 5 3 77\r\na\r\n\r\n", value(b"k", 5, b"a\r\n")),
+            (
+                b"VALUE k 5 3 77\r\na\r\n\r\n",
+                Element::Value {
+                    key: b"k",
+                    flags: 5,
+                    cas: 77,
+                    data: b"a\r\n",
+                },
+            ),
             (b"VALUE k 0 0\r\n\r\n", value(b"k", 0, b"")),
             (b"VA 2 kkey f9\r\nab\r\n", value(b"key", 9, b"ab")),
             (b"VA 2\r\nab\r\n", value(b"", 0, b"ab")),

@@ -1,7 +1,6 @@
 //! One thread of load: sends what is due, takes what comes, gives up on what does not.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,9 +14,10 @@ use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeSpec;
 
 use crate::mmsg::{Inbox, Outbox, BATCH};
+use crate::order::Order;
 use crate::pending::{Outcome, Pending};
 use crate::request::{Request, Verb};
-use crate::settings::{Failure, Settings, Transport};
+use crate::settings::{Endpoint, Failure, Settings, Transport};
 use crate::source::{self, Next, Source};
 use crate::stats::{Interval, Recorder};
 use crate::tcp::{Broken, Tcp};
@@ -29,6 +29,16 @@ use crate::wire;
 const TURN: usize = 4 * BATCH;
 /// Longest sleep, so that the timeline and a stop are not missed.
 const NAP: u64 = 50_000_000;
+/// Requests that are late by so much are the generator's own fault, as long as replies come: more is
+/// due than can be done.
+const BEHIND: u64 = 10_000_000;
+/// Requests that may wait on each socket or connection while the generator is behind, so that no
+/// queue on the way overflows: the highest rate of a closed loop.
+const BEHIND_WINDOW: usize = 64;
+/// Time without any reply after which the server is seen as stalled, not as busy.
+const QUIET: u64 = 5_000_000;
+/// From one attempt to connect anew to the next.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Mark of TCP connections among epoll's tokens.
 const TCP: u64 = 1 << 32;
 
@@ -50,12 +60,14 @@ impl Channels {
             settings
                 .servers
                 .iter()
-                .flat_map(move |server| std::iter::repeat_n(*server, n))
+                .flat_map(move |server| std::iter::repeat_n(server.clone(), n))
         };
-        let connect_udp = |server: SocketAddr| Udp::connect(server, settings.mirror, settings.gso);
         if settings.get == Transport::Udp {
             for server in each(settings.sockets) {
-                let channel = connect_udp(server)?;
+                let Endpoint::Net(address) = server else {
+                    continue;
+                };
+                let channel = Udp::connect(address, settings.mirror, settings.gso)?;
                 epoll.add(
                     channel.socket(),
                     EpollEvent::new(EpollFlags::EPOLLIN, udp.len() as u64),
@@ -65,11 +77,13 @@ impl Channels {
         }
         if !settings.mirror {
             for server in each(settings.connections) {
-                let channel = Tcp::connect(server)?;
-                epoll.add(
-                    channel.stream(),
-                    EpollEvent::new(EpollFlags::EPOLLIN, TCP | tcp.len() as u64),
-                )?;
+                let channel = Tcp::connect(&server, settings)?;
+                if let Some(stream) = channel.stream() {
+                    epoll.add(
+                        stream,
+                        EpollEvent::new(EpollFlags::EPOLLIN, TCP | tcp.len() as u64),
+                    )?;
+                }
                 tcp.push(channel);
             }
         }
@@ -118,6 +132,8 @@ pub struct Span {
     pub interval: u64,
     /// Requests that may wait on each socket or connection; none in an open loop.
     pub window: Option<usize>,
+    /// The requests of one key keep their order.
+    pub ordered: bool,
 }
 
 /// What a worker brings home.
@@ -137,8 +153,9 @@ pub struct Done {
 struct Ledger<'a> {
     shared: Shared<'a>,
     recorder: Recorder,
-    /// SETs to make after misses.
+    /// SETs to make after misses, and what else follows from a reply.
     refills: Vec<Request>,
+    order: Option<Order>,
     end: u64,
 }
 
@@ -146,17 +163,18 @@ impl Ledger<'_> {
     /// A request was answered.
     fn finish(&mut self, pending: &Pending, outcome: Outcome, now: u64) {
         let due = pending.due;
-        let verb = pending.request.verb;
-        if !verb.reads() && verb != Verb::Touch {
+        let request = &pending.request;
+        let verb = request.verb;
+        if verb.writes() {
             let done = matches!(outcome, Outcome::Stored | Outcome::Deleted)
                 || (verb == Verb::Delete && outcome == Outcome::NotFound);
-            for key in &pending.request.keys {
+            for key in &request.keys {
                 self.shared.versions.0.end(key.id, pending.version, done);
             }
         }
-        if pending.expired {
-            if let Some(counters) = self.recorder.counted(due) {
-                counters.late += 1;
+        if pending.expired() {
+            if !pending.forgotten {
+                self.recorder.late(pending.kind(), due, now);
             }
             return;
         }
@@ -164,14 +182,16 @@ impl Ledger<'_> {
         if let Outcome::Error(text) = outcome {
             self.recorder.error(due, text);
         }
-        let misses = pending.request.keys.len() as u64 - u64::from(pending.hits);
+        let misses = request.keys.len() as u64 - u64::from(pending.hits);
         let in_time = now <= self.end;
+        if outcome == Outcome::Got {
+            self.recorder.got(due, u64::from(pending.hits), misses);
+        }
         if let Some(counters) = self.recorder.counted(due) {
             match outcome {
-                Outcome::Got => {
-                    counters.hits += u64::from(pending.hits);
-                    counters.misses += misses;
-                }
+                Outcome::Got => {}
+                Outcome::Counted => counters.counted += 1,
+                Outcome::Exists => counters.exists += 1,
                 Outcome::Stored => counters.stored += 1,
                 Outcome::NotStored => counters.not_stored += 1,
                 Outcome::Deleted => counters.deleted += 1,
@@ -181,21 +201,91 @@ impl Ledger<'_> {
             }
             self.recorder.in_time += u64::from(in_time);
         }
-        if outcome == Outcome::Got && misses > 0 && in_time && self.shared.settings.fill_on_miss {
-            self.refill(pending);
+        if in_time {
+            match outcome {
+                Outcome::Got if misses > 0 && self.shared.settings.fill_on_miss => {
+                    self.refill(pending)
+                }
+                Outcome::Got if request.then_cas && pending.hits > 0 => {
+                    let mut cas = request.clone();
+                    (cas.verb, cas.cas, cas.then_cas) = (Verb::Cas, pending.cas, false);
+                    self.refills.push(cas);
+                }
+                // The first of a counter, or of a value that grows.
+                Outcome::NotFound | Outcome::NotStored
+                    if matches!(verb, Verb::Incr | Verb::Append) =>
+                {
+                    let mut first = request.clone();
+                    first.verb = Verb::Add;
+                    if verb == Verb::Incr {
+                        first.value_len = 1;
+                    }
+                    self.refills.push(first);
+                }
+                _ => {}
+            }
+        }
+        if let Some(order) = &mut self.order {
+            let present = match outcome {
+                Outcome::Got => None,
+                Outcome::Stored | Outcome::NotStored | Outcome::Touched => Some(true),
+                _ => Some(false),
+            };
+            order.done(request, |at| present.unwrap_or_else(|| pending.found(at)));
         }
     }
 
     fn refill(&mut self, pending: &Pending) {
         for key in pending.missed().filter(|key| !key.absent()) {
+            if self
+                .order
+                .as_mut()
+                .is_some_and(|order| !order.refill(key.hash))
+            {
+                continue;
+            }
             let mut request = Request::default();
             request.reset(Verb::Set);
             request.push_from(&pending.request, key);
+            request.ttl = pending.request.ttl;
             request.value_len = match key.value_len {
                 crate::request::Key::UNKNOWN => pending.request.value_len,
                 len => len,
             };
             self.refills.push(request);
+        }
+    }
+
+    /// A request was given up.
+    fn timeout(&mut self, pending: &Pending, partial: bool) {
+        self.recorder.timeout(pending.due, pending.gave_up, partial);
+        self.release(&pending.request);
+    }
+
+    /// A request got lost with its connection.
+    fn lost(&mut self, pending: &Pending, now: u64) {
+        if pending.request.verb.writes() {
+            for key in &pending.request.keys {
+                self.shared.versions.0.end(key.id, pending.version, false);
+            }
+        }
+        if pending.expired() {
+            if !pending.forgotten {
+                self.recorder
+                    .unanswered(pending.kind(), pending.due, pending.gave_up);
+            }
+            return;
+        }
+        let least = now.saturating_sub(pending.due);
+        let least = least.max(self.shared.settings.timeout);
+        self.recorder.lost(pending.kind(), pending.due, least);
+        self.release(&pending.request);
+    }
+
+    /// A request is over without an answer.
+    fn release(&mut self, request: &Request) {
+        if let Some(order) = &mut self.order {
+            order.done(request, |_| false);
         }
     }
 }
@@ -217,6 +307,15 @@ pub struct Worker<'a> {
     tcp_cursor: usize,
     /// Connections with something to send.
     dirty: Vec<usize>,
+    /// Connections that are down.
+    down: Vec<usize>,
+    /// A request whose turn has come, but for which there was no room.
+    parked: Option<(Request, u64)>,
+    /// The request ahead has its place in the order.
+    admitted: bool,
+    /// There was no room for what is due.
+    blocked: bool,
+    last_reply: u64,
     sent_until: u64,
 }
 
@@ -231,12 +330,22 @@ impl<'a> Worker<'a> {
         timeline: Sender<Interval>,
     ) -> Self {
         let udp_cursor = vec![0; channels.servers];
+        let mut down = Vec::new();
+        for (at, channel) in channels.tcp.iter_mut().enumerate() {
+            if channel.stream().is_none() {
+                channel.reconnect(shared.settings, Duration::ZERO);
+                down.push(at);
+            }
+        }
         Self {
             channels,
             ledger: Ledger {
                 shared,
                 recorder: Recorder::new(span.from, span.interval, timeline),
                 refills: Vec::new(),
+                order: span
+                    .ordered
+                    .then(|| Order::new(shared.settings.fill_on_miss)),
                 end: span.end,
             },
             source,
@@ -250,6 +359,11 @@ impl<'a> Worker<'a> {
             udp_cursor,
             tcp_cursor: 0,
             dirty: Vec::new(),
+            down,
+            parked: None,
+            admitted: false,
+            blocked: false,
+            last_reply: 0,
             sent_until: 0,
         }
     }
@@ -261,6 +375,16 @@ impl<'a> Worker<'a> {
         let failure = self.work().err();
         if failure.is_some() {
             self.ledger.shared.stop.store(true, Ordering::Relaxed);
+        }
+        // What was given up and has not been answered yet counts with the time that it had taken.
+        let recorder = &mut self.ledger.recorder;
+        let mut forgotten =
+            |pending: &Pending| recorder.unanswered(pending.kind(), pending.due, pending.gave_up);
+        for channel in &mut self.channels.udp {
+            channel.forget_all(&mut forgotten);
+        }
+        for channel in &mut self.channels.tcp {
+            channel.forget_all(&mut forgotten);
         }
         self.ledger.recorder.finish();
         let cpu = getrusage(UsageWho::RUSAGE_THREAD).map_or(Duration::ZERO, |usage| {
@@ -288,16 +412,28 @@ impl<'a> Worker<'a> {
                 return Ok(());
             }
             self.ledger.recorder.tick(now);
+            if !self.down.is_empty() {
+                self.reconnect()?;
+            }
             let sent = self.send(now)?;
             let received = self.receive()?;
             let now = self.now();
             self.expire(now);
+            if received {
+                self.last_reply = now;
+            }
             if sent || received {
                 continue;
             }
             if self.ahead == Some(Next::End)
                 && self.channels.waiting() == 0
                 && self.ledger.refills.is_empty()
+                && self.parked.is_none()
+                && self
+                    .ledger
+                    .order
+                    .as_ref()
+                    .is_none_or(|order| order.parked() == 0)
             {
                 return Ok(());
             }
@@ -308,14 +444,34 @@ impl<'a> Worker<'a> {
     /// Sends what is due: whether anything was.
     fn send(&mut self, now: u64) -> Result<bool, Failure> {
         let mut staged = 0;
+        self.blocked = false;
         while let Some(refill) = self.ledger.refills.pop() {
-            if let Some(counters) = self.ledger.recorder.counted(now) {
-                counters.refills += 1;
+            if matches!(refill.verb, Verb::Set) {
+                if let Some(counters) = self.ledger.recorder.counted(now) {
+                    counters.refills += 1;
+                }
             }
             self.over_tcp(&refill, now, now, usize::MAX);
             staged += 1;
         }
         while staged < TURN {
+            let Some((request, due)) = self
+                .parked
+                .take()
+                .or_else(|| self.ledger.order.as_mut().and_then(Order::pop_ready))
+            else {
+                break;
+            };
+            // In a closed loop nothing is due before it can be sent.
+            let due = if self.span.window.is_some() { now } else { due };
+            if !self.dispatch(&request, due, now)? {
+                self.parked = Some((request, due));
+                self.blocked = true;
+                break;
+            }
+            staged += 1;
+        }
+        while staged < TURN && self.parked.is_none() {
             let due = match self.ahead {
                 None | Some(Next::Later) => {
                     self.ahead = Some(self.source.next(self.channels.servers, &mut self.request));
@@ -339,19 +495,41 @@ impl<'a> Worker<'a> {
                     .saturating_add(self.ledger.shared.settings.timeout)
             {
                 // More was due than this machine can send: its replies would tell nothing any more.
+                let unsent = 1 + self.source.abandon();
                 if let Some(counters) = self.ledger.recorder.counted(due) {
-                    counters.unsent += 1;
+                    counters.unsent += unsent;
+                }
+                if self.admitted {
+                    let request = std::mem::take(&mut self.request);
+                    self.ledger.release(&request);
+                    self.request = request;
+                    self.admitted = false;
                 }
                 self.ahead = None;
                 continue;
+            }
+            if let (Some(order), false) = (&mut self.ledger.order, self.admitted) {
+                if order.full() {
+                    self.blocked = true;
+                    break;
+                }
+                if !order.admit(&self.request, due) {
+                    self.ahead = None;
+                    // It counts as work, so that a key that blocks does not make this endless.
+                    staged += 1;
+                    continue;
+                }
+                self.admitted = true;
             }
             let request = std::mem::take(&mut self.request);
             let went = self.dispatch(&request, due, now)?;
             self.request = request;
             if !went {
+                self.blocked = true;
                 break;
             }
             self.ahead = None;
+            self.admitted = false;
             staged += 1;
         }
         if staged > 0 {
@@ -363,7 +541,15 @@ impl<'a> Worker<'a> {
 
     /// Stages a request on a socket or connection with room: whether there was one.
     fn dispatch(&mut self, request: &Request, due: u64, now: u64) -> Result<bool, Failure> {
-        let window = self.span.window.unwrap_or(usize::MAX);
+        let window = match self.span.window {
+            Some(window) => window,
+            None if now.saturating_sub(due) > BEHIND
+                && now.saturating_sub(self.last_reply) < QUIET =>
+            {
+                BEHIND_WINDOW
+            }
+            None => usize::MAX,
+        };
         if self.fits_udp(request) {
             self.over_udp(request, due, now, window)
         } else {
@@ -374,7 +560,7 @@ impl<'a> Worker<'a> {
     /// A GET whose request and expected reply suit datagrams.
     fn fits_udp(&self, request: &Request) -> bool {
         let settings = self.ledger.shared.settings;
-        if settings.get != Transport::Udp || !request.verb.reads() {
+        if settings.get != Transport::Udp || !matches!(request.verb, Verb::Get | Verb::Gets) {
             return false;
         }
         let each = if settings.meta { 15 } else { 1 };
@@ -415,12 +601,21 @@ impl<'a> Worker<'a> {
                 return Ok(false);
             }
         };
+        let channel = &mut self.channels.udp[at];
+        if let Some(old) = channel.reused() {
+            if let Some((pending, partial)) = channel.expire(old, now, settings.timeout) {
+                self.ledger.timeout(pending, partial);
+            }
+            if let Some(pending) = channel.forget(old) {
+                let recorder = &mut self.ledger.recorder;
+                recorder.unanswered(pending.kind(), pending.due, pending.gave_up);
+            }
+        }
         let versions = &self.ledger.shared.versions.0;
-        let recorder = &mut self.ledger.recorder;
-        let ticket = self.channels.udp[at].stage(
-            |pending| pending.start(request, due, 0, versions, settings.meta),
-            |due, partial| recorder.timeout(due, partial),
-        );
+        let ticket = channel.stage(|pending| {
+            pending.start(request, due, 0, versions, settings.meta);
+            pending.lenient = !settings.check;
+        });
         self.deadlines
             .push_back((now + settings.timeout, at as u64, ticket));
         Ok(true)
@@ -429,27 +624,54 @@ impl<'a> Worker<'a> {
     fn over_tcp(&mut self, request: &Request, due: u64, now: u64, window: usize) -> bool {
         let settings = self.ledger.shared.settings;
         let base = self.server(request) * settings.connections;
-        let free = (0..settings.connections)
-            .map(|i| base + (self.tcp_cursor + i) % settings.connections)
-            .find(|at| self.channels.tcp[*at].waiting() < window);
-        let Some(at) = free else { return false };
-        self.tcp_cursor = (at - base + 1) % settings.connections;
+        let connections = base..base + settings.connections;
+        let at = match (self.span.ordered, request.keys.first()) {
+            // One key's requests take one connection; the window is that of all together.
+            (true, Some(key)) => {
+                let waiting: usize = self.channels.tcp[connections.clone()]
+                    .iter()
+                    .map(Tcp::waiting)
+                    .sum();
+                if window != usize::MAX && waiting >= window * settings.connections {
+                    return false;
+                }
+                base + (key.hash >> 40) as usize % settings.connections
+            }
+            _ => {
+                let free = (0..settings.connections)
+                    .map(|i| base + (self.tcp_cursor + i) % settings.connections)
+                    .find(|at| self.channels.tcp[*at].waiting() < window);
+                let Some(at) = free else { return false };
+                self.tcp_cursor = (at - base + 1) % settings.connections;
+                at
+            }
+        };
         let channel = &mut self.channels.tcp[at];
+        if channel.stream().is_none() {
+            let mut pending = Pending::default();
+            let versions = &self.ledger.shared.versions.0;
+            pending.start(request, due, 0, versions, settings.meta);
+            let least = now.saturating_sub(due).max(settings.timeout);
+            self.ledger.recorder.lost(pending.kind(), due, least);
+            self.ledger.release(request);
+            return true;
+        }
         if channel.full() {
             if let Some(counters) = self.ledger.recorder.counted(due) {
                 counters.unsent += 1;
             }
+            self.ledger.release(request);
             return true;
         }
         let versions = &self.ledger.shared.versions.0;
         let version = match request.keys.first() {
-            Some(key) if !request.verb.reads() && request.verb != Verb::Touch => {
-                versions.begin(key.id)
-            }
+            Some(key) if request.verb.writes() => versions.begin(key.id),
             _ => 0,
         };
-        let (ticket, bytes) =
-            channel.stage(|pending| pending.start(request, due, version, versions, settings.meta));
+        let (ticket, bytes) = channel.stage(|pending| {
+            pending.start(request, due, version, versions, settings.meta);
+            pending.lenient = !settings.check;
+        });
         self.ledger.recorder.sent(due, now, bytes);
         self.deadlines
             .push_back((now + settings.timeout, TCP | at as u64, ticket));
@@ -484,18 +706,74 @@ impl<'a> Worker<'a> {
 
     fn flush_udp(&mut self, at: usize) -> Result<(), Failure> {
         let now = self.now();
-        let recorder = &mut self.ledger.recorder;
-        self.channels.udp[at]
-            .flush(&mut self.outbox, |due, bytes| {
+        // An error that an earlier datagram brought is told once.
+        for attempt in 0.. {
+            let recorder = &mut self.ledger.recorder;
+            let flushed = self.channels.udp[at].flush(&mut self.outbox, |due, bytes| {
                 recorder.sent(due, now, bytes)
-            })
-            .map_err(|errno| self.udp_failure(at, errno))
+            });
+            match flushed {
+                Ok(()) => break,
+                Err(Errno::ECONNREFUSED) if self.reconnects() && attempt < BATCH => {}
+                Err(errno) => return Err(self.udp_failure(at, errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn reconnects(&self) -> bool {
+        self.ledger.shared.settings.reconnect
+    }
+
+    /// A connection broke: that is the end, or what is on it is lost.
+    fn broken(&mut self, at: usize, broken: Broken) -> Result<(), Failure> {
+        match broken {
+            Broken::Server(_) if self.reconnects() => {
+                let now = self.now();
+                let ledger = &mut self.ledger;
+                let channel = &mut self.channels.tcp[at];
+                channel.lose(|pending| ledger.lost(pending, now));
+                channel.reconnect(ledger.shared.settings, Duration::ZERO);
+                self.down.push(at);
+                Ok(())
+            }
+            broken => Err(failure(broken)),
+        }
+    }
+
+    /// Takes connections up that are there again.
+    fn reconnect(&mut self) -> Result<(), Failure> {
+        let settings = self.ledger.shared.settings;
+        let mut down = std::mem::take(&mut self.down);
+        let mut failed = None;
+        down.retain(|at| {
+            let channel = &mut self.channels.tcp[*at];
+            match channel.reconnected() {
+                Some(false) => true,
+                None => {
+                    channel.reconnect(settings, PAUSE);
+                    true
+                }
+                Some(true) => {
+                    self.ledger.recorder.counters.reconnects += 1;
+                    let event = EpollEvent::new(EpollFlags::EPOLLIN, TCP | *at as u64);
+                    if let Some(stream) = channel.stream() {
+                        failed = self.channels.epoll.add(stream, event).err().or(failed);
+                    }
+                    false
+                }
+            }
+        });
+        self.down = down;
+        failed.map_or(Ok(()), |errno| Err(system(errno)))
     }
 
     fn flush_tcp(&mut self, at: usize) -> Result<(), Failure> {
         let channel = &mut self.channels.tcp[at];
         let before = channel.blocked();
-        channel.flush().map_err(failure)?;
+        if let Err(broken) = channel.flush() {
+            return self.broken(at, broken);
+        }
         let interest = if channel.blocked() {
             EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT
         } else {
@@ -503,17 +781,19 @@ impl<'a> Worker<'a> {
         };
         if channel.blocked() || before {
             let mut event = EpollEvent::new(interest, TCP | at as u64);
-            self.channels
-                .epoll
-                .modify(channel.stream(), &mut event)
-                .map_err(system)?;
+            if let Some(stream) = channel.stream() {
+                self.channels
+                    .epoll
+                    .modify(stream, &mut event)
+                    .map_err(system)?;
+            }
         }
         Ok(())
     }
 
     fn udp_failure(&self, at: usize, errno: Errno) -> Failure {
         let settings = self.ledger.shared.settings;
-        let server = settings.servers[at / settings.sockets];
+        let server = &settings.servers[at / settings.sockets];
         match errno {
             Errno::ECONNREFUSED => Failure::Server(format!(
                 "UDP {server}: nothing listens there (port unreachable)"
@@ -548,10 +828,11 @@ impl<'a> Worker<'a> {
         // Bounded, so that one busy socket does not keep the others waiting.
         for _ in 0..4 {
             let socket = self.channels.udp[at].fd();
-            let count = self
-                .inbox
-                .receive(socket)
-                .map_err(|errno| self.udp_failure(at, errno))?;
+            let count = match self.inbox.receive(socket) {
+                Ok(count) => count,
+                Err(Errno::ECONNREFUSED) if self.reconnects() => 0,
+                Err(errno) => return Err(self.udp_failure(at, errno)),
+            };
             let now = self.now();
             let (channel, ledger) = (&mut self.channels.udp[at], &mut self.ledger);
             for (datagram, _) in self.inbox.datagrams() {
@@ -563,7 +844,6 @@ impl<'a> Worker<'a> {
                     .map_err(Failure::Wrong)?;
                 match seen {
                     Seen::Reply => {}
-                    Seen::Late => ledger.recorder.counters.late += 1,
                     Seen::Stray => ledger.recorder.counters.strays += 1,
                 }
             }
@@ -577,10 +857,12 @@ impl<'a> Worker<'a> {
     fn receive_tcp(&mut self, at: usize) -> Result<(), Failure> {
         let now = self.now();
         let ledger = &mut self.ledger;
-        let bytes = self.channels.tcp[at]
-            .receive(|pending, outcome| ledger.finish(pending, outcome, now))
-            .map_err(failure)?;
-        ledger.recorder.counters.bytes_received += bytes as u64;
+        let received =
+            self.channels.tcp[at].receive(|pending, outcome| ledger.finish(pending, outcome, now));
+        match received {
+            Ok(bytes) => ledger.recorder.counters.bytes_received += bytes as u64,
+            Err(broken) => self.broken(at, broken)?,
+        }
         Ok(())
     }
 
@@ -592,13 +874,15 @@ impl<'a> Worker<'a> {
             }
             self.deadlines.pop_front();
             let at = (token & (TCP - 1)) as usize;
+            let timeout = self.ledger.shared.settings.timeout;
             let gone = if token & TCP == 0 {
-                self.channels.udp[at].expire(ticket)
+                self.channels.udp[at].expire(ticket, now, timeout)
             } else {
-                self.channels.tcp[at].expire(ticket).map(|due| (due, false))
+                let gone = self.channels.tcp[at].expire(ticket, now, timeout);
+                gone.map(|pending| (pending, false))
             };
-            if let Some((due, partial)) = gone {
-                self.ledger.recorder.timeout(due, partial);
+            if let Some((pending, partial)) = gone {
+                self.ledger.timeout(pending, partial);
             }
         }
     }
@@ -607,12 +891,16 @@ impl<'a> Worker<'a> {
     fn sleep(&self, now: u64) -> Result<(), Failure> {
         let mut until = (now + NAP).min(self.ledger.recorder.interval_end());
         match self.ahead {
+            Some(Next::At(_)) if self.blocked => until = until.min(now + 100_000),
             Some(Next::At(due)) => until = until.min(due),
             Some(Next::Later) => until = until.min(now + 200_000),
             _ => {}
         }
         if self.channels.udp.iter().any(|channel| channel.staged() > 0) {
             until = until.min(now + 50_000);
+        }
+        if !self.down.is_empty() {
+            until = until.min(now + 5_000_000);
         }
         if let Some((deadline, ..)) = self.deadlines.front() {
             until = until.min(*deadline);

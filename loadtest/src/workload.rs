@@ -30,6 +30,8 @@ use serde::Deserialize;
 use crate::dist::{Popularity, Ranks, Sizes};
 use crate::payload::{self, mix};
 use crate::request::{Key, Request, Verb};
+use crate::settings::Part;
+use crate::ycsb;
 
 /// Most bytes of a key that memcached takes.
 pub const KEY_MAX: u32 = 250;
@@ -102,6 +104,16 @@ pub struct Values {
     /// Where the lengths are from.
     #[serde(default)]
     pub size_source: String,
+    /// Seconds after which a value that is stored or touched expires, drawn each time; 0 is never.
+    #[serde(default = "never")]
+    pub ttl: Sizes,
+    /// Where these are from.
+    #[serde(default)]
+    pub ttl_source: String,
+}
+
+fn never() -> Sizes {
+    Sizes::Constant(0)
 }
 
 /// Weights of the operations; only their proportions count.
@@ -117,9 +129,43 @@ pub struct Mix {
     /// DELETEs.
     #[serde(default)]
     pub delete: f64,
+    /// TOUCHes.
+    #[serde(default)]
+    pub touch: f64,
+    /// GETs that set a new expiry time (GAT).
+    #[serde(default)]
+    pub gat: f64,
+    /// INCRs of counters, which are keys of their own.
+    #[serde(default)]
+    pub incr: f64,
+    /// APPENDs of a sixteenth of the value's length to keys of their own; one in sixteen stores anew.
+    #[serde(default)]
+    pub append: f64,
+    /// GETSes whose hit is followed by a CAS.
+    #[serde(default)]
+    pub cas: f64,
     /// Where the weights are from.
     #[serde(default)]
     pub source: String,
+}
+
+impl Mix {
+    fn weights(&self) -> [(Verb, f64); 8] {
+        [
+            (Verb::Get, self.get),
+            (Verb::Set, self.set),
+            (Verb::Delete, self.delete),
+            (Verb::Touch, self.touch),
+            (Verb::Gat, self.gat),
+            (Verb::Incr, self.incr),
+            (Verb::Append, self.append),
+            (Verb::Cas, self.cas),
+        ]
+    }
+
+    fn total(&self) -> f64 {
+        self.weights().iter().map(|(_, weight)| weight).sum()
+    }
 }
 
 /// How GETs are made.
@@ -132,6 +178,10 @@ pub struct Gets {
     /// Share of the keys that are never stored, so that GETs of them miss.
     #[serde(default)]
     pub absent: f64,
+    /// The absent keys are some of those beyond this share of the most popular ones, in the place
+    /// that the popularity gives them; 0 draws them apart from it, all alike.
+    #[serde(default)]
+    pub absent_beyond: f64,
     /// Where these are from.
     #[serde(default)]
     pub source: String,
@@ -142,6 +192,7 @@ impl Default for Gets {
         Self {
             keys: one(),
             absent: 0.0,
+            absent_beyond: 0.0,
             source: String::new(),
         }
     }
@@ -184,6 +235,13 @@ impl Workload {
         } else if base.ends_with(".toml") || Path::new(base).exists() {
             let text = std::fs::read_to_string(base)
                 .with_context(|| format!("cannot read workload {base}"))?;
+            if ycsb::properties(&text) {
+                let name = Path::new(base).file_name().unwrap_or_default();
+                let workload = ycsb::workload(&text, &name.to_string_lossy());
+                let workload = workload.with_context(|| base.to_string())?;
+                workload.check().with_context(|| base.to_string())?;
+                return Ok(workload);
+            }
             (text, base.to_string())
         } else {
             let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
@@ -247,15 +305,25 @@ impl Workload {
         ] {
             ensure!((0.0..=1.0).contains(&share), "{name}: must be 0 to 1");
         }
-        let weights = [self.mix.get, self.mix.set, self.mix.delete];
+        self.values.ttl.check().map_err(named("values.ttl"))?;
+        let beyond = self.gets.absent_beyond;
         ensure!(
-            weights.iter().all(|w| w.is_finite() && *w >= 0.0),
+            (0.0..1.0).contains(&beyond),
+            "gets.absent-beyond: must be 0 to below 1"
+        );
+        ensure!(
+            beyond == 0.0
+                || self.gets.absent <= 1.0 - self.keys.popularity.share(beyond, self.keys.count),
+            "gets.absent: more than what the popularity leaves beyond gets.absent-beyond"
+        );
+        ensure!(
+            self.mix
+                .weights()
+                .iter()
+                .all(|(_, w)| w.is_finite() && *w >= 0.0),
             "mix: a weight is negative"
         );
-        ensure!(
-            weights.iter().sum::<f64>() > 0.0,
-            "mix: no operation has a weight"
-        );
+        ensure!(self.mix.total() > 0.0, "mix: no operation has a weight");
         Ok(())
     }
 }
@@ -298,6 +366,8 @@ pub struct Model {
     tag: [u8; 2],
     /// Base-64 digits of a key number.
     digits: u32,
+    prefix: String,
+    part: Part,
 }
 
 impl Model {
@@ -316,7 +386,26 @@ impl Model {
             workload: workload.clone(),
             tag: [digit(fingerprint), digit(fingerprint >> 6)],
             digits,
+            prefix: String::new(),
+            part: Part::default(),
         })
+    }
+
+    /// The same workload with a prefix before each key, of whose keys only a part is used.
+    pub fn placed(mut self, prefix: &str, part: Part) -> Self {
+        self.prefix = prefix.to_string();
+        self.part = part;
+        self
+    }
+
+    /// How many keys the part has that is used.
+    pub fn part_count(&self) -> u64 {
+        (self.count() + self.part.of - self.part.number) / self.part.of
+    }
+
+    /// The number of the key that has this place in the part.
+    pub fn part_id(&self, place: u64) -> u64 {
+        (place * self.part.of + self.part.number - 1).min(self.count() - 1)
     }
 
     /// How many keys can be stored.
@@ -327,7 +416,8 @@ impl Model {
     /// Length of a key in bytes: the workload's, but enough for the key's number.
     pub fn key_len(&self, id: u64) -> usize {
         let u = unit(mix(id.wrapping_mul(2) ^ 0x6b65_7973));
-        (self.workload.keys.size.quantile(u).min(KEY_MAX) as usize).max(3 + self.digits as usize)
+        (self.workload.keys.size.quantile(u).min(KEY_MAX) as usize)
+            .max(self.prefix.len() + 3 + self.digits as usize)
     }
 
     /// Length of a key's value in bytes.
@@ -342,7 +432,16 @@ impl Model {
     pub fn write_key(&self, id: u64, out: &mut Vec<u8>) {
         let start = out.len();
         let len = self.key_len(id);
-        out.push(if id & Key::ABSENT != 0 { b'n' } else { b'k' });
+        out.extend_from_slice(self.prefix.as_bytes());
+        out.push(if id & Key::ABSENT != 0 {
+            b'n'
+        } else if id & Key::COUNTER != 0 {
+            b'c'
+        } else if id & Key::GROWING != 0 {
+            b'g'
+        } else {
+            b'k'
+        });
         out.extend_from_slice(&self.tag);
         out.extend((0..self.digits).rev().map(|i| digit(id >> (6 * i))));
         let mut filler = id;
@@ -355,7 +454,8 @@ impl Model {
 
     /// The number of a key of this workload, absent ones excluded.
     pub fn find(&self, key: &[u8]) -> Option<u64> {
-        let rest = key.strip_prefix(b"k")?.strip_prefix(&self.tag)?;
+        let rest = key.strip_prefix(self.prefix.as_bytes())?;
+        let rest = rest.strip_prefix(b"k")?.strip_prefix(&self.tag)?;
         let mut id = 0;
         for byte in rest.get(..self.digits as usize)? {
             id = id << 6 | DIGITS.iter().position(|d| d == byte)? as u64;
@@ -403,9 +503,15 @@ impl Model {
                 format!("             {text}\n")
             }
         };
-        let total = w.mix.get + w.mix.set + w.mix.delete;
-        let share = |x: f64| 100.0 * x / total;
-        let (get, set, delete) = (share(w.mix.get), share(w.mix.set), share(w.mix.delete));
+        let total = w.mix.total();
+        let mix: Vec<String> = w
+            .mix
+            .weights()
+            .iter()
+            .filter(|(_, weight)| *weight > 0.0)
+            .map(|(verb, weight)| format!("{:.1} % {}", 100.0 * weight / total, verb.word()))
+            .collect();
+        let mix = mix.join(", ");
         let absent = |x: f64| format!("{:.1} % of the keys never stored", 100.0 * x);
         [
             format!("{}: {}\n", w.name, w.about),
@@ -427,7 +533,12 @@ impl Model {
                 percentiles(&|id| u64::from(self.value_len(id)))
             ),
             source(&w.values.size_source),
-            format!("mix          {get:.1} % get, {set:.1} % set, {delete:.1} % delete\n"),
+            match w.values.ttl {
+                Sizes::Constant(0) => String::new(),
+                ref ttl => format!("ttl          {ttl:?} s\n"),
+            },
+            source(&w.values.ttl_source),
+            format!("mix          {mix}\n"),
             source(&w.mix.source),
             format!(
                 "gets         {:?} keys, {}\n",
@@ -449,6 +560,8 @@ pub struct Op {
     pub verb: Verb,
     /// The keys' numbers: several for a multi-key GET only.
     pub ids: Vec<u64>,
+    /// Seconds until what is stored or touched expires.
+    pub ttl: u32,
 }
 
 /// Draws operations from a workload; the same seed gives the same operations.
@@ -460,6 +573,8 @@ pub struct Sampler<'m> {
     /// Keys that were deleted and that the next SETs bring back, as clients
     /// do: this keeps the number of stored keys steady.
     deleted: VecDeque<u64>,
+    /// Rank from which on some keys are absent, and the share of these.
+    absent_beyond: (u64, f64),
     op: Op,
 }
 
@@ -470,9 +585,20 @@ impl<'m> Sampler<'m> {
     /// A sampler of a model's operations.
     pub fn new(model: &'m Model, seed: u64) -> Self {
         let workload = &model.workload;
+        let count = model.part_count().max(1);
+        let popularity = &workload.keys.popularity;
+        let beyond = workload.gets.absent_beyond;
+        let absent = match beyond {
+            0.0 => (u64::MAX, 0.0),
+            _ => (
+                (beyond * count as f64).ceil() as u64,
+                workload.gets.absent / (1.0 - popularity.share(beyond, count)).max(1e-9),
+            ),
+        };
         Self {
             model,
-            ranks: workload.keys.popularity.sampler(workload.keys.count),
+            ranks: popularity.sampler(count),
+            absent_beyond: absent,
             rng: SmallRng::seed_from_u64(seed),
             deleted: VecDeque::new(),
             op: Op::default(),
@@ -486,31 +612,63 @@ impl<'m> Sampler<'m> {
 
     /// The next operation, whose further keys go with the first one: `together(first, other)`.
     pub fn draw_within(&mut self, together: impl Fn(u64, u64) -> bool) -> &Op {
-        let Mix {
-            get, set, delete, ..
-        } = self.model.workload.mix;
-        let at = self.rng.random::<f64>() * (get + set + delete);
+        let workload = &self.model.workload;
+        let mut left = self.rng.random::<f64>() * workload.mix.total();
+        let verb = workload.mix.weights().into_iter().find(|(_, weight)| {
+            left -= weight;
+            left < 0.0
+        });
+        // Rounding may leave nothing of the last weight.
+        let verb = verb.map_or(Verb::Get, |(verb, _)| verb);
+        self.op.verb = verb;
         self.op.ids.clear();
-        if at < get {
-            self.op.verb = Verb::Get;
-            let keys = self.model.workload.gets.keys.quantile(self.rng.random());
-            self.read(keys as usize, together);
-        } else if at < get + set {
-            self.op.verb = Verb::Set;
-            let id = self
-                .deleted
-                .pop_front()
-                .unwrap_or_else(|| self.ranks.sample(&mut self.rng));
-            self.op.ids.push(id);
-        } else {
-            self.op.verb = Verb::Delete;
-            let id = self.rank_or_absent(self.model.workload.deletes.absent);
-            self.op.ids.push(id);
-            if id & Key::ABSENT == 0 && self.deleted.len() < DELETED_MAX {
-                self.deleted.push_back(id);
+        self.op.ttl = match &workload.values.ttl {
+            Sizes::Constant(ttl) => *ttl,
+            _ if verb == Verb::Get => 0,
+            ttl => ttl.quantile(self.rng.random()),
+        };
+        match verb {
+            Verb::Get => {
+                let keys = workload.gets.keys.quantile(self.rng.random());
+                self.read(keys as usize, together);
+            }
+            Verb::Set => {
+                let id = match self.deleted.pop_front() {
+                    Some(id) => id,
+                    None => self.stored(),
+                };
+                self.op.ids.push(id);
+            }
+            Verb::Delete => {
+                let id = self.rank_or_absent(workload.deletes.absent, false);
+                self.op.ids.push(id);
+                if id & Key::ABSENT == 0 && self.deleted.len() < DELETED_MAX {
+                    self.deleted.push_back(id);
+                }
+            }
+            Verb::Incr => {
+                let id = self.stored();
+                self.op.ids.push(id | Key::COUNTER);
+            }
+            Verb::Append => {
+                if self.rng.random_range(0..16) == 0 {
+                    self.op.verb = Verb::Set;
+                }
+                let id = self.stored();
+                self.op.ids.push(id | Key::GROWING);
+            }
+            _ => {
+                let id = self.stored();
+                self.op.ids.push(id);
             }
         }
         &self.op
+    }
+
+    /// A key of the part that is used, by its popularity.
+    fn stored(&mut self) -> u64 {
+        let rank = self.ranks.sample(&mut self.rng);
+        self.model.part_id(rank)
     }
 
     /// Draws distinct keys of one GET; fewer than wanted if they are hard to find.
@@ -519,7 +677,7 @@ impl<'m> Sampler<'m> {
         let mut tries = keys * 64;
         while self.op.ids.len() < keys && tries > 0 {
             tries -= 1;
-            let id = self.rank_or_absent(absent);
+            let id = self.rank_or_absent(absent, true);
             let fits = self.op.ids.first().is_none_or(|first| together(*first, id));
             if fits && !self.op.ids.contains(&id) {
                 self.op.ids.push(id);
@@ -527,11 +685,20 @@ impl<'m> Sampler<'m> {
         }
     }
 
-    fn rank_or_absent(&mut self, absent: f64) -> u64 {
-        if absent > 0.0 && self.rng.random::<f64>() < absent {
-            return self.rng.random_range(0..self.model.count()) | Key::ABSENT;
+    fn rank_or_absent(&mut self, absent: f64, get: bool) -> u64 {
+        let (beyond, share) = self.absent_beyond;
+        if get && beyond < u64::MAX {
+            let rank = self.ranks.sample(&mut self.rng);
+            let id = self.model.part_id(rank);
+            // Which keys are absent follows from their number.
+            let away = rank >= beyond && unit(mix(id ^ 0x6162_7365)) < share;
+            return if away { id | Key::ABSENT } else { id };
         }
-        self.ranks.sample(&mut self.rng)
+        if absent > 0.0 && self.rng.random::<f64>() < absent {
+            let place = self.rng.random_range(0..self.model.part_count().max(1));
+            return self.model.part_id(place) | Key::ABSENT;
+        }
+        self.stored()
     }
 }
 
@@ -587,6 +754,76 @@ mod tests {
         assert!(error.contains("mine.toml"), "{error}");
         assert!(error.contains(&format!("line {line}")), "{error}");
         assert!(error.contains("puts"), "{error}");
+    }
+
+    #[test]
+    fn absent_keys_do_not_dilute_the_popular_ones() {
+        // Atikoglu: 1 % of ETC's keys get 55 % of its GETs, and 18.6 % of the GETs miss.
+        let mut workload = Workload::named("etc").unwrap();
+        workload.mix = Mix {
+            get: 1.0,
+            ..Mix::default()
+        };
+        let model = Model::new(&workload).unwrap();
+        let mut sampler = Sampler::new(&model, 5);
+        let (mut top, mut absent) = (0, 0);
+        let draws = 200_000;
+        for _ in 0..draws {
+            let id = sampler.draw().ids[0];
+            absent += usize::from(id & Key::ABSENT != 0);
+            top += usize::from(id < model.count() / 100);
+        }
+        let share = |n: usize| n as f64 / f64::from(draws);
+        assert!((share(top) - 0.55).abs() < 0.01, "{}", share(top));
+        assert!((share(absent) - 0.186).abs() < 0.01, "{}", share(absent));
+    }
+
+    #[test]
+    fn parts_share_the_keys_without_overlap() {
+        let mut workload = Workload::named("app").unwrap();
+        workload.keys.count = 1001;
+        let model = Model::new(&workload).unwrap();
+        let mut all = std::collections::HashSet::new();
+        for number in 1..=3 {
+            let part = model.clone().placed("p:", Part { number, of: 3 });
+            for place in 0..part.part_count() {
+                let id = part.part_id(place);
+                let mut key = Vec::new();
+                part.write_key(id, &mut key);
+                assert!(key.starts_with(b"p:k") && part.find(&key) == Some(id));
+                assert!(all.insert(id), "{id} twice");
+            }
+            let mut sampler = Sampler::new(&part, 1);
+            for _ in 0..1000 {
+                for id in &sampler.draw().ids {
+                    assert_eq!((id & !Key::ABSENT) % 3, number - 1);
+                }
+            }
+        }
+        assert_eq!(all.len(), 1001);
+    }
+
+    #[test]
+    fn every_operation_can_be_in_a_mix() {
+        let mut workload = Workload::named("micro").unwrap();
+        workload.values.ttl = Sizes::Uniform(10, 20);
+        workload.mix = Mix {
+            touch: 1.0,
+            gat: 1.0,
+            incr: 1.0,
+            append: 1.0,
+            cas: 1.0,
+            ..Mix::default()
+        };
+        let model = Model::new(&workload).unwrap();
+        let mut sampler = Sampler::new(&model, 1);
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            let op = sampler.draw();
+            assert!((10..=20).contains(&op.ttl));
+            seen.insert(op.verb.word());
+        }
+        assert_eq!(seen.len(), 6, "with the SETs of keys that grow: {seen:?}");
     }
 
     #[test]

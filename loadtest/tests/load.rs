@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use hippos_load::arrival::Arrival;
 use hippos_load::echo::{Contents, Echo, Faults};
-use hippos_load::report::{Pace, Run};
+use hippos_load::merge::merge;
+use hippos_load::replay::{replay, Replay};
+use hippos_load::report::{Pace, Report, Run};
 use hippos_load::session::{Load, Session};
-use hippos_load::settings::{Failure, Settings, Transport};
-use hippos_load::workload::{Model, Workload};
+use hippos_load::settings::{Failure, Part, Settings, Transport};
+use hippos_load::trace::Options;
+use hippos_load::workload::{Mix, Model, Workload};
 
 fn model(name: &str, keys: u64) -> Model {
     let mut workload = Workload::named(name).unwrap();
@@ -42,7 +45,10 @@ fn kept(faults: Faults) -> Echo {
 /// Generous with time, since the machine may be busy; faults that lose replies set their own.
 fn settings(servers: &[&Echo]) -> Settings {
     Settings {
-        servers: servers.iter().map(|server| server.address()).collect(),
+        servers: servers
+            .iter()
+            .map(|server| server.address().into())
+            .collect(),
         sockets: 4,
         connections: 2,
         timeout: 20_000_000_000,
@@ -531,7 +537,7 @@ fn a_mirror_is_measured_and_checked() {
         let socket = UdpSocket::bind(local()).unwrap();
         let address = socket.local_addr().unwrap();
         let settings = Settings {
-            servers: vec![address],
+            servers: vec![address.into()],
             sockets: 2,
             mirror: true,
             ..Settings::default()
@@ -549,4 +555,393 @@ fn a_mirror_is_measured_and_checked() {
             }
         });
     }
+}
+
+/// Replays the text of a trace.
+fn replayed(settings: &Settings, text: &str, pace: Pace) -> Run {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("trace.csv");
+    std::fs::write(&path, text).unwrap();
+    let how = Replay {
+        paths: vec![path],
+        options: Options::default(),
+        load: Load {
+            pace,
+            warmup: Duration::ZERO,
+            duration: None,
+            requests: None,
+            interval: Duration::from_millis(100),
+        },
+        skip_bad: 0,
+        again: false,
+    };
+    let mut session = session(settings, &model("micro", 1));
+    let (run, _, failure) = replay(&mut session, &how, false).unwrap();
+    assert_eq!(failure, None);
+    let c = &run.counters;
+    assert_eq!((c.timeouts, c.errors), (0, 0), "{c:?}");
+    run
+}
+
+/// Every way for a trace's requests to go.
+fn ways() -> Vec<(Settings, Pace)> {
+    let mut ways = Vec::new();
+    for pace in [
+        Pace::Closed { window: 16 },
+        Pace::Recorded { speed: 1000.0 },
+        Pace::Open {
+            rate: 100_000.0,
+            arrival: Arrival::Poisson,
+        },
+    ] {
+        for (get, meta, threads) in [
+            (Transport::Udp, false, 1),
+            (Transport::Udp, true, 2),
+            (Transport::Tcp, false, 1),
+            (Transport::Tcp, true, 2),
+        ] {
+            let settings = Settings {
+                get,
+                meta,
+                threads,
+                connections: 4,
+                sockets: 4,
+                timeout: 20_000_000_000,
+                ..Settings::default()
+            };
+            ways.push((settings, pace));
+        }
+    }
+    ways
+}
+
+#[test]
+fn a_get_sees_the_set_before_it() {
+    let mut text = "time,op,key,size,ttl\n".to_string();
+    for i in 0..1000 {
+        text += &format!("{i},set,key{i},30,0\n{i},get,key{i},30,0\n");
+    }
+    for (settings, pace) in ways() {
+        let server = kept(Faults::default());
+        let settings = Settings {
+            servers: vec![server.address().into()],
+            ..settings
+        };
+        let run = replayed(&settings, &text, pace);
+        let c = &run.counters;
+        assert_eq!(
+            (c.hits, c.misses),
+            (1000, 0),
+            "{settings:?} {pace:?}: {c:?}"
+        );
+    }
+}
+
+#[test]
+fn gets_of_many_keys_see_the_deletes_before_them() {
+    let mut text = "time,op,key,size,ttl\n".to_string();
+    for i in 0..300 {
+        text += &format!("{i},set,a{i},30,0\n{i},set,b{i},30,0\n{i},delete,a{i},0,0\n");
+        text += &format!("{i},get,a{i} b{i} c{i},30,0\n{i},set,c{i},30,0\n");
+    }
+    for (settings, pace) in ways() {
+        let server = kept(Faults::default());
+        let settings = Settings {
+            servers: vec![server.address().into()],
+            ..settings
+        };
+        let c = replayed(&settings, &text, pace).counters;
+        assert_eq!(
+            (c.hits, c.misses),
+            (300, 600),
+            "{settings:?} {pace:?}: {c:?}"
+        );
+    }
+}
+
+#[test]
+fn a_cold_key_is_filled_in_once() {
+    // One hot key, and others of which each is asked for three times.
+    let mut text = "time,op,key,size,ttl\n".to_string();
+    for i in 0..600 {
+        text += &format!("{i},get,hot,30,0\n{i},get,key{},30,0\n", i % 200);
+    }
+    for (settings, pace) in ways() {
+        let server = kept(Faults::default());
+        let settings = Settings {
+            servers: vec![server.address().into()],
+            fill_on_miss: true,
+            ..settings
+        };
+        let c = replayed(&settings, &text, pace).counters;
+        assert_eq!(
+            (c.refills, c.misses, c.hits),
+            (201, 201, 999),
+            "{pace:?}: {c:?}"
+        );
+    }
+}
+
+#[test]
+fn requests_that_were_given_up_have_their_true_latency_when_they_are_answered() {
+    let model = model("micro", 1000);
+    let server = derived(
+        &model,
+        Faults {
+            stall: Duration::from_millis(400),
+            stall_at: 100,
+            ..Faults::default()
+        },
+    );
+    let settings = Settings {
+        get: Transport::Tcp,
+        timeout: 50_000_000,
+        ..settings(&[&server])
+    };
+    let (run, failure) = run(&settings, &model, &open(1000.0, Arrival::Constant, 800));
+    assert_eq!(failure, None);
+    let (c, latency) = (&run.counters, &run.latency);
+    assert!(c.timeouts > 100 && c.late == c.timeouts, "{c:?}");
+    assert_eq!((latency.count, latency.unanswered), (c.sent, 0));
+    // Without them nothing would be longer than the time-out.
+    assert!(
+        latency.max_us >= 300_000.0 && latency.p99_us >= 200_000.0,
+        "{latency:?}"
+    );
+}
+
+#[test]
+fn requests_without_an_answer_are_in_the_percentiles() {
+    let model = model("micro", 1000);
+    let server = derived(
+        &model,
+        Faults {
+            drop: 10,
+            ..Faults::default()
+        },
+    );
+    let settings = Settings {
+        timeout: 300_000_000,
+        ..settings(&[&server])
+    };
+    let mut report = Report::new("run", "micro", &settings);
+    let (run, failure) = run(&settings, &model, &closed(500, 32));
+    assert_eq!(failure, None);
+    let latency = &run.latency;
+    assert_eq!(latency.unanswered, run.counters.timeouts);
+    assert_eq!(latency.count, run.counters.sent);
+    assert!(latency.p95_us >= 300_000.0 && latency.p95_us >= latency.exact_below_us);
+    assert!(latency.mean_answered_us < latency.mean_us);
+    assert_eq!(
+        run.timeline.iter().map(|m| m.timeouts).sum::<u64>(),
+        run.counters.timeouts
+    );
+    report.runs.push(run);
+    let table = report.table();
+    assert!(
+        table.contains("> 3") && table.contains("(given up)"),
+        "{table}"
+    );
+}
+
+#[test]
+fn more_than_can_be_done_degrades_to_what_can() {
+    let model = model("micro", 1000);
+    for get in [Transport::Udp, Transport::Tcp] {
+        let server = derived(&model, Faults::default());
+        let settings = Settings {
+            get,
+            timeout: 1_000_000_000,
+            ..settings(&[&server])
+        };
+        let (best, failure) = run(&settings, &model, &closed(30_000, 16));
+        assert_eq!(failure, None);
+        let (run, failure) = run(&settings, &model, &open(20e6, Arrival::Poisson, 500));
+        assert_eq!(failure, None);
+        let c = &run.counters;
+        assert!(
+            run.answered_per_second > best.answered_per_second / 10.0,
+            "{get:?}: {} of {} a second: {c:?}",
+            run.answered_per_second,
+            best.answered_per_second
+        );
+        assert!(c.unsent > c.sent, "{c:?}");
+        assert!(run.offered_per_second > 10e6, "{}", run.offered_per_second);
+    }
+}
+
+#[test]
+fn two_generators_share_one_server() {
+    let model = model("app", 3000);
+    let server = kept(Faults::default());
+    let parts: Vec<Settings> = (1..=2)
+        .map(|number| Settings {
+            part: Part { number, of: 2 },
+            prefix: "both:".into(),
+            ..settings(&[&server])
+        })
+        .collect();
+    let reports: Vec<Report> = std::thread::scope(|scope| {
+        let threads: Vec<_> = parts
+            .iter()
+            .map(|settings| {
+                scope.spawn(|| {
+                    let mut session = session(settings, &model);
+                    let (fill, failure) = session.fill(&mut ());
+                    assert_eq!((failure, fill.counters.stored), (None, 1500));
+                    let (run, failure) = session.run(&closed(5000, 4), 1, &mut ());
+                    assert_eq!(failure, None, "no stale value");
+                    let mut report = Report::new("run", "app", settings);
+                    report.runs.push(run);
+                    report
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let whole = merge(&reports).unwrap();
+    let run = &whole.runs[0];
+    assert_eq!(run.counters.answered, 10_000);
+    assert_eq!(run.latency.count, 10_000);
+    assert_eq!(run.timeline.iter().map(|m| m.answered).sum::<u64>(), 10_000);
+    let max = reports.iter().map(|r| r.runs[0].latency.max_us);
+    assert_eq!(run.latency.max_us, max.fold(0.0, f64::max));
+}
+
+#[test]
+fn shared_keys_may_be_older() {
+    let model = model("micro:get-set-50", 50);
+    let server = kept(Faults {
+        forget: 10,
+        ..Faults::default()
+    });
+    let settings = Settings {
+        shared: true,
+        ..settings(&[&server])
+    };
+    let (run, failure) = run(&settings, &model, &closed(20_000, 1));
+    assert_eq!((failure, run.counters.answered), (None, 20_000));
+}
+
+#[test]
+fn contents_of_others_are_taken_as_they_are_unless_checked() {
+    let model = model("micro", 100);
+    let server = Echo::start(local(), 1, false, Contents::Any(33), Faults::default()).unwrap();
+    let wrong = run(&settings(&[&server]), &model, &closed(100, 1)).1;
+    assert!(matches!(wrong, Some(Failure::Wrong(_))), "{wrong:?}");
+    let settings = Settings {
+        check: false,
+        ..settings(&[&server])
+    };
+    let run = complete(&settings, &model, &closed(100, 1));
+    assert_eq!(run.counters.hits, 100);
+}
+
+#[test]
+fn a_connection_that_breaks_is_made_anew() {
+    let model = model("micro:get-set-50", 1000);
+    let server = kept(Faults {
+        close: 200,
+        ..Faults::default()
+    });
+    let settings = Settings {
+        get: Transport::Tcp,
+        reconnect: true,
+        ..settings(&[&server])
+    };
+    let (run, failure) = run(&settings, &model, &open(5000.0, Arrival::Constant, 600));
+    assert_eq!(failure, None);
+    let c = &run.counters;
+    assert!(
+        c.reconnects >= 2 && c.lost >= 1 && c.answered > 500,
+        "{c:?}"
+    );
+    assert_eq!(run.latency.count, c.answered + c.lost, "{c:?}");
+}
+
+#[test]
+fn garbage_is_shown_in_part() {
+    let model = model("micro", 10);
+    let server = derived(
+        &model,
+        Faults {
+            garbage: true,
+            ..Faults::default()
+        },
+    );
+    for get in [Transport::Udp, Transport::Tcp] {
+        let settings = Settings {
+            get,
+            ..settings(&[&server])
+        };
+        let (_, failure) = run(&settings, &model, &closed(10, 1));
+        let Some(Failure::Wrong(what)) = failure else {
+            panic!("{failure:?}")
+        };
+        assert!(what.len() < 200 && what.contains("??"), "{what}");
+    }
+}
+
+#[test]
+fn every_operation_is_answered() {
+    let mut workload = Workload::named("micro").unwrap();
+    workload.keys.count = 200;
+    workload.mix = Mix {
+        get: 1.0,
+        set: 1.0,
+        delete: 0.2,
+        touch: 1.0,
+        gat: 1.0,
+        incr: 1.0,
+        append: 1.0,
+        cas: 1.0,
+        ..Mix::default()
+    };
+    let model = Model::new(&workload).unwrap();
+    for meta in [false, true] {
+        let server = kept(Faults::default());
+        let settings = Settings {
+            meta,
+            ..settings(&[&server])
+        };
+        let mut session = session(&settings, &model);
+        assert_eq!(session.fill(&mut ()).1, None);
+        let (run, failure) = session.run(&closed(4000, 2), 1, &mut ());
+        assert_eq!(failure, None);
+        let c = &run.counters;
+        assert_eq!((c.errors, c.timeouts), (0, 0), "{c:?}");
+        assert!(c.counted > 100 && c.touched > 100, "{c:?}");
+        for kind in [
+            "get", "set", "delete", "touch", "gat", "append", "incr", "cas",
+        ] {
+            assert!(
+                run.kinds.contains_key(kind),
+                "{kind}: {:?}",
+                run.kinds.keys()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_huge_value_does_not_keep_others_waiting() {
+    // It is made while it is sent: the requests behind it on other connections leave at once.
+    let mut workload = Workload::named("micro:set").unwrap();
+    workload.keys.count = 3;
+    workload.values.size = hippos_load::dist::Sizes::Constant(40_000_001);
+    let model = Model::new(&workload).unwrap();
+    let server = kept(Faults::default());
+    let mut session = session(&settings(&[&server]), &model);
+    let (fill, failure) = session.fill(&mut ());
+    assert_eq!((failure, fill.counters.stored), (None, 3));
+    workload.mix = Mix {
+        get: 1.0,
+        ..Mix::default()
+    };
+    let (run, failure) = session.run(&closed(0, 1), 1, &mut ());
+    assert_eq!((failure, run.latency.count), (None, 0));
+    assert!(run.latency.p99_us.is_nan());
+    let model = Model::new(&workload).unwrap();
+    let run = complete(&settings(&[&server]), &model, &closed(6, 1));
+    assert_eq!(run.counters.hits, 6, "and each is right");
 }

@@ -12,6 +12,7 @@ use hippos_load::replay::{replay, Replay};
 use hippos_load::report::Pace;
 use hippos_load::session::{Load, Session};
 use hippos_load::settings::{Settings, Transport};
+use hippos_load::trace::Options;
 use hippos_load::workload::{Model, Workload};
 
 struct Memcached {
@@ -71,7 +72,7 @@ impl Memcached {
 
     fn settings(&self) -> Settings {
         Settings {
-            servers: vec![self.address],
+            servers: vec![self.address.into()],
             sockets: 4,
             connections: 2,
             timeout: 2_000_000_000,
@@ -167,12 +168,6 @@ fn the_samples_are_replayed() {
         return;
     };
     let model = model("micro", 1);
-    let how = Replay {
-        pace: Pace::Closed { window: 1 },
-        requests: None,
-        skip_bad: 0,
-        interval: Duration::from_secs(1),
-    };
     for pool in ["usr", "app", "etc", "var", "sys"] {
         let path =
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../traces/samples/{pool}.csv.zst"));
@@ -181,10 +176,20 @@ fn the_samples_are_replayed() {
             ..memcached.settings()
         };
         let mut session = Session::connect(&settings, &model, Arc::default()).unwrap();
-        let (run, skipped, failure) = replay(&mut session, &path, None, &how, false).unwrap();
+        let how = Replay {
+            paths: vec![path],
+            options: Options::default(),
+            load: Load {
+                requests: None,
+                ..closed(0, 1)
+            },
+            skip_bad: 0,
+            again: false,
+        };
+        let (run, trace, failure) = replay(&mut session, &how, false).unwrap();
         let c = &run.counters;
         assert_eq!(
-            (failure, skipped, c.errors),
+            (failure, trace.skipped, c.errors),
             (None, 0, 0),
             "{pool}: {:?}",
             run.errors

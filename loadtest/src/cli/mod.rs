@@ -1,0 +1,4 @@
+//! The command line: arguments, and what all commands that make load have in common.
+
+pub(crate) mod args;
+pub(crate) mod job;

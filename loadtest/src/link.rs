@@ -1,0 +1,167 @@
+//! A stream to a server: TCP, TLS over TCP, or a Unix socket; connected, authenticated, asked for
+//! its version.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::settings::{Endpoint, Settings};
+#[cfg(feature = "tls")]
+use crate::tls::{self, Encrypted};
+
+/// Limit of a connection attempt and of each reply while it is made.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connected stream.
+#[derive(Debug)]
+pub enum Link {
+    /// Plain.
+    Tcp(TcpStream),
+    /// A socket of this machine.
+    Unix(UnixStream),
+    /// Encrypted.
+    #[cfg(feature = "tls")]
+    Tls(Box<Encrypted>),
+}
+
+impl Link {
+    /// Connects, and authenticates where a password is set. The stream blocks, with a limit.
+    pub fn connect(server: &Endpoint, settings: &Settings) -> io::Result<Self> {
+        let mut link = match server {
+            Endpoint::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                Link::Unix(stream)
+            }
+            Endpoint::Net(address) => {
+                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                match &settings.tls {
+                    None => Link::Tcp(stream),
+                    #[cfg(feature = "tls")]
+                    Some(how) => Link::Tls(Box::new(tls::connect(how, *address, stream)?)),
+                    #[cfg(not(feature = "tls"))]
+                    Some(_) => {
+                        return Err(io::Error::other(
+                            "this hippos-load has no TLS: build it with --features tls",
+                        ))
+                    }
+                }
+            }
+        };
+        if let Some(password) = &settings.password {
+            let token = password.as_str();
+            let line = format!("set hippos-load 0 0 {}\r\n{token}\r\n", token.len());
+            let reply = link.ask(line.as_bytes())?;
+            if reply != "STORED" {
+                return Err(io::Error::other(format!(
+                    "the password is refused: {reply}"
+                )));
+            }
+        }
+        Ok(link)
+    }
+
+    /// What the server says it is.
+    pub fn version(&mut self) -> io::Result<String> {
+        let line = self.ask(b"version\r\n")?;
+        match line.strip_prefix("VERSION ") {
+            Some(version) => Ok(version.to_string()),
+            None => Err(io::Error::other(format!(
+                "no memcached: it answers version with {line:?}"
+            ))),
+        }
+    }
+
+    /// Sends a command and reads the one line of its answer, cut at 80 bytes.
+    fn ask(&mut self, command: &[u8]) -> io::Result<String> {
+        let told = |e: io::Error| match e.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other(format!(
+                "it accepts connections, but does not answer within {} s",
+                PATIENCE.as_secs()
+            )),
+            _ => e,
+        };
+        self.write_all(command).map_err(told)?;
+        self.flush().map_err(told)?;
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while line.len() < 80 {
+            match self.read(&mut byte).map_err(told)? {
+                0 => return Err(io::Error::other("it closes the connection")),
+                _ if byte[0] == b'\n' => break,
+                _ => line.push(byte[0]),
+            }
+        }
+        Ok(String::from_utf8_lossy(&line).trim_end().to_string())
+    }
+
+    /// From here on, reading and writing do not wait.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Link::Tcp(stream) => stream.set_nonblocking(true),
+            Link::Unix(stream) => stream.set_nonblocking(true),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.sock.set_nonblocking(true),
+        }
+    }
+
+    /// It holds encrypted bytes that are not sent yet.
+    pub fn holds(&self) -> bool {
+        #[cfg(feature = "tls")]
+        if let Link::Tls(stream) = self {
+            return stream.conn.wants_write();
+        }
+        false
+    }
+}
+
+impl Read for Link {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Link::Tcp(stream) => stream.read(buffer),
+            Link::Unix(stream) => stream.read(buffer),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Link {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Link::Tcp(stream) => stream.write(buffer),
+            Link::Unix(stream) => stream.write(buffer),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => match stream.write(buffer) {
+                // Its buffer is full until the network takes some.
+                Ok(0) => Err(ErrorKind::WouldBlock.into()),
+                written => written,
+            },
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Link::Tcp(_) | Link::Unix(_) => Ok(()),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Link::Tcp(stream) => stream.as_fd(),
+            Link::Unix(stream) => stream.as_fd(),
+            #[cfg(feature = "tls")]
+            Link::Tls(stream) => stream.sock.as_fd(),
+        }
+    }
+}

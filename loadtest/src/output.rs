@@ -1,0 +1,230 @@
+//! Files that the user names: `-` is a standard stream, and what is no regular file stays what it is.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{bail, Context, Result};
+
+/// The name of standard input and standard output.
+pub const STANDARD: &str = "-";
+
+/// Whether a path is `-`.
+pub fn standard(path: &Path) -> bool {
+    path.as_os_str() == STANDARD
+}
+
+/// Reads a file or standard input as text.
+pub fn read(path: &Path) -> Result<String> {
+    if !standard(path) {
+        return fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    }
+    let mut text = String::new();
+    io::stdin()
+        .read_to_string(&mut text)
+        .context("cannot read standard input")?;
+    Ok(text)
+}
+
+/// Prints on standard output; that its reader has left is no failure.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
+}
+
+/// Writes a file whole or not at all: a new one takes the place of a regular file, at the end of
+/// any link and with the old one's mode. Pipes and devices are written to as they are.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let mut file = Whole::create(path)?;
+    file.write_all(bytes).with_context(context)?;
+    file.finish().with_context(context)
+}
+
+/// A file that is seen once it is whole; see [`write`].
+#[derive(Debug)]
+pub struct Whole {
+    out: Out,
+}
+
+#[derive(Debug)]
+enum Out {
+    Standard,
+    /// A pipe or a device.
+    InPlace(File),
+    Renamed {
+        file: File,
+        partial: PathBuf,
+        path: PathBuf,
+    },
+    Done,
+}
+
+impl Whole {
+    /// Nothing is there before [`Self::finish`].
+    pub fn create(path: &Path) -> Result<Self> {
+        let context = || format!("cannot write {}", path.display());
+        if standard(path) {
+            return Ok(Self { out: Out::Standard });
+        }
+        let place = resolve(path).with_context(context)?;
+        // Opening a device or a descriptor under /dev and /proc anew is what their users expect.
+        let special = ["/dev", "/proc"].iter().any(|dir| place.starts_with(dir));
+        let mode = match fs::metadata(&place) {
+            Ok(meta) if meta.is_dir() => bail!("{}: is a folder", context()),
+            Ok(meta) if special || !meta.is_file() => {
+                let file = OpenOptions::new().write(true).open(&place);
+                return Ok(Self {
+                    out: Out::InPlace(file.with_context(context)?),
+                });
+            }
+            Ok(meta) => Some(meta.permissions()),
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => return Err(e).with_context(context),
+        };
+        let mut name = place.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".partial-{}", std::process::id()));
+        let partial = place.with_file_name(name);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&partial);
+        let file = match (file, &mode) {
+            // The file may be written, but none beside it.
+            (Err(e), Some(_)) if e.kind() == ErrorKind::PermissionDenied => {
+                let file = OpenOptions::new().write(true).truncate(true).open(&place);
+                return Ok(Self {
+                    out: Out::InPlace(file.with_context(context)?),
+                });
+            }
+            (file, _) => file.with_context(context)?,
+        };
+        if let Some(mode) = mode {
+            file.set_permissions(mode).with_context(context)?;
+        }
+        Ok(Self {
+            out: Out::Renamed {
+                file,
+                partial,
+                path: place,
+            },
+        })
+    }
+
+    /// Puts it into its place.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        match std::mem::replace(&mut self.out, Out::Done) {
+            Out::Renamed { partial, path, .. } => fs::rename(partial, path),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Write for Whole {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.out {
+            Out::Standard => io::stdout().write(bytes),
+            Out::InPlace(file) | Out::Renamed { file, .. } => file.write(bytes),
+            Out::Done => Ok(0),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.out {
+            Out::Standard => io::stdout().flush(),
+            Out::InPlace(file) | Out::Renamed { file, .. } => file.flush(),
+            Out::Done => Ok(()),
+        }
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if let Out::Renamed { partial, .. } = &self.out {
+            // It was not finished; that it stays behind would be a pity, no more.
+            let _ = fs::remove_file(partial);
+        }
+    }
+}
+
+/// The file at the end of all links, which need not be there.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_path_buf();
+    for _ in 0..40 {
+        if path.starts_with("/dev") || path.starts_with("/proc") {
+            break;
+        }
+        match fs::read_link(&path) {
+            Ok(target) => path = path.parent().unwrap_or(Path::new(".")).join(target),
+            Err(e) if matches!(e.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound) => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{symlink, FileTypeExt, PermissionsExt};
+
+    #[test]
+    fn links_are_kept_and_modes_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+        fs::write(&file, "old, and longer").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("file", &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(
+            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            2,
+            "nothing is left"
+        );
+        let dangling = dir.path().join("dangling");
+        symlink("later", &dangling).unwrap();
+        write(&dangling, b"x").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("later")).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_pipe_stays_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read_to_string(pipe).unwrap()
+        });
+        write(&pipe, b"through").unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo());
+        write(Path::new("/dev/null"), b"gone").unwrap();
+        assert!(fs::metadata("/dev/null")
+            .unwrap()
+            .file_type()
+            .is_char_device());
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        write(&file, b"old").unwrap();
+        let mut whole = Whole::create(&file).unwrap();
+        whole.write_all(b"half of the n").unwrap();
+        drop(whole);
+        assert_eq!(fs::read_to_string(&file).unwrap(), "old");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
