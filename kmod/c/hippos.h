@@ -230,6 +230,8 @@ struct hippos_bell {
 
 struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int cpu,
 					const char *name);
+u64 hippos_threads_us(void);
+u64 hippos_softirq_us(void);
 int hippos_thread_stop(struct task_struct *task);
 bool hippos_thread_should_stop(void);
 void hippos_thread_sleep(long timeout_ms);

@@ -1,10 +1,55 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Kernel threads (linux/kthread.h). */
+/* Kernel threads (linux/kthread.h), and what time they take (linux/kernel_stat.h). */
+#include <linux/kernel_stat.h>
 #include <linux/kthread.h>
+#include <linux/list.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
+#include <linux/slab.h>
 
 #include "hippos.h"
+
+/* A thread of ours, for as long as its task is held. */
+struct thread {
+	struct list_head list;
+	struct task_struct *task;
+};
+
+static LIST_HEAD(threads);
+static DEFINE_SPINLOCK(threads_lock);
+/* What threads took that are gone, nanoseconds; under the lock. */
+static u64 threads_gone;
+
+/* Nanoseconds that a task has run: to its last tick or switch. */
+static u64 runtime(const struct task_struct *task)
+{
+	return READ_ONCE(task->se.sum_exec_runtime);
+}
+
+/* Microseconds that all threads have run since the module was loaded. */
+u64 hippos_threads_us(void)
+{
+	struct thread *thread;
+	u64 sum;
+
+	spin_lock(&threads_lock);
+	sum = threads_gone;
+	list_for_each_entry(thread, &threads, list)
+		sum += runtime(thread->task);
+	spin_unlock(&threads_lock);
+	return div_u64(sum, NSEC_PER_USEC);
+}
+
+/* Microseconds that all CPUs have spent in softirqs since they were started. */
+u64 hippos_softirq_us(void)
+{
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += kcpustat_cpu(cpu).cpustat[CPUTIME_SOFTIRQ];
+	return div_u64(sum, NSEC_PER_USEC);
+}
 
 /*
  * Starts a thread, bound to a CPU unless that is negative. The task is held
@@ -13,11 +58,21 @@
 struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int cpu,
 					const char *name)
 {
-	struct task_struct *task = kthread_create(run, data, "%s", name);
+	struct thread *thread = kmalloc(sizeof(*thread), GFP_KERNEL);
+	struct task_struct *task;
 
-	if (IS_ERR(task))
+	if (!thread)
+		return ERR_PTR(-ENOMEM);
+	task = kthread_create(run, data, "%s", name);
+	if (IS_ERR(task)) {
+		kfree(thread);
 		return task;
+	}
 	get_task_struct(task);
+	thread->task = task;
+	spin_lock(&threads_lock);
+	list_add(&thread->list, &threads);
+	spin_unlock(&threads_lock);
 	if (cpu >= 0)
 		kthread_bind(task, cpu);
 	wake_up_process(task);
@@ -31,7 +86,20 @@ struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int 
 int hippos_thread_stop(struct task_struct *task)
 {
 	int result = kthread_stop(task);
+	struct thread *thread;
 
+	spin_lock(&threads_lock);
+	list_for_each_entry(thread, &threads, list)
+		if (thread->task == task)
+			break;
+	if (!list_entry_is_head(thread, &threads, list)) {
+		list_del(&thread->list);
+		threads_gone += runtime(task);
+	} else {
+		thread = NULL;
+	}
+	spin_unlock(&threads_lock);
+	kfree(thread);
 	put_task_struct(task);
 	return result;
 }

@@ -273,6 +273,8 @@ extern "C" {
         cpu: c_int,
         name: *const c_char,
     ) -> *mut task_struct;
+    pub(crate) fn hippos_threads_us() -> u64;
+    pub(crate) fn hippos_softirq_us() -> u64;
     pub(crate) fn hippos_thread_stop(task: *mut task_struct) -> c_int;
     pub(crate) fn hippos_thread_should_stop() -> bool;
     pub(crate) fn hippos_thread_sleep(timeout_ms: c_long);

@@ -13,6 +13,18 @@ use kernel::types::Opaque;
 
 use crate::ffi;
 
+/// Microseconds that all threads started here have run.
+pub fn runtime_us() -> u64 {
+    // SAFETY: takes a spin lock; process context.
+    unsafe { ffi::hippos_threads_us() }
+}
+
+/// Microseconds that the machine's CPUs have spent in softirqs.
+pub fn softirq_us() -> u64 {
+    // SAFETY: reads counters.
+    unsafe { ffi::hippos_softirq_us() }
+}
+
 /// A running thread. Dropping it asks it to stop and waits until it has.
 ///
 /// # Invariants

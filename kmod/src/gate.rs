@@ -67,9 +67,13 @@ impl Gate {
         }
         if let Some(single) = engine.single(guard, packet.payload(), most(&packet)) {
             if !engine.may_reply(access, packet.source(), single.len()) {
+                engine.count_single(&single);
                 return packet.discard();
             }
-            return packet.reply(single.len(), |buffer| single.write(buffer));
+            return packet.reply(single.len(), |buffer| {
+                engine.count_single(&single);
+                single.write(buffer)
+            });
         }
         self.plan(guard, access, packet)
     }
@@ -77,14 +81,16 @@ impl Gate {
     #[inline(never)]
     fn plan(&self, guard: &Guard<'_, Kernel>, access: Access, packet: Packet<'_>) -> Fate {
         let server = &*self.server;
-        if let Some(many) = server.engine.many(guard, packet.payload(), most(&packet)) {
-            let granted = server
-                .engine
-                .may_reply(access, packet.source(), many.bound());
-            if !granted {
+        let engine = &server.engine;
+        if let Some(many) = engine.many(guard, packet.payload(), most(&packet)) {
+            if !engine.may_reply(access, packet.source(), many.bound()) {
+                engine.count_many(&many);
                 return packet.discard();
             }
-            return packet.reply(many.bound(), |buffer| many.write(buffer));
+            return packet.reply(many.bound(), |buffer| {
+                engine.count_many(&many);
+                many.write(buffer)
+            });
         }
         Self::plan_any(server, guard, access, packet)
     }
@@ -96,23 +102,30 @@ impl Gate {
         access: Access,
         packet: Packet<'_>,
     ) -> Fate {
+        let engine = &server.engine;
         Plan::with(|plan| {
-            match server
-                .engine
-                .plan(guard, packet.payload(), most(&packet), plan)
-            {
-                Verdict::Answer
-                    if !server.engine.may_reply(access, packet.source(), plan.len()) =>
-                {
+            match engine.plan(guard, packet.payload(), most(&packet), plan) {
+                Verdict::Answer if !engine.may_reply(access, packet.source(), plan.len()) => {
+                    engine.count_plan(plan);
                     packet.discard()
                 }
-                Verdict::Answer => match plan.datagrams() {
-                    1 => packet.reply(plan.datagram_len(0), |buffer| plan.write(0, buffer)),
-                    count => packet.reply_many(count, DATAGRAM_MAX, |number, buffer| {
+                Verdict::Answer => {
+                    // Once all room is there; of several datagrams the first is written last.
+                    let write = |number, buffer: &mut [u8]| {
+                        if number == 0 {
+                            engine.count_plan(plan);
+                        }
                         plan.write(number, buffer)
-                    }),
-                },
-                Verdict::Silent => packet.consume(),
+                    };
+                    match plan.datagrams() {
+                        1 => packet.reply(plan.datagram_len(0), |buffer| write(0, buffer)),
+                        count => packet.reply_many(count, DATAGRAM_MAX, write),
+                    }
+                }
+                Verdict::Silent => {
+                    engine.count_plan(plan);
+                    packet.consume()
+                }
                 Verdict::Drop => packet.discard(),
                 Verdict::Pass => packet.pass(),
             }

@@ -14,7 +14,7 @@ use hippos_engine::{
 use hippos_kapi::random;
 use hippos_kapi::roster::{Member, Roster};
 use hippos_kapi::socket::Ends;
-use hippos_kapi::xdp;
+use hippos_kapi::{thread, xdp};
 use hippos_store::{NewError, Store};
 
 use crate::config::{memory_most, printable, Config};
@@ -43,6 +43,9 @@ impl Server {
             administration: config.administration,
             ..Default::default()
         };
+        CONNECTIONS
+            .softirq_before
+            .store(thread::softirq_us(), Relaxed);
         let place = KBox::new_uninit(GFP_KERNEL)?;
         let engine = engine(place, store(&config, config.memory, TALLIES)?, settings);
         engine.set_udp_rates(config.udp_rate, 0);
@@ -219,6 +222,7 @@ pub(crate) static CONNECTIONS: Connections = Connections {
     roster: Roster::new(),
     number: AtomicU32::new(0),
     uptime: AtomicU32::new(0),
+    softirq_before: AtomicU64::new(0),
     now: AtomicU64::new(0),
     total: AtomicU64::new(0),
     rejected: AtomicU64::new(0),
@@ -230,6 +234,8 @@ pub(crate) struct Connections {
     number: AtomicU32,
     /// Seconds since the start, as the store has them.
     uptime: AtomicU32,
+    /// Microseconds that the machine had spent in softirqs at the start.
+    softirq_before: AtomicU64,
     now: AtomicU64,
     total: AtomicU64,
     rejected: AtomicU64,
@@ -256,7 +262,10 @@ impl Connections {
 impl Facts for Connections {
     fn host(&self) -> Host {
         let frames = xdp::counts();
+        let softirq = thread::softirq_us().saturating_sub(self.softirq_before.load(Relaxed));
         Host {
+            // There is no other place where GETs and TCP are served.
+            system_us: thread::runtime_us().saturating_add(softirq),
             connections: self.now.load(Relaxed),
             total_connections: self.total.load(Relaxed),
             rejected_connections: self.rejected.load(Relaxed),

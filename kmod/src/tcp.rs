@@ -254,7 +254,11 @@ impl Serve for Connection<'_> {
                 stream.consume(fed);
                 return false;
             }
-            Err(_) => return false,
+            // What was served must not be served again: it was counted.
+            Err(_) => {
+                self.next = Next::Close;
+                return false;
+            }
         }
         stream.consume(fed);
         self.told.value().served(false);

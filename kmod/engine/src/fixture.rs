@@ -37,6 +37,7 @@ pub(crate) fn planned(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
     Plan::with(|plan| {
         let verdict = engine.plan(&guard, payload, usize::MAX, plan);
         assert_eq!(verdict, Verdict::Answer);
+        engine.count_plan(plan);
         let mut buffer = std::vec![0; plan.datagram_len(0)];
         assert_eq!(plan.write(0, &mut buffer), buffer.len());
         buffer

@@ -29,6 +29,10 @@ pub struct Many<'g> {
     id: [u8; 2],
     /// More than the reply has, frame not counted.
     bound: usize,
+    /// The hits' slab classes, a bit for each, and how many hits and misses there are.
+    classes: u64,
+    hits: u64,
+    misses: u32,
 }
 
 impl Default for Many<'_> {
@@ -38,6 +42,9 @@ impl Default for Many<'_> {
             items: [None; MANY],
             id: [0; 2],
             bound: 0,
+            classes: 0,
+            hits: 0,
+            misses: 0,
         }
     }
 }
@@ -73,7 +80,8 @@ impl Many<'_> {
 impl<P: Platform> Engine<P> {
     /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
     /// is a plain `get` of at most [`MANY`] keys whose reply fits a datagram and
-    /// has `most` bytes at most, frame included; else `None`. Softirq-safe.
+    /// has `most` bytes at most, frame included; else `None`. Softirq-safe. Who
+    /// sends the reply calls [`count_many`](Self::count_many).
     #[inline]
     pub fn many<'g>(
         &'g self,
@@ -136,16 +144,24 @@ impl<P: Platform> Engine<P> {
             return None;
         }
         many.bound = bound;
-        if classes.is_power_of_two() {
-            let class = classes.trailing_zeros() as usize;
-            self.store.count_class(class, ClassCounter::GetHits, hits);
+        (many.classes, many.hits, many.misses) = (classes, hits, misses);
+        Some(many)
+    }
+
+    /// Counts a request that [`many`](Self::many) has answered: when there is room for its reply,
+    /// since another way serves it and counts it when there is none.
+    #[inline]
+    pub fn count_many(&self, many: &Many<'_>) {
+        if many.classes.is_power_of_two() {
+            let class = many.classes.trailing_zeros() as usize;
+            self.store
+                .count_class(class, ClassCounter::GetHits, many.hits);
         } else {
             self.count_items(many.items.iter().flatten());
         }
-        self.miss(misses);
+        self.miss(many.misses);
         self.tally(Tally::FastDatagrams, 1);
         self.tally(Tally::FastCommands, 1);
-        Some(many)
     }
 
     /// Counts items that were hit, a class at a time.
@@ -182,6 +198,7 @@ mod tests {
     fn by_many(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
         let many = engine.many(&guard, payload, usize::MAX)?;
+        engine.count_many(&many);
         let mut buffer = std::vec![0xaa; many.bound()];
         let used = many.write(&mut buffer);
         buffer.truncate(used);

@@ -89,6 +89,7 @@ pub struct Plan<'p, 'g> {
     scratch: &'p mut Vec<u8, SCRATCH>,
     id: u16,
     len: usize,
+    looked: Looked,
 }
 
 impl<'g> Plan<'_, 'g> {
@@ -105,6 +106,7 @@ impl<'g> Plan<'_, 'g> {
             scratch: &mut scratch,
             id: 0,
             len: 0,
+            looked: Looked::default(),
         })
     }
 
@@ -206,6 +208,7 @@ impl<'g> Plan<'_, 'g> {
         self.scratch.clear();
         self.id = id;
         self.len = 0;
+        self.looked = Looked::default();
     }
 
     /// Adds a piece of `len` bytes; `false` when there is no room for it.
@@ -384,7 +387,8 @@ impl<P: Platform> Engine<P> {
     /// `plan` with the reply.
     ///
     /// Softirq-safe. Nothing is written but the marks of a hit; a datagram
-    /// that is passed on has changed nothing else.
+    /// that is passed on has changed nothing else. Who answers it, or keeps
+    /// silent, calls [`count_plan`](Self::count_plan).
     #[inline]
     pub fn plan<'g>(
         &self,
@@ -470,10 +474,10 @@ impl<P: Platform> Engine<P> {
         if !plan.push(Piece::Line(reply::END), reply::END.len()) || !self.fits(plan, most) {
             return Some(Verdict::Pass);
         }
-        self.count_hits(plan);
-        self.miss(misses);
-        self.tally(Tally::FastDatagrams, 1);
-        self.tally(Tally::FastCommands, 1);
+        plan.looked = Looked {
+            commands: 1,
+            misses,
+        };
         Some(Verdict::Answer)
     }
 
@@ -483,10 +487,14 @@ impl<P: Platform> Engine<P> {
         plan.len <= self.fast_bytes() && FRAME.saturating_add(plan.len) <= most
     }
 
-    /// Counts the items of a plan as hits.
+    /// Counts a datagram that [`plan`](Self::plan) has an answer to, or none to give: when there is
+    /// room for its reply, since another way serves it and counts it when there is none.
     #[inline]
-    fn count_hits(&self, plan: &Plan<'_, '_>) {
+    pub fn count_plan(&self, plan: &Plan<'_, '_>) {
         self.count_items(plan.pieces.iter().filter_map(Piece::item));
+        self.miss(plan.looked.misses);
+        self.tally(Tally::FastDatagrams, 1);
+        self.tally(Tally::FastCommands, u64::from(plan.looked.commands));
     }
 
     #[cold]
@@ -522,10 +530,7 @@ impl<P: Platform> Engine<P> {
         if looked.commands == 0 {
             return self.invalid();
         }
-        self.count_hits(plan);
-        self.miss(looked.misses);
-        self.tally(Tally::FastDatagrams, 1);
-        self.tally(Tally::FastCommands, u64::from(looked.commands));
+        plan.looked = looked;
         if plan.is_empty() {
             Verdict::Silent
         } else {

@@ -29,6 +29,7 @@ struct Hit<'g> {
     /// Flags and length as they are written; no flags when they are long.
     short: Option<Short>,
     size: Short,
+    class: usize,
 }
 
 impl Single<'_> {
@@ -160,7 +161,8 @@ impl<P: Platform> Engine<P> {
     /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
     /// is a plain `get` of one key whose reply fits a datagram and has `most`
     /// bytes at most, frame included; else `None`, and [`plan`](Self::plan) has
-    /// to see. Softirq-safe.
+    /// to see. Softirq-safe. Who sends the reply calls
+    /// [`count_single`](Self::count_single).
     #[inline(always)]
     pub fn single<'g>(
         &self,
@@ -176,7 +178,6 @@ impl<P: Platform> Engine<P> {
             if most < FRAME + reply::END.len() {
                 return None;
             }
-            self.store.count_lone_miss(self.store.cpu());
             return Some(Single {
                 hit: None,
                 id,
@@ -198,19 +199,30 @@ impl<P: Platform> Engine<P> {
         if len > DATA_MAX || FRAME.wrapping_add(len) > most {
             return None;
         }
-        self.store.count_lone_hit(self.store.cpu(), item.class());
         let hit = Hit {
             key,
             value,
             flags,
             short,
             size,
+            class: item.class(),
         };
         Some(Single {
             hit: Some(hit),
             id,
             len,
         })
+    }
+
+    /// Counts a request that [`single`](Self::single) has answered: when there is room for its reply,
+    /// since another way serves it and counts it when there is none.
+    #[inline(always)]
+    pub fn count_single(&self, single: &Single<'_>) {
+        let cpu = self.store.cpu();
+        match &single.hit {
+            Some(hit) => self.store.count_lone_hit(cpu, hit.class),
+            None => self.store.count_lone_miss(cpu),
+        }
     }
 }
 
@@ -227,6 +239,7 @@ mod tests {
     fn singly(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
         let single = engine.single(&guard, payload, usize::MAX)?;
+        engine.count_single(&single);
         let mut buffer = std::vec![0xaa; single.len()];
         assert_eq!(single.write(&mut buffer), buffer.len());
         Some(buffer)

@@ -329,3 +329,40 @@ proptest! {
         }
     }
 }
+
+/// The fast path has an answer but no room for it: the socket's worker serves the datagram.
+#[test]
+fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
+    use hippos_engine::Plan;
+    use hippos_store::{ClassCounter, Counter};
+    let engine = engine();
+    say(
+        &engine,
+        "set key_number_one 0 0 1\r\nx\r\nset two 0 0 1\r\nx\r\n",
+    );
+    let hits = || engine.store.classes_counted(ClassCounter::GetHits);
+    let misses = || engine.store.counted(Counter::GetMisses);
+    for (request, hit, missed) in [
+        ("get two\r\n", 1, 0),
+        ("get none\r\n", 0, 1),
+        ("get two none key_number_one\r\n", 2, 1),
+        ("gets two\r\n", 1, 0),
+        ("mg two v\r\nmg none v\r\n", 1, 1),
+    ] {
+        let payload = framed(request.as_bytes());
+        let before = (hits(), misses(), engine.tallied(Tally::FastDatagrams));
+        {
+            let guard = engine.store.read();
+            let _ = engine.single(&guard, &payload, usize::MAX);
+            let _ = engine.many(&guard, &payload, usize::MAX);
+            Plan::with(|plan| engine.plan(&guard, &payload, usize::MAX, plan));
+        }
+        slow(&engine, &payload);
+        let after = (hits(), misses(), engine.tallied(Tally::FastDatagrams));
+        assert_eq!(
+            after,
+            (before.0 + hit, before.1 + missed, before.2),
+            "{request}"
+        );
+    }
+}

@@ -65,12 +65,14 @@ fn fast(
 ) -> bool {
     let guard = engine.store.read();
     if let Some(single) = engine.single(&guard, &buffer[..len], usize::MAX) {
+        engine.count_single(&single);
         let wrote = single.write(buffer);
         assert_eq!(wrote, single.len(), "a datagram's length");
         let _ = socket.send_to(&buffer[..wrote], peer);
         return true;
     }
     if let Some(many) = engine.many(&guard, &buffer[..len], usize::MAX) {
+        engine.count_many(&many);
         let wrote = many.write(buffer);
         assert!(wrote <= many.bound(), "a datagram's length");
         let _ = socket.send_to(&buffer[..wrote], peer);
@@ -78,6 +80,9 @@ fn fast(
     }
     Plan::with(|plan| {
         let verdict = engine.plan(&guard, &buffer[..len], usize::MAX, plan);
+        if matches!(verdict, Verdict::Answer | Verdict::Silent) {
+            engine.count_plan(plan);
+        }
         if verdict == Verdict::Answer {
             for index in 0..plan.datagrams() {
                 let want = plan.datagram_len(index);

@@ -207,12 +207,14 @@ pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>
     let guard = engine.store.read();
     // The commonest request has a way of its own.
     if let Some(single) = engine.single(&guard, payload, usize::MAX) {
+        engine.count_single(&single);
         let mut packet = vec![0xaa; single.len()];
         assert_eq!(single.write(&mut packet), packet.len());
         return (Verdict::Answer, vec![packet]);
     }
     // So have several keys.
     if let Some(many) = engine.many(&guard, payload, usize::MAX) {
+        engine.count_many(&many);
         let mut packet = vec![0xaa; many.bound()];
         let used = many.write(&mut packet);
         packet.truncate(used);
@@ -230,6 +232,9 @@ pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<
         let verdict = engine.plan(&guard, &packet, usize::MAX, plan);
         let mut datagrams = Vec::new();
         packet.resize(2048, 0xaa);
+        if matches!(verdict, Verdict::Answer | Verdict::Silent) {
+            engine.count_plan(plan);
+        }
         if verdict == Verdict::Answer {
             for index in 0..plan.datagrams() {
                 let len = plan.write(index, &mut packet);
