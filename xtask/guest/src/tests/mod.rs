@@ -12,6 +12,7 @@ mod defect;
 mod faults;
 mod fuzz;
 mod module;
+mod operator;
 mod overload;
 mod packet;
 mod planted;
@@ -69,6 +70,7 @@ tests! {
     consistency: / histories;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
+    operator: refusals, administration, clock, told;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
     fuzz: / packets, streams;

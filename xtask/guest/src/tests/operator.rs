@@ -1,0 +1,233 @@
+//! What an operator sets and sees: values that can't be meant, who may use administration commands,
+//! clocks that are set, and the time that the module takes.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::client::{Tcp, Udp};
+use crate::modules::Hippos;
+use crate::netns::{self, Namespace};
+use crate::system::run;
+
+/// How often something is looked for that comes by itself.
+const TRIES: u32 = 600;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// `hippos-ctl` refuses what can't be meant, says what can be, and changes nothing.
+pub(super) fn refusals() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=32 udp_bytes=100000")?;
+    let users = "/tmp/users";
+    fs::write(users, "root:x:0:0:root:/root:/bin/sh\n")?;
+    let state = || -> Result<Vec<String>> {
+        let mut state = Vec::new();
+        for command in ["allow list", "limits", "info", "admin", "stats settings"] {
+            state.push(run(&format!("hippos-ctl {command}"))?);
+        }
+        Ok(state)
+    };
+    let before = state()?;
+    for (command, told) in [
+        ("memory 1000000", "must be from 8 to "),
+        ("memory 7", "must be from 8 to "),
+        ("auth set /tmp/users", "passwd(5)"),
+        ("auth set /dev/null", "nobody is in there"),
+        ("allow remove default", "no network would be left"),
+        ("allow add 10.0.0.1/8", "did you mean 10.0.0.0/8"),
+        ("allow set 10.0.0.0/33", "from 0 to 32"),
+        ("allow remove 1.1.1.1", "not all of that is in the list"),
+        ("limits --udp-datagrams 70000", "1..=65535"),
+        ("limits --udp-bytes 100001", "from 1392 to 100000"),
+        ("limits --udp-bytes 100", "1392..="),
+        ("flush --delay 2592001", "0..=2592000"),
+        ("admin everybody", "network, local, off"),
+    ] {
+        match run(&format!("hippos-ctl {command}")) {
+            Ok(_) => bail!("`{command}` was taken"),
+            Err(error) => {
+                let error = format!("{error:#}");
+                ensure!(error.contains(told), "`{command}`: {error}");
+            }
+        }
+    }
+    ensure!(state()? == before, "something changed: {before:?}");
+    // Taken, with a warning.
+    let output = Command::new("hippos-ctl")
+        .args(["limits", "--udp-rate", "1"])
+        .output()?;
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{warning}");
+    ensure!(warning.contains("less than 1400"), "{warning}");
+    hippos.unload()?;
+    for parameters in ["admin=everybody", "allow=10.0.0.1/8", "allow=10.0.0.0/33"] {
+        ensure!(Hippos::load(parameters).is_err(), "{parameters} was taken");
+    }
+    Ok(())
+}
+
+/// `admin=` decides who may use administration commands, as it is loaded and as it is set.
+pub(super) fn administration() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let hippos = Hippos::load("")?;
+    let here = link.here_ipv4.clone();
+    let mut near = Tcp::connect("127.0.0.1")?;
+    let mut far = there.enter(|| Tcp::connect(&here))?;
+    let mut udp = Udp::connect("127.0.0.1")?;
+    let ask = |tcp: &mut Tcp, allowed: bool| -> Result<()> {
+        for (line, name) in [
+            ("verbosity 1", "verbosity"),
+            ("lru mode flat", "lru"),
+            ("flush_all", "flush_all"),
+            ("cache_memlimit 64", "cache_memlimit"),
+        ] {
+            tcp.send(format!("{line}\r\n").as_bytes())?;
+            let said = tcp.line()?;
+            let want = match allowed {
+                true => "OK\r\n".to_owned(),
+                false => format!("CLIENT_ERROR {name} not allowed\r\n"),
+            };
+            ensure!(said == want, "{line}: {said:?}, not {want:?}");
+        }
+        Ok(())
+    };
+    for (who, near_may, far_may, udp_may) in [
+        ("network", true, true, true),
+        ("local", true, false, false),
+        ("off", false, false, false),
+        ("network", true, true, true),
+    ] {
+        run(&format!("hippos-ctl admin {who}"))?;
+        let told = run("hippos-ctl admin")?;
+        ensure!(told.trim() == who, "{told} is told for {who}");
+        ask(&mut near, near_may)?;
+        ask(&mut far, far_may)?;
+        let said = udp.ask(b"verbosity 0\r\n")?;
+        ensure!((said == b"OK\r\n") == udp_may, "{who}: {said:?}");
+        let said = udp.ask(b"cache_memlimit 64\r\n")?;
+        let refused = b"CLIENT_ERROR cache_memlimit not allowed over UDP\r\n";
+        ensure!(said == refused, "{who}: {said:?}");
+        // The owner's own tool is never refused.
+        run("hippos-ctl flush")?;
+        run("hippos-ctl memory 64")?;
+    }
+    ensure!(
+        near.stat("hippos_admin_refused")? == 4 * 4 + 3 + 4 - 1,
+        "not counted"
+    );
+    drop((near, far));
+    hippos.unload()?;
+    let hippos = Hippos::load("admin=off")?;
+    ask(&mut Tcp::connect("127.0.0.1")?, false)?;
+    hippos.unload()
+}
+
+/// Expiry and last access of the only item, as a dump tells them.
+fn times(tcp: &mut Tcp) -> Result<(i64, i64)> {
+    tcp.send(b"lru_crawler metadump all\r\n")?;
+    let mut times = None;
+    loop {
+        let line = tcp.line()?;
+        if line == "END\r\n" {
+            return times.context("no item in the dump");
+        }
+        let number = |name: &str| -> Result<i64> {
+            let word = line.split(' ').find_map(|word| word.strip_prefix(name));
+            Ok(word
+                .with_context(|| format!("no {name} in {line}"))?
+                .parse()?)
+        };
+        times = Some((number("exp=")?, number("la=")?));
+    }
+}
+
+/// Absolute times of an untouched item are always the same, and follow a clock that is set.
+pub(super) fn clock() -> Result<()> {
+    let hippos = Hippos::load("")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.send(b"set key 0 1000 1\r\nx\r\n")?;
+    ensure!(tcp.line()? == "STORED\r\n", "not stored");
+    let first = times(&mut tcp)?;
+    for _ in 0..40 {
+        let now = times(&mut tcp)?;
+        ensure!(now == first, "{now:?} after {first:?}");
+        thread::sleep(PAUSE);
+    }
+    let set = |ahead: i64| -> Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
+        run(&format!("date -s @{}", now + ahead)).map(drop)
+    };
+    set(3600)?;
+    let moved = (0..TRIES).find_map(|_| {
+        thread::sleep(PAUSE);
+        times(&mut tcp).ok().filter(|now| *now != first)
+    });
+    tcp.send(b"mg key t\r\n")?;
+    let left = tcp.line()?;
+    // Before anything is judged.
+    set(-3600)?;
+    let moved = moved.context("the clock was set, and the times stay")?;
+    let by = (moved.0 - first.0, moved.1 - first.1);
+    // `date` sets whole seconds.
+    ensure!(
+        by.0 == by.1 && (3598..=3601).contains(&by.0),
+        "moved by {by:?}"
+    );
+    let left: u32 = left
+        .trim()
+        .strip_prefix("HD t")
+        .unwrap_or_default()
+        .parse()?;
+    ensure!((1..=1000).contains(&left), "{left} seconds left");
+    drop(tcp);
+    hippos.unload()
+}
+
+/// The time of threads and softirqs is told, and grows with work. So is the interface of `dev=`.
+pub(super) fn told() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let setting = |name: &str| -> Result<String> {
+        let told = run("hippos-ctl stats settings")?;
+        let mut words = told.lines().map(|line| line.split_whitespace());
+        let value =
+            words.find_map(|mut words| (words.next() == Some(name)).then(|| words.next())?);
+        Ok(value.with_context(|| format!("no {name}"))?.to_owned())
+    };
+    let hippos = Hippos::load("")?;
+    ensure!(
+        setting("inter")? == "NULL",
+        "an interface that was not asked for"
+    );
+    let spent = || -> Result<f64> {
+        let told = run("hippos-ctl stats")?;
+        let mut words = told.lines().map(|line| line.split_whitespace());
+        let value = words
+            .find_map(|mut words| (words.next() == Some("rusage_system")).then(|| words.next())?);
+        Ok(value.context("no rusage_system")?.parse()?)
+    };
+    let before = spent()?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let grew = (0..TRIES).any(|_| {
+        for _ in 0..100 {
+            if tcp.set("key", &[b'x'; 10_000]).is_err() {
+                return false;
+            }
+        }
+        spent().is_ok_and(|now| now > before)
+    });
+    ensure!(grew, "rusage_system stays at {before}");
+    drop(tcp);
+    hippos.unload()?;
+    let hippos = Hippos::load(&format!("dev={}", link.here))?;
+    ensure!(
+        setting("inter")? == link.here,
+        "inter is {}",
+        setting("inter")?
+    );
+    hippos.unload()
+}
