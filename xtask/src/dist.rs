@@ -27,6 +27,9 @@ const PARTS: &[&str] = &[
 ];
 /// The workspace's members there: what cargo builds on the appliance.
 const MEMBERS: &[&str] = &["kmod/abi", "userspace-ctl"];
+/// Has cargo take crates from the archive.
+const CONFIG: &str = "[source.crates-io]\nreplace-with = \"vendored-sources\"\n\n\
+     [source.vendored-sources]\ndirectory = \"vendor\"\n";
 
 /// Makes target/hippos-VERSION.tar.xz and gives its path.
 pub(crate) fn dist() -> Result<PathBuf> {
@@ -45,10 +48,9 @@ pub(crate) fn dist() -> Result<PathBuf> {
     fs::write(tree.join("Cargo.toml"), with_members(&manifest)?)?;
     let mut vendor = Command::new(workspace::cargo());
     vendor.args(["vendor", "--quiet", "vendor"]);
-    let config = shell::output(vendor.current_dir(&tree))
-        .context("the crates of hippos-ctl cannot be had")?;
+    shell::output(vendor.current_dir(&tree)).context("the crates of hippos-ctl cannot be had")?;
     fs::create_dir_all(tree.join(".cargo"))?;
-    fs::write(tree.join(".cargo/config.toml"), config)?;
+    fs::write(tree.join(".cargo/config.toml"), CONFIG)?;
     kbuild::vendor()?;
     kbuild::copy_tree(&top.join("target/vendor"), &tree.join("target/vendor"))?;
     let archive = top.join(format!("target/{name}.tar.xz"));
