@@ -32,9 +32,11 @@ const DRAINS: usize = 8;
 /// Spare overflow buckets that maintenance sees to.
 const SPARE: usize = 64;
 /// A class is pressed when it has evicted a slab's worth of slots, divided by this.
-const PRESSED: u32 = 4;
-/// A slab moves if the class that gets it has this many times the hits a slab.
+pub(crate) const PRESSED: u32 = 4;
+/// A slab moves if it is worth so many times as much to the class that gets it.
 const WORTH: u128 = 2;
+/// A hit is worth so many evictions.
+const HIT: u128 = 16;
 /// Slots that a step of the sweep looks at: at least so many, at most so many.
 const SWEEP: (usize, usize) = (1024, 16384);
 /// Steps after which a sweep should be through.
@@ -60,8 +62,8 @@ pub(crate) struct Upkeep {
     swept_epoch: AtomicU32,
     /// When the reserves were last lowered.
     lowered: AtomicU32,
-    /// Hits of each class: as last counted, and what there were lately.
-    hits: [(AtomicU64, AtomicU64); CLASSES],
+    /// What happened to each class lately.
+    lately: [Lately; CLASSES],
 }
 
 /// A slab that is being emptied.
@@ -76,6 +78,28 @@ struct Drain {
     /// It is empty, and can be used for something else after this grace period.
     empty: AtomicBool,
     cookie: AtomicU64,
+}
+
+/// What happened to a class lately.
+#[derive(Default)]
+struct Lately {
+    hits: Recent,
+    evictions: Recent,
+}
+
+/// A counter, as it was last, and what it has counted lately.
+#[derive(Default)]
+struct Recent {
+    last: AtomicU64,
+    recent: AtomicU64,
+}
+
+impl Recent {
+    fn note(&self, total: u64) {
+        let new = total.saturating_sub(self.last.swap(total, Relaxed));
+        let old = self.recent.load(Relaxed) / 2;
+        self.recent.store(old.saturating_add(new), Relaxed);
+    }
 }
 
 impl Drain {
@@ -107,7 +131,7 @@ impl Upkeep {
             swept: AtomicU32::new(0),
             swept_epoch: AtomicU32::new(0),
             lowered: AtomicU32::new(0),
-            hits: core::array::from_fn(|_| (AtomicU64::new(0), AtomicU64::new(0))),
+            lately: core::array::from_fn(|_| Lately::default()),
         }
     }
 }
@@ -412,7 +436,7 @@ impl<P: Platform> Store<P> {
         };
         let worth = of.pressure.load(Relaxed).saturating_mul(PRESSED);
         let slabs = worth.checked_div(of.slots_per_slab()).unwrap_or(0) as usize;
-        self.note_hits();
+        self.note_use();
         for of in self.slabs.classes() {
             of.pressure.store(0, Relaxed);
         }
@@ -452,28 +476,32 @@ impl<P: Platform> Store<P> {
             .max_by_key(|(_, of)| worth(of))
     }
 
-    /// Counts the hits that classes had lately: older ones count half each time.
-    fn note_hits(&self) {
-        for (i, (last, lately)) in (0..self.slabs.classes().len()).zip(&self.upkeep.hits) {
-            let total = self.class_counted(i, ClassCounter::GetHits);
-            let new = total.saturating_sub(last.swap(total, Relaxed));
-            let old = lately.load(Relaxed) / 2;
-            lately.store(old.saturating_add(new), Relaxed);
+    /// Counts the hits and evictions that classes had lately: older ones count half each time.
+    fn note_use(&self) {
+        for (i, lately) in (0..self.slabs.classes().len()).zip(&self.upkeep.lately) {
+            lately
+                .hits
+                .note(self.class_counted(i, ClassCounter::GetHits));
+            lately
+                .evictions
+                .note(self.class_counted(i, ClassCounter::Evicted));
         }
     }
 
-    /// Hits that a class had lately, at least 1.
-    fn hits(&self, class: usize) -> u128 {
-        let hits = self
-            .upkeep
-            .hits
-            .get(class)
-            .map_or(0, |(_, lately)| lately.load(Relaxed));
-        u128::from(hits).saturating_add(1)
+    /// What memory is worth to a class, by what happened lately: hits, and that items had to go, of
+    /// which some might have been hit. At least 1.
+    fn worth(&self, class: usize) -> u128 {
+        let lately = self.upkeep.lately.get(class);
+        let hits = lately.map_or(0, |lately| lately.hits.recent.load(Relaxed));
+        let evictions = lately.map_or(0, |lately| lately.evictions.recent.load(Relaxed));
+        u128::from(hits)
+            .saturating_mul(HIT)
+            .saturating_add(u128::from(evictions))
+            .saturating_add(1)
     }
 
     /// The class that makes least of its slabs, `but` and those of the bits `not` excepted: one that
-    /// has more than a slab's worth of slots free, or the one with the fewest hits a slab.
+    /// has more than a slab's worth of slots free, or the one to which a slab is worth least.
     fn donor(&self, but: Option<usize>, not: u64) -> Option<usize> {
         let all = || {
             (0..CLASSES)
@@ -488,18 +516,18 @@ impl<P: Platform> Store<P> {
         }
         let mut best: Option<(usize, u128, u128)> = None;
         for (i, of) in all() {
-            let (hits, slabs) = (self.hits(i), u128::from(of.slabs()));
+            let (worth, slabs) = (self.worth(i), u128::from(of.slabs()));
             let less =
-                best.is_none_or(|(_, h, s)| hits.saturating_mul(s) < h.saturating_mul(slabs));
+                best.is_none_or(|(_, w, s)| worth.saturating_mul(s) < w.saturating_mul(slabs));
             if less {
-                best = Some((i, hits, slabs));
+                best = Some((i, worth, slabs));
             }
         }
-        let (from, hits, slabs) = best?;
+        let (from, worth, slabs) = best?;
         if let Some(of) = but.and_then(|i| self.slabs.get(i)) {
             // Worth it?
-            let gains = self.hits(but?).saturating_mul(slabs);
-            let loses = hits.saturating_mul(u128::from(of.slabs().max(1)));
+            let gains = self.worth(but?).saturating_mul(slabs);
+            let loses = worth.saturating_mul(u128::from(of.slabs().max(1)));
             if of.slabs() != 0 && gains < loses.saturating_mul(WORTH) {
                 return None;
             }
@@ -591,7 +619,7 @@ impl<P: Platform> Store<P> {
         }
         let drains = &self.upkeep.drains;
         if drains.iter().all(Drain::is_idle) {
-            self.note_hits();
+            self.note_use();
             self.start_drains(Some(class), 1);
         }
         let mut stolen = Stolen::Nothing;

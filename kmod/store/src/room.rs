@@ -7,7 +7,7 @@ use crate::counters::{ClassCounter, Counter};
 use crate::hash::Hash;
 use crate::index::{Unchained, BUCKET};
 use crate::item::{Slot, FETCHED};
-use crate::maintain::Stolen;
+use crate::maintain::{Stolen, PRESSED};
 use crate::platform::Platform;
 use crate::policy::{self, Picked, PICK};
 use crate::pool::Use;
@@ -291,7 +291,12 @@ impl<P: Platform> Store<P> {
                 self.platform.relax();
             }
         }
-        of.pressure.fetch_add(evicted as u32, Relaxed);
+        let before = of.pressure.fetch_add(evicted as u32, Relaxed);
+        let pressed = of.slots_per_slab() / PRESSED;
+        if before <= pressed && before.saturating_add(evicted as u32) > pressed {
+            // Worth a slab, if there is one to be moved.
+            self.platform.wake();
+        }
         (evicted, empty || looked > all)
     }
 

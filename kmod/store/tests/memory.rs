@@ -475,3 +475,40 @@ fn a_short_platform_gets_memory_back() {
         "{again:?}"
     );
 }
+
+/// A cache full of large values that are read turns to small ones that are only written, and fast:
+/// that they are thrown out is all that tells of them.
+fn turn_by_writes(eviction: Eviction) {
+    const SETS: usize = 300_000;
+    let config = Config {
+        eviction,
+        ..Config::default()
+    };
+    let store = Store::new(config, Host::new()).unwrap();
+    serve(&store, 100_000.0, 4096, 150_000);
+    let large = store.snapshot();
+    assert!(large.held > 60 << 20, "{large:?}");
+    // Some 250 sets a millisecond; maintenance comes when it wanted to or was woken.
+    let mut due = 0;
+    for i in 0..SETS {
+        set(&store, format!("small-{i}").as_bytes(), &[7; 100]).unwrap();
+        if i % 1000 == 0 {
+            let now = i / 250;
+            if store.platform().take_wake() || now >= due {
+                due = now + (store.maintain().next_ms as usize).max(4);
+            }
+        }
+    }
+    let small = (0..SETS)
+        .filter(|i| has(&store, format!("small-{i}").as_bytes()))
+        .count();
+    println!("{eviction:?}: {small} of {SETS} small values are held");
+    assert!(small >= SETS / 2, "{small}");
+}
+
+#[test]
+fn memory_turns_to_what_is_only_written() {
+    for eviction in [Eviction::Clock, Eviction::Sieve, Eviction::S3Fifo] {
+        turn_by_writes(eviction);
+    }
+}
