@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: MIT
+
+//! GETs of many keys in one datagram.
+//!
+//! A [`Batch`] is a request being collected; [`Ids`] gives out the numbers by
+//! which a lane (one socket, one source port) tells replies apart. Both do no
+//! I/O and take the time from their caller.
+//!
+//! A reply that comes too late must not be taken for another's: its `END`
+//! would turn hits into misses. So a number whose request timed out is never
+//! used again on its lane, and a lane with many such numbers gives its port up.
+
+use std::ops::Range;
+
+use hippos_proto::reply;
+use hippos_proto::udp::{reply_frame, DATA_MAX, FRAME};
+
+use crate::framing;
+
+/// The most keys of a batch: what a Hippos node answers by its special way.
+pub const KEYS_MAX: usize = 16;
+
+/// What a node sends for a value besides key and data: `VALUE`, flags, length,
+/// spaces and line ends.
+const VALUE_OVERHEAD: usize = 24;
+
+/// A `get` or `gets` of several keys, collected for one node. `W` says who
+/// waits for a value.
+#[derive(Debug)]
+pub struct Batch<W> {
+    /// The datagram so far: frame, command, keys; the line end comes with
+    /// [`seal`](Batch::seal).
+    datagram: Vec<u8>,
+    keys: Vec<(Range<usize>, u32)>,
+    waiters: Vec<(u8, W)>,
+    expected: usize,
+    /// When the first key came, in microseconds.
+    pub since: u64,
+}
+
+impl<W> Batch<W> {
+    /// An empty batch of `gets` if `cas`, else of `get`.
+    pub fn new(cas: bool, now: u64) -> Self {
+        let mut datagram = Vec::with_capacity(512);
+        datagram.extend_from_slice(&[0; FRAME]);
+        datagram.extend_from_slice(if cas { b"gets" } else { b"get" });
+        Self {
+            datagram,
+            keys: Vec::new(),
+            waiters: Vec::new(),
+            expected: reply::END.len(),
+            since: now,
+        }
+    }
+
+    /// Takes a key, whose value is expected to have `value` bytes. A key that
+    /// is in already is not sent again. Gives the waiter back when the key
+    /// needs another batch: too many keys, or bytes, here or in the reply.
+    pub fn push(&mut self, key: &[u8], hash: u32, value: usize, waiter: W) -> Result<(), W> {
+        let datagram = &self.datagram;
+        let same = |(range, other): &(Range<usize>, u32)| {
+            *other == hash && datagram.get(range.clone()) == Some(key)
+        };
+        if let Some(index) = self.keys.iter().position(same) {
+            // Bounded, since who waits takes memory.
+            if self.waiters.len() >= 16 * KEYS_MAX {
+                return Err(waiter);
+            }
+            self.waiters.push((index as u8, waiter));
+            return Ok(());
+        }
+        let reply = key.len() + value + VALUE_OVERHEAD;
+        let room = FRAME + DATA_MAX - 2;
+        if self.keys.len() == KEYS_MAX
+            || self.waiters.len() >= 16 * KEYS_MAX
+            || self.datagram.len() + 1 + key.len() > room
+            || !self.keys.is_empty() && self.expected + reply > DATA_MAX
+        {
+            return Err(waiter);
+        }
+        self.expected += reply;
+        self.datagram.push(b' ');
+        let start = self.datagram.len();
+        self.datagram.extend_from_slice(key);
+        let index = self.keys.len() as u8;
+        self.keys.push((start..self.datagram.len(), hash));
+        self.waiters.push((index, waiter));
+        Ok(())
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether no key will ever fit.
+    pub fn is_full(&self) -> bool {
+        self.keys.len() == KEYS_MAX
+    }
+
+    /// Ends the request and gives it its number.
+    pub fn seal(&mut self, id: u16) -> &[u8] {
+        self.datagram[..FRAME].copy_from_slice(&reply_frame(id, 0, 1));
+        if !self.datagram.ends_with(b"\r\n") {
+            self.datagram.extend_from_slice(b"\r\n");
+        }
+        &self.datagram
+    }
+
+    /// Key number `index` and its hash.
+    pub fn key(&self, index: usize) -> (&[u8], u32) {
+        let (range, hash) = &self.keys[index];
+        (&self.datagram[range.clone()], *hash)
+    }
+
+    /// The values in `reply`, one for each key that was found; nothing if it
+    /// is not the whole reply to this very request.
+    pub fn values<'r>(&self, reply: &'r [u8]) -> Option<[Option<&'r [u8]>; KEYS_MAX]> {
+        let mut values = [None; KEYS_MAX];
+        let mut rest = reply;
+        let mut next = 0;
+        while rest != reply::END {
+            let value = framing::value(rest)?;
+            let ahead = self.keys.get(next..)?;
+            let found = ahead
+                .iter()
+                .position(|(range, _)| &self.datagram[range.clone()] == value.key)?;
+            values[next + found] = Some(value.whole);
+            next += found + 1;
+            rest = &rest[value.whole.len()..];
+        }
+        Some(values)
+    }
+
+    /// Who waits, each with the index of a key.
+    pub fn waiters(&mut self) -> impl Iterator<Item = (usize, W)> + '_ {
+        self.waiters
+            .drain(..)
+            .map(|(index, waiter)| (usize::from(index), waiter))
+    }
+}
+
+/// When a partial batch goes: at once if nothing is under way to the node, else
+/// after the window.
+pub fn is_due(now: u64, since: u64, window: u64, under_way: usize) -> bool {
+    under_way == 0 || now.saturating_sub(since) >= window
+}
+
+/// Request numbers of a lane, each with what waits for its reply.
+#[derive(Debug)]
+pub struct Ids<T> {
+    next: u16,
+    slots: Vec<Option<(u16, T)>>,
+    used: usize,
+    lost: Box<[u64; 1024]>,
+    losses: u32,
+}
+
+impl<T> Ids<T> {
+    /// The most requests under way on a lane.
+    pub const UNDER_WAY_MAX: usize = 256;
+    /// The most lost numbers before the lane's port is to be given up.
+    pub const LOSSES_MAX: u32 = 1024;
+
+    /// All numbers, from `first` on.
+    pub fn new(first: u16) -> Self {
+        Self {
+            next: first,
+            slots: (0..Self::UNDER_WAY_MAX).map(|_| None).collect(),
+            used: 0,
+            lost: Box::new([0; 1024]),
+            losses: 0,
+        }
+    }
+
+    fn slot(id: u16) -> usize {
+        usize::from(id) % Self::UNDER_WAY_MAX
+    }
+
+    fn is_lost(&self, id: u16) -> bool {
+        self.lost[usize::from(id / 64)] >> (id % 64) & 1 != 0
+    }
+
+    /// A number that is neither under way nor lost, and as long unused as can
+    /// be. Nothing when too many are under way.
+    pub fn take(&mut self) -> Option<u16> {
+        if self.used == Self::UNDER_WAY_MAX {
+            return None;
+        }
+        // All slots are passed, and lost numbers are few.
+        for _ in 0..Self::UNDER_WAY_MAX + Self::LOSSES_MAX as usize + 1 {
+            let id = self.next;
+            self.next = self.next.wrapping_add(1);
+            if self.slots[Self::slot(id)].is_none() && !self.is_lost(id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Notes what waits for the reply to `id`, which was just taken.
+    pub fn put(&mut self, id: u16, what: T) {
+        let slot = &mut self.slots[Self::slot(id)];
+        if slot.is_none() {
+            self.used += 1;
+        }
+        *slot = Some((id, what));
+    }
+
+    /// What waits for the reply to `id`.
+    pub fn get(&mut self, id: u16) -> Option<&mut T> {
+        match &mut self.slots[Self::slot(id)] {
+            Some((other, what)) if *other == id => Some(what),
+            _ => None,
+        }
+    }
+
+    /// The reply to `id` has come.
+    pub fn done(&mut self, id: u16) -> Option<T> {
+        let slot = &mut self.slots[Self::slot(id)];
+        match slot {
+            Some((other, _)) if *other == id => {
+                self.used -= 1;
+                slot.take().map(|(_, what)| what)
+            }
+            _ => None,
+        }
+    }
+
+    /// The reply to `id` is waited for no more; the number is not used again.
+    pub fn lose(&mut self, id: u16) -> Option<T> {
+        let what = self.done(id)?;
+        self.lost[usize::from(id / 64)] |= 1 << (id % 64);
+        self.losses += 1;
+        Some(what)
+    }
+
+    /// How many are under way.
+    pub fn under_way(&self) -> usize {
+        self.used
+    }
+
+    /// Whether so many numbers are lost that the lane should take another port.
+    pub fn is_worn(&self) -> bool {
+        self.losses >= Self::LOSSES_MAX
+    }
+
+    /// Everything under way, which is taken out.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
+        self.used = 0;
+        let slots = self.slots.iter_mut();
+        slots.filter_map(|slot| slot.take().map(|(_, what)| what))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn fnv(key: &[u8]) -> u32 {
+        hippos_ring::Hash::Fnv1a32.of(key)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Whatever is pushed: the datagram is a `get` of the distinct keys in
+        /// order, within all limits, and every waiter gets its own key's value.
+        #[test]
+        fn waiters_get_their_keys_values(
+            keys in proptest::collection::vec("[a-d]{1,3}|[a-z]{200,250}", 1..80),
+            value in 0usize..400,
+            found: u64,
+        ) {
+            let mut batch = Batch::new(false, 0);
+            let mut taken = Vec::new();
+            for (number, key) in keys.iter().enumerate() {
+                match batch.push(key.as_bytes(), fnv(key.as_bytes()), value, number) {
+                    Ok(()) => taken.push(number),
+                    Err(back) => {
+                        prop_assert_eq!(back, number);
+                        break;
+                    }
+                }
+            }
+            let mut distinct: Vec<&str> = Vec::new();
+            for &number in &taken {
+                if !distinct.contains(&keys[number].as_str()) {
+                    distinct.push(&keys[number]);
+                }
+            }
+            prop_assert!(!distinct.is_empty() && distinct.len() <= KEYS_MAX);
+            prop_assert_eq!(batch.len(), distinct.len());
+            let want = format!("get {}\r\n", distinct.join(" "));
+            let datagram = batch.seal(0x1234).to_vec();
+            prop_assert_eq!(&datagram[..FRAME], b"\x12\x34\0\0\0\x01\0\0");
+            prop_assert_eq!(&datagram[FRAME..], want.as_bytes());
+            prop_assert!(datagram.len() <= FRAME + DATA_MAX);
+
+            let hit = |index: usize| found >> (index % 64) & 1 != 0;
+            let data = |key: &str| format!("VALUE {key} 0 {}\r\n{key}\r\n", key.len());
+            let mut reply = String::new();
+            for (index, key) in distinct.iter().enumerate() {
+                if hit(index) {
+                    reply += &data(key);
+                }
+            }
+            reply += "END\r\n";
+            let values = batch.values(reply.as_bytes()).unwrap();
+            let mut answered = Vec::new();
+            for (index, number) in batch.waiters() {
+                let key = &keys[number];
+                prop_assert_eq!(distinct[index], key);
+                let want = hit(index).then(|| data(key));
+                prop_assert_eq!(values[index], want.as_ref().map(|data| data.as_bytes()));
+                answered.push(number);
+            }
+            prop_assert_eq!(answered, taken);
+        }
+
+        /// A number is given out again only when its reply has come.
+        #[test]
+        fn a_number_is_not_reused_while_under_way_or_after_its_loss(
+            first: u16,
+            steps in proptest::collection::vec((0u8..4, any::<u16>()), 1..3000),
+        ) {
+            let mut ids = Ids::new(first);
+            let mut under_way = BTreeMap::new();
+            let mut lost = BTreeSet::new();
+            for (kind, pick) in steps {
+                let some = under_way.keys().nth(usize::from(pick) % under_way.len().max(1)).copied();
+                match (kind, some) {
+                    (2, Some(id)) => {
+                        prop_assert_eq!(ids.done(id), under_way.remove(&id));
+                        prop_assert_eq!(ids.done(id), None);
+                    }
+                    (3, Some(id)) if !ids.is_worn() => {
+                        prop_assert_eq!(ids.lose(id), under_way.remove(&id));
+                        lost.insert(id);
+                    }
+                    _ => match ids.take() {
+                        Some(id) => {
+                            prop_assert!(!under_way.contains_key(&id) && !lost.contains(&id));
+                            ids.put(id, pick);
+                            under_way.insert(id, pick);
+                        }
+                        None => prop_assert!(!under_way.is_empty()),
+                    },
+                }
+                prop_assert_eq!(ids.under_way(), under_way.len());
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_reply_to_this_request_is_taken() {
+        let mut batch = Batch::new(true, 0);
+        for key in ["a", "b", "c"] {
+            batch
+                .push(key.as_bytes(), fnv(key.as_bytes()), 1, ())
+                .unwrap();
+        }
+        assert!(batch.seal(1).ends_with(b"gets a b c\r\n"));
+        for reply in [
+            "",
+            "END",
+            "END\r\nEND\r\n",
+            "VALUE d 0 1 1\r\nx\r\nEND\r\n",
+            "VALUE b 0 1 1\r\nx\r\nVALUE a 0 1 1\r\nx\r\nEND\r\n",
+            "VALUE a 0 1 1\r\nx\r\nVALUE a 0 1 1\r\nx\r\nEND\r\n",
+            "VALUE a 0 1 1\r\nx\r\n",
+            "VALUE a 0 9 1\r\nx\r\nEND\r\n",
+            "SERVER_ERROR reply too large for UDP\r\n",
+        ] {
+            assert!(batch.values(reply.as_bytes()).is_none(), "{reply}");
+        }
+        let values = batch.values(b"VALUE b 0 1 1\r\nx\r\nEND\r\n").unwrap();
+        assert_eq!((values[0], values[2]), (None, None));
+        assert!(values[1].is_some());
+    }
+
+    #[test]
+    fn a_partial_batch_waits_only_behind_another() {
+        assert!(is_due(100, 100, 20, 0));
+        assert!(!is_due(119, 100, 20, 1));
+        assert!(is_due(120, 100, 20, 1));
+        assert!(is_due(100, 100, 0, 1));
+    }
+
+    #[test]
+    fn a_lane_wears_out_before_its_numbers_do() {
+        let mut ids = Ids::new(65_500);
+        for _ in 0..Ids::<()>::LOSSES_MAX {
+            assert!(!ids.is_worn());
+            let id = ids.take().unwrap();
+            ids.put(id, ());
+            ids.lose(id);
+        }
+        assert!(ids.is_worn());
+        for _ in 0..200_000 {
+            let id = ids.take().unwrap();
+            ids.put(id, ());
+            ids.done(id);
+        }
+    }
+}

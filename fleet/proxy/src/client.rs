@@ -1,0 +1,578 @@
+// SPDX-License-Identifier: MIT
+
+//! A client: its session, and the answers it waits for, in order.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use hippos_proto::binary::{Header, HEADER};
+use hippos_proto::reply;
+
+use crate::session::{self, Session};
+
+/// Said when a command's node can't be asked, or does not answer.
+pub(crate) const UNAVAILABLE: &[u8] = b"SERVER_ERROR node is not available\r\n";
+
+/// The most answers that a client waits for; it is read no further meanwhile.
+pub(crate) const SLOTS_MAX: usize = 1024;
+
+/// The most bytes of answers that wait to be sent before the client is read no
+/// further.
+pub(crate) const OUTPUT_MAX: usize = 256 << 10;
+
+/// A stream of bytes to a client or a node.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.read(buffer),
+            Stream::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write(bytes),
+            Stream::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// How a client is reached.
+#[derive(Debug)]
+pub(crate) enum Link {
+    Stream(Stream),
+    /// One datagram, which has one answer.
+    Datagram {
+        peer: SocketAddr,
+        id: u16,
+    },
+}
+
+/// Who waits for an answer of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiter {
+    pub(crate) client: u32,
+    pub(crate) generation: u32,
+    /// The number of the client's command.
+    pub(crate) number: u32,
+    /// Which part of the answer.
+    pub(crate) part: u16,
+    /// The hash of a key that is read by datagram; 0 if it is not.
+    pub(crate) reading: u32,
+}
+
+/// What a node answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer<'a> {
+    /// The reply, or a value of a `get` (nothing for a miss).
+    Reply(&'a [u8]),
+    /// A line of error instead of a value.
+    Error(&'a [u8]),
+    /// Nothing.
+    Unavailable,
+}
+
+/// What an answer is made of.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// As the node sent it.
+    Plain,
+    /// The same in the binary protocol: the request's header is kept for the
+    /// case that there is no answer.
+    Binary([u8; HEADER]),
+    /// Values of several keys.
+    Values { end: bool, values: Vec<Vec<u8>> },
+    /// The end of a list of keys that came in pieces.
+    EndOfKeys(&'static [u8]),
+    /// Several nodes' answers, of which one is sent on.
+    Broadcast {
+        quiet: bool,
+        header: Option<[u8; HEADER]>,
+    },
+    /// This, once the node has answered.
+    Instead(Vec<u8>),
+    /// Several nodes' statistics.
+    Statistics(Vec<(Vec<u8>, Vec<u8>)>),
+}
+
+#[derive(Debug)]
+struct Slot {
+    kind: Kind,
+    /// Answers of nodes that are still to come.
+    left: u16,
+    failed: bool,
+    bytes: Vec<u8>,
+    /// It may have changed an item.
+    write: bool,
+}
+
+/// Bytes that are held for clients, against a limit.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    pub(crate) held: usize,
+    pub(crate) limit: usize,
+}
+
+/// A client. Answers go out in the order of the commands.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) link: Link,
+    pub(crate) generation: u32,
+    pub(crate) session: Session,
+    /// What was read and is not served yet.
+    pub(crate) input: Vec<u8>,
+    /// Answers on their way, of which `sent` bytes are gone.
+    pub(crate) output: Vec<u8>,
+    pub(crate) sent: usize,
+    slots: VecDeque<Slot>,
+    /// The number of the first slot.
+    first: u32,
+    /// Writes that are not acknowledged.
+    pub(crate) writes: u32,
+    /// Hashes of keys that are being read by datagrams, which do not keep
+    /// their order with writes.
+    pub(crate) reading: Vec<u32>,
+    /// A piece of a list of keys failed.
+    broken_list: bool,
+    held: usize,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The client will say no more.
+    pub(crate) ended: bool,
+    /// The session is over.
+    pub(crate) closing: bool,
+    /// It is in the list of clients to be looked at.
+    pub(crate) listed: bool,
+    /// It is in the list of those that wait for a node.
+    pub(crate) stalled: bool,
+    /// It was read no further because too many answers wait.
+    pub(crate) full: bool,
+}
+
+impl Client {
+    pub(crate) fn new(link: Link, generation: u32, session: Session) -> Self {
+        Self {
+            link,
+            generation,
+            session,
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            slots: VecDeque::new(),
+            first: 0,
+            writes: 0,
+            reading: Vec::new(),
+            broken_list: false,
+            held: 0,
+            readable: true,
+            writable: true,
+            ended: false,
+            closing: false,
+            listed: false,
+            stalled: false,
+            full: false,
+        }
+    }
+
+    /// Answers that are still to come.
+    pub(crate) fn waits(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
+    /// Whether no further command may be taken now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= SLOTS_MAX || self.output.len() - self.sent >= OUTPUT_MAX
+    }
+
+    /// Sets what is held against the budget to what is there.
+    pub(crate) fn account(&mut self, budget: &mut Budget) {
+        let held = self.input.capacity() + self.output.capacity();
+        budget.held = budget.held.saturating_sub(self.held) + held;
+        self.held = held;
+    }
+
+    /// Gives back all that is held.
+    pub(crate) fn release(&mut self, budget: &mut Budget) {
+        let slots: usize = self.slots.iter().map(Slot::weight).sum();
+        budget.held = budget.held.saturating_sub(self.held + slots);
+        self.held = 0;
+    }
+
+    /// Says `bytes` after all answers before.
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        match self.slots.back_mut() {
+            None => self.output.extend_from_slice(bytes),
+            Some(_) => {
+                self.expect(Kind::Plain, 0, false);
+                if let Some(slot) = self.slots.back_mut() {
+                    slot.bytes = bytes.to_vec();
+                }
+            }
+        }
+    }
+
+    /// The end of a list that came in pieces.
+    pub(crate) fn end_of_keys(&mut self, line: &'static [u8]) {
+        self.expect(Kind::EndOfKeys(line), 0, false);
+        self.settle(None);
+    }
+
+    /// A command that `left` nodes answer. Returns its number.
+    pub(crate) fn expect(&mut self, kind: Kind, left: u16, write: bool) -> u32 {
+        self.slots.push_back(Slot {
+            kind,
+            left,
+            failed: false,
+            bytes: Vec::new(),
+            write,
+        });
+        self.writes += u32::from(write && left > 0);
+        self.first.wrapping_add(self.slots.len() as u32 - 1)
+    }
+
+    /// An answer for the command `number` has come.
+    pub(crate) fn answer(
+        &mut self,
+        number: u32,
+        part: u16,
+        answer: Answer<'_>,
+        budget: &mut Budget,
+    ) {
+        let index = number.wrapping_sub(self.first) as usize;
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        if slot.left == 0 {
+            return;
+        }
+        slot.left -= 1;
+        let before = slot.weight();
+        slot.take(part, answer, budget);
+        let after = slot.weight();
+        budget.held = (budget.held + after).saturating_sub(before);
+        if slot.left == 0 && slot.write {
+            self.writes -= 1;
+        }
+        if index == 0 {
+            self.settle(Some(budget));
+        }
+    }
+
+    /// Moves the answers that are whole to the output.
+    fn settle(&mut self, budget: Option<&mut Budget>) {
+        let mut gone = 0;
+        while let Some(slot) = self.slots.front() {
+            if slot.left > 0 {
+                break;
+            }
+            let Some(slot) = self.slots.pop_front() else {
+                break;
+            };
+            self.first = self.first.wrapping_add(1);
+            gone += slot.weight();
+            slot.put(&mut self.output, &mut self.broken_list);
+        }
+        if self.slots.is_empty() && self.slots.capacity() > 16 {
+            self.slots.shrink_to(4);
+        }
+        if let Some(budget) = budget {
+            budget.held = budget.held.saturating_sub(gone);
+            self.account(budget);
+        }
+    }
+
+    /// What is still to be sent.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        &self.output[self.sent..]
+    }
+
+    /// So many bytes more are sent.
+    pub(crate) fn advance(&mut self, n: usize, budget: &mut Budget) {
+        self.sent += n;
+        if self.sent == self.output.len() {
+            self.sent = 0;
+            self.output.clear();
+            // An idle client holds little.
+            if self.output.capacity() > 1024 {
+                self.output = Vec::new();
+            }
+            self.account(budget);
+        } else if self.sent > OUTPUT_MAX {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+impl Slot {
+    fn weight(&self) -> usize {
+        let values = match &self.kind {
+            Kind::Values { values, .. } => values.iter().map(Vec::capacity).sum(),
+            _ => 0,
+        };
+        self.bytes.capacity() + values
+    }
+
+    fn fail(&mut self, line: &[u8]) {
+        if !self.failed {
+            self.failed = true;
+            self.bytes = line.to_vec();
+        }
+    }
+
+    fn take(&mut self, part: u16, answer: Answer<'_>, budget: &Budget) {
+        let answer = match answer {
+            Answer::Reply(bytes)
+                if bytes.len() > 4096 && budget.held + bytes.len() > budget.limit =>
+            {
+                match self.kind {
+                    Kind::Values { .. } => Answer::Error(reply::GET_OUT_OF_MEMORY),
+                    _ => Answer::Unavailable,
+                }
+            }
+            answer => answer,
+        };
+        match (&mut self.kind, answer) {
+            (Kind::Plain | Kind::Binary(_), Answer::Reply(bytes) | Answer::Error(bytes)) => {
+                self.bytes = bytes.to_vec();
+            }
+            (Kind::Binary(header), Answer::Unavailable) => {
+                self.bytes = session::unavailable(header);
+            }
+            (Kind::Values { values, .. }, Answer::Reply(bytes)) => {
+                if let (Some(value), false) = (values.get_mut(usize::from(part)), bytes.is_empty())
+                {
+                    *value = bytes.to_vec();
+                }
+            }
+            (Kind::Broadcast { quiet, header }, answer) => {
+                let unavailable = header.map(|header| session::unavailable(&header));
+                let (bytes, error) = match (answer, header.is_some()) {
+                    (Answer::Unavailable, true) => (unavailable.as_deref().unwrap_or(b""), true),
+                    (Answer::Unavailable, false) => (UNAVAILABLE, true),
+                    (Answer::Reply(bytes) | Answer::Error(bytes), true) => {
+                        (bytes, bytes.get(6..8) != Some(&[0, 0]))
+                    }
+                    (Answer::Reply(bytes) | Answer::Error(bytes), false) => {
+                        (bytes, !matches!(bytes, b"" | b"OK\r\n"))
+                    }
+                };
+                if error {
+                    let line = bytes.to_vec();
+                    self.fail(&line);
+                } else if !self.failed && !*quiet {
+                    self.bytes = bytes.to_vec();
+                }
+            }
+            (Kind::Statistics(sum), Answer::Reply(bytes)) => {
+                if !add_statistics(sum, bytes) {
+                    let line = bytes.to_vec();
+                    self.fail(&line);
+                }
+            }
+            (Kind::Instead(bytes), Answer::Reply(_)) => self.bytes = std::mem::take(bytes),
+            (_, Answer::Error(line)) => self.fail(line),
+            (_, Answer::Unavailable) => self.fail(UNAVAILABLE),
+            (Kind::EndOfKeys(_), _) => {}
+        }
+    }
+
+    fn put(self, out: &mut Vec<u8>, broken_list: &mut bool) {
+        match self.kind {
+            Kind::Values { end, values } => {
+                if self.failed {
+                    if !*broken_list {
+                        out.extend_from_slice(&self.bytes);
+                    }
+                    *broken_list = !end;
+                    return;
+                }
+                if *broken_list {
+                    return;
+                }
+                for value in &values {
+                    out.extend_from_slice(value);
+                }
+                if end {
+                    out.extend_from_slice(reply::END);
+                }
+            }
+            Kind::EndOfKeys(line) => {
+                if !std::mem::take(broken_list) {
+                    out.extend_from_slice(line);
+                }
+            }
+            Kind::Statistics(sum) if !self.failed => {
+                for (name, value) in &sum {
+                    out.extend_from_slice(b"STAT ");
+                    out.extend_from_slice(name);
+                    out.extend_from_slice(b" ");
+                    out.extend_from_slice(value);
+                    out.extend_from_slice(reply::CRLF);
+                }
+                out.extend_from_slice(reply::END);
+            }
+            _ => out.extend_from_slice(&self.bytes),
+        }
+    }
+}
+
+/// Adds a node's statistics to those of others: whole numbers are summed, of
+/// everything else the first one stays. `false` if these are none.
+fn add_statistics(sum: &mut Vec<(Vec<u8>, Vec<u8>)>, bytes: &[u8]) -> bool {
+    /// What is the same on all nodes, or is no amount.
+    const FIRST: [&[u8]; 5] = [b"pid", b"uptime", b"time", b"pointer_size", b"threads"];
+    let Some(lines) = bytes.strip_suffix(reply::END) else {
+        return false;
+    };
+    let first = sum.is_empty();
+    for line in lines.split(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(rest) = line.strip_prefix(b"STAT ") else {
+            continue;
+        };
+        let space = rest.iter().position(|&byte| byte == b' ');
+        let (name, value) = match space {
+            Some(space) => (&rest[..space], &rest[space + 1..]),
+            None => (rest, &b""[..]),
+        };
+        if first {
+            sum.push((name.to_vec(), value.to_vec()));
+            continue;
+        }
+        let Some((_, total)) = sum.iter_mut().find(|(known, _)| known == name) else {
+            continue;
+        };
+        let number = hippos_proto::number::parse_u64;
+        if let (Some(a), Some(b), false) = (number(total), number(value), FIRST.contains(&name)) {
+            *total = a.wrapping_add(b).to_string().into_bytes();
+        }
+    }
+    true
+}
+
+/// The header at the start of a packet.
+pub(crate) fn header_of(packet: &[u8]) -> [u8; HEADER] {
+    debug_assert!(Header::parse(packet).is_some());
+    packet.first_chunk().copied().unwrap_or([0; HEADER])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Transport;
+
+    fn client() -> (Client, Budget) {
+        let id = 1;
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let session = Session::new(Transport::Datagram, 1 << 20);
+        let client = Client::new(Link::Datagram { peer, id }, 0, session);
+        let limit = 1 << 20;
+        (client, Budget { held: 0, limit })
+    }
+
+    fn values(count: usize, end: bool) -> Kind {
+        let values = vec![Vec::new(); count];
+        Kind::Values { end, values }
+    }
+
+    #[test]
+    fn answers_go_out_in_the_order_of_commands() {
+        let (mut client, mut budget) = client();
+        let a = client.expect(Kind::Plain, 1, true);
+        client.say(b"VERSION\r\n");
+        let b = client.expect(values(2, true), 2, false);
+        client.answer(b, 1, Answer::Reply(b"two "), &mut budget);
+        client.answer(b, 0, Answer::Reply(b"one "), &mut budget);
+        assert_eq!((client.unsent(), client.writes), (&b""[..], 1));
+        client.answer(a, 0, Answer::Reply(b"STORED\r\n"), &mut budget);
+        assert_eq!(client.unsent(), b"STORED\r\nVERSION\r\none two END\r\n");
+        assert_eq!((client.waits(), client.writes), (false, 0));
+        // One that comes twice, or for nobody, changes nothing.
+        client.answer(a, 0, Answer::Reply(b"STORED\r\n"), &mut budget);
+        client.answer(b.wrapping_add(5), 0, Answer::Unavailable, &mut budget);
+        let len = client.unsent().len();
+        client.advance(len, &mut budget);
+        assert!(client.unsent().is_empty());
+        client.release(&mut budget);
+        assert_eq!(budget.held, 0);
+    }
+
+    #[test]
+    fn a_get_that_fails_has_one_error_and_no_end() {
+        let (mut client, mut budget) = client();
+        let b = client.expect(values(2, true), 2, false);
+        client.answer(b, 0, Answer::Reply(b"one "), &mut budget);
+        client.answer(b, 1, Answer::Unavailable, &mut budget);
+        assert_eq!(client.unsent(), UNAVAILABLE);
+        // The same in pieces; the next list is whole again.
+        client.output.clear();
+        let a = client.expect(values(1, false), 1, false);
+        let b = client.expect(values(1, false), 1, false);
+        client.end_of_keys(reply::END);
+        let c = client.expect(values(1, true), 1, false);
+        client.answer(b, 0, Answer::Reply(b"two "), &mut budget);
+        client.answer(a, 0, Answer::Error(b"SERVER_ERROR x\r\n"), &mut budget);
+        client.answer(c, 0, Answer::Reply(b"three "), &mut budget);
+        assert_eq!(client.unsent(), b"SERVER_ERROR x\r\nthree END\r\n");
+    }
+
+    #[test]
+    fn a_broadcast_tells_the_first_error() {
+        let (mut client, mut budget) = client();
+        let (quiet, header) = (true, None);
+        let a = client.expect(Kind::Broadcast { quiet, header }, 3, true);
+        for answer in [
+            Answer::Reply(b"OK\r\n"),
+            Answer::Unavailable,
+            Answer::Reply(b"OK\r\n"),
+        ] {
+            client.answer(a, 0, answer, &mut budget);
+        }
+        assert_eq!(client.unsent(), UNAVAILABLE);
+        client.output.clear();
+        let a = client.expect(Kind::Broadcast { quiet, header }, 2, true);
+        client.answer(a, 0, Answer::Reply(b"OK\r\n"), &mut budget);
+        client.answer(a, 0, Answer::Reply(b"OK\r\n"), &mut budget);
+        assert_eq!(client.unsent(), b"");
+    }
+
+    #[test]
+    fn statistics_are_summed() {
+        let (mut client, mut budget) = client();
+        let a = client.expect(Kind::Statistics(Vec::new()), 2, false);
+        let one = b"STAT pid 5\r\nSTAT cmd_get 7\r\nSTAT version 1.6.38\r\nEND\r\n";
+        let two = b"STAT pid 6\r\nSTAT cmd_get 8\r\nSTAT version 1.6.38\r\nSTAT x 1\r\nEND\r\n";
+        client.answer(a, 0, Answer::Reply(one), &mut budget);
+        client.answer(a, 0, Answer::Reply(two), &mut budget);
+        let want = b"STAT pid 5\r\nSTAT cmd_get 15\r\nSTAT version 1.6.38\r\nEND\r\n";
+        assert_eq!(client.unsent(), want);
+    }
+}

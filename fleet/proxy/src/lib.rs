@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+
+//! A fleet of memcached servers behind one address.
+//!
+//! Clients speak memcached's protocols to the proxy, which sends each command
+//! to the node that has its key. GETs to Hippos nodes travel in datagrams of
+//! many keys ([`batch`]), everything else in TCP pipelines ([`framing`] tells
+//! where a reply ends). A worker is one thread with its own epoll instance,
+//! clients and sockets to every node; workers share nothing on a request's way.
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod config;
+pub mod framing;
+pub mod metrics;
+pub mod server;
+pub mod session;
+
+mod client;
+mod node;
+mod worker;

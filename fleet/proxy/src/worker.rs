@@ -1,0 +1,896 @@
+// SPDX-License-Identifier: MIT
+
+//! One thread: its epoll instance, its clients, its sockets to every node.
+//!
+//! A round takes what the sockets have, serves the clients that can go on,
+//! sends what there is to the nodes, then to the clients. Batches are sent once
+//! a round, so under load they fill by themselves.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hippos_proto::reply;
+use hippos_proto::udp::{self, reply_frame, Frame, DATA_MAX};
+use rustix::event::{epoll, Timespec};
+
+use crate::client::{header_of, Answer, Budget, Client, Kind, Link, Stream, Waiter};
+use crate::config::{self, Config};
+use crate::framing::Expect;
+use crate::metrics::{self, Counters};
+use crate::node::{events, hash_of, Context, Deliver, Node, Pending, Token};
+use crate::server::Shared;
+use crate::session::{Command, Forward, Next, Session, Transport, NO_FLEET};
+
+/// Bytes read at a time.
+const READ: usize = 64 << 10;
+
+/// Reads of one client in a round.
+const READS: usize = 4;
+
+/// The most datagrams of clients that are served at a time.
+const DATAGRAMS_MAX: usize = 4096;
+
+/// The most bytes of an answer to a datagram, as the module's.
+const DATAGRAM_REPLY_MAX: usize = (1 << 20) + (64 << 10);
+
+/// Sockets that clients come to.
+pub(crate) struct Doors {
+    pub(crate) tcp: Option<TcpListener>,
+    pub(crate) unix: Option<UnixListener>,
+    pub(crate) udp: Option<UdpSocket>,
+}
+
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    config: Arc<Config>,
+    generation: u64,
+    counters: Arc<Counters>,
+    epoll: OwnedFd,
+    doors: Doors,
+    clients: Clients,
+    nodes: Vec<Node>,
+    /// Where the configuration's nodes are in `nodes`.
+    places: Vec<usize>,
+    scratch: Vec<u8>,
+    /// Clients that wait for a node that is busy.
+    stalled: VecDeque<u32>,
+    start: Instant,
+    now: u64,
+    /// Connections may wait to be accepted, from this time on.
+    knock_at: Option<u64>,
+    /// When clients that are still there are left.
+    deadline: Option<u64>,
+}
+
+/// The clients, so that an answer finds its own.
+struct Clients {
+    list: Vec<Option<Box<Client>>>,
+    free: Vec<u32>,
+    /// Those to be looked at in this round.
+    touched: Vec<u32>,
+    /// Answers for the client that is being served.
+    late: Vec<Waiter>,
+    generation: u32,
+    datagrams: usize,
+    budget: Budget,
+}
+
+impl Clients {
+    fn add(&mut self, link: Link, session: Session) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        if matches!(link, Link::Datagram { .. }) {
+            self.datagrams += 1;
+        }
+        let client = Some(Box::new(Client::new(link, self.generation, session)));
+        match self.free.pop() {
+            Some(index) => {
+                self.list[index as usize] = client;
+                index
+            }
+            None => {
+                self.list.push(client);
+                (self.list.len() - 1) as u32
+            }
+        }
+    }
+
+    fn get(&mut self, index: u32) -> Option<&mut Client> {
+        self.list.get_mut(index as usize)?.as_deref_mut()
+    }
+
+    fn touch(&mut self, index: u32) {
+        if let Some(Some(client)) = self.list.get_mut(index as usize) {
+            if !std::mem::replace(&mut client.listed, true) {
+                self.touched.push(index);
+            }
+        }
+    }
+
+    /// Takes a client off the list for good.
+    fn remove(&mut self, index: u32) -> Option<Link> {
+        let mut client = self.list.get_mut(index as usize)?.take()?;
+        client.release(&mut self.budget);
+        self.free.push(index);
+        if matches!(client.link, Link::Datagram { .. }) {
+            self.datagrams -= 1;
+        }
+        Some(client.link)
+    }
+}
+
+impl Deliver for Clients {
+    fn deliver(&mut self, waiter: Waiter, answer: Answer<'_>) {
+        match self.list.get_mut(waiter.client as usize) {
+            Some(Some(client)) if client.generation == waiter.generation => {
+                client.answered(&waiter, answer, &mut self.budget);
+                self.touch(waiter.client);
+            }
+            Some(None) => self.late.push(waiter),
+            _ => {}
+        }
+    }
+}
+
+impl Client {
+    fn answered(&mut self, waiter: &Waiter, answer: Answer<'_>, budget: &mut Budget) {
+        if waiter.reading != 0 {
+            let found = self.reading.iter().position(|&hash| hash == waiter.reading);
+            if let Some(found) = found {
+                self.reading.swap_remove(found);
+            }
+        }
+        self.answer(waiter.number, waiter.part, answer, budget);
+    }
+}
+
+/// Whether a command was taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Taken,
+    /// An answer that it must not overtake is still to come.
+    Ordered,
+    /// Its node is busy.
+    Busy,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        doors: Doors,
+        wake: impl AsFd,
+        workers: usize,
+    ) -> std::io::Result<Self> {
+        let config = shared.config();
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, wake, Token::Wake.pack(), edge)?;
+        if let Some(tcp) = &doors.tcp {
+            epoll::add(&epoll, tcp, Token::Listener.pack(), edge)?;
+        }
+        if let Some(unix) = &doors.unix {
+            epoll::add(&epoll, unix, Token::Local.pack(), edge)?;
+        }
+        if let Some(udp) = &doors.udp {
+            epoll::add(&epoll, udp, Token::Udp.pack(), epoll::EventFlags::IN)?;
+        }
+        let limit = config.memory / workers.max(1);
+        let mut worker = Self {
+            generation: 0,
+            counters,
+            epoll,
+            doors,
+            clients: Clients {
+                list: Vec::new(),
+                free: Vec::new(),
+                touched: Vec::new(),
+                late: Vec::new(),
+                generation: 0,
+                datagrams: 0,
+                budget: Budget { held: 0, limit },
+            },
+            nodes: Vec::new(),
+            places: Vec::new(),
+            scratch: vec![0; READ],
+            stalled: VecDeque::new(),
+            start: Instant::now(),
+            now: 0,
+            knock_at: Some(0),
+            deadline: None,
+            config: config.clone(),
+            shared,
+        };
+        worker.take_config(config);
+        Ok(worker)
+    }
+
+    /// Takes the nodes of a configuration; those that were there stay as they
+    /// are, with all that is under way.
+    fn take_config(&mut self, config: Arc<Config>) {
+        for node in &mut self.nodes {
+            node.retired = true;
+        }
+        self.places.clear();
+        for spec in &config.nodes {
+            let known = self.nodes.iter().position(|node| node.spec == *spec);
+            let place = known.unwrap_or_else(|| self.place_for(spec));
+            self.nodes[place].retired = false;
+            self.places.push(place);
+        }
+        self.config = config;
+    }
+
+    fn place_for(&mut self, spec: &config::Node) -> usize {
+        // The places of nodes that are in the new configuration are kept.
+        let vacant =
+            self.nodes.iter().enumerate().position(|(place, node)| {
+                node.retired && node.idle() && !self.places.contains(&place)
+            });
+        match vacant {
+            Some(place) if !self.config.nodes.contains(&self.nodes[place].spec) => {
+                self.nodes[place].close(&mut self.clients);
+                self.nodes[place] = Node::new(spec.clone());
+                place
+            }
+            _ => {
+                self.nodes.push(Node::new(spec.clone()));
+                self.nodes.len() - 1
+            }
+        }
+    }
+
+    /// Serves until the proxy ends.
+    pub(crate) fn run(&mut self) -> std::io::Result<()> {
+        // Else the kernel adds 50 us to every window.
+        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+        let mut ready = Vec::with_capacity(512);
+        let mut next = None;
+        loop {
+            ready.clear();
+            let timeout = self.timeout(next);
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut ready),
+                timeout.as_ref(),
+            ) {
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            self.now = self.start.elapsed().as_micros() as u64;
+            for event in &ready {
+                self.event(Token::unpack(event.data), event.flags);
+            }
+            if self.knock_at.is_some_and(|at| at <= self.now) {
+                self.accept();
+            }
+            self.serve_touched();
+            next = self.flush_nodes();
+            self.send_touched();
+            if let Some(deadline) = self.deadline {
+                if self.clients.list.iter().all(Option::is_none) || self.now >= deadline {
+                    return Ok(());
+                }
+                next = Some(next.map_or(deadline, |next: u64| next.min(deadline)));
+            }
+        }
+    }
+
+    fn timeout(&self, next: Option<u64>) -> Option<Timespec> {
+        let wait = if self.clients.touched.is_empty() {
+            let next = next.into_iter().chain(self.knock_at).min()?;
+            next.saturating_sub(self.start.elapsed().as_micros() as u64)
+        } else {
+            0
+        };
+        Some(Timespec {
+            tv_sec: (wait / 1_000_000) as i64,
+            tv_nsec: (wait % 1_000_000 * 1000) as _,
+        })
+    }
+
+    fn event(&mut self, token: Token, flags: epoll::EventFlags) {
+        match token {
+            Token::Wake => self.woken(),
+            Token::Listener | Token::Local => self.knock_at = Some(self.now),
+            Token::Udp => self.receive(),
+            Token::Client(index) => {
+                if let Some(client) = self.clients.get(index) {
+                    let wrong = epoll::EventFlags::ERR | epoll::EventFlags::HUP;
+                    if flags.intersects(epoll::EventFlags::OUT | wrong) {
+                        client.writable = true;
+                    }
+                    if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | wrong) {
+                        client.readable = true;
+                    }
+                    self.clients.touch(index);
+                }
+            }
+            Token::Text(index) => self.on_node(index, |node, context, to| {
+                node.ready(context, false, flags, to);
+            }),
+            Token::Binary(index) => self.on_node(index, |node, context, to| {
+                node.ready(context, true, flags, to);
+            }),
+            Token::Lane(index, lane) => self.on_node(index, |node, context, to| {
+                node.receive(context, lane, to);
+            }),
+        }
+    }
+
+    /// Calls `f` with a node and what it needs.
+    fn on_node<T>(
+        &mut self,
+        index: u32,
+        f: impl FnOnce(&mut Node, &mut Context<'_>, &mut Clients) -> T,
+    ) -> T {
+        let index = index as usize;
+        let mut context = Context {
+            epoll: self.epoll.as_fd(),
+            index,
+            now: self.now,
+            config: &self.config,
+            counters: &self.counters,
+            scratch: &mut self.scratch,
+        };
+        f(&mut self.nodes[index], &mut context, &mut self.clients)
+    }
+
+    fn woken(&mut self) {
+        let generation = self.shared.generation.load(Relaxed);
+        if generation != self.generation {
+            self.generation = generation;
+            self.take_config(self.shared.config());
+        }
+        if self.shared.draining.load(Relaxed) && self.deadline.is_none() {
+            self.deadline = Some(self.now + self.config.drain);
+            self.knock_at = None;
+            self.doors = Doors {
+                tcp: None,
+                unix: None,
+                udp: None,
+            };
+            for index in 0..self.clients.list.len() as u32 {
+                self.clients.touch(index);
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        self.knock_at = None;
+        for _ in 0..64 {
+            let accepted = match &self.doors.tcp {
+                Some(tcp) => tcp.accept().map(|(stream, _)| {
+                    let _ = stream.set_nodelay(true);
+                    let _ = stream.set_nonblocking(true);
+                    Stream::Tcp(stream)
+                }),
+                None => Err(ErrorKind::WouldBlock.into()),
+            };
+            let accepted = match (accepted, &self.doors.unix) {
+                (Err(error), Some(unix)) if error.kind() == ErrorKind::WouldBlock => {
+                    unix.accept().map(|(stream, _)| {
+                        let _ = stream.set_nonblocking(true);
+                        Stream::Unix(stream)
+                    })
+                }
+                (accepted, _) => accepted,
+            };
+            let mut stream = match accepted {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // For want of descriptors: some may be free in a while.
+                    if error.kind() != ErrorKind::WouldBlock {
+                        self.knock_at = Some(self.now + 100_000);
+                    }
+                    return;
+                }
+            };
+            if self.shared.connections.fetch_add(1, Relaxed) >= self.config.max_connections {
+                self.shared.connections.fetch_sub(1, Relaxed);
+                self.counters.rejected_connections.add(1);
+                let _ = stream.write(b"ERROR Too many open connections\r\n");
+                continue;
+            }
+            self.counters.curr_connections.add(1);
+            self.counters.total_connections.add(1);
+            let session = Session::new(Transport::Stream, self.config.value_max);
+            let index = self.clients.add(Link::Stream(stream), session);
+            let added = match self.clients.get(index).map(|client| &client.link) {
+                Some(Link::Stream(stream)) => {
+                    epoll::add(&self.epoll, stream, Token::Client(index).pack(), events()).is_ok()
+                }
+                _ => false,
+            };
+            if added {
+                self.clients.touch(index);
+            } else {
+                self.remove(index);
+            }
+        }
+        // More may wait; the clients come first.
+        self.knock_at = Some(self.now);
+    }
+
+    fn remove(&mut self, index: u32) {
+        if let Some(Link::Stream(_)) = self.clients.remove(index) {
+            self.shared.connections.fetch_sub(1, Relaxed);
+            self.counters.curr_connections.decrease();
+        }
+    }
+
+    /// Takes datagrams of clients.
+    fn receive(&mut self) {
+        for _ in 0..64 {
+            let Some(udp) = &self.doors.udp else { return };
+            let (len, peer) = match udp.recv_from(&mut self.scratch) {
+                Ok(received) => received,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => continue,
+            };
+            self.counters.udp_requests.add(1);
+            let own = self.config.udp.map_or(0, |address| address.port());
+            let frame = Frame::parse(&self.scratch[..len]);
+            let frame = frame.filter(|(frame, data)| frame.total == 1 && !udp::is_reply(data));
+            let allowed = ![0, 11211, own].contains(&peer.port())
+                && self
+                    .config
+                    .allow
+                    .iter()
+                    .any(|network| network.contains(peer.ip()));
+            let (Some((frame, data)), true) =
+                (frame, allowed && self.clients.datagrams < DATAGRAMS_MAX)
+            else {
+                self.counters.udp_refused.add(1);
+                continue;
+            };
+            let input = data.to_vec();
+            let id = frame.id;
+            let session = Session::new(Transport::Datagram, self.config.value_max);
+            let index = self.clients.add(Link::Datagram { peer, id }, session);
+            if let Some(client) = self.clients.get(index) {
+                client.input = input;
+                client.ended = true;
+                client.readable = false;
+            }
+            self.clients.touch(index);
+        }
+    }
+
+    /// Serves the clients that can go on.
+    fn serve_touched(&mut self) {
+        for _ in 0..self.stalled.len().min(256) {
+            let Some(index) = self.stalled.pop_front() else {
+                break;
+            };
+            if let Some(client) = self.clients.get(index) {
+                client.stalled = false;
+            }
+            self.clients.touch(index);
+        }
+        let mut at = 0;
+        while let Some(&index) = self.clients.touched.get(at) {
+            at += 1;
+            self.serve(index);
+        }
+    }
+
+    fn serve(&mut self, index: u32) {
+        let Some(mut client) = self
+            .clients
+            .list
+            .get_mut(index as usize)
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut reads = 0;
+        let mut hungry = client.input.is_empty() || self.parse_own(index, &mut client);
+        // A stalled crowd holds no more than it must.
+        let most = if self.stalled.len() > 64 { 2048 } else { READ };
+        while hungry && client.readable && !client.closing && reads < READS {
+            let Link::Stream(stream) = &mut client.link else {
+                break;
+            };
+            reads += 1;
+            match stream.read(&mut scratch[..most]) {
+                Ok(0) => {
+                    client.ended = true;
+                    client.readable = false;
+                }
+                Ok(len) if client.input.is_empty() => {
+                    let (taken, more) = self.parse(index, &mut client, &scratch[..len]);
+                    hungry = more;
+                    client.input.extend_from_slice(&scratch[taken..len]);
+                }
+                Ok(len) => {
+                    client.input.extend_from_slice(&scratch[..len]);
+                    hungry = self.parse_own(index, &mut client);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => client.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    client.readable = false;
+                    client.closing = true;
+                    client.writable = false;
+                    client.output.clear();
+                    client.sent = 0;
+                    client.ended = true;
+                }
+            }
+        }
+        if hungry && client.ended {
+            client.closing = true;
+        }
+        if client.input.is_empty() && client.input.capacity() > 0 {
+            client.input = Vec::new();
+        }
+        client.account(&mut self.clients.budget);
+        // One that sends more than can be held is not served any more.
+        let budget = &self.clients.budget;
+        if client.input.capacity() > READ && budget.held > budget.limit {
+            client.closing = true;
+            client.input = Vec::new();
+        }
+        self.scratch = scratch;
+        self.clients.list[index as usize] = Some(client);
+        for waiter in std::mem::take(&mut self.clients.late) {
+            self.clients.deliver(waiter, Answer::Unavailable);
+        }
+    }
+
+    /// Serves the commands in what was read before. `true` if more is needed.
+    fn parse_own(&mut self, index: u32, client: &mut Client) -> bool {
+        let mut input = std::mem::take(&mut client.input);
+        let (taken, more) = self.parse(index, client, &input);
+        input.drain(..taken);
+        client.input = input;
+        more
+    }
+
+    /// Serves the commands in `input`: how many bytes they took, and whether
+    /// more input is needed.
+    fn parse(&mut self, index: u32, client: &mut Client, input: &[u8]) -> (usize, bool) {
+        let mut at = 0;
+        client.full = false;
+        while !client.closing {
+            if client.is_full() {
+                client.full = true;
+                return (at, false);
+            }
+            let before = client.session.clone();
+            match client.session.next(&input[at..]) {
+                Next::More(_) => return (at, true),
+                Next::Took(n, None) => at += n,
+                Next::Took(n, Some(command)) => {
+                    let flow = self.dispatch(index, client, command);
+                    if flow != Flow::Taken {
+                        client.session = before;
+                        if flow == Flow::Busy && !std::mem::replace(&mut client.stalled, true) {
+                            self.stalled.push_back(index);
+                        }
+                        return (at, false);
+                    }
+                    at += n;
+                }
+            }
+        }
+        (input.len(), false)
+    }
+
+    /// The place of the node that has `key`: of another pool while its own is
+    /// out.
+    fn locate(&self, key: &[u8]) -> usize {
+        let node_of = |pool: &config::Pool| {
+            let node = pool.ring.node(pool.part.of(key));
+            self.places[pool.nodes[node]]
+        };
+        let pool = self.config.pool(key);
+        let place = node_of(pool);
+        match pool.failover {
+            Some(other) if !self.nodes[place].is_in() => node_of(&self.config.pools[other]),
+            _ => place,
+        }
+    }
+
+    fn dispatch(&mut self, index: u32, client: &mut Client, command: Command<'_>) -> Flow {
+        match command {
+            Command::Say(line) => client.say(line),
+            Command::Packet(packet) => client.say(&packet),
+            Command::EndOfKeys(line) => client.end_of_keys(line),
+            Command::Close => client.closing = true,
+            Command::Get {
+                cas,
+                touch,
+                keys,
+                end,
+            } => {
+                // All keys' nodes are looked at first, so that all or none go.
+                let mut places = [(0u32, 0u32); crate::session::KEYS_MAX];
+                let mut count = 0;
+                for (key, place) in keys.zip(&mut places) {
+                    let node = self.locate(key);
+                    let hash = hash_of(key).max(1);
+                    if touch.is_some() && client.reading.contains(&hash) {
+                        return Flow::Ordered;
+                    }
+                    if self.nodes[node].is_busy(false) {
+                        return Flow::Busy;
+                    }
+                    *place = (node as u32, hash);
+                    count += 1;
+                }
+                self.counters.cmd_get.add(count as u64);
+                let values = vec![Vec::new(); count];
+                let kind = Kind::Values { end, values };
+                let number = client.expect(kind, count as u16, touch.is_some());
+                let udp = touch.is_none() && client.writes == 0;
+                let command = match (cas, touch) {
+                    (false, None) => "get ".to_owned(),
+                    (true, None) => "gets ".to_owned(),
+                    (false, Some(time)) => format!("gat {time} "),
+                    (true, Some(time)) => format!("gats {time} "),
+                };
+                for (part, (key, (node, hash))) in (0u16..).zip(keys.zip(places)) {
+                    let mut waiter = Waiter {
+                        client: index,
+                        generation: client.generation,
+                        number,
+                        part,
+                        reading: 0,
+                    };
+                    let node_ref = &self.nodes[node as usize];
+                    if udp && node_ref.spec.udp && node_ref.is_in() && !node_ref.is_large(hash) {
+                        waiter.reading = hash;
+                        client.reading.push(hash);
+                        self.on_node(node, |node, context, to| {
+                            node.queue(context, cas, key, hash, waiter, to);
+                        });
+                        continue;
+                    }
+                    let sent = self.on_node(node, |node, context, _| {
+                        node.get(context, command.as_bytes(), key, hash, waiter)
+                    });
+                    if sent.is_err() {
+                        self.counters.node_errors.add(1);
+                        client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
+                    }
+                }
+            }
+            Command::Forward(forward) => return self.forward(index, client, forward),
+            Command::Broadcast {
+                request,
+                expect,
+                quiet,
+            } => {
+                let binary = expect == Expect::Binary;
+                let header = binary.then(|| header_of(&request));
+                let kind = Kind::Broadcast { quiet, header };
+                return self.broadcast(index, client, &[&request], expect, kind, true);
+            }
+            Command::Stats(b"proxy") => {
+                let mut text = Vec::new();
+                for (name, _, value) in metrics::sum(&self.shared.counters) {
+                    text.extend_from_slice(format!("STAT {name} {value}\r\n").as_bytes());
+                }
+                for node in self.places.iter().map(|&place| &self.nodes[place]) {
+                    let state = if node.is_in() { "in" } else { "out" };
+                    let name = &node.spec.name;
+                    text.extend_from_slice(format!("STAT node:{name} {state}\r\n").as_bytes());
+                }
+                text.extend_from_slice(reply::END);
+                client.say(&text);
+            }
+            Command::Stats(argument) => {
+                let single = self.places.len() == 1;
+                let kind = match argument {
+                    _ if single => Kind::Plain,
+                    b"" => Kind::Statistics(Vec::new()),
+                    _ => {
+                        client.say(NO_FLEET);
+                        return Flow::Taken;
+                    }
+                };
+                let parts = [&b"stats "[..], argument, b"\r\n"];
+                return self.broadcast(index, client, &parts, Expect::Listing, kind, false);
+            }
+            Command::BinaryStats { request, refusal } => {
+                if self.places.len() != 1 {
+                    client.say(&refusal);
+                    return Flow::Taken;
+                }
+                let kind = Kind::Binary(header_of(request));
+                let expect = Expect::BinaryListing;
+                return self.broadcast(index, client, &[request], expect, kind, false);
+            }
+        }
+        Flow::Taken
+    }
+
+    /// Sends a command about one key to its node.
+    fn forward(&mut self, index: u32, client: &mut Client, forward: Forward<'_>) -> Flow {
+        let Forward {
+            key,
+            parts,
+            expect,
+            fence,
+            write,
+            instead,
+        } = forward;
+        let binary = expect == Expect::Binary;
+        let node = self.locate(key.bytes());
+        if write && client.reading.contains(&hash_of(key.bytes()).max(1)) {
+            return Flow::Ordered;
+        }
+        if self.nodes[node].is_busy(binary) {
+            return Flow::Busy;
+        }
+        let kind = match instead {
+            Some(bytes) => Kind::Instead(bytes),
+            None if binary => Kind::Binary(header_of(parts[0])),
+            None => Kind::Plain,
+        };
+        self.counters.cmd_forward.add(1);
+        let waiter = Waiter {
+            client: index,
+            generation: client.generation,
+            number: client.expect(kind, 1, write),
+            part: 0,
+            reading: 0,
+        };
+        let pending = Pending::new(waiter, expect, fence);
+        let sent = self.on_node(node as u32, |node, context, _| {
+            node.request(context, binary, &parts, pending)
+        });
+        if sent.is_err() {
+            self.counters.node_errors.add(1);
+            client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
+        }
+        Flow::Taken
+    }
+
+    /// Sends a command to all nodes.
+    fn broadcast(
+        &mut self,
+        index: u32,
+        client: &mut Client,
+        parts: &[&[u8]],
+        expect: Expect,
+        kind: Kind,
+        write: bool,
+    ) -> Flow {
+        let binary = matches!(expect, Expect::Binary | Expect::BinaryListing);
+        if write && !client.reading.is_empty() {
+            return Flow::Ordered;
+        }
+        if self
+            .places
+            .iter()
+            .any(|&place| self.nodes[place].is_busy(binary))
+        {
+            return Flow::Busy;
+        }
+        let number = client.expect(kind, self.places.len() as u16, write);
+        for place in self.places.clone() {
+            let waiter = Waiter {
+                client: index,
+                generation: client.generation,
+                number,
+                part: 0,
+                reading: 0,
+            };
+            // Some of these commands can be told not to answer.
+            let fence = expect == Expect::Line;
+            let pending = Pending::new(waiter, expect, fence);
+            let sent = self.on_node(place as u32, |node, context, _| {
+                node.request(context, binary, parts, pending)
+            });
+            if sent.is_err() {
+                client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
+            }
+        }
+        Flow::Taken
+    }
+
+    /// Sends what there is to the nodes; tells when to come again.
+    fn flush_nodes(&mut self) -> Option<u64> {
+        let mut next: Option<u64> = None;
+        for index in 0..self.nodes.len() as u32 {
+            let (flush, tick) = self.on_node(index, |node, context, to| {
+                let flush = node.flush_due(context, to);
+                (flush, node.tick(context, to))
+            });
+            for time in [flush, tick].into_iter().flatten() {
+                next = Some(next.map_or(time, |next| next.min(time)));
+            }
+            let node = &mut self.nodes[index as usize];
+            if node.retired && node.idle() {
+                node.close(&mut self.clients);
+            }
+        }
+        next
+    }
+
+    /// Sends what there is to the clients of this round.
+    fn send_touched(&mut self) {
+        let mut again = Vec::new();
+        for index in std::mem::take(&mut self.clients.touched) {
+            let Some(Some(client)) = self.clients.list.get_mut(index as usize) else {
+                continue;
+            };
+            client.listed = false;
+            let over = match client.link {
+                Link::Stream(_) => !client.send(&mut self.clients.budget),
+                Link::Datagram { peer, id } => {
+                    let done = client.closing && !client.waits();
+                    if let (true, Some(udp)) = (done, &self.doors.udp) {
+                        reply_to(udp, peer, id, client);
+                    }
+                    done
+                }
+            };
+            let quiet = !client.waits() && client.unsent().is_empty();
+            let drained =
+                self.deadline.is_some() && quiet && client.input.is_empty() && !client.readable;
+            if over || drained || client.closing && quiet {
+                self.remove(index);
+                continue;
+            }
+            let freed = client.full && !client.is_full();
+            let more = client.readable && !client.full && !client.stalled && !client.closing;
+            // A command that must not overtake another is tried when it can go.
+            let held = !client.reading.is_empty() && !client.input.is_empty();
+            if freed || more && !held {
+                again.push(index);
+            }
+        }
+        for index in again {
+            self.clients.touch(index);
+        }
+    }
+}
+
+impl Client {
+    /// Sends what there is; `false` when the connection is over.
+    fn send(&mut self, budget: &mut Budget) -> bool {
+        while self.writable && !self.unsent().is_empty() {
+            let Link::Stream(stream) = &mut self.link else {
+                break;
+            };
+            match stream.write(&self.output[self.sent..]) {
+                Ok(0) => return false,
+                Ok(n) => self.advance(n, budget),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+}
+
+/// Answers a datagram.
+fn reply_to(udp: &UdpSocket, peer: SocketAddr, id: u16, client: &Client) {
+    let mut message = client.unsent();
+    if message.len() > DATAGRAM_REPLY_MAX {
+        message = reply::UDP_TOO_LARGE;
+    }
+    if message.is_empty() {
+        if client.session.said_goodbye() {
+            let _ = udp.send_to(&reply_frame(id, 0, 0), peer);
+        }
+        return;
+    }
+    let total = message.len().div_ceil(DATA_MAX) as u16;
+    for (sequence, part) in (0..total).zip(message.chunks(DATA_MAX)) {
+        let datagram = [&reply_frame(id, sequence, total)[..], part].concat();
+        let _ = udp.send_to(&datagram, peer);
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+
+//! Nodes and clients for tests. The nodes are the engine's example server, or
+//! scripts that misbehave.
+#![allow(dead_code, unreachable_pub)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, Once};
+use std::time::Duration;
+
+use hippos_proxy::config::Config;
+use hippos_proxy::server::Server;
+
+/// The engine's example server in a process of its own.
+pub struct Engine {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Engine {
+    pub fn start() -> Self {
+        Self::at(0)
+    }
+
+    pub fn at(port: u16) -> Self {
+        static BUILT: Once = Once::new();
+        BUILT.call_once(|| {
+            // Without `--all-targets` nobody has built it.
+            let built = Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "--locked", "--package", "hippos_engine"])
+                .args(["--example", "server"])
+                .status();
+            assert!(
+                built.unwrap().success(),
+                "the example server does not build"
+            );
+        });
+        let tests = std::env::current_exe().unwrap();
+        let folder = tests.ancestors().nth(2).unwrap();
+        let mut child = Command::new(folder.join("examples/server"))
+            .args(["--port", &port.to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        let address = line.split(' ').nth(3).unwrap().parse().unwrap();
+        Self { child, address }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The configuration of one pool, with `more` before it.
+pub fn config(more: &str, nodes: &[SocketAddr]) -> Config {
+    let nodes: Vec<_> = nodes.iter().map(|node| format!("\"{node}\"")).collect();
+    let listen = "listen = \"127.0.0.1:0\"\nudp = \"127.0.0.1:0\"\nthreads = 2\n";
+    let text = format!(
+        "{listen}{more}\n[pools.default]\nnodes = [{}]\n",
+        nodes.join(", ")
+    );
+    Config::parse(&text).unwrap()
+}
+
+/// A proxy before `nodes`.
+pub fn proxy(more: &str, nodes: &[SocketAddr]) -> Server {
+    Server::start(config(more, nodes)).unwrap()
+}
+
+/// A text client.
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn new(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.tcp.unwrap()).unwrap();
+        stream.set_nodelay(true).unwrap();
+        // A test that hangs says where.
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        Self {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    pub fn send(&mut self, text: &str) {
+        self.reader.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Sends a command whose answer is a line, which is returned.
+    pub fn ask(&mut self, text: &str) -> String {
+        self.send(&format!("{text}\r\n"));
+        self.line().trim_end().to_owned()
+    }
+
+    /// `get`: the value, or nothing; errors are returned as they are.
+    pub fn get(&mut self, key: &str) -> Result<Option<String>, String> {
+        let line = self.ask(&format!("get {key}"));
+        if line == "END" {
+            return Ok(None);
+        }
+        if !line.starts_with("VALUE ") {
+            return Err(line);
+        }
+        let value = self.line().trim_end().to_owned();
+        assert_eq!(self.line(), "END\r\n");
+        Ok(Some(value))
+    }
+
+    pub fn set(&mut self, key: &str, value: &str) -> String {
+        self.ask(&format!("set {key} 0 0 {}\r\n{value}", value.len()))
+    }
+
+    /// Whether the server has closed the connection.
+    pub fn closed(&mut self) -> bool {
+        let mut byte = [0];
+        matches!(self.reader.read(&mut byte), Ok(0) | Err(_))
+    }
+}
+
+/// Calls `f` until it is true.
+pub fn until(mut f: impl FnMut() -> bool) {
+    for _ in 0..600 {
+        if f() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("it never became true");
+}
+
+/// The value of a count.
+pub fn count(server: &Server, name: &str) -> u64 {
+    let counters = server.counters();
+    counters
+        .iter()
+        .find(|(known, ..)| *known == name)
+        .unwrap()
+        .2
+}
+
+/// A node of which each side is a function: lines over TCP, datagrams over UDP.
+pub struct Script {
+    pub address: SocketAddr,
+    /// Source ports of datagrams, in order.
+    pub ports: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Script {
+    /// `tcp` answers a line; `udp` gets the socket, the sender and a datagram.
+    pub fn start(
+        tcp: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static,
+        mut udp: impl FnMut(&UdpSocket, SocketAddr, &[u8]) + Send + 'static,
+    ) -> Self {
+        let (listener, socket) = loop {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            if let Ok(socket) = UdpSocket::bind(listener.local_addr().unwrap()) {
+                break (listener, socket);
+            }
+        };
+        let address = listener.local_addr().unwrap();
+        let tcp = Arc::new(tcp);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let tcp = tcp.clone();
+                std::thread::spawn(move || {
+                    let mut reader = BufReader::new(stream);
+                    let mut line = String::new();
+                    while matches!(reader.read_line(&mut line), Ok(n) if n > 0) {
+                        let reply = tcp(line.trim_end());
+                        if reader.get_mut().write_all(&reply).is_err() {
+                            return;
+                        }
+                        line.clear();
+                    }
+                });
+            }
+        });
+        let ports = Arc::new(Mutex::new(Vec::new()));
+        let seen = ports.clone();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 2048];
+            while let Ok((len, peer)) = socket.recv_from(&mut buffer) {
+                seen.lock().unwrap().push(peer.port());
+                udp(&socket, peer, &buffer[..len]);
+            }
+        });
+        Self { address, ports }
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+
+//! The proxy before real engines.
+
+mod common;
+
+use common::{config, count, proxy, until, Client, Engine};
+use hippos_conformance::{Options, Target};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// What is answered otherwise than by a node: see docs/fleet.md.
+const OTHERWISE: [&str; 9] = [
+    "lru_crawler metadump alone",
+    "lru_crawler metadump with a bad class",
+    "lru_crawler dumps",
+    "watch",
+    "watch with an unknown word",
+    "extstore",
+    "extstore with an unknown word",
+    "refresh_certs",
+    "a datagram of 60000 bytes",
+];
+
+#[test]
+fn one_node_behind_the_proxy_answers_as_it_does_alone() {
+    let node = Engine::start();
+    let proxy = proxy("", &[node.address]);
+    let run = |tcp, udp, filter: &str| {
+        let options = Options {
+            splits: false,
+            filter: filter.to_owned(),
+            ..Options::default()
+        };
+        let target = Target { tcp, udp };
+        hippos_conformance::run(&target, &options).unwrap()
+    };
+    let report = run(proxy.tcp.unwrap(), proxy.udp, "");
+    assert!(report.passed > 1200, "{report}");
+    for failure in &report.failures {
+        // "FILE:LINE NAME (Steps): ..."
+        let head = failure.split(" (Steps)").next().unwrap_or_default();
+        let name = head.split_once(' ').map_or("", |(_, name)| name);
+        if OTHERWISE.contains(&name) {
+            continue;
+        }
+        // What the node itself does not do is not the proxy's fault.
+        let alone = run(node.address, Some(node.address), name);
+        assert!(!alone.failures.is_empty(), "{failure}");
+    }
+    assert!(count(&proxy, "batched_keys") > 0);
+}
+
+#[test]
+fn concurrent_clients_see_a_linear_history() {
+    let nodes = [Engine::start(), Engine::start(), Engine::start()];
+    let nodes = nodes.each_ref().map(|node| node.address);
+    for (more, first) in [("window_us = 0", 0), ("window_us = 200", 10)] {
+        let proxy = proxy(more, &nodes);
+        let server = proxy.tcp.unwrap();
+        for seed in first..first + 3 {
+            let plan = hippos_histories::Plan {
+                server,
+                clients: 6,
+                keys: 8,
+                operations: 200,
+                udp: false,
+                seed,
+            };
+            let history = hippos_histories::record(&plan).unwrap();
+            let wrong = hippos_histories::check(&history);
+            assert_eq!(wrong, None, "{more}, seed {seed}");
+        }
+        assert!(count(&proxy, "batched_keys") > 0);
+    }
+}
+
+#[test]
+fn keys_of_all_nodes_come_in_the_order_asked_for() {
+    let nodes = [Engine::start(), Engine::start(), Engine::start()];
+    let proxy = proxy("", &nodes.each_ref().map(|node| node.address));
+    let mut client = Client::new(&proxy);
+    let keys: Vec<_> = (0..200).map(|index| format!("order:{index}")).collect();
+    for key in keys.iter().step_by(2) {
+        assert_eq!(client.set(key, key), "STORED");
+    }
+    client.send(&format!("get {}\r\nmn\r\n", keys.join(" ")));
+    for key in keys.iter().step_by(2) {
+        assert_eq!(client.line(), format!("VALUE {key} 0 {}\r\n", key.len()));
+        assert_eq!(client.line(), format!("{key}\r\n"));
+    }
+    assert_eq!(
+        (client.line(), client.line()),
+        ("END\r\n".into(), "MN\r\n".into())
+    );
+    // Each node has some of them.
+    for node in &nodes {
+        let mut stream = std::net::TcpStream::connect(node.address).unwrap();
+        use std::io::{Read, Write};
+        stream.write_all(b"stats\r\nquit\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(!text.contains("STAT curr_items 0\r\n"));
+    }
+    assert_eq!(client.ask("flush_all"), "OK");
+    assert_eq!(client.get(&keys[0]), Ok(None));
+}
+
+#[test]
+fn large_values_are_read_whole() {
+    let node = Engine::start();
+    let proxy = proxy("", &[node.address]);
+    let mut client = Client::new(&proxy);
+    for len in [1000, 1392, 5000, 60_000, 900_000] {
+        let value = "v".repeat(len);
+        assert_eq!(client.set("large", &value), "STORED");
+        for _ in 0..3 {
+            assert_eq!(client.get("large").unwrap().as_ref(), Some(&value));
+        }
+    }
+}
+
+#[test]
+fn a_reload_keeps_connections_and_fails_no_request() {
+    let nodes = [Engine::start(), Engine::start()];
+    let [a, b] = nodes.each_ref().map(|node| node.address);
+    let proxy = proxy("", &[a]);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|number| {
+                let mut client = Client::new(&proxy);
+                let done = &done;
+                scope.spawn(move || {
+                    let mut rounds = 0;
+                    while !done.load(Relaxed) || rounds == 0 {
+                        let key = format!("reload:{number}:{}", rounds % 10);
+                        assert_eq!(client.set(&key, "x"), "STORED");
+                        assert!(client.get(&key).is_ok());
+                        rounds += 1;
+                    }
+                })
+            })
+            .collect();
+        for round in 0..20 {
+            let nodes: &[_] = if round % 2 == 0 { &[a, b] } else { &[b] };
+            proxy.reload(config("", nodes));
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        done.store(true, Relaxed);
+        for client in clients {
+            client.join().unwrap();
+        }
+    });
+    assert_eq!(count(&proxy, "node_errors"), 0);
+    assert_eq!(count(&proxy, "total_connections"), 4);
+}
+
+#[test]
+fn a_drained_proxy_answers_what_it_was_asked() {
+    let node = Engine::start();
+    let proxy = proxy("drain_s = 30", &[node.address]);
+    let mut client = Client::new(&proxy);
+    let mut idle = Client::new(&proxy);
+    assert_eq!(idle.ask("mn"), "MN");
+    client.send("set drain 0 0 5\r\nhe");
+    until(|| count(&proxy, "curr_connections") == 2);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::scope(|scope| {
+        scope.spawn(move || proxy.drain());
+        assert!(idle.closed());
+        client.send("llo\r\n");
+        assert_eq!(client.line(), "STORED\r\n");
+        assert!(client.closed());
+    });
+}

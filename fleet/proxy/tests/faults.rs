@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+
+//! Nodes that die, freeze, answer late or wrongly.
+
+mod common;
+
+use common::{count, proxy, until, Client, Engine, Script};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Answers `get` over TCP with the key as the value, and writes with success.
+fn echo(line: &str) -> Vec<u8> {
+    let mut words = line.split(' ');
+    match words.next() {
+        Some("get") => {
+            let key = words.next().unwrap_or_default();
+            format!("VALUE {key} 0 {}\r\n{key}\r\nEND\r\n", key.len()).into_bytes()
+        }
+        Some("delete") => b"DELETED\r\n".to_vec(),
+        Some("version") => b"VERSION 1.6.38\r\n".to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+/// The reply to a datagram, with every key found.
+fn hits(datagram: &[u8]) -> Vec<u8> {
+    let text = std::str::from_utf8(&datagram[8..]).unwrap().trim_end();
+    let mut reply = datagram[..8].to_vec();
+    for key in text.split(' ').skip(1) {
+        reply.extend_from_slice(format!("VALUE {key} 0 {}\r\n{key}\r\n", key.len()).as_bytes());
+    }
+    reply.extend_from_slice(b"END\r\n");
+    reply
+}
+
+#[test]
+fn a_lost_datagram_is_asked_again_and_is_no_miss() {
+    let node = Script::start(echo, |_, _, _| {});
+    let proxy = proxy("udp_timeout_ms = 20", &[node.address]);
+    let mut client = Client::new(&proxy);
+    for index in 0..20 {
+        let key = format!("lost{index}");
+        assert_eq!(client.get(&key), Ok(Some(key.clone())));
+    }
+    assert_eq!(count(&proxy, "udp_lost"), 20);
+    assert_eq!(count(&proxy, "node_errors"), 0);
+    // Replies, if any, are spread over the node's queues.
+    let mut ports = node.ports.lock().unwrap().clone();
+    ports.sort_unstable();
+    ports.dedup();
+    assert!(ports.len() >= 4, "{ports:?}");
+}
+
+#[test]
+fn a_late_end_does_not_turn_another_batchs_hits_into_misses() {
+    // Every datagram is answered by an END for the one before it, by one for
+    // every number around it, and only then truly.
+    let before = Mutex::new(Vec::<Vec<u8>>::new());
+    let node = Script::start(echo, move |socket, peer, datagram| {
+        let mut before = before.lock().unwrap();
+        for old in before.iter() {
+            let _ = socket.send_to(&[&old[..8], b"END\r\n"].concat(), peer);
+        }
+        before.push(datagram.to_vec());
+        // Half of them are lost.
+        if before.len() % 2 == 0 {
+            let _ = socket.send_to(&hits(datagram), peer);
+        }
+    });
+    let proxy = proxy("udp_timeout_ms = 5", &[node.address]);
+    let mut client = Client::new(&proxy);
+    for index in 0..200 {
+        let key = format!("late{index}");
+        assert_eq!(client.get(&key), Ok(Some(key.clone())));
+    }
+    assert!(count(&proxy, "udp_lost") > 0 && count(&proxy, "udp_late") > 0);
+}
+
+#[test]
+fn garbage_over_udp_is_asked_again_over_tcp() {
+    let turn = AtomicUsize::new(0);
+    let node = Script::start(echo, move |socket, peer, datagram| {
+        let head = &datagram[..8];
+        let body: &[u8] = match turn.fetch_add(1, Relaxed) % 5 {
+            0 => b"VALUE other 0 1\r\nx\r\nEND\r\n",
+            1 => b"SERVER_ERROR reply too large for UDP\r\n",
+            2 => b"\xff\xfe",
+            3 => b"END\r\nEND\r\n",
+            _ => b"VALUE",
+        };
+        let _ = socket.send_to(&[head, body].concat(), peer);
+    });
+    let proxy = proxy("udp_timeout_ms = 1000", &[node.address]);
+    let mut client = Client::new(&proxy);
+    for index in 0..25 {
+        let key = format!("garbage{index}");
+        assert_eq!(client.get(&key), Ok(Some(key.clone())));
+    }
+    assert_eq!(count(&proxy, "udp_lost"), 0);
+}
+
+#[test]
+fn a_client_reads_its_own_writes_though_they_travel_otherwise() {
+    // TCP is slow, and a datagram never shows what TCP has not done.
+    let deleted = Arc::new(AtomicBool::new(false));
+    let done = deleted.clone();
+    let tcp = move |line: &str| {
+        if line.starts_with("delete") {
+            std::thread::sleep(Duration::from_millis(200));
+            done.store(true, Relaxed);
+            return b"DELETED\r\n".to_vec();
+        }
+        if done.load(Relaxed) && line.starts_with("get") {
+            return b"END\r\n".to_vec();
+        }
+        echo(line)
+    };
+    let gone = deleted.clone();
+    let node = Script::start(tcp, move |socket, peer, datagram| {
+        std::thread::sleep(Duration::from_millis(100));
+        let reply = match gone.load(Relaxed) {
+            true => [&datagram[..8], b"END\r\n"].concat(),
+            false => hits(datagram),
+        };
+        let _ = socket.send_to(&reply, peer);
+    });
+    let proxy = proxy(
+        "udp_timeout_ms = 10000\ntimeout_ms = 20000",
+        &[node.address],
+    );
+    let mut client = Client::new(&proxy);
+    // The read before the write sees the value, the one behind it does not.
+    client.send("get own\r\ndelete own\r\nget own\r\n");
+    let mut lines = String::new();
+    for _ in 0..5 {
+        lines += &client.line();
+    }
+    assert_eq!(lines, "VALUE own 0 3\r\nown\r\nEND\r\nDELETED\r\nEND\r\n");
+}
+
+#[test]
+fn a_frozen_node_fails_its_keys_alone_and_is_taken_out() {
+    let frozen = Script::start(|_| Vec::new(), |_, _, _| {});
+    let well = Engine::start();
+    let more = "timeout_ms = 200\nudp_timeout_ms = 20\nfailures = 2\nretry_ms = 100000";
+    let proxy = proxy(more, &[frozen.address, well.address]);
+    let mut client = Client::new(&proxy);
+    let mut failed = 0;
+    for index in 0..60 {
+        match client.get(&format!("frozen{index}")) {
+            Ok(None) => {}
+            Ok(Some(value)) => panic!("{value}"),
+            Err(line) => {
+                assert_eq!(line, "SERVER_ERROR node is not available");
+                failed += 1;
+            }
+        }
+    }
+    assert!(failed > 5 && failed < 55, "{failed}");
+    assert!(count(&proxy, "ejections") >= 1);
+}
+
+#[test]
+fn a_node_that_dies_comes_back_by_itself() {
+    let node = Engine::start();
+    let proxy = proxy(
+        "timeout_ms = 300\nudp_timeout_ms = 20\nfailures = 1\nretry_ms = 50",
+        &[node.address],
+    );
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.set("dead", "x"), "STORED");
+    let port = node.address.port();
+    drop(node);
+    until(|| client.get("dead").is_err());
+    let answer = client.set("dead", "y");
+    assert_eq!(answer, "SERVER_ERROR node is not available");
+    let _node = Engine::at(port);
+    until(|| client.set("dead", "z") == "STORED");
+    assert_eq!(client.get("dead"), Ok(Some("z".into())));
+}
+
+#[test]
+fn keys_of_a_node_that_is_out_go_to_the_failover_pool() {
+    let spare = Engine::start();
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = dead.local_addr().unwrap();
+    drop(dead);
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nfailures = 1\nretry_ms = 100000\n\
+         [pools.default]\nnodes = [\"{address}\"]\nfailover = \"spare\"\n\
+         [pools.spare]\nnodes = [\"{}\"]\n",
+        spare.address
+    );
+    let config = hippos_proxy::config::Config::parse(&text).unwrap();
+    let proxy = hippos_proxy::server::Server::start(config).unwrap();
+    let mut client = Client::new(&proxy);
+    until(|| client.set("spare", "x") == "STORED");
+    assert_eq!(client.get("spare"), Ok(Some("x".into())));
+}
+
+#[test]
+fn a_node_that_speaks_unasked_is_cut_off() {
+    let node = Script::start(
+        |line| match line.split(' ').next() {
+            Some("get") => b"VALUE b 0 1\r\nx\r\nEND\r\n".to_vec(),
+            Some("delete") => b"DELETED\r\nDELETED\r\n".to_vec(),
+            _ => echo(line),
+        },
+        |_, _, _| {},
+    );
+    let proxy = proxy("udp_timeout_ms = 10\nfailures = 1000", &[node.address]);
+    let mut client = Client::new(&proxy);
+    // Another key's value is not taken.
+    assert!(client.get("a").is_err());
+    for _ in 0..5 {
+        let answer = client.ask("delete x");
+        assert!(["DELETED", "SERVER_ERROR node is not available"].contains(&answer.as_str()));
+    }
+    until(|| count(&proxy, "node_disconnects") > 1);
+}
