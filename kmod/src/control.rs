@@ -12,7 +12,9 @@ use hippos_abi::{
     INFO, LIMITS, MEMORY, MEMORY_MIN, RANGES, SET_ADMIN, SET_LIMITS, SOURCES, STATS,
     UDP_DATAGRAMS_MAX, VERSION,
 };
-use hippos_engine::{Administration, Change, Malformed, Message, Next, Session, Unchanged, CREDENTIALS_MAX};
+use hippos_engine::{
+    Administration, Change, Malformed, Message, Next, Session, Unchanged, CREDENTIALS_MAX,
+};
 use hippos_kapi::device::Calls;
 
 use crate::buffer::Buffer;

@@ -116,7 +116,10 @@ pub(crate) fn store(config: &Config, memory: usize, tallies: usize) -> Result<St
         hippos_store::Config {
             memory,
             // What the machine's owner may raise it to.
-            memory_max: memory.saturating_mul(4).max(1 << 30).min(memory_most() as usize),
+            memory_max: memory
+                .saturating_mul(4)
+                .max(1 << 30)
+                .min(memory_most() as usize),
             item_max: config.item_max,
             item_min: config.item_min,
             factor: config.factor,
