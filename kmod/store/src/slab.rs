@@ -724,7 +724,7 @@ impl<L: RawLock> Slabs<L> {
         let mut at = start;
         let mut best = NONE;
         let mut least = u32::MAX;
-        let mut seen = 0;
+        let mut seen = 0u32;
         for _ in 0..FAR {
             let Some(block) = pool.get(at) else { break };
             if !Self::rests(block, now) {
@@ -732,7 +732,7 @@ impl<L: RawLock> Slabs<L> {
                 if used < least {
                     (best, least) = (at, used);
                 }
-                seen += 1;
+                seen = seen.wrapping_add(1);
             }
             at = block.after.load(Relaxed);
             if seen == NEAR || at == start {
