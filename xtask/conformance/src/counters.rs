@@ -654,8 +654,11 @@ struct Differs {
     /// Counters that are not compared.
     everywhere: BTreeSet<String>,
     /// Cells by their beginnings and ends, and what differs there.
-    cells: Vec<(String, Vec<(String, Option<i64>)>)>,
+    cells: Vec<(String, Vec<Change>)>,
 }
+
+/// A counter, and by how much it changes; none for any change.
+type Change = (String, Option<i64>);
 
 impl Differs {
     fn parse(text: &str) -> Result<Self> {
@@ -680,7 +683,7 @@ impl Differs {
 }
 
 /// `name+1`, or `name` for any change.
-fn change(word: &str) -> Result<(String, Option<i64>)> {
+fn change(word: &str) -> Result<Change> {
     match word.find(['+', '-']) {
         Some(at) => {
             let (name, number) = word.split_at(at);
