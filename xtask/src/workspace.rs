@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 /// The crates that are built for the kernel as well as for the host.
 pub(crate) const PURE_CRATES: &[&str] = &[
     "hippos_abi",
+    "hippos_invariant",
     "hippos_proto",
     "hippos_store",
     "hippos_engine",

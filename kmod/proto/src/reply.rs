@@ -2,13 +2,15 @@
 
 //! Reply lines, and the sink that they are written to.
 
+use hippos_invariant::invariant;
+
 use crate::base64;
 use crate::number::{Decimal, Short};
 
 /// Where reply bytes go.
 ///
-/// Whoever writes asks for [`room`](Out::room) first; bytes beyond it are
-/// lost. A sink that has its room at hand tells it by [`spare`](Out::spare)
+/// Whoever writes asks for [`room`](Out::room) first; bytes beyond it break an
+/// invariant. A sink that has its room at hand tells it by [`spare`](Out::spare)
 /// and [`advance`](Out::advance), and needs no [`put`](Out::put) of its own:
 /// short pieces are then copied by words, without a call. All others write
 /// their own `put`.
@@ -34,6 +36,8 @@ pub trait Out {
         if let Some(place) = self.spare().get_mut(..bytes.len()) {
             copy(place, bytes);
             self.advance(bytes.len());
+        } else {
+            no_room(self.room(), bytes);
         }
     }
 
@@ -125,8 +129,16 @@ impl Out for Cursor<'_> {
         if let Some(place) = spare.and_then(|spare| spare.get_mut(..bytes.len())) {
             copy(place, bytes);
             self.len = self.len.wrapping_add(bytes.len());
+        } else {
+            no_room(self.room(), bytes);
         }
     }
+}
+
+/// A reply is longer than its writer announced.
+#[inline(always)]
+fn no_room(room: usize, bytes: &[u8]) {
+    invariant!(false, "{} bytes for a room of {room}", bytes.len());
 }
 
 /// Beyond so many bytes a call is worth it.
@@ -267,10 +279,29 @@ mod tests {
         out.put_decimal(7);
         out.put_decimal(123);
         assert_eq!(out.room(), 2);
-        out.put(b"xyz");
-        assert_eq!(out.as_bytes(), b"ab7123");
         out.put(b"xy");
         assert_eq!((out.room(), out.as_bytes()), (0, &b"ab7123xy"[..]));
+    }
+
+    #[test]
+    #[should_panic(expected = "3 bytes for a room of 2")]
+    fn bytes_beyond_the_room_of_a_cursor_are_found() {
+        Cursor::new(&mut [0; 2]).put(b"xyz");
+    }
+
+    #[test]
+    #[should_panic(expected = "3 bytes for a room of 2")]
+    fn bytes_beyond_the_room_of_a_sink_are_found() {
+        struct Two([u8; 2]);
+        impl Out for Two {
+            fn room(&self) -> usize {
+                2
+            }
+            fn spare(&mut self) -> &mut [u8] {
+                &mut self.0
+            }
+        }
+        Two([0; 2]).put(b"xyz");
     }
 
     #[test]
