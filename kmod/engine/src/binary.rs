@@ -240,9 +240,15 @@ impl<P: Platform> Session<'_, P> {
         let named = matches!(command, op::GETK | op::GATK);
         let hash = store.hash(key);
         let guard = store.read();
-        let item = store.get(&guard, key, hash);
-        engine.note_get(key, item.is_some());
-        let Some(item) = item else {
+        let found = match touch {
+            Some(exptime) => {
+                let expiry = store.expiry(i64::from(exptime));
+                engine.get_and_touch(&guard, key, hash, |_, _| Some(expiry))
+            }
+            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+        };
+        engine.note_get(key, found.is_some());
+        let Some((item, cas)) = found else {
             if touch.is_some() {
                 store.count(Counter::TouchMisses, 1);
             } else {
@@ -261,10 +267,7 @@ impl<P: Platform> Session<'_, P> {
             return;
         };
         match touch {
-            Some(exptime) => {
-                item.touch(store.expiry(i64::from(exptime)));
-                store.count_class(item.class(), ClassCounter::TouchHits, 1);
-            }
+            Some(_) => store.count_class(item.class(), ClassCounter::TouchHits, 1),
             None => engine.hit(&item),
         }
         let key = if named { item.key() } else { &[] };
@@ -273,7 +276,7 @@ impl<P: Platform> Session<'_, P> {
         } else {
             item.value().len()
         };
-        let head = request.head(Status::Success, FLAGS, key.len(), value, item.cas());
+        let head = request.head(Status::Success, FLAGS, key.len(), value, cas);
         if command == op::TOUCH {
             put_found(out, &head, item.flags(), key);
         } else {

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering::R
 use hippos_proto::reply;
 use hippos_proto::udp::{self, DATA_MAX};
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Hash, Item, Outcome, Platform, Reservation,
-    Store, StoreError, Verb,
+    Arith, Arithmetic, Change, ClassCounter, Commit, Counter, Expiry, Guard, Hash, Item, Outcome,
+    Platform, Reservation, Store, StoreError, Verb,
 };
 
 use crate::administration::Setting;
@@ -307,6 +307,23 @@ impl<P: Platform> Engine<P> {
             _ => {}
         }
         result
+    }
+
+    /// Finds an item and gives it a new time in one step, if `expiry` says so of it and of its CAS
+    /// value. Counts nothing. Process context.
+    pub(crate) fn get_and_touch<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        hash: Hash,
+        expiry: impl FnOnce(&Item<'g>, u64) -> Option<Expiry>,
+    ) -> Option<(Item<'g>, u64)> {
+        let (item, seen) = self.store.visit(guard, key, hash, |item, seen| Change {
+            expiry: expiry(item, seen.cas()),
+            token: false,
+        })?;
+        self.store.bump(&item);
+        Some((item, seen.cas()))
     }
 
     /// `touch`, counted; whether the item is there.

@@ -157,7 +157,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Mgdump(walk, classes) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
                     if classes.has(item.class()) {
-                        put_mgdump(item, out);
+                        put_mgdump(engine, item, out);
                     }
                     true
                 });
@@ -240,19 +240,20 @@ fn put_uri(out: &mut impl Out, key: &[u8]) {
 }
 
 fn put_metadump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut impl Out) {
+    let seen = engine.store.snapshot_of(item);
     let now = u64::try_from(engine.store.unix_of(item)).unwrap_or(0);
     out.put(b"key=");
     put_uri(out, item.key());
     out.put(b" exp=");
-    match item.ttl() {
+    match seen.ttl() {
         Some(ttl) => out.put_decimal(now.saturating_add(u64::from(ttl))),
         None => out.put(b"-1"),
     }
     out.put(b" la=");
-    out.put_decimal(now.saturating_sub(u64::from(item.idle())));
+    out.put_decimal(now.saturating_sub(u64::from(seen.idle())));
     out.put(b" cas=");
-    out.put_decimal(item.cas());
-    out.put(if item.fetched() {
+    out.put_decimal(seen.cas());
+    out.put(if seen.fetched() {
         b" fetch=yes cls="
     } else {
         b" fetch=no cls="
@@ -265,9 +266,9 @@ fn put_metadump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut impl
     out.put(b"\n");
 }
 
-fn put_mgdump(item: &Item<'_>, out: &mut impl Out) {
+fn put_mgdump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut impl Out) {
     out.put(b"mg ");
-    if item.binary_key() {
+    if engine.store.snapshot_of(item).binary_key() {
         out.put_base64(item.key());
         out.put(b" b");
     } else {
@@ -283,7 +284,7 @@ fn put_cachedump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut imp
     out.put(b" [");
     out.put_decimal(item.value().len() as u64);
     out.put(b" b; ");
-    out.put_decimal(match item.ttl() {
+    out.put_decimal(match engine.store.snapshot_of(item).ttl() {
         Some(ttl) => now.saturating_add(u64::from(ttl)),
         None => 0,
     });

@@ -6,8 +6,8 @@ use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::KEY_MAX;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Expiry, Guard, Hash, Invalidate,
-    Item, Outcome, Platform, Verb,
+    Arith, Arithmetic, Change, ClassCounter, Commit, Counter, Deleted, Expiry, Guard, Hash,
+    Invalidate, Item, ItemSnapshot, Outcome, Platform, Verb,
 };
 
 use crate::counters::Tally;
@@ -17,15 +17,27 @@ use crate::Engine;
 /// How often a store that lost a race is tried again before it gives up.
 pub(crate) const TRIES: usize = 16;
 
-/// An item that `mg` found, with what was true of it before this hit.
-pub(crate) struct Read<'g> {
-    pub(crate) item: Item<'g>,
-    fetched: bool,
-    idle: u32,
+/// What `mg` tells of an item.
+pub(crate) struct Hit<'a> {
+    key: &'a [u8],
+    len: usize,
+    flags: u32,
+    /// As it was before this hit.
+    seen: ItemSnapshot,
     /// `v`, unless `C` tells the item's CAS number: then the client has the value.
     pub(crate) value: bool,
+    /// The client got the token.
+    won: bool,
     /// `mg` made it just now.
     created: bool,
+    times: Times,
+}
+
+/// The times that an `mg` brings.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// The store's clock.
+    now: u32,
     /// `T`.
     touch: Option<Expiry>,
     /// `N`.
@@ -34,30 +46,94 @@ pub(crate) struct Read<'g> {
     recache: Option<u32>,
 }
 
+impl<'a> Hit<'a> {
+    /// Of a client that changes nothing.
+    pub(crate) fn of(command: &Command<'_>, item: &Item<'a>, seen: ItemSnapshot) -> Self {
+        let flags = &command.flags;
+        Self {
+            value: flags.value() && flags.compare != Some(seen.cas()),
+            key: item.key(),
+            len: item.value().len(),
+            flags: item.flags(),
+            seen,
+            won: false,
+            created: false,
+            times: Times::default(),
+        }
+    }
+}
+
+impl Times {
+    /// Whether the client is to make anew what it sees so: who is told so first gets the token.
+    fn wants_token(&self, command: &Command<'_>, seen: &ItemSnapshot) -> bool {
+        if seen.token_sent() {
+            return false;
+        }
+        let Some(recache) = self.recache else {
+            return seen.stale();
+        };
+        // Flags are taken in order.
+        let mut ttl = seen.ttl();
+        let mut early = false;
+        for word in command.words() {
+            match (word.first(), self.touch, ttl) {
+                (Some(b'T'), Some(expiry), _) => ttl = expiry.ttl(self.now),
+                (Some(b'R'), _, Some(left)) => early = left < recache,
+                _ => {}
+            }
+        }
+        seen.stale() || early
+    }
+}
+
 impl<P: Platform> Engine<P> {
-    /// Looks an item up for `mg`.
-    pub(crate) fn meta_read<'g>(
+    /// The times that `command` brings, on the store's clock.
+    fn times(&self, command: &Command<'_>) -> Times {
+        let flags = &command.flags;
+        Times {
+            now: self.store.now(),
+            touch: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
+            vivify: flags.vivify.map(|ttl| self.store.expiry(i64::from(ttl))),
+            recache: flags.recache.map(|ttl| self.seconds_until(ttl)),
+        }
+    }
+
+    /// Looks an item up for `mg`, gives it a new time and its token to the client, as the flags
+    /// ask for. Process context.
+    fn meta_visit<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         command: &Command<'_>,
         hash: Hash,
-    ) -> Option<Read<'g>> {
-        let flags = &command.flags;
-        let item = self.store.peek(guard, command.key(), hash)?;
-        let read = Read {
-            item,
-            fetched: item.fetched(),
-            idle: item.idle(),
-            value: flags.value() && flags.compare != Some(item.cas()),
-            created: false,
-            touch: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
-            vivify: flags.vivify.map(|ttl| self.store.expiry(i64::from(ttl))),
-            recache: flags.recache.map(|ttl| self.seconds_until(ttl)),
+        times: &Times,
+    ) -> Option<(Item<'g>, Hit<'g>)> {
+        let store = &self.store;
+        let key = command.key();
+        let mut won = false;
+        let found = if command.flags.writes() {
+            None
+        } else {
+            Some(store.inspect(guard, key, hash)?)
         };
-        if !flags.has(b'u') {
-            self.store.bump(&item);
+        let (item, seen) = match found {
+            Some((item, seen)) if !times.wants_token(command, &seen) => (item, seen),
+            _ => store.visit(guard, key, hash, |_, seen| {
+                won = times.wants_token(command, seen);
+                Change {
+                    expiry: times.touch,
+                    token: won,
+                }
+            })?,
+        };
+        if !command.flags.has(b'u') {
+            store.bump(&item);
         }
-        Some(read)
+        let hit = Hit {
+            won,
+            times: *times,
+            ..Hit::of(command, &item, seen)
+        };
+        Some((item, hit))
     }
 
     /// Seconds from now until an expiry time as clients write it; 0 for never
@@ -74,72 +150,58 @@ impl<P: Platform> Engine<P> {
     }
 }
 
-/// Writes the status line of a hit, and does what the flags ask for in the
-/// order in which they came.
-pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, read: &Read<'_>) {
-    let item = &read.item;
-    let stale = item.stale();
-    let mut sent = item.token_sent() && !read.created;
-    let mut won = read.created;
-    let mut early = false;
-    if read.value {
+/// Writes the status line of a hit. What the flags tell is as it is when their turn comes.
+pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &Hit<'_>) {
+    let Hit { seen, times, .. } = hit;
+    let mut ttl = seen.ttl();
+    if hit.value {
         out.put(b"VA ");
-        out.put_decimal(item.value().len() as u64);
+        out.put_decimal(hit.len as u64);
     } else {
         out.put(b"HD");
     }
     for word in command.words() {
         match word.first() {
             Some(b'T') => {
-                if let Some(expiry) = read.touch {
-                    item.touch(expiry);
+                if let Some(expiry) = times.touch {
+                    ttl = expiry.ttl(times.now);
                 }
             }
             Some(b'N') => {
-                if let (true, Some(expiry)) = (read.created, read.vivify) {
-                    item.touch(expiry);
-                }
-            }
-            Some(b'R') => {
-                if let (Some(left), Some(recache)) = (item.ttl(), read.recache) {
-                    early = left < recache;
+                if let (true, Some(expiry)) = (hit.created, times.vivify) {
+                    ttl = expiry.ttl(times.now);
                 }
             }
             Some(b's') => {
                 out.put(b" s");
-                out.put_decimal(item.value().len() as u64);
+                out.put_decimal(hit.len as u64);
             }
-            Some(b't') => put_ttl(out, item.ttl()),
+            Some(b't') => put_ttl(out, ttl),
             Some(b'c') => {
                 out.put(b" c");
-                out.put_decimal(item.cas());
+                out.put_decimal(seen.cas());
             }
             Some(b'f') => {
                 out.put(b" f");
-                out.put_decimal(u64::from(item.flags()));
+                out.put_decimal(u64::from(hit.flags));
             }
             Some(b'l') => {
                 out.put(b" l");
-                out.put_decimal(u64::from(read.idle));
+                out.put_decimal(u64::from(seen.idle()));
             }
-            Some(b'h') => out.put(if read.fetched { b" h1" } else { b" h0" }),
+            Some(b'h') => out.put(if seen.fetched() { b" h1" } else { b" h0" }),
             Some(b'O') => put_word(out, word),
-            Some(b'k') => put_key(out, item.key(), item.binary_key()),
+            Some(b'k') => put_key(out, hit.key, seen.binary_key()),
             _ => {}
         }
     }
-    if !sent && !won && (stale || early) {
-        // Of all who ask at the same time, one wins.
-        won = item.take_token();
-        sent = !won;
-    }
-    if sent {
+    if seen.token_sent() {
         out.put(b" Z");
     }
-    if stale {
+    if seen.stale() {
         out.put(b" X");
     }
-    if won {
+    if hit.won {
         out.put(b" W");
     }
     out.put(reply::CRLF);
@@ -274,37 +336,52 @@ impl<P: Platform> Session<'_, P> {
     fn meta_get(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
         let flags = &command.flags;
-        let mut created = false;
+        let times = engine.times(command);
         for _ in 0..TRIES {
             {
                 let guard = engine.store.read();
-                if let Some(mut read) = engine.meta_read(&guard, command, hash) {
-                    read.created = created;
-                    let class = read.item.class();
-                    if read.touch.is_some() {
-                        engine.store.count_class(class, ClassCounter::TouchHits, 1);
-                    } else {
-                        engine.hit(&read.item);
-                    }
-                    if read.value {
-                        let item = read.item;
-                        let head = |out: &mut _| hit_line(out, command, &read);
+                if let Some((item, hit)) = engine.meta_visit(&guard, command, hash, &times) {
+                    engine.meta_hit(command, item.class());
+                    if hit.value {
+                        let head = |out: &mut _| hit_line(out, command, &hit);
                         if !self.send(&item, out, reply::CRLF, head) {
                             out.put(reply::GET_OUT_OF_MEMORY);
                         }
                     } else {
-                        hit_line(out, command, &read);
+                        hit_line(out, command, &hit);
                     }
                     return;
                 }
             }
-            if flags.vivify.is_none() {
-                break;
+            let Some(vivify) = flags.vivify else { break };
+            // At once with the time to live that it ends up with: others may change it from now on.
+            let (last, _) = ttls(command, vivify);
+            let expiry = engine.store.expiry(i64::from(last));
+            if let Some((cas, class)) = engine.vivify(command, hash, b"", expiry, true) {
+                let guard = engine.store.read();
+                if let Some(item) = engine.store.peek(&guard, command.key(), hash) {
+                    if !flags.has(b'u') {
+                        engine.store.bump(&item);
+                    }
+                }
+                engine.meta_hit(command, class);
+                let hit = Hit {
+                    key: command.key(),
+                    value: flags.value() && flags.compare != Some(cas),
+                    len: 0,
+                    flags: 0,
+                    seen: ItemSnapshot::new(cas),
+                    won: true,
+                    created: true,
+                    times,
+                };
+                hit_line(out, command, &hit);
+                if hit.value {
+                    out.put(reply::CRLF);
+                }
+                return;
             }
-            // It gets its time to live where that flag is.
-            let never = Expiry::NEVER;
-            created = engine.vivify(command, hash, b"", never, true).is_some();
-            if !created && engine.meta_absent(command, hash) {
+            if engine.meta_absent(command, hash) {
                 // No memory: a miss like any other.
                 break;
             }
@@ -420,20 +497,19 @@ impl<P: Platform> Session<'_, P> {
             new_cas: flags.cas,
             expiry: flags.ttl.map(|ttl| store.expiry(i64::from(ttl))),
         };
-        let before = if told_before(command) {
-            let guard = store.read();
-            let item = store.peek(&guard, key, hash);
-            item.map(|item| item.ttl())
-        } else {
-            None
-        };
+        let told_before = told_before(command);
         for _ in 0..TRIES {
             let status: &[u8] = match engine.arith(key, hash, &how) {
                 Ok(Arithmetic::Value {
-                    value, cas, ttl, ..
+                    value,
+                    cas,
+                    ttl,
+                    ttl_before,
+                    ..
                 }) => {
                     if !flags.quiet() {
-                        put_number(out, command, value, cas, before.unwrap_or(ttl));
+                        let ttl = if told_before { ttl_before } else { ttl };
+                        put_number(out, command, value, cas, ttl);
                     }
                     return;
                 }
@@ -443,7 +519,7 @@ impl<P: Platform> Session<'_, P> {
                         let (last, told) = ttls(command, ttl);
                         let expiry = store.expiry(i64::from(last));
                         let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
-                        if let Some(cas) = made {
+                        if let Some((cas, _)) = made {
                             // Quiet or not: memcached tells of an item made anew.
                             let told = Some(told).filter(|&ttl| ttl != 0);
                             let told = told.map(|ttl| engine.seconds_until(ttl));
@@ -483,26 +559,26 @@ impl<P: Platform> Session<'_, P> {
         let engine = self.engine;
         engine.tally(Tally::MetaCommands, 1);
         let guard = engine.store.read();
-        let Some(item) = engine.store.peek(&guard, command.key(), hash) else {
+        let Some((item, seen)) = engine.store.inspect(&guard, command.key(), hash) else {
             out.put(reply::EN);
             return;
         };
         out.put(b"ME ");
-        if item.binary_key() {
+        if seen.binary_key() {
             out.put_base64(item.key());
         } else {
             out.put(item.key());
         }
         out.put(b" exp=");
-        match item.ttl() {
+        match seen.ttl() {
             Some(ttl) => out.put_decimal(u64::from(ttl)),
             None => out.put(b"-1"),
         }
         out.put(b" la=");
-        out.put_decimal(u64::from(item.idle()));
+        out.put_decimal(u64::from(seen.idle()));
         out.put(b" cas=");
-        out.put_decimal(item.cas());
-        out.put(if item.fetched() {
+        out.put_decimal(seen.cas());
+        out.put(if seen.fetched() {
             b" fetch=yes"
         } else {
             b" fetch=no"
@@ -517,7 +593,7 @@ impl<P: Platform> Session<'_, P> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Makes the item that `mg` or `ma` with `N` did not find. Its CAS value,
+    /// Makes the item that `mg` or `ma` with `N` did not find. Its CAS value and class,
     /// or nothing when somebody was faster or there is no memory.
     fn vivify(
         &self,
@@ -526,12 +602,13 @@ impl<P: Platform> Engine<P> {
         value: &[u8],
         expiry: Expiry,
         token_sent: bool,
-    ) -> Option<u64> {
+    ) -> Option<(u64, usize)> {
         let mut reservation = self
             .store
             .reserve(command.key(), hash, 0, expiry, value.len())
             .ok()?;
         reservation.write(value);
+        let class = reservation.class();
         let commit = Commit {
             verb: Verb::Add,
             new_cas: command.flags.cas,
@@ -539,9 +616,19 @@ impl<P: Platform> Engine<P> {
             ..Commit::default()
         };
         match self.store.commit(reservation, &commit) {
-            Ok(Outcome::Stored { cas }) => Some(cas),
+            Ok(Outcome::Stored { cas }) => Some((cas, class)),
             _ => None,
         }
+    }
+
+    /// Counts a hit of `mg`.
+    fn meta_hit(&self, command: &Command<'_>, class: usize) {
+        let counter = if command.flags.ttl.is_some() {
+            ClassCounter::TouchHits
+        } else {
+            ClassCounter::GetHits
+        };
+        self.store.count_class(class, counter, 1);
     }
 
     fn meta_absent(&self, command: &Command<'_>, hash: Hash) -> bool {

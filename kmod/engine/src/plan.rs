@@ -7,6 +7,7 @@
 //! untouched for a [`Session`](crate::Session) in process context.
 
 use heapless::Vec;
+use hippos_invariant::invariant;
 use hippos_proto::binary::{self, op, Response, Status};
 use hippos_proto::number::digits;
 use hippos_proto::reply::{self, Cursor, Out};
@@ -14,10 +15,10 @@ use hippos_proto::text::{self, Request};
 use hippos_proto::token::{self, Words};
 use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_proto::{meta, KEY_MAX};
-use hippos_store::{Guard, Hash, Item, Platform};
+use hippos_store::{Guard, Hash, Inspected, Item, Platform};
 
 use crate::counters::Tally;
-use crate::meta::{hit_line, miss_line};
+use crate::meta::{hit_line, miss_line, Hit};
 use crate::Engine;
 
 /// The most parts that a reply of the fast path has: one for each value or
@@ -54,18 +55,27 @@ struct Span {
 enum Piece<'g> {
     /// `VALUE key flags bytes`, value, line end.
     Text(Item<'g>),
-    /// The same with the CAS value.
-    TextCas(Item<'g>),
+    /// The same with the CAS value, read once.
+    TextCas(Item<'g>, u64),
     /// A header from the scratch room, value, line end.
     Meta(Item<'g>, Span),
     /// A header from the scratch room alone.
     MetaHead(Item<'g>, Span),
-    /// A binary response; with the key when the opcode says so.
-    Binary(Item<'g>, u32, u8),
+    /// A binary response.
+    Binary(Item<'g>, Head),
     /// Bytes from the scratch room.
     Scratch(Span),
     /// A fixed line.
     Line(&'static [u8]),
+}
+
+/// What a binary response has of its request, and the item's CAS value, read once.
+#[derive(Clone, Copy)]
+struct Head {
+    cas: u64,
+    opaque: u32,
+    /// The key goes with it when the opcode says so.
+    opcode: u8,
 }
 
 impl<'g> Piece<'g> {
@@ -74,7 +84,7 @@ impl<'g> Piece<'g> {
     fn item(&self) -> Option<&Item<'g>> {
         match self {
             Self::Text(item)
-            | Self::TextCas(item)
+            | Self::TextCas(item, _)
             | Self::Meta(item, _)
             | Self::MetaHead(item, _)
             | Self::Binary(item, ..) => Some(item),
@@ -153,6 +163,12 @@ impl<'g> Plan<'_, 'g> {
         } else {
             self.write_part(index, &mut out);
         }
+        invariant!(
+            out.len() == self.datagram_len(index),
+            "{} bytes of a datagram of {}",
+            out.len(),
+            self.datagram_len(index)
+        );
         out.len()
     }
 
@@ -183,14 +199,14 @@ impl<'g> Plan<'_, 'g> {
     #[inline]
     fn put(&self, piece: &Piece<'g>, out: &mut impl Out) {
         match *piece {
-            Piece::Text(item) => put_value(out, &item, false),
-            Piece::TextCas(item) => put_value(out, &item, true),
+            Piece::Text(item) => put_value(out, &item, None),
+            Piece::TextCas(item, cas) => put_value(out, &item, Some(cas)),
             Piece::Meta(item, head) => {
                 out.put(self.span(head));
                 out.put(item.value());
                 out.put(reply::CRLF);
             }
-            Piece::Binary(item, opaque, opcode) => put_binary(out, &item, opaque, opcode),
+            Piece::Binary(item, head) => put_binary(out, &item, &head),
             Piece::Scratch(span) | Piece::MetaHead(_, span) => out.put(self.span(span)),
             Piece::Line(line) => out.put(line),
         }
@@ -282,7 +298,7 @@ impl<O: Out> Out for Window<'_, O> {
 
 /// Writes `VALUE key flags bytes [cas]`, the value and its line end.
 #[inline]
-fn put_value(out: &mut impl Out, item: &Item<'_>, cas: bool) {
+fn put_value(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
     put_value_line(out, item, cas);
     out.put(item.value());
     out.put(reply::CRLF);
@@ -290,16 +306,16 @@ fn put_value(out: &mut impl Out, item: &Item<'_>, cas: bool) {
 
 /// Writes the line before a value.
 #[inline]
-pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: bool) {
+pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
     out.put(b"VALUE ");
     out.put(item.key());
     out.put(b" ");
     out.put_decimal(u64::from(item.flags()));
     out.put(b" ");
     out.put_decimal(item.value().len() as u64);
-    if cas {
+    if let Some(cas) = cas {
         out.put(b" ");
-        out.put_decimal(item.cas());
+        out.put_decimal(cas);
     }
     out.put(reply::CRLF);
 }
@@ -307,7 +323,7 @@ pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: bool) {
 /// How many bytes a value takes in an answer to `get`: its line, itself and
 /// its line end.
 #[inline]
-pub(crate) fn value_len(item: &Item<'_>, cas: bool) -> usize {
+pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
     let len = item.value().len();
     let numbers = digits(u64::from(item.flags())).wrapping_add(digits(len as u64));
     // "VALUE ", two spaces and two line ends.
@@ -315,21 +331,32 @@ pub(crate) fn value_len(item: &Item<'_>, cas: bool) -> usize {
         .wrapping_add(item.key().len())
         .wrapping_add(numbers)
         .wrapping_add(12);
-    if cas {
-        total = total.wrapping_add(1).wrapping_add(digits(item.cas()));
+    if let Some(cas) = cas {
+        total = total.wrapping_add(1).wrapping_add(digits(cas));
     }
     total
+}
+
+/// What answers a key of `get`, or of `gets` with `cas`, and how many bytes it takes.
+#[inline]
+fn text_piece<'g>(item: Item<'g>, cas: bool) -> (Piece<'g>, usize) {
+    if cas {
+        let cas = item.cas();
+        (Piece::TextCas(item, cas), value_len(&item, Some(cas)))
+    } else {
+        (Piece::Text(item), value_len(&item, None))
+    }
 }
 
 /// How many bytes a piece is written as.
 fn piece_len(piece: &Piece<'_>) -> usize {
     match piece {
-        Piece::Text(item) => value_len(item, false),
-        Piece::TextCas(item) => value_len(item, true),
+        Piece::Text(item) => value_len(item, None),
+        Piece::TextCas(item, cas) => value_len(item, Some(*cas)),
         Piece::Meta(item, head) => usize::from(head.len)
             .saturating_add(item.value().len())
             .saturating_add(reply::CRLF.len()),
-        Piece::Binary(item, _, opcode) => binary_len(item, *opcode),
+        Piece::Binary(item, head) => binary_len(item, head.opcode),
         Piece::Scratch(span) | Piece::MetaHead(_, span) => usize::from(span.len),
         Piece::Line(line) => line.len(),
     }
@@ -355,19 +382,19 @@ fn binary_key<'g>(item: &Item<'g>, opcode: u8) -> &'g [u8] {
 /// Bytes of flags in a binary response.
 const EXTRAS: usize = 4;
 
-fn put_binary(out: &mut impl Out, item: &Item<'_>, opaque: u32, opcode: u8) {
-    let key = binary_key(item, opcode);
+fn put_binary(out: &mut impl Out, item: &Item<'_>, of: &Head) {
+    let key = binary_key(item, of.opcode);
     let body = EXTRAS
         .wrapping_add(key.len())
         .wrapping_add(item.value().len());
     let head = Response {
-        opcode,
+        opcode: of.opcode,
         status: Status::Success,
         key: key.len() as u16,
         extras: EXTRAS as u8,
         body: body as u32,
-        opaque,
-        cas: item.cas(),
+        opaque: of.opaque,
+        cas: of.cas,
     };
     out.put(&head.to_bytes());
     out.put(&item.flags().to_be_bytes());
@@ -461,12 +488,8 @@ impl<P: Platform> Engine<P> {
                     misses = misses.wrapping_add(1);
                     continue;
                 };
-                let piece = if cas {
-                    Piece::TextCas(item)
-                } else {
-                    Piece::Text(item)
-                };
-                if !plan.push(piece, value_len(&item, cas)) {
+                let (piece, len) = text_piece(item, cas);
+                if !plan.push(piece, len) {
                     return Some(Verdict::Pass);
                 }
             }
@@ -597,12 +620,8 @@ impl<P: Platform> Engine<P> {
             for &(key, hash) in &batch {
                 match self.store.get(guard, key, hash) {
                     Some(item) => {
-                        let piece = if cas {
-                            Piece::TextCas(item)
-                        } else {
-                            Piece::Text(item)
-                        };
-                        if !plan.push(piece, value_len(&item, cas)) {
+                        let (piece, len) = text_piece(item, cas);
+                        if !plan.push(piece, len) {
                             return false;
                         }
                     }
@@ -627,30 +646,37 @@ impl<P: Platform> Engine<P> {
             return false;
         }
         let hash = self.store.hash(command.key());
-        let Some(read) = self.meta_read(guard, command, hash) else {
-            looked.misses = looked.misses.wrapping_add(1);
-            if command.flags.quiet() {
-                return true;
+        let (item, seen) = match self.store.try_inspect(guard, command.key(), hash) {
+            Inspected::Hit(item, seen) => (item, seen),
+            Inspected::Miss => {
+                looked.misses = looked.misses.wrapping_add(1);
+                if command.flags.quiet() {
+                    return true;
+                }
+                let Some(line) = plan.note(|out| miss_line(out, command)) else {
+                    return false;
+                };
+                return plan.push(Piece::Scratch(line), usize::from(line.len));
             }
-            let Some(line) = plan.note(|out| miss_line(out, command)) else {
-                return false;
-            };
-            return plan.push(Piece::Scratch(line), usize::from(line.len));
+            Inspected::Changing => return false,
         };
-        // The token must not be lost to a reply that this door can't send after all.
-        if read.item.stale() && !read.item.token_sent() {
+        // The token is given out with the stripe's lock.
+        if seen.stale() && !seen.token_sent() {
             return false;
         }
-        let item = read.item;
         let value = item.value().len().wrapping_add(reply::CRLF.len());
-        if read.value && value.saturating_add(SCRATCH) > self.fast_bytes() {
+        let hit = Hit::of(command, &item, seen);
+        if hit.value && value.saturating_add(SCRATCH) > self.fast_bytes() {
             return false;
         }
-        let Some(line) = plan.note(|out| hit_line(out, command, &read)) else {
+        let Some(line) = plan.note(|out| hit_line(out, command, &hit)) else {
             return false;
         };
+        if !command.flags.has(b'u') {
+            self.store.bump(&item);
+        }
         let head = usize::from(line.len);
-        if read.value {
+        if hit.value {
             plan.push(Piece::Meta(item, line), head.saturating_add(value))
         } else {
             plan.push(Piece::MetaHead(item, line), head)
@@ -699,7 +725,12 @@ impl<P: Platform> Engine<P> {
                 let hash = self.store.hash(key);
                 if let Some(item) = self.store.get(guard, key, hash) {
                     let len = binary_len(&item, head.opcode);
-                    if !plan.push(Piece::Binary(item, head.opaque, head.opcode), len) {
+                    let of = Head {
+                        cas: item.cas(),
+                        opaque: head.opaque,
+                        opcode: head.opcode,
+                    };
+                    if !plan.push(Piece::Binary(item, of), len) {
                         return false;
                     }
                     continue;

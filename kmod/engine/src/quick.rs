@@ -6,6 +6,7 @@
 //! loops; whatever is out of the ordinary is left to
 //! [`single`](Engine::single), and nothing has been counted then.
 
+use hippos_invariant::invariant;
 use hippos_proto::number::put_text;
 use hippos_proto::reply;
 use hippos_proto::token;
@@ -57,6 +58,7 @@ impl Quick<'_> {
             Some(hit) => write_hit(buffer, self.id, &self.key, hit),
             None => write_miss(buffer, self.id),
         };
+        invariant!(written.is_some(), "the room of a reply is too small");
         written.unwrap_or(0)
     }
 }

@@ -5,6 +5,7 @@
 //! stream straight into the store's memory, and large ones leave it without
 //! ever being copied as a whole.
 
+use hippos_invariant::invariant;
 use hippos_proto::binary::{self, Status};
 use hippos_proto::meta;
 use hippos_proto::number::{parse_i32, parse_plain};
@@ -174,6 +175,13 @@ impl<P: Platform> Sending<'_, P> {
         out.put(self.tail);
         true
     }
+}
+
+/// How many bytes an item takes in an answer to `get`, with a tail that has the value's line end.
+#[inline]
+fn whole_len(item: &Item<'_>, cas: Option<u64>, tail: &[u8]) -> usize {
+    let after = tail.len().wrapping_sub(reply::CRLF.len());
+    value_len(item, cas).wrapping_add(after)
 }
 
 /// How far a step got.
@@ -813,8 +821,16 @@ impl<'e, P: Platform> Session<'e, P> {
         let store = &engine.store;
         let hash = store.hash(key);
         let guard = store.read();
-        let item = store.get(&guard, key, hash);
-        let Some(item) = item else {
+        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
+        let room = out.spare().len();
+        let found = match keys.touch {
+            // It keeps its time when the reply does not fit.
+            Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, cas| {
+                (whole_len(item, keys.cas.then_some(cas), tail) <= room).then_some(expiry)
+            }),
+            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+        };
+        let Some((item, cas)) = found else {
             if last && out.room() < reply::END.len() {
                 return false;
             }
@@ -829,18 +845,19 @@ impl<'e, P: Platform> Session<'e, P> {
             }
             return true;
         };
-        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
+        let cas = keys.cas.then_some(cas);
         // All of it goes straight to where it is sent from.
-        let whole = value_len(&item, keys.cas).saturating_add(tail.len());
+        let whole = whole_len(&item, cas, tail);
         let Some(place) = out.spare().get_mut(..whole) else {
             return false;
         };
         self.found(keys, key, &item);
         let mut place = Cursor::new(place);
-        put_value_line(&mut place, &item, keys.cas);
+        put_value_line(&mut place, &item, cas);
         place.put(item.value());
         place.put(tail);
         let written = place.len();
+        invariant!(written == whole, "{written} bytes of a reply of {whole}");
         out.advance(written);
         true
     }
@@ -851,7 +868,12 @@ impl<'e, P: Platform> Session<'e, P> {
         let engine = self.engine;
         let store = &engine.store;
         let guard = store.read();
-        let Some(item) = store.get(&guard, key, store.hash(key)) else {
+        let hash = store.hash(key);
+        let found = match keys.touch {
+            Some(expiry) => engine.get_and_touch(&guard, key, hash, |_, _| Some(expiry)),
+            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+        };
+        let Some((item, cas)) = found else {
             // Gone meanwhile; now anything fits.
             drop(guard);
             self.try_get(keys, key, last, out);
@@ -859,7 +881,7 @@ impl<'e, P: Platform> Session<'e, P> {
         };
         self.found(keys, key, &item);
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
-        let head = |out: &mut _| put_value_line(out, &item, keys.cas);
+        let head = |out: &mut _| put_value_line(out, &item, keys.cas.then_some(cas));
         if !self.send(&item, out, tail, head) {
             out.put(reply::GET_OUT_OF_MEMORY);
             if !last {
@@ -868,17 +890,15 @@ impl<'e, P: Platform> Session<'e, P> {
         }
     }
 
-    /// Counts a key that was found, and gives its item a new time if asked to.
+    /// Counts a key that was found.
     #[inline]
     fn found(&self, keys: Keys, key: &[u8], item: &Item<'_>) {
         let engine = self.engine;
         engine.note_get(key, true);
         match keys.touch {
-            Some(expiry) => {
-                item.touch(expiry);
-                engine
-                    .store
-                    .count_class(item.class(), ClassCounter::TouchHits, 1);
+            Some(_) => {
+                let class = item.class();
+                engine.store.count_class(class, ClassCounter::TouchHits, 1);
             }
             None => engine.hit(item),
         }

@@ -4,6 +4,7 @@
 //! asked for most needs one item and no room at all. What this way does not
 //! serve is left to the plan, and nothing has been counted then.
 
+use hippos_invariant::invariant;
 use hippos_proto::number::{digits, Decimal, Short};
 use hippos_proto::reply;
 use hippos_proto::token;
@@ -66,7 +67,13 @@ impl Single<'_> {
                 &[i0, i1, 0, 0, 0, 1, 0, 0, b'E', b'N', b'D', b'\r', b'\n'],
             ),
         };
-        all.wrapping_sub(room.len())
+        let written = all.wrapping_sub(room.len());
+        invariant!(
+            written == self.len(),
+            "{written} bytes of a reply of {}",
+            self.len()
+        );
+        written
     }
 }
 
@@ -78,7 +85,10 @@ pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
             reply::copy(place, bytes);
             rest
         }
-        None => &mut [],
+        None => {
+            invariant!(false, "{} bytes too many for a reply", bytes.len());
+            &mut []
+        }
     }
 }
 

@@ -120,6 +120,8 @@ pub enum Arithmetic {
         cas: u64,
         /// Seconds until it expires, None for never.
         ttl: Option<u32>,
+        /// The same of the item that it replaced.
+        ttl_before: Option<u32>,
         /// The class, for its counters.
         class: usize,
     },

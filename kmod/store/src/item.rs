@@ -7,7 +7,8 @@
 //!
 //! A slot goes from free to reserved (its writer fills it in), live (readers may find it), retired
 //! (unlinked; readers may still be in it) and, when a grace period has passed and nobody pins it,
-//! free again. Key, value, flags, lengths and epoch never change while it is live.
+//! free again. Key, value, flags, lengths and epoch never change while it is live; the rest changes in
+//! place, by [`in_place`](crate::in_place) and by hits, and is read once, as an [`ItemSnapshot`].
 
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
@@ -15,6 +16,7 @@ use core::ptr::NonNull;
 
 use crate::hash::Key;
 use crate::sync::{planted, Acquire, AtomicU32, AtomicU64, AtomicU8, Bug, Relaxed, Release};
+use crate::time::Expiry;
 
 /// Bytes before the key.
 pub(crate) const HEADER: usize = 32;
@@ -38,6 +40,10 @@ pub(crate) const FETCHED: u8 = 1 << 4;
 pub(crate) const BINARY_KEY: u8 = 1 << 5;
 /// It was found expired or flushed, and counted so: once, as where the first to find it removes it.
 const FOUND_DEAD: u8 = 1 << 7;
+
+/// Of a live item: more than one of its fields are being changed, with the stripe's lock held, so
+/// that it is not retired meanwhile and the same bit can mean another thing in a retired slot.
+const CHANGING: u8 = 1 << 6;
 
 /// Of a retired slot: it was found pinned, and its last pin gives it back. Written under the lock of
 /// pins.
@@ -349,11 +355,37 @@ impl Slot {
         header.atime.store(now, Relaxed);
     }
 
-    /// Changes marks: those in `set` on, those in `clear` off.
-    pub(crate) fn mark(&self, set: u8, clear: u8) {
-        // At once: who sees it stale must not take a token that is about to be taken back.
-        let change = |state: u8| Some((state | set & !STATE) & !(clear & !STATE));
-        let _ = self.header().state.fetch_update(Relaxed, Relaxed, change);
+    /// The CAS number.
+    #[inline]
+    pub(crate) fn cas(&self) -> u64 {
+        self.header().cas.load(Relaxed)
+    }
+
+    /// Changes fields of a published item in the order that [`Item::snapshot`] relies on. The caller
+    /// holds the stripe's lock: see [`in_place`](crate::in_place).
+    pub(crate) fn change(&self, fields: &Fields) {
+        let header = self.header();
+        let marks = fields.set | fields.clear;
+        let one = u8::from(fields.cas.is_some())
+            .wrapping_add(u8::from(fields.expiry.is_some()))
+            .wrapping_add(u8::from(marks != 0))
+            <= 1;
+        if !one && !planted(Bug::UnmarkedChange) {
+            header.state.fetch_or(CHANGING, Relaxed);
+        }
+        if let Some(cas) = fields.cas {
+            // Who sees it sees that the item is being changed.
+            header.cas.store(cas, Release);
+        }
+        if let Some(expiry) = fields.expiry {
+            header.expiry.store(expiry.0, Release);
+        }
+        if one && marks == 0 {
+            return;
+        }
+        // Hits mark it at the same time. Who sees that the change is over sees all of it.
+        let change = |state: u8| Some((state | fields.set) & !(fields.clear | CHANGING));
+        let _ = header.state.fetch_update(Release, Relaxed, change);
     }
 
     #[inline]
@@ -364,6 +396,94 @@ impl Slot {
     /// Gives a pin up and says if it was the last.
     pub(crate) fn unpin(&self) -> bool {
         self.header().pins.fetch_sub(1, Release) == 1
+    }
+}
+
+/// What is to be changed in a published item.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fields {
+    pub(crate) cas: Option<u64>,
+    pub(crate) expiry: Option<Expiry>,
+    /// Marks that are set.
+    pub(crate) set: u8,
+    /// Marks that are taken away.
+    pub(crate) clear: u8,
+}
+
+/// What changes in an item while readers see it, as it was at one moment. A reply is sized and
+/// written from one of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemSnapshot {
+    cas: u64,
+    expiry: u32,
+    /// The store's clock when the item was looked up.
+    now: u32,
+    atime: u32,
+    state: u8,
+}
+
+impl ItemSnapshot {
+    /// Of an item that was stored just now, under this number, and never expires.
+    pub fn new(cas: u64) -> Self {
+        Self {
+            cas,
+            expiry: 0,
+            now: 0,
+            atime: 0,
+            state: LIVE,
+        }
+    }
+
+    /// The unique number of this version of the item.
+    #[inline]
+    pub fn cas(&self) -> u64 {
+        self.cas
+    }
+
+    /// Seconds left, or None if it never expires.
+    #[inline]
+    pub fn ttl(&self) -> Option<u32> {
+        match self.expiry {
+            0 => None,
+            at => Some(at.saturating_sub(self.now)),
+        }
+    }
+
+    /// Whether its time has come.
+    #[inline]
+    pub fn expired(&self) -> bool {
+        self.expiry != 0 && self.expiry <= self.now
+    }
+
+    /// Seconds since the last hit that was noted, or since it was stored. While the item's
+    /// reference mark is set, hits are noted once a minute only.
+    #[inline]
+    pub fn idle(&self) -> u32 {
+        self.now.saturating_sub(self.atime)
+    }
+
+    /// Was it hit since it was stored?
+    #[inline]
+    pub fn fetched(&self) -> bool {
+        self.state & FETCHED != 0
+    }
+
+    /// Was it invalidated?
+    #[inline]
+    pub fn stale(&self) -> bool {
+        self.state & STALE != 0
+    }
+
+    /// Was somebody told to make it anew?
+    #[inline]
+    pub fn token_sent(&self) -> bool {
+        self.state & TOKEN_SENT != 0
+    }
+
+    /// Did its key come base64-encoded?
+    #[inline]
+    pub fn binary_key(&self) -> bool {
+        self.state & BINARY_KEY != 0
     }
 }
 
@@ -429,10 +549,11 @@ impl<'g> Item<'g> {
         self.slot.header().flags.load(Relaxed)
     }
 
-    /// The unique number of this version of the item.
+    /// The unique number of this version of the item. It changes in place: a reply is sized and
+    /// written from one call, or from a [snapshot](Self::snapshot).
     #[inline]
     pub fn cas(&self) -> u64 {
-        self.slot.header().cas.load(Relaxed)
+        self.slot.cas()
     }
 
     /// When it was found, in seconds of the store's clock.
@@ -440,57 +561,35 @@ impl<'g> Item<'g> {
         self.now
     }
 
-    /// Seconds left, or None if it never expires.
+    /// The fields that change in place, as they are. Consistent only while nobody changes them.
     #[inline]
-    pub fn ttl(&self) -> Option<u32> {
-        match self.slot.header().expiry.load(Relaxed) {
-            0 => None,
-            at => Some(at.saturating_sub(self.now)),
+    pub(crate) fn fields(&self) -> ItemSnapshot {
+        let header = self.slot.header();
+        let cas = header.cas.load(Acquire);
+        let state = header.state.load(Acquire);
+        ItemSnapshot {
+            cas,
+            expiry: header.expiry.load(Acquire),
+            now: self.now,
+            atime: header.atime.load(Relaxed),
+            state,
         }
     }
 
-    /// Seconds since the last hit that was noted, or since it was stored. While the item's
-    /// reference mark is set, hits are noted once a minute only.
+    /// The fields that change in place, all of one moment; None if somebody is changing them.
+    /// Any context. [`Store::snapshot_of`](crate::Store::snapshot_of) waits instead.
+    ///
+    /// A change of several fields marks the item, writes the CAS number, then the expiry, and takes
+    /// the mark away with its last step. Here they are read in the same order and the mark once
+    /// more: a change that began meanwhile shows by the mark or by the CAS number.
     #[inline]
-    pub fn idle(&self) -> u32 {
-        self.now
-            .saturating_sub(self.slot.header().atime.load(Relaxed))
-    }
-
-    /// Was it hit since it was stored?
-    #[inline]
-    pub fn fetched(&self) -> bool {
-        self.slot.marks() & FETCHED != 0
-    }
-
-    /// Was it invalidated?
-    #[inline]
-    pub fn stale(&self) -> bool {
-        self.slot.marks() & STALE != 0
-    }
-
-    /// Was somebody told to make it anew?
-    #[inline]
-    pub fn token_sent(&self) -> bool {
-        self.slot.marks() & TOKEN_SENT != 0
-    }
-
-    /// Did its key come base64-encoded?
-    #[inline]
-    pub fn binary_key(&self) -> bool {
-        self.slot.marks() & BINARY_KEY != 0
-    }
-
-    /// Takes the right to make the item anew: of all who ask until the item changes or is
-    /// invalidated again, exactly one gets true.
-    pub fn take_token(&self) -> bool {
-        let state = &self.slot.header().state;
-        if planted(Bug::TornToken) {
-            let old = state.load(Relaxed);
-            state.store(old | TOKEN_SENT, Relaxed);
-            return old & TOKEN_SENT == 0;
-        }
-        state.fetch_or(TOKEN_SENT, Relaxed) & TOKEN_SENT == 0
+    pub fn snapshot(&self) -> Option<ItemSnapshot> {
+        const LOCKED: u8 = STALE | TOKEN_SENT | CHANGING;
+        let seen = self.fields();
+        let header = self.slot.header();
+        let moved = (header.state.load(Relaxed) ^ seen.state) & LOCKED;
+        let moved = moved | (seen.state & CHANGING);
+        (moved == 0 && header.cas.load(Relaxed) == seen.cas).then_some(seen)
     }
 
     /// The slab class, from 0.
@@ -503,13 +602,6 @@ impl<'g> Item<'g> {
     #[inline]
     pub fn size(&self) -> usize {
         self.slot.size()
-    }
-
-    /// Gives the item a new expiry, if it was not replaced in the meantime ([`crate::Store::touch`]
-    /// is not overtaken by an update, which keeps the expiry that it finds).
-    #[inline]
-    pub fn touch(&self, expiry: crate::Expiry) {
-        self.slot.header().expiry.store(expiry.0, Relaxed);
     }
 
     /// Whether it is of this epoch, has not expired, and a hit would leave it as it is.

@@ -19,6 +19,7 @@ mod few;
 mod hash;
 #[cfg(feature = "host")]
 pub mod host;
+mod in_place;
 mod index;
 mod item;
 mod lock;
@@ -49,12 +50,13 @@ pub use commit::{Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreE
 pub use config::{Config, Eviction, NewError};
 pub use counters::{ClassCounter, Counter};
 pub use hash::{Hash, Key};
-pub use item::{Item, KEY_MAX};
+pub use in_place::Change;
+pub use item::{Item, ItemSnapshot, KEY_MAX};
 pub use maintain::Maintained;
 pub use platform::{Cookie, Platform, RawLock, Role, REACH};
 pub use reservation::{Pin, Reservation};
 pub use room::Short;
 pub use stats::{ClassSnapshot, Snapshot};
-pub use store::{Guard, Look, Probe, Store};
+pub use store::{Guard, Inspected, Look, Probe, Store};
 pub use time::Expiry;
 pub use walk::{Step, Walk};

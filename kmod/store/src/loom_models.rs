@@ -16,9 +16,10 @@ use loom::thread;
 
 use crate::hash::Hash;
 use crate::index::{Index, Step, Unchained, ENTRIES};
-use crate::item::{Item, Slot};
+use crate::item::{Fields, Item, Slot, STALE, TOKEN_SENT};
 use crate::platform::{Cookie, Platform, RawLock};
 use crate::sync::{plant, Bug, Relaxed};
+use crate::time::Expiry;
 
 /// Runs a model as it is, and then with a mistake, which must be found.
 fn check(bug: Option<Bug>, model: impl Fn() + Sync + Send + Copy + 'static) {
@@ -463,15 +464,66 @@ fn the_hand_spares_what_was_hit() {
     });
 }
 
+/// Readers see all of an invalidation or nothing of it, or that it is under way.
 #[test]
-fn a_token_has_one_winner() {
-    check(Some(Bug::TornToken), || {
+fn a_snapshot_is_of_one_moment() {
+    check(Some(Bug::UnmarkedChange), || {
         let slot = header();
+        slot.header().cas.store(1, Relaxed);
+        let writer = thread::spawn(move || {
+            slot.change(&Fields {
+                cas: Some(2),
+                expiry: Some(Expiry(20)),
+                set: STALE,
+                clear: TOKEN_SENT,
+            });
+        });
         // SAFETY: the slot stays live.
-        let item = move || unsafe { Item::new(slot, 0) };
-        let other = thread::spawn(move || item().take_token());
-        let mine = item().take_token();
-        assert!(mine != other.join().expect("the other"));
+        let item = unsafe { Item::new(slot, 0) };
+        if let Some(seen) = item.snapshot() {
+            let seen = (seen.cas(), seen.ttl(), seen.stale());
+            let (before, after) = ((1, None, false), (2, Some(20), true));
+            assert!(seen == before || seen == after, "{seen:?}");
+        }
+        writer.join().expect("the writer");
+    });
+}
+
+/// The same when the number stays: its client chose it.
+#[test]
+fn a_snapshot_under_one_number_is_of_one_moment() {
+    check(Some(Bug::UnmarkedChange), || {
+        let slot = header();
+        slot.header().cas.store(1, Relaxed);
+        let writer = thread::spawn(move || {
+            slot.change(&Fields {
+                cas: Some(1),
+                expiry: Some(Expiry(20)),
+                set: STALE,
+                clear: TOKEN_SENT,
+            });
+        });
+        // SAFETY: the slot stays live.
+        let item = unsafe { Item::new(slot, 0) };
+        if let Some(seen) = item.snapshot() {
+            assert_eq!(seen.ttl() == Some(20), seen.stale());
+        }
+        writer.join().expect("the writer");
+    });
+}
+
+/// A hit beside a change in place loses nothing of it.
+#[test]
+fn a_hit_does_not_undo_a_change() {
+    check(Some(Bug::TornMark), || {
+        let slot = header();
+        let reader = thread::spawn(move || slot.hit(1, 5));
+        slot.change(&Fields {
+            set: TOKEN_SENT,
+            ..Fields::default()
+        });
+        reader.join().expect("the reader");
+        assert_ne!(slot.marks() & TOKEN_SENT, 0);
     });
 }
 

@@ -5,8 +5,9 @@ use core::marker::PhantomData;
 use crate::config::{Config, NewError};
 use crate::counters::{ClassCounter, Counter, Counters};
 use crate::hash::{self, Hash, Key};
+use crate::in_place::Change;
 use crate::index::{self, Bucket, Index, BUCKET};
-use crate::item::{Item, Slot};
+use crate::item::{Item, ItemSnapshot, Slot};
 use crate::maintain::Upkeep;
 use crate::platform::Platform;
 use crate::policy;
@@ -65,6 +66,16 @@ pub enum Look<'g> {
     Miss,
     /// It can't tell: [`Store::get`] has to.
     Unsure,
+}
+
+/// What [`Store::try_inspect`] found.
+pub enum Inspected<'g> {
+    /// The item and what changes in it in place.
+    Hit(Item<'g>, ItemSnapshot),
+    /// There is none.
+    Miss,
+    /// The item is being changed just now.
+    Changing,
 }
 
 /// A lookup under way: see [`Store::probe`].
@@ -318,6 +329,59 @@ impl<P: Platform> Store<P> {
             return None;
         }
         Some(self.item(guard, slot))
+    }
+
+    /// As [`Store::peek`], with what changes in place as it was at one moment. Any context.
+    #[inline]
+    pub fn try_inspect<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        hash: Hash,
+    ) -> Inspected<'g> {
+        let Some(slot) = self.index.find(hash, |slot| hash::same(slot.key(), key)) else {
+            return Inspected::Miss;
+        };
+        let item = self.item(guard, slot);
+        match item.snapshot() {
+            Some(seen) if self.shows(&item, &seen) => Inspected::Hit(item, seen),
+            Some(_) => {
+                self.missed(slot);
+                Inspected::Miss
+            }
+            None => Inspected::Changing,
+        }
+    }
+
+    /// As [`Store::try_inspect`], but waits while the item is being changed. Process context.
+    pub fn inspect<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        hash: Hash,
+    ) -> Option<(Item<'g>, ItemSnapshot)> {
+        match self.try_inspect(guard, key, hash) {
+            Inspected::Hit(item, seen) => Some((item, seen)),
+            Inspected::Miss => None,
+            // Who changes it holds the stripe's lock, which this takes.
+            Inspected::Changing => self.visit(guard, key, hash, |_, _| Change::default()),
+        }
+    }
+
+    /// What changes in an item in place, as it was at one moment. Process context.
+    pub fn snapshot_of(&self, item: &Item<'_>) -> ItemSnapshot {
+        item.snapshot().unwrap_or_else(|| {
+            // Who changes it holds this lock.
+            let _chain = self.index.lock(self.hash_of(item.slot()));
+            item.fields()
+        })
+    }
+
+    /// Neither expired nor flushed, by what was seen of it.
+    #[inline]
+    pub(crate) fn shows(&self, item: &Item<'_>, seen: &ItemSnapshot) -> bool {
+        let epoch = item.slot().header().epoch.load(Relaxed);
+        epoch == self.clock.epoch() && !seen.expired()
     }
 
     /// Counts an item that was found expired or flushed, once for each. The caller holds its

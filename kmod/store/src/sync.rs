@@ -31,8 +31,8 @@ pub(crate) enum Bug {
     LateHead,
     /// A hit marks an item by a load and a store.
     TornMark,
-    /// A token is taken by a load and a store.
-    TornToken,
+    /// A change of several fields is not marked while it lasts.
+    UnmarkedChange,
 }
 
 /// Is this mistake to be made? Never outside of loom.

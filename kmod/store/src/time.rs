@@ -25,6 +25,12 @@ impl Expiry {
     pub const NEVER: Self = Self(0);
     /// It already has.
     pub const PAST: Self = Self(1);
+
+    /// Seconds from `now` of the store's clock; None for never.
+    #[inline]
+    pub fn ttl(self, now: u32) -> Option<u32> {
+        (self.0 != 0).then(|| self.0.saturating_sub(now))
+    }
 }
 
 pub(crate) struct Clock {

@@ -1,9 +1,9 @@
-//! What changes the table: storing, deleting, counting up and down, touching.
+//! What changes the table: storing, deleting, counting up and down.
 //!
-//! Process context, but for touching. Memory is found and bytes are copied before a stripe is
+//! Process context. Memory is found and bytes are copied before a stripe is
 //! locked, so that locks are held for a few hundred instructions at most.
 
-use crate::commit::{Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, Verb};
+use crate::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, StoreError, Verb};
 use crate::counters::{ClassCounter, Counter};
 use crate::hash::{self, Hash};
 use crate::index::{Chain, Place};
@@ -48,6 +48,8 @@ struct Made {
     cas: u64,
     class: usize,
     expiry: u32,
+    /// The expiry of the item that it replaced.
+    before: u32,
 }
 
 /// How an update of an item in place of the old one ended, if not by success.
@@ -69,7 +71,7 @@ impl<P: Platform> Store<P> {
     }
 
     /// Whether the item that a writer found, under its stripe's lock, is alive; counted if not.
-    fn found(&self, slot: Slot) -> bool {
+    pub(crate) fn found(&self, slot: Slot) -> bool {
         let alive = self.alive(slot);
         if !alive {
             self.missed(slot);
@@ -77,7 +79,7 @@ impl<P: Platform> Store<P> {
         alive
     }
 
-    fn next_cas(&self, wanted: Option<u64>) -> u64 {
+    pub(crate) fn next_cas(&self, wanted: Option<u64>) -> u64 {
         match wanted {
             Some(cas) if cas != 0 => cas,
             _ => self.cas.0.fetch_add(1, Relaxed).wrapping_add(1),
@@ -108,19 +110,23 @@ impl<P: Platform> Store<P> {
         commit: &Commit,
     ) -> (Result<Outcome, StoreError>, Option<Reservation<'s, P>>) {
         let (slot, hash) = (new.slot, new.hash);
-        let mut marks = 0;
+        let mut born = 0;
         for (mark, on) in [
             (STALE, commit.stale),
             (TOKEN_SENT, commit.token_sent),
             (BINARY_KEY, commit.binary_key),
         ] {
-            marks |= if on { mark } else { 0 };
+            born |= if on { mark } else { 0 };
         }
+        let expiry = slot.header().expiry.load(Relaxed);
         let weight = Weight::of(slot);
         let mut force = false;
         while let Some(mut chain) = self.index.lock(hash) {
             let found = chain.find(|s| hash::same(s.key(), slot.key()));
             let live = found.as_ref().map(|p| p.slot).filter(|s| self.found(*s));
+            // What is kept of the old item is read anew with each try.
+            let mut marks = born;
+            slot.header().expiry.store(expiry, Relaxed);
             let refused = match (commit.verb, commit.compare, live) {
                 (Verb::Add, _, Some(old)) => {
                     old.refer(self.cap, self.now());
@@ -274,46 +280,6 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Marks an item stale under a new CAS number and takes back its win token. Process context.
-    pub fn invalidate(&self, key: &[u8], hash: Hash, how: &Invalidate) -> Deleted {
-        let Some(chain) = self.index.lock(hash) else {
-            return Deleted::NotFound;
-        };
-        let found = chain
-            .find(|s| hash::same(s.key(), key))
-            .filter(|p| self.found(p.slot));
-        let Some(place) = found else {
-            return Deleted::NotFound;
-        };
-        let header = place.slot.header();
-        let class = place.slot.class();
-        if how
-            .compare
-            .is_some_and(|cas| cas != header.cas.load(Relaxed))
-        {
-            return Deleted::Exists { class };
-        }
-        if let Some(expiry) = how.expiry {
-            header.expiry.store(expiry.0, Relaxed);
-        }
-        header.cas.store(self.next_cas(how.new_cas), Relaxed);
-        place.slot.mark(STALE, TOKEN_SENT);
-        Deleted::Deleted { class }
-    }
-
-    /// Gives an item a new expiry. Returns its class. Process context.
-    pub fn touch(&self, key: &[u8], hash: Hash, expiry: Expiry) -> Option<usize> {
-        // Under the lock, since an update that is about to replace the item keeps its expiry.
-        let chain = self.index.lock(hash)?;
-        let slot = chain.find(|s| hash::same(s.key(), key))?.slot;
-        if !self.found(slot) {
-            return None;
-        }
-        slot.hit(self.cap, self.now());
-        slot.header().expiry.store(expiry.0, Relaxed);
-        Some(slot.class())
-    }
-
     /// Replaces an item by one that is made from it, losing no change in between. `make` tells the
     /// value's length and which marks stay and, given a reservation, fills it; it may be called
     /// several times.
@@ -332,6 +298,7 @@ impl<P: Platform> Store<P> {
             let Some(old) = self.peek(&guard, key, hash) else {
                 return Err(Refused::Missing);
             };
+            // Values never change, so this guards the number alone.
             let seen = old.cas();
             if compare.is_some_and(|cas| cas != seen) {
                 return Err(Refused::Exists { class: old.class() });
@@ -367,13 +334,16 @@ impl<P: Platform> Store<P> {
             };
             // The section keeps the slot from being reused: the same slot is the same item.
             let place = chain.find(|s| s == old.slot());
-            let Some(place) = place.filter(|_| old.cas() == seen) else {
+            // An item whose time a touch has ended is not brought back.
+            let same = |p: &Place<'_>| old.cas() == seen && self.alive(p.slot);
+            let Some(place) = place.filter(same) else {
                 drop(chain);
                 spare = Some(new);
                 continue;
             };
-            // As late as possible, for the sake of touches.
-            let expiry = expiry.map_or(old.slot().header().expiry.load(Relaxed), |e| e.0);
+            // Under the lock: who changed them in place until now is not lost.
+            let before = old.slot().header().expiry.load(Relaxed);
+            let expiry = expiry.map_or(before, |e| e.0);
             new.set_expiry(Expiry(expiry));
             let marks = old.slot().marks() & kept;
             let cas = self.next_cas(new_cas);
@@ -395,7 +365,12 @@ impl<P: Platform> Store<P> {
             }
             self.unlinked(Some(place.slot), Some(weight), false);
             self.tend(class);
-            return Ok(Made { cas, class, expiry });
+            return Ok(Made {
+                cas,
+                class,
+                expiry,
+                before,
+            });
         }
     }
 
@@ -481,13 +456,14 @@ impl<P: Platform> Store<P> {
             },
         );
         match made {
-            Ok(Made { cas, class, expiry }) => {
-                let ttl = (expiry != 0).then(|| expiry.saturating_sub(self.now()));
+            Ok(made) => {
+                let ttl = |at: u32| (at != 0).then(|| at.saturating_sub(self.now()));
                 Ok(Arithmetic::Value {
                     value,
-                    cas,
-                    ttl,
-                    class,
+                    cas: made.cas,
+                    ttl: ttl(made.expiry),
+                    ttl_before: ttl(made.before),
+                    class: made.class,
                 })
             }
             Err(Refused::Missing) => Ok(Arithmetic::NotFound),

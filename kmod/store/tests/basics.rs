@@ -2,7 +2,7 @@
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Config, Deleted, Expiry, Invalidate, NewError,
+    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Expiry, Invalidate, NewError,
     Outcome, Step, Store, StoreError, Verb,
 };
 
@@ -204,6 +204,8 @@ fn expires_touches_and_flushes() {
         store
             .peek(&store.read(), b"a", store.hash(b"a"))
             .unwrap()
+            .snapshot()
+            .unwrap()
             .ttl(),
         Some(1)
     );
@@ -245,9 +247,20 @@ fn one_client_wins_the_token_of_a_stale_item() {
     {
         let guard = store.read();
         let item = store.get(&guard, b"a", hash).unwrap();
-        assert!(item.stale() && item.cas() > old);
-        assert!(item.take_token());
-        assert!(!item.take_token());
+        assert!(item.snapshot().unwrap().stale() && item.cas() > old);
+        let take = || {
+            let mut won = false;
+            store.visit(&guard, b"a", hash, |_, seen| {
+                won = !seen.token_sent();
+                Change {
+                    token: won,
+                    ..Change::default()
+                }
+            });
+            won
+        };
+        assert!(take());
+        assert!(!take());
     }
     // An older number may store, but what it stores is stale.
     let late = Commit {
@@ -261,7 +274,8 @@ fn one_client_wins_the_token_of_a_stale_item() {
     ));
     let guard = store.read();
     let item = store.get(&guard, b"a", hash).unwrap();
-    assert!(item.stale() && item.token_sent());
+    let seen = item.snapshot().unwrap();
+    assert!(seen.stale() && seen.token_sent());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Config, Deleted, Eviction, Expiry, Invalidate,
+    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Eviction, Expiry, Invalidate,
     Outcome, Step, Store, StoreError, Verb,
 };
 use proptest::prelude::*;
@@ -106,6 +106,19 @@ struct Model {
 /// Bytes of a block: small, so that little is enough to fill the store.
 const BLOCK: usize = 16 << 10;
 
+/// Takes the token of an item, if it is free.
+fn take_token(store: &Store<Host>, key: &[u8]) -> bool {
+    let mut won = false;
+    store.visit(&store.read(), key, store.hash(key), |_, seen| {
+        won = !seen.token_sent();
+        Change {
+            token: won,
+            ..Change::default()
+        }
+    });
+    won
+}
+
 impl Model {
     fn new(eviction: Eviction, memory: usize) -> Self {
         let config = Config {
@@ -160,13 +173,14 @@ impl Model {
                 self.items.remove(key);
             }
             (Some(item), Some(entry)) => {
+                let seen = item.snapshot().expect("nobody changes it");
                 assert_eq!(item.key(), key);
                 assert_eq!(item.value(), entry.value);
                 assert_eq!(item.flags(), entry.flags);
-                assert_eq!(item.cas(), entry.cas);
-                assert_eq!(item.stale(), entry.stale);
+                assert_eq!((item.cas(), seen.cas()), (entry.cas, entry.cas));
+                assert_eq!(seen.stale(), entry.stale);
                 let ttl = (entry.expiry != 0).then(|| (entry.expiry - self.now) as u32);
-                assert_eq!(item.ttl(), ttl);
+                assert_eq!(seen.ttl(), ttl);
             }
             (Some(item), None) => panic!("{item:?} should not be there"),
             (None, None) => {}
@@ -397,7 +411,7 @@ impl Model {
                             .peek(&guard, &key, self.store.hash(&key))
                             .unwrap();
                         assert!(item.cas() > old.cas);
-                        assert!(item.take_token() && !item.take_token());
+                        assert!(take_token(&self.store, &key) && !take_token(&self.store, &key));
                         old.cas = item.cas();
                         old.stale = true;
                     }

@@ -13,7 +13,8 @@ use std::thread;
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Config, Eviction, Expiry, Outcome, Step, Store, Verb,
+    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Eviction, Expiry, Outcome, Step,
+    Store, Verb,
 };
 
 const BLOCK: usize = 16 << 10;
@@ -379,10 +380,15 @@ fn one_of_many_wins() {
                         adds.fetch_add(1, Relaxed);
                     }
                     let guard = store.read();
-                    if store
-                        .get(&guard, &name, hash)
-                        .is_some_and(|item| item.take_token())
-                    {
+                    let mut won = false;
+                    store.visit(&guard, &name, hash, |_, seen| {
+                        won = !seen.token_sent();
+                        Change {
+                            token: won,
+                            ..Change::default()
+                        }
+                    });
+                    if won {
                         tokens.fetch_add(1, Relaxed);
                     }
                 }

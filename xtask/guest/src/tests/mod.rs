@@ -67,7 +67,7 @@ tests! {
     steer: one_queue;
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
-    consistency: / histories;
+    consistency: framing / histories;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
     operator: refusals, administration, clock, told;

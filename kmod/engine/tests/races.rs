@@ -1,0 +1,489 @@
+//! Each form of a reader beside each write that changes an item in place: a reply is framed as it
+//! announces, whatever changes meanwhile, and no write that was answered is lost.
+//!
+//! Writers alternate between numbers of 1 and of 20 digits, so that a reply that is sized by one
+//! and written by the other is torn.
+
+mod common;
+
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
+use std::sync::Mutex;
+use std::thread;
+
+use common::{
+    engine, fast, framed, message, planned, play, say, slow, Client, Sheet, TestEngine, WHOLE,
+};
+use hippos_engine::{Next, Session, Transport, Verdict, HEAD_ROOM};
+
+/// Replies of each pair of reader and writer, by each door.
+const ROUNDS: usize = 200;
+
+/// `HIPPOS_STRESS` lengthens the runs by a factor.
+fn rounds() -> usize {
+    let factor = std::env::var("HIPPOS_STRESS").ok();
+    let factor = factor.and_then(|text| text.parse().ok()).unwrap_or(1);
+    ROUNDS * factor
+}
+
+/// A binary request.
+fn binary(opcode: u8, extras: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut head = vec![
+        0x80,
+        opcode,
+        0,
+        key.len() as u8,
+        extras.len() as u8,
+        0,
+        0,
+        0,
+    ];
+    head.extend(((extras.len() + key.len()) as u32).to_be_bytes());
+    head.extend([0; 12]);
+    [&head[..], extras, key].concat()
+}
+
+/// How replies to a reader are framed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Text,
+    Meta,
+    Debug,
+    Binary,
+    Dump,
+}
+
+/// The value that readers see: two halves of digits, one of which counts.
+fn is_value(value: &[u8]) -> bool {
+    value.iter().all(u8::is_ascii_digit) || value.ends_with(b" ")
+}
+
+/// The words of a line that begins `bytes`, and what follows it.
+fn line(bytes: &[u8]) -> Option<(Vec<&str>, &[u8])> {
+    let end = bytes.windows(2).position(|two| two == b"\r\n")?;
+    let text = std::str::from_utf8(&bytes[..end]).ok()?;
+    Some((text.split(' ').collect(), &bytes[end + 2..]))
+}
+
+/// `len` bytes of a value and its line's end.
+fn value<'b>(bytes: &'b [u8], len: &str) -> Option<&'b [u8]> {
+    let (value, rest) = bytes.split_at_checked(len.parse().ok()?)?;
+    let rest = rest.strip_prefix(b"\r\n")?;
+    is_value(value).then_some(rest)
+}
+
+/// What follows one whole reply, if `bytes` begin with one.
+fn reply(form: Form, bytes: &[u8]) -> Option<&[u8]> {
+    match form {
+        Form::Text => {
+            let mut rest = bytes;
+            loop {
+                let (words, after) = line(rest)?;
+                match words[..] {
+                    ["END"] => return Some(after),
+                    ["VALUE", "k" | "other", _, len] => rest = value(after, len)?,
+                    ["VALUE", "k" | "other", _, len, cas] => {
+                        cas.parse::<u64>().ok()?;
+                        rest = value(after, len)?;
+                    }
+                    _ => return None,
+                }
+            }
+        }
+        Form::Meta => {
+            let (words, after) = line(bytes)?;
+            let flags = |words: &[&str]| {
+                words.iter().all(|word| {
+                    let (letter, number) = word.split_at(1);
+                    match letter {
+                        "t" | "c" | "s" | "f" | "l" | "h" => number.parse::<i128>().is_ok(),
+                        "k" => number == "k",
+                        "O" => number == "7",
+                        _ => ["Z", "X", "W"].contains(word),
+                    }
+                })
+            };
+            match words[..] {
+                ["EN"] => Some(after),
+                ["HD", ref rest @ ..] if flags(rest) => Some(after),
+                ["VA", len, ref rest @ ..] if flags(rest) => value(after, len),
+                _ => None,
+            }
+        }
+        Form::Debug => {
+            let (words, after) = line(bytes)?;
+            match words[..] {
+                ["EN"] => Some(after),
+                ["ME", "k", exp, la, cas, fetch, cls, size] => {
+                    let names = ["exp=", "la=", "cas=", "fetch=", "cls=", "size="];
+                    let all = [exp, la, cas, fetch, cls, size];
+                    let named = names.iter().zip(all).all(|(n, word)| word.starts_with(n));
+                    named.then_some(after)
+                }
+                _ => None,
+            }
+        }
+        Form::Binary => {
+            let (head, rest) = bytes.split_at_checked(24)?;
+            let body = u32::from_be_bytes(head[8..12].try_into().ok()?) as usize;
+            let key = usize::from(u16::from_be_bytes([head[2], head[3]]));
+            let extras = usize::from(head[4]);
+            let (body, rest) = rest.split_at_checked(body)?;
+            let value = body.get(extras + key..)?;
+            let status = u16::from_be_bytes([head[6], head[7]]);
+            let right = head[0] == 0x81 && (status != 0 || is_value(value));
+            right.then_some(rest)
+        }
+        Form::Dump => {
+            let mut rest = bytes;
+            loop {
+                if let Some(after) = rest.strip_prefix(b"END\r\n") {
+                    return Some(after);
+                }
+                let end = rest.iter().position(|&byte| byte == b'\n')?;
+                let text = std::str::from_utf8(&rest[..end]).ok()?;
+                let words: Vec<&str> = text.split(' ').collect();
+                let names = [
+                    "key=", "exp=", "la=", "cas=", "fetch=", "cls=", "size=", "flags=",
+                ];
+                let named = names
+                    .iter()
+                    .zip(&words)
+                    .all(|(n, word)| word.starts_with(n));
+                if !named || words.len() != names.len() {
+                    return None;
+                }
+                rest = &rest[end + 1..];
+            }
+        }
+    }
+}
+
+/// The readers: how the reply is framed, and the request.
+fn readers() -> Vec<(Form, Vec<u8>)> {
+    let text = |text: &str| (Form::Text, text.as_bytes().to_vec());
+    let meta = |text: &str| (Form::Meta, text.as_bytes().to_vec());
+    let expiry = 1000u32.to_be_bytes();
+    vec![
+        text("get k\r\n"),
+        text("gets k\r\n"),
+        text("get k other\r\n"),
+        text("gets k other\r\n"),
+        text("gets k other k other k other k other\r\n"),
+        text("gat 1000 k\r\n"),
+        text("gats 1000 k\r\n"),
+        text("gats 1000 k other\r\n"),
+        meta("mg k c v\r\n"),
+        meta("mg k t c l h f s k v O7\r\n"),
+        meta("mg k t c l h\r\n"),
+        meta("mg k c T1000 t v\r\n"),
+        meta("mg k c R30 t v\r\n"),
+        meta("mg k c N30 R1000000 T100 t v\r\n"),
+        (Form::Debug, b"me k\r\n".to_vec()),
+        (Form::Binary, binary(0x00, &[], b"k")),
+        (Form::Binary, binary(0x0c, &[], b"k")),
+        (Form::Binary, binary(0x1c, &expiry, b"k")),
+        (Form::Binary, binary(0x1d, &expiry, b"k")),
+        (Form::Binary, binary(0x23, &expiry, b"k")),
+        (Form::Dump, b"lru_crawler metadump all\r\n".to_vec()),
+    ]
+}
+
+/// The writers: requests that alternate.
+fn writers() -> Vec<Vec<Vec<u8>>> {
+    let texts = |texts: &[&str]| texts.iter().map(|t| t.as_bytes().to_vec()).collect();
+    vec![
+        texts(&["md k I E1\r\n", "md k I E18446744073709551615\r\n"]),
+        texts(&[
+            "md k I T30 E1\r\n",
+            "md k I T2000000 E18446744073709551615\r\n",
+        ]),
+        texts(&[
+            "ms k 2 C1 I E18446744073709551615 T0\r\n10\r\n",
+            "ms k 2 C2 I E3 T0\r\n10\r\n",
+        ]),
+        texts(&["touch k 1\r\n", "touch k 2000000\r\n", "touch k 0\r\n"]),
+        texts(&["gat 9 k\r\n", "gats 1000000 k\r\n"]),
+        texts(&["mg k T9\r\n", "mg k T1000000 R60\r\n"]),
+        texts(&["incr k 1\r\n", "decr k 1\r\n"]),
+        texts(&["ma k E1\r\n", "ma k E18446744073709551615 T7\r\n"]),
+        texts(&["md k I\r\n", "mg k\r\n", "ms k 2 I C1\r\n10\r\n"]),
+        vec![
+            binary(0x1c, &9u32.to_be_bytes(), b"k"),
+            binary(0x1d, &1_000_000u32.to_be_bytes(), b"k"),
+        ],
+    ]
+}
+
+/// Everything that is wrong with a reply.
+fn torn(form: Form, bytes: &[u8]) -> bool {
+    reply(form, bytes) != Some(&[])
+}
+
+/// Runs `read` with each form of a reader beside `writes`.
+fn beside(engine: &TestEngine, writes: &[Vec<u8>], read: impl Fn(Form, &[u8])) {
+    let done = &AtomicBool::new(false);
+    let ready = &AtomicBool::new(false);
+    struct End<'d>(&'d AtomicBool);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Relaxed);
+        }
+    }
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let mut client = Client::new(engine, 1 << 16);
+            for write in writes.iter().cycle() {
+                client.send(write);
+                client.seen.output.clear();
+                ready.store(true, Relaxed);
+                if done.load(Relaxed) {
+                    break;
+                }
+            }
+        });
+        let _end = End(done);
+        while !ready.load(Relaxed) {
+            thread::yield_now();
+        }
+        for (form, request) in readers() {
+            for _ in 0..rounds() {
+                read(form, &request);
+            }
+        }
+    });
+}
+
+fn filled() -> TestEngine {
+    let engine = engine();
+    say(&engine, "set k 0 0 2\r\n10\r\nset other 5 0 3\r\n123\r\n");
+    engine
+}
+
+/// Says no more than which request was answered with what.
+fn whole(form: Form, request: &[u8], seen: &[u8]) {
+    assert!(
+        !torn(form, seen),
+        "{}: {}",
+        request.escape_ascii(),
+        seen.escape_ascii()
+    );
+}
+
+/// By the ways of a datagram that softirq serves, and by the worker's.
+#[test]
+fn datagrams_are_framed_beside_writes_in_place() {
+    let engine = &filled();
+    for writes in writers() {
+        beside(engine, &writes, |form, request| {
+            let payload = &framed(request);
+            for (verdict, datagrams) in [fast(engine, payload), planned(engine, payload)] {
+                if verdict == Verdict::Answer {
+                    whole(form, request, &message(&datagrams));
+                }
+            }
+            whole(form, request, &message(&slow(engine, payload)));
+        });
+    }
+}
+
+/// By a connection: the callback's way, and the worker's, into one piece of memory and into what
+/// grows.
+#[test]
+fn connections_are_framed_beside_writes_in_place() {
+    let engine = &filled();
+    for writes in writers() {
+        beside(engine, &writes, |form, request| {
+            let mut session = Session::new(engine, Transport::Tcp);
+            let mut out = Sheet::new(2 * HEAD_ROOM);
+            if session.feed_quick(request, 64, &mut out) != 0 {
+                whole(form, request, out.written());
+            }
+            let mut out = Sheet::new(4 * HEAD_ROOM);
+            let fed = session.feed(request, &mut out);
+            assert_eq!((fed.consumed, fed.next), (request.len(), Next::Read));
+            whole(form, request, out.written());
+            whole(form, request, &play(engine, request, WHOLE).output);
+        });
+    }
+}
+
+/// Does two things at once, `tries` times: `prepare`, then both, then `check` with what each was
+/// answered. Says in which try it failed.
+fn at_once(
+    engine: &TestEngine,
+    tries: usize,
+    (mine, other): (&[u8], &[u8]),
+    prepare: impl Fn(),
+    check: impl Fn(&[u8], &[u8]) -> Result<(), String>,
+) {
+    let turn = &AtomicUsize::new(0);
+    let answer = &Mutex::new(Vec::new());
+    let wait = |goal: usize| {
+        for spins in 0usize.. {
+            let now = turn.load(Acquire);
+            if now >= goal {
+                return now;
+            }
+            if spins > 100 {
+                thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+        usize::MAX
+    };
+    struct End<'t>(&'t AtomicUsize);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(usize::MAX, Relaxed);
+        }
+    }
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for try_ in 0..tries {
+                // Odd: go. Even: done.
+                if wait(2 * try_ + 1) == usize::MAX {
+                    return;
+                }
+                let seen = play(engine, other, WHOLE);
+                *answer.lock().unwrap() = seen.output;
+                if turn.load(Acquire) != usize::MAX {
+                    turn.fetch_add(1, AcqRel);
+                }
+            }
+        });
+        let _end = End(turn);
+        for try_ in 0..tries {
+            prepare();
+            turn.fetch_add(1, AcqRel);
+            let seen = play(engine, mine, WHOLE);
+            wait(2 * try_ + 2);
+            if let Err(error) = check(&seen.output, &answer.lock().unwrap()) {
+                panic!(
+                    "try {}: {} beside {}: {error}",
+                    try_ + 1,
+                    mine.escape_ascii(),
+                    other.escape_ascii()
+                );
+            }
+        }
+    });
+}
+
+/// `say`, for what begins with a binary request as well.
+fn told(engine: &TestEngine, input: &[u8]) -> Vec<u8> {
+    play(engine, input, WHOLE).output
+}
+
+/// Whoever was told that an item has a new time finds it there, whatever made the item anew.
+#[test]
+fn a_touch_is_not_lost_to_an_update() {
+    let engine = &engine();
+    let expiry = 1000u32.to_be_bytes();
+    let touches: [&[u8]; 8] = [
+        b"touch k 1000\r\n",
+        b"gat 1000 k\r\n",
+        b"gats 1000 k other\r\n",
+        b"mg k T1000\r\n",
+        b"mg k v c T1000 N30 R5\r\n",
+        &binary(0x1c, &expiry, b"k"),
+        &binary(0x1d, &expiry, b"k"),
+        &binary(0x23, &expiry, b"k"),
+    ];
+    let updates: [&[u8]; 5] = [
+        b"incr k 1\r\n",
+        b"append k 0 0 1\r\n1\r\n",
+        b"prepend k 0 0 1\r\n1\r\n",
+        b"ma k\r\n",
+        b"ms k 2 I C7\r\n11\r\n",
+    ];
+    for touch in touches {
+        for update in updates {
+            let prepare = || {
+                told(engine, b"ms k 2 T5 E9\r\n10\r\n");
+            };
+            at_once(engine, 500, (touch, update), prepare, |touched, updated| {
+                let ttl = told(engine, b"mg k t\r\n");
+                if ttl.starts_with(b"HD t1000") {
+                    return Ok(());
+                }
+                Err(format!(
+                    "{}, {}, then {}",
+                    touched.escape_ascii(),
+                    updated.escape_ascii(),
+                    ttl.escape_ascii()
+                ))
+            });
+        }
+    }
+}
+
+fn has(reply: &[u8], flag: &str) -> bool {
+    let text = String::from_utf8_lossy(reply);
+    text.split_ascii_whitespace().any(|word| word == flag)
+}
+
+/// Tries of each pair that fights for a token: the window is of a few instructions.
+const TOKENS: usize = 2000;
+
+/// Of two who ask for a stale item exactly one is to make it anew, though an update moves it.
+#[test]
+fn a_token_has_one_winner_beside_an_update() {
+    let engine = &engine();
+    for update in ["incr k 1", "ma k", "ma k T90", "md k I T90\r\nmg k"] {
+        let prepare = || {
+            told(engine, b"set k 0 0 2\r\n10\r\nmd k I\r\n");
+        };
+        let update = format!("{update}\r\n");
+        at_once(
+            engine,
+            TOKENS * rounds() / ROUNDS,
+            (b"mg k\r\n", update.as_bytes()),
+            prepare,
+            |first, updated| {
+                let last = told(engine, b"mg k\r\n");
+                let again = updated.windows(3).any(|three| three == b"HD ");
+                let winners = [first, updated, &last]
+                    .iter()
+                    .filter(|r| has(r, "W"))
+                    .count();
+                // An invalidation takes the token back, so that there may be one more.
+                if winners == 1 || again && winners == 2 {
+                    return Ok(());
+                }
+                Err(format!("{winners} winners"))
+            },
+        );
+    }
+}
+
+/// Who wins a token sees all that the token is for: it is not taken from an item that was
+/// invalidated after the look.
+#[test]
+fn a_token_is_won_for_what_was_seen() {
+    let engine = &engine();
+    let prepare = || {
+        told(engine, b"set k 0 100 2\r\n10\r\n");
+    };
+    for invalidate in ["md k I", "md k I T50", "md k I E5"] {
+        let invalidate = format!("{invalidate}\r\n");
+        let reader = b"mg k R1000\r\n";
+        at_once(
+            engine,
+            TOKENS * rounds() / ROUNDS,
+            (reader, invalidate.as_bytes()),
+            prepare,
+            |seen, _| {
+                let next = told(engine, b"mg k\r\n");
+                let right = has(seen, "W") && (has(seen, "X") != has(&next, "W"));
+                if right {
+                    return Ok(());
+                }
+                let (seen, next) = (seen.escape_ascii(), next.escape_ascii());
+                Err(format!("{seen}, then {next}"))
+            },
+        );
+    }
+}

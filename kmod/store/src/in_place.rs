@@ -1,0 +1,107 @@
+//! All writes to the header of an item that readers can find, but for the marks of a hit.
+//!
+//! Each holds the stripe's lock, so that an update, which copies the header to a new item, neither
+//! loses one nor copies half of one, and a decision (is the token free, is the item still there) and
+//! the write that follows from it are one step. Process context, therefore: no reader in softirq
+//! changes an item.
+//!
+//! The marks of a hit (reference count, access time, [`FETCHED`](crate::item::FETCHED)) are written by
+//! readers without the lock, and may be lost.
+
+use crate::commit::{Deleted, Invalidate};
+use crate::hash::{self, Hash};
+use crate::index::{Chain, Place};
+use crate::item::{Fields, Item, ItemSnapshot, STALE, TOKEN_SENT};
+use crate::platform::{Platform, RawLock};
+use crate::store::{Guard, Store};
+use crate::time::Expiry;
+
+/// What a client that reads an item changes in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// A new expiry; None keeps the item's.
+    pub expiry: Option<Expiry>,
+    /// The win token is given out.
+    pub token: bool,
+}
+
+impl<L: RawLock> Chain<'_, L> {
+    /// Changes an item of this chain, whose stripe is held.
+    fn change(&self, place: &Place<'_>, fields: &Fields) {
+        place.slot.change(fields);
+    }
+}
+
+impl<P: Platform> Store<P> {
+    /// Gives an item a new expiry. Returns its class. Process context.
+    pub fn touch(&self, key: &[u8], hash: Hash, expiry: Expiry) -> Option<usize> {
+        let chain = self.index.lock(hash)?;
+        let place = chain.find(|s| hash::same(s.key(), key))?;
+        if !self.found(place.slot) {
+            return None;
+        }
+        place.slot.hit(self.cap, self.now());
+        let fields = Fields {
+            expiry: Some(expiry),
+            ..Fields::default()
+        };
+        chain.change(&place, &fields);
+        Some(place.slot.class())
+    }
+
+    /// Finds an item and changes it as `decide` says from what it sees, in one step. Returns the
+    /// item as it was before. The token is given out only if it has not been: `decide` sees that
+    /// it is free. Process context; `decide` is called with a spin lock held. Counts only what had
+    /// expired or was flushed.
+    pub fn visit<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        hash: Hash,
+        decide: impl FnOnce(&Item<'g>, &ItemSnapshot) -> Change,
+    ) -> Option<(Item<'g>, ItemSnapshot)> {
+        let chain = self.index.lock(hash)?;
+        let place = chain.find(|s| hash::same(s.key(), key))?;
+        let item = self.item(guard, place.slot);
+        // Nobody else writes to it now.
+        let seen = item.fields();
+        if !self.shows(&item, &seen) {
+            self.missed(place.slot);
+            return None;
+        }
+        let change = decide(&item, &seen);
+        let fields = Fields {
+            cas: None,
+            expiry: change.expiry,
+            set: if change.token { TOKEN_SENT } else { 0 },
+            clear: 0,
+        };
+        chain.change(&place, &fields);
+        Some((item, seen))
+    }
+
+    /// Marks an item stale under a new CAS number and takes back its win token. Process context.
+    pub fn invalidate(&self, key: &[u8], hash: Hash, how: &Invalidate) -> Deleted {
+        let Some(chain) = self.index.lock(hash) else {
+            return Deleted::NotFound;
+        };
+        let found = chain
+            .find(|s| hash::same(s.key(), key))
+            .filter(|p| self.found(p.slot));
+        let Some(place) = found else {
+            return Deleted::NotFound;
+        };
+        let class = place.slot.class();
+        if how.compare.is_some_and(|cas| cas != place.slot.cas()) {
+            return Deleted::Exists { class };
+        }
+        let fields = Fields {
+            cas: Some(self.next_cas(how.new_cas)),
+            expiry: how.expiry,
+            set: STALE,
+            clear: TOKEN_SENT,
+        };
+        chain.change(&place, &fields);
+        Deleted::Deleted { class }
+    }
+}
