@@ -14,7 +14,7 @@ use anyhow::{bail, Context, Result};
 use cpio::newc::{trailer, Builder};
 
 use crate::root::Root;
-use crate::{cache, kernel, progress, shell, workspace};
+use crate::{cache, cross, kernel, progress, shell, workspace};
 
 /// Programs of the build root that the guest has, with the libraries that they ask for.
 const PROGRAMS: &[&str] = &[
@@ -26,9 +26,9 @@ const PROGRAMS: &[&str] = &[
     "/usr/sbin/tc",
     "/usr/sbin/bridge",
     "/usr/bin/ss",
-    // hippos-ctl's; the other libraries that it asks for are ip's as well.
-    "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
 ];
+/// hippos-ctl's library; the others that it asks for are ip's as well.
+const LIBRARY: &str = "libgcc_s.so.1";
 /// Modules of the stock kernel that the guest may load; what they depend on comes along.
 const MODULES: &[&str] = &[
     "virtio_net",
@@ -75,7 +75,10 @@ pub(crate) fn write<'a>(
     target: &Path,
 ) -> Result<()> {
     let base = base(root)?;
-    let guest = guest_program()?;
+    let guest = match root.kernel().target.arch.is_native() {
+        true => guest_program()?,
+        false => foreign_guest_program(root)?,
+    };
     let ctl = ctl(root)?;
     fs::copy(base, target).with_context(|| format!("cannot write {}", target.display()))?;
     let mut archive = Archive::new(File::options().append(true).open(target)?);
@@ -108,25 +111,44 @@ pub(crate) fn guest_program() -> Result<PathBuf> {
     Ok(target_dir.join(TARGET).join("debug/hippos-guest"))
 }
 
+/// The same for another architecture, by the build root's cargo.
+fn foreign_guest_program(root: &Root) -> Result<PathBuf> {
+    let arch = root.kernel().target.arch;
+    let target_dir = workspace::root().join("target/guest");
+    let mut build = cross::cargo(root, "-Ctarget-feature=+crt-static -Cstrip=symbols")?;
+    build
+        .args(["build", "--quiet", "--locked", "--offline"])
+        .args(["--package", "hippos_guest"])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+    shell::run(&mut build).context("the guest's program does not build")?;
+    Ok(target_dir.join(arch.rust()).join("debug/hippos-guest"))
+}
+
 /// Builds hippos-ctl with all that it can do, in the build root: there are clang for the XDP
 /// program and the libraries of its loader, the same as the guest has.
 fn ctl(root: &Root) -> Result<PathBuf> {
+    let arch = root.kernel().target.arch;
     let target_dir = workspace::root().join("target/ctl");
-    let mut build = root.cargo()?;
+    let mut build = cross::cargo(root, "-Cstrip=symbols")?;
     build
         .args(["build", "--quiet", "--locked", "--offline"])
         .args(["--package", "hippos-ctl", "--features", "xdp"])
         .arg("--target-dir")
-        .arg(&target_dir)
-        .env("RUSTFLAGS", "-Cstrip=symbols");
+        .arg(&target_dir);
     shell::run(&mut build).context("hippos-ctl does not build")?;
-    Ok(target_dir.join("debug/hippos-ctl"))
+    let built = match arch.is_native() {
+        true => target_dir,
+        false => target_dir.join(arch.rust()),
+    };
+    Ok(built.join("debug/hippos-ctl"))
 }
 
 /// The base archive, made once for each build root and each version of the lists above.
 fn base(root: &Root) -> Result<PathBuf> {
     let wanted = format!(
-        "{PROGRAMS:?} {MODULES:?} {LINKS:?} {DIRS:?} {} {}",
+        "{PROGRAMS:?} {LIBRARY} {MODULES:?} {LINKS:?} {DIRS:?} {} {}",
         root.kernel().release,
         root.kernel().modules.display()
     );
@@ -160,25 +182,36 @@ fn base(root: &Root) -> Result<PathBuf> {
 }
 
 fn programs(root: &Root, archive: &mut Archive) -> Result<()> {
+    let arch = root.kernel().target.arch;
+    let top = cross::top(arch);
+    let folder = format!("/usr/lib/{}", arch.triplet());
+    let mut todo: Vec<String> = PROGRAMS.iter().map(|&program| program.to_owned()).collect();
+    todo.push(format!("{folder}/{LIBRARY}"));
     let mut files = BTreeSet::new();
-    for program in PROGRAMS {
-        files.insert((*program).to_owned());
-        // What is linked statically has no list.
-        let list = shell::output(root.command("/usr/bin/ldd").arg(program)).unwrap_or_default();
-        let libraries = list.split_whitespace().filter(|word| word.starts_with('/'));
-        files.extend(libraries.map(str::to_owned));
-    }
-    for file in files {
+    while let Some(file) = todo.pop() {
         // /lib is a link to /usr/lib, in the guest as well.
-        let name = if file.starts_with("/usr") {
-            file[1..].to_owned()
-        } else {
-            format!("usr{file}")
+        let file = match file.starts_with("/usr") {
+            true => file,
+            false => format!("/usr{file}"),
         };
-        let text = fs::read(root.path().join(&name)).with_context(|| format!("no {file}"))?;
-        archive.file(&name, 0o755, &text)?;
+        if !files.insert(file.clone()) {
+            continue;
+        }
+        let inside = top.join(&file[1..]);
+        let mut readelf = root.command("/usr/bin/readelf");
+        let list = shell::output(readelf.args(["-dlW"]).arg(&inside))?;
+        for needed in needed(&list) {
+            todo.push(match needed.starts_with('/') {
+                true => needed.to_owned(),
+                false => format!("{folder}/{needed}"),
+            });
+        }
+        let text = fs::read(kernel::outside(root.path(), &inside))
+            .with_context(|| format!("no {file}"))?;
+        archive.file(&file[1..], 0o755, &text)?;
     }
     archive.link("usr/bin/sh", "busybox")?;
+    // The root's own has the same ones.
     let applets = shell::output(root.command("/usr/bin/busybox").arg("--list"))?;
     for applet in applets
         .lines()
@@ -188,6 +221,16 @@ fn programs(root: &Root, archive: &mut Archive) -> Result<()> {
     }
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n")?;
     archive.file("etc/group", 0o644, b"root:x:0:\n")
+}
+
+/// The interpreter and the libraries in what `readelf -dlW` prints.
+fn needed(list: &str) -> impl Iterator<Item = &str> {
+    list.lines().filter_map(|line| {
+        let (_, name) = line
+            .split_once("Requesting program interpreter: ")
+            .or_else(|| line.split_once("Shared library: ["))?;
+        name.strip_suffix(']')
+    })
 }
 
 fn modules(root: &Root, archive: &mut Archive) -> Result<()> {
@@ -311,5 +354,14 @@ mod tests {
             "virtio_rng"
         );
         assert_eq!(name_of("virtio_rng"), "virtio_rng");
+    }
+
+    #[test]
+    fn libraries_and_interpreter_are_needed() {
+        let list = "  INTERP         0x000238 0x0000000000000238 0x000238 0x00001b R   0x1\n\
+                    \x20     [Requesting program interpreter: /lib/ld-linux-aarch64.so.1]\n\
+                    \x20 0x0000000000000001 (NEEDED)             Shared library: [libelf.so.1]\n";
+        let needed: Vec<&str> = needed(list).collect();
+        assert_eq!(needed, ["/lib/ld-linux-aarch64.so.1", "libelf.so.1"]);
     }
 }

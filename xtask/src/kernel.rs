@@ -14,12 +14,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::target::{self, Series, Target};
+use crate::target::{self, Arch, Series, Target};
 use crate::{progress, shell};
 
 /// Where the kernels lie, seen from inside the root.
 pub(crate) const HOME: &str = "/usr/src/hippos-kernels";
-/// The series that the mirror held at the last look, newest first.
+/// The series that the mirror held for the root's own architecture at the last look, newest first.
 const SERIES: &str = "series";
 /// In a kernel's folder: its release and version.
 const STAMP: &str = "kernel";
@@ -68,17 +68,25 @@ pub(crate) fn find(root: &Path, target: Target) -> Option<Kernel> {
     })
 }
 
-/// The series that the mirror held at the last look, and those of which the root has a kernel:
-/// these last after the mirror has dropped them. `None` before the first look.
-pub(crate) fn series(root: &Path) -> Option<Vec<Series>> {
+/// The file of the series that the mirror held for an architecture.
+fn held(home: &Path, arch: Arch) -> PathBuf {
+    match arch.is_native() {
+        true => home.join(SERIES),
+        false => home.join(format!("{SERIES}-{arch}")),
+    }
+}
+
+/// The series that the mirror held for `arch` at the last look, and those of which the root has a
+/// kernel: these last after the mirror has dropped them. `None` before the first look.
+pub(crate) fn series(root: &Path, arch: Arch) -> Option<Vec<Series>> {
     let home = outside(root, Path::new(HOME));
-    let held = fs::read_to_string(home.join(SERIES)).ok()?;
+    let held = fs::read_to_string(held(&home, arch)).ok()?;
     let mut series: Vec<Series> = held.lines().filter_map(|line| line.parse().ok()).collect();
     for entry in fs::read_dir(home).ok()?.flatten() {
         let target = Target::of(&entry.file_name().to_string_lossy());
         series.extend(
             target
-                .filter(|target| find(root, *target).is_some())
+                .filter(|target| target.arch == arch && find(root, *target).is_some())
                 .map(|target| target.series),
         );
     }
@@ -88,8 +96,8 @@ pub(crate) fn series(root: &Path) -> Option<Vec<Series>> {
 /// Runs programs in the root.
 pub(crate) type Runner<'a> = &'a dyn Fn(&str) -> Command;
 
-/// Notes which series the root's package lists hold; gives what they say of kernels.
-pub(crate) fn look(root: &Path, command: Runner<'_>) -> Result<String> {
+/// Notes which series the package lists of an architecture hold; gives what they say of kernels.
+pub(crate) fn look(root: &Path, arch: Arch, command: Runner<'_>) -> Result<String> {
     let show = shell::output(command("/bin/sh").args([
         "-c",
         "apt-cache search --names-only '^linux-(source|image)-[0-9]' | cut -d' ' -f1 |
@@ -98,11 +106,11 @@ pub(crate) fn look(root: &Path, command: Runner<'_>) -> Result<String> {
     .context("cannot read the root's package lists")?;
     let home = outside(root, Path::new(HOME));
     fs::create_dir_all(&home)?;
-    let held = target::offered(&show);
-    let held: String = held.iter().map(|series| format!("{series}\n")).collect();
+    let series = target::offered(&show, arch);
+    let series: String = series.iter().map(|series| format!("{series}\n")).collect();
     let partial = home.join("series.partial");
-    fs::write(&partial, held)?;
-    fs::rename(partial, home.join(SERIES))?;
+    fs::write(&partial, series)?;
+    fs::rename(partial, held(&home, arch))?;
     Ok(show)
 }
 
@@ -150,7 +158,7 @@ pub(crate) fn install(
     command: Runner<'_>,
 ) -> Result<()> {
     let offer = target::offer(show, target).with_context(|| {
-        let held = target::offered(show);
+        let held = target::offered(show, target.arch);
         let held: Vec<String> = held.iter().map(Series::to_string).collect();
         format!(
             "the mirror has no kernel {target} with its source: it holds series {}",
@@ -250,10 +258,10 @@ mod tests {
     #[test]
     fn a_kernel_outlasts_its_series_on_the_mirror() {
         let root = root_with(&format!("{HOME}/7.2-cloud-amd64"));
-        assert_eq!(series(root.path()), None);
+        assert_eq!(series(root.path(), Arch::X86_64), None);
         let list = outside(root.path(), Path::new(HOME)).join(SERIES);
         fs::write(list, "7.3\n").unwrap();
-        let found = series(root.path()).unwrap();
+        let found = series(root.path(), Arch::X86_64).unwrap();
         let names: Vec<String> = found.iter().map(Series::to_string).collect();
         assert_eq!(names, ["7.3", "7.2"]);
     }
@@ -264,6 +272,6 @@ mod tests {
         assert_eq!(find(root.path(), Target::of(RELEASE).unwrap()), None);
         let list = outside(root.path(), Path::new(HOME)).join(SERIES);
         fs::write(list, "7.3\n").unwrap();
-        assert_eq!(series(root.path()).unwrap().len(), 1);
+        assert_eq!(series(root.path(), Arch::X86_64).unwrap().len(), 1);
     }
 }

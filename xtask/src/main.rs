@@ -10,6 +10,7 @@ mod bench;
 mod cache;
 mod client;
 mod clients;
+mod cross;
 mod debug;
 mod dist;
 mod fuzz;

@@ -11,17 +11,18 @@
 //! costs at most the stage that it hit. A kernel is added when a command first
 //! asks for it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 
-use crate::target::{Selection, Target};
-use crate::{cache, debug, kernel, progress, shell, workspace};
+use crate::target::{Arch, Selection, Target};
+use crate::{cache, cross, debug, kernel, progress, shell, workspace};
 
 /// The Debian release that the root is made of.
 pub(crate) const SUITE: &str = "trixie";
@@ -100,6 +101,8 @@ impl Root {
 
     /// The same root, with the debug kernel in the stock one's place.
     pub(crate) fn debug(self) -> Result<Root> {
+        let arch = self.kernel.target.arch;
+        ensure!(arch.is_native(), "there is no debug kernel for {arch}");
         let kernel = debug::kernel(&self)?;
         Ok(Root { kernel, ..self })
     }
@@ -114,14 +117,22 @@ impl Root {
         &self.kernel
     }
 
-    /// A program that runs inside, in the work tree's folder.
+    /// A program that runs inside, in the work tree's folder, and works for the kernel's
+    /// architecture.
     pub(crate) fn command(&self, program: impl Into<PathBuf>) -> Command {
-        command(&self.path, &program.into(), &[])
+        self.command_with(program, &[])
     }
 
     /// The same, with more folders of the host at their own paths.
     pub(crate) fn command_with(&self, program: impl Into<PathBuf>, binds: &[&Path]) -> Command {
-        command(&self.path, &program.into(), binds)
+        let mut command = command(&self.path, &program.into(), binds);
+        cross::turn(&mut command, self.kernel.target.arch);
+        command
+    }
+
+    /// A program for the files of the kernel's architecture, for example `objdump`.
+    pub(crate) fn tool(&self, name: &str) -> Command {
+        self.command(cross::tool(self.kernel.target.arch, name))
     }
 }
 
@@ -131,7 +142,11 @@ impl Root {
     pub(crate) fn cargo(&self) -> Result<Command> {
         let mut fetch = Command::new(workspace::cargo());
         fetch.args(["fetch", "--quiet", "--locked"]);
-        fetch.args(["--target", "x86_64-unknown-linux-gnu"]);
+        // What build scripts ask for is this machine's always.
+        let arch = self.kernel.target.arch;
+        for target in BTreeSet::from([Arch::default().rust(), arch.rust()]) {
+            fetch.args(["--target", target]);
+        }
         shell::run(fetch.current_dir(workspace::root()))?;
         let home = cargo_home()?;
         let mut cargo = self.command_with("/usr/bin/cargo", &[&home.join("registry")]);
@@ -160,14 +175,15 @@ pub(crate) fn ready(selection: &Selection) -> Result<Root> {
         tools(&path)?;
     }
     kernel::adopt(&path)?;
-    if kernel::series(&path).is_none() {
-        kernel::look(&path, &|program| command(&path, Path::new(program), &[]))?;
+    if kernel::series(&path, Arch::default()).is_none() {
+        kernel::look(&path, Arch::default(), &|name| program(&path, name))?;
     }
     // Another process may have been faster.
     if let Some(kernel) = found(&path, selection) {
         return Ok(Root { path, kernel });
     }
     check_host("a kernel", KERNEL_SPACE)?;
+    cross::ready(&path, selection.arch(), &path.with_extension("log"))?;
     let kernel = add_kernel(&path, selection)?;
     Ok(Root { path, kernel })
 }
@@ -190,27 +206,36 @@ pub(crate) fn line(root: &Path, program: &str) -> String {
 /// none.
 pub(crate) fn target(selection: &Selection) -> Result<Target> {
     let path = path()?;
-    if kernel::series(&path).is_none() {
-        ready(&Selection::default())?;
+    if kernel::series(&path, selection.arch()).is_none() {
+        ready(selection)?;
     }
-    selection.target(&kernel::series(&path).unwrap_or_default())
+    selection.target(&kernel::series(&path, selection.arch()).unwrap_or_default())
 }
 
 /// The selected kernel, if the root has it.
 fn found(path: &Path, selection: &Selection) -> Option<kernel::Kernel> {
-    let target = selection.target(&kernel::series(path)?).ok()?;
-    kernel::find(path, target)
+    let target = selection
+        .target(&kernel::series(path, selection.arch())?)
+        .ok()?;
+    kernel::find(path, target).filter(|_| cross::is_ready(path, target.arch))
 }
 
 /// Adds the selected kernel to a root with tools, from what the mirror holds now.
 fn add_kernel(path: &Path, selection: &Selection) -> Result<kernel::Kernel> {
     let log = path.with_extension("log");
-    let run = |program: &str| command(path, Path::new(program), &[]);
+    let arch = selection.arch();
+    let run = |name: &str| {
+        let mut command = program(path, name);
+        cross::turn(&mut command, arch);
+        command
+    };
     progress::step("package lists (apt)", || {
-        shell::logged(&mut apt(path, &["update"]), &log)
+        let mut update = apt(path, &["update"]);
+        cross::turn(&mut update, arch);
+        shell::logged(&mut update, &log)
     })?;
-    let show = kernel::look(path, &run)?;
-    let target = selection.target(&kernel::series(path).unwrap_or_default())?;
+    let show = kernel::look(path, arch, &run)?;
+    let target = selection.target(&kernel::series(path, arch).unwrap_or_default())?;
     if kernel::find(path, target).is_none() {
         kernel::install(path, target, &log, &show, &run)?;
     }
@@ -230,8 +255,13 @@ fn path() -> Result<PathBuf> {
     Ok(cache::dir()?.join(format!("root-{key}")))
 }
 
+/// A program in a root that may be not complete.
+pub(crate) fn program(path: &Path, name: &str) -> Command {
+    command(path, Path::new(name), &[])
+}
+
 /// apt-get in the root.
-fn apt(path: &Path, args: &[&str]) -> Command {
+pub(crate) fn apt(path: &Path, args: &[&str]) -> Command {
     let mut command = command(path, Path::new("/usr/bin/env"), &[]);
     command
         .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y"])

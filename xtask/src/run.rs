@@ -46,6 +46,9 @@ pub(crate) struct RunArgs {
     /// What runs the guest's instructions
     #[arg(long, value_enum, default_value = "auto")]
     accel: Accel,
+    /// The processor to emulate, by QEMU's name [default: one that can do everything]
+    #[arg(long, value_name = "NAME")]
+    cpu: Option<String>,
     /// Run CMD on this machine once ready, with HIPPOS_HOST and HIPPOS_PORT set, then end with its status
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
@@ -82,6 +85,7 @@ pub(crate) fn run(args: &RunArgs, selection: &Selection) -> Result<u8> {
         memory: args.memory,
         vcpus: args.vcpus,
         accel: args.accel,
+        cpu: args.cpu.clone(),
         console: args.console,
         terminal: args.shell,
         module,
@@ -109,7 +113,8 @@ fn serve(args: &RunArgs, vm: &mut Vm) -> Result<u8> {
     }
     println!("hippos: ready on 127.0.0.1:{} (tcp, udp)", vm.port());
     let code = if args.shell {
-        vm.ask_within("shell ttyS2", SHELL_LIMIT).map(|_| 0)?
+        let shell = format!("shell {}", vm.terminal());
+        vm.ask_within(&shell, SHELL_LIMIT).map(|_| 0)?
     } else if let Some(line) = &args.exec {
         exec(line, vm)?
     } else {

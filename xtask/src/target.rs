@@ -53,21 +53,74 @@ pub(crate) enum Flavour {
     Cloud,
     /// For any machine
     Generic,
+    /// For any machine, with pages of 16 KiB (arm64)
+    #[value(name = "16k")]
+    Pages16K,
 }
 
 /// A processor architecture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Arch {
+    /// 64-bit x86, which build roots are of
     #[default]
+    #[value(name = "amd64")]
     X86_64,
+    /// 64-bit Arm, cross-built and emulated
+    Arm64,
 }
 
 impl Arch {
+    const ALL: [Arch; 2] = [Arch::X86_64, Arch::Arm64];
+
     /// Debian's name for it.
     pub(crate) fn debian(self) -> &'static str {
         match self {
             Arch::X86_64 => "amd64",
+            Arch::Arm64 => "arm64",
         }
+    }
+
+    /// The name of its tools and of its libraries' folder.
+    pub(crate) fn triplet(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64-linux-gnu",
+            Arch::Arm64 => "aarch64-linux-gnu",
+        }
+    }
+
+    /// Rust's name for its programs.
+    pub(crate) fn rust(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64-unknown-linux-gnu",
+            Arch::Arm64 => "aarch64-unknown-linux-gnu",
+        }
+    }
+
+    /// Whether build roots run its programs.
+    pub(crate) fn is_native(self) -> bool {
+        self == Arch::X86_64
+    }
+
+    /// What the kernel's make is told of it.
+    pub(crate) fn environment(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Arch::X86_64 => &[],
+            Arch::Arm64 => &[("ARCH", "arm64"), ("CROSS_COMPILE", "aarch64-linux-gnu-")],
+        }
+    }
+
+    /// How much longer than natively emulated guests may take.
+    pub(crate) fn patience(self) -> u32 {
+        match self {
+            Arch::X86_64 => 1,
+            Arch::Arm64 => 3,
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.debian())
     }
 }
 
@@ -85,6 +138,7 @@ impl Target {
         match self.flavour {
             Flavour::Cloud => format!("cloud-{}", self.arch.debian()),
             Flavour::Generic => self.arch.debian().to_owned(),
+            Flavour::Pages16K => format!("{}-16k", self.arch.debian()),
         }
     }
 
@@ -92,13 +146,17 @@ impl Target {
     pub(crate) fn of(release: &str) -> Option<Self> {
         let (_, suffix) = release.split_once('-')?;
         let series = Series::of(release)?;
-        [Flavour::Cloud, Flavour::Generic]
-            .into_iter()
-            .map(|flavour| Target {
+        let flavours = [Flavour::Cloud, Flavour::Generic, Flavour::Pages16K];
+        let of = |arch| {
+            flavours.map(|flavour| Target {
                 series,
                 flavour,
-                arch: Arch::X86_64,
+                arch,
             })
+        };
+        Arch::ALL
+            .into_iter()
+            .flat_map(of)
             .find(|target| target.suffix() == suffix)
     }
 }
@@ -141,6 +199,9 @@ pub(crate) struct Selection {
     /// Debian's flavour of the kernel [default: cloud]
     #[arg(long, global = true, value_enum)]
     flavour: Option<Flavour>,
+    /// Processor architecture [default: amd64]
+    #[arg(long, global = true, value_enum)]
+    arch: Option<Arch>,
 }
 
 impl Selection {
@@ -167,11 +228,21 @@ impl Selection {
                 series
             }
         };
+        let (flavour, arch) = (self.flavour.unwrap_or_default(), self.arch());
+        ensure!(
+            flavour != Flavour::Pages16K || arch == Arch::Arm64,
+            "{arch} has no pages of 16 KiB: --arch arm64 has"
+        );
         Ok(Target {
             series,
-            flavour: self.flavour.unwrap_or_default(),
-            arch: Arch::default(),
+            flavour,
+            arch,
         })
+    }
+
+    /// The architecture.
+    pub(crate) fn arch(&self) -> Arch {
+        self.arch.unwrap_or_default()
     }
 
     /// The series as it was asked for.
@@ -195,7 +266,12 @@ impl Selection {
             words.push(match flavour {
                 Flavour::Cloud => "cloud".to_owned(),
                 Flavour::Generic => "generic".to_owned(),
+                Flavour::Pages16K => "16k".to_owned(),
             });
+        }
+        if let Some(arch) = self.arch {
+            words.push("--arch".to_owned());
+            words.push(arch.to_string());
         }
         words
     }
@@ -243,15 +319,15 @@ pub(crate) fn offer(show: &str, target: Target) -> Option<Offer> {
         })
 }
 
-/// The series that the same text offers to anybody, newest first.
-pub(crate) fn offered(show: &str) -> Vec<Series> {
+/// The series that the same text offers for an architecture, newest first.
+pub(crate) fn offered(show: &str, arch: Arch) -> Vec<Series> {
     let mut series: Vec<Series> = stanzas(show)
         .filter_map(|(package, _)| package.strip_prefix("linux-source-")?.parse().ok())
         .filter(|series| {
             let cloud = Target {
                 series: *series,
                 flavour: Flavour::Cloud,
-                arch: Arch::X86_64,
+                arch,
             };
             offer(show, cloud).is_some()
         })
@@ -310,9 +386,9 @@ mod tests {
     fn select(series: &str, mirror: &str) -> Result<Target> {
         let selection = Selection {
             series: Some(series.parse()?),
-            flavour: None,
+            ..Selection::default()
         };
-        selection.target(&offered(mirror))
+        selection.target(&offered(mirror, Arch::X86_64))
     }
 
     fn without(series: &str) -> String {
@@ -340,6 +416,31 @@ mod tests {
         assert_eq!(generic.flavour, Flavour::Generic);
         assert_eq!(generic.to_string(), "7.2-amd64");
         assert_eq!(Target::of("7.2.12+deb13-rt-amd64"), None);
+        for name in ["cloud-arm64", "arm64", "arm64-16k"] {
+            let target = Target::of(&format!("7.3.4+deb13-{name}")).unwrap();
+            assert_eq!(target.arch, Arch::Arm64);
+            assert_eq!(target.to_string(), format!("7.3-{name}"));
+        }
+    }
+
+    #[test]
+    fn an_architecture_has_kernels_of_its_own() {
+        let mirror = list(&[
+            ("linux-source-7.3", "7.3.4-1~bpo13+1"),
+            ("linux-image-7.3.4+deb13-cloud-arm64", "7.3.4-1~bpo13+1"),
+            ("linux-image-7.3.4+deb13-arm64-16k", "7.3.4-1~bpo13+1"),
+        ]);
+        assert!(offered(&mirror, Arch::X86_64).is_empty());
+        let series = offered(&mirror, Arch::Arm64);
+        let select = |arch| Selection {
+            flavour: Some(Flavour::Pages16K),
+            arch: Some(arch),
+            ..Selection::default()
+        };
+        let target = select(Arch::Arm64).target(&series).unwrap();
+        let found = offer(&mirror, target).unwrap();
+        assert_eq!(found.release, "7.3.4+deb13-arm64-16k");
+        assert!(select(Arch::X86_64).target(&series).is_err());
     }
 
     #[test]

@@ -75,6 +75,9 @@ pub(crate) struct TestArgs {
     /// Print what guest tests have to say, figures for example
     #[arg(long)]
     show: bool,
+    /// The processor to emulate, by QEMU's name [default: one that can do everything]
+    #[arg(long, value_name = "NAME")]
+    cpu: Option<String>,
     /// The door that datagrams meet first in the guest tests [default: prerouting for all, the
     /// others for what depends on it]
     #[arg(long, value_enum)]
@@ -92,9 +95,11 @@ const XDP: &str = "xdp::";
 
 /// What runs by other doors as well when none is asked for: how its name begins, and arguments.
 const BY_OTHERS: &[(Door, &str, &str)] = &[
+    (Door::Xdp, "guest::smoke::", ""),
     (Door::Xdp, "guest::packet::", ""),
     (Door::Xdp, "guest::protocol::table", ""),
     (Door::Xdp, "guest::fuzz::packets", " 30000"),
+    (Door::Socket, "guest::smoke::", ""),
     (Door::Socket, "guest::protocol::table", ""),
 ];
 
@@ -407,6 +412,7 @@ fn guests(
     let machine = Machine {
         module: Some(module),
         memory: memory(debug),
+        cpu: args.cpu.clone(),
         ..Machine::default()
     };
     let mut guest = Bench {
@@ -417,6 +423,7 @@ fn guests(
     let mut runs = Vec::new();
     let size = args.size.map(|size| format!(" {size}"));
     let limit = TEST_LIMIT + PIECE_LIMIT * args.size.unwrap_or(0);
+    let limit = limit * selection.arch().patience();
     for door in [Door::Prerouting, Door::Xdp, Door::Socket] {
         for (name, arguments) in door.tests(&inside, args.door) {
             let arguments = size.as_deref().unwrap_or(arguments);

@@ -20,6 +20,7 @@ use anyhow::{bail, ensure, Context, Result};
 use nix::sys::stat::Mode;
 
 use crate::root::Root;
+use crate::target::Arch;
 use crate::{cache, initramfs, shell, workspace};
 
 /// How long a guest may take from start to PID 1's greeting: emulated, on a loaded machine.
@@ -41,6 +42,45 @@ pub(crate) const GUEST_PORT: u16 = 11211;
 
 /// Set by Ctrl-C and by a termination signal.
 pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// What differs between the machines of architectures.
+struct Board {
+    /// QEMU's program.
+    qemu: &'static str,
+    machine: &'static str,
+    /// The emulated processor, unless another is asked for.
+    cpu: &'static str,
+    /// Names of the guest's three serial ports, the console's first.
+    ports: [&'static str; 3],
+    /// Whether only the first is part of the machine.
+    one_port: bool,
+    /// More for the kernel's command line.
+    append: &'static str,
+}
+
+/// The machine of an architecture.
+fn board(arch: Arch) -> Board {
+    match arch {
+        Arch::X86_64 => Board {
+            qemu: "/usr/bin/qemu-system-x86_64",
+            machine: "q35",
+            cpu: "max",
+            ports: ["ttyS0", "ttyS1", "ttyS2"],
+            one_port: false,
+            // Emulated timers are late on a loaded host: the timer check may not take that for a
+            // fault of the guest.
+            append: "no_timer_check tsc=reliable",
+        },
+        Arch::Arm64 => Board {
+            qemu: "/usr/bin/qemu-system-aarch64",
+            machine: "virt,gic-version=3",
+            cpu: "max",
+            ports: ["ttyAMA0", "ttyS0", "ttyS1"],
+            one_port: true,
+            append: "",
+        },
+    }
+}
 
 /// What runs the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -74,6 +114,8 @@ pub(crate) struct Machine {
     pub(crate) memory: u32,
     pub(crate) vcpus: u32,
     pub(crate) accel: Accel,
+    /// QEMU's name of the processor to emulate, if not the one with all that there is.
+    pub(crate) cpu: Option<String>,
     /// The guest's console goes to standard output as well.
     pub(crate) console: bool,
     /// The third serial port is this process's terminal.
@@ -120,6 +162,7 @@ impl Default for Machine {
             memory: 512,
             vcpus: 2,
             accel: Accel::Auto,
+            cpu: None,
             console: false,
             terminal: false,
             module: None,
@@ -137,6 +180,7 @@ pub(crate) struct Vm {
     port: u16,
     requests: File,
     answers: Receiver<String>,
+    arch: Arch,
 }
 
 impl Vm {
@@ -206,21 +250,18 @@ impl Vm {
             .arg(root.kernel().modules.join("vmlinuz"));
         qemu.arg("-initrd").arg(path("initramfs"));
         let verbosity = if machine.console { 7 } else { 5 };
-        qemu.args(["-append", &command_line(verbosity)]);
+        let board = board(root.kernel().target.arch);
+        qemu.args(["-append", &command_line(&board, verbosity)]);
         qemu.arg("-serial")
             .arg(format!("file:{}", path("console").display()));
         qemu.arg("-chardev").arg(format!(
             "pipe,id=control,path={}",
             path("control").display()
         ));
-        qemu.args(["-serial", "chardev:control"]);
+        serial(&mut qemu, &board, "control");
         if machine.terminal {
-            qemu.args([
-                "-chardev",
-                "stdio,id=terminal,signal=off",
-                "-serial",
-                "chardev:terminal",
-            ]);
+            qemu.args(["-chardev", "stdio,id=terminal,signal=off"]);
+            serial(&mut qemu, &board, "terminal");
         } else {
             // Ctrl-C is for us; we stop the guest in good order.
             qemu.stdin(Stdio::null()).process_group(0);
@@ -255,12 +296,18 @@ impl Vm {
             port,
             requests,
             answers,
+            arch: root.kernel().target.arch,
         };
         let hello = vm
-            .line(Instant::now() + BOOT_LIMIT)
+            .line(Instant::now() + BOOT_LIMIT * vm.arch.patience())
             .context("the guest did not come up")?;
         ensure!(hello == "hello", "the guest greets with {hello:?}");
         Ok(vm)
+    }
+
+    /// What the guest calls its third serial port, this process's terminal.
+    pub(crate) fn terminal(&self) -> &'static str {
+        board(self.arch).ports[2]
     }
 
     /// The host's port, TCP and UDP.
@@ -280,7 +327,7 @@ impl Vm {
 
     /// Asks PID 1 for something that takes no time.
     pub(crate) fn ask(&mut self, request: &str) -> Result<Vec<String>> {
-        self.ask_within(request, ANSWER_LIMIT)
+        self.ask_within(request, ANSWER_LIMIT * self.arch.patience())
     }
 
     /// Asks PID 1 for something; gives the lines that came of it.
@@ -337,7 +384,7 @@ impl Vm {
     /// Stops the guest in good order.
     pub(crate) fn off(mut self) -> Result<()> {
         self.ask("off")?;
-        let deadline = Instant::now() + ANSWER_LIMIT;
+        let deadline = Instant::now() + ANSWER_LIMIT * self.arch.patience();
         while self.child.try_wait()?.is_none() {
             ensure!(Instant::now() < deadline, "the guest does not power off");
             thread::sleep(Duration::from_millis(20));
@@ -399,7 +446,9 @@ fn last_words(console: &str) -> &str {
 
 /// QEMU without any device but what is added.
 fn qemu(root: &Root, accel: Accel, machine: &Machine) -> Command {
-    let mut qemu = root.command("/usr/bin/qemu-system-x86_64");
+    let board = board(root.kernel().target.arch);
+    let cpu = machine.cpu.as_deref().unwrap_or(board.cpu);
+    let mut qemu = root.command(board.qemu);
     qemu.args([
         "-nodefaults",
         "-no-user-config",
@@ -407,7 +456,7 @@ fn qemu(root: &Root, accel: Accel, machine: &Machine) -> Command {
         "none",
         "-no-reboot",
     ]);
-    qemu.args(["-machine", "q35"]);
+    qemu.args(["-machine", board.machine]);
     match accel {
         Accel::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
         // The clock that goes by instructions wants all vCPUs in one thread, and with several of
@@ -418,9 +467,9 @@ fn qemu(root: &Root, accel: Accel, machine: &Machine) -> Command {
             "-icount",
             "shift=0,sleep=on",
             "-cpu",
-            "max",
+            cpu,
         ]),
-        _ => qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        _ => qemu.args(["-accel", "tcg,thread=multi", "-cpu", cpu]),
     };
     qemu.arg("-smp")
         .arg(machine.vcpus.to_string())
@@ -430,24 +479,40 @@ fn qemu(root: &Root, accel: Accel, machine: &Machine) -> Command {
 }
 
 /// The kernel's command line. With `-no-reboot`, whatever panics ends QEMU.
-fn command_line(verbosity: u8) -> String {
-    // Emulated timers are late on a loaded host: neither the timer check nor the watchdogs may
-    // take that for a fault of the guest.
+fn command_line(board: &Board, verbosity: u8) -> String {
+    let [console, control, _] = board.ports;
+    // Emulated CPUs are late on a loaded host: the watchdogs may not take that for a fault of the
+    // guest. PID 1 finds its port in its environment.
     format!(
-        "console=ttyS0 loglevel={verbosity} panic=-1 oops=panic no_timer_check tsc=reliable \
-         watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 random.trust_cpu=on"
+        "console={console} loglevel={verbosity} panic=-1 oops=panic {} \
+         watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 random.trust_cpu=on \
+         HIPPOS_CONTROL={control}",
+        board.append
     )
+}
+
+/// Joins the guest's next serial port to a character device.
+fn serial(qemu: &mut Command, board: &Board, chardev: &str) {
+    if board.one_port {
+        qemu.arg("-device")
+            .arg(format!("pci-serial,chardev={chardev}"));
+    } else {
+        qemu.arg("-serial").arg(format!("chardev:{chardev}"));
+    }
 }
 
 /// Whether a stock kernel boots with KVM here. The device may be there and the kernel still hang, so
 /// it is tried, once for each boot of this machine.
 fn kvm_works(root: &Root) -> Result<bool> {
-    if OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm")
-        .is_err()
-    {
+    let kvm = || {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok()
+    };
+    let arch = root.kernel().target.arch;
+    if !arch.is_native() || !kvm() {
         return Ok(false);
     }
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -466,7 +531,7 @@ fn kvm_works(root: &Root) -> Result<bool> {
     let mut qemu = qemu(root, Accel::Kvm, &machine);
     qemu.arg("-kernel")
         .arg(root.kernel().modules.join("vmlinuz"));
-    qemu.args(["-append", &command_line(5)]);
+    qemu.args(["-append", &command_line(&board(arch), 5)]);
     qemu.arg("-serial")
         .arg(format!("file:{}", console.display()));
     qemu.stdin(Stdio::null()).stderr(Stdio::null());

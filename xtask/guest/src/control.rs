@@ -14,14 +14,16 @@ use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg};
 
 use crate::{door, kmsg, leaks, modules, system};
 
-const PORT: &str = "/dev/ttyS1";
+/// Where the kernel's command line names the port, for example `ttyS1`.
+const PORT: &str = "HIPPOS_CONTROL";
 
 /// Does what the host asks for until it asks for the end.
 pub(crate) fn serve() -> Result<()> {
+    let port = std::env::var(PORT).context(PORT)?;
     let mut out = File::options()
         .read(true)
         .write(true)
-        .open(PORT)
+        .open(Path::new("/dev").join(port))
         .context("no second serial port")?;
     let mut settings = tcgetattr(&out)?;
     cfmakeraw(&mut settings);

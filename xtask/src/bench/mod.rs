@@ -154,6 +154,10 @@ pub(crate) fn bench(args: &BenchArgs, selection: &Selection) -> Result<u8> {
     let plan = plan(args)?;
     // A signal ends it between two measurements, so that guests and taps go too.
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
+    ensure!(
+        selection.arch().is_native(),
+        "the bench counts instructions of amd64 alone"
+    );
     let root = root::ready(selection)?;
     let tools = Tools::build(&root, args.wire, load::Build::Release)?;
     let meter = vm::Meter {

@@ -166,10 +166,11 @@ fn clippy() -> Result<()> {
 
 /// The kernel's own clippy settings over the module and the kernel-only crates.
 fn clippy_kernel(selection: &Selection) -> Result<()> {
-    let out = workspace::root().join("target/kmod-clippy");
+    let root = root::ready(selection)?;
+    let name = format!("target/kmod-clippy-{}", root.kernel().target);
+    let out = workspace::root().join(name);
     fs::create_dir_all(&out)?;
     kbuild::vendor()?;
-    let root = root::ready(selection)?;
     let mut make = root.command("/usr/bin/make");
     make.arg(format!("KDIR={}", root.kernel().tree.display()))
         .arg(format!("MO={}", out.display()))

@@ -66,9 +66,7 @@ pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
     for object in objects {
         let path = kbuild::output_dir(root.kernel())?.join(&object);
         ensure!(path.exists(), "the build left no {}", path.display());
-        let objdump = |option: &[&str]| {
-            shell::output(root.command("/usr/bin/objdump").args(option).arg(&path))
-        };
+        let objdump = |option: &[&str]| shell::output(root.tool("objdump").args(option).arg(&path));
         let calls = calls(&objdump(&["-r"])?);
         let jumps = jumps(&objdump(&["-d", "--no-show-raw-insn"])?);
         // One line of source may be inlined into many places.
@@ -142,13 +140,13 @@ fn ways(root: &Root, object: &Path, call: &Call, code: &[Instruction]) -> Result
 
 /// The jumps to one of the few instructions that end with the call.
 fn sources(call: &Call, code: &[Instruction]) -> Vec<u64> {
-    /// The call itself, and what loads its arguments.
+    /// The call itself, and what loads its arguments. Its relocation is at its start or inside.
     const BLOCK: usize = 5;
     let code: Vec<&Instruction> = code
         .iter()
         .filter(|instruction| instruction.section == call.section)
         .collect();
-    let end = code.partition_point(|instruction| instruction.offset < call.offset);
+    let end = code.partition_point(|instruction| instruction.offset <= call.offset);
     let block = code.get(end.saturating_sub(BLOCK)..end).unwrap_or_default();
     // The last of them is the call.
     let before = block.split_last().map_or(&[][..], |(_, before)| before);
@@ -162,7 +160,7 @@ fn sources(call: &Call, code: &[Instruction]) -> Vec<u64> {
     let into_block = |instruction: &&&Instruction| {
         instruction
             .target
-            .is_some_and(|target| (first..call.offset).contains(&target))
+            .is_some_and(|target| (first..=call.offset).contains(&target))
     };
     code.iter()
         .filter(into_block)
@@ -170,7 +168,7 @@ fn sources(call: &Call, code: &[Instruction]) -> Vec<u64> {
         .collect()
 }
 
-/// The instructions of what `objdump -d` prints.
+/// The instructions of what `objdump -d` prints, for x86 or arm64.
 fn jumps(disassembly: &str) -> Vec<Instruction> {
     let mut section = "";
     let mut code = Vec::new();
@@ -189,11 +187,18 @@ fn jumps(disassembly: &str) -> Vec<Instruction> {
         let name = words.next().unwrap_or_default();
         let last = ["jmp", "ret", "ud2", "int3", "call"]
             .iter()
-            .any(|end| name.starts_with(end));
+            .any(|end| name.starts_with(end))
+            || ["b", "bl", "br", "blr", "brk"].contains(&name);
         // An unconditional jump out of the section looks like one to what follows.
+        let conditional = name.starts_with('j') && name != "jmp"
+            || ["b.", "cbz", "cbnz", "tbz", "tbnz"]
+                .iter()
+                .any(|jump| name.starts_with(jump));
+        // The operand before the name of what is there.
         let target = words
-            .next()
-            .filter(|_| name.starts_with('j') && name != "jmp");
+            .take_while(|word| !word.starts_with('<'))
+            .last()
+            .filter(|_| conditional);
         let target = target.and_then(|target| u64::from_str_radix(target, 16).ok());
         code.push(Instruction {
             section: section.to_owned(),
@@ -255,7 +260,7 @@ fn last_name(mut path: &str) -> String {
 /// Where an offset of a call's section is, and what it was inlined into: files and lines, the
 /// innermost first.
 fn frames(root: &Root, object: &Path, call: &Call, offset: u64) -> Result<Vec<String>> {
-    let mut addr2line = root.command("/usr/bin/addr2line");
+    let mut addr2line = root.tool("addr2line");
     addr2line
         .args(["-i", "-f", "-C", "-j", &call.section, "-e"])
         .arg(object);
@@ -302,6 +307,19 @@ mod tests {
         let call = Call {
             section: ".text".into(),
             offset: 0x16,
+            function: "panic".into(),
+        };
+        assert_eq!(sources(&call, &jumps(code)), [0, 4]);
+    }
+
+    #[test]
+    fn arm64_jumps_are_read() {
+        let code = "Disassembly of section .text:\n\n0000000000000000 <f>:\n\
+                    \x20  0:\tb.cs\t10 <f+0x10>  // b.hs, b.nlast\n   4:\ttbnz\tw8, #31, c <f+0xc>\n\
+                    \x20  8:\tret\n   c:\tadrp\tx0, 0 <f>\n  10:\tbl\t0 <panic>\n";
+        let call = Call {
+            section: ".text".into(),
+            offset: 0x10,
             function: "panic".into(),
         };
         assert_eq!(sources(&call, &jumps(code)), [0, 4]);

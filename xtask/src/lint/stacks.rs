@@ -21,13 +21,15 @@ const ALLOWED: &[(&str, u64, &str)] = &[];
 pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
     let root = root::ready(selection)?;
     let module = kbuild::build_for(&root, &Default::default())?;
-    let mut objdump = root.command("/usr/bin/objdump");
+    let mut objdump = root.tool("objdump");
     objdump.args(["-d", "-C", "--no-show-raw-insn"]).arg(module);
     Ok(large_frames(&shell::output(&mut objdump)?))
 }
 
 fn large_frames(disassembly: &str) -> Vec<Finding> {
     let mut function = "?";
+    // arm64 takes a large frame in two steps.
+    let mut taken = 0;
     let mut findings = Vec::new();
     for line in disassembly.lines() {
         if let Some(name) = line
@@ -35,7 +37,10 @@ fn large_frames(disassembly: &str) -> Vec<Finding> {
             .and_then(|line| line.split_once(" <"))
         {
             function = name.1;
+            taken = 0;
         } else if let Some(bytes) = frame(line) {
+            taken += bytes;
+            let bytes = taken;
             let allowed = ALLOWED.iter().find(|(name, ..)| *name == function);
             let limit = allowed.map_or(LIMIT, |(_, limit, _)| *limit);
             if bytes <= limit {
@@ -48,11 +53,19 @@ fn large_frames(disassembly: &str) -> Vec<Finding> {
     findings
 }
 
-/// The bytes of `sub $0x4c8,%rsp`.
+/// The bytes of `sub $0x4c8,%rsp`, or of `sub sp, sp, #0x4c8` and `sub sp, sp, #0x1, lsl #12`.
 fn frame(line: &str) -> Option<u64> {
-    let (_, operands) = line.split_once("sub ")?;
-    let bytes = operands.trim().strip_prefix("$0x")?.strip_suffix(",%rsp")?;
-    u64::from_str_radix(bytes, 16).ok()
+    let (_, operands) = line.split_once("sub")?;
+    let operands = operands.trim();
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    if let Some(bytes) = operands.strip_prefix("$0x") {
+        return number(bytes.strip_suffix(",%rsp")?);
+    }
+    let bytes = operands.strip_prefix("sp, sp, #0x")?;
+    match bytes.split_once(", lsl #12") {
+        Some((pages, _)) => number(pages)?.checked_mul(4096),
+        None => number(bytes),
+    }
 }
 
 #[cfg(test)]
@@ -68,5 +81,15 @@ mod tests {
         assert!(findings[0]
             .what
             .starts_with("<hippos::A as Drop>::drop takes 3080"));
+    }
+
+    #[test]
+    fn a_large_frame_of_arm64s_is_found() {
+        let text = "0000000000000010 <hippos::small>:\n  14:\tsub\tsp, sp, #0xc00\n\
+                    0000000000000020 <hippos::large>:\n  24:\tsub\tsp, sp, #0x1, lsl #12\n  \
+                    28:\tsub\tsp, sp, #0x10\n  2c:\tsub\tx0, sp, #0xfff\n";
+        let findings = large_frames(text);
+        assert_eq!(findings.len(), 2);
+        assert!(findings[1].what.starts_with("hippos::large takes 4112"));
     }
 }

@@ -17,6 +17,7 @@ mod overload;
 mod packet;
 mod planted;
 mod protocol;
+mod smoke;
 mod soak;
 mod steer;
 mod tcp;
@@ -57,6 +58,7 @@ macro_rules! tests {
 }
 
 tests! {
+    smoke: serves;
     module: loads_and_unloads, bad_parameters, port_in_use, without_udp, connection_limit, device,
         control, limits, login, worker_counts, selftest, lower_limit,
         unloads_under_load;
