@@ -192,7 +192,8 @@ impl Control {
 
     /// `hippos_abi::Ranges`.
     fn ranges(&self, argument: usize) -> Result {
-        let least = MEMORY_MIN.max(2 * self.server.config.item_max as u64);
+        let items = (self.server.config.item_max as u64).saturating_mul(2);
+        let least = MEMORY_MIN.max(items);
         let most = memory_most().min(self.server.engine.store.memory_most() as u64);
         let mut out = UserSlice::new(UserPtr::from_addr(argument), 24).writer();
         out.write_slice(&least.to_ne_bytes())?;
