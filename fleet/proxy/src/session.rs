@@ -629,7 +629,7 @@ fn admin<'a>(tokens: &Tokens<'a>, line: &'a [u8]) -> Command<'a> {
         (b"stats", _) => {
             let mut words = Words::new(line);
             words.next();
-            Command::Stats(words.rest())
+            Command::Stats(words.rest().trim_ascii())
         }
         (b"lru_crawler", b"metadump" | b"mgdump") => Command::Say(NO_FLEET),
         (b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit", _) => broadcast(),

@@ -101,6 +101,16 @@ fn keys_of_all_nodes_come_in_the_order_asked_for() {
         stream.read_to_string(&mut text).unwrap();
         assert!(!text.contains("STAT curr_items 0\r\n"));
     }
+    let mut statistics = |command: &str| {
+        client.send(&format!("{command}\r\n"));
+        let lines = std::iter::from_fn(|| Some(client.line()).filter(|line| line != "END\r\n"));
+        lines.collect::<String>()
+    };
+    let sum = statistics("stats");
+    assert!(sum.contains("STAT curr_items 100\r\n"), "{sum}");
+    let own = statistics("stats  proxy ");
+    assert!(own.contains("STAT cmd_get 200\r\n"), "{own}");
+    assert_eq!(own.matches(" in\r\n").count(), 3, "{own}");
     assert_eq!(client.ask("flush_all"), "OK");
     assert_eq!(client.get(&keys[0]), Ok(None));
 }
