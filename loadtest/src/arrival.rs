@@ -102,6 +102,38 @@ impl Schedule {
     }
 }
 
+impl Schedule {
+    /// Goes on at a time, without the departures before it: how many these are, by the mean rate.
+    pub fn jump(&mut self, time: u64) -> u64 {
+        let even = match self.arrival {
+            Arrival::Burst {
+                factor,
+                length,
+                period,
+            } => straighten(time as f64, factor, length * SECOND, period * SECOND),
+            _ => time as f64,
+        };
+        let passed = even / self.gap - self.elapsed;
+        if passed < 1.0 {
+            return 0;
+        }
+        self.elapsed += passed.floor();
+        passed as u64
+    }
+}
+
+/// The inverse of [`bend`].
+fn straighten(bent: f64, factor: f64, length: f64, period: f64) -> f64 {
+    let whole = (bent / period).floor() * period;
+    let within = bent - whole;
+    if within <= length {
+        return whole + within * factor;
+    }
+    let in_burst = factor * length;
+    let rest = (period - in_burst) / (period - length);
+    whole + in_burst + (within - length) * rest
+}
+
 /// Maps a time of the even process to the bursty one's: within each period the
 /// first `length` carry `factor` times the mean rate.
 fn bend(even: f64, factor: f64, length: f64, period: f64) -> f64 {
@@ -122,6 +154,29 @@ mod tests {
     fn times(arrival: Arrival, rate: f64, n: usize) -> Vec<u64> {
         let mut schedule = Schedule::new(arrival, rate, 0, 1, 42);
         (0..n).map(|_| schedule.departure()).collect()
+    }
+
+    #[test]
+    fn a_jump_passes_over_the_mean_number() {
+        let bursts = Arrival::Burst {
+            factor: 2.5,
+            length: 0.1,
+            period: 1.0,
+        };
+        for arrival in [Arrival::Constant, Arrival::Poisson, bursts] {
+            let mut schedule = Schedule::new(arrival, 1000.0, 0, 1, 1);
+            let passed = schedule.jump(7_000_000_000);
+            assert!(passed.abs_diff(7000) <= 1, "{arrival:?}: {passed}");
+            let next = schedule.departure();
+            assert!(
+                next.abs_diff(7_000_000_000) < 50_000_000,
+                "{arrival:?}: {next}"
+            );
+        }
+        for time in [0.0, 0.05, 0.1, 0.3, 0.99, 4.2] {
+            let there = straighten(time, 2.5, 0.1, 1.0);
+            assert!((bend(there, 2.5, 0.1, 1.0) - time).abs() < 1e-9, "{time}");
+        }
     }
 
     #[test]

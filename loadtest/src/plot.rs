@@ -541,6 +541,7 @@ pub fn percentiles(workload: &str, run: &Run) -> Result<String> {
     }
     let nines = |x: &f64| match *x {
         x if x <= 0.0 => "0 %".to_string(),
+        x if (x - x.round()).abs() > 0.01 => String::new(),
         x => {
             let percent = 100.0 * (1.0 - 10f64.powf(-x));
             let text = format!("{percent:.*}", (x.round() as usize).clamp(1, 8));

@@ -80,8 +80,9 @@ pub enum Source<'m> {
 }
 
 impl Source<'_> {
-    /// Counts what is still due, which will not be sent any more, and ends.
-    pub fn abandon(&mut self) -> u64 {
+    /// Passes over what is due before a time and will not be sent: how many requests of these are due
+    /// after `from`. None for a trace, of which nothing is left out.
+    pub fn skip(&mut self, before: u64, from: u64) -> Option<u64> {
         let Source::Sample {
             schedule: Some(schedule),
             left,
@@ -89,15 +90,16 @@ impl Source<'_> {
             ..
         } = self
         else {
-            return 0;
+            return None;
         };
-        let mut unsent = 0;
-        while *left > 0 && schedule.departure() <= *end {
-            *left -= 1;
-            unsent += 1;
+        let unmeasured = schedule.jump(before.min(from)).min(*left);
+        *left -= unmeasured;
+        let unsent = schedule.jump(before.min(*end)).min(*left);
+        *left -= unsent;
+        if before > *end {
+            *left = 0;
         }
-        *left = 0;
-        unsent
+        Some(unsent)
     }
 
     /// Makes the next request; the keys of one GET all belong to one of `servers` servers.

@@ -124,6 +124,11 @@ impl Tcp {
         self.waiting
     }
 
+    /// Requests that wait for their reply or were given up: the server has them before it still.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
     /// So much waits to be sent that no more should come.
     pub fn full(&self) -> bool {
         let later: usize = self

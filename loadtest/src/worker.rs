@@ -36,7 +36,7 @@ const BEHIND: u64 = 10_000_000;
 /// queue on the way overflows: the highest rate of a closed loop.
 const BEHIND_WINDOW: usize = 64;
 /// Time without any reply after which the server is seen as stalled, not as busy.
-const QUIET: u64 = 5_000_000;
+const QUIET: u64 = 100_000_000;
 /// From one attempt to connect anew to the next.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Mark of TCP connections among epoll's tokens.
@@ -315,6 +315,8 @@ pub struct Worker<'a> {
     admitted: bool,
     /// There was no room for what is due.
     blocked: bool,
+    /// How much later than its times a trace goes on that is too fast.
+    slip: u64,
     last_reply: u64,
     sent_until: u64,
 }
@@ -363,6 +365,7 @@ impl<'a> Worker<'a> {
             parked: None,
             admitted: false,
             blocked: false,
+            slip: 0,
             last_reply: 0,
             sent_until: 0,
         }
@@ -475,8 +478,10 @@ impl<'a> Worker<'a> {
             let due = match self.ahead {
                 None | Some(Next::Later) => {
                     self.ahead = Some(self.source.next(self.channels.servers, &mut self.request));
-                    if self.ahead == Some(Next::Later) {
-                        break;
+                    match &mut self.ahead {
+                        Some(Next::Later) => break,
+                        Some(Next::At(due)) => *due += self.slip,
+                        _ => {}
                     }
                     continue;
                 }
@@ -488,16 +493,32 @@ impl<'a> Worker<'a> {
                 }
                 Some(_) => break,
             };
-            if now
-                > self
-                    .span
-                    .end
-                    .saturating_add(self.ledger.shared.settings.timeout)
-            {
-                // More was due than this machine can send: its replies would tell nothing any more.
-                let unsent = 1 + self.source.abandon();
+            // More is due than can be done: what is late by more than the time-out is left out, so
+            // that the rest of the run is seen as well. A trace is whole, and goes on later.
+            let timeout = self.ledger.shared.settings.timeout;
+            if matches!(self.ahead, Some(Next::At(_))) && now.saturating_sub(due) > timeout {
+                let late = now - timeout;
+                match self.source.skip(late, self.span.from) {
+                    Some(unsent) if !self.admitted => {
+                        if due >= self.span.from {
+                            self.ledger.recorder.counters.unsent += 1;
+                        }
+                        self.ledger.recorder.counters.unsent += unsent;
+                        self.ahead = None;
+                        continue;
+                    }
+                    Some(unsent) => self.ledger.recorder.counters.unsent += unsent,
+                    None => {
+                        self.slip += late - due;
+                        self.ahead = Some(Next::At(late));
+                        continue;
+                    }
+                }
+            }
+            if now > self.span.end.saturating_add(timeout) {
+                // Its reply would tell nothing any more.
                 if let Some(counters) = self.ledger.recorder.counted(due) {
-                    counters.unsent += unsent;
+                    counters.unsent += 1;
                 }
                 if self.admitted {
                     let request = std::mem::take(&mut self.request);
@@ -505,7 +526,10 @@ impl<'a> Worker<'a> {
                     self.request = request;
                     self.admitted = false;
                 }
-                self.ahead = None;
+                self.ahead = match self.source {
+                    Source::Trace { .. } => Some(Next::End),
+                    _ => None,
+                };
                 continue;
             }
             if let (Some(order), false) = (&mut self.ledger.order, self.admitted) {
@@ -630,7 +654,7 @@ impl<'a> Worker<'a> {
             (true, Some(key)) => {
                 let waiting: usize = self.channels.tcp[connections.clone()]
                     .iter()
-                    .map(Tcp::waiting)
+                    .map(Tcp::queued)
                     .sum();
                 if window != usize::MAX && waiting >= window * settings.connections {
                     return false;
@@ -640,7 +664,7 @@ impl<'a> Worker<'a> {
             _ => {
                 let free = (0..settings.connections)
                     .map(|i| base + (self.tcp_cursor + i) % settings.connections)
-                    .find(|at| self.channels.tcp[*at].waiting() < window);
+                    .find(|at| self.channels.tcp[*at].queued() < window);
                 let Some(at) = free else { return false };
                 self.tcp_cursor = (at - base + 1) % settings.connections;
                 at

@@ -751,12 +751,17 @@ fn more_than_can_be_done_degrades_to_what_can() {
         let server = derived(&model, Faults::default());
         let settings = Settings {
             get,
-            timeout: 1_000_000_000,
+            timeout: 200_000_000,
             ..settings(&[&server])
         };
         let (best, failure) = run(&settings, &model, &closed(30_000, 16));
         assert_eq!(failure, None);
-        let (run, failure) = run(&settings, &model, &open(20e6, Arrival::Poisson, 500));
+        // Without the warm-up all that is measured would be sent first.
+        let load = Load {
+            warmup: Duration::from_millis(300),
+            ..open(20e6, Arrival::Poisson, 500)
+        };
+        let (run, failure) = run(&settings, &model, &load);
         assert_eq!(failure, None);
         let c = &run.counters;
         assert!(

@@ -231,24 +231,37 @@ fn number(value: &Value) -> Result<f64> {
         .context("hippos-load's report lacks a number")
 }
 
-/// Replays a trace, each request after the answer of the one before it; what is missed is stored.
-/// A wrong reply, an error or not one hit is a failure.
+/// Replays a trace, its keys apart from those of other traces; what is missed is stored. A wrong
+/// reply, an error, a lost datagram, or other hits than an infinite cache has are a failure.
 pub(super) fn replay(program: &Path, trace: &Path, server: &str) -> Result<()> {
+    let name = trace.file_name().unwrap_or_default().to_string_lossy();
     let json = tempfile::NamedTempFile::new()?;
     let mut replay = Command::new(program);
     replay
         .arg("replay")
         .arg(trace)
         .args(["--server", server, "--speed", "max", "--window", "1"])
+        .args(["--prefix", &format!("{name}:")])
         .args(["--fill-on-miss", "--timeout", "5s", "--quiet", "--json"])
         .arg(json.path());
     shell::output(&mut replay)?;
     let report: Value = serde_json::from_slice(&std::fs::read(json.path())?)?;
-    let counters = &report["runs"][0]["counters"];
+    let run = &report["runs"][0];
+    let counters = &run["counters"];
     let count = |name: &str| number(&counters[name]);
     ensure!(
-        count("errors")? == 0.0 && count("hits")? > 0.0,
+        count("errors")? == 0.0 && count("timeouts")? == 0.0 && count("answered")? > 0.0,
         "not as it should be: {counters}"
+    );
+    let mut stat = Command::new(program);
+    stat.arg("stat").arg(trace).arg("--json").arg(json.path());
+    shell::output(&mut stat)?;
+    let truth: Value = serde_json::from_slice(&std::fs::read(json.path())?)?;
+    ensure!(
+        run["hit_ratio"] == truth["hits_filling"],
+        "{} hits, not {}: {counters}",
+        run["hit_ratio"],
+        truth["hits_filling"]
     );
     Ok(())
 }

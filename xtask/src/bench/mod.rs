@@ -343,11 +343,14 @@ fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) 
     guest.off()
 }
 
-/// The sample of each pool against Hippos and memcached in guests of their own, each reply
-/// checked, and a datagram to and from the mirror: that the bench works at all.
+/// The sample of each pool, and one in each trace format, against Hippos and memcached in guests of their own, each reply
+/// checked and with the hits of an infinite cache, and a datagram to and from the mirror: that the bench works at all.
 pub(crate) fn replay_pools(root: &Root) -> Result<()> {
     let tools = Tools::build(root, Wire::Auto, load::Build::Debug)?;
     let samples = workspace::root().join("traces/samples");
+    let formats = fs::read_dir(samples.join("formats"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
     let servers = [
         Server::Memcached,
         Server::Hippos,
@@ -364,10 +367,12 @@ pub(crate) fn replay_pools(root: &Root) -> Result<()> {
         let vcpus = if server.native() { 2 } else { 1 };
         let mut guest = Guest::boot(&tools, server, vcpus, None)?;
         if !server.mirrors() {
-            for pool in POOLS {
-                let sample = samples.join(format!("{pool}.csv.zst"));
+            let pools = POOLS
+                .iter()
+                .map(|pool| samples.join(format!("{pool}.csv.zst")));
+            for sample in pools.chain(formats.iter().cloned()) {
                 load::replay(&tools.load, &sample, &guest.server())
-                    .with_context(|| format!("{}, {pool}", server.name()))?;
+                    .with_context(|| format!("{}, {}", server.name(), sample.display()))?;
             }
         }
         if server == Server::HipposXdp {
