@@ -167,6 +167,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Life;
     use proptest::prelude::*;
 
     fn operation(action: Action, answer: Answer, called: u64, returned: u64) -> Operation {
@@ -246,6 +247,51 @@ mod tests {
         assert!(!linearizable(&[set("a", 0, 1), cas("b"), cas("c")]));
         let incr = |called| operation(Action::Incr(1), Answer::Number(2), called, called + 5);
         assert!(!linearizable(&[set("1", 0, 1), incr(2), incr(3)]));
+    }
+
+    #[test]
+    fn a_lost_touch_is_found() {
+        let touch = operation(
+            Action::GetAndTouch(Life::Days),
+            Answer::Value(b"1".to_vec()),
+            2,
+            6,
+        );
+        let incr = operation(Action::Incr(1), Answer::Number(2), 3, 7);
+        let look = |life| {
+            let (stale, sent, won) = (false, false, false);
+            let answer = Answer::Seen {
+                life,
+                stale,
+                sent,
+                won,
+            };
+            operation(Action::Look(None), answer, 8, 9)
+        };
+        let both = [set("1", 0, 1), touch, incr];
+        assert!(linearizable(&[&both[..], &[look(Life::Days)]].concat()));
+        assert!(!linearizable(&[&both[..], &[look(Life::Ever)]].concat()));
+    }
+
+    #[test]
+    fn a_second_winner_of_a_token_is_found() {
+        let stale = operation(Action::Invalidate(None), Answer::Done, 2, 3);
+        let look = |won: bool| {
+            let answer = Answer::Seen {
+                life: Life::Ever,
+                stale: true,
+                sent: !won,
+                won,
+            };
+            operation(Action::Look(None), answer, 4, 9)
+        };
+        let before = [set("1", 0, 1), stale];
+        assert!(linearizable(
+            &[&before[..], &[look(true), look(false)]].concat()
+        ));
+        assert!(!linearizable(
+            &[&before[..], &[look(true), look(true)]].concat()
+        ));
     }
 
     proptest! {

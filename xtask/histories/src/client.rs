@@ -1,7 +1,7 @@
 //! A client that records: one TCP connection for everything, one UDP socket
 //! for some of the reads, all in the text protocol.
 
-use crate::model::{Action, Answer};
+use crate::model::{Action, Answer, Life};
 use anyhow::{bail, ensure, Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -60,6 +60,13 @@ impl Client {
             Action::Cas(_, value) => store("cas", value, format!(" {token}")),
             Action::Delete => format!("delete {key}\r\n").into_bytes(),
             Action::Incr(by) => format!("incr {key} {by}\r\n").into_bytes(),
+            Action::Touch(life) => format!("touch {key} {}\r\n", life.exptime()).into_bytes(),
+            Action::GetAndTouch(life) => {
+                write!(self.tcp.get_ref(), "gats {} {key}\r\n", life.exptime())?;
+                return Ok(value_or_absent(read_value(&mut self.tcp, key)?));
+            }
+            Action::Look(life) => format!("mg {key} t{}\r\n", new_life(*life)).into_bytes(),
+            Action::Invalidate(life) => format!("md {key} I{}\r\n", new_life(*life)).into_bytes(),
         };
         self.tcp.get_ref().write_all(&request)?;
         let line = self.line()?;
@@ -69,6 +76,19 @@ impl Client {
             "EXISTS" => Answer::Exists,
             "NOT_FOUND" => Answer::Absent,
             "DELETED" => Answer::Deleted,
+            "TOUCHED" | "HD" => Answer::Done,
+            "EN" | "NF" => Answer::Absent,
+            seen if seen.starts_with("HD t") => {
+                let mut words = seen.split(' ').skip(1);
+                let left = words.next().and_then(|word| word.strip_prefix('t'));
+                let has = |flag| seen.split(' ').any(|word| word == flag);
+                Answer::Seen {
+                    life: Life::of(left.context("no t")?.parse()?),
+                    stale: has("X"),
+                    sent: has("Z"),
+                    won: has("W"),
+                }
+            }
             number => match number.parse() {
                 Ok(number) => Answer::Number(number),
                 Err(_) => bail!("{action:?} on {key}: unexpected answer {line:?}"),
@@ -115,6 +135,11 @@ impl Client {
     fn line(&mut self) -> Result<String> {
         read_line(&mut self.tcp)
     }
+}
+
+/// The flag that gives an item a new life.
+fn new_life(life: Option<Life>) -> String {
+    life.map_or_else(String::new, |life| format!(" T{}", life.exptime()))
 }
 
 fn value_or_absent(value: Option<Tagged>) -> Answer {

@@ -12,7 +12,7 @@ mod model;
 mod record;
 
 pub use check::{linearizable, Operation};
-pub use model::{Action, Answer};
+pub use model::{Action, Answer, Life};
 pub use record::{record, History, Plan};
 
 /// The first key, if any, whose operations are not linearizable.

@@ -7,8 +7,50 @@
 
 use std::rc::Rc;
 
-/// A key's state: its value, or none.
-pub(crate) type State = Option<Rc<[u8]>>;
+/// A key's state: its item, or none.
+pub(crate) type State = Option<Item>;
+
+/// What readers can see of an item.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Item {
+    value: Rc<[u8]>,
+    life: Life,
+    stale: bool,
+    /// Its win token was given out.
+    sent: bool,
+}
+
+/// How long an item lives; so far apart that the time which passes makes no difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Life {
+    /// For ever.
+    #[default]
+    Ever,
+    /// Some days.
+    Days,
+    /// Some weeks.
+    Weeks,
+}
+
+impl Life {
+    /// The expiry time that asks for it.
+    pub(crate) fn exptime(self) -> u32 {
+        match self {
+            Self::Ever => 0,
+            Self::Days => 200_000,
+            Self::Weeks => 2_000_000,
+        }
+    }
+
+    /// What so many seconds are left of.
+    pub(crate) fn of(left: i64) -> Self {
+        match left {
+            ..0 => Self::Ever,
+            0..=200_000 => Self::Days,
+            _ => Self::Weeks,
+        }
+    }
+}
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +73,15 @@ pub enum Action {
     Delete,
     /// `incr`
     Incr(u64),
+    /// `touch`
+    Touch(Life),
+    /// `gat`
+    GetAndTouch(Life),
+    /// `mg` with t: tells how long it lives, and gives out the token of a stale item; with T, if
+    /// there is a new life
+    Look(Option<Life>),
+    /// `md` with I, and T if there is a new life
+    Invalidate(Option<Life>),
 }
 
 /// What the server answered.
@@ -50,6 +101,19 @@ pub enum Answer {
     Deleted,
     /// The number that `incr` left
     Number(u64),
+    /// `TOUCHED`, or `HD` of `md`
+    Done,
+    /// The flags of `mg`
+    Seen {
+        /// t
+        life: Life,
+        /// X
+        stale: bool,
+        /// Z
+        sent: bool,
+        /// W
+        won: bool,
+    },
     /// None came: the action may have happened at any time since, or never
     Unknown,
 }
@@ -61,36 +125,89 @@ pub(crate) fn step(state: &State, action: &Action, answer: &Answer) -> Option<St
 }
 
 fn apply(state: &State, action: &Action) -> (Answer, State) {
-    let value = |bytes: &[u8]| Some(Rc::from(bytes));
+    let fresh = |bytes: &[u8]| {
+        Some(Item {
+            value: Rc::from(bytes),
+            life: Life::Ever,
+            stale: false,
+            sent: false,
+        })
+    };
+    let Some(now) = state else {
+        return match action {
+            Action::Set(new) | Action::Add(new) => (Answer::Stored, fresh(new)),
+            Action::Replace(_) | Action::Append(_) | Action::Prepend(_) => {
+                (Answer::NotStored, None)
+            }
+            _ => (Answer::Absent, None),
+        };
+    };
     let kept = state.clone();
-    match (action, state) {
-        (Action::Get, Some(now)) => (Answer::Value(now.to_vec()), kept),
-        (Action::Get, None) => (Answer::Absent, None),
-        (Action::Set(new), _) => (Answer::Stored, value(new)),
-        (Action::Add(new), None) => (Answer::Stored, value(new)),
-        (Action::Add(_), Some(_)) => (Answer::NotStored, kept),
-        (Action::Replace(new), Some(_)) => (Answer::Stored, value(new)),
-        (Action::Append(new), Some(now)) => (Answer::Stored, value(&[&**now, new].concat())),
-        (Action::Prepend(new), Some(now)) => (Answer::Stored, value(&[new, &**now].concat())),
-        (Action::Replace(_) | Action::Append(_) | Action::Prepend(_), None) => {
-            (Answer::NotStored, None)
-        }
-        (Action::Cas(old, new), Some(now)) if **now == **old => (Answer::Stored, value(new)),
-        (Action::Cas(..), Some(_)) => (Answer::Exists, kept),
-        (Action::Delete, Some(_)) => (Answer::Deleted, None),
-        (Action::Incr(by), Some(now)) => {
-            let number: Option<u64> = std::str::from_utf8(now)
-                .ok()
-                .and_then(|text| text.parse().ok());
+    // Made from the old one: it keeps its life.
+    let from = |bytes: &[u8]| {
+        fresh(bytes).map(|new| Item {
+            life: now.life,
+            ..new
+        })
+    };
+    let living = |life: Option<Life>| Item {
+        life: life.unwrap_or(now.life),
+        ..now.clone()
+    };
+    match action {
+        Action::Get => (Answer::Value(now.value.to_vec()), kept),
+        Action::Set(new) | Action::Replace(new) => (Answer::Stored, fresh(new)),
+        Action::Add(_) => (Answer::NotStored, kept),
+        Action::Append(new) => (Answer::Stored, from(&[&*now.value, new].concat())),
+        Action::Prepend(new) => (Answer::Stored, from(&[new, &*now.value].concat())),
+        Action::Cas(old, new) if *now.value == **old => (Answer::Stored, fresh(new)),
+        Action::Cas(..) => (Answer::Exists, kept),
+        Action::Delete => (Answer::Deleted, None),
+        Action::Incr(by) => {
+            let text = std::str::from_utf8(&now.value).ok();
+            let number: Option<u64> = text.and_then(|text| text.parse().ok());
             match number {
                 Some(number) => {
                     let sum = number.wrapping_add(*by);
-                    (Answer::Number(sum), value(sum.to_string().as_bytes()))
+                    let text = sum.to_string();
+                    let mut next = from(text.as_bytes());
+                    // A number that fits is changed in place, and keeps its marks.
+                    if let Some(next) = next.as_mut().filter(|_| text.len() <= now.value.len()) {
+                        (next.stale, next.sent) = (now.stale, now.sent);
+                    }
+                    (Answer::Number(sum), next)
                 }
                 // The recorder counts only on keys that hold numbers.
                 None => (Answer::NotStored, kept),
             }
         }
-        (Action::Cas(..) | Action::Delete | Action::Incr(_), None) => (Answer::Absent, None),
+        Action::Touch(life) => (Answer::Done, Some(living(Some(*life)))),
+        Action::GetAndTouch(life) => {
+            let answer = Answer::Value(now.value.to_vec());
+            (answer, Some(living(Some(*life))))
+        }
+        Action::Look(life) => {
+            let won = now.stale && !now.sent;
+            // t comes before T.
+            let answer = Answer::Seen {
+                life: now.life,
+                stale: now.stale,
+                sent: now.sent,
+                won,
+            };
+            let next = Item {
+                sent: now.sent || won,
+                ..living(*life)
+            };
+            (answer, Some(next))
+        }
+        Action::Invalidate(life) => {
+            let next = Item {
+                stale: true,
+                sent: false,
+                ..living(*life)
+            };
+            (Answer::Done, Some(next))
+        }
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::check::Operation;
 use crate::client::Client;
-use crate::model::{Action, Answer};
+use crate::model::{Action, Answer, Life};
 use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -73,9 +73,15 @@ fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operati
         let fresh = format!("<{client}.{turn}>").into_bytes();
         let called;
         let (action, answer) = if is_counter(key) {
-            let action = match random.random_range(0..10) {
-                0..=4 => Action::Get,
-                5 => Action::Add(b"1000".to_vec()),
+            let life = [Life::Ever, Life::Days, Life::Weeks][random.random_range(0..3)];
+            let some = random.random_bool(0.5).then_some(life);
+            let action = match random.random_range(0..16) {
+                0..=1 => Action::Get,
+                2 => Action::Add(b"1000".to_vec()),
+                3 => Action::Touch(life),
+                4..=5 => Action::GetAndTouch(life),
+                6..=8 => Action::Look(some),
+                9 => Action::Invalidate(some),
                 _ => Action::Incr(random.random_range(1..100)),
             };
             called = now();
