@@ -16,6 +16,7 @@ mod operator;
 mod overload;
 mod packet;
 mod planted;
+mod pressure;
 mod protocol;
 mod smoke;
 mod soak;
@@ -75,6 +76,7 @@ tests! {
     operator: refusals, administration, clock, told;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
+    pressure: limits, unfinished_values, others_go_on, short_of_memory, unloads_in_need;
     fuzz: / packets, streams;
     soak: / run_for;
     planted: crash, warning, failure;

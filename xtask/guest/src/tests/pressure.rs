@@ -1,0 +1,226 @@
+//! Memory that is short: the cache's own, held by values that never come, and the machine's.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::client::{Tcp, Udp, PORT};
+use crate::kmsg::Log;
+use crate::modules::{self, Hippos};
+use crate::system::{memory, run};
+
+/// A guest that shares its processors may be far behind.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Connections that announce values of 1,000,000 bytes and send nothing more.
+fn announce(count: usize) -> Result<Vec<TcpStream>> {
+    let all = (0..count).map(|number| {
+        let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+        stream.write_all(format!("set big{number} 0 0 1000000\r\n").as_bytes())?;
+        Ok(stream)
+    });
+    all.collect()
+}
+
+/// Waits until `name` of `stats` is what `wanted` says.
+fn wait_for(tcp: &mut Tcp, name: &str, wanted: impl Fn(u64) -> bool) -> Result<u64> {
+    let start = Instant::now();
+    loop {
+        let found = tcp.stat(name)?;
+        if wanted(found) {
+            return Ok(found);
+        }
+        ensure!(start.elapsed() < LIMIT, "{name} is still {found}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The memory limit: by whom, and how far it goes.
+pub(super) fn limits() -> Result<()> {
+    let total = memory("MemTotal:")? >> 20;
+    let nearly = total - 10;
+    let mut log = Log::open()?;
+    log.lines();
+    let refused = modules::insert(modules::HIPPOS.as_ref(), &format!("memory_mb={nearly}"));
+    ensure!(refused.is_err(), "memory_mb={nearly} of {total} was taken");
+    let lines = log.lines();
+    let range = format!("memory_mb={nearly}: must be from 8 to {} on", total - 64);
+    ensure!(lines.iter().any(|line| line.contains(&range)), "{lines:?}");
+
+    let hippos = Hippos::load("memory_mb=64")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let mut ask = |mib: u64| -> Result<String> {
+        tcp.send(format!("cache_memlimit {mib}\r\n").as_bytes())?;
+        tcp.line()
+    };
+    for mib in [65, 128, nearly, 1024] {
+        let line = ask(mib)?;
+        ensure!(line.starts_with("MEMLIMIT_ADJUST_FAILED "), "{mib}: {line}");
+    }
+    for mib in [32, 64] {
+        let line = ask(mib)?;
+        ensure!(line == "OK\r\n", "{mib}: {line}");
+    }
+    let reply = Udp::connect("127.0.0.1")?.ask(b"cache_memlimit 32\r\n")?;
+    ensure!(reply.starts_with(b"CLIENT_ERROR "), "{reply:?}");
+    let most = total - 65;
+    run(&format!("hippos-ctl memory {most}"))?;
+    ensure!(run(&format!("hippos-ctl memory {nearly}")).is_err());
+    let line = ask(most)?;
+    ensure!(line == "OK\r\n", "what the owner set: {line}");
+    hippos.unload()
+}
+
+/// Whoever announces values and sends none leaves room for others, costs them next to nothing, and is
+/// hung up on in the end.
+pub(super) fn unfinished_values() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=64 upload_timeout=3")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let mut held = announce(70)?;
+    wait_for(&mut tcp, "hippos_upload_bytes", |bytes| bytes > 30 << 20)?;
+    let before = tcp.stat("hippos_writer_waits")?;
+    for number in 0..40 {
+        tcp.set(&format!("key{number}"), &[b'x'; 5000])?;
+    }
+    let waits = tcp.stat("hippos_writer_waits")? - before;
+    println!("{waits} grace periods for 40 sets beside 70 unfinished values");
+    ensure!(waits <= 40 * 16, "{waits} grace periods");
+    wait_for(&mut tcp, "hippos_uploads_timed_out", |count| count >= 30)?;
+    wait_for(&mut tcp, "hippos_upload_bytes", |bytes| bytes == 0)?;
+    // Which of them had a place is the workers' business.
+    let mut gone = 0;
+    for stream in &mut held {
+        stream.set_nonblocking(true)?;
+        gone += usize::from(match stream.read(&mut [0; 64]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        });
+    }
+    ensure!(gone >= 30, "{gone} were hung up on");
+    tcp.set("large", &vec![b'y'; 900_000])?;
+    hippos.unload()
+}
+
+/// While a writer waits for memory, other connections of its worker go on.
+pub(super) fn others_go_on() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=64 threads=1")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("small", b"value")?;
+    let held = announce(70)?;
+    wait_for(&mut tcp, "hippos_upload_bytes", |bytes| bytes > 30 << 20)?;
+    // Those of the seventy that wait are refused in the end, and wait for their values then.
+    let sure = AtomicBool::new(false);
+    let turns = thread::scope(|scope| -> Result<usize> {
+        let waiting = scope.spawn(|| -> Result<String> {
+            let mut late = Tcp::connect("127.0.0.1")?;
+            late.patience(LIMIT)?;
+            late.send(b"set late 0 0 400000\r\n")?;
+            late.send(&vec![b'z'; 400_000])?;
+            late.send(b"\r\n")?;
+            let line = late.line();
+            sure.store(true, Ordering::Relaxed);
+            line
+        });
+        let mut turns = 0;
+        while !sure.load(Ordering::Relaxed) {
+            tcp.send(b"touch small 0\r\n")?;
+            ensure!(tcp.line()? == "TOUCHED\r\n");
+            turns += 1;
+        }
+        let line = waiting.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        ensure!(line.starts_with("SERVER_ERROR out of memory"), "{line:?}");
+        Ok(turns)
+    })?;
+    println!("{turns} commands of others while one waited");
+    ensure!(turns >= 10, "only {turns} commands while another waited");
+    drop(held);
+    hippos.unload()
+}
+
+/// The machine is short of memory: the cache gives back before the kernel has to kill somebody.
+pub(super) fn short_of_memory() -> Result<()> {
+    let mut log = Log::open()?;
+    log.lines();
+    let total = memory("MemTotal:")? >> 20;
+    let hippos = Hippos::load(&format!("memory_mb={}", total - 65))?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.patience(LIMIT)?;
+    let value = vec![b'x'; 500_000];
+    for number in 0..total * 2 {
+        tcp.set(&format!("key{number}"), &value)?;
+    }
+    let full = tcp.stat("hippos_memory_held")?;
+    let left = memory("MemAvailable:")?;
+    println!(
+        "{} of {total} MiB held, {} available",
+        full >> 20,
+        left >> 20
+    );
+    ensure!(left > 24 << 20, "{left} bytes are left to others");
+    // Somebody wants a good part of it.
+    let mut hog = Vec::new();
+    for step in 1..=20u64 {
+        hog.push(vec![1u8; 4 << 20]);
+        let most = full.saturating_sub((step * 4).saturating_sub(24) << 20);
+        wait_for(&mut tcp, "hippos_memory_held", |held| held <= most)?;
+        tcp.set("key0", &value)?;
+    }
+    ensure!(tcp.stat("hippos_memory_shortages")? != 0);
+    ensure!(tcp.stat("hippos_memory_allowed")? < tcp.stat("limit_maxbytes")?);
+    ensure!(memory("MemAvailable:")? > 8 << 20);
+    let given = full - tcp.stat("hippos_memory_held")?;
+    println!("{} MiB given back", given >> 20);
+    drop(hog);
+    let allowed = |bytes: u64| bytes > full - (16 << 20);
+    wait_for(&mut tcp, "hippos_memory_allowed", allowed)?;
+    let lines = log.lines();
+    let has = |text: &str| lines.iter().any(|line| line.contains(text));
+    ensure!(has("short of memory: the cache gives back"), "{lines:?}");
+    ensure!(!has("Out of memory") && !has("oom-kill"), "{lines:?}");
+    hippos.unload()
+}
+
+/// Unloading while connections wait for memory, values are on their way, readers hold what is gone, and
+/// the machine is short of memory.
+pub(super) fn unloads_in_need() -> Result<()> {
+    let total = memory("MemTotal:")? >> 20;
+    for round in 0..3 {
+        let hippos = Hippos::load(match round {
+            0 => "memory_mb=16",
+            1 => "memory_mb=16 upload_timeout=1",
+            _ => "memory_mb=16 threads=1",
+        })?;
+        let held = announce(40)?;
+        let mut tcp = Tcp::connect("127.0.0.1")?;
+        for number in 0..40 {
+            tcp.set(&format!("key{number}"), &[b'x'; 100_000]).ok();
+        }
+        let mut slow = Vec::new();
+        for _ in 0..40 {
+            let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+            stream.set_nonblocking(true)?;
+            let _ = stream.write(&b"get key39\r\n".repeat(100));
+            slow.push(stream);
+        }
+        thread::sleep(Duration::from_millis(200));
+        tcp.set("key39", &[b'y'; 100_000]).ok();
+        tcp.send(b"set last 0 0 900000\r\n")?;
+        thread::sleep(Duration::from_millis(20 * round));
+        hippos.unload().with_context(|| format!("round {round}"))?;
+        drop((held, slow));
+    }
+    let hippos = Hippos::load(&format!("memory_mb={}", total - 65))?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.patience(LIMIT)?;
+    for number in 0..total * 2 {
+        tcp.set(&format!("key{number}"), &vec![b'x'; 500_000])?;
+    }
+    let hog: Vec<_> = (0..8).map(|_| vec![1u8; 4 << 20]).collect();
+    hippos.unload()?;
+    drop(hog);
+    Ok(())
+}
