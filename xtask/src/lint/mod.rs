@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: what the compilers say, and the repository's own rules.
 
 mod edges;
+mod licences;
 mod mirrors;
 mod panics;
 mod sources;
@@ -24,7 +25,8 @@ use crate::{kbuild, root, shell, workspace};
 /// `extern "C"` declarations in one file; no `alloc`, `kernel` or floats in the
 /// pure crates; no panic in their release objects beyond a listed, explained
 /// allowance (xtask/src/lint/panics.rs); no function of the module with a large
-/// stack frame; no package mirror's address in the repository; Kbuild's crate edges equal to cargo's; and all of it takes
+/// stack frame; no package mirror's address in the repository; each source file's
+/// licence in its first line; Kbuild's crate edges equal to cargo's; and all of it takes
 /// Debian's own cargo as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
@@ -72,6 +74,7 @@ const CHECKS: &[Check] = &[
     ("format", false, |_| format()),
     ("sources", false, |_| report(sources::check()?)),
     ("mirrors", false, |_| report(mirrors::check()?)),
+    ("licences", false, |_| report(licences::check()?)),
     ("edges", false, |_| report(edges::check()?)),
     ("clippy", false, |_| clippy()),
     ("clippy-kernel", true, clippy_kernel),
