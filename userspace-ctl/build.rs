@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Compiles the XDP program, when the tool is built with it.
 
 use std::env;

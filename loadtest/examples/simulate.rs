@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Hit ratios: the real store under each of its policies, beside an LRU, with this crate's
 //! workloads and without a network.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! When requests leave in an open loop: constant gaps, a Poisson process, or
 //! a Poisson process with bursts (the paper's section 2.1: short stretches at
 //! two to three times the mean rate).

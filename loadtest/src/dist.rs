@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Distributions: how long keys and values are, and how popular each key is.
 //!
 //! Sizes are given by their quantile function, so that a key's length and its

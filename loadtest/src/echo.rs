@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A server without a store: it answers any GET with the right value, which it
 //! derives from the key, so that the load generator can be measured alone.
 //! With [`Contents::Kept`] it does keep what is stored, and [`Faults`] make it

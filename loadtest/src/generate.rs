@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Writes a trace from a workload.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Percentiles of a run in the format of HdrHistogram's own tools and plotter (`.hgrm`).
 
 use std::fmt::Write;

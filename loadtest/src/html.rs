@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! All plots and tables of reports on one page, without anything from elsewhere.
 
 use std::fmt::Write;

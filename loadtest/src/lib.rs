@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Open-loop memcached load: workloads as data, trace replay, checked replies,
 //! reports. The command `hippos-load` is a thin layer over this library, so that
 //! benches can drive it and simulators can use its [`workload`] models alone.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A stream to a server: TCP, TLS over TCP, or a Unix socket; connected, authenticated, asked for
 //! its version.
 

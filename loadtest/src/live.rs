@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The line that lives while a run goes on.
 
 use std::time::{Duration, Instant};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `hippos-load`: makes load for a memcached server, checks every reply, and
 //! reports. See README.md beside it.
 //!

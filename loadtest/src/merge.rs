@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One report of several generators that ran at the same time.
 
 use std::collections::BTreeMap;

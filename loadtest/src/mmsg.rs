@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Many datagrams in one system call; with segmentation offload (`gso`), many in
 //! one journey through the kernel.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Keeps the requests of each key in their order, whatever sockets and connections they take.
 //!
 //! A GET waits for the key's earlier writes to be answered, and a write for its earlier GETs; GETs

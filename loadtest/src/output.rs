@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Files that the user names: `-` is a standard stream, and what is no regular file stays what it is.
 
 use std::fs::{self, File, OpenOptions};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Values that can be checked: each is derived from its key's hash, a version
 //! and its own length, so that a value which is cut short, mixed with
 //! another's, or belongs to another key cannot pass.

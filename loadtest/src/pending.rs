@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A request that waits for its reply, and the check of what comes.
 
 use crate::payload;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! SVG plots of reports: latency against offered load, throughput of several servers side by side,
 //! throughput, latency and lag over time, latency by percentile. Legends stand beside the data.
 

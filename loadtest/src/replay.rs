@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Replays traces: a thread reads the file ahead and hands batches to the workers.
 
 use std::collections::VecDeque;

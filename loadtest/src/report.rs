@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Reports: what a run was, what came of it, as JSON and as a table.
 
 use std::collections::BTreeMap;

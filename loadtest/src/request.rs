@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One request, whatever it came from: a workload's sampler or a trace.
 
 use crate::payload;

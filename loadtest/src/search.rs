@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Many runs of one workload: the search for peak throughput, and sweeps over rates.
 
 use std::time::Duration;

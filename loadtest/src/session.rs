@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A session with the servers: connected once, then filled and loaded as often as wanted.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! How to talk to the servers, and how a run can fail.
 
 use std::fmt;

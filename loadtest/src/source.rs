@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Where a worker's requests come from: a workload, its fill, or a trace.
 
 use crossbeam_channel::{Receiver, TryRecvError};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a trace is made of, without a server.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a worker counts and measures.
 
 use std::collections::BTreeMap;

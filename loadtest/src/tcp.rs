@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One stream of a worker (TCP, TLS or a Unix socket): pipelined requests, replies in their order.
 
 use std::collections::VecDeque;

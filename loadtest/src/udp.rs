@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One UDP socket of a worker: requests with ids, replies put together again.
 
 use std::net::SocketAddr;

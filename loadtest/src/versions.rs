@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which versions of each key's value may still be seen.
 //!
 //! Every SET and DELETE of a key takes the next version. When the server has

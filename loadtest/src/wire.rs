@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The text protocol, classic and meta, from the client's side, and the frame
 //! of UDP datagrams.
 

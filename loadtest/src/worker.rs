@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One thread of load: sends what is due, takes what comes, gives up on what does not.
 
 use std::collections::VecDeque;

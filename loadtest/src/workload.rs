@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Workloads as data: TOML files that say how long keys and values are, how
 //! popular each key is, and what is done with them. The files in `traces/` are
 //! built in.

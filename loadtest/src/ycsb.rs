@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! YCSB's workload properties as a [`Workload`]: `hippos-load run workloads/workloada`.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The command itself: exit statuses, reports that are kept, files that are written.
 
 use std::path::Path;

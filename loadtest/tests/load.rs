@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The generator against servers of its own: every transport and fault, no store needed.
 
 use std::net::{SocketAddr, UdpSocket};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The generator against memcached itself, where there is one: `HIPPOS_MEMCACHED`
 //! is the command that starts it (`memcached` by default), to which port and
 //! limits are added.

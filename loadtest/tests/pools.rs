@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The pools have the numbers that their files name, and the samples are theirs.
 
 use std::io::Read;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Files of who may log in, checked before the module sees them.
 
 use anyhow::{bail, ensure, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The control device: one method per call of `hippos_abi`.
 //!
 //! The only unsafe code of the tool is here: each ioctl with the structure

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `hippos-ctl`: looks into a loaded Hippos and steers it.
 
 use anyhow::{bail, Context, Result};

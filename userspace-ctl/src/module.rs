@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The module itself, as the kernel's loader knows it.
 
 use std::thread;

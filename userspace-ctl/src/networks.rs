@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Lists of networks as an operator writes them, checked before the module sees them.
 
 use anyhow::{bail, ensure, Context, Result};

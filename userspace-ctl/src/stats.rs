@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The module's `STAT name value` texts, for people and for programs.
 
 use anyhow::{Context, Result};

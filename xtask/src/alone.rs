@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One guest test in a guest of its own: what commands for long runs are made of.
 
 use std::sync::atomic::Ordering;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The README's way to a real machine, followed to the letter.
 //!
 //! A fresh Debian root stands for the machine. The lines come from the README's

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The cache folder: where the build root lives, outside any work tree.
 
 use std::env;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Stock clients of memcached, and test suites that others wrote, against the module.
 //!
 //! They run on this machine, in a Debian root of their own that has them

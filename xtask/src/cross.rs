@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Another architecture than the build root's own: tools that build and emulate it, and its packages.
 //!
 //! The tools are installed in the root. The architecture's own packages (guest programs, libraries,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The debug kernel: the stock kernel's source with every checker that finds
 //! what tests can't see.
 //!

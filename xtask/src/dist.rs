@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask dist`: the sources that an appliance builds Hippos from, without a registry.
 //!
 //! The archive holds the module's sources with those of its registry crates,

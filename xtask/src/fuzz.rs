@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask fuzz`: what any input must leave whole, on the host and in a guest.
 //!
 //! The host's targets (`xtask/fuzz`) run under libFuzzer, which is compiled from

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The guest's file system: Debian's programs and modules, our PID 1 and hippos.ko.
 //!
 //! Two archives that the kernel unpacks one after the other: a base that only

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The module's build: registry sources for Kbuild, then the kernel's own make.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The stock kernels in the build root, and their source trees made ready for modules.
 //!
 //! Debian's header packages have no Rust metadata, so the tree comes from the

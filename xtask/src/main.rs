@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Build, run and test Hippos: `cargo xtask <command>`.
 //!
 //! Everything but the host's own cargo happens inside a Debian build root that

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask nightly`: what must hold and takes too long for every change.
 
 use std::process::Command;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Whether a memcached answers: the question that `version` is.
 
 use std::io::{Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One line for each long step: what it is, and how long it took.
 
 use std::time::{Duration, Instant};

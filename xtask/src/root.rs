@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The build root: a Debian tree with every tool and the kernels, made once per machine.
 //!
 //! The host gives cargo, apt and mmdebstrap; compiler, kernel sources, QEMU and

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask run`: a guest that serves memcached's port on this machine.
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Running other programs: quietly with a log, or for their output.
 
 use std::fs::{self, File, OpenOptions};

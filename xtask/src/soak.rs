@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask soak`: load, faults at random, and memory over the hours.
 
 use std::fs;

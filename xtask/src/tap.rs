@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A tap device that joins one guest to this host, for as long as it lives.
 //!
 //! QEMU's own network handles each packet several times in user space; a tap

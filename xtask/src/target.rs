@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which kernel: series, flavour and architecture; the only place that names a series.
 //!
 //! A command is told by its arguments (a [`Selection`]); what these mean depends

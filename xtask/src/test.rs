@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask test`: every test there is, on the host and in guests.
 
 use std::io::{BufRead, BufReader, Write};

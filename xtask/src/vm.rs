@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The virtual machine: Debian's QEMU, Debian's stock kernel, our PID 1.
 //!
 //! The guest's console goes to a file; the second serial port is the line on

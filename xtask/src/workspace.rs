@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Where this work tree is, and what cargo knows of it.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 // Prints "key server" for each key as libmemcached maps it.
 // cc -o vectors libmemcached.c -lmemcached
 // vectors modula|ketama|weighted HASH HOST:PORT[:WEIGHT]... < keys

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Who may ask: networks, and how many reply bytes a source gets over UDP.
 //!
 //! UDP packets are answered before the firewall's input chain sees them, so

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Rare commands: statistics, and those that tune a server.
 //!
 //! What Hippos has no use for is checked and answered as memcached does when

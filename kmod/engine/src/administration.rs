@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which clients may use administration commands: those that change how the
 //! server runs, forget what it holds or counted, or tell its keys.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Binary commands on the store.
 
 use hippos_proto::binary::{loud, op, Header, Response, Status, HEADER};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What the engine counts beside the store's counters, one shard a CPU.
 
 /// The engine's own counters, kept in the store's per-CPU tallies.

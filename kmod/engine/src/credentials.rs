@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Names and passwords, as memcached's authentication file has them.
 //!
 //! As with the networks that may ask there are two texts, and a writer fills

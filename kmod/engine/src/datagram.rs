@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! UDP in process context: whatever the fast path passed on.
 
 use hippos_proto::reply::{self, Out};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What only the host knows: its process, its clock, its connections.
 
 use core::fmt;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What the tests of several ways of answering share.
 
 use std::vec::Vec;

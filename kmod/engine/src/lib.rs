@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Sans-IO sessions that join protocol and store: bytes in, bytes out.
 //!
 //! An [`Engine`] holds what all clients share. UDP requests that only read go

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Answers of many lines: statistics and dumps.
 //!
 //! A listing is written as far as there is room and goes on where it stopped.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! memcached's authentication for text: the first command is a `set` of any
 //! key whose value is a name and a password.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `get` of several keys whose answer is one datagram, by a way of its own.
 //!
 //! The lookups go side by side: first the buckets of all keys are fetched,

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Meta commands on the store: what `mg`, `ms`, `md`, `ma` and `me` do and say.
 
 use heapless::Vec;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The UDP fast path in two phases, for softirq.
 //!
 //! Phase 1, [`Engine::plan`], reads a datagram, looks all its keys up and

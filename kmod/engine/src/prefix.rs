@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `stats detail`: what is asked of keys that start alike.
 //!
 //! A key's prefix is what comes before its first colon. The table is small, and

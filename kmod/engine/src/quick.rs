@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The quickest way to answer the commonest request: `get` of one key of 8 to
 //! 32 bytes whose lookup is decided by one cache line.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A client's session without its socket: bytes in, bytes out.
 //!
 //! The host feeds whatever has arrived and sends whatever comes out. How the

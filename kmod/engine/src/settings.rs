@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What an engine is set to.
 
 use hippos_store::Eviction;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The commonest request of all, `get` of one key, by a way of its own.
 //!
 //! A [`Plan`](crate::Plan) has room for any reply of the fast path; what is

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Memory for values that are still on their way: what they may have together, and the wait for it.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What commands count, by the matrix that was recorded from memcached: the example server over
 //! host sockets, and memcached itself where `HIPPOS_MEMCACHED` holds the command that starts it.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Logging in over TCP, byte for byte as memcached has it with `-Y`.
 
 mod common;

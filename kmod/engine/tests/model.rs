@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Random streams of commands: against a simple model, and cut at random.
 
 mod common;

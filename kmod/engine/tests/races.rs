@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Each form of a reader beside each write that changes an item in place: a reply is framed as it
 //! announces, whatever changes meanwhile, and no write that was answered is lost.
 //!

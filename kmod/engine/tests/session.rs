@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Scripted sessions: what is said and what is answered, however it is cut.
 
 mod common;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! UDP: the fast path answers as the worker does, in frames that are right.
 
 mod common;

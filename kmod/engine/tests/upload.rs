@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Values that are on their way: their share of memory, and sessions that wait for theirs.
 
 mod common;

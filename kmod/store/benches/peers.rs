@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The store beside what a user would take instead, in one run.
 //!
 //! `cargo bench -p hippos_store --bench peers [-- FILTER]`

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Items held when the first eviction comes, and bytes an item, at a limit of 64 MiB; beside a
 //! memcached, if its address is given.
 //!

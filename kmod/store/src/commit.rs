@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Storing: what a writer asks for and what it gets.
 
 use crate::time::Expiry;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a store is made from, and why it may refuse.
 
 /// Which items go when memory is full.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Counters: a shard a CPU, exact when summed at rest.
 //!
 //! A request that is no more than one lookup is counted once, as a lone hit of

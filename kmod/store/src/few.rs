@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A short list on the stack.
 //!
 //! heapless has these too, but with the kernel's overflow checks its `push` can panic.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The keyed hash, and comparing keys by words.
 //!
 //! Folded multiplication: two words of the key, each under a secret of the boot, are multiplied to

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The platform of a host process: threads as CPUs, the system allocator, and a stand-in for RCU.
 //!
 //! The stand-in is as strict as RCU allows: a grace period ends as soon as all sections that lived

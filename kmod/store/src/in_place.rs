@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! All writes to the header of an item that readers can find, but for the marks of a hit.
 //!
 //! Each holds the stripe's lock, so that an update, which copies the header to a new item, neither

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The index: from a hash to a slot, by linear hashing in place.
 //!
 //! A bucket is one cache line: seven entries of {tag, reference} and a head that leads to overflow

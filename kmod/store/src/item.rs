@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! An item as it lies in its slot: header, key, value.
 //!
 //! ```text

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The store: an RCU hash table over slab arenas, with eviction by CLOCK.
 //!
 //! Lookups take no lock and may run in softirq; a hit writes at most its item's reference mark.

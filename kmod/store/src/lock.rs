@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Data behind one of the platform's spin locks.
 
 use core::cell::UnsafeCell;

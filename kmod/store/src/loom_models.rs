@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Models of the small pieces, run through every interleaving and every order of memory that loom
 //! knows. Each has a mistake planted once more, to see that it would be found.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Maintenance: what a background thread does so that writers seldom have to.
 //!
 //! Each call is one bounded step: take retired memory back, keep the classes' reserves, grow or

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Decimal values, as memcached reads and writes them.
 
 /// The digits of the largest number.

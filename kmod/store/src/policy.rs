@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which slot goes next: the seam between a class's slots and the rules for evicting them.
 //!
 //! All is called under the class's lock, by those who hand slots out, take them back, or need

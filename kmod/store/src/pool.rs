@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The pool of memory blocks: the one count that the memory limit is kept by.
 
 use core::ptr::NonNull;

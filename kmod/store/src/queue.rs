@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Queues of slots, for the policies that need an order of arrival.
 //!
 //! A slot's links are a word at the end of its slab, so that they cost 8 bytes a slot and nothing

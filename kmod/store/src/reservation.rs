@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Slots that somebody holds on to: to fill them, or to read them for long.
 
 use core::mem::ManuallyDrop;

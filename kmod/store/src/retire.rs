@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Retired memory on its way back: unlinked, waiting for a grace period.
 //!
 //! Each CPU has a ring of batches. References go into the newest batch; when it is full, or

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Making room: handing slots out, evicting, and taking retired slots back.
 
 use core::num::NonZeroUsize;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! S3-FIFO: new items enter a small queue; those hit there more than once go on to the main queue,
 //! the others are evicted but remembered for a while, and enter the main queue if they come back
 //! (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023).

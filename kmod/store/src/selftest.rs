@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A test that runs where the store does: in the kernel, on a store of its own.
 //!
 //! Call it from several threads at once, each with another `lane`; call `Store::maintain` beside

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! SIEVE: a queue in order of arrival, over which a hand goes from old to new. What was hit since
 //! the hand last came stays where it is, so that new items have to prove themselves early (Zhang
 //! and others, "SIEVE is simpler than LRU", NSDI 2024).

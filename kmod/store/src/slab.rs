@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Slab classes: slots of a size, cut from blocks.
 //!
 //! A slab starts with a head of 24 bytes that leads from a slot back to the block's entry in the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The store itself: making it, looking things up, time and counters.
 
 use core::marker::PhantomData;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The one place that imports atomics, so that loom can stand in for them.
 //!
 //! `core::sync::atomic` follows the C++ memory model, the kernel its own; what is used here

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Fixed tables in memory that the platform lends.
 
 use core::ops::Deref;

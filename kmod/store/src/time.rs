@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The coarse clock, expiry and flushing.
 //!
 //! Seconds since shortly before the start, so that 1 is always in the past and 0 can mean never.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A walk over all items, beside readers and writers.
 
 use crate::item::Item;

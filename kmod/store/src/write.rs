@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What changes the table: storing, deleting, counting up and down.
 //!
 //! Process context. Memory is found and bytes are copied before a stripe is

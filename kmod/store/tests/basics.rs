@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a store does, seen from outside, one thing at a time.
 
 use hippos_store::host::Host;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Memory: the limit is kept, it goes to the sizes that are in use, and a platform that has none
 //! left costs nobody an item.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Random operations, checked against a map from the standard library.
 //!
 //! The model does not know what is evicted: an item that is gone must be accounted for by the

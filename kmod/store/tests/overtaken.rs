@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A writer that loses its CPU right after it has unlocked: when it goes on, the item that it stored
 //! may have been deleted or evicted, a grace period may have passed, and the slot be another item's.
 //! It must have looked at all that it counts before.

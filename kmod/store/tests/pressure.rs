@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Writers in need: the work of one write is bounded, in grace periods too, whatever others hold.
 
 mod watched;

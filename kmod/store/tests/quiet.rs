@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A steady-state hit writes to nothing that CPUs share: it works with the items and the index
 //! read-only. (Its count goes to a line of the CPU's own, in a table.) A write would end the test
 //! with a fault.

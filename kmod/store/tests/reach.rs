@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Blocks that a reference of 48 bits can't name are not used: an item in one would be read at
 //! another address.
 

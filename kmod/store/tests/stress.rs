@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Many threads on a small store: nothing that a reader sees may be torn, stale memory or another
 //! key's, and no update may be lost.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! One command that makes load: a session, its report, and what becomes of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Lines of fields with a delimiter between: which column is what, and what its text means.
 
 use anyhow::{anyhow, bail, ensure, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which formats there are, and how one is told from the beginning of a file.
 
 use std::str::FromStr;

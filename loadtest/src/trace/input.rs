@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The bytes of a trace: files one after another, `-` for standard input, compressed or not.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Trace files: recorded requests in this project's own format and in those that others publish.
 //!
 //! Every value that is replayed must be derivable from its key, therefore

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Reads the requests of a trace, whatever its format.
 
 use std::io::{BufRead, Read};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Lines of words with `=` in them, as memcached prints them: its `watch` log and its metadump.
 
 use anyhow::{anyhow, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Writes traces in this project's own format.
 
 use std::io::{self, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Every operation of the Rust crate `memcache`, in text and binary, over TCP and UDP.
 //!
 //! `cargo run -p hippos_conformance --example memcache -- HOST:PORT`

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The table of cases: its files, and how they are read.
 //!
 //! A file under `cases/` is a list of cases. Each line is a word and a text:

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What commands count: a matrix of commands and the states that they meet.
 //!
 //! A cell is one command, of the text, meta or binary protocol, over TCP or UDP, against one

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What a memcached answers, as one table of cases, and ways to ask a server.
 //!
 //! The table is recorded from memcached itself; [`run()`] plays it against any server. [`random`]

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `conformance`: asks a server whether it answers as memcached does.
 
 use anyhow::{ensure, Context, Result};

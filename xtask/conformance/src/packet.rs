@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Packets of the binary protocol as the case files write them.
 //!
 //! `set key=$ extras=00000005.00000000 value=hello` is a request; in expected output the same

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Random streams of commands, answered alike by two servers.
 //!
 //! A stream is a few dozen commands over a handful of keys. Both servers get it, each command

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Records what the reference answers into the case files.
 //!
 //! Only steps without an answer are filled in, so what people wrote or corrected stays. Every

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Runs the table against a server.
 
 use anyhow::{Context, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Templates: the little language of the case files, and matching bytes against it.
 //!
 //! | written      | as input                      | as expected output                       |

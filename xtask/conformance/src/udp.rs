@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Plays a case over UDP, and checks the frames of every answer.
 //!
 //! A frame is eight bytes before the payload: request id, sequence number, number of datagrams

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A UDP datagram: both doors answer alike, in right frames, and no answer is
 //! one that another server would answer for ever.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What must hold for any input, one function for each target: a panic is a
 //! finding.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Lines, words, numbers, base64 and meta commands: what is read is what was
 //! there, and reads the same again.
 

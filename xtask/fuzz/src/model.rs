@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Sequences of commands against a memcached of a page, with time that passes.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Reading replies as strictly as a client could.
 
 /// What a reply line of the text protocol may begin with.

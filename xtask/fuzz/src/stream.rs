@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A TCP stream: where it is cut makes no difference, and what comes back can be read.
 
 use hippos_engine::HEAD_ROOM;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The corpus, the seeds, and what comes of them by chance: the targets without
 //! a fuzzer, for any compiler.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The least of a memcached client, for tests that look at packets.
 
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What the host asks PID 1 for, over the second serial port.
 //!
 //! Lines of text. The guest greets with `hello`; then the host sends one

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which door datagrams come by first: the hook as a rule, XDP with what that asks for, or the
 //! socket with nothing before it.
 

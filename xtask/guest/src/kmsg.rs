@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The kernel's log: whether it complained since the last look.
 
 use std::fs::File;

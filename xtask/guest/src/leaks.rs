@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! kmemleak's findings, on kernels that have it (Documentation/dev-tools/kmemleak.rst).
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Clients that remember what they were promised: each has keys of its own, and
 //! whatever it reads must be a value that it was told is stored, to the last
 //! byte.

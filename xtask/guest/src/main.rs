@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! PID 1 of the virtual machine, and the tests that run inside it.
 //!
 //! One static program: as PID 1 it mounts the usual file systems, brings the

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The guest's network: the card to the host, and namespaces joined by veth for tests.
 
 use anyhow::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Network namespaces for tests, and what joins them.
 
 use std::fs::File;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Numbers that look like chance and come again with the same seed (splitmix64).
 
 /// A source of them.

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Start and stop of the guest.
 
 use std::fs::{self, File};

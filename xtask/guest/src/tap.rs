@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A network card whose wire is in our hands (`linux/if_tun.h`): frames are
 //! put on it and taken from it byte by byte.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Is there an order of the operations, each between its call and its
 //! return, in which every answer is right?
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A client that records: one TCP connection for everything, one UDP socket
 //! for some of the reads, all in the text protocol.
 

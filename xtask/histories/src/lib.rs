@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Is the cache one register a key, whatever the door and the core?
 //!
 //! [`record()`] lets concurrent clients fight over few keys, over TCP and

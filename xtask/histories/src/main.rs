@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `hippos-histories`: records and checks histories against a server.
 
 use anyhow::{bail, Context, Result};

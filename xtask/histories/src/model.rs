@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What one key may do: a register that can be absent, with memcached's
 //! conditional and arithmetic writes.
 //!

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Runs concurrent clients with random operations on few keys and collects
 //! what each saw.
 

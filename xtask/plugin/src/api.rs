@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! QEMU's plugin interface, the part used here (`include/qemu/qemu-plugin.h`
 //! of QEMU 9.0 to 10.x, plugin version 3 and 4).
 

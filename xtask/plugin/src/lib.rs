@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Counts the instructions that a guest executes, for repeatable figures on
 //! a machine whose clock says nothing.
 //!

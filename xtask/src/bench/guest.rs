@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A guest with one of the servers that are compared, joined to this host.
 
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};

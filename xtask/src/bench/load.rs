@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Driving `hippos-load`, and what is asked of the servers.
 
 use std::path::{Path, PathBuf};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The guest's instructions: asked from the QEMU plugin (`xtask/plugin`), in
 //! sum or by kernel symbol.
 

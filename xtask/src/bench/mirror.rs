@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Builds the packet mirrors (`xtask/mirror`): the module for the stock kernel, and the XDP program.
 
 use std::fs;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask bench`: Hippos beside memcached and beside a packet mirror.
 //!
 //! Each server runs in a guest of its own, booted anew for each round, under

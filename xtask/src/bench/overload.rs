@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! More than a server can serve: GETs at twice the rate of its peak, and SETs
 //! over TCP beside them.
 //!

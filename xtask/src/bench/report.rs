@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What was measured, as JSON, as Markdown tables and as a plot.
 
 use std::collections::BTreeMap;

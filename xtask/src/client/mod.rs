@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Tests that run on the host, as clients of a guest, through the forwarded port.
 //!
 //! To add one: write `pub(super) fn name(port: u16) -> anyhow::Result<()>` in the

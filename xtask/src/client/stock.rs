@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A stock client, the `memcache` crate, over TCP and over UDP.
 
 use std::collections::HashMap;

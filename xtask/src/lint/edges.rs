@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Kbuild's crates and the edges between them are cargo's.
 
 use std::collections::BTreeMap;

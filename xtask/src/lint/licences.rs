@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Every source file names its licence in its first line, and it is its crate's.
 
 use std::path::Path;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! No package mirror's address in the repository: it comes from the tools' own configuration.
 
 use anyhow::Result;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask lint`: what the compilers say, and the repository's own rules.
 
 mod edges;

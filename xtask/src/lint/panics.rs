@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! No way to a panic in what the kernel runs: in softirq it would be the machine's end.
 //!
 //! Looked at are the release objects that Kbuild made, as the linker sees them: a

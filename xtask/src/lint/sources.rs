@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Rules about Rust sources: where `unsafe` may be, where C is declared, what the pure crates
 //! leave alone.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! No function of the module takes much of the kernel's small stack.
 //!
 //! The kernel's own limit (`CONFIG_FRAME_WARN`) is for C alone; rustc has none,

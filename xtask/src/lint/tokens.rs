@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A Rust file as the rules see it: tokens with their lines, comments and test code left out.
 
 use anyhow::{anyhow, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What the engine asks its host: process and connections.
 
 use std::collections::BTreeMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! A memcached over host sockets: the test double of the whole protocol.
 //!
 //! `cargo run -p hippos_engine --example server -- --port 11211` serves TCP

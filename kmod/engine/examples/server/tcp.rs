@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The TCP door: a poll loop over sessions.
 
 use std::collections::HashMap;

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The UDP door: the fast path first, in the request's own buffer.
 
 use std::net::{SocketAddr, UdpSocket};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! An engine to test, and ways to talk to it (`xtask/fuzz` does as well).
 #![allow(dead_code)]
 

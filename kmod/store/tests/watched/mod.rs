@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The host as a platform, with somebody who watches.
 
 use std::ptr::NonNull;

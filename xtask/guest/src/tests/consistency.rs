@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Concurrent clients on few keys: what they saw must have one order.
 
 use std::net::SocketAddr;

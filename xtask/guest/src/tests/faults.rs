@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The ground shakes under load: memory fails, cards and addresses come and go,
 //! CPUs too. The service may halt meanwhile; what it acknowledged stays true.
 

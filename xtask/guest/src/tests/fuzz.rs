@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Hostile packets, one after the other, from the card's wire.
 //!
 //! Each begins as something that a client could send; then fields, headers,

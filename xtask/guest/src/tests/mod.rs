@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The tests that run inside the guest.
 //!
 //! To add one: write `pub(super) fn name() -> anyhow::Result<()>` in the file of

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What an operator sets and sees: values that can't be meant, who may use administration commands,
 //! clocks that are set, and the time that the module takes.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! More than is reasonable: connections by the thousand, clients that never
 //! read, never finish, never go.
 

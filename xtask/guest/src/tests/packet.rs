@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! What the hook does with packets: through real cards and namespaces first,
 //! then frame by frame.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Planted faults: what must make a run fail, so that one sees that it does.
 
 use std::fs;

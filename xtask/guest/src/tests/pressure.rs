@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Memory that is short: the cache's own, held by values that never come, and the machine's.
 
 use std::io::{ErrorKind, Read, Write};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The protocol against the module, with no emulated network in between: nothing
 //! is lost and nothing is late.
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The least that must work on every kernel: load, a SET, a GET by each way, unload.
 
 use anyhow::{ensure, Context, Result};

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Hours of mixed load with faults at random, and the kernel's memory meanwhile.
 //!
 //! Prints a line for each sample: `sample` and then `name=number` for each

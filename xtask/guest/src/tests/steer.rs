@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Which CPU does what when the card has one receive queue.
 
 use std::fs;

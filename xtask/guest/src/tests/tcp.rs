@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! The TCP workers: many connections, long ones, and clients that behave oddly.
 
 use std::io::{Read, Write};
