@@ -143,7 +143,16 @@ void hippos_bell_ring(struct hippos_bell *bell)
 {
 	struct task_struct *task = READ_ONCE(bell->task);
 
-	if (task && !test_bit(RUNG, &bell->rung) && !test_and_set_bit(RUNG, &bell->rung))
+	if (!task)
+		return;
+	/*
+	 * Pairs with hippos_bell_wait(), which clears the bit and then looks for
+	 * work: without a barrier a bit that is about to be cleared could be read
+	 * before the work is visible, and nobody would be woken. test_bit() orders
+	 * nothing; it only keeps a bell that was rung from being written again.
+	 */
+	smp_mb();
+	if (!test_bit(RUNG, &bell->rung) && !test_and_set_bit(RUNG, &bell->rung))
 		wake_up_process(task);
 }
 
@@ -155,7 +164,10 @@ void hippos_bell_wait(struct hippos_bell *bell, long timeout_ms)
 		schedule_timeout(timeout_ms < 0 ? MAX_SCHEDULE_TIMEOUT :
 						  msecs_to_jiffies(timeout_ms));
 	__set_current_state(TASK_RUNNING);
-	/* Pairs with the ringer's: what it did before is seen after. */
+	/*
+	 * Pairs with the barrier in hippos_bell_ring(): either it sees the bit
+	 * cleared and sets it again, or what it did before is seen after this.
+	 */
 	clear_bit(RUNG, &bell->rung);
 	smp_mb__after_atomic();
 }

@@ -187,6 +187,14 @@ void hippos_transmit(struct sk_buff *skb)
 	batch = this_cpu_ptr(batches);
 	if (batch->dev != dev) {
 		flush(batch);
+		/*
+		 * The device may have received at once what it was given (a redirect by
+		 * tc does), and a request among that has begun a batch anew.
+		 */
+		if (unlikely(batch->dev)) {
+			send_list(skb);
+			return;
+		}
 		if (!direct_queue(skb)) {
 			queue(skb);
 			return;
