@@ -16,7 +16,11 @@ use crate::{kbuild, root, shell};
 const LIMIT: u64 = 3072;
 
 /// What may take more: the function, its most bytes, and why.
-const ALLOWED: &[(&str, u64, &str)] = &[];
+const ALLOWED: &[(&str, u64, &str)] = &[(
+    "<hippos::gate::Gate>::plan_any",
+    4096,
+    "its plan holds each hit's CAS value beside the item, read once; only lookups are called below it",
+)];
 
 /// Every finding in target/kmod/hippos.ko, which is built first.
 pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
