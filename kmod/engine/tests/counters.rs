@@ -51,7 +51,7 @@ fn commands_count_as_in_memcached() -> anyhow::Result<()> {
         BufReader::new(out).read_line(&mut line)?;
     }
     let address = line.split(' ').nth(3).unwrap_or_default().parse()?;
-    let report = counters::compare(&target(address), "", false)?;
+    let report = counters::compare(&target(address), "", counters::Server::Engine)?;
     assert!(report.failures.is_empty(), "{report}");
     Ok(())
 }
@@ -79,7 +79,7 @@ fn memcached_counts_as_recorded() -> anyhow::Result<()> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let report = counters::compare(&target(address), "", true)?;
+    let report = counters::compare(&target(address), "", counters::Server::Memcached)?;
     assert!(report.failures.is_empty(), "{report}");
     Ok(())
 }

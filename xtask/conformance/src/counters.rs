@@ -612,7 +612,7 @@ fn key() -> String {
 /// Plays the matrix against memcached; the text of `recorded.txt`. It is to have no background
 /// threads that remove items: `-o no_lru_crawler,no_lru_maintainer`.
 pub fn record(target: &Target) -> Result<String> {
-    let differs = Differs::parse(DIFFERS)?;
+    let differs = Differs::parse(DIFFERS, Server::Memcached)?;
     let mut text = String::new();
     for (name, delta) in reference(target)? {
         write!(text, "{name}:")?;
@@ -649,6 +649,17 @@ fn reference(target: &Target) -> Result<BTreeMap<String, Delta>> {
     Ok(played)
 }
 
+/// The server that is compared with the recorded deltas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// memcached itself, which differs in nothing.
+    Memcached,
+    /// The engine over host sockets.
+    Engine,
+    /// The module, whose threads count and remove on their own as well.
+    Module,
+}
+
 /// What may be counted otherwise.
 #[derive(Default)]
 struct Differs {
@@ -662,7 +673,7 @@ struct Differs {
 type Change = (String, Option<i64>);
 
 impl Differs {
-    fn parse(text: &str) -> Result<Self> {
+    fn parse(text: &str, server: Server) -> Result<Self> {
         let mut differs = Self::default();
         for line in text
             .lines()
@@ -670,7 +681,8 @@ impl Differs {
         {
             let (head, tail) = line.split_once(": ").with_context(|| line.to_owned())?;
             match head {
-                "everywhere" => differs
+                "module" if server != Server::Module => {}
+                "everywhere" | "module" => differs
                     .everywhere
                     .extend(tail.split(' ').map(str::to_owned)),
                 pattern => {
@@ -732,10 +744,9 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Plays the cells whose names contain `filter` against a server and compares. `exactly`: the
-/// server is memcached itself.
-pub fn compare(target: &Target, filter: &str, exactly: bool) -> Result<Report> {
-    let differs = Differs::parse(DIFFERS)?;
+/// Plays the cells whose names contain `filter` against a server and compares.
+pub fn compare(target: &Target, filter: &str, server: Server) -> Result<Report> {
+    let differs = Differs::parse(DIFFERS, server)?;
     let mut recorded = BTreeMap::new();
     for line in RECORDED.lines() {
         let (name, changes) = line.split_once(':').with_context(|| line.to_owned())?;
@@ -751,7 +762,7 @@ pub fn compare(target: &Target, filter: &str, exactly: bool) -> Result<Report> {
         let wanted = recorded.get(name);
         wanted.with_context(|| format!("{name} was not recorded"))
     };
-    if exactly {
+    if server == Server::Memcached {
         for (name, delta) in reference(target)? {
             report.note(&name, wrong(wanted(&name)?, &delta, &differs, None));
         }
@@ -839,7 +850,7 @@ mod tests {
     #[test]
     fn every_difference_is_of_some_cell() -> Result<()> {
         let cells = cells(true);
-        for (pattern, _) in Differs::parse(DIFFERS)?.cells {
+        for (pattern, _) in Differs::parse(DIFFERS, Server::Memcached)?.cells {
             let found = cells.iter().any(|cell| fits(&pattern, &cell.name()));
             ensure!(found, "{pattern}");
         }
@@ -852,7 +863,7 @@ mod tests {
         let got: Delta = [("get_hits".to_owned(), 1), ("cmd_touch".to_owned(), 1)].into();
         let told = wrong(&recorded, &got, &Differs::default(), Some("x"));
         ensure!(told == " cmd_get+0 for +1 cmd_touch+1 for +0", "{told}");
-        let differs = Differs::parse("everywhere: cmd_touch\nx*: cmd_get+0\n")?;
+        let differs = Differs::parse("everywhere: cmd_touch\nx*: cmd_get+0\n", Server::Engine)?;
         ensure!(wrong(&recorded, &got, &differs, Some("xy")).is_empty());
         ensure!(!wrong(&recorded, &got, &differs, None).is_empty());
         Ok(())

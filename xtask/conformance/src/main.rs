@@ -125,7 +125,11 @@ fn count(target: &Target, args: &Args) -> Result<ExitCode> {
         println!("{}", path.display());
         return Ok(ExitCode::SUCCESS);
     }
-    let report = counters::compare(target, &args.filter, args.reference)?;
+    let server = match args.reference {
+        true => counters::Server::Memcached,
+        false => counters::Server::Module,
+    };
+    let report = counters::compare(target, &args.filter, server)?;
     println!("{report}");
     Ok(match report.failures.is_empty() {
         true => ExitCode::SUCCESS,

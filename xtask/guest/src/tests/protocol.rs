@@ -56,7 +56,7 @@ pub(super) fn counts() -> Result<()> {
         tcp: address,
         udp: Some(address),
     };
-    let report = client.enter(|| counters::compare(&target, "", false))?;
+    let report = client.enter(|| counters::compare(&target, "", counters::Server::Module))?;
     println!("{report}");
     ensure!(report.failures.is_empty(), "{report}");
     hippos.unload()
