@@ -102,26 +102,14 @@ static __always_inline bool hippos_ipv6_fits(struct net *net, const struct net_d
 	return ipv6_chk_addr(net, &iph->daddr, dev, 0);
 }
 
-/* Turns an Ethernet header round, by words that overlap. */
-static __always_inline void hippos_ethernet_turn(void *eth)
-{
-	u64 destination = get_unaligned((u64 *)eth);
-	u64 rest = get_unaligned((u64 *)(eth + ETH_ALEN));
-	/* The first six bytes in memory. */
-	u64 six = (__force u64)cpu_to_be64(~0ull << 16);
-
-	put_unaligned(rest, (u64 *)eth);
-	put_unaligned((destination & six) | (rest & ~six), (u64 *)(eth + ETH_ALEN));
-}
-
 /* The header of a reply of len bytes, itself included; addresses is the sum over both of them. */
 static __always_inline void hippos_ipv4_turn(struct iphdr *iph, unsigned int len,
-					     __wsum addresses)
+					     __wsum addresses, u8 ttl)
 {
 	/* Version and length of the header, nothing special; id, no fragment; TTL and protocol. */
 	u32 first = (__force u32)htonl(0x45000000 | len);
 	u32 second = (__force u32)htonl((u32)this_cpu_inc_return(hippos_reply_id) << 16);
-	u32 third = (__force u32)htonl(IPDEFTTL << 24 | IPPROTO_UDP << 16);
+	u32 third = (__force u32)htonl((u32)ttl << 24 | IPPROTO_UDP << 16);
 	u64 sum = (u64)first + second + third + (__force u32)addresses;
 	u32 *words = (u32 *)iph;
 
@@ -133,12 +121,12 @@ static __always_inline void hippos_ipv4_turn(struct iphdr *iph, unsigned int len
 }
 
 /* The header before udp_len bytes. */
-static __always_inline void hippos_ipv6_turn(struct ipv6hdr *iph, unsigned int udp_len)
+static __always_inline void hippos_ipv6_turn(struct ipv6hdr *iph, unsigned int udp_len, u8 ttl)
 {
 	swap(iph->saddr, iph->daddr);
 	ip6_flow_hdr(iph, 0, 0);
 	iph->payload_len = htons(udp_len);
-	iph->hop_limit = IPDEFTTL;
+	iph->hop_limit = ttl;
 }
 
 #endif

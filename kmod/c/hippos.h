@@ -17,6 +17,7 @@
 
 struct device;
 struct file;
+struct hippos_route;
 struct net;
 struct nf_hook_state;
 struct rps_map;
@@ -49,14 +50,17 @@ struct hippos_packet {
 	/* Came over a loopback device. */
 	bool local;
 	u8 ipv6[16];
+	/* Where the reply goes: one of this CPU's entries, or held. */
+	const struct hippos_route *route;
+	/* A copy, for replies that take more than one datagram. */
+	u64 held[8];
 };
 
 void hippos_packet_init(void);
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);
 struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
-				   const struct hippos_packet *packet, u32 len,
-				   u8 **payload);
-void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len);
+				   struct hippos_packet *packet, u32 len, u8 **payload);
+void hippos_packet_reply(struct sk_buff *skb, struct hippos_packet *packet, u32 len, bool first);
 void hippos_packet_free(struct sk_buff *skb);
 void hippos_packet_consume(struct sk_buff *skb);
 
@@ -73,11 +77,36 @@ void hippos_packet_consume(struct sk_buff *skb);
 typedef u32 hippos_receive_fn(void *private, struct sk_buff *skb,
 			      struct hippos_packet *packet);
 
+/*
+ * Whether the sender may ask at all, in the same context; of the packet only
+ * the sender is known yet.
+ */
+typedef bool hippos_welcome_fn(void *private, const struct hippos_packet *packet);
+
+enum hippos_door_kind {
+	HIPPOS_HOOK,
+	HIPPOS_XDP,
+};
+
 /* Who gets the packets for a UDP port. */
 struct hippos_door {
 	hippos_receive_fn *receive;
+	hippos_welcome_fn *welcome;
 	void *private;
+	/* What the socket is bound to, or 0. */
+	u32 interface;
 	u16 port;
+	enum hippos_door_kind kind;
+};
+
+/* What udp_fast= says of answers before the socket. */
+enum hippos_fast {
+	HIPPOS_NEVER,
+	/* Where neither NAT nor rules for what leaves could have a say. */
+	HIPPOS_AUTO,
+	HIPPOS_ALWAYS,
+	/* Behind destination NAT. */
+	HIPPOS_LATE,
 };
 
 struct hippos_hooks;
@@ -86,9 +115,44 @@ unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb,
 			    const struct nf_hook_state *state);
 unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb,
 			    const struct nf_hook_state *state);
-struct hippos_hooks *hippos_hooks_register(struct net *net, u16 port,
-					   hippos_receive_fn *receive, void *private);
+unsigned int hippos_on_ipv4_late(void *private, struct sk_buff *skb,
+				 const struct nf_hook_state *state);
+unsigned int hippos_on_ipv6_late(void *private, struct sk_buff *skb,
+				 const struct nf_hook_state *state);
+struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_door *door,
+					   enum hippos_fast fast);
 void hippos_hooks_unregister(struct hippos_hooks *hooks);
+
+/* firewall.c */
+
+enum hippos_closed {
+	HIPPOS_OPEN,
+	HIPPOS_CLOSED_NAT,
+	HIPPOS_CLOSED_OUTPUT,
+	HIPPOS_CLOSED_POSTROUTING,
+	HIPPOS_OFF,
+};
+
+/* Why a door is closed, by its kind, IPv6 before IPv4. */
+struct hippos_doors_state {
+	u8 why[2][2];
+} __aligned(4);
+
+struct hippos_doors_state hippos_doors_state(void);
+
+/* route.c */
+
+/* Look-ups of return paths. */
+struct hippos_route_counts {
+	u64 looked;
+	/* That ended with the socket. */
+	u64 elsewhere;
+	/* That were not made, because there were too many. */
+	u64 limited;
+};
+
+struct hippos_route_counts hippos_route_counts(void);
+
 /* xdp.c */
 
 /* Frames by what became of them. */
@@ -99,8 +163,7 @@ struct hippos_xdp_counts {
 
 struct hippos_xdp;
 
-struct hippos_xdp *hippos_xdp_open(struct net *net, u16 port, hippos_receive_fn *receive,
-				   void *private);
+struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_door *door);
 void hippos_xdp_close(struct hippos_xdp *xdp);
 struct hippos_xdp_counts hippos_xdp_counts(void);
 
@@ -315,13 +378,13 @@ struct hippos_params {
 	unsigned int udp_bytes;
 	unsigned int udp_rate;
 	bool udp;
-	bool udp_fast;
 	bool selftest_oops;
 	char *item_max;
 	char *eviction;
 	char *allow;
 	char *admin;
 	char *dev;
+	char *udp_fast;
 };
 
 extern struct hippos_params hippos_params;

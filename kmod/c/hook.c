@@ -9,11 +9,15 @@
 #include <linux/slab.h>
 #include <net/net_namespace.h>
 
+#include "firewall.h"
 #include "hippos.h"
+#include "route.h"
 #include "transmit.h"
 
 /* Before defragmentation (-400) and everything of the firewall's. */
 #define HOOK_PRIORITY (NF_IP_PRI_CONNTRACK_DEFRAG - 25)
+/* Behind destination NAT; IPVS, which comes after that, is in OUTPUT as well. */
+#define HOOK_PRIORITY_LATE (NF_IP_PRI_NAT_DST + 1)
 
 struct hippos_hooks {
 	struct hippos_door door;
@@ -21,38 +25,44 @@ struct hippos_hooks {
 	struct nf_hook_ops ops[2];
 };
 
-struct hippos_hooks *hippos_hooks_register(struct net *net, u16 port,
-					   hippos_receive_fn *receive, void *private)
+struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_door *door,
+					   enum hippos_fast fast)
 {
+	bool late = fast == HIPPOS_LATE;
 	struct hippos_hooks *hooks = kzalloc(sizeof(*hooks), GFP_KERNEL);
 	int err;
 
 	if (!hooks)
 		return ERR_PTR(-ENOMEM);
-	hooks->door = (struct hippos_door){
-		.receive = receive,
-		.private = private,
-		.port = port,
-	};
+	hooks->door = *door;
+	hooks->door.kind = HIPPOS_HOOK;
 	hooks->net = net;
 	hooks->ops[0] = (struct nf_hook_ops){
-		.hook = hippos_on_ipv4,
+		.hook = late ? hippos_on_ipv4_late : hippos_on_ipv4,
 		.priv = &hooks->door,
 		.pf = NFPROTO_IPV4,
 		.hooknum = NF_INET_PRE_ROUTING,
-		.priority = HOOK_PRIORITY,
+		.priority = late ? HOOK_PRIORITY_LATE : HOOK_PRIORITY,
 	};
 	hooks->ops[1] = hooks->ops[0];
-	hooks->ops[1].hook = hippos_on_ipv6;
+	hooks->ops[1].hook = late ? hippos_on_ipv6_late : hippos_on_ipv6;
 	hooks->ops[1].pf = NFPROTO_IPV6;
 	hippos_packet_init();
 	err = hippos_transmit_start(HIPPOS_TOGETHER);
 	if (err)
 		goto free;
-	err = nf_register_net_hooks(net, hooks->ops, ARRAY_SIZE(hooks->ops));
+	err = hippos_routes_start(net);
 	if (err)
 		goto stop;
+	hippos_firewall_start(net, fast);
+	err = nf_register_net_hooks(net, hooks->ops, ARRAY_SIZE(hooks->ops));
+	if (err)
+		goto routes;
 	return hooks;
+routes:
+	hippos_firewall_stop();
+	synchronize_net();
+	hippos_routes_stop(net);
 stop:
 	hippos_transmit_stop();
 free:
@@ -64,8 +74,10 @@ free:
 void hippos_hooks_unregister(struct hippos_hooks *hooks)
 {
 	nf_unregister_net_hooks(hooks->net, hooks->ops, ARRAY_SIZE(hooks->ops));
+	hippos_firewall_stop();
 	synchronize_net();
 	hippos_transmit_stop();
+	hippos_routes_stop(hooks->net);
 	kfree(hooks);
 }
 

@@ -19,10 +19,14 @@
 #include <net/ip.h>
 #include <net/ip6_checksum.h>
 #include <net/ipv6.h>
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+#include <net/netfilter/nf_conntrack.h>
+#endif
 #include <net/udp.h>
 
 #include "datagram.h"
 #include "hippos.h"
+#include "route.h"
 #include "transmit.h"
 
 /* Longer requests than a usual frame holds go to the socket. */
@@ -81,14 +85,6 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	return likely(in_softirq()) && plain_frame(skb, skb->dev);
 }
 
-/* The longest payload that goes out by skb's device in one piece. */
-static __always_inline unsigned int payload_max(const struct sk_buff *skb, unsigned int headers)
-{
-	unsigned int mtu = READ_ONCE(skb->dev->mtu);
-
-	return mtu > headers ? mtu - headers : 0;
-}
-
 static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
 				 struct hippos_packet *packet)
 {
@@ -99,7 +95,8 @@ static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
 	packet->payload = skb->data + headers;
 	packet->len = skb->len - headers;
 	packet->room = unlikely(skb_cloned(skb)) ? 0 :
-		min(packet->len + (skb_end_offset(skb) - skb->tail), payload_max(skb, headers));
+		min(packet->len + (skb_end_offset(skb) - skb->tail),
+		    hippos_route_payload(packet->route, headers));
 	packet->headers = headers;
 	packet->interface = skb->dev->ifindex;
 	packet->cpu = raw_smp_processor_id();
@@ -120,21 +117,26 @@ static __always_inline bool trusted(const struct sk_buff *skb)
  * What is refused here is not touched: whoever comes next decides.
  */
 static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
-				      u16 port, struct hippos_packet *packet)
+				      const struct hippos_door *door,
+				      struct hippos_packet *packet)
 {
 	const struct iphdr *iph = (const struct iphdr *)skb->data;
 	const struct udphdr *uh;
 
 	if (iph->protocol != IPPROTO_UDP || iph->ihl != 5 || ip_is_fragment(iph))
 		return false;
-	if (!our_header(skb, sizeof(*iph), port))
+	if (!our_header(skb, sizeof(*iph), door->port))
 		return false;
 	iph = (const struct iphdr *)skb->data;
 	uh = (const struct udphdr *)(iph + 1);
-	if (!hippos_ipv4_fits(state->net, skb->dev, iph))
+	if (unlikely(hippos_policies(state->net)))
 		return false;
 	if (uh->check && !trusted(skb) &&
 	    nf_ip_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
+		return false;
+	packet->route = hippos_route_ipv4(door, state->net, skb->dev, skb,
+					  (const struct iphdr *)skb->data, packet);
+	if (unlikely(!packet->route))
 		return false;
 	if (!fill(skb, sizeof(*iph), packet))
 		return false;
@@ -145,21 +147,26 @@ static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_
 
 /* The same for IPv6; extension headers are left to the socket. */
 static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
-				      u16 port, struct hippos_packet *packet)
+				      const struct hippos_door *door,
+				      struct hippos_packet *packet)
 {
 	const struct ipv6hdr *iph = (const struct ipv6hdr *)skb->data;
 
 	if (iph->nexthdr != IPPROTO_UDP)
 		return false;
-	if (!our_header(skb, sizeof(*iph), port))
+	if (!our_header(skb, sizeof(*iph), door->port))
 		return false;
 	iph = (const struct ipv6hdr *)skb->data;
 	if (!((const struct udphdr *)(iph + 1))->check)
 		return false;
-	if (!hippos_ipv6_fits(state->net, skb->dev, iph))
+	if (unlikely(hippos_policies(state->net)))
 		return false;
 	if (!trusted(skb) &&
 	    nf_ip6_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
+		return false;
+	packet->route = hippos_route_ipv6(door, state->net, skb->dev, skb,
+					  (const struct ipv6hdr *)skb->data, packet);
+	if (unlikely(!packet->route))
 		return false;
 	if (!fill(skb, sizeof(*iph), packet))
 		return false;
@@ -171,13 +178,13 @@ static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_
 
 /*
  * Makes len bytes at packet->payload writable and the headers before them
- * too. False when memory is short, or the device takes no datagram of that
+ * too. False when memory is short, or the way takes no datagram of that
  * length; nothing has changed then.
  */
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
 {
 	u32 have = packet->len + skb_tailroom(skb);
-	u32 most = payload_max(skb, packet->headers);
+	u32 most = hippos_route_payload(packet->route, packet->headers);
 
 	if (len > most)
 		return false;
@@ -194,14 +201,18 @@ bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 l
  * for a reply that takes more than one.
  */
 struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
-				   const struct hippos_packet *packet, u32 len,
-				   u8 **payload)
+				   struct hippos_packet *packet, u32 len, u8 **payload)
 {
 	unsigned int reserve = max_t(unsigned int, LL_RESERVED_SPACE(skb->dev), NET_SKB_PAD);
 	struct sk_buff *twin;
 
-	if (len > payload_max(skb, packet->headers))
+	if (len > hippos_route_payload(packet->route, packet->headers))
 		return NULL;
+	/* While one is sent another packet may be received here, and take the entry. */
+	if (packet->route != (const void *)packet->held) {
+		memcpy(packet->held, packet->route, sizeof(packet->held));
+		packet->route = (const void *)packet->held;
+	}
 	twin = alloc_skb(reserve + packet->headers + len + skb->dev->needed_tailroom,
 			 GFP_ATOMIC | __GFP_NOWARN);
 	if (!twin)
@@ -262,9 +273,11 @@ static __always_inline void scrub(struct sk_buff *skb)
  * Turns a request, or the twin of one, into its reply: len bytes of payload
  * are in place already. Sends it and gives it up.
  */
-static __always_inline void reply(struct sk_buff *skb, u32 headers, u32 len)
+static __always_inline void reply(struct sk_buff *skb, const struct hippos_packet *packet, u32 len)
 {
+	const struct hippos_route *route = packet->route;
 	struct net_device *dev = skb->dev;
+	u32 headers = packet->headers;
 	void *network = skb->data;
 	struct udphdr *uh = network + headers - sizeof(*uh);
 	unsigned int udp_len = sizeof(*uh) + len;
@@ -296,16 +309,17 @@ static __always_inline void reply(struct sk_buff *skb, u32 headers, u32 len)
 		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
 		u32 rest = htons(IPPROTO_UDP) + (__force u32)htons(udp_len);
 
-		hippos_ipv4_turn(iph, total, addresses);
+		hippos_ipv4_turn(iph, total, addresses, route->ttl);
 		leave_checksum(skb, uh, csum_fold(csum_add(addresses, (__force __wsum)rest)));
 	} else {
 		struct ipv6hdr *iph = network;
 
-		hippos_ipv6_turn(iph, udp_len);
+		hippos_ipv6_turn(iph, udp_len, route->ttl);
 		leave_checksum(skb, uh, udp_v6_check(udp_len, &iph->saddr, &iph->daddr, 0));
 	}
 
-	hippos_ethernet_turn(network - ETH_HLEN);
+	hippos_route_address(route, network - ETH_HLEN);
+	hippos_count_out(dev_net(dev), dev, skb->protocol == htons(ETH_P_IP), total);
 	hippos_transmit(skb);
 }
 
@@ -337,9 +351,12 @@ static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, 
 	return twin;
 }
 
-void hippos_packet_reply(struct sk_buff *skb, u32 headers, u32 len)
+/* One datagram of a reply that takes several; with the first one the request has been received. */
+void hippos_packet_reply(struct sk_buff *skb, struct hippos_packet *packet, u32 len, bool first)
 {
-	reply(skb, headers, len);
+	if (first)
+		hippos_count_in(dev_net(skb->dev), skb->dev, skb->protocol == htons(ETH_P_IP));
+	reply(skb, packet, len);
 }
 
 static __always_inline unsigned int serve(const struct hippos_door *door, struct sk_buff *skb,
@@ -347,11 +364,16 @@ static __always_inline unsigned int serve(const struct hippos_door *door, struct
 {
 	u32 fate = door->receive(door->private, skb, packet);
 
-	if (fate < HIPPOS_REPLY)
+	if (fate < HIPPOS_REPLY) {
+		if (fate == NF_DROP)
+			hippos_count_in(dev_net(skb->dev), skb->dev,
+					skb->protocol == htons(ETH_P_IP));
 		return fate;
+	}
+	hippos_count_in(dev_net(skb->dev), skb->dev, skb->protocol == htons(ETH_P_IP));
 	if (static_branch_unlikely(&fresh_key))
 		skb = fresh(skb, packet, fate - HIPPOS_REPLY);
-	reply(skb, packet->headers, fate - HIPPOS_REPLY);
+	reply(skb, packet, fate - HIPPOS_REPLY);
 	return NF_STOLEN;
 }
 
@@ -361,7 +383,7 @@ unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_
 	const struct hippos_door *door = private;
 	struct hippos_packet packet __uninitialized;
 
-	return look_ipv4(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
+	return look_ipv4(skb, state, door, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
 }
 
 unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
@@ -369,7 +391,33 @@ unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb, const struct nf_
 	const struct hippos_door *door = private;
 	struct hippos_packet packet __uninitialized;
 
-	return look_ipv6(skb, state, door->port, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
+	return look_ipv6(skb, state, door, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
+}
+
+/* Whether NAT has changed the packet, or would change its reply. */
+static bool translated(struct sk_buff *skb)
+{
+#if IS_ENABLED(CONFIG_NF_CONNTRACK)
+	enum ip_conntrack_info info;
+	const struct nf_conn *ct = nf_ct_get(skb, &info);
+
+	return ct && READ_ONCE(ct->status) & IPS_NAT_MASK;
+#else
+	return false;
+#endif
+}
+
+/* Behind destination NAT. */
+unsigned int hippos_on_ipv4_late(void *private, struct sk_buff *skb,
+				 const struct nf_hook_state *state)
+{
+	return translated(skb) ? NF_ACCEPT : hippos_on_ipv4(private, skb, state);
+}
+
+unsigned int hippos_on_ipv6_late(void *private, struct sk_buff *skb,
+				 const struct nf_hook_state *state)
+{
+	return translated(skb) ? NF_ACCEPT : hippos_on_ipv6(private, skb, state);
 }
 
 /* Drops a twin that is not sent. */
@@ -381,5 +429,6 @@ void hippos_packet_free(struct sk_buff *skb)
 /* Takes a request that has no answer out of the world, without counting a drop. */
 void hippos_packet_consume(struct sk_buff *skb)
 {
+	hippos_count_in(dev_net(skb->dev), skb->dev, skb->protocol == htons(ETH_P_IP));
 	consume_skb(skb);
 }

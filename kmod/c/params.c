@@ -18,7 +18,7 @@ struct hippos_params hippos_params = {
 	.steer = 70,
 	.upload_timeout = 30,
 	.udp = true,
-	.udp_fast = true,
+	.udp_fast = "1",
 	.udp_bytes = (1 << 20) + (64 << 10),
 	.item_max = "1m",
 	.eviction = "clock",
@@ -46,8 +46,9 @@ PARAM(item_min, uint, "space for the smallest item's key and value, bytes (1 to 
 PARAM(factor, uint, "growth from slab class to slab class, percent (101 to 400, default 125)");
 PARAM(eviction, charp, "what goes when memory is full: clock, sieve or s3fifo (default clock)");
 PARAM(udp, bool, "serve UDP too (default yes)");
-PARAM(udp_fast, bool, "answer UDP GETs where the packets arrive, past the firewall; else all of UDP"
-      " goes through a socket (default yes)");
+PARAM(udp_fast, charp, "answer UDP GETs where the packets arrive, past the firewall's input: 1 unless"
+      " NAT or rules for what leaves could have a say, always, late (behind destination NAT), or 0:"
+      " all of UDP goes through a socket (default 1)");
 PARAM(udp_bytes, uint, "longest UDP reply, bytes (1392 to 8388608, default 1114112)");
 PARAM(udp_rate, uint, "UDP reply bytes a second for each source outside private networks"
       " (default 0: no limit)");

@@ -14,12 +14,15 @@
 #include <linux/netdevice.h>
 #include <linux/netfilter.h>
 #include <linux/percpu.h>
+#include <net/dsfield.h>
+#include <net/inet_ecn.h>
 #include <net/ip6_checksum.h>
 #include <net/udp.h>
 #include <net/xdp.h>
 
 #include "datagram.h"
 #include "hippos.h"
+#include "route.h"
 
 struct hippos_xdp {
 	struct hippos_door door;
@@ -39,7 +42,7 @@ struct frame {
 	u32 len;
 	__be16 protocol;
 	/* What it came by: the interface, or a VLAN on top of it. */
-	const struct net_device *dev;
+	struct net_device *dev;
 };
 
 static bool has_vlans(const struct net_device *dev)
@@ -123,12 +126,14 @@ static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 	if (len > frame->len || len < sizeof(*iph) + sizeof(*uh))
 		return false;
 	udp_len = len - sizeof(*iph);
-	if (!look_udp(uh, udp_len, xdp->door.port) ||
-	    !hippos_ipv4_fits(xdp->net, frame->dev, iph) ||
+	if (!look_udp(uh, udp_len, xdp->door.port) || hippos_policies(xdp->net) ||
 	    ip_fast_csum(iph, sizeof(*iph) / 4))
 		return false;
 	if (uh->check && csum_tcpudp_magic(iph->saddr, iph->daddr, udp_len, IPPROTO_UDP,
 					   csum_partial(uh, udp_len, 0)))
+		return false;
+	packet->route = hippos_route_ipv4(&xdp->door, xdp->net, frame->dev, NULL, iph, packet);
+	if (!packet->route)
 		return false;
 	packet->len = udp_len - sizeof(*uh);
 	packet->headers = sizeof(*iph) + sizeof(*uh);
@@ -150,11 +155,13 @@ static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 	udp_len = ntohs(iph->payload_len);
 	if (udp_len > frame->len - sizeof(*iph))
 		return false;
-	if (!look_udp(uh, udp_len, xdp->door.port) || !uh->check ||
-	    !hippos_ipv6_fits(xdp->net, frame->dev, iph))
+	if (!look_udp(uh, udp_len, xdp->door.port) || !uh->check || hippos_policies(xdp->net))
 		return false;
 	if (csum_ipv6_magic(&iph->saddr, &iph->daddr, udp_len, IPPROTO_UDP,
 			    csum_partial(uh, udp_len, 0)))
+		return false;
+	packet->route = hippos_route_ipv6(&xdp->door, xdp->net, frame->dev, NULL, iph, packet);
+	if (!packet->route)
 		return false;
 	packet->len = udp_len - sizeof(*uh);
 	packet->headers = sizeof(*iph) + sizeof(*uh);
@@ -169,7 +176,7 @@ static void turn_round(const struct frame *frame, const struct hippos_packet *pa
 	struct udphdr *uh = (struct udphdr *)packet->payload - 1;
 	u32 udp_len = sizeof(*uh) + len;
 
-	hippos_ethernet_turn(frame->eth);
+	hippos_route_address(packet->route, frame->eth);
 	swap(uh->source, uh->dest);
 	uh->len = htons(udp_len);
 	uh->check = 0;
@@ -179,13 +186,13 @@ static void turn_round(const struct frame *frame, const struct hippos_packet *pa
 		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
 		u32 rest = htons(IPPROTO_UDP) + (__force u32)uh->len;
 
-		hippos_ipv4_turn(iph, sizeof(*iph) + udp_len, addresses);
+		hippos_ipv4_turn(iph, sizeof(*iph) + udp_len, addresses, packet->route->ttl);
 		uh->check = csum_fold(csum_partial(uh, udp_len,
 						   csum_add(addresses, (__force __wsum)rest)));
 	} else {
 		struct ipv6hdr *iph = frame->network;
 
-		hippos_ipv6_turn(iph, udp_len);
+		hippos_ipv6_turn(iph, udp_len, packet->route->ttl);
 		uh->check = udp_v6_check(udp_len, &iph->saddr, &iph->daddr,
 					 csum_partial(uh, udp_len, 0));
 	}
@@ -193,11 +200,31 @@ static void turn_round(const struct frame *frame, const struct hippos_packet *pa
 		uh->check = CSUM_MANGLED_0;
 }
 
+/* What the network layer counts of a packet that comes in, len bytes long. */
+static void count_arrival(const struct frame *frame, u32 len)
+{
+	struct net *net = dev_net(frame->dev);
+
+	if (frame->protocol == htons(ETH_P_IP)) {
+		const struct iphdr *iph = frame->network;
+
+		__IP_UPD_PO_STATS(net, IPSTATS_MIB_IN, len);
+		__IP_INC_STATS(net, IPSTATS_MIB_NOECTPKTS + (iph->tos & INET_ECN_MASK));
+	} else {
+		struct inet6_dev *idev = __in6_dev_get(frame->dev);
+
+		__IP6_UPD_PO_STATS(net, idev, IPSTATS_MIB_IN, len);
+		__IP6_INC_STATS(net, idev, IPSTATS_MIB_NOECTPKTS +
+				(ipv6_get_dsfield(frame->network) & INET_ECN_MASK));
+	}
+}
+
 static u32 serve(const struct hippos_xdp *door, struct xdp_buff *xdp)
 {
 	struct hippos_packet packet;
 	struct frame frame;
-	u32 mtu, fate;
+	bool ipv4;
+	u32 fate;
 
 	/* Values in several buffers are for those who know their way about them. */
 	if (xdp_buff_has_frags(xdp) || !look_ethernet(xdp, &frame))
@@ -217,21 +244,26 @@ static u32 serve(const struct hippos_xdp *door, struct xdp_buff *xdp)
 		return XDP_PASS;
 	}
 	packet.payload = frame.network + packet.headers;
-	mtu = READ_ONCE(frame.dev->mtu);
 	packet.room = min_t(u32, xdp_data_hard_end(xdp) - (void *)packet.payload,
-			    mtu > packet.headers ? mtu - packet.headers : 0);
+			    hippos_route_payload(packet.route, packet.headers));
 	packet.local = frame.dev->flags & IFF_LOOPBACK;
 	packet.interface = frame.dev->ifindex;
 	packet.cpu = raw_smp_processor_id();
 
 	fate = door->door.receive(door->door.private, NULL, &packet);
+	if (fate == NF_ACCEPT)
+		return XDP_PASS;
+	ipv4 = frame.protocol == htons(ETH_P_IP);
+	count_arrival(&frame, packet.headers + packet.len);
+	hippos_count_in(door->net, frame.dev, ipv4);
 	if (fate >= HIPPOS_REPLY) {
+		hippos_count_out(door->net, frame.dev, ipv4, packet.headers + fate - HIPPOS_REPLY);
 		turn_round(&frame, &packet, fate - HIPPOS_REPLY);
 		xdp->data_end = packet.payload + (fate - HIPPOS_REPLY);
 		return XDP_TX;
 	}
-	/* A request that was served and has no answer ends here, as one that is none. */
-	return fate == NF_ACCEPT ? XDP_PASS : XDP_DROP;
+	/* A request that was served and has no answer ends here, as one beyond its source's share. */
+	return XDP_DROP;
 }
 
 __bpf_kfunc_start_defs();
@@ -265,8 +297,7 @@ static const struct btf_kfunc_id_set kfunc_set = {
 };
 
 /* Sends frames of net's interfaces to the door; there is one at a time. */
-struct hippos_xdp *hippos_xdp_open(struct net *net, u16 port, hippos_receive_fn *receive,
-				   void *private)
+struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_door *door)
 {
 	struct hippos_xdp *xdp;
 	int err;
@@ -277,11 +308,8 @@ struct hippos_xdp *hippos_xdp_open(struct net *net, u16 port, hippos_receive_fn 
 	xdp = kzalloc(sizeof(*xdp), GFP_KERNEL);
 	if (!xdp)
 		return ERR_PTR(-ENOMEM);
-	xdp->door = (struct hippos_door){
-		.receive = receive,
-		.private = private,
-		.port = port,
-	};
+	xdp->door = *door;
+	xdp->door.kind = HIPPOS_XDP;
 	xdp->net = net;
 	rcu_assign_pointer(xdp_door, xdp);
 	return xdp;

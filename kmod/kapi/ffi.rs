@@ -41,6 +41,33 @@ pub(crate) struct hippos_packet {
     pub(crate) headers: u16,
     pub(crate) local: bool,
     pub(crate) ipv6: [u8; 16],
+    pub(crate) route: *const c_void,
+    pub(crate) held: [u64; 8],
+}
+
+/// `struct hippos_door`.
+#[repr(C)]
+pub(crate) struct hippos_door {
+    pub(crate) receive: Receive,
+    pub(crate) welcome: Welcome,
+    pub(crate) private: *mut c_void,
+    pub(crate) interface: u32,
+    pub(crate) port: u16,
+    pub(crate) kind: c_uint,
+}
+
+/// `struct hippos_doors_state`.
+#[repr(C, align(4))]
+pub(crate) struct hippos_doors_state {
+    pub(crate) why: [[u8; 2]; 2],
+}
+
+/// `struct hippos_route_counts`.
+#[repr(C)]
+pub(crate) struct hippos_route_counts {
+    pub(crate) looked: u64,
+    pub(crate) elsewhere: u64,
+    pub(crate) limited: u64,
 }
 
 /// `struct hippos_ends`.
@@ -114,13 +141,13 @@ pub(crate) struct hippos_params {
     pub(crate) udp_bytes: c_uint,
     pub(crate) udp_rate: c_uint,
     pub(crate) udp: bool,
-    pub(crate) udp_fast: bool,
     pub(crate) selftest_oops: bool,
     pub(crate) item_max: *const c_char,
     pub(crate) eviction: *const c_char,
     pub(crate) allow: *const c_char,
     pub(crate) admin: *const c_char,
     pub(crate) dev: *const c_char,
+    pub(crate) udp_fast: *const c_char,
 }
 
 /// `struct hippos_xdp_counts`.
@@ -137,6 +164,9 @@ pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
 pub(crate) type Receive =
     unsafe extern "C" fn(*mut c_void, *mut sk_buff, *mut hippos_packet) -> u32;
 
+/// `hippos_welcome_fn`.
+pub(crate) type Welcome = unsafe extern "C" fn(*mut c_void, *const hippos_packet) -> bool;
+
 extern "C" {
     // packet.c
     pub(crate) fn hippos_packet_room(
@@ -146,34 +176,39 @@ extern "C" {
     ) -> bool;
     pub(crate) fn hippos_packet_twin(
         skb: *const sk_buff,
-        packet: *const hippos_packet,
+        packet: *mut hippos_packet,
         len: u32,
         payload: *mut *mut u8,
     ) -> *mut sk_buff;
-    pub(crate) fn hippos_packet_reply(skb: *mut sk_buff, headers: u32, len: u32);
+    pub(crate) fn hippos_packet_reply(
+        skb: *mut sk_buff,
+        packet: *mut hippos_packet,
+        len: u32,
+        first: bool,
+    );
     pub(crate) fn hippos_packet_free(skb: *mut sk_buff);
     pub(crate) fn hippos_packet_consume(skb: *mut sk_buff);
 
     // xdp.c
-    pub(crate) fn hippos_xdp_open(
-        net: *mut net,
-        port: u16,
-        receive: Receive,
-        private: *mut c_void,
-    ) -> *mut hippos_xdp;
+    pub(crate) fn hippos_xdp_open(net: *mut net, door: *const hippos_door) -> *mut hippos_xdp;
     pub(crate) fn hippos_xdp_close(xdp: *mut hippos_xdp);
     pub(crate) fn hippos_xdp_counts() -> hippos_xdp_counts;
 
     // hook.c
     pub(crate) fn hippos_hooks_register(
         net: *mut net,
-        port: u16,
-        receive: Receive,
-        private: *mut c_void,
+        door: *const hippos_door,
+        fast: c_uint,
     ) -> *mut hippos_hooks;
     pub(crate) fn hippos_hooks_unregister(hooks: *mut hippos_hooks);
     pub(crate) fn hippos_net_get() -> *mut net;
     pub(crate) fn hippos_net_put(net: *mut net);
+
+    // firewall.c
+    pub(crate) fn hippos_doors_state() -> hippos_doors_state;
+
+    // route.c
+    pub(crate) fn hippos_route_counts() -> hippos_route_counts;
 
     // socket.c
     pub(crate) fn hippos_interface(net: *mut net, name: *const c_char) -> u32;

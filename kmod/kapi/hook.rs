@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The PRE_ROUTING hook of one network namespace (`linux/netfilter.h`).
 
-use core::ffi::c_void;
+use core::ffi::{c_uint, c_void};
+use core::net::IpAddr;
 use core::ptr::NonNull;
 use kernel::error::from_err_ptr;
 use kernel::prelude::*;
@@ -9,15 +10,92 @@ use kernel::sync::Arc;
 
 use crate::ffi;
 use crate::namespace::Namespace;
-use crate::packet::{Fate, Packet};
+use crate::packet::{source, Fate, Packet};
+use crate::rcu;
 
 /// Gets the packets of a [`Hook`], in softirq under RCU, on many CPUs at once.
 pub trait Door: Send + Sync + 'static {
     /// The UDP port whose packets are wanted.
     fn port(&self) -> u16;
 
+    /// The number of the interface that the socket behind is bound to; 0 for none.
+    fn interface(&self) -> u32;
+
+    /// Whether a source may ask at all, over a loopback device if `local`. Asked before the
+    /// return path of its replies is looked up; under RCU, too.
+    fn welcomes(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool;
+
     /// Decides about one packet.
     fn receive(&self, packet: Packet<'_>) -> Fate;
+}
+
+/// When packets are answered before the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fast {
+    /// While neither NAT nor rules for what leaves could have a say.
+    Auto = 1,
+    /// Whatever the firewall has.
+    Always = 2,
+    /// Behind destination NAT, while rules for what leaves could have no say.
+    Late = 3,
+}
+
+/// Whether the doors before the socket are open, a word for IPv4 and one for IPv6 each.
+#[derive(Clone, Copy)]
+pub struct Doors {
+    /// Of the hook.
+    pub hook: [&'static str; 2],
+    /// Of XDP.
+    pub xdp: [&'static str; 2],
+}
+
+/// How they stand now.
+pub fn doors() -> Doors {
+    // SAFETY: asks for nothing.
+    let raw = unsafe { ffi::hippos_doors_state() };
+    let word = |why: u8| match why {
+        0 => "open",
+        1 => "nat",
+        2 => "output",
+        3 => "postrouting",
+        _ => "off",
+    };
+    let [hook, xdp] = raw.why.map(|[ipv6, ipv4]| [word(ipv4), word(ipv6)]);
+    Doors { hook, xdp }
+}
+
+/// Look-ups of the way that replies take, on all CPUs since the load.
+#[derive(Clone, Copy, Default)]
+pub struct Routes {
+    /// All of them.
+    pub looked: u64,
+    /// That left the reply to the socket.
+    pub elsewhere: u64,
+    /// That were not made, because there were too many.
+    pub limited: u64,
+}
+
+/// The sums.
+pub fn routes() -> Routes {
+    // SAFETY: asks for nothing.
+    let raw = unsafe { ffi::hippos_route_counts() };
+    Routes {
+        looked: raw.looked,
+        elsewhere: raw.elsewhere,
+        limited: raw.limited,
+    }
+}
+
+/// What C is told of `door`, whose address it gets.
+pub(crate) fn describe<T: Door>(door: &Arc<T>) -> ffi::hippos_door {
+    ffi::hippos_door {
+        receive: receive::<T>,
+        welcome: welcome::<T>,
+        private: (&raw const **door).cast_mut().cast::<c_void>(),
+        interface: door.interface(),
+        port: door.port(),
+        kind: 0,
+    }
 }
 
 /// A registered hook for IPv4 and IPv6. Dropping it waits until no packet is
@@ -41,12 +119,12 @@ unsafe impl<T: Door> Sync for Hook<T> {}
 
 impl<T: Door> Hook<T> {
     /// Sends `door`'s packets in `namespace` to it.
-    pub fn new(namespace: Arc<Namespace>, door: Arc<T>) -> Result<Self> {
-        let private = (&raw const *door).cast_mut().cast::<c_void>();
-        // SAFETY: the callback is made for `T`, and door and namespace are kept by the
-        // value until the hooks are gone.
+    pub fn new(namespace: Arc<Namespace>, door: Arc<T>, fast: Fast) -> Result<Self> {
+        let raw = describe(&door);
+        // SAFETY: the callbacks are made for `T`, and door and namespace are kept by the
+        // value until the hooks are gone; the description is copied.
         let hooks = from_err_ptr(unsafe {
-            ffi::hippos_hooks_register(namespace.as_ptr(), door.port(), receive::<T>, private)
+            ffi::hippos_hooks_register(namespace.as_ptr(), &raw, fast as c_uint)
         })?;
         // INVARIANT: just registered.
         Ok(Self {
@@ -62,6 +140,22 @@ impl<T: Door> Drop for Hook<T> {
         // SAFETY: by the invariant registered, and never unregistered before.
         unsafe { ffi::hippos_hooks_unregister(self.hooks.as_ptr()) }
     }
+}
+
+/// # Safety
+///
+/// Called in softirq under RCU with the door's address as registered, and a description
+/// with the sender's address.
+unsafe extern "C" fn welcome<T: Door>(
+    private: *mut c_void,
+    raw: *const ffi::hippos_packet,
+) -> bool {
+    // SAFETY: who registered it keeps the door until there are no more calls.
+    let door = unsafe { &*private.cast::<T>() };
+    // SAFETY: the caller's promise; fields that are not filled in are numbers as well.
+    let (source, local) = unsafe { (source(&*raw), (*raw).local) };
+    // SAFETY: we are inside a section, and leave it to whoever called.
+    door.welcomes(unsafe { rcu::within() }, source, local)
 }
 
 /// # Safety

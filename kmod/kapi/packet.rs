@@ -68,10 +68,7 @@ impl<'a> Packet<'a> {
     /// The sender's address.
     #[inline]
     pub fn source(&self) -> IpAddr {
-        match self.raw.ipv4 {
-            0 => IpAddr::from(self.raw.ipv6),
-            ipv4 => IpAddr::from(ipv4.to_ne_bytes()),
-        }
+        source(self.raw)
     }
 
     /// The sender's IPv4 address as a number; 0 when it has none.
@@ -114,7 +111,7 @@ impl<'a> Packet<'a> {
         Fate(NF_ACCEPT)
     }
 
-    /// Throws the packet away and has the kernel count it as dropped.
+    /// Throws a request away and has the kernel count it as dropped.
     #[inline]
     pub fn discard(self) -> Fate {
         Fate(NF_DROP)
@@ -170,14 +167,13 @@ impl<'a> Packet<'a> {
             return self.pass();
         }
         twins.fill(&mut write);
-        let headers = self.raw.headers;
         // SAFETY: `make_room` said yes to `len`; the payload is in place then, and the packet
         // is given up.
         unsafe {
             let used = self.write(len, |buffer| write(0, buffer));
-            ffi::hippos_packet_reply(skb.as_ptr(), headers.into(), used);
+            ffi::hippos_packet_reply(skb.as_ptr(), self.raw, used, true);
         }
-        twins.send(headers);
+        twins.send(self.raw);
         Fate(NF_STOLEN)
     }
 
@@ -209,6 +205,15 @@ impl<'a> Packet<'a> {
     }
 }
 
+/// The sender's address.
+#[inline]
+pub(crate) fn source(raw: &ffi::hippos_packet) -> IpAddr {
+    match raw.ipv4 {
+        0 => IpAddr::from(raw.ipv6),
+        ipv4 => IpAddr::from(ipv4.to_ne_bytes()),
+    }
+}
+
 /// The second and further datagrams of a reply, until they are sent.
 #[derive(Default)]
 struct Twins {
@@ -228,7 +233,7 @@ impl Twins {
     fn add(
         &mut self,
         original: NonNull<ffi::sk_buff>,
-        raw: &ffi::hippos_packet,
+        raw: &mut ffi::hippos_packet,
         len: usize,
     ) -> bool {
         let Some(free) = self.list.iter_mut().find(|twin| twin.is_none()) else {
@@ -238,7 +243,7 @@ impl Twins {
             return false;
         };
         let mut payload = ptr::null_mut();
-        // SAFETY: `raw` describes the original, which is only read.
+        // SAFETY: `raw` describes the original, which is only read, and stays where it is.
         let skb = unsafe { ffi::hippos_packet_twin(original.as_ptr(), raw, room, &mut payload) };
         let (Some(skb), Some(payload)) = (NonNull::new(skb), NonNull::new(payload)) else {
             return false;
@@ -257,13 +262,11 @@ impl Twins {
         }
     }
 
-    fn send(mut self, headers: u16) {
+    fn send(mut self, raw: &mut ffi::hippos_packet) {
         for twin in self.list.iter_mut() {
             if let Some(twin) = twin.take() {
                 // SAFETY: the twin is ours and its payload in place; it is given up.
-                unsafe {
-                    ffi::hippos_packet_reply(twin.skb.as_ptr(), headers.into(), twin.len as u32)
-                }
+                unsafe { ffi::hippos_packet_reply(twin.skb.as_ptr(), raw, twin.len as u32, false) }
             }
         }
     }

@@ -23,7 +23,6 @@ pub struct Params {
     pub udp_bytes: u32,
     pub udp_rate: u32,
     pub udp: bool,
-    pub udp_fast: bool,
     pub selftest_oops: bool,
     pub item_max: &'static [u8],
     pub eviction: &'static [u8],
@@ -31,6 +30,7 @@ pub struct Params {
     pub admin: &'static [u8],
     /// Empty for every interface.
     pub dev: &'static CStr,
+    pub udp_fast: &'static [u8],
 }
 
 impl Params {
@@ -52,13 +52,13 @@ impl Params {
             udp_bytes: raw.udp_bytes,
             udp_rate: raw.udp_rate,
             udp: raw.udp,
-            udp_fast: raw.udp_fast,
             selftest_oops: raw.selftest_oops,
             item_max: text(raw.item_max).to_bytes(),
             eviction: text(raw.eviction).to_bytes(),
             allow: text(raw.allow).to_bytes(),
             admin: text(raw.admin).to_bytes(),
             dev: text(raw.dev),
+            udp_fast: text(raw.udp_fast).to_bytes(),
         }
     }
 }

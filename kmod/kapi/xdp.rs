@@ -3,14 +3,13 @@
 //! come through a kfunc that an XDP program calls. Which interfaces have such
 //! a program is `hippos-ctl`'s to decide; without one nothing comes.
 
-use core::ffi::c_void;
 use core::ptr::NonNull;
 use kernel::error::from_err_ptr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::ffi;
-use crate::hook::{receive, Door};
+use crate::hook::{describe, Door};
 use crate::namespace::Namespace;
 
 /// An open door. Dropping it waits until no frame is inside any more.
@@ -34,12 +33,10 @@ unsafe impl<T: Door> Sync for Xdp<T> {}
 impl<T: Door> Xdp<T> {
     /// Sends frames for `door`'s port on `namespace`'s interfaces to it. There is one at a time.
     pub fn new(namespace: Arc<Namespace>, door: Arc<T>) -> Result<Self> {
-        let private = (&raw const *door).cast_mut().cast::<c_void>();
-        // SAFETY: the callback is made for `T`, and door and namespace are kept by the
-        // value until it is closed.
-        let raw = from_err_ptr(unsafe {
-            ffi::hippos_xdp_open(namespace.as_ptr(), door.port(), receive::<T>, private)
-        })?;
+        let raw = describe(&door);
+        // SAFETY: the callbacks are made for `T`, and door and namespace are kept by the
+        // value until it is closed; the description is copied.
+        let raw = from_err_ptr(unsafe { ffi::hippos_xdp_open(namespace.as_ptr(), &raw) })?;
         // INVARIANT: just opened.
         Ok(Self {
             raw: NonNull::new(raw).ok_or(ENOMEM)?,

@@ -7,6 +7,7 @@ use kernel::prelude::*;
 
 use hippos_abi::{UDP_BYTES_MIN, UDP_RATE_MIN};
 use hippos_engine::Administration;
+use hippos_kapi::hook::Fast;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::pages;
 use hippos_kapi::params::Params;
@@ -29,7 +30,7 @@ pub(crate) struct Config {
     pub(crate) steer: u32,
     pub(crate) udp: bool,
     /// Before the socket: the hook and XDP.
-    pub(crate) udp_fast: bool,
+    pub(crate) udp_fast: Option<Fast>,
     pub(crate) selftest: Selftest,
     /// Bytes.
     pub(crate) udp_bytes: u32,
@@ -109,6 +110,17 @@ impl Config {
                 return Err(EINVAL);
             }
         };
+        let udp_fast = match params.udp_fast {
+            b"0" | b"n" | b"N" | b"off" => None,
+            b"1" | b"y" | b"Y" | b"on" => Some(Fast::Auto),
+            b"always" => Some(Fast::Always),
+            b"late" => Some(Fast::Late),
+            other => {
+                let given = printable(other);
+                pr_err!("udp_fast={given}: must be 0, 1, always or late\n");
+                return Err(EINVAL);
+            }
+        };
         let administration = Administration::parse(params.admin).ok_or_else(|| {
             let given = printable(params.admin);
             pr_err!("admin={given}: must be network, local or off\n");
@@ -144,7 +156,7 @@ impl Config {
             upload_timeout,
             steer,
             udp: params.udp,
-            udp_fast: params.udp_fast,
+            udp_fast,
             selftest,
             udp_bytes,
             udp_rate: params.udp_rate,

@@ -4,11 +4,15 @@
 //! Runs in softirq. Whatever it does not serve goes on to the UDP socket,
 //! untouched.
 
+use core::net::IpAddr;
+use core::num::NonZeroU32;
+
 use kernel::sync::Arc;
 
 use hippos_engine::{Access, Plan, Verdict};
 use hippos_kapi::hook::Door;
 use hippos_kapi::packet::{Fate, Packet, DATAGRAMS_MAX};
+use hippos_kapi::rcu;
 
 use hippos_proto::udp::{DATAGRAM_MAX, DATA_MAX, FRAME};
 use hippos_store::Guard;
@@ -30,6 +34,16 @@ impl Door for Gate {
     #[inline]
     fn port(&self) -> u16 {
         self.server.config.port
+    }
+
+    fn interface(&self) -> u32 {
+        self.server.config.interface.map_or(0, NonZeroU32::get)
+    }
+
+    fn welcomes(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool {
+        let engine = &*self.server.engine;
+        let guard = engine.store.read_in(section);
+        engine.access(&guard, source, local) != Access::Refused
     }
 
     #[inline]
@@ -126,8 +140,8 @@ impl Gate {
                     engine.count_plan(plan);
                     packet.consume()
                 }
-                Verdict::Drop => packet.discard(),
-                Verdict::Pass => packet.pass(),
+                // No request of ours: it may be on its way to somebody behind this host.
+                Verdict::Drop | Verdict::Pass => packet.pass(),
             }
         })
     }

@@ -9,7 +9,7 @@ use kernel::sync::Arc;
 use hippos_kapi::cpu;
 use hippos_kapi::device::Device;
 use hippos_kapi::fault;
-use hippos_kapi::hook::Hook;
+use hippos_kapi::hook::{Fast, Hook};
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::params::Params;
 use hippos_kapi::rcu;
@@ -108,10 +108,10 @@ impl kernel::Module for Hippos {
         let gate = start_gate(&server)?;
         let hook = gate
             .clone()
-            .map(|gate| Hook::new(namespace.clone(), gate))
+            .map(|(gate, fast)| Hook::new(namespace.clone(), gate, fast))
             .transpose()?;
         let xdp = gate
-            .map(|gate| Xdp::new(namespace.clone(), gate))
+            .map(|(gate, _)| Xdp::new(namespace.clone(), gate))
             .transpose()?;
         let control = Arc::new(Control::new(server.clone()), GFP_KERNEL)?;
         let control = Device::new(c"hippos", control)?;
@@ -158,11 +158,14 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
 }
 
 /// What answers datagrams where they arrive, if that is wanted.
-fn start_gate(server: &Arc<Server>) -> Result<Option<Arc<Gate>>> {
-    if !server.config.udp || !server.config.udp_fast {
-        return Ok(None);
+fn start_gate(server: &Arc<Server>) -> Result<Option<(Arc<Gate>, Fast)>> {
+    match server.config.udp_fast {
+        Some(fast) if server.config.udp => Ok(Some((
+            Arc::new(Gate::new(server.clone()), GFP_KERNEL)?,
+            fast,
+        ))),
+        _ => Ok(None),
     }
-    Ok(Some(Arc::new(Gate::new(server.clone()), GFP_KERNEL)?))
 }
 
 /// So many workers, spread over the CPUs.

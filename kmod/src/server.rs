@@ -9,8 +9,10 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use hippos_engine::{
-    Address, Change, Connection, Engine, Facts, Host, Settings, Steering, NETWORKS_MAX, TALLIES,
+    Address, Change, Connection, Engine, Facts, Host, Settings, Steering, Ways, NETWORKS_MAX,
+    TALLIES,
 };
+use hippos_kapi::hook;
 use hippos_kapi::random;
 use hippos_kapi::roster::{Member, Roster};
 use hippos_kapi::socket::Ends;
@@ -284,6 +286,17 @@ impl Facts for Connections {
             xdp_passed: frames.passed,
             ..Default::default()
         }
+    }
+
+    fn ways(&self) -> Option<Ways> {
+        let (doors, routes) = (hook::doors(), hook::routes());
+        Some(Ways {
+            hook: doors.hook,
+            xdp: doors.xdp,
+            looked: routes.looked,
+            elsewhere: routes.elsewhere,
+            limited: routes.limited,
+        })
     }
 
     fn connection(&self, index: usize) -> Option<Connection> {

@@ -39,7 +39,7 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
     for parameter in ["udp", "udp_fast"] {
         let value = fs::read_to_string(Path::new(PARAMETERS).join(parameter)).unwrap_or_default();
         ensure!(
-            value.trim() != "N",
+            !matches!(value.trim(), "N" | "n" | "0" | "off"),
             "the module was loaded with {parameter}=0, and answers nothing by XDP"
         );
     }

@@ -45,6 +45,7 @@ const MODULES: &[&str] = &[
     "nft_ct",
     "nft_chain_nat",
     "nft_masq",
+    "nft_nat",
     "nft_reject_inet",
     "nf_conntrack",
     "sch_fq",

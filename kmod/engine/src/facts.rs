@@ -10,6 +10,11 @@ pub trait Facts: Sync {
         Host::default()
     }
 
+    /// What is answered before the socket, where there are such doors.
+    fn ways(&self) -> Option<Ways> {
+        None
+    }
+
     /// Connection number `index`, counted from 0, for `stats conns`; `None`
     /// behind the last.
     fn connection(&self, index: usize) -> Option<Connection> {
@@ -51,6 +56,21 @@ pub struct Host {
     pub xdp_passed: u64,
     /// How packets are spread over CPUs, where the host decides that.
     pub steering: Option<Steering>,
+}
+
+/// The doors before the UDP socket, and the ways of their replies.
+#[derive(Clone, Copy, Debug)]
+pub struct Ways {
+    /// Whether PRE_ROUTING is open for IPv4 and for IPv6, or why not.
+    pub hook: [&'static str; 2],
+    /// The same of XDP.
+    pub xdp: [&'static str; 2],
+    /// Look-ups of the way that replies take.
+    pub looked: u64,
+    /// Those that left replies to the socket.
+    pub elsewhere: u64,
+    /// Those that were not made because there were too many.
+    pub limited: u64,
 }
 
 /// How packets are spread over CPUs.

@@ -40,7 +40,7 @@ pub use counters::{Tally, TALLIES};
 pub use credentials::{Credentials, Malformed, CREDENTIALS_MAX};
 pub use datagram::{Message, Reply};
 pub use engine::Engine;
-pub use facts::{Address, Connection, Facts, Host, Steering};
+pub use facts::{Address, Connection, Facts, Host, Steering, Ways};
 pub use hippos_proto::reply::{Cursor, Out};
 pub use many::{Many, MANY};
 pub use plan::{Plan, Verdict, PIECES};

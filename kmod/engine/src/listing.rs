@@ -16,6 +16,7 @@ use hippos_store::{
 use crate::administration::Administration;
 use crate::binary::Request;
 use crate::counters::Tally;
+use crate::facts::Facts;
 use crate::session::{Session, State, Step, HEAD_ROOM};
 use crate::Engine;
 
@@ -548,6 +549,7 @@ impl<P: Platform> Engine<P> {
             ("hippos_index_splits", store.counted(Counter::Splits)),
             ("hippos_index_merges", store.counted(Counter::Merges)),
         ]);
+        list_ways(lines, self.facts);
         if let Some(steering) = host.steering {
             lines.numbers(&[
                 ("hippos_steered", u64::from(steering.steered)),
@@ -841,4 +843,25 @@ impl<P: Platform> Session<'_, P> {
         }
         Step::Took(0)
     }
+}
+
+/// Out of line: the rest takes what a function may have of the stack.
+#[inline(never)]
+fn list_ways(lines: &mut Lines<'_, impl Out>, facts: &dyn Facts) {
+    let Some(ways) = facts.ways() else {
+        return;
+    };
+    let [hook_ipv4, hook_ipv6] = ways.hook;
+    let [xdp_ipv4, xdp_ipv6] = ways.xdp;
+    lines.words(&[
+        ("hippos_hook_ipv4", hook_ipv4),
+        ("hippos_hook_ipv6", hook_ipv6),
+        ("hippos_xdp_ipv4", xdp_ipv4),
+        ("hippos_xdp_ipv6", xdp_ipv6),
+    ]);
+    lines.numbers(&[
+        ("hippos_route_lookups", ways.looked),
+        ("hippos_route_elsewhere", ways.elsewhere),
+        ("hippos_route_limited", ways.limited),
+    ]);
 }

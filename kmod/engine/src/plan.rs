@@ -39,7 +39,7 @@ pub enum Verdict {
     Answer,
     /// It was served and there is nothing to say.
     Silent,
-    /// It isn't a request: dropped without a word.
+    /// It isn't a request: the socket counts it and says nothing, if it is for that.
     Drop,
     /// Not for the fast path: the UDP socket's worker serves it.
     Pass,
@@ -521,9 +521,9 @@ impl<P: Platform> Engine<P> {
         self.tally(Tally::FastCommands, u64::from(plan.looked.commands));
     }
 
+    /// Not counted: whoever gets it at last does.
     #[cold]
     fn invalid(&self) -> Verdict {
-        self.tally(Tally::UdpInvalid, 1);
         Verdict::Drop
     }
 

@@ -196,7 +196,8 @@ fn what_is_no_request_gets_no_answer() {
         );
         assert_eq!(slow(&engine, payload), Vec::<Vec<u8>>::new(), "{payload:?}");
     }
-    assert_eq!(engine.tallied(Tally::UdpInvalid), 2 * all.len() as u64);
+    // By whoever gets it last.
+    assert_eq!(engine.tallied(Tally::UdpInvalid), all.len() as u64);
     // No line end, no answer.
     assert_eq!(fast(&engine, &framed(b"get a")).0, Verdict::Drop);
     assert!(slow(&engine, &framed(b"get a")).is_empty());

@@ -62,24 +62,7 @@ pub(crate) struct Offload {
 
 impl Tap {
     pub(crate) fn new() -> Result<Self> {
-        modules::load("tun")?;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/net/tun")
-            .context("/dev/net/tun")?;
-        // SAFETY: plain numbers, of which zero is a value.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(b"wire") {
-            *to = *from as libc::c_char;
-        }
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        request.ifr_ifru.ifru_flags = flags as libc::c_short;
-        // SAFETY: the request's own structure, which lives across the call.
-        unsafe { ioctl::set_interface(file.as_raw_fd(), &request) }.context("TUNSETIFF")?;
-        // SAFETY: takes a number.
-        unsafe { ioctl::set_offload(file.as_raw_fd(), 0) }.context("TUNSETOFFLOAD")?;
-        run(&format!("ip link set wire address {}", text(NEAR_MAC)))?;
+        let tap = Self::bare("wire", NEAR_MAC)?;
         run("ip addr add 10.9.200.1/24 dev wire")?;
         run("ip addr add fd09:200::1/64 dev wire nodad")?;
         run("ip link set wire up")?;
@@ -89,6 +72,29 @@ impl Tap {
             let far = text(FAR_MAC);
             run(&format!("ip neigh add {address} lladdr {far} dev wire"))?;
         }
+        Ok(tap)
+    }
+
+    /// A card of that name and Ethernet address, down and without addresses.
+    pub(crate) fn bare(name: &str, mac: [u8; 6]) -> Result<Self> {
+        modules::load("tun")?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")
+            .context("/dev/net/tun")?;
+        // SAFETY: plain numbers, of which zero is a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
+            *to = *from as libc::c_char;
+        }
+        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
+        // SAFETY: the request's own structure, which lives across the call.
+        unsafe { ioctl::set_interface(file.as_raw_fd(), &request) }.context("TUNSETIFF")?;
+        // SAFETY: takes a number.
+        unsafe { ioctl::set_offload(file.as_raw_fd(), 0) }.context("TUNSETOFFLOAD")?;
+        run(&format!("ip link set {name} address {}", text(mac)))?;
         Ok(Tap { file })
     }
 
@@ -181,7 +187,7 @@ pub(crate) fn untagged(frame: &[u8]) -> Vec<u8> {
     }
 }
 
-fn text(mac: [u8; 6]) -> String {
+pub(crate) fn text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 

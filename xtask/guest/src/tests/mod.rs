@@ -19,6 +19,7 @@ mod packet;
 mod planted;
 mod pressure;
 mod protocol;
+mod routes;
 mod smoke;
 mod soak;
 mod steer;
@@ -72,6 +73,7 @@ tests! {
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;
+    routes: table, counters, late, stale / topologies;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
     operator: refusals, administration, clock, told;

@@ -1,0 +1,521 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The return path of replies in place (net/route.h, net/ip6_route.h,
+ * net/neighbour.h): on a miss the kernel's own look-ups, in both directions,
+ * as they are made for a socket that receives the request and sends the reply.
+ * A reply leaves in place if it would leave by the device that the request
+ * came by, to a neighbour whose address is known; everything else is the
+ * socket's.
+ *
+ * An entry holds for HIPPOS_ROUTE_AGE at most, and not beyond a change of
+ * routes, rules, addresses, devices or of a neighbour that replies were sent
+ * to: each moves the generation, which is read before a look-up begins.
+ *
+ * Look-ups are bounded for each CPU and tick; beyond that requests go to the
+ * socket. Sources that may not ask cost none.
+ */
+#include <linux/if_arp.h>
+#include <linux/inetdevice.h>
+#include <linux/jhash.h>
+#include <linux/mm.h>
+#include <linux/netdevice.h>
+#include <linux/notifier.h>
+#include <linux/skbuff.h>
+#include <net/addrconf.h>
+#include <net/arp.h>
+#include <net/fib_notifier.h>
+#include <net/ip6_route.h>
+#include <net/ndisc.h>
+#include <net/neighbour.h>
+#include <net/netevent.h>
+#include <net/route.h>
+
+#include "datagram.h"
+#include "firewall.h"
+#include "hippos.h"
+#include "route.h"
+
+/* Look-ups a second on one CPU: for sources without an entry, and for all. */
+#define NEW_LOOKUPS 10000
+#define ALL_LOOKUPS 40000
+
+DEFINE_PER_CPU(struct hippos_routes *, hippos_routes);
+static DEFINE_PER_CPU(struct hippos_route_counts, counts);
+
+/* An entry that was never filled has none. */
+u32 hippos_route_generation = 1;
+
+static struct net *served;
+
+void hippos_routes_changed(void)
+{
+	atomic_inc((atomic_t *)&hippos_route_generation);
+}
+
+/*
+ * Neighbours that replies went to: a hash of its key and its address, by that
+ * hash. Most of what is announced of neighbours changes nothing for anyone, and
+ * a large network announces much.
+ */
+#define KNOWN 1024
+static u64 known[KNOWN];
+
+static u64 *known_slot(const struct neighbour *n, const u8 *address, u64 *value)
+{
+	u32 hash = jhash(n->primary_key, n->tbl->key_len, n->dev->ifindex);
+
+	*value = (u64)(hash >> 16 | 1) << 48 | ether_addr_to_u64(address);
+	return &known[hash % KNOWN];
+}
+
+static bool usable(const struct neighbour *n)
+{
+	return READ_ONCE(n->nud_state) & NUD_VALID && !READ_ONCE(n->dead);
+}
+
+/*
+ * Has a valid neighbour's address, and the neighbour looked at as it would be
+ * for a packet that is sent to it.
+ */
+static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *address)
+{
+	u8 now[MAX_ADDR_LEN], again[MAX_ADDR_LEN];
+	u64 value, *slot;
+
+	if (!n || !usable(n) || neigh_event_send(n, NULL))
+		return false;
+	neigh_ha_snapshot(now, n, dev);
+	slot = known_slot(n, now, &value);
+	WRITE_ONCE(*slot, value);
+	/*
+	 * Pairs with the barrier in on_neighbour(): either it finds the slot, or
+	 * what it tells of is seen here.
+	 */
+	smp_mb();
+	neigh_ha_snapshot(again, n, dev);
+	if (!usable(n) || !ether_addr_equal(now, again) || is_multicast_ether_addr(now))
+		return false;
+	ether_addr_copy(address, now);
+	return true;
+}
+
+static void on_neighbour(struct neighbour *n)
+{
+	u8 address[MAX_ADDR_LEN] = {};
+	u64 value, *slot;
+
+	if (!net_eq(dev_net(n->dev), served) || n->dev->addr_len != ETH_ALEN)
+		return;
+	neigh_ha_snapshot(address, n, n->dev);
+	slot = known_slot(n, address, &value);
+	/* Pairs with the barrier in ask_neighbour(). */
+	smp_mb();
+	if (!READ_ONCE(*slot) || (READ_ONCE(*slot) == value && usable(n)))
+		return;
+	WRITE_ONCE(*slot, 0);
+	hippos_routes_changed();
+}
+
+/* What a route or a rule needs that an entry's addresses do not tell. */
+static bool rules_look_deeper(const struct net *net, bool ipv4)
+{
+#ifdef CONFIG_IP_MULTIPLE_TABLES
+	if (ipv4)
+		return READ_ONCE(net->ipv4.fib_rules_require_fldissect);
+#endif
+#ifdef CONFIG_IPV6_MULTIPLE_TABLES
+	if (!ipv4)
+		return READ_ONCE(net->ipv6.fib6_rules_require_fldissect);
+#endif
+	return false;
+}
+
+/* A packet with a frame's headers, for functions that ask for one. */
+static struct sk_buff *sample(struct net_device *dev, const void *network, unsigned int headers,
+			      __be16 protocol)
+{
+	struct sk_buff *skb = alloc_skb(NET_SKB_PAD + ETH_HLEN + headers,
+					GFP_ATOMIC | __GFP_NOWARN);
+	struct ethhdr *eth;
+
+	if (!skb)
+		return NULL;
+	skb_reserve(skb, NET_SKB_PAD);
+	eth = skb_put(skb, ETH_HLEN);
+	/* Before a VLAN's tag they would stand further in front: for logs alone. */
+	memcpy(eth, network - ETH_HLEN, ETH_HLEN);
+	eth->h_proto = protocol;
+	skb_reset_mac_header(skb);
+	skb_pull(skb, ETH_HLEN);
+	skb_put_data(skb, network, headers);
+	skb_reset_network_header(skb);
+	skb_set_transport_header(skb, headers - sizeof(struct udphdr));
+	skb->dev = dev;
+	skb->skb_iif = dev->ifindex;
+	skb->protocol = protocol;
+	return skb;
+}
+
+/* Whether a packet with these headers would be taken in for this host. */
+static bool comes_in_ipv4(struct sk_buff *skb, struct net_device *dev, const struct iphdr *iph)
+{
+	struct rtable *rt;
+	bool in = false;
+
+	if (!ip_route_input_noref(skb, iph->daddr, iph->saddr, ip4h_dscp(iph), dev)) {
+		rt = skb_rtable(skb);
+		in = rt && rt->rt_type == RTN_LOCAL && !rt->dst.error && !rt->dst.lwtstate;
+	}
+	skb_dst_drop(skb);
+	return in;
+}
+
+static bool comes_in_ipv6(struct sk_buff *skb)
+{
+	const struct dst_entry *dst;
+	bool in;
+
+	ip6_route_input(skb);
+	dst = skb_dst(skb);
+	in = dst && !dst->error && !dst->lwtstate &&
+	     dst_rt6_info(dst)->rt6i_flags & RTF_LOCAL &&
+	     !(dst_rt6_info(dst)->rt6i_flags & RTF_ANYCAST);
+	skb_dst_drop(skb);
+	return in;
+}
+
+static bool comes_in(struct sk_buff *skb, struct net_device *dev, const void *network, bool ipv4)
+{
+	unsigned int headers = ipv4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+	struct sk_buff *stand_in = NULL;
+	bool in;
+
+	/* It comes with the route that it left by. */
+	if (dev->flags & IFF_LOOPBACK)
+		return true;
+	if (!skb) {
+		stand_in = sample(dev, network, headers + sizeof(struct udphdr),
+				  ipv4 ? htons(ETH_P_IP) : htons(ETH_P_IPV6));
+		if (!stand_in)
+			return false;
+		skb = stand_in;
+		network = skb_network_header(skb);
+	}
+	in = ipv4 ? comes_in_ipv4(skb, dev, network) : comes_in_ipv6(skb);
+	kfree_skb_reason(stand_in, SKB_CONSUMED);
+	return in;
+}
+
+/* What dev and dst have in common for all that leaves that way. */
+static bool leaves_by(const struct dst_entry *dst, const struct net_device *dev)
+{
+	return dst_dev(dst) == dev && !dst->error && !dst->lwtstate
+#ifdef CONFIG_XFRM
+	       && !dst->xfrm
+#endif
+	       ;
+}
+
+/* What else an entry says, from a route and its next hop. */
+static bool fill(struct hippos_route *route, const struct dst_entry *dst, struct net_device *dev,
+		 struct neighbour *n, int ttl)
+{
+	u32 mtu = dst_mtu(dst);
+
+	route->mtu = min_t(u32, mtu, U16_MAX);
+	route->ttl = ttl;
+	if (dev->flags & IFF_LOOPBACK) {
+		memset(route->stations, 0, sizeof(route->stations));
+		return true;
+	}
+	memcpy(route->stations + ETH_ALEN, dev->dev_addr, ETH_ALEN);
+	return ask_neighbour(n, dev, route->stations);
+}
+
+/* Whether a socket's reply would leave by dev; says where to. */
+static bool leaves_ipv4(const struct hippos_door *door, struct net *net, struct net_device *dev,
+			const struct iphdr *iph, struct hippos_route *route)
+{
+	const struct udphdr *uh = (const struct udphdr *)(iph + 1);
+	bool loopback = dev->flags & IFF_LOOPBACK;
+	struct neighbour *n = NULL;
+	struct flowi4 flow;
+	struct rtable *rt;
+	bool here;
+
+	flowi4_init_output(&flow, door->interface, 0, 0, RT_SCOPE_UNIVERSE, IPPROTO_UDP, 0,
+			   iph->saddr, iph->daddr, uh->source, uh->dest,
+			   sock_net_uid(net, NULL));
+	rt = ip_route_output_flow(net, &flow, NULL);
+	if (IS_ERR(rt))
+		return false;
+	here = rt->rt_type == (loopback ? RTN_LOCAL : RTN_UNICAST) && leaves_by(&rt->dst, dev);
+	if (here && !loopback) {
+		if (rt->rt_gw_family == AF_INET6)
+			n = __ipv6_neigh_lookup_noref(dev, &rt->rt_gw6);
+		else
+			n = __ipv4_neigh_lookup_noref(dev, rt->rt_gw_family == AF_INET ?
+						      (__force u32)rt->rt_gw4 :
+						      (__force u32)iph->saddr);
+	}
+	here = here && fill(route, &rt->dst, dev, n, ip4_dst_hoplimit(&rt->dst));
+	ip_rt_put(rt);
+	return here;
+}
+
+static bool leaves_ipv6(const struct hippos_door *door, struct net *net, struct net_device *dev,
+			const struct ipv6hdr *iph, struct hippos_route *route)
+{
+	const struct udphdr *uh = (const struct udphdr *)(iph + 1);
+	bool loopback = dev->flags & IFF_LOOPBACK;
+	struct flowi6 flow = {
+		.flowi6_oif = door->interface,
+		.flowi6_proto = IPPROTO_UDP,
+		.flowi6_uid = sock_net_uid(net, NULL),
+		.daddr = iph->saddr,
+		.saddr = iph->daddr,
+		.fl6_dport = uh->source,
+		.fl6_sport = uh->dest,
+	};
+	struct neighbour *n = NULL;
+	struct dst_entry *dst;
+	bool here;
+
+	/* Link-local addresses say nothing without their link. */
+	if (ipv6_addr_type(&iph->saddr) & IPV6_ADDR_LINKLOCAL ||
+	    ipv6_addr_type(&iph->daddr) & IPV6_ADDR_LINKLOCAL)
+		flow.flowi6_oif = dev->ifindex;
+	dst = ip6_route_output(net, NULL, &flow);
+	here = leaves_by(dst, dev) &&
+	       !(dst_rt6_info(dst)->rt6i_flags & (RTF_REJECT | RTF_ANYCAST)) &&
+	       !!(dst_rt6_info(dst)->rt6i_flags & RTF_LOCAL) == loopback;
+	if (here && !loopback)
+		n = __ipv6_neigh_lookup_noref(dev, rt6_nexthop(dst_rt6_info(dst), &iph->saddr));
+	here = here && fill(route, dst, dev, n, ip6_dst_hoplimit(dst));
+	dst_release(dst);
+	return here;
+}
+
+/* Whether one more look-up may be made in this tick. */
+static bool may_look(struct hippos_routes *routes, bool again)
+{
+	unsigned long now = jiffies;
+
+	if (routes->tick != now) {
+		routes->tick = now;
+		routes->spent = 0;
+	}
+	if (routes->spent >= max(1, (again ? ALL_LOOKUPS : NEW_LOOKUPS) / HZ)) {
+		this_cpu_inc(counts.limited);
+		return false;
+	}
+	routes->spent++;
+	return true;
+}
+
+/* Whether the entry says something of these addresses, be it out of date. */
+static bool is_for(const struct hippos_route *route, const struct net_device *dev,
+		   const void *addresses, size_t len)
+{
+	return (route->dev & ~HIPPOS_ELSEWHERE) == (unsigned long)dev &&
+	       !memcmp(route, addresses, len);
+}
+
+static const struct hippos_route *slow(const struct hippos_door *door, struct net *net,
+				       struct net_device *dev, struct sk_buff *skb,
+				       const void *network, bool ipv4,
+				       struct hippos_packet *packet)
+{
+	struct hippos_routes *routes = this_cpu_read(hippos_routes);
+	struct hippos_route *way[2], *route = NULL;
+	struct hippos_route found = {};
+	const void *addresses;
+	bool here;
+	size_t len;
+	int i;
+
+	if (ipv4) {
+		const struct iphdr *iph = network;
+		u32 hash;
+
+		addresses = &iph->saddr;
+		len = 2 * sizeof(iph->saddr);
+		hash = hippos_route_hash_ipv4(get_unaligned((const u64 *)addresses));
+		way[0] = &routes->ipv4[hash];
+		way[1] = &routes->ipv4[hash ^ 1];
+		packet->ipv4 = (__force u32)iph->saddr;
+	} else {
+		const struct ipv6hdr *iph = network;
+		u32 hash = hippos_route_hash_ipv6(&iph->saddr);
+
+		addresses = &iph->saddr;
+		len = 2 * sizeof(iph->saddr);
+		way[0] = &routes->ipv6[hash];
+		way[1] = &routes->ipv6[hash ^ 1];
+		packet->ipv4 = 0;
+		memcpy(packet->ipv6, &iph->saddr, sizeof(packet->ipv6));
+	}
+	for (i = 0; i < ARRAY_SIZE(way); i++)
+		if (is_for(way[i], dev, addresses, len)) {
+			route = way[i];
+			break;
+		}
+	if (route && hippos_route_holds(route))
+		return route->dev & HIPPOS_ELSEWHERE ? NULL : route;
+
+	packet->local = dev->flags & IFF_LOOPBACK;
+	packet->interface = dev->ifindex;
+	if (hippos_firewall_closed(door->kind, net, ipv4) ||
+	    !door->welcome(door->private, packet) || !may_look(routes, route))
+		return NULL;
+	this_cpu_inc(counts.looked);
+	memcpy(&found, addresses, len);
+	found.dev = (unsigned long)dev;
+	found.looked = jiffies;
+	found.generation = READ_ONCE(hippos_route_generation);
+	/* What is read from here on is not older. */
+	smp_rmb();
+	here = !rules_look_deeper(net, ipv4) &&
+	       (ipv4 ? hippos_ipv4_fits(net, dev, network) : hippos_ipv6_fits(net, dev, network)) &&
+	       comes_in(skb, dev, network, ipv4);
+	/* Headers may have moved, if whoever was asked made the packet linear. */
+	if (skb)
+		network = skb_network_header(skb);
+	here = here && (ipv4 ? leaves_ipv4(door, net, dev, network, &found) :
+			       leaves_ipv6(door, net, dev, network, &found));
+	if (!here) {
+		found.dev |= HIPPOS_ELSEWHERE;
+		this_cpu_inc(counts.elsewhere);
+	}
+	if (!route) {
+		/* The first place if it is free, else whichever was filled longer ago. */
+		route = way[0];
+		if (hippos_route_holds(way[0]) &&
+		    (!hippos_route_holds(way[1]) ||
+		     (s32)(way[1]->looked - way[0]->looked) < 0))
+			route = way[1];
+	}
+	*route = found;
+	return here ? route : NULL;
+}
+
+noinline const struct hippos_route *
+hippos_route_ipv4_slow(const struct hippos_door *door, struct net *net, struct net_device *dev,
+		       struct sk_buff *skb, const struct iphdr *iph, struct hippos_packet *packet)
+{
+	return slow(door, net, dev, skb, iph, true, packet);
+}
+
+noinline const struct hippos_route *
+hippos_route_ipv6_slow(const struct hippos_door *door, struct net *net, struct net_device *dev,
+		       struct sk_buff *skb, const struct ipv6hdr *iph,
+		       struct hippos_packet *packet)
+{
+	return slow(door, net, dev, skb, iph, false, packet);
+}
+
+static int on_route(struct notifier_block *nb, unsigned long event, void *info)
+{
+	hippos_routes_changed();
+	return NOTIFY_DONE;
+}
+
+static int on_netevent(struct notifier_block *nb, unsigned long event, void *info)
+{
+	if (event == NETEVENT_NEIGH_UPDATE)
+		on_neighbour(info);
+	else
+		hippos_routes_changed();
+	return NOTIFY_DONE;
+}
+
+static int on_change(struct notifier_block *nb, unsigned long event, void *info)
+{
+	hippos_routes_changed();
+	return NOTIFY_DONE;
+}
+
+static struct notifier_block route_nb = { .notifier_call = on_route };
+static struct notifier_block netevent_nb = { .notifier_call = on_netevent };
+static struct notifier_block device_nb = { .notifier_call = on_change };
+static struct notifier_block ipv4_nb = { .notifier_call = on_change };
+static struct notifier_block ipv6_nb = { .notifier_call = on_change };
+
+static void free_tables(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		kvfree(per_cpu(hippos_routes, cpu));
+		per_cpu(hippos_routes, cpu) = NULL;
+	}
+}
+
+/* Before the first packet. There is one namespace at a time. */
+int hippos_routes_start(struct net *net)
+{
+	int cpu, err = -ENOMEM;
+
+	for_each_possible_cpu(cpu) {
+		struct hippos_routes *routes = kvzalloc_node(sizeof(*routes), GFP_KERNEL,
+							     cpu_to_node(cpu));
+
+		if (!routes)
+			goto free;
+		per_cpu(hippos_routes, cpu) = routes;
+	}
+	served = net;
+	err = register_netdevice_notifier(&device_nb);
+	if (err)
+		goto free;
+	err = register_netevent_notifier(&netevent_nb);
+	if (err)
+		goto devices;
+	err = register_inetaddr_notifier(&ipv4_nb);
+	if (err)
+		goto netevents;
+	err = register_inet6addr_notifier(&ipv6_nb);
+	if (err)
+		goto ipv4;
+	err = register_fib_notifier(net, &route_nb, NULL, NULL);
+	if (err)
+		goto ipv6;
+	return 0;
+ipv6:
+	unregister_inet6addr_notifier(&ipv6_nb);
+ipv4:
+	unregister_inetaddr_notifier(&ipv4_nb);
+netevents:
+	unregister_netevent_notifier(&netevent_nb);
+devices:
+	unregister_netdevice_notifier(&device_nb);
+free:
+	free_tables();
+	return err;
+}
+
+/* When no packet is inside any more. */
+void hippos_routes_stop(struct net *net)
+{
+	unregister_fib_notifier(net, &route_nb);
+	unregister_inet6addr_notifier(&ipv6_nb);
+	unregister_inetaddr_notifier(&ipv4_nb);
+	unregister_netevent_notifier(&netevent_nb);
+	unregister_netdevice_notifier(&device_nb);
+	free_tables();
+	/* A neighbour that was told of to nobody is not known. */
+	memset(known, 0, sizeof(known));
+}
+
+struct hippos_route_counts hippos_route_counts(void)
+{
+	struct hippos_route_counts sum = {};
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		sum.looked += READ_ONCE(per_cpu(counts, cpu).looked);
+		sum.elsewhere += READ_ONCE(per_cpu(counts, cpu).elsewhere);
+		sum.limited += READ_ONCE(per_cpu(counts, cpu).limited);
+	}
+	return sum;
+}

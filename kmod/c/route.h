@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Where a reply in place would go if a socket sent it: a cache of route
+ * look-ups, a table for each CPU. Softirq alone.
+ */
+#ifndef HIPPOS_ROUTE_H
+#define HIPPOS_ROUTE_H
+
+#include <linux/etherdevice.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/jiffies.h>
+#include <linux/netdevice.h>
+#include <linux/percpu.h>
+#include <linux/unaligned.h>
+#include <net/addrconf.h>
+#include <net/ip.h>
+#include <net/ipv6.h>
+#include <net/udp.h>
+
+#include "hippos.h"
+
+/* Entries a CPU; powers of two. */
+#define HIPPOS_ROUTES_IPV4 2048
+#define HIPPOS_ROUTES_IPV6 1024
+
+/* How long an entry holds without a change that was announced: sysctls and path MTUs announce none. */
+#define HIPPOS_ROUTE_AGE (HZ / 4)
+
+/* A cache line. */
+struct hippos_route {
+	/* Both addresses, as they stand in the request's header. */
+	union {
+		u64 ipv4;
+		struct {
+			struct in6_addr from;
+			struct in6_addr to;
+		} ipv6;
+	};
+	/* What the request came by, as a number; plus ELSEWHERE if its reply is the socket's. */
+	unsigned long dev;
+	u32 generation;
+	/* When, in jiffies. */
+	u32 looked;
+	/* The next hop's Ethernet address and the device's own. */
+	u8 stations[2 * ETH_ALEN];
+	/* The longest packet, headers included. */
+	u16 mtu;
+	/* IPv4's time to live or IPv6's hop limit. */
+	u8 ttl;
+};
+static_assert(sizeof(struct hippos_route) == 64);
+
+/* No device has an odd address. */
+#define HIPPOS_ELSEWHERE 1
+
+struct hippos_routes {
+	struct hippos_route ipv4[HIPPOS_ROUTES_IPV4];
+	struct hippos_route ipv6[HIPPOS_ROUTES_IPV6];
+	/* Look-ups within one tick. */
+	unsigned long tick;
+	unsigned int spent;
+};
+
+DECLARE_PER_CPU(struct hippos_routes *, hippos_routes);
+extern u32 hippos_route_generation;
+
+const struct hippos_route *hippos_route_ipv4_slow(const struct hippos_door *door, struct net *net,
+						  struct net_device *dev, struct sk_buff *skb,
+						  const struct iphdr *iph,
+						  struct hippos_packet *packet);
+const struct hippos_route *hippos_route_ipv6_slow(const struct hippos_door *door, struct net *net,
+						  struct net_device *dev, struct sk_buff *skb,
+						  const struct ipv6hdr *iph,
+						  struct hippos_packet *packet);
+int hippos_routes_start(struct net *net);
+void hippos_routes_stop(struct net *net);
+void hippos_routes_changed(void);
+
+static __always_inline u32 hippos_route_hash_ipv4(u64 pair)
+{
+	return (u32)pair * 0x9e3779b1u >> (32 - ilog2(HIPPOS_ROUTES_IPV4));
+}
+
+static __always_inline u32 hippos_route_hash_ipv6(const struct in6_addr *from)
+{
+	u32 word = (__force u32)(from->s6_addr32[1] ^ from->s6_addr32[2] ^ from->s6_addr32[3]);
+
+	return word * 0x9e3779b1u >> (32 - ilog2(HIPPOS_ROUTES_IPV6));
+}
+
+/* Whether an entry for the right addresses still holds. */
+static __always_inline bool hippos_route_holds(const struct hippos_route *route)
+{
+	return route->generation == READ_ONCE(hippos_route_generation) &&
+	       (u32)jiffies - route->looked < HIPPOS_ROUTE_AGE;
+}
+
+/*
+ * The way of a reply to a request that came by dev with this header, or NULL
+ * when it is the socket's to send. skb is the request's, or NULL for a frame
+ * whose Ethernet header lies right before the network header.
+ */
+static __always_inline const struct hippos_route *
+hippos_route_ipv4(const struct hippos_door *door, struct net *net, struct net_device *dev,
+		  struct sk_buff *skb, const struct iphdr *iph, struct hippos_packet *packet)
+{
+	u64 pair = get_unaligned((const u64 *)&iph->saddr);
+	const struct hippos_route *route =
+		&this_cpu_read(hippos_routes)->ipv4[hippos_route_hash_ipv4(pair)];
+
+	if (likely(route->ipv4 == pair && route->dev == (unsigned long)dev &&
+		   hippos_route_holds(route)))
+		return route;
+	return hippos_route_ipv4_slow(door, net, dev, skb, iph, packet);
+}
+
+static __always_inline const struct hippos_route *
+hippos_route_ipv6(const struct hippos_door *door, struct net *net, struct net_device *dev,
+		  struct sk_buff *skb, const struct ipv6hdr *iph, struct hippos_packet *packet)
+{
+	const struct hippos_route *route =
+		&this_cpu_read(hippos_routes)->ipv6[hippos_route_hash_ipv6(&iph->saddr)];
+
+	if (likely(ipv6_addr_equal(&route->ipv6.from, &iph->saddr) &&
+		   ipv6_addr_equal(&route->ipv6.to, &iph->daddr) &&
+		   route->dev == (unsigned long)dev && hippos_route_holds(route)))
+		return route;
+	return hippos_route_ipv6_slow(door, net, dev, skb, iph, packet);
+}
+
+/* The longest payload that goes that way in one piece. */
+static __always_inline unsigned int hippos_route_payload(const struct hippos_route *route,
+							 unsigned int headers)
+{
+	unsigned int mtu = route->mtu;
+
+	return mtu > headers ? mtu - headers : 0;
+}
+
+/* Writes the addresses of a reply's Ethernet header. */
+static __always_inline void hippos_route_address(const struct hippos_route *route, void *eth)
+{
+	memcpy(eth, route->stations, sizeof(route->stations));
+}
+
+/* Counts a request as a socket's would be that gets it. */
+static __always_inline void hippos_count_in(struct net *net, const struct net_device *dev, bool ipv4)
+{
+	if (likely(ipv4)) {
+		__IP_INC_STATS(net, IPSTATS_MIB_INDELIVERS);
+		__UDP_INC_STATS(net, UDP_MIB_INDATAGRAMS);
+	} else {
+		__IP6_INC_STATS(net, __in6_dev_get(dev), IPSTATS_MIB_INDELIVERS);
+		__UDP6_INC_STATS(net, UDP_MIB_INDATAGRAMS);
+	}
+}
+
+/* Counts a reply of len bytes, from the network header on. */
+static __always_inline void hippos_count_out(struct net *net, const struct net_device *dev,
+					     bool ipv4, unsigned int len)
+{
+	if (likely(ipv4)) {
+		__UDP_INC_STATS(net, UDP_MIB_OUTDATAGRAMS);
+		__IP_INC_STATS(net, IPSTATS_MIB_OUTREQUESTS);
+		__IP_UPD_PO_STATS(net, IPSTATS_MIB_OUT, len);
+	} else {
+		struct inet6_dev *idev = __in6_dev_get(dev);
+
+		__UDP6_INC_STATS(net, UDP_MIB_OUTDATAGRAMS);
+		__IP6_INC_STATS(net, idev, IPSTATS_MIB_OUTREQUESTS);
+		__IP6_UPD_PO_STATS(net, idev, IPSTATS_MIB_OUT, len);
+	}
+}
+
+#endif

@@ -1,0 +1,898 @@
+//! Replies in place leave as a socket's would: the same bytes, by the same card, to the same next
+//! hop, with the same time to live. A socket in the same topology (`udp_fast=0`) is the judge.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{bail, ensure, Context, Result};
+
+use crate::client::{framed, Tcp};
+use crate::door;
+use crate::modules::{self, Hippos};
+use crate::random::Random;
+use crate::system::run;
+use crate::tap::{text, Addresses, Datagram, Tap};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The cards' own addresses and those of who is at the other end.
+const NEAR: [[u8; 6]; 3] = [[2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 8, 1], [2, 0, 0, 0, 7, 1]];
+/// The asker, on the first card.
+const ASKER: [u8; 6] = [2, 0, 0, 0, 9, 2];
+/// Another station there.
+const OTHER: [u8; 6] = [2, 0, 0, 0, 9, 3];
+/// A station on the second card.
+const BEHIND: [u8; 6] = [2, 0, 0, 0, 8, 2];
+/// The one on the third card, which only sees that all before was served.
+const MARKER: [u8; 6] = [2, 0, 0, 0, 7, 2];
+/// What rules of nftables need.
+const NAT: [&str; 4] = ["nft_chain_nat", "nft_nat", "nft_masq", "nft_ct"];
+const NAMES: [&str; 3] = ["e0", "e1", "mark"];
+
+/// What the cards have in every topology.
+const USUAL: &str = "\
+addr add 10.9.200.1/24 dev e0
+addr add fd09:200::1/64 dev e0 nodad
+addr add 10.9.201.1/24 dev e1
+addr add fd09:201::1/64 dev e1 nodad
+addr add 10.9.250.1/24 dev mark
+neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+neigh replace 10.9.200.3 lladdr 02:00:00:00:09:03 dev e0 nud permanent
+neigh replace fd09:200::3 lladdr 02:00:00:00:09:03 dev e0 nud permanent
+neigh replace 10.9.201.2 lladdr 02:00:00:00:08:02 dev e1 nud permanent
+neigh replace fd09:201::2 lladdr 02:00:00:00:08:02 dev e1 nud permanent
+neigh replace 10.9.250.2 lladdr 02:00:00:00:07:02 dev mark nud permanent
+";
+
+/// Three cards whose wires are in our hands; gone when dropped.
+struct Bench {
+    taps: Vec<Tap>,
+    number: u16,
+}
+
+/// A frame that left, without what no two replies have alike: IPv4's identification and with it the
+/// checksum, the flag that forbids fragments, and IPv6's flow label.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Sent {
+    card: &'static str,
+    bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.card, self.bytes.escape_ascii())
+    }
+}
+
+impl Sent {
+    /// `None` for what is no UDP of ours.
+    fn new(card: &'static str, frame: &[u8]) -> Option<Self> {
+        let mut bytes = frame.to_vec();
+        match frame.get(12..14)? {
+            [8, 0] if frame.get(23) == Some(&17) => {
+                bytes.get_mut(18..20)?.fill(0);
+                bytes[20] &= !0x40;
+                bytes.get_mut(24..26)?.fill(0);
+            }
+            [0x86, 0xdd] if matches!(frame.get(20), Some(17 | 44)) => {
+                bytes.get_mut(15..18)?.fill(0);
+                // A fragment's identification.
+                if frame.get(20) == Some(&44) {
+                    bytes.get_mut(58..62)?.fill(0);
+                }
+            }
+            _ => return None,
+        }
+        Some(Sent { card, bytes })
+    }
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        let mut taps = Vec::new();
+        for (name, mac) in NAMES.iter().zip(NEAR) {
+            taps.push(Tap::bare(name, mac)?);
+            // Nothing is said that no test asks for.
+            for knob in ["accept_ra=0", "router_solicitations=0", "addr_gen_mode=1"] {
+                run(&format!("sysctl -qw net.ipv6.conf.{name}.{knob}"))?;
+            }
+        }
+        Ok(Bench { taps, number: 0 })
+    }
+
+    /// Puts the usual addresses on the cards, and nothing else.
+    fn reset(&mut self) -> Result<()> {
+        let mut lines = String::new();
+        // All at once, or routes by two of them would stay.
+        for state in ["down", "up"] {
+            for name in NAMES {
+                lines += &format!("link set {name} {state}\naddr flush dev {name}\n");
+            }
+        }
+        ip(&(lines + USUAL))
+    }
+
+    /// Sends a frame on a wire and gives everything that leaves by any card because of it.
+    fn ask(&mut self, card: usize, frame: &[u8]) -> Result<Vec<Sent>> {
+        while self.next(Duration::ZERO)?.is_some() {}
+        self.taps[card].send_with(Default::default(), frame)?;
+        // The socket's worker takes one after the other: whoever is answered now came last. Writes
+        // are always its own.
+        self.number = self.number.wrapping_add(1);
+        let request = format!("set mark 0 0 5\r\n{:05}\r\n", self.number);
+        let marker = Datagram {
+            to_mac: NEAR[2],
+            from_mac: MARKER,
+            addresses: Addresses::Ipv4([10, 9, 250, 2], [10, 9, 250, 1]),
+            from_port: 4999,
+            ..Datagram::ipv4(&framed(self.number, request.as_bytes()))
+        };
+        self.taps[2].send_with(Default::default(), &marker.frame())?;
+        let number = self.number.to_be_bytes();
+        let end = self.taps[2].receive(LIMIT, |frame| {
+            frame.get(36..38) == Some(&4999u16.to_be_bytes()) && frame.get(42..44) == Some(&number)
+        })?;
+        ensure!(end.is_some(), "the socket's worker does not answer");
+        let mut sent = Vec::new();
+        while let Some(frame) = self.next(Duration::ZERO)? {
+            sent.extend(frame);
+        }
+        sent.sort();
+        Ok(sent)
+    }
+
+    /// The next frame that left by any card but the marker's.
+    fn next(&mut self, limit: Duration) -> Result<Option<Option<Sent>>> {
+        for (name, tap) in NAMES.iter().zip(&mut self.taps).take(2) {
+            if let Some(frame) = tap.receive(limit, |_| true)? {
+                return Ok(Some(Sent::new(name, &frame)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A number of `ip`'s commands, a line each.
+fn ip(lines: &str) -> Result<()> {
+    let file = "/tmp/ip-batch";
+    fs::write(file, lines)?;
+    run(&format!("ip -batch {file}"))
+        .map(drop)
+        .with_context(|| lines.to_owned())
+}
+
+/// Lines of `ip`, of nft behind `nft` and of sysctl behind `sysctl`.
+fn set_up(lines: &str) -> Result<()> {
+    let mut batch = String::new();
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(rule) = line.strip_prefix("nft ") {
+            run(&format!("/usr/sbin/nft {rule}"))?;
+        } else if let Some(knob) = line.strip_prefix("sysctl ") {
+            run(&format!("sysctl -qw {knob}"))?;
+        } else {
+            batch += line;
+            batch += "\n";
+        }
+    }
+    ip(&batch)
+}
+
+/// How datagrams are answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum By {
+    Socket,
+    Hook,
+    Xdp,
+}
+
+/// The module by one door, on both cards.
+struct Served {
+    hippos: Hippos,
+    by: By,
+}
+
+impl Served {
+    fn load(by: By, parameters: &str) -> Result<Self> {
+        let fast = match by {
+            By::Socket => " udp_fast=0",
+            By::Hook | By::Xdp => "",
+        };
+        let hippos = Hippos::load(&format!("allow=any {parameters}{fast}"))?;
+        if by == By::Xdp {
+            for name in &NAMES[..2] {
+                door::attach(name, "native")?;
+            }
+        }
+        let mut tcp = Tcp::connect("127.0.0.1")?;
+        tcp.set("key", b"value")?;
+        tcp.set("long", &[b'x'; 1345])?;
+        Ok(Served { hippos, by })
+    }
+
+    fn unload(self) -> Result<()> {
+        if self.by == By::Xdp {
+            return self.hippos.take_apart();
+        }
+        self.hippos.unload()
+    }
+}
+
+/// A request whose reply fits its frame.
+fn short() -> Vec<u8> {
+    framed(7, format!("get key {}\r\n", "n".repeat(230)).as_bytes())
+}
+
+/// One with a reply of a whole datagram, 1,392 bytes.
+fn long() -> Vec<u8> {
+    framed(8, b"get long\r\n")
+}
+
+fn v4(from: [u8; 4], to: [u8; 4]) -> Datagram {
+    Datagram {
+        addresses: Addresses::Ipv4(from, to),
+        ..Datagram::ipv4(&short())
+    }
+}
+
+fn v6(from: &str, to: &str) -> Datagram {
+    let address = |text: &str| {
+        text.parse::<std::net::Ipv6Addr>()
+            .map_or([0; 16], |a| a.octets())
+    };
+    Datagram {
+        addresses: Addresses::Ipv6(address(from), address(to)),
+        ..Datagram::ipv6(&short())
+    }
+}
+
+fn from_mac(mac: [u8; 6], datagram: Datagram) -> Datagram {
+    Datagram {
+        from_mac: mac,
+        ..datagram
+    }
+}
+
+fn with(payload: Vec<u8>, datagram: Datagram) -> Datagram {
+    Datagram {
+        payload,
+        ..datagram
+    }
+}
+
+/// By the second card.
+fn second(datagram: Datagram) -> (usize, Datagram) {
+    (
+        1,
+        Datagram {
+            to_mac: NEAR[1],
+            from_mac: BEHIND,
+            ..datagram
+        },
+    )
+}
+
+/// Where the judge must be seen to answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Goes {
+    /// To this station by the first card.
+    To([u8; 6]),
+    /// To this one by the second.
+    Second,
+    Nowhere,
+    /// In pieces.
+    Pieces,
+}
+
+struct Row {
+    name: &'static str,
+    setup: &'static str,
+    undo: &'static str,
+    asks: Vec<(usize, Datagram)>,
+    /// Of the last of them.
+    goes: Goes,
+    /// Whether the doors before the socket answer it themselves.
+    fast: bool,
+}
+
+const HOST: [u8; 4] = [10, 9, 200, 1];
+const HOST6: &str = "fd09:200::1";
+const FAR: [u8; 4] = [8, 8, 8, 8];
+
+#[rustfmt::skip]
+fn rows() -> Vec<Row> {
+    let row = |name, setup, undo, asks, goes, fast| Row { name, setup, undo, asks, goes, fast };
+    let near = || v4([10, 9, 200, 2], HOST);
+    let far = || v4(FAR, HOST);
+    let far6 = || v6("2001:db8::8", HOST6);
+    let one = |datagram| vec![(0, datagram)];
+    vec![
+        row("on the link", "", "", one(near()), Goes::To(ASKER), true),
+        row("on the link, IPv6", "", "", one(v6("fd09:200::2", HOST6)), Goes::To(ASKER), true),
+        row("by a gateway", "route add 8.8.0.0/16 via 10.9.200.2", "",
+            one(far()), Goes::To(ASKER), true),
+        row("by a gateway, IPv6", "route add 2001:db8::/32 via fd09:200::2", "",
+            one(far6()), Goes::To(ASKER), true),
+        row("by an IPv6 gateway, IPv4", "route add 8.8.0.0/16 via inet6 fd09:200::2 dev e0", "",
+            one(far()), Goes::To(ASKER), true),
+        row("direct server return: VIP on lo, the balancer is not the gateway",
+            "addr add 10.77.0.1/32 dev lo\nroute add 8.8.0.0/16 via 10.9.200.3",
+            "addr del 10.77.0.1/32 dev lo",
+            one(v4(FAR, [10, 77, 0, 1])), Goes::To(OTHER), true),
+        row("direct server return by the other card",
+            "addr add 10.77.0.1/32 dev lo\nroute add 8.8.0.0/16 via 10.9.201.2",
+            "addr del 10.77.0.1/32 dev lo",
+            one(v4(FAR, [10, 77, 0, 1])), Goes::Second, false),
+        row("asymmetric: in by one card, back by the other", "route add 8.8.0.0/16 via 10.9.201.2", "",
+            one(far()), Goes::Second, false),
+        row("asymmetric, IPv6", "route add 2001:db8::/32 via fd09:201::2", "",
+            one(far6()), Goes::Second, false),
+        row("a rule by the local address",
+            "route add 8.8.0.0/16 via 10.9.200.2\nrule add pref 100 from 10.9.200.1 lookup 100\nroute add 8.8.0.0/16 via 10.9.201.2 table 100",
+            "rule del pref 100\nroute flush table 100",
+            one(far()), Goes::Second, false),
+        row("a rule by ports",
+            "route add 8.8.0.0/16 via 10.9.200.2\nrule add pref 100 ipproto 17 sport 11211 lookup 100\nroute add 8.8.0.0/16 via 10.9.201.2 table 100",
+            "rule del pref 100\nroute flush table 100",
+            one(far()), Goes::Second, false),
+        row("a blackhole", "route add blackhole 8.8.0.0/16", "route del blackhole 8.8.0.0/16",
+            one(far()), Goes::Nowhere, false),
+        row("no route", "", "", one(far()), Goes::Nowhere, false),
+        row("no route, IPv6", "", "", one(far6()), Goes::Nowhere, false),
+        row("strict uRPF: rp_filter=1, the source is elsewhere",
+            "sysctl net.ipv4.conf.e0.rp_filter=1\nroute add 8.8.0.0/16 via 10.9.201.2",
+            "sysctl net.ipv4.conf.e0.rp_filter=0",
+            one(far()), Goes::Nowhere, false),
+        row("strict uRPF: a neighbour claims an address behind another",
+            "sysctl net.ipv4.conf.e0.rp_filter=1\nroute add 10.9.9.0/24 via 10.9.201.2",
+            "sysctl net.ipv4.conf.e0.rp_filter=0",
+            one(v4([10, 9, 9, 9], HOST)), Goes::Nowhere, false),
+        row("a source of 240/4", "", "", one(v4([240, 0, 0, 9], HOST)), Goes::Nowhere, false),
+        row("another card's own address", "", "", one(v4([10, 9, 201, 1], HOST)), Goes::Nowhere, false),
+        row("another card's broadcast address", "", "", one(v4([10, 9, 201, 255], HOST)), Goes::Nowhere, false),
+        row("the host's own address, IPv6", "", "", one(v6("fd09:201::1", HOST6)), Goes::Nowhere, false),
+        row("VRRP: the frame comes from the router that is not the gateway",
+            "route add 8.8.0.0/16 via 10.9.200.3", "", one(far()), Goes::To(OTHER), true),
+        row("a bond that sends from another of its addresses", "", "",
+            one(from_mac(OTHER, near())), Goes::To(ASKER), true),
+        row("a bond that sends from another of its addresses, IPv6", "", "",
+            one(from_mac(OTHER, v6("fd09:200::2", HOST6))), Goes::To(ASKER), true),
+        row("an MTU on the route, IPv6",
+            "route add 2001:db8::/32 via fd09:200::2 mtu 1300", "",
+            one(with(long(), far6())), Goes::Pieces, false),
+        row("mtu lock", "route add 8.8.0.0/16 via 10.9.200.2 mtu lock 1300", "",
+            one(with(long(), far())), Goes::Pieces, false),
+        row("a long reply", "", "", one(with(long(), near())), Goes::To(ASKER), true),
+        row("a hop limit on the route",
+            "route add 8.8.0.0/16 via 10.9.200.2 hoplimit 33", "", one(far()), Goes::To(ASKER), true),
+        row("ip_default_ttl", "sysctl net.ipv4.ip_default_ttl=99", "sysctl net.ipv4.ip_default_ttl=64",
+            one(near()), Goes::To(ASKER), true),
+        row("hop_limit", "sysctl net.ipv6.conf.e0.hop_limit=77", "sysctl net.ipv6.conf.e0.hop_limit=64",
+            one(v6("fd09:200::2", HOST6)), Goes::To(ASKER), true),
+        row("DNAT of the host's port",
+            "sysctl net.ipv4.ip_forward=1\nnft add table ip t\nnft add chain ip t p { type nat hook prerouting priority dstnat ; }\nnft add rule ip t p udp dport 11211 ip daddr 10.9.200.1 dnat to 10.9.201.2",
+            "nft delete table ip t\nsysctl net.ipv4.ip_forward=0",
+            one(near()), Goes::Second, false),
+        row("a masqueraded flow with our port",
+            "sysctl net.ipv4.ip_forward=1\nnft add table ip t\nnft add chain ip t p { type nat hook postrouting priority srcnat ; }\nnft add rule ip t p oifname e0 masquerade",
+            "nft delete table ip t\nsysctl net.ipv4.ip_forward=0",
+            vec![
+                second(Datagram { from_port: 11211, to_port: 53,
+                    ..with(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0question".to_vec(), v4([10, 9, 201, 2], [10, 9, 200, 2])) }),
+                (0, Datagram { from_port: 53, ..with(b"\0\x07\x81\0\0\x01\0\x01\0\0\0\0answer".to_vec(), near()) }),
+            ],
+            Goes::Second, false),
+        row("empty chains of nftables",
+            "nft add table inet f\nnft add chain inet f i { type filter hook input priority filter ; }\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add chain inet f p { type nat hook prerouting priority dstnat ; }\nnft add rule inet f i ct state established accept",
+            "nft delete table inet f", one(near()), Goes::To(ASKER), true),
+        row("output drop",
+            "nft add table inet f\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add rule inet f o udp sport 11211 ip daddr 10.9.200.2 drop",
+            "nft delete table inet f", one(near()), Goes::Nowhere, false),
+        row("postrouting dscp set",
+            "nft add table inet f\nnft add chain inet f o { type filter hook postrouting priority mangle ; }\nnft add rule inet f o udp sport 11211 ip dscp set cs3",
+            "nft delete table inet f", one(near()), Goes::To(ASKER), false),
+        row("a pinned neighbour", "", "", one(from_mac(BEHIND, near())), Goes::To(ASKER), true),
+        row("equal routes", "route add 8.8.0.0/16 nexthop via 10.9.200.2 nexthop via 10.9.200.3", "",
+            one(far()), Goes::Nowhere, true),
+        row("by the second card", "", "", vec![second(v4([10, 9, 201, 2], [10, 9, 201, 1]))], Goes::Second, true),
+        row("no request", "", "", one(with(b"\0\x01\0\0\0\x01\0\0nonsense".to_vec(), near())), Goes::Nowhere, false),
+        row("link-local", "neigh replace fe80::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\naddr add fe80::1/64 dev e0 nodad", "",
+            one(v6("fe80::2", "fe80::1")), Goes::To(ASKER), true),
+    ]
+}
+
+/// What left, and how many requests the doors before the socket answered.
+type Seen = (Vec<Vec<Sent>>, u64);
+
+fn fast() -> Result<u64> {
+    Tcp::connect("127.0.0.1")?.stat("hippos_udp_fast_datagrams")
+}
+
+impl Row {
+    fn see(&self, bench: &mut Bench) -> Result<Seen> {
+        bench.reset()?;
+        set_up(self.setup)?;
+        let before = fast()?;
+        let seen = self
+            .asks
+            .iter()
+            .map(|(card, datagram)| bench.ask(*card, &datagram.frame()))
+            .collect::<Result<Vec<_>>>();
+        let after = fast()?;
+        set_up(self.undo)?;
+        Ok((seen?, after - before))
+    }
+
+    /// Whether the judge did what the row is about.
+    fn judged(&self, seen: &Seen) -> Result<()> {
+        let last = seen.0.last().context("nothing was asked")?;
+        let goes = match &last[..] {
+            [] => Goes::Nowhere,
+            [_, _, ..] => Goes::Pieces,
+            [one] if one.card == "e1" => Goes::Second,
+            [one] => Goes::To(one.bytes[..6].try_into()?),
+        };
+        // Either of equal routes.
+        if self.name == "equal routes" {
+            return Ok(());
+        }
+        ensure!(goes == self.goes, "the socket: {goes:02x?}: {last:?}");
+        Ok(())
+    }
+}
+
+/// Each topology by each door.
+pub(super) fn table() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for module in NAT {
+        modules::load(module)?;
+    }
+    let rows = rows();
+    let mut judge = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for by in [By::Socket, By::Hook, By::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        for row in &rows {
+            let seen = row
+                .see(&mut bench)
+                .with_context(|| format!("{by:?}: {}", row.name))?;
+            if by == By::Socket {
+                if let Err(error) = row.judged(&seen) {
+                    wrong.push(format!("{}: {error:#}", row.name));
+                }
+                judge.insert(row.name, seen.0);
+                continue;
+            }
+            if judge.get(row.name) != Some(&seen.0) {
+                wrong.push(format!(
+                    "{by:?}: {}: {:?}, the socket: {:?}",
+                    row.name,
+                    seen.0,
+                    judge.get(row.name)
+                ));
+            }
+            if (seen.1 > 0) != row.fast {
+                wrong.push(format!("{by:?}: {}: {} in place", row.name, seen.1));
+            }
+        }
+        served.unload()?;
+    }
+    ensure!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    Ok(())
+}
+
+/// The kernel's counters of one protocol, by `Ip.InReceives` and the like.
+fn counters_now() -> Result<BTreeMap<String, i64>> {
+    let mut all = BTreeMap::new();
+    for file in ["/proc/net/snmp", "/proc/net/netstat"] {
+        let text = fs::read_to_string(file)?;
+        let lines: Vec<&str> = text.lines().collect();
+        for pair in lines.chunks(2) {
+            let [names, values] = pair else { continue };
+            let names = names.split_whitespace();
+            let protocol = names.clone().next().unwrap_or("").trim_end_matches(':');
+            for (name, value) in names.zip(values.split_whitespace()).skip(1) {
+                all.insert(format!("{protocol}.{name}"), value.parse().unwrap_or(0));
+            }
+        }
+    }
+    for line in fs::read_to_string("/proc/net/snmp6")?.lines() {
+        if let Some((name, value)) = line.split_once(char::is_whitespace) {
+            all.insert(name.to_owned(), value.trim().parse().unwrap_or(0));
+        }
+    }
+    Ok(all)
+}
+
+/// Requests and replies count as a socket's do.
+pub(super) fn counters() -> Result<()> {
+    const ASKED: usize = 20;
+    const LOOKED_AT: [&str; 14] = [
+        "Ip.InReceives",
+        "Ip.InDelivers",
+        "Ip.OutRequests",
+        "Ip.OutTransmits",
+        "IpExt.InOctets",
+        "IpExt.OutOctets",
+        "IpExt.InNoECTPkts",
+        "Udp.InDatagrams",
+        "Udp.OutDatagrams",
+        "Udp6InDatagrams",
+        "Udp6OutDatagrams",
+        "Ip6InDelivers",
+        "Ip6OutRequests",
+        "Ip6InOctets",
+    ];
+    let mut bench = Bench::new()?;
+    let mut judge: Option<Vec<i64>> = None;
+    for by in [By::Socket, By::Hook, By::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        let datagrams = [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
+        let before = counters_now()?;
+        for _ in 0..ASKED {
+            for datagram in &datagrams {
+                let sent = bench.ask(0, &datagram.frame())?;
+                ensure!(sent.len() == 1, "{by:?}: {sent:?}");
+            }
+        }
+        let after = counters_now()?;
+        served.unload()?;
+        let counted: Vec<i64> = LOOKED_AT
+            .iter()
+            .map(|name| after.get(*name).unwrap_or(&0) - before.get(*name).unwrap_or(&0))
+            .collect();
+        let shown: Vec<String> = LOOKED_AT
+            .iter()
+            .zip(&counted)
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect();
+        println!("{by:?}: {}", shown.join(", "));
+        match &judge {
+            None => judge = Some(counted),
+            Some(judge) => ensure!(
+                *judge == counted,
+                "{by:?}: {}, the socket: {judge:?}",
+                shown.join(", ")
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// Behind destination NAT, requests to this host are answered in place and others go their way.
+pub(super) fn late() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for module in NAT {
+        modules::load(module)?;
+    }
+    bench.reset()?;
+    for (parameter, fast_by_nat) in [
+        ("udp_fast=late", true),
+        ("", false),
+        ("udp_fast=always", true),
+    ] {
+        let hippos = Hippos::load(&format!("allow=any {parameter}"))?;
+        Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+        let check = |bench: &mut Bench, datagram: Datagram, goes: &str, by_hook: bool| {
+            let before = fast()?;
+            let sent = bench.ask(0, &datagram.frame())?;
+            let in_place = fast()? > before;
+            let cards: Vec<_> = sent.iter().map(|sent| sent.card).collect();
+            ensure!(
+                cards == [goes] && in_place == by_hook,
+                "{parameter}: in place: {in_place}, {sent:?}"
+            );
+            Ok(())
+        };
+        check(&mut bench, v4([10, 9, 200, 2], HOST), "e0", true)?;
+        set_up(
+            "sysctl net.ipv4.ip_forward=1\nnft add table ip t\n\
+             nft add chain ip t p { type nat hook prerouting priority dstnat ; }\n\
+             nft add rule ip t p ip saddr 10.9.200.3 udp dport 11211 dnat to 10.9.201.2",
+        )?;
+        run("sleep 1")?;
+        let told = run("hippos-ctl stats")?;
+        let word = told
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("hippos_hook_ipv4"))
+            .context("stats do not name the door")?
+            .trim()
+            .to_owned();
+        ensure!((word == "open") == fast_by_nat, "{parameter}: {word}");
+        check(&mut bench, v4([10, 9, 200, 2], HOST), "e0", fast_by_nat)?;
+        let translated = from_mac(OTHER, v4([10, 9, 200, 3], HOST));
+        if parameter == "udp_fast=always" {
+            check(&mut bench, translated, "e0", true)?;
+        } else {
+            check(&mut bench, translated, "e1", false)?;
+        }
+        set_up("nft delete table ip t\nsysctl net.ipv4.ip_forward=0")?;
+        run("sleep 1")?;
+        check(&mut bench, v4([10, 9, 200, 2], HOST), "e0", true)?;
+        hippos.unload()?;
+    }
+    Ok(())
+}
+
+/// After a change of routes, rules or neighbours the very next reply goes the new way.
+pub(super) fn stale() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for by in [By::Hook, By::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        ip("route add 8.8.0.0/16 via 10.9.200.2\nroute add 2001:db8::/32 via fd09:200::2")?;
+        let steps: [(&str, &str, [u8; 6]); 6] = [
+            ("", "e0", ASKER),
+            (
+                "route replace 8.8.0.0/16 via 10.9.200.3\nroute replace 2001:db8::/32 via fd09:200::3",
+                "e0",
+                OTHER,
+            ),
+            (
+                "route replace 8.8.0.0/16 via 10.9.201.2\nroute replace 2001:db8::/32 via fd09:201::2",
+                "e1",
+                BEHIND,
+            ),
+            (
+                "route replace 8.8.0.0/16 via 10.9.200.2\nroute replace 2001:db8::/32 via fd09:200::2",
+                "e0",
+                ASKER,
+            ),
+            (
+                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:03 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:03 dev e0 nud permanent",
+                "e0",
+                OTHER,
+            ),
+            (
+                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent",
+                "e0",
+                ASKER,
+            ),
+        ];
+        for round in 0..3 {
+            for (lines, card, station) in &steps {
+                ip(lines)?;
+                for datagram in [v4(FAR, HOST), v6("2001:db8::8", HOST6)] {
+                    for _ in 0..2 {
+                        let sent = bench.ask(0, &datagram.frame())?;
+                        let right = matches!(&sent[..], [one] if one.card == *card && one.bytes[..6] == *station);
+                        ensure!(right, "{by:?}, round {round}, after {lines:?}: {sent:?}");
+                    }
+                }
+            }
+        }
+        served.unload()?;
+    }
+    Ok(())
+}
+
+/// A topology drawn by chance: what is set up, what is undone, and what is asked.
+fn draw(random: &mut Random) -> (String, String, Vec<(usize, Datagram)>) {
+    let mut lines = Vec::new();
+    let mut undo = Vec::new();
+    let hop = |random: &mut Random| {
+        *random.pick(&[
+            "10.9.200.2",
+            "10.9.200.3",
+            "10.9.200.4",
+            "10.9.201.2",
+            "10.9.201.3",
+        ])
+    };
+    let hop6 = |random: &mut Random| {
+        *random.pick(&["fd09:200::2", "fd09:200::3", "fd09:200::4", "fd09:201::2"])
+    };
+    let metrics = |random: &mut Random| {
+        *random.pick(&[
+            "",
+            "",
+            "",
+            " mtu 1300",
+            " mtu lock 1280",
+            " hoplimit 9",
+            " advmss 900",
+        ])
+    };
+    for prefix in ["8.8.0.0/16", "8.8.8.0/24", "10.77.0.0/16"] {
+        match random.below(6) {
+            0 => {}
+            1 => {
+                let kind = *random.pick(&["blackhole", "unreachable", "prohibit"]);
+                lines.push(format!("route add {kind} {prefix}"));
+                undo.push(format!("route del {kind} {prefix}"));
+            }
+            2 => lines.push(format!(
+                "route add {prefix} nexthop via {} nexthop via {}",
+                hop(random),
+                hop(random)
+            )),
+            3 => lines.push(format!(
+                "route add {prefix} dev {}",
+                random.pick(&NAMES[..2])
+            )),
+            _ => lines.push(format!(
+                "route add {prefix} via {}{}",
+                hop(random),
+                metrics(random)
+            )),
+        }
+    }
+    for prefix in ["2001:db8::/32", "2001:db8:1::/48"] {
+        match random.below(5) {
+            0 => {}
+            1 => {
+                lines.push(format!("route add blackhole {prefix}"));
+                undo.push(format!("route del blackhole {prefix}"));
+            }
+            2 => lines.push(format!(
+                "route add {prefix} dev {}",
+                random.pick(&NAMES[..2])
+            )),
+            _ => lines.push(format!(
+                "route add {prefix} via {}{}",
+                hop6(random),
+                random.pick(&["", " mtu 1300", " hoplimit 9"])
+            )),
+        }
+    }
+    if random.once_in(3) {
+        let what = *random.pick(&[
+            "from 10.9.200.1",
+            "to 8.8.0.0/16",
+            "iif e0",
+            "iif lo",
+            "from 8.8.8.0/24",
+            "ipproto 17 dport 4321",
+            "tos 0x10",
+        ]);
+        lines.push(format!("rule add pref 100 {what} lookup 100"));
+        lines.push(format!(
+            "route add 8.8.0.0/16 via {} table 100",
+            hop(random)
+        ));
+        undo.push("rule del pref 100".into());
+        undo.push("route flush table 100".into());
+    }
+    if random.once_in(4) {
+        let station = text(*random.pick(&[ASKER, OTHER, BEHIND]));
+        lines.push(format!(
+            "neigh replace 10.9.200.2 lladdr {station} dev e0 nud permanent"
+        ));
+    }
+    for card in &NAMES[..2] {
+        let filter = random.below(4).saturating_sub(1);
+        lines.push(format!("sysctl net.ipv4.conf.{card}.rp_filter={filter}"));
+        undo.push(format!("sysctl net.ipv4.conf.{card}.rp_filter=0"));
+    }
+    if random.once_in(4) {
+        lines.push("addr add 10.77.0.1/32 dev lo".into());
+        undo.push("addr del 10.77.0.1/32 dev lo".into());
+    }
+    if random.once_in(4) {
+        lines.push(format!(
+            "sysctl net.ipv4.ip_default_ttl={}",
+            1 + random.below(255)
+        ));
+        undo.push("sysctl net.ipv4.ip_default_ttl=64".into());
+    }
+    if random.once_in(4) {
+        let chain = *random.pick(&[
+            "nft add chain ip t p { type nat hook prerouting priority dstnat ; }\nnft add rule ip t p ip saddr 8.8.8.0/24 udp dport 11211 dnat to 10.9.201.2",
+            "nft add chain ip t p { type nat hook postrouting priority srcnat ; }\nnft add rule ip t p oifname e0 masquerade",
+            "nft add chain ip t p { type filter hook output priority filter ; }\nnft add rule ip t p ip daddr 8.8.0.0/16 drop",
+            "nft add chain ip t p { type filter hook postrouting priority mangle ; }\nnft add rule ip t p ip ttl set 7",
+            "nft add chain ip t p { type filter hook output priority filter ; }",
+        ]);
+        lines.push(format!("nft add table ip t\n{chain}"));
+        undo.push("nft delete table ip t".into());
+    }
+    let mut asks = Vec::new();
+    for _ in 0..8 {
+        let to = *random.pick(&[HOST, HOST, [10, 9, 201, 1], [10, 77, 0, 1]]);
+        let from = *random.pick(&[
+            [10, 9, 200, 2],
+            [10, 9, 200, 3],
+            [10, 9, 200, 9],
+            FAR,
+            [8, 8, 9, 9],
+            [10, 77, 0, 7],
+            [10, 9, 201, 2],
+            [10, 9, 201, 1],
+            [240, 1, 1, 1],
+            [10, 9, 201, 255],
+            [192, 0, 2, 9],
+        ]);
+        let datagram = if random.once_in(3) {
+            let from = *random.pick(&[
+                "fd09:200::2",
+                "fd09:200::3",
+                "2001:db8::8",
+                "2001:db8:1::8",
+                "fd09:201::2",
+                "fd09:201::1",
+                "fd00::9",
+            ]);
+            v6(from, random.pick::<&'static str>(&[HOST6, "fd09:201::1"]))
+        } else {
+            v4(from, to)
+        };
+        let datagram = if random.once_in(4) {
+            with(long(), datagram)
+        } else {
+            datagram
+        };
+        let mac = *random.pick(&[ASKER, ASKER, OTHER]);
+        if random.once_in(3) {
+            asks.push(second(datagram));
+        } else {
+            asks.push((0, from_mac(mac, datagram)));
+        }
+    }
+    (lines.join("\n"), undo.join("\n"), asks)
+}
+
+/// Topologies drawn by chance. Arguments: how many, and the seed.
+pub(super) fn topologies(arguments: &[String]) -> Result<()> {
+    let number = |at: usize, usual: u64| -> Result<u64> {
+        Ok(arguments
+            .get(at)
+            .map(|text| text.parse())
+            .transpose()?
+            .unwrap_or(usual))
+    };
+    let (count, seed) = (number(0, 8)?, number(1, 1)?);
+    for module in NAT {
+        modules::load(module)?;
+    }
+    let mut bench = Bench::new()?;
+    let mut judge: Vec<Vec<Vec<Sent>>> = Vec::new();
+    let (mut replies, mut in_place) = (0, 0);
+    for by in [By::Socket, By::Hook, By::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        let before = fast()?;
+        for topology in 0..count {
+            let mut random = Random::new(seed.wrapping_add(topology));
+            let (lines, undo, asks) = draw(&mut random);
+            bench.reset()?;
+            set_up(&lines)?;
+            let mut seen = Vec::new();
+            for (card, datagram) in &asks {
+                seen.push(bench.ask(*card, &datagram.frame())?);
+            }
+            set_up(&undo)?;
+            if by == By::Socket {
+                replies += seen.iter().filter(|sent| !sent.is_empty()).count();
+                judge.push(seen);
+                continue;
+            }
+            let right = &judge[topology as usize];
+            for (number, (sent, right)) in seen.iter().zip(right).enumerate() {
+                if sent != right {
+                    let (card, datagram) = &asks[number];
+                    bail!(
+                        "{by:?}, seed {}, request {number} by {}: {}\n{sent:?}\nthe socket: {right:?}\nin\n{lines}",
+                        seed.wrapping_add(topology),
+                        NAMES[*card],
+                        datagram.frame().escape_ascii()
+                    );
+                }
+            }
+        }
+        in_place += fast()? - before;
+        served.unload()?;
+    }
+    println!("{count} topologies, {replies} answered by the socket, {in_place} in place");
+    ensure!(in_place > 0, "nothing was answered in place");
+
+    Ok(())
+}
