@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0-only
 //! Replies in place leave as a socket's would: the same bytes, by the same card, to the same next
 //! hop, with the same time to live. A socket in the same topology (`udp_fast=0`) is the judge.
 
