@@ -387,7 +387,8 @@ fn rows() -> Vec<Row> {
             Goes::Second, false),
         row("empty chains of nftables",
             "nft add table inet f\nnft add chain inet f i { type filter hook input priority filter ; }\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add chain inet f p { type nat hook prerouting priority dstnat ; }\nnft add rule inet f i ct state established accept",
-            "nft delete table inet f", one(near()), Goes::To(ASKER), true),
+            // Of a port of its own: a connection that was translated stays so after its rule is gone.
+            "nft delete table inet f", one(Datagram { from_port: 40_388, ..near() }), Goes::To(ASKER), true),
         row("output drop",
             "nft add table inet f\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add rule inet f o udp sport 11211 ip daddr 10.9.200.2 drop",
             "nft delete table inet f", one(near()), Goes::Nowhere, false),
@@ -532,25 +533,35 @@ pub(super) fn counters() -> Result<()> {
         "Ip6OutRequests",
         "Ip6InOctets",
     ];
+    // Other traffic of the guest, which counts in the same places.
+    const OTHERS: [&str; 4] = ["Tcp.InSegs", "Tcp.OutSegs", "Icmp6InMsgs", "Icmp6OutMsgs"];
+    const TRIES: usize = 20;
     let mut bench = Bench::new()?;
     let mut judge: Option<Vec<i64>> = None;
     for by in [By::Socket, By::Hook, By::Xdp] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         let datagrams = [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
-        let before = counters_now()?;
-        for _ in 0..ASKED {
-            for datagram in &datagrams {
-                let sent = bench.ask(0, &datagram.frame())?;
-                ensure!(sent.len() == 1, "{by:?}: {sent:?}");
+        let mut undisturbed = None;
+        for _ in 0..TRIES {
+            let before = counters_now()?;
+            for _ in 0..ASKED {
+                for datagram in &datagrams {
+                    let sent = bench.ask(0, &datagram.frame())?;
+                    ensure!(sent.len() == 1, "{by:?}: {sent:?}");
+                }
+            }
+            let after = counters_now()?;
+            let by_name = |name: &str| {
+                after.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0)
+            };
+            if OTHERS.iter().all(|name| by_name(name) == 0) {
+                undisturbed = Some(LOOKED_AT.map(by_name).to_vec());
+                break;
             }
         }
-        let after = counters_now()?;
         served.unload()?;
-        let counted: Vec<i64> = LOOKED_AT
-            .iter()
-            .map(|name| after.get(*name).unwrap_or(&0) - before.get(*name).unwrap_or(&0))
-            .collect();
+        let counted = undisturbed.context("other traffic in each of the tries")?;
         let shown: Vec<String> = LOOKED_AT
             .iter()
             .zip(&counted)
