@@ -21,6 +21,7 @@
 #include <net/netfilter/nf_tables.h>
 #endif
 
+#include "compat.h"
 #include "firewall.h"
 #include "hippos.h"
 #include "route.h"
@@ -64,14 +65,15 @@ static bool acts(const struct nf_hook_ops *ops, unsigned int hook)
 	}
 }
 
-/* Whether chains of NAT hold a rule. */
+/* Whether chains of NAT hold a rule, or may hold one. */
 static bool translates(const struct nf_hook_ops *ops)
 {
-	const struct nf_nat_lookup_hook_priv *priv = ops->priv;
-	const struct nf_hook_entries *entries = rcu_dereference(priv->entries);
+	const struct nf_hook_entries *entries;
 	struct nf_hook_ops **chains;
 	unsigned int i;
 
+	if (!hippos_nat_chains(ops, &entries))
+		return true;
 	if (!entries)
 		return false;
 	chains = nf_hook_entries_get_hook_ops(entries);
@@ -91,7 +93,7 @@ static bool any(struct nf_hook_entries __rcu *const *hooks, unsigned int hook, b
 		return false;
 	ops = nf_hook_entries_get_hook_ops(entries);
 	for (i = 0; i < entries->num_hook_entries; i++) {
-		if (ops[i]->hook_ops_type == NF_HOOK_OP_NAT) {
+		if (hippos_hook_is_nat(ops[i])) {
 			if (nat && translates(ops[i]))
 				return true;
 		} else if (!nat && acts(ops[i], hook)) {
