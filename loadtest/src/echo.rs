@@ -4,6 +4,8 @@
 //! With [`Contents::Kept`] it does keep what is stored, and [`Faults`] make it
 //! misbehave: the generator's own tests want both.
 
+mod packets;
+
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,6 +21,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::binary;
 use crate::mmsg::{self, Inbox, Outbox, BATCH};
 use crate::payload;
 use crate::wire::{Frame, FRAME};
@@ -28,6 +31,8 @@ use crate::workload::Model;
 const BODY: usize = 1400 - FRAME;
 /// Replies that are made before they are sent.
 const REPLIES: usize = 8 * BATCH;
+/// What the server says it is.
+const VERSION: &str = concat!("hippos-load-echo-", env!("CARGO_PKG_VERSION"));
 /// How often a waiting thread looks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(50);
 
@@ -340,6 +345,9 @@ impl Server {
 
     /// Answers the first request of the input.
     fn answer(&self, input: &[u8], out: &mut Answer) -> Taken {
+        if input.first() == Some(&binary::REQUEST) {
+            return self.packet(input, out);
+        }
         let Some(end) = memchr::memchr(b'\n', input) else {
             return Taken::More;
         };
@@ -457,9 +465,7 @@ impl Server {
                 let hit = self.value(words.next().unwrap_or_default(), |_, _| {});
                 out.line(if hit { b"TOUCHED" } else { b"NOT_FOUND" });
             }
-            b"version" => {
-                out.line(concat!("VERSION hippos-load-echo-", env!("CARGO_PKG_VERSION")).as_bytes())
-            }
+            b"version" => out.line(format!("VERSION {VERSION}").as_bytes()),
             _ => out.line(b"ERROR"),
         }
         Taken::Answered(length)

@@ -4,6 +4,7 @@
 //! benches can drive it and simulators can use its [`workload`] models alone.
 
 pub mod arrival;
+pub mod binary;
 pub mod dist;
 pub mod echo;
 pub mod generate;

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::settings::{Endpoint, Settings};
+use crate::binary;
+use crate::settings::{Endpoint, Protocol, Settings};
 #[cfg(feature = "tls")]
 use crate::tls::{self, Encrypted};
 
@@ -69,7 +70,10 @@ impl Link {
     }
 
     /// What the server says it is.
-    pub fn version(&mut self) -> io::Result<String> {
+    pub fn version(&mut self, protocol: Protocol) -> io::Result<String> {
+        if protocol == Protocol::Binary {
+            return self.binary_version();
+        }
         let line = self.ask(b"version\r\n")?;
         match line.strip_prefix("VERSION ") {
             Some(version) => Ok(version.to_string()),
@@ -79,15 +83,23 @@ impl Link {
         }
     }
 
+    fn binary_version(&mut self) -> io::Result<String> {
+        self.write_all(&binary::version()).map_err(told)?;
+        self.flush().map_err(told)?;
+        let mut head = [0; binary::HEADER];
+        self.read_exact(&mut head).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => {
+                io::Error::other("it closes the connection: has it the binary protocol?")
+            }
+            _ => told(e),
+        })?;
+        let mut body = vec![0; binary::version_len(&head)?];
+        self.read_exact(&mut body).map_err(told)?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// Sends a command and reads the one line of its answer, cut at 80 bytes.
     fn ask(&mut self, command: &[u8]) -> io::Result<String> {
-        let told = |e: io::Error| match e.kind() {
-            ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other(format!(
-                "it accepts connections, but does not answer within {} s",
-                PATIENCE.as_secs()
-            )),
-            _ => e,
-        };
         self.write_all(command).map_err(told)?;
         self.flush().map_err(told)?;
         let mut line = Vec::new();
@@ -119,6 +131,17 @@ impl Link {
             return stream.conn.wants_write();
         }
         false
+    }
+}
+
+/// An error of a link that waited too long, in words.
+fn told(e: io::Error) -> io::Error {
+    match e.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other(format!(
+            "it accepts connections, but does not answer within {} s",
+            PATIENCE.as_secs()
+        )),
+        _ => e,
     }
 }
 

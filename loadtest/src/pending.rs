@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A request that waits for its reply, and the check of what comes.
 
+use crate::binary::{self, status};
 use crate::payload;
 use crate::request::{Request, Verb};
+use crate::settings::Protocol;
 use crate::stats::Kind;
 use crate::versions::Versions;
 use crate::wire::Element;
@@ -24,8 +26,10 @@ pub struct Pending {
     pub cas: u64,
     /// Values are not looked at: whatever comes for a key that was asked for is right.
     pub lenient: bool,
-    /// Sent as a meta command: every key is answered, and there is no end.
-    pub meta: bool,
+    /// As what it was sent.
+    pub protocol: Protocol,
+    /// A command of several (binary) was refused.
+    refused: Option<u16>,
     /// Keys found so far.
     pub hits: u32,
     /// Keys missed so far (classic: known at the end only).
@@ -70,10 +74,11 @@ impl Pending {
         due: u64,
         version: u32,
         versions: &Versions,
-        meta: bool,
+        protocol: Protocol,
     ) {
         self.request.clone_from(request);
-        self.meta = meta;
+        self.protocol = protocol;
+        self.refused = None;
         self.due = due;
         self.version = version;
         self.gave_up = 0;
@@ -146,7 +151,10 @@ impl Pending {
             }
             Element::End if self.request.verb.reads() => {
                 self.misses = self.request.keys.len() as u32 - self.hits;
-                Ok(Progress::Done(Outcome::Got))
+                Ok(Progress::Done(match self.refused {
+                    None => Outcome::Got,
+                    Some(status) => Outcome::Error(binary::error(status)),
+                }))
             }
             Element::Miss if self.request.verb.reads() => {
                 self.misses += 1;
@@ -155,6 +163,11 @@ impl Pending {
             Element::Miss if self.request.verb == Verb::Touch => {
                 Ok(Progress::Done(Outcome::NotFound))
             }
+            Element::Status {
+                opcode,
+                status,
+                opaque,
+            } => self.status(opcode, status, opaque),
             Element::Line(line) => self.line(line).map(Progress::Done),
             Element::Malformed(why) => Err(format!("{}: {why}", self.what())),
             other => Err(format!(
@@ -166,10 +179,58 @@ impl Pending {
     }
 
     fn done_if_all_told<'a>(&self) -> Progress<'a> {
-        if self.meta && self.hits + self.misses >= self.request.keys.len() as u32 {
+        let each_is_told = match self.protocol {
+            Protocol::Classic => false,
+            Protocol::Meta => true,
+            Protocol::Binary => self.request.keys.len() == 1,
+        };
+        if each_is_told && self.hits + self.misses >= self.request.keys.len() as u32 {
             return Progress::Done(Outcome::Got);
         }
         Progress::More
+    }
+
+    fn status<'a>(&mut self, opcode: u8, status: u16, opaque: u32) -> Result<Progress<'a>, String> {
+        let verb = self.request.verb;
+        let several = verb.reads() && self.request.keys.len() > 1;
+        let asked = match several {
+            true => opcode == binary::opcode::GETKQ || opcode == binary::opcode::NOOP,
+            false => opcode == binary::command(verb),
+        };
+        let key = self.request.keys.first().map_or(0, |key| key.hash);
+        if !asked || opaque != binary::opaque(key) {
+            return Err(format!(
+                "{} was answered with opcode {opcode:#04x}, status {status:#04x}, opaque \
+                 {opaque:#010x}, which it did not ask for",
+                self.what()
+            ));
+        }
+        let outcome = match (status, verb) {
+            (status::OK, verb) if verb.stores() => Outcome::Stored,
+            (status::OK, Verb::Delete) => Outcome::Deleted,
+            (status::OK, Verb::Touch) => Outcome::Touched,
+            (status::OK, Verb::Incr) => Outcome::Counted,
+            (status::EXISTS, Verb::Cas) => Outcome::Exists,
+            (status::EXISTS, Verb::Add) => Outcome::NotStored,
+            (status::NOT_FOUND, Verb::Replace | Verb::Append) => Outcome::NotStored,
+            (status::NOT_STORED, verb) if verb.stores() => Outcome::NotStored,
+            (status::NOT_FOUND, verb) if !verb.reads() => Outcome::NotFound,
+            (status, _) if status > status::NOT_STORED || (3..5).contains(&status) => {
+                if several {
+                    // The end is still to come.
+                    self.refused = Some(status);
+                    return Ok(Progress::More);
+                }
+                Outcome::Error(binary::error(status))
+            }
+            _ => {
+                return Err(format!(
+                    "{} was answered with status {status:#04x}",
+                    self.what()
+                ))
+            }
+        };
+        Ok(Progress::Done(outcome))
     }
 
     fn line<'a>(&self, line: &'a [u8]) -> Result<Outcome<'a>, String> {
@@ -308,7 +369,7 @@ mod tests {
             request.push(*id, *len, |out| out.extend_from_slice(key.as_bytes()));
         }
         let mut pending = Pending::default();
-        pending.start(&request, 0, 1, &Versions::new(0, 0), false);
+        pending.start(&request, 0, 1, &Versions::new(0, 0), Protocol::Classic);
         pending
     }
 
@@ -323,7 +384,7 @@ mod tests {
     /// Feeds a whole reply.
     fn feed(pending: &mut Pending, mut input: &[u8]) -> Result<bool, String> {
         let mut done = false;
-        while let Some((element, len)) = wire::element(input) {
+        while let Some((element, len)) = wire::element(pending.protocol, input) {
             done = matches!(pending.take(element)?, Progress::Done(_));
             input = &input[len..];
         }
@@ -346,11 +407,11 @@ mod tests {
         payload::append(&mut hit, 9, hash, 3);
         hit.extend_from_slice(b"\r\n");
         let mut get = pending(Verb::Get, &[("a", 0, 9), ("b", 1, 9)]);
-        get.meta = true;
+        get.protocol = Protocol::Meta;
         assert_eq!(feed(&mut get, &hit), Ok(false));
         assert_eq!(feed(&mut get, b"EN kb\r\n"), Ok(true));
         let mut get = pending(Verb::Get, &[("a", 0, 9)]);
-        get.meta = true;
+        get.protocol = Protocol::Meta;
         assert_eq!(feed(&mut get, &hit), Ok(true));
     }
 
@@ -392,6 +453,62 @@ mod tests {
         );
     }
 
+    fn told(opcode: u8, status: u16, opaque: u32) -> Element<'static> {
+        Element::Status {
+            opcode,
+            status,
+            opaque,
+        }
+    }
+
+    #[test]
+    fn binary_replies_have_their_outcome() {
+        use binary::opcode::{ADD, APPEND, DELETE, INCR, REPLACE, SET, TOUCH};
+        let opaque = binary::opaque(payload::hash(b"a"));
+        let cases = [
+            (Verb::Set, SET, 0, Outcome::Stored),
+            (Verb::Set, SET, 3, Outcome::Error(binary::error(3))),
+            (Verb::Set, SET, 0x82, Outcome::Error(binary::error(0x82))),
+            (Verb::Add, ADD, 2, Outcome::NotStored),
+            (Verb::Replace, REPLACE, 1, Outcome::NotStored),
+            (Verb::Append, APPEND, 5, Outcome::NotStored),
+            (Verb::Cas, SET, 2, Outcome::Exists),
+            (Verb::Cas, SET, 1, Outcome::NotFound),
+            (Verb::Delete, DELETE, 0, Outcome::Deleted),
+            (Verb::Delete, DELETE, 1, Outcome::NotFound),
+            (Verb::Touch, TOUCH, 0, Outcome::Touched),
+            (Verb::Touch, TOUCH, 1, Outcome::NotFound),
+            (Verb::Incr, INCR, 0, Outcome::Counted),
+            (Verb::Incr, INCR, 1, Outcome::NotFound),
+        ];
+        for (verb, opcode, status, outcome) in cases {
+            let mut pending = pending(verb, &[("a", 0, 1)]);
+            pending.protocol = Protocol::Binary;
+            for (opcode, opaque) in [(opcode, opaque ^ 1), (opcode ^ 0x40, opaque)] {
+                let wrong = pending.take(told(opcode, status, opaque));
+                assert!(wrong.is_err(), "{verb:?}: {wrong:?}");
+            }
+            assert_eq!(
+                pending.take(told(opcode, status, opaque)),
+                Ok(Progress::Done(outcome)),
+                "{verb:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_refusal_of_several_binary_gets_does_not_end_the_reply() {
+        let mut get = pending(Verb::Get, &[("a", 0, 20), ("b", 1, 20)]);
+        get.protocol = Protocol::Binary;
+        let opaque = binary::opaque(payload::hash(b"a"));
+        let refused = told(binary::opcode::GETKQ, 0x82, opaque);
+        assert_eq!(get.take(refused), Ok(Progress::More));
+        assert_eq!(
+            get.take(Element::End),
+            Ok(Progress::Done(Outcome::Error(binary::error(0x82))))
+        );
+    }
+
     #[test]
     fn stale_values_are_refused() {
         let versions = Versions::new(1, 100);
@@ -401,7 +518,7 @@ mod tests {
         let new = versions.begin(0);
         versions.end(0, new, true);
         let request = get.request.clone();
-        get.start(&request, 0, 0, &versions, false);
+        get.start(&request, 0, 0, &versions, Protocol::Classic);
         assert!(feed(&mut get.clone(), &reply("a", 20, old))
             .unwrap_err()
             .contains("stale"));

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{unbounded, Receiver, RecvTimeoutError};
 
 use crate::arrival::Schedule;
+use crate::binary;
 use crate::link::Link;
 use crate::report::{Latency, Moment, Pace, Run};
 use crate::request::Request;
-use crate::settings::{Endpoint, Failure, Settings, Transport};
+use crate::settings::{Endpoint, Failure, Protocol, Settings, Transport};
 use crate::source::{Draws, Source};
 use crate::stats::{histogram, Counters, Interval, Kind};
 use crate::versions::Versions;
@@ -414,17 +415,16 @@ fn probe(server: &Endpoint, settings: &Settings) -> Result<String, Failure> {
     let mut version = "mirror".to_string();
     if !settings.mirror {
         version = Link::connect(server, settings)
-            .and_then(|mut link| link.version())
+            .and_then(|mut link| link.version(settings.protocol))
             .map_err(|e| Failure::Server(format!("TCP {server}: {e}")))?;
     }
     if let (Transport::Udp, Endpoint::Net(address)) = (settings.get, server) {
-        probe_udp(*address, settings.mirror)
-            .map_err(|e| Failure::Server(format!("UDP {server}: {e}")))?;
+        probe_udp(*address, settings).map_err(|e| Failure::Server(format!("UDP {server}: {e}")))?;
     }
     Ok(version)
 }
 
-fn probe_udp(server: SocketAddr, mirror: bool) -> std::io::Result<()> {
+fn probe_udp(server: SocketAddr, settings: &Settings) -> std::io::Result<()> {
     let any: SocketAddr = if server.is_ipv4() {
         ([0, 0, 0, 0], 0).into()
     } else {
@@ -433,6 +433,11 @@ fn probe_udp(server: SocketAddr, mirror: bool) -> std::io::Result<()> {
     let socket = UdpSocket::bind(any)?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let mirror = settings.mirror;
+    let (asked, answer): (Vec<u8>, &[u8]) = match settings.protocol {
+        Protocol::Binary => (binary::version(), &[binary::REPLY, binary::opcode::VERSION]),
+        _ => (b"version\r\n".to_vec(), b"VERSION "),
+    };
     let request = [
         &Frame {
             id: 7,
@@ -440,7 +445,7 @@ fn probe_udp(server: SocketAddr, mirror: bool) -> std::io::Result<()> {
             total: 1,
         }
         .bytes()[..],
-        b"version\r\n",
+        &asked,
     ]
     .concat();
     let mut reply = [0; 2048];
@@ -453,7 +458,7 @@ fn probe_udp(server: SocketAddr, mirror: bool) -> std::io::Result<()> {
                 if !mirror
                     && reply[..n]
                         .get(8..)
-                        .is_some_and(|body| body.starts_with(b"VERSION ")) =>
+                        .is_some_and(|body| body.starts_with(answer)) =>
             {
                 return Ok(())
             }

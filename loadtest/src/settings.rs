@@ -18,6 +18,19 @@ pub enum Transport {
     Tcp,
 }
 
+/// What requests are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// `get`, `set`, `delete`.
+    #[default]
+    Classic,
+    /// `mg`, `ms`, `md`.
+    Meta,
+    /// Packets of the binary protocol.
+    Binary,
+}
+
 /// Where a server is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -142,8 +155,9 @@ pub struct Settings {
     pub connections: usize,
     /// How GETs travel.
     pub get: Transport,
-    /// Meta commands instead of the classic ones.
-    pub meta: bool,
+    /// What requests are made of.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// The servers send back what they get (a packet mirror): only GETs, only UDP.
     pub mirror: bool,
     /// Requests of one length that are due together leave as one, to be cut up
@@ -193,7 +207,7 @@ impl Default for Settings {
             sockets: 16,
             connections: 4,
             get: Transport::Udp,
-            meta: false,
+            protocol: Protocol::Classic,
             mirror: false,
             gso: false,
             timeout: 1_000_000_000,
@@ -240,6 +254,14 @@ impl Settings {
         ensure!(
             self.get == Transport::Tcp || self.tls.is_none(),
             "TLS is for TCP: want --get tcp"
+        );
+        ensure!(
+            cfg!(feature = "tls") || self.tls.is_none(),
+            "this hippos-load has no TLS: build it with --features tls"
+        );
+        ensure!(
+            self.password.is_none() || self.protocol != Protocol::Binary,
+            "a password is sent in text (memcached -Y): no --protocol binary"
         );
         ensure!(
             self.prefix.len() <= 128 && self.prefix.bytes().all(|b| b.is_ascii_graphic()),

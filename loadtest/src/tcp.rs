@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::link::Link;
 use crate::payload::Stream;
 use crate::pending::{Outcome, Pending, Progress};
-use crate::settings::{Endpoint, Settings};
+use crate::settings::{Endpoint, Protocol, Settings};
 use crate::wire;
 
 /// Bytes read at once.
@@ -43,6 +43,7 @@ pub struct Tcp {
     /// None while the connection is down.
     stream: Option<Link>,
     peer: Endpoint,
+    protocol: Protocol,
     /// A connection that another thread is making.
     coming: Option<Receiver<std::io::Result<Link>>>,
     output: Vec<u8>,
@@ -68,6 +69,7 @@ impl Tcp {
         Ok(Self {
             stream: Some(stream),
             peer: server.clone(),
+            protocol: settings.protocol,
             coming: None,
             output: Vec::new(),
             written: 0,
@@ -94,7 +96,7 @@ impl Tcp {
         std::thread::spawn(move || {
             std::thread::sleep(pause);
             let link = Link::connect(&server, &settings).and_then(|mut link| {
-                link.version()?;
+                link.version(settings.protocol)?;
                 link.set_nonblocking()?;
                 Ok(link)
             });
@@ -159,12 +161,13 @@ impl Tcp {
             _ => &mut self.output,
         };
         let before = output.len();
-        let value = wire::encode(&pending.request, pending.meta, pending.version, output);
+        let value = wire::encode(&pending.request, pending.protocol, pending.version, output);
         let mut size = output.len() - before;
         if let Some(value) = value {
-            size += value.left() + wire::CRLF.len();
+            let tail = wire::tail(pending.protocol);
+            size += value.left() + tail.len();
             self.later.push_back(Piece::Value(value));
-            self.later.push_back(Piece::Bytes(wire::CRLF.to_vec()));
+            self.later.push_back(Piece::Bytes(tail.to_vec()));
         }
         let ticket = self.head + self.queue.len() as u64;
         self.queue.push_back(pending);
@@ -207,8 +210,10 @@ impl Tcp {
             }
         }
         while sent < TURN {
-            if self.written == self.output.len() && !self.refill_output() {
-                break;
+            while self.written == self.output.len() {
+                if !self.refill_output() {
+                    return Ok(());
+                }
             }
             let Some(stream) = self.stream.as_mut() else {
                 break;
@@ -307,7 +312,9 @@ impl Tcp {
     }
 
     fn replies(&mut self, done: &mut impl FnMut(&Pending, Outcome)) -> Result<(), String> {
-        while let Some((element, len)) = wire::element(&self.input[self.taken..self.filled]) {
+        while let Some((element, len)) =
+            wire::element(self.protocol, &self.input[self.taken..self.filled])
+        {
             let Some(pending) = self.queue.front_mut() else {
                 let shown = crate::pending::brief(&format!("{element:?}"));
                 return Err(format!("TCP {}: {shown} came without a request", self.peer));

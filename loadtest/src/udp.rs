@@ -134,7 +134,7 @@ impl Udp {
         // Only GETs go over UDP: there is no value to follow.
         let _ = wire::encode(
             &pending.request,
-            pending.meta,
+            pending.protocol,
             pending.version,
             &mut slot.datagram,
         );
@@ -251,7 +251,7 @@ impl Udp {
 /// reply, or, as memcached itself answers multi-key GETs, the reply to one key.
 fn elements<'a>(pending: &mut Pending, mut body: &'a [u8]) -> Result<Option<Outcome<'a>>, String> {
     while !body.is_empty() {
-        let (element, len) = wire::element(body).unwrap_or((
+        let (element, len) = wire::element(pending.protocol, body).unwrap_or((
             Element::Malformed("a message that ends within a reply"),
             body.len(),
         ));

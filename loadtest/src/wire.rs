@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The text protocol, classic and meta, from the client's side, and the frame
-//! of UDP datagrams.
+//! The protocols from the client's side (the binary one is in [`binary`]), and the frame of UDP
+//! datagrams.
 
+use crate::binary;
 use crate::payload::{self, Stream};
 use crate::request::{Request, Verb};
+use crate::settings::Protocol;
 
 /// The end of a line and of a value.
-pub const CRLF: &[u8] = b"\r\n";
+const CRLF: &[u8] = b"\r\n";
 
 /// Bytes of the UDP frame.
 pub const FRAME: usize = 8;
@@ -47,12 +49,21 @@ impl Frame {
 }
 
 /// Values of more bytes are made while they are sent.
-const STREAMED: u32 = 1 << 20;
+pub(crate) const STREAMED: u32 = 1 << 20;
 
 /// Appends a request to `out`; a value that is stored is the key's at `version`. A value that is
-/// too large to be made at once is returned, and it and [`CRLF`] are to follow.
+/// too large to be made at once is returned: it and what [`tail`] says are to follow.
 #[must_use]
-pub fn encode(request: &Request, meta: bool, version: u32, out: &mut Vec<u8>) -> Option<Stream> {
+pub fn encode(
+    request: &Request,
+    protocol: Protocol,
+    version: u32,
+    out: &mut Vec<u8>,
+) -> Option<Stream> {
+    if protocol == Protocol::Binary {
+        return binary::encode(request, version, out);
+    }
+    let meta = protocol == Protocol::Meta;
     let key = request.keys.first()?;
     let name = request.key(key);
     let flags = payload::flags(key.hash);
@@ -141,7 +152,7 @@ fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
 
 /// memcached takes up to 30 days as seconds from now, more as Unix time in 32 bits with a sign:
 /// what is beyond them, in 2038, never expires.
-fn expiry(ttl: u32) -> u64 {
+pub(crate) fn expiry(ttl: u32) -> u64 {
     const MONTH: u32 = 30 * 24 * 3600;
     if ttl <= MONTH {
         return u64::from(ttl);
@@ -169,18 +180,43 @@ pub enum Element<'a> {
         /// The value.
         data: &'a [u8],
     },
-    /// A miss of one key (meta).
+    /// A miss of one key (meta, and binary of a single one).
     Miss,
-    /// The end of a GET's reply (classic).
+    /// The end of a GET's reply (classic, and binary of several keys).
     End,
     /// Any other line, without its end.
     Line(&'a [u8]),
+    /// Any other reply of the binary protocol.
+    Status {
+        /// The command that is answered.
+        opcode: u8,
+        /// What became of it.
+        status: u16,
+        /// What the request had sent with it.
+        opaque: u32,
+    },
     /// Not a reply at all; the text says why.
     Malformed(&'static str),
 }
 
+/// What follows a value that was not made at once.
+pub fn tail(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::Binary => b"",
+        _ => CRLF,
+    }
+}
+
 /// The first element of a reply and its length; none if more bytes are needed.
-pub fn element(input: &[u8]) -> Option<(Element<'_>, usize)> {
+pub fn element(protocol: Protocol, input: &[u8]) -> Option<(Element<'_>, usize)> {
+    match protocol {
+        Protocol::Binary => binary::element(input),
+        _ => line(input),
+    }
+}
+
+/// The first element of a reply in text.
+fn line(input: &[u8]) -> Option<(Element<'_>, usize)> {
     let Some(end) = memchr::memchr(b'\n', input) else {
         // No line of a reply is longer than a key and a few numbers.
         return (input.len() > 2048)
@@ -287,8 +323,13 @@ mod tests {
     }
 
     fn encoded(request: &Request, meta: bool) -> String {
+        let protocol = if meta {
+            Protocol::Meta
+        } else {
+            Protocol::Classic
+        };
         let mut out = Vec::new();
-        assert!(encode(request, meta, 1, &mut out).is_none());
+        assert!(encode(request, protocol, 1, &mut out).is_none());
         String::from_utf8_lossy(&out).into_owned()
     }
 
@@ -317,6 +358,19 @@ mod tests {
         let flags = payload::flags(payload::hash(b"a"));
         assert_eq!(encoded(&set, false), format!("set a {flags} 60 0\r\n\r\n"));
         assert_eq!(encoded(&set, true), format!("ms a 0 F{flags} T60\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_large_value_is_made_while_it_is_sent() {
+        let len = 528_000_000;
+        for protocol in [Protocol::Classic, Protocol::Meta, Protocol::Binary] {
+            let mut set = request(Verb::Set, &["a"]);
+            set.value_len = len;
+            let mut out = Vec::new();
+            let value = encode(&set, protocol, 1, &mut out).map(|value| value.left());
+            assert_eq!(value, Some(len as usize), "{protocol:?}");
+            assert!(out.len() < 100, "{protocol:?}: {} bytes at once", out.len());
+        }
     }
 
     #[test]
@@ -364,10 +418,10 @@ mod tests {
             ),
         ];
         for (input, expected) in cases {
-            assert_eq!(element(input), Some((expected, input.len())));
+            assert_eq!(line(input), Some((expected, input.len())));
             for cut in 0..input.len() {
                 assert_eq!(
-                    element(&input[..cut]),
+                    line(&input[..cut]),
                     None,
                     "{:?} cut at {cut}",
                     String::from_utf8_lossy(input)
@@ -387,13 +441,13 @@ mod tests {
         ];
         for input in bad {
             assert!(
-                matches!(element(input), Some((Element::Malformed(_), _))),
+                matches!(line(input), Some((Element::Malformed(_), _))),
                 "{:?}",
                 String::from_utf8_lossy(input)
             );
         }
         assert!(matches!(
-            element(&[b'x'; 3000]),
+            line(&[b'x'; 3000]),
             Some((Element::Malformed(_), _))
         ));
     }

@@ -14,11 +14,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeSpec;
 
+use crate::binary;
 use crate::mmsg::{Inbox, Outbox, BATCH};
 use crate::order::Order;
 use crate::pending::{Outcome, Pending};
 use crate::request::{Request, Verb};
-use crate::settings::{Endpoint, Failure, Settings, Transport};
+use crate::settings::{Endpoint, Failure, Protocol, Settings, Transport};
 use crate::source::{self, Next, Source};
 use crate::stats::{Interval, Recorder};
 use crate::tcp::{Broken, Tcp};
@@ -588,8 +589,12 @@ impl<'a> Worker<'a> {
         if settings.get != Transport::Udp || !matches!(request.verb, Verb::Get | Verb::Gets) {
             return false;
         }
-        let each = if settings.meta { 15 } else { 1 };
-        let len = wire::FRAME + 7 + request.key_bytes() + each * request.keys.len();
+        let (each, ends) = match settings.protocol {
+            Protocol::Classic => (1, 7),
+            Protocol::Meta => (15, 0),
+            Protocol::Binary => (binary::HEADER, binary::HEADER),
+        };
+        let len = wire::FRAME + ends + request.key_bytes() + each * request.keys.len();
         let known = |len: u32| {
             if len == crate::request::Key::UNKNOWN {
                 0
@@ -638,7 +643,7 @@ impl<'a> Worker<'a> {
         }
         let versions = &self.ledger.shared.versions.0;
         let ticket = channel.stage(|pending| {
-            pending.start(request, due, 0, versions, settings.meta);
+            pending.start(request, due, 0, versions, settings.protocol);
             pending.lenient = !settings.check;
         });
         self.deadlines
@@ -675,7 +680,7 @@ impl<'a> Worker<'a> {
         if channel.stream().is_none() {
             let mut pending = Pending::default();
             let versions = &self.ledger.shared.versions.0;
-            pending.start(request, due, 0, versions, settings.meta);
+            pending.start(request, due, 0, versions, settings.protocol);
             let least = now.saturating_sub(due).max(settings.timeout);
             self.ledger.recorder.lost(pending.kind(), due, least);
             self.ledger.release(request);
@@ -694,7 +699,7 @@ impl<'a> Worker<'a> {
             _ => 0,
         };
         let (ticket, bytes) = channel.stage(|pending| {
-            pending.start(request, due, version, versions, settings.meta);
+            pending.start(request, due, version, versions, settings.protocol);
             pending.lenient = !settings.check;
         });
         self.ledger.recorder.sent(due, now, bytes);

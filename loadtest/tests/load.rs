@@ -12,9 +12,11 @@ use hippos_load::merge::merge;
 use hippos_load::replay::{replay, Replay};
 use hippos_load::report::{Pace, Report, Run};
 use hippos_load::session::{Load, Session};
-use hippos_load::settings::{Failure, Part, Settings, Transport};
+use hippos_load::settings::{Failure, Part, Protocol, Settings, Transport};
 use hippos_load::trace::Options;
 use hippos_load::workload::{Mix, Model, Workload};
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Classic, Protocol::Meta, Protocol::Binary];
 
 fn model(name: &str, keys: u64) -> Model {
     let mut workload = Workload::named(name).unwrap();
@@ -99,19 +101,21 @@ fn complete(settings: &Settings, model: &Model, load: &Load) -> Run {
 }
 
 #[test]
-fn all_pools_over_udp_and_tcp_classic_and_meta() {
+fn all_pools_over_udp_and_tcp_in_each_protocol() {
     for name in ["usr", "app", "etc", "var", "sys"] {
         let model = model(name, 5000);
         let server = derived(&model, Faults::default());
-        for (get, meta) in [
-            (Transport::Udp, false),
-            (Transport::Tcp, false),
-            (Transport::Udp, true),
-            (Transport::Tcp, true),
+        for (get, protocol) in [
+            (Transport::Udp, Protocol::Classic),
+            (Transport::Tcp, Protocol::Classic),
+            (Transport::Udp, Protocol::Meta),
+            (Transport::Tcp, Protocol::Meta),
+            (Transport::Udp, Protocol::Binary),
+            (Transport::Tcp, Protocol::Binary),
         ] {
             let settings = Settings {
                 get,
-                meta,
+                protocol,
                 ..settings(&[&server])
             };
             let run = complete(&settings, &model, &closed(2000, 4));
@@ -128,10 +132,11 @@ fn all_pools_over_udp_and_tcp_classic_and_meta() {
 
 #[test]
 fn multi_key_gets_in_one_message_and_in_one_a_hit() {
-    for (variant, meta) in [
-        ("micro:mget-64", false),
-        ("micro:mget-1-64", false),
-        ("micro:mget-16", true),
+    for (variant, protocol) in [
+        ("micro:mget-64", Protocol::Classic),
+        ("micro:mget-1-64", Protocol::Classic),
+        ("micro:mget-16", Protocol::Meta),
+        ("micro:mget-16", Protocol::Binary),
     ] {
         let model = model(variant, 2000);
         for message_per_hit in [false, true] {
@@ -144,7 +149,7 @@ fn multi_key_gets_in_one_message_and_in_one_a_hit() {
             );
             let run = complete(
                 &Settings {
-                    meta,
+                    protocol,
                     ..settings(&[&server])
                 },
                 &model,
@@ -295,10 +300,15 @@ fn wrong_bytes_end_the_run() {
             ..Faults::default()
         },
     );
-    for get in [Transport::Udp, Transport::Tcp] {
+    for (get, protocol) in [
+        (Transport::Udp, Protocol::Classic),
+        (Transport::Tcp, Protocol::Classic),
+        (Transport::Tcp, Protocol::Binary),
+    ] {
         let (run, failure) = run(
             &Settings {
                 get,
+                protocol,
                 ..settings(&[&server])
             },
             &model,
@@ -429,10 +439,15 @@ fn errors_are_counted_with_their_texts() {
             ..Faults::default()
         },
     );
-    for get in [Transport::Udp, Transport::Tcp] {
+    for (get, protocol) in [
+        (Transport::Udp, Protocol::Classic),
+        (Transport::Tcp, Protocol::Classic),
+        (Transport::Tcp, Protocol::Binary),
+    ] {
         let (run, failure) = run(
             &Settings {
                 get,
+                protocol,
                 ..settings(&[&server])
             },
             &model,
@@ -440,7 +455,11 @@ fn errors_are_counted_with_their_texts() {
         );
         assert_eq!(failure, None);
         assert_eq!(run.counters.errors, 100);
-        assert_eq!(run.errors.get("SERVER_ERROR refused"), Some(&100));
+        let text = match protocol {
+            Protocol::Binary => "out of memory (status 0x82)",
+            _ => "SERVER_ERROR refused",
+        };
+        assert_eq!(run.errors.get(text), Some(&100));
     }
 }
 
@@ -595,15 +614,17 @@ fn ways() -> Vec<(Settings, Pace)> {
             arrival: Arrival::Poisson,
         },
     ] {
-        for (get, meta, threads) in [
-            (Transport::Udp, false, 1),
-            (Transport::Udp, true, 2),
-            (Transport::Tcp, false, 1),
-            (Transport::Tcp, true, 2),
+        for (get, protocol, threads) in [
+            (Transport::Udp, Protocol::Classic, 1),
+            (Transport::Udp, Protocol::Meta, 2),
+            (Transport::Tcp, Protocol::Classic, 1),
+            (Transport::Tcp, Protocol::Meta, 2),
+            (Transport::Udp, Protocol::Binary, 1),
+            (Transport::Tcp, Protocol::Binary, 2),
         ] {
             let settings = Settings {
                 get,
-                meta,
+                protocol,
                 threads,
                 connections: 4,
                 sockets: 4,
@@ -904,10 +925,10 @@ fn every_operation_is_answered() {
         ..Mix::default()
     };
     let model = Model::new(&workload).unwrap();
-    for meta in [false, true] {
+    for protocol in PROTOCOLS {
         let server = kept(Faults::default());
         let settings = Settings {
-            meta,
+            protocol,
             ..settings(&[&server])
         };
         let mut session = session(&settings, &model);
@@ -926,6 +947,26 @@ fn every_operation_is_answered() {
                 run.kinds.keys()
             );
         }
+    }
+}
+
+#[test]
+fn values_of_many_packets_are_right_in_each_protocol() {
+    let mut workload = Workload::named("micro").unwrap();
+    workload.keys.count = 3;
+    workload.values.size = hippos_load::dist::Sizes::Constant(1_200_001);
+    let model = Model::new(&workload).unwrap();
+    for protocol in PROTOCOLS {
+        let server = kept(Faults::default());
+        let settings = Settings {
+            protocol,
+            ..settings(&[&server])
+        };
+        let mut session = session(&settings, &model);
+        let (fill, failure) = session.fill(&mut ());
+        assert_eq!((failure, fill.counters.stored), (None, 3), "{protocol:?}");
+        let (run, failure) = session.run(&closed(6, 2), 1, &mut ());
+        assert_eq!((failure, run.counters.misses), (None, 0), "{protocol:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use hippos_load::replay::{replay, Replay};
 use hippos_load::report::Pace;
 use hippos_load::session::{Load, Session};
-use hippos_load::settings::{Settings, Transport};
+use hippos_load::settings::{Protocol, Settings, Transport};
 use hippos_load::trace::Options;
 use hippos_load::workload::{Model, Workload};
 
@@ -121,14 +121,16 @@ fn every_pool_is_verified() {
         "micro:value-16k",
     ] {
         let model = model(name, 4000);
-        for (get, meta) in [
-            (Transport::Udp, false),
-            (Transport::Tcp, true),
-            (Transport::Udp, true),
+        for (get, protocol) in [
+            (Transport::Udp, Protocol::Classic),
+            (Transport::Tcp, Protocol::Meta),
+            (Transport::Udp, Protocol::Meta),
+            (Transport::Udp, Protocol::Binary),
+            (Transport::Tcp, Protocol::Binary),
         ] {
             let settings = Settings {
                 get,
-                meta,
+                protocol,
                 ..memcached.settings()
             };
             let mut session = Session::connect(&settings, &model, Arc::default()).unwrap();

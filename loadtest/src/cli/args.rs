@@ -10,7 +10,7 @@ use clap::Args;
 
 use hippos_load::arrival::Arrival;
 use hippos_load::output;
-use hippos_load::settings::{self, Failure, Password, Settings, Tls, Transport};
+use hippos_load::settings::{self, Failure, Password, Protocol, Settings, Tls, Transport};
 use hippos_load::trace::{Columns, Format, Options, TimeUnit};
 use hippos_load::workload::{Model, Workload};
 
@@ -32,8 +32,11 @@ pub(crate) struct TargetArgs {
     /// How GETs travel; everything else goes over TCP.
     #[arg(long, value_enum, default_value = "udp")]
     pub(crate) get: Transport,
-    /// Use meta commands.
-    #[arg(long)]
+    /// Classic commands (get, set), meta commands (mg, ms), or the binary protocol.
+    #[arg(long, value_enum, default_value = "classic")]
+    pub(crate) protocol: Protocol,
+    /// Short for --protocol meta.
+    #[arg(long, conflicts_with = "protocol")]
     pub(crate) meta: bool,
     /// The server is a packet mirror: only GETs over UDP, which must come back as they went.
     #[arg(long)]
@@ -381,7 +384,7 @@ pub(crate) struct MergeArgs {
 pub(crate) struct GenArgs {
     #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
-    /// The file; compressed if its name ends in .gz, .zst or .xz; - is standard output.
+    /// The file; compressed if its name ends in .gz, .zst, .xz or .lz4; - is standard output.
     #[arg(short, long)]
     pub(crate) output: PathBuf,
     /// How many requests.
@@ -518,7 +521,10 @@ impl TargetArgs {
             sockets: self.sockets,
             connections: self.connections,
             get: self.get,
-            meta: self.meta,
+            protocol: match self.meta {
+                true => Protocol::Meta,
+                false => self.protocol,
+            },
             mirror: self.mirror,
             gso: self.gso,
             timeout: self.timeout.as_nanos() as u64,
