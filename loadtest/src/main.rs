@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use hippos_load::echo::{Contents, Echo, Faults};
@@ -98,8 +98,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(e) if output::reader_left(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("hippos-load: {e:#}");
+            output::tell(&format!("hippos-load: {e:#}\n"));
             ExitCode::from(e.downcast_ref::<Failure>().map_or(1, Failure::status))
         }
     }
@@ -269,6 +270,11 @@ fn replay(args: &ReplayArgs) -> Result<()> {
     job.line = None;
     let show = !args.output.quiet;
     let (run, trace, failure) = replay::replay(&mut job.session, &how, show)?;
+    let nothing = trace.requests == 0 && failure.is_none();
+    let failure = match nothing {
+        true => Some(Failure::Input("the trace holds no request".into())),
+        false => failure,
+    };
     job.report.runs.push(run);
     tell(trace.skipped, trace.skipped_why.first(), trace.truncated);
     job.report.trace = Some(trace);
@@ -279,10 +285,12 @@ fn replay(args: &ReplayArgs) -> Result<()> {
 fn tell(skipped: u64, why: Option<&String>, truncated: bool) {
     if skipped > 0 {
         let why = why.map_or(String::new(), |why| format!("; the first: {why}"));
-        eprintln!("hippos-load: {skipped} unreadable lines passed over{why}");
+        output::tell(&format!(
+            "hippos-load: {skipped} unreadable lines passed over{why}\n"
+        ));
     }
     if truncated {
-        eprintln!("hippos-load: the last line is incomplete, and was passed over");
+        output::tell("hippos-load: the last line is incomplete, and was passed over\n");
     }
 }
 
@@ -293,6 +301,7 @@ fn stat_trace(args: &StatArgs) -> Result<()> {
         args.requests.unwrap_or(u64::MAX),
         args.trace.skip_bad,
     )?;
+    ensure!(stat.requests > 0, "the trace holds no request");
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&stat)? + "\n";
         output::write(path, text.as_bytes())?;
@@ -304,7 +313,7 @@ fn stat_trace(args: &StatArgs) -> Result<()> {
 }
 
 fn merge_reports(args: &MergeArgs) -> Result<()> {
-    job::check_plots(&args.output)?;
+    job::check(&args.output)?;
     let reports = args
         .reports
         .iter()

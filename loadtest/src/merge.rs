@@ -24,6 +24,21 @@ pub fn merge(reports: &[Report]) -> Result<Report> {
             report.command
         );
     }
+    for (i, report) in reports.iter().enumerate() {
+        let part = report.settings.part;
+        ensure!(
+            part.of == first.settings.part.of,
+            "parts of {} and of {} do not go together",
+            first.settings.part.of,
+            part.of
+        );
+        ensure!(
+            part.of == 1 || reports[..i].iter().all(|other| other.settings.part != part),
+            "part {}/{} is there twice",
+            part.number,
+            part.of
+        );
+    }
     let mut whole = first.clone();
     whole.started = start;
     whole.processors = reports.iter().map(|report| report.processors).sum();
@@ -83,7 +98,12 @@ fn merge_runs(runs: &[(f64, &Run)]) -> Result<Run> {
 fn latency<'a>(parts: impl Iterator<Item = &'a Latency>) -> Result<Latency> {
     let (mut all, mut unanswered) = (histogram(), histogram());
     for part in parts {
-        all.add(unpack(&part.histogram)?)?;
+        let histogram = unpack(&part.histogram)?;
+        ensure!(
+            histogram.len() == part.count,
+            "a report holds no histograms: it was written by an older hippos-load"
+        );
+        all.add(histogram)?;
         unanswered.add(unpack(&part.unanswered_histogram)?)?;
     }
     Ok(Latency::bounded(&all, &unanswered))

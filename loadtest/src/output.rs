@@ -36,6 +36,38 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Prints to standard error; that nobody reads it is no failure.
+pub fn tell(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Whether an error is only that the reader of a pipe has left.
+pub fn reader_left(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
+    })
+}
+
+/// Fails if a file cannot be written there, so that hours of load are not lost for want of a folder.
+/// Pipes and devices are not opened.
+pub fn check(path: &Path) -> Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    if standard(path) {
+        return Ok(());
+    }
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_file() => OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map(drop)
+            .with_context(context),
+        Ok(meta) if !meta.is_dir() => Ok(()),
+        _ => Whole::create(path).map(drop),
+    }
+}
+
 /// Writes a file whole or not at all: a new one takes the place of a regular file, at the end of
 /// any link and with the old one's mode. Pipes and devices are written to as they are.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -434,7 +434,7 @@ fn a_reader_that_leaves_is_no_failure() {
         vec!["completions", "bash"],
         vec!["man"],
     ] {
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
         drop(reader);
         let output = Command::new(env!("CARGO_BIN_EXE_hippos-load"))
             .args(&args)
@@ -447,6 +447,53 @@ fn a_reader_that_leaves_is_no_failure() {
             output.status.success() && !error.contains("panic"),
             "{args:?}: {error}"
         );
+    }
+}
+
+#[test]
+fn nobody_has_to_read_the_errors() {
+    // Standard error is a pipe whose reader has left.
+    let run = |args: &[&str]| {
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        drop(reader);
+        Command::new(env!("CARGO_BIN_EXE_hippos-load"))
+            .args(args)
+            .stdout(std::process::Stdio::null())
+            .stderr(writer)
+            .status()
+            .unwrap()
+            .code()
+    };
+    assert_eq!(run(&["stat", "/nowhere"]), Some(1));
+    let server = server(micro());
+    let address = server.address().to_string();
+    let args = ["run", "micro", "--keys", "100", "--closed", "-n", "9"];
+    let more = ["--json", "-", "--server", &address];
+    assert_eq!(run(&[&args[..], &more].concat()), Some(0));
+}
+
+#[test]
+fn results_that_cannot_be_written_are_told_before_the_run() {
+    let args = ["run", "micro", "--server", "127.0.0.1:1"];
+    for option in ["--json", "--html", "--hgrm"] {
+        let error = fails(&[&args[..], &[option, "/nowhere/file"]].concat(), 1);
+        assert!(error.contains("/nowhere/file"), "{error}");
+    }
+}
+
+#[test]
+fn a_trace_without_requests_is_an_error() {
+    let server = server(Contents::Kept(Mutex::default()));
+    let address = server.address().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let trace = dir.path().join("trace.csv");
+    std::fs::write(&trace, "time,op,key,size,ttl\n").unwrap();
+    for args in [
+        &["stat", text(&trace)][..],
+        &["replay", text(&trace), "--server", &address],
+    ] {
+        let error = fails(args, 1);
+        assert!(error.contains("holds no request"), "{error}");
     }
 }
 
@@ -488,6 +535,8 @@ fn generators_are_merged() {
     ]);
     let merged: Report = serde_json::from_str(&merged).unwrap();
     assert_eq!(merged.runs[0].counters.answered, 600);
+    let error = fails(&["merge", text(&files[0]), text(&files[0])], 1);
+    assert!(error.contains("part 1/2 is there twice"), "{error}");
     fails(&["run", "app", "--part", "3/2", "--server", &address], 1);
 }
 

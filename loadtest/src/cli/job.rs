@@ -12,7 +12,7 @@ use hippos_load::report::Report;
 use hippos_load::session::Session;
 use hippos_load::settings::Failure;
 use hippos_load::workload::Model;
-use hippos_load::{hgrm, html, output, plot};
+use hippos_load::{hgrm, html, output as files, plot};
 
 use super::args::{OutputArgs, PrepareArgs, TargetArgs};
 
@@ -32,7 +32,7 @@ impl<'a> Job<'a> {
         target: &TargetArgs,
         output: &'a OutputArgs,
     ) -> Result<Self> {
-        check_plots(output)?;
+        check(output)?;
         let settings = target.settings()?;
         let interrupt = Arc::new(AtomicBool::new(false));
         let flag = interrupt.clone();
@@ -88,11 +88,17 @@ impl<'a> Job<'a> {
         if let Some(failure) = &failure {
             self.report.outcome = failure.to_string();
         }
-        keep(&self.report, self.output)?;
-        show(&self.report, self.output)?;
+        // What cannot be written does not hide what was seen, nor how it ended.
+        let kept = keep(&self.report, self.output);
+        let shown = show(&self.report, self.output);
         match failure {
-            Some(failure) => Err(failure.into()),
-            None => Ok(()),
+            Some(failure) => {
+                if let Err(e) = kept.and(shown) {
+                    files::tell(&format!("hippos-load: {e:#}\n"));
+                }
+                Err(failure.into())
+            }
+            None => kept.and(shown),
         }
     }
 }
@@ -103,8 +109,8 @@ pub(crate) fn show(report: &Report, output: &OutputArgs) -> Result<()> {
         return Ok(());
     }
     match &output.json {
-        Some(path) if output::standard(path) => eprint!("{}", report.table()),
-        _ => output::print(&report.table())?,
+        Some(path) if files::standard(path) => files::tell(&report.table()),
+        _ => files::print(&report.table())?,
     }
     Ok(())
 }
@@ -115,14 +121,14 @@ pub(crate) fn keep(report: &Report, output: &OutputArgs) -> Result<()> {
         report.write(path)?;
     }
     if let (Some(path), Some(run)) = (&output.hgrm, report.runs.last()) {
-        output::write(path, hgrm::percentiles(run)?.as_bytes())?;
+        files::write(path, hgrm::percentiles(run)?.as_bytes())?;
     }
     if report.runs.is_empty() {
         return Ok(());
     }
     let named = [(report.workload.clone(), report.clone())];
     if let Some(path) = &output.html {
-        output::write(path, html::page(&named)?.as_bytes())?;
+        files::write(path, html::page(&named)?.as_bytes())?;
     }
     if let Some(dir) = &output.svg {
         plot::save(&plot::all(&named)?, dir, output.force)?;
@@ -130,8 +136,15 @@ pub(crate) fn keep(report: &Report, output: &OutputArgs) -> Result<()> {
     Ok(())
 }
 
-/// Fails before anything is done if a plot would be in the way of another.
-pub(crate) fn check_plots(output: &OutputArgs) -> Result<()> {
+/// Fails before anything is done if a result could not be written, or if a plot would be in the way
+/// of another.
+pub(crate) fn check(output: &OutputArgs) -> Result<()> {
+    for path in [&output.json, &output.html, &output.hgrm]
+        .into_iter()
+        .flatten()
+    {
+        files::check(path)?;
+    }
     match &output.svg {
         Some(dir) if !output.force => plot::free(dir),
         _ => Ok(()),

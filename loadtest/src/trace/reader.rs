@@ -771,7 +771,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["t.csv", "t.csv.gz", "t.csv.zst"] {
+        for name in ["t.csv", "t.csv.gz", "t.csv.zst", "t.csv.xz", "t.csv.lz4"] {
             let path = dir.path().join(name);
             let mut writer = Writer::create(&path).unwrap();
             let mut request = Request::default();

@@ -13,7 +13,7 @@ use crate::request::Request;
 pub const HEADER: &str = "time,op,key,size,ttl";
 
 /// Writes a trace in this project's own format, compressed if the file's
-/// name ends in `.gz`, `.zst` or `.xz`; `-` is standard output.
+/// name ends in `.gz`, `.zst`, `.xz` or `.lz4`; `-` is standard output.
 pub struct Writer {
     out: Out,
 }
@@ -23,6 +23,7 @@ enum Out {
     Gzip(flate2::write::GzEncoder<io::BufWriter<Whole>>),
     Zstd(zstd::Encoder<'static, io::BufWriter<Whole>>),
     Xz(liblzma::write::XzEncoder<io::BufWriter<Whole>>),
+    Lz4(lz4_flex::frame::FrameEncoder<io::BufWriter<Whole>>),
 }
 
 impl Writer {
@@ -36,6 +37,7 @@ impl Writer {
                 flate2::Compression::best(),
             )),
             Some("zst") => Out::Zstd(zstd::Encoder::new(file, 19).with_context(context)?),
+            Some("lz4") => Out::Lz4(lz4_flex::frame::FrameEncoder::new(file)),
             Some("xz") => Out::Xz(liblzma::write::XzEncoder::new(file, 6)),
             _ => Out::Plain(file),
         };
@@ -50,6 +52,7 @@ impl Writer {
             Out::Gzip(out) => out,
             Out::Zstd(out) => out,
             Out::Xz(out) => out,
+            Out::Lz4(out) => out,
         }
     }
 
@@ -80,6 +83,7 @@ impl Writer {
             Out::Gzip(out) => out.finish()?,
             Out::Zstd(out) => out.finish()?,
             Out::Xz(out) => out.finish()?,
+            Out::Lz4(out) => out.finish()?,
         };
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)?
