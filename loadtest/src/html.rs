@@ -2,6 +2,7 @@
 //! All plots and tables of reports on one page, without anything from elsewhere.
 
 use std::fmt::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 
@@ -9,8 +10,8 @@ use crate::plot;
 use crate::report::Report;
 
 const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:940px;margin:2em auto;padding:0 1em;color:#222}\
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}pre{background:#f4f4f4;padding:1em;overflow-x:auto;\
-font-size:13px}svg{max-width:100%;height:auto;display:block;margin:1.5em 0;border:1px solid #ddd}\
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}pre{background:#f4f4f4;padding:1em;\
+white-space:pre-wrap;font-size:13px}svg{max-width:100%;height:auto;display:block;margin:1.5em 0;border:1px solid #ddd}\
 .bad{color:#b00020;font-weight:bold}";
 
 /// The page.
@@ -27,13 +28,13 @@ pub fn page(reports: &[(String, Report)]) -> Result<String> {
         // Writing into memory does not fail.
         let _ = write!(
             out,
-            "<h2>{}: {} {}</h2>\n<p>{}, {} processors, started at {:.0} (seconds since 1970)</p>\n",
+            "<h2>{}: {} {}</h2>\n<p>{}, {} processors, started at {}</p>\n",
             escape(label),
             escape(&report.command),
             escape(&report.workload),
             escape(&report.tool),
             report.processors,
-            report.started,
+            started(report.started),
         );
         if report.outcome != "complete" {
             let _ = writeln!(
@@ -50,6 +51,16 @@ pub fn page(reports: &[(String, Report)]) -> Result<String> {
     }
     out += "</body></html>\n";
     Ok(out)
+}
+
+/// A time in UTC.
+fn started(seconds: f64) -> String {
+    let time = Duration::try_from_secs_f64(seconds)
+        .ok()
+        .and_then(|since| UNIX_EPOCH.checked_add(since));
+    time.map_or("?".into(), |time| {
+        humantime::format_rfc3339_seconds(time).to_string()
+    })
 }
 
 fn escape(text: &str) -> String {

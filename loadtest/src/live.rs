@@ -67,12 +67,21 @@ pub fn describe(moment: &Moment) -> String {
 }
 
 /// Without a line nothing is shown.
+/// A time in at most three characters, and a space.
+fn time_left(seconds: u64) -> String {
+    match seconds {
+        0..100 => format!("{seconds}s "),
+        100..6000 => format!("{}m ", seconds / 60),
+        _ => format!("{}h ", seconds / 3600),
+    }
+}
+
 impl Watch for Option<Line> {
     fn moment(&mut self, moment: &Moment) {
         if let Some(line) = self {
             let left = line.ends.map_or(String::new(), |ends| {
                 let left = ends.saturating_duration_since(Instant::now());
-                format!("{}s ", left.as_secs())
+                time_left(left.as_secs())
             });
             line.bar.set_message(left + &describe(moment));
         }
@@ -96,8 +105,11 @@ mod tests {
             ..Moment::default()
         };
         let text = describe(&moment);
-        // Before it: the share of the trace and the time that is left, "100% 59m ".
+        // Before it: the share of the trace and the time that is left, "100% 59m ", or a title.
         assert!(text.len() <= 50 - 9, "{text}: {}", text.len());
+        for (seconds, left) in [(99, "99s "), (100, "1m "), (5999, "99m "), (86_400, "24h ")] {
+            assert_eq!(time_left(seconds), left);
+        }
         assert!(text.contains("hit") && text.contains("lag"), "{text}");
     }
 }

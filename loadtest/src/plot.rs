@@ -14,16 +14,23 @@ use crate::output;
 use crate::report::{unpack, Moment, Report, Run};
 
 const SIZE: (u32, u32) = (900, 480);
-/// Width of the legend.
-const LEGEND: u32 = 150;
+/// Least and most width of the legend, and of what stands there a letter.
+const LEGEND: (u32, u32) = (150, 330);
+const LETTER: u32 = 7;
+/// Letters of a title or name that fit.
+const TITLE: usize = 80;
 /// Told apart with any eyesight, and in grey.
-const COLOURS: [RGBColor; 6] = [
+const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(86, 180, 233),
     RGBColor(90, 90, 90),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 0, 0),
+    RGBColor(136, 34, 85),
+    RGBColor(51, 34, 136),
 ];
 const FONT: &str = "sans-serif";
 
@@ -64,6 +71,18 @@ fn short(x: f64) -> String {
     ((x * 10.0).round() / 10.0).to_string()
 }
 
+/// A text in so many letters: what is too much is left out in its middle, as both ends tell it apart.
+fn shortened(text: &str, most: usize) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    if letters.len() <= most {
+        return text.to_string();
+    }
+    let tail = most / 2;
+    let head = &letters[..most - tail - 1];
+    let tail = &letters[letters.len() - tail..];
+    head.iter().chain(&['…']).chain(tail).collect()
+}
+
 /// One line of a plot.
 struct Series {
     label: String,
@@ -93,7 +112,10 @@ fn draw(
     {
         let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
         area.fill(&WHITE).map_err(failed)?;
-        let (data, legend) = area.split_horizontally(SIZE.0 - LEGEND);
+        let longest = labels.iter().map(|(label, ..)| label.chars().count());
+        let longest = longest.max().unwrap_or(0) as u32;
+        let room = (42 + LETTER * longest).clamp(LEGEND.0, LEGEND.1);
+        let (data, legend) = area.split_horizontally(SIZE.0 - room);
         paint(&data)?;
         for (i, (label, colour_of, width)) in labels.iter().enumerate() {
             let y = 60 + 22 * i as i32;
@@ -103,7 +125,7 @@ fn draw(
                 .into_font()
                 .color(&BLACK)
                 .pos(Pos::new(HPos::Left, VPos::Center));
-            let shown: String = label.chars().take(18).collect();
+            let shown = shortened(label, ((room - 42) / LETTER) as usize);
             legend
                 .draw(&Text::new(shown, (32, y), style))
                 .map_err(failed)?;
@@ -136,7 +158,7 @@ fn lines(frame: &Frame, series: &[Series]) -> Result<String> {
     draw(&labels, |area| {
         let mut chart = ChartBuilder::on(area);
         chart
-            .caption(&frame.title, (FONT, 18))
+            .caption(shortened(&frame.title, TITLE), (FONT, 18))
             .margin(16)
             .x_label_area_size(46)
             .y_label_area_size(74);
@@ -271,14 +293,17 @@ pub fn free(dir: &Path) -> Result<()> {
 /// Writes plots into a folder, over what is there with `force`.
 pub fn save(plots: &[Plot], dir: &Path, force: bool) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    for (name, svg) in plots {
-        let path = dir.join(format!("{name}.svg"));
+    let path = |name: &str| dir.join(format!("{name}.svg"));
+    // All or none.
+    for (name, _) in plots {
         ensure!(
-            force || !path.exists(),
+            force || !path(name).exists(),
             "{} is there already; --force writes over it",
-            path.display()
+            path(name).display()
         );
-        output::write(&path, svg.as_bytes())?;
+    }
+    for (name, svg) in plots {
+        output::write(&path(name), svg.as_bytes())?;
     }
     Ok(())
 }
@@ -350,7 +375,7 @@ pub fn bars(
         .collect();
     draw(&labels, |area| {
         let mut chart = ChartBuilder::on(area)
-            .caption(title, (FONT, 18))
+            .caption(shortened(title, TITLE), (FONT, 18))
             .margin(16)
             .x_label_area_size(46)
             .y_label_area_size(74)
@@ -381,9 +406,18 @@ pub fn bars(
             .into_font()
             .color(&BLACK)
             .pos(Pos::new(HPos::Center, VPos::Top));
+        // Where there are many, every other one stands lower, and what is too long is shortened.
+        let room = plot.dim_in_pixel().0 as usize / groups.len();
+        let rows = if groups.iter().all(|name| 8 * name.chars().count() <= room) {
+            1
+        } else {
+            2
+        };
         for (group, name) in groups.iter().enumerate() {
             let (x, y) = plot.map_coordinate(&(group as f64 + 0.5, 0.0));
-            area.draw(&Text::new(name.clone(), (x, y + 10), style.clone()))
+            let name = shortened(name, (rows * room / 8).max(3));
+            let y = y + 6 + 18 * (group % rows) as i32;
+            area.draw(&Text::new(name, (x, y), style.clone()))
                 .map_err(failed)?;
         }
         Ok(())
@@ -424,6 +458,13 @@ pub fn throughput(reports: &[(String, Report)]) -> Result<String> {
     bars(&title, "requests a second", &groups, &series, &values)
 }
 
+/// A run's intervals until the last in which anything happened.
+fn lived(run: &Run) -> &[Moment] {
+    let idle = |m: &Moment| m.sent + m.answered + m.timeouts == 0;
+    let end = run.timeline.iter().rposition(|m| !idle(m));
+    &run.timeline[..end.map_or(0, |at| at + 1)]
+}
+
 /// A line over a run's intervals; each point stands at its interval's end.
 fn over_time(
     run: &Run,
@@ -436,8 +477,7 @@ fn over_time(
         label: label.to_string(),
         colour,
         width,
-        points: run
-            .timeline
+        points: lived(run)
             .iter()
             .map(|moment| (moment.at + moment.seconds, value(moment)))
             .collect(),
@@ -503,7 +543,13 @@ pub fn lag_over_time(workload: &str, run: &Run) -> Result<String> {
     let title = format!("Lag of the generator over time: {workload}");
     let frame = time_frame(title, "lag, 99th percentile", &micro, run);
     // All zero is a plot as well.
-    let series = [over_time(run, "lag p99", 5, 2, |m| m.lag_p99_us.max(0.001))];
+    let series = [over_time(run, "lag p99", 5, 2, |m| {
+        if m.lag_p99_us.is_nan() {
+            f64::NAN
+        } else {
+            m.lag_p99_us.max(0.001)
+        }
+    })];
     lines(&frame, &series)
 }
 
@@ -559,4 +605,16 @@ pub fn percentiles(workload: &str, run: &Run) -> Result<String> {
         warmup: None,
     };
     lines(&frame, &series)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_labels_keep_both_ends() {
+        assert_eq!(shortened("hippos mean", 11), "hippos mean");
+        assert_eq!(shortened("hippos-on-seven mean", 11), "hippo… mean");
+        assert_eq!(shortened("äöüäöüäöü", 5), "äö…öü");
+    }
 }
