@@ -15,7 +15,7 @@ use std::ops::Range;
 use hippos_proto::reply;
 use hippos_proto::udp::{reply_frame, DATA_MAX, FRAME};
 
-use crate::framing;
+use crate::framing::{self, Expect, Framed};
 
 /// The most keys of a batch: what a Hippos node answers by its special way.
 pub const KEYS_MAX: usize = 16;
@@ -24,10 +24,31 @@ pub const KEYS_MAX: usize = 16;
 /// spaces and line ends.
 const VALUE_OVERHEAD: usize = 24;
 
-/// A `get` or `gets` of several keys, collected for one node. `W` says who
-/// waits for a value.
+/// The most `mg` of a batch: as many replies with their keys as a Hippos node
+/// has room for on its fast path.
+pub const META_MAX: usize = 8;
+
+/// What a batch is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asks {
+    /// The keys of one `get`.
+    Get,
+    /// The keys of one `gets`.
+    Gets,
+    /// Lines of `mg`, each with its reply.
+    Meta,
+}
+
+impl Asks {
+    /// All of them.
+    pub const ALL: [Asks; 3] = [Asks::Get, Asks::Gets, Asks::Meta];
+}
+
+/// A `get` or `gets` of several keys, or several `mg`, collected for one node.
+/// `W` says who waits for a value.
 #[derive(Debug)]
 pub struct Batch<W> {
+    asks: Asks,
     /// The datagram so far: frame, command, keys; the line end comes with
     /// [`seal`](Batch::seal).
     datagram: Vec<u8>,
@@ -39,12 +60,17 @@ pub struct Batch<W> {
 }
 
 impl<W> Batch<W> {
-    /// An empty batch of `gets` if `cas`, else of `get`.
-    pub fn new(cas: bool, now: u64) -> Self {
+    /// An empty batch.
+    pub fn new(asks: Asks, now: u64) -> Self {
         let mut datagram = Vec::with_capacity(512);
         datagram.extend_from_slice(&[0; FRAME]);
-        datagram.extend_from_slice(if cas { b"gets" } else { b"get" });
+        datagram.extend_from_slice(match asks {
+            Asks::Get => b"get",
+            Asks::Gets => b"gets",
+            Asks::Meta => b"",
+        });
         Self {
+            asks,
             datagram,
             keys: Vec::new(),
             waiters: Vec::new(),
@@ -53,8 +79,20 @@ impl<W> Batch<W> {
         }
     }
 
-    /// Takes a key, whose value is expected to have `value` bytes. A key that
-    /// is in already is not sent again. Gives the waiter back when the key
+    /// What it is made of.
+    pub fn asks(&self) -> Asks {
+        self.asks
+    }
+
+    fn most(&self) -> usize {
+        match self.asks {
+            Asks::Meta => META_MAX,
+            _ => KEYS_MAX,
+        }
+    }
+
+    /// Takes a key, or a line of `mg` without its end, whose value is expected
+    /// to have `value` bytes. One that is in already is not sent again. Gives the waiter back when the key
     /// needs another batch: too many keys, or bytes, here or in the reply.
     pub fn push(&mut self, key: &[u8], hash: u32, value: usize, waiter: W) -> Result<(), W> {
         let datagram = &self.datagram;
@@ -71,19 +109,24 @@ impl<W> Batch<W> {
         }
         let reply = key.len() + value + VALUE_OVERHEAD;
         let room = FRAME + DATA_MAX - 2;
-        if self.keys.len() == KEYS_MAX
+        if self.is_full()
             || self.waiters.len() >= 16 * KEYS_MAX
-            || self.datagram.len() + 1 + key.len() > room
+            || self.datagram.len() + 2 + key.len() > room
             || !self.keys.is_empty() && self.expected + reply > DATA_MAX
         {
             return Err(waiter);
         }
         self.expected += reply;
-        self.datagram.push(b' ');
+        if self.asks != Asks::Meta {
+            self.datagram.push(b' ');
+        }
         let start = self.datagram.len();
         self.datagram.extend_from_slice(key);
         let index = self.keys.len() as u8;
         self.keys.push((start..self.datagram.len(), hash));
+        if self.asks == Asks::Meta {
+            self.datagram.extend_from_slice(reply::CRLF);
+        }
         self.waiters.push((index, waiter));
         Ok(())
     }
@@ -100,7 +143,7 @@ impl<W> Batch<W> {
 
     /// Whether no key will ever fit.
     pub fn is_full(&self) -> bool {
-        self.keys.len() == KEYS_MAX
+        self.keys.len() == self.most()
     }
 
     /// Ends the request and gives it its number.
@@ -122,6 +165,9 @@ impl<W> Batch<W> {
     /// is not the whole reply to this very request.
     pub fn values<'r>(&self, reply: &'r [u8]) -> Option<[Option<&'r [u8]>; KEYS_MAX]> {
         let mut values = [None; KEYS_MAX];
+        if self.asks == Asks::Meta {
+            return self.replies(reply, values);
+        }
         let mut rest = reply;
         let mut next = 0;
         while rest != reply::END {
@@ -135,6 +181,29 @@ impl<W> Batch<W> {
             rest = &rest[value.whole.len()..];
         }
         Some(values)
+    }
+
+    /// One reply for each `mg`, in their order.
+    fn replies<'r>(
+        &self,
+        reply: &'r [u8],
+        mut values: [Option<&'r [u8]>; KEYS_MAX],
+    ) -> Option<[Option<&'r [u8]>; KEYS_MAX]> {
+        let mut rest = reply;
+        for value in &mut values[..self.keys.len()] {
+            // An error may be about all of them.
+            if !matches!(rest.get(..2)?, b"VA" | b"HD" | b"EN") {
+                return None;
+            }
+            let framed = framing::frame(rest, Expect::Meta, false, rest.len());
+            let Framed::Reply { reply, .. } = framed else {
+                return None;
+            };
+            let (whole, more) = rest.split_at(reply);
+            *value = Some(whole);
+            rest = more;
+        }
+        rest.is_empty().then_some(values)
     }
 
     /// Who waits, each with the index of a key.
@@ -279,7 +348,7 @@ mod tests {
             value in 0usize..400,
             found: u64,
         ) {
-            let mut batch = Batch::new(false, 0);
+            let mut batch = Batch::new(Asks::Get, 0);
             let mut taken = Vec::new();
             for (number, key) in keys.iter().enumerate() {
                 match batch.push(key.as_bytes(), fnv(key.as_bytes()), value, number) {
@@ -361,7 +430,7 @@ mod tests {
 
     #[test]
     fn only_the_reply_to_this_request_is_taken() {
-        let mut batch = Batch::new(true, 0);
+        let mut batch = Batch::new(Asks::Gets, 0);
         for key in ["a", "b", "c"] {
             batch
                 .push(key.as_bytes(), fnv(key.as_bytes()), 1, ())
@@ -384,6 +453,32 @@ mod tests {
         let values = batch.values(b"VALUE b 0 1 1\r\nx\r\nEND\r\n").unwrap();
         assert_eq!((values[0], values[2]), (None, None));
         assert!(values[1].is_some());
+    }
+
+    #[test]
+    fn lines_of_mg_have_a_reply_each() {
+        let mut batch = Batch::new(Asks::Meta, 0);
+        for (number, line) in ["mg a v", "mg b k", "mg a v"].into_iter().enumerate() {
+            batch
+                .push(line.as_bytes(), fnv(line.as_bytes()), 1, number)
+                .unwrap();
+        }
+        assert!(batch.seal(1).ends_with(b"\0\0mg a v\r\nmg b k\r\n"));
+        let values = batch.values(b"VA 5\r\nEN\r\nx\r\nHD kb\r\n").unwrap();
+        assert_eq!(values[0], Some(&b"VA 5\r\nEN\r\nx\r\n"[..]));
+        assert_eq!(values[1], Some(&b"HD kb\r\n"[..]));
+        for reply in [
+            "",
+            "EN\r\n",
+            "EN\r\nEN",
+            "EN\r\nEN\r\nEN\r\n",
+            "CLIENT_ERROR bad command line format\r\nEN\r\n",
+            "VA 1\r\nx\r\nVA 2\r\nx\r\n",
+        ] {
+            assert!(batch.values(reply.as_bytes()).is_none(), "{reply}");
+        }
+        let waiters: Vec<_> = batch.waiters().collect();
+        assert_eq!(waiters, [(0, 0), (1, 1), (0, 2)]);
     }
 
     #[test]

@@ -7,11 +7,16 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use hippos_proto::binary::{Header, HEADER};
 use hippos_proto::reply;
 
+use crate::exclusion::Lock;
+use crate::l1::Versions;
+use crate::metrics::RouteMeter;
 use crate::session::{self, Session};
+use crate::tls::Tls;
 
 /// Said when a command's node can't be asked, or does not answer.
 pub(crate) const UNAVAILABLE: &[u8] = b"SERVER_ERROR node is not available\r\n";
@@ -28,6 +33,26 @@ pub(crate) const OUTPUT_MAX: usize = 256 << 10;
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<Tls>),
+}
+
+impl Stream {
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+
+    /// Whether bytes that were written wait to be sent.
+    pub(crate) fn waits(&self) -> bool {
+        matches!(self, Stream::Tls(tls) if tls.waits())
+    }
+
+    /// Sends them.
+    pub(crate) fn push(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Tls(tls) => tls.push(),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Read for Stream {
@@ -35,6 +60,7 @@ impl Read for Stream {
         match self {
             Stream::Tcp(stream) => stream.read(buffer),
             Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tls(tls) => tls.read(buffer),
         }
     }
 }
@@ -44,6 +70,7 @@ impl Write for Stream {
         match self {
             Stream::Tcp(stream) => stream.write(bytes),
             Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tls(tls) => tls.write(bytes),
         }
     }
 
@@ -57,6 +84,7 @@ impl AsFd for Stream {
         match self {
             Stream::Tcp(stream) => stream.as_fd(),
             Stream::Unix(stream) => stream.as_fd(),
+            Stream::Tls(tls) => tls.stream().as_fd(),
         }
     }
 }
@@ -119,8 +147,35 @@ pub(crate) enum Kind {
     Statistics(Vec<(Vec<u8>, Vec<u8>)>),
 }
 
+/// By what a command is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) since: u64,
+    /// The number of the route's meter; [`Stamp::NONE`] if it is not measured.
+    pub(crate) meter: u16,
+    pub(crate) class: u8,
+    /// The hash of the key that it changes; 0 if it changes none.
+    pub(crate) changes: u32,
+}
+
+impl Stamp {
+    pub(crate) const NONE: u16 = u16::MAX;
+}
+
+impl Default for Stamp {
+    fn default() -> Self {
+        Self {
+            since: 0,
+            meter: Self::NONE,
+            class: 0,
+            changes: 0,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Slot {
+    stamp: Stamp,
     kind: Kind,
     /// Answers of nodes that are still to come.
     left: u16,
@@ -130,11 +185,44 @@ struct Slot {
     write: bool,
 }
 
-/// Bytes that are held for clients, against a limit.
-#[derive(Debug)]
+/// What is held for all clients of a worker: bytes, against a limit, and
+/// commands that wait for their answers, by route.
+#[derive(Debug, Default)]
 pub(crate) struct Budget {
     pub(crate) held: usize,
     pub(crate) limit: usize,
+    /// The time, in microseconds.
+    pub(crate) now: u64,
+    pub(crate) meters: Vec<Arc<RouteMeter>>,
+    pub(crate) in_flight: Vec<u32>,
+    pub(crate) versions: Versions,
+}
+
+impl Budget {
+    fn begin(&mut self, stamp: &Stamp) {
+        if stamp.changes != 0 {
+            self.versions.change(stamp.changes);
+        }
+        if let Some(count) = self.in_flight.get_mut(usize::from(stamp.meter)) {
+            *count += 1;
+        }
+    }
+
+    fn end(&mut self, stamp: &Stamp) {
+        if stamp.changes != 0 {
+            self.versions.change(stamp.changes);
+        }
+        if let Some(count) = self.in_flight.get_mut(usize::from(stamp.meter)) {
+            *count -= 1;
+        }
+    }
+
+    fn measure(&self, stamp: &Stamp) {
+        if let Some(meter) = self.meters.get(usize::from(stamp.meter)) {
+            let past = self.now.saturating_sub(stamp.since);
+            meter.latency[usize::from(stamp.class)].latency(past);
+        }
+    }
 }
 
 /// A client. Answers go out in the order of the commands.
@@ -156,6 +244,8 @@ pub(crate) struct Client {
     /// Hashes of keys that are being read by datagrams, which do not keep
     /// their order with writes.
     pub(crate) reading: Vec<u32>,
+    /// Locks that it has.
+    pub(crate) locks: Vec<Lock>,
     /// A piece of a list of keys failed.
     broken_list: bool,
     held: usize,
@@ -171,6 +261,8 @@ pub(crate) struct Client {
     pub(crate) stalled: bool,
     /// It was read no further because too many answers wait.
     pub(crate) full: bool,
+    /// Its next command must not overtake an answer that is still to come.
+    pub(crate) ordered: bool,
 }
 
 impl Client {
@@ -186,6 +278,7 @@ impl Client {
             first: 0,
             writes: 0,
             reading: Vec::new(),
+            locks: Vec::new(),
             broken_list: false,
             held: 0,
             readable: true,
@@ -195,6 +288,7 @@ impl Client {
             listed: false,
             stalled: false,
             full: false,
+            ordered: false,
         }
     }
 
@@ -217,6 +311,9 @@ impl Client {
 
     /// Gives back all that is held.
     pub(crate) fn release(&mut self, budget: &mut Budget) {
+        for slot in self.slots.iter().filter(|slot| slot.left > 0) {
+            budget.end(&slot.stamp);
+        }
         let slots: usize = self.slots.iter().map(Slot::weight).sum();
         budget.held = budget.held.saturating_sub(self.held + slots);
         self.held = 0;
@@ -230,7 +327,7 @@ impl Client {
         match self.slots.back_mut() {
             None => self.output.extend_from_slice(bytes),
             Some(_) => {
-                self.expect(Kind::Plain, 0, false);
+                self.place(Kind::Plain, 0, false, Stamp::default());
                 if let Some(slot) = self.slots.back_mut() {
                     slot.bytes = bytes.to_vec();
                 }
@@ -240,13 +337,26 @@ impl Client {
 
     /// The end of a list that came in pieces.
     pub(crate) fn end_of_keys(&mut self, line: &'static [u8]) {
-        self.expect(Kind::EndOfKeys(line), 0, false);
+        self.place(Kind::EndOfKeys(line), 0, false, Stamp::default());
         self.settle(None);
     }
 
     /// A command that `left` nodes answer. Returns its number.
-    pub(crate) fn expect(&mut self, kind: Kind, left: u16, write: bool) -> u32 {
+    pub(crate) fn expect(
+        &mut self,
+        kind: Kind,
+        left: u16,
+        write: bool,
+        stamp: Stamp,
+        budget: &mut Budget,
+    ) -> u32 {
+        budget.begin(&stamp);
+        self.place(kind, left, write, stamp)
+    }
+
+    fn place(&mut self, kind: Kind, left: u16, write: bool, stamp: Stamp) -> u32 {
         self.slots.push_back(Slot {
+            stamp,
             kind,
             left,
             failed: false,
@@ -277,8 +387,10 @@ impl Client {
         slot.take(part, answer, budget);
         let after = slot.weight();
         budget.held = (budget.held + after).saturating_sub(before);
-        if slot.left == 0 && slot.write {
-            self.writes -= 1;
+        if slot.left == 0 {
+            budget.end(&slot.stamp);
+            budget.measure(&slot.stamp);
+            self.writes -= u32::from(slot.write);
         }
         if index == 0 {
             self.settle(Some(budget));
@@ -306,6 +418,12 @@ impl Client {
             budget.held = budget.held.saturating_sub(gone);
             self.account(budget);
         }
+    }
+
+    /// Whether all that was said is on its way.
+    pub(crate) fn all_sent(&self) -> bool {
+        let waits = matches!(&self.link, Link::Stream(stream) if stream.waits());
+        self.unsent().is_empty() && !waits
     }
 
     /// What is still to be sent.
@@ -495,7 +613,13 @@ mod tests {
         let session = Session::new(Transport::Datagram, 1 << 20);
         let client = Client::new(Link::Datagram { peer, id }, 0, session);
         let limit = 1 << 20;
-        (client, Budget { held: 0, limit })
+        (
+            client,
+            Budget {
+                limit,
+                ..Budget::default()
+            },
+        )
     }
 
     fn values(count: usize, end: bool) -> Kind {
@@ -506,9 +630,9 @@ mod tests {
     #[test]
     fn answers_go_out_in_the_order_of_commands() {
         let (mut client, mut budget) = client();
-        let a = client.expect(Kind::Plain, 1, true);
+        let a = client.expect(Kind::Plain, 1, true, Stamp::default(), &mut budget);
         client.say(b"VERSION\r\n");
-        let b = client.expect(values(2, true), 2, false);
+        let b = client.expect(values(2, true), 2, false, Stamp::default(), &mut budget);
         client.answer(b, 1, Answer::Reply(b"two "), &mut budget);
         client.answer(b, 0, Answer::Reply(b"one "), &mut budget);
         assert_eq!((client.unsent(), client.writes), (&b""[..], 1));
@@ -528,16 +652,16 @@ mod tests {
     #[test]
     fn a_get_that_fails_has_one_error_and_no_end() {
         let (mut client, mut budget) = client();
-        let b = client.expect(values(2, true), 2, false);
+        let b = client.expect(values(2, true), 2, false, Stamp::default(), &mut budget);
         client.answer(b, 0, Answer::Reply(b"one "), &mut budget);
         client.answer(b, 1, Answer::Unavailable, &mut budget);
         assert_eq!(client.unsent(), UNAVAILABLE);
         // The same in pieces; the next list is whole again.
         client.output.clear();
-        let a = client.expect(values(1, false), 1, false);
-        let b = client.expect(values(1, false), 1, false);
+        let a = client.expect(values(1, false), 1, false, Stamp::default(), &mut budget);
+        let b = client.expect(values(1, false), 1, false, Stamp::default(), &mut budget);
         client.end_of_keys(reply::END);
-        let c = client.expect(values(1, true), 1, false);
+        let c = client.expect(values(1, true), 1, false, Stamp::default(), &mut budget);
         client.answer(b, 0, Answer::Reply(b"two "), &mut budget);
         client.answer(a, 0, Answer::Error(b"SERVER_ERROR x\r\n"), &mut budget);
         client.answer(c, 0, Answer::Reply(b"three "), &mut budget);
@@ -548,7 +672,13 @@ mod tests {
     fn a_broadcast_tells_the_first_error() {
         let (mut client, mut budget) = client();
         let (quiet, header) = (true, None);
-        let a = client.expect(Kind::Broadcast { quiet, header }, 3, true);
+        let a = client.expect(
+            Kind::Broadcast { quiet, header },
+            3,
+            true,
+            Stamp::default(),
+            &mut budget,
+        );
         for answer in [
             Answer::Reply(b"OK\r\n"),
             Answer::Unavailable,
@@ -558,7 +688,13 @@ mod tests {
         }
         assert_eq!(client.unsent(), UNAVAILABLE);
         client.output.clear();
-        let a = client.expect(Kind::Broadcast { quiet, header }, 2, true);
+        let a = client.expect(
+            Kind::Broadcast { quiet, header },
+            2,
+            true,
+            Stamp::default(),
+            &mut budget,
+        );
         client.answer(a, 0, Answer::Reply(b"OK\r\n"), &mut budget);
         client.answer(a, 0, Answer::Reply(b"OK\r\n"), &mut budget);
         assert_eq!(client.unsent(), b"");
@@ -567,7 +703,13 @@ mod tests {
     #[test]
     fn statistics_are_summed() {
         let (mut client, mut budget) = client();
-        let a = client.expect(Kind::Statistics(Vec::new()), 2, false);
+        let a = client.expect(
+            Kind::Statistics(Vec::new()),
+            2,
+            false,
+            Stamp::default(),
+            &mut budget,
+        );
         let one = b"STAT pid 5\r\nSTAT cmd_get 7\r\nSTAT version 1.6.38\r\nEND\r\n";
         let two = b"STAT pid 6\r\nSTAT cmd_get 8\r\nSTAT version 1.6.38\r\nSTAT x 1\r\nEND\r\n";
         client.answer(a, 0, Answer::Reply(one), &mut budget);

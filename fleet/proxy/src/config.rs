@@ -2,14 +2,19 @@
 
 //! The configuration: a TOML file, checked as a whole before it is taken.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hippos_ring::{Distribution, Hash, Node as RingNode, Ring, RoutingKey};
-use serde::Deserialize;
 use toml::Spanned;
+
+use crate::file::{File, NodeFile, RouteFile};
+use crate::l1::Settings;
+pub use crate::network::Network;
+use crate::network::PRIVATE;
+use crate::route::{Class, Limit, Migration, Read, Route, Write};
 
 /// What is wrong with a file, each with its line.
 #[derive(Debug)]
@@ -27,115 +32,13 @@ impl std::fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    listen: Option<Spanned<String>>,
-    udp: Option<Spanned<String>>,
-    unix: Option<PathBuf>,
-    http: Option<Spanned<String>>,
-    #[serde(default)]
-    threads: usize,
-    #[serde(default = "defaults::connections")]
-    max_connections: usize,
-    #[serde(default = "defaults::value_max")]
-    value_max: u32,
-    #[serde(default = "defaults::memory_mb")]
-    memory_mb: usize,
-    #[serde(default = "defaults::window_us")]
-    window_us: u64,
-    #[serde(default = "defaults::timeout_ms")]
-    timeout_ms: u64,
-    #[serde(default = "defaults::udp_timeout_ms")]
-    udp_timeout_ms: u64,
-    #[serde(default = "defaults::failures")]
-    failures: u32,
-    #[serde(default = "defaults::retry_ms")]
-    retry_ms: u64,
-    #[serde(default = "defaults::drain_s")]
-    drain_s: u64,
-    #[serde(default)]
-    allow: Vec<Spanned<String>>,
-    pools: BTreeMap<String, Spanned<PoolFile>>,
-    #[serde(default)]
-    routes: Vec<Spanned<RouteFile>>,
-}
-
-mod defaults {
-    pub(super) fn connections() -> usize {
-        10_000
-    }
-    pub(super) fn value_max() -> u32 {
-        8 << 20
-    }
-    pub(super) fn memory_mb() -> usize {
-        128
-    }
-    pub(super) fn window_us() -> u64 {
-        0
-    }
-    pub(super) fn timeout_ms() -> u64 {
-        1000
-    }
-    pub(super) fn udp_timeout_ms() -> u64 {
-        50
-    }
-    pub(super) fn failures() -> u32 {
-        3
-    }
-    pub(super) fn retry_ms() -> u64 {
-        1000
-    }
-    pub(super) fn drain_s() -> u64 {
-        10
-    }
-    pub(super) fn yes() -> bool {
-        true
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PoolFile {
-    nodes: Vec<Spanned<NodeFile>>,
-    distribution: Option<Spanned<String>>,
-    hash: Option<Spanned<String>>,
-    hash_tag: Option<Spanned<String>>,
-    #[serde(default)]
-    hash_stop: bool,
-    failover: Option<Spanned<String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum NodeFile {
-    Address(String),
-    Table(NodeTable),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NodeTable {
-    address: String,
-    name: Option<String>,
-    #[serde(default)]
-    weight: Option<u32>,
-    #[serde(default = "defaults::yes")]
-    udp: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RouteFile {
-    prefix: String,
-    pool: Spanned<String>,
-}
-
 /// A configuration that can be served.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where TCP clients come.
     pub listen: Option<SocketAddr>,
+    /// Where clients with TLS come, and what they are met with.
+    pub tls: Option<(SocketAddr, Arc<rustls::ServerConfig>)>,
     /// Where UDP clients come.
     pub udp: Option<SocketAddr>,
     /// Where clients of this host come.
@@ -150,6 +53,8 @@ pub struct Config {
     pub value_max: u32,
     /// Most bytes of replies and requests held by all workers.
     pub memory: usize,
+    /// Requests to a node are collected; else each goes by itself, at once.
+    pub batch: bool,
     /// How long a partial batch is held behind another, in microseconds.
     pub window: u64,
     /// How long a node may take over TCP, in microseconds.
@@ -162,26 +67,71 @@ pub struct Config {
     pub retry: u64,
     /// How long clients may take to go when the proxy ends, in microseconds.
     pub drain: u64,
+    /// After how many seconds nodes' names are resolved again; never if 0.
+    pub resolve: u64,
+    /// One of so many commands is logged; none if 0.
+    pub log_one_in: u64,
+    /// How values of hot keys are kept, if they are.
+    pub l1: Option<Settings>,
     /// Networks of UDP clients; private and loopback ones if empty.
     pub allow: Vec<Network>,
     /// All nodes, each once.
     pub nodes: Vec<Node>,
     /// Pools of them.
     pub pools: Vec<Pool>,
-    /// Prefixes of keys, longest first, with the index of a pool. The last one
-    /// is empty.
-    pub routes: Vec<(Vec<u8>, usize)>,
+    /// The longest prefix first. Some take every key.
+    pub routes: Vec<Route>,
 }
 
-/// A node's address and what it can.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What becomes of a node that was out and answers again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Returning {
+    /// It is used with what it has.
+    #[default]
+    Keep,
+    /// It is flushed before.
+    Flush,
+    /// It stays out until it is admitted.
+    Hold,
+}
+
+/// A node's addresses and what it can.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
-    /// As written.
+    /// As written; with its address if it is one of several of a name.
     pub name: String,
-    /// Where it is.
-    pub address: SocketAddr,
+    /// Where it is: the next one is tried when one can't be reached.
+    pub addresses: Vec<SocketAddr>,
     /// It is Hippos: a GET of several keys over UDP has one reply.
     pub udp: bool,
+    /// What happens when it comes back.
+    pub returning: Returning,
+    /// How it is met, if with TLS.
+    pub tls: Option<NodeTls>,
+}
+
+/// How nodes are met with TLS.
+#[derive(Clone, Debug)]
+pub struct NodeTls {
+    /// The name that their certificates have.
+    pub(crate) name: String,
+    /// By what the files say, for comparisons.
+    files: (PathBuf, Option<PathBuf>, Option<PathBuf>),
+    pub(crate) client: Arc<rustls::ClientConfig>,
+}
+
+impl PartialEq for NodeTls {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.files) == (&other.name, &other.files)
+    }
+}
+
+impl Eq for NodeTls {}
+
+impl std::hash::Hash for NodeTls {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (&self.name, &self.files).hash(state);
+    }
 }
 
 /// A pool.
@@ -195,65 +145,23 @@ pub struct Pool {
     pub part: RoutingKey,
     /// Indices of nodes.
     pub nodes: Vec<usize>,
-    /// The pool that is asked while a node of this one is out.
-    pub failover: Option<usize>,
+    /// The pool that is asked while a node of this one is out, and the longest
+    /// time to live of what is stored there then, in seconds; 0 for any.
+    pub failover: Option<(usize, u32)>,
+    /// The zone that it is in.
+    pub zone: Option<String>,
 }
-
-/// Addresses with a common prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    bits: u128,
-    mask: u128,
-}
-
-impl Network {
-    /// Reads `address/length` or an address.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, len) = match text.split_once('/') {
-            Some((address, len)) => (address, Some(len.parse::<u32>().ok()?)),
-            None => (text, None),
-        };
-        let address: std::net::IpAddr = address.parse().ok()?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let len = len.unwrap_or(most);
-        if len > most {
-            return None;
-        }
-        let host = most - len;
-        let mask = u128::MAX.checked_shl(host).unwrap_or(0);
-        let bits = wide(address) & mask;
-        Some(Self { bits, mask })
-    }
-
-    /// Whether `address` is among them.
-    pub fn contains(&self, address: std::net::IpAddr) -> bool {
-        wide(address) & self.mask == self.bits
-    }
-}
-
-/// An address of either family as one of IPv6.
-fn wide(address: std::net::IpAddr) -> u128 {
-    match address {
-        std::net::IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
-        std::net::IpAddr::V6(address) => u128::from(address),
-    }
-}
-
-/// Private and loopback addresses, as the module's.
-const PRIVATE: [&str; 8] = [
-    "127.0.0.0/8",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "169.254.0.0/16",
-    "::1",
-    "fc00::/7",
-    "fe80::/10",
-];
 
 impl Config {
     /// Reads and checks a file's text.
     pub fn parse(text: &str) -> Result<Self, Errors> {
+        Self::parse_with(text, &|name| {
+            name.to_socket_addrs().map(|found| found.collect())
+        })
+    }
+
+    /// The same; names are looked up by `lookup`.
+    pub fn parse_with(text: &str, lookup: &Lookup) -> Result<Self, Errors> {
         let line = |at: usize| 1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count();
         let file: File = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
@@ -263,15 +171,33 @@ impl Config {
         let mut wrong = |span: Range<usize>, text: String| errors.push((line(span.start), text));
         let mut socket = |text: &Option<Spanned<String>>| {
             let text = text.as_ref()?;
-            let address = resolve(text.get_ref());
-            if let Err(why) = &address {
-                wrong(text.span(), why.clone());
+            match resolve(text.get_ref(), lookup) {
+                Ok(addresses) => addresses.first().copied(),
+                Err(why) => {
+                    wrong(text.span(), why);
+                    None
+                }
             }
-            address.ok()
         };
         let listen = socket(&file.listen);
         let udp = socket(&file.udp);
         let http = socket(&file.http);
+
+        let tls_text = file.tls.as_ref().map(|tls| tls.get_ref().listen.clone());
+        let tls_listen = socket(&tls_text);
+        let tls = file.tls.as_ref().and_then(|tls| {
+            let span = tls.span();
+            let tls = tls.get_ref();
+            let listen = tls_listen?;
+            let ca = tls.client_ca.as_deref();
+            match crate::tls::server(&tls.certificate, &tls.key, ca) {
+                Ok(config) => Some((listen, config)),
+                Err(why) => {
+                    wrong(span, why);
+                    None
+                }
+            }
+        });
 
         let mut allow = Vec::new();
         for text in &file.allow {
@@ -294,40 +220,90 @@ impl Config {
         for (name, pool) in &file.pools {
             let span = pool.span();
             let pool = pool.get_ref();
+            let returning = match pool.returning.as_ref().map(|text| text.get_ref().as_str()) {
+                None | Some("keep") => Returning::Keep,
+                Some("flush") => Returning::Flush,
+                Some("hold") => Returning::Hold,
+                Some(other) => {
+                    let text = format!("no way to return: {other}: keep, flush, hold");
+                    wrong(pool.returning.as_ref().map_or(0..0, Spanned::span), text);
+                    Returning::Keep
+                }
+            };
+            let client = pool.tls.as_ref().and_then(|tls| {
+                let own = tls.get_ref().certificate.as_deref();
+                let own = own.zip(tls.get_ref().key.as_deref());
+                match crate::tls::client(&tls.get_ref().ca, own) {
+                    Ok(config) => Some((tls.get_ref(), config)),
+                    Err(why) => {
+                        wrong(tls.span(), why);
+                        None
+                    }
+                }
+            });
             let mut indices = Vec::new();
             let mut ring_nodes = Vec::new();
             for node in &pool.nodes {
-                let (address, name, weight, udp) = match node.get_ref() {
-                    NodeFile::Address(address) => (address, None, 1, true),
+                let (address, name, weight, udp, each) = match node.get_ref() {
+                    NodeFile::Address(address) => (address, None, 1, true, false),
                     NodeFile::Table(table) => (
                         &table.address,
                         table.name.clone(),
                         table.weight.unwrap_or(1),
                         table.udp,
+                        table.each,
                     ),
                 };
-                let resolved = match resolve(address) {
-                    Ok(address) => address,
+                let resolved = match resolve(address, lookup) {
+                    Ok(addresses) => addresses,
                     Err(why) => {
                         wrong(node.span(), why);
                         continue;
                     }
                 };
                 let host = address.rsplit_once(':').map_or("", |(host, _)| host);
-                ring_nodes.push(match name {
-                    Some(name) => RingNode { name, weight },
-                    None => RingNode::address(host, resolved.port(), weight),
+                let tls = client.as_ref().map(|(tls, client)| {
+                    let bare = host.trim_start_matches('[').trim_end_matches(']');
+                    NodeTls {
+                        name: tls.name.clone().unwrap_or_else(|| bare.to_owned()),
+                        files: (tls.ca.clone(), tls.certificate.clone(), tls.key.clone()),
+                        client: client.clone(),
+                    }
                 });
-                let node = Node {
-                    name: address.clone(),
-                    address: resolved,
-                    udp,
+                // Datagrams would go in the clear.
+                let udp = udp && tls.is_none();
+                let mut add = |ring_node, name: String, addresses: Vec<SocketAddr>| {
+                    ring_nodes.push(ring_node);
+                    let node = Node {
+                        name,
+                        addresses,
+                        udp,
+                        returning,
+                        tls: tls.clone(),
+                    };
+                    let known = nodes.iter().position(|known| *known == node);
+                    indices.push(known.unwrap_or(nodes.len()));
+                    if known.is_none() {
+                        nodes.push(node);
+                    }
                 };
-                let known = nodes.iter().position(|known| *known == node);
-                indices.push(known.unwrap_or(nodes.len()));
-                if known.is_none() {
-                    nodes.push(node);
+                if each {
+                    for one in resolved {
+                        let name = name.as_deref().unwrap_or(host);
+                        let name = format!("{name}@{one}");
+                        let ring_node = RingNode {
+                            name: name.clone(),
+                            weight,
+                        };
+                        add(ring_node, name, vec![one]);
+                    }
+                    continue;
                 }
+                let ring_node = match name {
+                    Some(name) => RingNode { name, weight },
+                    None => RingNode::address(host, resolved[0].port(), weight),
+                };
+                add(ring_node, address.clone(), resolved);
             }
             let distribution = match &pool.distribution {
                 None => Distribution::KetamaWeighted,
@@ -370,7 +346,7 @@ impl Config {
                 if index.is_none() || text.get_ref() == name {
                     wrong(text.span(), format!("no other pool {}", text.get_ref()));
                 }
-                index
+                index.map(|index| (index, pool.failover_ttl_s))
             });
             let ring = match Ring::new(&ring_nodes, distribution, hash) {
                 Ok(ring) => ring,
@@ -395,34 +371,64 @@ impl Config {
                 },
                 nodes: indices,
                 failover,
+                zone: pool.zone.clone(),
             });
         }
 
-        let mut routes: Vec<(Vec<u8>, usize)> = Vec::new();
+        let mut routes: Vec<Route> = Vec::new();
         for route in &file.routes {
-            let RouteFile { prefix, pool } = route.get_ref();
-            let prefix = prefix.as_bytes().to_vec();
-            if routes.iter().any(|(known, _)| *known == prefix) {
-                wrong(route.span(), "a prefix has two routes".to_owned());
+            let read = read_route(route.get_ref(), &pool_index, &mut wrong);
+            let Some(mut read) = read else { continue };
+            // One for all commands takes what those for some leave.
+            let same = |known: &Route| {
+                known.prefix == read.prefix
+                    && known.commands & read.commands != 0
+                    && known.is_for_all() == read.is_for_all()
+            };
+            if routes.iter().any(same) {
+                let text = "a prefix has two routes for one command";
+                wrong(route.span(), text.to_owned());
             }
-            match pool_index(pool.get_ref()) {
-                Some(index) => routes.push((prefix, index)),
-                None => wrong(pool.span(), format!("no pool {}", pool.get_ref())),
+            let alone = read.pools.len() == 1 && read.warm.is_none() && read.migrate.is_none();
+            if (read.single_flight, read.lock) != (0, 0) && !alone {
+                let text = "single_flight_ms and lock_s want one pool, without warm and migrate";
+                wrong(route.span(), text.to_owned());
             }
+            // Two nodes would have two owners.
+            let spare = pools
+                .get(read.pools[0])
+                .is_some_and(|pool| pool.failover.is_some());
+            if read.lock != 0 && spare {
+                let text = "a pool of locks has no failover";
+                wrong(route.span(), text.to_owned());
+            }
+            // Else a pool is missing, which was told.
+            if pools.len() == names.len() {
+                let own =
+                    |&pool: &usize| pools[pool].zone.is_none() || pools[pool].zone != file.zone;
+                read.near.sort_by_key(own);
+            }
+            routes.push(read);
         }
-        if !routes.iter().any(|(prefix, _)| prefix.is_empty()) {
-            match (names.len(), pool_index("default")) {
-                (1, _) => routes.push((Vec::new(), 0)),
-                (_, Some(index)) => routes.push((Vec::new(), index)),
-                _ => {
-                    let text = "several pools, and no route with an empty prefix";
+        let everything = (1u8 << Class::ALL.len()) - 1;
+        let taken = routes.iter().filter(|route| route.prefix.is_empty());
+        let rest = taken.fold(everything, |rest, route| rest & !route.commands);
+        if rest != 0 {
+            let only = (names.len() == 1).then_some(0);
+            match pool_index("default").or(only) {
+                Some(index) => routes.push(Route::to(index, rest)),
+                None => {
+                    let text = "no pool default, and no route for every key";
                     wrong(0..0, text.to_owned());
                 }
             }
         }
-        routes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
-        if listen.is_none() && udp.is_none() && file.unix.is_none() {
-            wrong(0..0, "nowhere to listen: listen, udp or unix".to_owned());
+        routes.sort_by_key(|route| (std::cmp::Reverse(route.prefix.len()), route.is_for_all()));
+        if listen.is_none() && tls.is_none() && udp.is_none() && file.unix.is_none() {
+            wrong(
+                0..0,
+                "nowhere to listen: listen, tls, udp or unix".to_owned(),
+            );
         }
         if file.max_connections == 0 || file.memory_mb == 0 || file.timeout_ms == 0 {
             wrong(0..0, "limits must be above 0".to_owned());
@@ -436,6 +442,7 @@ impl Config {
         }
         Ok(Self {
             listen,
+            tls,
             udp,
             unix: file.unix,
             http,
@@ -443,12 +450,19 @@ impl Config {
             max_connections: file.max_connections,
             value_max: file.value_max.min(1 << 30),
             memory: file.memory_mb << 20,
+            batch: file.batch,
             window: file.window_us,
             timeout: file.timeout_ms * 1000,
             udp_timeout: file.udp_timeout_ms.max(1) * 1000,
             failures: file.failures.max(1),
             retry: file.retry_ms.max(10) * 1000,
             drain: file.drain_s * 1_000_000,
+            resolve: file.resolve_s,
+            log_one_in: file.log_one_in,
+            l1: file.l1.map(|l1| Settings {
+                ttl: l1.ttl_ms * 1000,
+                keys: l1.keys,
+            }),
             allow,
             nodes,
             pools,
@@ -456,21 +470,130 @@ impl Config {
         })
     }
 
-    /// The pool of `key`.
-    pub fn pool(&self, key: &[u8]) -> &Pool {
-        let route = self
-            .routes
-            .iter()
-            .find(|(prefix, _)| key.starts_with(prefix));
-        &self.pools[route.map_or(0, |&(_, pool)| pool)]
+    /// The index of the route of `key` in commands of `class`.
+    pub fn route(&self, key: &[u8], class: Class) -> usize {
+        let route = self.routes.iter().position(|route| route.takes(key, class));
+        route.unwrap_or(0)
     }
 }
 
-fn resolve(text: &str) -> Result<SocketAddr, String> {
-    let mut found = text
-        .to_socket_addrs()
-        .map_err(|error| format!("{text}: {error}"))?;
-    found.next().ok_or_else(|| format!("{text}: no address"))
+/// Looks a `host:port` up.
+pub type Lookup<'l> = dyn Fn(&str) -> std::io::Result<Vec<SocketAddr>> + 'l;
+
+/// All addresses of a name, in an order that does not change from one look-up
+/// to the next.
+fn resolve(text: &str, lookup: &Lookup) -> Result<Vec<SocketAddr>, String> {
+    let mut found = lookup(text).map_err(|error| format!("{text}: {error}"))?;
+    found.sort_unstable();
+    found.dedup();
+    if found.is_empty() {
+        return Err(format!("{text}: no address"));
+    }
+    Ok(found)
+}
+
+/// Reads a route; nothing if it has no pool.
+fn read_route(
+    file: &RouteFile,
+    pool_index: &dyn Fn(&str) -> Option<usize>,
+    wrong: &mut dyn FnMut(Range<usize>, String),
+) -> Option<Route> {
+    let mut pool = |text: &Spanned<String>| {
+        let index = pool_index(text.get_ref());
+        if index.is_none() {
+            wrong(text.span(), format!("no pool {}", text.get_ref()));
+        }
+        index
+    };
+    let pools: Vec<usize> = file
+        .pool
+        .iter()
+        .chain(&file.pools)
+        .filter_map(&mut pool)
+        .collect();
+    let warm = file.warm.as_ref().and_then(&mut pool);
+    let shadow = file.shadow.as_ref().and_then(|shadow| {
+        let share = *shadow.share.get_ref();
+        let pool = pool(&shadow.pool)?;
+        Some((pool, (share * 4_294_967_296.0) as u64))
+    });
+    let migrate = file.migrate.as_ref().and_then(|migrate| {
+        Some(Migration {
+            to: pool(&migrate.to)?,
+            start: migrate.start,
+            interval: migrate.interval_s,
+        })
+    });
+    if let Some(shadow) = &file.shadow {
+        if !(0.0..=1.0).contains(shadow.share.get_ref()) {
+            wrong(shadow.share.span(), "a share is from 0.0 to 1.0".to_owned());
+        }
+    }
+    let mut commands = 0;
+    for text in file.commands.iter().flatten() {
+        let class = Class::ALL.iter().find(|(_, name)| name == text.get_ref());
+        match class {
+            Some((class, _)) => commands |= 1 << *class as u8,
+            None => {
+                let known = Class::ALL.map(|(_, name)| name).join(", ");
+                wrong(
+                    text.span(),
+                    format!("no commands {}: {known}", text.get_ref()),
+                );
+            }
+        }
+    }
+    if file.commands.is_none() {
+        commands = (1 << Class::ALL.len()) - 1;
+    }
+    let mut policy = |text: &Spanned<String>, known: &str| {
+        wrong(
+            text.span(),
+            format!("no policy {}: {known}", text.get_ref()),
+        );
+    };
+    let write = file.write.as_ref().map_or(Write::default(), |text| {
+        Write::named(text.get_ref()).unwrap_or_else(|| {
+            policy(text, "all_sync, all_majority, all_fastest, all_async");
+            Write::default()
+        })
+    });
+    let read = file.read.as_ref().map_or(Read::default(), |text| {
+        Read::named(text.get_ref()).unwrap_or_else(|| {
+            policy(text, "failover, miss_failover, fastest, spread");
+            Read::default()
+        })
+    });
+    if pools.is_empty() {
+        let named = file.pool.iter().chain(&file.pools).next();
+        if named.is_none() {
+            wrong(0..0, format!("route {:?} has no pool", file.prefix));
+        }
+        return None;
+    }
+    let named = match file.prefix.as_str() {
+        "" => "default",
+        prefix => prefix,
+    };
+    Some(Route {
+        name: file.name.clone().unwrap_or_else(|| named.to_owned()),
+        prefix: file.prefix.clone().into_bytes(),
+        commands,
+        near: pools.clone(),
+        pools,
+        write,
+        read,
+        warm,
+        shadow,
+        migrate,
+        limit: Limit {
+            requests: file.limit.requests,
+            bytes: file.limit.bytes,
+            in_flight: file.limit.in_flight,
+        },
+        single_flight: file.single_flight_ms * 1000,
+        lock: file.lock_s,
+    })
 }
 
 #[cfg(test)]
@@ -526,32 +649,82 @@ pool = "a"
 [[routes]]
 prefix = "ab"
 pool = "default"
+[[routes]]
+prefix = "abd"
+commands = ["set", "delete"]
+pool = "a"
 "#;
         let config = Config::parse(text).unwrap();
+        let pool_of = |key: &str, class| {
+            let route = &config.routes[config.route(key.as_bytes(), class)];
+            config.pools[route.pools[0]].name.as_str()
+        };
         for (key, pool) in [
             ("x", "default"),
             ("a", "a"),
             ("abc", "default"),
             ("ac", "a"),
         ] {
-            assert_eq!(config.pool(key.as_bytes()).name, pool, "{key}");
+            assert_eq!(pool_of(key, Class::Get), pool, "{key}");
         }
+        // A route for some commands leaves the others to shorter prefixes.
+        assert_eq!(pool_of("abd", Class::Set), "a");
+        assert_eq!(pool_of("abd", Class::Get), "default");
         assert_eq!(config.nodes.len(), 2);
         assert!(!config.nodes[0].udp && config.nodes[1].udp);
     }
 
     #[test]
-    fn networks_contain_their_addresses() {
-        let contains = |network, address: &str| {
-            Network::parse(network)
-                .unwrap()
-                .contains(address.parse().unwrap())
+    fn a_name_may_be_one_node_or_one_for_each_address() {
+        let address = |last| SocketAddr::from(([10, 0, 0, last], 11211));
+        let lookup = |text: &str| {
+            Ok(match text {
+                "cache:11211" => vec![address(2), address(1), address(2)],
+                _ => vec![([127, 0, 0, 1], 0).into()],
+            })
         };
-        assert!(contains("10.0.0.0/8", "10.255.0.1"));
-        assert!(!contains("10.0.0.0/8", "11.0.0.1"));
-        assert!(contains("0.0.0.0/0", "11.0.0.1"));
-        assert!(contains("::1", "::1") && !contains("::1", "::2"));
-        assert!(contains("fc00::/7", "fd00::1"));
-        assert!(!contains("0.0.0.0/0", "fd00::1"));
+        let text = "listen = \"a:0\"\n[pools.a]\nnodes = [\"cache:11211\"]\n[pools.default]\n\
+             nodes = [{ address = \"cache:11211\", each = true }]\n";
+        let config = Config::parse_with(text, &lookup).unwrap();
+        let addresses: Vec<_> = config
+            .nodes
+            .iter()
+            .map(|node| node.addresses.clone())
+            .collect();
+        let (one, two) = (address(1), address(2));
+        assert_eq!(addresses, [vec![one, two], vec![one], vec![two]]);
+        assert_eq!(config.pools[0].nodes, [0]);
+        assert_eq!(config.pools[1].nodes, [1, 2]);
+    }
+
+    #[test]
+    fn faults_of_routes_are_told() {
+        let text = r#"listen = "127.0.0.1:0"
+[pools.default]
+nodes = ["127.0.0.1:1"]
+returning = "never"
+[[routes]]
+prefix = "a"
+commands = ["get", "fly"]
+pools = ["default", "none"]
+write = "all"
+read = "some"
+shadow = { pool = "default", share = 1.5 }
+[[routes]]
+prefix = "b"
+commands = ["get"]
+pool = "default"
+[[routes]]
+prefix = "b"
+commands = ["get", "set"]
+pool = "default"
+"#;
+        let errors = Config::parse(text).unwrap_err().to_string();
+        let lines: Vec<_> = errors
+            .lines()
+            .map(|line| line.split(':').next().unwrap())
+            .collect();
+        let want = [4, 7, 8, 9, 10, 11, 16].map(|line| format!("line {line}"));
+        assert_eq!(lines, want, "{errors}");
     }
 }

@@ -12,10 +12,21 @@
 pub mod batch;
 pub mod config;
 pub mod framing;
+pub mod l1;
 pub mod metrics;
+pub mod network;
+pub mod route;
 pub mod server;
 pub mod session;
+pub mod watch;
 
 mod client;
+mod connection;
+mod dispatch;
+mod exclusion;
+mod file;
+mod health;
+mod job;
 mod node;
+mod tls;
 mod worker;

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: MIT
 
-//! The program: a configuration, signals.
+//! The program: a configuration, signals, what is ordered over HTTP.
 
-use std::path::{Path, PathBuf};
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::Context;
 use clap::Parser;
 use hippos_proxy::config::Config;
-use hippos_proxy::server::Server;
+use hippos_proxy::server::{Order, Server};
+use hippos_proxy::watch::Watch;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// A fleet of memcached servers behind one address.
 ///
-/// SIGHUP reads the configuration again, SIGTERM ends when all clients have
-/// their answers.
+/// A changed configuration is taken by itself, and at SIGHUP; SIGTERM ends when
+/// all clients have their answers.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
@@ -27,7 +29,8 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let config = load(&args.config)?;
+    let lookup = |name: &str| name.to_socket_addrs().map(|found| found.collect());
+    let (mut watch, config) = Watch::new(args.config, &lookup)?;
     if args.check {
         return Ok(());
     }
@@ -37,28 +40,39 @@ fn main() -> anyhow::Result<()> {
         address.map_or(String::new(), |address| format!(" {name} {address}"))
     };
     println!(
-        "hippos-proxy: ready{}{}{}",
+        "hippos-proxy: ready{}{}{}{}",
         shown("tcp", server.tcp),
+        shown("tls", server.tls),
         shown("udp", server.udp),
         shown("http", server.http)
     );
-    for signal in signals.forever() {
-        if signal != SIGHUP {
-            break;
+    let orders = server.orders();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let _ = orders.send(match signal {
+                SIGHUP => Order::Reload,
+                _ => Order::Drain,
+            });
         }
-        match load(&args.config) {
-            Ok(config) => {
-                server.reload(config);
-                eprintln!("hippos-proxy: configuration taken");
+    });
+    let take = |read: anyhow::Result<Config>| match read {
+        Ok(config) => {
+            server.reload(config);
+            eprintln!("hippos-proxy: configuration taken");
+        }
+        Err(error) => eprintln!("hippos-proxy: configuration kept: {error:#}"),
+    };
+    loop {
+        match server.order(Duration::from_secs(1)) {
+            Some(Order::Drain) => break,
+            Some(Order::Reload) => take(watch.read(&lookup)),
+            None => {
+                if let Some(read) = watch.look(&lookup) {
+                    take(read);
+                }
             }
-            Err(error) => eprintln!("hippos-proxy: configuration kept: {error:#}"),
         }
     }
     server.drain();
     Ok(())
-}
-
-fn load(path: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Config::parse(&text).with_context(|| path.display().to_string())
 }

@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: MIT
 
-//! What a worker counts.
+//! What a worker counts and measures. Only the worker writes; the page is made
+//! of all workers' figures when it is asked for.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use crate::route::Class;
+use crate::server::Shared;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident $text:literal;)*) => {
@@ -48,6 +57,16 @@ counters! {
     node_errors "Requests that failed because of their node";
     /// Connections to nodes that were given up.
     node_disconnects "Connections to nodes that broke or timed out";
+    /// Requests over a route's limit.
+    limited "Commands refused because of their route's limit";
+    /// Commands that a shadow got too.
+    shadowed "Commands sent to a shadow too";
+    /// Values brought from a warm pool.
+    warmed "Values brought from a warm pool";
+    /// Commands about a key whose node was out.
+    failovers "Commands sent to a failover pool";
+    /// Values of hot keys that were kept.
+    l1_hits "Values of hot keys that the proxy had kept";
     /// Times that a node was taken out.
     ejections "Times that a node was taken out of use";
     /// Datagrams from clients.
@@ -87,4 +106,239 @@ pub fn sum(workers: &[std::sync::Arc<Counters>]) -> Vec<(&'static str, &'static 
         }
     }
     sum
+}
+
+/// Buckets of a histogram; above the last bound there is one more.
+const BUCKETS: usize = 16;
+
+/// A distribution with bounds that double.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Count; BUCKETS + 1],
+    sum: Count,
+}
+
+/// The first bound of latencies is this power of two, in microseconds.
+const LATENCY: u32 = 6;
+
+impl Histogram {
+    fn observe(&self, value: u64, first: u32) {
+        let over = value.saturating_sub(1) >> first;
+        let bucket = (u64::BITS - over.leading_zeros()) as usize;
+        self.buckets[bucket.min(BUCKETS)].add(1);
+        self.sum.add(value);
+    }
+
+    /// Takes a latency in microseconds.
+    pub fn latency(&self, micros: u64) {
+        self.observe(micros, LATENCY);
+    }
+
+    /// Takes a size.
+    pub fn size(&self, size: u64) {
+        self.observe(size, 0);
+    }
+}
+
+/// What is measured of a route, by classes of commands.
+#[derive(Debug, Default)]
+pub struct RouteMeter {
+    /// From the command to its whole answer.
+    pub latency: [Histogram; Class::ALL.len()],
+}
+
+/// What is measured of a node.
+#[derive(Debug, Default)]
+pub struct NodeMeter {
+    /// From a request over TCP to its reply.
+    pub tcp: Histogram,
+    /// The same of a datagram.
+    pub udp: Histogram,
+    /// Keys of a datagram.
+    pub batch: Histogram,
+    /// Keys asked again over TCP.
+    pub retries: Count,
+    /// Times that it was taken out.
+    pub ejections: Count,
+    /// Requests that it failed.
+    pub failures: Count,
+}
+
+/// All workers' meters of a kind, by name.
+#[derive(Debug)]
+pub(crate) struct Meters<T>(Mutex<BTreeMap<String, Vec<(usize, Arc<T>)>>>);
+
+impl<T> Default for Meters<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Default> Meters<T> {
+    /// The worker's meter of that name.
+    pub(crate) fn of(&self, worker: usize, name: &str) -> Arc<T> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let meters = all.entry(name.to_owned()).or_default();
+        match meters.iter().find(|(known, _)| *known == worker) {
+            Some((_, meter)) => meter.clone(),
+            None => {
+                let meter = Arc::<T>::default();
+                meters.push((worker, meter.clone()));
+                meter
+            }
+        }
+    }
+
+    fn each(
+        &self,
+        mut f: impl FnMut(&str, &[(usize, Arc<T>)]) -> std::fmt::Result,
+    ) -> std::fmt::Result {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().try_for_each(|(name, meters)| f(name, meters))
+    }
+}
+
+/// Makes the page.
+#[derive(Debug)]
+pub(crate) struct Collector(pub(crate) Arc<Shared>);
+
+impl prometheus_client::collector::Collector for Collector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        for (name, help, value) in sum(&self.0.counters) {
+            let kind = match name {
+                "curr_connections" => MetricType::Gauge,
+                _ => MetricType::Counter,
+            };
+            let name = name.trim_start_matches("total_");
+            let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
+            match kind {
+                MetricType::Gauge => metric.encode_gauge(&(value as i64))?,
+                _ => metric.encode_counter::<NoLabelSet, _, u64>(&value, None)?,
+            }
+        }
+        let help = "From a command to its whole answer";
+        let kind = MetricType::Histogram;
+        let mut family = encoder.encode_descriptor("request_seconds", help, None, kind)?;
+        self.0.routes.each(|route, meters| {
+            for (class, command) in Class::ALL {
+                let parts = meters
+                    .iter()
+                    .map(|(_, meter)| &meter.latency[class as usize]);
+                let labels = [("route", route), ("command", command)];
+                histogram(&mut family, &labels, parts, LATENCY)?;
+            }
+            Ok(())
+        })?;
+        let help = "From a request to a node's answer";
+        let mut family = encoder.encode_descriptor("node_seconds", help, None, kind)?;
+        self.0.node_meters.each(|node, meters| {
+            let tcp = meters.iter().map(|(_, meter)| &meter.tcp);
+            histogram(
+                &mut family,
+                &[("node", node), ("transport", "tcp")],
+                tcp,
+                LATENCY,
+            )?;
+            let udp = meters.iter().map(|(_, meter)| &meter.udp);
+            histogram(
+                &mut family,
+                &[("node", node), ("transport", "udp")],
+                udp,
+                LATENCY,
+            )
+        })?;
+        let help = "Keys of a datagram to a node";
+        let mut family = encoder.encode_descriptor("batch_keys", help, None, kind)?;
+        self.0.node_meters.each(|node, meters| {
+            let parts = meters.iter().map(|(_, meter)| &meter.batch);
+            histogram(&mut family, &[("node", node)], parts, 0)
+        })?;
+        type Pick = fn(&NodeMeter) -> &Count;
+        let counts: [(&str, &str, Pick); 3] = [
+            ("node_retries", "Keys asked again over TCP", |meter| {
+                &meter.retries
+            }),
+            (
+                "node_ejections",
+                "Times that a node was taken out",
+                |meter| &meter.ejections,
+            ),
+            ("node_failures", "Requests that a node failed", |meter| {
+                &meter.failures
+            }),
+        ];
+        for (name, help, pick) in counts {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            self.0.node_meters.each(|node, meters| {
+                let total: u64 = meters.iter().map(|(_, meter)| pick(meter).get()).sum();
+                let labels = [("node", node)];
+                let mut one = family.encode_family(&labels)?;
+                one.encode_counter::<NoLabelSet, _, u64>(&total, None)
+            })?;
+        }
+        let help = "Whether a node is in use";
+        let mut family = encoder.encode_descriptor("node_in", help, None, MetricType::Gauge)?;
+        for (node, health) in self.0.nodes() {
+            let labels = [("node", node.as_str())];
+            family
+                .encode_family(&labels)?
+                .encode_gauge(&i64::from(health.is_in()))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the sum of `parts`, unless there is nothing in it.
+fn histogram<'h>(
+    family: &mut prometheus_client::encoding::MetricEncoder<'_>,
+    labels: &[(&str, &str)],
+    parts: impl Iterator<Item = &'h Histogram>,
+    first: u32,
+) -> std::fmt::Result {
+    let mut buckets = [0; BUCKETS + 1];
+    let mut sum = 0;
+    for part in parts {
+        sum += part.sum.get();
+        for (total, bucket) in buckets.iter_mut().zip(&part.buckets) {
+            *total += bucket.get();
+        }
+    }
+    let count: u64 = buckets.iter().sum();
+    if count == 0 {
+        return Ok(());
+    }
+    // Latencies in seconds, sizes as they are.
+    let unit = if first == 0 { 1.0 } else { 1e-6 };
+    let bounds: Vec<_> = buckets
+        .iter()
+        .enumerate()
+        .map(|(index, &count)| match index {
+            BUCKETS => (f64::MAX, count),
+            _ => ((1u64 << first << index) as f64 * unit, count),
+        })
+        .collect();
+    let labels = labels.to_vec();
+    let mut one = family.encode_family(&labels)?;
+    one.encode_histogram::<NoLabelSet>(sum as f64 * unit, count, &bounds, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_counted_below_its_bound() {
+        let sizes = Histogram::default();
+        for (size, bucket) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (16, 4), (17, 5)] {
+            let before = sizes.buckets[bucket].get();
+            sizes.size(size);
+            assert_eq!(sizes.buckets[bucket].get(), before + 1, "{size}");
+        }
+        let latencies = Histogram::default();
+        for (micros, bucket) in [(64, 0), (65, 1), (128, 1), (129, 2), (u64::MAX, BUCKETS)] {
+            let before = latencies.buckets[bucket].get();
+            latencies.latency(micros);
+            assert_eq!(latencies.buckets[bucket].get(), before + 1, "{micros}");
+        }
+    }
 }

@@ -4,35 +4,31 @@
 //! lanes of datagrams.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::UdpSocket;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use hippos_proto::udp::{Frame, DATA_MAX, FRAME};
 use rustix::event::epoll;
-use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::batch::{is_due, Batch, Ids};
+use crate::batch::{is_due, Asks, Batch, Ids};
 use crate::client::{Answer, Stream, Waiter};
 use crate::config;
-use crate::framing::{self, frame, Expect, Framed};
-use crate::metrics::Counters;
+use crate::connection::{Connection, Over, Pending, OUTPUT_MAX};
+use crate::framing::{self, Expect};
+use crate::health::{Health, Probe};
+use crate::metrics::{Counters, NodeMeter};
 
 /// Lanes of datagrams to a node: as many source ports, so that the node's
 /// network card spreads them over its queues.
 pub(crate) const LANES: usize = 4;
 
-/// The most bytes that wait to be sent to a node over one connection, and the
-/// most requests that wait for its answers.
-const OUTPUT_MAX: usize = 1 << 20;
+/// The most requests that wait for a node's answers on one connection.
 const PENDING_MAX: usize = 16 << 10;
 
 /// The most datagrams of a reply.
 const DATAGRAMS_MAX: u16 = 64;
-
-/// The largest reply of a node that is no list of values.
-const LISTING_MAX: usize = 4 << 20;
 
 /// What an answer is handed to.
 pub(crate) trait Deliver {
@@ -105,43 +101,6 @@ pub(crate) fn events() -> epoll::EventFlags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Down;
 
-/// What is waited for on a connection.
-#[derive(Debug)]
-pub(crate) struct Pending {
-    /// Nobody waits for the answer to a probe.
-    pub(crate) waiter: Option<Waiter>,
-    pub(crate) expect: Expect,
-    pub(crate) fence: bool,
-    /// The hash of the key whose value it must be.
-    pub(crate) value_of: Option<u32>,
-    since: u64,
-}
-
-impl Pending {
-    pub(crate) fn new(waiter: Waiter, expect: Expect, fence: bool) -> Self {
-        Self {
-            waiter: Some(waiter),
-            expect,
-            fence,
-            value_of: None,
-            since: 0,
-        }
-    }
-}
-
-/// A TCP pipeline.
-#[derive(Debug, Default)]
-struct Connection {
-    stream: Option<Stream>,
-    connecting: bool,
-    readable: bool,
-    writable: bool,
-    output: Vec<u8>,
-    sent: usize,
-    input: Vec<u8>,
-    pending: VecDeque<Pending>,
-}
-
 /// A socket for datagrams.
 #[derive(Debug)]
 struct Lane {
@@ -168,46 +127,61 @@ pub(crate) struct Node {
     binary: Connection,
     lanes: Vec<Option<Lane>>,
     turn: usize,
-    /// Batches being collected, of `get` and of `gets`.
-    open: [Option<Batch<Waiter>>; 2],
+    /// Keys in batches that are not answered.
+    waiting: usize,
+    /// Batches being collected, one of each kind.
+    open: [Option<Batch<Waiter>>; 3],
     /// Hashes of keys with values too large for a datagram.
     large: Vec<u32>,
     /// The mean size of a value's bytes.
     mean: usize,
     failures: u32,
-    /// The node is out and is probed at this time.
-    probe_at: Option<u64>,
+    pub(crate) health: Arc<Health>,
+    meter: Arc<NodeMeter>,
+    /// Which of its addresses is tried.
+    turn_of_address: usize,
+    /// Jobs that may still ask it.
+    pub(crate) claims: u32,
     /// Not in the configuration any more.
     pub(crate) retired: bool,
 }
 
 impl Node {
-    pub(crate) fn new(spec: config::Node) -> Self {
+    pub(crate) fn new(spec: config::Node, health: Arc<Health>, meter: Arc<NodeMeter>) -> Self {
         Self {
             spec,
             text: Connection::default(),
             binary: Connection::default(),
             lanes: Vec::new(),
             turn: 0,
-            open: [None, None],
+            waiting: 0,
+            open: [None, None, None],
             large: Vec::new(),
             mean: 64,
             failures: 0,
-            probe_at: None,
+            health,
+            meter,
+            turn_of_address: 0,
+            claims: 0,
             retired: false,
         }
     }
 
     /// Whether the node is in use.
     pub(crate) fn is_in(&self) -> bool {
-        self.probe_at.is_none()
+        self.health.is_in()
+    }
+
+    /// The address that is tried now.
+    fn address(&self) -> SocketAddr {
+        self.spec.addresses[self.turn_of_address % self.spec.addresses.len()]
     }
 
     /// Whether so much is under way that no further command should be sent.
     pub(crate) fn is_busy(&self, binary: bool) -> bool {
         let connection = if binary { &self.binary } else { &self.text };
         let waiting = connection.output.len() - connection.sent;
-        connection.pending.len() >= PENDING_MAX || waiting >= OUTPUT_MAX
+        connection.pending.len() + self.waiting >= PENDING_MAX || waiting >= OUTPUT_MAX
     }
 
     /// Whether nothing is under way.
@@ -216,6 +190,7 @@ impl Node {
             && self.binary.pending.is_empty()
             && self.open.iter().all(Option::is_none)
             && self.under_way() == 0
+            && self.claims == 0
     }
 
     /// Closes everything.
@@ -245,17 +220,21 @@ impl Node {
 
     fn failed(&mut self, context: &Context<'_>) {
         self.failures = self.failures.saturating_add(1);
-        if self.failures >= context.config.failures {
-            if self.probe_at.is_none() {
-                context.counters.ejections.add(1);
+        // The next try goes elsewhere, datagrams too.
+        self.turn_of_address = self.turn_of_address.wrapping_add(1);
+        if self.spec.addresses.len() > 1 {
+            for lane in &mut self.lanes {
+                if lane.as_ref().is_some_and(|lane| lane.ids.under_way() == 0) {
+                    *lane = None;
+                }
             }
-            self.probe_at = Some(context.now + context.config.retry);
         }
-    }
-
-    fn answered(&mut self) {
-        self.failures = 0;
-        self.probe_at = None;
+        if self.failures >= context.config.failures
+            && self.health.eject(context.now + context.config.retry)
+        {
+            context.counters.ejections.add(1);
+            self.meter.ejections.add(1);
+        }
     }
 
     /// Sends a request over TCP. The bytes of `parts` go one after the other.
@@ -279,6 +258,8 @@ impl Node {
         parts: &[&[u8]],
         mut pending: Pending,
     ) -> Result<(), Down> {
+        let address = self.address();
+        let tls = self.spec.tls.as_ref();
         let connection = if binary {
             &mut self.binary
         } else {
@@ -291,7 +272,7 @@ impl Node {
             } else {
                 Token::Text(index)
             };
-            if connection.connect(context, &self.spec, token).is_err() {
+            if connection.connect(context, address, tls, token).is_err() {
                 self.failed(context);
                 return Err(Down);
             }
@@ -309,6 +290,10 @@ impl Node {
         }
         pending.since = context.now;
         connection.pending.push_back(pending);
+        if !context.config.batch {
+            // Errors are found when the connection is looked at next.
+            let _ = connection.send();
+        }
         Ok(())
     }
 
@@ -319,38 +304,41 @@ impl Node {
         command: &[u8],
         key: &[u8],
         hash: u32,
-        waiter: Waiter,
+        waiter: Option<Waiter>,
     ) -> Result<(), Down> {
         let mut pending = Pending::new(waiter, Expect::Values, false);
         pending.value_of = Some(hash);
         self.request(context, false, &[command, key, b"\r\n"], pending)
     }
 
-    /// Puts a key into the next datagram.
+    /// Puts a key, or a line of `mg`, into the next datagram.
     pub(crate) fn queue(
         &mut self,
         context: &mut Context<'_>,
-        cas: bool,
+        asks: Asks,
         key: &[u8],
         hash: u32,
         waiter: Waiter,
         to: &mut impl Deliver,
     ) {
-        let place = usize::from(cas);
+        let place = asks as usize;
+        self.waiting += 1;
         let now = context.now;
         let mean = self.mean;
-        let batch = self.open[place].get_or_insert_with(|| Batch::new(cas, now));
+        let batch = self.open[place].get_or_insert_with(|| Batch::new(asks, now));
         let before = batch.len();
         if let Err(waiter) = batch.push(key, hash, mean, waiter) {
             self.flush(context, place, to);
-            let batch = self.open[place].insert(Batch::new(cas, now));
+            let batch = self.open[place].insert(Batch::new(asks, now));
             if batch.push(key, hash, mean, waiter).is_err() {
+                self.waiting -= 1;
                 to.deliver(waiter, Answer::Unavailable);
             }
         } else if batch.len() == before {
             context.counters.collapsed_keys.add(1);
         }
-        if self.open[place].as_ref().is_some_and(Batch::is_full) {
+        let batch = self.open[place].as_ref();
+        if batch.is_some_and(|batch| batch.is_full() || !context.config.batch) {
             self.flush(context, place, to);
         }
     }
@@ -362,7 +350,7 @@ impl Node {
         to: &mut impl Deliver,
     ) -> Option<u64> {
         let mut next = None;
-        for place in 0..2 {
+        for place in 0..Asks::ALL.len() {
             let Some(batch) = &self.open[place] else {
                 continue;
             };
@@ -384,10 +372,12 @@ impl Node {
         };
         let (now, turn) = (context.now, self.turn % LANES);
         self.turn = self.turn.wrapping_add(1);
+        let meter = self.meter.clone();
         if let Some(lane) = self.lane(context, turn, to) {
             if let Some(id) = lane.ids.take() {
                 if lane.socket.send(batch.seal(id)).is_ok() {
                     context.counters.batches.add(1);
+                    meter.batch.size(batch.len() as u64);
                     context.counters.batched_keys.add(batch.len() as u64);
                     let under_way = UnderWay {
                         batch,
@@ -401,7 +391,7 @@ impl Node {
                 }
             }
         }
-        self.retry(context, batch, place == 1, false, to);
+        self.retry(context, batch, false, to);
     }
 
     /// The lane, with a socket.
@@ -421,7 +411,7 @@ impl Node {
         }
         if self.lanes[turn].is_none() {
             let token = Token::Lane(context.index as u32, turn as u8);
-            self.lanes[turn] = Lane::new(context, &self.spec, token).ok();
+            self.lanes[turn] = Lane::new(context, self.address(), token).ok();
         }
         let lane = self.lanes[turn].as_mut()?;
         (!lane.ids.is_worn()).then_some(lane)
@@ -432,19 +422,28 @@ impl Node {
         &mut self,
         context: &Context<'_>,
         mut batch: Batch<Waiter>,
-        cas: bool,
         large: bool,
         to: &mut impl Deliver,
     ) {
-        let command: &[u8] = if cas { b"gets " } else { b"get " };
+        let asks = batch.asks();
         let waiters: Vec<_> = batch.waiters().collect();
         for (index, waiter) in waiters {
+            self.waiting -= 1;
             let (key, hash) = batch.key(index);
             if large {
                 self.note_large(hash);
             }
             context.counters.udp_retries.add(1);
-            if self.get(context, command, key, hash, waiter).is_err() {
+            self.meter.retries.add(1);
+            let sent = match asks {
+                Asks::Get => self.get(context, b"get ", key, hash, Some(waiter)),
+                Asks::Gets => self.get(context, b"gets ", key, hash, Some(waiter)),
+                Asks::Meta => {
+                    let pending = Pending::new(Some(waiter), Expect::Meta, false);
+                    self.request(context, false, &[key, b"\r\n"], pending)
+                }
+            };
+            if sent.is_err() {
                 context.counters.node_errors.add(1);
                 to.deliver(waiter, Answer::Unavailable);
             }
@@ -474,10 +473,14 @@ impl Node {
             let Some(under_way) = lane.ids.done(id) else {
                 continue;
             };
-            self.answered();
+            self.failures = 0;
             let UnderWay {
-                mut batch, parts, ..
+                mut batch,
+                parts,
+                since,
+                ..
             } = under_way;
+            self.meter.udp.latency(context.now.saturating_sub(since));
             let whole;
             let reply = match reply {
                 Complete::Single => &datagram[FRAME..],
@@ -497,13 +500,13 @@ impl Node {
                         }
                     }
                     for (index, waiter) in batch.waiters() {
+                        self.waiting -= 1;
                         to.deliver(waiter, Answer::Reply(values[index].unwrap_or(b"")));
                     }
                 }
                 None => {
                     let large = reply.starts_with(b"SERVER_ERROR");
-                    let cas = batch.seal(0)[FRAME..].starts_with(b"gets");
-                    self.retry(context, batch, cas, large, to);
+                    self.retry(context, batch, large, to);
                 }
             }
         }
@@ -529,11 +532,19 @@ impl Node {
         }
         if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | wrong) {
             connection.readable = true;
+            // What was held back by a handshake goes on when something comes.
+            connection.writable |= connection.stream.as_ref().is_some_and(Stream::is_tls);
         }
-        let largest = (context.config.value_max as usize).saturating_add(64 << 10);
-        match connection.read(context, largest, to) {
-            Ok(0) => {}
-            Ok(_) => self.answered(),
+        let meter = self.meter.clone();
+        match connection.read(context, &meter, to) {
+            Ok(heard) => {
+                if heard.replies > 0 {
+                    self.failures = 0;
+                }
+                if let Some(reply) = heard.probed {
+                    self.health.probed(&reply, self.spec.returning);
+                }
+            }
             Err(Over) => self.broken(context, binary, to),
         }
     }
@@ -547,6 +558,7 @@ impl Node {
         context.counters.node_disconnects.add(1);
         let failed = connection.fail(to);
         context.counters.node_errors.add(failed);
+        self.meter.failures.add(failed);
         self.failed(context);
     }
 
@@ -570,11 +582,10 @@ impl Node {
                         break;
                     }
                     Some(_) => {
-                        if let Some(mut lost) = lane.ids.lose(id) {
+                        if let Some(lost) = lane.ids.lose(id) {
                             lane.order.pop_front();
                             context.counters.udp_lost.add(1);
-                            let cas = lost.batch.seal(0)[FRAME..].starts_with(b"gets");
-                            self.retry(context, lost.batch, cas, false, to);
+                            self.retry(context, lost.batch, false, to);
                             continue;
                         }
                     }
@@ -582,20 +593,21 @@ impl Node {
                 lane.order.pop_front();
             }
         }
-        if let Some(time) = self.probe_at {
-            if context.now >= time && !self.retired {
-                self.probe_at = Some(context.now + config.retry);
-                let probe = Pending {
-                    waiter: None,
-                    expect: Expect::Line,
-                    fence: false,
-                    value_of: None,
-                    since: 0,
+        if !self.retired && !self.is_in() {
+            let again = context.now + config.retry;
+            let returning = self.spec.returning;
+            if let Some(probe) = self.health.claim(context.now, again, returning) {
+                let line: &[u8] = match probe {
+                    Probe::Version => b"version\r\n",
+                    Probe::Flush => b"flush_all\r\n",
                 };
-                let _ = self.push(context, false, &[b"version\r\n"], probe);
+                let mut pending = Pending::new(None, Expect::Line, false);
+                pending.probe = true;
+                let _ = self.push(context, false, &[line], pending);
             }
-            if let (Some(time), false) = (self.probe_at, self.retired) {
-                at(time);
+            if let Some(time) = self.health.probe_at() {
+                // Another worker may have taken this one.
+                at(time.max(context.now + 1000));
             }
         }
         for binary in [false, true] {
@@ -622,167 +634,6 @@ impl Node {
     }
 }
 
-struct Over;
-
-impl Connection {
-    fn connect(
-        &mut self,
-        context: &Context<'_>,
-        spec: &config::Node,
-        token: Token,
-    ) -> std::io::Result<()> {
-        let socket = Socket::new(
-            Domain::for_address(spec.address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        match socket.connect(&spec.address.into()) {
-            Ok(()) => {}
-            Err(error)
-                if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-            Err(error) => return Err(error),
-        }
-        epoll::add(context.epoll, &socket, token.pack(), events())?;
-        self.stream = Some(Stream::Tcp(socket.into()));
-        (self.connecting, self.readable, self.writable) = (true, false, false);
-        Ok(())
-    }
-
-    /// Gives the connection up, and all that waits for its answers. Tells how
-    /// many those are.
-    fn fail(&mut self, to: &mut impl Deliver) -> u64 {
-        self.stream = None;
-        self.output = Vec::new();
-        self.input = Vec::new();
-        self.sent = 0;
-        let mut failed = 0;
-        for pending in std::mem::take(&mut self.pending) {
-            if let Some(waiter) = pending.waiter {
-                failed += 1;
-                to.deliver(waiter, Answer::Unavailable);
-            }
-        }
-        failed
-    }
-
-    fn send(&mut self) -> Result<(), Over> {
-        let Some(stream) = &mut self.stream else {
-            return Ok(());
-        };
-        while self.writable && self.sent < self.output.len() {
-            match stream.write(&self.output[self.sent..]) {
-                Ok(0) => return Err(Over),
-                Ok(n) => self.sent += n,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Err(Over),
-            }
-        }
-        if self.sent == self.output.len() {
-            self.sent = 0;
-            self.output.clear();
-            self.output.shrink_to(64 << 10);
-        } else if self.sent > OUTPUT_MAX {
-            self.output.drain(..self.sent);
-            self.sent = 0;
-        }
-        Ok(())
-    }
-
-    /// Reads all that has come. Tells how many replies there were.
-    fn read(
-        &mut self,
-        context: &mut Context<'_>,
-        largest: usize,
-        to: &mut impl Deliver,
-    ) -> Result<usize, Over> {
-        let mut replies = 0;
-        while self.readable {
-            let Some(stream) = &mut self.stream else {
-                return Ok(replies);
-            };
-            let len = match stream.read(context.scratch) {
-                Ok(0) => return Err(Over),
-                Ok(len) => len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    break;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => return Err(Over),
-            };
-            // Most reads are whole replies, which need no copy.
-            if self.input.is_empty() {
-                let taken = self.take(&context.scratch[..len], largest, &mut replies, to)?;
-                self.input.extend_from_slice(&context.scratch[taken..len]);
-            } else {
-                self.input.extend_from_slice(&context.scratch[..len]);
-                let input = std::mem::take(&mut self.input);
-                let taken = self.take(&input, largest, &mut replies, to)?;
-                self.input = input;
-                self.input.drain(..taken);
-            }
-            if self.input.is_empty() && self.input.capacity() > 64 << 10 {
-                self.input = Vec::new();
-            }
-        }
-        Ok(replies)
-    }
-
-    /// Hands out the replies in `input`; tells how many bytes they took.
-    fn take(
-        &mut self,
-        input: &[u8],
-        largest: usize,
-        replies: &mut usize,
-        to: &mut impl Deliver,
-    ) -> Result<usize, Over> {
-        let mut at = 0;
-        while at < input.len() {
-            // A node that talks unasked is not understood.
-            let pending = self.pending.front().ok_or(Over)?;
-            let limit = match pending.expect {
-                Expect::Listing | Expect::BinaryListing => LISTING_MAX,
-                _ => largest,
-            };
-            let rest = &input[at..];
-            let (len, taken) = match frame(rest, pending.expect, pending.fence, limit) {
-                Framed::More => break,
-                Framed::Broken => return Err(Over),
-                Framed::Reply { reply, taken } => (reply, taken),
-            };
-            let reply = &rest[..len];
-            let answer = match pending.value_of {
-                None => Answer::Reply(reply),
-                Some(_) if !reply.starts_with(b"VALUE ") && reply != hippos_proto::reply::END => {
-                    Answer::Error(reply)
-                }
-                Some(hash) => {
-                    let values = reply
-                        .strip_suffix(hippos_proto::reply::END)
-                        .unwrap_or(reply);
-                    // Another key's value is the end of all trust.
-                    if let Some(value) = framing::value(values) {
-                        if hash_of(value.key) != hash || value.whole.len() != values.len() {
-                            return Err(Over);
-                        }
-                    }
-                    Answer::Reply(values)
-                }
-            };
-            if let Some(waiter) = pending.waiter {
-                to.deliver(waiter, answer);
-            }
-            self.pending.pop_front();
-            *replies += 1;
-            at += taken;
-        }
-        Ok(at)
-    }
-}
-
 /// How keys are told apart in batches and on connections.
 pub(crate) fn hash_of(key: &[u8]) -> u32 {
     hippos_ring::Hash::Fnv1a32.of(key)
@@ -794,14 +645,14 @@ enum Complete {
 }
 
 impl Lane {
-    fn new(context: &Context<'_>, spec: &config::Node, token: Token) -> std::io::Result<Self> {
-        let any: std::net::SocketAddr = match spec.address {
-            std::net::SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            std::net::SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    fn new(context: &Context<'_>, address: SocketAddr, token: Token) -> std::io::Result<Self> {
+        let any: SocketAddr = match address {
+            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
         };
         let socket = UdpSocket::bind(any)?;
         socket.set_nonblocking(true)?;
-        socket.connect(spec.address)?;
+        socket.connect(address)?;
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(context.epoll, &socket, token.pack(), flags)?;
         Ok(Self {

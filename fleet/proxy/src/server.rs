@@ -2,30 +2,45 @@
 
 //! The proxy as a whole: its threads, and what they are told.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use prometheus_client::registry::Registry;
 use rustix::event::{eventfd, EventfdFlags};
 use socket2::{Domain, Socket, Type};
 
-use crate::config::Config;
-use crate::metrics::{self, Counters};
+use crate::config::{self, Config};
+use crate::health::Health;
+use crate::metrics::{self, Collector, Counters, Meters, NodeMeter, RouteMeter};
 use crate::worker::{Doors, Worker};
 
 /// What all threads see.
+#[derive(Debug)]
 pub(crate) struct Shared {
     config: Mutex<Arc<Config>>,
     pub(crate) generation: AtomicU64,
     pub(crate) draining: AtomicBool,
     pub(crate) connections: AtomicUsize,
+    /// Of each worker.
     pub(crate) counters: Vec<Arc<Counters>>,
+    pub(crate) routes: Meters<RouteMeter>,
+    pub(crate) node_meters: Meters<NodeMeter>,
+    health: Mutex<HashMap<config::Node, Arc<Health>>>,
+    /// Times are counted from here.
+    pub(crate) start: Instant,
+    /// The same in seconds since 1970.
+    pub(crate) unix_start: u64,
+    /// Lines for the log.
+    pub(crate) log: SyncSender<String>,
 }
 
 impl Shared {
@@ -33,6 +48,30 @@ impl Shared {
         let config = self.config.lock();
         config.unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// The state of a node, which all workers share.
+    pub(crate) fn health(&self, node: &config::Node) -> Arc<Health> {
+        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(node.clone()).or_default().clone()
+    }
+
+    /// The configuration's nodes.
+    pub(crate) fn nodes(&self) -> Vec<(String, Arc<Health>)> {
+        let config = self.config();
+        let nodes = config.nodes.iter();
+        nodes
+            .map(|node| (node.name.clone(), self.health(node)))
+            .collect()
+    }
+}
+
+/// What the proxy is told over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read the configuration again.
+    Reload,
+    /// Take no new clients, and end.
+    Drain,
 }
 
 /// A running proxy.
@@ -40,8 +79,11 @@ pub struct Server {
     shared: Arc<Shared>,
     wakes: Vec<Arc<OwnedFd>>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
+    orders: (Sender<Order>, Receiver<Order>),
     /// Where TCP clients come, with the port that was taken.
     pub tcp: Option<SocketAddr>,
+    /// Where clients with TLS come.
+    pub tls: Option<SocketAddr>,
     /// Where UDP clients come.
     pub udp: Option<SocketAddr>,
     /// Where the metrics page is.
@@ -56,6 +98,7 @@ impl Server {
             threads => threads,
         };
         let mut tcp_address = config.listen;
+        let mut tls_address = config.tls.as_ref().map(|(address, _)| *address);
         let mut udp_address = config.udp;
         let unix = match &config.unix {
             Some(path) => {
@@ -72,16 +115,8 @@ impl Server {
         };
         let mut all = Vec::new();
         for _ in 0..workers {
-            let tcp = match &mut tcp_address {
-                Some(address) => {
-                    let listener: TcpListener = bind(*address, Type::STREAM)
-                        .with_context(|| format!("TCP {address}"))?
-                        .into();
-                    *address = listener.local_addr()?;
-                    Some(listener)
-                }
-                None => None,
-            };
+            let tcp = listen(&mut tcp_address)?;
+            let tls = listen(&mut tls_address)?;
             let udp = match &mut udp_address {
                 Some(address) => {
                     let socket: UdpSocket = bind(*address, Type::DGRAM)
@@ -93,7 +128,12 @@ impl Server {
                 None => None,
             };
             let unix = unix.as_ref().map(UnixListener::try_clone).transpose()?;
-            all.push(Doors { tcp, unix, udp });
+            all.push(Doors {
+                tcp,
+                tls,
+                unix,
+                udp,
+            });
         }
         let http = config
             .http
@@ -101,33 +141,59 @@ impl Server {
             .transpose()?;
         let mut config = config;
         (config.listen, config.udp) = (tcp_address, udp_address);
+        if let (Some((address, _)), Some(taken)) = (&mut config.tls, tls_address) {
+            *address = taken;
+        }
         let counters: Vec<_> = (0..workers).map(|_| Arc::<Counters>::default()).collect();
+        let (log, lines) = sync_channel::<String>(1024);
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
         let shared = Arc::new(Shared {
             config: Mutex::new(Arc::new(config)),
             generation: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
-            counters: counters.clone(),
+            counters,
+            routes: Meters::default(),
+            node_meters: Meters::default(),
+            health: Mutex::default(),
+            start: Instant::now(),
+            unix_start: unix.map_or(0, |unix| unix.as_secs()),
+            log,
+        });
+        std::thread::spawn(move || {
+            // Workers never wait for whoever reads this.
+            for line in lines {
+                eprintln!("{line}");
+            }
         });
         let mut wakes = Vec::new();
         let mut threads = Vec::new();
-        for (doors, counters) in all.into_iter().zip(counters) {
+        for (number, doors) in all.into_iter().enumerate() {
             let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
             let wake = Arc::new(eventfd(0, flags)?);
-            let mut worker = Worker::new(shared.clone(), counters, doors, &*wake, workers)?;
+            let mut worker = Worker::new(shared.clone(), number, doors, &*wake)?;
             wakes.push(wake);
             threads.push(std::thread::spawn(move || worker.run()));
         }
         let http_address = http.as_ref().map(TcpListener::local_addr).transpose()?;
+        let orders = channel();
         if let Some(listener) = http {
-            let shared = shared.clone();
-            std::thread::spawn(move || serve_http(&listener, &shared));
+            let mut registry = Registry::with_prefix("hippos_proxy");
+            registry.register_collector(Box::new(Collector(shared.clone())));
+            let pages = Pages {
+                shared: shared.clone(),
+                registry,
+                orders: orders.0.clone(),
+            };
+            std::thread::spawn(move || pages.serve(&listener));
         }
         Ok(Self {
             shared,
             wakes,
             threads,
+            orders,
             tcp: tcp_address,
+            tls: tls_address,
             udp: udp_address,
             http: http_address,
         })
@@ -168,10 +234,31 @@ impl Server {
         }
     }
 
+    /// What was ordered over HTTP within `limit`, or by [`orders`](Self::orders).
+    pub fn order(&self, limit: Duration) -> Option<Order> {
+        self.orders.1.recv_timeout(limit).ok()
+    }
+
+    /// Where orders can be given.
+    pub fn orders(&self) -> Sender<Order> {
+        self.orders.0.clone()
+    }
+
     /// The counts of all workers: name, help text, value.
     pub fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
         metrics::sum(&self.shared.counters)
     }
+}
+
+/// A listener at `address`, which is told the port that was taken.
+fn listen(address: &mut Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let socket = bind(*address, Type::STREAM).with_context(|| format!("TCP {address}"))?;
+    let listener: TcpListener = socket.into();
+    *address = listener.local_addr()?;
+    Ok(Some(listener))
 }
 
 fn bind(address: SocketAddr, kind: Type) -> std::io::Result<Socket> {
@@ -188,51 +275,86 @@ fn bind(address: SocketAddr, kind: Type) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// `/metrics` for Prometheus, `/health` for load balancers: 200 while clients
-/// are welcome.
-fn serve_http(listener: &TcpListener, shared: &Shared) {
-    for stream in listener.incoming().flatten() {
-        let _ = answer_http(stream, shared);
-    }
+/// The pages: `/metrics` for Prometheus, `/health` for load balancers (200 while
+/// clients are welcome), `/status`; and, for this host only, `POST` to `/drain`,
+/// `/reload` and `/admit?NODE`.
+struct Pages {
+    shared: Arc<Shared>,
+    registry: Registry,
+    orders: Sender<Order>,
 }
 
-fn answer_http(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    // One at a time: none may take long.
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
-    let mut request = [0; 1024];
-    let len = stream.read(&mut request)?;
-    let request = String::from_utf8_lossy(&request[..len]);
-    let path = request.split(' ').nth(1).unwrap_or("");
-    let (status, body) = match path {
-        "/metrics" => ("200 OK", page(shared)),
-        "/health" if shared.draining.load(Relaxed) => {
-            ("503 Service Unavailable", "draining\n".into())
+impl Pages {
+    fn serve(&self, listener: &TcpListener) {
+        for stream in listener.incoming().flatten() {
+            let _ = self.answer(stream);
         }
-        "/health" => ("200 OK", "ok\n".into()),
-        _ => ("404 Not Found", "/metrics, /health\n".into()),
-    };
-    let kind = "text/plain; version=0.0.4";
-    let length = body.len();
-    write!(
-        stream,
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )
-}
-
-fn page(shared: &Shared) -> String {
-    use std::fmt::Write;
-    let mut page = String::new();
-    for (name, help, value) in metrics::sum(&shared.counters) {
-        let (kind, suffix) = match name {
-            "curr_connections" => ("gauge", ""),
-            _ => ("counter", "_total"),
-        };
-        let name = format!("hippos_proxy_{}{suffix}", name.trim_start_matches("total_"));
-        let _ = writeln!(
-            page,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-        );
     }
-    page
+
+    fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        // One at a time: none may take long.
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+        let own = stream.peer_addr()?.ip().to_canonical().is_loopback();
+        let mut request = [0; 1024];
+        let len = stream.read(&mut request)?;
+        let request = String::from_utf8_lossy(&request[..len]);
+        let mut words = request.split(' ');
+        let (verb, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let mut kind = "text/plain; charset=utf-8";
+        let done = |order| {
+            let _ = self.orders.send(order);
+            ("202 Accepted", "ordered\n".into())
+        };
+        let (status, body) = match (verb, path) {
+            ("GET", "/metrics") => {
+                kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                let mut page = String::new();
+                match prometheus_client::encoding::text::encode(&mut page, &self.registry) {
+                    Ok(()) => ("200 OK", page),
+                    Err(_) => ("500 Internal Server Error", String::new()),
+                }
+            }
+            ("GET", "/health") if self.shared.draining.load(Relaxed) => {
+                ("503 Service Unavailable", "draining\n".into())
+            }
+            ("GET", "/health") => ("200 OK", "ok\n".into()),
+            ("GET", "/status") => ("200 OK", self.status()),
+            ("POST", _) if !own => ("403 Forbidden", "not from here\n".into()),
+            ("POST", "/reload") => done(Order::Reload),
+            ("POST", "/drain") => done(Order::Drain),
+            ("POST", path) if path.starts_with("/admit?") => {
+                let name = &path["/admit?".len()..];
+                let nodes = self.shared.nodes();
+                match nodes.iter().find(|(known, _)| known == name) {
+                    Some((_, health)) if health.admit() => ("202 Accepted", "admitted\n".into()),
+                    Some(_) => ("200 OK", "it is in\n".into()),
+                    None => ("404 Not Found", "no such node\n".into()),
+                }
+            }
+            _ => ("404 Not Found", "/metrics, /health, /status\n".into()),
+        };
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        )
+    }
+
+    /// State, counts and nodes.
+    fn status(&self) -> String {
+        use std::fmt::Write;
+        let shared = &self.shared;
+        let draining = shared.draining.load(Relaxed);
+        let mut page = format!("state {}\n", if draining { "draining" } else { "serving" });
+        let _ = writeln!(page, "uptime {}", shared.start.elapsed().as_secs());
+        let _ = writeln!(page, "reloads {}", shared.generation.load(Relaxed));
+        for (name, _, value) in metrics::sum(&shared.counters) {
+            let _ = writeln!(page, "{name} {value}");
+        }
+        for (name, health) in shared.nodes() {
+            let _ = writeln!(page, "node {name} {}", health.name());
+        }
+        page
+    }
 }

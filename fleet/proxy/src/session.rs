@@ -666,3 +666,16 @@ pub fn unavailable(request: &[u8]) -> Vec<u8> {
         None => Vec::new(),
     }
 }
+
+/// The packet that says that a route is over its limit.
+pub fn limited(request: &[u8]) -> Vec<u8> {
+    match Header::parse(request) {
+        Some(head) => response(&head, Status::OutOfMemory, b"Route is over its limit"),
+        None => Vec::new(),
+    }
+}
+
+/// The packet that says that a command makes no sense for its key.
+pub fn refused(request: &[u8]) -> Vec<u8> {
+    Header::parse(request).map_or_else(Vec::new, |head| error(&head, Status::UnknownCommand))
+}

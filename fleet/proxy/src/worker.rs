@@ -13,19 +13,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hippos_proto::reply;
 use hippos_proto::udp::{self, reply_frame, Frame, DATA_MAX};
 use rustix::event::{epoll, Timespec};
 
-use crate::client::{header_of, Answer, Budget, Client, Kind, Link, Stream, Waiter};
+use crate::client::{Answer, Budget, Client, Link, Stream, Waiter};
 use crate::config::{self, Config};
-use crate::framing::Expect;
-use crate::metrics::{self, Counters};
-use crate::node::{events, hash_of, Context, Deliver, Node, Pending, Token};
+use crate::dispatch::{Bucket, Flow};
+use crate::exclusion::Lock;
+use crate::job::{Jobs, Owned, JOB};
+use crate::l1::L1;
+use crate::metrics::Counters;
+use crate::node::{events, Context, Deliver, Node, Token};
 use crate::server::Shared;
-use crate::session::{Command, Forward, Next, Session, Transport, NO_FLEET};
+use crate::session::{Next, Session, Transport};
+use crate::tls::Tls;
 
 /// Bytes read at a time.
 const READ: usize = 64 << 10;
@@ -42,26 +45,38 @@ const DATAGRAM_REPLY_MAX: usize = (1 << 20) + (64 << 10);
 /// Sockets that clients come to.
 pub(crate) struct Doors {
     pub(crate) tcp: Option<TcpListener>,
+    pub(crate) tls: Option<TcpListener>,
     pub(crate) unix: Option<UnixListener>,
     pub(crate) udp: Option<UdpSocket>,
 }
 
 pub(crate) struct Worker {
-    shared: Arc<Shared>,
-    config: Arc<Config>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: Arc<Config>,
     generation: u64,
-    counters: Arc<Counters>,
+    /// Its number.
+    number: usize,
+    pub(crate) counters: Arc<Counters>,
     epoll: OwnedFd,
     doors: Doors,
-    clients: Clients,
-    nodes: Vec<Node>,
+    pub(crate) clients: Clients,
+    pub(crate) jobs: Jobs,
+    pub(crate) l1: Option<L1>,
+    pub(crate) nodes: Vec<Node>,
     /// Where the configuration's nodes are in `nodes`.
-    places: Vec<usize>,
+    pub(crate) places: Vec<usize>,
+    /// The meters' numbers and the limits' state of the configuration's routes.
+    pub(crate) meter_of: Vec<u16>,
+    pub(crate) buckets: Vec<Bucket>,
+    /// The meters' names.
+    meters: Vec<String>,
     scratch: Vec<u8>,
     /// Clients that wait for a node that is busy.
     stalled: VecDeque<u32>,
-    start: Instant,
-    now: u64,
+    pub(crate) now: u64,
+    pub(crate) unlogged: u64,
+    /// Something waits to be sent to a node.
+    pub(crate) again: bool,
     /// Connections may wait to be accepted, from this time on.
     knock_at: Option<u64>,
     /// When clients that are still there are left.
@@ -69,16 +84,18 @@ pub(crate) struct Worker {
 }
 
 /// The clients, so that an answer finds its own.
-struct Clients {
+pub(crate) struct Clients {
     list: Vec<Option<Box<Client>>>,
     free: Vec<u32>,
     /// Those to be looked at in this round.
     touched: Vec<u32>,
     /// Answers for the client that is being served.
     late: Vec<Waiter>,
+    /// Answers for jobs.
+    pub(crate) done: VecDeque<(Waiter, Owned)>,
     generation: u32,
     datagrams: usize,
-    budget: Budget,
+    pub(crate) budget: Budget,
 }
 
 impl Clients {
@@ -100,7 +117,7 @@ impl Clients {
         }
     }
 
-    fn get(&mut self, index: u32) -> Option<&mut Client> {
+    pub(crate) fn get(&mut self, index: u32) -> Option<&mut Client> {
         self.list.get_mut(index as usize)?.as_deref_mut()
     }
 
@@ -113,19 +130,23 @@ impl Clients {
     }
 
     /// Takes a client off the list for good.
-    fn remove(&mut self, index: u32) -> Option<Link> {
+    fn remove(&mut self, index: u32) -> Option<(Link, Vec<Lock>)> {
         let mut client = self.list.get_mut(index as usize)?.take()?;
         client.release(&mut self.budget);
         self.free.push(index);
         if matches!(client.link, Link::Datagram { .. }) {
             self.datagrams -= 1;
         }
-        Some(client.link)
+        Some((client.link, client.locks))
     }
 }
 
 impl Deliver for Clients {
     fn deliver(&mut self, waiter: Waiter, answer: Answer<'_>) {
+        if waiter.client & JOB != 0 {
+            self.done.push_back((waiter, Owned::of(answer)));
+            return;
+        }
         match self.list.get_mut(waiter.client as usize) {
             Some(Some(client)) if client.generation == waiter.generation => {
                 client.answered(&waiter, answer, &mut self.budget);
@@ -138,7 +159,7 @@ impl Deliver for Clients {
 }
 
 impl Client {
-    fn answered(&mut self, waiter: &Waiter, answer: Answer<'_>, budget: &mut Budget) {
+    pub(crate) fn answered(&mut self, waiter: &Waiter, answer: Answer<'_>, budget: &mut Budget) {
         if waiter.reading != 0 {
             let found = self.reading.iter().position(|&hash| hash == waiter.reading);
             if let Some(found) = found {
@@ -149,29 +170,19 @@ impl Client {
     }
 }
 
-/// Whether a command was taken.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Flow {
-    Taken,
-    /// An answer that it must not overtake is still to come.
-    Ordered,
-    /// Its node is busy.
-    Busy,
-}
-
 impl Worker {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        counters: Arc<Counters>,
+        number: usize,
         doors: Doors,
         wake: impl AsFd,
-        workers: usize,
     ) -> std::io::Result<Self> {
+        let counters = shared.counters[number].clone();
         let config = shared.config();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, wake, Token::Wake.pack(), edge)?;
-        if let Some(tcp) = &doors.tcp {
+        for tcp in doors.tcp.iter().chain(&doors.tls) {
             epoll::add(&epoll, tcp, Token::Listener.pack(), edge)?;
         }
         if let Some(unix) = &doors.unix {
@@ -180,9 +191,10 @@ impl Worker {
         if let Some(udp) = &doors.udp {
             epoll::add(&epoll, udp, Token::Udp.pack(), epoll::EventFlags::IN)?;
         }
-        let limit = config.memory / workers.max(1);
+        let limit = config.memory / shared.counters.len();
         let mut worker = Self {
             generation: 0,
+            number,
             counters,
             epoll,
             doors,
@@ -191,16 +203,26 @@ impl Worker {
                 free: Vec::new(),
                 touched: Vec::new(),
                 late: Vec::new(),
+                done: VecDeque::new(),
                 generation: 0,
                 datagrams: 0,
-                budget: Budget { held: 0, limit },
+                budget: Budget {
+                    limit,
+                    ..Budget::default()
+                },
             },
+            jobs: Jobs::default(),
+            l1: None,
             nodes: Vec::new(),
             places: Vec::new(),
+            meter_of: Vec::new(),
+            buckets: Vec::new(),
+            meters: Vec::new(),
             scratch: vec![0; READ],
             stalled: VecDeque::new(),
-            start: Instant::now(),
             now: 0,
+            unlogged: 0,
+            again: false,
             knock_at: Some(0),
             deadline: None,
             config: config.clone(),
@@ -223,7 +245,38 @@ impl Worker {
             self.nodes[place].retired = false;
             self.places.push(place);
         }
+        let budget = &mut self.clients.budget;
+        self.meter_of.clear();
+        for route in &config.routes {
+            let known = self.meters.iter().position(|name| *name == route.name);
+            let meter = known.unwrap_or(self.meters.len());
+            if known.is_none() {
+                self.meters.push(route.name.clone());
+                budget
+                    .meters
+                    .push(self.shared.routes.of(self.number, &route.name));
+                budget.in_flight.push(0);
+            }
+            self.meter_of.push(meter as u16);
+        }
+        let workers = self.shared.counters.len() as u64;
+        let limits = config.routes.iter().map(|route| &route.limit);
+        self.buckets = limits
+            .map(|limit| Bucket::new(limit, workers, self.now))
+            .collect();
+        // Keys may have other nodes now.
+        self.l1 = config.l1.map(L1::new);
         self.config = config;
+    }
+
+    fn new_node(&self, spec: &config::Node) -> Node {
+        let meter = self.shared.node_meters.of(self.number, &spec.name);
+        Node::new(spec.clone(), self.shared.health(spec), meter)
+    }
+
+    /// The time, in seconds since 1970.
+    pub(crate) fn unix(&self) -> u64 {
+        self.shared.unix_start + self.now / 1_000_000
     }
 
     fn place_for(&mut self, spec: &config::Node) -> usize {
@@ -235,11 +288,12 @@ impl Worker {
         match vacant {
             Some(place) if !self.config.nodes.contains(&self.nodes[place].spec) => {
                 self.nodes[place].close(&mut self.clients);
-                self.nodes[place] = Node::new(spec.clone());
+                self.nodes[place] = self.new_node(spec);
                 place
             }
             _ => {
-                self.nodes.push(Node::new(spec.clone()));
+                let node = self.new_node(spec);
+                self.nodes.push(node);
                 self.nodes.len() - 1
             }
         }
@@ -263,18 +317,35 @@ impl Worker {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(error) => return Err(error.into()),
             }
-            self.now = self.start.elapsed().as_micros() as u64;
+            self.now = self.shared.start.elapsed().as_micros() as u64;
+            self.clients.budget.now = self.now;
             for event in &ready {
                 self.event(Token::unpack(event.data), event.flags);
             }
             if self.knock_at.is_some_and(|at| at <= self.now) {
                 self.accept();
             }
+            self.wake_jobs();
             self.serve_touched();
+            self.run_jobs();
             next = self.flush_nodes();
+            // What jobs ask for then goes out as well, if nothing else is amiss.
+            for _ in 0..4 {
+                if self.clients.done.is_empty() {
+                    break;
+                }
+                self.run_jobs();
+                next = self.flush_nodes();
+            }
             self.send_touched();
+            next = [next, self.jobs.wake_at()].into_iter().flatten().min();
+            if std::mem::take(&mut self.again) {
+                next = Some(self.now);
+            }
             if let Some(deadline) = self.deadline {
                 if self.clients.list.iter().all(Option::is_none) || self.now >= deadline {
+                    // Locks that were given back.
+                    self.flush_nodes();
                     return Ok(());
                 }
                 next = Some(next.map_or(deadline, |next: u64| next.min(deadline)));
@@ -283,9 +354,9 @@ impl Worker {
     }
 
     fn timeout(&self, next: Option<u64>) -> Option<Timespec> {
-        let wait = if self.clients.touched.is_empty() {
+        let wait = if self.clients.touched.is_empty() && self.clients.done.is_empty() {
             let next = next.into_iter().chain(self.knock_at).min()?;
-            next.saturating_sub(self.start.elapsed().as_micros() as u64)
+            next.saturating_sub(self.shared.start.elapsed().as_micros() as u64)
         } else {
             0
         };
@@ -309,6 +380,9 @@ impl Worker {
                     if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | wrong) {
                         client.readable = true;
                     }
+                    if let Link::Stream(stream) = &client.link {
+                        client.writable |= stream.is_tls();
+                    }
                     self.clients.touch(index);
                 }
             }
@@ -325,7 +399,7 @@ impl Worker {
     }
 
     /// Calls `f` with a node and what it needs.
-    fn on_node<T>(
+    pub(crate) fn on_node<T>(
         &mut self,
         index: u32,
         f: impl FnOnce(&mut Node, &mut Context<'_>, &mut Clients) -> T,
@@ -353,6 +427,7 @@ impl Worker {
             self.knock_at = None;
             self.doors = Doors {
                 tcp: None,
+                tls: None,
                 unix: None,
                 udp: None,
             };
@@ -362,25 +437,43 @@ impl Worker {
         }
     }
 
+    /// The next one that waits at a listener.
+    fn next_stream(&self) -> std::io::Result<Stream> {
+        let tcp = |listener: &Option<TcpListener>| match listener {
+            Some(tcp) => tcp.accept().map(|(stream, _)| {
+                let _ = stream.set_nodelay(true);
+                let _ = stream.set_nonblocking(true);
+                stream
+            }),
+            None => Err(ErrorKind::WouldBlock.into()),
+        };
+        match tcp(&self.doors.tcp) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => return other.map(Stream::Tcp),
+        }
+        match (tcp(&self.doors.tls), &self.config.tls) {
+            (Ok(stream), Some((_, config))) => {
+                return Tls::accept(config, stream).map(|tls| Stream::Tls(Box::new(tls)));
+            }
+            (Err(error), _) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
+        let Some(unix) = &self.doors.unix else {
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        unix.accept().map(|(stream, _)| {
+            let _ = stream.set_nonblocking(true);
+            Stream::Unix(stream)
+        })
+    }
+
     fn accept(&mut self) {
         self.knock_at = None;
         for _ in 0..64 {
-            let accepted = match &self.doors.tcp {
-                Some(tcp) => tcp.accept().map(|(stream, _)| {
-                    let _ = stream.set_nodelay(true);
-                    let _ = stream.set_nonblocking(true);
-                    Stream::Tcp(stream)
-                }),
-                None => Err(ErrorKind::WouldBlock.into()),
-            };
-            let accepted = match (accepted, &self.doors.unix) {
-                (Err(error), Some(unix)) if error.kind() == ErrorKind::WouldBlock => {
-                    unix.accept().map(|(stream, _)| {
-                        let _ = stream.set_nonblocking(true);
-                        Stream::Unix(stream)
-                    })
-                }
-                (accepted, _) => accepted,
+            let accepted = match self.next_stream() {
+                // Not what they were asked for: their connection ends here.
+                Err(error) if error.kind() == ErrorKind::InvalidData => continue,
+                accepted => accepted,
             };
             let mut stream = match accepted {
                 Ok(stream) => stream,
@@ -419,7 +512,13 @@ impl Worker {
     }
 
     fn remove(&mut self, index: u32) {
-        if let Some(Link::Stream(_)) = self.clients.remove(index) {
+        let Some((link, locks)) = self.clients.remove(index) else {
+            return;
+        };
+        for lock in locks {
+            self.give_back(lock);
+        }
+        if let Link::Stream(_) = link {
             self.shared.connections.fetch_sub(1, Relaxed);
             self.counters.curr_connections.decrease();
         }
@@ -560,6 +659,7 @@ impl Worker {
     fn parse(&mut self, index: u32, client: &mut Client, input: &[u8]) -> (usize, bool) {
         let mut at = 0;
         client.full = false;
+        client.ordered = false;
         while !client.closing {
             if client.is_full() {
                 client.full = true;
@@ -573,6 +673,7 @@ impl Worker {
                     let flow = self.dispatch(index, client, command);
                     if flow != Flow::Taken {
                         client.session = before;
+                        client.ordered = flow == Flow::Ordered;
                         if flow == Flow::Busy && !std::mem::replace(&mut client.stalled, true) {
                             self.stalled.push_back(index);
                         }
@@ -583,220 +684,6 @@ impl Worker {
             }
         }
         (input.len(), false)
-    }
-
-    /// The place of the node that has `key`: of another pool while its own is
-    /// out.
-    fn locate(&self, key: &[u8]) -> usize {
-        let node_of = |pool: &config::Pool| {
-            let node = pool.ring.node(pool.part.of(key));
-            self.places[pool.nodes[node]]
-        };
-        let pool = self.config.pool(key);
-        let place = node_of(pool);
-        match pool.failover {
-            Some(other) if !self.nodes[place].is_in() => node_of(&self.config.pools[other]),
-            _ => place,
-        }
-    }
-
-    fn dispatch(&mut self, index: u32, client: &mut Client, command: Command<'_>) -> Flow {
-        match command {
-            Command::Say(line) => client.say(line),
-            Command::Packet(packet) => client.say(&packet),
-            Command::EndOfKeys(line) => client.end_of_keys(line),
-            Command::Close => client.closing = true,
-            Command::Get {
-                cas,
-                touch,
-                keys,
-                end,
-            } => {
-                // All keys' nodes are looked at first, so that all or none go.
-                let mut places = [(0u32, 0u32); crate::session::KEYS_MAX];
-                let mut count = 0;
-                for (key, place) in keys.zip(&mut places) {
-                    let node = self.locate(key);
-                    let hash = hash_of(key).max(1);
-                    if touch.is_some() && client.reading.contains(&hash) {
-                        return Flow::Ordered;
-                    }
-                    if self.nodes[node].is_busy(false) {
-                        return Flow::Busy;
-                    }
-                    *place = (node as u32, hash);
-                    count += 1;
-                }
-                self.counters.cmd_get.add(count as u64);
-                let values = vec![Vec::new(); count];
-                let kind = Kind::Values { end, values };
-                let number = client.expect(kind, count as u16, touch.is_some());
-                let udp = touch.is_none() && client.writes == 0;
-                let command = match (cas, touch) {
-                    (false, None) => "get ".to_owned(),
-                    (true, None) => "gets ".to_owned(),
-                    (false, Some(time)) => format!("gat {time} "),
-                    (true, Some(time)) => format!("gats {time} "),
-                };
-                for (part, (key, (node, hash))) in (0u16..).zip(keys.zip(places)) {
-                    let mut waiter = Waiter {
-                        client: index,
-                        generation: client.generation,
-                        number,
-                        part,
-                        reading: 0,
-                    };
-                    let node_ref = &self.nodes[node as usize];
-                    if udp && node_ref.spec.udp && node_ref.is_in() && !node_ref.is_large(hash) {
-                        waiter.reading = hash;
-                        client.reading.push(hash);
-                        self.on_node(node, |node, context, to| {
-                            node.queue(context, cas, key, hash, waiter, to);
-                        });
-                        continue;
-                    }
-                    let sent = self.on_node(node, |node, context, _| {
-                        node.get(context, command.as_bytes(), key, hash, waiter)
-                    });
-                    if sent.is_err() {
-                        self.counters.node_errors.add(1);
-                        client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
-                    }
-                }
-            }
-            Command::Forward(forward) => return self.forward(index, client, forward),
-            Command::Broadcast {
-                request,
-                expect,
-                quiet,
-            } => {
-                let binary = expect == Expect::Binary;
-                let header = binary.then(|| header_of(&request));
-                let kind = Kind::Broadcast { quiet, header };
-                return self.broadcast(index, client, &[&request], expect, kind, true);
-            }
-            Command::Stats(b"proxy") => {
-                let mut text = Vec::new();
-                for (name, _, value) in metrics::sum(&self.shared.counters) {
-                    text.extend_from_slice(format!("STAT {name} {value}\r\n").as_bytes());
-                }
-                for node in self.places.iter().map(|&place| &self.nodes[place]) {
-                    let state = if node.is_in() { "in" } else { "out" };
-                    let name = &node.spec.name;
-                    text.extend_from_slice(format!("STAT node:{name} {state}\r\n").as_bytes());
-                }
-                text.extend_from_slice(reply::END);
-                client.say(&text);
-            }
-            Command::Stats(argument) => {
-                let single = self.places.len() == 1;
-                let kind = match argument {
-                    _ if single => Kind::Plain,
-                    b"" => Kind::Statistics(Vec::new()),
-                    _ => {
-                        client.say(NO_FLEET);
-                        return Flow::Taken;
-                    }
-                };
-                let parts = [&b"stats "[..], argument, b"\r\n"];
-                return self.broadcast(index, client, &parts, Expect::Listing, kind, false);
-            }
-            Command::BinaryStats { request, refusal } => {
-                if self.places.len() != 1 {
-                    client.say(&refusal);
-                    return Flow::Taken;
-                }
-                let kind = Kind::Binary(header_of(request));
-                let expect = Expect::BinaryListing;
-                return self.broadcast(index, client, &[request], expect, kind, false);
-            }
-        }
-        Flow::Taken
-    }
-
-    /// Sends a command about one key to its node.
-    fn forward(&mut self, index: u32, client: &mut Client, forward: Forward<'_>) -> Flow {
-        let Forward {
-            key,
-            parts,
-            expect,
-            fence,
-            write,
-            instead,
-        } = forward;
-        let binary = expect == Expect::Binary;
-        let node = self.locate(key.bytes());
-        if write && client.reading.contains(&hash_of(key.bytes()).max(1)) {
-            return Flow::Ordered;
-        }
-        if self.nodes[node].is_busy(binary) {
-            return Flow::Busy;
-        }
-        let kind = match instead {
-            Some(bytes) => Kind::Instead(bytes),
-            None if binary => Kind::Binary(header_of(parts[0])),
-            None => Kind::Plain,
-        };
-        self.counters.cmd_forward.add(1);
-        let waiter = Waiter {
-            client: index,
-            generation: client.generation,
-            number: client.expect(kind, 1, write),
-            part: 0,
-            reading: 0,
-        };
-        let pending = Pending::new(waiter, expect, fence);
-        let sent = self.on_node(node as u32, |node, context, _| {
-            node.request(context, binary, &parts, pending)
-        });
-        if sent.is_err() {
-            self.counters.node_errors.add(1);
-            client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
-        }
-        Flow::Taken
-    }
-
-    /// Sends a command to all nodes.
-    fn broadcast(
-        &mut self,
-        index: u32,
-        client: &mut Client,
-        parts: &[&[u8]],
-        expect: Expect,
-        kind: Kind,
-        write: bool,
-    ) -> Flow {
-        let binary = matches!(expect, Expect::Binary | Expect::BinaryListing);
-        if write && !client.reading.is_empty() {
-            return Flow::Ordered;
-        }
-        if self
-            .places
-            .iter()
-            .any(|&place| self.nodes[place].is_busy(binary))
-        {
-            return Flow::Busy;
-        }
-        let number = client.expect(kind, self.places.len() as u16, write);
-        for place in self.places.clone() {
-            let waiter = Waiter {
-                client: index,
-                generation: client.generation,
-                number,
-                part: 0,
-                reading: 0,
-            };
-            // Some of these commands can be told not to answer.
-            let fence = expect == Expect::Line;
-            let pending = Pending::new(waiter, expect, fence);
-            let sent = self.on_node(place as u32, |node, context, _| {
-                node.request(context, binary, parts, pending)
-            });
-            if sent.is_err() {
-                client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
-            }
-        }
-        Flow::Taken
     }
 
     /// Sends what there is to the nodes; tells when to come again.
@@ -836,7 +723,7 @@ impl Worker {
                     done
                 }
             };
-            let quiet = !client.waits() && client.unsent().is_empty();
+            let quiet = !client.waits() && client.all_sent();
             let drained =
                 self.deadline.is_some() && quiet && client.input.is_empty() && !client.readable;
             if over || drained || client.closing && quiet {
@@ -846,7 +733,7 @@ impl Worker {
             let freed = client.full && !client.is_full();
             let more = client.readable && !client.full && !client.stalled && !client.closing;
             // A command that must not overtake another is tried when it can go.
-            let held = !client.reading.is_empty() && !client.input.is_empty();
+            let held = client.ordered && !client.input.is_empty();
             if freed || more && !held {
                 again.push(index);
             }
@@ -860,6 +747,13 @@ impl Worker {
 impl Client {
     /// Sends what there is; `false` when the connection is over.
     fn send(&mut self, budget: &mut Budget) -> bool {
+        if let (Link::Stream(stream), true) = (&mut self.link, self.writable) {
+            match stream.push() {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,
+                Err(_) => return false,
+                Ok(()) => {}
+            }
+        }
         while self.writable && !self.unsent().is_empty() {
             let Link::Stream(stream) = &mut self.link else {
                 break;

@@ -219,3 +219,87 @@ fn a_node_that_speaks_unasked_is_cut_off() {
     }
     until(|| count(&proxy, "node_disconnects") > 1);
 }
+
+#[test]
+fn a_node_that_takes_no_connection_is_given_up_in_time() {
+    use socket2::{Domain, Socket, Type};
+    // Its queue is full, so that whoever connects hears nothing.
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let full = socket();
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    full.bind(&any.into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    let _queue: Vec<_> = (0..4)
+        .map(|_| {
+            let one = socket();
+            one.set_nonblocking(true).unwrap();
+            let _ = one.connect(&address.into());
+            one
+        })
+        .collect();
+    let well = Engine::start();
+    let more = "timeout_ms = 300\nudp_timeout_ms = 20\nfailures = 1\nretry_ms = 100000";
+    let proxy = proxy(more, &[address, well.address]);
+    let mut client = Client::new(&proxy);
+    let mut failed = 0;
+    for index in 0..60 {
+        match client.get(&format!("deaf{index}")) {
+            Ok(value) => assert_eq!(value, None),
+            Err(line) => {
+                assert_eq!(line, "SERVER_ERROR node is not available");
+                failed += 1;
+            }
+        }
+    }
+    assert!(failed > 5 && failed < 55, "{failed}");
+    assert!(count(&proxy, "ejections") >= 1);
+}
+
+#[test]
+fn a_slow_node_answers_late_and_rightly() {
+    let slowly = |line: &str| {
+        std::thread::sleep(Duration::from_millis(10));
+        echo(line)
+    };
+    let node = Script::start(slowly, |socket, peer, datagram| {
+        std::thread::sleep(Duration::from_millis(30));
+        let _ = socket.send_to(&hits(datagram), peer);
+    });
+    let proxy = proxy("udp_timeout_ms = 20\ntimeout_ms = 60000", &[node.address]);
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            let mut client = Client::new(&proxy);
+            scope.spawn(move || {
+                for index in 0..20 {
+                    let key = format!("slow{number}:{index}");
+                    assert_eq!(client.get(&key), Ok(Some(key)));
+                }
+            });
+        }
+    });
+    assert!(count(&proxy, "udp_lost") > 0 && count(&proxy, "udp_late") > 0);
+    assert_eq!(count(&proxy, "node_errors"), 0);
+}
+
+#[test]
+fn lines_of_mg_travel_in_datagrams_and_a_reply_too_few_is_no_answer() {
+    let node = Script::start(
+        |line| match line {
+            "mg one v" => b"VA 1\r\n1\r\n".to_vec(),
+            _ => b"EN\r\n".to_vec(),
+        },
+        |socket, peer, datagram| {
+            let lines = datagram[8..].split(|&byte| byte == b'\n').count() - 1;
+            // Nothing of the last one.
+            let reply = b"EN\r\n".repeat(lines - 1);
+            let _ = socket.send_to(&[&datagram[..8], &reply].concat(), peer);
+        },
+    );
+    let proxy = proxy("udp_timeout_ms = 10000", &[node.address]);
+    let mut client = Client::new(&proxy);
+    client.send("mg one v\r\nmg two v\r\n");
+    let lines = client.line() + &client.line() + &client.line();
+    assert_eq!(lines, "VA 1\r\n1\r\nEN\r\n");
+    assert!(count(&proxy, "batched_keys") == 2 && count(&proxy, "udp_retries") == 2);
+}

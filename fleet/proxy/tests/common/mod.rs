@@ -52,6 +52,15 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Sends the process a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -82,7 +91,11 @@ pub struct Client {
 
 impl Client {
     pub fn new(server: &Server) -> Self {
-        let stream = TcpStream::connect(server.tcp.unwrap()).unwrap();
+        Self::at(server.tcp.unwrap())
+    }
+
+    pub fn at(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         // A test that hangs says where.
         stream
@@ -143,6 +156,16 @@ pub fn until(mut f: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(50));
     }
     panic!("it never became true");
+}
+
+/// What the proxy answers over HTTP, with its head.
+pub fn http(server: &Server, verb: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(server.http.unwrap()).unwrap();
+    let request = format!("{verb} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 /// The value of a count.

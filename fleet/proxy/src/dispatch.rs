@@ -1,0 +1,574 @@
+// SPDX-License-Identifier: MIT
+
+//! From a client's command to the nodes.
+
+use crate::batch::Asks;
+use crate::client::{header_of, Answer, Client, Kind, Stamp, Waiter};
+use crate::connection::Pending;
+use crate::framing::Expect;
+use crate::job::{get_command, Ask, Spot};
+use crate::metrics;
+use crate::node::hash_of;
+use crate::route::{cap_ttl, Class, Write};
+use crate::session::{Command, Forward, NO_FLEET};
+use crate::worker::Worker;
+use hippos_proto::reply;
+
+/// Said to a command over its route's limit.
+const LIMITED: &[u8] = b"SERVER_ERROR route is over its limit\r\n";
+
+/// The longest `mg` that goes by datagram.
+const META_LINE_MAX: usize = 512;
+
+/// Whether a command was taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    Taken,
+    /// An answer that it must not overtake is still to come.
+    Ordered,
+    /// Its node is busy.
+    Busy,
+}
+
+/// Tokens of a route's limits, in millionths.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket {
+    requests: u64,
+    bytes: u64,
+    since: u64,
+}
+
+impl Bucket {
+    /// Full for a second.
+    pub(crate) fn new(limit: &crate::route::Limit, workers: u64, now: u64) -> Self {
+        Self {
+            requests: limit.requests * 1_000_000 / workers,
+            bytes: limit.bytes * 1_000_000 / workers,
+            since: now,
+        }
+    }
+
+    /// Takes so much; `false` if there is not enough.
+    fn take(
+        &mut self,
+        limit: &crate::route::Limit,
+        workers: u64,
+        now: u64,
+        requests: u64,
+        bytes: u64,
+    ) -> bool {
+        let past = now.saturating_sub(self.since).min(1_000_000);
+        self.since = now;
+        let fill = |level: u64, rate: u64| {
+            (level + past * rate / workers).min(rate.max(1) * 1_000_000 / workers)
+        };
+        self.requests = fill(self.requests, limit.requests);
+        self.bytes = fill(self.bytes, limit.bytes);
+        // The level may be less than one command: a full bucket lets one through.
+        let needs = |level: u64, rate: u64, n: u64| {
+            rate == 0 || level >= (n * 1_000_000).min(rate.max(1) * 1_000_000 / workers)
+        };
+        if !needs(self.requests, limit.requests, requests) || !needs(self.bytes, limit.bytes, bytes)
+        {
+            return false;
+        }
+        self.requests = self.requests.saturating_sub(requests * 1_000_000);
+        self.bytes = self.bytes.saturating_sub(bytes * 1_000_000);
+        true
+    }
+}
+
+impl Worker {
+    /// The node of `pool` that has `key`: of another pool while its own is out.
+    pub(crate) fn locate(&self, pool: usize, key: &[u8]) -> Spot {
+        let node_of = |pool: &crate::config::Pool| {
+            let node = pool.ring.node(pool.part.of(key));
+            self.places[pool.nodes[node]]
+        };
+        let pool = &self.config.pools[pool];
+        let node = node_of(pool);
+        match pool.failover {
+            Some((other, cap)) if !self.nodes[node].is_in() => {
+                self.counters.failovers.add(1);
+                let node = node_of(&self.config.pools[other]) as u32;
+                Spot { node, cap }
+            }
+            _ => Spot {
+                node: node as u32,
+                cap: 0,
+            },
+        }
+    }
+
+    /// Whether the route's limits let a command of so many keys and bytes pass.
+    fn within_limits(&mut self, route: usize, keys: u64, bytes: u64) -> bool {
+        let limit = &self.config.routes[route].limit;
+        if !limit.is_some() {
+            return true;
+        }
+        let workers = self.shared.counters.len() as u64;
+        let in_flight = u64::from(self.clients.budget.in_flight[self.meter_of[route] as usize]);
+        let most = u64::from(limit.in_flight).div_ceil(workers);
+        let few = limit.in_flight == 0 || in_flight < most;
+        let well = few && self.buckets[route].take(limit, workers, self.now, keys, bytes);
+        if !well {
+            self.counters.limited.add(1);
+        }
+        well
+    }
+
+    pub(crate) fn stamp(&self, route: usize, class: Class, changes: u32) -> Stamp {
+        Stamp {
+            changes: if self.l1.is_some() { changes } else { 0 },
+            since: self.now,
+            meter: self.meter_of[route],
+            class: class as u8,
+        }
+    }
+
+    /// The pool that gets a command about the key too.
+    fn shadow(&self, route: usize, key: &[u8], hash: u32) -> Option<Spot> {
+        let (pool, share) = self.config.routes[route].shadow?;
+        // Another hash than the one that chooses nodes.
+        let mixed = hash.wrapping_mul(0x9e37_79b1);
+        let spot = self.locate(pool, key);
+        let is_in = self.nodes[spot.node as usize].is_in();
+        (u64::from(mixed) < share && is_in).then_some(spot)
+    }
+
+    /// Logs one of some commands.
+    fn log(&mut self, route: usize, class: Class, key: &[u8]) {
+        self.unlogged += 1;
+        if self.config.log_one_in == 0 || self.unlogged < self.config.log_one_in {
+            return;
+        }
+        self.unlogged = 0;
+        let line = format!(
+            "{{\"time\":{},\"command\":\"{}\",\"route\":{:?},\"key\":\"{}\"}}",
+            self.unix(),
+            class.name(),
+            self.config.routes[route].name,
+            key.escape_ascii()
+                .to_string()
+                .replace("\\x", "\\\\x")
+                .replace("\\'", "'"),
+        );
+        // One that can't be written at once is left out.
+        let _ = self.shared.log.try_send(line);
+    }
+
+    pub(crate) fn dispatch(
+        &mut self,
+        index: u32,
+        client: &mut Client,
+        command: Command<'_>,
+    ) -> Flow {
+        match command {
+            Command::Say(line) => client.say(line),
+            Command::Packet(packet) => client.say(&packet),
+            Command::EndOfKeys(line) => client.end_of_keys(line),
+            Command::Close => client.closing = true,
+            Command::Get {
+                cas,
+                touch,
+                keys,
+                end,
+            } => {
+                let class = match touch {
+                    Some(_) => Class::Touch,
+                    None => Class::Get,
+                };
+                // All keys' nodes are looked at first, so that all or none go.
+                let mut spots = [Key::default(); crate::session::KEYS_MAX];
+                let (mut count, mut bytes) = (0, 0);
+                for (key, found) in keys.zip(&mut spots) {
+                    let number = self.config.route(key, class);
+                    let route = &self.config.routes[number];
+                    let hash = hash_of(key).max(1);
+                    if touch.is_some() && client.reading.contains(&hash) {
+                        return Flow::Ordered;
+                    }
+                    let mut spot = Spot::default();
+                    let busy = if route.is_plain() {
+                        spot = self.locate(route.pools[0], key);
+                        self.nodes[spot.node as usize].is_busy(false)
+                    } else if client.writes > 0 {
+                        return Flow::Ordered;
+                    } else {
+                        let plan = route.plan(self.unix());
+                        self.plan_is_busy(&plan, key, false, false)
+                    };
+                    if busy {
+                        return Flow::Busy;
+                    }
+                    *found = Key {
+                        spot,
+                        hash,
+                        route: number,
+                    };
+                    count += 1;
+                    bytes += key.len() as u64;
+                }
+                if !self.within_limits(spots[0].route, count as u64, bytes) {
+                    client.say(LIMITED);
+                    return Flow::Taken;
+                }
+                self.counters.cmd_get.add(count as u64);
+                let values = vec![Vec::new(); count];
+                let kind = Kind::Values { end, values };
+                let stamp = self.stamp(spots[0].route, class, 0);
+                let number = client.expect(
+                    kind,
+                    count as u16,
+                    touch.is_some(),
+                    stamp,
+                    &mut self.clients.budget,
+                );
+                let udp = touch.is_none() && client.writes == 0;
+                let command = get_command(cas, touch);
+                for (part, (key, Key { spot, hash, route })) in (0u16..).zip(keys.zip(spots)) {
+                    self.log(route, class, key);
+                    let mut waiter = Waiter {
+                        client: index,
+                        generation: client.generation,
+                        number,
+                        part,
+                        reading: 0,
+                    };
+                    if let Some(shadow) = self.shadow(route, key, hash) {
+                        let line = [command.as_bytes(), key, b"\r\n"].concat();
+                        self.counters.shadowed.add(1);
+                        self.tell(shadow, &line, Expect::Values);
+                    }
+                    if !self.config.routes[route].is_plain() {
+                        let route = &self.config.routes[route];
+                        let plan = route.plan(self.unix());
+                        // What is answered before all pools have it must not be
+                        // overtaken.
+                        let udp = udp && route.write == Write::AllSync;
+                        waiter.reading = hash;
+                        client.reading.push(hash);
+                        if route.single_flight > 0 && touch.is_none() {
+                            let number = spots[usize::from(part)].route;
+                            self.start_flight(number, waiter, key, hash, cas);
+                            continue;
+                        }
+                        let ask = Ask::Values { cas, touch };
+                        self.start_read(&plan, waiter, key, hash, ask, udp);
+                        continue;
+                    }
+                    if udp && !cas && self.l1.is_some() {
+                        let version = self.clients.budget.versions.of(hash);
+                        if let Some(l1) = &mut self.l1 {
+                            if let Some(value) = l1.get(key, version, self.now) {
+                                self.counters.l1_hits.add(1);
+                                let answer = Answer::Reply(value);
+                                client.answered(&waiter, answer, &mut self.clients.budget);
+                                continue;
+                            }
+                            if l1.is_hot(hash) {
+                                let plan = self.config.routes[route].plan(0);
+                                waiter.reading = hash;
+                                client.reading.push(hash);
+                                let ask = Ask::Values { cas, touch };
+                                let job = self.start_read(&plan, waiter, key, hash, ask, true);
+                                self.keep_answer(job, version);
+                                continue;
+                            }
+                        }
+                    }
+                    let node_ref = &self.nodes[spot.node as usize];
+                    if udp && node_ref.spec.udp && node_ref.is_in() && !node_ref.is_large(hash) {
+                        waiter.reading = hash;
+                        client.reading.push(hash);
+                        self.on_node(spot.node, |node, context, to| {
+                            node.queue(context, asks(cas), key, hash, waiter, to);
+                        });
+                        continue;
+                    }
+                    let capped;
+                    let command = match touch {
+                        Some(time) if spot.cap > 0 => {
+                            let time = crate::route::capped(time, spot.cap, self.unix());
+                            capped = get_command(cas, Some(time));
+                            &capped
+                        }
+                        _ => &command,
+                    };
+                    let sent = self.on_node(spot.node, |node, context, _| {
+                        node.get(context, command.as_bytes(), key, hash, Some(waiter))
+                    });
+                    if sent.is_err() {
+                        self.counters.node_errors.add(1);
+                        client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
+                    }
+                }
+            }
+            Command::Forward(forward) => return self.forward(index, client, forward),
+            Command::Broadcast {
+                request,
+                expect,
+                quiet,
+            } => {
+                let binary = expect == Expect::Binary;
+                let header = binary.then(|| header_of(&request));
+                let kind = Kind::Broadcast { quiet, header };
+                return self.broadcast(index, client, &[&request], expect, kind, true);
+            }
+            Command::Stats(b"proxy") => {
+                let mut text = Vec::new();
+                for (name, _, value) in metrics::sum(&self.shared.counters) {
+                    text.extend_from_slice(format!("STAT {name} {value}\r\n").as_bytes());
+                }
+                for node in self.places.iter().map(|&place| &self.nodes[place]) {
+                    let state = node.health.name();
+                    let name = &node.spec.name;
+                    text.extend_from_slice(format!("STAT node:{name} {state}\r\n").as_bytes());
+                }
+                text.extend_from_slice(reply::END);
+                client.say(&text);
+            }
+            Command::Stats(argument) => {
+                let single = self.places.len() == 1;
+                let kind = match argument {
+                    _ if single => Kind::Plain,
+                    b"" => Kind::Statistics(Vec::new()),
+                    _ => {
+                        client.say(NO_FLEET);
+                        return Flow::Taken;
+                    }
+                };
+                let parts = [&b"stats "[..], argument, b"\r\n"];
+                return self.broadcast(index, client, &parts, Expect::Listing, kind, false);
+            }
+            Command::BinaryStats { request, refusal } => {
+                if self.places.len() != 1 {
+                    client.say(&refusal);
+                    return Flow::Taken;
+                }
+                let kind = Kind::Binary(header_of(request));
+                let expect = Expect::BinaryListing;
+                return self.broadcast(index, client, &[request], expect, kind, false);
+            }
+        }
+        Flow::Taken
+    }
+
+    /// Sends a command about one key to its node.
+    fn forward(&mut self, index: u32, client: &mut Client, forward: Forward<'_>) -> Flow {
+        let Forward {
+            key,
+            parts,
+            expect,
+            fence,
+            write,
+            instead,
+        } = forward;
+        let binary = expect == Expect::Binary;
+        let key = key.bytes();
+        let class = Class::of(parts[0]);
+        let number = self.config.route(key, class);
+        let route = &self.config.routes[number];
+        let hash = hash_of(key).max(1);
+        if write && client.reading.contains(&hash) {
+            return Flow::Ordered;
+        }
+        if route.lock != 0 && class != Class::Get {
+            return self.lock_command(index, client, number, key, &parts, expect);
+        }
+        let plan = (!route.is_plain()).then(|| route.plan(self.unix()));
+        let changes = class != Class::Get && class != Class::Touch || plan.is_none();
+        let policy = route.write;
+        let mut spot = Spot::default();
+        let busy = match &plan {
+            None => {
+                spot = self.locate(route.pools[0], key);
+                self.nodes[spot.node as usize].is_busy(binary)
+            }
+            Some(_) if !write && client.writes > 0 => return Flow::Ordered,
+            Some(plan) => self.plan_is_busy(plan, key, binary, changes),
+        };
+        if busy {
+            return Flow::Busy;
+        }
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        if !self.within_limits(number, 1, bytes as u64) {
+            if binary {
+                client.say(&crate::session::limited(parts[0]));
+            } else {
+                client.say(LIMITED);
+            }
+            return Flow::Taken;
+        }
+        self.log(number, class, key);
+        let kind = match instead {
+            Some(bytes) => Kind::Instead(bytes),
+            None if binary => Kind::Binary(header_of(parts[0])),
+            None => Kind::Plain,
+        };
+        self.counters.cmd_forward.add(1);
+        let stamp = self.stamp(number, class, if write { hash } else { 0 });
+        let mut waiter = Waiter {
+            client: index,
+            generation: client.generation,
+            number: client.expect(kind, 1, write, stamp, &mut self.clients.budget),
+            part: 0,
+            reading: 0,
+        };
+        if let Some(shadow) = self.shadow(number, key, hash) {
+            // Commands that may not be answered need their fence there too.
+            self.counters.shadowed.add(1);
+            let pending = Pending::new(None, expect, fence);
+            if !self.nodes[shadow.node as usize].is_busy(binary) {
+                let _ = self.on_node(shadow.node, |node, context, _| {
+                    node.request(context, binary, &parts, pending)
+                });
+            }
+        }
+        let Some(plan) = plan else {
+            let capped = match spot.cap {
+                0 => None,
+                cap => cap_ttl(&parts, cap, self.unix()),
+            };
+            let node = &self.nodes[spot.node as usize];
+            let datagram = expect == Expect::Meta && class == Class::Get && !write && !fence;
+            if datagram
+                && parts[0].starts_with(b"mg ")
+                && parts[0].len() < META_LINE_MAX
+                && client.writes == 0
+                && node.spec.udp
+                && node.is_in()
+                && !node.is_large(hash)
+            {
+                waiter.reading = hash;
+                client.reading.push(hash);
+                self.on_node(spot.node, |node, context, to| {
+                    node.queue(context, Asks::Meta, parts[0], hash, waiter, to);
+                });
+                return Flow::Taken;
+            }
+            let pending = Pending::new(Some(waiter), expect, fence);
+            let sent = self.on_node(spot.node, |node, context, _| match &capped {
+                Some(request) => node.request(context, binary, &[request], pending),
+                None => node.request(context, binary, &parts, pending),
+            });
+            if sent.is_err() {
+                self.counters.node_errors.add(1);
+                client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
+            }
+            return Flow::Taken;
+        };
+        if class == Class::Get || class == Class::Touch && !is_touch(parts[0]) {
+            waiter.reading = hash;
+            client.reading.push(hash);
+            let request = parts.concat();
+            let ask = Ask::Raw {
+                request,
+                expect,
+                fence,
+            };
+            self.start_read(&plan, waiter, key, hash, ask, false);
+        } else {
+            self.start_write(&plan, policy, waiter, key, hash, &parts, expect, fence);
+        }
+        Flow::Taken
+    }
+
+    /// Sends a command to all nodes.
+    fn broadcast(
+        &mut self,
+        index: u32,
+        client: &mut Client,
+        parts: &[&[u8]],
+        expect: Expect,
+        kind: Kind,
+        write: bool,
+    ) -> Flow {
+        let binary = matches!(expect, Expect::Binary | Expect::BinaryListing);
+        if write && !client.reading.is_empty() {
+            return Flow::Ordered;
+        }
+        if self
+            .places
+            .iter()
+            .any(|&place| self.nodes[place].is_busy(binary))
+        {
+            return Flow::Busy;
+        }
+        let left = self.places.len() as u16;
+        let stamp = Stamp::default();
+        let number = client.expect(kind, left, write, stamp, &mut self.clients.budget);
+        if write {
+            self.clients.budget.versions.change_all();
+        }
+        for place in self.places.clone() {
+            let waiter = Waiter {
+                client: index,
+                generation: client.generation,
+                number,
+                part: 0,
+                reading: 0,
+            };
+            // Some of these commands can be told not to answer.
+            let fence = expect == Expect::Line;
+            let pending = Pending::new(Some(waiter), expect, fence);
+            let sent = self.on_node(place as u32, |node, context, _| {
+                node.request(context, binary, parts, pending)
+            });
+            if sent.is_err() {
+                client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
+            }
+        }
+        Flow::Taken
+    }
+}
+
+/// A key, where it goes.
+#[derive(Clone, Copy, Default)]
+struct Key {
+    spot: Spot,
+    hash: u32,
+    route: usize,
+}
+
+/// The batch that a key goes into.
+pub(crate) fn asks(cas: bool) -> Asks {
+    match cas {
+        false => Asks::Get,
+        true => Asks::Gets,
+    }
+}
+
+/// Whether a command of that class brings no value.
+fn is_touch(request: &[u8]) -> bool {
+    use hippos_proto::binary::{op, REQUEST};
+    matches!(request, [b't', ..] | [REQUEST, op::TOUCH, ..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::route::Limit;
+
+    #[test]
+    fn a_bucket_lets_no_more_through_than_its_rate() {
+        let limit = Limit {
+            requests: 10,
+            bytes: 1000,
+            in_flight: 0,
+        };
+        let mut bucket = Bucket::new(&limit, 2, 0);
+        let taken = |bucket: &mut Bucket, now| {
+            (0..100)
+                .filter(|_| bucket.take(&limit, 2, now, 1, 1))
+                .count()
+        };
+        assert_eq!(taken(&mut bucket, 0), 5);
+        assert_eq!(taken(&mut bucket, 400_000), 2);
+        assert_eq!(taken(&mut bucket, 60_000_000), 5);
+        // A command larger than the bucket waits until it is full.
+        let mut bucket = Bucket::new(&limit, 2, 0);
+        assert!(bucket.take(&limit, 2, 0, 1, 5000) && !bucket.take(&limit, 2, 500_000, 1, 400));
+        assert!(bucket.take(&limit, 2, 2_000_000, 1, 5000));
+    }
+}

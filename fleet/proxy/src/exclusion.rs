@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: MIT
+
+//! One client at a time: a miss that only one client is told of, and locks.
+//!
+//! Both live in the node's item, so they hold across workers and proxies. A miss
+//! is asked for with memcached's `N`, which lets one reader win and the others
+//! know of it. A lock is an item that `add` made, whose owner is the connection;
+//! its CAS value is the token without which it is neither kept nor given back.
+
+use hippos_proto::number::{parse_u32, parse_u64};
+use hippos_proto::reply;
+use hippos_proto::text::{self, Request, Verb};
+use hippos_proto::token::Words;
+
+use crate::client::{Client, Kind, Waiter};
+use crate::dispatch::Flow;
+use crate::framing::Expect;
+use crate::job::{Owned, Step, Work};
+use crate::route::Class;
+use crate::worker::Worker;
+
+/// The most locks of a connection, and the most bytes that one brings.
+const LOCKS_MAX: usize = 64;
+const TOKEN_MAX: u32 = 1024;
+
+const NO_LOCK: &[u8] =
+    b"CLIENT_ERROR locks are taken by add, kept by touch, given back by delete\r\n";
+const TOO_MANY: &[u8] = b"SERVER_ERROR too many locks\r\n";
+
+/// How often a value that another client was told to fill is looked for, in
+/// microseconds: this long after the first look, then twice as long each time.
+const PAUSE: u64 = 1000;
+const PAUSE_MAX: u64 = 20_000;
+
+/// A GET that waits for whoever fills the value.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    cas: bool,
+    /// Until when it waits.
+    until: u64,
+    pause: u64,
+    /// How long the one who fills may take, in seconds.
+    fill: u64,
+}
+
+/// What `mg KEY N f c v` answered.
+#[derive(Debug, PartialEq, Eq)]
+struct Found<'a> {
+    flags: u32,
+    cas: u64,
+    /// This client is to fill it.
+    won: bool,
+    /// Another one is.
+    taken: bool,
+    stale: bool,
+    data: &'a [u8],
+}
+
+fn found(bytes: &[u8]) -> Option<Found<'_>> {
+    let end = bytes.iter().position(|&byte| byte == b'\r')?;
+    let mut words = Words::new(bytes[..end].strip_prefix(b"VA ")?);
+    let len = parse_u32(words.next()?)? as usize;
+    let data = bytes.get(end + 2..)?.strip_suffix(b"\r\n")?;
+    let mut found = Found {
+        flags: 0,
+        cas: 0,
+        won: false,
+        taken: false,
+        stale: false,
+        data,
+    };
+    for word in words {
+        match word.split_first()? {
+            (b'f', number) => found.flags = parse_u32(number)?,
+            (b'c', number) => found.cas = parse_u64(number)?,
+            (b'W', _) => found.won = true,
+            (b'Z', _) => found.taken = true,
+            (b'X', _) => found.stale = true,
+            _ => return None,
+        }
+    }
+    (data.len() == len).then_some(found)
+}
+
+impl Flight {
+    pub(crate) fn request(&self, key: &[u8]) -> Vec<u8> {
+        let flags = format!(" N{} f c v\r\n", self.fill);
+        [&b"mg "[..], key, flags.as_bytes()].concat()
+    }
+
+    pub(crate) fn take(&mut self, key: &[u8], answer: Owned, now: u64) -> Step {
+        let Owned::Reply(bytes) = &answer else {
+            return Step::end(answer);
+        };
+        let Some(found) = found(bytes) else {
+            return Step::end(Owned::Error(bytes.clone()));
+        };
+        let miss = || Step::end(Owned::Reply(Vec::new()));
+        if found.won {
+            return miss();
+        }
+        // Made by a miss, and not filled yet; what is stale has something.
+        if found.taken && !(found.stale && !found.data.is_empty()) {
+            if now >= self.until {
+                return miss();
+            }
+            let wake = (now + self.pause).min(self.until);
+            self.pause = (self.pause * 2).min(PAUSE_MAX);
+            return Step {
+                wake: Some(wake),
+                ..Step::default()
+            };
+        }
+        let mut value = format!(
+            "VALUE {} {} {}",
+            String::from_utf8_lossy(key),
+            found.flags,
+            found.data.len()
+        );
+        if self.cas {
+            value += &format!(" {}", found.cas);
+        }
+        let value = [value.as_bytes(), reply::CRLF, found.data, reply::CRLF].concat();
+        Step::end(Owned::Reply(value))
+    }
+}
+
+/// A lock that a client has.
+#[derive(Clone, Debug)]
+pub(crate) struct Lock {
+    key: Vec<u8>,
+    cas: u64,
+    flags: u32,
+    data: Vec<u8>,
+}
+
+/// A command about a lock, on its way.
+#[derive(Debug)]
+pub(crate) enum Locking {
+    Take(Lock),
+    Keep(Lock),
+    GiveBack,
+}
+
+impl Locking {
+    /// What the client is told, and the lock that it has then.
+    pub(crate) fn take(&mut self, answer: Owned) -> Step {
+        let Owned::Reply(bytes) = &answer else {
+            return Step::end(answer);
+        };
+        let cas = bytes
+            .strip_prefix(b"HD c")
+            .and_then(|rest| parse_u64(rest.strip_suffix(b"\r\n")?));
+        // Refusals bring flags too.
+        let gone = matches!(bytes.get(..2), Some(b"EX" | b"NF" | b"NS"));
+        if let (Some(cas), Locking::Take(lock) | Locking::Keep(lock)) = (cas, &mut *self) {
+            lock.cas = cas;
+            let lock = Some(lock.clone());
+            let line: &[u8] = match self {
+                Locking::Take(_) => reply::STORED,
+                _ => b"TOUCHED\r\n",
+            };
+            return Step {
+                lock,
+                ..Step::end(Owned::Reply(line.to_vec()))
+            };
+        }
+        let line: &[u8] = match self {
+            Locking::Take(_) if gone => b"NOT_STORED\r\n",
+            Locking::GiveBack if bytes.starts_with(b"HD") => b"DELETED\r\n",
+            _ if gone => b"NOT_FOUND\r\n",
+            _ => return Step::end(answer),
+        };
+        Step::end(Owned::Reply(line.to_vec()))
+    }
+}
+
+impl Worker {
+    /// Reads a key of a route with single flight.
+    pub(crate) fn start_flight(
+        &mut self,
+        route: usize,
+        waiter: Waiter,
+        key: &[u8],
+        hash: u32,
+        cas: bool,
+    ) {
+        let route = &self.config.routes[route];
+        let wait = route.single_flight;
+        let spot = self.locate(route.pools[0], key);
+        let flight = Flight {
+            cas,
+            until: self.now + wait,
+            pause: PAUSE,
+            fill: wait.div_ceil(1_000_000) + 1,
+        };
+        let request = flight.request(key);
+        let job = self.add_job(waiter, key, hash, vec![spot], Work::Flight(flight));
+        self.send_for(job, 0, spot, &[&request], Expect::Meta, false);
+    }
+
+    /// A command that may change an item of a lock route.
+    pub(crate) fn lock_command(
+        &mut self,
+        index: u32,
+        client: &mut Client,
+        number: usize,
+        key: &[u8],
+        parts: &[&[u8]; 3],
+        expect: Expect,
+    ) -> Flow {
+        if client.writes > 0 {
+            return Flow::Ordered;
+        }
+        let route = &self.config.routes[number];
+        let most = route.lock;
+        let spot = self.locate(route.pools[0], key);
+        if self.nodes[spot.node as usize].is_busy(false) {
+            return Flow::Busy;
+        }
+        let time = |asked: i32| match u32::try_from(asked) {
+            Ok(asked) if asked != 0 => asked.min(most),
+            _ => most,
+        };
+        let held = client.locks.iter().position(|lock| lock.key == key);
+        let name = String::from_utf8_lossy(key);
+        let request = match expect {
+            Expect::Line => text::parse(parts[0]),
+            _ => Request::Noop,
+        };
+        let (line, data, work, quiet) = match (request, held) {
+            (Request::Store(store), _) if store.verb == Verb::Add && store.len <= TOKEN_MAX => {
+                if client.locks.len() >= LOCKS_MAX {
+                    client.say(TOO_MANY);
+                    return Flow::Taken;
+                }
+                let lock = Lock {
+                    key: key.to_vec(),
+                    cas: 0,
+                    flags: store.flags,
+                    data: parts[2].to_vec(),
+                };
+                let ttl = time(store.exptime);
+                let line = format!("ms {name} {} F{} T{ttl} ME c\r\n", store.len, store.flags);
+                (line, lock.data.clone(), Locking::Take(lock), store.noreply)
+            }
+            (Request::Delete { noreply, .. }, Some(held)) => {
+                let lock = client.locks.swap_remove(held);
+                let line = format!("md {name} C{}\r\n", lock.cas);
+                (line, Vec::new(), Locking::GiveBack, noreply)
+            }
+            (
+                Request::Touch {
+                    exptime, noreply, ..
+                },
+                Some(held),
+            ) => {
+                let lock = client.locks.swap_remove(held);
+                let len = lock.data.len() - 2;
+                let (flags, cas, ttl) = (lock.flags, lock.cas, time(exptime));
+                let line = format!("ms {name} {len} F{flags} T{ttl} C{cas} c\r\n");
+                (line, lock.data.clone(), Locking::Keep(lock), noreply)
+            }
+            (Request::Delete { noreply, .. } | Request::Touch { noreply, .. }, None) => {
+                let line: &[u8] = if noreply { b"" } else { b"NOT_FOUND\r\n" };
+                client.say(line);
+                return Flow::Taken;
+            }
+            _ if expect == Expect::Binary => {
+                client.say(&crate::session::refused(parts[0]));
+                return Flow::Taken;
+            }
+            _ => {
+                client.say(NO_LOCK);
+                return Flow::Taken;
+            }
+        };
+        let kind = match quiet {
+            true => Kind::Instead(Vec::new()),
+            false => Kind::Plain,
+        };
+        let stamp = self.stamp(number, Class::Set, crate::node::hash_of(key).max(1));
+        let waiter = Waiter {
+            client: index,
+            generation: client.generation,
+            number: client.expect(kind, 1, true, stamp, &mut self.clients.budget),
+            part: 0,
+            reading: 0,
+        };
+        let job = self.add_job(waiter, key, 0, vec![spot], Work::Lock(work));
+        self.send_for(job, 0, spot, &[line.as_bytes(), &data], Expect::Meta, false);
+        Flow::Taken
+    }
+
+    /// The client has the lock; if it is gone, so is the lock.
+    pub(crate) fn hand_over(&mut self, waiter: &Waiter, lock: Lock) {
+        match self.clients.get(waiter.client) {
+            Some(client) if client.generation == waiter.generation => client.locks.push(lock),
+            _ => self.give_back(lock),
+        }
+    }
+
+    /// Gives back a lock whose owner is gone.
+    pub(crate) fn give_back(&mut self, lock: Lock) {
+        let number = self.config.route(&lock.key, Class::Set);
+        let spot = self.locate(self.config.routes[number].pools[0], &lock.key);
+        let name = String::from_utf8_lossy(&lock.key);
+        let line = format!("md {name} C{}\r\n", lock.cas);
+        self.tell(spot, line.as_bytes(), Expect::Meta);
+        self.again = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_told_of_a_miss_and_the_others_wait_as_long_as_they_may() {
+        let flight = || Flight {
+            cas: true,
+            until: 5000,
+            pause: PAUSE,
+            fill: 2,
+        };
+        assert_eq!(flight().request(b"k"), b"mg k N2 f c v\r\n");
+        let take = |flight: &mut Flight, text: &str, now| {
+            let step = flight.take(b"k", Owned::Reply(text.into()), now);
+            let answer = step.answer.map(|answer| match answer {
+                Owned::Reply(bytes) => String::from_utf8(bytes).unwrap(),
+                other => format!("{other:?}"),
+            });
+            (answer, step.wake)
+        };
+        let some = |text: &str| (Some(text.to_owned()), None);
+        assert_eq!(take(&mut flight(), "VA 0 f0 c5 W\r\n\r\n", 0), some(""));
+        let hit = "VA 2 f7 c9\r\n\r\n\r\n";
+        assert_eq!(
+            take(&mut flight(), hit, 0),
+            some("VALUE k 7 2 9\r\n\r\n\r\n")
+        );
+        let stale = "VA 1 f7 c9 Z X\r\nx\r\n";
+        assert_eq!(
+            take(&mut flight(), stale, 0),
+            some("VALUE k 7 1 9\r\nx\r\n")
+        );
+        let mut waits = flight();
+        let taken = "VA 0 f0 c5 Z\r\n\r\n";
+        assert_eq!(take(&mut waits, taken, 0), (None, Some(1000)));
+        assert_eq!(take(&mut waits, taken, 1000), (None, Some(3000)));
+        assert_eq!(take(&mut waits, taken, 3000), (None, Some(5000)));
+        assert_eq!(take(&mut waits, taken, 5000), some(""));
+    }
+}

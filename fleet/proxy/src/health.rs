@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+
+//! Whether a node is in use: the same for all workers, since what one worker
+//! failed to write another must not read.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use crate::config::Returning;
+
+/// A node's state.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    out: AtomicBool,
+    /// When it is asked next whether it is there, in microseconds.
+    probe_at: AtomicU64,
+    /// It answers, and waits to be admitted.
+    waits: AtomicBool,
+    admitted: AtomicBool,
+}
+
+/// What a node is asked while it is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Whether it is there.
+    Version,
+    /// To forget what it has.
+    Flush,
+}
+
+impl Health {
+    pub(crate) fn is_in(&self) -> bool {
+        !self.out.load(Relaxed)
+    }
+
+    /// "in", "out" or "held".
+    pub(crate) fn name(&self) -> &'static str {
+        match (self.is_in(), self.waits.load(Relaxed)) {
+            (true, _) => "in",
+            (false, false) => "out",
+            (false, true) => "held",
+        }
+    }
+
+    /// Takes the node out until `probe_at`. Whether it was in.
+    pub(crate) fn eject(&self, probe_at: u64) -> bool {
+        self.probe_at.store(probe_at, Relaxed);
+        let was_in = !self.out.swap(true, Relaxed);
+        if was_in {
+            self.waits.store(false, Relaxed);
+            self.admitted.store(false, Relaxed);
+        }
+        was_in
+    }
+
+    /// When the next probe is due, if the node is out.
+    pub(crate) fn probe_at(&self) -> Option<u64> {
+        (!self.is_in()).then(|| self.probe_at.load(Relaxed))
+    }
+
+    /// The probe that the caller, and no other worker, is to send now.
+    pub(crate) fn claim(&self, now: u64, next: u64, returning: Returning) -> Option<Probe> {
+        let at = self.probe_at()?;
+        if now < at {
+            return None;
+        }
+        let claimed = self.probe_at.compare_exchange(at, next, Relaxed, Relaxed);
+        claimed.ok()?;
+        Some(match returning {
+            Returning::Flush => Probe::Flush,
+            Returning::Keep | Returning::Hold => Probe::Version,
+        })
+    }
+
+    /// The probe was answered. Whether the node is in now.
+    pub(crate) fn probed(&self, reply: &[u8], returning: Returning) -> bool {
+        let well = match returning {
+            Returning::Keep => true,
+            Returning::Flush => reply == hippos_proto::reply::OK,
+            Returning::Hold => {
+                self.waits.store(true, Relaxed);
+                self.admitted.load(Relaxed)
+            }
+        };
+        if well {
+            self.out.store(false, Relaxed);
+        }
+        well
+    }
+
+    /// A node that is held may come in at its next probe. Whether it is out.
+    pub(crate) fn admit(&self) -> bool {
+        self.admitted.store(true, Relaxed);
+        !self.is_in()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_worker_probes_and_a_held_node_waits_to_be_admitted() {
+        let health = Health::default();
+        assert!(health.is_in() && health.claim(9, 10, Returning::Keep).is_none());
+        assert!(health.eject(100) && !health.eject(100));
+        assert_eq!(health.claim(99, 200, Returning::Flush), None);
+        assert_eq!(health.claim(100, 200, Returning::Flush), Some(Probe::Flush));
+        assert_eq!(health.claim(100, 200, Returning::Flush), None);
+        assert!(!health.probed(b"ERROR\r\n", Returning::Flush) && !health.is_in());
+        assert!(health.probed(b"OK\r\n", Returning::Flush) && health.is_in());
+        health.eject(300);
+        let version = b"VERSION 1\r\n";
+        assert!(!health.probed(version, Returning::Hold));
+        assert_eq!(health.name(), "held");
+        assert!(health.admit() && health.probed(version, Returning::Hold));
+        assert_eq!(health.name(), "in");
+    }
+}

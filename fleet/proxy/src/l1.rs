@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+
+//! Values of hot keys, kept by a worker for a moment.
+//!
+//! A value is kept when its key was asked for often among the GETs that are
+//! sampled, for so long at most, and until this worker passes a change of the
+//! key on. Changes by other workers and proxies are seen when the time is over.
+
+use std::collections::HashMap;
+
+/// What the configuration says of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// How long a value is kept, in microseconds.
+    pub ttl: u64,
+    /// The most values.
+    pub keys: usize,
+}
+
+/// One of so many GETs is sampled.
+const SAMPLE: u32 = 16;
+
+/// A key is hot when it was sampled so often lately.
+const HOT: u16 = 8;
+
+/// After so many samples what was counted counts half.
+const HALF_LIFE: u32 = 4096;
+
+/// The largest value that is kept.
+const VALUE_MAX: usize = 64 << 10;
+
+/// Counts by hash.
+const SEEN: usize = 1024;
+
+/// Versions by hash: a change of a key alters that of all that share its place.
+const VERSIONS: usize = 4096;
+
+/// Versions of keys, so that what was read before a change is not kept after it.
+#[derive(Debug, Default)]
+pub(crate) struct Versions(Vec<u32>);
+
+impl Versions {
+    pub(crate) fn of(&self, hash: u32) -> u32 {
+        self.0.get(hash as usize % VERSIONS).copied().unwrap_or(0)
+    }
+
+    /// The key is being changed, or was.
+    pub(crate) fn change(&mut self, hash: u32) {
+        if self.0.is_empty() {
+            self.0 = vec![0; VERSIONS];
+        }
+        let version = &mut self.0[hash as usize % VERSIONS];
+        *version = version.wrapping_add(1);
+    }
+
+    pub(crate) fn change_all(&mut self) {
+        for version in &mut self.0 {
+            *version = version.wrapping_add(1);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    value: Vec<u8>,
+    version: u32,
+    until: u64,
+}
+
+/// The values.
+#[derive(Debug)]
+pub(crate) struct L1 {
+    settings: Settings,
+    entries: HashMap<Vec<u8>, Entry>,
+    seen: Vec<(u32, u16)>,
+    gets: u32,
+    samples: u32,
+}
+
+impl L1 {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            entries: HashMap::new(),
+            seen: vec![(0, 0); SEEN],
+            gets: 0,
+            samples: 0,
+        }
+    }
+
+    /// The value of a key, as a node would send it.
+    pub(crate) fn get(&self, key: &[u8], version: u32, now: u64) -> Option<&[u8]> {
+        let entry = self.entries.get(key)?;
+        (entry.version == version && now < entry.until).then_some(&entry.value)
+    }
+
+    /// Takes note of a GET; tells whether its value is worth keeping.
+    pub(crate) fn is_hot(&mut self, hash: u32) -> bool {
+        self.gets = self.gets.wrapping_add(1);
+        let (known, count) = &mut self.seen[hash as usize % SEEN];
+        if self.gets % SAMPLE == 0 {
+            match (*known == hash, *count) {
+                (true, _) => *count = count.saturating_add(1),
+                (false, 0) => (*known, *count) = (hash, 1),
+                // Who comes more often takes the place.
+                (false, _) => *count -= 1,
+            }
+            let hot = *known == hash && *count >= HOT;
+            self.samples += 1;
+            if self.samples == HALF_LIFE {
+                self.samples = 0;
+                self.seen.iter_mut().for_each(|(_, count)| *count /= 2);
+            }
+            return hot;
+        }
+        *known == hash && *count >= HOT
+    }
+
+    /// Keeps a value that was read when the key had this version.
+    pub(crate) fn keep(&mut self, key: &[u8], value: &[u8], version: u32, now: u64) {
+        if value.len() > VALUE_MAX {
+            return;
+        }
+        if self.entries.len() >= self.settings.keys && !self.entries.contains_key(key) {
+            self.entries.retain(|_, entry| now < entry.until);
+            if self.entries.len() >= self.settings.keys {
+                return;
+            }
+        }
+        let entry = Entry {
+            value: value.to_vec(),
+            version,
+            until: now + self.settings.ttl,
+        };
+        self.entries.insert(key.to_vec(), entry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hot_is_kept_until_its_time_or_a_change() {
+        let settings = Settings { ttl: 100, keys: 2 };
+        let mut l1 = L1::new(settings);
+        let gets = (0..100 * SAMPLE).filter(|_| l1.is_hot(7)).count();
+        assert!(gets > 0 && !l1.is_hot(8));
+        let mut versions = Versions::default();
+        l1.keep(b"a", b"1", versions.of(7), 1000);
+        assert_eq!(l1.get(b"a", versions.of(7), 1099), Some(&b"1"[..]));
+        assert_eq!(l1.get(b"a", versions.of(7), 1100), None);
+        versions.change(7);
+        assert_eq!(l1.get(b"a", versions.of(7), 1000), None);
+        // Room is made of what is over, and of nothing else.
+        l1.keep(b"b", b"2", 0, 1000);
+        l1.keep(b"c", b"3", 0, 1050);
+        assert_eq!(l1.get(b"c", 0, 1050), None);
+        l1.keep(b"c", b"3", 0, 1100);
+        assert_eq!(l1.get(b"c", 0, 1100), Some(&b"3"[..]));
+    }
+}

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: MIT
+
+//! Routes: which pools a key's commands go to, and whose answer counts.
+
+/// A kind of commands, as routes and metrics tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// `get`, `gets`, `mg`, `me`.
+    Get,
+    /// `set` and its kin, `ms`.
+    Set,
+    /// `delete`, `md`.
+    Delete,
+    /// `incr`, `decr`, `ma`.
+    Arith,
+    /// `touch`, `gat`, `gats`.
+    Touch,
+}
+
+impl Class {
+    /// All of them, with their names in the configuration.
+    pub const ALL: [(Class, &'static str); 5] = [
+        (Class::Get, "get"),
+        (Class::Set, "set"),
+        (Class::Delete, "delete"),
+        (Class::Arith, "arith"),
+        (Class::Touch, "touch"),
+    ];
+
+    /// The class of a whole request about one key.
+    pub fn of(request: &[u8]) -> Self {
+        use hippos_proto::binary::{loud, op, REQUEST};
+        if let [REQUEST, opcode, ..] = request {
+            return match loud(*opcode).unwrap_or(*opcode) {
+                op::GET | op::GETK => Class::Get,
+                op::DELETE => Class::Delete,
+                op::INCREMENT | op::DECREMENT => Class::Arith,
+                op::TOUCH | op::GAT | op::GATK => Class::Touch,
+                _ => Class::Set,
+            };
+        }
+        match request {
+            [b'm', b'g' | b'e', ..] => Class::Get,
+            [b'm', b'd', ..] | [b'd', b'e', b'l', ..] => Class::Delete,
+            [b'm', b'a', ..] | [b'i', ..] | [b'd', ..] => Class::Arith,
+            [b't', ..] => Class::Touch,
+            _ => Class::Set,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+/// When a change to several pools is answered. Every pool is sent it at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Write {
+    /// When all have answered: with the first error, else as the first pool.
+    #[default]
+    AllSync,
+    /// When more than half have done it.
+    AllMajority,
+    /// When one has done it.
+    AllFastest,
+    /// When the first pool has answered.
+    AllAsync,
+}
+
+impl Write {
+    /// The name's policy.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "all_sync" => Write::AllSync,
+            "all_majority" => Write::AllMajority,
+            "all_fastest" => Write::AllFastest,
+            "all_async" => Write::AllAsync,
+            _ => return None,
+        })
+    }
+}
+
+/// Which of several pools a value is read from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Read {
+    /// The first; the next one when a node fails or is out.
+    #[default]
+    Failover,
+    /// The same, and the next one on a miss too.
+    MissFailover,
+    /// All at once: the first hit counts.
+    Fastest,
+    /// One after the other in turn; the next one when a node fails or is out.
+    Spread,
+}
+
+impl Read {
+    /// The name's policy.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "failover" => Read::Failover,
+            "miss_failover" => Read::MissFailover,
+            "fastest" => Read::Fastest,
+            "spread" => Read::Spread,
+            _ => return None,
+        })
+    }
+}
+
+/// A pool's keys go to another pool, in three steps of one interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The new pool.
+    pub to: usize,
+    /// When it begins, in seconds since 1970.
+    pub start: u64,
+    /// How long a step takes, in seconds.
+    pub interval: u64,
+}
+
+/// The most of a route, of all workers; 0 for no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Commands a second.
+    pub requests: u64,
+    /// Bytes of commands a second.
+    pub bytes: u64,
+    /// Commands without an answer.
+    pub in_flight: u32,
+}
+
+impl Limit {
+    /// Whether there is any.
+    pub fn is_some(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// A route.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// For metrics.
+    pub name: String,
+    /// How its keys begin.
+    pub prefix: Vec<u8>,
+    /// Bit `n` says that it takes the class number `n`.
+    pub commands: u8,
+    /// The pools, of which each has a copy. Not empty.
+    pub pools: Vec<usize>,
+    /// When changes are answered.
+    pub write: Write,
+    /// Which copy is read, in the order of `near`.
+    pub read: Read,
+    /// The pools with those of the own zone first.
+    pub near: Vec<usize>,
+    /// On a miss this pool is asked, and the value kept in the first.
+    pub warm: Option<usize>,
+    /// A pool that gets the commands about some keys too, and whose answers do
+    /// not count; how many of 2^32 hashes.
+    pub shadow: Option<(usize, u64)>,
+    /// The move of the first pool.
+    pub migrate: Option<Migration>,
+    /// Its limits.
+    pub limit: Limit,
+    /// Of several clients that miss a key one is told so, and the others wait
+    /// so many microseconds for the value; 0 if each is told.
+    pub single_flight: u64,
+    /// Its items are locks, for so many seconds at most; 0 if they are none.
+    pub lock: u32,
+}
+
+/// What a route comes to at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Pools to read from, in order.
+    pub read: Vec<usize>,
+    /// As the route's.
+    pub policy: Read,
+    /// As the route's.
+    pub warm: Option<usize>,
+    /// Pools that get a change, in order.
+    pub write: Vec<usize>,
+    /// Pools in which the changed key is deleted.
+    pub clear: Vec<usize>,
+}
+
+impl Route {
+    /// The plain route of every key to `pool`, for some classes.
+    pub fn to(pool: usize, commands: u8) -> Self {
+        Self {
+            name: "default".to_owned(),
+            prefix: Vec::new(),
+            commands,
+            pools: vec![pool],
+            write: Write::default(),
+            read: Read::default(),
+            near: vec![pool],
+            warm: None,
+            shadow: None,
+            migrate: None,
+            limit: Limit::default(),
+            single_flight: 0,
+            lock: 0,
+        }
+    }
+
+    /// Whether all is done with one answer of one node.
+    pub fn is_plain(&self) -> bool {
+        self.pools.len() == 1
+            && self.warm.is_none()
+            && self.migrate.is_none()
+            && self.single_flight == 0
+    }
+
+    /// Whether it takes commands of every class.
+    pub fn is_for_all(&self) -> bool {
+        self.commands.count_ones() as usize == Class::ALL.len()
+    }
+
+    /// Whether it takes keys that begin like `key`, in commands of `class`.
+    pub fn takes(&self, key: &[u8], class: Class) -> bool {
+        key.starts_with(&self.prefix) && self.commands >> class as u8 & 1 != 0
+    }
+
+    /// The pools for now, in seconds since 1970.
+    pub fn plan(&self, now: u64) -> Plan {
+        let mut plan = Plan {
+            read: self.near.clone(),
+            policy: self.read,
+            warm: self.warm,
+            write: self.pools.clone(),
+            clear: self.warm.into_iter().collect(),
+        };
+        if let Some(Migration {
+            to,
+            start,
+            interval,
+        }) = self.migrate
+        {
+            let from = self.pools[0];
+            let phase = now.checked_sub(start).map(|past| past / interval.max(1));
+            match phase {
+                None => {}
+                // What is changed now will not be found changed later.
+                Some(0) => plan.clear.push(to),
+                Some(1) => {
+                    (plan.read, plan.write) = (vec![to], vec![to]);
+                    plan.clear.push(from);
+                    plan.warm = Some(from);
+                }
+                Some(_) => (plan.read, plan.write) = (vec![to], vec![to]),
+            }
+        }
+        plan
+    }
+}
+
+/// The request with its time to live no longer than `most` seconds from `now`.
+/// Nothing if it sets none.
+pub fn cap_ttl(parts: &[&[u8]; 3], most: u32, now: u64) -> Option<Vec<u8>> {
+    use hippos_proto::binary::{loud, op, HEADER, REQUEST};
+    let mut request = parts[0].to_vec();
+    if let [REQUEST, opcode, ..] = *parts[0] {
+        let at = match loud(opcode).unwrap_or(opcode) {
+            op::SET | op::ADD | op::REPLACE => HEADER + 4,
+            op::TOUCH | op::GAT | op::GATK => HEADER,
+            op::INCREMENT | op::DECREMENT => HEADER + 16,
+            _ => return None,
+        };
+        let field: &mut [u8; 4] = request.get_mut(at..at + 4)?.try_into().ok()?;
+        let old = i32::from_be_bytes(*field);
+        if at == HEADER + 16 && old == -1 {
+            return None;
+        }
+        *field = capped(old, most, now).to_be_bytes();
+        return Some(request);
+    }
+    let mut words: Vec<Vec<u8>> = request
+        .split(|&byte| byte == b' ')
+        .filter(|word| !word.is_empty())
+        .map(<[u8]>::to_vec)
+        .collect();
+    let cap = |word: &[u8]| {
+        let old = hippos_proto::number::parse_i32(word)?;
+        Some(capped(old, most, now).to_string().into_bytes())
+    };
+    match words.first()?.as_slice() {
+        b"set" | b"add" | b"replace" | b"cas" => *words.get_mut(3)? = cap(words.get(3)?)?,
+        b"touch" => *words.get_mut(2)? = cap(words.get(2)?)?,
+        verb @ (b"ms" | b"mg" | b"ma") => {
+            let store = verb == b"ms";
+            let mut found = false;
+            for word in words.iter_mut().skip(2 + usize::from(store)) {
+                let (&letter, number) = word.split_first()?;
+                if matches!(letter, b'T' | b'N') {
+                    let number = cap(number)?;
+                    *word = [&[letter][..], &number].concat();
+                    found |= letter == b'T';
+                }
+            }
+            if store && !found {
+                words.push(format!("T{most}").into_bytes());
+            }
+        }
+        _ => return None,
+    }
+    Some([&words.join(&b' '), parts[1], parts[2]].concat())
+}
+
+/// A time to live that is no longer than `most` seconds from `now`.
+pub fn capped(old: i32, most: u32, now: u64) -> i32 {
+    /// Up to here it is relative.
+    const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+    let most = most.min(RELATIVE_MAX as u32) as i32;
+    let left = match i64::from(old) {
+        0 => i64::MAX,
+        // Gone already.
+        left if left < 0 => return old,
+        left if left <= RELATIVE_MAX => left,
+        absolute => absolute - now as i64,
+    };
+    if left <= i64::from(most) {
+        old
+    } else {
+        most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_migration_never_reads_what_was_changed_elsewhere() {
+        let route = Route {
+            migrate: Some(Migration {
+                to: 1,
+                start: 1000,
+                interval: 10,
+            }),
+            ..Route::to(0, 31)
+        };
+        for (now, read, warm, write, clear) in [
+            (999, 0, None, 0, vec![]),
+            (1000, 0, None, 0, vec![1]),
+            (1009, 0, None, 0, vec![1]),
+            (1010, 1, Some(0), 1, vec![0]),
+            (1020, 1, None, 1, vec![]),
+        ] {
+            let plan = route.plan(now);
+            assert_eq!(
+                (plan.read, plan.warm, plan.write, plan.clear),
+                (vec![read], warm, vec![write], clear),
+                "{now}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_to_live_is_capped_in_every_protocol() {
+        let now = 1_700_000_000;
+        let text = |line: &str| {
+            let parts = [line.as_bytes(), b"\r\n", b""];
+            cap_ttl(&parts, 10, now).map(|bytes| String::from_utf8(bytes).unwrap())
+        };
+        for (line, want) in [
+            ("set a 0 0 1", Some("set a 0 10 1\r\n")),
+            ("set a 0 9 1 noreply", Some("set a 0 9 1 noreply\r\n")),
+            ("cas a 0 -1 1 5", Some("cas a 0 -1 1 5\r\n")),
+            ("add a 0 1700000005 1", Some("add a 0 1700000005 1\r\n")),
+            ("add a 0 1700000011 1", Some("add a 0 10 1\r\n")),
+            ("touch a 100", Some("touch a 10\r\n")),
+            ("append a 0 0 1", None),
+            ("delete a", None),
+            ("ms a 1 T0 c", Some("ms a 1 T10 c\r\n")),
+            ("ms a 1 c", Some("ms a 1 c T10\r\n")),
+            ("mg a v N60", Some("mg a v N10\r\n")),
+            ("mg a v", Some("mg a v\r\n")),
+        ] {
+            assert_eq!(text(line).as_deref(), want, "{line}");
+        }
+        let mut packet = vec![0; 33];
+        (packet[0], packet[1], packet[4]) = (0x80, 1, 8);
+        let capped = cap_ttl(&[&packet, b"", b""], 10, now).unwrap();
+        assert_eq!(capped[28..32], [0, 0, 0, 10]);
+    }
+
+    #[test]
+    fn classes_are_told_by_the_first_bytes() {
+        for (request, class) in [
+            ("mg a", Class::Get),
+            ("me a", Class::Get),
+            ("md a", Class::Delete),
+            ("ma a", Class::Arith),
+            ("ms a", Class::Set),
+            ("delete a", Class::Delete),
+            ("decr a", Class::Arith),
+            ("incr a", Class::Arith),
+            ("touch a", Class::Touch),
+            ("append a", Class::Set),
+            ("\u{80}", Class::Set),
+        ] {
+            assert_eq!(Class::of(request.as_bytes()), class, "{request}");
+        }
+        assert_eq!(Class::of(&[0x80, 0x09]), Class::Get);
+        assert_eq!(Class::of(&[0x80, 0x14]), Class::Delete);
+    }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+
+//! Many clients, and the memory that they cost. The proxy runs in a process of
+//! its own, so that its memory alone is measured.
+
+mod common;
+
+use common::{until, Client, Engine, Script};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+
+struct Proxy {
+    child: Child,
+    tcp: SocketAddr,
+    file: std::path::PathBuf,
+}
+
+impl Proxy {
+    fn start(text: &str) -> Self {
+        let file = std::env::temp_dir().join(format!("hippos-crowd-{}.toml", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hippos-proxy"))
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        let tcp = line.split("tcp ").nth(1).unwrap();
+        let tcp = tcp.split_whitespace().next().unwrap().parse().unwrap();
+        Self { child, tcp, file }
+    }
+
+    /// Memory in KiB: what it is, or was at the most.
+    fn memory(&self, field: &str) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// As many clients as there may be descriptors, at most 10,000.
+fn clients_max() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let soft = line.unwrap().split_whitespace().nth(3).unwrap();
+    soft.parse()
+        .map_or(10_000, |soft: usize| (soft - 300).min(10_000))
+}
+
+#[test]
+fn ten_thousand_clients_of_a_frozen_node_cost_bounded_memory() {
+    let frozen = Script::start(|_| Vec::new(), |_, _, _| {});
+    let well = Engine::start();
+    let proxy = Proxy::start(&format!(
+        "listen = \"127.0.0.1:0\"\nthreads = 2\nmax_connections = 20000\ntimeout_ms = 600000\n\
+         udp_timeout_ms = 60000\n[pools.default]\nnodes = [\"{}\"]\n[pools.well]\nnodes = [\"{}\"]\n\
+         [[routes]]\nprefix = \"well\"\npool = \"well\"\n",
+        frozen.address, well.address
+    ));
+    let mut first = Client::at(proxy.tcp);
+    assert_eq!(first.set("well", "x"), "STORED");
+    let before = proxy.memory("VmRSS");
+    let count = clients_max();
+    let mut clients: Vec<TcpStream> = (0..count)
+        .map(|_| TcpStream::connect(proxy.tcp).unwrap())
+        .collect();
+    for client in &mut clients {
+        client.write_all(b"get well\r\n").unwrap();
+    }
+    for client in &mut clients {
+        let want = b"VALUE well 0 1\r\nx\r\nEND\r\n";
+        let mut answer = vec![0; want.len()];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, want);
+    }
+    let idle = (proxy.memory("VmRSS") - before.min(proxy.memory("VmRSS"))) * 1024 / count;
+    println!("{idle} bytes for each of {count} idle clients");
+    assert!(idle <= 8 << 10, "{idle}");
+
+    // Each asks a thousand times, and nobody is answered.
+    let requests: String = (0..1000)
+        .map(|number| format!("get f{number:03}\r\n"))
+        .collect();
+    for client in &mut clients {
+        client.set_nonblocking(true).unwrap();
+        let mut at = 0;
+        while let Ok(sent) = client.write(&requests.as_bytes()[at..]) {
+            at += sent;
+            if at == requests.len() {
+                break;
+            }
+        }
+    }
+    // Until it has read what it will.
+    let mut last = 0;
+    let mut same = 0;
+    until(|| {
+        let now = proxy.memory("VmRSS");
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        same > 20
+    });
+    let most = proxy.memory("VmHWM");
+    println!("{most} KiB at the most");
+    assert!(most <= 128 << 10, "{most} KiB");
+    assert_eq!(first.get("well"), Ok(Some("x".into())));
+}

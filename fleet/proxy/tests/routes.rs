@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: MIT
+
+//! Copies, failover, warm-up, shadows and limits, before real engines.
+
+mod common;
+
+use common::{count, http, until, Client, Engine};
+use hippos_proxy::config::Config;
+use hippos_proxy::server::Server;
+use std::net::SocketAddr;
+
+/// A proxy with a pool of one node for each of `nodes`, named `a`, `b`, `c`.
+fn proxy(nodes: &[SocketAddr], rest: &str) -> Server {
+    pools(nodes, "", "", rest)
+}
+
+fn pools(nodes: &[SocketAddr], top: &str, first: &str, rest: &str) -> Server {
+    let mut text = format!(
+        "listen = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\nthreads = 2\ntimeout_ms = 500\n\
+         failures = 1\nretry_ms = 50\n{top}\n"
+    );
+    for (name, node) in ["a", "b", "c"].iter().zip(nodes) {
+        let more = if *name == "a" { first } else { "" };
+        text += &format!("[pools.{name}]\nnodes = [\"{node}\"]\n{more}\n");
+    }
+    text += rest;
+    Server::start(Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))).unwrap()
+}
+
+/// An address that nobody listens at.
+fn nobody() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[test]
+fn a_change_reaches_every_copy_and_any_copy_answers_reads() {
+    let nodes = [Engine::start(), Engine::start()];
+    let addresses = nodes.each_ref().map(|node| node.address);
+    let proxy = proxy(
+        &addresses,
+        "[[routes]]\npools = [\"a\", \"b\"]\nwrite = \"all_sync\"\nread = \"spread\"\n",
+    );
+    let mut client = Client::new(&proxy);
+    let mut copies = addresses.map(Client::at);
+    assert_eq!(client.set("copy", "1"), "STORED");
+    for copy in &mut copies {
+        assert_eq!(copy.get("copy"), Ok(Some("1".into())));
+    }
+    assert_eq!(client.ask("incr copy 4"), "5");
+    assert_eq!(client.ask("ms copy 1 q MA\r\n0\r\nmn"), "MN");
+    for copy in &mut copies {
+        assert_eq!(copy.get("copy"), Ok(Some("50".into())));
+    }
+    for _ in 0..4 {
+        assert_eq!(client.get("copy"), Ok(Some("50".into())));
+        assert_eq!(client.ask("mg copy s"), "HD s2");
+    }
+    // A CAS value is one copy's; the other one forgets the item.
+    let line = copies[0].ask("mg copy c");
+    let cas = line.trim_start_matches("HD c");
+    assert_eq!(client.ask("cas copy 0 0 1 1\r\nx"), "EXISTS");
+    assert_eq!(client.ask(&format!("cas copy 0 0 1 {cas}\r\nx")), "STORED");
+    assert_eq!(copies[0].get("copy"), Ok(Some("x".into())));
+    assert_eq!(copies[1].get("copy"), Ok(None));
+    assert_eq!(client.ask("delete copy"), "DELETED");
+    assert_eq!(copies[0].get("copy"), Ok(None));
+    assert_eq!(count(&proxy, "node_errors"), 0);
+}
+
+#[test]
+fn a_dead_copy_fails_what_waits_for_all_and_nothing_else() {
+    let nodes = [Engine::start(), Engine::start()];
+    let [a, c] = nodes.each_ref().map(|node| node.address);
+    let addresses = [a, nobody(), c];
+    for (policy, pools, stored) in [
+        ("all_sync", "\"a\", \"b\", \"c\"", false),
+        ("all_majority", "\"a\", \"b\", \"c\"", true),
+        ("all_majority", "\"a\", \"b\"", false),
+        ("all_fastest", "\"b\", \"c\"", true),
+        ("all_async", "\"a\", \"b\"", true),
+        ("all_async", "\"b\", \"a\"", false),
+    ] {
+        let route = format!("[[routes]]\npools = [{pools}]\nwrite = \"{policy}\"\n");
+        let proxy = proxy(&addresses, &route);
+        let mut client = Client::new(&proxy);
+        for round in 0..3 {
+            let answer = client.set("dead", "x");
+            let want = if stored {
+                "STORED"
+            } else {
+                "SERVER_ERROR node is not available"
+            };
+            assert_eq!(answer, want, "{policy} {pools} {round}");
+        }
+    }
+}
+
+#[test]
+fn reads_go_on_to_the_next_pool() {
+    let nodes = [Engine::start(), Engine::start()];
+    let [a, b] = nodes.each_ref().map(|node| node.address);
+    assert_eq!(Client::at(b).set("next", "b"), "STORED");
+    let read = |addresses: &[SocketAddr], policy| {
+        let route = format!("[[routes]]\npools = [\"a\", \"b\"]\nread = \"{policy}\"\n");
+        let proxy = proxy(addresses, &route);
+        let mut client = Client::new(&proxy);
+        let value = client.get("next");
+        let meta = client.ask("mg next s");
+        assert_eq!(meta == "HD s1", value == Ok(Some("b".into())), "{meta}");
+        (value, client.get("none"))
+    };
+    let hit = || Ok(Some("b".into()));
+    assert_eq!(read(&[a, b], "failover"), (Ok(None), Ok(None)));
+    assert_eq!(read(&[a, b], "miss_failover"), (hit(), Ok(None)));
+    assert_eq!(read(&[a, b], "fastest"), (hit(), Ok(None)));
+    let dead = nobody();
+    for policy in ["failover", "miss_failover", "fastest"] {
+        assert_eq!(read(&[dead, b], policy), (hit(), Ok(None)), "{policy}");
+    }
+    let none = nobody();
+    assert!(read(&[dead, none], "failover").0.is_err());
+}
+
+#[test]
+fn a_cold_pool_is_filled_from_a_warm_one_with_the_time_that_is_left() {
+    let nodes = [Engine::start(), Engine::start()];
+    let addresses = nodes.each_ref().map(|node| node.address);
+    let proxy = proxy(&addresses, "[[routes]]\npool = \"a\"\nwarm = \"b\"\n");
+    let [mut cold, mut warm] = addresses.map(Client::at);
+    for key in ["one", "two", "gone"] {
+        let answer = warm.ask(&format!("set {key} 7 1000 4\r\nwarm"));
+        assert_eq!(answer, "STORED");
+    }
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.ask("get one"), "VALUE one 7 4");
+    assert_eq!(
+        (client.line(), client.line()),
+        ("warm\r\n".into(), "END\r\n".into())
+    );
+    until(|| cold.ask("mg one f") == "HD f7");
+    let ttl = cold.ask("mg one t");
+    let left: u32 = ttl.trim_start_matches("HD t").parse().unwrap();
+    assert!((900..=1000).contains(&left), "{ttl}");
+    // With a CAS value, it is the cold pool's.
+    let line = client.ask("gets two");
+    assert_eq!(client.line() + &client.line(), "warm\r\nEND\r\n");
+    let cas = line.rsplit(' ').next().unwrap();
+    assert_eq!(client.ask(&format!("cas two 0 0 3 {cas}\r\nnew")), "STORED");
+    assert_eq!(client.get("two"), Ok(Some("new".into())));
+    // What is changed is gone from the warm pool, and does not come back.
+    assert_eq!(client.ask("delete gone"), "NOT_FOUND");
+    assert_eq!(client.get("gone"), Ok(None));
+    assert_eq!(client.get("never"), Ok(None));
+    assert_eq!(count(&proxy, "warmed"), 2);
+}
+
+#[test]
+fn concurrent_clients_of_copies_see_a_linear_history() {
+    let nodes = [Engine::start(), Engine::start()];
+    let addresses = nodes.each_ref().map(|node| node.address);
+    let route = "[[routes]]\npools = [\"a\", \"b\"]\nwrite = \"all_sync\"\n";
+    let proxy = proxy(&addresses, route);
+    for seed in 20..23 {
+        let plan = hippos_histories::Plan {
+            server: proxy.tcp.unwrap(),
+            clients: 6,
+            keys: 8,
+            operations: 150,
+            udp: false,
+            seed,
+        };
+        let history = hippos_histories::record(&plan).unwrap();
+        assert_eq!(hippos_histories::check(&history), None, "seed {seed}");
+    }
+}
+
+#[test]
+fn commands_have_routes_of_their_own_and_shadows_answer_nobody() {
+    let nodes = [Engine::start(), Engine::start(), Engine::start()];
+    let addresses = nodes.each_ref().map(|node| node.address);
+    let proxy = proxy(
+        &addresses,
+        "[[routes]]\nprefix = \"x\"\ncommands = [\"set\"]\npool = \"a\"\n\
+         [[routes]]\nprefix = \"x\"\npool = \"b\"\n\
+         [[routes]]\npool = \"a\"\nshadow = { pool = \"c\", share = 0.5 }\n",
+    );
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.set("x1", "1"), "STORED");
+    assert_eq!(client.get("x1"), Ok(None));
+    let [mut a, mut b, mut c] = addresses.map(Client::at);
+    assert_eq!(a.get("x1"), Ok(Some("1".into())));
+    assert_eq!(b.get("x1"), Ok(None));
+    for number in 0..400 {
+        assert_eq!(client.set(&format!("shadow{number}"), "1"), "STORED");
+        assert_eq!(client.get(&format!("shadow{number}")), Ok(Some("1".into())));
+    }
+    let mut shadowed = 0;
+    until(|| {
+        let hits = (0..400).filter(|n| c.get(&format!("shadow{n}")).unwrap().is_some());
+        let before = std::mem::replace(&mut shadowed, hits.count());
+        before == shadowed && shadowed > 0
+    });
+    assert!((120..280).contains(&shadowed), "{shadowed}");
+    assert_eq!(count(&proxy, "shadowed"), 2 * shadowed as u64);
+}
+
+#[test]
+fn a_gutter_pool_keeps_values_for_its_time_to_live_only() {
+    let gutter = Engine::start();
+    let first = "failover = \"b\"\nfailover_ttl_s = 10";
+    let rest = "[[routes]]\npool = \"a\"\n";
+    let proxy = pools(&[nobody(), gutter.address], "", first, rest);
+    let mut client = Client::new(&proxy);
+    until(|| client.set("gutter", "x") == "STORED");
+    let mut direct = Client::at(gutter.address);
+    let ttl = |line: String| line.trim_start_matches("HD t").parse::<u32>().unwrap();
+    assert!(ttl(direct.ask("mg gutter t")) <= 10);
+    assert_eq!(client.ask("ms gutter 1 T0\r\ny"), "HD");
+    assert_eq!(client.ask("touch gutter 0"), "TOUCHED");
+    assert!(ttl(direct.ask("mg gutter t")) <= 10);
+    assert_eq!(client.ask("gat 500 gutter"), "VALUE gutter 0 1");
+    assert!(ttl(direct.ask("mg gutter t")) <= 10);
+    assert!(count(&proxy, "failovers") > 3);
+}
+
+#[test]
+fn a_node_that_comes_back_is_flushed_or_held_if_so_configured() {
+    for returning in ["keep", "flush", "hold"] {
+        let node = Engine::start();
+        let first = format!("returning = \"{returning}\"");
+        let rest = "[[routes]]\npool = \"a\"\n";
+        let proxy = pools(&[node.address], "udp_timeout_ms = 20", &first, rest);
+        let mut client = Client::new(&proxy);
+        assert_eq!(client.set("old", "x"), "STORED");
+        node.signal("STOP");
+        until(|| client.get("old") == Err("SERVER_ERROR node is not available".into()));
+        node.signal("CONT");
+        if returning == "hold" {
+            let held = format!("node {} held", node.address);
+            until(|| http(&proxy, "GET", "/status").contains(&held));
+            assert!(client.get("old").is_err());
+            let admitted = http(&proxy, "POST", &format!("/admit?{}", node.address));
+            assert!(admitted.contains("admitted"), "{admitted}");
+        }
+        until(|| client.get("old").is_ok());
+        let want = (returning != "flush").then(|| "x".to_owned());
+        assert_eq!(client.get("old"), Ok(want), "{returning}");
+    }
+}
+
+#[test]
+fn of_clients_that_miss_together_one_is_told_and_the_others_get_what_it_fills() {
+    let node = Engine::start();
+    let proxy = proxy(
+        &[node.address],
+        "[[routes]]\npool = \"a\"\nsingle_flight_ms = 20000\n",
+    );
+    let answers = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8)
+            .map(|_| {
+                let mut client = Client::new(&proxy);
+                scope.spawn(move || {
+                    let value = client.get("flight").unwrap();
+                    if value.is_none() {
+                        std::thread::sleep(std::time::Duration::from_millis(300));
+                        assert_eq!(client.set("flight", "filled"), "STORED");
+                    }
+                    value
+                })
+            })
+            .collect();
+        let answers = clients.into_iter().map(|client| client.join().unwrap());
+        answers.collect::<Vec<_>>()
+    });
+    let misses = answers.iter().filter(|answer| answer.is_none()).count();
+    assert_eq!(misses, 1, "{answers:?}");
+    assert!(answers.iter().flatten().all(|value| value == "filled"));
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.get("flight"), Ok(Some("filled".into())));
+    // What is stale is shown to all but the one who is to fill it.
+    assert_eq!(client.ask("md flight I T100"), "HD");
+    assert_eq!(client.get("flight"), Ok(None));
+    assert_eq!(client.get("flight"), Ok(Some("filled".into())));
+}
+
+#[test]
+fn a_hot_value_is_kept_for_its_time_and_a_client_reads_its_own_changes() {
+    let node = Engine::start();
+    let rest = "[[routes]]\npool = \"a\"\n";
+    let proxy = pools(&[node.address], "l1 = { ttl_ms = 100000 }", "", rest);
+    let mut client = Client::new(&proxy);
+    for value in ["1", "2"] {
+        assert_eq!(client.set("hot", value), "STORED");
+        let before = count(&proxy, "l1_hits");
+        until(|| {
+            assert_eq!(client.get("hot"), Ok(Some(value.into())));
+            count(&proxy, "l1_hits") > before
+        });
+        assert_eq!(client.ask("gets none"), "END");
+    }
+    // Changed by another way it is not seen before its time.
+    assert_eq!(Client::at(node.address).set("hot", "3"), "STORED");
+    assert_eq!(client.get("hot"), Ok(Some("2".into())));
+    assert_eq!(client.ask("flush_all"), "OK");
+    assert_eq!(client.get("hot"), Ok(None));
+}
+
+#[test]
+fn a_lock_has_one_owner_and_does_not_survive_it() {
+    let node = Engine::start();
+    let proxy = proxy(&[node.address], "[[routes]]\npool = \"a\"\nlock_s = 100\n");
+    let mut one = Client::new(&proxy);
+    let mut two = Client::new(&proxy);
+    let take = "add lock 0 0 1\r\nx";
+    assert_eq!(one.ask(take), "STORED");
+    assert_eq!(two.ask(take), "NOT_STORED");
+    assert_eq!(two.ask("delete lock"), "NOT_FOUND");
+    assert_eq!(two.ask("touch lock 50"), "NOT_FOUND");
+    assert!(two.set("lock", "y").starts_with("CLIENT_ERROR"));
+    assert_eq!(two.get("lock"), Ok(Some("x".into())));
+    assert_eq!(one.ask("touch lock 50"), "TOUCHED");
+    let ttl = |line: String| line.trim_start_matches("HD t").parse::<u32>().unwrap();
+    assert!(ttl(two.ask("mg lock t")) <= 50);
+    assert_eq!(one.ask("delete lock"), "DELETED");
+    assert_eq!(one.ask("delete lock"), "NOT_FOUND");
+    assert_eq!(two.ask(take), "STORED");
+    assert!(ttl(one.ask("mg lock t")) <= 100);
+    // One that was lost is not given back when another has it.
+    let mut direct = Client::at(node.address);
+    assert_eq!(direct.ask("delete lock"), "DELETED");
+    assert_eq!(one.ask(take), "STORED");
+    assert_eq!(two.ask("delete lock"), "NOT_FOUND");
+    assert_eq!(direct.get("lock"), Ok(Some("x".into())));
+    drop(one);
+    until(|| two.ask(take) == "STORED");
+}
+
+#[test]
+fn a_route_over_its_limit_is_refused_and_the_others_are_not() {
+    let node = Engine::start();
+    let proxy = proxy(
+        &[node.address],
+        "[[routes]]\npool = \"a\"\n\
+         [[routes]]\nprefix = \"few\"\npool = \"a\"\nlimit = { requests = 2 }\n",
+    );
+    let mut client = Client::new(&proxy);
+    let mut refused = 0;
+    for _ in 0..100 {
+        match client.get("few") {
+            Ok(None) => {}
+            Err(line) => {
+                assert_eq!(line, "SERVER_ERROR route is over its limit");
+                refused += 1;
+            }
+            Ok(Some(value)) => panic!("{value}"),
+        }
+        assert_eq!(client.get("many"), Ok(None));
+    }
+    // How many depends on how long it took.
+    assert!(refused > 0);
+    assert_eq!(count(&proxy, "limited"), refused);
+}
+
+#[test]
+fn a_routes_commands_in_flight_are_bounded() {
+    let frozen = common::Script::start(|_| Vec::new(), |_, _, _| {});
+    let proxy = proxy(
+        &[frozen.address],
+        "[[routes]]\npool = \"a\"\nlimit = { in_flight = 8 }\n",
+    );
+    let mut client = Client::new(&proxy);
+    client.send(&"delete x\r\n".repeat(10));
+    let lines: Vec<_> = (0..10).map(|_| client.line()).collect();
+    // Four of each worker's eight wait for the node, and fail with it.
+    assert_eq!(
+        lines.iter().filter(|line| line.contains("limit")).count(),
+        6,
+        "{lines:?}"
+    );
+    // They are given back.
+    until(|| !client.ask("delete x").contains("limit"));
+}
+
+#[test]
+fn the_metrics_page_tells_latencies_by_route_command_and_node() {
+    let node = Engine::start();
+    let rest =
+        "[[routes]]\nprefix = \"m\"\nname = \"mine\"\npool = \"a\"\n[[routes]]\npool = \"a\"\n";
+    let proxy = proxy(&[node.address], rest);
+    let mut client = Client::new(&proxy);
+    assert_eq!(client.set("m", "x"), "STORED");
+    for _ in 0..3 {
+        assert_eq!(client.get("m"), Ok(Some("x".into())));
+    }
+    let page = http(&proxy, "GET", "/metrics");
+    let node = node.address;
+    for want in [
+        "hippos_proxy_request_seconds_count{route=\"mine\",command=\"get\"} 3",
+        "hippos_proxy_request_seconds_count{route=\"mine\",command=\"set\"} 1",
+        &format!("hippos_proxy_node_seconds_count{{node=\"{node}\",transport=\"udp\"}} 3"),
+        &format!("hippos_proxy_batch_keys_bucket{{le=\"1.0\",node=\"{node}\"}} 3"),
+        &format!("hippos_proxy_node_in{{node=\"{node}\"}} 1"),
+        "hippos_proxy_cmd_get_total 3",
+        "# EOF",
+    ] {
+        assert!(page.contains(want), "{want}\n{page}");
+    }
+    assert!(http(&proxy, "GET", "/health").contains("200 OK"));
+    assert!(http(&proxy, "GET", "/drain").contains("404"));
+    assert!(http(&proxy, "POST", "/reload").contains("202"));
+    let second = std::time::Duration::from_secs(1);
+    assert_eq!(
+        proxy.order(second),
+        Some(hippos_proxy::server::Order::Reload)
+    );
+}
