@@ -14,6 +14,7 @@ mod device;
 mod module;
 mod networks;
 mod stats;
+mod status;
 #[cfg(feature = "xdp")]
 mod xdp;
 
@@ -38,6 +39,16 @@ struct Arguments {
 enum Command {
     /// Says which Hippos is loaded, its port and its memory limit
     Info,
+    /// Says which ways of answering UDP are open, and why a closed one is closed
+    #[command(
+        after_help = "Examples:\n  hippos-ctl status\n  hippos-ctl status --json\n\nXDP answers \
+where its program is attached: hippos-ctl xdp status. What is closed is served by the UDP socket."
+    )]
+    Status {
+        /// One JSON object: the statistics that this is told from
+        #[arg(long)]
+        json: bool,
+    },
     /// Prints the server's statistics, the names as memcached's `stats` has them
     #[command(
         after_help = "Examples:\n  hippos-ctl stats\n  hippos-ctl stats slabs\n  \
@@ -264,6 +275,15 @@ fn run(arguments: Arguments) -> Result<()> {
             writeln!(out, "hippos {}", release.trim_end_matches('\0'))?;
             writeln!(out, "port {}", info.port)?;
             writeln!(out, "memory {} MiB", info.memory >> 20)?;
+        }
+        Command::Status { json } => {
+            let text = device.stats(Section::General)?;
+            let stats = stats::parse(&text)?;
+            if json {
+                writeln!(out, "{}", stats::json(&status::only(&stats)))?;
+            } else {
+                out.write_all(status::lines(&stats)?.as_bytes())?;
+            }
         }
         Command::Stats { section, json } => {
             let text = device.stats(section.section())?;

@@ -542,7 +542,10 @@ pub(super) fn counters() -> Result<()> {
         bench.reset()?;
         let served = Served::load(by, "")?;
         let datagrams = [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
-        let mut undisturbed = None;
+        // A packet of others may be counted in part before a look, and in part after it: what was
+        // counted twice alike is of the requests alone.
+        let mut undisturbed: Option<Vec<i64>> = None;
+        let mut counted = None;
         for _ in 0..TRIES {
             let before = counters_now()?;
             for _ in 0..ASKED {
@@ -556,12 +559,16 @@ pub(super) fn counters() -> Result<()> {
                 after.get(name).copied().unwrap_or(0) - before.get(name).copied().unwrap_or(0)
             };
             if OTHERS.iter().all(|name| by_name(name) == 0) {
-                undisturbed = Some(LOOKED_AT.map(by_name).to_vec());
-                break;
+                let now = LOOKED_AT.map(by_name).to_vec();
+                if undisturbed.as_ref() == Some(&now) {
+                    counted = Some(now);
+                    break;
+                }
+                undisturbed = Some(now);
             }
         }
         served.unload()?;
-        let counted = undisturbed.context("other traffic in each of the tries")?;
+        let counted = counted.context("other traffic in each of the tries")?;
         let shown: Vec<String> = LOOKED_AT
             .iter()
             .zip(&counted)
@@ -612,14 +619,19 @@ pub(super) fn late() -> Result<()> {
              nft add rule ip t p ip saddr 10.9.200.3 udp dport 11211 dnat to 10.9.201.2",
         )?;
         run("sleep 1")?;
-        let told = run("hippos-ctl stats")?;
-        let word = told
+        let status = run("hippos-ctl status")?;
+        let word = status
             .lines()
-            .find_map(|line| line.trim().strip_prefix("hippos_hook_ipv4"))
-            .context("stats do not name the door")?
-            .trim()
-            .to_owned();
-        ensure!((word == "open") == fast_by_nat, "{parameter}: {word}");
+            .find_map(|line| line.strip_prefix("PRE_ROUTING, IPv4: "))
+            .with_context(|| format!("status does not name the way: {status}"))?;
+        ensure!(
+            if fast_by_nat {
+                word == "open"
+            } else {
+                word.contains("NAT")
+            },
+            "{parameter}: {word}"
+        );
         check(&mut bench, v4([10, 9, 200, 2], HOST), "e0", fast_by_nat)?;
         let translated = from_mac(OTHER, v4([10, 9, 200, 3], HOST));
         if parameter == "udp_fast=always" {
