@@ -2,7 +2,7 @@
 /*
  * The C side of kapi: what the kernel has only as macros, inline functions
  * and bit fields, and the callbacks that it makes with its own types. Every
- * function is declared a second time, for Rust, in kmod/kapi/src/ffi.rs;
+ * function is declared a second time, for Rust, in kmod/kapi/ffi.rs;
  * the two lists must agree.
  */
 #ifndef HIPPOS_H
@@ -360,33 +360,5 @@ void hippos_fault_lock_order(void);
 void hippos_fault_unguarded(void);
 void hippos_fault_freed_timer(void);
 #endif
-
-/* params.c */
-
-/* The module's parameters as insmod left them. */
-struct hippos_params {
-	unsigned int port;
-	unsigned int memory_mb;
-	unsigned int maxconns;
-	unsigned int factor;
-	unsigned int item_min;
-	unsigned int threads;
-	unsigned int backlog;
-	unsigned int selftest;
-	unsigned int steer;
-	unsigned int upload_timeout;
-	unsigned int udp_bytes;
-	unsigned int udp_rate;
-	bool udp;
-	bool selftest_oops;
-	char *item_max;
-	char *eviction;
-	char *allow;
-	char *admin;
-	char *dev;
-	char *udp_fast;
-};
-
-extern struct hippos_params hippos_params;
 
 #endif

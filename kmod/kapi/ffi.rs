@@ -125,31 +125,6 @@ pub(crate) struct hippos_bell {
     pub(crate) rung: c_ulong,
 }
 
-/// `struct hippos_params`.
-#[repr(C)]
-pub(crate) struct hippos_params {
-    pub(crate) port: c_uint,
-    pub(crate) memory_mb: c_uint,
-    pub(crate) maxconns: c_uint,
-    pub(crate) factor: c_uint,
-    pub(crate) item_min: c_uint,
-    pub(crate) threads: c_uint,
-    pub(crate) backlog: c_uint,
-    pub(crate) selftest: c_uint,
-    pub(crate) steer: c_uint,
-    pub(crate) upload_timeout: c_uint,
-    pub(crate) udp_bytes: c_uint,
-    pub(crate) udp_rate: c_uint,
-    pub(crate) udp: bool,
-    pub(crate) selftest_oops: bool,
-    pub(crate) item_max: *const c_char,
-    pub(crate) eviction: *const c_char,
-    pub(crate) allow: *const c_char,
-    pub(crate) admin: *const c_char,
-    pub(crate) dev: *const c_char,
-    pub(crate) udp_fast: *const c_char,
-}
-
 /// `struct hippos_xdp_counts`.
 #[repr(C)]
 pub(crate) struct hippos_xdp_counts {
@@ -381,9 +356,6 @@ extern "C" {
     pub(crate) fn hippos_fault_unguarded();
     #[cfg(CONFIG_KASAN)]
     pub(crate) fn hippos_fault_freed_timer();
-
-    // params.c
-    pub(crate) static hippos_params: hippos_params;
 
     // drivers/char/random.c
     pub(crate) fn get_random_bytes(buffer: *mut c_void, len: usize);

@@ -192,13 +192,13 @@ impl Control {
 
     /// `hippos_abi::Ranges`.
     fn ranges(&self, argument: usize) -> Result {
-        let items = (self.server.config.item_max as u64).saturating_mul(2);
+        let items = (self.server.config.store.item_max as u64).saturating_mul(2);
         let least = MEMORY_MIN.max(items);
         let most = memory_most().min(self.server.engine.store.memory_most() as u64);
         let mut out = UserSlice::new(UserPtr::from_addr(argument), 24).writer();
         out.write_slice(&least.to_ne_bytes())?;
         out.write_slice(&most.to_ne_bytes())?;
-        out.write_slice(&self.server.config.udp_bytes.to_ne_bytes())?;
+        out.write_slice(&self.server.config.params.udp_bytes.to_ne_bytes())?;
         out.write_slice(&0u32.to_ne_bytes())
     }
 
@@ -209,7 +209,7 @@ impl Control {
             .reader()
             .read_slice(&mut bytes)?;
         let bytes = u64::from_ne_bytes(bytes);
-        if bytes < MEMORY_MIN || bytes / 2 < self.server.config.item_max as u64 {
+        if bytes < MEMORY_MIN || bytes / 2 < self.server.config.store.item_max as u64 {
             return Err(EINVAL);
         }
         let most = memory_most();

@@ -11,7 +11,6 @@ use hippos_kapi::device::Device;
 use hippos_kapi::fault;
 use hippos_kapi::hook::{Fast, Hook};
 use hippos_kapi::namespace::Namespace;
-use hippos_kapi::params::Params;
 use hippos_kapi::rcu;
 use hippos_kapi::socket::{self, Socket};
 use hippos_kapi::thread::Thread;
@@ -77,9 +76,8 @@ impl Drop for Callbacks {
 
 impl kernel::Module for Hippos {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let params = Params::get();
-        let mut config = Config::new(&params)?;
-        if config.selftest_oops {
+        let mut config = Config::new()?;
+        if config.params.selftest_oops {
             pr_err!("selftest_oops: an oops on purpose\n");
             fault::oops();
         }
@@ -90,12 +88,11 @@ impl kernel::Module for Hippos {
         selftest::run(&config)?;
         let port = config.port;
         let namespace = Namespace::current()?;
-        config.find_interface(&params, &namespace)?;
+        config.find_interface(&namespace)?;
 
         // A failure on the way drops what is there already, the last first.
         let callbacks = Callbacks;
-        let threads = config.threads.unwrap_or_else(|| cpu::online().count());
-        let server = Server::new(config, threads)?;
+        let server = Server::new(config)?;
         let readers = Readers;
         let maintenance = start_maintenance(&server, &namespace)?;
         let in_use = |error: &Error| {
@@ -104,7 +101,7 @@ impl kernel::Module for Hippos {
             }
         };
         let udp = start_udp(&server, &namespace).inspect_err(in_use)?;
-        let workers = start_workers(&server, &namespace, threads).inspect_err(in_use)?;
+        let workers = start_workers(&server, &namespace).inspect_err(in_use)?;
         let gate = start_gate(&server)?;
         let hook = gate
             .clone()
@@ -133,7 +130,7 @@ impl kernel::Module for Hippos {
 
 fn start_maintenance(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Thread> {
     let server = server.clone();
-    let steering = Steering::new(namespace.clone(), server.config.steer)?;
+    let steering = Steering::new(namespace.clone(), server.config.params.steer)?;
     Thread::spawn(c"hippos/store", None, move |context, started| {
         maintenance::run(server, steering, context, started);
     })
@@ -141,7 +138,7 @@ fn start_maintenance(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result
 
 /// The socket for what the hook leaves over, if UDP is served.
 fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<Thread>> {
-    if !server.config.udp {
+    if !server.config.params.udp {
         return Ok(None);
     }
     let socket = Socket::bind_datagram(
@@ -160,7 +157,7 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
 /// What answers datagrams where they arrive, if that is wanted.
 fn start_gate(server: &Arc<Server>) -> Result<Option<(Arc<Gate>, Fast)>> {
     match server.config.udp_fast {
-        Some(fast) if server.config.udp => Ok(Some((
+        Some(fast) if server.config.params.udp => Ok(Some((
             Arc::new(Gate::new(server.clone()), GFP_KERNEL)?,
             fast,
         ))),
@@ -168,13 +165,10 @@ fn start_gate(server: &Arc<Server>) -> Result<Option<(Arc<Gate>, Fast)>> {
     }
 }
 
-/// So many workers, spread over the CPUs.
-fn start_workers(
-    server: &Arc<Server>,
-    namespace: &Arc<Namespace>,
-    count: usize,
-) -> Result<KVec<Thread>> {
+/// The TCP workers, spread over the CPUs.
+fn start_workers(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<KVec<Thread>> {
     let config = &server.config;
+    let count = config.threads;
     // SO_REUSEPORT would let us in beside another server: first ask for the port alone.
     drop(Socket::listen(
         namespace,
@@ -190,7 +184,7 @@ fn start_workers(
             config.port,
             config.interface,
             Some(cpu),
-            config.backlog,
+            config.params.backlog,
         )?;
         let worker = tcp::Worker::new(server.clone(), listener, cpu)?;
         let name = CString::try_from_fmt(fmt!("hippos/{number}"))?;

@@ -35,9 +35,13 @@ pub(crate) fn run(config: &Config) -> Result {
         return Ok(());
     }
     let planted = config.selftest == Selftest::Planted;
-    let block = config.item_max.max(1 << 20);
+    let block = config.store.item_max.max(1 << 20);
     let block = block.checked_next_power_of_two().ok_or(EINVAL)?;
-    let store = server::store(config, BLOCKS.saturating_mul(block), 0)?;
+    let store = server::store(hippos_store::Config {
+        memory: BLOCKS.saturating_mul(block),
+        tallies: 0,
+        ..config.store
+    })?;
     let test = Arc::new(
         Test {
             store,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What all doors share: the engine, the settings and the count of connections.
 
+use core::fmt;
 use core::mem::MaybeUninit;
 use core::net::Ipv6Addr;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -10,16 +11,15 @@ use kernel::sync::Arc;
 
 use hippos_engine::{
     Address, Change, Connection, Engine, Facts, Host, Settings, Steering, Ways, NETWORKS_MAX,
-    TALLIES,
 };
 use hippos_kapi::hook;
-use hippos_kapi::random;
+use hippos_kapi::params::Params;
 use hippos_kapi::roster::{Member, Roster};
 use hippos_kapi::socket::Ends;
 use hippos_kapi::{thread, xdp};
 use hippos_store::{NewError, Store};
 
-use crate::config::{memory_most, printable, Config};
+use crate::config::{printable, Config};
 use crate::platform::Kernel;
 use crate::steer::TOLD;
 
@@ -30,34 +30,24 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server of `config` with `threads` TCP workers, and all its memory
-    /// for tables.
+    /// A server of `config`, and all its memory for tables.
     #[inline(never)]
-    pub(crate) fn new(config: Config, threads: usize) -> Result<Arc<Self>> {
-        let settings = Settings {
-            tcp_port: config.port,
-            udp_port: if config.udp { config.port } else { 0 },
-            interface: config.interface_name.unwrap_or("NULL"),
-            max_connections: config.maxconns as u32,
-            backlog: config.backlog,
-            threads: threads as u32,
-            udp_bytes: config.udp_bytes,
-            administration: config.administration,
-            ..Default::default()
-        };
+    pub(crate) fn new(config: Config) -> Result<Arc<Self>> {
         CONNECTIONS
             .softirq_before
             .store(thread::softirq_us(), Relaxed);
         let place = KBox::new_uninit(GFP_KERNEL)?;
-        let engine = engine(place, store(&config, config.memory, TALLIES)?, settings);
-        engine.set_udp_rates(config.udp_rate, 0);
-        set_sources(&engine, config.allow)?;
+        let engine = engine(place, store(config.store)?, config.settings);
+        engine.set_udp_rates(config.params.udp_rate, 0);
+        // `to_bytes` subtracts, which the compiler takes for a place that may panic.
+        let allow = config.params.allow.to_bytes_with_nul();
+        set_sources(&engine, allow.split_last().map_or(&[], |(_, text)| text))?;
         Ok(Arc::new(Self { config, engine }, GFP_KERNEL)?)
     }
 
     /// A place among the connections, unless they are `maxconns` already.
     pub(crate) fn take_place(&self) -> Option<Place> {
-        let most = self.config.maxconns as u64;
+        let most = u64::from(self.config.params.maxconns);
         let place = CONNECTIONS.now.fetch_update(Relaxed, Relaxed, |now| {
             (now < most).then_some(now.wrapping_add(1))
         });
@@ -111,28 +101,10 @@ fn set_sources(engine: &Engine<Kernel>, text: &[u8]) -> Result {
     })
 }
 
-/// A store of these sizes. Out of line for the same reason.
+/// A store. Out of line for the same reason.
 #[inline(never)]
-pub(crate) fn store(config: &Config, memory: usize, tallies: usize) -> Result<Store<Kernel>> {
-    Store::new(
-        hippos_store::Config {
-            memory,
-            // What the machine's owner may raise it to.
-            memory_max: memory
-                .saturating_mul(4)
-                .max(1 << 30)
-                .min(memory_most() as usize),
-            item_max: config.item_max,
-            item_min: config.item_min,
-            factor: config.factor,
-            seed: random::words(),
-            eviction: config.eviction,
-            tallies,
-            ..Default::default()
-        },
-        Kernel::new(),
-    )
-    .map_err(|error| match error {
+pub(crate) fn store(config: hippos_store::Config) -> Result<Store<Kernel>> {
+    Store::new(config, Kernel::new()).map_err(|error| match error {
         NewError::TooSmall => {
             pr_err!(
                 "memory_mb={}: too small for item_max={}\n",
@@ -301,6 +273,10 @@ impl Facts for Connections {
 
     fn connection(&self, index: usize) -> Option<Connection> {
         self.roster.nth(index, Told::connection)
+    }
+
+    fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
+        Params::tell(tell);
     }
 
     fn reset(&self) {

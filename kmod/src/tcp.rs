@@ -85,7 +85,7 @@ impl Worker {
             return;
         };
         started.ready();
-        let timeout = server.config.upload_timeout;
+        let timeout = server.config.params.upload_timeout;
         let mut looked = 0;
         while !context.should_stop() {
             poll.wait(match (poll.has_parked(), poll.has_deadlines()) {

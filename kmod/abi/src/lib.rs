@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! What the module and its tools say to each other through `/dev/hippos`.
+//! What the module and its tools say to each other through `/dev/hippos`, and the module's
+//! [`parameters`].
 //!
 //! The device answers `ioctl(2)` only. Each call has a number made as in
 //! the kernel's `include/uapi/asm-generic/ioctl.h` and at most one fixed
@@ -14,6 +15,8 @@
 //! that is too small (its needed size is written back).
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod parameters;
 
 /// The device node's path. Mode 0600, owned by root.
 pub const DEVICE: &str = "/dev/hippos";

@@ -22,6 +22,11 @@ pub trait Facts: Sync {
         None
     }
 
+    /// Tells settings of the host's own, each by its row of `stats settings`.
+    fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
+        let _ = tell;
+    }
+
     /// Statistics were reset: so are the host's own.
     fn reset(&self) {}
 }

@@ -567,7 +567,8 @@ impl<P: Platform> Engine<P> {
         let settings = &self.settings;
         let administration = self.administration();
         let shot = self.store.snapshot();
-        let factor = u64::from(settings.factor);
+        let config = self.store.config();
+        let factor = u64::from(config.factor);
         lines.numbers(&[
             ("maxbytes", shot.limit as u64),
             ("maxconns", u64::from(settings.max_connections)),
@@ -588,7 +589,7 @@ impl<P: Platform> Engine<P> {
             format_args!("{}.{:02}", factor / 100, factor % 100),
         );
         lines.numbers(&[
-            ("chunk_size", settings.item_min as u64),
+            ("chunk_size", config.item_min as u64),
             ("num_threads", u64::from(settings.threads)),
             ("num_threads_per_udp", 1),
         ]);
@@ -671,7 +672,7 @@ impl<P: Platform> Engine<P> {
             ("memory_file", "(null)"),
         ]);
         lines.number("client_flags_size", 4u64);
-        let eviction = match settings.eviction {
+        let eviction = match config.eviction {
             Eviction::Clock => "clock",
             Eviction::Sieve => "sieve",
             Eviction::S3Fifo => "s3fifo",
@@ -682,6 +683,8 @@ impl<P: Platform> Engine<P> {
         ]);
         lines.number("hippos_udp_bytes", self.udp_bytes());
         lines.number("hippos_udp_fast_bytes", self.fast_bytes());
+        self.facts
+            .settings(&mut |name, value| lines.stat(name, value));
     }
 
     fn stats_items(&self, lines: &mut Lines<'_, impl Out>) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What an engine is set to.
 
-use hippos_store::Eviction;
-
 use crate::access::{Limiter, Sources};
 use crate::administration::Administration;
 use crate::credentials::Credentials;
@@ -38,12 +36,6 @@ pub struct Settings {
     /// The most bytes of a reply over UDP that may be set; a request for more
     /// gets an error.
     pub udp_bytes: u32,
-    /// The growth factor of slab classes, in hundredths.
-    pub factor: u32,
-    /// The least bytes of key and value that a slot holds.
-    pub item_min: u32,
-    /// The policy that the store evicts by.
-    pub eviction: Eviction,
     /// Where `stats detail` counts.
     pub prefixes: &'static Prefixes,
     /// Who may ask.
@@ -70,9 +62,6 @@ impl Default for Settings {
             verbosity: 0,
             fast_bytes: 16 << 10,
             udp_bytes: (1 << 20) + (64 << 10),
-            factor: 125,
-            item_min: 16,
-            eviction: Eviction::Clock,
             prefixes: &PREFIXES,
             sources: &SOURCES,
             limiter: &LIMITER,

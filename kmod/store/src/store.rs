@@ -21,6 +21,8 @@ use crate::time::{Clock, Expiry};
 
 /// The smallest and the largest `item_max`.
 const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
+/// The smallest and the largest `factor`.
+const FACTOR: core::ops::RangeInclusive<u32> = 102..=1000;
 /// The smallest block that an item slab is made of, but for tests.
 const BLOCK_MIN: usize = 1 << 20;
 /// Stripes of bucket locks.
@@ -44,6 +46,7 @@ pub struct Store<P: Platform> {
     /// The last CAS number given out.
     pub(crate) cas: Padded<AtomicU64>,
     pub(crate) upkeep: Fixed<Upkeep>,
+    config: Config,
 }
 
 // SAFETY: all that is shared is atomic or under locks; memory blocks belong to the store.
@@ -106,7 +109,7 @@ impl<P: Platform> Store<P> {
             n => Some(n).filter(|n| n.is_power_of_two() && (4096..=4 << 20).contains(n)),
         };
         let block = block.ok_or(NewError::Invalid)?;
-        if !ITEM_MAX.contains(&config.item_max) || !(102..=1000).contains(&config.factor) {
+        if !ITEM_MAX.contains(&config.item_max) || !FACTOR.contains(&config.factor) {
             return Err(NewError::Invalid);
         }
         let shift = block.trailing_zeros();
@@ -177,6 +180,7 @@ impl<P: Platform> Store<P> {
             counters,
             cas: Padded(AtomicU64::new(0)),
             upkeep,
+            config,
         };
         // From here on dropping the store gives everything back.
         let first = (limit / INDEX_SHARE).clamp(1, 64);
@@ -472,6 +476,11 @@ impl<P: Platform> Store<P> {
     pub fn flush(&self, delay_secs: u32) {
         self.clock.flush(delay_secs);
         self.platform.wake();
+    }
+
+    /// What it was made from. Its memory limit is now [`Snapshot::limit`](crate::Snapshot).
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The largest item in bytes as memcached counts it.

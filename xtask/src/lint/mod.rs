@@ -7,6 +7,7 @@ mod mirrors;
 mod panics;
 mod sources;
 mod stacks;
+mod tables;
 mod tokens;
 
 use std::collections::BTreeSet;
@@ -27,13 +28,16 @@ use crate::{kbuild, root, shell, workspace};
 /// pure crates; no panic in their release objects beyond a listed, explained
 /// allowance (xtask/src/lint/panics.rs); no function of the module with a large
 /// stack frame; no package mirror's address in the repository; each source file's
-/// licence in its first line; Kbuild's crate edges equal to cargo's; and all of it takes
-/// Debian's own cargo as well.
+/// licence in its first line; Kbuild's crate edges equal to cargo's; the documentation's tables
+/// those of the code; and all of it takes Debian's own cargo as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
     /// Leave out what needs the build root: the module's objects and Debian's cargo
     #[arg(long)]
     host: bool,
+    /// Write the documentation's tables anew from those of the code
+    #[arg(long)]
+    write: bool,
     /// Only checks whose name contains this
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
@@ -77,6 +81,7 @@ const CHECKS: &[Check] = &[
     ("mirrors", false, |_| report(mirrors::check()?)),
     ("licences", false, |_| report(licences::check()?)),
     ("edges", false, |_| report(edges::check()?)),
+    ("tables", false, |_| report(tables::check()?)),
     ("clippy", false, |_| clippy()),
     ("clippy-kernel", true, clippy_kernel),
     ("panics", true, |kernel| report(panics::check(kernel)?)),
@@ -91,6 +96,9 @@ pub(crate) fn lint(args: &LintArgs, selection: &Selection) -> Result<u8> {
             .as_ref()
             .is_none_or(|filter| name.contains(filter.as_str()))
     };
+    if args.write {
+        tables::write()?;
+    }
     let mut failed = 0;
     for (name, needs_root, check) in CHECKS {
         if !wanted(name) || (args.host && *needs_root) {

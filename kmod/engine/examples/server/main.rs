@@ -108,9 +108,6 @@ fn main() -> anyhow::Result<()> {
         threads: args.threads as u32,
         fast_bytes: args.fast_bytes,
         udp_bytes: args.udp_bytes,
-        factor: config.factor,
-        item_min: config.item_min as u32,
-        eviction,
         ..Settings::default()
     };
     let facts: &'static host::Process =

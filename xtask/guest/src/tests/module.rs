@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Loading and unloading the module.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -9,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_abi::parameters::{Kind, PARAMETERS};
 use nix::errno::Errno;
 
 use crate::client::{framed, Tcp, Udp, PORT};
@@ -95,6 +97,108 @@ pub(super) fn bad_parameters() -> Result<()> {
         ensure!(!modules::loaded("hippos"), "loaded with port=x");
         Ok(())
     })
+}
+
+/// The rows of `stats settings`.
+fn settings() -> Result<BTreeMap<String, String>> {
+    let told = run("hippos-ctl stats settings")?;
+    let row = |line: &str| {
+        line.split_once("  ")
+            .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+    };
+    Ok(told.lines().filter_map(row).collect())
+}
+
+/// What is loaded is what `stats settings` tells; ranges are those that `modinfo` tells.
+pub(super) fn parameters() -> Result<()> {
+    let cpus = thread::available_parallelism()?.to_string();
+    // A value that is not the default, and its row; the row of the default.
+    let values = [
+        ("port", "11300", "11300", "11211"),
+        ("memory_mb", "48", "50331648", "67108864"),
+        ("maxconns", "99", "99", "1024"),
+        ("threads", "3", "3", &cpus),
+        ("backlog", "77", "77", "1024"),
+        ("steer", "55", "55", "70"),
+        ("upload_timeout", "44", "44", "30"),
+        ("item_max", "512k", "524288", "1048576"),
+        ("item_min", "300", "300", "48"),
+        ("factor", "200", "2.00", "1.25"),
+        ("eviction", "sieve", "sieve", "clock"),
+        ("udp_fast", "late", "late", "1"),
+        ("udp_bytes", "100000", "100000", "1114112"),
+        ("udp_rate", "5000", "5000", "0"),
+        ("dev", "lo", "lo", "NULL"),
+        (
+            "allow",
+            "127.0.0.0/8,10.0.0.0/8",
+            "127.0.0.0/8,10.0.0.0/8",
+            "default",
+        ),
+        ("admin", "local", "local", "network"),
+        ("selftest", "1", "1", "0"),
+    ];
+    let parameter = |name: &str| {
+        let found = PARAMETERS.iter().find(|parameter| parameter.name == name);
+        found.with_context(|| format!("no parameter {name}"))
+    };
+    let given: Vec<String> = values
+        .iter()
+        .map(|(name, value, ..)| format!("{name}={value}"))
+        .collect();
+    for (parameters, loaded) in [(given.join(" "), true), (String::new(), false)] {
+        let hippos = Hippos::load(&parameters)?;
+        let rows = settings()?;
+        for (name, _, changed, default) in values {
+            let (row, wanted) = (
+                parameter(name)?.row.name(),
+                if loaded { changed } else { default },
+            );
+            let found = rows.get(row).map(String::as_str);
+            ensure!(
+                found == Some(wanted),
+                "{row} is {found:?} with {parameters:?}"
+            );
+        }
+        hippos.unload()?;
+    }
+    let hippos = Hippos::load("udp=0")?;
+    let rows = settings()?;
+    let row = parameter("udp")?.row.name();
+    ensure!(
+        rows.get(row).map(String::as_str) == Some("0"),
+        "{row}: {rows:?}"
+    );
+    hippos.unload()?;
+
+    let module = fs::read(modules::HIPPOS)?;
+    let holds = |text: &str| {
+        module
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    for parameter in PARAMETERS {
+        let name = parameter.name;
+        // An oops has no row; UDP was tried alone.
+        let tried = ["udp", "selftest_oops"].contains(&name)
+            || values.iter().any(|(other, ..)| *other == name);
+        ensure!(tried, "{name} is not tried here");
+        let text = format!("\0parm={name}:{}\0", parameter.modinfo);
+        ensure!(holds(&text), "modinfo has not {text:?}");
+        if let Kind::Number(least, most) = parameter.kind {
+            for beyond in [least.checked_sub(1), most.checked_add(1)]
+                .into_iter()
+                .flatten()
+            {
+                refused(
+                    &format!("{name}={beyond}"),
+                    Errno::EINVAL,
+                    &format!("{name}="),
+                )?;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn port_in_use() -> Result<()> {

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+//! The module's parameters: one table, from which the kernel's parameters, the text of
+//! `modinfo`, the check at load and the rows of `stats settings` are made.
+//!
+//! To add one: a line in [`parameters!`](crate::parameters), and its use in `kmod/src/config.rs`.
+
+use core::fmt;
+
+/// The table. Calls the macro that it is given with lines of
+///
+/// ```text
+/// name: kind(range) = default, shown "row", "text";
+/// ```
+///
+/// `kind` is one of [`Kind`]'s, in lower case. `shown` says which row of `stats settings` tells it:
+/// `live` is the engine's, with the value in force; `loaded` is told as it was when the module was
+/// loaded.
+#[macro_export]
+macro_rules! parameters {
+    ($($with:tt)*) => {
+        $($with)*! {
+            port: number(1, 65535) = 11211, live "tcpport",
+                "TCP and UDP port to serve";
+            memory_mb: number(8, 16777216) = 64, live "maxbytes",
+                "memory for items, MiB";
+            maxconns: number(1, 1000000) = 1024, live "maxconns",
+                "simultaneous TCP connections";
+            threads: number(0, 1024) = 0, live "num_threads",
+                "TCP workers; 0: one a CPU";
+            backlog: number(1, 65535) = 1024, live "tcp_backlog",
+                "connections waiting to be accepted, a worker";
+            steer: number(0, 100) = 70, loaded "hippos_steer",
+                "load of the CPU that polls a card with one receive queue, percent, beyond which \
+                 its packets are spread over all CPUs; 0: never";
+            upload_timeout: number(0, 86400) = 30, loaded "hippos_upload_timeout",
+                "seconds after which a connection is closed whose value does not come: no byte for \
+                 so long, or fewer than 4096 a second over a longer time; 0: never";
+            item_max: size("1k", "4m") = "1m", live "item_size_max",
+                "largest item, bytes or with k or m, at most half of memory_mb";
+            item_min: number(1, 1024) = 48, live "chunk_size",
+                "space for the smallest item's key and value, bytes";
+            factor: number(102, 1000) = 125, live "growth_factor",
+                "growth from slab class to slab class, percent";
+            eviction: choice("clock", "sieve", "s3fifo") = "clock", live "hippos_eviction",
+                "which items go when memory is full";
+            udp: switch() = "1", live "udpport",
+                "serve UDP too";
+            udp_fast: choice("1", "always", "late", "0") = "1", loaded "hippos_udp_fast",
+                "answer UDP GETs where the packets arrive, past the firewall's input: 1 unless NAT \
+                 or rules for what leaves could have a say, always, late (behind destination NAT), \
+                 or 0: all of UDP goes through a socket";
+            udp_bytes: number(1392, 8388608) = 1114112, live "hippos_udp_bytes",
+                "longest UDP reply, bytes";
+            udp_rate: number(0, 4294967295) = 0, loaded "hippos_udp_rate",
+                "UDP reply bytes a second for each source outside private networks; 0: no limit";
+            dev: text() = "", live "inter",
+                "serve only what arrives over this interface; empty: over all";
+            allow: text() = "default", loaded "hippos_allow",
+                "who may ask: networks like 10.0.0.0/8,fd00::/8, any, or default (loopback, private \
+                 and link-local ranges)";
+            admin: choice("network", "local", "off") = "network", live "hippos_admin",
+                "which clients may use administration commands: network (all), local (on this host, \
+                 over TCP) or off";
+            selftest_oops: switch() = "0", loaded "hippos_selftest_oops",
+                "test only: oops on purpose, to see that it is noticed";
+            selftest: number(0, 2) = 0, loaded "hippos_selftest",
+                "test the store in the kernel before serving: 0 no, 1 yes, 2 with a fault planted, \
+                 which must be found";
+        }
+    };
+}
+
+/// What a parameter may be set to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A number from the first to the second.
+    Number(u32, u32),
+    /// A number of bytes from the first to the second, with `k` or `m` behind it for larger ones.
+    Size(&'static str, &'static str),
+    /// Yes or no.
+    Switch,
+    /// One of these words. Where `0` and `1` are among them, they may be written as the kernel's
+    /// own switches are.
+    Choice(&'static [&'static str]),
+    /// Any text, checked by its reader.
+    Text,
+}
+
+/// A row of `stats settings`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// The engine's, with the value in force.
+    Live(&'static str),
+    /// With the value as loaded.
+    Loaded(&'static str),
+}
+
+impl Row {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Row::Live(name) | Row::Loaded(name) => name,
+        }
+    }
+}
+
+/// A parameter of the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// As insmod takes it.
+    pub name: &'static str,
+    /// What it may be.
+    pub kind: Kind,
+    /// What it is when insmod does not say, as insmod would.
+    pub default: &'static str,
+    /// Its row.
+    pub row: Row,
+    /// What it means.
+    pub text: &'static str,
+    /// The same with the values that it takes: what `modinfo` shows.
+    pub modinfo: &'static str,
+}
+
+/// Why a parameter was refused, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused<'a> {
+    parameter: &'static Parameter,
+    given: Given<'a>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Given<'a> {
+    Number(u32),
+    Text(&'a [u8]),
+}
+
+impl Parameter {
+    /// Checks a [`Kind::Number`].
+    pub fn number(&'static self, given: u32) -> Result<u32, Refused<'static>> {
+        match self.kind {
+            Kind::Number(least, most) if (least..=most).contains(&given) => Ok(given),
+            _ => Err(self.refuse(Given::Number(given))),
+        }
+    }
+
+    /// Checks a [`Kind::Size`], and gives its bytes.
+    pub fn size<'a>(&'static self, given: &'a [u8]) -> Result<usize, Refused<'a>> {
+        let range = match self.kind {
+            Kind::Size(least, most) => bytes(least.as_bytes()).zip(bytes(most.as_bytes())),
+            _ => None,
+        };
+        range
+            .zip(bytes(given))
+            .and_then(|((least, most), size)| (least..=most).contains(&size).then_some(size))
+            .ok_or(self.refuse(Given::Text(given)))
+    }
+
+    /// Checks a [`Kind::Choice`], and gives the word of the table.
+    pub fn choice<'a>(&'static self, given: &'a [u8]) -> Result<&'static str, Refused<'a>> {
+        let Kind::Choice(words) = self.kind else {
+            return Err(self.refuse(Given::Text(given)));
+        };
+        let find = |given: &[u8]| words.iter().find(|word| word.as_bytes() == given);
+        let other: &[u8] = match given {
+            b"y" | b"Y" | b"on" => b"1",
+            b"n" | b"N" | b"off" => b"0",
+            other => other,
+        };
+        find(given)
+            .or_else(|| find(other))
+            .copied()
+            .ok_or(self.refuse(Given::Text(given)))
+    }
+
+    const fn refuse<'a>(&'static self, given: Given<'a>) -> Refused<'a> {
+        Refused {
+            parameter: self,
+            given,
+        }
+    }
+}
+
+/// A number of bytes, with `k` or `m` behind it for the larger ones.
+fn bytes(text: &[u8]) -> Option<usize> {
+    let (digits, unit) = match text.split_last()? {
+        (b'k' | b'K', digits) => (digits, 1 << 10),
+        (b'm' | b'M', digits) => (digits, 1 << 20),
+        _ => (text, 1),
+    };
+    let number: usize = core::str::from_utf8(digits).ok()?.parse().ok()?;
+    number.checked_mul(unit)
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Number(least, most) => write!(f, "from {least} to {most}"),
+            Kind::Size(least, most) => write!(f, "from {least} to {most}"),
+            Kind::Switch => f.write_str("0 or 1"),
+            Kind::Choice(words) => {
+                for (i, word) in words.iter().enumerate() {
+                    let before = match i {
+                        0 => "",
+                        i if i.saturating_add(1) == words.len() => " or ",
+                        _ => ", ",
+                    };
+                    write!(f, "{before}{word}")?;
+                }
+                Ok(())
+            }
+            Kind::Text => f.write_str("a text"),
+        }
+    }
+}
+
+impl fmt::Display for Refused<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Parameter { name, kind, .. } = self.parameter;
+        match self.given {
+            Given::Number(given) => write!(f, "{name}={given}: must be {kind}"),
+            Given::Text(given) => {
+                let given = core::str::from_utf8(given).unwrap_or("?");
+                write!(f, "{name}={given}: must be {kind}")
+            }
+        }
+    }
+}
+
+macro_rules! kind {
+    (number($least:literal, $most:literal)) => {
+        Kind::Number($least, $most)
+    };
+    (size($least:literal, $most:literal)) => {
+        Kind::Size($least, $most)
+    };
+    (switch()) => {
+        Kind::Switch
+    };
+    (choice($($word:literal),*)) => {
+        Kind::Choice(&[$($word),*])
+    };
+    (text()) => {
+        Kind::Text
+    };
+}
+
+macro_rules! modinfo {
+    ($text:literal, $default:literal, number($least:literal, $most:literal)) => {
+        concat!($text, " (", $least, " to ", $most, ", default ", $default, ")")
+    };
+    ($text:literal, $default:literal, size($least:literal, $most:literal)) => {
+        concat!($text, " (", $least, " to ", $most, ", default ", $default, ")")
+    };
+    ($text:literal, $default:literal, choice($first:literal $(, $word:literal)*)) => {
+        concat!($text, " (", $first $(, "|", $word)*, ", default ", $default, ")")
+    };
+    ($text:literal, $default:literal, switch()) => {
+        concat!($text, " (0|1, default ", $default, ")")
+    };
+    ($text:literal, $default:literal, text()) => {
+        concat!($text, " (default \"", $default, "\")")
+    };
+}
+
+macro_rules! row {
+    (live $row:literal) => {
+        Row::Live($row)
+    };
+    (loaded $row:literal) => {
+        Row::Loaded($row)
+    };
+}
+
+macro_rules! table {
+    ($($name:ident: $kind:ident($($range:literal),*) = $default:literal,
+       $shown:ident $row:literal, $text:literal;)+) => {
+        /// Each parameter by its name.
+        #[allow(non_upper_case_globals)]
+        pub mod each {
+            use super::{Kind, Parameter, Row};
+            $(
+                #[doc = $text]
+                pub static $name: Parameter = Parameter {
+                    name: stringify!($name),
+                    kind: kind!($kind($($range),*)),
+                    default: concat!($default),
+                    row: row!($shown $row),
+                    text: $text,
+                    modinfo: modinfo!($text, $default, $kind($($range),*)),
+                };
+            )+
+        }
+
+        /// All parameters.
+        pub static PARAMETERS: &[&Parameter] = &[$(&each::$name),+];
+    };
+}
+
+crate::parameters!(table);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::format;
+    use std::string::ToString;
+
+    #[test]
+    fn check_and_modinfo_have_the_same_range() {
+        for parameter in PARAMETERS {
+            let Parameter {
+                name,
+                kind,
+                default,
+                modinfo,
+                ..
+            } = parameter;
+            match kind {
+                Kind::Number(least, most) => {
+                    assert_eq!(parameter.number(*least), Ok(*least), "{name}");
+                    assert_eq!(parameter.number(*most), Ok(*most), "{name}");
+                    assert!(parameter.number(default.parse().unwrap()).is_ok(), "{name}");
+                    if let Some(less) = least.checked_sub(1) {
+                        assert!(parameter.number(less).is_err(), "{name}");
+                    }
+                    if let Some(more) = most.checked_add(1) {
+                        assert!(parameter.number(more).is_err(), "{name}");
+                    }
+                    let range = format!("({least} to {most}, default {default})");
+                    assert!(modinfo.ends_with(&range), "{modinfo}");
+                }
+                Kind::Size(least, most) => {
+                    let edges = [least, most].map(|edge| bytes(edge.as_bytes()).unwrap());
+                    for (edge, beyond) in edges.iter().zip([edges[0] - 1, edges[1] + 1]) {
+                        assert_eq!(parameter.size(edge.to_string().as_bytes()), Ok(*edge));
+                        assert!(parameter.size(beyond.to_string().as_bytes()).is_err());
+                    }
+                    assert!(parameter.size(default.as_bytes()).is_ok(), "{name}");
+                    let range = format!("({least} to {most}, default {default})");
+                    assert!(modinfo.ends_with(&range), "{modinfo}");
+                }
+                Kind::Choice(words) => {
+                    for word in *words {
+                        assert_eq!(parameter.choice(word.as_bytes()), Ok(*word));
+                    }
+                    assert_eq!(parameter.choice(default.as_bytes()), Ok(*default));
+                    for wrong in ["", "lru", "2"] {
+                        assert!(parameter.choice(wrong.as_bytes()).is_err(), "{name}");
+                    }
+                    let range = format!("({}, default {default})", words.join("|"));
+                    assert!(modinfo.ends_with(&range), "{modinfo}");
+                }
+                Kind::Switch => assert!(["0", "1"].contains(default), "{name}"),
+                Kind::Text => {}
+            }
+            assert!(modinfo.starts_with(parameter.text), "{modinfo}");
+        }
+    }
+
+    #[test]
+    fn each_parameter_has_a_row_of_its_own() {
+        let rows: BTreeSet<_> = PARAMETERS.iter().map(|p| p.row.name()).collect();
+        assert_eq!(rows.len(), PARAMETERS.len());
+        for parameter in PARAMETERS {
+            if let Row::Loaded(row) = parameter.row {
+                assert_eq!(row, format!("hippos_{}", parameter.name));
+            }
+        }
+    }
+
+    #[test]
+    fn switches_may_be_written_as_the_kernels() {
+        for (given, word) in [("y", "1"), ("on", "1"), ("N", "0"), ("off", "0")] {
+            assert_eq!(each::udp_fast.choice(given.as_bytes()), Ok(word));
+        }
+        assert_eq!(each::admin.choice(b"off"), Ok("off"));
+        assert!(each::admin.choice(b"n").is_err());
+    }
+
+    #[test]
+    fn what_is_refused_is_told_with_the_range() {
+        let told = |refused: Refused<'_>| refused.to_string();
+        assert_eq!(
+            told(each::factor.number(101).unwrap_err()),
+            "factor=101: must be from 102 to 1000"
+        );
+        for wrong in ["", "k", "5m", "12x", "-1", "99999999999999999999k"] {
+            assert_eq!(
+                told(each::item_max.size(wrong.as_bytes()).unwrap_err()),
+                format!("item_max={wrong}: must be from 1k to 4m")
+            );
+        }
+        assert_eq!(
+            told(each::eviction.choice(b"lru").unwrap_err()),
+            "eviction=lru: must be clock, sieve or s3fifo"
+        );
+        assert_eq!(
+            told(each::eviction.choice(b"\xff").unwrap_err()),
+            "eviction=?: must be clock, sieve or s3fifo"
+        );
+    }
+}
