@@ -41,9 +41,9 @@ const LINE: usize = 64;
 /// Items per bucket at which the index grows.
 pub(crate) const LOAD: usize = 4;
 /// Overflow buckets that one bucket may have.
-const CHAIN: usize = 8;
+pub(crate) const CHAIN: usize = 8;
 /// The part of an entry or a head that is a reference: both are aligned to 8.
-const REFERENCE: u64 = REACH as u64 - 8;
+pub(crate) const REFERENCE: u64 = REACH as u64 - 8;
 /// The part of an entry that tells how many cache lines the item has beyond its first, so that all
 /// are fetched at once: memory answers many requests in the time of one.
 const MORE: u64 = 7;
@@ -54,8 +54,8 @@ pub(crate) type Unchained = Few<NonZeroUsize, 16>;
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
     /// The next overflow bucket, and the filter of the tags in all that follow.
-    head: AtomicU64,
-    entries: [AtomicU64; ENTRIES],
+    pub(crate) head: AtomicU64,
+    pub(crate) entries: [AtomicU64; ENTRIES],
 }
 
 #[cfg(not(loom))]
@@ -84,7 +84,7 @@ impl Bucket {
 
 /// The filter bit of a tag, in its place in a bucket's head.
 #[inline]
-fn filter(tag: u64) -> u64 {
+pub(crate) fn filter(tag: u64) -> u64 {
     1 << (48 + (tag & 15))
 }
 
@@ -107,28 +107,28 @@ fn floor_power(n: usize) -> usize {
 }
 
 pub(crate) struct Segment {
-    at: AtomicUsize,
-    block: AtomicU32,
+    pub(crate) at: AtomicUsize,
+    pub(crate) block: AtomicU32,
 }
 
 #[repr(align(64))]
 pub(crate) struct Stripe<L> {
-    state: Locked<L, StripeState>,
+    pub(crate) state: Locked<L, StripeState>,
 }
 
 #[derive(Default)]
 pub(crate) struct StripeState {
     /// Items in the stripe's buckets.
-    items: usize,
+    pub(crate) items: usize,
 }
 
 /// Overflow buckets that are not in use: those given back, and the rest of the newest block.
 #[derive(Default)]
-struct Spare {
-    first: u64,
-    count: usize,
-    fresh: usize,
-    left: usize,
+pub(crate) struct Spare {
+    pub(crate) first: u64,
+    pub(crate) count: usize,
+    pub(crate) fresh: usize,
+    pub(crate) left: usize,
 }
 
 #[derive(Default)]
@@ -176,24 +176,24 @@ pub(crate) enum Look {
 pub(crate) struct Index<L> {
     /// Number of buckets, at least that of the stripes.
     n: AtomicUsize,
-    segments: Table<Segment>,
+    pub(crate) segments: Table<Segment>,
     /// log2 of a segment's buckets.
     shift: u32,
     /// A segment's buckets less one.
     mask: usize,
     base: usize,
-    stripes: Table<Stripe<L>>,
-    locks: Fixed<Locks<L>>,
+    pub(crate) stripes: Table<Stripe<L>>,
+    pub(crate) locks: Fixed<Locks<L>>,
 }
 
-struct Locks<L> {
+pub(crate) struct Locks<L> {
     growth: Locked<L, Growth>,
-    overflow: Locked<L, Spare>,
+    pub(crate) overflow: Locked<L, Spare>,
 }
 
 /// An entry that a writer found.
 pub(crate) struct Place<'i> {
-    entry: &'i AtomicU64,
+    pub(crate) entry: &'i AtomicU64,
     bucket: &'i Bucket,
     /// The bucket in front, if this is an overflow bucket.
     before: Option<&'i Bucket>,
@@ -280,7 +280,7 @@ impl<L: RawLock> Index<L> {
     }
 
     #[inline]
-    fn bucket(&self, at: usize) -> Option<&Bucket> {
+    pub(crate) fn bucket(&self, at: usize) -> Option<&Bucket> {
         let segment = self
             .segments
             .get(at.wrapping_shr(self.shift))?
@@ -293,7 +293,7 @@ impl<L: RawLock> Index<L> {
     }
 
     #[inline]
-    fn follow(&self, head: u64) -> Option<&Bucket> {
+    pub(crate) fn follow(&self, head: u64) -> Option<&Bucket> {
         let reference = head & REFERENCE;
         if reference == 0 {
             return None;
@@ -309,6 +309,11 @@ impl<L: RawLock> Index<L> {
         address.wrapping_sub(self.base) as u64 & REFERENCE
     }
 
+    /// The address that an entry or a head refers to.
+    pub(crate) fn referred(&self, word: u64) -> usize {
+        self.base.wrapping_add((word & REFERENCE) as usize)
+    }
+
     #[inline]
     fn slot(&self, entry: u64) -> Option<Slot> {
         let reference = entry & REFERENCE;
@@ -321,7 +326,7 @@ impl<L: RawLock> Index<L> {
         Some(unsafe { Slot::new(at) })
     }
 
-    fn entry(&self, hash: Hash, slot: Slot) -> u64 {
+    pub(crate) fn entry(&self, hash: Hash, slot: Slot) -> u64 {
         let address = slot.address().get();
         let more = if cfg!(loom) {
             // The slots of models are nothing but addresses.

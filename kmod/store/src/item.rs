@@ -50,6 +50,18 @@ const CHANGING: u8 = 1 << 6;
 /// pins.
 const WRITTEN_OFF: u8 = 1 << 6;
 
+/// Where a slot is on its way from free to free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Free,
+    Reserved,
+    Live,
+    /// Its class counts on it.
+    Retired,
+    /// Retired, and left to its pins.
+    Pinned,
+}
+
 /// Seconds after which a hit writes the access time though the reference mark is set.
 const ATIME_COARSE: u32 = 60;
 
@@ -254,6 +266,17 @@ impl Slot {
     #[inline]
     pub(crate) fn is_live(&self) -> bool {
         self.header().state.load(Acquire) & STATE == LIVE
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        let state = self.header().state.load(Acquire);
+        match state & STATE {
+            RESERVED => Phase::Reserved,
+            LIVE => Phase::Live,
+            RETIRED if state & WRITTEN_OFF == 0 => Phase::Retired,
+            RETIRED => Phase::Pinned,
+            _ => Phase::Free,
+        }
     }
 
     /// Whether it is retired and its class counts on it.

@@ -44,6 +44,7 @@ mod store;
 mod sync;
 mod table;
 mod time;
+mod verify;
 mod walk;
 mod write;
 
@@ -60,4 +61,5 @@ pub use room::Short;
 pub use stats::{ClassSnapshot, Snapshot};
 pub use store::{Guard, Inspected, Look, Probe, Store};
 pub use time::Expiry;
+pub use verify::{Census, Rule, Violation};
 pub use walk::{Step, Walk};

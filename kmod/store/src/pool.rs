@@ -38,7 +38,7 @@ pub(crate) struct Block {
     what: AtomicU8,
     pub(crate) class: AtomicU8,
     /// Under the pool's lock: the next block without use or without memory.
-    next: AtomicU32,
+    pub(crate) next: AtomicU32,
     // Under the class's lock:
     /// Neighbours in the ring of the class's slabs.
     pub(crate) after: AtomicU32,
@@ -104,13 +104,13 @@ impl Block {
 }
 
 /// Under the pool's lock.
-struct Lists {
+pub(crate) struct Lists {
     /// Blocks with memory and no use.
-    idle: u32,
+    pub(crate) idle: u32,
     /// Table entries that had memory once.
-    empty: u32,
+    pub(crate) empty: u32,
     /// Table entries from here on were never used.
-    fresh: u32,
+    pub(crate) fresh: u32,
 }
 
 pub(crate) struct Pool<L> {
@@ -120,12 +120,12 @@ pub(crate) struct Pool<L> {
     /// Blocks that have memory, or are just getting it.
     held: AtomicUsize,
     /// Blocks without use.
-    idle: AtomicUsize,
+    pub(crate) idle: AtomicUsize,
     /// The most blocks that may be held.
     limit: AtomicUsize,
     /// The most while the platform is short of memory.
     ceiling: AtomicUsize,
-    lists: Fixed<Locked<L, Lists>>,
+    pub(crate) lists: Fixed<Locked<L, Lists>>,
 }
 
 impl<L: RawLock> Pool<L> {

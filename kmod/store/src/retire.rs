@@ -20,7 +20,7 @@ use crate::table::{Fixed, Table};
 /// References of a batch.
 pub(crate) const BATCH: usize = 62;
 /// Batches of a CPU's ring, a power of two.
-const RING: usize = 128;
+pub(crate) const RING: usize = 128;
 /// A batch is closed when it holds so many bytes.
 const BATCH_BYTES: u64 = 256 << 10;
 /// Closed batches of a ring from which on it is worth asking for the oldest one's grace period.
@@ -54,7 +54,7 @@ impl Retired {
         self.0.get() as u64
     }
 
-    fn unword(word: u64) -> Option<Self> {
+    pub(crate) fn unword(word: u64) -> Option<Self> {
         NonZeroUsize::new(word as usize).map(Self)
     }
 
@@ -71,6 +71,11 @@ impl Retired {
         NonNull::new(self.0.get() as *mut u8).map(|at| unsafe { Slot::new(at) })
     }
 
+    /// The slot's address, if it is one.
+    pub(crate) fn as_slot_address(self) -> Option<NonZeroUsize> {
+        (self.0.get() & 1 == 0).then_some(self.0)
+    }
+
     /// The overflow bucket's address, if it is one.
     pub(crate) fn as_overflow(self) -> Option<NonZeroUsize> {
         if self.0.get() & 1 == 0 {
@@ -81,30 +86,30 @@ impl Retired {
 }
 
 /// Under its ring's lock.
-struct Batch {
+pub(crate) struct Batch {
     cookie: AtomicU64,
-    bytes: AtomicU64,
-    references: [AtomicU64; BATCH],
+    pub(crate) bytes: AtomicU64,
+    pub(crate) references: [AtomicU64; BATCH],
 }
 
 /// Where a CPU's ring is. Batches from `tail` to before `head` are closed, `head` is the one being
 /// filled.
 #[derive(Default)]
-struct Ring {
-    head: usize,
-    tail: usize,
-    filled: usize,
+pub(crate) struct Ring {
+    pub(crate) head: usize,
+    pub(crate) tail: usize,
+    pub(crate) filled: usize,
 }
 
 #[repr(align(64))]
-struct Shard<L> {
-    ring: Locked<L, Ring>,
+pub(crate) struct Shard<L> {
+    pub(crate) ring: Locked<L, Ring>,
     /// References in the ring. Written under the lock.
-    count: AtomicUsize,
+    pub(crate) count: AtomicUsize,
 }
 
 pub(crate) struct Retire<L> {
-    shards: Table<Shard<L>>,
+    pub(crate) shards: Table<Shard<L>>,
     batches: Table<Batch>,
     /// Bytes of closed batches.
     bytes: AtomicU64,
@@ -189,7 +194,7 @@ impl<L: RawLock> Retire<L> {
             .fold(0, |sum, s| sum.wrapping_add(s.count.load(Relaxed)))
     }
 
-    fn batch(&self, shard: usize, at: usize) -> Option<&Batch> {
+    pub(crate) fn batch(&self, shard: usize, at: usize) -> Option<&Batch> {
         self.batches
             .get(shard.wrapping_mul(RING).wrapping_add(at & (RING - 1)))
     }

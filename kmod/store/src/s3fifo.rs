@@ -22,7 +22,7 @@ const SMALL: u32 = 10;
 /// Hits in the small queue that lead to the main one.
 const PROVEN: u8 = 2;
 
-fn whereabouts(slot: Slot) -> u8 {
+pub(crate) fn whereabouts(slot: Slot) -> u8 {
     slot.header().class.load(Relaxed) & (MAIN | NOWHERE)
 }
 

@@ -62,9 +62,9 @@ pub(crate) struct Class<L> {
     /// Slots of a slab.
     slots: u32,
     /// Free slots, carved or not. Written under the lock.
-    free: AtomicU32,
+    pub(crate) free: AtomicU32,
     /// Slabs. Written under the lock.
-    slabs: AtomicU32,
+    pub(crate) slabs: AtomicU32,
     /// Slots that wait for a grace period, those that somebody pins besides not counted.
     pub(crate) retired: AtomicU32,
     /// How many slots the store tries to keep free or on the way to it.
@@ -83,18 +83,18 @@ pub(crate) struct State {
     /// A slab of the ring of all.
     pub(crate) ring: u32,
     /// The first slab with free slots.
-    open: u32,
+    pub(crate) open: u32,
     /// The last slots that became free, to be the first to be used: linked by address through
     /// their CAS numbers. Their slabs count them as used, so that their heads need not be looked
     /// at, which are all of one place in caches.
-    loose: Option<Slot>,
+    pub(crate) loose: Option<Slot>,
     /// How many these are, at most [`LOOSE`].
-    loosened: u32,
+    pub(crate) loosened: u32,
     /// Slabs that are being emptied: as long as there are any, nothing is loose.
-    draining: u32,
+    pub(crate) draining: u32,
     /// Slabs that could not be emptied lately. Nothing becomes loose then either, so that it is seen
     /// when one is empty after all.
-    failed: u32,
+    pub(crate) failed: u32,
     /// Where CLOCK's hand is.
     pub(crate) hand: Hand,
     /// Where SIEVE's hand is, as a slot's number.
@@ -494,7 +494,7 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Has the slab a slot to give?
-    fn has_free(&self, of: &Class<L>, block: &Block) -> bool {
+    pub(crate) fn has_free(&self, of: &Class<L>, block: &Block) -> bool {
         block.free.load(Relaxed) != 0 || self.uncarved(of, block)
     }
 
@@ -596,7 +596,7 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Puts the loose slots back into their slabs.
-    fn fasten(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
+    pub(crate) fn fasten(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
         while let Some(slot) = state.loose {
             state.loose = slot.next_loose();
             self.give_to_slab(pool, of, state, slot);

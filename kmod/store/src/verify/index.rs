@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The index: its chains, and the entry of each item.
+
+use super::{broken, count, equal, Rule, Set, Violation};
+use crate::hash;
+use crate::index::{filter, BUCKET, CHAIN, REFERENCE};
+use crate::item::Slot;
+use crate::platform::Platform;
+use crate::pool::{Block, Use};
+use crate::store::Store;
+use crate::sync::Relaxed;
+
+/// The part of a bucket's head that is a filter.
+const FILTER: u64 = 0xffff << 48;
+
+/// What the index holds.
+#[derive(Default)]
+struct Seen {
+    entries: Set,
+    overflow: Set,
+}
+
+impl<P: Platform> Store<P> {
+    /// `live`: the slots of all items; `retired`: overflow buckets that wait for a grace period.
+    pub(super) fn verify_index(&self, live: &Set, retired: &Set) -> Result<(), Violation> {
+        let mut seen = Seen::default();
+        let stripes = self.index.stripes.len();
+        let buckets = self.index.buckets();
+        for (first, stripe) in (0usize..).zip(self.index.stripes.iter()) {
+            let items = stripe.state.lock().items as u64;
+            let mut found = 0;
+            let guard = self.read();
+            // A stripe's buckets are those of the same low bits.
+            let mut at = first;
+            while at < buckets {
+                self.verify_chain(at, &mut seen, &mut found)?;
+                at = at.wrapping_add(stripes);
+            }
+            drop(guard);
+            equal(Rule::StripeItems, None, found, items)?;
+            self.platform.relax();
+        }
+        live.is(seen.entries, Rule::Entries, None)?;
+        seen.overflow.join(*retired);
+        self.verify_overflow(seen.overflow)
+    }
+
+    /// A bucket and its overflow buckets, whose entries are added to `found`. The caller is in a
+    /// section.
+    fn verify_chain(&self, at: usize, seen: &mut Seen, found: &mut u64) -> Result<(), Violation> {
+        let Some(mut bucket) = self.index.bucket(at) else {
+            return broken(Rule::Bucket, None, 1, 0);
+        };
+        // The tags that all heads until here let pass.
+        let mut passed = FILTER;
+        let mut length = 0;
+        loop {
+            for entry in &bucket.entries {
+                let entry = entry.load(Relaxed);
+                if entry != 0 {
+                    count(found);
+                    seen.entries.add(self.index.referred(entry));
+                    let bit = filter(entry >> 48);
+                    equal(Rule::Filter, None, bit, bit & passed)?;
+                }
+            }
+            let head = bucket.head.load(Relaxed);
+            if head & REFERENCE == 0 {
+                return Ok(());
+            }
+            passed &= head;
+            count(&mut length);
+            let address = self.index.referred(head);
+            let most = CHAIN as u64;
+            equal(Rule::Chain, None, length.min(most), length)?;
+            let next = || self.index.follow(head);
+            let Some(next) = self.is_overflow(address).then(next).flatten() else {
+                return broken(Rule::Chain, None, most, length);
+            };
+            seen.overflow.add(address);
+            bucket = next;
+        }
+    }
+
+    /// Whether an overflow bucket may lie there.
+    fn is_overflow(&self, address: usize) -> bool {
+        let block = self.block_at(address);
+        block.is_some_and(|(block, _)| block.what() == Use::Overflow) && address % BUCKET == 0
+    }
+
+    /// `used`: the overflow buckets in chains and rings.
+    fn verify_overflow(&self, used: Set) -> Result<(), Violation> {
+        let (mut first, spare, fresh, left) = {
+            let spare = self.index.locks.overflow.lock();
+            (spare.first, spare.count as u64, spare.fresh, spare.left)
+        };
+        let unused = fresh..fresh.wrapping_add(left.wrapping_mul(BUCKET));
+        let mut all = Set::default();
+        for (_, block) in self.blocks_of(Use::Overflow) {
+            let start = Block::at(block).map_or(0, |at| at.as_ptr() as usize);
+            let buckets = (0..self.pool.block_size()).step_by(BUCKET);
+            buckets
+                .map(|offset| start.wrapping_add(offset))
+                .filter(|address| !unused.contains(address))
+                .for_each(|address| all.add(address));
+        }
+        let mut listed = Set::default();
+        while first & REFERENCE != 0 && listed.count <= spare {
+            let address = self.index.referred(first);
+            let next = || self.index.follow(first);
+            let Some(bucket) = self.is_overflow(address).then(next).flatten() else {
+                return broken(Rule::OverflowBuckets, None, spare, listed.count);
+            };
+            listed.add(address);
+            first = bucket.head.load(Relaxed);
+        }
+        equal(Rule::OverflowBuckets, None, listed.count, spare)?;
+        listed.join(used);
+        all.is(listed, Rule::OverflowBuckets, None)
+    }
+
+    /// Whether an item is found under its key.
+    pub(super) fn verify_lookup(&self, class: usize, slot: Slot) -> Result<(), Violation> {
+        let this = Some(class);
+        let hash = self.hash_of(slot);
+        let expected = self.index.entry(hash, slot);
+        let found = self.index.lock(hash).and_then(|chain| {
+            let place = chain.find(|other| other == slot)?;
+            Some(place.entry.load(Relaxed))
+        });
+        equal(Rule::Lookup, this, expected, found.unwrap_or(0))?;
+        let other = self
+            .index
+            .find(hash, |other| hash::same(other.key(), slot.key()));
+        let address = |slot: Slot| slot.address().get() as u64;
+        equal(Rule::Key, this, address(slot), other.map_or(0, address))
+    }
+}

@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The slabs of a class: each slot, and the lists and counts that it should be in.
+
+use super::{broken, count, equal, Rule, Set, Slots, Violation};
+use crate::config::Eviction;
+use crate::counters::ClassCounter;
+use crate::item::{Phase, Slot};
+use crate::platform::Platform;
+use crate::pool::{Block, Use, NONE};
+use crate::queue::Queue;
+use crate::s3fifo::{whereabouts, MAIN, NOWHERE};
+use crate::slab::{Class, HEAD};
+use crate::store::Store;
+use crate::sync::Relaxed;
+
+/// What the slabs of a class hold.
+#[derive(Default)]
+struct Tally {
+    slots: Slots,
+    /// The slabs in use, and those of them that have free slots.
+    slabs: Set,
+    open: Set,
+    draining: u64,
+    failed: u64,
+    /// Free slots of slabs in use, carved or not.
+    free: u64,
+    /// Slots that are free by their own word, and those in slabs' lists.
+    freed: Set,
+    listed: Set,
+    /// Slots that the policy's queues should hold.
+    main: Set,
+    small: Set,
+    bytes: u64,
+}
+
+/// Where a class's lists begin.
+struct Lists {
+    ring: u32,
+    open: u32,
+    hand: u32,
+    loose: Option<Slot>,
+    loosened: u32,
+    draining: u32,
+    failed: u32,
+    main: Queue,
+    small: Queue,
+}
+
+impl<P: Platform> Store<P> {
+    pub(super) fn verify_class(&self, class: usize, all: &mut Slots) -> Result<(), Violation> {
+        let Some(of) = self.slabs.get(class) else {
+            return Ok(());
+        };
+        let mut seen = Tally::default();
+        self.each_slab(class, |id, block| {
+            self.verify_slab(class, of, (id, block), &mut seen)
+        })?;
+        let lists = {
+            let state = of.state.lock();
+            Lists {
+                ring: state.ring,
+                open: state.open,
+                hand: state.hand.block,
+                loose: state.loose,
+                loosened: state.loosened,
+                draining: state.draining,
+                failed: state.failed,
+                main: state.main,
+                small: state.small,
+            }
+        };
+        let this = Some(class);
+        let is = |rule, expected, found: u32| equal(rule, this, expected, u64::from(found));
+        is(Rule::SlabCount, seen.slabs.count, of.slabs())?;
+        is(Rule::DrainingCount, seen.draining, lists.draining)?;
+        is(Rule::FailedCount, seen.failed, lists.failed)?;
+        self.verify_ring(class, &lists, &seen)?;
+        self.verify_open(class, &lists, &seen)?;
+
+        let mut free = self.verify_magazine(class, of, &lists)?;
+        free.join(seen.listed);
+        seen.freed.is(free, Rule::FreeSlots, this)?;
+        let free = seen.free.wrapping_add(u64::from(lists.loosened));
+        is(Rule::FreeCount, free, of.free())?;
+
+        let slots = &seen.slots;
+        is(
+            Rule::RetiredCount,
+            slots.retired.count,
+            of.retired.load(Relaxed),
+        )?;
+        if self.slabs.eviction() != Eviction::Clock {
+            self.verify_queue(class, of, &lists.main, seen.main)?;
+            self.verify_queue(class, of, &lists.small, seen.small)?;
+        }
+        for (rule, counter, expected) in [
+            (Rule::Items, ClassCounter::Items, slots.live.count),
+            (Rule::Bytes, ClassCounter::Bytes, seen.bytes),
+        ] {
+            let counted = self.counters.class_counted(class, counter);
+            equal(rule, this, expected, counted)?;
+        }
+        all.live.join(slots.live);
+        all.retired.join(slots.retired);
+        let (sum, of) = (&mut all.census, &slots.census);
+        for (sum, n) in [
+            (&mut sum.carved, of.carved),
+            (&mut sum.free, of.free),
+            (&mut sum.reserved, of.reserved),
+            (&mut sum.live, of.live),
+            (&mut sum.retired, of.retired),
+            (&mut sum.pinned, of.pinned),
+        ] {
+            *sum = sum.wrapping_add(n);
+        }
+        Ok(())
+    }
+
+    /// Calls `f` with each slab of a class, each in a section of its own.
+    fn each_slab(
+        &self,
+        class: usize,
+        mut f: impl FnMut(u32, &Block) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        for id in 0..self.pool.used() {
+            let guard = self.read();
+            match self.pool.get(id) {
+                Some(block) if self.is_slab_of(class, block) => f(id, block)?,
+                _ => continue,
+            }
+            drop(guard);
+            self.platform.relax();
+        }
+        Ok(())
+    }
+
+    fn is_slab_of(&self, class: usize, block: &Block) -> bool {
+        block.holds_items() && usize::from(block.class.load(Relaxed)) == class
+    }
+
+    /// Calls `f` with each slot of a slab that was carved. The caller is in a section in which the
+    /// block is a slab of the class.
+    fn each_slot(
+        &self,
+        of: &Class<P::Lock>,
+        block: &Block,
+        mut f: impl FnMut(Slot) -> Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let mut offset = HEAD as u32;
+        while let Some(slot) = self.slabs.slot_at(block, offset) {
+            f(slot)?;
+            offset = offset.wrapping_add(of.size());
+        }
+        Ok(())
+    }
+
+    fn verify_slab(
+        &self,
+        class: usize,
+        of: &Class<P::Lock>,
+        (id, block): (u32, &Block),
+        seen: &mut Tally,
+    ) -> Result<(), Violation> {
+        let this = Some(class);
+        let is = |rule, expected: u32, found: u32| {
+            equal(rule, this, u64::from(expected), u64::from(found))
+        };
+        let carved = block.carved.load(Relaxed).wrapping_sub(HEAD as u32);
+        let slots = carved.checked_div(of.size()).unwrap_or(0);
+        is(Rule::Carved, slots.wrapping_mul(of.size()), carved)?;
+        is(Rule::Carved, slots.min(of.slots_per_slab()), slots)?;
+        if let Some(first) = self.slabs.slot_at(block, HEAD as u32) {
+            is(Rule::SlabHead, id, self.slabs.block_of(first))?;
+        }
+        self.each_slot(of, block, |slot| self.verify_slot(class, of, slot, seen))?;
+
+        let mut listed = 0;
+        let mut at = block.free.load(Relaxed);
+        while at != 0 {
+            listed = u32::wrapping_add(listed, 1);
+            let offset = at.checked_mul(8).unwrap_or(u32::MAX);
+            let slot = self.slot_in(class, of, block, offset);
+            let slot = slot.filter(|slot| slot.phase() == Phase::Free && listed <= slots);
+            let Some(slot) = slot else {
+                return broken(
+                    Rule::SlabFreeList,
+                    this,
+                    u64::from(slots),
+                    u64::from(listed),
+                );
+            };
+            seen.listed.add(slot.address().get());
+            at = slot.header().expiry.load(Relaxed);
+        }
+        let used = block.used.load(Relaxed);
+        is(Rule::SlabUsed, slots.wrapping_sub(listed), used)?;
+
+        if block.failures.load(Relaxed) != 0 {
+            count(&mut seen.failed);
+        }
+        if block.what() == Use::Draining {
+            count(&mut seen.draining);
+            return Ok(());
+        }
+        seen.slabs.add(id as usize);
+        let free = of.slots_per_slab().wrapping_sub(used);
+        seen.free = seen.free.wrapping_add(u64::from(free));
+        if self.slabs.has_free(of, block) {
+            seen.open.add(id as usize);
+        }
+        Ok(())
+    }
+
+    fn verify_slot(
+        &self,
+        class: usize,
+        of: &Class<P::Lock>,
+        slot: Slot,
+        seen: &mut Tally,
+    ) -> Result<(), Violation> {
+        let address = slot.address().get();
+        let phase = slot.phase();
+        let census = &mut seen.slots.census;
+        count(&mut census.carved);
+        if phase == Phase::Free {
+            count(&mut census.free);
+            seen.freed.add(address);
+            return Ok(());
+        }
+        let of_class = slot.class() as u64;
+        equal(Rule::SlotClass, Some(class), class as u64, of_class)?;
+        let queue = match self.slabs.eviction() {
+            Eviction::S3Fifo => whereabouts(slot),
+            _ => MAIN,
+        };
+        if queue & NOWHERE != 0 {
+            // Picked to be evicted.
+        } else if queue & MAIN != 0 {
+            seen.main.add(address);
+        } else {
+            seen.small.add(address);
+        }
+        match phase {
+            Phase::Free => {}
+            Phase::Reserved => count(&mut census.reserved),
+            Phase::Live => {
+                count(&mut census.live);
+                let (bytes, most) = (slot.size() as u64, u64::from(of.size()));
+                equal(Rule::ItemSize, Some(class), bytes.min(most), bytes)?;
+                seen.slots.live.add(address);
+                seen.bytes = seen.bytes.wrapping_add(bytes);
+            }
+            Phase::Retired => {
+                count(&mut census.retired);
+                seen.slots.retired.add(address);
+            }
+            Phase::Pinned => count(&mut census.pinned),
+        }
+        Ok(())
+    }
+
+    /// The slot at an offset of a block, if there is one of this class. The caller is in a section.
+    fn slot_in(
+        &self,
+        class: usize,
+        of: &Class<P::Lock>,
+        block: &Block,
+        offset: u32,
+    ) -> Option<Slot> {
+        let inside = offset.checked_sub(HEAD as u32)?;
+        let begins = inside.checked_rem(of.size()) == Some(0);
+        if !begins || !self.is_slab_of(class, block) {
+            return None;
+        }
+        self.slabs.slot_at(block, offset)
+    }
+
+    fn verify_ring(&self, class: usize, lists: &Lists, seen: &Tally) -> Result<(), Violation> {
+        let mut ring = Set::default();
+        let mut at = lists.ring;
+        while let Some(block) = self.pool.get(at).filter(|_| ring.count <= seen.slabs.count) {
+            let after = block.after.load(Relaxed);
+            let back = self.pool.get(after).map(|next| next.before.load(Relaxed));
+            if back == Some(at) && block.what() == Use::Slab {
+                ring.add(at as usize);
+            } else {
+                break;
+            }
+            at = after;
+            if at == lists.ring {
+                break;
+            }
+        }
+        seen.slabs.is(ring, Rule::SlabRing, Some(class))?;
+        // The hand is somewhere in it.
+        let hand = self.pool.get(lists.hand);
+        let there = hand.is_none_or(|at| at.what() == Use::Slab && self.is_slab_of(class, at));
+        equal(Rule::SlabRing, Some(class), 1, u64::from(there))
+    }
+
+    fn verify_open(&self, class: usize, lists: &Lists, seen: &Tally) -> Result<(), Violation> {
+        let mut open = Set::default();
+        let (mut before, mut at) = (NONE, lists.open);
+        while let Some(block) = self.pool.get(at).filter(|_| open.count <= seen.open.count) {
+            if block.open_before.load(Relaxed) != before {
+                break;
+            }
+            open.add(at as usize);
+            before = at;
+            at = block.open_after.load(Relaxed);
+        }
+        seen.open.is(open, Rule::OpenSlabs, Some(class))
+    }
+
+    /// The slots of a class's magazine.
+    fn verify_magazine(
+        &self,
+        class: usize,
+        of: &Class<P::Lock>,
+        lists: &Lists,
+    ) -> Result<Set, Violation> {
+        let mut slots = Set::default();
+        let wanted = match (lists.draining, lists.failed) {
+            (0, 0) => u64::from(lists.loosened),
+            _ => 0,
+        };
+        let mut next = lists.loose;
+        while let Some(at) = next.filter(|_| slots.count <= wanted) {
+            let guard = self.read();
+            let address = at.address().get();
+            // It is looked at only if it is a slot.
+            let slot = self.block_at(address);
+            let slot = slot.and_then(|(block, at)| self.slot_in(class, of, block, at));
+            let slot = slot.filter(|slot| slot.phase() == Phase::Free);
+            slots.add(address);
+            next = match slot {
+                Some(slot) => slot.next_loose(),
+                None => return broken(Rule::Magazine, Some(class), wanted, slots.count),
+            };
+            drop(guard);
+        }
+        if slots.count == wanted && lists.loosened as u64 == wanted {
+            return Ok(slots);
+        }
+        broken(Rule::Magazine, Some(class), wanted, slots.count)
+    }
+
+    fn verify_queue(
+        &self,
+        class: usize,
+        of: &Class<P::Lock>,
+        queue: &Queue,
+        expected: Set,
+    ) -> Result<(), Violation> {
+        let guard = self.read();
+        let mut slots = Set::default();
+        let (mut newer, mut at) = (NONE, queue.head);
+        while at != NONE && slots.count <= expected.count {
+            let slot = self.slabs.numbered(&self.pool, of, at);
+            let slot = slot.filter(|slot| {
+                let found = self.block_at(slot.address().get());
+                found.is_some_and(|(block, _)| self.is_slab_of(class, block))
+            });
+            let links = self
+                .slabs
+                .link(&self.pool, at)
+                .map(|link| link.load(Relaxed));
+            let (Some(slot), Some(links)) = (slot, links) else {
+                break;
+            };
+            if (links >> 32) as u32 != newer {
+                break;
+            }
+            slots.add(slot.address().get());
+            newer = at;
+            at = links as u32;
+        }
+        drop(guard);
+        expected.is(slots, Rule::Queue, Some(class))?;
+        let ends = [(newer, queue.tail), (slots.count as u32, queue.len)];
+        ends.iter().try_for_each(|(expected, found)| {
+            let (expected, found) = (u64::from(*expected), u64::from(*found));
+            equal(Rule::Queue, Some(class), expected, found)
+        })
+    }
+
+    /// Whether each item of a class is found under its key, and no other is.
+    pub(super) fn verify_lookups(&self, class: usize) -> Result<(), Violation> {
+        let Some(of) = self.slabs.get(class) else {
+            return Ok(());
+        };
+        self.each_slab(class, |_, block| {
+            self.each_slot(of, block, |slot| match slot.phase() {
+                Phase::Live => self.verify_lookup(class, slot),
+                _ => Ok(()),
+            })
+        })
+    }
+}

@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Each kind of damage is found, by the rule that it breaks.
+
+use std::format;
+use std::vec::Vec;
+
+use crate::commit::Commit;
+use crate::config::{Config, Eviction};
+use crate::counters::ClassCounter;
+use crate::host::Host;
+use crate::index::REFERENCE;
+use crate::item::{Phase, Slot};
+use crate::pool::Use;
+use crate::reservation::Reservation;
+use crate::store::Store;
+use crate::sync::Relaxed;
+use crate::time::Expiry;
+use crate::verify::{Rule, Violation};
+
+const BLOCK: usize = 16 << 10;
+
+fn set(store: &Store<Host>, key: &str, len: usize) {
+    let key = key.as_bytes();
+    let new = store.reserve(key, store.hash(key), 0, Expiry::NEVER, len);
+    store.commit(new.unwrap(), &Commit::default()).unwrap();
+}
+
+/// A store with items of three classes, free slots in slabs and in magazines, retired slots, and
+/// overflow buckets.
+fn filled(eviction: Eviction) -> Store<Host> {
+    let config = Config {
+        memory: 64 * BLOCK,
+        block: BLOCK,
+        item_max: 8 << 10,
+        eviction,
+        ..Config::default()
+    };
+    let store = Store::new(config, Host::new().cpus(2).poison()).unwrap();
+    for round in 0..2 {
+        for i in 0..3000 {
+            set(&store, &format!("small-{i}"), 20);
+            if i % 10 == 0 {
+                set(&store, &format!("large-{i}"), 500 + 400 * round);
+            }
+        }
+        for i in (0..3000).step_by(3) {
+            let key = format!("small-{i}");
+            store.delete(key.as_bytes(), store.hash(key.as_bytes()), None);
+        }
+    }
+    store.verify().unwrap();
+    store
+}
+
+/// What is found after some damage.
+fn found(damage: impl FnOnce(&Store<Host>)) -> Rule {
+    let store = filled(Eviction::Clock);
+    damage(&store);
+    store.verify().unwrap_err().rule
+}
+
+/// The class of the small items.
+fn class(store: &Store<Host>) -> usize {
+    store.class_of("small-100".len(), 20).unwrap()
+}
+
+/// Any slot of a class in this phase.
+fn slot_in(store: &Store<Host>, class: usize, phase: Phase) -> Slot {
+    slots(store, class)
+        .find(|slot| slot.phase() == phase)
+        .unwrap()
+}
+
+fn slots(store: &Store<Host>, class: usize) -> impl Iterator<Item = Slot> + '_ {
+    let size = store.slabs.get(class).unwrap().size();
+    store
+        .blocks_of(Use::Slab)
+        .filter(move |(_, block)| usize::from(block.class.load(Relaxed)) == class)
+        .flat_map(move |(_, block)| {
+            (0u32..).map_while(move |i| {
+                store
+                    .slabs
+                    .slot_at(block, crate::slab::HEAD as u32 + i * size)
+            })
+        })
+}
+
+/// Moves all of a class's free slots from the magazine to its slabs.
+fn empty_magazine(store: &Store<Host>, class: usize) {
+    let of = store.slabs.get(class).unwrap();
+    let mut state = of.state.lock();
+    store.slabs.fasten(&store.pool, of, &mut state);
+}
+
+#[test]
+fn a_store_in_use_is_sound_under_each_policy() {
+    for eviction in [Eviction::Clock, Eviction::Sieve, Eviction::S3Fifo] {
+        let store = filled(eviction);
+        let census = store.verify().unwrap();
+        let sum = census.free + census.reserved + census.live + census.retired + census.pinned;
+        assert_eq!(census.carved, sum);
+        assert!(census.free != 0 && census.retired != 0, "{census:?}");
+        assert_eq!(census.live, store.snapshot().items);
+        // What the damages below need.
+        let state = store.slabs.get(class(&store)).unwrap().state.lock();
+        assert!(state.loosened > 2);
+        drop(state);
+        assert!(store.snapshot().overflow != 0);
+    }
+}
+
+#[test]
+fn reservations_and_pins_are_counted() {
+    let store = filled(Eviction::Clock);
+    let key = b"small-1";
+    let hash = store.hash(key);
+    let new = store.reserve(b"new", store.hash(b"new"), 0, Expiry::NEVER, 9);
+    let pin = {
+        let guard = store.read();
+        let item = store.get(&guard, key, hash).unwrap();
+        store.pin(&item).unwrap()
+    };
+    store.delete(key, hash, None);
+    for _ in 0..10 {
+        store.maintain();
+        crate::Platform::gp_wait(store.platform());
+    }
+    let census = store.verify().unwrap();
+    assert_eq!((census.reserved, census.pinned), (1, 1));
+    drop((new, pin));
+    let census = store.verify().unwrap();
+    assert_eq!((census.reserved, census.pinned), (0, 0));
+}
+
+/// A slot that was handed out and forgotten.
+#[test]
+fn a_lost_reservation_shows_as_reserved() {
+    let store = filled(Eviction::Clock);
+    let new = store.reserve(b"new", store.hash(b"new"), 0, Expiry::NEVER, 9);
+    new.unwrap().keep();
+    assert_eq!(store.verify().unwrap().reserved, 1);
+}
+
+#[test]
+fn a_slot_lost_from_the_magazine_is_found() {
+    let rule = found(|store| {
+        let of = store.slabs.get(class(store)).unwrap();
+        let mut state = of.state.lock();
+        state.loose = state.loose.unwrap().next_loose();
+        state.loosened -= 1;
+        of.free.store(of.free() - 1, Relaxed);
+    });
+    assert_eq!(rule, Rule::FreeSlots);
+}
+
+#[test]
+fn a_slot_lost_from_a_slab_is_found() {
+    let rule = found(|store| {
+        empty_magazine(store, class(store));
+        let slab = |(_, block): &(u32, &crate::pool::Block)| {
+            usize::from(block.class.load(Relaxed)) == class(store) && block.free.load(Relaxed) != 0
+        };
+        let (_, block) = store.blocks_of(Use::Slab).find(slab).unwrap();
+        let free = slots(store, class(store)).find(|slot| {
+            let offset = slot.address().get() % BLOCK;
+            offset / 8 == block.free.load(Relaxed) as usize
+        });
+        let next = free.unwrap().header().expiry.load(Relaxed);
+        block.free.store(next, Relaxed);
+    });
+    assert_eq!(rule, Rule::SlabUsed);
+}
+
+#[test]
+fn a_slot_freed_twice_is_found() {
+    // Into the magazine, which becomes a circle.
+    let rule = found(|store| {
+        // The magazine has room.
+        let first = store.reserve(b"small-one", store.hash(b"small-one"), 0, Expiry::NEVER, 20);
+        first.unwrap().keep();
+        let new = store.reserve(b"small-new", store.hash(b"small-new"), 0, Expiry::NEVER, 20);
+        let new = new.unwrap();
+        let again = Reservation::new(store, new.slot, b"small-new", new.hash, 20);
+        drop(new);
+        drop(again);
+    });
+    assert_eq!(rule, Rule::Magazine);
+    // Into its slab's list, while nothing may be in the magazine.
+    let store = filled(Eviction::Clock);
+    let class = class(&store);
+    empty_magazine(&store, class);
+    store.slabs.get(class).unwrap().state.lock().failed += 1;
+    let free = slot_in(&store, class, Phase::Free);
+    drop(Reservation::new(
+        &store,
+        free,
+        b"small-new",
+        store.hash(b"small-new"),
+        20,
+    ));
+    let violation = store.verify().unwrap_err();
+    assert!(
+        matches!(violation.rule, Rule::SlabFreeList | Rule::SlabUsed),
+        "{violation:?}"
+    );
+}
+
+#[test]
+fn a_live_slot_in_a_free_list_is_found() {
+    let rule = found(|store| {
+        let live = slot_in(store, class(store), Phase::Live);
+        let of = store.slabs.get(class(store)).unwrap();
+        let mut state = of.state.lock();
+        // Its CAS number becomes a link.
+        live.loosen(state.loose);
+        state.loose = Some(live);
+        state.loosened += 1;
+    });
+    assert_eq!(rule, Rule::Magazine);
+}
+
+#[test]
+fn wrong_counts_are_found() {
+    type Damage = fn(&Store<Host>, usize);
+    let cases: [(Rule, Damage); 12] = [
+        (Rule::Items, |s, c| s.count_class(c, ClassCounter::Items, 1)),
+        (Rule::Bytes, |s, c| s.count_class(c, ClassCounter::Bytes, 8)),
+        (Rule::FreeCount, |s, c| {
+            s.slabs.get(c).unwrap().free.fetch_add(1, Relaxed);
+        }),
+        (Rule::SlabCount, |s, c| {
+            s.slabs.get(c).unwrap().slabs.fetch_add(1, Relaxed);
+        }),
+        (Rule::RetiredCount, |s, c| {
+            s.slabs.get(c).unwrap().retired.fetch_sub(1, Relaxed);
+        }),
+        (Rule::DrainingCount, |s, c| {
+            s.slabs.get(c).unwrap().state.lock().draining += 1
+        }),
+        (Rule::SlabUsed, |s, c| {
+            let slab = slot_in(s, c, Phase::Live);
+            let (block, _) = s.block_at(slab.address().get()).unwrap();
+            block.used.fetch_add(1, Relaxed);
+        }),
+        (Rule::RingCount, |s, _| {
+            let shard = &s.retire.shards[0];
+            shard.count.fetch_add(1, Relaxed);
+        }),
+        (Rule::PinnedCount, |s, c| {
+            let retired = slot_in(s, c, Phase::Retired);
+            // Its class does not count on it any more, and no ring holds it.
+            retired.write_off();
+            s.slabs.get(c).unwrap().retired.fetch_sub(1, Relaxed);
+            for shard in s.retire.shards.iter() {
+                forget(s, shard, retired);
+            }
+        }),
+        (Rule::IdleBlocks, |s, _| {
+            s.pool.idle.fetch_add(1, Relaxed);
+        }),
+        (Rule::StripeItems, |s, _| {
+            s.index.stripes[7].state.lock().items += 1
+        }),
+        (Rule::OverflowBuckets, |s, _| {
+            s.index.locks.overflow.lock().count += 1
+        }),
+    ];
+    for (rule, damage) in cases {
+        let store = filled(Eviction::Clock);
+        damage(&store, class(&store));
+        let violation = store.verify().unwrap_err();
+        assert_eq!(violation.rule, rule, "{violation:?}");
+    }
+}
+
+/// Takes a slot out of a ring of retired ones.
+fn forget(
+    store: &Store<Host>,
+    shard: &crate::retire::Shard<<Host as crate::Platform>::Lock>,
+    slot: Slot,
+) {
+    let at = store
+        .retire
+        .shards
+        .iter()
+        .position(|other| core::ptr::eq(other, shard))
+        .unwrap();
+    let mut ring = shard.ring.lock();
+    for batch in ring.tail..=ring.head {
+        let batch_at = store.retire.batch(at, batch).unwrap();
+        let most = if batch == ring.head {
+            ring.filled
+        } else {
+            batch_at.references.len()
+        };
+        let words: Vec<u64> = batch_at.references[..most]
+            .iter()
+            .map(|word| word.load(Relaxed))
+            .take_while(|word| *word != 0)
+            .collect();
+        let kept: Vec<u64> = words
+            .iter()
+            .copied()
+            .filter(|word| *word != slot.address().get() as u64)
+            .collect();
+        if kept.len() == words.len() {
+            continue;
+        }
+        for (i, word) in batch_at.references.iter().enumerate().take(words.len()) {
+            word.store(kept.get(i).copied().unwrap_or(0), Relaxed);
+        }
+        if batch == ring.head {
+            ring.filled -= 1;
+        }
+        shard.count.fetch_sub(1, Relaxed);
+    }
+}
+
+#[test]
+fn a_retired_slot_that_no_ring_holds_is_found() {
+    let rule = found(|store| {
+        let retired = slot_in(store, class(store), Phase::Retired);
+        for shard in store.retire.shards.iter() {
+            forget(store, shard, retired);
+        }
+    });
+    assert_eq!(rule, Rule::RetiredSlots);
+}
+
+#[test]
+fn wrong_back_references_are_found() {
+    let rule = found(|store| {
+        let live = slot_in(store, class(store), Phase::Live);
+        live.header().class.store(0x3f, Relaxed);
+    });
+    assert_eq!(rule, Rule::SlotClass);
+    let rule = found(|store| {
+        // The slab's ring leads past it.
+        let (_, block) = store.blocks_of(Use::Slab).last().unwrap();
+        let before = store.pool.get(block.before.load(Relaxed)).unwrap();
+        before.after.store(block.after.load(Relaxed), Relaxed);
+    });
+    assert_eq!(rule, Rule::SlabRing);
+    let rule = found(|store| {
+        let of = store.slabs.get(class(store)).unwrap();
+        of.state.lock().open = crate::pool::NONE;
+    });
+    assert_eq!(rule, Rule::OpenSlabs);
+}
+
+/// The first bucket that has others behind it.
+fn crowded(store: &Store<Host>) -> &crate::index::Bucket {
+    (0..store.index.buckets())
+        .filter_map(|at| store.index.bucket(at))
+        .find(|bucket| bucket.head.load(Relaxed) & REFERENCE != 0)
+        .unwrap()
+}
+
+#[test]
+fn damage_to_the_index_is_found() {
+    let rule = found(|store| {
+        let head = &crowded(store).head;
+        head.store(head.load(Relaxed) & REFERENCE, Relaxed);
+    });
+    assert_eq!(rule, Rule::Filter);
+    // An entry that is gone, one that is there twice, and one of another tag.
+    let rule = found(|store| {
+        let key = b"small-1";
+        let chain = store.index.lock(store.hash(key)).unwrap();
+        let place = chain.find(|slot| slot.key() == key).unwrap();
+        place.entry.store(0, Relaxed);
+    });
+    assert_eq!(rule, Rule::StripeItems);
+    let rule = found(|store| {
+        let bucket = crowded(store);
+        let [first, second, ..] = &bucket.entries;
+        second.store(first.load(Relaxed), Relaxed);
+    });
+    assert_eq!(rule, Rule::Entries);
+    let rule = found(|store| {
+        let [first, ..] = &crowded(store).entries;
+        first.fetch_xor(1 << 50, Relaxed);
+    });
+    assert_eq!(rule, Rule::Lookup);
+    // A chain that leads nowhere, and one in a circle.
+    let rule = found(|store| {
+        let head = &crowded(store).head;
+        head.store(head.load(Relaxed) ^ 1 << 30, Relaxed);
+    });
+    assert_eq!(rule, Rule::Chain);
+    let rule = found(|store| {
+        let first = crowded(store);
+        let next = store.index.follow(first.head.load(Relaxed)).unwrap();
+        next.entries
+            .iter()
+            .for_each(|entry| entry.store(0, Relaxed));
+        next.head.store(first.head.load(Relaxed), Relaxed);
+    });
+    assert_eq!(rule, Rule::Chain);
+}
+
+/// The same key in two live slots.
+#[test]
+fn a_key_that_is_there_twice_is_found() {
+    let store = filled(Eviction::Clock);
+    let key = b"small-1";
+    let hash = store.hash(key);
+    let new = store.reserve(key, hash, 0, Expiry::NEVER, 20).unwrap();
+    let slot = new.slot;
+    new.keep();
+    slot.publish(0);
+    assert!(store.index.lock(hash).unwrap().insert(slot));
+    store.count_class(slot.class(), ClassCounter::Items, 1);
+    store.count_class(slot.class(), ClassCounter::Bytes, slot.size() as u64);
+    assert_eq!(store.verify().unwrap_err().rule, Rule::Key);
+}
+
+#[test]
+fn damage_to_queues_is_found() {
+    for eviction in [Eviction::Sieve, Eviction::S3Fifo] {
+        let store = filled(eviction);
+        let class = class(&store);
+        {
+            let of = store.slabs.get(class).unwrap();
+            let mut state = of.state.lock();
+            state.main.len += 1;
+        }
+        let Violation {
+            rule, class: of, ..
+        } = store.verify().unwrap_err();
+        assert_eq!((rule, of), (Rule::Queue, Some(class)));
+    }
+}
