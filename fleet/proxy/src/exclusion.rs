@@ -100,7 +100,7 @@ impl Flight {
             return miss();
         }
         // Made by a miss, and not filled yet; what is stale has something.
-        if found.taken && !(found.stale && !found.data.is_empty()) {
+        if found.taken && (!found.stale || found.data.is_empty()) {
             if now >= self.until {
                 return miss();
             }

@@ -164,9 +164,12 @@ pub struct NodeMeter {
     pub failures: Count,
 }
 
+/// The meters of one name, each with the number of its worker.
+type OfWorkers<T> = Vec<(usize, Arc<T>)>;
+
 /// All workers' meters of a kind, by name.
 #[derive(Debug)]
-pub(crate) struct Meters<T>(Mutex<BTreeMap<String, Vec<(usize, Arc<T>)>>>);
+pub(crate) struct Meters<T>(Mutex<BTreeMap<String, OfWorkers<T>>>);
 
 impl<T> Default for Meters<T> {
     fn default() -> Self {

@@ -97,7 +97,7 @@ impl Write for Tls {
         self.push()?;
         let taken = self.connection.writer().write(bytes)?;
         match self.push() {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
             _ if taken == 0 => Err(ErrorKind::WouldBlock.into()),
             _ => Ok(taken),
         }

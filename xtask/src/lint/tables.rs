@@ -10,8 +10,10 @@ use hippos_abi::parameters::PARAMETERS;
 use super::{read, Finding};
 use crate::workspace;
 
-/// A table's file, its name there, and what it has to be.
-const TABLES: &[(&str, &str, fn() -> String)] = &[("docs/parameters.md", "parameters", parameters)];
+/// A table's file, its name there, and the function that writes it.
+type Table = (&'static str, &'static str, fn() -> String);
+
+const TABLES: &[Table] = &[("docs/parameters.md", "parameters", parameters)];
 
 /// Every finding in the work tree.
 pub(crate) fn check() -> Result<Vec<Finding>> {

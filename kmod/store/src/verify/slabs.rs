@@ -178,7 +178,7 @@ impl<P: Platform> Store<P> {
         let mut at = block.free.load(Relaxed);
         while at != 0 {
             listed = u32::wrapping_add(listed, 1);
-            let offset = at.checked_mul(8).unwrap_or(u32::MAX);
+            let offset = at.saturating_mul(8);
             let slot = self.slot_in(class, of, block, offset);
             let slot = slot.filter(|slot| slot.phase() == Phase::Free && listed <= slots);
             let Some(slot) = slot else {
