@@ -518,6 +518,8 @@ impl Model {
             .map(|c| u64::from(c.slots - c.free))
             .sum();
         assert_eq!(used, shot.items);
+        let census = self.store.verify().unwrap();
+        assert_eq!((census.reserved, census.live), (0, shot.items));
     }
 }
 

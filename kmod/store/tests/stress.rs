@@ -234,6 +234,8 @@ fn settle(store: &Store<Host>) {
         }
     }
     assert_eq!((items, bytes), (shot.items, shot.bytes), "{shot:?}");
+    let census = store.verify().unwrap();
+    assert_eq!((census.reserved, census.live), (0, shot.items), "{shot:?}");
 }
 
 fn stress(eviction: Eviction) {
