@@ -600,6 +600,17 @@ fn read_route(
 mod tests {
     use super::*;
 
+    /// `text` is refused, with one error for each of these lines.
+    fn assert_error_lines(text: &str, want: &[u32]) {
+        let errors = Config::parse(text).unwrap_err().to_string();
+        let lines: Vec<_> = errors
+            .lines()
+            .map(|line| line.split(':').next().unwrap())
+            .collect();
+        let want: Vec<_> = want.iter().map(|line| format!("line {line}")).collect();
+        assert_eq!(lines, want, "{errors}");
+    }
+
     #[test]
     fn all_faults_are_told_with_their_lines() {
         let text = r#"
@@ -620,13 +631,7 @@ nodes = ["127.0.0.1:2", "nowhere"]
 prefix = "x"
 pool = "c"
 "#;
-        let errors = Config::parse(text).unwrap_err().to_string();
-        let lines: Vec<_> = errors
-            .lines()
-            .map(|line| line.split(':').next().unwrap())
-            .collect();
-        let want = [1, 3, 6, 7, 10, 11, 12, 13, 17].map(|line| format!("line {line}"));
-        assert_eq!(lines, want, "{errors}");
+        assert_error_lines(text, &[1, 3, 6, 7, 10, 11, 12, 13, 17]);
         let errors = Config::parse("listen = \"127.0.0.1:0\"\nfoo = 1\n[pools]").unwrap_err();
         assert!(
             errors.to_string().starts_with("line 2: unknown field"),
@@ -719,12 +724,6 @@ prefix = "b"
 commands = ["get", "set"]
 pool = "default"
 "#;
-        let errors = Config::parse(text).unwrap_err().to_string();
-        let lines: Vec<_> = errors
-            .lines()
-            .map(|line| line.split(':').next().unwrap())
-            .collect();
-        let want = [4, 7, 8, 9, 10, 11, 16].map(|line| format!("line {line}"));
-        assert_eq!(lines, want, "{errors}");
+        assert_error_lines(text, &[4, 7, 8, 9, 10, 11, 16]);
     }
 }
