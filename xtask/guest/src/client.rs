@@ -30,6 +30,8 @@ impl Tcp {
         let stream = TcpStream::connect_timeout(&address, LIMIT)
             .with_context(|| format!("no connection to {address}"))?;
         stream.set_read_timeout(Some(LIMIT))?;
+        // Or a value that fills the socket of a peer that is gone waits for TCP to give up: 15 minutes.
+        stream.set_write_timeout(Some(LIMIT))?;
         stream.set_nodelay(true)?;
         Ok(Tcp {
             input: BufReader::new(stream),
@@ -55,8 +57,9 @@ impl Tcp {
         Ok(self.input.get_mut().write_all(bytes)?)
     }
 
-    /// Waits so long for an answer.
+    /// Waits so long for an answer, or for the server to take a request.
     pub(crate) fn patience(&mut self, limit: Duration) -> Result<()> {
+        self.input.get_ref().set_write_timeout(Some(limit))?;
         Ok(self.input.get_ref().set_read_timeout(Some(limit))?)
     }
 

@@ -594,15 +594,20 @@ pub(super) fn late() -> Result<()> {
         modules::load(module)?;
     }
     bench.reset()?;
-    for (parameter, fast_by_nat) in [
-        ("udp_fast=late", true),
-        ("", false),
-        ("udp_fast=always", true),
+    // Ports of their own: connection tracking remembers flows of earlier tests, translated, for 30 s.
+    for (from_port, parameter, fast_by_nat) in [
+        (4401, "udp_fast=late", true),
+        (4402, "", false),
+        (4403, "udp_fast=always", true),
     ] {
         let hippos = Hippos::load(&format!("allow=any {parameter}"))?;
         Tcp::connect("127.0.0.1")?.set("key", b"value")?;
         let check = |bench: &mut Bench, datagram: Datagram, goes: &str, by_hook: bool| {
             let before = fast()?;
+            let datagram = Datagram {
+                from_port,
+                ..datagram
+            };
             let sent = bench.ask(0, &datagram.frame())?;
             let in_place = fast()? > before;
             let cards: Vec<_> = sent.iter().map(|sent| sent.card).collect();
@@ -703,6 +708,8 @@ pub(super) fn stale() -> Result<()> {
 fn draw(random: &mut Random) -> (String, String, Vec<(usize, Datagram)>) {
     let mut lines = Vec::new();
     let mut undo = Vec::new();
+    // Connection tracking remembers the flows of the topologies before.
+    let from_port = 10_000 + random.below(50_000) as u16;
     let hop = |random: &mut Random| {
         *random.pick(&[
             "10.9.200.2",
@@ -769,13 +776,14 @@ fn draw(random: &mut Random) -> (String, String, Vec<(usize, Datagram)>) {
         }
     }
     if random.once_in(3) {
+        let by_port = format!("ipproto 17 dport {from_port}");
         let what = *random.pick(&[
             "from 10.9.200.1",
             "to 8.8.0.0/16",
             "iif e0",
             "iif lo",
             "from 8.8.8.0/24",
-            "ipproto 17 dport 4321",
+            &by_port,
             "tos 0x10",
         ]);
         lines.push(format!("rule add pref 100 {what} lookup 100"));
@@ -853,6 +861,10 @@ fn draw(random: &mut Random) -> (String, String, Vec<(usize, Datagram)>) {
             with(long(), datagram)
         } else {
             datagram
+        };
+        let datagram = Datagram {
+            from_port,
+            ..datagram
         };
         let mac = *random.pick(&[ASKER, ASKER, OTHER]);
         if random.once_in(3) {
