@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use hippos_store::Platform;
 
 use crate::counters::Tally;
-use crate::session::{Session, Transport};
+use crate::session::state::{Session, Transport};
 use crate::Engine;
 
 /// Which clients may use administration commands.

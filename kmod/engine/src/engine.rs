@@ -14,8 +14,8 @@ use crate::administration::Setting;
 use crate::counters::Tally;
 use crate::facts::Facts;
 use crate::prefix::Of;
+use crate::session::upload::Uploads;
 use crate::settings::Settings;
-use crate::upload::Uploads;
 
 /// What all clients of one cache share.
 pub struct Engine<P: Platform> {

@@ -12,9 +12,7 @@
 extern crate std;
 
 mod access;
-mod admin;
 mod administration;
-mod binary;
 mod counters;
 mod credentials;
 mod datagram;
@@ -22,30 +20,22 @@ mod engine;
 mod facts;
 #[cfg(test)]
 mod fixture;
-mod listing;
-mod login;
-mod many;
-mod meta;
-mod plan;
 mod prefix;
-mod quick;
 mod session;
 mod settings;
-mod single;
-mod upload;
 
 pub use access::{Access, Change, Limiter, Network, Networks, Sources, Unchanged, NETWORKS_MAX};
 pub use administration::Administration;
 pub use counters::{Tally, TALLIES};
 pub use credentials::{Credentials, Malformed, CREDENTIALS_MAX};
-pub use datagram::{Message, Reply};
+pub use datagram::inline_get::Quick;
+pub use datagram::many::{Many, MANY};
+pub use datagram::plan::{Plan, Verdict, PIECES};
+pub use datagram::single::Single;
+pub use datagram::worker::{Message, Reply};
 pub use engine::Engine;
 pub use facts::{Address, Connection, Facts, Host, Steering, Ways};
 pub use hippos_proto::reply::{Cursor, Out};
-pub use many::{Many, MANY};
-pub use plan::{Plan, Verdict, PIECES};
 pub use prefix::Prefixes;
-pub use quick::Quick;
-pub use session::{Fed, Next, Session, Transport, HEAD_ROOM};
+pub use session::state::{Fed, Next, Session, Transport, HEAD_ROOM};
 pub use settings::Settings;
-pub use single::Single;

@@ -14,10 +14,10 @@ use hippos_store::{
 };
 
 use crate::administration::Administration;
-use crate::binary::Request;
 use crate::counters::Tally;
 use crate::facts::Facts;
-use crate::session::{Session, State, Step, HEAD_ROOM};
+use crate::session::binary::Request;
+use crate::session::state::{Session, State, Step, HEAD_ROOM};
 use crate::Engine;
 
 /// An answer of many lines, on its way.

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hippos_store::{Expiry, Hash, Platform, Reservation, Short, StoreError};
 
-use crate::session::Session;
+use crate::session::state::Session;
 use crate::Engine;
 
 /// Values up to this many bytes may have [`SMALL`] of the memory, others [`LARGE`]: large values that

@@ -12,7 +12,7 @@ use hippos_store::{
 };
 
 use crate::counters::Tally;
-use crate::session::{Data, Kind, Session, State, Then};
+use crate::session::state::{Data, Kind, Session, State, Then};
 use crate::Engine;
 
 /// How often a store that lost a race is tried again before it gives up.

@@ -10,8 +10,8 @@ use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
 use crate::counters::Tally;
-use crate::listing::{Classes, Listing};
-use crate::session::{Session, State, Transport};
+use crate::session::listing::{Classes, Listing};
+use crate::session::state::{Session, State, Transport};
 use crate::Engine;
 
 /// memcached has classes 1 to 63.

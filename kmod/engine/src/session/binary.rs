@@ -9,9 +9,9 @@ use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Outcome, Platform, StoreError, Verb,
 };
 
-use crate::listing::Listing;
-use crate::meta::TRIES;
-use crate::session::{Data, Kind, Session, State, Step, Then};
+use crate::session::listing::Listing;
+use crate::session::meta::TRIES;
+use crate::session::state::{Data, Kind, Session, State, Step, Then};
 use crate::Engine;
 
 /// The most of header, extras and key that memcached takes before it hangs up:

@@ -9,7 +9,7 @@ use hippos_proto::LINE_MAX;
 use hippos_store::Platform;
 
 use crate::counters::Tally;
-use crate::session::{Session, State, Step, Then};
+use crate::session::state::{Session, State, Step, Then};
 
 /// A longer value can't be anybody's.
 const VALUE_MAX: usize = 1024;

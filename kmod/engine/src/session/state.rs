@@ -19,14 +19,14 @@ use hippos_store::{
     Platform, Reservation, StoreError,
 };
 
-use crate::admin;
 use crate::administration::Origin;
-use crate::binary::Request as BinaryRequest;
 use crate::counters::Tally;
-use crate::listing::Listing;
-use crate::meta::{Key, MetaSet};
-use crate::plan::{put_value_line, value_len};
-use crate::upload::Share;
+use crate::datagram::plan::{put_value_line, value_len};
+use crate::session::admin;
+use crate::session::binary::Request as BinaryRequest;
+use crate::session::listing::Listing;
+use crate::session::meta::{Key, MetaSet};
+use crate::session::upload::Share;
 use crate::Engine;
 
 /// The least room that a session wants for a reply other than a value's

@@ -19,7 +19,7 @@ use hippos_proto::{meta, KEY_MAX};
 use hippos_store::{Guard, Hash, Inspected, Item, Platform};
 
 use crate::counters::Tally;
-use crate::meta::{hit_line, miss_line, Hit};
+use crate::session::meta::{hit_line, miss_line, Hit};
 use crate::Engine;
 
 /// The most parts that a reply of the fast path has: one for each value or
