@@ -37,10 +37,17 @@ fn client(tls: &Tls) -> io::Result<ClientConfig> {
     let builder = match &tls.ca {
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_file_iter(path).map_err(io::Error::other)? {
+            let unusable = |e: String| io::Error::other(format!("{}: {e}", path.display()));
+            let certificates =
+                CertificateDer::pem_file_iter(path).map_err(|e| unusable(e.to_string()))?;
+            for certificate in certificates {
+                let certificate = certificate.map_err(|e| unusable(e.to_string()))?;
                 roots
-                    .add(certificate.map_err(io::Error::other)?)
-                    .map_err(io::Error::other)?;
+                    .add(certificate)
+                    .map_err(|e| unusable(e.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(unusable("it holds no certificate".into()));
             }
             builder.with_root_certificates(roots)
         }
