@@ -14,7 +14,7 @@ use crate::door;
 use crate::modules::{self, Hippos};
 use crate::random::Random;
 use crate::system::run;
-use crate::tap::{text, Addresses, Datagram, Tap};
+use crate::tap::{fold, sum, text, Addresses, Datagram, Tap};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -28,6 +28,8 @@ const OTHER: [u8; 6] = [2, 0, 0, 0, 9, 3];
 const BEHIND: [u8; 6] = [2, 0, 0, 0, 8, 2];
 /// The one on the third card, which only sees that all before was served.
 const MARKER: [u8; 6] = [2, 0, 0, 0, 7, 2];
+/// The port of VXLAN.
+const VXLAN: u16 = 4789;
 /// What rules of nftables need.
 const NAT: [&str; 4] = ["nft_chain_nat", "nft_nat", "nft_masq", "nft_ct"];
 const NAMES: [&str; 3] = ["e0", "e1", "mark"];
@@ -77,6 +79,13 @@ impl Sent {
                 bytes.get_mut(18..20)?.fill(0);
                 bytes[20] &= !0x40;
                 bytes.get_mut(24..26)?.fill(0);
+                // A tunnel's port is by a hash; what it carries is a frame in its turn.
+                if bytes.get(36..38) == Some(&VXLAN.to_be_bytes()) {
+                    bytes.get_mut(34..36)?.fill(0);
+                    let inner = Sent::new(card, bytes.get(50..)?)?;
+                    bytes.truncate(50);
+                    bytes.extend_from_slice(&inner.bytes);
+                }
             }
             [0x86, 0xdd] if matches!(frame.get(20), Some(17 | 44)) => {
                 bytes.get_mut(15..18)?.fill(0);
@@ -165,12 +174,14 @@ fn ip(lines: &str) -> Result<()> {
         .with_context(|| lines.to_owned())
 }
 
-/// Lines of `ip`, of nft behind `nft` and of sysctl behind `sysctl`.
+/// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`.
 fn set_up(lines: &str) -> Result<()> {
     let mut batch = String::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Some(rule) = line.strip_prefix("nft ") {
             run(&format!("/usr/sbin/nft {rule}"))?;
+        } else if let Some(rule) = line.strip_prefix("tc ") {
+            run(&format!("/usr/sbin/tc {rule}"))?;
         } else if let Some(knob) = line.strip_prefix("sysctl ") {
             run(&format!("sysctl -qw {knob}"))?;
         } else {
@@ -263,16 +274,68 @@ fn with(payload: Vec<u8>, datagram: Datagram) -> Datagram {
     }
 }
 
+/// A frame, and the card that it comes in by.
+type Ask = (usize, Vec<u8>);
+
 /// By the second card.
-fn second(datagram: Datagram) -> (usize, Datagram) {
-    (
-        1,
-        Datagram {
-            to_mac: NEAR[1],
-            from_mac: BEHIND,
-            ..datagram
+fn second(datagram: Datagram) -> Ask {
+    let datagram = Datagram {
+        to_mac: NEAR[1],
+        from_mac: BEHIND,
+        ..datagram
+    };
+    (1, datagram.frame())
+}
+
+/// The usual headers around `payload`, for protocols other than UDP.
+fn around(payload: &[u8], protocol: u8, outer: Datagram) -> Ask {
+    let mut frame = outer.frame();
+    frame.truncate(outer.before_udp());
+    frame.extend_from_slice(payload);
+    let length = frame.len() - 14;
+    match outer.addresses {
+        Addresses::Ipv4(..) => {
+            frame[16..18].copy_from_slice(&(length as u16).to_be_bytes());
+            frame[23] = protocol;
+            frame[24..26].fill(0);
+            let sum = checksum(&frame[14..34], 0);
+            frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        }
+        Addresses::Ipv6(..) => {
+            frame[18..20].copy_from_slice(&((length - 40) as u16).to_be_bytes());
+            frame[20] = protocol;
+        }
+    }
+    (0, frame)
+}
+
+/// An ICMP error from `router` about the reply to `request`.
+fn icmp_error(router: Datagram, kind: [u8; 2], rest: [u8; 4], request: &Datagram) -> Ask {
+    let reply = Datagram {
+        addresses: match request.addresses {
+            Addresses::Ipv4(from, to) => Addresses::Ipv4(to, from),
+            Addresses::Ipv6(from, to) => Addresses::Ipv6(to, from),
         },
-    )
+        from_port: request.to_port,
+        to_port: request.from_port,
+        ..with(vec![b'x'; 8], v4(FAR, HOST))
+    };
+    let mut message = [&kind[..], &[0, 0], &rest, &reply.frame()[14..]].concat();
+    let (protocol, pseudo) = match router.addresses {
+        Addresses::Ipv4(..) => (1, 0),
+        Addresses::Ipv6(from, to) => {
+            let addresses = sum(&[from, to].concat());
+            (58, addresses + 58 + message.len() as u32)
+        }
+    };
+    let sum = checksum(&message, pseudo);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    around(&message, protocol, router)
+}
+
+/// The Internet checksum, with what a pseudo header adds.
+fn checksum(bytes: &[u8], pseudo: u32) -> u16 {
+    !fold(sum(bytes) + pseudo)
 }
 
 /// Where the judge must be seen to answer.
@@ -291,7 +354,7 @@ struct Row {
     name: &'static str,
     setup: &'static str,
     undo: &'static str,
-    asks: Vec<(usize, Datagram)>,
+    asks: Vec<Ask>,
     /// Of the last of them.
     goes: Goes,
     /// Whether the doors before the socket answer it themselves.
@@ -308,7 +371,7 @@ fn rows() -> Vec<Row> {
     let near = || v4([10, 9, 200, 2], HOST);
     let far = || v4(FAR, HOST);
     let far6 = || v6("2001:db8::8", HOST6);
-    let one = |datagram| vec![(0, datagram)];
+    let one = |datagram: Datagram| vec![(0, datagram.frame())];
     vec![
         row("on the link", "", "", one(near()), Goes::To(ASKER), true),
         row("on the link, IPv6", "", "", one(v6("fd09:200::2", HOST6)), Goes::To(ASKER), true),
@@ -365,6 +428,24 @@ fn rows() -> Vec<Row> {
             one(with(long(), far6())), Goes::Pieces, false),
         row("mtu lock", "route add 8.8.0.0/16 via 10.9.200.2 mtu lock 1300", "",
             one(with(long(), far())), Goes::Pieces, false),
+        row("a path MTU that a router reports",
+            "route add 8.8.0.0/16 via 10.9.200.2", "",
+            vec![
+                icmp_error(near(), [3, 4], [0, 0, 5, 20], &far()),
+                (0, with(long(), far()).frame()),
+            ],
+            Goes::Pieces, false),
+        row("a path MTU that a router reports, IPv6",
+            "route add 2001:db8::/32 via fd09:200::2", "",
+            vec![
+                icmp_error(v6("fd09:200::2", HOST6), [2, 0], [0, 0, 5, 20], &far6()),
+                (0, with(long(), far6()).frame()),
+            ],
+            Goes::Pieces, false),
+        row("a gateway that redirects to another",
+            "route add 8.8.0.0/16 via 10.9.200.2", "",
+            vec![icmp_error(near(), [5, 1], [10, 9, 200, 3], &far()), (0, far().frame())],
+            Goes::To(OTHER), true),
         row("a long reply", "", "", one(with(long(), near())), Goes::To(ASKER), true),
         row("a hop limit on the route",
             "route add 8.8.0.0/16 via 10.9.200.2 hoplimit 33", "", one(far()), Goes::To(ASKER), true),
@@ -382,7 +463,7 @@ fn rows() -> Vec<Row> {
             vec![
                 second(Datagram { from_port: 11211, to_port: 53,
                     ..with(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0question".to_vec(), v4([10, 9, 201, 2], [10, 9, 200, 2])) }),
-                (0, Datagram { from_port: 53, ..with(b"\0\x07\x81\0\0\x01\0\x01\0\0\0\0answer".to_vec(), near()) }),
+                (0, Datagram { from_port: 53, ..with(b"\0\x07\x81\0\0\x01\0\x01\0\0\0\0answer".to_vec(), near()) }.frame()),
             ],
             Goes::Second, false),
         row("empty chains of nftables",
@@ -405,6 +486,76 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+/// Interfaces upon interfaces, and what looks at frames below IP. XDP is before all of it.
+#[rustfmt::skip]
+fn stacked() -> Vec<(Option<&'static str>, Row)> {
+    let row = |module, name, setup, undo, ask, goes, fast| {
+        (module, Row { name, setup, undo, asks: vec![ask], goes, fast })
+    };
+    let near = || (0, v4([10, 9, 200, 2], HOST).frame());
+    let by_bond = |card| {
+        (card, v4([10, 9, 212, 2], [10, 9, 212, 1]).frame())
+    };
+    let inner = Datagram {
+        to_mac: [2, 0, 0, 0, 10, 1],
+        from_mac: [2, 0, 0, 0, 10, 2],
+        ..v4([10, 9, 213, 2], [10, 9, 213, 1])
+    };
+    let vxlan = Datagram {
+        to_port: VXLAN,
+        ..with([&[8, 0, 0, 0, 0, 0, 7, 0], &inner.frame()[..]].concat(), v4([10, 9, 200, 2], HOST))
+    };
+    vec![
+        row(Some("macvlan"), "macvlan with a MAC of its own",
+            "link add mv link e0 address 02:00:00:00:09:11 type macvlan mode bridge\naddr add 10.9.211.1/24 dev mv\nlink set mv up\nneigh replace 10.9.211.2 lladdr 02:00:00:00:09:02 dev mv nud permanent",
+            "link del mv",
+            (0, Datagram { to_mac: [2, 0, 0, 0, 9, 0x11], ..v4([10, 9, 211, 2], [10, 9, 211, 1]) }.frame()),
+            Goes::To(ASKER), true),
+        row(Some("bonding"), "an active-backup bond",
+            "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent",
+            "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
+            by_bond(0), Goes::To(ASKER), true),
+        row(Some("bonding"), "an active-backup bond after a fail-over",
+            "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent\nlink set b0 type bond active_slave e1",
+            "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
+            by_bond(1), Goes::Second, true),
+        row(Some("vxlan"), "VXLAN",
+            "link add vx address 02:00:00:00:0a:01 type vxlan id 7 dev e0 local 10.9.200.1 remote 10.9.200.2 dstport 4789 nolearning\naddr add 10.9.213.1/24 dev vx\nlink set vx up\nneigh replace 10.9.213.2 lladdr 02:00:00:00:0a:02 dev vx nud permanent",
+            "link del vx",
+            (0, vxlan.frame()), Goes::To(ASKER), true),
+        row(Some("ipip"), "direct server return by IPIP",
+            "link set tunl0 up\naddr add 10.77.0.1/32 dev tunl0\nroute add 8.8.0.0/16 via 10.9.200.3",
+            "addr del 10.77.0.1/32 dev tunl0\nlink set tunl0 down",
+            around(&v4(FAR, [10, 77, 0, 1]).frame()[14..], 4, v4([10, 9, 200, 2], HOST)),
+            Goes::To(OTHER), false),
+        row(Some("sch_fq"), "shaped by fq", "tc qdisc add dev e0 root fq", "tc qdisc del dev e0 root",
+            near(), Goes::To(ASKER), true),
+        row(Some("sch_tbf"), "shaped by tbf",
+            "tc qdisc add dev e0 root tbf rate 100mbit burst 32kb latency 50ms", "tc qdisc del dev e0 root",
+            near(), Goes::To(ASKER), true),
+        row(Some("sch_htb"), "shaped by htb",
+            "tc qdisc add dev e0 root handle 1: htb default 10\ntc class add dev e0 parent 1: classid 1:10 htb rate 100mbit",
+            "tc qdisc del dev e0 root",
+            near(), Goes::To(ASKER), true),
+        row(None, "tc redirects what leaves",
+            "tc qdisc add dev e0 clsact\ntc filter add dev e0 egress matchall action mirred egress redirect dev e1",
+            "tc qdisc del dev e0 clsact",
+            near(), Goes::Second, true),
+        row(None, "netdev ingress drops",
+            "nft add table netdev n\nnft add chain netdev n i { type filter hook ingress device e0 priority 0 ; }\nnft add rule netdev n i udp dport 11211 drop",
+            "nft delete table netdev n",
+            near(), Goes::Nowhere, false),
+        row(None, "netdev egress drops",
+            "nft add table netdev n\nnft add chain netdev n e { type filter hook egress device e0 priority 0 ; }\nnft add rule netdev n e udp sport 11211 drop",
+            "nft delete table netdev n",
+            near(), Goes::Nowhere, true),
+        row(None, "a rule before the hook drops",
+            "nft add table ip t\nnft add chain ip t p { type filter hook prerouting priority -450 ; }\nnft add rule ip t p iifname e0 udp dport 11211 drop",
+            "nft delete table ip t",
+            near(), Goes::Nowhere, false),
+    ]
+}
+
 /// What left, and how many requests the doors before the socket answered.
 type Seen = (Vec<Vec<Sent>>, u64);
 
@@ -420,7 +571,7 @@ impl Row {
         let seen = self
             .asks
             .iter()
-            .map(|(card, datagram)| bench.ask(*card, &datagram.frame()))
+            .map(|(card, frame)| bench.ask(*card, frame))
             .collect::<Result<Vec<_>>>();
         let after = fast()?;
         set_up(self.undo)?;
@@ -447,17 +598,37 @@ impl Row {
 
 /// Each topology by each door.
 pub(super) fn table() -> Result<()> {
+    compare(&rows(), &[By::Hook, By::Xdp])
+}
+
+/// Interfaces upon interfaces, shaping and rules below IP.
+pub(super) fn interfaces() -> Result<()> {
+    let mut rows = Vec::new();
+    for (module, row) in stacked() {
+        // The debug kernel lacks some.
+        match module.map(modules::load) {
+            Some(Err(error)) => println!("not tried: {}: {error:#}", row.name),
+            _ => rows.push(row),
+        }
+    }
+    for module in ["sch_ingress", "cls_matchall", "act_mirred"] {
+        modules::load(module)?;
+    }
+    compare(&rows, &[By::Hook])
+}
+
+/// Sees each row by a socket and by `doors`.
+fn compare(rows: &[Row], doors: &[By]) -> Result<()> {
     let mut bench = Bench::new()?;
     for module in NAT {
         modules::load(module)?;
     }
-    let rows = rows();
     let mut judge = BTreeMap::new();
     let mut wrong = Vec::new();
-    for by in [By::Socket, By::Hook, By::Xdp] {
+    for &by in [By::Socket].iter().chain(doors) {
         bench.reset()?;
         let served = Served::load(by, "")?;
-        for row in &rows {
+        for row in rows {
             let seen = row
                 .see(&mut bench)
                 .with_context(|| format!("{by:?}: {}", row.name))?;
@@ -704,8 +875,45 @@ pub(super) fn stale() -> Result<()> {
     Ok(())
 }
 
+/// Routes change while requests are on their way: those that come after a change are answered the new
+/// way, each of them.
+pub(super) fn changing() -> Result<()> {
+    const CHANGES: usize = 60;
+    let ways = [
+        ("10.9.200.2", ASKER),
+        ("10.9.200.3", OTHER),
+        ("10.9.201.2", BEHIND),
+    ];
+    let mut bench = Bench::new()?;
+    for by in [By::Hook, By::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        ip("route add 8.8.0.0/16 via 10.9.200.2")?;
+        let mut random = Random::new(14);
+        let frame = v4(FAR, HOST).frame();
+        let mut in_place = 0;
+        for change in 0..CHANGES {
+            for _ in 0..8 {
+                bench.taps[0].send_with(Default::default(), &frame)?;
+            }
+            let (gateway, station) = *random.pick(&ways);
+            ip(&format!("route replace 8.8.0.0/16 via {gateway}"))?;
+            // Those before are answered one way or the other.
+            bench.ask(0, &frame)?;
+            let before = fast()?;
+            let sent = bench.ask(0, &frame)?;
+            in_place += fast()? - before;
+            let right = matches!(&sent[..], [one] if one.bytes.get(..6) == Some(&station));
+            ensure!(right, "{by:?}, change {change} to {gateway}: {sent:?}");
+        }
+        ensure!(in_place > 0, "{by:?}: nothing was answered in place");
+        served.unload()?;
+    }
+    Ok(())
+}
+
 /// A topology drawn by chance: what is set up, what is undone, and what is asked.
-fn draw(random: &mut Random) -> (String, String, Vec<(usize, Datagram)>) {
+fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
     let mut lines = Vec::new();
     let mut undo = Vec::new();
     // Connection tracking remembers the flows of the topologies before.
@@ -870,7 +1078,7 @@ fn draw(random: &mut Random) -> (String, String, Vec<(usize, Datagram)>) {
         if random.once_in(3) {
             asks.push(second(datagram));
         } else {
-            asks.push((0, from_mac(mac, datagram)));
+            asks.push((0, from_mac(mac, datagram).frame()));
         }
     }
     (lines.join("\n"), undo.join("\n"), asks)
@@ -902,8 +1110,8 @@ pub(super) fn topologies(arguments: &[String]) -> Result<()> {
             bench.reset()?;
             set_up(&lines)?;
             let mut seen = Vec::new();
-            for (card, datagram) in &asks {
-                seen.push(bench.ask(*card, &datagram.frame())?);
+            for (card, frame) in &asks {
+                seen.push(bench.ask(*card, frame)?);
             }
             set_up(&undo)?;
             if by == By::Socket {
@@ -914,12 +1122,12 @@ pub(super) fn topologies(arguments: &[String]) -> Result<()> {
             let right = &judge[topology as usize];
             for (number, (sent, right)) in seen.iter().zip(right).enumerate() {
                 if sent != right {
-                    let (card, datagram) = &asks[number];
+                    let (card, frame) = &asks[number];
                     bail!(
                         "{by:?}, seed {}, request {number} by {}: {}\n{sent:?}\nthe socket: {right:?}\nin\n{lines}",
                         seed.wrapping_add(topology),
                         NAMES[*card],
-                        datagram.frame().escape_ascii()
+                        frame.escape_ascii()
                     );
                 }
             }
