@@ -2,7 +2,7 @@
 //! A client that records: one TCP connection for everything, one UDP socket
 //! for some of the reads, all in the text protocol.
 
-use crate::model::{Action, Answer, Life};
+use crate::model::{Action, Answer, Life, RECACHE};
 use anyhow::{bail, ensure, Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -46,15 +46,17 @@ impl Client {
 
     /// Does `action` on `key`; `token` is the number for a `cas`.
     pub(crate) fn perform(&mut self, key: &str, action: &Action, token: u64) -> Result<Answer> {
+        let with = |line: String, value: &[u8]| [line.as_bytes(), b"\r\n", value, b"\r\n"].concat();
         let store = |verb: &str, value: &[u8], tail: String| {
-            let mut request = format!("{verb} {key} 0 0 {}{tail}\r\n", value.len()).into_bytes();
-            request.extend_from_slice(value);
-            request.extend_from_slice(b"\r\n");
-            request
+            with(format!("{verb} {key} 0 0 {}{tail}", value.len()), value)
         };
         let request = match action {
             Action::Get => return Ok(value_or_absent(self.gets(key)?)),
             Action::Set(value) => store("set", value, String::new()),
+            Action::SetExpired(value) => with(format!("set {key} 0 -1 {}", value.len()), value),
+            Action::SetOrStale(_, value) => {
+                with(format!("ms {key} {} I C{token}", value.len()), value)
+            }
             Action::Add(value) => store("add", value, String::new()),
             Action::Replace(value) => store("replace", value, String::new()),
             Action::Append(value) => store("append", value, String::new()),
@@ -68,6 +70,8 @@ impl Client {
                 return Ok(value_or_absent(read_value(&mut self.tcp, key)?));
             }
             Action::Look(life) => format!("mg {key} t{}\r\n", new_life(*life)).into_bytes(),
+            Action::LookEarly => format!("mg {key} t R{RECACHE}\r\n").into_bytes(),
+            Action::LookOrMake(life) => format!("mg {key} t N{}\r\n", life.exptime()).into_bytes(),
             Action::Invalidate(life) => format!("md {key} I{}\r\n", new_life(*life)).into_bytes(),
         };
         self.tcp.get_ref().write_all(&request)?;
@@ -75,6 +79,7 @@ impl Client {
         Ok(match line.as_str() {
             "STORED" => Answer::Stored,
             "NOT_STORED" => Answer::NotStored,
+            "CLIENT_ERROR cannot increment or decrement non-numeric value" => Answer::NotStored,
             "EXISTS" => Answer::Exists,
             "NOT_FOUND" => Answer::Absent,
             "DELETED" => Answer::Deleted,

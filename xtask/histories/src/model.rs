@@ -31,12 +31,18 @@ pub enum Life {
     Days,
     /// Some weeks.
     Weeks,
+    /// None at all: with this expiry time an item is gone at once.
+    Over,
 }
+
+/// What `mg … R` takes for nearly expired, seconds: between some days and some weeks.
+pub(crate) const RECACHE: u32 = 1_000_000;
 
 impl Life {
     /// The expiry time that asks for it.
-    pub(crate) fn exptime(self) -> u32 {
+    pub(crate) fn exptime(self) -> i32 {
         match self {
+            Self::Over => -1,
             Self::Ever => 0,
             Self::Days => 200_000,
             Self::Weeks => 2_000_000,
@@ -81,8 +87,17 @@ pub enum Action {
     /// `mg` with t: tells how long it lives, and gives out the token of a stale item; with T, if
     /// there is a new life
     Look(Option<Life>),
+    /// `mg` with t and R: gives out the token of an item that lives for [`Life::Days`] as well
+    LookEarly,
+    /// `mg` with t and N: makes an empty item for the winner where there is none
+    LookOrMake(Life),
     /// `md` with I, and T if there is a new life
     Invalidate(Option<Life>),
+    /// `ms` with I and the number that came with the first value: writes the second, which is stale
+    /// if the first is not the value any more
+    SetOrStale(Vec<u8>, Vec<u8>),
+    /// `set` with an expiry time that has passed
+    SetExpired(Vec<u8>),
 }
 
 /// What the server answered.
@@ -94,7 +109,7 @@ pub enum Answer {
     Absent,
     /// `STORED`
     Stored,
-    /// `NOT_STORED`
+    /// `NOT_STORED`, or the refusal to count what is no number
     NotStored,
     /// `EXISTS`
     Exists,
@@ -102,7 +117,7 @@ pub enum Answer {
     Deleted,
     /// The number that `incr` left
     Number(u64),
-    /// `TOUCHED`, or `HD` of `md`
+    /// `TOUCHED`, or `HD` of `md` and `ms`
     Done,
     /// The flags of `mg`
     Seen {
@@ -134,8 +149,26 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
             sent: false,
         })
     };
+    // What becomes of an item by its new life.
+    let unless_over = |item: Item| Some(item).filter(|item| item.life != Life::Over);
     let Some(now) = state else {
         return match action {
+            Action::SetExpired(_) => (Answer::Stored, None),
+            Action::LookOrMake(life) => {
+                // Its life begins after the reply.
+                let answer = Answer::Seen {
+                    life: Life::Ever,
+                    stale: false,
+                    sent: false,
+                    won: true,
+                };
+                let made = fresh(b"").map(|made| Item {
+                    life: *life,
+                    sent: true,
+                    ..made
+                });
+                (answer, made)
+            }
             Action::Set(new) | Action::Add(new) => (Answer::Stored, fresh(new)),
             Action::Replace(_) | Action::Append(_) | Action::Prepend(_) => {
                 (Answer::NotStored, None)
@@ -178,17 +211,28 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
                     }
                     (Answer::Number(sum), next)
                 }
-                // The recorder counts only on keys that hold numbers.
                 None => (Answer::NotStored, kept),
             }
         }
-        Action::Touch(life) => (Answer::Done, Some(living(Some(*life)))),
+        Action::SetExpired(_) => (Answer::Stored, None),
+        Action::SetOrStale(old, new) => {
+            let stale = *now.value != **old;
+            let sent = stale && now.sent;
+            let marked = |new| Item { stale, sent, ..new };
+            (Answer::Done, fresh(new).map(marked))
+        }
+        Action::Touch(life) => (Answer::Done, unless_over(living(Some(*life)))),
         Action::GetAndTouch(life) => {
             let answer = Answer::Value(now.value.to_vec());
-            (answer, Some(living(Some(*life))))
+            (answer, unless_over(living(Some(*life))))
         }
-        Action::Look(life) => {
-            let won = now.stale && !now.sent;
+        Action::Look(_) | Action::LookEarly | Action::LookOrMake(_) => {
+            let early = *action == Action::LookEarly && now.life == Life::Days;
+            let won = (now.stale || early) && !now.sent;
+            let life = match action {
+                Action::Look(life) => *life,
+                _ => None,
+            };
             // t comes before T.
             let answer = Answer::Seen {
                 life: now.life,
@@ -198,7 +242,7 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
             };
             let next = Item {
                 sent: now.sent || won,
-                ..living(*life)
+                ..living(life)
             };
             (answer, Some(next))
         }

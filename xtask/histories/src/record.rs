@@ -76,20 +76,27 @@ fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operati
         let (action, answer) = if is_counter(key) {
             let life = [Life::Ever, Life::Days, Life::Weeks][random.random_range(0..3)];
             let some = random.random_bool(0.5).then_some(life);
-            let action = match random.random_range(0..16) {
+            // Seldom, or most keys would be absent most of the time.
+            let last = match random.random_range(0..8) {
+                0 => Life::Over,
+                _ => life,
+            };
+            let action = match random.random_range(0..20) {
                 0..=1 => Action::Get,
-                2 => Action::Add(b"1000".to_vec()),
-                3 => Action::Touch(life),
-                4..=5 => Action::GetAndTouch(life),
-                6..=8 => Action::Look(some),
-                9 => Action::Invalidate(some),
+                2..=3 => Action::Add(b"1000".to_vec()),
+                4 => Action::Touch(last),
+                5..=6 => Action::GetAndTouch(last),
+                7..=9 => Action::Look(some),
+                10 => Action::LookEarly,
+                11 => Action::LookOrMake(life),
+                12..=13 => Action::Invalidate(some),
                 _ => Action::Incr(random.random_range(1..100)),
             };
             called = now();
             let answer = connection.perform(&text, &action, 0)?;
             (action, answer)
         } else {
-            match random.random_range(0..20) {
+            match random.random_range(0..24) {
                 0..=4 if plan.udp => {
                     called = now();
                     let answer = connection.get_udp(&text)?;
@@ -108,18 +115,23 @@ fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operati
                 }
                 choice => {
                     let action = match (choice, tokens.remove(&key)) {
-                        (10..=13, Some((old, token))) => {
+                        (10..=15, Some((old, token))) => {
                             called = now();
-                            let action = Action::Cas(old, fresh);
+                            let action = match choice {
+                                10..=13 => Action::Cas(old, fresh),
+                                _ => Action::SetOrStale(old, fresh),
+                            };
                             let answer = connection.perform(&text, &action, token)?;
                             recorded.push((key, done(client, action, answer, called, now())));
                             continue;
                         }
-                        (15, _) => Action::Add(fresh),
-                        (16, _) => Action::Replace(fresh),
-                        (17, _) => Action::Append(fresh),
-                        (18, _) => Action::Prepend(fresh),
-                        (19, _) => Action::Delete,
+                        (16, _) => Action::Add(fresh),
+                        (17, _) => Action::Replace(fresh),
+                        (18, _) => Action::Append(fresh),
+                        (19, _) => Action::Prepend(fresh),
+                        (20, _) => Action::Delete,
+                        (21, _) => Action::SetExpired(fresh),
+                        (22..=23, _) => Action::Look(None),
                         _ => Action::Set(fresh),
                     };
                     called = now();
