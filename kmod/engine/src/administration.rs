@@ -4,12 +4,6 @@
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-use hippos_store::Platform;
-
-use crate::counters::Tally;
-use crate::session::state::{Session, Transport};
-use crate::Engine;
-
 /// Which clients may use administration commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
@@ -55,53 +49,12 @@ impl Setting {
     pub(crate) fn new(value: Administration) -> Self {
         Self(AtomicU8::new(value as u8))
     }
-}
 
-/// Where a client is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// Anywhere.
-    Network,
-    /// On this host.
-    Local,
-    /// Behind the control device.
-    Owner,
-}
-
-impl<P: Platform> Engine<P> {
-    /// Which clients may use administration commands.
-    pub fn administration(&self) -> Administration {
-        let number = self.administration.0.load(Relaxed);
-        Administration::from_number(number.into()).unwrap_or(Administration::Off)
+    pub(crate) fn get(&self) -> Administration {
+        Administration::from_number(self.0.load(Relaxed).into()).unwrap_or(Administration::Off)
     }
 
-    /// Sets it, for open connections too.
-    pub fn set_administration(&self, value: Administration) {
-        self.administration.0.store(value as u8, Relaxed);
-    }
-}
-
-impl<P: Platform> Session<'_, P> {
-    /// Says whether the client is on this host.
-    pub fn set_local(&mut self, local: bool) {
-        self.origin = if local {
-            Origin::Local
-        } else {
-            Origin::Network
-        };
-    }
-
-    /// Whether the client may use administration commands; counted if not.
-    pub(crate) fn administers(&self) -> bool {
-        let may = match (self.origin, self.engine.administration()) {
-            (Origin::Owner, _) | (_, Administration::Network) => true,
-            // The source of a datagram is whatever its sender says.
-            (Origin::Local, Administration::Local) => self.transport == Transport::Tcp,
-            _ => false,
-        };
-        if !may {
-            self.engine.tally(Tally::AdminRefused, 1);
-        }
-        may
+    pub(crate) fn set(&self, value: Administration) {
+        self.0.store(value as u8, Relaxed);
     }
 }

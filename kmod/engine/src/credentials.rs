@@ -9,10 +9,6 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use hippos_store::Platform;
-
-use crate::Engine;
-
 /// The most bytes of all lines together.
 pub const CREDENTIALS_MAX: usize = 2048;
 
@@ -38,7 +34,7 @@ impl Text {
 pub struct Credentials {
     texts: [Text; 2],
     current: AtomicUsize,
-    changing: AtomicBool,
+    pub(crate) changing: AtomicBool,
 }
 
 /// What is wrong with credentials.
@@ -65,7 +61,7 @@ impl Credentials {
 
     /// Whether a line says just this. How long it takes tells the lengths at
     /// most: every byte of a line of the right length is looked at.
-    fn know(&self, user: &[u8], password: &[u8]) -> bool {
+    pub(crate) fn know(&self, user: &[u8], password: &[u8]) -> bool {
         let Some(text) = self.texts.get(self.current.load(Acquire)) else {
             return false;
         };
@@ -86,7 +82,7 @@ impl Credentials {
         known
     }
 
-    fn replace(&self, lines: &[u8], wait: impl FnOnce()) {
+    pub(crate) fn replace(&self, lines: &[u8], wait: impl FnOnce()) {
         let other = self.current.load(Relaxed) ^ 1;
         let Some(text) = self.texts.get(other) else {
             return;
@@ -97,41 +93,5 @@ impl Credentials {
         text.len.store(lines.len().min(CREDENTIALS_MAX), Relaxed);
         self.current.store(other, Release);
         wait();
-    }
-}
-
-impl<P: Platform> Engine<P> {
-    /// Sets who may log in, lines of `user:password`; with none nobody has
-    /// to. While there are some, a new TCP connection has to log in first and
-    /// UDP is refused. Process context; sleeps.
-    pub fn set_credentials(&self, lines: &[u8]) -> Result<(), Malformed> {
-        if lines.len() > CREDENTIALS_MAX {
-            return Err(Malformed::TooLong);
-        }
-        let mut words = lines.split(|byte| matches!(byte, b'\n' | b'\r'));
-        if !words.all(|line| line.is_empty() || line.contains(&b':')) {
-            return Err(Malformed::Line);
-        }
-        let credentials = self.settings.credentials;
-        if credentials.changing.swap(true, Acquire) {
-            return Err(Malformed::Busy);
-        }
-        let needed = lines.contains(&b':');
-        // Nobody gets in by an empty text in between.
-        if needed {
-            credentials.replace(lines, || self.store.platform().gp_wait());
-            self.set_authentication(true);
-        } else {
-            self.set_authentication(false);
-            credentials.replace(b"", || self.store.platform().gp_wait());
-        }
-        credentials.changing.store(false, Release);
-        Ok(())
-    }
-
-    /// Whether these are known.
-    pub(crate) fn authenticate(&self, user: &[u8], password: &[u8]) -> bool {
-        let _guard = self.store.read();
-        self.settings.credentials.know(user, password)
     }
 }

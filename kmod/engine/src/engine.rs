@@ -3,19 +3,15 @@
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
-use hippos_proto::reply;
 use hippos_proto::udp::{self, DATA_MAX};
-use hippos_store::{
-    Arith, Arithmetic, Change, ClassCounter, Commit, Counter, Expiry, Guard, Hash, Item, Outcome,
-    Platform, Reservation, Store, StoreError, Verb,
-};
+use hippos_store::{ClassCounter, Counter, Item, Platform, Store};
 
-use crate::administration::Setting;
+use crate::administration::{Administration, Setting};
 use crate::counters::Tally;
 use crate::facts::Facts;
 use crate::prefix::Of;
-use crate::session::upload::Uploads;
 use crate::settings::Settings;
+use crate::uploads::Uploads;
 
 /// What all clients of one cache share.
 pub struct Engine<P: Platform> {
@@ -29,7 +25,7 @@ pub struct Engine<P: Platform> {
     crawler: AtomicBool,
     /// The memory limit as the machine's owner set it, in bytes.
     memory_most: AtomicU64,
-    pub(crate) administration: Setting,
+    administration: Setting,
     pub(crate) uploads: Uploads,
     fast_bytes: AtomicU32,
     udp_bytes: AtomicU32,
@@ -83,6 +79,16 @@ impl<P: Platform> Engine<P> {
     /// The most memory that a client may set the limit to, in bytes: what the machine's owner set.
     pub fn memory_most(&self) -> u64 {
         self.memory_most.load(Relaxed)
+    }
+
+    /// Which clients may use administration commands.
+    pub fn administration(&self) -> Administration {
+        self.administration.get()
+    }
+
+    /// Sets it, for open connections too.
+    pub fn set_administration(&self, value: Administration) {
+        self.administration.set(value);
     }
 
     /// The most bytes of a reply of the UDP fast path, frames not counted.
@@ -228,118 +234,6 @@ impl<P: Platform> Engine<P> {
         self.store.reset_counters();
         self.settings.prefixes.reset();
         self.facts.reset();
-    }
-
-    /// Counts a refused store and tells its error line.
-    pub(crate) fn refused(&self, error: StoreError) -> &'static [u8] {
-        match error {
-            StoreError::TooLarge => {
-                self.tally(Tally::TooLarge, 1);
-                reply::TOO_LARGE
-            }
-            StoreError::OutOfMemory => {
-                self.tally(Tally::NoMemory, 1);
-                reply::OUT_OF_MEMORY
-            }
-        }
-    }
-
-    /// Stores and counts what a compare-and-swap came to. An item that can't be
-    /// joined with its new part is one that was not stored.
-    pub(crate) fn commit(
-        &self,
-        reservation: Reservation<'_, P>,
-        commit: &Commit,
-    ) -> Result<Outcome, StoreError> {
-        let class = reservation.class();
-        let mut outcome = self.store.commit(reservation, commit);
-        if outcome.is_err() && matches!(commit.verb, Verb::Append | Verb::Prepend) {
-            outcome = Ok(Outcome::NotStored);
-        }
-        // To memcached an `append` or `add` that compares is no compare-and-swap.
-        if commit.compare.is_some() && matches!(commit.verb, Verb::Set | Verb::Replace) {
-            match outcome {
-                Ok(Outcome::Stored { .. }) => {
-                    self.store.count_class(class, ClassCounter::CasHits, 1);
-                }
-                Ok(Outcome::Exists) => self.store.count_class(class, ClassCounter::CasBadval, 1),
-                Ok(Outcome::NotFound) => self.store.count(Counter::CasMisses, 1),
-                _ => {}
-            }
-        }
-        outcome
-    }
-
-    /// Counts an `incr` or `decr` that found nothing, and made nothing.
-    pub(crate) fn arith_miss(&self, decrement: bool) {
-        let counter = if decrement {
-            Counter::DecrMisses
-        } else {
-            Counter::IncrMisses
-        };
-        self.store.count(counter, 1);
-    }
-
-    /// Adds and subtracts, and counts it, but for misses.
-    pub(crate) fn arith(
-        &self,
-        key: &[u8],
-        hash: Hash,
-        how: &Arith,
-    ) -> Result<Arithmetic, StoreError> {
-        let result = self.store.arith(key, hash, how);
-        match result {
-            Ok(Arithmetic::Exists { .. }) => {
-                // memcached sees that there are no digits before it compares.
-                let guard = self.store.read();
-                let item = self.store.peek(&guard, key, hash);
-                if item.is_some_and(|item| item.value().is_empty()) {
-                    return Ok(Arithmetic::NonNumeric);
-                }
-            }
-            Ok(Arithmetic::Value { class, .. }) => {
-                let counter = if how.decrement {
-                    ClassCounter::DecrHits
-                } else {
-                    ClassCounter::IncrHits
-                };
-                self.store.count_class(class, counter, 1);
-            }
-            _ => {}
-        }
-        result
-    }
-
-    /// Finds an item and gives it a new time in one step, if `expiry` says so of it and of its CAS
-    /// value. Counts nothing. Process context.
-    pub(crate) fn get_and_touch<'g>(
-        &self,
-        guard: &'g Guard<'_, P>,
-        key: &[u8],
-        hash: Hash,
-        expiry: impl FnOnce(&Item<'g>, u64) -> Option<Expiry>,
-    ) -> Option<(Item<'g>, u64)> {
-        let (item, seen) = self.store.visit(guard, key, hash, |item, seen| Change {
-            expiry: expiry(item, seen.cas()),
-            token: false,
-        })?;
-        self.store.bump(&item);
-        Some((item, seen.cas()))
-    }
-
-    /// `touch`, counted; whether the item is there.
-    pub(crate) fn touch(&self, key: &[u8], exptime: i64) -> bool {
-        let expiry = self.store.expiry(exptime);
-        match self.store.touch(key, self.store.hash(key), expiry) {
-            Some(class) => {
-                self.store.count_class(class, ClassCounter::TouchHits, 1);
-                true
-            }
-            None => {
-                self.store.count(Counter::TouchMisses, 1);
-                false
-            }
-        }
     }
 
     /// Counts a get by its key's prefix.

@@ -13,6 +13,8 @@ extern crate std;
 
 mod access;
 mod administration;
+mod authentication;
+mod command;
 mod counters;
 mod credentials;
 mod datagram;
@@ -20,11 +22,15 @@ mod engine;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod limiter;
 mod prefix;
+mod reply;
 mod session;
 mod settings;
+mod sources;
+mod uploads;
 
-pub use access::{Access, Change, Limiter, Network, Networks, Sources, Unchanged, NETWORKS_MAX};
+pub use access::Access;
 pub use administration::Administration;
 pub use counters::{Tally, TALLIES};
 pub use credentials::{Credentials, Malformed, CREDENTIALS_MAX};
@@ -36,6 +42,9 @@ pub use datagram::worker::{Message, Reply};
 pub use engine::Engine;
 pub use facts::{Address, Connection, Facts, Host, Steering, Ways};
 pub use hippos_proto::reply::{Cursor, Out};
+pub use limiter::Limiter;
 pub use prefix::Prefixes;
-pub use session::state::{Fed, Next, Session, Transport, HEAD_ROOM};
+pub use reply::HEAD_ROOM;
+pub use session::state::{Fed, Next, Session, Transport};
 pub use settings::Settings;
+pub use sources::{Change, Network, Networks, Sources, Unchanged, NETWORKS_MAX};

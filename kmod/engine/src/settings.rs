@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What an engine is set to.
 
-use crate::access::{Limiter, Sources};
 use crate::administration::Administration;
 use crate::credentials::Credentials;
+use crate::limiter::Limiter;
 use crate::prefix::Prefixes;
+use crate::sources::Sources;
 
 // The tables of those that bring none.
 static PREFIXES: Prefixes = Prefixes::new();

@@ -8,21 +8,18 @@
 //! [`single`](Engine::single), and nothing has been counted then.
 
 use hippos_invariant::invariant;
-use hippos_proto::number::put_text;
 use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
 use hippos_store::{Guard, Key, Look, Platform};
 
+use crate::reply::inline::{put_item, WINDOW};
 use crate::Engine;
 
 /// Frame and `get `.
 const BEFORE: usize = FRAME + 4;
 /// The line's end.
 const AFTER: usize = 2;
-/// Room for all before the value, and for words that end beyond it: frame, `VALUE `,
-/// a key, two spaces and numbers, the line's end.
-pub(crate) const WINDOW: usize = 64;
 /// What a reply takes at most beside key and value: frame, `VALUE `, two spaces
 /// with numbers, the line's end, and what follows the value, as a word.
 const AROUND: usize = FRAME + 6 + 7 + 7 + 2 + 8;
@@ -83,43 +80,6 @@ fn write_hit(buffer: &mut [u8], id: u16, key: &Key, hit: &Hit<'_>) -> Option<usi
     let end = put_item::<FRAME>(buffer, key, hit.value, hit.flags)?;
     *buffer.get_mut(end..)?.first_chunk_mut()? = *b"\r\nEND\r\n\0";
     Some(end.wrapping_add(2 + reply::END.len()))
-}
-
-/// Writes `VALUE key flags bytes` and the value, less its line end, to `buffer`,
-/// `AT` bytes from its start, and says where it ends; up to eight bytes behind
-/// that, and all of them when it is `None`, are arbitrary then. The buffer has
-/// [`WINDOW`] bytes at least.
-#[inline(always)]
-pub(crate) fn put_item<const AT: usize>(
-    buffer: &mut [u8],
-    key: &Key,
-    value: &[u8],
-    flags: u32,
-) -> Option<usize> {
-    const NAME: usize = b"VALUE ".len();
-    let window = buffer.first_chunk_mut::<WINDOW>()?;
-    let mut word = |at: usize, bytes: [u8; 8]| -> Option<()> {
-        *window.get_mut(at..)?.first_chunk_mut()? = bytes;
-        Some(())
-    };
-    // Each word may go beyond its piece: what comes next goes over it.
-    word(AT, *b"VALUE \0\0")?;
-    let [a, b, c, d] = key.words().map(u64::to_le_bytes);
-    let end = (AT + NAME).wrapping_add(key.len());
-    word(AT + NAME, a)?;
-    if key.len() >= 16 {
-        word(AT + NAME + 8, b)?;
-        word(end.wrapping_sub(16), c)?;
-        word(end.wrapping_sub(8), d)?;
-    } else {
-        word(end.wrapping_sub(8), b)?;
-    }
-    let end = put_text(window, end, flags)?;
-    let end = put_text(window, end, value.len() as u32)?;
-    *window.get_mut(end..)?.first_chunk_mut()? = *b"\r\n";
-    let end = end.wrapping_add(2);
-    reply::copy(buffer.get_mut(end..)?.get_mut(..value.len())?, value);
-    Some(end.wrapping_add(value.len()))
 }
 
 /// The request's number and key, if `payload` is a `get` of one that a [`Key`]

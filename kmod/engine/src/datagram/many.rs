@@ -13,8 +13,8 @@ use hippos_proto::KEY_MAX;
 use hippos_store::{ClassCounter, Guard, Item, Key, Platform, Probe};
 
 use crate::counters::Tally;
-use crate::datagram::inline_get::{put_item, WINDOW};
-use crate::datagram::single::{command, put, put_value};
+use crate::datagram::single::command;
+use crate::reply::inline::{put, put_item, put_value, WINDOW};
 use crate::Engine;
 
 /// The most keys of one request.

@@ -10,7 +10,6 @@
 use heapless::Vec;
 use hippos_invariant::invariant;
 use hippos_proto::binary::{self, op, Response, Status};
-use hippos_proto::number::digits;
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::{self, Request};
 use hippos_proto::token::{self, Words};
@@ -19,7 +18,8 @@ use hippos_proto::{meta, KEY_MAX};
 use hippos_store::{Guard, Hash, Inspected, Item, Platform};
 
 use crate::counters::Tally;
-use crate::session::meta::{hit_line, miss_line, Hit};
+use crate::reply::meta::{hit_line, miss_line, Hit};
+use crate::reply::text::{put_value, value_len};
 use crate::Engine;
 
 /// The most parts that a reply of the fast path has: one for each value or
@@ -295,47 +295,6 @@ impl<O: Out> Out for Window<'_, O> {
             None => self.skip = self.skip.saturating_sub(bytes.len()),
         }
     }
-}
-
-/// Writes `VALUE key flags bytes [cas]`, the value and its line end.
-#[inline]
-fn put_value(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
-    put_value_line(out, item, cas);
-    out.put(item.value());
-    out.put(reply::CRLF);
-}
-
-/// Writes the line before a value.
-#[inline]
-pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
-    out.put(b"VALUE ");
-    out.put(item.key());
-    out.put(b" ");
-    out.put_decimal(u64::from(item.flags()));
-    out.put(b" ");
-    out.put_decimal(item.value().len() as u64);
-    if let Some(cas) = cas {
-        out.put(b" ");
-        out.put_decimal(cas);
-    }
-    out.put(reply::CRLF);
-}
-
-/// How many bytes a value takes in an answer to `get`: its line, itself and
-/// its line end.
-#[inline]
-pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
-    let len = item.value().len();
-    let numbers = digits(u64::from(item.flags())).wrapping_add(digits(len as u64));
-    // "VALUE ", two spaces and two line ends.
-    let mut total = len
-        .wrapping_add(item.key().len())
-        .wrapping_add(numbers)
-        .wrapping_add(12);
-    if let Some(cas) = cas {
-        total = total.wrapping_add(1).wrapping_add(digits(cas));
-    }
-    total
 }
 
 /// What answers a key of `get`, or of `gets` with `cas`, and how many bytes it takes.

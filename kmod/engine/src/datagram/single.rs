@@ -6,13 +6,14 @@
 //! serve is left to the plan, and nothing has been counted then.
 
 use hippos_invariant::invariant;
-use hippos_proto::number::{digits, Decimal, Short};
+use hippos_proto::number::{digits, Short};
 use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
 use hippos_store::{Guard, Platform};
 
+use crate::reply::inline::{put, put_long, put_short};
 use crate::Engine;
 
 /// The reply to one key's `get`, in one datagram, found but not yet written.
@@ -76,72 +77,6 @@ impl Single<'_> {
         );
         written
     }
-}
-
-/// Writes `bytes` to the start of `room` and gives what is left.
-#[inline(always)]
-pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
-    match room.split_at_mut_checked(bytes.len()) {
-        Some((place, rest)) => {
-            reply::copy(place, bytes);
-            rest
-        }
-        None => {
-            invariant!(false, "{} bytes too many for a reply", bytes.len());
-            &mut []
-        }
-    }
-}
-
-/// Writes what answers one key: its line, the value and the value's line end.
-#[inline(always)]
-pub(crate) fn put_value<'r>(
-    room: &'r mut [u8],
-    key: &[u8],
-    value: &[u8],
-    flags: u32,
-) -> &'r mut [u8] {
-    let room = put(room, b"VALUE ");
-    let room = put(room, key);
-    let room = put_number(room, flags);
-    let room = put_number(room, value.len() as u32);
-    let room = put(room, reply::CRLF);
-    let room = put(room, value);
-    put(room, reply::CRLF)
-}
-
-#[inline(always)]
-fn put_number(room: &mut [u8], number: u32) -> &mut [u8] {
-    match Short::new(number) {
-        Some(short) => put_short(room, short),
-        None => put_long(room, number),
-    }
-}
-
-#[inline(always)]
-fn put_short(room: &mut [u8], number: Short) -> &mut [u8] {
-    if room.len() < 8 {
-        return put_slowly(room, number);
-    }
-    // More than it takes may be stored: what comes next goes over it.
-    if let Some(place) = room.first_chunk_mut::<8>() {
-        *place = number.word.to_le_bytes();
-    }
-    room.get_mut(number.len..).unwrap_or_default()
-}
-
-#[cold]
-#[inline(never)]
-fn put_slowly(room: &mut [u8], number: Short) -> &mut [u8] {
-    let bytes = number.word.to_le_bytes();
-    put(room, bytes.get(..number.len).unwrap_or(&[]))
-}
-
-#[cold]
-#[inline(never)]
-fn put_long(room: &mut [u8], number: u32) -> &mut [u8] {
-    let room = put(room, b" ");
-    put(room, Decimal::new(u64::from(number)).as_bytes())
 }
 
 /// Whether `key` can be one, with nothing in it that ends a word or a line.

@@ -6,7 +6,8 @@ use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_store::Platform;
 
 use crate::counters::Tally;
-use crate::session::state::{Next, Session, Transport, HEAD_ROOM};
+use crate::reply::HEAD_ROOM;
+use crate::session::state::{Next, Session, Transport};
 use crate::Engine;
 
 /// A sink that holds a whole reply, since its first datagram tells how many

@@ -49,7 +49,7 @@ const CACHEDUMP_REFUSED: &[u8] = b"CLIENT_ERROR stats cachedump not allowed\r\n"
 impl<P: Platform> Session<'_, P> {
     /// Serves a rare command.
     #[inline(never)]
-    pub(crate) fn admin(&mut self, tokens: &Tokens<'_>, out: &mut impl Out) {
+    pub(super) fn admin(&mut self, tokens: &Tokens<'_>, out: &mut impl Out) {
         let engine = self.engine;
         let noreply = tokens.noreply();
         if let Some(line) = self.refusal(tokens) {

@@ -1,105 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Binary commands on the store.
 
-use hippos_proto::binary::{loud, op, Header, Response, Status, HEADER};
-use hippos_proto::number::Decimal;
+use hippos_proto::binary::{op, Header, Status, HEADER};
 use hippos_proto::reply::Out;
 use hippos_proto::{KEY_MAX, VERSION};
 use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Outcome, Platform, StoreError, Verb,
 };
 
+use crate::command::TRIES;
+use crate::reply::binary::{put_found, Request};
 use crate::session::listing::Listing;
-use crate::session::meta::TRIES;
 use crate::session::state::{Data, Kind, Session, State, Step, Then};
-use crate::Engine;
 
 /// The most of header, extras and key that memcached takes before it hangs up:
 /// its read buffer.
 const FRONT_MAX: usize = 16 << 10;
 
-/// What a reply repeats of its request.
-#[derive(Clone, Copy)]
-pub(crate) struct Request {
-    /// As it came.
-    opcode: u8,
-    /// Success, and a miss, are not told.
-    quiet: bool,
-    opaque: u32,
-}
-
-impl Request {
-    fn new(head: &Header) -> Self {
-        Self {
-            opcode: head.opcode,
-            quiet: loud(head.opcode).is_some(),
-            opaque: head.opaque,
-        }
-    }
-
-    /// The command behind the opcode.
-    fn command(&self) -> u8 {
-        loud(self.opcode).unwrap_or(self.opcode)
-    }
-
-    fn head(&self, status: Status, extras: usize, key: usize, value: usize, cas: u64) -> Response {
-        Response {
-            opcode: self.opcode,
-            status,
-            key: key as u16,
-            extras: extras as u8,
-            body: extras.saturating_add(key).saturating_add(value) as u32,
-            opaque: self.opaque,
-            cas,
-        }
-    }
-
-    /// Tells success, with `value` as the body.
-    fn done(&self, out: &mut impl Out, value: &[u8], cas: u64) {
-        if !self.quiet {
-            let head = self.head(Status::Success, 0, 0, value.len(), cas);
-            out.put(&head.to_bytes());
-            out.put(value);
-        }
-    }
-
-    /// Tells an error; they are told even when success is not.
-    pub(crate) fn error(&self, out: &mut impl Out, status: Status) {
-        self.error_text(out, status, status.text());
-    }
-
-    fn error_text(&self, out: &mut impl Out, status: Status, text: &[u8]) {
-        out.put(&self.head(status, 0, 0, text.len(), 0).to_bytes());
-        out.put(text);
-    }
-
-    /// Tells what became of a store.
-    pub(crate) fn stored(&self, outcome: Result<Outcome, StoreError>, out: &mut impl Out) {
-        let status = match outcome {
-            Ok(Outcome::Stored { cas }) => return self.done(out, &[], cas),
-            Ok(Outcome::Exists) => Status::Exists,
-            Ok(Outcome::NotFound) => Status::NotFound,
-            Ok(Outcome::NotStored) | Err(_) => match self.command() {
-                op::ADD => Status::Exists,
-                op::REPLACE => Status::NotFound,
-                _ => Status::NotStored,
-            },
-        };
-        self.error(out, status);
-    }
-
-    /// A packet of statistics.
-    pub(crate) fn stat(&self, out: &mut impl Out, name: &[u8], value: &[u8]) {
-        let head = self.head(Status::Success, 0, name.len(), value.len(), 0);
-        out.put(&head.to_bytes());
-        out.put(name);
-        out.put(value);
-    }
-}
-
 impl<P: Platform> Session<'_, P> {
     /// Serves the request at the start of `input`.
-    pub(crate) fn binary(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn binary(&mut self, input: &[u8], out: &mut impl Out) -> Step {
         use hippos_proto::binary::REQUEST;
         let Some(head) = Header::parse(input) else {
             return Step::Read;
@@ -438,30 +358,6 @@ impl<P: Platform> Session<'_, P> {
             None => request.error(out, Status::NotFound),
         }
     }
-}
-
-impl<P: Platform> Engine<P> {
-    /// Makes the number that a counter begins with.
-    fn begin(&self, key: &[u8], initial: u64, exptime: u32) -> Result<Outcome, StoreError> {
-        let digits = Decimal::new(initial);
-        let digits = digits.as_bytes();
-        let expiry = self.store.expiry(i64::from(exptime));
-        let hash = self.store.hash(key);
-        let mut reservation = self.store.reserve(key, hash, 0, expiry, digits.len())?;
-        reservation.write(digits);
-        let add = Commit {
-            verb: Verb::Add,
-            ..Commit::default()
-        };
-        self.store.commit(reservation, &add)
-    }
-}
-
-/// Writes what comes before a value.
-fn put_found(out: &mut impl Out, head: &Response, flags: u32, key: &[u8]) {
-    out.put(&head.to_bytes());
-    out.put(&flags.to_be_bytes());
-    out.put(key);
 }
 
 /// The most bytes of a request that are looked at together: 255 are the

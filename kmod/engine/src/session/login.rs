@@ -16,7 +16,7 @@ const VALUE_MAX: usize = 1024;
 
 impl<P: Platform> Session<'_, P> {
     /// The line of a client that has not logged in. Room for a reply is there.
-    pub(crate) fn login_line(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn login_line(&mut self, input: &[u8], out: &mut impl Out) -> Step {
         /// `set`, key, flags, expiry time and length.
         const WORDS: usize = 5;
         // memcached waits for two bytes, even behind a line end.
@@ -49,7 +49,7 @@ impl<P: Platform> Session<'_, P> {
     }
 
     /// The value, of `len` bytes, with its line end.
-    pub(crate) fn login(&mut self, len: u32, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn login(&mut self, len: u32, input: &[u8], out: &mut impl Out) -> Step {
         let Some((value, rest)) = input.split_at_checked(len as usize) else {
             return Step::Read;
         };

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Memory for values that are still on their way: what they may have together, and the wait for it.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use hippos_store::{Expiry, Hash, Platform, Reservation, Short, StoreError};
 
 use crate::session::state::Session;
+use crate::uploads::Share;
 use crate::Engine;
 
 /// Values up to this many bytes may have [`SMALL`] of the memory, others [`LARGE`]: large values that
@@ -24,34 +23,6 @@ const SOON: u32 = 4;
 /// Nothing could become free, by all that can be told.
 const NOTHING: u32 = 32;
 
-/// Memory of the values that are on their way, in bytes.
-#[derive(Default)]
-pub(crate) struct Uploads(AtomicU64);
-
-/// A value's part of it, given back when dropped.
-pub(crate) struct Share<'e> {
-    of: &'e Uploads,
-    bytes: u64,
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        self.of.0.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
-impl Uploads {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-
-    fn share(&self, bytes: usize) -> Share<'_> {
-        let bytes = bytes as u64;
-        self.0.fetch_add(bytes, Relaxed);
-        Share { of: self, bytes }
-    }
-}
-
 impl<P: Platform> Engine<P> {
     /// Whether there is room for another value on its way. One alone always may come.
     fn may_upload(&self, len: usize) -> bool {
@@ -65,7 +36,7 @@ impl<P: Platform> Engine<P> {
 impl<'e, P: Platform> Session<'e, P> {
     /// Memory for a value that is to come. `None` when the session is to wait for it: then it is as if
     /// the command had not been seen yet.
-    pub(crate) fn room_for(
+    pub(super) fn room_for(
         &mut self,
         key: &[u8],
         hash: Hash,

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Logging in: whether clients have to, and whether they may.
+
+use core::sync::atomic::Ordering::{Acquire, Release};
+
+use hippos_store::Platform;
+
+use crate::credentials::{Malformed, CREDENTIALS_MAX};
+use crate::Engine;
+
+impl<P: Platform> Engine<P> {
+    /// Sets who may log in, lines of `user:password`; with none nobody has
+    /// to. While there are some, a new TCP connection has to log in first and
+    /// UDP is refused. Process context; sleeps.
+    pub fn set_credentials(&self, lines: &[u8]) -> Result<(), Malformed> {
+        if lines.len() > CREDENTIALS_MAX {
+            return Err(Malformed::TooLong);
+        }
+        let mut words = lines.split(|byte| matches!(byte, b'\n' | b'\r'));
+        if !words.all(|line| line.is_empty() || line.contains(&b':')) {
+            return Err(Malformed::Line);
+        }
+        let credentials = self.settings.credentials;
+        if credentials.changing.swap(true, Acquire) {
+            return Err(Malformed::Busy);
+        }
+        let needed = lines.contains(&b':');
+        // Nobody gets in by an empty text in between.
+        if needed {
+            credentials.replace(lines, || self.store.platform().gp_wait());
+            self.set_authentication(true);
+        } else {
+            self.set_authentication(false);
+            credentials.replace(b"", || self.store.platform().gp_wait());
+        }
+        credentials.changing.store(false, Release);
+        Ok(())
+    }
+
+    /// Whether these are known.
+    pub(crate) fn authenticate(&self, user: &[u8], password: &[u8]) -> bool {
+        let _guard = self.store.read();
+        self.settings.credentials.know(user, password)
+    }
+}

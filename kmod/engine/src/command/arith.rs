@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Numbers that are counted up and down.
+
+use hippos_proto::number::Decimal;
+use hippos_store::{
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Hash, Outcome, Platform, StoreError, Verb,
+};
+
+use crate::Engine;
+
+impl<P: Platform> Engine<P> {
+    /// Counts an `incr` or `decr` that found nothing, and made nothing.
+    pub(crate) fn arith_miss(&self, decrement: bool) {
+        let counter = if decrement {
+            Counter::DecrMisses
+        } else {
+            Counter::IncrMisses
+        };
+        self.store.count(counter, 1);
+    }
+
+    /// Adds and subtracts, and counts it, but for misses.
+    pub(crate) fn arith(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        how: &Arith,
+    ) -> Result<Arithmetic, StoreError> {
+        let result = self.store.arith(key, hash, how);
+        match result {
+            Ok(Arithmetic::Exists { .. }) => {
+                // memcached sees that there are no digits before it compares.
+                let guard = self.store.read();
+                let item = self.store.peek(&guard, key, hash);
+                if item.is_some_and(|item| item.value().is_empty()) {
+                    return Ok(Arithmetic::NonNumeric);
+                }
+            }
+            Ok(Arithmetic::Value { class, .. }) => {
+                let counter = if how.decrement {
+                    ClassCounter::DecrHits
+                } else {
+                    ClassCounter::IncrHits
+                };
+                self.store.count_class(class, counter, 1);
+            }
+            _ => {}
+        }
+        result
+    }
+
+    /// Makes the number that a counter begins with.
+    pub(crate) fn begin(
+        &self,
+        key: &[u8],
+        initial: u64,
+        exptime: u32,
+    ) -> Result<Outcome, StoreError> {
+        let digits = Decimal::new(initial);
+        let digits = digits.as_bytes();
+        let expiry = self.store.expiry(i64::from(exptime));
+        let hash = self.store.hash(key);
+        let mut reservation = self.store.reserve(key, hash, 0, expiry, digits.len())?;
+        reservation.write(digits);
+        let add = Commit {
+            verb: Verb::Add,
+            ..Commit::default()
+        };
+        self.store.commit(reservation, &add)
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Gets that give a new time, and `touch`.
+
+use hippos_store::{Change, ClassCounter, Counter, Expiry, Guard, Hash, Item, Platform};
+
+use crate::Engine;
+
+impl<P: Platform> Engine<P> {
+    /// Finds an item and gives it a new time in one step, if `expiry` says so of it and of its CAS
+    /// value. Counts nothing. Process context.
+    pub(crate) fn get_and_touch<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        hash: Hash,
+        expiry: impl FnOnce(&Item<'g>, u64) -> Option<Expiry>,
+    ) -> Option<(Item<'g>, u64)> {
+        let (item, seen) = self.store.visit(guard, key, hash, |item, seen| Change {
+            expiry: expiry(item, seen.cas()),
+            token: false,
+        })?;
+        self.store.bump(&item);
+        Some((item, seen.cas()))
+    }
+
+    /// `touch`, counted; whether the item is there.
+    pub(crate) fn touch(&self, key: &[u8], exptime: i64) -> bool {
+        let expiry = self.store.expiry(exptime);
+        match self.store.touch(key, self.store.hash(key), expiry) {
+            Some(class) => {
+                self.store.count_class(class, ClassCounter::TouchHits, 1);
+                true
+            }
+            None => {
+                self.store.count(Counter::TouchMisses, 1);
+                false
+            }
+        }
+    }
+}

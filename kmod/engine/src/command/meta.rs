@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the meta commands do that others do not.
+
+use hippos_proto::meta::Command;
+use hippos_store::{
+    Change, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Item, ItemSnapshot, Outcome,
+    Platform, Verb,
+};
+
+use crate::command::TRIES;
+use crate::reply::meta::{Hit, Times};
+use crate::Engine;
+
+impl<P: Platform> Engine<P> {
+    /// The times that `command` brings, on the store's clock.
+    pub(crate) fn times(&self, command: &Command<'_>) -> Times {
+        let flags = &command.flags;
+        Times {
+            now: self.store.now(),
+            touch: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
+            vivify: flags.vivify.map(|ttl| self.store.expiry(i64::from(ttl))),
+            recache: flags.recache.map(|ttl| self.seconds_until(ttl)),
+        }
+    }
+
+    /// Looks an item up for `mg`, gives it a new time and its token to the client, as the flags
+    /// ask for. Process context.
+    pub(crate) fn meta_visit<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        command: &Command<'_>,
+        hash: Hash,
+        times: &Times,
+    ) -> Option<(Item<'g>, Hit<'g>)> {
+        let store = &self.store;
+        let key = command.key();
+        let mut won = false;
+        let found = if command.flags.writes() {
+            None
+        } else {
+            Some(store.inspect(guard, key, hash)?)
+        };
+        let (item, seen) = match found {
+            Some((item, seen)) if !wants_token(times, command, &seen) => (item, seen),
+            _ => store.visit(guard, key, hash, |_, seen| {
+                won = wants_token(times, command, seen);
+                Change {
+                    expiry: times.touch,
+                    token: won,
+                }
+            })?,
+        };
+        if !command.flags.has(b'u') {
+            store.bump(&item);
+        }
+        let hit = Hit {
+            won,
+            times: *times,
+            ..Hit::of(command, &item, seen)
+        };
+        Some((item, hit))
+    }
+
+    /// Seconds from now until an expiry time as clients write it; 0 for never
+    /// and for the past.
+    pub(crate) fn seconds_until(&self, exptime: i32) -> u32 {
+        const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+        let exptime = i64::from(exptime);
+        let seconds = if exptime <= RELATIVE_MAX {
+            exptime
+        } else {
+            exptime.saturating_sub(self.store.unix())
+        };
+        u32::try_from(seconds).unwrap_or(0)
+    }
+
+    /// Makes the item that `mg` or `ma` with `N` did not find. Its CAS value and class,
+    /// or nothing when somebody was faster or there is no memory.
+    pub(crate) fn vivify(
+        &self,
+        command: &Command<'_>,
+        hash: Hash,
+        value: &[u8],
+        expiry: Expiry,
+        token_sent: bool,
+    ) -> Option<(u64, usize)> {
+        let mut reservation = self
+            .store
+            .reserve(command.key(), hash, 0, expiry, value.len())
+            .ok()?;
+        reservation.write(value);
+        let class = reservation.class();
+        let commit = Commit {
+            verb: Verb::Add,
+            new_cas: command.flags.cas,
+            token_sent,
+            ..Commit::default()
+        };
+        match self.store.commit(reservation, &commit) {
+            Ok(Outcome::Stored { cas }) => Some((cas, class)),
+            _ => None,
+        }
+    }
+
+    /// Counts a hit of `mg`.
+    pub(crate) fn meta_hit(&self, command: &Command<'_>, class: usize) {
+        let counter = if command.flags.ttl.is_some() {
+            ClassCounter::TouchHits
+        } else {
+            ClassCounter::GetHits
+        };
+        self.store.count_class(class, counter, 1);
+    }
+
+    pub(crate) fn meta_absent(&self, command: &Command<'_>, hash: Hash) -> bool {
+        let guard = self.store.read();
+        self.store.peek(&guard, command.key(), hash).is_none()
+    }
+
+    /// `md` with `x`: the value goes, the item stays. Nothing when there is no
+    /// memory for it.
+    pub(crate) fn meta_tombstone(&self, command: &Command<'_>, hash: Hash) -> Option<Deleted> {
+        let flags = &command.flags;
+        let key = command.key();
+        for _ in 0..TRIES {
+            let (cas, class) = {
+                let guard = self.store.read();
+                let Some(item) = self.store.peek(&guard, key, hash) else {
+                    return Some(Deleted::NotFound);
+                };
+                (item.cas(), item.class())
+            };
+            if flags.compare.is_some_and(|compare| compare != cas) {
+                return Some(Deleted::Exists { class });
+            }
+            let stale = flags.has(b'I');
+            let kept = if stale { None } else { Some(cas) };
+            let expiry = self.store.expiry(i64::from(flags.ttl.unwrap_or(0)));
+            let reservation = self
+                .store
+                .reserve(key, hash, flags.client, expiry, 0)
+                .ok()?;
+            let commit = Commit {
+                verb: Verb::Replace,
+                compare: Some(cas),
+                new_cas: flags.cas.or(kept),
+                stale,
+                ..Commit::default()
+            };
+            match self.store.commit(reservation, &commit) {
+                Ok(Outcome::Stored { .. }) => return Some(Deleted::Deleted { class }),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+/// Whether the client is to make anew what it sees so: who is told so first gets the token.
+fn wants_token(times: &Times, command: &Command<'_>, seen: &ItemSnapshot) -> bool {
+    if seen.token_sent() {
+        return false;
+    }
+    let Some(recache) = times.recache else {
+        return seen.stale();
+    };
+    // Flags are taken in order.
+    let mut ttl = seen.ttl();
+    let mut early = false;
+    for word in command.words() {
+        match (word.first(), times.touch, ttl) {
+            (Some(b'T'), Some(expiry), _) => ttl = expiry.ttl(times.now),
+            (Some(b'R'), _, Some(left)) => early = left < recache,
+            _ => {}
+        }
+    }
+    seen.stale() || early
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Replies of the binary protocol.
+
+use hippos_proto::binary::{loud, op, Header, Response, Status};
+use hippos_proto::reply::Out;
+use hippos_store::{Outcome, StoreError};
+
+/// What a reply repeats of its request.
+#[derive(Clone, Copy)]
+pub(crate) struct Request {
+    /// As it came.
+    opcode: u8,
+    /// Success, and a miss, are not told.
+    pub(crate) quiet: bool,
+    opaque: u32,
+}
+
+impl Request {
+    pub(crate) fn new(head: &Header) -> Self {
+        Self {
+            opcode: head.opcode,
+            quiet: loud(head.opcode).is_some(),
+            opaque: head.opaque,
+        }
+    }
+
+    /// The command behind the opcode.
+    pub(crate) fn command(&self) -> u8 {
+        loud(self.opcode).unwrap_or(self.opcode)
+    }
+
+    pub(crate) fn head(
+        &self,
+        status: Status,
+        extras: usize,
+        key: usize,
+        value: usize,
+        cas: u64,
+    ) -> Response {
+        Response {
+            opcode: self.opcode,
+            status,
+            key: key as u16,
+            extras: extras as u8,
+            body: extras.saturating_add(key).saturating_add(value) as u32,
+            opaque: self.opaque,
+            cas,
+        }
+    }
+
+    /// Tells success, with `value` as the body.
+    pub(crate) fn done(&self, out: &mut impl Out, value: &[u8], cas: u64) {
+        if !self.quiet {
+            let head = self.head(Status::Success, 0, 0, value.len(), cas);
+            out.put(&head.to_bytes());
+            out.put(value);
+        }
+    }
+
+    /// Tells an error; they are told even when success is not.
+    pub(crate) fn error(&self, out: &mut impl Out, status: Status) {
+        self.error_text(out, status, status.text());
+    }
+
+    pub(crate) fn error_text(&self, out: &mut impl Out, status: Status, text: &[u8]) {
+        out.put(&self.head(status, 0, 0, text.len(), 0).to_bytes());
+        out.put(text);
+    }
+
+    /// Tells what became of a store.
+    pub(crate) fn stored(&self, outcome: Result<Outcome, StoreError>, out: &mut impl Out) {
+        let status = match outcome {
+            Ok(Outcome::Stored { cas }) => return self.done(out, &[], cas),
+            Ok(Outcome::Exists) => Status::Exists,
+            Ok(Outcome::NotFound) => Status::NotFound,
+            Ok(Outcome::NotStored) | Err(_) => match self.command() {
+                op::ADD => Status::Exists,
+                op::REPLACE => Status::NotFound,
+                _ => Status::NotStored,
+            },
+        };
+        self.error(out, status);
+    }
+
+    /// A packet of statistics.
+    pub(crate) fn stat(&self, out: &mut impl Out, name: &[u8], value: &[u8]) {
+        let head = self.head(Status::Success, 0, name.len(), value.len(), 0);
+        out.put(&head.to_bytes());
+        out.put(name);
+        out.put(value);
+    }
+}
+
+/// Writes what comes before a value.
+pub(crate) fn put_found(out: &mut impl Out, head: &Response, flags: u32, key: &[u8]) {
+    out.put(&head.to_bytes());
+    out.put(&flags.to_be_bytes());
+    out.put(key);
+}

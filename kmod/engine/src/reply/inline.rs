@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Values of the text protocol, written to memory by words instead of through an [`Out`](hippos_proto::reply::Out).
+
+use hippos_invariant::invariant;
+use hippos_proto::number::{put_text, Decimal, Short};
+use hippos_proto::reply;
+use hippos_store::Key;
+
+/// Room for all before the value, and for words that end beyond it: frame, `VALUE `,
+/// a key, two spaces and numbers, the line's end.
+pub(crate) const WINDOW: usize = 64;
+
+/// Writes `VALUE key flags bytes` and the value, less its line end, to `buffer`,
+/// `AT` bytes from its start, and says where it ends; up to eight bytes behind
+/// that, and all of them when it is `None`, are arbitrary then. The buffer has
+/// [`WINDOW`] bytes at least.
+#[inline(always)]
+pub(crate) fn put_item<const AT: usize>(
+    buffer: &mut [u8],
+    key: &Key,
+    value: &[u8],
+    flags: u32,
+) -> Option<usize> {
+    const NAME: usize = b"VALUE ".len();
+    let window = buffer.first_chunk_mut::<WINDOW>()?;
+    let mut word = |at: usize, bytes: [u8; 8]| -> Option<()> {
+        *window.get_mut(at..)?.first_chunk_mut()? = bytes;
+        Some(())
+    };
+    // Each word may go beyond its piece: what comes next goes over it.
+    word(AT, *b"VALUE \0\0")?;
+    let [a, b, c, d] = key.words().map(u64::to_le_bytes);
+    let end = (AT + NAME).wrapping_add(key.len());
+    word(AT + NAME, a)?;
+    if key.len() >= 16 {
+        word(AT + NAME + 8, b)?;
+        word(end.wrapping_sub(16), c)?;
+        word(end.wrapping_sub(8), d)?;
+    } else {
+        word(end.wrapping_sub(8), b)?;
+    }
+    let end = put_text(window, end, flags)?;
+    let end = put_text(window, end, value.len() as u32)?;
+    *window.get_mut(end..)?.first_chunk_mut()? = *b"\r\n";
+    let end = end.wrapping_add(2);
+    reply::copy(buffer.get_mut(end..)?.get_mut(..value.len())?, value);
+    Some(end.wrapping_add(value.len()))
+}
+
+/// Writes `bytes` to the start of `room` and gives what is left.
+#[inline(always)]
+pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
+    match room.split_at_mut_checked(bytes.len()) {
+        Some((place, rest)) => {
+            reply::copy(place, bytes);
+            rest
+        }
+        None => {
+            invariant!(false, "{} bytes too many for a reply", bytes.len());
+            &mut []
+        }
+    }
+}
+
+/// Writes what answers one key: its line, the value and the value's line end.
+#[inline(always)]
+pub(crate) fn put_value<'r>(
+    room: &'r mut [u8],
+    key: &[u8],
+    value: &[u8],
+    flags: u32,
+) -> &'r mut [u8] {
+    let room = put(room, b"VALUE ");
+    let room = put(room, key);
+    let room = put_number(room, flags);
+    let room = put_number(room, value.len() as u32);
+    let room = put(room, reply::CRLF);
+    let room = put(room, value);
+    put(room, reply::CRLF)
+}
+
+#[inline(always)]
+fn put_number(room: &mut [u8], number: u32) -> &mut [u8] {
+    match Short::new(number) {
+        Some(short) => put_short(room, short),
+        None => put_long(room, number),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn put_short(room: &mut [u8], number: Short) -> &mut [u8] {
+    if room.len() < 8 {
+        return put_slowly(room, number);
+    }
+    // More than it takes may be stored: what comes next goes over it.
+    if let Some(place) = room.first_chunk_mut::<8>() {
+        *place = number.word.to_le_bytes();
+    }
+    room.get_mut(number.len..).unwrap_or_default()
+}
+
+#[cold]
+#[inline(never)]
+fn put_slowly(room: &mut [u8], number: Short) -> &mut [u8] {
+    let bytes = number.word.to_le_bytes();
+    put(room, bytes.get(..number.len).unwrap_or(&[]))
+}
+
+#[cold]
+#[inline(never)]
+pub(crate) fn put_long(room: &mut [u8], number: u32) -> &mut [u8] {
+    let room = put(room, b" ");
+    put(room, Decimal::new(u64::from(number)).as_bytes())
+}

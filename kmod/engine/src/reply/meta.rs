@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Replies of the meta commands.
+
+use heapless::Vec;
+use hippos_proto::meta::Command;
+use hippos_proto::number::Decimal;
+use hippos_proto::reply::{self, Out};
+use hippos_proto::KEY_MAX;
+use hippos_store::{Expiry, Item, ItemSnapshot, Outcome};
+
+/// What `mg` tells of an item.
+pub(crate) struct Hit<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) len: usize,
+    pub(crate) flags: u32,
+    /// As it was before this hit.
+    pub(crate) seen: ItemSnapshot,
+    /// `v`, unless `C` tells the item's CAS number: then the client has the value.
+    pub(crate) value: bool,
+    /// The client got the token.
+    pub(crate) won: bool,
+    /// `mg` made it just now.
+    pub(crate) created: bool,
+    pub(crate) times: Times,
+}
+
+/// The times that an `mg` brings.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// The store's clock.
+    pub(crate) now: u32,
+    /// `T`.
+    pub(crate) touch: Option<Expiry>,
+    /// `N`.
+    pub(crate) vivify: Option<Expiry>,
+    /// `R`, in seconds from now.
+    pub(crate) recache: Option<u32>,
+}
+
+impl<'a> Hit<'a> {
+    /// Of a client that changes nothing.
+    pub(crate) fn of(command: &Command<'_>, item: &Item<'a>, seen: ItemSnapshot) -> Self {
+        let flags = &command.flags;
+        Self {
+            value: flags.value() && flags.compare != Some(seen.cas()),
+            key: item.key(),
+            len: item.value().len(),
+            flags: item.flags(),
+            seen,
+            won: false,
+            created: false,
+            times: Times::default(),
+        }
+    }
+}
+
+/// Writes the status line of a hit. What the flags tell is as it is when their turn comes.
+pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &Hit<'_>) {
+    let Hit { seen, times, .. } = hit;
+    let mut ttl = seen.ttl();
+    if hit.value {
+        out.put(b"VA ");
+        out.put_decimal(hit.len as u64);
+    } else {
+        out.put(b"HD");
+    }
+    for word in command.words() {
+        match word.first() {
+            Some(b'T') => {
+                if let Some(expiry) = times.touch {
+                    ttl = expiry.ttl(times.now);
+                }
+            }
+            Some(b'N') => {
+                if let (true, Some(expiry)) = (hit.created, times.vivify) {
+                    ttl = expiry.ttl(times.now);
+                }
+            }
+            Some(b's') => {
+                out.put(b" s");
+                out.put_decimal(hit.len as u64);
+            }
+            Some(b't') => put_ttl(out, ttl),
+            Some(b'c') => {
+                out.put(b" c");
+                out.put_decimal(seen.cas());
+            }
+            Some(b'f') => {
+                out.put(b" f");
+                out.put_decimal(u64::from(hit.flags));
+            }
+            Some(b'l') => {
+                out.put(b" l");
+                out.put_decimal(u64::from(seen.idle()));
+            }
+            Some(b'h') => out.put(if seen.fetched() { b" h1" } else { b" h0" }),
+            Some(b'O') => put_word(out, word),
+            Some(b'k') => put_key(out, hit.key, seen.binary_key()),
+            _ => {}
+        }
+    }
+    if seen.token_sent() {
+        out.put(b" Z");
+    }
+    if seen.stale() {
+        out.put(b" X");
+    }
+    if hit.won {
+        out.put(b" W");
+    }
+    out.put(reply::CRLF);
+}
+
+/// Writes the line of a miss.
+pub(crate) fn miss_line(out: &mut impl Out, command: &Command<'_>) {
+    out.put(b"EN");
+    put_returns(out, command);
+    out.put(reply::CRLF);
+}
+
+/// Writes the opaque and the key, where they were asked for.
+pub(crate) fn put_returns(out: &mut impl Out, command: &Command<'_>) {
+    for word in command.words() {
+        match word.first() {
+            Some(b'O') => put_word(out, word),
+            Some(b'k') => put_key(out, command.key(), command.flags.has(b'b')),
+            _ => {}
+        }
+    }
+}
+
+fn put_word(out: &mut impl Out, word: &[u8]) {
+    out.put(b" ");
+    out.put(word);
+}
+
+fn put_ttl(out: &mut impl Out, ttl: Option<u32>) {
+    match ttl {
+        Some(ttl) => {
+            out.put(b" t");
+            out.put_decimal(u64::from(ttl));
+        }
+        None => out.put(b" t-1"),
+    }
+}
+
+fn put_key(out: &mut impl Out, key: &[u8], binary: bool) {
+    out.put(b" k");
+    if binary {
+        out.put_base64(key);
+        out.put(b" b");
+    } else {
+        out.put(key);
+    }
+}
+
+/// What the reply to an `ms` needs when its value has come.
+pub(crate) struct MetaSet {
+    quiet: bool,
+    binary: bool,
+    pub(crate) len: u32,
+    /// The letters of what is to be returned, in order, then zeroes.
+    returns: [u8; 4],
+    opaque: Vec<u8, 32>,
+}
+
+impl MetaSet {
+    pub(crate) fn new(command: &Command<'_>, len: u32) -> Self {
+        let mut set = Self {
+            quiet: command.flags.quiet(),
+            binary: command.flags.has(b'b'),
+            len,
+            returns: [0; 4],
+            opaque: Vec::new(),
+        };
+        let words = command.words().iter();
+        let wanted = words.filter(|word| matches!(word.first(), Some(b'O' | b'k' | b'c' | b's')));
+        for (place, word) in set.returns.iter_mut().zip(wanted) {
+            *place = word.first().copied().unwrap_or(0);
+            if *place == b'O' {
+                let _ = set.opaque.extend_from_slice(word);
+            }
+        }
+        set
+    }
+
+    /// Whether the reply needs the key.
+    pub(crate) fn wants_key(&self) -> bool {
+        self.returns.contains(&b'k')
+    }
+
+    /// Whether the reply tells how long the value is.
+    pub(crate) fn wants_len(&self) -> bool {
+        self.returns.contains(&b's')
+    }
+
+    /// Writes the reply. `len` is the size of the value that is there now, if
+    /// it isn't the one that came.
+    pub(crate) fn put(&self, out: &mut impl Out, outcome: Outcome, key: &[u8], len: Option<usize>) {
+        let (status, cas) = match outcome {
+            Outcome::Stored { .. } if self.quiet => return,
+            Outcome::Stored { cas } => (b"HD", cas),
+            Outcome::NotStored => (b"NS", 0),
+            Outcome::Exists => (b"EX", 0),
+            Outcome::NotFound => (b"NF", 0),
+        };
+        out.put(status);
+        for letter in &self.returns {
+            match letter {
+                b'O' => put_word(out, &self.opaque),
+                b'k' => put_key(out, key, self.binary),
+                b'c' => {
+                    out.put(b" c");
+                    out.put_decimal(cas);
+                }
+                b's' => {
+                    out.put(b" s");
+                    out.put_decimal(len.map_or(u64::from(self.len), |len| len as u64));
+                }
+                _ => {}
+            }
+        }
+        out.put(reply::CRLF);
+    }
+}
+
+/// Writes the reply of a successful `ma`.
+pub(crate) fn put_number(
+    out: &mut impl Out,
+    command: &Command<'_>,
+    value: u64,
+    cas: u64,
+    ttl: Option<u32>,
+) {
+    let value = Decimal::new(value);
+    let value = value.as_bytes();
+    if command.flags.value() {
+        out.put(b"VA ");
+        out.put_decimal(value.len() as u64);
+    } else {
+        out.put(b"HD");
+    }
+    for word in command.words() {
+        match word.first() {
+            Some(b'c') => {
+                out.put(b" c");
+                out.put_decimal(cas);
+            }
+            Some(b't') => put_ttl(out, ttl),
+            Some(b'O') => put_word(out, word),
+            Some(b'k') => put_key(out, command.key(), command.flags.has(b'b')),
+            _ => {}
+        }
+    }
+    out.put(reply::CRLF);
+    if command.flags.value() {
+        out.put(value);
+        out.put(reply::CRLF);
+    }
+}
+
+/// A key copied out of a reservation, for a reply that comes after it.
+pub(crate) type Key = Vec<u8, KEY_MAX>;

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Replies of the text protocol.
+
+use hippos_proto::number::digits;
+use hippos_proto::reply::{self, Out};
+use hippos_store::{Item, Outcome};
+
+/// Writes `VALUE key flags bytes [cas]`, the value and its line end.
+#[inline]
+pub(crate) fn put_value(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
+    put_value_line(out, item, cas);
+    out.put(item.value());
+    out.put(reply::CRLF);
+}
+
+/// Writes the line before a value.
+#[inline]
+pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: Option<u64>) {
+    out.put(b"VALUE ");
+    out.put(item.key());
+    out.put(b" ");
+    out.put_decimal(u64::from(item.flags()));
+    out.put(b" ");
+    out.put_decimal(item.value().len() as u64);
+    if let Some(cas) = cas {
+        out.put(b" ");
+        out.put_decimal(cas);
+    }
+    out.put(reply::CRLF);
+}
+
+/// How many bytes a value takes in an answer to `get`: its line, itself and
+/// its line end.
+#[inline]
+pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
+    let len = item.value().len();
+    let numbers = digits(u64::from(item.flags())).wrapping_add(digits(len as u64));
+    // "VALUE ", two spaces and two line ends.
+    let mut total = len
+        .wrapping_add(item.key().len())
+        .wrapping_add(numbers)
+        .wrapping_add(12);
+    if let Some(cas) = cas {
+        total = total.wrapping_add(1).wrapping_add(digits(cas));
+    }
+    total
+}
+
+/// How many bytes an item takes in an answer to `get`, with a tail that has the value's line end.
+#[inline]
+pub(crate) fn whole_len(item: &Item<'_>, cas: Option<u64>, tail: &[u8]) -> usize {
+    let after = tail.len().wrapping_sub(reply::CRLF.len());
+    value_len(item, cas).wrapping_add(after)
+}
+
+/// The line that tells what became of a store.
+pub(crate) fn stored(outcome: Outcome) -> &'static [u8] {
+    match outcome {
+        Outcome::Stored { .. } => reply::STORED,
+        Outcome::NotStored => reply::NOT_STORED,
+        Outcome::Exists => reply::EXISTS,
+        Outcome::NotFound => reply::NOT_FOUND,
+    }
+}

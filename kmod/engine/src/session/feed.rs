@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a session does with input: it goes by the state to what takes it.
+
+use hippos_proto::binary;
+use hippos_proto::reply::Out;
+use hippos_proto::token::{self, memchr};
+use hippos_proto::LINE_MAX;
+use hippos_store::Platform;
+
+use crate::counters::Tally;
+use crate::reply::HEAD_ROOM;
+use crate::session::get::plain_get;
+use crate::session::state::{Fed, Keys, Next, Protocol, Session, State, Step, Then, Transport};
+
+impl<P: Platform> Session<'_, P> {
+    /// Takes input and writes answers until it runs out of either.
+    ///
+    /// `out` has at least [`HEAD_ROOM`] bytes of room whenever it is empty.
+    /// Process context; may sleep.
+    pub fn feed(&mut self, input: &[u8], out: &mut impl Out) -> Fed {
+        let room = out.room();
+        let mut rest = input;
+        let next = loop {
+            if let Some(sending) = &mut self.sending {
+                if !sending.push(out) {
+                    break Next::Write;
+                }
+                self.sending = None;
+            }
+            match self.step(rest, out) {
+                Step::Took(n) => rest = rest.get(n..).unwrap_or(&[]),
+                Step::Read => break Next::Read,
+                Step::Write => break Next::Write,
+                Step::Later => break Next::Later,
+                Step::Close => break Next::Close,
+            }
+        };
+        let consumed = input.len().saturating_sub(rest.len());
+        let engine = self.engine;
+        engine.tally(Tally::BytesRead, consumed as u64);
+        engine.tally(Tally::BytesWritten, room.saturating_sub(out.room()) as u64);
+        if self.commands != 0 {
+            let door = match self.transport {
+                Transport::Tcp => Tally::TcpCommands,
+                Transport::Udp => Tally::UdpCommands,
+            };
+            engine.tally(door, u64::from(self.commands));
+            self.commands = 0;
+        }
+        Fed { consumed, next }
+    }
+
+    /// Whether [`feed_quick`](Self::feed_quick) may have something to answer.
+    #[inline]
+    pub fn is_quick(input: &[u8]) -> bool {
+        input.first() == Some(&b'g')
+    }
+
+    /// Answers the plain `get`s and `gets` of one key that `input` begins with,
+    /// `most` of them at most, and tells how many bytes they took. Stops before
+    /// any other command, and before a reply that does not fit into `out`.
+    ///
+    /// Softirq-safe. Takes nothing while something is under way.
+    pub fn feed_quick(&mut self, input: &[u8], most: usize, out: &mut impl Out) -> usize {
+        if self.protocol == Protocol::Binary || !self.idle() || !self.trusted {
+            return 0;
+        }
+        let room = out.room();
+        let mut rest = input;
+        let mut commands = 0u32;
+        while (commands as usize) < most {
+            let Some((cas, key, after)) = plain_get(rest) else {
+                break;
+            };
+            if !self.try_get(Keys { cas, touch: None }, key, true, out) {
+                break;
+            }
+            commands = commands.wrapping_add(1);
+            rest = after;
+        }
+        if commands == 0 {
+            return 0;
+        }
+        self.protocol = Protocol::Text;
+        let taken = input.len().saturating_sub(rest.len());
+        let engine = self.engine;
+        engine.tally(Tally::BytesRead, taken as u64);
+        engine.tally(Tally::BytesWritten, room.saturating_sub(out.room()) as u64);
+        engine.tally(Tally::TcpCommands, u64::from(commands));
+        taken
+    }
+
+    #[inline]
+    fn step(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        match self.state {
+            State::Command => self.command(input, out),
+            State::Keys(keys) => self.keys(keys, input, out),
+            State::Data(_) => self.data(input, out),
+            State::Swallow(left, then) => self.skip(left, then, input, out),
+            State::SkipLine(line) => match memchr(b'\n', input) {
+                Some(_) if out.room() < HEAD_ROOM => Step::Write,
+                Some(end) => {
+                    out.put(line);
+                    self.state = State::Command;
+                    Step::Took(end.saturating_add(1))
+                }
+                None if input.is_empty() => Step::Read,
+                None => Step::Took(input.len()),
+            },
+            State::Login(len) => self.login(len, input, out),
+            State::Listing(_) => self.list(out),
+            State::Closing => Step::Close,
+        }
+    }
+
+    fn command(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        let Some(&first) = input.first() else {
+            return Step::Read;
+        };
+        if out.room() < HEAD_ROOM {
+            return Step::Write;
+        }
+        if !self.trusted {
+            return self.login_line(input, out);
+        }
+        if self.protocol == Protocol::Unknown {
+            self.protocol = if first == binary::REQUEST {
+                Protocol::Binary
+            } else {
+                Protocol::Text
+            };
+        }
+        if self.protocol == Protocol::Binary {
+            let step = self.binary(input, out);
+            if core::mem::take(&mut self.later) {
+                return Step::Later;
+            }
+            if matches!(step, Step::Took(_)) {
+                self.commands = self.commands.wrapping_add(1);
+            }
+            return step;
+        }
+        if let Some(step) = self.quick(input, out) {
+            self.commands = self.commands.wrapping_add(1);
+            return step;
+        }
+        // A longer line is looked at no further, newline or not, so that it
+        // makes no difference how it is cut.
+        let window = match self.transport {
+            Transport::Tcp => input.get(..=LINE_MAX).unwrap_or(input),
+            Transport::Udp => input,
+        };
+        let Some(line) = token::line(window) else {
+            if window.len() <= LINE_MAX {
+                return Step::Read;
+            }
+            return self.long_line(window);
+        };
+        let consumed = self.line(line.text, line.consumed, out);
+        if core::mem::take(&mut self.later) {
+            return Step::Later;
+        }
+        self.commands = self.commands.wrapping_add(1);
+        Step::Took(consumed)
+    }
+
+    /// Serves the commonest commands, if they are whole and plain: `get` and
+    /// `gets` of one key, `set` with a short value. `None` leaves everything to
+    /// those who look closely.
+    #[inline]
+    fn quick(&mut self, input: &[u8], out: &mut impl Out) -> Option<Step> {
+        match input {
+            [b'g', ..] => {
+                let (cas, key, rest) = plain_get(input)?;
+                let taken = input.len().saturating_sub(rest.len());
+                self.get_key(Keys { cas, touch: None }, key, true, out);
+                Some(Step::Took(taken))
+            }
+            [b's', b'e', b't', b' ', rest @ ..] => self.quick_set(input, rest, out),
+            _ => None,
+        }
+    }
+
+    fn skip(&mut self, left: u64, then: Then, input: &[u8], out: &mut impl Out) -> Step {
+        let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        let left = left.saturating_sub(n as u64);
+        if left != 0 {
+            if n == 0 {
+                return Step::Read;
+            }
+            self.state = State::Swallow(left, then);
+            return Step::Took(n);
+        }
+        if out.room() < HEAD_ROOM {
+            return Step::Write;
+        }
+        self.state = State::Command;
+        match then {
+            Then::Say(line) => out.put(line),
+            Then::Refuse(request, status) => request.error(out, status),
+            Then::Close(request, status) => {
+                request.error(out, status);
+                self.hangup();
+            }
+        }
+        Step::Took(n)
+    }
+
+    /// Goes on with an answer of many lines.
+    fn list(&mut self, out: &mut impl Out) -> Step {
+        let engine = self.engine;
+        if out.room() < HEAD_ROOM {
+            return Step::Write;
+        }
+        if let State::Listing(listing) = &mut self.state {
+            if !listing.run(engine, out) {
+                return Step::Write;
+            }
+            self.state = State::Command;
+        }
+        Step::Took(0)
+    }
+}

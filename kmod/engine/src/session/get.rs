@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `get` and its kin: one key, and lists of keys that are served as they come.
+
+use hippos_invariant::invariant;
+use hippos_proto::number::parse_i32;
+use hippos_proto::reply::{self, Cursor, Out};
+use hippos_proto::text::Get;
+use hippos_proto::token::{self, memchr3, plain_len, Words};
+use hippos_proto::{KEY_MAX, LINE_MAX};
+use hippos_store::{ClassCounter, Counter, Item, Platform};
+
+use crate::reply::text::{put_value_line, whole_len};
+use crate::reply::HEAD_ROOM;
+use crate::session::state::{Keys, Session, State, Step};
+
+impl<P: Platform> Session<'_, P> {
+    /// A line without an end in sight: a list of keys is served as it comes,
+    /// anything else is the end of the connection.
+    pub(super) fn long_line(&mut self, window: &[u8]) -> Step {
+        const BLANKS_MAX: usize = 100;
+        let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
+        let mut words = Words::new(token::trim(window));
+        let (cas, touch) = match words.next() {
+            _ if blanks > BLANKS_MAX => return self.cut(),
+            Some(b"get") => (false, false),
+            Some(b"gets") => (true, false),
+            Some(b"gat") => (false, true),
+            Some(b"gats") => (true, true),
+            _ => return self.cut(),
+        };
+        let mut keys = Keys { cas, touch: None };
+        self.commands = self.commands.wrapping_add(1);
+        let mut start = words.rest();
+        if touch {
+            let exptime = words.next().and_then(parse_i32);
+            // Nor is there an end of the first word in sight, or of the line.
+            let (Some(exptime), false) = (exptime, words.rest().is_empty()) else {
+                self.state = State::SkipLine(reply::BAD_EXPTIME);
+                return Step::Took(0);
+            };
+            keys.touch = Some(self.engine.store.expiry(i64::from(exptime)));
+            start = words.rest();
+        }
+        self.state = State::Keys(keys);
+        // What a carriage return or a NUL hid from the words is still there.
+        let hidden = window.len().saturating_sub(token::trim(window).len());
+        Step::Took(
+            window
+                .len()
+                .saturating_sub(hidden)
+                .saturating_sub(start.len()),
+        )
+    }
+
+    /// The end of a connection whose line never ends.
+    fn cut(&mut self) -> Step {
+        self.hangup();
+        Step::Took(0)
+    }
+
+    fn keys_of(&self, get: &Get<'_>) -> Keys {
+        Keys {
+            cas: get.cas,
+            touch: get
+                .touch
+                .map(|exptime| self.engine.store.expiry(i64::from(exptime))),
+        }
+    }
+
+    /// `get` and its kin with a whole line. Returns how many bytes of keys are
+    /// left.
+    pub(super) fn get(&mut self, get: &Get<'_>, out: &mut impl Out) -> usize {
+        let mut keys = get.keys;
+        // One bad key, and none is answered.
+        if keys.any(|key| key.len() > KEY_MAX) {
+            out.put(reply::BAD_FORMAT);
+            return 0;
+        }
+        let wanted = self.keys_of(get);
+        let mut keys = get.keys;
+        let Some(key) = keys.next() else {
+            out.put(reply::END);
+            return 0;
+        };
+        if keys.next().is_none() {
+            self.get_key(wanted, key, true, out);
+            return 0;
+        }
+        self.state = State::Keys(wanted);
+        get.keys.rest().len()
+    }
+
+    /// Answers the keys that are there.
+    pub(super) fn keys(&mut self, keys: Keys, input: &[u8], out: &mut impl Out) -> Step {
+        self.prefetch(input);
+        let mut rest = input;
+        loop {
+            while let [b' ', more @ ..] = rest {
+                rest = more;
+            }
+            // Most keys are plain, and end where they are seen to.
+            if let Some((key @ [_, ..], more @ ([b' ', ..] | [b'\r', b'\n', ..]))) =
+                plain_word(rest)
+            {
+                if key.len() <= KEY_MAX && out.room() >= HEAD_ROOM {
+                    self.get_key(keys, key, false, out);
+                    rest = more;
+                    if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
+                        return Step::Took(input.len().saturating_sub(rest.len()));
+                    }
+                    continue;
+                }
+            }
+            let taken = input.len().saturating_sub(rest.len());
+            if out.room() < HEAD_ROOM {
+                return if taken == 0 {
+                    Step::Write
+                } else {
+                    Step::Took(taken)
+                };
+            }
+            let Some(end) = memchr3(b' ', b'\n', 0, rest) else {
+                // A carriage return at the end is no part of the key.
+                let key = match rest {
+                    [key @ .., b'\r'] => key,
+                    key => key,
+                };
+                if key.len() > KEY_MAX {
+                    return self.bad_key(taken);
+                }
+                return if taken == 0 {
+                    Step::Read
+                } else {
+                    Step::Took(taken)
+                };
+            };
+            let (Some(word), Some(&stop)) = (rest.get(..end), rest.get(end)) else {
+                return Step::Read;
+            };
+            let key = match word {
+                [key @ .., b'\r'] if stop == b'\n' => key,
+                key => key,
+            };
+            if key.len() > KEY_MAX {
+                return self.bad_key(taken);
+            }
+            if !key.is_empty() {
+                rest = rest.get(key.len()..).unwrap_or(&[]);
+                self.get_key(keys, key, false, out);
+                if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
+                    return Step::Took(input.len().saturating_sub(rest.len()));
+                }
+                continue;
+            }
+            // The end of the line, or of what memcached sees of it.
+            let taken = taken.saturating_add(word.len());
+            self.state = State::SkipLine(reply::END);
+            return Step::Took(taken);
+        }
+    }
+
+    /// A key that is too long, in a list that is served as it comes.
+    fn bad_key(&mut self, taken: usize) -> Step {
+        self.state = State::SkipLine(reply::BAD_FORMAT);
+        Step::Took(taken)
+    }
+
+    /// Brings the buckets of the next keys near, then their items.
+    fn prefetch(&self, input: &[u8]) {
+        const AHEAD: usize = 8;
+        let store = &self.engine.store;
+        let mut hashes = [None; AHEAD];
+        let line = match memchr3(b'\n', 0, b'\r', input.get(..LINE_MAX).unwrap_or(input)) {
+            Some(end) => input.get(..end).unwrap_or(&[]),
+            None => &[],
+        };
+        for (place, key) in hashes.iter_mut().zip(Words::new(line)) {
+            let hash = store.hash(key);
+            store.prefetch(hash);
+            *place = Some(hash);
+        }
+        let guard = store.read();
+        for hash in hashes.iter().flatten() {
+            store.prefetch_item(&guard, *hash);
+        }
+    }
+
+    /// Answers one key; `last` if nothing but `END` follows.
+    #[inline]
+    pub(super) fn get_key(&mut self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) {
+        if !self.try_get(keys, key, last, out) {
+            self.get_large(keys, key, last, out);
+        }
+    }
+
+    /// Answers one key, unless the reply does not fit: then it is as if nobody
+    /// had asked. Softirq-safe.
+    pub(super) fn try_get(&self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) -> bool {
+        let engine = self.engine;
+        let store = &engine.store;
+        let hash = store.hash(key);
+        let guard = store.read();
+        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
+        let room = out.spare().len();
+        let found = match keys.touch {
+            // It keeps its time when the reply does not fit.
+            Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, cas| {
+                (whole_len(item, keys.cas.then_some(cas), tail) <= room).then_some(expiry)
+            }),
+            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+        };
+        let Some((item, cas)) = found else {
+            if last && out.room() < reply::END.len() {
+                return false;
+            }
+            engine.note_get(key, false);
+            if keys.touch.is_some() {
+                store.count(Counter::TouchMisses, 1);
+            } else {
+                engine.miss(1);
+            }
+            if last {
+                out.put(reply::END);
+            }
+            return true;
+        };
+        let cas = keys.cas.then_some(cas);
+        // All of it goes straight to where it is sent from.
+        let whole = whole_len(&item, cas, tail);
+        let Some(place) = out.spare().get_mut(..whole) else {
+            return false;
+        };
+        self.found(keys, key, &item);
+        let mut place = Cursor::new(place);
+        put_value_line(&mut place, &item, cas);
+        place.put(item.value());
+        place.put(tail);
+        let written = place.len();
+        invariant!(written == whole, "{written} bytes of a reply of {whole}");
+        out.advance(written);
+        true
+    }
+
+    /// Answers one key whose value does not fit, or did not a moment ago.
+    #[inline(never)]
+    fn get_large(&mut self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) {
+        let engine = self.engine;
+        let store = &engine.store;
+        let guard = store.read();
+        let hash = store.hash(key);
+        let found = match keys.touch {
+            Some(expiry) => engine.get_and_touch(&guard, key, hash, |_, _| Some(expiry)),
+            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+        };
+        let Some((item, cas)) = found else {
+            // Gone meanwhile; now anything fits.
+            drop(guard);
+            self.try_get(keys, key, last, out);
+            return;
+        };
+        self.found(keys, key, &item);
+        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
+        let head = |out: &mut _| put_value_line(out, &item, keys.cas.then_some(cas));
+        if !self.send(&item, out, tail, head) {
+            out.put(reply::GET_OUT_OF_MEMORY);
+            if !last {
+                self.state = State::SkipLine(b"");
+            }
+        }
+    }
+
+    /// Counts a key that was found.
+    #[inline]
+    fn found(&self, keys: Keys, key: &[u8], item: &Item<'_>) {
+        let engine = self.engine;
+        engine.note_get(key, true);
+        match keys.touch {
+            Some(_) => {
+                let class = item.class();
+                engine.store.count_class(class, ClassCounter::TouchHits, 1);
+            }
+            None => engine.hit(item),
+        }
+    }
+}
+
+/// A `get` or `gets` of one key, if `input` begins with one that is whole and
+/// plain: whether it wants the unique number, the key, and what follows.
+#[inline]
+pub(super) fn plain_get(input: &[u8]) -> Option<(bool, &[u8], &[u8])> {
+    let (cas, words) = match input {
+        [b'g', b'e', b't', b' ', rest @ ..] => (false, rest),
+        [b'g', b'e', b't', b's', b' ', rest @ ..] => (true, rest),
+        _ => return None,
+    };
+    let (key, rest) = plain_word(words)?;
+    let rest = rest.strip_prefix(b"\r\n")?;
+    (1..=KEY_MAX)
+        .contains(&key.len())
+        .then_some((cas, key, rest))
+}
+
+/// The plain bytes at the start of `text`, and the rest.
+#[inline]
+pub(super) fn plain_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    text.split_at_checked(plain_len(text))
+}

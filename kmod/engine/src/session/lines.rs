@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Lines of statistics, as far as there is room for them.
+
+use core::fmt::{Arguments, Write};
+
+use heapless::String;
+use hippos_proto::reply::{self, Out};
+
+use crate::reply::binary::Request;
+use crate::reply::HEAD_ROOM;
+
+/// Statistics as far as there is room.
+pub(super) struct Lines<'a, O> {
+    pub(super) out: &'a mut O,
+    pub(super) request: Option<Request>,
+    /// Lines that were told before.
+    pub(super) skip: u32,
+    /// Lines so far.
+    pub(super) told: u32,
+    /// There was no room for the next one.
+    pub(super) full: bool,
+}
+
+impl<O: Out> Lines<'_, O> {
+    pub(super) fn put(&mut self, name: Arguments<'_>, value: Arguments<'_>) {
+        if self.full {
+            return;
+        }
+        if self.told < self.skip {
+            self.told = self.told.wrapping_add(1);
+            return;
+        }
+        if self.out.room() < HEAD_ROOM {
+            self.full = true;
+            return;
+        }
+        self.told = self.told.wrapping_add(1);
+        let mut text = String::<64>::new();
+        let _ = text.write_fmt(name);
+        let mut number = String::<128>::new();
+        let _ = number.write_fmt(value);
+        match self.request {
+            Some(request) => request.stat(self.out, text.as_bytes(), number.as_bytes()),
+            None => {
+                self.out.put(b"STAT ");
+                self.out.put(text.as_bytes());
+                self.out.put(b" ");
+                self.out.put(number.as_bytes());
+                self.out.put(reply::CRLF);
+            }
+        }
+    }
+
+    /// Tells a line that is none of `STAT`. In the binary protocol it comes
+    /// under a name.
+    pub(super) fn line(&mut self, name: &[u8], line: &[u8]) {
+        if self.full {
+            return;
+        }
+        if self.told >= self.skip {
+            if self.out.room() < HEAD_ROOM {
+                self.full = true;
+                return;
+            }
+            match self.request {
+                Some(request) => request.stat(self.out, name, line),
+                None => self.out.put(line),
+            }
+        }
+        self.told = self.told.wrapping_add(1);
+    }
+
+    pub(super) fn stat(&mut self, name: &str, value: Arguments<'_>) {
+        self.put(format_args!("{name}"), value);
+    }
+
+    pub(super) fn number(&mut self, name: &str, value: impl TryInto<u64>) {
+        let value = value.try_into().unwrap_or(u64::MAX);
+        self.stat(name, format_args!("{value}"));
+    }
+
+    pub(super) fn numbers(&mut self, numbers: &[(&str, u64)]) {
+        for (name, value) in numbers {
+            self.number(name, *value);
+        }
+    }
+
+    pub(super) fn words(&mut self, words: &[(&str, &str)]) {
+        for (name, word) in words {
+            self.stat(name, format_args!("{word}"));
+        }
+    }
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Values that come in: `set` and its kin, and the data that follows them.
+
+use hippos_proto::number::parse_plain;
+use hippos_proto::reply::{self, Out};
+use hippos_proto::text::{Store, Verb};
+use hippos_proto::{KEY_MAX, LINE_MAX};
+use hippos_store::{ClassCounter, Commit, Outcome, Platform, StoreError};
+
+use crate::reply::meta::Key;
+use crate::reply::text::stored;
+use crate::reply::HEAD_ROOM;
+use crate::session::get::plain_word;
+use crate::session::state::{Data, Kind, Session, State, Step, Then};
+
+impl<'e, P: Platform> Session<'e, P> {
+    /// `set` without a state in between.
+    pub(super) fn quick_set(
+        &mut self,
+        input: &[u8],
+        words: &[u8],
+        out: &mut impl Out,
+    ) -> Option<Step> {
+        /// The longest value that is worth it.
+        const VALUE_MAX: usize = 16 << 10;
+        let (key, rest) = plain_word(words)?;
+        let (flags, rest) = plain_word(rest.strip_prefix(b" ")?)?;
+        let (exptime, rest) = plain_word(rest.strip_prefix(b" ")?)?;
+        let (len, rest) = plain_word(rest.strip_prefix(b" ")?)?;
+        let (noreply, rest) = match rest.strip_prefix(b" noreply") {
+            Some(rest) => (true, rest),
+            None => (false, rest),
+        };
+        let rest = rest.strip_prefix(b"\r\n")?;
+        let (flags, exptime) = (parse_plain(flags)?, parse_plain(exptime)?);
+        let len = parse_plain(len)? as usize;
+        let line = input.len().saturating_sub(rest.len());
+        if key.is_empty() || key.len() > KEY_MAX || len > VALUE_MAX || line > LINE_MAX {
+            return None;
+        }
+        let (value, rest) = rest.split_at_checked(len)?;
+        let rest = rest.strip_prefix(b"\r\n")?;
+        let engine = self.engine;
+        let store = &engine.store;
+        let hash = store.hash(key);
+        let expiry = store.expiry(i64::from(exptime));
+        // Refusals are for those who have more to do about them.
+        let mut reservation = store.reserve_ready(key, hash, flags, expiry, len)?;
+        engine.note_set(key);
+        reservation.write(value);
+        store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
+        let line = match store.commit(reservation, &Commit::default()) {
+            Ok(outcome) => stored(outcome),
+            Err(error) => engine.refused(error),
+        };
+        if !noreply {
+            out.put(line);
+        }
+        Some(Step::Took(input.len().saturating_sub(rest.len())))
+    }
+
+    /// `set` and its kin: makes room for the value that follows.
+    pub(super) fn store(&mut self, request: &Store<'_>) {
+        use hippos_store::Verb as How;
+        let engine = self.engine;
+        let store = &engine.store;
+        let key = request.key;
+        let mut commit = Commit::default();
+        commit.verb = match request.verb {
+            Verb::Set => How::Set,
+            Verb::Add => How::Add,
+            Verb::Replace => How::Replace,
+            Verb::Append => How::Append,
+            Verb::Prepend => How::Prepend,
+            Verb::Cas(unique) => {
+                commit.compare = Some(unique);
+                How::Set
+            }
+        };
+        let hash = store.hash(key);
+        let expiry = store.expiry(i64::from(request.exptime));
+        let Some(room) = self.room_for(key, hash, request.flags, expiry, request.len as usize)
+        else {
+            return;
+        };
+        engine.note_set(key);
+        match room {
+            Ok(room) => {
+                let kind = Kind::Text {
+                    noreply: request.noreply,
+                };
+                self.state = State::Data(Data::new(room, commit, kind));
+            }
+            Err(error) => {
+                if request.verb == Verb::Set {
+                    store.delete(key, hash, None);
+                }
+                let mut line = engine.refused(error);
+                if request.noreply && error == StoreError::TooLarge {
+                    line = b"";
+                }
+                let left = u64::from(request.len).saturating_add(2);
+                self.swallow(left, Then::Say(line));
+            }
+        }
+    }
+
+    /// Takes a value's bytes and, when all have come, stores it.
+    pub(super) fn data(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        if out.room() < HEAD_ROOM {
+            return Step::Write;
+        }
+        let State::Data(data) = &mut self.state else {
+            return Step::Took(0);
+        };
+        let mut taken = data.reservation.write(input);
+        let mut whole = data.reservation.remaining() == 0;
+        if whole && !matches!(data.kind, Kind::Binary(_)) {
+            while let (Some(place), Some(&byte)) =
+                (data.end.get_mut(usize::from(data.ended)), input.get(taken))
+            {
+                *place = byte;
+                data.ended = data.ended.saturating_add(1);
+                taken = taken.saturating_add(1);
+            }
+            whole = data.ended == 2;
+        }
+        if !whole {
+            return if taken == 0 {
+                Step::Read
+            } else {
+                Step::Took(taken)
+            };
+        }
+        if let State::Data(data) = core::mem::replace(&mut self.state, State::Command) {
+            self.complete(data, out);
+        }
+        Step::Took(taken)
+    }
+
+    /// Stores a value that has come.
+    fn complete(&mut self, data: Data<'e, P>, out: &mut impl Out) {
+        use hippos_store::Verb as How;
+        let Data {
+            reservation,
+            commit,
+            kind,
+            end,
+            ..
+        } = data;
+        let store = &self.engine.store;
+        store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
+        match kind {
+            Kind::Text { noreply } => {
+                let line = if end == *b"\r\n" {
+                    match self.engine.commit(reservation, &commit) {
+                        Ok(outcome) => stored(outcome),
+                        Err(error) => self.engine.refused(error),
+                    }
+                } else {
+                    reply::BAD_CHUNK
+                };
+                if !noreply {
+                    out.put(line);
+                }
+            }
+            Kind::Meta(set) => {
+                if end != *b"\r\n" {
+                    out.put(reply::BAD_CHUNK);
+                    return;
+                }
+                let mut key = Key::new();
+                if set.wants_key() || set.wants_len() {
+                    let _ = key.extend_from_slice(reservation.key());
+                }
+                let joins = matches!(commit.verb, How::Append | How::Prepend);
+                let hash = store.hash(reservation.key());
+                match self.engine.commit(reservation, &commit) {
+                    Ok(outcome) => {
+                        // Joined, it is longer than what came.
+                        let guard = store.read();
+                        let joined = match outcome {
+                            Outcome::Stored { .. } if joins && set.wants_len() => {
+                                store.peek(&guard, &key, hash)
+                            }
+                            _ => None,
+                        };
+                        set.put(out, outcome, &key, joined.map(|item| item.value().len()));
+                    }
+                    Err(error) => out.put(self.engine.refused(error)),
+                }
+            }
+            Kind::Binary(request) => {
+                let outcome = self.engine.commit(reservation, &commit);
+                request.stored(outcome, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Lines of the text and meta protocols: each goes to what serves it.
+
+use hippos_proto::meta;
+use hippos_proto::reply::{self, Out};
+use hippos_proto::text::{self, Request};
+use hippos_store::{Arith, Arithmetic, ClassCounter, Counter, Deleted, Platform};
+
+use crate::session::admin;
+use crate::session::state::{Session, Then};
+
+impl<P: Platform> Session<'_, P> {
+    /// Serves a line, which took `consumed` bytes with its ending. Returns how
+    /// many bytes are done with.
+    pub(super) fn line(&mut self, line: &[u8], consumed: usize, out: &mut impl Out) -> usize {
+        let say = |out: &mut _, line: &[u8], noreply: bool| {
+            if !noreply {
+                Out::put(out, line);
+            }
+        };
+        match text::parse(line) {
+            Request::Get(get) => {
+                let rest = self.get(&get, out);
+                // The keys that are left, and the line's ending.
+                return consumed.saturating_sub(match rest {
+                    0 => 0,
+                    rest => rest.saturating_add(consumed.saturating_sub(line.len())),
+                });
+            }
+            Request::Store(store) => self.store(&store),
+            Request::Meta(tokens) => match meta::Command::parse(tokens) {
+                Ok(command) => self.meta(&command, out),
+                Err(refused) => {
+                    self.swallow(u64::from(refused.swallow), Then::Say(refused.line));
+                }
+            },
+            Request::Noop => out.put(reply::MN),
+            Request::Delete { key, noreply } => {
+                let engine = self.engine;
+                engine.note_delete(key);
+                let store = &engine.store;
+                let line = match store.delete(key, store.hash(key), None) {
+                    Deleted::Deleted { class } => {
+                        store.count_class(class, ClassCounter::DeleteHits, 1);
+                        reply::DELETED
+                    }
+                    Deleted::Exists { .. } | Deleted::NotFound => {
+                        store.count(Counter::DeleteMisses, 1);
+                        reply::NOT_FOUND
+                    }
+                };
+                say(out, line, noreply);
+            }
+            Request::Arith {
+                key,
+                decrement,
+                by,
+                noreply,
+            } => {
+                let how = Arith {
+                    decrement,
+                    by,
+                    ..Arith::default()
+                };
+                let hash = self.engine.store.hash(key);
+                match self.engine.arith(key, hash, &how) {
+                    Ok(Arithmetic::Value { value, .. }) if !noreply => {
+                        out.put_decimal(value);
+                        out.put(reply::CRLF);
+                    }
+                    Ok(Arithmetic::Value { .. }) => {}
+                    Ok(Arithmetic::NotFound | Arithmetic::Exists { .. }) => {
+                        self.engine.arith_miss(decrement);
+                        say(out, reply::NOT_FOUND, noreply);
+                    }
+                    Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),
+                    Err(_) => out.put(reply::ARITH_OUT_OF_MEMORY),
+                }
+            }
+            Request::Touch {
+                key,
+                exptime,
+                noreply,
+            } => {
+                let touched = self.engine.touch(key, i64::from(exptime));
+                let line = if touched {
+                    reply::TOUCHED
+                } else {
+                    reply::NOT_FOUND
+                };
+                say(out, line, noreply);
+            }
+            Request::FlushAll { delay, noreply } => {
+                self.engine.store.count(Counter::CmdFlush, 1);
+                let line = match delay {
+                    _ if !self.administers() => admin::FLUSH_REFUSED,
+                    Some(delay) => {
+                        self.engine.flush(i64::from(delay));
+                        reply::OK
+                    }
+                    None => reply::BAD_EXPTIME,
+                };
+                say(out, line, noreply);
+            }
+            Request::Verbosity { level, noreply } => {
+                let line = if self.administers() {
+                    self.engine.set_verbosity(level);
+                    reply::OK
+                } else {
+                    admin::VERBOSITY_REFUSED
+                };
+                say(out, line, noreply);
+            }
+            Request::Version => out.put(reply::VERSION),
+            Request::Quit => self.goodbye(),
+            Request::Admin(tokens) => self.admin(&tokens, out),
+            Request::Reply { line, noreply } => say(out, line, noreply),
+            Request::Hangup => self.hangup(),
+        }
+        consumed
+    }
+}
