@@ -42,6 +42,9 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
 {
 	if (skb->pkt_type != PACKET_HOST || skb_is_gso(skb) || skb->encapsulation)
 		return false;
+	/* ip_rcv() leaves only a socket that traffic control or TPROXY has chosen for the packet. */
+	if (unlikely(skb->sk))
+		return false;
 	/* One that was never set is further away. */
 	if (skb->data - skb_mac_header(skb) != ETH_HLEN)
 		return false;
@@ -134,7 +137,7 @@ static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_
 	if (uh->check && !trusted(skb) &&
 	    nf_ip_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
 		return false;
-	packet->route = hippos_route_ipv4(door, state->net, skb->dev, skb,
+	packet->route = hippos_route_ipv4(door, HIPPOS_HOOK, state->net, skb->dev, skb,
 					  (const struct iphdr *)skb->data, packet);
 	if (unlikely(!packet->route))
 		return false;
@@ -164,7 +167,7 @@ static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_
 	if (!trusted(skb) &&
 	    nf_ip6_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
 		return false;
-	packet->route = hippos_route_ipv6(door, state->net, skb->dev, skb,
+	packet->route = hippos_route_ipv6(door, HIPPOS_HOOK, state->net, skb->dev, skb,
 					  (const struct ipv6hdr *)skb->data, packet);
 	if (unlikely(!packet->route))
 		return false;

@@ -20,7 +20,9 @@
 #include <linux/mm.h>
 #include <linux/netdevice.h>
 #include <linux/notifier.h>
+#include <linux/rtnetlink.h>
 #include <linux/skbuff.h>
+#include <linux/workqueue.h>
 #include <net/addrconf.h>
 #include <net/arp.h>
 #include <net/fib_notifier.h>
@@ -28,6 +30,7 @@
 #include <net/ndisc.h>
 #include <net/neighbour.h>
 #include <net/netevent.h>
+#include <net/nexthop.h>
 #include <net/route.h>
 
 #include "datagram.h"
@@ -49,6 +52,8 @@ static struct net *served;
 
 void hippos_routes_changed(void)
 {
+	/* What was written before counts for whoever reads the new number. */
+	smp_mb__before_atomic();
 	atomic_inc((atomic_t *)&hippos_route_generation);
 }
 
@@ -314,11 +319,10 @@ static bool may_look(struct hippos_routes *routes, bool again)
 }
 
 /* Whether the entry says something of these addresses, be it out of date. */
-static bool is_for(const struct hippos_route *route, const struct net_device *dev,
-		   const void *addresses, size_t len)
+static bool is_for(const struct hippos_route *route, unsigned long dev, const void *addresses,
+		   size_t len)
 {
-	return (route->dev & ~HIPPOS_ELSEWHERE) == (unsigned long)dev &&
-	       !memcmp(route, addresses, len);
+	return (route->dev & ~HIPPOS_ELSEWHERE) == dev && !memcmp(route, addresses, len);
 }
 
 static const struct hippos_route *slow(const struct hippos_door *door, struct net *net,
@@ -328,12 +332,18 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 {
 	struct hippos_routes *routes = this_cpu_read(hippos_routes);
 	struct hippos_route *way[2], *route = NULL;
-	struct hippos_route found = {};
+	struct hippos_route found = {
+		.dev = hippos_route_dev(dev, door->kind),
+		.generation = READ_ONCE(hippos_route_generation),
+		.looked = jiffies,
+	};
 	const void *addresses;
 	bool here;
 	size_t len;
 	int i;
 
+	/* What is read from here on, the firewall's state too, is not older. */
+	smp_rmb();
 	if (ipv4) {
 		const struct iphdr *iph = network;
 		u32 hash;
@@ -356,7 +366,7 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 		memcpy(packet->ipv6, &iph->saddr, sizeof(packet->ipv6));
 	}
 	for (i = 0; i < ARRAY_SIZE(way); i++)
-		if (is_for(way[i], dev, addresses, len)) {
+		if (is_for(way[i], found.dev, addresses, len)) {
 			route = way[i];
 			break;
 		}
@@ -370,11 +380,6 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 		return NULL;
 	this_cpu_inc(counts.looked);
 	memcpy(&found, addresses, len);
-	found.dev = (unsigned long)dev;
-	found.looked = jiffies;
-	found.generation = READ_ONCE(hippos_route_generation);
-	/* What is read from here on is not older. */
-	smp_rmb();
 	here = !rules_look_deeper(net, ipv4) &&
 	       (ipv4 ? hippos_ipv4_fits(net, dev, network) : hippos_ipv6_fits(net, dev, network)) &&
 	       comes_in(skb, dev, network, ipv4);
@@ -414,9 +419,23 @@ hippos_route_ipv6_slow(const struct hippos_door *door, struct net *net, struct n
 	return slow(door, net, dev, skb, iph, false, packet);
 }
 
+/*
+ * Some changes are announced before they are made, all under RTNL or in one go
+ * with softirqs off: what was looked up in between is dropped once it is over.
+ */
+static void changed_by_now(struct work_struct *work)
+{
+	rtnl_lock();
+	hippos_routes_changed();
+	rtnl_unlock();
+}
+
+static DECLARE_DELAYED_WORK(later, changed_by_now);
+
 static int on_route(struct notifier_block *nb, unsigned long event, void *info)
 {
 	hippos_routes_changed();
+	schedule_delayed_work(&later, 1);
 	return NOTIFY_DONE;
 }
 
@@ -436,6 +455,7 @@ static int on_change(struct notifier_block *nb, unsigned long event, void *info)
 }
 
 static struct notifier_block route_nb = { .notifier_call = on_route };
+static struct notifier_block nexthop_nb = { .notifier_call = on_route };
 static struct notifier_block netevent_nb = { .notifier_call = on_netevent };
 static struct notifier_block device_nb = { .notifier_call = on_change };
 static struct notifier_block ipv4_nb = { .notifier_call = on_change };
@@ -477,10 +497,17 @@ int hippos_routes_start(struct net *net)
 	err = register_inet6addr_notifier(&ipv6_nb);
 	if (err)
 		goto ipv4;
-	err = register_fib_notifier(net, &route_nb, NULL, NULL);
+	/* Routes by nexthop objects: their changes are no changes of routes. */
+	err = register_nexthop_notifier(net, &nexthop_nb, NULL);
 	if (err)
 		goto ipv6;
+	err = register_fib_notifier(net, &route_nb, NULL, NULL);
+	if (err)
+		goto nexthops;
 	return 0;
+nexthops:
+	unregister_nexthop_notifier(net, &nexthop_nb);
+	cancel_delayed_work_sync(&later);
 ipv6:
 	unregister_inet6addr_notifier(&ipv6_nb);
 ipv4:
@@ -498,6 +525,8 @@ free:
 void hippos_routes_stop(struct net *net)
 {
 	unregister_fib_notifier(net, &route_nb);
+	unregister_nexthop_notifier(net, &nexthop_nb);
+	cancel_delayed_work_sync(&later);
 	unregister_inet6addr_notifier(&ipv6_nb);
 	unregister_inetaddr_notifier(&ipv4_nb);
 	unregister_netevent_notifier(&netevent_nb);

@@ -37,7 +37,7 @@ struct hippos_route {
 			struct in6_addr to;
 		} ipv6;
 	};
-	/* What the request came by, as a number; plus ELSEWHERE if its reply is the socket's. */
+	/* hippos_route_dev(), plus ELSEWHERE if the reply is the socket's. */
 	unsigned long dev;
 	u32 generation;
 	/* When, in jiffies. */
@@ -51,8 +51,9 @@ struct hippos_route {
 };
 static_assert(sizeof(struct hippos_route) == 64);
 
-/* No device has an odd address. */
+/* In an entry's dev; devices are aligned to more. */
 #define HIPPOS_ELSEWHERE 1
+#define HIPPOS_BY_XDP 2
 
 struct hippos_routes {
 	struct hippos_route ipv4[HIPPOS_ROUTES_IPV4];
@@ -89,6 +90,16 @@ static __always_inline u32 hippos_route_hash_ipv6(const struct in6_addr *from)
 	return word * 0x9e3779b1u >> (32 - ilog2(HIPPOS_ROUTES_IPV6));
 }
 
+/*
+ * What the request came by, and to which of the two: the firewall can close one
+ * and leave the other open.
+ */
+static __always_inline unsigned long hippos_route_dev(const struct net_device *dev,
+						      enum hippos_door_kind kind)
+{
+	return (unsigned long)dev + (kind == HIPPOS_XDP ? HIPPOS_BY_XDP : 0);
+}
+
 /* Whether an entry for the right addresses still holds. */
 static __always_inline bool hippos_route_holds(const struct hippos_route *route)
 {
@@ -99,32 +110,35 @@ static __always_inline bool hippos_route_holds(const struct hippos_route *route)
 /*
  * The way of a reply to a request that came by dev with this header, or NULL
  * when it is the socket's to send. skb is the request's, or NULL for a frame
- * whose Ethernet header lies right before the network header.
+ * whose Ethernet header lies right before the network header. kind is the
+ * door's, known when it is compiled.
  */
 static __always_inline const struct hippos_route *
-hippos_route_ipv4(const struct hippos_door *door, struct net *net, struct net_device *dev,
-		  struct sk_buff *skb, const struct iphdr *iph, struct hippos_packet *packet)
+hippos_route_ipv4(const struct hippos_door *door, enum hippos_door_kind kind, struct net *net,
+		  struct net_device *dev, struct sk_buff *skb, const struct iphdr *iph,
+		  struct hippos_packet *packet)
 {
 	u64 pair = get_unaligned((const u64 *)&iph->saddr);
 	const struct hippos_route *route =
 		&this_cpu_read(hippos_routes)->ipv4[hippos_route_hash_ipv4(pair)];
 
-	if (likely(route->ipv4 == pair && route->dev == (unsigned long)dev &&
+	if (likely(route->ipv4 == pair && route->dev == hippos_route_dev(dev, kind) &&
 		   hippos_route_holds(route)))
 		return route;
 	return hippos_route_ipv4_slow(door, net, dev, skb, iph, packet);
 }
 
 static __always_inline const struct hippos_route *
-hippos_route_ipv6(const struct hippos_door *door, struct net *net, struct net_device *dev,
-		  struct sk_buff *skb, const struct ipv6hdr *iph, struct hippos_packet *packet)
+hippos_route_ipv6(const struct hippos_door *door, enum hippos_door_kind kind, struct net *net,
+		  struct net_device *dev, struct sk_buff *skb, const struct ipv6hdr *iph,
+		  struct hippos_packet *packet)
 {
 	const struct hippos_route *route =
 		&this_cpu_read(hippos_routes)->ipv6[hippos_route_hash_ipv6(&iph->saddr)];
 
 	if (likely(ipv6_addr_equal(&route->ipv6.from, &iph->saddr) &&
 		   ipv6_addr_equal(&route->ipv6.to, &iph->daddr) &&
-		   route->dev == (unsigned long)dev && hippos_route_holds(route)))
+		   route->dev == hippos_route_dev(dev, kind) && hippos_route_holds(route)))
 		return route;
 	return hippos_route_ipv6_slow(door, net, dev, skb, iph, packet);
 }

@@ -132,7 +132,8 @@ static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 	if (uh->check && csum_tcpudp_magic(iph->saddr, iph->daddr, udp_len, IPPROTO_UDP,
 					   csum_partial(uh, udp_len, 0)))
 		return false;
-	packet->route = hippos_route_ipv4(&xdp->door, xdp->net, frame->dev, NULL, iph, packet);
+	packet->route = hippos_route_ipv4(&xdp->door, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
+					  packet);
 	if (!packet->route)
 		return false;
 	packet->len = udp_len - sizeof(*uh);
@@ -160,7 +161,8 @@ static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 	if (csum_ipv6_magic(&iph->saddr, &iph->daddr, udp_len, IPPROTO_UDP,
 			    csum_partial(uh, udp_len, 0)))
 		return false;
-	packet->route = hippos_route_ipv6(&xdp->door, xdp->net, frame->dev, NULL, iph, packet);
+	packet->route = hippos_route_ipv6(&xdp->door, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
+					  packet);
 	if (!packet->route)
 		return false;
 	packet->len = udp_len - sizeof(*uh);

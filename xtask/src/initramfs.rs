@@ -63,7 +63,7 @@ const MODULES: &[&str] = &[
     "vxlan",
 ];
 /// The same, but the debug kernel is made without them.
-const STOCK_MODULES: &[&str] = &["ipip", "sch_htb", "sch_tbf"];
+const STOCK_MODULES: &[&str] = &["ipip", "nft_tproxy", "sch_htb", "sch_tbf"];
 /// Where Debian's programs look for one another.
 const LINKS: &[(&str, &str)] = &[
     ("bin", "usr/bin"),

@@ -73,7 +73,7 @@ tests! {
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;
-    routes: table, interfaces, counters, late, stale, changing / topologies;
+    routes: table, interfaces, counters, late, late_xdp, assigned, stale, changing / topologies;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
     operator: refusals, administration, clock, told;

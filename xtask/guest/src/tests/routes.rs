@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
+use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::client::{framed, Tcp};
 use crate::door;
@@ -823,6 +825,68 @@ pub(super) fn late() -> Result<()> {
     Ok(())
 }
 
+/// Behind destination NAT the hook is open while XDP is closed, whatever the hook has looked up.
+pub(super) fn late_xdp() -> Result<()> {
+    let mut bench = Bench::new()?;
+    for module in NAT {
+        modules::load(module)?;
+    }
+    bench.reset()?;
+    let served = Served::load(By::Xdp, "udp_fast=late")?;
+    set_up(
+        "sysctl net.ipv4.ip_forward=1\nnft add table ip t\n\
+         nft add chain ip t p { type nat hook prerouting priority dstnat ; }\n\
+         nft add rule ip t p udp sport 4412 udp dport 11211 dnat to 10.9.201.2",
+    )?;
+    run("sleep 1")?;
+    let by_xdp = || Tcp::connect("127.0.0.1")?.stat("hippos_xdp_served");
+    let before = by_xdp()?;
+    for (from_port, goes) in [(4411, "e0"), (4412, "e1"), (4411, "e0"), (4412, "e1")] {
+        let request = Datagram {
+            from_port,
+            ..v4([10, 9, 200, 2], HOST)
+        };
+        let sent = bench.ask(0, &request.frame())?;
+        let cards: Vec<_> = sent.iter().map(|sent| sent.card).collect();
+        ensure!(cards == [goes], "from port {from_port}: {sent:?}");
+    }
+    let by_xdp = by_xdp()? - before;
+    set_up("nft delete table ip t\nsysctl net.ipv4.ip_forward=0")?;
+    served.unload()?;
+    ensure!(by_xdp == 0, "{by_xdp} by XDP, which is closed");
+    Ok(())
+}
+
+/// A request that TPROXY gives to another socket is that socket's.
+pub(super) fn assigned() -> Result<()> {
+    let mut bench = Bench::new()?;
+    if let Err(error) = modules::load("nft_tproxy") {
+        println!("not tried: {error:#}");
+        return Ok(());
+    }
+    for parameter in ["udp_fast=0", "udp_fast=late"] {
+        bench.reset()?;
+        let hippos = Hippos::load(&format!("allow=any {parameter}"))?;
+        let other = UdpSocket::bind("10.9.200.1:9999")?;
+        setsockopt(&other, sockopt::IpTransparent, &true)?;
+        other.set_read_timeout(Some(LIMIT))?;
+        set_up(
+            "nft add table ip t\n\
+             nft add chain ip t p { type filter hook prerouting priority mangle ; }\n\
+             nft add rule ip t p ip saddr 10.9.200.2 udp dport 11211 tproxy to 10.9.200.1:9999 accept",
+        )?;
+        let sent = bench.ask(0, &v4([10, 9, 200, 2], HOST).frame())?;
+        set_up("nft delete table ip t")?;
+        ensure!(sent.is_empty(), "{parameter}: {sent:?}");
+        let mut buffer = [0; 2048];
+        other
+            .recv(&mut buffer)
+            .with_context(|| parameter.to_owned())?;
+        hippos.unload()?;
+    }
+    Ok(())
+}
+
 /// After a change of routes, rules or neighbours the very next reply goes the new way.
 pub(super) fn stale() -> Result<()> {
     let mut bench = Bench::new()?;
@@ -830,7 +894,7 @@ pub(super) fn stale() -> Result<()> {
         bench.reset()?;
         let served = Served::load(by, "")?;
         ip("route add 8.8.0.0/16 via 10.9.200.2\nroute add 2001:db8::/32 via fd09:200::2")?;
-        let steps: [(&str, &str, [u8; 6]); 6] = [
+        let steps: [(&str, &str, [u8; 6]); 9] = [
             ("", "e0", ASKER),
             (
                 "route replace 8.8.0.0/16 via 10.9.200.3\nroute replace 2001:db8::/32 via fd09:200::3",
@@ -854,6 +918,21 @@ pub(super) fn stale() -> Result<()> {
             ),
             (
                 "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent",
+                "e0",
+                ASKER,
+            ),
+            (
+                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0\nroute replace 8.8.0.0/16 nhid 1\nroute replace 2001:db8::/32 nhid 2",
+                "e0",
+                ASKER,
+            ),
+            (
+                "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0",
+                "e0",
+                OTHER,
+            ),
+            (
+                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0",
                 "e0",
                 ASKER,
             ),
