@@ -324,6 +324,7 @@ unsigned int hippos_cpus(void);
 int hippos_next_cpu(int cpu);
 void hippos_resched(void);
 void hippos_nap(void);
+u32 hippos_ticks(void);
 
 /* lock.c */
 

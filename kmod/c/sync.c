@@ -43,6 +43,11 @@ void hippos_resched(void)
 	cond_resched();
 }
 
+u32 hippos_ticks(void)
+{
+	return jiffies;
+}
+
 /* Sleeps for about a tenth of a millisecond. */
 void hippos_nap(void)
 {

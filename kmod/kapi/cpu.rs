@@ -45,6 +45,12 @@ pub fn resched() {
     unsafe { ffi::hippos_resched() }
 }
 
+/// The kernel's clock in ticks of 1 to 10 ms (`jiffies`); it wraps around.
+pub fn ticks() -> u32 {
+    // SAFETY: reads a number, in any context.
+    unsafe { ffi::hippos_ticks() }
+}
+
 /// Sleeps for about a tenth of a millisecond.
 pub fn nap() {
     // SAFETY: every caller of kapi's sleeping functions is in process context.

@@ -312,6 +312,7 @@ extern "C" {
     pub(crate) fn hippos_next_cpu(cpu: c_int) -> c_int;
     pub(crate) fn hippos_resched();
     pub(crate) fn hippos_nap();
+    pub(crate) fn hippos_ticks() -> u32;
 
     // lock.c
     pub(crate) fn hippos_lock_init(lock: *mut bindings::spinlock_t, class: c_uint);

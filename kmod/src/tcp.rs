@@ -35,6 +35,10 @@ const QUICK: usize = 64;
 /// Rounds of receiving and answering before the next connection's turn.
 const ROUNDS: usize = 8;
 
+/// How long a turn may take as well, in ticks of the kernel's clock (1 to 10 ms each): some commands
+/// copy a large value, or wait for memory.
+const TURN: u32 = 2;
+
 /// Sockets that are served before the worker looks at those that were put aside.
 const READY: usize = 64;
 
@@ -185,7 +189,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket
 /// callback in softirq.
 struct Connection<'e> {
     session: Session<'e, Kernel>,
-    /// Received but not consumed.
+    /// Received but not consumed: the beginning of a command.
     rest: KVVec<u8>,
     /// Answered but not sent.
     ///
@@ -308,6 +312,8 @@ impl Connection<'_> {
                 Err(_) => return Then::Close,
             }
         }
+        let began = cpu::ticks();
+        let over = || cpu::ticks().wrapping_sub(began) >= TURN;
         // Bytes in the buffer that wait for the rest of their command.
         let mut held = 0;
         if !self.rest.is_empty() {
@@ -333,7 +339,7 @@ impl Connection<'_> {
             if held == 0 {
                 match stream.peek() {
                     Peek::Bytes(bytes) => {
-                        let fed = self.session.feed(bytes, &mut sheet);
+                        let fed = self.session.feed_until(bytes, &mut sheet, over);
                         self.next = fed.next;
                         taken = fed.consumed;
                         let rest = bytes.get(fed.consumed..).unwrap_or(&[]);
@@ -352,7 +358,7 @@ impl Connection<'_> {
                     Peek::Nothing if reads => return Then::Wait,
                     Peek::End if reads => return Then::Close,
                     Peek::Nothing | Peek::End => {
-                        self.next = self.session.feed(&[], &mut sheet).next;
+                        self.next = self.session.feed_until(&[], &mut sheet, over).next;
                         whole = Some(0);
                     }
                 }
@@ -372,16 +378,22 @@ impl Connection<'_> {
                         };
                     }
                 }
-                taken = fresh;
+                let before = held;
                 held = held.saturating_add(fresh);
                 let Some(bytes) = input.get_mut(..held) else {
                     return Then::Close;
                 };
-                let fed = self.session.feed(bytes, &mut sheet);
+                let fed = self.session.feed_until(bytes, &mut sheet, over);
                 self.next = fed.next;
                 let consumed = fed.consumed.min(held);
                 bytes.copy_within(consumed.., 0);
                 held = held.saturating_sub(consumed);
+                taken = fresh;
+                if self.next != Next::Read {
+                    // What the session takes later stays with the socket, which counts it.
+                    held = before.saturating_sub(consumed);
+                    taken = consumed.saturating_sub(before);
+                }
             }
             let more = self.next == Next::Write;
             match stream.reply(sheet.0, more) {
@@ -389,6 +401,9 @@ impl Connection<'_> {
                     stream.consume(taken);
                     if self.next == Next::Later {
                         return self.stow(input, held, Then::Park);
+                    }
+                    if over() {
+                        break;
                     }
                 }
                 Ok(left) => {

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{engine, play, say, Client, Cut, Sheet, BYTEWISE, WHOLE};
-use hippos_engine::{Session, Transport};
+use hippos_engine::{Next, Session, Transport};
 
 /// Sessions whose answers were taken from memcached 1.6.38, each on a new
 /// server, with the CAS values that a new server gives.
@@ -671,4 +671,27 @@ fn administration_by_the_binary_protocol_is_refused_too() {
     assert_eq!(say(&engine, "get k\r\n"), "VALUE k 0 1\r\nx\r\nEND\r\n");
     let stats = play(&engine, &request(0x10, b"items"), WHOLE).output;
     assert_eq!(&stats[6..8], [0, 0]);
+}
+
+#[test]
+fn a_feed_stops_behind_the_command_with_which_its_time_is_over() {
+    let engine = engine();
+    let mut session = Session::new(&engine, Transport::Tcp);
+    let input = "set a 0 0 1\r\nx\r\nappend a 0 0 1\r\ny\r\nget a\r\nmg a s\r\n";
+    let mut rest = input.as_bytes();
+    let mut said = String::new();
+    let mut turns = Vec::new();
+    while !rest.is_empty() {
+        let mut out = Sheet::new(4096);
+        let fed = session.feed_until(rest, &mut out, || true);
+        assert_eq!(fed.next, Next::Write);
+        turns.push(fed.consumed);
+        rest = &rest[fed.consumed..];
+        said += std::str::from_utf8(out.written()).unwrap();
+    }
+    assert_eq!(
+        said,
+        "STORED\r\nSTORED\r\nVALUE a 0 2\r\nxy\r\nEND\r\nHD s2\r\n"
+    );
+    assert!(turns.len() >= 4, "{turns:?}");
 }

@@ -18,6 +18,17 @@ impl<P: Platform> Session<'_, P> {
     /// `out` has at least [`HEAD_ROOM`] bytes of room whenever it is empty.
     /// Process context; may sleep.
     pub fn feed(&mut self, input: &[u8], out: &mut impl Out) -> Fed {
+        self.feed_until(input, out, || false)
+    }
+
+    /// As [`feed`](Self::feed), but stops with [`Next::Write`] behind the first command after which
+    /// `over` says that others are to have their turn.
+    pub fn feed_until(
+        &mut self,
+        input: &[u8],
+        out: &mut impl Out,
+        mut over: impl FnMut() -> bool,
+    ) -> Fed {
         let room = out.room();
         let mut rest = input;
         let next = loop {
@@ -28,7 +39,12 @@ impl<P: Platform> Session<'_, P> {
                 self.sending = None;
             }
             match self.step(rest, out) {
-                Step::Took(n) => rest = rest.get(n..).unwrap_or(&[]),
+                Step::Took(n) => {
+                    rest = rest.get(n..).unwrap_or(&[]);
+                    if over() {
+                        break Next::Write;
+                    }
+                }
                 Step::Read => break Next::Read,
                 Step::Write => break Next::Write,
                 Step::Later => break Next::Later,

@@ -106,6 +106,34 @@ pub(super) fn unfinished_values() -> Result<()> {
     hippos.unload()
 }
 
+/// One connection's commands that copy much do not keep the others of its worker waiting.
+pub(super) fn dear_pipelines() -> Result<()> {
+    const APPENDS: usize = 2000;
+    const LEN: usize = 800_000;
+    // One buffer of the socket's holds 276.
+    const MOST: u64 = 200;
+    let hippos = Hippos::load("memory_mb=64 threads=1")?;
+    let mut tcp = Tcp::patient("127.0.0.1")?;
+    tcp.set("big", &[b'x'; LEN])?;
+    let mut dear = Tcp::connect("127.0.0.1")?;
+    dear.send(&b"append big 0 0 1 noreply\r\nx\r\n".repeat(APPENDS))?;
+    let done = loop {
+        tcp.send(b"mg big s\r\n")?;
+        let line = tcp.line()?;
+        let len: u64 = line
+            .trim_end()
+            .strip_prefix("HD s")
+            .with_context(|| line.clone())?
+            .parse()?;
+        if len > LEN as u64 {
+            break len - LEN as u64;
+        }
+    };
+    println!("{done} appends before another's command");
+    ensure!(done < MOST, "{done} came first");
+    hippos.unload()
+}
+
 /// While a writer waits for memory, other connections of its worker go on.
 pub(super) fn others_go_on() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 threads=1")?;
