@@ -58,6 +58,8 @@ pub struct Tcp {
     /// Ticket of the request at the head of the queue.
     head: u64,
     waiting: usize,
+    /// Events tell when there is room to send.
+    told_of_room: bool,
 }
 
 impl Tcp {
@@ -81,6 +83,7 @@ impl Tcp {
             spare: Vec::new(),
             head: 0,
             waiting: 0,
+            told_of_room: false,
         })
     }
 
@@ -145,8 +148,14 @@ impl Tcp {
         self.output.len() - self.written + later > BACKLOG || self.later.len() > 1024
     }
 
+    /// Whether events are to tell of room to send, if that has changed.
+    pub fn wish_for_room(&mut self) -> Option<bool> {
+        let wish = self.blocked();
+        (std::mem::replace(&mut self.told_of_room, wish) != wish).then_some(wish)
+    }
+
     /// Bytes wait to be sent.
-    pub fn blocked(&self) -> bool {
+    fn blocked(&self) -> bool {
         self.written < self.output.len()
             || !self.later.is_empty()
             || self.stream.as_ref().is_some_and(Link::holds)
@@ -264,6 +273,7 @@ impl Tcp {
             lost(&pending);
         }
         self.stream = None;
+        self.told_of_room = false;
         self.waiting = 0;
         self.output.clear();
         self.written = 0;

@@ -800,23 +800,17 @@ impl<'a> Worker<'a> {
 
     fn flush_tcp(&mut self, at: usize) -> Result<(), Failure> {
         let channel = &mut self.channels.tcp[at];
-        let before = channel.blocked();
         if let Err(broken) = channel.flush() {
             return self.broken(at, broken);
         }
-        let interest = if channel.blocked() {
-            EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT
-        } else {
-            EpollFlags::EPOLLIN
-        };
-        if channel.blocked() || before {
+        if let (Some(room), Some(stream)) = (channel.wish_for_room(), channel.stream()) {
+            let mut interest = EpollFlags::EPOLLIN;
+            interest.set(EpollFlags::EPOLLOUT, room);
             let mut event = EpollEvent::new(interest, TCP | at as u64);
-            if let Some(stream) = channel.stream() {
-                self.channels
-                    .epoll
-                    .modify(stream, &mut event)
-                    .map_err(system)?;
-            }
+            self.channels
+                .epoll
+                .modify(stream, &mut event)
+                .map_err(system)?;
         }
         Ok(())
     }
