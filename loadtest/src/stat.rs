@@ -101,7 +101,7 @@ struct Seen {
 
 /// Reads a trace to its end, or so many requests.
 pub fn stat(reader: &mut Reader, requests: u64, skip_bad: u64) -> Result<Stat> {
-    let sizes = || Histogram::<u64>::new(3);
+    let sizes = || Histogram::<u64>::new_with_max(u64::MAX / 2, 3);
     let (mut key_size, mut value_size) = (sizes()?, sizes()?);
     let (mut ttl, mut reuse) = (sizes()?, sizes()?);
     let mut seen: HashMap<u64, Seen> = HashMap::new();
@@ -249,7 +249,7 @@ impl Stat {
              value sizes   {}\n\
              ttl (s)       {}\n\
              reuse         {} requests between\n\
-             footprint     {:.1} MB\n\
+             footprint     {:.3} MB\n\
              hits          {} in an infinite cache, {} if clients store what they miss\n",
             self.key_size.text(),
             self.value_size.text(),
@@ -272,5 +272,37 @@ impl Stat {
             );
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Options;
+
+    #[test]
+    fn sizes_and_distances_are_right_however_large() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("t.csv");
+        let mut text = "time,op,key,size,ttl\n0,set,first,1000000,2000000000\n".to_string();
+        for i in 0..5000 {
+            text += &format!("1,get,key{i},0,0\n");
+        }
+        std::fs::write(&path, text + "2,get,first,0,0\n").unwrap();
+        let mut reader = Reader::open(&[path], &Options::default()).unwrap();
+        let stat = stat(&mut reader, u64::MAX, 0).unwrap();
+        let near = |found: u64, right: u64| found.abs_diff(right) <= right / 1000;
+        for sizes in [stat.value_size, stat.ttl, stat.reuse] {
+            assert_eq!(sizes.count, 1);
+            assert!(near(sizes.p50, sizes.max), "{sizes:?}");
+        }
+        assert!(
+            near(stat.value_size.max, 1_000_000),
+            "{:?}",
+            stat.value_size
+        );
+        assert!(near(stat.ttl.max, 2_000_000_000), "{:?}", stat.ttl);
+        assert!(near(stat.reuse.max, 5000), "{:?}", stat.reuse);
+        assert_eq!((stat.keys, stat.once), (5001, 5000));
     }
 }
