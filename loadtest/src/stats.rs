@@ -230,7 +230,7 @@ pub struct Recorder {
     pub lag: Histogram<u64>,
     /// Error replies and how often each came.
     pub error_texts: BTreeMap<String, u64>,
-    /// Answers that came before the end of the sending.
+    /// Answers that came while what is measured was sent.
     pub in_time: u64,
     /// When the last answer came, in nanoseconds since the start.
     pub last_answer: u64,
@@ -310,9 +310,11 @@ impl Recorder {
         }
     }
 
-    /// A request was answered.
-    pub fn answered(&mut self, kind: Kind, due: u64, now: u64) {
+    /// A request was answered, `in_time` if the sending went on.
+    pub fn answered(&mut self, kind: Kind, due: u64, now: u64, in_time: bool) {
         let latency = now.saturating_sub(due);
+        // Also what was due before: where too much is offered, all answers are late by the time-out.
+        self.in_time += u64::from(in_time && now >= self.from);
         self.current.answered += 1;
         self.current.latency.saturating_record(latency);
         self.last_answer = self.last_answer.max(now);

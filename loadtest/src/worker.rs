@@ -180,12 +180,12 @@ impl Ledger<'_> {
             }
             return;
         }
-        self.recorder.answered(pending.kind(), due, now);
+        let in_time = now <= self.end;
+        self.recorder.answered(pending.kind(), due, now, in_time);
         if let Outcome::Error(text) = outcome {
             self.recorder.error(due, text);
         }
         let misses = request.keys.len() as u64 - u64::from(pending.hits);
-        let in_time = now <= self.end;
         if outcome == Outcome::Got {
             self.recorder.got(due, u64::from(pending.hits), misses);
         }
@@ -201,7 +201,6 @@ impl Ledger<'_> {
                 Outcome::NotFound => counters.not_found += 1,
                 Outcome::Error(_) => {}
             }
-            self.recorder.in_time += u64::from(in_time);
         }
         if in_time {
             match outcome {

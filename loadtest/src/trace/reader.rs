@@ -694,6 +694,7 @@ mod tests {
             rows("\u{feff}time,op,key,size,ttl\r\n5,set,a,82,0\r\n"),
             set("a")
         );
+        assert_eq!(rows("\u{feff}a,SET,82,1,1\n"), set("a"), "no header");
         assert_eq!(rows("key, op, size\na, SET, 82\n"), set("a"));
         // A key that begins with #, where # is no remark.
         assert_eq!(rows("key,op,size\n#a,SET,82\n"), set("#a"));
