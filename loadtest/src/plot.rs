@@ -206,7 +206,10 @@ where
         chart.draw_series([shade]).map_err(failed)?;
         let style = (FONT, 12).into_font().color(&BLACK.mix(0.6));
         chart
-            .draw_series([Text::new("warm-up", (0.0, range.end), style)])
+            .draw_series([
+                // Below the frame.
+                EmptyElement::at((0.0, range.end)) + Text::new("warm-up", (4, 4), style),
+            ])
             .map_err(failed)?;
     }
     for s in series {
