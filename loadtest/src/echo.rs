@@ -73,7 +73,8 @@ pub struct Faults {
     pub stall_at: u64,
     /// Requests are answered with a long line that is no reply.
     pub garbage: bool,
-    /// Multi-key GETs over UDP get one message a hit, as memcached does it.
+    /// Multi-key GETs over UDP get one message a hit, and an empty one first where the first key
+    /// misses, as memcached does it.
     pub message_per_hit: bool,
 }
 
@@ -249,6 +250,14 @@ impl Server {
                 while let Taken::Answered(len) = self.answer(rest, &mut answer) {
                     rest = &rest[len..];
                 }
+                if self.faults.message_per_hit && answer.first_misses {
+                    let empty = Frame {
+                        id: frame.id,
+                        sequence: 0,
+                        total: 0,
+                    };
+                    replies.push(empty, &[], from);
+                }
                 let whole = [0, answer.bytes.len()];
                 let ends = if self.faults.message_per_hit {
                     &answer.ends[..]
@@ -371,8 +380,8 @@ impl Server {
                 if verb == b"gat" {
                     words.next();
                 }
-                for key in words {
-                    self.value(key, |flags, value| {
+                for (at, key) in words.enumerate() {
+                    let hit = self.value(key, |flags, value| {
                         out.parts(&[
                             b"VALUE ",
                             key,
@@ -385,6 +394,7 @@ impl Server {
                         ]);
                         out.ends.push(out.bytes.len());
                     });
+                    out.first_misses |= at == 0 && !hit;
                 }
                 out.ends.pop();
                 out.line(b"END");
@@ -546,12 +556,14 @@ fn every(n: u64, counter: &AtomicU64) -> bool {
 struct Answer {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    first_misses: bool,
 }
 
 impl Answer {
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.first_misses = false;
     }
 
     fn parts(&mut self, parts: &[&[u8]]) {

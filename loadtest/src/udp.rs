@@ -227,6 +227,7 @@ impl Udp {
             Outcome::Got
         } else {
             let body = match frame.total {
+                0 => return Ok(Seen::Reply),
                 1 => body,
                 _ => match message.add(frame, body) {
                     Some(body) => body,

@@ -35,6 +35,12 @@ impl Frame {
         [a, b, c, d, e, f, 0, 0]
     }
 
+    /// A message without datagrams and bytes: how memcached begins the answer to
+    /// several keys of which it misses the first.
+    pub fn empty(self, body: &[u8]) -> bool {
+        (self.sequence, self.total) == (0, 0) && body.is_empty()
+    }
+
     /// Takes the header off a datagram; none if it is no part of a message.
     pub fn split(datagram: &[u8]) -> Option<(Self, &[u8])> {
         let (head, body) = datagram.split_first_chunk::<FRAME>()?;
@@ -44,7 +50,8 @@ impl Frame {
             sequence: u16::from_be_bytes([c, d]),
             total: u16::from_be_bytes([e, f]),
         };
-        (frame.sequence < frame.total).then_some((frame, body))
+        let part = frame.sequence < frame.total;
+        (part || frame.empty(body)).then_some((frame, body))
     }
 }
 
@@ -464,6 +471,8 @@ mod tests {
         datagram.extend_from_slice(b"END\r\n");
         assert_eq!(Frame::split(&datagram), Some((frame, &b"END\r\n"[..])));
         assert_eq!(Frame::split(&datagram[..7]), None);
+        assert!(Frame::split(&[1, 2, 0, 0, 0, 0, 0, 0]).is_some());
+        assert_eq!(Frame::split(&[1, 2, 0, 0, 0, 0, 0, 0, b'E']), None);
         assert_eq!(
             Frame::split(
                 &Frame {

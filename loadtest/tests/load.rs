@@ -163,6 +163,24 @@ fn multi_key_gets_in_one_message_and_in_one_a_hit() {
 }
 
 #[test]
+fn no_part_of_an_answer_to_many_keys_is_a_stray() {
+    let mut workload = Workload::named("micro:mget-16").unwrap();
+    workload.keys.count = 1000;
+    workload.gets.absent = 0.3;
+    let model = Model::new(&workload).unwrap();
+    let server = derived(
+        &model,
+        Faults {
+            message_per_hit: true,
+            ..Faults::default()
+        },
+    );
+    // `complete` wants no strays.
+    let run = complete(&settings(&[&server]), &model, &closed(500, 2));
+    assert!(run.counters.misses > 500);
+}
+
+#[test]
 fn replies_of_many_datagrams_come_together() {
     let model = model("micro:value-16k", 100);
     let server = derived(&model, Faults::default());

@@ -149,8 +149,8 @@ fn every_pool_is_verified() {
             let (run, failure) = session.run(&closed(2000, 1), 1, &mut ());
             let c = &run.counters;
             assert_eq!(
-                (failure, c.errors, c.answered + c.timeouts),
-                (None, 0, 2000),
+                (failure, c.errors, c.strays, c.answered + c.timeouts),
+                (None, 0, 0, 2000),
                 "{name}: {:?}",
                 run.errors
             );
