@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask lint`: what the compilers say, and the repository's own rules.
 
+mod circles;
 mod edges;
 mod licences;
 mod mirrors;
@@ -28,7 +29,8 @@ use crate::{kbuild, root, shell, workspace};
 /// pure crates; no panic in their release objects beyond a listed, explained
 /// allowance (xtask/src/lint/panics.rs); no function of the module with a large
 /// stack frame; no package mirror's address in the repository; each source file's
-/// licence in its first line; Kbuild's crate edges equal to cargo's; the documentation's tables
+/// licence in its first line; Kbuild's crate edges equal to cargo's; no circle of imports among
+/// a pure crate's files; the documentation's tables
 /// those of the code; and all of it takes Debian's own cargo as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
@@ -81,6 +83,7 @@ const CHECKS: &[Check] = &[
     ("mirrors", false, |_| report(mirrors::check()?)),
     ("licences", false, |_| report(licences::check()?)),
     ("edges", false, |_| report(edges::check()?)),
+    ("circles", false, |_| report(circles::check()?)),
     ("tables", false, |_| report(tables::check()?)),
     ("clippy", false, |_| clippy()),
     ("clippy-kernel", true, clippy_kernel),

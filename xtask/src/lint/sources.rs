@@ -79,7 +79,7 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
 }
 
 /// The files of the pure crates that Kbuild compiles.
-fn kernel_files() -> Result<BTreeSet<String>> {
+pub(crate) fn kernel_files() -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
     let mut todo = Vec::new();
     for (name, krate) in workspace::kernel_crates()? {
