@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The fast UDP door: GETs answered where the packet arrives.
 //!
-//! Runs in softirq. Whatever it does not serve goes on to the UDP socket,
-//! untouched.
+//! Runs in softirq. Whatever the engine does not answer goes on to the UDP
+//! socket, untouched.
 
 use core::net::IpAddr;
 use core::num::NonZeroU32;
 
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Plan, Verdict};
+use hippos_engine::{Access, Request};
 use hippos_kapi::hook::Door;
 use hippos_kapi::packet::{Fate, Packet, DATAGRAMS_MAX};
 use hippos_kapi::rcu;
 
 use hippos_proto::udp::{DATAGRAM_MAX, DATA_MAX, FRAME};
-use hippos_store::Guard;
 
-use crate::platform::Kernel;
 use crate::server::Server;
 
 pub(crate) struct Gate {
@@ -55,105 +53,77 @@ impl Door for Gate {
             return packet.pass();
         }
         let guard = engine.store.read_in(packet.section());
-        // Sources without an IPv4 address are not quite as quick.
-        if engine.welcomes(&guard, packet.source_ipv4()) {
-            if let Some(quick) = engine.quick(&guard, packet.payload()) {
-                let cpu = packet.cpu();
-                return packet.reply(quick.room(), |buffer| {
-                    engine.count_quick(&quick, cpu);
-                    quick.write(buffer)
-                });
-            }
-        }
-        self.single(&guard, packet)
-    }
-}
-
-impl Gate {
-    /// What is not the commonest request. Kept apart, so that it takes no stack
-    /// and no time of that.
-    #[inline(never)]
-    fn single(&self, guard: &Guard<'_, Kernel>, packet: Packet<'_>) -> Fate {
-        let engine = &*self.server.engine;
-        let access = engine.access(guard, packet.source(), packet.is_local());
-        if access == Access::Refused {
-            return packet.pass();
-        }
-        if let Some(single) = engine.single(guard, packet.payload(), most(&packet)) {
-            if !engine.may_reply(access, packet.source(), single.len()) {
-                engine.count_single(&single);
-                return packet.discard();
-            }
-            return packet.reply(single.len(), |buffer| {
-                engine.count_single(&single);
-                single.write(buffer)
-            });
-        }
-        self.plan(guard, access, packet)
-    }
-
-    #[inline(never)]
-    fn plan(&self, guard: &Guard<'_, Kernel>, access: Access, packet: Packet<'_>) -> Fate {
-        let server = &*self.server;
-        let engine = &server.engine;
-        if let Some(many) = engine.many(guard, packet.payload(), most(&packet)) {
-            if !engine.may_reply(access, packet.source(), many.bound()) {
-                engine.count_many(&many);
-                return packet.discard();
-            }
-            return packet.reply(many.bound(), |buffer| {
-                engine.count_many(&many);
-                many.write(buffer)
-            });
-        }
-        Self::plan_any(server, guard, access, packet)
-    }
-
-    #[inline(never)]
-    fn plan_any(
-        server: &Server,
-        guard: &Guard<'_, Kernel>,
-        access: Access,
-        packet: Packet<'_>,
-    ) -> Fate {
-        let engine = &server.engine;
-        Plan::with(|plan| {
-            match engine.plan(guard, packet.payload(), most(&packet), plan) {
-                Verdict::Answer if !engine.may_reply(access, packet.source(), plan.len()) => {
-                    engine.count_plan(plan);
-                    packet.discard()
-                }
-                Verdict::Answer => {
-                    // Once all room is there; of several datagrams the first is written last.
-                    let write = |number, buffer: &mut [u8]| {
-                        if number == 0 {
-                            engine.count_plan(plan);
-                        }
-                        plan.write(number, buffer)
-                    };
-                    match plan.datagrams() {
-                        1 => packet.reply(plan.datagram_len(0), |buffer| write(0, buffer)),
-                        count => packet.reply_many(count, DATAGRAM_MAX, write),
-                    }
-                }
-                Verdict::Silent => {
-                    engine.count_plan(plan);
-                    packet.consume()
-                }
-                // No request of ours: it may be on its way to somebody behind this host.
-                Verdict::Drop | Verdict::Pass => packet.pass(),
-            }
-        })
+        engine.answer(&guard, Ingress(packet))
     }
 }
 
 /// What an sk_buff and its twins carry, each with its own frame, which replies count once.
 const SKB_MOST: usize = FRAME + DATAGRAMS_MAX as usize * DATA_MAX;
 
-/// The most bytes that a reply may have.
-#[inline]
-fn most(packet: &Packet<'_>) -> usize {
-    packet
-        .most()
-        .map_or(SKB_MOST, |room| room.min(DATAGRAM_MAX))
+/// A packet as the engine's request.
+struct Ingress<'p>(Packet<'p>);
+
+impl Request for Ingress<'_> {
+    type Fate = Fate;
+
+    #[inline]
+    fn payload(&self) -> &[u8] {
+        self.0.payload()
+    }
+
+    #[inline]
+    fn source(&self) -> IpAddr {
+        self.0.source()
+    }
+
+    #[inline]
+    fn source_ipv4(&self) -> u32 {
+        self.0.source_ipv4()
+    }
+
+    #[inline]
+    fn is_local(&self) -> bool {
+        self.0.is_local()
+    }
+
+    #[inline]
+    fn cpu(&self) -> usize {
+        self.0.cpu()
+    }
+
+    #[inline]
+    fn limit(&self) -> usize {
+        let room = self.0.most();
+        room.map_or(SKB_MOST, |room| room.min(DATAGRAM_MAX))
+    }
+
+    #[inline]
+    fn pass(self) -> Fate {
+        self.0.pass()
+    }
+
+    #[inline]
+    fn discard(self) -> Fate {
+        self.0.discard()
+    }
+
+    #[inline]
+    fn consume(self) -> Fate {
+        self.0.consume()
+    }
+
+    #[inline]
+    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Fate {
+        self.0.reply(len, write)
+    }
+
+    #[inline]
+    fn reply_many(
+        self,
+        count: u16,
+        len: usize,
+        write: impl FnMut(u16, &mut [u8]) -> usize,
+    ) -> Fate {
+        self.0.reply_many(count, len, write)
+    }
 }

@@ -2,7 +2,7 @@
 //! Sans-IO sessions that join protocol and store: bytes in, bytes out.
 //!
 //! An [`Engine`] holds what all clients share. UDP requests that only read go
-//! through [`Engine::plan`], in softirq; all else through a [`Session`] for
+//! through [`Engine::answer`], in softirq; all else through a [`Session`] for
 //! each TCP connection, or [`Engine::datagram`] for each UDP datagram, in
 //! process context. Sockets, threads and clocks are the host's.
 #![no_std]
@@ -34,10 +34,9 @@ pub use access::Access;
 pub use administration::Administration;
 pub use counters::{Tally, TALLIES};
 pub use credentials::{Credentials, Malformed, CREDENTIALS_MAX};
-pub use datagram::inline_get::Quick;
-pub use datagram::many::{Many, MANY};
+pub use datagram::answer::Request;
+pub use datagram::many::MANY;
 pub use datagram::plan::{Plan, Verdict, PIECES};
-pub use datagram::single::Single;
 pub use datagram::worker::{Message, Reply};
 pub use engine::Engine;
 pub use facts::{Address, Connection, Facts, Host, Steering, Ways};

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{engine, engine_with, fast, framed, message, planned, say, slow, TestEngine};
-use hippos_engine::{Settings, Tally, Verdict};
+use common::{engine, engine_with, fast, framed, message, planned, say, slow, Packet, TestEngine};
+use hippos_engine::{Change, Limiter, Settings, Sources, Tally, Verdict};
 use proptest::prelude::*;
 
 /// An engine with a few items in it.
@@ -189,17 +189,14 @@ fn what_is_no_request_gets_no_answer() {
     let mut all = requests.to_vec();
     all.extend(replies.map(|line| framed(&line.chars().map(|c| c as u8).collect::<Vec<_>>())));
     for payload in &all {
-        assert_eq!(
-            fast(&engine, payload),
-            (Verdict::Drop, vec![]),
-            "{payload:?}"
-        );
+        assert_eq!(fast(&engine, payload).0, Verdict::Pass, "{payload:?}");
+        assert_eq!(planned(&engine, payload).0, Verdict::Drop, "{payload:?}");
         assert_eq!(slow(&engine, payload), Vec::<Vec<u8>>::new(), "{payload:?}");
     }
     // By whoever gets it last.
     assert_eq!(engine.tallied(Tally::UdpInvalid), all.len() as u64);
     // No line end, no answer.
-    assert_eq!(fast(&engine, &framed(b"get a")).0, Verdict::Drop);
+    assert_eq!(fast(&engine, &framed(b"get a")).0, Verdict::Pass);
     assert!(slow(&engine, &framed(b"get a")).is_empty());
     // Sequence number and reserved field are ignored.
     let payload = b"\x12\x34\0\x07\0\x01\0\x09get a\r\n";
@@ -335,7 +332,6 @@ proptest! {
 /// The fast path has an answer but no room for it: the socket's worker serves the datagram.
 #[test]
 fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
-    use hippos_engine::Plan;
     use hippos_store::{ClassCounter, Counter};
     let engine = engine();
     say(
@@ -345,6 +341,7 @@ fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
     let hits = || engine.store.classes_counted(ClassCounter::GetHits);
     let misses = || engine.store.counted(Counter::GetMisses);
     for (request, hit, missed) in [
+        ("get key_number_one\r\n", 1, 0),
         ("get two\r\n", 1, 0),
         ("get none\r\n", 0, 1),
         ("get two none key_number_one\r\n", 2, 1),
@@ -353,12 +350,12 @@ fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
     ] {
         let payload = framed(request.as_bytes());
         let before = (hits(), misses(), engine.tallied(Tally::FastDatagrams));
-        {
-            let guard = engine.store.read();
-            let _ = engine.single(&guard, &payload, usize::MAX);
-            let _ = engine.many(&guard, &payload, usize::MAX);
-            Plan::with(|plan| engine.plan(&guard, &payload, usize::MAX, plan));
-        }
+        let packet = Packet {
+            memory: false,
+            ..Packet::new(&payload)
+        };
+        let fate = engine.answer(&engine.store.read(), packet);
+        assert_eq!(fate.verdict, Verdict::Pass, "{request}");
         slow(&engine, &payload);
         let after = (hits(), misses(), engine.tallied(Tally::FastDatagrams));
         assert_eq!(
@@ -366,5 +363,95 @@ fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
             (before.0 + hit, before.1 + missed, before.2),
             "{request}"
         );
+    }
+}
+
+/// A packet of another host's.
+fn from(source: &str, request: &[u8]) -> Packet {
+    Packet {
+        source: source.parse().unwrap(),
+        local: false,
+        ..Packet::new(&framed(request))
+    }
+}
+
+fn listed() -> TestEngine {
+    let engine = engine_with(Settings {
+        sources: Box::leak(Box::new(Sources::new())),
+        limiter: Box::leak(Box::new(Limiter::new())),
+        ..Settings::default()
+    });
+    let list = b"10.0.0.0/8,fd00::/8";
+    engine.change_sources(Change::Set, list).unwrap();
+    say(
+        &engine,
+        "set key_number_one 0 0 1\r\nx\r\nset two 0 0 1\r\nx\r\nget key_number_one two\r\n",
+    );
+    engine
+}
+
+const REQUESTS: [&[u8]; 4] = [
+    b"get key_number_one\r\n",
+    b"get two\r\n",
+    b"get key_number_one two\r\n",
+    b"mg two v\r\n",
+];
+
+#[test]
+fn a_request_of_an_unlisted_source_passes_by_each_way() {
+    let engine = listed();
+    for request in REQUESTS {
+        for (source, verdict) in [
+            ("10.1.2.3", Verdict::Answer),
+            ("fd00::1", Verdict::Answer),
+            ("11.1.2.3", Verdict::Pass),
+            ("fe00::1", Verdict::Pass),
+        ] {
+            let fate = engine.answer(&engine.store.read(), from(source, request));
+            assert_eq!(
+                fate.verdict,
+                verdict,
+                "{source}: {}",
+                request.escape_ascii()
+            );
+        }
+    }
+}
+
+#[test]
+fn sources_of_both_families_are_answered_by_the_same_way() {
+    let engine = listed();
+    let answer = |source, request| engine.answer(&engine.store.read(), from(source, request));
+    for request in REQUESTS {
+        assert_eq!(answer("10.1.2.3", request), answer("fd00::1", request));
+    }
+    // One that asks for whole words is the quickest.
+    assert_eq!(answer("fd00::1", REQUESTS[0]).asked, 64);
+}
+
+#[test]
+fn a_source_without_a_share_left_is_discarded_by_each_way() {
+    let engine = listed();
+    engine.set_udp_rates(0, 5);
+    for request in REQUESTS {
+        for source in ["10.1.2.3", "fd00::1"] {
+            let before = engine.tallied(Tally::UdpLimited);
+            let fate = engine.answer(&engine.store.read(), from(source, request));
+            assert_eq!(fate.verdict, Verdict::Drop, "{source}");
+            assert_eq!(engine.tallied(Tally::UdpLimited), before + 1, "{source}");
+        }
+    }
+}
+
+#[test]
+fn a_reply_above_a_packet_s_limit_passes() {
+    let engine = listed();
+    for request in &REQUESTS[1..] {
+        let packet = Packet {
+            limit: 12,
+            ..from("10.1.2.3", request)
+        };
+        let fate = engine.answer(&engine.store.read(), packet);
+        assert_eq!(fate.verdict, Verdict::Pass, "{}", request.escape_ascii());
     }
 }

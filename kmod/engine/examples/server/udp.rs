@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The UDP door: the fast path first, in the request's own buffer.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use hippos_engine::{Message, Out, Plan, Verdict, HEAD_ROOM};
+use hippos_engine::{Message, Out, Request, HEAD_ROOM};
 
 use crate::Server;
 
@@ -49,52 +49,86 @@ pub(crate) fn serve(engine: &Server, socket: &UdpSocket) {
             Ok(received) => received,
             Err(_) => continue,
         };
-        if !fast(engine, socket, peer, &mut buffer, len) {
+        let packet = InPlace {
+            socket,
+            peer,
+            buffer: &mut buffer,
+            len,
+        };
+        if !engine.answer(&engine.store.read(), packet) {
             slow(engine, socket, peer, &buffer[..len], &mut whole);
         }
     }
 }
 
-/// As softirq does it: the reply is written over the request. `false` when
-/// the datagram is passed on.
-fn fast(
-    engine: &Server,
-    socket: &UdpSocket,
+/// A datagram in its buffer, answered as softirq does it: the reply is written over the request.
+struct InPlace<'a> {
+    socket: &'a UdpSocket,
     peer: SocketAddr,
-    buffer: &mut [u8],
+    buffer: &'a mut [u8],
     len: usize,
-) -> bool {
-    let guard = engine.store.read();
-    if let Some(single) = engine.single(&guard, &buffer[..len], usize::MAX) {
-        engine.count_single(&single);
-        let wrote = single.write(buffer);
-        assert_eq!(wrote, single.len(), "a datagram's length");
-        let _ = socket.send_to(&buffer[..wrote], peer);
-        return true;
+}
+
+impl Request for InPlace<'_> {
+    /// Whether the socket's worker has nothing left to do.
+    type Fate = bool;
+
+    fn payload(&self) -> &[u8] {
+        &self.buffer[..self.len]
     }
-    if let Some(many) = engine.many(&guard, &buffer[..len], usize::MAX) {
-        engine.count_many(&many);
-        let wrote = many.write(buffer);
-        assert!(wrote <= many.bound(), "a datagram's length");
-        let _ = socket.send_to(&buffer[..wrote], peer);
-        return true;
+
+    fn source(&self) -> IpAddr {
+        self.peer.ip()
     }
-    Plan::with(|plan| {
-        let verdict = engine.plan(&guard, &buffer[..len], usize::MAX, plan);
-        if matches!(verdict, Verdict::Answer | Verdict::Silent) {
-            engine.count_plan(plan);
+
+    fn source_ipv4(&self) -> u32 {
+        0
+    }
+
+    // There is no list of sources here: all may ask.
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn cpu(&self) -> usize {
+        0
+    }
+
+    fn limit(&self) -> usize {
+        usize::MAX
+    }
+
+    fn pass(self) -> bool {
+        false
+    }
+
+    fn discard(self) -> bool {
+        true
+    }
+
+    fn consume(self) -> bool {
+        true
+    }
+
+    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
+        let wrote = write(&mut self.buffer[..len]);
+        // A client that is gone is nobody's fault.
+        let _ = self.socket.send_to(&self.buffer[..wrote], self.peer);
+        true
+    }
+
+    fn reply_many(
+        self,
+        count: u16,
+        len: usize,
+        mut write: impl FnMut(u16, &mut [u8]) -> usize,
+    ) -> bool {
+        for index in (0..count).rev() {
+            let wrote = write(index, &mut self.buffer[..len]);
+            let _ = self.socket.send_to(&self.buffer[..wrote], self.peer);
         }
-        if verdict == Verdict::Answer {
-            for index in 0..plan.datagrams() {
-                let want = plan.datagram_len(index);
-                let wrote = plan.write(index, buffer);
-                assert_eq!(wrote, want, "a datagram's length");
-                // A client that is gone is nobody's fault.
-                let _ = socket.send_to(&buffer[..wrote], peer);
-            }
-        }
-        verdict != Verdict::Pass
-    })
+        true
+    }
 }
 
 /// As the UDP socket's worker does it.

@@ -26,7 +26,7 @@ const AROUND: usize = FRAME + 6 + 7 + 7 + 2 + 8;
 
 /// The reply to one key's `get`, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
-pub struct Quick<'g> {
+pub(crate) struct Quick<'g> {
     hit: Option<Hit<'g>>,
     key: Key,
     id: u16,
@@ -43,7 +43,7 @@ struct Hit<'g> {
 impl Quick<'_> {
     /// The room that it is written to.
     #[inline(always)]
-    pub fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         self.room
     }
 
@@ -51,7 +51,7 @@ impl Quick<'_> {
     /// [`room`](Self::room) bytes, and needs nothing of the request for it.
     /// Returns how many bytes it has.
     #[inline(always)]
-    pub fn write(&self, buffer: &mut [u8]) -> usize {
+    pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
         let written = match &self.hit {
             Some(hit) => write_hit(buffer, self.id, &self.key, hit),
             None => write_miss(buffer, self.id),
@@ -117,7 +117,7 @@ impl<P: Platform> Engine<P> {
     /// [`single`](Self::single) has to see. Softirq-safe. Who sends the reply
     /// calls [`count_quick`](Self::count_quick).
     #[inline(always)]
-    pub fn quick<'g>(&self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Quick<'g>> {
+    pub(crate) fn quick<'g>(&self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Quick<'g>> {
         let (id, key) = request(payload)?;
         if self.special() {
             return None;
@@ -153,7 +153,7 @@ impl<P: Platform> Engine<P> {
 
     /// Counts a request that is answered by the quickest way. `cpu` is the one at hand.
     #[inline(always)]
-    pub fn count_quick(&self, quick: &Quick<'_>, cpu: usize) {
+    pub(crate) fn count_quick(&self, quick: &Quick<'_>, cpu: usize) {
         match &quick.hit {
             Some(hit) => self.store.count_lone_hit(cpu, hit.class),
             None => self.store.count_lone_miss(cpu),

@@ -25,7 +25,7 @@ pub const MANY: usize = 16;
 const AROUND: usize = 6 + 11 + 5 + 2 + 2;
 
 /// The reply to some keys' `get`, in one datagram, found but not yet written.
-pub struct Many<'g> {
+pub(crate) struct Many<'g> {
     items: [Option<Item<'g>>; MANY],
     id: [u8; 2],
     /// More than the reply has, frame not counted.
@@ -54,7 +54,7 @@ impl Many<'_> {
     /// The most bytes that the datagram can have, frame included, and some for
     /// words that end beyond it.
     #[inline]
-    pub fn bound(&self) -> usize {
+    pub(crate) fn bound(&self) -> usize {
         FRAME.wrapping_add(self.bound)
     }
 
@@ -62,7 +62,7 @@ impl Many<'_> {
     /// [`bound`](Self::bound) bytes, and needs nothing of the request for it.
     /// Returns how many bytes it wrote.
     #[inline]
-    pub fn write(&self, buffer: &mut [u8]) -> usize {
+    pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
         let all = buffer.len();
         let [i0, i1] = self.id;
         let mut room = put(buffer, &[i0, i1, 0, 0, 0, 1, 0, 0]);
@@ -84,7 +84,7 @@ impl<P: Platform> Engine<P> {
     /// has `most` bytes at most, frame included; else `None`. Softirq-safe. Who
     /// sends the reply calls [`count_many`](Self::count_many).
     #[inline]
-    pub fn many<'g>(
+    pub(crate) fn many<'g>(
         &'g self,
         guard: &'g Guard<'_, P>,
         payload: &[u8],
@@ -152,7 +152,7 @@ impl<P: Platform> Engine<P> {
     /// Counts a request that [`many`](Self::many) has answered: when there is room for its reply,
     /// since another way serves it and counts it when there is none.
     #[inline]
-    pub fn count_many(&self, many: &Many<'_>) {
+    pub(crate) fn count_many(&self, many: &Many<'_>) {
         if many.classes.is_power_of_two() {
             let class = many.classes.trailing_zeros() as usize;
             self.store

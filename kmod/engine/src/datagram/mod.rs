@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Datagrams: the ways to answer one, from the commonest request to all others.
 
+pub(crate) mod answer;
 pub(crate) mod inline_get;
 pub(crate) mod many;
 pub(crate) mod plan;

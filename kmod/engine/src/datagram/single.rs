@@ -18,7 +18,7 @@ use crate::Engine;
 
 /// The reply to one key's `get`, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
-pub struct Single<'g> {
+pub(crate) struct Single<'g> {
     hit: Option<Hit<'g>>,
     id: [u8; 2],
     len: usize,
@@ -39,7 +39,7 @@ impl Single<'_> {
     /// Bytes of the datagram, frame included; at least one.
     #[inline(always)]
     #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         FRAME.wrapping_add(self.len)
     }
 
@@ -47,7 +47,7 @@ impl Single<'_> {
     /// [`len`](Self::len) bytes, and needs nothing of the request for it.
     /// Returns how many bytes it wrote.
     #[inline(always)]
-    pub fn write(&self, buffer: &mut [u8]) -> usize {
+    pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
         let all = buffer.len();
         let [i0, i1] = self.id;
         let room = match &self.hit {
@@ -110,7 +110,7 @@ impl<P: Platform> Engine<P> {
     /// to see. Softirq-safe. Who sends the reply calls
     /// [`count_single`](Self::count_single).
     #[inline(always)]
-    pub fn single<'g>(
+    pub(crate) fn single<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         payload: &[u8],
@@ -163,7 +163,7 @@ impl<P: Platform> Engine<P> {
     /// Counts a request that [`single`](Self::single) has answered: when there is room for its reply,
     /// since another way serves it and counts it when there is none.
     #[inline(always)]
-    pub fn count_single(&self, single: &Single<'_>) {
+    pub(crate) fn count_single(&self, single: &Single<'_>) {
         let cpu = self.store.cpu();
         match &single.hit {
             Some(hit) => self.store.count_lone_hit(cpu, hit.class),

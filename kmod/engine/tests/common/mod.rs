@@ -2,8 +2,11 @@
 //! An engine to test, and ways to talk to it (`xtask/fuzz` does as well).
 #![allow(dead_code)]
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use hippos_engine::{
-    Engine, Message, Next, Out, Plan, Session, Settings, Transport, Verdict, HEAD_ROOM, TALLIES,
+    Engine, Message, Next, Out, Plan, Request, Session, Settings, Transport, Verdict, HEAD_ROOM,
+    TALLIES,
 };
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
@@ -203,28 +206,129 @@ pub(crate) fn framed(data: &[u8]) -> Vec<u8> {
     [b"\x12\x34\0\0\0\x01\0\0", data].concat()
 }
 
-/// The datagrams that a plan answers with.
-pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
-    let guard = engine.store.read();
-    // The commonest request has a way of its own.
-    if let Some(single) = engine.single(&guard, payload, usize::MAX) {
-        engine.count_single(&single);
-        let mut packet = vec![0xaa; single.len()];
-        assert_eq!(single.write(&mut packet), packet.len());
-        return (Verdict::Answer, vec![packet]);
-    }
-    // So have several keys.
-    if let Some(many) = engine.many(&guard, payload, usize::MAX) {
-        engine.count_many(&many);
-        let mut packet = vec![0xaa; many.bound()];
-        let used = many.write(&mut packet);
-        packet.truncate(used);
-        return (Verdict::Answer, vec![packet]);
-    }
-    planned(engine, payload)
+/// A datagram, answered as softirq does it: the reply goes over the request.
+#[derive(Clone)]
+pub(crate) struct Packet {
+    pub(crate) payload: Vec<u8>,
+    pub(crate) source: IpAddr,
+    pub(crate) local: bool,
+    pub(crate) limit: usize,
+    /// Whether there is memory for a reply.
+    pub(crate) memory: bool,
 }
 
-/// The same without those ways of their own.
+impl Packet {
+    /// One of this host's.
+    pub(crate) fn new(payload: &[u8]) -> Self {
+        Self {
+            payload: payload.to_vec(),
+            source: Ipv4Addr::LOCALHOST.into(),
+            local: true,
+            limit: usize::MAX,
+            memory: true,
+        }
+    }
+}
+
+/// What became of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Fate {
+    /// `Drop` for one that was discarded.
+    pub(crate) verdict: Verdict,
+    pub(crate) datagrams: Vec<Vec<u8>>,
+    /// Bytes that were asked for, for each of them.
+    pub(crate) asked: usize,
+}
+
+impl Fate {
+    fn without_reply(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            datagrams: Vec::new(),
+            asked: 0,
+        }
+    }
+}
+
+impl Request for Packet {
+    type Fate = Fate;
+
+    fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    fn source_ipv4(&self) -> u32 {
+        match self.source {
+            IpAddr::V4(source) => source.to_bits(),
+            IpAddr::V6(_) => 0,
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        self.local
+    }
+
+    fn cpu(&self) -> usize {
+        0
+    }
+
+    fn limit(&self) -> usize {
+        self.limit
+    }
+
+    fn pass(self) -> Fate {
+        Fate::without_reply(Verdict::Pass)
+    }
+
+    fn discard(self) -> Fate {
+        Fate::without_reply(Verdict::Drop)
+    }
+
+    fn consume(self) -> Fate {
+        Fate::without_reply(Verdict::Silent)
+    }
+
+    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Fate {
+        let mut write = Some(write);
+        self.reply_many(1, len, |_, buffer| {
+            write.take().map_or(0, |write| write(buffer))
+        })
+    }
+
+    fn reply_many(
+        mut self,
+        count: u16,
+        len: usize,
+        mut write: impl FnMut(u16, &mut [u8]) -> usize,
+    ) -> Fate {
+        if !self.memory {
+            return self.pass();
+        }
+        self.payload.resize(len, 0xaa);
+        let mut datagrams = Vec::new();
+        for index in (0..count).rev() {
+            let used = write(index, &mut self.payload);
+            datagrams.insert(0, self.payload[..used].to_vec());
+        }
+        Fate {
+            verdict: Verdict::Answer,
+            datagrams,
+            asked: len,
+        }
+    }
+}
+
+/// What becomes of a datagram of this host's where it arrives, and the datagrams of the reply.
+pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+    let fate = engine.answer(&engine.store.read(), Packet::new(payload));
+    (fate.verdict, fate.datagrams)
+}
+
+/// The same by a plan, whatever the request.
 pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
     let guard = engine.store.read();
     Plan::with(|plan| {

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The answer to a datagram where it arrives, in softirq: which of the ways serves it.
+//!
+//! From the commonest request on: one key whose lookup is one cache line
+//! ([`Engine::quick`]), any one key ([`Engine::single`]), several keys
+//! ([`Engine::many`]), and whatever else only reads ([`Engine::plan`]). What none
+//! of them serves passes to the UDP socket, untouched and not counted.
+
+use core::net::IpAddr;
+
+use hippos_proto::udp::DATAGRAM_MAX;
+use hippos_store::{Guard, Platform};
+
+use crate::access::Access;
+use crate::datagram::plan::{Plan, Verdict};
+use crate::Engine;
+
+/// A datagram that can be replied to in its own memory.
+///
+/// [`Engine::answer`] reads it and calls exactly one of the methods that take it.
+pub trait Request: Sized {
+    /// What became of it.
+    type Fate;
+
+    /// The UDP payload, with memcached's frame.
+    fn payload(&self) -> &[u8];
+
+    /// The sender's address.
+    fn source(&self) -> IpAddr;
+
+    /// The sender's IPv4 address as a number; 0 when it has none.
+    fn source_ipv4(&self) -> u32;
+
+    /// Whether the sender is this host.
+    fn is_local(&self) -> bool;
+
+    /// The CPU at hand.
+    fn cpu(&self) -> usize;
+
+    /// The most bytes that a reply may have, its frame counted once.
+    fn limit(&self) -> usize;
+
+    /// Leaves it to the UDP socket.
+    fn pass(self) -> Self::Fate;
+
+    /// Drops it: its source has had its share.
+    fn discard(self) -> Self::Fate;
+
+    /// It was served, and there is nothing to say.
+    fn consume(self) -> Self::Fate;
+
+    /// Replies with one datagram: `write` gets `len` bytes of room, in the request's own memory,
+    /// and tells how many it used. When there is no room the request passes, and `write` is not
+    /// called.
+    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Self::Fate;
+
+    /// Replies with `count` datagrams of at most `len` bytes each: `write` gets the number of each
+    /// with its room, the first one last, since that overwrites the request. When there is no room
+    /// the request passes, and `write` is not called.
+    fn reply_many(
+        self,
+        count: u16,
+        len: usize,
+        write: impl FnMut(u16, &mut [u8]) -> usize,
+    ) -> Self::Fate;
+}
+
+impl<P: Platform> Engine<P> {
+    /// Answers a datagram, or passes it on: see [`Request`]. Softirq-safe.
+    #[inline(always)]
+    pub fn answer<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Fate {
+        // One call of `quick`, since two would not be inlined.
+        if self.welcomes(guard, request.source_ipv4())
+            || self.welcomes_any(guard, request.source(), request.is_local())
+        {
+            if let Some(quick) = self.quick(guard, request.payload()) {
+                let cpu = request.cpu();
+                return request.reply(quick.room(), |buffer| {
+                    self.count_quick(&quick, cpu);
+                    quick.write(buffer)
+                });
+            }
+        }
+        self.answer_one(guard, request)
+    }
+
+    /// What [`welcomes`](Self::welcomes) says, of any source.
+    #[inline(never)]
+    fn welcomes_any(&self, guard: &Guard<'_, P>, source: IpAddr, local: bool) -> bool {
+        !self.settings.limiter.limited() && self.access(guard, source, local) != Access::Refused
+    }
+
+    /// One key. Kept apart, so that it takes no stack and no time of the commonest request.
+    #[inline(never)]
+    fn answer_one<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Fate {
+        let access = self.access(guard, request.source(), request.is_local());
+        if access == Access::Refused {
+            return request.pass();
+        }
+        if let Some(single) = self.single(guard, request.payload(), request.limit()) {
+            if !self.may_reply(access, request.source(), single.len()) {
+                self.count_single(&single);
+                return request.discard();
+            }
+            return request.reply(single.len(), |buffer| {
+                self.count_single(&single);
+                single.write(buffer)
+            });
+        }
+        self.answer_many(guard, request, access)
+    }
+
+    #[inline(never)]
+    fn answer_many<R: Request>(&self, guard: &Guard<'_, P>, request: R, access: Access) -> R::Fate {
+        if let Some(many) = self.many(guard, request.payload(), request.limit()) {
+            if !self.may_reply(access, request.source(), many.bound()) {
+                self.count_many(&many);
+                return request.discard();
+            }
+            return request.reply(many.bound(), |buffer| {
+                self.count_many(&many);
+                many.write(buffer)
+            });
+        }
+        self.answer_any(guard, request, access)
+    }
+
+    #[inline(never)]
+    fn answer_any<R: Request>(&self, guard: &Guard<'_, P>, request: R, access: Access) -> R::Fate {
+        Plan::with(|plan| {
+            match self.plan(guard, request.payload(), request.limit(), plan) {
+                Verdict::Answer if !self.may_reply(access, request.source(), plan.len()) => {
+                    self.count_plan(plan);
+                    request.discard()
+                }
+                Verdict::Answer => {
+                    // Counted once all room is there; of several datagrams the first is written last.
+                    let write = |number, buffer: &mut [u8]| {
+                        if number == 0 {
+                            self.count_plan(plan);
+                        }
+                        plan.write(number, buffer)
+                    };
+                    match plan.datagrams() {
+                        1 => request.reply(plan.datagram_len(0), |buffer| write(0, buffer)),
+                        count => request.reply_many(count, DATAGRAM_MAX, write),
+                    }
+                }
+                Verdict::Silent => {
+                    self.count_plan(plan);
+                    request.consume()
+                }
+                // No request of ours may be on its way to a server behind this host.
+                Verdict::Drop | Verdict::Pass => request.pass(),
+            }
+        })
+    }
+}
