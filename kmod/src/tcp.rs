@@ -395,14 +395,16 @@ impl Connection<'_> {
                     taken = consumed.saturating_sub(before);
                 }
             }
-            let more = self.next == Next::Write;
+            // A turn that is over may leave nothing to say for the next one.
+            let ends = over();
+            let more = self.next == Next::Write && !ends;
             match stream.reply(sheet.0, more) {
                 Ok([]) => {
                     stream.consume(taken);
                     if self.next == Next::Later {
                         return self.stow(input, held, Then::Park);
                     }
-                    if over() {
+                    if ends {
                         break;
                     }
                 }
