@@ -52,7 +52,7 @@ static struct net *served;
 
 void hippos_routes_changed(void)
 {
-	/* What was written before counts for whoever reads the new number. */
+	/* Readers of the new number see what was written before. */
 	smp_mb__before_atomic();
 	atomic_inc((atomic_t *)&hippos_route_generation);
 }

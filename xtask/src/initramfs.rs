@@ -61,9 +61,11 @@ const MODULES: &[&str] = &[
     "bonding",
     "macvlan",
     "vxlan",
+    "ipip",
+    "nft_tproxy",
+    "sch_htb",
+    "sch_tbf",
 ];
-/// The same, but the debug kernel is made without them.
-const STOCK_MODULES: &[&str] = &["ipip", "nft_tproxy", "sch_htb", "sch_tbf"];
 /// Where Debian's programs look for one another.
 const LINKS: &[(&str, &str)] = &[
     ("bin", "usr/bin"),
@@ -155,7 +157,7 @@ fn ctl(root: &Root) -> Result<PathBuf> {
 /// The base archive, made once for each build root and each version of the lists above.
 fn base(root: &Root) -> Result<PathBuf> {
     let wanted = format!(
-        "{PROGRAMS:?} {LIBRARY} {MODULES:?} {STOCK_MODULES:?} {LINKS:?} {DIRS:?} {} {}",
+        "{PROGRAMS:?} {LIBRARY} {MODULES:?} {LINKS:?} {DIRS:?} {} {}",
         root.kernel().release,
         root.kernel().modules.display()
     );
@@ -248,14 +250,13 @@ fn modules(root: &Root, archive: &mut Archive) -> Result<()> {
     let mut kept = Vec::new();
     let mut files = BTreeSet::new();
     let mut todo: Vec<String> = Vec::new();
-    for module in MODULES.iter().chain(STOCK_MODULES) {
+    for module in MODULES {
         match depends
             .lines()
             .find(|line| line.split(':').next().map(name_of) == Some(name_of(module)))
         {
             Some(line) => todo.push(line.split(':').next().unwrap_or(line).to_owned()),
             None if builtin.lines().any(|line| name_of(line) == name_of(module)) => {}
-            None if STOCK_MODULES.contains(module) => {}
             None => bail!("kernel {} has no module {module}", root.kernel().release),
         }
     }

@@ -79,7 +79,7 @@ tests! {
     operator: refusals, administration, clock, told;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
-    pressure: limits, unfinished_values, others_go_on, dear_pipelines, short_of_memory, unloads_in_need;
+    pressure: limits, unfinished_values, others_go_on, costly_pipelines, short_of_memory, unloads_in_need;
     fuzz: / packets, streams;
     soak: / run_for;
     planted: crash, warning, failure;

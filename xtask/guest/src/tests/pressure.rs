@@ -107,7 +107,7 @@ pub(super) fn unfinished_values() -> Result<()> {
 }
 
 /// One connection's commands that copy much do not keep the others of its worker waiting.
-pub(super) fn dear_pipelines() -> Result<()> {
+pub(super) fn costly_pipelines() -> Result<()> {
     const APPENDS: usize = 2000;
     const LEN: usize = 800_000;
     // One buffer of the socket's holds 276.
@@ -115,8 +115,8 @@ pub(super) fn dear_pipelines() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 threads=1")?;
     let mut tcp = Tcp::patient("127.0.0.1")?;
     tcp.set("big", &[b'x'; LEN])?;
-    let mut dear = Tcp::connect("127.0.0.1")?;
-    dear.send(&b"append big 0 0 1 noreply\r\nx\r\n".repeat(APPENDS))?;
+    let mut costly = Tcp::connect("127.0.0.1")?;
+    costly.send(&b"append big 0 0 1 noreply\r\nx\r\n".repeat(APPENDS))?;
     let done = loop {
         tcp.send(b"mg big s\r\n")?;
         let line = tcp.line()?;

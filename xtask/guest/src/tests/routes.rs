@@ -490,9 +490,9 @@ fn rows() -> Vec<Row> {
 
 /// Interfaces upon interfaces, and what looks at frames below IP. XDP is before all of it.
 #[rustfmt::skip]
-fn stacked() -> Vec<(Option<&'static str>, Row)> {
-    let row = |module, name, setup, undo, ask, goes, fast| {
-        (module, Row { name, setup, undo, asks: vec![ask], goes, fast })
+fn stacked() -> Vec<Row> {
+    let row = |name, setup, undo, ask, goes, fast| {
+        Row { name, setup, undo, asks: vec![ask], goes, fast }
     };
     let near = || (0, v4([10, 9, 200, 2], HOST).frame());
     let by_bond = |card| {
@@ -508,50 +508,50 @@ fn stacked() -> Vec<(Option<&'static str>, Row)> {
         ..with([&[8, 0, 0, 0, 0, 0, 7, 0], &inner.frame()[..]].concat(), v4([10, 9, 200, 2], HOST))
     };
     vec![
-        row(Some("macvlan"), "macvlan with a MAC of its own",
+        row("macvlan with a MAC of its own",
             "link add mv link e0 address 02:00:00:00:09:11 type macvlan mode bridge\naddr add 10.9.211.1/24 dev mv\nlink set mv up\nneigh replace 10.9.211.2 lladdr 02:00:00:00:09:02 dev mv nud permanent",
             "link del mv",
             (0, Datagram { to_mac: [2, 0, 0, 0, 9, 0x11], ..v4([10, 9, 211, 2], [10, 9, 211, 1]) }.frame()),
             Goes::To(ASKER), true),
-        row(Some("bonding"), "an active-backup bond",
+        row("an active-backup bond",
             "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent",
             "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
             by_bond(0), Goes::To(ASKER), true),
-        row(Some("bonding"), "an active-backup bond after a fail-over",
+        row("an active-backup bond after a fail-over",
             "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent\nlink set b0 type bond active_slave e1",
             "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
             by_bond(1), Goes::Second, true),
-        row(Some("vxlan"), "VXLAN",
+        row("VXLAN",
             "link add vx address 02:00:00:00:0a:01 type vxlan id 7 dev e0 local 10.9.200.1 remote 10.9.200.2 dstport 4789 nolearning\naddr add 10.9.213.1/24 dev vx\nlink set vx up\nneigh replace 10.9.213.2 lladdr 02:00:00:00:0a:02 dev vx nud permanent",
             "link del vx",
             (0, vxlan.frame()), Goes::To(ASKER), true),
-        row(Some("ipip"), "direct server return by IPIP",
+        row("direct server return by IPIP",
             "link set tunl0 up\naddr add 10.77.0.1/32 dev tunl0\nroute add 8.8.0.0/16 via 10.9.200.3",
             "addr del 10.77.0.1/32 dev tunl0\nlink set tunl0 down",
             around(&v4(FAR, [10, 77, 0, 1]).frame()[14..], 4, v4([10, 9, 200, 2], HOST)),
             Goes::To(OTHER), false),
-        row(Some("sch_fq"), "shaped by fq", "tc qdisc add dev e0 root fq", "tc qdisc del dev e0 root",
+        row("shaped by fq", "tc qdisc add dev e0 root fq", "tc qdisc del dev e0 root",
             near(), Goes::To(ASKER), true),
-        row(Some("sch_tbf"), "shaped by tbf",
+        row("shaped by tbf",
             "tc qdisc add dev e0 root tbf rate 100mbit burst 32kb latency 50ms", "tc qdisc del dev e0 root",
             near(), Goes::To(ASKER), true),
-        row(Some("sch_htb"), "shaped by htb",
+        row("shaped by htb",
             "tc qdisc add dev e0 root handle 1: htb default 10\ntc class add dev e0 parent 1: classid 1:10 htb rate 100mbit",
             "tc qdisc del dev e0 root",
             near(), Goes::To(ASKER), true),
-        row(None, "tc redirects what leaves",
+        row("tc redirects what leaves",
             "tc qdisc add dev e0 clsact\ntc filter add dev e0 egress matchall action mirred egress redirect dev e1",
             "tc qdisc del dev e0 clsact",
             near(), Goes::Second, true),
-        row(None, "netdev ingress drops",
+        row("netdev ingress drops",
             "nft add table netdev n\nnft add chain netdev n i { type filter hook ingress device e0 priority 0 ; }\nnft add rule netdev n i udp dport 11211 drop",
             "nft delete table netdev n",
             near(), Goes::Nowhere, false),
-        row(None, "netdev egress drops",
+        row("netdev egress drops",
             "nft add table netdev n\nnft add chain netdev n e { type filter hook egress device e0 priority 0 ; }\nnft add rule netdev n e udp sport 11211 drop",
             "nft delete table netdev n",
             near(), Goes::Nowhere, true),
-        row(None, "a rule before the hook drops",
+        row("a rule before the hook drops",
             "nft add table ip t\nnft add chain ip t p { type filter hook prerouting priority -450 ; }\nnft add rule ip t p iifname e0 udp dport 11211 drop",
             "nft delete table ip t",
             near(), Goes::Nowhere, false),
@@ -605,18 +605,21 @@ pub(super) fn table() -> Result<()> {
 
 /// Interfaces upon interfaces, shaping and rules below IP.
 pub(super) fn interfaces() -> Result<()> {
-    let mut rows = Vec::new();
-    for (module, row) in stacked() {
-        // The debug kernel lacks some.
-        match module.map(modules::load) {
-            Some(Err(error)) => println!("not tried: {}: {error:#}", row.name),
-            _ => rows.push(row),
-        }
-    }
-    for module in ["sch_ingress", "cls_matchall", "act_mirred"] {
+    for module in [
+        "macvlan",
+        "bonding",
+        "vxlan",
+        "ipip",
+        "sch_fq",
+        "sch_tbf",
+        "sch_htb",
+        "sch_ingress",
+        "cls_matchall",
+        "act_mirred",
+    ] {
         modules::load(module)?;
     }
-    compare(&rows, &[By::Hook])
+    compare(&stacked(), &[By::Hook])
 }
 
 /// Sees each row by a socket and by `doors`.
@@ -860,10 +863,7 @@ pub(super) fn late_xdp() -> Result<()> {
 /// A request that TPROXY gives to another socket is that socket's.
 pub(super) fn assigned() -> Result<()> {
     let mut bench = Bench::new()?;
-    if let Err(error) = modules::load("nft_tproxy") {
-        println!("not tried: {error:#}");
-        return Ok(());
-    }
+    modules::load("nft_tproxy")?;
     for parameter in ["udp_fast=0", "udp_fast=late"] {
         bench.reset()?;
         let hippos = Hippos::load(&format!("allow=any {parameter}"))?;
