@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::case::{Case, Exchange, Step};
-use crate::run::{brief, fresh_key, show_tokens, Options, SILENCE};
+use crate::run::{brief, fresh_key, show_tokens, Options};
 use crate::template::{self, Match, Scope, Token};
 
 /// Bytes of a frame.
@@ -118,6 +118,7 @@ impl<'a> Player<'a> {
         let mut got = Vec::new();
         let mut why = String::new();
         let mut silent = false;
+        let mut fence = None;
         loop {
             let mut more = false;
             for tokens in expected {
@@ -127,6 +128,10 @@ impl<'a> Player<'a> {
                     Match::Whole(..) if waits => more = true,
                     Match::Whole(len, kept) if len == got.len() => {
                         self.scope.kept.extend(kept);
+                        if let Some(fence) = fence.filter(|_| !silent) {
+                            let answer = self.next(end)?;
+                            ensure!(answer == Some(fence), "more came than that: {answer:?}");
+                        }
                         return match framed {
                             true => Ok(()),
                             false => message.end(),
@@ -139,20 +144,20 @@ impl<'a> Player<'a> {
             }
             if more {
                 let may_be_silent = expected.iter().any(Vec::is_empty) && got.is_empty();
-                let end = if may_be_silent {
-                    end.min(Instant::now() + SILENCE)
-                } else {
-                    end
-                };
+                if may_be_silent && fence.is_none() {
+                    fence = Some(self.send_fence()?);
+                }
                 let came = if framed {
                     self.receive(end)?
                 } else {
                     self.next(end)?
                 };
                 match came {
+                    Some(datagram) if may_be_silent && fence.as_ref() == Some(&datagram) => {
+                        silent = true;
+                    }
                     Some(datagram) if framed => got.extend(datagram),
                     Some(datagram) => got.extend(message.add(&datagram)?),
-                    None if may_be_silent && !silent => silent = true,
                     None => {
                         why = "no more came".to_owned();
                         more = false;
@@ -165,6 +170,15 @@ impl<'a> Player<'a> {
                 bail!("{why}\n  expected: {want}\n       got: {}", brief(&got));
             }
         }
+    }
+
+    /// Asks for something that the worker of the UDP socket answers after all that came before;
+    /// the answer.
+    fn send_fence(&mut self) -> Result<Vec<u8>> {
+        let id = fresh_id();
+        let request = framed(id, b"touch nothing 0\r\n");
+        self.socket.send(&request)?;
+        Ok(framed(id, b"NOT_FOUND\r\n"))
     }
 
     /// The next datagram with something in it. The reference sends a frame of no datagrams for
