@@ -507,8 +507,9 @@ int hippos_routes_start(struct net *net)
 	return 0;
 nexthops:
 	unregister_nexthop_notifier(net, &nexthop_nb);
-	cancel_delayed_work_sync(&later);
 ipv6:
+	/* Registering replays what there is, in part if it fails. */
+	cancel_delayed_work_sync(&later);
 	unregister_inet6addr_notifier(&ipv6_nb);
 ipv4:
 	unregister_inetaddr_notifier(&ipv4_nb);
