@@ -81,7 +81,7 @@ impl std::fmt::Display for Report {
 }
 
 /// How long a longer answer is waited for, where a shorter one or none would do as well.
-pub(crate) const SILENCE: Duration = Duration::from_millis(200);
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// How the input of a case is fed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
