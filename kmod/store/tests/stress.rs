@@ -455,7 +455,8 @@ fn what_was_flushed_stays_away() {
         store.commit(new, commit).unwrap()
     };
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let appender = scope.spawn(move || {
+            let _end = End;
             while !done.load(Relaxed) {
                 let outcome = stored(b"x", &Commit::new(Verb::Append));
                 appended.fetch_add(
@@ -480,6 +481,7 @@ fn what_was_flushed_stays_away() {
             }
         }
         done.store(true, Relaxed);
+        join(vec![appender]);
         assert!(appended.load(Relaxed) > 0, "nothing was appended");
     });
 }
