@@ -324,7 +324,7 @@ impl Connection<'_> {
             }
             self.rest = KVVec::new();
         }
-        for _ in 0..ROUNDS {
+        for round in 1..=ROUNDS {
             if self.next == Next::Close {
                 return Then::Close;
             }
@@ -395,9 +395,10 @@ impl Connection<'_> {
                     taken = consumed.saturating_sub(before);
                 }
             }
-            // A turn that is over may leave nothing to say for the next one.
             let ends = over();
-            let more = self.next == Next::Write && !ends;
+            // Bytes are held back for the rest of their value alone. What else a full page keeps
+            // from being served may get no reply, and the peer would wait for TCP's timer.
+            let more = self.session.is_sending() && !ends && round < ROUNDS;
             match stream.reply(sheet.0, more) {
                 Ok([]) => {
                     stream.consume(taken);

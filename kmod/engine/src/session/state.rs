@@ -262,6 +262,12 @@ impl<'e, P: Platform> Session<'e, P> {
         matches!(self.state, State::Command) && self.sending.is_none()
     }
 
+    /// Whether a value that did not fit is on its way out: then the next [`feed`](Self::feed) writes
+    /// something, whatever its input.
+    pub fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
     /// The client wants to go.
     pub(super) fn goodbye(&mut self) {
         self.quit = true;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The TCP workers: many connections, long ones, and clients that behave oddly.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -88,6 +88,54 @@ pub(super) fn pipelines() -> Result<()> {
         );
         Ok(())
     })?;
+    hippos.unload()
+}
+
+/// A reply that fills the worker's page leaves although the commands behind it get none: it is not
+/// held back for bytes that do not come.
+pub(super) fn replies_leave_before_silent_commands() -> Result<()> {
+    // Some of the pipelines end where a page does, whatever was sent from it before.
+    const PASSES: usize = 10;
+    const LONGEST: usize = 40;
+    // What another connection may be served meanwhile. One worker serves both in the order in which
+    // they asked, unless a turn was cut short; TCP's timer takes hundreds of times as long.
+    const OTHERS: usize = 64;
+    let hippos = Hippos::load("threads=1")?;
+    let mut other = Tcp::connect("127.0.0.1")?;
+    other.set("key", &[b'v'; 1000])?;
+    let reply = [b"VALUE key 0 1000\r\n", &[b'v'; 1000][..], b"\r\nEND\r\n"].concat();
+    let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+    stream.set_nodelay(true)?;
+    stream.set_nonblocking(true)?;
+    for count in (0..PASSES).flat_map(|_| 1..=LONGEST) {
+        // The first command keeps the others from being answered where they arrive.
+        let commands = [
+            b"mn\r\n",
+            &b"get key\r\n".repeat(count)[..],
+            b"delete none noreply\r\n",
+        ];
+        stream.write_all(&commands.concat())?;
+        let wanted = [b"MN\r\n", &reply.repeat(count)[..]].concat();
+        let mut found = vec![0; wanted.len()];
+        let mut len = 0;
+        for _ in 0..OTHERS {
+            other.send(b"mn\r\n")?;
+            ensure!(other.line()? == "MN\r\n", "another connection's reply");
+            match stream.read(&mut found[len..]) {
+                Ok(count) => len += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            if len == wanted.len() {
+                break;
+            }
+        }
+        ensure!(
+            found[..len] == wanted,
+            "{count} values: {len} bytes, not the {} expected",
+            wanted.len()
+        );
+    }
     hippos.unload()
 }
 
