@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use hippos_engine::{
-    Address, Change, Connection, Engine, Facts, Host, Settings, Steering, Ways, NETWORKS_MAX,
+    Address, Change, Engine, Facts, Host, Settings, SocketInfo, Steering, Ways, NETWORKS_MAX,
 };
 use hippos_kapi::hook;
 use hippos_kapi::params::Params;
@@ -162,7 +162,7 @@ impl Told {
         }
     }
 
-    fn connection(&self) -> Connection {
+    fn info(&self) -> SocketInfo {
         let address = |ip: &[u8; 16], port| Address {
             ip: Ipv6Addr::from(*ip).to_canonical(),
             port,
@@ -175,7 +175,7 @@ impl Told {
             }
             Kind::Listener | Kind::Datagrams => (own, None),
         };
-        Connection {
+        SocketInfo {
             id: self.id,
             address,
             listen,
@@ -271,8 +271,8 @@ impl Facts for Connections {
         })
     }
 
-    fn connection(&self, index: usize) -> Option<Connection> {
-        self.roster.nth(index, Told::connection)
+    fn socket(&self, index: usize) -> Option<SocketInfo> {
+        self.roster.nth(index, Told::info)
     }
 
     fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {

@@ -15,9 +15,8 @@ pub trait Facts: Sync {
         None
     }
 
-    /// Connection number `index`, counted from 0, for `stats conns`; `None`
-    /// behind the last.
-    fn connection(&self, index: usize) -> Option<Connection> {
+    /// Socket number `index`, counted from 0, for `stats conns`; `None` behind the last.
+    fn socket(&self, index: usize) -> Option<SocketInfo> {
         let _ = index;
         None
     }
@@ -91,9 +90,9 @@ pub struct Steering {
     pub load: u32,
 }
 
-/// A connection, as `stats conns` tells it.
+/// A row of `stats conns`: a connection, a listener or a UDP socket.
 #[derive(Clone, Copy)]
-pub struct Connection {
+pub struct SocketInfo {
     /// Its number, like a file descriptor.
     pub id: u32,
     /// The other end, or the own one of a listener.

@@ -39,7 +39,7 @@ pub use datagram::many::MANY;
 pub use datagram::plan::{Plan, Verdict, PIECES};
 pub use datagram::worker::{Message, Reply};
 pub use engine::Engine;
-pub use facts::{Address, Connection, Facts, Host, Steering, Ways};
+pub use facts::{Address, Facts, Host, SocketInfo, Steering, Ways};
 pub use hippos_proto::reply::{Cursor, Out};
 pub use limiter::Limiter;
 pub use prefix::Prefixes;

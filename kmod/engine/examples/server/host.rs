@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use hippos_engine::{Address, Connection, Facts, Host};
+use hippos_engine::{Address, Facts, Host, SocketInfo};
 
 /// This process and its connections.
 pub(crate) struct Process {
@@ -78,9 +78,9 @@ impl Facts for Process {
         }
     }
 
-    fn connection(&self, index: usize) -> Option<Connection> {
+    fn socket(&self, index: usize) -> Option<SocketInfo> {
         let listen = address(self.listen);
-        let socket = |id, udp, state| Connection {
+        let socket = |id, udp, state| SocketInfo {
             id,
             address: listen,
             listen: None,
@@ -95,7 +95,7 @@ impl Facts for Process {
         };
         let open = self.open.lock().unwrap();
         let (id, (peer, last)) = open.iter().nth(index)?;
-        Some(Connection {
+        Some(SocketInfo {
             id: *id,
             address: address(*peer),
             listen: Some(listen),

@@ -436,31 +436,28 @@ impl<P: Platform> Engine<P> {
 
     pub(super) fn stats_connections(&self, lines: &mut Lines<'_, impl Out>) {
         for index in 0..usize::MAX {
-            let Some(connection) = self.facts.connection(index) else {
+            let Some(socket) = self.facts.socket(index) else {
                 break;
             };
-            let id = connection.id;
-            let kind = if connection.udp { "udp" } else { "tcp" };
-            if connection.udp {
+            let id = socket.id;
+            let kind = if socket.udp { "udp" } else { "tcp" };
+            if socket.udp {
                 lines.put(format_args!("{id}:UDP"), format_args!("UDP"));
             }
             lines.put(
                 format_args!("{id}:addr"),
-                format_args!("{kind}:{}", connection.address),
+                format_args!("{kind}:{}", socket.address),
             );
-            if let Some(listen) = connection.listen {
+            if let Some(listen) = socket.listen {
                 lines.put(
                     format_args!("{id}:listen_addr"),
                     format_args!("{kind}:{listen}"),
                 );
             }
-            lines.put(
-                format_args!("{id}:state"),
-                format_args!("{}", connection.state),
-            );
+            lines.put(format_args!("{id}:state"), format_args!("{}", socket.state));
             lines.put(
                 format_args!("{id}:secs_since_last_cmd"),
-                format_args!("{}", connection.idle),
+                format_args!("{}", socket.idle),
             );
         }
     }
