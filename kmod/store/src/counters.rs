@@ -7,8 +7,8 @@
 //! An increment is one atomic addition to a cache line of the CPU's own, so that a softirq that
 //! comes in between, or a move to another CPU, loses nothing.
 
+use crate::memory::class::CLASSES;
 use crate::platform::Platform;
-use crate::slab::CLASSES;
 use crate::sync::{AtomicU64, Relaxed};
 use crate::table::Table;
 

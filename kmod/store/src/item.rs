@@ -9,7 +9,7 @@
 //! A slot goes from free to reserved (its writer fills it in), live (readers may find it), retired
 //! (unlinked; readers may still be in it) and, when a grace period has passed and nobody pins it,
 //! free again. Key, value, flags, lengths and epoch never change while it is live; the rest changes in
-//! place, by [`in_place`](crate::in_place) and by hits, and is read once, as an [`ItemSnapshot`].
+//! place, by [`in_place`](crate::operations::in_place) and by hits, and is read once, as an [`ItemSnapshot`].
 
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
@@ -337,14 +337,14 @@ impl Slot {
 
     /// Links a free slot to another.
     #[inline]
-    pub(crate) fn loosen(&self, next: Option<Slot>) {
+    pub(crate) fn link_free(&self, next: Option<Slot>) {
         let next = next.map_or(0, |slot| slot.address().get());
         self.header().cas.store(next as u64, Relaxed);
     }
 
     /// The free slot that this one was linked to.
     #[inline]
-    pub(crate) fn next_loose(&self) -> Option<Slot> {
+    pub(crate) fn next_free(&self) -> Option<Slot> {
         let address = self.header().cas.load(Relaxed) as usize as *mut Header;
         NonNull::new(address).map(Slot)
     }
@@ -386,7 +386,7 @@ impl Slot {
     }
 
     /// Changes fields of a published item in the order that [`Item::snapshot`] relies on. The caller
-    /// holds the stripe's lock: see [`in_place`](crate::in_place).
+    /// holds the stripe's lock: see [`in_place`](crate::operations::in_place).
     pub(crate) fn change(&self, fields: &Fields) {
         let header = self.header();
         let marks = fields.set | fields.clear;

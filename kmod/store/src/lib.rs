@@ -13,53 +13,46 @@
 #[cfg(any(feature = "host", test, loom))]
 extern crate std;
 
-mod commit;
 mod config;
 mod counters;
+mod eviction;
 mod few;
 mod hash;
 #[cfg(feature = "host")]
 pub mod host;
-mod in_place;
 mod index;
 mod item;
 mod lock;
 #[cfg(all(test, loom))]
 mod loom_models;
-mod maintain;
-mod number;
+mod memory;
+mod operations;
 mod platform;
-mod policy;
-mod pool;
-mod queue;
-mod reservation;
-mod retire;
-mod room;
-mod s3fifo;
 pub mod selftest;
-mod sieve;
-mod slab;
 mod stats;
 mod store;
 mod sync;
 mod table;
 mod time;
+mod upkeep;
+mod upkeep_state;
 mod verify;
-mod walk;
-mod write;
 
-pub use commit::{Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, Verb};
 pub use config::{Config, Eviction, NewError};
 pub use counters::{ClassCounter, Counter};
 pub use hash::{Hash, Key};
-pub use in_place::Change;
 pub use item::{Item, ItemSnapshot, KEY_MAX};
-pub use maintain::Maintained;
+pub use operations::allocate::Short;
+pub use operations::commit::{
+    Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, Verb,
+};
+pub use operations::get::{Inspected, Look, Probe};
+pub use operations::in_place::Change;
+pub use operations::reservation::{Pin, Reservation};
+pub use operations::walk::{Step, Walk};
 pub use platform::{Cookie, Platform, RawLock, Role, REACH};
-pub use reservation::{Pin, Reservation};
-pub use room::Short;
 pub use stats::{ClassSnapshot, Snapshot};
-pub use store::{Guard, Inspected, Look, Probe, Store};
+pub use store::{Guard, Store};
 pub use time::Expiry;
+pub use upkeep::Maintained;
 pub use verify::{Census, Rule, Violation};
-pub use walk::{Step, Walk};

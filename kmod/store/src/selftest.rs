@@ -4,8 +4,8 @@
 //! Call it from several threads at once, each with another `lane`; call `Store::maintain` beside
 //! them. Process context, may sleep. It leaves nothing behind.
 
-use crate::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, Verb};
-use crate::number;
+use crate::operations::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, Verb};
+use crate::operations::number;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::time::Expiry;

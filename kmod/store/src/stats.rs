@@ -2,8 +2,8 @@
 //! The store in figures.
 
 use crate::counters::ClassCounter;
+use crate::memory::pool::Use;
 use crate::platform::Platform;
-use crate::pool::Use;
 use crate::store::Store;
 
 /// The store as it is now, roughly: things go on meanwhile.

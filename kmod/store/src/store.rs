@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The store itself: making it, looking things up, time and counters.
+//! The store itself: making it, blocks for its parts, time and counters.
 
 use core::marker::PhantomData;
 
 use crate::config::{Config, NewError};
 use crate::counters::{ClassCounter, Counter, Counters};
-use crate::hash::{self, Hash, Key};
-use crate::in_place::Change;
-use crate::index::{self, Bucket, Index, BUCKET};
+use crate::eviction;
+use crate::hash::{self, Hash};
+use crate::index::{Index, BUCKET};
 use crate::item::{Item, ItemSnapshot, Slot};
-use crate::maintain::Upkeep;
+use crate::memory::pool::{Pool, Use};
+use crate::memory::retire::Retire;
+use crate::memory::slab::Slabs;
 use crate::platform::Platform;
-use crate::policy;
-use crate::pool::{Pool, Use};
-use crate::retire::Retire;
-use crate::slab::Slabs;
 use crate::sync::{AtomicU64, Padded, Relaxed};
 use crate::table::Fixed;
 use crate::time::{Clock, Expiry};
+use crate::upkeep_state::Upkeep;
 
 /// The smallest and the largest `item_max`.
 const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
@@ -33,7 +32,7 @@ const INDEX_SHARE: usize = 64;
 /// A cache of items.
 pub struct Store<P: Platform> {
     pub(crate) platform: P,
-    secrets: [u64; 4],
+    pub(crate) secrets: [u64; 4],
     pub(crate) index: Index<P::Lock>,
     pub(crate) clock: Clock,
     /// The most that a reference count goes to.
@@ -60,44 +59,6 @@ pub struct Guard<'s, P: Platform> {
     store: PhantomData<&'s Store<P>>,
     /// A section ends where it began.
     stay: PhantomData<*const ()>,
-}
-
-/// What [`Store::look`] found.
-pub enum Look<'g> {
-    /// The item, which a hit leaves as it is.
-    Hit(Item<'g>),
-    /// There is none.
-    Miss,
-    /// It can't tell: [`Store::get`] has to.
-    Unsure,
-}
-
-/// What [`Store::try_inspect`] found.
-pub enum Inspected<'g> {
-    /// The item and what changes in it in place.
-    Hit(Item<'g>, ItemSnapshot),
-    /// There is none.
-    Miss,
-    /// The item is being changed just now.
-    Changing,
-}
-
-/// A lookup under way: see [`Store::probe`].
-#[derive(Clone, Copy)]
-pub struct Probe<'g> {
-    hash: Hash,
-    bucket: Option<&'g Bucket>,
-    /// The first one under the hash's tag.
-    slot: Option<Slot>,
-}
-
-impl Probe<'_> {
-    /// None.
-    pub const NONE: Self = Self {
-        hash: Hash(0),
-        bucket: None,
-        slot: None,
-    };
 }
 
 impl<P: Platform> Store<P> {
@@ -172,7 +133,7 @@ impl<P: Platform> Store<P> {
             secrets: hash::secrets(config.seed),
             index,
             clock: Clock::new(),
-            cap: policy::cap(config.eviction),
+            cap: eviction::cap(config.eviction),
             item_max: config.item_max.min(block),
             pool,
             slabs,
@@ -210,6 +171,46 @@ impl<P: Platform> Store<P> {
         added
     }
 
+    /// Gives a class another slab, if there is a block to be had.
+    pub(crate) fn add_slab(&self, class: usize) -> bool {
+        let Some(id) = self.pool.take(&self.platform, Use::Taken) else {
+            return false;
+        };
+        // SAFETY: the block was just taken for this.
+        unsafe { self.slabs.add(&self.pool, class, id) };
+        true
+    }
+
+    /// Adds a block of overflow buckets. False if none is to be had.
+    pub(crate) fn add_overflow(&self) -> bool {
+        if self.index.spare() != 0 {
+            return true;
+        }
+        let Some(id) = self.pool.take(&self.platform, Use::Overflow) else {
+            return false;
+        };
+        let at = self.pool.get(id).and_then(|block| block.at());
+        let buckets = self.pool.block_size() / BUCKET;
+        // SAFETY: the block was just taken for this.
+        let added = at.is_some_and(|at| unsafe { self.index.add_overflow(at, buckets) });
+        if !added {
+            // SAFETY: nobody has seen the block.
+            unsafe { self.pool.give(&self.platform, id) };
+        }
+        self.index.spare() != 0
+    }
+
+    /// Gives a segment of the index that holds no bucket back.
+    pub(crate) fn trim_index(&self) -> bool {
+        let Some(id) = self.index.trim(|cookie| self.platform.gp_done(cookie)) else {
+            return false;
+        };
+        // SAFETY: the segment was out of use for longer than a grace period.
+        unsafe { self.pool.give(&self.platform, id) };
+        self.count(Counter::Moves, 1);
+        true
+    }
+
     /// The platform that the store runs on.
     pub fn platform(&self) -> &P {
         &self.platform
@@ -236,150 +237,6 @@ impl<P: Platform> Store<P> {
     #[inline]
     pub fn hash(&self, key: &[u8]) -> Hash {
         hash::hash(&self.secrets, key)
-    }
-
-    /// Brings the bucket of a hash near. Worth it some 100 ns before the lookup.
-    #[inline]
-    pub fn prefetch(&self, hash: Hash) {
-        self.index.prefetch(hash);
-    }
-
-    /// Brings the item that the hash probably belongs to near; the bucket should be by now.
-    #[inline]
-    pub fn prefetch_item(&self, _guard: &Guard<'_, P>, hash: Hash) {
-        self.index.prefetch_item(hash);
-    }
-
-    /// Begins a lookup: brings the bucket near. [`Store::aim`] is worth it some 100 ns later.
-    #[inline(always)]
-    pub fn probe<'g>(&'g self, _guard: &'g Guard<'_, P>, hash: Hash) -> Probe<'g> {
-        Probe {
-            hash,
-            bucket: self.index.near(hash),
-            slot: None,
-        }
-    }
-
-    /// Goes on with a lookup: brings the item near that it will probably find.
-    #[inline(always)]
-    pub fn aim<'g>(&'g self, _guard: &'g Guard<'_, P>, probe: &mut Probe<'g>) {
-        if let Some(bucket) = probe.bucket {
-            probe.slot = self.index.first(bucket, probe.hash);
-        }
-        if let Some(slot) = probe.slot {
-            crate::sync::prefetch(slot.header());
-        }
-    }
-
-    /// Ends a lookup of `key`, whose hash the probe was made with: as [`Store::get`].
-    #[inline(always)]
-    pub fn get_probed<'g>(
-        &self,
-        guard: &'g Guard<'_, P>,
-        key: &[u8],
-        probe: &Probe<'g>,
-    ) -> Option<Item<'g>> {
-        if let Some(slot) = probe.slot {
-            // It was linked in this section, as if found now.
-            let item = self.item(guard, slot);
-            let same = match Key::new(key) {
-                Some(key) => slot.is(&key),
-                None => hash::same(slot.key(), key),
-            };
-            if same && item.is_settled(self.clock.epoch(), self.cap) {
-                return Some(item);
-            }
-        }
-        self.get_anew(guard, key, probe.hash)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn get_anew<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
-        self.get(guard, key, hash)
-    }
-
-    /// The quickest look at a key, which is right nearly always. Any context.
-    #[inline(always)]
-    pub fn look<'g>(&self, guard: &'g Guard<'_, P>, key: &Key) -> Look<'g> {
-        match self.index.look(key.hash(&self.secrets), key) {
-            index::Look::Found(slot) => {
-                let item = self.item(guard, slot);
-                if item.is_settled(self.clock.epoch(), self.cap) {
-                    Look::Hit(item)
-                } else {
-                    Look::Unsure
-                }
-            }
-            index::Look::Absent => Look::Miss,
-            _ => Look::Unsure,
-        }
-    }
-
-    /// The item of a key, if it is there, not expired and not flushed; its being hit is noted for
-    /// eviction. Any context. Counts only what had expired or was flushed.
-    #[inline(always)]
-    pub fn get<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
-        let item = self.peek(guard, key, hash)?;
-        item.hit(self.cap);
-        Some(item)
-    }
-
-    /// As [`Store::get`], but leaves no trace in the item.
-    #[inline(always)]
-    pub fn peek<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
-        let slot = self.index.find(hash, |slot| hash::same(slot.key(), key))?;
-        if !self.alive(slot) {
-            self.missed(slot);
-            return None;
-        }
-        Some(self.item(guard, slot))
-    }
-
-    /// As [`Store::peek`], with what changes in place as it was at one moment. Any context.
-    #[inline]
-    pub fn try_inspect<'g>(
-        &self,
-        guard: &'g Guard<'_, P>,
-        key: &[u8],
-        hash: Hash,
-    ) -> Inspected<'g> {
-        let Some(slot) = self.index.find(hash, |slot| hash::same(slot.key(), key)) else {
-            return Inspected::Miss;
-        };
-        let item = self.item(guard, slot);
-        match item.snapshot() {
-            Some(seen) if self.shows(&item, &seen) => Inspected::Hit(item, seen),
-            Some(_) => {
-                self.missed(slot);
-                Inspected::Miss
-            }
-            None => Inspected::Changing,
-        }
-    }
-
-    /// As [`Store::try_inspect`], but waits while the item is being changed. Process context.
-    pub fn inspect<'g>(
-        &self,
-        guard: &'g Guard<'_, P>,
-        key: &[u8],
-        hash: Hash,
-    ) -> Option<(Item<'g>, ItemSnapshot)> {
-        match self.try_inspect(guard, key, hash) {
-            Inspected::Hit(item, seen) => Some((item, seen)),
-            Inspected::Miss => None,
-            // Who changes it holds the stripe's lock, which this takes.
-            Inspected::Changing => self.visit(guard, key, hash, |_, _| Change::default()),
-        }
-    }
-
-    /// What changes in an item in place, as it was at one moment. Process context.
-    pub fn snapshot_of(&self, item: &Item<'_>) -> ItemSnapshot {
-        item.snapshot().unwrap_or_else(|| {
-            // Who changes it holds this lock.
-            let _chain = self.index.lock(self.hash_of(item.slot()));
-            item.fields()
-        })
     }
 
     /// Neither expired nor flushed, by what was seen of it.
@@ -411,12 +268,6 @@ impl<P: Platform> Store<P> {
         // SAFETY: callers saw the slot live or linked within the section, so it is not reused
         // before its end.
         unsafe { Item::new(slot, self.clock.now()) }
-    }
-
-    /// Notes a hit on an item that [`Store::peek`] found. Any context.
-    #[inline]
-    pub fn bump(&self, item: &Item<'_>) {
-        item.hit(self.cap);
     }
 
     /// Neither expired nor flushed.

@@ -13,9 +13,9 @@ mod slabs;
 #[cfg(all(test, not(loom), feature = "host"))]
 mod tests;
 
+use crate::memory::pool::{Block, Use};
+use crate::memory::retire::{Retired, RING};
 use crate::platform::Platform;
-use crate::pool::{Block, Use};
-use crate::retire::{Retired, RING};
 use crate::store::Store;
 use crate::sync::Relaxed;
 

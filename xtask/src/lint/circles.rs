@@ -13,26 +13,7 @@ use super::tokens::{self, Part, Token};
 use super::{read, sources, Finding};
 
 /// Circles that there are: the files, and why. Files that leave one are to leave its list.
-const KNOWN: &[(&[&str], &str)] = &[
-    (
-        &[
-            "kmod/store/src/policy.rs",
-            "kmod/store/src/queue.rs",
-            "kmod/store/src/s3fifo.rs",
-            "kmod/store/src/sieve.rs",
-            "kmod/store/src/slab.rs",
-        ],
-        "a slab class has its eviction's state, and eviction walks the classes' slabs",
-    ),
-    (
-        &[
-            "kmod/store/src/in_place.rs",
-            "kmod/store/src/maintain.rs",
-            "kmod/store/src/store.rs",
-        ],
-        "the store has the state of its upkeep and of arithmetic in place",
-    ),
-];
+const KNOWN: &[(&[&str], &str)] = &[];
 
 /// Every finding in the work tree.
 pub(crate) fn check() -> Result<Vec<Finding>> {

@@ -5,8 +5,8 @@ use super::{broken, count, equal, Rule, Set, Violation};
 use crate::hash;
 use crate::index::{filter, BUCKET, CHAIN, REFERENCE};
 use crate::item::Slot;
+use crate::memory::pool::{Block, Use};
 use crate::platform::Platform;
-use crate::pool::{Block, Use};
 use crate::store::Store;
 use crate::sync::Relaxed;
 

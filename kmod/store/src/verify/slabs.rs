@@ -4,12 +4,13 @@
 use super::{broken, count, equal, Rule, Set, Slots, Violation};
 use crate::config::Eviction;
 use crate::counters::ClassCounter;
+use crate::eviction::queue::{self, Queue};
+use crate::eviction::s3fifo::{whereabouts, MAIN, NOWHERE};
+use crate::eviction::Policy;
 use crate::item::{Phase, Slot};
+use crate::memory::class::{Class, HEAD};
+use crate::memory::pool::{Block, Use, NONE};
 use crate::platform::Platform;
-use crate::pool::{Block, Use, NONE};
-use crate::queue::Queue;
-use crate::s3fifo::{whereabouts, MAIN, NOWHERE};
-use crate::slab::{Class, HEAD};
 use crate::store::Store;
 use crate::sync::Relaxed;
 
@@ -38,12 +39,12 @@ struct Lists {
     ring: u32,
     open: u32,
     hand: u32,
-    loose: Option<Slot>,
-    loosened: u32,
+    magazine: Option<Slot>,
+    magazine_len: u32,
     draining: u32,
     failed: u32,
-    main: Queue,
-    small: Queue,
+    main: Option<Queue>,
+    small: Option<Queue>,
 }
 
 impl<P: Platform> Store<P> {
@@ -57,16 +58,21 @@ impl<P: Platform> Store<P> {
         })?;
         let lists = {
             let state = of.state.lock();
+            let (main, small) = match &state.policy {
+                Policy::Clock => (None, None),
+                Policy::Sieve(sieve) => (Some(sieve.queue), None),
+                Policy::S3Fifo(queues) => (Some(queues.main), Some(queues.small)),
+            };
             Lists {
-                ring: state.ring,
+                ring: state.ring.first,
                 open: state.open,
-                hand: state.hand.block,
-                loose: state.loose,
-                loosened: state.loosened,
+                hand: state.ring.hand.block,
+                magazine: state.magazine.first,
+                magazine_len: state.magazine.len,
                 draining: state.draining,
                 failed: state.failed,
-                main: state.main,
-                small: state.small,
+                main,
+                small,
             }
         };
         let this = Some(class);
@@ -80,7 +86,7 @@ impl<P: Platform> Store<P> {
         let mut free = self.verify_magazine(class, of, &lists)?;
         free.join(seen.listed);
         seen.freed.is(free, Rule::FreeSlots, this)?;
-        let free = seen.free.wrapping_add(u64::from(lists.loosened));
+        let free = seen.free.wrapping_add(u64::from(lists.magazine_len));
         is(Rule::FreeCount, free, of.free())?;
 
         let slots = &seen.slots;
@@ -89,9 +95,10 @@ impl<P: Platform> Store<P> {
             slots.retired.count,
             of.retired.load(Relaxed),
         )?;
-        if self.slabs.eviction() != Eviction::Clock {
-            self.verify_queue(class, of, &lists.main, seen.main)?;
-            self.verify_queue(class, of, &lists.small, seen.small)?;
+        for (queue, expected) in [(&lists.main, seen.main), (&lists.small, seen.small)] {
+            if let Some(queue) = queue {
+                self.verify_queue(class, of, queue, expected)?;
+            }
         }
         for (rule, counter, expected) in [
             (Rule::Items, ClassCounter::Items, slots.live.count),
@@ -321,10 +328,10 @@ impl<P: Platform> Store<P> {
     ) -> Result<Set, Violation> {
         let mut slots = Set::default();
         let wanted = match (lists.draining, lists.failed) {
-            (0, 0) => u64::from(lists.loosened),
+            (0, 0) => u64::from(lists.magazine_len),
             _ => 0,
         };
-        let mut next = lists.loose;
+        let mut next = lists.magazine;
         while let Some(at) = next.filter(|_| slots.count <= wanted) {
             let guard = self.read();
             let address = at.address().get();
@@ -334,12 +341,12 @@ impl<P: Platform> Store<P> {
             let slot = slot.filter(|slot| slot.phase() == Phase::Free);
             slots.add(address);
             next = match slot {
-                Some(slot) => slot.next_loose(),
+                Some(slot) => slot.next_free(),
                 None => return broken(Rule::Magazine, Some(class), wanted, slots.count),
             };
             drop(guard);
         }
-        if slots.count == wanted && lists.loosened as u64 == wanted {
+        if slots.count == wanted && u64::from(lists.magazine_len) == wanted {
             return Ok(slots);
         }
         broken(Rule::Magazine, Some(class), wanted, slots.count)
@@ -354,8 +361,8 @@ impl<P: Platform> Store<P> {
     ) -> Result<(), Violation> {
         let guard = self.read();
         let mut slots = Set::default();
-        let (mut newer, mut at) = (NONE, queue.head);
-        while at != NONE && slots.count <= expected.count {
+        let (mut newer, mut at) = (queue::NONE, queue.head);
+        while at != queue::NONE && slots.count <= expected.count {
             let slot = self.slabs.numbered(&self.pool, of, at);
             let slot = slot.filter(|slot| {
                 let found = self.block_at(slot.address().get());

@@ -4,14 +4,15 @@
 use std::format;
 use std::vec::Vec;
 
-use crate::commit::Commit;
 use crate::config::{Config, Eviction};
 use crate::counters::ClassCounter;
+use crate::eviction::Policy;
 use crate::host::Host;
 use crate::index::REFERENCE;
 use crate::item::{Phase, Slot};
-use crate::pool::Use;
-use crate::reservation::Reservation;
+use crate::memory::pool::Use;
+use crate::operations::commit::Commit;
+use crate::operations::reservation::Reservation;
 use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
@@ -80,7 +81,7 @@ fn slots(store: &Store<Host>, class: usize) -> impl Iterator<Item = Slot> + '_ {
             (0u32..).map_while(move |i| {
                 store
                     .slabs
-                    .slot_at(block, crate::slab::HEAD as u32 + i * size)
+                    .slot_at(block, crate::memory::class::HEAD as u32 + i * size)
             })
         })
 }
@@ -89,7 +90,7 @@ fn slots(store: &Store<Host>, class: usize) -> impl Iterator<Item = Slot> + '_ {
 fn empty_magazine(store: &Store<Host>, class: usize) {
     let of = store.slabs.get(class).unwrap();
     let mut state = of.state.lock();
-    store.slabs.fasten(&store.pool, of, &mut state);
+    store.slabs.flush_magazine(&store.pool, of, &mut state);
 }
 
 #[test]
@@ -103,7 +104,7 @@ fn a_store_in_use_is_sound_under_each_policy() {
         assert_eq!(census.live, store.snapshot().items);
         // What the damages below need.
         let state = store.slabs.get(class(&store)).unwrap().state.lock();
-        assert!(state.loosened > 2);
+        assert!(state.magazine.len > 2);
         drop(state);
         assert!(store.snapshot().overflow != 0);
     }
@@ -146,8 +147,8 @@ fn a_slot_lost_from_the_magazine_is_found() {
     let rule = found(|store| {
         let of = store.slabs.get(class(store)).unwrap();
         let mut state = of.state.lock();
-        state.loose = state.loose.unwrap().next_loose();
-        state.loosened -= 1;
+        state.magazine.first = state.magazine.first.unwrap().next_free();
+        state.magazine.len -= 1;
         of.free.store(of.free() - 1, Relaxed);
     });
     assert_eq!(rule, Rule::FreeSlots);
@@ -157,7 +158,7 @@ fn a_slot_lost_from_the_magazine_is_found() {
 fn a_slot_lost_from_a_slab_is_found() {
     let rule = found(|store| {
         empty_magazine(store, class(store));
-        let slab = |(_, block): &(u32, &crate::pool::Block)| {
+        let slab = |(_, block): &(u32, &crate::memory::pool::Block)| {
             usize::from(block.class.load(Relaxed)) == class(store) && block.free.load(Relaxed) != 0
         };
         let (_, block) = store.blocks_of(Use::Slab).find(slab).unwrap();
@@ -212,9 +213,9 @@ fn a_live_slot_in_a_free_list_is_found() {
         let of = store.slabs.get(class(store)).unwrap();
         let mut state = of.state.lock();
         // Its CAS number becomes a link.
-        live.loosen(state.loose);
-        state.loose = Some(live);
-        state.loosened += 1;
+        live.link_free(state.magazine.first);
+        state.magazine.first = Some(live);
+        state.magazine.len += 1;
     });
     assert_eq!(rule, Rule::Magazine);
 }
@@ -276,7 +277,7 @@ fn wrong_counts_are_found() {
 /// Takes a slot out of a ring of retired ones.
 fn forget(
     store: &Store<Host>,
-    shard: &crate::retire::Shard<<Host as crate::Platform>::Lock>,
+    shard: &crate::memory::retire::Shard<<Host as crate::Platform>::Lock>,
     slot: Slot,
 ) {
     let at = store
@@ -343,7 +344,7 @@ fn wrong_back_references_are_found() {
     assert_eq!(rule, Rule::SlabRing);
     let rule = found(|store| {
         let of = store.slabs.get(class(store)).unwrap();
-        of.state.lock().open = crate::pool::NONE;
+        of.state.lock().open = crate::memory::pool::NONE;
     });
     assert_eq!(rule, Rule::OpenSlabs);
 }
@@ -423,7 +424,11 @@ fn damage_to_queues_is_found() {
         {
             let of = store.slabs.get(class).unwrap();
             let mut state = of.state.lock();
-            state.main.len += 1;
+            match &mut state.policy {
+                Policy::Sieve(sieve) => sieve.queue.len += 1,
+                Policy::S3Fifo(queues) => queues.main.len += 1,
+                Policy::Clock => unreachable!(),
+            }
         }
         let Violation {
             rule, class: of, ..

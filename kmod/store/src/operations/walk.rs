@@ -2,8 +2,8 @@
 //! A walk over all items, beside readers and writers.
 
 use crate::item::Item;
+use crate::memory::class::HEAD;
 use crate::platform::Platform;
-use crate::slab::HEAD;
 use crate::store::{Guard, Store};
 
 /// Slots that are looked at between two pauses.

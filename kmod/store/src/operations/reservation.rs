@@ -3,12 +3,12 @@
 
 use core::mem::ManuallyDrop;
 
-use crate::commit::{Commit, Outcome, StoreError};
 use crate::counters::ClassCounter;
 use crate::hash::Hash;
 use crate::item::{Item, Slot};
+use crate::operations::allocate::{Effort, Short};
+use crate::operations::commit::{Commit, Outcome, StoreError};
 use crate::platform::Platform;
-use crate::room::{Effort, Short};
 use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;

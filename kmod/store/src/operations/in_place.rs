@@ -9,10 +9,10 @@
 //! The marks of a hit (reference count, access time, [`FETCHED`](crate::item::FETCHED)) are written by
 //! readers without the lock, and may be lost.
 
-use crate::commit::{Deleted, Invalidate};
 use crate::hash::{self, Hash};
 use crate::index::{Chain, Place};
 use crate::item::{Fields, Item, ItemSnapshot, STALE, TOKEN_SENT};
+use crate::operations::commit::{Deleted, Invalidate};
 use crate::platform::{Platform, RawLock};
 use crate::store::{Guard, Store};
 use crate::time::Expiry;

@@ -9,21 +9,17 @@ use core::num::NonZeroU32;
 use core::ptr::NonNull;
 
 use crate::config::Eviction;
+use crate::eviction::{self, Ghosts, Policy, Slots, Swept};
 use crate::hash::Hash;
 use crate::item::{Slot, HEADER};
-use crate::lock::{Held, Locked};
+use crate::lock::Held;
 use crate::platform::{Platform, RawLock, Role};
-use crate::policy;
-use crate::pool::{Block, Pool, Use, NONE};
-use crate::queue::Queue;
-use crate::s3fifo::Ghosts;
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 use crate::table::Table;
 
-/// Bytes of a slab before its first slot.
-pub(crate) const HEAD: usize = 24;
-/// The most classes there can be: an item's header has six bits for it.
-pub(crate) const CLASSES: usize = 64;
+use super::class::{Class, Hand, Ring, State, CLASSES, HEAD};
+use super::pool::{Block, Pool, Use, NONE};
+use super::sizes::sizes;
 
 /// The start of a slab.
 #[repr(C)]
@@ -36,13 +32,8 @@ struct Head {
     link: AtomicU64,
 }
 
-/// Up to this size classes are 8 bytes apart, whatever the factor: waste weighs most in the slots
-/// of which there are most.
-const FINE: u64 = 80;
 /// Sizes up to 8 times this have their class in a table.
 const DIRECT: usize = 4096;
-/// Free slots that a class keeps apart from their slabs.
-const LOOSE: u32 = 256;
 /// Slabs that a victim is chosen from, and how many are looked at to find them.
 const NEAR: u32 = 8;
 const FAR: u32 = 64;
@@ -54,118 +45,6 @@ const LINK: usize = 16;
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Head>() == HEAD);
-
-#[repr(align(64))]
-pub(crate) struct Class<L> {
-    /// Bytes of a slot.
-    size: NonZeroU32,
-    /// Slots of a slab.
-    slots: u32,
-    /// Free slots, carved or not. Written under the lock.
-    pub(crate) free: AtomicU32,
-    /// Slabs. Written under the lock.
-    pub(crate) slabs: AtomicU32,
-    /// Slots that wait for a grace period, those that somebody pins besides not counted.
-    pub(crate) retired: AtomicU32,
-    /// How many slots the store tries to keep free or on the way to it.
-    pub(crate) reserve: AtomicU32,
-    /// The fewest slots that were free while no block was to be had.
-    pub(crate) low_water: AtomicU32,
-    /// Slots that had to be freed for others, to be compared between classes.
-    pub(crate) pressure: AtomicU32,
-    /// How many seconds the last evicted item had been idle.
-    pub(crate) evicted_age: AtomicU32,
-    pub(crate) state: Locked<L, State>,
-}
-
-/// Under a class's lock.
-pub(crate) struct State {
-    /// A slab of the ring of all.
-    pub(crate) ring: u32,
-    /// The first slab with free slots.
-    pub(crate) open: u32,
-    /// The last slots that became free, to be the first to be used: linked by address through
-    /// their CAS numbers. Their slabs count them as used, so that their heads need not be looked
-    /// at, which are all of one place in caches.
-    pub(crate) loose: Option<Slot>,
-    /// How many these are, at most [`LOOSE`].
-    pub(crate) loosened: u32,
-    /// Slabs that are being emptied: as long as there are any, nothing is loose.
-    pub(crate) draining: u32,
-    /// Slabs that could not be emptied lately. Nothing becomes loose then either, so that it is seen
-    /// when one is empty after all.
-    pub(crate) failed: u32,
-    /// Where CLOCK's hand is.
-    pub(crate) hand: Hand,
-    /// Where SIEVE's hand is, as a slot's number.
-    pub(crate) needle: u32,
-    /// SIEVE's queue, S3-FIFO's main one.
-    pub(crate) main: Queue,
-    /// S3-FIFO's queue of new items.
-    pub(crate) small: Queue,
-}
-
-/// A place in a class's slabs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hand {
-    pub(crate) block: u32,
-    /// Bytes from the start of the slab.
-    pub(crate) offset: u32,
-}
-
-impl<L: RawLock> Class<L> {
-    fn new(size: NonZeroU32, slots: u32) -> Self {
-        let hand = Hand {
-            block: NONE,
-            offset: HEAD as u32,
-        };
-        Self {
-            size,
-            slots,
-            free: AtomicU32::new(0),
-            slabs: AtomicU32::new(0),
-            retired: AtomicU32::new(0),
-            reserve: AtomicU32::new(0),
-            low_water: AtomicU32::new(u32::MAX),
-            pressure: AtomicU32::new(0),
-            evicted_age: AtomicU32::new(0),
-            state: Locked::new(State {
-                ring: NONE,
-                open: NONE,
-                loose: None,
-                loosened: 0,
-                draining: 0,
-                failed: 0,
-                hand,
-                needle: NONE,
-                main: Queue::new(),
-                small: Queue::new(),
-            }),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn size(&self) -> u32 {
-        self.size.get()
-    }
-
-    pub(crate) fn slots_per_slab(&self) -> u32 {
-        self.slots
-    }
-
-    #[inline]
-    pub(crate) fn free(&self) -> u32 {
-        self.free.load(Relaxed)
-    }
-
-    pub(crate) fn slabs(&self) -> u32 {
-        self.slabs.load(Relaxed)
-    }
-
-    pub(crate) fn slots(&self) -> u32 {
-        self.slabs().saturating_mul(self.slots)
-    }
-}
 
 pub(crate) struct Slabs<L> {
     classes: Table<Class<L>>,
@@ -179,40 +58,6 @@ pub(crate) struct Slabs<L> {
     ghosts: Option<Ghosts>,
 }
 
-/// The sizes of the classes' slots, growing by `factor` hundredths, each adjusted upward so that
-/// the slots, with `extra` bytes for each elsewhere, fill a slab. The last is a whole slab.
-fn sizes(slab: usize, smallest: usize, factor: u32, extra: u64) -> impl Iterator<Item = u32> {
-    // The head has room for one slot's extra.
-    let room = (slab.saturating_sub(HEAD) as u64).saturating_add(extra);
-    let mut next = (smallest as u64).checked_next_multiple_of(8);
-    let fit = move |size: u64| {
-        let slots = room
-            .checked_div(size.saturating_add(extra))
-            .filter(|n| *n > 0)?;
-        Some((room.checked_div(slots)? & !7).saturating_sub(extra))
-    };
-    let mut left = CLASSES;
-    core::iter::from_fn(move || {
-        let last = room.checked_sub(extra)? & !7;
-        left = left.checked_sub(1)?;
-        let size = if left == 0 { last } else { fit(next?)? };
-        let step = size.wrapping_add(8);
-        let grown = match size {
-            ..FINE => step,
-            _ => (size.saturating_mul(u64::from(factor)) / 100).max(step),
-        };
-        next = if size >= last {
-            None
-        } else {
-            grown.min(last).checked_next_multiple_of(8)
-        };
-        if size >= last {
-            left = 0;
-        }
-        u32::try_from(size).ok()
-    })
-}
-
 impl<L: RawLock> Slabs<L> {
     pub(crate) fn new<P: Platform<Lock = L>>(
         platform: &P,
@@ -223,7 +68,7 @@ impl<L: RawLock> Slabs<L> {
         memory: usize,
     ) -> Option<Self> {
         let smallest = HEADER.saturating_add(item_min);
-        let extra = if policy::queues(eviction) {
+        let extra = if eviction::queues(eviction) {
             size_of::<u64>()
         } else {
             0
@@ -246,7 +91,7 @@ impl<L: RawLock> Slabs<L> {
                 .next()
                 .and_then(NonZeroU32::new)
                 .unwrap_or(NonZeroU32::MAX);
-            Class::new(size, slots(size.get()))
+            Class::new(size, slots(size.get()), eviction)
         });
         let Some(classes) = classes else {
             // SAFETY: the table came from this platform and is not used again.
@@ -282,7 +127,7 @@ impl<L: RawLock> Slabs<L> {
 
     /// Blocks that slots' numbers can tell apart.
     pub(crate) fn most_blocks(&self) -> usize {
-        if policy::queues(self.eviction) {
+        if eviction::queues(self.eviction) {
             1usize
                 .wrapping_shl(u32::BITS.wrapping_sub(self.bits))
                 .wrapping_sub(1)
@@ -294,11 +139,6 @@ impl<L: RawLock> Slabs<L> {
     #[inline]
     pub(crate) fn eviction(&self) -> Eviction {
         self.eviction
-    }
-
-    #[inline]
-    pub(crate) fn ghosts(&self) -> Option<&Ghosts> {
-        self.ghosts.as_ref()
     }
 
     /// A slot's number among all.
@@ -313,6 +153,23 @@ impl<L: RawLock> Slabs<L> {
         let block = pool.get(number.wrapping_shr(self.bits))?;
         let at = number & 1u32.wrapping_shl(self.bits).wrapping_sub(1);
         self.slot_at(block, at.wrapping_mul(of.size()).wrapping_add(HEAD as u32))
+    }
+
+    /// A class's slots for its policy, and the policy.
+    #[inline]
+    pub(crate) fn members<'a>(
+        &'a self,
+        pool: &'a Pool<L>,
+        of: &'a Class<L>,
+        state: &'a mut State,
+    ) -> (Members<'a, L>, &'a mut Policy) {
+        let members = Members {
+            slabs: self,
+            pool,
+            of,
+            ring: &mut state.ring,
+        };
+        (members, &mut state.policy)
     }
 
     /// The links of a slot by its number: a word in the head for the first, the others' from the
@@ -423,19 +280,14 @@ impl<L: RawLock> Slabs<L> {
         }
         block.set_use(Use::Slab);
         // Into the ring, behind the hand: the slab is the last to be swept.
-        let at = if state.hand.block == NONE {
-            state.ring
-        } else {
-            state.hand.block
-        };
+        let at = state.ring.current();
         match pool.get(at) {
             None => {
                 block.after.store(id, Relaxed);
                 block.before.store(id, Relaxed);
-                state.ring = id;
-                state.hand = Hand {
-                    block: id,
-                    offset: HEAD as u32,
+                state.ring = Ring {
+                    first: id,
+                    hand: Hand::at(id),
                 };
             }
             Some(next) => {
@@ -510,24 +362,16 @@ impl<L: RawLock> Slabs<L> {
         if of.free() == 0 {
             return None;
         }
-        let mut state = of.state.lock();
-        let slot = match state.loose {
-            Some(slot) => {
-                state.loose = slot.next_loose();
-                state.loosened = state.loosened.wrapping_sub(1);
-                slot
-            }
-            None => self.take_from_slab(pool, of, &mut state)?,
+        let mut held = of.state.lock();
+        let state = &mut *held;
+        let slot = match state.magazine.pop() {
+            Some(slot) => slot,
+            None => self.take_from_slab(pool, of, state)?,
         };
         slot.reserve(class as u8);
         of.free.store(of.free().wrapping_sub(1), Relaxed);
-        policy::Locked {
-            slabs: self,
-            pool,
-            of,
-            state: &mut state,
-        }
-        .enter(slot, hash);
+        let (members, policy) = self.members(pool, of, state);
+        policy.enter(&members, slot, hash);
         Some(slot)
     }
 
@@ -595,13 +439,11 @@ impl<L: RawLock> Slabs<L> {
         }
     }
 
-    /// Puts the loose slots back into their slabs.
-    pub(crate) fn fasten(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
-        while let Some(slot) = state.loose {
-            state.loose = slot.next_loose();
+    /// Puts the magazine's slots back into their slabs.
+    pub(crate) fn flush_magazine(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
+        while let Some(slot) = state.magazine.pop() {
             self.give_to_slab(pool, of, state, slot);
         }
-        state.loosened = 0;
     }
 
     /// Makes slots free: those for which nobody can have a reference any more.
@@ -637,22 +479,16 @@ impl<L: RawLock> Slabs<L> {
                 held.retired = held.retired.wrapping_add(1);
             }
             let state = &mut *held.state;
-            policy::Locked {
-                slabs: self,
-                pool,
-                of,
-                state,
-            }
-            .leave(slot);
+            let (members, policy) = self.members(pool, of, state);
+            policy.leave(&members, slot);
             slot.free();
             if poison {
                 // SAFETY: the slot is free, the lock is held.
                 unsafe { slot.poison(of.size() as usize) };
             }
-            let usable = if state.draining == 0 && state.failed == 0 && state.loosened < LOOSE {
-                slot.loosen(state.loose);
-                state.loose = Some(slot);
-                state.loosened = state.loosened.wrapping_add(1);
+            let keep = state.draining == 0 && state.failed == 0 && !state.magazine.is_full();
+            let usable = if keep {
+                state.magazine.push(slot);
                 true
             } else {
                 self.give_to_slab(pool, of, state, slot)
@@ -676,7 +512,7 @@ impl<L: RawLock> Slabs<L> {
             return false;
         }
         // From here on slots go back to their slabs at once, until this one is empty.
-        self.fasten(pool, of, &mut state);
+        self.flush_magazine(pool, of, &mut state);
         state.draining = state.draining.wrapping_add(1);
         block.set_use(Use::Draining);
         let free = of.slots.wrapping_sub(block.used.load(Relaxed));
@@ -692,14 +528,11 @@ impl<L: RawLock> Slabs<L> {
             a.before.store(before, Relaxed);
         }
         let next = if after == id { NONE } else { after };
-        if state.ring == id {
-            state.ring = next;
+        if state.ring.first == id {
+            state.ring.first = next;
         }
-        if state.hand.block == id {
-            state.hand = Hand {
-                block: next,
-                offset: HEAD as u32,
-            };
+        if state.ring.hand.block == id {
+            state.ring.hand = Hand::at(next);
         }
         true
     }
@@ -717,11 +550,7 @@ impl<L: RawLock> Slabs<L> {
     /// `now` is a count of attempts.
     pub(crate) fn next_to_go(&self, pool: &Pool<L>, of: &Class<L>, now: u32) -> u32 {
         let mut state = of.state.lock();
-        let start = if state.hand.block == NONE {
-            state.ring
-        } else {
-            state.hand.block
-        };
+        let start = state.ring.current();
         let mut at = start;
         let mut best = NONE;
         let mut least = u32::MAX;
@@ -742,10 +571,7 @@ impl<L: RawLock> Slabs<L> {
         }
         if best == NONE && at != NONE {
             // They hold next to nothing that could be evicted: the next look begins behind them.
-            state.hand = Hand {
-                block: at,
-                offset: HEAD as u32,
-            };
+            state.ring.hand = Hand::at(at);
         }
         best
     }
@@ -799,6 +625,53 @@ impl<L: RawLock> Slabs<L> {
     }
 }
 
+/// The slots of a class, whose lock is held.
+pub(crate) struct Members<'a, L> {
+    slabs: &'a Slabs<L>,
+    pool: &'a Pool<L>,
+    of: &'a Class<L>,
+    ring: &'a mut Ring,
+}
+
+impl<L: RawLock> Slots for Members<'_, L> {
+    fn sweep(&mut self) -> Swept {
+        let block = self.ring.current();
+        let Some(slab) = self.pool.get(block) else {
+            return Swept::NoSlab;
+        };
+        let offset = self.ring.hand.offset;
+        let slot = self.slabs.slot_at(slab, offset);
+        self.ring.hand = match slot {
+            Some(_) => Hand {
+                block,
+                offset: offset.wrapping_add(self.of.size()),
+            },
+            None => Hand::at(slab.after.load(Relaxed)),
+        };
+        slot.map_or(Swept::SlabEnd, Swept::Slot)
+    }
+
+    #[inline]
+    fn number(&self, slot: Slot) -> u32 {
+        self.slabs.number(self.of, slot)
+    }
+
+    #[inline]
+    fn slot(&self, number: u32) -> Option<Slot> {
+        self.slabs.numbered(self.pool, self.of, number)
+    }
+
+    #[inline]
+    fn links(&self, number: u32) -> Option<&AtomicU64> {
+        self.slabs.link(self.pool, number)
+    }
+
+    #[inline]
+    fn ghosts(&self) -> Option<&Ghosts> {
+        self.slabs.ghosts.as_ref()
+    }
+}
+
 /// A class under its lock to which slots are given back; those that are no longer retired are booked
 /// at the end.
 struct Returning<'a, L: RawLock> {
@@ -812,35 +685,6 @@ impl<L: RawLock> Drop for Returning<'_, L> {
     fn drop(&mut self) {
         if self.retired != 0 {
             self.of.retired.fetch_sub(self.retired, Relaxed);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    extern crate std;
-    use std::vec::Vec;
-
-    #[test]
-    fn classes_grow_to_a_whole_slab_and_waste_little() {
-        for factor in [102, 110, 125, 200, 1000] {
-            for slab in [4096, 1 << 20, 4 << 20] {
-                for extra in [0, 8] {
-                    let sizes: Vec<u32> = sizes(slab, 48, factor, extra as u64).collect();
-                    assert!(sizes.len() <= CLASSES);
-                    assert!(
-                        sizes.windows(2).all(|w| w[0] < w[1] && w[1] % 8 == 0),
-                        "{sizes:?}"
-                    );
-                    assert_eq!(*sizes.last().unwrap() as usize, slab - HEAD);
-                    for s in &sizes {
-                        let slots = (slab - HEAD + extra) / (*s as usize + extra);
-                        let waste = slab - HEAD + extra - slots * (*s as usize + extra);
-                        assert!(waste < 8 * slots, "{s} of {slab}");
-                    }
-                }
-            }
         }
     }
 }

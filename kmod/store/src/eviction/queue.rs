@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Queues of slots, for the policies that need an order of arrival.
+//!
+//! A slot's links are a word at the end of its slab, so that they cost 8 bytes a slot and nothing
+//! where there are no queues. A link is a slot's number: its block's, shifted, and its own there.
+
+use hippos_invariant::invariant;
+
+use crate::sync::Relaxed;
+
+use super::slots::Slots;
+
+/// No slot: what links hold at a queue's ends.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// A queue: new slots come in at the head.
+#[derive(Clone, Copy)]
+pub(crate) struct Queue {
+    pub(crate) head: u32,
+    pub(crate) tail: u32,
+    pub(crate) len: u32,
+}
+
+/// A slot's neighbours, as numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct Links {
+    /// Towards the head.
+    pub(crate) newer: u32,
+    /// Towards the tail.
+    pub(crate) older: u32,
+}
+
+pub(crate) fn links(class: &impl Slots, number: u32) -> Option<Links> {
+    let word = class.links(number)?.load(Relaxed);
+    Some(Links {
+        newer: (word >> 32) as u32,
+        older: word as u32,
+    })
+}
+
+fn set_links(class: &impl Slots, number: u32, links: Links) {
+    if let Some(word) = class.links(number) {
+        word.store(
+            u64::from(links.newer) << 32 | u64::from(links.older),
+            Relaxed,
+        );
+    }
+}
+
+fn set_newer(class: &impl Slots, number: u32, newer: u32) {
+    if let Some(links) = links(class, number) {
+        set_links(class, number, Links { newer, ..links });
+    }
+}
+
+fn set_older(class: &impl Slots, number: u32, older: u32) {
+    if let Some(links) = links(class, number) {
+        set_links(class, number, Links { older, ..links });
+    }
+}
+
+impl Queue {
+    pub(crate) const fn new() -> Self {
+        Self {
+            head: NONE,
+            tail: NONE,
+            len: 0,
+        }
+    }
+
+    /// Adds a slot at the head.
+    pub(crate) fn push(&mut self, class: &impl Slots, number: u32) {
+        set_links(
+            class,
+            number,
+            Links {
+                newer: NONE,
+                older: self.head,
+            },
+        );
+        if self.head == NONE {
+            self.tail = number;
+        } else {
+            set_newer(class, self.head, number);
+        }
+        self.head = number;
+        self.len = self.len.wrapping_add(1);
+    }
+
+    /// Takes a slot out, wherever it is.
+    pub(crate) fn remove(&mut self, class: &impl Slots, number: u32) {
+        let Some(Links { newer, older }) = links(class, number) else {
+            return;
+        };
+        if newer == NONE {
+            self.head = older;
+        } else {
+            set_older(class, newer, older);
+        }
+        if older == NONE {
+            self.tail = newer;
+        } else {
+            set_newer(class, older, newer);
+        }
+        invariant!(self.len != 0, "slot {number} taken out of an empty queue");
+        self.len = self.len.wrapping_sub(1);
+    }
+}

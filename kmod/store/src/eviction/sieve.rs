@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! SIEVE: a queue in order of arrival, over which a hand goes from old to new. What was hit since
+//! the hand last came stays where it is, so that new items have to prove themselves early (Zhang
+//! and others, "SIEVE is simpler than LRU", NSDI 2024).
+
+use crate::item::Slot;
+use crate::sync::Relaxed;
+
+use super::queue::{links, Queue, NONE};
+use super::slots::{Picked, Slots, LOOK};
+
+pub(super) const CAP: u8 = 1;
+
+/// The queue of a class.
+pub(crate) struct Sieve {
+    pub(crate) queue: Queue,
+    /// The number of the slot that is looked at next; NONE for the oldest.
+    hand: u32,
+}
+
+impl Sieve {
+    pub(super) fn new() -> Self {
+        Self {
+            queue: Queue::new(),
+            hand: NONE,
+        }
+    }
+
+    pub(super) fn enter(&mut self, class: &impl Slots, slot: Slot) {
+        self.queue.push(class, class.number(slot));
+    }
+
+    pub(super) fn leave(&mut self, class: &impl Slots, slot: Slot) {
+        let number = class.number(slot);
+        if self.hand == number {
+            self.hand = links(class, number).map_or(NONE, |links| links.newer);
+        }
+        self.queue.remove(class, number);
+    }
+
+    pub(super) fn pick(
+        &mut self,
+        class: &mut impl Slots,
+        want: usize,
+        dead: impl Fn(Slot) -> bool,
+        picked: &mut Picked,
+    ) -> usize {
+        let mut looked = 0usize;
+        while looked < LOOK && picked.len() < want && !picked.is_full() {
+            let at = match self.hand {
+                NONE => self.queue.tail,
+                at => at,
+            };
+            let (Some(slot), Some(links)) = (class.slot(at), links(class, at)) else {
+                break;
+            };
+            looked = looked.wrapping_add(1);
+            self.hand = links.newer;
+            if !slot.is_live() {
+                continue;
+            }
+            let refs = &slot.header().refs;
+            if refs.load(Relaxed) != 0 && !dead(slot) {
+                refs.store(0, Relaxed);
+                continue;
+            }
+            picked.push(slot);
+        }
+        looked
+    }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A class's slots as a policy sees them.
+
+use crate::few::Few;
+use crate::item::Slot;
+use crate::sync::AtomicU64;
+
+use super::ghosts::Ghosts;
+
+/// Slots picked at a time.
+pub(crate) const PICK: usize = 16;
+/// Slots looked at while a class's lock is held.
+pub(super) const LOOK: usize = 64;
+
+pub(crate) type Picked = Few<Slot, PICK>;
+
+/// What the hand over a class's slabs came to.
+pub(crate) enum Swept {
+    /// A slot, in use or free.
+    Slot(Slot),
+    /// The end of a slab.
+    SlabEnd,
+    /// The class has no slab.
+    NoSlab,
+}
+
+/// The slots of a class, whose lock is held.
+pub(crate) trait Slots {
+    /// Moves the hand over the class's slabs by one slot.
+    fn sweep(&mut self) -> Swept;
+    /// A slot's number among all of the store.
+    fn number(&self, slot: Slot) -> u32;
+    /// The slot of a number.
+    fn slot(&self, number: u32) -> Option<Slot>;
+    /// The word for a slot's links, where the policy [needs them](super::queues).
+    fn links(&self, number: u32) -> Option<&AtomicU64>;
+    /// What S3-FIFO remembers for all classes.
+    fn ghosts(&self) -> Option<&Ghosts>;
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A slab class: what is known of its slabs and slots, and under which lock.
+
+use core::num::NonZeroU32;
+
+use crate::config::Eviction;
+use crate::eviction::Policy;
+use crate::lock::Locked;
+use crate::platform::RawLock;
+use crate::sync::{AtomicU32, Relaxed};
+
+use super::magazine::Magazine;
+use super::pool::NONE;
+
+/// Bytes of a slab before its first slot.
+pub(crate) const HEAD: usize = 24;
+/// The most classes there can be: an item's header has six bits for it.
+pub(crate) const CLASSES: usize = 64;
+
+#[repr(align(64))]
+pub(crate) struct Class<L> {
+    /// Bytes of a slot.
+    pub(super) size: NonZeroU32,
+    /// Slots of a slab.
+    pub(super) slots: u32,
+    /// Free slots, carved or not. Written under the lock.
+    pub(crate) free: AtomicU32,
+    /// Slabs. Written under the lock.
+    pub(crate) slabs: AtomicU32,
+    /// Slots that wait for a grace period, those that somebody pins besides not counted.
+    pub(crate) retired: AtomicU32,
+    /// How many slots the store tries to keep free or on the way to it.
+    pub(crate) reserve: AtomicU32,
+    /// The fewest slots that were free while no block was to be had.
+    pub(crate) low_water: AtomicU32,
+    /// Slots that had to be freed for others, to be compared between classes.
+    pub(crate) pressure: AtomicU32,
+    /// How many seconds the last evicted item had been idle.
+    pub(crate) evicted_age: AtomicU32,
+    pub(crate) state: Locked<L, State>,
+}
+
+/// Under a class's lock.
+pub(crate) struct State {
+    pub(crate) ring: Ring,
+    /// The first slab with free slots.
+    pub(crate) open: u32,
+    /// The slots that became free last. Their slabs count them as used, so that their heads need not
+    /// be looked at, which are all of one place in caches.
+    pub(crate) magazine: Magazine,
+    /// Slabs that are being emptied: as long as there are any, the magazine is empty.
+    pub(crate) draining: u32,
+    /// Slabs that could not be emptied lately. Nothing goes into the magazine then either, so that it
+    /// is seen when one is empty after all.
+    pub(crate) failed: u32,
+    pub(crate) policy: Policy,
+}
+
+/// All slabs of a class, in a circle, and CLOCK's hand over their slots.
+pub(crate) struct Ring {
+    /// A slab of it, NONE if the class has none.
+    pub(crate) first: u32,
+    pub(crate) hand: Hand,
+}
+
+/// A place in a class's slabs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hand {
+    pub(crate) block: u32,
+    /// Bytes from the start of the slab.
+    pub(crate) offset: u32,
+}
+
+impl Hand {
+    /// The first slot of a slab.
+    pub(crate) fn at(block: u32) -> Self {
+        Self {
+            block,
+            offset: HEAD as u32,
+        }
+    }
+}
+
+impl Ring {
+    /// The slab that the hand is in.
+    pub(crate) fn current(&self) -> u32 {
+        match self.hand.block {
+            NONE => self.first,
+            block => block,
+        }
+    }
+}
+
+impl<L: RawLock> Class<L> {
+    pub(super) fn new(size: NonZeroU32, slots: u32, eviction: Eviction) -> Self {
+        Self {
+            size,
+            slots,
+            free: AtomicU32::new(0),
+            slabs: AtomicU32::new(0),
+            retired: AtomicU32::new(0),
+            reserve: AtomicU32::new(0),
+            low_water: AtomicU32::new(u32::MAX),
+            pressure: AtomicU32::new(0),
+            evicted_age: AtomicU32::new(0),
+            state: Locked::new(State {
+                ring: Ring {
+                    first: NONE,
+                    hand: Hand::at(NONE),
+                },
+                open: NONE,
+                magazine: Magazine::new(),
+                draining: 0,
+                failed: 0,
+                policy: Policy::new(eviction),
+            }),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn size(&self) -> u32 {
+        self.size.get()
+    }
+
+    pub(crate) fn slots_per_slab(&self) -> u32 {
+        self.slots
+    }
+
+    #[inline]
+    pub(crate) fn free(&self) -> u32 {
+        self.free.load(Relaxed)
+    }
+
+    pub(crate) fn slabs(&self) -> u32 {
+        self.slabs.load(Relaxed)
+    }
+
+    pub(crate) fn slots(&self) -> u32 {
+        self.slabs().saturating_mul(self.slots)
+    }
+}

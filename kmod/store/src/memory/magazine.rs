@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A class's magazine: the slots that became free last, to be the first to be used again, since
+//! they are still in caches.
+
+use hippos_invariant::invariant;
+
+use crate::item::Slot;
+
+/// The most slots of a magazine.
+const MOST: u32 = 256;
+
+/// A stack of free slots, linked by address through their CAS numbers. Under the class's lock.
+pub(crate) struct Magazine {
+    pub(crate) first: Option<Slot>,
+    pub(crate) len: u32,
+}
+
+impl Magazine {
+    pub(crate) const fn new() -> Self {
+        Self {
+            first: None,
+            len: 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.len >= MOST
+    }
+
+    /// Adds a free slot.
+    #[inline]
+    pub(crate) fn push(&mut self, slot: Slot) {
+        slot.link_free(self.first);
+        self.first = Some(slot);
+        self.len = self.len.wrapping_add(1);
+    }
+
+    /// Takes the slot that came last.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Slot> {
+        let slot = self.first?;
+        self.first = slot.next_free();
+        invariant!(self.len != 0, "a magazine of no slots has one");
+        self.len = self.len.wrapping_sub(1);
+        Some(slot)
+    }
+}

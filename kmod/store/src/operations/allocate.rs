@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Slots for writers: one that is free, or one that becomes free in time.
+
+use crate::hash::Hash;
+use crate::item::Slot;
+use crate::memory::class::Class;
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::Relaxed;
+use crate::upkeep::drain::Stolen;
+use crate::upkeep::evict::LOOKS;
+
+use super::commit::StoreError;
+
+/// Grace periods that one write waits for at most.
+const GRACES: u32 = 16;
+/// Times that one write looks again for what others are about to give back, with a nap before most.
+const TRIES: u32 = 128;
+/// Times that it finds nothing to take and nothing on the way before it believes it.
+const BARREN: u32 = 4;
+/// Retired memory is at most one part in so many of the limit (but at least the largest item),
+/// beside a batch for each CPU.
+const RETIRED_SHARE: usize = 16;
+/// A class keeps at most one part in so many of its slots free.
+const RESERVE_SHARE: u32 = 32;
+/// The reserve that a class starts with when it needs one.
+const RESERVE_FIRST: u32 = 4;
+/// Items that a writer evicts to keep up the reserve, for each slot that it takes.
+const TEND: usize = 2;
+
+/// Why there is no slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Short {
+    /// The item is too large.
+    TooLarge,
+    /// None is free now; one may be a little later.
+    Soon,
+    /// None is free, and there is nothing that could become free.
+    Nothing,
+}
+
+/// What a writer may still do for a slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    /// Grace periods.
+    graces: u32,
+    tries: u32,
+    /// Times that it may find nothing.
+    barren: u32,
+    /// It may sleep for other reasons than grace periods.
+    waits: bool,
+}
+
+impl From<Short> for StoreError {
+    fn from(short: Short) -> Self {
+        match short {
+            Short::TooLarge => Self::TooLarge,
+            Short::Soon | Short::Nothing => Self::OutOfMemory,
+        }
+    }
+}
+
+impl Effort {
+    /// One that ends with an error that is final.
+    pub(crate) const WHOLE: Self = Self {
+        graces: GRACES,
+        tries: TRIES,
+        barren: BARREN,
+        waits: true,
+    };
+    /// A turn among others: one grace period at most, and no other sleep.
+    pub(crate) const TURN: Self = Self {
+        graces: 1,
+        tries: TRIES / 8,
+        barren: 0,
+        waits: false,
+    };
+
+    fn look_again(&mut self) -> Result<(), Short> {
+        self.tries = self.tries.checked_sub(1).ok_or(Short::Soon)?;
+        Ok(())
+    }
+
+    fn find_nothing(&mut self) -> Result<(), Short> {
+        self.barren = self.barren.checked_sub(1).ok_or(Short::Nothing)?;
+        Ok(())
+    }
+}
+
+impl<P: Platform> Store<P> {
+    /// A reserved slot of a class for a key of this hash: memory that has become free, a new slab, or
+    /// eviction. No lock or section is held; may sleep, as long as `effort` lasts.
+    #[inline]
+    pub(crate) fn alloc(&self, class: usize, hash: Hash, effort: Effort) -> Result<Slot, Short> {
+        let slot = match self.alloc_ready(class, hash) {
+            Some(slot) => slot,
+            None => self.make_room(class, hash, effort)?,
+        };
+        self.tend(class);
+        Ok(slot)
+    }
+
+    /// A slot that is free now. May be called in a section.
+    #[inline]
+    pub(crate) fn alloc_ready(&self, class: usize, hash: Hash) -> Option<Slot> {
+        let ready = || self.slabs.take(&self.pool, class, hash);
+        (!self.congested()).then(ready).flatten()
+    }
+
+    #[cold]
+    fn make_room(&self, class: usize, hash: Hash, mut effort: Effort) -> Result<Slot, Short> {
+        let Some(of) = self.slabs.get(class) else {
+            return Err(Short::TooLarge);
+        };
+        while self.congested() {
+            self.pause(&mut effort)?;
+        }
+        let mut raised = false;
+        loop {
+            self.harvest();
+            if let Some(slot) = self.slabs.take(&self.pool, class, hash) {
+                return Ok(slot);
+            }
+            if self.add_slab(class) {
+                effort.look_again()?;
+                continue;
+            }
+            if !raised {
+                // Memory is full and the reserve did not last.
+                raised = true;
+                self.raise_reserve(of);
+                self.platform.wake();
+            }
+            let coming = of.retired.load(Relaxed);
+            let want = of.reserve.load(Relaxed).max(1).saturating_sub(coming);
+            if want == 0 || coming != 0 {
+                self.evict(class, want as usize);
+                self.pause(&mut effort)?;
+                continue;
+            }
+            match self.evict_some(class, want as usize, LOOKS) {
+                // Not all were looked at, or some are on their way.
+                (0, false) => effort.look_again()?,
+                (1.., _) => self.pause(&mut effort)?,
+                // The class has nothing to give: take a slab from another.
+                (0, true) => match self.steal(class) {
+                    Stolen::Slab | Stolen::Working => effort.look_again()?,
+                    Stolen::Waiting => self.pause(&mut effort)?,
+                    Stolen::Busy => self.nap(&mut effort)?,
+                    Stolen::Nothing => {
+                        effort.find_nothing()?;
+                        self.nap(&mut effort)?;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes a class's reserve larger.
+    fn raise_reserve(&self, of: &Class<P::Lock>) {
+        of.low_water.store(0, Relaxed);
+        let most = of.slots() / RESERVE_SHARE;
+        let reserve = of.reserve.load(Relaxed).saturating_mul(2);
+        let reserve = reserve.max(RESERVE_FIRST).min(most);
+        of.reserve.store(reserve, Relaxed);
+    }
+
+    /// Waits for a grace period, or just for a moment.
+    fn pause(&self, effort: &mut Effort) -> Result<(), Short> {
+        if effort.graces == 0 {
+            return self.nap(effort);
+        }
+        effort.graces = effort.graces.wrapping_sub(1);
+        self.wait();
+        Ok(())
+    }
+
+    /// Lets others run, who are about to give something back.
+    fn nap(&self, effort: &mut Effort) -> Result<(), Short> {
+        effort.look_again()?;
+        if effort.waits {
+            self.platform.nap();
+            return Ok(());
+        }
+        Err(Short::Soon)
+    }
+
+    /// The most bytes that may wait for grace periods before writers do.
+    fn most_retired(&self) -> u64 {
+        let limit = self.pool.limit().saturating_mul(self.pool.block_size());
+        (limit / RETIRED_SHARE).max(self.item_max) as u64
+    }
+
+    /// Does too much wait for grace periods?
+    #[inline]
+    pub(crate) fn congested(&self) -> bool {
+        self.retire.bytes() > self.most_retired()
+    }
+
+    /// A writer's share of keeping the reserve: evicts a little when memory is full and less than
+    /// the reserve is free or on the way to it. No lock or section is held.
+    #[inline]
+    pub(crate) fn tend(&self, class: usize) {
+        if let Some(of) = self.slabs.get(class) {
+            if self.lacks(of) != 0 {
+                self.evict(class, TEND);
+            }
+        }
+    }
+}

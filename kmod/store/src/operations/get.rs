@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Looking items up.
+
+use crate::hash::{self, Hash, Key};
+use crate::index::{self, Bucket};
+use crate::item::{Item, ItemSnapshot, Slot};
+use crate::platform::Platform;
+use crate::store::{Guard, Store};
+
+use super::in_place::Change;
+
+/// What [`Store::look`] found.
+pub enum Look<'g> {
+    /// The item, which a hit leaves as it is.
+    Hit(Item<'g>),
+    /// There is none.
+    Miss,
+    /// It can't tell: [`Store::get`] has to.
+    Unsure,
+}
+
+/// What [`Store::try_inspect`] found.
+pub enum Inspected<'g> {
+    /// The item and what changes in it in place.
+    Hit(Item<'g>, ItemSnapshot),
+    /// There is none.
+    Miss,
+    /// The item is being changed just now.
+    Changing,
+}
+
+/// A lookup under way: see [`Store::probe`].
+#[derive(Clone, Copy)]
+pub struct Probe<'g> {
+    hash: Hash,
+    bucket: Option<&'g Bucket>,
+    /// The first one under the hash's tag.
+    slot: Option<Slot>,
+}
+
+impl Probe<'_> {
+    /// None.
+    pub const NONE: Self = Self {
+        hash: Hash(0),
+        bucket: None,
+        slot: None,
+    };
+}
+
+impl<P: Platform> Store<P> {
+    /// Brings the bucket of a hash near. Worth it some 100 ns before the lookup.
+    #[inline]
+    pub fn prefetch(&self, hash: Hash) {
+        self.index.prefetch(hash);
+    }
+
+    /// Brings the item that the hash probably belongs to near; the bucket should be by now.
+    #[inline]
+    pub fn prefetch_item(&self, _guard: &Guard<'_, P>, hash: Hash) {
+        self.index.prefetch_item(hash);
+    }
+
+    /// Begins a lookup: brings the bucket near. [`Store::aim`] is worth it some 100 ns later.
+    #[inline(always)]
+    pub fn probe<'g>(&'g self, _guard: &'g Guard<'_, P>, hash: Hash) -> Probe<'g> {
+        Probe {
+            hash,
+            bucket: self.index.near(hash),
+            slot: None,
+        }
+    }
+
+    /// Goes on with a lookup: brings the item near that it will probably find.
+    #[inline(always)]
+    pub fn aim<'g>(&'g self, _guard: &'g Guard<'_, P>, probe: &mut Probe<'g>) {
+        if let Some(bucket) = probe.bucket {
+            probe.slot = self.index.first(bucket, probe.hash);
+        }
+        if let Some(slot) = probe.slot {
+            crate::sync::prefetch(slot.header());
+        }
+    }
+
+    /// Ends a lookup of `key`, whose hash the probe was made with: as [`Store::get`].
+    #[inline(always)]
+    pub fn get_probed<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        probe: &Probe<'g>,
+    ) -> Option<Item<'g>> {
+        if let Some(slot) = probe.slot {
+            // It was linked in this section, as if found now.
+            let item = self.item(guard, slot);
+            let same = match Key::new(key) {
+                Some(key) => slot.is(&key),
+                None => hash::same(slot.key(), key),
+            };
+            if same && item.is_settled(self.clock.epoch(), self.cap) {
+                return Some(item);
+            }
+        }
+        self.get_anew(guard, key, probe.hash)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn get_anew<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
+        self.get(guard, key, hash)
+    }
+
+    /// The quickest look at a key, which is right nearly always. Any context.
+    #[inline(always)]
+    pub fn look<'g>(&self, guard: &'g Guard<'_, P>, key: &Key) -> Look<'g> {
+        match self.index.look(key.hash(&self.secrets), key) {
+            index::Look::Found(slot) => {
+                let item = self.item(guard, slot);
+                if item.is_settled(self.clock.epoch(), self.cap) {
+                    Look::Hit(item)
+                } else {
+                    Look::Unsure
+                }
+            }
+            index::Look::Absent => Look::Miss,
+            _ => Look::Unsure,
+        }
+    }
+
+    /// The item of a key, if it is there, not expired and not flushed; its being hit is noted for
+    /// eviction. Any context. Counts only what had expired or was flushed.
+    #[inline(always)]
+    pub fn get<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
+        let item = self.peek(guard, key, hash)?;
+        item.hit(self.cap);
+        Some(item)
+    }
+
+    /// As [`Store::get`], but leaves no trace in the item.
+    #[inline(always)]
+    pub fn peek<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
+        let slot = self.index.find(hash, |slot| hash::same(slot.key(), key))?;
+        if !self.alive(slot) {
+            self.missed(slot);
+            return None;
+        }
+        Some(self.item(guard, slot))
+    }
+
+    /// As [`Store::peek`], with what changes in place as it was at one moment. Any context.
+    #[inline]
+    pub fn try_inspect<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        hash: Hash,
+    ) -> Inspected<'g> {
+        let Some(slot) = self.index.find(hash, |slot| hash::same(slot.key(), key)) else {
+            return Inspected::Miss;
+        };
+        let item = self.item(guard, slot);
+        match item.snapshot() {
+            Some(seen) if self.shows(&item, &seen) => Inspected::Hit(item, seen),
+            Some(_) => {
+                self.missed(slot);
+                Inspected::Miss
+            }
+            None => Inspected::Changing,
+        }
+    }
+
+    /// As [`Store::try_inspect`], but waits while the item is being changed. Process context.
+    pub fn inspect<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &[u8],
+        hash: Hash,
+    ) -> Option<(Item<'g>, ItemSnapshot)> {
+        match self.try_inspect(guard, key, hash) {
+            Inspected::Hit(item, seen) => Some((item, seen)),
+            Inspected::Miss => None,
+            // Who changes it holds the stripe's lock, which this takes.
+            Inspected::Changing => self.visit(guard, key, hash, |_, _| Change::default()),
+        }
+    }
+
+    /// What changes in an item in place, as it was at one moment. Process context.
+    pub fn snapshot_of(&self, item: &Item<'_>) -> ItemSnapshot {
+        item.snapshot().unwrap_or_else(|| {
+            // Who changes it holds this lock.
+            let _chain = self.index.lock(self.hash_of(item.slot()));
+            item.fields()
+        })
+    }
+
+    /// Notes a hit on an item that [`Store::peek`] found. Any context.
+    #[inline]
+    pub fn bump(&self, item: &Item<'_>) {
+        item.hit(self.cap);
+    }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What callers do with a store.
+
+pub(crate) mod allocate;
+pub(crate) mod commit;
+pub(crate) mod get;
+pub(crate) mod in_place;
+pub(crate) mod number;
+pub(crate) mod reservation;
+pub(crate) mod set;
+mod update;
+pub(crate) mod walk;

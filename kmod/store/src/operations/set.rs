@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Storing and deleting.
+//!
+//! Process context. Memory is found and bytes are copied before a stripe is
+//! locked, so that locks are held for a few hundred instructions at most.
+
+use crate::counters::Counter;
+use crate::hash::{self, Hash};
+use crate::index::{Chain, Place};
+use crate::item::{Slot, BINARY_KEY, HEADER, KEY_MAX, STALE, TOKEN_SENT};
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::Relaxed;
+use crate::upkeep::evict::Weight;
+
+use super::commit::{Commit, Deleted, Outcome, StoreError, Verb};
+use super::reservation::Reservation;
+
+/// What became of an attempt to link a slot.
+pub(super) enum Linked {
+    /// It is linked; the slot that it replaced, or that had to make room, is to be retired.
+    Done { old: Option<Slot> },
+    /// The bucket is full and there was no overflow bucket.
+    Full,
+}
+
+impl<P: Platform> Store<P> {
+    /// The class of an item, if it is not too large.
+    pub(crate) fn class_of(&self, key_len: usize, value_len: usize) -> Result<usize, StoreError> {
+        if key_len > KEY_MAX {
+            return Err(StoreError::TooLarge);
+        }
+        let size = HEADER.saturating_add(key_len).saturating_add(value_len);
+        self.slabs.class_for(size).ok_or(StoreError::TooLarge)
+    }
+
+    /// Whether the item that a writer found, under its stripe's lock, is alive; counted if not.
+    pub(crate) fn found(&self, slot: Slot) -> bool {
+        let alive = self.alive(slot);
+        if !alive {
+            self.missed(slot);
+        }
+        alive
+    }
+
+    pub(crate) fn next_cas(&self, wanted: Option<u64>) -> u64 {
+        match wanted {
+            Some(cas) if cas != 0 => cas,
+            _ => self.cas.0.fetch_add(1, Relaxed).wrapping_add(1),
+        }
+    }
+
+    /// Stores a reservation. What of its value was not written is zeroes. Process context, may
+    /// sleep.
+    pub fn commit(
+        &self,
+        reservation: Reservation<'_, P>,
+        commit: &Commit,
+    ) -> Result<Outcome, StoreError> {
+        let mut new = reservation;
+        if new.remaining() != 0 {
+            new.pad(0);
+        }
+        match commit.verb {
+            Verb::Append | Verb::Prepend => self.join(new, commit),
+            Verb::Set | Verb::Add | Verb::Replace => self.place(new, commit).0,
+        }
+    }
+
+    /// Set, add, replace and compare-and-swap. What was not stored comes back.
+    pub(super) fn place<'s>(
+        &'s self,
+        new: Reservation<'s, P>,
+        commit: &Commit,
+    ) -> (Result<Outcome, StoreError>, Option<Reservation<'s, P>>) {
+        let (slot, hash) = (new.slot, new.hash);
+        let mut born = 0;
+        for (mark, on) in [
+            (STALE, commit.stale),
+            (TOKEN_SENT, commit.token_sent),
+            (BINARY_KEY, commit.binary_key),
+        ] {
+            born |= if on { mark } else { 0 };
+        }
+        let expiry = slot.header().expiry.load(Relaxed);
+        let weight = Weight::of(slot);
+        let mut force = false;
+        while let Some(mut chain) = self.index.lock(hash) {
+            let found = chain.find(|s| hash::same(s.key(), slot.key()));
+            let live = found.as_ref().map(|p| p.slot).filter(|s| self.found(*s));
+            // What is kept of the old item is read anew with each try.
+            let mut marks = born;
+            slot.header().expiry.store(expiry, Relaxed);
+            let refused = match (commit.verb, commit.compare, live) {
+                (Verb::Add, _, Some(old)) => {
+                    old.refer(self.cap, self.now());
+                    Some(Outcome::NotStored)
+                }
+                (Verb::Replace, None, None) => Some(Outcome::NotStored),
+                (Verb::Set | Verb::Replace, Some(_), None) => Some(Outcome::NotFound),
+                (Verb::Set | Verb::Replace, Some(cas), Some(old)) => {
+                    let present = old.header().cas.load(Relaxed);
+                    if cas != 0 && commit.invalidate && cas < present {
+                        marks |= STALE | old.marks() & TOKEN_SENT;
+                        let expiry = old.header().expiry.load(Relaxed);
+                        slot.header().expiry.store(expiry, Relaxed);
+                        None
+                    } else {
+                        (cas == 0 || cas != present).then_some(Outcome::Exists)
+                    }
+                }
+                _ => None,
+            };
+            if let Some(refused) = refused {
+                drop(chain);
+                return (Ok(refused), Some(new));
+            }
+            let cas = self.next_cas(commit.new_cas);
+            let epoch = self.clock.epoch();
+            match self.link(&mut chain, found.as_ref(), slot, (cas, epoch), marks, force) {
+                Linked::Done { old } => {
+                    let crowded = chain.crowded();
+                    drop(chain);
+                    new.keep();
+                    self.count(Counter::TotalItems, 1);
+                    self.unlinked(old, Some(weight), found.is_some() && live.is_none());
+                    if crowded {
+                        self.grow_index();
+                    }
+                    return (Ok(Outcome::Stored { cas }), None);
+                }
+                Linked::Full => {
+                    drop(chain);
+                    force = !self.add_overflow();
+                }
+            }
+        }
+        (Err(StoreError::OutOfMemory), Some(new))
+    }
+
+    /// Publishes a slot, complete but for marks, times, CAS number and epoch: in the place of
+    /// `found` or in a new one. With `force` it takes another item's place if there is no other.
+    pub(super) fn link<'i>(
+        &self,
+        chain: &mut Chain<'i, P::Lock>,
+        found: Option<&Place<'i>>,
+        slot: Slot,
+        (cas, epoch): (u64, u32),
+        marks: u8,
+        force: bool,
+    ) -> Linked {
+        let header = slot.header();
+        header.cas.store(cas, Relaxed);
+        header.epoch.store(epoch, Relaxed);
+        header.atime.store(self.clock.now(), Relaxed);
+        if let Some(place) = found {
+            // Storing over an item counts as use of it.
+            let refs = place.slot.header().refs.load(Relaxed);
+            header
+                .refs
+                .store(refs.saturating_add(1).min(self.cap), Relaxed);
+        }
+        slot.publish(marks);
+        if let Some(place) = found {
+            chain.replace(place, slot);
+            return Linked::Done {
+                old: Some(place.slot),
+            };
+        }
+        if chain.insert(slot) {
+            return Linked::Done { old: None };
+        }
+        if force {
+            let cold = |s: Slot| s.header().refs.load(Relaxed) == 0;
+            if let Some(place) = chain.any(cold).or_else(|| chain.any(|_| true)) {
+                chain.replace(&place, slot);
+                self.note_eviction(place.slot);
+                return Linked::Done {
+                    old: Some(place.slot),
+                };
+            }
+        }
+        slot.unpublish();
+        Linked::Full
+    }
+
+    /// Removes an item, of this CAS number if one is given. Process context, may sleep.
+    pub fn delete(&self, key: &[u8], hash: Hash, compare: Option<u64>) -> Deleted {
+        let Some(mut chain) = self.index.lock(hash) else {
+            return Deleted::NotFound;
+        };
+        let Some(place) = chain.find(|s| hash::same(s.key(), key)) else {
+            return Deleted::NotFound;
+        };
+        let alive = self.found(place.slot);
+        let header = place.slot.header();
+        let class = place.slot.class();
+        if alive && compare.is_some_and(|cas| cas != header.cas.load(Relaxed)) {
+            return Deleted::Exists { class };
+        }
+        let emptied = chain.remove(&place);
+        drop(chain);
+        self.unlinked(Some(place.slot), None, !alive);
+        self.retire_overflow(emptied);
+        if alive {
+            Deleted::Deleted { class }
+        } else {
+            Deleted::NotFound
+        }
+    }
+}

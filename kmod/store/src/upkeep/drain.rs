@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Moving memory: slabs are emptied for a class that is pressed, for the index, or to be given back
+//! to the platform.
+
+use crate::counters::{ClassCounter, Counter};
+use crate::memory::class::HEAD;
+use crate::memory::pool::NONE;
+use crate::platform::{Cookie, Platform};
+use crate::store::Store;
+use crate::sync::{Acquire, Relaxed, Release};
+use crate::upkeep_state::Drain;
+
+use super::rebalance::{bit, pick_receiver, pick_victim, ClassStats};
+use super::{IDLE_MS, NOW_MS, SOON_MS};
+
+/// Slots that a step looks at to empty a slab.
+const DRAIN: usize = 1024;
+/// Times that a draining slab is gone over, with a grace period after each, before it is given up:
+/// what was being written the first time can be evicted the second.
+const DRAIN_ROUNDS: u32 = 2;
+/// Steps that a writer makes to empty a slab before it lets others run.
+const STEAL_STEPS: u32 = 16;
+
+/// What became of a writer's attempt to take a slab from another class.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stolen {
+    /// A slab was emptied: a block is to be had, if the limit allows it.
+    Slab,
+    /// There is more to do at once.
+    Working,
+    /// It waits for a grace period.
+    Waiting,
+    /// There was none to be had.
+    Nothing,
+    /// Somebody else is at it: a slab may be on its way.
+    Busy,
+}
+
+/// What became of a step of emptying a slab.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    /// There is more to evict.
+    Working,
+    /// It waits for a grace period or for somebody to let go of a slot.
+    Waiting,
+    /// A block has become free.
+    Done,
+    /// It was given up.
+    Failed,
+}
+
+impl<P: Platform> Store<P> {
+    /// Moves memory: slabs are emptied for a class that is pressed, for the index, or to be given
+    /// back to the platform.
+    pub(super) fn move_memory(&self) -> u32 {
+        while self.pool.shed(&self.platform) {}
+        let mut next_ms = IDLE_MS;
+        for drain in self.upkeep.drains.iter().filter(|drain| !drain.is_idle()) {
+            next_ms = next_ms.min(match self.drain(drain) {
+                Drained::Working | Drained::Done => NOW_MS,
+                Drained::Waiting => SOON_MS,
+                Drained::Failed => IDLE_MS,
+            });
+        }
+        let hungry = &self.upkeep.hungry;
+        if hungry.load(Relaxed) && self.pool.room() != 0 && self.add_segment() {
+            hungry.store(false, Relaxed);
+        }
+        if next_ms != IDLE_MS {
+            // More is decided when this is done.
+            return next_ms;
+        }
+        let over = self.pool.held().saturating_sub(self.pool.allowed());
+        if over != 0 {
+            return self.start_drains(None, over);
+        }
+        if self.pool.room() != 0 {
+            return IDLE_MS;
+        }
+        if hungry.load(Relaxed) {
+            return self.start_drains(None, 1);
+        }
+        let Some((class, slabs)) = pick_receiver(self.class_stats()) else {
+            return IDLE_MS;
+        };
+        self.note_use();
+        for of in self.slabs.classes() {
+            of.pressure.store(0, Relaxed);
+        }
+        self.start_drains(Some(class), slabs)
+    }
+
+    /// Counts the hits and evictions that classes had lately: older ones count half each time.
+    fn note_use(&self) {
+        for (i, lately) in (0..self.slabs.classes().len()).zip(&self.upkeep.lately) {
+            lately
+                .hits
+                .note(self.class_counted(i, ClassCounter::GetHits));
+            lately
+                .evictions
+                .note(self.class_counted(i, ClassCounter::Evicted));
+        }
+    }
+
+    /// The classes in figures.
+    fn class_stats(&self) -> impl Iterator<Item = ClassStats> + Clone + '_ {
+        let lately = self.upkeep.lately.iter();
+        self.slabs
+            .classes()
+            .iter()
+            .zip(lately)
+            .map(|(of, lately)| ClassStats {
+                size: of.size(),
+                slots_per_slab: of.slots_per_slab(),
+                slabs: of.slabs(),
+                free: of.free(),
+                reserve: of.reserve.load(Relaxed),
+                pressure: of.pressure.load(Relaxed),
+                hits: lately.hits.recent.load(Relaxed),
+                evictions: lately.evictions.recent.load(Relaxed),
+            })
+    }
+
+    /// Begins to empty up to `slabs` slabs for a class or for any other use.
+    fn start_drains(&self, to: Option<usize>, slabs: usize) -> u32 {
+        let mut started = IDLE_MS;
+        for drain in self
+            .upkeep
+            .drains
+            .iter()
+            .filter(|drain| drain.is_idle())
+            .take(slabs)
+        {
+            if !self.start_drain(drain, to) {
+                break;
+            }
+            started = NOW_MS;
+        }
+        started
+    }
+
+    /// Begins to empty a slab for a class, or for any other use.
+    fn start_drain(&self, drain: &Drain, to: Option<usize>) -> bool {
+        let now = self.upkeep.attempts.fetch_add(1, Relaxed);
+        let mut except = 0;
+        let id = loop {
+            let Some(class) = pick_victim(self.class_stats(), to, except) else {
+                return false;
+            };
+            let Some(of) = self.slabs.get(class) else {
+                return false;
+            };
+            match self.slabs.next_to_go(&self.pool, of, now) {
+                // All of them are left alone for now.
+                NONE => except |= bit(class),
+                id => break id,
+            }
+        };
+        if !self.slabs.drain(&self.pool, id) {
+            return false;
+        }
+        drain.at.store(HEAD as u32, Relaxed);
+        drain.rounds.store(0, Relaxed);
+        drain.over.store(false, Relaxed);
+        drain.empty.store(false, Relaxed);
+        drain.block.store(id, Relaxed);
+        true
+    }
+
+    /// A step of emptying a slab.
+    fn drain(&self, drain: &Drain) -> Drained {
+        let id = drain.block.load(Relaxed);
+        let Some(block) = self.pool.get(id) else {
+            return Drained::Failed;
+        };
+        if drain.empty.load(Relaxed) {
+            // Sweeps and walks may still look at its slots.
+            if !self.platform.gp_done(Cookie(drain.cookie.load(Relaxed))) {
+                return Drained::Waiting;
+            }
+            drain.block.store(NONE, Relaxed);
+            // SAFETY: all slots are free, nobody can take one, and a grace period has passed.
+            unsafe { self.pool.give(&self.platform, id) };
+            self.count(Counter::Moves, 1);
+            return Drained::Done;
+        }
+        if !drain.over.load(Relaxed) {
+            let at = drain.at.load(Relaxed);
+            if let (Some(next), _) = self.evict_range(block, at, DRAIN, |_| true) {
+                drain.at.store(next, Relaxed);
+                return Drained::Working;
+            }
+            self.retire.close_all(&self.platform);
+            drain.cookie.store(self.platform.gp_start().0, Relaxed);
+            drain.over.store(true, Relaxed);
+        }
+        let passed = self.platform.gp_done(Cookie(drain.cookie.load(Relaxed)));
+        self.harvest();
+        if self.slabs.drained(&self.pool, id) {
+            drain.cookie.store(self.platform.gp_start().0, Relaxed);
+            drain.empty.store(true, Relaxed);
+        } else if passed {
+            if drain.rounds.fetch_add(1, Relaxed).saturating_add(1) >= DRAIN_ROUNDS {
+                // A value that is long in coming, or a reader that is slow.
+                drain.block.store(NONE, Relaxed);
+                let now = self.upkeep.attempts.load(Relaxed);
+                self.slabs.undrain(&self.pool, id, now);
+                return Drained::Failed;
+            }
+            drain.at.store(HEAD as u32, Relaxed);
+            drain.over.store(false, Relaxed);
+            return Drained::Working;
+        }
+        Drained::Waiting
+    }
+
+    /// A step towards a slab of another class for one that has none. No lock or section is held;
+    /// does not sleep.
+    #[cold]
+    pub(crate) fn steal(&self, class: usize) -> Stolen {
+        if self.upkeep.busy.swap(true, Acquire) {
+            return Stolen::Busy;
+        }
+        let drains = &self.upkeep.drains;
+        if drains.iter().all(Drain::is_idle) {
+            self.note_use();
+            self.start_drains(Some(class), 1);
+        }
+        let mut stolen = Stolen::Nothing;
+        for drain in drains.iter().filter(|drain| !drain.is_idle()) {
+            let mut steps = STEAL_STEPS;
+            let mut drained = self.drain(drain);
+            while drained == Drained::Working && steps != 0 {
+                steps = steps.wrapping_sub(1);
+                drained = self.drain(drain);
+            }
+            stolen = match (drained, stolen) {
+                (Drained::Done, _) => Stolen::Slab,
+                (_, Stolen::Slab) => Stolen::Slab,
+                // Another slab may be luckier.
+                (Drained::Working | Drained::Failed, _) => Stolen::Working,
+                (Drained::Waiting, Stolen::Nothing) => Stolen::Waiting,
+                (Drained::Waiting, other) => other,
+            };
+        }
+        self.upkeep.busy.store(false, Release);
+        stolen
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Evicting items, and the books of items that are gone.
+
+use crate::counters::{ClassCounter, Counter};
+use crate::eviction::{Picked, PICK};
+use crate::index::Unchained;
+use crate::item::{Slot, FETCHED};
+use crate::memory::class::Class;
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::Relaxed;
+
+use super::rebalance::PRESSED;
+
+/// Slots that one call of a writer's looks at to evict some.
+pub(crate) const LOOKS: usize = 1 << 16;
+
+/// What an item counts for. Noted while its slot is the caller's.
+#[derive(Clone, Copy)]
+pub(crate) struct Weight {
+    class: usize,
+    bytes: u64,
+}
+
+impl Weight {
+    pub(crate) fn of(slot: Slot) -> Self {
+        Self {
+            class: slot.class(),
+            bytes: slot.size() as u64,
+        }
+    }
+}
+
+impl<P: Platform> Store<P> {
+    /// Slots that a class lacks to its reserve.
+    #[inline]
+    pub(crate) fn lacks(&self, of: &Class<P::Lock>) -> u32 {
+        let there = of.free().saturating_add(of.retired.load(Relaxed));
+        let lacks = of.reserve.load(Relaxed).saturating_sub(there);
+        if lacks != 0 && self.pool.room() != 0 {
+            return 0;
+        }
+        lacks
+    }
+
+    /// Evicts up to `want` items of a class and returns how many it did. No lock or section is
+    /// held; may sleep.
+    pub(crate) fn evict(&self, class: usize, want: usize) -> usize {
+        self.evict_some(class, want, LOOKS).0
+    }
+
+    /// The same, looking at up to some `looks` slots, or all of the class a few times: says which.
+    pub(crate) fn evict_some(&self, class: usize, want: usize, looks: usize) -> (usize, bool) {
+        let Some(of) = self.slabs.get(class) else {
+            return (0, true);
+        };
+        // A few times round: the first ones may only lower counts.
+        let rounds = usize::from(self.cap).saturating_add(1);
+        let slots = of.slots().saturating_add(of.slabs()) as usize;
+        let all = slots.saturating_mul(rounds);
+        let most = all.min(looks);
+        let mut looked = 0usize;
+        let mut evicted = 0usize;
+        let mut empty = false;
+        while evicted < want && looked <= most {
+            let mut picked = Picked::new();
+            let guard = self.read();
+            let n = {
+                let mut state = of.state.lock();
+                let (mut class, policy) = self.slabs.members(&self.pool, of, &mut state);
+                let want = want.saturating_sub(evicted).min(PICK);
+                let dead = |slot| !self.alive(slot);
+                policy.pick(
+                    &mut class,
+                    want,
+                    dead,
+                    |slot| self.hash_of(slot),
+                    &mut picked,
+                )
+            };
+            if n == 0 {
+                empty = true;
+                break;
+            }
+            looked = looked.saturating_add(n);
+            self.count(Counter::Swept, n as u64);
+            let mut unlinked = Picked::new();
+            let mut overflow = Unchained::new();
+            for slot in picked.iter() {
+                if self.unlink(slot, &mut overflow) {
+                    // There is room for as many as were picked.
+                    unlinked.push(slot);
+                }
+            }
+            drop(guard);
+            evicted = evicted.saturating_add(unlinked.len());
+            self.discard(&unlinked, &overflow);
+            if evicted < want {
+                // It may go over every item of the class, to find each one referred to.
+                self.platform.relax();
+            }
+        }
+        let before = of.pressure.fetch_add(evicted as u32, Relaxed);
+        let pressed = of.slots_per_slab() / PRESSED;
+        if before <= pressed && before.saturating_add(evicted as u32) > pressed {
+            // Worth a slab, if there is one to be moved.
+            self.platform.wake();
+        }
+        (evicted, empty || looked > all)
+    }
+
+    /// Unlinks a slot if it still is linked. The caller is in a section in which it saw it live,
+    /// and has room for an overflow bucket.
+    pub(crate) fn unlink(&self, slot: Slot, overflow: &mut Unchained) -> bool {
+        if !slot.is_live() {
+            return false;
+        }
+        let Some(mut chain) = self.index.lock(self.hash_of(slot)) else {
+            return false;
+        };
+        let Some(place) = chain.find(|s| s == slot) else {
+            return false;
+        };
+        if let Some(address) = chain.remove(&place) {
+            overflow.push(address);
+        }
+        true
+    }
+
+    /// Books and retires what was unlinked to make room. No lock or section is held.
+    pub(crate) fn discard(&self, slots: &Picked, overflow: &Unchained) {
+        for slot in slots.iter() {
+            let dead = !self.alive(slot);
+            if !dead {
+                self.note_eviction(slot);
+            }
+            self.unlinked(Some(slot), None, dead);
+        }
+        for address in overflow.iter() {
+            self.retire_overflow(Some(address));
+        }
+    }
+
+    pub(crate) fn note_eviction(&self, slot: Slot) {
+        let header = slot.header();
+        let class = slot.class();
+        let cpu = self.platform.cpu();
+        self.counters
+            .count_class(cpu, class, ClassCounter::Evicted, 1);
+        if header.expiry.load(Relaxed) != 0 {
+            self.counters
+                .count_class(cpu, class, ClassCounter::EvictedNonzero, 1);
+        }
+        if slot.marks() & FETCHED == 0 {
+            self.counters
+                .count_class(cpu, class, ClassCounter::EvictedUnfetched, 1);
+        }
+        if let Some(of) = self.slabs.get(class) {
+            let age = self.now().saturating_sub(header.atime.load(Relaxed));
+            of.evicted_age.store(age, Relaxed);
+        }
+    }
+
+    pub(crate) fn note_reclaim(&self, slot: Slot) {
+        let class = slot.class();
+        self.count_class(class, ClassCounter::Reclaimed, 1);
+        if slot.marks() & FETCHED == 0 {
+            self.count_class(class, ClassCounter::ExpiredUnfetched, 1);
+        }
+    }
+
+    /// Keeps the books after a change and retires the slot that was unlinked. `new`: what the item
+    /// that was linked counts for; nobody may look at its slot any more, which can be another item's
+    /// by now. `reclaimed`: because the old one had expired or was flushed. No lock or section is
+    /// held.
+    pub(crate) fn unlinked(&self, old: Option<Slot>, new: Option<Weight>, reclaimed: bool) {
+        let cpu = self.platform.cpu();
+        let book = |class, items, bytes| {
+            for (counter, n) in [(ClassCounter::Items, items), (ClassCounter::Bytes, bytes)] {
+                if n != 0 {
+                    self.counters.count_class(cpu, class, counter, n);
+                }
+            }
+        };
+        match (new, old.map(Weight::of)) {
+            // Most often an item takes the place of its like.
+            (Some(new), Some(old)) if new.class == old.class => {
+                book(new.class, 0, new.bytes.wrapping_sub(old.bytes));
+            }
+            (new, old) => {
+                if let Some(new) = new {
+                    book(new.class, 1, new.bytes);
+                }
+                if let Some(old) = old {
+                    book(old.class, 1u64.wrapping_neg(), old.bytes.wrapping_neg());
+                }
+            }
+        }
+        if let Some(slot) = old {
+            if reclaimed {
+                self.note_reclaim(slot);
+            }
+            self.retire_slot(slot);
+        }
+    }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The size of the index: it grows when it is crowded, and shrinks when it is sparse and memory is
+//! short.
+
+use crate::counters::{ClassCounter, Counter};
+use crate::eviction::Picked;
+use crate::index::{Step, Unchained, LOAD};
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::Relaxed;
+
+use super::{IDLE_MS, NOW_MS, SOON_MS};
+
+/// Buckets that a step grows or shrinks the index by.
+const BUCKETS: usize = 1024;
+/// Spare overflow buckets that maintenance sees to.
+const SPARE: usize = 64;
+
+impl<P: Platform> Store<P> {
+    /// Grows the index by a bucket, on behalf of a writer whose stripe is crowded. No lock or
+    /// section is held.
+    pub(crate) fn grow_index(&self) {
+        match self.split() {
+            Step::NoSegment => {
+                if !self.upkeep.hungry.swap(true, Relaxed) {
+                    self.platform.wake();
+                }
+                if self.pool.room() != 0 && self.add_segment() {
+                    self.upkeep.hungry.store(false, Relaxed);
+                }
+            }
+            Step::NoOverflow => {
+                self.add_overflow();
+            }
+            Step::Done | Step::NotNow => {}
+        }
+    }
+
+    fn split(&self) -> Step {
+        let mut unchained = Unchained::new();
+        let step = self.index.split(
+            |slot| self.hash_of(slot),
+            |cookie| self.platform.gp_done(cookie),
+            &mut unchained,
+        );
+        self.discard(&Picked::new(), &unchained);
+        if step == Step::Done {
+            self.count(Counter::Splits, 1);
+        }
+        step
+    }
+
+    fn merge(&self) -> Step {
+        let mut unchained = Unchained::new();
+        let step = self.index.merge(
+            |slot| self.hash_of(slot),
+            || self.platform.gp_start(),
+            |cookie| self.platform.gp_done(cookie),
+            &mut unchained,
+        );
+        self.discard(&Picked::new(), &unchained);
+        if step == Step::Done {
+            self.count(Counter::Merges, 1);
+        }
+        step
+    }
+
+    /// Makes the index larger if it is crowded; smaller if it is sparse and memory is short.
+    pub(super) fn size_index(&self) -> u32 {
+        if self.index.spare() < SPARE && self.pool.room() != 0 {
+            self.add_overflow();
+        }
+        let items = self.classes_counted(ClassCounter::Items) as usize;
+        let buckets = self.index.buckets();
+        if items > buckets.saturating_mul(LOAD) {
+            for _ in 0..BUCKETS {
+                match self.split() {
+                    Step::Done => {}
+                    Step::NoSegment if self.pool.room() != 0 && self.add_segment() => {}
+                    Step::NoSegment => {
+                        self.upkeep.hungry.store(true, Relaxed);
+                        return SOON_MS;
+                    }
+                    Step::NoOverflow if self.add_overflow() => {}
+                    Step::NoOverflow | Step::NotNow => return SOON_MS,
+                }
+            }
+            return NOW_MS;
+        }
+        self.upkeep.hungry.store(false, Relaxed);
+        // Two thirds of the load at which it grows, so that it does not swing.
+        let sparse = |buckets: usize| items < buckets.saturating_mul(LOAD) / 3 * 2;
+        if self.pool.room() == 0 && sparse(buckets) {
+            for _ in 0..BUCKETS {
+                if !sparse(self.index.buckets()) || self.merge() != Step::Done {
+                    break;
+                }
+            }
+            return if self.trim_index() || self.index.buckets() != buckets {
+                NOW_MS
+            } else {
+                IDLE_MS
+            };
+        }
+        if self.pool.room() == 0 && self.trim_index() {
+            return NOW_MS;
+        }
+        IDLE_MS
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Maintenance: what a background thread does so that writers seldom have to.
+//!
+//! Each call is one bounded step: take retired memory back, keep the classes' reserves, grow or
+//! shrink the index, move a slab from a class that makes little of it to one that is pressed, give
+//! memory back when the limit was lowered, look for expired items.
+
+pub(crate) mod drain;
+pub(crate) mod evict;
+mod index_size;
+mod rebalance;
+mod reclaim;
+mod sweep;
+
+use crate::counters::Counter;
+use crate::memory::class::CLASSES;
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::{Acquire, Relaxed, Release};
+
+/// Bytes that the store keeps however short the platform is of memory.
+const LEAST: usize = 8 << 20;
+/// Items that a step evicts in a class to keep its reserve.
+const RESERVE: usize = 128;
+/// Seconds after which half of what a reserve has grown by is given up.
+const RESERVE_HALF: u32 = 8;
+
+/// What a step of maintenance wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maintained {
+    /// Call again after so many milliseconds; [`Platform::wake`] asks for less.
+    pub next_ms: u32,
+}
+
+/// Nothing to do but look at times.
+const IDLE_MS: u32 = 250;
+/// Something goes on that takes its time.
+const SOON_MS: u32 = 10;
+/// There is more to do at once.
+const NOW_MS: u32 = 1;
+
+impl<P: Platform> Store<P> {
+    /// One bounded step of maintenance: some thousand slots are looked at, at most. To be called
+    /// from one place, as often as it says. Process context, may sleep.
+    pub fn maintain(&self) -> Maintained {
+        if self.upkeep.busy.swap(true, Acquire) {
+            return Maintained { next_ms: SOON_MS };
+        }
+        self.heed_platform();
+        self.retire.close_all(&self.platform);
+        let mut next_ms = if self.retire.count() == 0 {
+            IDLE_MS
+        } else {
+            SOON_MS
+        };
+        self.harvest();
+        self.keep_reserves();
+        for step in [self.size_index(), self.move_memory(), self.sweep()] {
+            next_ms = next_ms.min(step);
+        }
+        self.upkeep.busy.store(false, Release);
+        Maintained { next_ms }
+    }
+
+    /// Changes the memory limit. Lowering it takes effect by and by, through `maintain`. False if
+    /// it is less than the least that a store can have, or more than `Config::memory_max`.
+    pub fn resize(&self, memory: usize) -> bool {
+        let blocks = memory.checked_div(self.pool.block_size()).unwrap_or(0);
+        if blocks < 2 || blocks > self.pool.capacity() {
+            return false;
+        }
+        self.pool.set_limit(blocks);
+        self.platform.wake();
+        true
+    }
+
+    /// Holds less memory than the limit allows while the platform is short of it.
+    fn heed_platform(&self) {
+        let (held, block) = (self.pool.held(), self.pool.block_size());
+        let blocks = |bytes: usize| bytes.checked_div(block).unwrap_or(0);
+        let ceiling = match self.platform.spare() {
+            None => usize::MAX,
+            Some(spare @ 0..) => {
+                let ceiling = held.saturating_add(blocks(spare as usize));
+                // All that the limit allows is to be had.
+                if ceiling < self.pool.limit() {
+                    ceiling
+                } else {
+                    usize::MAX
+                }
+            }
+            Some(lack) => {
+                self.count(Counter::Shortages, 1);
+                let back = blocks(lack.unsigned_abs()).saturating_add(1);
+                let least = blocks(LEAST).max(2);
+                held.saturating_sub(back).max(least)
+            }
+        };
+        self.pool.set_ceiling(ceiling);
+    }
+
+    /// The memory limit in bytes.
+    pub fn memory_limit(&self) -> usize {
+        let blocks = self.pool.limit();
+        blocks.saturating_mul(self.pool.block_size())
+    }
+
+    /// The most bytes of blocks that may be held now: less than the limit while the platform is short
+    /// of memory.
+    pub fn allowed(&self) -> usize {
+        let blocks = self.pool.allowed();
+        blocks.saturating_mul(self.pool.block_size())
+    }
+
+    fn keep_reserves(&self) {
+        let now = self.now();
+        let lower = now.wrapping_sub(self.upkeep.lowered.load(Relaxed)) >= RESERVE_HALF;
+        if lower {
+            self.upkeep.lowered.store(now, Relaxed);
+        }
+        for (i, of) in (0..CLASSES).zip(self.slabs.classes()) {
+            let reserve = of.reserve.load(Relaxed);
+            if reserve == 0 {
+                continue;
+            }
+            let low = of.low_water.fetch_min(of.free(), Relaxed).min(of.free());
+            if lower {
+                // What was never used is not needed.
+                of.reserve.store(reserve.saturating_sub(low / 2), Relaxed);
+                of.low_water.store(u32::MAX, Relaxed);
+            }
+            let lacks = self.lacks(of) as usize;
+            if lacks != 0 {
+                self.evict(i, lacks.min(RESERVE));
+            }
+        }
+    }
+}

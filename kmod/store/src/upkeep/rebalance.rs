@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Which class gives memory to which: decisions from figures, without side effects.
+//!
+//! Classes come as iterators, not as slices: a table of all would be too large for a kernel stack.
+
+/// A class is pressed when it has evicted a slab's worth of slots, divided by this.
+pub(crate) const PRESSED: u32 = 4;
+/// A slab moves if it is worth so many times as much to the class that gets it.
+const WORTH: u128 = 2;
+/// A hit is worth so many evictions.
+const HIT: u128 = 16;
+
+/// What is known of a class when memory is to be moved.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ClassStats {
+    /// Bytes of a slot.
+    pub(super) size: u32,
+    pub(super) slots_per_slab: u32,
+    pub(super) slabs: u32,
+    /// Free slots, and how many of them are to stay free.
+    pub(super) free: u32,
+    pub(super) reserve: u32,
+    /// Slots that had to be freed for others since memory was last moved.
+    pub(super) pressure: u32,
+    /// Hits and evictions lately.
+    pub(super) hits: u64,
+    pub(super) evictions: u64,
+}
+
+impl ClassStats {
+    fn is_pressed(&self) -> bool {
+        self.pressure > self.slots_per_slab / PRESSED
+    }
+
+    /// Pressure in bytes, so that classes can be compared.
+    fn pressure_bytes(&self) -> u64 {
+        u64::from(self.pressure).saturating_mul(u64::from(self.size))
+    }
+
+    /// What memory is worth to the class, by what happened lately: hits, and that items had to go,
+    /// of which some might have been hit. At least 1.
+    fn worth(&self) -> u128 {
+        u128::from(self.hits)
+            .saturating_mul(HIT)
+            .saturating_add(u128::from(self.evictions))
+            .saturating_add(1)
+    }
+
+    /// More than a slab's worth of slots is free.
+    fn has_spare_slab(&self) -> bool {
+        self.free > self.slots_per_slab.saturating_add(self.reserve)
+    }
+}
+
+/// A class as one bit of all.
+pub(super) fn bit(class: usize) -> u64 {
+    1u64.wrapping_shl(class as u32)
+}
+
+/// The class that has had to evict most, if that is worth a slab, and how many slabs it is worth.
+pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option<(usize, usize)> {
+    let (receiver, of) = (0..)
+        .zip(classes)
+        .filter(|(_, of)| of.is_pressed())
+        .max_by_key(|(_, of)| of.pressure_bytes())?;
+    let worth = of.pressure.saturating_mul(PRESSED);
+    let slabs = worth.checked_div(of.slots_per_slab).unwrap_or(0);
+    Some((receiver, slabs as usize))
+}
+
+/// The class that makes least of its slabs, `receiver` and those of the bits `except` left out: one
+/// that has more than a slab's worth of slots free, or the one to which a slab is worth least. Without
+/// a receiver the memory goes to the index or to the platform.
+pub(super) fn pick_victim(
+    classes: impl Iterator<Item = ClassStats> + Clone,
+    receiver: Option<usize>,
+    except: u64,
+) -> Option<usize> {
+    let candidates = || {
+        (0usize..).zip(classes.clone()).filter(|(class, of)| {
+            of.slabs != 0 && Some(*class) != receiver && except & bit(*class) == 0
+        })
+    };
+    if let Some((victim, _)) = candidates().find(|(_, of)| of.has_spare_slab()) {
+        return Some(victim);
+    }
+    // Fractions of worth and slabs, compared crosswise.
+    let less = |a: &ClassStats, b: &ClassStats| {
+        a.worth().saturating_mul(u128::from(b.slabs))
+            < b.worth().saturating_mul(u128::from(a.slabs))
+    };
+    let (victim, of) = candidates().reduce(|least, other| {
+        if less(&other.1, &least.1) {
+            other
+        } else {
+            least
+        }
+    })?;
+    if let Some(to) = receiver.and_then(|receiver| classes.clone().nth(receiver)) {
+        let gains = to.worth().saturating_mul(u128::from(of.slabs));
+        let loses = of.worth().saturating_mul(u128::from(to.slabs.max(1)));
+        if to.slabs != 0 && gains < loses.saturating_mul(WORTH) {
+            return None;
+        }
+    }
+    Some(victim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(slabs: u32, hits: u64, pressure: u32) -> ClassStats {
+        ClassStats {
+            size: 100,
+            slots_per_slab: 40,
+            slabs,
+            hits,
+            pressure,
+            ..ClassStats::default()
+        }
+    }
+
+    fn victim(classes: &[ClassStats], receiver: Option<usize>, except: u64) -> Option<usize> {
+        pick_victim(classes.iter().copied(), receiver, except)
+    }
+
+    #[test]
+    fn receiver_is_the_class_with_most_bytes_evicted() {
+        let receiver = |classes: &[ClassStats]| pick_receiver(classes.iter().copied());
+        assert_eq!(receiver(&[class(1, 0, 10), class(1, 0, 0)]), None);
+        assert_eq!(receiver(&[class(1, 0, 11), class(1, 0, 40)]), Some((1, 4)));
+        let mut larger = class(1, 0, 11);
+        larger.size = 1000;
+        assert_eq!(receiver(&[larger, class(1, 0, 40)]), Some((0, 1)));
+    }
+
+    #[test]
+    fn victim_has_fewest_hits_a_slab() {
+        let classes = [class(1, 100, 0), class(10, 200, 0), class(1, 30, 0)];
+        assert_eq!(victim(&classes, None, 0), Some(1));
+        assert_eq!(victim(&classes, None, bit(1)), Some(2));
+        assert_eq!(victim(&classes, Some(1), 0), None);
+        assert_eq!(victim(&classes, Some(0), 0), Some(1));
+        assert_eq!(victim(&[class(0, 0, 0)], None, 0), None);
+    }
+
+    #[test]
+    fn victim_keeps_a_slab_that_is_worth_more_than_half_to_it() {
+        let classes = [class(1, 100, 0), class(1, 51, 0)];
+        assert_eq!(victim(&classes, Some(0), 0), None);
+        let classes = [class(1, 100, 0), class(1, 49, 0)];
+        assert_eq!(victim(&classes, Some(0), 0), Some(1));
+        // A class without any slab gets one in any case.
+        let classes = [class(0, 0, 0), class(1, 1000, 0)];
+        assert_eq!(victim(&classes, Some(0), 0), Some(1));
+    }
+
+    #[test]
+    fn victim_is_first_a_class_with_a_free_slab() {
+        let mut spare = class(2, 1000, 0);
+        spare.free = 41;
+        assert_eq!(victim(&[class(2, 0, 0), spare], None, 0), Some(1));
+        spare.reserve = 1;
+        assert_eq!(victim(&[class(2, 0, 0), spare], None, 0), Some(0));
+    }
+}

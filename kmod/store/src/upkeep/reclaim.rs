@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Retired memory on its way back: into the rings, and out of them when grace periods are over.
+
+use core::num::NonZeroUsize;
+
+use crate::counters::Counter;
+use crate::index::BUCKET;
+use crate::item::Slot;
+use crate::memory::retire::{Harvest, Pushed, Retired};
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::Relaxed;
+
+impl<P: Platform> Store<P> {
+    /// A slot was unlinked: it is to be used again after a grace period. Its books are done. No
+    /// lock or section is held; may sleep.
+    pub(crate) fn retire_slot(&self, slot: Slot) {
+        let Some(of) = self.slabs.get(slot.class()) else {
+            return;
+        };
+        slot.retire();
+        of.retired.fetch_add(1, Relaxed);
+        self.push(Retired::slot(slot), of.size() as usize);
+    }
+
+    /// The same for an overflow bucket, if there is one.
+    pub(crate) fn retire_overflow(&self, address: Option<NonZeroUsize>) {
+        if let Some(address) = address {
+            self.push(Retired::overflow(address), BUCKET);
+        }
+    }
+
+    fn push(&self, what: Retired, bytes: usize) {
+        match self.retire.push(&self.platform, what, bytes) {
+            Pushed::Taken => {}
+            // Slots that come back soon are still near the CPU.
+            Pushed::Ripe => {
+                self.harvest_of(self.platform.cpu());
+            }
+            Pushed::Full => {
+                self.wait();
+                // It has had its grace period now, and needs no place in the ring.
+                let mut out = Harvest::new();
+                out.push(what);
+                self.give_back(&out);
+            }
+        }
+    }
+
+    /// Sleeps for a grace period and takes back what it frees. No lock or section is held.
+    pub(crate) fn wait(&self) {
+        self.retire.close_all(&self.platform);
+        self.count(Counter::Waits, 1);
+        self.platform.gp_wait();
+        self.harvest();
+    }
+
+    /// Takes back what grace periods have freed, and says if there was anything.
+    pub(crate) fn harvest(&self) -> bool {
+        (0..self.retire.shards()).fold(false, |any, cpu| self.harvest_of(cpu) | any)
+    }
+
+    /// The same for what one CPU has retired.
+    fn harvest_of(&self, cpu: usize) -> bool {
+        let mut out = Harvest::new();
+        let mut any = false;
+        while self.retire.harvest(&self.platform, cpu, &mut out) {
+            any = true;
+            self.give_back(&out);
+        }
+        any
+    }
+
+    /// Makes what was retired free: all but pinned slots, which are left to their pins. A grace
+    /// period has passed since, and nobody else gives it back.
+    fn give_back(&self, out: &Harvest) {
+        out.iter()
+            .filter_map(Retired::as_overflow)
+            .for_each(|at| self.index.give_overflow(at));
+        // SAFETY: what was just taken out of the rings has not been given back.
+        let slots = out.iter().filter_map(|what| unsafe { what.as_slot() });
+        let mut free = Harvest::new();
+        for slot in slots {
+            // Nobody can pin it any more.
+            if !slot.pinned() || !self.leave(slot) {
+                free.push(Retired::slot(slot));
+            }
+        }
+        // SAFETY: as above.
+        let slots = free.iter().filter_map(|what| unsafe { what.as_slot() });
+        // SAFETY: these were retired, their grace period is over, and they are not pinned.
+        unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
+    }
+
+    /// Leaves a slot to its pins. False if it has none. Until it comes back, its class is to evict as
+    /// if it were not there.
+    #[cold]
+    fn leave(&self, slot: Slot) -> bool {
+        let class = slot.class();
+        let left = self.retire.leave(slot);
+        if left {
+            if let Some(of) = self.slabs.get(class) {
+                of.retired.fetch_sub(1, Relaxed);
+            }
+        }
+        left
+    }
+
+    /// Gives a pin up, and the slot back if it waited for that alone.
+    pub(crate) fn unpin(&self, slot: Slot) {
+        if self.retire.unpin(slot) {
+            // SAFETY: the slot was retired for longer than a grace period when it was left to its
+            // pins, and this was the last.
+            unsafe {
+                let one = core::iter::once(slot);
+                self.slabs.give(&self.pool, one, self.platform.poison());
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The sweep for expired and flushed items, and eviction by place.
+
+use crate::counters::{ClassCounter, Counter};
+use crate::eviction::{Picked, PICK};
+use crate::index::Unchained;
+use crate::item::Slot;
+use crate::memory::class::HEAD;
+use crate::memory::pool::{Block, Use, NONE};
+use crate::platform::Platform;
+use crate::store::Store;
+use crate::sync::Relaxed;
+
+use super::{IDLE_MS, SOON_MS};
+
+/// Slots that a step of the sweep looks at: at least so many, at most so many.
+const SWEEP: (usize, usize) = (1024, 16384);
+/// Steps after which a sweep should be through.
+const SWEEP_STEPS: usize = 4096;
+/// Seconds between sweeps.
+const SWEEP_EVERY: u32 = 10;
+
+impl<P: Platform> Store<P> {
+    /// Evicts the items of a slab that are `wanted`, from `at` on, looking at up to `most` slots.
+    /// Returns where to go on, None at the end, and how many slots it looked at.
+    pub(super) fn evict_range(
+        &self,
+        block: &Block,
+        at: u32,
+        most: usize,
+        wanted: impl Fn(Slot) -> bool,
+    ) -> (Option<u32>, usize) {
+        let mut at = at;
+        let mut looked = 0usize;
+        loop {
+            let mut unlinked = Picked::new();
+            let mut overflow = Unchained::new();
+            let mut end = false;
+            let guard = self.read();
+            // The slab may have become something else since the last section.
+            let Some(of) = self.slabs.class_at(block, at) else {
+                return (None, looked);
+            };
+            // A section's worth.
+            for _ in 0..PICK {
+                let Some(slot) = self.slabs.slot_at(block, at) else {
+                    end = true;
+                    break;
+                };
+                at = at.wrapping_add(of.size());
+                looked = looked.wrapping_add(1);
+                if slot.is_live() && wanted(slot) && self.unlink(slot, &mut overflow) {
+                    // There is room for a section's worth.
+                    unlinked.push(slot);
+                }
+            }
+            drop(guard);
+            self.discard(&unlinked, &overflow);
+            if end {
+                return (None, looked);
+            }
+            if looked >= most {
+                return (Some(at), looked);
+            }
+            self.platform.relax();
+        }
+    }
+
+    /// A step of the sweep for expired and flushed items.
+    pub(super) fn sweep(&self) -> u32 {
+        let up = &self.upkeep;
+        let mut id = up.sweep_block.load(Relaxed);
+        let now = self.now();
+        if id == NONE {
+            let epoch = self.clock.epoch();
+            let due = now.wrapping_sub(up.swept.load(Relaxed)) >= SWEEP_EVERY;
+            if !due && epoch == up.swept_epoch.load(Relaxed) {
+                return IDLE_MS;
+            }
+            up.swept.store(now, Relaxed);
+            up.swept_epoch.store(epoch, Relaxed);
+            up.sweep_at.store(HEAD as u32, Relaxed);
+            id = 0;
+        }
+        let items = self.classes_counted(ClassCounter::Items) as usize;
+        let (least, most) = SWEEP;
+        let mut left = (items / SWEEP_STEPS).clamp(least, most);
+        let end = self.pool.used();
+        while id < end && left != 0 {
+            let Some(block) = self.pool.get(id).filter(|b| b.what() == Use::Slab) else {
+                id = id.wrapping_add(1);
+                up.sweep_at.store(HEAD as u32, Relaxed);
+                continue;
+            };
+            let at = up.sweep_at.load(Relaxed);
+            let (next, looked) = self.evict_range(block, at, left, |slot| !self.alive(slot));
+            self.count(Counter::Checked, looked as u64);
+            left = left.saturating_sub(looked);
+            up.sweep_at.store(next.unwrap_or(HEAD as u32), Relaxed);
+            if next.is_none() {
+                id = id.wrapping_add(1);
+            }
+        }
+        up.sweep_block
+            .store(if id < end { id } else { NONE }, Relaxed);
+        SOON_MS
+    }
+}

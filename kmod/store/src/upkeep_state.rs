@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The state of [maintenance](crate::upkeep), which the store has.
+
+use crate::memory::class::CLASSES;
+use crate::memory::pool::NONE;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Relaxed};
+
+/// Slabs that are emptied at the same time: each has to wait for two grace periods.
+const DRAINS: usize = 8;
+
+/// The state of maintenance. But for `hungry`, only who has set `busy` touches it.
+pub(crate) struct Upkeep {
+    /// Somebody is at it.
+    pub(crate) busy: AtomicBool,
+    /// The index wants to grow, but has no segment for it.
+    pub(crate) hungry: AtomicBool,
+    pub(crate) drains: [Drain; DRAINS],
+    /// Attempts to empty a slab so far.
+    pub(crate) attempts: AtomicU32,
+    /// Where the sweep for expired items is, when it began, and the flush epoch then.
+    pub(crate) sweep_block: AtomicU32,
+    pub(crate) sweep_at: AtomicU32,
+    pub(crate) swept: AtomicU32,
+    pub(crate) swept_epoch: AtomicU32,
+    /// When the reserves were last lowered.
+    pub(crate) lowered: AtomicU32,
+    /// What happened to each class lately.
+    pub(crate) lately: [Lately; CLASSES],
+}
+
+/// A slab that is being emptied.
+pub(crate) struct Drain {
+    /// The slab, or NONE.
+    pub(crate) block: AtomicU32,
+    /// How far it was gone over, and how often.
+    pub(crate) at: AtomicU32,
+    pub(crate) rounds: AtomicU32,
+    /// It was gone over: what was evicted comes back after this grace period.
+    pub(crate) over: AtomicBool,
+    /// It is empty, and can be used for something else after this grace period.
+    pub(crate) empty: AtomicBool,
+    pub(crate) cookie: AtomicU64,
+}
+
+/// What happened to a class lately.
+#[derive(Default)]
+pub(crate) struct Lately {
+    pub(crate) hits: Recent,
+    pub(crate) evictions: Recent,
+}
+
+/// A counter, as it was last, and what it has counted lately.
+#[derive(Default)]
+pub(crate) struct Recent {
+    pub(crate) last: AtomicU64,
+    pub(crate) recent: AtomicU64,
+}
+
+impl Recent {
+    pub(crate) fn note(&self, total: u64) {
+        let new = total.saturating_sub(self.last.swap(total, Relaxed));
+        let old = self.recent.load(Relaxed) / 2;
+        self.recent.store(old.saturating_add(new), Relaxed);
+    }
+}
+
+impl Drain {
+    pub(crate) fn new() -> Self {
+        Self {
+            block: AtomicU32::new(NONE),
+            at: AtomicU32::new(0),
+            rounds: AtomicU32::new(0),
+            over: AtomicBool::new(false),
+            empty: AtomicBool::new(false),
+            cookie: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.block.load(Relaxed) == NONE
+    }
+}
+
+impl Upkeep {
+    pub(crate) fn new() -> Self {
+        Self {
+            busy: AtomicBool::new(false),
+            hungry: AtomicBool::new(false),
+            drains: core::array::from_fn(|_| Drain::new()),
+            attempts: AtomicU32::new(0),
+            sweep_block: AtomicU32::new(NONE),
+            sweep_at: AtomicU32::new(0),
+            swept: AtomicU32::new(0),
+            swept_epoch: AtomicU32::new(0),
+            lowered: AtomicU32::new(0),
+            lately: core::array::from_fn(|_| Lately::default()),
+        }
+    }
+}
