@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The chain of a bucket and its overflow buckets, for writers.
+
+use core::num::NonZeroUsize;
+
+use crate::hash::Hash;
+use crate::item::Slot;
+use crate::lock::Held;
+use crate::platform::RawLock;
+use crate::sync::{planted, Acquire, AtomicU64, Bug, Relaxed, Release};
+
+use super::bucket::{filter, place, Bucket, REFERENCE};
+use super::{Index, StripeState};
+
+/// Overflow buckets that one bucket may have.
+pub(crate) const CHAIN: usize = 8;
+
+/// Items per bucket at which the index grows.
+pub(crate) const LOAD: usize = 4;
+
+/// An entry that a writer found.
+pub(crate) struct Place<'i> {
+    pub(crate) entry: &'i AtomicU64,
+    bucket: &'i Bucket,
+    /// The bucket in front, if this is an overflow bucket.
+    before: Option<&'i Bucket>,
+    pub(crate) slot: Slot,
+}
+
+impl<L: RawLock> Index<L> {
+    /// Locks the bucket of `hash` for writing. None only if the index was never opened.
+    pub(crate) fn lock(&self, hash: Hash) -> Option<Chain<'_, L>> {
+        let held = self.stripe(hash.0 as usize)?.state.lock();
+        // Who could change what bucket the hash belongs to would need this stripe.
+        let first = self.bucket(place(hash, self.n.load(Acquire)))?;
+        Some(Chain {
+            index: self,
+            held,
+            hash,
+            first,
+        })
+    }
+
+    /// The bucket `first` and its overflow buckets.
+    pub(super) fn chain<'i>(&'i self, first: &'i Bucket) -> impl Iterator<Item = &'i Bucket> {
+        core::iter::successors(Some(first), |b| self.follow(b.head.load(Relaxed)))
+    }
+
+    /// Makes the filters of a chain right. The stripe is held, or nobody sees the chain yet.
+    pub(super) fn refilter(&self, first: &Bucket) {
+        for bucket in self.chain(first) {
+            let next = bucket.head.load(Relaxed) & REFERENCE;
+            let mut head = next;
+            for after in self
+                .follow(next)
+                .into_iter()
+                .flat_map(|next| self.chain(next))
+            {
+                for entry in &after.entries {
+                    let entry = entry.load(Relaxed);
+                    if entry != 0 {
+                        head |= filter(entry >> 48);
+                    }
+                }
+            }
+            bucket.head.store(head, Release);
+        }
+    }
+
+    /// Puts an entry into a free place of the chain. False if no overflow bucket could be had.
+    pub(super) fn put(&self, first: &Bucket, entry: u64) -> bool {
+        let bit = filter(entry >> 48);
+        let mut last = first;
+        let mut length = 0usize;
+        for bucket in self.chain(first) {
+            if let Some(free) = bucket.entries.iter().find(|e| e.load(Relaxed) == 0) {
+                free.store(entry, Release);
+                self.set_filter_bits(first, bucket, bit);
+                return true;
+            }
+            last = bucket;
+            length = length.wrapping_add(1);
+        }
+        if length > CHAIN {
+            return false;
+        }
+        let Some(fresh) = self.take_overflow() else {
+            return false;
+        };
+        if let Some(place) = fresh.entries.first() {
+            place.store(entry, Relaxed);
+        }
+        last.head
+            .store(self.reference(Self::address(fresh).get()) | bit, Release);
+        self.set_filter_bits(first, last, bit);
+        true
+    }
+
+    /// Sets a filter bit in the heads of all buckets of a chain that come before `end`.
+    fn set_filter_bits(&self, first: &Bucket, end: &Bucket, bit: u64) {
+        for bucket in self.chain(first).take_while(|b| !core::ptr::eq(*b, end)) {
+            bucket.head.store(bucket.head.load(Relaxed) | bit, Release);
+        }
+    }
+
+    /// Calls `f` with the entries of a chain and a bit of its own for each.
+    pub(super) fn each<'i>(&'i self, first: &'i Bucket, mut f: impl FnMut(u64, &'i AtomicU64)) {
+        let mut bit = 1u64;
+        for entry in self.chain(first).flat_map(|b| &b.entries) {
+            f(bit, entry);
+            // A chain has at most 9 times 7 entries.
+            bit = bit.wrapping_shl(1);
+        }
+    }
+
+    /// Gives the overflow buckets of a chain that nobody else has seen back.
+    pub(super) fn release_chain(&self, first: &Bucket) {
+        let mut next = first.head.load(Relaxed);
+        first.clear();
+        while let Some(bucket) = self.follow(next) {
+            next = bucket.head.load(Relaxed);
+            self.give_overflow(Self::address(bucket));
+        }
+    }
+}
+
+/// The bucket of a hash, its stripe held.
+pub(crate) struct Chain<'i, L: RawLock> {
+    index: &'i Index<L>,
+    held: Held<'i, L, StripeState>,
+    hash: Hash,
+    first: &'i Bucket,
+}
+
+impl<'i, L: RawLock> Chain<'i, L> {
+    /// The entry under the hash whose slot is `wanted`.
+    pub(crate) fn find(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<Place<'i>> {
+        let tag = self.hash.tag();
+        let mut before = None;
+        for bucket in self.index.chain(self.first) {
+            for entry in &bucket.entries {
+                let word = entry.load(Relaxed);
+                if word >> 48 == tag {
+                    if let Some(slot) = self.index.slot(word) {
+                        if wanted(slot) {
+                            return Some(Place {
+                                entry,
+                                bucket,
+                                before,
+                                slot,
+                            });
+                        }
+                    }
+                }
+            }
+            if bucket.head.load(Relaxed) & filter(tag) == 0 {
+                break;
+            }
+            before = Some(bucket);
+        }
+        None
+    }
+
+    /// Any entry at all of the bucket, of the tag or not, that is `wanted`.
+    pub(crate) fn any(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<Place<'i>> {
+        self.first.entries.iter().find_map(|entry| {
+            let slot = self.index.slot(entry.load(Relaxed))?;
+            wanted(slot).then_some(Place {
+                entry,
+                bucket: self.first,
+                before: None,
+                slot,
+            })
+        })
+    }
+
+    /// Adds a slot. False if the bucket is full and there is no overflow bucket.
+    pub(crate) fn insert(&mut self, slot: Slot) -> bool {
+        let put = self
+            .index
+            .put(self.first, self.index.entry(self.hash, slot));
+        if put {
+            self.held.items = self.held.items.wrapping_add(1);
+        }
+        put
+    }
+
+    /// Puts `slot` in the place of another.
+    pub(crate) fn replace(&mut self, place: &Place<'i>, slot: Slot) {
+        let order = if planted(Bug::RelaxedEntry) {
+            Relaxed
+        } else {
+            Release
+        };
+        place.entry.store(self.index.entry(self.hash, slot), order);
+    }
+
+    /// Removes an entry. Returns the overflow bucket that it emptied, to be given back after a
+    /// grace period.
+    pub(crate) fn remove(&mut self, place: &Place<'i>) -> Option<NonZeroUsize> {
+        place.entry.store(0, Release);
+        self.held.items = self.held.items.saturating_sub(1);
+        let before = place.before?;
+        let emptied = if place.bucket.is_empty() {
+            // Readers inside go on by its head, which stays.
+            before.head.store(place.bucket.head.load(Relaxed), Release);
+            Some(Index::<L>::address(place.bucket))
+        } else {
+            None
+        };
+        self.index.refilter(self.first);
+        emptied
+    }
+
+    /// Has the stripe more items than the index should have at its size?
+    pub(crate) fn crowded(&self) -> bool {
+        let index = self.index;
+        self.held.items.saturating_mul(index.stripes.len()) > index.buckets().saturating_mul(LOAD)
+    }
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Lookups, without a lock: see [the index](super) for what makes them right.
+
+use crate::hash::{Hash, Key};
+use crate::item::Slot;
+use crate::platform::RawLock;
+use crate::sync::{planted, Acquire, Bug, Relaxed};
+
+use super::bucket::{filter, place, Bucket, LINE, MORE};
+use super::Index;
+
+/// What a look at one cache line found.
+pub(crate) enum Look {
+    /// The key's slot.
+    Found(Slot),
+    /// There is none.
+    Absent,
+    /// [`Index::find`] has to see.
+    Unsure,
+}
+
+impl<L: RawLock> Index<L> {
+    /// Brings the lines of an entry's item near, the first one excepted.
+    #[inline]
+    fn prefetch_more(entry: u64, slot: Slot) {
+        let mut at = slot.address().get().wrapping_add(LINE);
+        // Nearly all have a second one: to ask would take longer.
+        crate::sync::prefetch(at as *const u8);
+        for _ in 1..entry & MORE {
+            at = at.wrapping_add(LINE);
+            crate::sync::prefetch(at as *const u8);
+        }
+    }
+
+    /// Brings a bucket's cache line near.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: Hash) {
+        if let Some(bucket) = self.bucket(place(hash, self.n.load(Relaxed))) {
+            crate::sync::prefetch(bucket);
+        }
+    }
+
+    /// The bucket of a hash, brought near.
+    #[inline(always)]
+    pub(crate) fn near(&self, hash: Hash) -> Option<&Bucket> {
+        let bucket = self.bucket(place(hash, self.n.load(Acquire)))?;
+        crate::sync::prefetch(bucket);
+        Some(bucket)
+    }
+
+    /// The first slot of a bucket under `hash`'s tag. The caller is in a read-side section.
+    #[inline(always)]
+    pub(crate) fn first(&self, bucket: &Bucket, hash: Hash) -> Option<Slot> {
+        for entry in &bucket.entries {
+            let entry = entry.load(Acquire);
+            if (entry ^ hash.0) >> 48 == 0 {
+                let slot = self.slot(entry)?;
+                Self::prefetch_more(entry, slot);
+                return Some(slot);
+            }
+        }
+        None
+    }
+
+    /// Brings near what a writer needs: the bucket's line and the stripe's.
+    #[inline]
+    pub(crate) fn prefetch_for_writing(&self, hash: Hash) {
+        self.prefetch(hash);
+        if let Some(stripe) = self.stripe(hash.0 as usize) {
+            crate::sync::prefetch(stripe);
+        }
+    }
+
+    /// Brings the first item under `hash`'s tag near, in front of a lookup.
+    #[inline]
+    pub(crate) fn prefetch_item(&self, hash: Hash) {
+        let Some(bucket) = self.bucket(place(hash, self.n.load(Acquire))) else {
+            return;
+        };
+        let mut entries = bucket.entries.iter().map(|entry| entry.load(Relaxed));
+        let found = entries.find(|entry| entry >> 48 == hash.tag() && *entry != 0);
+        if let Some((entry, slot)) = found.and_then(|entry| Some((entry, self.slot(entry)?))) {
+            crate::sync::prefetch(slot.address().get() as *const u8);
+            Self::prefetch_more(entry, slot);
+        }
+    }
+
+    /// What the one cache line that nearly always decides has to say. The caller is in a read-side
+    /// section.
+    #[inline(always)]
+    pub(crate) fn look(&self, hash: Hash, key: &Key) -> Look {
+        let n = self.n.load(Acquire);
+        let Some(bucket) = self.bucket(place(hash, n)) else {
+            return Look::Unsure;
+        };
+        // Before the entries: see the head of this file.
+        let head = bucket.head.load(Acquire);
+        for entry in &bucket.entries {
+            let entry = entry.load(Acquire);
+            if (entry ^ hash.0) >> 48 == 0 {
+                return match self.slot(entry) {
+                    Some(slot) => {
+                        Self::prefetch_more(entry, slot);
+                        if slot.is(key) {
+                            Look::Found(slot)
+                        } else {
+                            Look::Unsure
+                        }
+                    }
+                    None => Look::Unsure,
+                };
+            }
+        }
+        if head & filter(hash.tag()) == 0 && self.n.load(Acquire) == n {
+            Look::Absent
+        } else {
+            Look::Unsure
+        }
+    }
+
+    /// The slot under `hash` that is `wanted`. The caller is in a read-side section.
+    #[inline(always)]
+    pub(crate) fn find(&self, hash: Hash, mut wanted: impl FnMut(Slot) -> bool) -> Option<Slot> {
+        let n = self.n.load(Acquire);
+        let bucket = self.bucket(place(hash, n))?;
+        // Before the entries: see the head of this file.
+        let mut head = bucket.head.load(Acquire);
+        if let Some(slot) = self.scan(bucket, hash, &mut wanted) {
+            return Some(slot);
+        }
+        if planted(Bug::LateHead) {
+            head = bucket.head.load(Acquire);
+        }
+        // Nearly always one cache line decides.
+        let alone = head & filter(hash.tag()) == 0;
+        if alone && (self.n.load(Acquire) == n || planted(Bug::NoRetry)) {
+            return None;
+        }
+        self.find_far(hash, wanted)
+    }
+
+    /// As [`Index::find`], where a bucket has others behind it, or moves.
+    #[cold]
+    #[inline(never)]
+    fn find_far(&self, hash: Hash, mut wanted: impl FnMut(Slot) -> bool) -> Option<Slot> {
+        let tag = hash.tag();
+        let mut n = self.n.load(Acquire);
+        loop {
+            let at = place(hash, n);
+            let mut bucket = self.bucket(at)?;
+            loop {
+                // Before the entries: see the head of this file.
+                let mut head = bucket.head.load(Acquire);
+                if let Some(slot) = self.scan(bucket, hash, &mut wanted) {
+                    return Some(slot);
+                }
+                if planted(Bug::LateHead) {
+                    head = bucket.head.load(Acquire);
+                }
+                if head & filter(tag) == 0 {
+                    break;
+                }
+                match self.follow(head) {
+                    Some(next) => bucket = next,
+                    None => break,
+                }
+            }
+            let again = self.n.load(Acquire);
+            if place(hash, again) == at || planted(Bug::NoRetry) {
+                return None;
+            }
+            n = again;
+        }
+    }
+
+    /// Does a miss of this hash read one cache line only?
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn one_line(&self, hash: Hash) -> bool {
+        let bucket = self.bucket(place(hash, self.n.load(Acquire)));
+        bucket.is_some_and(|bucket| {
+            let none = bucket
+                .entries
+                .iter()
+                .all(|entry| entry.load(Relaxed) >> 48 != hash.tag());
+            none && bucket.head.load(Relaxed) & filter(hash.tag()) == 0
+        })
+    }
+
+    /// The slot among a bucket's own entries that is `wanted`.
+    #[inline(always)]
+    fn scan(
+        &self,
+        bucket: &Bucket,
+        hash: Hash,
+        wanted: &mut impl FnMut(Slot) -> bool,
+    ) -> Option<Slot> {
+        for entry in &bucket.entries {
+            let entry = entry.load(Acquire);
+            if entry >> 48 == hash.tag() {
+                if let Some(slot) = self.slot(entry) {
+                    Self::prefetch_more(entry, slot);
+                    if wanted(slot) {
+                        return Some(slot);
+                    }
+                }
+            }
+        }
+        None
+    }
+}

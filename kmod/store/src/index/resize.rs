@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Growing and shrinking by a bucket: see [the index](super) for what readers see of it.
+
+use core::num::NonZeroUsize;
+
+use crate::few::Few;
+use crate::hash::Hash;
+use crate::item::Slot;
+use crate::platform::{Cookie, RawLock};
+use crate::sync::{planted, Bug, Relaxed, Release};
+
+use super::bucket::ENTRIES;
+use super::Index;
+
+/// References of overflow buckets that were unchained and wait for a grace period.
+pub(crate) type Unchained = Few<NonZeroUsize, 16>;
+
+/// What became of an attempt to grow or shrink by a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Done,
+    /// The new bucket lies in a segment that is not there yet.
+    NoSegment,
+    /// No overflow bucket is left.
+    NoOverflow,
+    /// Somebody else is at it, or a grace period is not over, or the end is reached.
+    NotNow,
+}
+
+/// Whether no grace period is waited for, any more: `done` says if one has passed.
+fn passed(awaited: &mut Option<Cookie>, done: impl Fn(Cookie) -> bool) -> bool {
+    if awaited.is_some_and(|cookie| !done(cookie)) {
+        return false;
+    }
+    *awaited = None;
+    true
+}
+
+/// The highest power of two that is at most `n`.
+fn floor_power(n: usize) -> usize {
+    n.checked_ilog2()
+        .map_or(0, |bits| 1usize.wrapping_shl(bits))
+}
+
+impl<L: RawLock> Index<L> {
+    /// Takes the last segment out of use if no bucket in it is, and returns its block.
+    pub(crate) fn trim(&self, done: impl Fn(Cookie) -> bool) -> Option<u32> {
+        let mut growth = self.locks.growth.try_lock()?;
+        // The first segment that no bucket is in, counted from the last bucket's.
+        let last = self
+            .n
+            .load(Relaxed)
+            .saturating_sub(1)
+            .wrapping_shr(self.shift);
+        let mut empty = self.segments.get(last.saturating_add(1)..)?.iter();
+        let mut segment = empty.next().filter(|s| s.at.load(Relaxed) != 0)?;
+        for next in empty.take_while(|s| s.at.load(Relaxed) != 0) {
+            segment = next;
+        }
+        if !passed(&mut growth.merged, &done) {
+            return None;
+        }
+        segment.at.store(0, Release);
+        Some(segment.block.load(Relaxed))
+    }
+
+    /// Grows by a bucket. `hash_of` gives a linked slot's hash; `done` says if a grace period has
+    /// passed; overflow buckets that were emptied come out in `unchained`.
+    pub(crate) fn split(
+        &self,
+        hash_of: impl Fn(Slot) -> Hash,
+        done: impl Fn(Cookie) -> bool,
+        unchained: &mut Unchained,
+    ) -> Step {
+        let Some(mut growth) = self.locks.growth.try_lock() else {
+            return Step::NotNow;
+        };
+        if !passed(&mut growth.merged, &done) {
+            return Step::NotNow;
+        }
+        let n = self.n.load(Relaxed);
+        let half = floor_power(n);
+        let at = n.wrapping_sub(half);
+        let (Some(old), Some(stripe)) = (self.bucket(at), self.stripe(at)) else {
+            return Step::NotNow;
+        };
+        let Some(new) = self.bucket(n) else {
+            return Step::NoSegment;
+        };
+        let _held = stripe.state.lock();
+        new.clear();
+
+        let mut movers = 0u64;
+        let mut stay = 0usize;
+        let mut short = false;
+        self.each(old, |bit, entry| {
+            let entry = entry.load(Relaxed);
+            let Some(slot) = self.slot(entry) else { return };
+            if hash_of(slot).0 as usize & half == 0 {
+                stay = stay.wrapping_add(1);
+                return;
+            }
+            movers |= bit;
+            if !planted(Bug::LateCopy) {
+                short |= !self.put(new, entry);
+            }
+        });
+        if short {
+            self.release_chain(new);
+            return Step::NoOverflow;
+        }
+
+        if planted(Bug::EarlyClear) {
+            self.each(old, |bit, entry| {
+                if movers & bit != 0 {
+                    entry.store(0, Release);
+                }
+            });
+        }
+        self.n.store(n.wrapping_add(1), Release);
+        if planted(Bug::LateCopy) {
+            self.each(old, |bit, entry| {
+                if movers & bit != 0 {
+                    self.put(new, entry.load(Relaxed));
+                }
+            });
+        }
+
+        let head = old.head.load(Relaxed);
+        match self.follow(head) {
+            Some(overflow) if stay <= ENTRIES => {
+                // All that stays fits into the bucket itself: move it there, unchain the rest.
+                let mut after = self
+                    .chain(overflow)
+                    .flat_map(|b| &b.entries)
+                    .map(|e| e.load(Relaxed))
+                    .zip((ENTRIES as u32..64).map(|i| 1u64.wrapping_shl(i)))
+                    .filter(|(entry, bit)| *entry != 0 && movers & bit == 0);
+                let mut bit = 1u64;
+                for entry in &old.entries {
+                    if movers & bit != 0 || entry.load(Relaxed) == 0 {
+                        entry.store(after.next().map_or(0, |(stayer, _)| stayer), Release);
+                    }
+                    bit = bit.wrapping_shl(1);
+                }
+                old.head.store(0, Release);
+                for bucket in self.chain(overflow) {
+                    // There are at most CHAIN of them.
+                    unchained.push(Self::address(bucket));
+                }
+            }
+            _ => {
+                self.each(old, |bit, entry| {
+                    if movers & bit != 0 {
+                        entry.store(0, Release);
+                    }
+                });
+                self.refilter(old);
+            }
+        }
+        growth.grown = true;
+        Step::Done
+    }
+
+    /// Shrinks by a bucket; `start` asks for a grace period and `done` says if one has passed.
+    pub(crate) fn merge(
+        &self,
+        hash_of: impl Fn(Slot) -> Hash,
+        start: impl Fn() -> Cookie,
+        done: impl Fn(Cookie) -> bool,
+        unchained: &mut Unchained,
+    ) -> Step {
+        let Some(mut growth) = self.locks.growth.try_lock() else {
+            return Step::NotNow;
+        };
+        if growth.grown {
+            growth.grown = false;
+            growth.split = Some(start());
+        }
+        if !passed(&mut growth.split, &done) {
+            return Step::NotNow;
+        }
+        let last = self.n.load(Relaxed).wrapping_sub(1);
+        let half = floor_power(last);
+        if last < self.stripes.len() || last == 0 {
+            return Step::NotNow;
+        }
+        let at = last.wrapping_sub(half);
+        let (Some(into), Some(from), Some(stripe)) =
+            (self.bucket(at), self.bucket(last), self.stripe(at))
+        else {
+            return Step::NotNow;
+        };
+        let _held = stripe.state.lock();
+        if planted(Bug::LateMerge) {
+            self.n.store(last, Release);
+        }
+        for entry in self.chain(from).flat_map(|b| &b.entries) {
+            let entry = entry.load(Relaxed);
+            if entry != 0 && !self.put(into, entry) {
+                // Take back those that were copied: nobody looks for them there yet.
+                for entry in self.chain(into).flat_map(|b| &b.entries) {
+                    if let Some(slot) = self.slot(entry.load(Relaxed)) {
+                        if hash_of(slot).0 as usize & half != 0 {
+                            entry.store(0, Relaxed);
+                        }
+                    }
+                }
+                self.refilter(into);
+                return Step::NoOverflow;
+            }
+        }
+        self.n.store(last, Release);
+        let head = from.head.load(Relaxed);
+        for bucket in self
+            .follow(head)
+            .into_iter()
+            .flat_map(|next| self.chain(next))
+        {
+            unchained.push(Self::address(bucket));
+        }
+        growth.merged = Some(start());
+        Step::Done
+    }
+}
