@@ -3,6 +3,8 @@
 //!
 //! Classes come as iterators, not as slices: a table of all would be too large for a kernel stack.
 
+use crate::memory::class::CLASSES;
+
 /// A class is pressed when it has evicted a slab's worth of slots, divided by this.
 pub(crate) const PRESSED: u32 = 4;
 /// A slab moves if it is worth so many times as much to the class that gets it.
@@ -59,7 +61,7 @@ pub(super) fn bit(class: usize) -> u64 {
 
 /// The class that has had to evict most, if that is worth a slab, and how many slabs it is worth.
 pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option<(usize, usize)> {
-    let (receiver, of) = (0..)
+    let (receiver, of) = (0..CLASSES)
         .zip(classes)
         .filter(|(_, of)| of.is_pressed())
         .max_by_key(|(_, of)| of.pressure_bytes())?;
@@ -77,7 +79,7 @@ pub(super) fn pick_victim(
     except: u64,
 ) -> Option<usize> {
     let candidates = || {
-        (0usize..).zip(classes.clone()).filter(|(class, of)| {
+        (0..CLASSES).zip(classes.clone()).filter(|(class, of)| {
             of.slabs != 0 && Some(*class) != receiver && except & bit(*class) == 0
         })
     };
