@@ -15,6 +15,7 @@ mod access;
 mod administration;
 mod authentication;
 mod command;
+pub mod connection;
 mod counters;
 mod credentials;
 mod datagram;

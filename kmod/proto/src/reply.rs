@@ -104,6 +104,12 @@ impl<'a> Cursor<'a> {
     pub fn as_bytes(&self) -> &[u8] {
         self.buffer.get(..self.len).unwrap_or(&[])
     }
+
+    /// What was written, for as long as the slice lives.
+    #[inline]
+    pub fn into_bytes(self) -> &'a [u8] {
+        self.buffer.get(..self.len).unwrap_or(&[])
+    }
 }
 
 impl Out for Cursor<'_> {

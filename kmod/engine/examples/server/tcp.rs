@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The TCP door: a poll loop over sessions.
+//! TCP: a poll loop over connections.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener as StdListener;
 
 use anyhow::Context;
-use hippos_engine::{Next, Out, Session, Transport, HEAD_ROOM};
+use hippos_engine::connection::{
+    Action, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream,
+};
+use hippos_engine::{Cursor, Session, Transport, HEAD_ROOM};
 use hippos_store::host::Host;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -16,39 +19,128 @@ use crate::Server;
 
 const LISTENER: Token = Token(0);
 
-/// Replies that wait to be sent: small, so that sessions have to do with
-/// little room.
-const OUTPUT: usize = 16 << 10;
+/// Bytes of a reply's page: small, so that sessions have to do with little room.
+const PAGE: usize = 16 << 10;
 
-/// Input that is read at a time.
+/// Input that is read at a time, and that commands are put together in.
 const INPUT: usize = 16 << 10;
 
-#[derive(Default)]
-struct Output {
-    bytes: Vec<u8>,
+/// A socket, and what was read from it. Nothing there means that the last read would have blocked.
+struct Socket {
+    stream: TcpStream,
+    received: Vec<u8>,
+    ended: bool,
+    /// Shows one byte at a time.
+    bytewise: bool,
 }
 
-impl Out for Output {
-    fn room(&self) -> usize {
-        OUTPUT - self.bytes.len()
+impl Socket {
+    /// Reads if there is nothing.
+    fn fill(&mut self) {
+        while self.received.is_empty() && !self.ended {
+            self.received.resize(INPUT, 0);
+            let read = self.stream.read(&mut self.received);
+            self.received.truncate(*read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => self.ended = true,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.ended = true,
+            }
+        }
     }
 
-    fn put(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.room(), "more than there is room for");
-        self.bytes.extend_from_slice(bytes);
+    fn shown(&self) -> &[u8] {
+        let most = if self.bytewise { 1 } else { INPUT };
+        &self.received[..self.received.len().min(most)]
+    }
+}
+
+impl Stream for Socket {
+    type Reply<'r> = Cursor<'r>;
+
+    fn peek(&self) -> Peek<'_> {
+        match self.shown() {
+            [] if self.ended => Peek::End,
+            [] => Peek::Nothing,
+            bytes => Peek::Bytes(bytes),
+        }
+    }
+
+    fn copy(&self, to: &mut [u8]) -> usize {
+        let len = self.shown().len().min(to.len());
+        to[..len].copy_from_slice(&self.shown()[..len]);
+        len
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.received.drain(..len);
+        self.fill();
+    }
+
+    fn takes(&self) -> bool {
+        true
+    }
+
+    /// Sends until the socket would block: only then poll reports that it takes more.
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.stream.write(&bytes[sent..]) {
+                Ok(0) => return Err(Broken),
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Broken),
+            }
+        }
+        Ok(sent)
+    }
+
+    fn reply<'r>(&mut self, reply: Self::Reply<'r>, _more: bool) -> Result<&'r [u8], Broken> {
+        let bytes = reply.into_bytes();
+        let sent = self.send(bytes)?;
+        Ok(&bytes[sent..])
+    }
+}
+
+/// The page that all replies of a thread are written to.
+struct Page(Vec<u8>);
+
+impl Pages<Socket> for Page {
+    fn open(&mut self) -> Option<Cursor<'_>> {
+        Some(Cursor::new(&mut self.0))
+    }
+}
+
+/// Bytes that a connection holds between turns.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl HeldBytes for Bytes {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn append_atomic(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
+        self.append(bytes)
+    }
+
+    fn discard(&mut self, len: usize) {
+        self.0.drain(..len);
     }
 }
 
 struct Client {
     id: u32,
-    stream: TcpStream,
-    session: Session<'static, Host>,
-    input: Vec<u8>,
-    output: Output,
-    /// The client has said all it has to say.
-    ended: bool,
-    /// The session is over.
-    closing: bool,
+    socket: Socket,
+    connection: Connection<'static, Host, Bytes, Bytes>,
 }
 
 /// Serves connections for ever.
@@ -58,7 +150,7 @@ pub(crate) fn serve(
     listener: StdListener,
     bytewise: bool,
 ) -> anyhow::Result<()> {
-    const _: () = assert!(OUTPUT >= HEAD_ROOM);
+    const _: () = assert!(PAGE >= HEAD_ROOM);
     listener.set_nonblocking(true)?;
     let mut listener = TcpListener::from_std(listener);
     let mut poll = Poll::new().context("poll")?;
@@ -68,6 +160,8 @@ pub(crate) fn serve(
     let mut clients: HashMap<Token, Client> = HashMap::new();
     let mut next = 1usize;
     let most = engine.settings().max_connections;
+    let mut input = vec![0; INPUT];
+    let mut page = Page(vec![0; PAGE]);
     loop {
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -77,7 +171,7 @@ pub(crate) fn serve(
             if event.token() != LISTENER {
                 if let Some(client) = clients.get_mut(&event.token()) {
                     facts.active(client.id);
-                    if client.turn(bytewise).is_err() {
+                    if !client.serve(&mut input, &mut page) {
                         facts.leave(client.id);
                         clients.remove(&event.token());
                     }
@@ -98,12 +192,13 @@ pub(crate) fn serve(
                 session.set_local(peer.ip().is_loopback());
                 let client = Client {
                     id,
-                    stream,
-                    session,
-                    input: Vec::new(),
-                    output: Output::default(),
-                    ended: false,
-                    closing: false,
+                    socket: Socket {
+                        stream,
+                        received: Vec::new(),
+                        ended: false,
+                        bytewise,
+                    },
+                    connection: Connection::new(session),
                 };
                 clients.insert(token, client);
             }
@@ -111,79 +206,20 @@ pub(crate) fn serve(
     }
 }
 
-/// The connection is over.
-struct Over;
-
 impl Client {
-    /// Goes on until the socket has nothing more to give or to take.
-    fn turn(&mut self, bytewise: bool) -> Result<(), Over> {
+    /// Goes on until the socket has nothing more to give or to take; `false` when it is over.
+    fn serve(&mut self, input: &mut [u8], page: &mut Page) -> bool {
+        self.socket.fill();
         loop {
-            let sent = self.send()?;
-            if self.closing && self.output.bytes.is_empty() {
-                return Err(Over);
-            }
-            if !sent {
-                return Ok(());
-            }
-            if !self.serve(bytewise) {
-                continue;
-            }
-            if !self.output.bytes.is_empty() {
-                continue;
-            }
-            if self.ended {
-                return Err(Over);
-            }
-            let old = self.input.len();
-            self.input.resize(old + INPUT, 0);
-            let read = self.stream.read(&mut self.input[old..]);
-            self.input.truncate(old + *read.as_ref().unwrap_or(&0));
-            match read {
-                // What came before the end is still to be answered.
-                Ok(0) => self.ended = true,
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Err(Over),
+            match self
+                .connection
+                .turn(&mut self.socket, input, page, || false)
+            {
+                Action::Wait => return true,
+                // Its session does not park.
+                Action::Again | Action::Park => {}
+                Action::Close => return false,
             }
         }
-    }
-
-    /// Feeds the session; `true` when it wants more input.
-    fn serve(&mut self, bytewise: bool) -> bool {
-        let mut done = 0;
-        let mut shown = if bytewise { 1 } else { usize::MAX };
-        let next = loop {
-            let rest = &self.input[done..];
-            let fed = self
-                .session
-                .feed(&rest[..rest.len().min(shown)], &mut self.output);
-            done += fed.consumed;
-            let left = self.input.len() - done;
-            match fed.next {
-                Next::Read if bytewise && fed.consumed > 0 && left > 0 => shown = 1,
-                Next::Read if shown < left => shown += 1,
-                next => break next,
-            }
-        };
-        self.input.drain(..done);
-        self.closing = next == Next::Close;
-        next == Next::Read
-    }
-
-    /// Sends what there is; `false` when the socket takes no more.
-    fn send(&mut self) -> Result<bool, Over> {
-        while !self.output.bytes.is_empty() {
-            match self.stream.write(&self.output.bytes) {
-                Ok(0) => return Err(Over),
-                Ok(n) => {
-                    self.output.bytes.drain(..n);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Err(Over),
-            }
-        }
-        Ok(true)
     }
 }

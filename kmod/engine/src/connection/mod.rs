@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A TCP client's connection without its socket: it moves bytes between a [`Stream`] and a session.
+//!
+//! # Call contract
+//!
+//! The host has the sockets, the threads and the clock. A [`Connection`] has three kinds of methods:
+//!
+//! - A. Handlers of the stream's events, which receive, answer and send: [`turn`](Connection::turn)
+//!   and [`quick`](Connection::quick).
+//! - B. A poll for the next timeout: [`deadline`](Connection::deadline).
+//! - C. A getter, which may be called whenever desired: [`has_unsent`](Connection::has_unsent).
+//!
+//! Calls for one connection do not overlap; the module makes them under the socket's lock. The order:
+//!
+//! 1. When the connection is new, and whenever the stream has become readable or writable: `turn`,
+//!    in process context. Turns without an event do no harm.
+//!    When bytes have arrived and no turn is due, `quick` may come first, in any context. It serves
+//!    what needs neither sleep nor a lock, and says whether a turn has to follow.
+//! 2. After each turn: `deadline`, with a clock that never goes back. The host closes the connection
+//!    when that second has come; a later answer replaces it. `quick` changes nothing about it.
+//! 3. What the turn's [`Action`] says. It holds until the next turn.
+//!
+//! Only 3 depends on 2: a connection whose deadline has come is closed, whatever its action.
+//!
+//! A turn is bounded: at most [`ROUNDS`] of receiving and answering, and at most one command after
+//! `over` says that the time is up. It serves at least one command if a whole one is there and the
+//! stream takes its reply, so that a host that repeats turns comes to an end.
+//!
+//! Dropping the connection ends it: a value on its way gives its memory back.
+//!
+//! # What holds between calls
+//!
+//! - Replies leave in the order of their commands, and each byte once.
+//! - Nothing that was sent is still held back for bytes to follow ([`Stream::reply`]).
+//! - While the stream does not take a reply nothing more is read, so that a connection holds at most
+//!   one reply's pages of output.
+//! - Input that the session has not consumed stays with the stream, where it counts against the
+//!   peer's window; only the beginning of a command, which the session has to see in one piece, is
+//!   taken off and held here. It fits into `input`, which has more than [`LINE_MAX`] bytes.
+//! - An idle connection holds no memory.
+//!
+//! [`LINE_MAX`]: hippos_proto::LINE_MAX
+
+mod host;
+mod progress;
+
+pub use host::{Broken, HeldBytes, NoMemory, Pages, Peek, Stream};
+
+use hippos_proto::reply::Out;
+use hippos_store::Platform;
+
+use crate::connection::progress::Progress;
+use crate::session::state::{Next, Session};
+
+/// Rounds of receiving and answering in a turn.
+pub const ROUNDS: usize = 8;
+
+/// Commands that [`Connection::quick`] answers at most: in softirq it holds up all else of its CPU.
+const QUICK: usize = 64;
+
+/// What the host owes a connection after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Action {
+    /// Another turn when the stream is readable; writable, if [`Connection::has_unsent`].
+    Wait,
+    /// Another turn after a moment, in which other connections may give memory back.
+    Park,
+    /// Another turn without any event, when others have had theirs.
+    Again,
+    /// The end: drop the connection and close the stream.
+    Close,
+}
+
+/// What [`Connection::quick`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Answered {
+    /// Nothing, or not all of a reply was sent: the host owes a turn.
+    None,
+    /// Something was answered, but a turn has to see to the rest.
+    Some,
+    /// Everything that had arrived was answered.
+    All,
+}
+
+/// What a round has fed the session with.
+enum Intake {
+    /// So many bytes of the stream are done with when the reply has left.
+    Taken(usize),
+    /// Not fed: the bytes lie in pieces.
+    Scattered,
+    /// Not fed: there are none yet.
+    Nothing,
+    /// Not fed: there will be none, or none that make a command.
+    End,
+}
+
+/// A connection: its session, and what is between the session and the stream. `I` holds input and
+/// `O` output between turns.
+pub struct Connection<'e, P: Platform, I: HeldBytes, O: HeldBytes> {
+    session: Session<'e, P>,
+    /// Taken off the stream but not consumed: the beginning of a command.
+    rest: I,
+    /// Answered but not sent: at most one reply's pages.
+    unsent: O,
+    /// What the session wants when `unsent` has gone.
+    next: Next,
+    /// The value that is on its way.
+    progress: Option<Progress>,
+}
+
+impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
+    /// A new client's connection.
+    pub fn new(session: Session<'e, P>) -> Self {
+        Self {
+            session,
+            rest: I::default(),
+            unsent: O::default(),
+            next: Next::Read,
+            progress: None,
+        }
+    }
+
+    /// Whether replies wait for the stream to take them.
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.bytes().is_empty()
+    }
+
+    /// The second of uptime in which the value that is on its way will have taken too long. `None`
+    /// for no value, or no `timeout` (0).
+    pub fn deadline(&mut self, now: u32, timeout: u32) -> Option<u32> {
+        let receiving = self.session.receiving().filter(|_| timeout != 0);
+        self.progress = receiving
+            .map(|(number, received)| Progress::note(self.progress, number, received, now));
+        self.progress.map(|progress| progress.deadline(timeout))
+    }
+
+    /// Answers plain `get`s of small values when nothing else is under way. All other commands are
+    /// left to a turn.
+    ///
+    /// Softirq-safe. `open` begins a reply, if there is memory for it.
+    #[inline]
+    pub fn quick<'r, S: Stream>(
+        &mut self,
+        stream: &mut S,
+        open: impl FnOnce() -> Option<S::Reply<'r>>,
+    ) -> Answered {
+        let idle = self.next == Next::Read && self.rest.bytes().is_empty();
+        if !idle || self.has_unsent() {
+            return Answered::None;
+        }
+        let Peek::Bytes(bytes) = stream.peek() else {
+            return Answered::None;
+        };
+        if !Session::<P>::is_quick(bytes) || !stream.takes() {
+            return Answered::None;
+        }
+        let Some(mut reply) = open() else {
+            return Answered::None;
+        };
+        let fed = self.session.feed_quick(bytes, QUICK, &mut reply);
+        let whole = fed == bytes.len();
+        if fed == 0 {
+            return Answered::None;
+        }
+        match stream.reply(reply, false) {
+            Ok([]) => {}
+            // It takes nothing or an error waits: a turn sees to both. What did go out in part has
+            // to be followed by the rest.
+            Ok(left) => {
+                if self.unsent.append_atomic(left).is_err() {
+                    self.next = Next::Close;
+                }
+                stream.consume(fed);
+                return Answered::None;
+            }
+            // What was served must not be served again: it was counted.
+            Err(Broken) => {
+                self.next = Next::Close;
+                return Answered::None;
+            }
+        }
+        stream.consume(fed);
+        if whole && matches!(stream.peek(), Peek::Nothing) {
+            Answered::All
+        } else {
+            Answered::Some
+        }
+    }
+
+    /// Receives, answers and sends until the peer has nothing more to say, takes no more, or the
+    /// turn is over: after [`ROUNDS`], or as soon as `over` says so.
+    ///
+    /// Process context; may sleep. `input` puts commands together that arrive in pieces; nothing in
+    /// it matters between turns, so that connections may share it.
+    pub fn turn<S: Stream>(
+        &mut self,
+        stream: &mut S,
+        input: &mut [u8],
+        pages: &mut impl Pages<S>,
+        over: impl Fn() -> bool,
+    ) -> Action {
+        if self.has_unsent() {
+            let unsent = self.unsent.bytes();
+            match stream.send(unsent) {
+                Ok(sent) if sent == unsent.len() => self.unsent = O::default(),
+                Ok(sent) => {
+                    self.unsent.discard(sent);
+                    return Action::Wait;
+                }
+                Err(Broken) => return Action::Close,
+            }
+        }
+        // Bytes in `input` that wait for the rest of their command.
+        let mut held = self.rest.bytes().len();
+        if held != 0 {
+            match input.get_mut(..held) {
+                Some(front) => copy(front, self.rest.bytes()),
+                None => return Action::Close,
+            }
+            self.rest = I::default();
+        }
+        for round in 1..=ROUNDS {
+            if self.next == Next::Close {
+                return Action::Close;
+            }
+            let Some(mut reply) = pages.open() else {
+                return Action::Close;
+            };
+            let fed = if held == 0 {
+                self.feed_in_place(stream, input, &mut held, &mut reply, &over)
+            } else {
+                Intake::Scattered
+            };
+            let fed = match fed {
+                Intake::Scattered => self.feed_copied(stream, input, &mut held, &mut reply, &over),
+                fed => fed,
+            };
+            let taken = match fed {
+                Intake::Taken(taken) => taken,
+                Intake::Nothing => return self.hold(input, held, Action::Wait),
+                Intake::End | Intake::Scattered => return Action::Close,
+            };
+            let ends = over();
+            // Bytes are held back for the rest of their value alone. What else a full page keeps
+            // from being served may get no reply, and the peer would wait for TCP's timer.
+            let more = self.session.is_sending() && !ends && round < ROUNDS;
+            match stream.reply(reply, more) {
+                Ok([]) => {
+                    stream.consume(taken);
+                    if self.next == Next::Later {
+                        return self.hold(input, held, Action::Park);
+                    }
+                    if ends {
+                        break;
+                    }
+                }
+                Ok(left) => {
+                    if self.unsent.append(left).is_err() {
+                        return Action::Close;
+                    }
+                    stream.consume(taken);
+                    return self.hold(input, held, Action::Wait);
+                }
+                Err(Broken) => return Action::Close,
+            }
+        }
+        match self.next {
+            Next::Close => Action::Close,
+            _ => self.hold(input, held, Action::Again),
+        }
+    }
+
+    /// Feeds the session with what lies in one piece in the stream. The beginning of a command at
+    /// its end goes into `input`.
+    #[inline]
+    fn feed_in_place<S: Stream>(
+        &mut self,
+        stream: &S,
+        input: &mut [u8],
+        held: &mut usize,
+        reply: &mut impl Out,
+        over: &impl Fn() -> bool,
+    ) -> Intake {
+        let reads = self.next == Next::Read;
+        let bytes = match stream.peek() {
+            Peek::Bytes(bytes) => bytes,
+            Peek::Scattered => return Intake::Scattered,
+            Peek::Nothing if reads => return Intake::Nothing,
+            Peek::End if reads => return Intake::End,
+            Peek::Nothing | Peek::End => &[],
+        };
+        let fed = self.session.feed_until(bytes, reply, over);
+        self.next = fed.next;
+        let rest = bytes.get(fed.consumed..).unwrap_or(&[]);
+        if self.next != Next::Read || rest.is_empty() {
+            return Intake::Taken(fed.consumed);
+        }
+        // The end of its command lies in the next buffer.
+        let Some(front) = input.get_mut(..rest.len()) else {
+            return Intake::End;
+        };
+        copy(front, rest);
+        *held = rest.len();
+        Intake::Taken(bytes.len())
+    }
+
+    /// Feeds the session with the bytes in `input`, and behind them a copy of what arrived since.
+    fn feed_copied<S: Stream>(
+        &mut self,
+        stream: &S,
+        input: &mut [u8],
+        held: &mut usize,
+        reply: &mut impl Out,
+        over: &impl Fn() -> bool,
+    ) -> Intake {
+        let before = *held;
+        let mut fresh = 0;
+        if self.next == Next::Read {
+            // A command that does not fit is longer than any.
+            let Some(spare) = input.get_mut(before..).filter(|spare| !spare.is_empty()) else {
+                return Intake::End;
+            };
+            fresh = stream.copy(spare);
+            if fresh == 0 {
+                return match stream.peek() {
+                    Peek::Nothing => Intake::Nothing,
+                    _ => Intake::End,
+                };
+            }
+        }
+        let len = before.saturating_add(fresh);
+        let Some(bytes) = input.get_mut(..len) else {
+            return Intake::End;
+        };
+        let fed = self.session.feed_until(bytes, reply, over);
+        self.next = fed.next;
+        let consumed = fed.consumed.min(len);
+        bytes.copy_within(consumed.., 0);
+        if self.next == Next::Read {
+            *held = len.saturating_sub(consumed);
+            return Intake::Taken(fresh);
+        }
+        // What the session takes later stays with the stream, which counts it.
+        *held = before.saturating_sub(consumed);
+        Intake::Taken(consumed.saturating_sub(before))
+    }
+
+    /// Holds what the session has not consumed until the next turn.
+    fn hold(&mut self, input: &[u8], held: usize, action: Action) -> Action {
+        match input.get(..held) {
+            Some([]) => action,
+            Some(rest) => match self.rest.append(rest) {
+                Ok(()) => action,
+                Err(NoMemory) => Action::Close,
+            },
+            None => Action::Close,
+        }
+    }
+}
+
+/// Copies as much as both have.
+fn copy(to: &mut [u8], from: &[u8]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
+    }
+}

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Connections over a stream that cuts, blocks and breaks at any place: what is sent is what one
+//! session sends that is fed everything at once.
+
+mod common;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+
+use common::{engine, play, TestEngine, WHOLE};
+use hippos_engine::connection::{
+    Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream, ROUNDS,
+};
+use hippos_engine::{Cursor, Session, Transport, HEAD_ROOM};
+use hippos_store::host::Host;
+use proptest::prelude::*;
+
+/// What happens to the stream between two turns.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// So many bytes of input arrive, in a piece of their own; in one that has to be copied if so.
+    Arrive(usize, bool),
+    /// The stream takes so many more bytes.
+    Take(usize),
+}
+
+/// A stream whose peer a test plays.
+struct TestStream {
+    /// What arrived, in its pieces, and whether a piece has to be copied.
+    received: VecDeque<(Vec<u8>, bool)>,
+    /// No more will come.
+    ended: bool,
+    sent: Vec<u8>,
+    /// Bytes that it takes before it would block.
+    window: usize,
+    /// Bytes that it takes in a call.
+    at_once: usize,
+    /// It breaks when so many bytes were sent.
+    breaks: usize,
+    /// The last bytes may be held back.
+    corked: bool,
+}
+
+impl TestStream {
+    fn waiting(&self) -> usize {
+        self.received.iter().map(|(piece, _)| piece.len()).sum()
+    }
+}
+
+impl Stream for TestStream {
+    type Reply<'r> = Cursor<'r>;
+
+    fn peek(&self) -> Peek<'_> {
+        match self.received.front() {
+            Some((_, true)) => Peek::Scattered,
+            Some((piece, false)) => Peek::Bytes(piece),
+            None if self.ended || self.sent.len() >= self.breaks => Peek::End,
+            None => Peek::Nothing,
+        }
+    }
+
+    fn copy(&self, to: &mut [u8]) -> usize {
+        let bytes = self.received.iter().flat_map(|(piece, _)| piece);
+        to.iter_mut()
+            .zip(bytes)
+            .map(|(to, from)| *to = *from)
+            .count()
+    }
+
+    fn consume(&mut self, mut len: usize) {
+        assert!(len <= self.waiting(), "consumes what has not arrived");
+        while len != 0 {
+            let (piece, _) = self.received.front_mut().unwrap();
+            let part = len.min(piece.len());
+            piece.drain(..part);
+            len -= part;
+            if piece.is_empty() {
+                self.received.pop_front();
+            }
+        }
+    }
+
+    fn takes(&self) -> bool {
+        self.window != 0
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        if self.sent.len() >= self.breaks {
+            return Err(Broken);
+        }
+        let len = bytes.len().min(self.window).min(self.at_once);
+        self.window -= len;
+        self.sent.extend_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn reply<'r>(&mut self, reply: Self::Reply<'r>, more: bool) -> Result<&'r [u8], Broken> {
+        let bytes = reply.into_bytes();
+        if bytes.is_empty() {
+            return Ok(&[]);
+        }
+        let sent = self.send(bytes)?;
+        self.corked = more && sent == bytes.len();
+        Ok(&bytes[sent..])
+    }
+}
+
+struct Page(Vec<u8>);
+
+impl Pages<TestStream> for Page {
+    fn open(&mut self) -> Option<Cursor<'_>> {
+        Some(Cursor::new(&mut self.0))
+    }
+}
+
+thread_local! {
+    /// How many more times there is memory for what a connection holds.
+    static MEMORY: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl HeldBytes for Bytes {
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
+        let left = MEMORY.get().checked_sub(1).ok_or(NoMemory)?;
+        MEMORY.set(left);
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn append_atomic(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
+        self.append(bytes)
+    }
+
+    fn discard(&mut self, len: usize) {
+        self.0.drain(..len);
+    }
+}
+
+/// How a stream behaves, and its host.
+#[derive(Clone, Debug)]
+struct Conditions {
+    events: Vec<Event>,
+    at_once: usize,
+    page: usize,
+    /// The clock ends a turn when it was read so many times.
+    readings: usize,
+    /// What arrives is offered to `quick` first.
+    quick: bool,
+    breaks: usize,
+    memory: usize,
+}
+
+/// Bytes for commands in pieces: a whole line must fit.
+const INPUT: usize = 4096;
+
+/// Turns in a row without an event: so many for each byte that there is to move, and some.
+const TURNS: usize = 4;
+
+struct Run<'e> {
+    connection: Connection<'e, Host, Bytes, Bytes>,
+    stream: TestStream,
+    input: Vec<u8>,
+    page: Page,
+    readings: usize,
+    closed: bool,
+}
+
+impl<'e> Run<'e> {
+    fn new(engine: &'e TestEngine, conditions: &Conditions) -> Self {
+        MEMORY.set(conditions.memory);
+        Self {
+            connection: Connection::new(Session::new(engine, Transport::Tcp)),
+            stream: TestStream {
+                received: VecDeque::new(),
+                ended: false,
+                sent: Vec::new(),
+                window: 0,
+                at_once: conditions.at_once,
+                breaks: conditions.breaks,
+                corked: false,
+            },
+            input: vec![0; INPUT],
+            page: Page(vec![0; conditions.page]),
+            readings: conditions.readings,
+            closed: false,
+        }
+    }
+
+    /// A piece of input arrives and is offered to `quick`.
+    fn arrive(&mut self, piece: &[u8], scattered: bool) -> Answered {
+        self.stream.received.push_back((piece.to_vec(), scattered));
+        let mut page = vec![0; self.page.0.len()];
+        let reply = Cursor::new(&mut page);
+        self.connection.quick(&mut self.stream, || Some(reply))
+    }
+
+    /// What the contract obliges the host to after an event.
+    fn serve(&mut self) {
+        let mut turns = 0;
+        let bound = TURNS * (self.stream.waiting() + self.stream.window.min(1 << 20)) + 64;
+        while !self.closed {
+            let asked = Cell::new(0);
+            let readings = self.readings;
+            let over = || {
+                asked.set(asked.get() + 1);
+                asked.get() >= readings
+            };
+            self.stream.corked = false;
+            let action =
+                self.connection
+                    .turn(&mut self.stream, &mut self.input, &mut self.page, over);
+            match action {
+                Action::Wait => {
+                    let stuck = !self.connection.has_unsent() && self.stream.waiting() != 0;
+                    assert!(!stuck, "waits beside input that has arrived");
+                }
+                Action::Again => {}
+                Action::Park => panic!("it does not park"),
+                Action::Close => self.closed = true,
+            }
+            assert!(self.closed || !self.stream.corked, "bytes are held back");
+            if action == Action::Wait {
+                return;
+            }
+            turns += 1;
+            assert!(turns < bound, "{turns} turns of {ROUNDS} rounds");
+        }
+    }
+}
+
+/// What is sent in reply to `input`, and whether the connection was closed.
+fn converse(engine: &TestEngine, input: &[u8], conditions: &Conditions) -> (Vec<u8>, bool) {
+    let mut run = Run::new(engine, conditions);
+    let mut rest = input;
+    for event in &conditions.events {
+        match *event {
+            Event::Arrive(len, scattered) => {
+                let (piece, after) = rest.split_at(len.min(rest.len()));
+                rest = after;
+                if piece.is_empty() {
+                    continue;
+                }
+                if !conditions.quick || run.closed {
+                    run.stream.received.push_back((piece.to_vec(), scattered));
+                } else if run.arrive(piece, scattered) == Answered::All {
+                    assert_eq!(run.stream.waiting(), 0);
+                    continue;
+                }
+            }
+            Event::Take(len) => run.stream.window += len,
+        }
+        run.serve();
+    }
+    // At last all the rest comes, and the peer takes everything.
+    if !rest.is_empty() {
+        run.stream.received.push_back((rest.to_vec(), false));
+    }
+    // A stream that takes little in a call is writable again after each.
+    run.stream.window = usize::MAX / 2;
+    let mut events = 0;
+    loop {
+        run.serve();
+        if run.closed || !run.connection.has_unsent() {
+            break;
+        }
+        events += 1;
+        assert!(events < 1 << 16, "the rest does not go out");
+    }
+    let closed = run.closed;
+    run.stream.ended = true;
+    run.serve();
+    while !run.closed {
+        run.serve();
+        events += 1;
+        assert!(events < 1 << 16, "does not end");
+    }
+    (run.stream.sent, closed)
+}
+
+/// What looks like a command may be the end of one.
+#[test]
+fn quick_leaves_the_end_of_a_command_to_a_turn() {
+    let engine = engine();
+    let conditions = Conditions {
+        events: Vec::new(),
+        at_once: usize::MAX,
+        page: HEAD_ROOM,
+        readings: usize::MAX,
+        quick: true,
+        breaks: usize::MAX,
+        memory: usize::MAX,
+    };
+    let mut run = Run::new(&engine, &conditions);
+    run.stream.window = usize::MAX;
+    for (piece, quick, sent) in [
+        ("get a\r\nx", Answered::Some, "END\r\n"),
+        ("get a\r\n", Answered::None, "END\r\nERROR\r\n"),
+        ("get a\r\n", Answered::All, "END\r\nERROR\r\nEND\r\n"),
+    ] {
+        assert_eq!(run.arrive(piece.as_bytes(), false), quick, "{piece}");
+        if quick != Answered::All {
+            run.serve();
+        }
+        assert_eq!(
+            run.stream.sent.escape_ascii().to_string(),
+            sent.as_bytes().escape_ascii().to_string()
+        );
+    }
+}
+
+fn command() -> impl Strategy<Value = Vec<u8>> {
+    let key = "[abc]";
+    let set = |verb: &'static str| {
+        (key, 0usize..6000).prop_map(move |(key, len)| {
+            let value: Vec<u8> = (0..len).map(|i| b'0' + (i % 61) as u8).collect();
+            [
+                format!("{verb} {key} 0 0 {len}\r\n").as_bytes(),
+                &value,
+                b"\r\n",
+            ]
+            .concat()
+        })
+    };
+    let line = prop_oneof![
+        6 => "get [abc]\r\n",
+        3 => "gets [abc] [abc] [abc]\r\n",
+        2 => "mg [abc] v k c s\r\n",
+        2 => "(delete [abc] noreply|mg d v q|md [abc] q)\r\n",
+        2 => "(mn|version|delete [abc]|incr [abc] 1|get|\r|nonsense)\r\n",
+        1 => "stats settings\r\n",
+        1 => "x{2000,2200}\r\n",
+    ];
+    prop_oneof![
+        2 => set("set"),
+        1 => set("append"),
+        6 => line.prop_map(String::into_bytes),
+    ]
+}
+
+/// Commands; sometimes one that ends the connection, and a last one that is cut.
+fn conversation() -> impl Strategy<Value = Vec<u8>> {
+    let commands =
+        |most| proptest::collection::vec(command(), 0..most).prop_map(|commands| commands.concat());
+    (
+        commands(20),
+        proptest::option::weighted(0.2, commands(4)),
+        any::<prop::sample::Index>(),
+        any::<bool>(),
+    )
+        .prop_map(|(mut input, after, cut, whole)| {
+            if let Some(after) = after {
+                input.extend_from_slice(b"quit\r\n");
+                input.extend_from_slice(&after);
+            }
+            if !whole {
+                input.truncate(cut.index(input.len() + 1));
+            }
+            input
+        })
+}
+
+fn conditions() -> impl Strategy<Value = Conditions> {
+    let len = || prop_oneof![1usize..4, 1usize..200, 1usize..9000];
+    let event = prop_oneof![
+        (len(), any::<bool>()).prop_map(|(len, scattered)| Event::Arrive(len, scattered)),
+        len().prop_map(Event::Take),
+    ];
+    (
+        proptest::collection::vec(event, 0..60),
+        prop_oneof![Just(usize::MAX), 1usize..3000],
+        HEAD_ROOM..5000usize,
+        prop_oneof![Just(usize::MAX), 1usize..8],
+        any::<bool>(),
+    )
+        .prop_map(|(events, at_once, page, readings, quick)| Conditions {
+            events,
+            at_once,
+            page,
+            readings,
+            quick,
+            breaks: usize::MAX,
+            memory: usize::MAX,
+        })
+}
+
+proptest! {
+    #[test]
+    fn connection_sends_what_one_session_sends(
+        input in conversation(),
+        conditions in conditions(),
+    ) {
+        let want = play(&engine(), &input, WHOLE);
+        let (sent, closed) = converse(&engine(), &input, &conditions);
+        prop_assert_eq!(sent.escape_ascii().to_string(), want.output.escape_ascii().to_string());
+        prop_assert_eq!(closed, want.closed);
+    }
+
+    #[test]
+    fn broken_stream_or_want_of_memory_ends_a_connection_behind_a_prefix(
+        input in conversation(),
+        conditions in conditions(),
+        breaks in 0usize..20_000,
+        memory in prop_oneof![Just(usize::MAX), 0usize..20],
+    ) {
+        let want = play(&engine(), &input, WHOLE);
+        let conditions = Conditions { breaks, memory, ..conditions };
+        let (sent, _) = converse(&engine(), &input, &conditions);
+        prop_assert!(want.output.starts_with(&sent));
+    }
+}
