@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The TCP door: one worker a CPU with a listener of its own, and whatever
-//! connections that listener got.
+//! TCP: one worker a CPU with a listener of its own, and the connections that this listener got.
 //!
-//! A worker owns one input and one output buffer for all its connections. An
-//! idle connection keeps nothing but the bytes of a command that has not
-//! arrived in full. While a peer does not take its replies nothing more is
-//! read from it, so that nobody can make the kernel hold more than one
-//! buffer's worth of output for a connection.
+//! What a connection does in its turn is `engine/src/connection`'s, whose contract this file keeps.
+//! A worker owns one input buffer and one set of pages for all its connections.
 
 use kernel::alloc::flags::__GFP_NOWARN;
+use kernel::alloc::{Allocator, Flags, Vec};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Next, Session, Tally, Transport};
+use hippos_engine::connection::{
+    self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
+};
+use hippos_engine::{Access, Session, Tally, Transport};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::roster::Member;
 use hippos_kapi::socket::{Ends, Socket};
-use hippos_kapi::stream::{Here, Locked, Peek, Room, Stream};
+use hippos_kapi::stream::{self, Here, Room, Stream};
 use hippos_kapi::thread::{Context, Started};
 
 use crate::buffer::Sheet;
@@ -28,15 +28,8 @@ use crate::steer::Seat;
 /// Bytes of a worker's buffer for commands that arrive in pieces.
 const INPUT: usize = 64 << 10;
 
-/// Commands that a callback answers at most: it holds up whatever else this
-/// CPU has to do.
-const QUICK: usize = 64;
-
-/// Rounds of receiving and answering before the next connection's turn.
-const ROUNDS: usize = 8;
-
-/// How long a turn may take as well, in ticks of the kernel's clock (1 to 10 ms each): some commands
-/// copy a large value, or wait for memory.
+/// How long a turn may take, in ticks of the kernel's clock (1 to 10 ms each): some commands copy a
+/// large value, or wait for memory.
 const TURN: u32 = 2;
 
 /// Sockets that are served before the worker looks at those that were put aside.
@@ -47,9 +40,6 @@ const PARK: u32 = 1;
 
 /// How often those are looked at whose value does not come, milliseconds.
 const LOOK_EVERY: u32 = 1000;
-
-/// Bytes a second that a value which takes longer than its time-out has to come with.
-const UPLOAD_RATE: usize = 4096;
 
 /// How long to leave connections waiting that could not be accepted, for want
 /// of memory most likely. Milliseconds.
@@ -111,29 +101,33 @@ impl Worker {
                 if context.should_stop() {
                     break;
                 }
-                let turn = ready.connection(|stream, connection: &mut Connection<'_>| {
-                    let then = connection.turn(stream, &mut self.input, &mut self.room);
-                    let waits = !connection.unsent.is_empty();
-                    connection.told.value().served(waits);
-                    let deadline = connection.progress(timeout);
+                let turn = ready.connection(|stream, client: &mut Client<'_>| {
+                    let began = cpu::ticks();
+                    let over = || cpu::ticks().wrapping_sub(began) >= TURN;
+                    let connection = &mut client.connection;
+                    let pages = &mut WorkerPages(&mut self.room);
+                    let action =
+                        connection.turn(&mut SocketStream(stream), &mut self.input, pages, over);
+                    client.told.value().served(connection.has_unsent());
+                    let deadline = connection.deadline(CONNECTIONS.uptime(), timeout);
                     if deadline.is_some_and(|at| at <= now) {
                         server.engine.tally(Tally::UploadsTimedOut, 1);
-                        return (Then::Close, None);
+                        return (Action::Close, None);
                     }
-                    (then, deadline)
+                    (action, deadline)
                 });
-                let then = turn.map(|(then, deadline)| {
+                let action = turn.map(|(action, deadline)| {
                     ready.set_deadline(deadline);
-                    then
+                    action
                 });
-                match then {
-                    Some(Then::Wait) => {}
-                    Some(Then::Park) => ready.park(),
-                    Some(Then::Again) => {
+                match action {
+                    Some(Action::Wait) => {}
+                    Some(Action::Park) => ready.park(),
+                    Some(Action::Again) => {
                         CONNECTIONS.note_yield();
                         ready.again();
                     }
-                    Some(Then::Close) => ready.close(),
+                    Some(Action::Close) => ready.close(),
                     None => match ready.socket().map(Socket::accept) {
                         Some(Ok(socket)) => {
                             ready.again();
@@ -153,7 +147,7 @@ impl Worker {
     }
 }
 
-fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket) {
+fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let ends = socket.ends();
     let engine = &*server.engine;
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
@@ -163,7 +157,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket
     }
     let Some(place) = server.take_place() else {
         // Whatever of it does not go out is not worth waiting for.
-        let mut locked = Locked::new(&socket);
+        let mut locked = stream::Locked::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
         return;
     };
@@ -173,283 +167,140 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Connection<'e>>, socket: Socket
     };
     let mut session = Session::new(engine, Transport::Tcp).parks();
     session.set_local(ends.is_local());
-    let connection = Connection {
-        session,
-        rest: KVVec::new(),
-        unsent: KVec::new(),
-        next: Next::Read,
-        upload: None,
+    let client = Client {
+        connection: Connection::new(session),
         told,
         _place: place,
     };
-    let _ = poll.add_connection(socket, connection);
+    let _ = poll.add_connection(socket, client);
 }
 
-/// Touched by whoever holds the socket's lock: the worker in its turn, or a
-/// callback in softirq.
-struct Connection<'e> {
-    session: Session<'e, Kernel>,
-    /// Received but not consumed: the beginning of a command.
-    rest: KVVec<u8>,
-    /// Answered but not sent.
-    ///
-    /// At most a room's bytes, and never `vmalloc`'s: a callback may add to it.
-    unsent: KVec<u8>,
-    /// What the session wants when `unsent` has gone.
-    next: Next,
-    /// The value that is on its way.
-    upload: Option<Upload>,
+/// Touched by the holder of the socket's lock alone: the worker in its turn, or a callback in
+/// softirq.
+struct Client<'e> {
+    connection: Connection<'e, Kernel, Input, Output>,
     told: Member<Told>,
     _place: Place,
 }
 
-/// How a value has got on, in seconds of uptime.
-#[derive(Clone, Copy)]
-struct Upload {
-    /// Which of the session's it is.
-    number: u32,
-    began: u32,
-    /// When the last byte came.
-    last: u32,
-    /// Bytes.
-    come: usize,
-}
-
-/// What becomes of a connection after its turn.
-enum Then {
-    Wait,
-    /// It waits for memory, of which others may give some back.
-    Park,
-    Again,
-    Close,
-}
-
-impl Serve for Connection<'_> {
-    /// Answers plain `get`s of small values where their packet arrives, when
-    /// nothing else is under way. All other commands are the worker's.
+impl Serve for Client<'_> {
     fn serve(&mut self, stream: &mut Stream<'_>, here: Here<'_>) -> bool {
-        if self.next != Next::Read || !self.rest.is_empty() || !self.unsent.is_empty() {
-            return false;
+        let open = || here.open().map(Sheet);
+        let quick = self.connection.quick(&mut SocketStream(stream), open);
+        if quick != Answered::None {
+            self.told.value().served(false);
         }
-        let Peek::Bytes(bytes) = stream.peek() else {
-            return false;
-        };
-        if !Session::<Kernel>::is_quick(bytes) || !stream.takes() {
-            return false;
-        }
-        let Some(reply) = here.open() else {
-            return false;
-        };
-        let mut sheet = Sheet(reply);
-        let fed = self.session.feed_quick(bytes, QUICK, &mut sheet);
-        let whole = fed == bytes.len();
-        if fed == 0 {
-            return false;
-        }
-        match stream.reply(sheet.0, false) {
-            Ok([]) => {}
-            // It takes nothing or an error waits: the worker sees to both. What did go out in part
-            // has to be followed by the rest.
-            Ok(left) => {
-                let flags = GFP_ATOMIC | __GFP_NOWARN;
-                if self.unsent.extend_from_slice(left, flags).is_err() {
-                    self.next = Next::Close;
-                }
-                stream.consume(fed);
-                return false;
-            }
-            // What was served must not be served again: it was counted.
-            Err(_) => {
-                self.next = Next::Close;
-                return false;
-            }
-        }
-        stream.consume(fed);
-        self.told.value().served(false);
-        whole && matches!(stream.peek(), Peek::Nothing)
+        quick == Answered::All
     }
 }
 
-impl Connection<'_> {
-    /// Notes how the value that is on its way has got on, and tells when it will have taken too long:
-    /// without a byte for `timeout` seconds, or with fewer than [`UPLOAD_RATE`] a second over a longer
-    /// time. `None` for no value, or no limit.
-    fn progress(&mut self, timeout: u32) -> Option<u32> {
-        let Some((number, come)) = self.session.receiving().filter(|_| timeout != 0) else {
-            self.upload = None;
-            return None;
-        };
-        let now = CONNECTIONS.uptime();
-        let upload = match self.upload {
-            Some(upload) if upload.number == number && upload.come == come => upload,
-            Some(upload) if upload.number == number => Upload {
-                last: now,
-                come,
-                ..upload
-            },
-            _ => Upload {
-                number,
-                began: now,
-                last: now,
-                come,
-            },
-        };
-        self.upload = Some(upload);
-        let idle = upload.last.saturating_add(timeout);
-        let slow = upload.began.saturating_add(timeout);
-        let slow = slow.saturating_add((come / UPLOAD_RATE) as u32);
-        // The clock goes by whole seconds.
-        Some(idle.min(slow).saturating_add(1))
-    }
+/// A locked socket, as the engine sees it.
+struct SocketStream<'s, 'a>(&'s mut Stream<'a>);
 
-    /// Receives, answers and sends until the peer has nothing more to say,
-    /// takes no more, or the turn is over.
-    fn turn(&mut self, stream: &mut Stream<'_>, input: &mut [u8], room: &mut Room) -> Then {
-        if !self.unsent.is_empty() {
-            match stream.send(&self.unsent) {
-                Ok(sent) if sent == self.unsent.len() => self.unsent = KVec::new(),
-                Ok(sent) => return keep(&mut self.unsent, sent),
-                Err(_) => return Then::Close,
-            }
-        }
-        let began = cpu::ticks();
-        let over = || cpu::ticks().wrapping_sub(began) >= TURN;
-        // Bytes in the buffer that wait for the rest of their command.
-        let mut held = 0;
-        if !self.rest.is_empty() {
-            held = self.rest.len();
-            match input.get_mut(..held) {
-                Some(front) => copy(front, &self.rest),
-                None => return Then::Close,
-            }
-            self.rest = KVVec::new();
-        }
-        for round in 1..=ROUNDS {
-            if self.next == Next::Close {
-                return Then::Close;
-            }
-            let Some(reply) = room.open() else {
-                return Then::Close;
-            };
-            let mut sheet = Sheet(reply);
-            // What of the received bytes is done with when the answers have left.
-            let mut taken = 0;
-            let reads = self.next == Next::Read;
-            let mut whole = None;
-            if held == 0 {
-                match stream.peek() {
-                    Peek::Bytes(bytes) => {
-                        let fed = self.session.feed_until(bytes, &mut sheet, over);
-                        self.next = fed.next;
-                        taken = fed.consumed;
-                        let rest = bytes.get(fed.consumed..).unwrap_or(&[]);
-                        if self.next == Next::Read && !rest.is_empty() {
-                            // The end of its command lies in the next buffer.
-                            let Some(front) = input.get_mut(..rest.len()) else {
-                                return Then::Close;
-                            };
-                            copy(front, rest);
-                            held = rest.len();
-                            taken = bytes.len();
-                        }
-                        whole = Some(taken);
-                    }
-                    Peek::Scattered => {}
-                    Peek::Nothing if reads => return Then::Wait,
-                    Peek::End if reads => return Then::Close,
-                    Peek::Nothing | Peek::End => {
-                        self.next = self.session.feed_until(&[], &mut sheet, over).next;
-                        whole = Some(0);
-                    }
-                }
-            }
-            if whole.is_none() {
-                let mut fresh = 0;
-                if reads {
-                    let Some(spare) = input.get_mut(held..).filter(|spare| !spare.is_empty())
-                    else {
-                        return Then::Close;
-                    };
-                    fresh = stream.copy(spare);
-                    if fresh == 0 {
-                        return match stream.peek() {
-                            Peek::Nothing => self.stow(input, held, Then::Wait),
-                            _ => Then::Close,
-                        };
-                    }
-                }
-                let before = held;
-                held = held.saturating_add(fresh);
-                let Some(bytes) = input.get_mut(..held) else {
-                    return Then::Close;
-                };
-                let fed = self.session.feed_until(bytes, &mut sheet, over);
-                self.next = fed.next;
-                let consumed = fed.consumed.min(held);
-                bytes.copy_within(consumed.., 0);
-                held = held.saturating_sub(consumed);
-                taken = fresh;
-                if self.next != Next::Read {
-                    // What the session takes later stays with the socket, which counts it.
-                    held = before.saturating_sub(consumed);
-                    taken = consumed.saturating_sub(before);
-                }
-            }
-            let ends = over();
-            // Bytes are held back for the rest of their value alone. What else a full page keeps
-            // from being served may get no reply, and the peer would wait for TCP's timer.
-            let more = self.session.is_sending() && !ends && round < ROUNDS;
-            match stream.reply(sheet.0, more) {
-                Ok([]) => {
-                    stream.consume(taken);
-                    if self.next == Next::Later {
-                        return self.stow(input, held, Then::Park);
-                    }
-                    if ends {
-                        break;
-                    }
-                }
-                Ok(left) => {
-                    if self.unsent.extend_from_slice(left, GFP_KERNEL).is_err() {
-                        return Then::Close;
-                    }
-                    stream.consume(taken);
-                    return self.stow(input, held, Then::Wait);
-                }
-                Err(_) => return Then::Close,
-            }
-        }
-        match self.next {
-            Next::Close => Then::Close,
-            _ => self.stow(input, held, Then::Again),
+impl connection::Stream for SocketStream<'_, '_> {
+    type Reply<'r> = Sheet<'r>;
+
+    #[inline]
+    fn peek(&self) -> Peek<'_> {
+        match self.0.peek() {
+            stream::Peek::Bytes(bytes) => Peek::Bytes(bytes),
+            stream::Peek::Scattered => Peek::Scattered,
+            stream::Peek::Nothing => Peek::Nothing,
+            stream::Peek::End => Peek::End,
         }
     }
 
-    /// Keeps what the session has not consumed until the next turn.
-    fn stow(&mut self, input: &[u8], held: usize, then: Then) -> Then {
-        match input.get(..held) {
-            Some([]) => then,
-            Some(rest) => match self.rest.extend_from_slice(rest, GFP_KERNEL) {
-                Ok(()) => then,
-                Err(_) => Then::Close,
-            },
-            None => Then::Close,
-        }
+    #[inline]
+    fn copy(&self, to: &mut [u8]) -> usize {
+        self.0.copy(to)
+    }
+
+    #[inline]
+    fn consume(&mut self, len: usize) {
+        self.0.consume(len);
+    }
+
+    #[inline]
+    fn takes(&self) -> bool {
+        self.0.takes()
+    }
+
+    #[inline]
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
+        self.0.send(bytes).map_err(|_| Broken)
+    }
+
+    #[inline]
+    fn reply<'r>(&mut self, reply: Self::Reply<'r>, more: bool) -> Result<&'r [u8], Broken> {
+        self.0.reply(reply.0, more).map_err(|_| Broken)
     }
 }
 
-/// Forgets the first bytes of `unsent`, which have gone.
-fn keep(unsent: &mut KVec<u8>, sent: usize) -> Then {
-    let left = unsent.len().saturating_sub(sent);
-    let sent = sent.min(unsent.len());
-    unsent.copy_within(sent.., 0);
-    unsent.truncate(left);
-    Then::Wait
+/// The worker's pages.
+struct WorkerPages<'w>(&'w mut Room);
+
+impl<'s, 'a> Pages<SocketStream<'s, 'a>> for WorkerPages<'_> {
+    #[inline]
+    fn open(&mut self) -> Option<Sheet<'_>> {
+        self.0.open().map(Sheet)
+    }
 }
 
-/// Copies as much as both have.
-fn copy(to: &mut [u8], from: &[u8]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
+/// Input that a connection holds: up to [`INPUT`] bytes.
+#[derive(Default)]
+struct Input(KVVec<u8>);
+
+/// Output that a connection holds: at most a reply's pages, and never `vmalloc`'s, since a callback
+/// may add to it.
+#[derive(Default)]
+struct Output(KVec<u8>);
+
+impl HeldBytes for Input {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.0
     }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
+        append(&mut self.0, bytes, GFP_KERNEL)
+    }
+
+    /// A callback takes nothing that is not a whole command.
+    fn append_atomic(&mut self, _bytes: &[u8]) -> Result<(), NoMemory> {
+        Err(NoMemory)
+    }
+
+    fn discard(&mut self, len: usize) {
+        discard(&mut self.0, len);
+    }
+}
+
+impl HeldBytes for Output {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
+        append(&mut self.0, bytes, GFP_KERNEL)
+    }
+
+    fn append_atomic(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
+        append(&mut self.0, bytes, GFP_ATOMIC | __GFP_NOWARN)
+    }
+
+    fn discard(&mut self, len: usize) {
+        discard(&mut self.0, len);
+    }
+}
+
+fn append<A: Allocator>(to: &mut Vec<u8, A>, bytes: &[u8], flags: Flags) -> Result<(), NoMemory> {
+    to.extend_from_slice(bytes, flags).map_err(|_| NoMemory)
+}
+
+fn discard<A: Allocator>(from: &mut Vec<u8, A>, len: usize) {
+    let left = from.len().saturating_sub(len);
+    let len = len.min(from.len());
+    from.copy_within(len.., 0);
+    from.truncate(left);
 }
