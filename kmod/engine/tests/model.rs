@@ -40,7 +40,8 @@ impl Model {
             return "NOT_FOUND".into();
         };
         let text = String::from_utf8_lossy(&value);
-        let Ok(number) = text.trim_end_matches(' ').parse::<u64>() else {
+        // As strtoull() reads it: what is appended behind the padding does not count.
+        let Ok(number) = text.split(' ').next().unwrap_or("").parse::<u64>() else {
             return "CLIENT_ERROR cannot increment or decrement non-numeric value".into();
         };
         let number = match decrement {
