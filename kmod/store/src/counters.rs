@@ -10,7 +10,7 @@
 use crate::memory::class::CLASSES;
 use crate::platform::Platform;
 use crate::sync::{AtomicU64, Relaxed};
-use crate::table::Table;
+use crate::table::{Draft, Part, Table};
 
 /// What is counted for the store as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,11 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn new<P: Platform>(platform: &P, classes: usize, tallies: usize) -> Option<Self> {
+    pub(crate) fn new<P: Platform>(
+        platform: &P,
+        classes: usize,
+        tallies: usize,
+    ) -> Option<Draft<'_, P, Self>> {
         let cpus = platform.cpus().max(1);
         let cells = classes
             .checked_mul(CLASS)?
@@ -131,35 +135,18 @@ impl Counters {
             misses: AtomicU64::new(0),
         })?;
         let width = cells.div_ceil(LINE);
-        let lines = width.checked_mul(cpus).and_then(|lines| {
-            Table::new(platform, lines, || {
-                Line(core::array::from_fn(|_| AtomicU64::new(0)))
-            })
-        });
-        let Some(lines) = lines else {
-            // SAFETY: the table came from this platform and is not used again.
-            unsafe { lone.free(platform) };
-            return None;
-        };
-        Some(Self {
-            lines,
-            lone,
+        let lines = Table::new(platform, width.checked_mul(cpus)?, || {
+            Line(core::array::from_fn(|_| AtomicU64::new(0)))
+        })?;
+        let counters = Self {
+            lines: lines.keep(),
+            lone: lone.keep(),
             width,
             cpus,
             classes,
             tallies,
-        })
-    }
-
-    /// # Safety
-    ///
-    /// As for [`Table::free`].
-    pub(crate) unsafe fn free<P: Platform>(&self, platform: &P) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.lines.free(platform);
-            self.lone.free(platform);
-        }
+        };
+        Some(Draft::new(platform, counters))
     }
 
     pub(crate) fn tables(&self) -> usize {
@@ -302,6 +289,16 @@ impl Counters {
                     cell.store(0, Relaxed);
                 }
             }
+        }
+    }
+}
+
+impl<P: Platform> Part<P> for Counters {
+    unsafe fn free(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.lines.free(platform);
+            self.lone.free(platform);
         }
     }
 }

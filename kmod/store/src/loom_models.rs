@@ -151,7 +151,7 @@ fn layout() -> Layout {
 
 impl Rig {
     fn new(n: usize) -> Self {
-        let index = Model::new(&Tables, 2, BUCKETS, 1).expect("an index");
+        let index = Model::new(&Tables, 2, BUCKETS, 1).expect("an index").keep();
         index.init();
         let mut blocks = Vec::new();
         let mut block = || {

@@ -14,7 +14,7 @@ use crate::memory::retire::Retire;
 use crate::memory::slab::Slabs;
 use crate::platform::Platform;
 use crate::sync::{AtomicU64, Padded, Relaxed};
-use crate::table::Fixed;
+use crate::table::{Fixed, Part};
 use crate::time::{Clock, Expiry};
 use crate::upkeep_state::Upkeep;
 
@@ -91,39 +91,23 @@ impl<P: Platform> Store<P> {
             config.eviction,
             config.memory,
         );
-        let Some(slabs) = slabs else {
-            return Err(NewError::OutOfMemory);
-        };
+        let slabs = slabs.ok_or(NewError::OutOfMemory)?;
         let capacity = (most >> shift).min(slabs.most_blocks());
         let segments = (capacity / 4).max(1);
         let classes = slabs.classes().len();
-
         if capacity < limit {
-            // SAFETY: the tables came from this platform and are not used again.
-            unsafe { slabs.free(&platform) };
             return Err(NewError::Invalid);
         }
-        let index = Index::new(&platform, segments, buckets, STRIPES.min(buckets));
-        let pool = Pool::new(&platform, block, capacity, limit);
-        let retire = Retire::new(&platform);
-        let counters = Counters::new(&platform, classes, config.tallies);
-        let upkeep = Fixed::new(&platform, Upkeep::new);
-        let made = (index, pool, retire, counters, upkeep);
-        let (index, pool, retire, counters, upkeep) = match made {
-            (Some(a), Some(b), Some(c), Some(d), Some(e)) => (a, b, c, d, e),
-            (index, pool, retire, counters, upkeep) => {
-                // SAFETY: the tables came from this platform and are not used again.
-                unsafe {
-                    slabs.free(&platform);
-                    index.inspect(|t| t.free(&platform));
-                    pool.inspect(|t| t.free(&platform));
-                    retire.inspect(|t| t.free(&platform));
-                    counters.inspect(|t| t.free(&platform));
-                    upkeep.inspect(|t| t.free(&platform));
-                }
-                return Err(NewError::OutOfMemory);
-            }
-        };
+        let short = NewError::OutOfMemory;
+        let index = Index::new(&platform, segments, buckets, STRIPES.min(buckets)).ok_or(short)?;
+        let pool = Pool::new(&platform, block, capacity, limit).ok_or(short)?;
+        let retire = Retire::new(&platform).ok_or(short)?;
+        let counters = Counters::new(&platform, classes, config.tallies).ok_or(short)?;
+        let upkeep = Fixed::new(&platform, Upkeep::new).ok_or(short)?;
+
+        // From here on nothing fails until the store has its parts, and frees them when dropped.
+        let (slabs, index, pool) = (slabs.keep(), index.keep(), pool.keep());
+        let (retire, counters, upkeep) = (retire.keep(), counters.keep(), upkeep.keep());
         index.init();
         pool.init();
         retire.init();
@@ -143,7 +127,6 @@ impl<P: Platform> Store<P> {
             upkeep,
             config,
         };
-        // From here on dropping the store gives everything back.
         let first = (limit / INDEX_SHARE).clamp(1, 64);
         let mut made = 0usize;
         while made < first && store.add_segment() {

@@ -1,13 +1,61 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Fixed tables in memory that the platform lends.
+//! Fixed tables in memory that the platform lends, and who gives it back.
 
+use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
 use crate::platform::Platform;
 
-/// A slice whose memory is the platform's. It does not free itself, since it does not know the
-/// platform: its owner calls [`Table::free`].
+/// A part of the store with memory of the platform's. It does not free itself, since it does not
+/// know the platform: while the store is being made a [`Draft`] does, then the store.
+pub(crate) trait Part<P: Platform> {
+    /// Gives the memory back. Elements are not dropped: they hold nothing of their own.
+    ///
+    /// # Safety
+    ///
+    /// `platform` is the one that the part was made with, and the part is not used again.
+    unsafe fn free(&self, platform: &P);
+}
+
+/// A part that is freed when it is dropped, unless it is kept.
+pub(crate) struct Draft<'p, P: Platform, T: Part<P>> {
+    platform: &'p P,
+    part: ManuallyDrop<T>,
+}
+
+impl<'p, P: Platform, T: Part<P>> Draft<'p, P, T> {
+    /// `part` was made with this platform.
+    pub(crate) fn new(platform: &'p P, part: T) -> Self {
+        Self {
+            platform,
+            part: ManuallyDrop::new(part),
+        }
+    }
+
+    /// The part, which whoever keeps it is to free.
+    pub(crate) fn keep(self) -> T {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: the part is taken once: `this` is neither used again nor dropped.
+        unsafe { ManuallyDrop::take(&mut this.part) }
+    }
+}
+
+impl<P: Platform, T: Part<P>> Deref for Draft<'_, P, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.part
+    }
+}
+
+impl<P: Platform, T: Part<P>> Drop for Draft<'_, P, T> {
+    fn drop(&mut self) {
+        // SAFETY: the part was made with this platform, and nobody else has it.
+        unsafe { self.part.free(self.platform) };
+    }
+}
+
+/// A slice whose memory is the platform's.
 pub(crate) struct Table<T> {
     at: NonNull<T>,
     len: usize,
@@ -30,7 +78,7 @@ impl<T> Table<T> {
         platform: &P,
         len: usize,
         mut make: impl FnMut() -> T,
-    ) -> Option<Self> {
+    ) -> Option<Draft<'_, P, Self>> {
         const { assert!(align_of::<T>() <= 64) };
         let at = platform.table_alloc(Self::bytes(len)?)?.cast::<T>();
         for i in 0..len {
@@ -38,20 +86,17 @@ impl<T> Table<T> {
             // alignment.
             unsafe { at.add(i).write(make()) };
         }
-        Some(Self { at, len })
+        Some(Draft::new(platform, Self { at, len }))
     }
 
     /// Bytes taken from the platform.
     pub(crate) fn size(&self) -> usize {
         Self::bytes(self.len).unwrap_or(0)
     }
+}
 
-    /// Gives the memory back. Elements are not dropped: they hold nothing of their own.
-    ///
-    /// # Safety
-    ///
-    /// `platform` is the one that `new` was given, and the table is not used again.
-    pub(crate) unsafe fn free<P: Platform>(&self, platform: &P) {
+impl<P: Platform, T> Part<P> for Table<T> {
+    unsafe fn free(&self, platform: &P) {
         // SAFETY: the block and its size are those of `new`; the caller promises the rest.
         unsafe { platform.table_free(self.at.cast(), self.size()) }
     }
@@ -70,18 +115,21 @@ impl<T> Deref for Table<T> {
 pub(crate) struct Fixed<T>(Table<T>);
 
 impl<T> Fixed<T> {
-    pub(crate) fn new<P: Platform>(platform: &P, make: impl FnMut() -> T) -> Option<Self> {
-        Some(Self(Table::new(platform, 1, make)?))
+    pub(crate) fn new<P: Platform>(
+        platform: &P,
+        make: impl FnMut() -> T,
+    ) -> Option<Draft<'_, P, Self>> {
+        let table = Table::new(platform, 1, make)?;
+        Some(Draft::new(platform, Self(table.keep())))
     }
 
     pub(crate) fn size(&self) -> usize {
         self.0.size()
     }
+}
 
-    /// # Safety
-    ///
-    /// As for [`Table::free`].
-    pub(crate) unsafe fn free<P: Platform>(&self, platform: &P) {
+impl<P: Platform, T> Part<P> for Fixed<T> {
+    unsafe fn free(&self, platform: &P) {
         // SAFETY: the caller's promise.
         unsafe { self.0.free(platform) }
     }

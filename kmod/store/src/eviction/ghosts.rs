@@ -4,7 +4,7 @@
 use crate::hash::Hash;
 use crate::platform::Platform;
 use crate::sync::{AtomicU32, Relaxed};
-use crate::table::Table;
+use crate::table::{Draft, Part, Table};
 
 /// Ways of a set of ghosts.
 const WAYS: usize = 8;
@@ -19,20 +19,11 @@ struct Set([AtomicU32; WAYS]);
 
 impl Ghosts {
     /// A table for about `items` items.
-    pub(crate) fn new<P: Platform>(platform: &P, items: usize) -> Option<Self> {
+    pub(crate) fn new<P: Platform>(platform: &P, items: usize) -> Option<Draft<'_, P, Self>> {
         let sets = (items / WAYS).checked_next_power_of_two()?;
         let set = || Set(core::array::from_fn(|_| AtomicU32::new(0)));
-        Some(Self {
-            sets: Table::new(platform, sets, set)?,
-        })
-    }
-
-    /// # Safety
-    ///
-    /// As for [`Table::free`].
-    pub(crate) unsafe fn free<P: Platform>(&self, platform: &P) {
-        // SAFETY: the caller's promise.
-        unsafe { self.sets.free(platform) };
+        let sets = Table::new(platform, sets, set)?.keep();
+        Some(Draft::new(platform, Self { sets }))
     }
 
     pub(crate) fn tables(&self) -> usize {
@@ -72,5 +63,12 @@ impl Ghosts {
             }
         }
         false
+    }
+}
+
+impl<P: Platform> Part<P> for Ghosts {
+    unsafe fn free(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe { self.sets.free(platform) };
     }
 }

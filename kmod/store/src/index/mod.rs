@@ -35,7 +35,7 @@ use crate::item::Slot;
 use crate::lock::Locked;
 use crate::platform::{Cookie, Platform, RawLock, Role};
 use crate::sync::{Acquire, AtomicU32, AtomicUsize, Relaxed, Release};
-use crate::table::{Fixed, Table};
+use crate::table::{Draft, Fixed, Part, Table};
 
 #[cfg(all(test, loom))]
 pub(crate) use bucket::ENTRIES;
@@ -107,51 +107,28 @@ impl<L: RawLock> Index<L> {
         segments: usize,
         buckets: usize,
         stripes: usize,
-    ) -> Option<Self> {
+    ) -> Option<Draft<'_, P, Self>> {
         let segments = Table::new(platform, segments, || Segment {
             at: AtomicUsize::new(0),
             block: AtomicU32::new(0),
         })?;
         let stripes = Table::new(platform, stripes, || Stripe {
             state: Locked::new(StripeState::default()),
-        });
+        })?;
         let locks = Fixed::new(platform, || Locks {
             growth: Locked::new(Growth::default()),
             overflow: Locked::new(Spare::default()),
-        });
-        let (stripes, locks) = match (stripes, locks) {
-            (Some(stripes), Some(locks)) => (stripes, locks),
-            (stripes, locks) => {
-                // SAFETY: the tables came from this platform and are not used again.
-                unsafe {
-                    segments.free(platform);
-                    stripes.inspect(|t| t.free(platform));
-                    locks.inspect(|t| t.free(platform));
-                }
-                return None;
-            }
-        };
-        Some(Self {
+        })?;
+        let index = Self {
             n: AtomicUsize::new(1),
-            segments,
+            segments: segments.keep(),
             shift: buckets.trailing_zeros(),
             mask: buckets.saturating_sub(1),
             base: platform.base(),
-            stripes,
-            locks,
-        })
-    }
-
-    /// # Safety
-    ///
-    /// The index is not used again and `platform` is that of `new`.
-    pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.segments.free(platform);
-            self.stripes.free(platform);
-            self.locks.free(platform);
-        }
+            stripes: stripes.keep(),
+            locks: locks.keep(),
+        };
+        Some(Draft::new(platform, index))
     }
 
     /// Readies the locks, the index being where it stays.
@@ -260,5 +237,16 @@ impl<L: RawLock> Index<L> {
 
     fn address(bucket: &Bucket) -> NonZeroUsize {
         NonNull::from(bucket).addr()
+    }
+}
+
+impl<L: RawLock, P: Platform<Lock = L>> Part<P> for Index<L> {
+    unsafe fn free(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.segments.free(platform);
+            self.stripes.free(platform);
+            self.locks.free(platform);
+        }
     }
 }

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use crate::lock::Locked;
 use crate::platform::{Platform, RawLock, Role, REACH};
 use crate::sync::{Acquire, AtomicU32, AtomicU8, AtomicUsize, Relaxed, Release};
-use crate::table::{Fixed, Table};
+use crate::table::{Draft, Fixed, Part, Table};
 
 /// No block: what links hold at the end of a list.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -134,7 +134,7 @@ impl<L: RawLock> Pool<L> {
         size: usize,
         capacity: usize,
         limit: usize,
-    ) -> Option<Self> {
+    ) -> Option<Draft<'_, P, Self>> {
         let blocks = Table::new(platform, capacity, Block::new)?;
         let empty = || {
             Locked::new(Lists {
@@ -143,40 +143,21 @@ impl<L: RawLock> Pool<L> {
                 fresh: 0,
             })
         };
-        let Some(lists) = Fixed::new(platform, empty) else {
-            // SAFETY: the table came from this platform and is not used again.
-            unsafe { blocks.free(platform) };
-            return None;
-        };
-        Some(Self {
-            blocks,
+        let lists = Fixed::new(platform, empty)?;
+        let pool = Self {
+            blocks: blocks.keep(),
             size,
             held: AtomicUsize::new(0),
             idle: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             ceiling: AtomicUsize::new(usize::MAX),
-            lists,
-        })
+            lists: lists.keep(),
+        };
+        Some(Draft::new(platform, pool))
     }
 
     pub(crate) fn init(&self) {
         self.lists.init(Role::Pool);
-    }
-
-    /// # Safety
-    ///
-    /// Nothing refers to any block any more, the pool is not used again, and `platform` is that of
-    /// `new`.
-    pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
-        for at in self.blocks.iter().filter_map(Block::at) {
-            // SAFETY: the block came from this platform; the caller promises the rest.
-            unsafe { platform.slab_free(at, self.size) };
-        }
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.blocks.free(platform);
-            self.lists.free(platform);
-        }
     }
 
     pub(crate) fn tables(&self) -> usize {
@@ -332,5 +313,20 @@ impl<L: RawLock> Pool<L> {
         // SAFETY: an idle block has no users.
         unsafe { self.give(platform, id) };
         true
+    }
+}
+
+impl<L: RawLock, P: Platform<Lock = L>> Part<P> for Pool<L> {
+    /// Nothing refers to any block any more.
+    unsafe fn free(&self, platform: &P) {
+        for at in self.blocks.iter().filter_map(Block::at) {
+            // SAFETY: the block came from this platform; the caller promises the rest.
+            unsafe { platform.slab_free(at, self.size) };
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.blocks.free(platform);
+            self.lists.free(platform);
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::item::Slot;
 use crate::lock::Locked;
 use crate::platform::{Cookie, Platform, RawLock, Role};
 use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
-use crate::table::{Fixed, Table};
+use crate::table::{Draft, Fixed, Part, Table};
 
 /// References of a batch.
 pub(crate) const BATCH: usize = 62;
@@ -124,7 +124,7 @@ pub(crate) struct Retire<L> {
 pub(crate) type Harvest = Few<Retired, BATCH>;
 
 impl<L: RawLock> Retire<L> {
-    pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Self> {
+    pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Draft<'_, P, Self>> {
         let cpus = platform.cpus().max(1);
         let shards = Table::new(platform, cpus, || Shard {
             ring: Locked::new(Ring::default()),
@@ -134,27 +134,16 @@ impl<L: RawLock> Retire<L> {
             cookie: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             references: core::array::from_fn(|_| AtomicU64::new(0)),
-        });
-        let pins = Fixed::new(platform, || Locked::new(()));
-        let (batches, pins) = match (batches, pins) {
-            (Some(batches), Some(pins)) => (batches, pins),
-            (batches, pins) => {
-                // SAFETY: the tables came from this platform and are not used again.
-                unsafe {
-                    shards.free(platform);
-                    batches.inspect(|t| t.free(platform));
-                    pins.inspect(|t| t.free(platform));
-                }
-                return None;
-            }
-        };
-        Some(Self {
-            shards,
-            batches,
+        })?;
+        let pins = Fixed::new(platform, || Locked::new(()))?;
+        let retire = Self {
+            shards: shards.keep(),
+            batches: batches.keep(),
             bytes: AtomicU64::new(0),
-            pins,
+            pins: pins.keep(),
             pinned: AtomicUsize::new(0),
-        })
+        };
+        Some(Draft::new(platform, retire))
     }
 
     pub(crate) fn init(&self) {
@@ -162,18 +151,6 @@ impl<L: RawLock> Retire<L> {
             shard.ring.init(Role::Shard);
         }
         self.pins.init(Role::Pins);
-    }
-
-    /// # Safety
-    ///
-    /// As for [`Table::free`].
-    pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.shards.free(platform);
-            self.batches.free(platform);
-            self.pins.free(platform);
-        }
     }
 
     pub(crate) fn tables(&self) -> usize {
@@ -340,5 +317,16 @@ impl<L: RawLock> Retire<L> {
 
     pub(crate) fn shards(&self) -> usize {
         self.shards.len()
+    }
+}
+
+impl<L: RawLock, P: Platform<Lock = L>> Part<P> for Retire<L> {
+    unsafe fn free(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.shards.free(platform);
+            self.batches.free(platform);
+            self.pins.free(platform);
+        }
     }
 }

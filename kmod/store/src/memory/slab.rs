@@ -15,7 +15,7 @@ use crate::item::{Slot, HEADER};
 use crate::lock::Held;
 use crate::platform::{Platform, RawLock, Role};
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
-use crate::table::Table;
+use crate::table::{Draft, Part, Table};
 
 use super::class::{Class, Hand, Ring, State, CLASSES, HEAD};
 use super::pool::{Block, Pool, Use, NONE};
@@ -66,7 +66,7 @@ impl<L: RawLock> Slabs<L> {
         factor: u32,
         eviction: Eviction,
         memory: usize,
-    ) -> Option<Self> {
+    ) -> Option<Draft<'_, P, Self>> {
         let smallest = HEADER.saturating_add(item_min);
         let extra = if eviction::queues(eviction) {
             size_of::<u64>()
@@ -92,37 +92,25 @@ impl<L: RawLock> Slabs<L> {
                 .and_then(NonZeroU32::new)
                 .unwrap_or(NonZeroU32::MAX);
             Class::new(size, slots(size.get()), eviction)
-        });
-        let Some(classes) = classes else {
-            // SAFETY: the table came from this platform and is not used again.
-            unsafe { ghosts.inspect(|t| t.free(platform)) };
-            return None;
-        };
+        })?;
         let mut sizes = all().zip(0..CLASSES as u8).peekable();
         let mut bytes = 0u32;
         let direct = Table::new(platform, DIRECT, || {
             while sizes.next_if(|(size, _)| *size < bytes).is_some() {}
             bytes = bytes.wrapping_add(8);
             sizes.peek().map_or(u8::MAX, |(_, class)| *class)
-        });
-        let Some(direct) = direct else {
-            // SAFETY: the tables came from this platform and are not used again.
-            unsafe {
-                classes.free(platform);
-                ghosts.inspect(|t| t.free(platform));
-            }
-            return None;
-        };
+        })?;
         let most = all().next().map_or(0, slots);
         let bits = u32::BITS.wrapping_sub(most.leading_zeros());
-        Some(Self {
-            classes,
-            direct,
+        let slabs = Self {
+            classes: classes.keep(),
+            direct: direct.keep(),
             slab,
             eviction,
             bits,
-            ghosts,
-        })
+            ghosts: ghosts.map(Draft::keep),
+        };
+        Some(Draft::new(platform, slabs))
     }
 
     /// Blocks that slots' numbers can tell apart.
@@ -190,18 +178,6 @@ impl<L: RawLock> Slabs<L> {
     pub(crate) fn init(&self) {
         for class in self.classes.iter() {
             class.state.init(Role::Class);
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`Table::free`].
-    pub(crate) unsafe fn free<P: Platform<Lock = L>>(&self, platform: &P) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            self.classes.free(platform);
-            self.direct.free(platform);
-            self.ghosts.as_ref().inspect(|t| t.free(platform));
         }
     }
 
@@ -622,6 +598,19 @@ impl<L: RawLock> Slabs<L> {
         // SAFETY: below `carved` there are headers at the multiples of the slot size, which is
         // where callers look; the slab is not given away while they are in their section.
         Some(unsafe { Slot::new(at.add(offset as usize)) })
+    }
+}
+
+impl<L: RawLock, P: Platform<Lock = L>> Part<P> for Slabs<L> {
+    unsafe fn free(&self, platform: &P) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.classes.free(platform);
+            self.direct.free(platform);
+            if let Some(ghosts) = &self.ghosts {
+                ghosts.free(platform);
+            }
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The host as a platform, with somebody who watches.
+//! The host as a platform, whose calls a test sees.
 
 use std::ptr::NonNull;
 
@@ -12,6 +12,14 @@ pub(crate) trait Watch: Send + Sync + 'static {
     fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
     /// The store gave a block back.
     fn freed(&self, _block: NonNull<u8>, _bytes: usize) {}
+    /// The store wants memory, for a block or a table. True: it gets none.
+    fn refuses(&self) -> bool {
+        false
+    }
+    /// A table was given to the store.
+    fn table_given(&self) {}
+    /// The store gave a table back.
+    fn table_freed(&self) {}
     /// What references are relative to.
     fn base(&self) -> usize {
         0
@@ -26,7 +34,7 @@ pub(crate) trait Watch: Send + Sync + 'static {
     }
 }
 
-/// The host under somebody's eyes.
+/// The host, and the test that sees its calls.
 pub(crate) struct Watched<W> {
     pub(crate) host: Host,
     pub(crate) watch: W,
@@ -41,6 +49,9 @@ unsafe impl<W: Watch> Platform for Watched<W> {
         self.host.read_lock()
     }
     fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+        if self.watch.refuses() {
+            return None;
+        }
         let block = self.host.slab_alloc(bytes)?;
         self.watch.given(block, bytes);
         Some(block)
@@ -51,9 +62,15 @@ unsafe impl<W: Watch> Platform for Watched<W> {
         unsafe { self.host.slab_free(block, bytes) }
     }
     fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
-        self.host.table_alloc(bytes)
+        if self.watch.refuses() {
+            return None;
+        }
+        let table = self.host.table_alloc(bytes)?;
+        self.watch.table_given();
+        Some(table)
     }
     unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize) {
+        self.watch.table_freed();
         // SAFETY: the caller's promise.
         unsafe { self.host.table_free(table, bytes) }
     }
