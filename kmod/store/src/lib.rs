@@ -13,10 +13,10 @@
 #[cfg(any(feature = "host", test, loom))]
 extern crate std;
 
+mod array_vec;
 mod config;
 mod counters;
 mod eviction;
-mod few;
 mod hash;
 #[cfg(feature = "host")]
 pub mod host;
@@ -46,7 +46,7 @@ pub use operations::allocate::Short;
 pub use operations::commit::{
     Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, Verb,
 };
-pub use operations::get::{Inspected, Look, Probe};
+pub use operations::get::{Inspected, Look, Lookup};
 pub use operations::in_place::Change;
 pub use operations::reservation::{Pin, Reservation};
 pub use operations::walk::{Step, Walk};

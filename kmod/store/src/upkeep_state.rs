@@ -8,12 +8,12 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Relaxed};
 /// Slabs that are emptied at the same time: each has to wait for two grace periods.
 const DRAINS: usize = 8;
 
-/// The state of maintenance. But for `hungry`, only who has set `busy` touches it.
+/// The state of maintenance. But for `needs_segment`, only who has set `busy` touches it.
 pub(crate) struct Upkeep {
     /// Somebody is at it.
     pub(crate) busy: AtomicBool,
     /// The index wants to grow, but has no segment for it.
-    pub(crate) hungry: AtomicBool,
+    pub(crate) needs_segment: AtomicBool,
     pub(crate) drains: [Drain; DRAINS],
     /// Attempts to empty a slab so far.
     pub(crate) attempts: AtomicU32,
@@ -85,7 +85,7 @@ impl Upkeep {
     pub(crate) fn new() -> Self {
         Self {
             busy: AtomicBool::new(false),
-            hungry: AtomicBool::new(false),
+            needs_segment: AtomicBool::new(false),
             drains: core::array::from_fn(|_| Drain::new()),
             attempts: AtomicU32::new(0),
             sweep_block: AtomicU32::new(NONE),

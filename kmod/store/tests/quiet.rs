@@ -64,9 +64,9 @@ fn steady(eviction: Eviction) {
             store.count_lone_hit(store.cpu(), item.class());
             let words = Key::new(&key).unwrap();
             assert!(marking || matches!(store.look(&guard, &words), Look::Hit(_)));
-            let mut probe = store.probe(&guard, store.hash(&key));
-            store.aim(&guard, &mut probe);
-            assert!(store.get_probed(&guard, &key, &probe).is_some());
+            let mut lookup = store.begin_lookup(&guard, store.hash(&key));
+            store.advance_lookup(&guard, &mut lookup);
+            assert!(store.finish_lookup(&guard, &key, &lookup).is_some());
         }
     };
     for i in 0..ITEMS {

@@ -10,7 +10,7 @@ use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
-use hippos_store::{ClassCounter, Guard, Item, Key, Platform, Probe};
+use hippos_store::{ClassCounter, Guard, Item, Key, Lookup, Platform};
 
 use crate::counters::Tally;
 use crate::datagram::single::command;
@@ -94,14 +94,14 @@ impl<P: Platform> Engine<P> {
         if self.special() {
             return None;
         }
-        let mut wanted: [(&[u8], Probe<'g>); MANY] = [(&[], Probe::NONE); MANY];
+        let mut wanted: [(&[u8], Lookup<'g>); MANY] = [(&[], Lookup::NONE); MANY];
         let mut keys = 0usize;
         for place in &mut wanted {
             let (key, more) = rest.split_at_checked(token::plain_len(rest))?;
             if key.is_empty() || key.len() > KEY_MAX {
                 return None;
             }
-            *place = (key, self.store.probe(guard, self.store.hash(key)));
+            *place = (key, self.store.begin_lookup(guard, self.store.hash(key)));
             keys = keys.wrapping_add(1);
             match more {
                 [b' ', next @ ..] => rest = next,
@@ -115,8 +115,8 @@ impl<P: Platform> Engine<P> {
             return None;
         }
         let wanted = wanted.get_mut(..keys)?;
-        for (_, probe) in wanted.iter_mut() {
-            self.store.aim(guard, probe);
+        for (_, lookup) in wanted.iter_mut() {
+            self.store.advance_lookup(guard, lookup);
         }
         let mut many = Many {
             id,
@@ -126,8 +126,8 @@ impl<P: Platform> Engine<P> {
         let mut misses = 0u32;
         // Mostly they are all of one class: a bit for each that there is.
         let (mut classes, mut hits) = (0u64, 0u64);
-        for ((key, probe), place) in wanted.iter().zip(&mut many.items) {
-            match self.store.get_probed(guard, key, probe) {
+        for ((key, lookup), place) in wanted.iter().zip(&mut many.items) {
+            match self.store.finish_lookup(guard, key, lookup) {
                 Some(item) => {
                     classes |= 1u64.wrapping_shl(item.class() as u32);
                     hits = hits.wrapping_add(1);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A class's slots as a policy sees them.
 
-use crate::few::Few;
+use crate::array_vec::ArrayVec;
 use crate::item::Slot;
 use crate::sync::AtomicU64;
 
@@ -12,7 +12,7 @@ pub(crate) const PICK: usize = 16;
 /// Slots looked at while a class's lock is held.
 pub(super) const LOOK: usize = 64;
 
-pub(crate) type Picked = Few<Slot, PICK>;
+pub(crate) type Picked = ArrayVec<Slot, PICK>;
 
 /// What the hand over a class's slabs came to.
 pub(crate) enum Swept {

@@ -3,7 +3,7 @@
 
 use core::num::NonZeroUsize;
 
-use crate::few::Few;
+use crate::array_vec::ArrayVec;
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::platform::{Cookie, RawLock};
@@ -13,7 +13,7 @@ use super::bucket::ENTRIES;
 use super::Index;
 
 /// References of overflow buckets that were unchained and wait for a grace period.
-pub(crate) type Unchained = Few<NonZeroUsize, 16>;
+pub(crate) type Unchained = ArrayVec<NonZeroUsize, 16>;
 
 /// What became of an attempt to grow or shrink by a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

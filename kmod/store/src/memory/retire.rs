@@ -10,7 +10,7 @@
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
-use crate::few::Few;
+use crate::array_vec::ArrayVec;
 use crate::item::Slot;
 use crate::lock::Locked;
 use crate::platform::{Cookie, Platform, RawLock, Role};
@@ -121,7 +121,7 @@ pub(crate) struct Retire<L> {
 }
 
 /// The references of one batch, packed.
-pub(crate) type Harvest = Few<Retired, BATCH>;
+pub(crate) type Harvest = ArrayVec<Retired, BATCH>;
 
 impl<L: RawLock> Retire<L> {
     pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Draft<'_, P, Self>> {

@@ -13,11 +13,11 @@ use crate::upkeep::evict::LOOKS;
 use super::commit::StoreError;
 
 /// Grace periods that one write waits for at most.
-const GRACES: u32 = 16;
+const MAX_GRACE_WAITS: u32 = 16;
 /// Times that one write looks again for what others are about to give back, with a nap before most.
-const TRIES: u32 = 128;
+const MAX_RETRIES: u32 = 128;
 /// Times that it finds nothing to take and nothing on the way before it believes it.
-const BARREN: u32 = 4;
+const MAX_EMPTY_SCANS: u32 = 4;
 /// Retired memory is at most one part in so many of the limit (but at least the largest item),
 /// beside a batch for each CPU.
 const RETIRED_SHARE: usize = 16;
@@ -26,7 +26,7 @@ const RESERVE_SHARE: u32 = 32;
 /// The reserve that a class starts with when it needs one.
 const RESERVE_FIRST: u32 = 4;
 /// Items that a writer evicts to keep up the reserve, for each slot that it takes.
-const TEND: usize = 2;
+const REFILL: usize = 2;
 
 /// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +43,10 @@ pub enum Short {
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     /// Grace periods.
-    graces: u32,
-    tries: u32,
+    grace_waits: u32,
+    retries: u32,
     /// Times that it may find nothing.
-    barren: u32,
+    empty_scans: u32,
     /// It may sleep for other reasons than grace periods.
     waits: bool,
 }
@@ -63,26 +63,26 @@ impl From<Short> for StoreError {
 impl Effort {
     /// One that ends with an error that is final.
     pub(crate) const WHOLE: Self = Self {
-        graces: GRACES,
-        tries: TRIES,
-        barren: BARREN,
+        grace_waits: MAX_GRACE_WAITS,
+        retries: MAX_RETRIES,
+        empty_scans: MAX_EMPTY_SCANS,
         waits: true,
     };
     /// A turn among others: one grace period at most, and no other sleep.
     pub(crate) const TURN: Self = Self {
-        graces: 1,
-        tries: TRIES / 8,
-        barren: 0,
+        grace_waits: 1,
+        retries: MAX_RETRIES / 8,
+        empty_scans: 0,
         waits: false,
     };
 
-    fn look_again(&mut self) -> Result<(), Short> {
-        self.tries = self.tries.checked_sub(1).ok_or(Short::Soon)?;
+    fn retry(&mut self) -> Result<(), Short> {
+        self.retries = self.retries.checked_sub(1).ok_or(Short::Soon)?;
         Ok(())
     }
 
-    fn find_nothing(&mut self) -> Result<(), Short> {
-        self.barren = self.barren.checked_sub(1).ok_or(Short::Nothing)?;
+    fn count_empty_scan(&mut self) -> Result<(), Short> {
+        self.empty_scans = self.empty_scans.checked_sub(1).ok_or(Short::Nothing)?;
         Ok(())
     }
 }
@@ -96,7 +96,7 @@ impl<P: Platform> Store<P> {
             Some(slot) => slot,
             None => self.make_room(class, hash, effort)?,
         };
-        self.tend(class);
+        self.refill_reserve(class);
         Ok(slot)
     }
 
@@ -122,7 +122,7 @@ impl<P: Platform> Store<P> {
                 return Ok(slot);
             }
             if self.add_slab(class) {
-                effort.look_again()?;
+                effort.retry()?;
                 continue;
             }
             if !raised {
@@ -140,15 +140,15 @@ impl<P: Platform> Store<P> {
             }
             match self.evict_some(class, want as usize, LOOKS) {
                 // Not all were looked at, or some are on their way.
-                (0, false) => effort.look_again()?,
+                (0, false) => effort.retry()?,
                 (1.., _) => self.pause(&mut effort)?,
                 // The class has nothing to give: take a slab from another.
                 (0, true) => match self.steal(class) {
-                    Stolen::Slab | Stolen::Working => effort.look_again()?,
+                    Stolen::Slab | Stolen::Working => effort.retry()?,
                     Stolen::Waiting => self.pause(&mut effort)?,
                     Stolen::Busy => self.nap(&mut effort)?,
                     Stolen::Nothing => {
-                        effort.find_nothing()?;
+                        effort.count_empty_scan()?;
                         self.nap(&mut effort)?;
                     }
                 },
@@ -167,17 +167,17 @@ impl<P: Platform> Store<P> {
 
     /// Waits for a grace period, or just for a moment.
     fn pause(&self, effort: &mut Effort) -> Result<(), Short> {
-        if effort.graces == 0 {
+        if effort.grace_waits == 0 {
             return self.nap(effort);
         }
-        effort.graces = effort.graces.wrapping_sub(1);
+        effort.grace_waits = effort.grace_waits.wrapping_sub(1);
         self.wait();
         Ok(())
     }
 
     /// Lets others run, who are about to give something back.
     fn nap(&self, effort: &mut Effort) -> Result<(), Short> {
-        effort.look_again()?;
+        effort.retry()?;
         if effort.waits {
             self.platform.nap();
             return Ok(());
@@ -200,10 +200,10 @@ impl<P: Platform> Store<P> {
     /// A writer's share of keeping the reserve: evicts a little when memory is full and less than
     /// the reserve is free or on the way to it. No lock or section is held.
     #[inline]
-    pub(crate) fn tend(&self, class: usize) {
+    pub(crate) fn refill_reserve(&self, class: usize) {
         if let Some(of) = self.slabs.get(class) {
             if self.lacks(of) != 0 {
-                self.evict(class, TEND);
+                self.evict(class, REFILL);
             }
         }
     }

@@ -29,16 +29,16 @@ pub enum Inspected<'g> {
     Changing,
 }
 
-/// A lookup under way: see [`Store::probe`].
+/// A lookup under way: see [`Store::begin_lookup`].
 #[derive(Clone, Copy)]
-pub struct Probe<'g> {
+pub struct Lookup<'g> {
     hash: Hash,
     bucket: Option<&'g Bucket>,
     /// The first one under the hash's tag.
     slot: Option<Slot>,
 }
 
-impl Probe<'_> {
+impl Lookup<'_> {
     /// None.
     pub const NONE: Self = Self {
         hash: Hash(0),
@@ -60,36 +60,36 @@ impl<P: Platform> Store<P> {
         self.index.prefetch_item(hash);
     }
 
-    /// Begins a lookup: brings the bucket near. [`Store::aim`] is worth it some 100 ns later.
+    /// Begins a lookup: fetches the bucket. [`Store::advance_lookup`] is worth it some 100 ns later.
     #[inline(always)]
-    pub fn probe<'g>(&'g self, _guard: &'g Guard<'_, P>, hash: Hash) -> Probe<'g> {
-        Probe {
+    pub fn begin_lookup<'g>(&'g self, _guard: &'g Guard<'_, P>, hash: Hash) -> Lookup<'g> {
+        Lookup {
             hash,
             bucket: self.index.near(hash),
             slot: None,
         }
     }
 
-    /// Goes on with a lookup: brings the item near that it will probably find.
+    /// Goes on with a lookup: fetches the item that it will probably find.
     #[inline(always)]
-    pub fn aim<'g>(&'g self, _guard: &'g Guard<'_, P>, probe: &mut Probe<'g>) {
-        if let Some(bucket) = probe.bucket {
-            probe.slot = self.index.first(bucket, probe.hash);
+    pub fn advance_lookup<'g>(&'g self, _guard: &'g Guard<'_, P>, lookup: &mut Lookup<'g>) {
+        if let Some(bucket) = lookup.bucket {
+            lookup.slot = self.index.first(bucket, lookup.hash);
         }
-        if let Some(slot) = probe.slot {
+        if let Some(slot) = lookup.slot {
             crate::sync::prefetch(slot.header());
         }
     }
 
-    /// Ends a lookup of `key`, whose hash the probe was made with: as [`Store::get`].
+    /// Ends a lookup of `key`, whose hash it began with: as [`Store::get`].
     #[inline(always)]
-    pub fn get_probed<'g>(
+    pub fn finish_lookup<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         key: &[u8],
-        probe: &Probe<'g>,
+        lookup: &Lookup<'g>,
     ) -> Option<Item<'g>> {
-        if let Some(slot) = probe.slot {
+        if let Some(slot) = lookup.slot {
             // It was linked in this section, as if found now.
             let item = self.item(guard, slot);
             let same = match Key::new(key) {
@@ -100,7 +100,7 @@ impl<P: Platform> Store<P> {
                 return Some(item);
             }
         }
-        self.get_anew(guard, key, probe.hash)
+        self.get_anew(guard, key, lookup.hash)
     }
 
     #[cold]

@@ -217,7 +217,7 @@ impl<P: Platform> Store<P> {
     ) -> Option<Reservation<'_, P>> {
         let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
             let slot = self.alloc_ready(class, hash).ok_or(Short::Soon)?;
-            self.tend(class);
+            self.refill_reserve(class);
             Ok(slot)
         });
         new.ok()

@@ -121,7 +121,7 @@ impl<P: Platform> Store<P> {
                 self.count(Counter::TotalItems, 1);
             }
             self.unlinked(Some(place.slot), Some(weight), false);
-            self.tend(class);
+            self.refill_reserve(class);
             return Ok(Made {
                 cas,
                 class,

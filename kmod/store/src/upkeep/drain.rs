@@ -62,9 +62,9 @@ impl<P: Platform> Store<P> {
                 Drained::Failed => IDLE_MS,
             });
         }
-        let hungry = &self.upkeep.hungry;
-        if hungry.load(Relaxed) && self.pool.room() != 0 && self.add_segment() {
-            hungry.store(false, Relaxed);
+        let needs_segment = &self.upkeep.needs_segment;
+        if needs_segment.load(Relaxed) && self.pool.room() != 0 && self.add_segment() {
+            needs_segment.store(false, Relaxed);
         }
         if next_ms != IDLE_MS {
             // More is decided when this is done.
@@ -77,7 +77,7 @@ impl<P: Platform> Store<P> {
         if self.pool.room() != 0 {
             return IDLE_MS;
         }
-        if hungry.load(Relaxed) {
+        if needs_segment.load(Relaxed) {
             return self.start_drains(None, 1);
         }
         let Some((class, slabs)) = pick_receiver(self.class_stats()) else {

@@ -22,11 +22,11 @@ impl<P: Platform> Store<P> {
     pub(crate) fn grow_index(&self) {
         match self.split() {
             Step::NoSegment => {
-                if !self.upkeep.hungry.swap(true, Relaxed) {
+                if !self.upkeep.needs_segment.swap(true, Relaxed) {
                     self.platform.wake();
                 }
                 if self.pool.room() != 0 && self.add_segment() {
-                    self.upkeep.hungry.store(false, Relaxed);
+                    self.upkeep.needs_segment.store(false, Relaxed);
                 }
             }
             Step::NoOverflow => {
@@ -78,7 +78,7 @@ impl<P: Platform> Store<P> {
                     Step::Done => {}
                     Step::NoSegment if self.pool.room() != 0 && self.add_segment() => {}
                     Step::NoSegment => {
-                        self.upkeep.hungry.store(true, Relaxed);
+                        self.upkeep.needs_segment.store(true, Relaxed);
                         return SOON_MS;
                     }
                     Step::NoOverflow if self.add_overflow() => {}
@@ -87,7 +87,7 @@ impl<P: Platform> Store<P> {
             }
             return NOW_MS;
         }
-        self.upkeep.hungry.store(false, Relaxed);
+        self.upkeep.needs_segment.store(false, Relaxed);
         // Two thirds of the load at which it grows, so that it does not swing.
         let sparse = |buckets: usize| items < buckets.saturating_mul(LOAD) / 3 * 2;
         if self.pool.room() == 0 && sparse(buckets) {

@@ -5,12 +5,12 @@
 
 /// Up to `N` values. Types with a niche take no more than their own bytes.
 #[derive(Clone, Copy)]
-pub(crate) struct Few<T, const N: usize> {
+pub(crate) struct ArrayVec<T, const N: usize> {
     items: [Option<T>; N],
     len: usize,
 }
 
-impl<T: Copy, const N: usize> Few<T, N> {
+impl<T: Copy, const N: usize> ArrayVec<T, N> {
     pub(crate) fn new() -> Self {
         Self {
             items: [None; N],
