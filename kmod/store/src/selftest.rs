@@ -9,6 +9,7 @@ use crate::operations::number;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::time::Expiry;
+use crate::verify::Violation;
 
 /// Keys of a lane.
 const KEYS: u64 = 128;
@@ -26,6 +27,10 @@ pub enum Fault {
     Count,
     /// Items are counted that are not there.
     Books,
+    /// A list or a count of the store does not agree with its memory.
+    Structure(Violation),
+    /// Slots are reserved or pinned, though no reservation and no pin is left.
+    Lost,
 }
 
 /// A key: a lane and a number, 16 bytes.
@@ -126,11 +131,38 @@ fn count<P: Platform>(
     Ok(())
 }
 
-/// What must hold when all lanes are through and nobody else has stored anything.
+/// What must hold when all lanes are through, nobody else has stored anything, and nothing else runs
+/// in the store.
 pub fn check<P: Platform>(store: &Store<P>) -> Result<(), Fault> {
     let shot = store.snapshot();
     if shot.items != 0 || shot.bytes != 0 || shot.held > shot.limit {
         return Err(Fault::Books);
     }
+    let census = store.verify().map_err(Fault::Structure)?;
+    if census.reserved != 0 || census.pinned != 0 {
+        return Err(Fault::Lost);
+    }
     Ok(())
+}
+
+#[cfg(all(test, not(loom), feature = "host"))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::host::Host;
+    use crate::memory::pool::NONE;
+    use crate::verify::Rule;
+
+    #[test]
+    fn check_finds_a_lost_reservation_and_a_broken_list() {
+        let store = Store::new(Config::default(), Host::new()).unwrap();
+        assert_eq!(check(&store), Ok(()));
+        let new = store.reserve(b"new", store.hash(b"new"), 0, Expiry::NEVER, 9);
+        new.unwrap().keep();
+        assert_eq!(check(&store), Err(Fault::Lost));
+        let class = store.slabs.classes().iter().find(|of| of.slabs() != 0);
+        class.unwrap().state.lock().open = NONE;
+        let fault = check(&store).unwrap_err();
+        assert!(matches!(fault, Fault::Structure(of) if of.rule == Rule::OpenSlabs));
+    }
 }

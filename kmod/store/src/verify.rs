@@ -284,7 +284,7 @@ impl<P: Platform> Store<P> {
     fn verify_rings(&self) -> Result<Rings, Violation> {
         let mut rings = Rings::default();
         let mut bytes = 0u64;
-        for (at, shard) in (0..).zip(self.retire.shards.iter()) {
+        for (at, shard) in (0..self.retire.shards()).zip(self.retire.shards.iter()) {
             let ring = shard.ring.lock();
             let closed = ring.head.wrapping_sub(ring.tail).min(RING);
             let mut held = 0;

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Deref;
 
 use hippos_engine::{
     Engine, Message, Next, Out, Plan, Request, Session, Settings, Transport, Verdict, HEAD_ROOM,
@@ -11,7 +12,26 @@ use hippos_engine::{
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
 
-pub(crate) type TestEngine = Engine<Host>;
+/// An engine whose store is verified when the test is through with it.
+pub(crate) struct TestEngine(Engine<Host>);
+
+impl Deref for TestEngine {
+    type Target = Engine<Host>;
+    fn deref(&self) -> &Engine<Host> {
+        &self.0
+    }
+}
+
+impl Drop for TestEngine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let census = self.store.verify().expect("a sound store");
+        let lost = (census.reserved, census.pinned);
+        assert_eq!(lost, (0, 0), "reserved and pinned after all sessions");
+    }
+}
 
 /// The Unix time that tests begin at.
 pub(crate) const START: i64 = 1_700_000_000;
@@ -35,7 +55,7 @@ pub(crate) fn engine_of(memory: usize, settings: Settings) -> TestEngine {
     };
     let store = Store::new(config, Host::new().poison()).expect("a store");
     store.tick(100, START + 100);
-    Engine::new(store, settings, &())
+    TestEngine(Engine::new(store, settings, &()))
 }
 
 /// Replies, of which only so many bytes are kept before they are sent.

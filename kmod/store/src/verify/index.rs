@@ -13,6 +13,9 @@ use crate::sync::Relaxed;
 /// The part of a bucket's head that is a filter.
 const FILTER: u64 = 0xffff << 48;
 
+/// Buckets between two chances for others to run.
+const RELAX: usize = 4096;
+
 /// What the index holds.
 #[derive(Default)]
 struct Seen {
@@ -26,7 +29,8 @@ impl<P: Platform> Store<P> {
         let mut seen = Seen::default();
         let stripes = self.index.stripes.len();
         let buckets = self.index.buckets();
-        for (first, stripe) in (0usize..).zip(self.index.stripes.iter()) {
+        let mut seen_buckets = 0usize;
+        for (first, stripe) in (0..stripes).zip(self.index.stripes.iter()) {
             let items = stripe.state.lock().items as u64;
             let mut found = 0;
             let guard = self.read();
@@ -35,10 +39,14 @@ impl<P: Platform> Store<P> {
             while at < buckets {
                 self.verify_chain(at, &mut seen, &mut found)?;
                 at = at.wrapping_add(stripes);
+                seen_buckets = seen_buckets.wrapping_add(1);
             }
             drop(guard);
             equal(Rule::StripeItems, None, found, items)?;
-            self.platform.relax();
+            if seen_buckets >= RELAX {
+                seen_buckets = 0;
+                self.platform.relax();
+            }
         }
         live.is(seen.entries, Rule::Entries, None)?;
         seen.overflow.join(*retired);
@@ -98,9 +106,8 @@ impl<P: Platform> Store<P> {
         let mut all = Set::default();
         for (_, block) in self.blocks_of(Use::Overflow) {
             let start = Block::at(block).map_or(0, |at| at.as_ptr() as usize);
-            let buckets = (0..self.pool.block_size()).step_by(BUCKET);
-            buckets
-                .map(|offset| start.wrapping_add(offset))
+            (0..self.pool.block_size() / BUCKET)
+                .map(|bucket| start.wrapping_add(bucket.wrapping_mul(BUCKET)))
                 .filter(|address| !unused.contains(address))
                 .for_each(|address| all.add(address));
         }
