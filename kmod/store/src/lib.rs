@@ -14,6 +14,7 @@
 extern crate std;
 
 mod array_vec;
+mod capacities;
 mod config;
 mod counters;
 mod eviction;

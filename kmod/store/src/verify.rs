@@ -13,8 +13,9 @@ mod slabs;
 #[cfg(all(test, not(loom), feature = "host"))]
 mod tests;
 
+use crate::capacities::RING;
 use crate::memory::pool::{Block, Use};
-use crate::memory::retire::{Retired, RING};
+use crate::memory::retire::Retired;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;

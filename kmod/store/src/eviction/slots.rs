@@ -2,13 +2,12 @@
 //! A class's slots as a policy sees them.
 
 use crate::array_vec::ArrayVec;
+use crate::capacities::PICK;
 use crate::item::Slot;
 use crate::sync::AtomicU64;
 
 use super::ghosts::Ghosts;
 
-/// Slots picked at a time.
-pub(crate) const PICK: usize = 16;
 /// Slots looked at while a class's lock is held.
 pub(super) const LOOK: usize = 64;
 

@@ -4,10 +4,8 @@
 
 use hippos_invariant::invariant;
 
+use crate::capacities::MAGAZINE;
 use crate::item::Slot;
-
-/// The most slots of a magazine.
-const MOST: u32 = 256;
 
 /// A stack of free slots, linked by address through their CAS numbers. Under the class's lock.
 pub(crate) struct Magazine {
@@ -25,7 +23,7 @@ impl Magazine {
 
     #[inline]
     pub(crate) fn is_full(&self) -> bool {
-        self.len >= MOST
+        self.len >= MAGAZINE as u32
     }
 
     /// Adds a free slot.

@@ -11,16 +11,13 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use crate::array_vec::ArrayVec;
+use crate::capacities::{BATCH, RING};
 use crate::item::Slot;
 use crate::lock::Locked;
 use crate::platform::{Cookie, Platform, RawLock, Role};
 use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
 use crate::table::{Draft, Fixed, Part, Table};
 
-/// References of a batch.
-pub(crate) const BATCH: usize = 62;
-/// Batches of a CPU's ring, a power of two.
-pub(crate) const RING: usize = 128;
 /// A batch is closed when it holds so many bytes.
 const BATCH_BYTES: u64 = 256 << 10;
 /// Closed batches of a ring from which on it is worth asking for the oldest one's grace period.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Evicting items, and the books of items that are gone.
 
+use crate::capacities::PICK;
 use crate::counters::{ClassCounter, Counter};
-use crate::eviction::{Picked, PICK};
+use crate::eviction::Picked;
 use crate::index::Unchained;
 use crate::item::{Slot, FETCHED};
 use crate::memory::class::Class;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The sweep for expired and flushed items, and eviction by place.
 
+use crate::capacities::PICK;
 use crate::counters::{ClassCounter, Counter};
-use crate::eviction::{Picked, PICK};
+use crate::eviction::Picked;
 use crate::index::Unchained;
 use crate::item::Slot;
 use crate::memory::class::HEAD;
