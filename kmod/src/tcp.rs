@@ -200,7 +200,7 @@ struct SocketStream<'s, 'a>(&'s mut Stream<'a>);
 impl connection::Stream for SocketStream<'_, '_> {
     type Reply<'r> = Sheet<'r>;
 
-    #[inline]
+    #[inline(always)]
     fn peek(&self) -> Peek<'_> {
         match self.0.peek() {
             stream::Peek::Bytes(bytes) => Peek::Bytes(bytes),
@@ -230,7 +230,7 @@ impl connection::Stream for SocketStream<'_, '_> {
         self.0.send(bytes).map_err(|_| Broken)
     }
 
-    #[inline]
+    #[inline(always)]
     fn reply<'r>(&mut self, reply: Self::Reply<'r>, more: bool) -> Result<&'r [u8], Broken> {
         self.0.reply(reply.0, more).map_err(|_| Broken)
     }
