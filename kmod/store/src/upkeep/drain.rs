@@ -104,12 +104,11 @@ impl<P: Platform> Store<P> {
 
     /// The classes in figures.
     fn class_stats(&self) -> impl Iterator<Item = ClassStats> + Clone + '_ {
-        let lately = self.upkeep.lately.iter();
-        self.slabs
-            .classes()
-            .iter()
-            .zip(lately)
-            .map(|(of, lately)| ClassStats {
+        (0..self.slabs.classes().len()).filter_map(|class| {
+            let of = self.slabs.get(class)?;
+            let lately = self.upkeep.lately.get(class)?;
+            Some(ClassStats {
+                class,
                 size: of.size(),
                 slots_per_slab: of.slots_per_slab(),
                 slabs: of.slabs(),
@@ -119,6 +118,7 @@ impl<P: Platform> Store<P> {
                 hits: lately.hits.recent.load(Relaxed),
                 evictions: lately.evictions.recent.load(Relaxed),
             })
+        })
     }
 
     /// Begins to empty up to `slabs` slabs for a class or for any other use.

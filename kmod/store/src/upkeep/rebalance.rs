@@ -3,8 +3,6 @@
 //!
 //! Classes come as iterators, not as slices: a table of all would be too large for a kernel stack.
 
-use crate::memory::class::CLASSES;
-
 /// A class is pressed when it has evicted a slab's worth of slots, divided by this.
 pub(crate) const PRESSED: u32 = 4;
 /// A slab moves if it is worth so many times as much to the class that gets it.
@@ -15,6 +13,7 @@ const HIT: u128 = 16;
 /// What is known of a class when memory is to be moved.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ClassStats {
+    pub(super) class: usize,
     /// Bytes of a slot.
     pub(super) size: u32,
     pub(super) slots_per_slab: u32,
@@ -61,13 +60,12 @@ pub(super) fn bit(class: usize) -> u64 {
 
 /// The class that has had to evict most, if that is worth a slab, and how many slabs it is worth.
 pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option<(usize, usize)> {
-    let (receiver, of) = (0..CLASSES)
-        .zip(classes)
-        .filter(|(_, of)| of.is_pressed())
-        .max_by_key(|(_, of)| of.pressure_bytes())?;
+    let of = classes
+        .filter(ClassStats::is_pressed)
+        .max_by_key(ClassStats::pressure_bytes)?;
     let worth = of.pressure.saturating_mul(PRESSED);
     let slabs = worth.checked_div(of.slots_per_slab).unwrap_or(0);
-    Some((receiver, slabs as usize))
+    Some((of.class, slabs as usize))
 }
 
 /// The class that makes least of its slabs, `receiver` and those of the bits `except` left out: one
@@ -79,33 +77,28 @@ pub(super) fn pick_victim(
     except: u64,
 ) -> Option<usize> {
     let candidates = || {
-        (0..CLASSES).zip(classes.clone()).filter(|(class, of)| {
-            of.slabs != 0 && Some(*class) != receiver && except & bit(*class) == 0
-        })
+        classes
+            .clone()
+            .filter(|of| of.slabs != 0 && Some(of.class) != receiver && except & bit(of.class) == 0)
     };
-    if let Some((victim, _)) = candidates().find(|(_, of)| of.has_spare_slab()) {
-        return Some(victim);
+    if let Some(victim) = candidates().find(ClassStats::has_spare_slab) {
+        return Some(victim.class);
     }
     // Fractions of worth and slabs, compared crosswise.
     let less = |a: &ClassStats, b: &ClassStats| {
         a.worth().saturating_mul(u128::from(b.slabs))
             < b.worth().saturating_mul(u128::from(a.slabs))
     };
-    let (victim, of) = candidates().reduce(|least, other| {
-        if less(&other.1, &least.1) {
-            other
-        } else {
-            least
-        }
-    })?;
-    if let Some(to) = receiver.and_then(|receiver| classes.clone().nth(receiver)) {
+    let of = candidates().reduce(|a, b| if less(&b, &a) { b } else { a })?;
+    if let Some(to) = receiver.and_then(|receiver| classes.clone().find(|of| of.class == receiver))
+    {
         let gains = to.worth().saturating_mul(u128::from(of.slabs));
         let loses = of.worth().saturating_mul(u128::from(to.slabs.max(1)));
         if to.slabs != 0 && gains < loses.saturating_mul(WORTH) {
             return None;
         }
     }
-    Some(victim)
+    Some(of.class)
 }
 
 #[cfg(test)]
@@ -123,13 +116,19 @@ mod tests {
         }
     }
 
+    /// Classes with the numbers that their order gives them.
+    fn numbered(classes: &[ClassStats]) -> impl Iterator<Item = ClassStats> + Clone + '_ {
+        let all = classes.iter().enumerate();
+        all.map(|(class, of)| ClassStats { class, ..*of })
+    }
+
     fn victim(classes: &[ClassStats], receiver: Option<usize>, except: u64) -> Option<usize> {
-        pick_victim(classes.iter().copied(), receiver, except)
+        pick_victim(numbered(classes), receiver, except)
     }
 
     #[test]
     fn receiver_is_the_class_with_most_bytes_evicted() {
-        let receiver = |classes: &[ClassStats]| pick_receiver(classes.iter().copied());
+        let receiver = |classes: &[ClassStats]| pick_receiver(numbered(classes));
         assert_eq!(receiver(&[class(1, 0, 10), class(1, 0, 0)]), None);
         assert_eq!(receiver(&[class(1, 0, 11), class(1, 0, 40)]), Some((1, 4)));
         let mut larger = class(1, 0, 11);
