@@ -46,7 +46,7 @@ mod progress;
 
 pub use host::{Broken, HeldBytes, NoMemory, Pages, Peek, Stream};
 
-use hippos_proto::reply::Out;
+use hippos_proto::reply::{copy, Out};
 use hippos_store::Platform;
 
 use crate::connection::progress::Progress;
@@ -357,12 +357,5 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
             },
             None => Action::Close,
         }
-    }
-}
-
-/// Copies as much as both have.
-fn copy(to: &mut [u8], from: &[u8]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = *from;
     }
 }
