@@ -3,9 +3,8 @@
 //! second chance.
 
 use crate::item::Slot;
-use crate::sync::Relaxed;
 
-use super::slots::{Picked, Slots, Swept, LOOK};
+use super::slots::{gets_second_chance, Picked, Slots, Swept, LOOK};
 
 pub(super) const CAP: u8 = 1;
 
@@ -23,15 +22,9 @@ pub(super) fn pick(
         }
         looked = looked.wrapping_add(1);
         let Swept::Slot(slot) = swept else { continue };
-        if !slot.is_live() {
-            continue;
+        if slot.is_live() && !gets_second_chance(slot, &dead) {
+            picked.push(slot);
         }
-        let refs = &slot.header().refs;
-        if refs.load(Relaxed) != 0 && !dead(slot) {
-            refs.store(0, Relaxed);
-            continue;
-        }
-        picked.push(slot);
     }
     looked
 }

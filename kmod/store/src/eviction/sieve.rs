@@ -4,10 +4,9 @@
 //! and others, "SIEVE is simpler than LRU", NSDI 2024).
 
 use crate::item::Slot;
-use crate::sync::Relaxed;
 
 use super::queue::{links, Queue, NONE};
-use super::slots::{Picked, Slots, LOOK};
+use super::slots::{gets_second_chance, Picked, Slots, LOOK};
 
 pub(super) const CAP: u8 = 1;
 
@@ -56,15 +55,9 @@ impl Sieve {
             };
             looked = looked.wrapping_add(1);
             self.hand = links.newer;
-            if !slot.is_live() {
-                continue;
+            if slot.is_live() && !gets_second_chance(slot, &dead) {
+                picked.push(slot);
             }
-            let refs = &slot.header().refs;
-            if refs.load(Relaxed) != 0 && !dead(slot) {
-                refs.store(0, Relaxed);
-                continue;
-            }
-            picked.push(slot);
         }
         looked
     }

@@ -4,7 +4,7 @@
 use crate::array_vec::ArrayVec;
 use crate::capacities::PICK;
 use crate::item::Slot;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Relaxed};
 
 use super::ghosts::Ghosts;
 
@@ -21,6 +21,17 @@ pub(crate) enum Swept {
     SlabEnd,
     /// The class has no slab.
     NoSlab,
+}
+
+/// Whether a hand passes over a live slot: it was hit since the hand last came, and is not `dead`.
+/// Its hits are counted anew.
+pub(super) fn gets_second_chance(slot: Slot, dead: &impl Fn(Slot) -> bool) -> bool {
+    let refs = &slot.header().refs;
+    if refs.load(Relaxed) == 0 || dead(slot) {
+        return false;
+    }
+    refs.store(0, Relaxed);
+    true
 }
 
 /// The slots of a class, whose lock is held.
