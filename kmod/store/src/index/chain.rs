@@ -41,9 +41,12 @@ impl<L: RawLock> Index<L> {
         })
     }
 
-    /// The bucket `first` and its overflow buckets.
-    pub(super) fn chain<'i>(&'i self, first: &'i Bucket) -> impl Iterator<Item = &'i Bucket> {
-        core::iter::successors(Some(first), |b| self.follow(b.head.load(Relaxed)))
+    /// The bucket `first`, if there is one, and its overflow buckets.
+    pub(super) fn chain<'i>(
+        &'i self,
+        first: impl Into<Option<&'i Bucket>>,
+    ) -> impl Iterator<Item = &'i Bucket> {
+        core::iter::successors(first.into(), |b| self.follow(b.head.load(Relaxed)))
     }
 
     /// Makes the filters of a chain right. The stripe is held, or nobody sees the chain yet.
@@ -51,11 +54,7 @@ impl<L: RawLock> Index<L> {
         for bucket in self.chain(first) {
             let next = bucket.head.load(Relaxed) & REFERENCE;
             let mut head = next;
-            for after in self
-                .follow(next)
-                .into_iter()
-                .flat_map(|next| self.chain(next))
-            {
+            for after in self.chain(self.follow(next)) {
                 for entry in &after.entries {
                     let entry = entry.load(Relaxed);
                     if entry != 0 {

@@ -212,11 +212,7 @@ impl<L: RawLock> Index<L> {
         }
         self.n.store(last, Release);
         let head = from.head.load(Relaxed);
-        for bucket in self
-            .follow(head)
-            .into_iter()
-            .flat_map(|next| self.chain(next))
-        {
+        for bucket in self.chain(self.follow(head)) {
             unchained.push(Self::address(bucket));
         }
         growth.merged = Some(start());
