@@ -68,7 +68,8 @@ tests! {
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged, ipsec,
         long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed,
         rate_limited, one_interface;
-    tcp: short_connections, pipelines, replies_leave_before_silent_commands, large_values, silent_readers, memory_limit, lost_goodbye;
+    tcp: short_connections, pipelines, replies_leave_before_silent_commands, large_values, silent_readers,
+        memory_limit, lost_goodbye;
     steer: one_queue;
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
