@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Connections over a stream that cuts, blocks and breaks at any place: what is sent is what one
-//! session sends that is fed everything at once.
+//! Connections over a stream that cuts, blocks and breaks at any place send the same bytes as one
+//! session that is fed all input at once.
 
 mod common;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Fixed tables in memory that the platform lends, and who gives it back.
+//! Fixed tables in the platform's memory, and giving that memory back.
 
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
@@ -33,7 +33,7 @@ impl<'p, P: Platform, T: Part<P>> Draft<'p, P, T> {
         }
     }
 
-    /// The part, which whoever keeps it is to free.
+    /// The part. The caller has to free it.
     pub(crate) fn keep(self) -> T {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: the part is taken once: `this` is neither used again nor dropped.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The state of [maintenance](crate::upkeep), which the store has.
+//! The state of [maintenance](crate::upkeep), a part of the store's.
 
 use crate::memory::class::CLASSES;
 use crate::memory::pool::NONE;
@@ -8,9 +8,9 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Relaxed};
 /// Slabs that are emptied at the same time: each has to wait for two grace periods.
 const DRAINS: usize = 8;
 
-/// The state of maintenance. But for `needs_segment`, only who has set `busy` touches it.
+/// The state of maintenance. All but `needs_segment` is touched by the caller that has set `busy` alone.
 pub(crate) struct Upkeep {
-    /// Somebody is at it.
+    /// A step runs.
     pub(crate) busy: AtomicBool,
     /// The index wants to grow, but has no segment for it.
     pub(crate) needs_segment: AtomicBool,

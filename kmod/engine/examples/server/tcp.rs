@@ -25,7 +25,8 @@ const PAGE: usize = 16 << 10;
 /// Input that is read at a time, and that commands are put together in.
 const INPUT: usize = 16 << 10;
 
-/// A socket, and what was read from it. Nothing there means that the last read would have blocked.
+/// A socket, and the input read from it but not consumed. If that is empty, the last read would
+/// have blocked.
 struct Socket {
     stream: TcpStream,
     received: Vec<u8>,

@@ -11,7 +11,7 @@ pub struct Broken;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
 
-/// The start of what was received and not yet consumed.
+/// The first bytes that were received and not yet consumed.
 #[derive(Clone, Copy, Debug)]
 pub enum Peek<'s> {
     /// So much of it lies in one piece; at least one byte.
@@ -29,7 +29,7 @@ pub trait Stream {
     /// A reply in the making, on one of the host's [`Pages`].
     type Reply<'r>: Out;
 
-    /// What there is to read. The same bytes again, and perhaps more, until they are consumed.
+    /// The bytes to read next: the same at each call, or more of them, until they are consumed.
     fn peek(&self) -> Peek<'_>;
 
     /// Copies the first bytes that were received, which stay there; how many. There may be more
@@ -46,8 +46,8 @@ pub trait Stream {
     /// all of it when it would block.
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Broken>;
 
-    /// Sends `reply`; what the stream does not take comes back. `more` says that bytes follow at
-    /// once, so that the last ones may be held back for them.
+    /// Sends `reply` and returns the bytes that the stream did not take. With `more` other bytes
+    /// follow at once, and the last ones may be held back for them.
     fn reply<'r>(&mut self, reply: Self::Reply<'r>, more: bool) -> Result<&'r [u8], Broken>;
 }
 

@@ -96,8 +96,8 @@ enum Intake {
     End,
 }
 
-/// A connection: its session, and what is between the session and the stream. `I` holds input and
-/// `O` output between turns.
+/// A connection: its session, and the bytes that neither the session nor the stream has taken. `I`
+/// holds input and `O` output between turns.
 pub struct Connection<'e, P: Platform, I: HeldBytes, O: HeldBytes> {
     session: Session<'e, P>,
     /// Taken off the stream but not consumed: the beginning of a command.
@@ -175,7 +175,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
                 stream.consume(fed);
                 return Answered::None;
             }
-            // What was served must not be served again: it was counted.
+            // The input stays in the stream, but may not be fed again: its commands were counted.
             Err(Broken) => {
                 self.next = Next::Close;
                 return Answered::None;

@@ -17,8 +17,8 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// `received` bytes of the session's value `number` have come by `now`; `before` is what was
-    /// known of an earlier moment.
+    /// The progress at `now`, when `received` bytes of the session's value `number` have come.
+    /// `before` is the progress noted last.
     pub(super) fn note(before: Option<Self>, number: u32, received: usize, now: u32) -> Self {
         match before {
             Some(progress) if progress.number == number && progress.received == received => {

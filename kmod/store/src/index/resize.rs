@@ -23,7 +23,7 @@ pub(crate) enum Step {
     NoSegment,
     /// No overflow bucket is left.
     NoOverflow,
-    /// Somebody else is at it, or a grace period is not over, or the end is reached.
+    /// Another caller resizes, a grace period is not over, or the end is reached.
     NotNow,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Class<L> {
     pub(crate) free: AtomicU32,
     /// Slabs. Written under the lock.
     pub(crate) slabs: AtomicU32,
-    /// Slots that wait for a grace period, those that somebody pins besides not counted.
+    /// Slots that wait for a grace period, without those that wait for their pins alone.
     pub(crate) retired: AtomicU32,
     /// How many slots the store tries to keep free or on the way to it.
     pub(crate) reserve: AtomicU32,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Slots that somebody holds on to: to fill them, or to read them for long.
+//! Slots that a caller holds: reserved ones to fill, pinned ones to read beyond a section.
 
 use core::mem::ManuallyDrop;
 
@@ -13,8 +13,8 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
 
-/// A slot with its key, to be filled with the value and committed. Nobody else sees it; dropped,
-/// it is free again.
+/// A slot with its key, to be filled with the value and committed. It is not linked; dropped, it is
+/// free again.
 pub struct Reservation<'s, P: Platform> {
     pub(crate) store: &'s Store<P>,
     pub(crate) slot: Slot,
@@ -108,7 +108,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
         self.store.commit(self, commit)
     }
 
-    /// The slot is now somebody else's to look after.
+    /// Gives up the slot without freeing it: it was published.
     pub(crate) fn keep(self) {
         let _ = ManuallyDrop::new(self);
     }
@@ -223,7 +223,7 @@ impl<P: Platform> Store<P> {
         new.ok()
     }
 
-    /// Counts that an item was refused, and says why in other words.
+    /// Counts that an item was refused, and returns the reason as an error.
     pub fn refused(&self, short: Short, key_len: usize, value_len: usize) -> StoreError {
         let error = StoreError::from(short);
         if error == StoreError::OutOfMemory {

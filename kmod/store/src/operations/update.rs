@@ -16,7 +16,7 @@ use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, Verb};
 use super::number;
 use super::reservation::Reservation;
 
-/// The marks of an item that is changed in place, as far as anybody can tell: all.
+/// The marks that stay when the new item passes for the old one, changed in place: all.
 const KEPT: u8 = !0;
 
 /// An item that an update made.

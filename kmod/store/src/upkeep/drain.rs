@@ -32,7 +32,7 @@ pub(crate) enum Stolen {
     Waiting,
     /// There was none to be had.
     Nothing,
-    /// Somebody else is at it: a slab may be on its way.
+    /// Maintenance or another writer is moving memory: a slab may be on its way.
     Busy,
 }
 
@@ -41,7 +41,7 @@ pub(crate) enum Stolen {
 enum Drained {
     /// There is more to evict.
     Working,
-    /// It waits for a grace period or for somebody to let go of a slot.
+    /// It waits for a grace period, or for a slot that is reserved or pinned.
     Waiting,
     /// A block has become free.
     Done,
