@@ -20,6 +20,7 @@ use crate::index::{Index, Step, Unchained, ENTRIES};
 use crate::item::{Fields, Item, Slot, STALE, TOKEN_SENT};
 use crate::platform::{Cookie, Platform, RawLock};
 use crate::sync::{plant, Bug, Relaxed};
+use crate::table::Part;
 use crate::time::Expiry;
 
 /// Runs a model as it is, and then with a mistake, which must be found.
