@@ -2,7 +2,7 @@
 //! Stock clients of memcached, and test suites that others wrote, against the module.
 //!
 //! They run on this machine, in a Debian root of their own that has them
-//! (`xtask/conformance/clients/`), against a guest. It is joined by a tap device
+//! (`testing/conformance/clients/`), against a guest. It is joined by a tap device
 //! where one may be made, since QEMU's own network loses connections at times
 //! and clients take that for the server's fault.
 
@@ -191,5 +191,5 @@ pub(crate) fn ready() -> Result<PathBuf> {
 
 /// The folder of the scripts that make the root and run what is in it.
 fn scripts() -> PathBuf {
-    workspace::root().join(Path::new("xtask/conformance/clients"))
+    workspace::root().join(Path::new("testing/conformance/clients"))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask fuzz`: what any input must leave whole, on the host and in a guest.
 //!
-//! The host's targets (`xtask/fuzz`) run under libFuzzer, which is compiled from
+//! The host's targets (`testing/fuzz`) run under libFuzzer, which is compiled from
 //! a crate and needs a C++ compiler; coverage comes from rustc's own LLVM, so
 //! that a stable toolchain does. Without a C++ compiler the same targets still
 //! run in `cargo test`, fed by chance.
@@ -34,7 +34,7 @@ const PER_PACKET: Duration = Duration::from_millis(40);
 ///   cargo xtask fuzz packets --packets 1000000 --debug-kernel --door xdp
 ///
 /// What was found lies in target/fuzz/found; inputs that reach new code are kept
-/// in target/fuzz/corpus, and begin with the repository's (xtask/fuzz/corpus).
+/// in target/fuzz/corpus, and begin with the repository's (testing/fuzz/corpus).
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct FuzzArgs {
@@ -155,7 +155,7 @@ fn host(program: &PathBuf, target: Target, args: &FuzzArgs) -> Result<()> {
         .arg(format!("-artifact_prefix={}/{name}-", found.display()))
         .args(["-print_final_stats=1", "-timeout=30"])
         .arg(&corpus);
-    let kept = workspace::root().join("xtask/fuzz/corpus").join(name);
+    let kept = workspace::root().join("testing/fuzz/corpus").join(name);
     if kept.exists() {
         fuzzer.arg(kept);
     }

@@ -45,7 +45,7 @@ const OOPS: &str = "planted::oops_ends_run";
 /// Run every test: cargo's on this machine, then those that need a guest.
 ///
 /// Guest tests are of two kinds: `guest::` ones run inside the virtual machine,
-/// as root (xtask/guest/src/tests/); `client::` ones run here, against the
+/// as root (testing/guest/src/tests/); `client::` ones run here, against the
 /// forwarded port (xtask/src/client/); `clients::` and `suites::` ones are other
 /// people's programs (xtask/src/clients.rs). A test fails also when the kernel
 /// complains in its log meanwhile; after a failure the next test gets a fresh

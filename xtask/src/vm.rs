@@ -127,7 +127,7 @@ pub(crate) struct Machine {
     pub(crate) files: Vec<PathBuf>,
     /// What the guest's card is joined to.
     pub(crate) network: Network,
-    /// Executed instructions are counted by this library (`xtask/plugin`), whose socket is then
+    /// Executed instructions are counted by this library (`bench/plugin`), whose socket is then
     /// [`Vm::meter`]; the guest's clock goes by them. Emulation only.
     pub(crate) meter: Option<Meter>,
 }

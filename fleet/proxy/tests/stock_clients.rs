@@ -21,7 +21,7 @@ fn works(command: &mut Command) -> bool {
 fn python_clients_find_nothing_amiss() {
     let folder = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../../xtask/conformance/clients"
+        "/../../testing/conformance/clients"
     );
     for module in ["pymemcache", "pylibmc"] {
         if !works(Command::new("python3").args(["-c", &format!("import {module}")])) {
@@ -55,7 +55,7 @@ fn libmemcacheds_tools_find_nothing_amiss() {
     let proxy = proxy("", &nodes.each_ref().map(|node| node.address));
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
-        "/../../xtask/conformance/clients/libmemcached.sh"
+        "/../../testing/conformance/clients/libmemcached.sh"
     );
     let output = Command::new("sh")
         .args([script, &proxy.tcp.unwrap().to_string()])

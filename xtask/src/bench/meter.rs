@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The guest's instructions: asked from the QEMU plugin (`xtask/plugin`), in
+//! The guest's instructions: asked from the QEMU plugin (`bench/plugin`), in
 //! sum or by kernel symbol.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Builds the packet mirrors (`xtask/mirror`): the module for the stock kernel, and the XDP program.
+//! Builds the packet mirrors (`bench/mirror`): the module for the stock kernel, and the XDP program.
 
 use std::fs;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub(crate) fn build(root: &Root) -> Result<PathBuf> {
         .arg(&root.kernel().tree)
         .arg(format!(
             "M={}",
-            workspace::root().join("xtask/mirror").display()
+            workspace::root().join("bench/mirror").display()
         ))
         .arg(format!("MO={}", out.display()))
         .args(["--no-print-directory", "modules"]);
@@ -34,7 +34,7 @@ pub(crate) fn build_xdp(root: &Root) -> Result<PathBuf> {
     let mut clang = root.command("/usr/bin/clang");
     clang
         .args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c"])
-        .arg(workspace::root().join("xtask/mirror/xdp.bpf.c"))
+        .arg(workspace::root().join("bench/mirror/xdp.bpf.c"))
         .arg("-o")
         .arg(&program);
     shell::output(&mut clang).context("the XDP mirror does not build")?;

@@ -32,8 +32,8 @@ const UNSAFE: &[(&str, &str)] = &[
         "kmod/src/platform.rs",
         "hands kapi's memory to the store, whose trait has it unsafe",
     ),
-    ("xtask/guest/src/tap.rs", "ioctl on a tap device"),
-    ("xtask/plugin/src/", "QEMU's plugin interface is C"),
+    ("testing/guest/src/tap.rs", "ioctl on a tap device"),
+    ("bench/plugin/src/", "QEMU's plugin interface is C"),
 ];
 /// The store's files that touch raw memory.
 const STORE_UNSAFE: &[&str] = &[
@@ -58,9 +58,9 @@ const STORE_UNSAFE: &[&str] = &[
     "kmod/store/src/upkeep/reclaim.rs",
 ];
 /// The files that may declare C functions (`extern "C" { … }`).
-const FOREIGN: &[&str] = &["kmod/kapi/ffi.rs", "xtask/plugin/src/api.rs"];
+const FOREIGN: &[&str] = &["kmod/kapi/ffi.rs", "bench/plugin/src/api.rs"];
 /// The folders that may give C functions to call (`extern "C" fn`).
-const CALLBACKS: &[&str] = &["kmod/kapi/", "xtask/plugin/src/"];
+const CALLBACKS: &[&str] = &["kmod/kapi/", "bench/plugin/src/"];
 
 /// Every finding in the work tree.
 pub(crate) fn check() -> Result<Vec<Finding>> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! An engine to test, and ways to talk to it (`xtask/fuzz` does as well).
+//! An engine to test, and ways to talk to it (`testing/fuzz` does as well).
 #![allow(dead_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
