@@ -31,7 +31,7 @@ use crate::{kbuild, root, shell, workspace};
 /// stack frame; no package mirror's address in the repository; each source file's
 /// licence in its first line; Kbuild's crate edges equal to cargo's; no circle of imports among
 /// a pure crate's files; the documentation's tables
-/// those of the code; and all of it takes Debian's own cargo as well.
+/// those of the code; the store's loom models compile; and all of it takes Debian's own cargo as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
     /// Leave out what needs the build root: the module's objects and Debian's cargo
@@ -86,6 +86,7 @@ const CHECKS: &[Check] = &[
     ("circles", false, |_| report(circles::check()?)),
     ("tables", false, |_| report(tables::check()?)),
     ("clippy", false, |_| clippy()),
+    ("clippy-loom", false, |_| clippy_loom()),
     ("clippy-kernel", true, clippy_kernel),
     ("panics", true, |kernel| report(panics::check(kernel)?)),
     ("stacks", true, |kernel| report(stacks::check(kernel)?)),
@@ -175,6 +176,18 @@ fn clippy() -> Result<()> {
     ]);
     clippy
         .args(["-D", "warnings"])
+        .current_dir(workspace::root());
+    shell::run(&mut clippy).context(COMPONENTS)
+}
+
+/// The store with its loom models, which no other build compiles. Their tests run in the same folder.
+fn clippy_loom() -> Result<()> {
+    let mut clippy = Command::new(workspace::cargo());
+    clippy
+        .args(["clippy", "--quiet", "--locked"])
+        .args(["--package", "hippos_store", "--lib", "--profile", "test"])
+        .args(["--target-dir", "target/loom", "--", "-D", "warnings"])
+        .env("RUSTFLAGS", "--cfg loom")
         .current_dir(workspace::root());
     shell::run(&mut clippy).context(COMPONENTS)
 }
