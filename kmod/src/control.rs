@@ -8,9 +8,10 @@ use kernel::sync::Arc;
 use kernel::uaccess::{UserPtr, UserSlice};
 
 use hippos_abi::{
-    Section, ADMIN, ALLOW, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, CREDENTIALS, FLUSH, FLUSH_DELAY_MAX,
-    INFO, LIMITS, MEMORY, MEMORY_MIN, RANGES, SET_ADMIN, SET_LIMITS, SOURCES, STATS,
-    UDP_DATAGRAMS_MAX, VERSION,
+    Admin, ChangeSources, Flush, GetAdmin, GetInfo, GetLimits, GetRanges, Info, Input, Limits,
+    Memory, Ranges, ReadSources, ReadStats, Refused, Request, Reserved, Section, SetAdmin,
+    SetCredentials, SetFlush, SetLimits, SetMemory, Structure, Text, ALLOW_ADD, ALLOW_REMOVE,
+    ALLOW_SET, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
     Administration, Change, Malformed, Message, Next, Session, Unchanged, CREDENTIALS_MAX,
@@ -23,9 +24,6 @@ use crate::server::Server;
 
 /// The longest text of statistics.
 const TEXT_MAX: usize = 4 << 20;
-
-/// The longest list of networks.
-const TEXT_IN_MAX: usize = 4096;
 
 // What the device's structures promise.
 const _: () = {
@@ -43,48 +41,42 @@ impl Control {
         Self { server }
     }
 
-    /// `hippos_abi::Info`.
-    fn info(&self, argument: usize) -> Result {
-        let config = &self.server.config;
-        let memory = self.server.engine.store.snapshot().limit as u64;
+    fn info(&self) -> Info {
         let mut release = [0; 32];
         let version = self.server.engine.settings().version;
         for (to, from) in release.iter_mut().zip(version.bytes()) {
             *to = from;
         }
-        let mut out = UserSlice::new(UserPtr::from_addr(argument), 48).writer();
-        out.write_slice(&VERSION.to_ne_bytes())?;
-        out.write_slice(&config.port.to_ne_bytes())?;
-        out.write_slice(&0u16.to_ne_bytes())?;
-        out.write_slice(&memory.to_ne_bytes())?;
-        out.write_slice(&release)
+        Info {
+            version: VERSION,
+            port: self.server.config.port,
+            reserved: Reserved,
+            memory: self.server.engine.store.snapshot().limit as u64,
+            release,
+        }
     }
 
-    /// `hippos_abi::Text`.
     fn stats(&self, argument: usize) -> Result {
-        let (section, room, address) = text_argument(argument)?;
-        let section = Section::from_number(section).ok_or(EINVAL)?;
+        let input = read::<ReadStats>(argument)?;
+        let section = Section::from_number(input.section).ok_or(EINVAL)?;
         let text = self.text(section)?;
         let text = text.bytes().strip_suffix(b"END\r\n").ok_or(EIO)?;
-        give(argument, room, address, text)
+        give::<ReadStats>(argument, input, text)
     }
 
-    /// `hippos_abi::Text`: who may ask, a network a line. Out of line: the
-    /// list takes a third of what a function may have of the stack.
+    /// Out of line: the list takes a third of what a function may have of the stack.
     #[inline(never)]
     fn sources(&self, argument: usize) -> Result {
-        let (_, room, address) = text_argument(argument)?;
-        let mut text = Text(KVVec::new());
+        let input = read::<ReadSources>(argument)?;
+        let mut text = Lines(KVVec::new());
         for network in &self.server.engine.sources() {
             core::writeln!(text, "{network}").map_err(|_| ENOMEM)?;
         }
-        give(argument, room, address, &text.0)
+        give::<ReadSources>(argument, input, &text.0)
     }
 
-    /// `hippos_abi::Input`: changes who may ask.
-    fn allow(&self, argument: usize) -> Result {
-        let (operation, text) = take(argument, TEXT_IN_MAX)?;
-        let change = match operation {
+    fn allow(&self, input: Input) -> Result {
+        let change = match input.operation {
             ALLOW_SET => Change::Set,
             ALLOW_ADD => Change::Add,
             ALLOW_REMOVE => Change::Remove,
@@ -92,7 +84,7 @@ impl Control {
         };
         self.server
             .engine
-            .change_sources(change, &text)
+            .change_sources(change, &take(input)?)
             .map_err(|why| match why {
                 Unchanged::Malformed => EINVAL,
                 Unchanged::Busy => EBUSY,
@@ -102,12 +94,10 @@ impl Control {
             })
     }
 
-    /// `hippos_abi::Input`: who may log in.
-    fn credentials(&self, argument: usize) -> Result {
-        let (_, text) = take(argument, CREDENTIALS_MAX)?;
+    fn credentials(&self, input: Input) -> Result {
         self.server
             .engine
-            .set_credentials(&text)
+            .set_credentials(&take(input)?)
             .map_err(|why| match why {
                 Malformed::Line => EINVAL,
                 Malformed::TooLong => E2BIG,
@@ -115,33 +105,24 @@ impl Control {
             })
     }
 
-    /// `hippos_abi::Limits`, told.
-    fn limits(&self, argument: usize) -> Result {
+    fn limits(&self) -> Limits {
         let engine = &self.server.engine;
-        let (bytes, datagrams) = engine.udp_limits();
-        let (rate, private_rate) = engine.udp_rates();
-        let mut out = UserSlice::new(UserPtr::from_addr(argument), 16).writer();
-        for word in [bytes, datagrams, rate, private_rate] {
-            out.write_slice(&word.to_ne_bytes())?;
+        let (udp_bytes, udp_datagrams) = engine.udp_limits();
+        let (udp_rate, udp_private_rate) = engine.udp_rates();
+        Limits {
+            udp_bytes,
+            udp_datagrams,
+            udp_rate,
+            udp_private_rate,
         }
-        Ok(())
     }
 
-    /// `hippos_abi::Limits`, set.
-    fn set_limits(&self, argument: usize) -> Result {
-        let mut input = UserSlice::new(UserPtr::from_addr(argument), 16).reader();
-        let mut words = [0u32; 4];
-        for word in &mut words {
-            let mut bytes = [0; 4];
-            input.read_slice(&mut bytes)?;
-            *word = u32::from_ne_bytes(bytes);
-        }
-        let [bytes, datagrams, rate, private_rate] = words;
+    fn set_limits(&self, limits: Limits) -> Result {
         let engine = &self.server.engine;
-        if datagrams > UDP_DATAGRAMS_MAX || !engine.set_udp_limits(bytes, datagrams) {
+        if !engine.set_udp_limits(limits.udp_bytes, limits.udp_datagrams) {
             return Err(EINVAL);
         }
-        engine.set_udp_rates(rate, private_rate);
+        engine.set_udp_rates(limits.udp_rate, limits.udp_private_rate);
         Ok(())
     }
 
@@ -165,51 +146,30 @@ impl Control {
         }
     }
 
-    /// `hippos_abi::Flush`.
-    fn flush(&self, argument: usize) -> Result {
-        let delay = word(argument)?;
-        if delay > FLUSH_DELAY_MAX {
-            return Err(EINVAL);
+    fn admin(&self) -> Admin {
+        Admin {
+            who: self.server.engine.administration() as u32,
         }
-        self.server.engine.store.flush(delay);
-        Ok(())
     }
 
-    /// `hippos_abi::Admin`, told.
-    fn admin(&self, argument: usize) -> Result {
-        let who = self.server.engine.administration() as u32;
-        UserSlice::new(UserPtr::from_addr(argument), 4)
-            .writer()
-            .write_slice(&who.to_ne_bytes())
-    }
-
-    /// `hippos_abi::Admin`, set.
-    fn set_admin(&self, argument: usize) -> Result {
-        let who = Administration::from_number(word(argument)?).ok_or(EINVAL)?;
+    fn set_admin(&self, admin: Admin) -> Result {
+        let who = Administration::from_number(admin.who).ok_or(EINVAL)?;
         self.server.engine.set_administration(who);
         Ok(())
     }
 
-    /// `hippos_abi::Ranges`.
-    fn ranges(&self, argument: usize) -> Result {
+    fn ranges(&self) -> Ranges {
         let items = (self.server.config.store.item_max as u64).saturating_mul(2);
-        let least = MEMORY_MIN.max(items);
-        let most = memory_most().min(self.server.engine.store.memory_most() as u64);
-        let mut out = UserSlice::new(UserPtr::from_addr(argument), 24).writer();
-        out.write_slice(&least.to_ne_bytes())?;
-        out.write_slice(&most.to_ne_bytes())?;
-        out.write_slice(&self.server.config.params.udp_bytes.to_ne_bytes())?;
-        out.write_slice(&0u32.to_ne_bytes())
+        Ranges {
+            memory_least: MEMORY_MIN.max(items),
+            memory_most: memory_most().min(self.server.engine.store.memory_most() as u64),
+            udp_bytes_most: self.server.config.params.udp_bytes,
+            reserved: Reserved,
+        }
     }
 
-    /// `hippos_abi::Memory`.
-    fn memory(&self, argument: usize) -> Result {
-        let mut bytes = [0; 8];
-        UserSlice::new(UserPtr::from_addr(argument), bytes.len())
-            .reader()
-            .read_slice(&mut bytes)?;
-        let bytes = u64::from_ne_bytes(bytes);
-        if bytes < MEMORY_MIN || bytes / 2 < self.server.config.store.item_max as u64 {
+    fn set_memory(&self, Memory { bytes }: Memory) -> Result {
+        if bytes / 2 < self.server.config.store.item_max as u64 {
             return Err(EINVAL);
         }
         let most = memory_most();
@@ -230,9 +190,9 @@ impl Control {
 }
 
 /// A text that grows.
-struct Text(KVVec<u8>);
+struct Lines(KVVec<u8>);
 
-impl Write for Text {
+impl Write for Lines {
     fn write_str(&mut self, part: &str) -> core::fmt::Result {
         self.0
             .extend_from_slice(part.as_bytes(), GFP_KERNEL)
@@ -240,70 +200,65 @@ impl Write for Text {
     }
 }
 
-/// A number.
-fn word(argument: usize) -> Result<u32> {
-    let mut word = [0; 4];
-    UserSlice::new(UserPtr::from_addr(argument), word.len())
+/// The caller's structure, once checked.
+fn read<R: Request>(argument: usize) -> Result<R::In> {
+    let mut bytes = R::In::ZEROED;
+    UserSlice::new(UserPtr::from_addr(argument), R::In::SIZE)
         .reader()
-        .read_slice(&mut word)?;
-    Ok(u32::from_ne_bytes(word))
+        .read_slice(bytes.as_mut())?;
+    R::accept(bytes.as_ref()).map_err(|refused| match refused {
+        Refused::Invalid => EINVAL,
+        Refused::TooLong => E2BIG,
+    })
 }
 
-/// Three words of an argument: two numbers and an address.
-fn text_argument(argument: usize) -> Result<(u32, usize, usize)> {
-    let mut text = [0; 16];
-    UserSlice::new(UserPtr::from_addr(argument), text.len())
-        .reader()
-        .read_slice(&mut text)?;
-    let [s0, s1, s2, s3, l0, l1, l2, l3, address @ ..] = text;
-    let first = u32::from_ne_bytes([s0, s1, s2, s3]);
-    let len = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
-    Ok((first, len, u64::from_ne_bytes(address) as usize))
-}
-
-/// Gives a text to whoever left `room` bytes at `address`.
-fn give(argument: usize, room: usize, address: usize, text: &[u8]) -> Result {
-    // The length alone lies four bytes into the structure.
-    let at = argument.checked_add(4).ok_or(EFAULT)?;
-    UserSlice::new(UserPtr::from_addr(at), 4)
+/// Writes the structure that the caller gets.
+fn write<R: Request>(argument: usize, out: R::Out) -> Result {
+    UserSlice::new(UserPtr::from_addr(argument), R::Out::SIZE)
         .writer()
-        .write_slice(&(text.len() as u32).to_ne_bytes())?;
-    if text.len() > room {
+        .write_slice(out.encode().as_ref())
+}
+
+/// Writes a text into the caller's buffer, and its length into the structure.
+fn give<R: Request<Out = Text>>(argument: usize, input: Text, text: &[u8]) -> Result {
+    let len = text.len() as u32;
+    write::<R>(argument, Text { len, ..input })?;
+    if len > input.len {
         return Err(ENOSPC);
     }
-    UserSlice::new(UserPtr::from_addr(address), text.len())
+    UserSlice::new(UserPtr::from_addr(input.address.0 as usize), text.len())
         .writer()
         .write_slice(text)
 }
 
-/// Takes a number and a text of at most `most` bytes.
-fn take(argument: usize, most: usize) -> Result<(u32, KVVec<u8>)> {
-    let (number, len, address) = text_argument(argument)?;
-    if len > most {
-        return Err(E2BIG);
-    }
+/// Reads a text, whose length was checked, from the caller's buffer.
+fn take(input: Input) -> Result<KVVec<u8>> {
+    let len = input.len as usize;
     let mut text = KVVec::from_elem(0, len, GFP_KERNEL)?;
-    UserSlice::new(UserPtr::from_addr(address), len)
+    UserSlice::new(UserPtr::from_addr(input.address.0 as usize), len)
         .reader()
         .read_slice(&mut text)?;
-    Ok((number, text))
+    Ok(text)
 }
 
 impl Calls for Control {
     fn call(&self, number: u32, argument: usize) -> Result<isize> {
         match number {
-            INFO => self.info(argument)?,
-            STATS => self.stats(argument)?,
-            FLUSH => self.flush(argument)?,
-            MEMORY => self.memory(argument)?,
-            ALLOW => self.allow(argument)?,
-            SOURCES => self.sources(argument)?,
-            CREDENTIALS => self.credentials(argument)?,
-            LIMITS => self.limits(argument)?,
-            SET_LIMITS => self.set_limits(argument)?,
-            ADMIN => self.admin(argument)?,
-            SET_ADMIN => self.set_admin(argument)?,
-            RANGES => self.ranges(argument)?,
+            GetInfo::NUMBER => write::<GetInfo>(argument, self.info())?,
+            ReadStats::NUMBER => self.stats(argument)?,
+            SetFlush::NUMBER => {
+                let Flush { delay } = read::<SetFlush>(argument)?;
+                self.server.engine.store.flush(delay);
+            }
+            SetMemory::NUMBER => self.set_memory(read::<SetMemory>(argument)?)?,
+            ChangeSources::NUMBER => self.allow(read::<ChangeSources>(argument)?)?,
+            ReadSources::NUMBER => self.sources(argument)?,
+            SetCredentials::NUMBER => self.credentials(read::<SetCredentials>(argument)?)?,
+            GetLimits::NUMBER => write::<GetLimits>(argument, self.limits())?,
+            SetLimits::NUMBER => self.set_limits(read::<SetLimits>(argument)?)?,
+            GetAdmin::NUMBER => write::<GetAdmin>(argument, self.admin())?,
+            SetAdmin::NUMBER => self.set_admin(read::<SetAdmin>(argument)?)?,
+            GetRanges::NUMBER => write::<GetRanges>(argument, self.ranges())?,
             _ => return Err(ENOTTY),
         }
         Ok(0)

@@ -1,41 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The control device: one method per call of `hippos_abi`.
+//! The control device and the calls of `hippos_abi`.
 //!
-//! The only unsafe code of the tool is here: each ioctl with the structure
-//! that its number was made for.
+//! The only unsafe code of the tool is here: `ioctl(2)`.
 
 use anyhow::{bail, Context, Result};
-use hippos_abi::{Admin, Flush, Info, Input, Limits, Memory, Ranges, Section, Text};
+use hippos_abi::{
+    Address, ChangeSources, GetInfo, Info, Input, Limits, ReadSources, ReadStats, Request, Section,
+    SetCredentials, SetLimits, Structure, Text, ARGUMENT_MAX,
+};
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-mod call {
-    use super::*;
+/// Makes a call; gives what the module wrote, also when it failed.
+///
+/// # Safety
+///
+/// The input's address and length, if it has them, are those of a buffer that lives across the
+/// call, is not otherwise used meanwhile, and may be written when the output is a [`Text`].
+unsafe fn ioctl<R: Request>(file: &File, input: &R::In) -> (nix::Result<()>, R::Out) {
+    let mut argument = [0u8; ARGUMENT_MAX];
+    argument[..R::In::SIZE].copy_from_slice(input.encode().as_ref());
+    // SAFETY: the module reads and writes as many bytes there as the number has for size, which
+    // are no more than `ARGUMENT_MAX`; the rest is the caller's promise.
+    let result = unsafe {
+        // The C library's type of the number.
+        let number = R::NUMBER as nix::libc::Ioctl;
+        nix::libc::ioctl(file.as_raw_fd(), number, argument.as_mut_ptr())
+    };
+    let output = R::Out::decode(&argument[..R::Out::SIZE]).expect("as many bytes as it has");
+    (Errno::result(result).map(drop), output)
+}
 
-    // `nix` takes the request as the C library's type.
-    nix::ioctl_read_bad!(info, hippos_abi::INFO as nix::libc::Ioctl, Info);
-    nix::ioctl_readwrite_bad!(stats, hippos_abi::STATS as nix::libc::Ioctl, Text);
-    nix::ioctl_write_ptr_bad!(flush, hippos_abi::FLUSH as nix::libc::Ioctl, Flush);
-    nix::ioctl_write_ptr_bad!(memory, hippos_abi::MEMORY as nix::libc::Ioctl, Memory);
-    nix::ioctl_write_ptr_bad!(allow, hippos_abi::ALLOW as nix::libc::Ioctl, Input);
-    nix::ioctl_readwrite_bad!(sources, hippos_abi::SOURCES as nix::libc::Ioctl, Text);
-    nix::ioctl_write_ptr_bad!(
-        credentials,
-        hippos_abi::CREDENTIALS as nix::libc::Ioctl,
-        Input
-    );
-    nix::ioctl_read_bad!(limits, hippos_abi::LIMITS as nix::libc::Ioctl, Limits);
-    nix::ioctl_write_ptr_bad!(
-        set_limits,
-        hippos_abi::SET_LIMITS as nix::libc::Ioctl,
-        Limits
-    );
-    nix::ioctl_read_bad!(admin, hippos_abi::ADMIN as nix::libc::Ioctl, Admin);
-    nix::ioctl_write_ptr_bad!(set_admin, hippos_abi::SET_ADMIN as nix::libc::Ioctl, Admin);
-    nix::ioctl_read_bad!(ranges, hippos_abi::RANGES as nix::libc::Ioctl, Ranges);
+/// Makes a call without a buffer.
+fn call<R: Request>(file: &File, input: &R::In) -> nix::Result<R::Out> {
+    const { assert!(!R::In::HAS_ADDRESS && !R::Out::HAS_ADDRESS) };
+    // SAFETY: the input has no address.
+    let (result, output) = unsafe { ioctl::<R>(file, input) };
+    result.map(|()| output)
 }
 
 /// An open `/dev/hippos` of a module that speaks this tool's version.
@@ -59,15 +63,13 @@ impl Device {
             }
             Err(e) => return Err(e).with_context(|| format!("can't open {}", path.display())),
         };
-        let mut info = Info::default();
-        // SAFETY: the number was made for `Info`, and `info` is one that lives across the call.
-        match unsafe { call::info(file.as_raw_fd(), &mut info) } {
-            Ok(_) => {}
+        let info = match call::<GetInfo>(&file, &()) {
+            Ok(info) => info,
             Err(Errno::ENOTTY) => bail!("{} is not a Hippos control device", path.display()),
             Err(e) => {
                 return Err(e).with_context(|| format!("{}: no answer", path.display()));
             }
-        }
+        };
         if info.version != hippos_abi::VERSION {
             bail!(
                 "the loaded module speaks version {} of the control interface, this tool {}: \
@@ -84,60 +86,65 @@ impl Device {
         &self.info
     }
 
+    /// Makes a call without a buffer.
+    pub(crate) fn call<R: Request>(&self, input: &R::In) -> Result<R::Out> {
+        call::<R>(&self.file, input).context(R::TITLE)
+    }
+
     /// One of the `stats` texts.
     pub(crate) fn stats(&self, section: Section) -> Result<String> {
-        self.text(|text| {
-            text.section = section as u32;
-            // SAFETY: the number was made for `Text`; its address and length are those of a
-            // buffer that lives across the call and is not otherwise used meanwhile.
-            unsafe { call::stats(self.file.as_raw_fd(), text) }
-        })
-        .context("asking for statistics")
+        self.read::<ReadStats>(section as u32)
     }
 
     /// Who may ask, a network a line.
     pub(crate) fn sources(&self) -> Result<String> {
-        // SAFETY: as above.
-        self.text(|text| unsafe { call::sources(self.file.as_raw_fd(), text) })
-            .context("asking who may ask")
+        self.read::<ReadSources>(0)
     }
 
-    /// What `call` writes into the buffer that it gets.
-    fn text(&self, call: impl Fn(&mut Text) -> nix::Result<i32>) -> Result<String> {
+    /// The text that the module writes.
+    fn read<R: Request<In = Text, Out = Text>>(&self, section: u32) -> Result<String> {
         let mut buffer = vec![0u8; 16 << 10];
         // The text may grow between two calls, so a few rounds are normal.
         for _ in 0..8 {
-            let mut text = Text {
-                section: 0,
-                len: buffer.len() as u32,
-                address: buffer.as_mut_ptr() as u64,
+            let input = Text {
+                section,
+                len: u32::try_from(buffer.len()).context("too long")?,
+                address: Address(buffer.as_mut_ptr() as u64),
             };
-            match call(&mut text) {
-                Ok(_) => {
+            // SAFETY: the address and the length are those of `buffer`.
+            let (result, text) = unsafe { ioctl::<R>(&self.file, &input) };
+            match result {
+                Ok(()) => {
                     buffer.truncate(text.len as usize);
                     return String::from_utf8(buffer).context("the module's text is not UTF-8");
                 }
                 Err(Errno::ENOSPC) => buffer.resize(text.len as usize + (4 << 10), 0),
-                Err(e) => return Err(e.into()),
+                Err(e) => return Err(e).context(R::TITLE),
             }
         }
         bail!("the text grows faster than it can be read")
     }
 
-    /// Forgets all items, `delay` seconds from now.
-    pub(crate) fn flush(&self, delay: u32) -> Result<()> {
-        // SAFETY: the number was made for `Flush`, which the module only reads.
-        unsafe { call::flush(self.file.as_raw_fd(), &Flush { delay }) }.context("flushing")?;
-        Ok(())
+    /// Gives the module a text.
+    fn write<R: Request<In = Input, Out = ()>>(
+        &self,
+        operation: u32,
+        text: &[u8],
+    ) -> Result<nix::Result<()>> {
+        let input = Input {
+            operation,
+            len: u32::try_from(text.len()).context("too long")?,
+            address: Address(text.as_ptr() as u64),
+        };
+        // SAFETY: the address and the length are those of `text`, which the module only reads.
+        let (result, ()) = unsafe { ioctl::<R>(&self.file, &input) };
+        Ok(result)
     }
 
     /// Changes who may ask: `operation` is one of `hippos_abi`'s.
     pub(crate) fn allow(&self, operation: u32, networks: &str) -> Result<()> {
-        let input = input(operation, networks.as_bytes())?;
-        // SAFETY: the number was made for `Input`; its address and length are those of a text
-        // that lives across the call, and the module only reads.
-        match unsafe { call::allow(self.file.as_raw_fd(), &input) } {
-            Ok(_) => Ok(()),
+        match self.write::<ChangeSources>(operation, networks.as_bytes())? {
+            Ok(()) => Ok(()),
             Err(Errno::EINVAL) => {
                 bail!("{networks}: must be any, default, or networks like 10.0.0.0/8,fd00::/8")
             }
@@ -147,83 +154,29 @@ impl Device {
             ),
             Err(Errno::E2BIG) => bail!("that would be more networks than the list has room for"),
             Err(Errno::ENOENT) => bail!("{networks}: not all of that is in the list"),
-            Err(e) => Err(e).context("changing who may ask"),
+            Err(e) => Err(e).context(ChangeSources::TITLE),
         }
     }
 
     /// Sets who may log in: lines like `user:password`, or nothing.
     pub(crate) fn set_credentials(&self, lines: &[u8]) -> Result<()> {
-        let input = input(0, lines)?;
-        // SAFETY: as above.
-        match unsafe { call::credentials(self.file.as_raw_fd(), &input) } {
-            Ok(_) => Ok(()),
+        match self.write::<SetCredentials>(0, lines)? {
+            Ok(()) => Ok(()),
             Err(Errno::EINVAL) => bail!("each line must be like user:password"),
             Err(Errno::E2BIG) => bail!("more than the module has room for (2048 bytes)"),
-            Err(e) => Err(e).context("setting who may log in"),
+            Err(e) => Err(e).context(SetCredentials::TITLE),
         }
-    }
-
-    /// What UDP sources get.
-    pub(crate) fn limits(&self) -> Result<Limits> {
-        let mut limits = Limits::default();
-        // SAFETY: the number was made for `Limits`, and `limits` is one that lives across the call.
-        unsafe { call::limits(self.file.as_raw_fd(), &mut limits) }.context("asking for limits")?;
-        Ok(limits)
     }
 
     /// Sets what UDP sources get.
     pub(crate) fn set_limits(&self, limits: &Limits) -> Result<()> {
-        // SAFETY: the number was made for `Limits`, which the module only reads.
-        match unsafe { call::set_limits(self.file.as_raw_fd(), limits) } {
-            Ok(_) => Ok(()),
+        match call::<SetLimits>(&self.file, limits) {
+            Ok(()) => Ok(()),
             Err(Errno::EINVAL) => bail!(
                 "a reply has 1392 bytes at least, one datagram, and at most the bytes that the \
                  module was loaded with (udp_bytes=)"
             ),
-            Err(e) => Err(e).context("setting limits"),
+            Err(e) => Err(e).context(SetLimits::TITLE),
         }
     }
-
-    /// Which clients may use administration commands: one of `hippos_abi`'s numbers.
-    pub(crate) fn admin(&self) -> Result<u32> {
-        let mut admin = Admin::default();
-        // SAFETY: the number was made for `Admin`, and `admin` is one that lives across the call.
-        unsafe { call::admin(self.file.as_raw_fd(), &mut admin) }
-            .context("asking who may use administration commands")?;
-        Ok(admin.who)
-    }
-
-    /// Sets it.
-    pub(crate) fn set_admin(&self, who: u32) -> Result<()> {
-        // SAFETY: the number was made for `Admin`, which the module only reads.
-        unsafe { call::set_admin(self.file.as_raw_fd(), &Admin { who }) }
-            .context("setting who may use administration commands")?;
-        Ok(())
-    }
-
-    /// What may be set.
-    pub(crate) fn ranges(&self) -> Result<Ranges> {
-        let mut ranges = Ranges::default();
-        // SAFETY: the number was made for `Ranges`, and `ranges` is one that lives across the call.
-        unsafe { call::ranges(self.file.as_raw_fd(), &mut ranges) }
-            .context("asking what may be set")?;
-        Ok(ranges)
-    }
-
-    /// Sets the memory limit, bytes.
-    pub(crate) fn set_memory(&self, bytes: u64) -> Result<()> {
-        // SAFETY: the number was made for `Memory`, which the module only reads.
-        unsafe { call::memory(self.file.as_raw_fd(), &Memory { bytes }) }
-            .context("setting the memory limit")?;
-        Ok(())
-    }
-}
-
-/// A text for the module. The text must live until the module has read it.
-fn input(operation: u32, text: &[u8]) -> Result<Input> {
-    Ok(Input {
-        operation,
-        len: u32::try_from(text.len()).context("too long")?,
-        address: text.as_ptr() as u64,
-    })
 }

@@ -3,7 +3,10 @@
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use hippos_abi::{Limits, Ranges, Section, UDP_BYTES_MIN, UDP_RATE_MIN};
+use hippos_abi::{
+    Admin, Flush, GetAdmin, GetLimits, GetRanges, Limits, Memory, Ranges, Section, SetAdmin,
+    SetFlush, SetMemory, UDP_BYTES_MIN, UDP_RATE_MIN,
+};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -294,7 +297,7 @@ fn run(arguments: Arguments) -> Result<()> {
                 out.write_all(stats::table(&stats).as_bytes())?;
             }
         }
-        Command::Flush { delay } => device.flush(delay)?,
+        Command::Flush { delay } => device.call::<SetFlush>(&Flush { delay })?,
         Command::Allow { change } => match change {
             Allow::List => out.write_all(device.sources()?.as_bytes())?,
             Allow::Set { networks } => device.allow(hippos_abi::ALLOW_SET, &networks)?,
@@ -313,9 +316,11 @@ fn run(arguments: Arguments) -> Result<()> {
             }
             Auth::Off => device.set_credentials(b"")?,
         },
-        Command::Admin { who: Some(who) } => device.set_admin(who.number())?,
+        Command::Admin { who: Some(who) } => {
+            device.call::<SetAdmin>(&Admin { who: who.number() })?;
+        }
         Command::Admin { who: None } => {
-            let number = device.admin()?;
+            let number = device.call::<GetAdmin>(&())?.who;
             let name = Who::name(number)
                 .with_context(|| format!("the module says {number}, which is none of the three"))?;
             writeln!(out, "{name}")?;
@@ -326,14 +331,14 @@ fn run(arguments: Arguments) -> Result<()> {
             udp_rate,
             udp_private_rate,
         } => {
-            let now = device.limits()?;
+            let now = device.call::<GetLimits>(&())?;
             let limits = Limits {
                 udp_bytes: udp_bytes.unwrap_or(now.udp_bytes),
                 udp_datagrams: udp_datagrams.unwrap_or(now.udp_datagrams),
                 udp_rate: udp_rate.unwrap_or(now.udp_rate),
                 udp_private_rate: udp_private_rate.unwrap_or(now.udp_private_rate),
             };
-            check_udp_bytes(limits.udp_bytes, &device.ranges()?)?;
+            check_udp_bytes(limits.udp_bytes, &device.call::<GetRanges>(&())?)?;
             for (option, rate) in [
                 ("--udp-rate", udp_rate),
                 ("--udp-private-rate", udp_private_rate),
@@ -350,7 +355,10 @@ fn run(arguments: Arguments) -> Result<()> {
             writeln!(out, "udp-rate {}", limits.udp_rate)?;
             writeln!(out, "udp-private-rate {}", limits.udp_private_rate)?;
         }
-        Command::Memory { mib } => device.set_memory(bytes(mib, &device.ranges()?)?)?,
+        Command::Memory { mib } => {
+            let bytes = bytes(mib, &device.call::<GetRanges>(&())?)?;
+            device.call::<SetMemory>(&Memory { bytes })?;
+        }
         // Done already: they need no device.
         Command::Xdp { .. } | Command::Unload => {}
     }

@@ -3,20 +3,25 @@
 //! What the module and its tools say to each other through `/dev/hippos`, and the module's
 //! [`parameters`].
 //!
-//! The device answers `ioctl(2)` only. Each call has a number made as in
-//! the kernel's `include/uapi/asm-generic/ioctl.h` and at most one fixed
-//! structure; longer texts pass through a buffer of the caller's that the
-//! structure points to. The module and `hippos-ctl` are built from this one
-//! file, so the numbers can't drift apart; [`VERSION`] tells a tool that
-//! meets a module of another build.
+//! The device answers `ioctl(2)` only. Each call is a [`Request`]: a number
+//! made as in the kernel's `include/uapi/asm-generic/ioctl.h`, a structure
+//! that the module reads, and one that it writes to the same address; longer
+//! texts pass through a buffer of the caller's that the structure points to.
+//! The module and `hippos-ctl` encode and decode them by this crate;
+//! [`VERSION`] tells a tool that meets a module of another build.
 //!
 //! Errors are the usual ones: `ENOTTY` for an unknown number, `EFAULT` for
-//! a bad pointer, `EINVAL` for a value out of range, `ENOSPC` for a buffer
-//! that is too small (its needed size is written back).
+//! a bad pointer, `EINVAL` for a value out of range, `E2BIG` for a text that
+//! is too long, `ENOSPC` for a buffer that is too small (its needed size is
+//! written back).
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod parameters;
+mod structure;
+
+use structure::{structures, Field};
+pub use structure::{Address, Reserved, Structure};
 
 /// The device node's path. Mode 0600, owned by root.
 pub const DEVICE: &str = "/dev/hippos";
@@ -31,105 +36,253 @@ pub const VERSION: u32 = 1;
 /// drivers'.
 pub const MAGIC: u8 = b'H';
 
-/// Asks for an [`Info`].
-pub const INFO: u32 = read::<Info>(0);
-/// Asks for one of the `stats` texts; takes and gives a [`Text`].
-pub const STATS: u32 = read_write::<Text>(1);
-/// Forgets all items now or after a delay; takes a [`Flush`].
-pub const FLUSH: u32 = write::<Flush>(2);
-/// Sets the memory limit; takes a [`Memory`].
-pub const MEMORY: u32 = write::<Memory>(3);
+/// A call of the control device.
+pub trait Request {
+    /// What the module reads from the caller.
+    type In: Structure;
+    /// What it writes to the caller.
+    type Out: Structure;
+    /// Sets it apart from the others; never given to another call.
+    const ORDINAL: u8;
+    /// For messages: "asking for limits".
+    const TITLE: &'static str;
+    /// The number that `ioctl(2)` takes.
+    const NUMBER: u32 = number::<Self::In, Self::Out>(Self::ORDINAL);
 
-/// Changes who may ask; takes an [`Input`] whose text is a list of networks
-/// with commas between them, or `any`, or `default`. `E2BIG` when the list
-/// would be too long, `ENOENT` when one that is to be removed is not in it,
-/// `ERANGE` when none would be left.
-pub const ALLOW: u32 = write::<Input>(4);
-/// Asks who may, a network a line; takes and gives a [`Text`] of section 0.
-pub const SOURCES: u32 = read_write::<Text>(5);
-/// Sets who may log in over TCP; takes an [`Input`] of lines like
-/// `user:password`. An empty one is: whoever comes.
-pub const CREDENTIALS: u32 = write::<Input>(6);
-/// Asks for the [`Limits`].
-pub const LIMITS: u32 = read::<Limits>(7);
-/// Sets the [`Limits`].
-pub const SET_LIMITS: u32 = write::<Limits>(8);
-/// Asks which clients may use administration commands; gives an [`Admin`].
-pub const ADMIN: u32 = read::<Admin>(9);
-/// Sets it; takes an [`Admin`].
-pub const SET_ADMIN: u32 = write::<Admin>(10);
-/// Asks what may be set; gives [`Ranges`].
-pub const RANGES: u32 = read::<Ranges>(11);
+    /// Whether values of [`In`](Self::In) are those that the call takes on any machine.
+    ///
+    /// # Errors
+    ///
+    /// They are not.
+    fn check(input: &Self::In) -> Result<(), Refused> {
+        let _ = input;
+        Ok(())
+    }
 
-/// What [`ALLOW`] does: replaces the list,
+    /// The checked input of the caller's bytes.
+    ///
+    /// # Errors
+    ///
+    /// There are more or fewer bytes, or the values are refused.
+    fn accept(bytes: &[u8]) -> Result<Self::In, Refused> {
+        let input = Self::In::decode(bytes).ok_or(Refused::Invalid)?;
+        Self::check(&input)?;
+        Ok(input)
+    }
+}
+
+/// Why an input is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// `EINVAL`
+    Invalid,
+    /// `E2BIG`
+    TooLong,
+}
+
+/// The number of a call: two bits of direction, fourteen of size, eight of type, eight of ordinal.
+const fn number<In: Structure, Out: Structure>(ordinal: u8) -> u32 {
+    const WRITE: u32 = 1;
+    const READ: u32 = 2;
+    // Both lie at the same address.
+    assert!(In::SIZE == 0 || Out::SIZE == 0 || In::SIZE == Out::SIZE);
+    let (mut direction, mut size) = (0, 0);
+    if In::SIZE != 0 {
+        direction |= WRITE;
+        size = In::SIZE;
+    }
+    if Out::SIZE != 0 {
+        direction |= READ;
+        size = Out::SIZE;
+    }
+    assert!(size <= ARGUMENT_MAX);
+    direction << 30 | (size as u32) << 16 | (MAGIC as u32) << 8 | ordinal as u32
+}
+
+/// The size of the largest structure.
+pub const ARGUMENT_MAX: usize = 48;
+
+/// Defines the calls.
+macro_rules! requests {
+    ($(
+        $(#[$attribute:meta])*
+        $name:ident = $ordinal:literal, $title:literal: $in:ty => $out:ty
+            $(, check $input:ident $check:block)?;
+    )*) => {
+        $(
+            $(#[$attribute])*
+            #[derive(Clone, Copy, Debug)]
+            pub struct $name;
+
+            impl Request for $name {
+                type In = $in;
+                type Out = $out;
+                const ORDINAL: u8 = $ordinal;
+                const TITLE: &'static str = $title;
+
+                $(fn check($input: &Self::In) -> Result<(), Refused> $check)?
+            }
+        )*
+
+        /// The name and the number of each call.
+        pub const REQUESTS: &[(&str, u32)] = &[
+            $((stringify!($name), <$name as Request>::NUMBER),)*
+        ];
+    };
+}
+
+requests! {
+    /// Asks what is loaded.
+    GetInfo = 0, "asking what is loaded": () => Info;
+    /// Asks for one of the `stats` texts.
+    ReadStats = 1, "asking for statistics": Text => Text, check input {
+        valid(Section::from_number(input.section).is_some())
+    };
+    /// Forgets all items now or after a delay.
+    SetFlush = 2, "flushing": Flush => (), check input {
+        valid(input.delay <= FLUSH_DELAY_MAX)
+    };
+    /// Sets the memory limit.
+    SetMemory = 3, "setting the memory limit": Memory => (), check input {
+        valid(input.bytes >= MEMORY_MIN)
+    };
+    /// Changes who may ask, by a list of networks with commas between them, or `any`, or
+    /// `default`. `E2BIG` when the list would be too long, `ENOENT` when one that is to be removed
+    /// is not in it, `ERANGE` when none would be left.
+    ChangeSources = 4, "changing who may ask": Input => (), check input {
+        valid(matches!(input.operation, ALLOW_SET | ALLOW_ADD | ALLOW_REMOVE))?;
+        short(input, ALLOW_MAX)
+    };
+    /// Asks who may, a network a line; [`Text::section`] is 0.
+    ReadSources = 5, "asking who may ask": Text => Text, check input {
+        valid(input.section == 0)
+    };
+    /// Sets who may log in over TCP, by lines like `user:password`; without any, nobody has to.
+    /// [`Input::operation`] is 0.
+    SetCredentials = 6, "setting who may log in": Input => (), check input {
+        valid(input.operation == 0)?;
+        short(input, CREDENTIALS_MAX)
+    };
+    /// Asks what UDP sources get.
+    GetLimits = 7, "asking for limits": () => Limits;
+    /// Sets it.
+    SetLimits = 8, "setting limits": Limits => (), check input {
+        valid(input.udp_bytes >= UDP_BYTES_MIN)?;
+        valid((1..=UDP_DATAGRAMS_MAX).contains(&input.udp_datagrams))
+    };
+    /// Asks which clients may use administration commands.
+    GetAdmin = 9, "asking who may use administration commands": () => Admin;
+    /// Sets it.
+    SetAdmin = 10, "setting who may use administration commands": Admin => (), check input {
+        valid(matches!(input.who, ADMIN_NETWORK | ADMIN_LOCAL | ADMIN_OFF))
+    };
+    /// Asks what may be set in this module, on this machine.
+    GetRanges = 11, "asking what may be set": () => Ranges;
+}
+
+fn valid(is: bool) -> Result<(), Refused> {
+    if is {
+        Ok(())
+    } else {
+        Err(Refused::Invalid)
+    }
+}
+
+fn short(input: &Input, most: u32) -> Result<(), Refused> {
+    if input.len <= most {
+        Ok(())
+    } else {
+        Err(Refused::TooLong)
+    }
+}
+
+/// What [`ChangeSources`] does: replaces the list,
 pub const ALLOW_SET: u32 = 0;
 /// adds to it,
 pub const ALLOW_ADD: u32 = 1;
 /// or takes from it.
 pub const ALLOW_REMOVE: u32 = 2;
+/// The most bytes of the list that [`ChangeSources`] takes.
+pub const ALLOW_MAX: u32 = 4096;
 
-/// The module behind the device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Info {
-    /// [`VERSION`] as the module was built with.
-    pub version: u32,
-    /// UDP and TCP port served, host byte order.
-    pub port: u16,
-    /// Zero.
-    pub reserved: u16,
-    /// The memory limit in force, bytes.
-    pub memory: u64,
-    /// Hippos's own version, ASCII, padded with zeros.
-    pub release: [u8; 32],
-}
+structures! {
+    /// The module behind the device.
+    Info: 48 bytes {
+        /// [`VERSION`] as the module was built with.
+        version: u32,
+        /// UDP and TCP port served, host byte order.
+        port: u16,
+        /// Zero.
+        reserved: Reserved<2>,
+        /// The memory limit in force, bytes.
+        memory: u64,
+        /// Hippos's own version, ASCII, padded with zeros.
+        release: [u8; 32],
+    }
 
-/// A text that the module writes into the caller's buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Text {
-    /// Which text: one of [`Section`]'s numbers.
-    pub section: u32,
-    /// In: the buffer's size in bytes. Out: the text's, also with `ENOSPC`.
-    pub len: u32,
-    /// The buffer's address in the caller.
-    pub address: u64,
-}
+    /// A text that the module writes into the caller's buffer.
+    Text: 16 bytes {
+        /// Which text: one of [`Section`]'s numbers.
+        section: u32,
+        /// In: the buffer's size in bytes. Out: the text's, also with `ENOSPC`.
+        len: u32,
+        /// The buffer.
+        address: Address,
+    }
 
-/// A text that the module reads from the caller's buffer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Input {
-    /// What to do with it, where there is a choice; else 0.
-    pub operation: u32,
-    /// Bytes.
-    pub len: u32,
-    /// The buffer's address in the caller.
-    pub address: u64,
-}
+    /// A text that the module reads from the caller's buffer.
+    Input: 16 bytes {
+        /// What to do with it, where there is a choice; else 0.
+        operation: u32,
+        /// Bytes.
+        len: u32,
+        /// The buffer.
+        address: Address,
+    }
 
-/// Limits on what UDP sources get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Limits {
-    /// The most bytes of a reply, frames not counted: from [`UDP_BYTES_MIN`] to
-    /// the module's parameter `udp_bytes`.
-    pub udp_bytes: u32,
-    /// The most datagrams of a reply: from 1 to [`UDP_DATAGRAMS_MAX`].
-    pub udp_datagrams: u32,
-    /// Reply bytes a second for each source outside private networks; 0 is no
-    /// limit.
-    pub udp_rate: u32,
-    /// The same for those within.
-    pub udp_private_rate: u32,
-}
+    /// Limits on what UDP sources get.
+    Limits: 16 bytes {
+        /// The most bytes of a reply, frames not counted: from [`UDP_BYTES_MIN`] to
+        /// the module's parameter `udp_bytes`.
+        udp_bytes: u32,
+        /// The most datagrams of a reply: from 1 to [`UDP_DATAGRAMS_MAX`].
+        udp_datagrams: u32,
+        /// Reply bytes a second for each source outside private networks; 0 is no
+        /// limit.
+        udp_rate: u32,
+        /// The same for those within.
+        udp_private_rate: u32,
+    }
 
-/// Which clients may use administration commands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Admin {
-    /// One of [`ADMIN_NETWORK`], [`ADMIN_LOCAL`] and [`ADMIN_OFF`].
-    pub who: u32,
+    /// Which clients may use administration commands.
+    Admin: 4 bytes {
+        /// One of [`ADMIN_NETWORK`], [`ADMIN_LOCAL`] and [`ADMIN_OFF`].
+        who: u32,
+    }
+
+    /// What may be set in a loaded module.
+    Ranges: 24 bytes {
+        /// The least memory limit, bytes.
+        memory_least: u64,
+        /// The most.
+        memory_most: u64,
+        /// The most for [`Limits::udp_bytes`].
+        udp_bytes_most: u32,
+        /// Zero.
+        reserved: Reserved<4>,
+    }
+
+    /// A delayed or immediate flush.
+    Flush: 4 bytes {
+        /// Seconds from now, at most [`FLUSH_DELAY_MAX`]; 0 is at once.
+        delay: u32,
+    }
+
+    /// A new memory limit.
+    Memory: 8 bytes {
+        /// Bytes; at least [`MEMORY_MIN`].
+        bytes: u64,
+    }
 }
 
 /// All clients.
@@ -139,51 +292,20 @@ pub const ADMIN_LOCAL: u32 = 1;
 /// None.
 pub const ADMIN_OFF: u32 = 2;
 
-/// What may be set in a loaded module.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Ranges {
-    /// The least memory limit, bytes.
-    pub memory_least: u64,
-    /// The most.
-    pub memory_most: u64,
-    /// The most for [`Limits::udp_bytes`].
-    pub udp_bytes_most: u32,
-    /// Zero.
-    pub reserved: u32,
-}
-
 /// The least for [`Limits::udp_bytes`]: the data of a datagram.
 pub const UDP_BYTES_MIN: u32 = 1392;
 /// The most for [`Limits::udp_datagrams`]: what a reply's frame can count.
 pub const UDP_DATAGRAMS_MAX: u32 = 65_535;
 /// A full datagram: with less a second none is ever sent.
 pub const UDP_RATE_MIN: u32 = 1400;
-/// The most bytes of all lines that [`CREDENTIALS`] takes.
+/// The most bytes of all lines that [`SetCredentials`] takes.
 pub const CREDENTIALS_MAX: u32 = 2048;
 /// The longest delay of a flush, seconds: 30 days.
 pub const FLUSH_DELAY_MAX: u32 = 30 * 24 * 60 * 60;
-
-/// A delayed or immediate flush.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Flush {
-    /// Seconds from now, at most [`FLUSH_DELAY_MAX`]; 0 is at once.
-    pub delay: u32,
-}
-
-/// A new memory limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Memory {
-    /// Bytes; at least [`MEMORY_MIN`].
-    pub bytes: u64,
-}
-
 /// The least memory limit, bytes: what memcached's `cache_memlimit` takes.
 pub const MEMORY_MIN: u64 = 8 << 20;
 
-/// The texts of [`STATS`]: the same as the protocol's `stats` command
+/// The texts of [`ReadStats`]: the same as the protocol's `stats` command
 /// gives, lines of `STAT name value\r\n` without the closing `END`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -227,64 +349,5 @@ impl Section {
     }
 }
 
-const WRITE: u32 = 1;
-const READ: u32 = 2;
-
-const fn number(direction: u32, nr: u8, size: usize) -> u32 {
-    // Two bits of direction, fourteen of size, eight of type, eight of number.
-    direction << 30 | (size as u32 & 0x3fff) << 16 | (MAGIC as u32) << 8 | nr as u32
-}
-
-const fn read<T>(nr: u8) -> u32 {
-    number(READ, nr, size_of::<T>())
-}
-
-const fn write<T>(nr: u8) -> u32 {
-    number(WRITE, nr, size_of::<T>())
-}
-
-const fn read_write<T>(nr: u8) -> u32 {
-    number(READ | WRITE, nr, size_of::<T>())
-}
-
-// The layouts are part of the contract: no padding, no surprises.
-const _: () = {
-    assert!(size_of::<Info>() == 48);
-    assert!(size_of::<Text>() == 16);
-    assert!(size_of::<Flush>() == 4);
-    assert!(size_of::<Memory>() == 8);
-    assert!(size_of::<Input>() == 16);
-    assert!(size_of::<Limits>() == 16);
-    assert!(size_of::<Admin>() == 4);
-    assert!(size_of::<Ranges>() == 24);
-};
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_those_of_the_kernels_macros() {
-        // Computed with _IOR('H', 0, 48 bytes) and so on in C.
-        assert_eq!(INFO, 0x8030_4800);
-        assert_eq!(STATS, 0xc010_4801);
-        assert_eq!(FLUSH, 0x4004_4802);
-        assert_eq!(MEMORY, 0x4008_4803);
-        assert_eq!(ALLOW, 0x4010_4804);
-        assert_eq!(SOURCES, 0xc010_4805);
-        assert_eq!(CREDENTIALS, 0x4010_4806);
-        assert_eq!(LIMITS, 0x8010_4807);
-        assert_eq!(SET_LIMITS, 0x4010_4808);
-        assert_eq!(ADMIN, 0x8004_4809);
-        assert_eq!(SET_ADMIN, 0x4004_480a);
-        assert_eq!(RANGES, 0x8018_480b);
-    }
-
-    #[test]
-    fn sections_come_back_from_their_numbers() {
-        for section in Section::ALL {
-            assert_eq!(Section::from_number(section as u32), Some(section));
-        }
-        assert_eq!(Section::from_number(5), None);
-    }
-}
+mod tests;

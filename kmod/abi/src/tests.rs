@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
+use super::*;
+
+#[test]
+fn numbers_are_those_of_the_kernels_macros() {
+    // Computed with _IOR('H', 0, 48 bytes) and so on in C. None may change.
+    assert_eq!(
+        REQUESTS,
+        [
+            ("GetInfo", 0x8030_4800),
+            ("ReadStats", 0xc010_4801),
+            ("SetFlush", 0x4004_4802),
+            ("SetMemory", 0x4008_4803),
+            ("ChangeSources", 0x4010_4804),
+            ("ReadSources", 0xc010_4805),
+            ("SetCredentials", 0x4010_4806),
+            ("GetLimits", 0x8010_4807),
+            ("SetLimits", 0x4010_4808),
+            ("GetAdmin", 0x8004_4809),
+            ("SetAdmin", 0x4004_480a),
+            ("GetRanges", 0x8018_480b),
+        ]
+    );
+}
+
+/// Numbers whose bytes all differ, so that a wrong place or a wrong width shows.
+const PATTERN: [u8; 48] = {
+    let mut bytes = [0; 48];
+    let mut i = 0;
+    while i < bytes.len() {
+        bytes[i] = i as u8 + 1;
+        i += 1;
+    }
+    bytes
+};
+
+fn word(at: usize) -> u32 {
+    u32::from_ne_bytes(PATTERN[at..at + 4].try_into().unwrap())
+}
+
+fn long(at: usize) -> u64 {
+    u64::from_ne_bytes(PATTERN[at..at + 8].try_into().unwrap())
+}
+
+/// Decodes the pattern and encodes it again: the same bytes come out. Of other lengths it is refused.
+fn both_ways<S: Structure>() -> S {
+    let bytes = &PATTERN[..S::SIZE];
+    let value = S::decode(bytes).unwrap();
+    assert_eq!(value.encode().as_ref(), bytes);
+    for len in (0..=PATTERN.len()).filter(|len| *len != S::SIZE) {
+        assert!(S::decode(&PATTERN[..len]).is_none(), "{len} bytes");
+    }
+    value
+}
+
+#[test]
+fn layouts_stay_as_they_are() {
+    let text: Text = both_ways();
+    assert_eq!(
+        (text.section, text.len, text.address),
+        (word(0), word(4), Address(long(8)))
+    );
+    let input: Input = both_ways();
+    assert_eq!(
+        (input.operation, input.len, input.address),
+        (word(0), word(4), Address(long(8)))
+    );
+    let limits: Limits = both_ways();
+    assert_eq!((limits.udp_bytes, limits.udp_datagrams), (word(0), word(4)));
+    assert_eq!(
+        (limits.udp_rate, limits.udp_private_rate),
+        (word(8), word(12))
+    );
+    assert_eq!(both_ways::<Admin>().who, word(0));
+    assert_eq!(both_ways::<Flush>().delay, word(0));
+    assert_eq!(both_ways::<Memory>().bytes, long(0));
+    both_ways::<()>();
+}
+
+#[test]
+fn reserved_bytes_are_written_as_zeros_and_ignored_when_read() {
+    let info = Info::decode(&PATTERN).unwrap();
+    assert_eq!(info.version, word(0));
+    assert_eq!(info.port, u16::from_ne_bytes([5, 6]));
+    assert_eq!((info.memory, info.release[0]), (long(8), 17));
+    let mut zeroed = PATTERN;
+    zeroed[6..8].fill(0);
+    assert_eq!(info.encode(), zeroed);
+
+    let ranges = Ranges::decode(&PATTERN[..24]).unwrap();
+    assert_eq!(
+        (ranges.memory_least, ranges.memory_most),
+        (long(0), long(8))
+    );
+    assert_eq!(ranges.udp_bytes_most, word(16));
+    let mut zeroed = PATTERN;
+    zeroed[20..24].fill(0);
+    assert_eq!(ranges.encode(), zeroed[..24]);
+}
+
+#[test]
+fn only_structures_with_an_address_are_said_to_have_one() {
+    const {
+        assert!(Text::HAS_ADDRESS && Input::HAS_ADDRESS);
+        assert!(!Info::HAS_ADDRESS && !Limits::HAS_ADDRESS && !Admin::HAS_ADDRESS);
+        assert!(!Ranges::HAS_ADDRESS && !Flush::HAS_ADDRESS && !Memory::HAS_ADDRESS);
+    }
+}
+
+/// What becomes of an input as the module sees it.
+fn accept<R: Request>(input: R::In) -> Result<(), Refused> {
+    let bytes = input.encode();
+    let bytes = bytes.as_ref();
+    for wrong in [&bytes[1..], &[bytes, &[0]].concat()] {
+        assert_eq!(R::accept(wrong).err(), Some(Refused::Invalid));
+    }
+    R::accept(bytes).map(|_| ())
+}
+
+#[test]
+fn inputs_out_of_range_are_refused() {
+    let invalid = Err(Refused::Invalid);
+    let too_long = Err(Refused::TooLong);
+    let text = |section| Text {
+        section,
+        len: u32::MAX,
+        address: Address(u64::MAX),
+    };
+    assert_eq!(accept::<ReadStats>(text(4)), Ok(()));
+    assert_eq!(accept::<ReadStats>(text(5)), invalid);
+    assert_eq!(accept::<ReadSources>(text(0)), Ok(()));
+    assert_eq!(accept::<ReadSources>(text(1)), invalid);
+
+    let input = |operation, len| Input {
+        operation,
+        len,
+        address: Address(0),
+    };
+    assert_eq!(
+        accept::<ChangeSources>(input(ALLOW_REMOVE, ALLOW_MAX)),
+        Ok(())
+    );
+    assert_eq!(accept::<ChangeSources>(input(ALLOW_REMOVE + 1, 0)), invalid);
+    assert_eq!(
+        accept::<ChangeSources>(input(ALLOW_SET, ALLOW_MAX + 1)),
+        too_long
+    );
+    assert_eq!(
+        accept::<ChangeSources>(input(ALLOW_SET, u32::MAX)),
+        too_long
+    );
+    assert_eq!(accept::<SetCredentials>(input(0, CREDENTIALS_MAX)), Ok(()));
+    assert_eq!(
+        accept::<SetCredentials>(input(0, CREDENTIALS_MAX + 1)),
+        too_long
+    );
+    assert_eq!(accept::<SetCredentials>(input(1, 0)), invalid);
+
+    for (delay, taken) in [(FLUSH_DELAY_MAX, Ok(())), (FLUSH_DELAY_MAX + 1, invalid)] {
+        assert_eq!(accept::<SetFlush>(Flush { delay }), taken);
+    }
+    for (bytes, taken) in [(MEMORY_MIN, Ok(())), (MEMORY_MIN - 1, invalid)] {
+        assert_eq!(accept::<SetMemory>(Memory { bytes }), taken);
+    }
+    for (who, taken) in [(ADMIN_OFF, Ok(())), (3, invalid), (u32::MAX, invalid)] {
+        assert_eq!(accept::<SetAdmin>(Admin { who }), taken);
+    }
+    let limits = |udp_bytes, udp_datagrams| Limits {
+        udp_bytes,
+        udp_datagrams,
+        ..Limits::default()
+    };
+    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 1)), Ok(()));
+    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN - 1, 1)), invalid);
+    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 0)), invalid);
+    assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 65_536)), invalid);
+}
+
+#[test]
+fn sections_come_back_from_their_numbers() {
+    for section in Section::ALL {
+        assert_eq!(Section::from_number(section as u32), Some(section));
+    }
+    assert_eq!(Section::from_number(5), None);
+}
