@@ -176,10 +176,18 @@ pub(super) fn cpu_offline() -> Result<()> {
 /// A process takes nearly all of the machine's memory while the cache wants to grow.
 pub(super) fn memory_pressure() -> Result<()> {
     disturbed("memory_mb=64", |_, _| {
+        // Short of the point where the kernel would end processes.
+        const LEFT: u64 = 48 << 20;
         let mut held = Vec::new();
-        // Short of the point where the kernel would kill somebody.
-        while memory("MemAvailable:")? > 48 << 20 {
-            held.push(vec![1u8; 4 << 20]);
+        loop {
+            let available = memory("MemAvailable:")?;
+            if available <= LEFT {
+                break;
+            }
+            // Large pieces get huge pages: by the debug kernel's page faults gigabytes take a
+            // quarter of an hour.
+            let piece = ((available - LEFT) / 2).clamp(4 << 20, 128 << 20);
+            held.push(vec![1u8; piece as usize]);
         }
         thread::sleep(PAUSE * 4);
         drop(held);
