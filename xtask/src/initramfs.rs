@@ -63,6 +63,10 @@ const MODULES: &[&str] = &[
     "vxlan",
     "ipip",
     "nft_tproxy",
+    "ip_vs",
+    "ip_vs_rr",
+    "iptable_filter",
+    "iptable_nat",
     "sch_htb",
     "sch_tbf",
 ];

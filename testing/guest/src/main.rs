@@ -9,6 +9,7 @@
 mod client;
 mod control;
 mod door;
+mod firewall;
 mod kmsg;
 mod leaks;
 mod load;

@@ -32,6 +32,10 @@ const UNSAFE: &[(&str, &str)] = &[
         "kmod/src/platform.rs",
         "hands kapi's memory to the store, whose trait has it unsafe",
     ),
+    (
+        "testing/guest/src/firewall.rs",
+        "socket options of IPVS and iptables",
+    ),
     ("testing/guest/src/tap.rs", "ioctl on a tap device"),
     ("bench/plugin/src/", "QEMU's plugin interface is C"),
 ];

@@ -13,6 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::client::{framed, Tcp};
 use crate::door;
+use crate::firewall::{iptables, ipvs};
 use crate::modules::{self, Hippos};
 use crate::random::Random;
 use crate::system::run;
@@ -176,7 +177,9 @@ fn ip(lines: &str) -> Result<()> {
         .with_context(|| lines.to_owned())
 }
 
-/// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`.
+/// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`; `ipvs
+/// SERVICE SERVER` and `ipvs flush`; `iptables TABLE [drop|accept]`, which is OUTPUT's policy;
+/// `rmmod MODULE`.
 fn set_up(lines: &str) -> Result<()> {
     let mut batch = String::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -186,12 +189,36 @@ fn set_up(lines: &str) -> Result<()> {
             run(&format!("/usr/sbin/tc {rule}"))?;
         } else if let Some(knob) = line.strip_prefix("sysctl ") {
             run(&format!("sysctl -qw {knob}"))?;
+        } else if let Some(service) = line.strip_prefix("ipvs ") {
+            virtual_service(service)?;
+        } else if let Some(table) = line.strip_prefix("iptables ") {
+            legacy_table(table)?;
+        } else if let Some(module) = line.strip_prefix("rmmod ") {
+            modules::remove(module)?;
         } else {
             batch += line;
             batch += "\n";
         }
     }
     ip(&batch)
+}
+
+fn virtual_service(line: &str) -> Result<()> {
+    let Some((service, server)) = line.split_once(' ') else {
+        return ipvs::flush();
+    };
+    modules::load("ip_vs_rr")?;
+    ipvs::add(service.parse()?, server.parse()?)
+}
+
+fn legacy_table(line: &str) -> Result<()> {
+    let (table, policy) = line.split_once(' ').unwrap_or((line, ""));
+    modules::load(&format!("iptable_{table}"))?;
+    match policy {
+        "drop" => iptables::output(table, iptables::Policy::Drop),
+        "accept" => iptables::output(table, iptables::Policy::Accept),
+        _ => iptables::look(table),
+    }
 }
 
 /// How datagrams are answered.
@@ -478,6 +505,16 @@ fn rows() -> Vec<Row> {
         row("postrouting dscp set",
             "nft add table inet f\nnft add chain inet f o { type filter hook postrouting priority mangle ; }\nnft add rule inet f o udp sport 11211 ip dscp set cs3",
             "nft delete table inet f", one(near()), Goes::To(ASKER), false),
+        row("IPVS",
+            "sysctl net.ipv4.ip_forward=1\nipvs 10.9.200.1:11211 10.9.201.2:11211",
+            "ipvs flush\nsysctl net.ipv4.ip_forward=0",
+            one(Datagram { from_port: 40_389, ..near() }), Goes::Second, false),
+        row("a table of iptables-legacy that accepts", "iptables filter accept", "rmmod iptable_filter",
+            one(near()), Goes::To(ASKER), false),
+        row("an empty NAT table of iptables-legacy", "iptables nat", "rmmod iptable_nat",
+            one(Datagram { from_port: 40_390, ..near() }), Goes::To(ASKER), false),
+        row("no table of iptables-legacy any more", "", "",
+            one(Datagram { from_port: 40_391, ..near() }), Goes::To(ASKER), true),
         row("a pinned neighbour", "", "", one(from_mac(BEHIND, near())), Goes::To(ASKER), true),
         row("equal routes", "route add 8.8.0.0/16 nexthop via 10.9.200.2 nexthop via 10.9.200.3", "",
             one(far()), Goes::Nowhere, true),
