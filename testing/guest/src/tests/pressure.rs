@@ -40,6 +40,16 @@ fn wait_for(tcp: &mut Tcp, name: &str, wanted: impl Fn(u64) -> bool) -> Result<u
     }
 }
 
+/// MiB of so many that the cache leaves to everything else.
+fn reserve(total: u64) -> u64 {
+    (total / 16).max(64)
+}
+
+/// The most that it may take.
+fn most(total: u64) -> u64 {
+    total - reserve(total)
+}
+
 /// The memory limit: by whom, and how far it goes.
 pub(super) fn limits() -> Result<()> {
     let total = memory("MemTotal:")? >> 20;
@@ -49,7 +59,7 @@ pub(super) fn limits() -> Result<()> {
     let refused = modules::insert(modules::HIPPOS.as_ref(), &format!("memory_mb={nearly}"));
     ensure!(refused.is_err(), "memory_mb={nearly} of {total} was taken");
     let lines = log.lines();
-    let range = format!("memory_mb={nearly}: must be from 8 to {} on", total - 64);
+    let range = format!("memory_mb={nearly}: must be from 8 to {} on", most(total));
     ensure!(lines.iter().any(|line| line.contains(&range)), "{lines:?}");
 
     let hippos = Hippos::load("memory_mb=64")?;
@@ -68,7 +78,7 @@ pub(super) fn limits() -> Result<()> {
     }
     let reply = Udp::connect("127.0.0.1")?.ask(b"cache_memlimit 32\r\n")?;
     ensure!(reply.starts_with(b"CLIENT_ERROR "), "{reply:?}");
-    let most = total - 65;
+    let most = most(total) - 1;
     run(&format!("hippos-ctl memory {most}"))?;
     ensure!(run(&format!("hippos-ctl memory {nearly}")).is_err());
     let line = ask(most)?;
@@ -175,7 +185,7 @@ pub(super) fn short_of_memory() -> Result<()> {
     let mut log = Log::open()?;
     log.lines();
     let total = memory("MemTotal:")? >> 20;
-    let hippos = Hippos::load(&format!("memory_mb={}", total - 65))?;
+    let hippos = Hippos::load(&format!("memory_mb={}", most(total) - 1))?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.patience(LIMIT)?;
     let value = vec![b'x'; 500_000];
@@ -190,11 +200,12 @@ pub(super) fn short_of_memory() -> Result<()> {
         left >> 20
     );
     ensure!(left > 24 << 20, "{left} bytes are left to others");
-    // Somebody wants a good part of it.
+    // Another program takes more than was left, piece by piece.
+    let piece = (reserve(total) << 20) / 16;
     let mut hog = Vec::new();
     for step in 1..=20u64 {
-        hog.push(vec![1u8; 4 << 20]);
-        let most = full.saturating_sub((step * 4).saturating_sub(24) << 20);
+        hog.push(vec![1u8; piece as usize]);
+        let most = full.saturating_sub((step * piece).saturating_sub(piece * 6));
         wait_for(&mut tcp, "hippos_memory_held", |held| held <= most)?;
         tcp.set("key0", &value)?;
     }
@@ -242,7 +253,7 @@ pub(super) fn unloads_in_need() -> Result<()> {
         hippos.unload().with_context(|| format!("round {round}"))?;
         drop((held, slow));
     }
-    let hippos = Hippos::load(&format!("memory_mb={}", total - 65))?;
+    let hippos = Hippos::load(&format!("memory_mb={}", most(total) - 1))?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.patience(LIMIT)?;
     for number in 0..total * 2 {
