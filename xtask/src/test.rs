@@ -20,6 +20,8 @@ use crate::{bench, client, clients, initramfs, kbuild, root, run, shell, workspa
 const TEST_LIMIT: Duration = Duration::from_secs(900);
 /// How much more for each piece of work that was asked for.
 const PIECE_LIMIT: Duration = Duration::from_secs(10);
+/// How many times longer a test may take on the debug kernel.
+const DEBUG_SLOWNESS: u32 = 3;
 /// Tests of this theme are meant to fail; what is tested is that they do.
 const PLANTED: &str = "planted::";
 /// So are these, by a report that only the debug kernel makes.
@@ -424,7 +426,7 @@ fn guests(
     let mut runs = Vec::new();
     let size = args.size.map(|size| format!(" {size}"));
     let limit = TEST_LIMIT + PIECE_LIMIT * args.size.unwrap_or(0);
-    let limit = limit * selection.arch().patience();
+    let limit = limit * selection.arch().patience() * if debug { DEBUG_SLOWNESS } else { 1 };
     for door in [Door::Prerouting, Door::Xdp, Door::Socket] {
         for (name, arguments) in door.tests(&inside, args.door) {
             let arguments = size.as_deref().unwrap_or(arguments);
