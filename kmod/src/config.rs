@@ -13,9 +13,7 @@ use hippos_kapi::{cpu, pages, random};
 use hippos_store::Eviction;
 
 use hippos_abi::parameters::{each, Kind};
-use hippos_abi::{MEMORY_MIN, UDP_BYTES_MIN, UDP_RATE_MIN};
-
-use crate::platform::reserve;
+use hippos_abi::{memory_reserve, MEMORY_MIN, UDP_BYTES_MIN, UDP_RATE_MIN};
 
 // What the control device takes, and what the parameters do.
 const _: () = {
@@ -54,7 +52,7 @@ pub(crate) enum Selftest {
 /// The most memory that the cache may be given on this machine, in bytes.
 pub(crate) fn memory_most() -> u64 {
     let machine = pages::total();
-    machine.saturating_sub(reserve(machine))
+    machine.saturating_sub(memory_reserve(machine))
 }
 
 impl Config {
@@ -73,7 +71,7 @@ impl Config {
                  of which {} are left to everything else\n",
                 most >> 20,
                 machine >> 20,
-                reserve(machine) >> 20
+                memory_reserve(machine) >> 20
             );
             return Err(EINVAL);
         }

@@ -4,6 +4,7 @@
 
 use core::ptr::NonNull;
 
+use hippos_abi::memory_reserve;
 use hippos_kapi::lock::SpinLock;
 use hippos_kapi::thread::Bell;
 use hippos_kapi::{cpu, pages, rcu};
@@ -22,7 +23,7 @@ impl Kernel {
         Self {
             bell: Bell::new(),
             direct_map: pages::direct_map(),
-            reserve: reserve(pages::total()),
+            reserve: memory_reserve(pages::total()),
         }
     }
 
@@ -35,12 +36,6 @@ impl Kernel {
     fn high(&self) -> u64 {
         self.reserve / 8 * 5
     }
-}
-
-/// Bytes of a machine of so many that the cache leaves to everything else: a sixteenth, at least
-/// 64 MiB, at most 4 GiB.
-pub(crate) fn reserve(machine: u64) -> u64 {
-    (machine / 16).clamp(64 << 20, 4 << 30)
 }
 
 /// A spin lock of the store's.

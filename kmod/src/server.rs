@@ -42,6 +42,9 @@ impl Server {
         // `to_bytes` subtracts, which the compiler takes for a place that may panic.
         let allow = config.params.allow.to_bytes_with_nul();
         set_sources(&engine, allow.split_last().map_or(&[], |(_, text)| text))?;
+        if config.params.closed {
+            engine.close();
+        }
         Ok(Arc::new(Self { config, engine }, GFP_KERNEL)?)
     }
 

@@ -302,6 +302,19 @@ pub const UDP_RATE_MIN: u32 = 1400;
 pub const CREDENTIALS_MAX: u32 = 2048;
 /// The longest delay of a flush, seconds: 30 days.
 pub const FLUSH_DELAY_MAX: u32 = 30 * 24 * 60 * 60;
+/// Bytes of a machine of so many that the cache leaves to everything else: a sixteenth, at least
+/// 64 MiB, at most 4 GiB.
+pub const fn memory_reserve(machine: u64) -> u64 {
+    let sixteenth = machine / 16;
+    if sixteenth < 64 << 20 {
+        64 << 20
+    } else if sixteenth > 4 << 30 {
+        4 << 30
+    } else {
+        sixteenth
+    }
+}
+
 /// The least memory limit, bytes: what memcached's `cache_memlimit` takes.
 pub const MEMORY_MIN: u64 = 8 << 20;
 
@@ -320,16 +333,19 @@ pub enum Section {
     Slabs = 3,
     /// `stats conns`
     Conns = 4,
+    /// `stats reset`: no lines.
+    Reset = 5,
 }
 
 impl Section {
     /// Every section, in the order of their numbers.
-    pub const ALL: [Section; 5] = [
+    pub const ALL: [Section; 6] = [
         Section::General,
         Section::Settings,
         Section::Items,
         Section::Slabs,
         Section::Conns,
+        Section::Reset,
     ];
 
     /// The section behind a number from the other side.
@@ -345,6 +361,7 @@ impl Section {
             Section::Items => "items",
             Section::Slabs => "slabs",
             Section::Conns => "conns",
+            Section::Reset => "reset",
         }
     }
 }

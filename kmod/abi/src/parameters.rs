@@ -61,6 +61,8 @@ macro_rules! parameters {
             admin: choice("network", "local", "off") = "network", live "hippos_admin",
                 "which clients may use administration commands: network (all), local (on this host, \
                  over TCP) or off";
+            closed: switch() = "0", loaded "hippos_closed",
+                "serve no client until hippos-ctl auth says which may log in, or that none has to";
             selftest_oops: switch() = "0", loaded "hippos_selftest_oops",
                 "test only: oops on purpose, to see that it is noticed";
             selftest: number(0, 2) = 0, loaded "hippos_selftest",

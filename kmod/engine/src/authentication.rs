@@ -37,6 +37,11 @@ impl<P: Platform> Engine<P> {
         Ok(())
     }
 
+    /// Has all clients log in while none is known: until credentials are set, nobody is served.
+    pub fn close(&self) {
+        self.set_authentication(true);
+    }
+
     /// Whether these are known.
     pub(crate) fn authenticate(&self, user: &[u8], password: &[u8]) -> bool {
         let _guard = self.store.read();

@@ -114,6 +114,38 @@ fn udp_is_refused_meanwhile() {
     assert_eq!(say(&engine, "get a\r\n").as_bytes(), reply);
 }
 
+/// As a module that is loaded closed.
+#[test]
+fn a_closed_engine_serves_nobody_until_it_is_told_who_may_log_in() {
+    for (lines, token) in [(LINES, "set a 0 0 9\r\nuser pass\r\n"), (b"", "")] {
+        let engine = engine();
+        engine.close();
+        let unknown = "CLIENT_ERROR unauthenticated\r\n";
+        assert_eq!(say(&engine, "get a\r\n"), unknown);
+        let nobody = "set a 0 0 1\r\n \r\n";
+        assert!(say(&engine, nobody).starts_with("CLIENT_ERROR "));
+        assert!(slow(&engine, &framed(b"get a\r\n")).is_empty());
+        assert!(common::fast(&engine, &framed(b"get a\r\n")).1.is_empty());
+        engine.set_credentials(lines).unwrap();
+        let said = say(&engine, &format!("{token}get a\r\n"));
+        assert!(said.ends_with("END\r\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_connection_from_before_logins_were_off_is_served() {
+    let engine = engine();
+    engine.close();
+    let mut session = Session::new(&engine, hippos_engine::Transport::Tcp);
+    let mut room = [0; 4096];
+    let mut out = Cursor::new(&mut room);
+    session.feed(b"get a\r\n", &mut out);
+    engine.set_credentials(b"").unwrap();
+    session.feed(b"get a\r\n", &mut out);
+    let said = b"CLIENT_ERROR unauthenticated\r\nEND\r\n";
+    assert_eq!(out.as_bytes(), said);
+}
+
 #[test]
 fn credentials_are_taken_whole_or_not_at_all() {
     let engine = engine();
