@@ -14,6 +14,8 @@ use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
+use crate::exit::end;
+
 /// Makes a call; gives what the module wrote, also when it failed.
 ///
 /// # Safety
@@ -54,12 +56,17 @@ impl Device {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => bail!(
-                "{} is not there: is the module loaded? (insmod hippos.ko)",
+            Err(e) if e.kind() == ErrorKind::NotFound => end!(
+                NotLoaded,
+                "{} is not there: is the module loaded? (hippos-ctl start, or insmod hippos.ko)",
                 path.display()
             ),
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
-                bail!("{}: only root may use it: {e}", path.display())
+                end!(
+                    NoPermission,
+                    "{}: only root may use it: {e}",
+                    path.display()
+                )
             }
             Err(e) => return Err(e).with_context(|| format!("can't open {}", path.display())),
         };
@@ -146,14 +153,13 @@ impl Device {
         match self.write::<ChangeSources>(operation, networks.as_bytes())? {
             Ok(()) => Ok(()),
             Err(Errno::EINVAL) => {
-                bail!("{networks}: must be any, default, or networks like 10.0.0.0/8,fd00::/8")
+                end!(Refused, "{networks}: must be any, default, or networks like 10.0.0.0/8,fd00::/8")
             }
-            Err(Errno::ERANGE) => bail!(
-                "{networks}: no network would be left, and nobody but this host could ask; add those \
+            Err(Errno::ERANGE) => end!(Refused, "{networks}: no network would be left, and nobody but this host could ask; add those \
                  that may first, or replace all with `allow set`"
             ),
-            Err(Errno::E2BIG) => bail!("that would be more networks than the list has room for"),
-            Err(Errno::ENOENT) => bail!("{networks}: not all of that is in the list"),
+            Err(Errno::E2BIG) => end!(Refused, "that would be more networks than the list has room for"),
+            Err(Errno::ENOENT) => end!(Refused, "{networks}: not all of that is in the list"),
             Err(e) => Err(e).context(ChangeSources::TITLE),
         }
     }
@@ -162,8 +168,8 @@ impl Device {
     pub(crate) fn set_credentials(&self, lines: &[u8]) -> Result<()> {
         match self.write::<SetCredentials>(0, lines)? {
             Ok(()) => Ok(()),
-            Err(Errno::EINVAL) => bail!("each line must be like user:password"),
-            Err(Errno::E2BIG) => bail!("more than the module has room for (2048 bytes)"),
+            Err(Errno::EINVAL) => end!(Refused, "each line must be like user:password"),
+            Err(Errno::E2BIG) => end!(Refused, "more than the module has room for (2048 bytes)"),
             Err(e) => Err(e).context(SetCredentials::TITLE),
         }
     }
@@ -172,7 +178,8 @@ impl Device {
     pub(crate) fn set_limits(&self, limits: &Limits) -> Result<()> {
         match call::<SetLimits>(&self.file, limits) {
             Ok(()) => Ok(()),
-            Err(Errno::EINVAL) => bail!(
+            Err(Errno::EINVAL) => end!(
+                Refused,
                 "a reply has 1392 bytes at least, one datagram, and at most the bytes that the \
                  module was loaded with (udp_bytes=)"
             ),

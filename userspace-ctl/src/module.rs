@@ -8,8 +8,23 @@ use anyhow::{bail, Result};
 use nix::errno::Errno;
 use nix::kmod::{delete_module, DeleteModuleFlags};
 
+use crate::exit::end;
+use crate::xdp;
+
+/// How long a detached program, by this call or one before it, may hold on to the module: the
+/// kernel frees it later.
+const PROGRAM_GOES: Duration = Duration::from_secs(10);
+
+/// Takes the XDP program off all interfaces, then the module out of the kernel.
+pub(crate) fn stop() -> Result<()> {
+    for interface in xdp::interfaces()? {
+        xdp::detach(&interface)?;
+    }
+    unload(PROGRAM_GOES)
+}
+
 /// Takes the module out of the kernel; waits so long for its users to go.
-pub(crate) fn unload(patience: Duration) -> Result<()> {
+fn unload(patience: Duration) -> Result<()> {
     let end = Instant::now() + patience;
     let remove = || delete_module(c"hippos", DeleteModuleFlags::O_NONBLOCK);
     let mut removed = remove();
@@ -19,11 +34,12 @@ pub(crate) fn unload(patience: Duration) -> Result<()> {
     }
     match removed {
         Ok(()) => Ok(()),
-        Err(Errno::ENOENT) => bail!("the module is not loaded"),
-        Err(Errno::EWOULDBLOCK) => bail!(
+        Err(Errno::ENOENT) => end!(NotLoaded, "the module is not loaded"),
+        Err(Errno::EWOULDBLOCK) => end!(
+            Refused,
             "the module is in use: an XDP program of somebody's calls it, or /dev/hippos is open"
         ),
-        Err(Errno::EPERM) => bail!("only root may unload the module"),
+        Err(Errno::EPERM) => end!(NoPermission, "only root may unload the module"),
         Err(error) => bail!("the module can't be unloaded: {error}"),
     }
 }

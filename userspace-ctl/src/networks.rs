@@ -2,6 +2,7 @@
 //! Lists of networks as an operator writes them, checked before the module sees them.
 
 use anyhow::{bail, ensure, Context, Result};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Says what is wrong with a list, if anything is: networks with commas between them, `any` and
@@ -12,6 +13,44 @@ pub(crate) fn check(list: &str) -> Result<()> {
         "" => bail!("{list:?}: a network is missing; like 10.0.0.0/8,fd00::/8, any or default"),
         word => network(word),
     })
+}
+
+/// What `default` stands for: private, link-local and loopback networks. The module decides; this
+/// says the same, so that lists can be compared (see the tests).
+const DEFAULT: [&str; 8] = [
+    "10.0.0.0/8",
+    "192.168.0.0/16",
+    "172.16.0.0/12",
+    "169.254.0.0/16",
+    "fc00::/7",
+    "fe80::/10",
+    "127.0.0.0/8",
+    "::1/128",
+];
+
+/// The networks of a list that [`check`] takes, as the module lists them.
+pub(crate) fn expand(list: &str) -> BTreeSet<String> {
+    let mut networks = BTreeSet::new();
+    for word in list.split([',', '\n']).filter(|word| !word.is_empty()) {
+        match word.parse::<IpAddr>() {
+            _ if word == "default" => networks.extend(DEFAULT.map(str::to_owned)),
+            Ok(address) => {
+                let bits = if address.is_ipv4() { 32 } else { 128 };
+                networks.insert(format!("{address}/{bits}"));
+            }
+            Err(_) => {
+                let mut parts = word.splitn(2, '/');
+                let address = parts
+                    .next()
+                    .and_then(|address| address.parse::<IpAddr>().ok());
+                networks.insert(match (address, parts.next()) {
+                    (Some(address), Some(bits)) => format!("{address}/{bits}"),
+                    _ => word.to_owned(),
+                });
+            }
+        }
+    }
+    networks
 }
 
 fn network(word: &str) -> Result<()> {
@@ -69,6 +108,25 @@ mod tests {
         ] {
             assert!(check(list).is_ok(), "{list}");
         }
+    }
+
+    #[test]
+    fn default_is_what_the_module_takes_it_for() {
+        let engines = hippos_engine::Network::PRIVATE.map(|network| network.to_string());
+        assert_eq!(expand("default"), BTreeSet::from(engines));
+    }
+
+    #[test]
+    fn lists_that_mean_the_same_are_equal() {
+        for (a, b) in [
+            ("10.0.0.0/8,8.8.8.8", "8.8.8.8/32\n10.0.0.0/8\n"),
+            ("FD00:0::/8", "fd00::/8"),
+            ("default,10.0.0.0/8", "default"),
+            ("any", "any\n"),
+        ] {
+            assert_eq!(expand(a), expand(b), "{a}");
+        }
+        assert_ne!(expand("default"), expand("default,8.8.8.8"));
     }
 
     #[test]

@@ -1,43 +1,129 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The module's `STAT name value` texts, for people and for programs.
+//! The `STAT name value` texts, for people and for programs.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use std::fmt::Write;
+use hippos_abi::Section;
+use serde_json::Value;
 
-/// The names and values of a `stats` text, in its order.
-pub(crate) fn parse(text: &str) -> Result<Vec<(&str, &str)>> {
-    text.lines()
-        .map(|line| {
+use crate::source::Source;
+
+/// Names and values, in the server's order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stats(Vec<(String, String)>);
+
+impl Stats {
+    /// The names and values of a text.
+    pub(crate) fn parse(text: &str) -> Result<Self> {
+        let stat = |line: &str| {
             let rest = line.strip_prefix("STAT ");
-            rest.and_then(|rest| rest.split_once(' '))
-                .with_context(|| format!("not a statistic: {line:?}"))
-        })
-        .collect()
-}
-
-/// Two aligned columns.
-pub(crate) fn table(stats: &[(&str, &str)]) -> String {
-    let width = stats.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let mut out = String::new();
-    for (name, value) in stats {
-        writeln!(out, "{name:width$}  {value}").expect("a String takes all");
+            let (name, value) = rest
+                .and_then(|rest| rest.split_once(' '))
+                .with_context(|| format!("not a statistic: {line:?}"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        };
+        text.lines().map(stat).collect::<Result<_>>().map(Stats)
     }
-    out
-}
 
-/// One JSON object; whole numbers as numbers, all else as strings.
-pub(crate) fn json(stats: &[(&str, &str)]) -> String {
-    let object: serde_json::Map<_, _> = stats
-        .iter()
-        .map(|&(name, value)| {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&name[..], &value[..]))
+    }
+
+    /// The value of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find(|(have, _)| *have == name)
+            .map(|(_, value)| value)
+    }
+
+    /// The same as a number; 0 if there is none.
+    pub(crate) fn number(&self, name: &str) -> u64 {
+        self.get(name)
+            .and_then(|value| value.parse().ok())
+            .unwrap_or(0)
+    }
+
+    /// Two aligned columns.
+    pub(crate) fn table(&self) -> String {
+        let width = self.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let mut out = String::new();
+        for (name, value) in self.iter() {
+            writeln!(out, "{name:width$}  {value}").expect("a String takes all");
+        }
+        out
+    }
+
+    /// One JSON object; whole numbers as numbers, all else as strings.
+    pub(crate) fn json(&self) -> Value {
+        let row = |(name, value): (&str, &str)| {
             let value = match value.parse::<u64>() {
                 Ok(number) => number.into(),
                 Err(_) => value.into(),
             };
             (name.to_owned(), value)
-        })
-        .collect();
-    serde_json::Value::Object(object).to_string()
+        };
+        Value::Object(self.iter().map(row).collect())
+    }
+
+    /// What grew since `before`, a second; whatever else changed, as it is now.
+    fn rates(&self, before: &Stats, seconds: f64) -> Stats {
+        let mut rates = Vec::new();
+        for (name, value) in self.iter() {
+            let was = before.get(name);
+            if was == Some(value) || name == "time" || name == "uptime" {
+                continue;
+            }
+            let number = |text: &str| text.parse::<f64>().ok();
+            let shown = match (was.and_then(number), number(value)) {
+                (Some(was), Some(now)) => format!("{:+.1}/s", (now - was) / seconds),
+                _ => value.to_owned(),
+            };
+            rates.push((name.to_owned(), shown));
+        }
+        Stats(rates)
+    }
+}
+
+/// Prints a section every few seconds, with `rates` what changed a second; ends when nobody reads
+/// on.
+pub(crate) fn watch(
+    source: &Source,
+    section: Section,
+    every: Duration,
+    rates: bool,
+    is_json: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    let mut before = source.stats(section)?;
+    let mut at = Instant::now();
+    if !rates {
+        show(&before, is_json, out)?;
+    }
+    loop {
+        thread::sleep(every);
+        let now = source.stats(section)?;
+        let seconds = at.elapsed().as_secs_f64();
+        at = Instant::now();
+        if rates {
+            show(&now.rates(&before, seconds), is_json, out)?;
+        } else {
+            show(&now, is_json, out)?;
+        }
+        before = now;
+    }
+}
+
+fn show(stats: &Stats, is_json: bool, out: &mut impl Write) -> Result<()> {
+    if is_json {
+        writeln!(out, "{}", stats.json())?;
+    } else {
+        writeln!(out, "{}", stats.table())?;
+    }
+    Ok(out.flush()?)
 }
 
 #[cfg(test)]
@@ -46,21 +132,31 @@ mod tests {
 
     #[test]
     fn a_text_becomes_columns_and_json() {
-        let stats = parse("STAT pid 0\r\nSTAT version 1.6.38\r\n").unwrap();
-        assert_eq!(stats, [("pid", "0"), ("version", "1.6.38")]);
-        assert_eq!(table(&stats), "pid      0\nversion  1.6.38\n");
-        assert_eq!(json(&stats), r#"{"pid":0,"version":"1.6.38"}"#);
+        let stats = Stats::parse("STAT pid 0\r\nSTAT version 1.6.38\r\n").unwrap();
+        assert_eq!(stats.table(), "pid      0\nversion  1.6.38\n");
+        assert_eq!(stats.json().to_string(), r#"{"pid":0,"version":"1.6.38"}"#);
+        assert_eq!((stats.number("pid"), stats.number("none")), (0, 0));
     }
 
     #[test]
     fn values_may_hold_spaces_or_nothing() {
-        assert_eq!(parse("STAT a b c\r\n").unwrap(), [("a", "b c")]);
-        assert_eq!(parse("STAT a \r\n").unwrap(), [("a", "")]);
+        let of = |text| Stats::parse(text).unwrap();
+        assert_eq!(of("STAT a b c\r\n").get("a"), Some("b c"));
+        assert_eq!(of("STAT a \r\n").get("a"), Some(""));
     }
 
     #[test]
     fn another_line_is_an_error_that_shows_it() {
-        let error = parse("STAT a 1\r\nEND\r\n").unwrap_err();
+        let error = Stats::parse("STAT a 1\r\nEND\r\n").unwrap_err();
         assert!(error.to_string().contains("END"), "{error}");
+    }
+
+    #[test]
+    fn rates_are_of_what_changed() {
+        let before =
+            Stats::parse("STAT uptime 1\nSTAT gets 10\nSTAT sets 5\nSTAT way open\n").unwrap();
+        let now = Stats::parse("STAT uptime 3\nSTAT gets 30\nSTAT sets 5\nSTAT way nat\n").unwrap();
+        let rates = now.rates(&before, 2.0);
+        assert_eq!(rates.table(), "gets  +10.0/s\nway   nat\n");
     }
 }

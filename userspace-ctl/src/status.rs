@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which ways of answering UDP are open, and why a closed one is closed.
+//! `status`: one screen that says how the cache is, and what to look after.
 
-use anyhow::{Context, Result};
 use std::fmt::Write;
+
+use anyhow::Result;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::stats::Stats;
+use crate::system::{System, INTERFACES};
 
 /// The ways before the socket: their names and their statistics (docs/doors.md).
 const WAYS: [(&str, &str); 4] = [
@@ -10,6 +16,22 @@ const WAYS: [(&str, &str); 4] = [
     ("PRE_ROUTING, IPv6", "hippos_hook_ipv6"),
     ("XDP, IPv4", "hippos_xdp_ipv4"),
     ("XDP, IPv6", "hippos_xdp_ipv6"),
+];
+
+/// Requests and connections that were turned away: what is counted, and what for.
+const REFUSALS: [(&str, &str); 6] = [
+    ("rejected_connections", "connections beyond maxconns"),
+    (
+        "hippos_tcp_refused",
+        "TCP connections of sources that may not ask",
+    ),
+    (
+        "hippos_udp_refused",
+        "datagrams of sources that may not ask, or while clients have to log in",
+    ),
+    ("hippos_udp_limited", "UDP replies beyond a source's rate"),
+    ("auth_errors", "logins"),
+    ("hippos_admin_refused", "administration commands"),
 ];
 
 /// What a value of these statistics means.
@@ -29,63 +51,354 @@ fn meaning(value: &str) -> String {
     }
 }
 
-/// One line for each way, of the general statistics.
+/// What this is told from.
+pub(crate) struct Told {
+    pub(crate) general: Stats,
+    pub(crate) settings: Stats,
+}
+
+/// One screen.
 ///
 /// # Errors
 ///
-/// The module does not list a way: it is of another version.
-pub(crate) fn lines(stats: &[(&str, &str)]) -> Result<String> {
-    let mut out = String::new();
+/// A String takes all: none.
+pub(crate) fn status(told: &Told, system: Option<&System>) -> Result<Answer> {
+    let Told { general, settings } = told;
+    let warnings = warnings(told, system);
+    let health = health(&warnings);
+    let mut text = String::new();
+    let version = general.get("hippos_version").map_or_else(
+        || format!("memcached {}", general.get("version").unwrap_or("?")),
+        |version| format!("hippos {version}"),
+    );
+    let port = settings.number("tcpport");
+    let up = duration(general.number("uptime"));
+    writeln!(text, "{health}: {version} on port {port}, up {up}")?;
+    let (used, limit) = (general.number("bytes"), general.number("limit_maxbytes"));
+    let held = general.number("hippos_memory_held");
+    let limit_mib = limit >> 20;
+    writeln!(
+        text,
+        "memory: {limit_mib} MiB at most, {} MiB taken, {} MiB in items ({})",
+        held >> 20,
+        used >> 20,
+        percent(used, limit)
+    )?;
+    let (hits, misses) = (general.number("get_hits"), general.number("get_misses"));
+    let gets = hits.saturating_add(misses);
+    writeln!(
+        text,
+        "items: {}, {} evicted, {} expired before they were read",
+        general.number("curr_items"),
+        general.number("evictions"),
+        general.number("expired_unfetched")
+    )?;
+    let seconds = general.number("uptime").max(1);
+    writeln!(
+        text,
+        "gets: {gets}, {} hits, {} a second since the start; sets: {}",
+        percent(hits, gets),
+        gets / seconds,
+        general.number("cmd_set")
+    )?;
+    writeln!(
+        text,
+        "commands: {} over TCP, {} by the UDP socket, {} where their packets arrived, {} of them by XDP",
+        general.number("hippos_tcp_commands"),
+        general.number("hippos_udp_commands"),
+        general.number("hippos_udp_fast_commands"),
+        general.number("hippos_xdp_served")
+    )?;
+    writeln!(
+        text,
+        "connections: {} of {}",
+        general.number("curr_connections"),
+        general.number("max_connections")
+    )?;
     for (title, name) in WAYS {
-        let value = stats.iter().find(|(have, _)| *have == name);
-        let (_, value) = value.with_context(|| format!("the module has no statistic {name}"))?;
-        writeln!(out, "{title}: {}", meaning(value)).expect("a String takes all");
+        if let Some(value) = general.get(name) {
+            writeln!(text, "{title}: {}", meaning(value))?;
+        }
     }
-    Ok(out)
+    for (name, what) in REFUSALS {
+        match general.number(name) {
+            0 => {}
+            count => writeln!(text, "refused: {count} {what}")?,
+        }
+    }
+    for warning in &warnings {
+        writeln!(text, "warning: {}", warning.what)?;
+    }
+    let mut json = general.json();
+    json["health"] = health.into();
+    json["warnings"] = warnings
+        .iter()
+        .map(|warning| json!({"what": warning.what, "loses_requests": warning.loses_requests}))
+        .collect();
+    Ok(Answer::new(text, json))
 }
 
-/// The same for programs: the statistics as they are.
-pub(crate) fn only<'a>(stats: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
-    let of_ways = |name: &str| WAYS.iter().any(|(_, way)| *way == name);
-    stats
+/// What to look after.
+struct Warning {
+    what: String,
+    /// Clients don't get what they ask for.
+    loses_requests: bool,
+}
+
+fn health(warnings: &[Warning]) -> &'static str {
+    if warnings.iter().any(|warning| warning.loses_requests) {
+        "degraded"
+    } else if warnings.is_empty() {
+        "healthy"
+    } else {
+        "serving"
+    }
+}
+
+fn warnings(told: &Told, system: Option<&System>) -> Vec<Warning> {
+    let Told { general, settings } = told;
+    let mut warnings = Vec::new();
+    let mut warn = |loses_requests, what: String| {
+        warnings.push(Warning {
+            what,
+            loses_requests,
+        });
+    };
+    let (now, most) = (
+        general.number("curr_connections"),
+        general.number("max_connections"),
+    );
+    if most > 0 && now >= most {
+        warn(
+            true,
+            format!("all {most} connections are taken: raise maxconns"),
+        );
+    } else if most > 0 && now.saturating_mul(10) >= most.saturating_mul(9) {
+        warn(
+            false,
+            format!("{now} of {most} connections are taken: raise maxconns"),
+        );
+    }
+    let failed = general.number("store_no_memory");
+    if failed > 0 {
+        warn(
+            true,
+            format!("{failed} writes found no memory: see hippos-ctl slabs"),
+        );
+    }
+    let (limit, allowed) = (
+        general.number("limit_maxbytes"),
+        general.number("hippos_memory_allowed"),
+    );
+    if allowed > 0 && allowed < limit {
+        let (allowed, limit) = (allowed >> 20, limit >> 20);
+        let what = format!(
+            "the machine is short of memory: {allowed} MiB are used of the {limit} allowed"
+        );
+        warn(false, what);
+    }
+    if settings.get("hippos_closed") == Some("yes")
+        && settings.get("auth_enabled_ascii") == Some("yes")
+        && general.number("auth_cmds") == 0
+    {
+        let what =
+            "the module was loaded closed: without a hippos-ctl auth since, nobody is served";
+        warn(false, what.into());
+    }
+    let is_closed = |way: &str| {
+        general
+            .get(way)
+            .is_some_and(|value| value != "open" && value != "off")
+    };
+    if is_closed("hippos_hook_ipv4") || is_closed("hippos_hook_ipv6") {
+        warn(
+            false,
+            "the short way for UDP is closed: hippos-ctl doctor".into(),
+        );
+    }
+    if let Some(system) = system {
+        of_machine(told, system, &mut warn);
+    }
+    warnings
+}
+
+/// What only the machine itself tells.
+fn of_machine(told: &Told, system: &System, warn: &mut impl FnMut(bool, String)) {
+    if let Some(machine) = system.memory() {
+        let most = machine.saturating_sub(hippos_abi::memory_reserve(machine));
+        let limit = told.general.number("limit_maxbytes");
+        // Nine tenths.
+        if limit / 9 > most / 10 {
+            let what = format!("memory: {} MiB are near all of this machine's", limit >> 20);
+            warn(false, what);
+        }
+    }
+    for interface in cards(system) {
+        let queues = queues(system, &interface);
+        if queues == 1 && system.cpus() > 1 {
+            warn(
+                false,
+                format!("{interface} has one receive queue: its CPU answers alone"),
+            );
+        }
+    }
+}
+
+/// Interfaces with a device behind them.
+pub(crate) fn cards(system: &System) -> Vec<String> {
+    let mut names = system.names(INTERFACES);
+    names.retain(|name| system.path(INTERFACES).join(name).join("device").exists());
+    names
+}
+
+/// How many receive queues an interface has.
+pub(crate) fn queues(system: &System, interface: &str) -> usize {
+    let queues = system.names(&format!("{INTERFACES}/{interface}/queues"));
+    queues
         .iter()
-        .copied()
-        .filter(|(name, _)| of_ways(name) || name.starts_with("hippos_route_"))
-        .collect()
+        .filter(|queue| queue.starts_with("rx-"))
+        .count()
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return "-".into();
+    }
+    format!("{:.1} %", part as f64 * 100.0 / whole as f64)
+}
+
+fn duration(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (days, hours, _) => format!("{days} d {hours} h"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Status;
+    use crate::system::tests::Folder;
 
-    const STATS: [(&str, &str); 6] = [
-        ("pid", "0"),
-        ("hippos_hook_ipv4", "nat"),
-        ("hippos_hook_ipv6", "open"),
-        ("hippos_xdp_ipv4", "postrouting"),
-        ("hippos_xdp_ipv6", "off"),
-        ("hippos_route_lookups", "7"),
-    ];
+    fn told(general: &str, settings: &str) -> Told {
+        let parse = |rows: &str| {
+            let text: String = rows
+                .lines()
+                .map(|row| format!("STAT {}\n", row.trim()))
+                .collect();
+            Stats::parse(&text).unwrap()
+        };
+        Told {
+            general: parse(general),
+            settings: parse(settings),
+        }
+    }
+
+    const GENERAL: &str = "uptime 3700
+        hippos_version 0.1.0
+        get_hits 75
+        get_misses 25
+        bytes 1048576
+        limit_maxbytes 67108864
+        curr_connections 2
+        max_connections 1024
+        hippos_hook_ipv4 open
+        hippos_hook_ipv6 open
+        hippos_xdp_ipv4 open
+        hippos_xdp_ipv6 off";
+
+    #[test]
+    fn a_healthy_cache_is_told_in_one_screen() {
+        let answer = status(&told(GENERAL, "tcpport 11211"), None).unwrap();
+        let first = answer.text.lines().next().unwrap();
+        assert_eq!(first, "healthy: hippos 0.1.0 on port 11211, up 1 h 1 min");
+        assert!(answer.text.contains("100, 75.0 % hits"), "{}", answer.text);
+        assert!(answer.text.contains("64 MiB at most"), "{}", answer.text);
+        assert!(answer.text.lines().count() < 24, "{}", answer.text);
+        assert!(
+            answer.text.lines().all(|line| line.len() < 100),
+            "{}",
+            answer.text
+        );
+        assert_eq!(answer.json["health"], "healthy");
+        assert_eq!(answer.json["hippos_hook_ipv4"], "open");
+        assert_eq!(answer.status, Status::Done);
+    }
 
     #[test]
     fn each_way_has_a_line_with_the_reason_and_the_remedy() {
-        let lines = lines(&STATS).unwrap();
-        let of = |title: &str| lines.lines().find(|line| line.starts_with(title)).unwrap();
-        assert!(of("PRE_ROUTING, IPv4").contains("NAT chain"), "{lines}");
-        assert!(of("PRE_ROUTING, IPv4").contains("udp_fast=late"), "{lines}");
+        let general = GENERAL.replace("hippos_hook_ipv4 open", "hippos_hook_ipv4 nat");
+        let general = general.replace("hippos_xdp_ipv4 open", "hippos_xdp_ipv4 postrouting");
+        let answer = status(&told(&general, ""), None).unwrap();
+        let of = |title: &str| {
+            answer
+                .text
+                .lines()
+                .find(|line| line.starts_with(title))
+                .unwrap()
+        };
+        assert!(of("PRE_ROUTING, IPv4").contains("NAT chain"));
+        assert!(of("PRE_ROUTING, IPv4").contains("udp_fast=late"));
         assert_eq!(of("PRE_ROUTING, IPv6"), "PRE_ROUTING, IPv6: open");
-        assert!(of("XDP, IPv4").contains("POSTROUTING"), "{lines}");
-        assert!(of("XDP, IPv6").contains("udp_fast=0"), "{lines}");
-        assert_eq!(lines.lines().count(), WAYS.len());
+        assert!(of("XDP, IPv4").contains("POSTROUTING"));
+        assert!(of("XDP, IPv6").contains("udp_fast=0"));
+        assert!(of("warning: the short way").contains("doctor"));
+        assert_eq!(answer.json["health"], "serving");
     }
 
     #[test]
-    fn a_module_without_these_statistics_is_an_error() {
-        assert!(lines(&STATS[..3]).is_err());
+    fn what_costs_clients_something_degrades() {
+        for (row, what) in [
+            ("store_no_memory 3", "3 writes found no memory"),
+            ("curr_connections 1024", "all 1024 connections"),
+        ] {
+            let name = row.split(' ').next().unwrap();
+            let general: Vec<_> = GENERAL
+                .lines()
+                .filter(|line| !line.trim().starts_with(name))
+                .collect();
+            let general = format!("{}\n{row}", general.join("\n"));
+            let answer = status(&told(&general, ""), None).unwrap();
+            assert!(answer.text.starts_with("degraded:"), "{}", answer.text);
+            assert!(answer.text.contains(what), "{}", answer.text);
+        }
     }
 
     #[test]
-    fn programs_get_ways_and_look_ups_alone() {
-        assert_eq!(only(&STATS), STATS[1..]);
+    fn the_machine_is_looked_at() {
+        let folder = Folder::new(
+            "status",
+            &[
+                ("/proc/meminfo", "MemTotal: 135000 kB\n"),
+                ("/sys/class/net/eth0/device/vendor", ""),
+                ("/sys/class/net/eth0/queues/rx-0/rps_cpus", ""),
+                ("/sys/class/net/veth0/queues/rx-0/rps_cpus", ""),
+                ("/sys/devices/system/cpu/online", "0-3\n"),
+            ],
+        );
+        let answer = status(&told(GENERAL, ""), Some(&folder.system())).unwrap();
+        assert!(
+            answer.text.contains("warning: eth0 has one receive queue"),
+            "{}",
+            answer.text
+        );
+        assert!(!answer.text.contains("veth0"), "{}", answer.text);
+        assert!(
+            answer.text.contains("64 MiB are near all"),
+            "{}",
+            answer.text
+        );
+    }
+
+    #[test]
+    fn a_memcached_is_told_too() {
+        let answer = status(&told("version 1.6.38\nuptime 5", "tcpport 1"), None).unwrap();
+        assert!(answer
+            .text
+            .starts_with("healthy: memcached 1.6.38 on port 1, up 5 s"));
+        assert!(!answer.text.contains("XDP,"), "{}", answer.text);
     }
 }

@@ -14,7 +14,8 @@ use libbpf_rs::libbpf_sys::{self, bpf_link_create_opts};
 use libbpf_rs::{set_print, Link, Object, ObjectBuilder, PrintLevel, Xdp, XdpFlags};
 use nix::errno::Errno;
 
-use super::Mode;
+use crate::exit::end;
+use crate::Mode;
 
 /// The program, compiled by build.rs.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hippos.bpf.o"));
@@ -30,7 +31,9 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
     let index = index(interface)?;
     let pin = pin(interface)?;
     ensure!(!pin.exists(), "{interface} has it already");
-    ensure!(Path::new(PARAMETERS).exists(), "the module is not loaded");
+    if !Path::new(PARAMETERS).exists() {
+        end!(NotLoaded, "the module is not loaded");
+    }
     ensure!(
         Path::new(BTF).exists(),
         "the module has no type information ({BTF} is not there): build it beside the kernel's \

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Which clients may use administration commands.
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Who {
+    /// All of them, as with memcached
+    Network,
+    /// Those on this host, over TCP
+    Local,
+    /// None
+    Off,
+}
+
+impl Who {
+    const ALL: [(Who, u32, &'static str); 3] = [
+        (Who::Network, hippos_abi::ADMIN_NETWORK, "network"),
+        (Who::Local, hippos_abi::ADMIN_LOCAL, "local"),
+        (Who::Off, hippos_abi::ADMIN_OFF, "off"),
+    ];
+
+    pub(crate) fn number(self) -> u32 {
+        let found = Self::ALL.iter().find(|(who, ..)| *who == self);
+        found.map_or(hippos_abi::ADMIN_OFF, |(_, number, _)| *number)
+    }
+
+    /// The number of that name.
+    pub(crate) fn numbered(name: &str) -> Option<u32> {
+        let found = Self::ALL.iter().find(|(.., n)| *n == name);
+        found.map(|(_, number, _)| *number)
+    }
+
+    /// The name of a number of the module's.
+    pub(crate) fn named(number: u32) -> Result<&'static str> {
+        let found = Self::ALL.iter().find(|(_, n, _)| *n == number);
+        let name = found.map(|(.., name)| *name);
+        name.with_context(|| format!("the module says {number}, which is none of the three"))
+    }
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use hippos_abi::{Section, UDP_BYTES_MIN};
+
+use crate::admin::Who;
+use crate::configuration::FILE;
+use crate::exit::Status;
+
+/// Looks into a loaded Hippos and steers it, through /dev/hippos (root only).
+#[derive(Debug, Parser)]
+#[command(name = "hippos-ctl", version)]
+pub(crate) struct Arguments {
+    /// The control device
+    #[arg(long, global = true, default_value = hippos_abi::DEVICE, value_name = "PATH")]
+    pub(crate) device: PathBuf,
+    /// One JSON object or array instead of text, also for an error
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Ask a server over TCP instead of the loaded module: status, stats, conns, slabs, keys
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(crate) server: Option<String>,
+    /// Log in there with the first user:password line of this file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) auth_file: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// The whole command line, with what a derive can't say.
+    pub(crate) fn line() -> clap::Command {
+        Self::command().after_help(Status::help())
+    }
+
+    /// Those of this process; ends it when they are wrong.
+    pub(crate) fn of_process() -> Self {
+        let matches = Self::line().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Loads the module as the configuration file says, and attaches XDP
+    #[command(
+        after_help = "Waits for the interfaces that the file names. Until all of the file is in \
+force nobody is served who may not be. What goes wrong leaves the module unloaded."
+    )]
+    Start {
+        /// The configuration file
+        #[arg(default_value = FILE)]
+        file: PathBuf,
+    },
+    /// Takes the XDP program off all interfaces, then the module out of the kernel
+    #[command(visible_alias = "unload")]
+    Stop,
+    /// Puts in force what the configuration file says otherwise, and tells what needs a restart
+    #[command(
+        after_help = "What the file does not name goes back to its default. The file of users \
+is read again."
+    )]
+    Reload {
+        /// The configuration file
+        #[arg(default_value = FILE)]
+        file: PathBuf,
+    },
+    /// Tells all that is wrong with a configuration file, and with modprobe's options
+    #[command(
+        after_help = "Findings are told as FILE:LINE:COLUMN. The module need not be loaded."
+    )]
+    Check {
+        /// The configuration file
+        #[arg(default_value = FILE)]
+        file: PathBuf,
+    },
+    /// Tells where a configuration file and what is in force differ
+    Diff {
+        /// The configuration file
+        #[arg(default_value = FILE)]
+        file: PathBuf,
+    },
+    /// Prints or saves the configuration in force
+    Config {
+        #[command(subcommand)]
+        action: Config,
+    },
+    /// Says which Hippos is loaded, its port and its memory limit
+    Info,
+    /// Tells in one screen how the cache is: memory, hits, ways of answering, refusals, warnings
+    #[command(
+        after_help = "The first word is healthy, serving (see the warnings) or degraded (clients do \
+not get what they ask for).\n\nExamples:\n  hippos-ctl status\n  hippos-ctl status --json\n\nXDP answers \
+where its program is attached: hippos-ctl xdp status. What is closed is served by the UDP socket."
+    )]
+    Status,
+    /// Prints the server's statistics, the names as memcached's `stats` has them
+    #[command(
+        after_help = "Examples:\n  hippos-ctl stats\n  hippos-ctl stats slabs\n  \
+hippos-ctl stats --json | jq .get_hits\n  hippos-ctl stats --watch 2 --rates"
+    )]
+    Stats {
+        /// Which statistics; reset sets those to 0 that count
+        #[arg(value_enum, default_value = "general")]
+        section: SectionName,
+        /// Print them again every so many seconds
+        #[arg(long, value_name = "SECONDS",
+            value_parser = clap::value_parser!(u32).range(1..=86400))]
+        watch: Option<u32>,
+        /// Print what grew, a second (with --watch; every second without)
+        #[arg(long)]
+        rates: bool,
+    },
+    /// Lists the open sockets, the idlest first
+    Conns,
+    /// Shows which sizes of items have the memory, a bar each
+    Slabs,
+    /// Lists the keys that begin with a prefix
+    #[command(
+        after_help = "Dumps all items over TCP, from this host (lru_crawler metadump), which \
+takes its time with many. With --json an object a line. A module whose clients log in wants --auth-file.\n\n\
+Example:\n  hippos-ctl keys user: --most 10"
+    )]
+    Keys {
+        /// What they begin with; without it, all
+        #[arg(default_value = "")]
+        prefix: String,
+        /// Print no more than so many; all are counted
+        #[arg(long, default_value_t = 1000, value_name = "COUNT")]
+        most: u64,
+    },
+    /// Forgets every item, as memcached's flush_all does
+    Flush {
+        /// Seconds to wait before, at most 30 days
+        #[arg(long, default_value_t = 0, value_name = "SECONDS",
+            value_parser = clap::value_parser!(u32).range(..=i64::from(hippos_abi::FLUSH_DELAY_MAX)))]
+        delay: u32,
+    },
+    /// Says or changes who may ask: networks like 10.0.0.0/8, any, or default
+    #[command(after_help = "Examples:\n  hippos-ctl allow list\n  \
+hippos-ctl allow set default,192.0.2.0/24\n  hippos-ctl allow remove 169.254.0.0/16\n\n\
+`default` is loopback, private and link-local networks. Connections that are open stay open.")]
+    Allow {
+        #[command(subcommand)]
+        change: Allow,
+    },
+    /// Says or sets which clients may use administration commands
+    #[command(
+        after_help = "Examples:\n  hippos-ctl admin\n  hippos-ctl admin local\n\nThese are \
+flush_all, cache_memlimit, slabs, lru, lru_crawler, verbosity, stats reset, stats detail, stats \
+cachedump and the like, in the text and the binary protocol. hippos-ctl itself is never refused."
+    )]
+    Admin {
+        /// Which clients; said when none is given
+        #[arg(value_enum)]
+        who: Option<Who>,
+    },
+    /// Has clients log in over TCP with memcached's text authentication; refuses UDP meanwhile
+    #[command(
+        after_help = "Examples:\n  hippos-ctl auth set /etc/hippos/users\n  hippos-ctl auth off\n\n\
+The file has lines like user:password, as memcached's -Y takes it. Connections that are open stay open."
+    )]
+    Auth {
+        #[command(subcommand)]
+        change: Auth,
+    },
+    /// Says or sets what UDP clients get
+    #[command(after_help = "Example:\n  hippos-ctl limits --udp-datagrams 8 --udp-rate 1000000")]
+    Limits(Limits),
+    /// Says or sets the memory limit; a lower one is reached by evicting
+    #[command(after_help = "Example:\n  hippos-ctl memory 512")]
+    Memory {
+        /// MiB, at least 8; said when none is given
+        #[arg(value_name = "MIB")]
+        mib: Option<u64>,
+    },
+    /// Answers GETs before the kernel makes packets of frames (XDP)
+    #[command(
+        after_help = "Examples:\n  hippos-ctl xdp attach --dev eth0\n  hippos-ctl xdp status\n  \
+hippos-ctl xdp detach --dev eth0\n\nThe program stays until it is detached, whatever becomes of this \
+command. While it is attached the module can't be unloaded but by hippos-ctl stop."
+    )]
+    Xdp {
+        #[command(subcommand)]
+        action: Xdp,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Prints it as a configuration file
+    Show,
+    /// Writes it; the file as it was is kept beside it, with .old behind its name
+    Save {
+        /// The configuration file
+        #[arg(default_value = FILE)]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Allow {
+    /// Prints the networks
+    List,
+    /// Replaces all of them
+    Set { networks: String },
+    /// Adds to them
+    Add { networks: String },
+    /// Takes from them
+    Remove { networks: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Auth {
+    /// Says whether clients have to log in
+    Status,
+    /// Whoever is in the file may log in
+    Set { file: PathBuf },
+    /// Nobody has to log in
+    Off,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Limits {
+    /// The most bytes of one reply, at least 1392
+    #[arg(long, value_name = "BYTES",
+        value_parser = clap::value_parser!(u32).range(i64::from(UDP_BYTES_MIN)..))]
+    pub(crate) udp_bytes: Option<u32>,
+    /// The most datagrams of one reply, 1 to 65535
+    #[arg(long, value_name = "COUNT",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(hippos_abi::UDP_DATAGRAMS_MAX)))]
+    pub(crate) udp_datagrams: Option<u32>,
+    /// Reply bytes a second for each source outside private networks; 0 is no limit
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) udp_rate: Option<u32>,
+    /// The same for those within
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) udp_private_rate: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Xdp {
+    /// Puts the program on an interface
+    Attach {
+        /// The interface, for example eth0
+        #[arg(long, value_name = "INTERFACE")]
+        dev: String,
+        /// In the driver, behind it, or in the driver where that is possible
+        #[arg(long, value_enum, default_value = "auto")]
+        mode: Mode,
+    },
+    /// Takes the program off an interface
+    Detach {
+        /// The interface
+        #[arg(long, value_name = "INTERFACE")]
+        dev: String,
+    },
+    /// Lists the interfaces with the program, and how it runs there
+    Status,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Native on a card whose driver can, else generic
+    Auto,
+    /// In the driver, before there is an sk_buff
+    Native,
+    /// Behind any driver; slower than native
+    Generic,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SectionName {
+    General,
+    Settings,
+    Items,
+    Slabs,
+    Conns,
+    Reset,
+}
+
+impl SectionName {
+    pub(crate) fn section(self) -> Section {
+        match self {
+            SectionName::General => Section::General,
+            SectionName::Settings => Section::Settings,
+            SectionName::Items => Section::Items,
+            SectionName::Slabs => Section::Slabs,
+            SectionName::Conns => Section::Conns,
+            SectionName::Reset => Section::Reset,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::line().debug_assert();
+    }
+
+    #[test]
+    fn help_tells_each_exit_status() {
+        let help = Arguments::line().render_help().to_string();
+        for (status, _) in Status::ALL {
+            assert!(help.contains(&format!("  {}  ", status as u8)), "{help}");
+        }
+    }
+
+    /// The message of a command line that is refused.
+    fn refused(line: &str) -> String {
+        let words = ["hippos-ctl"].into_iter().chain(line.split(' '));
+        Arguments::try_parse_from(words)
+            .expect_err(line)
+            .to_string()
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_the_range() {
+        for (line, range) in [
+            ("limits --udp-datagrams 70000", "1..=65535"),
+            ("limits --udp-datagrams 0", "1..=65535"),
+            ("limits --udp-bytes 100", "1392..=4294967295"),
+            ("limits --udp-rate -1", "unexpected argument"),
+            ("limits --udp-rate 4294967296", "0..=4294967295"),
+            ("flush --delay 2592001", "0..=2592000"),
+            ("memory -1", "unexpected argument"),
+            ("memory many", "invalid digit"),
+            ("admin everybody", "[possible values: network, local, off]"),
+            (
+                "xdp attach --dev eth0 --mode fast",
+                "[possible values: auto, native, generic]",
+            ),
+        ] {
+            let error = refused(line);
+            assert!(error.contains(range), "{line}: {error}");
+        }
+    }
+}

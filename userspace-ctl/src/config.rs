@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `config` and `diff`: the configuration in force, as a file and beside one.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{json, Value};
+
+use crate::answer::Answer;
+use crate::configuration::Configuration;
+use crate::exit::Status;
+use crate::in_force::InForce;
+use crate::{keys, reload};
+
+/// Prints what is in force.
+pub(crate) fn show(in_force: &InForce) -> Answer {
+    let configuration = &in_force.configuration;
+    let mut text = String::new();
+    if in_force.has_logins {
+        text.push_str("# Clients have to log in; by which auth_file the module does not tell.\n");
+    }
+    text.push_str(&configuration.to_toml());
+    let of = |key: &'static hippos_abi::parameters::Parameter| {
+        let value = configuration.get(key);
+        let value = value
+            .parse::<u64>()
+            .map_or(Value::String(value), Value::from);
+        (key.name.to_owned(), value)
+    };
+    let told = keys::all().filter(|key| !keys::is_of_loading(key) && key.name != "auth_file");
+    let mut json: serde_json::Map<_, _> = told.map(of).collect();
+    json.insert("auth".into(), in_force.has_logins.into());
+    Answer::new(text, Value::Object(json))
+}
+
+/// Writes what is in force to `file`. What the module does not know is kept from the file as it
+/// was, which is kept beside it.
+pub(crate) fn save(in_force: &InForce, file: &Path) -> Result<Answer> {
+    let old = match Configuration::check(file) {
+        Ok((old, _)) => old,
+        Err(error) => {
+            let io = error.downcast_ref::<std::io::Error>();
+            if io.is_some_and(|io| io.kind() == ErrorKind::NotFound) {
+                Configuration::default()
+            } else {
+                return Err(error);
+            }
+        }
+    };
+    let (new, warning) = to_save(in_force, &old);
+    if let Some(warning) = warning {
+        eprintln!("hippos-ctl: warning: {warning}");
+    }
+    let beside = |end: &str| {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        std::path::PathBuf::from(name)
+    };
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    }
+    // Whole or not at all, also when the power goes.
+    let fresh = beside(".new");
+    let written = fs::File::create(&fresh).and_then(|mut out| {
+        out.write_all(new.to_toml().as_bytes())?;
+        out.sync_all()
+    });
+    written.with_context(|| fresh.display().to_string())?;
+    if file.exists() {
+        fs::copy(file, beside(".old")).with_context(|| beside(".old").display().to_string())?;
+    }
+    fs::rename(&fresh, file).with_context(|| file.display().to_string())?;
+    let text = format!("{} is written\n", file.display());
+    Ok(Answer::new(text, json!({"file": file})))
+}
+
+/// What to write, and what to warn of.
+fn to_save(in_force: &InForce, old: &Configuration) -> (Configuration, Option<String>) {
+    let mut new = in_force.configuration.clone();
+    for key in keys::all().filter(|key| keys::is_of_loading(key)) {
+        new.set(key, old.get(key));
+    }
+    let users = old.get(&keys::AUTH_FILE);
+    let warning = (in_force.has_logins && users.is_empty()).then(|| {
+        "clients have to log in, but by which file the module does not tell: set auth_file"
+            .to_owned()
+    });
+    let users = if in_force.has_logins {
+        users
+    } else {
+        String::new()
+    };
+    new.set(&keys::AUTH_FILE, users);
+    let closed = &hippos_abi::parameters::each::closed;
+    new.set(closed, old.get(closed));
+    (new, warning)
+}
+
+/// Tells what a start by the file would change.
+pub(crate) fn diff(in_force: &InForce, wanted: &Configuration) -> Answer {
+    let differences = in_force.differences(wanted);
+    let mut text = String::new();
+    for difference in &differences {
+        text.push_str(&format!("{difference}\n"));
+    }
+    let status = if differences.is_empty() {
+        Status::Done
+    } else {
+        Status::Found
+    };
+    Answer::new(text, reload::to_json(&differences)).ending(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::tests::Folder;
+
+    fn in_force(text: &str, has_logins: bool) -> InForce {
+        InForce {
+            configuration: Configuration::parse(text).0,
+            has_logins,
+            memory_mb: 8..=64,
+            udp_bytes_most: 1_114_112,
+        }
+    }
+
+    #[test]
+    fn a_saved_file_makes_no_difference_and_keeps_what_the_module_does_not_know() {
+        let old = "# mine\nauth_file = '/etc/hippos/users'\nport = 1\n[load]\nmodule = '/h.ko'\n";
+        let folder = Folder::new("save", &[("/h.toml", old)]);
+        let file = folder.system().path("/h.toml");
+        let now = in_force("port = 2\nmemory_mb = 32\n", true);
+        save(&now, &file).unwrap();
+        let (saved, _) = Configuration::check(&file).unwrap();
+        assert_eq!(saved.get(&keys::MODULE), "/h.ko");
+        assert_eq!(saved.get(&keys::AUTH_FILE), "/etc/hippos/users");
+        assert_eq!(diff(&now, &saved).text, "");
+        let kept = fs::read_to_string(folder.system().path("/h.toml.old")).unwrap();
+        assert_eq!(kept, old);
+        assert!(to_save(&now, &Configuration::default()).1.is_some());
+    }
+
+    #[test]
+    fn a_difference_shows_in_the_status() {
+        let (wanted, _) = Configuration::parse("port = 3\n");
+        let answer = diff(&in_force("port = 2\n", false), &wanted);
+        assert_eq!(answer.status, Status::Found);
+        assert_eq!(
+            answer.text,
+            "port: 2 is in force, 3 in the file (needs a restart)\n"
+        );
+        assert_eq!(answer.json[0]["needs_restart"], true);
+    }
+
+    #[test]
+    fn what_is_shown_can_be_read_as_a_file() {
+        let answer = show(&in_force("port = 2\n", true));
+        let (again, findings) = Configuration::parse(&answer.text);
+        assert_eq!(findings, []);
+        assert_eq!(again.get(&hippos_abi::parameters::each::port), "2");
+        assert_eq!(answer.json["port"], 2);
+    }
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `keys`: the keys that begin with a prefix, by a dump of all items.
+
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::server::Server;
+
+/// Prints at most `most` keys; gives how many there are.
+pub(crate) fn keys(
+    server: &mut Server,
+    prefix: &[u8],
+    most: u64,
+    is_json: bool,
+    out: &mut impl Write,
+) -> Result<u64> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let mut found = 0u64;
+    server.ask("lru_crawler metadump all", &["END"], |line| {
+        let item = Item::parse(line).with_context(|| format!("not an item: {line:?}"))?;
+        if !item.key.starts_with(prefix) {
+            return Ok(());
+        }
+        found += 1;
+        if found > most {
+            return Ok(());
+        }
+        let key = shown(&item.key);
+        let left = item.expiry.map(|at| at.saturating_sub(now));
+        if is_json {
+            let line =
+                json!({"key": key, "bytes": item.bytes, "expires_in": left, "read": item.is_read});
+            writeln!(out, "{line}")?;
+        } else {
+            let left = left.map_or("-".to_owned(), |left| format!("{left} s"));
+            let read = if item.is_read { "read" } else { "never read" };
+            writeln!(out, "{key}  {} bytes  {left}  {read}", item.bytes)?;
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// A line of the dump.
+struct Item {
+    key: Vec<u8>,
+    expiry: Option<u64>,
+    bytes: u64,
+    is_read: bool,
+}
+
+impl Item {
+    fn parse(line: &str) -> Option<Self> {
+        let of = |name: &str| {
+            let mut words = line.split(' ');
+            words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        };
+        Some(Item {
+            key: decoded(of("key")?),
+            // -1 is: it does not expire.
+            expiry: of("exp").and_then(|at| at.parse().ok()),
+            bytes: of("size")?.parse().ok()?,
+            is_read: of("fetch") == Some("yes"),
+        })
+    }
+}
+
+/// A key as it was before the dump's %XX.
+fn decoded(text: &str) -> Vec<u8> {
+    let mut key = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let hex = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        let byte = hex.and_then(|two| u8::from_str_radix(two, 16).ok());
+        match (first, byte) {
+            (b'%', Some(byte)) => {
+                key.push(byte);
+                rest = &after[2..];
+            }
+            _ => {
+                key.push(*first);
+                rest = after;
+            }
+        }
+    }
+    key
+}
+
+/// A key for a terminal: bytes that are no text as `\xNN`.
+fn shown(key: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in key.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c.is_control() {
+                true => text.extend(c.escape_default()),
+                false => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_a_dump_are_items() {
+        let line = "key=user%3A1 exp=-1 la=17 cas=3 fetch=yes cls=2 size=80";
+        let item = Item::parse(line).unwrap();
+        assert_eq!(
+            (&item.key[..], item.expiry, item.bytes),
+            (&b"user:1"[..], None, 80)
+        );
+        assert!(item.is_read);
+        let item = Item::parse("key=a exp=99 la=1 cas=1 fetch=no cls=1 size=1").unwrap();
+        assert_eq!((item.expiry, item.is_read), (Some(99), false));
+        assert!(Item::parse("ERROR").is_none());
+    }
+
+    #[test]
+    fn keys_are_shown_without_control_characters() {
+        assert_eq!(decoded("a%20%ff%2"), b"a \xff%2");
+        assert_eq!(shown(b"a\x1b[2J\xff\xc3\xa4"), "a\\u{1b}[2J\\xffä");
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The kernel's log: what the module said while it was loaded, and who changed what.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::libc;
+
+const DEVICE: &str = "/dev/kmsg";
+/// The longest record (`PRINTK_MESSAGE_MAX`, linux/printk.h).
+const RECORD_MOST: usize = 8192;
+
+/// The log from a moment on.
+pub(crate) struct Log(Option<File>);
+
+impl Log {
+    /// From now on. Without the right to read it, it has nothing.
+    pub(crate) fn from_now() -> Self {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(DEVICE).ok();
+        Log(file.filter(|mut file| file.seek(SeekFrom::End(0)).is_ok()))
+    }
+
+    /// What the module has said since.
+    pub(crate) fn of_module(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let Some(file) = &mut self.0 else {
+            return lines;
+        };
+        let mut record = [0; RECORD_MOST];
+        loop {
+            match file.read(&mut record) {
+                Ok(0) => return lines,
+                Ok(len) => lines.extend(said(&String::from_utf8_lossy(&record[..len]))),
+                // Records were overwritten meanwhile.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(_) => return lines,
+            }
+        }
+    }
+}
+
+/// What a record says, if the module wrote it.
+fn said(record: &str) -> Option<String> {
+    let (_, text) = record.split_once(';')?;
+    let text = text.lines().next()?.strip_prefix("hippos: ")?;
+    Some(text.to_owned())
+}
+
+/// Writes who did what. Without the right to do so, it is left out.
+pub(crate) fn note(what: &str) {
+    let login = fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
+    let text = noted(what, nix::unistd::getuid().as_raw(), login.trim());
+    if let Ok(mut file) = OpenOptions::new().write(true).open(DEVICE) {
+        // The kernel takes a write as a line.
+        drop(file.write_all(text.as_bytes()));
+    }
+}
+
+fn noted(what: &str, user: u32, login: &str) -> String {
+    // A line of the log is a line.
+    let what = what.replace(char::is_control, " ");
+    match login.parse::<u32>() {
+        Ok(login) if login != u32::MAX => {
+            format!("hippos-ctl: {what} (by user {user}, who logged in as {login})\n")
+        }
+        _ => format!("hippos-ctl: {what} (by user {user})\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_the_module_are_told_from_others() {
+        let record = "3,12,345,-;hippos: port 11211 is in use\n SUBSYSTEM=x\n";
+        assert_eq!(said(record).as_deref(), Some("port 11211 is in use"));
+        assert_eq!(said("3,12,345,-;other: x\n"), None);
+        assert_eq!(said("nothing"), None);
+    }
+
+    #[test]
+    fn a_note_names_the_user_and_is_one_line() {
+        assert_eq!(
+            noted("memory 64\nfaked", 0, "1000"),
+            "hippos-ctl: memory 64 faked (by user 0, who logged in as 1000)\n"
+        );
+        assert_eq!(
+            noted("flush", 0, "4294967295"),
+            "hippos-ctl: flush (by user 0)\n"
+        );
+    }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The keys of the configuration file: the module's parameters, from its own table, and what the
+//! module can't be loaded with.
+
+use hippos_abi::parameters::{Kind, Parameter, Row, PARAMETERS};
+use hippos_abi::UDP_DATAGRAMS_MAX;
+
+/// A key that is no parameter of the module. Its table in the file stands before the dot.
+const fn own(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    text: &'static str,
+) -> Parameter {
+    Parameter {
+        name,
+        kind,
+        default,
+        row: Row::Loaded(""),
+        text,
+        modinfo: text,
+    }
+}
+
+pub(crate) static AUTH_FILE: Parameter = own(
+    "auth_file",
+    Kind::Text,
+    "",
+    "file of user:password lines; clients log in over TCP, and UDP is refused. Empty: nobody has to",
+);
+pub(crate) static UDP_DATAGRAMS: Parameter = own(
+    "limits.udp_datagrams",
+    Kind::Number(1, UDP_DATAGRAMS_MAX),
+    "65535",
+    "most datagrams of a UDP reply",
+);
+pub(crate) static UDP_PRIVATE_RATE: Parameter = own(
+    "limits.udp_private_rate",
+    Kind::Number(0, u32::MAX),
+    "0",
+    "UDP reply bytes a second for each source inside private networks; 0: no limit",
+);
+pub(crate) static XDP_INTERFACES: Parameter = own(
+    "xdp.interfaces",
+    Kind::Text,
+    "",
+    "interfaces on which XDP answers GETs",
+);
+pub(crate) static XDP_MODE: Parameter = own(
+    "xdp.mode",
+    Kind::Choice(&["auto", "native", "generic"]),
+    "auto",
+    "in the driver, behind it, or in the driver where that is possible",
+);
+pub(crate) static MODULE: Parameter = own(
+    "load.module",
+    Kind::Text,
+    "",
+    "the module's file; empty: the one that modprobe finds",
+);
+pub(crate) static WAIT: Parameter = own(
+    "load.wait",
+    Kind::Number(0, 86400),
+    "30",
+    "seconds that start waits for the interfaces that are named here",
+);
+
+static OWN: [&Parameter; 7] = [
+    &AUTH_FILE,
+    &UDP_DATAGRAMS,
+    &UDP_PRIVATE_RATE,
+    &XDP_INTERFACES,
+    &XDP_MODE,
+    &MODULE,
+    &WAIT,
+];
+
+/// Keys that say how to load, and are nothing that is in force afterwards.
+pub(crate) fn is_of_loading(key: &Parameter) -> bool {
+    ["load.module", "load.wait", "xdp.mode"].contains(&key.name)
+}
+
+/// All keys, those without a table first.
+pub(crate) fn all() -> impl Iterator<Item = &'static Parameter> {
+    let parameters = PARAMETERS.iter().copied();
+    parameters.chain(OWN)
+}
+
+/// The key of that name.
+pub(crate) fn find(name: &str) -> Option<&'static Parameter> {
+    all().find(|key| key.name == name)
+}
+
+/// Whether that is a parameter of the module.
+pub(crate) fn is_parameter(key: &Parameter) -> bool {
+    PARAMETERS
+        .iter()
+        .any(|parameter| parameter.name == key.name)
+}
+
+/// Whether the file may have an array of texts there.
+pub(crate) fn is_list(key: &Parameter) -> bool {
+    ["allow", "xdp.interfaces"].contains(&key.name)
+}
+
+/// A value as it is compared and as insmod takes it, of one that insmod takes or sysfs shows.
+///
+/// # Errors
+///
+/// What it must be.
+pub(crate) fn canonical(key: &'static Parameter, given: &str) -> Result<String, String> {
+    match key.kind {
+        Kind::Number(..) => {
+            let number: u32 = given
+                .parse()
+                .map_err(|_| format!("{}={given}: must be {}", key.name, key.kind))?;
+            key.number(number)
+                .map(|number| number.to_string())
+                .map_err(|refused| refused.to_string())
+        }
+        Kind::Size(..) => key
+            .size(given.as_bytes())
+            .map(|bytes| bytes.to_string())
+            .map_err(|refused| refused.to_string()),
+        Kind::Choice(_) => key
+            .choice(given.as_bytes())
+            .map(str::to_owned)
+            .map_err(|refused| refused.to_string()),
+        Kind::Switch => match given {
+            "1" | "Y" | "y" | "true" => Ok("1".into()),
+            "0" | "N" | "n" | "false" => Ok("0".into()),
+            _ => Err(format!("{}={given}: must be true or false", key.name)),
+        },
+        Kind::Text => Ok(given.to_owned()),
+    }
+}
+
+/// The name most like a misspelt one among these.
+pub(crate) fn like<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let likeness = |candidate: &str| {
+        // Of `memory`, `memory_mb` is meant; of `xpd`, `xdp`.
+        let starts = if candidate.starts_with(name) {
+            0.2
+        } else {
+            0.0
+        };
+        let is_slip = strsim::osa_distance(name, candidate) <= 1;
+        strsim::jaro(name, candidate) + starts + if is_slip { 0.3 } else { 0.0 }
+    };
+    names
+        .map(|candidate| (likeness(candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.72)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_among_the_values() {
+        for key in all() {
+            assert!(canonical(key, key.default).is_ok(), "{}", key.name);
+            assert_eq!(find(key.name), Some(key));
+        }
+    }
+
+    #[test]
+    fn one_value_written_in_two_ways_is_one() {
+        let of = |name: &str, value: &str| canonical(find(name).unwrap(), value).unwrap();
+        assert_eq!(of("item_max", "1m"), of("item_max", "1048576"));
+        assert_eq!(of("udp", "Y"), of("udp", "1"));
+        assert_eq!(of("udp_fast", "on"), of("udp_fast", "1"));
+    }
+
+    #[test]
+    fn what_is_misspelt_is_found() {
+        let like = |name| like(name, all().map(|key| key.name));
+        assert_eq!(like("memory"), Some("memory_mb"));
+        assert_eq!(like("max_conns"), Some("maxconns"));
+        assert_eq!(like("evicton"), Some("eviction"));
+        assert_eq!(like("thread"), Some("threads"));
+        assert_eq!(like("zzz"), None);
+    }
+}

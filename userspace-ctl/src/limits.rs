@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `limits`: what UDP clients get.
+
+use anyhow::Result;
+use hippos_abi::{GetLimits, GetRanges, Limits, Ranges, UDP_BYTES_MIN, UDP_RATE_MIN};
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::arguments;
+use crate::device::Device;
+use crate::exit::end;
+
+impl arguments::Limits {
+    /// Whether any is given.
+    pub(crate) fn is_change(&self) -> bool {
+        let given = [
+            self.udp_bytes,
+            self.udp_datagrams,
+            self.udp_rate,
+            self.udp_private_rate,
+        ];
+        given.iter().any(Option::is_some)
+    }
+}
+
+/// Sets those that are given, and tells all.
+pub(crate) fn limits(device: &Device, given: &arguments::Limits) -> Result<Answer> {
+    let now = device.call::<GetLimits>(&())?;
+    let limits = Limits {
+        udp_bytes: given.udp_bytes.unwrap_or(now.udp_bytes),
+        udp_datagrams: given.udp_datagrams.unwrap_or(now.udp_datagrams),
+        udp_rate: given.udp_rate.unwrap_or(now.udp_rate),
+        udp_private_rate: given.udp_private_rate.unwrap_or(now.udp_private_rate),
+    };
+    check_udp_bytes(limits.udp_bytes, &device.call::<GetRanges>(&())?)?;
+    for (option, rate) in [
+        ("--udp-rate", given.udp_rate),
+        ("--udp-private-rate", given.udp_private_rate),
+    ] {
+        if let Some(warning) = rate.and_then(|rate| rate_warning(option, rate)) {
+            eprintln!("hippos-ctl: warning: {warning}");
+        }
+    }
+    if limits != now {
+        device.set_limits(&limits)?;
+    }
+    let rows = [
+        ("udp-bytes", limits.udp_bytes),
+        ("udp-datagrams", limits.udp_datagrams),
+        ("udp-rate", limits.udp_rate),
+        ("udp-private-rate", limits.udp_private_rate),
+    ];
+    let text: String = rows
+        .iter()
+        .map(|(name, value)| format!("{name} {value}\n"))
+        .collect();
+    let json = json!({
+        "udp_bytes": limits.udp_bytes,
+        "udp_datagrams": limits.udp_datagrams,
+        "udp_rate": limits.udp_rate,
+        "udp_private_rate": limits.udp_private_rate,
+    });
+    Ok(Answer::new(text, json))
+}
+
+/// Refuses more bytes for a reply than the module was loaded for.
+fn check_udp_bytes(bytes: u32, ranges: &Ranges) -> Result<()> {
+    let most = ranges.udp_bytes_most;
+    if !(UDP_BYTES_MIN..=most).contains(&bytes) {
+        end!(
+            Refused,
+            "--udp-bytes {bytes}: must be from {UDP_BYTES_MIN} to {most}, what the module was \
+             loaded with (udp_bytes=)"
+        );
+    }
+    Ok(())
+}
+
+/// What there is to say of a rate that lets no full datagram pass.
+fn rate_warning(option: &str, rate: u32) -> Option<String> {
+    (1..UDP_RATE_MIN).contains(&rate).then(|| {
+        format!(
+            "{option} {rate}: with less than {UDP_RATE_MIN} bytes a second no full datagram is ever \
+             sent; 0 is no limit"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_bounded_by_what_the_module_was_loaded_with() {
+        let ranges = Ranges {
+            udp_bytes_most: 100_000,
+            ..Ranges::default()
+        };
+        assert!(check_udp_bytes(1392, &ranges).is_ok());
+        assert!(check_udp_bytes(100_000, &ranges).is_ok());
+        for bytes in [1391, 100_001] {
+            let error = check_udp_bytes(bytes, &ranges).unwrap_err().to_string();
+            assert!(error.contains("from 1392 to 100000"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rate_below_a_datagram_is_warned_of() {
+        assert_eq!(rate_warning("--udp-rate", 0), None);
+        assert_eq!(rate_warning("--udp-rate", 1400), None);
+        let warning = rate_warning("--udp-rate", 1).unwrap();
+        assert!(warning.contains("less than 1400"), "{warning}");
+    }
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `reload`: changes in a loaded module what the file says otherwise, and tells what is left.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hippos_abi::{Admin, Memory, SetAdmin, SetMemory};
+use serde_json::{json, Value};
+
+use crate::admin::Who;
+use crate::answer::Answer;
+use crate::configuration::Configuration;
+use crate::device::Device;
+use crate::exit::Status;
+use crate::in_force::{Difference, InForce};
+use crate::start::{attach, number, set_limits, users};
+use crate::system::System;
+use crate::{keys, networks, xdp};
+
+/// Puts in force what can be, and tells what needs a restart.
+pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<Answer> {
+    let wanted = Configuration::read(file)?;
+    let before = InForce::ask(system, device)?;
+    let differences = before.differences(&wanted);
+    let (live, left): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| d.is_live);
+    let users = users(&wanted)?;
+    let change = Change {
+        device,
+        before: &before.configuration,
+        wanted: &with(&before.configuration, &wanted, &live),
+    };
+    let patience = Duration::from_secs(number(&wanted, "load.wait"));
+    system.wait_for(&change.interfaces_to_attach(), patience)?;
+    // What shuts somebody out comes before what costs or gives something.
+    if !users.is_empty() || live.iter().any(|d| d.key == keys::AUTH_FILE.name) {
+        device.set_credentials(&users).context("auth_file")?;
+    }
+    for key in ["allow", "admin", "limits", "memory_mb", "xdp.interfaces"] {
+        let is_of = |d: &&Difference| match key {
+            "limits" => d.key.starts_with("limits.") || d.key.starts_with("udp_"),
+            key => d.key == key,
+        };
+        if live.iter().any(|d| is_of(&d)) {
+            change.make(key).with_context(|| key.to_owned())?;
+        }
+    }
+    Ok(report(&live, &left))
+}
+
+/// What is in force after the changes: the wanted values of these keys.
+fn with(now: &Configuration, wanted: &Configuration, live: &[Difference]) -> Configuration {
+    let mut then = now.clone();
+    then.set(&keys::XDP_MODE, wanted.get(&keys::XDP_MODE));
+    for key in live
+        .iter()
+        .filter_map(|difference| keys::find(difference.key))
+    {
+        then.set(key, wanted.get(key));
+    }
+    then
+}
+
+struct Change<'c> {
+    device: &'c Device,
+    before: &'c Configuration,
+    wanted: &'c Configuration,
+}
+
+impl Change<'_> {
+    fn make(&self, key: &str) -> Result<()> {
+        let get = |name| keys::find(name).map_or_else(String::new, |key| self.wanted.get(key));
+        match key {
+            "allow" => {
+                let list = networks::expand(&get("allow"));
+                let list = Vec::from_iter(list).join(",");
+                self.device.allow(hippos_abi::ALLOW_SET, &list)
+            }
+            "admin" => {
+                let who = Who::numbered(&get("admin")).context("none of the three")?;
+                self.device.call::<SetAdmin>(&Admin { who })
+            }
+            "limits" => set_limits(self.device, self.wanted),
+            "memory_mb" => {
+                let bytes = number(self.wanted, "memory_mb") << 20;
+                self.device.call::<SetMemory>(&Memory { bytes })
+            }
+            _ => {
+                let (before, wanted) = self.interfaces();
+                for interface in before.iter().filter(|name| !wanted.contains(name)) {
+                    xdp::detach(interface)?;
+                }
+                attach(&self.interfaces_to_attach(), self.wanted)
+            }
+        }
+    }
+
+    /// Those with the program before and after.
+    fn interfaces(&self) -> (Vec<String>, Vec<String>) {
+        let of = |configuration: &Configuration| configuration.list(&keys::XDP_INTERFACES);
+        (of(self.before), of(self.wanted))
+    }
+
+    fn interfaces_to_attach(&self) -> Vec<String> {
+        let (before, mut wanted) = self.interfaces();
+        wanted.retain(|name| !before.contains(name));
+        wanted
+    }
+}
+
+fn report(changed: &[Difference], left: &[Difference]) -> Answer {
+    let mut text = String::new();
+    for Difference {
+        key, now, wanted, ..
+    } in changed
+    {
+        text.push_str(&format!("{key}: {wanted} (was {now})\n"));
+    }
+    for Difference {
+        key, now, wanted, ..
+    } in left
+    {
+        text.push_str(&format!("{key}: stays {now}; {wanted} needs a restart\n"));
+    }
+    if !left.is_empty() {
+        text.push_str("restart with: hippos-ctl stop && hippos-ctl start\n");
+    }
+    let json = json!({"changed": to_json(changed), "needs_restart": to_json(left)});
+    let status = if left.is_empty() {
+        Status::Done
+    } else {
+        Status::Found
+    };
+    Answer::new(text, json).ending(status)
+}
+
+/// Differences for programs.
+pub(crate) fn to_json(differences: &[Difference]) -> Value {
+    let of = |d: &Difference| json!({"key": d.key, "in_force": d.now, "in_file": d.wanted, "needs_restart": !d.is_live});
+    differences.iter().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_for_a_restart_is_told_and_shows_in_the_status() {
+        let of = |key, is_live| Difference {
+            key,
+            now: "1".into(),
+            wanted: "2".into(),
+            is_live,
+        };
+        let answer = report(&[of("memory_mb", true)], &[of("port", false)]);
+        assert_eq!(
+            answer.text,
+            "memory_mb: 2 (was 1)\nport: stays 1; 2 needs a restart\n\
+             restart with: hippos-ctl stop && hippos-ctl start\n"
+        );
+        assert_eq!(answer.status, Status::Found);
+        assert_eq!(answer.json["needs_restart"][0]["key"], "port");
+        assert_eq!(report(&[of("memory_mb", true)], &[]).status, Status::Done);
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_not_mixed_into_what_is_changed() {
+        let parse = |text| Configuration::parse(text).0;
+        let now = parse("udp_bytes = 5000\nudp_rate = 0");
+        let wanted = parse("udp_bytes = 9000\nudp_rate = 7000");
+        let live = [Difference {
+            key: "udp_rate",
+            now: "0".into(),
+            wanted: "7000".into(),
+            is_live: true,
+        }];
+        let then = with(&now, &wanted, &live);
+        assert_eq!(number(&then, "udp_bytes"), 5000);
+        assert_eq!(number(&then, "udp_rate"), 7000);
+    }
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `start`: from the file to a module that serves, with no moment in which it serves more than the
+//! file allows.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use hippos_abi::{GetLimits, Limits};
+use nix::errno::Errno;
+use nix::kmod::{finit_module, ModuleInitFlags};
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::configuration::Configuration;
+use crate::device::Device;
+use crate::exit::{end, Status, Told};
+use crate::kernel_log::Log;
+use crate::system::System;
+use crate::{keys, module, xdp, Mode};
+
+/// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
+const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
+/// How long the device's node may take to come.
+const NODE_COMES: Duration = Duration::from_secs(5);
+
+/// Loads the module and puts all of the file in force.
+pub(crate) fn start(system: &System, node: &Path, file: &Path) -> Result<Answer> {
+    let wanted = Configuration::read(file)?;
+    if system.is_loaded() {
+        end!(
+            Refused,
+            "the module is loaded already: `hippos-ctl reload` puts the file in force, \
+             `hippos-ctl stop` unloads the module"
+        );
+    }
+    let users = users(&wanted)?;
+    let patience = Duration::from_secs(number(&wanted, "load.wait"));
+    system.wait_for(&interfaces(&wanted), patience)?;
+    load(&wanted.get(&keys::MODULE), &parameters(&wanted))?;
+    if let Err(error) = finish(node, &wanted, &users) {
+        let undone = match module::stop() {
+            Ok(()) => "the module is unloaded again".to_owned(),
+            Err(error) => format!("the module can't be unloaded again: {error:#}"),
+        };
+        return Err(error.context(undone));
+    }
+    let port = wanted.get(&hippos_abi::parameters::each::port);
+    let text = format!("serving port {port}\n");
+    Ok(Answer::new(text, json!({"port": number(&wanted, "port")})))
+}
+
+/// Whether something must be set before the first client is answered that the module can't be
+/// loaded with.
+fn must_be_closed(wanted: &Configuration) -> bool {
+    let rest = [
+        &keys::UDP_DATAGRAMS,
+        &keys::UDP_PRIVATE_RATE,
+        &keys::AUTH_FILE,
+    ];
+    rest.iter().any(|key| wanted.get(key) != key.default)
+}
+
+/// What the module is loaded with.
+fn parameters(wanted: &Configuration) -> Vec<String> {
+    let mut parameters = wanted.parameters();
+    if must_be_closed(wanted) {
+        parameters.retain(|parameter| !parameter.starts_with("closed="));
+        parameters.push("closed=1".into());
+    }
+    parameters
+}
+
+/// All interfaces that the file names.
+fn interfaces(wanted: &Configuration) -> Vec<String> {
+    let mut all = wanted.list(&hippos_abi::parameters::each::dev);
+    all.extend(wanted.list(&keys::XDP_INTERFACES));
+    all
+}
+
+fn load(file: &str, parameters: &[String]) -> Result<()> {
+    let mut log = Log::from_now();
+    let loaded = if file.is_empty() {
+        by_modprobe(parameters)
+    } else {
+        by_file(file, parameters)
+    };
+    loaded.map_err(|error| {
+        let said = log.of_module();
+        if said.is_empty() {
+            return error;
+        }
+        error.context(said.join("; "))
+    })
+}
+
+fn by_file(file: &str, parameters: &[String]) -> Result<()> {
+    let open = File::open(file).with_context(|| format!("can't open {file}"))?;
+    let is_packed = [".xz", ".zst", ".gz"].iter().any(|end| file.ends_with(end));
+    let flags = if is_packed {
+        COMPRESSED
+    } else {
+        ModuleInitFlags::empty()
+    };
+    let text = std::ffi::CString::new(parameters.join(" "))?;
+    match finit_module(open, &text, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::EPERM) => end!(NoPermission, "only root may load the module"),
+        Err(error) => {
+            let why = format!(
+                "the kernel does not take {file} {}: {error}",
+                parameters.join(" ")
+            );
+            Err(Told::new(Status::Refused, why).into())
+        }
+    }
+}
+
+fn by_modprobe(parameters: &[String]) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        end!(NoPermission, "only root may load the module");
+    }
+    let modprobe = Command::new("modprobe")
+        .arg("hippos")
+        .args(parameters)
+        .output();
+    let output = match modprobe {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            end!(
+                Failed,
+                "there is no modprobe here: name the module's file (load.module)"
+            )
+        }
+        other => other.context("modprobe")?,
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        end!(
+            Refused,
+            "modprobe hippos {}: {}",
+            parameters.join(" "),
+            said.trim()
+        );
+    }
+    Ok(())
+}
+
+/// Sets what the module was not loaded with, and at last opens it.
+fn finish(node: &Path, wanted: &Configuration, users: &[u8]) -> Result<()> {
+    let end = Instant::now() + NODE_COMES;
+    while !node.exists() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let device = Device::open(node)?;
+    set_limits(&device, wanted)?;
+    attach(&wanted.list(&keys::XDP_INTERFACES), wanted)?;
+    let stays_closed = users.is_empty() && wanted.get(&hippos_abi::parameters::each::closed) == "1";
+    if must_be_closed(wanted) && !stays_closed {
+        device.set_credentials(users)?;
+    }
+    Ok(())
+}
+
+/// The lines of the file of users, checked already; none if there is no such file.
+pub(crate) fn users(wanted: &Configuration) -> Result<Vec<u8>> {
+    match wanted.get(&keys::AUTH_FILE) {
+        file if file.is_empty() => Ok(Vec::new()),
+        file => fs::read(&file).with_context(|| format!("can't read {file}")),
+    }
+}
+
+/// Puts the limits of UDP in force.
+pub(crate) fn set_limits(device: &Device, wanted: &Configuration) -> Result<()> {
+    let now = device.call::<GetLimits>(&())?;
+    let number = |name| u32::try_from(number(wanted, name)).unwrap_or(u32::MAX);
+    let limits = Limits {
+        udp_bytes: number("udp_bytes"),
+        udp_datagrams: number("limits.udp_datagrams"),
+        udp_rate: number("udp_rate"),
+        udp_private_rate: number("limits.udp_private_rate"),
+    };
+    if limits == now {
+        return Ok(());
+    }
+    device.set_limits(&limits)
+}
+
+/// Puts the XDP program on these interfaces.
+pub(crate) fn attach(interfaces: &[String], wanted: &Configuration) -> Result<()> {
+    let mode = match wanted.get(&keys::XDP_MODE).as_str() {
+        "native" => Mode::Native,
+        "generic" => Mode::Generic,
+        _ => Mode::Auto,
+    };
+    for interface in interfaces {
+        xdp::attach(interface, mode).with_context(|| format!("xdp.interfaces: {interface}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn number(wanted: &Configuration, name: &str) -> u64 {
+    let key = keys::find(name);
+    key.map_or(0, |key| wanted.get(key).parse().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Configuration {
+        let (configuration, findings) = Configuration::parse(text);
+        assert_eq!(findings, []);
+        configuration
+    }
+
+    #[test]
+    fn what_comes_after_the_load_has_the_module_loaded_closed() {
+        for text in [
+            "auth_file = '/etc/hippos/users'",
+            "[limits]\nudp_datagrams = 8",
+            "closed = false\n[limits]\nudp_private_rate = 8000",
+        ] {
+            let given = parameters(&of(text));
+            assert_eq!(given, ["closed=1"], "{text}");
+        }
+        let open = "allow = ['default']\nadmin = 'off'\n[xdp]\ninterfaces = ['eth0']";
+        assert_eq!(parameters(&of(open)), ["allow=default", "admin=off"]);
+    }
+
+    #[test]
+    fn all_interfaces_are_waited_for() {
+        let text = "dev = 'eth0'\n[xdp]\ninterfaces = ['eth0', 'eth1']";
+        assert_eq!(interfaces(&of(text)), ["eth0", "eth0", "eth1"]);
+        assert_eq!(interfaces(&of("")), [""; 0]);
+    }
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The XDP door of a tool that is built without it.
+
+use anyhow::{bail, Result};
+
+use crate::Mode;
+
+pub(crate) fn attach(_: &str, _: Mode) -> Result<&'static str> {
+    missing()
+}
+
+pub(crate) fn detach(_: &str) -> Result<()> {
+    missing()
+}
+
+pub(crate) fn status() -> Result<Vec<(String, &'static str)>> {
+    missing()
+}
+
+/// Without XDP there is nothing to detach.
+pub(crate) fn interfaces() -> Result<Vec<String>> {
+    Ok(Vec::new())
+}
+
+fn missing<T>() -> Result<T> {
+    bail!(
+        "this hippos-ctl was built without XDP; build it with --features xdp (needs clang, \
+         pkg-config and the headers of libelf and zlib)"
+    )
+}
