@@ -136,6 +136,7 @@ pub(super) fn parameters() -> Result<()> {
             "default",
         ),
         ("admin", "local", "local", "network"),
+        ("closed", "1", "yes", "no"),
         ("selftest", "1", "1", "0"),
     ];
     let parameter = |name: &str| {

@@ -3,14 +3,20 @@
 //! clocks that are set, and the time that the module takes.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{anyhow, bail, ensure, Context, Result};
 
-use crate::client::{Tcp, Udp};
-use crate::modules::Hippos;
+use crate::client::{Tcp, Udp, PORT};
+use crate::kmsg::Log;
+use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::system::run;
 
@@ -232,4 +238,167 @@ pub(super) fn told() -> Result<()> {
         setting("inter")?
     );
     hippos.unload()
+}
+
+/// `hippos-ctl`'s exit status and all that it says.
+fn ctl(line: &str) -> Result<(i32, String)> {
+    let output = Command::new("hippos-ctl").args(line.split(' ')).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    let status = output.status.code().context("ended by a signal")?;
+    Ok((status, String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// Ends with this status, and says this.
+fn ends(line: &str, status: i32, told: &str) -> Result<()> {
+    let (ended, said) = ctl(line)?;
+    ensure!(
+        ended == status && said.contains(told),
+        "`{line}` ended with {ended}, not {status}, or did not say {told:?}: {said}"
+    );
+    Ok(())
+}
+
+const FILE: &str = "/tmp/hippos.toml";
+const USERS: &str = "/tmp/users";
+
+/// Each kind of failure has a status of its own.
+pub(super) fn statuses() -> Result<()> {
+    ends("info", 3, "is the module loaded?")?;
+    ends("stop", 3, "not loaded")?;
+    ends("--json info", 3, r#""status":3"#)?;
+    ends("bogus", 2, "unrecognized subcommand")?;
+    let hippos = Hippos::load("memory_mb=32")?;
+    ends("memory 7", 5, "must be from 8 to")?;
+    ends("allow remove 1.1.1.1", 5, "not all of that is in the list")?;
+    ends("memory", 0, "32 MiB")?;
+    let nobody = Command::new("hippos-ctl").arg("info").uid(65534).output()?;
+    ensure!(nobody.status.code() == Some(4), "{nobody:?}");
+    fs::write(FILE, format!("[load]\nmodule = '{}'\n", modules::HIPPOS))?;
+    ends(&format!("start {FILE}"), 5, "loaded already")?;
+    // A change is in the log, with who made it.
+    let mut log = Log::open()?;
+    log.lines();
+    ends("memory 40", 0, "")?;
+    let lines = log.lines();
+    let is_noted = |line: &String| line.contains("hippos-ctl: memory 40 (by user 0");
+    ensure!(lines.iter().any(is_noted), "{lines:?}");
+    hippos.unload()
+}
+
+/// Asks for a key on ever new connections, until it is told to end; keeps the lines of the answers.
+fn ask_on(answers: &Mutex<Vec<String>>, end: &AtomicBool) {
+    let ask = || -> std::io::Result<String> {
+        let mut tcp = TcpStream::connect(("127.0.0.1", PORT))?;
+        tcp.write_all(b"get key\r\n")?;
+        let mut line = String::new();
+        BufReader::new(tcp).read_line(&mut line)?;
+        Ok(line)
+    };
+    while !end.load(Relaxed) {
+        if let (Ok(line), Ok(mut answers)) = (ask(), answers.lock()) {
+            answers.push(line);
+        }
+    }
+}
+
+/// From a file to a module that serves: nobody is let in before logins are in force, interfaces
+/// are waited for, a reload changes what it can, and what is saved is what is in force.
+pub(super) fn configuration() -> Result<()> {
+    fs::write(USERS, "user:pass\n")?;
+    fs::write(FILE, "memory = 3\n\nport = 70000\n")?;
+    ends(&format!("check {FILE}"), 6, "/tmp/hippos.toml:1:1: memory")?;
+    ends(
+        &format!("start {FILE}"),
+        6,
+        "/tmp/hippos.toml:3:8: port=70000",
+    )?;
+    let load = format!("[load]\nmodule = '{}'\nwait = 60\n", modules::HIPPOS);
+    let file = |memory: u32, rest: &str, interface: &str| {
+        fs::write(
+            FILE,
+            format!(
+                "memory_mb = {memory}\nudp_rate = 5000\nauth_file = '{USERS}'\n{rest}\n\
+                 [limits]\nudp_datagrams = 8\n[xdp]\ninterfaces = ['{interface}']\n\
+                 mode = 'generic'\n{load}"
+            ),
+        )
+    };
+
+    let there = Namespace::new("there")?;
+    // The name that join gives.
+    file(32, "", "here1")?;
+    let (answers, end) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let link = thread::scope(|scope| -> Result<_> {
+        scope.spawn(|| ask_on(&answers, &end));
+        let start = scope.spawn(|| run(&format!("hippos-ctl start {FILE}")));
+        thread::sleep(PAUSE);
+        let link = netns::join(&there, 1);
+        let started = start.join();
+        // Some more, by then with all in force.
+        let many = |answers: &Vec<String>| answers.len() > 20;
+        let _ = (0..TRIES).find(|_| {
+            thread::sleep(PAUSE);
+            answers.lock().map_or(true, |answers| many(&answers))
+        });
+        end.store(true, Relaxed);
+        started.map_err(|_| anyhow!("start panicked"))??;
+        link
+    })?;
+    let answers = answers
+        .into_inner()
+        .map_err(|_| anyhow!("asking panicked"))?;
+    ensure!(!answers.is_empty(), "nobody was answered");
+    let served = |line: &&String| !line.is_empty() && !line.contains("unauthenticated");
+    let served = answers.iter().find(served);
+    ensure!(served.is_none(), "somebody was served: {served:?}");
+    ends("auth status", 0, "have to log in")?;
+    ends("limits", 0, "udp-datagrams 8\nudp-rate 5000")?;
+    ends("xdp status", 0, &format!("{} generic", link.here))?;
+    ends(&format!("diff {FILE}"), 0, "")?;
+
+    file(48, "port = 11300\nadmin = 'local'", &link.here)?;
+    ends(
+        &format!("diff {FILE}"),
+        6,
+        "port: 11211 is in force, 11300 in the file (needs a restart)",
+    )?;
+    ends(&format!("reload {FILE}"), 6, "memory_mb: 48 (was 32)")?;
+    ends("admin", 0, "local")?;
+    ends("memory", 0, "48 MiB")?;
+    ends(
+        &format!("reload {FILE}"),
+        6,
+        "port: stays 11211; 11300 needs a restart",
+    )?;
+    fs::write(USERS, "other:word\n")?;
+    file(48, "admin = 'local'", &link.here)?;
+    ends(&format!("reload {FILE}"), 0, "")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.send(b"set x 0 0 10\r\nother word\r\n")?;
+    ensure!(tcp.line()? == "STORED\r\n", "the new password is not known");
+    drop(tcp);
+
+    ends("allow add 192.0.2.0/24", 0, "")?;
+    ends(&format!("config save {FILE}"), 0, "is written")?;
+    ends(&format!("diff {FILE}"), 0, "")?;
+    ends("config show", 0, "allow = [\"default\", \"192.0.2.0/24\"]")?;
+    run("hippos-ctl stop")?;
+    // What is saved starts.
+    run(&format!("hippos-ctl start {FILE}"))?;
+    ends("allow list", 0, "192.0.2.0/24")?;
+    ends(&format!("diff {FILE}"), 0, "")?;
+    run("hippos-ctl stop")?;
+
+    // What goes wrong leaves nothing behind.
+    fs::write(FILE, format!("dev = 'none'\n{}", load.replace("60", "0")))?;
+    ends(&format!("start {FILE}"), 1, "no interface none")?;
+    fs::write(FILE, format!("memory_mb = 1000000\n{load}"))?;
+    ends(&format!("check {FILE}"), 6, "on this machine")?;
+    ends(
+        &format!("start {FILE}"),
+        5,
+        "memory_mb=1000000: must be from 8 to",
+    )?;
+    ensure!(!modules::loaded("hippos"), "it is loaded");
+    Ok(())
 }
