@@ -20,7 +20,8 @@ pub(crate) struct Arguments {
     /// One JSON object or array instead of text, also for an error
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Ask a server over TCP instead of the loaded module: status, stats, conns, slabs, keys
+    /// Ask a server over TCP instead of the loaded module: status, stats, conns, slabs, keys,
+    /// exporter
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
     /// Log in there with the first user:password line of this file
@@ -176,6 +177,32 @@ The file has lines like user:password, as memcached's -Y takes it. Connections t
         /// MiB, at least 8; said when none is given
         #[arg(value_name = "MIB")]
         mib: Option<u64>,
+    },
+    /// Serves the statistics to Prometheus at /metrics, and the status to a browser at /
+    #[command(
+        after_help = "The metrics have memcached_exporter's names (memcached_*), and Hippos's own \
+(hippos_*). With --server it is an exporter for any memcached.\n\nExample:\n  \
+hippos-ctl exporter --listen 10.0.0.5:9150"
+    )]
+    Exporter {
+        /// Where to listen
+        #[arg(long, default_value = "127.0.0.1:9150", value_name = "ADDRESS:PORT")]
+        listen: String,
+    },
+    /// Prints completions for a shell
+    #[command(
+        after_help = "Example:\n  hippos-ctl completions bash > /etc/bash_completion.d/hippos-ctl"
+    )]
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Writes the man pages into a folder
+    #[command(after_help = "Example:\n  hippos-ctl man /usr/local/share/man/man1")]
+    Man {
+        /// The folder; made if it is not there
+        folder: PathBuf,
     },
     /// Answers GETs before the kernel makes packets of frames (XDP)
     #[command(

@@ -11,11 +11,13 @@ mod conns;
 mod credentials;
 mod device;
 mod exit;
+mod exporter;
 mod in_force;
 mod item_keys;
 mod kernel_log;
 mod keys;
 mod limits;
+mod metrics;
 mod module;
 mod networks;
 mod reload;
@@ -111,7 +113,10 @@ fn is_change(command: &Command) -> bool {
         | Command::Status
         | Command::Conns
         | Command::Slabs
-        | Command::Keys { .. } => false,
+        | Command::Keys { .. }
+        | Command::Exporter { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => false,
         Command::Stats { section, .. } => *section == SectionName::Reset,
     }
 }
@@ -180,6 +185,19 @@ fn answer(arguments: Arguments) -> Result<Answer> {
                 eprintln!("hippos-ctl: {most} of {found} keys are listed (--most)");
             }
             Ok(Answer::silent())
+        }
+        Command::Exporter { listen } => exporter::serve(source, &listen).map(|()| Answer::silent()),
+        Command::Completions { shell } => {
+            let (mut line, mut out) = (Arguments::line(), Vec::new());
+            clap_complete::generate(shell, &mut line, "hippos-ctl", &mut out);
+            std::io::stdout().write_all(&out)?;
+            Ok(Answer::silent())
+        }
+        Command::Man { folder } => {
+            let said = || folder.display().to_string();
+            std::fs::create_dir_all(&folder).with_context(said)?;
+            clap_mangen::generate_to(Arguments::line(), &folder).with_context(said)?;
+            Ok(Answer::done())
         }
         Command::Flush { delay } => {
             open()?.call::<SetFlush>(&Flush { delay })?;

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `exporter`: metrics for Prometheus, and the status for a browser.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hippos_abi::Section;
+
+use crate::metrics::Scrape;
+use crate::source::Source;
+use crate::status::{self, Told};
+use crate::system::System;
+
+/// How long a client may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The most bytes of a request's head.
+const HEAD_MOST: u64 = 8 << 10;
+/// The most clients at once.
+const CLIENTS_MOST: usize = 16;
+
+/// Serves `/metrics` and `/` until the process ends.
+pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
+    let listener =
+        TcpListener::bind(listen).with_context(|| format!("can't listen on {listen}"))?;
+    let address = listener.local_addr()?;
+    println!("http://{address}/metrics");
+    let source = Arc::new(source);
+    let clients = Arc::new(AtomicUsize::new(0));
+    for stream in listener.incoming() {
+        let Ok(stream) = stream else {
+            // No descriptor is free: one will be.
+            thread::sleep(Duration::from_millis(100));
+            continue;
+        };
+        if clients.fetch_add(1, SeqCst) >= CLIENTS_MOST {
+            clients.fetch_sub(1, SeqCst);
+            continue;
+        }
+        let (source, clients) = (source.clone(), clients.clone());
+        thread::spawn(move || {
+            // A client that goes away has its reasons.
+            drop(answer(&source, stream));
+            clients.fetch_sub(1, SeqCst);
+        });
+    }
+    Ok(())
+}
+
+fn answer(source: &Source, mut stream: TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut head = BufReader::new((&stream).take(HEAD_MOST)).lines();
+    let first = head.next().context("no request")??;
+    // To its end: what is left unread resets the connection.
+    for line in head {
+        if line?.is_empty() {
+            break;
+        }
+    }
+    let mut words = first.split(' ');
+    let (status, kind, body) = match (words.next(), words.next()) {
+        (Some("GET" | "HEAD"), Some("/metrics")) => (
+            "200 OK",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            scrape(source).text()?,
+        ),
+        (Some("GET" | "HEAD"), Some("/")) => ("200 OK", "text/html; charset=utf-8", page(source)),
+        (Some("GET" | "HEAD"), _) => ("404 Not Found", "text/plain", "/metrics or /\n".into()),
+        _ => ("405 Method Not Allowed", "text/plain", "GET\n".into()),
+    };
+    let len = body.len();
+    let body = if first.starts_with("HEAD") { "" } else { &body };
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )?;
+    Ok(())
+}
+
+/// What the server tells now; of one that does not answer, just that.
+pub(crate) fn scrape(source: &Source) -> Scrape {
+    let all = || -> Result<Scrape> {
+        Ok(Scrape {
+            general: source.stats(Section::General)?,
+            settings: source.stats(Section::Settings)?,
+            items: source.stats(Section::Items)?,
+            slabs: source.stats(Section::Slabs)?,
+            is_up: true,
+        })
+    };
+    all().unwrap_or_else(|error| {
+        eprintln!("hippos-ctl: {error:#}");
+        Scrape::default()
+    })
+}
+
+/// The status as a page that comes again by itself.
+fn page(source: &Source) -> String {
+    let system = System::host();
+    let told = || -> Result<String> {
+        let told = Told {
+            general: source.stats(Section::General)?,
+            settings: source.stats(Section::Settings)?,
+        };
+        let system = source.is_here().then_some(&system);
+        Ok(status::status(&told, system)?.text)
+    };
+    let text = told().unwrap_or_else(|error| format!("{error:#}"));
+    let text = text.replace('&', "&amp;").replace('<', "&lt;");
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" \
+         content=\"2\"><title>Hippos</title><h1>Hippos</h1><pre>{text}</pre>\
+         <p><a href=\"/metrics\">metrics</a></p></html>\n"
+    )
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `hippos-ctl --server` and its exporter beside the engine's example server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+
+/// A process that tells its address in its first line; ended when dropped.
+struct Process {
+    child: Child,
+    line: String,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        Process { child, line }
+    }
+
+    fn server(arguments: &[&str]) -> Self {
+        static BUILT: Once = Once::new();
+        BUILT.call_once(|| {
+            let built = Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "--locked", "--package", "hippos_engine"])
+                .args(["--example", "server"])
+                .status();
+            assert!(
+                built.unwrap().success(),
+                "the example server does not build"
+            );
+        });
+        let folder = Path::new(env!("CARGO_BIN_EXE_hippos-ctl"))
+            .parent()
+            .unwrap();
+        let mut server = Command::new(folder.join("examples/server"));
+        Self::start(server.args(["--port", "0"]).args(arguments))
+    }
+
+    /// Of a server that is ready.
+    fn address(&self) -> &str {
+        self.line.split(' ').nth(3).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Status and outputs.
+fn ctl(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let status = output.status.code().unwrap();
+    (status, text(output.stdout), text(output.stderr))
+}
+
+fn json(arguments: &[&str]) -> serde_json::Value {
+    let (status, out, error) = ctl(arguments);
+    assert_eq!(status, 0, "{arguments:?}: {error}");
+    serde_json::from_str(&out).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {out}"))
+}
+
+/// Some items, hits and misses.
+fn fill(address: &str) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut request = Vec::new();
+    for number in 0..5 {
+        write!(request, "set user:{number} 0 0 3\r\nabc\r\n").unwrap();
+    }
+    request.extend(b"set other 0 100 2000\r\n");
+    request.extend(vec![b'x'; 2000]);
+    request.extend(b"\r\nget user:1\r\nget none\r\nquit\r\n");
+    stream.write_all(&request).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+}
+
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+#[test]
+fn a_server_over_tcp_is_looked_into() {
+    let server = Process::server(&[]);
+    let address = server.address();
+    fill(address);
+    let of = |words: &[&'static str]| json(&[&["--json", "--server", address], words].concat());
+    let stats = of(&["stats"]);
+    assert_eq!(
+        (&stats["curr_items"], &stats["get_hits"]),
+        (&6.into(), &1.into())
+    );
+    let status = of(&["status"]);
+    assert_eq!(status["health"], "healthy");
+    let slabs = of(&["slabs"]);
+    let items: u64 = slabs
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|class| class["items"].as_u64().unwrap())
+        .sum();
+    assert_eq!(items, 6);
+    assert!(of(&["conns"]).is_array());
+    let (code, keys, _) = ctl(&["--server", address, "keys", "user:"]);
+    assert_eq!((code, keys.lines().count()), (0, 5), "{keys}");
+    let (code, keys, error) = ctl(&["--server", address, "keys", "--most", "2", "--json"]);
+    assert_eq!((code, keys.lines().count()), (0, 2), "{keys}");
+    assert!(error.contains("2 of 6 keys"), "{error}");
+    assert_eq!(of(&["stats", "reset"])["done"], true);
+    assert_eq!(of(&["stats"])["get_hits"], 0);
+}
+
+#[test]
+fn a_login_is_asked_for_and_used() {
+    let users = std::env::temp_dir().join(format!("hippos-ctl-users-{}", std::process::id()));
+    fs::write(&users, "user:pass\n").unwrap();
+    let file = users.to_str().unwrap();
+    let server = Process::server(&["-Y", file]);
+    let address = server.address();
+    let (code, _, error) = ctl(&["--server", address, "stats"]);
+    assert_eq!(code, 4, "{error}");
+    assert!(error.contains("--auth-file"), "{error}");
+    let (code, ..) = ctl(&["--server", address, "--auth-file", file, "stats"]);
+    assert_eq!(code, 0);
+    let (code, out, _) = ctl(&["--server", "127.0.0.1:1", "--json", "stats"]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &told["status"]), (3, &3.into()));
+    drop(fs::remove_file(users));
+}
+
+/// The samples of a scrape: names, each with its sets of labels.
+fn samples(text: &str) -> BTreeMap<String, Vec<BTreeMap<String, String>>> {
+    let mut all: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (sample, value) = line.rsplit_once(' ').unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        let (name, labels) = sample.split_once('{').unwrap_or((sample, "}"));
+        let labels = labels
+            .trim_end_matches('}')
+            .split(',')
+            .filter(|l| !l.is_empty());
+        let labels = labels.map(|label| {
+            let (name, value) = label.split_once('=').unwrap();
+            (name.to_owned(), value.trim_matches('"').to_owned())
+        });
+        all.entry(name.to_owned())
+            .or_default()
+            .push(labels.collect());
+    }
+    all
+}
+
+/// The metrics that a query asks for, each with the labels that it must have.
+fn selectors(query: &str) -> Vec<(String, BTreeMap<String, String>)> {
+    let mut found = Vec::new();
+    for (at, _) in query
+        .match_indices("memcached_")
+        .chain(query.match_indices("hippos_"))
+    {
+        let rest = &query[at..];
+        let end = rest
+            .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+            .unwrap_or(rest.len());
+        let (name, after) = rest.split_at(end);
+        let inside = after
+            .strip_prefix('{')
+            .and_then(|after| after.split_once('}'));
+        let labels = inside
+            .map_or("", |(labels, _)| labels)
+            .split(',')
+            .filter(|l| !l.is_empty());
+        let labels = labels.map(|label| {
+            let (name, value) = label.split_once('=').unwrap();
+            (name.to_owned(), value.trim_matches('"').to_owned())
+        });
+        found.push((name.to_owned(), labels.collect()));
+    }
+    found
+}
+
+#[test]
+fn the_exporter_serves_what_the_dashboard_asks_for() {
+    let server = Process::server(&[]);
+    fill(server.address());
+    let exporter = Process::start(Command::new(env!("CARGO_BIN_EXE_hippos-ctl")).args([
+        "--server",
+        server.address(),
+        "exporter",
+        "--listen",
+        "127.0.0.1:0",
+    ]));
+    let address = exporter.line.trim().trim_start_matches("http://");
+    let address = address.trim_end_matches("/metrics");
+    let (head, body) = get(address, "/metrics");
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    assert!(head.contains("openmetrics-text; version=1.0.0"), "{head}");
+    let samples = samples(&body);
+    let sample = |name: &str| body.lines().find(|line| line.starts_with(name)).unwrap();
+    assert_eq!(
+        sample("memcached_current_items"),
+        "memcached_current_items 6.0"
+    );
+    assert!(body.contains("memcached_commands_total{command=\"get\",status=\"hit\"} 1\n"));
+
+    let dashboard = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/grafana/hippos.json"));
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard.unwrap()).unwrap();
+    let mut queries = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            queries.insert(target["expr"].as_str().unwrap());
+        }
+    }
+    assert!(queries.len() > 20);
+    for query in queries {
+        let selectors = selectors(query);
+        assert!(!selectors.is_empty(), "{query}");
+        for (name, labels) in selectors {
+            let sets = samples.get(&name);
+            let sets = sets.unwrap_or_else(|| panic!("{query}: there is no {name} in\n{body}"));
+            let matches = |set: &BTreeMap<_, _>| {
+                labels
+                    .iter()
+                    .all(|(name, value)| set.get(name) == Some(value))
+            };
+            assert!(
+                sets.iter().any(matches),
+                "{query}: no {name} has {labels:?}"
+            );
+        }
+    }
+
+    let (head, page) = get(address, "/");
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK") && page.contains("healthy:"),
+        "{page}"
+    );
+    assert!(get(address, "/x").0.starts_with("HTTP/1.1 404"));
+    drop(server);
+    let (_, body) = get(address, "/metrics");
+    assert!(body.contains("memcached_up 0\n"), "{body}");
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, text, _) = ctl(&["completions", shell]);
+        assert_eq!(code, 0);
+        assert!(
+            text.contains("hippos-ctl") && text.contains("reload"),
+            "{shell}: {text}"
+        );
+    }
+    let folder = std::env::temp_dir().join(format!("hippos-ctl-man-{}", std::process::id()));
+    assert_eq!(ctl(&["man", folder.to_str().unwrap()]).0, 0);
+    let page = fs::read_to_string(folder.join("hippos-ctl.1")).unwrap();
+    assert!(
+        page.contains("Exit status") && page.contains("not loaded"),
+        "{page}"
+    );
+    assert!(folder.join("hippos-ctl-start.1").exists());
+    drop(fs::remove_dir_all(folder));
+}
