@@ -178,6 +178,13 @@ The file has lines like user:password, as memcached's -Y takes it. Connections t
         #[arg(value_name = "MIB")]
         mib: Option<u64>,
     },
+    /// Looks for what keeps the cache from being fast or right: each finding with its remedy
+    #[command(
+        after_help = "Looks at the module's version and refusals, memory, closed ways of \
+answering UDP, each card's queues, interrupts and XDP, bridges, rp_filter, conntrack, and the CPUs' frequency and idle \
+states. Ends with status 6 when something is broken or slow."
+    )]
+    Doctor,
     /// Serves the statistics to Prometheus at /metrics, and the status to a browser at /
     #[command(
         after_help = "The metrics have memcached_exporter's names (memcached_*), and Hippos's own \

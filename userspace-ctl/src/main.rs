@@ -10,6 +10,7 @@ mod configuration;
 mod conns;
 mod credentials;
 mod device;
+mod doctor;
 mod exit;
 mod exporter;
 mod in_force;
@@ -114,6 +115,7 @@ fn is_change(command: &Command) -> bool {
         | Command::Conns
         | Command::Slabs
         | Command::Keys { .. }
+        | Command::Doctor
         | Command::Exporter { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => false,
@@ -186,6 +188,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             }
             Ok(Answer::silent())
         }
+        Command::Doctor => Ok(doctor::doctor(&system, &looked_at(open()))),
         Command::Exporter { listen } => exporter::serve(source, &listen).map(|()| Answer::silent()),
         Command::Completions { shell } => {
             let (mut line, mut out) = (Arguments::line(), Vec::new());
@@ -236,6 +239,26 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         }
         Command::Xdp { action } => xdp(&action),
     }
+}
+
+/// The module as far as it answers.
+fn looked_at(device: Result<Device>) -> doctor::Module {
+    let look = |device: Device| -> Result<doctor::Module> {
+        let release = String::from_utf8_lossy(&device.info().release).into_owned();
+        let loaded = release.trim_end_matches('\0').to_owned();
+        Ok(doctor::Module {
+            silent: None,
+            version: Some((loaded, env!("CARGO_PKG_VERSION").to_owned())),
+            general: Stats::parse(&device.stats(Section::General)?)?,
+            settings: Stats::parse(&device.stats(Section::Settings)?)?,
+        })
+    };
+    device
+        .and_then(look)
+        .unwrap_or_else(|error| doctor::Module {
+            silent: Some(format!("{error:#}")),
+            ..doctor::Module::default()
+        })
 }
 
 fn info(device: &Device) -> Result<Answer> {

@@ -1,0 +1,471 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `doctor`: what on this machine keeps the cache from being fast or right, each with its remedy.
+
+use std::fmt::Write;
+
+use hippos_abi::memory_reserve;
+use serde_json::{json, Value};
+
+use crate::answer::Answer;
+use crate::exit::Status;
+use crate::stats::Stats;
+use crate::status::{cards, queues};
+use crate::system::{System, INTERFACES};
+
+/// What is found, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    /// What is looked at, in a word.
+    about: &'static str,
+    weight: Weight,
+    what: String,
+    remedy: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    /// Requests are lost or refused, or the cache does not work.
+    Broken,
+    /// It could be faster.
+    Slow,
+    /// To be known.
+    Note,
+}
+
+impl Weight {
+    fn word(self) -> &'static str {
+        match self {
+            Weight::Broken => "broken",
+            Weight::Slow => "slow",
+            Weight::Note => "note",
+        }
+    }
+}
+
+/// What is looked at, besides /sys and /proc.
+#[derive(Debug, Default)]
+pub(crate) struct Module {
+    /// Why the device did not answer.
+    pub(crate) silent: Option<String>,
+    /// The loaded module's version, and this tool's.
+    pub(crate) version: Option<(String, String)>,
+    pub(crate) general: Stats,
+    pub(crate) settings: Stats,
+}
+
+/// All findings, the gravest first.
+pub(crate) fn doctor(system: &System, module: &Module) -> Answer {
+    let mut found = of_module(system, module);
+    found.extend(of_memory(system, module));
+    found.extend(of_doors(module));
+    for card in cards(system) {
+        found.extend(of_card(system, &card));
+    }
+    found.extend(of_kernel(system));
+    found.sort_by_key(|finding| finding.weight as u8);
+    let mut text = String::new();
+    for finding in &found {
+        let weight = finding.weight.word();
+        writeln!(
+            text,
+            "{weight}: {}: {}\n  remedy: {}",
+            finding.about, finding.what, finding.remedy
+        )
+        .expect("a String takes all");
+    }
+    if found.is_empty() {
+        text.push_str("no findings\n");
+    }
+    let of = |finding: &Finding| {
+        json!({"weight": finding.weight.word(), "about": finding.about, "what": finding.what,
+            "remedy": finding.remedy})
+    };
+    let json: Value = found.iter().map(of).collect();
+    let is_only_notes = found.iter().all(|finding| finding.weight == Weight::Note);
+    let status = if is_only_notes {
+        Status::Done
+    } else {
+        Status::Found
+    };
+    Answer::new(text, json).ending(status)
+}
+
+fn finding(
+    about: &'static str,
+    weight: Weight,
+    what: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Finding {
+    Finding {
+        about,
+        weight,
+        what: what.into(),
+        remedy: remedy.into(),
+    }
+}
+
+fn of_module(system: &System, module: &Module) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if let Some(why) = &module.silent {
+        let remedy = if system.is_loaded() {
+            "unload the module, and load the one that was built with this hippos-ctl"
+        } else {
+            "hippos-ctl start"
+        };
+        found.push(finding("module", Weight::Broken, why, remedy));
+    }
+    if let Some((loaded, tool)) = &module.version {
+        if loaded != tool {
+            let what = format!("the loaded module is of version {loaded}, this tool of {tool}");
+            let remedy = "hippos-ctl stop, then hippos-ctl start with the module of this version";
+            found.push(finding("module", Weight::Note, what, remedy));
+        }
+    }
+    let count = |name: &str| module.general.number(name);
+    let rejected = count("rejected_connections");
+    if rejected > 0 {
+        let most = module.settings.number("maxconns");
+        let what = format!("{rejected} connections were refused: there may be {most}");
+        let remedy = "raise maxconns, or find who keeps them: hippos-ctl conns";
+        found.push(finding("connections", Weight::Broken, what, remedy));
+    }
+    for (name, what, remedy) in [
+        (
+            "hippos_tcp_refused",
+            "TCP connections were refused, whose source may not ask",
+            "hippos-ctl allow list; hippos-ctl allow add NETWORK",
+        ),
+        (
+            "hippos_udp_refused",
+            "datagrams were refused: their source may not ask, or clients have to log in",
+            "hippos-ctl allow list; hippos-ctl allow add NETWORK; hippos-ctl auth status",
+        ),
+        (
+            "hippos_udp_limited",
+            "UDP replies were not sent: their source was over its rate",
+            "hippos-ctl limits --udp-rate BYTES",
+        ),
+        (
+            "auth_errors",
+            "logins failed",
+            "compare the client's name and password with the file of auth_file",
+        ),
+        (
+            "store_no_memory",
+            "writes found no memory",
+            "hippos-ctl slabs shows which size; raise memory_mb, or wait: memory moves between sizes",
+        ),
+    ] {
+        let number = count(name);
+        if number > 0 {
+            found.push(finding("refused", Weight::Broken, format!("{number} {what}"), remedy));
+        }
+    }
+    found
+}
+
+fn of_memory(system: &System, module: &Module) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let (limit, allowed) = (
+        module.general.number("limit_maxbytes"),
+        module.general.number("hippos_memory_allowed"),
+    );
+    if allowed > 0 && allowed < limit {
+        let (allowed, limit) = (allowed >> 20, limit >> 20);
+        let what = format!("the machine is short of memory: {allowed} of {limit} MiB may be used");
+        let remedy = "lower memory_mb (hippos-ctl memory MIB), or stop what else takes memory";
+        found.push(finding("memory", Weight::Slow, what, remedy));
+    } else if let Some(machine) = system.memory() {
+        let most = machine.saturating_sub(memory_reserve(machine));
+        if limit / 9 > most / 10 {
+            let what = format!("{} MiB are near all of this machine's", limit >> 20);
+            let remedy = "leave a tenth to everything else: hippos-ctl memory MIB";
+            found.push(finding("memory", Weight::Note, what, remedy));
+        }
+    }
+    found
+}
+
+fn of_doors(module: &Module) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (title, name) in [("IPv4", "hippos_hook_ipv4"), ("IPv6", "hippos_hook_ipv6")] {
+        let (what, remedy) = match module.general.get(name) {
+            Some("nat") => (
+                "a NAT chain has rules",
+                "take the rules out, or load with udp_fast=late (behind them) or always (before them)",
+            ),
+            Some("output" | "postrouting") => (
+                "OUTPUT or POSTROUTING has rules or a policy",
+                "take the rules out, or load with udp_fast=always if they don't concern replies",
+            ),
+            _ => continue,
+        };
+        let what = format!("the short way for UDP over {title} is closed: {what}");
+        found.push(finding("door", Weight::Slow, what, remedy));
+    }
+    found
+}
+
+fn of_card(system: &System, card: &str) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let (count, cpus) = (queues(system, card), system.cpus());
+    let at = |file: &str| system.read(&format!("{INTERFACES}/{card}/{file}"));
+    if count == 1 && cpus > 1 {
+        let is_steered = at("queues/rx-0/rps_cpus")
+            .is_some_and(|mask| mask.chars().any(|c| !matches!(c, '0' | ',')));
+        let what = format!("{card} has one receive queue, and the machine {cpus} CPUs");
+        let remedy = format!(
+            "ethtool -L {card} combined N if the card can; else steer= spreads the load by itself"
+        );
+        let weight = if is_steered {
+            Weight::Note
+        } else {
+            Weight::Slow
+        };
+        found.push(finding("queues", weight, what, remedy));
+    }
+    let interrupts = interrupts(system, card);
+    let cpus_used: std::collections::BTreeSet<_> = interrupts.iter().collect();
+    if interrupts.len() > 1 && cpus_used.len() == 1 && cpus > 1 {
+        let what = format!(
+            "all {} interrupts of {card} go to the same CPUs",
+            interrupts.len()
+        );
+        let remedy = "start irqbalance, or write one CPU a queue to /proc/irq/N/smp_affinity_list";
+        found.push(finding("interrupts", Weight::Slow, what, remedy));
+    }
+    if system.path("/sys/fs/bpf/hippos").join(card).exists() {
+        if let Some(mtu) = at("mtu").and_then(|mtu| mtu.parse::<u32>().ok()) {
+            if mtu > 3500 {
+                let what = format!("{card} has an MTU of {mtu}: few drivers take XDP then");
+                let remedy = format!("ip link set {card} mtu 1500, or --mode generic");
+                found.push(finding("mtu", Weight::Note, what, remedy));
+            }
+        }
+    } else if system.is_loaded() {
+        let what = format!("{card} has no XDP program");
+        let remedy = format!("hippos-ctl xdp attach --dev {card}, and xdp.interfaces in the file");
+        found.push(finding("xdp", Weight::Note, what, remedy));
+    }
+    if system.path(INTERFACES).join(card).join("master").exists() {
+        let what = format!("{card} is a port of a bridge or a bond: packets pass that first");
+        let remedy = "serve on an interface without one, or attach XDP to the ports";
+        found.push(finding("master", Weight::Note, what, remedy));
+    }
+    found
+}
+
+/// Where the interrupts of a card go: CPUs, as the kernel lists them.
+fn interrupts(system: &System, card: &str) -> Vec<String> {
+    let numbers = system.names(&format!("{INTERFACES}/{card}/device/msi_irqs"));
+    let affinity = |number: String| {
+        let folder = format!("/proc/irq/{number}");
+        let effective = system.read(&format!("{folder}/effective_affinity_list"));
+        effective.or_else(|| system.read(&format!("{folder}/smp_affinity_list")))
+    };
+    numbers.into_iter().filter_map(affinity).collect()
+}
+
+fn of_kernel(system: &System) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let filter = |name: &str| {
+        let value = system.read(&format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
+        value
+            .and_then(|value| value.parse::<u32>().ok())
+            .unwrap_or(0)
+    };
+    if filter("all").max(filter("default")) == 0 {
+        let what = "rp_filter is off: sources of datagrams may be forged from outside";
+        let remedy = "sysctl net.ipv4.conf.all.rp_filter=1 (2 with asymmetric routes)";
+        found.push(finding("rp_filter", Weight::Note, what, remedy));
+    }
+    let governors: Vec<_> = system
+        .names("/sys/devices/system/cpu")
+        .iter()
+        .filter_map(|cpu| {
+            system.read(&format!(
+                "/sys/devices/system/cpu/{cpu}/cpufreq/scaling_governor"
+            ))
+        })
+        .collect();
+    if governors.iter().any(|governor| governor == "powersave") {
+        let driver = system.read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver");
+        // intel_pstate's powersave is what others call schedutil.
+        if !driver.is_some_and(|driver| driver.contains("pstate")) {
+            let what = "the CPUs are kept at their lowest frequency (governor powersave)";
+            let remedy = "cpupower frequency-set -g performance";
+            found.push(finding("frequency", Weight::Slow, what, remedy));
+        }
+    }
+    let deepest = idle_latency(system);
+    if deepest > 100 {
+        let what = format!("idle CPUs may sleep so deep that waking takes {deepest} us");
+        let remedy = "where latency counts: cpupower idle-set -D 50";
+        found.push(finding("idle", Weight::Note, what, remedy));
+    }
+    let tracked = system.read("/proc/sys/net/netfilter/nf_conntrack_count");
+    let tracked = tracked
+        .and_then(|count| count.parse::<u64>().ok())
+        .unwrap_or(0);
+    let most = system.read("/proc/sys/net/netfilter/nf_conntrack_max");
+    let most = most.and_then(|most| most.parse::<u64>().ok()).unwrap_or(0);
+    if most > 0 && tracked.saturating_mul(10) > most.saturating_mul(8) {
+        let what =
+            format!("connection tracking holds {tracked} of {most} entries, then drops packets");
+        let remedy =
+            "don't track the cache's port (nft: notrack), or raise net.netfilter.nf_conntrack_max";
+        found.push(finding("conntrack", Weight::Broken, what, remedy));
+    }
+    found
+}
+
+/// Microseconds that waking from the deepest idle state in use takes.
+fn idle_latency(system: &System) -> u64 {
+    const STATES: &str = "/sys/devices/system/cpu/cpu0/cpuidle";
+    let latency = |state: String| {
+        let of = |file: &str| {
+            system
+                .read(&format!("{STATES}/{state}/{file}"))?
+                .parse()
+                .ok()
+        };
+        (of("disable") != Some(1)).then(|| of("latency")).flatten()
+    };
+    system
+        .names(STATES)
+        .into_iter()
+        .filter_map(latency)
+        .max()
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::tests::Folder;
+
+    fn stats(rows: &[&str]) -> Stats {
+        let text: String = rows.iter().map(|row| format!("STAT {row}\n")).collect();
+        Stats::parse(&text).unwrap()
+    }
+
+    #[test]
+    fn a_good_machine_has_no_findings() {
+        let folder = Folder::new(
+            "doctor-good",
+            &[
+                ("/proc/meminfo", "MemTotal: 8000000 kB\n"),
+                ("/proc/sys/net/ipv4/conf/all/rp_filter", "1\n"),
+                ("/sys/devices/system/cpu/online", "0-1\n"),
+                ("/sys/class/net/eth0/device/vendor", ""),
+                ("/sys/class/net/eth0/queues/rx-0/rps_cpus", "0\n"),
+                ("/sys/class/net/eth0/queues/rx-1/rps_cpus", "0\n"),
+                ("/sys/class/net/eth0/device/msi_irqs/7", ""),
+                ("/sys/class/net/eth0/device/msi_irqs/8", ""),
+                ("/proc/irq/7/effective_affinity_list", "0\n"),
+                ("/proc/irq/8/effective_affinity_list", "1\n"),
+                ("/sys/class/net/eth0/mtu", "1500\n"),
+                ("/sys/fs/bpf/hippos/eth0", ""),
+                ("/sys/module/hippos/refcnt", "1\n"),
+            ],
+        );
+        let module = Module {
+            version: Some(("1".into(), "1".into())),
+            general: stats(&["limit_maxbytes 67108864", "hippos_hook_ipv4 open"]),
+            ..Module::default()
+        };
+        let answer = doctor(&folder.system(), &module);
+        assert_eq!(answer.text, "no findings\n");
+        assert_eq!(answer.status, Status::Done);
+    }
+
+    #[test]
+    fn each_fault_is_found_with_its_remedy_and_the_gravest_first() {
+        let folder = Folder::new(
+            "doctor-bad",
+            &[
+                ("/proc/meminfo", "MemTotal: 135000 kB\n"),
+                ("/sys/devices/system/cpu/online", "0-3\n"),
+                (
+                    "/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor",
+                    "powersave\n",
+                ),
+                (
+                    "/sys/devices/system/cpu/cpu0/cpuidle/state3/latency",
+                    "900\n",
+                ),
+                ("/sys/class/net/eth0/device/msi_irqs/7", ""),
+                ("/sys/class/net/eth0/device/msi_irqs/8", ""),
+                ("/proc/irq/7/effective_affinity_list", "0\n"),
+                ("/proc/irq/8/effective_affinity_list", "0\n"),
+                ("/sys/class/net/eth0/queues/rx-0/rps_cpus", "00\n"),
+                ("/sys/class/net/eth0/master/x", ""),
+                ("/sys/module/hippos/refcnt", "1\n"),
+                ("/proc/sys/net/netfilter/nf_conntrack_count", "900\n"),
+                ("/proc/sys/net/netfilter/nf_conntrack_max", "1000\n"),
+            ],
+        );
+        let module = Module {
+            version: Some(("0.1.0".into(), "0.2.0".into())),
+            general: stats(&[
+                "limit_maxbytes 67108864",
+                "rejected_connections 3",
+                "hippos_tcp_refused 4",
+                "store_no_memory 5",
+                "hippos_hook_ipv4 nat",
+            ]),
+            settings: stats(&["maxconns 10"]),
+            ..Module::default()
+        };
+        let answer = doctor(&folder.system(), &module);
+        for told in [
+            "broken: connections: 3 connections were refused: there may be 10",
+            "broken: refused: 4 TCP connections",
+            "broken: refused: 5 writes found no memory",
+            "broken: conntrack: connection tracking holds 900 of 1000",
+            "slow: door: the short way for UDP over IPv4 is closed",
+            "slow: queues: eth0 has one receive queue, and the machine 4 CPUs",
+            "slow: interrupts: all 2 interrupts of eth0",
+            "slow: frequency:",
+            "note: memory: 64 MiB are near all",
+            "note: module: the loaded module is of version 0.1.0, this tool of 0.2.0",
+            "note: xdp: eth0 has no XDP program",
+            "note: master:",
+            "note: rp_filter:",
+            "note: idle: idle CPUs may sleep so deep that waking takes 900 us",
+        ] {
+            assert!(answer.text.contains(told), "{told}: {}", answer.text);
+        }
+        let weights: Vec<_> = answer
+            .text
+            .lines()
+            .filter(|line| !line.starts_with(' '))
+            .map(|line| line.split(':').next().unwrap())
+            .collect();
+        let mut sorted = weights.clone();
+        sorted.sort_by_key(|weight| ["broken", "slow", "note"].iter().position(|w| w == weight));
+        assert_eq!(weights, sorted);
+        assert_eq!(answer.status, Status::Found);
+        let remedies = answer.text.matches("\n  remedy: ").count();
+        assert_eq!(remedies, weights.len());
+        assert_eq!(answer.json.as_array().unwrap().len(), weights.len());
+    }
+
+    #[test]
+    fn a_module_that_is_not_loaded_or_stale_is_broken() {
+        let folder = Folder::new(
+            "doctor-none",
+            &[("/proc/sys/net/ipv4/conf/all/rp_filter", "1")],
+        );
+        let module = Module {
+            silent: Some("/dev/hippos is not there".into()),
+            ..Module::default()
+        };
+        let answer = doctor(&folder.system(), &module);
+        assert!(
+            answer.text.contains("remedy: hippos-ctl start"),
+            "{}",
+            answer.text
+        );
+    }
+}
