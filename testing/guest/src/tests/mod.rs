@@ -77,7 +77,7 @@ tests! {
     routes: table, interfaces, counters, late, late_xdp, assigned, stale, changing / topologies;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
-    operator: refusals, administration, clock, told, statuses, configuration;
+    operator: refusals, administration, clock, told, statuses, configuration, looks;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
     pressure: limits, unfinished_values, others_go_on, costly_pipelines, short_of_memory, unloads_in_need;

@@ -3,7 +3,7 @@
 //! clocks that are set, and the time that the module takes.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -401,4 +401,80 @@ pub(super) fn configuration() -> Result<()> {
     )?;
     ensure!(!modules::loaded("hippos"), "it is loaded");
     Ok(())
+}
+
+/// What an operator looks at tells what is there: status, sockets, sizes, keys, findings, metrics.
+pub(super) fn looks() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=32 maxconns=2 admin=off")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("user:1", b"value")?;
+    tcp.set("user:2", b"value")?;
+    tcp.set("other", &[b'x'; 5000])?;
+    tcp.send(b"mg user:1 v\r\n")?;
+    tcp.line()?;
+    tcp.line()?;
+    ends("status", 0, "connections: ")?;
+    ends("status --json", 0, r#""health":"#)?;
+    ends("conns", 0, "tcp:127.0.0.1:")?;
+    ends("slabs", 0, "#")?;
+    let json = |line: &str| -> Result<serde_json::Value> { Ok(serde_json::from_str(&run(line)?)?) };
+    let stats = json("hippos-ctl stats --json")?;
+    ensure!(stats["get_hits"] == 1, "{stats}");
+    // The owner may, whatever clients may.
+    ends("stats reset", 0, "")?;
+    let stats = json("hippos-ctl stats --json")?;
+    ensure!(
+        stats["get_hits"] == 0 && stats["curr_items"] == 3,
+        "{stats}"
+    );
+
+    // More clients than there may be: found, with the remedy.
+    let others: Vec<_> = (0..4)
+        .map(|_| TcpStream::connect(("127.0.0.1", PORT)))
+        .collect();
+    let found = (0..TRIES).any(|_| {
+        thread::sleep(PAUSE);
+        ctl("doctor").is_ok_and(|(status, said)| status == 6 && said.contains("raise maxconns"))
+    });
+    ensure!(found, "{:?}", ctl("doctor"));
+    ends("status", 0, "degraded: hippos")?;
+    drop((others, tcp));
+    hippos.unload()?;
+
+    let hippos = Hippos::load("memory_mb=32")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for key in ["user:1", "user:2", "other"] {
+        tcp.set(key, b"value")?;
+    }
+    let keys = run("hippos-ctl keys user:")?;
+    ensure!(
+        keys.lines().count() == 2 && keys.contains("user:2  "),
+        "{keys}"
+    );
+
+    let mut exporter = Command::new("hippos-ctl")
+        .arg("exporter")
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let out = exporter.stdout.take().context("no output")?;
+    let mut line = String::new();
+    let scraped = BufReader::new(out).read_line(&mut line).and_then(|_| {
+        let mut stream = TcpStream::connect("127.0.0.1:9150")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    });
+    exporter.kill()?;
+    exporter.wait()?;
+    let page = scraped?;
+    for sample in [
+        "memcached_up 1",
+        "memcached_current_items 3",
+        "hippos_way_open{",
+    ] {
+        ensure!(page.contains(sample), "no {sample} in {page}");
+    }
+    drop(tcp);
+    hippos.unload()
 }
