@@ -83,14 +83,22 @@ impl Configuration {
         if !users.is_empty() {
             let checked = fs::read(&users)
                 .with_context(|| format!("can't read {users}"))
-                .and_then(|lines| credentials::check(&lines).with_context(|| users.to_owned()));
-            if let Err(error) = checked {
+                .and_then(|lines| credentials::check(&lines).with_context(|| users.clone()));
+            let mut find = |is_warning, what: String| {
                 findings.push(Finding {
                     line: 0,
                     column: 0,
-                    is_warning: false,
-                    what: format!("auth_file: {error:#}"),
+                    is_warning,
+                    what: format!("auth_file: {what}"),
                 });
+            };
+            if let Err(error) = checked {
+                find(false, format!("{error:#}"));
+            } else if credentials::is_readable_by_all(users.as_ref()) {
+                find(
+                    true,
+                    format!("{users} may be read by everybody on this host"),
+                );
             }
         }
         Ok((configuration, findings))
@@ -356,6 +364,8 @@ fn interface(name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::tests::Folder;
+    use std::os::unix::fs::PermissionsExt;
 
     fn findings(text: &str) -> Vec<String> {
         let (_, findings) = Configuration::parse(text);
@@ -457,6 +467,34 @@ wait = 5
             found.iter().any(|what| what.contains("memory_mb")),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn the_file_of_users_is_checked_too() {
+        let folder = Folder::new("users", &[("/users", "user:pass\n"), ("/bad", "user\n")]);
+        let at = |name: &str| folder.system().path(name);
+        let found = |users: &str| {
+            let file = at("/h.toml");
+            fs::write(&file, format!("auth_file = '{}'\n", at(users).display())).unwrap();
+            let (_, findings) = Configuration::check(&file).unwrap();
+            findings
+                .iter()
+                .map(Finding::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        let mode =
+            |bits| fs::set_permissions(at("/users"), fs::Permissions::from_mode(bits)).unwrap();
+        mode(0o644);
+        assert!(
+            found("/users").contains("warning: auth_file: "),
+            "{}",
+            found("/users")
+        );
+        mode(0o600);
+        assert_eq!(found("/users"), "");
+        assert!(found("/bad").contains("line 1: must be like user:password"));
+        assert!(found("/none").contains("can't read"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Files of who may log in, checked before the module sees them.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use anyhow::{bail, ensure, Result};
 
 /// The most bytes that the module has room for.
@@ -52,6 +55,11 @@ pub(crate) fn check(bytes: &[u8]) -> Result<()> {
         "nobody is in there: must have lines like user:password"
     );
     Ok(())
+}
+
+/// Whether everybody on this host may read a file.
+pub(crate) fn is_readable_by_all(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
 }
 
 #[cfg(test)]

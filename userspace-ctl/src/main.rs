@@ -166,6 +166,12 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             watch,
             rates,
         } => {
+            if section == SectionName::Reset {
+                end!(
+                    Usage,
+                    "stats reset is done once: without --watch and --rates"
+                );
+            }
             let every = Duration::from_secs(u64::from(watch.unwrap_or(1)));
             let mut out = std::io::stdout().lock();
             let section = section.section();
@@ -305,7 +311,7 @@ fn auth(change: Auth, open: impl FnOnce() -> Result<Device>) -> Result<Answer> {
         Auth::Set { file } => {
             let users = users(&file)?;
             let device = open()?;
-            if is_readable_by_all(&file) {
+            if credentials::is_readable_by_all(&file) {
                 eprintln!(
                     "hippos-ctl: warning: {} may be read by everybody on this host",
                     file.display()
@@ -345,11 +351,6 @@ fn users(file: &Path) -> Result<Vec<u8>> {
         end!(Refused, "{}: {error}", file.display());
     }
     Ok(lines)
-}
-
-fn is_readable_by_all(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
 }
 
 /// A memory limit in bytes, if the module would take it.
@@ -409,6 +410,7 @@ mod tests {
                 Status::Failed,
             ),
             ("stats", "is the module loaded?", Status::NotLoaded),
+            ("stats reset --watch 1", "done once", Status::Usage),
             ("allow set any", "is the module loaded?", Status::NotLoaded),
         ] {
             let words = ["hippos-ctl", "--device", "/nonexistent/hippos"];
