@@ -29,6 +29,7 @@ mod reply;
 mod session;
 mod settings;
 mod sources;
+mod statistics;
 mod uploads;
 
 pub use access::Access;

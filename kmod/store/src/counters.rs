@@ -12,46 +12,76 @@ use crate::platform::Platform;
 use crate::sync::{AtomicU64, Relaxed};
 use crate::table::{Draft, Part, Table};
 
-/// What is counted for the store as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Counter {
+/// Defines counters, each with the name that `stats` has for it and its meaning there.
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])* $counter:ident = $name:literal,)*) => {
+        /// What is counted for the store as a whole. `stats` shows all of them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Counter {
+            $($(#[doc = $doc])* $counter,)*
+            #[doc(hidden)]
+            Count,
+        }
+
+        impl Counter {
+            /// All of them.
+            pub const ALL: &'static [Counter] = &[$(Counter::$counter),*];
+
+            /// Its name in `stats`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Counter::$counter => $name,)*
+                    Counter::Count => "",
+                }
+            }
+
+            /// Its meaning.
+            pub const fn doc(self) -> &'static str {
+                match self {
+                    $(Counter::$counter => concat!($($doc),*),)*
+                    Counter::Count => "",
+                }
+            }
+        }
+    };
+}
+
+counters! {
     /// Lookups that found nothing.
-    GetMisses,
+    GetMisses = "get_misses",
     /// Of those, what had expired.
-    GetExpired,
+    GetExpired = "get_expired",
     /// Of those, what had been flushed.
-    GetFlushed,
+    GetFlushed = "get_flushed",
     /// Touches that found nothing.
-    TouchMisses,
+    TouchMisses = "touch_misses",
     /// Deletes that found nothing.
-    DeleteMisses,
+    DeleteMisses = "delete_misses",
     /// Increments that found nothing.
-    IncrMisses,
+    IncrMisses = "incr_misses",
     /// Decrements that found nothing.
-    DecrMisses,
+    DecrMisses = "decr_misses",
     /// Compare-and-swaps that found nothing.
-    CasMisses,
+    CasMisses = "cas_misses",
     /// Flushes asked for.
-    CmdFlush,
+    CmdFlush = "cmd_flush",
     /// Items stored since the start.
-    TotalItems,
+    TotalItems = "total_items",
     /// Slots that hands looked at.
-    Swept,
+    Swept = "hippos_hand_swept",
     /// Times that a writer slept for a grace period.
-    Waits,
+    Waits = "hippos_writer_waits",
     /// Buckets that the index grew by.
-    Splits,
+    Splits = "hippos_index_splits",
     /// Buckets that the index shrank by.
-    Merges,
+    Merges = "hippos_index_merges",
     /// Blocks that changed their use.
-    Moves,
+    Moves = "slabs_moved",
     /// Steps of maintenance that found the platform short of memory.
-    Shortages,
+    Shortages = "hippos_memory_shortages",
     /// Slots that the sweep for expired items looked at.
-    Checked,
-    #[doc(hidden)]
-    Count,
+    Checked = "crawler_items_checked",
 }
 
 /// What is counted for each slab class.

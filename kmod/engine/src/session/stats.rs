@@ -2,19 +2,12 @@
 //! What statistics tell.
 
 use hippos_proto::reply::{self, Cursor, Out};
-use hippos_proto::VERSION;
-use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
+use hippos_store::{ClassCounter as Class, Eviction, Platform};
 
 use crate::administration::Administration;
-use crate::counters::Tally;
-use crate::facts::Facts;
 use crate::session::lines::Lines;
+use crate::statistics::{self, Now, Source, Value};
 use crate::Engine;
-
-/// Seconds with microseconds.
-fn seconds(us: u64) -> (u64, u64) {
-    (us / 1_000_000, us % 1_000_000)
-}
 
 fn on(yes: bool) -> &'static str {
     if yes {
@@ -26,176 +19,40 @@ fn on(yes: bool) -> &'static str {
 
 impl<P: Platform> Engine<P> {
     pub(super) fn stats(&self, lines: &mut Lines<'_, impl Out>) {
-        let host = self.facts.host();
-        let shot = self.store.snapshot();
         let store = &self.store;
-        let class = |counter| store.classes_counted(counter);
-        let get_hits = class(Class::GetHits);
-        let get_misses = store.counted(Counter::GetMisses);
-        let touch_hits = class(Class::TouchHits);
-        let touch_misses = store.counted(Counter::TouchMisses);
-        let user = seconds(host.user_us);
-        let system = seconds(host.system_us);
-        // The store's clock starts at 2.
-        let uptime = u64::from(store.now().saturating_sub(2));
-        let unix = u64::try_from(store.unix()).unwrap_or(0);
-        lines.numbers(&[
-            ("pid", u64::from(host.pid)),
-            ("uptime", uptime),
-            ("time", unix),
-        ]);
-        lines.words(&[("version", VERSION), ("libevent", "none")]);
-        lines.number("pointer_size", usize::BITS);
-        lines.stat("rusage_user", format_args!("{}.{:06}", user.0, user.1));
-        lines.stat(
-            "rusage_system",
-            format_args!("{}.{:06}", system.0, system.1),
-        );
-        lines.numbers(&[
-            ("max_connections", u64::from(self.settings.max_connections)),
-            ("curr_connections", host.connections),
-            ("total_connections", host.total_connections),
-            ("rejected_connections", host.rejected_connections),
-            ("connection_structures", host.connections),
-            ("response_obj_oom", 0),
-            ("response_obj_count", 0),
-            ("response_obj_bytes", 0),
-            ("read_buf_count", 0),
-            ("read_buf_bytes", 0),
-            ("read_buf_bytes_free", 0),
-            ("read_buf_oom", 0),
-            ("reserved_fds", 0),
-            ("cmd_get", get_hits.wrapping_add(get_misses)),
-            ("cmd_set", class(Class::CmdSet)),
-            ("cmd_flush", store.counted(Counter::CmdFlush)),
-            ("cmd_touch", touch_hits.wrapping_add(touch_misses)),
-            ("cmd_meta", self.tallied(Tally::MetaCommands)),
-            ("get_hits", get_hits),
-            ("get_misses", get_misses),
-            ("get_expired", store.counted(Counter::GetExpired)),
-            ("get_flushed", store.counted(Counter::GetFlushed)),
-            ("delete_misses", store.counted(Counter::DeleteMisses)),
-            ("delete_hits", class(Class::DeleteHits)),
-            ("incr_misses", store.counted(Counter::IncrMisses)),
-            ("incr_hits", class(Class::IncrHits)),
-            ("decr_misses", store.counted(Counter::DecrMisses)),
-            ("decr_hits", class(Class::DecrHits)),
-            ("cas_misses", store.counted(Counter::CasMisses)),
-            ("cas_hits", class(Class::CasHits)),
-            ("cas_badval", class(Class::CasBadval)),
-            ("touch_hits", touch_hits),
-            ("touch_misses", touch_misses),
-            ("store_too_large", self.tallied(Tally::TooLarge)),
-            ("store_no_memory", self.tallied(Tally::NoMemory)),
-            ("auth_cmds", self.tallied(Tally::AuthCommands)),
-            ("auth_errors", self.tallied(Tally::AuthErrors)),
-            ("bytes_read", self.tallied(Tally::BytesRead)),
-            ("bytes_written", self.tallied(Tally::BytesWritten)),
-            ("limit_maxbytes", shot.limit as u64),
-            ("accepting_conns", u64::from(host.accepting)),
-            ("listen_disabled_num", host.listen_disabled),
-            ("time_in_listen_disabled_us", 0),
-            ("threads", u64::from(self.settings.threads)),
-            ("conn_yields", host.yields),
-            (
-                "hash_power_level",
-                u64::from(shot.buckets.checked_ilog2().unwrap_or(0)),
-            ),
-            ("hash_bytes", shot.index.saturating_mul(shot.block) as u64),
-            ("hash_is_expanding", 0),
-            ("slab_reassign_rescues", 0),
-            ("slab_reassign_chunk_rescues", 0),
-            ("slab_reassign_inline_reclaim", 0),
-            ("slab_reassign_busy_items", 0),
-            ("slab_reassign_busy_deletes", 0),
-            ("slab_reassign_busy_nomem", 0),
-            ("slab_reassign_running", 0),
-            ("slabs_moved", store.counted(Counter::Moves)),
-            ("lru_crawler_running", 0),
-            ("lru_crawler_starts", 0),
-            ("lru_maintainer_juggles", 0),
-            ("malloc_fails", 0),
-            ("log_worker_dropped", 0),
-            ("log_worker_written", 0),
-            ("log_watcher_skipped", 0),
-            ("log_watcher_sent", 0),
-            ("log_watchers", 0),
-            ("unexpected_napi_ids", 0),
-            ("round_robin_fallback", 0),
-            ("bytes", shot.bytes),
-            ("curr_items", shot.items),
-            ("total_items", store.counted(Counter::TotalItems)),
-            ("slab_global_page_pool", shot.idle as u64),
-            ("expired_unfetched", class(Class::ExpiredUnfetched)),
-            ("evicted_unfetched", class(Class::EvictedUnfetched)),
-            ("evicted_active", 0),
-            ("evictions", class(Class::Evicted)),
-            ("reclaimed", class(Class::Reclaimed)),
-            ("crawler_reclaimed", 0),
-            ("crawler_items_checked", store.counted(Counter::Checked)),
-            ("lrutail_reflocked", 0),
-            ("moves_to_cold", 0),
-            ("moves_to_warm", 0),
-            ("moves_within_lru", 0),
-            ("direct_reclaims", store.counted(Counter::Waits)),
-            ("lru_bumps_dropped", 0),
-        ]);
-        lines.words(&[("hippos_version", self.settings.version)]);
-        lines.numbers(&[
-            (
-                "hippos_udp_fast_commands",
-                self.tallied(Tally::FastCommands),
-            ),
-            (
-                "hippos_udp_fast_datagrams",
-                self.tallied(Tally::FastDatagrams),
-            ),
-            ("hippos_udp_commands", self.tallied(Tally::UdpCommands)),
-            ("hippos_udp_datagrams", self.tallied(Tally::UdpDatagrams)),
-            ("hippos_udp_invalid", self.tallied(Tally::UdpInvalid)),
-            ("hippos_udp_too_large", self.tallied(Tally::UdpTooLarge)),
-            ("hippos_udp_refused", self.tallied(Tally::UdpRefused)),
-            ("hippos_udp_limited", self.tallied(Tally::UdpLimited)),
-            ("hippos_admin_refused", self.tallied(Tally::AdminRefused)),
-            ("hippos_tcp_refused", self.tallied(Tally::TcpRefused)),
-            ("hippos_xdp_served", host.xdp_served),
-            ("hippos_xdp_passed", host.xdp_passed),
-            ("hippos_tcp_commands", self.tallied(Tally::TcpCommands)),
-            ("hippos_upload_bytes", self.uploads.bytes()),
-            (
-                "hippos_uploads_timed_out",
-                self.tallied(Tally::UploadsTimedOut),
-            ),
-            ("hippos_memory_most", self.memory_most()),
-            ("hippos_memory_allowed", shot.allowed as u64),
-            ("hippos_memory_shortages", store.counted(Counter::Shortages)),
-            ("hippos_memory_held", shot.held as u64),
-            ("hippos_memory_tables", shot.tables as u64),
-            ("hippos_index_buckets", shot.buckets as u64),
-            (
-                "hippos_overflow_bytes",
-                shot.overflow.saturating_mul(shot.block) as u64,
-            ),
-            ("hippos_retired_items", shot.retired as u64),
-            ("hippos_retired_bytes", shot.retired_bytes),
-            ("hippos_pinned_items", shot.pinned as u64),
-            ("hippos_hand_swept", store.counted(Counter::Swept)),
-            ("hippos_writer_waits", store.counted(Counter::Waits)),
-            ("hippos_index_splits", store.counted(Counter::Splits)),
-            ("hippos_index_merges", store.counted(Counter::Merges)),
-        ]);
-        list_ways(lines, self.facts);
-        if let Some(steering) = host.steering {
-            lines.numbers(&[
-                ("hippos_steered", u64::from(steering.steered)),
-                ("hippos_steering_changes", steering.changes),
-                ("hippos_polling_load", u64::from(steering.load)),
-            ]);
-            match steering.polling {
-                Some(cpu) => lines.number("hippos_polling_cpu", cpu),
-                None => lines.words(&[("hippos_polling_cpu", "none")]),
-            }
-        }
+        let now = Now {
+            host: self.facts.host(),
+            ways: self.facts.ways(),
+            shot: store.snapshot(),
+            settings: &self.settings,
+            // The store's clock starts at 2.
+            uptime: u64::from(store.now().saturating_sub(2)),
+            unix: u64::try_from(store.unix()).unwrap_or(0),
+            upload_bytes: self.uploads.bytes(),
+            memory_most: self.memory_most(),
+        };
+        statistics::each(|row| {
+            let number = match row.source {
+                Source::Zero => 0,
+                Source::Tally(tally) => self.tallied(tally),
+                Source::Store(counter) => store.counted(counter),
+                Source::Class(counter) => store.classes_counted(counter),
+                Source::Sum(class, counter) => store
+                    .classes_counted(class)
+                    .wrapping_add(store.counted(counter)),
+                Source::Number(of) => of(&now),
+                Source::Value(of) => match of(&now) {
+                    None => return,
+                    Some(Value::Number(number)) => number,
+                    Some(Value::Word(word)) => return lines.words(&[(row.name, word)]),
+                    Some(Value::Seconds(us)) => {
+                        let (whole, rest) = (us / 1_000_000, us % 1_000_000);
+                        return lines.stat(row.name, format_args!("{whole}.{rest:06}"));
+                    }
+                },
+            };
+            lines.number(row.name, number);
+        });
     }
 
     pub(super) fn stats_settings(&self, lines: &mut Lines<'_, impl Out>) {
@@ -461,25 +318,4 @@ impl<P: Platform> Engine<P> {
             );
         }
     }
-}
-
-/// Out of line: the rest takes what a function may have of the stack.
-#[inline(never)]
-fn list_ways(lines: &mut Lines<'_, impl Out>, facts: &dyn Facts) {
-    let Some(ways) = facts.ways() else {
-        return;
-    };
-    let [hook_ipv4, hook_ipv6] = ways.hook;
-    let [xdp_ipv4, xdp_ipv6] = ways.xdp;
-    lines.words(&[
-        ("hippos_hook_ipv4", hook_ipv4),
-        ("hippos_hook_ipv6", hook_ipv6),
-        ("hippos_xdp_ipv4", xdp_ipv4),
-        ("hippos_xdp_ipv6", xdp_ipv6),
-    ]);
-    lines.numbers(&[
-        ("hippos_route_lookups", ways.looked),
-        ("hippos_route_elsewhere", ways.elsewhere),
-        ("hippos_route_limited", ways.limited),
-    ]);
 }

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The table of `stats`: each row's name, kind, meaning and source, in the order in which they are
+//! shown. The documentation's table comes from it.
+//!
+//! A counter of the engine ([`Tally`]) or of the store ([`Counter`]) has its name and meaning where it
+//! is defined. It needs a row here only to stand at a certain place: those without one come last.
+
+use hippos_proto::VERSION;
+use hippos_store::{ClassCounter as Class, Counter, Snapshot};
+
+use crate::counters::Tally;
+use crate::facts::{Host, Ways};
+use crate::settings::Settings;
+
+/// A row of `stats`.
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "kind and doc are the documentation's")
+)]
+pub(crate) struct Statistic {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) doc: &'static str,
+    pub(crate) source: Source,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Grows since the start, or since `stats reset`.
+    Counter,
+    /// Tells the present state.
+    Gauge,
+    /// Zero, for clients that look for memcached's row.
+    Zero,
+}
+
+/// Where a value comes from.
+pub(crate) enum Source {
+    Zero,
+    Tally(Tally),
+    Store(Counter),
+    /// The sum over the slab classes.
+    Class(Class),
+    /// The sum over the slab classes, and a counter of the store.
+    Sum(Class, Counter),
+    Number(fn(&Now<'_>) -> u64),
+    /// A row that there may not be.
+    Value(fn(&Now<'_>) -> Option<Value>),
+}
+
+/// A value that is no sum of counters.
+pub(crate) enum Value {
+    Number(u64),
+    Word(&'static str),
+    /// Microseconds, shown as seconds.
+    Seconds(u64),
+}
+
+/// The state that rows tell of.
+pub(crate) struct Now<'a> {
+    pub(crate) host: Host,
+    pub(crate) ways: Option<Ways>,
+    pub(crate) shot: Snapshot,
+    pub(crate) settings: &'a Settings,
+    pub(crate) uptime: u64,
+    pub(crate) unix: u64,
+    pub(crate) upload_bytes: u64,
+    pub(crate) memory_most: u64,
+}
+
+const fn row(name: &'static str, kind: Kind, source: Source, doc: &'static str) -> Statistic {
+    Statistic {
+        name,
+        kind,
+        doc,
+        source,
+    }
+}
+
+const fn counter(name: &'static str, source: Source, doc: &'static str) -> Statistic {
+    row(name, Kind::Counter, source, doc)
+}
+
+const fn tally(tally: Tally) -> Statistic {
+    counter(tally.name(), Source::Tally(tally), tally.doc())
+}
+
+const fn store(store: Counter) -> Statistic {
+    counter(store.name(), Source::Store(store), store.doc())
+}
+
+const fn gauge(name: &'static str, number: fn(&Now<'_>) -> u64, doc: &'static str) -> Statistic {
+    row(name, Kind::Gauge, Source::Number(number), doc)
+}
+
+const fn value(
+    name: &'static str,
+    value: fn(&Now<'_>) -> Option<Value>,
+    doc: &'static str,
+) -> Statistic {
+    row(name, Kind::Gauge, Source::Value(value), doc)
+}
+
+const fn zero(name: &'static str) -> Statistic {
+    row(name, Kind::Zero, Source::Zero, "")
+}
+
+/// The rows with a place of their own.
+const PLACED: &[Statistic] = &[
+    gauge("pid", |now| u64::from(now.host.pid), "Process id; 0 for the module"),
+    gauge("uptime", |now| now.uptime, "Seconds since the start"),
+    gauge("time", |now| now.unix, "Unix time, seconds"),
+    value("version", |_| Some(Value::Word(VERSION)), "memcached's version whose behaviour this is"),
+    value("libevent", |_| Some(Value::Word("none")), "There is none"),
+    gauge("pointer_size", |_| u64::from(usize::BITS), "Bits of a pointer"),
+    counter("rusage_user", Source::Value(|now| Some(Value::Seconds(now.host.user_us))), "CPU time in user mode, seconds"),
+    counter("rusage_system", Source::Value(|now| Some(Value::Seconds(now.host.system_us))), "CPU time in the kernel, seconds"),
+    gauge("max_connections", |now| u64::from(now.settings.max_connections), "The most connections at a time"),
+    gauge("curr_connections", |now| now.host.connections, "Connections now"),
+    counter("total_connections", Source::Number(|now| now.host.total_connections), "Connections since the start"),
+    counter("rejected_connections", Source::Number(|now| now.host.rejected_connections), "Connections refused because there were too many"),
+    gauge("connection_structures", |now| now.host.connections, "The same as curr_connections"),
+    zero("response_obj_oom"),
+    zero("response_obj_count"),
+    zero("response_obj_bytes"),
+    zero("read_buf_count"),
+    zero("read_buf_bytes"),
+    zero("read_buf_bytes_free"),
+    zero("read_buf_oom"),
+    zero("reserved_fds"),
+    counter("cmd_get", Source::Sum(Class::GetHits, Counter::GetMisses), "Keys looked up"),
+    counter("cmd_set", Source::Class(Class::CmdSet), "Requests to store"),
+    store(Counter::CmdFlush),
+    counter("cmd_touch", Source::Sum(Class::TouchHits, Counter::TouchMisses), "Touches"),
+    tally(Tally::MetaCommands),
+    counter("get_hits", Source::Class(Class::GetHits), "Lookups that found an item"),
+    store(Counter::GetMisses),
+    store(Counter::GetExpired),
+    store(Counter::GetFlushed),
+    store(Counter::DeleteMisses),
+    counter("delete_hits", Source::Class(Class::DeleteHits), "Deletes that found an item"),
+    store(Counter::IncrMisses),
+    counter("incr_hits", Source::Class(Class::IncrHits), "Increments that found an item"),
+    store(Counter::DecrMisses),
+    counter("decr_hits", Source::Class(Class::DecrHits), "Decrements that found an item"),
+    store(Counter::CasMisses),
+    counter("cas_hits", Source::Class(Class::CasHits), "Compare-and-swaps whose number was right"),
+    counter("cas_badval", Source::Class(Class::CasBadval), "Compare-and-swaps whose number was wrong"),
+    counter("touch_hits", Source::Class(Class::TouchHits), "Touches that found an item"),
+    store(Counter::TouchMisses),
+    tally(Tally::TooLarge),
+    tally(Tally::NoMemory),
+    tally(Tally::AuthCommands),
+    tally(Tally::AuthErrors),
+    tally(Tally::BytesRead),
+    tally(Tally::BytesWritten),
+    gauge("limit_maxbytes", |now| now.shot.limit as u64, "The memory limit, bytes"),
+    gauge("accepting_conns", |now| u64::from(now.host.accepting), "Whether new connections are accepted"),
+    counter("listen_disabled_num", Source::Number(|now| now.host.listen_disabled), "Times that listening was stopped because there were too many connections"),
+    zero("time_in_listen_disabled_us"),
+    gauge("threads", |now| u64::from(now.settings.threads), "Worker threads"),
+    counter("conn_yields", Source::Number(|now| now.host.yields), "Turns of a connection that ended though it may have had more to say"),
+    gauge("hash_power_level", |now| u64::from(now.shot.buckets.checked_ilog2().unwrap_or(0)), "The number of the index's buckets, as a power of two"),
+    gauge("hash_bytes", |now| now.shot.index.saturating_mul(now.shot.block) as u64, "Bytes of the index"),
+    zero("hash_is_expanding"),
+    zero("slab_reassign_rescues"),
+    zero("slab_reassign_chunk_rescues"),
+    zero("slab_reassign_inline_reclaim"),
+    zero("slab_reassign_busy_items"),
+    zero("slab_reassign_busy_deletes"),
+    zero("slab_reassign_busy_nomem"),
+    zero("slab_reassign_running"),
+    store(Counter::Moves),
+    zero("lru_crawler_running"),
+    zero("lru_crawler_starts"),
+    zero("lru_maintainer_juggles"),
+    zero("malloc_fails"),
+    zero("log_worker_dropped"),
+    zero("log_worker_written"),
+    zero("log_watcher_skipped"),
+    zero("log_watcher_sent"),
+    zero("log_watchers"),
+    zero("unexpected_napi_ids"),
+    zero("round_robin_fallback"),
+    gauge("bytes", |now| now.shot.bytes, "Bytes of the items, headers included"),
+    gauge("curr_items", |now| now.shot.items, "Items now"),
+    store(Counter::TotalItems),
+    gauge("slab_global_page_pool", |now| now.shot.idle as u64, "Memory blocks that wait for a use"),
+    counter("expired_unfetched", Source::Class(Class::ExpiredUnfetched), "Items found expired or flushed that were never hit"),
+    counter("evicted_unfetched", Source::Class(Class::EvictedUnfetched), "Items evicted that were never hit"),
+    zero("evicted_active"),
+    counter("evictions", Source::Class(Class::Evicted), "Items evicted"),
+    counter("reclaimed", Source::Class(Class::Reclaimed), "Items found expired or flushed, whose slots were taken back"),
+    zero("crawler_reclaimed"),
+    store(Counter::Checked),
+    zero("lrutail_reflocked"),
+    zero("moves_to_cold"),
+    zero("moves_to_warm"),
+    zero("moves_within_lru"),
+    counter("direct_reclaims", Source::Store(Counter::Waits), "The same as hippos_writer_waits"),
+    zero("lru_bumps_dropped"),
+    value("hippos_version", |now| Some(Value::Word(now.settings.version)), "Hippos's version"),
+    tally(Tally::FastCommands),
+    tally(Tally::FastDatagrams),
+    tally(Tally::UdpCommands),
+    tally(Tally::UdpDatagrams),
+    tally(Tally::UdpInvalid),
+    tally(Tally::UdpTooLarge),
+    tally(Tally::UdpRefused),
+    tally(Tally::UdpLimited),
+    tally(Tally::AdminRefused),
+    tally(Tally::TcpRefused),
+    counter("hippos_xdp_served", Source::Number(|now| now.host.xdp_served), "Frames that ended at XDP, answered or thrown away"),
+    counter("hippos_xdp_passed", Source::Number(|now| now.host.xdp_passed), "All other frames on the interfaces where XDP is attached"),
+    tally(Tally::TcpCommands),
+    gauge("hippos_upload_bytes", |now| now.upload_bytes, "Memory of values that are on their way"),
+    tally(Tally::UploadsTimedOut),
+    gauge("hippos_memory_most", |now| now.memory_most, "The most that clients may set the limit to, bytes: what the machine's owner set"),
+    gauge("hippos_memory_allowed", |now| now.shot.allowed as u64, "Bytes that may be held now: less than `limit_maxbytes` while the machine is short of memory"),
+    store(Counter::Shortages),
+    gauge("hippos_memory_held", |now| now.shot.held as u64, "Bytes of memory blocks held within the limit"),
+    gauge("hippos_memory_tables", |now| now.shot.tables as u64, "Bytes of fixed tables, beside the limit"),
+    gauge("hippos_index_buckets", |now| now.shot.buckets as u64, "Buckets of the index"),
+    gauge("hippos_overflow_bytes", |now| now.shot.overflow.saturating_mul(now.shot.block) as u64, "Bytes of overflow buckets"),
+    gauge("hippos_retired_items", |now| now.shot.retired as u64, "Items that wait for a grace period"),
+    gauge("hippos_retired_bytes", |now| now.shot.retired_bytes, "Their bytes"),
+    gauge("hippos_pinned_items", |now| now.shot.pinned as u64, "Items that are gone and stay in memory for readers that are slow"),
+    store(Counter::Swept),
+    store(Counter::Waits),
+    store(Counter::Splits),
+    store(Counter::Merges),
+    value("hippos_hook_ipv4", |now| match now.ways?.hook { [word, _] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv4: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    value("hippos_hook_ipv6", |now| match now.ways?.hook { [_, word] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    value("hippos_xdp_ipv4", |now| match now.ways?.xdp { [word, _] => Some(Value::Word(word)) }, "Whether XDP answers IPv4: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    value("hippos_xdp_ipv6", |now| match now.ways?.xdp { [_, word] => Some(Value::Word(word)) }, "Whether XDP answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    counter("hippos_route_lookups", Source::Value(|now| Some(Value::Number(now.ways?.looked))), "Look-ups of the way that replies in place take"),
+    counter("hippos_route_elsewhere", Source::Value(|now| Some(Value::Number(now.ways?.elsewhere))), "Those that left the reply to the socket"),
+    counter("hippos_route_limited", Source::Value(|now| Some(Value::Number(now.ways?.limited))), "Those not made because there were too many"),
+    value("hippos_steered", |now| Some(Value::Number(now.host.steering?.steered.into())), "Whether packets are spread over all CPUs"),
+    counter("hippos_steering_changes", Source::Value(|now| Some(Value::Number(now.host.steering?.changes))), "How often that changed"),
+    value("hippos_polling_load", |now| Some(Value::Number(now.host.steering?.load.into())), "How busy the polling CPU is, or was when it last got all packets, percent"),
+    value("hippos_polling_cpu", |now| Some(match now.host.steering?.polling { Some(cpu) => Value::Number(cpu.into()), None => Value::Word("none") }), "The CPU that polls all cards while TCP workers keep off it, or `none`"),
+];
+
+/// Whether a row has a place of its own.
+fn placed(name: &str) -> bool {
+    PLACED.iter().any(|row| row.name == name)
+}
+
+/// All rows, in their order.
+pub(crate) fn each(mut show: impl FnMut(&Statistic)) {
+    for row in PLACED {
+        show(row);
+    }
+    for row in Tally::ALL.iter().map(|it| tally(*it)) {
+        if !placed(row.name) {
+            show(&row);
+        }
+    }
+    for row in Counter::ALL.iter().map(|it| store(*it)) {
+        if !placed(row.name) {
+            show(&row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The table of `stats`, by itself and beside the documentation.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::fs;
+use std::string::String;
+use std::vec::Vec;
+
+use super::*;
+
+/// Names and what the documentation says of them.
+fn rows() -> Vec<(&'static str, Kind, &'static str)> {
+    let mut rows = Vec::new();
+    each(|row| rows.push((row.name, row.kind, row.doc)));
+    rows
+}
+
+#[test]
+fn each_statistic_has_one_row_and_a_meaning() {
+    let mut names = HashSet::new();
+    for (name, kind, doc) in rows() {
+        assert!(names.insert(name), "{name} twice");
+        assert!(name.len() < 64, "{name}: longer than a line has room for");
+        assert_eq!(doc.is_empty(), kind == Kind::Zero, "{name}: {doc:?}");
+    }
+    for name in Tally::ALL.iter().map(|tally| tally.name()) {
+        assert!(names.contains(name), "{name} is not shown");
+    }
+    for name in Counter::ALL.iter().map(|counter| counter.name()) {
+        assert!(names.contains(name), "{name} is not shown");
+    }
+}
+
+/// Clients of another version find the rows where they were: new ones come last.
+#[test]
+fn counters_without_a_place_come_last() {
+    let names: Vec<_> = rows().iter().map(|(name, ..)| *name).collect();
+    let placed: Vec<_> = PLACED.iter().map(|row| row.name).collect();
+    assert_eq!(names[..placed.len()], placed);
+}
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/statistics.md");
+const START: &str = "<!-- table statistics -->\n";
+const END: &str = "<!-- end -->";
+
+fn table() -> String {
+    let mut table = String::from("\n| Name | Kind | Meaning |\n|---|---|---|\n");
+    for (name, kind, doc) in rows() {
+        let kind = match kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Zero => continue,
+        };
+        let doc = doc.trim().trim_end_matches('.');
+        writeln!(table, "| `{name}` | {kind} | {doc} |").unwrap();
+    }
+    table + "\n"
+}
+
+/// With `HIPPOS_WRITE=1` it is written anew.
+#[test]
+fn the_documentation_has_the_table() {
+    let text = fs::read_to_string(FILE).unwrap();
+    let (before, rest) = text.split_once(START).expect("a table");
+    let (found, after) = rest.split_once(END).expect("its end");
+    if std::env::var_os("HIPPOS_WRITE").is_some() {
+        fs::write(FILE, std::format!("{before}{START}{}{END}{after}", table())).unwrap();
+        return;
+    }
+    assert!(
+        found == table(),
+        "docs/statistics.md is not the code's: HIPPOS_WRITE=1 cargo test -p hippos_engine statistics"
+    );
+}
