@@ -262,6 +262,7 @@ const META: &[&str] = &[
     "mg $ T100 q",
     "mg $ N100 v",
     "mg $ N100 T50 v",
+    "mg $ N0 T-1",
     "mg $ R1000 v",
     "mg $ E99 N100",
     "mg $ Tx",

@@ -5,8 +5,8 @@ use hippos_proto::meta::{Command, Mode, Verb as Meta};
 use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Hash, Invalidate, ItemSnapshot,
-    Platform, Verb,
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Expiry, Hash, Invalidate,
+    ItemSnapshot, Platform, Verb,
 };
 
 use crate::command::TRIES;
@@ -52,9 +52,10 @@ impl<P: Platform> Session<'_, P> {
             let (last, _) = ttls(command, vivify);
             let expiry = engine.store.expiry(i64::from(last));
             if let Some((cas, class)) = engine.vivify(command, hash, b"", expiry, true) {
-                let guard = engine.store.read();
-                if let Some(item) = engine.store.peek(&guard, command.key(), hash) {
-                    if !flags.has(b'u') {
+                // Of an item that is born expired nothing is found, and nothing is counted.
+                if !flags.has(b'u') && expiry != Expiry::PAST {
+                    let guard = engine.store.read();
+                    if let Some(item) = engine.store.peek(&guard, command.key(), hash) {
                         engine.store.bump(&item);
                     }
                 }
