@@ -70,6 +70,12 @@ impl<O: Out> Lines<'_, O> {
         self.told = self.told.wrapping_add(1);
     }
 
+    /// Counts lines anew: what was told so far is never made again.
+    pub(super) fn settle(&mut self) {
+        self.skip = 0;
+        self.told = 0;
+    }
+
     pub(super) fn stat(&mut self, name: &str, value: Arguments<'_>) {
         self.put(format_args!("{name}"), value);
     }

@@ -28,7 +28,8 @@ enum What<'e, P: Platform> {
     Items,
     Slabs,
     Sizes,
-    Connections,
+    /// From the one with this number on.
+    Connections(usize),
     Detail,
     Metadump(Walk<'e, P>, Classes),
     Mgdump(Walk<'e, P>, Classes),
@@ -79,7 +80,7 @@ impl<'e, P: Platform> Listing<'e, P> {
 
     /// `stats conns`.
     pub(super) fn connections() -> Self {
-        Self::new(What::Connections)
+        Self::new(What::Connections(0))
     }
 
     /// `stats detail dump`.
@@ -137,7 +138,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Items => engine.stats_items(&mut lines),
             What::Slabs => engine.stats_slabs(&mut lines),
             What::Sizes => lines.stat("sizes_status", format_args!("disabled")),
-            What::Connections => engine.stats_connections(&mut lines),
+            What::Connections(next) => engine.stats_connections(&mut lines, next),
             What::Detail => engine.stats_detail(&mut lines),
             What::Metadump(walk, classes) => {
                 let more = dump(engine, walk, lines.out, |item, out| {

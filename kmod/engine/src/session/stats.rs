@@ -291,11 +291,9 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    pub(super) fn stats_connections(&self, lines: &mut Lines<'_, impl Out>) {
-        for index in 0..usize::MAX {
-            let Some(socket) = self.facts.socket(index) else {
-                break;
-            };
+    /// Sockets from `next` on, which moves: each is asked for once, and not anew for each page.
+    pub(super) fn stats_connections(&self, lines: &mut Lines<'_, impl Out>, next: &mut usize) {
+        while let Some(socket) = self.facts.socket(*next) {
             let id = socket.id;
             let kind = if socket.udp { "udp" } else { "tcp" };
             if socket.udp {
@@ -316,6 +314,11 @@ impl<P: Platform> Engine<P> {
                 format_args!("{id}:secs_since_last_cmd"),
                 format_args!("{}", socket.idle),
             );
+            if lines.full {
+                break;
+            }
+            lines.settle();
+            *next = next.saturating_add(1);
         }
     }
 }
