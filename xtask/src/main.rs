@@ -20,6 +20,7 @@ mod kbuild;
 mod kernel;
 mod lint;
 mod nightly;
+mod package;
 mod probe;
 mod progress;
 mod root;
@@ -68,6 +69,7 @@ enum Command {
     Vendor,
     /// Pack target/hippos-VERSION.tar.xz, which an appliance builds from without a crate registry
     Dist,
+    Package(package::PackageArgs),
     Shell(ShellArgs),
     /// Run a program inside a build root (what every other command calls)
     #[command(hide = true)]
@@ -134,6 +136,7 @@ fn dispatch(command: Command, selection: &Selection) -> Result<u8> {
             kbuild::vendor()?;
         }
         Command::Dist => println!("{}", dist::dist()?.display()),
+        Command::Package(args) => package::package(&args, selection)?,
         Command::Shell(args) => {
             let root = root::ready(selection)?;
             let (program, rest) = match args.command.split_first() {

@@ -29,6 +29,11 @@ impl Series {
             numbers.next()?.parse().ok()?,
         ))
     }
+
+    /// This series and those that follow, up to `last` of the same major number.
+    pub(crate) fn through(self, last: Series) -> impl Iterator<Item = Series> {
+        (self.1..=last.1).map(move |minor| Series(self.0, minor))
+    }
 }
 
 impl fmt::Display for Series {
