@@ -24,11 +24,18 @@
 /* No two replies of a CPU have the same until 65536 have gone. */
 DECLARE_PER_CPU(u16, hippos_reply_id);
 
-/* Whether the ports are ours and those of a sender that a reply can't go round with. */
-static __always_inline bool hippos_ports_fit(const struct udphdr *uh, u16 port)
+/* Whether it is from the port of a sender that a reply can't go round with. */
+static __always_inline bool hippos_sender_fits(const struct udphdr *uh, u16 port)
 {
-	return uh->dest == htons(port) && uh->source &&
-	       uh->source != htons(HIPPOS_MEMCACHED_PORT) && uh->source != htons(port);
+	return uh->source && uh->source != htons(HIPPOS_MEMCACHED_PORT) &&
+	       uh->source != htons(port);
+}
+
+/* Whether there is an extension header. One of IPsec is not looked behind. */
+static __always_inline bool hippos_ipv6_extended(const struct ipv6hdr *iph)
+{
+	return iph->nexthdr == NEXTHDR_HOP || iph->nexthdr == NEXTHDR_ROUTING ||
+	       iph->nexthdr == NEXTHDR_FRAGMENT || iph->nexthdr == NEXTHDR_DEST;
 }
 
 /*

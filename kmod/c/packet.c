@@ -26,6 +26,7 @@
 
 #include "datagram.h"
 #include "hippos.h"
+#include "pass.h"
 #include "route.h"
 #include "transmit.h"
 
@@ -40,27 +41,67 @@
  */
 static __always_inline bool plain_frame(const struct sk_buff *skb, const struct net_device *dev)
 {
-	if (skb->pkt_type != PACKET_HOST || skb_is_gso(skb) || skb->encapsulation)
-		return false;
+	if (skb->pkt_type != PACKET_HOST)
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_BROADCAST);
+	if (skb_is_gso(skb))
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_SEGMENTS);
+	if (skb->encapsulation)
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_TUNNEL);
 	/* ip_rcv() leaves only a socket that traffic control or TPROXY has chosen for the packet. */
 	if (unlikely(skb->sk))
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_SOCKET_CHOSEN);
 	/* One that was never set is further away. */
 	if (skb->data - skb_mac_header(skb) != ETH_HLEN)
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_DEVICE);
 	if (likely(dev->type == ARPHRD_ETHER)) {
 		/* A destination, before routing, is a tunnel's to tell where it came from. */
 		if (is_multicast_ether_addr(eth_hdr(skb)->h_source) || unlikely(skb->_skb_refdst))
-			return false;
+			return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_TUNNEL);
 	} else if (dev->type != ARPHRD_LOOPBACK) {
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_DEVICE);
 	}
+	if (dev->priv_flags & (IFF_L3MDEV_MASTER | IFF_L3MDEV_SLAVE))
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_DEVICE);
 	/*
 	 * An extension tells of a bridge's netfilter, of IPsec or of traffic
 	 * control: a reply that ignored it could go where it must not.
 	 */
-	return !(dev->priv_flags & (IFF_L3MDEV_MASTER | IFF_L3MDEV_SLAVE)) &&
-	       !skb_has_extensions((struct sk_buff *)skb);
+	if (skb_has_extensions((struct sk_buff *)skb))
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_EXTENSION);
+	return true;
+}
+
+/* Before its UDP header, at this offset, was looked at: most likely it is to another port. */
+static noinline __cold bool pass_if_to_port(const struct sk_buff *skb, unsigned int at, u16 port,
+					    enum hippos_pass_reason reason)
+{
+	struct udphdr copy;
+	const struct udphdr *uh = skb_header_pointer(skb, at, sizeof(copy), &copy);
+
+	if (uh && uh->dest == htons(port))
+		hippos_pass(HIPPOS_HOOK, reason);
+	return false;
+}
+
+/* With options, or in fragments, of which but the first none has a UDP header. */
+static noinline __cold bool pass_special(const struct sk_buff *skb, const struct iphdr *iph,
+					 u16 port)
+{
+	return !(iph->frag_off & htons(IP_OFFSET)) &&
+	       pass_if_to_port(skb, iph->ihl * 4, port,
+			       ip_is_fragment(iph) ? HIPPOS_PASS_FRAGMENT : HIPPOS_PASS_OPTIONS);
+}
+
+/* The same of IPv6: behind extension headers. */
+static noinline __cold bool pass_extended(const struct sk_buff *skb, u16 port)
+{
+	u8 next = ((const struct ipv6hdr *)skb->data)->nexthdr;
+	__be16 fragment;
+	int at = ipv6_skip_exthdr(skb, sizeof(struct ipv6hdr), &next, &fragment);
+
+	return at >= 0 && next == IPPROTO_UDP &&
+	       pass_if_to_port(skb, at, port,
+			       fragment ? HIPPOS_PASS_FRAGMENT : HIPPOS_PASS_OPTIONS);
 }
 
 /*
@@ -75,17 +116,23 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 
 	/* As unsigned numbers, shorter ones are longer. */
 	if (len - least > REQUEST_MAX - least)
-		return false;
+		return pass_if_to_port(skb, ip_len, port, HIPPOS_PASS_LENGTH);
 	if (unlikely(skb_is_nonlinear(skb)) && !pskb_may_pull(skb, ip_len + sizeof(*uh)))
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_MEMORY);
 	uh = (const struct udphdr *)(skb->data + ip_len);
-	if (!hippos_ports_fit(uh, port) || ntohs(uh->len) != len - ip_len)
+	if (uh->dest != htons(port))
 		return false;
+	if (unlikely(!hippos_sender_fits(uh, port)))
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_SOURCE_PORT);
+	if (unlikely(ntohs(uh->len) != len - ip_len))
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_LENGTH);
 	/*
 	 * What a user of NFQUEUE has given back goes on in that user's context, where a
 	 * softirq could come in between.
 	 */
-	return likely(in_softirq()) && plain_frame(skb, skb->dev);
+	if (unlikely(!in_softirq()))
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CONTEXT);
+	return plain_frame(skb, skb->dev);
 }
 
 static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
@@ -94,7 +141,7 @@ static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
 	unsigned int headers = ip_len + sizeof(struct udphdr);
 
 	if (skb_is_nonlinear(skb) && skb_linearize(skb))
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_MEMORY);
 	packet->payload = skb->data + headers;
 	packet->len = skb->len - headers;
 	packet->room = unlikely(skb_cloned(skb)) ? 0 :
@@ -126,17 +173,19 @@ static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_
 	const struct iphdr *iph = (const struct iphdr *)skb->data;
 	const struct udphdr *uh;
 
-	if (iph->protocol != IPPROTO_UDP || iph->ihl != 5 || ip_is_fragment(iph))
+	if (iph->protocol != IPPROTO_UDP)
 		return false;
+	if (unlikely(iph->ihl != 5 || ip_is_fragment(iph)))
+		return pass_special(skb, iph, door->port);
 	if (!our_header(skb, sizeof(*iph), door->port))
 		return false;
 	iph = (const struct iphdr *)skb->data;
 	uh = (const struct udphdr *)(iph + 1);
 	if (unlikely(hippos_policies(state->net)))
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_POLICY);
 	if (uh->check && !trusted(skb) &&
 	    nf_ip_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CHECKSUM);
 	packet->route = hippos_route_ipv4(door, HIPPOS_HOOK, state->net, skb->dev, skb,
 					  (const struct iphdr *)skb->data, packet);
 	if (unlikely(!packet->route))
@@ -156,17 +205,17 @@ static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_
 	const struct ipv6hdr *iph = (const struct ipv6hdr *)skb->data;
 
 	if (iph->nexthdr != IPPROTO_UDP)
-		return false;
+		return unlikely(hippos_ipv6_extended(iph)) && pass_extended(skb, door->port);
 	if (!our_header(skb, sizeof(*iph), door->port))
 		return false;
 	iph = (const struct ipv6hdr *)skb->data;
 	if (!((const struct udphdr *)(iph + 1))->check)
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CHECKSUM);
 	if (unlikely(hippos_policies(state->net)))
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_POLICY);
 	if (!trusted(skb) &&
 	    nf_ip6_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
-		return false;
+		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CHECKSUM);
 	packet->route = hippos_route_ipv6(door, HIPPOS_HOOK, state->net, skb->dev, skb,
 					  (const struct ipv6hdr *)skb->data, packet);
 	if (unlikely(!packet->route))
@@ -404,7 +453,10 @@ static bool translated(struct sk_buff *skb)
 	enum ip_conntrack_info info;
 	const struct nf_conn *ct = nf_ct_get(skb, &info);
 
-	return ct && READ_ONCE(ct->status) & IPS_NAT_MASK;
+	if (!ct || !(READ_ONCE(ct->status) & IPS_NAT_MASK))
+		return false;
+	hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_TRANSLATED);
+	return true;
 #else
 	return false;
 #endif

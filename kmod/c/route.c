@@ -36,6 +36,7 @@
 #include "datagram.h"
 #include "firewall.h"
 #include "hippos.h"
+#include "pass.h"
 #include "route.h"
 
 /* Look-ups a second on one CPU: for sources without an entry, and for all. */
@@ -234,6 +235,7 @@ static bool fill(struct hippos_route *route, const struct dst_entry *dst, struct
 		return true;
 	}
 	memcpy(route->stations + ETH_ALEN, dev->dev_addr, ETH_ALEN);
+	route->why = HIPPOS_PASS_NEIGHBOUR;
 	return ask_neighbour(n, dev, route->stations);
 }
 
@@ -325,6 +327,24 @@ static bool is_for(const struct hippos_route *route, unsigned long dev, const vo
 	return (route->dev & ~HIPPOS_ELSEWHERE) == dev && !memcmp(route, addresses, len);
 }
 
+/* Whether a socket would get it; route->why is what else could keep its reply from leaving. */
+static bool comes(struct net *net, struct net_device *dev, struct sk_buff *skb,
+		  const void *network, bool ipv4, struct hippos_route *route)
+{
+	route->why = HIPPOS_PASS_RULES;
+	if (rules_look_deeper(net, ipv4))
+		return false;
+	route->why = HIPPOS_PASS_ADDRESSES;
+	if (ipv4 ? !hippos_ipv4_fits(net, dev, network) :
+		   !hippos_ipv6_fits(net, dev, network))
+		return false;
+	route->why = HIPPOS_PASS_ROUTE_IN;
+	if (!comes_in(skb, dev, network, ipv4))
+		return false;
+	route->why = HIPPOS_PASS_ROUTE_OUT;
+	return true;
+}
+
 static const struct hippos_route *slow(const struct hippos_door *door, struct net *net,
 				       struct net_device *dev, struct sk_buff *skb,
 				       const void *network, bool ipv4,
@@ -370,19 +390,30 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 			route = way[i];
 			break;
 		}
-	if (route && hippos_route_holds(route))
-		return route->dev & HIPPOS_ELSEWHERE ? NULL : route;
+	if (route && hippos_route_holds(route)) {
+		if (!(route->dev & HIPPOS_ELSEWHERE))
+			return route;
+		hippos_pass(door->kind, route->why);
+		return NULL;
+	}
 
 	packet->local = dev->flags & IFF_LOOPBACK;
 	packet->interface = dev->ifindex;
-	if (hippos_firewall_closed(door->kind, net, ipv4) ||
-	    !door->welcome(door->private, packet) || !may_look(routes, route))
+	if (hippos_firewall_closed(door->kind, net, ipv4)) {
+		hippos_pass(door->kind, HIPPOS_PASS_FIREWALL);
 		return NULL;
+	}
+	if (!door->welcome(door->private, packet)) {
+		hippos_pass(door->kind, HIPPOS_PASS_SOURCE);
+		return NULL;
+	}
+	if (!may_look(routes, route)) {
+		hippos_pass(door->kind, HIPPOS_PASS_LOOKUPS);
+		return NULL;
+	}
 	this_cpu_inc(counts.looked);
 	memcpy(&found, addresses, len);
-	here = !rules_look_deeper(net, ipv4) &&
-	       (ipv4 ? hippos_ipv4_fits(net, dev, network) : hippos_ipv6_fits(net, dev, network)) &&
-	       comes_in(skb, dev, network, ipv4);
+	here = comes(net, dev, skb, network, ipv4, &found);
 	/* Headers may have moved, if whoever was asked made the packet linear. */
 	if (skb)
 		network = skb_network_header(skb);
@@ -390,6 +421,7 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 			       leaves_ipv6(door, net, dev, network, &found));
 	if (!here) {
 		found.dev |= HIPPOS_ELSEWHERE;
+		hippos_pass(door->kind, found.why);
 		this_cpu_inc(counts.elsewhere);
 	}
 	if (!route) {

@@ -48,6 +48,8 @@ struct hippos_route {
 	u16 mtu;
 	/* IPv4's time to live or IPv6's hop limit. */
 	u8 ttl;
+	/* With ELSEWHERE: an enum hippos_pass_reason. */
+	u8 why;
 };
 static_assert(sizeof(struct hippos_route) == 64);
 

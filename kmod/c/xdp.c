@@ -22,6 +22,7 @@
 
 #include "datagram.h"
 #include "hippos.h"
+#include "pass.h"
 #include "route.h"
 
 struct hippos_xdp {
@@ -72,8 +73,10 @@ static bool look_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 	struct ethhdr *eth = xdp->data;
 	void *network = eth + 1;
 
-	if (network > end || tags_hidden(dev))
+	if (network > end)
 		return false;
+	if (tags_hidden(dev))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_VLAN);
 	frame->protocol = eth->h_proto;
 	if (frame->protocol == htons(ETH_P_8021Q)) {
 		const struct vlan_hdr *vlan = network;
@@ -81,21 +84,21 @@ static bool look_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 		network = (void *)(vlan + 1);
 		/* Without VLANs of its own it may be a port of somebody's who has some. */
 		if (network > end || !has_vlans(dev))
-			return false;
+			return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_VLAN);
 		frame->protocol = vlan->h_vlan_encapsulated_proto;
 		dev = __vlan_find_dev_deep_rcu(dev, htons(ETH_P_8021Q),
 					       ntohs(vlan->h_vlan_TCI) & VLAN_VID_MASK);
 		if (!dev || !(dev->flags & IFF_UP))
-			return false;
+			return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_VLAN);
 	}
 	if (dev->type != ARPHRD_ETHER && dev->type != ARPHRD_LOOPBACK)
-		return false;
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_DEVICE);
 	if (!ether_addr_equal(eth->h_dest, dev->dev_addr) ||
 	    is_multicast_ether_addr(eth->h_source))
-		return false;
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_BROADCAST);
 	if (rcu_access_pointer(dev->rx_handler) ||
 	    (dev->priv_flags & (IFF_L3MDEV_MASTER | IFF_L3MDEV_SLAVE)))
-		return false;
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_DEVICE);
 	frame->eth = eth;
 	frame->network = network;
 	frame->len = end - network;
@@ -106,7 +109,13 @@ static bool look_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 /* Whether the UDP header is ours and so is what follows; nothing has checked any of it. */
 static bool look_udp(const struct udphdr *uh, u32 udp_len, u16 port)
 {
-	return hippos_ports_fit(uh, port) && ntohs(uh->len) == udp_len && udp_len > sizeof(*uh);
+	if (uh->dest != htons(port))
+		return false;
+	if (!hippos_sender_fits(uh, port))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_SOURCE_PORT);
+	if (ntohs(uh->len) != udp_len || udp_len <= sizeof(*uh))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_LENGTH);
+	return true;
 }
 
 static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
@@ -118,20 +127,26 @@ static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 
 	if (frame->len < sizeof(*iph) + sizeof(*uh))
 		return false;
-	if (iph->version != 4 || iph->ihl != 5 || iph->protocol != IPPROTO_UDP ||
-	    ip_is_fragment(iph))
+	if (iph->version != 4 || iph->protocol != IPPROTO_UDP)
 		return false;
+	if (iph->ihl != 5)
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_OPTIONS);
+	if (ip_is_fragment(iph))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_FRAGMENT);
 	/* A frame may be padded. */
 	len = ntohs(iph->tot_len);
 	if (len > frame->len || len < sizeof(*iph) + sizeof(*uh))
 		return false;
 	udp_len = len - sizeof(*iph);
-	if (!look_udp(uh, udp_len, xdp->door.port) || hippos_policies(xdp->net) ||
-	    ip_fast_csum(iph, sizeof(*iph) / 4))
+	if (!look_udp(uh, udp_len, xdp->door.port))
 		return false;
+	if (hippos_policies(xdp->net))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_POLICY);
+	if (ip_fast_csum(iph, sizeof(*iph) / 4))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_CHECKSUM);
 	if (uh->check && csum_tcpudp_magic(iph->saddr, iph->daddr, udp_len, IPPROTO_UDP,
 					   csum_partial(uh, udp_len, 0)))
-		return false;
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_CHECKSUM);
 	packet->route = hippos_route_ipv4(&xdp->door, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
 					  packet);
 	if (!packet->route)
@@ -151,16 +166,22 @@ static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 
 	if (frame->len < sizeof(*iph) + sizeof(*uh))
 		return false;
-	if (iph->version != 6 || iph->nexthdr != IPPROTO_UDP)
+	if (iph->version != 6)
 		return false;
+	if (iph->nexthdr != IPPROTO_UDP)
+		return hippos_ipv6_extended(iph) && hippos_pass(HIPPOS_XDP, HIPPOS_PASS_OPTIONS);
 	udp_len = ntohs(iph->payload_len);
 	if (udp_len > frame->len - sizeof(*iph))
 		return false;
-	if (!look_udp(uh, udp_len, xdp->door.port) || !uh->check || hippos_policies(xdp->net))
+	if (!look_udp(uh, udp_len, xdp->door.port))
 		return false;
+	if (!uh->check)
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_CHECKSUM);
+	if (hippos_policies(xdp->net))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_POLICY);
 	if (csum_ipv6_magic(&iph->saddr, &iph->daddr, udp_len, IPPROTO_UDP,
 			    csum_partial(uh, udp_len, 0)))
-		return false;
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_CHECKSUM);
 	packet->route = hippos_route_ipv6(&xdp->door, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
 					  packet);
 	if (!packet->route)
@@ -229,10 +250,16 @@ static u32 serve(const struct hippos_xdp *door, struct xdp_buff *xdp)
 	u32 fate;
 
 	/* Values in several buffers are for those who know their way about them. */
-	if (xdp_buff_has_frags(xdp) || !look_ethernet(xdp, &frame))
+	if (xdp_buff_has_frags(xdp)) {
+		hippos_pass(HIPPOS_XDP, HIPPOS_PASS_SEGMENTS);
 		return XDP_PASS;
-	if (!net_eq(dev_net(frame.dev), door->net))
+	}
+	if (!look_ethernet(xdp, &frame))
 		return XDP_PASS;
+	if (!net_eq(dev_net(frame.dev), door->net)) {
+		hippos_pass(HIPPOS_XDP, HIPPOS_PASS_NAMESPACE);
+		return XDP_PASS;
+	}
 	switch (frame.protocol) {
 	case htons(ETH_P_IP):
 		if (!look_ipv4(&frame, door, &packet))

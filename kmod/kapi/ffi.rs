@@ -70,6 +70,15 @@ pub(crate) struct hippos_route_counts {
     pub(crate) limited: u64,
 }
 
+/// `struct hippos_pass_row`, its sums in place.
+#[repr(C)]
+pub(crate) struct hippos_pass_row {
+    pub(crate) name: *const u8,
+    pub(crate) len: usize,
+    pub(crate) hook: u64,
+    pub(crate) xdp: u64,
+}
+
 /// `struct hippos_ends`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -178,6 +187,10 @@ extern "C" {
     pub(crate) fn hippos_hooks_unregister(hooks: *mut hippos_hooks);
     pub(crate) fn hippos_net_get() -> *mut net;
     pub(crate) fn hippos_net_put(net: *mut net);
+
+    // pass.c
+    pub(crate) fn hippos_pass(kind: c_uint, reason: c_uint) -> bool;
+    pub(crate) fn hippos_pass_row(reason: c_uint, row: *mut hippos_pass_row) -> bool;
 
     // firewall.c
     pub(crate) fn hippos_doors_state() -> hippos_doors_state;

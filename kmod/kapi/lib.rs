@@ -19,6 +19,7 @@ pub mod namespace;
 pub mod packet;
 pub mod pages;
 pub mod params;
+pub mod pass;
 pub mod poll;
 pub mod random;
 pub mod rcu;

@@ -10,6 +10,7 @@ use core::ptr::{self, NonNull};
 use core::slice;
 
 use crate::ffi;
+use crate::pass::Reason;
 use crate::rcu;
 
 const NF_DROP: u32 = 0;
@@ -106,8 +107,9 @@ impl<'a> Packet<'a> {
     }
 
     /// Lets the packet go on its usual way.
-    #[inline]
-    pub fn pass(self) -> Fate {
+    #[cold]
+    pub fn pass(self, reason: Reason) -> Fate {
+        reason.count(self.skb.is_none());
         Fate(NF_ACCEPT)
     }
 
@@ -133,7 +135,7 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn reply(mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Fate {
         if !self.make_room(len) {
-            return self.pass();
+            return self.pass(Reason::ROOM);
         }
         // SAFETY: `make_room` said yes to `len`.
         let used = unsafe { self.write(len, write) };
@@ -152,19 +154,19 @@ impl<'a> Packet<'a> {
     ) -> Fate {
         // A frame without an sk_buff becomes one reply and no more.
         let Some(skb) = self.skb else {
-            return self.pass();
+            return self.pass(Reason::ROOM);
         };
         if count > DATAGRAMS_MAX {
-            return self.pass();
+            return self.pass(Reason::ROOM);
         }
         let mut twins = Twins::default();
         for _ in 1..count {
             if !twins.add(skb, self.raw, len) {
-                return self.pass();
+                return self.pass(Reason::ROOM);
             }
         }
         if !self.make_room(len) {
-            return self.pass();
+            return self.pass(Reason::ROOM);
         }
         twins.fill(&mut write);
         // SAFETY: `make_room` said yes to `len`; the payload is in place then, and the packet

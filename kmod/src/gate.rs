@@ -9,9 +9,10 @@ use core::num::NonZeroU32;
 
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Request};
+use hippos_engine::{Access, Pass, Request};
 use hippos_kapi::hook::Door;
 use hippos_kapi::packet::{Fate, Packet, DATAGRAMS_MAX};
+use hippos_kapi::pass::Reason;
 use hippos_kapi::rcu;
 
 use hippos_proto::udp::{DATAGRAM_MAX, DATA_MAX, FRAME};
@@ -50,7 +51,7 @@ impl Door for Gate {
         let engine = &*server.engine;
         let interface = server.config.interface;
         if interface.is_some_and(|only| only.get() != packet.interface()) {
-            return packet.pass();
+            return packet.pass(Reason::INTERFACE);
         }
         let guard = engine.store.read_in(packet.section());
         engine.answer(&guard, Ingress(packet))
@@ -98,8 +99,12 @@ impl Request for Ingress<'_> {
     }
 
     #[inline]
-    fn pass(self) -> Fate {
-        self.0.pass()
+    fn pass(self, why: Pass) -> Fate {
+        self.0.pass(match why {
+            Pass::Source => Reason::SOURCE,
+            Pass::Invalid => Reason::INVALID,
+            Pass::Unserved => Reason::UNSERVED,
+        })
     }
 
     #[inline]

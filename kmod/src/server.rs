@@ -16,7 +16,7 @@ use hippos_kapi::hook;
 use hippos_kapi::params::Params;
 use hippos_kapi::roster::{Member, Roster};
 use hippos_kapi::socket::Ends;
-use hippos_kapi::{thread, xdp};
+use hippos_kapi::{pass, thread, xdp};
 use hippos_store::{NewError, Store};
 
 use crate::config::{printable, Config};
@@ -272,6 +272,15 @@ impl Facts for Connections {
             elsewhere: routes.elsewhere,
             limited: routes.limited,
         })
+    }
+
+    fn passes(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
+        for row in pass::rows() {
+            tell("", row.name, row.hook);
+        }
+        for row in pass::rows() {
+            tell("xdp_", row.name, row.xdp);
+        }
     }
 
     fn socket(&self, index: usize) -> Option<SocketInfo> {

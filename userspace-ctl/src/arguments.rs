@@ -314,6 +314,8 @@ pub(crate) enum SectionName {
     Slabs,
     Conns,
     Reset,
+    /// Why datagrams were left to the UDP socket
+    Pass,
 }
 
 impl SectionName {
@@ -325,6 +327,7 @@ impl SectionName {
             SectionName::Slabs => Section::Slabs,
             SectionName::Conns => Section::Conns,
             SectionName::Reset => Section::Reset,
+            SectionName::Pass => Section::Pass,
         }
     }
 }

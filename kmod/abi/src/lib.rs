@@ -335,17 +335,20 @@ pub enum Section {
     Conns = 4,
     /// `stats reset`: no lines.
     Reset = 5,
+    /// `stats hippos_pass`
+    Pass = 6,
 }
 
 impl Section {
     /// Every section, in the order of their numbers.
-    pub const ALL: [Section; 6] = [
+    pub const ALL: [Section; 7] = [
         Section::General,
         Section::Settings,
         Section::Items,
         Section::Slabs,
         Section::Conns,
         Section::Reset,
+        Section::Pass,
     ];
 
     /// The section behind a number from the other side.
@@ -362,6 +365,7 @@ impl Section {
             Section::Slabs => "slabs",
             Section::Conns => "conns",
             Section::Reset => "reset",
+            Section::Pass => "hippos_pass",
         }
     }
 }

@@ -36,7 +36,7 @@ pub use access::Access;
 pub use administration::Administration;
 pub use counters::{Tally, TALLIES};
 pub use credentials::{Credentials, Malformed, CREDENTIALS_MAX};
-pub use datagram::answer::Request;
+pub use datagram::answer::{Pass, Request};
 pub use datagram::many::MANY;
 pub use datagram::plan::{Plan, Verdict, PIECES};
 pub use datagram::worker::{Message, Reply};

@@ -94,7 +94,12 @@ impl Tcp {
 
     /// The value of one line of `stats`.
     pub(crate) fn stat(&mut self, name: &str) -> Result<u64> {
-        self.send(b"stats\r\n")?;
+        self.stat_of("", name)
+    }
+
+    /// The value of one line of `stats SECTION`.
+    pub(crate) fn stat_of(&mut self, section: &str, name: &str) -> Result<u64> {
+        self.send(format!("stats {section}\r\n").as_bytes())?;
         let mut found = None;
         loop {
             let line = self.line()?;

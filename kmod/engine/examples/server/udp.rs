@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use hippos_engine::{Message, Out, Request, HEAD_ROOM};
+use hippos_engine::{Message, Out, Pass, Request, HEAD_ROOM};
 
 use crate::Server;
 
@@ -98,7 +98,7 @@ impl Request for InPlace<'_> {
         usize::MAX
     }
 
-    fn pass(self) -> bool {
+    fn pass(self, _: Pass) -> bool {
         false
     }
 

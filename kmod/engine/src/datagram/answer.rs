@@ -15,6 +15,17 @@ use crate::access::Access;
 use crate::datagram::plan::{Plan, Verdict};
 use crate::Engine;
 
+/// Why a datagram is left to the UDP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// Its source may not ask.
+    Source,
+    /// It is no valid request.
+    Invalid,
+    /// Only the socket's worker serves it.
+    Unserved,
+}
+
 /// A datagram that can be replied to in its own memory.
 ///
 /// [`Engine::answer`] reads it and calls exactly one of the methods that take it.
@@ -41,7 +52,7 @@ pub trait Request: Sized {
     fn limit(&self) -> usize;
 
     /// Leaves it to the UDP socket.
-    fn pass(self) -> Self::Fate;
+    fn pass(self, why: Pass) -> Self::Fate;
 
     /// Drops it: its source has had its share.
     fn discard(self) -> Self::Fate;
@@ -95,7 +106,7 @@ impl<P: Platform> Engine<P> {
     fn answer_one<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Fate {
         let access = self.access(guard, request.source(), request.is_local());
         if access == Access::Refused {
-            return request.pass();
+            return request.pass(Pass::Source);
         }
         if let Some(single) = self.single(guard, request.payload(), request.limit()) {
             if !self.may_reply(access, request.source(), single.len()) {
@@ -151,7 +162,8 @@ impl<P: Platform> Engine<P> {
                     request.consume()
                 }
                 // No request of ours may be on its way to a server behind this host.
-                Verdict::Drop | Verdict::Pass => request.pass(),
+                Verdict::Drop => request.pass(Pass::Invalid),
+                Verdict::Pass => request.pass(Pass::Unserved),
             }
         })
     }

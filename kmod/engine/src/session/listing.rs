@@ -31,6 +31,7 @@ enum What<'e, P: Platform> {
     /// From the one with this number on.
     Connections(usize),
     Detail,
+    Passes,
     Metadump(Walk<'e, P>, Classes),
     Mgdump(Walk<'e, P>, Classes),
     Cachedump(Walk<'e, P>, Classes, u32),
@@ -88,12 +89,13 @@ impl<'e, P: Platform> Listing<'e, P> {
         Self::new(What::Detail)
     }
 
-    /// Statistics of the store by their name.
+    /// Statistics by their name.
     pub(super) fn named(name: &[u8]) -> Option<Self> {
         Some(Self::new(match name {
             b"items" => What::Items,
             b"slabs" => What::Slabs,
             b"sizes" => What::Sizes,
+            b"hippos_pass" => What::Passes,
             _ => return None,
         }))
     }
@@ -140,6 +142,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Sizes => lines.stat("sizes_status", format_args!("disabled")),
             What::Connections(next) => engine.stats_connections(&mut lines, next),
             What::Detail => engine.stats_detail(&mut lines),
+            What::Passes => engine.stats_passes(&mut lines),
             What::Metadump(walk, classes) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
                     if classes.has(item.class()) {

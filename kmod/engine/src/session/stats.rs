@@ -179,6 +179,15 @@ impl<P: Platform> Engine<P> {
             .settings(&mut |name, value| lines.stat(name, value));
     }
 
+    pub(super) fn stats_passes(&self, lines: &mut Lines<'_, impl Out>) {
+        self.facts.passes(&mut |door, reason, count| {
+            lines.put(
+                format_args!("hippos_pass_{door}{reason}"),
+                format_args!("{count}"),
+            );
+        });
+    }
+
     pub(super) fn stats_items(&self, lines: &mut Lines<'_, impl Out>) {
         let store = &self.store;
         for index in 0..usize::MAX {

@@ -40,11 +40,11 @@ fn counters_without_a_place_come_last() {
     assert_eq!(names[..placed.len()], placed);
 }
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/statistics.md");
-const START: &str = "<!-- table statistics -->\n";
-const END: &str = "<!-- end -->";
+const DOC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/statistics.md");
+/// Reasons for datagrams that are left to the socket.
+const REASONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../c/pass.h");
 
-fn table() -> String {
+fn statistics() -> String {
     let mut table = String::from("\n| Name | Kind | Meaning |\n|---|---|---|\n");
     for (name, kind, doc) in rows() {
         let kind = match kind {
@@ -58,18 +58,40 @@ fn table() -> String {
     table + "\n"
 }
 
-/// With `HIPPOS_WRITE=1` it is written anew.
-#[test]
-fn the_documentation_has_the_table() {
-    let text = fs::read_to_string(FILE).unwrap();
-    let (before, rest) = text.split_once(START).expect("a table");
-    let (found, after) = rest.split_once(END).expect("its end");
-    if std::env::var_os("HIPPOS_WRITE").is_some() {
-        fs::write(FILE, std::format!("{before}{START}{}{END}{after}", table())).unwrap();
-        return;
+fn reasons() -> String {
+    let list = fs::read_to_string(REASONS).unwrap();
+    let mut table = String::from("\n| `hippos_pass_…` | Reason |\n|---|---|\n");
+    let mut names = HashSet::new();
+    for row in list.lines().filter(|line| line.starts_with("\tX(")) {
+        let texts: Vec<_> = row.split('"').collect();
+        let [start, name, _, doc, _] = texts[..] else {
+            panic!("{row}");
+        };
+        let enumerator = std::format!("\tX({}, ", name.to_ascii_uppercase());
+        assert_eq!(start, enumerator, "{row}");
+        assert!(names.insert(String::from(name)), "{name} twice");
+        writeln!(table, "| `{name}` | {doc} |").unwrap();
     }
-    assert!(
-        found == table(),
-        "docs/statistics.md is not the code's: HIPPOS_WRITE=1 cargo test -p hippos_engine statistics"
-    );
+    assert!(!names.is_empty());
+    table + "\n"
+}
+
+/// With `HIPPOS_WRITE=1` they are written anew.
+#[test]
+fn the_documentation_has_the_tables() {
+    let mut text = fs::read_to_string(DOC).unwrap();
+    for (name, table) in [("statistics", statistics()), ("hippos_pass", reasons())] {
+        let start = std::format!("<!-- table {name} -->\n");
+        let (before, rest) = text.split_once(&start).expect("a table");
+        let (found, after) = rest.split_once("<!-- end -->").expect("its end");
+        if std::env::var_os("HIPPOS_WRITE").is_some() {
+            text = std::format!("{before}{start}{table}<!-- end -->{after}");
+            fs::write(DOC, &text).unwrap();
+        } else {
+            assert!(
+                found == table,
+                "{name} is not the code's: HIPPOS_WRITE=1 cargo test -p hippos_engine statistics"
+            );
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 
 use hippos_engine::{
-    Engine, Message, Next, Out, Plan, Request, Session, Settings, Transport, Verdict, HEAD_ROOM,
-    TALLIES,
+    Engine, Message, Next, Out, Pass, Plan, Request, Session, Settings, Transport, Verdict,
+    HEAD_ROOM, TALLIES,
 };
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
@@ -300,7 +300,7 @@ impl Request for Packet {
         self.limit
     }
 
-    fn pass(self) -> Fate {
+    fn pass(self, _: Pass) -> Fate {
         Fate::without_reply(Verdict::Pass)
     }
 
@@ -326,7 +326,7 @@ impl Request for Packet {
         mut write: impl FnMut(u16, &mut [u8]) -> usize,
     ) -> Fate {
         if !self.memory {
-            return self.pass();
+            return Fate::without_reply(Verdict::Pass);
         }
         self.payload.resize(len, 0xaa);
         let mut datagrams = Vec::new();

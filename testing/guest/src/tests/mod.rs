@@ -66,7 +66,7 @@ tests! {
         control, limits, login, worker_counts, selftest, lower_limit,
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged, ipsec,
-        long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, partial_checksum, allowed,
+        long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, reasons, partial_checksum, allowed,
         rate_limited, one_interface;
     tcp: short_connections, pipelines, replies_leave_before_silent_commands, large_values, silent_readers,
         memory_limit, lost_goodbye;

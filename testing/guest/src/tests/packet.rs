@@ -2,6 +2,7 @@
 //! What the hook does with packets: through real cards and namespaces first,
 //! then frame by frame.
 
+use std::fs;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -769,6 +770,129 @@ pub(super) fn left_to_the_socket() -> Result<()> {
             plain.answered_by(&frame)?;
         }
     }
+    hippos.unload()
+}
+
+/// How often PRE_ROUTING and XDP gave a reason for leaving a datagram to the socket.
+fn passed(reason: &str) -> Result<u64> {
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let hook = tcp.stat_of("hippos_pass", &format!("hippos_pass_{reason}"))?;
+    let xdp = tcp.stat_of("hippos_pass", &format!("hippos_pass_xdp_{reason}"))?;
+    Ok(hook + xdp)
+}
+
+/// Each datagram that is left to the socket is counted by its reason, and one that is answered by
+/// none.
+pub(super) fn reasons() -> Result<()> {
+    if door::socket() {
+        return Ok(());
+    }
+    let hippos = Hippos::load("")?;
+    let mut tap = Tap::new()?;
+    run("ip route add blackhole 10.77.0.0/16")?;
+    run("ip route add 10.78.0.0/16 via 10.9.200.9 onlink dev wire")?;
+    let filter = |on: u8| fs::write("/proc/sys/net/ipv4/conf/wire/rp_filter", [b'0' + on]);
+    filter(0)?;
+    let payload = framed(1, b"get key\r\n");
+    let near = |from| Datagram {
+        addresses: Addresses::Ipv4(from, tap::NEAR_IPV4),
+        ..Datagram::ipv4(&payload)
+    };
+    let text = |payload: &[u8]| Datagram::ipv6(&framed(1, payload));
+    let cases = [
+        (
+            "options",
+            Datagram {
+                options: vec![1, 1, 1, 0],
+                ..Datagram::ipv4(&payload)
+            },
+        ),
+        (
+            "options",
+            Datagram {
+                options: vec![17, 0, 1, 4, 0, 0, 0, 0],
+                ..Datagram::ipv6(&payload)
+            },
+        ),
+        (
+            "fragment",
+            Datagram {
+                fragment: 0x2000,
+                ..Datagram::ipv4(&payload)
+            },
+        ),
+        ("length", Datagram::ipv6(b"")),
+        ("length", Datagram::ipv4(b"")),
+        (
+            "source_port",
+            Datagram {
+                from_port: 11211,
+                ..Datagram::ipv6(&payload)
+            },
+        ),
+        (
+            "checksum",
+            Datagram {
+                checksum: Checksum::Bad,
+                ..Datagram::ipv4(&payload)
+            },
+        ),
+        (
+            "checksum",
+            Datagram {
+                checksum: Checksum::Zero,
+                ..Datagram::ipv6(&payload)
+            },
+        ),
+        (
+            "broadcast",
+            Datagram {
+                to_mac: [0xff; 6],
+                ..Datagram::ipv4(&payload)
+            },
+        ),
+        ("source", near([8, 8, 8, 8])),
+        ("addresses", near([10, 9, 200, 255])),
+        (
+            "addresses",
+            Datagram {
+                addresses: Addresses::Ipv4(tap::FAR_IPV4, [10, 9, 200, 77]),
+                ..Datagram::ipv4(&payload)
+            },
+        ),
+        ("route_out", near([10, 77, 0, 5])),
+        ("neighbour", near([10, 78, 0, 5])),
+        ("invalid", text(b"get key")),
+        ("unserved", text(b"stats\r\n")),
+    ];
+    for (reason, datagram) in &cases {
+        let before = passed(reason)?;
+        ask(&mut tap, datagram, SILENCE)?;
+        ensure!(passed(reason)? > before, "{reason} is not counted");
+    }
+    // Known by its addresses: the reason is told again from the table.
+    let before = passed("route_out")?;
+    for _ in 0..3 {
+        ask(&mut tap, &near([10, 77, 0, 5]), Duration::from_millis(20))?;
+    }
+    ensure!(passed("route_out")? >= before + 3, "counted once only");
+    filter(1)?;
+    let before = passed("route_in")?;
+    ask(&mut tap, &near([10, 77, 0, 6]), SILENCE)?;
+    ensure!(passed("route_in")? > before, "route_in is not counted");
+    filter(0)?;
+
+    answered(&mut tap, &Datagram::ipv4(&payload))?;
+    let all = || run("hippos-ctl stats pass");
+    let before = all()?;
+    for _ in 0..3 {
+        answered(&mut tap, &Datagram::ipv4(&payload))?;
+    }
+    if !door::xdp() {
+        ensure!(all()? == before, "an answer is counted as left: {before}");
+    }
+    drop(tap);
+    run("ip route del blackhole 10.77.0.0/16")?;
     hippos.unload()
 }
 
