@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Counts why datagrams are left to the next one on their way (linux/percpu.h).
+ * Counts and traces why datagrams are left to the next one on their way
+ * (linux/percpu.h, linux/tracepoint.h).
  */
 #include <linux/percpu.h>
 #include <linux/string.h>
 
 #include "hippos.h"
 #include "pass.h"
+
+#define CREATE_TRACE_POINTS
+#include "hippos_trace.h"
 
 static DEFINE_PER_CPU(struct hippos_pass_counts [HIPPOS_PASS_COUNT], counts);
 
@@ -23,6 +27,7 @@ bool hippos_pass(unsigned int kind, unsigned int reason)
 		this_cpu_inc(counts[reason].xdp);
 	else
 		this_cpu_inc(counts[reason].hook);
+	trace_pass(kind == HIPPOS_XDP ? "xdp" : "hook", names[reason]);
 	return false;
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use nix::mount::{mount, umount, MsFlags};
 use nix::sys::socket::{
     setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
 };
@@ -891,9 +892,25 @@ pub(super) fn reasons() -> Result<()> {
     if !door::xdp() {
         ensure!(all()? == before, "an answer is counted as left: {before}");
     }
+    let traced = trace_pass(&mut tap, &cases[0].1)?;
+    ensure!(traced.contains("reason=options"), "not traced: {traced}");
     drop(tap);
     run("ip route del blackhole 10.77.0.0/16")?;
     hippos.unload()
+}
+
+/// The events of `hippos:pass` while a datagram is sent.
+fn trace_pass(tap: &mut Tap, datagram: &Datagram) -> Result<String> {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+    let none = None::<&str>;
+    mount(none, TRACEFS, Some("tracefs"), MsFlags::empty(), none)?;
+    let enable = |on| fs::write(format!("{TRACEFS}/events/hippos/pass/enable"), on);
+    enable("1")?;
+    ask(tap, datagram, SILENCE)?;
+    enable("0")?;
+    let text = fs::read_to_string(format!("{TRACEFS}/trace"))?;
+    umount(TRACEFS)?;
+    Ok(text)
 }
 
 /// A checksum that the sender's card would have filled in: the packet never
