@@ -26,6 +26,7 @@ macro_rules! invariant {
 #[cfg(any(not(MODULE), CONFIG_KASAN))]
 #[cold]
 #[inline(never)]
+#[track_caller]
 #[allow(clippy::panic, reason = "never in the module for a stock kernel")]
 pub fn broken(message: core::fmt::Arguments<'_>) {
     panic!("broken invariant: {message}");
@@ -36,8 +37,56 @@ pub fn broken(message: core::fmt::Arguments<'_>) {
 #[inline(always)]
 pub fn broken(_: core::fmt::Arguments<'_>) {}
 
+/// Sums, differences and products that fit unless there is a mistake. One that does not is a broken
+/// invariant; where those are not checked it wraps, at the cost of the plain instruction.
+///
+/// `wrapping_*` is for what is meant to wrap: hashes, sequence numbers, counters that are sums of
+/// differences. `saturating_*` is for what a client, a clock or an operator may make too large.
+pub trait Exact: Copy {
+    /// `self + other`.
+    #[must_use]
+    fn add_exact(self, other: Self) -> Self;
+    /// `self - other`.
+    #[must_use]
+    fn sub_exact(self, other: Self) -> Self;
+    /// `self * other`.
+    #[must_use]
+    fn mul_exact(self, other: Self) -> Self;
+}
+
+macro_rules! exact {
+    ($($integer:ty)+) => {
+        $(impl Exact for $integer {
+            #[inline(always)]
+            #[track_caller]
+            fn add_exact(self, other: Self) -> Self {
+                invariant!(self.checked_add(other).is_some(), "{self} + {other} overflows");
+                self.wrapping_add(other)
+            }
+
+            #[inline(always)]
+            #[track_caller]
+            fn sub_exact(self, other: Self) -> Self {
+                invariant!(self.checked_sub(other).is_some(), "{self} - {other} overflows");
+                self.wrapping_sub(other)
+            }
+
+            #[inline(always)]
+            #[track_caller]
+            fn mul_exact(self, other: Self) -> Self {
+                invariant!(self.checked_mul(other).is_some(), "{self} * {other} overflows");
+                self.wrapping_mul(other)
+            }
+        })+
+    };
+}
+
+exact!(u8 u16 u32 u64 u128 usize i64);
+
 #[cfg(test)]
 mod tests {
+    use super::Exact;
+
     #[test]
     fn a_true_condition_passes() {
         invariant!(1 < 2, "{} is not less than {}", 1, 2);
@@ -47,5 +96,25 @@ mod tests {
     #[should_panic(expected = "broken invariant: 2 is not less than 1")]
     fn a_false_condition_panics_on_the_host() {
         invariant!(2 < 1, "{} is not less than {}", 2, 1);
+    }
+
+    #[test]
+    fn exact_sums_differences_and_products_are_the_plain_ones() {
+        assert_eq!(7u32.add_exact(2), 9);
+        assert_eq!(7usize.sub_exact(7), 0);
+        assert_eq!(7u64.mul_exact(2), 14);
+        assert_eq!((-7i64).add_exact(2), -5);
+    }
+
+    #[test]
+    #[should_panic(expected = "broken invariant: 2 - 3 overflows")]
+    fn an_underflow_panics_on_the_host() {
+        let _ = 2u32.sub_exact(3);
+    }
+
+    #[test]
+    #[should_panic(expected = "broken invariant: 255 + 1 overflows")]
+    fn an_overflow_panics_on_the_host() {
+        let _ = 255u8.add_exact(1);
     }
 }

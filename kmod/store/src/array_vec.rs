@@ -3,6 +3,8 @@
 //!
 //! heapless has these too, but with the kernel's overflow checks its `push` can panic.
 
+use hippos_invariant::Exact;
+
 /// Up to `N` values. Types with a niche take no more than their own bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct ArrayVec<T, const N: usize> {
@@ -30,7 +32,7 @@ impl<T: Copy, const N: usize> ArrayVec<T, N> {
     pub(crate) fn push(&mut self, value: T) {
         if let Some(place) = self.items.get_mut(self.len) {
             *place = Some(value);
-            self.len = self.len.wrapping_add(1);
+            self.len = self.len.add_exact(1);
         }
     }
 

@@ -5,7 +5,10 @@
 //! its class or as a lone miss; hits, misses and requests are told by sums.
 //!
 //! An increment is one atomic addition to a cache line of the CPU's own, so that a softirq that
-//! comes in between, or a move to another CPU, loses nothing.
+//! comes in between, or a move to another CPU, loses nothing. What is taken away is added as its two's
+//! complement, on whatever CPU that happens: cells and sums of them wrap.
+
+use hippos_invariant::Exact;
 
 use crate::memory::class::CLASSES;
 use crate::platform::Platform;
@@ -185,7 +188,7 @@ impl Counters {
 
     #[inline(always)]
     fn cell(&self, cpu: usize, at: usize) -> Option<&AtomicU64> {
-        let line = cpu.wrapping_mul(self.width).wrapping_add(at / LINE);
+        let line = cpu.mul_exact(self.width).add_exact(at / LINE);
         self.lines.get(line)?.0.get(at % LINE)
     }
 
@@ -205,24 +208,17 @@ impl Counters {
     /// Class counters first, so that each class's lie in two lines.
     #[inline]
     fn class_at(&self, class: usize, counter: ClassCounter) -> Option<usize> {
-        (class < self.classes).then(|| class.wrapping_mul(CLASS).wrapping_add(counter as usize))
+        (class < self.classes).then(|| class.mul_exact(CLASS).add_exact(counter as usize))
     }
 
     #[inline]
     fn global_at(&self, counter: Counter) -> usize {
-        self.classes
-            .wrapping_mul(CLASS)
-            .wrapping_add(counter as usize)
+        self.classes.mul_exact(CLASS).add_exact(counter as usize)
     }
 
     #[inline]
     fn tally_at(&self, i: usize) -> Option<usize> {
-        (i < self.tallies).then(|| {
-            self.classes
-                .wrapping_mul(CLASS)
-                .wrapping_add(GLOBAL)
-                .wrapping_add(i)
-        })
+        (i < self.tallies).then(|| self.classes.mul_exact(CLASS).add_exact(GLOBAL).add_exact(i))
     }
 
     #[inline(always)]
@@ -302,8 +298,8 @@ impl Counters {
     /// Zeroes all but what tells a present state.
     pub(crate) fn reset(&self) {
         let gauges = [ClassCounter::Items as usize, ClassCounter::Bytes as usize];
-        let class_cells = self.classes.wrapping_mul(CLASS);
-        let end = class_cells.wrapping_add(GLOBAL).wrapping_add(self.tallies);
+        let class_cells = self.classes.mul_exact(CLASS);
+        let end = class_cells.add_exact(GLOBAL).add_exact(self.tallies);
         for lone in self.lone.iter() {
             lone.misses.store(0, Relaxed);
             for hits in &lone.hits {

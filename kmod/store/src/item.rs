@@ -15,6 +15,8 @@ use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use hippos_invariant::Exact;
+
 use crate::hash::Key;
 use crate::sync::{planted, Acquire, AtomicU32, AtomicU64, AtomicU8, Bug, Relaxed, Release};
 use crate::time::Expiry;
@@ -188,11 +190,11 @@ impl Slot {
         };
         let [a, b, c, d] = key.words();
         if len >= 16 {
-            let last = len.wrapping_sub(16);
-            (at(0) ^ a) | (at(8) ^ b) | (at(last) ^ c) | (at(last.wrapping_add(8)) ^ d) == 0
+            let last = len.sub_exact(16);
+            (at(0) ^ a) | (at(8) ^ b) | (at(last) ^ c) | (at(last.add_exact(8)) ^ d) == 0
         } else {
             // A `Key` has 8 at least.
-            (at(0) ^ a) | (at(len.wrapping_sub(8)) ^ b) == 0
+            (at(0) ^ a) | (at(len.sub_exact(8)) ^ b) == 0
         }
     }
 
@@ -226,7 +228,7 @@ impl Slot {
     pub(crate) unsafe fn fill(&self, offset: usize, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.value_len().saturating_sub(offset));
         if n != 0 {
-            let to = self.byte(self.key_len().wrapping_add(offset));
+            let to = self.byte(self.key_len().add_exact(offset));
             // SAFETY: `offset + n` is within the value, which the caller owns.
             unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, n) }
         }
@@ -242,7 +244,7 @@ impl Slot {
         let n = self.value_len().saturating_sub(offset);
         // SAFETY: `offset + n` is the value's end, and the caller owns it.
         unsafe {
-            self.byte(self.key_len().wrapping_add(offset))
+            self.byte(self.key_len().add_exact(offset))
                 .write_bytes(byte, n)
         }
     }
@@ -254,7 +256,7 @@ impl Slot {
     /// The slot is free, `bytes` long, and the caller holds its class's lock.
     pub(crate) unsafe fn poison(&self, bytes: usize) {
         // SAFETY: nobody else touches a free slot.
-        unsafe { self.byte(0).write_bytes(0xdb, bytes.saturating_sub(HEADER)) }
+        unsafe { self.byte(0).write_bytes(0xdb, bytes.sub_exact(HEADER)) }
     }
 
     /// The slab class. Policies keep marks of their own beside it.
@@ -366,6 +368,7 @@ impl Slot {
                 header.state.fetch_or(FETCHED, Relaxed);
             }
             header.atime.store(now, Relaxed);
+        // Wraps when another processor was ahead with the clock: noted anew.
         } else if now.wrapping_sub(header.atime.load(Relaxed)) > ATIME_COARSE {
             header.atime.store(now, Relaxed);
         }
@@ -391,8 +394,8 @@ impl Slot {
         let header = self.header();
         let marks = fields.set | fields.clear;
         let one = u8::from(fields.cas.is_some())
-            .wrapping_add(u8::from(fields.expiry.is_some()))
-            .wrapping_add(u8::from(marks != 0))
+            .add_exact(u8::from(fields.expiry.is_some()))
+            .add_exact(u8::from(marks != 0))
             <= 1;
         if !one && !planted(Bug::UnmarkedChange) {
             header.state.fetch_or(CHANGING, Relaxed);

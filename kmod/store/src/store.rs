@@ -3,6 +3,8 @@
 
 use core::marker::PhantomData;
 
+use hippos_invariant::Exact;
+
 use crate::config::{Config, NewError};
 use crate::counters::{ClassCounter, Counter, Counters};
 use crate::eviction;
@@ -130,7 +132,7 @@ impl<P: Platform> Store<P> {
         let first = (limit / INDEX_SHARE).clamp(1, 64);
         let mut made = 0usize;
         while made < first && store.add_segment() {
-            made = made.saturating_add(1);
+            made = made.add_exact(1);
         }
         let whole = made.checked_ilog2().ok_or(NewError::OutOfMemory)?;
         store.index.open(buckets << whole);
@@ -271,7 +273,7 @@ impl<P: Platform> Store<P> {
     /// about once a second, from one place.
     pub fn tick(&self, uptime_secs: u32, unix: i64) {
         self.tick_ms(
-            u64::from(uptime_secs).saturating_mul(1000),
+            u64::from(uptime_secs).mul_exact(1000),
             unix.saturating_mul(1000),
         );
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The state of [maintenance](crate::upkeep), a part of the store's.
 
+use hippos_invariant::Exact;
+
 use crate::memory::class::CLASSES;
 use crate::memory::pool::NONE;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Relaxed};
@@ -60,7 +62,7 @@ impl Recent {
     pub(crate) fn note(&self, total: u64) {
         let new = total.saturating_sub(self.last.swap(total, Relaxed));
         let old = self.recent.load(Relaxed) / 2;
-        self.recent.store(old.saturating_add(new), Relaxed);
+        self.recent.store(old.add_exact(new), Relaxed);
     }
 }
 

@@ -135,6 +135,7 @@ struct Set {
 impl Set {
     fn add(&mut self, member: usize) {
         // The mixer of splitmix64: sums of plain addresses would be the same too often.
+        // A hash, and sums of hashes: they wrap.
         let mut word = (member as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -287,6 +288,7 @@ impl<P: Platform> Store<P> {
         let mut bytes = 0u64;
         for (at, shard) in (0..self.retire.shards()).zip(self.retire.shards.iter()) {
             let ring = shard.ring.lock();
+            // Sequence numbers, which wrap.
             let closed = ring.head.wrapping_sub(ring.tail).min(RING);
             let mut held = 0;
             for batch in 0..=closed {

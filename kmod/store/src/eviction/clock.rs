@@ -2,6 +2,8 @@
 //! CLOCK: a hand goes over the class's slots as they lie; what was hit since it last came gets a
 //! second chance.
 
+use hippos_invariant::Exact;
+
 use crate::item::Slot;
 
 use super::slots::{gets_second_chance, Picked, Slots, Swept, LOOK};
@@ -20,7 +22,7 @@ pub(super) fn pick(
         if matches!(swept, Swept::NoSlab) {
             break;
         }
-        looked = looked.wrapping_add(1);
+        looked = looked.add_exact(1);
         let Swept::Slot(slot) = swept else { continue };
         if slot.is_live() && !gets_second_chance(slot, &dead) {
             picked.push(slot);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What S3-FIFO remembers of evicted items.
 
+use hippos_invariant::Exact;
+
 use crate::hash::Hash;
 use crate::platform::Platform;
 use crate::sync::{AtomicU32, Relaxed};
@@ -32,7 +34,7 @@ impl Ghosts {
 
     /// The set of a hash, and its fingerprint there: 0 is no fingerprint.
     fn set(&self, hash: Hash) -> Option<(&Set, u32)> {
-        let at = hash.get() as usize & self.sets.len().wrapping_sub(1);
+        let at = hash.get() as usize & self.sets.len().sub_exact(1);
         Some((self.sets.get(at)?, (hash.get() >> 32) as u32 | 1))
     }
 

@@ -4,7 +4,7 @@
 //! A slot's links are a word at the end of its slab, so that they cost 8 bytes a slot and nothing
 //! where there are no queues. A link is a slot's number: its block's, shifted, and its own there.
 
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 
 use crate::sync::Relaxed;
 
@@ -84,7 +84,7 @@ impl Queue {
             set_newer(class, self.head, number);
         }
         self.head = number;
-        self.len = self.len.wrapping_add(1);
+        self.len = self.len.add_exact(1);
     }
 
     /// Takes a slot out, wherever it is.
@@ -103,6 +103,6 @@ impl Queue {
             set_newer(class, older, newer);
         }
         invariant!(self.len != 0, "slot {number} taken out of an empty queue");
-        self.len = self.len.wrapping_sub(1);
+        self.len = self.len.sub_exact(1);
     }
 }

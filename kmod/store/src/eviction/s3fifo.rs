@@ -3,6 +3,8 @@
 //! the others are evicted but remembered for a while, and enter the main queue if they come back
 //! (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023).
 
+use hippos_invariant::Exact;
+
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::sync::Relaxed;
@@ -65,12 +67,12 @@ impl S3Fifo {
         let mut looked = 0usize;
         while looked < LOOK && picked.len() < want && !picked.is_full() {
             let (small, main) = (&self.small, &self.main);
-            let share = small.len.saturating_add(main.len) / SMALL;
+            let share = small.len.add_exact(main.len) / SMALL;
             let from_small = small.len > share || main.len == 0;
             let Some(slot) = class.slot(if from_small { small.tail } else { main.tail }) else {
                 break;
             };
-            looked = looked.wrapping_add(1);
+            looked = looked.add_exact(1);
             self.dequeue(class, slot);
             let refs = &slot.header().refs;
             let seen = refs.load(Relaxed);
@@ -83,7 +85,7 @@ impl S3Fifo {
                 refs.store(0, Relaxed);
                 self.enqueue(class, slot, MAIN);
             } else if !from_small && seen != 0 {
-                refs.store(seen.wrapping_sub(1), Relaxed);
+                refs.store(seen.sub_exact(1), Relaxed);
                 self.enqueue(class, slot, MAIN);
             } else {
                 if from_small {

@@ -3,6 +3,8 @@
 //! the hand last came stays where it is, so that new items have to prove themselves early (Zhang
 //! and others, "SIEVE is simpler than LRU", NSDI 2024).
 
+use hippos_invariant::Exact;
+
 use crate::item::Slot;
 
 use super::queue::{links, Queue, NONE};
@@ -53,7 +55,7 @@ impl Sieve {
             let (Some(slot), Some(links)) = (class.slot(at), links(class, at)) else {
                 break;
             };
-            looked = looked.wrapping_add(1);
+            looked = looked.add_exact(1);
             self.hand = links.newer;
             if slot.is_live() && !gets_second_chance(slot, &dead) {
                 picked.push(slot);

@@ -74,6 +74,7 @@ pub(crate) fn filter(tag: u64) -> u64 {
 /// The bucket that a hash belongs to when there are `n` of them.
 #[inline]
 pub(super) fn place(hash: Hash, n: usize) -> usize {
+    // Any `n` is to give a place, 0 as well.
     let mask = usize::MAX >> (n.wrapping_sub(1) | 1).leading_zeros();
     let at = hash.0 as usize & mask;
     if at >= n {

@@ -3,6 +3,8 @@
 
 use core::num::NonZeroUsize;
 
+use hippos_invariant::Exact;
+
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::lock::Held;
@@ -78,7 +80,7 @@ impl<L: RawLock> Index<L> {
                 return true;
             }
             last = bucket;
-            length = length.wrapping_add(1);
+            length = length.add_exact(1);
         }
         if length > CHAIN {
             return false;
@@ -179,7 +181,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
             .index
             .put(self.first, self.index.entry(self.hash, slot));
         if put {
-            self.held.items = self.held.items.wrapping_add(1);
+            self.held.items = self.held.items.add_exact(1);
         }
         put
     }
@@ -198,7 +200,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
     /// grace period.
     pub(crate) fn remove(&mut self, place: &Place<'i>) -> Option<NonZeroUsize> {
         place.entry.store(0, Release);
-        self.held.items = self.held.items.saturating_sub(1);
+        self.held.items = self.held.items.sub_exact(1);
         let before = place.before?;
         let emptied = if place.bucket.is_empty() {
             // Readers inside go on by its head, which stays.
@@ -214,6 +216,6 @@ impl<'i, L: RawLock> Chain<'i, L> {
     /// Has the stripe more items than the index should have at its size?
     pub(crate) fn crowded(&self) -> bool {
         let index = self.index;
-        self.held.items.saturating_mul(index.stripes.len()) > index.buckets().saturating_mul(LOAD)
+        self.held.items.mul_exact(index.stripes.len()) > index.buckets().mul_exact(LOAD)
     }
 }

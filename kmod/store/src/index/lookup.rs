@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Lookups, without a lock: see [the index](super) for what makes them right.
 
+use hippos_invariant::Exact;
+
 use crate::hash::{Hash, Key};
 use crate::item::Slot;
 use crate::platform::RawLock;
@@ -23,11 +25,11 @@ impl<L: RawLock> Index<L> {
     /// Brings the lines of an entry's item near, the first one excepted.
     #[inline]
     fn prefetch_more(entry: u64, slot: Slot) {
-        let mut at = slot.address().get().wrapping_add(LINE);
+        let mut at = slot.address().get().add_exact(LINE);
         // Nearly all have a second one: to ask would take longer.
         crate::sync::prefetch(at as *const u8);
         for _ in 1..entry & MORE {
-            at = at.wrapping_add(LINE);
+            at = at.add_exact(LINE);
             crate::sync::prefetch(at as *const u8);
         }
     }

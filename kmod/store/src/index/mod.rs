@@ -30,6 +30,8 @@ mod resize;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use hippos_invariant::Exact;
+
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::lock::Locked;
@@ -148,7 +150,7 @@ impl<L: RawLock> Index<L> {
     pub(crate) fn tables(&self) -> usize {
         [self.segments.size(), self.stripes.size(), self.locks.size()]
             .iter()
-            .fold(0, |sum, size| sum.saturating_add(*size))
+            .fold(0, |sum, size| sum.add_exact(*size))
     }
 
     pub(crate) fn buckets(&self) -> usize {
@@ -174,7 +176,7 @@ impl<L: RawLock> Index<L> {
         if reference == 0 {
             return None;
         }
-        let at = self.base.wrapping_add(reference as usize) as *const Bucket;
+        let at = self.base.add_exact(reference as usize) as *const Bucket;
         // SAFETY: heads hold references of overflow buckets only, which stay initialised for the
         // index's life, and are reused only a grace period after they were unchained.
         Some(unsafe { &*at })
@@ -182,12 +184,12 @@ impl<L: RawLock> Index<L> {
 
     #[inline]
     fn reference(&self, address: usize) -> u64 {
-        address.wrapping_sub(self.base) as u64 & REFERENCE
+        address.sub_exact(self.base) as u64 & REFERENCE
     }
 
     /// The address that an entry or a head refers to.
     pub(crate) fn referred(&self, word: u64) -> usize {
-        self.base.wrapping_add((word & REFERENCE) as usize)
+        self.base.add_exact((word & REFERENCE) as usize)
     }
 
     #[inline]
@@ -196,7 +198,7 @@ impl<L: RawLock> Index<L> {
         if reference == 0 {
             return None;
         }
-        let at = NonNull::new(self.base.wrapping_add(reference as usize) as *mut u8)?;
+        let at = NonNull::new(self.base.add_exact(reference as usize) as *mut u8)?;
         // SAFETY: entries refer to live slots; who reads them is in a read-side section or holds
         // the stripe.
         Some(unsafe { Slot::new(at) })
@@ -208,14 +210,14 @@ impl<L: RawLock> Index<L> {
             // The slots of models are nothing but addresses.
             0
         } else {
-            let end = (address % LINE).saturating_add(slot.size());
-            (end.saturating_sub(1) / LINE) as u64
+            let end = (address % LINE).add_exact(slot.size());
+            (end.sub_exact(1) / LINE) as u64
         };
         hash.tag() << 48 | self.reference(address) | more.min(MORE)
     }
 
     fn stripe(&self, at: usize) -> Option<&Stripe<L>> {
-        self.stripes.get(at & self.stripes.len().wrapping_sub(1))
+        self.stripes.get(at & self.stripes.len().sub_exact(1))
     }
 
     /// Adds a segment at the end. Its memory is `1 << shift` buckets, arbitrary.
@@ -229,7 +231,7 @@ impl<L: RawLock> Index<L> {
             return false;
         };
         // SAFETY: the caller's promise.
-        unsafe { make_buckets(at, self.mask.saturating_add(1)) };
+        unsafe { make_buckets(at, self.mask.add_exact(1)) };
         segment.block.store(block, Relaxed);
         segment.at.store(at.as_ptr() as usize, Release);
         true

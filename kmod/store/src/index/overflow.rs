@@ -4,6 +4,8 @@
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use hippos_invariant::Exact;
+
 use crate::platform::RawLock;
 use crate::sync::Relaxed;
 
@@ -14,7 +16,7 @@ impl<L: RawLock> Index<L> {
     /// Spare overflow buckets.
     pub(crate) fn spare(&self) -> usize {
         let spare = self.locks.overflow.lock();
-        spare.count.saturating_add(spare.left)
+        spare.count.add_exact(spare.left)
     }
 
     /// Adds a block of `buckets` overflow buckets. False if the last one is not used up yet.
@@ -36,13 +38,13 @@ impl<L: RawLock> Index<L> {
         let mut spare = self.locks.overflow.lock();
         if let Some(bucket) = self.follow(spare.first) {
             spare.first = bucket.head.load(Relaxed) & REFERENCE;
-            spare.count = spare.count.saturating_sub(1);
+            spare.count = spare.count.sub_exact(1);
             bucket.clear();
             return Some(bucket);
         }
         let at = NonNull::new(spare.fresh as *mut u8)?;
         spare.left = spare.left.checked_sub(1)?;
-        spare.fresh = spare.fresh.wrapping_add(size_of::<Bucket>());
+        spare.fresh = spare.fresh.add_exact(size_of::<Bucket>());
         // SAFETY: the bucket is one of those of the block that `add_overflow` brought which were
         // never used.
         unsafe { make_buckets(at, 1) };
@@ -57,7 +59,7 @@ impl<L: RawLock> Index<L> {
         if let Some(bucket) = self.follow(reference) {
             bucket.head.store(spare.first, Relaxed);
             spare.first = reference;
-            spare.count = spare.count.wrapping_add(1);
+            spare.count = spare.count.add_exact(1);
         }
     }
 }

@@ -3,6 +3,8 @@
 
 use core::num::NonZeroUsize;
 
+use hippos_invariant::Exact;
+
 use crate::array_vec::ArrayVec;
 use crate::hash::Hash;
 use crate::item::Slot;
@@ -47,12 +49,8 @@ impl<L: RawLock> Index<L> {
     pub(crate) fn trim(&self, done: impl Fn(Cookie) -> bool) -> Option<u32> {
         let mut growth = self.locks.growth.try_lock()?;
         // The first segment that no bucket is in, counted from the last bucket's.
-        let last = self
-            .n
-            .load(Relaxed)
-            .saturating_sub(1)
-            .wrapping_shr(self.shift);
-        let mut empty = self.segments.get(last.saturating_add(1)..)?.iter();
+        let last = self.n.load(Relaxed).sub_exact(1).wrapping_shr(self.shift);
+        let mut empty = self.segments.get(last.add_exact(1)..)?.iter();
         let mut segment = empty.next().filter(|s| s.at.load(Relaxed) != 0)?;
         for next in empty.take_while(|s| s.at.load(Relaxed) != 0) {
             segment = next;
@@ -80,7 +78,7 @@ impl<L: RawLock> Index<L> {
         }
         let n = self.n.load(Relaxed);
         let half = floor_power(n);
-        let at = n.wrapping_sub(half);
+        let at = n.sub_exact(half);
         let (Some(old), Some(stripe)) = (self.bucket(at), self.stripe(at)) else {
             return Step::NotNow;
         };
@@ -97,7 +95,7 @@ impl<L: RawLock> Index<L> {
             let entry = entry.load(Relaxed);
             let Some(slot) = self.slot(entry) else { return };
             if hash_of(slot).0 as usize & half == 0 {
-                stay = stay.wrapping_add(1);
+                stay = stay.add_exact(1);
                 return;
             }
             movers |= bit;
@@ -117,7 +115,7 @@ impl<L: RawLock> Index<L> {
                 }
             });
         }
-        self.n.store(n.wrapping_add(1), Release);
+        self.n.store(n.add_exact(1), Release);
         if planted(Bug::LateCopy) {
             self.each(old, |bit, entry| {
                 if movers & bit != 0 {
@@ -180,12 +178,12 @@ impl<L: RawLock> Index<L> {
         if !passed(&mut growth.split, &done) {
             return Step::NotNow;
         }
-        let last = self.n.load(Relaxed).wrapping_sub(1);
+        let last = self.n.load(Relaxed).sub_exact(1);
         let half = floor_power(last);
         if last < self.stripes.len() || last == 0 {
             return Step::NotNow;
         }
-        let at = last.wrapping_sub(half);
+        let at = last.sub_exact(half);
         let (Some(into), Some(from), Some(stripe)) =
             (self.bucket(at), self.bucket(last), self.stripe(at))
         else {

@@ -3,6 +3,8 @@
 
 use core::num::NonZeroU32;
 
+use hippos_invariant::Exact;
+
 use crate::config::Eviction;
 use crate::eviction::Policy;
 use crate::lock::Locked;
@@ -136,6 +138,6 @@ impl<L: RawLock> Class<L> {
     }
 
     pub(crate) fn slots(&self) -> u32 {
-        self.slabs().saturating_mul(self.slots)
+        self.slabs().mul_exact(self.slots)
     }
 }

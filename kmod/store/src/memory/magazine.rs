@@ -2,7 +2,7 @@
 //! A class's magazine: the slots that became free last, to be the first to be used again, since
 //! they are still in caches.
 
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 
 use crate::capacities::MAGAZINE;
 use crate::item::Slot;
@@ -31,7 +31,7 @@ impl Magazine {
     pub(crate) fn push(&mut self, slot: Slot) {
         slot.link_free(self.first);
         self.first = Some(slot);
-        self.len = self.len.wrapping_add(1);
+        self.len = self.len.add_exact(1);
     }
 
     /// Takes the slot that came last.
@@ -40,7 +40,7 @@ impl Magazine {
         let slot = self.first?;
         self.first = slot.next_free();
         invariant!(self.len != 0, "a magazine of no slots has one");
-        self.len = self.len.wrapping_sub(1);
+        self.len = self.len.sub_exact(1);
         Some(slot)
     }
 }

@@ -3,6 +3,8 @@
 
 use core::ptr::NonNull;
 
+use hippos_invariant::Exact;
+
 use crate::lock::Locked;
 use crate::platform::{Platform, RawLock, Role, REACH};
 use crate::sync::{Acquire, AtomicU32, AtomicU8, AtomicUsize, Relaxed, Release};
@@ -161,7 +163,7 @@ impl<L: RawLock> Pool<L> {
     }
 
     pub(crate) fn tables(&self) -> usize {
-        self.blocks.size().saturating_add(self.lists.size())
+        self.blocks.size().add_exact(self.lists.size())
     }
 
     /// Bytes of a block.
@@ -208,7 +210,7 @@ impl<L: RawLock> Pool<L> {
     /// Blocks that could be had now without taking them from anyone, if the platform is willing.
     pub(crate) fn room(&self) -> usize {
         let fresh = self.allowed().saturating_sub(self.held());
-        fresh.saturating_add(self.idle.load(Relaxed))
+        fresh.add_exact(self.idle.load(Relaxed))
     }
 
     /// A block for a use, if the limit and the platform allow it. May sleep.
@@ -219,16 +221,16 @@ impl<L: RawLock> Pool<L> {
                 if let Some(block) = self.get(lists.idle) {
                     let id = lists.idle;
                     lists.idle = block.next.load(Relaxed);
-                    self.idle.fetch_sub(1, Relaxed);
+                    let _ = self.idle.fetch_sub(1, Relaxed).sub_exact(1);
                     block.set_use(what);
                     return Some(id);
                 }
             }
         }
-        let below = |held: usize| (held < self.allowed()).then(|| held.wrapping_add(1));
+        let below = |held: usize| (held < self.allowed()).then(|| held.add_exact(1));
         self.held.fetch_update(Relaxed, Relaxed, below).ok()?;
         let Some(at) = self.alloc(platform) else {
-            self.held.fetch_sub(1, Relaxed);
+            let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
             return None;
         };
         let mut lists = self.lists.lock();
@@ -239,7 +241,7 @@ impl<L: RawLock> Pool<L> {
         } else {
             // The limit is at most the table's length.
             let id = lists.fresh;
-            lists.fresh = id.wrapping_add(1);
+            lists.fresh = id.add_exact(1);
             id
         };
         if let Some(block) = self.get(id) {
@@ -248,7 +250,7 @@ impl<L: RawLock> Pool<L> {
             return Some(id);
         }
         drop(lists);
-        self.held.fetch_sub(1, Relaxed);
+        let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
         // SAFETY: nobody has seen the block.
         unsafe { platform.slab_free(at, self.size) };
         None
@@ -257,6 +259,7 @@ impl<L: RawLock> Pool<L> {
     /// Memory for a block, all of it where a reference reaches.
     fn alloc<P: Platform<Lock = L>>(&self, platform: &P) -> Option<NonNull<u8>> {
         let at = platform.slab_alloc(self.size)?;
+        // Wraps for what lies below the base, which is too far.
         let distance = (at.as_ptr() as usize).wrapping_sub(platform.base());
         // A distance of 0 means no item.
         if distance != 0 && distance.saturating_add(self.size) <= REACH {
@@ -289,7 +292,7 @@ impl<L: RawLock> Pool<L> {
         block.next.store(lists.empty, Relaxed);
         lists.empty = id;
         drop(lists);
-        self.held.fetch_sub(1, Relaxed);
+        let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
         if let Some(at) = at {
             // SAFETY: the caller's promise.
             unsafe { platform.slab_free(at, self.size) };
@@ -308,7 +311,7 @@ impl<L: RawLock> Pool<L> {
             return false;
         };
         lists.idle = block.next.load(Relaxed);
-        self.idle.fetch_sub(1, Relaxed);
+        let _ = self.idle.fetch_sub(1, Relaxed).sub_exact(1);
         drop(lists);
         // SAFETY: an idle block has no users.
         unsafe { self.give(platform, id) };

@@ -10,6 +10,8 @@
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
+use hippos_invariant::Exact;
+
 use crate::array_vec::ArrayVec;
 use crate::capacities::{BATCH, RING};
 use crate::item::Slot;
@@ -153,7 +155,7 @@ impl<L: RawLock> Retire<L> {
     pub(crate) fn tables(&self) -> usize {
         [self.batches.size(), self.pins.size()]
             .iter()
-            .fold(self.shards.size(), |sum, size| sum.saturating_add(*size))
+            .fold(self.shards.size(), |sum, size| sum.add_exact(*size))
     }
 
     /// Bytes that wait for grace periods, those of the newest batches not counted.
@@ -165,12 +167,12 @@ impl<L: RawLock> Retire<L> {
     pub(crate) fn count(&self) -> usize {
         self.shards
             .iter()
-            .fold(0, |sum, s| sum.wrapping_add(s.count.load(Relaxed)))
+            .fold(0, |sum, s| sum.add_exact(s.count.load(Relaxed)))
     }
 
     pub(crate) fn batch(&self, shard: usize, at: usize) -> Option<&Batch> {
         self.batches
-            .get(shard.wrapping_mul(RING).wrapping_add(at & (RING - 1)))
+            .get(shard.mul_exact(RING).add_exact(at & (RING - 1)))
     }
 
     fn shard(&self, cpu: usize) -> (usize, Option<&Shard<L>>) {
@@ -189,6 +191,7 @@ impl<L: RawLock> Retire<L> {
             return Pushed::Full;
         };
         let mut ring = shard.ring.lock();
+        // Sequence numbers, which wrap.
         let closed = ring.head.wrapping_sub(ring.tail);
         if closed >= RING {
             return Pushed::Full;
@@ -203,15 +206,15 @@ impl<L: RawLock> Retire<L> {
             0 => 0,
             _ => batch.bytes.load(Relaxed),
         };
-        let total = before.saturating_add(bytes as u64);
+        let total = before.add_exact(bytes as u64);
         batch.bytes.store(total, Relaxed);
-        ring.filled = ring.filled.wrapping_add(1);
+        ring.filled = ring.filled.add_exact(1);
         if ring.filled >= BATCH || total >= BATCH_BYTES {
             self.close(platform, batch, &mut ring);
         }
         shard
             .count
-            .store(shard.count.load(Relaxed).wrapping_add(1), Relaxed);
+            .store(shard.count.load(Relaxed).add_exact(1), Relaxed);
         if ring.filled == 0 && closed >= RIPE {
             Pushed::Ripe
         } else {
@@ -266,7 +269,7 @@ impl<L: RawLock> Retire<L> {
         let left = slot.is_written_off();
         let last = slot.unpin();
         if left && last {
-            self.pinned.fetch_sub(1, Relaxed);
+            let _ = self.pinned.fetch_sub(1, Relaxed).sub_exact(1);
         }
         left && last
     }
@@ -306,8 +309,8 @@ impl<L: RawLock> Retire<L> {
             .for_each(|what| out.push(what));
         // From here on the batch's place may be filled again.
         ring.tail = ring.tail.wrapping_add(1);
-        self.bytes.fetch_sub(bytes, Relaxed);
-        let count = shard.count.load(Relaxed).saturating_sub(out.len());
+        let _ = self.bytes.fetch_sub(bytes, Relaxed).sub_exact(bytes);
+        let count = shard.count.load(Relaxed).sub_exact(out.len());
         shard.count.store(count, Relaxed);
         true
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The sizes of the slots of each class.
 
+use hippos_invariant::Exact;
+
 use super::class::{CLASSES, HEAD};
 
 /// Up to this size classes are 8 bytes apart, whatever the factor: waste weighs most in the slots
@@ -19,20 +21,18 @@ pub(super) fn sizes(
     let room = (slab.saturating_sub(HEAD) as u64).saturating_add(extra);
     let mut next = (smallest as u64).checked_next_multiple_of(8);
     let fit = move |size: u64| {
-        let slots = room
-            .checked_div(size.saturating_add(extra))
-            .filter(|n| *n > 0)?;
-        Some((room.checked_div(slots)? & !7).saturating_sub(extra))
+        let slots = room.checked_div(size.add_exact(extra)).filter(|n| *n > 0)?;
+        Some((room.checked_div(slots)? & !7).sub_exact(extra))
     };
     let mut left = CLASSES;
     core::iter::from_fn(move || {
         let last = room.checked_sub(extra)? & !7;
         left = left.checked_sub(1)?;
         let size = if left == 0 { last } else { fit(next?)? };
-        let step = size.wrapping_add(8);
+        let step = size.add_exact(8);
         let grown = match size {
             ..FINE => step,
-            _ => (size.saturating_mul(u64::from(factor)) / 100).max(step),
+            _ => (size.mul_exact(u64::from(factor)) / 100).max(step),
         };
         next = if size >= last {
             None

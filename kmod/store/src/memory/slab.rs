@@ -8,6 +8,8 @@
 use core::num::NonZeroU32;
 use core::ptr::NonNull;
 
+use hippos_invariant::Exact;
+
 use crate::config::Eviction;
 use crate::eviction::{self, Ghosts, Policy, Slots, Swept};
 use crate::hash::Hash;
@@ -74,10 +76,10 @@ impl<L: RawLock> Slabs<L> {
             0
         };
         let all = || sizes(slab, smallest, factor, extra as u64);
-        let count = all().fold(0usize, |n, _| n.saturating_add(1));
+        let count = all().fold(0usize, |n, _| n.add_exact(1));
         let room = slab.saturating_sub(HEAD).saturating_add(extra);
         let slots = |size: u32| {
-            room.checked_div((size as usize).saturating_add(extra))
+            room.checked_div((size as usize).add_exact(extra))
                 .unwrap_or(0) as u32
         };
         let ghosts = match eviction {
@@ -97,11 +99,11 @@ impl<L: RawLock> Slabs<L> {
         let mut bytes = 0u32;
         let direct = Table::new(platform, DIRECT, || {
             while sizes.next_if(|(size, _)| *size < bytes).is_some() {}
-            bytes = bytes.wrapping_add(8);
+            bytes = bytes.add_exact(8);
             sizes.peek().map_or(u8::MAX, |(_, class)| *class)
         })?;
         let most = all().next().map_or(0, slots);
-        let bits = u32::BITS.wrapping_sub(most.leading_zeros());
+        let bits = u32::BITS.sub_exact(most.leading_zeros());
         let slabs = Self {
             classes: classes.keep(),
             direct: direct.keep(),
@@ -117,8 +119,8 @@ impl<L: RawLock> Slabs<L> {
     pub(crate) fn most_blocks(&self) -> usize {
         if eviction::queues(self.eviction) {
             1usize
-                .wrapping_shl(u32::BITS.wrapping_sub(self.bits))
-                .wrapping_sub(1)
+                .wrapping_shl(u32::BITS.sub_exact(self.bits))
+                .sub_exact(1)
         } else {
             usize::MAX
         }
@@ -131,16 +133,16 @@ impl<L: RawLock> Slabs<L> {
 
     /// A slot's number among all.
     pub(crate) fn number(&self, of: &Class<L>, slot: Slot) -> u32 {
-        let offset = slot.address().get() & self.slab.wrapping_sub(1);
-        let at = (offset as u32).wrapping_sub(HEAD as u32) / of.size;
+        let offset = slot.address().get() & self.slab.sub_exact(1);
+        let at = (offset as u32).sub_exact(HEAD as u32) / of.size;
         self.block_of(slot).wrapping_shl(self.bits) | at
     }
 
     /// The slot of a number. The class's lock is held.
     pub(crate) fn numbered(&self, pool: &Pool<L>, of: &Class<L>, number: u32) -> Option<Slot> {
         let block = pool.get(number.wrapping_shr(self.bits))?;
-        let at = number & 1u32.wrapping_shl(self.bits).wrapping_sub(1);
-        self.slot_at(block, at.wrapping_mul(of.size()).wrapping_add(HEAD as u32))
+        let at = number & 1u32.wrapping_shl(self.bits).sub_exact(1);
+        self.slot_at(block, at.mul_exact(of.size()).add_exact(HEAD as u32))
     }
 
     /// A class's slots for its policy, and the policy.
@@ -164,11 +166,11 @@ impl<L: RawLock> Slabs<L> {
     /// slab's end on downward.
     pub(crate) fn link<'a>(&self, pool: &'a Pool<L>, number: u32) -> Option<&'a AtomicU64> {
         let at = pool.get(number.wrapping_shr(self.bits))?.at()?;
-        let offset = match number & 1u32.wrapping_shl(self.bits).wrapping_sub(1) {
+        let offset = match number & 1u32.wrapping_shl(self.bits).sub_exact(1) {
             0 => LINK,
             i => self
                 .slab
-                .checked_sub((i as usize).wrapping_mul(size_of::<AtomicU64>()))?,
+                .checked_sub((i as usize).mul_exact(size_of::<AtomicU64>()))?,
         };
         // SAFETY: classes leave a word for each slot at the slab's end, where queues are used.
         // Any bits are a valid word, and whoever enters a slot writes its links first.
@@ -185,7 +187,7 @@ impl<L: RawLock> Slabs<L> {
         let ghosts = self.ghosts.as_ref().map_or(0, Ghosts::tables);
         [self.classes.size(), self.direct.size()]
             .iter()
-            .fold(ghosts, |sum, size| sum.saturating_add(*size))
+            .fold(ghosts, |sum, size| sum.add_exact(*size))
     }
 
     #[inline]
@@ -213,7 +215,7 @@ impl<L: RawLock> Slabs<L> {
     /// The block that a slot lies in.
     #[inline]
     pub(crate) fn block_of(&self, slot: Slot) -> u32 {
-        let head = (slot.address().get() & !self.slab.wrapping_sub(1)) as *const Head;
+        let head = (slot.address().get() & !self.slab.sub_exact(1)) as *const Head;
         // SAFETY: slots lie in slabs, which are aligned to their size and start with a head.
         unsafe { &*head }.block.load(Relaxed)
     }
@@ -247,11 +249,11 @@ impl<L: RawLock> Slabs<L> {
     fn attach(&self, pool: &Pool<L>, of: &Class<L>, id: u32, block: &Block) {
         let mut state = of.state.lock();
         if block.what() == Use::Draining {
-            state.draining = state.draining.wrapping_sub(1);
+            state.draining = state.draining.sub_exact(1);
             let failures = block.failures.load(Relaxed);
             block.failures.store(failures.saturating_add(1), Relaxed);
             if failures == 0 {
-                state.failed = state.failed.wrapping_add(1);
+                state.failed = state.failed.add_exact(1);
             }
         }
         block.set_use(Use::Slab);
@@ -281,7 +283,7 @@ impl<L: RawLock> Slabs<L> {
         }
         of.slabs.fetch_add(1, Relaxed);
         of.free
-            .fetch_add(of.slots.wrapping_sub(block.used.load(Relaxed)), Relaxed);
+            .fetch_add(of.slots.sub_exact(block.used.load(Relaxed)), Relaxed);
     }
 
     /// A slab that could not be emptied is used again; `now` is a count of attempts.
@@ -327,8 +329,8 @@ impl<L: RawLock> Slabs<L> {
     }
 
     fn uncarved(&self, of: &Class<L>, block: &Block) -> bool {
-        let carved = block.carved.load(Relaxed).wrapping_sub(HEAD as u32);
-        carved < of.slots.wrapping_mul(of.size())
+        let carved = block.carved.load(Relaxed).sub_exact(HEAD as u32);
+        carved < of.slots.mul_exact(of.size())
     }
 
     /// A free slot of the class, reserved. Never sleeps.
@@ -345,7 +347,7 @@ impl<L: RawLock> Slabs<L> {
             None => self.take_from_slab(pool, of, state)?,
         };
         slot.reserve(class as u8);
-        of.free.store(of.free().wrapping_sub(1), Relaxed);
+        of.free.store(of.free().sub_exact(1), Relaxed);
         let (members, policy) = self.members(pool, of, state);
         policy.enter(&members, slot, hash);
         Some(slot)
@@ -358,7 +360,7 @@ impl<L: RawLock> Slabs<L> {
         let free = block.free.load(Relaxed);
         let slot = if free != 0 {
             // SAFETY: free slots' links are offsets of free slots in the slab.
-            let slot = unsafe { Slot::new(at.add((free as usize).wrapping_mul(8))) };
+            let slot = unsafe { Slot::new(at.add((free as usize).mul_exact(8))) };
             block
                 .free
                 .store(slot.header().expiry.load(Relaxed), Relaxed);
@@ -369,12 +371,12 @@ impl<L: RawLock> Slabs<L> {
             // has used what is not carved.
             let slot = unsafe { Slot::carve(at.add(carved as usize)) };
             // Sweeps look at slots below this only.
-            block.carved.store(carved.wrapping_add(of.size()), Release);
+            block.carved.store(carved.add_exact(of.size()), Release);
             slot
         };
         block
             .used
-            .store(block.used.load(Relaxed).wrapping_add(1), Relaxed);
+            .store(block.used.load(Relaxed).add_exact(1), Relaxed);
         if !self.has_free(of, block) {
             self.close(pool, state, block);
         }
@@ -388,12 +390,12 @@ impl<L: RawLock> Slabs<L> {
             return false;
         };
         let had = self.has_free(of, block);
-        let offset = slot.address().get() & self.slab.wrapping_sub(1);
+        let offset = slot.address().get() & self.slab.sub_exact(1);
         slot.header()
             .expiry
             .store(block.free.load(Relaxed), Relaxed);
         block.free.store((offset >> 3) as u32, Relaxed);
-        let used = block.used.load(Relaxed).wrapping_sub(1);
+        let used = block.used.load(Relaxed).sub_exact(1);
         block.used.store(used, Relaxed);
         if block.what() != Use::Slab {
             return false;
@@ -411,7 +413,7 @@ impl<L: RawLock> Slabs<L> {
     fn forgive(state: &mut State, block: &Block) {
         if block.failures.load(Relaxed) != 0 {
             block.failures.store(0, Relaxed);
-            state.failed = state.failed.wrapping_sub(1);
+            state.failed = state.failed.sub_exact(1);
         }
     }
 
@@ -452,7 +454,7 @@ impl<L: RawLock> Slabs<L> {
                 continue;
             };
             if slot.is_awaited() {
-                held.retired = held.retired.wrapping_add(1);
+                held.retired = held.retired.add_exact(1);
             }
             let state = &mut *held.state;
             let (members, policy) = self.members(pool, of, state);
@@ -470,7 +472,7 @@ impl<L: RawLock> Slabs<L> {
                 self.give_to_slab(pool, of, state, slot)
             };
             if usable {
-                of.free.store(of.free().wrapping_add(1), Relaxed);
+                of.free.store(of.free().add_exact(1), Relaxed);
             }
         }
     }
@@ -489,11 +491,11 @@ impl<L: RawLock> Slabs<L> {
         }
         // From here on slots go back to their slabs at once, until this one is empty.
         self.flush_magazine(pool, of, &mut state);
-        state.draining = state.draining.wrapping_add(1);
+        state.draining = state.draining.add_exact(1);
         block.set_use(Use::Draining);
-        let free = of.slots.wrapping_sub(block.used.load(Relaxed));
-        of.free.store(of.free().wrapping_sub(free), Relaxed);
-        of.slabs.fetch_sub(1, Relaxed);
+        let free = of.slots.sub_exact(block.used.load(Relaxed));
+        of.free.store(of.free().sub_exact(free), Relaxed);
+        let _ = of.slabs.fetch_sub(1, Relaxed).sub_exact(1);
         if self.has_free(of, block) {
             self.close(pool, &mut state, block);
         }
@@ -517,6 +519,7 @@ impl<L: RawLock> Slabs<L> {
     /// that was.
     fn rests(block: &Block, now: u32) -> bool {
         let failures = block.failures.load(Relaxed);
+        // Attempts are a sequence number, which wraps.
         let rest = REST.wrapping_shl(failures.saturating_sub(1).min(REST_DOUBLES));
         failures != 0 && now.wrapping_sub(block.failed.load(Relaxed)) < rest
     }
@@ -538,7 +541,7 @@ impl<L: RawLock> Slabs<L> {
                 if used < least {
                     (best, least) = (at, used);
                 }
-                seen = seen.wrapping_add(1);
+                seen = seen.add_exact(1);
             }
             at = block.after.load(Relaxed);
             if seen == NEAR || at == start {
@@ -564,7 +567,7 @@ impl<L: RawLock> Slabs<L> {
         let mut state = of.state.lock();
         let empty = block.what() == Use::Draining && block.used.load(Relaxed) == 0;
         if empty {
-            state.draining = state.draining.wrapping_sub(1);
+            state.draining = state.draining.sub_exact(1);
             Self::forgive(&mut state, block);
             block.set_use(Use::Taken);
         }
@@ -582,6 +585,7 @@ impl<L: RawLock> Slabs<L> {
             return None;
         }
         let of = self.get(usize::from(block.class.load(Relaxed)))?;
+        // An offset of another class's slab can be anything.
         (offset.wrapping_sub(HEAD as u32) % of.size == 0).then_some(of)
     }
 
@@ -633,7 +637,7 @@ impl<L: RawLock> Slots for Members<'_, L> {
         self.ring.hand = match slot {
             Some(_) => Hand {
                 block,
-                offset: offset.wrapping_add(self.of.size()),
+                offset: offset.add_exact(self.of.size()),
             },
             None => Hand::at(slab.after.load(Relaxed)),
         };
@@ -673,7 +677,11 @@ struct Returning<'a, L: RawLock> {
 impl<L: RawLock> Drop for Returning<'_, L> {
     fn drop(&mut self) {
         if self.retired != 0 {
-            self.of.retired.fetch_sub(self.retired, Relaxed);
+            let _ = self
+                .of
+                .retired
+                .fetch_sub(self.retired, Relaxed)
+                .sub_exact(self.retired);
         }
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Slots for writers: one that is free, or one that becomes free in time.
 
+use hippos_invariant::Exact;
+
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::memory::class::Class;
@@ -170,7 +172,7 @@ impl<P: Platform> Store<P> {
         if effort.grace_waits == 0 {
             return self.nap(effort);
         }
-        effort.grace_waits = effort.grace_waits.wrapping_sub(1);
+        effort.grace_waits = effort.grace_waits.sub_exact(1);
         self.wait();
         Ok(())
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Decimal values, as memcached reads and writes them.
 
+use hippos_invariant::Exact;
+
 /// The digits of the largest number.
 pub(crate) const DIGITS: usize = 20;
 
@@ -35,14 +37,14 @@ pub(crate) fn parse(value: &[u8]) -> Option<u64> {
 pub(crate) fn format(mut number: u64, buf: &mut [u8; DIGITS]) -> &[u8] {
     let mut digits = 0usize;
     for place in buf.iter_mut().rev() {
-        *place = b'0'.wrapping_add((number % 10) as u8);
+        *place = b'0'.add_exact((number % 10) as u8);
         number /= 10;
-        digits = digits.wrapping_add(1);
+        digits = digits.add_exact(1);
         if number == 0 {
             break;
         }
     }
-    buf.get(DIGITS.wrapping_sub(digits)..).unwrap_or(&[])
+    buf.get(DIGITS.sub_exact(digits)..).unwrap_or(&[])
 }
 
 #[cfg(test)]

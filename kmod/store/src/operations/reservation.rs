@@ -3,6 +3,8 @@
 
 use core::mem::ManuallyDrop;
 
+use hippos_invariant::Exact;
+
 use crate::counters::ClassCounter;
 use crate::hash::Hash;
 use crate::item::{Item, Slot};
@@ -78,7 +80,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
     /// Bytes of the value that are not written yet.
     #[inline]
     pub fn remaining(&self) -> usize {
-        self.slot.value_len().saturating_sub(self.written)
+        self.slot.value_len().sub_exact(self.written)
     }
 
     /// Writes the next bytes of the value. Returns how many were taken: fewer than offered if the
@@ -87,7 +89,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         // SAFETY: the slot is this reservation's and was shaped.
         let n = unsafe { self.slot.fill(self.written, bytes) };
-        self.written = self.written.saturating_add(n);
+        self.written = self.written.add_exact(n);
         n
     }
 
@@ -168,7 +170,7 @@ impl<P: Platform> Store<P> {
         let slot = item.slot();
         // Is it ours? Else the pin could outlive it.
         let block = self.pool.get(self.slabs.block_of(slot))?.at()?.as_ptr() as usize;
-        if slot.address().get() & !self.pool.block_size().wrapping_sub(1) != block {
+        if slot.address().get() & !self.pool.block_size().sub_exact(1) != block {
             return None;
         }
         item.pin().map(|slot| Pin { slot, store: self })

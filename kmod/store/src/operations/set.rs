@@ -46,6 +46,7 @@ impl<P: Platform> Store<P> {
     pub(crate) fn next_cas(&self, wanted: Option<u64>) -> u64 {
         match wanted {
             Some(cas) if cas != 0 => cas,
+            // CAS numbers may wrap.
             _ => self.cas.0.fetch_add(1, Relaxed).wrapping_add(1),
         }
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A walk over all items, beside readers and writers.
 
+use hippos_invariant::Exact;
+
 use crate::item::Item;
 use crate::memory::class::HEAD;
 use crate::platform::Platform;
@@ -57,11 +59,11 @@ impl<'s, P: Platform> Walk<'s, P> {
             };
             let slot = store.slabs.class_at(block, self.offset).and_then(|of| {
                 let slot = store.slabs.slot_at(block, self.offset);
-                self.offset = self.offset.wrapping_add(of.size());
+                self.offset = self.offset.add_exact(of.size());
                 slot
             });
             let Some(slot) = slot else {
-                self.block = self.block.wrapping_add(1);
+                self.block = self.block.add_exact(1);
                 self.offset = HEAD as u32;
                 continue;
             };

@@ -2,6 +2,8 @@
 //! Moving memory: slabs are emptied for a class that is pressed, for the index, or to be given back
 //! to the platform.
 
+use hippos_invariant::Exact;
+
 use crate::counters::{ClassCounter, Counter};
 use crate::memory::class::HEAD;
 use crate::memory::pool::NONE;
@@ -200,7 +202,7 @@ impl<P: Platform> Store<P> {
             drain.cookie.store(self.platform.gp_start().0, Relaxed);
             drain.empty.store(true, Relaxed);
         } else if passed {
-            if drain.rounds.fetch_add(1, Relaxed).saturating_add(1) >= DRAIN_ROUNDS {
+            if drain.rounds.fetch_add(1, Relaxed).add_exact(1) >= DRAIN_ROUNDS {
                 // A value that is long in coming, or a reader that is slow.
                 drain.block.store(NONE, Relaxed);
                 let now = self.upkeep.attempts.load(Relaxed);
@@ -231,7 +233,7 @@ impl<P: Platform> Store<P> {
             let mut steps = STEAL_STEPS;
             let mut drained = self.drain(drain);
             while drained == Drained::Working && steps != 0 {
-                steps = steps.wrapping_sub(1);
+                steps = steps.sub_exact(1);
                 drained = self.drain(drain);
             }
             stolen = match (drained, stolen) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Evicting items, and the books of items that are gone.
 
+use hippos_invariant::Exact;
+
 use crate::capacities::PICK;
 use crate::counters::{ClassCounter, Counter};
 use crate::eviction::Picked;
@@ -36,7 +38,7 @@ impl<P: Platform> Store<P> {
     /// Slots that a class lacks to its reserve.
     #[inline]
     pub(crate) fn lacks(&self, of: &Class<P::Lock>) -> u32 {
-        let there = of.free().saturating_add(of.retired.load(Relaxed));
+        let there = of.free().add_exact(of.retired.load(Relaxed));
         let lacks = of.reserve.load(Relaxed).saturating_sub(there);
         if lacks != 0 && self.pool.room() != 0 {
             return 0;
@@ -56,9 +58,9 @@ impl<P: Platform> Store<P> {
             return (0, true);
         };
         // A few times round: the first ones may only lower counts.
-        let rounds = usize::from(self.cap).saturating_add(1);
-        let slots = of.slots().saturating_add(of.slabs()) as usize;
-        let all = slots.saturating_mul(rounds);
+        let rounds = usize::from(self.cap).add_exact(1);
+        let slots = of.slots().add_exact(of.slabs()) as usize;
+        let all = slots.mul_exact(rounds);
         let most = all.min(looks);
         let mut looked = 0usize;
         let mut evicted = 0usize;
@@ -83,7 +85,7 @@ impl<P: Platform> Store<P> {
                 empty = true;
                 break;
             }
-            looked = looked.saturating_add(n);
+            looked = looked.add_exact(n);
             self.count(Counter::Swept, n as u64);
             let mut unlinked = Picked::new();
             let mut overflow = Unchained::new();
@@ -94,7 +96,7 @@ impl<P: Platform> Store<P> {
                 }
             }
             drop(guard);
-            evicted = evicted.saturating_add(unlinked.len());
+            evicted = evicted.add_exact(unlinked.len());
             self.discard(&unlinked, &overflow);
             if evicted < want {
                 // It may go over every item of the class, to find each one referred to.
@@ -103,7 +105,7 @@ impl<P: Platform> Store<P> {
         }
         let before = of.pressure.fetch_add(evicted as u32, Relaxed);
         let pressed = of.slots_per_slab() / PRESSED;
-        if before <= pressed && before.saturating_add(evicted as u32) > pressed {
+        if before <= pressed && before.add_exact(evicted as u32) > pressed {
             // Worth a slab, if there is one to be moved.
             self.platform.wake();
         }
@@ -176,6 +178,7 @@ impl<P: Platform> Store<P> {
     /// held.
     pub(crate) fn unlinked(&self, old: Option<Slot>, new: Option<Weight>, reclaimed: bool) {
         let cpu = self.platform.cpu();
+        // Counters' cells wrap: less is added as the two's complement.
         let book = |class, items, bytes| {
             for (counter, n) in [(ClassCounter::Items, items), (ClassCounter::Bytes, bytes)] {
                 if n != 0 {

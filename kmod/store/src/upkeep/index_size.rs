@@ -2,6 +2,8 @@
 //! The size of the index: it grows when it is crowded, and shrinks when it is sparse and memory is
 //! short.
 
+use hippos_invariant::Exact;
+
 use crate::counters::{ClassCounter, Counter};
 use crate::eviction::Picked;
 use crate::index::{Step, Unchained, LOAD};
@@ -72,7 +74,7 @@ impl<P: Platform> Store<P> {
         }
         let items = self.classes_counted(ClassCounter::Items) as usize;
         let buckets = self.index.buckets();
-        if items > buckets.saturating_mul(LOAD) {
+        if items > buckets.mul_exact(LOAD) {
             for _ in 0..BUCKETS {
                 match self.split() {
                     Step::Done => {}
@@ -89,7 +91,7 @@ impl<P: Platform> Store<P> {
         }
         self.upkeep.needs_segment.store(false, Relaxed);
         // Two thirds of the load at which it grows, so that it does not swing.
-        let sparse = |buckets: usize| items < buckets.saturating_mul(LOAD) / 3 * 2;
+        let sparse = |buckets: usize| items < buckets.mul_exact(LOAD) / 3 * 2;
         if self.pool.room() == 0 && sparse(buckets) {
             for _ in 0..BUCKETS {
                 if !sparse(self.index.buckets()) || self.merge() != Step::Done {

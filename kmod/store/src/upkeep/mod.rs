@@ -12,6 +12,8 @@ mod rebalance;
 mod reclaim;
 mod sweep;
 
+use hippos_invariant::Exact;
+
 use crate::counters::Counter;
 use crate::memory::class::CLASSES;
 use crate::platform::Platform;
@@ -102,14 +104,14 @@ impl<P: Platform> Store<P> {
     /// The memory limit in bytes.
     pub fn memory_limit(&self) -> usize {
         let blocks = self.pool.limit();
-        blocks.saturating_mul(self.pool.block_size())
+        blocks.mul_exact(self.pool.block_size())
     }
 
     /// The most bytes of blocks that may be held now: less than the limit while the platform is short
     /// of memory.
     pub fn allowed(&self) -> usize {
         let blocks = self.pool.allowed();
-        blocks.saturating_mul(self.pool.block_size())
+        blocks.mul_exact(self.pool.block_size())
     }
 
     fn keep_reserves(&self) {

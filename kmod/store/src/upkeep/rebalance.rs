@@ -3,6 +3,8 @@
 //!
 //! Classes come as iterators, not as slices: a table of all would be too large for a kernel stack.
 
+use hippos_invariant::Exact;
+
 /// A class is pressed when it has evicted a slab's worth of slots, divided by this.
 pub(crate) const PRESSED: u32 = 4;
 /// A slab moves if it is worth so many times as much to the class that gets it.
@@ -35,21 +37,21 @@ impl ClassStats {
 
     /// Pressure in bytes, so that classes can be compared.
     fn pressure_bytes(&self) -> u64 {
-        u64::from(self.pressure).saturating_mul(u64::from(self.size))
+        u64::from(self.pressure).mul_exact(u64::from(self.size))
     }
 
     /// What memory is worth to the class, by what happened lately: hits, and that items had to go,
     /// of which some might have been hit. At least 1.
     fn worth(&self) -> u128 {
         u128::from(self.hits)
-            .saturating_mul(HIT)
-            .saturating_add(u128::from(self.evictions))
-            .saturating_add(1)
+            .mul_exact(HIT)
+            .add_exact(u128::from(self.evictions))
+            .add_exact(1)
     }
 
     /// More than a slab's worth of slots is free.
     fn has_spare_slab(&self) -> bool {
-        self.free > self.slots_per_slab.saturating_add(self.reserve)
+        self.free > self.slots_per_slab.add_exact(self.reserve)
     }
 }
 
@@ -86,15 +88,14 @@ pub(super) fn pick_victim(
     }
     // Fractions of worth and slabs, compared crosswise.
     let less = |a: &ClassStats, b: &ClassStats| {
-        a.worth().saturating_mul(u128::from(b.slabs))
-            < b.worth().saturating_mul(u128::from(a.slabs))
+        a.worth().mul_exact(u128::from(b.slabs)) < b.worth().mul_exact(u128::from(a.slabs))
     };
     let of = candidates().reduce(|a, b| if less(&b, &a) { b } else { a })?;
     if let Some(to) = receiver.and_then(|receiver| classes.clone().find(|of| of.class == receiver))
     {
-        let gains = to.worth().saturating_mul(u128::from(of.slabs));
-        let loses = of.worth().saturating_mul(u128::from(to.slabs.max(1)));
-        if to.slabs != 0 && gains < loses.saturating_mul(WORTH) {
+        let gains = to.worth().mul_exact(u128::from(of.slabs));
+        let loses = of.worth().mul_exact(u128::from(to.slabs.max(1)));
+        if to.slabs != 0 && gains < loses.mul_exact(WORTH) {
             return None;
         }
     }

@@ -3,6 +3,8 @@
 
 use core::num::NonZeroUsize;
 
+use hippos_invariant::Exact;
+
 use crate::counters::Counter;
 use crate::index::BUCKET;
 use crate::item::Slot;
@@ -100,7 +102,7 @@ impl<P: Platform> Store<P> {
         let left = self.retire.leave(slot);
         if left {
             if let Some(of) = self.slabs.get(class) {
-                of.retired.fetch_sub(1, Relaxed);
+                let _ = of.retired.fetch_sub(1, Relaxed).sub_exact(1);
             }
         }
         left

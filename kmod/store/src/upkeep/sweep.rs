@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The sweep for expired and flushed items, and eviction by place.
 
+use hippos_invariant::Exact;
+
 use crate::capacities::PICK;
 use crate::counters::{ClassCounter, Counter};
 use crate::eviction::Picked;
@@ -48,8 +50,8 @@ impl<P: Platform> Store<P> {
                     end = true;
                     break;
                 };
-                at = at.wrapping_add(of.size());
-                looked = looked.wrapping_add(1);
+                at = at.add_exact(of.size());
+                looked = looked.add_exact(1);
                 if slot.is_live() && wanted(slot) && self.unlink(slot, &mut overflow) {
                     // There is room for a section's worth.
                     unlinked.push(slot);
@@ -89,7 +91,7 @@ impl<P: Platform> Store<P> {
         let end = self.pool.used();
         while id < end && left != 0 {
             let Some(block) = self.pool.get(id).filter(|b| b.what() == Use::Slab) else {
-                id = id.wrapping_add(1);
+                id = id.add_exact(1);
                 up.sweep_at.store(HEAD as u32, Relaxed);
                 continue;
             };
@@ -99,7 +101,7 @@ impl<P: Platform> Store<P> {
             left = left.saturating_sub(looked);
             up.sweep_at.store(next.unwrap_or(HEAD as u32), Relaxed);
             if next.is_none() {
-                id = id.wrapping_add(1);
+                id = id.add_exact(1);
             }
         }
         up.sweep_block

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The slabs of a class: each slot, and the lists and counts that it should be in.
+//! The slabs of a class: each slot, and the lists and counts that it should be in. Differences wrap,
+//! since a wrong count is to be reported, not to end the check.
 
 use super::{broken, count, equal, Rule, Set, Slots, Violation};
 use crate::config::Eviction;
