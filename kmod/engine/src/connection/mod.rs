@@ -46,6 +46,7 @@ mod progress;
 
 pub use host::{Broken, HeldBytes, NoMemory, Pages, Peek, Stream};
 
+use hippos_invariant::Exact;
 use hippos_proto::reply::{copy, Out};
 use hippos_store::Platform;
 
@@ -330,7 +331,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
                 };
             }
         }
-        let len = before.saturating_add(fresh);
+        let len = before.add_exact(fresh);
         let Some(bytes) = input.get_mut(..len) else {
             return Intake::End;
         };
@@ -339,7 +340,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         let consumed = fed.consumed.min(len);
         bytes.copy_within(consumed.., 0);
         if self.next == Next::Read {
-            *held = len.saturating_sub(consumed);
+            *held = len.sub_exact(consumed);
             return Intake::Taken(fresh);
         }
         // What the session takes later stays with the stream, which counts it.

@@ -7,7 +7,7 @@
 //! loops; whatever is out of the ordinary is left to
 //! [`single`](Engine::single), and nothing has been counted then.
 
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
@@ -79,7 +79,7 @@ fn write_hit(buffer: &mut [u8], id: u16, key: &Key, hit: &Hit<'_>) -> Option<usi
     *buffer.first_chunk_mut()? = frame(id);
     let end = put_item::<FRAME>(buffer, key, hit.value, hit.flags)?;
     *buffer.get_mut(end..)?.first_chunk_mut()? = *b"\r\nEND\r\n\0";
-    Some(end.wrapping_add(2 + reply::END.len()))
+    Some(end.add_exact(2 + reply::END.len()))
 }
 
 /// The request's number and key, if `payload` is a `get` of one that a [`Key`]
@@ -88,6 +88,7 @@ fn write_hit(buffer: &mut [u8], id: u16, key: &Key, hit: &Hit<'_>) -> Option<usi
 fn request(payload: &[u8]) -> Option<(u16, Key)> {
     const LONG: usize = 16 + AFTER;
     const SHORT: usize = Key::MIN + AFTER;
+    // Wraps for a shorter request, which is then too long.
     let len = payload.len().wrapping_sub(BEFORE + AFTER);
     let key = match len {
         16..=Key::MAX => {
@@ -125,7 +126,7 @@ impl<P: Platform> Engine<P> {
         match self.store.look(guard, &key) {
             Look::Hit(item) => {
                 let ((_, value), flags) = (item.parts(), item.flags());
-                let room = AROUND.wrapping_add(key.len()).wrapping_add(value.len());
+                let room = AROUND.add_exact(key.len()).add_exact(value.len());
                 if room > DATAGRAM_MAX || flags > 999_999 {
                     return None;
                 }

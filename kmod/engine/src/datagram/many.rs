@@ -6,6 +6,7 @@
 //! What this way does not serve is left to the [`Plan`](crate::Plan), and
 //! nothing has been counted then.
 
+use hippos_invariant::Exact;
 use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATA_MAX, FRAME};
@@ -55,7 +56,7 @@ impl Many<'_> {
     /// words that end beyond it.
     #[inline]
     pub(crate) fn bound(&self) -> usize {
-        FRAME.wrapping_add(self.bound)
+        FRAME.add_exact(self.bound)
     }
 
     /// Writes the datagram to the start of `buffer`, which has room for
@@ -74,7 +75,7 @@ impl Many<'_> {
                 None => put_value(room, key, value, flags),
             };
         }
-        all.wrapping_sub(put(room, reply::END).len())
+        all.sub_exact(put(room, reply::END).len())
     }
 }
 
@@ -102,7 +103,7 @@ impl<P: Platform> Engine<P> {
                 return None;
             }
             *place = (key, self.store.begin_lookup(guard, self.store.hash(key)));
-            keys = keys.wrapping_add(1);
+            keys = keys.add_exact(1);
             match more {
                 [b' ', next @ ..] => rest = next,
                 _ => {
@@ -130,18 +131,18 @@ impl<P: Platform> Engine<P> {
             match self.store.finish_lookup(guard, key, lookup) {
                 Some(item) => {
                     classes |= 1u64.wrapping_shl(item.class() as u32);
-                    hits = hits.wrapping_add(1);
+                    hits = hits.add_exact(1);
                     let (key, value) = item.parts();
                     bound = bound
-                        .wrapping_add(AROUND)
-                        .wrapping_add(key.len())
-                        .wrapping_add(value.len());
+                        .add_exact(AROUND)
+                        .add_exact(key.len())
+                        .add_exact(value.len());
                     *place = Some(item);
                 }
-                None => misses = misses.wrapping_add(1),
+                None => misses = misses.add_exact(1),
             }
         }
-        if bound > DATA_MAX || FRAME.wrapping_add(bound) > most {
+        if bound > DATA_MAX || FRAME.add_exact(bound) > most {
             return None;
         }
         many.bound = bound;
@@ -179,7 +180,7 @@ impl<P: Platform> Engine<P> {
                 count(class, hits);
                 (class, hits) = (item.class(), 0);
             }
-            hits = hits.wrapping_add(1);
+            hits = hits.add_exact(1);
         }
         count(class, hits);
     }

@@ -8,7 +8,7 @@
 //! untouched for a [`Session`](crate::Session) in process context.
 
 use heapless::Vec;
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 use hippos_proto::binary::{self, op, Response, Status};
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::{self, Request};
@@ -146,7 +146,7 @@ impl<'g> Plan<'_, 'g> {
     #[inline]
     pub fn datagram_len(&self, index: u16) -> usize {
         let before = usize::from(index).saturating_mul(DATA_MAX);
-        FRAME.wrapping_add(self.len.saturating_sub(before).min(DATA_MAX))
+        FRAME.add_exact(self.len.saturating_sub(before).min(DATA_MAX))
     }
 
     /// Writes datagram `index`, frame included, to the start of `buffer`,
@@ -246,7 +246,7 @@ impl<'g> Plan<'_, 'g> {
         if scratch.lost {
             return None;
         }
-        let len = self.scratch.len().saturating_sub(start);
+        let len = self.scratch.len().sub_exact(start);
         Some(Span {
             start: u16::try_from(start).ok()?,
             len: u16::try_from(len).ok()?,
@@ -262,7 +262,7 @@ struct Scratch<'a> {
 
 impl Out for Scratch<'_> {
     fn room(&self) -> usize {
-        SCRATCH.saturating_sub(self.room.len())
+        SCRATCH.sub_exact(self.room.len())
     }
 
     fn put(&mut self, bytes: &[u8]) {
@@ -289,10 +289,10 @@ impl<O: Out> Out for Window<'_, O> {
             Some(rest) => {
                 self.skip = 0;
                 let part = rest.get(..self.left).unwrap_or(rest);
-                self.left = self.left.saturating_sub(part.len());
+                self.left = self.left.sub_exact(part.len());
                 self.out.put(part);
             }
-            None => self.skip = self.skip.saturating_sub(bytes.len()),
+            None => self.skip = self.skip.sub_exact(bytes.len()),
         }
     }
 }
@@ -325,9 +325,9 @@ fn piece_len(piece: &Piece<'_>) -> usize {
 /// How many bytes [`put_binary`] writes.
 fn binary_len(item: &Item<'_>, opcode: u8) -> usize {
     binary::HEADER
-        .wrapping_add(EXTRAS)
-        .wrapping_add(binary_key(item, opcode).len())
-        .wrapping_add(item.value().len())
+        .add_exact(EXTRAS)
+        .add_exact(binary_key(item, opcode).len())
+        .add_exact(item.value().len())
 }
 
 /// The key that goes with a binary response, if the opcode asks for it.
@@ -344,9 +344,7 @@ const EXTRAS: usize = 4;
 
 fn put_binary(out: &mut impl Out, item: &Item<'_>, of: &Head) {
     let key = binary_key(item, of.opcode);
-    let body = EXTRAS
-        .wrapping_add(key.len())
-        .wrapping_add(item.value().len());
+    let body = EXTRAS.add_exact(key.len()).add_exact(item.value().len());
     let head = Response {
         opcode: of.opcode,
         status: Status::Success,
@@ -445,7 +443,7 @@ impl<P: Platform> Engine<P> {
             }
             for &(key, hash) in &batch {
                 let Some(item) = self.store.get(guard, key, hash) else {
-                    misses = misses.wrapping_add(1);
+                    misses = misses.add_exact(1);
                     continue;
                 };
                 let (piece, len) = text_piece(item, cas);
@@ -532,7 +530,7 @@ impl<P: Platform> Engine<P> {
         let mut rest = data;
         while let Some(line) = token::line(rest) {
             rest = rest.get(line.consumed..).unwrap_or(&[]);
-            looked.commands = looked.commands.wrapping_add(1);
+            looked.commands = looked.commands.add_exact(1);
             let served = match text::parse(line.text) {
                 Request::Get(get) if get.touch.is_none() => {
                     self.plan_keys(guard, get.keys, get.cas, plan, looked)
@@ -585,7 +583,7 @@ impl<P: Platform> Engine<P> {
                             return false;
                         }
                     }
-                    None => looked.misses = looked.misses.wrapping_add(1),
+                    None => looked.misses = looked.misses.add_exact(1),
                 }
             }
             if !batch.is_full() {
@@ -609,7 +607,7 @@ impl<P: Platform> Engine<P> {
         let (item, seen) = match self.store.try_inspect(guard, command.key(), hash) {
             Inspected::Hit(item, seen) => (item, seen),
             Inspected::Miss => {
-                looked.misses = looked.misses.wrapping_add(1);
+                looked.misses = looked.misses.add_exact(1);
                 if command.flags.quiet() {
                     return true;
                 }
@@ -624,7 +622,7 @@ impl<P: Platform> Engine<P> {
         if seen.stale() && !seen.token_sent() {
             return false;
         }
-        let value = item.value().len().wrapping_add(reply::CRLF.len());
+        let value = item.value().len().add_exact(reply::CRLF.len());
         let hit = Hit::of(command, &item, seen);
         if hit.value && value.saturating_add(SCRATCH) > self.fast_bytes() {
             return false;
@@ -670,7 +668,7 @@ impl<P: Platform> Engine<P> {
                 return false;
             }
             rest = more;
-            looked.commands = looked.commands.wrapping_add(1);
+            looked.commands = looked.commands.add_exact(1);
             let mut response = Response {
                 opcode: head.opcode,
                 status: Status::Success,
@@ -695,7 +693,7 @@ impl<P: Platform> Engine<P> {
                     }
                     continue;
                 }
-                looked.misses = looked.misses.wrapping_add(1);
+                looked.misses = looked.misses.add_exact(1);
                 if quiet {
                     continue;
                 }

@@ -5,7 +5,7 @@
 //! asked for most needs one item and no room at all. What this way does not
 //! serve is left to the plan, and nothing has been counted then.
 
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::{digits, Short};
 use hippos_proto::reply;
 use hippos_proto::token;
@@ -40,7 +40,7 @@ impl Single<'_> {
     #[inline(always)]
     #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
     pub(crate) fn len(&self) -> usize {
-        FRAME.wrapping_add(self.len)
+        FRAME.add_exact(self.len)
     }
 
     /// Writes the datagram to the start of `buffer`, which has room for
@@ -69,7 +69,7 @@ impl Single<'_> {
                 &[i0, i1, 0, 0, 0, 1, 0, 0, b'E', b'N', b'D', b'\r', b'\n'],
             ),
         };
-        let written = all.wrapping_sub(room.len());
+        let written = all.sub_exact(room.len());
         invariant!(
             written == self.len(),
             "{written} bytes of a reply of {}",
@@ -138,11 +138,11 @@ impl<P: Platform> Engine<P> {
         let size = Short::new(u32::try_from(value.len()).ok()?)?;
         // "VALUE " and three line ends with "END" between them.
         let len = (b"VALUE ".len() + 2 + 2 + reply::END.len())
-            .wrapping_add(key.len())
-            .wrapping_add(numbers)
-            .wrapping_add(size.len)
-            .wrapping_add(value.len());
-        if len > DATA_MAX || FRAME.wrapping_add(len) > most {
+            .add_exact(key.len())
+            .add_exact(numbers)
+            .add_exact(size.len)
+            .add_exact(value.len());
+        if len > DATA_MAX || FRAME.add_exact(len) > most {
             return None;
         }
         let hit = Hit {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Values of the text protocol, written to memory by words instead of through an [`Out`](hippos_proto::reply::Out).
 
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::{put_text, Decimal, Short};
 use hippos_proto::reply;
 use hippos_store::Key;
@@ -30,21 +30,21 @@ pub(crate) fn put_item<const AT: usize>(
     // Each word may go beyond its piece: what comes next goes over it.
     word(AT, *b"VALUE \0\0")?;
     let [a, b, c, d] = key.words().map(u64::to_le_bytes);
-    let end = (AT + NAME).wrapping_add(key.len());
+    let end = (AT + NAME).add_exact(key.len());
     word(AT + NAME, a)?;
     if key.len() >= 16 {
         word(AT + NAME + 8, b)?;
-        word(end.wrapping_sub(16), c)?;
-        word(end.wrapping_sub(8), d)?;
+        word(end.sub_exact(16), c)?;
+        word(end.sub_exact(8), d)?;
     } else {
-        word(end.wrapping_sub(8), b)?;
+        word(end.sub_exact(8), b)?;
     }
     let end = put_text(window, end, flags)?;
     let end = put_text(window, end, value.len() as u32)?;
     *window.get_mut(end..)?.first_chunk_mut()? = *b"\r\n";
-    let end = end.wrapping_add(2);
+    let end = end.add_exact(2);
     reply::copy(buffer.get_mut(end..)?.get_mut(..value.len())?, value);
-    Some(end.wrapping_add(value.len()))
+    Some(end.add_exact(value.len()))
 }
 
 /// Writes `bytes` to the start of `room` and gives what is left.

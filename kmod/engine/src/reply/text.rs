@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Replies of the text protocol.
 
+use hippos_invariant::Exact;
 use hippos_proto::number::digits;
 use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Outcome};
@@ -34,14 +35,14 @@ pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: Option<u6
 #[inline]
 pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
     let len = item.value().len();
-    let numbers = digits(u64::from(item.flags())).wrapping_add(digits(len as u64));
+    let numbers = digits(u64::from(item.flags())).add_exact(digits(len as u64));
     // "VALUE ", two spaces and two line ends.
     let mut total = len
-        .wrapping_add(item.key().len())
-        .wrapping_add(numbers)
-        .wrapping_add(12);
+        .add_exact(item.key().len())
+        .add_exact(numbers)
+        .add_exact(12);
     if let Some(cas) = cas {
-        total = total.wrapping_add(1).wrapping_add(digits(cas));
+        total = total.add_exact(1).add_exact(digits(cas));
     }
     total
 }
@@ -49,8 +50,8 @@ pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
 /// How many bytes an item takes in an answer to `get`, with a tail that has the value's line end.
 #[inline]
 pub(crate) fn whole_len(item: &Item<'_>, cas: Option<u64>, tail: &[u8]) -> usize {
-    let after = tail.len().wrapping_sub(reply::CRLF.len());
-    value_len(item, cas).wrapping_add(after)
+    let after = tail.len().sub_exact(reply::CRLF.len());
+    value_len(item, cas).add_exact(after)
 }
 
 /// The line that tells what became of a store.
