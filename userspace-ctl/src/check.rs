@@ -5,7 +5,6 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use hippos_abi::memory_reserve;
 use serde_json::json;
 
 use crate::answer::Answer;
@@ -40,18 +39,12 @@ pub(crate) fn check(system: &System, file: &Path) -> Result<Answer> {
                 "what": f.what})
         })
         .collect();
-    let status = if is_wrong {
-        Status::Found
-    } else {
-        Status::Done
-    };
-    Ok(Answer::new(text, json).ending(status))
+    Ok(Answer::new(text, json).ending(Status::found(is_wrong)))
 }
 
 /// Whether this machine has the memory.
 fn memory(system: &System, configuration: &Configuration) -> Option<Finding> {
-    let machine = system.memory()?;
-    let most = machine.saturating_sub(memory_reserve(machine)) >> 20;
+    let most = system.cache_most()? >> 20;
     let wanted = number(configuration, "memory_mb");
     (wanted > most).then(|| Finding {
         line: 0,

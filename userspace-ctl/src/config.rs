@@ -105,11 +105,7 @@ pub(crate) fn diff(in_force: &InForce, wanted: &Configuration) -> Answer {
     for difference in &differences {
         text.push_str(&format!("{difference}\n"));
     }
-    let status = if differences.is_empty() {
-        Status::Done
-    } else {
-        Status::Found
-    };
+    let status = Status::found(!differences.is_empty());
     Answer::new(text, reload::to_json(&differences)).ending(status)
 }
 

@@ -3,14 +3,13 @@
 
 use std::fmt::Write;
 
-use hippos_abi::memory_reserve;
 use serde_json::{json, Value};
 
 use crate::answer::Answer;
 use crate::exit::Status;
 use crate::stats::Stats;
 use crate::status::{cards, queues};
-use crate::system::{System, INTERFACES};
+use crate::system::{System, INTERFACES, PINS};
 
 /// What is found, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,13 +80,8 @@ pub(crate) fn doctor(system: &System, module: &Module) -> Answer {
             "remedy": finding.remedy})
     };
     let json: Value = found.iter().map(of).collect();
-    let is_only_notes = found.iter().all(|finding| finding.weight == Weight::Note);
-    let status = if is_only_notes {
-        Status::Done
-    } else {
-        Status::Found
-    };
-    Answer::new(text, json).ending(status)
+    let is_found = found.iter().any(|finding| finding.weight != Weight::Note);
+    Answer::new(text, json).ending(Status::found(is_found))
 }
 
 fn finding(
@@ -175,13 +169,10 @@ fn of_memory(system: &System, module: &Module) -> Vec<Finding> {
         let what = format!("the machine is short of memory: {allowed} of {limit} MiB may be used");
         let remedy = "lower memory_mb (hippos-ctl memory MIB), or stop what else takes memory";
         found.push(finding("memory", Weight::Slow, what, remedy));
-    } else if let Some(machine) = system.memory() {
-        let most = machine.saturating_sub(memory_reserve(machine));
-        if limit / 9 > most / 10 {
-            let what = format!("{} MiB are near all of this machine's", limit >> 20);
-            let remedy = "leave a tenth to everything else: hippos-ctl memory MIB";
-            found.push(finding("memory", Weight::Note, what, remedy));
-        }
+    } else if system.is_nearly_all(limit) {
+        let what = format!("{} MiB are near all of this machine's", limit >> 20);
+        let remedy = "leave a tenth to everything else: hippos-ctl memory MIB";
+        found.push(finding("memory", Weight::Note, what, remedy));
     }
     found
 }
@@ -209,9 +200,9 @@ fn of_doors(module: &Module) -> Vec<Finding> {
 fn of_card(system: &System, card: &str) -> Vec<Finding> {
     let mut found = Vec::new();
     let (count, cpus) = (queues(system, card), system.cpus());
-    let at = |file: &str| system.read(&format!("{INTERFACES}/{card}/{file}"));
     if count == 1 && cpus > 1 {
-        let is_steered = at("queues/rx-0/rps_cpus")
+        let is_steered = system
+            .read(&format!("{INTERFACES}/{card}/queues/rx-0/rps_cpus"))
             .is_some_and(|mask| mask.chars().any(|c| !matches!(c, '0' | ',')));
         let what = format!("{card} has one receive queue, and the machine {cpus} CPUs");
         let remedy = format!(
@@ -234,8 +225,8 @@ fn of_card(system: &System, card: &str) -> Vec<Finding> {
         let remedy = "start irqbalance, or write one CPU a queue to /proc/irq/N/smp_affinity_list";
         found.push(finding("interrupts", Weight::Slow, what, remedy));
     }
-    if system.path("/sys/fs/bpf/hippos").join(card).exists() {
-        if let Some(mtu) = at("mtu").and_then(|mtu| mtu.parse::<u32>().ok()) {
+    if system.path(PINS).join(card).exists() {
+        if let Some(mtu) = system.number::<u32>(&format!("{INTERFACES}/{card}/mtu")) {
             if mtu > 3500 {
                 let what = format!("{card} has an MTU of {mtu}: few drivers take XDP then");
                 let remedy = format!("ip link set {card} mtu 1500, or --mode generic");
@@ -269,10 +260,8 @@ fn interrupts(system: &System, card: &str) -> Vec<String> {
 fn of_kernel(system: &System) -> Vec<Finding> {
     let mut found = Vec::new();
     let filter = |name: &str| {
-        let value = system.read(&format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"));
-        value
-            .and_then(|value| value.parse::<u32>().ok())
-            .unwrap_or(0)
+        let file = format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+        system.number::<u32>(&file).unwrap_or(0)
     };
     if filter("all").max(filter("default")) == 0 {
         let what = "rp_filter is off: sources of datagrams may be forged from outside";
@@ -303,12 +292,8 @@ fn of_kernel(system: &System) -> Vec<Finding> {
         let remedy = "where latency counts: cpupower idle-set -D 50";
         found.push(finding("idle", Weight::Note, what, remedy));
     }
-    let tracked = system.read("/proc/sys/net/netfilter/nf_conntrack_count");
-    let tracked = tracked
-        .and_then(|count| count.parse::<u64>().ok())
-        .unwrap_or(0);
-    let most = system.read("/proc/sys/net/netfilter/nf_conntrack_max");
-    let most = most.and_then(|most| most.parse::<u64>().ok()).unwrap_or(0);
+    let of = |name| system.number::<u64>(&format!("/proc/sys/net/netfilter/nf_conntrack_{name}"));
+    let (tracked, most) = (of("count").unwrap_or(0), of("max").unwrap_or(0));
     if most > 0 && tracked.saturating_mul(10) > most.saturating_mul(8) {
         let what =
             format!("connection tracking holds {tracked} of {most} entries, then drops packets");
@@ -323,12 +308,7 @@ fn of_kernel(system: &System) -> Vec<Finding> {
 fn idle_latency(system: &System) -> u64 {
     const STATES: &str = "/sys/devices/system/cpu/cpu0/cpuidle";
     let latency = |state: String| {
-        let of = |file: &str| {
-            system
-                .read(&format!("{STATES}/{state}/{file}"))?
-                .parse()
-                .ok()
-        };
+        let of = |file: &str| system.number(&format!("{STATES}/{state}/{file}"));
         (of("disable") != Some(1)).then(|| of("latency")).flatten()
     };
     system
@@ -343,11 +323,6 @@ fn idle_latency(system: &System) -> u64 {
 mod tests {
     use super::*;
     use crate::system::tests::Folder;
-
-    fn stats(rows: &[&str]) -> Stats {
-        let text: String = rows.iter().map(|row| format!("STAT {row}\n")).collect();
-        Stats::parse(&text).unwrap()
-    }
 
     #[test]
     fn a_good_machine_has_no_findings() {
@@ -371,7 +346,7 @@ mod tests {
         );
         let module = Module {
             version: Some(("1".into(), "1".into())),
-            general: stats(&["limit_maxbytes 67108864", "hippos_hook_ipv4 open"]),
+            general: Stats::of(&["limit_maxbytes 67108864", "hippos_hook_ipv4 open"]),
             ..Module::default()
         };
         let answer = doctor(&folder.system(), &module);
@@ -407,14 +382,14 @@ mod tests {
         );
         let module = Module {
             version: Some(("0.1.0".into(), "0.2.0".into())),
-            general: stats(&[
+            general: Stats::of(&[
                 "limit_maxbytes 67108864",
                 "rejected_connections 3",
                 "hippos_tcp_refused 4",
                 "store_no_memory 5",
                 "hippos_hook_ipv4 nat",
             ]),
-            settings: stats(&["maxconns 10"]),
+            settings: Stats::of(&["maxconns 10"]),
             ..Module::default()
         };
         let answer = doctor(&folder.system(), &module);

@@ -42,6 +42,15 @@ impl Status {
         ),
     ];
 
+    /// Of a command that looks for something.
+    pub(crate) fn found(is_found: bool) -> Self {
+        if is_found {
+            Status::Found
+        } else {
+            Status::Done
+        }
+    }
+
     /// What the statuses mean, for `--help` and the man page.
     pub(crate) fn help() -> String {
         let mut text = String::from("Exit status (the reason is on standard error):\n");

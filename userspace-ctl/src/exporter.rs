@@ -104,12 +104,8 @@ pub(crate) fn scrape(source: &Source) -> Scrape {
 fn page(source: &Source) -> String {
     let system = System::host();
     let told = || -> Result<String> {
-        let told = Told {
-            general: source.stats(Section::General)?,
-            settings: source.stats(Section::Settings)?,
-        };
         let system = source.is_here().then_some(&system);
-        Ok(status::status(&told, system)?.text)
+        Ok(status::status(&Told::ask(source)?, system)?.text)
     };
     let text = told().unwrap_or_else(|error| format!("{error:#}"));
     let text = text.replace('&', "&amp;").replace('<', "&lt;");

@@ -13,11 +13,8 @@ use crate::admin::Who;
 use crate::configuration::Configuration;
 use crate::device::Device;
 use crate::stats::Stats;
-use crate::system::System;
+use crate::system::{System, PINS};
 use crate::{keys, networks};
-
-/// Where links are pinned that hold an XDP program on an interface.
-const PINS: &str = "/sys/fs/bpf/hippos";
 
 /// What is in force, and what can be put in its place without a restart.
 #[derive(Clone, Debug)]

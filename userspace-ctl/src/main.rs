@@ -144,10 +144,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         },
         Command::Info => info(&open()?),
         Command::Status => {
-            let told = status::Told {
-                general: source.stats(Section::General)?,
-                settings: source.stats(Section::Settings)?,
-            };
+            let told = status::Told::ask(&source)?;
             status::status(&told, source.is_here().then_some(&system))
         }
         Command::Stats {

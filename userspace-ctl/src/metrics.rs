@@ -10,6 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::stats::Stats;
+use crate::status::WAYS;
 
 const COUNTER: MetricType = MetricType::Counter;
 const GAUGE: MetricType = MetricType::Gauge;
@@ -425,13 +426,6 @@ const OWN_GAUGES: [&str; 14] = [
     "hippos_polling_cpu",
     "hippos_closed",
 ];
-/// The ways whose value is a word.
-const WAYS: [&str; 4] = [
-    "hippos_hook_ipv4",
-    "hippos_hook_ipv6",
-    "hippos_xdp_ipv4",
-    "hippos_xdp_ipv6",
-];
 
 /// All that a scrape asks for.
 #[derive(Clone, Debug, Default)]
@@ -587,7 +581,7 @@ impl Scrape {
         }
         let ways = WAYS
             .iter()
-            .filter_map(|way| Some((*way, self.general.get(way)?)));
+            .filter_map(|(_, way)| Some((*way, self.general.get(way)?)));
         let ways: Vec<_> = ways.collect();
         if !ways.is_empty() {
             let help = "Whether this way of answering UDP is open, and else why not";
@@ -664,15 +658,10 @@ fn by_class(
 mod tests {
     use super::*;
 
-    fn stats(rows: &[&str]) -> Stats {
-        let text: String = rows.iter().map(|row| format!("STAT {row}\n")).collect();
-        Stats::parse(&text).unwrap()
-    }
-
     #[test]
     fn metrics_have_memcached_exporters_names_and_labels() {
         let scrape = Scrape {
-            general: stats(&[
+            general: Stats::of(&[
                 "version 1.6.38",
                 "uptime 5",
                 "rusage_user 1.500000",
@@ -688,9 +677,9 @@ mod tests {
                 "hippos_hook_ipv4 nat",
                 "hippos_version 0.1.0",
             ]),
-            settings: stats(&["maxconns 1024", "lru_crawler yes"]),
-            items: stats(&["items:2:number 7", "items:2:hits_to_cold 9"]),
-            slabs: stats(&[
+            settings: Stats::of(&["maxconns 1024", "lru_crawler yes"]),
+            items: Stats::of(&["items:2:number 7", "items:2:hits_to_cold 9"]),
+            slabs: Stats::of(&[
                 "2:chunk_size 96",
                 "2:cmd_set 5",
                 "2:cas_hits 1",

@@ -126,12 +126,7 @@ fn report(changed: &[Difference], left: &[Difference]) -> Answer {
         text.push_str("restart with: hippos-ctl stop && hippos-ctl start\n");
     }
     let json = json!({"changed": to_json(changed), "needs_restart": to_json(left)});
-    let status = if left.is_empty() {
-        Status::Done
-    } else {
-        Status::Found
-    };
-    Answer::new(text, json).ending(status)
+    Answer::new(text, json).ending(Status::found(!left.is_empty()))
 }
 
 /// Differences for programs.

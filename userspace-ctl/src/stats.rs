@@ -29,6 +29,13 @@ impl Stats {
         text.lines().map(stat).collect::<Result<_>>().map(Stats)
     }
 
+    /// Of `name value` rows, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(rows: &[&str]) -> Self {
+        let text: String = rows.iter().map(|row| format!("STAT {row}\n")).collect();
+        Self::parse(&text).unwrap()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&name[..], &value[..]))
     }

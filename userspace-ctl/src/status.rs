@@ -4,14 +4,16 @@
 use std::fmt::Write;
 
 use anyhow::Result;
+use hippos_abi::Section;
 use serde_json::json;
 
 use crate::answer::Answer;
+use crate::source::Source;
 use crate::stats::Stats;
 use crate::system::{System, INTERFACES};
 
 /// The ways before the socket: their names and their statistics (docs/doors.md).
-const WAYS: [(&str, &str); 4] = [
+pub(crate) const WAYS: [(&str, &str); 4] = [
     ("PRE_ROUTING, IPv4", "hippos_hook_ipv4"),
     ("PRE_ROUTING, IPv6", "hippos_hook_ipv6"),
     ("XDP, IPv4", "hippos_xdp_ipv4"),
@@ -55,6 +57,15 @@ fn meaning(value: &str) -> String {
 pub(crate) struct Told {
     pub(crate) general: Stats,
     pub(crate) settings: Stats,
+}
+
+impl Told {
+    pub(crate) fn ask(source: &Source) -> Result<Self> {
+        Ok(Told {
+            general: source.stats(Section::General)?,
+            settings: source.stats(Section::Settings)?,
+        })
+    }
 }
 
 /// One screen.
@@ -224,14 +235,10 @@ fn warnings(told: &Told, system: Option<&System>) -> Vec<Warning> {
 
 /// What only the machine itself tells.
 fn of_machine(told: &Told, system: &System, warn: &mut impl FnMut(bool, String)) {
-    if let Some(machine) = system.memory() {
-        let most = machine.saturating_sub(hippos_abi::memory_reserve(machine));
-        let limit = told.general.number("limit_maxbytes");
-        // Nine tenths.
-        if limit / 9 > most / 10 {
-            let what = format!("memory: {} MiB are near all of this machine's", limit >> 20);
-            warn(false, what);
-        }
+    let limit = told.general.number("limit_maxbytes");
+    if system.is_nearly_all(limit) {
+        let what = format!("memory: {} MiB are near all of this machine's", limit >> 20);
+        warn(false, what);
     }
     for interface in cards(system) {
         let queues = queues(system, &interface);

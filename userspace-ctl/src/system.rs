@@ -4,10 +4,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use hippos_abi::memory_reserve;
 
 use crate::exit::end;
 
@@ -36,6 +38,11 @@ impl System {
     pub(crate) fn read(&self, path: &str) -> Option<String> {
         let text = fs::read_to_string(self.path(path)).ok()?;
         Some(text.trim().to_owned())
+    }
+
+    /// The number in a file, if there is one.
+    pub(crate) fn number<N: FromStr>(&self, path: &str) -> Option<N> {
+        self.read(path)?.parse().ok()
     }
 
     /// The names in a folder, sorted; none if there is no such folder.
@@ -71,6 +78,17 @@ impl System {
             .find_map(|line| line.strip_prefix("MemTotal:"))?;
         let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
         Some(kib << 10)
+    }
+
+    /// The most bytes that the module takes for a cache on this machine.
+    pub(crate) fn cache_most(&self) -> Option<u64> {
+        let machine = self.memory()?;
+        Some(machine.saturating_sub(memory_reserve(machine)))
+    }
+
+    /// Whether a limit of so many bytes leaves less than a tenth of that.
+    pub(crate) fn is_nearly_all(&self, limit: u64) -> bool {
+        self.cache_most().is_some_and(|most| limit / 9 > most / 10)
     }
 
     /// How many CPUs are online.
@@ -129,6 +147,8 @@ impl System {
 const MODULE: &str = "/sys/module/hippos";
 /// One folder an interface.
 pub(crate) const INTERFACES: &str = "/sys/class/net";
+/// Links that hold the XDP program on an interface, by its name.
+pub(crate) const PINS: &str = "/sys/fs/bpf/hippos";
 
 #[cfg(test)]
 pub(crate) mod tests {

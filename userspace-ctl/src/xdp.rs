@@ -15,12 +15,11 @@ use libbpf_rs::{set_print, Link, Object, ObjectBuilder, PrintLevel, Xdp, XdpFlag
 use nix::errno::Errno;
 
 use crate::exit::end;
+use crate::system::PINS;
 use crate::Mode;
 
 /// The program, compiled by build.rs.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hippos.bpf.o"));
-/// Where links are pinned.
-const PINS: &str = "/sys/fs/bpf/hippos";
 /// What the module was loaded with.
 const PARAMETERS: &str = "/sys/module/hippos/parameters";
 /// What the kernel knows of the module's types.
