@@ -410,7 +410,7 @@ const SLABS: &[Row] = &[
 /// Commands whose hits and misses are counted.
 const COMMANDS: [&str; 6] = ["get", "delete", "incr", "decr", "cas", "touch"];
 /// Of Hippos's own statistics, those that don't only grow.
-const OWN_GAUGES: [&str; 14] = [
+const OWN_GAUGES: [&str; 13] = [
     "hippos_upload_bytes",
     "hippos_memory_most",
     "hippos_memory_allowed",
@@ -424,7 +424,6 @@ const OWN_GAUGES: [&str; 14] = [
     "hippos_steered",
     "hippos_polling_load",
     "hippos_polling_cpu",
-    "hippos_closed",
 ];
 
 /// All that a scrape asks for.
@@ -657,6 +656,20 @@ fn by_class(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The table of docs/statistics.md is the engine's.
+    #[test]
+    fn own_gauges_are_those_of_the_table_of_statistics() {
+        let table = include_str!("../../docs/statistics.md");
+        let is_word = |name: &str| name == "hippos_version" || WAYS.iter().any(|way| way.1 == name);
+        let gauges = table.lines().filter_map(|line| {
+            let mut cells = line.trim_matches(['|', ' ']).split(" | ");
+            let name = cells.next()?.trim_matches('`');
+            (name.starts_with("hippos_") && cells.next() == Some("gauge")).then_some(name)
+        });
+        let gauges: Vec<_> = gauges.filter(|name| !is_word(name)).collect();
+        assert_eq!(gauges, OWN_GAUGES);
+    }
 
     #[test]
     fn metrics_have_memcached_exporters_names_and_labels() {
