@@ -19,15 +19,20 @@ use crate::system::run as sh;
 /// with many at once a value would come more slowly than `upload_timeout` allows.
 const PARALLEL: usize = 8;
 
+/// The module, as a client asks it.
+fn target(client: &Client) -> Target {
+    let address = SocketAddr::new(client.server(), PORT);
+    Target {
+        tcp: address,
+        udp: Some(address),
+    }
+}
+
 /// The table of cases; by other doors than the usual one, those over UDP.
 pub(super) fn table() -> Result<()> {
     let client = Client::new()?;
     let hippos = Hippos::load("")?;
-    let address = SocketAddr::new(client.server(), PORT);
-    let target = Target {
-        tcp: address,
-        udp: Some(address),
-    };
+    let target = target(&client);
     let options = Options {
         patience: Duration::from_secs(20),
         parallel: PARALLEL,
@@ -56,11 +61,7 @@ pub(super) fn table() -> Result<()> {
 pub(super) fn counts() -> Result<()> {
     let client = Client::new()?;
     let hippos = Hippos::load("")?;
-    let address = SocketAddr::new(client.server(), PORT);
-    let target = Target {
-        tcp: address,
-        udp: Some(address),
-    };
+    let target = target(&client);
     let report = client.enter(|| counters::compare(&target, "", counters::Server::Module))?;
     println!("{report}");
     ensure!(report.failures.is_empty(), "{report}");
