@@ -178,7 +178,7 @@ fn ip(lines: &str) -> Result<()> {
 }
 
 /// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`; `ipvs
-/// SERVICE SERVER` and `ipvs flush`; `iptables TABLE [drop|accept]`, which is OUTPUT's policy;
+/// SERVICE SERVER` and `ipvs flush`; `iptables TABLE`, which makes it with no rule;
 /// `rmmod MODULE`.
 fn set_up(lines: &str) -> Result<()> {
     let mut batch = String::new();
@@ -211,14 +211,9 @@ fn virtual_service(line: &str) -> Result<()> {
     ipvs::add(service.parse()?, server.parse()?)
 }
 
-fn legacy_table(line: &str) -> Result<()> {
-    let (table, policy) = line.split_once(' ').unwrap_or((line, ""));
+fn legacy_table(table: &str) -> Result<()> {
     modules::load(&format!("iptable_{table}"))?;
-    match policy {
-        "drop" => iptables::output(table, iptables::Policy::Drop),
-        "accept" => iptables::output(table, iptables::Policy::Accept),
-        _ => iptables::look(table),
-    }
+    iptables::look(table)
 }
 
 /// How datagrams are answered.
@@ -509,7 +504,7 @@ fn rows() -> Vec<Row> {
             "sysctl net.ipv4.ip_forward=1\nipvs 10.9.200.1:11211 10.9.201.2:11211",
             "ipvs flush\nsysctl net.ipv4.ip_forward=0",
             one(Datagram { from_port: 40_389, ..near() }), Goes::Second, false),
-        row("a table of iptables-legacy that accepts", "iptables filter accept", "rmmod iptable_filter",
+        row("a table of iptables-legacy that accepts", "iptables filter", "rmmod iptable_filter",
             one(near()), Goes::To(ASKER), false),
         row("an empty NAT table of iptables-legacy", "iptables nat", "rmmod iptable_nat",
             one(Datagram { from_port: 40_390, ..near() }), Goes::To(ASKER), false),
