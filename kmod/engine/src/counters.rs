@@ -1,81 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the engine counts beside the store's counters, one shard a CPU.
 
-/// Defines counters, each with the name that `stats` has for it and its meaning there.
-macro_rules! tallies {
-    ($($(#[doc = $doc:literal])* $tally:ident = $name:literal,)*) => {
-        /// The engine's own counters, kept in the store's per-CPU tallies. `stats` shows all of
-        /// them.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(usize)]
-        pub enum Tally {
-            $($(#[doc = $doc])* $tally,)*
-            #[doc(hidden)]
-            Count,
-        }
-
-        impl Tally {
-            /// All of them.
-            pub(crate) const ALL: &'static [Tally] = &[$(Tally::$tally),*];
-
-            /// Its name in `stats`.
-            pub(crate) const fn name(self) -> &'static str {
-                match self {
-                    $(Tally::$tally => $name,)*
-                    Tally::Count => "",
-                }
-            }
-
-            /// Its meaning.
-            pub(crate) const fn doc(self) -> &'static str {
-                match self {
-                    $(Tally::$tally => concat!($($doc),*),)*
-                    Tally::Count => "",
-                }
-            }
-        }
-    };
-}
-
-tallies! {
-    /// Commands served by the UDP fast path.
-    FastCommands = "hippos_udp_fast_commands",
-    /// Datagrams that the UDP fast path answered, or served in silence.
-    FastDatagrams = "hippos_udp_fast_datagrams",
-    /// Commands served for the UDP socket.
-    UdpCommands = "hippos_udp_commands",
-    /// Datagrams served for the UDP socket.
-    UdpDatagrams = "hippos_udp_datagrams",
-    /// Datagrams dropped because they aren't requests.
-    UdpInvalid = "hippos_udp_invalid",
-    /// Datagrams whose reply would have been larger than allowed.
-    UdpTooLarge = "hippos_udp_too_large",
-    /// Datagrams of sources that may not ask, or while clients have to log in.
-    UdpRefused = "hippos_udp_refused",
-    /// Replies not sent because their source had its share.
-    UdpLimited = "hippos_udp_limited",
-    /// Connections of sources that may not ask.
-    TcpRefused = "hippos_tcp_refused",
-    /// Connections closed since the value that they sent did not get on.
-    UploadsTimedOut = "hippos_uploads_timed_out",
-    /// Commands served over TCP.
-    TcpCommands = "hippos_tcp_commands",
-    /// Request bytes.
-    BytesRead = "bytes_read",
-    /// Reply bytes.
-    BytesWritten = "bytes_written",
-    /// `me` commands.
-    MetaCommands = "cmd_meta",
-    /// Stores refused because the item is too large.
-    TooLarge = "store_too_large",
-    /// Stores refused for lack of memory.
-    NoMemory = "store_no_memory",
-    /// Attempts to authenticate.
-    AuthCommands = "auth_cmds",
-    /// Attempts that failed.
-    AuthErrors = "auth_errors",
-    /// Administration commands of clients that may not use them.
-    AdminRefused = "hippos_admin_refused",
+hippos_store::counters! {
+    /// The engine's own counters, kept in the store's per-CPU tallies. `stats` shows all of them.
+    pub enum Tally {
+        /// Commands served by the UDP fast path.
+        FastCommands = "hippos_udp_fast_commands",
+        /// Datagrams that the UDP fast path answered, or served in silence.
+        FastDatagrams = "hippos_udp_fast_datagrams",
+        /// Commands served for the UDP socket.
+        UdpCommands = "hippos_udp_commands",
+        /// Datagrams served for the UDP socket.
+        UdpDatagrams = "hippos_udp_datagrams",
+        /// Datagrams dropped because they aren't requests.
+        UdpInvalid = "hippos_udp_invalid",
+        /// Datagrams whose reply would have been larger than allowed.
+        UdpTooLarge = "hippos_udp_too_large",
+        /// Datagrams of sources that may not ask, or while clients have to log in.
+        UdpRefused = "hippos_udp_refused",
+        /// Replies not sent because their source had its share.
+        UdpLimited = "hippos_udp_limited",
+        /// Connections of sources that may not ask.
+        TcpRefused = "hippos_tcp_refused",
+        /// Connections closed since the value that they sent did not get on.
+        UploadsTimedOut = "hippos_uploads_timed_out",
+        /// Commands served over TCP.
+        TcpCommands = "hippos_tcp_commands",
+        /// Request bytes.
+        BytesRead = "bytes_read",
+        /// Reply bytes.
+        BytesWritten = "bytes_written",
+        /// `me` commands.
+        MetaCommands = "cmd_meta",
+        /// Stores refused because the item is too large.
+        TooLarge = "store_too_large",
+        /// Stores refused for lack of memory.
+        NoMemory = "store_no_memory",
+        /// Attempts to authenticate.
+        AuthCommands = "auth_cmds",
+        /// Attempts that failed.
+        AuthErrors = "auth_errors",
+        /// Administration commands of clients that may not use them.
+        AdminRefused = "hippos_admin_refused",
+    }
 }
 
 /// How many counters there are: what [`hippos_store::Config::tallies`] has to

@@ -15,35 +15,42 @@ use crate::platform::Platform;
 use crate::sync::{AtomicU64, Relaxed};
 use crate::table::{Draft, Part, Table};
 
-/// Defines counters, each with the name that `stats` has for it and its meaning there.
+/// Defines an enumeration of counters, each with the name that `stats` has for it and its meaning there.
+/// Its hidden last value, `Count`, tells how many there are.
+#[macro_export]
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])* $counter:ident = $name:literal,)*) => {
-        /// What is counted for the store as a whole. `stats` shows all of them.
+    (
+        $(#[$attribute:meta])*
+        pub enum $Counters:ident {
+            $($(#[doc = $doc:literal])* $counter:ident = $name:literal,)*
+        }
+    ) => {
+        $(#[$attribute])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(usize)]
-        pub enum Counter {
+        pub enum $Counters {
             $($(#[doc = $doc])* $counter,)*
             #[doc(hidden)]
             Count,
         }
 
-        impl Counter {
+        impl $Counters {
             /// All of them.
-            pub const ALL: &'static [Counter] = &[$(Counter::$counter),*];
+            pub const ALL: &'static [$Counters] = &[$($Counters::$counter),*];
 
             /// Its name in `stats`.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Counter::$counter => $name,)*
-                    Counter::Count => "",
+                    $($Counters::$counter => $name,)*
+                    $Counters::Count => "",
                 }
             }
 
             /// Its meaning.
             pub const fn doc(self) -> &'static str {
                 match self {
-                    $(Counter::$counter => concat!($($doc),*),)*
-                    Counter::Count => "",
+                    $($Counters::$counter => concat!($($doc),*),)*
+                    $Counters::Count => "",
                 }
             }
         }
@@ -51,40 +58,43 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Lookups that found nothing.
-    GetMisses = "get_misses",
-    /// Of those, what had expired.
-    GetExpired = "get_expired",
-    /// Of those, what had been flushed.
-    GetFlushed = "get_flushed",
-    /// Touches that found nothing.
-    TouchMisses = "touch_misses",
-    /// Deletes that found nothing.
-    DeleteMisses = "delete_misses",
-    /// Increments that found nothing.
-    IncrMisses = "incr_misses",
-    /// Decrements that found nothing.
-    DecrMisses = "decr_misses",
-    /// Compare-and-swaps that found nothing.
-    CasMisses = "cas_misses",
-    /// Flushes asked for.
-    CmdFlush = "cmd_flush",
-    /// Items stored since the start.
-    TotalItems = "total_items",
-    /// Slots that hands looked at.
-    Swept = "hippos_hand_swept",
-    /// Times that a writer slept for a grace period.
-    Waits = "hippos_writer_waits",
-    /// Buckets that the index grew by.
-    Splits = "hippos_index_splits",
-    /// Buckets that the index shrank by.
-    Merges = "hippos_index_merges",
-    /// Blocks that changed their use.
-    Moves = "slabs_moved",
-    /// Steps of maintenance that found the platform short of memory.
-    Shortages = "hippos_memory_shortages",
-    /// Slots that the sweep for expired items looked at.
-    Checked = "crawler_items_checked",
+    /// What is counted for the store as a whole. `stats` shows all of them.
+    pub enum Counter {
+        /// Lookups that found nothing.
+        GetMisses = "get_misses",
+        /// Of those, what had expired.
+        GetExpired = "get_expired",
+        /// Of those, what had been flushed.
+        GetFlushed = "get_flushed",
+        /// Touches that found nothing.
+        TouchMisses = "touch_misses",
+        /// Deletes that found nothing.
+        DeleteMisses = "delete_misses",
+        /// Increments that found nothing.
+        IncrMisses = "incr_misses",
+        /// Decrements that found nothing.
+        DecrMisses = "decr_misses",
+        /// Compare-and-swaps that found nothing.
+        CasMisses = "cas_misses",
+        /// Flushes asked for.
+        CmdFlush = "cmd_flush",
+        /// Items stored since the start.
+        TotalItems = "total_items",
+        /// Slots that hands looked at.
+        Swept = "hippos_hand_swept",
+        /// Times that a writer slept for a grace period.
+        Waits = "hippos_writer_waits",
+        /// Buckets that the index grew by.
+        Splits = "hippos_index_splits",
+        /// Buckets that the index shrank by.
+        Merges = "hippos_index_merges",
+        /// Blocks that changed their use.
+        Moves = "slabs_moved",
+        /// Steps of maintenance that found the platform short of memory.
+        Shortages = "hippos_memory_shortages",
+        /// Slots that the sweep for expired items looked at.
+        Checked = "crawler_items_checked",
+    }
 }
 
 /// What is counted for each slab class.
