@@ -3,57 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Once;
+use std::process::Command;
 
-/// A process that tells its address in its first line; ended when dropped.
-struct Process {
-    child: Child,
-    line: String,
-}
+use hippos_process::Process;
 
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        let out = child.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        Process { child, line }
-    }
-
-    fn server(arguments: &[&str]) -> Self {
-        static BUILT: Once = Once::new();
-        BUILT.call_once(|| {
-            let built = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--locked", "--package", "hippos_engine"])
-                .args(["--example", "server"])
-                .status();
-            assert!(
-                built.unwrap().success(),
-                "the example server does not build"
-            );
-        });
-        let folder = Path::new(env!("CARGO_BIN_EXE_hippos-ctl"))
-            .parent()
-            .unwrap();
-        let mut server = Command::new(folder.join("examples/server"));
-        Self::start(server.args(["--port", "0"]).args(arguments))
-    }
-
-    /// Of a server that is ready.
-    fn address(&self) -> &str {
-        self.line.split(' ').nth(3).unwrap()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
+/// The engine's example server.
+fn server(arguments: &[&str]) -> Process {
+    Process::engine(&[&["--port", "0"], arguments].concat())
 }
 
 /// Status and outputs.
@@ -98,8 +56,8 @@ fn get(address: &str, path: &str) -> (String, String) {
 
 #[test]
 fn a_server_over_tcp_is_looked_into() {
-    let server = Process::server(&[]);
-    let address = server.address();
+    let server = server(&[]);
+    let address = &server.address().to_string();
     fill(address);
     let of = |words: &[&'static str]| json(&[&["--json", "--server", address], words].concat());
     let stats = of(&["stats"]);
@@ -132,8 +90,8 @@ fn a_login_is_asked_for_and_used() {
     let users = std::env::temp_dir().join(format!("hippos-ctl-users-{}", std::process::id()));
     fs::write(&users, "user:pass\n").unwrap();
     let file = users.to_str().unwrap();
-    let server = Process::server(&["-Y", file]);
-    let address = server.address();
+    let server = server(&["-Y", file]);
+    let address = &server.address().to_string();
     let (code, _, error) = ctl(&["--server", address, "stats"]);
     assert_eq!(code, 4, "{error}");
     assert!(error.contains("--auth-file"), "{error}");
@@ -197,11 +155,12 @@ fn selectors(query: &str) -> Vec<(String, BTreeMap<String, String>)> {
 
 #[test]
 fn the_exporter_serves_what_the_dashboard_asks_for() {
-    let server = Process::server(&[]);
-    fill(server.address());
+    let server = server(&[]);
+    let address = &server.address().to_string();
+    fill(address);
     let exporter = Process::start(Command::new(env!("CARGO_BIN_EXE_hippos-ctl")).args([
         "--server",
-        server.address(),
+        address,
         "exporter",
         "--listen",
         "127.0.0.1:0",

@@ -6,16 +6,16 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hippos_process::Process;
 use hippos_proxy::config::Config;
 use hippos_proxy::server::Server;
 
 /// The engine's example server in a process of its own.
 pub struct Engine {
-    child: Child,
+    process: Process,
     pub address: SocketAddr,
 }
 
@@ -25,46 +25,14 @@ impl Engine {
     }
 
     pub fn at(port: u16) -> Self {
-        static BUILT: Once = Once::new();
-        BUILT.call_once(|| {
-            // Without `--all-targets` nobody has built it.
-            let built = Command::new(env!("CARGO"))
-                .args(["build", "--quiet", "--locked", "--package", "hippos_engine"])
-                .args(["--example", "server"])
-                .status();
-            assert!(
-                built.unwrap().success(),
-                "the example server does not build"
-            );
-        });
-        let tests = std::env::current_exe().unwrap();
-        let folder = tests.ancestors().nth(2).unwrap();
-        let mut child = Command::new(folder.join("examples/server"))
-            .args(["--port", &port.to_string()])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let out = child.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        let address = line.split(' ').nth(3).unwrap().parse().unwrap();
-        Self { child, address }
+        let process = Process::engine(&["--port", &port.to_string()]);
+        let address = process.address();
+        Self { process, address }
     }
-}
 
-impl Engine {
     /// Sends the process a signal.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-s", name, &pid]).status();
-        assert!(sent.unwrap().success());
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.signal(name);
     }
 }
 

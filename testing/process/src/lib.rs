@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Programs that tests start, among them the engine's example server. Whatever fails panics: tests
+//! end with it.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Once;
+
+/// A process that is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// The first line of its standard output, with which it says that it is ready.
+    pub line: String,
+}
+
+impl Process {
+    /// Starts a program and waits for its first line.
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        Self { child, line }
+    }
+
+    /// Starts the engine's example server, which cargo builds first if need be.
+    pub fn engine(arguments: &[&str]) -> Self {
+        static BUILT: Once = Once::new();
+        BUILT.call_once(|| {
+            // Without `--all-targets` nobody has built it.
+            let built = Command::new(env!("CARGO"))
+                .args(["build", "--quiet", "--locked", "--package", "hippos_engine"])
+                .args(["--example", "server"])
+                .status();
+            assert!(
+                built.unwrap().success(),
+                "the example server does not build"
+            );
+        });
+        let tests = std::env::current_exe().unwrap();
+        let folder = tests.ancestors().nth(2).unwrap();
+        Self::start(Command::new(folder.join("examples/server")).args(arguments))
+    }
+
+    /// The address that the example server tells.
+    pub fn address(&self) -> SocketAddr {
+        self.line.split(' ').nth(3).unwrap().parse().unwrap()
+    }
+
+    /// Sends it a signal, by a name that kill(1) knows.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
+    }
+}
+
+impl From<Child> for Process {
+    /// One that says nothing when it is ready.
+    fn from(child: Child) -> Self {
+        Self {
+            child,
+            line: String::new(),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
