@@ -94,7 +94,9 @@ fn shlib<'a>(list: &'a str, name: &str, version: &str) -> Option<&'a str> {
     list.lines().find_map(|line| {
         let rest = line.strip_prefix(name)?.strip_prefix(' ')?;
         let depends = rest.strip_prefix(version)?.strip_prefix(' ')?;
-        (!depends.contains(':')).then_some(depends)
+        // An epoch has a colon as well.
+        let name = depends.split(' ').next()?;
+        (!name.contains(':')).then_some(depends)
     })
 }
 
@@ -109,6 +111,8 @@ mod tests {
         assert_eq!(shlib(list, "libelf", "2"), None);
         assert_eq!(shlib(list, "libel", "1"), None);
         assert_eq!(shlib("libc 6 libc6:arm64 (>= 2.41)\n", "libc", "6"), None);
+        let list = "libz 1 zlib1g (>= 1:1.2.3.3)\n";
+        assert_eq!(shlib(list, "libz", "1"), Some("zlib1g (>= 1:1.2.3.3)"));
         let list = " (NEEDED) Shared library: [libc.so.6]\n (NEEDED) Shared library: [ld-linux-x86-64.so.2]\n";
         assert_eq!(needed(list).collect::<Vec<_>>(), ["libc.so.6"]);
     }
