@@ -9,8 +9,9 @@
 
 use hippos_proto::number::{parse_u32, parse_u64};
 use hippos_proto::reply;
-use hippos_proto::text::{self, Request, Verb};
+use hippos_proto::text::{self, Request};
 use hippos_proto::token::Words;
+use hippos_proto::Mode;
 
 use crate::client::{Client, Kind, Waiter};
 use crate::dispatch::Flow;
@@ -229,7 +230,7 @@ impl Worker {
             _ => Request::Noop,
         };
         let (line, data, work, quiet) = match (request, held) {
-            (Request::Store(store), _) if store.verb == Verb::Add && store.len <= TOKEN_MAX => {
+            (Request::Store(store), _) if store.mode == Mode::Add && store.len <= TOKEN_MAX => {
                 if client.locks.len() >= LOCKS_MAX {
                     client.say(TOO_MANY);
                     return Flow::Taken;

@@ -310,8 +310,7 @@ pub fn cap_ttl(parts: &[&[u8]; 3], most: u32, now: u64) -> Option<Vec<u8>> {
 
 /// A time to live that is no longer than `most` seconds from `now`.
 pub fn capped(old: i32, most: u32, now: u64) -> i32 {
-    /// Up to here it is relative.
-    const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+    use hippos_proto::RELATIVE_MAX;
     let most = most.min(RELATIVE_MAX as u32) as i32;
     let left = match i64::from(old) {
         0 => i64::MAX,

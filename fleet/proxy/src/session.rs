@@ -11,9 +11,9 @@
 use hippos_proto::binary::{self, loud, op, Header, Response, Status, HEADER};
 use hippos_proto::number::parse_i32;
 use hippos_proto::reply;
-use hippos_proto::text::{self, Get, Request, Verb};
+use hippos_proto::text::{self, Get, Request};
 use hippos_proto::token::{self, memchr, memchr3, Tokens, Words};
-use hippos_proto::{meta, KEY_MAX, LINE_MAX, VERSION};
+use hippos_proto::{meta, Mode, KEY_MAX, LINE_MAX, VERSION};
 
 use crate::framing::Expect;
 
@@ -288,7 +288,7 @@ impl Session {
                     let line: &[u8] = if store.noreply { b"" } else { reply::TOO_LARGE };
                     // A set that fails leaves nothing behind.
                     let mut gone = None;
-                    if store.verb == Verb::Set {
+                    if store.mode == Mode::Set && store.compare.is_none() {
                         self.state = State::Swallow(u64::from(store.len) + 2, Then::Say(b""));
                         whole.parts = [b"delete ", store.key, b"\r\n"];
                         whole.fence = false;

@@ -4,6 +4,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use hippos_proto::udp::{self, DATA_MAX};
+use hippos_proto::RELATIVE_MAX;
 use hippos_store::{ClassCounter, Counter, Item, Platform, Store};
 
 use crate::administration::{Administration, Setting};
@@ -216,16 +217,20 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// `flush_all`, with memcached's expiry times; 0 and less is at once. As
-    /// there, whatever waits is done when the last second begins.
-    pub fn flush(&self, exptime: i64) {
-        const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
-        let delay = if exptime <= RELATIVE_MAX {
+    /// Seconds from now until an expiry time as clients write it; not above 0 for never and for the
+    /// past.
+    pub(crate) fn until(&self, exptime: i64) -> i64 {
+        if exptime <= RELATIVE_MAX {
             exptime
         } else {
             exptime.saturating_sub(self.store.unix())
-        };
-        let delay = delay.saturating_sub(1);
+        }
+    }
+
+    /// `flush_all`, with memcached's expiry times; 0 and less is at once. As
+    /// there, whatever waits is done when the last second begins.
+    pub fn flush(&self, exptime: i64) {
+        let delay = self.until(exptime).saturating_sub(1);
         self.store.flush(u32::try_from(delay).unwrap_or(0));
     }
 

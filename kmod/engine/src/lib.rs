@@ -11,6 +11,10 @@
 #[cfg(test)]
 extern crate std;
 
+// One fact in two crates of which neither uses the other.
+const _: () = assert!(hippos_proto::KEY_MAX == hippos_store::KEY_MAX);
+const _: () = assert!(hippos_proto::RELATIVE_MAX == hippos_store::RELATIVE_MAX);
+
 mod access;
 mod administration;
 mod authentication;

@@ -16,14 +16,20 @@ extern crate std;
 pub mod base64;
 pub mod binary;
 pub mod meta;
+mod mode;
 pub mod number;
 pub mod reply;
 pub mod text;
 pub mod token;
 pub mod udp;
 
+pub use mode::Mode;
+
 /// The longest key, in bytes, of every protocol.
 pub const KEY_MAX: usize = 250;
+
+/// Expiry times of up to so many seconds (30 days) count from now, larger ones are Unix times.
+pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 
 /// A text line without a newline in this many bytes ends the connection,
 /// unless it is a list of keys.

@@ -6,7 +6,7 @@ use crate::base64::Decoded;
 use crate::number::{parse_i32, parse_u32, parse_u64};
 use crate::reply;
 use crate::token::Tokens;
-use crate::KEY_MAX;
+use crate::{Mode, KEY_MAX};
 
 /// The most words of a meta command.
 const WORDS_MAX: usize = 19;
@@ -35,21 +35,6 @@ pub enum Verb {
     },
     /// `me`.
     Debug,
-}
-
-/// The modes of `ms`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Store whatever is there.
-    Set,
-    /// Store when nothing is there.
-    Add,
-    /// Store when something is there.
-    Replace,
-    /// Add to the end.
-    Append,
-    /// Add to the start.
-    Prepend,
 }
 
 /// The flags of a meta command.

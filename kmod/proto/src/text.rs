@@ -6,7 +6,7 @@ use crate::meta;
 use crate::number::{parse_i32, parse_u32, parse_u64};
 use crate::reply;
 use crate::token::{Tokens, Words};
-use crate::KEY_MAX;
+use crate::{Mode, KEY_MAX};
 
 /// A command line, understood.
 pub enum Request<'a> {
@@ -91,8 +91,10 @@ pub struct Get<'a> {
 /// `set` and its kin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store<'a> {
-    /// Which of them.
-    pub verb: Verb,
+    /// How: `cas` is [`Mode::Set`] with a CAS value to compare with.
+    pub mode: Mode,
+    /// `cas`: store when the item has this CAS value.
+    pub compare: Option<u64>,
     /// The key.
     pub key: &'a [u8],
     /// The client's flags.
@@ -103,23 +105,6 @@ pub struct Store<'a> {
     pub len: u32,
     /// No answer is wanted.
     pub noreply: bool,
-}
-
-/// The store commands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// Store whatever is there.
-    Set,
-    /// Store when nothing is there.
-    Add,
-    /// Store when something is there.
-    Replace,
-    /// Add to the end.
-    Append,
-    /// Add to the start.
-    Prepend,
-    /// Store when the CAS value is this one.
-    Cas(u64),
 }
 
 const ERROR: Request<'static> = Request::Reply {
@@ -137,12 +122,12 @@ pub fn parse(line: &[u8]) -> Request<'_> {
     let mut words = Words::new(line);
     match words.next().unwrap_or(&[]) {
         b"get" => get(words, false, false),
-        b"set" => store(line, words, Verb::Set),
+        b"set" => store(line, words, Mode::Set, false),
         b"mn" => Request::Noop,
         [b'm', _] => Request::Meta(Tokens::new(line)),
         b"gets" => get(words, true, false),
-        b"add" => store(line, words, Verb::Add),
-        b"cas" => store(line, words, Verb::Cas(0)),
+        b"add" => store(line, words, Mode::Add, false),
+        b"cas" => store(line, words, Mode::Set, true),
         _ => rare(line, words),
     }
 }
@@ -158,9 +143,9 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
         b"gat" => get(words, false, true),
         b"gats" => get(words, true, true),
         b"bget" => get(words, false, false),
-        b"replace" => store(line, words, Verb::Replace),
-        b"append" => store(line, words, Verb::Append),
-        b"prepend" => store(line, words, Verb::Prepend),
+        b"replace" => store(line, words, Mode::Replace, false),
+        b"append" => store(line, words, Mode::Append, false),
+        b"prepend" => store(line, words, Mode::Prepend, false),
         command @ (b"incr" | b"decr") => {
             if !matches!(tokens.len(), 3 | 4) {
                 return ERROR;
@@ -271,8 +256,7 @@ fn get(mut words: Words<'_>, cas: bool, touch: bool) -> Request<'_> {
 /// The line is split again where it isn't as expected: the last word decides
 /// whether an error is told.
 #[inline]
-fn store<'a>(line: &'a [u8], mut words: Words<'a>, verb: Verb) -> Request<'a> {
-    let cas = matches!(verb, Verb::Cas(_));
+fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: Mode, cas: bool) -> Request<'a> {
     let mut next = || words.next().unwrap_or(&[]);
     let (key, flags, exptime, len) = (next(), next(), next(), next());
     let unique = if cas { next() } else { b"0" };
@@ -285,7 +269,8 @@ fn store<'a>(line: &'a [u8], mut words: Words<'a>, verb: Verb) -> Request<'a> {
         let exptime = parse_i32(exptime)?;
         let unique = parse_u64(unique)?;
         Some(Store {
-            verb: if cas { Verb::Cas(unique) } else { verb },
+            mode,
+            compare: cas.then_some(unique),
             key,
             flags,
             exptime,
@@ -421,7 +406,8 @@ mod tests {
             panic!("not a store");
         };
         let want = Store {
-            verb: Verb::Set,
+            mode: Mode::Set,
+            compare: None,
             key: b"key",
             flags: 5,
             exptime: -1,
@@ -432,18 +418,19 @@ mod tests {
         let Request::Store(store) = parse(b"cas key 5 60 0 9 noreply") else {
             panic!("not a store");
         };
-        assert_eq!((store.verb, store.noreply), (Verb::Cas(9), true));
-        for (word, verb) in [
-            ("add", Verb::Add),
-            ("replace", Verb::Replace),
-            ("append", Verb::Append),
-            ("prepend", Verb::Prepend),
+        assert_eq!((store.mode, store.compare), (Mode::Set, Some(9)));
+        assert!(store.noreply);
+        for (word, mode) in [
+            ("add", Mode::Add),
+            ("replace", Mode::Replace),
+            ("append", Mode::Append),
+            ("prepend", Mode::Prepend),
         ] {
             let line = format!("{word} k 0 0 1");
             let Request::Store(store) = parse(line.as_bytes()) else {
                 panic!("not a store");
             };
-            assert_eq!(store.verb, verb);
+            assert_eq!((store.mode, store.compare), (mode, None));
         }
     }
 

@@ -54,6 +54,6 @@ pub use operations::walk::{Step, Walk};
 pub use platform::{Cookie, Platform, RawLock, Role, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
 pub use store::{Guard, Store};
-pub use time::Expiry;
+pub use time::{Expiry, RELATIVE_MAX};
 pub use upkeep::Maintained;
 pub use verify::{Census, Rule, Violation};

@@ -12,7 +12,7 @@ use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 /// The clock's value at an uptime of 0: as memcached has it, so that an expiry of 1 has passed.
 const START: u32 = 2;
 /// Expiry times beyond this are absolute: 30 days.
-const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 /// How far the difference of the two clocks may be from the one that is kept, milliseconds: they
 /// are read one after the other, and are not finer than a timer tick.
 const SKEW: u64 = 100;

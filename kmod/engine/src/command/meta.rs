@@ -64,14 +64,7 @@ impl<P: Platform> Engine<P> {
     /// Seconds from now until an expiry time as clients write it; 0 for never
     /// and for the past.
     pub(crate) fn seconds_until(&self, exptime: i32) -> u32 {
-        const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
-        let exptime = i64::from(exptime);
-        let seconds = if exptime <= RELATIVE_MAX {
-            exptime
-        } else {
-            exptime.saturating_sub(self.store.unix())
-        };
-        u32::try_from(seconds).unwrap_or(0)
+        u32::try_from(self.until(i64::from(exptime))).unwrap_or(0)
     }
 
     /// Makes the item that `mg` or `ma` with `N` did not find. Its CAS value and class,

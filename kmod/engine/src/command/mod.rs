@@ -4,7 +4,7 @@
 mod arith;
 mod get;
 pub(crate) mod meta;
-mod store;
+pub(crate) mod store;
 
 /// How often a store that lost a race is tried again before it gives up.
 pub(crate) const TRIES: usize = 16;

@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Stores.
 
-use hippos_proto::reply;
+use hippos_proto::{reply, Mode};
 use hippos_store::{
     ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, Verb,
 };
 
 use crate::counters::Tally;
 use crate::Engine;
+
+/// The store's word for it.
+pub(crate) fn verb(mode: Mode) -> Verb {
+    match mode {
+        Mode::Set => Verb::Set,
+        Mode::Add => Verb::Add,
+        Mode::Replace => Verb::Replace,
+        Mode::Append => Verb::Append,
+        Mode::Prepend => Verb::Prepend,
+    }
+}
 
 impl<P: Platform> Engine<P> {
     /// Counts a refused store and tells its error line.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Meta commands: what `mg`, `ms`, `md`, `ma` and `me` do and say.
 
-use hippos_proto::meta::{Command, Mode, Verb as Meta};
+use hippos_proto::meta::{Command, Verb as Meta};
 use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
+use hippos_proto::Mode;
 use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Expiry, Hash, Invalidate,
-    ItemSnapshot, Platform, Verb,
+    ItemSnapshot, Platform,
 };
 
+use crate::command::store::verb;
 use crate::command::TRIES;
 use crate::counters::Tally;
 use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, Hit, MetaSet};
@@ -90,20 +92,13 @@ impl<P: Platform> Session<'_, P> {
     fn meta_set(&mut self, command: &Command<'_>, hash: Hash, mode: Mode, len: u32) {
         let store = &self.engine.store;
         let flags = &command.flags;
-        let verb = match mode {
-            Mode::Set => Verb::Set,
-            Mode::Add => Verb::Add,
-            Mode::Replace => Verb::Replace,
-            Mode::Append => Verb::Append,
-            Mode::Prepend => Verb::Prepend,
-        };
-        let vivify = matches!(verb, Verb::Append | Verb::Prepend) && flags.vivify.is_some();
+        let vivify = matches!(mode, Mode::Append | Mode::Prepend) && flags.vivify.is_some();
         let exptime = match flags.vivify {
             Some(ttl) if vivify => ttl,
             _ => flags.ttl.unwrap_or(0),
         };
         let commit = Commit {
-            verb,
+            verb: verb(mode),
             compare: flags.compare,
             new_cas: flags.cas,
             invalidate: flags.has(b'I'),

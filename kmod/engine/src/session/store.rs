@@ -3,10 +3,11 @@
 
 use hippos_proto::number::parse_plain;
 use hippos_proto::reply::{self, Out};
-use hippos_proto::text::{Store, Verb};
-use hippos_proto::{KEY_MAX, LINE_MAX};
-use hippos_store::{ClassCounter, Commit, Outcome, Platform, StoreError};
+use hippos_proto::text::Store;
+use hippos_proto::{Mode, KEY_MAX, LINE_MAX};
+use hippos_store::{ClassCounter, Commit, Outcome, Platform, StoreError, Verb};
 
+use crate::command::store::verb;
 use crate::reply::meta::Key;
 use crate::reply::text::stored;
 use crate::reply::HEAD_ROOM;
@@ -61,21 +62,13 @@ impl<'e, P: Platform> Session<'e, P> {
 
     /// `set` and its kin: makes room for the value that follows.
     pub(super) fn store(&mut self, request: &Store<'_>) {
-        use hippos_store::Verb as How;
         let engine = self.engine;
         let store = &engine.store;
         let key = request.key;
-        let mut commit = Commit::default();
-        commit.verb = match request.verb {
-            Verb::Set => How::Set,
-            Verb::Add => How::Add,
-            Verb::Replace => How::Replace,
-            Verb::Append => How::Append,
-            Verb::Prepend => How::Prepend,
-            Verb::Cas(unique) => {
-                commit.compare = Some(unique);
-                How::Set
-            }
+        let commit = Commit {
+            verb: verb(request.mode),
+            compare: request.compare,
+            ..Commit::default()
         };
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(request.exptime));
@@ -92,7 +85,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 self.state = State::Data(Data::new(room, commit, kind));
             }
             Err(error) => {
-                if request.verb == Verb::Set {
+                if request.mode == Mode::Set && request.compare.is_none() {
                     store.delete(key, hash, None);
                 }
                 let mut line = engine.refused(error);
@@ -140,7 +133,6 @@ impl<'e, P: Platform> Session<'e, P> {
 
     /// Stores a value that has come.
     fn complete(&mut self, data: Data<'e, P>, out: &mut impl Out) {
-        use hippos_store::Verb as How;
         let Data {
             reservation,
             commit,
@@ -173,7 +165,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 if set.wants_key() || set.wants_len() {
                     let _ = key.extend_from_slice(reservation.key());
                 }
-                let joins = matches!(commit.verb, How::Append | How::Prepend);
+                let joins = matches!(commit.verb, Verb::Append | Verb::Prepend);
                 let hash = store.hash(reservation.key());
                 match self.engine.commit(reservation, &commit) {
                     Ok(outcome) => {
