@@ -2,7 +2,7 @@
 //! What statistics tell.
 
 use hippos_proto::reply::{self, Cursor, Out};
-use hippos_store::{ClassCounter as Class, Eviction, Platform};
+use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
 
 use crate::administration::Administration;
 use crate::session::lines::Lines;
@@ -31,15 +31,28 @@ impl<P: Platform> Engine<P> {
             upload_bytes: self.uploads.bytes(),
             memory_most: self.memory_most(),
         };
+        // What a sum is of is read once: clients subtract one row from another.
+        let get_hits = store.classes_counted(Class::GetHits);
+        let touch_hits = store.classes_counted(Class::TouchHits);
+        let get_misses = store.counted(Counter::GetMisses);
+        let touch_misses = store.counted(Counter::TouchMisses);
+        let class = |counter| match counter {
+            Class::GetHits => get_hits,
+            Class::TouchHits => touch_hits,
+            other => store.classes_counted(other),
+        };
+        let counted = |counter| match counter {
+            Counter::GetMisses => get_misses,
+            Counter::TouchMisses => touch_misses,
+            other => store.counted(other),
+        };
         statistics::each(|row| {
             let number = match row.source {
                 Source::Zero => 0,
                 Source::Tally(tally) => self.tallied(tally),
-                Source::Store(counter) => store.counted(counter),
-                Source::Class(counter) => store.classes_counted(counter),
-                Source::Sum(class, counter) => store
-                    .classes_counted(class)
-                    .wrapping_add(store.counted(counter)),
+                Source::Store(counter) => counted(counter),
+                Source::Class(counter) => class(counter),
+                Source::Sum(hits, misses) => class(hits).wrapping_add(counted(misses)),
                 Source::Number(of) => of(&now),
                 Source::Value(of) => match of(&now) {
                     None => return,
