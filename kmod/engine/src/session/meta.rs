@@ -6,7 +6,7 @@ use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::Mode;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Expiry, Hash, Invalidate,
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Hash, Invalidate,
     ItemSnapshot, Platform,
 };
 
@@ -55,7 +55,7 @@ impl<P: Platform> Session<'_, P> {
             let expiry = engine.store.expiry(i64::from(last));
             if let Some((cas, class)) = engine.vivify(command, hash, b"", expiry, true) {
                 // Of an item that is born expired nothing is found, and nothing is counted.
-                if !flags.has(b'u') && expiry != Expiry::PAST {
+                if !flags.has(b'u') && expiry.ttl(engine.store.now()) != Some(0) {
                     let guard = engine.store.read();
                     if let Some(item) = engine.store.peek(&guard, command.key(), hash) {
                         engine.store.bump(&item);
