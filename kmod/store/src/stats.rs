@@ -55,7 +55,7 @@ pub struct ClassSnapshot {
     /// Slabs.
     pub slabs: u32,
     /// Slots.
-    pub slots: u32,
+    pub slots: u64,
     /// Free slots.
     pub free: u32,
     /// Slots that wait for a grace period.

@@ -266,13 +266,13 @@ impl<P: Platform> Engine<P> {
             active = active.wrapping_add(1);
             slabs = slabs.wrapping_add(u64::from(shot.slabs));
             let class = |counter| store.class_counted(index, counter);
-            let used = shot.slots.saturating_sub(shot.free);
+            let used = shot.slots.saturating_sub(u64::from(shot.free));
             for (name, value) in [
                 ("chunk_size", shot.size as u64),
                 ("chunks_per_page", u64::from(shot.per_slab)),
                 ("total_pages", u64::from(shot.slabs)),
-                ("total_chunks", u64::from(shot.slots)),
-                ("used_chunks", u64::from(used)),
+                ("total_chunks", shot.slots),
+                ("used_chunks", used),
                 ("free_chunks", u64::from(shot.free)),
                 ("free_chunks_end", 0),
                 ("get_hits", class(Class::GetHits)),

@@ -137,7 +137,8 @@ impl<L: RawLock> Class<L> {
         self.slabs.load(Relaxed)
     }
 
-    pub(crate) fn slots(&self) -> u32 {
-        self.slabs().mul_exact(self.slots)
+    /// More than 32 bits count in a large cache of small items.
+    pub(crate) fn slots(&self) -> u64 {
+        u64::from(self.slabs()).mul_exact(u64::from(self.slots))
     }
 }

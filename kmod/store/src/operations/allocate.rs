@@ -24,7 +24,7 @@ const MAX_EMPTY_SCANS: u32 = 4;
 /// beside a batch for each CPU.
 const RETIRED_SHARE: usize = 16;
 /// A class keeps at most one part in so many of its slots free.
-const RESERVE_SHARE: u32 = 32;
+const RESERVE_SHARE: u64 = 32;
 /// The reserve that a class starts with when it needs one.
 const RESERVE_FIRST: u32 = 4;
 /// Items that a writer evicts to keep up the reserve, for each slot that it takes.
@@ -162,6 +162,7 @@ impl<P: Platform> Store<P> {
     fn raise_reserve(&self, of: &Class<P::Lock>) {
         of.low_water.store(0, Relaxed);
         let most = of.slots() / RESERVE_SHARE;
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
         let reserve = of.reserve.load(Relaxed).saturating_mul(2);
         let reserve = reserve.max(RESERVE_FIRST).min(most);
         of.reserve.store(reserve, Relaxed);

@@ -38,7 +38,8 @@ impl<P: Platform> Store<P> {
     /// Slots that a class lacks to its reserve.
     #[inline]
     pub(crate) fn lacks(&self, of: &Class<P::Lock>) -> u32 {
-        let there = of.free().add_exact(of.retired.load(Relaxed));
+        // Both together may be more than 32 bits count.
+        let there = of.free().saturating_add(of.retired.load(Relaxed));
         let lacks = of.reserve.load(Relaxed).saturating_sub(there);
         if lacks != 0 && self.pool.room() != 0 {
             return 0;
@@ -59,7 +60,7 @@ impl<P: Platform> Store<P> {
         };
         // A few times round: the first ones may only lower counts.
         let rounds = usize::from(self.cap).add_exact(1);
-        let slots = of.slots().add_exact(of.slabs()) as usize;
+        let slots = of.slots().add_exact(u64::from(of.slabs())) as usize;
         let all = slots.mul_exact(rounds);
         let most = all.min(looks);
         let mut looked = 0usize;
