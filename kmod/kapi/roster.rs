@@ -2,41 +2,75 @@
 //! A list of what there is now, kept in a static and read by whoever asks.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::ffi;
 
-/// Members in no particular order. One mutex (`kmod/c/lock.c`) guards every
-/// roster: joining and leaving are rare and short.
+/// Members, each at a place of its own for as long as it is one. One mutex (`kmod/c/lock.c`) guards
+/// every roster: joining and leaving are rare and short.
 pub struct Roster<T> {
-    members: UnsafeCell<KVVec<Arc<Entry<T>>>>,
+    list: UnsafeCell<List<T>>,
 }
 
-struct Entry<T> {
-    /// Its place in the list; changed under the mutex.
-    at: AtomicUsize,
-    value: T,
+struct List<T> {
+    members: KVVec<Option<Arc<T>>>,
+    /// Places without a member, with room for all: who leaves can't fail.
+    vacant: KVVec<usize>,
 }
 
 // SAFETY: the list is reached under the mutex alone.
 unsafe impl<T: Send + Sync> Sync for Roster<T> {}
 
+impl<T> List<T> {
+    const fn new() -> Self {
+        Self {
+            members: KVVec::new(),
+            vacant: KVVec::new(),
+        }
+    }
+
+    /// Gives the member a place.
+    fn add(&mut self, member: Arc<T>) -> Result<usize> {
+        if let Some(at) = self.vacant.pop() {
+            if let Some(place) = self.members.get_mut(at) {
+                *place = Some(member);
+                return Ok(at);
+            }
+        }
+        let at = self.members.len();
+        self.vacant.reserve(at.saturating_add(1), GFP_KERNEL)?;
+        self.members.push(Some(member), GFP_KERNEL)?;
+        Ok(at)
+    }
+
+    fn remove(&mut self, at: usize) {
+        if let Some(place) = self.members.get_mut(at) {
+            *place = None;
+        }
+        // There is room: see `add`.
+        let _ = self.vacant.push_within_capacity(at);
+        if self.vacant.len() == self.members.len() {
+            // A static is never dropped.
+            *self = Self::new();
+        }
+    }
+}
+
 impl<T> Roster<T> {
     /// Nobody yet.
     pub const fn new() -> Self {
         Self {
-            members: UnsafeCell::new(KVVec::new()),
+            list: UnsafeCell::new(List::new()),
         }
     }
 
     /// Does `work` with the list, which nobody else reaches meanwhile.
-    fn with<R>(&self, work: impl FnOnce(&mut KVVec<Arc<Entry<T>>>) -> R) -> R {
+    fn with<R>(&self, work: impl FnOnce(&mut List<T>) -> R) -> R {
         // SAFETY: called in process context; unlocked below.
         unsafe { ffi::hippos_roster_lock() };
         // SAFETY: under the mutex this is the only reference.
-        let result = work(unsafe { &mut *self.members.get() });
+        let result = work(unsafe { &mut *self.list.get() });
         // SAFETY: locked above.
         unsafe { ffi::hippos_roster_unlock() };
         result
@@ -44,26 +78,27 @@ impl<T> Roster<T> {
 
     /// Adds `value` for as long as the result lives.
     pub fn join(&'static self, value: T) -> Result<Member<T>> {
-        let entry = Arc::new(
-            Entry {
-                at: AtomicUsize::new(0),
-                value,
-            },
-            GFP_KERNEL,
-        )?;
-        self.with(|members| {
-            entry.at.store(members.len(), Relaxed);
-            members.push(entry.clone(), GFP_KERNEL)
-        })?;
+        let value = Arc::new(value, GFP_KERNEL)?;
+        let at = self.with(|list| list.add(value.clone()))?;
         Ok(Member {
             roster: self,
-            entry,
+            at,
+            value,
         })
     }
 
-    /// What `look` makes of member number `index`, unless there are fewer.
-    pub fn nth<R>(&self, index: usize, look: impl FnOnce(&T) -> R) -> Option<R> {
-        self.with(|members| members.get(index).map(|entry| look(&entry.value)))
+    /// The first member at or behind place `from`: its place, and what `look` makes of it.
+    pub fn next<R>(&self, from: usize, look: impl FnOnce(&T) -> R) -> Option<(usize, R)> {
+        self.with(|list| {
+            let mut at = from;
+            while let Some(place) = list.members.get(at) {
+                if let Some(member) = place {
+                    return Some((at, look(member)));
+                }
+                at = at.saturating_add(1);
+            }
+            None
+        })
     }
 }
 
@@ -76,31 +111,19 @@ impl<T> Default for Roster<T> {
 /// A membership; ends when dropped.
 pub struct Member<T: 'static> {
     roster: &'static Roster<T>,
-    entry: Arc<Entry<T>>,
+    at: usize,
+    value: Arc<T>,
 }
 
 impl<T> Member<T> {
     /// What was put on the list.
     pub fn value(&self) -> &T {
-        &self.entry.value
+        &self.value
     }
 }
 
 impl<T> Drop for Member<T> {
     fn drop(&mut self) {
-        self.roster.with(|members| {
-            // The last one takes the place.
-            let Some(last) = members.pop() else {
-                return;
-            };
-            let at = self.entry.at.load(Relaxed);
-            if let Some(place) = members.get_mut(at) {
-                last.at.store(at, Relaxed);
-                *place = last;
-            } else if members.is_empty() {
-                // A static is never dropped.
-                *members = KVVec::new();
-            }
-        });
+        self.roster.with(|list| list.remove(self.at));
     }
 }

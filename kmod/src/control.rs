@@ -22,8 +22,10 @@ use crate::buffer::Buffer;
 use crate::config::memory_most;
 use crate::server::Server;
 
-/// The longest text of statistics.
+/// The longest text of statistics, beside what connections take.
 const TEXT_MAX: usize = 4 << 20;
+/// No connection takes more of `stats conns`: some four lines with two addresses.
+const CONNECTION_TEXT: usize = 320;
 
 // What the device's structures promise.
 const _: () = {
@@ -136,13 +138,15 @@ impl Control {
         for part in ["stats ", section.argument(), "\r\n"] {
             command.extend_from_slice(part.as_bytes(), GFP_KERNEL)?;
         }
+        let most = self.server.engine.settings().max_connections as usize;
+        let most = TEXT_MAX.saturating_add(most.saturating_mul(CONNECTION_TEXT));
         let mut session = Session::trusted(&self.server.engine);
         let mut command = &command[..];
         loop {
             let fed = session.feed(command, &mut text);
             command = command.get(fed.consumed..).unwrap_or(&[]);
             match fed.next {
-                Next::Write if text.len() > TEXT_MAX => return Err(E2BIG),
+                Next::Write if text.len() > most => return Err(E2BIG),
                 Next::Write => text.grow()?,
                 Next::Read | Next::Later | Next::Close => return Ok(text),
             }

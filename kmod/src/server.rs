@@ -283,8 +283,8 @@ impl Facts for Connections {
         }
     }
 
-    fn socket(&self, index: usize) -> Option<SocketInfo> {
-        self.roster.nth(index, Told::info)
+    fn socket(&self, from: usize) -> Option<(usize, SocketInfo)> {
+        self.roster.next(from, Told::info)
     }
 
     fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {

@@ -15,9 +15,10 @@ pub trait Facts: Sync {
         None
     }
 
-    /// Socket number `index`, counted from 0, for `stats conns`; `None` behind the last.
-    fn socket(&self, index: usize) -> Option<SocketInfo> {
-        let _ = index;
+    /// The first socket at or behind a place, for `stats conns`, and its place, which is its own
+    /// while it is open; `None` behind the last.
+    fn socket(&self, from: usize) -> Option<(usize, SocketInfo)> {
+        let _ = from;
         None
     }
 

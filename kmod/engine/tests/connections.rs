@@ -18,38 +18,49 @@ const MANY: usize = 5_000;
 /// A host of [`MANY`] connections that counts how often it is asked for one.
 struct Crowd {
     asked: AtomicUsize,
+    /// The connection at this place is closed.
+    closed: AtomicUsize,
+}
+
+impl Crowd {
+    const fn new() -> Self {
+        Self {
+            asked: AtomicUsize::new(0),
+            closed: AtomicUsize::new(usize::MAX),
+        }
+    }
 }
 
 impl Facts for Crowd {
-    fn socket(&self, index: usize) -> Option<SocketInfo> {
+    fn socket(&self, index: usize) -> Option<(usize, SocketInfo)> {
         self.asked.fetch_add(1, Relaxed);
         let address = Address {
             ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: 1,
         };
-        (index < MANY).then_some(SocketInfo {
-            id: index as u32,
+        let closed = self.closed.load(Relaxed);
+        let at = if index == closed { index + 1 } else { index };
+        let info = SocketInfo {
+            id: at as u32,
             address,
             listen: Some(address),
             state: "conn_read",
             udp: false,
             idle: 0,
-        })
+        };
+        (at < MANY).then_some((at, info))
     }
 }
 
-#[test]
-fn conns_lists_each_connection_once_and_asks_for_it_once_or_twice() {
-    static CROWD: Crowd = Crowd {
-        asked: AtomicUsize::new(0),
-    };
+/// The lines of `stats conns`, and how many pages they took; `between` is done after each page.
+fn listing(crowd: &'static Crowd, between: impl Fn(&str)) -> (String, usize) {
     let config = Config {
         tallies: TALLIES,
         ..Config::default()
     };
     let store = Store::new(config, Host::new()).expect("a store");
     store.tick(100, START + 100);
-    let engine = Engine::new(store, Settings::default(), &CROWD);
+    let engine = Engine::new(store, Settings::default(), crowd);
     let mut session = Session::new(&engine, Transport::Tcp);
     let mut out = Small::new(2 * HEAD_ROOM);
     let (mut text, mut pages) = (Vec::new(), 0);
@@ -58,27 +69,59 @@ fn conns_lists_each_connection_once_and_asks_for_it_once_or_twice() {
         let fed = session.feed(input, &mut out);
         input = &input[fed.consumed..];
         text.append(&mut out.waiting);
+        between(std::str::from_utf8(&text).unwrap());
         pages += 1;
         if fed.next != Next::Write {
             break;
         }
     }
-    let mut expected = String::new();
-    for id in 0..MANY {
-        for (name, value) in [
-            ("addr", "tcp:127.0.0.1:1"),
-            ("listen_addr", "tcp:127.0.0.1:1"),
-            ("state", "conn_read"),
-            ("secs_since_last_cmd", "0"),
-        ] {
-            expected += &format!("STAT {id}:{name} {value}\r\n");
-        }
-    }
+    (String::from_utf8(text).unwrap(), pages)
+}
+
+/// The lines of one connection.
+fn lines(id: usize) -> String {
+    let rows = [
+        ("addr", "tcp:127.0.0.1:1"),
+        ("listen_addr", "tcp:127.0.0.1:1"),
+        ("state", "conn_read"),
+        ("secs_since_last_cmd", "0"),
+    ];
+    let line = |(name, value)| format!("STAT {id}:{name} {value}\r\n");
+    rows.map(line).concat()
+}
+
+#[test]
+fn conns_lists_each_connection_once_and_asks_for_it_once_or_twice() {
+    static CROWD: Crowd = Crowd::new();
+    let (text, pages) = listing(&CROWD, |_| ());
+    let mut expected: String = (0..MANY).map(lines).collect();
     expected += "END\r\n";
-    assert!(text == expected.as_bytes(), "another listing");
+    assert!(text == expected, "another listing");
     let asked = CROWD.asked.load(Relaxed);
     assert!(
         asked <= MANY + pages + 1,
         "{asked} looks at {MANY} connections in {pages} pages"
     );
+}
+
+#[test]
+fn conns_tells_all_lines_of_the_connection_behind_one_that_closes_meanwhile() {
+    static CROWD: Crowd = Crowd::new();
+    // The first one of which a page ends in the middle.
+    let close = |text: &str| {
+        let last = text.lines().last().unwrap();
+        let partly = last
+            .split([' ', ':'])
+            .nth(1)
+            .filter(|_| !last.contains("secs"));
+        if let (Some(id), usize::MAX) = (partly, CROWD.closed.load(Relaxed)) {
+            CROWD.closed.store(id.parse().unwrap(), Relaxed);
+        }
+    };
+    let (text, _) = listing(&CROWD, close);
+    let closed = CROWD.closed.load(Relaxed);
+    assert!(closed < MANY, "each page ends with a connection");
+    for id in (0..MANY).filter(|&id| id != closed) {
+        assert!(text.contains(&lines(id)), "{id} beside {closed}");
+    }
 }

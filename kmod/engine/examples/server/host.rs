@@ -78,7 +78,7 @@ impl Facts for Process {
         }
     }
 
-    fn socket(&self, index: usize) -> Option<SocketInfo> {
+    fn socket(&self, from: usize) -> Option<(usize, SocketInfo)> {
         let listen = address(self.listen);
         let socket = |id, udp, state| SocketInfo {
             id,
@@ -88,21 +88,23 @@ impl Facts for Process {
             udp,
             idle: 0,
         };
-        let index = match index {
-            0 => return Some(socket(0, false, "conn_listening")),
-            1 if self.udp => return Some(socket(1, true, "conn_read")),
-            index => index - 1 - usize::from(self.udp),
-        };
+        match from {
+            0 => return Some((0, socket(0, false, "conn_listening"))),
+            1 if self.udp => return Some((1, socket(1, true, "conn_read"))),
+            _ => {}
+        }
+        // The number of a connection is its place.
         let open = self.open.lock().unwrap();
-        let (id, (peer, last)) = open.iter().nth(index)?;
-        Some(SocketInfo {
+        let (id, (peer, last)) = open.range(u32::try_from(from).ok()?..).next()?;
+        let info = SocketInfo {
             id: *id,
             address: address(*peer),
             listen: Some(listen),
             state: "conn_read",
             udp: false,
             idle: last.elapsed().as_secs() as u32,
-        })
+        };
+        Some((*id as usize, info))
     }
 
     fn reset(&self) {

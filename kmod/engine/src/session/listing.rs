@@ -28,13 +28,21 @@ enum What<'e, P: Platform> {
     Items,
     Slabs,
     Sizes,
-    /// From the one with this number on.
-    Connections(usize),
+    Connections(Resume),
     Detail,
     Passes,
     Metadump(Walk<'e, P>, Classes),
     Mgdump(Walk<'e, P>, Classes),
     Cachedump(Walk<'e, P>, Classes, u32),
+}
+
+/// Where `stats conns` goes on.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Resume {
+    /// At the socket here, or the next one.
+    pub(super) place: usize,
+    /// The socket of which some lines were told.
+    pub(super) begun: Option<u32>,
 }
 
 /// The slab classes that a dump is of.
@@ -81,7 +89,7 @@ impl<'e, P: Platform> Listing<'e, P> {
 
     /// `stats conns`.
     pub(super) fn connections() -> Self {
-        Self::new(What::Connections(0))
+        Self::new(What::Connections(Resume::default()))
     }
 
     /// `stats detail dump`.
@@ -140,7 +148,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Items => engine.stats_items(&mut lines),
             What::Slabs => engine.stats_slabs(&mut lines),
             What::Sizes => lines.stat("sizes_status", format_args!("disabled")),
-            What::Connections(next) => engine.stats_connections(&mut lines, next),
+            What::Connections(cursor) => engine.stats_connections(&mut lines, cursor),
             What::Detail => engine.stats_detail(&mut lines),
             What::Passes => engine.stats_passes(&mut lines),
             What::Metadump(walk, classes) => {

@@ -6,8 +6,8 @@ use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::Mode;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Hash, Invalidate,
-    ItemSnapshot, Platform,
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Hash, Invalidate, ItemSnapshot,
+    Platform,
 };
 
 use crate::command::store::verb;

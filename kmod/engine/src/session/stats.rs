@@ -6,6 +6,7 @@ use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
 
 use crate::administration::Administration;
 use crate::session::lines::Lines;
+use crate::session::listing::Resume;
 use crate::statistics::{self, Now, Source, Value};
 use crate::Engine;
 
@@ -313,10 +314,18 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Sockets from `next` on, which moves: each is asked for once, and not anew for each page.
-    pub(super) fn stats_connections(&self, lines: &mut Lines<'_, impl Out>, next: &mut usize) {
-        while let Some(socket) = self.facts.socket(*next) {
+    /// Sockets from there on, which moves: each is asked for once, and not anew for each page.
+    pub(super) fn stats_connections(&self, lines: &mut Lines<'_, impl Out>, resume: &mut Resume) {
+        while let Some((place, socket)) = self.facts.socket(resume.place) {
             let id = socket.id;
+            // One that was closed has no more lines; none is left out of the next one.
+            if resume.begun.is_some_and(|begun| begun != id) {
+                lines.settle();
+            }
+            *resume = Resume {
+                place,
+                begun: Some(id),
+            };
             let kind = if socket.udp { "udp" } else { "tcp" };
             if socket.udp {
                 lines.put(format_args!("{id}:UDP"), format_args!("UDP"));
@@ -340,7 +349,10 @@ impl<P: Platform> Engine<P> {
                 break;
             }
             lines.settle();
-            *next = next.saturating_add(1);
+            *resume = Resume {
+                place: place.saturating_add(1),
+                begun: None,
+            };
         }
     }
 }
