@@ -194,12 +194,24 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
             0o755,
         )?;
     }
+    for unit in ["hippos.service", "hippos-exporter.service"] {
+        deb.template(
+            &format!("packaging/systemd/{unit}"),
+            &format!("usr/lib/systemd/system/{unit}"),
+            0o644,
+        )?;
+    }
+    deb.template("packaging/etc/hippos.toml", "etc/hippos/hippos.toml", 0o644)?;
     deb.template(
-        "packaging/systemd/hippos.service",
-        "usr/lib/systemd/system/hippos.service",
+        "packaging/etc/hippos-exporter",
+        "etc/default/hippos-exporter",
         0o644,
     )?;
-    deb.template("packaging/etc/hippos.toml", "etc/hippos/hippos.toml", 0o644)?;
+    deb.file(
+        &workspace::root().join("userspace-ctl/grafana/hippos.json"),
+        "usr/share/hippos/grafana/hippos.json",
+        0o644,
+    )?;
     deb.template(
         "packaging/etc/kernel-postinst",
         "etc/kernel/postinst.d/hippos",
