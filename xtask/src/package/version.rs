@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{ensure, Context, Result};
 
 use crate::{shell, workspace};
 
@@ -18,6 +18,11 @@ pub(crate) struct Version {
 impl Version {
     /// The work tree's.
     pub(crate) fn of_work_tree() -> Result<Version> {
+        // A shallow clone has fewer commits, and so an older version.
+        ensure!(
+            git(&["rev-parse", "--is-shallow-repository"])?.trim() == "false",
+            "this clone is shallow, and the version counts commits: git fetch --unshallow --tags"
+        );
         let tag = format!("v{}", env!("CARGO_PKG_VERSION"));
         let tagged = git(&["tag", "--list", &tag])?;
         let range = match tagged.trim() {
@@ -25,14 +30,16 @@ impl Version {
             tag => format!("{tag}..HEAD"),
         };
         let commits: u32 = git(&["rev-list", "--count", &range])?.trim().parse()?;
-        let hash = git(&["rev-parse", "--short=7", "HEAD"])?;
+        // Git's own short name is longer where another object begins alike.
+        let hash = git(&["rev-parse", "HEAD"])?;
+        let hash = hash.get(..7).context("a commit without a name")?;
         let dirty = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
         let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
             Ok(epoch) => epoch,
             Err(_) => git(&["log", "-1", "--format=%ct"])?,
         };
         Ok(Version {
-            number: number(!tagged.trim().is_empty(), commits, hash.trim(), dirty),
+            number: number(!tagged.trim().is_empty(), commits, hash, dirty),
             epoch: epoch
                 .trim()
                 .parse()
