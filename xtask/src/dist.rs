@@ -57,10 +57,14 @@ pub(crate) fn dist() -> Result<PathBuf> {
     let archive = top.join(format!("target/{name}.tar.xz"));
     let mut tar = Command::new("tar");
     tar.args(["--create", "--xz", "--sort=name", "--owner=0", "--group=0"])
-        .args(["--numeric-owner", "--mtime=@0", "--file"])
+        .args(["--numeric-owner", "--mtime=@0", "--format=gnu"])
+        // Those of the files depend on a umask.
+        .args(["--mode=u+rw,go=u,go-w", "--file"])
         .arg(&archive)
         .arg("-C")
         .args([&stage, Path::new(&name)]);
+    // With more threads xz cuts what it packs into blocks.
+    tar.env("XZ_OPT", "-T1");
     shell::output(&mut tar)?;
     Ok(archive)
 }
