@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{bail, ensure, Context, Result};
 use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, Package};
@@ -28,6 +29,8 @@ const COMPATIBLE: &[&str] = &[
     "Unlicense",
     "Zlib",
 ];
+/// Crates that hold a C library which is linked as well, and its folder in them.
+const LIBRARIES: &[(&str, &str)] = &[("libbpf-sys", "libbpf")];
 /// How the names of licence files begin.
 const TEXTS: &[&str] = &[
     "LICENSE",
@@ -38,7 +41,7 @@ const TEXTS: &[&str] = &[
     "UNLICENSE",
 ];
 
-/// The texts that must go along with programs made from these packages of the workspace.
+/// The texts that must go along with what is made from these packages of the workspace.
 ///
 /// # Errors
 ///
@@ -54,8 +57,8 @@ pub(crate) fn notices(programs: &[&str]) -> Result<String> {
         ])
         .exec()
         .context("cargo metadata: is Cargo.lock up to date?")?;
-    let mut text = "Programs of this package contain the following crates, whose \
-                    licences ask\nfor their texts to go along.\n"
+    let mut text = "What is in this package contains the following crates, whose licences \
+                    ask\nfor their texts to go along.\n"
         .to_owned();
     for package in linked(&metadata, programs)?.values() {
         let licence = package.license.as_deref().unwrap_or("");
@@ -72,7 +75,16 @@ pub(crate) fn notices(programs: &[&str]) -> Result<String> {
         if !package.authors.is_empty() {
             text += &format!("Authors: {}\n", package.authors.join(", "));
         }
-        text += &texts(package, licence)?;
+        let dir = package.manifest_path.parent();
+        let dir = dir.context("a manifest has a folder")?.as_std_path();
+        text += &texts(dir, licence)?;
+        for (_, library) in LIBRARIES
+            .iter()
+            .filter(|(of, _)| *of == package.name.as_str())
+        {
+            text += &format!("\n{library}, which is in it:\n");
+            text += &texts(&dir.join(library), licence)?;
+        }
     }
     Ok(text)
 }
@@ -121,12 +133,8 @@ fn linked<'a>(
     Ok(crates)
 }
 
-/// A crate's licence files. The Apache licence's long text is not asked for where there is a choice.
-fn texts(package: &Package, licence: &str) -> Result<String> {
-    let dir = package
-        .manifest_path
-        .parent()
-        .context("a manifest has a folder")?;
+/// The licence files of a folder. The Apache licence's long text is not asked for where there is a choice.
+fn texts(dir: &Path, licence: &str) -> Result<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

@@ -15,6 +15,7 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::root::{self, Root};
 use crate::target::{Selection, TESTED};
+use crate::workspace::PURE_CRATES;
 use crate::{kbuild, progress, shell, workspace};
 
 use deb::Deb;
@@ -232,7 +233,8 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
     deb.packed("usr/share/doc/hippos-tools/crates.txt", notices)?;
     deb.finish(
         "Comment: the programs are linked with crates whose licences are in crates.txt.gz,\n \
-         beside this file.\n",
+         beside this file, and with Rust's standard library, which the Rust Project's\n \
+         developers have put under the MIT licence or Apache-2.0, at the user's choice.\n",
     )
 }
 
@@ -284,7 +286,12 @@ fn modules(build: &Build<'_>, module: &Path) -> Result<PathBuf> {
             .arg("--strip-debug")
             .arg(build.stage.join(&name).join(to)),
     )?;
-    deb.finish("")
+    let notices = licences::notices(PURE_CRATES)?;
+    deb.packed(&format!("usr/share/doc/{name}/crates.txt"), notices)?;
+    deb.finish(
+        "Comment: the module is linked with crates whose licences are in crates.txt.gz,\n \
+         beside this file.\n",
+    )
 }
 
 fn dkms(build: &Build<'_>) -> Result<PathBuf> {
