@@ -162,6 +162,11 @@ fn make(out: &Path, programs: Option<&Path>, selection: &Selection) -> Result<Ve
 }
 
 impl Build<'_> {
+    /// Debian's name of the architecture that the programs and the module are for.
+    fn arch(&self) -> &'static str {
+        self.root.kernel().target.arch.debian()
+    }
+
     /// Fills placeholders in.
     fn fill(&self, text: &str) -> Result<String> {
         let values: Vec<(&str, &str)> = self
@@ -182,11 +187,12 @@ impl Build<'_> {
 }
 
 fn meta(build: &Build<'_>) -> Result<PathBuf> {
-    Deb::new(build, "hippos", "hippos", "all")?.finish("")
+    // Not for all: it names a kernel of one architecture.
+    Deb::new(build, "hippos", "hippos", build.arch())?.finish("")
 }
 
 fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
-    let deb = Deb::new(build, "hippos-tools", "hippos-tools", "amd64")?;
+    let deb = Deb::new(build, "hippos-tools", "hippos-tools", build.arch())?;
     for (program, dir) in programs.iter().zip(["sbin", "bin"]) {
         let name = program.file_name().context("a program has a name")?;
         deb.file(
@@ -276,7 +282,7 @@ fn manuals(build: &Build<'_>, deb: &Deb<'_>, programs: &[PathBuf]) -> Result<()>
 fn modules(build: &Build<'_>, module: &Path) -> Result<PathBuf> {
     let release = &build.root.kernel().release;
     let name = format!("hippos-modules-{release}");
-    let deb = Deb::new(build, &name, "hippos-modules", "amd64")?;
+    let deb = Deb::new(build, &name, "hippos-modules", build.arch())?;
     let to = format!("usr/lib/modules/{release}/extra/hippos.ko");
     deb.file(module, &to, 0o644)?;
     // DWARF is for who builds it; BTF stays.
