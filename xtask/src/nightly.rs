@@ -7,14 +7,15 @@ use std::time::Instant;
 use anyhow::{ensure, Result};
 
 use crate::appliance;
+use crate::package::install;
 use crate::target::Selection;
 
 /// Run what `.ci/run` has no time for: some hours on two processors.
 ///
-/// The README's way to a real machine in a fresh Debian root; the whole suite on
-/// the previous kernel series; the generic flavour; the debug kernel's suite;
-/// long runs of the soak and the fuzzers. A part that fails does not keep the
-/// others from running.
+/// The README's way to a real machine in a fresh Debian root; the packages, on a
+/// fresh Debian machine, and made twice; the whole suite on the previous kernel
+/// series; the generic flavour; the debug kernel's suite; long runs of the soak
+/// and the fuzzers. A part that fails does not keep the others from running.
 #[derive(clap::Args)]
 pub(crate) struct NightlyArgs {
     /// Only parts whose name contains this
@@ -26,12 +27,16 @@ pub(crate) struct NightlyArgs {
 enum Work {
     /// The README's lines are followed.
     Readme,
+    /// The packages are installed on a fresh machine.
+    Packages,
     /// Commands of this program.
     Commands(&'static [&'static str]),
 }
 
 const PARTS: &[(&str, Work)] = &[
     ("readme", Work::Readme),
+    ("packages-install", Work::Packages),
+    ("packages-twice", Work::Commands(&["package --twice"])),
     (
         "previous-series",
         Work::Commands(&["test --guest --series previous"]),
@@ -70,6 +75,7 @@ pub(crate) fn nightly(args: &NightlyArgs, selection: &Selection) -> Result<u8> {
         let start = Instant::now();
         let result = match work {
             Work::Readme => appliance::follow(selection),
+            Work::Packages => install::trial(selection),
             Work::Commands(lines) => lines.iter().try_for_each(|line| own(line)),
         };
         let minutes = start.elapsed().as_secs_f32() / 60.0;

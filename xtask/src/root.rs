@@ -367,7 +367,7 @@ pub(crate) fn fresh(name: &str) -> Result<Fresh> {
 }
 
 /// The apt line for the backports, from the one that mmdebstrap wrote for the release.
-fn backports_line(path: &Path) -> Result<String> {
+pub(crate) fn backports_line(path: &Path) -> Result<String> {
     let apt = path.join("etc/apt");
     let mut lists = vec![apt.join("sources.list")];
     for entry in fs::read_dir(apt.join("sources.list.d"))? {

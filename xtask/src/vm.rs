@@ -130,6 +130,27 @@ pub(crate) struct Machine {
     /// Executed instructions are counted by this library (`bench/plugin`), whose socket is then
     /// [`Vm::meter`]; the guest's clock goes by them. Emulation only.
     pub(crate) meter: Option<Meter>,
+    /// The system on this disk, in our initramfs's place. It speaks to the control line as our PID 1
+    /// does.
+    pub(crate) disk: Option<Disk>,
+}
+
+impl Disk {
+    /// The folders that its files are in.
+    fn dirs(&self) -> impl Iterator<Item = &Path> {
+        [&self.image, &self.kernel, &self.initrd]
+            .into_iter()
+            .filter_map(|file| file.parent())
+    }
+}
+
+/// A disk with a system, and what starts it.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    /// As it is on the disk, byte for byte.
+    pub(crate) image: PathBuf,
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
 }
 
 /// What a guest's card is joined to.
@@ -170,6 +191,7 @@ impl Default for Machine {
             files: Vec::new(),
             network: Network::User,
             meter: None,
+            disk: None,
         }
     }
 }
@@ -182,6 +204,8 @@ pub(crate) struct Vm {
     requests: File,
     answers: Receiver<String>,
     arch: Arch,
+    /// How much longer than with our own PID 1 boot and end may take.
+    system: u32,
 }
 
 impl Vm {
@@ -222,8 +246,10 @@ impl Vm {
     fn start(root: &Root, machine: &Machine, accel: Accel, port: u16) -> Result<Vm> {
         let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
         let path = |name: &str| dir.path().join(name);
-        let files = machine.module.iter().chain(&machine.files);
-        initramfs::write(root, files, &path("initramfs"))?;
+        if machine.disk.is_none() {
+            let files = machine.module.iter().chain(&machine.files);
+            initramfs::write(root, files, &path("initramfs"))?;
+        }
         for end in ["control.in", "control.out"] {
             nix::unistd::mkfifo(&path(end), Mode::S_IRUSR | Mode::S_IWUSR)?;
         }
@@ -237,7 +263,8 @@ impl Vm {
         };
         let (requests, replies) = (open("control.in")?, open("control.out")?);
 
-        let mut qemu = qemu(root, accel, machine);
+        let binds: Vec<&Path> = machine.disk.iter().flat_map(Disk::dirs).collect();
+        let mut qemu = qemu(root, accel, machine, &binds);
         if let Some(meter) = &machine.meter {
             let profile = if meter.profile { "on" } else { "off" };
             qemu.arg("-plugin").arg(format!(
@@ -247,12 +274,23 @@ impl Vm {
             ));
         }
         let forward = |kind| format!("hostfwd={kind}:127.0.0.1:{port}-:{}", machine.guest_port);
-        qemu.arg("-kernel")
-            .arg(root.kernel().modules.join("vmlinuz"));
-        qemu.arg("-initrd").arg(path("initramfs"));
         let verbosity = if machine.console { 7 } else { 5 };
         let board = board(root.kernel().target.arch);
-        qemu.args(["-append", &command_line(&board, verbosity)]);
+        let mut append = command_line(&board, verbosity);
+        if let Some(disk) = &machine.disk {
+            qemu.arg("-kernel").arg(&disk.kernel);
+            qemu.arg("-initrd").arg(&disk.initrd);
+            qemu.arg("-drive").arg(format!(
+                "file={},format=raw,if=virtio,cache=unsafe",
+                disk.image.display()
+            ));
+            append += " root=/dev/vda rw";
+        } else {
+            qemu.arg("-kernel")
+                .arg(root.kernel().modules.join("vmlinuz"));
+            qemu.arg("-initrd").arg(path("initramfs"));
+        }
+        qemu.args(["-append", &append]);
         qemu.arg("-serial")
             .arg(format!("file:{}", path("console").display()));
         qemu.arg("-chardev").arg(format!(
@@ -298,9 +336,10 @@ impl Vm {
             requests,
             answers,
             arch: root.kernel().target.arch,
+            system: if machine.disk.is_some() { 3 } else { 1 },
         };
         let hello = vm
-            .line(Instant::now() + BOOT_LIMIT * vm.arch.patience())
+            .line(Instant::now() + BOOT_LIMIT * vm.arch.patience() * vm.system)
             .context("the guest did not come up")?;
         ensure!(hello == "hello", "the guest greets with {hello:?}");
         Ok(vm)
@@ -385,7 +424,7 @@ impl Vm {
     /// Stops the guest in good order.
     pub(crate) fn off(mut self) -> Result<()> {
         self.ask("off")?;
-        let deadline = Instant::now() + ANSWER_LIMIT * self.arch.patience();
+        let deadline = Instant::now() + ANSWER_LIMIT * self.arch.patience() * self.system;
         while self.child.try_wait()?.is_none() {
             ensure!(Instant::now() < deadline, "the guest does not power off");
             thread::sleep(Duration::from_millis(20));
@@ -446,10 +485,10 @@ fn last_words(console: &str) -> &str {
 }
 
 /// QEMU without any device but what is added.
-fn qemu(root: &Root, accel: Accel, machine: &Machine) -> Command {
+fn qemu(root: &Root, accel: Accel, machine: &Machine, binds: &[&Path]) -> Command {
     let board = board(root.kernel().target.arch);
     let cpu = machine.cpu.as_deref().unwrap_or(board.cpu);
-    let mut qemu = root.command(board.qemu);
+    let mut qemu = root.command_with(board.qemu, binds);
     qemu.args([
         "-nodefaults",
         "-no-user-config",
@@ -529,7 +568,7 @@ fn kvm_works(root: &Root) -> Result<bool> {
         memory: 256,
         ..Machine::default()
     };
-    let mut qemu = qemu(root, Accel::Kvm, &machine);
+    let mut qemu = qemu(root, Accel::Kvm, &machine, &[]);
     qemu.arg("-kernel")
         .arg(root.kernel().modules.join("vmlinuz"));
     qemu.args(["-append", &command_line(&board(arch), 5)]);

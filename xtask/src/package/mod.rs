@@ -2,6 +2,7 @@
 //! `cargo xtask package`: Debian packages, from what is in packaging/ and what is built here.
 
 mod deb;
+pub(crate) mod install;
 mod licences;
 mod programs;
 mod repository;

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The packages on a machine: a fresh Debian, on a disk of its own, in a guest of its kernel.
+//!
+//! The machine is prepared with what any machine has and what the packages depend on. From then on apt
+//! sees the packages' own repository alone.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+
+use crate::root::{self, Fresh, Root};
+use crate::target::Selection;
+use crate::vm::{Disk, Machine, Vm};
+use crate::{client, package, progress, shell, workspace};
+
+/// Free space that it asks for, in bytes.
+const SPACE: u64 = 9 << 30;
+/// How large the machine's disk is.
+const DISK: &str = "8G";
+/// How long apt may take in an emulated guest.
+const LONG: Duration = Duration::from_secs(900);
+/// What any machine has. The kernel is added by its release.
+const MACHINE: &str = "systemd-sysv udev dbus kmod initramfs-tools e2fsprogs";
+/// What the tools depend on.
+const TOOLS: &str = "libelf1t64 zlib1g libgcc-s1";
+/// Speaks to the host over the second serial port, as the test guests' PID 1 does.
+const AGENT: &str = r#"#!/bin/sh
+exec < /dev/ttyS1 > /dev/ttyS1
+stty raw -echo
+echo hello
+while read -r verb rest; do
+    case $verb in
+    off)
+        echo ok
+        systemctl poweroff
+        exit
+        ;;
+    exec)
+        said=$(sh -c "$rest" 2>&1 < /dev/null)
+        status=$?
+        printf '%s\n' "$said" | sed 's/^/| /'
+        [ $status = 0 ] && echo ok || echo "fail $rest: status $status"
+        ;;
+    esac
+done
+"#;
+const SERVICE: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/root/agent\n\
+     [Install]\nWantedBy=default.target\n";
+/// Prints what the exporter tells.
+const SCRAPE: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/9150; \
+     printf \"GET /metrics HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3'";
+const NETWORK: &str = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n";
+/// apt with the packages' repository and no other.
+const APT: &str =
+    "DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dir::Etc::SourceList=/root/packages.list \
+     -o Dir::Etc::SourceParts=/dev/null";
+/// Finds what of Hippos is on the machine, without what this trial put there and apt's and the journal's own.
+const LEFT: &str = "find / -xdev -iname '*hippos*' -not -path '/root/*' -not -path '/var/lib/apt/*' \
+     -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/tmp/*' -not -path '/etc/dpkg/dpkg.cfg.d/*'";
+
+/// Installs the packages made for the selected kernel, with the module built before, and then with the
+/// one that DKMS builds; uses and removes them.
+pub(crate) fn trial(selection: &Selection) -> Result<()> {
+    let build_root = root::ready(selection)?;
+    let packages = workspace::root().join("target/packages-trial");
+    package::make(&packages, None, selection)?;
+    root::check_host("a machine's root", SPACE)?;
+    let machine = Trial {
+        fresh: root::fresh("machine")?,
+        log: workspace::root().join("target/packages.log"),
+        root: build_root,
+    };
+    let _ = fs::remove_file(&machine.log);
+    machine.prepare(&packages)?;
+    fs::remove_dir_all(&packages)?;
+    machine.prebuilt()?;
+    machine.dkms()
+}
+
+/// A machine that is tried on.
+struct Trial {
+    fresh: Fresh,
+    log: PathBuf,
+    root: Root,
+}
+
+impl Trial {
+    /// Runs a script in the machine's tree.
+    fn sh(&self, what: &str, script: &str) -> Result<()> {
+        progress::step(what, || {
+            let mut shell = root::command(&self.fresh.path, Path::new("/bin/sh"), &[]);
+            shell.env("DEBIAN_FRONTEND", "noninteractive");
+            shell::logged(shell.args(["-exc", script]).current_dir("/"), &self.log)
+        })
+    }
+
+    /// Makes a machine with the kernel, the repository and the way for the host to ask.
+    fn prepare(&self, packages: &Path) -> Result<()> {
+        let path = &self.fresh.path;
+        let kernel = self.root.kernel();
+        fs::write(
+            path.join("etc/apt/sources.list.d/backports.list"),
+            root::backports_line(path)?,
+        )?;
+        self.sh(
+            "a machine's packages and kernel (apt)",
+            &format!(
+                "apt-get update
+                 apt-get install -y --no-install-recommends {MACHINE} {TOOLS}
+                 apt-get install -y --no-install-recommends -t {} linux-image-{}={}
+                 apt-get clean",
+                root::BACKPORTS,
+                kernel.release,
+                kernel.version
+            ),
+        )?;
+        fs::create_dir_all(path.join("root/packages"))?;
+        for entry in fs::read_dir(packages)? {
+            let entry = entry?;
+            fs::copy(
+                entry.path(),
+                path.join("root/packages").join(entry.file_name()),
+            )?;
+        }
+        fs::write(
+            path.join("root/packages.list"),
+            "deb [trusted=yes] file:/root/packages ./\n",
+        )?;
+        fs::write(path.join("root/agent"), AGENT)?;
+        fs::set_permissions(path.join("root/agent"), fs::Permissions::from_mode(0o755))?;
+        fs::write(path.join("etc/systemd/system/trial.service"), SERVICE)?;
+        fs::write(path.join("etc/systemd/network/all.network"), NETWORK)?;
+        fs::write(path.join("etc/fstab"), "/dev/vda / ext4 defaults 0 1\n")?;
+        // apt's own user cannot read root's home.
+        self.sh(
+            "a machine's services",
+            // An empty one is made at boot; without one, a first boot enables all services.
+            "chmod 755 /root; systemctl enable trial.service systemd-networkd.service; : > /etc/machine-id",
+        )
+    }
+
+    /// Makes a disk of the machine's tree.
+    fn disk(&self, dir: &Path) -> Result<Disk> {
+        let image = dir.join("disk");
+        let tree = &self.fresh.path;
+        // With the tree's own program, from outside: from inside it would be in the way of itself.
+        let mut make = root::privileged("sh");
+        make.args([
+            "-ec",
+            "truncate -s \"$3\" \"$1\"
+             \"$2\"/usr/lib64/ld-linux-x86-64.so.2 --library-path \"$2\"/usr/lib/x86_64-linux-gnu \
+                 \"$2\"/usr/sbin/mke2fs -q -t ext4 -d \"$2\" \"$1\"",
+            "sh",
+        ]);
+        make.arg(&image).arg(tree).arg(DISK);
+        progress::step("a disk of it", || shell::logged(&mut make, &self.log))?;
+        let release = &self.root.kernel().release;
+        Ok(Disk {
+            image,
+            kernel: tree.join(format!("boot/vmlinuz-{release}")),
+            initrd: tree.join(format!("boot/initrd.img-{release}")),
+        })
+    }
+
+    fn boot(&self, disk: &Disk) -> Result<Vm> {
+        let machine = Machine {
+            memory: 1024,
+            disk: Some(disk.clone()),
+            ..Machine::default()
+        };
+        progress::step("boot", || Vm::boot(&self.root, &machine))
+    }
+
+    /// The module that was built before: installed, served after a reboot, failing visibly, purged.
+    fn prebuilt(&self) -> Result<()> {
+        let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
+        let disk = self.disk(dir.path())?;
+        let mut vm = self.boot(&disk)?;
+        let start = Instant::now();
+        progress::step("apt install hippos", || {
+            vm.ask_within(&format!("exec {APT} update"), LONG)?;
+            vm.ask_within(&format!("exec {APT} install hippos"), LONG)
+        })?;
+        served(&mut vm)?;
+        println!(
+            "packages: the first answer {:.0} s after `apt install`, emulated",
+            start.elapsed().as_secs_f32()
+        );
+        vm.off()?;
+        let mut vm = self.boot(&disk)?;
+        progress::step("the service after a reboot", || {
+            let up = vm.ask_within(
+                "exec systemctl is-active --wait hippos.service || systemctl status hippos.service",
+                LONG,
+            )?;
+            ensure!(up == ["active"], "{up:?}");
+            served(&mut vm)?;
+            ask(&mut vm, "systemctl restart hippos.service")?;
+            served(&mut vm)
+        })?;
+        progress::step("a failure is a failed unit", || {
+            ask(
+                &mut vm,
+                "systemctl stop hippos.service && test ! -e /sys/module/hippos",
+            )?;
+            ask(
+                &mut vm,
+                "cp -a /etc/hippos/hippos.toml /root/ && echo memory_mb = 1 > /etc/hippos/hippos.toml",
+            )?;
+            ask(
+                &mut vm,
+                "! systemctl start hippos.service && systemctl is-failed hippos.service",
+            )?;
+            ask(
+                &mut vm,
+                "cp -a /root/hippos.toml /etc/hippos/ && systemctl start hippos.service",
+            )?;
+            served(&mut vm)
+        })?;
+        progress::step("reload; a stop by hand; the exporter", || {
+            ask(
+                &mut vm,
+                "echo memory_mb = 48 > /etc/hippos/hippos.toml && systemctl reload hippos.service && \
+                 hippos-ctl info | grep -w 48",
+            )?;
+            ask(
+                &mut vm,
+                "hippos-ctl stop && systemctl stop hippos.service && systemctl start hippos.service",
+            )?;
+            served(&mut vm)?;
+            ask(
+                &mut vm,
+                "! systemctl is-enabled hippos-exporter.service && systemctl start hippos-exporter.service",
+            )?;
+            ask(&mut vm, &format!("{SCRAPE} | grep -x 'memcached_up 1'"))?;
+            ask(
+                &mut vm,
+                "systemctl stop hippos.service && test ! -e /sys/module/hippos",
+            )?;
+            ask(&mut vm, &format!("{SCRAPE} | grep -x 'memcached_up 0'"))?;
+            ask(&mut vm, "systemctl start hippos.service").map(drop)
+        })?;
+        progress::step("purge leaves nothing", || {
+            ask(&mut vm, &format!("{APT} purge 'hippos*'"))?;
+            ask(&mut vm, "test ! -e /sys/module/hippos -a ! -e /dev/hippos")?;
+            let left = ask(&mut vm, &self.left())?;
+            ensure!(left == [""], "left: {left:?}");
+            ask(&mut vm, "! dmesg | grep -e BUG: -e WARNING: -e Oops").map(drop)
+        })?;
+        vm.off()
+    }
+
+    /// The module that DKMS builds, in the tree; then served by a guest.
+    fn dkms(&self) -> Result<()> {
+        let (release, version) = (&self.root.kernel().release, &self.root.kernel().version);
+        let tree = "/usr/src/hippos-*/kernel-tree";
+        self.sh(
+            "what the build needs, without the kernel's source (apt)",
+            &format!(
+                "apt-get update
+                 needs=$(sed -n '/^Package: hippos-dkms$/,/^$/ s/^Depends: //p' /root/packages/Packages |
+                     tr -d ',' | sed 's/([^)]*)//g')
+                 apt-get install -y --no-install-recommends -t {} libelf-dev libdw-dev linux-headers-{release}={version}
+                 apt-get install -y --no-install-recommends $needs
+                 apt-get clean",
+                root::BACKPORTS
+            ),
+        )?;
+        self.sh(
+            "hippos-dkms without it: says what is missing",
+            &format!(
+                "{APT} update
+                 {APT} install hippos-tools hippos-dkms > /tmp/said 2>&1 || {{ cat /tmp/said; exit 1; }}
+                 grep -F 'hippos:   its source: apt install linux-source-' /tmp/said
+                 test -z \"$(find /usr/lib/modules -name 'hippos.ko*')\"
+                 ! {tree} check 9.9.1+deb13-amd64 2> /tmp/said
+                 grep 'series is not supported' /tmp/said"
+            ),
+        )?;
+        let source = release.split('.').take(2).collect::<Vec<_>>().join(".");
+        let start = Instant::now();
+        self.sh(
+            "the kernel's source: its trigger has DKMS build",
+            &format!(
+                "apt-get install -y --no-install-recommends linux-source-{source}={version}
+                 modinfo -k {release} -F vermagic hippos
+                 find /usr/lib/modules/{release}/updates/dkms -name 'hippos.ko*' | grep .
+                 du -sm /var/lib/hippos-dkms
+                 test ! -e /var/lib/hippos-dkms/{release}.partial"
+            ),
+        )?;
+        println!(
+            "packages: built by DKMS in {:.0} s",
+            start.elapsed().as_secs_f32()
+        );
+        self.sh(
+            "the module again: the tree is still there",
+            &format!(
+                "made=$(stat -c %Y /var/lib/hippos-dkms/{release}/.hippos)
+                 dkms remove hippos/$(dkms status -m hippos | sed 's/hippos.\\([^,]*\\),.*/\\1/') -k {release}
+                 dpkg-trigger --by-package=hippos-dkms /usr/src && dpkg --triggers-only -a
+                 find /usr/lib/modules/{release}/updates/dkms -name 'hippos.ko*' | grep .
+                 test \"$made\" = \"$(stat -c %Y /var/lib/hippos-dkms/{release}/.hippos)\""
+            ),
+        )?;
+        self.sh(
+            "a kernel's own hooks have DKMS build, while its package is being configured",
+            &format!(
+                "apt-get install -y --reinstall linux-image-{release}={version} \
+                     > /tmp/said 2>&1 || {{ cat /tmp/said; exit 1; }}
+                 grep 'Autoinstall on {release} succeeded for module(s) hippos' /tmp/said
+                 find /usr/lib/modules/{release}/updates/dkms -name 'hippos.ko*' | grep ."
+            ),
+        )?;
+        self.sh(
+            "the module built before takes its place, and gives it back",
+            &format!(
+                "{APT} install hippos-modules-{release}
+                 test -e /usr/lib/modules/{release}/extra/hippos.ko
+                 test -z \"$(find /usr/lib/modules/{release}/updates -name 'hippos.ko*')\"
+                 modinfo -k {release} -n hippos | grep /extra/
+                 {APT} purge hippos-modules-{release}
+                 test ! -e /usr/lib/modules/{release}/extra
+                 modinfo -k {release} -n hippos | grep /updates/dkms/"
+            ),
+        )?;
+        let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
+        let disk = self.disk(dir.path())?;
+        let mut vm = self.boot(&disk)?;
+        progress::step("the service with DKMS's module", || served(&mut vm))?;
+        vm.off()?;
+        self.sh(
+            "purge leaves nothing",
+            &format!(
+                "{APT} purge 'hippos*'; left=$({}); test -z \"$left\"",
+                self.left()
+            ),
+        )
+    }
+
+    /// Finds what of Hippos is on the machine; this work tree is seen in its tree, or was.
+    fn left(&self) -> String {
+        let top = workspace::root().display();
+        format!("{LEFT} -not -path '{top}' -not -path '{top}/*'")
+    }
+}
+
+/// A line for the machine's shell.
+fn ask(vm: &mut Vm, line: &str) -> Result<Vec<String>> {
+    vm.ask_within(&format!("exec {line}"), LONG)
+}
+
+/// Has a stock client use the machine, over the network.
+fn served(vm: &mut Vm) -> Result<()> {
+    ask(vm, "systemctl is-active hippos.service && hippos-ctl flush")?;
+    for test in client::TESTS {
+        (test.run)(vm.port()).with_context(|| format!("a stock client: {}", test.name))?;
+        ask(vm, "hippos-ctl flush")?;
+    }
+    Ok(())
+}
