@@ -255,6 +255,8 @@ fn manuals(build: &Build<'_>, deb: &Deb<'_>, programs: &[PathBuf]) -> Result<()>
         shell::output(command.args(args))
     };
     deb.packed("usr/share/man/man1/hippos-load.1", run(load, &["man"])?)?;
+    let file = fs::read_to_string(workspace::root().join("packaging/man/hippos.toml.5"))?;
+    deb.packed("usr/share/man/man5/hippos.toml.5", build.fill(&file)?)?;
     let pages = build.stage.join("manuals");
     run(ctl, &["man", &pages.to_string_lossy()])?;
     for entry in fs::read_dir(&pages)? {
