@@ -57,8 +57,8 @@ pub(crate) fn notices(programs: &[&str]) -> Result<String> {
         ])
         .exec()
         .context("cargo metadata: is Cargo.lock up to date?")?;
-    let mut text = "What is in this package contains the following crates, whose licences \
-                    ask\nfor their texts to go along.\n"
+    let mut text = "This package contains the following crates, whose licences ask\n\
+                    for their texts to go along.\n"
         .to_owned();
     for package in linked(&metadata, programs)?.values() {
         let licence = package.license.as_deref().unwrap_or("");
