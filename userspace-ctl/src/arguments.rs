@@ -10,6 +10,9 @@ use crate::admin::Who;
 use crate::configuration::FILE;
 use crate::exit::Status;
 
+/// Connections of a dump or a load: as many as keep a server of a few CPUs busy.
+pub(crate) const CONNECTIONS: u8 = 4;
+
 /// Looks into a loaded Hippos and steers it, through /dev/hippos (root only).
 #[derive(Debug, Parser)]
 #[command(name = "hippos-ctl", version)]
@@ -20,8 +23,8 @@ pub(crate) struct Arguments {
     /// One JSON object or array instead of text, also for an error
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Ask a server over TCP instead of the loaded module: status, stats, conns, slabs, keys,
-    /// exporter
+    /// Ask a server over TCP instead of the loaded module: status, stats, conns, slabs, keys, dump,
+    /// load, exporter
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
     /// Log in there with the first user:password line of this file
@@ -49,7 +52,9 @@ pub(crate) enum Command {
     /// Loads the module as the configuration file says, and attaches XDP
     #[command(
         after_help = "Waits for the interfaces that the file names. Until all of the file is in \
-force nobody is served who may not be. What goes wrong leaves the module unloaded."
+force nobody is served who may not be. What goes wrong leaves the module unloaded. When the file names a \
+dump (warm.file) it is loaded at last, while clients are served; if that fails it is told, and the cache \
+stays as it is."
     )]
     Start {
         /// The configuration file
@@ -57,8 +62,19 @@ force nobody is served who may not be. What goes wrong leaves the module unloade
         file: PathBuf,
     },
     /// Takes the XDP program off all interfaces, then the module out of the kernel
-    #[command(visible_alias = "unload")]
-    Stop,
+    #[command(
+        visible_alias = "unload",
+        after_help = "When the file names one for it (warm.file), all items are dumped before; start \
+loads them. A dump that fails is told, and the module is unloaded."
+    )]
+    Stop {
+        /// The configuration file
+        #[arg(default_value = FILE)]
+        file: PathBuf,
+        /// Lose all items
+        #[arg(long)]
+        no_dump: bool,
+    },
     /// Puts in force what the configuration file says otherwise, and tells what needs a restart
     #[command(
         after_help = "What the file does not name goes back to its default. The file of users \
@@ -133,6 +149,25 @@ Example:\n  hippos-ctl keys user: --most 10"
         #[arg(long, default_value_t = 1000, value_name = "COUNT")]
         most: u64,
     },
+    /// Writes all items into a file, from which load stores them again
+    #[command(
+        after_help = "Asks over TCP, from this host, while clients are served. The file is made as \
+FILE.partial and has its name when it is complete; the one of before stays until then. An item that is \
+changed meanwhile is there as it was when it was read, or is missed. With - for FILE the dump goes to standard output. \
+A module whose clients log in wants --auth-file.\n\nExamples:\n  \
+hippos-ctl dump /var/lib/hippos/cache.dump\n  \
+hippos-ctl --server 10.0.0.5:11211 dump - | hippos-ctl load -"
+    )]
+    Dump(Dump),
+    /// Stores the items of a file that dump wrote
+    #[command(
+        after_help = "The file is read to its end first: one that is damaged or not complete changes \
+nothing, unless --salvage is given. What remains of times to live is reckoned from the dump on. - for FILE \
+is standard input, of which all is stored that comes before damage.\n\nExamples:\n  \
+hippos-ctl load /var/lib/hippos/cache.dump\n  \
+hippos-ctl --server 10.0.0.5:11211 load cache.dump --mode set"
+    )]
+    Load(Load),
     /// Forgets every item, as memcached's flush_all does
     Flush {
         /// Seconds to wait before, at most 30 days
@@ -221,6 +256,44 @@ command. While it is attached the module can't be unloaded but by hippos-ctl sto
         #[command(subcommand)]
         action: Xdp,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Dump {
+    /// The file
+    pub(crate) file: PathBuf,
+    /// Go on with FILE.partial of a dump that was interrupted; items that it has are not read again
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// How many connections read values, 1 to 64
+    #[arg(long, default_value_t = CONNECTIONS, value_name = "COUNT",
+        value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) connections: u8,
+    /// Tell nothing but errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Load {
+    /// The file
+    pub(crate) file: PathBuf,
+    /// Which value stays where the cache has the key already
+    #[arg(long, value_enum, default_value = "add")]
+    pub(crate) mode: crate::dump::Mode,
+    /// Begin with this block: where a load that was interrupted says that it goes on
+    #[arg(long, default_value_t = 0, value_name = "NUMBER")]
+    pub(crate) from_block: u64,
+    /// Load the whole blocks of a file that is damaged or not complete, up to the damage
+    #[arg(long)]
+    pub(crate) salvage: bool,
+    /// How many connections store, 1 to 64
+    #[arg(long, default_value_t = CONNECTIONS, value_name = "COUNT",
+        value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) connections: u8,
+    /// Tell nothing but errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]

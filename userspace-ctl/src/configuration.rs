@@ -293,7 +293,9 @@ impl Reader<'_> {
                 "dev" => interface(&value),
                 "xdp.interfaces" if value.is_empty() => Ok(()),
                 "xdp.interfaces" => value.split(',').try_for_each(interface),
-                "auth_file" | "load.module" if !value.is_empty() && !value.starts_with('/') => {
+                "auth_file" | "load.module" | "warm.file"
+                    if !value.is_empty() && !value.starts_with('/') =>
+                {
                     Err(format!("{value}: must be a whole path, from the root"))
                 }
                 _ => Ok(()),
@@ -328,6 +330,10 @@ impl Reader<'_> {
                 );
                 found.push((name, true, what));
             }
+        }
+        if !get("warm.file").is_empty() && get("admin") == "off" {
+            let what = "warm.file: the dump lists the keys by lru_crawler, which admin=off refuses";
+            found.push(("warm.file", false, what.to_owned()));
         }
         if !get("xdp.interfaces").is_empty() {
             for (name, off) in [("udp", "0"), ("udp_fast", "0")] {
@@ -393,6 +399,9 @@ mode = "generic"
 [load]
 module = "/lib/hippos.ko"
 wait = 5
+
+[warm]
+file = "/var/lib/hippos/cache.dump"
 "#;
 
     #[test]
@@ -440,6 +449,7 @@ wait = 5
             ("dev = 'a/b'", "is no interface's name"),
             ("dev = 'averyveryverylongname'", "is no interface's name"),
             ("auth_file = 'users'", "must be a whole path"),
+            ("[warm]\nfile = 'cache'", "must be a whole path"),
             ("port = -1", "must be from 1 to 65535"),
             ("memory_mb = 99999999999999999999", "must be from 8 to"),
         ] {
@@ -454,6 +464,10 @@ wait = 5
         assert_eq!(
             findings(text),
             ["3:14: xdp.interfaces: XDP answers nothing with udp off"]
+        );
+        assert_eq!(
+            findings("admin = 'off'\n[warm]\nfile = '/f'\n"),
+            ["3:8: warm.file: the dump lists the keys by lru_crawler, which admin=off refuses"]
         );
         let found = findings("udp_rate = 1\n");
         assert!(found[0].starts_with("1:12: warning: udp_rate"), "{found:?}");

@@ -59,7 +59,7 @@ impl Item {
             words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
         };
         Some(Item {
-            key: decoded(of("key")?),
+            key: decoded(of("key")?.as_bytes()),
             // -1 is: it does not expire.
             expiry: of("exp").and_then(|at| at.parse().ok()),
             bytes: of("size")?.parse().ok()?,
@@ -69,9 +69,8 @@ impl Item {
 }
 
 /// A key as it was before the dump's %XX.
-fn decoded(text: &str) -> Vec<u8> {
-    let mut key = Vec::new();
-    let mut rest = text.as_bytes();
+pub(crate) fn decoded(mut rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(rest.len());
     while let [first, after @ ..] = rest {
         let hex = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
         let byte = hex.and_then(|two| u8::from_str_radix(two, 16).ok());
@@ -126,7 +125,7 @@ mod tests {
 
     #[test]
     fn keys_are_shown_without_control_characters() {
-        assert_eq!(decoded("a%20%ff%2"), b"a \xff%2");
+        assert_eq!(decoded(b"a%20%ff%2"), b"a \xff%2");
         assert_eq!(shown(b"a\x1b[2J\xff\xc3\xa4"), "a\\u{1b}[2J\\xffä");
     }
 }

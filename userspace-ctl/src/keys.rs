@@ -65,7 +65,14 @@ pub(crate) static WAIT: Parameter = own(
     "seconds that start waits for the interfaces that are named here",
 );
 
-static OWN: [&Parameter; 7] = [
+pub(crate) static WARM_FILE: Parameter = own(
+    "warm.file",
+    Kind::Text,
+    "",
+    "stop writes all items into this file, and start loads them. Empty: a stop loses them",
+);
+
+static OWN: [&Parameter; 8] = [
     &AUTH_FILE,
     &UDP_DATAGRAMS,
     &UDP_PRIVATE_RATE,
@@ -73,11 +80,12 @@ static OWN: [&Parameter; 7] = [
     &XDP_MODE,
     &MODULE,
     &WAIT,
+    &WARM_FILE,
 ];
 
 /// Keys that say how to load, and are nothing that is in force afterwards.
 pub(crate) fn is_of_loading(key: &Parameter) -> bool {
-    ["load.module", "load.wait", "xdp.mode"].contains(&key.name)
+    ["load.module", "load.wait", "warm.file", "xdp.mode"].contains(&key.name)
 }
 
 /// All keys, those without a table first.

@@ -11,6 +11,7 @@ mod conns;
 mod credentials;
 mod device;
 mod doctor;
+mod dump;
 mod exit;
 mod exporter;
 mod in_force;
@@ -29,6 +30,7 @@ mod start;
 mod stats;
 mod status;
 mod system;
+mod warm;
 #[cfg_attr(not(feature = "xdp"), path = "xdp/absent.rs")]
 mod xdp;
 
@@ -98,9 +100,10 @@ fn run(arguments: Arguments) -> Result<Answer> {
 
 fn is_change(command: &Command) -> bool {
     match command {
-        Command::Start { .. } | Command::Stop | Command::Reload { .. } | Command::Flush { .. } => {
-            true
-        }
+        Command::Start { .. }
+        | Command::Stop { .. }
+        | Command::Reload { .. }
+        | Command::Flush { .. } => true,
         Command::Allow { change } => !matches!(change, Allow::List),
         Command::Admin { who } => who.is_some(),
         Command::Auth { change } => !matches!(change, Auth::Status),
@@ -115,6 +118,8 @@ fn is_change(command: &Command) -> bool {
         | Command::Conns
         | Command::Slabs
         | Command::Keys { .. }
+        | Command::Dump(_)
+        | Command::Load(_)
         | Command::Doctor
         | Command::Exporter { .. }
         | Command::Completions { .. }
@@ -131,7 +136,12 @@ fn answer(arguments: Arguments) -> Result<Answer> {
     let source = Source::new(&arguments.device, arguments.server.as_deref(), users)?;
     match arguments.command {
         Command::Start { file } => start::start(&system, &arguments.device, &file),
-        Command::Stop => module::stop().map(|()| Answer::done()),
+        Command::Stop { file, no_dump } => {
+            if !no_dump {
+                warm::dump_at_stop(&arguments.device, &file);
+            }
+            module::stop().map(|()| Answer::done())
+        }
         Command::Reload { file } => reload::reload(&system, &open()?, &file),
         Command::Check { file } => check::check(&system, &file),
         Command::Diff { file } => {
@@ -191,6 +201,8 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             }
             Ok(Answer::silent())
         }
+        Command::Dump(given) => dump::dump(&source.target()?, &given),
+        Command::Load(given) => dump::load(&source.target()?, &given),
         Command::Doctor => Ok(doctor::doctor(&system, &looked_at(open()))),
         Command::Exporter { listen } => exporter::serve(source, &listen).map(|()| Answer::silent()),
         Command::Completions { shell } => {

@@ -47,6 +47,11 @@ impl Server {
         }
     }
 
+    /// The connection alone; all that was asked is answered.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+
     fn log_in(&mut self, users: &[u8]) -> Result<()> {
         let mut lines = users.split(|byte| matches!(byte, b'\n' | b'\r'));
         let Some(line) = lines.find(|line| line.contains(&b':')) else {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use hippos_abi::Section;
 
 use crate::device::Device;
+use crate::dump::Target;
 use crate::server::Server;
 use crate::stats::Stats;
 
@@ -49,15 +50,25 @@ impl Source {
         Stats::parse(&text)
     }
 
-    /// A connection to the server itself: the module's own port, from this host.
-    pub(crate) fn connect(&self) -> Result<Server> {
-        match self {
+    /// The server itself: the module's own port, from this host.
+    pub(crate) fn target(&self) -> Result<Target> {
+        let (address, users) = match self {
             Source::Device { path, users } => {
                 let port = Device::open(path)?.info().port;
-                Server::connect(&format!("127.0.0.1:{port}"), users)
+                (format!("127.0.0.1:{port}"), users)
             }
-            Source::Server { address, users } => Server::connect(address, users),
-        }
+            Source::Server { address, users } => (address.clone(), users),
+        };
+        Ok(Target {
+            address,
+            users: users.clone(),
+        })
+    }
+
+    /// A connection to it.
+    pub(crate) fn connect(&self) -> Result<Server> {
+        let Target { address, users } = self.target()?;
+        Server::connect(&address, &users)
     }
 
     /// Whether this is a module on this host.

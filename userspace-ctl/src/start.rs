@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::exit::{end, Status, Told};
 use crate::kernel_log::Log;
 use crate::system::System;
-use crate::{keys, module, xdp, Mode};
+use crate::{keys, module, warm, xdp, Mode};
 
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
@@ -49,6 +49,8 @@ pub(crate) fn start(system: &System, node: &Path, file: &Path) -> Result<Answer>
         };
         return Err(error.context(undone));
     }
+    // Clients are served meanwhile.
+    warm::load_at_start(node, &wanted);
     let port = wanted.get(&hippos_abi::parameters::each::port);
     let text = format!("serving port {port}\n");
     Ok(Answer::new(text, json!({"port": number(&wanted, "port")})))

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `dump` and `load`: a cache's items in a file, over a restart of the server or the machine.
+
+mod client;
+mod file;
+mod progress;
+mod reader;
+mod replay;
+mod save;
+mod writer;
+
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::BuildHasher;
+use std::io::{self, BufReader, BufWriter, Read, Seek};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::arguments::{Dump, Load};
+use crate::exit::{end, Status};
+
+pub(crate) use client::Target;
+pub(crate) use replay::Mode;
+
+use file::Header;
+use progress::Progress;
+use reader::Reader;
+use replay::Done;
+use save::Known;
+use writer::{Partial, Writer};
+
+/// Writes all items into a file.
+pub(crate) fn dump(target: &Target, given: &Dump) -> Result<Answer> {
+    let counts = save::Counts::default();
+    let connections = usize::from(given.connections);
+    let expected = save::expected(target)?;
+    let mut progress = Progress::new(given.quiet);
+    let header = Header {
+        made: writer::now(),
+        identity: RandomState::new().hash_one(std::process::id()),
+    };
+    let mut known = Known::default();
+    let shown = given.file.display();
+    let is_stdout = given.file.as_os_str() == "-";
+    let (totals, written) = if is_stdout {
+        if given.resume {
+            end!(Usage, "--resume needs a file");
+        }
+        let mut writer = Writer::new(BufWriter::new(io::stdout().lock()), header)?;
+        let told = (&mut progress, expected);
+        save::save(target, connections, &known, &mut writer, &counts, told)?;
+        let (_, totals, written) = writer.end()?;
+        (totals, written)
+    } else {
+        let partial = Partial::of(&given.file);
+        let mut writer = match given.resume {
+            true => partial.resume(|key| known.insert(key))?,
+            false => partial.create(header)?,
+        };
+        let told = (&mut progress, expected);
+        save::save(target, connections, &known, &mut writer, &counts, told)
+            .with_context(|| format!("{shown}.partial is left: --resume goes on with it"))?;
+        let (out, totals, written) = writer.end()?;
+        partial.complete(out)?;
+        (totals, written)
+    };
+    let seconds = progress.end();
+    let [items, gone, too_large] =
+        [&counts.items, &counts.gone, &counts.too_large].map(|count| count.load(Relaxed));
+    let mut text = format!(
+        "{} items in {written} bytes, {}\n",
+        totals.items,
+        pace(items, seconds)
+    );
+    if too_large > 0 {
+        text.push_str(&format!("{too_large} items are too large for a dump\n"));
+    }
+    if is_stdout {
+        if !given.quiet {
+            eprint!("{text}");
+        }
+        return Ok(Answer::silent());
+    }
+    let json = json!({"items": totals.items, "bytes": written, "gone": gone,
+        "too_large": too_large, "seconds": seconds});
+    Ok(Answer::new(quiet(given.quiet, text), json))
+}
+
+/// Stores all items of a file.
+pub(crate) fn load(target: &Target, given: &Load) -> Result<Answer> {
+    if given.file.as_os_str() == "-" {
+        return store(target, given, io::stdin().lock(), None);
+    }
+    let shown = || given.file.display().to_string();
+    let mut file = File::open(&given.file).with_context(shown)?;
+    if !given.salvage {
+        if let Err(damage) = reader::verify(BufReader::new(&file)) {
+            end!(
+                Failed,
+                "{}: {damage}; nothing is loaded (--salvage loads the blocks before)",
+                shown()
+            );
+        }
+        file.rewind().with_context(shown)?;
+    }
+    let size = file.metadata().with_context(shown)?.len();
+    store(target, given, BufReader::new(file), Some(size))
+}
+
+fn store(target: &Target, given: &Load, input: impl Read, size: Option<u64>) -> Result<Answer> {
+    let counts = replay::Counts::default();
+    let mut progress = Progress::new(given.quiet);
+    let mut reader = match Reader::new(input) {
+        Ok(reader) => reader,
+        Err(damage) => end!(Failed, "{}: {damage}", given.file.display()),
+    };
+    let done = Mutex::new(Done::from(given.from_block));
+    let replayed = replay::replay(
+        target,
+        usize::from(given.connections),
+        given.mode,
+        &mut reader,
+        &counts,
+        &done,
+        (&mut progress, size),
+    );
+    let done = done
+        .into_inner()
+        .map_or(given.from_block, |done| done.next());
+    let damage = replayed.with_context(|| format!("to go on: --from-block {done}"))?;
+    let seconds = progress.end();
+    let [stored, kept, expired, refused] = [
+        &counts.stored,
+        &counts.kept,
+        &counts.expired,
+        &counts.refused,
+    ]
+    .map(|count: &AtomicU64| count.load(Relaxed));
+    let mut text = format!(
+        "{stored} items stored, {}; {kept} were there, {expired} have expired\n",
+        pace(stored + kept + expired, seconds)
+    );
+    if refused > 0 {
+        text.push_str(&format!(
+            "{refused} items were refused: no memory, or too large\n"
+        ));
+    }
+    text = quiet(given.quiet, text);
+    let mut json = json!({"stored": stored, "kept": kept, "expired": expired, "refused": refused,
+        "seconds": seconds});
+    let mut status = Status::Done;
+    if refused > 0 {
+        status = Status::Refused;
+    }
+    if let Some(damage) = damage {
+        text.push_str(&format!("{damage}; only the blocks before are loaded\n"));
+        json["damage"] = damage.to_string().into();
+        status = Status::Failed;
+    }
+    Ok(Answer::new(text, json).ending(status))
+}
+
+fn quiet(is_quiet: bool, text: String) -> String {
+    if is_quiet {
+        String::new()
+    } else {
+        text
+    }
+}
+
+fn pace(items: u64, seconds: f64) -> String {
+    format!("{seconds:.1} s, {:.0}/s", items as f64 / seconds.max(0.001))
+}

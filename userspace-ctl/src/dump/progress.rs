@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A line on the terminal that tells how far a dump or a load is.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Between two lines.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// How far it is.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    begun: Instant,
+    told: Instant,
+    is_shown: bool,
+}
+
+impl Progress {
+    /// Shown on a terminal alone.
+    pub(crate) fn new(is_quiet: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            begun: now,
+            told: now,
+            is_shown: !is_quiet && io::stderr().is_terminal(),
+        }
+    }
+
+    /// Tells of so many items, and which part of the whole is done if that is known.
+    pub(crate) fn tell(&mut self, items: u64, part: Option<f64>) {
+        let now = Instant::now();
+        if self.is_shown && now - self.told >= EVERY {
+            self.told = now;
+            let line = line(items, part, now - self.begun);
+            // Nobody is told when the terminal is gone.
+            let _ = write!(io::stderr(), "\r{line}\x1b[K");
+        }
+    }
+
+    /// Takes the line away; gives the seconds that all took.
+    pub(crate) fn end(self) -> f64 {
+        if self.is_shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+        self.begun.elapsed().as_secs_f64()
+    }
+}
+
+fn line(items: u64, part: Option<f64>, since: Duration) -> String {
+    let seconds = since.as_secs_f64();
+    let mut line = format!("{items} items, {:.0}/s", items as f64 / seconds);
+    if let Some(part) = part.filter(|part| *part > 0.0) {
+        let part = part.min(1.0);
+        let left = seconds * (1.0 - part) / part;
+        line.push_str(&format!(", {:.0} %, {left:.0} s left", part * 100.0));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_and_remaining_time_are_told() {
+        let since = Duration::from_secs(10);
+        assert_eq!(
+            line(2_000_000, Some(0.25), since),
+            "2000000 items, 200000/s, 25 %, 30 s left"
+        );
+        assert_eq!(line(50, None, since), "50 items, 5/s");
+        assert_eq!(line(50, Some(7.0), since), "50 items, 5/s, 100 %, 0 s left");
+    }
+}

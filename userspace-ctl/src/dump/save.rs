@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Reads all items of a running cache: one connection lists the keys (`lru_crawler metadump`), the
+//! others ask for them (`mg`).
+//!
+//! `mgdump` would tell which keys were given in base64, but prints a key that came by the binary
+//! protocol as it is, line ends and all; `metadump` has every key as `%XX`.
+
+use std::collections::hash_map::RandomState;
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{anyhow, Context, Result};
+
+use super::client::{put_base64, Client, Target};
+use super::file::{is_plain, Record, BINARY, BLOCK, KEY_MOST, STALE, VALUE_MOST, WON};
+use super::progress::Progress;
+use super::reader::Packed;
+use super::writer::{now, Packer, Writer};
+use crate::exit::end;
+use crate::item_keys::decoded;
+
+/// Requests that are sent at once. So many bytes fit the buffers of the sockets, whether or not the
+/// server reads before its answers are read: neither side waits for the other for ever.
+const REQUESTS: usize = 512;
+const REQUEST_BYTES: usize = 32 << 10;
+/// What a request has beside its key.
+const REQUEST_REST: usize = 24;
+/// Lists the keys in the order of the hash table. By classes, memcached misses items that move between
+/// its LRU lists meanwhile.
+const BY_HASH: &[u8] = b"lru_crawler metadump hash\r\n";
+/// What a memcached has that is too old for the other.
+const BY_CLASS: &[u8] = b"lru_crawler metadump all\r\n";
+/// How often a server is asked again that is busy with another dump.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of the items.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) items: AtomicU64,
+    /// Deleted, expired or evicted after they were listed.
+    pub(crate) gone: AtomicU64,
+    /// Longer than a dump takes.
+    pub(crate) too_large: AtomicU64,
+}
+
+/// Keys, one behind the other.
+#[derive(Debug, Default)]
+struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn is_full(&self) -> bool {
+        let most = REQUEST_BYTES - KEY_MOST * 2;
+        self.ends.len() == REQUESTS
+            || self.bytes.len() * 4 / 3 + self.ends.len() * REQUEST_REST >= most
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = [0].into_iter().chain(self.ends.iter().copied());
+        begins
+            .zip(&self.ends)
+            .map(|(begin, end)| &self.bytes[begin..*end])
+    }
+}
+
+/// Keys that are in the file already.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    hashes: HashSet<u128>,
+    random: (RandomState, RandomState),
+}
+
+impl Known {
+    pub(crate) fn insert(&mut self, key: &[u8]) {
+        self.hashes.insert(self.hash(key));
+    }
+
+    fn has(&self, key: &[u8]) -> bool {
+        !self.hashes.is_empty() && self.hashes.contains(&self.hash(key))
+    }
+
+    /// So long that no two keys have the same.
+    fn hash(&self, key: &[u8]) -> u128 {
+        let half = |random: &RandomState| u128::from(random.hash_one(key));
+        half(&self.random.0) << 64 | half(&self.random.1)
+    }
+}
+
+/// Writes all items that are not known.
+pub(crate) fn save<W: Write>(
+    target: &Target,
+    connections: usize,
+    known: &Known,
+    writer: &mut Writer<W>,
+    counts: &Counts,
+    (progress, expected): (&mut Progress, u64),
+) -> Result<()> {
+    let is_over = &AtomicBool::new(false);
+    // What connects before a thread begins can fail at once.
+    let lister = Client::connect(target)?;
+    let clients: Result<Vec<Client>> = (0..connections).map(|_| Client::connect(target)).collect();
+    let clients = clients?;
+    thread::scope(|scope| {
+        let (put_keys, keys) = sync_channel(connections * 4);
+        let keys = Arc::new(Mutex::new(keys));
+        let (put_blocks, blocks) = sync_channel(connections);
+        let lister = scope.spawn(move || {
+            let listed = list(lister, known, &put_keys, is_over);
+            is_over.store(listed.is_err(), Relaxed);
+            listed
+        });
+        let mut askers = Vec::new();
+        for client in clients {
+            let (keys, put_blocks) = (keys.clone(), put_blocks.clone());
+            askers.push(scope.spawn(move || {
+                let asked = Asker::new(client, counts).and_then(|a| a.run(&keys, &put_blocks));
+                if asked.is_err() {
+                    is_over.store(true, Relaxed);
+                }
+                asked
+            }));
+        }
+        // The others end when the threads do that are at the other end.
+        drop((keys, put_blocks));
+        let mut written = Ok(());
+        for block in blocks {
+            written = writer.block(block);
+            if written.is_err() {
+                break;
+            }
+            let items = writer.totals.items;
+            let part = (expected > 0).then(|| items as f64 / expected as f64);
+            progress.tell(items, part);
+        }
+        let panicked = |_| Err(anyhow!("a thread panicked"));
+        let mut ended = written.context("the dump can't be written");
+        for thread in askers.into_iter().chain([lister]) {
+            // The first error is the cause of the others.
+            ended = ended.and(thread.join().unwrap_or_else(panicked));
+        }
+        ended
+    })
+}
+
+/// Lists the keys.
+fn list(
+    mut client: Client,
+    known: &Known,
+    out: &SyncSender<Keys>,
+    is_over: &AtomicBool,
+) -> Result<()> {
+    let mut keys = Keys::default();
+    let mut tries = 0;
+    let mut command = BY_HASH;
+    client.send(command)?;
+    loop {
+        let line = client.line()?;
+        if let Some(item) = line.strip_prefix(b"key=") {
+            let key = item.split(|byte| *byte == b' ').next().unwrap_or_default();
+            let key = decoded(key);
+            if !known.has(&key) && (1..=KEY_MOST).contains(&key.len()) {
+                keys.push(&key);
+            }
+            if keys.is_full()
+                && (is_over.load(Relaxed) || out.send(std::mem::take(&mut keys)).is_err())
+            {
+                // Why is told by the thread that ended.
+                return Ok(());
+            }
+        } else if line == b"END" {
+            let _ = out.send(keys);
+            return Ok(());
+        } else if line.starts_with(b"BUSY") && tries < TRIES {
+            tries += 1;
+            thread::sleep(PAUSE);
+            client.send(command)?;
+        } else if command == BY_HASH && line.windows(5).any(|word| word == b"ERROR") {
+            command = BY_CLASS;
+            client.send(command)?;
+        } else if line != b"OK" {
+            return Err(client.unexpected());
+        }
+    }
+}
+
+/// Asks for the values of keys.
+struct Asker<'c> {
+    client: Client,
+    counts: &'c Counts,
+    packer: Packer,
+    requests: Vec<u8>,
+    value: Vec<u8>,
+    raw: Vec<u8>,
+    items: u32,
+}
+
+impl<'c> Asker<'c> {
+    fn new(client: Client, counts: &'c Counts) -> Result<Self> {
+        Ok(Self {
+            client,
+            counts,
+            packer: Packer::new()?,
+            requests: Vec::new(),
+            value: Vec::new(),
+            raw: Vec::new(),
+            items: 0,
+        })
+    }
+
+    fn run(mut self, keys: &Mutex<Receiver<Keys>>, out: &SyncSender<Packed>) -> Result<()> {
+        loop {
+            let next = keys.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(keys) = next else {
+                break;
+            };
+            self.ask(&keys)?;
+            self.read(&keys, out)?;
+        }
+        self.close_block(out).map(drop)
+    }
+
+    fn ask(&mut self, keys: &Keys) -> Result<()> {
+        self.requests.clear();
+        for key in keys.iter() {
+            self.requests.extend_from_slice(b"mg ");
+            if is_plain(key) {
+                // `k` tells whether it was given in base64.
+                self.requests.extend_from_slice(key);
+                self.requests.extend_from_slice(b" k v f t c u\r\n");
+            } else {
+                put_base64(key, &mut self.requests);
+                self.requests.extend_from_slice(b" b v f t c u\r\n");
+            }
+        }
+        self.client.send(&self.requests)
+    }
+
+    fn read(&mut self, keys: &Keys, out: &SyncSender<Packed>) -> Result<()> {
+        self.requests.clear();
+        let mut put_back = 0;
+        for key in keys.iter() {
+            let line = self.client.line()?;
+            let Some(found) = line.strip_prefix(b"VA ") else {
+                match line {
+                    // A key that this server does not take in base64.
+                    line if line == b"EN" || line.starts_with(b"CLIENT_ERROR ") => {}
+                    line if line.starts_with(b"SERVER_ERROR ") => {}
+                    _ => return Err(self.client.unexpected()),
+                }
+                self.counts.gone.fetch_add(1, Relaxed);
+                continue;
+            };
+            let Some(Found {
+                len,
+                took,
+                mut record,
+            }) = Found::parse(found, is_plain(key))
+            else {
+                return Err(self.client.unexpected());
+            };
+            if took {
+                put_back += 1;
+                stale(key, record.marks, record.cas, &mut self.requests);
+            }
+            if len > VALUE_MOST as u64 {
+                self.client.skip(len)?;
+                self.counts.too_large.fetch_add(1, Relaxed);
+                continue;
+            }
+            self.value.clear();
+            self.client.value(len as usize, &mut self.value)?;
+            (record.key, record.value) = (key, &self.value);
+            record.put(&mut self.raw);
+            self.items += 1;
+            self.counts.items.fetch_add(1, Relaxed);
+            if self.raw.len() >= BLOCK && !self.close_block(out)? {
+                return Ok(());
+            }
+        }
+        if put_back > 0 {
+            self.client.send(&self.requests)?;
+            for _ in 0..put_back {
+                // It may be gone, or another's by now.
+                self.client.line()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is somebody to take the block.
+    fn close_block(&mut self, out: &SyncSender<Packed>) -> Result<bool> {
+        if self.items == 0 {
+            return Ok(true);
+        }
+        let block = self.packer.pack(&self.raw, self.items)?;
+        self.raw.clear();
+        self.items = 0;
+        Ok(out.send(block).is_ok())
+    }
+}
+
+/// A request that makes an item stale, with nobody who makes it anew, if it is still that item.
+pub(super) fn stale(key: &[u8], marks: u8, cas: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"md ");
+    put_key(key, marks, out);
+    out.extend_from_slice(b" I");
+    if cas != 0 {
+        out.extend_from_slice(format!(" C{cas} E{cas}").as_bytes());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// A key with its flag.
+pub(super) fn put_key(key: &[u8], marks: u8, out: &mut Vec<u8>) {
+    if marks & BINARY != 0 {
+        put_base64(key, out);
+        out.extend_from_slice(b" b");
+    } else {
+        out.extend_from_slice(key);
+    }
+}
+
+/// What the first line of an answer tells.
+struct Found {
+    len: u64,
+    /// The dump was taken for a client that makes the item anew: that must be put back.
+    took: bool,
+    /// Without key and value.
+    record: Record<'static>,
+}
+
+impl Found {
+    fn parse(line: &[u8], is_plain: bool) -> Option<Self> {
+        let mut words = line.split(|byte| *byte == b' ').filter(|w| !w.is_empty());
+        let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+        let len = number(words.next()?)?;
+        let mut record = Record::default();
+        let mut took = false;
+        if !is_plain {
+            record.marks = BINARY;
+        }
+        for word in words {
+            match word.split_first()? {
+                (b'f', flags) => record.flags = u32::try_from(number(flags)?).ok()?,
+                (b't', b"-1") => record.expiry = 0,
+                (b't', left) => record.expiry = now() + number(left)?,
+                (b'c', cas) => record.cas = number(cas)?,
+                (b'b', []) => record.marks |= BINARY,
+                (b'X', []) => record.marks |= STALE,
+                (b'Z', []) => record.marks |= WON,
+                (b'W', []) => took = true,
+                _ => {}
+            }
+        }
+        Some(Self { len, took, record })
+    }
+}
+
+/// How many items there are, for those who wait.
+pub(crate) fn expected(target: &Target) -> Result<u64> {
+    let mut client = Client::connect(target)?;
+    client.send(b"stats\r\n")?;
+    let mut items = 0;
+    loop {
+        let line = client.line()?;
+        if let Some(number) = line.strip_prefix(b"STAT curr_items ") {
+            items = String::from_utf8_lossy(number).parse().unwrap_or(0);
+        } else if line == b"END" {
+            return Ok(items);
+        } else if !line.starts_with(b"STAT ") {
+            end!(Refused, "{}", client.unexpected());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_of_an_answer_become_a_record() {
+        let found = Found::parse(b"3 kZm9v b f7 t-1 c9 X W", true).unwrap();
+        let wanted = Record {
+            marks: BINARY | STALE,
+            flags: 7,
+            cas: 9,
+            ..Record::default()
+        };
+        assert_eq!((found.len, found.took, found.record), (3, true, wanted));
+        let found = Found::parse(b"0 kWb f0 t0 c1 Z", true).unwrap();
+        assert_eq!((found.record.marks, found.took), (WON, false));
+        assert!(found.record.expiry > 0);
+        for bad in ["", "x", "3 f99999999999", "3 tx"] {
+            assert!(Found::parse(bad.as_bytes(), true).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn requests_sent_at_once_are_bounded() {
+        for len in [1, 40, KEY_MOST] {
+            let mut keys = Keys::default();
+            while !keys.is_full() {
+                keys.push(&vec![b' '; len]);
+            }
+            let bytes: usize = keys
+                .iter()
+                .map(|key| {
+                    let mut out = Vec::new();
+                    put_base64(key, &mut out);
+                    out.len() + b"mg  b v f t c u\r\n".len()
+                })
+                .sum();
+            assert!(bytes <= REQUEST_BYTES, "{len}: {bytes}");
+        }
+    }
+}

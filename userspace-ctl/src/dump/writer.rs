@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Writes a dump, under another name until it is complete.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use zstd::bulk::Compressor;
+
+use super::file::{BlockHeader, Header, Kind, Totals, BLOCK_HEADER, HEADER};
+use super::reader::{Packed, Reader, Unpacker};
+use crate::exit::end;
+
+/// What zstd does best for its time; a cache's values seldom gain by more.
+const LEVEL: i32 = 1;
+
+/// Packs records into blocks.
+pub(crate) struct Packer {
+    zstd: Compressor<'static>,
+}
+
+impl Packer {
+    pub(crate) fn new() -> std::io::Result<Self> {
+        let zstd = Compressor::new(LEVEL)?;
+        Ok(Self { zstd })
+    }
+
+    /// A block without its number.
+    pub(crate) fn pack(&mut self, raw: &[u8], items: u32) -> Result<Packed> {
+        let bytes = self.zstd.compress(raw)?;
+        let header = BlockHeader {
+            kind: Kind::Items,
+            number: 0,
+            made: now(),
+            raw: u32::try_from(raw.len())?,
+            packed: u32::try_from(bytes.len())?,
+            items,
+            sum: crc32fast::hash(&bytes),
+        };
+        Ok(Packed { header, bytes })
+    }
+}
+
+/// Seconds since 1970 by this host's clock.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+/// A dump that is being written.
+#[derive(Debug)]
+pub(crate) struct Writer<W> {
+    out: W,
+    header: Header,
+    next: u64,
+    pub(crate) totals: Totals,
+    /// Bytes written.
+    pub(crate) written: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes the header.
+    pub(crate) fn new(mut out: W, header: Header) -> Result<Self> {
+        out.write_all(&header.to_bytes())?;
+        Ok(Self {
+            out,
+            header,
+            next: 0,
+            totals: Totals::default(),
+            written: HEADER as u64,
+        })
+    }
+
+    /// Gives a block its number, and writes it.
+    pub(crate) fn block(&mut self, block: Packed) -> Result<()> {
+        let Packed { mut header, bytes } = block;
+        header.number = self.next;
+        self.put(header, &bytes)?;
+        self.next += 1;
+        self.totals.items += u64::from(header.items);
+        self.totals.bytes += u64::from(header.raw);
+        Ok(())
+    }
+
+    /// Writes the end.
+    pub(crate) fn end(mut self) -> Result<(W, Totals, u64)> {
+        let bytes = self.totals.to_bytes();
+        let header = BlockHeader {
+            kind: Kind::End,
+            number: self.next,
+            made: now(),
+            raw: Totals::BYTES as u32,
+            packed: Totals::BYTES as u32,
+            items: 0,
+            sum: crc32fast::hash(&bytes),
+        };
+        self.put(header, &bytes)?;
+        self.out.flush()?;
+        Ok((self.out, self.totals, self.written))
+    }
+
+    fn put(&mut self, header: BlockHeader, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(&header.to_bytes(self.header.identity))?;
+        self.out.write_all(bytes)?;
+        self.written += (BLOCK_HEADER + bytes.len()) as u64;
+        Ok(())
+    }
+}
+
+/// A file that gets its name when it is complete; until then the one of before has it.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    file: PathBuf,
+    partial: PathBuf,
+}
+
+impl Partial {
+    pub(crate) fn of(file: &Path) -> Self {
+        let mut partial = file.as_os_str().to_owned();
+        partial.push(".partial");
+        Self {
+            file: file.to_owned(),
+            partial: partial.into(),
+        }
+    }
+
+    /// Begins it; what an earlier dump left is lost.
+    pub(crate) fn create(&self, header: Header) -> Result<Writer<BufWriter<File>>> {
+        let said = || format!("can't write {}", self.partial.display());
+        match fs::remove_file(&self.partial) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(said)
+            }
+            _ => {}
+        }
+        // A cache's values are not for everybody, and no link is followed.
+        let open = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.partial);
+        let file = open.with_context(said)?;
+        Writer::new(BufWriter::with_capacity(1 << 20, file), header).with_context(said)
+    }
+
+    /// Goes on after the last whole block of one that was interrupted; tells each key in there.
+    pub(crate) fn resume(&self, mut each: impl FnMut(&[u8])) -> Result<Writer<BufWriter<File>>> {
+        let said = || format!("can't go on with {}", self.partial.display());
+        let open = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&self.partial);
+        let file = open.with_context(said)?;
+        let mut unpacker = Unpacker::new()?;
+        let mut reader = Reader::new(std::io::BufReader::new(&file)).with_context(said)?;
+        let mut writer = Writer {
+            out: (),
+            header: reader.header,
+            next: 0,
+            totals: Totals::default(),
+            written: HEADER as u64,
+        };
+        loop {
+            match reader.block() {
+                Ok(Some(block)) => {
+                    for record in unpacker.unpack(&block).with_context(said)? {
+                        match record {
+                            Ok(record) => each(record.key),
+                            Err(what) => end!(Failed, "{}: {what}", said()),
+                        }
+                    }
+                    writer.next = reader.next;
+                    writer.totals = reader.totals;
+                    writer.written = reader.read;
+                }
+                // A complete one, which only lacked its name: its end is written again.
+                Ok(None) => break,
+                Err(_) => break,
+            }
+        }
+        file.set_len(writer.written).with_context(said)?;
+        (&file).seek(SeekFrom::End(0)).with_context(said)?;
+        Ok(Writer {
+            out: BufWriter::with_capacity(1 << 20, file),
+            header: writer.header,
+            next: writer.next,
+            totals: writer.totals,
+            written: writer.written,
+        })
+    }
+
+    /// Gives it its name, when all of it is on the disk.
+    pub(crate) fn complete(&self, out: BufWriter<File>) -> Result<()> {
+        let said = || format!("can't complete {}", self.file.display());
+        let file = out.into_inner().map_err(|error| error.into_error());
+        file.with_context(said)?.sync_all().with_context(said)?;
+        fs::rename(&self.partial, &self.file).with_context(said)?;
+        let folder = match self.file.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = File::open(folder).with_context(said)?;
+        folder.sync_all().with_context(said)
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A cache that stays warm over a restart: `stop` dumps it and `start` loads it, when the
+//! configuration names a file (`warm.file`). Neither fails for that, as memcached's `-e`.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::answer::Answer;
+use crate::arguments::{Dump, Load, CONNECTIONS};
+use crate::configuration::Configuration;
+use crate::dump::{self, Mode};
+use crate::keys;
+use crate::source::Source;
+
+/// Dumps the cache that is about to be unloaded, if the file says where to.
+pub(crate) fn dump_at_stop(device: &Path, configuration: &Path) {
+    if let Err(error) = try_dump(device, configuration) {
+        eprintln!("hippos-ctl: the cache is not kept: {error:#}");
+    }
+}
+
+fn try_dump(device: &Path, configuration: &Path) -> Result<()> {
+    // Who loaded the module without a file stops it without one.
+    if !configuration.exists() {
+        return Ok(());
+    }
+    let (wanted, _) = Configuration::check(configuration)?;
+    let Some(file) = file(&wanted) else {
+        return Ok(());
+    };
+    if let Some(folder) = file.parent() {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.with_context(|| folder.display().to_string())?;
+    }
+    let given = Dump {
+        file,
+        resume: false,
+        connections: CONNECTIONS,
+        quiet: false,
+    };
+    tell(&dump::dump(&source(device, &wanted)?.target()?, &given)?);
+    Ok(())
+}
+
+/// Loads what the last stop dumped, if the file says where it is.
+pub(crate) fn load_at_start(device: &Path, wanted: &Configuration) {
+    if let Err(error) = try_load(device, wanted) {
+        eprintln!("hippos-ctl: the cache stays as it is: {error:#}");
+    }
+}
+
+fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
+    let Some(file) = file(wanted) else {
+        return Ok(());
+    };
+    let Some(file) = take(&file)? else {
+        return Ok(());
+    };
+    let given = Load {
+        file,
+        mode: Mode::Add,
+        from_block: 0,
+        salvage: false,
+        connections: CONNECTIONS,
+        quiet: false,
+    };
+    tell(&dump::load(&source(device, wanted)?.target()?, &given)?);
+    Ok(())
+}
+
+/// A dump is loaded once: after a crash it would bring back values of before those that clients
+/// stored since. So it has another name before anything of it is served.
+fn take(file: &Path) -> Result<Option<PathBuf>> {
+    let mut loaded = OsString::from(file);
+    loaded.push(".loaded");
+    match fs::rename(file, &loaded) {
+        Ok(()) => Ok(Some(loaded.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| file.display().to_string()),
+    }
+}
+
+fn file(wanted: &Configuration) -> Option<PathBuf> {
+    let file = wanted.get(&keys::WARM_FILE);
+    (!file.is_empty()).then(|| file.into())
+}
+
+fn source(device: &Path, wanted: &Configuration) -> Result<Source> {
+    let users = wanted.get(&keys::AUTH_FILE);
+    let users = (!users.is_empty()).then_some(Path::new(&users));
+    Source::new(device, None, users)
+}
+
+/// Standard output has what the command itself answers.
+fn tell(answer: &Answer) {
+    eprint!("hippos-ctl: {}", answer.text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::tests::Folder;
+
+    #[test]
+    fn a_dump_is_taken_once() {
+        let folder = Folder::new("warm", &[("/cache.dump", "x")]);
+        let file = folder.system().path("/cache.dump");
+        let taken = take(&file).unwrap().unwrap();
+        assert!(taken.ends_with("cache.dump.loaded"));
+        assert!(taken.exists() && !file.exists());
+        assert_eq!(take(&file).unwrap(), None);
+    }
+
+    #[test]
+    fn without_the_key_there_is_no_file() {
+        let of = |text| file(&Configuration::parse(text).0);
+        assert_eq!(of(""), None);
+        let text = "[warm]\nfile = '/var/lib/hippos/cache.dump'";
+        assert_eq!(of(text), Some("/var/lib/hippos/cache.dump".into()));
+    }
+}

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `hippos-ctl dump` and `load` beside the engine's example server.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hippos_process::Process;
+
+/// A server and a client of it.
+struct Server {
+    process: Process,
+    address: String,
+    stream: TcpStream,
+}
+
+impl Server {
+    fn new(arguments: &[&str]) -> Self {
+        let process = Process::engine(&[&["--port", "0"], arguments].concat());
+        let address = process.address().to_string();
+        let stream = TcpStream::connect(&address).unwrap();
+        Self {
+            process,
+            address,
+            stream,
+        }
+    }
+
+    /// The answers to these requests.
+    fn ask(&mut self, requests: impl AsRef<[u8]>) -> String {
+        self.stream.write_all(requests.as_ref()).unwrap();
+        self.stream.write_all(b"mn\r\n").unwrap();
+        let mut said = Vec::new();
+        let mut buffer = vec![0; 1 << 20];
+        while !said.ends_with(b"MN\r\n") {
+            let len = self.stream.read(&mut buffer).unwrap();
+            assert!(len > 0, "the server closed the connection");
+            said.extend_from_slice(&buffer[..len]);
+        }
+        said.truncate(said.len() - 4);
+        String::from_utf8(said).unwrap()
+    }
+
+    fn items(&mut self) -> u64 {
+        let stats = self.ask("stats\r\n");
+        let line = stats.lines().find(|line| line.contains(" curr_items "));
+        line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn fill(&mut self, from: u32, to: u32, value: &str) {
+        let mut requests = Vec::new();
+        for number in from..to {
+            let len = value.len();
+            write!(requests, "ms key{number} {len} q\r\n{value}\r\n").unwrap();
+        }
+        assert_eq!(self.ask(requests), "");
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> (i32, String, String) {
+        ctl(&self.address, arguments)
+    }
+
+    /// A command that succeeds.
+    fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        let (status, out, error) = self.ctl(&[&["--json"], arguments].concat());
+        assert_eq!(status, 0, "{arguments:?}: {error}");
+        serde_json::from_str(&out).unwrap()
+    }
+}
+
+fn ctl(address: &str, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
+        .args(["--server", address])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let status = output.status.code().unwrap();
+    (status, text(output.stdout), text(output.stderr))
+}
+
+/// A folder that goes with it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let name = format!("hippos-dump-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+#[test]
+fn all_attributes_of_items_are_kept() {
+    let folder = Folder::new("attributes");
+    let file = &folder.file("dump");
+    let mut from = Server::new(&[]);
+    let large = "x".repeat((1 << 20) - 512);
+    // More than 30 days: a time of the clock.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let late = now.as_secs() + 9_000_000;
+    let said = from.ask(format!(
+        "ms plain 3 F5 E77 T0\r\nabc\r\nms empty 0 E78\r\n\r\nms Zm9v 1 b E79\r\ni\r\n\
+         ms IG8K 2 b E80\r\n\r\n\r\nms soon 1 T1000 E81\r\ns\r\nms late 1 T{late} E82\r\nl\r\n\
+         ms over 1 T-1\r\no\r\nms large {} E83\r\n{large}\r\n\
+         ms stale 1 E84 T500\r\ns\r\nmd stale I C84 E84\r\n\
+         ms taken 1 E85\r\nt\r\nmd taken I C85 E85\r\nmg taken\r\n\
+         ms won 1 T600 E86\r\nw\r\nmg won R1000\r\nms ever 1 T600 E87\r\nw\r\nmg ever R700 T0\r\n",
+        large.len()
+    ));
+    assert_eq!(said.matches("HD").count(), 17, "{said}");
+    let asked = "mg plain k v f t c\r\nmg empty k v f t c\r\nmg Zm9v b k v f c\r\n\
+                 mg IG8K b k v f t c\r\nmg soon v f c\r\nmg late v c\r\nmg over v\r\nmg large c s\r\n\
+                 mg won c v\r\nmg ever c v t\r\nmg taken c v t\r\n";
+    let told = from.json(&["dump", file]);
+    assert_eq!(
+        (&told["items"], &told["gone"]),
+        (&11.into(), &0.into()),
+        "{told}"
+    );
+    let wanted = from.ask(asked);
+    assert!(wanted.contains("VA 1 c85 t-1 Z X") || wanted.contains("VA 1 c85 t-1 X Z"));
+    assert!(wanted.contains("VA 1 c86 Z") && wanted.contains("VA 1 c87 t-1 Z"));
+
+    let mut to = Server::new(&[]);
+    let told = to.json(&["load", file]);
+    assert_eq!((&told["stored"], &told["refused"]), (&11.into(), &0.into()));
+    assert_eq!(to.ask(asked), wanted);
+    let value = to.ask("mg large v\r\n");
+    assert!(value.contains(&large));
+    for server in [&mut from, &mut to] {
+        let left = |said: &str| -> u32 { said.trim().trim_start_matches("HD t").parse().unwrap() };
+        assert!((900..=1000).contains(&left(&server.ask("mg soon t\r\n"))));
+        assert!((8_999_000..=9_000_001).contains(&left(&server.ask("mg late t\r\n"))));
+        // The dump did not take the place of the client that makes it anew.
+        let said = server.ask("mg stale c v\r\nmg stale c v\r\n");
+        let (first, second) = said.trim_end().split_at(said.len() / 2);
+        assert!(
+            first.contains("c84") && first.contains('W') && first.contains('X'),
+            "{said}"
+        );
+        assert!(second.contains('Z') && !second.contains('W'), "{said}");
+    }
+}
+
+#[test]
+fn what_expires_between_dump_and_load_is_not_loaded() {
+    let folder = Folder::new("expiry");
+    let file = &folder.file("dump");
+    let mut from = Server::new(&[]);
+    from.ask("ms a 1 T2\r\na\r\nms b 1 T2\r\nb\r\nms c 1 T1000\r\nc\r\n");
+    assert_eq!(from.json(&["dump", file])["items"], 3);
+    thread::sleep(Duration::from_secs(3));
+    let told = Server::new(&[]).json(&["load", file]);
+    assert_eq!((&told["stored"], &told["expired"]), (&1.into(), &2.into()));
+}
+
+#[test]
+fn what_clients_stored_meanwhile_stays_unless_it_is_told_otherwise() {
+    let folder = Folder::new("newer");
+    let file = &folder.file("dump");
+    let mut server = Server::new(&[]);
+    server.fill(0, 100, "old");
+    server.json(&["dump", file]);
+    server.ask("flush_all\r\n");
+    server.fill(40, 50, "new");
+    let told = server.json(&["load", file]);
+    assert_eq!((&told["stored"], &told["kept"]), (&90.into(), &10.into()));
+    assert!(server.ask("mg key45 v\r\n").contains("new"));
+    assert!(server.ask("mg key4 v\r\n").contains("old"));
+    let told = server.json(&["load", file, "--mode", "set"]);
+    assert_eq!((&told["stored"], &told["kept"]), (&100.into(), &0.into()));
+    assert!(server.ask("mg key45 v\r\n").contains("old"));
+}
+
+/// A dump with several blocks, and their number.
+fn blocks(folder: &Folder, items: u32) -> (Vec<u8>, String) {
+    let file = folder.file("dump");
+    let mut server = Server::new(&[]);
+    server.fill(0, items, &"v".repeat(1000));
+    server.json(&["dump", &file, "--connections", "1"]);
+    (fs::read(&file).unwrap(), file)
+}
+
+#[test]
+fn a_damaged_file_changes_nothing_and_its_whole_blocks_can_be_saved() {
+    let folder = Folder::new("damage");
+    let (bytes, file) = blocks(&folder, 4000);
+    let mut to = Server::new(&[]);
+    let cut = bytes.len() * 3 / 4;
+    fs::write(&file, &bytes[..cut]).unwrap();
+    let (status, _, error) = to.ctl(&["load", &file]);
+    assert_eq!(status, 1);
+    assert!(error.contains("nothing is loaded"), "{error}");
+    assert_eq!(to.items(), 0);
+    let (status, out, _) = to.ctl(&["load", &file, "--salvage"]);
+    assert_eq!(status, 1);
+    assert!(out.contains("only the blocks before are loaded"), "{out}");
+    let saved = to.items();
+    assert!((1000..4000).contains(&saved), "{saved}");
+    fs::write(&file, b"nonsense").unwrap();
+    assert_eq!(to.ctl(&["load", &file, "--salvage"]).0, 1);
+    assert_eq!(to.items(), saved);
+}
+
+#[test]
+fn an_interrupted_load_goes_on_with_a_block() {
+    let folder = Folder::new("go-on");
+    let (_, file) = blocks(&folder, 4000);
+    let mut to = Server::new(&[]);
+    let told = to.json(&["load", &file, "--from-block", "2"]);
+    let later = told["stored"].as_u64().unwrap();
+    assert!((1..3000).contains(&later), "{later}");
+    let told = to.json(&["load", &file]);
+    assert_eq!(told["kept"], later);
+    assert_eq!(to.items(), 4000);
+    let address = to.address.clone();
+    drop((to.process, to.stream));
+    assert_eq!(ctl(&address, &["load", &file]).0, 3);
+}
+
+#[test]
+fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
+    let folder = Folder::new("interrupted");
+    let (bytes, file) = blocks(&folder, 4000);
+    let partial = format!("{file}.partial");
+    // A server that ends while it is dumped.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            thread::spawn(move || {
+                let mut stream = BufReader::new(stream.unwrap());
+                let mut line = String::new();
+                while stream.read_line(&mut line).unwrap_or(0) > 0 {
+                    let out = stream.get_mut();
+                    match line.as_str() {
+                        "stats\r\n" => out.write_all(b"STAT curr_items 9000\r\nEND\r\n").unwrap(),
+                        "lru_crawler metadump hash\r\n" => {
+                            for number in 0..9000 {
+                                // The dump may be over.
+                                let _ = writeln!(out, "key=k{number} exp=-1 la=1 cas=1");
+                            }
+                            return;
+                        }
+                        "mg k0 k v f t c u\r\n" => return,
+                        _ => out.write_all(b"VA 1 kk f0 t-1 c1\r\nx\r\n").unwrap_or(()),
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    let (status, _, error) = ctl(&address, &["dump", &file]);
+    assert_eq!(status, 3, "{error}");
+    assert!(error.contains("--resume"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), bytes);
+    assert!(fs::exists(&partial).unwrap());
+
+    // As a power cut leaves it: within a block.
+    fs::write(&partial, &bytes[..bytes.len() * 3 / 4]).unwrap();
+    let mut from = Server::new(&[]);
+    from.fill(0, 4000, "again");
+    let told = from.json(&["dump", &file, "--resume"]);
+    assert_eq!(told["items"], 4000);
+    assert!(!fs::exists(&partial).unwrap());
+    let mut to = Server::new(&[]);
+    assert_eq!(to.json(&["load", &file])["stored"], 4000);
+    let said: String = (0..4000).map(|n| format!("mg key{n} s\r\n")).collect();
+    let said = to.ask(said);
+    let [old, new] = ["HD s1000", "HD s5"].map(|size| said.matches(size).count());
+    assert!(
+        old >= 1000 && new >= 500 && old + new == 4000,
+        "{old} {new}"
+    );
+    // One that is left is no matter for the next dump.
+    fs::write(&partial, b"nonsense").unwrap();
+    assert_eq!(from.json(&["dump", &file])["items"], 4000);
+    fs::write(&partial, b"nonsense").unwrap();
+    assert_eq!(from.ctl(&["dump", &file, "--resume"]).0, 1);
+}
+
+#[test]
+fn writes_during_a_dump_take_nothing_else_out_of_it() {
+    const KEYS: u32 = 20_000;
+    let folder = Folder::new("writes");
+    let file = &folder.file("dump");
+    let mut server = Server::new(&[]);
+    server.fill(0, KEYS, "0");
+    let (is_over, rounds) = (AtomicBool::new(false), Mutex::new(0));
+    let mut writer = Server {
+        process: Process::from(Command::new("true").spawn().unwrap()),
+        address: server.address.clone(),
+        stream: TcpStream::connect(&server.address).unwrap(),
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1.. {
+                *rounds.lock().unwrap() = round;
+                // Half of the keys; new ones, too.
+                writer.fill(0, KEYS / 2, &round.to_string());
+                writer.fill(KEYS + round, KEYS + round + 1, "new");
+                if is_over.load(Relaxed) {
+                    break;
+                }
+            }
+        });
+        server.json(&["dump", file]);
+        is_over.store(true, Relaxed);
+    });
+    let mut to = Server::new(&[]);
+    to.json(&["load", file]);
+    let mut values = |keys: Range<u32>| -> Vec<u32> {
+        let asked: String = keys.map(|n| format!("mg key{n} v\r\n")).collect();
+        let said = to.ask(asked);
+        let values = said.lines().filter(|line| !line.starts_with(['V', 'E']));
+        values.map(|value| value.parse().unwrap()).collect()
+    };
+    // What is written anew while the keys are listed may be missed, and is never another's.
+    let rounds = *rounds.lock().unwrap();
+    let written = values(0..KEYS / 2);
+    assert!(written.iter().all(|value| *value <= rounds), "{rounds}");
+    let others = values(KEYS / 2..KEYS);
+    assert_eq!(others, [0; KEYS as usize / 2]);
+}
+
+#[test]
+fn clients_that_have_to_log_in_are_logged_in() {
+    let folder = Folder::new("login");
+    let (file, users) = (&folder.file("dump"), &folder.file("users"));
+    fs::write(users, "user:pass\n").unwrap();
+    let mut from = Server::new(&["--authfile", users]);
+    assert_eq!(from.ctl(&["dump", file]).0, 4);
+    assert!(!fs::exists(file).unwrap());
+    from.ask("set auth 0 0 9\r\nuser pass\r\n");
+    from.fill(0, 10, "x");
+    assert_eq!(
+        from.json(&["--auth-file", users, "dump", file])["items"],
+        10
+    );
+    let to = Server::new(&["--authfile", users]);
+    assert_eq!(to.ctl(&["load", file]).0, 4);
+    assert_eq!(to.json(&["--auth-file", users, "load", file])["stored"], 10);
+}
+
+#[test]
+fn a_dump_goes_through_a_pipe() {
+    let mut from = Server::new(&[]);
+    from.fill(0, 5000, "value");
+    let mut to = Server::new(&[]);
+    let program = env!("CARGO_BIN_EXE_hippos-ctl");
+    let mut dump = Command::new(program)
+        .args(["--server", &from.address, "dump", "-", "--quiet"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let load = Command::new(program)
+        .args(["--server", &to.address, "load", "-"])
+        .stdin(dump.stdout.take().unwrap())
+        .status();
+    assert!(load.unwrap().success());
+    assert!(dump.wait().unwrap().success());
+    assert_eq!(to.items(), 5000);
+}
+
+#[test]
+fn items_that_do_not_fit_are_counted() {
+    let folder = Folder::new("large");
+    let file = &folder.file("dump");
+    let mut from = Server::new(&["--item-max", "2097152"]);
+    let large = "x".repeat(1_500_000);
+    let said = from.ask(format!(
+        "ms a {}\r\n{large}\r\nms b 1\r\nb\r\n",
+        large.len()
+    ));
+    assert_eq!(said, "HD\r\nHD\r\n");
+    from.json(&["dump", file]);
+    let mut to = Server::new(&[]);
+    let (status, out, _) = to.ctl(&["load", file]);
+    assert_eq!(status, 5);
+    assert!(out.contains("1 items were refused"), "{out}");
+    assert_eq!(to.items(), 1);
+}
