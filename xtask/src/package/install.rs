@@ -16,6 +16,8 @@ use crate::target::Selection;
 use crate::vm::{Disk, Machine, Vm};
 use crate::{client, package, progress, shell, workspace};
 
+use super::version::Version;
+
 /// Free space that it asks for, in bytes.
 const SPACE: u64 = 9 << 30;
 /// How large the machine's disk is.
@@ -57,6 +59,18 @@ const NETWORK: &str = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n";
 const APT: &str =
     "DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dir::Etc::SourceList=/root/packages.list \
      -o Dir::Etc::SourceParts=/dev/null";
+/// The same with the repository of the version after.
+const APT_LATER: &str =
+    "DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dir::Etc::SourceList=/root/later.list \
+     -o Dir::Etc::SourceParts=/dev/null";
+/// The repositories, as the lists above name them.
+const REPOSITORIES: &[&str] = &["packages", "later"];
+/// Gets the item that an upgrade has to leave alone.
+const KEPT: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/11211; \
+     printf \"get kept\\r\\nquit\\r\\n\" >&3; cat <&3'";
+/// Sets it.
+const KEEP: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/11211; \
+     printf \"set kept 0 0 2\\r\\nhi\\r\\nquit\\r\\n\" >&3; cat <&3'";
 /// Finds what of Hippos is on the machine, without what this trial put there and apt's and the journal's own.
 const LEFT: &str = "find / -xdev -iname '*hippos*' -not -path '/root/*' -not -path '/var/lib/apt/*' \
      -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/tmp/*' -not -path '/etc/dpkg/dpkg.cfg.d/*'";
@@ -65,17 +79,22 @@ const LEFT: &str = "find / -xdev -iname '*hippos*' -not -path '/root/*' -not -pa
 /// one that DKMS builds; uses and removes them.
 pub(crate) fn trial(selection: &Selection) -> Result<()> {
     let build_root = root::ready(selection)?;
-    let packages = workspace::root().join("target/packages-trial");
-    package::make(&packages, None, selection)?;
+    let trial = workspace::root().join("target/packages-trial");
+    let version = Version::of_work_tree()?;
+    let later = version.later();
+    package::make(&trial.join("packages"), None, selection, &version)?;
+    let programs = package::programs_dir();
+    package::make(&trial.join("later"), Some(&programs), selection, &later)?;
     root::check_host("a machine's root", SPACE)?;
     let machine = Trial {
         fresh: root::fresh("machine")?,
         log: workspace::root().join("target/packages.log"),
         root: build_root,
+        later: later.number,
     };
     let _ = fs::remove_file(&machine.log);
-    machine.prepare(&packages)?;
-    fs::remove_dir_all(&packages)?;
+    machine.prepare(&trial)?;
+    fs::remove_dir_all(&trial)?;
     machine.prebuilt()?;
     machine.dkms()
 }
@@ -85,6 +104,8 @@ struct Trial {
     fresh: Fresh,
     log: PathBuf,
     root: Root,
+    /// The later version's number.
+    later: String,
 }
 
 impl Trial {
@@ -117,18 +138,18 @@ impl Trial {
                 kernel.version
             ),
         )?;
-        fs::create_dir_all(path.join("root/packages"))?;
-        for entry in fs::read_dir(packages)? {
-            let entry = entry?;
-            fs::copy(
-                entry.path(),
-                path.join("root/packages").join(entry.file_name()),
+        for name in REPOSITORIES {
+            let to = path.join("root").join(name);
+            fs::create_dir_all(&to)?;
+            for entry in fs::read_dir(packages.join(name))? {
+                let entry = entry?;
+                fs::copy(entry.path(), to.join(entry.file_name()))?;
+            }
+            fs::write(
+                path.join(format!("root/{name}.list")),
+                format!("deb [trusted=yes] file:/root/{name} ./\n"),
             )?;
         }
-        fs::write(
-            path.join("root/packages.list"),
-            "deb [trusted=yes] file:/root/packages ./\n",
-        )?;
         fs::write(path.join("root/agent"), AGENT)?;
         fs::set_permissions(path.join("root/agent"), fs::Permissions::from_mode(0o755))?;
         fs::write(path.join("etc/systemd/system/trial.service"), SERVICE)?;
@@ -189,16 +210,39 @@ impl Trial {
             "packages: the first answer {:.0} s after `apt install`, emulated",
             start.elapsed().as_secs_f32()
         );
+        progress::step("a setting, reloaded", || {
+            ask(
+                &mut vm,
+                "echo memory_mb = 48 > /etc/hippos/hippos.toml && systemctl reload hippos.service && \
+                 hippos-ctl info | grep -w 48",
+            )
+        })?;
         vm.off()?;
         let mut vm = self.boot(&disk)?;
-        progress::step("the service after a reboot", || {
+        progress::step("the service and the setting after a reboot", || {
             let up = vm.ask_within(
                 "exec systemctl is-active --wait hippos.service || systemctl status hippos.service",
                 LONG,
             )?;
             ensure!(up == ["active"], "{up:?}");
+            ask(&mut vm, "hippos-ctl info | grep -w 48")?;
             served(&mut vm)?;
             ask(&mut vm, "systemctl restart hippos.service")?;
+            served(&mut vm)
+        })?;
+        progress::step("apt upgrade keeps the cache and the settings", || {
+            ask(&mut vm, &format!("{KEEP} | grep ^STORED"))?;
+            ask(
+                &mut vm,
+                &format!("{APT_LATER} update && {APT_LATER} upgrade"),
+            )?;
+            ask(&mut vm, &self.all_are_later("hippos 'hippos-*'"))?;
+            ask(&mut vm, &format!("{KEPT} | grep '^VALUE kept'"))?;
+            ask(
+                &mut vm,
+                "systemctl restart hippos.service && hippos-ctl info | grep -w 48",
+            )?;
+            ask(&mut vm, &format!("! {KEPT} | grep '^VALUE kept'"))?;
             served(&mut vm)
         })?;
         progress::step("a failure is a failed unit", || {
@@ -220,12 +264,7 @@ impl Trial {
             )?;
             served(&mut vm)
         })?;
-        progress::step("reload; a stop by hand; the exporter", || {
-            ask(
-                &mut vm,
-                "echo memory_mb = 48 > /etc/hippos/hippos.toml && systemctl reload hippos.service && \
-                 hippos-ctl info | grep -w 48",
-            )?;
+        progress::step("a stop by hand; the exporter", || {
             ask(
                 &mut vm,
                 "hippos-ctl stop && systemctl stop hippos.service && systemctl start hippos.service",
@@ -276,7 +315,7 @@ impl Trial {
                  {APT} install hippos-tools hippos-dkms > /tmp/said 2>&1 || {{ cat /tmp/said; exit 1; }}
                  grep -F 'hippos:   its source: apt install linux-source-' /tmp/said
                  test -z \"$(find /usr/lib/modules -name 'hippos.ko*')\"
-                 ! {tree} check 9.9.1+deb13-amd64 2> /tmp/said
+                 if {tree} check 9.9.1+deb13-amd64 2> /tmp/said; then exit 1; fi
                  grep 'series is not supported' /tmp/said"
             ),
         )?;
@@ -327,17 +366,58 @@ impl Trial {
                  modinfo -k {release} -n hippos | grep /updates/dkms/"
             ),
         )?;
-        let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
-        let disk = self.disk(dir.path())?;
-        let mut vm = self.boot(&disk)?;
-        progress::step("the service with DKMS's module", || served(&mut vm))?;
-        vm.off()?;
+        // The Makefile that every build reads.
+        self.sh(
+            "a later version that does not build leaves the module that works",
+            &format!(
+                "cd /var/lib/hippos-dkms/{release}
+                 sum=$(cat /usr/lib/modules/{release}/updates/dkms/hippos.ko* | sha256sum)
+                 mv Makefile Makefile.away
+                 {APT_LATER} update
+                 if {APT_LATER} upgrade > /tmp/said 2>&1; then cat /tmp/said; exit 1; fi
+                 grep 'the module did not build for {release}' /tmp/said
+                 test \"$sum\" = \"$(cat /usr/lib/modules/{release}/updates/dkms/hippos.ko* | sha256sum)\"
+                 modinfo -k {release} -n hippos | grep /updates/dkms/"
+            ),
+        )?;
+        self.served_from_disk("the service with the module that was left")?;
+        self.sh(
+            "the later version, once it builds",
+            &format!(
+                "mv /var/lib/hippos-dkms/{release}/Makefile.away /var/lib/hippos-dkms/{release}/Makefile
+                 dpkg --configure -a
+                 {}
+                 dkms status -m hippos -v '{later}' -k {release} | grep ': installed'
+                 test \"$(echo /var/lib/dkms/hippos/[0-9]*)\" = '/var/lib/dkms/hippos/{later}'",
+                self.all_are_later("'hippos-*'"),
+                later = self.later
+            ),
+        )?;
+        self.served_from_disk("the service with the later version's module")?;
         self.sh(
             "purge leaves nothing",
             &format!(
                 "{APT} purge 'hippos*'; left=$({}); test -z \"$left\"",
                 self.left()
             ),
+        )
+    }
+
+    /// Boots what is in the tree, and has it serve.
+    fn served_from_disk(&self, what: &str) -> Result<()> {
+        let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
+        let disk = self.disk(dir.path())?;
+        let mut vm = self.boot(&disk)?;
+        progress::step(what, || served(&mut vm))?;
+        vm.off()
+    }
+
+    /// Fails unless these packages are installed in their later version.
+    fn all_are_later(&self, names: &str) -> String {
+        format!(
+            "dpkg-query -W -f '${{db:Status-Status}} ${{Version}} ${{Package}}\\n' {names} | grep '^installed' && \
+             test -z \"$(dpkg-query -W -f '${{db:Status-Status}} ${{Version}}\\n' {names} | grep -v '^[nc]' | grep -vxF 'installed {}')\"",
+            self.later
         )
     }
 

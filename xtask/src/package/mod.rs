@@ -71,7 +71,8 @@ pub(crate) fn package(args: &PackageArgs, selection: &Selection) -> Result<()> {
         Some(out) => std::path::absolute(out)?,
         None => workspace::root().join("target/packages"),
     };
-    let packages = make(&out, args.programs.as_deref(), selection)?;
+    let version = Version::of_work_tree()?;
+    let packages = make(&out, args.programs.as_deref(), selection, &version)?;
     if args.twice {
         let again = workspace::root().join("target/packages-again");
         for dir in [&again, &programs_dir()] {
@@ -81,7 +82,7 @@ pub(crate) fn package(args: &PackageArgs, selection: &Selection) -> Result<()> {
         }
         let root = root::ready(selection)?;
         fs::remove_dir_all(kbuild::output_dir(root.kernel())?)?;
-        let second = make(&again, None, selection)?;
+        let second = make(&again, None, selection, &version)?;
         same(&packages, &second)?;
         fs::remove_dir_all(&again)?;
     }
@@ -114,11 +115,15 @@ fn programs_dir() -> PathBuf {
 }
 
 /// Makes the packages in `out`, whose former ones go, and gives their paths.
-fn make(out: &Path, programs: Option<&Path>, selection: &Selection) -> Result<Vec<PathBuf>> {
+fn make(
+    out: &Path,
+    programs: Option<&Path>,
+    selection: &Selection,
+    version: &Version,
+) -> Result<Vec<PathBuf>> {
     let root = root::ready(selection)?;
     let arch = root.kernel().target.arch;
     ensure!(arch.is_native(), "packages for {arch} are not made yet");
-    let version = Version::of_work_tree()?;
     fs::create_dir_all(out)?;
     for entry in fs::read_dir(out)? {
         let path = entry?.path();
@@ -136,7 +141,7 @@ fn make(out: &Path, programs: Option<&Path>, selection: &Selection) -> Result<Ve
     let series: Vec<String> = tested().collect();
     let build = Build {
         root: &root,
-        version: &version,
+        version,
         values: vec![
             ("VERSION", version.number.clone()),
             ("RELEASE", kernel.release.clone()),

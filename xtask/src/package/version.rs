@@ -46,6 +46,14 @@ impl Version {
                 .context("SOURCE_DATE_EPOCH is no number of seconds")?,
         })
     }
+
+    /// One that an upgrade takes in this one's place, for trying upgrades.
+    pub(crate) fn later(&self) -> Version {
+        Version {
+            number: format!("{}+later", self.number),
+            epoch: self.epoch,
+        }
+    }
 }
 
 fn git(args: &[&str]) -> Result<String> {
