@@ -25,7 +25,7 @@
 DECLARE_PER_CPU(u16, hippos_reply_id);
 
 /* Whether it is from the port of a sender that a reply can't go round with. */
-static __always_inline bool hippos_sender_fits(const struct udphdr *uh, u16 port)
+static __always_inline bool hippos_source_port_ok(const struct udphdr *uh, u16 port)
 {
 	return uh->source && uh->source != htons(HIPPOS_MEMCACHED_PORT) &&
 	       uh->source != htons(port);
@@ -110,7 +110,7 @@ static __always_inline bool hippos_ipv6_fits(struct net *net, const struct net_d
 }
 
 /* The header of a reply of len bytes, itself included; addresses is the sum over both of them. */
-static __always_inline void hippos_ipv4_turn(struct iphdr *iph, unsigned int len,
+static __always_inline void hippos_ipv4_make_reply(struct iphdr *iph, unsigned int len,
 					     __wsum addresses, u8 ttl)
 {
 	/* Version and length of the header, nothing special; id, no fragment; TTL and protocol. */
@@ -128,7 +128,7 @@ static __always_inline void hippos_ipv4_turn(struct iphdr *iph, unsigned int len
 }
 
 /* The header before udp_len bytes. */
-static __always_inline void hippos_ipv6_turn(struct ipv6hdr *iph, unsigned int udp_len, u8 ttl)
+static __always_inline void hippos_ipv6_make_reply(struct ipv6hdr *iph, unsigned int udp_len, u8 ttl)
 {
 	swap(iph->saddr, iph->daddr);
 	ip6_flow_hdr(iph, 0, 0);

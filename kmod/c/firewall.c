@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Which door is closed for the firewall's sake (linux/netfilter.h,
+ * Which handler is closed for the firewall's sake (linux/netfilter.h,
  * net/netfilter/nf_tables.h).
  *
  * A reply in place passes neither OUTPUT nor POSTROUTING, and its request is
  * taken before NAT may send it elsewhere. Both doors close while the namespace
  * has NAT or something in OUTPUT or POSTROUTING that could change or drop a
- * reply; the socket serves then. What does nothing keeps no door closed: a base
+ * reply; the socket serves then. What does nothing keeps no handler closed: a base
  * chain of nftables without rules that accepts, and connection tracking alone.
  *
  * Netfilter announces no changes to modules. Hooks are looked at with each
@@ -27,7 +27,7 @@
 #include "route.h"
 
 static enum hippos_fast fast;
-static struct hippos_doors_state state;
+static struct hippos_fast_path_state state;
 static u32 looked;
 /* None before the start and after the stop. */
 static struct net __rcu *served;
@@ -126,7 +126,7 @@ static void look(struct net *net)
 		[HIPPOS_HOOK] = { "PRE_ROUTING, IPv6", "PRE_ROUTING, IPv4" },
 		[HIPPOS_XDP] = { "XDP, IPv6", "XDP, IPv4" },
 	};
-	struct hippos_doors_state now, old;
+	struct hippos_fast_path_state now, old;
 	unsigned int kind, ipv4;
 	u32 word;
 
@@ -151,7 +151,7 @@ static void look(struct net *net)
 		}
 }
 
-bool hippos_firewall_closed(enum hippos_door_kind kind, struct net *net, bool ipv4)
+bool hippos_firewall_closed(enum hippos_handler_kind kind, struct net *net, bool ipv4)
 {
 	u32 now = jiffies;
 
@@ -170,7 +170,7 @@ void hippos_firewall_start(struct net *net, enum hippos_fast mode)
 	fast = mode;
 	memset(&state, 0, sizeof(state));
 	rcu_assign_pointer(served, net);
-	hippos_doors_state();
+	hippos_fast_path_state();
 }
 
 /* A grace period later nobody looks any more. */
@@ -180,9 +180,9 @@ void hippos_firewall_stop(void)
 }
 
 /* How things stand now. */
-struct hippos_doors_state hippos_doors_state(void)
+struct hippos_fast_path_state hippos_fast_path_state(void)
 {
-	struct hippos_doors_state now;
+	struct hippos_fast_path_state now;
 	struct net *net;
 
 	rcu_read_lock();

@@ -10,6 +10,6 @@
 
 void hippos_firewall_start(struct net *net, enum hippos_fast mode);
 void hippos_firewall_stop(void);
-bool hippos_firewall_closed(enum hippos_door_kind kind, struct net *net, bool ipv4);
+bool hippos_firewall_closed(enum hippos_handler_kind kind, struct net *net, bool ipv4);
 
 #endif

@@ -58,7 +58,7 @@ struct hippos_packet {
 
 void hippos_packet_init(void);
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);
-struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
+struct sk_buff *hippos_packet_alloc_reply(const struct sk_buff *skb,
 				   struct hippos_packet *packet, u32 len, u8 **payload);
 void hippos_packet_reply(struct sk_buff *skb, struct hippos_packet *packet, u32 len, bool first);
 void hippos_packet_free(struct sk_buff *skb);
@@ -81,22 +81,22 @@ typedef u32 hippos_receive_fn(void *private, struct sk_buff *skb,
  * Whether the sender may ask at all, in the same context; of the packet only
  * the sender is known yet.
  */
-typedef bool hippos_welcome_fn(void *private, const struct hippos_packet *packet);
+typedef bool hippos_allow_fn(void *private, const struct hippos_packet *packet);
 
-enum hippos_door_kind {
+enum hippos_handler_kind {
 	HIPPOS_HOOK,
 	HIPPOS_XDP,
 };
 
 /* Who gets the packets for a UDP port. */
-struct hippos_door {
+struct hippos_handler {
 	hippos_receive_fn *receive;
-	hippos_welcome_fn *welcome;
+	hippos_allow_fn *allow;
 	void *private;
 	/* What the socket is bound to, or 0. */
 	u32 interface;
 	u16 port;
-	enum hippos_door_kind kind;
+	enum hippos_handler_kind kind;
 };
 
 /* What udp_fast= says of answers before the socket. */
@@ -119,7 +119,7 @@ unsigned int hippos_on_ipv4_late(void *private, struct sk_buff *skb,
 				 const struct nf_hook_state *state);
 unsigned int hippos_on_ipv6_late(void *private, struct sk_buff *skb,
 				 const struct nf_hook_state *state);
-struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_door *door,
+struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_handler *handler,
 					   enum hippos_fast fast);
 void hippos_hooks_unregister(struct hippos_hooks *hooks);
 
@@ -133,20 +133,20 @@ enum hippos_closed {
 	HIPPOS_OFF,
 };
 
-/* Why a door is closed, by its kind, IPv6 before IPv4. */
-struct hippos_doors_state {
+/* Why a handler is closed, by its kind, IPv6 before IPv4. */
+struct hippos_fast_path_state {
 	u8 why[2][2];
 } __aligned(4);
 
-struct hippos_doors_state hippos_doors_state(void);
+struct hippos_fast_path_state hippos_fast_path_state(void);
 
 /* route.c */
 
 /* Look-ups of return paths. */
 struct hippos_route_counts {
-	u64 looked;
+	u64 lookups;
 	/* That ended with the socket. */
-	u64 elsewhere;
+	u64 rejected;
 	/* That were not made, because there were too many. */
 	u64 limited;
 };
@@ -163,7 +163,7 @@ struct hippos_xdp_counts {
 
 struct hippos_xdp;
 
-struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_door *door);
+struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_handler *handler);
 void hippos_xdp_close(struct hippos_xdp *xdp);
 struct hippos_xdp_counts hippos_xdp_counts(void);
 

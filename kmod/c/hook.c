@@ -20,12 +20,12 @@
 #define HOOK_PRIORITY_LATE (NF_IP_PRI_NAT_DST + 1)
 
 struct hippos_hooks {
-	struct hippos_door door;
+	struct hippos_handler handler;
 	struct net *net;
 	struct nf_hook_ops ops[2];
 };
 
-struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_door *door,
+struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_handler *handler,
 					   enum hippos_fast fast)
 {
 	bool late = fast == HIPPOS_LATE;
@@ -34,12 +34,12 @@ struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_
 
 	if (!hooks)
 		return ERR_PTR(-ENOMEM);
-	hooks->door = *door;
-	hooks->door.kind = HIPPOS_HOOK;
+	hooks->handler = *handler;
+	hooks->handler.kind = HIPPOS_HOOK;
 	hooks->net = net;
 	hooks->ops[0] = (struct nf_hook_ops){
 		.hook = late ? hippos_on_ipv4_late : hippos_on_ipv4,
-		.priv = &hooks->door,
+		.priv = &hooks->handler,
 		.pf = NFPROTO_IPV4,
 		.hooknum = NF_INET_PRE_ROUTING,
 		.priority = late ? HOOK_PRIORITY_LATE : HOOK_PRIORITY,

@@ -122,7 +122,7 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	uh = (const struct udphdr *)(skb->data + ip_len);
 	if (uh->dest != htons(port))
 		return false;
-	if (unlikely(!hippos_sender_fits(uh, port)))
+	if (unlikely(!hippos_source_port_ok(uh, port)))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_SOURCE_PORT);
 	if (unlikely(ntohs(uh->len) != len - ip_len))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_LENGTH);
@@ -135,7 +135,7 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	return plain_frame(skb, skb->dev);
 }
 
-static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
+static __always_inline bool fill_packet(struct sk_buff *skb, unsigned int ip_len,
 				 struct hippos_packet *packet)
 {
 	unsigned int headers = ip_len + sizeof(struct udphdr);
@@ -155,7 +155,7 @@ static __always_inline bool fill(struct sk_buff *skb, unsigned int ip_len,
 }
 
 /* Whether the checksum needs no looking at: the device did, or it never left this host. */
-static __always_inline bool trusted(const struct sk_buff *skb)
+static __always_inline bool csum_verified(const struct sk_buff *skb)
 {
 	return likely(skb->ip_summed == CHECKSUM_PARTIAL ||
 		      skb->ip_summed == CHECKSUM_UNNECESSARY) || skb_csum_unnecessary(skb);
@@ -166,8 +166,8 @@ static __always_inline bool trusted(const struct sk_buff *skb)
  * answered in place, and describes it. ip_rcv() has checked the IP header.
  * What is refused here is not touched: whoever comes next decides.
  */
-static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
-				      const struct hippos_door *door,
+static __always_inline bool parse_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
+				      const struct hippos_handler *handler,
 				      struct hippos_packet *packet)
 {
 	const struct iphdr *iph = (const struct iphdr *)skb->data;
@@ -176,21 +176,21 @@ static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_
 	if (iph->protocol != IPPROTO_UDP)
 		return false;
 	if (unlikely(iph->ihl != 5 || ip_is_fragment(iph)))
-		return pass_special(skb, iph, door->port);
-	if (!our_header(skb, sizeof(*iph), door->port))
+		return pass_special(skb, iph, handler->port);
+	if (!our_header(skb, sizeof(*iph), handler->port))
 		return false;
 	iph = (const struct iphdr *)skb->data;
 	uh = (const struct udphdr *)(iph + 1);
 	if (unlikely(hippos_policies(state->net)))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_POLICY);
-	if (uh->check && !trusted(skb) &&
+	if (uh->check && !csum_verified(skb) &&
 	    nf_ip_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CHECKSUM);
-	packet->route = hippos_route_ipv4(door, HIPPOS_HOOK, state->net, skb->dev, skb,
+	packet->route = hippos_route_ipv4(handler, HIPPOS_HOOK, state->net, skb->dev, skb,
 					  (const struct iphdr *)skb->data, packet);
 	if (unlikely(!packet->route))
 		return false;
-	if (!fill(skb, sizeof(*iph), packet))
+	if (!fill_packet(skb, sizeof(*iph), packet))
 		return false;
 	iph = (const struct iphdr *)skb->data;
 	packet->ipv4 = (__force u32)iph->saddr;
@@ -198,29 +198,29 @@ static __always_inline bool look_ipv4(struct sk_buff *skb, const struct nf_hook_
 }
 
 /* The same for IPv6; extension headers are left to the socket. */
-static __always_inline bool look_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
-				      const struct hippos_door *door,
+static __always_inline bool parse_ipv6(struct sk_buff *skb, const struct nf_hook_state *state,
+				      const struct hippos_handler *handler,
 				      struct hippos_packet *packet)
 {
 	const struct ipv6hdr *iph = (const struct ipv6hdr *)skb->data;
 
 	if (iph->nexthdr != IPPROTO_UDP)
-		return unlikely(hippos_ipv6_extended(iph)) && pass_extended(skb, door->port);
-	if (!our_header(skb, sizeof(*iph), door->port))
+		return unlikely(hippos_ipv6_extended(iph)) && pass_extended(skb, handler->port);
+	if (!our_header(skb, sizeof(*iph), handler->port))
 		return false;
 	iph = (const struct ipv6hdr *)skb->data;
 	if (!((const struct udphdr *)(iph + 1))->check)
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CHECKSUM);
 	if (unlikely(hippos_policies(state->net)))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_POLICY);
-	if (!trusted(skb) &&
+	if (!csum_verified(skb) &&
 	    nf_ip6_checksum(skb, NF_INET_PRE_ROUTING, sizeof(*iph), IPPROTO_UDP))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CHECKSUM);
-	packet->route = hippos_route_ipv6(door, HIPPOS_HOOK, state->net, skb->dev, skb,
+	packet->route = hippos_route_ipv6(handler, HIPPOS_HOOK, state->net, skb->dev, skb,
 					  (const struct ipv6hdr *)skb->data, packet);
 	if (unlikely(!packet->route))
 		return false;
-	if (!fill(skb, sizeof(*iph), packet))
+	if (!fill_packet(skb, sizeof(*iph), packet))
 		return false;
 	iph = (const struct ipv6hdr *)skb->data;
 	packet->ipv4 = 0;
@@ -252,11 +252,11 @@ bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 l
  * A second datagram with skb's headers and room for len bytes of payload,
  * for a reply that takes more than one.
  */
-struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
+struct sk_buff *hippos_packet_alloc_reply(const struct sk_buff *skb,
 				   struct hippos_packet *packet, u32 len, u8 **payload)
 {
 	unsigned int reserve = max_t(unsigned int, LL_RESERVED_SPACE(skb->dev), NET_SKB_PAD);
-	struct sk_buff *twin;
+	struct sk_buff *reply_skb;
 
 	if (len > hippos_route_payload(packet->route, packet->headers))
 		return NULL;
@@ -265,24 +265,24 @@ struct sk_buff *hippos_packet_twin(const struct sk_buff *skb,
 		memcpy(packet->held, packet->route, sizeof(packet->held));
 		packet->route = (const void *)packet->held;
 	}
-	twin = alloc_skb(reserve + packet->headers + len + skb->dev->needed_tailroom,
+	reply_skb = alloc_skb(reserve + packet->headers + len + skb->dev->needed_tailroom,
 			 GFP_ATOMIC | __GFP_NOWARN);
-	if (!twin)
+	if (!reply_skb)
 		return NULL;
-	skb_reserve(twin, reserve);
-	skb_put(twin, packet->headers);
-	memcpy(twin->data - ETH_HLEN, skb->data - ETH_HLEN, ETH_HLEN + packet->headers);
-	skb_set_mac_header(twin, -ETH_HLEN);
-	skb_reset_network_header(twin);
-	skb_set_transport_header(twin, packet->headers - sizeof(struct udphdr));
-	twin->dev = skb->dev;
-	twin->protocol = skb->protocol;
-	skb_copy_hash(twin, skb);
-	skb_copy_queue_mapping(twin, skb);
+	skb_reserve(reply_skb, reserve);
+	skb_put(reply_skb, packet->headers);
+	memcpy(reply_skb->data - ETH_HLEN, skb->data - ETH_HLEN, ETH_HLEN + packet->headers);
+	skb_set_mac_header(reply_skb, -ETH_HLEN);
+	skb_reset_network_header(reply_skb);
+	skb_set_transport_header(reply_skb, packet->headers - sizeof(struct udphdr));
+	reply_skb->dev = skb->dev;
+	reply_skb->protocol = skb->protocol;
+	skb_copy_hash(reply_skb, skb);
+	skb_copy_queue_mapping(reply_skb, skb);
 	if (packet->local)
-		skb_dst_copy(twin, skb);
-	*payload = twin->data + packet->headers;
-	return twin;
+		skb_dst_copy(reply_skb, skb);
+	*payload = reply_skb->data + packet->headers;
+	return reply_skb;
 }
 
 DEFINE_PER_CPU(u16, hippos_reply_id);
@@ -322,7 +322,7 @@ static __always_inline void scrub(struct sk_buff *skb)
 }
 
 /*
- * Turns a request, or the twin of one, into its reply: len bytes of payload
+ * Turns a request, or the sk_buff of a further reply, into its reply: len bytes of payload
  * are in place already. Sends it and gives it up.
  */
 static __always_inline void reply(struct sk_buff *skb, const struct hippos_packet *packet, u32 len)
@@ -361,12 +361,12 @@ static __always_inline void reply(struct sk_buff *skb, const struct hippos_packe
 		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
 		u32 rest = htons(IPPROTO_UDP) + (__force u32)htons(udp_len);
 
-		hippos_ipv4_turn(iph, total, addresses, route->ttl);
+		hippos_ipv4_make_reply(iph, total, addresses, route->ttl);
 		leave_checksum(skb, uh, csum_fold(csum_add(addresses, (__force __wsum)rest)));
 	} else {
 		struct ipv6hdr *iph = network;
 
-		hippos_ipv6_turn(iph, udp_len, route->ttl);
+		hippos_ipv6_make_reply(iph, udp_len, route->ttl);
 		leave_checksum(skb, uh, udp_v6_check(udp_len, &iph->saddr, &iph->daddr, 0));
 	}
 
@@ -392,15 +392,15 @@ void hippos_packet_init(void)
 /* Moves a reply's payload to a datagram of its own; the request's goes. */
 static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
 {
-	struct sk_buff *twin;
+	struct sk_buff *reply_skb;
 	u8 *payload;
 
-	twin = hippos_packet_twin(skb, packet, len, &payload);
-	if (!twin)
+	reply_skb = hippos_packet_alloc_reply(skb, packet, len, &payload);
+	if (!reply_skb)
 		return skb;
 	memcpy(payload, packet->payload, len);
 	consume_skb(skb);
-	return twin;
+	return reply_skb;
 }
 
 /* One datagram of a reply that takes several; with the first one the request has been received. */
@@ -411,39 +411,39 @@ void hippos_packet_reply(struct sk_buff *skb, struct hippos_packet *packet, u32 
 	reply(skb, packet, len);
 }
 
-static __always_inline unsigned int serve(const struct hippos_door *door, struct sk_buff *skb,
+static __always_inline unsigned int answer(const struct hippos_handler *handler, struct sk_buff *skb,
 					  struct hippos_packet *packet)
 {
-	u32 fate = door->receive(door->private, skb, packet);
+	u32 verdict = handler->receive(handler->private, skb, packet);
 
-	if (fate < HIPPOS_REPLY) {
-		if (fate == NF_DROP)
+	if (verdict < HIPPOS_REPLY) {
+		if (verdict == NF_DROP)
 			hippos_count_in(dev_net(skb->dev), skb->dev,
 					skb->protocol == htons(ETH_P_IP));
-		return fate;
+		return verdict;
 	}
 	hippos_count_in(dev_net(skb->dev), skb->dev, skb->protocol == htons(ETH_P_IP));
 	if (static_branch_unlikely(&fresh_key))
-		skb = fresh(skb, packet, fate - HIPPOS_REPLY);
-	reply(skb, packet, fate - HIPPOS_REPLY);
+		skb = fresh(skb, packet, verdict - HIPPOS_REPLY);
+	reply(skb, packet, verdict - HIPPOS_REPLY);
 	return NF_STOLEN;
 }
 
-/* The hooks themselves; private is a door. */
+/* The hooks themselves; private is a handler. */
 unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	const struct hippos_door *door = private;
+	const struct hippos_handler *handler = private;
 	struct hippos_packet packet __uninitialized;
 
-	return look_ipv4(skb, state, door, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
+	return parse_ipv4(skb, state, handler, &packet) ? answer(handler, skb, &packet) : NF_ACCEPT;
 }
 
 unsigned int hippos_on_ipv6(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
 {
-	const struct hippos_door *door = private;
+	const struct hippos_handler *handler = private;
 	struct hippos_packet packet __uninitialized;
 
-	return look_ipv6(skb, state, door, &packet) ? serve(door, skb, &packet) : NF_ACCEPT;
+	return parse_ipv6(skb, state, handler, &packet) ? answer(handler, skb, &packet) : NF_ACCEPT;
 }
 
 /* Whether NAT has changed the packet, or would change its reply. */
@@ -475,7 +475,7 @@ unsigned int hippos_on_ipv6_late(void *private, struct sk_buff *skb,
 	return translated(skb) ? NF_ACCEPT : hippos_on_ipv6(private, skb, state);
 }
 
-/* Drops a twin that is not sent. */
+/* Drops a further reply that is not sent. */
 void hippos_packet_free(struct sk_buff *skb)
 {
 	kfree_skb(skb);

@@ -54,7 +54,7 @@ enum hippos_pass_reason {
 	HIPPOS_PASS_COUNT
 };
 
-/* By kind of door: one counts here, the next one serves or counts again. */
+/* By kind of handler: one counts here, the next one serves or counts again. */
 struct hippos_pass_counts {
 	u64 hook;
 	u64 xdp;

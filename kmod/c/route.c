@@ -240,7 +240,7 @@ static bool fill(struct hippos_route *route, const struct dst_entry *dst, struct
 }
 
 /* Whether a socket's reply would leave by dev; says where to. */
-static bool leaves_ipv4(const struct hippos_door *door, struct net *net, struct net_device *dev,
+static bool leaves_ipv4(const struct hippos_handler *handler, struct net *net, struct net_device *dev,
 			const struct iphdr *iph, struct hippos_route *route)
 {
 	const struct udphdr *uh = (const struct udphdr *)(iph + 1);
@@ -250,7 +250,7 @@ static bool leaves_ipv4(const struct hippos_door *door, struct net *net, struct 
 	struct rtable *rt;
 	bool here;
 
-	flowi4_init_output(&flow, door->interface, 0, 0, RT_SCOPE_UNIVERSE, IPPROTO_UDP, 0,
+	flowi4_init_output(&flow, handler->interface, 0, 0, RT_SCOPE_UNIVERSE, IPPROTO_UDP, 0,
 			   iph->saddr, iph->daddr, uh->source, uh->dest,
 			   sock_net_uid(net, NULL));
 	rt = ip_route_output_flow(net, &flow, NULL);
@@ -270,13 +270,13 @@ static bool leaves_ipv4(const struct hippos_door *door, struct net *net, struct 
 	return here;
 }
 
-static bool leaves_ipv6(const struct hippos_door *door, struct net *net, struct net_device *dev,
+static bool leaves_ipv6(const struct hippos_handler *handler, struct net *net, struct net_device *dev,
 			const struct ipv6hdr *iph, struct hippos_route *route)
 {
 	const struct udphdr *uh = (const struct udphdr *)(iph + 1);
 	bool loopback = dev->flags & IFF_LOOPBACK;
 	struct flowi6 flow = {
-		.flowi6_oif = door->interface,
+		.flowi6_oif = handler->interface,
 		.flowi6_proto = IPPROTO_UDP,
 		.flowi6_uid = sock_net_uid(net, NULL),
 		.daddr = iph->saddr,
@@ -345,7 +345,7 @@ static bool comes(struct net *net, struct net_device *dev, struct sk_buff *skb,
 	return true;
 }
 
-static const struct hippos_route *slow(const struct hippos_door *door, struct net *net,
+static const struct hippos_route *slow(const struct hippos_handler *handler, struct net *net,
 				       struct net_device *dev, struct sk_buff *skb,
 				       const void *network, bool ipv4,
 				       struct hippos_packet *packet)
@@ -353,9 +353,9 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 	struct hippos_routes *routes = this_cpu_read(hippos_routes);
 	struct hippos_route *way[2], *route = NULL;
 	struct hippos_route found = {
-		.dev = hippos_route_dev(dev, door->kind),
+		.dev = hippos_route_dev(dev, handler->kind),
 		.generation = READ_ONCE(hippos_route_generation),
-		.looked = jiffies,
+		.looked_up = jiffies,
 	};
 	const void *addresses;
 	bool here;
@@ -393,43 +393,43 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 	if (route && hippos_route_holds(route)) {
 		if (!(route->dev & HIPPOS_ELSEWHERE))
 			return route;
-		hippos_pass(door->kind, route->why);
+		hippos_pass(handler->kind, route->why);
 		return NULL;
 	}
 
 	packet->local = dev->flags & IFF_LOOPBACK;
 	packet->interface = dev->ifindex;
-	if (hippos_firewall_closed(door->kind, net, ipv4)) {
-		hippos_pass(door->kind, HIPPOS_PASS_FIREWALL);
+	if (hippos_firewall_closed(handler->kind, net, ipv4)) {
+		hippos_pass(handler->kind, HIPPOS_PASS_FIREWALL);
 		return NULL;
 	}
-	if (!door->welcome(door->private, packet)) {
-		hippos_pass(door->kind, HIPPOS_PASS_SOURCE);
+	if (!handler->allow(handler->private, packet)) {
+		hippos_pass(handler->kind, HIPPOS_PASS_SOURCE);
 		return NULL;
 	}
 	if (!may_look(routes, route)) {
-		hippos_pass(door->kind, HIPPOS_PASS_LOOKUPS);
+		hippos_pass(handler->kind, HIPPOS_PASS_LOOKUPS);
 		return NULL;
 	}
-	this_cpu_inc(counts.looked);
+	this_cpu_inc(counts.lookups);
 	memcpy(&found, addresses, len);
 	here = comes(net, dev, skb, network, ipv4, &found);
 	/* Headers may have moved, if whoever was asked made the packet linear. */
 	if (skb)
 		network = skb_network_header(skb);
-	here = here && (ipv4 ? leaves_ipv4(door, net, dev, network, &found) :
-			       leaves_ipv6(door, net, dev, network, &found));
+	here = here && (ipv4 ? leaves_ipv4(handler, net, dev, network, &found) :
+			       leaves_ipv6(handler, net, dev, network, &found));
 	if (!here) {
 		found.dev |= HIPPOS_ELSEWHERE;
-		hippos_pass(door->kind, found.why);
-		this_cpu_inc(counts.elsewhere);
+		hippos_pass(handler->kind, found.why);
+		this_cpu_inc(counts.rejected);
 	}
 	if (!route) {
 		/* The first place if it is free, else whichever was filled longer ago. */
 		route = way[0];
 		if (hippos_route_holds(way[0]) &&
 		    (!hippos_route_holds(way[1]) ||
-		     (s32)(way[1]->looked - way[0]->looked) < 0))
+		     (s32)(way[1]->looked_up - way[0]->looked_up) < 0))
 			route = way[1];
 	}
 	*route = found;
@@ -437,18 +437,18 @@ static const struct hippos_route *slow(const struct hippos_door *door, struct ne
 }
 
 noinline const struct hippos_route *
-hippos_route_ipv4_slow(const struct hippos_door *door, struct net *net, struct net_device *dev,
+hippos_route_ipv4_slow(const struct hippos_handler *handler, struct net *net, struct net_device *dev,
 		       struct sk_buff *skb, const struct iphdr *iph, struct hippos_packet *packet)
 {
-	return slow(door, net, dev, skb, iph, true, packet);
+	return slow(handler, net, dev, skb, iph, true, packet);
 }
 
 noinline const struct hippos_route *
-hippos_route_ipv6_slow(const struct hippos_door *door, struct net *net, struct net_device *dev,
+hippos_route_ipv6_slow(const struct hippos_handler *handler, struct net *net, struct net_device *dev,
 		       struct sk_buff *skb, const struct ipv6hdr *iph,
 		       struct hippos_packet *packet)
 {
-	return slow(door, net, dev, skb, iph, false, packet);
+	return slow(handler, net, dev, skb, iph, false, packet);
 }
 
 /*
@@ -575,8 +575,8 @@ struct hippos_route_counts hippos_route_counts(void)
 	int cpu;
 
 	for_each_possible_cpu(cpu) {
-		sum.looked += READ_ONCE(per_cpu(counts, cpu).looked);
-		sum.elsewhere += READ_ONCE(per_cpu(counts, cpu).elsewhere);
+		sum.lookups += READ_ONCE(per_cpu(counts, cpu).lookups);
+		sum.rejected += READ_ONCE(per_cpu(counts, cpu).rejected);
 		sum.limited += READ_ONCE(per_cpu(counts, cpu).limited);
 	}
 	return sum;

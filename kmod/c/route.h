@@ -40,8 +40,8 @@ struct hippos_route {
 	/* hippos_route_dev(), plus ELSEWHERE if the reply is the socket's. */
 	unsigned long dev;
 	u32 generation;
-	/* When, in jiffies. */
-	u32 looked;
+	/* In jiffies. */
+	u32 looked_up;
 	/* The next hop's Ethernet address and the device's own. */
 	u8 stations[2 * ETH_ALEN];
 	/* The longest packet, headers included. */
@@ -68,11 +68,11 @@ struct hippos_routes {
 DECLARE_PER_CPU(struct hippos_routes *, hippos_routes);
 extern u32 hippos_route_generation;
 
-const struct hippos_route *hippos_route_ipv4_slow(const struct hippos_door *door, struct net *net,
+const struct hippos_route *hippos_route_ipv4_slow(const struct hippos_handler *handler, struct net *net,
 						  struct net_device *dev, struct sk_buff *skb,
 						  const struct iphdr *iph,
 						  struct hippos_packet *packet);
-const struct hippos_route *hippos_route_ipv6_slow(const struct hippos_door *door, struct net *net,
+const struct hippos_route *hippos_route_ipv6_slow(const struct hippos_handler *handler, struct net *net,
 						  struct net_device *dev, struct sk_buff *skb,
 						  const struct ipv6hdr *iph,
 						  struct hippos_packet *packet);
@@ -97,7 +97,7 @@ static __always_inline u32 hippos_route_hash_ipv6(const struct in6_addr *from)
  * and leave the other open.
  */
 static __always_inline unsigned long hippos_route_dev(const struct net_device *dev,
-						      enum hippos_door_kind kind)
+						      enum hippos_handler_kind kind)
 {
 	return (unsigned long)dev + (kind == HIPPOS_XDP ? HIPPOS_BY_XDP : 0);
 }
@@ -106,17 +106,17 @@ static __always_inline unsigned long hippos_route_dev(const struct net_device *d
 static __always_inline bool hippos_route_holds(const struct hippos_route *route)
 {
 	return route->generation == READ_ONCE(hippos_route_generation) &&
-	       (u32)jiffies - route->looked < HIPPOS_ROUTE_AGE;
+	       (u32)jiffies - route->looked_up < HIPPOS_ROUTE_AGE;
 }
 
 /*
  * The way of a reply to a request that came by dev with this header, or NULL
  * when it is the socket's to send. skb is the request's, or NULL for a frame
  * whose Ethernet header lies right before the network header. kind is the
- * door's, known when it is compiled.
+ * handler's, known when it is compiled.
  */
 static __always_inline const struct hippos_route *
-hippos_route_ipv4(const struct hippos_door *door, enum hippos_door_kind kind, struct net *net,
+hippos_route_ipv4(const struct hippos_handler *handler, enum hippos_handler_kind kind, struct net *net,
 		  struct net_device *dev, struct sk_buff *skb, const struct iphdr *iph,
 		  struct hippos_packet *packet)
 {
@@ -127,11 +127,11 @@ hippos_route_ipv4(const struct hippos_door *door, enum hippos_door_kind kind, st
 	if (likely(route->ipv4 == pair && route->dev == hippos_route_dev(dev, kind) &&
 		   hippos_route_holds(route)))
 		return route;
-	return hippos_route_ipv4_slow(door, net, dev, skb, iph, packet);
+	return hippos_route_ipv4_slow(handler, net, dev, skb, iph, packet);
 }
 
 static __always_inline const struct hippos_route *
-hippos_route_ipv6(const struct hippos_door *door, enum hippos_door_kind kind, struct net *net,
+hippos_route_ipv6(const struct hippos_handler *handler, enum hippos_handler_kind kind, struct net *net,
 		  struct net_device *dev, struct sk_buff *skb, const struct ipv6hdr *iph,
 		  struct hippos_packet *packet)
 {
@@ -142,7 +142,7 @@ hippos_route_ipv6(const struct hippos_door *door, enum hippos_door_kind kind, st
 		   ipv6_addr_equal(&route->ipv6.to, &iph->daddr) &&
 		   route->dev == hippos_route_dev(dev, kind) && hippos_route_holds(route)))
 		return route;
-	return hippos_route_ipv6_slow(door, net, dev, skb, iph, packet);
+	return hippos_route_ipv6_slow(handler, net, dev, skb, iph, packet);
 }
 
 /* The longest payload that goes that way in one piece. */

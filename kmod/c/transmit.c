@@ -44,7 +44,7 @@ struct batch {
 static struct batch __percpu *batches;
 /* Where the NAPI instances belong; never registered. */
 static struct net_device *dummy;
-static enum hippos_way way;
+static enum hippos_xmit_mode way;
 
 /* The usual way. */
 static void queue(struct sk_buff *skb)
@@ -212,7 +212,7 @@ void hippos_transmit(struct sk_buff *skb)
 		flush(batch);
 }
 
-int hippos_transmit_start(enum hippos_way wanted)
+int hippos_transmit_start(enum hippos_xmit_mode wanted)
 {
 	int cpu;
 

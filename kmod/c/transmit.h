@@ -9,7 +9,7 @@
 struct sk_buff;
 
 /* How replies leave: each takes in the ones before. */
-enum hippos_way {
+enum hippos_xmit_mode {
 	/* All through dev_queue_xmit(). */
 	HIPPOS_QUEUED,
 	/* Past an empty queueing discipline, to the driver. */
@@ -18,7 +18,7 @@ enum hippos_way {
 	HIPPOS_TOGETHER,
 };
 
-int hippos_transmit_start(enum hippos_way way);
+int hippos_transmit_start(enum hippos_xmit_mode way);
 void hippos_transmit_stop(void);
 void hippos_transmit(struct sk_buff *skb);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The XDP door (net/xdp.h, linux/btf.h): a kfunc that an XDP program calls
+ * The XDP handler (net/xdp.h, linux/btf.h): a kfunc that an XDP program calls
  * with each frame. Frames that can be answered are made into their reply,
  * before the kernel makes an sk_buff of them; all others are not touched and
  * go on, to the PRE_ROUTING hook and the UDP socket.
@@ -26,12 +26,12 @@
 #include "route.h"
 
 struct hippos_xdp {
-	struct hippos_door door;
+	struct hippos_handler handler;
 	struct net *net;
 };
 
 /* Nobody, while the module starts and stops. */
-static const struct hippos_xdp __rcu *xdp_door;
+static const struct hippos_xdp __rcu *xdp_state;
 
 static DEFINE_PER_CPU(struct hippos_xdp_counts, counts);
 
@@ -66,7 +66,7 @@ static bool tags_hidden(const struct net_device *dev)
  * Whether the frame came for this host's own network layer, by its own
  * address. What belongs to a bridge, a bond or a VRF is theirs.
  */
-static bool look_ethernet(const struct xdp_buff *xdp, struct frame *frame)
+static bool parse_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 {
 	struct net_device *dev = xdp->rxq->dev;
 	void *end = xdp->data_end;
@@ -107,18 +107,18 @@ static bool look_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 }
 
 /* Whether the UDP header is ours and so is what follows; nothing has checked any of it. */
-static bool look_udp(const struct udphdr *uh, u32 udp_len, u16 port)
+static bool parse_udp(const struct udphdr *uh, u32 udp_len, u16 port)
 {
 	if (uh->dest != htons(port))
 		return false;
-	if (!hippos_sender_fits(uh, port))
+	if (!hippos_source_port_ok(uh, port))
 		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_SOURCE_PORT);
 	if (ntohs(uh->len) != udp_len || udp_len <= sizeof(*uh))
 		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_LENGTH);
 	return true;
 }
 
-static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
+static bool parse_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 		      struct hippos_packet *packet)
 {
 	const struct iphdr *iph = frame->network;
@@ -138,7 +138,7 @@ static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 	if (len > frame->len || len < sizeof(*iph) + sizeof(*uh))
 		return false;
 	udp_len = len - sizeof(*iph);
-	if (!look_udp(uh, udp_len, xdp->door.port))
+	if (!parse_udp(uh, udp_len, xdp->handler.port))
 		return false;
 	if (hippos_policies(xdp->net))
 		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_POLICY);
@@ -147,7 +147,7 @@ static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 	if (uh->check && csum_tcpudp_magic(iph->saddr, iph->daddr, udp_len, IPPROTO_UDP,
 					   csum_partial(uh, udp_len, 0)))
 		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_CHECKSUM);
-	packet->route = hippos_route_ipv4(&xdp->door, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
+	packet->route = hippos_route_ipv4(&xdp->handler, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
 					  packet);
 	if (!packet->route)
 		return false;
@@ -157,7 +157,7 @@ static bool look_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 	return true;
 }
 
-static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
+static bool parse_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 		      struct hippos_packet *packet)
 {
 	const struct ipv6hdr *iph = frame->network;
@@ -173,7 +173,7 @@ static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 	udp_len = ntohs(iph->payload_len);
 	if (udp_len > frame->len - sizeof(*iph))
 		return false;
-	if (!look_udp(uh, udp_len, xdp->door.port))
+	if (!parse_udp(uh, udp_len, xdp->handler.port))
 		return false;
 	if (!uh->check)
 		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_CHECKSUM);
@@ -182,7 +182,7 @@ static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 	if (csum_ipv6_magic(&iph->saddr, &iph->daddr, udp_len, IPPROTO_UDP,
 			    csum_partial(uh, udp_len, 0)))
 		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_CHECKSUM);
-	packet->route = hippos_route_ipv6(&xdp->door, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
+	packet->route = hippos_route_ipv6(&xdp->handler, HIPPOS_XDP, xdp->net, frame->dev, NULL, iph,
 					  packet);
 	if (!packet->route)
 		return false;
@@ -194,7 +194,7 @@ static bool look_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 }
 
 /* Turns the request's headers into those of a reply of len bytes, which is in place. */
-static void turn_round(const struct frame *frame, const struct hippos_packet *packet, u32 len)
+static void make_reply_headers(const struct frame *frame, const struct hippos_packet *packet, u32 len)
 {
 	struct udphdr *uh = (struct udphdr *)packet->payload - 1;
 	u32 udp_len = sizeof(*uh) + len;
@@ -209,13 +209,13 @@ static void turn_round(const struct frame *frame, const struct hippos_packet *pa
 		__wsum addresses = csum_tcpudp_nofold(iph->saddr, iph->daddr, 0, 0, 0);
 		u32 rest = htons(IPPROTO_UDP) + (__force u32)uh->len;
 
-		hippos_ipv4_turn(iph, sizeof(*iph) + udp_len, addresses, packet->route->ttl);
+		hippos_ipv4_make_reply(iph, sizeof(*iph) + udp_len, addresses, packet->route->ttl);
 		uh->check = csum_fold(csum_partial(uh, udp_len,
 						   csum_add(addresses, (__force __wsum)rest)));
 	} else {
 		struct ipv6hdr *iph = frame->network;
 
-		hippos_ipv6_turn(iph, udp_len, packet->route->ttl);
+		hippos_ipv6_make_reply(iph, udp_len, packet->route->ttl);
 		uh->check = udp_v6_check(udp_len, &iph->saddr, &iph->daddr,
 					 csum_partial(uh, udp_len, 0));
 	}
@@ -242,31 +242,31 @@ static void count_arrival(const struct frame *frame, u32 len)
 	}
 }
 
-static u32 serve(const struct hippos_xdp *door, struct xdp_buff *xdp)
+static u32 serve(const struct hippos_xdp *state, struct xdp_buff *xdp)
 {
 	struct hippos_packet packet;
 	struct frame frame;
 	bool ipv4;
-	u32 fate;
+	u32 verdict;
 
 	/* Values in several buffers are for those who know their way about them. */
 	if (xdp_buff_has_frags(xdp)) {
 		hippos_pass(HIPPOS_XDP, HIPPOS_PASS_SEGMENTS);
 		return XDP_PASS;
 	}
-	if (!look_ethernet(xdp, &frame))
+	if (!parse_ethernet(xdp, &frame))
 		return XDP_PASS;
-	if (!net_eq(dev_net(frame.dev), door->net)) {
+	if (!net_eq(dev_net(frame.dev), state->net)) {
 		hippos_pass(HIPPOS_XDP, HIPPOS_PASS_NAMESPACE);
 		return XDP_PASS;
 	}
 	switch (frame.protocol) {
 	case htons(ETH_P_IP):
-		if (!look_ipv4(&frame, door, &packet))
+		if (!parse_ipv4(&frame, state, &packet))
 			return XDP_PASS;
 		break;
 	case htons(ETH_P_IPV6):
-		if (!look_ipv6(&frame, door, &packet))
+		if (!parse_ipv6(&frame, state, &packet))
 			return XDP_PASS;
 		break;
 	default:
@@ -279,16 +279,16 @@ static u32 serve(const struct hippos_xdp *door, struct xdp_buff *xdp)
 	packet.interface = frame.dev->ifindex;
 	packet.cpu = raw_smp_processor_id();
 
-	fate = door->door.receive(door->door.private, NULL, &packet);
-	if (fate == NF_ACCEPT)
+	verdict = state->handler.receive(state->handler.private, NULL, &packet);
+	if (verdict == NF_ACCEPT)
 		return XDP_PASS;
 	ipv4 = frame.protocol == htons(ETH_P_IP);
 	count_arrival(&frame, packet.headers + packet.len);
-	hippos_count_in(door->net, frame.dev, ipv4);
-	if (fate >= HIPPOS_REPLY) {
-		hippos_count_out(door->net, frame.dev, ipv4, packet.headers + fate - HIPPOS_REPLY);
-		turn_round(&frame, &packet, fate - HIPPOS_REPLY);
-		xdp->data_end = packet.payload + (fate - HIPPOS_REPLY);
+	hippos_count_in(state->net, frame.dev, ipv4);
+	if (verdict >= HIPPOS_REPLY) {
+		hippos_count_out(state->net, frame.dev, ipv4, packet.headers + verdict - HIPPOS_REPLY);
+		make_reply_headers(&frame, &packet, verdict - HIPPOS_REPLY);
+		xdp->data_end = packet.payload + (verdict - HIPPOS_REPLY);
 		return XDP_TX;
 	}
 	/* A request that was served and has no answer ends here, as one beyond its source's share. */
@@ -299,13 +299,13 @@ __bpf_kfunc_start_defs();
 
 __bpf_kfunc int hippos_xdp(struct xdp_md *ctx)
 {
-	const struct hippos_xdp *door;
+	const struct hippos_xdp *state;
 	u32 verdict = XDP_PASS;
 
 	rcu_read_lock();
-	door = rcu_dereference(xdp_door);
-	if (likely(door))
-		verdict = serve(door, (struct xdp_buff *)ctx);
+	state = rcu_dereference(xdp_state);
+	if (likely(state))
+		verdict = serve(state, (struct xdp_buff *)ctx);
 	rcu_read_unlock();
 	if (verdict == XDP_PASS)
 		this_cpu_inc(counts.passed);
@@ -325,8 +325,8 @@ static const struct btf_kfunc_id_set kfunc_set = {
 	.set = &hippos_kfuncs,
 };
 
-/* Sends frames of net's interfaces to the door; there is one at a time. */
-struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_door *door)
+/* Sends frames of net's interfaces to the handler; there is one at a time. */
+struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_handler *handler)
 {
 	struct hippos_xdp *xdp;
 	int err;
@@ -337,17 +337,17 @@ struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_door *do
 	xdp = kzalloc(sizeof(*xdp), GFP_KERNEL);
 	if (!xdp)
 		return ERR_PTR(-ENOMEM);
-	xdp->door = *door;
-	xdp->door.kind = HIPPOS_XDP;
+	xdp->handler = *handler;
+	xdp->handler.kind = HIPPOS_XDP;
 	xdp->net = net;
-	rcu_assign_pointer(xdp_door, xdp);
+	rcu_assign_pointer(xdp_state, xdp);
 	return xdp;
 }
 
 /* Returns when no frame is inside any more. */
 void hippos_xdp_close(struct hippos_xdp *xdp)
 {
-	RCU_INIT_POINTER(xdp_door, NULL);
+	RCU_INIT_POINTER(xdp_state, NULL);
 	synchronize_net();
 	kfree(xdp);
 }

@@ -45,28 +45,28 @@ pub(crate) struct hippos_packet {
     pub(crate) held: [u64; 8],
 }
 
-/// `struct hippos_door`.
+/// `struct hippos_handler`.
 #[repr(C)]
-pub(crate) struct hippos_door {
+pub(crate) struct hippos_handler {
     pub(crate) receive: Receive,
-    pub(crate) welcome: Welcome,
+    pub(crate) allow: Allow,
     pub(crate) private: *mut c_void,
     pub(crate) interface: u32,
     pub(crate) port: u16,
     pub(crate) kind: c_uint,
 }
 
-/// `struct hippos_doors_state`.
+/// `struct hippos_fast_path_state`.
 #[repr(C, align(4))]
-pub(crate) struct hippos_doors_state {
+pub(crate) struct hippos_fast_path_state {
     pub(crate) why: [[u8; 2]; 2],
 }
 
 /// `struct hippos_route_counts`.
 #[repr(C)]
 pub(crate) struct hippos_route_counts {
-    pub(crate) looked: u64,
-    pub(crate) elsewhere: u64,
+    pub(crate) lookups: u64,
+    pub(crate) rejected: u64,
     pub(crate) limited: u64,
 }
 
@@ -148,8 +148,8 @@ pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
 pub(crate) type Receive =
     unsafe extern "C" fn(*mut c_void, *mut sk_buff, *mut hippos_packet) -> u32;
 
-/// `hippos_welcome_fn`.
-pub(crate) type Welcome = unsafe extern "C" fn(*mut c_void, *const hippos_packet) -> bool;
+/// `hippos_allow_fn`.
+pub(crate) type Allow = unsafe extern "C" fn(*mut c_void, *const hippos_packet) -> bool;
 
 extern "C" {
     // packet.c
@@ -158,7 +158,7 @@ extern "C" {
         packet: *mut hippos_packet,
         len: u32,
     ) -> bool;
-    pub(crate) fn hippos_packet_twin(
+    pub(crate) fn hippos_packet_alloc_reply(
         skb: *const sk_buff,
         packet: *mut hippos_packet,
         len: u32,
@@ -174,14 +174,14 @@ extern "C" {
     pub(crate) fn hippos_packet_consume(skb: *mut sk_buff);
 
     // xdp.c
-    pub(crate) fn hippos_xdp_open(net: *mut net, door: *const hippos_door) -> *mut hippos_xdp;
+    pub(crate) fn hippos_xdp_open(net: *mut net, handler: *const hippos_handler) -> *mut hippos_xdp;
     pub(crate) fn hippos_xdp_close(xdp: *mut hippos_xdp);
     pub(crate) fn hippos_xdp_counts() -> hippos_xdp_counts;
 
     // hook.c
     pub(crate) fn hippos_hooks_register(
         net: *mut net,
-        door: *const hippos_door,
+        handler: *const hippos_handler,
         fast: c_uint,
     ) -> *mut hippos_hooks;
     pub(crate) fn hippos_hooks_unregister(hooks: *mut hippos_hooks);
@@ -193,7 +193,7 @@ extern "C" {
     pub(crate) fn hippos_pass_row(reason: c_uint, row: *mut hippos_pass_row) -> bool;
 
     // firewall.c
-    pub(crate) fn hippos_doors_state() -> hippos_doors_state;
+    pub(crate) fn hippos_fast_path_state() -> hippos_fast_path_state;
 
     // route.c
     pub(crate) fn hippos_route_counts() -> hippos_route_counts;

@@ -10,11 +10,11 @@ use kernel::sync::Arc;
 
 use crate::ffi;
 use crate::namespace::Namespace;
-use crate::packet::{source, Fate, Packet};
+use crate::packet::{source, Verdict, Packet};
 use crate::rcu;
 
 /// Gets the packets of a [`Hook`], in softirq under RCU, on many CPUs at once.
-pub trait Door: Send + Sync + 'static {
+pub trait PacketHandler: Send + Sync + 'static {
     /// The UDP port whose packets are wanted.
     fn port(&self) -> u16;
 
@@ -23,10 +23,10 @@ pub trait Door: Send + Sync + 'static {
 
     /// Whether a source may ask at all, over a loopback device if `local`. Asked before the
     /// return path of its replies is looked up; under RCU, too.
-    fn welcomes(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool;
+    fn is_allowed(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool;
 
     /// Decides about one packet.
-    fn receive(&self, packet: Packet<'_>) -> Fate;
+    fn receive(&self, packet: Packet<'_>) -> Verdict;
 }
 
 /// When packets are answered before the socket.
@@ -42,7 +42,7 @@ pub enum Fast {
 
 /// Whether the doors before the socket are open, a word for IPv4 and one for IPv6 each.
 #[derive(Clone, Copy)]
-pub struct Doors {
+pub struct FastPathState {
     /// Of the hook.
     pub hook: [&'static str; 2],
     /// Of XDP.
@@ -50,9 +50,9 @@ pub struct Doors {
 }
 
 /// How they stand now.
-pub fn doors() -> Doors {
+pub fn fast_path_state() -> FastPathState {
     // SAFETY: asks for nothing.
-    let raw = unsafe { ffi::hippos_doors_state() };
+    let raw = unsafe { ffi::hippos_fast_path_state() };
     let word = |why: u8| match why {
         0 => "open",
         1 => "nat",
@@ -61,16 +61,16 @@ pub fn doors() -> Doors {
         _ => "off",
     };
     let [hook, xdp] = raw.why.map(|[ipv6, ipv4]| [word(ipv4), word(ipv6)]);
-    Doors { hook, xdp }
+    FastPathState { hook, xdp }
 }
 
 /// Look-ups of the way that replies take, on all CPUs since the load.
 #[derive(Clone, Copy, Default)]
 pub struct Routes {
     /// All of them.
-    pub looked: u64,
+    pub lookups: u64,
     /// That left the reply to the socket.
-    pub elsewhere: u64,
+    pub rejected: u64,
     /// That were not made, because there were too many.
     pub limited: u64,
 }
@@ -80,20 +80,20 @@ pub fn routes() -> Routes {
     // SAFETY: asks for nothing.
     let raw = unsafe { ffi::hippos_route_counts() };
     Routes {
-        looked: raw.looked,
-        elsewhere: raw.elsewhere,
+        lookups: raw.lookups,
+        rejected: raw.rejected,
         limited: raw.limited,
     }
 }
 
-/// What C is told of `door`, whose address it gets.
-pub(crate) fn describe<T: Door>(door: &Arc<T>) -> ffi::hippos_door {
-    ffi::hippos_door {
+/// What C is told of `handler`, whose address it gets.
+pub(crate) fn describe<T: PacketHandler>(handler: &Arc<T>) -> ffi::hippos_handler {
+    ffi::hippos_handler {
         receive: receive::<T>,
-        welcome: welcome::<T>,
-        private: (&raw const **door).cast_mut().cast::<c_void>(),
-        interface: door.interface(),
-        port: door.port(),
+        allow: allow::<T>,
+        private: (&raw const **handler).cast_mut().cast::<c_void>(),
+        interface: handler.interface(),
+        port: handler.port(),
         kind: 0,
     }
 }
@@ -103,25 +103,25 @@ pub(crate) fn describe<T: Door>(door: &Arc<T>) -> ffi::hippos_door {
 ///
 /// # Invariants
 ///
-/// `hooks` is registered with `door`'s address, which stays valid meanwhile.
-pub struct Hook<T: Door> {
+/// `hooks` is registered with `handler`'s address, which stays valid meanwhile.
+pub struct Hook<T: PacketHandler> {
     hooks: NonNull<ffi::hippos_hooks>,
-    /// Fields are dropped after [`Drop::drop`]: the door outlives the hook,
-    _door: Arc<T>,
+    /// Fields are dropped after [`Drop::drop`]: the handler outlives the hook,
+    _handler: Arc<T>,
     /// and so does the namespace.
     _namespace: Arc<Namespace>,
 }
 
-// SAFETY: registration belongs to no thread, and the door is `Send` and `Sync`.
-unsafe impl<T: Door> Send for Hook<T> {}
+// SAFETY: registration belongs to no thread, and the handler is `Send` and `Sync`.
+unsafe impl<T: PacketHandler> Send for Hook<T> {}
 // SAFETY: a shared hook has no methods.
-unsafe impl<T: Door> Sync for Hook<T> {}
+unsafe impl<T: PacketHandler> Sync for Hook<T> {}
 
-impl<T: Door> Hook<T> {
-    /// Sends `door`'s packets in `namespace` to it.
-    pub fn new(namespace: Arc<Namespace>, door: Arc<T>, fast: Fast) -> Result<Self> {
-        let raw = describe(&door);
-        // SAFETY: the callbacks are made for `T`, and door and namespace are kept by the
+impl<T: PacketHandler> Hook<T> {
+    /// Sends `handler`'s packets in `namespace` to it.
+    pub fn new(namespace: Arc<Namespace>, handler: Arc<T>, fast: Fast) -> Result<Self> {
+        let raw = describe(&handler);
+        // SAFETY: the callbacks are made for `T`, and handler and namespace are kept by the
         // value until the hooks are gone; the description is copied.
         let hooks = from_err_ptr(unsafe {
             ffi::hippos_hooks_register(namespace.as_ptr(), &raw, fast as c_uint)
@@ -129,13 +129,13 @@ impl<T: Door> Hook<T> {
         // INVARIANT: just registered.
         Ok(Self {
             hooks: NonNull::new(hooks).ok_or(ENOMEM)?,
-            _door: door,
+            _handler: handler,
             _namespace: namespace,
         })
     }
 }
 
-impl<T: Door> Drop for Hook<T> {
+impl<T: PacketHandler> Drop for Hook<T> {
     fn drop(&mut self) {
         // SAFETY: by the invariant registered, and never unregistered before.
         unsafe { ffi::hippos_hooks_unregister(self.hooks.as_ptr()) }
@@ -144,33 +144,33 @@ impl<T: Door> Drop for Hook<T> {
 
 /// # Safety
 ///
-/// Called in softirq under RCU with the door's address as registered, and a description
+/// Called in softirq under RCU with the handler's address as registered, and a description
 /// with the sender's address.
-unsafe extern "C" fn welcome<T: Door>(
+unsafe extern "C" fn allow<T: PacketHandler>(
     private: *mut c_void,
     raw: *const ffi::hippos_packet,
 ) -> bool {
-    // SAFETY: who registered it keeps the door until there are no more calls.
-    let door = unsafe { &*private.cast::<T>() };
+    // SAFETY: who registered it keeps the handler until there are no more calls.
+    let handler = unsafe { &*private.cast::<T>() };
     // SAFETY: the caller's promise; fields that are not filled in are numbers as well.
     let (source, local) = unsafe { (source(&*raw), (*raw).local) };
     // SAFETY: we are inside a section, and leave it to whoever called.
-    door.welcomes(unsafe { rcu::within() }, source, local)
+    handler.is_allowed(unsafe { rcu::within() }, source, local)
 }
 
 /// # Safety
 ///
-/// Called in softirq under RCU with the door's address as registered, an sk_buff
+/// Called in softirq under RCU with the handler's address as registered, an sk_buff
 /// that is the caller's or null, and what describes it or a frame of the caller's.
-pub(crate) unsafe extern "C" fn receive<T: Door>(
+pub(crate) unsafe extern "C" fn receive<T: PacketHandler>(
     private: *mut c_void,
     skb: *mut ffi::sk_buff,
     raw: *mut ffi::hippos_packet,
 ) -> u32 {
-    // SAFETY: who registered it keeps the door until there are no more calls.
-    let door = unsafe { &*private.cast::<T>() };
+    // SAFETY: who registered it keeps the handler until there are no more calls.
+    let handler = unsafe { &*private.cast::<T>() };
     // SAFETY: the caller's promise: `raw` is filled in, describes `skb`, and is ours until we
     // return, as `skb` is.
     let packet = unsafe { Packet::new(NonNull::new(skb), &mut *raw) };
-    door.receive(packet).0
+    handler.receive(packet).0
 }

@@ -23,13 +23,13 @@ pub const DATAGRAMS_MAX: u16 = 8;
 
 /// What became of a packet. Only [`Packet`]'s methods make one.
 #[must_use]
-pub struct Fate(pub(crate) u32);
+pub struct Verdict(pub(crate) u32);
 
 /// A datagram to our port on this host, found answerable in place.
 ///
 /// # Invariants
 ///
-/// `skb`, if there is one, is ours until this turns into a [`Fate`], linear, and
+/// `skb`, if there is one, is ours until this turns into a [`Verdict`], linear, and
 /// `raw` describes it; else `raw` describes a frame that is ours. `raw.len`
 /// initialised bytes are at `raw.payload`, and `raw.room` bytes there that nobody
 /// else reads.
@@ -108,24 +108,24 @@ impl<'a> Packet<'a> {
 
     /// Lets the packet go on its usual way.
     #[cold]
-    pub fn pass(self, reason: Reason) -> Fate {
+    pub fn pass(self, reason: Reason) -> Verdict {
         reason.count(self.skb.is_none());
-        Fate(NF_ACCEPT)
+        Verdict(NF_ACCEPT)
     }
 
     /// Throws a request away and has the kernel count it as dropped.
     #[inline]
-    pub fn discard(self) -> Fate {
-        Fate(NF_DROP)
+    pub fn discard(self) -> Verdict {
+        Verdict(NF_DROP)
     }
 
     /// Ends the packet's way: it was served and there is nothing to answer.
-    pub fn consume(self) -> Fate {
+    pub fn consume(self) -> Verdict {
         if let Some(skb) = self.skb {
             // SAFETY: the packet is ours; after NF_STOLEN nobody else looks at it.
             unsafe { ffi::hippos_packet_consume(skb.as_ptr()) };
         }
-        Fate(NF_STOLEN)
+        Verdict(NF_STOLEN)
     }
 
     /// Answers with one datagram of at most `len` bytes, which `write` puts
@@ -133,14 +133,14 @@ impl<'a> Packet<'a> {
     /// how many it used. The packet passes when there is no memory, or when
     /// its device takes no datagram of that length.
     #[inline]
-    pub fn reply(mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Fate {
+    pub fn reply(mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Verdict {
         if !self.make_room(len) {
             return self.pass(Reason::ROOM);
         }
         // SAFETY: `make_room` said yes to `len`.
         let used = unsafe { self.write(len, write) };
         // The hook sends it. What fits the MTU is far from the sum's end.
-        Fate(ffi::HIPPOS_REPLY.wrapping_add(used))
+        Verdict(ffi::HIPPOS_REPLY.wrapping_add(used))
     }
 
     /// Answers with `count` datagrams of at most `len` bytes each: `write`
@@ -151,7 +151,7 @@ impl<'a> Packet<'a> {
         count: u16,
         len: usize,
         mut write: impl FnMut(u16, &mut [u8]) -> usize,
-    ) -> Fate {
+    ) -> Verdict {
         // A frame without an sk_buff becomes one reply and no more.
         let Some(skb) = self.skb else {
             return self.pass(Reason::ROOM);
@@ -159,24 +159,24 @@ impl<'a> Packet<'a> {
         if count > DATAGRAMS_MAX {
             return self.pass(Reason::ROOM);
         }
-        let mut twins = Twins::default();
+        let mut reply_skbs = ReplySkbs::default();
         for _ in 1..count {
-            if !twins.add(skb, self.raw, len) {
+            if !reply_skbs.add(skb, self.raw, len) {
                 return self.pass(Reason::ROOM);
             }
         }
         if !self.make_room(len) {
             return self.pass(Reason::ROOM);
         }
-        twins.fill(&mut write);
+        reply_skbs.fill(&mut write);
         // SAFETY: `make_room` said yes to `len`; the payload is in place then, and the packet
         // is given up.
         unsafe {
             let used = self.write(len, |buffer| write(0, buffer));
             ffi::hippos_packet_reply(skb.as_ptr(), self.raw, used, true);
         }
-        twins.send(self.raw);
-        Fate(NF_STOLEN)
+        reply_skbs.send(self.raw);
+        Verdict(NF_STOLEN)
     }
 
     #[inline]
@@ -218,27 +218,27 @@ pub(crate) fn source(raw: &ffi::hippos_packet) -> IpAddr {
 
 /// The second and further datagrams of a reply, until they are sent.
 #[derive(Default)]
-struct Twins {
+struct ReplySkbs {
     /// The first `count` are sk_buffs of ours with `len` bytes of room at
     /// their payload.
-    list: [Option<Twin>; DATAGRAMS_MAX as usize - 1],
+    list: [Option<ReplySkb>; DATAGRAMS_MAX as usize - 1],
 }
 
-struct Twin {
+struct ReplySkb {
     skb: NonNull<ffi::sk_buff>,
     payload: NonNull<u8>,
-    /// Room before, payload after [`Twins::fill`].
+    /// Room before, payload after [`ReplySkbs::fill`].
     len: usize,
 }
 
-impl Twins {
+impl ReplySkbs {
     fn add(
         &mut self,
         original: NonNull<ffi::sk_buff>,
         raw: &mut ffi::hippos_packet,
         len: usize,
     ) -> bool {
-        let Some(free) = self.list.iter_mut().find(|twin| twin.is_none()) else {
+        let Some(free) = self.list.iter_mut().find(|reply_skb| reply_skb.is_none()) else {
             return false;
         };
         let Ok(room) = u32::try_from(len) else {
@@ -246,39 +246,39 @@ impl Twins {
         };
         let mut payload = ptr::null_mut();
         // SAFETY: `raw` describes the original, which is only read, and stays where it is.
-        let skb = unsafe { ffi::hippos_packet_twin(original.as_ptr(), raw, room, &mut payload) };
+        let skb = unsafe { ffi::hippos_packet_alloc_reply(original.as_ptr(), raw, room, &mut payload) };
         let (Some(skb), Some(payload)) = (NonNull::new(skb), NonNull::new(payload)) else {
             return false;
         };
-        *free = Some(Twin { skb, payload, len });
+        *free = Some(ReplySkb { skb, payload, len });
         true
     }
 
     fn fill(&mut self, write: &mut impl FnMut(u16, &mut [u8]) -> usize) {
         let mut number = 0u16;
-        for twin in self.list.iter_mut().flatten() {
+        for reply_skb in self.list.iter_mut().flatten() {
             number = number.wrapping_add(1);
             // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `write`.
-            let buffer = unsafe { slice::from_raw_parts_mut(twin.payload.as_ptr(), twin.len) };
-            twin.len = write(number, buffer).min(twin.len);
+            let buffer = unsafe { slice::from_raw_parts_mut(reply_skb.payload.as_ptr(), reply_skb.len) };
+            reply_skb.len = write(number, buffer).min(reply_skb.len);
         }
     }
 
     fn send(mut self, raw: &mut ffi::hippos_packet) {
-        for twin in self.list.iter_mut() {
-            if let Some(twin) = twin.take() {
-                // SAFETY: the twin is ours and its payload in place; it is given up.
-                unsafe { ffi::hippos_packet_reply(twin.skb.as_ptr(), raw, twin.len as u32, false) }
+        for reply_skb in self.list.iter_mut() {
+            if let Some(reply_skb) = reply_skb.take() {
+                // SAFETY: the reply is ours and its payload in place; it is given up.
+                unsafe { ffi::hippos_packet_reply(reply_skb.skb.as_ptr(), raw, reply_skb.len as u32, false) }
             }
         }
     }
 }
 
-impl Drop for Twins {
+impl Drop for ReplySkbs {
     fn drop(&mut self) {
-        for twin in self.list.iter().flatten() {
+        for reply_skb in self.list.iter().flatten() {
             // SAFETY: what is still in the list was not sent and is ours.
-            unsafe { ffi::hippos_packet_free(twin.skb.as_ptr()) }
+            unsafe { ffi::hippos_packet_free(reply_skb.skb.as_ptr()) }
         }
     }
 }

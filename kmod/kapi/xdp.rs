@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The XDP door of one network namespace (`net/xdp.h`, `linux/btf.h`): frames
+//! The XDP handler of one network namespace (`net/xdp.h`, `linux/btf.h`): frames
 //! come through a kfunc that an XDP program calls. Which interfaces have such
 //! a program is `hippos-ctl`'s to decide; without one nothing comes.
 
@@ -9,44 +9,44 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::ffi;
-use crate::hook::{describe, Door};
+use crate::hook::{describe, PacketHandler};
 use crate::namespace::Namespace;
 
-/// An open door. Dropping it waits until no frame is inside any more.
+/// An open handler. Dropping it waits until no frame is inside any more.
 ///
 /// # Invariants
 ///
-/// `raw` is open with `door`'s address, which stays valid meanwhile.
-pub struct Xdp<T: Door> {
+/// `raw` is open with `handler`'s address, which stays valid meanwhile.
+pub struct Xdp<T: PacketHandler> {
     raw: NonNull<ffi::hippos_xdp>,
-    /// Fields are dropped after [`Drop::drop`]: the door outlives what calls it,
-    _door: Arc<T>,
+    /// Fields are dropped after [`Drop::drop`]: the handler outlives what calls it,
+    _handler: Arc<T>,
     /// and so does the namespace.
     _namespace: Arc<Namespace>,
 }
 
-// SAFETY: an open door belongs to no thread, and what it calls is `Send` and `Sync`.
-unsafe impl<T: Door> Send for Xdp<T> {}
+// SAFETY: an open handler belongs to no thread, and what it calls is `Send` and `Sync`.
+unsafe impl<T: PacketHandler> Send for Xdp<T> {}
 // SAFETY: a shared one has no methods.
-unsafe impl<T: Door> Sync for Xdp<T> {}
+unsafe impl<T: PacketHandler> Sync for Xdp<T> {}
 
-impl<T: Door> Xdp<T> {
-    /// Sends frames for `door`'s port on `namespace`'s interfaces to it. There is one at a time.
-    pub fn new(namespace: Arc<Namespace>, door: Arc<T>) -> Result<Self> {
-        let raw = describe(&door);
-        // SAFETY: the callbacks are made for `T`, and door and namespace are kept by the
+impl<T: PacketHandler> Xdp<T> {
+    /// Sends frames for `handler`'s port on `namespace`'s interfaces to it. There is one at a time.
+    pub fn new(namespace: Arc<Namespace>, handler: Arc<T>) -> Result<Self> {
+        let raw = describe(&handler);
+        // SAFETY: the callbacks are made for `T`, and handler and namespace are kept by the
         // value until it is closed; the description is copied.
         let raw = from_err_ptr(unsafe { ffi::hippos_xdp_open(namespace.as_ptr(), &raw) })?;
         // INVARIANT: just opened.
         Ok(Self {
             raw: NonNull::new(raw).ok_or(ENOMEM)?,
-            _door: door,
+            _handler: handler,
             _namespace: namespace,
         })
     }
 }
 
-impl<T: Door> Drop for Xdp<T> {
+impl<T: PacketHandler> Drop for Xdp<T> {
     fn drop(&mut self) {
         // SAFETY: by the invariant open, and never closed before.
         unsafe { ffi::hippos_xdp_close(self.raw.as_ptr()) }

@@ -19,7 +19,7 @@ use hippos_kapi::xdp::Xdp;
 mod buffer;
 mod config;
 mod control;
-mod gate;
+mod fast_path;
 mod maintenance;
 mod platform;
 mod selftest;
@@ -30,7 +30,7 @@ mod udp;
 
 use config::Config;
 use control::Control;
-use gate::Gate;
+use fast_path::FastPath;
 use server::Server;
 use steer::Steering;
 
@@ -46,8 +46,8 @@ module! {
 /// of the stop; the start makes them from the last to the first.
 struct Hippos {
     _control: Device<Control>,
-    _xdp: Option<Xdp<Gate>>,
-    _hook: Option<Hook<Gate>>,
+    _xdp: Option<Xdp<FastPath>>,
+    _hook: Option<Hook<FastPath>>,
     _workers: KVec<Thread>,
     _udp: Option<Thread>,
     _maintenance: Thread,
@@ -102,7 +102,7 @@ impl kernel::Module for Hippos {
         };
         let udp = start_udp(&server, &namespace).inspect_err(in_use)?;
         let workers = start_workers(&server, &namespace).inspect_err(in_use)?;
-        let gate = start_gate(&server)?;
+        let gate = start_fast_path(&server)?;
         let hook = gate
             .clone()
             .map(|(gate, fast)| Hook::new(namespace.clone(), gate, fast))
@@ -155,10 +155,10 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
 }
 
 /// What answers datagrams where they arrive, if that is wanted.
-fn start_gate(server: &Arc<Server>) -> Result<Option<(Arc<Gate>, Fast)>> {
+fn start_fast_path(server: &Arc<Server>) -> Result<Option<(Arc<FastPath>, Fast)>> {
     match server.config.udp_fast {
         Some(fast) if server.config.params.udp => Ok(Some((
-            Arc::new(Gate::new(server.clone()), GFP_KERNEL)?,
+            Arc::new(FastPath::new(server.clone()), GFP_KERNEL)?,
             fast,
         ))),
         _ => Ok(None),

@@ -264,12 +264,12 @@ impl Facts for Connections {
     }
 
     fn ways(&self) -> Option<Ways> {
-        let (doors, routes) = (hook::doors(), hook::routes());
+        let (doors, routes) = (hook::fast_path_state(), hook::routes());
         Some(Ways {
             hook: doors.hook,
             xdp: doors.xdp,
-            looked: routes.looked,
-            elsewhere: routes.elsewhere,
+            lookups: routes.lookups,
+            rejected: routes.rejected,
             limited: routes.limited,
         })
     }

@@ -5,7 +5,7 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Message, Tally, HEAD_ROOM};
+use hippos_engine::{Access, Message, Tally, REPLY_HEADER_MAX};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Ends, Socket};
@@ -39,7 +39,7 @@ impl Worker {
     pub(crate) fn new(server: Arc<Server>, socket: Socket) -> Result<Self> {
         let mut input = KVVec::with_capacity(INPUT, GFP_KERNEL)?;
         input.resize(INPUT, 0, GFP_KERNEL)?;
-        let message = Buffer::new(server.engine.udp_bytes() + HEAD_ROOM)?;
+        let message = Buffer::new(server.engine.udp_bytes() + REPLY_HEADER_MAX)?;
         Ok(Self {
             server,
             socket,

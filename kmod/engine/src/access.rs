@@ -27,9 +27,9 @@ impl<P: Platform> Engine<P> {
     /// gets: where it says so, [`access`](Self::access) and
     /// [`may_reply`](Self::may_reply) would. 0 is nobody. Softirq-safe.
     #[inline]
-    pub fn welcomes(&self, _guard: &Guard<'_, P>, source: u32) -> bool {
+    pub fn is_allowed(&self, _guard: &Guard<'_, P>, source: u32) -> bool {
         let limited = self.settings.limiter.limited();
-        source != 0 && !limited && self.settings.sources.welcomes(source)
+        source != 0 && !limited && self.settings.sources.is_allowed(source)
     }
 
     /// What a source may do. `local` says that it is this host, which may
@@ -237,7 +237,7 @@ mod tests {
             let Ok(source) = address.parse::<Ipv4Addr>() else {
                 panic!("{address}");
             };
-            engine.welcomes(&engine.store.read(), source.to_bits())
+            engine.is_allowed(&engine.store.read(), source.to_bits())
         };
         let networks = [
             "10.0.0.0/8",

@@ -77,9 +77,9 @@ pub struct Ways {
     /// The same of XDP.
     pub xdp: [&'static str; 2],
     /// Look-ups of the way that replies take.
-    pub looked: u64,
+    pub lookups: u64,
     /// Those that left replies to the socket.
-    pub elsewhere: u64,
+    pub rejected: u64,
     /// Those that were not made because there were too many.
     pub limited: u64,
 }

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use hippos_store::host::Host;
 use hippos_store::{Commit, Config, Store};
 
-use crate::{Engine, Plan, Settings, Verdict, TALLIES};
+use crate::{Engine, Plan, PlanOutcome, Settings, TALLIES};
 
 /// An empty engine.
 pub(crate) fn engine(settings: Settings) -> Engine<Host> {
@@ -37,7 +37,7 @@ pub(crate) fn planned(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
     let guard = engine.store.read();
     Plan::with(|plan| {
         let verdict = engine.plan(&guard, payload, usize::MAX, plan);
-        assert_eq!(verdict, Verdict::Answer);
+        assert_eq!(verdict, PlanOutcome::Answer);
         engine.count_plan(plan);
         let mut buffer = std::vec![0; plan.datagram_len(0)];
         assert_eq!(plan.write(0, &mut buffer), buffer.len());

@@ -295,7 +295,7 @@ impl Sources {
 
     /// Whether an IPv4 source is of one of the first networks.
     #[inline]
-    pub(crate) fn welcomes(&self, source: u32) -> bool {
+    pub(crate) fn is_allowed(&self, source: u32) -> bool {
         let contains = |part: &AtomicU64| {
             let part = part.load(Relaxed);
             ((part >> 32) as u32 ^ source) & part as u32 == 0

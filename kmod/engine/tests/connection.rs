@@ -11,7 +11,7 @@ use common::{engine, play, TestEngine, WHOLE};
 use hippos_engine::connection::{
     Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream, ROUNDS,
 };
-use hippos_engine::{Cursor, Session, Transport, HEAD_ROOM};
+use hippos_engine::{Cursor, Session, Transport, REPLY_HEADER_MAX};
 use hippos_store::host::Host;
 use proptest::prelude::*;
 
@@ -290,7 +290,7 @@ fn quick_leaves_the_end_of_a_command_to_a_turn() {
     let conditions = Conditions {
         events: Vec::new(),
         at_once: usize::MAX,
-        page: HEAD_ROOM,
+        page: REPLY_HEADER_MAX,
         readings: usize::MAX,
         quick: true,
         breaks: usize::MAX,
@@ -374,7 +374,7 @@ fn conditions() -> impl Strategy<Value = Conditions> {
     (
         proptest::collection::vec(event, 0..60),
         prop_oneof![Just(usize::MAX), 1usize..3000],
-        HEAD_ROOM..5000usize,
+        REPLY_HEADER_MAX..5000usize,
         prop_oneof![Just(usize::MAX), 1usize..8],
         any::<bool>(),
     )

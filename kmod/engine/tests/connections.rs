@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use common::{Small, START};
 use hippos_engine::{
-    Address, Engine, Facts, Next, Session, Settings, SocketInfo, Transport, HEAD_ROOM, TALLIES,
+    Address, Engine, Facts, Next, Session, Settings, SocketInfo, Transport, REPLY_HEADER_MAX,
+    TALLIES,
 };
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
 
-const MANY: usize = 5_000;
+const CONNECTIONS: usize = 5_000;
 
-/// A host of [`MANY`] connections that counts how often it is asked for one.
+/// A host of [`CONNECTIONS`] connections that counts how often it is asked for one.
 struct Crowd {
     asked: AtomicUsize,
     /// The connection at this place is closed.
@@ -48,7 +49,7 @@ impl Facts for Crowd {
             udp: false,
             idle: 0,
         };
-        (at < MANY).then_some((at, info))
+        (at < CONNECTIONS).then_some((at, info))
     }
 }
 
@@ -62,7 +63,7 @@ fn listing(crowd: &'static Crowd, between: impl Fn(&str)) -> (String, usize) {
     store.tick(100, START + 100);
     let engine = Engine::new(store, Settings::default(), crowd);
     let mut session = Session::new(&engine, Transport::Tcp);
-    let mut out = Small::new(2 * HEAD_ROOM);
+    let mut out = Small::new(2 * REPLY_HEADER_MAX);
     let (mut text, mut pages) = (Vec::new(), 0);
     let mut input: &[u8] = b"stats conns\r\n";
     loop {
@@ -94,13 +95,13 @@ fn lines(id: usize) -> String {
 fn conns_lists_each_connection_once_and_asks_for_it_once_or_twice() {
     static CROWD: Crowd = Crowd::new();
     let (text, pages) = listing(&CROWD, |_| ());
-    let mut expected: String = (0..MANY).map(lines).collect();
+    let mut expected: String = (0..CONNECTIONS).map(lines).collect();
     expected += "END\r\n";
     assert!(text == expected, "another listing");
     let asked = CROWD.asked.load(Relaxed);
     assert!(
-        asked <= MANY + pages + 1,
-        "{asked} looks at {MANY} connections in {pages} pages"
+        asked <= CONNECTIONS + pages + 1,
+        "{asked} looks at {CONNECTIONS} connections in {pages} pages"
     );
 }
 
@@ -120,8 +121,8 @@ fn conns_tells_all_lines_of_the_connection_behind_one_that_closes_meanwhile() {
     };
     let (text, _) = listing(&CROWD, close);
     let closed = CROWD.closed.load(Relaxed);
-    assert!(closed < MANY, "each page ends with a connection");
-    for id in (0..MANY).filter(|&id| id != closed) {
+    assert!(closed < CONNECTIONS, "each page ends with a connection");
+    for id in (0..CONNECTIONS).filter(|&id| id != closed) {
         assert!(text.contains(&lines(id)), "{id} beside {closed}");
     }
 }

@@ -17,7 +17,7 @@ use std::thread;
 use common::{
     engine, fast, framed, message, planned, play, say, slow, Client, Sheet, TestEngine, WHOLE,
 };
-use hippos_engine::{Next, Session, Transport, Verdict, HEAD_ROOM};
+use hippos_engine::{Next, PlanOutcome, Session, Transport, REPLY_HEADER_MAX};
 
 /// Replies of each pair of reader and writer, by each door.
 const ROUNDS: usize = 200;
@@ -281,7 +281,7 @@ fn datagrams_are_framed_beside_writes_in_place() {
         beside(engine, &writes, |form, request| {
             let payload = &framed(request);
             for (verdict, datagrams) in [fast(engine, payload), planned(engine, payload)] {
-                if verdict == Verdict::Answer {
+                if verdict == PlanOutcome::Answer {
                     whole(form, request, &message(&datagrams));
                 }
             }
@@ -298,11 +298,11 @@ fn connections_are_framed_beside_writes_in_place() {
     for writes in writers() {
         beside(engine, &writes, |form, request| {
             let mut session = Session::new(engine, Transport::Tcp);
-            let mut out = Sheet::new(2 * HEAD_ROOM);
+            let mut out = Sheet::new(2 * REPLY_HEADER_MAX);
             if session.feed_quick(request, 64, &mut out) != 0 {
                 whole(form, request, out.written());
             }
-            let mut out = Sheet::new(4 * HEAD_ROOM);
+            let mut out = Sheet::new(4 * REPLY_HEADER_MAX);
             let mut fed = session.feed(request, &mut out);
             // A dump of many slots lets others have their turn before it goes on.
             while form == Form::Dump && fed.next == Next::Write {

@@ -398,7 +398,7 @@ fn prefixes_are_counted_when_asked_for() {
         "END\r\nOK\r\n"
     );
     // The fast path does not count by prefix, so it stands aside.
-    assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::Verdict::Pass);
+    assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::PlanOutcome::Pass);
     say(
         &engine,
         "get foo:1 foo:2 bar:1 plain\r\nset bar:1 0 0 1\r\nx\r\ndelete bar:1\r\n",
@@ -411,7 +411,7 @@ fn prefixes_are_counted_when_asked_for() {
         "OK\r\nVALUE foo:1 0 1\r\nx\r\nEND\r\n"
     );
     assert_eq!(say(&engine, "stats detail dump\r\n"), dump);
-    assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::Verdict::Answer);
+    assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::PlanOutcome::Answer);
 }
 
 /// By the first that finds it: after that it is gone to memcached.

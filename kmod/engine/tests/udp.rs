@@ -4,7 +4,7 @@
 mod common;
 
 use common::{engine, engine_with, fast, framed, message, planned, say, slow, Packet, TestEngine};
-use hippos_engine::{Change, Limiter, Settings, Sources, Tally, Verdict};
+use hippos_engine::{Change, Limiter, PlanOutcome, Settings, Sources, Tally};
 use proptest::prelude::*;
 
 /// An engine with a few items in it.
@@ -82,7 +82,7 @@ fn the_fast_path_answers_as_the_worker_does() {
         let (verdict, datagrams) = fast(&one, &framed(&case));
         assert_eq!(
             verdict,
-            Verdict::Answer,
+            PlanOutcome::Answer,
             "{:?}",
             String::from_utf8_lossy(&case)
         );
@@ -135,13 +135,17 @@ fn what_the_fast_path_leaves_to_the_worker() {
         ("version\r\nquit\r\nversion\r\n", "VERSION 1.6.38\r\n"),
     ] {
         let payload = framed(line.as_bytes());
-        assert_eq!(fast(&engine, &payload), (Verdict::Pass, vec![]), "{line:?}");
+        assert_eq!(
+            fast(&engine, &payload),
+            (PlanOutcome::Pass, vec![]),
+            "{line:?}"
+        );
         let got = message(&slow(&engine, &payload));
         assert_eq!(String::from_utf8_lossy(&got), answer, "{line:?}");
     }
     let key = "k".repeat(251);
     let payload = framed(format!("get a {key}\r\n").as_bytes());
-    assert_eq!(fast(&engine, &payload).0, Verdict::Pass);
+    assert_eq!(fast(&engine, &payload).0, PlanOutcome::Pass);
     assert_eq!(
         message(&slow(&engine, &payload)),
         b"CLIENT_ERROR bad command line format\r\n"
@@ -189,14 +193,18 @@ fn what_is_no_request_gets_no_answer() {
     let mut all = requests.to_vec();
     all.extend(replies.map(|line| framed(&line.chars().map(|c| c as u8).collect::<Vec<_>>())));
     for payload in &all {
-        assert_eq!(fast(&engine, payload).0, Verdict::Pass, "{payload:?}");
-        assert_eq!(planned(&engine, payload).0, Verdict::Drop, "{payload:?}");
+        assert_eq!(fast(&engine, payload).0, PlanOutcome::Pass, "{payload:?}");
+        assert_eq!(
+            planned(&engine, payload).0,
+            PlanOutcome::Invalid,
+            "{payload:?}"
+        );
         assert_eq!(slow(&engine, payload), Vec::<Vec<u8>>::new(), "{payload:?}");
     }
     // By whoever gets it last.
     assert_eq!(engine.tallied(Tally::UdpInvalid), all.len() as u64);
     // No line end, no answer.
-    assert_eq!(fast(&engine, &framed(b"get a")).0, Verdict::Pass);
+    assert_eq!(fast(&engine, &framed(b"get a")).0, PlanOutcome::Pass);
     assert!(slow(&engine, &framed(b"get a")).is_empty());
     // Sequence number and reserved field are ignored.
     let payload = b"\x12\x34\0\x07\0\x01\0\x09get a\r\n";
@@ -214,7 +222,7 @@ fn quiet_misses_are_silent() {
         binary(0x09, b"none", 1),
         binary(0x0d, b"none", 1),
     ] {
-        assert_eq!(fast(&engine, &framed(&case)), (Verdict::Silent, vec![]));
+        assert_eq!(fast(&engine, &framed(&case)), (PlanOutcome::Silent, vec![]));
         assert!(slow(&engine, &framed(&case)).is_empty());
     }
 }
@@ -229,14 +237,14 @@ fn one_request_gets_so_much_and_no_more() {
     let big = "x".repeat(5000);
     say(&engine, &format!("set big 1 0 5000\r\n{big}\r\n"));
     let one = framed(b"get big\r\n");
-    assert_eq!(fast(&engine, &one).0, Verdict::Answer);
+    assert_eq!(fast(&engine, &one).0, PlanOutcome::Answer);
     assert_eq!(fast(&engine, &one).1.len(), 4);
     // Repeated keys count as often as they come.
     let two = framed(b"get big big\r\n");
-    assert_eq!(fast(&engine, &two), (Verdict::Pass, vec![]));
+    assert_eq!(fast(&engine, &two), (PlanOutcome::Pass, vec![]));
     assert_eq!(slow(&engine, &two).len(), 8);
     let many = framed(format!("get{}\r\n", " big".repeat(100)).as_bytes());
-    assert_eq!(fast(&engine, &many), (Verdict::Pass, vec![]));
+    assert_eq!(fast(&engine, &many), (PlanOutcome::Pass, vec![]));
     let error = b"SERVER_ERROR reply too large for UDP\r\n";
     assert_eq!(message(&slow(&engine, &many)), error);
     let dump = framed(b"lru_crawler metadump all\r\n");
@@ -253,7 +261,7 @@ fn one_request_gets_so_much_and_no_more() {
     assert!(!engine.set_udp_limits(20_000, 0));
     assert!(engine.set_udp_limits(20_000, 1));
     assert_eq!(engine.udp_bytes(), 1392);
-    assert_eq!(fast(&engine, &one), (Verdict::Pass, vec![]));
+    assert_eq!(fast(&engine, &one), (PlanOutcome::Pass, vec![]));
     assert_eq!(message(&slow(&engine, &one)), error);
     assert_eq!(message(&slow(&engine, &framed(b"stats\r\n"))), error);
     assert_eq!(
@@ -273,7 +281,7 @@ fn a_token_is_won_once() {
     say(&engine, "md a I T30\r\n");
     // It might be lost to a reply that the door can't send, so the worker sees to it.
     for first in [&b"mg a\r\nmn\r\n"[..], b"mg a t\r\n"] {
-        assert_eq!(fast(&engine, &framed(first)).0, Verdict::Pass);
+        assert_eq!(fast(&engine, &framed(first)).0, PlanOutcome::Pass);
     }
     assert_eq!(
         message(&slow(&engine, &framed(b"mg a t\r\n"))),
@@ -295,7 +303,7 @@ fn more_keys_than_the_fast_path_has_room_for() {
         assert_eq!(message(&planned(&engine, &keys(n)).1), want(n), "{n}");
     }
     for n in [64, 65, 100] {
-        assert_eq!(fast(&engine, &keys(n)).0, Verdict::Pass, "{n}");
+        assert_eq!(fast(&engine, &keys(n)).0, PlanOutcome::Pass, "{n}");
         assert_eq!(message(&slow(&engine, &keys(n))), want(n), "{n}");
     }
     // Misses take no room.
@@ -309,7 +317,7 @@ proptest! {
     fn any_payload(data: Vec<u8>) {
         let engine = filled();
         let payload = framed(&data);
-        if let (Verdict::Answer, datagrams) = fast(&engine, &payload) {
+        if let (PlanOutcome::Answer, datagrams) = fast(&engine, &payload) {
             prop_assert_eq!(datagrams, slow(&engine, &payload));
         }
     }
@@ -322,9 +330,9 @@ proptest! {
         let (verdict, datagrams) = fast(&engine, &payload);
         let other = slow(&engine, &payload);
         match verdict {
-            Verdict::Answer => prop_assert_eq!(datagrams, other),
-            Verdict::Silent | Verdict::Drop => prop_assert!(other.is_empty()),
-            Verdict::Pass => {}
+            PlanOutcome::Answer => prop_assert_eq!(datagrams, other),
+            PlanOutcome::Silent | PlanOutcome::Invalid => prop_assert!(other.is_empty()),
+            PlanOutcome::Pass => {}
         }
     }
 }
@@ -355,7 +363,7 @@ fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
             ..Packet::new(&payload)
         };
         let fate = engine.answer(&engine.store.read(), packet);
-        assert_eq!(fate.verdict, Verdict::Pass, "{request}");
+        assert_eq!(fate.verdict, PlanOutcome::Pass, "{request}");
         slow(&engine, &payload);
         let after = (hits(), misses(), engine.tallied(Tally::FastDatagrams));
         assert_eq!(
@@ -402,10 +410,10 @@ fn a_request_of_an_unlisted_source_passes_by_each_way() {
     let engine = listed();
     for request in REQUESTS {
         for (source, verdict) in [
-            ("10.1.2.3", Verdict::Answer),
-            ("fd00::1", Verdict::Answer),
-            ("11.1.2.3", Verdict::Pass),
-            ("fe00::1", Verdict::Pass),
+            ("10.1.2.3", PlanOutcome::Answer),
+            ("fd00::1", PlanOutcome::Answer),
+            ("11.1.2.3", PlanOutcome::Pass),
+            ("fe00::1", PlanOutcome::Pass),
         ] {
             let fate = engine.answer(&engine.store.read(), from(source, request));
             assert_eq!(
@@ -437,7 +445,7 @@ fn a_source_without_a_share_left_is_discarded_by_each_way() {
         for source in ["10.1.2.3", "fd00::1"] {
             let before = engine.tallied(Tally::UdpLimited);
             let fate = engine.answer(&engine.store.read(), from(source, request));
-            assert_eq!(fate.verdict, Verdict::Drop, "{source}");
+            assert_eq!(fate.verdict, PlanOutcome::Invalid, "{source}");
             assert_eq!(engine.tallied(Tally::UdpLimited), before + 1, "{source}");
         }
     }
@@ -452,6 +460,11 @@ fn a_reply_above_a_packet_s_limit_passes() {
             ..from("10.1.2.3", request)
         };
         let fate = engine.answer(&engine.store.read(), packet);
-        assert_eq!(fate.verdict, Verdict::Pass, "{}", request.escape_ascii());
+        assert_eq!(
+            fate.verdict,
+            PlanOutcome::Pass,
+            "{}",
+            request.escape_ascii()
+        );
     }
 }

@@ -2,7 +2,7 @@
 //! A UDP datagram: both doors answer alike, in right frames, and no answer is
 //! one that another server would answer for ever.
 
-use hippos_engine::Verdict;
+use hippos_engine::PlanOutcome;
 use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
 
 use crate::common::{self, fast, planned, play, slow, TestEngine, WHOLE};
@@ -36,11 +36,11 @@ pub(crate) fn datagram(payload: &[u8]) {
     let slow = slow(&filled(), payload);
     for (verdict, fast) in fast {
         match verdict {
-            Verdict::Answer => assert_eq!(fast, slow, "the doors differ"),
-            Verdict::Silent | Verdict::Drop => {
+            PlanOutcome::Answer => assert_eq!(fast, slow, "the doors differ"),
+            PlanOutcome::Silent | PlanOutcome::Invalid => {
                 assert!(slow.is_empty(), "{verdict:?}, but answered");
             }
-            Verdict::Pass => {}
+            PlanOutcome::Pass => {}
         }
     }
     for (sequence, reply) in slow.iter().enumerate() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A TCP stream: where it is cut makes no difference, and what comes back can be read.
 
-use hippos_engine::HEAD_ROOM;
+use hippos_engine::REPLY_HEADER_MAX;
 
 use crate::common::{play, Cut, WHOLE};
 use crate::{engine, replies};
@@ -25,7 +25,7 @@ pub(crate) fn stream(data: &[u8]) {
     let telling = |word: &[u8]| input.windows(word.len()).any(|part| part == word);
     if !telling(b"stat") && !telling(b"\x80\x10") && !telling(b"dump") {
         let piece = 1 + usize::from(*cut) % 97;
-        let room = HEAD_ROOM + usize::from(*room) * 16;
+        let room = REPLY_HEADER_MAX + usize::from(*room) * 16;
         let cut = play(&engine(), input, Cut { piece, room });
         assert_eq!(whole, cut, "pieces of {piece} bytes");
     }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use hippos_engine::connection::{
     Action, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream,
 };
-use hippos_engine::{Cursor, Session, Transport, HEAD_ROOM};
+use hippos_engine::{Cursor, Session, Transport, REPLY_HEADER_MAX};
 use hippos_store::host::Host;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -151,7 +151,7 @@ pub(crate) fn serve(
     listener: StdListener,
     bytewise: bool,
 ) -> anyhow::Result<()> {
-    const _: () = assert!(PAGE >= HEAD_ROOM);
+    const _: () = assert!(PAGE >= REPLY_HEADER_MAX);
     listener.set_nonblocking(true)?;
     let mut listener = TcpListener::from_std(listener);
     let mut poll = Poll::new().context("poll")?;

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use hippos_engine::{Message, Out, Pass, Request, HEAD_ROOM};
+use hippos_engine::{Message, Out, Pass, Request, REPLY_HEADER_MAX};
 
 use crate::Server;
 
@@ -42,7 +42,7 @@ pub(crate) fn serve(engine: &Server, socket: &UdpSocket) {
     let mut buffer = vec![0; DATAGRAM];
     let mut whole = Whole {
         bytes: Vec::new(),
-        most: engine.udp_bytes() + HEAD_ROOM,
+        most: engine.udp_bytes() + REPLY_HEADER_MAX,
     };
     loop {
         let (len, peer) = match socket.recv_from(&mut buffer) {
@@ -71,7 +71,7 @@ struct InPlace<'a> {
 
 impl Request for InPlace<'_> {
     /// Whether the socket's worker has nothing left to do.
-    type Fate = bool;
+    type Verdict = bool;
 
     fn payload(&self) -> &[u8] {
         &self.buffer[..self.len]

@@ -53,7 +53,7 @@ pub trait Stream {
 
 /// Where replies are written, one at a time.
 pub trait Pages<S: Stream> {
-    /// Begins a reply with room for at least [`HEAD_ROOM`](crate::HEAD_ROOM) bytes; `None` without
+    /// Begins a reply with room for at least [`REPLY_HEADER_MAX`](crate::REPLY_HEADER_MAX) bytes; `None` without
     /// memory for it.
     fn open(&mut self) -> Option<S::Reply<'_>>;
 }

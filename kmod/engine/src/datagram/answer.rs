@@ -2,8 +2,8 @@
 //! The answer to a datagram where it arrives, in softirq: which of the ways serves it.
 //!
 //! From the commonest request on: one key whose lookup is one cache line
-//! ([`Engine::quick`]), any one key ([`Engine::single`]), several keys
-//! ([`Engine::many`]), and whatever else only reads ([`Engine::plan`]). What none
+//! ([`Engine::inline_get`]), any one key ([`Engine::single_get`]), several keys
+//! ([`Engine::multi_get`]), and whatever else only reads ([`Engine::plan`]). What none
 //! of them serves passes to the UDP socket, untouched and not counted.
 
 use core::net::IpAddr;
@@ -12,7 +12,7 @@ use hippos_proto::udp::DATAGRAM_MAX;
 use hippos_store::{Guard, Platform};
 
 use crate::access::Access;
-use crate::datagram::plan::{Plan, Verdict};
+use crate::datagram::plan::{Plan, PlanOutcome};
 use crate::Engine;
 
 /// Why a datagram is left to the UDP socket.
@@ -31,7 +31,7 @@ pub enum Pass {
 /// [`Engine::answer`] reads it and calls exactly one of the methods that take it.
 pub trait Request: Sized {
     /// What became of it.
-    type Fate;
+    type Verdict;
 
     /// The UDP payload, with memcached's frame.
     fn payload(&self) -> &[u8];
@@ -52,18 +52,18 @@ pub trait Request: Sized {
     fn limit(&self) -> usize;
 
     /// Leaves it to the UDP socket.
-    fn pass(self, why: Pass) -> Self::Fate;
+    fn pass(self, why: Pass) -> Self::Verdict;
 
     /// Drops it: its source has had its share.
-    fn discard(self) -> Self::Fate;
+    fn discard(self) -> Self::Verdict;
 
     /// It was served, and there is nothing to say.
-    fn consume(self) -> Self::Fate;
+    fn consume(self) -> Self::Verdict;
 
     /// Replies with one datagram: `write` gets `len` bytes of room, in the request's own memory,
     /// and tells how many it used. When there is no room the request passes, and `write` is not
     /// called.
-    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Self::Fate;
+    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Self::Verdict;
 
     /// Replies with `count` datagrams of at most `len` bytes each: `write` gets the number of each
     /// with its room, the first one last, since that overwrites the request. When there is no room
@@ -73,78 +73,88 @@ pub trait Request: Sized {
         count: u16,
         len: usize,
         write: impl FnMut(u16, &mut [u8]) -> usize,
-    ) -> Self::Fate;
+    ) -> Self::Verdict;
 }
 
 impl<P: Platform> Engine<P> {
     /// Answers a datagram, or passes it on: see [`Request`]. Softirq-safe.
     #[inline(always)]
-    pub fn answer<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Fate {
-        // One call of `quick`, since two would not be inlined.
-        if self.welcomes(guard, request.source_ipv4())
-            || self.welcomes_any(guard, request.source(), request.is_local())
+    pub fn answer<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
+        // One call of `inline_get`, since two would not be inlined.
+        if self.is_allowed(guard, request.source_ipv4())
+            || self.is_allowed_any(guard, request.source(), request.is_local())
         {
-            if let Some(quick) = self.quick(guard, request.payload()) {
+            if let Some(found) = self.inline_get(guard, request.payload()) {
                 let cpu = request.cpu();
-                return request.reply(quick.room(), |buffer| {
-                    self.count_quick(&quick, cpu);
-                    quick.write(buffer)
+                return request.reply(found.room(), |buffer| {
+                    self.count_inline_get(&found, cpu);
+                    found.write(buffer)
                 });
             }
         }
-        self.answer_one(guard, request)
+        self.answer_single_get(guard, request)
     }
 
-    /// What [`welcomes`](Self::welcomes) says, of any source.
+    /// What [`is_allowed`](Self::is_allowed) says, of any source.
     #[inline(never)]
-    fn welcomes_any(&self, guard: &Guard<'_, P>, source: IpAddr, local: bool) -> bool {
+    fn is_allowed_any(&self, guard: &Guard<'_, P>, source: IpAddr, local: bool) -> bool {
         !self.settings.limiter.limited() && self.access(guard, source, local) != Access::Refused
     }
 
     /// One key. Kept apart, so that it takes no stack and no time of the commonest request.
     #[inline(never)]
-    fn answer_one<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Fate {
+    fn answer_single_get<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
         let access = self.access(guard, request.source(), request.is_local());
         if access == Access::Refused {
             return request.pass(Pass::Source);
         }
-        if let Some(single) = self.single(guard, request.payload(), request.limit()) {
+        if let Some(single) = self.single_get(guard, request.payload(), request.limit()) {
             if !self.may_reply(access, request.source(), single.len()) {
-                self.count_single(&single);
+                self.count_single_get(&single);
                 return request.discard();
             }
             return request.reply(single.len(), |buffer| {
-                self.count_single(&single);
+                self.count_single_get(&single);
                 single.write(buffer)
             });
         }
-        self.answer_many(guard, request, access)
+        self.answer_multi_get(guard, request, access)
     }
 
     #[inline(never)]
-    fn answer_many<R: Request>(&self, guard: &Guard<'_, P>, request: R, access: Access) -> R::Fate {
-        if let Some(many) = self.many(guard, request.payload(), request.limit()) {
+    fn answer_multi_get<R: Request>(
+        &self,
+        guard: &Guard<'_, P>,
+        request: R,
+        access: Access,
+    ) -> R::Verdict {
+        if let Some(many) = self.multi_get(guard, request.payload(), request.limit()) {
             if !self.may_reply(access, request.source(), many.bound()) {
-                self.count_many(&many);
+                self.count_multi_get(&many);
                 return request.discard();
             }
             return request.reply(many.bound(), |buffer| {
-                self.count_many(&many);
+                self.count_multi_get(&many);
                 many.write(buffer)
             });
         }
-        self.answer_any(guard, request, access)
+        self.answer_by_plan(guard, request, access)
     }
 
     #[inline(never)]
-    fn answer_any<R: Request>(&self, guard: &Guard<'_, P>, request: R, access: Access) -> R::Fate {
+    fn answer_by_plan<R: Request>(
+        &self,
+        guard: &Guard<'_, P>,
+        request: R,
+        access: Access,
+    ) -> R::Verdict {
         Plan::with(|plan| {
             match self.plan(guard, request.payload(), request.limit(), plan) {
-                Verdict::Answer if !self.may_reply(access, request.source(), plan.len()) => {
+                PlanOutcome::Answer if !self.may_reply(access, request.source(), plan.len()) => {
                     self.count_plan(plan);
                     request.discard()
                 }
-                Verdict::Answer => {
+                PlanOutcome::Answer => {
                     // Counted once all room is there; of several datagrams the first is written last.
                     let write = |number, buffer: &mut [u8]| {
                         if number == 0 {
@@ -157,13 +167,13 @@ impl<P: Platform> Engine<P> {
                         count => request.reply_many(count, DATAGRAM_MAX, write),
                     }
                 }
-                Verdict::Silent => {
+                PlanOutcome::Silent => {
                     self.count_plan(plan);
                     request.consume()
                 }
                 // No request of ours may be on its way to a server behind this host.
-                Verdict::Drop => request.pass(Pass::Invalid),
-                Verdict::Pass => request.pass(Pass::Unserved),
+                PlanOutcome::Invalid => request.pass(Pass::Invalid),
+                PlanOutcome::Pass => request.pass(Pass::Unserved),
             }
         })
     }

@@ -5,7 +5,7 @@
 //! The key is read once, into four words that serve to see that it is plain, to
 //! hash, to compare and to write it. Nothing on this way calls anything or
 //! loops; whatever is out of the ordinary is left to
-//! [`single`](Engine::single), and nothing has been counted then.
+//! [`single_get`](Engine::single_get), and nothing has been counted then.
 
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::reply;
@@ -17,16 +17,16 @@ use crate::reply::inline::{put_item, WINDOW};
 use crate::Engine;
 
 /// Frame and `get `.
-const BEFORE: usize = FRAME + 4;
+const PREFIX_LEN: usize = FRAME + 4;
 /// The line's end.
-const AFTER: usize = 2;
+const SUFFIX_LEN: usize = 2;
 /// What a reply takes at most beside key and value: frame, `VALUE `, two spaces
 /// with numbers, the line's end, and what follows the value, as a word.
-const AROUND: usize = FRAME + 6 + 7 + 7 + 2 + 8;
+const OVERHEAD_MAX: usize = FRAME + 6 + 7 + 7 + 2 + 8;
 
 /// The reply to one key's `get`, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
-pub(crate) struct Quick<'g> {
+pub(crate) struct InlineGet<'g> {
     hit: Option<Hit<'g>>,
     key: Key,
     id: u16,
@@ -40,7 +40,7 @@ struct Hit<'g> {
     class: usize,
 }
 
-impl Quick<'_> {
+impl InlineGet<'_> {
     /// The room that it is written to.
     #[inline(always)]
     pub(crate) fn room(&self) -> usize {
@@ -86,28 +86,28 @@ fn write_hit(buffer: &mut [u8], id: u16, key: &Key, hit: &Hit<'_>) -> Option<usi
 /// can be.
 #[inline(always)]
 fn request(payload: &[u8]) -> Option<(u16, Key)> {
-    const LONG: usize = 16 + AFTER;
-    const SHORT: usize = Key::MIN + AFTER;
+    const LONG: usize = 16 + SUFFIX_LEN;
+    const SHORT: usize = Key::MIN + SUFFIX_LEN;
     // Wraps for a shorter request, which is then too long.
-    let len = payload.len().wrapping_sub(BEFORE + AFTER);
+    let len = payload.len().wrapping_sub(PREFIX_LEN + SUFFIX_LEN);
     let key = match len {
         16..=Key::MAX => {
-            let first = payload.first_chunk::<{ BEFORE + 16 }>()?.last_chunk()?;
+            let first = payload.first_chunk::<{ PREFIX_LEN + 16 }>()?.last_chunk()?;
             let (last, end) = payload.last_chunk::<LONG>()?.split_first_chunk()?;
             (end == b"\r\n").then_some(Key::long(first, last, len)?)?
         }
         Key::MIN..16 => {
-            let first = payload.first_chunk::<{ BEFORE + 8 }>()?.last_chunk()?;
+            let first = payload.first_chunk::<{ PREFIX_LEN + 8 }>()?.last_chunk()?;
             let (last, end) = payload.last_chunk::<SHORT>()?.split_first_chunk()?;
             (end == b"\r\n").then_some(Key::short(first, last, len)?)?
         }
         _ => return None,
     };
-    let head = payload.first_chunk::<BEFORE>()?;
+    let head = payload.first_chunk::<PREFIX_LEN>()?;
     // One datagram; two bytes before and after that mean nothing.
-    const WANTED: u64 = u64::from_le_bytes(*b"\0\x01\0\0get ");
-    const MATTER: u64 = !0xffff_0000;
-    let fits = u64::from_le_bytes(*head.last_chunk()?) & MATTER == WANTED;
+    const PREFIX: u64 = u64::from_le_bytes(*b"\0\x01\0\0get ");
+    const PREFIX_MASK: u64 = !0xffff_0000;
+    let fits = u64::from_le_bytes(*head.last_chunk()?) & PREFIX_MASK == PREFIX;
     (fits && token::are_plain(key.words()))
         .then_some((u16::from_le_bytes(*head.first_chunk()?), key))
 }
@@ -115,10 +115,14 @@ fn request(payload: &[u8]) -> Option<(u16, Key)> {
 impl<P: Platform> Engine<P> {
     /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
     /// can be answered by the quickest way; else `None`, and
-    /// [`single`](Self::single) has to see. Softirq-safe. Who sends the reply
-    /// calls [`count_quick`](Self::count_quick).
+    /// [`single_get`](Self::single_get) has to see. Softirq-safe. Who sends the reply
+    /// calls [`count_inline_get`](Self::count_inline_get).
     #[inline(always)]
-    pub(crate) fn quick<'g>(&self, guard: &'g Guard<'_, P>, payload: &[u8]) -> Option<Quick<'g>> {
+    pub(crate) fn inline_get<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        payload: &[u8],
+    ) -> Option<InlineGet<'g>> {
         let (id, key) = request(payload)?;
         if self.special() {
             return None;
@@ -126,12 +130,12 @@ impl<P: Platform> Engine<P> {
         match self.store.look(guard, &key) {
             Look::Hit(item) => {
                 let ((_, value), flags) = (item.parts(), item.flags());
-                let room = AROUND.add_exact(key.len()).add_exact(value.len());
+                let room = OVERHEAD_MAX.add_exact(key.len()).add_exact(value.len());
                 if room > DATAGRAM_MAX || flags > 999_999 {
                     return None;
                 }
                 let class = item.class();
-                Some(Quick {
+                Some(InlineGet {
                     hit: Some(Hit {
                         value,
                         flags,
@@ -142,7 +146,7 @@ impl<P: Platform> Engine<P> {
                     room: room.max(WINDOW),
                 })
             }
-            Look::Miss => Some(Quick {
+            Look::Miss => Some(InlineGet {
                 hit: None,
                 key,
                 id,
@@ -154,8 +158,8 @@ impl<P: Platform> Engine<P> {
 
     /// Counts a request that is answered by the quickest way. `cpu` is the one at hand.
     #[inline(always)]
-    pub(crate) fn count_quick(&self, quick: &Quick<'_>, cpu: usize) {
-        match &quick.hit {
+    pub(crate) fn count_inline_get(&self, found: &InlineGet<'_>, cpu: usize) {
+        match &found.hit {
             Some(hit) => self.store.count_lone_hit(cpu, hit.class),
             None => self.store.count_lone_miss(cpu),
         }
@@ -173,13 +177,13 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    fn quickly(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
+    fn by_inline_get(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
-        let quick = engine.quick(&guard, payload)?;
-        assert!(quick.room() <= DATAGRAM_MAX);
-        engine.count_quick(&quick, 0);
-        let mut buffer = std::vec![0xaa; quick.room()];
-        let used = quick.write(&mut buffer);
+        let found = engine.inline_get(&guard, payload)?;
+        assert!(found.room() <= DATAGRAM_MAX);
+        engine.count_inline_get(&found, 0);
+        let mut buffer = std::vec![0xaa; found.room()];
+        let used = found.write(&mut buffer);
         buffer.truncate(used);
         Some(buffer)
     }
@@ -198,10 +202,10 @@ mod tests {
             if stored {
                 set(&engine, key.as_bytes(), flags, &value);
                 // The first hit leaves its mark.
-                prop_assert_eq!(quickly(&engine, &payload), None);
+                prop_assert_eq!(by_inline_get(&engine, &payload), None);
             }
             let want = planned(&engine, &payload);
-            prop_assert_eq!(quickly(&engine, &payload), Some(want));
+            prop_assert_eq!(by_inline_get(&engine, &payload), Some(want));
         }
 
         /// Whatever the bytes: nothing, or what the plan says.
@@ -219,7 +223,7 @@ mod tests {
         ) {
             let engine = engine(Settings::default());
             let payload = [head, &key[..len], tail].concat();
-            if let Some(found) = quickly(&engine, &payload) {
+            if let Some(found) = by_inline_get(&engine, &payload) {
                 prop_assert_eq!(found, planned(&engine, &payload));
             }
         }
@@ -233,8 +237,8 @@ mod tests {
         set(&engine, b"here_it_is", 0, b"value");
         planned(&engine, &hit);
         let before = engine.tallied(Tally::FastDatagrams);
-        assert!(quickly(&engine, &hit).is_some());
-        assert!(quickly(&engine, &datagram(b"get here_it_is_not\r\n")).is_some());
+        assert!(by_inline_get(&engine, &hit).is_some());
+        assert!(by_inline_get(&engine, &datagram(b"get here_it_is_not\r\n")).is_some());
         let store = &engine.store;
         assert_eq!(store.classes_counted(ClassCounter::GetHits), 2);
         assert_eq!(store.counted(Counter::GetMisses), 1);
@@ -258,7 +262,7 @@ mod tests {
             if request.starts_with(b"get l") {
                 planned(&engine, &datagram(b"get long_flags\r\n"));
             }
-            assert_eq!(quickly(&engine, &payload), None, "{request:?}");
+            assert_eq!(by_inline_get(&engine, &payload), None, "{request:?}");
         }
     }
 }

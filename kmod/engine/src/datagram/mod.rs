@@ -3,7 +3,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod inline_get;
-pub(crate) mod many;
+pub(crate) mod multi_get;
 pub(crate) mod plan;
-pub(crate) mod single;
+pub(crate) mod single_get;
 pub(crate) mod worker;

@@ -34,13 +34,13 @@ const BATCH: usize = 16;
 
 /// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PlanOutcome {
     /// The plan holds the reply.
     Answer,
     /// It was served and there is nothing to say.
     Silent,
     /// It isn't a request: the socket counts it and says nothing, if it is for that.
-    Drop,
+    Invalid,
     /// Not for the fast path: the UDP socket's worker serves it.
     Pass,
 }
@@ -100,7 +100,7 @@ pub struct Plan<'p, 'g> {
     scratch: &'p mut Vec<u8, SCRATCH>,
     id: u16,
     len: usize,
-    looked: Looked,
+    lookups: LookupCounts,
 }
 
 impl<'g> Plan<'_, 'g> {
@@ -117,7 +117,7 @@ impl<'g> Plan<'_, 'g> {
             scratch: &mut scratch,
             id: 0,
             len: 0,
-            looked: Looked::default(),
+            lookups: LookupCounts::default(),
         })
     }
 
@@ -225,7 +225,7 @@ impl<'g> Plan<'_, 'g> {
         self.scratch.clear();
         self.id = id;
         self.len = 0;
-        self.looked = Looked::default();
+        self.lookups = LookupCounts::default();
     }
 
     /// Adds a piece of `len` bytes; `false` when there is no room for it.
@@ -236,7 +236,7 @@ impl<'g> Plan<'_, 'g> {
     }
 
     /// Writes to the scratch room; `None` when it is full.
-    fn note(&mut self, write: impl FnOnce(&mut Scratch<'_>)) -> Option<Span> {
+    fn push_scratch(&mut self, write: impl FnOnce(&mut Scratch<'_>)) -> Option<Span> {
         let start = self.scratch.len();
         let mut scratch = Scratch {
             room: self.scratch,
@@ -362,7 +362,7 @@ fn put_binary(out: &mut impl Out, item: &Item<'_>, of: &Head) {
 
 /// What phase 1 has looked up so far, for the counters.
 #[derive(Default)]
-struct Looked {
+struct LookupCounts {
     commands: u32,
     misses: u32,
 }
@@ -381,7 +381,7 @@ impl<P: Platform> Engine<P> {
         payload: &[u8],
         most: usize,
         plan: &mut Plan<'_, 'g>,
-    ) -> Verdict {
+    ) -> PlanOutcome {
         let Some((frame, data)) = Frame::parse(payload) else {
             return self.invalid();
         };
@@ -413,7 +413,7 @@ impl<P: Platform> Engine<P> {
         cas: bool,
         most: usize,
         plan: &mut Plan<'_, 'g>,
-    ) -> Option<Verdict> {
+    ) -> Option<PlanOutcome> {
         if self.special() {
             return None;
         }
@@ -448,18 +448,18 @@ impl<P: Platform> Engine<P> {
                 };
                 let (piece, len) = text_piece(item, cas);
                 if !plan.push(piece, len) {
-                    return Some(Verdict::Pass);
+                    return Some(PlanOutcome::Pass);
                 }
             }
         }
         if !plan.push(Piece::Line(reply::END), reply::END.len()) || !self.fits(plan, most) {
-            return Some(Verdict::Pass);
+            return Some(PlanOutcome::Pass);
         }
-        plan.looked = Looked {
+        plan.lookups = LookupCounts {
             commands: 1,
             misses,
         };
-        Some(Verdict::Answer)
+        Some(PlanOutcome::Answer)
     }
 
     /// Whether the reply is one that the fast path sends, in `most` bytes with its frame.
@@ -473,15 +473,15 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub fn count_plan(&self, plan: &Plan<'_, '_>) {
         self.count_items(plan.pieces.iter().filter_map(Piece::item));
-        self.miss(plan.looked.misses);
+        self.miss(plan.lookups.misses);
         self.tally(Tally::FastDatagrams, 1);
-        self.tally(Tally::FastCommands, u64::from(plan.looked.commands));
+        self.tally(Tally::FastCommands, u64::from(plan.lookups.commands));
     }
 
     /// Not counted: whoever gets it at last does.
     #[cold]
-    fn invalid(&self) -> Verdict {
-        Verdict::Drop
+    fn invalid(&self) -> PlanOutcome {
+        PlanOutcome::Invalid
     }
 
     /// Any number of commands, as long as the fast path serves all of them.
@@ -492,30 +492,30 @@ impl<P: Platform> Engine<P> {
         data: &[u8],
         most: usize,
         plan: &mut Plan<'_, 'g>,
-    ) -> Verdict {
+    ) -> PlanOutcome {
         if udp::is_reply(data) {
             return self.invalid();
         }
         if self.special() {
-            return Verdict::Pass;
+            return PlanOutcome::Pass;
         }
-        let mut looked = Looked::default();
+        let mut lookups = LookupCounts::default();
         let served = if data.first() == Some(&binary::REQUEST) {
-            self.plan_binary(guard, data, plan, &mut looked)
+            self.plan_binary(guard, data, plan, &mut lookups)
         } else {
-            self.plan_lines(guard, data, plan, &mut looked)
+            self.plan_lines(guard, data, plan, &mut lookups)
         };
         if !served || !self.fits(plan, most) {
-            return Verdict::Pass;
+            return PlanOutcome::Pass;
         }
-        if looked.commands == 0 {
+        if lookups.commands == 0 {
             return self.invalid();
         }
-        plan.looked = looked;
+        plan.lookups = lookups;
         if plan.is_empty() {
-            Verdict::Silent
+            PlanOutcome::Silent
         } else {
-            Verdict::Answer
+            PlanOutcome::Answer
         }
     }
 
@@ -525,19 +525,19 @@ impl<P: Platform> Engine<P> {
         guard: &'g Guard<'_, P>,
         data: &[u8],
         plan: &mut Plan<'_, 'g>,
-        looked: &mut Looked,
+        lookups: &mut LookupCounts,
     ) -> bool {
         let mut rest = data;
         while let Some(line) = token::line(rest) {
             rest = rest.get(line.consumed..).unwrap_or(&[]);
-            looked.commands = looked.commands.add_exact(1);
+            lookups.commands = lookups.commands.add_exact(1);
             let served = match text::parse(line.text) {
                 Request::Get(get) if get.touch.is_none() => {
-                    self.plan_keys(guard, get.keys, get.cas, plan, looked)
+                    self.plan_keys(guard, get.keys, get.cas, plan, lookups)
                 }
                 Request::Meta(tokens) if tokens.at(0) == b"mg" => {
                     match meta::Command::parse(tokens) {
-                        Ok(command) => self.plan_meta(guard, &command, plan, looked),
+                        Ok(command) => self.plan_meta(guard, &command, plan, lookups),
                         Err(_) => false,
                     }
                 }
@@ -559,7 +559,7 @@ impl<P: Platform> Engine<P> {
         mut keys: Words<'_>,
         cas: bool,
         plan: &mut Plan<'_, 'g>,
-        looked: &mut Looked,
+        lookups: &mut LookupCounts,
     ) -> bool {
         loop {
             let mut batch: Vec<(&[u8], Hash), BATCH> = Vec::new();
@@ -583,7 +583,7 @@ impl<P: Platform> Engine<P> {
                             return false;
                         }
                     }
-                    None => looked.misses = looked.misses.add_exact(1),
+                    None => lookups.misses = lookups.misses.add_exact(1),
                 }
             }
             if !batch.is_full() {
@@ -598,7 +598,7 @@ impl<P: Platform> Engine<P> {
         guard: &'g Guard<'_, P>,
         command: &meta::Command<'_>,
         plan: &mut Plan<'_, 'g>,
-        looked: &mut Looked,
+        lookups: &mut LookupCounts,
     ) -> bool {
         if command.flags.writes() {
             return false;
@@ -607,11 +607,11 @@ impl<P: Platform> Engine<P> {
         let (item, seen) = match self.store.try_inspect(guard, command.key(), hash) {
             Inspected::Hit(item, seen) => (item, seen),
             Inspected::Miss => {
-                looked.misses = looked.misses.add_exact(1);
+                lookups.misses = lookups.misses.add_exact(1);
                 if command.flags.quiet() {
                     return true;
                 }
-                let Some(line) = plan.note(|out| miss_line(out, command)) else {
+                let Some(line) = plan.push_scratch(|out| miss_line(out, command)) else {
                     return false;
                 };
                 return plan.push(Piece::Scratch(line), usize::from(line.len));
@@ -627,7 +627,7 @@ impl<P: Platform> Engine<P> {
         if hit.value && value.saturating_add(SCRATCH) > self.fast_bytes() {
             return false;
         }
-        let Some(line) = plan.note(|out| hit_line(out, command, &hit)) else {
+        let Some(line) = plan.push_scratch(|out| hit_line(out, command, &hit)) else {
             return false;
         };
         if !command.flags.has(b'u') {
@@ -647,7 +647,7 @@ impl<P: Platform> Engine<P> {
         guard: &'g Guard<'_, P>,
         data: &[u8],
         plan: &mut Plan<'_, 'g>,
-        looked: &mut Looked,
+        lookups: &mut LookupCounts,
     ) -> bool {
         let mut rest = data;
         while let Some(head) = binary::Header::parse(rest) {
@@ -668,7 +668,7 @@ impl<P: Platform> Engine<P> {
                 return false;
             }
             rest = more;
-            looked.commands = looked.commands.add_exact(1);
+            lookups.commands = lookups.commands.add_exact(1);
             let mut response = Response {
                 opcode: head.opcode,
                 status: Status::Success,
@@ -693,7 +693,7 @@ impl<P: Platform> Engine<P> {
                     }
                     continue;
                 }
-                looked.misses = looked.misses.add_exact(1);
+                lookups.misses = lookups.misses.add_exact(1);
                 if quiet {
                     continue;
                 }
@@ -706,7 +706,7 @@ impl<P: Platform> Engine<P> {
                 }
                 response.body = tail.len() as u32;
             }
-            let note = plan.note(|out| {
+            let note = plan.push_scratch(|out| {
                 out.put(&response.to_bytes());
                 out.put(tail);
             });

@@ -6,7 +6,7 @@ use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_store::Platform;
 
 use crate::counters::Tally;
-use crate::reply::HEAD_ROOM;
+use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Next, Session, Transport};
 use crate::Engine;
 
@@ -70,7 +70,7 @@ impl<M: Message> Out for Capped<'_, M> {
 impl<P: Platform> Engine<P> {
     /// Serves a datagram, `payload` with its frame, and leaves the reply in
     /// `message`, which is empty and has room for [`udp_bytes`](Self::udp_bytes)
-    /// and [`HEAD_ROOM`] (else for less of a reply). Nothing when there is
+    /// and [`REPLY_HEADER_MAX`] (else for less of a reply). Nothing when there is
     /// nothing to send. Process context; may sleep.
     pub fn datagram(&self, payload: &[u8], message: &mut impl Message) -> Option<Reply> {
         let frame = Frame::parse(payload);
@@ -87,7 +87,7 @@ impl<P: Platform> Engine<P> {
         let most = self.udp_bytes();
         let mut session = Session::new(self, Transport::Udp);
         let mut out = Capped {
-            limit: most.saturating_add(HEAD_ROOM),
+            limit: most.saturating_add(REPLY_HEADER_MAX),
             message,
         };
         let next = session.feed(data, &mut out).next;

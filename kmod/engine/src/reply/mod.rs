@@ -8,4 +8,4 @@ pub(crate) mod text;
 
 /// The least room that a session wants for a reply other than a value's
 /// bytes. A sink that is empty has at least this.
-pub const HEAD_ROOM: usize = 1024;
+pub const REPLY_HEADER_MAX: usize = 1024;

@@ -8,14 +8,14 @@ use hippos_proto::LINE_MAX;
 use hippos_store::Platform;
 
 use crate::counters::Tally;
-use crate::reply::HEAD_ROOM;
+use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_get;
 use crate::session::state::{Fed, Keys, Next, Protocol, Session, State, Step, Then, Transport};
 
 impl<P: Platform> Session<'_, P> {
     /// Takes input and writes answers until it runs out of either.
     ///
-    /// `out` has at least [`HEAD_ROOM`] bytes of room whenever it is empty.
+    /// `out` has at least [`REPLY_HEADER_MAX`] bytes of room whenever it is empty.
     /// Process context; may sleep.
     pub fn feed(&mut self, input: &[u8], out: &mut impl Out) -> Fed {
         self.feed_until(input, out, || false)
@@ -114,7 +114,7 @@ impl<P: Platform> Session<'_, P> {
             State::Data(_) => self.data(input, out),
             State::Swallow(left, then) => self.skip(left, then, input, out),
             State::SkipLine(line) => match memchr(b'\n', input) {
-                Some(_) if out.room() < HEAD_ROOM => Step::Write,
+                Some(_) if out.room() < REPLY_HEADER_MAX => Step::Write,
                 Some(end) => {
                     out.put(line);
                     self.state = State::Command;
@@ -133,7 +133,7 @@ impl<P: Platform> Session<'_, P> {
         let Some(&first) = input.first() else {
             return Step::Read;
         };
-        if out.room() < HEAD_ROOM {
+        if out.room() < REPLY_HEADER_MAX {
             return Step::Write;
         }
         if !self.trusted {
@@ -211,7 +211,7 @@ impl<P: Platform> Session<'_, P> {
             self.state = State::Swallow(left, then);
             return Step::Took(n);
         }
-        if out.room() < HEAD_ROOM {
+        if out.room() < REPLY_HEADER_MAX {
             return Step::Write;
         }
         self.state = State::Command;
@@ -229,7 +229,7 @@ impl<P: Platform> Session<'_, P> {
     /// Goes on with an answer of many lines.
     fn list(&mut self, out: &mut impl Out) -> Step {
         let engine = self.engine;
-        if out.room() < HEAD_ROOM {
+        if out.room() < REPLY_HEADER_MAX {
             return Step::Write;
         }
         if let State::Listing(listing) = &mut self.state {

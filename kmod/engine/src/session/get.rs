@@ -10,7 +10,7 @@ use hippos_proto::{KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Counter, Item, Platform};
 
 use crate::reply::text::{put_value_line, whole_len};
-use crate::reply::HEAD_ROOM;
+use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Keys, Session, State, Step};
 
 impl<P: Platform> Session<'_, P> {
@@ -102,7 +102,7 @@ impl<P: Platform> Session<'_, P> {
             if let Some((key @ [_, ..], more @ ([b' ', ..] | [b'\r', b'\n', ..]))) =
                 plain_word(rest)
             {
-                if key.len() <= KEY_MAX && out.room() >= HEAD_ROOM {
+                if key.len() <= KEY_MAX && out.room() >= REPLY_HEADER_MAX {
                     self.get_key(keys, key, false, out);
                     rest = more;
                     if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
@@ -112,7 +112,7 @@ impl<P: Platform> Session<'_, P> {
                 }
             }
             let taken = input.len().saturating_sub(rest.len());
-            if out.room() < HEAD_ROOM {
+            if out.room() < REPLY_HEADER_MAX {
                 return if taken == 0 {
                     Step::Write
                 } else {

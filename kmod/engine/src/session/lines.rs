@@ -7,7 +7,7 @@ use heapless::String;
 use hippos_proto::reply::{self, Out};
 
 use crate::reply::binary::Request;
-use crate::reply::HEAD_ROOM;
+use crate::reply::REPLY_HEADER_MAX;
 
 /// Statistics as far as there is room.
 pub(super) struct Lines<'a, O> {
@@ -30,7 +30,7 @@ impl<O: Out> Lines<'_, O> {
             self.told = self.told.wrapping_add(1);
             return;
         }
-        if self.out.room() < HEAD_ROOM {
+        if self.out.room() < REPLY_HEADER_MAX {
             self.full = true;
             return;
         }
@@ -58,7 +58,7 @@ impl<O: Out> Lines<'_, O> {
             return;
         }
         if self.told >= self.skip {
-            if self.out.room() < HEAD_ROOM {
+            if self.out.room() < REPLY_HEADER_MAX {
                 self.full = true;
                 return;
             }

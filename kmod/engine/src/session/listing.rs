@@ -8,7 +8,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Platform, Step as Walked, Walk};
 
 use crate::reply::binary::Request;
-use crate::reply::HEAD_ROOM;
+use crate::reply::REPLY_HEADER_MAX;
 use crate::session::lines::Lines;
 use crate::Engine;
 
@@ -213,7 +213,7 @@ fn dump<'e, P: Platform, O: Out>(
     for _ in 0..SECTIONS {
         let guard = engine.store.read();
         loop {
-            if out.room() < HEAD_ROOM {
+            if out.room() < REPLY_HEADER_MAX {
                 return true;
             }
             match walk.next(&guard) {

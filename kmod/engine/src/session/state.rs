@@ -9,7 +9,7 @@ use crate::administration::Administration;
 use crate::counters::Tally;
 use crate::reply::binary::Request as BinaryRequest;
 use crate::reply::meta::MetaSet;
-use crate::reply::HEAD_ROOM;
+use crate::reply::REPLY_HEADER_MAX;
 use crate::session::listing::Listing;
 use crate::uploads::Share;
 use crate::Engine;
@@ -295,7 +295,7 @@ impl<'e, P: Platform> Session<'e, P> {
     ) -> bool {
         let value = item.value();
         let whole = value.len().saturating_add(tail.len());
-        if whole.saturating_add(HEAD_ROOM) <= out.room() {
+        if whole.saturating_add(REPLY_HEADER_MAX) <= out.room() {
             head(out);
             out.put(value);
             out.put(tail);

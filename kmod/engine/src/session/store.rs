@@ -10,7 +10,7 @@ use hippos_store::{ClassCounter, Commit, Outcome, Platform, StoreError, Verb};
 use crate::command::store::verb;
 use crate::reply::meta::Key;
 use crate::reply::text::stored;
-use crate::reply::HEAD_ROOM;
+use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_word;
 use crate::session::state::{Data, Kind, Session, State, Step, Then};
 
@@ -100,7 +100,7 @@ impl<'e, P: Platform> Session<'e, P> {
 
     /// Takes a value's bytes and, when all have come, stores it.
     pub(super) fn data(&mut self, input: &[u8], out: &mut impl Out) -> Step {
-        if out.room() < HEAD_ROOM {
+        if out.room() < REPLY_HEADER_MAX {
             return Step::Write;
         }
         let State::Data(data) = &mut self.state else {

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 
 use hippos_engine::{
-    Engine, Message, Next, Out, Pass, Plan, Request, Session, Settings, Transport, Verdict,
-    HEAD_ROOM, TALLIES,
+    Engine, Message, Next, Out, Pass, Plan, PlanOutcome, Request, Session, Settings, Transport,
+    REPLY_HEADER_MAX, TALLIES,
 };
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
@@ -200,7 +200,7 @@ pub(crate) const WHOLE: Cut = Cut {
 };
 pub(crate) const BYTEWISE: Cut = Cut {
     piece: 1,
-    room: HEAD_ROOM,
+    room: REPLY_HEADER_MAX,
 };
 
 pub(crate) fn play(engine: &TestEngine, input: &[u8], cut: Cut) -> Seen {
@@ -252,16 +252,16 @@ impl Packet {
 
 /// What became of a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Fate {
+pub(crate) struct Verdict {
     /// `Drop` for one that was discarded.
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: PlanOutcome,
     pub(crate) datagrams: Vec<Vec<u8>>,
     /// Bytes that were asked for, for each of them.
     pub(crate) asked: usize,
 }
 
-impl Fate {
-    fn without_reply(verdict: Verdict) -> Self {
+impl Verdict {
+    fn without_reply(verdict: PlanOutcome) -> Self {
         Self {
             verdict,
             datagrams: Vec::new(),
@@ -271,7 +271,7 @@ impl Fate {
 }
 
 impl Request for Packet {
-    type Fate = Fate;
+    type Verdict = Verdict;
 
     fn payload(&self) -> &[u8] {
         &self.payload
@@ -300,19 +300,19 @@ impl Request for Packet {
         self.limit
     }
 
-    fn pass(self, _: Pass) -> Fate {
-        Fate::without_reply(Verdict::Pass)
+    fn pass(self, _: Pass) -> Verdict {
+        Verdict::without_reply(PlanOutcome::Pass)
     }
 
-    fn discard(self) -> Fate {
-        Fate::without_reply(Verdict::Drop)
+    fn discard(self) -> Verdict {
+        Verdict::without_reply(PlanOutcome::Invalid)
     }
 
-    fn consume(self) -> Fate {
-        Fate::without_reply(Verdict::Silent)
+    fn consume(self) -> Verdict {
+        Verdict::without_reply(PlanOutcome::Silent)
     }
 
-    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Fate {
+    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Verdict {
         let mut write = Some(write);
         self.reply_many(1, len, |_, buffer| {
             write.take().map_or(0, |write| write(buffer))
@@ -324,9 +324,9 @@ impl Request for Packet {
         count: u16,
         len: usize,
         mut write: impl FnMut(u16, &mut [u8]) -> usize,
-    ) -> Fate {
+    ) -> Verdict {
         if !self.memory {
-            return Fate::without_reply(Verdict::Pass);
+            return Verdict::without_reply(PlanOutcome::Pass);
         }
         self.payload.resize(len, 0xaa);
         let mut datagrams = Vec::new();
@@ -334,8 +334,8 @@ impl Request for Packet {
             let used = write(index, &mut self.payload);
             datagrams.insert(0, self.payload[..used].to_vec());
         }
-        Fate {
-            verdict: Verdict::Answer,
+        Verdict {
+            verdict: PlanOutcome::Answer,
             datagrams,
             asked: len,
         }
@@ -343,13 +343,13 @@ impl Request for Packet {
 }
 
 /// What becomes of a datagram of this host's where it arrives, and the datagrams of the reply.
-pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (PlanOutcome, Vec<Vec<u8>>) {
     let fate = engine.answer(&engine.store.read(), Packet::new(payload));
     (fate.verdict, fate.datagrams)
 }
 
 /// The same by a plan, whatever the request.
-pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<u8>>) {
+pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (PlanOutcome, Vec<Vec<u8>>) {
     let guard = engine.store.read();
     Plan::with(|plan| {
         // The reply goes over the request, as it does in a packet.
@@ -357,10 +357,10 @@ pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<
         let verdict = engine.plan(&guard, &packet, usize::MAX, plan);
         let mut datagrams = Vec::new();
         packet.resize(2048, 0xaa);
-        if matches!(verdict, Verdict::Answer | Verdict::Silent) {
+        if matches!(verdict, PlanOutcome::Answer | PlanOutcome::Silent) {
             engine.count_plan(plan);
         }
-        if verdict == Verdict::Answer {
+        if verdict == PlanOutcome::Answer {
             for index in 0..plan.datagrams() {
                 let len = plan.write(index, &mut packet);
                 assert_eq!(len, plan.datagram_len(index));
@@ -373,7 +373,7 @@ pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (Verdict, Vec<Vec<
 
 /// The datagrams that the worker answers with.
 pub(crate) fn slow(engine: &TestEngine, payload: &[u8]) -> Vec<Vec<u8>> {
-    let mut message = Small::new(engine.udp_bytes() + HEAD_ROOM);
+    let mut message = Small::new(engine.udp_bytes() + REPLY_HEADER_MAX);
     let Some(reply) = engine.datagram(payload, &mut message) else {
         return Vec::new();
     };

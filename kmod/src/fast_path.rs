@@ -10,8 +10,8 @@ use core::num::NonZeroU32;
 use kernel::sync::Arc;
 
 use hippos_engine::{Access, Pass, Request};
-use hippos_kapi::hook::Door;
-use hippos_kapi::packet::{Fate, Packet, DATAGRAMS_MAX};
+use hippos_kapi::hook::PacketHandler;
+use hippos_kapi::packet::{Verdict, Packet, DATAGRAMS_MAX};
 use hippos_kapi::pass::Reason;
 use hippos_kapi::rcu;
 
@@ -19,17 +19,17 @@ use hippos_proto::udp::{DATAGRAM_MAX, DATA_MAX, FRAME};
 
 use crate::server::Server;
 
-pub(crate) struct Gate {
+pub(crate) struct FastPath {
     server: Arc<Server>,
 }
 
-impl Gate {
+impl FastPath {
     pub(crate) fn new(server: Arc<Server>) -> Self {
         Self { server }
     }
 }
 
-impl Door for Gate {
+impl PacketHandler for FastPath {
     #[inline]
     fn port(&self) -> u16 {
         self.server.config.port
@@ -39,14 +39,14 @@ impl Door for Gate {
         self.server.config.interface.map_or(0, NonZeroU32::get)
     }
 
-    fn welcomes(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool {
+    fn is_allowed(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool {
         let engine = &*self.server.engine;
         let guard = engine.store.read_in(section);
         engine.access(&guard, source, local) != Access::Refused
     }
 
     #[inline]
-    fn receive(&self, packet: Packet<'_>) -> Fate {
+    fn receive(&self, packet: Packet<'_>) -> Verdict {
         let server = &*self.server;
         let engine = &*server.engine;
         let interface = server.config.interface;
@@ -54,7 +54,7 @@ impl Door for Gate {
             return packet.pass(Reason::INTERFACE);
         }
         let guard = engine.store.read_in(packet.section());
-        engine.answer(&guard, Ingress(packet))
+        engine.answer(&guard, PacketRequest(packet))
     }
 }
 
@@ -62,10 +62,10 @@ impl Door for Gate {
 const SKB_MOST: usize = FRAME + DATAGRAMS_MAX as usize * DATA_MAX;
 
 /// A packet as the engine's request.
-struct Ingress<'p>(Packet<'p>);
+struct PacketRequest<'p>(Packet<'p>);
 
-impl Request for Ingress<'_> {
-    type Fate = Fate;
+impl Request for PacketRequest<'_> {
+    type Verdict = Verdict;
 
     #[inline]
     fn payload(&self) -> &[u8] {
@@ -99,7 +99,7 @@ impl Request for Ingress<'_> {
     }
 
     #[inline]
-    fn pass(self, why: Pass) -> Fate {
+    fn pass(self, why: Pass) -> Verdict {
         self.0.pass(match why {
             Pass::Source => Reason::SOURCE,
             Pass::Invalid => Reason::INVALID,
@@ -108,17 +108,17 @@ impl Request for Ingress<'_> {
     }
 
     #[inline]
-    fn discard(self) -> Fate {
+    fn discard(self) -> Verdict {
         self.0.discard()
     }
 
     #[inline]
-    fn consume(self) -> Fate {
+    fn consume(self) -> Verdict {
         self.0.consume()
     }
 
     #[inline]
-    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Fate {
+    fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Verdict {
         self.0.reply(len, write)
     }
 
@@ -128,7 +128,7 @@ impl Request for Ingress<'_> {
         count: u16,
         len: usize,
         write: impl FnMut(u16, &mut [u8]) -> usize,
-    ) -> Fate {
+    ) -> Verdict {
         self.0.reply_many(count, len, write)
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The commonest request of all, `get` of one key, by a way of its own.
+//! A `get` of any one key, tried when [`inline_get`](Engine::inline_get) has
+//! declined.
 //!
-//! A [`Plan`](crate::Plan) has room for any reply of the fast path; what is
-//! asked for most needs one item and no room at all. What this way does not
-//! serve is left to the plan, and nothing has been counted then.
+//! A [`Plan`](crate::Plan) has room for any reply of the fast path; one key
+//! needs one item and no plan. What is declined here goes on to
+//! [`multi_get`](Engine::multi_get), and nothing has been counted then.
 
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::{digits, Short};
@@ -18,7 +19,7 @@ use crate::Engine;
 
 /// The reply to one key's `get`, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
-pub(crate) struct Single<'g> {
+pub(crate) struct SingleGet<'g> {
     hit: Option<Hit<'g>>,
     id: [u8; 2],
     len: usize,
@@ -35,7 +36,7 @@ struct Hit<'g> {
     class: usize,
 }
 
-impl Single<'_> {
+impl SingleGet<'_> {
     /// Bytes of the datagram, frame included; at least one.
     #[inline(always)]
     #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
@@ -108,14 +109,14 @@ impl<P: Platform> Engine<P> {
     /// is a plain `get` of one key whose reply fits a datagram and has `most`
     /// bytes at most, frame included; else `None`, and [`plan`](Self::plan) has
     /// to see. Softirq-safe. Who sends the reply calls
-    /// [`count_single`](Self::count_single).
+    /// [`count_single_get`](Self::count_single_get).
     #[inline(always)]
-    pub(crate) fn single<'g>(
+    pub(crate) fn single_get<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         payload: &[u8],
         most: usize,
-    ) -> Option<Single<'g>> {
+    ) -> Option<SingleGet<'g>> {
         let (id, key) = request(payload)?;
         if self.special() {
             return None;
@@ -124,7 +125,7 @@ impl<P: Platform> Engine<P> {
             if most < FRAME + reply::END.len() {
                 return None;
             }
-            return Some(Single {
+            return Some(SingleGet {
                 hit: None,
                 id,
                 len: reply::END.len(),
@@ -153,17 +154,17 @@ impl<P: Platform> Engine<P> {
             size,
             class: item.class(),
         };
-        Some(Single {
+        Some(SingleGet {
             hit: Some(hit),
             id,
             len,
         })
     }
 
-    /// Counts a request that [`single`](Self::single) has answered: when there is room for its reply,
+    /// Counts a request that [`single_get`](Self::single_get) has answered: when there is room for its reply,
     /// since another way serves it and counts it when there is none.
     #[inline(always)]
-    pub(crate) fn count_single(&self, single: &Single<'_>) {
+    pub(crate) fn count_single_get(&self, single: &SingleGet<'_>) {
         let cpu = self.store.cpu();
         match &single.hit {
             Some(hit) => self.store.count_lone_hit(cpu, hit.class),
@@ -182,10 +183,10 @@ mod tests {
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    fn singly(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
+    fn by_single_get(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
-        let single = engine.single(&guard, payload, usize::MAX)?;
-        engine.count_single(&single);
+        let single = engine.single_get(&guard, payload, usize::MAX)?;
+        engine.count_single_get(&single);
         let mut buffer = std::vec![0xaa; single.len()];
         assert_eq!(single.write(&mut buffer), buffer.len());
         Some(buffer)
@@ -205,7 +206,7 @@ mod tests {
                 set(&engine, key.as_bytes(), flags, &value);
             }
             let payload = datagram(std::format!("get {key}\r\n").as_bytes());
-            prop_assert_eq!(singly(&engine, &payload), Some(planned(&engine, &payload)));
+            prop_assert_eq!(by_single_get(&engine, &payload), Some(planned(&engine, &payload)));
         }
     }
 
@@ -214,7 +215,7 @@ mod tests {
         let engine = engine(Settings::default());
         set(&engine, b"here", 0, b"value");
         for request in [&b"get here\r\n"[..], b"get here\r\n", b"get gone\r\n"] {
-            assert!(singly(&engine, &datagram(request)).is_some());
+            assert!(by_single_get(&engine, &datagram(request)).is_some());
         }
         let store = &engine.store;
         assert_eq!(store.classes_counted(ClassCounter::GetHits), 2);
@@ -243,12 +244,19 @@ mod tests {
             b"get large\r\n",
             b"set a 0 0 1\r\nx\r\n",
         ] {
-            assert_eq!(singly(&engine, &datagram(request)), None, "{request:?}");
+            assert_eq!(
+                by_single_get(&engine, &datagram(request)),
+                None,
+                "{request:?}"
+            );
         }
         let long = [&b"get "[..], &[b'k'; 251], b"\r\n"].concat();
-        assert_eq!(singly(&engine, &datagram(&long)), None);
+        assert_eq!(by_single_get(&engine, &datagram(&long)), None);
         // A request of two datagrams.
-        assert_eq!(singly(&engine, b"\0\x01\0\0\0\x02\0\0get a\r\n"), None);
+        assert_eq!(
+            by_single_get(&engine, b"\0\x01\0\0\0\x02\0\0get a\r\n"),
+            None
+        );
         assert_eq!(engine.tallied(Tally::FastDatagrams), 0);
     }
 }

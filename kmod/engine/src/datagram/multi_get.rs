@@ -14,20 +14,20 @@ use hippos_proto::KEY_MAX;
 use hippos_store::{ClassCounter, Guard, Item, Key, Lookup, Platform};
 
 use crate::counters::Tally;
-use crate::datagram::single::command;
+use crate::datagram::single_get::command;
 use crate::reply::inline::{put, put_item, put_value, WINDOW};
 use crate::Engine;
 
 /// The most keys of one request.
-pub const MANY: usize = 16;
+pub const MULTI_GET_MAX: usize = 16;
 
 /// What a value takes in the answer beside key and value, at most: `VALUE `,
 /// two numbers with their spaces, two line ends.
-const AROUND: usize = 6 + 11 + 5 + 2 + 2;
+const OVERHEAD_MAX: usize = 6 + 11 + 5 + 2 + 2;
 
 /// The reply to some keys' `get`, in one datagram, found but not yet written.
-pub(crate) struct Many<'g> {
-    items: [Option<Item<'g>>; MANY],
+pub(crate) struct MultiGet<'g> {
+    items: [Option<Item<'g>>; MULTI_GET_MAX],
     id: [u8; 2],
     /// More than the reply has, frame not counted.
     bound: usize,
@@ -37,11 +37,11 @@ pub(crate) struct Many<'g> {
     misses: u32,
 }
 
-impl Default for Many<'_> {
+impl Default for MultiGet<'_> {
     #[inline(always)]
     fn default() -> Self {
         Self {
-            items: [None; MANY],
+            items: [None; MULTI_GET_MAX],
             id: [0; 2],
             bound: 0,
             classes: 0,
@@ -51,7 +51,7 @@ impl Default for Many<'_> {
     }
 }
 
-impl Many<'_> {
+impl MultiGet<'_> {
     /// The most bytes that the datagram can have, frame included, and some for
     /// words that end beyond it.
     #[inline]
@@ -81,21 +81,21 @@ impl Many<'_> {
 
 impl<P: Platform> Engine<P> {
     /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
-    /// is a plain `get` of at most [`MANY`] keys whose reply fits a datagram and
+    /// is a plain `get` of at most [`MULTI_GET_MAX`] keys whose reply fits a datagram and
     /// has `most` bytes at most, frame included; else `None`. Softirq-safe. Who
-    /// sends the reply calls [`count_many`](Self::count_many).
+    /// sends the reply calls [`count_multi_get`](Self::count_multi_get).
     #[inline]
-    pub(crate) fn many<'g>(
+    pub(crate) fn multi_get<'g>(
         &'g self,
         guard: &'g Guard<'_, P>,
         payload: &[u8],
         most: usize,
-    ) -> Option<Many<'g>> {
+    ) -> Option<MultiGet<'g>> {
         let (id, mut rest) = command(payload)?;
         if self.special() {
             return None;
         }
-        let mut wanted: [(&[u8], Lookup<'g>); MANY] = [(&[], Lookup::NONE); MANY];
+        let mut wanted: [(&[u8], Lookup<'g>); MULTI_GET_MAX] = [(&[], Lookup::NONE); MULTI_GET_MAX];
         let mut keys = 0usize;
         for place in &mut wanted {
             let (key, more) = rest.split_at_checked(token::plain_len(rest))?;
@@ -119,9 +119,9 @@ impl<P: Platform> Engine<P> {
         for (_, lookup) in wanted.iter_mut() {
             self.store.advance_lookup(guard, lookup);
         }
-        let mut many = Many {
+        let mut many = MultiGet {
             id,
-            ..Many::default()
+            ..MultiGet::default()
         };
         let mut bound = reply::END.len() + WINDOW;
         let mut misses = 0u32;
@@ -134,7 +134,7 @@ impl<P: Platform> Engine<P> {
                     hits = hits.add_exact(1);
                     let (key, value) = item.parts();
                     bound = bound
-                        .add_exact(AROUND)
+                        .add_exact(OVERHEAD_MAX)
                         .add_exact(key.len())
                         .add_exact(value.len());
                     *place = Some(item);
@@ -150,10 +150,10 @@ impl<P: Platform> Engine<P> {
         Some(many)
     }
 
-    /// Counts a request that [`many`](Self::many) has answered: when there is room for its reply,
+    /// Counts a request that [`multi_get`](Self::multi_get) has answered: when there is room for its reply,
     /// since another way serves it and counts it when there is none.
     #[inline]
-    pub(crate) fn count_many(&self, many: &Many<'_>) {
+    pub(crate) fn count_multi_get(&self, many: &MultiGet<'_>) {
         if many.classes.is_power_of_two() {
             let class = many.classes.trailing_zeros() as usize;
             self.store
@@ -197,10 +197,10 @@ mod tests {
     use std::string::String;
     use std::vec::Vec;
 
-    fn by_many(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
+    fn by_multi_get(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
-        let many = engine.many(&guard, payload, usize::MAX)?;
-        engine.count_many(&many);
+        let many = engine.multi_get(&guard, payload, usize::MAX)?;
+        engine.count_multi_get(&many);
         let mut buffer = std::vec![0xaa; many.bound()];
         let used = many.write(&mut buffer);
         buffer.truncate(used);
@@ -211,7 +211,7 @@ mod tests {
         /// The short way says what the long one does, and counts the same.
         #[test]
         fn it_answers_as_the_plan_does(
-            keys in prop::collection::vec(("[!-~]{1,40}", any::<bool>()), 1..=MANY),
+            keys in prop::collection::vec(("[!-~]{1,40}", any::<bool>()), 1..=MULTI_GET_MAX),
             flags in prop_oneof![Just(0u32), 0..200_000u32, any::<u32>()],
             value in prop::collection::vec(any::<u8>(), 0..20),
         ) {
@@ -228,13 +228,13 @@ mod tests {
             let misses = || engine.store.counted(Counter::GetMisses);
             let want = planned(&engine, &payload);
             let (hit, missed) = (hits(), misses());
-            if let Some(found) = by_many(&engine, &payload) {
+            if let Some(found) = by_multi_get(&engine, &payload) {
                 prop_assert_eq!(found, want);
                 prop_assert_eq!((hits(), misses()), (2 * hit, 2 * missed));
                 prop_assert_eq!(engine.tallied(Tally::FastDatagrams), 2);
             } else {
                 // Only because the bound is above what it turns out to be.
-                prop_assert!(want.len() + keys.len() * AROUND + WINDOW > DATA_MAX);
+                prop_assert!(want.len() + keys.len() * OVERHEAD_MAX + WINDOW > DATA_MAX);
             }
         }
     }
@@ -244,9 +244,9 @@ mod tests {
         let engine = engine(Settings::default());
         set(&engine, b"large", 0, &[b'x'; 1360]);
         let many = |n: usize| std::format!("get{}\r\n", " k".repeat(n));
-        assert!(by_many(&engine, &datagram(many(MANY).as_bytes())).is_some());
+        assert!(by_multi_get(&engine, &datagram(many(MULTI_GET_MAX).as_bytes())).is_some());
         for request in [
-            &*many(MANY + 1),
+            &*many(MULTI_GET_MAX + 1),
             "get a b \r\n",
             "get  a b\r\n",
             "get \r\n",
@@ -259,12 +259,12 @@ mod tests {
             "get a b\r",
         ] {
             assert!(
-                by_many(&engine, &datagram(request.as_bytes())).is_none(),
+                by_multi_get(&engine, &datagram(request.as_bytes())).is_none(),
                 "{request:?}"
             );
         }
         let long = std::format!("get a {}\r\n", "k".repeat(251));
-        assert!(by_many(&engine, &datagram(long.as_bytes())).is_none());
+        assert!(by_multi_get(&engine, &datagram(long.as_bytes())).is_none());
         assert_eq!(engine.tallied(Tally::FastDatagrams), 1);
     }
 }
