@@ -173,7 +173,7 @@ void hippos_net_put(struct net *net);
 /* socket.c */
 
 /* Both ends of a datagram; IPv4 addresses are mapped. */
-struct hippos_ends {
+struct hippos_addresses {
 	struct in6_addr peer;
 	struct in6_addr own;
 	u32 peer_scope;
@@ -191,16 +191,16 @@ struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int c
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 			       unsigned int send_ms);
 struct socket *hippos_accept(struct socket *listener);
-void hippos_peer(struct socket *socket, struct hippos_ends *ends);
+void hippos_peer(struct socket *socket, struct hippos_addresses *ends);
 int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
-			struct hippos_ends *ends);
+			struct hippos_addresses *ends);
 int hippos_send_to(struct socket *socket, const void *head, size_t head_len,
-		   const void *body, size_t body_len, const struct hippos_ends *ends);
+		   const void *body, size_t body_len, const struct hippos_addresses *ends);
 
 /* stream.c */
 
 /* What replies are written to: the rest of a page block, and a second one. */
-struct hippos_room {
+struct hippos_reply_pages {
 	struct page_frag frag[2];
 	u32 now;
 };
@@ -213,12 +213,12 @@ void hippos_stream_consume(struct sock *sk, u32 len);
 bool hippos_stream_ended(const struct sock *sk);
 int hippos_stream_send(struct sock *sk, const void *bytes, size_t len, bool more);
 bool hippos_stream_takes(const struct sock *sk);
-void *hippos_room_open(struct hippos_room *room, bool atomic, u32 *size);
-int hippos_room_send(struct hippos_room *room, struct sock *sk, u32 len, bool more);
-void hippos_room_free(struct hippos_room *room);
-struct hippos_room *hippos_room_here(void);
-void hippos_rooms_get(void);
-void hippos_rooms_put(void);
+void *hippos_reply_pages_open(struct hippos_reply_pages *room, bool atomic, u32 *size);
+int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u32 len, bool more);
+void hippos_reply_pages_free(struct hippos_reply_pages *room);
+struct hippos_reply_pages *hippos_reply_pages_this_cpu(void);
+void hippos_reply_pages_get(void);
+void hippos_reply_pages_put(void);
 
 /* poll.c */
 
@@ -256,7 +256,7 @@ struct hippos_watch *hippos_poll_next(struct hippos_poll *poll);
 void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 		      struct socket *socket);
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
-void hippos_poll_forget(struct socket *socket);
+void hippos_poll_detach(struct socket *socket);
 void hippos_watch_again(struct hippos_watch *watch);
 void hippos_watch_park(struct hippos_watch *watch);
 bool hippos_poll_has_parked(const struct hippos_poll *poll);
@@ -286,9 +286,9 @@ void hippos_thread_bind(unsigned int cpu, bool others);
 /* kthread.c */
 
 /* Wakes one thread, whatever becomes of it. */
-struct hippos_bell {
+struct hippos_waker {
 	struct task_struct *task;
-	unsigned long rung;
+	unsigned long pending;
 };
 
 struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int cpu,
@@ -298,10 +298,10 @@ u64 hippos_softirq_us(void);
 int hippos_thread_stop(struct task_struct *task);
 bool hippos_thread_should_stop(void);
 void hippos_thread_sleep(long timeout_ms);
-bool hippos_bell_attach(struct hippos_bell *bell);
-void hippos_bell_detach(struct hippos_bell *bell);
-void hippos_bell_ring(struct hippos_bell *bell);
-void hippos_bell_wait(struct hippos_bell *bell, long timeout_ms);
+bool hippos_waker_attach(struct hippos_waker *waker);
+void hippos_waker_detach(struct hippos_waker *waker);
+void hippos_waker_wake(struct hippos_waker *waker);
+void hippos_waker_wait(struct hippos_waker *waker, long timeout_ms);
 
 /* mm.c */
 
@@ -311,8 +311,8 @@ void *hippos_table_alloc(size_t bytes);
 void hippos_table_free(void *address);
 u64 hippos_memory(void);
 u64 hippos_memory_available(void);
-struct shrinker *hippos_shortage_watch(struct hippos_bell *bell, u64 bytes);
-void hippos_shortage_forget(struct shrinker *shrinker);
+struct shrinker *hippos_shrinker_register(struct hippos_waker *waker, u64 bytes);
+void hippos_shrinker_unregister(struct shrinker *shrinker);
 unsigned long hippos_direct_map(void);
 
 /* sync.c */
@@ -332,8 +332,8 @@ void hippos_lock_init(spinlock_t *lock, unsigned int class);
 void hippos_lock(spinlock_t *lock);
 bool hippos_trylock(spinlock_t *lock);
 void hippos_unlock(spinlock_t *lock);
-void hippos_roster_lock(void);
-void hippos_roster_unlock(void);
+void hippos_registry_lock(void);
+void hippos_registry_unlock(void);
 
 /* time.c */
 

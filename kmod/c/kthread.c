@@ -119,55 +119,55 @@ void hippos_thread_sleep(long timeout_ms)
 	__set_current_state(TASK_RUNNING);
 }
 
-#define RUNG 0
+#define WAKE_PENDING 0
 
-/* Makes the calling thread the bell's, unless it has one, and holds it. */
-bool hippos_bell_attach(struct hippos_bell *bell)
+/* Makes the calling thread the waker's, unless it has one, and holds it. */
+bool hippos_waker_attach(struct hippos_waker *waker)
 {
 	get_task_struct(current);
-	if (!cmpxchg(&bell->task, NULL, current))
+	if (!cmpxchg(&waker->task, NULL, current))
 		return true;
 	put_task_struct(current);
 	return false;
 }
 
-/* When nobody rings any more. The thread may be gone. */
-void hippos_bell_detach(struct hippos_bell *bell)
+/* When no wake can come any more. The thread may be gone. */
+void hippos_waker_detach(struct hippos_waker *waker)
 {
-	if (bell->task)
-		put_task_struct(bell->task);
+	if (waker->task)
+		put_task_struct(waker->task);
 }
 
 /* Any context. */
-void hippos_bell_ring(struct hippos_bell *bell)
+void hippos_waker_wake(struct hippos_waker *waker)
 {
-	struct task_struct *task = READ_ONCE(bell->task);
+	struct task_struct *task = READ_ONCE(waker->task);
 
 	if (!task)
 		return;
 	/*
-	 * Pairs with hippos_bell_wait(), which clears the bit and then looks for
+	 * Pairs with hippos_waker_wait(), which clears the bit and then looks for
 	 * work: without a barrier a bit that is about to be cleared could be read
 	 * before the work is visible, and nobody would be woken. test_bit() orders
-	 * nothing; it only keeps a bell that was rung from being written again.
+	 * nothing; it only keeps the word of a waker that was woken from being written again.
 	 */
 	smp_mb();
-	if (!test_bit(RUNG, &bell->rung) && !test_and_set_bit(RUNG, &bell->rung))
+	if (!test_bit(WAKE_PENDING, &waker->pending) && !test_and_set_bit(WAKE_PENDING, &waker->pending))
 		wake_up_process(task);
 }
 
-/* The bell's thread: sleeps as hippos_thread_sleep() unless it was rung since it last slept. */
-void hippos_bell_wait(struct hippos_bell *bell, long timeout_ms)
+/* The waker's thread: sleeps as hippos_thread_sleep() unless it was woken since it last slept. */
+void hippos_waker_wait(struct hippos_waker *waker, long timeout_ms)
 {
 	set_current_state(TASK_IDLE);
-	if (!test_bit(RUNG, &bell->rung) && !kthread_should_stop())
+	if (!test_bit(WAKE_PENDING, &waker->pending) && !kthread_should_stop())
 		schedule_timeout(timeout_ms < 0 ? MAX_SCHEDULE_TIMEOUT :
 						  msecs_to_jiffies(timeout_ms));
 	__set_current_state(TASK_RUNNING);
 	/*
-	 * Pairs with the barrier in hippos_bell_ring(): either it sees the bit
+	 * Pairs with the barrier in hippos_waker_wake(): either it sees the bit
 	 * cleared and sets it again, or what it did before is seen after this.
 	 */
-	clear_bit(RUNG, &bell->rung);
+	clear_bit(WAKE_PENDING, &waker->pending);
 	smp_mb__after_atomic();
 }

@@ -32,12 +32,12 @@ void hippos_unlock(spinlock_t *lock)
 
 static DEFINE_MUTEX(roster_mutex);
 
-void hippos_roster_lock(void)
+void hippos_registry_lock(void)
 {
 	mutex_lock(&roster_mutex);
 }
 
-void hippos_roster_unlock(void)
+void hippos_registry_unlock(void)
 {
 	mutex_unlock(&roster_mutex);
 }

@@ -58,12 +58,12 @@ static u64 short_of;
 
 /*
  * The kernel is looking for memory. What of ours can go takes grace periods to
- * go, and not here: whoever listens to the bell decides.
+ * go, and not here: the receiving thread decides.
  */
 static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *control)
 {
 	if (hippos_memory_available() < READ_ONCE(short_of))
-		hippos_bell_ring(shrinker->private_data);
+		hippos_waker_wake(shrinker->private_data);
 	return 0;
 }
 
@@ -73,10 +73,10 @@ static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_contr
 }
 
 /*
- * Rings a bell when the kernel looks for memory and has less than so many bytes.
+ * Wakes a waker when the kernel looks for memory and has less than so many bytes.
  * There is one such watch at a time. NULL without memory for it.
  */
-struct shrinker *hippos_shortage_watch(struct hippos_bell *bell, u64 bytes)
+struct shrinker *hippos_shrinker_register(struct hippos_waker *waker, u64 bytes)
 {
 	struct shrinker *shrinker = shrinker_alloc(0, "hippos");
 
@@ -85,13 +85,13 @@ struct shrinker *hippos_shortage_watch(struct hippos_bell *bell, u64 bytes)
 	WRITE_ONCE(short_of, bytes);
 	shrinker->count_objects = count_objects;
 	shrinker->scan_objects = scan_objects;
-	shrinker->private_data = bell;
+	shrinker->private_data = waker;
 	shrinker_register(shrinker);
 	return shrinker;
 }
 
-/* The bell is not rung for it any more. May sleep. */
-void hippos_shortage_forget(struct shrinker *shrinker)
+/* No longer wakes for it. May sleep. */
+void hippos_shrinker_unregister(struct shrinker *shrinker)
 {
 	shrinker_free(shrinker);
 }

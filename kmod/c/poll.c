@@ -175,7 +175,7 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 }
 
 /* Puts the kernel's own callback into a socket that was copied from a watched listener. */
-void hippos_poll_forget(struct socket *sock)
+void hippos_poll_detach(struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 

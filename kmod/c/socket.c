@@ -145,7 +145,7 @@ struct socket *hippos_accept(struct socket *listener)
 
 	if (err)
 		return ERR_PTR(err);
-	hippos_poll_forget(sock);
+	hippos_poll_detach(sock);
 	return sock;
 }
 
@@ -159,7 +159,7 @@ static void map_address(const struct sock *sk, struct in6_addr *to, __be32 ipv4,
 }
 
 /* Both ends of a connection. */
-void hippos_peer(struct socket *sock, struct hippos_ends *ends)
+void hippos_peer(struct socket *sock, struct hippos_addresses *ends)
 {
 	const struct sock *sk = sock->sk;
 
@@ -181,7 +181,7 @@ union control {
 	u8 ipv6[CMSG_SPACE(sizeof(struct in6_pktinfo))];
 };
 
-static bool own_address(struct net *net, const struct hippos_ends *ends)
+static bool own_address(struct net *net, const struct hippos_addresses *ends)
 {
 	struct net_device *dev;
 	bool own = false;
@@ -210,7 +210,7 @@ static bool is_loopback(struct net *net, u32 interface)
 
 /* Takes one datagram, without waiting. */
 int hippos_receive_from(struct socket *sock, void *buffer, size_t len,
-			struct hippos_ends *ends)
+			struct hippos_addresses *ends)
 {
 	struct kvec vec = { .iov_base = buffer, .iov_len = len };
 	struct sockaddr_in6 name = {};
@@ -263,7 +263,7 @@ int hippos_receive_from(struct socket *sock, void *buffer, size_t len,
 
 /* Sends head and body as one datagram from the address that was asked. */
 int hippos_send_to(struct socket *sock, const void *head, size_t head_len,
-		   const void *body, size_t body_len, const struct hippos_ends *ends)
+		   const void *body, size_t body_len, const struct hippos_addresses *ends)
 {
 	struct kvec vec[2] = {
 		{ .iov_base = (void *)head, .iov_len = head_len },

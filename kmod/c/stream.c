@@ -28,7 +28,7 @@
  * Less room than this is not worth starting with. Not a page: with larger ones
  * that would be half of a block, or all of it.
  */
-#define ROOM_LEAST SZ_4K
+#define REPLY_PAGES_MIN SZ_4K
 
 /* The caller's until hippos_stream_unlock(); may sleep. */
 struct sock *hippos_stream_lock(struct socket *sock)
@@ -141,14 +141,14 @@ bool hippos_stream_takes(const struct sock *sk)
  * when it is full, and is used again when all that was sent of it has been
  * acknowledged.
  */
-void *hippos_room_open(struct hippos_room *room, bool atomic, u32 *size)
+void *hippos_reply_pages_open(struct hippos_reply_pages *room, bool atomic, u32 *size)
 {
 	struct page_frag *frag = &room->frag[room->now];
 
-	if (!frag->page || frag->size - frag->offset < ROOM_LEAST) {
+	if (!frag->page || frag->size - frag->offset < REPLY_PAGES_MIN) {
 		room->now ^= 1;
 		frag = &room->frag[room->now];
-		if (!skb_page_frag_refill(ROOM_LEAST, frag,
+		if (!skb_page_frag_refill(REPLY_PAGES_MIN, frag,
 					  atomic ? GFP_ATOMIC | __GFP_NOWARN : GFP_KERNEL))
 			return NULL;
 	}
@@ -160,7 +160,7 @@ void *hippos_room_open(struct hippos_room *room, bool atomic, u32 *size)
  * Sends the first len bytes of the room last opened, without copying them:
  * the socket's buffers hold references to the pages. Takes them off the room.
  */
-int hippos_room_send(struct hippos_room *room, struct sock *sk, u32 len, bool more)
+int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u32 len, bool more)
 {
 	struct page_frag *frag = &room->frag[room->now];
 	struct msghdr msg = { .msg_flags = MSG_SPLICE_PAGES | MSG_NO_SHARED_FRAGS };
@@ -175,7 +175,7 @@ int hippos_room_send(struct hippos_room *room, struct sock *sk, u32 len, bool mo
 	return n;
 }
 
-void hippos_room_free(struct hippos_room *room)
+void hippos_reply_pages_free(struct hippos_reply_pages *room)
 {
 	int i;
 
@@ -186,10 +186,10 @@ void hippos_room_free(struct hippos_room *room)
 	}
 }
 
-static DEFINE_PER_CPU(struct hippos_room, rooms);
+static DEFINE_PER_CPU(struct hippos_reply_pages, rooms);
 
 /* The room of this CPU's softirqs, one of which the caller runs in. */
-struct hippos_room *hippos_room_here(void)
+struct hippos_reply_pages *hippos_reply_pages_this_cpu(void)
 {
 	return this_cpu_ptr(&rooms);
 }
@@ -198,7 +198,7 @@ static DEFINE_MUTEX(rooms_mutex);
 static unsigned int rooms_users;
 
 /* Before the first callback that may use them. */
-void hippos_rooms_get(void)
+void hippos_reply_pages_get(void)
 {
 	mutex_lock(&rooms_mutex);
 	rooms_users++;
@@ -206,13 +206,13 @@ void hippos_rooms_get(void)
 }
 
 /* After the last one; the last user frees their pages. */
-void hippos_rooms_put(void)
+void hippos_reply_pages_put(void)
 {
 	int cpu;
 
 	mutex_lock(&rooms_mutex);
 	if (!--rooms_users)
 		for_each_possible_cpu(cpu)
-			hippos_room_free(per_cpu_ptr(&rooms, cpu));
+			hippos_reply_pages_free(per_cpu_ptr(&rooms, cpu));
 	mutex_unlock(&rooms_mutex);
 }

@@ -79,10 +79,10 @@ pub(crate) struct hippos_pass_row {
     pub(crate) xdp: u64,
 }
 
-/// `struct hippos_ends`.
+/// `struct hippos_addresses`.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-pub(crate) struct hippos_ends {
+pub(crate) struct hippos_addresses {
     pub(crate) peer: [u8; 16],
     pub(crate) own: [u8; 16],
     pub(crate) peer_scope: u32,
@@ -98,9 +98,9 @@ pub(crate) struct hippos_poll {
     private: [*mut c_void; 8],
 }
 
-/// `struct hippos_room`: two `struct page_frag` and a number.
+/// `struct hippos_reply_pages`: two `struct page_frag` and a number.
 #[repr(C)]
-pub(crate) struct hippos_room {
+pub(crate) struct hippos_reply_pages {
     private: [*mut c_void; 5],
 }
 
@@ -127,11 +127,11 @@ pub(crate) struct hippos_watch {
     private: [*mut c_void; 6],
 }
 
-/// `struct hippos_bell`.
+/// `struct hippos_waker`.
 #[repr(C)]
-pub(crate) struct hippos_bell {
+pub(crate) struct hippos_waker {
     pub(crate) task: *mut task_struct,
-    pub(crate) rung: c_ulong,
+    pub(crate) pending: c_ulong,
 }
 
 /// `struct hippos_xdp_counts`.
@@ -174,7 +174,8 @@ extern "C" {
     pub(crate) fn hippos_packet_consume(skb: *mut sk_buff);
 
     // xdp.c
-    pub(crate) fn hippos_xdp_open(net: *mut net, handler: *const hippos_handler) -> *mut hippos_xdp;
+    pub(crate) fn hippos_xdp_open(net: *mut net, handler: *const hippos_handler)
+        -> *mut hippos_xdp;
     pub(crate) fn hippos_xdp_close(xdp: *mut hippos_xdp);
     pub(crate) fn hippos_xdp_counts() -> hippos_xdp_counts;
 
@@ -214,12 +215,12 @@ extern "C" {
         send_ms: c_uint,
     ) -> *mut socket;
     pub(crate) fn hippos_accept(listener: *mut socket) -> *mut socket;
-    pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_ends);
+    pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_addresses);
     pub(crate) fn hippos_receive_from(
         socket: *mut socket,
         buffer: *mut c_void,
         len: usize,
-        ends: *mut hippos_ends,
+        ends: *mut hippos_addresses,
     ) -> c_int;
     pub(crate) fn hippos_send_to(
         socket: *mut socket,
@@ -227,7 +228,7 @@ extern "C" {
         head_len: usize,
         body: *const c_void,
         body_len: usize,
-        ends: *const hippos_ends,
+        ends: *const hippos_addresses,
     ) -> c_int;
     pub(crate) fn sock_release(socket: *mut socket);
 
@@ -245,21 +246,21 @@ extern "C" {
         more: bool,
     ) -> c_int;
     pub(crate) fn hippos_stream_takes(sk: *const sock) -> bool;
-    pub(crate) fn hippos_room_open(
-        room: *mut hippos_room,
+    pub(crate) fn hippos_reply_pages_open(
+        room: *mut hippos_reply_pages,
         atomic: bool,
         size: *mut u32,
     ) -> *mut c_void;
-    pub(crate) fn hippos_room_send(
-        room: *mut hippos_room,
+    pub(crate) fn hippos_reply_pages_send(
+        room: *mut hippos_reply_pages,
         sk: *mut sock,
         len: u32,
         more: bool,
     ) -> c_int;
-    pub(crate) fn hippos_room_free(room: *mut hippos_room);
-    pub(crate) fn hippos_room_here() -> *mut hippos_room;
-    pub(crate) fn hippos_rooms_get();
-    pub(crate) fn hippos_rooms_put();
+    pub(crate) fn hippos_reply_pages_free(room: *mut hippos_reply_pages);
+    pub(crate) fn hippos_reply_pages_this_cpu() -> *mut hippos_reply_pages;
+    pub(crate) fn hippos_reply_pages_get();
+    pub(crate) fn hippos_reply_pages_put();
 
     // poll.c
     pub(crate) fn hippos_poll_init(
@@ -301,10 +302,10 @@ extern "C" {
     pub(crate) fn hippos_thread_stop(task: *mut task_struct) -> c_int;
     pub(crate) fn hippos_thread_should_stop() -> bool;
     pub(crate) fn hippos_thread_sleep(timeout_ms: c_long);
-    pub(crate) fn hippos_bell_attach(bell: *mut hippos_bell) -> bool;
-    pub(crate) fn hippos_bell_detach(bell: *mut hippos_bell);
-    pub(crate) fn hippos_bell_ring(bell: *mut hippos_bell);
-    pub(crate) fn hippos_bell_wait(bell: *mut hippos_bell, timeout_ms: c_long);
+    pub(crate) fn hippos_waker_attach(waker: *mut hippos_waker) -> bool;
+    pub(crate) fn hippos_waker_detach(waker: *mut hippos_waker);
+    pub(crate) fn hippos_waker_wake(waker: *mut hippos_waker);
+    pub(crate) fn hippos_waker_wait(waker: *mut hippos_waker, timeout_ms: c_long);
 
     // mm.c
     pub(crate) fn hippos_pages_alloc(bytes: usize) -> *mut c_void;
@@ -313,8 +314,8 @@ extern "C" {
     pub(crate) fn hippos_table_free(address: *mut c_void);
     pub(crate) fn hippos_memory() -> u64;
     pub(crate) fn hippos_memory_available() -> u64;
-    pub(crate) fn hippos_shortage_watch(bell: *mut hippos_bell, bytes: u64) -> *mut shrinker;
-    pub(crate) fn hippos_shortage_forget(shrinker: *mut shrinker);
+    pub(crate) fn hippos_shrinker_register(waker: *mut hippos_waker, bytes: u64) -> *mut shrinker;
+    pub(crate) fn hippos_shrinker_unregister(shrinker: *mut shrinker);
     pub(crate) fn hippos_direct_map() -> c_ulong;
 
     // sync.c
@@ -332,8 +333,8 @@ extern "C" {
     pub(crate) fn hippos_lock(lock: *mut bindings::spinlock_t);
     pub(crate) fn hippos_trylock(lock: *mut bindings::spinlock_t) -> bool;
     pub(crate) fn hippos_unlock(lock: *mut bindings::spinlock_t);
-    pub(crate) fn hippos_roster_lock();
-    pub(crate) fn hippos_roster_unlock();
+    pub(crate) fn hippos_registry_lock();
+    pub(crate) fn hippos_registry_unlock();
 
     // kernel/rcu/tree.c
     pub(crate) fn start_poll_synchronize_rcu() -> c_ulong;

@@ -10,7 +10,7 @@ use kernel::sync::Arc;
 
 use crate::ffi;
 use crate::namespace::Namespace;
-use crate::packet::{source, Verdict, Packet};
+use crate::packet::{source, Packet, Verdict};
 use crate::rcu;
 
 /// Gets the packets of a [`Hook`], in softirq under RCU, on many CPUs at once.

@@ -23,7 +23,7 @@ pub mod pass;
 pub mod poll;
 pub mod random;
 pub mod rcu;
-pub mod roster;
+pub mod registry;
 pub mod socket;
 pub mod steer;
 pub mod stream;

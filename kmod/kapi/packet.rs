@@ -246,7 +246,8 @@ impl ReplySkbs {
         };
         let mut payload = ptr::null_mut();
         // SAFETY: `raw` describes the original, which is only read, and stays where it is.
-        let skb = unsafe { ffi::hippos_packet_alloc_reply(original.as_ptr(), raw, room, &mut payload) };
+        let skb =
+            unsafe { ffi::hippos_packet_alloc_reply(original.as_ptr(), raw, room, &mut payload) };
         let (Some(skb), Some(payload)) = (NonNull::new(skb), NonNull::new(payload)) else {
             return false;
         };
@@ -259,7 +260,8 @@ impl ReplySkbs {
         for reply_skb in self.list.iter_mut().flatten() {
             number = number.wrapping_add(1);
             // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `write`.
-            let buffer = unsafe { slice::from_raw_parts_mut(reply_skb.payload.as_ptr(), reply_skb.len) };
+            let buffer =
+                unsafe { slice::from_raw_parts_mut(reply_skb.payload.as_ptr(), reply_skb.len) };
             reply_skb.len = write(number, buffer).min(reply_skb.len);
         }
     }
@@ -268,7 +270,14 @@ impl ReplySkbs {
         for reply_skb in self.list.iter_mut() {
             if let Some(reply_skb) = reply_skb.take() {
                 // SAFETY: the reply is ours and its payload in place; it is given up.
-                unsafe { ffi::hippos_packet_reply(reply_skb.skb.as_ptr(), raw, reply_skb.len as u32, false) }
+                unsafe {
+                    ffi::hippos_packet_reply(
+                        reply_skb.skb.as_ptr(),
+                        raw,
+                        reply_skb.len as u32,
+                        false,
+                    )
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use crate::ffi;
-use crate::thread::Bell;
+use crate::thread::Waker;
 
 /// A block of `bytes` bytes, a power of two of pages, aligned to its size. May sleep.
 pub fn alloc(bytes: usize) -> Option<NonNull<u8>> {
@@ -51,34 +51,34 @@ pub fn available() -> u64 {
     unsafe { ffi::hippos_memory_available() }
 }
 
-/// Rings a bell when the kernel looks for memory and little is available (`linux/shrinker.h`). There
+/// Wakes a waker when the kernel looks for memory and little is available (`linux/shrinker.h`). There
 /// is one at a time.
 ///
 /// # Invariants
 ///
-/// `raw` is registered, with `bell`.
-pub struct ShortageWatch<'a> {
+/// `raw` is registered, with `waker`.
+pub struct ShrinkerWatch<'a> {
     raw: NonNull<ffi::shrinker>,
-    _bell: PhantomData<&'a Bell>,
+    _waker: PhantomData<&'a Waker>,
 }
 
-impl<'a> ShortageWatch<'a> {
-    /// Rings `bell` when less than `bytes` are available.
-    pub fn new(bell: &'a Bell, bytes: u64) -> Option<Self> {
-        // SAFETY: the bell stays where it is until the watch is forgotten, at the latest by `Drop`.
-        let raw = unsafe { ffi::hippos_shortage_watch(bell.as_ptr(), bytes) };
+impl<'a> ShrinkerWatch<'a> {
+    /// Wakes `waker` when less than `bytes` are available.
+    pub fn new(waker: &'a Waker, bytes: u64) -> Option<Self> {
+        // SAFETY: the waker stays where it is until the watch is forgotten, at the latest by `Drop`.
+        let raw = unsafe { ffi::hippos_shrinker_register(waker.as_ptr(), bytes) };
         // INVARIANT: just registered.
         Some(Self {
             raw: NonNull::new(raw)?,
-            _bell: PhantomData,
+            _waker: PhantomData,
         })
     }
 }
 
-impl Drop for ShortageWatch<'_> {
+impl Drop for ShrinkerWatch<'_> {
     fn drop(&mut self) {
         // SAFETY: registered, by the invariant, and forgotten once.
-        unsafe { ffi::hippos_shortage_forget(self.raw.as_ptr()) }
+        unsafe { ffi::hippos_shrinker_unregister(self.raw.as_ptr()) }
     }
 }
 

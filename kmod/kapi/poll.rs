@@ -10,19 +10,19 @@ use kernel::types::Opaque;
 
 use crate::ffi;
 use crate::socket::Socket;
-use crate::stream::{Here, Locked, Rooms, Stream};
+use crate::stream::{Locked, SoftirqPages, SoftirqPagesUser, Stream};
 use crate::thread::Context;
 
 /// What callbacks may do with a connection by themselves.
 pub trait Serve: Send {
     /// Serves in softirq what can be served there. `false` leaves the rest,
-    /// which may be all, to the worker. `here` has room for a reply.
-    fn serve(&mut self, stream: &mut Stream<'_>, here: Here<'_>) -> bool;
+    /// which may be all, to the worker. `pages` has room for a reply.
+    fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool;
 }
 
 /// For workers without connections.
 impl Serve for () {
-    fn serve(&mut self, _stream: &mut Stream<'_>, _here: Here<'_>) -> bool {
+    fn serve(&mut self, _stream: &mut Stream<'_>, _here: SoftirqPages<'_>) -> bool {
         false
     }
 }
@@ -40,7 +40,7 @@ pub struct Poll<T: Serve> {
     /// Entries that have a deadline.
     deadlines: usize,
     /// Dropped after the entries.
-    _rooms: Rooms,
+    _rooms: SoftirqPagesUser,
     _worker: PhantomData<*mut ()>,
 }
 
@@ -76,7 +76,7 @@ impl<T: Serve> Poll<T> {
             raw,
             first: ptr::null_mut(),
             deadlines: 0,
-            _rooms: Rooms::get(),
+            _rooms: SoftirqPagesUser::get(),
             _worker: PhantomData,
         })
     }
@@ -247,8 +247,8 @@ unsafe extern "C" fn serve<T: Serve>(watch: *mut ffi::hippos_watch, sk: *mut ffi
     let Some(value) = (unsafe { &mut *(*entry).value.get() }) else {
         return false;
     };
-    // SAFETY: in softirq, until this returns; the poll that the entry belongs to holds `Rooms`.
-    let here = unsafe { Here::new() };
+    // SAFETY: in softirq, until this returns; the poll that the entry belongs to holds `SoftirqPagesUser`.
+    let here = unsafe { SoftirqPages::new() };
     let (Some(sk), Some(here)) = (NonNull::new(sk), here) else {
         return false;
     };

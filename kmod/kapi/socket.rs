@@ -36,9 +36,9 @@ pub fn is_in_use(error: Error) -> bool {
 
 /// Both ends of a datagram or a connection.
 #[derive(Clone, Copy, Default)]
-pub struct Ends(ffi::hippos_ends);
+pub struct SocketAddresses(ffi::hippos_addresses);
 
-impl Ends {
+impl SocketAddresses {
     /// The peer's address; an IPv4 one is mapped (`::ffff:a.b.c.d`).
     pub fn peer(&self) -> &[u8; 16] {
         &self.0.peer
@@ -125,8 +125,8 @@ impl Socket {
     }
 
     /// Both ends of this connection.
-    pub fn ends(&self) -> Ends {
-        let mut ends = Ends::default();
+    pub fn ends(&self) -> SocketAddresses {
+        let mut ends = SocketAddresses::default();
         // SAFETY: by the invariant a socket; `ends` is written only.
         unsafe { ffi::hippos_peer(self.raw.as_ptr(), &mut ends.0) };
         ends
@@ -134,8 +134,8 @@ impl Socket {
 
     /// Takes one datagram; `EAGAIN` when there is none. What `buffer` has no
     /// room for is lost.
-    pub fn receive_from(&self, buffer: &mut [u8]) -> Result<(usize, Ends)> {
-        let mut ends = Ends::default();
+    pub fn receive_from(&self, buffer: &mut [u8]) -> Result<(usize, SocketAddresses)> {
+        let mut ends = SocketAddresses::default();
         // SAFETY: by the invariant a socket; it writes at most `len` bytes to `buffer`.
         let count = unsafe {
             ffi::hippos_receive_from(
@@ -149,7 +149,7 @@ impl Socket {
     }
 
     /// Sends `head` and `body` as one datagram back to where one came from.
-    pub fn send_to(&self, head: &[u8], body: &[u8], ends: &Ends) -> Result {
+    pub fn send_to(&self, head: &[u8], body: &[u8], ends: &SocketAddresses) -> Result {
         // SAFETY: by the invariant a socket; the rest is only read.
         let count = unsafe {
             ffi::hippos_send_to(

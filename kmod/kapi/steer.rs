@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Receive packet steering of cards with one receive queue, and what tells
+//! Receive packet steering of NICs with one receive queue, and what tells
 //! when it is needed. `kmod/c/steer.c` says how it keeps out of an
 //! administrator's way.
 
@@ -9,17 +9,17 @@ use crate::ffi;
 use crate::namespace::Namespace;
 use crate::thread::Context;
 
-/// The cards of a namespace; steered no more when dropped.
-pub struct Cards {
+/// The NICs of a namespace; steered no more when dropped.
+pub struct Nics {
     raw: ffi::hippos_steer,
     on: bool,
     _namespace: Arc<Namespace>,
 }
 
 // SAFETY: belongs to no thread; its functions lock for themselves.
-unsafe impl Send for Cards {}
+unsafe impl Send for Nics {}
 
-impl Cards {
+impl Nics {
     /// Of `namespace`, as they are.
     pub fn new(namespace: Arc<Namespace>) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Cards {
     }
 }
 
-impl Drop for Cards {
+impl Drop for Nics {
     fn drop(&mut self) {
         self.steer(false);
     }
@@ -65,7 +65,7 @@ impl Drop for Cards {
 
 /// What a CPU has done so far.
 #[derive(Clone, Copy, Default)]
-pub struct Work {
+pub struct CpuTimes {
     /// Microseconds without any.
     pub idle: u64,
     /// Microseconds altogether.
@@ -74,7 +74,7 @@ pub struct Work {
     pub receives: u32,
 }
 
-impl Work {
+impl CpuTimes {
     /// Of the CPU with this number, which must exist.
     pub fn of(cpu: u32) -> Self {
         let mut time = 0;

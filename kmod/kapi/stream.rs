@@ -112,7 +112,7 @@ impl Stream<'_> {
         // SAFETY: by the invariant a locked socket, and a room last opened for this reply, of
         // which `len` bytes were written.
         let count = sent(unsafe {
-            ffi::hippos_room_send(
+            ffi::hippos_reply_pages_send(
                 reply.room.as_ptr(),
                 self.sk.as_ptr(),
                 reply.len as u32,
@@ -172,14 +172,14 @@ impl Drop for Locked<'_> {
 }
 
 /// Pages to write replies to.
-pub struct Room {
-    raw: KBox<Opaque<ffi::hippos_room>>,
+pub struct ReplyPages {
+    raw: KBox<Opaque<ffi::hippos_reply_pages>>,
 }
 
 // SAFETY: pages belong to no thread.
-unsafe impl Send for Room {}
+unsafe impl Send for ReplyPages {}
 
-impl Room {
+impl ReplyPages {
     /// A room that takes its pages when they are needed.
     pub fn new() -> Result<Self> {
         // All zeroes is a room without pages.
@@ -195,28 +195,28 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for ReplyPages {
     fn drop(&mut self) {
         // SAFETY: initialised; no reply borrows it.
-        unsafe { ffi::hippos_room_free(self.raw.get()) }
+        unsafe { ffi::hippos_reply_pages_free(self.raw.get()) }
     }
 }
 
 /// The room of this CPU's softirqs, in one of which the holder runs.
-pub struct Here<'a> {
-    room: NonNull<ffi::hippos_room>,
-    _softirq: PhantomData<&'a mut Room>,
+pub struct SoftirqPages<'a> {
+    room: NonNull<ffi::hippos_reply_pages>,
+    _softirq: PhantomData<&'a mut ReplyPages>,
 }
 
-impl<'a> Here<'a> {
+impl<'a> SoftirqPages<'a> {
     /// # Safety
     ///
     /// Called in softirq, of which there is one on a CPU at a time, by one that
     /// has no other; while the result lives it is not left, and somebody holds
-    /// [`Rooms`].
+    /// [`SoftirqPagesUser`].
     pub(crate) unsafe fn new() -> Option<Self> {
         // SAFETY: per-CPU memory, which begins as zeroes: a room without pages.
-        let room = NonNull::new(unsafe { ffi::hippos_room_here() })?;
+        let room = NonNull::new(unsafe { ffi::hippos_reply_pages_this_cpu() })?;
         Some(Self {
             room,
             _softirq: PhantomData,
@@ -232,20 +232,20 @@ impl<'a> Here<'a> {
 
 /// Keeps the rooms of softirqs, one a CPU. Whoever has callbacks that use them
 /// holds one.
-pub(crate) struct Rooms(());
+pub(crate) struct SoftirqPagesUser(());
 
-impl Rooms {
+impl SoftirqPagesUser {
     pub(crate) fn get() -> Self {
         // SAFETY: counts; process context.
-        unsafe { ffi::hippos_rooms_get() };
+        unsafe { ffi::hippos_reply_pages_get() };
         Self(())
     }
 }
 
-impl Drop for Rooms {
+impl Drop for SoftirqPagesUser {
     fn drop(&mut self) {
         // SAFETY: counted by `get`; the holder's callbacks are gone.
-        unsafe { ffi::hippos_rooms_put() }
+        unsafe { ffi::hippos_reply_pages_put() }
     }
 }
 
@@ -256,11 +256,11 @@ impl Drop for Rooms {
 /// `start` begins `size` bytes of `room`, which was opened for this reply;
 /// the first `len` of them, at most `size`, were written.
 pub struct Reply<'r> {
-    room: NonNull<ffi::hippos_room>,
+    room: NonNull<ffi::hippos_reply_pages>,
     start: NonNull<u8>,
     size: usize,
     len: usize,
-    _room: PhantomData<&'r mut Room>,
+    _room: PhantomData<&'r mut ReplyPages>,
 }
 
 impl Reply<'_> {
@@ -268,10 +268,10 @@ impl Reply<'_> {
     ///
     /// `room` is initialised and nobody else's while the result lives;
     /// `atomic` where sleeping is not allowed.
-    pub(crate) unsafe fn new(room: NonNull<ffi::hippos_room>, atomic: bool) -> Option<Self> {
+    pub(crate) unsafe fn new(room: NonNull<ffi::hippos_reply_pages>, atomic: bool) -> Option<Self> {
         let mut size = 0;
         // SAFETY: by this function's own requirement.
-        let start = unsafe { ffi::hippos_room_open(room.as_ptr(), atomic, &mut size) };
+        let start = unsafe { ffi::hippos_reply_pages_open(room.as_ptr(), atomic, &mut size) };
         // INVARIANT: just opened; nothing was written.
         Some(Self {
             room,

@@ -182,79 +182,79 @@ unsafe extern "C" fn run<F: FnOnce(&Context)>(body: *mut c_void) -> c_int {
 }
 
 /// Wakes a thread, from any context. It is there before the thread, and may
-/// be rung, without effect, before the thread listens and after its end.
+/// be woken, without effect, before it has a receiver and after the receiver's end.
 ///
 /// # Invariants
 ///
 /// `raw.task` is null or a task that is held.
-pub struct Bell {
-    raw: Opaque<ffi::hippos_bell>,
+pub struct Waker {
+    raw: Opaque<ffi::hippos_waker>,
 }
 
 // SAFETY: the C side uses atomic operations throughout, and the task is held.
-unsafe impl Send for Bell {}
+unsafe impl Send for Waker {}
 // SAFETY: as above.
-unsafe impl Sync for Bell {}
+unsafe impl Sync for Waker {}
 
-impl Bell {
-    /// A bell that nobody listens to yet.
+impl Waker {
+    /// A waker without a receiver.
     pub fn new() -> Self {
         Self {
             // INVARIANT: no task.
-            raw: Opaque::new(ffi::hippos_bell {
+            raw: Opaque::new(ffi::hippos_waker {
                 task: ptr::null_mut(),
-                rung: 0,
+                pending: 0,
             }),
         }
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut ffi::hippos_bell {
+    pub(crate) fn as_ptr(&self) -> *mut ffi::hippos_waker {
         self.raw.get()
     }
 
-    /// Wakes the listener, or keeps it from its next sleep.
-    pub fn ring(&self) {
-        // SAFETY: the bell is initialised; any context will do.
-        unsafe { ffi::hippos_bell_ring(self.raw.get()) }
+    /// Wakes the thread that receives, or keeps it from its next sleep.
+    pub fn wake(&self) {
+        // SAFETY: the waker is initialised; any context will do.
+        unsafe { ffi::hippos_waker_wake(self.raw.get()) }
     }
 }
 
-impl Default for Bell {
+impl Default for Waker {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Drop for Bell {
+impl Drop for Waker {
     fn drop(&mut self) {
-        // SAFETY: nobody rings a bell that is dropped; the task, if any, is held.
-        unsafe { ffi::hippos_bell_detach(self.raw.get()) }
+        // SAFETY: no caller of `wake` holds a waker that is dropped; the task, if any, is held.
+        unsafe { ffi::hippos_waker_detach(self.raw.get()) }
     }
 }
 
-/// A thread's ear for a bell.
-pub struct Listener<'a> {
-    bell: &'a Bell,
+/// The receiving end of a [`Waker`].
+pub struct WakeReceiver<'a> {
+    waker: &'a Waker,
     context: &'a Context,
 }
 
-impl<'a> Listener<'a> {
-    /// Makes the calling thread the one that `bell` wakes; `EBUSY` when it
+impl<'a> WakeReceiver<'a> {
+    /// Makes the calling thread the one that `waker` wakes; `EBUSY` when it
     /// has one already.
-    pub fn new(bell: &'a Bell, context: &'a Context) -> Result<Self> {
+    pub fn new(waker: &'a Waker, context: &'a Context) -> Result<Self> {
         // SAFETY: on the thread itself, as its context shows.
-        if unsafe { ffi::hippos_bell_attach(bell.raw.get()) } {
-            Ok(Self { bell, context })
+        if unsafe { ffi::hippos_waker_attach(waker.raw.get()) } {
+            Ok(Self { waker, context })
         } else {
             Err(EBUSY)
         }
     }
 
-    /// Sleeps for so long, until the bell rings or the thread is to stop. Does
-    /// not sleep when the bell rang since the last time.
+    /// Sleeps for so long, until the waker wakes it or the thread is to stop. Does
+    /// not sleep when it was woken since the last time.
     pub fn wait(&self, timeout_ms: u32) {
         let _ = self.context;
-        // SAFETY: the bell's thread, which this can't leave.
-        unsafe { ffi::hippos_bell_wait(self.bell.raw.get(), timeout_ms.into()) }
+        // SAFETY: the waker's thread, which this can't leave.
+        unsafe { ffi::hippos_waker_wait(self.waker.raw.get(), timeout_ms.into()) }
     }
 }

@@ -59,9 +59,9 @@ impl Message for Buffer {
 }
 
 /// A TCP reply, written to where it is sent from.
-pub(crate) struct Sheet<'r>(pub(crate) Reply<'r>);
+pub(crate) struct ReplyOut<'r>(pub(crate) Reply<'r>);
 
-impl Out for Sheet<'_> {
+impl Out for ReplyOut<'_> {
     #[inline]
     fn room(&self) -> usize {
         self.0.room()

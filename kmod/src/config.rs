@@ -5,7 +5,7 @@ use core::num::NonZeroU32;
 
 use kernel::prelude::*;
 
-use hippos_engine::{Administration, Settings, TALLIES};
+use hippos_engine::{Administration, Settings, ENGINE_COUNTERS};
 use hippos_kapi::hook::Fast;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::params::Params;
@@ -103,7 +103,7 @@ impl Config {
                 "s3fifo" => Eviction::S3Fifo,
                 _ => Eviction::Clock,
             },
-            tallies: TALLIES,
+            tallies: ENGINE_COUNTERS,
             ..Default::default()
         };
         let settings = Settings {

@@ -14,7 +14,7 @@ use hippos_abi::{
     ALLOW_SET, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
-    Administration, Change, Malformed, Message, Next, Session, Unchanged, CREDENTIALS_MAX,
+    Administration, Change, ChangeError, CredentialsError, Message, Next, Session, CREDENTIALS_MAX,
 };
 use hippos_kapi::device::Calls;
 
@@ -91,11 +91,11 @@ impl Control {
             .engine
             .change_sources(change, &take(input)?)
             .map_err(|why| match why {
-                Unchanged::Malformed => EINVAL,
-                Unchanged::Busy => EBUSY,
-                Unchanged::Full => E2BIG,
-                Unchanged::Missing => ENOENT,
-                Unchanged::Nobody => ERANGE,
+                ChangeError::Malformed => EINVAL,
+                ChangeError::Busy => EBUSY,
+                ChangeError::Full => E2BIG,
+                ChangeError::Missing => ENOENT,
+                ChangeError::Nobody => ERANGE,
             })
     }
 
@@ -104,9 +104,9 @@ impl Control {
             .engine
             .set_credentials(&take(input)?)
             .map_err(|why| match why {
-                Malformed::Line => EINVAL,
-                Malformed::TooLong => E2BIG,
-                Malformed::Busy => EBUSY,
+                CredentialsError::Line => EINVAL,
+                CredentialsError::TooLong => E2BIG,
+                CredentialsError::Busy => EBUSY,
             })
     }
 
@@ -140,7 +140,7 @@ impl Control {
         }
         let most = self.server.engine.settings().max_connections as usize;
         let most = TEXT_MAX.saturating_add(most.saturating_mul(CONNECTION_TEXT));
-        let mut session = Session::trusted(&self.server.engine);
+        let mut session = Session::owner(&self.server.engine);
         let mut command = &command[..];
         loop {
             let fed = session.feed(command, &mut text);
@@ -148,7 +148,7 @@ impl Control {
             match fed.next {
                 Next::Write if text.len() > most => return Err(E2BIG),
                 Next::Write => text.grow()?,
-                Next::Read | Next::Later | Next::Close => return Ok(text),
+                Next::Read | Next::Park | Next::Close => return Ok(text),
             }
         }
     }

@@ -4,40 +4,40 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_kapi::pages::ShortageWatch;
-use hippos_kapi::thread::{Context, Listener, Started};
+use hippos_kapi::pages::ShrinkerWatch;
+use hippos_kapi::thread::{Context, Started, WakeReceiver};
 use hippos_kapi::time;
 use hippos_store::Counter;
 
 use crate::server::{Server, CONNECTIONS};
 use crate::steer::Steering;
 
-/// The store's clock goes by seconds: it is told often enough to be right.
+/// The store's clock goes by seconds: it is logged often enough to be right.
 const TICK_MS: u32 = 250;
 
 /// Seconds between two lines in the log about a shortage of memory.
-const TELL_EVERY: u32 = 60;
+const LOG_INTERVAL_SECS: u32 = 60;
 
 /// What the log says of a shortage of memory.
 #[derive(Default)]
 struct Shortage {
     /// Those counted so far.
     seen: u64,
-    /// It was told, and not yet that it is over.
-    told: bool,
-    /// When it was told last.
+    /// It was logged, and not yet that it is over.
+    logged: bool,
+    /// When it was logged last.
     last: Option<u32>,
 }
 
 impl Shortage {
-    fn tell(&mut self, server: &Server) {
+    fn log(&mut self, server: &Server) {
         let store = &server.engine.store;
         let (allowed, limit) = (store.allowed(), store.memory_limit());
         let seen = store.counted(Counter::Shortages);
         let now = (time::uptime_ms() / 1000) as u32;
-        let long_ago = |last: u32| now.saturating_sub(last) >= TELL_EVERY;
-        if seen > self.seen && !self.told && self.last.is_none_or(long_ago) {
-            (self.told, self.last) = (true, Some(now));
+        let long_ago = |last: u32| now.saturating_sub(last) >= LOG_INTERVAL_SECS;
+        if seen > self.seen && !self.logged && self.last.is_none_or(long_ago) {
+            (self.logged, self.last) = (true, Some(now));
             pr_warn!(
                 "the machine is short of memory: the cache gives back, to {} of {} MiB for now\n",
                 allowed >> 20,
@@ -45,8 +45,8 @@ impl Shortage {
             );
         }
         self.seen = seen;
-        if self.told && allowed >= limit {
-            self.told = false;
+        if self.logged && allowed >= limit {
+            self.logged = false;
             pr_info!("the cache may hold its {} MiB again\n", limit >> 20);
         }
     }
@@ -61,11 +61,11 @@ pub(crate) fn run(
 ) {
     let store = &server.engine.store;
     let kernel = store.platform();
-    let Ok(listener) = Listener::new(&kernel.bell, context) else {
+    let Ok(wakeups) = WakeReceiver::new(&kernel.waker, context) else {
         return;
     };
     // Without memory for it the shortage is noticed at the next tick.
-    let _watch = ShortageWatch::new(&kernel.bell, kernel.low());
+    let _watch = ShrinkerWatch::new(&kernel.waker, kernel.low());
     let mut shortage = Shortage::default();
     // memcached's clock starts at 2 as well: 0 means never in many places.
     let start = time::uptime_ms().saturating_sub(2000);
@@ -81,7 +81,7 @@ pub(crate) fn run(
     while !context.should_stop() {
         tick();
         let next = store.maintain().next_ms;
-        shortage.tell(&server);
-        listener.wait(next.min(TICK_MS));
+        shortage.log(&server);
+        wakeups.wait(next.min(TICK_MS));
     }
 }

@@ -6,14 +6,14 @@ use core::ptr::NonNull;
 
 use hippos_abi::memory_reserve;
 use hippos_kapi::lock::SpinLock;
-use hippos_kapi::thread::Bell;
+use hippos_kapi::thread::Waker;
 use hippos_kapi::{cpu, pages, rcu};
 use hippos_store::{Cookie, Platform, RawLock, Role};
 
 /// The kernel's pages, grace periods and locks.
 pub(crate) struct Kernel {
     /// Rung when the store wants maintenance.
-    pub(crate) bell: Bell,
+    pub(crate) waker: Waker,
     direct_map: usize,
     reserve: u64,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     pub(crate) fn new() -> Self {
         Self {
-            bell: Bell::new(),
+            waker: Waker::new(),
             direct_map: pages::direct_map(),
             reserve: memory_reserve(pages::total()),
         }
@@ -141,6 +141,6 @@ unsafe impl Platform for Kernel {
     }
 
     fn wake(&self) {
-        self.bell.ring();
+        self.waker.wake();
     }
 }

@@ -10,18 +10,19 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use hippos_engine::{
-    Address, Change, Engine, Facts, Host, Settings, SocketInfo, Steering, Ways, NETWORKS_MAX,
+    Address, Change, Engine, FastPathStats, Host, HostStats, Settings, SocketInfo, Steering,
+    NETWORKS_MAX,
 };
 use hippos_kapi::hook;
 use hippos_kapi::params::Params;
-use hippos_kapi::roster::{Member, Roster};
-use hippos_kapi::socket::Ends;
+use hippos_kapi::registry::{Registration, Registry};
+use hippos_kapi::socket::SocketAddresses;
 use hippos_kapi::{pass, thread, xdp};
 use hippos_store::{NewError, Store};
 
 use crate::config::{printable, Config};
 use crate::platform::Kernel;
-use crate::steer::TOLD;
+use crate::steer::STEERING;
 
 /// The engine and its settings.
 pub(crate) struct Server {
@@ -49,7 +50,7 @@ impl Server {
     }
 
     /// A place among the connections, unless they are `maxconns` already.
-    pub(crate) fn take_place(&self) -> Option<Place> {
+    pub(crate) fn acquire_connection(&self) -> Option<ConnectionPermit> {
         let most = u64::from(self.config.params.maxconns);
         let place = CONNECTIONS.now.fetch_update(Relaxed, Relaxed, |now| {
             (now < most).then_some(now.wrapping_add(1))
@@ -57,7 +58,7 @@ impl Server {
         match place {
             Ok(_) => {
                 CONNECTIONS.total.fetch_add(1, Relaxed);
-                Some(Place(()))
+                Some(ConnectionPermit(()))
             }
             Err(_) => {
                 CONNECTIONS.rejected.fetch_add(1, Relaxed);
@@ -67,8 +68,12 @@ impl Server {
     }
 
     /// Tells a socket's life to `stats conns`.
-    pub(crate) fn tell(&self, kind: Kind, ends: &Ends) -> Result<Member<Told>> {
-        CONNECTIONS.roster.join(Told {
+    pub(crate) fn register_socket(
+        &self,
+        kind: Kind,
+        ends: &SocketAddresses,
+    ) -> Result<Registration<SocketRecord>> {
+        CONNECTIONS.registry.register(SocketRecord {
             id: CONNECTIONS.number.fetch_add(1, Relaxed),
             kind,
             port: self.config.port,
@@ -125,9 +130,9 @@ pub(crate) fn store(config: hippos_store::Config) -> Result<Store<Kernel>> {
 }
 
 /// Given back when dropped.
-pub(crate) struct Place(());
+pub(crate) struct ConnectionPermit(());
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         CONNECTIONS.now.fetch_sub(1, Relaxed);
     }
@@ -142,18 +147,18 @@ pub(crate) enum Kind {
 }
 
 /// What there is to tell of a socket.
-pub(crate) struct Told {
+pub(crate) struct SocketRecord {
     id: u32,
     kind: Kind,
     port: u16,
-    ends: Ends,
+    ends: SocketAddresses,
     /// When it was last served, in seconds of uptime.
     last: AtomicU32,
     /// Output waits for the peer.
     sending: AtomicBool,
 }
 
-impl Told {
+impl SocketRecord {
     /// It was served.
     pub(crate) fn served(&self, sending: bool) {
         let now = CONNECTIONS.uptime.load(Relaxed);
@@ -199,7 +204,7 @@ impl Told {
 /// The sockets that there are, and how many connections there were. A static:
 /// there is one module, and its count begins anew with each load.
 pub(crate) static CONNECTIONS: Connections = Connections {
-    roster: Roster::new(),
+    registry: Registry::new(),
     number: AtomicU32::new(0),
     uptime: AtomicU32::new(0),
     softirq_before: AtomicU64::new(0),
@@ -210,7 +215,7 @@ pub(crate) static CONNECTIONS: Connections = Connections {
 };
 
 pub(crate) struct Connections {
-    roster: Roster<Told>,
+    registry: Registry<SocketRecord>,
     number: AtomicU32,
     /// Seconds since the start, as the store has them.
     uptime: AtomicU32,
@@ -239,7 +244,7 @@ impl Connections {
     }
 }
 
-impl Facts for Connections {
+impl HostStats for Connections {
     fn host(&self) -> Host {
         let frames = xdp::counts();
         let softirq = thread::softirq_us().saturating_sub(self.softirq_before.load(Relaxed));
@@ -252,10 +257,10 @@ impl Facts for Connections {
             yields: self.yields.load(Relaxed),
             accepting: true,
             steering: Some(Steering {
-                steered: TOLD.steered(),
-                changes: TOLD.changes(),
-                polling: TOLD.polling(),
-                load: TOLD.load(),
+                steered: STEERING.steered(),
+                changes: STEERING.changes(),
+                polling: STEERING.polling(),
+                load: STEERING.load(),
             }),
             xdp_served: frames.served,
             xdp_passed: frames.passed,
@@ -263,9 +268,9 @@ impl Facts for Connections {
         }
     }
 
-    fn ways(&self) -> Option<Ways> {
+    fn fast_path(&self) -> Option<FastPathStats> {
         let (doors, routes) = (hook::fast_path_state(), hook::routes());
-        Some(Ways {
+        Some(FastPathStats {
             hook: doors.hook,
             xdp: doors.xdp,
             lookups: routes.lookups,
@@ -274,7 +279,7 @@ impl Facts for Connections {
         })
     }
 
-    fn passes(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
+    fn pass_counts(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
         for row in pass::rows() {
             tell("", row.name, row.hook);
         }
@@ -284,7 +289,7 @@ impl Facts for Connections {
     }
 
     fn socket(&self, from: usize) -> Option<(usize, SocketInfo)> {
-        self.roster.next(from, Told::info)
+        self.registry.next(from, SocketRecord::info)
     }
 
     fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which CPU does what, after section 2.4.2 of the Hippos paper. Where cards
+//! Which CPU does what, after section 2.4.2 of the Hippos paper. Where NICs
 //! have one receive queue, one CPU polls them: it serves GETs alone and TCP
 //! workers keep off it. When it gets too busy, receive packet steering spreads
 //! the packets over all CPUs, and the workers come back; when one CPU could
@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 
 use hippos_kapi::cpu;
 use hippos_kapi::namespace::Namespace;
-use hippos_kapi::steer::{Cards, Work};
+use hippos_kapi::steer::{CpuTimes, Nics};
 use hippos_kapi::thread::Context;
 
 /// Seconds in a row that must agree before steering begins, and before it ends.
@@ -26,15 +26,15 @@ const RECEIVES: u32 = 32;
 const NONE: u32 = u32::MAX;
 
 /// What is known of it to others. A static, as connections are.
-pub(crate) static TOLD: Told = Told {
+pub(crate) static STEERING: SteeringState = SteeringState {
     polling: AtomicU32::new(NONE),
     load: AtomicU32::new(0),
     steered: AtomicU32::new(0),
     changes: AtomicU64::new(0),
 };
 
-pub(crate) struct Told {
-    /// The CPU that polls all cards, if workers are to keep off it.
+pub(crate) struct SteeringState {
+    /// The CPU that polls all NICs, if workers are to keep off it.
     polling: AtomicU32,
     /// How busy it is, or was last, percent.
     load: AtomicU32,
@@ -42,7 +42,7 @@ pub(crate) struct Told {
     changes: AtomicU64,
 }
 
-impl Told {
+impl SteeringState {
     /// The CPU that polls for all.
     pub(crate) fn polling(&self) -> Option<u32> {
         Some(self.polling.load(Relaxed)).filter(|cpu| *cpu != NONE)
@@ -62,13 +62,13 @@ impl Told {
 }
 
 /// A worker's place.
-pub(crate) struct Seat {
+pub(crate) struct WorkerCpu {
     own: u32,
-    /// It has left its own CPU to the cards.
+    /// It has left its own CPU to the NICs.
     away: bool,
 }
 
-impl Seat {
+impl WorkerCpu {
     /// On `own`, where the thread is bound.
     pub(crate) fn new(own: u32) -> Self {
         Self { own, away: false }
@@ -76,8 +76,8 @@ impl Seat {
 
     /// Moves the worker when it is time to.
     #[inline]
-    pub(crate) fn take(&mut self, context: &Context) {
-        let away = TOLD.polling.load(Relaxed) == self.own;
+    pub(crate) fn migrate(&mut self, context: &Context) {
+        let away = STEERING.polling.load(Relaxed) == self.own;
         if away != self.away {
             self.away = away;
             if away {
@@ -91,102 +91,102 @@ impl Seat {
 
 /// What decides.
 pub(crate) struct Steering {
-    cards: Cards,
+    nics: Nics,
     /// Percent; 0 is never.
     threshold: u32,
-    work: KVec<(u32, Work)>,
+    work: KVec<(u32, CpuTimes)>,
     polling: u32,
-    /// When it last looked, seconds.
-    looked: u32,
+    /// The uptime of the last tick, seconds.
+    last_tick: u32,
     /// Seconds in a row that wanted a change.
-    wishes: u32,
+    agreeing_ticks: u32,
 }
 
 impl Steering {
     pub(crate) fn new(namespace: Arc<Namespace>, threshold: u32) -> Result<Self> {
         let mut work = KVec::new();
         for cpu in cpu::online() {
-            work.push((cpu, Work::of(cpu)), GFP_KERNEL)?;
+            work.push((cpu, CpuTimes::of(cpu)), GFP_KERNEL)?;
         }
-        TOLD.changes.store(0, Relaxed);
-        TOLD.load.store(0, Relaxed);
+        STEERING.changes.store(0, Relaxed);
+        STEERING.load.store(0, Relaxed);
         Ok(Self {
-            cards: Cards::new(namespace),
+            nics: Nics::new(namespace),
             threshold,
             work,
             polling: NONE,
-            looked: 0,
-            wishes: 0,
+            last_tick: 0,
+            agreeing_ticks: 0,
         })
     }
 
     /// Looks once a second. May sleep.
     pub(crate) fn tick(&mut self, uptime: u32) {
-        if self.looked == uptime {
+        if self.last_tick == uptime {
             return;
         }
-        self.looked = uptime;
-        if self.threshold == 0 || self.work.len() < 2 || self.cards.single_queue() == 0 {
+        self.last_tick = uptime;
+        if self.threshold == 0 || self.work.len() < 2 || self.nics.single_queue() == 0 {
             self.change(false);
             self.polling = NONE;
-            self.tell();
+            self.publish();
             return;
         }
-        let steered = self.cards.steered();
+        let steered = self.nics.steered();
         // What one CPU would have to do, as far as that can be told.
-        let (mut together, mut most) = (0u32, RECEIVES);
+        let (mut total, mut most) = (0u32, RECEIVES);
         for (cpu, work) in &mut self.work {
-            let now = Work::of(*cpu);
+            let now = CpuTimes::of(*cpu);
             let load = now.percent(work);
             let receives = now.receives.wrapping_sub(work.receives);
             *work = now;
-            together = together.saturating_add(load);
+            total = total.saturating_add(load);
             // Steered packets make all CPUs receive: then the last one known stays.
             if !steered && receives > most {
                 most = receives;
                 self.polling = *cpu;
             }
             if *cpu == self.polling {
-                TOLD.load.store(load, Relaxed);
+                STEERING.load.store(load, Relaxed);
             }
         }
         // A quarter below the threshold, so that the end of it is no beginning.
         let low = self.threshold.saturating_mul(3) / 4;
-        let wish = if steered {
-            together < low
+        let wants_change = if steered {
+            total < low
         } else {
-            self.polling != NONE && TOLD.load() > self.threshold
+            self.polling != NONE && STEERING.load() > self.threshold
         };
-        self.wishes = if wish {
-            self.wishes.saturating_add(1)
+        self.agreeing_ticks = if wants_change {
+            self.agreeing_ticks.saturating_add(1)
         } else {
             0
         };
-        if self.wishes >= if steered { END } else { BEGIN } {
+        if self.agreeing_ticks >= if steered { END } else { BEGIN } {
             self.change(!steered);
         }
-        self.tell();
+        self.publish();
     }
 
     fn change(&mut self, on: bool) {
-        self.wishes = 0;
-        if on != self.cards.steered() {
-            self.cards.steer(on);
-            TOLD.changes.fetch_add(1, Relaxed);
+        self.agreeing_ticks = 0;
+        if on != self.nics.steered() {
+            self.nics.steer(on);
+            STEERING.changes.fetch_add(1, Relaxed);
         }
     }
 
-    fn tell(&self) {
-        let steered = self.cards.steered();
-        TOLD.steered.store(u32::from(steered), Relaxed);
+    fn publish(&self) {
+        let steered = self.nics.steered();
+        STEERING.steered.store(u32::from(steered), Relaxed);
         let alone = if steered { NONE } else { self.polling };
-        TOLD.polling.store(alone, Relaxed);
+        STEERING.polling.store(alone, Relaxed);
     }
 }
 
 impl Drop for Steering {
     fn drop(&mut self) {
-        TOLD.steered.store(0, Relaxed);
-        TOLD.polling.store(NONE, Relaxed);
+        STEERING.steered.store(0, Relaxed);
+        STEERING.polling.store(NONE, Relaxed);
     }
 }

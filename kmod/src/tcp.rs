@@ -12,46 +12,46 @@ use kernel::sync::Arc;
 use hippos_engine::connection::{
     self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
 };
-use hippos_engine::{Access, Session, Tally, Transport};
+use hippos_engine::{Access, EngineCounter, Session, Transport};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::{Poll, Serve};
-use hippos_kapi::roster::Member;
-use hippos_kapi::socket::{Ends, Socket};
-use hippos_kapi::stream::{self, Here, Room, Stream};
+use hippos_kapi::registry::Registration;
+use hippos_kapi::socket::{Socket, SocketAddresses};
+use hippos_kapi::stream::{self, ReplyPages, SoftirqPages, Stream};
 use hippos_kapi::thread::{Context, Started};
 
-use crate::buffer::Sheet;
+use crate::buffer::ReplyOut;
 use crate::platform::Kernel;
-use crate::server::{Kind, Place, Server, Told, CONNECTIONS};
-use crate::steer::Seat;
+use crate::server::{ConnectionPermit, Kind, Server, SocketRecord, CONNECTIONS};
+use crate::steer::WorkerCpu;
 
 /// Bytes of a worker's buffer for commands that arrive in pieces.
 const INPUT: usize = 64 << 10;
 
 /// How long a turn may take, in ticks of the kernel's clock (1 to 10 ms each): some commands copy a
 /// large value, or wait for memory.
-const TURN: u32 = 2;
+const TURN_TICKS: u32 = 2;
 
 /// Sockets that are served before the worker looks at those that were put aside.
-const READY: usize = 64;
+const READY_BATCH: usize = 64;
 
 /// How long connections that need memory are left waiting, milliseconds.
-const PARK: u32 = 1;
+const PARK_MS: u32 = 1;
 
 /// How often those are looked at whose value does not come, milliseconds.
-const LOOK_EVERY: u32 = 1000;
+const DEADLINE_CHECK_MS: u32 = 1000;
 
 /// How long to leave connections waiting that could not be accepted, for want
 /// of memory most likely. Milliseconds.
-const ACCEPT_PAUSE: u32 = 2;
+const ACCEPT_BACKOFF_MS: u32 = 2;
 
 /// What a worker starts with.
 pub(crate) struct Worker {
     server: Arc<Server>,
     listener: Socket,
     input: KVVec<u8>,
-    room: Room,
-    seat: Seat,
+    room: ReplyPages,
+    worker_cpu: WorkerCpu,
 }
 
 impl Worker {
@@ -60,8 +60,8 @@ impl Worker {
             server,
             listener,
             input: KVVec::from_elem(0, INPUT, GFP_KERNEL)?,
-            room: Room::new()?,
-            seat: Seat::new(cpu),
+            room: ReplyPages::new()?,
+            worker_cpu: WorkerCpu::new(cpu),
         })
     }
 
@@ -74,8 +74,9 @@ impl Worker {
         if poll.add(self.listener).is_err() {
             return;
         }
-        // Told of for as long as the worker lives.
-        let Ok(_told) = server.tell(Kind::Listener, &Ends::default()) else {
+        // SocketRecord of for as long as the worker lives.
+        let Ok(_record) = server.register_socket(Kind::Listener, &SocketAddresses::default())
+        else {
             return;
         };
         started.ready();
@@ -83,8 +84,8 @@ impl Worker {
         let mut looked = 0;
         while !context.should_stop() {
             poll.wait(match (poll.has_parked(), poll.has_deadlines()) {
-                (true, _) => Some(PARK),
-                (false, true) => Some(LOOK_EVERY),
+                (true, _) => Some(PARK_MS),
+                (false, true) => Some(DEADLINE_CHECK_MS),
                 (false, false) => None,
             });
             poll.unpark();
@@ -93,8 +94,8 @@ impl Worker {
                 looked = now;
                 poll.expire(now);
             }
-            self.seat.take(context);
-            for _ in 0..READY {
+            self.worker_cpu.migrate(context);
+            for _ in 0..READY_BATCH {
                 let Some(mut ready) = poll.pop() else {
                     break;
                 };
@@ -103,15 +104,15 @@ impl Worker {
                 }
                 let turn = ready.connection(|stream, client: &mut Client<'_>| {
                     let began = cpu::ticks();
-                    let over = || cpu::ticks().wrapping_sub(began) >= TURN;
+                    let over = || cpu::ticks().wrapping_sub(began) >= TURN_TICKS;
                     let connection = &mut client.connection;
                     let pages = &mut WorkerPages(&mut self.room);
                     let action =
                         connection.turn(&mut SocketStream(stream), &mut self.input, pages, over);
-                    client.told.value().served(connection.has_unsent());
+                    client.record.value().served(connection.has_unsent());
                     let deadline = connection.deadline(CONNECTIONS.uptime(), timeout);
                     if deadline.is_some_and(|at| at <= now) {
-                        server.engine.tally(Tally::UploadsTimedOut, 1);
+                        server.engine.tally(EngineCounter::UploadsTimedOut, 1);
                         return (Action::Close, None);
                     }
                     (action, deadline)
@@ -136,7 +137,7 @@ impl Worker {
                         Some(Err(error)) if error == EAGAIN => {}
                         Some(Err(_)) => {
                             ready.again();
-                            context.sleep(ACCEPT_PAUSE);
+                            context.sleep(ACCEPT_BACKOFF_MS);
                         }
                         None => {}
                     },
@@ -152,25 +153,25 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let engine = &*server.engine;
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
-        engine.tally(Tally::TcpRefused, 1);
+        engine.tally(EngineCounter::TcpRefused, 1);
         return;
     }
-    let Some(place) = server.take_place() else {
+    let Some(permit) = server.acquire_connection() else {
         // Whatever of it does not go out is not worth waiting for.
         let mut locked = stream::Locked::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
         return;
     };
     // Without memory for it the connection is closed.
-    let Ok(told) = server.tell(Kind::Connection, &ends) else {
+    let Ok(record) = server.register_socket(Kind::Connection, &ends) else {
         return;
     };
-    let mut session = Session::new(engine, Transport::Tcp).parks();
+    let mut session = Session::new(engine, Transport::Tcp).with_parking();
     session.set_local(ends.is_local());
     let client = Client {
         connection: Connection::new(session),
-        told,
-        _place: place,
+        record,
+        _permit: permit,
     };
     let _ = poll.add_connection(socket, client);
 }
@@ -179,16 +180,18 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
 /// softirq.
 struct Client<'e> {
     connection: Connection<'e, Kernel, Input, Output>,
-    told: Member<Told>,
-    _place: Place,
+    record: Registration<SocketRecord>,
+    _permit: ConnectionPermit,
 }
 
 impl Serve for Client<'_> {
-    fn serve(&mut self, stream: &mut Stream<'_>, here: Here<'_>) -> bool {
-        let open = || here.open().map(Sheet);
-        let quick = self.connection.quick(&mut SocketStream(stream), open);
+    fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool {
+        let open = || pages.open().map(ReplyOut);
+        let quick = self
+            .connection
+            .serve_softirq(&mut SocketStream(stream), open);
         if quick != Answered::None {
-            self.told.value().served(false);
+            self.record.value().served(false);
         }
         quick == Answered::All
     }
@@ -198,7 +201,7 @@ impl Serve for Client<'_> {
 struct SocketStream<'s, 'a>(&'s mut Stream<'a>);
 
 impl connection::Stream for SocketStream<'_, '_> {
-    type Reply<'r> = Sheet<'r>;
+    type Reply<'r> = ReplyOut<'r>;
 
     #[inline(always)]
     fn peek(&self) -> Peek<'_> {
@@ -237,12 +240,12 @@ impl connection::Stream for SocketStream<'_, '_> {
 }
 
 /// The worker's pages.
-struct WorkerPages<'w>(&'w mut Room);
+struct WorkerPages<'w>(&'w mut ReplyPages);
 
 impl<'s, 'a> Pages<SocketStream<'s, 'a>> for WorkerPages<'_> {
     #[inline]
-    fn open(&mut self) -> Option<Sheet<'_>> {
-        self.0.open().map(Sheet)
+    fn open(&mut self) -> Option<ReplyOut<'_>> {
+        self.0.open().map(ReplyOut)
     }
 }
 

@@ -5,10 +5,10 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Message, Tally, REPLY_HEADER_MAX};
+use hippos_engine::{Access, EngineCounter, Message, REPLY_HEADER_MAX};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
-use hippos_kapi::socket::{Ends, Socket};
+use hippos_kapi::socket::{Socket, SocketAddresses};
 use hippos_kapi::thread::{Context, Started};
 use hippos_proto::udp::FRAME;
 
@@ -57,7 +57,8 @@ impl Worker {
         if poll.add(self.socket).is_err() {
             return;
         }
-        let Ok(told) = server.tell(Kind::Datagrams, &Ends::default()) else {
+        let Ok(record) = server.register_socket(Kind::Datagrams, &SocketAddresses::default())
+        else {
             return;
         };
         started.ready();
@@ -87,7 +88,7 @@ impl Worker {
                     Err(_) => {}
                 }
             }
-            told.value().served(false);
+            record.value().served(false);
             if !empty {
                 ready.again();
             }
@@ -97,7 +98,13 @@ impl Worker {
 }
 
 /// Answers one datagram, unless it is better left without an answer.
-fn serve(server: &Server, socket: &Socket, datagram: &[u8], ends: &Ends, message: &mut Buffer) {
+fn serve(
+    server: &Server,
+    socket: &Socket,
+    datagram: &[u8],
+    ends: &SocketAddresses,
+    message: &mut Buffer,
+) {
     let config = &server.config;
     let engine = &*server.engine;
     if !ends.is_unicast() {
@@ -105,7 +112,7 @@ fn serve(server: &Server, socket: &Socket, datagram: &[u8], ends: &Ends, message
     }
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
-        engine.tally(Tally::UdpRefused, 1);
+        engine.tally(EngineCounter::UdpRefused, 1);
         return;
     }
     let port = ends.peer_port();

@@ -29,9 +29,9 @@ impl Class {
 
     /// The class of a whole request about one key.
     pub fn of(request: &[u8]) -> Self {
-        use hippos_proto::binary::{loud, op, REQUEST};
+        use hippos_proto::binary::{non_quiet, op, REQUEST};
         if let [REQUEST, opcode, ..] = request {
-            return match loud(*opcode).unwrap_or(*opcode) {
+            return match non_quiet(*opcode).unwrap_or(*opcode) {
                 op::GET | op::GETK => Class::Get,
                 op::DELETE => Class::Delete,
                 op::INCREMENT | op::DECREMENT => Class::Arith,
@@ -259,10 +259,10 @@ impl Route {
 /// The request with its time to live no longer than `most` seconds from `now`.
 /// Nothing if it sets none.
 pub fn cap_ttl(parts: &[&[u8]; 3], most: u32, now: u64) -> Option<Vec<u8>> {
-    use hippos_proto::binary::{loud, op, HEADER, REQUEST};
+    use hippos_proto::binary::{non_quiet, op, HEADER, REQUEST};
     let mut request = parts[0].to_vec();
     if let [REQUEST, opcode, ..] = *parts[0] {
-        let at = match loud(opcode).unwrap_or(opcode) {
+        let at = match non_quiet(opcode).unwrap_or(opcode) {
             op::SET | op::ADD | op::REPLACE => HEADER + 4,
             op::TOUCH | op::GAT | op::GATK => HEADER,
             op::INCREMENT | op::DECREMENT => HEADER + 16,

@@ -8,7 +8,7 @@
 //! lengths contradict each other. What a node answers by itself, whatever it
 //! stores, is answered here.
 
-use hippos_proto::binary::{self, loud, op, Header, Response, Status, HEADER};
+use hippos_proto::binary::{self, non_quiet, op, Header, Response, Status, HEADER};
 use hippos_proto::number::parse_i32;
 use hippos_proto::reply;
 use hippos_proto::text::{self, Get, Request};
@@ -532,8 +532,8 @@ impl Session {
         let keyed = |len: usize| extras == len && !key.is_empty();
         let full = value == 0;
         let bare = extras == 0 && key.is_empty() && full;
-        let quiet = loud(head.opcode).is_some();
-        let write = match loud(head.opcode).unwrap_or(head.opcode) {
+        let quiet = non_quiet(head.opcode).is_some();
+        let write = match non_quiet(head.opcode).unwrap_or(head.opcode) {
             op::GET | op::GETK if keyed(0) && full => false,
             op::TOUCH | op::GAT | op::GATK if keyed(4) => true,
             op::SET | op::ADD | op::REPLACE if keyed(8) => true,

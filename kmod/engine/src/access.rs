@@ -6,8 +6,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use hippos_store::{Guard, Platform};
 
-use crate::counters::Tally;
-use crate::sources::{halves, mapped, mask, Change, Network, Networks, Unchanged};
+use crate::counters::EngineCounter;
+use crate::sources::{halves, mapped, mask, Change, ChangeError, Network, Networks};
 use crate::Engine;
 
 /// What a source may do.
@@ -72,7 +72,7 @@ impl<P: Platform> Engine<P> {
             .limiter
             .take(hash, self.store.now(), bytes, rate);
         if !granted {
-            self.tally(Tally::UdpLimited, 1);
+            self.tally(EngineCounter::UdpLimited, 1);
         }
         granted
     }
@@ -85,10 +85,10 @@ impl<P: Platform> Engine<P> {
     /// Changes who may ask: `text` has networks with commas between them, or
     /// `any`, or `default`, or nothing for that. Process context; sleeps until
     /// nobody goes by the old list.
-    pub fn change_sources(&self, change: Change, text: &[u8]) -> Result<(), Unchanged> {
+    pub fn change_sources(&self, change: Change, text: &[u8]) -> Result<(), ChangeError> {
         let sources = self.settings.sources;
         if sources.changing.swap(true, Acquire) {
-            return Err(Unchanged::Busy);
+            return Err(ChangeError::Busy);
         }
         let result = self.changed(change, text);
         sources.changing.store(false, Release);
@@ -98,7 +98,7 @@ impl<P: Platform> Engine<P> {
     /// Out of line: a list takes a third of what a function may have of the
     /// kernel's stack.
     #[inline(never)]
-    fn changed(&self, change: Change, text: &[u8]) -> Result<(), Unchanged> {
+    fn changed(&self, change: Change, text: &[u8]) -> Result<(), ChangeError> {
         let sources = self.settings.sources;
         let mut list = match change {
             Change::Set => Networks::new(),
@@ -109,7 +109,7 @@ impl<P: Platform> Engine<P> {
         Network::each(text, |network| {
             let known = list.iter().take(len).position(|n| *n == network);
             match (change, known) {
-                (Change::Remove, None) => return Err(Unchanged::Missing),
+                (Change::Remove, None) => return Err(ChangeError::Missing),
                 (Change::Remove, Some(gone)) => {
                     let rest = list.get_mut(gone..len).unwrap_or_default();
                     let cells = core::cell::Cell::from_mut(rest).as_slice_of_cells();
@@ -119,7 +119,7 @@ impl<P: Platform> Engine<P> {
                     len = len.saturating_sub(1);
                 }
                 (_, None) => {
-                    list.push(network).map_err(|_| Unchanged::Full)?;
+                    list.push(network).map_err(|_| ChangeError::Full)?;
                     len = list.len();
                 }
                 (_, Some(_)) => {}
@@ -128,7 +128,7 @@ impl<P: Platform> Engine<P> {
         })?;
         let list = list.get(..len).unwrap_or_default();
         if list.is_empty() {
-            return Err(Unchanged::Nobody);
+            return Err(ChangeError::Nobody);
         }
         sources.replace(list, || self.store.platform().gp_wait());
         Ok(())
@@ -224,9 +224,9 @@ mod tests {
         let many = Vec::from_iter((0..33).map(|n| std::format!("10.0.0.{n}")));
         set(&engine, &many[..32].join(","));
         let change = |text: &str| engine.change_sources(Change::Set, text.as_bytes());
-        assert_eq!(change(&many.join(",")), Err(Unchanged::Full));
-        assert_eq!(change("8.8.8.8,x"), Err(Unchanged::Malformed));
-        assert_eq!(change(","), Err(Unchanged::Malformed));
+        assert_eq!(change(&many.join(",")), Err(ChangeError::Full));
+        assert_eq!(change("8.8.8.8,x"), Err(ChangeError::Malformed));
+        assert_eq!(change(","), Err(ChangeError::Malformed));
         assert_eq!(engine.sources().len(), 32);
     }
 
@@ -315,16 +315,16 @@ mod tests {
         assert_eq!(change(Change::Add, "8.8.8.8,10.0.0.0/8,any"), Ok(()));
         assert_eq!(list(&engine), "10.0.0.0/8,8.8.8.8/32,any");
         let missing = change(Change::Remove, "8.8.8.8,9.9.9.9");
-        assert_eq!(missing, Err(Unchanged::Missing));
+        assert_eq!(missing, Err(ChangeError::Missing));
         let twice = change(Change::Remove, "8.8.8.8,8.8.8.8");
-        assert_eq!(twice, Err(Unchanged::Missing));
+        assert_eq!(twice, Err(ChangeError::Missing));
         assert_eq!(list(&engine), "10.0.0.0/8,8.8.8.8/32,any");
         assert_eq!(change(Change::Remove, "any,10.0.0.0/8"), Ok(()));
         assert_eq!(list(&engine), "8.8.8.8/32");
-        assert_eq!(change(Change::Remove, "8.8.8.8"), Err(Unchanged::Nobody));
+        assert_eq!(change(Change::Remove, "8.8.8.8"), Err(ChangeError::Nobody));
         assert_eq!(list(&engine), "8.8.8.8/32");
         let many = Vec::from_iter((0..32).map(|n| std::format!("10.0.0.{n}")));
-        assert_eq!(change(Change::Add, &many.join(",")), Err(Unchanged::Full));
+        assert_eq!(change(Change::Add, &many.join(",")), Err(ChangeError::Full));
         assert_eq!(access(&engine, "8.8.8.8"), PUBLIC);
     }
 
@@ -367,6 +367,6 @@ mod tests {
         engine.set_udp_rates(0, 10);
         assert!(ask(PUBLIC, "8.8.8.8", 1000));
         assert!(!ask(PRIVATE, "10.0.0.1", 11));
-        assert_eq!(engine.tallied(Tally::UdpLimited), 4);
+        assert_eq!(engine.engine_counted(EngineCounter::UdpLimited), 4);
     }
 }

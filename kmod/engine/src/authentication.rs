@@ -5,24 +5,24 @@ use core::sync::atomic::Ordering::{Acquire, Release};
 
 use hippos_store::Platform;
 
-use crate::credentials::{Malformed, CREDENTIALS_MAX};
+use crate::credentials::{CredentialsError, CREDENTIALS_MAX};
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
     /// Sets who may log in, lines of `user:password`; with none nobody has
     /// to. While there are some, a new TCP connection has to log in first and
     /// UDP is refused. Process context; sleeps.
-    pub fn set_credentials(&self, lines: &[u8]) -> Result<(), Malformed> {
+    pub fn set_credentials(&self, lines: &[u8]) -> Result<(), CredentialsError> {
         if lines.len() > CREDENTIALS_MAX {
-            return Err(Malformed::TooLong);
+            return Err(CredentialsError::TooLong);
         }
         let mut words = lines.split(|byte| matches!(byte, b'\n' | b'\r'));
         if !words.all(|line| line.is_empty() || line.contains(&b':')) {
-            return Err(Malformed::Line);
+            return Err(CredentialsError::Line);
         }
         let credentials = self.settings.credentials;
         if credentials.changing.swap(true, Acquire) {
-            return Err(Malformed::Busy);
+            return Err(CredentialsError::Busy);
         }
         let needed = lines.contains(&b':');
         // Nobody gets in by an empty text in between.
@@ -45,6 +45,6 @@ impl<P: Platform> Engine<P> {
     /// Whether these are known.
     pub(crate) fn authenticate(&self, user: &[u8], password: &[u8]) -> bool {
         let _guard = self.store.read();
-        self.settings.credentials.know(user, password)
+        self.settings.credentials.verify(user, password)
     }
 }

@@ -3,7 +3,7 @@
 
 hippos_store::counters! {
     /// The engine's own counters, kept in the store's per-CPU tallies. `stats` shows all of them.
-    pub enum Tally {
+    pub enum EngineCounter {
         /// Commands served by the UDP fast path.
         FastCommands = "hippos_udp_fast_commands",
         /// Datagrams that the UDP fast path answered, or served in silence.
@@ -47,4 +47,4 @@ hippos_store::counters! {
 
 /// How many counters there are: what [`hippos_store::Config::tallies`] has to
 /// be at least.
-pub const TALLIES: usize = Tally::Count as usize;
+pub const ENGINE_COUNTERS: usize = EngineCounter::Count as usize;

@@ -39,7 +39,7 @@ pub struct Credentials {
 
 /// What is wrong with credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Malformed {
+pub enum CredentialsError {
     /// A line has no colon.
     Line,
     /// They are too long.
@@ -61,7 +61,7 @@ impl Credentials {
 
     /// Whether a line says just this. How long it takes tells the lengths at
     /// most: every byte of a line of the right length is looked at.
-    pub(crate) fn know(&self, user: &[u8], password: &[u8]) -> bool {
+    pub(crate) fn verify(&self, user: &[u8], password: &[u8]) -> bool {
         let Some(text) = self.texts.get(self.current.load(Acquire)) else {
             return false;
         };

@@ -8,21 +8,21 @@ use hippos_proto::RELATIVE_MAX;
 use hippos_store::{ClassCounter, Counter, Item, Platform, Store};
 
 use crate::administration::{Administration, Setting};
-use crate::counters::Tally;
-use crate::facts::Facts;
-use crate::prefix::Of;
+use crate::counters::EngineCounter;
+use crate::host_stats::HostStats;
+use crate::prefix::PrefixCounter;
 use crate::settings::Settings;
 use crate::uploads::Uploads;
 
 /// What all clients of one cache share.
 pub struct Engine<P: Platform> {
-    /// The items. Made with at least [`TALLIES`](crate::TALLIES) tallies.
+    /// The items. Made with at least [`ENGINE_COUNTERS`](crate::ENGINE_COUNTERS) tallies.
     pub store: Store<P>,
     pub(crate) settings: Settings,
-    pub(crate) facts: &'static dyn Facts,
+    pub(crate) host_stats: &'static dyn HostStats,
     verbosity: AtomicU32,
     /// [`DETAIL`] and [`LOGIN`]: what the UDP fast path is not made for.
-    special: AtomicU8,
+    slow_path_flags: AtomicU8,
     crawler: AtomicBool,
     /// The memory limit as the machine's owner set it, in bytes.
     memory_most: AtomicU64,
@@ -39,15 +39,15 @@ const DETAIL: u8 = 1;
 const LOGIN: u8 = 2;
 
 impl<P: Platform> Engine<P> {
-    /// An engine over `store`. `facts` tells what only the host knows.
-    pub fn new(store: Store<P>, settings: Settings, facts: &'static dyn Facts) -> Self {
+    /// An engine over `store`. `host_stats` tells what only the host knows.
+    pub fn new(store: Store<P>, settings: Settings, host_stats: &'static dyn HostStats) -> Self {
         Self {
             memory_most: AtomicU64::new(store.memory_limit() as u64),
             uploads: Uploads::default(),
             store,
-            facts,
+            host_stats,
             verbosity: AtomicU32::new(settings.verbosity),
-            special: AtomicU8::new(0),
+            slow_path_flags: AtomicU8::new(0),
             crawler: AtomicBool::new(true),
             administration: Setting::new(settings.administration),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
@@ -146,33 +146,33 @@ impl<P: Platform> Engine<P> {
     /// Whether keys are counted by prefix.
     #[inline]
     pub(crate) fn detail(&self) -> bool {
-        self.special.load(Relaxed) & DETAIL != 0
+        self.slow_path_flags.load(Relaxed) & DETAIL != 0
     }
 
     pub(crate) fn set_detail(&self, on: bool) {
-        self.set_special(DETAIL, on);
+        self.set_slow_path_flag(DETAIL, on);
     }
 
     /// Whether clients have to log in, and UDP is refused.
     pub fn authentication(&self) -> bool {
-        self.special.load(Relaxed) & LOGIN != 0
+        self.slow_path_flags.load(Relaxed) & LOGIN != 0
     }
 
     pub(crate) fn set_authentication(&self, on: bool) {
-        self.set_special(LOGIN, on);
+        self.set_slow_path_flag(LOGIN, on);
     }
 
     /// Whether there is something that only the UDP socket's worker heeds.
     #[inline]
-    pub(crate) fn special(&self) -> bool {
-        self.special.load(Relaxed) != 0
+    pub(crate) fn needs_slow_path(&self) -> bool {
+        self.slow_path_flags.load(Relaxed) != 0
     }
 
-    fn set_special(&self, bit: u8, on: bool) {
+    fn set_slow_path_flag(&self, bit: u8, on: bool) {
         if on {
-            self.special.fetch_or(bit, Relaxed);
+            self.slow_path_flags.fetch_or(bit, Relaxed);
         } else {
-            self.special.fetch_and(!bit, Relaxed);
+            self.slow_path_flags.fetch_and(!bit, Relaxed);
         }
     }
 
@@ -188,15 +188,15 @@ impl<P: Platform> Engine<P> {
 
     /// Adds to one of the engine's counters.
     #[inline]
-    pub fn tally(&self, tally: Tally, n: u64) {
+    pub fn tally(&self, tally: EngineCounter, n: u64) {
         self.store.tally(tally as usize, n);
     }
 
     /// One of the engine's counters.
-    pub fn tallied(&self, tally: Tally) -> u64 {
+    pub fn engine_counted(&self, tally: EngineCounter) -> u64 {
         let lone = match tally {
             // The store has counted these: see [`single`](Self::single).
-            Tally::FastCommands | Tally::FastDatagrams => self.store.lone(),
+            EngineCounter::FastCommands | EngineCounter::FastDatagrams => self.store.lone(),
             _ => 0,
         };
         lone.wrapping_add(self.store.tallied(tally as usize))
@@ -238,16 +238,16 @@ impl<P: Platform> Engine<P> {
     pub fn reset(&self) {
         self.store.reset_counters();
         self.settings.prefixes.reset();
-        self.facts.reset();
+        self.host_stats.reset();
     }
 
     /// Counts a get by its key's prefix.
     #[inline]
     pub(crate) fn note_get(&self, key: &[u8], hit: bool) {
         if self.detail() {
-            self.settings.prefixes.count(key, Of::Gets);
+            self.settings.prefixes.count(key, PrefixCounter::Gets);
             if hit {
-                self.settings.prefixes.count(key, Of::Hits);
+                self.settings.prefixes.count(key, PrefixCounter::Hits);
             }
         }
     }
@@ -256,7 +256,7 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub(crate) fn note_set(&self, key: &[u8]) {
         if self.detail() {
-            self.settings.prefixes.count(key, Of::Sets);
+            self.settings.prefixes.count(key, PrefixCounter::Sets);
         }
     }
 
@@ -264,7 +264,7 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub(crate) fn note_delete(&self, key: &[u8]) {
         if self.detail() {
-            self.settings.prefixes.count(key, Of::Deletes);
+            self.settings.prefixes.count(key, PrefixCounter::Deletes);
         }
     }
 }

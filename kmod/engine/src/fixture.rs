@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the tests of several ways of answering share.
+//! What the tests of several fast_path of answering share.
 
 use std::vec::Vec;
 
 use hippos_store::host::Host;
 use hippos_store::{Commit, Config, Store};
 
-use crate::{Engine, Plan, PlanOutcome, Settings, TALLIES};
+use crate::{Engine, Plan, PlanOutcome, Settings, ENGINE_COUNTERS};
 
 /// An empty engine.
 pub(crate) fn engine(settings: Settings) -> Engine<Host> {
     let config = Config {
-        tallies: TALLIES,
+        tallies: ENGINE_COUNTERS,
         ..Config::default()
     };
     Engine::new(Store::new(config, Host::new()).unwrap(), settings, &())

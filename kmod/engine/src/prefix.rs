@@ -21,7 +21,7 @@ const DELIMITER: u8 = b':';
 /// What is counted of a prefix.
 #[derive(Clone, Copy)]
 #[repr(usize)]
-pub(crate) enum Of {
+pub(crate) enum PrefixCounter {
     /// Keys asked for.
     Gets,
     /// Keys found.
@@ -50,14 +50,14 @@ struct Prefix {
 pub struct Prefixes([Prefix; PREFIXES]);
 
 /// A prefix as it is told.
-pub(crate) struct Told {
+pub(crate) struct PrefixCounts {
     name: [u8; WORDS * 8],
     len: usize,
     /// Gets, hits, sets and deletes.
     pub(crate) counts: [u64; COUNTERS],
 }
 
-impl Told {
+impl PrefixCounts {
     pub(crate) fn name(&self) -> &[u8] {
         self.name.get(..self.len).unwrap_or(&[])
     }
@@ -79,7 +79,7 @@ impl Prefixes {
     }
 
     /// Counts one request for `key`.
-    pub(crate) fn count(&self, key: &[u8], what: Of) {
+    pub(crate) fn count(&self, key: &[u8], what: PrefixCounter) {
         let mut parts = key.splitn(2, |&byte| byte == DELIMITER);
         let (Some(name), Some(_)) = (parts.next(), parts.next()) else {
             return;
@@ -111,8 +111,8 @@ impl Prefixes {
     }
 
     /// The prefixes with their counts.
-    pub(crate) fn all(&self) -> impl Iterator<Item = Told> + '_ {
-        self.0.iter().filter_map(Prefix::told)
+    pub(crate) fn all(&self) -> impl Iterator<Item = PrefixCounts> + '_ {
+        self.0.iter().filter_map(Prefix::counts_of)
     }
 
     /// Forgets all prefixes.
@@ -130,12 +130,12 @@ impl Prefix {
         }
     }
 
-    fn told(&self) -> Option<Told> {
+    fn counts_of(&self) -> Option<PrefixCounts> {
         let state = self.state.load(Acquire);
         if state & NAMED == 0 {
             return None;
         }
-        let mut told = Told {
+        let mut told = PrefixCounts {
             name: [0; WORDS * 8],
             len: (state >> LEN_SHIFT) as usize,
             counts: [0; COUNTERS],
@@ -186,10 +186,10 @@ mod tests {
     fn counts_by_prefix() {
         let prefixes = Prefixes::new();
         for key in ["foo:1", "foo:2:3", "bar:1", "foo:", "none", ":x"] {
-            prefixes.count(key.as_bytes(), Of::Gets);
+            prefixes.count(key.as_bytes(), PrefixCounter::Gets);
         }
-        prefixes.count(b"foo:1", Of::Hits);
-        prefixes.count(b"bar:1", Of::Deletes);
+        prefixes.count(b"foo:1", PrefixCounter::Hits);
+        prefixes.count(b"bar:1", PrefixCounter::Deletes);
         let told = |i| {
             let told = prefixes.all().nth(i);
             told.map(|told| (told.name().to_vec(), told.counts))
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(told(3), None);
         prefixes.reset();
         assert_eq!(told(0), None);
-        prefixes.count(b"new:1", Of::Sets);
+        prefixes.count(b"new:1", PrefixCounter::Sets);
         assert_eq!(told(0), Some((b"new".to_vec(), [0, 0, 1, 0])));
     }
 
@@ -208,13 +208,16 @@ mod tests {
     fn there_are_only_so_many_and_so_long_ones() {
         let prefixes = Prefixes::new();
         for i in 0..100 {
-            prefixes.count(format!("p{i}:x").as_bytes(), Of::Sets);
+            prefixes.count(format!("p{i}:x").as_bytes(), PrefixCounter::Sets);
         }
-        prefixes.count(format!("{}:x", "l".repeat(33)).as_bytes(), Of::Sets);
+        prefixes.count(
+            format!("{}:x", "l".repeat(33)).as_bytes(),
+            PrefixCounter::Sets,
+        );
         assert_eq!(prefixes.all().count(), PREFIXES);
         let other = Prefixes::new();
         let name = "n".repeat(32);
-        other.count(format!("{name}:x").as_bytes(), Of::Sets);
+        other.count(format!("{name}:x").as_bytes(), PrefixCounter::Sets);
         assert_eq!(
             other.all().next().map(|t| t.name().to_vec()),
             Some(name.into())

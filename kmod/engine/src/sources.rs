@@ -94,15 +94,15 @@ impl Network {
     /// [`PRIVATE`](Self::PRIVATE). Nothing is the default too.
     pub(crate) fn each(
         text: &[u8],
-        mut take: impl FnMut(Self) -> Result<(), Unchanged>,
-    ) -> Result<(), Unchanged> {
+        mut take: impl FnMut(Self) -> Result<(), ChangeError>,
+    ) -> Result<(), ChangeError> {
         for word in text.split(|byte| *byte == b',') {
             if word == b"default" || text.is_empty() {
                 Self::PRIVATE.into_iter().try_for_each(&mut take)?;
                 continue;
             }
-            let word = core::str::from_utf8(word).map_err(|_| Unchanged::Malformed)?;
-            take(Self::parse(word).ok_or(Unchanged::Malformed)?)?;
+            let word = core::str::from_utf8(word).map_err(|_| ChangeError::Malformed)?;
+            take(Self::parse(word).ok_or(ChangeError::Malformed)?)?;
         }
         Ok(())
     }
@@ -156,7 +156,7 @@ struct Table {
 }
 
 /// IPv4 networks that are told by a quick look: a cache line of them.
-const QUICK: usize = 8;
+const INLINE: usize = 8;
 /// None of them: 0.0.0.1 alone, which is nobody's address.
 const NOWHERE: u64 = 1 << 32 | u32::MAX as u64;
 
@@ -243,7 +243,7 @@ impl Row {
 /// The networks that may ask. Nobody, until they are set.
 pub struct Sources {
     /// The first IPv4 networks of the list, each as [`ipv4_part`] has it.
-    quick: [AtomicU64; QUICK],
+    inline: [AtomicU64; INLINE],
     tables: [Table; 2],
     current: AtomicUsize,
     pub(crate) changing: AtomicBool,
@@ -262,7 +262,7 @@ pub enum Change {
 
 /// Why a list was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unchanged {
+pub enum ChangeError {
     /// What was written is no list.
     Malformed,
     /// Somebody else is changing it.
@@ -280,7 +280,7 @@ impl Sources {
     #[allow(clippy::new_without_default, reason = "made at compile time")]
     pub const fn new() -> Self {
         Self {
-            quick: [const { AtomicU64::new(NOWHERE) }; QUICK],
+            inline: [const { AtomicU64::new(NOWHERE) }; INLINE],
             tables: [const { Table::new() }; 2],
             current: AtomicUsize::new(0),
             changing: AtomicBool::new(false),
@@ -300,7 +300,7 @@ impl Sources {
             let part = part.load(Relaxed);
             ((part >> 32) as u32 ^ source) & part as u32 == 0
         };
-        self.quick.iter().any(contains)
+        self.inline.iter().any(contains)
     }
 
     /// The list.
@@ -323,7 +323,7 @@ impl Sources {
         // Each word is whole in itself: who looks now may find some of the old
         // networks and some of the new ones.
         let parts = list.iter().filter_map(ipv4_part);
-        for (place, part) in self.quick.iter().zip(parts.chain(iter::repeat(NOWHERE))) {
+        for (place, part) in self.inline.iter().zip(parts.chain(iter::repeat(NOWHERE))) {
             place.store(part, Relaxed);
         }
         wait();

@@ -2,14 +2,14 @@
 //! The table of `stats`: each row's name, kind, meaning and source, in the order in which they are
 //! shown. The documentation's table comes from it.
 //!
-//! A counter of the engine ([`Tally`]) or of the store ([`Counter`]) has its name and meaning where it
+//! A counter of the engine ([`EngineCounter`]) or of the store ([`Counter`]) has its name and meaning where it
 //! is defined. It needs a row here only to stand at a certain place: those without one come last.
 
 use hippos_proto::VERSION;
 use hippos_store::{ClassCounter as Class, Counter, Snapshot};
 
-use crate::counters::Tally;
-use crate::facts::{Host, Ways};
+use crate::counters::EngineCounter;
+use crate::host_stats::{FastPathStats, Host};
 use crate::settings::Settings;
 
 /// A row of `stats`.
@@ -38,7 +38,7 @@ pub(crate) enum Kind {
 /// Where a value comes from.
 pub(crate) enum Source {
     Zero,
-    Tally(Tally),
+    EngineCounter(EngineCounter),
     Store(Counter),
     /// The sum over the slab classes.
     Class(Class),
@@ -60,7 +60,7 @@ pub(crate) enum Value {
 /// The state that rows tell of.
 pub(crate) struct Now<'a> {
     pub(crate) host: Host,
-    pub(crate) ways: Option<Ways>,
+    pub(crate) fast_path: Option<FastPathStats>,
     pub(crate) shot: Snapshot,
     pub(crate) settings: &'a Settings,
     pub(crate) uptime: u64,
@@ -82,8 +82,8 @@ const fn counter(name: &'static str, source: Source, doc: &'static str) -> Stati
     row(name, Kind::Counter, source, doc)
 }
 
-const fn tally(tally: Tally) -> Statistic {
-    counter(tally.name(), Source::Tally(tally), tally.doc())
+const fn tally(tally: EngineCounter) -> Statistic {
+    counter(tally.name(), Source::EngineCounter(tally), tally.doc())
 }
 
 const fn store(store: Counter) -> Statistic {
@@ -133,7 +133,7 @@ const PLACED: &[Statistic] = &[
     counter("cmd_set", Source::Class(Class::CmdSet), "Requests to store"),
     store(Counter::CmdFlush),
     counter("cmd_touch", Source::Sum(Class::TouchHits, Counter::TouchMisses), "Touches"),
-    tally(Tally::MetaCommands),
+    tally(EngineCounter::MetaCommands),
     counter("get_hits", Source::Class(Class::GetHits), "Lookups that found an item"),
     store(Counter::GetMisses),
     store(Counter::GetExpired),
@@ -149,12 +149,12 @@ const PLACED: &[Statistic] = &[
     counter("cas_badval", Source::Class(Class::CasBadval), "Compare-and-swaps whose number was wrong"),
     counter("touch_hits", Source::Class(Class::TouchHits), "Touches that found an item"),
     store(Counter::TouchMisses),
-    tally(Tally::TooLarge),
-    tally(Tally::NoMemory),
-    tally(Tally::AuthCommands),
-    tally(Tally::AuthErrors),
-    tally(Tally::BytesRead),
-    tally(Tally::BytesWritten),
+    tally(EngineCounter::TooLarge),
+    tally(EngineCounter::NoMemory),
+    tally(EngineCounter::AuthCommands),
+    tally(EngineCounter::AuthErrors),
+    tally(EngineCounter::BytesRead),
+    tally(EngineCounter::BytesWritten),
     gauge("limit_maxbytes", |now| now.shot.limit as u64, "The memory limit, bytes"),
     gauge("accepting_conns", |now| u64::from(now.host.accepting), "Whether new connections are accepted"),
     counter("listen_disabled_num", Source::Number(|now| now.host.listen_disabled), "Times that listening was stopped because there were too many connections"),
@@ -201,21 +201,21 @@ const PLACED: &[Statistic] = &[
     counter("direct_reclaims", Source::Store(Counter::Waits), "The same as hippos_writer_waits"),
     zero("lru_bumps_dropped"),
     value("hippos_version", |now| Some(Value::Word(now.settings.version)), "Hippos's version"),
-    tally(Tally::FastCommands),
-    tally(Tally::FastDatagrams),
-    tally(Tally::UdpCommands),
-    tally(Tally::UdpDatagrams),
-    tally(Tally::UdpInvalid),
-    tally(Tally::UdpTooLarge),
-    tally(Tally::UdpRefused),
-    tally(Tally::UdpLimited),
-    tally(Tally::AdminRefused),
-    tally(Tally::TcpRefused),
+    tally(EngineCounter::FastCommands),
+    tally(EngineCounter::FastDatagrams),
+    tally(EngineCounter::UdpCommands),
+    tally(EngineCounter::UdpDatagrams),
+    tally(EngineCounter::UdpInvalid),
+    tally(EngineCounter::UdpTooLarge),
+    tally(EngineCounter::UdpRefused),
+    tally(EngineCounter::UdpLimited),
+    tally(EngineCounter::AdminRefused),
+    tally(EngineCounter::TcpRefused),
     counter("hippos_xdp_served", Source::Number(|now| now.host.xdp_served), "Frames that ended at XDP, answered or thrown away"),
     counter("hippos_xdp_passed", Source::Number(|now| now.host.xdp_passed), "All other frames on the interfaces where XDP is attached"),
-    tally(Tally::TcpCommands),
+    tally(EngineCounter::TcpCommands),
     gauge("hippos_upload_bytes", |now| now.upload_bytes, "Memory of values that are on their way"),
-    tally(Tally::UploadsTimedOut),
+    tally(EngineCounter::UploadsTimedOut),
     gauge("hippos_memory_most", |now| now.memory_most, "The most that clients may set the limit to, bytes: what the machine's owner set"),
     gauge("hippos_memory_allowed", |now| now.shot.allowed as u64, "Bytes that may be held now: less than `limit_maxbytes` while the machine is short of memory"),
     store(Counter::Shortages),
@@ -230,13 +230,13 @@ const PLACED: &[Statistic] = &[
     store(Counter::Waits),
     store(Counter::Splits),
     store(Counter::Merges),
-    value("hippos_hook_ipv4", |now| match now.ways?.hook { [word, _] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv4: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
-    value("hippos_hook_ipv6", |now| match now.ways?.hook { [_, word] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
-    value("hippos_xdp_ipv4", |now| match now.ways?.xdp { [word, _] => Some(Value::Word(word)) }, "Whether XDP answers IPv4: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
-    value("hippos_xdp_ipv6", |now| match now.ways?.xdp { [_, word] => Some(Value::Word(word)) }, "Whether XDP answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
-    counter("hippos_route_lookups", Source::Value(|now| Some(Value::Number(now.ways?.lookups))), "Look-ups of the way that replies in place take"),
-    counter("hippos_route_elsewhere", Source::Value(|now| Some(Value::Number(now.ways?.rejected))), "Those that left the reply to the socket"),
-    counter("hippos_route_limited", Source::Value(|now| Some(Value::Number(now.ways?.limited))), "Those not made because there were too many"),
+    value("hippos_hook_ipv4", |now| match now.fast_path?.hook { [word, _] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv4: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    value("hippos_hook_ipv6", |now| match now.fast_path?.hook { [_, word] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    value("hippos_xdp_ipv4", |now| match now.fast_path?.xdp { [word, _] => Some(Value::Word(word)) }, "Whether XDP answers IPv4: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    value("hippos_xdp_ipv6", |now| match now.fast_path?.xdp { [_, word] => Some(Value::Word(word)) }, "Whether XDP answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
+    counter("hippos_route_lookups", Source::Value(|now| Some(Value::Number(now.fast_path?.lookups))), "Look-ups of the way that replies in place take"),
+    counter("hippos_route_elsewhere", Source::Value(|now| Some(Value::Number(now.fast_path?.rejected))), "Those that left the reply to the socket"),
+    counter("hippos_route_limited", Source::Value(|now| Some(Value::Number(now.fast_path?.limited))), "Those not made because there were too many"),
     value("hippos_steered", |now| Some(Value::Number(now.host.steering?.steered.into())), "Whether packets are spread over all CPUs"),
     counter("hippos_steering_changes", Source::Value(|now| Some(Value::Number(now.host.steering?.changes))), "How often that changed"),
     value("hippos_polling_load", |now| Some(Value::Number(now.host.steering?.load.into())), "How busy the polling CPU is, or was when it last got all packets, percent"),
@@ -253,7 +253,7 @@ pub(crate) fn each(mut show: impl FnMut(&Statistic)) {
     for row in PLACED {
         show(row);
     }
-    for row in Tally::ALL.iter().map(|it| tally(*it)) {
+    for row in EngineCounter::ALL.iter().map(|it| tally(*it)) {
         if !placed(row.name) {
             show(&row);
         }

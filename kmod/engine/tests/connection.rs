@@ -150,7 +150,7 @@ struct Conditions {
     page: usize,
     /// The clock ends a turn when it was read so many times.
     readings: usize,
-    /// What arrives is offered to `quick` first.
+    /// What arrives is offered to `serve_softirq` first.
     quick: bool,
     breaks: usize,
     memory: usize,
@@ -192,12 +192,13 @@ impl<'e> Run<'e> {
         }
     }
 
-    /// A piece of input arrives and is offered to `quick`.
+    /// A piece of input arrives and is offered to `serve_softirq`.
     fn arrive(&mut self, piece: &[u8], scattered: bool) -> Answered {
         self.stream.received.push_back((piece.to_vec(), scattered));
         let mut page = vec![0; self.page.0.len()];
         let reply = Cursor::new(&mut page);
-        self.connection.quick(&mut self.stream, || Some(reply))
+        self.connection
+            .serve_softirq(&mut self.stream, || Some(reply))
     }
 
     /// What the contract obliges the host to after an event.

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use common::{Small, START};
 use hippos_engine::{
-    Address, Engine, Facts, Next, Session, Settings, SocketInfo, Transport, REPLY_HEADER_MAX,
-    TALLIES,
+    Address, Engine, HostStats, Next, Session, Settings, SocketInfo, Transport, ENGINE_COUNTERS,
+    REPLY_HEADER_MAX,
 };
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
@@ -32,7 +32,7 @@ impl Crowd {
     }
 }
 
-impl Facts for Crowd {
+impl HostStats for Crowd {
     fn socket(&self, index: usize) -> Option<(usize, SocketInfo)> {
         self.asked.fetch_add(1, Relaxed);
         let address = Address {
@@ -56,7 +56,7 @@ impl Facts for Crowd {
 /// The lines of `stats conns`, and how many pages they took; `between` is done after each page.
 fn listing(crowd: &'static Crowd, between: impl Fn(&str)) -> (String, usize) {
     let config = Config {
-        tallies: TALLIES,
+        tallies: ENGINE_COUNTERS,
         ..Config::default()
     };
     let store = Store::new(config, Host::new()).expect("a store");

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{engine_with, framed, message, say, slow, TestEngine};
-use hippos_engine::{Credentials, Cursor, Malformed, Session, Settings, Tally};
+use hippos_engine::{Credentials, CredentialsError, Cursor, EngineCounter, Session, Settings};
 
 /// An engine whose credentials are its own.
 fn engine() -> TestEngine {
@@ -81,8 +81,14 @@ fn the_first_command_says_who_it_is() {
     let long = format!("set a 0 0 5000\r\n{}\r\nmn\r\n", "x".repeat(5000));
     let refused = "CLIENT_ERROR authentication failure\r\nCLIENT_ERROR unauthenticated\r\n";
     assert_eq!(say(&engine, &long), refused);
-    let told = |name: Tally| engine.tallied(name);
-    assert_eq!((told(Tally::AuthCommands), told(Tally::AuthErrors)), (9, 4));
+    let told = |name: EngineCounter| engine.engine_counted(name);
+    assert_eq!(
+        (
+            told(EngineCounter::AuthCommands),
+            told(EngineCounter::AuthErrors)
+        ),
+        (9, 4)
+    );
 }
 
 #[test]
@@ -93,9 +99,9 @@ fn no_quick_way_leads_past_it() {
     let mut session = Session::new(&engine, hippos_engine::Transport::Tcp);
     let mut room = [0; 4096];
     let mut out = Cursor::new(&mut room);
-    assert_eq!(session.feed_quick(b"get a\r\n", 64, &mut out), 0);
+    assert_eq!(session.feed_softirq(b"get a\r\n", 64, &mut out), 0);
     session.feed(b"set x 0 0 9\r\nuser pass\r\n", &mut out);
-    assert_eq!(session.feed_quick(b"get a\r\n", 64, &mut out), 7);
+    assert_eq!(session.feed_softirq(b"get a\r\n", 64, &mut out), 7);
     assert_eq!(out.as_bytes(), b"STORED\r\nVALUE a 0 1\r\n1\r\nEND\r\n");
 }
 
@@ -107,7 +113,7 @@ fn udp_is_refused_meanwhile() {
     assert!(common::fast(&engine, &framed(b"get a\r\n")).1.is_empty());
     assert!(slow(&engine, &framed(b"get a\r\n")).is_empty());
     assert!(slow(&engine, &framed(b"set a 0 0 9\r\nuser pass\r\n")).is_empty());
-    assert_eq!(engine.tallied(Tally::UdpRefused), 2);
+    assert_eq!(engine.engine_counted(EngineCounter::UdpRefused), 2);
     engine.set_credentials(b"").unwrap();
     let reply = b"VALUE a 0 1\r\n1\r\nEND\r\n";
     assert_eq!(message(&slow(&engine, &framed(b"get a\r\n"))), reply);
@@ -149,14 +155,20 @@ fn a_connection_from_before_logins_were_off_is_served() {
 #[test]
 fn credentials_are_taken_whole_or_not_at_all() {
     let engine = engine();
-    assert_eq!(engine.set_credentials(b"user\n"), Err(Malformed::Line));
+    assert_eq!(
+        engine.set_credentials(b"user\n"),
+        Err(CredentialsError::Line)
+    );
     assert_eq!(
         engine.set_credentials(&[b':'; 2049]),
-        Err(Malformed::TooLong)
+        Err(CredentialsError::TooLong)
     );
     assert!(!engine.authentication());
     engine.set_credentials(LINES).unwrap();
-    assert_eq!(engine.set_credentials(b"a:b\nuser\n"), Err(Malformed::Line));
+    assert_eq!(
+        engine.set_credentials(b"a:b\nuser\n"),
+        Err(CredentialsError::Line)
+    );
     assert_eq!(say(&engine, "set a 0 0 9\r\nuser pass\r\n"), "STORED\r\n");
     engine.set_credentials(b"user:word").unwrap();
     assert_eq!(say(&engine, "set a 0 0 9\r\nuser word\r\n"), "STORED\r\n");
@@ -173,6 +185,6 @@ fn whoever_was_let_in_stays() {
     session.feed(b"mn\r\n", &mut out);
     assert_eq!(out.waiting, b"MN\r\n");
     let mut out = common::Small::new(4096);
-    Session::trusted(&engine).feed(b"mn\r\n", &mut out);
+    Session::owner(&engine).feed(b"mn\r\n", &mut out);
     assert_eq!(out.waiting, b"MN\r\n");
 }

@@ -5,8 +5,8 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{engine, play, Cut, Sheet, WHOLE};
-use hippos_engine::{Next, Session, Tally, Transport};
+use common::{engine, play, Cut, InPlaceOut, WHOLE};
+use hippos_engine::{EngineCounter, Next, Session, Transport};
 use proptest::prelude::*;
 
 /// A memcached of a page: text commands on a map, no expiry, no eviction.
@@ -207,12 +207,12 @@ proptest! {
         for piece in input.as_bytes().chunks(piece) {
             unread.extend_from_slice(piece);
             loop {
-                let mut sheet = Sheet::new(2000);
-                let taken = session.feed_quick(&unread, most, &mut sheet);
-                prop_assert_eq!(taken == 0, sheet.written().is_empty());
-                let fed = session.feed(unread.get(taken..).unwrap(), &mut sheet);
+                let mut out_pages = InPlaceOut::new(2000);
+                let taken = session.feed_softirq(&unread, most, &mut out_pages);
+                prop_assert_eq!(taken == 0, out_pages.written().is_empty());
+                let fed = session.feed(unread.get(taken..).unwrap(), &mut out_pages);
                 unread.drain(..taken + fed.consumed);
-                output.extend_from_slice(sheet.written());
+                output.extend_from_slice(out_pages.written());
                 if fed.next == Next::Read {
                     break;
                 }
@@ -222,8 +222,8 @@ proptest! {
             String::from_utf8_lossy(&output),
             String::from_utf8_lossy(&want.output)
         );
-        for tally in [Tally::TcpCommands, Tally::BytesRead, Tally::BytesWritten] {
-            prop_assert_eq!(quick.tallied(tally), plain.tallied(tally));
+        for tally in [EngineCounter::TcpCommands, EngineCounter::BytesRead, EngineCounter::BytesWritten] {
+            prop_assert_eq!(quick.engine_counted(tally), plain.engine_counted(tally));
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use common::{
-    engine, fast, framed, message, planned, play, say, slow, Client, Sheet, TestEngine, WHOLE,
+    engine, fast, framed, message, planned, play, say, slow, Client, InPlaceOut, TestEngine, WHOLE,
 };
 use hippos_engine::{Next, PlanOutcome, Session, Transport, REPLY_HEADER_MAX};
 
@@ -298,11 +298,11 @@ fn connections_are_framed_beside_writes_in_place() {
     for writes in writers() {
         beside(engine, &writes, |form, request| {
             let mut session = Session::new(engine, Transport::Tcp);
-            let mut out = Sheet::new(2 * REPLY_HEADER_MAX);
-            if session.feed_quick(request, 64, &mut out) != 0 {
+            let mut out = InPlaceOut::new(2 * REPLY_HEADER_MAX);
+            if session.feed_softirq(request, 64, &mut out) != 0 {
                 whole(form, request, out.written());
             }
-            let mut out = Sheet::new(4 * REPLY_HEADER_MAX);
+            let mut out = InPlaceOut::new(4 * REPLY_HEADER_MAX);
             let mut fed = session.feed(request, &mut out);
             // A dump of many slots lets others have their turn before it goes on.
             while form == Form::Dump && fed.next == Next::Write {

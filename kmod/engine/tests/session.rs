@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{engine, play, say, Client, Cut, Sheet, BYTEWISE, WHOLE};
+use common::{engine, play, say, Client, Cut, InPlaceOut, BYTEWISE, WHOLE};
 use hippos_engine::{Next, Session, Transport};
 
 /// Sessions whose answers were taken from memcached 1.6.38, each on a new
@@ -553,7 +553,7 @@ fn a_client_stays_below_the_owner_s_memory_limit() {
     assert!(engine.set_memory(16 << 20));
     assert_eq!(asked(64), refused);
     let mut session = Session::new(&engine, Transport::Udp);
-    let mut out = Sheet::new(4096);
+    let mut out = InPlaceOut::new(4096);
     session.feed(b"cache_memlimit 8\r\n", &mut out);
     let refused = b"CLIENT_ERROR cache_memlimit not allowed over UDP\r\n";
     assert_eq!(out.written(), refused);
@@ -589,7 +589,7 @@ fn administration_is_for_those_who_may() {
     let ask = |transport, local, command: &str| {
         let mut session = Session::new(&engine, transport);
         session.set_local(local);
-        let mut out = common::Sheet::new(1 << 16);
+        let mut out = common::InPlaceOut::new(1 << 16);
         session.feed(format!("{command}\r\n").as_bytes(), &mut out);
         String::from_utf8(out.written().to_vec()).unwrap()
     };
@@ -636,10 +636,13 @@ fn administration_is_for_those_who_may() {
     engine.reset();
     ask(Transport::Tcp, true, "flush_all");
     ask(Transport::Udp, true, "cache_memlimit 64");
-    assert_eq!(engine.tallied(hippos_engine::Tally::AdminRefused), 2);
+    assert_eq!(
+        engine.engine_counted(hippos_engine::EngineCounter::AdminRefused),
+        2
+    );
     // The host's owner may whatever is set.
-    let mut session = Session::trusted(&engine);
-    let mut out = common::Sheet::new(1 << 16);
+    let mut session = Session::owner(&engine);
+    let mut out = common::InPlaceOut::new(1 << 16);
     session.feed(b"flush_all\r\n", &mut out);
     assert_eq!(out.written(), b"OK\r\n");
 }
@@ -682,7 +685,7 @@ fn a_feed_stops_behind_the_command_with_which_its_time_is_over() {
     let mut said = String::new();
     let mut turns = Vec::new();
     while !rest.is_empty() {
-        let mut out = Sheet::new(4096);
+        let mut out = InPlaceOut::new(4096);
         let fed = session.feed_until(rest, &mut out, || true);
         assert_eq!(fed.next, Next::Write);
         turns.push(fed.consumed);

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{engine, engine_with, fast, framed, message, planned, say, slow, Packet, TestEngine};
-use hippos_engine::{Change, Limiter, PlanOutcome, Settings, Sources, Tally};
+use hippos_engine::{Change, EngineCounter, Limiter, PlanOutcome, Settings, Sources};
 use proptest::prelude::*;
 
 /// An engine with a few items in it.
@@ -102,11 +102,11 @@ fn the_fast_path_answers_as_the_worker_does() {
                 String::from_utf8_lossy(&case)
             );
         }
-        assert_eq!(one.tallied(Tally::FastDatagrams), 1);
-        assert_eq!(other.tallied(Tally::UdpDatagrams), 1);
+        assert_eq!(one.engine_counted(EngineCounter::FastDatagrams), 1);
+        assert_eq!(other.engine_counted(EngineCounter::UdpDatagrams), 1);
         assert_eq!(
-            one.tallied(Tally::FastCommands),
-            other.tallied(Tally::UdpCommands)
+            one.engine_counted(EngineCounter::FastCommands),
+            other.engine_counted(EngineCounter::UdpCommands)
         );
     }
 }
@@ -150,7 +150,7 @@ fn what_the_fast_path_leaves_to_the_worker() {
         message(&slow(&engine, &payload)),
         b"CLIENT_ERROR bad command line format\r\n"
     );
-    // A goodbye is answered by a frame that says that there is nothing.
+    // A begin_quit is answered by a frame that says that there is nothing.
     assert_eq!(
         slow(&engine, &framed(b"quit\r\n")),
         [b"\x12\x34\0\0\0\0\0\0"]
@@ -202,7 +202,10 @@ fn what_is_no_request_gets_no_answer() {
         assert_eq!(slow(&engine, payload), Vec::<Vec<u8>>::new(), "{payload:?}");
     }
     // By whoever gets it last.
-    assert_eq!(engine.tallied(Tally::UdpInvalid), all.len() as u64);
+    assert_eq!(
+        engine.engine_counted(EngineCounter::UdpInvalid),
+        all.len() as u64
+    );
     // No line end, no answer.
     assert_eq!(fast(&engine, &framed(b"get a")).0, PlanOutcome::Pass);
     assert!(slow(&engine, &framed(b"get a")).is_empty());
@@ -268,7 +271,7 @@ fn one_request_gets_so_much_and_no_more() {
         message(&slow(&engine, &framed(b"version\r\n"))),
         b"VERSION 1.6.38\r\n"
     );
-    assert_eq!(engine.tallied(Tally::UdpTooLarge), 3);
+    assert_eq!(engine.engine_counted(EngineCounter::UdpTooLarge), 3);
     assert!(engine.set_udp_limits(20_000, 15));
     assert_eq!(fast(&engine, &one).1.len(), 4);
     // Marks of a hit apart, nothing is counted twice.
@@ -357,7 +360,11 @@ fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
         ("mg two v\r\nmg none v\r\n", 1, 1),
     ] {
         let payload = framed(request.as_bytes());
-        let before = (hits(), misses(), engine.tallied(Tally::FastDatagrams));
+        let before = (
+            hits(),
+            misses(),
+            engine.engine_counted(EngineCounter::FastDatagrams),
+        );
         let packet = Packet {
             memory: false,
             ..Packet::new(&payload)
@@ -365,7 +372,11 @@ fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
         let fate = engine.answer(&engine.store.read(), packet);
         assert_eq!(fate.verdict, PlanOutcome::Pass, "{request}");
         slow(&engine, &payload);
-        let after = (hits(), misses(), engine.tallied(Tally::FastDatagrams));
+        let after = (
+            hits(),
+            misses(),
+            engine.engine_counted(EngineCounter::FastDatagrams),
+        );
         assert_eq!(
             after,
             (before.0 + hit, before.1 + missed, before.2),
@@ -443,10 +454,14 @@ fn a_source_without_a_share_left_is_discarded_by_each_way() {
     engine.set_udp_rates(0, 5);
     for request in REQUESTS {
         for source in ["10.1.2.3", "fd00::1"] {
-            let before = engine.tallied(Tally::UdpLimited);
+            let before = engine.engine_counted(EngineCounter::UdpLimited);
             let fate = engine.answer(&engine.store.read(), from(source, request));
             assert_eq!(fate.verdict, PlanOutcome::Invalid, "{source}");
-            assert_eq!(engine.tallied(Tally::UdpLimited), before + 1, "{source}");
+            assert_eq!(
+                engine.engine_counted(EngineCounter::UdpLimited),
+                before + 1,
+                "{source}"
+            );
         }
     }
 }

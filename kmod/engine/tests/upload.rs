@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{engine, say, Sheet, TestEngine};
-use hippos_engine::{Next, Session, Tally, Transport};
+use common::{engine, say, InPlaceOut, TestEngine};
+use hippos_engine::{EngineCounter, Next, Session, Transport};
 use hippos_store::host::Host;
 
 const LEN: usize = 1_000_000;
@@ -12,11 +12,11 @@ const LEN: usize = 1_000_000;
 type Parked<'e> = Session<'e, Host>;
 
 fn session(engine: &TestEngine) -> Parked<'_> {
-    Session::new(engine, Transport::Tcp).parks()
+    Session::new(engine, Transport::Tcp).with_parking()
 }
 
 fn feed(session: &mut Parked<'_>, input: &[u8]) -> (usize, Next, String) {
-    let mut out = Sheet::new(4096);
+    let mut out = InPlaceOut::new(4096);
     let fed = session.feed(input, &mut out);
     let written = String::from_utf8(out.written().to_vec()).unwrap();
     (fed.consumed, fed.next, written)
@@ -30,7 +30,7 @@ fn announce(engine: &TestEngine, count: usize) -> Vec<Parked<'_>> {
         let (consumed, next, _) = feed(&mut session, line.as_bytes());
         assert!(matches!(
             (consumed == line.len(), next),
-            (true, Next::Read) | (false, Next::Later)
+            (true, Next::Read) | (false, Next::Park)
         ));
         (session, next == Next::Read)
     });
@@ -72,23 +72,23 @@ fn a_session_that_waits_goes_on_when_there_is_room() {
     ] {
         let engine = engine();
         let mut held = announce(&engine, 70);
-        let before = engine.store.tallied(Tally::TcpCommands as usize);
+        let before = engine.store.tallied(EngineCounter::TcpCommands as usize);
         let mut late = session(&engine);
         for _ in 0..20 {
             let (consumed, next, said) = feed(&mut late, &line);
-            assert_eq!((consumed, next, &said[..]), (0, Next::Later, ""));
+            assert_eq!((consumed, next, &said[..]), (0, Next::Park, ""));
         }
         held.truncate(10);
         let (consumed, next, _) = feed(&mut late, &line);
         assert_eq!((consumed, next), (line.len(), Next::Read));
         assert_eq!(late.receiving().map(|(_, come)| come), Some(0));
         // The binary answer is no text.
-        let mut out = Sheet::new(4096);
+        let mut out = InPlaceOut::new(4096);
         late.feed(&vec![b'x'; LEN], &mut out);
         late.feed(end.as_bytes(), &mut out);
         assert!(out.written().starts_with(stored), "{:?}", out.written());
         assert_eq!(
-            engine.store.tallied(Tally::TcpCommands as usize),
+            engine.store.tallied(EngineCounter::TcpCommands as usize),
             before + 1
         );
         assert_eq!(late.receiving(), None);
@@ -103,7 +103,7 @@ fn a_session_waits_no_longer_than_it_may() {
     let mut late = session(&engine);
     let line = format!("set key 0 0 {LEN}\r\n");
     let mut waits = 0;
-    while feed(&mut late, line.as_bytes()).1 == Next::Later {
+    while feed(&mut late, line.as_bytes()).1 == Next::Park {
         waits += 1;
         assert!(waits < 1000, "no end");
     }

@@ -52,7 +52,7 @@ pub mod op {
 /// The command that a quiet opcode is the quiet form of; `None` when the
 /// opcode isn't quiet.
 #[inline]
-pub const fn loud(opcode: u8) -> Option<u8> {
+pub const fn non_quiet(opcode: u8) -> Option<u8> {
     Some(match opcode {
         op::GETQ => op::GET,
         op::GETKQ => op::GETK,

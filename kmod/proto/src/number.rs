@@ -153,7 +153,7 @@ pub const fn digits(value: u64) -> usize {
 
 /// A space and a number of up to five digits, ready to be stored as a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Short {
+pub struct ShortDecimal {
     /// The first byte lowest, arbitrary beyond the last.
     pub word: u64,
     /// How many bytes there are, 2 to 6.
@@ -168,7 +168,7 @@ const fn tens_and_ones(lanes: u64) -> u64 {
     tens | lanes.wrapping_sub(tens.wrapping_mul(10)) << 8
 }
 
-impl Short {
+impl ShortDecimal {
     /// `None` when the number has more digits.
     #[inline(always)]
     pub const fn new(value: u32) -> Option<Self> {
@@ -257,13 +257,13 @@ mod tests {
     #[test]
     fn short_numbers_are_written_as_others() {
         for value in 0..=99_999u32 {
-            let short = Short::new(value).unwrap();
+            let short = ShortDecimal::new(value).unwrap();
             let bytes = short.word.to_le_bytes();
             let want = std::format!(" {value}");
             assert_eq!(&bytes[..short.len], want.as_bytes());
         }
         for value in [100_000, 131_072, u32::MAX] {
-            assert_eq!(Short::new(value), None);
+            assert_eq!(ShortDecimal::new(value), None);
         }
     }
 

@@ -5,7 +5,7 @@
 use hippos_invariant::invariant;
 
 use crate::base64;
-use crate::number::{Decimal, Short};
+use crate::number::{Decimal, ShortDecimal};
 
 /// Where reply bytes go.
 ///
@@ -86,7 +86,7 @@ impl<'a> Cursor<'a> {
 
     /// Appends a short number with its space.
     #[inline(always)]
-    pub fn put_short(&mut self, number: Short) {
+    pub fn put_short(&mut self, number: ShortDecimal) {
         let bytes = number.word.to_le_bytes();
         // More than it takes may be stored: what comes next goes over it.
         let spare = self.buffer.get_mut(self.len..);

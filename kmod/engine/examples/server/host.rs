@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use hippos_engine::{Address, Facts, Host, SocketInfo};
+use hippos_engine::{Address, Host, HostStats, SocketInfo};
 
 /// This process and its connections.
 pub(crate) struct Process {
@@ -66,7 +66,7 @@ fn address(of: SocketAddr) -> Address {
     }
 }
 
-impl Facts for Process {
+impl HostStats for Process {
     fn host(&self) -> Host {
         Host {
             pid: std::process::id(),

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::Parser;
-use hippos_engine::{Administration, Engine, Settings, TALLIES};
+use hippos_engine::{Administration, Engine, Settings, ENGINE_COUNTERS};
 use hippos_store::host::Host;
 use hippos_store::{Config, Eviction, Store};
 
@@ -90,7 +90,7 @@ fn main() -> anyhow::Result<()> {
         item_max: args.item_max,
         seed: seed(),
         eviction,
-        tallies: TALLIES,
+        tallies: ENGINE_COUNTERS,
         ..Config::default()
     };
     let mut host = Host::new();
@@ -110,9 +110,9 @@ fn main() -> anyhow::Result<()> {
         udp_bytes: args.udp_bytes,
         ..Settings::default()
     };
-    let facts: &'static host::Process =
+    let host_stats: &'static host::Process =
         Box::leak(Box::new(host::Process::new(address, socket.is_some())));
-    let engine: &'static Server = Box::leak(Box::new(Engine::new(store, settings, facts)));
+    let engine: &'static Server = Box::leak(Box::new(Engine::new(store, settings, host_stats)));
 
     if let Some(file) = args.authfile {
         let lines = std::fs::read(&file).context("the authentication file")?;
@@ -129,11 +129,11 @@ fn main() -> anyhow::Result<()> {
     }
     for _ in 1..args.threads.max(1) {
         let listener = listener.try_clone()?;
-        std::thread::spawn(move || tcp::serve(engine, facts, listener, args.bytewise));
+        std::thread::spawn(move || tcp::serve(engine, host_stats, listener, args.bytewise));
     }
-    facts.accepting.store(true, Relaxed);
+    host_stats.accepting.store(true, Relaxed);
     println!("hippos: ready on {} (tcp, udp {udp_port})", ready(address));
-    tcp::serve(engine, facts, listener, args.bytewise)
+    tcp::serve(engine, host_stats, listener, args.bytewise)
 }
 
 fn ready(address: SocketAddr) -> String {

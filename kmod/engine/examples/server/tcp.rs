@@ -147,7 +147,7 @@ struct Client {
 /// Serves connections for ever.
 pub(crate) fn serve(
     engine: &'static Server,
-    facts: &'static Process,
+    host_stats: &'static Process,
     listener: StdListener,
     bytewise: bool,
 ) -> anyhow::Result<()> {
@@ -171,16 +171,16 @@ pub(crate) fn serve(
         for event in &events {
             if event.token() != LISTENER {
                 if let Some(client) = clients.get_mut(&event.token()) {
-                    facts.active(client.id);
+                    host_stats.active(client.id);
                     if !client.serve(&mut input, &mut page) {
-                        facts.leave(client.id);
+                        host_stats.leave(client.id);
                         clients.remove(&event.token());
                     }
                 }
                 continue;
             }
             while let Ok((mut stream, peer)) = listener.accept() {
-                let Some(id) = facts.enter(peer, most) else {
+                let Some(id) = host_stats.enter(peer, most) else {
                     let _ = stream.write_all(b"ERROR Too many open connections\r\n");
                     continue;
                 };

@@ -6,7 +6,7 @@ use hippos_store::{
     ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, Verb,
 };
 
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::Engine;
 
 /// The store's word for it.
@@ -25,11 +25,11 @@ impl<P: Platform> Engine<P> {
     pub(crate) fn refused(&self, error: StoreError) -> &'static [u8] {
         match error {
             StoreError::TooLarge => {
-                self.tally(Tally::TooLarge, 1);
+                self.tally(EngineCounter::TooLarge, 1);
                 reply::TOO_LARGE
             }
             StoreError::OutOfMemory => {
-                self.tally(Tally::NoMemory, 1);
+                self.tally(EngineCounter::NoMemory, 1);
                 reply::OUT_OF_MEMORY
             }
         }

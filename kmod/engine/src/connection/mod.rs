@@ -6,7 +6,7 @@
 //! The host has the sockets, the threads and the clock. A [`Connection`] has three kinds of methods:
 //!
 //! - A. Handlers of the stream's events, which receive, answer and send: [`turn`](Connection::turn)
-//!   and [`quick`](Connection::quick).
+//!   and [`serve_softirq`](Connection::serve_softirq).
 //! - B. A poll for the next timeout: [`deadline`](Connection::deadline).
 //! - C. A getter, which may be called whenever desired: [`has_unsent`](Connection::has_unsent).
 //!
@@ -14,10 +14,10 @@
 //!
 //! 1. When the connection is new, and whenever the stream has become readable or writable: `turn`,
 //!    in process context. Turns without an event do no harm.
-//!    When bytes have arrived and no turn is due, `quick` may come first, in any context. It serves
+//!    When bytes have arrived and no turn is due, `serve_softirq` may come first, in any context. It serves
 //!    what needs neither sleep nor a lock, and says whether a turn has to follow.
 //! 2. After each turn: `deadline`, with a clock that never goes back. The host closes the connection
-//!    when that second has come; a later answer replaces it. `quick` changes nothing about it.
+//!    when that second has come; a later answer replaces it. `serve_softirq` changes nothing about it.
 //! 3. What the turn's [`Action`] says. It holds until the next turn.
 //!
 //! Only 3 depends on 2: a connection whose deadline has come is closed, whatever its action.
@@ -56,8 +56,8 @@ use crate::session::state::{Next, Session};
 /// Rounds of receiving and answering in a turn.
 pub const ROUNDS: usize = 8;
 
-/// Commands that [`Connection::quick`] answers at most: in softirq it holds up all else of its CPU.
-const QUICK: usize = 64;
+/// Commands that [`Connection::serve_softirq`] answers at most: in softirq it holds up all else of its CPU.
+const SOFTIRQ_COMMANDS_MAX: usize = 64;
 
 /// What the host owes a connection after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub enum Action {
     Close,
 }
 
-/// What [`Connection::quick`] has done.
+/// What [`Connection::serve_softirq`] has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Answered {
@@ -142,7 +142,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
     ///
     /// Softirq-safe. `open` begins a reply, if there is memory for it.
     #[inline]
-    pub fn quick<'r, S: Stream>(
+    pub fn serve_softirq<'r, S: Stream>(
         &mut self,
         stream: &mut S,
         open: impl FnOnce() -> Option<S::Reply<'r>>,
@@ -154,13 +154,15 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         let Peek::Bytes(bytes) = stream.peek() else {
             return Answered::None;
         };
-        if !Session::<P>::is_quick(bytes) || !stream.takes() {
+        if !Session::<P>::may_feed_softirq(bytes) || !stream.takes() {
             return Answered::None;
         }
         let Some(mut reply) = open() else {
             return Answered::None;
         };
-        let fed = self.session.feed_quick(bytes, QUICK, &mut reply);
+        let fed = self
+            .session
+            .feed_softirq(bytes, SOFTIRQ_COMMANDS_MAX, &mut reply);
         let whole = fed == bytes.len();
         if fed == 0 {
             return Answered::None;
@@ -250,7 +252,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
             match stream.reply(reply, more) {
                 Ok([]) => {
                     stream.consume(taken);
-                    if self.next == Next::Later {
+                    if self.next == Next::Park {
                         return self.hold(input, held, Action::Park);
                     }
                     if ends {

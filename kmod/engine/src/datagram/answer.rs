@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The answer to a datagram where it arrives, in softirq: which of the ways serves it.
+//! The answer to a datagram where it arrives, in softirq: which of the fast_path serves it.
 //!
 //! From the commonest request on: one key whose lookup is one cache line
 //! ([`Engine::inline_get`]), any one key ([`Engine::single_get`]), several keys

@@ -124,7 +124,7 @@ impl<P: Platform> Engine<P> {
         payload: &[u8],
     ) -> Option<InlineGet<'g>> {
         let (id, key) = request(payload)?;
-        if self.special() {
+        if self.needs_slow_path() {
             return None;
         }
         match self.store.look(guard, &key) {
@@ -170,7 +170,7 @@ impl<P: Platform> Engine<P> {
 mod tests {
     use super::*;
     use crate::fixture::{datagram, engine, planned, set};
-    use crate::{Settings, Tally};
+    use crate::{EngineCounter, Settings};
     use hippos_store::host::Host;
     use hippos_store::{ClassCounter, Counter};
     use proptest::prelude::*;
@@ -236,13 +236,16 @@ mod tests {
         let hit = datagram(b"get here_it_is\r\n");
         set(&engine, b"here_it_is", 0, b"value");
         planned(&engine, &hit);
-        let before = engine.tallied(Tally::FastDatagrams);
+        let before = engine.engine_counted(EngineCounter::FastDatagrams);
         assert!(by_inline_get(&engine, &hit).is_some());
         assert!(by_inline_get(&engine, &datagram(b"get here_it_is_not\r\n")).is_some());
         let store = &engine.store;
         assert_eq!(store.classes_counted(ClassCounter::GetHits), 2);
         assert_eq!(store.counted(Counter::GetMisses), 1);
-        assert_eq!(engine.tallied(Tally::FastDatagrams) - before, 2);
+        assert_eq!(
+            engine.engine_counted(EngineCounter::FastDatagrams) - before,
+            2
+        );
     }
 
     #[test]

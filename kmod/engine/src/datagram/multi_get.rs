@@ -13,7 +13,7 @@ use hippos_proto::udp::{DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
 use hippos_store::{ClassCounter, Guard, Item, Key, Lookup, Platform};
 
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::datagram::single_get::command;
 use crate::reply::inline::{put, put_item, put_value, WINDOW};
 use crate::Engine;
@@ -92,7 +92,7 @@ impl<P: Platform> Engine<P> {
         most: usize,
     ) -> Option<MultiGet<'g>> {
         let (id, mut rest) = command(payload)?;
-        if self.special() {
+        if self.needs_slow_path() {
             return None;
         }
         let mut wanted: [(&[u8], Lookup<'g>); MULTI_GET_MAX] = [(&[], Lookup::NONE); MULTI_GET_MAX];
@@ -162,8 +162,8 @@ impl<P: Platform> Engine<P> {
             self.count_items(many.items.iter().flatten());
         }
         self.miss(many.misses);
-        self.tally(Tally::FastDatagrams, 1);
-        self.tally(Tally::FastCommands, 1);
+        self.tally(EngineCounter::FastDatagrams, 1);
+        self.tally(EngineCounter::FastCommands, 1);
     }
 
     /// Counts items that were hit, a class at a time.
@@ -231,7 +231,7 @@ mod tests {
             if let Some(found) = by_multi_get(&engine, &payload) {
                 prop_assert_eq!(found, want);
                 prop_assert_eq!((hits(), misses()), (2 * hit, 2 * missed));
-                prop_assert_eq!(engine.tallied(Tally::FastDatagrams), 2);
+                prop_assert_eq!(engine.engine_counted(EngineCounter::FastDatagrams), 2);
             } else {
                 // Only because the bound is above what it turns out to be.
                 prop_assert!(want.len() + keys.len() * OVERHEAD_MAX + WINDOW > DATA_MAX);
@@ -265,6 +265,6 @@ mod tests {
         }
         let long = std::format!("get a {}\r\n", "k".repeat(251));
         assert!(by_multi_get(&engine, &datagram(long.as_bytes())).is_none());
-        assert_eq!(engine.tallied(Tally::FastDatagrams), 1);
+        assert_eq!(engine.engine_counted(EngineCounter::FastDatagrams), 1);
     }
 }

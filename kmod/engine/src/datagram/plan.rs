@@ -17,7 +17,7 @@ use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_proto::{meta, KEY_MAX};
 use hippos_store::{Guard, Hash, Inspected, Item, Platform};
 
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::reply::meta::{hit_line, miss_line, Hit};
 use crate::reply::text::{put_value, value_len};
 use crate::Engine;
@@ -414,7 +414,7 @@ impl<P: Platform> Engine<P> {
         most: usize,
         plan: &mut Plan<'_, 'g>,
     ) -> Option<PlanOutcome> {
-        if self.special() {
+        if self.needs_slow_path() {
             return None;
         }
         let mut misses = 0u32;
@@ -474,8 +474,11 @@ impl<P: Platform> Engine<P> {
     pub fn count_plan(&self, plan: &Plan<'_, '_>) {
         self.count_items(plan.pieces.iter().filter_map(Piece::item));
         self.miss(plan.lookups.misses);
-        self.tally(Tally::FastDatagrams, 1);
-        self.tally(Tally::FastCommands, u64::from(plan.lookups.commands));
+        self.tally(EngineCounter::FastDatagrams, 1);
+        self.tally(
+            EngineCounter::FastCommands,
+            u64::from(plan.lookups.commands),
+        );
     }
 
     /// Not counted: whoever gets it at last does.
@@ -496,7 +499,7 @@ impl<P: Platform> Engine<P> {
         if udp::is_reply(data) {
             return self.invalid();
         }
-        if self.special() {
+        if self.needs_slow_path() {
             return PlanOutcome::Pass;
         }
         let mut lookups = LookupCounts::default();
@@ -653,7 +656,7 @@ impl<P: Platform> Engine<P> {
         while let Some(head) = binary::Header::parse(rest) {
             let body = rest.get(binary::HEADER..).unwrap_or(&[]);
             let len = usize::from(head.key);
-            let quiet = binary::loud(head.opcode).is_some();
+            let quiet = binary::non_quiet(head.opcode).is_some();
             let named = matches!(head.opcode, op::GETK | op::GETKQ);
             let shape = match head.opcode {
                 op::GET | op::GETQ | op::GETK | op::GETKQ => (1..=KEY_MAX).contains(&len),

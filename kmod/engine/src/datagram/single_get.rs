@@ -7,7 +7,7 @@
 //! [`multi_get`](Engine::multi_get), and nothing has been counted then.
 
 use hippos_invariant::{invariant, Exact};
-use hippos_proto::number::{digits, Short};
+use hippos_proto::number::{digits, ShortDecimal};
 use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATA_MAX, FRAME};
@@ -31,8 +31,8 @@ struct Hit<'g> {
     value: &'g [u8],
     flags: u32,
     /// Flags and length as they are written; no flags when they are long.
-    short: Option<Short>,
-    size: Short,
+    short: Option<ShortDecimal>,
+    size: ShortDecimal,
     class: usize,
 }
 
@@ -118,7 +118,7 @@ impl<P: Platform> Engine<P> {
         most: usize,
     ) -> Option<SingleGet<'g>> {
         let (id, key) = request(payload)?;
-        if self.special() {
+        if self.needs_slow_path() {
             return None;
         }
         let Some(item) = self.store.get(guard, key, self.store.hash(key)) else {
@@ -133,10 +133,10 @@ impl<P: Platform> Engine<P> {
         };
         let (key, value) = item.parts();
         let flags = item.flags();
-        let short = Short::new(flags);
+        let short = ShortDecimal::new(flags);
         // A space and the digits.
         let numbers = short.map_or_else(|| 1 + digits(u64::from(flags)), |short| short.len);
-        let size = Short::new(u32::try_from(value.len()).ok()?)?;
+        let size = ShortDecimal::new(u32::try_from(value.len()).ok()?)?;
         // "VALUE " and three line ends with "END" between them.
         let len = (b"VALUE ".len() + 2 + 2 + reply::END.len())
             .add_exact(key.len())
@@ -177,7 +177,7 @@ impl<P: Platform> Engine<P> {
 mod tests {
     use super::*;
     use crate::fixture::{datagram, engine, planned, set};
-    use crate::{Settings, Tally};
+    use crate::{EngineCounter, Settings};
     use hippos_store::host::Host;
     use hippos_store::{ClassCounter, Counter};
     use proptest::prelude::*;
@@ -220,15 +220,15 @@ mod tests {
         let store = &engine.store;
         assert_eq!(store.classes_counted(ClassCounter::GetHits), 2);
         assert_eq!(store.counted(Counter::GetMisses), 1);
-        assert_eq!(engine.tallied(Tally::FastCommands), 3);
-        assert_eq!(engine.tallied(Tally::FastDatagrams), 3);
+        assert_eq!(engine.engine_counted(EngineCounter::FastCommands), 3);
+        assert_eq!(engine.engine_counted(EngineCounter::FastDatagrams), 3);
         planned(&engine, &datagram(b"get here\r\n"));
         assert_eq!(store.classes_counted(ClassCounter::GetHits), 3);
-        assert_eq!(engine.tallied(Tally::FastDatagrams), 4);
+        assert_eq!(engine.engine_counted(EngineCounter::FastDatagrams), 4);
         store.reset_counters();
         assert_eq!(store.classes_counted(ClassCounter::GetHits), 0);
         assert_eq!(store.counted(Counter::GetMisses), 0);
-        assert_eq!(engine.tallied(Tally::FastCommands), 0);
+        assert_eq!(engine.engine_counted(EngineCounter::FastCommands), 0);
     }
 
     #[test]
@@ -257,6 +257,6 @@ mod tests {
             by_single_get(&engine, b"\0\x01\0\0\0\x02\0\0get a\r\n"),
             None
         );
-        assert_eq!(engine.tallied(Tally::FastDatagrams), 0);
+        assert_eq!(engine.engine_counted(EngineCounter::FastDatagrams), 0);
     }
 }

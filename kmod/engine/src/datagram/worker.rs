@@ -5,7 +5,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_store::Platform;
 
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Next, Session, Transport};
 use crate::Engine;
@@ -33,7 +33,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// How many datagrams it takes. At least one: a goodbye is answered by a
+    /// How many datagrams it takes. At least one: a begin_quit is answered by a
     /// frame alone.
     pub fn datagrams(&self) -> u16 {
         u16::try_from(udp::datagrams(self.len).max(1)).unwrap_or(u16::MAX)
@@ -76,14 +76,14 @@ impl<P: Platform> Engine<P> {
         let frame = Frame::parse(payload);
         let Some((frame, data)) = frame.filter(|(f, data)| f.total == 1 && !udp::is_reply(data))
         else {
-            self.tally(Tally::UdpInvalid, 1);
+            self.tally(EngineCounter::UdpInvalid, 1);
             return None;
         };
         if self.authentication() {
-            self.tally(Tally::UdpRefused, 1);
+            self.tally(EngineCounter::UdpRefused, 1);
             return None;
         }
-        self.tally(Tally::UdpDatagrams, 1);
+        self.tally(EngineCounter::UdpDatagrams, 1);
         let most = self.udp_bytes();
         let mut session = Session::new(self, Transport::Udp);
         let mut out = Capped {
@@ -92,17 +92,17 @@ impl<P: Platform> Engine<P> {
         };
         let next = session.feed(data, &mut out).next;
         if next == Next::Write || message.len() > most {
-            self.tally(Tally::UdpTooLarge, 1);
+            self.tally(EngineCounter::UdpTooLarge, 1);
             message.clear();
             message.put(reply::UDP_TOO_LARGE);
         }
         let len = message.len();
         let reply = (len != 0 || session.quit()).then_some(Reply { id: frame.id, len });
         // The session has counted what is between the frames.
-        self.tally(Tally::BytesRead, FRAME as u64);
+        self.tally(EngineCounter::BytesRead, FRAME as u64);
         if let Some(reply) = &reply {
             let frames = usize::from(reply.datagrams()).saturating_mul(FRAME);
-            self.tally(Tally::BytesWritten, frames as u64);
+            self.tally(EngineCounter::BytesWritten, frames as u64);
         }
         reply
     }

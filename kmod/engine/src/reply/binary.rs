@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Replies of the binary protocol.
 
-use hippos_proto::binary::{loud, op, Header, Response, Status};
+use hippos_proto::binary::{non_quiet, op, Header, Response, Status};
 use hippos_proto::reply::Out;
 use hippos_store::{Outcome, StoreError};
 
@@ -19,14 +19,14 @@ impl Request {
     pub(crate) fn new(head: &Header) -> Self {
         Self {
             opcode: head.opcode,
-            quiet: loud(head.opcode).is_some(),
+            quiet: non_quiet(head.opcode).is_some(),
             opaque: head.opaque,
         }
     }
 
     /// The command behind the opcode.
     pub(crate) fn command(&self) -> u8 {
-        loud(self.opcode).unwrap_or(self.opcode)
+        non_quiet(self.opcode).unwrap_or(self.opcode)
     }
 
     pub(crate) fn head(

@@ -2,7 +2,7 @@
 //! Values of the text protocol, written to memory by words instead of through an [`Out`](hippos_proto::reply::Out).
 
 use hippos_invariant::{invariant, Exact};
-use hippos_proto::number::{put_text, Decimal, Short};
+use hippos_proto::number::{put_text, Decimal, ShortDecimal};
 use hippos_proto::reply;
 use hippos_store::Key;
 
@@ -81,14 +81,14 @@ pub(crate) fn put_value<'r>(
 
 #[inline(always)]
 fn put_number(room: &mut [u8], number: u32) -> &mut [u8] {
-    match Short::new(number) {
+    match ShortDecimal::new(number) {
         Some(short) => put_short(room, short),
         None => put_long(room, number),
     }
 }
 
 #[inline(always)]
-pub(crate) fn put_short(room: &mut [u8], number: Short) -> &mut [u8] {
+pub(crate) fn put_short(room: &mut [u8], number: ShortDecimal) -> &mut [u8] {
     if room.len() < 8 {
         return put_slowly(room, number);
     }
@@ -101,7 +101,7 @@ pub(crate) fn put_short(room: &mut [u8], number: Short) -> &mut [u8] {
 
 #[cold]
 #[inline(never)]
-fn put_slowly(room: &mut [u8], number: Short) -> &mut [u8] {
+fn put_slowly(room: &mut [u8], number: ShortDecimal) -> &mut [u8] {
     let bytes = number.word.to_le_bytes();
     put(room, bytes.get(..number.len).unwrap_or(&[]))
 }

@@ -9,7 +9,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::session::listing::{Classes, Listing};
 use crate::session::state::{Session, State, Transport};
 use crate::Engine;
@@ -84,7 +84,7 @@ impl<P: Platform> Session<'_, P> {
         let line = match (tokens.at(0), tokens.at(1)) {
             // Whatever the setting: its source may be forged.
             (b"cache_memlimit", _) if self.transport == Transport::Udp => {
-                self.engine.tally(Tally::AdminRefused, 1);
+                self.engine.tally(EngineCounter::AdminRefused, 1);
                 return Some(MEMORY_REFUSED_UDP);
             }
             (b"cache_memlimit", _) => MEMORY_REFUSED,

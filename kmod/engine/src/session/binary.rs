@@ -11,7 +11,7 @@ use hippos_store::{
 use crate::command::TRIES;
 use crate::reply::binary::{put_found, Request};
 use crate::session::listing::Listing;
-use crate::session::state::{Data, Kind, Session, State, Step, Then};
+use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step};
 
 /// The most of header, extras and key that memcached takes before it hangs up:
 /// its read buffer.
@@ -25,7 +25,7 @@ impl<P: Platform> Session<'_, P> {
             return Step::Read;
         };
         if head.magic != REQUEST {
-            self.hangup();
+            self.begin_close();
             return Step::Took(0);
         }
         let request = Request::new(&head);
@@ -35,7 +35,7 @@ impl<P: Platform> Session<'_, P> {
             value => {
                 let front = usize::from(head.key).saturating_add(usize::from(head.extras));
                 if front.saturating_add(HEADER) > FRONT_MAX {
-                    self.hangup();
+                    self.begin_close();
                     return Step::Took(HEADER);
                 }
                 let left = u64::from(head.key).saturating_add(u64::from(head.extras));
@@ -43,7 +43,7 @@ impl<P: Platform> Session<'_, P> {
                     None => Status::UnknownCommand,
                     Some(_) => Status::Invalid,
                 };
-                self.swallow(left, Then::Close(request, status));
+                self.swallow(left, AfterSwallow::Close(request, status));
                 return Step::Took(HEADER);
             }
         };
@@ -56,7 +56,7 @@ impl<P: Platform> Session<'_, P> {
         };
         if !self.binary_command(&head, request, extras, key, value_len, out) {
             request.error(out, Status::Invalid);
-            self.hangup();
+            self.begin_close();
         }
         let front = HEADER.saturating_add(extras.len());
         Step::Took(front.saturating_add(key.len()))
@@ -107,14 +107,14 @@ impl<P: Platform> Session<'_, P> {
             }
             op::QUIT if bare => {
                 request.done(out, &[], 0);
-                self.goodbye();
+                self.begin_quit();
             }
             op::STAT if extras.is_empty() && full => {
                 self.binary_stat(request, key, out);
             }
             op::SASL_LIST_MECHS if bare => request.error(out, Status::UnknownCommand),
             op::SASL_AUTH | op::SASL_STEP if keyed(0) => {
-                let then = Then::Refuse(request, Status::UnknownCommand);
+                let then = AfterSwallow::Refuse(request, Status::UnknownCommand);
                 self.swallow(u64::from(value_len), then);
             }
             op::GET
@@ -139,7 +139,7 @@ impl<P: Platform> Session<'_, P> {
             | op::SASL_AUTH
             | op::SASL_STEP => return false,
             _ => {
-                let then = Then::Refuse(request, Status::UnknownCommand);
+                let then = AfterSwallow::Refuse(request, Status::UnknownCommand);
                 self.swallow(u64::from(value_len), then);
             }
         }
@@ -149,7 +149,7 @@ impl<P: Platform> Session<'_, P> {
     /// A value where none belongs.
     fn ignore(&mut self, len: u32) {
         if len != 0 {
-            self.swallow(u64::from(len), Then::Say(b""));
+            self.swallow(u64::from(len), AfterSwallow::Say(b""));
         }
     }
 
@@ -236,13 +236,14 @@ impl<P: Platform> Session<'_, P> {
         };
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(exptime));
-        let Some(room) = self.room_for(key, hash, flags, expiry, len as usize) else {
+        let Some(reserved) = self.reserve_upload(key, hash, flags, expiry, len as usize) else {
             return;
         };
         engine.note_set(key);
-        match room {
-            Ok(room) => {
-                self.state = State::Data(Data::new(room, commit, Kind::Binary(request)));
+        match reserved {
+            Ok(reserved) => {
+                self.state =
+                    State::Data(PendingStore::new(reserved, commit, Kind::Binary(request)));
             }
             Err(error) => {
                 if command == op::SET {
@@ -253,7 +254,7 @@ impl<P: Platform> Session<'_, P> {
                     StoreError::TooLarge => Status::TooLarge,
                     StoreError::OutOfMemory => Status::OutOfMemory,
                 };
-                self.swallow(u64::from(len), Then::Refuse(request, status));
+                self.swallow(u64::from(len), AfterSwallow::Refuse(request, status));
             }
         }
     }

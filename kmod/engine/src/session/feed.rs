@@ -7,17 +7,19 @@ use hippos_proto::token::{self, memchr};
 use hippos_proto::LINE_MAX;
 use hippos_store::Platform;
 
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_get;
-use crate::session::state::{Fed, Keys, Next, Protocol, Session, State, Step, Then, Transport};
+use crate::session::state::{
+    AfterSwallow, FeedResult, Keys, Next, Protocol, Session, State, Step, Transport,
+};
 
 impl<P: Platform> Session<'_, P> {
     /// Takes input and writes answers until it runs out of either.
     ///
     /// `out` has at least [`REPLY_HEADER_MAX`] bytes of room whenever it is empty.
     /// Process context; may sleep.
-    pub fn feed(&mut self, input: &[u8], out: &mut impl Out) -> Fed {
+    pub fn feed(&mut self, input: &[u8], out: &mut impl Out) -> FeedResult {
         self.feed_until(input, out, || false)
     }
 
@@ -28,7 +30,7 @@ impl<P: Platform> Session<'_, P> {
         input: &[u8],
         out: &mut impl Out,
         mut over: impl FnMut() -> bool,
-    ) -> Fed {
+    ) -> FeedResult {
         let room = out.room();
         let mut rest = input;
         let next = loop {
@@ -47,28 +49,31 @@ impl<P: Platform> Session<'_, P> {
                 }
                 Step::Read => break Next::Read,
                 Step::Write => break Next::Write,
-                Step::Later => break Next::Later,
+                Step::Park => break Next::Park,
                 Step::Close => break Next::Close,
             }
         };
         let consumed = input.len().saturating_sub(rest.len());
         let engine = self.engine;
-        engine.tally(Tally::BytesRead, consumed as u64);
-        engine.tally(Tally::BytesWritten, room.saturating_sub(out.room()) as u64);
+        engine.tally(EngineCounter::BytesRead, consumed as u64);
+        engine.tally(
+            EngineCounter::BytesWritten,
+            room.saturating_sub(out.room()) as u64,
+        );
         if self.commands != 0 {
             let door = match self.transport {
-                Transport::Tcp => Tally::TcpCommands,
-                Transport::Udp => Tally::UdpCommands,
+                Transport::Tcp => EngineCounter::TcpCommands,
+                Transport::Udp => EngineCounter::UdpCommands,
             };
             engine.tally(door, u64::from(self.commands));
             self.commands = 0;
         }
-        Fed { consumed, next }
+        FeedResult { consumed, next }
     }
 
-    /// Whether [`feed_quick`](Self::feed_quick) may have something to answer.
+    /// Whether [`feed_softirq`](Self::feed_softirq) may have something to answer.
     #[inline]
-    pub fn is_quick(input: &[u8]) -> bool {
+    pub fn may_feed_softirq(input: &[u8]) -> bool {
         input.first() == Some(&b'g')
     }
 
@@ -77,8 +82,8 @@ impl<P: Platform> Session<'_, P> {
     /// any other command, and before a reply that does not fit into `out`.
     ///
     /// Softirq-safe. Takes nothing while something is under way.
-    pub fn feed_quick(&mut self, input: &[u8], most: usize, out: &mut impl Out) -> usize {
-        if self.protocol == Protocol::Binary || !self.idle() || !self.trusted {
+    pub fn feed_softirq(&mut self, input: &[u8], most: usize, out: &mut impl Out) -> usize {
+        if self.protocol == Protocol::Binary || !self.idle() || !self.authenticated {
             return 0;
         }
         let room = out.room();
@@ -100,9 +105,12 @@ impl<P: Platform> Session<'_, P> {
         self.protocol = Protocol::Text;
         let taken = input.len().saturating_sub(rest.len());
         let engine = self.engine;
-        engine.tally(Tally::BytesRead, taken as u64);
-        engine.tally(Tally::BytesWritten, room.saturating_sub(out.room()) as u64);
-        engine.tally(Tally::TcpCommands, u64::from(commands));
+        engine.tally(EngineCounter::BytesRead, taken as u64);
+        engine.tally(
+            EngineCounter::BytesWritten,
+            room.saturating_sub(out.room()) as u64,
+        );
+        engine.tally(EngineCounter::TcpCommands, u64::from(commands));
         taken
     }
 
@@ -136,12 +144,12 @@ impl<P: Platform> Session<'_, P> {
         if out.room() < REPLY_HEADER_MAX {
             return Step::Write;
         }
-        if !self.trusted {
+        if !self.authenticated {
             if self.engine.authentication() {
                 return self.login_line(input, out);
             }
             // Nobody has to log in any more.
-            self.trusted = true;
+            self.authenticated = true;
         }
         if self.protocol == Protocol::Unknown {
             self.protocol = if first == binary::REQUEST {
@@ -152,15 +160,15 @@ impl<P: Platform> Session<'_, P> {
         }
         if self.protocol == Protocol::Binary {
             let step = self.binary(input, out);
-            if core::mem::take(&mut self.later) {
-                return Step::Later;
+            if core::mem::take(&mut self.park_requested) {
+                return Step::Park;
             }
             if matches!(step, Step::Took(_)) {
                 self.commands = self.commands.wrapping_add(1);
             }
             return step;
         }
-        if let Some(step) = self.quick(input, out) {
+        if let Some(step) = self.fast_command(input, out) {
             self.commands = self.commands.wrapping_add(1);
             return step;
         }
@@ -177,8 +185,8 @@ impl<P: Platform> Session<'_, P> {
             return self.long_line(window);
         };
         let consumed = self.line(line.text, line.consumed, out);
-        if core::mem::take(&mut self.later) {
-            return Step::Later;
+        if core::mem::take(&mut self.park_requested) {
+            return Step::Park;
         }
         self.commands = self.commands.wrapping_add(1);
         Step::Took(consumed)
@@ -188,7 +196,7 @@ impl<P: Platform> Session<'_, P> {
     /// `gets` of one key, `set` with a short value. `None` leaves everything to
     /// those who look closely.
     #[inline]
-    fn quick(&mut self, input: &[u8], out: &mut impl Out) -> Option<Step> {
+    fn fast_command(&mut self, input: &[u8], out: &mut impl Out) -> Option<Step> {
         match input {
             [b'g', ..] => {
                 let (cas, key, rest) = plain_get(input)?;
@@ -196,12 +204,12 @@ impl<P: Platform> Session<'_, P> {
                 self.get_key(Keys { cas, touch: None }, key, true, out);
                 Some(Step::Took(taken))
             }
-            [b's', b'e', b't', b' ', rest @ ..] => self.quick_set(input, rest, out),
+            [b's', b'e', b't', b' ', rest @ ..] => self.fast_set(input, rest, out),
             _ => None,
         }
     }
 
-    fn skip(&mut self, left: u64, then: Then, input: &[u8], out: &mut impl Out) -> Step {
+    fn skip(&mut self, left: u64, then: AfterSwallow, input: &[u8], out: &mut impl Out) -> Step {
         let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
         let left = left.saturating_sub(n as u64);
         if left != 0 {
@@ -216,11 +224,11 @@ impl<P: Platform> Session<'_, P> {
         }
         self.state = State::Command;
         match then {
-            Then::Say(line) => out.put(line),
-            Then::Refuse(request, status) => request.error(out, status),
-            Then::Close(request, status) => {
+            AfterSwallow::Say(line) => out.put(line),
+            AfterSwallow::Refuse(request, status) => request.error(out, status),
+            AfterSwallow::Close(request, status) => {
                 request.error(out, status);
-                self.hangup();
+                self.begin_close();
             }
         }
         Step::Took(n)

@@ -54,7 +54,7 @@ impl<P: Platform> Session<'_, P> {
 
     /// The end of a connection whose line never ends.
     fn cut(&mut self) -> Step {
-        self.hangup();
+        self.begin_close();
         Step::Took(0)
     }
 

@@ -13,10 +13,10 @@ use crate::reply::REPLY_HEADER_MAX;
 pub(super) struct Lines<'a, O> {
     pub(super) out: &'a mut O,
     pub(super) request: Option<Request>,
-    /// Lines that were told before.
+    /// Lines that were lines_done before.
     pub(super) skip: u32,
     /// Lines so far.
-    pub(super) told: u32,
+    pub(super) lines_done: u32,
     /// There was no room for the next one.
     pub(super) full: bool,
 }
@@ -26,15 +26,15 @@ impl<O: Out> Lines<'_, O> {
         if self.full {
             return;
         }
-        if self.told < self.skip {
-            self.told = self.told.wrapping_add(1);
+        if self.lines_done < self.skip {
+            self.lines_done = self.lines_done.wrapping_add(1);
             return;
         }
         if self.out.room() < REPLY_HEADER_MAX {
             self.full = true;
             return;
         }
-        self.told = self.told.wrapping_add(1);
+        self.lines_done = self.lines_done.wrapping_add(1);
         let mut text = String::<64>::new();
         let _ = text.write_fmt(name);
         let mut number = String::<128>::new();
@@ -57,7 +57,7 @@ impl<O: Out> Lines<'_, O> {
         if self.full {
             return;
         }
-        if self.told >= self.skip {
+        if self.lines_done >= self.skip {
             if self.out.room() < REPLY_HEADER_MAX {
                 self.full = true;
                 return;
@@ -67,13 +67,13 @@ impl<O: Out> Lines<'_, O> {
                 None => self.out.put(line),
             }
         }
-        self.told = self.told.wrapping_add(1);
+        self.lines_done = self.lines_done.wrapping_add(1);
     }
 
-    /// Counts lines anew: what was told so far is never made again.
-    pub(super) fn settle(&mut self) {
+    /// Counts lines anew: what was lines_done so far is never made again.
+    pub(super) fn checkpoint(&mut self) {
         self.skip = 0;
-        self.told = 0;
+        self.lines_done = 0;
     }
 
     pub(super) fn stat(&mut self, name: &str, value: Arguments<'_>) {

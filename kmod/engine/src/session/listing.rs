@@ -2,7 +2,7 @@
 //! Answers of many lines: statistics and dumps.
 //!
 //! A listing is written as far as there is room and goes on where it stopped.
-//! Statistics are made anew each time, and what was told already is skipped.
+//! Statistics are made anew each time, and what was lines_done already is skipped.
 
 use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Platform, Step as Walked, Walk};
@@ -15,8 +15,8 @@ use crate::Engine;
 /// An answer of many lines, on its way.
 pub(crate) struct Listing<'e, P: Platform> {
     what: What<'e, P>,
-    /// Lines that were told.
-    told: u32,
+    /// Lines that were lines_done.
+    lines_done: u32,
     /// The binary request that it answers.
     request: Option<Request>,
 }
@@ -41,7 +41,7 @@ enum What<'e, P: Platform> {
 pub(super) struct Resume {
     /// At the socket here, or the next one.
     pub(super) place: usize,
-    /// The socket of which some lines were told.
+    /// The socket of which some lines were lines_done.
     pub(super) begun: Option<u32>,
 }
 
@@ -67,7 +67,7 @@ impl<'e, P: Platform> Listing<'e, P> {
     fn new(what: What<'e, P>) -> Self {
         Self {
             what,
-            told: 0,
+            lines_done: 0,
             request: None,
         }
     }
@@ -136,8 +136,8 @@ impl<'e, P: Platform> Listing<'e, P> {
     pub(super) fn run(&mut self, engine: &'e Engine<P>, out: &mut impl Out) -> bool {
         let mut lines = Lines {
             request: self.request,
-            skip: self.told,
-            told: 0,
+            skip: self.lines_done,
+            lines_done: 0,
             full: false,
             out,
         };
@@ -183,7 +183,7 @@ impl<'e, P: Platform> Listing<'e, P> {
                 return !more && finish(lines.out, reply::END);
             }
         }
-        self.told = lines.told;
+        self.lines_done = lines.lines_done;
         if lines.full {
             return false;
         }

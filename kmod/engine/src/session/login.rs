@@ -8,8 +8,8 @@ use hippos_proto::token::{self, memchr, Words};
 use hippos_proto::LINE_MAX;
 use hippos_store::Platform;
 
-use crate::counters::Tally;
-use crate::session::state::{Session, State, Step, Then};
+use crate::counters::EngineCounter;
+use crate::session::state::{AfterSwallow, Session, State, Step};
 
 /// A longer value can't be anybody's.
 const VALUE_MAX: usize = 1024;
@@ -28,7 +28,7 @@ impl<P: Platform> Session<'_, P> {
             if window.len() <= LINE_MAX {
                 return Step::Read;
             }
-            self.hangup();
+            self.begin_close();
             return Step::Took(0);
         };
         let line = token::trim(window.get(..end).unwrap_or(&[]));
@@ -38,10 +38,10 @@ impl<P: Platform> Session<'_, P> {
         match len {
             Some(len) if is_set && len as usize <= VALUE_MAX => self.state = State::Login(len),
             Some(len) if is_set => {
-                self.engine.tally(Tally::AuthCommands, 1);
-                self.engine.tally(Tally::AuthErrors, 1);
+                self.engine.tally(EngineCounter::AuthCommands, 1);
+                self.engine.tally(EngineCounter::AuthErrors, 1);
                 let left = u64::from(len).saturating_add(reply::CRLF.len() as u64);
-                self.swallow(left, Then::Say(reply::AUTH_FAILURE));
+                self.swallow(left, AfterSwallow::Say(reply::AUTH_FAILURE));
             }
             _ => out.put(reply::UNAUTHENTICATED),
         }
@@ -73,12 +73,12 @@ impl<P: Platform> Session<'_, P> {
         let (Some(user), Some(password)) = (words.next(), words.next()) else {
             return reply::AUTH_FORMAT;
         };
-        self.engine.tally(Tally::AuthCommands, 1);
+        self.engine.tally(EngineCounter::AuthCommands, 1);
         if self.engine.authenticate(user, password) {
-            self.trusted = true;
+            self.authenticated = true;
             return reply::STORED;
         }
-        self.engine.tally(Tally::AuthErrors, 1);
+        self.engine.tally(EngineCounter::AuthErrors, 1);
         reply::AUTH_FAILURE
     }
 }

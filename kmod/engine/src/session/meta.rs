@@ -12,9 +12,9 @@ use hippos_store::{
 
 use crate::command::store::verb;
 use crate::command::TRIES;
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, Hit, MetaSet};
-use crate::session::state::{Data, Kind, Session, State, Then};
+use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State};
 
 impl<P: Platform> Session<'_, P> {
     /// Serves a meta command. `ms` leaves the session waiting for its value.
@@ -108,19 +108,20 @@ impl<P: Platform> Session<'_, P> {
         };
         let expiry = store.expiry(i64::from(exptime));
         let key = command.key();
-        let Some(room) = self.room_for(key, hash, flags.client, expiry, len as usize) else {
+        let Some(reserved) = self.reserve_upload(key, hash, flags.client, expiry, len as usize)
+        else {
             return;
         };
-        match room {
-            Ok(room) => {
+        match reserved {
+            Ok(reserved) => {
                 let kind = Kind::Meta(MetaSet::new(command, len));
-                self.state = State::Data(Data::new(room, commit, kind));
+                self.state = State::Data(PendingStore::new(reserved, commit, kind));
             }
             Err(error) => {
                 // Whatever the mode, nothing old may be taken for new.
                 store.delete(key, hash, None);
                 let line = self.engine.refused(error);
-                self.swallow(u64::from(len).wrapping_add(2), Then::Say(line));
+                self.swallow(u64::from(len).wrapping_add(2), AfterSwallow::Say(line));
             }
         }
     }
@@ -247,7 +248,7 @@ impl<P: Platform> Session<'_, P> {
 
     fn meta_debug(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
-        engine.tally(Tally::MetaCommands, 1);
+        engine.tally(EngineCounter::MetaCommands, 1);
         let guard = engine.store.read();
         let Some((item, seen)) = engine.store.inspect(&guard, command.key(), hash) else {
             out.put(reply::EN);

@@ -6,7 +6,7 @@ use hippos_proto::reply::Out;
 use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
 
 use crate::administration::Administration;
-use crate::counters::Tally;
+use crate::counters::EngineCounter;
 use crate::reply::binary::Request as BinaryRequest;
 use crate::reply::meta::MetaSet;
 use crate::reply::REPLY_HEADER_MAX;
@@ -33,14 +33,14 @@ pub enum Next {
     Write,
     /// Memory, of a session that [parks](Session::parks): send what there is,
     /// then feed again after a moment, in which others may give some back.
-    Later,
+    Park,
     /// The end: send what there is, then close.
     Close,
 }
 
 /// How a session took its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fed {
+pub struct FeedResult {
     /// Bytes that are done with. The rest, less than [`LINE_MAX`] and a bit
     /// when more input is wanted, comes again with the next call.
     pub consumed: usize,
@@ -63,9 +63,9 @@ pub(super) enum State<'e, P: Platform> {
     /// In a list of keys.
     Keys(Keys),
     /// In a value to be stored.
-    Data(Data<'e, P>),
+    Data(PendingStore<'e, P>),
     /// In bytes that nobody wants, so many of them.
-    Swallow(u64, Then),
+    Swallow(u64, AfterSwallow),
     /// In a line that nobody wants; this is said when it ends.
     SkipLine(&'static [u8]),
     /// In a name and a password, so many bytes of them.
@@ -79,7 +79,7 @@ pub(super) enum State<'e, P: Platform> {
 /// What follows bytes that nobody wants. memcached says what is wrong with
 /// them only when it has seen them all.
 #[derive(Clone, Copy)]
-pub(super) enum Then {
+pub(super) enum AfterSwallow {
     /// A reply line, or nothing.
     Say(&'static [u8]),
     /// An error of the binary protocol.
@@ -96,7 +96,7 @@ pub(super) struct Keys {
 }
 
 /// A value being received.
-pub(super) struct Data<'e, P: Platform> {
+pub(super) struct PendingStore<'e, P: Platform> {
     pub(super) reservation: Reservation<'e, P>,
     pub(super) _share: Share<'e>,
     pub(super) commit: Commit,
@@ -119,7 +119,7 @@ pub(super) enum Kind {
     Binary(BinaryRequest),
 }
 
-impl<'e, P: Platform> Data<'e, P> {
+impl<'e, P: Platform> PendingStore<'e, P> {
     pub(super) fn new(
         (reservation, share): (Reservation<'e, P>, Share<'e>),
         commit: Commit,
@@ -168,7 +168,7 @@ pub(super) enum Step {
     /// Nothing can be done without more room.
     Write,
     /// Nothing can be done before there is memory.
-    Later,
+    Park,
     /// The end.
     Close,
 }
@@ -194,24 +194,24 @@ pub struct Session<'e, P: Platform> {
     pub(super) sending: Option<Sending<'e, P>>,
     pub(super) commands: u32,
     /// The client has logged in, or need not.
-    pub(super) trusted: bool,
-    /// The client said goodbye, as opposed to being hung up on.
+    pub(super) authenticated: bool,
+    /// The client said begin_quit, as opposed to being hung up on.
     pub(super) quit: bool,
     /// The host feeds it again when it has to wait for memory.
-    pub(super) parks: bool,
+    pub(super) may_park: bool,
     /// Values that it was to receive so far.
     pub(super) values: u32,
     /// What it has waited for a value's memory: see `upload.rs`.
     pub(super) waited: u32,
     /// The command at hand waits.
-    pub(super) later: bool,
+    pub(super) park_requested: bool,
 }
 
 impl<'e, P: Platform> Session<'e, P> {
     /// The session of the host's owner, who may do anything.
-    pub fn trusted(engine: &'e Engine<P>) -> Self {
+    pub fn owner(engine: &'e Engine<P>) -> Self {
         Self {
-            trusted: true,
+            authenticated: true,
             origin: Origin::Owner,
             ..Self::new(engine, Transport::Tcp)
         }
@@ -220,7 +220,7 @@ impl<'e, P: Platform> Session<'e, P> {
     /// A new client's session.
     pub fn new(engine: &'e Engine<P>, transport: Transport) -> Self {
         Self {
-            trusted: !engine.authentication(),
+            authenticated: !engine.authentication(),
             engine,
             transport,
             origin: Origin::Network,
@@ -229,17 +229,17 @@ impl<'e, P: Platform> Session<'e, P> {
             sending: None,
             commands: 0,
             quit: false,
-            parks: false,
+            may_park: false,
             values: 0,
             waited: 0,
-            later: false,
+            park_requested: false,
         }
     }
 
     /// Leaves waits for memory to the host, which knows of others that have something to do
-    /// meanwhile: see [`Next::Later`].
-    pub fn parks(mut self) -> Self {
-        self.parks = true;
+    /// meanwhile: see [`Next::Park`].
+    pub fn with_parking(mut self) -> Self {
+        self.may_park = true;
         self
     }
 
@@ -252,7 +252,7 @@ impl<'e, P: Platform> Session<'e, P> {
         }
     }
 
-    /// Whether the session ended because its client said goodbye.
+    /// Whether the session ended because its client said begin_quit.
     pub fn quit(&self) -> bool {
         self.quit
     }
@@ -269,18 +269,18 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// The client wants to go.
-    pub(super) fn goodbye(&mut self) {
+    pub(super) fn begin_quit(&mut self) {
         self.quit = true;
         self.state = State::Closing;
     }
 
     /// The client is not wanted any more.
-    pub(super) fn hangup(&mut self) {
+    pub(super) fn begin_close(&mut self) {
         self.state = State::Closing;
     }
 
     /// Skips `left` bytes of input, and then says what there is to say.
-    pub(super) fn swallow(&mut self, left: u64, then: Then) {
+    pub(super) fn swallow(&mut self, left: u64, then: AfterSwallow) {
         self.state = State::Swallow(left, then);
     }
 
@@ -328,7 +328,7 @@ impl<'e, P: Platform> Session<'e, P> {
             _ => false,
         };
         if !may {
-            self.engine.tally(Tally::AdminRefused, 1);
+            self.engine.tally(EngineCounter::AdminRefused, 1);
         }
         may
     }

@@ -22,8 +22,8 @@ impl<P: Platform> Engine<P> {
     pub(super) fn stats(&self, lines: &mut Lines<'_, impl Out>) {
         let store = &self.store;
         let now = Now {
-            host: self.facts.host(),
-            ways: self.facts.ways(),
+            host: self.host_stats.host(),
+            fast_path: self.host_stats.fast_path(),
             shot: store.snapshot(),
             settings: &self.settings,
             // The store's clock starts at 2.
@@ -50,7 +50,7 @@ impl<P: Platform> Engine<P> {
         statistics::each(|row| {
             let number = match row.source {
                 Source::Zero => 0,
-                Source::Tally(tally) => self.tallied(tally),
+                Source::EngineCounter(tally) => self.engine_counted(tally),
                 Source::Store(counter) => counted(counter),
                 Source::Class(counter) => class(counter),
                 Source::Sum(hits, misses) => class(hits).wrapping_add(counted(misses)),
@@ -189,12 +189,12 @@ impl<P: Platform> Engine<P> {
         ]);
         lines.number("hippos_udp_bytes", self.udp_bytes());
         lines.number("hippos_udp_fast_bytes", self.fast_bytes());
-        self.facts
+        self.host_stats
             .settings(&mut |name, value| lines.stat(name, value));
     }
 
     pub(super) fn stats_passes(&self, lines: &mut Lines<'_, impl Out>) {
-        self.facts.passes(&mut |door, reason, count| {
+        self.host_stats.pass_counts(&mut |door, reason, count| {
             lines.put(
                 format_args!("hippos_pass_{door}{reason}"),
                 format_args!("{count}"),
@@ -316,11 +316,11 @@ impl<P: Platform> Engine<P> {
 
     /// Sockets from there on, which moves: each is asked for once, and not anew for each page.
     pub(super) fn stats_connections(&self, lines: &mut Lines<'_, impl Out>, resume: &mut Resume) {
-        while let Some((place, socket)) = self.facts.socket(resume.place) {
+        while let Some((place, socket)) = self.host_stats.socket(resume.place) {
             let id = socket.id;
             // One that was closed has no more lines; none is left out of the next one.
             if resume.begun.is_some_and(|begun| begun != id) {
-                lines.settle();
+                lines.checkpoint();
             }
             *resume = Resume {
                 place,
@@ -348,7 +348,7 @@ impl<P: Platform> Engine<P> {
             if lines.full {
                 break;
             }
-            lines.settle();
+            lines.checkpoint();
             *resume = Resume {
                 place: place.saturating_add(1),
                 begun: None,

@@ -12,11 +12,11 @@ use crate::reply::meta::Key;
 use crate::reply::text::stored;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_word;
-use crate::session::state::{Data, Kind, Session, State, Step, Then};
+use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step};
 
 impl<'e, P: Platform> Session<'e, P> {
     /// `set` without a state in between.
-    pub(super) fn quick_set(
+    pub(super) fn fast_set(
         &mut self,
         input: &[u8],
         words: &[u8],
@@ -72,17 +72,18 @@ impl<'e, P: Platform> Session<'e, P> {
         };
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(request.exptime));
-        let Some(room) = self.room_for(key, hash, request.flags, expiry, request.len as usize)
+        let Some(reserved) =
+            self.reserve_upload(key, hash, request.flags, expiry, request.len as usize)
         else {
             return;
         };
         engine.note_set(key);
-        match room {
-            Ok(room) => {
+        match reserved {
+            Ok(reserved) => {
                 let kind = Kind::Text {
                     noreply: request.noreply,
                 };
-                self.state = State::Data(Data::new(room, commit, kind));
+                self.state = State::Data(PendingStore::new(reserved, commit, kind));
             }
             Err(error) => {
                 if request.mode == Mode::Set && request.compare.is_none() {
@@ -93,7 +94,7 @@ impl<'e, P: Platform> Session<'e, P> {
                     line = b"";
                 }
                 let left = u64::from(request.len).saturating_add(2);
-                self.swallow(left, Then::Say(line));
+                self.swallow(left, AfterSwallow::Say(line));
             }
         }
     }
@@ -132,8 +133,8 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// Stores a value that has come.
-    fn complete(&mut self, data: Data<'e, P>, out: &mut impl Out) {
-        let Data {
+    fn complete(&mut self, data: PendingStore<'e, P>, out: &mut impl Out) {
+        let PendingStore {
             reservation,
             commit,
             kind,

@@ -7,7 +7,7 @@ use hippos_proto::text::{self, Request};
 use hippos_store::{Arith, Arithmetic, ClassCounter, Counter, Deleted, Platform};
 
 use crate::session::admin;
-use crate::session::state::{Session, Then};
+use crate::session::state::{AfterSwallow, Session};
 
 impl<P: Platform> Session<'_, P> {
     /// Serves a line, which took `consumed` bytes with its ending. Returns how
@@ -31,7 +31,7 @@ impl<P: Platform> Session<'_, P> {
             Request::Meta(tokens) => match meta::Command::parse(tokens) {
                 Ok(command) => self.meta(&command, out),
                 Err(refused) => {
-                    self.swallow(u64::from(refused.swallow), Then::Say(refused.line));
+                    self.swallow(u64::from(refused.swallow), AfterSwallow::Say(refused.line));
                 }
             },
             Request::Noop => out.put(reply::MN),
@@ -112,10 +112,10 @@ impl<P: Platform> Session<'_, P> {
                 say(out, line, noreply);
             }
             Request::Version => out.put(reply::VERSION),
-            Request::Quit => self.goodbye(),
+            Request::Quit => self.begin_quit(),
             Request::Admin(tokens) => self.admin(&tokens, out),
             Request::Reply { line, noreply } => say(out, line, noreply),
-            Request::Hangup => self.hangup(),
+            Request::Hangup => self.begin_close(),
         }
         consumed
     }

@@ -36,7 +36,7 @@ impl<P: Platform> Engine<P> {
 impl<'e, P: Platform> Session<'e, P> {
     /// Memory for a value that is to come. `None` when the session is to wait for it: then it is as if
     /// the command had not been seen yet.
-    pub(super) fn room_for(
+    pub(super) fn reserve_upload(
         &mut self,
         key: &[u8],
         hash: Hash,
@@ -49,7 +49,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let full = !store.too_large(key.len(), len, flags) && !engine.may_upload(len);
         let (short, cost) = if full {
             (Short::Soon, FULL)
-        } else if self.parks {
+        } else if self.may_park {
             match store.try_reserve(key, hash, flags, expiry, len) {
                 Ok(new) => return Some(Ok(self.begin(new))),
                 Err(short @ Short::TooLarge) => (short, WAIT),
@@ -61,8 +61,8 @@ impl<'e, P: Platform> Session<'e, P> {
             return Some(new.map(|new| self.begin(new)));
         };
         self.waited = self.waited.saturating_add(cost);
-        if self.parks && self.waited < WAIT {
-            self.later = true;
+        if self.may_park && self.waited < WAIT {
+            self.park_requested = true;
             return None;
         }
         self.waited = 0;

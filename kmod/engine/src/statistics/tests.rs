@@ -24,7 +24,7 @@ fn each_statistic_has_one_row_and_a_meaning() {
         assert!(name.len() < 64, "{name}: longer than a line has room for");
         assert_eq!(doc.is_empty(), kind == Kind::Zero, "{name}: {doc:?}");
     }
-    for name in Tally::ALL.iter().map(|tally| tally.name()) {
+    for name in EngineCounter::ALL.iter().map(|tally| tally.name()) {
         assert!(names.contains(name), "{name} is not shown");
     }
     for name in Counter::ALL.iter().map(|counter| counter.name()) {

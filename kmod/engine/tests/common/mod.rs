@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use hippos_engine::{
     Engine, Message, Next, Out, Pass, Plan, PlanOutcome, Request, Session, Settings, Transport,
-    REPLY_HEADER_MAX, TALLIES,
+    ENGINE_COUNTERS, REPLY_HEADER_MAX,
 };
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
@@ -50,7 +50,7 @@ pub(crate) fn engine_of(memory: usize, settings: Settings) -> TestEngine {
     let config = Config {
         memory,
         seed: [1, 2, 3, 4],
-        tallies: TALLIES,
+        tallies: ENGINE_COUNTERS,
         ..Config::default()
     };
     let store = Store::new(config, Host::new().poison()).expect("a store");
@@ -95,12 +95,12 @@ impl Message for Small {
 }
 
 /// Replies that are written where they lie.
-pub(crate) struct Sheet {
+pub(crate) struct InPlaceOut {
     bytes: Vec<u8>,
     len: usize,
 }
 
-impl Sheet {
+impl InPlaceOut {
     pub(crate) fn new(room: usize) -> Self {
         Self {
             bytes: vec![0; room],
@@ -113,7 +113,7 @@ impl Sheet {
     }
 }
 
-impl Out for Sheet {
+impl Out for InPlaceOut {
     fn room(&self) -> usize {
         self.bytes.len() - self.len
     }
@@ -174,7 +174,7 @@ impl<'e> Client<'e> {
             match fed.next {
                 Next::Read => break,
                 Next::Write => {}
-                Next::Later => unreachable!("it does not park"),
+                Next::Park => unreachable!("it does not park"),
                 Next::Close => {
                     self.seen.closed = true;
                     return;

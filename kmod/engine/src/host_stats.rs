@@ -4,14 +4,14 @@
 use core::fmt;
 
 /// What the host is asked when statistics are wanted.
-pub trait Facts: Sync {
+pub trait HostStats: Sync {
     /// The state of the host.
     fn host(&self) -> Host {
         Host::default()
     }
 
     /// What is answered before the socket, where there are such doors.
-    fn ways(&self) -> Option<Ways> {
+    fn fast_path(&self) -> Option<FastPathStats> {
         None
     }
 
@@ -29,7 +29,7 @@ pub trait Facts: Sync {
 
     /// Tells how often datagrams were left to the next one on their way, and why: the door's part of
     /// a row's name, the reason's, and the count.
-    fn passes(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
+    fn pass_counts(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
         let _ = tell;
     }
 
@@ -38,7 +38,7 @@ pub trait Facts: Sync {
 }
 
 /// A host that knows nothing.
-impl Facts for () {}
+impl HostStats for () {}
 
 /// The state of the host.
 #[derive(Clone, Copy, Debug, Default)]
@@ -69,9 +69,9 @@ pub struct Host {
     pub steering: Option<Steering>,
 }
 
-/// The doors before the UDP socket, and the ways of their replies.
+/// The doors before the UDP socket, and the fast_path of their replies.
 #[derive(Clone, Copy, Debug)]
-pub struct Ways {
+pub struct FastPathStats {
     /// Whether PRE_ROUTING is open for IPv4 and for IPv6, or why not.
     pub hook: [&'static str; 2],
     /// The same of XDP.

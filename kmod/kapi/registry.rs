@@ -8,8 +8,8 @@ use kernel::sync::Arc;
 use crate::ffi;
 
 /// Members, each at a place of its own for as long as it is one. One mutex (`kmod/c/lock.c`) guards
-/// every roster: joining and leaving are rare and short.
-pub struct Roster<T> {
+/// every registry: joining and leaving are rare and short.
+pub struct Registry<T> {
     list: UnsafeCell<List<T>>,
 }
 
@@ -20,7 +20,7 @@ struct List<T> {
 }
 
 // SAFETY: the list is reached under the mutex alone.
-unsafe impl<T: Send + Sync> Sync for Roster<T> {}
+unsafe impl<T: Send + Sync> Sync for Registry<T> {}
 
 impl<T> List<T> {
     const fn new() -> Self {
@@ -57,7 +57,7 @@ impl<T> List<T> {
     }
 }
 
-impl<T> Roster<T> {
+impl<T> Registry<T> {
     /// Nobody yet.
     pub const fn new() -> Self {
         Self {
@@ -68,20 +68,20 @@ impl<T> Roster<T> {
     /// Does `work` with the list, which nobody else reaches meanwhile.
     fn with<R>(&self, work: impl FnOnce(&mut List<T>) -> R) -> R {
         // SAFETY: called in process context; unlocked below.
-        unsafe { ffi::hippos_roster_lock() };
+        unsafe { ffi::hippos_registry_lock() };
         // SAFETY: under the mutex this is the only reference.
         let result = work(unsafe { &mut *self.list.get() });
         // SAFETY: locked above.
-        unsafe { ffi::hippos_roster_unlock() };
+        unsafe { ffi::hippos_registry_unlock() };
         result
     }
 
     /// Adds `value` for as long as the result lives.
-    pub fn join(&'static self, value: T) -> Result<Member<T>> {
+    pub fn register(&'static self, value: T) -> Result<Registration<T>> {
         let value = Arc::new(value, GFP_KERNEL)?;
         let at = self.with(|list| list.add(value.clone()))?;
-        Ok(Member {
-            roster: self,
+        Ok(Registration {
+            registry: self,
             at,
             value,
         })
@@ -102,28 +102,28 @@ impl<T> Roster<T> {
     }
 }
 
-impl<T> Default for Roster<T> {
+impl<T> Default for Registry<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
 /// A membership; ends when dropped.
-pub struct Member<T: 'static> {
-    roster: &'static Roster<T>,
+pub struct Registration<T: 'static> {
+    registry: &'static Registry<T>,
     at: usize,
     value: Arc<T>,
 }
 
-impl<T> Member<T> {
+impl<T> Registration<T> {
     /// What was put on the list.
     pub fn value(&self) -> &T {
         &self.value
     }
 }
 
-impl<T> Drop for Member<T> {
+impl<T> Drop for Registration<T> {
     fn drop(&mut self) {
-        self.roster.with(|list| list.remove(self.at));
+        self.registry.with(|list| list.remove(self.at));
     }
 }
