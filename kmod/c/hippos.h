@@ -323,7 +323,7 @@ unsigned int hippos_cpu(void);
 unsigned int hippos_cpus(void);
 int hippos_next_cpu(int cpu);
 void hippos_resched(void);
-void hippos_nap(void);
+void hippos_short_sleep(void);
 u32 hippos_ticks(void);
 
 /* lock.c */

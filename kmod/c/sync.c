@@ -49,7 +49,7 @@ u32 hippos_ticks(void)
 }
 
 /* Sleeps for about a tenth of a millisecond. */
-void hippos_nap(void)
+void hippos_short_sleep(void)
 {
 	usleep_range(100, 200);
 }

@@ -52,7 +52,7 @@ pub fn ticks() -> u32 {
 }
 
 /// Sleeps for about a tenth of a millisecond.
-pub fn nap() {
+pub fn short_sleep() {
     // SAFETY: every caller of kapi's sleeping functions is in process context.
-    unsafe { ffi::hippos_nap() }
+    unsafe { ffi::hippos_short_sleep() }
 }

@@ -325,7 +325,7 @@ extern "C" {
     pub(crate) fn hippos_cpus() -> c_uint;
     pub(crate) fn hippos_next_cpu(cpu: c_int) -> c_int;
     pub(crate) fn hippos_resched();
-    pub(crate) fn hippos_nap();
+    pub(crate) fn hippos_short_sleep();
     pub(crate) fn hippos_ticks() -> u32;
 
     // lock.c

@@ -50,7 +50,7 @@ pub(crate) enum Selftest {
 }
 
 /// The most memory that the cache may be given on this machine, in bytes.
-pub(crate) fn memory_most() -> u64 {
+pub(crate) fn memory_max_settable() -> u64 {
     let machine = pages::total();
     machine.saturating_sub(memory_reserve(machine))
 }
@@ -64,7 +64,7 @@ impl Config {
         })?;
         let memory_mb = params.memory_mb;
         let memory = memory_mb as usize * (1 << 20);
-        let (machine, most) = (pages::total(), memory_most());
+        let (machine, most) = (pages::total(), memory_max_settable());
         if memory as u64 > most {
             pr_err!(
                 "memory_mb={memory_mb}: must be from 8 to {} on this machine: it has {} MiB, \

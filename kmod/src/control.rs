@@ -19,7 +19,7 @@ use hippos_engine::{
 use hippos_kapi::device::Calls;
 
 use crate::buffer::Buffer;
-use crate::config::memory_most;
+use crate::config::memory_max_settable;
 use crate::server::Server;
 
 /// The longest text of statistics, beside what connections take.
@@ -169,7 +169,8 @@ impl Control {
         let items = (self.server.config.store.item_max as u64).saturating_mul(2);
         Ranges {
             memory_least: MEMORY_MIN.max(items),
-            memory_most: memory_most().min(self.server.engine.store.memory_most() as u64),
+            memory_most: memory_max_settable()
+                .min(self.server.engine.store.memory_max_settable() as u64),
             udp_bytes_most: self.server.config.params.udp_bytes,
             reserved: Reserved,
         }
@@ -179,7 +180,7 @@ impl Control {
         if bytes / 2 < self.server.config.store.item_max as u64 {
             return Err(EINVAL);
         }
-        let most = memory_most();
+        let most = memory_max_settable();
         if bytes > most {
             pr_warn!(
                 "a memory limit of {} MiB was asked for: at most {} on this machine\n",

@@ -11,7 +11,7 @@ use kernel::sync::Arc;
 
 use hippos_engine::{Access, Pass, Request};
 use hippos_kapi::hook::PacketHandler;
-use hippos_kapi::packet::{Verdict, Packet, DATAGRAMS_MAX};
+use hippos_kapi::packet::{Packet, Verdict, DATAGRAMS_MAX};
 use hippos_kapi::pass::Reason;
 use hippos_kapi::rcu;
 

@@ -8,7 +8,7 @@ use hippos_abi::memory_reserve;
 use hippos_kapi::lock::SpinLock;
 use hippos_kapi::thread::Waker;
 use hippos_kapi::{cpu, pages, rcu};
-use hippos_store::{Cookie, Platform, RawLock, Role};
+use hippos_store::{Cookie, LockClass, Platform, RawLock};
 
 /// The kernel's pages, grace periods and locks.
 pub(crate) struct Kernel {
@@ -44,8 +44,8 @@ pub(crate) struct Lock(SpinLock);
 
 // SAFETY: a kernel spin lock has one holder at a time, acquires and releases.
 unsafe impl RawLock for Lock {
-    fn init(&self, role: Role) {
-        self.0.init(role as u32);
+    fn init(&self, class: LockClass) {
+        self.0.init(class as u32);
     }
 
     #[inline]
@@ -123,15 +123,15 @@ unsafe impl Platform for Kernel {
         self.direct_map
     }
 
-    fn relax(&self) {
+    fn cond_resched(&self) {
         cpu::resched();
     }
 
-    fn nap(&self) {
-        cpu::nap();
+    fn short_sleep(&self) {
+        cpu::short_sleep();
     }
 
-    fn spare(&self) -> Option<isize> {
+    fn memory_headroom(&self) -> Option<isize> {
         let available = pages::available();
         if available < self.low() {
             let lack = self.low().saturating_sub(available);

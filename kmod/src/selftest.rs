@@ -69,7 +69,7 @@ pub(crate) fn run(config: &Config) -> Result {
     }
     while test.running.load(Relaxed) != 0 {
         test.store.maintain();
-        cpu::nap();
+        cpu::short_sleep();
     }
     let lanes = threads.len();
     drop(threads);

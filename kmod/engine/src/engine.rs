@@ -25,7 +25,7 @@ pub struct Engine<P: Platform> {
     slow_path_flags: AtomicU8,
     crawler: AtomicBool,
     /// The memory limit as the machine's owner set it, in bytes.
-    memory_most: AtomicU64,
+    memory_max_settable: AtomicU64,
     administration: Setting,
     pub(crate) uploads: Uploads,
     fast_bytes: AtomicU32,
@@ -42,7 +42,7 @@ impl<P: Platform> Engine<P> {
     /// An engine over `store`. `host_stats` tells what only the host knows.
     pub fn new(store: Store<P>, settings: Settings, host_stats: &'static dyn HostStats) -> Self {
         Self {
-            memory_most: AtomicU64::new(store.memory_limit() as u64),
+            memory_max_settable: AtomicU64::new(store.memory_limit() as u64),
             uploads: Uploads::default(),
             store,
             host_stats,
@@ -67,19 +67,19 @@ impl<P: Platform> Engine<P> {
     pub fn set_memory(&self, bytes: usize) -> bool {
         let taken = self.store.resize(bytes);
         if taken {
-            self.memory_most.store(bytes as u64, Relaxed);
+            self.memory_max_settable.store(bytes as u64, Relaxed);
         }
         taken
     }
 
     /// Sets the memory limit for a client. Whether it was taken.
     pub(crate) fn limit_memory(&self, bytes: usize) -> bool {
-        bytes as u64 <= self.memory_most() && self.store.resize(bytes)
+        bytes as u64 <= self.memory_max_settable() && self.store.resize(bytes)
     }
 
     /// The most memory that a client may set the limit to, in bytes: what the machine's owner set.
-    pub fn memory_most(&self) -> u64 {
-        self.memory_most.load(Relaxed)
+    pub fn memory_max_settable(&self) -> u64 {
+        self.memory_max_settable.load(Relaxed)
     }
 
     /// Which clients may use administration commands.
@@ -194,12 +194,12 @@ impl<P: Platform> Engine<P> {
 
     /// One of the engine's counters.
     pub fn engine_counted(&self, tally: EngineCounter) -> u64 {
-        let lone = match tally {
+        let single = match tally {
             // The store has counted these: see [`single`](Self::single).
-            EngineCounter::FastCommands | EngineCounter::FastDatagrams => self.store.lone(),
+            EngineCounter::FastCommands | EngineCounter::FastDatagrams => self.store.single(),
             _ => 0,
         };
-        lone.wrapping_add(self.store.tallied(tally as usize))
+        single.wrapping_add(self.store.tallied(tally as usize))
     }
 
     /// Counts a get that found `item`.

@@ -66,7 +66,7 @@ pub(crate) struct Now<'a> {
     pub(crate) uptime: u64,
     pub(crate) unix: u64,
     pub(crate) upload_bytes: u64,
-    pub(crate) memory_most: u64,
+    pub(crate) memory_max_settable: u64,
 }
 
 const fn row(name: &'static str, kind: Kind, source: Source, doc: &'static str) -> Statistic {
@@ -193,7 +193,7 @@ const PLACED: &[Statistic] = &[
     counter("evictions", Source::Class(Class::Evicted), "Items evicted"),
     counter("reclaimed", Source::Class(Class::Reclaimed), "Items found expired or flushed, whose slots were taken back"),
     zero("crawler_reclaimed"),
-    store(Counter::Checked),
+    store(Counter::CrawlerChecked),
     zero("lrutail_reflocked"),
     zero("moves_to_cold"),
     zero("moves_to_warm"),
@@ -216,7 +216,7 @@ const PLACED: &[Statistic] = &[
     tally(EngineCounter::TcpCommands),
     gauge("hippos_upload_bytes", |now| now.upload_bytes, "Memory of values that are on their way"),
     tally(EngineCounter::UploadsTimedOut),
-    gauge("hippos_memory_most", |now| now.memory_most, "The most that clients may set the limit to, bytes: what the machine's owner set"),
+    gauge("hippos_memory_most", |now| now.memory_max_settable, "The most that clients may set the limit to, bytes: what the machine's owner set"),
     gauge("hippos_memory_allowed", |now| now.shot.allowed as u64, "Bytes that may be held now: less than `limit_maxbytes` while the machine is short of memory"),
     store(Counter::Shortages),
     gauge("hippos_memory_held", |now| now.shot.held as u64, "Bytes of memory blocks held within the limit"),
@@ -226,7 +226,7 @@ const PLACED: &[Statistic] = &[
     gauge("hippos_retired_items", |now| now.shot.retired as u64, "Items that wait for a grace period"),
     gauge("hippos_retired_bytes", |now| now.shot.retired_bytes, "Their bytes"),
     gauge("hippos_pinned_items", |now| now.shot.pinned as u64, "Items that are gone and stay in memory for readers that are slow"),
-    store(Counter::Swept),
+    store(Counter::HandScanned),
     store(Counter::Waits),
     store(Counter::Splits),
     store(Counter::Merges),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Counters: a shard a CPU, exact when summed at rest.
 //!
-//! A request that is no more than one lookup is counted once, as a lone hit of
-//! its class or as a lone miss; hits, misses and requests are told by sums.
+//! A request that is no more than one lookup is counted once, as a single hit of
+//! its class or as a single miss; hits, misses and requests are told by sums.
 //!
 //! An increment is one atomic addition to a cache line of the CPU's own, so that a softirq that
 //! comes in between, or a move to another CPU, loses nothing. What is taken away is added as its two's
@@ -81,7 +81,7 @@ counters! {
         /// Items stored since the start.
         TotalItems = "total_items",
         /// Slots that hands looked at.
-        Swept = "hippos_hand_swept",
+        HandScanned = "hippos_hand_swept",
         /// Times that a writer slept for a grace period.
         Waits = "hippos_writer_waits",
         /// Buckets that the index grew by.
@@ -93,7 +93,7 @@ counters! {
         /// Steps of maintenance that found the platform short of memory.
         Shortages = "hippos_memory_shortages",
         /// Slots that the sweep for expired items looked at.
-        Checked = "crawler_items_checked",
+        CrawlerChecked = "crawler_items_checked",
     }
 }
 
@@ -147,14 +147,14 @@ struct Line([AtomicU64; LINE]);
 
 /// Requests of one CPU that were no more than a lookup.
 #[repr(C, align(64))]
-struct Lone {
+struct SingleLookups {
     hits: [AtomicU64; CLASSES],
     misses: AtomicU64,
 }
 
 pub(crate) struct Counters {
     lines: Table<Line>,
-    lone: Table<Lone>,
+    single: Table<SingleLookups>,
     /// Lines of a CPU.
     width: usize,
     cpus: usize,
@@ -173,7 +173,7 @@ impl Counters {
             .checked_mul(CLASS)?
             .checked_add(GLOBAL)?
             .checked_add(tallies)?;
-        let lone = Table::new(platform, cpus, || Lone {
+        let single = Table::new(platform, cpus, || SingleLookups {
             hits: core::array::from_fn(|_| AtomicU64::new(0)),
             misses: AtomicU64::new(0),
         })?;
@@ -183,7 +183,7 @@ impl Counters {
         })?;
         let counters = Self {
             lines: lines.keep(),
-            lone: lone.keep(),
+            single: single.keep(),
             width,
             cpus,
             classes,
@@ -193,7 +193,7 @@ impl Counters {
     }
 
     pub(crate) fn tables(&self) -> usize {
-        self.lines.size().saturating_add(self.lone.size())
+        self.lines.size().saturating_add(self.single.size())
     }
 
     #[inline(always)]
@@ -232,34 +232,37 @@ impl Counters {
     }
 
     #[inline(always)]
-    pub(crate) fn count_lone_hit(&self, cpu: usize, class: usize) {
-        if let Some(lone) = self.lone.get(cpu) {
-            if let Some(hits) = lone.hits.get(class & (CLASSES - 1)) {
+    pub(crate) fn count_single_hit(&self, cpu: usize, class: usize) {
+        if let Some(single) = self.single.get(cpu) {
+            if let Some(hits) = single.hits.get(class & (CLASSES - 1)) {
                 hits.fetch_add(1, Relaxed);
             }
         }
     }
 
     #[inline(always)]
-    pub(crate) fn count_lone_miss(&self, cpu: usize) {
-        if let Some(lone) = self.lone.get(cpu) {
-            lone.misses.fetch_add(1, Relaxed);
+    pub(crate) fn count_single_miss(&self, cpu: usize) {
+        if let Some(single) = self.single.get(cpu) {
+            single.misses.fetch_add(1, Relaxed);
         }
     }
 
-    fn lone_hits(&self, class: usize) -> u64 {
-        let hits = self.lone.iter().filter_map(|lone| lone.hits.get(class));
+    fn single_hits(&self, class: usize) -> u64 {
+        let hits = self
+            .single
+            .iter()
+            .filter_map(|single| single.hits.get(class));
         hits.fold(0, |sum, hits| sum.wrapping_add(hits.load(Relaxed)))
     }
 
-    fn lone_misses(&self) -> u64 {
-        let misses = self.lone.iter().map(|lone| lone.misses.load(Relaxed));
+    fn single_misses(&self) -> u64 {
+        let misses = self.single.iter().map(|single| single.misses.load(Relaxed));
         misses.fold(0, u64::wrapping_add)
     }
 
-    pub(crate) fn lone(&self) -> u64 {
-        (0..CLASSES).fold(self.lone_misses(), |sum, class| {
-            sum.wrapping_add(self.lone_hits(class))
+    pub(crate) fn single(&self) -> u64 {
+        (0..CLASSES).fold(self.single_misses(), |sum, class| {
+            sum.wrapping_add(self.single_hits(class))
         })
     }
 
@@ -283,22 +286,22 @@ impl Counters {
     }
 
     pub(crate) fn counted(&self, counter: Counter) -> u64 {
-        let lone = match counter {
-            Counter::GetMisses => self.lone_misses(),
+        let single = match counter {
+            Counter::GetMisses => self.single_misses(),
             _ => 0,
         };
-        lone.wrapping_add(self.sum(self.global_at(counter)))
+        single.wrapping_add(self.sum(self.global_at(counter)))
     }
 
     pub(crate) fn class_counted(&self, class: usize, counter: ClassCounter) -> u64 {
         let Some(at) = self.class_at(class, counter) else {
             return 0;
         };
-        let lone = match counter {
-            ClassCounter::GetHits => self.lone_hits(class),
+        let single = match counter {
+            ClassCounter::GetHits => self.single_hits(class),
             _ => 0,
         };
-        lone.wrapping_add(self.sum(at))
+        single.wrapping_add(self.sum(at))
     }
 
     pub(crate) fn tallied(&self, i: usize) -> u64 {
@@ -310,9 +313,9 @@ impl Counters {
         let gauges = [ClassCounter::Items as usize, ClassCounter::Bytes as usize];
         let class_cells = self.classes.mul_exact(CLASS);
         let end = class_cells.add_exact(GLOBAL).add_exact(self.tallies);
-        for lone in self.lone.iter() {
-            lone.misses.store(0, Relaxed);
-            for hits in &lone.hits {
+        for single in self.single.iter() {
+            single.misses.store(0, Relaxed);
+            for hits in &single.hits {
                 hits.store(0, Relaxed);
             }
         }
@@ -334,7 +337,7 @@ impl<P: Platform> Part<P> for Counters {
         // SAFETY: the caller's promise.
         unsafe {
             self.lines.free(platform);
-            self.lone.free(platform);
+            self.single.free(platform);
         }
     }
 }

@@ -431,15 +431,15 @@ unsafe impl Platform for Host {
         self.cpus
     }
 
-    fn relax(&self) {
+    fn cond_resched(&self) {
         std::thread::yield_now();
     }
 
-    fn nap(&self) {
+    fn short_sleep(&self) {
         std::thread::sleep(std::time::Duration::from_micros(100));
     }
 
-    fn spare(&self) -> Option<isize> {
+    fn memory_headroom(&self) -> Option<isize> {
         Some(self.spare.load(Relaxed)).filter(|spare| *spare != isize::MAX)
     }
 

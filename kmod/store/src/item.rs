@@ -42,7 +42,7 @@ pub(crate) const FETCHED: u8 = 1 << 4;
 /// The key came base64-encoded.
 pub(crate) const BINARY_KEY: u8 = 1 << 5;
 /// It was found expired or flushed, and counted so: once, as where the first to find it removes it.
-const FOUND_DEAD: u8 = 1 << 7;
+const COUNTED_EXPIRED: u8 = 1 << 7;
 
 /// Of a live item: more than one of its fields are being changed, with the stripe's lock held, so
 /// that it is not retired meanwhile and the same bit can mean another thing in a retired slot.
@@ -50,7 +50,7 @@ const CHANGING: u8 = 1 << 6;
 
 /// Of a retired slot: it was found pinned, and its last pin gives it back. Written under the lock of
 /// pins.
-const WRITTEN_OFF: u8 = 1 << 6;
+const FREE_DEFERRED: u8 = 1 << 6;
 
 /// Where a slot is on its way from free to free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Slot {
     ///
     /// The caller reserved the slot, of at least `HEADER + key.len() + value_len` bytes; the key
     /// has at most [`KEY_MAX`] bytes and the value less than 16 MiB.
-    pub(crate) unsafe fn shape(&self, key: &[u8], value_len: usize) {
+    pub(crate) unsafe fn init_item(&self, key: &[u8], value_len: usize) {
         self.header()
             .lens
             .store((value_len as u32) << 8 | key.len() as u32, Relaxed);
@@ -225,7 +225,7 @@ impl Slot {
     ///
     /// The caller reserved the slot and shaped it.
     #[inline]
-    pub(crate) unsafe fn fill(&self, offset: usize, bytes: &[u8]) -> usize {
+    pub(crate) unsafe fn write_value(&self, offset: usize, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.value_len().saturating_sub(offset));
         if n != 0 {
             let to = self.byte(self.key_len().add_exact(offset));
@@ -235,7 +235,7 @@ impl Slot {
         n
     }
 
-    /// As [`Slot::fill`], `n` times the same byte.
+    /// As [`Slot::write_value`], `n` times the same byte.
     ///
     /// # Safety
     ///
@@ -275,7 +275,7 @@ impl Slot {
         match state & STATE {
             RESERVED => Phase::Reserved,
             LIVE => Phase::Live,
-            RETIRED if state & WRITTEN_OFF == 0 => Phase::Retired,
+            RETIRED if state & FREE_DEFERRED == 0 => Phase::Retired,
             RETIRED => Phase::Pinned,
             _ => Phase::Free,
         }
@@ -283,22 +283,22 @@ impl Slot {
 
     /// Whether it is retired and its class counts on it.
     pub(crate) fn is_awaited(&self) -> bool {
-        self.header().state.load(Relaxed) & (STATE | WRITTEN_OFF) == RETIRED
+        self.header().state.load(Relaxed) & (STATE | FREE_DEFERRED) == RETIRED
     }
 
     /// A retired slot is pinned, for nobody knows how long: its class is not to count on it.
-    pub(crate) fn write_off(&self) {
-        self.header().state.fetch_or(WRITTEN_OFF, Relaxed);
+    pub(crate) fn defer_free(&self) {
+        self.header().state.fetch_or(FREE_DEFERRED, Relaxed);
     }
 
-    pub(crate) fn is_written_off(&self) -> bool {
-        let both = RETIRED | WRITTEN_OFF;
+    pub(crate) fn is_free_deferred(&self) -> bool {
+        let both = RETIRED | FREE_DEFERRED;
         self.header().state.load(Relaxed) & both == both
     }
 
     /// Notes that the item was found expired or flushed; whether this is the first time.
-    pub(crate) fn found_dead(&self) -> bool {
-        self.header().state.fetch_or(FOUND_DEAD, Relaxed) & FOUND_DEAD == 0
+    pub(crate) fn mark_counted_expired(&self) -> bool {
+        self.header().state.fetch_or(COUNTED_EXPIRED, Relaxed) & COUNTED_EXPIRED == 0
     }
 
     #[inline]
@@ -633,7 +633,7 @@ impl<'g> Item<'g> {
 
     /// Whether it is of this epoch, has not expired, and a hit would leave it as it is.
     #[inline(always)]
-    pub(crate) fn is_settled(&self, epoch: u32, cap: u8) -> bool {
+    pub(crate) fn hit_changes_nothing(&self, epoch: u32, cap: u8) -> bool {
         let header = self.slot.header();
         let expiry = header.expiry.load(Relaxed);
         header.epoch.load(Relaxed) == epoch

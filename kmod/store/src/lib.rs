@@ -26,6 +26,8 @@ mod item;
 mod lock;
 #[cfg(all(test, loom))]
 mod loom_models;
+mod maintenance;
+mod maintenance_state;
 mod memory;
 mod operations;
 mod platform;
@@ -35,25 +37,23 @@ mod store;
 mod sync;
 mod table;
 mod time;
-mod upkeep;
-mod upkeep_state;
 mod verify;
 
 pub use config::{Config, Eviction, NewError};
 pub use counters::{ClassCounter, Counter};
 pub use hash::{Hash, Key};
 pub use item::{Item, ItemSnapshot, KEY_MAX};
-pub use operations::allocate::Short;
+pub use maintenance::Maintained;
+pub use operations::allocate::AllocError;
 pub use operations::commit::{
     Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, Verb,
 };
-pub use operations::get::{Inspected, Look, Lookup};
+pub use operations::get::{Inspected, Lookup, OneLineLookup};
 pub use operations::in_place::Change;
 pub use operations::reservation::{Pin, Reservation};
 pub use operations::walk::{Step, Walk};
-pub use platform::{Cookie, Platform, RawLock, Role, REACH};
+pub use platform::{Cookie, LockClass, Platform, RawLock, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
 pub use store::{Guard, Store};
 pub use time::{Expiry, RELATIVE_MAX};
-pub use upkeep::Maintained;
 pub use verify::{Census, Rule, Violation};

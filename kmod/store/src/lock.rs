@@ -4,7 +4,7 @@
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
-use crate::platform::{RawLock, Role};
+use crate::platform::{LockClass, RawLock};
 
 /// A value that only the holder of its lock can reach.
 #[derive(Default)]
@@ -25,8 +25,8 @@ impl<L: RawLock, T> Locked<L, T> {
     }
 
     /// Readies the lock at its final address.
-    pub(crate) fn init(&self, role: Role) {
-        self.raw.init(role);
+    pub(crate) fn init(&self, class: LockClass) {
+        self.raw.init(class);
     }
 
     #[inline]

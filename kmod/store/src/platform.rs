@@ -15,7 +15,7 @@ pub struct Cookie(pub u64);
 /// Order: `Growth` before `Stripe` before `Overflow`; all others alone. No lock is ever held over a
 /// call that may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum LockClass {
     /// Serialises growth and shrinking of the index.
     Growth,
     /// Guards the buckets whose number has the same low bits.
@@ -39,8 +39,8 @@ pub enum Role {
 /// At most one holder at a time; `lock` and a successful `try_lock` acquire, `unlock` releases.
 pub unsafe trait RawLock: Default + Send + Sync {
     /// Called once at the lock's final address, before its first use.
-    fn init(&self, role: Role) {
-        let _ = role;
+    fn init(&self, class: LockClass) {
+        let _ = class;
     }
     /// Spins until the lock is held.
     fn lock(&self);
@@ -108,15 +108,15 @@ pub unsafe trait Platform: Sync + Sized + 'static {
         0
     }
     /// A long loop's chance to let others run (`cond_resched`). No lock and no guard is held.
-    fn relax(&self) {}
+    fn cond_resched(&self) {}
     /// Sleeps for about a tenth of a millisecond: others have to get on before this one can. No
     /// lock and no guard is held.
-    fn nap(&self) {
-        self.relax();
+    fn short_sleep(&self) {
+        self.cond_resched();
     }
     /// Bytes of blocks that may still be taken without harm to others; when it is negative, so many
     /// are wanted back. None: the memory limit is all that counts.
-    fn spare(&self) -> Option<isize> {
+    fn memory_headroom(&self) -> Option<isize> {
         None
     }
     /// Asks that [`crate::Store::maintain`] be called soon. No lock is held; a guard may be.

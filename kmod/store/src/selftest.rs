@@ -158,11 +158,11 @@ mod tests {
         let store = Store::new(Config::default(), Host::new()).unwrap();
         assert_eq!(check(&store), Ok(()));
         let new = store.reserve(b"new", store.hash(b"new"), 0, Expiry::NEVER, 9);
-        new.unwrap().keep();
+        new.unwrap().into_published();
         assert_eq!(check(&store), Err(Fault::Lost));
         let class = store.slabs.classes().iter().find(|of| of.slabs() != 0);
-        class.unwrap().state.lock().open = NONE;
+        class.unwrap().state.lock().partial = NONE;
         let fault = check(&store).unwrap_err();
-        assert!(matches!(fault, Fault::Structure(of) if of.rule == Rule::OpenSlabs));
+        assert!(matches!(fault, Fault::Structure(of) if of.rule == Rule::PartialSlabs));
     }
 }

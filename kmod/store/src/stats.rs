@@ -74,7 +74,7 @@ pub struct ClassSnapshot {
 
 impl<P: Platform> Store<P> {
     /// The most that [`Store::resize`] takes, bytes.
-    pub fn memory_most(&self) -> usize {
+    pub fn memory_max_settable(&self) -> usize {
         self.pool.capacity().saturating_mul(self.pool.block_size())
     }
 
@@ -91,7 +91,7 @@ impl<P: Platform> Store<P> {
                 self.slabs.tables(),
                 self.retire.tables(),
                 self.counters.tables(),
-                self.upkeep.size(),
+                self.maintenance.size(),
             ]
             .iter()
             .fold(0, |sum, n| sum.saturating_add(*n)),

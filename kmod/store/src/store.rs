@@ -11,6 +11,7 @@ use crate::eviction;
 use crate::hash::{self, Hash};
 use crate::index::{Index, BUCKET};
 use crate::item::{Item, ItemSnapshot, Slot};
+use crate::maintenance_state::MaintenanceState;
 use crate::memory::pool::{Pool, Use};
 use crate::memory::retire::Retire;
 use crate::memory::slab::Slabs;
@@ -18,7 +19,6 @@ use crate::platform::Platform;
 use crate::sync::{AtomicU64, Padded, Relaxed};
 use crate::table::{Fixed, Part};
 use crate::time::{Clock, Expiry};
-use crate::upkeep_state::Upkeep;
 
 /// The smallest and the largest `item_max`.
 const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
@@ -46,7 +46,7 @@ pub struct Store<P: Platform> {
     pub(crate) counters: Counters,
     /// The last CAS number given out.
     pub(crate) cas: Padded<AtomicU64>,
-    pub(crate) upkeep: Fixed<Upkeep>,
+    pub(crate) maintenance: Fixed<MaintenanceState>,
     config: Config,
 }
 
@@ -94,7 +94,7 @@ impl<P: Platform> Store<P> {
             config.memory,
         );
         let slabs = slabs.ok_or(NewError::OutOfMemory)?;
-        let capacity = (most >> shift).min(slabs.most_blocks());
+        let capacity = (most >> shift).min(slabs.max_blocks());
         let segments = (capacity / 4).max(1);
         let classes = slabs.classes().len();
         if capacity < limit {
@@ -105,11 +105,11 @@ impl<P: Platform> Store<P> {
         let pool = Pool::new(&platform, block, capacity, limit).ok_or(short)?;
         let retire = Retire::new(&platform).ok_or(short)?;
         let counters = Counters::new(&platform, classes, config.tallies).ok_or(short)?;
-        let upkeep = Fixed::new(&platform, Upkeep::new).ok_or(short)?;
+        let maintenance = Fixed::new(&platform, MaintenanceState::new).ok_or(short)?;
 
         // From here on nothing fails until the store has its parts, and frees them when dropped.
         let (slabs, index, pool) = (slabs.keep(), index.keep(), pool.keep());
-        let (retire, counters, upkeep) = (retire.keep(), counters.keep(), upkeep.keep());
+        let (retire, counters, maintenance) = (retire.keep(), counters.keep(), maintenance.keep());
         index.init();
         pool.init();
         retire.init();
@@ -126,7 +126,7 @@ impl<P: Platform> Store<P> {
             retire,
             counters,
             cas: Padded(AtomicU64::new(0)),
-            upkeep,
+            maintenance,
             config,
         };
         let first = (limit / INDEX_SHARE).clamp(1, 64);
@@ -141,7 +141,7 @@ impl<P: Platform> Store<P> {
 
     /// Takes a block for the index. False if none is to be had.
     pub(crate) fn add_segment(&self) -> bool {
-        let Some(id) = self.pool.take(&self.platform, Use::Index) else {
+        let Some(id) = self.pool.alloc(&self.platform, Use::Index) else {
             return false;
         };
         let added = match self.pool.get(id).and_then(|block| block.at()) {
@@ -151,14 +151,14 @@ impl<P: Platform> Store<P> {
         };
         if !added {
             // SAFETY: nobody has seen the block.
-            unsafe { self.pool.give(&self.platform, id) };
+            unsafe { self.pool.free_block(&self.platform, id) };
         }
         added
     }
 
     /// Gives a class another slab, if there is a block to be had.
     pub(crate) fn add_slab(&self, class: usize) -> bool {
-        let Some(id) = self.pool.take(&self.platform, Use::Taken) else {
+        let Some(id) = self.pool.alloc(&self.platform, Use::Taken) else {
             return false;
         };
         // SAFETY: the block was just taken for this.
@@ -171,7 +171,7 @@ impl<P: Platform> Store<P> {
         if self.index.spare() != 0 {
             return true;
         }
-        let Some(id) = self.pool.take(&self.platform, Use::Overflow) else {
+        let Some(id) = self.pool.alloc(&self.platform, Use::Overflow) else {
             return false;
         };
         let at = self.pool.get(id).and_then(|block| block.at());
@@ -180,7 +180,7 @@ impl<P: Platform> Store<P> {
         let added = at.is_some_and(|at| unsafe { self.index.add_overflow(at, buckets) });
         if !added {
             // SAFETY: nobody has seen the block.
-            unsafe { self.pool.give(&self.platform, id) };
+            unsafe { self.pool.free_block(&self.platform, id) };
         }
         self.index.spare() != 0
     }
@@ -191,7 +191,7 @@ impl<P: Platform> Store<P> {
             return false;
         };
         // SAFETY: the segment was out of use for longer than a grace period.
-        unsafe { self.pool.give(&self.platform, id) };
+        unsafe { self.pool.free_block(&self.platform, id) };
         self.count(Counter::Moves, 1);
         true
     }
@@ -226,7 +226,7 @@ impl<P: Platform> Store<P> {
 
     /// Neither expired nor flushed, by what was seen of it.
     #[inline]
-    pub(crate) fn shows(&self, item: &Item<'_>, seen: &ItemSnapshot) -> bool {
+    pub(crate) fn is_valid_snapshot(&self, item: &Item<'_>, seen: &ItemSnapshot) -> bool {
         let epoch = item.slot().header().epoch.load(Relaxed);
         epoch == self.clock.epoch() && !seen.expired()
     }
@@ -234,8 +234,8 @@ impl<P: Platform> Store<P> {
     /// Counts an item that was found expired or flushed, once for each. The caller holds its
     /// stripe's lock or is in a section that it was found in.
     #[cold]
-    pub(crate) fn missed(&self, slot: Slot) {
-        if !slot.found_dead() {
+    pub(crate) fn count_expired_hit(&self, slot: Slot) {
+        if !slot.mark_counted_expired() {
             return;
         }
         let flushed = slot.header().epoch.load(Relaxed) != self.clock.epoch();
@@ -257,7 +257,7 @@ impl<P: Platform> Store<P> {
 
     /// Neither expired nor flushed.
     #[inline]
-    pub(crate) fn alive(&self, slot: Slot) -> bool {
+    pub(crate) fn is_valid(&self, slot: Slot) -> bool {
         let header = slot.header();
         header.epoch.load(Relaxed) == self.clock.epoch()
             && !self.clock.expired(header.expiry.load(Relaxed))
@@ -360,14 +360,14 @@ impl<P: Platform> Store<P> {
     /// Counts a hit that was a request of its own, in place of `GetHits`. `cpu` is the one at
     /// hand: [`Store::cpu`] tells.
     #[inline(always)]
-    pub fn count_lone_hit(&self, cpu: usize, class: usize) {
-        self.counters.count_lone_hit(cpu, class);
+    pub fn count_single_hit(&self, cpu: usize, class: usize) {
+        self.counters.count_single_hit(cpu, class);
     }
 
     /// Counts a miss that was a request of its own, in place of `GetMisses`.
     #[inline(always)]
-    pub fn count_lone_miss(&self, cpu: usize) {
-        self.counters.count_lone_miss(cpu);
+    pub fn count_single_miss(&self, cpu: usize) {
+        self.counters.count_single_miss(cpu);
     }
 
     /// The CPU at this moment.
@@ -377,8 +377,8 @@ impl<P: Platform> Store<P> {
     }
 
     /// How many requests were counted by their hit or miss alone.
-    pub fn lone(&self) -> u64 {
-        self.counters.lone()
+    pub fn single(&self) -> u64 {
+        self.counters.single()
     }
 
     /// A class counter's sum.
@@ -422,7 +422,7 @@ impl<P: Platform> Drop for Store<P> {
             self.slabs.free(&self.platform);
             self.retire.free(&self.platform);
             self.counters.free(&self.platform);
-            self.upkeep.free(&self.platform);
+            self.maintenance.free(&self.platform);
         }
     }
 }

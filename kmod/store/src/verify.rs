@@ -67,7 +67,7 @@ pub enum Rule {
     /// The ring of a class's slabs holds each slab in use once.
     SlabRing,
     /// The list of slabs with free slots holds each of these once.
-    OpenSlabs,
+    PartialSlabs,
     /// A class counts its slabs.
     SlabCount,
     /// A class counts the slabs that are being emptied.
@@ -302,7 +302,7 @@ impl<P: Platform> Store<P> {
                     place.references.len()
                 };
                 let references = place.references.iter().take(most);
-                for what in references.map_while(|word| Retired::unword(word.load(Relaxed))) {
+                for what in references.map_while(|word| Retired::from_word(word.load(Relaxed))) {
                     count(&mut held);
                     let (slot, overflow) = (what.as_slot_address(), what.as_overflow());
                     slot.inspect(|at| rings.slots.add(at.get()));

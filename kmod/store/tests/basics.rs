@@ -251,7 +251,7 @@ fn one_client_wins_the_token_of_a_stale_item() {
         assert!(item.snapshot().unwrap().stale() && item.cas() > old);
         let take = || {
             let mut won = false;
-            store.visit(&guard, b"a", hash, |_, seen| {
+            store.modify(&guard, b"a", hash, |_, seen| {
                 won = !seen.token_sent();
                 Change {
                     token: won,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A store that can't be made leaves nothing behind.
 
-mod watched;
+mod instrumented;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use hippos_store::host::Host;
 use hippos_store::{Config, Eviction, NewError, Store};
 
-use watched::{Watch, Watched};
+use instrumented::{Instrumented, Watch};
 
 /// The memory that a store has from the platform.
 #[derive(Clone, Default)]
@@ -51,7 +51,7 @@ impl Watch for Refusal {
     }
 }
 
-fn make(config: Config, before: usize) -> (Result<Store<Watched<Refusal>>, NewError>, Ledger) {
+fn make(config: Config, before: usize) -> (Result<Store<Instrumented<Refusal>>, NewError>, Ledger) {
     let ledger = Ledger::default();
     let watch = Refusal {
         ledger: ledger.clone(),
@@ -59,7 +59,7 @@ fn make(config: Config, before: usize) -> (Result<Store<Watched<Refusal>>, NewEr
         asked: AtomicUsize::new(0),
     };
     let host = Host::new();
-    (Store::new(config, Watched { host, watch }), ledger)
+    (Store::new(config, Instrumented { host, watch }), ledger)
 }
 
 #[test]

@@ -110,7 +110,7 @@ const BLOCK: usize = 16 << 10;
 /// Takes the token of an item, if it is free.
 fn take_token(store: &Store<Host>, key: &[u8]) -> bool {
     let mut won = false;
-    store.visit(&store.read(), key, store.hash(key), |_, seen| {
+    store.modify(&store.read(), key, store.hash(key), |_, seen| {
         won = !seen.token_sent();
         Change {
             token: won,

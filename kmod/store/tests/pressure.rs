@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Writers in need: the work of one write is bounded, in grace periods too, whatever others hold.
 
-mod watched;
+mod instrumented;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use hippos_store::host::Host;
 use hippos_store::{Commit, Config, Cookie, Expiry, Outcome, Pin, Store, StoreError};
 
-use watched::{Watch, Watched};
+use instrumented::{Instrumented, Watch};
 
 const BLOCK: usize = 64 << 10;
 
@@ -50,10 +50,10 @@ impl Watch for Count {
     }
 }
 
-type Counted = Watched<Count>;
+type Counted = Instrumented<Count>;
 
 fn make(config: Config) -> Store<Counted> {
-    let platform = Watched {
+    let platform = Instrumented {
         host: Host::new().cpus(1),
         watch: Count::default(),
     };

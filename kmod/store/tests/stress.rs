@@ -384,7 +384,7 @@ fn one_of_many_wins() {
                     }
                     let guard = store.read();
                     let mut won = false;
-                    store.visit(&guard, &name, hash, |_, seen| {
+                    store.modify(&guard, &name, hash, |_, seen| {
                         won = !seen.token_sent();
                         Change {
                             token: won,

@@ -15,7 +15,7 @@ impl<P: Platform> Engine<P> {
         hash: Hash,
         expiry: impl FnOnce(&Item<'g>, u64) -> Option<Expiry>,
     ) -> Option<(Item<'g>, u64)> {
-        let (item, seen) = self.store.visit(guard, key, hash, |item, seen| Change {
+        let (item, seen) = self.store.modify(guard, key, hash, |item, seen| Change {
             expiry: expiry(item, seen.cas()),
             token: false,
         })?;

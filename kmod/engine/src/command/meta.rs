@@ -25,7 +25,7 @@ impl<P: Platform> Engine<P> {
 
     /// Looks an item up for `mg`, gives it a new time and its token to the client, as the flags
     /// ask for. Process context.
-    pub(crate) fn meta_visit<'g>(
+    pub(crate) fn meta_modify<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         command: &Command<'_>,
@@ -42,7 +42,7 @@ impl<P: Platform> Engine<P> {
         };
         let (item, seen) = match found {
             Some((item, seen)) if !wants_token(times, command, &seen) => (item, seen),
-            _ => store.visit(guard, key, hash, |_, seen| {
+            _ => store.modify(guard, key, hash, |_, seen| {
                 won = wants_token(times, command, seen);
                 Change {
                     expiry: times.touch,

@@ -11,7 +11,7 @@ use hippos_invariant::{invariant, Exact};
 use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
-use hippos_store::{Guard, Key, Look, Platform};
+use hippos_store::{Guard, Key, OneLineLookup, Platform};
 
 use crate::reply::inline::{put_item, WINDOW};
 use crate::Engine;
@@ -127,8 +127,8 @@ impl<P: Platform> Engine<P> {
         if self.needs_slow_path() {
             return None;
         }
-        match self.store.look(guard, &key) {
-            Look::Hit(item) => {
+        match self.store.lookup_one_line(guard, &key) {
+            OneLineLookup::Hit(item) => {
                 let ((_, value), flags) = (item.parts(), item.flags());
                 let room = OVERHEAD_MAX.add_exact(key.len()).add_exact(value.len());
                 if room > DATAGRAM_MAX || flags > 999_999 {
@@ -146,13 +146,13 @@ impl<P: Platform> Engine<P> {
                     room: room.max(WINDOW),
                 })
             }
-            Look::Miss => Some(InlineGet {
+            OneLineLookup::Miss => Some(InlineGet {
                 hit: None,
                 key,
                 id,
                 room: FRAME + 8,
             }),
-            Look::Unsure => None,
+            OneLineLookup::Undecided => None,
         }
     }
 
@@ -160,8 +160,8 @@ impl<P: Platform> Engine<P> {
     #[inline(always)]
     pub(crate) fn count_inline_get(&self, found: &InlineGet<'_>, cpu: usize) {
         match &found.hit {
-            Some(hit) => self.store.count_lone_hit(cpu, hit.class),
-            None => self.store.count_lone_miss(cpu),
+            Some(hit) => self.store.count_single_hit(cpu, hit.class),
+            None => self.store.count_single_miss(cpu),
         }
     }
 }

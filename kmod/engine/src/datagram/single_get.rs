@@ -167,8 +167,8 @@ impl<P: Platform> Engine<P> {
     pub(crate) fn count_single_get(&self, single: &SingleGet<'_>) {
         let cpu = self.store.cpu();
         match &single.hit {
-            Some(hit) => self.store.count_lone_hit(cpu, hit.class),
-            None => self.store.count_lone_miss(cpu),
+            Some(hit) => self.store.count_single_hit(cpu, hit.class),
+            None => self.store.count_single_miss(cpu),
         }
     }
 }

@@ -227,7 +227,7 @@ fn dump<'e, P: Platform, O: Out>(
             }
         }
         drop(guard);
-        engine.store.platform().relax();
+        engine.store.platform().cond_resched();
     }
     true
 }

@@ -36,7 +36,7 @@ impl<P: Platform> Session<'_, P> {
         for _ in 0..TRIES {
             {
                 let guard = engine.store.read();
-                if let Some((item, hit)) = engine.meta_visit(&guard, command, hash, &times) {
+                if let Some((item, hit)) = engine.meta_modify(&guard, command, hash, &times) {
                     engine.meta_hit(command, item.class());
                     if hit.value {
                         let head = |out: &mut _| hit_line(out, command, &hit);

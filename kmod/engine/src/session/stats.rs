@@ -30,7 +30,7 @@ impl<P: Platform> Engine<P> {
             uptime: u64::from(store.now().saturating_sub(2)),
             unix: u64::try_from(store.unix()).unwrap_or(0),
             upload_bytes: self.uploads.bytes(),
-            memory_most: self.memory_most(),
+            memory_max_settable: self.memory_max_settable(),
         };
         // What a sum is of is read once: clients subtract one row from another.
         let get_hits = store.classes_counted(Class::GetHits);

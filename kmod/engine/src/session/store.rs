@@ -46,7 +46,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(exptime));
         // Refusals are for those who have more to do about them.
-        let mut reservation = store.reserve_ready(key, hash, flags, expiry, len)?;
+        let mut reservation = store.reserve_nowait(key, hash, flags, expiry, len)?;
         engine.note_set(key);
         reservation.write(value);
         store.count_class(reservation.class(), ClassCounter::CmdSet, 1);

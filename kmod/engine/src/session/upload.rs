@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Memory for values that are still on their way: what they may have together, and the wait for it.
 
-use hippos_store::{Expiry, Hash, Platform, Reservation, Short, StoreError};
+use hippos_store::{AllocError, Expiry, Hash, Platform, Reservation, StoreError};
 
 use crate::session::state::Session;
 use crate::uploads::Share;
@@ -48,13 +48,13 @@ impl<'e, P: Platform> Session<'e, P> {
         let store = &engine.store;
         let full = !store.too_large(key.len(), len, flags) && !engine.may_upload(len);
         let (short, cost) = if full {
-            (Short::Soon, FULL)
+            (AllocError::Retry, FULL)
         } else if self.may_park {
             match store.try_reserve(key, hash, flags, expiry, len) {
                 Ok(new) => return Some(Ok(self.begin(new))),
-                Err(short @ Short::TooLarge) => (short, WAIT),
-                Err(short @ Short::Soon) => (short, SOON),
-                Err(short @ Short::Nothing) => (short, NOTHING),
+                Err(short @ AllocError::TooLarge) => (short, WAIT),
+                Err(short @ AllocError::Retry) => (short, SOON),
+                Err(short @ AllocError::Exhausted) => (short, NOTHING),
             }
         } else {
             let new = store.reserve(key, hash, flags, expiry, len);

@@ -6,7 +6,7 @@ use hippos_invariant::Exact;
 
 use crate::item::Slot;
 
-use super::slots::{gets_second_chance, Picked, Slots, Swept, LOOK};
+use super::slots::{gets_second_chance, HandStep, Picked, Slots, SCAN_MAX};
 
 pub(super) const CAP: u8 = 1;
 
@@ -16,17 +16,19 @@ pub(super) fn pick(
     dead: impl Fn(Slot) -> bool,
     picked: &mut Picked,
 ) -> usize {
-    let mut looked = 0usize;
-    while looked < LOOK && picked.len() < want && !picked.is_full() {
-        let swept = class.sweep();
-        if matches!(swept, Swept::NoSlab) {
+    let mut scanned = 0usize;
+    while scanned < SCAN_MAX && picked.len() < want && !picked.is_full() {
+        let swept = class.advance_hand();
+        if matches!(swept, HandStep::NoSlab) {
             break;
         }
-        looked = looked.add_exact(1);
-        let Swept::Slot(slot) = swept else { continue };
+        scanned = scanned.add_exact(1);
+        let HandStep::Slot(slot) = swept else {
+            continue;
+        };
         if slot.is_live() && !gets_second_chance(slot, &dead) {
             picked.push(slot);
         }
     }
-    looked
+    scanned
 }

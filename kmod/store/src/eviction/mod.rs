@@ -18,7 +18,7 @@ use crate::item::Slot;
 pub(crate) use ghosts::Ghosts;
 use s3fifo::S3Fifo;
 use sieve::Sieve;
-pub(crate) use slots::{Picked, Slots, Swept};
+pub(crate) use slots::{HandStep, Picked, Slots};
 
 /// The policy of a class, and what it keeps of the class's slots.
 pub(crate) enum Policy {

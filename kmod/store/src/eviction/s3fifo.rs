@@ -10,7 +10,7 @@ use crate::item::Slot;
 use crate::sync::Relaxed;
 
 use super::queue::Queue;
-use super::slots::{Picked, Slots, LOOK};
+use super::slots::{Picked, Slots, SCAN_MAX};
 
 pub(super) const CAP: u8 = 3;
 /// Marks beside the class in an item's header: the slot is in the main queue.
@@ -64,15 +64,15 @@ impl S3Fifo {
         hash: impl Fn(Slot) -> Hash,
         picked: &mut Picked,
     ) -> usize {
-        let mut looked = 0usize;
-        while looked < LOOK && picked.len() < want && !picked.is_full() {
+        let mut scanned = 0usize;
+        while scanned < SCAN_MAX && picked.len() < want && !picked.is_full() {
             let (small, main) = (&self.small, &self.main);
             let share = small.len.add_exact(main.len) / SMALL;
             let from_small = small.len > share || main.len == 0;
             let Some(slot) = class.slot(if from_small { small.tail } else { main.tail }) else {
                 break;
             };
-            looked = looked.add_exact(1);
+            scanned = scanned.add_exact(1);
             self.dequeue(class, slot);
             let refs = &slot.header().refs;
             let seen = refs.load(Relaxed);
@@ -96,7 +96,7 @@ impl S3Fifo {
                 picked.push(slot);
             }
         }
-        looked
+        scanned
     }
 
     fn enqueue(&mut self, class: &impl Slots, slot: Slot, whereabouts: u8) {

@@ -8,7 +8,7 @@ use hippos_invariant::Exact;
 use crate::item::Slot;
 
 use super::queue::{links, Queue, NONE};
-use super::slots::{gets_second_chance, Picked, Slots, LOOK};
+use super::slots::{gets_second_chance, Picked, Slots, SCAN_MAX};
 
 pub(super) const CAP: u8 = 1;
 
@@ -46,8 +46,8 @@ impl Sieve {
         dead: impl Fn(Slot) -> bool,
         picked: &mut Picked,
     ) -> usize {
-        let mut looked = 0usize;
-        while looked < LOOK && picked.len() < want && !picked.is_full() {
+        let mut scanned = 0usize;
+        while scanned < SCAN_MAX && picked.len() < want && !picked.is_full() {
             let at = match self.hand {
                 NONE => self.queue.tail,
                 at => at,
@@ -55,12 +55,12 @@ impl Sieve {
             let (Some(slot), Some(links)) = (class.slot(at), links(class, at)) else {
                 break;
             };
-            looked = looked.add_exact(1);
+            scanned = scanned.add_exact(1);
             self.hand = links.newer;
             if slot.is_live() && !gets_second_chance(slot, &dead) {
                 picked.push(slot);
             }
         }
-        looked
+        scanned
     }
 }

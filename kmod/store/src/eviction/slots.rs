@@ -9,12 +9,12 @@ use crate::sync::{AtomicU64, Relaxed};
 use super::ghosts::Ghosts;
 
 /// Slots looked at while a class's lock is held.
-pub(super) const LOOK: usize = 64;
+pub(super) const SCAN_MAX: usize = 64;
 
 pub(crate) type Picked = ArrayVec<Slot, PICK>;
 
 /// What the hand over a class's slabs came to.
-pub(crate) enum Swept {
+pub(crate) enum HandStep {
     /// A slot, in use or free.
     Slot(Slot),
     /// The end of a slab.
@@ -37,7 +37,7 @@ pub(super) fn gets_second_chance(slot: Slot, dead: &impl Fn(Slot) -> bool) -> bo
 /// The slots of a class, whose lock is held.
 pub(crate) trait Slots {
     /// Moves the hand over the class's slabs by one slot.
-    fn sweep(&mut self) -> Swept;
+    fn advance_hand(&mut self) -> HandStep;
     /// A slot's number among all of the store.
     fn number(&self, slot: Slot) -> u32;
     /// The slot of a number.

@@ -21,7 +21,7 @@ pub(crate) const CHAIN: usize = 8;
 pub(crate) const LOAD: usize = 4;
 
 /// An entry that a writer found.
-pub(crate) struct Place<'i> {
+pub(crate) struct EntryPosition<'i> {
     pub(crate) entry: &'i AtomicU64,
     bucket: &'i Bucket,
     /// The bucket in front, if this is an overflow bucket.
@@ -135,7 +135,7 @@ pub(crate) struct Chain<'i, L: RawLock> {
 
 impl<'i, L: RawLock> Chain<'i, L> {
     /// The entry under the hash whose slot is `wanted`.
-    pub(crate) fn find(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<Place<'i>> {
+    pub(crate) fn find(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<EntryPosition<'i>> {
         let tag = self.hash.tag();
         let mut before = None;
         for bucket in self.index.chain(self.first) {
@@ -144,7 +144,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
                 if word >> 48 == tag {
                     if let Some(slot) = self.index.slot(word) {
                         if wanted(slot) {
-                            return Some(Place {
+                            return Some(EntryPosition {
                                 entry,
                                 bucket,
                                 before,
@@ -163,10 +163,10 @@ impl<'i, L: RawLock> Chain<'i, L> {
     }
 
     /// Any entry at all of the bucket, of the tag or not, that is `wanted`.
-    pub(crate) fn any(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<Place<'i>> {
+    pub(crate) fn any(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<EntryPosition<'i>> {
         self.first.entries.iter().find_map(|entry| {
             let slot = self.index.slot(entry.load(Relaxed))?;
-            wanted(slot).then_some(Place {
+            wanted(slot).then_some(EntryPosition {
                 entry,
                 bucket: self.first,
                 before: None,
@@ -187,7 +187,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
     }
 
     /// Puts `slot` in the place of another.
-    pub(crate) fn replace(&mut self, place: &Place<'i>, slot: Slot) {
+    pub(crate) fn replace(&mut self, place: &EntryPosition<'i>, slot: Slot) {
         let order = if planted(Bug::RelaxedEntry) {
             Relaxed
         } else {
@@ -198,7 +198,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
 
     /// Removes an entry. Returns the overflow bucket that it emptied, to be given back after a
     /// grace period.
-    pub(crate) fn remove(&mut self, place: &Place<'i>) -> Option<NonZeroUsize> {
+    pub(crate) fn remove(&mut self, place: &EntryPosition<'i>) -> Option<NonZeroUsize> {
         place.entry.store(0, Release);
         self.held.items = self.held.items.sub_exact(1);
         let before = place.before?;

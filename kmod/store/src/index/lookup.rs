@@ -12,13 +12,13 @@ use super::bucket::{filter, place, Bucket, LINE, MORE};
 use super::Index;
 
 /// What a look at one cache line found.
-pub(crate) enum Look {
+pub(crate) enum BucketLookup {
     /// The key's slot.
     Found(Slot),
     /// There is none.
     Absent,
     /// [`Index::find`] has to see.
-    Unsure,
+    Undecided,
 }
 
 impl<L: RawLock> Index<L> {
@@ -44,7 +44,7 @@ impl<L: RawLock> Index<L> {
 
     /// The bucket of a hash, brought near.
     #[inline(always)]
-    pub(crate) fn near(&self, hash: Hash) -> Option<&Bucket> {
+    pub(crate) fn prefetched_bucket(&self, hash: Hash) -> Option<&Bucket> {
         let bucket = self.bucket(place(hash, self.n.load(Acquire)))?;
         crate::sync::prefetch(bucket);
         Some(bucket)
@@ -52,7 +52,7 @@ impl<L: RawLock> Index<L> {
 
     /// The first slot of a bucket under `hash`'s tag. The caller is in a read-side section.
     #[inline(always)]
-    pub(crate) fn first(&self, bucket: &Bucket, hash: Hash) -> Option<Slot> {
+    pub(crate) fn first_tagged(&self, bucket: &Bucket, hash: Hash) -> Option<Slot> {
         for entry in &bucket.entries {
             let entry = entry.load(Acquire);
             if (entry ^ hash.0) >> 48 == 0 {
@@ -90,10 +90,10 @@ impl<L: RawLock> Index<L> {
     /// What the one cache line that nearly always decides has to say. The caller is in a read-side
     /// section.
     #[inline(always)]
-    pub(crate) fn look(&self, hash: Hash, key: &Key) -> Look {
+    pub(crate) fn lookup_bucket(&self, hash: Hash, key: &Key) -> BucketLookup {
         let n = self.n.load(Acquire);
         let Some(bucket) = self.bucket(place(hash, n)) else {
-            return Look::Unsure;
+            return BucketLookup::Undecided;
         };
         // Before the entries: see the head of this file.
         let head = bucket.head.load(Acquire);
@@ -104,19 +104,19 @@ impl<L: RawLock> Index<L> {
                     Some(slot) => {
                         Self::prefetch_more(entry, slot);
                         if slot.is(key) {
-                            Look::Found(slot)
+                            BucketLookup::Found(slot)
                         } else {
-                            Look::Unsure
+                            BucketLookup::Undecided
                         }
                     }
-                    None => Look::Unsure,
+                    None => BucketLookup::Undecided,
                 };
             }
         }
         if head & filter(hash.tag()) == 0 && self.n.load(Acquire) == n {
-            Look::Absent
+            BucketLookup::Absent
         } else {
-            Look::Unsure
+            BucketLookup::Undecided
         }
     }
 

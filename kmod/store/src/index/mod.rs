@@ -35,7 +35,7 @@ use hippos_invariant::Exact;
 use crate::hash::Hash;
 use crate::item::Slot;
 use crate::lock::Locked;
-use crate::platform::{Cookie, Platform, RawLock, Role};
+use crate::platform::{Cookie, LockClass, Platform, RawLock};
 use crate::sync::{Acquire, AtomicU32, AtomicUsize, Relaxed, Release};
 use crate::table::{Draft, Fixed, Part, Table};
 
@@ -43,8 +43,8 @@ use crate::table::{Draft, Fixed, Part, Table};
 pub(crate) use bucket::ENTRIES;
 pub(crate) use bucket::{filter, Bucket, BUCKET, REFERENCE};
 use bucket::{make_buckets, LINE, MORE};
-pub(crate) use chain::{Chain, Place, CHAIN, LOAD};
-pub(crate) use lookup::Look;
+pub(crate) use chain::{Chain, EntryPosition, CHAIN, LOAD};
+pub(crate) use lookup::BucketLookup;
 pub(crate) use resize::{Step, Unchained};
 
 pub(crate) struct Segment {
@@ -136,10 +136,10 @@ impl<L: RawLock> Index<L> {
     /// Readies the locks, the index being where it stays.
     pub(crate) fn init(&self) {
         for stripe in self.stripes.iter() {
-            stripe.state.init(Role::Stripe);
+            stripe.state.init(LockClass::Stripe);
         }
-        self.locks.growth.init(Role::Growth);
-        self.locks.overflow.init(Role::Overflow);
+        self.locks.growth.init(LockClass::Growth);
+        self.locks.overflow.init(LockClass::Overflow);
     }
 
     /// Starts with `n` buckets, in segments that are there, at least as many as stripes.

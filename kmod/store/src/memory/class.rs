@@ -46,7 +46,7 @@ pub(crate) struct Class<L> {
 pub(crate) struct State {
     pub(crate) ring: Ring,
     /// The first slab with free slots.
-    pub(crate) open: u32,
+    pub(crate) partial: u32,
     /// The slots that became free last. Their slabs count them as used, so that their heads need not
     /// be looked at, which are all of one place in caches.
     pub(crate) magazine: Magazine,
@@ -110,7 +110,7 @@ impl<L: RawLock> Class<L> {
                     first: NONE,
                     hand: Hand::at(NONE),
                 },
-                open: NONE,
+                partial: NONE,
                 magazine: Magazine::new(),
                 draining: 0,
                 failed: 0,

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use hippos_invariant::Exact;
 
 use crate::lock::Locked;
-use crate::platform::{Platform, RawLock, Role, REACH};
+use crate::platform::{LockClass, Platform, RawLock, REACH};
 use crate::sync::{Acquire, AtomicU32, AtomicU8, AtomicUsize, Relaxed, Release};
 use crate::table::{Draft, Fixed, Part, Table};
 
@@ -43,18 +43,18 @@ pub(crate) struct Block {
     pub(crate) next: AtomicU32,
     // Under the class's lock:
     /// Neighbours in the ring of the class's slabs.
-    pub(crate) after: AtomicU32,
-    pub(crate) before: AtomicU32,
+    pub(crate) ring_next: AtomicU32,
+    pub(crate) ring_prev: AtomicU32,
     /// Neighbours in the list of the class's slabs that have free slots.
-    pub(crate) open_after: AtomicU32,
-    pub(crate) open_before: AtomicU32,
+    pub(crate) partial_next: AtomicU32,
+    pub(crate) partial_prev: AtomicU32,
     /// The first free slot, in units of 8 bytes from the block's start; 0 for none.
     pub(crate) free: AtomicU32,
     /// Bytes from the start up to which slots were made.
     pub(crate) carved: AtomicU32,
     /// Slots that are not free.
     pub(crate) used: AtomicU32,
-    /// Times in a row that the slab could not be emptied, and when that was: see `Slabs::rests`.
+    /// Times in a row that the slab could not be emptied, and when that was: see `Slabs::is_backing_off`.
     pub(crate) failures: AtomicU32,
     pub(crate) failed: AtomicU32,
 }
@@ -67,10 +67,10 @@ impl Block {
             what: AtomicU8::new(Use::Nothing as u8),
             class: AtomicU8::new(0),
             next: word(),
-            after: word(),
-            before: word(),
-            open_after: word(),
-            open_before: word(),
+            ring_next: word(),
+            ring_prev: word(),
+            partial_next: word(),
+            partial_prev: word(),
             free: AtomicU32::new(0),
             carved: AtomicU32::new(0),
             used: AtomicU32::new(0),
@@ -159,7 +159,7 @@ impl<L: RawLock> Pool<L> {
     }
 
     pub(crate) fn init(&self) {
-        self.lists.init(Role::Pool);
+        self.lists.init(LockClass::Pool);
     }
 
     pub(crate) fn tables(&self) -> usize {
@@ -208,13 +208,13 @@ impl<L: RawLock> Pool<L> {
     }
 
     /// Blocks that could be had now without taking them from anyone, if the platform is willing.
-    pub(crate) fn room(&self) -> usize {
+    pub(crate) fn available(&self) -> usize {
         let fresh = self.allowed().saturating_sub(self.held());
         fresh.add_exact(self.idle.load(Relaxed))
     }
 
     /// A block for a use, if the limit and the platform allow it. May sleep.
-    pub(crate) fn take<P: Platform<Lock = L>>(&self, platform: &P, what: Use) -> Option<u32> {
+    pub(crate) fn alloc<P: Platform<Lock = L>>(&self, platform: &P, what: Use) -> Option<u32> {
         {
             let mut lists = self.lists.lock();
             if self.held() <= self.allowed() {
@@ -229,7 +229,7 @@ impl<L: RawLock> Pool<L> {
         }
         let below = |held: usize| (held < self.allowed()).then(|| held.add_exact(1));
         self.held.fetch_update(Relaxed, Relaxed, below).ok()?;
-        let Some(at) = self.alloc(platform) else {
+        let Some(at) = self.alloc_memory(platform) else {
             let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
             return None;
         };
@@ -257,7 +257,7 @@ impl<L: RawLock> Pool<L> {
     }
 
     /// Memory for a block, all of it where a reference reaches.
-    fn alloc<P: Platform<Lock = L>>(&self, platform: &P) -> Option<NonNull<u8>> {
+    fn alloc_memory<P: Platform<Lock = L>>(&self, platform: &P) -> Option<NonNull<u8>> {
         let at = platform.slab_alloc(self.size)?;
         // Wraps for what lies below the base, which is too far.
         let distance = (at.as_ptr() as usize).wrapping_sub(platform.base());
@@ -276,7 +276,7 @@ impl<L: RawLock> Pool<L> {
     /// # Safety
     ///
     /// Nothing refers to its memory any more; a grace period has passed since something could.
-    pub(crate) unsafe fn give<P: Platform<Lock = L>>(&self, platform: &P, id: u32) {
+    pub(crate) unsafe fn free_block<P: Platform<Lock = L>>(&self, platform: &P, id: u32) {
         let Some(block) = self.get(id) else { return };
         let mut lists = self.lists.lock();
         if self.held() <= self.allowed() {
@@ -301,7 +301,7 @@ impl<L: RawLock> Pool<L> {
 
     /// Gives an unused block back to the platform while more are held than are allowed.
     /// False if there was nothing to give.
-    pub(crate) fn shed<P: Platform<Lock = L>>(&self, platform: &P) -> bool {
+    pub(crate) fn release_idle<P: Platform<Lock = L>>(&self, platform: &P) -> bool {
         if self.held() <= self.allowed() {
             return false;
         }
@@ -314,7 +314,7 @@ impl<L: RawLock> Pool<L> {
         let _ = self.idle.fetch_sub(1, Relaxed).sub_exact(1);
         drop(lists);
         // SAFETY: an idle block has no users.
-        unsafe { self.give(platform, id) };
+        unsafe { self.free_block(platform, id) };
         true
     }
 }

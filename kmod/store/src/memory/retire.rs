@@ -16,14 +16,14 @@ use crate::array_vec::ArrayVec;
 use crate::capacities::{BATCH, RING};
 use crate::item::Slot;
 use crate::lock::Locked;
-use crate::platform::{Cookie, Platform, RawLock, Role};
+use crate::platform::{Cookie, LockClass, Platform, RawLock};
 use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
 use crate::table::{Draft, Fixed, Part, Table};
 
 /// A batch is closed when it holds so many bytes.
 const BATCH_BYTES: u64 = 256 << 10;
 /// Closed batches of a ring from which on it is worth asking for the oldest one's grace period.
-const RIPE: usize = 4;
+const COLLECT_AT: usize = 4;
 
 /// What became of a reference that was handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum Pushed {
     /// It was taken.
     Taken,
     /// It was taken and closed a batch, and several are closed: their time may have come.
-    Ripe,
+    Collectable,
     /// The CPU's ring is full, and the reference is still the caller's.
     Full,
 }
@@ -53,7 +53,7 @@ impl Retired {
         self.0.get() as u64
     }
 
-    pub(crate) fn unword(word: u64) -> Option<Self> {
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
         NonZeroUsize::new(word as usize).map(Self)
     }
 
@@ -120,7 +120,7 @@ pub(crate) struct Retire<L> {
 }
 
 /// The references of one batch, packed.
-pub(crate) type Harvest = ArrayVec<Retired, BATCH>;
+pub(crate) type RetiredBatch = ArrayVec<Retired, BATCH>;
 
 impl<L: RawLock> Retire<L> {
     pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Draft<'_, P, Self>> {
@@ -147,9 +147,9 @@ impl<L: RawLock> Retire<L> {
 
     pub(crate) fn init(&self) {
         for shard in self.shards.iter() {
-            shard.ring.init(Role::Shard);
+            shard.ring.init(LockClass::Shard);
         }
-        self.pins.init(Role::Pins);
+        self.pins.init(LockClass::Pins);
     }
 
     pub(crate) fn tables(&self) -> usize {
@@ -215,8 +215,8 @@ impl<L: RawLock> Retire<L> {
         shard
             .count
             .store(shard.count.load(Relaxed).add_exact(1), Relaxed);
-        if ring.filled == 0 && closed >= RIPE {
-            Pushed::Ripe
+        if ring.filled == 0 && closed >= COLLECT_AT {
+            Pushed::Collectable
         } else {
             Pushed::Taken
         }
@@ -252,11 +252,11 @@ impl<L: RawLock> Retire<L> {
     /// Leaves a retired slot, whose grace period is over, to the last of its pins. False if it has
     /// none: it is the caller's.
     #[cold]
-    pub(crate) fn leave(&self, slot: Slot) -> bool {
+    pub(crate) fn defer_to_unpin(&self, slot: Slot) -> bool {
         let _held = self.pins.lock();
         let pinned = slot.pinned();
         if pinned {
-            slot.write_off();
+            slot.defer_free();
             self.pinned.fetch_add(1, Relaxed);
         }
         pinned
@@ -266,7 +266,7 @@ impl<L: RawLock> Retire<L> {
     pub(crate) fn unpin(&self, slot: Slot) -> bool {
         let _held = self.pins.lock();
         // Before the pin goes: after it the slot may be another item's.
-        let left = slot.is_written_off();
+        let left = slot.is_free_deferred();
         let last = slot.unpin();
         if left && last {
             let _ = self.pinned.fetch_sub(1, Relaxed).sub_exact(1);
@@ -276,11 +276,11 @@ impl<L: RawLock> Retire<L> {
 
     /// Takes the oldest batch out of the ring of `cpu`, if its grace period has passed. False if
     /// there is no such batch.
-    pub(crate) fn harvest<P: Platform<Lock = L>>(
+    pub(crate) fn collect_retired<P: Platform<Lock = L>>(
         &self,
         platform: &P,
         cpu: usize,
-        out: &mut Harvest,
+        out: &mut RetiredBatch,
     ) -> bool {
         out.clear();
         let (at, Some(shard)) = self.shard(cpu) else {
@@ -303,7 +303,7 @@ impl<L: RawLock> Retire<L> {
         let references = batch
             .references
             .iter()
-            .map(|r| Retired::unword(r.load(Relaxed)));
+            .map(|r| Retired::from_word(r.load(Relaxed)));
         references
             .map_while(|what| what)
             .for_each(|what| out.push(what));

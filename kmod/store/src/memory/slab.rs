@@ -11,11 +11,11 @@ use core::ptr::NonNull;
 use hippos_invariant::Exact;
 
 use crate::config::Eviction;
-use crate::eviction::{self, Ghosts, Policy, Slots, Swept};
+use crate::eviction::{self, Ghosts, HandStep, Policy, Slots};
 use crate::hash::Hash;
 use crate::item::{Slot, HEADER};
 use crate::lock::Held;
-use crate::platform::{Platform, RawLock, Role};
+use crate::platform::{LockClass, Platform, RawLock};
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 use crate::table::{Draft, Part, Table};
 
@@ -37,11 +37,11 @@ struct Head {
 /// Sizes up to 8 times this have their class in a table.
 const DIRECT: usize = 4096;
 /// Slabs that a victim is chosen from, and how many are looked at to find them.
-const NEAR: u32 = 8;
-const FAR: u32 = 64;
+const VICTIMS_MAX: u32 = 8;
+const VICTIM_SCAN_MAX: u32 = 64;
 /// Attempts to empty a slab for which one that failed is left alone, and how often that doubles.
-const REST: u32 = 256;
-const REST_DOUBLES: u32 = 8;
+const BACKOFF: u32 = 256;
+const BACKOFF_DOUBLINGS: u32 = 8;
 /// Bytes of a slab before `Head::link`.
 const LINK: usize = 16;
 
@@ -116,7 +116,7 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Blocks that slots' numbers can tell apart.
-    pub(crate) fn most_blocks(&self) -> usize {
+    pub(crate) fn max_blocks(&self) -> usize {
         if eviction::queues(self.eviction) {
             1usize
                 .wrapping_shl(u32::BITS.sub_exact(self.bits))
@@ -147,13 +147,13 @@ impl<L: RawLock> Slabs<L> {
 
     /// A class's slots for its policy, and the policy.
     #[inline]
-    pub(crate) fn members<'a>(
+    pub(crate) fn class_slots<'a>(
         &'a self,
         pool: &'a Pool<L>,
         of: &'a Class<L>,
         state: &'a mut State,
-    ) -> (Members<'a, L>, &'a mut Policy) {
-        let members = Members {
+    ) -> (ClassSlots<'a, L>, &'a mut Policy) {
+        let members = ClassSlots {
             slabs: self,
             pool,
             of,
@@ -179,7 +179,7 @@ impl<L: RawLock> Slabs<L> {
 
     pub(crate) fn init(&self) {
         for class in self.classes.iter() {
-            class.state.init(Role::Class);
+            class.state.init(LockClass::Class);
         }
     }
 
@@ -261,25 +261,25 @@ impl<L: RawLock> Slabs<L> {
         let at = state.ring.current();
         match pool.get(at) {
             None => {
-                block.after.store(id, Relaxed);
-                block.before.store(id, Relaxed);
+                block.ring_next.store(id, Relaxed);
+                block.ring_prev.store(id, Relaxed);
                 state.ring = Ring {
                     first: id,
                     hand: Hand::at(id),
                 };
             }
             Some(next) => {
-                let before = next.before.load(Relaxed);
-                block.after.store(at, Relaxed);
-                block.before.store(before, Relaxed);
-                next.before.store(id, Relaxed);
+                let before = next.ring_prev.load(Relaxed);
+                block.ring_next.store(at, Relaxed);
+                block.ring_prev.store(before, Relaxed);
+                next.ring_prev.store(id, Relaxed);
                 if let Some(before) = pool.get(before) {
-                    before.after.store(id, Relaxed);
+                    before.ring_next.store(id, Relaxed);
                 }
             }
         }
         if self.has_free(of, block) {
-            self.open(pool, &mut state, id, block);
+            self.link_partial(pool, &mut state, id, block);
         }
         of.slabs.fetch_add(1, Relaxed);
         of.free
@@ -287,7 +287,7 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// A slab that could not be emptied is used again; `now` is a count of attempts.
-    pub(crate) fn undrain(&self, pool: &Pool<L>, id: u32, now: u32) {
+    pub(crate) fn abort_drain(&self, pool: &Pool<L>, id: u32, now: u32) {
         let Some(block) = pool.get(id) else { return };
         block.failed.store(now, Relaxed);
         if let Some(of) = self.get(usize::from(block.class.load(Relaxed))) {
@@ -298,29 +298,29 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Adds a slab to the front of those with free slots.
-    fn open(&self, pool: &Pool<L>, state: &mut State, id: u32, block: &Block) {
-        block.open_before.store(NONE, Relaxed);
-        block.open_after.store(state.open, Relaxed);
-        if let Some(next) = pool.get(state.open) {
-            next.open_before.store(id, Relaxed);
+    fn link_partial(&self, pool: &Pool<L>, state: &mut State, id: u32, block: &Block) {
+        block.partial_prev.store(NONE, Relaxed);
+        block.partial_next.store(state.partial, Relaxed);
+        if let Some(next) = pool.get(state.partial) {
+            next.partial_prev.store(id, Relaxed);
         }
-        state.open = id;
+        state.partial = id;
     }
 
-    fn close(&self, pool: &Pool<L>, state: &mut State, block: &Block) {
+    fn unlink_partial(&self, pool: &Pool<L>, state: &mut State, block: &Block) {
         let (before, after) = (
-            block.open_before.load(Relaxed),
-            block.open_after.load(Relaxed),
+            block.partial_prev.load(Relaxed),
+            block.partial_next.load(Relaxed),
         );
         match pool.get(before) {
-            Some(before) => before.open_after.store(after, Relaxed),
-            None => state.open = after,
+            Some(before) => before.partial_next.store(after, Relaxed),
+            None => state.partial = after,
         }
         if let Some(after) = pool.get(after) {
-            after.open_before.store(before, Relaxed);
+            after.partial_prev.store(before, Relaxed);
         }
-        block.open_before.store(NONE, Relaxed);
-        block.open_after.store(NONE, Relaxed);
+        block.partial_prev.store(NONE, Relaxed);
+        block.partial_next.store(NONE, Relaxed);
     }
 
     /// Has the slab a slot to give?
@@ -335,7 +335,7 @@ impl<L: RawLock> Slabs<L> {
 
     /// A free slot of the class, reserved. Never sleeps.
     #[inline]
-    pub(crate) fn take(&self, pool: &Pool<L>, class: usize, hash: Hash) -> Option<Slot> {
+    pub(crate) fn alloc(&self, pool: &Pool<L>, class: usize, hash: Hash) -> Option<Slot> {
         let of = self.get(class)?;
         if of.free() == 0 {
             return None;
@@ -344,18 +344,18 @@ impl<L: RawLock> Slabs<L> {
         let state = &mut *held;
         let slot = match state.magazine.pop() {
             Some(slot) => slot,
-            None => self.take_from_slab(pool, of, state)?,
+            None => self.alloc_from_slab(pool, of, state)?,
         };
         slot.reserve(class as u8);
         of.free.store(of.free().sub_exact(1), Relaxed);
-        let (members, policy) = self.members(pool, of, state);
+        let (members, policy) = self.class_slots(pool, of, state);
         policy.enter(&members, slot, hash);
         Some(slot)
     }
 
     /// A slot of the first slab that has one, which counts it as used from now on.
-    fn take_from_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) -> Option<Slot> {
-        let block = pool.get(state.open)?;
+    fn alloc_from_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) -> Option<Slot> {
+        let block = pool.get(state.partial)?;
         let at = block.at()?;
         let free = block.free.load(Relaxed);
         let slot = if free != 0 {
@@ -367,7 +367,7 @@ impl<L: RawLock> Slabs<L> {
             slot
         } else {
             let carved = block.carved.load(Relaxed);
-            // SAFETY: slabs in the open list have a free slot or room for one more, and nobody
+            // SAFETY: slabs in the partial list have a free slot or room for one more, and nobody
             // has used what is not carved.
             let slot = unsafe { Slot::carve(at.add(carved as usize)) };
             // Sweeps look at slots below this only.
@@ -378,13 +378,13 @@ impl<L: RawLock> Slabs<L> {
             .used
             .store(block.used.load(Relaxed).add_exact(1), Relaxed);
         if !self.has_free(of, block) {
-            self.close(pool, state, block);
+            self.unlink_partial(pool, state, block);
         }
         Some(slot)
     }
 
     /// Puts a free slot back into its slab. Says if the slab is one in use.
-    fn give_to_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State, slot: Slot) -> bool {
+    fn free_to_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State, slot: Slot) -> bool {
         let id = self.block_of(slot);
         let Some(block) = pool.get(id) else {
             return false;
@@ -401,16 +401,16 @@ impl<L: RawLock> Slabs<L> {
             return false;
         }
         if used == 0 {
-            Self::forgive(state, block);
+            Self::clear_drain_failures(state, block);
         }
         if !had {
-            self.open(pool, state, id, block);
+            self.link_partial(pool, state, id, block);
         }
         true
     }
 
     /// A slab that could not be emptied is empty now.
-    fn forgive(state: &mut State, block: &Block) {
+    fn clear_drain_failures(state: &mut State, block: &Block) {
         if block.failures.load(Relaxed) != 0 {
             block.failures.store(0, Relaxed);
             state.failed = state.failed.sub_exact(1);
@@ -420,7 +420,7 @@ impl<L: RawLock> Slabs<L> {
     /// Puts the magazine's slots back into their slabs.
     pub(crate) fn flush_magazine(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
         while let Some(slot) = state.magazine.pop() {
-            self.give_to_slab(pool, of, state, slot);
+            self.free_to_slab(pool, of, state, slot);
         }
     }
 
@@ -430,20 +430,20 @@ impl<L: RawLock> Slabs<L> {
     ///
     /// Each slot was reserved and never published, or retired for longer than a grace period and
     /// is not pinned; the caller gives up its own reference.
-    pub(crate) unsafe fn give(
+    pub(crate) unsafe fn free_slots(
         &self,
         pool: &Pool<L>,
         slots: impl Iterator<Item = Slot>,
         poison: bool,
     ) {
-        let mut held: Option<Returning<'_, L>> = None;
+        let mut held: Option<FreeGuard<'_, L>> = None;
         for slot in slots {
             let class = slot.class();
             let Some(of) = self.get(class) else { continue };
             if !matches!(&held, Some(h) if h.class == class) {
                 // One lock at a time.
                 drop(held.take());
-                held = Some(Returning {
+                held = Some(FreeGuard {
                     class,
                     of,
                     retired: 0,
@@ -457,7 +457,7 @@ impl<L: RawLock> Slabs<L> {
                 held.retired = held.retired.add_exact(1);
             }
             let state = &mut *held.state;
-            let (members, policy) = self.members(pool, of, state);
+            let (members, policy) = self.class_slots(pool, of, state);
             policy.leave(&members, slot);
             slot.free();
             if poison {
@@ -469,7 +469,7 @@ impl<L: RawLock> Slabs<L> {
                 state.magazine.push(slot);
                 true
             } else {
-                self.give_to_slab(pool, of, state, slot)
+                self.free_to_slab(pool, of, state, slot)
             };
             if usable {
                 of.free.store(of.free().add_exact(1), Relaxed);
@@ -497,13 +497,13 @@ impl<L: RawLock> Slabs<L> {
         of.free.store(of.free().sub_exact(free), Relaxed);
         let _ = of.slabs.fetch_sub(1, Relaxed).sub_exact(1);
         if self.has_free(of, block) {
-            self.close(pool, &mut state, block);
+            self.unlink_partial(pool, &mut state, block);
         }
         // Out of the ring.
-        let (before, after) = (block.before.load(Relaxed), block.after.load(Relaxed));
+        let (before, after) = (block.ring_prev.load(Relaxed), block.ring_next.load(Relaxed));
         if let (Some(b), Some(a)) = (pool.get(before), pool.get(after)) {
-            b.after.store(after, Relaxed);
-            a.before.store(before, Relaxed);
+            b.ring_next.store(after, Relaxed);
+            a.ring_prev.store(before, Relaxed);
         }
         let next = if after == id { NONE } else { after };
         if state.ring.first == id {
@@ -517,34 +517,34 @@ impl<L: RawLock> Slabs<L> {
 
     /// Is a slab left alone, since it could not be emptied not long ago? The longer, the more often
     /// that was.
-    fn rests(block: &Block, now: u32) -> bool {
+    fn is_backing_off(block: &Block, now: u32) -> bool {
         let failures = block.failures.load(Relaxed);
         // Attempts are a sequence number, which wraps.
-        let rest = REST.wrapping_shl(failures.saturating_sub(1).min(REST_DOUBLES));
+        let rest = BACKOFF.wrapping_shl(failures.saturating_sub(1).min(BACKOFF_DOUBLINGS));
         failures != 0 && now.wrapping_sub(block.failed.load(Relaxed)) < rest
     }
 
     /// The slab whose loss costs least: of those that the hand comes to next and that are not left
     /// alone, the one with the fewest slots in use. NONE if there is no such slab, or none near.
     /// `now` is a count of attempts.
-    pub(crate) fn next_to_go(&self, pool: &Pool<L>, of: &Class<L>, now: u32) -> u32 {
+    pub(crate) fn pick_drain_victim(&self, pool: &Pool<L>, of: &Class<L>, now: u32) -> u32 {
         let mut state = of.state.lock();
         let start = state.ring.current();
         let mut at = start;
         let mut best = NONE;
         let mut least = u32::MAX;
         let mut seen = 0u32;
-        for _ in 0..FAR {
+        for _ in 0..VICTIM_SCAN_MAX {
             let Some(block) = pool.get(at) else { break };
-            if !Self::rests(block, now) {
+            if !Self::is_backing_off(block, now) {
                 let used = block.used.load(Relaxed);
                 if used < least {
                     (best, least) = (at, used);
                 }
                 seen = seen.add_exact(1);
             }
-            at = block.after.load(Relaxed);
-            if seen == NEAR || at == start {
+            at = block.ring_next.load(Relaxed);
+            if seen == VICTIMS_MAX || at == start {
                 break;
             }
         }
@@ -557,7 +557,7 @@ impl<L: RawLock> Slabs<L> {
 
     /// Is every slot of a draining slab free? Then sections that begin from here on do not look
     /// into it.
-    pub(crate) fn drained(&self, pool: &Pool<L>, id: u32) -> bool {
+    pub(crate) fn try_finish_drain(&self, pool: &Pool<L>, id: u32) -> bool {
         let Some(block) = pool.get(id) else {
             return false;
         };
@@ -568,7 +568,7 @@ impl<L: RawLock> Slabs<L> {
         let empty = block.what() == Use::Draining && block.used.load(Relaxed) == 0;
         if empty {
             state.draining = state.draining.sub_exact(1);
-            Self::forgive(&mut state, block);
+            Self::clear_drain_failures(&mut state, block);
             block.set_use(Use::Taken);
         }
         empty
@@ -619,18 +619,18 @@ impl<L: RawLock, P: Platform<Lock = L>> Part<P> for Slabs<L> {
 }
 
 /// The slots of a class, whose lock is held.
-pub(crate) struct Members<'a, L> {
+pub(crate) struct ClassSlots<'a, L> {
     slabs: &'a Slabs<L>,
     pool: &'a Pool<L>,
     of: &'a Class<L>,
     ring: &'a mut Ring,
 }
 
-impl<L: RawLock> Slots for Members<'_, L> {
-    fn sweep(&mut self) -> Swept {
+impl<L: RawLock> Slots for ClassSlots<'_, L> {
+    fn advance_hand(&mut self) -> HandStep {
         let block = self.ring.current();
         let Some(slab) = self.pool.get(block) else {
-            return Swept::NoSlab;
+            return HandStep::NoSlab;
         };
         let offset = self.ring.hand.offset;
         let slot = self.slabs.slot_at(slab, offset);
@@ -639,9 +639,9 @@ impl<L: RawLock> Slots for Members<'_, L> {
                 block,
                 offset: offset.add_exact(self.of.size()),
             },
-            None => Hand::at(slab.after.load(Relaxed)),
+            None => Hand::at(slab.ring_next.load(Relaxed)),
         };
-        slot.map_or(Swept::SlabEnd, Swept::Slot)
+        slot.map_or(HandStep::SlabEnd, HandStep::Slot)
     }
 
     #[inline]
@@ -667,14 +667,14 @@ impl<L: RawLock> Slots for Members<'_, L> {
 
 /// A class under its lock to which slots are given back; those that are no longer retired are booked
 /// at the end.
-struct Returning<'a, L: RawLock> {
+struct FreeGuard<'a, L: RawLock> {
     class: usize,
     of: &'a Class<L>,
     retired: u32,
     state: Held<'a, L, State>,
 }
 
-impl<L: RawLock> Drop for Returning<'_, L> {
+impl<L: RawLock> Drop for FreeGuard<'_, L> {
     fn drop(&mut self) {
         if self.retired != 0 {
             let _ = self

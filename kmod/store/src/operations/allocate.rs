@@ -5,12 +5,12 @@ use hippos_invariant::Exact;
 
 use crate::hash::Hash;
 use crate::item::Slot;
+use crate::maintenance::drain::StealResult;
+use crate::maintenance::evict::SCAN_MAX;
 use crate::memory::class::Class;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
-use crate::upkeep::drain::Stolen;
-use crate::upkeep::evict::LOOKS;
 
 use super::commit::StoreError;
 
@@ -32,18 +32,18 @@ const REFILL: usize = 2;
 
 /// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Short {
+pub enum AllocError {
     /// The item is too large.
     TooLarge,
     /// None is free now; one may be a little later.
-    Soon,
+    Retry,
     /// None is free, and there is nothing that could become free.
-    Nothing,
+    Exhausted,
 }
 
 /// What a writer may still do for a slot.
 #[derive(Clone, Copy)]
-pub(crate) struct Effort {
+pub(crate) struct RetryBudget {
     /// Grace periods.
     grace_waits: u32,
     retries: u32,
@@ -53,50 +53,58 @@ pub(crate) struct Effort {
     waits: bool,
 }
 
-impl From<Short> for StoreError {
-    fn from(short: Short) -> Self {
+impl From<AllocError> for StoreError {
+    fn from(short: AllocError) -> Self {
         match short {
-            Short::TooLarge => Self::TooLarge,
-            Short::Soon | Short::Nothing => Self::OutOfMemory,
+            AllocError::TooLarge => Self::TooLarge,
+            AllocError::Retry | AllocError::Exhausted => Self::OutOfMemory,
         }
     }
 }
 
-impl Effort {
+impl RetryBudget {
     /// One that ends with an error that is final.
-    pub(crate) const WHOLE: Self = Self {
+    pub(crate) const FULL: Self = Self {
         grace_waits: MAX_GRACE_WAITS,
         retries: MAX_RETRIES,
         empty_scans: MAX_EMPTY_SCANS,
         waits: true,
     };
     /// A turn among others: one grace period at most, and no other sleep.
-    pub(crate) const TURN: Self = Self {
+    pub(crate) const ONE_TURN: Self = Self {
         grace_waits: 1,
         retries: MAX_RETRIES / 8,
         empty_scans: 0,
         waits: false,
     };
 
-    fn retry(&mut self) -> Result<(), Short> {
-        self.retries = self.retries.checked_sub(1).ok_or(Short::Soon)?;
+    fn retry(&mut self) -> Result<(), AllocError> {
+        self.retries = self.retries.checked_sub(1).ok_or(AllocError::Retry)?;
         Ok(())
     }
 
-    fn count_empty_scan(&mut self) -> Result<(), Short> {
-        self.empty_scans = self.empty_scans.checked_sub(1).ok_or(Short::Nothing)?;
+    fn count_empty_scan(&mut self) -> Result<(), AllocError> {
+        self.empty_scans = self
+            .empty_scans
+            .checked_sub(1)
+            .ok_or(AllocError::Exhausted)?;
         Ok(())
     }
 }
 
 impl<P: Platform> Store<P> {
     /// A reserved slot of a class for a key of this hash: memory that has become free, a new slab, or
-    /// eviction. No lock or section is held; may sleep, as long as `effort` lasts.
+    /// eviction. No lock or section is held; may sleep, as long as `budget` lasts.
     #[inline]
-    pub(crate) fn alloc(&self, class: usize, hash: Hash, effort: Effort) -> Result<Slot, Short> {
-        let slot = match self.alloc_ready(class, hash) {
+    pub(crate) fn alloc(
+        &self,
+        class: usize,
+        hash: Hash,
+        budget: RetryBudget,
+    ) -> Result<Slot, AllocError> {
+        let slot = match self.alloc_fast(class, hash) {
             Some(slot) => slot,
-            None => self.make_room(class, hash, effort)?,
+            None => self.alloc_slow(class, hash, budget)?,
         };
         self.refill_reserve(class);
         Ok(slot)
@@ -104,27 +112,32 @@ impl<P: Platform> Store<P> {
 
     /// A slot that is free now. May be called in a section.
     #[inline]
-    pub(crate) fn alloc_ready(&self, class: usize, hash: Hash) -> Option<Slot> {
-        let ready = || self.slabs.take(&self.pool, class, hash);
+    pub(crate) fn alloc_fast(&self, class: usize, hash: Hash) -> Option<Slot> {
+        let ready = || self.slabs.alloc(&self.pool, class, hash);
         (!self.congested()).then(ready).flatten()
     }
 
     #[cold]
-    fn make_room(&self, class: usize, hash: Hash, mut effort: Effort) -> Result<Slot, Short> {
+    fn alloc_slow(
+        &self,
+        class: usize,
+        hash: Hash,
+        mut budget: RetryBudget,
+    ) -> Result<Slot, AllocError> {
         let Some(of) = self.slabs.get(class) else {
-            return Err(Short::TooLarge);
+            return Err(AllocError::TooLarge);
         };
         while self.congested() {
-            self.pause(&mut effort)?;
+            self.wait_grace_period(&mut budget)?;
         }
         let mut raised = false;
         loop {
-            self.harvest();
-            if let Some(slot) = self.slabs.take(&self.pool, class, hash) {
+            self.collect_retired();
+            if let Some(slot) = self.slabs.alloc(&self.pool, class, hash) {
                 return Ok(slot);
             }
             if self.add_slab(class) {
-                effort.retry()?;
+                budget.retry()?;
                 continue;
             }
             if !raised {
@@ -137,21 +150,21 @@ impl<P: Platform> Store<P> {
             let want = of.reserve.load(Relaxed).max(1).saturating_sub(coming);
             if want == 0 || coming != 0 {
                 self.evict(class, want as usize);
-                self.pause(&mut effort)?;
+                self.wait_grace_period(&mut budget)?;
                 continue;
             }
-            match self.evict_some(class, want as usize, LOOKS) {
+            match self.evict_some(class, want as usize, SCAN_MAX) {
                 // Not all were looked at, or some are on their way.
-                (0, false) => effort.retry()?,
-                (1.., _) => self.pause(&mut effort)?,
+                (0, false) => budget.retry()?,
+                (1.., _) => self.wait_grace_period(&mut budget)?,
                 // The class has nothing to give: take a slab from another.
                 (0, true) => match self.steal(class) {
-                    Stolen::Slab | Stolen::Working => effort.retry()?,
-                    Stolen::Waiting => self.pause(&mut effort)?,
-                    Stolen::Busy => self.nap(&mut effort)?,
-                    Stolen::Nothing => {
-                        effort.count_empty_scan()?;
-                        self.nap(&mut effort)?;
+                    StealResult::Slab | StealResult::Working => budget.retry()?,
+                    StealResult::Waiting => self.wait_grace_period(&mut budget)?,
+                    StealResult::Busy => self.short_sleep(&mut budget)?,
+                    StealResult::Nothing => {
+                        budget.count_empty_scan()?;
+                        self.short_sleep(&mut budget)?;
                     }
                 },
             }
@@ -169,27 +182,27 @@ impl<P: Platform> Store<P> {
     }
 
     /// Waits for a grace period, or just for a moment.
-    fn pause(&self, effort: &mut Effort) -> Result<(), Short> {
-        if effort.grace_waits == 0 {
-            return self.nap(effort);
+    fn wait_grace_period(&self, budget: &mut RetryBudget) -> Result<(), AllocError> {
+        if budget.grace_waits == 0 {
+            return self.short_sleep(budget);
         }
-        effort.grace_waits = effort.grace_waits.sub_exact(1);
+        budget.grace_waits = budget.grace_waits.sub_exact(1);
         self.wait();
         Ok(())
     }
 
     /// Lets others run, who are about to give something back.
-    fn nap(&self, effort: &mut Effort) -> Result<(), Short> {
-        effort.retry()?;
-        if effort.waits {
-            self.platform.nap();
+    fn short_sleep(&self, budget: &mut RetryBudget) -> Result<(), AllocError> {
+        budget.retry()?;
+        if budget.waits {
+            self.platform.short_sleep();
             return Ok(());
         }
-        Err(Short::Soon)
+        Err(AllocError::Retry)
     }
 
     /// The most bytes that may wait for grace periods before writers do.
-    fn most_retired(&self) -> u64 {
+    fn max_retired(&self) -> u64 {
         let limit = self.pool.limit().saturating_mul(self.pool.block_size());
         (limit / RETIRED_SHARE).max(self.item_max) as u64
     }
@@ -197,7 +210,7 @@ impl<P: Platform> Store<P> {
     /// Does too much wait for grace periods?
     #[inline]
     pub(crate) fn congested(&self) -> bool {
-        self.retire.bytes() > self.most_retired()
+        self.retire.bytes() > self.max_retired()
     }
 
     /// A writer's share of keeping the reserve: evicts a little when memory is full and less than
@@ -205,7 +218,7 @@ impl<P: Platform> Store<P> {
     #[inline]
     pub(crate) fn refill_reserve(&self, class: usize) {
         if let Some(of) = self.slabs.get(class) {
-            if self.lacks(of) != 0 {
+            if self.reserve_deficit(of) != 0 {
                 self.evict(class, REFILL);
             }
         }

@@ -9,14 +9,14 @@ use crate::store::{Guard, Store};
 
 use super::in_place::Change;
 
-/// What [`Store::look`] found.
-pub enum Look<'g> {
+/// What [`Store::lookup_one_line`] found.
+pub enum OneLineLookup<'g> {
     /// The item, which a hit leaves as it is.
     Hit(Item<'g>),
     /// There is none.
     Miss,
     /// It can't tell: [`Store::get`] has to.
-    Unsure,
+    Undecided,
 }
 
 /// What [`Store::try_inspect`] found.
@@ -65,7 +65,7 @@ impl<P: Platform> Store<P> {
     pub fn begin_lookup<'g>(&'g self, _guard: &'g Guard<'_, P>, hash: Hash) -> Lookup<'g> {
         Lookup {
             hash,
-            bucket: self.index.near(hash),
+            bucket: self.index.prefetched_bucket(hash),
             slot: None,
         }
     }
@@ -74,7 +74,7 @@ impl<P: Platform> Store<P> {
     #[inline(always)]
     pub fn advance_lookup<'g>(&'g self, _guard: &'g Guard<'_, P>, lookup: &mut Lookup<'g>) {
         if let Some(bucket) = lookup.bucket {
-            lookup.slot = self.index.first(bucket, lookup.hash);
+            lookup.slot = self.index.first_tagged(bucket, lookup.hash);
         }
         if let Some(slot) = lookup.slot {
             crate::sync::prefetch(slot.header());
@@ -96,7 +96,7 @@ impl<P: Platform> Store<P> {
                 Some(key) => slot.is(&key),
                 None => hash::same(slot.key(), key),
             };
-            if same && item.is_settled(self.clock.epoch(), self.cap) {
+            if same && item.hit_changes_nothing(self.clock.epoch(), self.cap) {
                 return Some(item);
             }
         }
@@ -111,18 +111,18 @@ impl<P: Platform> Store<P> {
 
     /// The quickest look at a key, which is right nearly always. Any context.
     #[inline(always)]
-    pub fn look<'g>(&self, guard: &'g Guard<'_, P>, key: &Key) -> Look<'g> {
-        match self.index.look(key.hash(&self.secrets), key) {
-            index::Look::Found(slot) => {
+    pub fn lookup_one_line<'g>(&self, guard: &'g Guard<'_, P>, key: &Key) -> OneLineLookup<'g> {
+        match self.index.lookup_bucket(key.hash(&self.secrets), key) {
+            index::BucketLookup::Found(slot) => {
                 let item = self.item(guard, slot);
-                if item.is_settled(self.clock.epoch(), self.cap) {
-                    Look::Hit(item)
+                if item.hit_changes_nothing(self.clock.epoch(), self.cap) {
+                    OneLineLookup::Hit(item)
                 } else {
-                    Look::Unsure
+                    OneLineLookup::Undecided
                 }
             }
-            index::Look::Absent => Look::Miss,
-            _ => Look::Unsure,
+            index::BucketLookup::Absent => OneLineLookup::Miss,
+            _ => OneLineLookup::Undecided,
         }
     }
 
@@ -139,8 +139,8 @@ impl<P: Platform> Store<P> {
     #[inline(always)]
     pub fn peek<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
         let slot = self.index.find(hash, |slot| hash::same(slot.key(), key))?;
-        if !self.alive(slot) {
-            self.missed(slot);
+        if !self.is_valid(slot) {
+            self.count_expired_hit(slot);
             return None;
         }
         Some(self.item(guard, slot))
@@ -159,9 +159,9 @@ impl<P: Platform> Store<P> {
         };
         let item = self.item(guard, slot);
         match item.snapshot() {
-            Some(seen) if self.shows(&item, &seen) => Inspected::Hit(item, seen),
+            Some(seen) if self.is_valid_snapshot(&item, &seen) => Inspected::Hit(item, seen),
             Some(_) => {
-                self.missed(slot);
+                self.count_expired_hit(slot);
                 Inspected::Miss
             }
             None => Inspected::Changing,
@@ -179,7 +179,7 @@ impl<P: Platform> Store<P> {
             Inspected::Hit(item, seen) => Some((item, seen)),
             Inspected::Miss => None,
             // Who changes it holds the stripe's lock, which this takes.
-            Inspected::Changing => self.visit(guard, key, hash, |_, _| Change::default()),
+            Inspected::Changing => self.modify(guard, key, hash, |_, _| Change::default()),
         }
     }
 

@@ -10,7 +10,7 @@
 //! readers without the lock, and may be lost.
 
 use crate::hash::{self, Hash};
-use crate::index::{Chain, Place};
+use crate::index::{Chain, EntryPosition};
 use crate::item::{Fields, Item, ItemSnapshot, STALE, TOKEN_SENT};
 use crate::operations::commit::{Deleted, Invalidate};
 use crate::platform::{Platform, RawLock};
@@ -28,7 +28,7 @@ pub struct Change {
 
 impl<L: RawLock> Chain<'_, L> {
     /// Changes an item of this chain, whose stripe is held.
-    fn change(&self, place: &Place<'_>, fields: &Fields) {
+    fn change(&self, place: &EntryPosition<'_>, fields: &Fields) {
         place.slot.change(fields);
     }
 }
@@ -38,7 +38,7 @@ impl<P: Platform> Store<P> {
     pub fn touch(&self, key: &[u8], hash: Hash, expiry: Expiry) -> Option<usize> {
         let chain = self.index.lock(hash)?;
         let place = chain.find(|s| hash::same(s.key(), key))?;
-        if !self.found(place.slot) {
+        if !self.check_valid(place.slot) {
             return None;
         }
         place.slot.hit(self.cap, self.now());
@@ -54,7 +54,7 @@ impl<P: Platform> Store<P> {
     /// item as it was before. The token is given out only if it has not been: `decide` sees that
     /// it is free. Process context; `decide` is called with a spin lock held. Counts only what had
     /// expired or was flushed.
-    pub fn visit<'g>(
+    pub fn modify<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         key: &[u8],
@@ -66,8 +66,8 @@ impl<P: Platform> Store<P> {
         let item = self.item(guard, place.slot);
         // Nobody else writes to it now.
         let seen = item.fields();
-        if !self.shows(&item, &seen) {
-            self.missed(place.slot);
+        if !self.is_valid_snapshot(&item, &seen) {
+            self.count_expired_hit(place.slot);
             return None;
         }
         let change = decide(&item, &seen);
@@ -88,7 +88,7 @@ impl<P: Platform> Store<P> {
         };
         let found = chain
             .find(|s| hash::same(s.key(), key))
-            .filter(|p| self.found(p.slot));
+            .filter(|p| self.check_valid(p.slot));
         let Some(place) = found else {
             return Deleted::NotFound;
         };

@@ -8,7 +8,7 @@ use hippos_invariant::Exact;
 use crate::counters::ClassCounter;
 use crate::hash::Hash;
 use crate::item::{Item, Slot};
-use crate::operations::allocate::{Effort, Short};
+use crate::operations::allocate::{AllocError, RetryBudget};
 use crate::operations::commit::{Commit, Outcome, StoreError};
 use crate::platform::Platform;
 use crate::store::Store;
@@ -28,7 +28,7 @@ pub struct Reservation<'s, P: Platform> {
 unsafe impl<P: Platform> Send for Reservation<'_, P> {}
 
 impl<'s, P: Platform> Reservation<'s, P> {
-    /// Takes over a slot that was reserved by `Slabs::take`, of a class that holds such an item.
+    /// Takes over a slot that was reserved by `Slabs::alloc`, of a class that holds such an item.
     pub(crate) fn new(
         store: &'s Store<P>,
         slot: Slot,
@@ -42,14 +42,14 @@ impl<'s, P: Platform> Reservation<'s, P> {
             hash,
             written: 0,
         };
-        new.shape(key, value_len);
+        new.init_item(key, value_len);
         new
     }
 
     /// Makes the slot an item of this key and length, nothing written.
-    pub(crate) fn shape(&mut self, key: &[u8], value_len: usize) {
+    pub(crate) fn init_item(&mut self, key: &[u8], value_len: usize) {
         // SAFETY: the slot is this reservation's, and its class was chosen for key and value.
-        unsafe { self.slot.shape(key, value_len) };
+        unsafe { self.slot.init_item(key, value_len) };
         self.written = 0;
     }
 
@@ -88,7 +88,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         // SAFETY: the slot is this reservation's and was shaped.
-        let n = unsafe { self.slot.fill(self.written, bytes) };
+        let n = unsafe { self.slot.write_value(self.written, bytes) };
         self.written = self.written.add_exact(n);
         n
     }
@@ -111,7 +111,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
     }
 
     /// Gives up the slot without freeing it: it was published.
-    pub(crate) fn keep(self) {
+    pub(crate) fn into_published(self) {
         let _ = ManuallyDrop::new(self);
     }
 }
@@ -124,7 +124,7 @@ impl<P: Platform> Drop for Reservation<'_, P> {
         unsafe {
             store
                 .slabs
-                .give(&store.pool, core::iter::once(self.slot), poison)
+                .free_slots(&store.pool, core::iter::once(self.slot), poison)
         };
     }
 }
@@ -186,7 +186,7 @@ impl<P: Platform> Store<P> {
         value_len: usize,
     ) -> Result<Reservation<'_, P>, StoreError> {
         let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
-            self.alloc(class, hash, Effort::WHOLE)
+            self.alloc(class, hash, RetryBudget::FULL)
         });
         new.map_err(|short| self.refused(short, key.len(), value_len))
     }
@@ -201,15 +201,15 @@ impl<P: Platform> Store<P> {
         flags: u32,
         expiry: Expiry,
         value_len: usize,
-    ) -> Result<Reservation<'_, P>, Short> {
+    ) -> Result<Reservation<'_, P>, AllocError> {
         self.reserve_by(key, hash, flags, expiry, value_len, |class| {
-            self.alloc(class, hash, Effort::TURN)
+            self.alloc(class, hash, RetryBudget::ONE_TURN)
         })
     }
 
     /// As [`Store::reserve`], if there is a free slot. Does not sleep.
     #[inline]
-    pub fn reserve_ready(
+    pub fn reserve_nowait(
         &self,
         key: &[u8],
         hash: Hash,
@@ -218,7 +218,7 @@ impl<P: Platform> Store<P> {
         value_len: usize,
     ) -> Option<Reservation<'_, P>> {
         let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
-            let slot = self.alloc_ready(class, hash).ok_or(Short::Soon)?;
+            let slot = self.alloc_fast(class, hash).ok_or(AllocError::Retry)?;
             self.refill_reserve(class);
             Ok(slot)
         });
@@ -226,7 +226,7 @@ impl<P: Platform> Store<P> {
     }
 
     /// Counts that an item was refused, and returns the reason as an error.
-    pub fn refused(&self, short: Short, key_len: usize, value_len: usize) -> StoreError {
+    pub fn refused(&self, short: AllocError, key_len: usize, value_len: usize) -> StoreError {
         let error = StoreError::from(short);
         if error == StoreError::OutOfMemory {
             if let Ok(class) = self.class_of(key_len, value_len) {
@@ -244,13 +244,13 @@ impl<P: Platform> Store<P> {
         flags: u32,
         expiry: Expiry,
         value_len: usize,
-        alloc: impl FnOnce(usize) -> Result<Slot, Short>,
-    ) -> Result<Reservation<'_, P>, Short> {
+        alloc: impl FnOnce(usize) -> Result<Slot, AllocError>,
+    ) -> Result<Reservation<'_, P>, AllocError> {
         if self.too_large(key.len(), value_len, flags) {
-            return Err(Short::TooLarge);
+            return Err(AllocError::TooLarge);
         }
         let class = self.class_of(key.len(), value_len);
-        let class = class.map_err(|_| Short::TooLarge)?;
+        let class = class.map_err(|_| AllocError::TooLarge)?;
         // It will be needed when the value has been written.
         self.index.prefetch_for_writing(hash);
         let slot = alloc(class)?;

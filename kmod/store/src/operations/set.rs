@@ -6,12 +6,12 @@
 
 use crate::counters::Counter;
 use crate::hash::{self, Hash};
-use crate::index::{Chain, Place};
+use crate::index::{Chain, EntryPosition};
 use crate::item::{Slot, BINARY_KEY, HEADER, KEY_MAX, STALE, TOKEN_SENT};
+use crate::maintenance::evict::Charge;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
-use crate::upkeep::evict::Weight;
 
 use super::commit::{Commit, Deleted, Outcome, StoreError, Verb};
 use super::reservation::Reservation;
@@ -35,10 +35,10 @@ impl<P: Platform> Store<P> {
     }
 
     /// Whether the item that a writer found, under its stripe's lock, is alive; counted if not.
-    pub(crate) fn found(&self, slot: Slot) -> bool {
-        let alive = self.alive(slot);
+    pub(crate) fn check_valid(&self, slot: Slot) -> bool {
+        let alive = self.is_valid(slot);
         if !alive {
-            self.missed(slot);
+            self.count_expired_hit(slot);
         }
         alive
     }
@@ -64,12 +64,12 @@ impl<P: Platform> Store<P> {
         }
         match commit.verb {
             Verb::Append | Verb::Prepend => self.join(new, commit),
-            Verb::Set | Verb::Add | Verb::Replace => self.place(new, commit).0,
+            Verb::Set | Verb::Add | Verb::Replace => self.store_reservation(new, commit).0,
         }
     }
 
     /// Set, add, replace and compare-and-swap. What was not stored comes back.
-    pub(super) fn place<'s>(
+    pub(super) fn store_reservation<'s>(
         &'s self,
         new: Reservation<'s, P>,
         commit: &Commit,
@@ -84,11 +84,14 @@ impl<P: Platform> Store<P> {
             born |= if on { mark } else { 0 };
         }
         let expiry = slot.header().expiry.load(Relaxed);
-        let weight = Weight::of(slot);
+        let charge = Charge::of(slot);
         let mut force = false;
         while let Some(mut chain) = self.index.lock(hash) {
             let found = chain.find(|s| hash::same(s.key(), slot.key()));
-            let live = found.as_ref().map(|p| p.slot).filter(|s| self.found(*s));
+            let live = found
+                .as_ref()
+                .map(|p| p.slot)
+                .filter(|s| self.check_valid(*s));
             // What is kept of the old item is read anew with each try.
             let mut marks = born;
             slot.header().expiry.store(expiry, Relaxed);
@@ -122,9 +125,9 @@ impl<P: Platform> Store<P> {
                 Linked::Done { old } => {
                     let crowded = chain.crowded();
                     drop(chain);
-                    new.keep();
+                    new.into_published();
                     self.count(Counter::TotalItems, 1);
-                    self.unlinked(old, Some(weight), found.is_some() && live.is_none());
+                    self.account_and_retire(old, Some(charge), found.is_some() && live.is_none());
                     if crowded {
                         self.grow_index();
                     }
@@ -144,7 +147,7 @@ impl<P: Platform> Store<P> {
     pub(super) fn link<'i>(
         &self,
         chain: &mut Chain<'i, P::Lock>,
-        found: Option<&Place<'i>>,
+        found: Option<&EntryPosition<'i>>,
         slot: Slot,
         (cas, epoch): (u64, u32),
         marks: u8,
@@ -175,7 +178,7 @@ impl<P: Platform> Store<P> {
             let cold = |s: Slot| s.header().refs.load(Relaxed) == 0;
             if let Some(place) = chain.any(cold).or_else(|| chain.any(|_| true)) {
                 chain.replace(&place, slot);
-                self.note_eviction(place.slot);
+                self.count_eviction(place.slot);
                 return Linked::Done {
                     old: Some(place.slot),
                 };
@@ -193,7 +196,7 @@ impl<P: Platform> Store<P> {
         let Some(place) = chain.find(|s| hash::same(s.key(), key)) else {
             return Deleted::NotFound;
         };
-        let alive = self.found(place.slot);
+        let alive = self.check_valid(place.slot);
         let header = place.slot.header();
         let class = place.slot.class();
         if alive && compare.is_some_and(|cas| cas != header.cas.load(Relaxed)) {
@@ -201,7 +204,7 @@ impl<P: Platform> Store<P> {
         }
         let emptied = chain.remove(&place);
         drop(chain);
-        self.unlinked(Some(place.slot), None, !alive);
+        self.account_and_retire(Some(place.slot), None, !alive);
         self.retire_overflow(emptied);
         if alive {
             Deleted::Deleted { class }

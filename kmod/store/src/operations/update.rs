@@ -3,15 +3,15 @@
 
 use crate::counters::Counter;
 use crate::hash::Hash;
-use crate::index::Place;
+use crate::index::EntryPosition;
 use crate::item::{Item, BINARY_KEY};
+use crate::maintenance::evict::Charge;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
-use crate::upkeep::evict::Weight;
 
-use super::allocate::Effort;
+use super::allocate::RetryBudget;
 use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, Verb};
 use super::number;
 use super::reservation::Reservation;
@@ -68,13 +68,13 @@ impl<P: Platform> Store<P> {
             let class = self.class_of(key.len(), len).map_err(Refused::Error)?;
             let mut new = match spare.take().filter(|r| r.class() == class) {
                 Some(mut new) => {
-                    new.shape(key, len);
+                    new.init_item(key, len);
                     new
                 }
                 None => {
-                    let Some(slot) = self.alloc_ready(class, hash) else {
+                    let Some(slot) = self.alloc_fast(class, hash) else {
                         drop(guard);
-                        let slot = self.alloc(class, hash, Effort::WHOLE);
+                        let slot = self.alloc(class, hash, RetryBudget::FULL);
                         let refused = |short| self.refused(short, key.len(), len);
                         let slot = slot.map_err(refused).map_err(Refused::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
@@ -92,7 +92,7 @@ impl<P: Platform> Store<P> {
             // The section keeps the slot from being reused: the same slot is the same item.
             let place = chain.find(|s| s == old.slot());
             // An item whose time a touch has ended is not brought back.
-            let same = |p: &Place<'_>| old.cas() == seen && self.alive(p.slot);
+            let same = |p: &EntryPosition<'_>| old.cas() == seen && self.is_valid(p.slot);
             let Some(place) = place.filter(same) else {
                 drop(chain);
                 spare = Some(new);
@@ -105,7 +105,7 @@ impl<P: Platform> Store<P> {
             let marks = old.slot().marks() & kept;
             let cas = self.next_cas(new_cas);
             let slot = new.slot;
-            let weight = Weight::of(slot);
+            let charge = Charge::of(slot);
             // In the old one's place, so it is never full.
             slot.header()
                 .refs
@@ -114,13 +114,13 @@ impl<P: Platform> Store<P> {
             let epoch = old.slot().header().epoch.load(Relaxed);
             self.link(&mut chain, Some(&place), slot, (cas, epoch), marks, false);
             drop(chain);
-            new.keep();
+            new.into_published();
             drop(guard);
             // With all marks kept it passes for the same item.
             if kept != KEPT {
                 self.count(Counter::TotalItems, 1);
             }
-            self.unlinked(Some(place.slot), Some(weight), false);
+            self.account_and_retire(Some(place.slot), Some(charge), false);
             self.refill_reserve(class);
             return Ok(Made {
                 cas,
@@ -171,7 +171,7 @@ impl<P: Platform> Store<P> {
                         verb: Verb::Add,
                         ..*commit
                     };
-                    match store.place(part, &add) {
+                    match store.store_reservation(part, &add) {
                         (Ok(Outcome::NotStored), Some(back)) => {
                             part = back;
                             continue;

@@ -9,7 +9,7 @@ use crate::platform::Platform;
 use crate::store::{Guard, Store};
 
 /// Slots that are looked at between two pauses.
-const LOOK: usize = 256;
+const SCAN_MAX: usize = 256;
 
 /// What a step of a walk came to.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ impl<P: Platform> Store<P> {
             store: self,
             block: 0,
             offset: HEAD as u32,
-            left: LOOK,
+            left: SCAN_MAX,
         }
     }
 }
@@ -67,11 +67,11 @@ impl<'s, P: Platform> Walk<'s, P> {
                 self.offset = HEAD as u32;
                 continue;
             };
-            if slot.is_live() && store.alive(slot) {
+            if slot.is_live() && store.is_valid(slot) {
                 return Step::Item(store.item(guard, slot));
             }
         }
-        self.left = LOOK;
+        self.left = SCAN_MAX;
         Step::Pause
     }
 }

@@ -45,7 +45,7 @@ impl<P: Platform> Store<P> {
             equal(Rule::StripeItems, None, found, items)?;
             if seen_buckets >= RELAX {
                 seen_buckets = 0;
-                self.platform.relax();
+                self.platform.cond_resched();
             }
         }
         live.is(seen.entries, Rule::Entries, None)?;

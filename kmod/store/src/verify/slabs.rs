@@ -21,7 +21,7 @@ struct Tally {
     slots: Slots,
     /// The slabs in use, and those of them that have free slots.
     slabs: Set,
-    open: Set,
+    partial: Set,
     draining: u64,
     failed: u64,
     /// Free slots of slabs in use, carved or not.
@@ -38,7 +38,7 @@ struct Tally {
 /// Where a class's lists begin.
 struct Lists {
     ring: u32,
-    open: u32,
+    partial: u32,
     hand: u32,
     magazine: Option<Slot>,
     magazine_len: u32,
@@ -66,7 +66,7 @@ impl<P: Platform> Store<P> {
             };
             Lists {
                 ring: state.ring.first,
-                open: state.open,
+                partial: state.partial,
                 hand: state.ring.hand.block,
                 magazine: state.magazine.first,
                 magazine_len: state.magazine.len,
@@ -82,7 +82,7 @@ impl<P: Platform> Store<P> {
         is(Rule::DrainingCount, seen.draining, lists.draining)?;
         is(Rule::FailedCount, seen.failed, lists.failed)?;
         self.verify_ring(class, &lists, &seen)?;
-        self.verify_open(class, &lists, &seen)?;
+        self.verify_partial(class, &lists, &seen)?;
 
         let mut free = self.verify_magazine(class, of, &lists)?;
         free.join(seen.listed);
@@ -137,7 +137,7 @@ impl<P: Platform> Store<P> {
                 _ => continue,
             }
             drop(guard);
-            self.platform.relax();
+            self.platform.cond_resched();
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl<P: Platform> Store<P> {
         let free = of.slots_per_slab().wrapping_sub(used);
         seen.free = seen.free.wrapping_add(u64::from(free));
         if self.slabs.has_free(of, block) {
-            seen.open.add(id as usize);
+            seen.partial.add(id as usize);
         }
         Ok(())
     }
@@ -287,8 +287,11 @@ impl<P: Platform> Store<P> {
         let mut ring = Set::default();
         let mut at = lists.ring;
         while let Some(block) = self.pool.get(at).filter(|_| ring.count <= seen.slabs.count) {
-            let after = block.after.load(Relaxed);
-            let back = self.pool.get(after).map(|next| next.before.load(Relaxed));
+            let after = block.ring_next.load(Relaxed);
+            let back = self
+                .pool
+                .get(after)
+                .map(|next| next.ring_prev.load(Relaxed));
             if back == Some(at) && block.what() == Use::Slab {
                 ring.add(at as usize);
             } else {
@@ -306,18 +309,22 @@ impl<P: Platform> Store<P> {
         equal(Rule::SlabRing, Some(class), 1, u64::from(there))
     }
 
-    fn verify_open(&self, class: usize, lists: &Lists, seen: &Tally) -> Result<(), Violation> {
-        let mut open = Set::default();
-        let (mut before, mut at) = (NONE, lists.open);
-        while let Some(block) = self.pool.get(at).filter(|_| open.count <= seen.open.count) {
-            if block.open_before.load(Relaxed) != before {
+    fn verify_partial(&self, class: usize, lists: &Lists, seen: &Tally) -> Result<(), Violation> {
+        let mut partial = Set::default();
+        let (mut before, mut at) = (NONE, lists.partial);
+        while let Some(block) = self
+            .pool
+            .get(at)
+            .filter(|_| partial.count <= seen.partial.count)
+        {
+            if block.partial_prev.load(Relaxed) != before {
                 break;
             }
-            open.add(at as usize);
+            partial.add(at as usize);
             before = at;
-            at = block.open_after.load(Relaxed);
+            at = block.partial_next.load(Relaxed);
         }
-        seen.open.is(open, Rule::OpenSlabs, Some(class))
+        seen.partial.is(partial, Rule::PartialSlabs, Some(class))
     }
 
     /// The slots of a class's magazine.

@@ -138,7 +138,7 @@ fn reservations_and_pins_are_counted() {
 fn a_lost_reservation_shows_as_reserved() {
     let store = filled(Eviction::Clock);
     let new = store.reserve(b"new", store.hash(b"new"), 0, Expiry::NEVER, 9);
-    new.unwrap().keep();
+    new.unwrap().into_published();
     assert_eq!(store.verify().unwrap().reserved, 1);
 }
 
@@ -178,7 +178,7 @@ fn a_slot_freed_twice_is_found() {
     let rule = found(|store| {
         // The magazine has room.
         let first = store.reserve(b"small-one", store.hash(b"small-one"), 0, Expiry::NEVER, 20);
-        first.unwrap().keep();
+        first.unwrap().into_published();
         let new = store.reserve(b"small-new", store.hash(b"small-new"), 0, Expiry::NEVER, 20);
         let new = new.unwrap();
         let again = Reservation::new(store, new.slot, b"small-new", new.hash, 20);
@@ -250,7 +250,7 @@ fn wrong_counts_are_found() {
         (Rule::PinnedCount, |s, c| {
             let retired = slot_in(s, c, Phase::Retired);
             // Its class does not count on it any more, and no ring holds it.
-            retired.write_off();
+            retired.defer_free();
             s.slabs.get(c).unwrap().retired.fetch_sub(1, Relaxed);
             for shard in s.retire.shards.iter() {
                 forget(s, shard, retired);
@@ -338,15 +338,17 @@ fn wrong_back_references_are_found() {
     let rule = found(|store| {
         // The slab's ring leads past it.
         let (_, block) = store.blocks_of(Use::Slab).last().unwrap();
-        let before = store.pool.get(block.before.load(Relaxed)).unwrap();
-        before.after.store(block.after.load(Relaxed), Relaxed);
+        let before = store.pool.get(block.ring_prev.load(Relaxed)).unwrap();
+        before
+            .ring_next
+            .store(block.ring_next.load(Relaxed), Relaxed);
     });
     assert_eq!(rule, Rule::SlabRing);
     let rule = found(|store| {
         let of = store.slabs.get(class(store)).unwrap();
-        of.state.lock().open = crate::memory::pool::NONE;
+        of.state.lock().partial = crate::memory::pool::NONE;
     });
-    assert_eq!(rule, Rule::OpenSlabs);
+    assert_eq!(rule, Rule::PartialSlabs);
 }
 
 /// The first bucket that has others behind it.
@@ -408,7 +410,7 @@ fn a_key_that_is_there_twice_is_found() {
     let hash = store.hash(key);
     let new = store.reserve(key, hash, 0, Expiry::NEVER, 20).unwrap();
     let slot = new.slot;
-    new.keep();
+    new.into_published();
     slot.publish(0);
     assert!(store.index.lock(hash).unwrap().insert(slot));
     store.count_class(slot.class(), ClassCounter::Items, 1);

@@ -2,7 +2,7 @@
 //! Blocks that a reference of 48 bits can't name are not used: an item in one would be read at
 //! another address.
 
-mod watched;
+mod instrumented;
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,16 +11,16 @@ use std::sync::Arc;
 use hippos_store::host::Host;
 use hippos_store::{Commit, Config, Expiry, NewError, Store, REACH};
 
-use watched::{Watch, Watched};
+use instrumented::{Instrumented, Watch};
 
 /// References are relative to `base`.
-struct Far {
+struct HighAddresses {
     base: usize,
     /// Blocks given to the store and not freed.
     held: Arc<AtomicUsize>,
 }
 
-impl Watch for Far {
+impl Watch for HighAddresses {
     fn given(&self, _block: NonNull<u8>, _bytes: usize) {
         self.held.fetch_add(1, Relaxed);
     }
@@ -32,14 +32,22 @@ impl Watch for Far {
     }
 }
 
-fn store(base: usize) -> (Result<Store<Watched<Far>>, NewError>, Arc<AtomicUsize>) {
+fn store(
+    base: usize,
+) -> (
+    Result<Store<Instrumented<HighAddresses>>, NewError>,
+    Arc<AtomicUsize>,
+) {
     let held = Arc::new(AtomicUsize::new(0));
-    let watch = Far {
+    let watch = HighAddresses {
         base,
         held: held.clone(),
     };
     let host = Host::new();
-    (Store::new(Config::default(), Watched { host, watch }), held)
+    (
+        Store::new(Config::default(), Instrumented { host, watch }),
+        held,
+    )
 }
 
 #[test]

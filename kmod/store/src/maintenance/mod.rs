@@ -5,12 +5,12 @@
 //! shrink the index, move a slab from a class that makes little of it to one that is pressed, give
 //! memory back when the limit was lowered, look for expired items.
 
+mod crawler;
 pub(crate) mod drain;
 pub(crate) mod evict;
 mod index_size;
 mod rebalance;
 mod reclaim;
-mod sweep;
 
 use hippos_invariant::Exact;
 
@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::sync::{Acquire, Relaxed, Release};
 
 /// Bytes that the store keeps however short the platform is of memory.
-const LEAST: usize = 8 << 20;
+const MEMORY_MIN: usize = 8 << 20;
 /// Items that a step evicts in a class to keep its reserve.
 const RESERVE: usize = 128;
 /// Seconds after which half of what a reserve has grown by is given up.
@@ -45,22 +45,22 @@ impl<P: Platform> Store<P> {
     /// One bounded step of maintenance: some thousand slots are looked at, at most. To be called
     /// from one place, as often as it says. Process context, may sleep.
     pub fn maintain(&self) -> Maintained {
-        if self.upkeep.busy.swap(true, Acquire) {
+        if self.maintenance.busy.swap(true, Acquire) {
             return Maintained { next_ms: SOON_MS };
         }
-        self.heed_platform();
+        self.apply_memory_pressure();
         self.retire.close_all(&self.platform);
         let mut next_ms = if self.retire.count() == 0 {
             IDLE_MS
         } else {
             SOON_MS
         };
-        self.harvest();
-        self.keep_reserves();
-        for step in [self.size_index(), self.move_memory(), self.sweep()] {
+        self.collect_retired();
+        self.refill_reserves();
+        for step in [self.resize_index(), self.rebalance_slabs(), self.crawl()] {
             next_ms = next_ms.min(step);
         }
-        self.upkeep.busy.store(false, Release);
+        self.maintenance.busy.store(false, Release);
         Maintained { next_ms }
     }
 
@@ -77,10 +77,10 @@ impl<P: Platform> Store<P> {
     }
 
     /// Holds less memory than the limit allows while the platform is short of it.
-    fn heed_platform(&self) {
+    fn apply_memory_pressure(&self) {
         let (held, block) = (self.pool.held(), self.pool.block_size());
         let blocks = |bytes: usize| bytes.checked_div(block).unwrap_or(0);
-        let ceiling = match self.platform.spare() {
+        let ceiling = match self.platform.memory_headroom() {
             None => usize::MAX,
             Some(spare @ 0..) => {
                 let ceiling = held.saturating_add(blocks(spare as usize));
@@ -94,7 +94,7 @@ impl<P: Platform> Store<P> {
             Some(lack) => {
                 self.count(Counter::Shortages, 1);
                 let back = blocks(lack.unsigned_abs()).saturating_add(1);
-                let least = blocks(LEAST).max(2);
+                let least = blocks(MEMORY_MIN).max(2);
                 held.saturating_sub(back).max(least)
             }
         };
@@ -114,11 +114,11 @@ impl<P: Platform> Store<P> {
         blocks.mul_exact(self.pool.block_size())
     }
 
-    fn keep_reserves(&self) {
+    fn refill_reserves(&self) {
         let now = self.now();
-        let lower = now.wrapping_sub(self.upkeep.lowered.load(Relaxed)) >= RESERVE_HALF;
+        let lower = now.wrapping_sub(self.maintenance.lowered.load(Relaxed)) >= RESERVE_HALF;
         if lower {
-            self.upkeep.lowered.store(now, Relaxed);
+            self.maintenance.lowered.store(now, Relaxed);
         }
         for (i, of) in (0..CLASSES).zip(self.slabs.classes()) {
             let reserve = of.reserve.load(Relaxed);
@@ -131,9 +131,9 @@ impl<P: Platform> Store<P> {
                 of.reserve.store(reserve.saturating_sub(low / 2), Relaxed);
                 of.low_water.store(u32::MAX, Relaxed);
             }
-            let lacks = self.lacks(of) as usize;
-            if lacks != 0 {
-                self.evict(i, lacks.min(RESERVE));
+            let deficit = self.reserve_deficit(of) as usize;
+            if deficit != 0 {
+                self.evict(i, deficit.min(RESERVE));
             }
         }
     }

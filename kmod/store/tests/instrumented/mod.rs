@@ -35,13 +35,13 @@ pub(crate) trait Watch: Send + Sync + 'static {
 }
 
 /// The host, and the test that sees its calls.
-pub(crate) struct Watched<W> {
+pub(crate) struct Instrumented<W> {
     pub(crate) host: Host,
     pub(crate) watch: W,
 }
 
 // SAFETY: all of it is the host's.
-unsafe impl<W: Watch> Platform for Watched<W> {
+unsafe impl<W: Watch> Platform for Instrumented<W> {
     type Guard = <Host as Platform>::Guard;
     type Lock = <Host as Platform>::Lock;
 

@@ -17,16 +17,16 @@ use crate::sync::Relaxed;
 use super::{IDLE_MS, SOON_MS};
 
 /// Slots that a step of the sweep looks at: at least so many, at most so many.
-const SWEEP: (usize, usize) = (1024, 16384);
+const CRAWL_SLOTS: (usize, usize) = (1024, 16384);
 /// Steps after which a sweep should be through.
-const SWEEP_STEPS: usize = 4096;
+const CRAWL_STEPS: usize = 4096;
 /// Seconds between sweeps.
-const SWEEP_EVERY: u32 = 10;
+const CRAWL_INTERVAL_SECS: u32 = 10;
 
 impl<P: Platform> Store<P> {
     /// Evicts the items of a slab that are `wanted`, from `at` on, looking at up to `most` slots.
     /// Returns where to go on, None at the end, and how many slots it looked at.
-    pub(super) fn evict_range(
+    pub(super) fn unlink_range(
         &self,
         block: &Block,
         at: u32,
@@ -34,7 +34,7 @@ impl<P: Platform> Store<P> {
         wanted: impl Fn(Slot) -> bool,
     ) -> (Option<u32>, usize) {
         let mut at = at;
-        let mut looked = 0usize;
+        let mut scanned = 0usize;
         loop {
             let mut unlinked = Picked::new();
             let mut overflow = Unchained::new();
@@ -42,7 +42,7 @@ impl<P: Platform> Store<P> {
             let guard = self.read();
             // The slab may have become something else since the last section.
             let Some(of) = self.slabs.class_at(block, at) else {
-                return (None, looked);
+                return (None, scanned);
             };
             // A section's worth.
             for _ in 0..PICK {
@@ -51,60 +51,60 @@ impl<P: Platform> Store<P> {
                     break;
                 };
                 at = at.add_exact(of.size());
-                looked = looked.add_exact(1);
+                scanned = scanned.add_exact(1);
                 if slot.is_live() && wanted(slot) && self.unlink(slot, &mut overflow) {
                     // There is room for a section's worth.
                     unlinked.push(slot);
                 }
             }
             drop(guard);
-            self.discard(&unlinked, &overflow);
+            self.retire_unlinked(&unlinked, &overflow);
             if end {
-                return (None, looked);
+                return (None, scanned);
             }
-            if looked >= most {
-                return (Some(at), looked);
+            if scanned >= most {
+                return (Some(at), scanned);
             }
-            self.platform.relax();
+            self.platform.cond_resched();
         }
     }
 
     /// A step of the sweep for expired and flushed items.
-    pub(super) fn sweep(&self) -> u32 {
-        let up = &self.upkeep;
-        let mut id = up.sweep_block.load(Relaxed);
+    pub(super) fn crawl(&self) -> u32 {
+        let up = &self.maintenance;
+        let mut id = up.crawl_block.load(Relaxed);
         let now = self.now();
         if id == NONE {
             let epoch = self.clock.epoch();
-            let due = now.wrapping_sub(up.swept.load(Relaxed)) >= SWEEP_EVERY;
-            if !due && epoch == up.swept_epoch.load(Relaxed) {
+            let due = now.wrapping_sub(up.crawl_started.load(Relaxed)) >= CRAWL_INTERVAL_SECS;
+            if !due && epoch == up.crawl_epoch.load(Relaxed) {
                 return IDLE_MS;
             }
-            up.swept.store(now, Relaxed);
-            up.swept_epoch.store(epoch, Relaxed);
-            up.sweep_at.store(HEAD as u32, Relaxed);
+            up.crawl_started.store(now, Relaxed);
+            up.crawl_epoch.store(epoch, Relaxed);
+            up.crawl_at.store(HEAD as u32, Relaxed);
             id = 0;
         }
         let items = self.classes_counted(ClassCounter::Items) as usize;
-        let (least, most) = SWEEP;
-        let mut left = (items / SWEEP_STEPS).clamp(least, most);
+        let (least, most) = CRAWL_SLOTS;
+        let mut left = (items / CRAWL_STEPS).clamp(least, most);
         let end = self.pool.used();
         while id < end && left != 0 {
             let Some(block) = self.pool.get(id).filter(|b| b.what() == Use::Slab) else {
                 id = id.add_exact(1);
-                up.sweep_at.store(HEAD as u32, Relaxed);
+                up.crawl_at.store(HEAD as u32, Relaxed);
                 continue;
             };
-            let at = up.sweep_at.load(Relaxed);
-            let (next, looked) = self.evict_range(block, at, left, |slot| !self.alive(slot));
-            self.count(Counter::Checked, looked as u64);
-            left = left.saturating_sub(looked);
-            up.sweep_at.store(next.unwrap_or(HEAD as u32), Relaxed);
+            let at = up.crawl_at.load(Relaxed);
+            let (next, scanned) = self.unlink_range(block, at, left, |slot| !self.is_valid(slot));
+            self.count(Counter::CrawlerChecked, scanned as u64);
+            left = left.saturating_sub(scanned);
+            up.crawl_at.store(next.unwrap_or(HEAD as u32), Relaxed);
             if next.is_none() {
                 id = id.add_exact(1);
             }
         }
-        up.sweep_block
+        up.crawl_block
             .store(if id < end { id } else { NONE }, Relaxed);
         SOON_MS
     }

@@ -3,7 +3,7 @@
 //! read-only. (Its count goes to a line of the CPU's own, in a table.) A write would end the test
 //! with a fault.
 
-mod watched;
+mod instrumented;
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -11,17 +11,17 @@ use std::sync::Mutex;
 use std::thread;
 
 use hippos_store::host::Host;
-use hippos_store::{ClassCounter, Commit, Config, Eviction, Key, Look, Store};
+use hippos_store::{ClassCounter, Commit, Config, Eviction, Key, OneLineLookup, Store};
 use nix::sys::mman::{mprotect, ProtFlags};
 
-use watched::{Watch, Watched};
+use instrumented::{Instrumented, Watch};
 
 /// Remembers the blocks that the store was given.
-struct Freezer {
+struct WriteProtector {
     blocks: Mutex<Vec<(usize, usize)>>,
 }
 
-impl Freezer {
+impl WriteProtector {
     fn protect(&self, flags: ProtFlags) {
         for &(at, bytes) in &*self.blocks.lock().unwrap() {
             let at = NonNull::new(at as *mut c_void).unwrap();
@@ -31,7 +31,7 @@ impl Freezer {
     }
 }
 
-impl Watch for Freezer {
+impl Watch for WriteProtector {
     fn given(&self, block: NonNull<u8>, bytes: usize) {
         let mut blocks = self.blocks.lock().unwrap();
         blocks.push((block.as_ptr() as usize, bytes));
@@ -45,9 +45,9 @@ fn steady(eviction: Eviction) {
         eviction,
         ..Config::default()
     };
-    let freezer = Watched {
+    let freezer = Instrumented {
         host: Host::new().cpus(THREADS as usize),
-        watch: Freezer {
+        watch: WriteProtector {
             blocks: Mutex::default(),
         },
     };
@@ -61,9 +61,11 @@ fn steady(eviction: Eviction) {
             let item = store
                 .get(&guard, &key, store.hash(&key))
                 .expect("it is there");
-            store.count_lone_hit(store.cpu(), item.class());
+            store.count_single_hit(store.cpu(), item.class());
             let words = Key::new(&key).unwrap();
-            assert!(marking || matches!(store.look(&guard, &words), Look::Hit(_)));
+            assert!(
+                marking || matches!(store.lookup_one_line(&guard, &words), OneLineLookup::Hit(_))
+            );
             let mut lookup = store.begin_lookup(&guard, store.hash(&key));
             store.advance_lookup(&guard, &mut lookup);
             assert!(store.finish_lookup(&guard, &key, &lookup).is_some());

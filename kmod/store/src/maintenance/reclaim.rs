@@ -8,7 +8,7 @@ use hippos_invariant::Exact;
 use crate::counters::Counter;
 use crate::index::BUCKET;
 use crate::item::Slot;
-use crate::memory::retire::{Harvest, Pushed, Retired};
+use crate::memory::retire::{Pushed, Retired, RetiredBatch};
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
@@ -36,13 +36,13 @@ impl<P: Platform> Store<P> {
         match self.retire.push(&self.platform, what, bytes) {
             Pushed::Taken => {}
             // Slots that come back soon are still near the CPU.
-            Pushed::Ripe => {
-                self.harvest_of(self.platform.cpu());
+            Pushed::Collectable => {
+                self.collect_retired_of(self.platform.cpu());
             }
             Pushed::Full => {
                 self.wait();
                 // It has had its grace period now, and needs no place in the ring.
-                let mut out = Harvest::new();
+                let mut out = RetiredBatch::new();
                 out.push(what);
                 self.give_back(&out);
             }
@@ -54,19 +54,19 @@ impl<P: Platform> Store<P> {
         self.retire.close_all(&self.platform);
         self.count(Counter::Waits, 1);
         self.platform.gp_wait();
-        self.harvest();
+        self.collect_retired();
     }
 
     /// Takes back what grace periods have freed, and says if there was anything.
-    pub(crate) fn harvest(&self) -> bool {
-        (0..self.retire.shards()).fold(false, |any, cpu| self.harvest_of(cpu) | any)
+    pub(crate) fn collect_retired(&self) -> bool {
+        (0..self.retire.shards()).fold(false, |any, cpu| self.collect_retired_of(cpu) | any)
     }
 
     /// The same for what one CPU has retired.
-    fn harvest_of(&self, cpu: usize) -> bool {
-        let mut out = Harvest::new();
+    fn collect_retired_of(&self, cpu: usize) -> bool {
+        let mut out = RetiredBatch::new();
         let mut any = false;
-        while self.retire.harvest(&self.platform, cpu, &mut out) {
+        while self.retire.collect_retired(&self.platform, cpu, &mut out) {
             any = true;
             self.give_back(&out);
         }
@@ -75,31 +75,34 @@ impl<P: Platform> Store<P> {
 
     /// Makes what was retired free: all but pinned slots, which are left to their pins. A grace
     /// period has passed since, and nobody else gives it back.
-    fn give_back(&self, out: &Harvest) {
+    fn give_back(&self, out: &RetiredBatch) {
         out.iter()
             .filter_map(Retired::as_overflow)
             .for_each(|at| self.index.give_overflow(at));
         // SAFETY: what was just taken out of the rings has not been given back.
         let slots = out.iter().filter_map(|what| unsafe { what.as_slot() });
-        let mut free = Harvest::new();
+        let mut free = RetiredBatch::new();
         for slot in slots {
             // Nobody can pin it any more.
-            if !slot.pinned() || !self.leave(slot) {
+            if !slot.pinned() || !self.defer_to_unpin(slot) {
                 free.push(Retired::slot(slot));
             }
         }
         // SAFETY: as above.
         let slots = free.iter().filter_map(|what| unsafe { what.as_slot() });
         // SAFETY: these were retired, their grace period is over, and they are not pinned.
-        unsafe { self.slabs.give(&self.pool, slots, self.platform.poison()) };
+        unsafe {
+            self.slabs
+                .free_slots(&self.pool, slots, self.platform.poison())
+        };
     }
 
     /// Leaves a slot to its pins. False if it has none. Until it comes back, its class is to evict as
     /// if it were not there.
     #[cold]
-    fn leave(&self, slot: Slot) -> bool {
+    fn defer_to_unpin(&self, slot: Slot) -> bool {
         let class = slot.class();
-        let left = self.retire.leave(slot);
+        let left = self.retire.defer_to_unpin(slot);
         if left {
             if let Some(of) = self.slabs.get(class) {
                 let _ = of.retired.fetch_sub(1, Relaxed).sub_exact(1);
@@ -115,7 +118,8 @@ impl<P: Platform> Store<P> {
             // pins, and this was the last.
             unsafe {
                 let one = core::iter::once(slot);
-                self.slabs.give(&self.pool, one, self.platform.poison());
+                self.slabs
+                    .free_slots(&self.pool, one, self.platform.poison());
             }
         }
     }

@@ -6,9 +6,9 @@
 use hippos_invariant::Exact;
 
 /// A class is pressed when it has evicted a slab's worth of slots, divided by this.
-pub(crate) const PRESSED: u32 = 4;
+pub(crate) const PRESSURE_DIVISOR: u32 = 4;
 /// A slab moves if it is worth so many times as much to the class that gets it.
-const WORTH: u128 = 2;
+const GAIN_MIN: u128 = 2;
 /// A hit is worth so many evictions.
 const HIT: u128 = 16;
 
@@ -31,8 +31,8 @@ pub(super) struct ClassStats {
 }
 
 impl ClassStats {
-    fn is_pressed(&self) -> bool {
-        self.pressure > self.slots_per_slab / PRESSED
+    fn is_under_pressure(&self) -> bool {
+        self.pressure > self.slots_per_slab / PRESSURE_DIVISOR
     }
 
     /// Pressure in bytes, so that classes can be compared.
@@ -42,7 +42,7 @@ impl ClassStats {
 
     /// What memory is worth to the class, by what happened lately: hits, and that items had to go,
     /// of which some might have been hit. At least 1.
-    fn worth(&self) -> u128 {
+    fn utility(&self) -> u128 {
         u128::from(self.hits)
             .mul_exact(HIT)
             .add_exact(u128::from(self.evictions))
@@ -63,9 +63,9 @@ pub(super) fn bit(class: usize) -> u64 {
 /// The class that has had to evict most, if that is worth a slab, and how many slabs it is worth.
 pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option<(usize, usize)> {
     let of = classes
-        .filter(ClassStats::is_pressed)
+        .filter(ClassStats::is_under_pressure)
         .max_by_key(ClassStats::pressure_bytes)?;
-    let worth = of.pressure.saturating_mul(PRESSED);
+    let worth = of.pressure.saturating_mul(PRESSURE_DIVISOR);
     let slabs = worth.checked_div(of.slots_per_slab).unwrap_or(0);
     Some((of.class, slabs as usize))
 }
@@ -88,14 +88,14 @@ pub(super) fn pick_victim(
     }
     // Fractions of worth and slabs, compared crosswise.
     let less = |a: &ClassStats, b: &ClassStats| {
-        a.worth().mul_exact(u128::from(b.slabs)) < b.worth().mul_exact(u128::from(a.slabs))
+        a.utility().mul_exact(u128::from(b.slabs)) < b.utility().mul_exact(u128::from(a.slabs))
     };
     let of = candidates().reduce(|a, b| if less(&b, &a) { b } else { a })?;
     if let Some(to) = receiver.and_then(|receiver| classes.clone().find(|of| of.class == receiver))
     {
-        let gains = to.worth().mul_exact(u128::from(of.slabs));
-        let loses = of.worth().mul_exact(u128::from(to.slabs.max(1)));
-        if to.slabs != 0 && gains < loses.mul_exact(WORTH) {
+        let gains = to.utility().mul_exact(u128::from(of.slabs));
+        let loses = of.utility().mul_exact(u128::from(to.slabs.max(1)));
+        if to.slabs != 0 && gains < loses.mul_exact(GAIN_MIN) {
             return None;
         }
     }

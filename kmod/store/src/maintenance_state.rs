@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The state of [maintenance](crate::upkeep), a part of the store's.
+//! The state of [maintenance](crate::maintenance), a part of the store's.
 
 use hippos_invariant::Exact;
 
@@ -11,7 +11,7 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Relaxed};
 const DRAINS: usize = 8;
 
 /// The state of maintenance. All but `needs_segment` is touched by the caller that has set `busy` alone.
-pub(crate) struct Upkeep {
+pub(crate) struct MaintenanceState {
     /// A step runs.
     pub(crate) busy: AtomicBool,
     /// The index wants to grow, but has no segment for it.
@@ -20,14 +20,14 @@ pub(crate) struct Upkeep {
     /// Attempts to empty a slab so far.
     pub(crate) attempts: AtomicU32,
     /// Where the sweep for expired items is, when it began, and the flush epoch then.
-    pub(crate) sweep_block: AtomicU32,
-    pub(crate) sweep_at: AtomicU32,
-    pub(crate) swept: AtomicU32,
-    pub(crate) swept_epoch: AtomicU32,
+    pub(crate) crawl_block: AtomicU32,
+    pub(crate) crawl_at: AtomicU32,
+    pub(crate) crawl_started: AtomicU32,
+    pub(crate) crawl_epoch: AtomicU32,
     /// When the reserves were last lowered.
     pub(crate) lowered: AtomicU32,
     /// What happened to each class lately.
-    pub(crate) lately: [Lately; CLASSES],
+    pub(crate) recent_usage: [RecentUsage; CLASSES],
 }
 
 /// A slab that is being emptied.
@@ -46,20 +46,20 @@ pub(crate) struct Drain {
 
 /// What happened to a class lately.
 #[derive(Default)]
-pub(crate) struct Lately {
-    pub(crate) hits: Recent,
-    pub(crate) evictions: Recent,
+pub(crate) struct RecentUsage {
+    pub(crate) hits: DecayingCounter,
+    pub(crate) evictions: DecayingCounter,
 }
 
 /// A counter, as it was last, and what it has counted lately.
 #[derive(Default)]
-pub(crate) struct Recent {
+pub(crate) struct DecayingCounter {
     pub(crate) last: AtomicU64,
     pub(crate) recent: AtomicU64,
 }
 
-impl Recent {
-    pub(crate) fn note(&self, total: u64) {
+impl DecayingCounter {
+    pub(crate) fn sample(&self, total: u64) {
         let new = total.saturating_sub(self.last.swap(total, Relaxed));
         let old = self.recent.load(Relaxed) / 2;
         self.recent.store(old.add_exact(new), Relaxed);
@@ -83,19 +83,19 @@ impl Drain {
     }
 }
 
-impl Upkeep {
+impl MaintenanceState {
     pub(crate) fn new() -> Self {
         Self {
             busy: AtomicBool::new(false),
             needs_segment: AtomicBool::new(false),
             drains: core::array::from_fn(|_| Drain::new()),
             attempts: AtomicU32::new(0),
-            sweep_block: AtomicU32::new(NONE),
-            sweep_at: AtomicU32::new(0),
-            swept: AtomicU32::new(0),
-            swept_epoch: AtomicU32::new(0),
+            crawl_block: AtomicU32::new(NONE),
+            crawl_at: AtomicU32::new(0),
+            crawl_started: AtomicU32::new(0),
+            crawl_epoch: AtomicU32::new(0),
             lowered: AtomicU32::new(0),
-            lately: core::array::from_fn(|_| Lately::default()),
+            recent_usage: core::array::from_fn(|_| RecentUsage::default()),
         }
     }
 }

@@ -13,19 +13,19 @@ use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
 
-use super::rebalance::PRESSED;
+use super::rebalance::PRESSURE_DIVISOR;
 
 /// Slots that one call of a writer's looks at to evict some.
-pub(crate) const LOOKS: usize = 1 << 16;
+pub(crate) const SCAN_MAX: usize = 1 << 16;
 
 /// What an item counts for. Noted while its slot is the caller's.
 #[derive(Clone, Copy)]
-pub(crate) struct Weight {
+pub(crate) struct Charge {
     class: usize,
     bytes: u64,
 }
 
-impl Weight {
+impl Charge {
     pub(crate) fn of(slot: Slot) -> Self {
         Self {
             class: slot.class(),
@@ -37,24 +37,24 @@ impl Weight {
 impl<P: Platform> Store<P> {
     /// Slots that a class lacks to its reserve.
     #[inline]
-    pub(crate) fn lacks(&self, of: &Class<P::Lock>) -> u32 {
+    pub(crate) fn reserve_deficit(&self, of: &Class<P::Lock>) -> u32 {
         // Both together may be more than 32 bits count.
         let there = of.free().saturating_add(of.retired.load(Relaxed));
-        let lacks = of.reserve.load(Relaxed).saturating_sub(there);
-        if lacks != 0 && self.pool.room() != 0 {
+        let deficit = of.reserve.load(Relaxed).saturating_sub(there);
+        if deficit != 0 && self.pool.available() != 0 {
             return 0;
         }
-        lacks
+        deficit
     }
 
     /// Evicts up to `want` items of a class and returns how many it did. No lock or section is
     /// held; may sleep.
     pub(crate) fn evict(&self, class: usize, want: usize) -> usize {
-        self.evict_some(class, want, LOOKS).0
+        self.evict_some(class, want, SCAN_MAX).0
     }
 
     /// The same, looking at up to some `looks` slots, or all of the class a few times: says which.
-    pub(crate) fn evict_some(&self, class: usize, want: usize, looks: usize) -> (usize, bool) {
+    pub(crate) fn evict_some(&self, class: usize, want: usize, scan_max: usize) -> (usize, bool) {
         let Some(of) = self.slabs.get(class) else {
             return (0, true);
         };
@@ -62,18 +62,18 @@ impl<P: Platform> Store<P> {
         let rounds = usize::from(self.cap).add_exact(1);
         let slots = of.slots().add_exact(u64::from(of.slabs())) as usize;
         let all = slots.mul_exact(rounds);
-        let most = all.min(looks);
-        let mut looked = 0usize;
+        let most = all.min(scan_max);
+        let mut scanned = 0usize;
         let mut evicted = 0usize;
         let mut empty = false;
-        while evicted < want && looked <= most {
+        while evicted < want && scanned <= most {
             let mut picked = Picked::new();
             let guard = self.read();
             let n = {
                 let mut state = of.state.lock();
-                let (mut class, policy) = self.slabs.members(&self.pool, of, &mut state);
+                let (mut class, policy) = self.slabs.class_slots(&self.pool, of, &mut state);
                 let want = want.saturating_sub(evicted).min(PICK);
-                let dead = |slot| !self.alive(slot);
+                let dead = |slot| !self.is_valid(slot);
                 policy.pick(
                     &mut class,
                     want,
@@ -86,8 +86,8 @@ impl<P: Platform> Store<P> {
                 empty = true;
                 break;
             }
-            looked = looked.add_exact(n);
-            self.count(Counter::Swept, n as u64);
+            scanned = scanned.add_exact(n);
+            self.count(Counter::HandScanned, n as u64);
             let mut unlinked = Picked::new();
             let mut overflow = Unchained::new();
             for slot in picked.iter() {
@@ -98,19 +98,19 @@ impl<P: Platform> Store<P> {
             }
             drop(guard);
             evicted = evicted.add_exact(unlinked.len());
-            self.discard(&unlinked, &overflow);
+            self.retire_unlinked(&unlinked, &overflow);
             if evicted < want {
                 // It may go over every item of the class, to find each one referred to.
-                self.platform.relax();
+                self.platform.cond_resched();
             }
         }
         let before = of.pressure.fetch_add(evicted as u32, Relaxed);
-        let pressed = of.slots_per_slab() / PRESSED;
-        if before <= pressed && before.add_exact(evicted as u32) > pressed {
+        let threshold = of.slots_per_slab() / PRESSURE_DIVISOR;
+        if before <= threshold && before.add_exact(evicted as u32) > threshold {
             // Worth a slab, if there is one to be moved.
             self.platform.wake();
         }
-        (evicted, empty || looked > all)
+        (evicted, empty || scanned > all)
     }
 
     /// Unlinks a slot if it still is linked. The caller is in a section in which it saw it live,
@@ -132,20 +132,20 @@ impl<P: Platform> Store<P> {
     }
 
     /// Books and retires what was unlinked to make room. No lock or section is held.
-    pub(crate) fn discard(&self, slots: &Picked, overflow: &Unchained) {
+    pub(crate) fn retire_unlinked(&self, slots: &Picked, overflow: &Unchained) {
         for slot in slots.iter() {
-            let dead = !self.alive(slot);
+            let dead = !self.is_valid(slot);
             if !dead {
-                self.note_eviction(slot);
+                self.count_eviction(slot);
             }
-            self.unlinked(Some(slot), None, dead);
+            self.account_and_retire(Some(slot), None, dead);
         }
         for address in overflow.iter() {
             self.retire_overflow(Some(address));
         }
     }
 
-    pub(crate) fn note_eviction(&self, slot: Slot) {
+    pub(crate) fn count_eviction(&self, slot: Slot) {
         let header = slot.header();
         let class = slot.class();
         let cpu = self.platform.cpu();
@@ -165,7 +165,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    pub(crate) fn note_reclaim(&self, slot: Slot) {
+    pub(crate) fn count_reclaim(&self, slot: Slot) {
         let class = slot.class();
         self.count_class(class, ClassCounter::Reclaimed, 1);
         if slot.marks() & FETCHED == 0 {
@@ -177,7 +177,12 @@ impl<P: Platform> Store<P> {
     /// that was linked counts for; nobody may look at its slot any more, which can be another item's
     /// by now. `reclaimed`: because the old one had expired or was flushed. No lock or section is
     /// held.
-    pub(crate) fn unlinked(&self, old: Option<Slot>, new: Option<Weight>, reclaimed: bool) {
+    pub(crate) fn account_and_retire(
+        &self,
+        old: Option<Slot>,
+        new: Option<Charge>,
+        reclaimed: bool,
+    ) {
         let cpu = self.platform.cpu();
         // Counters' cells wrap: less is added as the two's complement.
         let book = |class, items, bytes| {
@@ -187,7 +192,7 @@ impl<P: Platform> Store<P> {
                 }
             }
         };
-        match (new, old.map(Weight::of)) {
+        match (new, old.map(Charge::of)) {
             // Most often an item takes the place of its like.
             (Some(new), Some(old)) if new.class == old.class => {
                 book(new.class, 0, new.bytes.wrapping_sub(old.bytes));
@@ -203,7 +208,7 @@ impl<P: Platform> Store<P> {
         }
         if let Some(slot) = old {
             if reclaimed {
-                self.note_reclaim(slot);
+                self.count_reclaim(slot);
             }
             self.retire_slot(slot);
         }

@@ -3,7 +3,7 @@
 //! may have been deleted or evicted, a grace period may have passed, and the slot be another item's.
 //! It must have looked at all that it counts before.
 
-mod watched;
+mod instrumented;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::OnceLock;
@@ -11,20 +11,20 @@ use std::sync::OnceLock;
 use hippos_store::host::Host;
 use hippos_store::{Arith, Arithmetic, Commit, Config, Deleted, Expiry, Store};
 
-use watched::{Watch, Watched};
+use instrumented::{Instrumented, Watch};
 
 const KEY: &[u8] = b"overtaken";
 /// A shorter one, of the same class.
 const OTHER: &[u8] = b"x";
 
-static STORE: OnceLock<Store<Watched<Overtaking>>> = OnceLock::new();
+static STORE: OnceLock<Store<Instrumented<ConcurrentUpdate>>> = OnceLock::new();
 
 /// Somebody else, who is faster once.
-struct Overtaking {
+struct ConcurrentUpdate {
     armed: AtomicBool,
 }
 
-impl Overtaking {
+impl ConcurrentUpdate {
     /// Deletes what was just stored, and uses its slot again.
     fn overtake(&self) {
         let store = STORE.get().unwrap();
@@ -39,7 +39,7 @@ impl Overtaking {
     }
 }
 
-impl Watch for Overtaking {
+impl Watch for ConcurrentUpdate {
     /// When something is counted, after everything has been unlocked.
     fn asked(&self) {
         if self.armed.swap(false, Ordering::Relaxed) {
@@ -50,9 +50,9 @@ impl Watch for Overtaking {
 
 #[test]
 fn books_are_right_when_the_item_is_gone_before_it_is_counted() {
-    let platform = Watched {
+    let platform = Instrumented {
         host: Host::new().poison(),
-        watch: Overtaking {
+        watch: ConcurrentUpdate {
             armed: AtomicBool::new(false),
         },
     };

@@ -24,11 +24,11 @@ impl<P: Platform> Store<P> {
     pub(crate) fn grow_index(&self) {
         match self.split() {
             Step::NoSegment => {
-                if !self.upkeep.needs_segment.swap(true, Relaxed) {
+                if !self.maintenance.needs_segment.swap(true, Relaxed) {
                     self.platform.wake();
                 }
-                if self.pool.room() != 0 && self.add_segment() {
-                    self.upkeep.needs_segment.store(false, Relaxed);
+                if self.pool.available() != 0 && self.add_segment() {
+                    self.maintenance.needs_segment.store(false, Relaxed);
                 }
             }
             Step::NoOverflow => {
@@ -45,7 +45,7 @@ impl<P: Platform> Store<P> {
             |cookie| self.platform.gp_done(cookie),
             &mut unchained,
         );
-        self.discard(&Picked::new(), &unchained);
+        self.retire_unlinked(&Picked::new(), &unchained);
         if step == Step::Done {
             self.count(Counter::Splits, 1);
         }
@@ -60,7 +60,7 @@ impl<P: Platform> Store<P> {
             |cookie| self.platform.gp_done(cookie),
             &mut unchained,
         );
-        self.discard(&Picked::new(), &unchained);
+        self.retire_unlinked(&Picked::new(), &unchained);
         if step == Step::Done {
             self.count(Counter::Merges, 1);
         }
@@ -68,8 +68,8 @@ impl<P: Platform> Store<P> {
     }
 
     /// Makes the index larger if it is crowded; smaller if it is sparse and memory is short.
-    pub(super) fn size_index(&self) -> u32 {
-        if self.index.spare() < SPARE && self.pool.room() != 0 {
+    pub(super) fn resize_index(&self) -> u32 {
+        if self.index.spare() < SPARE && self.pool.available() != 0 {
             self.add_overflow();
         }
         let items = self.classes_counted(ClassCounter::Items) as usize;
@@ -78,9 +78,9 @@ impl<P: Platform> Store<P> {
             for _ in 0..BUCKETS {
                 match self.split() {
                     Step::Done => {}
-                    Step::NoSegment if self.pool.room() != 0 && self.add_segment() => {}
+                    Step::NoSegment if self.pool.available() != 0 && self.add_segment() => {}
                     Step::NoSegment => {
-                        self.upkeep.needs_segment.store(true, Relaxed);
+                        self.maintenance.needs_segment.store(true, Relaxed);
                         return SOON_MS;
                     }
                     Step::NoOverflow if self.add_overflow() => {}
@@ -89,10 +89,10 @@ impl<P: Platform> Store<P> {
             }
             return NOW_MS;
         }
-        self.upkeep.needs_segment.store(false, Relaxed);
+        self.maintenance.needs_segment.store(false, Relaxed);
         // Two thirds of the load at which it grows, so that it does not swing.
         let sparse = |buckets: usize| items < buckets.mul_exact(LOAD) / 3 * 2;
-        if self.pool.room() == 0 && sparse(buckets) {
+        if self.pool.available() == 0 && sparse(buckets) {
             for _ in 0..BUCKETS {
                 if !sparse(self.index.buckets()) || self.merge() != Step::Done {
                     break;
@@ -104,7 +104,7 @@ impl<P: Platform> Store<P> {
                 IDLE_MS
             };
         }
-        if self.pool.room() == 0 && self.trim_index() {
+        if self.pool.available() == 0 && self.trim_index() {
             return NOW_MS;
         }
         IDLE_MS

@@ -5,12 +5,12 @@
 use hippos_invariant::Exact;
 
 use crate::counters::{ClassCounter, Counter};
+use crate::maintenance_state::Drain;
 use crate::memory::class::HEAD;
 use crate::memory::pool::NONE;
 use crate::platform::{Cookie, Platform};
 use crate::store::Store;
 use crate::sync::{Acquire, Relaxed, Release};
-use crate::upkeep_state::Drain;
 
 use super::rebalance::{bit, pick_receiver, pick_victim, ClassStats};
 use super::{IDLE_MS, NOW_MS, SOON_MS};
@@ -25,7 +25,7 @@ const STEAL_STEPS: u32 = 16;
 
 /// What became of a writer's attempt to take a slab from another class.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stolen {
+pub(crate) enum StealResult {
     /// A slab was emptied: a block is to be had, if the limit allows it.
     Slab,
     /// There is more to do at once.
@@ -40,7 +40,7 @@ pub(crate) enum Stolen {
 
 /// What became of a step of emptying a slab.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Drained {
+enum DrainResult {
     /// There is more to evict.
     Working,
     /// It waits for a grace period, or for a slot that is reserved or pinned.
@@ -54,18 +54,23 @@ enum Drained {
 impl<P: Platform> Store<P> {
     /// Moves memory: slabs are emptied for a class that is pressed, for the index, or to be given
     /// back to the platform.
-    pub(super) fn move_memory(&self) -> u32 {
-        while self.pool.shed(&self.platform) {}
+    pub(super) fn rebalance_slabs(&self) -> u32 {
+        while self.pool.release_idle(&self.platform) {}
         let mut next_ms = IDLE_MS;
-        for drain in self.upkeep.drains.iter().filter(|drain| !drain.is_idle()) {
+        for drain in self
+            .maintenance
+            .drains
+            .iter()
+            .filter(|drain| !drain.is_idle())
+        {
             next_ms = next_ms.min(match self.drain(drain) {
-                Drained::Working | Drained::Done => NOW_MS,
-                Drained::Waiting => SOON_MS,
-                Drained::Failed => IDLE_MS,
+                DrainResult::Working | DrainResult::Done => NOW_MS,
+                DrainResult::Waiting => SOON_MS,
+                DrainResult::Failed => IDLE_MS,
             });
         }
-        let needs_segment = &self.upkeep.needs_segment;
-        if needs_segment.load(Relaxed) && self.pool.room() != 0 && self.add_segment() {
+        let needs_segment = &self.maintenance.needs_segment;
+        if needs_segment.load(Relaxed) && self.pool.available() != 0 && self.add_segment() {
             needs_segment.store(false, Relaxed);
         }
         if next_ms != IDLE_MS {
@@ -76,7 +81,7 @@ impl<P: Platform> Store<P> {
         if over != 0 {
             return self.start_drains(None, over);
         }
-        if self.pool.room() != 0 {
+        if self.pool.available() != 0 {
             return IDLE_MS;
         }
         if needs_segment.load(Relaxed) {
@@ -85,7 +90,7 @@ impl<P: Platform> Store<P> {
         let Some((class, slabs)) = pick_receiver(self.class_stats()) else {
             return IDLE_MS;
         };
-        self.note_use();
+        self.sample_usage();
         for of in self.slabs.classes() {
             of.pressure.store(0, Relaxed);
         }
@@ -93,14 +98,14 @@ impl<P: Platform> Store<P> {
     }
 
     /// Counts the hits and evictions that classes had lately: older ones count half each time.
-    fn note_use(&self) {
-        for (i, lately) in (0..self.slabs.classes().len()).zip(&self.upkeep.lately) {
-            lately
+    fn sample_usage(&self) {
+        for (i, usage) in (0..self.slabs.classes().len()).zip(&self.maintenance.recent_usage) {
+            usage
                 .hits
-                .note(self.class_counted(i, ClassCounter::GetHits));
-            lately
+                .sample(self.class_counted(i, ClassCounter::GetHits));
+            usage
                 .evictions
-                .note(self.class_counted(i, ClassCounter::Evicted));
+                .sample(self.class_counted(i, ClassCounter::Evicted));
         }
     }
 
@@ -108,7 +113,7 @@ impl<P: Platform> Store<P> {
     fn class_stats(&self) -> impl Iterator<Item = ClassStats> + Clone + '_ {
         (0..self.slabs.classes().len()).filter_map(|class| {
             let of = self.slabs.get(class)?;
-            let lately = self.upkeep.lately.get(class)?;
+            let usage = self.maintenance.recent_usage.get(class)?;
             Some(ClassStats {
                 class,
                 size: of.size(),
@@ -117,8 +122,8 @@ impl<P: Platform> Store<P> {
                 free: of.free(),
                 reserve: of.reserve.load(Relaxed),
                 pressure: of.pressure.load(Relaxed),
-                hits: lately.hits.recent.load(Relaxed),
-                evictions: lately.evictions.recent.load(Relaxed),
+                hits: usage.hits.recent.load(Relaxed),
+                evictions: usage.evictions.recent.load(Relaxed),
             })
         })
     }
@@ -127,7 +132,7 @@ impl<P: Platform> Store<P> {
     fn start_drains(&self, to: Option<usize>, slabs: usize) -> u32 {
         let mut started = IDLE_MS;
         for drain in self
-            .upkeep
+            .maintenance
             .drains
             .iter()
             .filter(|drain| drain.is_idle())
@@ -143,7 +148,7 @@ impl<P: Platform> Store<P> {
 
     /// Begins to empty a slab for a class, or for any other use.
     fn start_drain(&self, drain: &Drain, to: Option<usize>) -> bool {
-        let now = self.upkeep.attempts.fetch_add(1, Relaxed);
+        let now = self.maintenance.attempts.fetch_add(1, Relaxed);
         let mut except = 0;
         let id = loop {
             let Some(class) = pick_victim(self.class_stats(), to, except) else {
@@ -152,7 +157,7 @@ impl<P: Platform> Store<P> {
             let Some(of) = self.slabs.get(class) else {
                 return false;
             };
-            match self.slabs.next_to_go(&self.pool, of, now) {
+            match self.slabs.pick_drain_victim(&self.pool, of, now) {
                 // All of them are left alone for now.
                 NONE => except |= bit(class),
                 id => break id,
@@ -170,82 +175,82 @@ impl<P: Platform> Store<P> {
     }
 
     /// A step of emptying a slab.
-    fn drain(&self, drain: &Drain) -> Drained {
+    fn drain(&self, drain: &Drain) -> DrainResult {
         let id = drain.block.load(Relaxed);
         let Some(block) = self.pool.get(id) else {
-            return Drained::Failed;
+            return DrainResult::Failed;
         };
         if drain.empty.load(Relaxed) {
             // Sweeps and walks may still look at its slots.
             if !self.platform.gp_done(Cookie(drain.cookie.load(Relaxed))) {
-                return Drained::Waiting;
+                return DrainResult::Waiting;
             }
             drain.block.store(NONE, Relaxed);
             // SAFETY: all slots are free, nobody can take one, and a grace period has passed.
-            unsafe { self.pool.give(&self.platform, id) };
+            unsafe { self.pool.free_block(&self.platform, id) };
             self.count(Counter::Moves, 1);
-            return Drained::Done;
+            return DrainResult::Done;
         }
         if !drain.over.load(Relaxed) {
             let at = drain.at.load(Relaxed);
-            if let (Some(next), _) = self.evict_range(block, at, DRAIN, |_| true) {
+            if let (Some(next), _) = self.unlink_range(block, at, DRAIN, |_| true) {
                 drain.at.store(next, Relaxed);
-                return Drained::Working;
+                return DrainResult::Working;
             }
             self.retire.close_all(&self.platform);
             drain.cookie.store(self.platform.gp_start().0, Relaxed);
             drain.over.store(true, Relaxed);
         }
         let passed = self.platform.gp_done(Cookie(drain.cookie.load(Relaxed)));
-        self.harvest();
-        if self.slabs.drained(&self.pool, id) {
+        self.collect_retired();
+        if self.slabs.try_finish_drain(&self.pool, id) {
             drain.cookie.store(self.platform.gp_start().0, Relaxed);
             drain.empty.store(true, Relaxed);
         } else if passed {
             if drain.rounds.fetch_add(1, Relaxed).add_exact(1) >= DRAIN_ROUNDS {
                 // A value that is long in coming, or a reader that is slow.
                 drain.block.store(NONE, Relaxed);
-                let now = self.upkeep.attempts.load(Relaxed);
-                self.slabs.undrain(&self.pool, id, now);
-                return Drained::Failed;
+                let now = self.maintenance.attempts.load(Relaxed);
+                self.slabs.abort_drain(&self.pool, id, now);
+                return DrainResult::Failed;
             }
             drain.at.store(HEAD as u32, Relaxed);
             drain.over.store(false, Relaxed);
-            return Drained::Working;
+            return DrainResult::Working;
         }
-        Drained::Waiting
+        DrainResult::Waiting
     }
 
     /// A step towards a slab of another class for one that has none. No lock or section is held;
     /// does not sleep.
     #[cold]
-    pub(crate) fn steal(&self, class: usize) -> Stolen {
-        if self.upkeep.busy.swap(true, Acquire) {
-            return Stolen::Busy;
+    pub(crate) fn steal(&self, class: usize) -> StealResult {
+        if self.maintenance.busy.swap(true, Acquire) {
+            return StealResult::Busy;
         }
-        let drains = &self.upkeep.drains;
+        let drains = &self.maintenance.drains;
         if drains.iter().all(Drain::is_idle) {
-            self.note_use();
+            self.sample_usage();
             self.start_drains(Some(class), 1);
         }
-        let mut stolen = Stolen::Nothing;
+        let mut result = StealResult::Nothing;
         for drain in drains.iter().filter(|drain| !drain.is_idle()) {
             let mut steps = STEAL_STEPS;
             let mut drained = self.drain(drain);
-            while drained == Drained::Working && steps != 0 {
+            while drained == DrainResult::Working && steps != 0 {
                 steps = steps.sub_exact(1);
                 drained = self.drain(drain);
             }
-            stolen = match (drained, stolen) {
-                (Drained::Done, _) => Stolen::Slab,
-                (_, Stolen::Slab) => Stolen::Slab,
+            result = match (drained, result) {
+                (DrainResult::Done, _) => StealResult::Slab,
+                (_, StealResult::Slab) => StealResult::Slab,
                 // Another slab may be luckier.
-                (Drained::Working | Drained::Failed, _) => Stolen::Working,
-                (Drained::Waiting, Stolen::Nothing) => Stolen::Waiting,
-                (Drained::Waiting, other) => other,
+                (DrainResult::Working | DrainResult::Failed, _) => StealResult::Working,
+                (DrainResult::Waiting, StealResult::Nothing) => StealResult::Waiting,
+                (DrainResult::Waiting, other) => other,
             };
         }
-        self.upkeep.busy.store(false, Release);
-        stolen
+        self.maintenance.busy.store(false, Release);
+        result
     }
 }
