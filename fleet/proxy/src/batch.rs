@@ -147,7 +147,7 @@ impl<W> Batch<W> {
     }
 
     /// Ends the request and gives it its number.
-    pub fn seal(&mut self, id: u16) -> &[u8] {
+    pub fn finish(&mut self, id: u16) -> &[u8] {
         self.datagram[..FRAME].copy_from_slice(&reply_frame(id, 0, 1));
         if !self.datagram.ends_with(b"\r\n") {
             self.datagram.extend_from_slice(b"\r\n");
@@ -216,8 +216,8 @@ impl<W> Batch<W> {
 
 /// When a partial batch goes: at once if nothing is under way to the node, else
 /// after the window.
-pub fn is_due(now: u64, since: u64, window: u64, under_way: usize) -> bool {
-    under_way == 0 || now.saturating_sub(since) >= window
+pub fn is_due(now: u64, since: u64, window: u64, in_flight: usize) -> bool {
+    in_flight == 0 || now.saturating_sub(since) >= window
 }
 
 /// Request numbers of a lane, each with what waits for its reply.
@@ -232,7 +232,7 @@ pub struct Ids<T> {
 
 impl<T> Ids<T> {
     /// The most requests under way on a lane.
-    pub const UNDER_WAY_MAX: usize = 256;
+    pub const IN_FLIGHT_MAX: usize = 256;
     /// The most lost numbers before the lane's port is to be given up.
     pub const LOSSES_MAX: u32 = 1024;
 
@@ -240,7 +240,7 @@ impl<T> Ids<T> {
     pub fn new(first: u16) -> Self {
         Self {
             next: first,
-            slots: (0..Self::UNDER_WAY_MAX).map(|_| None).collect(),
+            slots: (0..Self::IN_FLIGHT_MAX).map(|_| None).collect(),
             used: 0,
             lost: Box::new([0; 1024]),
             losses: 0,
@@ -248,7 +248,7 @@ impl<T> Ids<T> {
     }
 
     fn slot(id: u16) -> usize {
-        usize::from(id) % Self::UNDER_WAY_MAX
+        usize::from(id) % Self::IN_FLIGHT_MAX
     }
 
     fn is_lost(&self, id: u16) -> bool {
@@ -258,11 +258,11 @@ impl<T> Ids<T> {
     /// A number that is neither under way nor lost, and as long unused as can
     /// be. Nothing when too many are under way.
     pub fn take(&mut self) -> Option<u16> {
-        if self.used == Self::UNDER_WAY_MAX {
+        if self.used == Self::IN_FLIGHT_MAX {
             return None;
         }
         // All slots are passed, and lost numbers are few.
-        for _ in 0..Self::UNDER_WAY_MAX + Self::LOSSES_MAX as usize + 1 {
+        for _ in 0..Self::IN_FLIGHT_MAX + Self::LOSSES_MAX as usize + 1 {
             let id = self.next;
             self.next = self.next.wrapping_add(1);
             if self.slots[Self::slot(id)].is_none() && !self.is_lost(id) {
@@ -310,12 +310,12 @@ impl<T> Ids<T> {
     }
 
     /// How many are under way.
-    pub fn under_way(&self) -> usize {
+    pub fn in_flight(&self) -> usize {
         self.used
     }
 
     /// Whether so many numbers are lost that the lane should take another port.
-    pub fn is_worn(&self) -> bool {
+    pub fn is_exhausted(&self) -> bool {
         self.losses >= Self::LOSSES_MAX
     }
 
@@ -368,7 +368,7 @@ mod tests {
             prop_assert!(!distinct.is_empty() && distinct.len() <= KEYS_MAX);
             prop_assert_eq!(batch.len(), distinct.len());
             let want = format!("get {}\r\n", distinct.join(" "));
-            let datagram = batch.seal(0x1234).to_vec();
+            let datagram = batch.finish(0x1234).to_vec();
             prop_assert_eq!(&datagram[..FRAME], b"\x12\x34\0\0\0\x01\0\0");
             prop_assert_eq!(&datagram[FRAME..], want.as_bytes());
             prop_assert!(datagram.len() <= FRAME + DATA_MAX);
@@ -401,29 +401,29 @@ mod tests {
             steps in proptest::collection::vec((0u8..4, any::<u16>()), 1..3000),
         ) {
             let mut ids = Ids::new(first);
-            let mut under_way = BTreeMap::new();
+            let mut in_flight = BTreeMap::new();
             let mut lost = BTreeSet::new();
             for (kind, pick) in steps {
-                let some = under_way.keys().nth(usize::from(pick) % under_way.len().max(1)).copied();
+                let some = in_flight.keys().nth(usize::from(pick) % in_flight.len().max(1)).copied();
                 match (kind, some) {
                     (2, Some(id)) => {
-                        prop_assert_eq!(ids.done(id), under_way.remove(&id));
+                        prop_assert_eq!(ids.done(id), in_flight.remove(&id));
                         prop_assert_eq!(ids.done(id), None);
                     }
-                    (3, Some(id)) if !ids.is_worn() => {
-                        prop_assert_eq!(ids.lose(id), under_way.remove(&id));
+                    (3, Some(id)) if !ids.is_exhausted() => {
+                        prop_assert_eq!(ids.lose(id), in_flight.remove(&id));
                         lost.insert(id);
                     }
                     _ => match ids.take() {
                         Some(id) => {
-                            prop_assert!(!under_way.contains_key(&id) && !lost.contains(&id));
+                            prop_assert!(!in_flight.contains_key(&id) && !lost.contains(&id));
                             ids.put(id, pick);
-                            under_way.insert(id, pick);
+                            in_flight.insert(id, pick);
                         }
-                        None => prop_assert!(!under_way.is_empty()),
+                        None => prop_assert!(!in_flight.is_empty()),
                     },
                 }
-                prop_assert_eq!(ids.under_way(), under_way.len());
+                prop_assert_eq!(ids.in_flight(), in_flight.len());
             }
         }
     }
@@ -436,7 +436,7 @@ mod tests {
                 .push(key.as_bytes(), fnv(key.as_bytes()), 1, ())
                 .unwrap();
         }
-        assert!(batch.seal(1).ends_with(b"gets a b c\r\n"));
+        assert!(batch.finish(1).ends_with(b"gets a b c\r\n"));
         for reply in [
             "",
             "END",
@@ -463,7 +463,7 @@ mod tests {
                 .push(line.as_bytes(), fnv(line.as_bytes()), 1, number)
                 .unwrap();
         }
-        assert!(batch.seal(1).ends_with(b"\0\0mg a v\r\nmg b k\r\n"));
+        assert!(batch.finish(1).ends_with(b"\0\0mg a v\r\nmg b k\r\n"));
         let values = batch.values(b"VA 5\r\nEN\r\nx\r\nHD kb\r\n").unwrap();
         assert_eq!(values[0], Some(&b"VA 5\r\nEN\r\nx\r\n"[..]));
         assert_eq!(values[1], Some(&b"HD kb\r\n"[..]));
@@ -493,12 +493,12 @@ mod tests {
     fn a_lane_wears_out_before_its_numbers_do() {
         let mut ids = Ids::new(65_500);
         for _ in 0..Ids::<()>::LOSSES_MAX {
-            assert!(!ids.is_worn());
+            assert!(!ids.is_exhausted());
             let id = ids.take().unwrap();
             ids.put(id, ());
             ids.lose(id);
         }
-        assert!(ids.is_worn());
+        assert!(ids.is_exhausted());
         for _ in 0..200_000 {
             let id = ids.take().unwrap();
             ids.put(id, ());

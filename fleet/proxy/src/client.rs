@@ -149,20 +149,20 @@ pub(crate) enum Kind {
 
 /// By what a command is measured.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct CommandMetrics {
     pub(crate) since: u64,
-    /// The number of the route's meter; [`Stamp::NONE`] if it is not measured.
+    /// The number of the route's meter; [`CommandMetrics::NONE`] if it is not measured.
     pub(crate) meter: u16,
     pub(crate) class: u8,
     /// The hash of the key that it changes; 0 if it changes none.
     pub(crate) changes: u32,
 }
 
-impl Stamp {
+impl CommandMetrics {
     pub(crate) const NONE: u16 = u16::MAX;
 }
 
-impl Default for Stamp {
+impl Default for CommandMetrics {
     fn default() -> Self {
         Self {
             since: 0,
@@ -175,7 +175,7 @@ impl Default for Stamp {
 
 #[derive(Debug)]
 struct Slot {
-    stamp: Stamp,
+    stamp: CommandMetrics,
     kind: Kind,
     /// Answers of nodes that are still to come.
     left: u16,
@@ -199,7 +199,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    fn begin(&mut self, stamp: &Stamp) {
+    fn begin(&mut self, stamp: &CommandMetrics) {
         if stamp.changes != 0 {
             self.versions.change(stamp.changes);
         }
@@ -208,7 +208,7 @@ impl Budget {
         }
     }
 
-    fn end(&mut self, stamp: &Stamp) {
+    fn end(&mut self, stamp: &CommandMetrics) {
         if stamp.changes != 0 {
             self.versions.change(stamp.changes);
         }
@@ -217,7 +217,7 @@ impl Budget {
         }
     }
 
-    fn measure(&self, stamp: &Stamp) {
+    fn measure(&self, stamp: &CommandMetrics) {
         if let Some(meter) = self.meters.get(usize::from(stamp.meter)) {
             let past = self.now.saturating_sub(stamp.since);
             meter.latency[usize::from(stamp.class)].latency(past);
@@ -327,7 +327,7 @@ impl Client {
         match self.slots.back_mut() {
             None => self.output.extend_from_slice(bytes),
             Some(_) => {
-                self.place(Kind::Plain, 0, false, Stamp::default());
+                self.place(Kind::Plain, 0, false, CommandMetrics::default());
                 if let Some(slot) = self.slots.back_mut() {
                     slot.bytes = bytes.to_vec();
                 }
@@ -337,7 +337,7 @@ impl Client {
 
     /// The end of a list that came in pieces.
     pub(crate) fn end_of_keys(&mut self, line: &'static [u8]) {
-        self.place(Kind::EndOfKeys(line), 0, false, Stamp::default());
+        self.place(Kind::EndOfKeys(line), 0, false, CommandMetrics::default());
         self.settle(None);
     }
 
@@ -347,14 +347,14 @@ impl Client {
         kind: Kind,
         left: u16,
         write: bool,
-        stamp: Stamp,
+        stamp: CommandMetrics,
         budget: &mut Budget,
     ) -> u32 {
         budget.begin(&stamp);
         self.place(kind, left, write, stamp)
     }
 
-    fn place(&mut self, kind: Kind, left: u16, write: bool, stamp: Stamp) -> u32 {
+    fn place(&mut self, kind: Kind, left: u16, write: bool, stamp: CommandMetrics) -> u32 {
         self.slots.push_back(Slot {
             stamp,
             kind,
@@ -630,9 +630,15 @@ mod tests {
     #[test]
     fn answers_go_out_in_the_order_of_commands() {
         let (mut client, mut budget) = client();
-        let a = client.expect(Kind::Plain, 1, true, Stamp::default(), &mut budget);
+        let a = client.expect(Kind::Plain, 1, true, CommandMetrics::default(), &mut budget);
         client.say(b"VERSION\r\n");
-        let b = client.expect(values(2, true), 2, false, Stamp::default(), &mut budget);
+        let b = client.expect(
+            values(2, true),
+            2,
+            false,
+            CommandMetrics::default(),
+            &mut budget,
+        );
         client.answer(b, 1, Answer::Reply(b"two "), &mut budget);
         client.answer(b, 0, Answer::Reply(b"one "), &mut budget);
         assert_eq!((client.unsent(), client.writes), (&b""[..], 1));
@@ -652,16 +658,40 @@ mod tests {
     #[test]
     fn a_get_that_fails_has_one_error_and_no_end() {
         let (mut client, mut budget) = client();
-        let b = client.expect(values(2, true), 2, false, Stamp::default(), &mut budget);
+        let b = client.expect(
+            values(2, true),
+            2,
+            false,
+            CommandMetrics::default(),
+            &mut budget,
+        );
         client.answer(b, 0, Answer::Reply(b"one "), &mut budget);
         client.answer(b, 1, Answer::Unavailable, &mut budget);
         assert_eq!(client.unsent(), UNAVAILABLE);
         // The same in pieces; the next list is whole again.
         client.output.clear();
-        let a = client.expect(values(1, false), 1, false, Stamp::default(), &mut budget);
-        let b = client.expect(values(1, false), 1, false, Stamp::default(), &mut budget);
+        let a = client.expect(
+            values(1, false),
+            1,
+            false,
+            CommandMetrics::default(),
+            &mut budget,
+        );
+        let b = client.expect(
+            values(1, false),
+            1,
+            false,
+            CommandMetrics::default(),
+            &mut budget,
+        );
         client.end_of_keys(reply::END);
-        let c = client.expect(values(1, true), 1, false, Stamp::default(), &mut budget);
+        let c = client.expect(
+            values(1, true),
+            1,
+            false,
+            CommandMetrics::default(),
+            &mut budget,
+        );
         client.answer(b, 0, Answer::Reply(b"two "), &mut budget);
         client.answer(a, 0, Answer::Error(b"SERVER_ERROR x\r\n"), &mut budget);
         client.answer(c, 0, Answer::Reply(b"three "), &mut budget);
@@ -676,7 +706,7 @@ mod tests {
             Kind::Broadcast { quiet, header },
             3,
             true,
-            Stamp::default(),
+            CommandMetrics::default(),
             &mut budget,
         );
         for answer in [
@@ -692,7 +722,7 @@ mod tests {
             Kind::Broadcast { quiet, header },
             2,
             true,
-            Stamp::default(),
+            CommandMetrics::default(),
             &mut budget,
         );
         client.answer(a, 0, Answer::Reply(b"OK\r\n"), &mut budget);
@@ -707,7 +737,7 @@ mod tests {
             Kind::Statistics(Vec::new()),
             2,
             false,
-            Stamp::default(),
+            CommandMetrics::default(),
             &mut budget,
         );
         let one = b"STAT pid 5\r\nSTAT cmd_get 7\r\nSTAT version 1.6.38\r\nEND\r\n";

@@ -85,7 +85,7 @@ pub struct Config {
 
 /// What becomes of a node that was out and answers again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Returning {
+pub enum RejoinPolicy {
     /// It is used with what it has.
     #[default]
     Keep,
@@ -105,7 +105,7 @@ pub struct Node {
     /// It is Hippos: a GET of several keys over UDP has one reply.
     pub udp: bool,
     /// What happens when it comes back.
-    pub returning: Returning,
+    pub returning: RejoinPolicy,
     /// How it is met, if with TLS.
     pub tls: Option<NodeTls>,
 }
@@ -221,13 +221,13 @@ impl Config {
             let span = pool.span();
             let pool = pool.get_ref();
             let returning = match pool.returning.as_ref().map(|text| text.get_ref().as_str()) {
-                None | Some("keep") => Returning::Keep,
-                Some("flush") => Returning::Flush,
-                Some("hold") => Returning::Hold,
+                None | Some("keep") => RejoinPolicy::Keep,
+                Some("flush") => RejoinPolicy::Flush,
+                Some("hold") => RejoinPolicy::Hold,
                 Some(other) => {
                     let text = format!("no way to return: {other}: keep, flush, hold");
                     wrong(pool.returning.as_ref().map_or(0..0, Spanned::span), text);
-                    Returning::Keep
+                    RejoinPolicy::Keep
                 }
             };
             let client = pool.tls.as_ref().and_then(|tls| {
@@ -406,7 +406,7 @@ impl Config {
             if pools.len() == names.len() {
                 let own =
                     |&pool: &usize| pools[pool].zone.is_none() || pools[pool].zone != file.zone;
-                read.near.sort_by_key(own);
+                read.pools_by_zone.sort_by_key(own);
             }
             routes.push(read);
         }
@@ -579,7 +579,7 @@ fn read_route(
         name: file.name.clone().unwrap_or_else(|| named.to_owned()),
         prefix: file.prefix.clone().into_bytes(),
         commands,
-        near: pools.clone(),
+        pools_by_zone: pools.clone(),
         pools,
         write,
         read,

@@ -67,7 +67,7 @@ pub(crate) struct Over;
 
 /// What was read.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) replies: usize,
     /// The answer to a probe.
     pub(crate) probed: Option<Vec<u8>>,
@@ -161,10 +161,10 @@ impl Connection {
         context: &mut Context<'_>,
         meter: &NodeMeter,
         to: &mut impl Deliver,
-    ) -> Result<Heard, Over> {
+    ) -> Result<Received, Over> {
         let now = context.now;
         let largest = (context.config.value_max as usize).saturating_add(64 << 10);
-        let mut heard = Heard::default();
+        let mut heard = Received::default();
         while self.readable {
             let Some(stream) = &mut self.stream else {
                 return Ok(heard);
@@ -205,7 +205,7 @@ impl Connection {
         largest: usize,
         now: u64,
         meter: &NodeMeter,
-        heard: &mut Heard,
+        heard: &mut Received,
         to: &mut impl Deliver,
     ) -> Result<usize, Over> {
         let mut at = 0;

@@ -3,14 +3,14 @@
 //! From a client's command to the nodes.
 
 use crate::batch::Asks;
-use crate::client::{header_of, Answer, Client, Kind, Stamp, Waiter};
+use crate::client::{header_of, Answer, Client, CommandMetrics, Kind, Waiter};
 use crate::connection::Pending;
 use crate::framing::Expect;
-use crate::job::{get_command, Ask, Spot};
+use crate::job::{get_command, NodeRef, ReadRequest};
 use crate::metrics;
 use crate::node::hash_of;
 use crate::route::{cap_ttl, Class, Write};
-use crate::session::{Command, Forward, NO_FLEET};
+use crate::session::{Command, Forward, NOT_AVAILABLE};
 use crate::worker::Worker;
 use hippos_proto::reply;
 
@@ -22,7 +22,7 @@ const META_LINE_MAX: usize = 512;
 
 /// Whether a command was taken.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub(crate) enum DispatchResult {
     Taken,
     /// An answer that it must not overtake is still to come.
     Ordered,
@@ -80,7 +80,7 @@ impl Bucket {
 
 impl Worker {
     /// The node of `pool` that has `key`: of another pool while its own is out.
-    pub(crate) fn locate(&self, pool: usize, key: &[u8]) -> Spot {
+    pub(crate) fn locate(&self, pool: usize, key: &[u8]) -> NodeRef {
         let node_of = |pool: &crate::config::Pool| {
             let node = pool.ring.node(pool.part.of(key));
             self.places[pool.nodes[node]]
@@ -91,9 +91,9 @@ impl Worker {
             Some((other, cap)) if !self.nodes[node].is_in() => {
                 self.counters.failovers.add(1);
                 let node = node_of(&self.config.pools[other]) as u32;
-                Spot { node, cap }
+                NodeRef { node, cap }
             }
-            _ => Spot {
+            _ => NodeRef {
                 node: node as u32,
                 cap: 0,
             },
@@ -117,8 +117,8 @@ impl Worker {
         well
     }
 
-    pub(crate) fn stamp(&self, route: usize, class: Class, changes: u32) -> Stamp {
-        Stamp {
+    pub(crate) fn stamp(&self, route: usize, class: Class, changes: u32) -> CommandMetrics {
+        CommandMetrics {
             changes: if self.l1.is_some() { changes } else { 0 },
             since: self.now,
             meter: self.meter_of[route],
@@ -127,13 +127,13 @@ impl Worker {
     }
 
     /// The pool that gets a command about the key too.
-    fn shadow(&self, route: usize, key: &[u8], hash: u32) -> Option<Spot> {
+    fn shadow(&self, route: usize, key: &[u8], hash: u32) -> Option<NodeRef> {
         let (pool, share) = self.config.routes[route].shadow?;
         // Another hash than the one that chooses nodes.
         let mixed = hash.wrapping_mul(0x9e37_79b1);
-        let spot = self.locate(pool, key);
-        let is_in = self.nodes[spot.node as usize].is_in();
-        (u64::from(mixed) < share && is_in).then_some(spot)
+        let node_ref = self.locate(pool, key);
+        let is_in = self.nodes[node_ref.node as usize].is_in();
+        (u64::from(mixed) < share && is_in).then_some(node_ref)
     }
 
     /// Logs one of some commands.
@@ -162,7 +162,7 @@ impl Worker {
         index: u32,
         client: &mut Client,
         command: Command<'_>,
-    ) -> Flow {
+    ) -> DispatchResult {
         match command {
             Command::Say(line) => client.say(line),
             Command::Packet(packet) => client.say(&packet),
@@ -179,44 +179,44 @@ impl Worker {
                     None => Class::Get,
                 };
                 // All keys' nodes are looked at first, so that all or none go.
-                let mut spots = [Key::default(); crate::session::KEYS_MAX];
+                let mut node_refs = [Key::default(); crate::session::KEYS_MAX];
                 let (mut count, mut bytes) = (0, 0);
-                for (key, found) in keys.zip(&mut spots) {
+                for (key, found) in keys.zip(&mut node_refs) {
                     let number = self.config.route(key, class);
                     let route = &self.config.routes[number];
                     let hash = hash_of(key).max(1);
                     if touch.is_some() && client.reading.contains(&hash) {
-                        return Flow::Ordered;
+                        return DispatchResult::Ordered;
                     }
-                    let mut spot = Spot::default();
+                    let mut node_ref = NodeRef::default();
                     let busy = if route.is_plain() {
-                        spot = self.locate(route.pools[0], key);
-                        self.nodes[spot.node as usize].is_busy(false)
+                        node_ref = self.locate(route.pools[0], key);
+                        self.nodes[node_ref.node as usize].is_busy(false)
                     } else if client.writes > 0 {
-                        return Flow::Ordered;
+                        return DispatchResult::Ordered;
                     } else {
                         let plan = route.plan(self.unix());
                         self.plan_is_busy(&plan, key, false, false)
                     };
                     if busy {
-                        return Flow::Busy;
+                        return DispatchResult::Busy;
                     }
                     *found = Key {
-                        spot,
+                        node_ref,
                         hash,
                         route: number,
                     };
                     count += 1;
                     bytes += key.len() as u64;
                 }
-                if !self.within_limits(spots[0].route, count as u64, bytes) {
+                if !self.within_limits(node_refs[0].route, count as u64, bytes) {
                     client.say(LIMITED);
-                    return Flow::Taken;
+                    return DispatchResult::Taken;
                 }
                 self.counters.cmd_get.add(count as u64);
                 let values = vec![Vec::new(); count];
                 let kind = Kind::Values { end, values };
-                let stamp = self.stamp(spots[0].route, class, 0);
+                let stamp = self.stamp(node_refs[0].route, class, 0);
                 let number = client.expect(
                     kind,
                     count as u16,
@@ -226,7 +226,18 @@ impl Worker {
                 );
                 let udp = touch.is_none() && client.writes == 0;
                 let command = get_command(cas, touch);
-                for (part, (key, Key { spot, hash, route })) in (0u16..).zip(keys.zip(spots)) {
+                for (
+                    part,
+                    (
+                        key,
+                        Key {
+                            node_ref,
+                            hash,
+                            route,
+                        },
+                    ),
+                ) in (0u16..).zip(keys.zip(node_refs))
+                {
                     self.log(route, class, key);
                     let mut waiter = Waiter {
                         client: index,
@@ -249,11 +260,11 @@ impl Worker {
                         waiter.reading = hash;
                         client.reading.push(hash);
                         if route.single_flight > 0 && touch.is_none() {
-                            let number = spots[usize::from(part)].route;
+                            let number = node_refs[usize::from(part)].route;
                             self.start_flight(number, waiter, key, hash, cas);
                             continue;
                         }
-                        let ask = Ask::Values { cas, touch };
+                        let ask = ReadRequest::Values { cas, touch };
                         self.start_read(&plan, waiter, key, hash, ask, udp);
                         continue;
                     }
@@ -270,32 +281,32 @@ impl Worker {
                                 let plan = self.config.routes[route].plan(0);
                                 waiter.reading = hash;
                                 client.reading.push(hash);
-                                let ask = Ask::Values { cas, touch };
+                                let ask = ReadRequest::Values { cas, touch };
                                 let job = self.start_read(&plan, waiter, key, hash, ask, true);
                                 self.keep_answer(job, version);
                                 continue;
                             }
                         }
                     }
-                    let node_ref = &self.nodes[spot.node as usize];
-                    if udp && node_ref.spec.udp && node_ref.is_in() && !node_ref.is_large(hash) {
+                    let node = &self.nodes[node_ref.node as usize];
+                    if udp && node.spec.udp && node.is_in() && !node.is_large(hash) {
                         waiter.reading = hash;
                         client.reading.push(hash);
-                        self.on_node(spot.node, |node, context, to| {
+                        self.on_node(node_ref.node, |node, context, to| {
                             node.queue(context, asks(cas), key, hash, waiter, to);
                         });
                         continue;
                     }
                     let capped;
                     let command = match touch {
-                        Some(time) if spot.cap > 0 => {
-                            let time = crate::route::capped(time, spot.cap, self.unix());
+                        Some(time) if node_ref.cap > 0 => {
+                            let time = crate::route::capped(time, node_ref.cap, self.unix());
                             capped = get_command(cas, Some(time));
                             &capped
                         }
                         _ => &command,
                     };
-                    let sent = self.on_node(spot.node, |node, context, _| {
+                    let sent = self.on_node(node_ref.node, |node, context, _| {
                         node.get(context, command.as_bytes(), key, hash, Some(waiter))
                     });
                     if sent.is_err() {
@@ -334,8 +345,8 @@ impl Worker {
                     _ if single => Kind::Plain,
                     b"" => Kind::Statistics(Vec::new()),
                     _ => {
-                        client.say(NO_FLEET);
-                        return Flow::Taken;
+                        client.say(NOT_AVAILABLE);
+                        return DispatchResult::Taken;
                     }
                 };
                 let parts = [&b"stats "[..], argument, b"\r\n"];
@@ -344,25 +355,25 @@ impl Worker {
             Command::BinaryStats { request, refusal } => {
                 if self.places.len() != 1 {
                     client.say(&refusal);
-                    return Flow::Taken;
+                    return DispatchResult::Taken;
                 }
                 let kind = Kind::Binary(header_of(request));
                 let expect = Expect::BinaryListing;
                 return self.broadcast(index, client, &[request], expect, kind, false);
             }
         }
-        Flow::Taken
+        DispatchResult::Taken
     }
 
     /// Sends a command about one key to its node.
-    fn forward(&mut self, index: u32, client: &mut Client, forward: Forward<'_>) -> Flow {
+    fn forward(&mut self, index: u32, client: &mut Client, forward: Forward<'_>) -> DispatchResult {
         let Forward {
             key,
             parts,
             expect,
             fence,
             write,
-            instead,
+            reply_override,
         } = forward;
         let binary = expect == Expect::Binary;
         let key = key.bytes();
@@ -371,7 +382,7 @@ impl Worker {
         let route = &self.config.routes[number];
         let hash = hash_of(key).max(1);
         if write && client.reading.contains(&hash) {
-            return Flow::Ordered;
+            return DispatchResult::Ordered;
         }
         if route.lock != 0 && class != Class::Get {
             return self.lock_command(index, client, number, key, &parts, expect);
@@ -379,17 +390,17 @@ impl Worker {
         let plan = (!route.is_plain()).then(|| route.plan(self.unix()));
         let changes = class != Class::Get && class != Class::Touch || plan.is_none();
         let policy = route.write;
-        let mut spot = Spot::default();
+        let mut node_ref = NodeRef::default();
         let busy = match &plan {
             None => {
-                spot = self.locate(route.pools[0], key);
-                self.nodes[spot.node as usize].is_busy(binary)
+                node_ref = self.locate(route.pools[0], key);
+                self.nodes[node_ref.node as usize].is_busy(binary)
             }
-            Some(_) if !write && client.writes > 0 => return Flow::Ordered,
+            Some(_) if !write && client.writes > 0 => return DispatchResult::Ordered,
             Some(plan) => self.plan_is_busy(plan, key, binary, changes),
         };
         if busy {
-            return Flow::Busy;
+            return DispatchResult::Busy;
         }
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         if !self.within_limits(number, 1, bytes as u64) {
@@ -398,10 +409,10 @@ impl Worker {
             } else {
                 client.say(LIMITED);
             }
-            return Flow::Taken;
+            return DispatchResult::Taken;
         }
         self.log(number, class, key);
-        let kind = match instead {
+        let kind = match reply_override {
             Some(bytes) => Kind::Instead(bytes),
             None if binary => Kind::Binary(header_of(parts[0])),
             None => Kind::Plain,
@@ -426,11 +437,11 @@ impl Worker {
             }
         }
         let Some(plan) = plan else {
-            let capped = match spot.cap {
+            let capped = match node_ref.cap {
                 0 => None,
                 cap => cap_ttl(&parts, cap, self.unix()),
             };
-            let node = &self.nodes[spot.node as usize];
+            let node = &self.nodes[node_ref.node as usize];
             let datagram = expect == Expect::Meta && class == Class::Get && !write && !fence;
             if datagram
                 && parts[0].starts_with(b"mg ")
@@ -442,13 +453,13 @@ impl Worker {
             {
                 waiter.reading = hash;
                 client.reading.push(hash);
-                self.on_node(spot.node, |node, context, to| {
+                self.on_node(node_ref.node, |node, context, to| {
                     node.queue(context, Asks::Meta, parts[0], hash, waiter, to);
                 });
-                return Flow::Taken;
+                return DispatchResult::Taken;
             }
             let pending = Pending::new(Some(waiter), expect, fence);
-            let sent = self.on_node(spot.node, |node, context, _| match &capped {
+            let sent = self.on_node(node_ref.node, |node, context, _| match &capped {
                 Some(request) => node.request(context, binary, &[request], pending),
                 None => node.request(context, binary, &parts, pending),
             });
@@ -456,13 +467,13 @@ impl Worker {
                 self.counters.node_errors.add(1);
                 client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
             }
-            return Flow::Taken;
+            return DispatchResult::Taken;
         };
         if class == Class::Get || class == Class::Touch && !is_touch(parts[0]) {
             waiter.reading = hash;
             client.reading.push(hash);
             let request = parts.concat();
-            let ask = Ask::Raw {
+            let ask = ReadRequest::Raw {
                 request,
                 expect,
                 fence,
@@ -471,7 +482,7 @@ impl Worker {
         } else {
             self.start_write(&plan, policy, waiter, key, hash, &parts, expect, fence);
         }
-        Flow::Taken
+        DispatchResult::Taken
     }
 
     /// Sends a command to all nodes.
@@ -483,20 +494,20 @@ impl Worker {
         expect: Expect,
         kind: Kind,
         write: bool,
-    ) -> Flow {
+    ) -> DispatchResult {
         let binary = matches!(expect, Expect::Binary | Expect::BinaryListing);
         if write && !client.reading.is_empty() {
-            return Flow::Ordered;
+            return DispatchResult::Ordered;
         }
         if self
             .places
             .iter()
             .any(|&place| self.nodes[place].is_busy(binary))
         {
-            return Flow::Busy;
+            return DispatchResult::Busy;
         }
         let left = self.places.len() as u16;
-        let stamp = Stamp::default();
+        let stamp = CommandMetrics::default();
         let number = client.expect(kind, left, write, stamp, &mut self.clients.budget);
         if write {
             self.clients.budget.versions.change_all();
@@ -519,14 +530,14 @@ impl Worker {
                 client.answered(&waiter, Answer::Unavailable, &mut self.clients.budget);
             }
         }
-        Flow::Taken
+        DispatchResult::Taken
     }
 }
 
 /// A key, where it goes.
 #[derive(Clone, Copy, Default)]
 struct Key {
-    spot: Spot,
+    node_ref: NodeRef,
     hash: u32,
     route: usize,
 }

@@ -14,9 +14,9 @@ use hippos_proto::token::Words;
 use hippos_proto::Mode;
 
 use crate::client::{Client, Kind, Waiter};
-use crate::dispatch::Flow;
+use crate::dispatch::DispatchResult;
 use crate::framing::Expect;
-use crate::job::{Owned, Step, Work};
+use crate::job::{JobKind, OwnedAnswer, Step};
 use crate::route::Class;
 use crate::worker::Worker;
 
@@ -89,14 +89,14 @@ impl Flight {
         [&b"mg "[..], key, flags.as_bytes()].concat()
     }
 
-    pub(crate) fn take(&mut self, key: &[u8], answer: Owned, now: u64) -> Step {
-        let Owned::Reply(bytes) = &answer else {
+    pub(crate) fn take(&mut self, key: &[u8], answer: OwnedAnswer, now: u64) -> Step {
+        let OwnedAnswer::Reply(bytes) = &answer else {
             return Step::end(answer);
         };
         let Some(found) = found(bytes) else {
-            return Step::end(Owned::Error(bytes.clone()));
+            return Step::end(OwnedAnswer::Error(bytes.clone()));
         };
-        let miss = || Step::end(Owned::Reply(Vec::new()));
+        let miss = || Step::end(OwnedAnswer::Reply(Vec::new()));
         if found.won {
             return miss();
         }
@@ -122,7 +122,7 @@ impl Flight {
             value += &format!(" {}", found.cas);
         }
         let value = [value.as_bytes(), reply::CRLF, found.data, reply::CRLF].concat();
-        Step::end(Owned::Reply(value))
+        Step::end(OwnedAnswer::Reply(value))
     }
 }
 
@@ -137,16 +137,16 @@ pub(crate) struct Lock {
 
 /// A command about a lock, on its way.
 #[derive(Debug)]
-pub(crate) enum Locking {
+pub(crate) enum LockOperation {
     Take(Lock),
     Keep(Lock),
     GiveBack,
 }
 
-impl Locking {
+impl LockOperation {
     /// What the client is told, and the lock that it has then.
-    pub(crate) fn take(&mut self, answer: Owned) -> Step {
-        let Owned::Reply(bytes) = &answer else {
+    pub(crate) fn take(&mut self, answer: OwnedAnswer) -> Step {
+        let OwnedAnswer::Reply(bytes) = &answer else {
             return Step::end(answer);
         };
         let cas = bytes
@@ -154,25 +154,27 @@ impl Locking {
             .and_then(|rest| parse_u64(rest.strip_suffix(b"\r\n")?));
         // Refusals bring flags too.
         let gone = matches!(bytes.get(..2), Some(b"EX" | b"NF" | b"NS"));
-        if let (Some(cas), Locking::Take(lock) | Locking::Keep(lock)) = (cas, &mut *self) {
+        if let (Some(cas), LockOperation::Take(lock) | LockOperation::Keep(lock)) =
+            (cas, &mut *self)
+        {
             lock.cas = cas;
             let lock = Some(lock.clone());
             let line: &[u8] = match self {
-                Locking::Take(_) => reply::STORED,
+                LockOperation::Take(_) => reply::STORED,
                 _ => b"TOUCHED\r\n",
             };
             return Step {
                 lock,
-                ..Step::end(Owned::Reply(line.to_vec()))
+                ..Step::end(OwnedAnswer::Reply(line.to_vec()))
             };
         }
         let line: &[u8] = match self {
-            Locking::Take(_) if gone => b"NOT_STORED\r\n",
-            Locking::GiveBack if bytes.starts_with(b"HD") => b"DELETED\r\n",
+            LockOperation::Take(_) if gone => b"NOT_STORED\r\n",
+            LockOperation::GiveBack if bytes.starts_with(b"HD") => b"DELETED\r\n",
             _ if gone => b"NOT_FOUND\r\n",
             _ => return Step::end(answer),
         };
-        Step::end(Owned::Reply(line.to_vec()))
+        Step::end(OwnedAnswer::Reply(line.to_vec()))
     }
 }
 
@@ -188,7 +190,7 @@ impl Worker {
     ) {
         let route = &self.config.routes[route];
         let wait = route.single_flight;
-        let spot = self.locate(route.pools[0], key);
+        let node_ref = self.locate(route.pools[0], key);
         let flight = Flight {
             cas,
             until: self.now + wait,
@@ -196,8 +198,8 @@ impl Worker {
             fill: wait.div_ceil(1_000_000) + 1,
         };
         let request = flight.request(key);
-        let job = self.add_job(waiter, key, hash, vec![spot], Work::Flight(flight));
-        self.send_for(job, 0, spot, &[&request], Expect::Meta, false);
+        let job = self.add_job(waiter, key, hash, vec![node_ref], JobKind::Flight(flight));
+        self.send_for(job, 0, node_ref, &[&request], Expect::Meta, false);
     }
 
     /// A command that may change an item of a lock route.
@@ -209,15 +211,15 @@ impl Worker {
         key: &[u8],
         parts: &[&[u8]; 3],
         expect: Expect,
-    ) -> Flow {
+    ) -> DispatchResult {
         if client.writes > 0 {
-            return Flow::Ordered;
+            return DispatchResult::Ordered;
         }
         let route = &self.config.routes[number];
         let most = route.lock;
-        let spot = self.locate(route.pools[0], key);
-        if self.nodes[spot.node as usize].is_busy(false) {
-            return Flow::Busy;
+        let node_ref = self.locate(route.pools[0], key);
+        if self.nodes[node_ref.node as usize].is_busy(false) {
+            return DispatchResult::Busy;
         }
         let time = |asked: i32| match u32::try_from(asked) {
             Ok(asked) if asked != 0 => asked.min(most),
@@ -233,7 +235,7 @@ impl Worker {
             (Request::Store(store), _) if store.mode == Mode::Add && store.len <= TOKEN_MAX => {
                 if client.locks.len() >= LOCKS_MAX {
                     client.say(TOO_MANY);
-                    return Flow::Taken;
+                    return DispatchResult::Taken;
                 }
                 let lock = Lock {
                     key: key.to_vec(),
@@ -243,12 +245,17 @@ impl Worker {
                 };
                 let ttl = time(store.exptime);
                 let line = format!("ms {name} {} F{} T{ttl} ME c\r\n", store.len, store.flags);
-                (line, lock.data.clone(), Locking::Take(lock), store.noreply)
+                (
+                    line,
+                    lock.data.clone(),
+                    LockOperation::Take(lock),
+                    store.noreply,
+                )
             }
             (Request::Delete { noreply, .. }, Some(held)) => {
                 let lock = client.locks.swap_remove(held);
                 let line = format!("md {name} C{}\r\n", lock.cas);
-                (line, Vec::new(), Locking::GiveBack, noreply)
+                (line, Vec::new(), LockOperation::GiveBack, noreply)
             }
             (
                 Request::Touch {
@@ -260,20 +267,20 @@ impl Worker {
                 let len = lock.data.len() - 2;
                 let (flags, cas, ttl) = (lock.flags, lock.cas, time(exptime));
                 let line = format!("ms {name} {len} F{flags} T{ttl} C{cas} c\r\n");
-                (line, lock.data.clone(), Locking::Keep(lock), noreply)
+                (line, lock.data.clone(), LockOperation::Keep(lock), noreply)
             }
             (Request::Delete { noreply, .. } | Request::Touch { noreply, .. }, None) => {
                 let line: &[u8] = if noreply { b"" } else { b"NOT_FOUND\r\n" };
                 client.say(line);
-                return Flow::Taken;
+                return DispatchResult::Taken;
             }
             _ if expect == Expect::Binary => {
                 client.say(&crate::session::refused(parts[0]));
-                return Flow::Taken;
+                return DispatchResult::Taken;
             }
             _ => {
                 client.say(NO_LOCK);
-                return Flow::Taken;
+                return DispatchResult::Taken;
             }
         };
         let kind = match quiet {
@@ -288,9 +295,16 @@ impl Worker {
             part: 0,
             reading: 0,
         };
-        let job = self.add_job(waiter, key, 0, vec![spot], Work::Lock(work));
-        self.send_for(job, 0, spot, &[line.as_bytes(), &data], Expect::Meta, false);
-        Flow::Taken
+        let job = self.add_job(waiter, key, 0, vec![node_ref], JobKind::Lock(work));
+        self.send_for(
+            job,
+            0,
+            node_ref,
+            &[line.as_bytes(), &data],
+            Expect::Meta,
+            false,
+        );
+        DispatchResult::Taken
     }
 
     /// The client has the lock; if it is gone, so is the lock.
@@ -304,10 +318,10 @@ impl Worker {
     /// Gives back a lock whose owner is gone.
     pub(crate) fn give_back(&mut self, lock: Lock) {
         let number = self.config.route(&lock.key, Class::Set);
-        let spot = self.locate(self.config.routes[number].pools[0], &lock.key);
+        let node_ref = self.locate(self.config.routes[number].pools[0], &lock.key);
         let name = String::from_utf8_lossy(&lock.key);
         let line = format!("md {name} C{}\r\n", lock.cas);
-        self.tell(spot, line.as_bytes(), Expect::Meta);
+        self.tell(node_ref, line.as_bytes(), Expect::Meta);
         self.again = true;
     }
 }
@@ -326,9 +340,9 @@ mod tests {
         };
         assert_eq!(flight().request(b"k"), b"mg k N2 f c v\r\n");
         let take = |flight: &mut Flight, text: &str, now| {
-            let step = flight.take(b"k", Owned::Reply(text.into()), now);
+            let step = flight.take(b"k", OwnedAnswer::Reply(text.into()), now);
             let answer = step.answer.map(|answer| match answer {
-                Owned::Reply(bytes) => String::from_utf8(bytes).unwrap(),
+                OwnedAnswer::Reply(bytes) => String::from_utf8(bytes).unwrap(),
                 other => format!("{other:?}"),
             });
             (answer, step.wake)

@@ -23,7 +23,7 @@ pub(crate) struct File {
     pub(crate) value_max: u32,
     #[serde(default = "defaults::memory_mb")]
     pub(crate) memory_mb: usize,
-    #[serde(default = "defaults::yes")]
+    #[serde(default = "defaults::default_true")]
     pub(crate) batch: bool,
     #[serde(default)]
     pub(crate) window_us: u64,
@@ -82,7 +82,7 @@ mod defaults {
     pub(super) fn l1_keys() -> usize {
         1000
     }
-    pub(super) fn yes() -> bool {
+    pub(super) fn default_true() -> bool {
         true
     }
 }
@@ -144,7 +144,7 @@ pub(crate) struct NodeTable {
     pub(crate) name: Option<String>,
     #[serde(default)]
     pub(crate) weight: Option<u32>,
-    #[serde(default = "defaults::yes")]
+    #[serde(default = "defaults::default_true")]
     pub(crate) udp: bool,
     #[serde(default)]
     pub(crate) each: bool,

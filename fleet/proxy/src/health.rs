@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use crate::config::Returning;
+use crate::config::RejoinPolicy;
 
 /// A node's state.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Health {
     }
 
     /// The probe that the caller, and no other worker, is to send now.
-    pub(crate) fn claim(&self, now: u64, next: u64, returning: Returning) -> Option<Probe> {
+    pub(crate) fn claim(&self, now: u64, next: u64, returning: RejoinPolicy) -> Option<Probe> {
         let at = self.probe_at()?;
         if now < at {
             return None;
@@ -66,17 +66,17 @@ impl Health {
         let claimed = self.probe_at.compare_exchange(at, next, Relaxed, Relaxed);
         claimed.ok()?;
         Some(match returning {
-            Returning::Flush => Probe::Flush,
-            Returning::Keep | Returning::Hold => Probe::Version,
+            RejoinPolicy::Flush => Probe::Flush,
+            RejoinPolicy::Keep | RejoinPolicy::Hold => Probe::Version,
         })
     }
 
     /// The probe was answered. Whether the node is in now.
-    pub(crate) fn probed(&self, reply: &[u8], returning: Returning) -> bool {
+    pub(crate) fn probed(&self, reply: &[u8], returning: RejoinPolicy) -> bool {
         let well = match returning {
-            Returning::Keep => true,
-            Returning::Flush => reply == hippos_proto::reply::OK,
-            Returning::Hold => {
+            RejoinPolicy::Keep => true,
+            RejoinPolicy::Flush => reply == hippos_proto::reply::OK,
+            RejoinPolicy::Hold => {
                 self.waits.store(true, Relaxed);
                 self.admitted.load(Relaxed)
             }
@@ -101,18 +101,21 @@ mod tests {
     #[test]
     fn one_worker_probes_and_a_held_node_waits_to_be_admitted() {
         let health = Health::default();
-        assert!(health.is_in() && health.claim(9, 10, Returning::Keep).is_none());
+        assert!(health.is_in() && health.claim(9, 10, RejoinPolicy::Keep).is_none());
         assert!(health.eject(100) && !health.eject(100));
-        assert_eq!(health.claim(99, 200, Returning::Flush), None);
-        assert_eq!(health.claim(100, 200, Returning::Flush), Some(Probe::Flush));
-        assert_eq!(health.claim(100, 200, Returning::Flush), None);
-        assert!(!health.probed(b"ERROR\r\n", Returning::Flush) && !health.is_in());
-        assert!(health.probed(b"OK\r\n", Returning::Flush) && health.is_in());
+        assert_eq!(health.claim(99, 200, RejoinPolicy::Flush), None);
+        assert_eq!(
+            health.claim(100, 200, RejoinPolicy::Flush),
+            Some(Probe::Flush)
+        );
+        assert_eq!(health.claim(100, 200, RejoinPolicy::Flush), None);
+        assert!(!health.probed(b"ERROR\r\n", RejoinPolicy::Flush) && !health.is_in());
+        assert!(health.probed(b"OK\r\n", RejoinPolicy::Flush) && health.is_in());
         health.eject(300);
         let version = b"VERSION 1\r\n";
-        assert!(!health.probed(version, Returning::Hold));
+        assert!(!health.probed(version, RejoinPolicy::Hold));
         assert_eq!(health.name(), "held");
-        assert!(health.admit() && health.probed(version, Returning::Hold));
+        assert!(health.admit() && health.probed(version, RejoinPolicy::Hold));
         assert_eq!(health.name(), "in");
     }
 }

@@ -13,7 +13,7 @@ use hippos_proto::token::Words;
 use crate::client::{Answer, Waiter};
 use crate::connection::Pending;
 use crate::dispatch::asks;
-use crate::exclusion::{Flight, Lock, Locking};
+use crate::exclusion::{Flight, Lock, LockOperation};
 use crate::framing::Expect;
 use crate::node::Deliver;
 use crate::route::{cap_ttl, Plan, Read, Write};
@@ -24,7 +24,7 @@ pub(crate) const JOB: u32 = 1 << 31;
 
 /// A node that a key's commands go to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spot {
+pub(crate) struct NodeRef {
     pub(crate) node: u32,
     /// The longest time to live there; 0 for any.
     pub(crate) cap: u32,
@@ -32,33 +32,33 @@ pub(crate) struct Spot {
 
 /// An answer that is kept.
 #[derive(Debug)]
-pub(crate) enum Owned {
+pub(crate) enum OwnedAnswer {
     Reply(Vec<u8>),
     Error(Vec<u8>),
     Unavailable,
 }
 
-impl Owned {
+impl OwnedAnswer {
     pub(crate) fn of(answer: Answer<'_>) -> Self {
         match answer {
-            Answer::Reply(bytes) => Owned::Reply(bytes.to_vec()),
-            Answer::Error(line) => Owned::Error(line.to_vec()),
-            Answer::Unavailable => Owned::Unavailable,
+            Answer::Reply(bytes) => OwnedAnswer::Reply(bytes.to_vec()),
+            Answer::Error(line) => OwnedAnswer::Error(line.to_vec()),
+            Answer::Unavailable => OwnedAnswer::Unavailable,
         }
     }
 
     fn as_answer(&self) -> Answer<'_> {
         match self {
-            Owned::Reply(bytes) => Answer::Reply(bytes),
-            Owned::Error(line) => Answer::Error(line),
-            Owned::Unavailable => Answer::Unavailable,
+            OwnedAnswer::Reply(bytes) => Answer::Reply(bytes),
+            OwnedAnswer::Error(line) => Answer::Error(line),
+            OwnedAnswer::Unavailable => Answer::Unavailable,
         }
     }
 
     /// Whether the node did not do what it was told to.
     fn failed(&self) -> bool {
         match self {
-            Owned::Reply(bytes) => match bytes.as_slice() {
+            OwnedAnswer::Reply(bytes) => match bytes.as_slice() {
                 // Of the binary protocol: out of memory, internal error, busy.
                 [0x81, _, _, _, _, _, 0, status, ..] => matches!(status, 0x82 | 0x84..=0x86),
                 bytes => {
@@ -74,7 +74,7 @@ impl Owned {
 
 /// What is asked for.
 #[derive(Debug)]
-pub(crate) enum Ask {
+pub(crate) enum ReadRequest {
     /// A value, by `get` or its kin.
     Values { cas: bool, touch: Option<i32> },
     /// A whole request.
@@ -87,25 +87,25 @@ pub(crate) enum Ask {
 
 /// What a job does.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum JobKind {
     Read(Reading),
     Write(Writing),
     Flight(Flight),
-    Lock(Locking),
+    Lock(LockOperation),
 }
 
 #[derive(Debug)]
 pub(crate) struct Reading {
-    ask: Ask,
+    ask: ReadRequest,
     policy: Read,
     /// Datagrams may be used.
     udp: bool,
     /// How many nodes were asked.
     asked: usize,
     left: usize,
-    missed: Option<Owned>,
-    failed: Option<Owned>,
-    warm: Option<Spot>,
+    missed: Option<OwnedAnswer>,
+    failed: Option<OwnedAnswer>,
+    warm: Option<NodeRef>,
     stage: Stage,
 }
 
@@ -128,12 +128,12 @@ pub(crate) struct Writing {
     total: usize,
     left: usize,
     done: usize,
-    first: Option<Owned>,
+    first: Option<OwnedAnswer>,
     /// Any that did it.
-    some: Option<Owned>,
-    failed: Option<Owned>,
+    some: Option<OwnedAnswer>,
+    failed: Option<OwnedAnswer>,
     /// Where the key is deleted once the first pool has done it.
-    then_clear: Vec<Spot>,
+    then_clear: Vec<NodeRef>,
     binary: bool,
 }
 
@@ -145,8 +145,8 @@ pub(crate) struct Job {
     waiter: Option<Waiter>,
     key: Vec<u8>,
     hash: u32,
-    spots: Vec<Spot>,
-    work: Work,
+    node_refs: Vec<NodeRef>,
+    work: JobKind,
     /// The value is kept, if the key still has this version.
     keep: Option<u32>,
 }
@@ -175,7 +175,7 @@ impl Jobs {
 
 impl Worker {
     /// All nodes of a plan.
-    fn spots(&self, pools: &[usize], key: &[u8]) -> Vec<Spot> {
+    fn node_refs(&self, pools: &[usize], key: &[u8]) -> Vec<NodeRef> {
         pools.iter().map(|&pool| self.locate(pool, key)).collect()
     }
 
@@ -195,11 +195,11 @@ impl Worker {
         waiter: Waiter,
         key: &[u8],
         hash: u32,
-        spots: Vec<Spot>,
-        work: Work,
+        node_refs: Vec<NodeRef>,
+        work: JobKind,
     ) -> u32 {
-        for spot in &spots {
-            self.nodes[spot.node as usize].claims += 1;
+        for node_ref in &node_refs {
+            self.nodes[node_ref.node as usize].job_refs += 1;
         }
         let jobs = &mut self.jobs;
         jobs.generation = jobs.generation.wrapping_add(1);
@@ -208,7 +208,7 @@ impl Worker {
             waiter: Some(waiter),
             key: key.to_vec(),
             hash,
-            spots,
+            node_refs,
             work,
             keep: None,
         });
@@ -231,29 +231,29 @@ impl Worker {
         waiter: Waiter,
         key: &[u8],
         hash: u32,
-        ask: Ask,
+        ask: ReadRequest,
         udp: bool,
     ) -> u32 {
-        let mut spots = self.spots(&plan.read, key);
+        let mut node_refs = self.node_refs(&plan.read, key);
         if plan.policy == Read::Spread {
             self.jobs.turn = self.jobs.turn.wrapping_add(1);
-            let turn = self.jobs.turn % spots.len();
-            spots.rotate_left(turn);
+            let turn = self.jobs.turn % node_refs.len();
+            node_refs.rotate_left(turn);
         }
         let mut warm = None;
         // What `get` can't bring is not kept: nor is what is only touched.
-        if let (Some(pool), Ask::Values { touch: None, .. }) = (plan.warm, &ask) {
+        if let (Some(pool), ReadRequest::Values { touch: None, .. }) = (plan.warm, &ask) {
             warm = Some(self.locate(pool, key));
-            spots.extend(warm);
+            node_refs.extend(warm);
         }
         let pools = plan.read.len();
-        if let Ask::Values {
+        if let ReadRequest::Values {
             touch: Some(time), ..
         } = ask
         {
-            for spot in &spots[1..pools] {
+            for node_ref in &node_refs[1..pools] {
                 let line = [&b"touch "[..], key, format!(" {time}\r\n").as_bytes()].concat();
-                self.tell(*spot, &line, Expect::Line);
+                self.tell(*node_ref, &line, Expect::Line);
             }
         }
         let all = plan.policy == Read::Fastest;
@@ -269,7 +269,7 @@ impl Worker {
             warm,
             stage: Stage::Pools,
         };
-        let job = self.add_job(waiter, key, hash, spots, Work::Read(reading));
+        let job = self.add_job(waiter, key, hash, node_refs, JobKind::Read(reading));
         for place in 0..left {
             self.ask(job, place);
         }
@@ -296,16 +296,16 @@ impl Worker {
         expect: Expect,
         fence: bool,
     ) {
-        let mut spots = self.spots(&plan.write, key);
-        let mut clear = self.spots(&plan.clear, key);
+        let mut node_refs = self.node_refs(&plan.write, key);
+        let mut clear = self.node_refs(&plan.clear, key);
         let binary = expect == Expect::Binary;
         // A CAS value is worth something in one pool only.
         let compares = compares(parts[0]);
         if compares {
-            clear.extend(spots.drain(1..));
+            clear.extend(node_refs.drain(1..));
         }
-        clear.retain(|spot| !spots.iter().any(|other| other.node == spot.node));
-        let total = spots.len();
+        clear.retain(|node_ref| !node_refs.iter().any(|other| other.node == node_ref.node));
+        let total = node_refs.len();
         let writing = Writing {
             policy: if compares { Write::AllSync } else { policy },
             total,
@@ -317,33 +317,33 @@ impl Worker {
             then_clear: if compares { clear.clone() } else { Vec::new() },
             binary,
         };
-        let all = [&spots[..], &clear[..]].concat();
-        let job = self.add_job(waiter, key, hash, all, Work::Write(writing));
-        for (place, spot) in spots.iter().enumerate() {
+        let all = [&node_refs[..], &clear[..]].concat();
+        let job = self.add_job(waiter, key, hash, all, JobKind::Write(writing));
+        for (place, node_ref) in node_refs.iter().enumerate() {
             let capped;
-            let parts: &[&[u8]] = match self.capped(*spot, parts) {
+            let parts: &[&[u8]] = match self.capped(*node_ref, parts) {
                 Some(request) => {
                     capped = request;
                     &[&capped]
                 }
                 None => parts,
             };
-            self.send_for(job, place as u16, *spot, parts, expect, fence);
+            self.send_for(job, place as u16, *node_ref, parts, expect, fence);
         }
         if !compares {
-            for spot in clear {
-                self.clear(job, spot, binary);
+            for node_ref in clear {
+                self.clear(job, node_ref, binary);
             }
         }
     }
 
     /// The request with its time to live as the node wants it, if it is to be
     /// changed.
-    pub(crate) fn capped(&self, spot: Spot, parts: &[&[u8]; 3]) -> Option<Vec<u8>> {
-        if spot.cap == 0 {
+    pub(crate) fn capped(&self, node_ref: NodeRef, parts: &[&[u8]; 3]) -> Option<Vec<u8>> {
+        if node_ref.cap == 0 {
             return None;
         }
-        cap_ttl(parts, spot.cap, self.unix())
+        cap_ttl(parts, node_ref.cap, self.unix())
     }
 
     fn waiter(&self, job: u32, part: u16) -> Option<Waiter> {
@@ -362,7 +362,7 @@ impl Worker {
         &mut self,
         job: u32,
         part: u16,
-        spot: Spot,
+        node_ref: NodeRef,
         parts: &[&[u8]],
         expect: Expect,
         fence: bool,
@@ -372,7 +372,7 @@ impl Worker {
         };
         let pending = Pending::new(Some(waiter), expect, fence);
         let binary = expect == Expect::Binary;
-        let sent = self.on_node(spot.node, |node, context, _| {
+        let sent = self.on_node(node_ref.node, |node, context, _| {
             node.request(context, binary, parts, pending)
         });
         if sent.is_err() {
@@ -381,19 +381,19 @@ impl Worker {
     }
 
     /// Sends a request whose answer does not matter, unless the node is busy.
-    pub(crate) fn tell(&mut self, spot: Spot, request: &[u8], expect: Expect) {
+    pub(crate) fn tell(&mut self, node_ref: NodeRef, request: &[u8], expect: Expect) {
         let binary = expect == Expect::Binary;
-        if self.nodes[spot.node as usize].is_busy(binary) {
+        if self.nodes[node_ref.node as usize].is_busy(binary) {
             return;
         }
         let pending = Pending::new(None, expect, false);
-        let _ = self.on_node(spot.node, |node, context, _| {
+        let _ = self.on_node(node_ref.node, |node, context, _| {
             node.request(context, binary, &[request], pending)
         });
     }
 
     /// Deletes the job's key.
-    fn clear(&mut self, job: u32, spot: Spot, binary: bool) {
+    fn clear(&mut self, job: u32, node_ref: NodeRef, binary: bool) {
         let Some(Some(Job { key, .. })) = self.jobs.list.get(job as usize) else {
             return;
         };
@@ -406,7 +406,7 @@ impl Worker {
                 (REQUEST, op::DELETE, key.len() as u8, key.len() as u8);
             ([&head[..], key].concat(), Expect::Binary)
         };
-        self.send_for(job, CLEARED, spot, &[&request], expect, false);
+        self.send_for(job, CLEARED, node_ref, &[&request], expect, false);
     }
 
     /// Asks the node number `place` of the job.
@@ -417,38 +417,38 @@ impl Worker {
         let Some(mut job) = self.jobs.list[index as usize].take() else {
             return;
         };
-        let spot = job.spots[place];
-        if let Work::Read(reading) = &mut job.work {
-            let node = &self.nodes[spot.node as usize];
+        let node_ref = job.node_refs[place];
+        if let JobKind::Read(reading) = &mut job.work {
+            let node = &self.nodes[node_ref.node as usize];
             let (key, hash) = (&job.key, job.hash);
             let sent = match &reading.ask {
-                Ask::Values { cas, touch: None }
+                ReadRequest::Values { cas, touch: None }
                     if reading.udp && node.spec.udp && node.is_in() && !node.is_large(hash) =>
                 {
                     let cas = *cas;
-                    self.on_node(spot.node, |node, context, to| {
+                    self.on_node(node_ref.node, |node, context, to| {
                         node.queue(context, asks(cas), key, hash, waiter, to);
                     });
                     Ok(())
                 }
-                Ask::Values { cas, touch } => {
-                    let touch = touch.map(|time| match spot.cap {
+                ReadRequest::Values { cas, touch } => {
+                    let touch = touch.map(|time| match node_ref.cap {
                         0 => time,
                         cap => crate::route::capped(time, cap, self.unix()),
                     });
                     let command = get_command(*cas, touch);
-                    self.on_node(spot.node, |node, context, _| {
+                    self.on_node(node_ref.node, |node, context, _| {
                         node.get(context, command.as_bytes(), key, hash, Some(waiter))
                     })
                 }
-                Ask::Raw {
+                ReadRequest::Raw {
                     request,
                     expect,
                     fence,
                 } => {
                     let pending = Pending::new(Some(waiter), *expect, *fence);
                     let binary = *expect == Expect::Binary;
-                    self.on_node(spot.node, |node, context, _| {
+                    self.on_node(node_ref.node, |node, context, _| {
                         node.request(context, binary, &[request], pending)
                     })
                 }
@@ -477,15 +477,17 @@ impl Worker {
                 continue;
             };
             let next = match &mut job.work {
-                Work::Read(reading) => reading.take(&job.key, job.spots.len(), waiter.part, answer),
-                Work::Write(writing) => writing.take(waiter.part, answer),
-                Work::Flight(flight) => flight.take(&job.key, answer, self.now),
-                Work::Lock(locking) => locking.take(answer),
+                JobKind::Read(reading) => {
+                    reading.take(&job.key, job.node_refs.len(), waiter.part, answer)
+                }
+                JobKind::Write(writing) => writing.take(waiter.part, answer),
+                JobKind::Flight(flight) => flight.take(&job.key, answer, self.now),
+                JobKind::Lock(locking) => locking.take(answer),
             };
-            let (first, client) = (job.spots[0], job.waiter);
+            let (first, client) = (job.node_refs[0], job.waiter);
             if let (Some(answer), Some(waiter)) = (next.answer, job.waiter) {
                 job.waiter = None;
-                if let (Some(version), Owned::Reply(value), Some(l1)) =
+                if let (Some(version), OwnedAnswer::Reply(value), Some(l1)) =
                     (job.keep, &answer, &mut self.l1)
                 {
                     let same = self.clients.budget.versions.of(job.hash) == version;
@@ -506,9 +508,9 @@ impl Worker {
             if let Some(place) = next.ask {
                 self.ask(index, place);
             }
-            if let Some((spot, key)) = next.warm {
+            if let Some((node_ref, key)) = next.warm {
                 let line = [&b"mg "[..], &key, b" f t v\r\n"].concat();
-                self.send_for(index, 0, spot, &[&line], Expect::Meta, false);
+                self.send_for(index, 0, node_ref, &[&line], Expect::Meta, false);
             }
             if let Some((request, wait)) = next.fill {
                 self.counters.warmed.add(1);
@@ -519,8 +521,8 @@ impl Worker {
                     self.tell(first, &request, Expect::Line);
                 }
             }
-            for (spot, binary) in next.clear {
-                self.clear(index, spot, binary);
+            for (node_ref, binary) in next.clear {
+                self.clear(index, node_ref, binary);
             }
             if next.over {
                 self.end_job(index);
@@ -538,23 +540,23 @@ impl Worker {
             let Some(Some(job)) = self.jobs.list.get(index as usize) else {
                 continue;
             };
-            if let (Work::Flight(flight), true) = (&job.work, job.generation == generation) {
-                let (spot, request) = (job.spots[0], flight.request(&job.key));
-                self.send_for(index, 0, spot, &[&request], Expect::Meta, false);
+            if let (JobKind::Flight(flight), true) = (&job.work, job.generation == generation) {
+                let (node_ref, request) = (job.node_refs[0], flight.request(&job.key));
+                self.send_for(index, 0, node_ref, &[&request], Expect::Meta, false);
             }
         }
     }
 
-    fn capped_line(&self, spot: Spot, request: Vec<u8>) -> Vec<u8> {
+    fn capped_line(&self, node_ref: NodeRef, request: Vec<u8>) -> Vec<u8> {
         let end = request.iter().position(|&byte| byte == b'\r').unwrap_or(0);
         let (line, rest) = request.split_at(end);
-        self.capped(spot, &[line, rest, b""]).unwrap_or(request)
+        self.capped(node_ref, &[line, rest, b""]).unwrap_or(request)
     }
 
     fn end_job(&mut self, index: u32) {
         if let Some(job) = self.jobs.list[index as usize].take() {
-            for spot in &job.spots {
-                self.nodes[spot.node as usize].claims -= 1;
+            for node_ref in &job.node_refs {
+                self.nodes[node_ref.node as usize].job_refs -= 1;
             }
             self.jobs.free.push(index);
         }
@@ -565,23 +567,23 @@ impl Worker {
 #[derive(Debug, Default)]
 pub(crate) struct Step {
     /// Said to the client.
-    pub(crate) answer: Option<Owned>,
+    pub(crate) answer: Option<OwnedAnswer>,
     /// When it goes on.
     pub(crate) wake: Option<u64>,
     /// What the client has then.
     pub(crate) lock: Option<Lock>,
     /// The node that is asked.
     pub(crate) ask: Option<usize>,
-    pub(crate) warm: Option<(Spot, Vec<u8>)>,
+    pub(crate) warm: Option<(NodeRef, Vec<u8>)>,
     /// What is stored in the first pool, and whether the answer is waited for.
     pub(crate) fill: Option<(Vec<u8>, bool)>,
     /// Where the key is deleted.
-    pub(crate) clear: Vec<(Spot, bool)>,
+    pub(crate) clear: Vec<(NodeRef, bool)>,
     pub(crate) over: bool,
 }
 
 impl Step {
-    pub(crate) fn end(answer: Owned) -> Self {
+    pub(crate) fn end(answer: OwnedAnswer) -> Self {
         Step {
             answer: Some(answer),
             over: true,
@@ -591,20 +593,20 @@ impl Step {
 }
 
 impl Reading {
-    fn is_miss(&self, answer: &Owned) -> bool {
-        let Owned::Reply(bytes) = answer else {
+    fn is_miss(&self, answer: &OwnedAnswer) -> bool {
+        let OwnedAnswer::Reply(bytes) = answer else {
             return false;
         };
         match &self.ask {
-            Ask::Values { .. } => bytes.is_empty(),
-            Ask::Raw { .. } => match bytes.as_slice() {
+            ReadRequest::Values { .. } => bytes.is_empty(),
+            ReadRequest::Raw { .. } => match bytes.as_slice() {
                 [0x81, _, _, _, _, _, 0, status, ..] => *status == 1,
                 bytes => matches!(bytes, b"" | b"EN\r\n"),
             },
         }
     }
 
-    fn take(&mut self, key: &[u8], spots: usize, _part: u16, answer: Owned) -> Step {
+    fn take(&mut self, key: &[u8], node_refs: usize, _part: u16, answer: OwnedAnswer) -> Step {
         self.left = self.left.saturating_sub(1);
         match self.stage {
             Stage::Pools => {}
@@ -619,7 +621,7 @@ impl Reading {
             }
             Stage::Filled => return Step::end(answer),
         }
-        let pools = spots - usize::from(self.warm.is_some());
+        let pools = node_refs - usize::from(self.warm.is_some());
         let failed = answer.failed();
         let missed = !failed && self.is_miss(&answer);
         if failed {
@@ -649,14 +651,14 @@ impl Reading {
         }
         // A pool that stands in for another one answers for it.
         let Some(last) = self.missed.take() else {
-            return Step::end(self.failed.take().unwrap_or(Owned::Unavailable));
+            return Step::end(self.failed.take().unwrap_or(OwnedAnswer::Unavailable));
         };
         match self.warm {
-            Some(spot) => {
+            Some(node_ref) => {
                 self.stage = Stage::Warm;
                 self.left = 1;
                 Step {
-                    warm: Some((spot, key.to_vec())),
+                    warm: Some((node_ref, key.to_vec())),
                     ..Step::default()
                 }
             }
@@ -665,9 +667,9 @@ impl Reading {
     }
 
     /// The warm pool's answer to `mg KEY f t v`.
-    fn warm(&mut self, key: &[u8], answer: Owned) -> Step {
-        let miss = || Step::end(Owned::Reply(Vec::new()));
-        let Owned::Reply(bytes) = answer else {
+    fn warm(&mut self, key: &[u8], answer: OwnedAnswer) -> Step {
+        let miss = || Step::end(OwnedAnswer::Reply(Vec::new()));
+        let OwnedAnswer::Reply(bytes) = answer else {
             // A cold pool's miss is a true one.
             return miss();
         };
@@ -679,7 +681,7 @@ impl Reading {
         let head = format!("add {key} {flags} {ttl} {len}\r\n");
         let fill = [head.as_bytes(), data].concat();
         match self.ask {
-            Ask::Values { cas: true, .. } => {
+            ReadRequest::Values { cas: true, .. } => {
                 self.stage = Stage::Fill;
                 self.left = 1;
                 Step {
@@ -690,7 +692,7 @@ impl Reading {
             _ => {
                 let head = format!("VALUE {key} {flags} {len}\r\n");
                 Step {
-                    answer: Some(Owned::Reply([head.as_bytes(), data].concat())),
+                    answer: Some(OwnedAnswer::Reply([head.as_bytes(), data].concat())),
                     fill: Some((fill, false)),
                     over: true,
                     ..Step::default()
@@ -718,7 +720,7 @@ fn meta_value(bytes: &[u8]) -> Option<(usize, u32, i32, &[u8])> {
 }
 
 impl Writing {
-    fn take(&mut self, part: u16, answer: Owned) -> Step {
+    fn take(&mut self, part: u16, answer: OwnedAnswer) -> Step {
         self.left -= 1;
         let mut step = Step::default();
         if part != CLEARED {
@@ -736,7 +738,10 @@ impl Writing {
             if did && !self.then_clear.is_empty() {
                 let clear = std::mem::take(&mut self.then_clear);
                 self.left += clear.len();
-                step.clear = clear.into_iter().map(|spot| (spot, self.binary)).collect();
+                step.clear = clear
+                    .into_iter()
+                    .map(|node_ref| (node_ref, self.binary))
+                    .collect();
             }
         }
         step.over = self.left == 0;
@@ -758,16 +763,16 @@ impl Writing {
                 true => self.first.take().or_else(|| self.some.take()),
                 false => self.failed.take(),
             };
-            step.answer = Some(answer.unwrap_or(Owned::Unavailable));
+            step.answer = Some(answer.unwrap_or(OwnedAnswer::Unavailable));
         }
         step
     }
 }
 
 /// Whether a change was made.
-fn stored(answer: &Owned) -> bool {
+fn stored(answer: &OwnedAnswer) -> bool {
     match answer {
-        Owned::Reply(bytes) => match bytes.as_slice() {
+        OwnedAnswer::Reply(bytes) => match bytes.as_slice() {
             [0x81, _, _, _, _, _, status @ ..] => status.starts_with(&[0, 0]),
             // Quiet ones say nothing of success.
             bytes => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use hippos_proxy::config::Config;
-use hippos_proxy::server::{Order, Server};
+use hippos_proxy::server::{ControlCommand, Server};
 use hippos_proxy::watch::Watch;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -46,12 +46,12 @@ fn main() -> anyhow::Result<()> {
         shown("udp", server.udp),
         shown("http", server.http)
     );
-    let orders = server.orders();
+    let control_commands = server.control_commands();
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            let _ = orders.send(match signal {
-                SIGHUP => Order::Reload,
-                _ => Order::Drain,
+            let _ = control_commands.send(match signal {
+                SIGHUP => ControlCommand::Reload,
+                _ => ControlCommand::Drain,
             });
         }
     });
@@ -64,8 +64,8 @@ fn main() -> anyhow::Result<()> {
     };
     loop {
         match server.order(Duration::from_secs(1)) {
-            Some(Order::Drain) => break,
-            Some(Order::Reload) => take(watch.read(&lookup)),
+            Some(ControlCommand::Drain) => break,
+            Some(ControlCommand::Reload) => take(watch.read(&lookup)),
             None => {
                 if let Some(read) = watch.look(&lookup) {
                     take(read);

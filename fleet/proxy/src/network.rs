@@ -26,18 +26,18 @@ impl Network {
         }
         let host = most - len;
         let mask = u128::MAX.checked_shl(host).unwrap_or(0);
-        let bits = wide(address) & mask;
+        let bits = to_ipv6_bits(address) & mask;
         Some(Self { bits, mask })
     }
 
     /// Whether `address` is among them.
     pub fn contains(&self, address: IpAddr) -> bool {
-        wide(address) & self.mask == self.bits
+        to_ipv6_bits(address) & self.mask == self.bits
     }
 }
 
 /// An address of either family as one of IPv6.
-fn wide(address: IpAddr) -> u128 {
+fn to_ipv6_bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
         IpAddr::V6(address) => u128::from(address),

@@ -22,7 +22,7 @@ use crate::metrics::{Counters, NodeMeter};
 
 /// Lanes of datagrams to a node: as many source ports, so that the node's
 /// network card spreads them over its queues.
-pub(crate) const LANES: usize = 4;
+pub(crate) const CHANNELS: usize = 4;
 
 /// The most requests that wait for a node's answers on one connection.
 const PENDING_MAX: usize = 16 << 10;
@@ -55,12 +55,12 @@ pub(crate) enum Token {
     Client(u32),
     Text(u32),
     Binary(u32),
-    Lane(u32, u8),
+    UdpChannel(u32, u8),
 }
 
 impl Token {
     pub(crate) fn pack(self) -> epoll::EventData {
-        let (kind, low, lane) = match self {
+        let (kind, low, channel) = match self {
             Token::Wake => (0, 0, 0),
             Token::Listener => (1, 0, 0),
             Token::Local => (2, 0, 0),
@@ -68,9 +68,9 @@ impl Token {
             Token::Client(index) => (4, index, 0),
             Token::Text(index) => (5, index, 0),
             Token::Binary(index) => (6, index, 0),
-            Token::Lane(index, lane) => (7, index, lane),
+            Token::UdpChannel(index, channel) => (7, index, channel),
         };
-        epoll::EventData::new_u64(kind << 56 | u64::from(lane) << 32 | u64::from(low))
+        epoll::EventData::new_u64(kind << 56 | u64::from(channel) << 32 | u64::from(low))
     }
 
     pub(crate) fn unpack(data: epoll::EventData) -> Self {
@@ -84,7 +84,7 @@ impl Token {
             4 => Token::Client(low),
             5 => Token::Text(low),
             6 => Token::Binary(low),
-            _ => Token::Lane(low, (data >> 32) as u8),
+            _ => Token::UdpChannel(low, (data >> 32) as u8),
         }
     }
 }
@@ -103,15 +103,15 @@ pub(crate) struct Down;
 
 /// A socket for datagrams.
 #[derive(Debug)]
-struct Lane {
+struct UdpChannel {
     socket: UdpSocket,
-    ids: Ids<UnderWay>,
+    ids: Ids<InFlight>,
     /// Numbers in the order of their sending.
     order: VecDeque<(u16, u64)>,
 }
 
 #[derive(Debug)]
-struct UnderWay {
+struct InFlight {
     batch: Batch<Waiter>,
     since: u64,
     /// The datagrams of a reply of several.
@@ -125,7 +125,7 @@ pub(crate) struct Node {
     pub(crate) spec: config::Node,
     text: Connection,
     binary: Connection,
-    lanes: Vec<Option<Lane>>,
+    channels: Vec<Option<UdpChannel>>,
     turn: usize,
     /// Keys in batches that are not answered.
     waiting: usize,
@@ -141,7 +141,7 @@ pub(crate) struct Node {
     /// Which of its addresses is tried.
     turn_of_address: usize,
     /// Jobs that may still ask it.
-    pub(crate) claims: u32,
+    pub(crate) job_refs: u32,
     /// Not in the configuration any more.
     pub(crate) retired: bool,
 }
@@ -152,7 +152,7 @@ impl Node {
             spec,
             text: Connection::default(),
             binary: Connection::default(),
-            lanes: Vec::new(),
+            channels: Vec::new(),
             turn: 0,
             waiting: 0,
             open: [None, None, None],
@@ -162,7 +162,7 @@ impl Node {
             health,
             meter,
             turn_of_address: 0,
-            claims: 0,
+            job_refs: 0,
             retired: false,
         }
     }
@@ -189,20 +189,20 @@ impl Node {
         self.text.pending.is_empty()
             && self.binary.pending.is_empty()
             && self.open.iter().all(Option::is_none)
-            && self.under_way() == 0
-            && self.claims == 0
+            && self.in_flight() == 0
+            && self.job_refs == 0
     }
 
     /// Closes everything.
     pub(crate) fn close(&mut self, to: &mut impl Deliver) {
         self.text.fail(to);
         self.binary.fail(to);
-        self.lanes.clear();
+        self.channels.clear();
     }
 
-    fn under_way(&self) -> usize {
-        let lanes = self.lanes.iter().flatten();
-        lanes.map(|lane| lane.ids.under_way()).sum()
+    fn in_flight(&self) -> usize {
+        let channels = self.channels.iter().flatten();
+        channels.map(|channel| channel.ids.in_flight()).sum()
     }
 
     /// Whether a value of the key with `hash` is known to pass a datagram.
@@ -223,9 +223,12 @@ impl Node {
         // The next try goes elsewhere, datagrams too.
         self.turn_of_address = self.turn_of_address.wrapping_add(1);
         if self.spec.addresses.len() > 1 {
-            for lane in &mut self.lanes {
-                if lane.as_ref().is_some_and(|lane| lane.ids.under_way() == 0) {
-                    *lane = None;
+            for channel in &mut self.channels {
+                if channel
+                    .as_ref()
+                    .is_some_and(|channel| channel.ids.in_flight() == 0)
+                {
+                    *channel = None;
                 }
             }
         }
@@ -356,7 +359,7 @@ impl Node {
             };
             let window = context.config.window;
             let since = batch.since;
-            if window == 0 || is_due(context.now, since, window, self.under_way()) {
+            if window == 0 || is_due(context.now, since, window, self.in_flight()) {
                 self.flush(context, place, to);
             } else {
                 let at = since + window;
@@ -370,23 +373,23 @@ impl Node {
         let Some(mut batch) = self.open[place].take() else {
             return;
         };
-        let (now, turn) = (context.now, self.turn % LANES);
+        let (now, turn) = (context.now, self.turn % CHANNELS);
         self.turn = self.turn.wrapping_add(1);
         let meter = self.meter.clone();
-        if let Some(lane) = self.lane(context, turn, to) {
-            if let Some(id) = lane.ids.take() {
-                if lane.socket.send(batch.seal(id)).is_ok() {
+        if let Some(channel) = self.channel(context, turn, to) {
+            if let Some(id) = channel.ids.take() {
+                if channel.socket.send(batch.finish(id)).is_ok() {
                     context.counters.batches.add(1);
                     meter.batch.size(batch.len() as u64);
                     context.counters.batched_keys.add(batch.len() as u64);
-                    let under_way = UnderWay {
+                    let in_flight = InFlight {
                         batch,
                         since: now,
                         parts: Vec::new(),
                         missing: 0,
                     };
-                    lane.ids.put(id, under_way);
-                    lane.order.push_back((id, now));
+                    channel.ids.put(id, in_flight);
+                    channel.order.push_back((id, now));
                     return;
                 }
             }
@@ -395,26 +398,27 @@ impl Node {
     }
 
     /// The lane, with a socket.
-    fn lane(
+    fn channel(
         &mut self,
         context: &Context<'_>,
         turn: usize,
         _to: &mut impl Deliver,
-    ) -> Option<&mut Lane> {
-        if self.lanes.is_empty() {
-            self.lanes = (0..LANES).map(|_| None).collect();
+    ) -> Option<&mut UdpChannel> {
+        if self.channels.is_empty() {
+            self.channels = (0..CHANNELS).map(|_| None).collect();
         }
-        let worn = |lane: &Lane| lane.ids.is_worn() && lane.ids.under_way() == 0;
+        let worn =
+            |channel: &UdpChannel| channel.ids.is_exhausted() && channel.ids.in_flight() == 0;
         // Its port is given up: what comes late finds nobody.
-        if self.lanes[turn].as_ref().is_some_and(worn) {
-            self.lanes[turn] = None;
+        if self.channels[turn].as_ref().is_some_and(worn) {
+            self.channels[turn] = None;
         }
-        if self.lanes[turn].is_none() {
-            let token = Token::Lane(context.index as u32, turn as u8);
-            self.lanes[turn] = Lane::new(context, self.address(), token).ok();
+        if self.channels[turn].is_none() {
+            let token = Token::UdpChannel(context.index as u32, turn as u8);
+            self.channels[turn] = UdpChannel::new(context, self.address(), token).ok();
         }
-        let lane = self.lanes[turn].as_mut()?;
-        (!lane.ids.is_worn()).then_some(lane)
+        let channel = self.channels[turn].as_mut()?;
+        (!channel.ids.is_exhausted()).then_some(channel)
     }
 
     /// Asks for the keys of a batch again, over TCP.
@@ -451,13 +455,18 @@ impl Node {
     }
 
     /// A lane's socket has something.
-    pub(crate) fn receive(&mut self, context: &mut Context<'_>, lane: u8, to: &mut impl Deliver) {
-        let place = usize::from(lane);
+    pub(crate) fn receive(
+        &mut self,
+        context: &mut Context<'_>,
+        channel: u8,
+        to: &mut impl Deliver,
+    ) {
+        let place = usize::from(channel);
         loop {
-            let Some(Some(lane)) = self.lanes.get_mut(place) else {
+            let Some(Some(channel)) = self.channels.get_mut(place) else {
                 return;
             };
-            let len = match lane.socket.recv(context.scratch) {
+            let len = match channel.socket.recv(context.scratch) {
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -465,21 +474,21 @@ impl Node {
                 Err(_) => continue,
             };
             let datagram = &context.scratch[..len];
-            let Some((id, done)) = lane.take(datagram) else {
+            let Some((id, done)) = channel.take(datagram) else {
                 context.counters.udp_late.add(1);
                 continue;
             };
             let Some(reply) = done else { continue };
-            let Some(under_way) = lane.ids.done(id) else {
+            let Some(in_flight) = channel.ids.done(id) else {
                 continue;
             };
             self.failures = 0;
-            let UnderWay {
+            let InFlight {
                 mut batch,
                 parts,
                 since,
                 ..
-            } = under_way;
+            } = in_flight;
             self.meter.udp.latency(context.now.saturating_sub(since));
             let whole;
             let reply = match reply {
@@ -568,29 +577,29 @@ impl Node {
         let config = context.config;
         let mut next: Option<u64> = None;
         let mut at = |time: u64| next = Some(next.map_or(time, |next| next.min(time)));
-        for place in 0..self.lanes.len() {
-            while let Some(Some(lane)) = self.lanes.get_mut(place) {
-                let Some(&(id, since)) = lane.order.front() else {
+        for place in 0..self.channels.len() {
+            while let Some(Some(channel)) = self.channels.get_mut(place) {
+                let Some(&(id, since)) = channel.order.front() else {
                     break;
                 };
-                match lane.ids.get(id) {
+                match channel.ids.get(id) {
                     // Answered, and perhaps used again since.
                     None => {}
-                    Some(under_way) if under_way.since != since => {}
+                    Some(in_flight) if in_flight.since != since => {}
                     Some(_) if context.now < since + config.udp_timeout => {
                         at(since + config.udp_timeout);
                         break;
                     }
                     Some(_) => {
-                        if let Some(lost) = lane.ids.lose(id) {
-                            lane.order.pop_front();
+                        if let Some(lost) = channel.ids.lose(id) {
+                            channel.order.pop_front();
                             context.counters.udp_lost.add(1);
                             self.retry(context, lost.batch, false, to);
                             continue;
                         }
                     }
                 }
-                lane.order.pop_front();
+                channel.order.pop_front();
             }
         }
         if !self.retired && !self.is_in() {
@@ -644,7 +653,7 @@ enum Complete {
     Several,
 }
 
-impl Lane {
+impl UdpChannel {
     fn new(context: &Context<'_>, address: SocketAddr, token: Token) -> std::io::Result<Self> {
         let any: SocketAddr = match address {
             SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
@@ -666,7 +675,7 @@ impl Lane {
     /// Nothing if nobody waits for it.
     fn take(&mut self, datagram: &[u8]) -> Option<(u16, Option<Complete>)> {
         let (Frame { id, total }, data) = Frame::parse(datagram)?;
-        let under_way = self.ids.get(id)?;
+        let in_flight = self.ids.get(id)?;
         if total == 1 {
             return Some((id, Some(Complete::Single)));
         }
@@ -674,16 +683,16 @@ impl Lane {
         if total == 0 || total > DATAGRAMS_MAX || sequence >= usize::from(total) {
             return None;
         }
-        if under_way.parts.is_empty() {
-            under_way.parts = vec![None; usize::from(total)];
-            under_way.missing = usize::from(total);
+        if in_flight.parts.is_empty() {
+            in_flight.parts = vec![None; usize::from(total)];
+            in_flight.missing = usize::from(total);
         }
-        let part = under_way.parts.get_mut(sequence)?;
+        let part = in_flight.parts.get_mut(sequence)?;
         if part.is_none() {
-            under_way.missing -= 1;
+            in_flight.missing -= 1;
         }
         *part = Some(data.to_vec());
-        let whole = under_way.missing == 0;
+        let whole = in_flight.missing == 0;
         Some((id, whole.then_some(Complete::Several)))
     }
 }

@@ -153,7 +153,7 @@ pub struct Route {
     /// Which copy is read, in the order of `near`.
     pub read: Read,
     /// The pools with those of the own zone first.
-    pub near: Vec<usize>,
+    pub pools_by_zone: Vec<usize>,
     /// On a miss this pool is asked, and the value kept in the first.
     pub warm: Option<usize>,
     /// A pool that gets the commands about some keys too, and whose answers do
@@ -195,7 +195,7 @@ impl Route {
             pools: vec![pool],
             write: Write::default(),
             read: Read::default(),
-            near: vec![pool],
+            pools_by_zone: vec![pool],
             warm: None,
             shadow: None,
             migrate: None,
@@ -226,7 +226,7 @@ impl Route {
     /// The pools for now, in seconds since 1970.
     pub fn plan(&self, now: u64) -> Plan {
         let mut plan = Plan {
-            read: self.near.clone(),
+            read: self.pools_by_zone.clone(),
             policy: self.read,
             warm: self.warm,
             write: self.pools.clone(),

@@ -21,7 +21,7 @@ use socket2::{Domain, Socket, Type};
 use crate::config::{self, Config};
 use crate::health::Health;
 use crate::metrics::{self, Collector, Counters, Meters, NodeMeter, RouteMeter};
-use crate::worker::{Doors, Worker};
+use crate::worker::{Listeners, Worker};
 
 /// What all threads see.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Shared {
 
 /// What the proxy is told over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum ControlCommand {
     /// Read the configuration again.
     Reload,
     /// Take no new clients, and end.
@@ -79,7 +79,7 @@ pub struct Server {
     shared: Arc<Shared>,
     wakes: Vec<Arc<OwnedFd>>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
-    orders: (Sender<Order>, Receiver<Order>),
+    control_commands: (Sender<ControlCommand>, Receiver<ControlCommand>),
     /// Where TCP clients come, with the port that was taken.
     pub tcp: Option<SocketAddr>,
     /// Where clients with TLS come.
@@ -128,7 +128,7 @@ impl Server {
                 None => None,
             };
             let unix = unix.as_ref().map(UnixListener::try_clone).transpose()?;
-            all.push(Doors {
+            all.push(Listeners {
                 tcp,
                 tls,
                 unix,
@@ -168,22 +168,22 @@ impl Server {
         });
         let mut wakes = Vec::new();
         let mut threads = Vec::new();
-        for (number, doors) in all.into_iter().enumerate() {
+        for (number, listeners) in all.into_iter().enumerate() {
             let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
             let wake = Arc::new(eventfd(0, flags)?);
-            let mut worker = Worker::new(shared.clone(), number, doors, &*wake)?;
+            let mut worker = Worker::new(shared.clone(), number, listeners, &*wake)?;
             wakes.push(wake);
             threads.push(std::thread::spawn(move || worker.run()));
         }
         let http_address = http.as_ref().map(TcpListener::local_addr).transpose()?;
-        let orders = channel();
+        let control_commands = channel();
         if let Some(listener) = http {
             let mut registry = Registry::with_prefix("hippos_proxy");
             registry.register_collector(Box::new(Collector(shared.clone())));
             let pages = Pages {
                 shared: shared.clone(),
                 registry,
-                orders: orders.0.clone(),
+                control_commands: control_commands.0.clone(),
             };
             std::thread::spawn(move || pages.serve(&listener));
         }
@@ -191,7 +191,7 @@ impl Server {
             shared,
             wakes,
             threads,
-            orders,
+            control_commands,
             tcp: tcp_address,
             tls: tls_address,
             udp: udp_address,
@@ -235,13 +235,13 @@ impl Server {
     }
 
     /// What was ordered over HTTP within `limit`, or by [`orders`](Self::orders).
-    pub fn order(&self, limit: Duration) -> Option<Order> {
-        self.orders.1.recv_timeout(limit).ok()
+    pub fn order(&self, limit: Duration) -> Option<ControlCommand> {
+        self.control_commands.1.recv_timeout(limit).ok()
     }
 
     /// Where orders can be given.
-    pub fn orders(&self) -> Sender<Order> {
-        self.orders.0.clone()
+    pub fn control_commands(&self) -> Sender<ControlCommand> {
+        self.control_commands.0.clone()
     }
 
     /// The counts of all workers: name, help text, value.
@@ -281,7 +281,7 @@ fn bind(address: SocketAddr, kind: Type) -> std::io::Result<Socket> {
 struct Pages {
     shared: Arc<Shared>,
     registry: Registry,
-    orders: Sender<Order>,
+    control_commands: Sender<ControlCommand>,
 }
 
 impl Pages {
@@ -303,7 +303,7 @@ impl Pages {
         let (verb, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let mut kind = "text/plain; charset=utf-8";
         let done = |order| {
-            let _ = self.orders.send(order);
+            let _ = self.control_commands.send(order);
             ("202 Accepted", "ordered\n".into())
         };
         let (status, body) = match (verb, path) {
@@ -321,8 +321,8 @@ impl Pages {
             ("GET", "/health") => ("200 OK", "ok\n".into()),
             ("GET", "/status") => ("200 OK", self.status()),
             ("POST", _) if !own => ("403 Forbidden", "not from here\n".into()),
-            ("POST", "/reload") => done(Order::Reload),
-            ("POST", "/drain") => done(Order::Drain),
+            ("POST", "/reload") => done(ControlCommand::Reload),
+            ("POST", "/drain") => done(ControlCommand::Drain),
             ("POST", path) if path.starts_with("/admit?") => {
                 let name = &path["/admit?".len()..];
                 let nodes = self.shared.nodes();

@@ -21,7 +21,7 @@ use crate::framing::Expect;
 pub const KEYS_MAX: usize = 64;
 
 /// Said to commands that make no sense for a fleet.
-pub const NO_FLEET: &[u8] = b"SERVER_ERROR not available through the proxy\r\n";
+pub const NOT_AVAILABLE: &[u8] = b"SERVER_ERROR not available through the proxy\r\n";
 
 /// Said to a datagram whose line is longer than a stream's may be.
 pub const LONG_LINE: &[u8] = b"SERVER_ERROR line too long\r\n";
@@ -85,7 +85,7 @@ pub struct Forward<'a> {
     /// The item may change.
     pub write: bool,
     /// Said instead of what the node answers.
-    pub instead: Option<Vec<u8>>,
+    pub reply_override: Option<Vec<u8>>,
 }
 
 /// A key's bytes.
@@ -183,7 +183,7 @@ impl Session {
     }
 
     /// Whether the client has said goodbye.
-    pub fn said_goodbye(&self) -> bool {
+    pub fn quit_requested(&self) -> bool {
         matches!(self.state, State::Closed { goodbye: true })
     }
 
@@ -273,7 +273,7 @@ impl Session {
             expect,
             fence,
             write,
-            instead: None,
+            reply_override: None,
         };
         let request = text::parse(line);
         if line.len() > LINE_MAX && !matches!(request, Request::Get(_)) {
@@ -292,7 +292,7 @@ impl Session {
                         self.state = State::Swallow(u64::from(store.len) + 2, Then::Say(b""));
                         whole.parts = [b"delete ", store.key, b"\r\n"];
                         whole.fence = false;
-                        whole.instead = Some(line.to_vec());
+                        whole.reply_override = Some(line.to_vec());
                         gone = Some(Command::Forward(whole));
                     } else if store.noreply {
                         self.state = State::Swallow(u64::from(store.len) + 2, Then::Say(b""));
@@ -612,7 +612,7 @@ impl Session {
             expect: Expect::Binary,
             fence: quiet,
             write,
-            instead: None,
+            reply_override: None,
         };
         Next::Took(whole, Some(Command::Forward(forward)))
     }
@@ -631,9 +631,9 @@ fn admin<'a>(tokens: &Tokens<'a>, line: &'a [u8]) -> Command<'a> {
             words.next();
             Command::Stats(words.rest().trim_ascii())
         }
-        (b"lru_crawler", b"metadump" | b"mgdump") => Command::Say(NO_FLEET),
+        (b"lru_crawler", b"metadump" | b"mgdump") => Command::Say(NOT_AVAILABLE),
         (b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit", _) => broadcast(),
-        _ => Command::Say(NO_FLEET),
+        _ => Command::Say(NOT_AVAILABLE),
     }
 }
 

@@ -20,9 +20,9 @@ use rustix::event::{epoll, Timespec};
 
 use crate::client::{Answer, Budget, Client, Link, Stream, Waiter};
 use crate::config::{self, Config};
-use crate::dispatch::{Bucket, Flow};
+use crate::dispatch::{Bucket, DispatchResult};
 use crate::exclusion::Lock;
-use crate::job::{Jobs, Owned, JOB};
+use crate::job::{Jobs, OwnedAnswer, JOB};
 use crate::l1::L1;
 use crate::metrics::Counters;
 use crate::node::{events, Context, Deliver, Node, Token};
@@ -43,7 +43,7 @@ const DATAGRAMS_MAX: usize = 4096;
 const DATAGRAM_REPLY_MAX: usize = (1 << 20) + (64 << 10);
 
 /// Sockets that clients come to.
-pub(crate) struct Doors {
+pub(crate) struct Listeners {
     pub(crate) tcp: Option<TcpListener>,
     pub(crate) tls: Option<TcpListener>,
     pub(crate) unix: Option<UnixListener>,
@@ -58,7 +58,7 @@ pub(crate) struct Worker {
     number: usize,
     pub(crate) counters: Arc<Counters>,
     epoll: OwnedFd,
-    doors: Doors,
+    listeners: Listeners,
     pub(crate) clients: Clients,
     pub(crate) jobs: Jobs,
     pub(crate) l1: Option<L1>,
@@ -78,7 +78,7 @@ pub(crate) struct Worker {
     /// Something waits to be sent to a node.
     pub(crate) again: bool,
     /// Connections may wait to be accepted, from this time on.
-    knock_at: Option<u64>,
+    accept_at: Option<u64>,
     /// When clients that are still there are left.
     deadline: Option<u64>,
 }
@@ -88,11 +88,11 @@ pub(crate) struct Clients {
     list: Vec<Option<Box<Client>>>,
     free: Vec<u32>,
     /// Those to be looked at in this round.
-    touched: Vec<u32>,
+    dirty: Vec<u32>,
     /// Answers for the client that is being served.
-    late: Vec<Waiter>,
+    ready_answers: Vec<Waiter>,
     /// Answers for jobs.
-    pub(crate) done: VecDeque<(Waiter, Owned)>,
+    pub(crate) done: VecDeque<(Waiter, OwnedAnswer)>,
     generation: u32,
     datagrams: usize,
     pub(crate) budget: Budget,
@@ -124,7 +124,7 @@ impl Clients {
     fn touch(&mut self, index: u32) {
         if let Some(Some(client)) = self.list.get_mut(index as usize) {
             if !std::mem::replace(&mut client.listed, true) {
-                self.touched.push(index);
+                self.dirty.push(index);
             }
         }
     }
@@ -144,7 +144,7 @@ impl Clients {
 impl Deliver for Clients {
     fn deliver(&mut self, waiter: Waiter, answer: Answer<'_>) {
         if waiter.client & JOB != 0 {
-            self.done.push_back((waiter, Owned::of(answer)));
+            self.done.push_back((waiter, OwnedAnswer::of(answer)));
             return;
         }
         match self.list.get_mut(waiter.client as usize) {
@@ -152,7 +152,7 @@ impl Deliver for Clients {
                 client.answered(&waiter, answer, &mut self.budget);
                 self.touch(waiter.client);
             }
-            Some(None) => self.late.push(waiter),
+            Some(None) => self.ready_answers.push(waiter),
             _ => {}
         }
     }
@@ -174,7 +174,7 @@ impl Worker {
     pub(crate) fn new(
         shared: Arc<Shared>,
         number: usize,
-        doors: Doors,
+        listeners: Listeners,
         wake: impl AsFd,
     ) -> std::io::Result<Self> {
         let counters = shared.counters[number].clone();
@@ -182,13 +182,13 @@ impl Worker {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, wake, Token::Wake.pack(), edge)?;
-        for tcp in doors.tcp.iter().chain(&doors.tls) {
+        for tcp in listeners.tcp.iter().chain(&listeners.tls) {
             epoll::add(&epoll, tcp, Token::Listener.pack(), edge)?;
         }
-        if let Some(unix) = &doors.unix {
+        if let Some(unix) = &listeners.unix {
             epoll::add(&epoll, unix, Token::Local.pack(), edge)?;
         }
-        if let Some(udp) = &doors.udp {
+        if let Some(udp) = &listeners.udp {
             epoll::add(&epoll, udp, Token::Udp.pack(), epoll::EventFlags::IN)?;
         }
         let limit = config.memory / shared.counters.len();
@@ -197,12 +197,12 @@ impl Worker {
             number,
             counters,
             epoll,
-            doors,
+            listeners,
             clients: Clients {
                 list: Vec::new(),
                 free: Vec::new(),
-                touched: Vec::new(),
-                late: Vec::new(),
+                dirty: Vec::new(),
+                ready_answers: Vec::new(),
                 done: VecDeque::new(),
                 generation: 0,
                 datagrams: 0,
@@ -223,7 +223,7 @@ impl Worker {
             now: 0,
             unlogged: 0,
             again: false,
-            knock_at: Some(0),
+            accept_at: Some(0),
             deadline: None,
             config: config.clone(),
             shared,
@@ -322,7 +322,7 @@ impl Worker {
             for event in &ready {
                 self.event(Token::unpack(event.data), event.flags);
             }
-            if self.knock_at.is_some_and(|at| at <= self.now) {
+            if self.accept_at.is_some_and(|at| at <= self.now) {
                 self.accept();
             }
             self.wake_jobs();
@@ -354,8 +354,8 @@ impl Worker {
     }
 
     fn timeout(&self, next: Option<u64>) -> Option<Timespec> {
-        let wait = if self.clients.touched.is_empty() && self.clients.done.is_empty() {
-            let next = next.into_iter().chain(self.knock_at).min()?;
+        let wait = if self.clients.dirty.is_empty() && self.clients.done.is_empty() {
+            let next = next.into_iter().chain(self.accept_at).min()?;
             next.saturating_sub(self.shared.start.elapsed().as_micros() as u64)
         } else {
             0
@@ -369,7 +369,7 @@ impl Worker {
     fn event(&mut self, token: Token, flags: epoll::EventFlags) {
         match token {
             Token::Wake => self.woken(),
-            Token::Listener | Token::Local => self.knock_at = Some(self.now),
+            Token::Listener | Token::Local => self.accept_at = Some(self.now),
             Token::Udp => self.receive(),
             Token::Client(index) => {
                 if let Some(client) = self.clients.get(index) {
@@ -392,8 +392,8 @@ impl Worker {
             Token::Binary(index) => self.on_node(index, |node, context, to| {
                 node.ready(context, true, flags, to);
             }),
-            Token::Lane(index, lane) => self.on_node(index, |node, context, to| {
-                node.receive(context, lane, to);
+            Token::UdpChannel(index, channel) => self.on_node(index, |node, context, to| {
+                node.receive(context, channel, to);
             }),
         }
     }
@@ -424,8 +424,8 @@ impl Worker {
         }
         if self.shared.draining.load(Relaxed) && self.deadline.is_none() {
             self.deadline = Some(self.now + self.config.drain);
-            self.knock_at = None;
-            self.doors = Doors {
+            self.accept_at = None;
+            self.listeners = Listeners {
                 tcp: None,
                 tls: None,
                 unix: None,
@@ -447,18 +447,18 @@ impl Worker {
             }),
             None => Err(ErrorKind::WouldBlock.into()),
         };
-        match tcp(&self.doors.tcp) {
+        match tcp(&self.listeners.tcp) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             other => return other.map(Stream::Tcp),
         }
-        match (tcp(&self.doors.tls), &self.config.tls) {
+        match (tcp(&self.listeners.tls), &self.config.tls) {
             (Ok(stream), Some((_, config))) => {
                 return Tls::accept(config, stream).map(|tls| Stream::Tls(Box::new(tls)));
             }
             (Err(error), _) if error.kind() != ErrorKind::WouldBlock => return Err(error),
             _ => {}
         }
-        let Some(unix) = &self.doors.unix else {
+        let Some(unix) = &self.listeners.unix else {
             return Err(ErrorKind::WouldBlock.into());
         };
         unix.accept().map(|(stream, _)| {
@@ -468,7 +468,7 @@ impl Worker {
     }
 
     fn accept(&mut self) {
-        self.knock_at = None;
+        self.accept_at = None;
         for _ in 0..64 {
             let accepted = match self.next_stream() {
                 // Not what they were asked for: their connection ends here.
@@ -480,7 +480,7 @@ impl Worker {
                 Err(error) => {
                     // For want of descriptors: some may be free in a while.
                     if error.kind() != ErrorKind::WouldBlock {
-                        self.knock_at = Some(self.now + 100_000);
+                        self.accept_at = Some(self.now + 100_000);
                     }
                     return;
                 }
@@ -508,7 +508,7 @@ impl Worker {
             }
         }
         // More may wait; the clients come first.
-        self.knock_at = Some(self.now);
+        self.accept_at = Some(self.now);
     }
 
     fn remove(&mut self, index: u32) {
@@ -527,7 +527,9 @@ impl Worker {
     /// Takes datagrams of clients.
     fn receive(&mut self) {
         for _ in 0..64 {
-            let Some(udp) = &self.doors.udp else { return };
+            let Some(udp) = &self.listeners.udp else {
+                return;
+            };
             let (len, peer) = match udp.recv_from(&mut self.scratch) {
                 Ok(received) => received,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -574,7 +576,7 @@ impl Worker {
             self.clients.touch(index);
         }
         let mut at = 0;
-        while let Some(&index) = self.clients.touched.get(at) {
+        while let Some(&index) = self.clients.dirty.get(at) {
             at += 1;
             self.serve(index);
         }
@@ -640,7 +642,7 @@ impl Worker {
         }
         self.scratch = scratch;
         self.clients.list[index as usize] = Some(client);
-        for waiter in std::mem::take(&mut self.clients.late) {
+        for waiter in std::mem::take(&mut self.clients.ready_answers) {
             self.clients.deliver(waiter, Answer::Unavailable);
         }
     }
@@ -671,10 +673,12 @@ impl Worker {
                 Next::Took(n, None) => at += n,
                 Next::Took(n, Some(command)) => {
                     let flow = self.dispatch(index, client, command);
-                    if flow != Flow::Taken {
+                    if flow != DispatchResult::Taken {
                         client.session = before;
-                        client.ordered = flow == Flow::Ordered;
-                        if flow == Flow::Busy && !std::mem::replace(&mut client.stalled, true) {
+                        client.ordered = flow == DispatchResult::Ordered;
+                        if flow == DispatchResult::Busy
+                            && !std::mem::replace(&mut client.stalled, true)
+                        {
                             self.stalled.push_back(index);
                         }
                         return (at, false);
@@ -708,7 +712,7 @@ impl Worker {
     /// Sends what there is to the clients of this round.
     fn send_touched(&mut self) {
         let mut again = Vec::new();
-        for index in std::mem::take(&mut self.clients.touched) {
+        for index in std::mem::take(&mut self.clients.dirty) {
             let Some(Some(client)) = self.clients.list.get_mut(index as usize) else {
                 continue;
             };
@@ -717,7 +721,7 @@ impl Worker {
                 Link::Stream(_) => !client.send(&mut self.clients.budget),
                 Link::Datagram { peer, id } => {
                     let done = client.closing && !client.waits();
-                    if let (true, Some(udp)) = (done, &self.doors.udp) {
+                    if let (true, Some(udp)) = (done, &self.listeners.udp) {
                         reply_to(udp, peer, id, client);
                     }
                     done
@@ -777,7 +781,7 @@ fn reply_to(udp: &UdpSocket, peer: SocketAddr, id: u16, client: &Client) {
         message = reply::UDP_TOO_LARGE;
     }
     if message.is_empty() {
-        if client.session.said_goodbye() {
+        if client.session.quit_requested() {
             let _ = udp.send_to(&reply_frame(id, 0, 0), peer);
         }
         return;

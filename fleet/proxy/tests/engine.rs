@@ -9,7 +9,7 @@ use hippos_conformance::{Options, Target};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// What is answered otherwise than by a node: see docs/fleet.md.
-const OTHERWISE: [&str; 9] = [
+const DIFFERENCES: [&str; 9] = [
     "lru_crawler metadump alone",
     "lru_crawler metadump with a bad class",
     "lru_crawler dumps",
@@ -40,7 +40,7 @@ fn one_node_behind_the_proxy_answers_as_it_does_alone() {
         // "FILE:LINE NAME (Steps): ..."
         let head = failure.split(" (Steps)").next().unwrap_or_default();
         let name = head.split_once(' ').map_or("", |(_, name)| name);
-        if OTHERWISE.contains(&name) {
+        if DIFFERENCES.contains(&name) {
             continue;
         }
         // What the node itself does not do is not the proxy's fault.

@@ -28,7 +28,7 @@ fn pools(nodes: &[SocketAddr], top: &str, first: &str, rest: &str) -> Server {
 }
 
 /// An address that nobody listens at.
-fn nobody() -> SocketAddr {
+fn unused_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }
@@ -72,7 +72,7 @@ fn a_change_reaches_every_copy_and_any_copy_answers_reads() {
 fn a_dead_copy_fails_what_waits_for_all_and_nothing_else() {
     let nodes = [Engine::start(), Engine::start()];
     let [a, c] = nodes.each_ref().map(|node| node.address);
-    let addresses = [a, nobody(), c];
+    let addresses = [a, unused_address(), c];
     for (policy, pools, stored) in [
         ("all_sync", "\"a\", \"b\", \"c\"", false),
         ("all_majority", "\"a\", \"b\", \"c\"", true),
@@ -114,11 +114,11 @@ fn reads_go_on_to_the_next_pool() {
     assert_eq!(read(&[a, b], "failover"), (Ok(None), Ok(None)));
     assert_eq!(read(&[a, b], "miss_failover"), (hit(), Ok(None)));
     assert_eq!(read(&[a, b], "fastest"), (hit(), Ok(None)));
-    let dead = nobody();
+    let dead = unused_address();
     for policy in ["failover", "miss_failover", "fastest"] {
         assert_eq!(read(&[dead, b], policy), (hit(), Ok(None)), "{policy}");
     }
-    let none = nobody();
+    let none = unused_address();
     assert!(read(&[dead, none], "failover").0.is_err());
 }
 
@@ -210,7 +210,7 @@ fn a_gutter_pool_keeps_values_for_its_time_to_live_only() {
     let gutter = Engine::start();
     let first = "failover = \"b\"\nfailover_ttl_s = 10";
     let rest = "[[routes]]\npool = \"a\"\n";
-    let proxy = pools(&[nobody(), gutter.address], "", first, rest);
+    let proxy = pools(&[unused_address(), gutter.address], "", first, rest);
     let mut client = Client::new(&proxy);
     until(|| client.set("gutter", "x") == "STORED");
     let mut direct = Client::at(gutter.address);
@@ -412,6 +412,6 @@ fn the_metrics_page_tells_latencies_by_route_command_and_node() {
     let second = std::time::Duration::from_secs(1);
     assert_eq!(
         proxy.order(second),
-        Some(hippos_proxy::server::Order::Reload)
+        Some(hippos_proxy::server::ControlCommand::Reload)
     );
 }
