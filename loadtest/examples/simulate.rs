@@ -41,7 +41,7 @@ const HEADER: usize = 32;
 /// Bytes of the least memory block that is used here, and so of the largest item.
 const BLOCKS: std::ops::RangeInclusive<usize> = 16 << 10..=1 << 20;
 /// Requests between two steps of maintenance.
-const UPKEEP: usize = 256;
+const MAINTAIN_EVERY: usize = 256;
 
 /// A cache to be asked.
 trait Cache {
@@ -52,7 +52,7 @@ trait Cache {
 }
 
 /// The store, and what is needed to make items for it.
-struct Ours<'m> {
+struct HipposCache<'m> {
     store: Store<Host>,
     model: &'m Model,
     key: Vec<u8>,
@@ -60,7 +60,7 @@ struct Ours<'m> {
     turns: usize,
 }
 
-impl<'m> Ours<'m> {
+impl<'m> HipposCache<'m> {
     fn new(model: &'m Model, eviction: Eviction, memory: usize, block: usize) -> Result<Self> {
         let config = Config {
             memory,
@@ -84,13 +84,13 @@ impl<'m> Ours<'m> {
         self.key.clear();
         self.model.write_key(id, &mut self.key);
         self.turns += 1;
-        if self.turns % UPKEEP == 0 {
+        if self.turns % MAINTAIN_EVERY == 0 {
             self.store.maintain();
         }
     }
 }
 
-impl Cache for Ours<'_> {
+impl Cache for HipposCache<'_> {
     fn get(&mut self, id: u64) -> bool {
         self.name(id);
         let guard = self.store.read();
@@ -262,7 +262,7 @@ fn main() -> Result<()> {
             let most = block - 128;
             let mut bytes = 0;
             let mut ratio = |eviction| -> Result<f64> {
-                let mut ours = Ours::new(&model, eviction, memory, block)?;
+                let mut ours = HipposCache::new(&model, eviction, memory, block)?;
                 let ratio = drive(&model, &mut ours, args.requests, most);
                 if eviction == Eviction::Clock {
                     bytes = ours.store.snapshot().bytes as usize;

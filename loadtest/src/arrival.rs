@@ -97,7 +97,7 @@ impl Schedule {
                 factor,
                 length,
                 period,
-            } => bend(even, factor, length * SECOND, period * SECOND) as u64,
+            } => burst_time(even, factor, length * SECOND, period * SECOND) as u64,
             _ => even as u64,
         }
     }
@@ -111,7 +111,7 @@ impl Schedule {
                 factor,
                 length,
                 period,
-            } => straighten(time as f64, factor, length * SECOND, period * SECOND),
+            } => even_time(time as f64, factor, length * SECOND, period * SECOND),
             _ => time as f64,
         };
         let passed = even / self.gap - self.elapsed;
@@ -123,8 +123,8 @@ impl Schedule {
     }
 }
 
-/// The inverse of [`bend`].
-fn straighten(bent: f64, factor: f64, length: f64, period: f64) -> f64 {
+/// The inverse of [`burst_time`].
+fn even_time(bent: f64, factor: f64, length: f64, period: f64) -> f64 {
     let whole = (bent / period).floor() * period;
     let within = bent - whole;
     if within <= length {
@@ -137,7 +137,7 @@ fn straighten(bent: f64, factor: f64, length: f64, period: f64) -> f64 {
 
 /// Maps a time of the even process to the bursty one's: within each period the
 /// first `length` carry `factor` times the mean rate.
-fn bend(even: f64, factor: f64, length: f64, period: f64) -> f64 {
+fn burst_time(even: f64, factor: f64, length: f64, period: f64) -> f64 {
     let whole = (even / period).floor() * period;
     let within = even - whole;
     let in_burst = factor * length;
@@ -175,8 +175,11 @@ mod tests {
             );
         }
         for time in [0.0, 0.05, 0.1, 0.3, 0.99, 4.2] {
-            let there = straighten(time, 2.5, 0.1, 1.0);
-            assert!((bend(there, 2.5, 0.1, 1.0) - time).abs() < 1e-9, "{time}");
+            let there = even_time(time, 2.5, 0.1, 1.0);
+            assert!(
+                (burst_time(there, 2.5, 0.1, 1.0) - time).abs() < 1e-9,
+                "{time}"
+            );
         }
     }
 

@@ -22,13 +22,13 @@ use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::binary;
-use crate::mmsg::{self, Inbox, Outbox, BATCH};
+use crate::mmsg::{self, RecvBatch, SendBatch, BATCH};
 use crate::payload;
 use crate::wire::{Frame, FRAME};
 use crate::workload::Model;
 
 /// Bytes of a reply that fit into one datagram.
-const BODY: usize = 1400 - FRAME;
+const REPLY_DATA_MAX: usize = 1400 - FRAME;
 /// Replies that are made before they are sent.
 const REPLIES: usize = 8 * BATCH;
 /// What the server says it is.
@@ -138,7 +138,7 @@ impl Echo {
             )?;
             socket.set_reuse_port(true)?;
             if gso {
-                mmsg::gather(&socket)?;
+                mmsg::enable_gro(&socket)?;
             }
             socket.set_recv_buffer_size(8 << 20)?;
             socket.set_send_buffer_size(8 << 20)?;
@@ -210,13 +210,13 @@ impl Server {
     }
 
     fn serve_udp(&self, socket: &Socket) {
-        let mut inbox: Inbox<SockaddrStorage> = Inbox::new(self.gso);
-        let mut outbox = Outbox::addressed(self.gso);
+        let mut recv_batch: RecvBatch<SockaddrStorage> = RecvBatch::new(self.gso);
+        let mut send_batch = SendBatch::addressed(self.gso);
         let mut replies = Replies::default();
         let mut answer = Answer::default();
         while !self.stopped() {
             let fd = socket.as_raw_fd();
-            let received = match inbox.receive(fd) {
+            let received = match recv_batch.receive(fd) {
                 Ok(received) => received,
                 // The kernel tells of a client that is gone; the others stay.
                 Err(Errno::ECONNREFUSED) => continue,
@@ -236,7 +236,7 @@ impl Server {
             if !self.faults.delay.is_zero() {
                 std::thread::sleep(self.faults.delay);
             }
-            for (datagram, from) in inbox.datagrams() {
+            for (datagram, from) in recv_batch.datagrams() {
                 let Some((frame, body)) =
                     Frame::split(datagram).filter(|(frame, _)| frame.total == 1)
                 else {
@@ -268,9 +268,9 @@ impl Server {
                 for end in ends {
                     let message = &answer.bytes[start..*end];
                     start = *end;
-                    let total = message.len().div_ceil(BODY);
+                    let total = message.len().div_ceil(REPLY_DATA_MAX);
                     let torn = total > 1 && every(self.faults.tear, &self.gets);
-                    for (sequence, body) in message.chunks(BODY).enumerate() {
+                    for (sequence, body) in message.chunks(REPLY_DATA_MAX).enumerate() {
                         if torn && sequence == 0 {
                             continue;
                         }
@@ -284,13 +284,13 @@ impl Server {
                             from,
                         );
                         if replies.used == REPLIES {
-                            replies.flush(&mut outbox, fd);
+                            replies.flush(&mut send_batch, fd);
                         }
                     }
                 }
                 self.answered.fetch_add(1, Ordering::Relaxed);
             }
-            replies.flush(&mut outbox, fd);
+            replies.flush(&mut send_batch, fd);
         }
     }
 
@@ -598,14 +598,14 @@ impl Replies {
         self.used += 1;
     }
 
-    fn flush(&mut self, outbox: &mut Outbox<SockaddrStorage>, socket: i32) {
+    fn flush(&mut self, send_batch: &mut SendBatch<SockaddrStorage>, socket: i32) {
         let mut left = &mut self.datagrams[..self.used];
         for client in left.chunk_by_mut(|a, b| a.1 == b.1) {
-            outbox.sort(client, |(datagram, _)| datagram.len());
+            send_batch.sort(client, |(datagram, _)| datagram.len());
         }
         while !left.is_empty() {
             let datagrams = left.iter().map(|(datagram, to)| (datagram.as_slice(), *to));
-            let sent = match outbox.send_to(socket, datagrams) {
+            let sent = match send_batch.send_to(socket, datagrams) {
                 Ok(0) => {
                     std::thread::yield_now();
                     0

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::report::{rate, Moment};
+use crate::report::{rate, IntervalReport};
 use crate::session::Watch;
 
 /// Shows each moment on one line of the terminal; nothing where there is no terminal.
@@ -44,7 +44,7 @@ impl Drop for Line {
 
 /// A moment in at most 41 characters: answered, hits, 99th percentiles of latency and lag, and what
 /// was given up or failed.
-pub fn describe(moment: &Moment) -> String {
+pub fn describe(moment: &IntervalReport) -> String {
     let mut text = format!("{}/s", rate(moment.answered as f64 / moment.seconds));
     let keys = moment.hits + moment.misses;
     if keys > 0 {
@@ -77,7 +77,7 @@ fn time_left(seconds: u64) -> String {
 }
 
 impl Watch for Option<Line> {
-    fn moment(&mut self, moment: &Moment) {
+    fn moment(&mut self, moment: &IntervalReport) {
         if let Some(line) = self {
             let left = line.ends.map_or(String::new(), |ends| {
                 let left = ends.saturating_duration_since(Instant::now());
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_longest_line_fits_into_50_columns() {
-        let moment = Moment {
+        let moment = IntervalReport {
             seconds: 1.0,
             answered: 1_234_567,
             hits: 100,
@@ -102,7 +102,7 @@ mod tests {
             p99_us: 12_345.0,
             lag_p99_us: 99_900.0,
             timeouts: 54_321,
-            ..Moment::default()
+            ..IntervalReport::default()
         };
         let text = describe(&moment);
         // Before it: the share of the trace and the time that is left, "100% 59m ", or a title.

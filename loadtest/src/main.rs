@@ -98,7 +98,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) if output::reader_left(&e) => ExitCode::SUCCESS,
+        Err(e) if output::is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             output::tell(&format!("hippos-load: {e:#}\n"));
             ExitCode::from(e.downcast_ref::<Failure>().map_or(1, Failure::status))

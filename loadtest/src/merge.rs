@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{ensure, Context, Result};
 
-use crate::report::{unpack, Latency, Moment, Report, Run};
+use crate::report::{unpack, IntervalReport, Latency, Report, Run};
 use crate::stats::{histogram, Counters};
 
 /// Merges reports of runs that were alike: rates and counts are sums, percentiles are those of all
@@ -110,8 +110,8 @@ fn latency<'a>(parts: impl Iterator<Item = &'a Latency>) -> Result<Latency> {
 }
 
 /// The intervals of all runs, by the time at which each was.
-fn timeline(runs: &[(f64, &Run)]) -> Result<Vec<Moment>> {
-    let mut at: BTreeMap<i64, Vec<&Moment>> = BTreeMap::new();
+fn timeline(runs: &[(f64, &Run)]) -> Result<Vec<IntervalReport>> {
+    let mut at: BTreeMap<i64, Vec<&IntervalReport>> = BTreeMap::new();
     let mut length = 1.0;
     for (shift, run) in runs {
         for moment in &run.timeline {
@@ -122,13 +122,13 @@ fn timeline(runs: &[(f64, &Run)]) -> Result<Vec<Moment>> {
     }
     at.into_iter()
         .map(|(index, parts)| {
-            let sum = |value: fn(&Moment) -> u64| parts.iter().map(|m| value(m)).sum();
+            let sum = |value: fn(&IntervalReport) -> u64| parts.iter().map(|m| value(m)).sum();
             let mut all = histogram();
             for part in &parts {
                 all.add(unpack(&part.histogram)?)?;
             }
             let latency = Latency::of(&all);
-            Ok(Moment {
+            Ok(IntervalReport {
                 at: index as f64 * length,
                 seconds: length,
                 warmup: parts.iter().all(|m| m.warmup),

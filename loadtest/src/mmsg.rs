@@ -18,20 +18,20 @@ const ROOM: usize = 2048;
 /// Room for datagrams that come as one: more than IP carries.
 const WHOLE: usize = 64 << 10;
 /// Most that are received in one go, if they come as one.
-const WHOLES: usize = 8;
+const GRO_BUFFERS: usize = 8;
 /// Most bytes that are sent as one: with their headers, what IP carries.
 const MOST: usize = 65_000;
 
 /// Asks the kernel to hand datagrams of one length up together (UDP_GRO), as
-/// an [`Inbox`] with `gso` takes them.
-pub fn gather(socket: &impl AsFd) -> Result<(), Errno> {
+/// an [`RecvBatch`] with `gso` takes them.
+pub fn enable_gro(socket: &impl AsFd) -> Result<(), Errno> {
     setsockopt(socket, sockopt::UdpGroSegment, &true)
 }
 
 /// Receives datagrams into buffers of its own; `A` is `()` for connected
 /// sockets and [`SockaddrStorage`] where the senders matter.
 #[derive(Debug)]
-pub struct Inbox<A> {
+pub struct RecvBatch<A> {
     headers: MultiHeaders<A>,
     buffer: Vec<u8>,
     /// Where in the buffer each datagram lies.
@@ -39,10 +39,14 @@ pub struct Inbox<A> {
     gso: bool,
 }
 
-impl<A: SockaddrLike + Copy> Inbox<A> {
+impl<A: SockaddrLike + Copy> RecvBatch<A> {
     /// With `gso`, for sockets that [`gather`].
     pub fn new(gso: bool) -> Self {
-        let room = if gso { WHOLE * WHOLES } else { ROOM * BATCH };
+        let room = if gso {
+            WHOLE * GRO_BUFFERS
+        } else {
+            ROOM * BATCH
+        };
         Self {
             headers: MultiHeaders::preallocate(BATCH, None),
             buffer: vec![0; room],
@@ -158,12 +162,12 @@ fn send_whole<'a, A: SockaddrLike>(
 
 /// Sends datagrams.
 #[derive(Debug)]
-pub struct Outbox<A> {
+pub struct SendBatch<A> {
     headers: MultiHeaders<A>,
     gso: bool,
 }
 
-impl<A> Outbox<A> {
+impl<A> SendBatch<A> {
     /// Brings datagrams of one length together, if that lets them leave as one.
     pub fn sort<T>(&self, datagrams: &mut [T], length: impl Fn(&T) -> usize) {
         if self.gso {
@@ -172,7 +176,7 @@ impl<A> Outbox<A> {
     }
 }
 
-impl Outbox<()> {
+impl SendBatch<()> {
     /// For connected sockets.
     pub fn connected(gso: bool) -> Self {
         Self {
@@ -203,7 +207,7 @@ impl Outbox<()> {
     }
 }
 
-impl Outbox<SockaddrStorage> {
+impl SendBatch<SockaddrStorage> {
     /// For sockets that answer whoever asks.
     pub fn addressed(gso: bool) -> Self {
         Self {
@@ -259,25 +263,28 @@ mod tests {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
-        gather(&receiver).unwrap();
-        let mut outbox = Outbox::connected(true);
+        enable_gro(&receiver).unwrap();
+        let mut send_batch = SendBatch::connected(true);
         let mut sent: Vec<Vec<u8>> = (0..BATCH as u8)
             .map(|i| vec![i; 30 + 5 * (i as usize % 3)])
             .collect();
-        outbox.sort(&mut sent, Vec::len);
+        send_batch.sort(&mut sent, Vec::len);
         let mut left = &sent[..];
         let mut calls = 0;
         while !left.is_empty() {
             let datagrams = left.iter().map(Vec::as_slice);
-            left = &left[outbox.send(sender.as_raw_fd(), datagrams).unwrap()..];
+            left = &left[send_batch.send(sender.as_raw_fd(), datagrams).unwrap()..];
             calls += 1;
         }
         // The first of each shorter length ends what goes before it.
         assert_eq!(calls, 3);
-        let mut inbox: Inbox<SockaddrStorage> = Inbox::new(true);
-        assert_eq!(inbox.receive(receiver.as_raw_fd()), Ok(BATCH));
-        let received: Vec<&[u8]> = inbox.datagrams().map(|(datagram, _)| datagram).collect();
+        let mut recv_batch: RecvBatch<SockaddrStorage> = RecvBatch::new(true);
+        assert_eq!(recv_batch.receive(receiver.as_raw_fd()), Ok(BATCH));
+        let received: Vec<&[u8]> = recv_batch
+            .datagrams()
+            .map(|(datagram, _)| datagram)
+            .collect();
         assert_eq!(received, sent);
-        assert_eq!(inbox.receive(receiver.as_raw_fd()), Ok(0));
+        assert_eq!(recv_batch.receive(receiver.as_raw_fd()), Ok(0));
     }
 }

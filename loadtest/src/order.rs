@@ -75,7 +75,7 @@ struct Parked {
 
 /// The order of one worker's requests.
 #[derive(Debug)]
-pub struct Order {
+pub struct KeyOrdering {
     refilling: bool,
     lines: HashMap<u64, Line, BuildHasherDefault<Hashed>>,
     parked: Vec<Option<Parked>>,
@@ -84,7 +84,7 @@ pub struct Order {
     spare: Vec<VecDeque<(usize, bool)>>,
 }
 
-impl Order {
+impl KeyOrdering {
     /// With `refilling`, for clients that store what they miss.
     pub fn new(refilling: bool) -> Self {
         Self {
@@ -238,13 +238,13 @@ mod tests {
         request
     }
 
-    fn next(order: &mut Order) -> Option<u64> {
+    fn next(order: &mut KeyOrdering) -> Option<u64> {
         order.pop_ready().map(|(_, due)| due)
     }
 
     #[test]
     fn a_get_waits_for_the_writes_before_it_and_a_write_for_the_gets() {
-        let mut order = Order::new(false);
+        let mut order = KeyOrdering::new(false);
         let (set, get) = (request(Verb::Set, &["a"]), request(Verb::Get, &["a"]));
         assert!(order.admit(&set, 0));
         assert!(order.admit(&set, 1), "one connection keeps writes in order");
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_get_of_several_keys_has_its_place_in_each_line() {
-        let mut order = Order::new(false);
+        let mut order = KeyOrdering::new(false);
         let (a, b) = (request(Verb::Set, &["a"]), request(Verb::Set, &["b"]));
         let both = request(Verb::Get, &["a", "b", "a"]);
         assert!(order.admit(&a, 0) && order.admit(&b, 1));
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_miss_is_filled_in_once() {
-        let mut order = Order::new(true);
+        let mut order = KeyOrdering::new(true);
         let (get, set) = (request(Verb::Get, &["a"]), request(Verb::Set, &["a"]));
         let hash = get.keys[0].hash;
         assert!(order.admit(&get, 0));
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn gets_of_a_key_that_was_found_go_together() {
-        let mut order = Order::new(true);
+        let mut order = KeyOrdering::new(true);
         let get = request(Verb::Get, &["a"]);
         assert!(order.admit(&get, 0));
         assert!(!order.admit(&get, 1) && !order.admit(&get, 2));

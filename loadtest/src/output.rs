@@ -42,7 +42,7 @@ pub fn tell(text: &str) {
 }
 
 /// Whether an error is only that the reader of a pipe has left.
-pub fn reader_left(error: &anyhow::Error) -> bool {
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
             .downcast_ref::<io::Error>()
@@ -64,7 +64,7 @@ pub fn check(path: &Path) -> Result<()> {
             .map(drop)
             .with_context(context),
         Ok(meta) if !meta.is_dir() => Ok(()),
-        _ => Whole::create(path).map(drop),
+        _ => AtomicFile::create(path).map(drop),
     }
 }
 
@@ -72,14 +72,14 @@ pub fn check(path: &Path) -> Result<()> {
 /// any link and with the old one's mode. Pipes and devices are written to as they are.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let context = || format!("cannot write {}", path.display());
-    let mut file = Whole::create(path)?;
+    let mut file = AtomicFile::create(path)?;
     file.write_all(bytes).with_context(context)?;
     file.finish().with_context(context)
 }
 
 /// A file that is seen once it is whole; see [`write`].
 #[derive(Debug)]
-pub struct Whole {
+pub struct AtomicFile {
     out: Out,
 }
 
@@ -96,7 +96,7 @@ enum Out {
     Done,
 }
 
-impl Whole {
+impl AtomicFile {
     /// Nothing is there before [`Self::finish`].
     pub fn create(path: &Path) -> Result<Self> {
         let context = || format!("cannot write {}", path.display());
@@ -157,7 +157,7 @@ impl Whole {
     }
 }
 
-impl Write for Whole {
+impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.out {
             Out::Standard => io::stdout().write(bytes),
@@ -175,7 +175,7 @@ impl Write for Whole {
     }
 }
 
-impl Drop for Whole {
+impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Out::Renamed { partial, .. } = &self.out {
             // It was not finished; that it stays behind would be a pity, no more.
@@ -254,7 +254,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         write(&file, b"old").unwrap();
-        let mut whole = Whole::create(&file).unwrap();
+        let mut whole = AtomicFile::create(&file).unwrap();
         whole.write_all(b"half of the n").unwrap();
         drop(whole);
         assert_eq!(fs::read_to_string(&file).unwrap(), "old");

@@ -11,7 +11,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::output;
-use crate::report::{unpack, Moment, Report, Run};
+use crate::report::{unpack, IntervalReport, Report, Run};
 
 const SIZE: (u32, u32) = (900, 480);
 /// Least and most width of the legend, and of what stands there a letter.
@@ -49,7 +49,7 @@ fn colour(i: usize) -> RGBColor {
 }
 
 /// A rate on an axis.
-fn kilo(x: &f64) -> String {
+fn format_rate(x: &f64) -> String {
     match *x {
         x if x >= 1e6 => format!("{}M", short(x / 1e6)),
         x if x >= 1e3 => format!("{}k", short(x / 1e3)),
@@ -338,7 +338,7 @@ pub fn latency(reports: &[(String, Report)]) -> Result<String> {
         title: format!("Latency against offered load: {}", workloads(reports)),
         x: "offered, requests a second",
         y: "latency",
-        x_text: &kilo,
+        x_text: &format_rate,
         y_text: &micro,
         logarithmic: true,
         warmup: None,
@@ -389,7 +389,7 @@ pub fn bars(
             .disable_x_mesh()
             .x_labels(0)
             .y_desc(unit)
-            .y_label_formatter(&kilo)
+            .y_label_formatter(&format_rate)
             .light_line_style(BLACK.mix(0.05))
             .label_style((FONT, 13))
             .draw()
@@ -462,8 +462,8 @@ pub fn throughput(reports: &[(String, Report)]) -> Result<String> {
 }
 
 /// A run's intervals until the last in which anything happened.
-fn lived(run: &Run) -> &[Moment] {
-    let idle = |m: &Moment| m.sent + m.answered + m.timeouts == 0;
+fn active_intervals(run: &Run) -> &[IntervalReport] {
+    let idle = |m: &IntervalReport| m.sent + m.answered + m.timeouts == 0;
     let end = run.timeline.iter().rposition(|m| !idle(m));
     &run.timeline[..end.map_or(0, |at| at + 1)]
 }
@@ -474,13 +474,13 @@ fn over_time(
     label: &str,
     colour: usize,
     width: u32,
-    value: impl Fn(&Moment) -> f64,
+    value: impl Fn(&IntervalReport) -> f64,
 ) -> Series {
     Series {
         label: label.to_string(),
         colour,
         width,
-        points: lived(run)
+        points: active_intervals(run)
             .iter()
             .map(|moment| (moment.at + moment.seconds, value(moment)))
             .collect(),
@@ -512,8 +512,8 @@ fn time_frame<'a>(
 /// Requests sent and answered a second over time, with timeouts where there were any.
 pub fn timeline(workload: &str, run: &Run) -> Result<String> {
     let title = format!("Throughput over time: {workload}");
-    let frame = time_frame(title, "requests a second", &kilo, run);
-    let rate = |n: u64, m: &Moment| n as f64 / m.seconds;
+    let frame = time_frame(title, "requests a second", &format_rate, run);
+    let rate = |n: u64, m: &IntervalReport| n as f64 / m.seconds;
     let mut series = vec![
         over_time(run, "sent", 0, 3, |m| rate(m.sent, m)),
         over_time(run, "answered", 1, 2, |m| rate(m.answered, m)),
@@ -561,7 +561,7 @@ pub fn hits_over_time(workload: &str, run: &Run) -> Result<String> {
     let title = format!("Hits over time: {workload}");
     let percent = |x: &f64| format!("{} %", short(*x));
     let frame = time_frame(title, "keys found", &percent, run);
-    let ratio = |m: &Moment| match m.hits + m.misses {
+    let ratio = |m: &IntervalReport| match m.hits + m.misses {
         0 => f64::NAN,
         // None at all is a plot as well.
         n => (100.0 * m.hits as f64 / n as f64).max(0.001),

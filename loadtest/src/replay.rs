@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::arrival::Schedule;
 use crate::live::describe;
-use crate::report::{Moment, Pace, Run, Trace};
+use crate::report::{IntervalReport, Pace, Run, Trace};
 use crate::request::Request;
 use crate::session::{Load, Session, Watch};
 use crate::settings::{Failure, Part};
@@ -294,7 +294,7 @@ impl Bar {
 }
 
 impl Watch for Bar {
-    fn moment(&mut self, moment: &Moment) {
+    fn moment(&mut self, moment: &IntervalReport) {
         self.sent += moment.sent;
         if let Ok(mut marks) = self.marks.lock() {
             while marks

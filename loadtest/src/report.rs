@@ -135,7 +135,7 @@ pub struct Run {
     /// Error replies and how often each came.
     pub errors: BTreeMap<String, u64>,
     /// Throughput over time.
-    pub timeline: Vec<Moment>,
+    pub timeline: Vec<IntervalReport>,
     /// Processor seconds that the generator used.
     pub cpu_seconds: f64,
 }
@@ -313,7 +313,7 @@ pub fn unpack(text: &str) -> Result<Histogram<u64>> {
 
 /// One interval of the timeline.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Moment {
+pub struct IntervalReport {
     /// Its start, in seconds since the run's.
     pub at: f64,
     /// Its length in seconds.

@@ -106,7 +106,7 @@ pub fn peak(
             }
             let Some(run) = runs.last() else { break };
             if run.lag.mean_us < search.bound.as_secs_f64() * 5e5 {
-                failed += if hopeless(run, search) { 2 } else { 1 };
+                failed += if is_far_beyond(run, search) { 2 } else { 1 };
             }
             if failed >= 2 {
                 break;
@@ -120,7 +120,7 @@ pub fn peak(
 }
 
 /// So far beyond the bounds that a second try is a waste of time.
-fn hopeless(run: &Run, search: &Search) -> bool {
+fn is_far_beyond(run: &Run, search: &Search) -> bool {
     run.latency.mean_answered_us > 10.0 * search.bound.as_secs_f64() * 1e6
         || run.loss() > 10.0 * search.loss.max(0.005)
 }

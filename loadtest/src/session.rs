@@ -12,7 +12,7 @@ use crossbeam_channel::{unbounded, Receiver, RecvTimeoutError};
 use crate::arrival::Schedule;
 use crate::binary;
 use crate::link::Link;
-use crate::report::{Latency, Moment, Pace, Run};
+use crate::report::{IntervalReport, Latency, Pace, Run};
 use crate::request::Request;
 use crate::settings::{Endpoint, Failure, Protocol, Settings, Transport};
 use crate::source::{Draws, Source};
@@ -43,12 +43,12 @@ pub struct Load {
 /// Watches a run: called about once an interval with what has just happened.
 pub trait Watch {
     /// The newest interval of the timeline, all workers together.
-    fn moment(&mut self, moment: &Moment);
+    fn moment(&mut self, moment: &IntervalReport);
 }
 
 /// Watches nothing.
 impl Watch for () {
-    fn moment(&mut self, _: &Moment) {}
+    fn moment(&mut self, _: &IntervalReport) {}
 }
 
 /// Connections to the servers and what is known of their contents.
@@ -286,7 +286,7 @@ fn collect(
     workers: u64,
     watch: &mut dyn Watch,
     mut poll: impl FnMut(),
-) -> Vec<Moment> {
+) -> Vec<IntervalReport> {
     let mut open: BTreeMap<u64, (u64, Interval)> = BTreeMap::new();
     let mut timeline = Vec::new();
     let mut close =
@@ -324,10 +324,10 @@ fn collect(
     timeline
 }
 
-fn moment(interval: &Interval, span: Span) -> Moment {
+fn moment(interval: &Interval, span: Span) -> IntervalReport {
     let latency = Latency::of(&interval.latency);
     let start = interval.index * span.interval;
-    Moment {
+    IntervalReport {
         at: start as f64 / 1e9,
         seconds: span.interval as f64 / 1e9,
         warmup: start < span.from,
@@ -348,7 +348,7 @@ fn moment(interval: &Interval, span: Span) -> Moment {
 
 fn summary(
     done: &[Done],
-    timeline: Vec<Moment>,
+    timeline: Vec<IntervalReport>,
     span: Span,
     pace: Pace,
     elapsed: u64,

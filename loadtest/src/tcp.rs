@@ -45,7 +45,7 @@ pub struct Tcp {
     peer: Endpoint,
     protocol: Protocol,
     /// A connection that another thread is making.
-    coming: Option<Receiver<std::io::Result<Link>>>,
+    connecting: Option<Receiver<std::io::Result<Link>>>,
     output: Vec<u8>,
     written: usize,
     /// What follows the output.
@@ -59,7 +59,7 @@ pub struct Tcp {
     head: u64,
     waiting: usize,
     /// Events tell when there is room to send.
-    told_of_room: bool,
+    writable_registered: bool,
 }
 
 impl Tcp {
@@ -72,7 +72,7 @@ impl Tcp {
             stream: Some(stream),
             peer: server.clone(),
             protocol: settings.protocol,
-            coming: None,
+            connecting: None,
             output: Vec::new(),
             written: 0,
             later: VecDeque::new(),
@@ -83,7 +83,7 @@ impl Tcp {
             spare: Vec::new(),
             head: 0,
             waiting: 0,
-            told_of_room: false,
+            writable_registered: false,
         })
     }
 
@@ -106,20 +106,20 @@ impl Tcp {
             // Nobody waits for it when the run is over.
             let _ = sender.send(link);
         });
-        self.coming = Some(receiver);
+        self.connecting = Some(receiver);
     }
 
     /// Looks at the attempt to connect: true if there is a connection anew, none if the attempt failed.
     pub fn reconnected(&mut self) -> Option<bool> {
-        match self.coming.as_ref().map(Receiver::try_recv) {
+        match self.connecting.as_ref().map(Receiver::try_recv) {
             None | Some(Err(TryRecvError::Empty)) => Some(false),
             Some(Ok(Ok(link))) => {
-                self.coming = None;
+                self.connecting = None;
                 self.stream = Some(link);
                 Some(true)
             }
             Some(Ok(Err(_)) | Err(TryRecvError::Disconnected)) => {
-                self.coming = None;
+                self.connecting = None;
                 None
             }
         }
@@ -149,9 +149,9 @@ impl Tcp {
     }
 
     /// Whether events are to tell of room to send, if that has changed.
-    pub fn wish_for_room(&mut self) -> Option<bool> {
+    pub fn writable_interest(&mut self) -> Option<bool> {
         let wish = self.blocked();
-        (std::mem::replace(&mut self.told_of_room, wish) != wish).then_some(wish)
+        (std::mem::replace(&mut self.writable_registered, wish) != wish).then_some(wish)
     }
 
     /// Bytes wait to be sent.
@@ -273,7 +273,7 @@ impl Tcp {
             lost(&pending);
         }
         self.stream = None;
-        self.told_of_room = false;
+        self.writable_registered = false;
         self.waiting = 0;
         self.output.clear();
         self.written = 0;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::mmsg::{self, Outbox};
+use crate::mmsg::{self, SendBatch};
 use crate::pending::{Outcome, Pending, Progress};
 use crate::wire::{self, Element, Frame};
 
@@ -71,7 +71,7 @@ impl Udp {
         socket.set_send_buffer_size(BUFFER)?;
         socket.set_nonblocking(true)?;
         if gso {
-            mmsg::gather(&socket)?;
+            mmsg::enable_gro(&socket)?;
         }
         socket
             .connect(&server.into())
@@ -146,18 +146,18 @@ impl Udp {
     /// Sends what is staged, as far as the kernel takes it; `sent` gets the due time and size of each.
     pub fn flush(
         &mut self,
-        outbox: &mut Outbox<()>,
+        send_batch: &mut SendBatch<()>,
         mut sent: impl FnMut(u64, usize),
     ) -> Result<(), Errno> {
         let slots = &self.slots;
         let slot = |ticket: &u64| &slots[*ticket as usize % SLOTS];
-        outbox.sort(&mut self.staged, |ticket| slot(ticket).datagram.len());
+        send_batch.sort(&mut self.staged, |ticket| slot(ticket).datagram.len());
         while !self.staged.is_empty() {
             let datagrams = self
                 .staged
                 .iter()
                 .map(|ticket| slot(ticket).datagram.as_slice());
-            let count = outbox.send(self.socket.as_raw_fd(), datagrams)?;
+            let count = send_batch.send(self.socket.as_raw_fd(), datagrams)?;
             if count == 0 {
                 break;
             }

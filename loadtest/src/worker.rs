@@ -15,8 +15,8 @@ use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeSpec;
 
 use crate::binary;
-use crate::mmsg::{Inbox, Outbox, BATCH};
-use crate::order::Order;
+use crate::mmsg::{RecvBatch, SendBatch, BATCH};
+use crate::order::KeyOrdering;
 use crate::pending::{Outcome, Pending};
 use crate::request::{Request, Verb};
 use crate::settings::{Endpoint, Failure, Protocol, Settings, Transport};
@@ -30,10 +30,10 @@ use crate::wire;
 /// Requests staged before replies are looked at again.
 const TURN: usize = 4 * BATCH;
 /// Longest sleep, so that the timeline and a stop are not missed.
-const NAP: u64 = 50_000_000;
+const SLEEP_MAX: u64 = 50_000_000;
 /// Requests that are late by so much are the generator's own fault, as long as replies come: more is
 /// due than can be done.
-const BEHIND: u64 = 10_000_000;
+const LAG_LIMIT: u64 = 10_000_000;
 /// Requests that may wait on each socket or connection while the generator is behind, so that no
 /// queue on the way overflows: the highest rate of a closed loop.
 const BEHIND_WINDOW: usize = 64;
@@ -152,16 +152,16 @@ pub struct Done {
 }
 
 /// Everything but the sockets, so that both can be borrowed at once.
-struct Ledger<'a> {
+struct WorkerState<'a> {
     shared: Shared<'a>,
     recorder: Recorder,
     /// SETs to make after misses, and what else follows from a reply.
     refills: Vec<Request>,
-    order: Option<Order>,
+    order: Option<KeyOrdering>,
     end: u64,
 }
 
-impl Ledger<'_> {
+impl WorkerState<'_> {
     /// A request was answered.
     fn finish(&mut self, pending: &Pending, outcome: Outcome, now: u64) {
         let due = pending.due;
@@ -294,14 +294,14 @@ impl Ledger<'_> {
 /// A worker in its run.
 pub struct Worker<'a> {
     channels: &'a mut Channels,
-    ledger: Ledger<'a>,
+    state: WorkerState<'a>,
     source: Source<'a>,
     span: Span,
     start: Instant,
     request: Request,
     ahead: Option<Next>,
-    inbox: Inbox<()>,
-    outbox: Outbox<()>,
+    recv_batch: RecvBatch<()>,
+    send_batch: SendBatch<()>,
     /// Deadlines of all requests in the order of their sending: time, token, ticket.
     deadlines: VecDeque<(u64, u64, u64)>,
     udp_cursor: Vec<usize>,
@@ -342,13 +342,13 @@ impl<'a> Worker<'a> {
         }
         Self {
             channels,
-            ledger: Ledger {
+            state: WorkerState {
                 shared,
                 recorder: Recorder::new(span.from, span.interval, timeline),
                 refills: Vec::new(),
                 order: span
                     .ordered
-                    .then(|| Order::new(shared.settings.fill_on_miss)),
+                    .then(|| KeyOrdering::new(shared.settings.fill_on_miss)),
                 end: span.end,
             },
             source,
@@ -356,8 +356,8 @@ impl<'a> Worker<'a> {
             start,
             request: Request::default(),
             ahead: None,
-            inbox: Inbox::new(shared.settings.gso),
-            outbox: Outbox::connected(shared.settings.gso),
+            recv_batch: RecvBatch::new(shared.settings.gso),
+            send_batch: SendBatch::connected(shared.settings.gso),
             deadlines: VecDeque::new(),
             udp_cursor,
             tcp_cursor: 0,
@@ -378,10 +378,10 @@ impl<'a> Worker<'a> {
         let _ = nix::sys::prctl::set_timerslack(1);
         let failure = self.work().err();
         if failure.is_some() {
-            self.ledger.shared.stop.store(true, Ordering::Relaxed);
+            self.state.shared.stop.store(true, Ordering::Relaxed);
         }
         // What was given up and has not been answered yet counts with the time that it had taken.
-        let recorder = &mut self.ledger.recorder;
+        let recorder = &mut self.state.recorder;
         let mut forgotten =
             |pending: &Pending| recorder.unanswered(pending.kind(), pending.due, pending.gave_up);
         for channel in &mut self.channels.udp {
@@ -390,7 +390,7 @@ impl<'a> Worker<'a> {
         for channel in &mut self.channels.tcp {
             channel.forget_all(&mut forgotten);
         }
-        self.ledger.recorder.finish();
+        self.state.recorder.finish();
         let cpu = getrusage(UsageWho::RUSAGE_THREAD).map_or(Duration::ZERO, |usage| {
             let time = |t: nix::sys::time::TimeVal| {
                 Duration::from_micros((t.tv_sec() * 1_000_000 + t.tv_usec()) as u64)
@@ -398,7 +398,7 @@ impl<'a> Worker<'a> {
             time(usage.user_time()) + time(usage.system_time())
         });
         Done {
-            recorder: self.ledger.recorder,
+            recorder: self.state.recorder,
             failure,
             sent_until: self.sent_until,
             cpu,
@@ -412,10 +412,10 @@ impl<'a> Worker<'a> {
     fn work(&mut self) -> Result<(), Failure> {
         loop {
             let now = self.now();
-            if self.ledger.shared.stop.load(Ordering::Relaxed) {
+            if self.state.shared.stop.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            self.ledger.recorder.tick(now);
+            self.state.recorder.tick(now);
             if !self.down.is_empty() {
                 self.reconnect()?;
             }
@@ -431,10 +431,10 @@ impl<'a> Worker<'a> {
             }
             if self.ahead == Some(Next::End)
                 && self.channels.waiting() == 0
-                && self.ledger.refills.is_empty()
+                && self.state.refills.is_empty()
                 && self.parked.is_none()
                 && self
-                    .ledger
+                    .state
                     .order
                     .as_ref()
                     .is_none_or(|order| order.parked() == 0)
@@ -449,9 +449,9 @@ impl<'a> Worker<'a> {
     fn send(&mut self, now: u64) -> Result<bool, Failure> {
         let mut staged = 0;
         self.blocked = false;
-        while let Some(refill) = self.ledger.refills.pop() {
+        while let Some(refill) = self.state.refills.pop() {
             if matches!(refill.verb, Verb::Set) {
-                if let Some(counters) = self.ledger.recorder.counted(now) {
+                if let Some(counters) = self.state.recorder.counted(now) {
                     counters.refills += 1;
                 }
             }
@@ -462,7 +462,7 @@ impl<'a> Worker<'a> {
             let Some((request, due)) = self
                 .parked
                 .take()
-                .or_else(|| self.ledger.order.as_mut().and_then(Order::pop_ready))
+                .or_else(|| self.state.order.as_mut().and_then(KeyOrdering::pop_ready))
             else {
                 break;
             };
@@ -496,19 +496,19 @@ impl<'a> Worker<'a> {
             };
             // More is due than can be done: what is late by more than the time-out is left out, so
             // that the rest of the run is seen as well. A trace is whole, and goes on later.
-            let timeout = self.ledger.shared.settings.timeout;
+            let timeout = self.state.shared.settings.timeout;
             if matches!(self.ahead, Some(Next::At(_))) && now.saturating_sub(due) > timeout {
                 let late = now - timeout;
                 match self.source.skip(late, self.span.from) {
                     Some(unsent) if !self.admitted => {
                         if due >= self.span.from {
-                            self.ledger.recorder.counters.unsent += 1;
+                            self.state.recorder.counters.unsent += 1;
                         }
-                        self.ledger.recorder.counters.unsent += unsent;
+                        self.state.recorder.counters.unsent += unsent;
                         self.ahead = None;
                         continue;
                     }
-                    Some(unsent) => self.ledger.recorder.counters.unsent += unsent,
+                    Some(unsent) => self.state.recorder.counters.unsent += unsent,
                     None => {
                         self.slip += late - due;
                         self.ahead = Some(Next::At(late));
@@ -518,12 +518,12 @@ impl<'a> Worker<'a> {
             }
             if now > self.span.end.saturating_add(timeout) {
                 // Its reply would tell nothing any more.
-                if let Some(counters) = self.ledger.recorder.counted(due) {
+                if let Some(counters) = self.state.recorder.counted(due) {
                     counters.unsent += 1;
                 }
                 if self.admitted {
                     let request = std::mem::take(&mut self.request);
-                    self.ledger.release(&request);
+                    self.state.release(&request);
                     self.request = request;
                     self.admitted = false;
                 }
@@ -533,7 +533,7 @@ impl<'a> Worker<'a> {
                 };
                 continue;
             }
-            if let (Some(order), false) = (&mut self.ledger.order, self.admitted) {
+            if let (Some(order), false) = (&mut self.state.order, self.admitted) {
                 if order.full() {
                     self.blocked = true;
                     break;
@@ -568,7 +568,7 @@ impl<'a> Worker<'a> {
     fn dispatch(&mut self, request: &Request, due: u64, now: u64) -> Result<bool, Failure> {
         let window = match self.span.window {
             Some(window) => window,
-            None if now.saturating_sub(due) > BEHIND
+            None if now.saturating_sub(due) > LAG_LIMIT
                 && now.saturating_sub(self.last_reply) < QUIET =>
             {
                 BEHIND_WINDOW
@@ -584,7 +584,7 @@ impl<'a> Worker<'a> {
 
     /// A GET whose request and expected reply suit datagrams.
     fn fits_udp(&self, request: &Request) -> bool {
-        let settings = self.ledger.shared.settings;
+        let settings = self.state.shared.settings;
         if settings.get != Transport::Udp || !matches!(request.verb, Verb::Get | Verb::Gets) {
             return false;
         }
@@ -612,7 +612,7 @@ impl<'a> Worker<'a> {
         now: u64,
         window: usize,
     ) -> Result<bool, Failure> {
-        let settings = self.ledger.shared.settings;
+        let settings = self.state.shared.settings;
         let server = self.server(request);
         let base = server * settings.sockets;
         let mut tries = 0;
@@ -633,14 +633,14 @@ impl<'a> Worker<'a> {
         let channel = &mut self.channels.udp[at];
         if let Some(old) = channel.reused() {
             if let Some((pending, partial)) = channel.expire(old, now, settings.timeout) {
-                self.ledger.timeout(pending, partial);
+                self.state.timeout(pending, partial);
             }
             if let Some(pending) = channel.forget(old) {
-                let recorder = &mut self.ledger.recorder;
+                let recorder = &mut self.state.recorder;
                 recorder.unanswered(pending.kind(), pending.due, pending.gave_up);
             }
         }
-        let versions = &self.ledger.shared.versions.0;
+        let versions = &self.state.shared.versions.0;
         let ticket = channel.stage(|pending| {
             pending.start(request, due, 0, versions, settings.protocol);
             pending.lenient = !settings.check;
@@ -651,7 +651,7 @@ impl<'a> Worker<'a> {
     }
 
     fn over_tcp(&mut self, request: &Request, due: u64, now: u64, window: usize) -> bool {
-        let settings = self.ledger.shared.settings;
+        let settings = self.state.shared.settings;
         let base = self.server(request) * settings.connections;
         let connections = base..base + settings.connections;
         let at = match (self.span.ordered, request.keys.first()) {
@@ -678,21 +678,21 @@ impl<'a> Worker<'a> {
         let channel = &mut self.channels.tcp[at];
         if channel.stream().is_none() {
             let mut pending = Pending::default();
-            let versions = &self.ledger.shared.versions.0;
+            let versions = &self.state.shared.versions.0;
             pending.start(request, due, 0, versions, settings.protocol);
             let least = now.saturating_sub(due).max(settings.timeout);
-            self.ledger.recorder.lost(pending.kind(), due, least);
-            self.ledger.release(request);
+            self.state.recorder.lost(pending.kind(), due, least);
+            self.state.release(request);
             return true;
         }
         if channel.full() {
-            if let Some(counters) = self.ledger.recorder.counted(due) {
+            if let Some(counters) = self.state.recorder.counted(due) {
                 counters.unsent += 1;
             }
-            self.ledger.release(request);
+            self.state.release(request);
             return true;
         }
-        let versions = &self.ledger.shared.versions.0;
+        let versions = &self.state.shared.versions.0;
         let version = match request.keys.first() {
             Some(key) if request.verb.writes() => versions.begin(key.id),
             _ => 0,
@@ -701,7 +701,7 @@ impl<'a> Worker<'a> {
             pending.start(request, due, version, versions, settings.protocol);
             pending.lenient = !settings.check;
         });
-        self.ledger.recorder.sent(due, now, bytes);
+        self.state.recorder.sent(due, now, bytes);
         self.deadlines
             .push_back((now + settings.timeout, TCP | at as u64, ticket));
         if self.dirty.last() != Some(&at) {
@@ -718,7 +718,7 @@ impl<'a> Worker<'a> {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        let sockets = self.ledger.shared.settings.sockets;
+        let sockets = self.state.shared.settings.sockets;
         for at in 0..self.channels.udp.len() {
             if self.channels.udp[at].staged() > 0 {
                 self.flush_udp(at)?;
@@ -737,8 +737,8 @@ impl<'a> Worker<'a> {
         let now = self.now();
         // An error that an earlier datagram brought is told once.
         for attempt in 0.. {
-            let recorder = &mut self.ledger.recorder;
-            let flushed = self.channels.udp[at].flush(&mut self.outbox, |due, bytes| {
+            let recorder = &mut self.state.recorder;
+            let flushed = self.channels.udp[at].flush(&mut self.send_batch, |due, bytes| {
                 recorder.sent(due, now, bytes)
             });
             match flushed {
@@ -751,7 +751,7 @@ impl<'a> Worker<'a> {
     }
 
     fn reconnects(&self) -> bool {
-        self.ledger.shared.settings.reconnect
+        self.state.shared.settings.reconnect
     }
 
     /// A connection broke: that is the end, or what is on it is lost.
@@ -759,10 +759,10 @@ impl<'a> Worker<'a> {
         match broken {
             Broken::Server(_) if self.reconnects() => {
                 let now = self.now();
-                let ledger = &mut self.ledger;
+                let state = &mut self.state;
                 let channel = &mut self.channels.tcp[at];
-                channel.lose(|pending| ledger.lost(pending, now));
-                channel.reconnect(ledger.shared.settings, Duration::ZERO);
+                channel.lose(|pending| state.lost(pending, now));
+                channel.reconnect(state.shared.settings, Duration::ZERO);
                 self.down.push(at);
                 Ok(())
             }
@@ -772,7 +772,7 @@ impl<'a> Worker<'a> {
 
     /// Takes connections up that are there again.
     fn reconnect(&mut self) -> Result<(), Failure> {
-        let settings = self.ledger.shared.settings;
+        let settings = self.state.shared.settings;
         let mut down = std::mem::take(&mut self.down);
         let mut failed = None;
         down.retain(|at| {
@@ -784,7 +784,7 @@ impl<'a> Worker<'a> {
                     true
                 }
                 Some(true) => {
-                    self.ledger.recorder.counters.reconnects += 1;
+                    self.state.recorder.counters.reconnects += 1;
                     let event = EpollEvent::new(EpollFlags::EPOLLIN, TCP | *at as u64);
                     if let Some(stream) = channel.stream() {
                         failed = self.channels.epoll.add(stream, event).err().or(failed);
@@ -802,7 +802,7 @@ impl<'a> Worker<'a> {
         if let Err(broken) = channel.flush() {
             return self.broken(at, broken);
         }
-        if let (Some(room), Some(stream)) = (channel.wish_for_room(), channel.stream()) {
+        if let (Some(room), Some(stream)) = (channel.writable_interest(), channel.stream()) {
             let mut interest = EpollFlags::EPOLLIN;
             interest.set(EpollFlags::EPOLLOUT, room);
             let mut event = EpollEvent::new(interest, TCP | at as u64);
@@ -815,7 +815,7 @@ impl<'a> Worker<'a> {
     }
 
     fn udp_failure(&self, at: usize, errno: Errno) -> Failure {
-        let settings = self.ledger.shared.settings;
+        let settings = self.state.shared.settings;
         let server = &settings.servers[at / settings.sockets];
         match errno {
             Errno::ECONNREFUSED => Failure::Server(format!(
@@ -851,23 +851,23 @@ impl<'a> Worker<'a> {
         // Bounded, so that one busy socket does not keep the others waiting.
         for _ in 0..4 {
             let socket = self.channels.udp[at].fd();
-            let count = match self.inbox.receive(socket) {
+            let count = match self.recv_batch.receive(socket) {
                 Ok(count) => count,
                 Err(Errno::ECONNREFUSED) if self.reconnects() => 0,
                 Err(errno) => return Err(self.udp_failure(at, errno)),
             };
             let now = self.now();
-            let (channel, ledger) = (&mut self.channels.udp[at], &mut self.ledger);
-            for (datagram, _) in self.inbox.datagrams() {
-                ledger.recorder.counters.bytes_received += datagram.len() as u64;
+            let (channel, state) = (&mut self.channels.udp[at], &mut self.state);
+            for (datagram, _) in self.recv_batch.datagrams() {
+                state.recorder.counters.bytes_received += datagram.len() as u64;
                 let seen = channel
                     .deliver(datagram, |pending, outcome| {
-                        ledger.finish(pending, outcome, now)
+                        state.finish(pending, outcome, now)
                     })
                     .map_err(Failure::Wrong)?;
                 match seen {
                     Seen::Reply => {}
-                    Seen::Stray => ledger.recorder.counters.strays += 1,
+                    Seen::Stray => state.recorder.counters.strays += 1,
                 }
             }
             if count < BATCH {
@@ -879,11 +879,11 @@ impl<'a> Worker<'a> {
 
     fn receive_tcp(&mut self, at: usize) -> Result<(), Failure> {
         let now = self.now();
-        let ledger = &mut self.ledger;
+        let state = &mut self.state;
         let received =
-            self.channels.tcp[at].receive(|pending, outcome| ledger.finish(pending, outcome, now));
+            self.channels.tcp[at].receive(|pending, outcome| state.finish(pending, outcome, now));
         match received {
-            Ok(bytes) => ledger.recorder.counters.bytes_received += bytes as u64,
+            Ok(bytes) => state.recorder.counters.bytes_received += bytes as u64,
             Err(broken) => self.broken(at, broken)?,
         }
         Ok(())
@@ -897,7 +897,7 @@ impl<'a> Worker<'a> {
             }
             self.deadlines.pop_front();
             let at = (token & (TCP - 1)) as usize;
-            let timeout = self.ledger.shared.settings.timeout;
+            let timeout = self.state.shared.settings.timeout;
             let gone = if token & TCP == 0 {
                 self.channels.udp[at].expire(ticket, now, timeout)
             } else {
@@ -905,14 +905,14 @@ impl<'a> Worker<'a> {
                 gone.map(|pending| (pending, false))
             };
             if let Some((pending, partial)) = gone {
-                self.ledger.timeout(pending, partial);
+                self.state.timeout(pending, partial);
             }
         }
     }
 
     /// Sleeps until something comes or is due.
     fn sleep(&self, now: u64) -> Result<(), Failure> {
-        let mut until = (now + NAP).min(self.ledger.recorder.interval_end());
+        let mut until = (now + SLEEP_MAX).min(self.state.recorder.interval_end());
         match self.ahead {
             Some(Next::At(_)) if self.blocked => until = until.min(now + 100_000),
             Some(Next::At(due)) => until = until.min(due),

@@ -267,7 +267,7 @@ impl Workload {
             );
         };
         let mut table: toml::Table = toml::from_str(text).map_err(|e| anyhow!("{origin}: {e}"))?;
-        lay_over(&mut table, changes);
+        merge_tables(&mut table, changes);
         let place = || format!("{origin}: variant {variant}");
         let mut workload: Self = table.try_into().with_context(place)?;
         workload.name = format!("{}:{variant}", self.name);
@@ -330,7 +330,7 @@ impl Workload {
 }
 
 /// Lays the changes over the table, entry by entry of each section.
-fn lay_over(table: &mut toml::Table, changes: &toml::Table) {
+fn merge_tables(table: &mut toml::Table, changes: &toml::Table) {
     for (section, change) in changes {
         match (table.get_mut(section), change) {
             (Some(toml::Value::Table(section)), toml::Value::Table(change)) => {

@@ -77,7 +77,7 @@ fn decompress(file: Counted, long: bool) -> io::Result<Box<dyn Read + Send>> {
     } else if head.starts_with(ZSTD) {
         let mut decoder = zstd::Decoder::with_buffer(file)?;
         decoder.window_log_max(if long { 31 } else { 27 })?;
-        Ok(Box::new(Hinting(decoder)))
+        Ok(Box::new(WindowHint(decoder)))
     } else {
         Ok(Box::new(file))
     }
@@ -122,9 +122,9 @@ impl<R: BufRead> Read for Lz4<R> {
 }
 
 /// Says what to do about a frame that was made with a large window.
-struct Hinting<R>(R);
+struct WindowHint<R>(R);
 
-impl<R: Read> Read for Hinting<R> {
+impl<R: Read> Read for WindowHint<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer).map_err(|e| {
             if e.to_string().contains("too much memory") {

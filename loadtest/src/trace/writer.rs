@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::output::Whole;
+use crate::output::AtomicFile;
 use crate::request::Request;
 
 /// Header of this project's own format.
@@ -19,18 +19,18 @@ pub struct Writer {
 }
 
 enum Out {
-    Plain(io::BufWriter<Whole>),
-    Gzip(flate2::write::GzEncoder<io::BufWriter<Whole>>),
-    Zstd(zstd::Encoder<'static, io::BufWriter<Whole>>),
-    Xz(liblzma::write::XzEncoder<io::BufWriter<Whole>>),
-    Lz4(lz4_flex::frame::FrameEncoder<io::BufWriter<Whole>>),
+    Plain(io::BufWriter<AtomicFile>),
+    Gzip(flate2::write::GzEncoder<io::BufWriter<AtomicFile>>),
+    Zstd(zstd::Encoder<'static, io::BufWriter<AtomicFile>>),
+    Xz(liblzma::write::XzEncoder<io::BufWriter<AtomicFile>>),
+    Lz4(lz4_flex::frame::FrameEncoder<io::BufWriter<AtomicFile>>),
 }
 
 impl Writer {
     /// Makes the file and writes the header.
     pub fn create(path: &Path) -> Result<Self> {
         let context = || format!("cannot write {}", path.display());
-        let file = io::BufWriter::new(Whole::create(path)?);
+        let file = io::BufWriter::new(AtomicFile::create(path)?);
         let out = match path.extension().and_then(|e| e.to_str()) {
             Some("gz") => Out::Gzip(flate2::write::GzEncoder::new(
                 file,
