@@ -39,8 +39,8 @@ pub(crate) fn start(system: &System, node: &Path, file: &Path) -> Result<Answer>
         );
     }
     let users = users(&wanted)?;
-    let patience = Duration::from_secs(number(&wanted, "load.wait"));
-    system.wait_for(&interfaces(&wanted), patience)?;
+    let timeout = Duration::from_secs(number(&wanted, "load.wait"));
+    system.wait_for(&interfaces(&wanted), timeout)?;
     load(&wanted.get(&keys::MODULE), &parameters(&wanted))?;
     if let Err(error) = finish(node, &wanted, &users) {
         let undone = match module::stop() {

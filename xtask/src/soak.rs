@@ -94,14 +94,14 @@ pub(crate) fn soak(args: &SoakArgs, selection: &Selection) -> Result<u8> {
         println!("{line}");
     }
     println!(
-        "{} minutes on {}: {} sets, {} gets, {} evictions, {} connections, {} disturbances; {}",
+        "{} minutes on {}: {} sets, {} gets, {} evictions, {} connections, {} faults; {}",
         args.minutes,
         done.release,
         last.get("cmd_set"),
         last.get("cmd_get"),
         last.get("evictions"),
         last.get("total_connections"),
-        last.get("disturbed"),
+        last.get("faults"),
         home.join("memory.svg").display()
     );
     flat(&samples)?;

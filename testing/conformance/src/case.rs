@@ -135,9 +135,9 @@ pub enum End {
     /// The server has closed it.
     Closed,
     /// It waits for the rest of something.
-    Stuck,
+    Timeout,
     /// Any of these.
-    Whatever,
+    Any,
 }
 
 /// All cases that are part of the program.
@@ -224,8 +224,8 @@ impl Case {
             "half-close" => self.steps.push(Step::HalfClose),
             "reconnect" => self.steps.push(Step::Reconnect),
             "closed" => self.end = End::Closed,
-            "stuck" => self.end = End::Stuck,
-            "whatever" => self.end = End::Whatever,
+            "stuck" => self.end = End::Timeout,
+            "whatever" => self.end = End::Any,
             word => match word.split_at(word.find(['<', '>']).context("unknown word")? + 1) {
                 (">", kind) => self.send(kind, rest, line)?,
                 ("<", "?") => self.exchange()?.unknown = Some(line),
@@ -311,7 +311,7 @@ mod tests {
             };
             // Input that leaves the server waiting needs no answer.
             let steps = match case.end {
-                End::Stuck => case.steps.len() - 1,
+                End::Timeout => case.steps.len() - 1,
                 _ => case.steps.len(),
             };
             assert!(!case.steps.is_empty(), "{}: is empty", case.place());

@@ -79,7 +79,7 @@ impl State {
     ];
 
     /// Whether a command has something to do with the state.
-    fn suits(self, command: &Command, udp: bool) -> bool {
+    fn applies_to(self, command: &Command, udp: bool) -> bool {
         let text = command.text;
         let keyed = text.contains('$');
         let joins = ["append", "prepend", "MA", "MP"];
@@ -382,7 +382,7 @@ fn cells(udp: bool) -> Vec<Cell> {
             for udp in [false, true].into_iter().filter(|over| udp || !over) {
                 for (state, _) in State::ALL {
                     let command = Command { protocol, text };
-                    if state.suits(&command, udp) {
+                    if state.applies_to(&command, udp) {
                         cells.push(Cell {
                             command,
                             state,

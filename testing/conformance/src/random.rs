@@ -69,8 +69,8 @@ pub fn compare(
 
 fn play(reference: SocketAddr, target: SocketAddr, kind: Kind, stream: &[Vec<u8>]) -> Result<()> {
     let key = fresh_key();
-    let mut left = Side::new(reference, kind)?;
-    let mut right = Side::new(target, kind)?;
+    let mut left = Peer::new(reference, kind)?;
+    let mut right = Peer::new(target, kind)?;
     for command in stream {
         let command = with_key(command, &key);
         let expected = left.ask(&command).context("the reference")?;
@@ -100,7 +100,7 @@ fn with_key(command: &[u8], key: &[u8]) -> Vec<u8> {
 }
 
 /// One server of the two.
-struct Side {
+struct Peer {
     stream: TcpStream,
     kind: Kind,
     /// The CAS numbers seen, in their order.
@@ -108,12 +108,12 @@ struct Side {
     got: Vec<u8>,
 }
 
-impl Side {
+impl Peer {
     fn new(address: SocketAddr, kind: Kind) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        Ok(Side {
+        Ok(Peer {
             stream,
             kind,
             seen: Vec::new(),
@@ -502,7 +502,7 @@ mod tests {
     #[test]
     fn replies_are_cut_and_made_general() {
         let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut side = Side::new(stream.local_addr().unwrap(), Kind::Text).unwrap();
+        let mut side = Peer::new(stream.local_addr().unwrap(), Kind::Text).unwrap();
         side.got = b"VALUE k 0 4 9\r\na\r\nb\r\nVALUE".to_vec();
         assert_eq!(side.reply(), Some(21));
         assert_eq!(

@@ -260,10 +260,10 @@ fn same(a: &[String], b: &[String]) -> Result<Vec<String>> {
         a.len() == b.len(),
         "it answers differently each time:\n{a:?}\n{b:?}"
     );
-    a.iter().zip(b).map(|(a, b)| vary(a, b)).collect()
+    a.iter().zip(b).map(|(a, b)| merge_varying(a, b)).collect()
 }
 
-fn vary(a: &str, b: &str) -> Result<String> {
+fn merge_varying(a: &str, b: &str) -> Result<String> {
     let (left, right) = (runs(a), runs(b));
     ensure!(
         left.len() == right.len(),

@@ -421,8 +421,8 @@ impl<'a> Player<'a> {
                     .context("after the last step")
             }
             End::Closed => self.expect_close(),
-            End::Whatever => Ok(()),
-            End::Stuck => {
+            End::Any => Ok(()),
+            End::Timeout => {
                 self.read_rest(Duration::from_millis(50));
                 let stuck = !self.closed && self.got.is_empty();
                 anyhow::ensure!(
@@ -508,12 +508,12 @@ fn sentinel(first: Option<u8>) -> (Vec<u8>, Vec<u8>) {
 
 fn cuts(bytes: &[u8], feed: Feed) -> Vec<&[u8]> {
     /// Of a long input this much is fed byte by byte.
-    const SLOWLY: usize = 600;
+    const BYTEWISE_MAX: usize = 600;
     match feed {
         Feed::Steps | Feed::Pipelined => vec![bytes],
         Feed::Bytes => {
-            let (slowly, rest) = bytes.split_at(bytes.len().min(SLOWLY));
-            let (rest, last) = rest.split_at(rest.len().saturating_sub(SLOWLY));
+            let (slowly, rest) = bytes.split_at(bytes.len().min(BYTEWISE_MAX));
+            let (rest, last) = rest.split_at(rest.len().saturating_sub(BYTEWISE_MAX));
             slowly
                 .chunks(1)
                 .chain(rest.chunks(700 + rest.len() / 64))

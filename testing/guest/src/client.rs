@@ -14,7 +14,7 @@ pub(crate) const PORT: u16 = 11211;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// How long it may take where a loaded machine is no reason to give up.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How long to listen for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -44,10 +44,10 @@ impl Tcp {
         loop {
             match Self::connect(host) {
                 Ok(mut tcp) => {
-                    tcp.patience(PATIENCE)?;
+                    tcp.timeout(TIMEOUT)?;
                     return Ok(tcp);
                 }
-                Err(error) if start.elapsed() > PATIENCE => return Err(error),
+                Err(error) if start.elapsed() > TIMEOUT => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }
@@ -58,7 +58,7 @@ impl Tcp {
     }
 
     /// Waits so long for an answer, or for the server to take a request.
-    pub(crate) fn patience(&mut self, limit: Duration) -> Result<()> {
+    pub(crate) fn timeout(&mut self, limit: Duration) -> Result<()> {
         self.input.get_ref().set_write_timeout(Some(limit))?;
         Ok(self.input.get_ref().set_read_timeout(Some(limit))?)
     }

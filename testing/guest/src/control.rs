@@ -71,16 +71,16 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
         // The kernel's complaints since the last time; with `all`, every line.
         "log" => {
             let lines = log.lines();
-            let complaints = kmsg::complaints(&lines);
-            for line in if rest == "all" || !complaints.is_empty() {
+            let kernel_warnings = kmsg::kernel_warnings(&lines);
+            for line in if rest == "all" || !kernel_warnings.is_empty() {
                 &lines
             } else {
-                &complaints
+                &kernel_warnings
             } {
                 writeln!(out, "| {line}")?;
             }
-            if !complaints.is_empty() {
-                bail!("the kernel complained: {}", complaints[0]);
+            if !kernel_warnings.is_empty() {
+                bail!("the kernel complained: {}", kernel_warnings[0]);
             }
         }
         // Memory that nobody can free any more.

@@ -56,7 +56,7 @@ pub(crate) mod iptables {
     use super::*;
 
     /// Makes the table if it is not there, as a first look at it does.
-    pub(crate) fn look(table: &str) -> Result<()> {
+    pub(crate) fn ensure_table(table: &str) -> Result<()> {
         ensure!(table.len() < 32, "{table}: a long name");
         // struct ipt_getinfo
         let mut info = [0; 84];

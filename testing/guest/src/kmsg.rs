@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 
 /// What a line must not hold. Each is how the kernel begins a report of its own.
-const COMPLAINTS: &[&str] = &[
+const KERNEL_WARNINGS: &[&str] = &[
     "WARNING:",
     "BUG:",
     "Oops",
@@ -88,10 +88,10 @@ impl Log {
 }
 
 /// The complaints among `lines`, and the taint if it is a bad one.
-pub(crate) fn complaints(lines: &[String]) -> Vec<String> {
+pub(crate) fn kernel_warnings(lines: &[String]) -> Vec<String> {
     let mut found: Vec<String> = lines
         .iter()
-        .filter(|line| is_complaint(line))
+        .filter(|line| is_kernel_warning(line))
         .cloned()
         .collect();
     let taint = std::fs::read_to_string("/proc/sys/kernel/tainted").unwrap_or_default();
@@ -102,8 +102,10 @@ pub(crate) fn complaints(lines: &[String]) -> Vec<String> {
     found
 }
 
-fn is_complaint(line: &str) -> bool {
-    COMPLAINTS.iter().any(|complaint| line.contains(complaint))
+fn is_kernel_warning(line: &str) -> bool {
+    KERNEL_WARNINGS
+        .iter()
+        .any(|complaint| line.contains(complaint))
 }
 
 #[cfg(test)]
@@ -112,16 +114,18 @@ mod tests {
 
     #[test]
     fn reports_are_told_from_chatter() {
-        assert!(is_complaint("WARNING: CPU: 0 PID: 1 at net/core/dev.c:1"));
-        assert!(is_complaint(
+        assert!(is_kernel_warning(
+            "WARNING: CPU: 0 PID: 1 at net/core/dev.c:1"
+        ));
+        assert!(is_kernel_warning(
             "BUG: kernel NULL pointer dereference, address: 0"
         ));
-        assert!(is_complaint(
+        assert!(is_kernel_warning(
             "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks"
         ));
-        assert!(!is_complaint(
+        assert!(!is_kernel_warning(
             "hippos: module verification failed: signature missing"
         ));
-        assert!(!is_complaint("hippos: port 11211 is in use"));
+        assert!(!is_kernel_warning("hippos: port 11211 is in use"));
     }
 }

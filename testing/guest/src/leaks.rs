@@ -14,14 +14,14 @@ const AGE: Duration = Duration::from_secs(6);
 
 /// Whether this kernel can tell. KASAN holds freed memory back on such a one, so that counting what
 /// is free says nothing there.
-pub(crate) fn can_tell() -> bool {
+pub(crate) fn kmemleak_is_on() -> bool {
     Path::new(FILE).exists()
 }
 
 /// What is allocated and not referred to from anywhere, with the call that allocated it; empty
 /// when there is nothing. `None` on kernels that can't tell.
 pub(crate) fn find() -> Result<Option<String>> {
-    if !can_tell() {
+    if !kmemleak_is_on() {
         return Ok(None);
     }
     thread::sleep(AGE);

@@ -27,7 +27,7 @@ struct Key {
 
 /// What one client did and saw.
 #[derive(Default)]
-pub(crate) struct Ledger {
+pub(crate) struct ClientLog {
     keys: Vec<Key>,
     /// Keys whose last write nobody answered: not written again.
     given_up: Vec<Key>,
@@ -110,10 +110,10 @@ fn get(tcp: &mut Tcp, name: &str) -> Result<Vec<u8>> {
     Ok(reply)
 }
 
-impl Ledger {
+impl ClientLog {
     /// Takes a look's result in. A miss that nothing explains is counted; whoever knows of evictions
     /// judges it.
-    fn saw(&mut self, at: usize, found: u32) -> Result<()> {
+    fn check_read(&mut self, at: usize, found: u32) -> Result<()> {
         let key = &self.keys[at];
         if found == 0 && !key.possible.contains(&0) {
             self.missed += 1;
@@ -147,7 +147,7 @@ impl Ledger {
         for at in 0..self.keys.len() {
             let name = self.keys[at].name.clone();
             let reply = get(&mut tcp, &name)?;
-            self.saw(at, version(&name, &reply)?)?;
+            self.check_read(at, version(&name, &reply)?)?;
         }
         Ok(())
     }
@@ -155,8 +155,8 @@ impl Ledger {
 
 /// Runs one client against `host` until told to stop. Errors are answers that are wrong; that
 /// answers fail to come is only counted.
-pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<Ledger> {
-    let mut ledger = Ledger::default();
+pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<ClientLog> {
+    let mut client_log = ClientLog::default();
     let mut names = 0;
     let mut fresh = || {
         names += 1;
@@ -164,7 +164,7 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<Ledger>
     };
     for _ in 0..KEYS {
         let name = fresh();
-        ledger.keys.push(Key {
+        client_log.keys.push(Key {
             name,
             possible: vec![0],
         });
@@ -173,14 +173,14 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<Ledger>
     let mut next = 0;
     while !stop.load(Ordering::Relaxed) {
         let (Ok(mut tcp), Ok(mut udp)) = (Tcp::connect(host), Udp::connect(host)) else {
-            ledger.broken += 1;
+            client_log.broken += 1;
             thread::sleep(Duration::from_millis(20));
             continue;
         };
         udp.socket.set_read_timeout(Some(UDP_LIMIT))?;
         while !stop.load(Ordering::Relaxed) {
             let at = random.below(KEYS);
-            let name = ledger.keys[at].name.clone();
+            let name = client_log.keys[at].name.clone();
             match random.below(100) {
                 0..=39 => {
                     next += 1;
@@ -192,17 +192,17 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<Ledger>
                     let answer = tcp.send(&request).and_then(|()| tcp.line());
                     match answer.as_deref() {
                         Ok("STORED\r\n") => {
-                            ledger.keys[at].possible = vec![next];
-                            ledger.stored += 1;
+                            client_log.keys[at].possible = vec![next];
+                            client_log.stored += 1;
                         }
                         Ok(line) if line.starts_with("SERVER_ERROR out of memory") => {
                             // The old value goes with it, so that nobody reads what is stale.
-                            ledger.keys[at].possible.push(0);
-                            ledger.refused += 1;
+                            client_log.keys[at].possible.push(0);
+                            client_log.refused += 1;
                         }
                         Ok(line) if line.ends_with('\n') => bail!("set {name}: {line:?}"),
                         _ => {
-                            ledger.give_up(at, Some(next), fresh());
+                            client_log.give_up(at, Some(next), fresh());
                             break;
                         }
                     }
@@ -214,30 +214,32 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<Ledger>
                         .and_then(|()| tcp.line())
                         .as_deref()
                     {
-                        Ok("DELETED\r\n" | "NOT_FOUND\r\n") => ledger.keys[at].possible = vec![0],
+                        Ok("DELETED\r\n" | "NOT_FOUND\r\n") => {
+                            client_log.keys[at].possible = vec![0]
+                        }
                         Ok(line) if line.ends_with('\n') => bail!("delete {name}: {line:?}"),
                         _ => {
-                            ledger.give_up(at, None, fresh());
+                            client_log.give_up(at, None, fresh());
                             break;
                         }
                     }
                 }
                 45..=69 => match get(&mut tcp, &name) {
                     Ok(reply) => {
-                        ledger.saw(at, version(&name, &reply)?)?;
-                        ledger.read += 1;
+                        client_log.check_read(at, version(&name, &reply)?)?;
+                        client_log.read += 1;
                     }
                     Err(_) => break,
                 },
                 _ => match udp.ask(format!("get {name}\r\n").as_bytes()) {
                     // The worker may have no memory for a long one.
-                    Ok(reply) if reply.starts_with(b"SERVER_ERROR") => ledger.lost += 1,
+                    Ok(reply) if reply.starts_with(b"SERVER_ERROR") => client_log.lost += 1,
                     Ok(reply) => {
-                        ledger.saw(at, version(&name, &reply)?)?;
-                        ledger.read_udp += 1;
+                        client_log.check_read(at, version(&name, &reply)?)?;
+                        client_log.read_udp += 1;
                     }
                     Err(_) => {
-                        ledger.lost += 1;
+                        client_log.lost += 1;
                         // What is on its way still must not be taken for the next answer.
                         match Udp::connect(host) {
                             Ok(fresh) => udp = fresh,
@@ -249,13 +251,13 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<Ledger>
                 },
             }
         }
-        ledger.broken += 1;
+        client_log.broken += 1;
     }
-    Ok(ledger)
+    Ok(client_log)
 }
 
 /// Where a client lives, and whom it asks.
-pub(crate) struct Seat<'a> {
+pub(crate) struct ClientNamespace<'a> {
     pub(crate) namespace: Option<&'a Namespace>,
     pub(crate) host: String,
 }
@@ -270,52 +272,52 @@ pub(crate) struct Sum {
     pub(crate) missed: u64,
 }
 
-/// Runs clients while `disturb` does, then sees through `host` that all that was acknowledged is
+/// Runs clients while `inject_fault` does, then sees through `host` that all that was acknowledged is
 /// there: misses are for evictions alone.
 pub(crate) fn under(
-    seats: &[Seat<'_>],
+    seats: &[ClientNamespace<'_>],
     host: &str,
-    disturb: impl FnOnce() -> Result<()>,
+    inject_fault: impl FnOnce() -> Result<()>,
 ) -> Result<Sum> {
     let stop = AtomicBool::new(false);
-    let (ledgers, disturbed) = thread::scope(|scope| {
+    let (ledgers, with_faults) = thread::scope(|scope| {
         let stop = &stop;
         let clients: Vec<_> = seats
             .iter()
             .enumerate()
-            .map(|(id, seat)| {
-                scope.spawn(move || match seat.namespace {
-                    Some(namespace) => namespace.enter(|| client(&seat.host, id, stop)),
-                    None => client(&seat.host, id, stop),
+            .map(|(id, client_namespace)| {
+                scope.spawn(move || match client_namespace.namespace {
+                    Some(namespace) => namespace.enter(|| client(&client_namespace.host, id, stop)),
+                    None => client(&client_namespace.host, id, stop),
                 })
             })
             .collect();
-        let disturbed = disturb();
+        let with_faults = inject_fault();
         stop.store(true, Ordering::Relaxed);
-        let ledgers: Vec<Result<Ledger>> = clients
+        let ledgers: Vec<Result<ClientLog>> = clients
             .into_iter()
             .map(|client| client.join().unwrap_or_else(|_| bail!("a client panicked")))
             .collect();
-        (ledgers, disturbed)
+        (ledgers, with_faults)
     });
     let mut ledgers = ledgers.into_iter().collect::<Result<Vec<_>>>()?;
-    disturbed?;
+    with_faults?;
     let mut sum = Sum::default();
     let evicted = || -> Result<u64> {
         let mut tcp = Tcp::patient(host)?;
         Ok(tcp.stat("evictions")? + tcp.stat("expired_unfetched")?)
     };
-    for ledger in &mut ledgers {
-        ledger.read_back(host).context("after it all")?;
-        sum.stored += ledger.stored;
-        sum.refused += ledger.refused;
-        sum.read += ledger.read;
-        sum.read_udp += ledger.read_udp;
-        sum.missed += ledger.missed;
+    for client_log in &mut ledgers {
+        client_log.read_back(host).context("after it all")?;
+        sum.stored += client_log.stored;
+        sum.refused += client_log.refused;
+        sum.read += client_log.read;
+        sum.read_udp += client_log.read_udp;
+        sum.missed += client_log.missed;
     }
     let evicted = evicted()?;
-    let broken: u64 = ledgers.iter().map(|ledger| ledger.broken).sum();
-    let lost: u64 = ledgers.iter().map(|ledger| ledger.lost).sum();
+    let broken: u64 = ledgers.iter().map(|client_log| client_log.broken).sum();
+    let lost: u64 = ledgers.iter().map(|client_log| client_log.lost).sum();
     println!(
         "{} sets stored, {} refused, {} and {} reads over TCP and UDP, {} missed, {evicted} \
          evicted, {broken} connections ended, {lost} datagrams lost",

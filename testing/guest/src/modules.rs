@@ -86,14 +86,14 @@ impl Hippos {
     /// Unloads it, and tells whether that went well (a drop only prints).
     pub(crate) fn unload(self) -> Result<()> {
         if door::xdp() {
-            return self.take_apart();
+            return self.unload_all();
         }
         std::mem::forget(self);
         remove("hippos").context("rmmod hippos")
     }
 
     /// Unloads it with its programs, of which the kernel frees a detached one a grace period later.
-    pub(crate) fn take_apart(self) -> Result<()> {
+    pub(crate) fn unload_all(self) -> Result<()> {
         std::mem::forget(self);
         run("hippos-ctl unload").map(drop)
     }

@@ -46,7 +46,7 @@ fn start() -> Result<()> {
         .with_context(|| format!("cannot mount {target}"))?;
     }
     fs::create_dir_all("/run/netns")?;
-    still_deadline_servers();
+    stop_deadline_servers();
     for module in BOOT_MODULES {
         modules::load(module)?;
     }
@@ -55,7 +55,7 @@ fn start() -> Result<()> {
 
 /// Turns the scheduler's deadline servers off: on an emulated CPU that falls far behind, the stock
 /// kernel now and then finds a server's timer queued that it is about to queue, and warns of it.
-fn still_deadline_servers() {
+fn stop_deadline_servers() {
     for server in ["fair_server", "ext_server"] {
         let cpus = fs::read_dir(Path::new("/sys/kernel/debug/sched").join(server));
         for cpu in cpus.into_iter().flatten().flatten() {

@@ -62,7 +62,7 @@ pub(crate) struct Offload {
 
 impl Tap {
     pub(crate) fn new() -> Result<Self> {
-        let tap = Self::bare("wire", NEAR_MAC)?;
+        let tap = Self::unconfigured("wire", NEAR_MAC)?;
         run("ip addr add 10.9.200.1/24 dev wire")?;
         run("ip addr add fd09:200::1/64 dev wire nodad")?;
         run("ip link set wire up")?;
@@ -76,7 +76,7 @@ impl Tap {
     }
 
     /// A card of that name and Ethernet address, down and without addresses.
-    pub(crate) fn bare(name: &str, mac: [u8; 6]) -> Result<Self> {
+    pub(crate) fn unconfigured(name: &str, mac: [u8; 6]) -> Result<Self> {
         modules::load("tun")?;
         let file = File::options()
             .read(true)
@@ -143,12 +143,12 @@ impl Tap {
 }
 
 /// Hears what comes in by the card, as it is when XDP has let it pass.
-pub(crate) struct Ear {
+pub(crate) struct PacketCapture {
     socket: OwnedFd,
     card: usize,
 }
 
-impl Ear {
+impl PacketCapture {
     pub(crate) fn new() -> Result<Self> {
         let socket = socket(
             AddressFamily::Packet,
@@ -158,7 +158,7 @@ impl Ear {
         )?;
         setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
         let card = nix::net::if_::if_nametoindex("wire")? as usize;
-        Ok(Ear { socket, card })
+        Ok(PacketCapture { socket, card })
     }
 
     /// Everything heard so far, each without its outermost tag, which the kernel takes out.

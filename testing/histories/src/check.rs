@@ -168,7 +168,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Life;
+    use crate::model::Ttl;
     use proptest::prelude::*;
 
     fn operation(action: Action, answer: Answer, called: u64, returned: u64) -> Operation {
@@ -253,25 +253,25 @@ mod tests {
     #[test]
     fn a_lost_touch_is_found() {
         let touch = operation(
-            Action::GetAndTouch(Life::Days),
+            Action::GetAndTouch(Ttl::Days),
             Answer::Value(b"1".to_vec()),
             2,
             6,
         );
         let incr = operation(Action::Incr(1), Answer::Number(2), 3, 7);
-        let look = |life| {
+        let look = |ttl| {
             let (stale, sent, won) = (false, false, false);
             let answer = Answer::Seen {
-                life,
+                ttl,
                 stale,
                 sent,
                 won,
             };
-            operation(Action::Look(None), answer, 8, 9)
+            operation(Action::MetaGet(None), answer, 8, 9)
         };
         let both = [set("1", 0, 1), touch, incr];
-        assert!(linearizable(&[&both[..], &[look(Life::Days)]].concat()));
-        assert!(!linearizable(&[&both[..], &[look(Life::Ever)]].concat()));
+        assert!(linearizable(&[&both[..], &[look(Ttl::Days)]].concat()));
+        assert!(!linearizable(&[&both[..], &[look(Ttl::Never)]].concat()));
     }
 
     #[test]
@@ -279,12 +279,12 @@ mod tests {
         let stale = operation(Action::Invalidate(None), Answer::Done, 2, 3);
         let look = |won: bool| {
             let answer = Answer::Seen {
-                life: Life::Ever,
+                ttl: Ttl::Never,
                 stale: true,
                 sent: !won,
                 won,
             };
-            operation(Action::Look(None), answer, 4, 9)
+            operation(Action::MetaGet(None), answer, 4, 9)
         };
         let before = [set("1", 0, 1), stale];
         assert!(linearizable(

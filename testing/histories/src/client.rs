@@ -2,17 +2,17 @@
 //! A client that records: one TCP connection for everything, one UDP socket
 //! for some of the reads, all in the text protocol.
 
-use crate::model::{Action, Answer, Life, RECACHE};
+use crate::model::{Action, Answer, Ttl, RECACHE};
 use anyhow::{bail, ensure, Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// How long an answer may take; after that it counts as [`Answer::Unknown`].
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Reads over UDP are tried this long, since packets may be lost.
-const UDP_PATIENCE: Duration = Duration::from_secs(2);
+const UDP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A value with the number that `cas` wants.
 pub(crate) type Tagged = (Vec<u8>, u64);
@@ -25,18 +25,18 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(server: SocketAddr) -> Result<Self> {
-        let tcp = TcpStream::connect_timeout(&server, PATIENCE)
+        let tcp = TcpStream::connect_timeout(&server, TIMEOUT)
             .with_context(|| format!("can't connect to {server}"))?;
         tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(PATIENCE))?;
-        tcp.set_write_timeout(Some(PATIENCE))?;
+        tcp.set_read_timeout(Some(TIMEOUT))?;
+        tcp.set_write_timeout(Some(TIMEOUT))?;
         let any: SocketAddr = match server {
             SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
             SocketAddr::V6(_) => ([0u16; 8], 0).into(),
         };
         let udp = UdpSocket::bind(any)?;
         udp.connect(server)?;
-        udp.set_read_timeout(Some(UDP_PATIENCE))?;
+        udp.set_read_timeout(Some(UDP_TIMEOUT))?;
         Ok(Self {
             tcp: BufReader::new(tcp),
             udp,
@@ -54,7 +54,7 @@ impl Client {
             Action::Get => return Ok(value_or_absent(self.gets(key)?)),
             Action::Set(value) => store("set", value, String::new()),
             Action::SetExpired(value) => with(format!("set {key} 0 -1 {}", value.len()), value),
-            Action::SetOrStale(_, value) => {
+            Action::MetaSetInvalidate(_, value) => {
                 with(format!("ms {key} {} I C{token}", value.len()), value)
             }
             Action::Add(value) => store("add", value, String::new()),
@@ -64,15 +64,15 @@ impl Client {
             Action::Cas(_, value) => store("cas", value, format!(" {token}")),
             Action::Delete => format!("delete {key}\r\n").into_bytes(),
             Action::Incr(by) => format!("incr {key} {by}\r\n").into_bytes(),
-            Action::Touch(life) => format!("touch {key} {}\r\n", life.exptime()).into_bytes(),
-            Action::GetAndTouch(life) => {
-                write!(self.tcp.get_ref(), "gats {} {key}\r\n", life.exptime())?;
+            Action::Touch(ttl) => format!("touch {key} {}\r\n", ttl.exptime()).into_bytes(),
+            Action::GetAndTouch(ttl) => {
+                write!(self.tcp.get_ref(), "gats {} {key}\r\n", ttl.exptime())?;
                 return Ok(value_or_absent(read_value(&mut self.tcp, key)?));
             }
-            Action::Look(life) => format!("mg {key} t{}\r\n", new_life(*life)).into_bytes(),
-            Action::LookEarly => format!("mg {key} t R{RECACHE}\r\n").into_bytes(),
-            Action::LookOrMake(life) => format!("mg {key} t N{}\r\n", life.exptime()).into_bytes(),
-            Action::Invalidate(life) => format!("md {key} I{}\r\n", new_life(*life)).into_bytes(),
+            Action::MetaGet(ttl) => format!("mg {key} t{}\r\n", ttl_flag(*ttl)).into_bytes(),
+            Action::MetaGetRecache => format!("mg {key} t R{RECACHE}\r\n").into_bytes(),
+            Action::MetaGetVivify(ttl) => format!("mg {key} t N{}\r\n", ttl.exptime()).into_bytes(),
+            Action::Invalidate(ttl) => format!("md {key} I{}\r\n", ttl_flag(*ttl)).into_bytes(),
         };
         self.tcp.get_ref().write_all(&request)?;
         let line = self.line()?;
@@ -90,7 +90,7 @@ impl Client {
                 let left = words.next().and_then(|word| word.strip_prefix('t'));
                 let has = |flag| seen.split(' ').any(|word| word == flag);
                 Answer::Seen {
-                    life: Life::of(left.context("no t")?.parse()?),
+                    ttl: Ttl::of(left.context("no t")?.parse()?),
                     stale: has("X"),
                     sent: has("Z"),
                     won: has("W"),
@@ -145,8 +145,8 @@ impl Client {
 }
 
 /// The flag that gives an item a new life.
-fn new_life(life: Option<Life>) -> String {
-    life.map_or_else(String::new, |life| format!(" T{}", life.exptime()))
+fn ttl_flag(ttl: Option<Ttl>) -> String {
+    ttl.map_or_else(String::new, |ttl| format!(" T{}", ttl.exptime()))
 }
 
 fn value_or_absent(value: Option<Tagged>) -> Answer {

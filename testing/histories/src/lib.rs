@@ -13,7 +13,7 @@ mod model;
 mod record;
 
 pub use check::{linearizable, Operation};
-pub use model::{Action, Answer, Life};
+pub use model::{Action, Answer, Ttl};
 pub use record::{record, History, Plan};
 
 /// The first key, if any, whose operations are not linearizable.

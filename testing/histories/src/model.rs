@@ -15,7 +15,7 @@ pub(crate) type State = Option<Item>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Item {
     value: Rc<[u8]>,
-    life: Life,
+    ttl: Ttl,
     stale: bool,
     /// Its win token was given out.
     sent: bool,
@@ -23,27 +23,27 @@ pub(crate) struct Item {
 
 /// How long an item lives; so far apart that the time which passes makes no difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Life {
+pub enum Ttl {
     /// For ever.
     #[default]
-    Ever,
+    Never,
     /// Some days.
     Days,
     /// Some weeks.
     Weeks,
     /// None at all: with this expiry time an item is gone at once.
-    Over,
+    Expired,
 }
 
 /// What `mg … R` takes for nearly expired, seconds: between some days and some weeks.
 pub(crate) const RECACHE: u32 = 1_000_000;
 
-impl Life {
+impl Ttl {
     /// The expiry time that asks for it.
     pub(crate) fn exptime(self) -> i32 {
         match self {
-            Self::Over => -1,
-            Self::Ever => 0,
+            Self::Expired => -1,
+            Self::Never => 0,
             Self::Days => 200_000,
             Self::Weeks => 2_000_000,
         }
@@ -52,7 +52,7 @@ impl Life {
     /// What so many seconds are left of.
     pub(crate) fn of(left: i64) -> Self {
         match left {
-            ..0 => Self::Ever,
+            ..0 => Self::Never,
             0..=200_000 => Self::Days,
             _ => Self::Weeks,
         }
@@ -81,21 +81,21 @@ pub enum Action {
     /// `incr`
     Incr(u64),
     /// `touch`
-    Touch(Life),
+    Touch(Ttl),
     /// `gat`
-    GetAndTouch(Life),
+    GetAndTouch(Ttl),
     /// `mg` with t: tells how long it lives, and gives out the token of a stale item; with T, if
     /// there is a new life
-    Look(Option<Life>),
-    /// `mg` with t and R: gives out the token of an item that lives for [`Life::Days`] as well
-    LookEarly,
+    MetaGet(Option<Ttl>),
+    /// `mg` with t and R: gives out the token of an item that lives for [`Ttl::Days`] as well
+    MetaGetRecache,
     /// `mg` with t and N: makes an empty item for the winner where there is none
-    LookOrMake(Life),
+    MetaGetVivify(Ttl),
     /// `md` with I, and T if there is a new life
-    Invalidate(Option<Life>),
+    Invalidate(Option<Ttl>),
     /// `ms` with I and the number that came with the first value: writes the second, which is stale
     /// if the first is not the value any more
-    SetOrStale(Vec<u8>, Vec<u8>),
+    MetaSetInvalidate(Vec<u8>, Vec<u8>),
     /// `set` with an expiry time that has passed
     SetExpired(Vec<u8>),
 }
@@ -122,7 +122,7 @@ pub enum Answer {
     /// The flags of `mg`
     Seen {
         /// t
-        life: Life,
+        ttl: Ttl,
         /// X
         stale: bool,
         /// Z
@@ -144,26 +144,26 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
     let fresh = |bytes: &[u8]| {
         Some(Item {
             value: Rc::from(bytes),
-            life: Life::Ever,
+            ttl: Ttl::Never,
             stale: false,
             sent: false,
         })
     };
     // What becomes of an item by its new life.
-    let unless_over = |item: Item| Some(item).filter(|item| item.life != Life::Over);
+    let unless_over = |item: Item| Some(item).filter(|item| item.ttl != Ttl::Expired);
     let Some(now) = state else {
         return match action {
             Action::SetExpired(_) => (Answer::Stored, None),
-            Action::LookOrMake(life) => {
+            Action::MetaGetVivify(ttl) => {
                 // Its life begins after the reply.
                 let answer = Answer::Seen {
-                    life: Life::Ever,
+                    ttl: Ttl::Never,
                     stale: false,
                     sent: false,
                     won: true,
                 };
                 let made = fresh(b"").map(|made| Item {
-                    life: *life,
+                    ttl: *ttl,
                     sent: true,
                     ..made
                 });
@@ -180,12 +180,12 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
     // Made from the old one: it keeps its life.
     let from = |bytes: &[u8]| {
         fresh(bytes).map(|new| Item {
-            life: now.life,
+            ttl: now.ttl,
             ..new
         })
     };
-    let living = |life: Option<Life>| Item {
-        life: life.unwrap_or(now.life),
+    let living = |ttl: Option<Ttl>| Item {
+        ttl: ttl.unwrap_or(now.ttl),
         ..now.clone()
     };
     match action {
@@ -215,42 +215,42 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
             }
         }
         Action::SetExpired(_) => (Answer::Stored, None),
-        Action::SetOrStale(old, new) => {
+        Action::MetaSetInvalidate(old, new) => {
             let stale = *now.value != **old;
             let sent = stale && now.sent;
             let marked = |new| Item { stale, sent, ..new };
             (Answer::Done, fresh(new).map(marked))
         }
-        Action::Touch(life) => (Answer::Done, unless_over(living(Some(*life)))),
-        Action::GetAndTouch(life) => {
+        Action::Touch(ttl) => (Answer::Done, unless_over(living(Some(*ttl)))),
+        Action::GetAndTouch(ttl) => {
             let answer = Answer::Value(now.value.to_vec());
-            (answer, unless_over(living(Some(*life))))
+            (answer, unless_over(living(Some(*ttl))))
         }
-        Action::Look(_) | Action::LookEarly | Action::LookOrMake(_) => {
-            let early = *action == Action::LookEarly && now.life == Life::Days;
+        Action::MetaGet(_) | Action::MetaGetRecache | Action::MetaGetVivify(_) => {
+            let early = *action == Action::MetaGetRecache && now.ttl == Ttl::Days;
             let won = (now.stale || early) && !now.sent;
-            let life = match action {
-                Action::Look(life) => *life,
+            let ttl = match action {
+                Action::MetaGet(ttl) => *ttl,
                 _ => None,
             };
             // t comes before T.
             let answer = Answer::Seen {
-                life: now.life,
+                ttl: now.ttl,
                 stale: now.stale,
                 sent: now.sent,
                 won,
             };
             let next = Item {
                 sent: now.sent || won,
-                ..living(life)
+                ..living(ttl)
             };
             (answer, Some(next))
         }
-        Action::Invalidate(life) => {
+        Action::Invalidate(ttl) => {
             let next = Item {
                 stale: true,
                 sent: false,
-                ..living(*life)
+                ..living(*ttl)
             };
             (Answer::Done, Some(next))
         }

@@ -4,7 +4,7 @@
 
 use crate::check::Operation;
 use crate::client::Client;
-use crate::model::{Action, Answer, Life};
+use crate::model::{Action, Answer, Ttl};
 use anyhow::Result;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -74,21 +74,21 @@ fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operati
         let fresh = format!("<{client}.{turn}>").into_bytes();
         let called;
         let (action, answer) = if is_counter(key) {
-            let life = [Life::Ever, Life::Days, Life::Weeks][random.random_range(0..3)];
-            let some = random.random_bool(0.5).then_some(life);
+            let ttl = [Ttl::Never, Ttl::Days, Ttl::Weeks][random.random_range(0..3)];
+            let some = random.random_bool(0.5).then_some(ttl);
             // Seldom, or most keys would be absent most of the time.
             let last = match random.random_range(0..8) {
-                0 => Life::Over,
-                _ => life,
+                0 => Ttl::Expired,
+                _ => ttl,
             };
             let action = match random.random_range(0..20) {
                 0..=1 => Action::Get,
                 2..=3 => Action::Add(b"1000".to_vec()),
                 4 => Action::Touch(last),
                 5..=6 => Action::GetAndTouch(last),
-                7..=9 => Action::Look(some),
-                10 => Action::LookEarly,
-                11 => Action::LookOrMake(life),
+                7..=9 => Action::MetaGet(some),
+                10 => Action::MetaGetRecache,
+                11 => Action::MetaGetVivify(ttl),
                 12..=13 => Action::Invalidate(some),
                 _ => Action::Incr(random.random_range(1..100)),
             };
@@ -119,7 +119,7 @@ fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operati
                             called = now();
                             let action = match choice {
                                 10..=13 => Action::Cas(old, fresh),
-                                _ => Action::SetOrStale(old, fresh),
+                                _ => Action::MetaSetInvalidate(old, fresh),
                             };
                             let answer = connection.perform(&text, &action, token)?;
                             recorded.push((key, done(client, action, answer, called, now())));
@@ -131,7 +131,7 @@ fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operati
                         (19, _) => Action::Prepend(fresh),
                         (20, _) => Action::Delete,
                         (21, _) => Action::SetExpired(fresh),
-                        (22..=23, _) => Action::Look(None),
+                        (22..=23, _) => Action::MetaGet(None),
                         _ => Action::Set(fresh),
                     };
                     called = now();

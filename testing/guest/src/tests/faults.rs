@@ -13,35 +13,35 @@ use nix::errno::Errno;
 
 use crate::client::{Tcp, Udp};
 use crate::leaks;
-use crate::load::{under, Seat, Sum};
+use crate::load::{under, ClientNamespace, Sum};
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Link, Namespace};
 use crate::system::{memory, run};
 
-/// Time for the clients between two disturbances.
+/// Time for the clients between two faults.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// Loads the module, and disturbs clients on loopback and in a namespace.
-fn disturbed(
+/// Loads the module, and injects faults beside clients on loopback and in a namespace.
+fn with_faults(
     parameters: &str,
-    disturb: impl FnOnce(&Link, &Namespace) -> Result<()>,
+    inject_fault: impl FnOnce(&Link, &Namespace) -> Result<()>,
 ) -> Result<Sum> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load(parameters)?;
-    let seat = |namespace, host: &str| Seat {
+    let client_namespace = |namespace, host: &str| ClientNamespace {
         namespace,
         host: host.to_owned(),
     };
     let seats = [
-        seat(None, "127.0.0.1"),
-        seat(None, "::1"),
-        seat(Some(&there), &link.here_ipv4),
-        seat(Some(&there), &link.here_ipv6),
+        client_namespace(None, "127.0.0.1"),
+        client_namespace(None, "::1"),
+        client_namespace(Some(&there), &link.here_ipv4),
+        client_namespace(Some(&there), &link.here_ipv6),
     ];
     let sum = under(&seats, "127.0.0.1", || {
         thread::sleep(PAUSE);
-        disturb(&link, &there)
+        inject_fault(&link, &there)
     })?;
     answers("127.0.0.1")?;
     hippos.unload()?;
@@ -58,7 +58,7 @@ fn answers(host: &str) -> Result<()> {
 
 /// The card goes down and comes up.
 pub(super) fn link_down() -> Result<()> {
-    disturbed("memory_mb=64", |link, there| {
+    with_faults("memory_mb=64", |link, there| {
         for round in 0..4 {
             if round % 2 == 0 {
                 run(&format!("ip link set {} down", link.here))?;
@@ -87,7 +87,7 @@ pub(super) fn link_down() -> Result<()> {
 
 /// The card takes less, and more, than a usual frame.
 pub(super) fn mtu() -> Result<()> {
-    disturbed("memory_mb=64", |link, there| {
+    with_faults("memory_mb=64", |link, there| {
         for mtu in [1280, 1500, 9000, 1300, 65535, 1500] {
             run(&format!("ip link set {} mtu {mtu}", link.here))?;
             there.ip(&format!("link set {} mtu {mtu}", link.far))?;
@@ -100,7 +100,7 @@ pub(super) fn mtu() -> Result<()> {
 
 /// The address that clients use is taken away and given back.
 pub(super) fn address() -> Result<()> {
-    disturbed("memory_mb=64", |link, _| {
+    with_faults("memory_mb=64", |link, _| {
         for _ in 0..4 {
             for (address, mask, more) in [(&link.here_ipv4, 24, ""), (&link.here_ipv6, 64, "nodad")]
             {
@@ -118,7 +118,7 @@ pub(super) fn address() -> Result<()> {
 
 /// The cards between the namespaces go, for good.
 pub(super) fn card_removed() -> Result<()> {
-    disturbed("memory_mb=64", |link, _| {
+    with_faults("memory_mb=64", |link, _| {
         run(&format!("ip link del {}", link.here))?;
         thread::sleep(PAUSE);
         Ok(())
@@ -130,7 +130,7 @@ pub(super) fn card_removed() -> Result<()> {
 pub(super) fn namespace_removed() -> Result<()> {
     let one = Namespace::new("one")?;
     let hippos = one.enter(|| Hippos::load("memory_mb=64"))?;
-    let inside = |host: &str| Seat {
+    let inside = |host: &str| ClientNamespace {
         namespace: Some(&one),
         host: host.to_owned(),
     };
@@ -152,7 +152,7 @@ pub(super) fn namespace_removed() -> Result<()> {
 pub(super) fn cpu_offline() -> Result<()> {
     let switch = Path::new("/sys/devices/system/cpu/cpu1/online");
     ensure!(switch.exists(), "this guest has no CPU to spare");
-    disturbed("memory_mb=64", |_, _| {
+    with_faults("memory_mb=64", |_, _| {
         for _ in 0..3 {
             fs::write(switch, "0").context("CPU 1 does not go")?;
             thread::sleep(PAUSE);
@@ -164,7 +164,7 @@ pub(super) fn cpu_offline() -> Result<()> {
     .map(drop)?;
     // A module that starts with a CPU less.
     fs::write(switch, "0")?;
-    let result = disturbed("memory_mb=64", |_, _| {
+    let result = with_faults("memory_mb=64", |_, _| {
         fs::write(switch, "1")?;
         thread::sleep(PAUSE);
         Ok(())
@@ -175,7 +175,7 @@ pub(super) fn cpu_offline() -> Result<()> {
 
 /// A process takes nearly all of the machine's memory while the cache wants to grow.
 pub(super) fn memory_pressure() -> Result<()> {
-    disturbed("memory_mb=64", |_, _| {
+    with_faults("memory_mb=64", |_, _| {
         // Short of the point where the kernel would end processes.
         const LEFT: u64 = 48 << 20;
         let mut held = Vec::new();
@@ -272,7 +272,7 @@ fn loaded_code() -> Result<Range<u64>> {
 /// Allocations fail, first one in a hundred, then one in five. Only the debug kernel can do that.
 pub(super) fn allocations() -> Result<()> {
     let (mut able, mut failed) = (false, 0);
-    let sum = disturbed("memory_mb=64", |_, _| {
+    let sum = with_faults("memory_mb=64", |_, _| {
         let code = loaded_code()?;
         for percent in [1, 5, 20] {
             for names in [&FAILING[..1], &FAILING[1..], &FAILING] {

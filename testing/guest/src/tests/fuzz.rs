@@ -21,7 +21,7 @@ use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::random::Random;
 use crate::system::run;
-use crate::tap::{self, Addresses, Checksum, Datagram, Ear, Offload, Tap};
+use crate::tap::{self, Addresses, Checksum, Datagram, Offload, PacketCapture, Tap};
 
 /// Packets of a run that nobody gave a number for.
 const PACKETS: u64 = 100_000;
@@ -84,22 +84,24 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
             door::detach("wire")?;
             door::attach("wire", "generic")?;
         }
-        let mut ear = (round % LISTENING == 0).then(Ear::new).transpose()?;
+        let mut capture = (round % LISTENING == 0)
+            .then(PacketCapture::new)
+            .transpose()?;
         let mut sent = HashSet::new();
         for _ in 0..ROUND {
-            let (offload, frame) = hostile(&mut random);
+            let (offload, frame) = malformed_packet(&mut random);
             match tap.send_with(offload, &frame) {
                 Ok(()) => tally.sent += 1,
                 // The card's driver has limits of its own.
                 Err(_) => tally.refused += 1,
             }
-            if ear.is_some() {
+            if capture.is_some() {
                 sent.insert(tap::untagged(&frame));
             }
         }
         let at = format!("after {} packets, seed {seed}", tally.sent + tally.refused);
-        if let Some(ear) = &mut ear {
-            for frame in ear.heard() {
+        if let Some(capture) = &mut capture {
+            for frame in capture.heard() {
                 ensure!(
                     sent.contains(&frame),
                     "{at}: nobody sent this: {frame:02x?}"
@@ -259,32 +261,32 @@ fn alive(tap: &mut Tap) -> Result<()> {
 }
 
 /// One packet, and what the card says about it.
-fn hostile(random: &mut Random) -> (Offload, Vec<u8>) {
+fn malformed_packet(random: &mut Random) -> (Offload, Vec<u8>) {
     let payload = payload(random);
-    let mut datagram = if random.once_in(2) {
+    let mut datagram = if random.one_in(2) {
         Datagram::ipv4(&payload)
     } else {
         Datagram::ipv6(&payload)
     };
     datagram.from_port = 5000 + random.below(1000) as u16;
-    if random.once_in(8) {
+    if random.one_in(8) {
         headers(random, &mut datagram);
     }
-    if random.once_in(8) {
+    if random.one_in(8) {
         datagram.options = options(random, &datagram);
     }
-    if random.once_in(12) {
+    if random.one_in(12) {
         datagram.fragment = *random.pick(&[0x2000, 0x4000, 0x8000, 1, 2, 0x2001, 0x1fff, 0x3fff]);
     }
-    if random.once_in(8) {
+    if random.one_in(8) {
         datagram.checksum = *random.pick(&[Checksum::Bad, Checksum::Zero, Checksum::Partial]);
     }
     let mut offload = Offload::default();
-    if random.once_in(6) {
-        remark(random, &mut datagram, &mut offload);
+    if random.one_in(6) {
+        random_offload(random, &mut datagram, &mut offload);
     }
     let mut frame = datagram.frame();
-    if random.once_in(2) {
+    if random.one_in(2) {
         for _ in 0..=random.below(4) {
             mutate(random, &mut frame);
         }
@@ -316,7 +318,7 @@ fn headers(random: &mut Random, datagram: &mut Datagram) {
                         BEHIND,
                         [8, 8, 8, 8],
                     ];
-                    if random.once_in(2) {
+                    if random.one_in(2) {
                         Addresses::Ipv4(*random.pick(&odd), to)
                     } else {
                         Addresses::Ipv4(from, *random.pick(&odd))
@@ -330,7 +332,7 @@ fn headers(random: &mut Random, datagram: &mut Datagram) {
                     let mut own = [0; 16];
                     own[15] = 1;
                     let odd = [group, mapped, own, [0; 16], tap::NEAR_IPV6, tap::FAR_IPV6];
-                    if random.once_in(2) {
+                    if random.one_in(2) {
                         Addresses::Ipv6(*random.pick(&odd), to)
                     } else {
                         Addresses::Ipv6(from, *random.pick(&odd))
@@ -353,7 +355,7 @@ fn options(random: &mut Random, datagram: &Datagram) -> Vec<u8> {
                 1 => options[0] = *random.pick(&[7, 68, 148, 131, 137, 130]),
                 _ => {}
             }
-            if let (true, Some(length)) = (random.once_in(2), options.get_mut(1)) {
+            if let (true, Some(length)) = (random.one_in(2), options.get_mut(1)) {
                 *length = random.below(45) as u8;
             }
             options
@@ -361,12 +363,12 @@ fn options(random: &mut Random, datagram: &Datagram) -> Vec<u8> {
         Addresses::Ipv6(..) => {
             let words = random.below(4);
             let mut header = random.bytes(8 + words * 8);
-            header[1] = if random.once_in(8) {
+            header[1] = if random.one_in(8) {
                 random.next() as u8
             } else {
                 words as u8
             };
-            if random.once_in(2) {
+            if random.one_in(2) {
                 // Nothing but padding, as it should be.
                 let length = header.len();
                 header[2] = 1;
@@ -379,13 +381,13 @@ fn options(random: &mut Random, datagram: &Datagram) -> Vec<u8> {
 }
 
 /// What the card says about a packet: a checksum to fill in, segments to cut.
-fn remark(random: &mut Random, datagram: &mut Datagram, offload: &mut Offload) {
+fn random_offload(random: &mut Random, datagram: &mut Datagram, offload: &mut Offload) {
     datagram.checksum = Checksum::Partial;
     let udp = datagram.before_udp() as u16;
     offload.flags = 1;
     offload.csum_start = udp;
     offload.csum_offset = 6;
-    if random.once_in(2) {
+    if random.one_in(2) {
         let one = datagram.payload.clone();
         let times = 1 + random.below(20);
         datagram.payload = one.repeat(times);
@@ -394,7 +396,7 @@ fn remark(random: &mut Random, datagram: &mut Datagram, offload: &mut Offload) {
         offload.gso_size = one.len() as u16;
         offload.header = udp + 8;
     }
-    if random.once_in(4) {
+    if random.one_in(4) {
         let odd = random.below(200) as u16;
         match random.below(5) {
             0 => offload.flags = odd as u8,
@@ -413,7 +415,7 @@ fn payload(random: &mut Random) -> Vec<u8> {
         command.extend_from_slice(&request(random));
     }
     let mut payload = framed(random.next() as u16, &command);
-    if random.once_in(10) {
+    if random.one_in(10) {
         // Number and count of datagrams, and what is reserved.
         let at = 2 + random.below(6);
         payload[at] = random.next() as u8;
@@ -439,7 +441,7 @@ fn request(random: &mut Random) -> Vec<u8> {
     };
     let data = |random: &mut Random, head: String, tail: &str| -> Vec<u8> {
         let value = value(random);
-        let said = if random.once_in(10) {
+        let said = if random.one_in(10) {
             random.below(100_000)
         } else {
             value.len()
@@ -558,7 +560,7 @@ pub(super) fn streams(arguments: &[String]) -> Result<()> {
             let mut bytes: Vec<u8> = (0..random.below(20))
                 .flat_map(|_| request(&mut random))
                 .collect();
-            if random.once_in(2) && !bytes.is_empty() {
+            if random.one_in(2) && !bytes.is_empty() {
                 mutate(&mut random, &mut bytes);
             }
             match (&stream).write(&bytes) {

@@ -69,18 +69,18 @@ tests! {
         long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, reasons, partial_checksum, allowed,
         rate_limited, one_interface;
     tcp: short_connections, pipelines, replies_leave_before_silent_commands, large_values, silent_readers,
-        memory_limit, lost_goodbye;
+        memory_limit, fin_retransmitted_after_unload;
     steer: one_queue;
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;
-    routes: table, interfaces, counters, late, late_xdp, assigned, stale, changing / topologies;
+    routes: table, interfaces, counters, late, late_xdp, assigned, stale, route_change_in_flight / topologies;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
     operator: refusals, administration, clock, told, statuses, configuration, looks;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
-    pressure: limits, unfinished_values, others_go_on, costly_pipelines, short_of_memory, unloads_in_need;
+    pressure: limits, unfinished_values, other_connections_served_while_writer_waits, costly_pipelines, memory_shortage, unload_under_memory_pressure;
     fuzz: / packets, streams;
     soak: / run_for;
     planted: crash, warning, failure;

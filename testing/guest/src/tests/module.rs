@@ -492,7 +492,7 @@ pub(super) fn lower_limit() -> Result<()> {
 /// Twenty times in and out while clients do not stop asking.
 pub(super) fn unloads_under_load() -> Result<()> {
     // The debug kernel takes a dozen seconds for a round.
-    let rounds = if leaks::can_tell() { 5 } else { 20 };
+    let rounds = if leaks::kmemleak_is_on() { 5 } else { 20 };
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let stop = AtomicBool::new(false);
@@ -630,7 +630,7 @@ impl Memory {
             let now = Self::now(self.caches)?;
             // One round's items alone are 16 MiB.
             let lost = self.free.saturating_sub(now.free);
-            if (lost < 8 << 10 || leaks::can_tell()) && now.sockets == self.sockets {
+            if (lost < 8 << 10 || leaks::kmemleak_is_on()) && now.sockets == self.sockets {
                 return Ok(());
             }
             ensure!(

@@ -404,7 +404,7 @@ pub(super) fn tapped() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;
-    let ear = socket(
+    let capture = socket(
         AddressFamily::Packet,
         SockType::Raw,
         SockFlag::SOCK_NONBLOCK,
@@ -415,7 +415,7 @@ pub(super) fn tapped() -> Result<()> {
     // What was heard is what was sent: the reply was not written over it.
     let (mut requests, mut replies) = (0, 0);
     let mut frame = [0; 65536];
-    while let Ok(length) = nix::unistd::read(ear.as_raw_fd(), &mut frame) {
+    while let Ok(length) = nix::unistd::read(capture.as_raw_fd(), &mut frame) {
         let frame = &frame[..length];
         requests += usize::from(frame.ends_with(b"get none\r\n"));
         replies += usize::from(frame.ends_with(b"\0\x01\0\0END\r\n"));
@@ -478,7 +478,7 @@ pub(super) fn transmit() -> Result<()> {
         }
     }
     // A tap, and Netfilter's egress.
-    let ear = socket(
+    let capture = socket(
         AddressFamily::Packet,
         SockType::Raw,
         SockFlag::SOCK_NONBLOCK,
@@ -488,7 +488,7 @@ pub(super) fn transmit() -> Result<()> {
         let seen = queued(host)?;
         ensure!(seen >= ASKED, "a tap missed replies: {seen} seen");
     }
-    drop(ear);
+    drop(capture);
     run("/usr/sbin/nft add table netdev look")?;
     let chain = run(&format!(
         "/usr/sbin/nft add chain netdev look out {{ type filter hook egress device {device} priority 0 ; }}"

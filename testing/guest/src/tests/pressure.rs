@@ -145,7 +145,7 @@ pub(super) fn costly_pipelines() -> Result<()> {
 }
 
 /// While a writer waits for memory, other connections of its worker go on.
-pub(super) fn others_go_on() -> Result<()> {
+pub(super) fn other_connections_served_while_writer_waits() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 threads=1")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("small", b"value")?;
@@ -156,7 +156,7 @@ pub(super) fn others_go_on() -> Result<()> {
     let turns = thread::scope(|scope| -> Result<usize> {
         let waiting = scope.spawn(|| -> Result<String> {
             let mut late = Tcp::connect("127.0.0.1")?;
-            late.patience(LIMIT)?;
+            late.timeout(LIMIT)?;
             late.send(b"set late 0 0 400000\r\n")?;
             late.send(&vec![b'z'; 400_000])?;
             late.send(b"\r\n")?;
@@ -181,13 +181,13 @@ pub(super) fn others_go_on() -> Result<()> {
 }
 
 /// The machine is short of memory: the cache gives back before the kernel has to kill somebody.
-pub(super) fn short_of_memory() -> Result<()> {
+pub(super) fn memory_shortage() -> Result<()> {
     let mut log = Log::open()?;
     log.lines();
     let total = memory("MemTotal:")? >> 20;
     let hippos = Hippos::load(&format!("memory_mb={}", most(total) - 1))?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
-    tcp.patience(LIMIT)?;
+    tcp.timeout(LIMIT)?;
     let value = vec![b'x'; 500_000];
     for number in 0..total * 2 {
         tcp.set(&format!("key{number}"), &value)?;
@@ -226,7 +226,7 @@ pub(super) fn short_of_memory() -> Result<()> {
 
 /// Unloading while connections wait for memory, values are on their way, readers hold what is gone, and
 /// the machine is short of memory.
-pub(super) fn unloads_in_need() -> Result<()> {
+pub(super) fn unload_under_memory_pressure() -> Result<()> {
     let total = memory("MemTotal:")? >> 20;
     for round in 0..3 {
         let hippos = Hippos::load(match round {
@@ -255,7 +255,7 @@ pub(super) fn unloads_in_need() -> Result<()> {
     }
     let hippos = Hippos::load(&format!("memory_mb={}", most(total) - 1))?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
-    tcp.patience(LIMIT)?;
+    tcp.timeout(LIMIT)?;
     for number in 0..total * 2 {
         tcp.set(&format!("key{number}"), &vec![b'x'; 500_000])?;
     }

@@ -54,7 +54,7 @@ neigh replace 10.9.250.2 lladdr 02:00:00:00:07:02 dev mark nud permanent
 ";
 
 /// Three cards whose wires are in our hands; gone when dropped.
-struct Bench {
+struct Topology {
     taps: Vec<Tap>,
     number: u16,
 }
@@ -103,17 +103,17 @@ impl Sent {
     }
 }
 
-impl Bench {
+impl Topology {
     fn new() -> Result<Self> {
         let mut taps = Vec::new();
         for (name, mac) in NAMES.iter().zip(NEAR) {
-            taps.push(Tap::bare(name, mac)?);
+            taps.push(Tap::unconfigured(name, mac)?);
             // Nothing is said that no test asks for.
             for knob in ["accept_ra=0", "router_solicitations=0", "addr_gen_mode=1"] {
                 run(&format!("sysctl -qw net.ipv6.conf.{name}.{knob}"))?;
             }
         }
-        Ok(Bench { taps, number: 0 })
+        Ok(Topology { taps, number: 0 })
     }
 
     /// Puts the usual addresses on the cards, and nothing else.
@@ -213,12 +213,12 @@ fn virtual_service(line: &str) -> Result<()> {
 
 fn legacy_table(table: &str) -> Result<()> {
     modules::load(&format!("iptable_{table}"))?;
-    iptables::look(table)
+    iptables::ensure_table(table)
 }
 
 /// How datagrams are answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum By {
+enum ReceivePath {
     Socket,
     Hook,
     Xdp,
@@ -227,17 +227,17 @@ enum By {
 /// The module by one door, on both cards.
 struct Served {
     hippos: Hippos,
-    by: By,
+    by: ReceivePath,
 }
 
 impl Served {
-    fn load(by: By, parameters: &str) -> Result<Self> {
+    fn load(by: ReceivePath, parameters: &str) -> Result<Self> {
         let fast = match by {
-            By::Socket => " udp_fast=0",
-            By::Hook | By::Xdp => "",
+            ReceivePath::Socket => " udp_fast=0",
+            ReceivePath::Hook | ReceivePath::Xdp => "",
         };
         let hippos = Hippos::load(&format!("allow=any {parameters}{fast}"))?;
-        if by == By::Xdp {
+        if by == ReceivePath::Xdp {
             for name in &NAMES[..2] {
                 door::attach(name, "native")?;
             }
@@ -249,8 +249,8 @@ impl Served {
     }
 
     fn unload(self) -> Result<()> {
-        if self.by == By::Xdp {
-            return self.hippos.take_apart();
+        if self.by == ReceivePath::Xdp {
+            return self.hippos.unload_all();
         }
         self.hippos.unload()
     }
@@ -312,7 +312,7 @@ fn second(datagram: Datagram) -> Ask {
 }
 
 /// The usual headers around `payload`, for protocols other than UDP.
-fn around(payload: &[u8], protocol: u8, outer: Datagram) -> Ask {
+fn encapsulated(payload: &[u8], protocol: u8, outer: Datagram) -> Ask {
     let mut frame = outer.frame();
     frame.truncate(outer.before_udp());
     frame.extend_from_slice(payload);
@@ -354,7 +354,7 @@ fn icmp_error(router: Datagram, kind: [u8; 2], rest: [u8; 4], request: &Datagram
     };
     let sum = checksum(&message, pseudo);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
-    around(&message, protocol, router)
+    encapsulated(&message, protocol, router)
 }
 
 /// The Internet checksum, with what a pseudo header adds.
@@ -364,7 +364,7 @@ fn checksum(bytes: &[u8], pseudo: u32) -> u16 {
 
 /// Where the judge must be seen to answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Goes {
+enum ExpectedRoute {
     /// To this station by the first card.
     To([u8; 6]),
     /// To this one by the second.
@@ -380,7 +380,7 @@ struct Row {
     undo: &'static str,
     asks: Vec<Ask>,
     /// Of the last of them.
-    goes: Goes,
+    goes: ExpectedRoute,
     /// Whether the doors before the socket answer it themselves.
     fast: bool,
 }
@@ -397,90 +397,90 @@ fn rows() -> Vec<Row> {
     let far6 = || v6("2001:db8::8", HOST6);
     let one = |datagram: Datagram| vec![(0, datagram.frame())];
     vec![
-        row("on the link", "", "", one(near()), Goes::To(ASKER), true),
-        row("on the link, IPv6", "", "", one(v6("fd09:200::2", HOST6)), Goes::To(ASKER), true),
+        row("on the link", "", "", one(near()), ExpectedRoute::To(ASKER), true),
+        row("on the link, IPv6", "", "", one(v6("fd09:200::2", HOST6)), ExpectedRoute::To(ASKER), true),
         row("by a gateway", "route add 8.8.0.0/16 via 10.9.200.2", "",
-            one(far()), Goes::To(ASKER), true),
+            one(far()), ExpectedRoute::To(ASKER), true),
         row("by a gateway, IPv6", "route add 2001:db8::/32 via fd09:200::2", "",
-            one(far6()), Goes::To(ASKER), true),
+            one(far6()), ExpectedRoute::To(ASKER), true),
         row("by an IPv6 gateway, IPv4", "route add 8.8.0.0/16 via inet6 fd09:200::2 dev e0", "",
-            one(far()), Goes::To(ASKER), true),
+            one(far()), ExpectedRoute::To(ASKER), true),
         row("direct server return: VIP on lo, the balancer is not the gateway",
             "addr add 10.77.0.1/32 dev lo\nroute add 8.8.0.0/16 via 10.9.200.3",
             "addr del 10.77.0.1/32 dev lo",
-            one(v4(FAR, [10, 77, 0, 1])), Goes::To(OTHER), true),
+            one(v4(FAR, [10, 77, 0, 1])), ExpectedRoute::To(OTHER), true),
         row("direct server return by the other card",
             "addr add 10.77.0.1/32 dev lo\nroute add 8.8.0.0/16 via 10.9.201.2",
             "addr del 10.77.0.1/32 dev lo",
-            one(v4(FAR, [10, 77, 0, 1])), Goes::Second, false),
+            one(v4(FAR, [10, 77, 0, 1])), ExpectedRoute::Second, false),
         row("asymmetric: in by one card, back by the other", "route add 8.8.0.0/16 via 10.9.201.2", "",
-            one(far()), Goes::Second, false),
+            one(far()), ExpectedRoute::Second, false),
         row("asymmetric, IPv6", "route add 2001:db8::/32 via fd09:201::2", "",
-            one(far6()), Goes::Second, false),
+            one(far6()), ExpectedRoute::Second, false),
         row("a rule by the local address",
             "route add 8.8.0.0/16 via 10.9.200.2\nrule add pref 100 from 10.9.200.1 lookup 100\nroute add 8.8.0.0/16 via 10.9.201.2 table 100",
             "rule del pref 100\nroute flush table 100",
-            one(far()), Goes::Second, false),
+            one(far()), ExpectedRoute::Second, false),
         row("a rule by ports",
             "route add 8.8.0.0/16 via 10.9.200.2\nrule add pref 100 ipproto 17 sport 11211 lookup 100\nroute add 8.8.0.0/16 via 10.9.201.2 table 100",
             "rule del pref 100\nroute flush table 100",
-            one(far()), Goes::Second, false),
+            one(far()), ExpectedRoute::Second, false),
         row("a blackhole", "route add blackhole 8.8.0.0/16", "route del blackhole 8.8.0.0/16",
-            one(far()), Goes::Nowhere, false),
-        row("no route", "", "", one(far()), Goes::Nowhere, false),
-        row("no route, IPv6", "", "", one(far6()), Goes::Nowhere, false),
+            one(far()), ExpectedRoute::Nowhere, false),
+        row("no route", "", "", one(far()), ExpectedRoute::Nowhere, false),
+        row("no route, IPv6", "", "", one(far6()), ExpectedRoute::Nowhere, false),
         row("strict uRPF: rp_filter=1, the source is elsewhere",
             "sysctl net.ipv4.conf.e0.rp_filter=1\nroute add 8.8.0.0/16 via 10.9.201.2",
             "sysctl net.ipv4.conf.e0.rp_filter=0",
-            one(far()), Goes::Nowhere, false),
+            one(far()), ExpectedRoute::Nowhere, false),
         row("strict uRPF: a neighbour claims an address behind another",
             "sysctl net.ipv4.conf.e0.rp_filter=1\nroute add 10.9.9.0/24 via 10.9.201.2",
             "sysctl net.ipv4.conf.e0.rp_filter=0",
-            one(v4([10, 9, 9, 9], HOST)), Goes::Nowhere, false),
-        row("a source of 240/4", "", "", one(v4([240, 0, 0, 9], HOST)), Goes::Nowhere, false),
-        row("another card's own address", "", "", one(v4([10, 9, 201, 1], HOST)), Goes::Nowhere, false),
-        row("another card's broadcast address", "", "", one(v4([10, 9, 201, 255], HOST)), Goes::Nowhere, false),
-        row("the host's own address, IPv6", "", "", one(v6("fd09:201::1", HOST6)), Goes::Nowhere, false),
+            one(v4([10, 9, 9, 9], HOST)), ExpectedRoute::Nowhere, false),
+        row("a source of 240/4", "", "", one(v4([240, 0, 0, 9], HOST)), ExpectedRoute::Nowhere, false),
+        row("another card's own address", "", "", one(v4([10, 9, 201, 1], HOST)), ExpectedRoute::Nowhere, false),
+        row("another card's broadcast address", "", "", one(v4([10, 9, 201, 255], HOST)), ExpectedRoute::Nowhere, false),
+        row("the host's own address, IPv6", "", "", one(v6("fd09:201::1", HOST6)), ExpectedRoute::Nowhere, false),
         row("VRRP: the frame comes from the router that is not the gateway",
-            "route add 8.8.0.0/16 via 10.9.200.3", "", one(far()), Goes::To(OTHER), true),
+            "route add 8.8.0.0/16 via 10.9.200.3", "", one(far()), ExpectedRoute::To(OTHER), true),
         row("a bond that sends from another of its addresses", "", "",
-            one(from_mac(OTHER, near())), Goes::To(ASKER), true),
+            one(from_mac(OTHER, near())), ExpectedRoute::To(ASKER), true),
         row("a bond that sends from another of its addresses, IPv6", "", "",
-            one(from_mac(OTHER, v6("fd09:200::2", HOST6))), Goes::To(ASKER), true),
+            one(from_mac(OTHER, v6("fd09:200::2", HOST6))), ExpectedRoute::To(ASKER), true),
         row("an MTU on the route, IPv6",
             "route add 2001:db8::/32 via fd09:200::2 mtu 1300", "",
-            one(with(long(), far6())), Goes::Pieces, false),
+            one(with(long(), far6())), ExpectedRoute::Pieces, false),
         row("mtu lock", "route add 8.8.0.0/16 via 10.9.200.2 mtu lock 1300", "",
-            one(with(long(), far())), Goes::Pieces, false),
+            one(with(long(), far())), ExpectedRoute::Pieces, false),
         row("a path MTU that a router reports",
             "route add 8.8.0.0/16 via 10.9.200.2", "",
             vec![
                 icmp_error(near(), [3, 4], [0, 0, 5, 20], &far()),
                 (0, with(long(), far()).frame()),
             ],
-            Goes::Pieces, false),
+            ExpectedRoute::Pieces, false),
         row("a path MTU that a router reports, IPv6",
             "route add 2001:db8::/32 via fd09:200::2", "",
             vec![
                 icmp_error(v6("fd09:200::2", HOST6), [2, 0], [0, 0, 5, 20], &far6()),
                 (0, with(long(), far6()).frame()),
             ],
-            Goes::Pieces, false),
+            ExpectedRoute::Pieces, false),
         row("a gateway that redirects to another",
             "route add 8.8.0.0/16 via 10.9.200.2", "",
             vec![icmp_error(near(), [5, 1], [10, 9, 200, 3], &far()), (0, far().frame())],
-            Goes::To(OTHER), true),
-        row("a long reply", "", "", one(with(long(), near())), Goes::To(ASKER), true),
+            ExpectedRoute::To(OTHER), true),
+        row("a long reply", "", "", one(with(long(), near())), ExpectedRoute::To(ASKER), true),
         row("a hop limit on the route",
-            "route add 8.8.0.0/16 via 10.9.200.2 hoplimit 33", "", one(far()), Goes::To(ASKER), true),
+            "route add 8.8.0.0/16 via 10.9.200.2 hoplimit 33", "", one(far()), ExpectedRoute::To(ASKER), true),
         row("ip_default_ttl", "sysctl net.ipv4.ip_default_ttl=99", "sysctl net.ipv4.ip_default_ttl=64",
-            one(near()), Goes::To(ASKER), true),
+            one(near()), ExpectedRoute::To(ASKER), true),
         row("hop_limit", "sysctl net.ipv6.conf.e0.hop_limit=77", "sysctl net.ipv6.conf.e0.hop_limit=64",
-            one(v6("fd09:200::2", HOST6)), Goes::To(ASKER), true),
+            one(v6("fd09:200::2", HOST6)), ExpectedRoute::To(ASKER), true),
         row("DNAT of the host's port",
             "sysctl net.ipv4.ip_forward=1\nnft add table ip t\nnft add chain ip t p { type nat hook prerouting priority dstnat ; }\nnft add rule ip t p udp dport 11211 ip daddr 10.9.200.1 dnat to 10.9.201.2",
             "nft delete table ip t\nsysctl net.ipv4.ip_forward=0",
-            one(near()), Goes::Second, false),
+            one(near()), ExpectedRoute::Second, false),
         row("a masqueraded flow with our port",
             "sysctl net.ipv4.ip_forward=1\nnft add table ip t\nnft add chain ip t p { type nat hook postrouting priority srcnat ; }\nnft add rule ip t p oifname e0 masquerade",
             "nft delete table ip t\nsysctl net.ipv4.ip_forward=0",
@@ -489,34 +489,34 @@ fn rows() -> Vec<Row> {
                     ..with(b"\0\x07\x01\0\0\x01\0\0\0\0\0\0question".to_vec(), v4([10, 9, 201, 2], [10, 9, 200, 2])) }),
                 (0, Datagram { from_port: 53, ..with(b"\0\x07\x81\0\0\x01\0\x01\0\0\0\0answer".to_vec(), near()) }.frame()),
             ],
-            Goes::Second, false),
+            ExpectedRoute::Second, false),
         row("empty chains of nftables",
             "nft add table inet f\nnft add chain inet f i { type filter hook input priority filter ; }\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add chain inet f p { type nat hook prerouting priority dstnat ; }\nnft add rule inet f i ct state established accept",
             // Of a port of its own: a connection that was translated stays so after its rule is gone.
-            "nft delete table inet f", one(Datagram { from_port: 40_388, ..near() }), Goes::To(ASKER), true),
+            "nft delete table inet f", one(Datagram { from_port: 40_388, ..near() }), ExpectedRoute::To(ASKER), true),
         row("output drop",
             "nft add table inet f\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add rule inet f o udp sport 11211 ip daddr 10.9.200.2 drop",
-            "nft delete table inet f", one(near()), Goes::Nowhere, false),
+            "nft delete table inet f", one(near()), ExpectedRoute::Nowhere, false),
         row("postrouting dscp set",
             "nft add table inet f\nnft add chain inet f o { type filter hook postrouting priority mangle ; }\nnft add rule inet f o udp sport 11211 ip dscp set cs3",
-            "nft delete table inet f", one(near()), Goes::To(ASKER), false),
+            "nft delete table inet f", one(near()), ExpectedRoute::To(ASKER), false),
         row("IPVS",
             "sysctl net.ipv4.ip_forward=1\nipvs 10.9.200.1:11211 10.9.201.2:11211",
             "ipvs flush\nsysctl net.ipv4.ip_forward=0",
-            one(Datagram { from_port: 40_389, ..near() }), Goes::Second, false),
+            one(Datagram { from_port: 40_389, ..near() }), ExpectedRoute::Second, false),
         row("a table of iptables-legacy that accepts", "iptables filter", "rmmod iptable_filter",
-            one(near()), Goes::To(ASKER), false),
+            one(near()), ExpectedRoute::To(ASKER), false),
         row("an empty NAT table of iptables-legacy", "iptables nat", "rmmod iptable_nat",
-            one(Datagram { from_port: 40_390, ..near() }), Goes::To(ASKER), false),
+            one(Datagram { from_port: 40_390, ..near() }), ExpectedRoute::To(ASKER), false),
         row("no table of iptables-legacy any more", "", "",
-            one(Datagram { from_port: 40_391, ..near() }), Goes::To(ASKER), true),
-        row("a pinned neighbour", "", "", one(from_mac(BEHIND, near())), Goes::To(ASKER), true),
+            one(Datagram { from_port: 40_391, ..near() }), ExpectedRoute::To(ASKER), true),
+        row("a pinned neighbour", "", "", one(from_mac(BEHIND, near())), ExpectedRoute::To(ASKER), true),
         row("equal routes", "route add 8.8.0.0/16 nexthop via 10.9.200.2 nexthop via 10.9.200.3", "",
-            one(far()), Goes::Nowhere, true),
-        row("by the second card", "", "", vec![second(v4([10, 9, 201, 2], [10, 9, 201, 1]))], Goes::Second, true),
-        row("no request", "", "", one(with(b"\0\x01\0\0\0\x01\0\0nonsense".to_vec(), near())), Goes::Nowhere, false),
+            one(far()), ExpectedRoute::Nowhere, true),
+        row("by the second card", "", "", vec![second(v4([10, 9, 201, 2], [10, 9, 201, 1]))], ExpectedRoute::Second, true),
+        row("no request", "", "", one(with(b"\0\x01\0\0\0\x01\0\0nonsense".to_vec(), near())), ExpectedRoute::Nowhere, false),
         row("link-local", "neigh replace fe80::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\naddr add fe80::1/64 dev e0 nodad", "",
-            one(v6("fe80::2", "fe80::1")), Goes::To(ASKER), true),
+            one(v6("fe80::2", "fe80::1")), ExpectedRoute::To(ASKER), true),
     ]
 }
 
@@ -544,49 +544,49 @@ fn stacked() -> Vec<Row> {
             "link add mv link e0 address 02:00:00:00:09:11 type macvlan mode bridge\naddr add 10.9.211.1/24 dev mv\nlink set mv up\nneigh replace 10.9.211.2 lladdr 02:00:00:00:09:02 dev mv nud permanent",
             "link del mv",
             (0, Datagram { to_mac: [2, 0, 0, 0, 9, 0x11], ..v4([10, 9, 211, 2], [10, 9, 211, 1]) }.frame()),
-            Goes::To(ASKER), true),
+            ExpectedRoute::To(ASKER), true),
         row("an active-backup bond",
             "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent",
             "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
-            by_bond(0), Goes::To(ASKER), true),
+            by_bond(0), ExpectedRoute::To(ASKER), true),
         row("an active-backup bond after a fail-over",
             "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent\nlink set b0 type bond active_slave e1",
             "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
-            by_bond(1), Goes::Second, true),
+            by_bond(1), ExpectedRoute::Second, true),
         row("VXLAN",
             "link add vx address 02:00:00:00:0a:01 type vxlan id 7 dev e0 local 10.9.200.1 remote 10.9.200.2 dstport 4789 nolearning\naddr add 10.9.213.1/24 dev vx\nlink set vx up\nneigh replace 10.9.213.2 lladdr 02:00:00:00:0a:02 dev vx nud permanent",
             "link del vx",
-            (0, vxlan.frame()), Goes::To(ASKER), true),
+            (0, vxlan.frame()), ExpectedRoute::To(ASKER), true),
         row("direct server return by IPIP",
             "link set tunl0 up\naddr add 10.77.0.1/32 dev tunl0\nroute add 8.8.0.0/16 via 10.9.200.3",
             "addr del 10.77.0.1/32 dev tunl0\nlink set tunl0 down",
-            around(&v4(FAR, [10, 77, 0, 1]).frame()[14..], 4, v4([10, 9, 200, 2], HOST)),
-            Goes::To(OTHER), false),
+            encapsulated(&v4(FAR, [10, 77, 0, 1]).frame()[14..], 4, v4([10, 9, 200, 2], HOST)),
+            ExpectedRoute::To(OTHER), false),
         row("shaped by fq", "tc qdisc add dev e0 root fq", "tc qdisc del dev e0 root",
-            near(), Goes::To(ASKER), true),
+            near(), ExpectedRoute::To(ASKER), true),
         row("shaped by tbf",
             "tc qdisc add dev e0 root tbf rate 100mbit burst 32kb latency 50ms", "tc qdisc del dev e0 root",
-            near(), Goes::To(ASKER), true),
+            near(), ExpectedRoute::To(ASKER), true),
         row("shaped by htb",
             "tc qdisc add dev e0 root handle 1: htb default 10\ntc class add dev e0 parent 1: classid 1:10 htb rate 100mbit",
             "tc qdisc del dev e0 root",
-            near(), Goes::To(ASKER), true),
+            near(), ExpectedRoute::To(ASKER), true),
         row("tc redirects what leaves",
             "tc qdisc add dev e0 clsact\ntc filter add dev e0 egress matchall action mirred egress redirect dev e1",
             "tc qdisc del dev e0 clsact",
-            near(), Goes::Second, true),
+            near(), ExpectedRoute::Second, true),
         row("netdev ingress drops",
             "nft add table netdev n\nnft add chain netdev n i { type filter hook ingress device e0 priority 0 ; }\nnft add rule netdev n i udp dport 11211 drop",
             "nft delete table netdev n",
-            near(), Goes::Nowhere, false),
+            near(), ExpectedRoute::Nowhere, false),
         row("netdev egress drops",
             "nft add table netdev n\nnft add chain netdev n e { type filter hook egress device e0 priority 0 ; }\nnft add rule netdev n e udp sport 11211 drop",
             "nft delete table netdev n",
-            near(), Goes::Nowhere, true),
+            near(), ExpectedRoute::Nowhere, true),
         row("a rule before the hook drops",
             "nft add table ip t\nnft add chain ip t p { type filter hook prerouting priority -450 ; }\nnft add rule ip t p iifname e0 udp dport 11211 drop",
             "nft delete table ip t",
-            near(), Goes::Nowhere, false),
+            near(), ExpectedRoute::Nowhere, false),
     ]
 }
 
@@ -598,7 +598,7 @@ fn fast() -> Result<u64> {
 }
 
 impl Row {
-    fn see(&self, bench: &mut Bench) -> Result<Seen> {
+    fn see(&self, bench: &mut Topology) -> Result<Seen> {
         bench.reset()?;
         set_up(self.setup)?;
         let before = fast()?;
@@ -613,13 +613,13 @@ impl Row {
     }
 
     /// Whether the judge did what the row is about.
-    fn judged(&self, seen: &Seen) -> Result<()> {
+    fn check_expected(&self, seen: &Seen) -> Result<()> {
         let last = seen.0.last().context("nothing was asked")?;
         let goes = match &last[..] {
-            [] => Goes::Nowhere,
-            [_, _, ..] => Goes::Pieces,
-            [one] if one.card == "e1" => Goes::Second,
-            [one] => Goes::To(one.bytes[..6].try_into()?),
+            [] => ExpectedRoute::Nowhere,
+            [_, _, ..] => ExpectedRoute::Pieces,
+            [one] if one.card == "e1" => ExpectedRoute::Second,
+            [one] => ExpectedRoute::To(one.bytes[..6].try_into()?),
         };
         // Either of equal routes.
         if self.name == "equal routes" {
@@ -632,7 +632,7 @@ impl Row {
 
 /// Each topology by each door.
 pub(super) fn table() -> Result<()> {
-    compare(&rows(), &[By::Hook, By::Xdp])
+    compare(&rows(), &[ReceivePath::Hook, ReceivePath::Xdp])
 }
 
 /// Interfaces upon interfaces, shaping and rules below IP.
@@ -651,26 +651,26 @@ pub(super) fn interfaces() -> Result<()> {
     ] {
         modules::load(module)?;
     }
-    compare(&stacked(), &[By::Hook])
+    compare(&stacked(), &[ReceivePath::Hook])
 }
 
 /// Sees each row by a socket and by `doors`.
-fn compare(rows: &[Row], doors: &[By]) -> Result<()> {
-    let mut bench = Bench::new()?;
+fn compare(rows: &[Row], doors: &[ReceivePath]) -> Result<()> {
+    let mut bench = Topology::new()?;
     for module in NAT {
         modules::load(module)?;
     }
     let mut judge = BTreeMap::new();
     let mut wrong = Vec::new();
-    for &by in [By::Socket].iter().chain(doors) {
+    for &by in [ReceivePath::Socket].iter().chain(doors) {
         bench.reset()?;
         let served = Served::load(by, "")?;
         for row in rows {
             let seen = row
                 .see(&mut bench)
                 .with_context(|| format!("{by:?}: {}", row.name))?;
-            if by == By::Socket {
-                if let Err(error) = row.judged(&seen) {
+            if by == ReceivePath::Socket {
+                if let Err(error) = row.check_expected(&seen) {
                     wrong.push(format!("{}: {error:#}", row.name));
                 }
                 judge.insert(row.name, seen.0);
@@ -744,9 +744,9 @@ pub(super) fn counters() -> Result<()> {
     // Other traffic of the guest, which counts in the same places.
     const OTHERS: [&str; 4] = ["Tcp.InSegs", "Tcp.OutSegs", "Icmp6InMsgs", "Icmp6OutMsgs"];
     const TRIES: usize = 20;
-    let mut bench = Bench::new()?;
+    let mut bench = Topology::new()?;
     let mut judge: Option<Vec<i64>> = None;
-    for by in [By::Socket, By::Hook, By::Xdp] {
+    for by in [ReceivePath::Socket, ReceivePath::Hook, ReceivePath::Xdp] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         let datagrams = [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
@@ -797,7 +797,7 @@ pub(super) fn counters() -> Result<()> {
 
 /// Behind destination NAT, requests to this host are answered in place and others go their way.
 pub(super) fn late() -> Result<()> {
-    let mut bench = Bench::new()?;
+    let mut bench = Topology::new()?;
     for module in NAT {
         modules::load(module)?;
     }
@@ -810,7 +810,7 @@ pub(super) fn late() -> Result<()> {
     ] {
         let hippos = Hippos::load(&format!("allow=any {parameter}"))?;
         Tcp::connect("127.0.0.1")?.set("key", b"value")?;
-        let check = |bench: &mut Bench, datagram: Datagram, goes: &str, by_hook: bool| {
+        let check = |bench: &mut Topology, datagram: Datagram, goes: &str, by_hook: bool| {
             let before = fast()?;
             let datagram = Datagram {
                 from_port,
@@ -862,12 +862,12 @@ pub(super) fn late() -> Result<()> {
 
 /// Behind destination NAT the hook is open while XDP is closed, whatever the hook has looked up.
 pub(super) fn late_xdp() -> Result<()> {
-    let mut bench = Bench::new()?;
+    let mut bench = Topology::new()?;
     for module in NAT {
         modules::load(module)?;
     }
     bench.reset()?;
-    let served = Served::load(By::Xdp, "udp_fast=late")?;
+    let served = Served::load(ReceivePath::Xdp, "udp_fast=late")?;
     set_up(
         "sysctl net.ipv4.ip_forward=1\nnft add table ip t\n\
          nft add chain ip t p { type nat hook prerouting priority dstnat ; }\n\
@@ -894,7 +894,7 @@ pub(super) fn late_xdp() -> Result<()> {
 
 /// A request that TPROXY gives to another socket is that socket's.
 pub(super) fn assigned() -> Result<()> {
-    let mut bench = Bench::new()?;
+    let mut bench = Topology::new()?;
     modules::load("nft_tproxy")?;
     for parameter in ["udp_fast=0", "udp_fast=late"] {
         bench.reset()?;
@@ -921,8 +921,8 @@ pub(super) fn assigned() -> Result<()> {
 
 /// After a change of routes, rules or neighbours the very next reply goes the new way.
 pub(super) fn stale() -> Result<()> {
-    let mut bench = Bench::new()?;
-    for by in [By::Hook, By::Xdp] {
+    let mut bench = Topology::new()?;
+    for by in [ReceivePath::Hook, ReceivePath::Xdp] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         ip("route add 8.8.0.0/16 via 10.9.200.2\nroute add 2001:db8::/32 via fd09:200::2")?;
@@ -988,15 +988,15 @@ pub(super) fn stale() -> Result<()> {
 
 /// Routes change while requests are on their way: those that come after a change are answered the new
 /// way, each of them.
-pub(super) fn changing() -> Result<()> {
+pub(super) fn route_change_in_flight() -> Result<()> {
     const CHANGES: usize = 60;
     let ways = [
         ("10.9.200.2", ASKER),
         ("10.9.200.3", OTHER),
         ("10.9.201.2", BEHIND),
     ];
-    let mut bench = Bench::new()?;
-    for by in [By::Hook, By::Xdp] {
+    let mut bench = Topology::new()?;
+    for by in [ReceivePath::Hook, ReceivePath::Xdp] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         ip("route add 8.8.0.0/16 via 10.9.200.2")?;
@@ -1094,7 +1094,7 @@ fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
             )),
         }
     }
-    if random.once_in(3) {
+    if random.one_in(3) {
         let by_port = format!("ipproto 17 dport {from_port}");
         let what = *random.pick(&[
             "from 10.9.200.1",
@@ -1113,7 +1113,7 @@ fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
         undo.push("rule del pref 100".into());
         undo.push("route flush table 100".into());
     }
-    if random.once_in(4) {
+    if random.one_in(4) {
         let station = text(*random.pick(&[ASKER, OTHER, BEHIND]));
         lines.push(format!(
             "neigh replace 10.9.200.2 lladdr {station} dev e0 nud permanent"
@@ -1124,18 +1124,18 @@ fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
         lines.push(format!("sysctl net.ipv4.conf.{card}.rp_filter={filter}"));
         undo.push(format!("sysctl net.ipv4.conf.{card}.rp_filter=0"));
     }
-    if random.once_in(4) {
+    if random.one_in(4) {
         lines.push("addr add 10.77.0.1/32 dev lo".into());
         undo.push("addr del 10.77.0.1/32 dev lo".into());
     }
-    if random.once_in(4) {
+    if random.one_in(4) {
         lines.push(format!(
             "sysctl net.ipv4.ip_default_ttl={}",
             1 + random.below(255)
         ));
         undo.push("sysctl net.ipv4.ip_default_ttl=64".into());
     }
-    if random.once_in(4) {
+    if random.one_in(4) {
         let chain = *random.pick(&[
             "nft add chain ip t p { type nat hook prerouting priority dstnat ; }\nnft add rule ip t p ip saddr 8.8.8.0/24 udp dport 11211 dnat to 10.9.201.2",
             "nft add chain ip t p { type nat hook postrouting priority srcnat ; }\nnft add rule ip t p oifname e0 masquerade",
@@ -1162,7 +1162,7 @@ fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
             [10, 9, 201, 255],
             [192, 0, 2, 9],
         ]);
-        let datagram = if random.once_in(3) {
+        let datagram = if random.one_in(3) {
             let from = *random.pick(&[
                 "fd09:200::2",
                 "fd09:200::3",
@@ -1176,7 +1176,7 @@ fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
         } else {
             v4(from, to)
         };
-        let datagram = if random.once_in(4) {
+        let datagram = if random.one_in(4) {
             with(long(), datagram)
         } else {
             datagram
@@ -1186,7 +1186,7 @@ fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
             ..datagram
         };
         let mac = *random.pick(&[ASKER, ASKER, OTHER]);
-        if random.once_in(3) {
+        if random.one_in(3) {
             asks.push(second(datagram));
         } else {
             asks.push((0, from_mac(mac, datagram).frame()));
@@ -1208,10 +1208,10 @@ pub(super) fn topologies(arguments: &[String]) -> Result<()> {
     for module in NAT {
         modules::load(module)?;
     }
-    let mut bench = Bench::new()?;
+    let mut bench = Topology::new()?;
     let mut judge: Vec<Vec<Vec<Sent>>> = Vec::new();
     let (mut replies, mut in_place) = (0, 0);
-    for by in [By::Socket, By::Hook, By::Xdp] {
+    for by in [ReceivePath::Socket, ReceivePath::Hook, ReceivePath::Xdp] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         let before = fast()?;
@@ -1225,7 +1225,7 @@ pub(super) fn topologies(arguments: &[String]) -> Result<()> {
                 seen.push(bench.ask(*card, frame)?);
             }
             set_up(&undo)?;
-            if by == By::Socket {
+            if by == ReceivePath::Socket {
                 replies += seen.iter().filter(|sent| !sent.is_empty()).count();
                 judge.push(seen);
                 continue;

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{ensure, Context, Result};
 
 use crate::client::Tcp;
-use crate::load::{under, Seat};
+use crate::load::{under, ClientNamespace};
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
 use crate::random::Random;
 use crate::system::{memory, run};
 
-/// Between two samples; a disturbance goes before each.
+/// Between two samples; a fault goes before each.
 const STEP: Duration = Duration::from_secs(5);
 
 /// The most memory that the cache gets, MiB.
@@ -36,26 +36,26 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
     let link = netns::join(&there, 1)?;
     // Hardly a block for each size of values: there is eviction as well, and slabs move.
     let hippos = Hippos::load(&format!("memory_mb={MEMORY}"))?;
-    let seat = |namespace, host: &str| Seat {
+    let client_namespace = |namespace, host: &str| ClientNamespace {
         namespace,
         host: host.to_owned(),
     };
     let seats = [
-        seat(None, "127.0.0.1"),
-        seat(Some(&there), &link.here_ipv4),
-        seat(Some(&there), &link.here_ipv6),
-        seat(None, "::1"),
+        client_namespace(None, "127.0.0.1"),
+        client_namespace(Some(&there), &link.here_ipv4),
+        client_namespace(Some(&there), &link.here_ipv6),
+        client_namespace(None, "::1"),
     ];
     let start = Instant::now();
     let end = start + Duration::from_secs(seconds);
     let mut random = Random::new(seed);
-    let mut disturbed = 0u64;
+    let mut faults = 0u64;
     under(&seats, "127.0.0.1", || {
         while Instant::now() < end {
             thread::sleep(STEP);
-            disturb(&mut random, &link, &there)?;
-            disturbed += 1;
-            sample(start, disturbed)?;
+            inject_fault(&mut random, &link, &there)?;
+            faults += 1;
+            sample(start, faults)?;
         }
         Ok(())
     })?;
@@ -63,7 +63,7 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
 }
 
 /// Something happens.
-fn disturb(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result<()> {
+fn inject_fault(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result<()> {
     let pause = Duration::from_millis(100 + random.below(400) as u64);
     let cpu = Path::new("/sys/devices/system/cpu/cpu1/online");
     match random.below(7) {
@@ -98,11 +98,7 @@ fn disturb(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result
             fs::write(cpu, "1").context("CPU 1 does not come")?;
         }
         4 => {
-            let megabytes = if random.once_in(2) {
-                MEMORY / 2
-            } else {
-                MEMORY
-            };
+            let megabytes = if random.one_in(2) { MEMORY / 2 } else { MEMORY };
             run(&format!("hippos-ctl memory {megabytes}"))?;
         }
         5 => drop(run("hippos-ctl flush")?),
@@ -111,7 +107,7 @@ fn disturb(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result
     Ok(())
 }
 
-fn sample(start: Instant, disturbed: u64) -> Result<()> {
+fn sample(start: Instant, faults: u64) -> Result<()> {
     let mut tcp = Tcp::patient("127.0.0.1")?;
     let mut line = format!("sample seconds={}", start.elapsed().as_secs());
     for (name, field) in [
@@ -138,6 +134,6 @@ fn sample(start: Instant, disturbed: u64) -> Result<()> {
             "{value} bytes of items in {MEMORY} MiB"
         );
     }
-    println!("{line} disturbed={disturbed}");
+    println!("{line} faults={faults}");
     Ok(())
 }

@@ -27,8 +27,8 @@ pub(super) fn one_queue() -> Result<()> {
         .count();
     ensure!(queues == 1, "eth0 has {queues} receive queues");
     ensure!(!steered()?, "steered before the module is there");
-    relieved(true).context("to its end")?;
-    relieved(false).context("unloaded meanwhile")?;
+    steered_and_back(true).context("to its end")?;
+    steered_and_back(false).context("unloaded meanwhile")?;
 
     // What an administrator chose stays.
     fs::write(MAP, "1")?;
@@ -44,7 +44,7 @@ pub(super) fn one_queue() -> Result<()> {
 
 /// Keeps the CPU that polls busy until its packets are spread and, with `end`, lets it rest until
 /// they are not.
-fn relieved(end: bool) -> Result<()> {
+fn steered_and_back(end: bool) -> Result<()> {
     let hippos = Hippos::load("steer=90")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let (stop, busy) = (&AtomicBool::new(false), &AtomicBool::new(true));

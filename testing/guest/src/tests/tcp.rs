@@ -224,7 +224,7 @@ pub(super) fn memory_limit() -> Result<()> {
             let value = &value[..];
             move || -> Result<()> {
                 let mut tcp = Tcp::connect("127.0.0.1")?;
-                tcp.patience(Duration::from_secs(60))?;
+                tcp.timeout(Duration::from_secs(60))?;
                 let mut random = number * 77 + 1;
                 for round in 0..SETS {
                     random = random
@@ -263,7 +263,7 @@ pub(super) fn memory_limit() -> Result<()> {
 
 /// A connection that was closed while its peer could not be reached is still told of it: what was
 /// under way is sent again, even when the module is gone.
-pub(super) fn lost_goodbye() -> Result<()> {
+pub(super) fn fin_retransmitted_after_unload() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;

@@ -14,7 +14,7 @@ use crate::door;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Link, Namespace};
 use crate::system::run;
-use crate::tap::{Datagram, Ear, Tap};
+use crate::tap::{Datagram, PacketCapture, Tap};
 use crate::tests::packet::ask;
 
 const ANSWER: Duration = Duration::from_secs(90);
@@ -95,7 +95,7 @@ pub(super) fn modes() -> Result<()> {
         run(&format!("hippos-ctl xdp detach --dev {}", link.here))?;
         there.enter(|| asks(&link.here_ipv4, false).context("without"))?;
     }
-    hippos.take_apart()
+    hippos.unload_all()
 }
 
 /// The order in which things are taken apart, whoever asks for it.
@@ -128,7 +128,7 @@ pub(super) fn life() -> Result<()> {
         "rmmod while a program is attached: {removed:?}"
     );
     there.enter(|| asks(&link.here_ipv4, true))?;
-    hippos.take_apart()?;
+    hippos.unload_all()?;
     ensure!(
         run("hippos-ctl xdp status")?.is_empty(),
         "a program is left"
@@ -142,7 +142,7 @@ pub(super) fn life() -> Result<()> {
         "hippos-ctl xdp attach --dev {here} --mode generic"
     ))?;
     drop(there);
-    hippos.take_apart()
+    hippos.unload_all()
 }
 
 /// The interface is somebody else's, or the module can't serve there: each is told, and nothing changes.
@@ -170,7 +170,7 @@ pub(super) fn refusals() -> Result<()> {
     refused(&attach("lo", "native"), "--mode generic")?;
     let said = run(&attach("lo", "auto"))?;
     ensure!(said == "lo generic\n", "{said}");
-    hippos.take_apart()?;
+    hippos.unload_all()?;
 
     for parameter in ["udp=0", "udp_fast=0"] {
         let hippos = Hippos::load(parameter)?;
@@ -275,7 +275,7 @@ pub(super) fn several() -> Result<()> {
             let payload = framed(7, request);
             for datagram in [Datagram::ipv4(&payload), Datagram::ipv6(&payload)] {
                 while tap.receive(Duration::ZERO, |_| true)?.is_some() {}
-                let mut ear = Ear::new()?;
+                let mut capture = PacketCapture::new()?;
                 let before = tcp.stat(SERVED)?;
                 let frame = ask(&mut tap, &datagram, ANSWER)?
                     .with_context(|| format!("{shown}: no answer"))?;
@@ -297,7 +297,7 @@ pub(super) fn several() -> Result<()> {
                     by_xdp == u64::from(*fits),
                     "{shown}: {by_xdp} answered by XDP"
                 );
-                let heard = ear.heard();
+                let heard = capture.heard();
                 let passed = heard.iter().filter(|frame| **frame == datagram.frame());
                 ensure!(
                     passed.count() == usize::from(!fits),
@@ -308,5 +308,5 @@ pub(super) fn several() -> Result<()> {
         door::detach("wire")?;
     }
     drop(tcp);
-    hippos.take_apart()
+    hippos.unload_all()
 }
