@@ -100,7 +100,7 @@ fn load(build_root: Root, fresh: &Path, release: &str, lines: &str) -> Result<()
         files: vec![fresh.join("usr/local/sbin/hippos-ctl")],
         ..Machine::default()
     };
-    let mut vm = Vm::boot_quietly(&root, &machine)?;
+    let mut vm = Vm::boot_clean(&root, &machine)?;
     vm.ask("exec mkdir -p target/kmod && mv hippos.ko target/kmod/ && mv hippos-ctl usr/bin/")?;
     for line in lines.lines().filter(|line| !line.trim().is_empty()) {
         vm.ask_within(&format!("exec {line}"), LINE_LIMIT)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{bail, ensure, Context, Result};
 
 use crate::target::Selection;
-use crate::{alone, shell, test, workspace};
+use crate::{shell, single_test, test, workspace};
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 /// What libFuzzer wants of a compiler, and the checks of a debug build.
@@ -190,7 +190,7 @@ fn packets(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
     let limit = Duration::from_secs(900) + PER_PACKET * packets;
     let seed = args.seed;
     let test = format!("fuzz::packets {packets} {seed}{}", args.door.request());
-    alone::run(selection, args.debug_kernel, &test, limit, |line| {
+    single_test::run(selection, args.debug_kernel, &test, limit, |line| {
         println!("{line}");
     })?;
     Ok(0)

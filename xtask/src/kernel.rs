@@ -117,7 +117,7 @@ pub(crate) fn look(root: &Path, arch: Arch, command: Runner<'_>) -> Result<Strin
 
 /// Takes over the kernel that an earlier version of xtask made in this root, where it is: that
 /// version may still be in use.
-pub(crate) fn adopt(root: &Path) -> Result<()> {
+pub(crate) fn migrate_legacy_kernel(root: &Path) -> Result<()> {
     let old = outside(root, Path::new(ADOPTED));
     let Ok(stamp) = fs::read_to_string(old.join(STAMP)) else {
         return Ok(());
@@ -248,8 +248,8 @@ mod tests {
         let root = root_with(ADOPTED);
         let target = Target::of(RELEASE).unwrap();
         assert_eq!(find(root.path(), target), None);
-        adopt(root.path()).unwrap();
-        adopt(root.path()).unwrap();
+        migrate_legacy_kernel(root.path()).unwrap();
+        migrate_legacy_kernel(root.path()).unwrap();
         let kernel = find(root.path(), target).unwrap();
         assert_eq!(kernel.version, "7.2.12-1");
         assert!(outside(root.path(), &kernel.tree).is_dir());

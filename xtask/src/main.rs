@@ -5,7 +5,6 @@
 //! the first command makes by itself (see `root.rs`), so that one machine's
 //! result is every machine's result.
 
-mod alone;
 mod appliance;
 mod bench;
 mod cache;
@@ -26,6 +25,7 @@ mod progress;
 mod root;
 mod run;
 mod shell;
+mod single_test;
 mod soak;
 mod tap;
 mod target;

@@ -71,7 +71,7 @@ const PACKAGES: &[&str] = &[
 /// Raised when the steps below change in a way that the lists above do not show.
 const RECIPE: &str = "1";
 /// What a root's name was once made of besides; kept, so that roots made then are used on.
-const ONCE: &str = "cloud-amd64";
+const LEGACY_SUFFIX: &str = "cloud-amd64";
 /// Free space that making a root asks for, in bytes.
 const SPACE: u64 = 5 << 30;
 /// The same for another kernel in it.
@@ -175,7 +175,7 @@ pub(crate) fn ready(selection: &Selection) -> Result<Root> {
         check_host("the build root", SPACE)?;
         tools(&path)?;
     }
-    kernel::adopt(&path)?;
+    kernel::migrate_legacy_kernel(&path)?;
     if kernel::series(&path, Arch::default()).is_none() {
         kernel::look(&path, Arch::default(), &|name| program(&path, name))?;
     }
@@ -252,7 +252,11 @@ pub(crate) fn remove() -> Result<()> {
 
 /// The root's folder: its name is a digest of what it is made from.
 fn path() -> Result<PathBuf> {
-    let key = workspace::digest([SUITE, BACKPORTS, RECIPE, ONCE].iter().chain(PACKAGES));
+    let key = workspace::digest(
+        [SUITE, BACKPORTS, RECIPE, LEGACY_SUFFIX]
+            .iter()
+            .chain(PACKAGES),
+    );
     Ok(cache::dir()?.join(format!("root-{key}")))
 }
 

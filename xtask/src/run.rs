@@ -136,7 +136,7 @@ pub(crate) fn load(vm: &mut Vm, parameters: &str) -> Result<()> {
 /// The same with a guest that this host reaches at `address`.
 pub(crate) fn load_at(vm: &mut Vm, parameters: &str, address: SocketAddr) -> Result<()> {
     vm.ask(&format!("load {parameters}"))
-        .or_else(|error| explain(vm, error))?;
+        .or_else(|error| with_console_tail(vm, error))?;
     wait_for_answers(vm, address)
 }
 
@@ -156,7 +156,10 @@ fn wait_for_answers(vm: &mut Vm, address: SocketAddr) -> Result<()> {
             Ok(()) => return Ok(()),
             Err(_) if INTERRUPTED.load(Ordering::Relaxed) => bail!("interrupted"),
             Err(error) if Instant::now() > deadline => {
-                return explain(vm, error.context("the server is there but does not answer"));
+                return with_console_tail(
+                    vm,
+                    error.context("the server is there but does not answer"),
+                );
             }
             Err(_) => thread::sleep(Duration::from_millis(50)),
         }
@@ -164,7 +167,7 @@ fn wait_for_answers(vm: &mut Vm, address: SocketAddr) -> Result<()> {
 }
 
 /// Adds the kernel's last words to an error.
-fn explain<T>(vm: &mut Vm, error: anyhow::Error) -> Result<T> {
+fn with_console_tail<T>(vm: &mut Vm, error: anyhow::Error) -> Result<T> {
     let lines = vm
         .ask("log all")
         .unwrap_or_else(|error| vec![format!("{error:#}")]);

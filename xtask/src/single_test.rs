@@ -44,8 +44,8 @@ pub(crate) fn run(
         memory: test::memory(debug_kernel),
         ..Machine::default()
     };
-    let mut vm = Vm::boot_quietly(&root, &machine)?;
-    let lines = vm.ask_hearing(&format!("test {test}"), limit, hear)?;
+    let mut vm = Vm::boot_clean(&root, &machine)?;
+    let lines = vm.request_streaming(&format!("test {test}"), limit, hear)?;
     vm.ask("log")?;
     if debug_kernel {
         vm.ask_within("leaks", LEAKS_LIMIT)?;

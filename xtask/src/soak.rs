@@ -10,7 +10,7 @@ use anyhow::{ensure, Context, Result};
 use plotters::prelude::*;
 
 use crate::target::Selection;
-use crate::{alone, workspace};
+use crate::{single_test, workspace};
 
 /// What is drawn, and by how many bytes it may be higher at the end than after a quarter.
 const FIGURES: &[(&str, f64, f64)] = &[
@@ -70,7 +70,7 @@ pub(crate) fn soak(args: &SoakArgs, selection: &Selection) -> Result<u8> {
     let limit = Duration::from_secs(seconds * 2 + 900);
     let test = format!("soak::run_for {seconds} {}", args.seed);
     let mut told = 0.0;
-    let done = alone::run(selection, args.debug_kernel, &test, limit, |line| {
+    let done = single_test::run(selection, args.debug_kernel, &test, limit, |line| {
         // Whoever interrupts us has the samples till then.
         let _ = writeln!(kept, "{line}");
         let minutes = Sample::read(line).map_or(0.0, |sample| sample.get("seconds") / 60.0);

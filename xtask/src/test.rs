@@ -97,7 +97,7 @@ const POOLS: &str = "bench::pools_are_replayed";
 const XDP: &str = "xdp::";
 
 /// What runs by other doors as well when none is asked for: how its name begins, and arguments.
-const BY_OTHERS: &[(Door, &str, &str)] = &[
+const OTHER_PATHS: &[(Door, &str, &str)] = &[
     (Door::Xdp, "guest::smoke::", ""),
     (Door::Xdp, "guest::packet::", ""),
     (Door::Xdp, "guest::protocol::table", ""),
@@ -144,7 +144,7 @@ impl Door {
                 (self == chosen? && (self == Door::Prerouting || !name.contains(XDP))).then_some("")
             }
             None if self == Door::Prerouting => Some(""),
-            None => BY_OTHERS
+            None => OTHER_PATHS
                 .iter()
                 .find(|(door, prefix, _)| *door == self && name.starts_with(prefix))
                 .map(|(.., arguments)| *arguments),
@@ -488,7 +488,7 @@ fn guests(
         let start = Instant::now();
         let result = guest.checked(|vm| vm.ask_within(&request, TEST_LIMIT).map(drop));
         let dead = guest.vm.as_mut().is_none_or(|vm| vm.alive().is_err());
-        count.note(name, start, noticed(name, result, dead));
+        count.note(name, start, expect_fault(name, result, dead));
         guest.vm = None;
     }
     if wanted(OOPS) && !debug {
@@ -538,7 +538,7 @@ fn oops_ends_run(selection: &Selection) -> Result<()> {
 }
 
 /// Whether a planted fault was found out, and as what it is.
-fn noticed(name: &str, result: Result<()>, dead: bool) -> Result<()> {
+fn expect_fault(name: &str, result: Result<()>, dead: bool) -> Result<()> {
     let Err(error) = result else {
         bail!("nobody noticed")
     };
@@ -580,7 +580,7 @@ impl Bench<'_> {
     fn checked(&mut self, work: impl FnOnce(&mut Vm) -> Result<()>) -> Result<()> {
         let vm = match &mut self.vm {
             Some(vm) => vm,
-            none => none.insert(Vm::boot_quietly(self.root, &self.machine)?),
+            none => none.insert(Vm::boot_clean(self.root, &self.machine)?),
         };
         if let Err(error) = work(vm) {
             if vm.alive().is_err() {
@@ -622,9 +622,9 @@ mod tests {
                 "the guest died: Kernel panic - not syncing"
             ))
         };
-        assert!(noticed("guest::planted::crash", died(), true).is_ok());
-        assert!(noticed("guest::planted::crash", died(), false).is_err());
-        assert!(noticed("guest::planted::crash", Ok(()), true).is_err());
-        assert!(noticed("guest::planted::warning", died(), false).is_err());
+        assert!(expect_fault("guest::planted::crash", died(), true).is_ok());
+        assert!(expect_fault("guest::planted::crash", died(), false).is_err());
+        assert!(expect_fault("guest::planted::crash", Ok(()), true).is_err());
+        assert!(expect_fault("guest::planted::warning", died(), false).is_err());
     }
 }

@@ -45,7 +45,7 @@ pub(crate) const GUEST_PORT: u16 = 11211;
 pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// What differs between the machines of architectures.
-struct Board {
+struct QemuMachine {
     /// QEMU's program.
     qemu: &'static str,
     machine: &'static str,
@@ -60,9 +60,9 @@ struct Board {
 }
 
 /// The machine of an architecture.
-fn board(arch: Arch) -> Board {
+fn qemu_machine(arch: Arch) -> QemuMachine {
     match arch {
-        Arch::X86_64 => Board {
+        Arch::X86_64 => QemuMachine {
             qemu: "/usr/bin/qemu-system-x86_64",
             machine: "q35",
             cpu: "max",
@@ -72,7 +72,7 @@ fn board(arch: Arch) -> Board {
             // fault of the guest.
             append: "no_timer_check tsc=reliable",
         },
-        Arch::Arm64 => Board {
+        Arch::Arm64 => QemuMachine {
             qemu: "/usr/bin/qemu-system-aarch64",
             machine: "virt,gic-version=3",
             cpu: "max",
@@ -230,7 +230,7 @@ impl Vm {
 
     /// Boots until the kernel has nothing to complain of: emulated ones sometimes do before PID 1,
     /// and checkers then stay silent for the rest of their time.
-    pub(crate) fn boot_quietly(root: &Root, machine: &Machine) -> Result<Vm> {
+    pub(crate) fn boot_clean(root: &Root, machine: &Machine) -> Result<Vm> {
         for _ in 0..2 {
             let mut vm = Vm::boot(root, machine)?;
             match vm.ask("log") {
@@ -275,8 +275,8 @@ impl Vm {
         }
         let forward = |kind| format!("hostfwd={kind}:127.0.0.1:{port}-:{}", machine.guest_port);
         let verbosity = if machine.console { 7 } else { 5 };
-        let board = board(root.kernel().target.arch);
-        let mut append = command_line(&board, verbosity);
+        let qemu_machine = qemu_machine(root.kernel().target.arch);
+        let mut append = command_line(&qemu_machine, verbosity);
         if let Some(disk) = &machine.disk {
             qemu.arg("-kernel").arg(&disk.kernel);
             qemu.arg("-initrd").arg(&disk.initrd);
@@ -297,10 +297,10 @@ impl Vm {
             "pipe,id=control,path={}",
             path("control").display()
         ));
-        serial(&mut qemu, &board, "control");
+        serial(&mut qemu, &qemu_machine, "control");
         if machine.terminal {
             qemu.args(["-chardev", "stdio,id=terminal,signal=off"]);
-            serial(&mut qemu, &board, "terminal");
+            serial(&mut qemu, &qemu_machine, "terminal");
         } else {
             // Ctrl-C is for us; we stop the guest in good order.
             qemu.stdin(Stdio::null()).process_group(0);
@@ -347,7 +347,7 @@ impl Vm {
 
     /// What the guest calls its third serial port, this process's terminal.
     pub(crate) fn terminal(&self) -> &'static str {
-        board(self.arch).ports[2]
+        qemu_machine(self.arch).ports[2]
     }
 
     /// The host's port, TCP and UDP.
@@ -377,11 +377,11 @@ impl Vm {
     /// When it failed (the lines are in the error), and when the guest died or kept silent for
     /// longer than `limit`.
     pub(crate) fn ask_within(&mut self, request: &str, limit: Duration) -> Result<Vec<String>> {
-        self.ask_hearing(request, limit, |_| ())
+        self.request_streaming(request, limit, |_| ())
     }
 
     /// The same, with each line given to `hear` as it comes.
-    pub(crate) fn ask_hearing(
+    pub(crate) fn request_streaming(
         &mut self,
         request: &str,
         limit: Duration,
@@ -435,7 +435,7 @@ impl Vm {
     /// The end of the guest's console, from where its kernel began to complain if it did.
     pub(crate) fn console_tail(&self) -> String {
         let text = shell::tail(&self.dir.path().join("console"), REPORT_LINES);
-        last_words(&text).to_owned()
+        kernel_report(&text).to_owned()
     }
 
     fn line(&mut self, deadline: Instant) -> Result<String> {
@@ -466,7 +466,7 @@ impl Drop for Vm {
 }
 
 /// From the first line of a kernel's report on; without one the last [`CONSOLE_LINES`].
-fn last_words(console: &str) -> &str {
+fn kernel_report(console: &str) -> &str {
     const REPORTS: [&str; 4] = ["BUG:", "Oops", "Kernel panic", "WARNING:"];
     let start = REPORTS
         .iter()
@@ -486,9 +486,9 @@ fn last_words(console: &str) -> &str {
 
 /// QEMU without any device but what is added.
 fn qemu(root: &Root, accel: Accel, machine: &Machine, binds: &[&Path]) -> Command {
-    let board = board(root.kernel().target.arch);
-    let cpu = machine.cpu.as_deref().unwrap_or(board.cpu);
-    let mut qemu = root.command_with(board.qemu, binds);
+    let qemu_machine = qemu_machine(root.kernel().target.arch);
+    let cpu = machine.cpu.as_deref().unwrap_or(qemu_machine.cpu);
+    let mut qemu = root.command_with(qemu_machine.qemu, binds);
     qemu.args([
         "-nodefaults",
         "-no-user-config",
@@ -496,7 +496,7 @@ fn qemu(root: &Root, accel: Accel, machine: &Machine, binds: &[&Path]) -> Comman
         "none",
         "-no-reboot",
     ]);
-    qemu.args(["-machine", board.machine]);
+    qemu.args(["-machine", qemu_machine.machine]);
     match accel {
         Accel::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
         // The clock that goes by instructions wants all vCPUs in one thread, and with several of
@@ -519,21 +519,21 @@ fn qemu(root: &Root, accel: Accel, machine: &Machine, binds: &[&Path]) -> Comman
 }
 
 /// The kernel's command line. With `-no-reboot`, whatever panics ends QEMU.
-fn command_line(board: &Board, verbosity: u8) -> String {
-    let [console, control, _] = board.ports;
+fn command_line(qemu_machine: &QemuMachine, verbosity: u8) -> String {
+    let [console, control, _] = qemu_machine.ports;
     // Emulated CPUs are late on a loaded host: the watchdogs may not take that for a fault of the
     // guest. PID 1 finds its port in its environment.
     format!(
         "console={console} loglevel={verbosity} panic=-1 oops=panic {} \
          watchdog_thresh=60 rcupdate.rcu_cpu_stall_timeout=120 random.trust_cpu=on \
          HIPPOS_CONTROL={control}",
-        board.append
+        qemu_machine.append
     )
 }
 
 /// Joins the guest's next serial port to a character device.
-fn serial(qemu: &mut Command, board: &Board, chardev: &str) {
-    if board.one_port {
+fn serial(qemu: &mut Command, qemu_machine: &QemuMachine, chardev: &str) {
+    if qemu_machine.one_port {
         qemu.arg("-device")
             .arg(format!("pci-serial,chardev={chardev}"));
     } else {
@@ -571,7 +571,7 @@ fn kvm_works(root: &Root) -> Result<bool> {
     let mut qemu = qemu(root, Accel::Kvm, &machine, &[]);
     qemu.arg("-kernel")
         .arg(root.kernel().modules.join("vmlinuz"));
-    qemu.args(["-append", &command_line(&board(arch), 5)]);
+    qemu.args(["-append", &command_line(&qemu_machine(arch), 5)]);
     qemu.arg("-serial")
         .arg(format!("file:{}", console.display()));
     qemu.stdin(Stdio::null()).stderr(Stdio::null());
@@ -664,11 +664,11 @@ mod tests {
     #[test]
     fn a_report_is_shown_from_its_beginning() {
         let chatter: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        assert_eq!(last_words(&chatter).lines().count(), CONSOLE_LINES);
-        assert!(last_words(&chatter).ends_with("line 99\n"));
+        assert_eq!(kernel_report(&chatter).lines().count(), CONSOLE_LINES);
+        assert!(kernel_report(&chatter).ends_with("line 99\n"));
         let panic = format!("{chatter}[ 1.0] Kernel panic - not syncing\n{chatter}");
-        assert!(last_words(&panic).starts_with("[ 1.0] Kernel panic"));
-        assert_eq!(last_words(""), "");
+        assert!(kernel_report(&panic).starts_with("[ 1.0] Kernel panic"));
+        assert_eq!(kernel_report(""), "");
     }
 
     #[test]

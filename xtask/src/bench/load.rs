@@ -99,7 +99,7 @@ pub(crate) struct Load<'a> {
 }
 
 /// One measured stretch.
-pub(crate) struct Stretch {
+pub(crate) struct Measurement {
     pub(crate) answered: u64,
     pub(crate) sent_per_second: f64,
     pub(crate) per_second: f64,
@@ -109,7 +109,7 @@ pub(crate) struct Stretch {
 impl Load<'_> {
     /// Stores the workload's keys and makes the first requests, which nobody counts: an item's
     /// first hit costs more than all that follow.
-    pub(crate) fn prepare(&self, workload: &Workload) -> Result<Stretch> {
+    pub(crate) fn prepare(&self, workload: &Workload) -> Result<Measurement> {
         if !self.server.mirrors() {
             self.call("fill", workload, &[])?;
         }
@@ -117,7 +117,7 @@ impl Load<'_> {
     }
 
     /// `requests` in a closed loop that keeps the server busy.
-    pub(crate) fn closed(&self, workload: &Workload, requests: u64) -> Result<Stretch> {
+    pub(crate) fn closed(&self, workload: &Workload, requests: u64) -> Result<Measurement> {
         let requests = requests.to_string();
         let arguments = [
             "--no-fill",
@@ -132,7 +132,7 @@ impl Load<'_> {
             "5s",
         ];
         let report = self.call("run", workload, &arguments)?;
-        stretch(&report["runs"][0])
+        measurement(&report["runs"][0])
     }
 
     /// An open loop at `rate` a second.
@@ -141,7 +141,7 @@ impl Load<'_> {
         workload: &Workload,
         rate: f64,
         duration: Duration,
-    ) -> Result<Stretch> {
+    ) -> Result<Measurement> {
         let rate = format!("{rate:.0}");
         let (duration, warmup) = (milliseconds(duration), milliseconds(WARMUP));
         let arguments = [
@@ -154,7 +154,7 @@ impl Load<'_> {
             &warmup,
         ];
         let report = self.call("run", workload, &arguments)?;
-        stretch(&report["runs"][0])
+        measurement(&report["runs"][0])
     }
 
     /// The highest rate whose mean latency stays under 1 ms, sought around `guess`; none where
@@ -214,11 +214,11 @@ fn milliseconds(time: Duration) -> String {
     format!("{}ms", time.as_millis())
 }
 
-fn stretch(run: &Value) -> Result<Stretch> {
+fn measurement(run: &Value) -> Result<Measurement> {
     let counters = &run["counters"];
     let answered = number(&counters["answered"])? as u64;
     ensure!(answered > 0, "nothing was answered: {counters}");
-    Ok(Stretch {
+    Ok(Measurement {
         answered,
         sent_per_second: number(&counters["sent"])? / number(&run["seconds"])?,
         per_second: number(&run["answered_per_second"])?,

@@ -7,14 +7,14 @@ use anyhow::{ensure, Result};
 use memcache::Client;
 
 pub(super) fn text(port: u16) -> Result<()> {
-    everyday(
+    basic_operations(
         &format!("memcache://127.0.0.1:{port}?timeout=10&protocol=ascii"),
         true,
     )
 }
 
 pub(super) fn binary(port: u16) -> Result<()> {
-    everyday(
+    basic_operations(
         &format!("memcache://127.0.0.1:{port}?timeout=10&protocol=binary"),
         true,
     )
@@ -22,14 +22,14 @@ pub(super) fn binary(port: u16) -> Result<()> {
 
 /// Over UDP the crate never sends a get of the text protocol, nor one of several keys.
 pub(super) fn udp(port: u16) -> Result<()> {
-    everyday(
+    basic_operations(
         &format!("memcache+udp://127.0.0.1:{port}?timeout=10&protocol=binary"),
         false,
     )
 }
 
 /// What any program does with a cache.
-fn everyday(url: &str, several: bool) -> Result<()> {
+fn basic_operations(url: &str, several: bool) -> Result<()> {
     let client = Client::connect(url)?;
     ensure!(
         client.get::<String>("missing")?.is_none(),

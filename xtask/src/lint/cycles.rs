@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! No files of a pure crate import each other in a circle, nor do its folders: what uses a file lies
+//! No files of a pure crate import each other in a cycle, nor do its folders: what uses a file lies
 //! above it.
 //!
 //! An import is a path from `crate`, `super` or `self`, in a `use` or in the code; a name that a
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::tokens::{self, Part, Token};
 use super::{read, sources, Finding};
 
-/// Circles that there are: the files, and why. Files that leave one are to leave its list.
+/// Cycles that there are: the files, and why. Files that leave one are to leave its list.
 const KNOWN: &[(&[&str], &str)] = &[];
 
 /// Every finding in the work tree.
@@ -26,16 +26,16 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
         let files = crates.entry(format!("{folder}/src/")).or_default();
         files.insert(file, tokens);
     }
-    let mut circles = Vec::new();
+    let mut cycles = Vec::new();
     for (source, files) in &crates {
         let imports = imports(source, files);
-        circles.extend(find(&imports));
-        circles.extend(layers(source, &imports));
+        cycles.extend(find(&imports));
+        cycles.extend(layers(source, &imports));
     }
-    Ok(compare(&circles, KNOWN))
+    Ok(compare(&cycles, KNOWN))
 }
 
-/// The circles that a crate's folders are in, as wholes.
+/// The cycles that a crate's folders are in, as wholes.
 fn layers(source: &str, imports: &Imports) -> Vec<Vec<String>> {
     let layer = |file: &String| match file[source.len()..].split_once('/') {
         Some((folder, _)) => format!("{source}{folder}/"),
@@ -52,27 +52,27 @@ fn layers(source: &str, imports: &Imports) -> Vec<Vec<String>> {
         let others = uses.iter().map(layer).filter(|other| *other != layer(file));
         among.entry(layer(file)).or_default().extend(others);
     }
-    let mut circles = find(&among);
-    circles.retain(|circle| circle.iter().any(|layer| layer.ends_with('/')));
-    circles
+    let mut cycles = find(&among);
+    cycles.retain(|cycle| cycle.iter().any(|layer| layer.ends_with('/')));
+    cycles
 }
 
-/// The circles that are not known, and what is known and is none.
-fn compare(circles: &[Vec<String>], known: &[(&[&str], &str)]) -> Vec<Finding> {
+/// The cycles that are not known, and what is known and is none.
+fn compare(cycles: &[Vec<String>], known: &[(&[&str], &str)]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for circle in circles {
-        if !known.iter().any(|(files, _)| circle == files) {
-            let (first, files) = (&circle[0], circle.join(", "));
+    for cycle in cycles {
+        if !known.iter().any(|(files, _)| cycle == files) {
+            let (first, files) = (&cycle[0], cycle.join(", "));
             findings.push(Finding::new(
                 first,
                 0,
-                format!("imports in a circle: {files}"),
+                format!("imports in a cycle: {files}"),
             ));
         }
     }
     for (files, _) in known {
-        if !circles.iter().any(|circle| circle == files) {
-            let what = "this is not a circle any more: change KNOWN in xtask/src/lint/circles.rs";
+        if !cycles.iter().any(|cycle| cycle == files) {
+            let what = "this is not a cycle any more: change KNOWN in xtask/src/lint/cycles.rs";
             findings.push(Finding::new(files[0], 0, what));
         }
     }
@@ -276,14 +276,14 @@ fn find(imports: &Imports) -> Vec<Vec<String>> {
         .keys()
         .map(|file| (file.as_str(), reachable(imports, file)))
         .collect();
-    let mut circles = BTreeSet::new();
+    let mut cycles = BTreeSet::new();
     for (file, reached) in &reach {
         if reached.contains(file) {
             let both = reached.iter().filter(|other| reach[*other].contains(file));
-            circles.insert(both.map(|file| (*file).to_owned()).collect::<Vec<_>>());
+            cycles.insert(both.map(|file| (*file).to_owned()).collect::<Vec<_>>());
         }
     }
-    circles.into_iter().collect()
+    cycles.into_iter().collect()
 }
 
 fn reachable<'a>(imports: &'a Imports, from: &str) -> BTreeSet<&'a str> {
@@ -303,13 +303,13 @@ fn reachable<'a>(imports: &'a Imports, from: &str) -> BTreeSet<&'a str> {
 mod tests {
     use super::*;
 
-    fn circles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
+    fn cycles(files: &[(&str, &str)]) -> Vec<Vec<String>> {
         let imports = imports_of(files);
         let strip = |file: &String| file["x/src/".len()..].to_owned();
         [find(&imports), layers("x/src/", &imports)]
             .concat()
             .iter()
-            .map(|circle| circle.iter().map(strip).collect())
+            .map(|cycle| cycle.iter().map(strip).collect())
             .collect()
     }
 
@@ -330,8 +330,8 @@ mod tests {
     );
 
     #[test]
-    fn a_circle_of_imports_is_found() {
-        let found = circles(&[
+    fn a_cycle_of_imports_is_found() {
+        let found = cycles(&[
             LIB,
             ("a.rs", "use crate::b::{inner::B, E};"),
             ("b/mod.rs", "mod inner;"),
@@ -341,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_by_a_re_export_is_found() {
-        let found = circles(&[
+    fn a_cycle_by_a_re_export_is_found() {
+        let found = cycles(&[
             LIB,
             ("a.rs", "use crate::C;"),
             ("b/mod.rs", "mod inner;"),
@@ -352,8 +352,8 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_by_super_is_found() {
-        let found = circles(&[
+    fn a_cycle_by_super_is_found() {
+        let found = cycles(&[
             LIB,
             ("b/mod.rs", "mod inner; mod other; use inner::B;"),
             ("b/inner.rs", "use super::other::f;"),
@@ -363,8 +363,8 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_of_folders_is_found_though_no_file_is_in_one() {
-        let found = circles(&[
+    fn a_cycle_of_folders_is_found_though_no_file_is_in_one() {
+        let found = cycles(&[
             LIB,
             ("a.rs", "use self::low::A; mod low; mod high;"),
             ("a/low.rs", ""),
@@ -377,8 +377,8 @@ mod tests {
     }
 
     #[test]
-    fn imports_of_tests_and_in_one_direction_are_no_circle() {
-        let found = circles(&[
+    fn imports_of_tests_and_in_one_direction_are_no_cycle() {
+        let found = cycles(&[
             LIB,
             (
                 "a.rs",
@@ -397,11 +397,11 @@ mod tests {
     }
 
     #[test]
-    fn a_known_circle_is_let_pass_until_it_changes() {
-        let circle = |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect();
+    fn a_known_cycle_is_let_pass_until_it_changes() {
+        let cycle = |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect();
         let known: &[(&[&str], &str)] = &[(&["a", "b"], "because")];
-        assert_eq!(compare(&[circle(&["a", "b"])], known), []);
-        assert_eq!(compare(&[circle(&["a", "b", "c"])], known).len(), 2);
+        assert_eq!(compare(&[cycle(&["a", "b"])], known), []);
+        assert_eq!(compare(&[cycle(&["a", "b", "c"])], known).len(), 2);
         assert_eq!(compare(&[], known).len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask lint`: what the compilers say, and the repository's own rules.
 
-mod circles;
+mod cycles;
 mod edges;
 mod licences;
 mod mirrors;
@@ -29,7 +29,7 @@ use crate::{kbuild, root, shell, workspace};
 /// pure crates; no panic in their release objects beyond a listed, explained
 /// allowance (xtask/src/lint/panics.rs); no function of the module with a large
 /// stack frame; no package mirror's address in the repository; each source file's
-/// licence in its first line; Kbuild's crate edges equal to cargo's; no circle of imports among
+/// licence in its first line; Kbuild's crate edges equal to cargo's; no cycle of imports among
 /// a pure crate's files; the documentation's tables
 /// those of the code; the store's loom models compile; and all of it takes Debian's own cargo as well.
 #[derive(clap::Args)]
@@ -83,7 +83,7 @@ const CHECKS: &[Check] = &[
     ("mirrors", false, |_| report(mirrors::check()?)),
     ("licences", false, |_| report(licences::check()?)),
     ("edges", false, |_| report(edges::check()?)),
-    ("circles", false, |_| report(circles::check()?)),
+    ("cycles", false, |_| report(cycles::check()?)),
     ("tables", false, |_| report(tables::check()?)),
     ("clippy", false, |_| clippy()),
     ("clippy-loom", false, |_| clippy_loom()),

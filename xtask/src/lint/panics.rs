@@ -74,7 +74,7 @@ pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
         let mut places: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         for call in calls {
             for frames in ways(&root, &path, &call, &jumps)? {
-                let ours = culprit(&frames).to_owned();
+                let ours = innermost_own_frame(&frames).to_owned();
                 let exempt = object == MODULE && START.iter().any(|start| ours.starts_with(start));
                 let inner = frames.first().map_or("?", String::as_str);
                 let allowed = ALLOWED.iter().any(|(place, _)| inner.contains(place));
@@ -94,7 +94,7 @@ pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
 }
 
 /// The innermost frame whose source is ours or vendored: what to mend.
-fn culprit(frames: &[String]) -> &str {
+fn innermost_own_frame(frames: &[String]) -> &str {
     let ours = |frame: &&String| frame.starts_with("kmod/") || frame.starts_with("target/vendor/");
     frames
         .iter()
@@ -333,7 +333,13 @@ mod tests {
             "kmod/proto/src/a.rs:1",
             "kmod/src/b.rs:2",
         ];
-        assert_eq!(culprit(&frames.map(str::to_owned)), "kmod/proto/src/a.rs:1");
-        assert_eq!(culprit(&["/usr/a.rs:1".to_owned()]), "/usr/a.rs:1");
+        assert_eq!(
+            innermost_own_frame(&frames.map(str::to_owned)),
+            "kmod/proto/src/a.rs:1"
+        );
+        assert_eq!(
+            innermost_own_frame(&["/usr/a.rs:1".to_owned()]),
+            "/usr/a.rs:1"
+        );
     }
 }

@@ -75,7 +75,7 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
             .with_context(|| file.clone())?
             .tokens;
         findings.extend(unsafety(file, &text, &tokens));
-        findings.extend(foreign(file, &tokens));
+        findings.extend(extern_c_findings(file, &tokens));
     }
     for file in kernel_files()? {
         let part = tokens::read(&read(&file)?, Part::Kernel).with_context(|| file.clone())?;
@@ -139,7 +139,7 @@ fn unsafety(file: &str, text: &str, tokens: &[Token]) -> Vec<Finding> {
             findings.push(Finding::new(file, word.line, hint));
         }
         // A block or an impl must say why it is sound; functions and traits have `# Safety`.
-        if matches!(next.text.as_str(), "{" | "impl") && !explained(&lines, word.line) {
+        if matches!(next.text.as_str(), "{" | "impl") && !has_safety_comment(&lines, word.line) {
             findings.push(Finding::new(file, word.line, "`unsafe` without `SAFETY:`"));
         }
     }
@@ -148,7 +148,7 @@ fn unsafety(file: &str, text: &str, tokens: &[Token]) -> Vec<Finding> {
 
 /// Whether the comment before line `line` (counted from 1), or before the statement that it
 /// belongs to, has a `SAFETY:`.
-fn explained(lines: &[&str], line: usize) -> bool {
+fn has_safety_comment(lines: &[&str], line: usize) -> bool {
     let mut above = lines
         .get(..line)
         .unwrap_or_default()
@@ -173,7 +173,7 @@ fn explained(lines: &[&str], line: usize) -> bool {
     false
 }
 
-fn foreign(file: &str, tokens: &[Token]) -> Vec<Finding> {
+fn extern_c_findings(file: &str, tokens: &[Token]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for triple in tokens.windows(3) {
         let [word, abi, next] = triple else { continue };
@@ -263,9 +263,15 @@ mod tests {
     #[test]
     fn c_is_declared_in_one_file() {
         let text = "extern \"C\" {\n    fn f();\n}\nextern \"C\" fn g() {}\n";
-        assert!(lines(foreign("kmod/kapi/ffi.rs", &tokens(text))).is_empty());
-        assert_eq!(lines(foreign("kmod/kapi/lib.rs", &tokens(text))), [1]);
-        assert_eq!(lines(foreign("kmod/src/hippos.rs", &tokens(text))), [1, 4]);
+        assert!(lines(extern_c_findings("kmod/kapi/ffi.rs", &tokens(text))).is_empty());
+        assert_eq!(
+            lines(extern_c_findings("kmod/kapi/lib.rs", &tokens(text))),
+            [1]
+        );
+        assert_eq!(
+            lines(extern_c_findings("kmod/src/hippos.rs", &tokens(text))),
+            [1, 4]
+        );
     }
 
     #[test]
