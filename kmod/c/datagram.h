@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the doors that see whole datagrams, PRE_ROUTING and XDP, agree upon:
+ * What the receive paths that see whole datagrams, PRE_ROUTING and XDP, agree upon:
  * which headers a request may have, and how they turn into those of a reply.
  * All of it in softirq, under RCU, on headers that are all there.
  */
@@ -71,7 +71,7 @@ static __always_inline bool hippos_addresses_fit(struct net *net, const struct n
 	return likely(own) || __ip_dev_find(net, to, false);
 }
 
-/* Whether an IPsec policy may have a say in what comes or goes: it is asked behind these doors. */
+/* Whether an IPsec policy may have a say in what comes or goes: it is asked behind these receive paths. */
 static __always_inline bool hippos_policies(const struct net *net)
 {
 #ifdef CONFIG_XFRM

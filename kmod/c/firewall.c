@@ -4,13 +4,13 @@
  * net/netfilter/nf_tables.h).
  *
  * A reply in place passes neither OUTPUT nor POSTROUTING, and its request is
- * taken before NAT may send it elsewhere. Both doors close while the namespace
+ * taken before NAT may send it elsewhere. Both receive paths close while the namespace
  * has NAT or something in OUTPUT or POSTROUTING that could change or drop a
  * reply; the socket serves then. What does nothing keeps no handler closed: a base
  * chain of nftables without rules that accepts, and connection tracking alone.
  *
  * Netfilter announces no changes to modules. Hooks are looked at with each
- * route look-up, at most once a tick: each source has one every
+ * route lookup, at most once a tick: each source has one every
  * HIPPOS_ROUTE_AGE. All of it under RCU.
  */
 #include <linux/netfilter.h>
@@ -144,9 +144,9 @@ static void look(struct net *net)
 			if (now.why[kind][ipv4] == old.why[kind][ipv4] || !net_ratelimit())
 				continue;
 			if (now.why[kind][ipv4] == HIPPOS_OPEN)
-				pr_info("hippos: %s: open again\n", names[kind][ipv4]);
+				pr_info("hippos: %s: fast path enabled\n", names[kind][ipv4]);
 			else
-				pr_info("hippos: %s: closed by %s, the socket serves\n",
+				pr_info("hippos: %s: fast path disabled by %s, the UDP socket answers\n",
 					names[kind][ipv4], reasons[now.why[kind][ipv4]]);
 		}
 }

@@ -142,7 +142,7 @@ struct hippos_fast_path_state hippos_fast_path_state(void);
 
 /* route.c */
 
-/* Look-ups of return paths. */
+/* Lookups of return paths. */
 struct hippos_route_counts {
 	u64 lookups;
 	/* That ended with the socket. */

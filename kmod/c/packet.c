@@ -481,7 +481,7 @@ void hippos_packet_free(struct sk_buff *skb)
 	kfree_skb(skb);
 }
 
-/* Takes a request that has no answer out of the world, without counting a drop. */
+/* Consumes a request that has no answer, without counting a drop. */
 void hippos_packet_consume(struct sk_buff *skb)
 {
 	hippos_count_in(dev_net(skb->dev), skb->dev, skb->protocol == htons(ETH_P_IP));

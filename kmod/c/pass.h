@@ -36,7 +36,7 @@
 	X(TRANSLATED, "translated", "part of a flow that NAT translates (udp_fast=late); any protocol and port") \
 	X(FIREWALL, "firewall", "closed for the firewall's sake: hippos-ctl status says by what") \
 	X(SOURCE, "source", "its source may not ask") \
-	X(LOOKUPS, "lookups", "too many look-ups of return paths in this tick") \
+	X(LOOKUPS, "lookups", "too many lookups of return paths in this tick") \
 	X(RULES, "rules", "routing rules look at ports or protocols") \
 	X(ADDRESSES, "addresses", "not from a host's address to one of this host's") \
 	X(ROUTE_IN, "route_in", "routing would not deliver it here (reverse path filter, martian, not local)") \

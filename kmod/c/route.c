@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The return path of replies in place (net/route.h, net/ip6_route.h,
- * net/neighbour.h): on a miss the kernel's own look-ups, in both directions,
+ * net/neighbour.h): on a miss the kernel's own lookups, in both directions,
  * as they are made for a socket that receives the request and sends the reply.
  * A reply leaves in place if it would leave by the device that the request
  * came by, to a neighbour whose address is known; everything else is the
@@ -9,9 +9,9 @@
  *
  * An entry holds for HIPPOS_ROUTE_AGE at most, and not beyond a change of
  * routes, rules, addresses, devices or of a neighbour that replies were sent
- * to: each moves the generation, which is read before a look-up begins.
+ * to: each moves the generation, which is read before a lookup begins.
  *
- * Look-ups are bounded for each CPU and tick; beyond that requests go to the
+ * Lookups are bounded for each CPU and tick; beyond that requests go to the
  * socket. Sources that may not ask cost none.
  */
 #include <linux/if_arp.h>
@@ -39,7 +39,7 @@
 #include "pass.h"
 #include "route.h"
 
-/* Look-ups a second on one CPU: for sources without an entry, and for all. */
+/* Lookups a second on one CPU: for sources without an entry, and for all. */
 #define NEW_LOOKUPS 10000
 #define ALL_LOOKUPS 40000
 
@@ -303,7 +303,7 @@ static bool leaves_ipv6(const struct hippos_handler *handler, struct net *net, s
 	return here;
 }
 
-/* Whether one more look-up may be made in this tick. */
+/* Whether one more lookup may be made in this tick. */
 static bool may_look(struct hippos_routes *routes, bool again)
 {
 	unsigned long now = jiffies;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Where a reply in place would go if a socket sent it: a cache of route
- * look-ups, a table for each CPU. Softirq alone.
+ * lookups, a table for each CPU. Softirq alone.
  */
 #ifndef HIPPOS_ROUTE_H
 #define HIPPOS_ROUTE_H
@@ -60,7 +60,7 @@ static_assert(sizeof(struct hippos_route) == 64);
 struct hippos_routes {
 	struct hippos_route ipv4[HIPPOS_ROUTES_IPV4];
 	struct hippos_route ipv6[HIPPOS_ROUTES_IPV6];
-	/* Look-ups within one tick. */
+	/* Lookups within one tick. */
 	unsigned long tick;
 	unsigned int spent;
 };

@@ -249,7 +249,7 @@ static u32 serve(const struct hippos_xdp *state, struct xdp_buff *xdp)
 	bool ipv4;
 	u32 verdict;
 
-	/* Values in several buffers are for those who know their way about them. */
+	/* Frames in several buffers (XDP fragments) are left to the stack. */
 	if (xdp_buff_has_frags(xdp)) {
 		hippos_pass(HIPPOS_XDP, HIPPOS_PASS_SEGMENTS);
 		return XDP_PASS;

@@ -40,7 +40,7 @@ pub enum Fast {
     Late = 3,
 }
 
-/// Whether the doors before the socket are open, a word for IPv4 and one for IPv6 each.
+/// Whether the receive paths before the socket are open, a word for IPv4 and one for IPv6 each.
 #[derive(Clone, Copy)]
 pub struct FastPathState {
     /// Of the hook.
@@ -64,7 +64,7 @@ pub fn fast_path_state() -> FastPathState {
     FastPathState { hook, xdp }
 }
 
-/// Look-ups of the way that replies take, on all CPUs since the load.
+/// Lookups of the way that replies take, on all CPUs since the load.
 #[derive(Clone, Copy, Default)]
 pub struct Routes {
     /// All of them.

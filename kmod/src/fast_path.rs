@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The fast UDP door: GETs answered where the packet arrives.
+//! The fast UDP receive path: GETs answered where the packet arrives.
 //!
 //! Runs in softirq. Whatever the engine does not answer goes on to the UDP
 //! socket, untouched.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! memcached inside the kernel: ordered start and stop of the front doors.
+//! memcached inside the kernel: ordered start and stop of the front receive paths.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 use kernel::prelude::*;

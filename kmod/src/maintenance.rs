@@ -39,7 +39,7 @@ impl Shortage {
         if seen > self.seen && !self.logged && self.last.is_none_or(long_ago) {
             (self.logged, self.last) = (true, Some(now));
             pr_warn!(
-                "the machine is short of memory: the cache gives back, to {} of {} MiB for now\n",
+                "memory shortage: limit lowered to {} of {} MiB\n",
                 allowed >> 20,
                 limit >> 20
             );
@@ -47,7 +47,7 @@ impl Shortage {
         self.seen = seen;
         if self.logged && allowed >= limit {
             self.logged = false;
-            pr_info!("the cache may hold its {} MiB again\n", limit >> 20);
+            pr_info!("memory shortage over: limit is {} MiB again\n", limit >> 20);
         }
     }
 }

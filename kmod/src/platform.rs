@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The kernel as the store sees it. The only file of the module's own with
-//! unsafe code: the store's seam is made of promises.
+//! unsafe code: the store's platform trait is unsafe to implement.
 
 use core::ptr::NonNull;
 

@@ -61,7 +61,7 @@ pub(crate) fn run(config: &Config) -> Result {
             started.ready();
             if let Err(fault) = selftest::run(&test.store, lane, ROUNDS) {
                 test.faults.fetch_add(1, Relaxed);
-                pr_err!("selftest: {fault:?} on lane {lane}\n");
+                pr_err!("selftest: {fault:?} in thread {lane}\n");
             }
             test.running.fetch_sub(1, Relaxed);
         })?;

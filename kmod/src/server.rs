@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What all doors share: the engine, the settings and the count of connections.
+//! What all receive paths share: the engine, the settings and the count of connections.
 
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -122,7 +122,7 @@ pub(crate) fn store(config: hippos_store::Config) -> Result<Store<Kernel>> {
             EINVAL
         }
         NewError::Invalid => {
-            pr_err!("item_max=, item_min= and factor= do not go together\n");
+            pr_err!("item_max=, item_min= and factor= are incompatible\n");
             EINVAL
         }
         NewError::OutOfMemory => ENOMEM,

@@ -157,7 +157,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
         return;
     }
     let Some(permit) = server.acquire_connection() else {
-        // Whatever of it does not go out is not worth waiting for.
+        // Best effort: what the socket does not take is dropped.
         let mut locked = stream::Locked::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
         return;

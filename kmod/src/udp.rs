@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The slow UDP door: a socket on the same port for what the fast one leaves
+//! The slow UDP receive path: a socket on the same port for what the fast one leaves
 //! over, and a worker that serves it.
 
 use kernel::prelude::*;

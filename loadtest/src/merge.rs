@@ -19,7 +19,7 @@ pub fn merge(reports: &[Report]) -> Result<Report> {
     for report in reports {
         ensure!(
             report.runs.len() == first.runs.len() && report.command == first.command,
-            "reports of {} and {} do not go together",
+            "reports of {} and {} are incompatible",
             first.command,
             report.command
         );
@@ -28,7 +28,7 @@ pub fn merge(reports: &[Report]) -> Result<Report> {
         let part = report.settings.part;
         ensure!(
             part.of == first.settings.part.of,
-            "parts of {} and of {} do not go together",
+            "parts of {} and of {} are incompatible",
             first.settings.part.of,
             part.of
         );

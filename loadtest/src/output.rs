@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_stays_a_pipe() {
+    fn output_to_a_pipe_is_written_in_place() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();

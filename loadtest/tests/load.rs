@@ -281,7 +281,7 @@ fn an_open_loop_sends_all_that_is_due() {
 }
 
 #[test]
-fn a_stalling_server_cannot_hide() {
+fn stalls_show_in_open_loop_latency() {
     let model = model("micro", 1000);
     // It sleeps 50 ms before each batch of answers: requests that come meanwhile wait.
     let server = derived(

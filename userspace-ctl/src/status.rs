@@ -12,7 +12,7 @@ use crate::source::Source;
 use crate::stats::Stats;
 use crate::system::{System, INTERFACES};
 
-/// The ways before the socket: their names and their statistics (docs/doors.md).
+/// The ways before the socket: their names and their statistics (docs/fast-path.md).
 pub(crate) const WAYS: [(&str, &str); 4] = [
     ("PRE_ROUTING, IPv4", "hippos_hook_ipv4"),
     ("PRE_ROUTING, IPv6", "hippos_hook_ipv6"),

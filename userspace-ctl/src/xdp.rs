@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The XDP door: the program on an interface, as a link that outlives this command.
+//! The XDP receive path: the program on an interface, as a link that outlives this command.
 //!
 //! The link is pinned as `/sys/fs/bpf/hippos/INTERFACE`; to remove that file is to detach.
 

@@ -52,7 +52,7 @@ pub(crate) struct FuzzArgs {
     /// Send the packets to the debug kernel
     #[arg(long)]
     debug_kernel: bool,
-    /// The door that the packets meet first
+    /// The receive path that the packets meet first
     #[arg(long, value_enum, default_value = "prerouting")]
     door: test::Door,
 }
@@ -61,7 +61,7 @@ pub(crate) struct FuzzArgs {
 enum Target {
     /// A TCP stream: cut anywhere, it gives the same replies, and they can be read
     Stream,
-    /// A UDP datagram: both doors answer alike, and no two servers could go on for ever
+    /// A UDP datagram: both receive paths answer alike, and no two servers could go on for ever
     Datagram,
     /// Lines, words, numbers and meta commands
     Meta,

@@ -81,7 +81,7 @@ pub(crate) struct TestArgs {
     /// The processor to emulate, by QEMU's name [default: one that can do everything]
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
-    /// The door that datagrams meet first in the guest tests [default: prerouting for all, the
+    /// The receive path that datagrams meet first in the guest tests [default: prerouting for all, the
     /// others for what depends on it]
     #[arg(long, value_enum)]
     door: Option<Door>,
@@ -96,7 +96,7 @@ const POOLS: &str = "bench::pools_are_replayed";
 /// Tests of this theme attach their programs themselves.
 const XDP: &str = "xdp::";
 
-/// What runs by other doors as well when none is asked for: how its name begins, and arguments.
+/// What runs by other receive paths as well when none is asked for: how its name begins, and arguments.
 const OTHER_PATHS: &[(Door, &str, &str)] = &[
     (Door::Xdp, "guest::smoke::", ""),
     (Door::Xdp, "guest::packet::", ""),
@@ -139,7 +139,7 @@ impl Door {
     /// The tests that are to run by it, with their arguments.
     fn tests(self, inside: &[String], chosen: Option<Door>) -> Vec<(&str, &'static str)> {
         let arguments = |name: &str| match chosen {
-            // Those tests are about the doors themselves.
+            // Those tests are about the receive paths themselves.
             Some(_) => {
                 (self == chosen? && (self == Door::Prerouting || !name.contains(XDP))).then_some("")
             }

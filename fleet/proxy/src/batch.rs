@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_wears_out_before_its_numbers_do() {
+    fn udp_channel_is_replaced_before_ids_run_out() {
         let mut ids = Ids::new(65_500);
         for _ in 0..Ids::<()>::LOSSES_MAX {
             assert!(!ids.is_exhausted());

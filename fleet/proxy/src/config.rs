@@ -480,7 +480,7 @@ impl Config {
 /// Looks a `host:port` up.
 pub type Lookup<'l> = dyn Fn(&str) -> std::io::Result<Vec<SocketAddr>> + 'l;
 
-/// All addresses of a name, in an order that does not change from one look-up
+/// All addresses of a name, in an order that does not change from one lookup
 /// to the next.
 fn resolve(text: &str, lookup: &Lookup) -> Result<Vec<SocketAddr>, String> {
     let mut found = lookup(text).map_err(|error| format!("{text}: {error}"))?;

@@ -331,7 +331,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_told_of_a_miss_and_the_others_wait_as_long_as_they_may() {
+    fn singleflight_waiters_time_out() {
         let flight = || Flight {
             cas: true,
             until: 5000,

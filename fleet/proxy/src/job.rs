@@ -75,7 +75,7 @@ impl OwnedAnswer {
 /// What is asked for.
 #[derive(Debug)]
 pub(crate) enum ReadRequest {
-    /// A value, by `get` or its kin.
+    /// A value, by `get` or its variants.
     Values { cas: bool, touch: Option<i32> },
     /// A whole request.
     Raw {
@@ -800,7 +800,7 @@ fn compares(request: &[u8]) -> bool {
     }
 }
 
-/// The start of a `get` or one of its kin.
+/// The start of a `get` or one of its variants.
 pub(crate) fn get_command(cas: bool, touch: Option<i32>) -> String {
     match (cas, touch) {
         (false, None) => "get ".to_owned(),

@@ -20,7 +20,7 @@ pub struct Settings {
 /// One of so many GETs is sampled.
 const SAMPLE: u32 = 16;
 
-/// A key is hot when it was sampled so often lately.
+/// A key is hot when it was sampled so often recently.
 const HOT: u16 = 8;
 
 /// After so many samples what was counted counts half.

@@ -38,7 +38,7 @@ counters! {
     /// Refused connections.
     rejected_connections "Client connections over the limit";
     /// Keys asked for.
-    cmd_get "Keys asked for by get and its kin";
+    cmd_get "Keys asked for by get and its variants";
     /// Other commands sent to a node.
     cmd_forward "Other commands sent to a node";
     /// Datagrams sent to nodes.

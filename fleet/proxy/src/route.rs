@@ -7,7 +7,7 @@
 pub enum Class {
     /// `get`, `gets`, `mg`, `me`.
     Get,
-    /// `set` and its kin, `ms`.
+    /// `set` and its variants, `ms`.
     Set,
     /// `delete`, `md`.
     Delete,

@@ -369,7 +369,7 @@ impl Session {
         Next::Took(taken, command)
     }
 
-    /// `get` and its kin with a whole line.
+    /// `get` and its variants with a whole line.
     fn get<'a>(&mut self, get: &Get<'a>, line: &'a [u8], taken: usize) -> Next<'a> {
         let mut keys = get.keys;
         let mut count = 0;

@@ -119,7 +119,7 @@ fn garbage_over_udp_is_asked_again_over_tcp() {
 }
 
 #[test]
-fn a_client_reads_its_own_writes_though_they_travel_otherwise() {
+fn client_reads_its_own_writes_across_transports() {
     // TCP is slow, and a datagram never shows what TCP has not done.
     let deleted = Arc::new(AtomicBool::new(false));
     let done = deleted.clone();
@@ -206,7 +206,7 @@ fn keys_of_a_node_that_is_out_go_to_the_failover_pool() {
 }
 
 #[test]
-fn a_node_that_speaks_unasked_is_cut_off() {
+fn unsolicited_reply_closes_the_node_connection() {
     let node = Script::start(
         |line| match line.split(' ').next() {
             Some("get") => b"VALUE b 0 1\r\nx\r\nEND\r\n".to_vec(),

@@ -250,7 +250,7 @@ fn a_node_that_comes_back_is_flushed_or_held_if_so_configured() {
 }
 
 #[test]
-fn of_clients_that_miss_together_one_is_told_and_the_others_get_what_it_fills() {
+fn concurrent_misses_are_coalesced() {
     let node = Engine::start();
     let proxy = proxy(
         &[node.address],

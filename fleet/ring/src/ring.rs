@@ -45,7 +45,7 @@ pub enum Distribution {
     /// table, but nodes can be added and removed at the end only.
     Jump,
     /// Rendezvous hashing: weighted, and a node that leaves moves its own keys
-    /// only; a look-up takes a step for each node.
+    /// only; a lookup takes a step for each node.
     Rendezvous,
 }
 
@@ -78,7 +78,7 @@ impl std::fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A pool's nodes, ready for look-ups.
+/// A pool's nodes, ready for lookups.
 #[derive(Clone, Debug)]
 pub struct Ring {
     hash: Hash,

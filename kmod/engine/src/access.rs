@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_welcome_has_access() {
+    fn source_on_inline_list_has_access() {
         let engine = engine();
         let welcome = |address: &str| {
             let Ok(source) = address.parse::<Ipv4Addr>() else {
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_may_ask_who_is_not_on_the_list() {
+    fn unlisted_source_is_refused() {
         let engine = engine();
         assert_eq!(access(&engine, "10.1.2.3"), Access::Refused);
         set(&engine, "");
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_gets_so_many_bytes_a_second() {
+    fn source_is_rate_limited() {
         let engine = engine();
         engine.store.tick(10, 1000);
         let ask = |access, address, bytes| engine.may_reply(access, ip(address), bytes);

@@ -10,7 +10,7 @@ pub trait HostStats: Sync {
         Host::default()
     }
 
-    /// What is answered before the socket, where there are such doors.
+    /// What is answered before the socket, where there are such receive paths.
     fn fast_path(&self) -> Option<FastPathStats> {
         None
     }
@@ -27,7 +27,7 @@ pub trait HostStats: Sync {
         let _ = tell;
     }
 
-    /// Tells how often datagrams were left to the next one on their way, and why: the door's part of
+    /// Tells how often datagrams were left to the next one on their way, and why: the receive path's part of
     /// a row's name, the reason's, and the count.
     fn pass_counts(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
         let _ = tell;
@@ -69,14 +69,14 @@ pub struct Host {
     pub steering: Option<Steering>,
 }
 
-/// The doors before the UDP socket, and the fast_path of their replies.
+/// The receive paths before the UDP socket, and the return paths of their replies.
 #[derive(Clone, Copy, Debug)]
 pub struct FastPathStats {
     /// Whether PRE_ROUTING is open for IPv4 and for IPv6, or why not.
     pub hook: [&'static str; 2],
     /// The same of XDP.
     pub xdp: [&'static str; 2],
-    /// Look-ups of the way that replies take.
+    /// Lookups of the way that replies take.
     pub lookups: u64,
     /// Those that left replies to the socket.
     pub rejected: u64,

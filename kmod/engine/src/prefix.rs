@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_only_so_many_and_so_long_ones() {
+    fn prefixes_are_bounded_in_count_and_length() {
         let prefixes = Prefixes::new();
         for i in 0..100 {
             prefixes.count(format!("p{i}:x").as_bytes(), PrefixCounter::Sets);

@@ -234,7 +234,7 @@ const PLACED: &[Statistic] = &[
     value("hippos_hook_ipv6", |now| match now.fast_path?.hook { [_, word] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
     value("hippos_xdp_ipv4", |now| match now.fast_path?.xdp { [word, _] => Some(Value::Word(word)) }, "Whether XDP answers IPv4: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
     value("hippos_xdp_ipv6", |now| match now.fast_path?.xdp { [_, word] => Some(Value::Word(word)) }, "Whether XDP answers IPv6: `open`, closed for the firewall's sake (`nat`, `output`, `postrouting`), or `off`"),
-    counter("hippos_route_lookups", Source::Value(|now| Some(Value::Number(now.fast_path?.lookups))), "Look-ups of the way that replies in place take"),
+    counter("hippos_route_lookups", Source::Value(|now| Some(Value::Number(now.fast_path?.lookups))), "Lookups of the way that replies in place take"),
     counter("hippos_route_elsewhere", Source::Value(|now| Some(Value::Number(now.fast_path?.rejected))), "Those that left the reply to the socket"),
     counter("hippos_route_limited", Source::Value(|now| Some(Value::Number(now.fast_path?.limited))), "Those not made because there were too many"),
     value("hippos_steered", |now| Some(Value::Number(now.host.steering?.steered.into())), "Whether packets are spread over all CPUs"),

@@ -18,7 +18,7 @@ fn engine() -> TestEngine {
 const LINES: &[u8] = b"user:pass\r\nother:p:w\nempty:\n\n";
 
 #[test]
-fn the_first_command_says_who_it_is() {
+fn first_command_authenticates() {
     let engine = engine();
     say(&engine, "set before 0 0 1\r\n1\r\n");
     engine.set_credentials(LINES).unwrap();
@@ -92,7 +92,7 @@ fn the_first_command_says_who_it_is() {
 }
 
 #[test]
-fn no_quick_way_leads_past_it() {
+fn unauthenticated_session_skips_every_fast_path() {
     let engine = engine();
     say(&engine, "set a 0 0 1\r\n1\r\n");
     engine.set_credentials(LINES).unwrap();
@@ -122,7 +122,7 @@ fn udp_is_refused_meanwhile() {
 
 /// As a module that is loaded closed.
 #[test]
-fn a_closed_engine_serves_nobody_until_it_is_told_who_may_log_in() {
+fn closed_engine_refuses_until_credentials_are_set() {
     for (lines, token) in [(LINES, "set a 0 0 9\r\nuser pass\r\n"), (b"", "")] {
         let engine = engine();
         engine.close();
@@ -139,7 +139,7 @@ fn a_closed_engine_serves_nobody_until_it_is_told_who_may_log_in() {
 }
 
 #[test]
-fn a_connection_from_before_logins_were_off_is_served() {
+fn connection_is_served_after_authentication_is_disabled() {
     let engine = engine();
     engine.close();
     let mut session = Session::new(&engine, hippos_engine::Transport::Tcp);
@@ -177,7 +177,7 @@ fn credentials_are_taken_whole_or_not_at_all() {
 }
 
 #[test]
-fn whoever_was_let_in_stays() {
+fn authenticated_connection_survives_credential_change() {
     let engine = engine();
     let mut session = Session::new(&engine, hippos_engine::Transport::Tcp);
     engine.set_credentials(LINES).unwrap();

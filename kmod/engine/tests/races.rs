@@ -19,7 +19,7 @@ use common::{
 };
 use hippos_engine::{Next, PlanOutcome, Session, Transport, REPLY_HEADER_MAX};
 
-/// Replies of each pair of reader and writer, by each door.
+/// Replies of each pair of reader and writer, by each receive path.
 const ROUNDS: usize = 200;
 
 /// `HIPPOS_STRESS` lengthens the runs by a factor.

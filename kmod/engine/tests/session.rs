@@ -236,7 +236,7 @@ fn thousands_of_keys_in_one_line() {
 }
 
 #[test]
-fn one_bad_key_and_none_is_answered() {
+fn one_bad_key_refuses_the_whole_get() {
     let engine = engine();
     let long = "k".repeat(251);
     let bad = "CLIENT_ERROR bad command line format\r\n";
@@ -416,7 +416,7 @@ fn prefixes_are_counted_when_asked_for() {
 
 /// By the first that finds it: after that it is gone to memcached.
 #[test]
-fn what_is_gone_is_counted_by_its_reason() {
+fn expired_and_flushed_misses_are_counted_apart() {
     let engine = engine();
     say(
         &engine,
@@ -437,7 +437,7 @@ fn what_is_gone_is_counted_by_its_reason() {
 }
 
 #[test]
-fn a_dump_of_little_among_much_gives_others_their_turn() {
+fn dump_yields_between_matches() {
     let engine = engine();
     let store = &engine.store;
     for i in 0..40_000 {
@@ -677,7 +677,7 @@ fn administration_by_the_binary_protocol_is_refused_too() {
 }
 
 #[test]
-fn a_feed_stops_behind_the_command_with_which_its_time_is_over() {
+fn feed_stops_after_the_command_that_exceeds_its_time() {
     let engine = engine();
     let mut session = Session::new(&engine, Transport::Tcp);
     let input = "set a 0 0 1\r\nx\r\nappend a 0 0 1\r\ny\r\nget a\r\nmg a s\r\n";

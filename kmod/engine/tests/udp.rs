@@ -112,7 +112,7 @@ fn the_fast_path_answers_as_the_worker_does() {
 }
 
 #[test]
-fn what_the_fast_path_leaves_to_the_worker() {
+fn fast_path_passes_these_requests() {
     let engine = filled();
     for (line, answer) in [
         ("set a 0 0 1\r\nB\r\n", "STORED\r\n"),
@@ -164,7 +164,7 @@ fn what_the_fast_path_leaves_to_the_worker() {
 }
 
 #[test]
-fn what_is_no_request_gets_no_answer() {
+fn invalid_datagram_gets_no_reply() {
     let engine = filled();
     let requests = [
         b"".to_vec(),
@@ -231,7 +231,7 @@ fn quiet_misses_are_silent() {
 }
 
 #[test]
-fn one_request_gets_so_much_and_no_more() {
+fn reply_is_capped_by_udp_limits() {
     let engine = engine_with(Settings {
         fast_bytes: 8000,
         udp_bytes: 20_000,
@@ -282,7 +282,7 @@ fn one_request_gets_so_much_and_no_more() {
 fn a_token_is_won_once() {
     let engine = filled();
     say(&engine, "md a I T30\r\n");
-    // It might be lost to a reply that the door can't send, so the worker sees to it.
+    // It might be lost to a reply that the receive path can't send, so the worker sees to it.
     for first in [&b"mg a\r\nmn\r\n"[..], b"mg a t\r\n"] {
         assert_eq!(fast(&engine, &framed(first)).0, PlanOutcome::Pass);
     }
@@ -342,7 +342,7 @@ proptest! {
 
 /// The fast path has an answer but no room for it: the socket's worker serves the datagram.
 #[test]
-fn what_has_no_room_is_counted_by_the_one_that_serves_it() {
+fn reply_without_room_is_counted_once() {
     use hippos_store::{ClassCounter, Counter};
     let engine = engine();
     say(

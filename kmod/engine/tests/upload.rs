@@ -40,7 +40,7 @@ fn announce(engine: &TestEngine, count: usize) -> Vec<Parked<'_>> {
 
 /// However many announce values and send none, others store theirs.
 #[test]
-fn unfinished_values_leave_room_for_others() {
+fn unfinished_uploads_are_bounded() {
     let engine = engine();
     let held = announce(&engine, 70);
     assert_eq!(held.len(), 32, "half of 64 MiB");
@@ -56,7 +56,7 @@ fn unfinished_values_leave_room_for_others() {
 
 /// By each protocol: who waits gets its turn as if the command had come then, and is counted once.
 #[test]
-fn a_session_that_waits_goes_on_when_there_is_room() {
+fn parked_session_resumes_when_memory_is_free() {
     let mut binary = vec![0x80, 1, 0, 3, 8, 0, 0, 0];
     binary.extend((8 + 3 + LEN as u32).to_be_bytes());
     binary.extend([0; 12 + 8]);
@@ -97,7 +97,7 @@ fn a_session_that_waits_goes_on_when_there_is_room() {
 
 /// The wait ends: with an error, after which the connection goes on.
 #[test]
-fn a_session_waits_no_longer_than_it_may() {
+fn parked_session_is_refused_after_its_limit() {
     let engine = engine();
     let _held = announce(&engine, 70);
     let mut late = session(&engine);

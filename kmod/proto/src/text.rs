@@ -12,7 +12,7 @@ use crate::{Mode, KEY_MAX};
 pub enum Request<'a> {
     /// `get`, `gets`, `gat`, `gats`.
     Get(Get<'a>),
-    /// `set` and its kin; a data block follows.
+    /// `set` and its variants; a data block follows.
     Store(Store<'a>),
     /// `delete`.
     Delete {
@@ -88,7 +88,7 @@ pub struct Get<'a> {
     pub keys: Words<'a>,
 }
 
-/// `set` and its kin.
+/// `set` and its variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store<'a> {
     /// How: `cas` is [`Mode::Set`] with a CAS value to compare with.

@@ -206,7 +206,7 @@ impl Host {
         self
     }
 
-    /// From now on only so many blocks are to be had.
+    /// From now on only so many blocks are available.
     pub fn allow_blocks(&self, blocks: usize) {
         self.blocks.store(blocks, Relaxed);
     }

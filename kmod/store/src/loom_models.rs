@@ -439,7 +439,7 @@ fn header() -> Slot {
 
 /// A hit that comes late must not bring a retired item back to life; the hand sees it or not.
 #[test]
-fn a_hit_does_not_revive_what_the_hand_took() {
+fn hit_does_not_relink_evicted_item() {
     check(Some(Bug::TornMark), || {
         let slot = header();
         let reader = thread::spawn(move || slot.hit(1, 5));
@@ -456,7 +456,7 @@ fn a_hit_does_not_revive_what_the_hand_took() {
 
 /// What was hit before the hand came is not picked.
 #[test]
-fn the_hand_spares_what_was_hit() {
+fn clock_gives_second_chance_to_hit_items() {
     check(None, || {
         let slot = header();
         let reader = thread::spawn(move || slot.hit(1, 5));
@@ -571,6 +571,6 @@ fn pinned_slots_are_not_reused() {
 
 #[test]
 #[should_panic]
-fn pins_looked_at_too_early_are_found() {
+fn early_pin_check_is_detected() {
     check(None, || pin(false));
 }

@@ -26,7 +26,7 @@ pub(crate) struct MaintenanceState {
     pub(crate) crawl_epoch: AtomicU32,
     /// When the reserves were last lowered.
     pub(crate) lowered: AtomicU32,
-    /// What happened to each class lately.
+    /// What happened to each class recently.
     pub(crate) recent_usage: [RecentUsage; CLASSES],
 }
 
@@ -44,14 +44,14 @@ pub(crate) struct Drain {
     pub(crate) cookie: AtomicU64,
 }
 
-/// What happened to a class lately.
+/// What happened to a class recently.
 #[derive(Default)]
 pub(crate) struct RecentUsage {
     pub(crate) hits: DecayingCounter,
     pub(crate) evictions: DecayingCounter,
 }
 
-/// A counter, as it was last, and what it has counted lately.
+/// A counter, as it was last, and what it has counted recently.
 #[derive(Default)]
 pub(crate) struct DecayingCounter {
     pub(crate) last: AtomicU64,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The seam between the store and what it runs on: the kernel, or [`crate::host`] in tests.
+//! The interface between the store and what it runs on: the kernel, or [`crate::host`] in tests.
 
 use core::ptr::NonNull;
 

@@ -62,7 +62,7 @@ pub struct ClassSnapshot {
     pub retired: u32,
     /// Slots that the store tries to keep free.
     pub reserve: u32,
-    /// The fewest slots that were free while no block was to be had; None if there always was one.
+    /// The fewest slots that were free while no block was available; None if there always was one.
     pub low_water: Option<u32>,
     /// How many seconds the last evicted item had been idle.
     pub evicted_age: u32,

@@ -139,7 +139,7 @@ impl<P: Platform> Store<P> {
         Ok(store)
     }
 
-    /// Takes a block for the index. False if none is to be had.
+    /// Takes a block for the index. False if none is available.
     pub(crate) fn add_segment(&self) -> bool {
         let Some(id) = self.pool.alloc(&self.platform, Use::Index) else {
             return false;
@@ -156,7 +156,7 @@ impl<P: Platform> Store<P> {
         added
     }
 
-    /// Gives a class another slab, if there is a block to be had.
+    /// Gives a class another slab, if there is a block available.
     pub(crate) fn add_slab(&self, class: usize) -> bool {
         let Some(id) = self.pool.alloc(&self.platform, Use::Taken) else {
             return false;
@@ -166,7 +166,7 @@ impl<P: Platform> Store<P> {
         true
     }
 
-    /// Adds a block of overflow buckets. False if none is to be had.
+    /// Adds a block of overflow buckets. False if none is available.
     pub(crate) fn add_overflow(&self) -> bool {
         if self.index.spare() != 0 {
             return true;

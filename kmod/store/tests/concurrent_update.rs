@@ -49,7 +49,7 @@ impl Watch for ConcurrentUpdate {
 }
 
 #[test]
-fn books_are_right_when_the_item_is_gone_before_it_is_counted() {
+fn counters_are_exact_when_item_is_removed_concurrently() {
     let platform = Instrumented {
         host: Host::new().poison(),
         watch: ConcurrentUpdate {

@@ -141,7 +141,7 @@ fn a_class_without_a_slab_gets_one() {
 
 /// The platform refuses blocks long before the limit: the store lives with what it has.
 #[test]
-fn refused_blocks_are_lived_without() {
+fn allocation_failure_keeps_the_store_working() {
     for allowed in 0..12 {
         let host = Host::new();
         host.allow_blocks(allowed);
@@ -169,7 +169,7 @@ fn refused_blocks_are_lived_without() {
         if allowed > 1 {
             assert_eq!(stored, 20_000);
         }
-        // More is to be had: it is taken.
+        // More is available: it is taken.
         store.platform().allow_blocks(1000);
         for i in 0..20_000 {
             set(&store, format!("key-{i}").as_bytes(), &[7; 100]).unwrap();
@@ -222,7 +222,7 @@ fn the_limit_can_be_moved() {
 
 /// What has expired or was flushed is given back without being asked for.
 #[test]
-fn the_sweep_takes_back_what_is_dead() {
+fn crawler_reclaims_expired_items() {
     let store = Store::new(config(64), Host::new()).unwrap();
     store.tick(0, 1_700_000_000);
     for i in 0..10_000 {
@@ -301,7 +301,7 @@ fn retired_memory_is_bounded() {
 /// Many writers of all sizes while memory is full, hardly more slabs than sizes and writers: each
 /// gets its room, however often another is faster.
 #[test]
-fn writers_in_need_are_served() {
+fn writers_are_served_under_memory_pressure() {
     const WRITERS: u64 = 12;
     const SETS: u64 = 400;
     let store = &Store::new(config(28), Host::new()).unwrap();
@@ -338,7 +338,7 @@ fn writers_in_need_are_served() {
 /// A walk rests while the slab it is in becomes another class's: where the next small item would be
 /// lies a piece of a large value then, which looks as a header does.
 #[test]
-fn a_walk_is_not_taken_in_by_values() {
+fn walk_rejects_stale_offset_after_slab_reuse() {
     let mut header = [0u8; 32];
     // A key of 250 bytes; linked.
     header[16] = 250;
@@ -431,7 +431,7 @@ fn pinned_slots_are_not_counted_on() {
 /// The platform is short of memory: the store gives blocks back, takes none meanwhile, and grows again
 /// to its limit afterwards.
 #[test]
-fn a_short_platform_gets_memory_back() {
+fn memory_is_returned_under_pressure() {
     let store = Store::new(config(256), Host::new()).unwrap();
     let fill = || {
         for i in 0..60_000 {
@@ -508,7 +508,7 @@ fn turn_by_writes(eviction: Eviction) {
 }
 
 #[test]
-fn memory_turns_to_what_is_only_written() {
+fn memory_moves_to_write_only_class() {
     for eviction in [Eviction::Clock, Eviction::Sieve, Eviction::S3Fifo] {
         turn_by_writes(eviction);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Writers in need: the work of one write is bounded, in grace periods too, whatever others hold.
+//! Writers under memory pressure: the work of one write is bounded, in grace periods too, whatever others hold.
 
 mod instrumented;
 

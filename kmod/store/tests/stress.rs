@@ -436,7 +436,7 @@ fn the_selftest_passes_and_notices() {
 
 /// What is made from an item after all was flushed is flushed as well.
 #[test]
-fn what_was_flushed_stays_away() {
+fn flushed_items_do_not_reappear() {
     const LEN: usize = 400_000;
     let config = Config {
         memory: 32 << 20,

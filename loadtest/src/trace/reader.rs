@@ -74,7 +74,7 @@ pub struct Reader {
     /// Copies of the last request that are still to be given out.
     repeat: u64,
     last: (u64, Request),
-    /// A GET of the `watch` log, which a store may yet claim as its own look-up.
+    /// A GET of the `watch` log, which a store may yet claim as its own lookup.
     look_up: Option<Item>,
     item: Option<Item>,
     counts: Counts,
@@ -370,7 +370,7 @@ impl Reader {
                 let Some(item) = tokens::watch(&self.line)? else {
                     return Ok(None);
                 };
-                // Every store and delete begins with a look-up of its own.
+                // Every store and delete begins with a lookup of its own.
                 let before = self.look_up.take();
                 if item.verb == Verb::Get {
                     self.look_up = Some(item);

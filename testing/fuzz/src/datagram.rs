@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A UDP datagram: both doors answer alike, in right frames, and no answer is
+//! A UDP datagram: both receive paths answer alike, in right frames, and no answer is
 //! one that another server would answer for ever.
 
 use hippos_engine::PlanOutcome;

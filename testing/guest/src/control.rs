@@ -60,7 +60,7 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
             let mut command = Command::new("/bin/busybox");
             relay(command.args(["sh", "-c", rest]), out)?;
         }
-        // A test with its arguments, and perhaps the door that it is to go by.
+        // A test with its arguments, and perhaps the receive path that it is to go by.
         "test" => {
             let (rest, door) = rest.split_once(" door=").unwrap_or((rest, ""));
             let mut test = Command::new("/proc/self/exe");

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which door datagrams come by first: the hook as a rule, XDP with what that asks for, or the
+//! Which receive path datagrams come by first: the hook as a rule, XDP with what that asks for, or the
 //! socket with nothing before it.
 
 use anyhow::{Context, Result};
 
 use crate::system::run;
 
-/// Set for tests that are to go by another door (`cargo xtask test --door xdp`).
+/// Set for tests that are to go by another receive path (`cargo xtask test --door xdp`).
 pub(crate) const VARIABLE: &str = "HIPPOS_DOOR";
 
 fn is(wanted: &str) -> bool {

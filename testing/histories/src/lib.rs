@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Is the cache one register a key, whatever the door and the core?
+//! Is the cache one register a key, whatever the receive path and the core?
 //!
 //! [`record()`] lets concurrent clients fight over few keys, over TCP and
 //! UDP, and keeps what each saw and when. [`check()`] looks for a key whose

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The XDP door of a tool that is built without it.
+//! The XDP receive path of a tool that is built without it.
 
 use anyhow::{bail, Result};
 

@@ -40,7 +40,7 @@ pub(crate) enum Server {
     MirrorDirect,
     /// The same, each packet through the queueing discipline
     MirrorQueued,
-    /// An XDP program that sends frames back as they are: the limit of that door
+    /// An XDP program that sends frames back as they are: the limit of that receive path
     MirrorXdp,
 }
 

@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_to_mend_is_the_innermost_of_ours() {
+    fn panic_is_reported_at_innermost_own_frame() {
         let frames = [
             "/usr/lib/rustlib/core/slice.rs:9",
             "kmod/proto/src/a.rs:1",

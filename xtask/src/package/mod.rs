@@ -46,7 +46,7 @@ const SOURCES: &[&str] = &["Cargo.lock", "Cargo.toml", "Kbuild", "Makefile", "km
 const UNUSED: &[&str] = &["tests", "benches", "examples", "proptest-regressions"];
 /// Documents of hippos-tools.
 const DOCUMENTS: &[&str] = &[
-    "doors.md",
+    "fast-path.md",
     "install.md",
     "kernels.md",
     "operations.md",

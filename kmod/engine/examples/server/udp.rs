@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The UDP door: the fast path first, in the request's own buffer.
+//! The UDP receive path: the fast path first, in the request's own buffer.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 

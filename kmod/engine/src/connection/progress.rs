@@ -54,14 +54,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_ends_a_value_after_the_timeout() {
+    fn idle_upload_times_out() {
         let first = Progress::note(None, 1, 0, 100);
         assert_eq!(first.deadline(10), 111);
         assert_eq!(Progress::note(Some(first), 1, 0, 109).deadline(10), 111);
     }
 
     #[test]
-    fn a_slow_value_gains_a_second_for_each_rate_of_bytes() {
+    fn upload_deadline_extends_with_received_bytes() {
         let first = Progress::note(None, 1, 0, 100);
         let slow = Progress::note(Some(first), 1, 2 * RATE, 109);
         assert_eq!(slow.deadline(10), 113);

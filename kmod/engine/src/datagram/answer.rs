@@ -45,7 +45,7 @@ pub trait Request: Sized {
     /// Whether the sender is this host.
     fn is_local(&self) -> bool;
 
-    /// The CPU at hand.
+    /// The current CPU.
     fn cpu(&self) -> usize;
 
     /// The most bytes that a reply may have, its frame counted once.

@@ -156,7 +156,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Counts a request that is answered by the quickest way. `cpu` is the one at hand.
+    /// Counts a request that is answered by the quickest way. `cpu` is the current one.
     #[inline(always)]
     pub(crate) fn count_inline_get(&self, found: &InlineGet<'_>, cpu: usize) {
         match &found.hit {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_the_ordinary_is_left() {
+    fn inline_get_leaves_unusual_requests() {
         let engine = engine(Settings::default());
         set(&engine, b"large_one", 0, &[b'x'; 1392]);
         set(&engine, b"long_flags", 1_000_000, b"");

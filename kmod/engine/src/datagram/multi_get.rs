@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_plain_get_is_left_to_the_plan() {
+    fn multi_get_leaves_other_requests_to_the_plan() {
         let engine = engine(Settings::default());
         set(&engine, b"large", 0, &[b'x'; 1360]);
         let many = |n: usize| std::format!("get{}\r\n", " k".repeat(n));

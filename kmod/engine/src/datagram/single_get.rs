@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_one_plain_get_is_left_to_the_plan() {
+    fn single_get_leaves_other_requests_to_the_plan() {
         let engine = engine(Settings::default());
         set(&engine, b"large", 0, &[b'x'; 1392]);
         for request in [

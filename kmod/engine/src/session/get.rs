@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `get` and its kin: one key, and lists of keys that are served as they come.
+//! `get` and its variants: one key, and lists of keys that are served as they come.
 
 use hippos_invariant::invariant;
 use hippos_proto::number::parse_i32;
@@ -67,7 +67,7 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    /// `get` and its kin with a whole line. Returns how many bytes of keys are
+    /// `get` and its variants with a whole line. Returns how many bytes of keys are
     /// left.
     pub(super) fn get(&mut self, get: &Get<'_>, out: &mut impl Out) -> usize {
         let mut keys = get.keys;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Values that come in: `set` and its kin, and the data that follows them.
+//! Values that come in: `set` and its variants, and the data that follows them.
 
 use hippos_proto::number::parse_plain;
 use hippos_proto::reply::{self, Out};
@@ -60,7 +60,7 @@ impl<'e, P: Platform> Session<'e, P> {
         Some(Step::Took(input.len().saturating_sub(rest.len())))
     }
 
-    /// `set` and its kin: makes room for the value that follows.
+    /// `set` and its variants: makes room for the value that follows.
     pub(super) fn store(&mut self, request: &Store<'_>) {
         let engine = self.engine;
         let store = &engine.store;

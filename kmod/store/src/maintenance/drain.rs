@@ -26,13 +26,13 @@ const STEAL_STEPS: u32 = 16;
 /// What became of a writer's attempt to take a slab from another class.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StealResult {
-    /// A slab was emptied: a block is to be had, if the limit allows it.
+    /// A slab was emptied: a block is available, if the limit allows it.
     Slab,
     /// There is more to do at once.
     Working,
     /// It waits for a grace period.
     Waiting,
-    /// There was none to be had.
+    /// There was none available.
     Nothing,
     /// Maintenance or another writer is moving memory: a slab may be on its way.
     Busy,
@@ -97,7 +97,7 @@ impl<P: Platform> Store<P> {
         self.start_drains(Some(class), slabs)
     }
 
-    /// Counts the hits and evictions that classes had lately: older ones count half each time.
+    /// Counts the hits and evictions that classes had recently: older ones count half each time.
     fn sample_usage(&self) {
         for (i, usage) in (0..self.slabs.classes().len()).zip(&self.maintenance.recent_usage) {
             usage
@@ -244,7 +244,7 @@ impl<P: Platform> Store<P> {
             result = match (drained, result) {
                 (DrainResult::Done, _) => StealResult::Slab,
                 (_, StealResult::Slab) => StealResult::Slab,
-                // Another slab may be luckier.
+                // Another slab may still be emptied.
                 (DrainResult::Working | DrainResult::Failed, _) => StealResult::Working,
                 (DrainResult::Waiting, StealResult::Nothing) => StealResult::Waiting,
                 (DrainResult::Waiting, other) => other,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Evicting items, and the books of items that are gone.
+//! Evicting items, and the accounting of items that are gone.
 
 use hippos_invariant::Exact;
 
@@ -131,7 +131,7 @@ impl<P: Platform> Store<P> {
         true
     }
 
-    /// Books and retires what was unlinked to make room. No lock or section is held.
+    /// Accounts and retires what was unlinked to make room. No lock or section is held.
     pub(crate) fn retire_unlinked(&self, slots: &Picked, overflow: &Unchained) {
         for slot in slots.iter() {
             let dead = !self.is_valid(slot);
@@ -173,7 +173,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Keeps the books after a change and retires the slot that was unlinked. `new`: what the item
+    /// Keeps the accounting after a change and retires the slot that was unlinked. `new`: what the item
     /// that was linked counts for; nobody may look at its slot any more, which can be another item's
     /// by now. `reclaimed`: because the old one had expired or was flushed. No lock or section is
     /// held.

@@ -64,7 +64,7 @@ impl<P: Platform> Store<P> {
         Maintained { next_ms }
     }
 
-    /// Changes the memory limit. Lowering it takes effect by and by, through `maintain`. False if
+    /// Changes the memory limit. Lowering it takes effect gradually, through `maintain`. False if
     /// it is less than the least that a store can have, or more than `Config::memory_max`.
     pub fn resize(&self, memory: usize) -> bool {
         let blocks = memory.checked_div(self.pool.block_size()).unwrap_or(0);
@@ -84,7 +84,7 @@ impl<P: Platform> Store<P> {
             None => usize::MAX,
             Some(spare @ 0..) => {
                 let ceiling = held.saturating_add(blocks(spare as usize));
-                // All that the limit allows is to be had.
+                // All that the limit allows is available.
                 if ceiling < self.pool.limit() {
                     ceiling
                 } else {

@@ -25,7 +25,7 @@ pub(super) struct ClassStats {
     pub(super) reserve: u32,
     /// Slots that had to be freed for others since memory was last moved.
     pub(super) pressure: u32,
-    /// Hits and evictions lately.
+    /// Hits and evictions recently.
     pub(super) hits: u64,
     pub(super) evictions: u64,
 }
@@ -40,7 +40,7 @@ impl ClassStats {
         u64::from(self.pressure).mul_exact(u64::from(self.size))
     }
 
-    /// What memory is worth to the class, by what happened lately: hits, and that items had to go,
+    /// What memory is worth to the class, by what happened recently: hits, and that items had to go,
     /// of which some might have been hit. At least 1.
     fn utility(&self) -> u128 {
         u128::from(self.hits)
@@ -86,7 +86,7 @@ pub(super) fn pick_victim(
     if let Some(victim) = candidates().find(ClassStats::has_spare_slab) {
         return Some(victim.class);
     }
-    // Fractions of worth and slabs, compared crosswise.
+    // Fractions of worth and slabs, compared by cross-multiplication.
     let less = |a: &ClassStats, b: &ClassStats| {
         a.utility().mul_exact(u128::from(b.slabs)) < b.utility().mul_exact(u128::from(a.slabs))
     };

@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 
 impl<P: Platform> Store<P> {
-    /// A slot was unlinked: it is to be used again after a grace period. Its books are done. No
+    /// A slot was unlinked: it is to be used again after a grace period. It has been accounted. No
     /// lock or section is held; may sleep.
     pub(crate) fn retire_slot(&self, slot: Slot) {
         let Some(of) = self.slabs.get(slot.class()) else {

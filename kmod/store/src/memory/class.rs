@@ -33,7 +33,7 @@ pub(crate) struct Class<L> {
     pub(crate) retired: AtomicU32,
     /// How many slots the store tries to keep free or on the way to it.
     pub(crate) reserve: AtomicU32,
-    /// The fewest slots that were free while no block was to be had.
+    /// The fewest slots that were free while no block was available.
     pub(crate) low_water: AtomicU32,
     /// Slots that had to be freed for others, to be compared between classes.
     pub(crate) pressure: AtomicU32,
@@ -52,7 +52,7 @@ pub(crate) struct State {
     pub(crate) magazine: Magazine,
     /// Slabs that are being emptied: as long as there are any, the magazine is empty.
     pub(crate) draining: u32,
-    /// Slabs that could not be emptied lately. Nothing goes into the magazine then either, so that it
+    /// Slabs that could not be emptied recently. Nothing goes into the magazine then either, so that it
     /// is seen when one is empty after all.
     pub(crate) failed: u32,
     pub(crate) policy: Policy,

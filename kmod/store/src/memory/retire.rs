@@ -2,7 +2,7 @@
 //! Retired memory on its way back: unlinked, waiting for a grace period.
 //!
 //! Each CPU has a ring of batches. References go into the newest batch; when it is full, or
-//! somebody is in need, a grace period is asked for it, and once that has passed the references
+//! a writer needs memory, a grace period is asked for it, and once that has passed the references
 //! are handed back. Nothing is written into what is retired, since readers may still be in it.
 //!
 //! A slot that is pinned when its grace period is over leaves the ring: its last pin gives it back.

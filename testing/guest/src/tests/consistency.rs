@@ -50,7 +50,7 @@ pub(super) fn histories(arguments: &[String]) -> Result<()> {
     hippos.unload()
 }
 
-/// Requests of each pair of reader and writer, by each door.
+/// Requests of each pair of reader and writer, by each receive path.
 const RACES: usize = 60;
 
 /// The key of all of them.

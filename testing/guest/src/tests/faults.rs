@@ -48,7 +48,7 @@ fn with_faults(
     Ok(sum)
 }
 
-/// Both doors, once more.
+/// Both receive paths, once more.
 fn answers(host: &str) -> Result<()> {
     Tcp::patient(host)?.set("after", b"value")?;
     let reply = Udp::connect(host)?.ask(b"get after\r\n")?;

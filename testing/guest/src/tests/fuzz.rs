@@ -545,7 +545,7 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
     }
 }
 
-/// Hostile clients of the TCP door: requests cut off, floods of nonsense, connections that end
+/// Hostile clients of the TCP receive path: requests cut off, floods of nonsense, connections that end
 /// in the middle of anything.
 pub(super) fn streams(arguments: &[String]) -> Result<()> {
     let count: u64 = arguments

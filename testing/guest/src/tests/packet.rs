@@ -30,13 +30,13 @@ const SLOW: &str = "hippos_udp_datagrams";
 const LIMIT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(300);
 
-/// How many datagrams each door answered.
+/// How many datagrams each receive path answered.
 fn doors(host: &str) -> Result<(u64, u64)> {
     let mut tcp = Tcp::connect(host)?;
     Ok((tcp.stat(FAST)?, tcp.stat(SLOW)?))
 }
 
-/// By which doors so many requests are answered that the fast ones can answer: those, or the
+/// By which receive paths so many requests are answered that the fast ones can answer: those, or the
 /// socket, if there is nothing before it.
 fn fast(count: u64) -> (u64, u64) {
     if door::socket() {
@@ -289,7 +289,7 @@ pub(super) fn bridged() -> Result<()> {
     let result = (|| {
         // Through the bridge to another host: not ours.
         passes(&two, &one, "0.0.0.0", "10.9.88.3", PORT).context("bridged")?;
-        // To the bridge's own address: served, by whichever door.
+        // To the bridge's own address: served, by whichever receive path.
         one.enter(|| {
             Tcp::connect("10.9.88.1")?.set("key", b"value")?;
             let reply = Udp::connect("10.9.88.1")?.ask(b"get key\r\n")?;
@@ -302,7 +302,7 @@ pub(super) fn bridged() -> Result<()> {
     hippos.unload()
 }
 
-/// What an IPsec policy refuses is answered by no door.
+/// What an IPsec policy refuses is answered by no receive path.
 pub(super) fn ipsec() -> Result<()> {
     modules::load("xfrm_user")?;
     let there = Namespace::new("there")?;
@@ -614,7 +614,7 @@ pub(super) fn headers() -> Result<()> {
     hippos.unload()
 }
 
-/// What must not be answered, by no door.
+/// What must not be answered, by no receive path.
 pub(super) fn unanswered() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;

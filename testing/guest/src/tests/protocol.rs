@@ -28,7 +28,7 @@ fn target(client: &Client) -> Target {
     }
 }
 
-/// The table of cases; by other doors than the usual one, those over UDP.
+/// The table of cases; by other receive paths than the usual one, those over UDP.
 pub(super) fn table() -> Result<()> {
     let client = Client::new()?;
     let hippos = Hippos::load("")?;

@@ -224,7 +224,7 @@ enum ReceivePath {
     Xdp,
 }
 
-/// The module by one door, on both cards.
+/// The module by one receive path, on both cards.
 struct Served {
     hippos: Hippos,
     by: ReceivePath,
@@ -381,7 +381,7 @@ struct Row {
     asks: Vec<Ask>,
     /// Of the last of them.
     goes: ExpectedRoute,
-    /// Whether the doors before the socket answer it themselves.
+    /// Whether the receive paths before the socket answer it themselves.
     fast: bool,
 }
 
@@ -590,7 +590,7 @@ fn stacked() -> Vec<Row> {
     ]
 }
 
-/// What left, and how many requests the doors before the socket answered.
+/// What left, and how many requests the receive paths before the socket answered.
 type Seen = (Vec<Vec<Sent>>, u64);
 
 fn fast() -> Result<u64> {
@@ -630,7 +630,7 @@ impl Row {
     }
 }
 
-/// Each topology by each door.
+/// Each topology by each receive path.
 pub(super) fn table() -> Result<()> {
     compare(&rows(), &[ReceivePath::Hook, ReceivePath::Xdp])
 }
@@ -654,7 +654,7 @@ pub(super) fn interfaces() -> Result<()> {
     compare(&stacked(), &[ReceivePath::Hook])
 }
 
-/// Sees each row by a socket and by `doors`.
+/// Compares each row by a socket and by `doors`.
 fn compare(rows: &[Row], doors: &[ReceivePath]) -> Result<()> {
     let mut bench = Topology::new()?;
     for module in NAT {

@@ -8,7 +8,7 @@ use crate::door;
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
 
-/// What each door counts: datagrams answered by XDP, by the hook or XDP, and by the socket.
+/// What each receive path counts: datagrams answered by XDP, by the hook or XDP, and by the socket.
 const COUNTERS: [&str; 3] = [
     "hippos_xdp_served",
     "hippos_udp_fast_datagrams",

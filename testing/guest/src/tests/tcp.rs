@@ -216,7 +216,7 @@ pub(super) fn silent_readers() -> Result<()> {
 pub(super) fn memory_limit() -> Result<()> {
     const CONNECTIONS: usize = 24;
     const SETS: usize = 120;
-    // More workers than CPUs: each may be in need while another is making room.
+    // More workers than CPUs: each may be short of memory while another is making room.
     let hippos = Hippos::load("memory_mb=8 threads=8")?;
     let value: Vec<u8> = (0..10_100).map(|i| (i % 251) as u8).collect();
     let results: Vec<Result<()>> = thread::scope(|scope| {

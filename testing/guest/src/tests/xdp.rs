@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The XDP door: its program on cards, and what `hippos-ctl` says of it. What it does with
+//! The XDP receive path: its program on cards, and what `hippos-ctl` says of it. What it does with
 //! frames is tested by the `packet` tests: `cargo xtask test --guest --door xdp`.
 
 use std::fs;
