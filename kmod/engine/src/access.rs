@@ -58,23 +58,43 @@ impl<P: Platform> Engine<P> {
         rate == 0 || self.take(source, bytes, rate)
     }
 
+    /// Takes back what [`may_reply`](Self::may_reply) counted for a reply that is not sent: the
+    /// request passes, and the reply of the one that serves it counts. Softirq-safe.
+    #[inline]
+    pub(crate) fn not_replied(&self, access: Access, source: IpAddr, bytes: usize) {
+        let private = access == Access::Granted { private: true };
+        if self.settings.limiter.rate(private) != 0 {
+            self.give_back(source, bytes);
+        }
+    }
+
     #[cold]
     fn take(&self, source: IpAddr, bytes: usize, rate: u32) -> bool {
-        /// Whoever has one IPv6 address has the network's other ones too.
+        let granted =
+            self.settings
+                .limiter
+                .take(self.bucket(source), self.store.now(), bytes, rate);
+        if !granted {
+            self.tally(EngineCounter::UdpLimited, 1);
+        }
+        granted
+    }
+
+    #[cold]
+    fn give_back(&self, source: IpAddr, bytes: usize) {
+        self.settings
+            .limiter
+            .give_back(self.bucket(source), self.store.now(), bytes);
+    }
+
+    fn bucket(&self, source: IpAddr) -> u64 {
+        /// The owner of one IPv6 address has the network's other ones too.
         const NETWORK: u32 = 64;
         let source = match source {
             IpAddr::V4(_) => mapped(source),
             IpAddr::V6(_) => mapped(source) & mask(NETWORK),
         };
-        let hash = self.store.hash(&source.to_be_bytes()).get();
-        let granted = self
-            .settings
-            .limiter
-            .take(hash, self.store.now(), bytes, rate);
-        if !granted {
-            self.tally(EngineCounter::UdpLimited, 1);
-        }
-        granted
+        self.store.hash(&source.to_be_bytes()).get()
     }
 
     /// Who may ask.

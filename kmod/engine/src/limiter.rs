@@ -64,4 +64,17 @@ impl Limiter {
         });
         taken.is_ok()
     }
+
+    /// Puts back what [`take`](Self::take) took in this second.
+    pub(crate) fn give_back(&self, hash: u64, now: u32, bytes: usize) {
+        let Some(bucket) = self.buckets.get(hash as usize % BUCKETS) else {
+            return;
+        };
+        // Of an earlier second nothing is counted any more.
+        let _ = bucket.fetch_update(Relaxed, Relaxed, |then| {
+            let used = then & u64::from(u32::MAX);
+            let left = used.saturating_sub(bytes as u64);
+            (then >> 32 == u64::from(now)).then_some((u64::from(now) << 32) | left)
+        });
+    }
 }

@@ -467,6 +467,26 @@ fn a_source_without_a_share_left_is_discarded_by_each_way() {
 }
 
 #[test]
+fn a_reply_without_room_uses_no_share() {
+    let engine = listed();
+    // Enough for each reply once, and not for a hundred times.
+    engine.set_udp_rates(0, 500);
+    for (number, request) in REQUESTS.iter().enumerate() {
+        let source = format!("10.1.3.{number}");
+        let without_room = Packet {
+            memory: false,
+            ..from(&source, request)
+        };
+        for _ in 0..100 {
+            let passed = engine.answer(&engine.store.read(), without_room.clone());
+            assert_eq!(passed.verdict, PlanOutcome::Pass, "{request:?}");
+        }
+        let answered = engine.answer(&engine.store.read(), from(&source, request));
+        assert_eq!(answered.verdict, PlanOutcome::Answer, "{request:?}");
+    }
+}
+
+#[test]
 fn a_reply_above_a_packet_s_limit_passes() {
     let engine = listed();
     for request in &REQUESTS[1..] {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The answer to a datagram where it arrives, in softirq: which of the fast_path serves it.
+//! The answer to a datagram where it arrives, in softirq: which of the four ways to answer serves it.
 //!
 //! From the commonest request on: one key whose lookup is one cache line
 //! ([`Engine::inline_get`]), any one key ([`Engine::single_get`]), several keys
 //! ([`Engine::multi_get`]), and whatever else only reads ([`Engine::plan`]). What none
 //! of them serves passes to the UDP socket, untouched and not counted.
 
+use core::cell::Cell;
 use core::net::IpAddr;
 
 use hippos_proto::udp::DATAGRAM_MAX;
@@ -109,14 +110,20 @@ impl<P: Platform> Engine<P> {
             return request.pass(Pass::Source);
         }
         if let Some(single) = self.single_get(guard, request.payload(), request.limit()) {
-            if !self.may_reply(access, request.source(), single.len()) {
+            let (source, sent) = (request.source(), Cell::new(false));
+            if !self.may_reply(access, source, single.len()) {
                 self.count_single_get(&single);
                 return request.discard();
             }
-            return request.reply(single.len(), |buffer| {
+            let verdict = request.reply(single.len(), |buffer| {
+                sent.set(true);
                 self.count_single_get(&single);
                 single.write(buffer)
             });
+            if !sent.get() {
+                self.not_replied(access, source, single.len());
+            }
+            return verdict;
         }
         self.answer_multi_get(guard, request, access)
     }
@@ -129,14 +136,20 @@ impl<P: Platform> Engine<P> {
         access: Access,
     ) -> R::Verdict {
         if let Some(many) = self.multi_get(guard, request.payload(), request.limit()) {
-            if !self.may_reply(access, request.source(), many.bound()) {
+            let (source, sent) = (request.source(), Cell::new(false));
+            if !self.may_reply(access, source, many.bound()) {
                 self.count_multi_get(&many);
                 return request.discard();
             }
-            return request.reply(many.bound(), |buffer| {
+            let verdict = request.reply(many.bound(), |buffer| {
+                sent.set(true);
                 self.count_multi_get(&many);
                 many.write(buffer)
             });
+            if !sent.get() {
+                self.not_replied(access, source, many.bound());
+            }
+            return verdict;
         }
         self.answer_by_plan(guard, request, access)
     }
@@ -155,17 +168,23 @@ impl<P: Platform> Engine<P> {
                     request.discard()
                 }
                 PlanOutcome::Answer => {
+                    let (source, sent) = (request.source(), Cell::new(false));
                     // Counted once all room is there; of several datagrams the first is written last.
                     let write = |number, buffer: &mut [u8]| {
                         if number == 0 {
+                            sent.set(true);
                             self.count_plan(plan);
                         }
                         plan.write(number, buffer)
                     };
-                    match plan.datagrams() {
+                    let verdict = match plan.datagrams() {
                         1 => request.reply(plan.datagram_len(0), |buffer| write(0, buffer)),
                         count => request.reply_many(count, DATAGRAM_MAX, write),
+                    };
+                    if !sent.get() {
+                        self.not_replied(access, source, plan.len());
                     }
+                    verdict
                 }
                 PlanOutcome::Silent => {
                     self.count_plan(plan);

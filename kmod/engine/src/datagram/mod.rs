@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Datagrams: the fast_path to answer one, from the commonest request to all others.
+//! Datagrams: four ways to answer one, from the commonest request to all others.
 
 pub(crate) mod answer;
 pub(crate) mod inline_get;
