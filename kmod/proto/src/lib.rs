@@ -15,6 +15,7 @@ extern crate std;
 
 pub mod base64;
 pub mod binary;
+mod flag;
 pub mod meta;
 mod mode;
 pub mod number;
@@ -23,6 +24,7 @@ pub mod text;
 pub mod token;
 pub mod udp;
 
+pub use flag::{Argument, Flag, FLAGS};
 pub use mode::Mode;
 
 /// The longest key, in bytes, of every protocol.

@@ -3,6 +3,7 @@
 //! Meta commands: a key and flags of one letter, some with an argument.
 
 use crate::base64::Decoded;
+use crate::flag::{bit, KNOWN};
 use crate::number::{parse_i32, parse_u32, parse_u64};
 use crate::reply;
 use crate::token::Tokens;
@@ -40,7 +41,7 @@ pub enum Verb {
 /// The flags of a meta command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// Bit `c - b'@'` tells that the letter `c` is among the flags.
+    /// The set of the flags.
     seen: u64,
     /// `M`: the mode's letter, 0 for none.
     mode: u8,
@@ -66,7 +67,7 @@ impl Flags {
     /// Whether `letter`, an ASCII letter, is among the flags.
     #[inline]
     pub const fn has(&self, letter: u8) -> bool {
-        self.seen >> (letter.wrapping_sub(b'@') & 63) & 1 != 0
+        self.seen & bit(letter) != 0
     }
 
     /// `q`: nominal outcomes are not told.
@@ -106,7 +107,10 @@ impl Flags {
             if flags.has(letter) {
                 return Err(DUPLICATE);
             }
-            flags.seen |= 1 << (letter.wrapping_sub(b'@') & 63);
+            if KNOWN & bit(letter) == 0 {
+                return Err(INVALID);
+            }
+            flags.seen |= bit(letter);
             let mut fail = |line| {
                 failed = true;
                 error = line;
@@ -150,9 +154,7 @@ impl Flags {
                     // memcached sets no text of its own here.
                     None => failed = true,
                 },
-                b'b' | b'O' | b'P' | b'L' | b'k' | b's' | b't' | b'c' | b'f' | b'v' | b'l'
-                | b'h' | b'u' | b'q' | b'x' | b'I' => {}
-                _ => return Err(INVALID),
+                _ => {}
             }
         }
         if failed {
@@ -350,12 +352,37 @@ pub fn value_len(word: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Argument, Flag, FLAGS};
     use proptest::prelude::*;
     use std::string::String;
     use std::vec::Vec;
 
     fn parse(line: &str) -> Result<Command<'_>, Refused> {
         Command::parse(Tokens::new(line.as_bytes()))
+    }
+
+    /// A flag's word with an argument, if it takes one.
+    fn word(letter: &str, flag: Option<&Flag>) -> String {
+        let argument = match flag.map(|flag| flag.argument) {
+            None | Some(Argument::None) => "",
+            Some(Argument::Opaque | Argument::Ignored) => "any",
+            Some(Argument::Seconds) => "-5",
+            Some(Argument::Word | Argument::Number) => "7",
+            Some(Argument::Mode) => "S",
+        };
+        std::format!("{letter}{argument}")
+    }
+
+    #[test]
+    fn a_flag_without_the_argument_that_it_takes_is_refused() {
+        for flag in FLAGS {
+            let line = std::format!("mg Zm9v {}", char::from(flag.letter));
+            let want = matches!(
+                flag.argument,
+                Argument::None | Argument::Opaque | Argument::Ignored
+            );
+            assert_eq!(parse(&line).is_ok(), want, "{line}");
+        }
     }
 
     fn refusal(line: &str) -> (String, u32) {
@@ -443,13 +470,14 @@ mod tests {
             }
         }
 
-        /// Each letter once, known letters only.
+        /// Each letter once, letters of flags only.
         #[test]
-        fn letters(words in proptest::collection::vec("[A-Za-z]", 0..6)) {
-            let line = std::format!("mg a {}", words.join(" "));
-            let known = "OPLkstcfvlhuqxI";
-            let want = words.iter().enumerate().all(|(i, word)| {
-                known.contains(word.as_str()) && !words[..i].contains(word)
+        fn letters(letters in proptest::collection::vec("[A-Za-z]", 0..6)) {
+            let flag = |letter: &String| FLAGS.iter().find(|flag| flag.letter == letter.as_bytes()[0]);
+            let words: Vec<_> = letters.iter().map(|letter| word(letter, flag(letter))).collect();
+            let line = std::format!("mg Zm9v {}", words.join(" "));
+            let want = letters.iter().enumerate().all(|(i, letter)| {
+                flag(letter).is_some() && !letters[..i].contains(letter)
             });
             prop_assert_eq!(parse(&line).is_ok(), want, "{}", line);
         }

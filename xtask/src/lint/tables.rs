@@ -6,6 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 use hippos_abi::parameters::PARAMETERS;
+use hippos_proto::{Argument, FLAGS};
 
 use super::{read, Finding};
 use crate::workspace;
@@ -13,7 +14,10 @@ use crate::workspace;
 /// A table's file, its name there, and the function that writes it.
 type Table = (&'static str, &'static str, fn() -> String);
 
-const TABLES: &[Table] = &[("docs/parameters.md", "parameters", parameters)];
+const TABLES: &[Table] = &[
+    ("docs/parameters.md", "parameters", parameters),
+    ("docs/protocol.md", "flags", flags),
+];
 
 /// Every finding in the work tree.
 pub(crate) fn check() -> Result<Vec<Finding>> {
@@ -75,6 +79,30 @@ fn parameters() -> String {
             parameter.kind,
             parameter.row.name(),
             parameter.text
+        );
+    }
+    table + "\n"
+}
+
+fn flags() -> String {
+    let mut table = "\n| Flag | Argument | Commands | Meaning |\n|---|---|---|---|\n".to_owned();
+    for flag in FLAGS {
+        let argument = match flag.argument {
+            Argument::None => "",
+            Argument::Opaque => "up to 31 bytes",
+            Argument::Seconds => "seconds",
+            Argument::Word => "number of 32 bits",
+            Argument::Number => "number of 64 bits",
+            Argument::Mode => "a letter",
+            Argument::Ignored => "ignored",
+        };
+        let commands: Vec<_> = flag.commands.split_whitespace().collect();
+        let commands: Vec<_> = commands.iter().map(|name| format!("`{name}`")).collect();
+        table += &format!(
+            "| `{}` | {argument} | {} | {} |\n",
+            char::from(flag.letter),
+            commands.join(" "),
+            flag.text
         );
     }
     table + "\n"
