@@ -23,7 +23,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "takes the right to write from the store's memory",
     ),
     (
-        "kmod/store/tests/watched/mod.rs",
+        "kmod/store/tests/instrumented/mod.rs",
         "a platform of its own, whose trait has it unsafe",
     ),
     ("userspace-ctl/src/device.rs", "ioctl on the control device"),

@@ -17,7 +17,7 @@ const LIMIT: u64 = 3072;
 
 /// What may take more: the function, its most bytes, and why.
 const ALLOWED: &[(&str, u64, &str)] = &[(
-    "<hippos_engine::engine::Engine<hippos::platform::Kernel>>::answer_any::<hippos::fast_path::Ingress>",
+    "<hippos_engine::engine::Engine<hippos::platform::Kernel>>::answer_by_plan::<hippos::fast_path::PacketRequest>",
     4096,
     "its plan holds each hit's CAS value beside the item, read once; only lookups are called below it",
 )];
