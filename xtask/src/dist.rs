@@ -24,10 +24,12 @@ const PARTS: &[&str] = &[
     "README.md",
     "docs/",
     "kmod/",
+    "testing/process/",
     "userspace-ctl/",
 ];
-/// The workspace's members there: what cargo builds on the appliance.
-const MEMBERS: &[&str] = &["kmod/abi", "userspace-ctl"];
+/// The workspace's members there: what cargo builds on the appliance, and what its tests are built with, whose
+/// manifest cargo reads in any case.
+const MEMBERS: &[&str] = &["kmod/abi", "testing/process", "userspace-ctl"];
 /// Has cargo take crates from the archive.
 const CONFIG: &str = "[source.crates-io]\nreplace-with = \"vendored-sources\"\n\n\
      [source.vendored-sources]\ndirectory = \"vendor\"\n";
@@ -109,7 +111,30 @@ mod tests {
         let manifest = "[workspace]\nmembers = [\n    \"xtask\",\n]\n[profile.release]\n";
         assert_eq!(
             with_members(manifest).unwrap(),
-            "[workspace]\nmembers = [\"kmod/abi\", \"userspace-ctl\"]\n[profile.release]\n"
+            "[workspace]\nmembers = [\"kmod/abi\", \"testing/process\", \"userspace-ctl\"]\n[profile.release]\n"
         );
+    }
+
+    #[test]
+    fn crates_of_the_workspace_that_a_member_asks_for_are_members() {
+        let manifest = |dir: &str| {
+            let path = workspace::root().join(dir).join("Cargo.toml");
+            fs::read_to_string(path).unwrap()
+        };
+        let workspace = manifest("");
+        for line in MEMBERS.iter().flat_map(|dir| {
+            let own = manifest(dir);
+            own.lines().map(str::to_owned).collect::<Vec<_>>()
+        }) {
+            let Some((name, _)) = line.split_once(".workspace = true") else {
+                continue;
+            };
+            let place = workspace
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("{name} = {{ path = \"")));
+            let Some(place) = place else { continue };
+            let dir = place.split('"').next().unwrap();
+            assert!(MEMBERS.contains(&dir), "{dir}");
+        }
     }
 }
