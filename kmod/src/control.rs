@@ -53,7 +53,7 @@ impl Control {
             version: VERSION,
             port: self.server.config.port,
             reserved: Reserved,
-            memory: self.server.engine.store.snapshot().limit as u64,
+            memory: self.server.engine.store.memory_limit() as u64,
             release,
         }
     }

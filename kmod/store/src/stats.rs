@@ -78,10 +78,21 @@ impl<P: Platform> Store<P> {
         self.pool.capacity().saturating_mul(self.pool.block_size())
     }
 
-    /// The store in figures. Looks at every block's table entry.
+    /// Bytes of a memory block.
+    pub fn block_size(&self) -> usize {
+        self.pool.block_size()
+    }
+
+    /// How many slab classes there are.
+    pub fn classes(&self) -> usize {
+        self.slabs.classes().len()
+    }
+
+    /// The store in figures.
     pub fn snapshot(&self) -> Snapshot {
         let size = self.pool.block_size();
-        let mut shot = Snapshot {
+        let slabs = self.pool.count(Use::Slab);
+        Snapshot {
             limit: self.pool.limit().saturating_mul(size),
             allowed: self.allowed(),
             held: self.pool.held().saturating_mul(size),
@@ -96,6 +107,10 @@ impl<P: Platform> Store<P> {
             .iter()
             .fold(0, |sum, n| sum.saturating_add(*n)),
             block: size,
+            slabs: slabs.saturating_add(self.pool.count(Use::Draining)),
+            index: self.pool.count(Use::Index),
+            overflow: self.pool.count(Use::Overflow),
+            idle: self.pool.count(Use::Idle),
             buckets: self.index.buckets(),
             spare: self.index.spare(),
             items: self.classes_counted(ClassCounter::Items),
@@ -103,20 +118,8 @@ impl<P: Platform> Store<P> {
             retired: self.retire.count(),
             retired_bytes: self.retire.bytes(),
             pinned: self.retire.pinned(),
-            classes: self.slabs.classes().len(),
-            ..Snapshot::default()
-        };
-        for id in 0..self.pool.used() {
-            let count = match self.pool.get(id).map(|block| block.what()) {
-                Some(Use::Slab | Use::Draining) => &mut shot.slabs,
-                Some(Use::Index) => &mut shot.index,
-                Some(Use::Overflow) => &mut shot.overflow,
-                Some(Use::Idle) => &mut shot.idle,
-                _ => continue,
-            };
-            *count = count.wrapping_add(1);
+            classes: self.classes(),
         }
-        shot
     }
 
     /// A class in figures; None beyond the last.

@@ -43,6 +43,8 @@ pub enum Rule {
     IdleBlocks,
     /// Table entries without memory, and no others, are in their list.
     EmptyBlocks,
+    /// The pool counts the blocks of each use.
+    BlockUses,
     /// Blocks of the index are those of its segments.
     IndexBlocks,
     /// A slab's head leads to the slab's own entry in the table of blocks.
@@ -253,8 +255,18 @@ impl<P: Platform> Store<P> {
             }
         }
         equal(Rule::HeldBlocks, None, held, self.pool.held() as u64)?;
-        let counted = self.pool.idle.load(Relaxed) as u64;
+        let counted = self.pool.count(Use::Idle) as u64;
         equal(Rule::IdleBlocks, None, unused.count, counted)?;
+        for what in [
+            Use::Slab,
+            Use::Draining,
+            Use::Index,
+            Use::Overflow,
+            Use::Taken,
+        ] {
+            let found = self.blocks_of(what).count() as u64;
+            equal(Rule::BlockUses, None, found, self.pool.count(what) as u64)?;
+        }
         for (first, set, rule) in [
             (idle, unused, Rule::IdleBlocks),
             (empty, without, Rule::EmptyBlocks),

@@ -228,7 +228,7 @@ fn slabs<P: Platform>(engine: &Engine<P>, tokens: &Tokens<'_>) -> (&'static [u8]
             let (Some(from), Some(to)) = (parse_i32(tokens.at(2)), parse_i32(tokens.at(3))) else {
                 return (reply::BAD_FORMAT, false);
             };
-            let classes = engine.store.snapshot().classes as i32;
+            let classes = engine.store.classes() as i32;
             let line = if from == to {
                 SAME_CLASS
             } else if !(-1..=classes).contains(&from) || !(0..=classes).contains(&to) {

@@ -72,11 +72,10 @@ impl<P: Platform> Engine<P> {
     pub(super) fn stats_settings(&self, lines: &mut Lines<'_, impl Out>) {
         let settings = &self.settings;
         let administration = self.administration();
-        let shot = self.store.snapshot();
         let config = self.store.config();
         let factor = u64::from(config.factor);
         lines.numbers(&[
-            ("maxbytes", shot.limit as u64),
+            ("maxbytes", self.store.memory_limit() as u64),
             ("maxconns", u64::from(settings.max_connections)),
             ("tcpport", u64::from(settings.tcp_port)),
             ("udpport", u64::from(settings.udp_port)),
@@ -254,7 +253,7 @@ impl<P: Platform> Engine<P> {
 
     pub(super) fn stats_slabs(&self, lines: &mut Lines<'_, impl Out>) {
         let store = &self.store;
-        let block = store.snapshot().block as u64;
+        let block = store.block_size() as u64;
         let mut active = 0u64;
         let mut slabs = 0u64;
         for index in 0..usize::MAX {

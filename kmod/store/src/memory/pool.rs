@@ -33,6 +33,9 @@ pub(crate) enum Use {
     Taken = 6,
 }
 
+/// How many uses there are.
+const USES: usize = 7;
+
 /// A block's entry in the table. What a slab's class needs to know of it lies here, so that
 /// sweeps and lists do not touch the slab itself.
 pub(crate) struct Block {
@@ -95,10 +98,6 @@ impl Block {
         }
     }
 
-    pub(crate) fn set_use(&self, what: Use) {
-        self.what.store(what as u8, Release);
-    }
-
     /// Does the block hold items?
     pub(crate) fn holds_items(&self) -> bool {
         matches!(self.what(), Use::Slab | Use::Draining)
@@ -121,8 +120,8 @@ pub(crate) struct Pool<L> {
     size: usize,
     /// Blocks that have memory, or are just getting it.
     held: AtomicUsize,
-    /// Blocks without use.
-    pub(crate) idle: AtomicUsize,
+    /// How many blocks have each use; those without memory are not counted.
+    pub(crate) uses: [AtomicUsize; USES],
     /// The most blocks that may be held.
     limit: AtomicUsize,
     /// The most while the platform is short of memory.
@@ -150,7 +149,7 @@ impl<L: RawLock> Pool<L> {
             blocks: blocks.keep(),
             size,
             held: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
+            uses: core::array::from_fn(|_| AtomicUsize::new(0)),
             limit: AtomicUsize::new(limit),
             ceiling: AtomicUsize::new(usize::MAX),
             lists: lists.keep(),
@@ -175,6 +174,29 @@ impl<L: RawLock> Pool<L> {
     #[inline]
     pub(crate) fn get(&self, id: u32) -> Option<&Block> {
         self.blocks.get(id as usize)
+    }
+
+    /// Gives a block that is the caller's alone, by a lock or because it is in no list, another use.
+    pub(crate) fn set_use(&self, block: &Block, what: Use) {
+        let old = block.what();
+        if let Some(count) = self.uses.get(old as usize).filter(|_| old != Use::Nothing) {
+            let _ = count.fetch_sub(1, Relaxed).sub_exact(1);
+        }
+        if let Some(count) = self
+            .uses
+            .get(what as usize)
+            .filter(|_| what != Use::Nothing)
+        {
+            count.fetch_add(1, Relaxed);
+        }
+        block.what.store(what as u8, Release);
+    }
+
+    /// How many blocks have a use.
+    pub(crate) fn count(&self, what: Use) -> usize {
+        self.uses
+            .get(what as usize)
+            .map_or(0, |count| count.load(Relaxed))
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -210,7 +232,7 @@ impl<L: RawLock> Pool<L> {
     /// Blocks that could be had now without taking them from anyone, if the platform is willing.
     pub(crate) fn available(&self) -> usize {
         let fresh = self.allowed().saturating_sub(self.held());
-        fresh.add_exact(self.idle.load(Relaxed))
+        fresh.add_exact(self.count(Use::Idle))
     }
 
     /// A block for a use, if the limit and the platform allow it. May sleep.
@@ -221,8 +243,7 @@ impl<L: RawLock> Pool<L> {
                 if let Some(block) = self.get(lists.idle) {
                     let id = lists.idle;
                     lists.idle = block.next.load(Relaxed);
-                    let _ = self.idle.fetch_sub(1, Relaxed).sub_exact(1);
-                    block.set_use(what);
+                    self.set_use(block, what);
                     return Some(id);
                 }
             }
@@ -245,7 +266,7 @@ impl<L: RawLock> Pool<L> {
             id
         };
         if let Some(block) = self.get(id) {
-            block.set_use(what);
+            self.set_use(block, what);
             block.at.store(at.as_ptr() as usize, Release);
             return Some(id);
         }
@@ -280,14 +301,13 @@ impl<L: RawLock> Pool<L> {
         let Some(block) = self.get(id) else { return };
         let mut lists = self.lists.lock();
         if self.held() <= self.allowed() {
-            block.set_use(Use::Idle);
+            self.set_use(block, Use::Idle);
             block.next.store(lists.idle, Relaxed);
             lists.idle = id;
-            self.idle.fetch_add(1, Relaxed);
             return;
         }
         let at = block.at();
-        block.set_use(Use::Nothing);
+        self.set_use(block, Use::Nothing);
         block.at.store(0, Relaxed);
         block.next.store(lists.empty, Relaxed);
         lists.empty = id;
@@ -311,9 +331,9 @@ impl<L: RawLock> Pool<L> {
             return false;
         };
         lists.idle = block.next.load(Relaxed);
-        let _ = self.idle.fetch_sub(1, Relaxed).sub_exact(1);
+        self.set_use(block, Use::Taken);
         drop(lists);
-        // SAFETY: an idle block has no users.
+        // SAFETY: a block that was idle has no users.
         unsafe { self.free_block(platform, id) };
         true
     }

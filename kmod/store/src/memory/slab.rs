@@ -256,7 +256,7 @@ impl<L: RawLock> Slabs<L> {
                 state.failed = state.failed.add_exact(1);
             }
         }
-        block.set_use(Use::Slab);
+        pool.set_use(block, Use::Slab);
         // Into the ring, behind the hand: the slab is the last to be swept.
         let at = state.ring.current();
         match pool.get(at) {
@@ -492,7 +492,7 @@ impl<L: RawLock> Slabs<L> {
         // From here on slots go back to their slabs at once, until this one is empty.
         self.flush_magazine(pool, of, &mut state);
         state.draining = state.draining.add_exact(1);
-        block.set_use(Use::Draining);
+        pool.set_use(block, Use::Draining);
         let free = of.slots.sub_exact(block.used.load(Relaxed));
         of.free.store(of.free().sub_exact(free), Relaxed);
         let _ = of.slabs.fetch_sub(1, Relaxed).sub_exact(1);
@@ -569,7 +569,7 @@ impl<L: RawLock> Slabs<L> {
         if empty {
             state.draining = state.draining.sub_exact(1);
             Self::clear_drain_failures(&mut state, block);
-            block.set_use(Use::Taken);
+            pool.set_use(block, Use::Taken);
         }
         empty
     }

@@ -223,7 +223,7 @@ fn a_live_slot_in_a_free_list_is_found() {
 #[test]
 fn wrong_counts_are_found() {
     type Damage = fn(&Store<Host>, usize);
-    let cases: [(Rule, Damage); 12] = [
+    let cases: [(Rule, Damage); 13] = [
         (Rule::Items, |s, c| s.count_class(c, ClassCounter::Items, 1)),
         (Rule::Bytes, |s, c| s.count_class(c, ClassCounter::Bytes, 8)),
         (Rule::FreeCount, |s, c| {
@@ -257,7 +257,10 @@ fn wrong_counts_are_found() {
             }
         }),
         (Rule::IdleBlocks, |s, _| {
-            s.pool.idle.fetch_add(1, Relaxed);
+            s.pool.uses[Use::Idle as usize].fetch_add(1, Relaxed);
+        }),
+        (Rule::BlockUses, |s, _| {
+            s.pool.uses[Use::Index as usize].fetch_add(1, Relaxed);
         }),
         (Rule::StripeItems, |s, _| {
             s.index.stripes[7].state.lock().items += 1
