@@ -403,6 +403,42 @@ pub(super) fn configuration() -> Result<()> {
     Ok(())
 }
 
+/// `stop` dumps the cache and `start` loads it, once; a dump that is damaged stops neither.
+pub(super) fn warm() -> Result<()> {
+    const FILE: &str = "/tmp/warm.toml";
+    const CACHE: &str = "/tmp/warm/cache.dump";
+    let text = format!(
+        "memory_mb = 32\n[load]\nmodule = '{}'\n[warm]\nfile = '{CACHE}'\n",
+        modules::HIPPOS
+    );
+    fs::write(FILE, text)?;
+    let start = format!("hippos-ctl start {FILE}");
+    let stop = format!("hippos-ctl stop {FILE}");
+    let count = || -> Result<u64> { Tcp::connect("127.0.0.1")?.stat("curr_items") };
+    run(&start)?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for number in 0..2000 {
+        tcp.set(&format!("key:{number}"), b"value")?;
+    }
+    drop(tcp);
+    run(&stop)?;
+    ensure!(fs::exists(CACHE)?, "there is no dump");
+    run(&start)?;
+    ensure!(count()? == 2000, "{} items are there again", count()?);
+    ensure!(!fs::exists(CACHE)?, "a crash would load the dump again");
+    // Without a dump a start is cold.
+    run(&format!("{stop} --no-dump"))?;
+    run(&start)?;
+    ensure!(count()? == 0, "{} items without a dump", count()?);
+    run(&format!("{stop} --no-dump"))?;
+    fs::write(CACHE, b"nonsense")?;
+    run(&start)?;
+    ensure!(count()? == 0, "{} items of nonsense", count()?);
+    run(&format!("{stop} --no-dump"))?;
+    ensure!(!modules::loaded("hippos"), "it is loaded");
+    Ok(())
+}
+
 /// What an operator looks at tells what is there: status, sockets, sizes, keys, findings, metrics.
 pub(super) fn looks() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 maxconns=2 admin=off")?;
