@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the tests of several fast_path of answering share.
+//! What the tests of several ways to answer share.
 
 use std::vec::Vec;
 

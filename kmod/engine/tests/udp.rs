@@ -150,7 +150,7 @@ fn fast_path_passes_these_requests() {
         message(&slow(&engine, &payload)),
         b"CLIENT_ERROR bad command line format\r\n"
     );
-    // A begin_quit is answered by a frame that says that there is nothing.
+    // A `quit` is answered by a frame that says that there is nothing.
     assert_eq!(
         slow(&engine, &framed(b"quit\r\n")),
         [b"\x12\x34\0\0\0\0\0\0"]

@@ -33,7 +33,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// How many datagrams it takes. At least one: a begin_quit is answered by a
+    /// How many datagrams it takes. At least one: a `quit` is answered by a
     /// frame alone.
     pub fn datagrams(&self) -> u16 {
         u16::try_from(udp::datagrams(self.len).max(1)).unwrap_or(u16::MAX)

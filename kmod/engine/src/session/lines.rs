@@ -13,7 +13,7 @@ use crate::reply::REPLY_HEADER_MAX;
 pub(super) struct Lines<'a, O> {
     pub(super) out: &'a mut O,
     pub(super) request: Option<Request>,
-    /// Lines that were lines_done before.
+    /// Lines that were made before.
     pub(super) skip: u32,
     /// Lines so far.
     pub(super) lines_done: u32,
@@ -70,7 +70,7 @@ impl<O: Out> Lines<'_, O> {
         self.lines_done = self.lines_done.wrapping_add(1);
     }
 
-    /// Counts lines anew: what was lines_done so far is never made again.
+    /// Counts lines anew: what was made so far is never made again.
     pub(super) fn checkpoint(&mut self) {
         self.skip = 0;
         self.lines_done = 0;

@@ -2,7 +2,7 @@
 //! Answers of many lines: statistics and dumps.
 //!
 //! A listing is written as far as there is room and goes on where it stopped.
-//! Statistics are made anew each time, and what was lines_done already is skipped.
+//! Statistics are made anew each time, and what was made already is skipped.
 
 use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Platform, Step as Walked, Walk};
@@ -15,7 +15,7 @@ use crate::Engine;
 /// An answer of many lines, on its way.
 pub(crate) struct Listing<'e, P: Platform> {
     what: What<'e, P>,
-    /// Lines that were lines_done.
+    /// Lines that were made.
     lines_done: u32,
     /// The binary request that it answers.
     request: Option<Request>,
@@ -41,7 +41,7 @@ enum What<'e, P: Platform> {
 pub(super) struct Resume {
     /// At the socket here, or the next one.
     pub(super) place: usize,
-    /// The socket of which some lines were lines_done.
+    /// The socket of which some lines were made.
     pub(super) begun: Option<u32>,
 }
 

@@ -195,7 +195,7 @@ pub struct Session<'e, P: Platform> {
     pub(super) commands: u32,
     /// The client has logged in, or need not.
     pub(super) authenticated: bool,
-    /// The client said begin_quit, as opposed to being hung up on.
+    /// The client said `quit`, as opposed to being hung up on.
     pub(super) quit: bool,
     /// The host feeds it again when it has to wait for memory.
     pub(super) may_park: bool,
@@ -252,7 +252,7 @@ impl<'e, P: Platform> Session<'e, P> {
         }
     }
 
-    /// Whether the session ended because its client said begin_quit.
+    /// Whether the session ended because its client said `quit`.
     pub fn quit(&self) -> bool {
         self.quit
     }
