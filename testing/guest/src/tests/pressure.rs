@@ -219,7 +219,7 @@ pub(super) fn memory_shortage() -> Result<()> {
     wait_for(&mut tcp, "hippos_memory_allowed", allowed)?;
     let lines = log.lines();
     let has = |text: &str| lines.iter().any(|line| line.contains(text));
-    ensure!(has("short of memory: the cache gives back"), "{lines:?}");
+    ensure!(has("memory shortage: limit lowered"), "{lines:?}");
     ensure!(!has("Out of memory") && !has("oom-kill"), "{lines:?}");
     hippos.unload()
 }
