@@ -16,6 +16,7 @@ use crate::target::Selection;
 use crate::vm::{Disk, Machine, Vm};
 use crate::{client, package, progress, shell, workspace};
 
+use super::programs;
 use super::version::Version;
 
 /// Free space that it asks for, in bytes.
@@ -82,8 +83,15 @@ pub(crate) fn trial(selection: &Selection) -> Result<()> {
     let trial = workspace::root().join("target/packages-trial");
     let version = Version::of_work_tree()?;
     let later = version.later();
-    package::make(&trial.join("packages"), None, selection, &version)?;
-    let programs = package::programs_dir();
+    let programs = progress::step("programs", || {
+        programs::build(&build_root, &package::programs_dir())
+    })?;
+    package::make(
+        &trial.join("packages"),
+        Some(&programs),
+        selection,
+        &version,
+    )?;
     package::make(&trial.join("later"), Some(&programs), selection, &later)?;
     root::check_host("a machine's root", SPACE)?;
     let machine = Trial {
