@@ -52,8 +52,10 @@ done
 "#;
 const SERVICE: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/root/agent\n\
      [Install]\nWantedBy=default.target\n";
-/// Prints what the exporter tells.
-const SCRAPE: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/9150; \
+/// Prints what the exporter tells, once it listens: it does a little after systemd calls it started.
+const SCRAPE: &str =
+    "bash -c 'until (exec 3<>/dev/tcp/127.0.0.1/9150) 2> /dev/null || [ $((tries += 1)) = 50 ]; \
+     do sleep 0.2; done; exec 3<>/dev/tcp/127.0.0.1/9150; \
      printf \"GET /metrics HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3'";
 const NETWORK: &str = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n";
 /// apt with the packages' repository and no other.
