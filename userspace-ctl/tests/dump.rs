@@ -14,6 +14,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hippos_process::Process;
 
+mod common;
+
+use common::ctl;
+
 /// A server and a client of it.
 struct Server {
     process: Process,
@@ -64,7 +68,7 @@ impl Server {
     }
 
     fn ctl(&self, arguments: &[&str]) -> (i32, String, String) {
-        ctl(&self.address, arguments)
+        ctl(&[&["--server", &self.address], arguments].concat())
     }
 
     /// A command that succeeds.
@@ -73,17 +77,6 @@ impl Server {
         assert_eq!(status, 0, "{arguments:?}: {error}");
         serde_json::from_str(&out).unwrap()
     }
-}
-
-fn ctl(address: &str, arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
-        .args(["--server", address])
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let status = output.status.code().unwrap();
-    (status, text(output.stdout), text(output.stderr))
 }
 
 /// A folder that goes with it.
@@ -234,7 +227,7 @@ fn an_interrupted_load_goes_on_with_a_block() {
     assert_eq!(to.items(), 4000);
     let address = to.address.clone();
     drop((to.process, to.stream));
-    assert_eq!(ctl(&address, &["load", &file]).0, 3);
+    assert_eq!(ctl(&["--server", &address, "load", &file]).0, 3);
 }
 
 #[test]
@@ -269,7 +262,7 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
             });
         }
     });
-    let (status, _, error) = ctl(&address, &["dump", &file]);
+    let (status, _, error) = ctl(&["--server", &address, "dump", &file]);
     assert_eq!(status, 3, "{error}");
     assert!(error.contains("--resume"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes);

@@ -9,20 +9,13 @@ use std::process::Command;
 
 use hippos_process::Process;
 
+mod common;
+
+use common::ctl;
+
 /// The engine's example server.
 fn server(arguments: &[&str]) -> Process {
     Process::engine(&[&["--port", "0"], arguments].concat())
-}
-
-/// Status and outputs.
-fn ctl(arguments: &[&str]) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
-        .args(arguments)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    let status = output.status.code().unwrap();
-    (status, text(output.stdout), text(output.stderr))
 }
 
 fn json(arguments: &[&str]) -> serde_json::Value {
