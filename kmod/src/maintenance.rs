@@ -12,7 +12,7 @@ use hippos_store::Counter;
 use crate::server::{Server, CONNECTIONS};
 use crate::steer::Steering;
 
-/// The store's clock goes by seconds: it is logged often enough to be right.
+/// The store's clock goes by seconds: it is set often enough to be right.
 const TICK_MS: u32 = 250;
 
 /// Seconds between two lines in the log about a shortage of memory.

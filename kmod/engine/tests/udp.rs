@@ -369,8 +369,8 @@ fn reply_without_room_is_counted_once() {
             memory: false,
             ..Packet::new(&payload)
         };
-        let fate = engine.answer(&engine.store.read(), packet);
-        assert_eq!(fate.verdict, PlanOutcome::Pass, "{request}");
+        let answered = engine.answer(&engine.store.read(), packet);
+        assert_eq!(answered.verdict, PlanOutcome::Pass, "{request}");
         slow(&engine, &payload);
         let after = (
             hits(),
@@ -426,9 +426,9 @@ fn a_request_of_an_unlisted_source_passes_by_each_way() {
             ("11.1.2.3", PlanOutcome::Pass),
             ("fe00::1", PlanOutcome::Pass),
         ] {
-            let fate = engine.answer(&engine.store.read(), from(source, request));
+            let answered = engine.answer(&engine.store.read(), from(source, request));
             assert_eq!(
-                fate.verdict,
+                answered.verdict,
                 verdict,
                 "{source}: {}",
                 request.escape_ascii()
@@ -455,8 +455,8 @@ fn a_source_without_a_share_left_is_discarded_by_each_way() {
     for request in REQUESTS {
         for source in ["10.1.2.3", "fd00::1"] {
             let before = engine.engine_counted(EngineCounter::UdpLimited);
-            let fate = engine.answer(&engine.store.read(), from(source, request));
-            assert_eq!(fate.verdict, PlanOutcome::Invalid, "{source}");
+            let answered = engine.answer(&engine.store.read(), from(source, request));
+            assert_eq!(answered.verdict, PlanOutcome::Invalid, "{source}");
             assert_eq!(
                 engine.engine_counted(EngineCounter::UdpLimited),
                 before + 1,
@@ -494,9 +494,9 @@ fn a_reply_above_a_packet_s_limit_passes() {
             limit: 12,
             ..from("10.1.2.3", request)
         };
-        let fate = engine.answer(&engine.store.read(), packet);
+        let answered = engine.answer(&engine.store.read(), packet);
         assert_eq!(
-            fate.verdict,
+            answered.verdict,
             PlanOutcome::Pass,
             "{}",
             request.escape_ascii()

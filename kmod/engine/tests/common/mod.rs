@@ -253,7 +253,7 @@ impl Packet {
 /// What became of a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// `Drop` for one that was discarded.
+    /// `Invalid` for one that was discarded.
     pub(crate) verdict: PlanOutcome,
     pub(crate) datagrams: Vec<Vec<u8>>,
     /// Bytes that were asked for, for each of them.
@@ -344,8 +344,8 @@ impl Request for Packet {
 
 /// What becomes of a datagram of this host's where it arrives, and the datagrams of the reply.
 pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (PlanOutcome, Vec<Vec<u8>>) {
-    let fate = engine.answer(&engine.store.read(), Packet::new(payload));
-    (fate.verdict, fate.datagrams)
+    let answered = engine.answer(&engine.store.read(), Packet::new(payload));
+    (answered.verdict, answered.datagrams)
 }
 
 /// The same by a plan, whatever the request.
