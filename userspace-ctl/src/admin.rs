@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Who {
+pub(crate) enum AdminAccess {
     /// All of them, as with memcached
     Network,
     /// Those on this host, over TCP
@@ -14,11 +14,11 @@ pub(crate) enum Who {
     Off,
 }
 
-impl Who {
-    const ALL: [(Who, u32, &'static str); 3] = [
-        (Who::Network, hippos_abi::ADMIN_NETWORK, "network"),
-        (Who::Local, hippos_abi::ADMIN_LOCAL, "local"),
-        (Who::Off, hippos_abi::ADMIN_OFF, "off"),
+impl AdminAccess {
+    const ALL: [(AdminAccess, u32, &'static str); 3] = [
+        (AdminAccess::Network, hippos_abi::ADMIN_NETWORK, "network"),
+        (AdminAccess::Local, hippos_abi::ADMIN_LOCAL, "local"),
+        (AdminAccess::Off, hippos_abi::ADMIN_OFF, "off"),
     ];
 
     pub(crate) fn number(self) -> u32 {
@@ -36,6 +36,6 @@ impl Who {
     pub(crate) fn named(number: u32) -> Result<&'static str> {
         let found = Self::ALL.iter().find(|(_, n, _)| *n == number);
         let name = found.map(|(.., name)| *name);
-        name.with_context(|| format!("the module says {number}, which is none of the three"))
+        name.with_context(|| format!("the module answers {number}, which is none of the three"))
     }
 }

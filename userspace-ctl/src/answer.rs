@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a command tells: for people, and with `--json` for programs.
+//! A command's output: text, and with `--json` JSON.
 
 use serde_json::{json, Value};
 
@@ -22,12 +22,12 @@ impl Answer {
         }
     }
 
-    /// Something is done, and there is nothing to tell.
+    /// Success without output.
     pub(crate) fn done() -> Self {
         Self::new("", json!({"done": true}))
     }
 
-    /// All is told already.
+    /// All output is written already.
     pub(crate) fn silent() -> Self {
         Self::new("", Value::Null)
     }

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use hippos_abi::{Section, UDP_BYTES_MIN};
 
-use crate::admin::Who;
+use crate::admin::AdminAccess;
 use crate::configuration::FILE;
 use crate::exit::Status;
 
 /// Connections of a dump or a load: as many as keep a server of a few CPUs busy.
 pub(crate) const CONNECTIONS: u8 = 4;
 
-/// Looks into a loaded Hippos and steers it, through /dev/hippos (root only).
+/// Shows and changes the state of a loaded Hippos, through /dev/hippos (root only).
 #[derive(Debug, Parser)]
 #[command(name = "hippos-ctl", version)]
 pub(crate) struct Arguments {
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// The whole command line, with what a derive can't say.
+    /// The whole command line, with what a derive can't express.
     pub(crate) fn line() -> clap::Command {
         Self::command().after_help(Status::help())
     }
@@ -49,11 +49,11 @@ impl Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Loads the module as the configuration file says, and attaches XDP
+    /// Loads the module with the settings of the configuration file, and attaches XDP
     #[command(
         after_help = "Waits for the interfaces that the file names. Until all of the file is in \
-force nobody is served who may not be. What goes wrong leaves the module unloaded. When the file names a \
-dump (warm.file) it is loaded at last, while clients are served; if that fails it is told, and the cache \
+force no client is served that may not be. An error leaves the module unloaded. When the file names a \
+dump (warm.file) it is loaded at last, while clients are served; a failure is reported, and the cache \
 stays as it is."
     )]
     Start {
@@ -65,7 +65,7 @@ stays as it is."
     #[command(
         visible_alias = "unload",
         after_help = "When the file names one for it (warm.file), all items are dumped before; start \
-loads them. A dump that fails is told, and the module is unloaded."
+loads them. A dump that fails is reported, and the module is unloaded."
     )]
     Stop {
         /// The configuration file
@@ -75,7 +75,7 @@ loads them. A dump that fails is told, and the module is unloaded."
         #[arg(long)]
         no_dump: bool,
     },
-    /// Puts in force what the configuration file says otherwise, and tells what needs a restart
+    /// Puts the configuration file in force, and reports what needs a restart
     #[command(
         after_help = "What the file does not name goes back to its default. The file of users \
 is read again."
@@ -85,16 +85,16 @@ is read again."
         #[arg(default_value = FILE)]
         file: PathBuf,
     },
-    /// Tells all that is wrong with a configuration file, and with modprobe's options
+    /// Reports all errors of a configuration file and of modprobe's options
     #[command(
-        after_help = "Findings are told as FILE:LINE:COLUMN. The module need not be loaded."
+        after_help = "Findings are printed as FILE:LINE:COLUMN. The module need not be loaded."
     )]
     Check {
         /// The configuration file
         #[arg(default_value = FILE)]
         file: PathBuf,
     },
-    /// Tells where a configuration file and what is in force differ
+    /// Prints the differences between a configuration file and what is in force
     Diff {
         /// The configuration file
         #[arg(default_value = FILE)]
@@ -105,13 +105,13 @@ is read again."
         #[command(subcommand)]
         action: Config,
     },
-    /// Says which Hippos is loaded, its port and its memory limit
+    /// Prints the loaded module's version, its port and its memory limit
     Info,
-    /// Tells in one screen how the cache is: memory, hits, ways of answering, refusals, warnings
+    /// Shows the cache's state in one screen: memory, hits, receive paths, refusals, warnings
     #[command(
         after_help = "The first word is healthy, serving (see the warnings) or degraded (clients do \
 not get what they ask for).\n\nExamples:\n  hippos-ctl status\n  hippos-ctl status --json\n\nXDP answers \
-where its program is attached: hippos-ctl xdp status. What is closed is served by the UDP socket."
+where its program is attached: hippos-ctl xdp status. While a receive path is closed the UDP socket serves its requests."
     )]
     Status,
     /// Prints the server's statistics, the names as memcached's `stats` has them
@@ -175,7 +175,7 @@ hippos-ctl --server 10.0.0.5:11211 load cache.dump --mode set"
             value_parser = clap::value_parser!(u32).range(..=i64::from(hippos_abi::FLUSH_DELAY_MAX)))]
         delay: u32,
     },
-    /// Says or changes who may ask: networks like 10.0.0.0/8, any, or default
+    /// Shows or changes the networks that are served: networks like 10.0.0.0/8, any, or default
     #[command(after_help = "Examples:\n  hippos-ctl allow list\n  \
 hippos-ctl allow set default,192.0.2.0/24\n  hippos-ctl allow remove 169.254.0.0/16\n\n\
 `default` is loopback, private and link-local networks. Connections that are open stay open.")]
@@ -183,16 +183,16 @@ hippos-ctl allow set default,192.0.2.0/24\n  hippos-ctl allow remove 169.254.0.0
         #[command(subcommand)]
         change: Allow,
     },
-    /// Says or sets which clients may use administration commands
+    /// Shows or sets which clients may use administration commands
     #[command(
         after_help = "Examples:\n  hippos-ctl admin\n  hippos-ctl admin local\n\nThese are \
 flush_all, cache_memlimit, slabs, lru, lru_crawler, verbosity, stats reset, stats detail, stats \
 cachedump and the like, in the text and the binary protocol. hippos-ctl itself is never refused."
     )]
     Admin {
-        /// Which clients; said when none is given
+        /// Which clients; without it the setting is shown
         #[arg(value_enum)]
-        who: Option<Who>,
+        who: Option<AdminAccess>,
     },
     /// Has clients log in over TCP with memcached's text authentication; refuses UDP meanwhile
     #[command(
@@ -203,20 +203,20 @@ The file has lines like user:password, as memcached's -Y takes it. Connections t
         #[command(subcommand)]
         change: Auth,
     },
-    /// Says or sets what UDP clients get
+    /// Shows or sets the limits of UDP clients
     #[command(after_help = "Example:\n  hippos-ctl limits --udp-datagrams 8 --udp-rate 1000000")]
     Limits(Limits),
-    /// Says or sets the memory limit; a lower one is reached by evicting
+    /// Shows or sets the memory limit; a lower one is reached by evicting
     #[command(after_help = "Example:\n  hippos-ctl memory 512")]
     Memory {
-        /// MiB, at least 8; said when none is given
+        /// MiB, at least 8; without it the limit is shown
         #[arg(value_name = "MIB")]
         mib: Option<u64>,
     },
-    /// Looks for what keeps the cache from being fast or right: each finding with its remedy
+    /// Checks for what makes the cache slow or wrong: each finding with its remedy
     #[command(
-        after_help = "Looks at the module's version and refusals, memory, closed ways of \
-answering UDP, each card's queues, interrupts and XDP, bridges, rp_filter, conntrack, and the CPUs' frequency and idle \
+        after_help = "Looks at the module's version and refusals, memory, closed receive \
+paths of UDP, each card's queues, interrupts and XDP, bridges, rp_filter, conntrack, and the CPUs' frequency and idle \
 states. Ends with status 6 when something is broken or slow."
     )]
     Doctor,
@@ -269,7 +269,7 @@ pub(crate) struct Dump {
     #[arg(long, default_value_t = CONNECTIONS, value_name = "COUNT",
         value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) connections: u8,
-    /// Tell nothing but errors
+    /// Print nothing but errors
     #[arg(long)]
     pub(crate) quiet: bool,
 }
@@ -281,7 +281,7 @@ pub(crate) struct Load {
     /// Which value stays where the cache has the key already
     #[arg(long, value_enum, default_value = "add")]
     pub(crate) mode: crate::dump::Mode,
-    /// Begin with this block: where a load that was interrupted says that it goes on
+    /// Begin with this block: the one that an interrupted load reported
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     pub(crate) from_block: u64,
     /// Load the whole blocks of a file that is damaged or not complete, up to the damage
@@ -291,7 +291,7 @@ pub(crate) struct Load {
     #[arg(long, default_value_t = CONNECTIONS, value_name = "COUNT",
         value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) connections: u8,
-    /// Tell nothing but errors
+    /// Print nothing but errors
     #[arg(long)]
     pub(crate) quiet: bool,
 }
@@ -322,11 +322,11 @@ pub(crate) enum Allow {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Auth {
-    /// Says whether clients have to log in
+    /// Shows whether clients have to log in
     Status,
-    /// Whoever is in the file may log in
+    /// Only users of the file may log in
     Set { file: PathBuf },
-    /// Nobody has to log in
+    /// No client has to log in
     Off,
 }
 
@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn help_tells_each_exit_status() {
+    fn help_lists_each_exit_status() {
         let help = Arguments::line().render_help().to_string();
         for (status, _) in Status::ALL {
             assert!(help.contains(&format!("  {}  ", status as u8)), "{help}");
@@ -441,7 +441,7 @@ mod tests {
             ("flush --delay 2592001", "0..=2592000"),
             ("memory -1", "unexpected argument"),
             ("memory many", "invalid digit"),
-            ("admin everybody", "[possible values: network, local, off]"),
+            ("admin remote", "[possible values: network, local, off]"),
             (
                 "xdp attach --dev eth0 --mode fast",
                 "[possible values: auto, native, generic]",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `check`: whether the file, and what modprobe is told, would be taken.
+//! `check`: whether the file and modprobe's options would be accepted.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::keys;
 use crate::start::number;
 use crate::system::System;
 
-/// Tells all that is wrong with a file.
+/// Reports all errors of a file.
 pub(crate) fn check(system: &System, file: &Path) -> Result<Answer> {
     let (configuration, findings) = Configuration::check(file)?;
     let name = file.display().to_string();
@@ -106,13 +106,13 @@ mod tests {
         let file = system.path("/etc/hippos/hippos.toml");
         let answer = check(&system, &file).unwrap();
         assert_eq!(answer.status, Status::Found);
-        for told in [
+        for expected in [
             "hippos.toml:2:8: port=0: must be from 1 to 65535",
             "hippos.toml: memory_mb=2000: at most 960 on this machine",
             "/etc/modprobe.d/hippos.conf:1:1: max_conns: the module has no such parameter; did you mean maxconns?",
             "/etc/modprobe.d/hippos.conf:1:1: udp_fast=no: must be 1, always, late or 0",
         ] {
-            assert!(answer.text.contains(told), "{told}: {}", answer.text);
+            assert!(answer.text.contains(expected), "{expected}: {}", answer.text);
         }
         assert_eq!(answer.json.as_array().unwrap().len(), 4);
     }

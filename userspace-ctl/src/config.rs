@@ -19,7 +19,7 @@ pub(crate) fn show(in_force: &InForce) -> Answer {
     let configuration = &in_force.configuration;
     let mut text = String::new();
     if in_force.has_logins {
-        text.push_str("# Clients have to log in; by which auth_file the module does not tell.\n");
+        text.push_str("# Clients have to log in; the module does not report by which auth_file.\n");
     }
     text.push_str(&configuration.to_toml());
     let of = |key: &'static hippos_abi::parameters::Parameter| {
@@ -29,8 +29,8 @@ pub(crate) fn show(in_force: &InForce) -> Answer {
             .map_or(Value::String(value), Value::from);
         (key.name.to_owned(), value)
     };
-    let told = keys::all().filter(|key| !keys::is_of_loading(key) && key.name != "auth_file");
-    let mut json: serde_json::Map<_, _> = told.map(of).collect();
+    let shown = keys::all().filter(|key| !keys::is_of_loading(key) && key.name != "auth_file");
+    let mut json: serde_json::Map<_, _> = shown.map(of).collect();
     json.insert("auth".into(), in_force.has_logins.into());
     Answer::new(text, Value::Object(json))
 }
@@ -84,7 +84,7 @@ fn to_save(in_force: &InForce, old: &Configuration) -> (Configuration, Option<St
     }
     let users = old.get(&keys::AUTH_FILE);
     let warning = (in_force.has_logins && users.is_empty()).then(|| {
-        "clients have to log in, but by which file the module does not tell: set auth_file"
+        "clients have to log in, but the module does not report by which file: set auth_file"
             .to_owned()
     });
     let users = if in_force.has_logins {
@@ -98,7 +98,7 @@ fn to_save(in_force: &InForce, old: &Configuration) -> (Configuration, Option<St
     (new, warning)
 }
 
-/// Tells what a start by the file would change.
+/// Prints what a start by the file would change.
 pub(crate) fn diff(in_force: &InForce, wanted: &Configuration) -> Answer {
     let differences = in_force.differences(wanted);
     let mut text = String::new();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_shows_in_the_status() {
+    fn a_difference_sets_the_exit_status() {
         let (wanted, _) = Configuration::parse("port = 3\n");
         let answer = diff(&in_force("port = 2\n", false), &wanted);
         assert_eq!(answer.status, Status::Found);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_can_be_read_as_a_file() {
+    fn shown_configuration_parses_as_a_file() {
         let answer = show(&in_force("port = 2\n", true));
         let (again, findings) = Configuration::parse(&answer.text);
         assert_eq!(findings, []);

@@ -16,12 +16,12 @@ use toml::Spanned;
 use crate::exit::end;
 use crate::{credentials, keys, networks};
 
-/// Where it is unless it is said.
+/// Its default path.
 pub(crate) const FILE: &str = "/etc/hippos/hippos.toml";
 /// The longest name of an interface (`IFNAMSIZ`, without the zero).
 const INTERFACE_MOST: usize = 15;
 
-/// What a file says; defaults stand for what it does not.
+/// A file's values, and defaults for those that it does not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Configuration {
     /// By the key's name, each as [`keys::canonical`] has it.
@@ -57,7 +57,7 @@ impl Configuration {
     ///
     /// # Errors
     ///
-    /// It can't be read, or something in it is wrong; all of that is told.
+    /// It can't be read, or something in it is wrong; all of that is reported.
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let (configuration, findings) = Self::check(file)?;
         let mut wrong = String::new();
@@ -97,14 +97,14 @@ impl Configuration {
             } else if credentials::is_readable_by_all(users.as_ref()) {
                 find(
                     true,
-                    format!("{users} may be read by everybody on this host"),
+                    format!("{users} is readable by all users of this host"),
                 );
             }
         }
         Ok((configuration, findings))
     }
 
-    /// Takes the text of a file, and tells what is wrong in the order of the lines.
+    /// Takes the text of a file, and returns its errors in the order of the lines.
     pub(crate) fn parse(text: &str) -> (Self, Vec<Finding>) {
         let mut reader = Reader {
             text,
@@ -419,7 +419,7 @@ file = "/var/lib/hippos/cache.dump"
     }
 
     #[test]
-    fn all_that_is_wrong_is_told_with_its_place() {
+    fn each_error_has_its_line_and_column() {
         let text = "port = 70000\nmemory = 64\n  evicton = 1\nudp = 2\nudp_datagrams = 3\n\n\
                     [limits]\nudp_datagrams = \"8\"\n[xpd]\nx = 1\n";
         assert_eq!(
@@ -438,7 +438,7 @@ file = "/var/lib/hippos/cache.dump"
 
     #[test]
     fn values_that_the_module_would_refuse_are_refused() {
-        for (text, told) in [
+        for (text, expected) in [
             (
                 "allow = '10.0.0.1/8'",
                 "1:9: allow: 10.0.0.1/8: the address has bits",
@@ -454,12 +454,12 @@ file = "/var/lib/hippos/cache.dump"
             ("memory_mb = 99999999999999999999", "must be from 8 to"),
         ] {
             let found = findings(text);
-            assert!(found[0].contains(told), "{text}: {found:?}");
+            assert!(found[0].contains(expected), "{text}: {found:?}");
         }
     }
 
     #[test]
-    fn what_is_wrong_together_is_told() {
+    fn values_that_contradict_each_other_are_reported() {
         let text = "udp = false\n[xdp]\ninterfaces = ['eth0']\n";
         assert_eq!(
             findings(text),
@@ -512,7 +512,7 @@ file = "/var/lib/hippos/cache.dump"
     }
 
     #[test]
-    fn what_is_saved_is_read_again() {
+    fn a_saved_file_reads_back_the_same() {
         let (configuration, _) = Configuration::parse(WHOLE);
         let (again, findings) = Configuration::parse(&configuration.to_toml());
         assert_eq!(findings, []);

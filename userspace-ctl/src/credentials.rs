@@ -13,8 +13,8 @@ const PASSWD: usize = 6;
 /// Bytes of a name and a password that a client can send.
 const LINE_MOST: usize = 1024;
 
-/// Says what is wrong with the lines of a file, if anything is: each is a name, a colon and a
-/// password. Passwords are not told.
+/// Checks the lines of a file: each is a name, a colon and a
+/// password. The error does not contain passwords.
 pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     ensure!(
         bytes.len() <= MOST,
@@ -52,12 +52,12 @@ pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     }
     ensure!(
         users > 0,
-        "nobody is in there: must have lines like user:password"
+        "it has no users: must have lines like user:password"
     );
     Ok(())
 }
 
-/// Whether everybody on this host may read a file.
+/// Whether all users of this host may read a file.
 pub(crate) fn is_readable_by_all(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0)
 }
@@ -67,23 +67,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_with_passwords_are_taken() {
+    fn valid_lines_are_accepted() {
         for lines in ["a:b", "a:b\n", "a:b\r\nuser:pass:word\n\n"] {
             assert!(check(lines.as_bytes()).is_ok(), "{lines:?}");
         }
     }
 
     #[test]
-    fn what_is_no_such_file_is_refused_and_no_password_told() {
+    fn malformed_files_are_refused_without_printing_passwords() {
         let passwd = "root:x:0:0:root:/root:/bin/bash\n";
         let shadow = "a:b\nroot:$y$secret:20000:0:99999:7:::\n";
         let long = format!("a:{}", "secret".repeat(200));
         let longer = "user:secret\n".repeat(200);
-        for (lines, told) in [
+        for (lines, expected) in [
             (passwd, "line 1 is like one of passwd(5)"),
             (shadow, "line 2 is like one of passwd(5)"),
-            ("", "nobody is in there"),
-            ("\n\n", "nobody is in there"),
+            ("", "it has no users"),
+            ("\n\n", "it has no users"),
             ("a:b\nsecret", "line 2: must be like user:password"),
             (":secret", "line 1: there is no name"),
             ("user:", "line 1: there is no password"),
@@ -92,7 +92,7 @@ mod tests {
             (&longer, "2400 bytes: must be at most 2048"),
         ] {
             let error = check(lines.as_bytes()).expect_err(lines).to_string();
-            assert!(error.contains(told), "{lines}: {error}");
+            assert!(error.contains(expected), "{lines}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
     }

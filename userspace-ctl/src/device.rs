@@ -88,7 +88,7 @@ impl Device {
         Ok(Self { file, info })
     }
 
-    /// What the module said of itself when the device was opened.
+    /// The module's description, as of opening the device.
     pub(crate) fn info(&self) -> &Info {
         &self.info
     }
@@ -103,7 +103,7 @@ impl Device {
         self.read::<ReadStats>(section as u32)
     }
 
-    /// Who may ask, a network a line.
+    /// The networks that are served, one a line.
     pub(crate) fn sources(&self) -> Result<String> {
         self.read::<ReadSources>(0)
     }
@@ -148,33 +148,32 @@ impl Device {
         Ok(result)
     }
 
-    /// Changes who may ask: `operation` is one of `hippos_abi`'s.
+    /// Changes which networks are served: `operation` is one of `hippos_abi`'s.
     pub(crate) fn allow(&self, operation: u32, networks: &str) -> Result<()> {
         match self.write::<ChangeSources>(operation, networks.as_bytes())? {
             Ok(()) => Ok(()),
             Err(Errno::EINVAL) => {
                 end!(Refused, "{networks}: must be any, default, or networks like 10.0.0.0/8,fd00::/8")
             }
-            Err(Errno::ERANGE) => end!(Refused, "{networks}: no network would be left, and nobody but this host could ask; add those \
-                 that may first, or replace all with `allow set`"
+            Err(Errno::ERANGE) => end!(Refused, "{networks}: no network would be left, and only this host would be served; add others first, or replace all with `allow set`"
             ),
-            Err(Errno::E2BIG) => end!(Refused, "that would be more networks than the list has room for"),
+            Err(Errno::E2BIG) => end!(Refused, "that would be more networks than the list can hold"),
             Err(Errno::ENOENT) => end!(Refused, "{networks}: not all of that is in the list"),
             Err(e) => Err(e).context(ChangeSources::TITLE),
         }
     }
 
-    /// Sets who may log in: lines like `user:password`, or nothing.
+    /// Sets the users: lines like `user:password`, or nothing.
     pub(crate) fn set_credentials(&self, lines: &[u8]) -> Result<()> {
         match self.write::<SetCredentials>(0, lines)? {
             Ok(()) => Ok(()),
             Err(Errno::EINVAL) => end!(Refused, "each line must be like user:password"),
-            Err(Errno::E2BIG) => end!(Refused, "more than the module has room for (2048 bytes)"),
+            Err(Errno::E2BIG) => end!(Refused, "more than the module can hold (2048 bytes)"),
             Err(e) => Err(e).context(SetCredentials::TITLE),
         }
     }
 
-    /// Sets what UDP sources get.
+    /// Sets the limits of UDP sources.
     pub(crate) fn set_limits(&self, limits: &Limits) -> Result<()> {
         match call::<SetLimits>(&self.file, limits) {
             Ok(()) => Ok(()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `doctor`: what on this machine keeps the cache from being fast or right, each with its remedy.
+//! `doctor`: what makes the cache slow or wrong on this machine, each with its remedy.
 
 use std::fmt::Write;
 
@@ -7,14 +7,15 @@ use serde_json::{json, Value};
 
 use crate::answer::Answer;
 use crate::exit::Status;
+use crate::refusals;
 use crate::stats::Stats;
 use crate::status::{cards, queues};
 use crate::system::{System, INTERFACES, PINS};
 
-/// What is found, and what to do.
+/// A fault, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding {
-    /// What is looked at, in a word.
+    /// The part that was checked.
     about: &'static str,
     weight: Weight,
     what: String,
@@ -27,7 +28,7 @@ enum Weight {
     Broken,
     /// It could be faster.
     Slow,
-    /// To be known.
+    /// No fault, but worth knowing.
     Note,
 }
 
@@ -41,22 +42,21 @@ impl Weight {
     }
 }
 
-/// What is looked at, besides /sys and /proc.
+/// What the module answered; the rest is in /sys and /proc.
 #[derive(Debug, Default)]
 pub(crate) struct Module {
     /// Why the device did not answer.
-    pub(crate) silent: Option<String>,
+    pub(crate) error: Option<String>,
     /// The loaded module's version, and this tool's.
     pub(crate) version: Option<(String, String)>,
     pub(crate) general: Stats,
-    pub(crate) settings: Stats,
 }
 
 /// All findings, the gravest first.
 pub(crate) fn doctor(system: &System, module: &Module) -> Answer {
     let mut found = of_module(system, module);
     found.extend(of_memory(system, module));
-    found.extend(of_doors(module));
+    found.extend(of_receive_paths(module));
     for card in cards(system) {
         found.extend(of_card(system, &card));
     }
@@ -100,7 +100,7 @@ fn finding(
 
 fn of_module(system: &System, module: &Module) -> Vec<Finding> {
     let mut found = Vec::new();
-    if let Some(why) = &module.silent {
+    if let Some(why) = &module.error {
         let remedy = if system.is_loaded() {
             "unload the module, and load the one that was built with this hippos-ctl"
         } else {
@@ -115,45 +115,14 @@ fn of_module(system: &System, module: &Module) -> Vec<Finding> {
             found.push(finding("module", Weight::Note, what, remedy));
         }
     }
-    let count = |name: &str| module.general.number(name);
-    let rejected = count("rejected_connections");
-    if rejected > 0 {
-        let most = module.settings.number("maxconns");
-        let what = format!("{rejected} connections were refused: there may be {most}");
-        let remedy = "raise maxconns, or find who keeps them: hippos-ctl conns";
-        found.push(finding("connections", Weight::Broken, what, remedy));
-    }
-    for (name, what, remedy) in [
-        (
-            "hippos_tcp_refused",
-            "TCP connections were refused, whose source may not ask",
-            "hippos-ctl allow list; hippos-ctl allow add NETWORK",
-        ),
-        (
-            "hippos_udp_refused",
-            "datagrams were refused: their source may not ask, or clients have to log in",
-            "hippos-ctl allow list; hippos-ctl allow add NETWORK; hippos-ctl auth status",
-        ),
-        (
-            "hippos_udp_limited",
-            "UDP replies were not sent: their source was over its rate",
-            "hippos-ctl limits --udp-rate BYTES",
-        ),
-        (
-            "auth_errors",
-            "logins failed",
-            "compare the client's name and password with the file of auth_file",
-        ),
-        (
-            "store_no_memory",
-            "writes found no memory",
-            "hippos-ctl slabs shows which size; raise memory_mb, or wait: memory moves between sizes",
-        ),
-    ] {
-        let number = count(name);
-        if number > 0 {
-            found.push(finding("refused", Weight::Broken, format!("{number} {what}"), remedy));
-        }
+    for (refusal, count) in refusals::counted(&module.general) {
+        let weight = if refusal.is_fault {
+            Weight::Broken
+        } else {
+            Weight::Note
+        };
+        let what = format!("{count} {}", refusal.what);
+        found.push(finding("refused", weight, what, refusal.remedy));
     }
     found
 }
@@ -177,7 +146,7 @@ fn of_memory(system: &System, module: &Module) -> Vec<Finding> {
     found
 }
 
-fn of_doors(module: &Module) -> Vec<Finding> {
+fn of_receive_paths(module: &Module) -> Vec<Finding> {
     let mut found = Vec::new();
     for (title, name) in [("IPv4", "hippos_hook_ipv4"), ("IPv6", "hippos_hook_ipv6")] {
         let (what, remedy) = match module.general.get(name) {
@@ -191,8 +160,8 @@ fn of_doors(module: &Module) -> Vec<Finding> {
             ),
             _ => continue,
         };
-        let what = format!("the short way for UDP over {title} is closed: {what}");
-        found.push(finding("door", Weight::Slow, what, remedy));
+        let what = format!("the fast path for UDP over {title} is closed: {what}");
+        found.push(finding("receive path", Weight::Slow, what, remedy));
     }
     found
 }
@@ -389,16 +358,15 @@ mod tests {
                 "store_no_memory 5",
                 "hippos_hook_ipv4 nat",
             ]),
-            settings: Stats::of(&["maxconns 10"]),
             ..Module::default()
         };
         let answer = doctor(&folder.system(), &module);
-        for told in [
-            "broken: connections: 3 connections were refused: there may be 10",
+        for expected in [
+            "broken: refused: 3 connections beyond maxconns",
             "broken: refused: 4 TCP connections",
-            "broken: refused: 5 writes found no memory",
+            "broken: refused: 5 writes for lack of memory",
             "broken: conntrack: connection tracking holds 900 of 1000",
-            "slow: door: the short way for UDP over IPv4 is closed",
+            "slow: receive path: the fast path for UDP over IPv4 is closed",
             "slow: queues: eth0 has one receive queue, and the machine 4 CPUs",
             "slow: interrupts: all 2 interrupts of eth0",
             "slow: frequency:",
@@ -409,7 +377,11 @@ mod tests {
             "note: rp_filter:",
             "note: idle: idle CPUs may sleep so deep that waking takes 900 us",
         ] {
-            assert!(answer.text.contains(told), "{told}: {}", answer.text);
+            assert!(
+                answer.text.contains(expected),
+                "{expected}: {}",
+                answer.text
+            );
         }
         let weights: Vec<_> = answer
             .text
@@ -433,7 +405,7 @@ mod tests {
             &[("/proc/sys/net/ipv4/conf/all/rp_filter", "1")],
         );
         let module = Module {
-            silent: Some("/dev/hippos is not there".into()),
+            error: Some("/dev/hippos is not there".into()),
             ..Module::default()
         };
         let answer = doctor(&folder.system(), &module);

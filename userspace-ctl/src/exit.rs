@@ -23,7 +23,7 @@ pub(crate) enum Status {
 impl Status {
     /// Each with its meaning.
     pub(crate) const ALL: [(Status, &'static str); 7] = [
-        (Status::Done, "what was asked is done"),
+        (Status::Done, "success"),
         (Status::Failed, "it failed for another reason than those below"),
         (Status::Usage, "the command line is wrong"),
         (
@@ -62,8 +62,8 @@ impl Status {
 
     /// The status of a command that ended with this error.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
-        if let Some(told) = error.downcast_ref::<Told>() {
-            return told.status;
+        if let Some(failure) = error.downcast_ref::<StatusError>() {
+            return failure.status;
         }
         let of_cause = |cause: &(dyn std::error::Error + 'static)| {
             if let Some(errno) = cause.downcast_ref::<Errno>() {
@@ -92,32 +92,32 @@ impl From<Status> for ExitCode {
 
 /// An error with the status that it ends the command with.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct StatusError {
     status: Status,
     message: String,
 }
 
-impl Told {
+impl StatusError {
     pub(crate) fn new(status: Status, message: impl Into<String>) -> Self {
-        Told {
+        StatusError {
             status,
             message: message.into(),
         }
     }
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Told {}
+impl std::error::Error for StatusError {}
 
 /// Returns with an error that carries a status.
 macro_rules! end {
     ($status:ident, $($message:tt)+) => {
-        return Err($crate::exit::Told::new($crate::exit::Status::$status, format!($($message)+)).into())
+        return Err($crate::exit::StatusError::new($crate::exit::Status::$status, format!($($message)+)).into())
     };
 }
 pub(crate) use end;
@@ -138,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn an_error_keeps_its_status_under_what_is_said_around_it() {
-        let told: anyhow::Error = Told::new(Status::NotLoaded, "x").into();
-        let around = Err::<(), _>(told).context("y").context("z").unwrap_err();
+    fn an_error_keeps_its_status_under_added_context() {
+        let failure: anyhow::Error = StatusError::new(Status::NotLoaded, "x").into();
+        let around = Err::<(), _>(failure).context("y").context("z").unwrap_err();
         assert_eq!(Status::of(&around), Status::NotLoaded);
         for (errno, status) in [
             (Errno::EPERM, Status::NoPermission),

@@ -13,11 +13,11 @@ use hippos_abi::Section;
 
 use crate::metrics::Scrape;
 use crate::source::Source;
-use crate::status::{self, Told};
+use crate::status::{self, Snapshot};
 use crate::system::System;
 
-/// How long a client may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take for its request and for reading the reply.
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of a request's head.
 const HEAD_MOST: u64 = 8 << 10;
 /// The most clients at once.
@@ -43,7 +43,7 @@ pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
         }
         let (source, clients) = (source.clone(), clients.clone());
         thread::spawn(move || {
-            // A client that goes away has its reasons.
+            // A client that closed its connection needs no report.
             drop(answer(&source, stream));
             clients.fetch_sub(1, SeqCst);
         });
@@ -52,11 +52,11 @@ pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
 }
 
 fn answer(source: &Source, mut stream: TcpStream) -> Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
     let mut head = BufReader::new((&stream).take(HEAD_MOST)).lines();
     let first = head.next().context("no request")??;
-    // To its end: what is left unread resets the connection.
+    // To its end: closing with unread bytes would reset the connection.
     for line in head {
         if line?.is_empty() {
             break;
@@ -83,7 +83,7 @@ fn answer(source: &Source, mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// What the server tells now; of one that does not answer, just that.
+/// The server's statistics now; `is_up` is false for one that does not answer.
 pub(crate) fn scrape(source: &Source) -> Scrape {
     let all = || -> Result<Scrape> {
         Ok(Scrape {
@@ -100,14 +100,14 @@ pub(crate) fn scrape(source: &Source) -> Scrape {
     })
 }
 
-/// The status as a page that comes again by itself.
+/// The status as a page that reloads itself.
 fn page(source: &Source) -> String {
     let system = System::host();
-    let told = || -> Result<String> {
+    let text = || -> Result<String> {
         let system = source.is_here().then_some(&system);
-        Ok(status::status(&Told::ask(source)?, system)?.text)
+        Ok(status::status(&Snapshot::read(source)?, system)?.text)
     };
-    let text = told().unwrap_or_else(|error| format!("{error:#}"));
+    let text = text().unwrap_or_else(|error| format!("{error:#}"));
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" \

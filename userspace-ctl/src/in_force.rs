@@ -9,9 +9,10 @@ use anyhow::Result;
 use hippos_abi::parameters::Parameter;
 use hippos_abi::{GetAdmin, GetInfo, GetLimits, GetRanges, Section};
 
-use crate::admin::Who;
+use crate::admin::AdminAccess;
 use crate::configuration::Configuration;
 use crate::device::Device;
+use crate::reload::LiveChange;
 use crate::stats::Stats;
 use crate::system::{System, PINS};
 use crate::{keys, networks};
@@ -32,7 +33,7 @@ impl InForce {
     pub(crate) fn ask(system: &System, device: &Device) -> Result<Self> {
         let mut configuration = Configuration::default();
         for key in keys::all().filter(|key| keys::is_parameter(key)) {
-            // A module of before a parameter's time does what its default says.
+            // A module older than a parameter works by its default.
             if let Some(value) = system.parameter(key.name) {
                 let value = keys::canonical(key, &value).unwrap_or(value);
                 configuration.set(key, value);
@@ -46,7 +47,7 @@ impl InForce {
         let memory = device.call::<GetInfo>(&())?.memory;
         set("memory_mb", (memory >> 20).to_string());
         let who = device.call::<GetAdmin>(&())?.who;
-        set("admin", Who::named(who)?.to_owned());
+        set("admin", AdminAccess::named(who)?.to_owned());
         set("allow", list(&networks::expand(&device.sources()?)));
         let limits = device.call::<GetLimits>(&())?;
         set("udp_bytes", limits.udp_bytes.to_string());
@@ -75,8 +76,7 @@ impl InForce {
             "memory_mb" => self.memory_mb.contains(&number),
             // A reply is bounded by what buffers were made for.
             "udp_bytes" => number <= self.udp_bytes_most,
-            "allow" | "admin" | "udp_rate" | "auth_file" | "xdp.interfaces" => true,
-            name => name.starts_with("limits."),
+            _ => LiveChange::of(key.name).is_some(),
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reload_can_change_is_told_apart_from_the_rest() {
+    fn differences_that_need_a_restart_are_marked() {
         assert_eq!(
             differences(
                 "memory_mb = 64\nport = 11211\nudp_bytes = 100000\n",
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_in_other_words_is_no_difference() {
+    fn equal_values_written_differently_are_no_difference() {
         let now = "allow = ['default']\n[xdp]\ninterfaces = ['a', 'b']\n";
         let file = "item_max = '1024k'\nudp = true\n\
                     allow = '10.0.0.0/8,default'\n[xdp]\ninterfaces = ['b', 'a']\n[load]\nwait = 1\n";

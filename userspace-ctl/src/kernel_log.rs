@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel's log: what the module said while it was loaded, and who changed what.
+//! The kernel's log: the module's lines during the load, and who changed what.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -23,7 +23,7 @@ impl Log {
         Log(file.filter(|mut file| file.seek(SeekFrom::End(0)).is_ok()))
     }
 
-    /// What the module has said since.
+    /// The module's lines since then.
     pub(crate) fn of_module(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         let Some(file) = &mut self.0 else {
@@ -33,7 +33,7 @@ impl Log {
         loop {
             match file.read(&mut record) {
                 Ok(0) => return lines,
-                Ok(len) => lines.extend(said(&String::from_utf8_lossy(&record[..len]))),
+                Ok(len) => lines.extend(message(&String::from_utf8_lossy(&record[..len]))),
                 // Records were overwritten meanwhile.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
                 Err(_) => return lines,
@@ -42,8 +42,8 @@ impl Log {
     }
 }
 
-/// What a record says, if the module wrote it.
-fn said(record: &str) -> Option<String> {
+/// The message of a record that the module wrote.
+fn message(record: &str) -> Option<String> {
     let (_, text) = record.split_once(';')?;
     let text = text.lines().next()?.strip_prefix("hippos: ")?;
     Some(text.to_owned())
@@ -75,11 +75,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_of_the_module_are_told_from_others() {
+    fn records_of_other_modules_are_skipped() {
         let record = "3,12,345,-;hippos: port 11211 is in use\n SUBSYSTEM=x\n";
-        assert_eq!(said(record).as_deref(), Some("port 11211 is in use"));
-        assert_eq!(said("3,12,345,-;other: x\n"), None);
-        assert_eq!(said("nothing"), None);
+        assert_eq!(message(record).as_deref(), Some("port 11211 is in use"));
+        assert_eq!(message("3,12,345,-;other: x\n"), None);
+        assert_eq!(message("nothing"), None);
     }
 
     #[test]

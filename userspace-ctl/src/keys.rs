@@ -26,7 +26,7 @@ pub(crate) static AUTH_FILE: Parameter = own(
     "auth_file",
     Kind::Text,
     "",
-    "file of user:password lines; clients log in over TCP, and UDP is refused. Empty: nobody has to",
+    "file of user:password lines; clients log in over TCP, and UDP is refused. Empty: no client has to",
 );
 pub(crate) static UDP_DATAGRAMS: Parameter = own(
     "limits.udp_datagrams",
@@ -83,7 +83,7 @@ static OWN: [&Parameter; 8] = [
     &WARM_FILE,
 ];
 
-/// Keys that say how to load, and are nothing that is in force afterwards.
+/// Keys for loading alone; they have no value in force afterwards.
 pub(crate) fn is_of_loading(key: &Parameter) -> bool {
     ["load.module", "load.wait", "warm.file", "xdp.mode"].contains(&key.name)
 }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_misspelt_is_found() {
+    fn misspelt_names_are_suggested() {
         let like = |name| like(name, all().map(|key| key.name));
         assert_eq!(like("memory"), Some("memory_mb"));
         assert_eq!(like("max_conns"), Some("maxconns"));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `limits`: what UDP clients get.
+//! `limits`: the limits of UDP clients.
 
 use anyhow::Result;
 use hippos_abi::{GetLimits, GetRanges, Limits, Ranges, UDP_BYTES_MIN, UDP_RATE_MIN};
@@ -23,7 +23,7 @@ impl arguments::Limits {
     }
 }
 
-/// Sets those that are given, and tells all.
+/// Sets those that are given, and prints all.
 pub(crate) fn limits(device: &Device, given: &arguments::Limits) -> Result<Answer> {
     let now = device.call::<GetLimits>(&())?;
     let limits = Limits {
@@ -76,7 +76,7 @@ fn check_udp_bytes(bytes: u32, ranges: &Ranges) -> Result<()> {
     Ok(())
 }
 
-/// What there is to say of a rate that lets no full datagram pass.
+/// A warning for a rate at which no full datagram is ever sent.
 fn rate_warning(option: &str, rate: u32) -> Option<String> {
     (1..UDP_RATE_MIN).contains(&rate).then(|| {
         format!(

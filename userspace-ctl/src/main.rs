@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `hippos-ctl`: looks into a loaded Hippos and steers it.
+//! `hippos-ctl`: shows and changes the state of a loaded Hippos.
 
 mod admin;
 mod answer;
@@ -22,6 +22,7 @@ mod limits;
 mod metrics;
 mod module;
 mod networks;
+mod refusals;
 mod reload;
 mod server;
 mod slabs;
@@ -47,7 +48,7 @@ use hippos_abi::{
 };
 use serde_json::json;
 
-use admin::Who;
+use admin::AdminAccess;
 use answer::Answer;
 use arguments::{Allow, Arguments, Auth, Command, Config, Mode, SectionName, Xdp};
 use configuration::Configuration;
@@ -56,6 +57,7 @@ use exit::{end, Status};
 use in_force::InForce;
 use source::Source;
 use stats::Stats;
+use status::Snapshot;
 use system::System;
 
 fn main() -> ExitCode {
@@ -154,8 +156,8 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         },
         Command::Info => info(&open()?),
         Command::Status => {
-            let told = status::Told::ask(&source)?;
-            status::status(&told, source.is_here().then_some(&system))
+            let snapshot = Snapshot::read(&source)?;
+            status::status(&snapshot, source.is_here().then_some(&system))
         }
         Command::Stats {
             section,
@@ -203,7 +205,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         }
         Command::Dump(given) => dump::dump(&source.target()?, &given),
         Command::Load(given) => dump::load(&source.target()?, &given),
-        Command::Doctor => Ok(doctor::doctor(&system, &looked_at(open()))),
+        Command::Doctor => Ok(doctor::doctor(&system, &read_module(open()))),
         Command::Exporter { listen } => exporter::serve(source, &listen).map(|()| Answer::silent()),
         Command::Completions { shell } => {
             let (mut line, mut out) = (Arguments::line(), Vec::new());
@@ -212,9 +214,9 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             Ok(Answer::silent())
         }
         Command::Man { folder } => {
-            let said = || folder.display().to_string();
-            std::fs::create_dir_all(&folder).with_context(said)?;
-            clap_mangen::generate_to(Arguments::line(), &folder).with_context(said)?;
+            let path = || folder.display().to_string();
+            std::fs::create_dir_all(&folder).with_context(path)?;
+            clap_mangen::generate_to(Arguments::line(), &folder).with_context(path)?;
             Ok(Answer::done())
         }
         Command::Flush { delay } => {
@@ -229,7 +231,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             Ok(Answer::done())
         }
         Command::Admin { who: None } => {
-            let name = Who::named(open()?.call::<GetAdmin>(&())?.who)?;
+            let name = AdminAccess::named(open()?.call::<GetAdmin>(&())?.who)?;
             Ok(Answer::new(format!("{name}\n"), json!({"admin": name})))
         }
         Command::Limits(given) => limits::limits(&open()?, &given),
@@ -256,22 +258,21 @@ fn answer(arguments: Arguments) -> Result<Answer> {
     }
 }
 
-/// The module as far as it answers.
-fn looked_at(device: Result<Device>) -> doctor::Module {
-    let look = |device: Device| -> Result<doctor::Module> {
+/// The module's answers, or why it gives none.
+fn read_module(device: Result<Device>) -> doctor::Module {
+    let read = |device: Device| -> Result<doctor::Module> {
         let release = String::from_utf8_lossy(&device.info().release).into_owned();
         let loaded = release.trim_end_matches('\0').to_owned();
         Ok(doctor::Module {
-            silent: None,
+            error: None,
             version: Some((loaded, env!("CARGO_PKG_VERSION").to_owned())),
             general: Stats::parse(&device.stats(Section::General)?)?,
-            settings: Stats::parse(&device.stats(Section::Settings)?)?,
         })
     };
     device
-        .and_then(look)
+        .and_then(read)
         .unwrap_or_else(|error| doctor::Module {
-            silent: Some(format!("{error:#}")),
+            error: Some(format!("{error:#}")),
             ..doctor::Module::default()
         })
 }
@@ -313,7 +314,7 @@ fn auth(change: Auth, open: impl FnOnce() -> Result<Device>) -> Result<Answer> {
             let is_on = settings.get("auth_enabled_ascii") == Some("yes");
             let text = match is_on {
                 true => "clients have to log in over TCP, and UDP is refused\n",
-                false => "nobody has to log in\n",
+                false => "no client has to log in\n",
             };
             return Ok(Answer::new(text, json!({"auth": is_on})));
         }
@@ -322,7 +323,7 @@ fn auth(change: Auth, open: impl FnOnce() -> Result<Device>) -> Result<Answer> {
             let device = open()?;
             if credentials::is_readable_by_all(&file) {
                 eprintln!(
-                    "hippos-ctl: warning: {} may be read by everybody on this host",
+                    "hippos-ctl: warning: {} is readable by all users of this host",
                     file.display()
                 );
             }
@@ -353,7 +354,7 @@ fn xdp(action: &Xdp) -> Result<Answer> {
     }
 }
 
-/// Who may log in, by a file.
+/// The users of a file.
 fn users(file: &Path) -> Result<Vec<u8>> {
     let lines = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
     if let Err(error) = credentials::check(&lines) {
@@ -403,7 +404,7 @@ mod tests {
     /// Those need no module to be refused.
     #[test]
     fn bad_lists_and_files_are_refused_before_the_device_is_opened() {
-        for (line, told, status) in [
+        for (line, expected, status) in [
             (
                 "allow add 10.0.0.1/8",
                 "did you mean 10.0.0.0/8",
@@ -412,7 +413,7 @@ mod tests {
             ("allow set 10.0.0.0/33", "from 0 to 32", Status::Usage),
             ("auth set /etc/passwd", "passwd(5)", Status::Refused),
             ("auth set /nonexistent/users", "can't read", Status::Failed),
-            ("auth set /dev/null", "nobody is in there", Status::Refused),
+            ("auth set /dev/null", "it has no users", Status::Refused),
             (
                 "diff /nonexistent/hippos.toml",
                 "can't read",
@@ -425,7 +426,7 @@ mod tests {
             let words = ["hippos-ctl", "--device", "/nonexistent/hippos"];
             let words = words.into_iter().chain(line.split(' '));
             let error = answer(Arguments::parse_from(words)).expect_err(line);
-            assert!(format!("{error:#}").contains(told), "{line}: {error:#}");
+            assert!(format!("{error:#}").contains(expected), "{line}: {error:#}");
             assert_eq!(Status::of(&error), status, "{line}");
         }
     }

@@ -10,7 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::stats::Stats;
-use crate::status::WAYS;
+use crate::status::RECEIVE_PATHS;
 
 const COUNTER: MetricType = MetricType::Counter;
 const GAUGE: MetricType = MetricType::Gauge;
@@ -498,7 +498,7 @@ impl Collector for Scrape {
             return Ok(());
         }
         let version = self.general.get("version").unwrap_or("?");
-        let help = "The version that the server tells";
+        let help = "The server's version";
         let mut metric = out.encode_descriptor("memcached_version", help, None, GAUGE)?;
         metric
             .encode_family(&[("version", version)])?
@@ -578,12 +578,12 @@ impl Scrape {
             let mut metric = out.encode_descriptor(name, &help, None, same(&kind))?;
             put(&mut metric, kind, value)?;
         }
-        let ways = WAYS
+        let ways = RECEIVE_PATHS
             .iter()
             .filter_map(|(_, way)| Some((*way, self.general.get(way)?)));
         let ways: Vec<_> = ways.collect();
         if !ways.is_empty() {
-            let help = "Whether this way of answering UDP is open, and else why not";
+            let help = "Whether this receive path of UDP is open, and if not, why";
             let mut family = out.encode_descriptor("hippos_way_open", help, None, GAUGE)?;
             for (way, value) in ways {
                 let way = way.trim_start_matches("hippos_");
@@ -661,7 +661,8 @@ mod tests {
     #[test]
     fn own_gauges_are_those_of_the_table_of_statistics() {
         let table = include_str!("../../docs/statistics.md");
-        let is_word = |name: &str| name == "hippos_version" || WAYS.iter().any(|way| way.1 == name);
+        let is_word =
+            |name: &str| name == "hippos_version" || RECEIVE_PATHS.iter().any(|way| way.1 == name);
         let gauges = table.lines().filter_map(|line| {
             let mut cells = line.trim_matches(['|', ' ']).split(" | ");
             let name = cells.next()?.trim_matches('`');

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The module itself, as the kernel's loader knows it.
+//! Unloads the module.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,9 +23,9 @@ pub(crate) fn stop() -> Result<()> {
     unload(PROGRAM_GOES)
 }
 
-/// Takes the module out of the kernel; waits so long for its users to go.
-fn unload(patience: Duration) -> Result<()> {
-    let end = Instant::now() + patience;
+/// Takes the module out of the kernel; waits up to `timeout` while it is in use.
+fn unload(timeout: Duration) -> Result<()> {
+    let end = Instant::now() + timeout;
     let remove = || delete_module(c"hippos", DeleteModuleFlags::O_NONBLOCK);
     let mut removed = remove();
     while removed == Err(Errno::EWOULDBLOCK) && Instant::now() < end {
@@ -37,7 +37,7 @@ fn unload(patience: Duration) -> Result<()> {
         Err(Errno::ENOENT) => end!(NotLoaded, "the module is not loaded"),
         Err(Errno::EWOULDBLOCK) => end!(
             Refused,
-            "the module is in use: an XDP program of somebody's calls it, or /dev/hippos is open"
+            "the module is in use: another XDP program calls it, or /dev/hippos is open"
         ),
         Err(Errno::EPERM) => end!(NoPermission, "only root may unload the module"),
         Err(error) => bail!("the module can't be unloaded: {error}"),

@@ -5,7 +5,7 @@ use anyhow::{bail, ensure, Context, Result};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Says what is wrong with a list, if anything is: networks with commas between them, `any` and
+/// Checks a list: networks with commas between them, `any` and
 /// `default` among them.
 pub(crate) fn check(list: &str) -> Result<()> {
     list.split(',').try_for_each(|word| match word {
@@ -16,7 +16,7 @@ pub(crate) fn check(list: &str) -> Result<()> {
 }
 
 /// What `default` stands for: private, link-local and loopback networks. The module decides; this
-/// says the same, so that lists can be compared (guest test `configuration`).
+/// is the same list, so that lists can be compared (guest test `configuration`).
 const DEFAULT: [&str; 8] = [
     "10.0.0.0/8",
     "192.168.0.0/16",
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn networks_are_taken() {
+    fn valid_networks_are_accepted() {
         for list in [
             "any",
             "default,192.0.2.0/24",
@@ -124,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_with_what_would_be_one() {
-        for (list, told) in [
+    fn malformed_networks_are_refused_with_a_suggestion() {
+        for (list, expected) in [
             ("10.0.0.1/8", "did you mean 10.0.0.0/8, or 10.0.0.1 alone"),
             ("default,fd00::1/64", "did you mean fd00::/64"),
             ("0.0.0.1/0", "did you mean 0.0.0.0/0"),
@@ -139,7 +139,7 @@ mod tests {
             ("any,,10.0.0.0/8", "is missing"),
         ] {
             let error = check(list).expect_err(list).to_string();
-            assert!(error.contains(told), "{list}: {error}");
+            assert!(error.contains(expected), "{list}: {error}");
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `reload`: changes in a loaded module what the file says otherwise, and tells what is left.
+//! `reload`: changes a loaded module to the file's values, and reports what needs a restart.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use hippos_abi::{Admin, Memory, SetAdmin, SetMemory};
 use serde_json::{json, Value};
 
-use crate::admin::Who;
+use crate::admin::AdminAccess;
 use crate::answer::Answer;
 use crate::configuration::Configuration;
 use crate::device::Device;
@@ -18,7 +18,7 @@ use crate::start::{attach, number, set_limits, users};
 use crate::system::System;
 use crate::{keys, networks, xdp};
 
-/// Puts in force what can be, and tells what needs a restart.
+/// Puts in force what can be, and reports what needs a restart.
 pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<Answer> {
     let wanted = Configuration::read(file)?;
     let before = InForce::ask(system, device)?;
@@ -29,20 +29,18 @@ pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<An
         device,
         before: &before.configuration,
         wanted: &with(&before.configuration, &wanted, &live),
+        users: &users,
     };
-    let patience = Duration::from_secs(number(&wanted, "load.wait"));
-    system.wait_for(&change.interfaces_to_attach(), patience)?;
-    // What shuts somebody out comes before what costs or gives something.
-    if !users.is_empty() || live.iter().any(|d| d.key == keys::AUTH_FILE.name) {
-        device.set_credentials(&users).context("auth_file")?;
-    }
-    for key in ["allow", "admin", "limits", "memory_mb", "xdp.interfaces"] {
-        let is_of = |d: &&Difference| match key {
-            "limits" => d.key.starts_with("limits.") || d.key.starts_with("udp_"),
-            key => d.key == key,
-        };
-        if live.iter().any(|d| is_of(&d)) {
-            change.make(key).with_context(|| key.to_owned())?;
+    let timeout = Duration::from_secs(number(&wanted, "load.wait"));
+    system.wait_for(&change.interfaces_to_attach(), timeout)?;
+    for step in LiveChange::ORDER {
+        let of_step = |d: &&Difference| LiveChange::of(d.key) == Some(step);
+        // The file of users is read again, though its name is the same.
+        let is_forced = step == LiveChange::Users && !users.is_empty();
+        if let Some(d) = live.iter().find(of_step) {
+            change.make(step).with_context(|| d.key.to_owned())?;
+        } else if is_forced {
+            change.make(step).context(keys::AUTH_FILE.name)?;
         }
     }
     Ok(report(&live, &left))
@@ -61,31 +59,71 @@ fn with(now: &Configuration, wanted: &Configuration, live: &[Difference]) -> Con
     then
 }
 
+/// A call that changes the loaded module, and the keys that it puts in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LiveChange {
+    Users,
+    Sources,
+    Admin,
+    Limits,
+    Memory,
+    Interfaces,
+}
+
+impl LiveChange {
+    /// Those that restrict access come before all others.
+    const ORDER: [Self; 6] = [
+        Self::Users,
+        Self::Sources,
+        Self::Admin,
+        Self::Limits,
+        Self::Memory,
+        Self::Interfaces,
+    ];
+
+    /// The one of a key; none if the key needs a restart.
+    pub(crate) fn of(key: &str) -> Option<Self> {
+        match key {
+            "auth_file" => Some(Self::Users),
+            "allow" => Some(Self::Sources),
+            "admin" => Some(Self::Admin),
+            "udp_bytes" | "udp_rate" | "limits.udp_datagrams" | "limits.udp_private_rate" => {
+                Some(Self::Limits)
+            }
+            "memory_mb" => Some(Self::Memory),
+            "xdp.interfaces" => Some(Self::Interfaces),
+            _ => None,
+        }
+    }
+}
+
 struct Change<'c> {
     device: &'c Device,
     before: &'c Configuration,
     wanted: &'c Configuration,
+    users: &'c [u8],
 }
 
 impl Change<'_> {
-    fn make(&self, key: &str) -> Result<()> {
+    fn make(&self, change: LiveChange) -> Result<()> {
         let get = |name| keys::find(name).map_or_else(String::new, |key| self.wanted.get(key));
-        match key {
-            "allow" => {
+        match change {
+            LiveChange::Users => self.device.set_credentials(self.users),
+            LiveChange::Sources => {
                 let list = networks::expand(&get("allow"));
                 let list = Vec::from_iter(list).join(",");
                 self.device.allow(hippos_abi::ALLOW_SET, &list)
             }
-            "admin" => {
-                let who = Who::numbered(&get("admin")).context("none of the three")?;
+            LiveChange::Admin => {
+                let who = AdminAccess::numbered(&get("admin")).context("none of the three")?;
                 self.device.call::<SetAdmin>(&Admin { who })
             }
-            "limits" => set_limits(self.device, self.wanted),
-            "memory_mb" => {
+            LiveChange::Limits => set_limits(self.device, self.wanted),
+            LiveChange::Memory => {
                 let bytes = number(self.wanted, "memory_mb") << 20;
                 self.device.call::<SetMemory>(&Memory { bytes })
             }
-            _ => {
+            LiveChange::Interfaces => {
                 let (before, wanted) = self.interfaces();
                 for interface in before.iter().filter(|name| !wanted.contains(name)) {
                     xdp::detach(interface)?;
@@ -140,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_for_a_restart_is_told_and_shows_in_the_status() {
+    fn changes_that_need_a_restart_are_reported_and_set_the_exit_status() {
         let of = |key, is_live| Difference {
             key,
             now: "1".into(),
@@ -159,7 +197,19 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_restart_is_not_mixed_into_what_is_changed() {
+    fn each_live_key_has_a_change_that_is_made() {
+        let live: Vec<_> = keys::all()
+            .filter_map(|key| LiveChange::of(key.name))
+            .collect();
+        assert_eq!(live.len(), 9);
+        for change in LiveChange::ORDER {
+            assert!(live.contains(&change), "{change:?}");
+        }
+        assert!(live.iter().all(|change| LiveChange::ORDER.contains(change)));
+    }
+
+    #[test]
+    fn values_that_need_a_restart_are_not_put_in_force() {
         let parse = |text| Configuration::parse(text).0;
         let now = parse("udp_bytes = 5000\nudp_rate = 0");
         let wanted = parse("udp_bytes = 9000\nudp_rate = 7000");

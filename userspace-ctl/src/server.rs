@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::exit::end;
 
 /// How long a server may take for a line.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection.
 #[derive(Debug)]
@@ -27,10 +27,10 @@ impl Server {
             .with_context(|| format!("{address}: must be HOST:PORT"))?;
         let mut refused = None;
         for one in resolved {
-            match TcpStream::connect_timeout(&one, PATIENCE) {
+            match TcpStream::connect_timeout(&one, TIMEOUT) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE))?;
-                    stream.set_write_timeout(Some(PATIENCE))?;
+                    stream.set_read_timeout(Some(TIMEOUT))?;
+                    stream.set_write_timeout(Some(TIMEOUT))?;
                     let mut server = Server {
                         stream: BufReader::new(stream),
                         address: address.to_owned(),
@@ -65,11 +65,11 @@ impl Server {
         request.extend_from_slice(&token);
         request.extend_from_slice(b"\r\n");
         self.stream.get_mut().write_all(&request)?;
-        let said = self.line()?;
-        if said != "STORED" {
+        let reply = self.line()?;
+        if reply != "STORED" {
             end!(
                 NoPermission,
-                "{}: the login was refused: {said}",
+                "{}: the login was refused: {reply}",
                 self.address
             );
         }
@@ -137,8 +137,8 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// A server that says these bytes to whatever comes first, and ends.
-    fn saying(answer: &'static str) -> String {
+    /// A server that answers the first line with these bytes, and closes.
+    fn answering(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         thread::spawn(move || {
@@ -153,23 +153,24 @@ mod tests {
 
     #[test]
     fn statistics_come_without_their_last_line() {
-        let mut server = Server::connect(&saying("STAT a 1\r\nSTAT b 2\r\nEND\r\n"), b"").unwrap();
+        let mut server =
+            Server::connect(&answering("STAT a 1\r\nSTAT b 2\r\nEND\r\n"), b"").unwrap();
         assert_eq!(server.stats("").unwrap(), "STAT a 1\r\nSTAT b 2\r\n");
     }
 
     #[test]
-    fn what_the_server_refuses_has_a_status() {
+    fn refusals_of_the_server_have_a_status() {
         for (answer, status) in [
             ("CLIENT_ERROR unauthenticated\r\n", Status::NoPermission),
             ("CLIENT_ERROR stats not allowed\r\n", Status::Refused),
             ("ERROR\r\n", Status::Refused),
             ("STAT a 1\r\n", Status::NotLoaded),
         ] {
-            let mut server = Server::connect(&saying(answer), b"").unwrap();
+            let mut server = Server::connect(&answering(answer), b"").unwrap();
             let error = server.stats("reset").unwrap_err();
             assert_eq!(Status::of(&error), status, "{answer}");
         }
-        let error = Server::connect(&saying("CLIENT_ERROR no\r\n"), b"user:pass").unwrap_err();
+        let error = Server::connect(&answering("CLIENT_ERROR no\r\n"), b"user:pass").unwrap_err();
         assert_eq!(Status::of(&error), Status::NoPermission);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `slabs`: a picture of who has the memory, a class a line.
+//! `slabs`: the memory of each slab class as a bar.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `start`: from the file to a module that serves, with no moment in which it serves more than the
-//! file allows.
+//! `start`: from the file to a module that serves, and at no time serves more than the file
+//! allows.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::answer::Answer;
 use crate::configuration::Configuration;
 use crate::device::Device;
-use crate::exit::{end, Status, Told};
+use crate::exit::{end, Status, StatusError};
 use crate::kernel_log::Log;
 use crate::system::System;
 use crate::{keys, module, warm, xdp, Mode};
@@ -92,11 +92,11 @@ fn load(file: &str, parameters: &[String]) -> Result<()> {
         by_file(file, parameters)
     };
     loaded.map_err(|error| {
-        let said = log.of_module();
-        if said.is_empty() {
+        let messages = log.of_module();
+        if messages.is_empty() {
             return error;
         }
-        error.context(said.join("; "))
+        error.context(messages.join("; "))
     })
 }
 
@@ -117,7 +117,7 @@ fn by_file(file: &str, parameters: &[String]) -> Result<()> {
                 "the kernel does not take {file} {}: {error}",
                 parameters.join(" ")
             );
-            Err(Told::new(Status::Refused, why).into())
+            Err(StatusError::new(Status::Refused, why).into())
         }
     }
 }
@@ -140,12 +140,12 @@ fn by_modprobe(parameters: &[String]) -> Result<()> {
         other => other.context("modprobe")?,
     };
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         end!(
             Refused,
             "modprobe hippos {}: {}",
             parameters.join(" "),
-            said.trim()
+            stderr.trim()
         );
     }
     Ok(())
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_the_load_has_the_module_loaded_closed() {
+    fn settings_made_after_the_load_load_the_module_closed() {
         for text in [
             "auth_file = '/etc/hippos/users'",
             "[limits]\nudp_datagrams = 8",

@@ -95,8 +95,8 @@ impl Stats {
     }
 }
 
-/// Prints a section every few seconds, with `rates` what changed a second; ends when nobody reads
-/// on.
+/// Prints a section every few seconds, with `rates` what changed a second; ends when its output is
+/// closed.
 pub(crate) fn watch(
     source: &Source,
     section: Section,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `status`: one screen that says how the cache is, and what to look after.
+//! `status`: the cache's state in one screen, with warnings.
 
 use std::fmt::Write;
 
@@ -8,36 +8,21 @@ use hippos_abi::Section;
 use serde_json::json;
 
 use crate::answer::Answer;
+use crate::refusals;
 use crate::source::Source;
 use crate::stats::Stats;
 use crate::system::{System, INTERFACES};
 
-/// The ways before the socket: their names and their statistics (docs/fast-path.md).
-pub(crate) const WAYS: [(&str, &str); 4] = [
+/// The receive paths before the socket: their titles and their statistics (docs/fast-path.md).
+pub(crate) const RECEIVE_PATHS: [(&str, &str); 4] = [
     ("PRE_ROUTING, IPv4", "hippos_hook_ipv4"),
     ("PRE_ROUTING, IPv6", "hippos_hook_ipv6"),
     ("XDP, IPv4", "hippos_xdp_ipv4"),
     ("XDP, IPv6", "hippos_xdp_ipv6"),
 ];
 
-/// Requests and connections that were turned away: what is counted, and what for.
-const REFUSALS: [(&str, &str); 6] = [
-    ("rejected_connections", "connections beyond maxconns"),
-    (
-        "hippos_tcp_refused",
-        "TCP connections of sources that may not ask",
-    ),
-    (
-        "hippos_udp_refused",
-        "datagrams of sources that may not ask, or while clients have to log in",
-    ),
-    ("hippos_udp_limited", "UDP replies beyond a source's rate"),
-    ("auth_errors", "logins"),
-    ("hippos_admin_refused", "administration commands"),
-];
-
-/// What a value of these statistics means.
-fn meaning(value: &str) -> String {
+/// A value of these statistics, explained.
+fn path_state(value: &str) -> String {
     match value {
         "open" => "open".into(),
         "off" => "closed: the module was loaded with udp_fast=0 or udp=0".into(),
@@ -53,15 +38,15 @@ fn meaning(value: &str) -> String {
     }
 }
 
-/// What this is told from.
-pub(crate) struct Told {
+/// The statistics that the status is made of.
+pub(crate) struct Snapshot {
     pub(crate) general: Stats,
     pub(crate) settings: Stats,
 }
 
-impl Told {
-    pub(crate) fn ask(source: &Source) -> Result<Self> {
-        Ok(Told {
+impl Snapshot {
+    pub(crate) fn read(source: &Source) -> Result<Self> {
+        Ok(Snapshot {
             general: source.stats(Section::General)?,
             settings: source.stats(Section::Settings)?,
         })
@@ -73,9 +58,9 @@ impl Told {
 /// # Errors
 ///
 /// A String takes all: none.
-pub(crate) fn status(told: &Told, system: Option<&System>) -> Result<Answer> {
-    let Told { general, settings } = told;
-    let warnings = warnings(told, system);
+pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Answer> {
+    let Snapshot { general, settings } = snapshot;
+    let warnings = warnings(snapshot, system);
     let health = health(&warnings);
     let mut text = String::new();
     let version = general.get("hippos_version").map_or_else(
@@ -126,16 +111,13 @@ pub(crate) fn status(told: &Told, system: Option<&System>) -> Result<Answer> {
         general.number("curr_connections"),
         general.number("max_connections")
     )?;
-    for (title, name) in WAYS {
+    for (title, name) in RECEIVE_PATHS {
         if let Some(value) = general.get(name) {
-            writeln!(text, "{title}: {}", meaning(value))?;
+            writeln!(text, "{title}: {}", path_state(value))?;
         }
     }
-    for (name, what) in REFUSALS {
-        match general.number(name) {
-            0 => {}
-            count => writeln!(text, "refused: {count} {what}")?,
-        }
+    for (refusal, count) in refusals::counted(general) {
+        writeln!(text, "refused: {count} {}", refusal.what)?;
     }
     for warning in &warnings {
         writeln!(text, "warning: {}", warning.what)?;
@@ -149,7 +131,7 @@ pub(crate) fn status(told: &Told, system: Option<&System>) -> Result<Answer> {
     Ok(Answer::new(text, json))
 }
 
-/// What to look after.
+/// A condition that needs attention.
 struct Warning {
     what: String,
     /// Clients don't get what they ask for.
@@ -166,8 +148,8 @@ fn health(warnings: &[Warning]) -> &'static str {
     }
 }
 
-fn warnings(told: &Told, system: Option<&System>) -> Vec<Warning> {
-    let Told { general, settings } = told;
+fn warnings(snapshot: &Snapshot, system: Option<&System>) -> Vec<Warning> {
+    let Snapshot { general, settings } = snapshot;
     let mut warnings = Vec::new();
     let mut warn = |loses_requests, what: String| {
         warnings.push(Warning {
@@ -213,29 +195,29 @@ fn warnings(told: &Told, system: Option<&System>) -> Vec<Warning> {
         && general.number("auth_cmds") == 0
     {
         let what =
-            "the module was loaded closed: without a hippos-ctl auth since, nobody is served";
+            "the module was loaded closed: until hippos-ctl auth is used, no client is served";
         warn(false, what.into());
     }
-    let is_closed = |way: &str| {
+    let is_closed = |path: &str| {
         general
-            .get(way)
+            .get(path)
             .is_some_and(|value| value != "open" && value != "off")
     };
     if is_closed("hippos_hook_ipv4") || is_closed("hippos_hook_ipv6") {
         warn(
             false,
-            "the short way for UDP is closed: hippos-ctl doctor".into(),
+            "the fast path for UDP is closed: hippos-ctl doctor".into(),
         );
     }
     if let Some(system) = system {
-        of_machine(told, system, &mut warn);
+        machine_warnings(snapshot, system, &mut warn);
     }
     warnings
 }
 
-/// What only the machine itself tells.
-fn of_machine(told: &Told, system: &System, warn: &mut impl FnMut(bool, String)) {
-    let limit = told.general.number("limit_maxbytes");
+/// Warnings from the machine's own files.
+fn machine_warnings(snapshot: &Snapshot, system: &System, warn: &mut impl FnMut(bool, String)) {
+    let limit = snapshot.general.number("limit_maxbytes");
     if system.is_nearly_all(limit) {
         let what = format!("memory: {} MiB are near all of this machine's", limit >> 20);
         warn(false, what);
@@ -290,7 +272,7 @@ mod tests {
     use crate::exit::Status;
     use crate::system::tests::Folder;
 
-    fn told(general: &str, settings: &str) -> Told {
+    fn snapshot(general: &str, settings: &str) -> Snapshot {
         let parse = |rows: &str| {
             let text: String = rows
                 .lines()
@@ -298,7 +280,7 @@ mod tests {
                 .collect();
             Stats::parse(&text).unwrap()
         };
-        Told {
+        Snapshot {
             general: parse(general),
             settings: parse(settings),
         }
@@ -318,8 +300,8 @@ mod tests {
         hippos_xdp_ipv6 off";
 
     #[test]
-    fn a_healthy_cache_is_told_in_one_screen() {
-        let answer = status(&told(GENERAL, "tcpport 11211"), None).unwrap();
+    fn a_healthy_cache_fits_one_screen() {
+        let answer = status(&snapshot(GENERAL, "tcpport 11211"), None).unwrap();
         let first = answer.text.lines().next().unwrap();
         assert_eq!(first, "healthy: hippos 0.1.0 on port 11211, up 1 h 1 min");
         assert!(answer.text.contains("100, 75.0 % hits"), "{}", answer.text);
@@ -336,10 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn each_way_has_a_line_with_the_reason_and_the_remedy() {
+    fn each_receive_path_has_a_line_with_reason_and_remedy() {
         let general = GENERAL.replace("hippos_hook_ipv4 open", "hippos_hook_ipv4 nat");
         let general = general.replace("hippos_xdp_ipv4 open", "hippos_xdp_ipv4 postrouting");
-        let answer = status(&told(&general, ""), None).unwrap();
+        let answer = status(&snapshot(&general, ""), None).unwrap();
         let of = |title: &str| {
             answer
                 .text
@@ -352,12 +334,12 @@ mod tests {
         assert_eq!(of("PRE_ROUTING, IPv6"), "PRE_ROUTING, IPv6: open");
         assert!(of("XDP, IPv4").contains("POSTROUTING"));
         assert!(of("XDP, IPv6").contains("udp_fast=0"));
-        assert!(of("warning: the short way").contains("doctor"));
+        assert!(of("warning: the fast path").contains("doctor"));
         assert_eq!(answer.json["health"], "serving");
     }
 
     #[test]
-    fn what_costs_clients_something_degrades() {
+    fn refused_writes_and_connections_degrade() {
         for (row, what) in [
             ("store_no_memory 3", "3 writes found no memory"),
             ("curr_connections 1024", "all 1024 connections"),
@@ -368,14 +350,14 @@ mod tests {
                 .filter(|line| !line.trim().starts_with(name))
                 .collect();
             let general = format!("{}\n{row}", general.join("\n"));
-            let answer = status(&told(&general, ""), None).unwrap();
+            let answer = status(&snapshot(&general, ""), None).unwrap();
             assert!(answer.text.starts_with("degraded:"), "{}", answer.text);
             assert!(answer.text.contains(what), "{}", answer.text);
         }
     }
 
     #[test]
-    fn the_machine_is_looked_at() {
+    fn cards_and_memory_of_the_machine_are_checked() {
         let folder = Folder::new(
             "status",
             &[
@@ -386,7 +368,7 @@ mod tests {
                 ("/sys/devices/system/cpu/online", "0-3\n"),
             ],
         );
-        let answer = status(&told(GENERAL, ""), Some(&folder.system())).unwrap();
+        let answer = status(&snapshot(GENERAL, ""), Some(&folder.system())).unwrap();
         assert!(
             answer.text.contains("warning: eth0 has one receive queue"),
             "{}",
@@ -401,8 +383,8 @@ mod tests {
     }
 
     #[test]
-    fn a_memcached_is_told_too() {
-        let answer = status(&told("version 1.6.38\nuptime 5", "tcpport 1"), None).unwrap();
+    fn a_memcached_has_a_status() {
+        let answer = status(&snapshot("version 1.6.38\nuptime 5", "tcpport 1"), None).unwrap();
         assert!(answer
             .text
             .starts_with("healthy: memcached 1.6.38 on port 1, up 5 s"));

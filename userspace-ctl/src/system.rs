@@ -13,7 +13,7 @@ use hippos_abi::memory_reserve;
 
 use crate::exit::end;
 
-/// The root of what is looked at.
+/// The root folder of these files.
 #[derive(Clone, Debug)]
 pub(crate) struct System {
     root: PathBuf,
@@ -29,7 +29,7 @@ impl System {
         System { root: root.into() }
     }
 
-    /// The place of an absolute path.
+    /// An absolute path, under the root.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
@@ -105,8 +105,8 @@ impl System {
     }
 
     /// Waits until all of these interfaces are there.
-    pub(crate) fn wait_for(&self, interfaces: &[String], patience: Duration) -> Result<()> {
-        let end = Instant::now() + patience;
+    pub(crate) fn wait_for(&self, interfaces: &[String], timeout: Duration) -> Result<()> {
+        let end = Instant::now() + timeout;
         loop {
             let is_missing = |name: &&String| !self.path(INTERFACES).join(name).exists();
             let missing: Vec<_> = interfaces.iter().filter(is_missing).collect();
@@ -114,7 +114,7 @@ impl System {
                 return Ok(());
             };
             if Instant::now() >= end {
-                let seconds = patience.as_secs();
+                let seconds = timeout.as_secs();
                 let there = self.names(INTERFACES).join(", ");
                 end!(
                     Failed,
@@ -125,7 +125,7 @@ impl System {
         }
     }
 
-    /// What modprobe's files say of the module: file, line and each `name=value`.
+    /// The module's options in modprobe's files: file, line and each `name=value`.
     pub(crate) fn modprobe_options(&self) -> Vec<(PathBuf, usize, String)> {
         let mut found = Vec::new();
         for folder in ["/etc/modprobe.d", "/run/modprobe.d", "/usr/lib/modprobe.d"] {

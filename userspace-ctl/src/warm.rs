@@ -17,7 +17,7 @@ use crate::dump::{self, Mode};
 use crate::keys;
 use crate::source::Source;
 
-/// Dumps the cache that is about to be unloaded, if the file says where to.
+/// Dumps the cache that is about to be unloaded, if the file names one for it.
 pub(crate) fn dump_at_stop(device: &Path, configuration: &Path) {
     if let Err(error) = try_dump(device, configuration) {
         eprintln!("hippos-ctl: the cache is not kept: {error:#}");
@@ -25,7 +25,7 @@ pub(crate) fn dump_at_stop(device: &Path, configuration: &Path) {
 }
 
 fn try_dump(device: &Path, configuration: &Path) -> Result<()> {
-    // Who loaded the module without a file stops it without one.
+    // AdminAccess loaded the module without a file stops it without one.
     if !configuration.exists() {
         return Ok(());
     }
@@ -43,11 +43,11 @@ fn try_dump(device: &Path, configuration: &Path) -> Result<()> {
         connections: CONNECTIONS,
         quiet: false,
     };
-    tell(&dump::dump(&source(device, &wanted)?.target()?, &given)?);
+    report(&dump::dump(&source(device, &wanted)?.target()?, &given)?);
     Ok(())
 }
 
-/// Loads what the last stop dumped, if the file says where it is.
+/// Loads what the last stop dumped, if the file names it.
 pub(crate) fn load_at_start(device: &Path, wanted: &Configuration) {
     if let Err(error) = try_load(device, wanted) {
         eprintln!("hippos-ctl: the cache stays as it is: {error:#}");
@@ -69,7 +69,7 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
         connections: CONNECTIONS,
         quiet: false,
     };
-    tell(&dump::load(&source(device, wanted)?.target()?, &given)?);
+    report(&dump::load(&source(device, wanted)?.target()?, &given)?);
     Ok(())
 }
 
@@ -97,7 +97,7 @@ fn source(device: &Path, wanted: &Configuration) -> Result<Source> {
 }
 
 /// Standard output has what the command itself answers.
-fn tell(answer: &Answer) {
+fn report(answer: &Answer) {
     eprint!("hippos-ctl: {}", answer.text);
 }
 

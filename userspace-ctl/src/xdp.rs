@@ -22,10 +22,10 @@ use crate::Mode;
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hippos.bpf.o"));
 /// What the module was loaded with.
 const PARAMETERS: &str = "/sys/module/hippos/parameters";
-/// What the kernel knows of the module's types.
+/// The kernel's description of the module's types.
 const BTF: &str = "/sys/kernel/btf/hippos";
 
-/// Puts the program on `interface`. Says which mode it got.
+/// Puts the program on `interface`. Returns the mode that it got.
 pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
     let index = index(interface)?;
     let pin = pin(interface)?;
@@ -53,8 +53,8 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
         .progs()
         .next()
         .context("the object holds no program")?;
-    let modes: &[Way] = match mode {
-        // Native mode on virtual interfaces has conditions that nobody tells (veth loses replies
+    let modes: &[AttachMode] = match mode {
+        // Native mode on virtual interfaces has undocumented conditions (veth loses replies
         // unless its far end has a program too), and little to win.
         Mode::Auto if !is_card(interface) => &[GENERIC],
         Mode::Auto => &[NATIVE, GENERIC],
@@ -62,28 +62,28 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
         Mode::Generic => &[GENERIC],
     };
     let mut refused = None;
-    for way in modes {
-        match link(program.as_fd(), index, way.flags) {
+    for mode in modes {
+        match link(program.as_fd(), index, mode.flags) {
             Ok(link) => {
                 if let Err(error) = pinned(&link, &pin) {
                     bail!("{}: {error}", pin.display());
                 }
-                return Ok(way.name);
+                return Ok(mode.name);
             }
             Err(Errno::EBUSY | Errno::EEXIST) => {
                 bail!("another XDP program holds {interface} (see ip link show {interface})")
             }
-            Err(error) => refused = Some((way, error)),
+            Err(error) => refused = Some((mode, error)),
         }
     }
-    let (way, error) = refused.context("no mode was tried")?;
+    let (mode, error) = refused.context("no mode was tried")?;
     if mode == Mode::Native {
         bail!(
             "{interface}: its driver takes no native program here ({error}); what it asks for stands \
              in the kernel log. --mode generic works on every interface, for less"
         );
     }
-    bail!("{interface} takes no {} program: {error}", way.name)
+    bail!("{interface} takes no {} program: {error}", mode.name)
 }
 
 /// Takes the program off `interface`; no frame meets it any more.
@@ -131,16 +131,16 @@ pub(crate) fn interfaces() -> Result<Vec<String>> {
     Ok(names)
 }
 
-struct Way {
+struct AttachMode {
     name: &'static str,
     flags: u32,
 }
 
-const NATIVE: Way = Way {
+const NATIVE: AttachMode = AttachMode {
     name: "native",
     flags: libbpf_sys::XDP_FLAGS_DRV_MODE,
 };
-const GENERIC: Way = Way {
+const GENERIC: AttachMode = AttachMode {
     name: "generic",
     flags: libbpf_sys::XDP_FLAGS_SKB_MODE,
 };
@@ -179,18 +179,24 @@ fn pin(interface: &str) -> Result<PathBuf> {
 }
 
 fn load() -> Result<Object> {
-    static SAID: Mutex<String> = Mutex::new(String::new());
+    static MESSAGES: Mutex<String> = Mutex::new(String::new());
     set_print(Some((PrintLevel::Warn, |_, text| {
-        if let Ok(mut said) = SAID.lock() {
-            said.push_str(&text);
+        if let Ok(mut messages) = MESSAGES.lock() {
+            messages.push_str(&text);
         }
     })));
     let loaded = ObjectBuilder::default()
         .open_memory(PROGRAM)
         .and_then(|open| open.load());
     loaded.with_context(|| {
-        let said = SAID.lock().map(|said| said.clone()).unwrap_or_default();
-        format!("the kernel does not take the program\n{}", said.trim_end())
+        let messages = MESSAGES
+            .lock()
+            .map(|messages| messages.clone())
+            .unwrap_or_default();
+        format!(
+            "the kernel does not take the program\n{}",
+            messages.trim_end()
+        )
     })
 }
 
@@ -200,7 +206,7 @@ fn link(program: std::os::fd::BorrowedFd<'_>, index: i32, flags: u32) -> Result<
         flags,
         ..bpf_link_create_opts::default()
     };
-    // SAFETY: the options are of the size that they tell and live across the call.
+    // SAFETY: the options have the size that they state and live across the call.
     let link = unsafe {
         libbpf_sys::bpf_link_create(program.as_raw_fd(), index, libbpf_sys::BPF_XDP, &options)
     };

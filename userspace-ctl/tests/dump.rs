@@ -41,15 +41,15 @@ impl Server {
     fn ask(&mut self, requests: impl AsRef<[u8]>) -> String {
         self.stream.write_all(requests.as_ref()).unwrap();
         self.stream.write_all(b"mn\r\n").unwrap();
-        let mut said = Vec::new();
+        let mut reply = Vec::new();
         let mut buffer = vec![0; 1 << 20];
-        while !said.ends_with(b"MN\r\n") {
+        while !reply.ends_with(b"MN\r\n") {
             let len = self.stream.read(&mut buffer).unwrap();
             assert!(len > 0, "the server closed the connection");
-            said.extend_from_slice(&buffer[..len]);
+            reply.extend_from_slice(&buffer[..len]);
         }
-        said.truncate(said.len() - 4);
-        String::from_utf8(said).unwrap()
+        reply.truncate(reply.len() - 4);
+        String::from_utf8(reply).unwrap()
     }
 
     fn items(&mut self) -> u64 {
@@ -110,7 +110,7 @@ fn all_attributes_of_items_are_kept() {
     // More than 30 days: a time of the clock.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let late = now.as_secs() + 9_000_000;
-    let said = from.ask(format!(
+    let reply = from.ask(format!(
         "ms plain 3 F5 E77 T0\r\nabc\r\nms empty 0 E78\r\n\r\nms Zm9v 1 b E79\r\ni\r\n\
          ms IG8K 2 b E80\r\n\r\n\r\nms soon 1 T1000 E81\r\ns\r\nms late 1 T{late} E82\r\nl\r\n\
          ms over 1 T-1\r\no\r\nms large {} E83\r\n{large}\r\n\
@@ -119,38 +119,42 @@ fn all_attributes_of_items_are_kept() {
          ms won 1 T600 E86\r\nw\r\nmg won R1000\r\nms ever 1 T600 E87\r\nw\r\nmg ever R700 T0\r\n",
         large.len()
     ));
-    assert_eq!(said.matches("HD").count(), 17, "{said}");
+    assert_eq!(reply.matches("HD").count(), 17, "{reply}");
     let asked = "mg plain k v f t c\r\nmg empty k v f t c\r\nmg Zm9v b k v f c\r\n\
                  mg IG8K b k v f t c\r\nmg soon v f c\r\nmg late v c\r\nmg over v\r\nmg large c s\r\n\
                  mg won c v\r\nmg ever c v t\r\nmg taken c v t\r\n";
-    let told = from.json(&["dump", file]);
+    let report = from.json(&["dump", file]);
     assert_eq!(
-        (&told["items"], &told["gone"]),
+        (&report["items"], &report["gone"]),
         (&11.into(), &0.into()),
-        "{told}"
+        "{report}"
     );
     let wanted = from.ask(asked);
     assert!(wanted.contains("VA 1 c85 t-1 Z X") || wanted.contains("VA 1 c85 t-1 X Z"));
     assert!(wanted.contains("VA 1 c86 Z") && wanted.contains("VA 1 c87 t-1 Z"));
 
     let mut to = Server::new(&[]);
-    let told = to.json(&["load", file]);
-    assert_eq!((&told["stored"], &told["refused"]), (&11.into(), &0.into()));
+    let report = to.json(&["load", file]);
+    assert_eq!(
+        (&report["stored"], &report["refused"]),
+        (&11.into(), &0.into())
+    );
     assert_eq!(to.ask(asked), wanted);
     let value = to.ask("mg large v\r\n");
     assert!(value.contains(&large));
     for server in [&mut from, &mut to] {
-        let left = |said: &str| -> u32 { said.trim().trim_start_matches("HD t").parse().unwrap() };
+        let left =
+            |reply: &str| -> u32 { reply.trim().trim_start_matches("HD t").parse().unwrap() };
         assert!((900..=1000).contains(&left(&server.ask("mg soon t\r\n"))));
         assert!((8_999_000..=9_000_001).contains(&left(&server.ask("mg late t\r\n"))));
         // The dump did not take the place of the client that makes it anew.
-        let said = server.ask("mg stale c v\r\nmg stale c v\r\n");
-        let (first, second) = said.trim_end().split_at(said.len() / 2);
+        let reply = server.ask("mg stale c v\r\nmg stale c v\r\n");
+        let (first, second) = reply.trim_end().split_at(reply.len() / 2);
         assert!(
             first.contains("c84") && first.contains('W') && first.contains('X'),
-            "{said}"
+            "{reply}"
         );
-        assert!(second.contains('Z') && !second.contains('W'), "{said}");
+        assert!(second.contains('Z') && !second.contains('W'), "{reply}");
     }
 }
 
@@ -162,12 +166,15 @@ fn what_expires_between_dump_and_load_is_not_loaded() {
     from.ask("ms a 1 T2\r\na\r\nms b 1 T2\r\nb\r\nms c 1 T1000\r\nc\r\n");
     assert_eq!(from.json(&["dump", file])["items"], 3);
     thread::sleep(Duration::from_secs(3));
-    let told = Server::new(&[]).json(&["load", file]);
-    assert_eq!((&told["stored"], &told["expired"]), (&1.into(), &2.into()));
+    let report = Server::new(&[]).json(&["load", file]);
+    assert_eq!(
+        (&report["stored"], &report["expired"]),
+        (&1.into(), &2.into())
+    );
 }
 
 #[test]
-fn what_clients_stored_meanwhile_stays_unless_it_is_told_otherwise() {
+fn load_keeps_newer_items_unless_mode_set_is_given() {
     let folder = Folder::new("newer");
     let file = &folder.file("dump");
     let mut server = Server::new(&[]);
@@ -175,12 +182,18 @@ fn what_clients_stored_meanwhile_stays_unless_it_is_told_otherwise() {
     server.json(&["dump", file]);
     server.ask("flush_all\r\n");
     server.fill(40, 50, "new");
-    let told = server.json(&["load", file]);
-    assert_eq!((&told["stored"], &told["kept"]), (&90.into(), &10.into()));
+    let report = server.json(&["load", file]);
+    assert_eq!(
+        (&report["stored"], &report["kept"]),
+        (&90.into(), &10.into())
+    );
     assert!(server.ask("mg key45 v\r\n").contains("new"));
     assert!(server.ask("mg key4 v\r\n").contains("old"));
-    let told = server.json(&["load", file, "--mode", "set"]);
-    assert_eq!((&told["stored"], &told["kept"]), (&100.into(), &0.into()));
+    let report = server.json(&["load", file, "--mode", "set"]);
+    assert_eq!(
+        (&report["stored"], &report["kept"]),
+        (&100.into(), &0.into())
+    );
     assert!(server.ask("mg key45 v\r\n").contains("old"));
 }
 
@@ -219,11 +232,11 @@ fn an_interrupted_load_goes_on_with_a_block() {
     let folder = Folder::new("go-on");
     let (_, file) = blocks(&folder, 4000);
     let mut to = Server::new(&[]);
-    let told = to.json(&["load", &file, "--from-block", "2"]);
-    let later = told["stored"].as_u64().unwrap();
+    let report = to.json(&["load", &file, "--from-block", "2"]);
+    let later = report["stored"].as_u64().unwrap();
     assert!((1..3000).contains(&later), "{later}");
-    let told = to.json(&["load", &file]);
-    assert_eq!(told["kept"], later);
+    let report = to.json(&["load", &file]);
+    assert_eq!(report["kept"], later);
     assert_eq!(to.items(), 4000);
     let address = to.address.clone();
     drop((to.process, to.stream));
@@ -272,14 +285,14 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
     fs::write(&partial, &bytes[..bytes.len() * 3 / 4]).unwrap();
     let mut from = Server::new(&[]);
     from.fill(0, 4000, "again");
-    let told = from.json(&["dump", &file, "--resume"]);
-    assert_eq!(told["items"], 4000);
+    let report = from.json(&["dump", &file, "--resume"]);
+    assert_eq!(report["items"], 4000);
     assert!(!fs::exists(&partial).unwrap());
     let mut to = Server::new(&[]);
     assert_eq!(to.json(&["load", &file])["stored"], 4000);
-    let said: String = (0..4000).map(|n| format!("mg key{n} s\r\n")).collect();
-    let said = to.ask(said);
-    let [old, new] = ["HD s1000", "HD s5"].map(|size| said.matches(size).count());
+    let reply: String = (0..4000).map(|n| format!("mg key{n} s\r\n")).collect();
+    let reply = to.ask(reply);
+    let [old, new] = ["HD s1000", "HD s5"].map(|size| reply.matches(size).count());
     assert!(
         old >= 1000 && new >= 500 && old + new == 4000,
         "{old} {new}"
@@ -323,8 +336,8 @@ fn writes_during_a_dump_take_nothing_else_out_of_it() {
     to.json(&["load", file]);
     let mut values = |keys: Range<u32>| -> Vec<u32> {
         let asked: String = keys.map(|n| format!("mg key{n} v\r\n")).collect();
-        let said = to.ask(asked);
-        let values = said.lines().filter(|line| !line.starts_with(['V', 'E']));
+        let reply = to.ask(asked);
+        let values = reply.lines().filter(|line| !line.starts_with(['V', 'E']));
         values.map(|value| value.parse().unwrap()).collect()
     };
     // What is written anew while the keys are listed may be missed, and is never another's.
@@ -380,11 +393,11 @@ fn items_that_do_not_fit_are_counted() {
     let file = &folder.file("dump");
     let mut from = Server::new(&["--item-max", "2097152"]);
     let large = "x".repeat(1_500_000);
-    let said = from.ask(format!(
+    let reply = from.ask(format!(
         "ms a {}\r\n{large}\r\nms b 1\r\nb\r\n",
         large.len()
     ));
-    assert_eq!(said, "HD\r\nHD\r\n");
+    assert_eq!(reply, "HD\r\nHD\r\n");
     from.json(&["dump", file]);
     let mut to = Server::new(&[]);
     let (status, out, _) = to.ctl(&["load", file]);

@@ -91,8 +91,8 @@ fn a_login_is_asked_for_and_used() {
     let (code, ..) = ctl(&["--server", address, "--auth-file", file, "stats"]);
     assert_eq!(code, 0);
     let (code, out, _) = ctl(&["--server", "127.0.0.1:1", "--json", "stats"]);
-    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &told["status"]), (3, &3.into()));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["status"]), (3, &3.into()));
     drop(fs::remove_file(users));
 }
 

@@ -6,10 +6,10 @@ use std::net::TcpStream;
 
 use anyhow::Result;
 
-use crate::exit::{end, Status, Told};
+use crate::exit::{end, Status, StatusError};
 use crate::server::Server;
 
-/// The longest line that a server says: a key as `%XX` and numbers.
+/// The longest line of a server: a key as `%XX` and numbers.
 const LINE_MOST: u64 = 4096;
 /// Bytes of answers that are read at once.
 const BUFFER: usize = 256 << 10;
@@ -30,7 +30,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects, and logs in if there is somebody to log in.
+    /// Connects, and logs in if there are users.
     pub(crate) fn connect(target: &Target) -> Result<Self> {
         let stream = Server::connect(&target.address, &target.users)?.into_stream();
         stream.set_nodelay(true)?;
@@ -97,13 +97,13 @@ impl Client {
     pub(crate) fn unexpected(&self) -> anyhow::Error {
         let line = String::from_utf8_lossy(&self.line);
         let what = format!("{}: {}", self.address, line.trim_end());
-        Told::new(Status::Refused, what).into()
+        StatusError::new(Status::Refused, what).into()
     }
 }
 
 fn silent(address: &str, error: &io::Error) -> anyhow::Error {
     let what = format!("{address} stopped answering: {error}");
-    Told::new(Status::NotLoaded, what).into()
+    StatusError::new(Status::NotLoaded, what).into()
 }
 
 /// Bytes in base64, as the flag `b` takes a key.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The layout of a dump: a header, blocks of records, and an end with totals. Numbers are
-//! little-endian. docs/operations.md tells what is kept.
+//! little-endian. docs/operations.md describes what is kept.
 //!
 //! Everything that is read from a file is hostile: a length is compared with its bound before memory
 //! is taken for it.
@@ -195,7 +195,7 @@ fn header_sum(bytes: &[u8], identity: u64) -> u32 {
     sum.finalize()
 }
 
-/// What the end says.
+/// The totals at the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) items: u64,
@@ -226,7 +226,7 @@ impl Totals {
 pub(crate) const BINARY: u8 = 1;
 /// The item is stale (`X`).
 pub(crate) const STALE: u8 = 2;
-/// A client was told to make it anew (`Z`).
+/// A client has won the token to refresh it (`Z`).
 pub(crate) const WON: u8 = 4;
 
 /// An item.
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_are_told() {
+    fn other_versions_are_named_in_the_error() {
         let of = |version: u32| {
             let mut bytes = Header {
                 made: 1,

@@ -51,8 +51,8 @@ pub(crate) fn dump(target: &Target, given: &Dump) -> Result<Answer> {
             end!(Usage, "--resume needs a file");
         }
         let mut writer = Writer::new(BufWriter::new(io::stdout().lock()), header)?;
-        let told = (&mut progress, expected);
-        save::save(target, connections, &known, &mut writer, &counts, told)?;
+        let progress = (&mut progress, expected);
+        save::save(target, connections, &known, &mut writer, &counts, progress)?;
         let (_, totals, written) = writer.end()?;
         (totals, written)
     } else {
@@ -61,8 +61,8 @@ pub(crate) fn dump(target: &Target, given: &Dump) -> Result<Answer> {
             true => partial.resume(|key| known.insert(key))?,
             false => partial.create(header)?,
         };
-        let told = (&mut progress, expected);
-        save::save(target, connections, &known, &mut writer, &counts, told)
+        let progress = (&mut progress, expected);
+        save::save(target, connections, &known, &mut writer, &counts, progress)
             .with_context(|| format!("{shown}.partial is left: --resume goes on with it"))?;
         let (out, totals, written) = writer.end()?;
         partial.complete(out)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A line on the terminal that tells how far a dump or a load is.
+//! A line on the terminal with the progress of a dump or a load.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ const EVERY: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Progress {
     begun: Instant,
-    told: Instant,
+    shown: Instant,
     is_shown: bool,
 }
 
@@ -21,18 +21,18 @@ impl Progress {
         let now = Instant::now();
         Self {
             begun: now,
-            told: now,
+            shown: now,
             is_shown: !is_quiet && io::stderr().is_terminal(),
         }
     }
 
-    /// Tells of so many items, and which part of the whole is done if that is known.
-    pub(crate) fn tell(&mut self, items: u64, part: Option<f64>) {
+    /// Shows so many items, and the part of the whole that is done if that is known.
+    pub(crate) fn show(&mut self, items: u64, part: Option<f64>) {
         let now = Instant::now();
-        if self.is_shown && now - self.told >= EVERY {
-            self.told = now;
+        if self.is_shown && now - self.shown >= EVERY {
+            self.shown = now;
             let line = line(items, part, now - self.begun);
-            // Nobody is told when the terminal is gone.
+            // The terminal may be gone.
             let _ = write!(io::stderr(), "\r{line}\x1b[K");
         }
     }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rate_and_remaining_time_are_told() {
+    fn rate_and_remaining_time_are_shown() {
         let since = Duration::from_secs(10);
         assert_eq!(
             line(2_000_000, Some(0.25), since),

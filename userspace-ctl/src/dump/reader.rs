@@ -45,7 +45,7 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// The next block; none after the end, when all is as the end says.
+    /// The next block; none after the end, when all is as the end states.
     pub(crate) fn block(&mut self) -> Result<Option<Packed>, Damage> {
         if self.is_over {
             return Ok(None);
@@ -86,11 +86,11 @@ impl<R: Read> Reader<R> {
     }
 
     fn end(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let told = Totals::parse(bytes);
-        if told != self.totals {
+        let stated = Totals::parse(bytes);
+        if stated != self.totals {
             return Err(format!(
-                "the end tells of {} items, {} were there",
-                told.items, self.totals.items
+                "the end states {} items, {} were there",
+                stated.items, self.totals.items
             ));
         }
         let mut more = [0];
@@ -260,7 +260,7 @@ mod tests {
         assert!(of(&[&other.to_bytes(), first, second, third, end]).is_err());
     }
 
-    /// What a hostile file says of itself, with all checksums right.
+    /// A hostile file's statements, with all checksums right.
     fn hostile(raw: u32, items: u32, payload: &[u8]) -> Vec<u8> {
         let header = Header {
             made: 1,
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_unpacked_no_further_than_its_header_says() {
+    fn unpacking_stops_at_the_size_in_the_header() {
         let bomb = zstd::bulk::compress(&vec![0; 2 * RAW_MOST], 1).unwrap();
         for raw in [1000, RAW_MOST as u32] {
             let damage = verify(&hostile(raw, 1, &bomb)[..]).unwrap_err();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_taken_for_what_a_file_has_and_not_for_what_it_says() {
+    fn memory_follows_the_bytes_in_the_file_not_its_stated_sizes() {
         let mut file = hostile(RAW_MOST as u32, 1, &[0; 100]);
         file.truncate(HEADER + BLOCK_HEADER + 50);
         let mut bad =

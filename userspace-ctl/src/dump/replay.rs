@@ -124,7 +124,7 @@ pub(crate) fn replay<R: Read>(
                 }
             }
             let read = reader.read as f64;
-            progress.tell(counts.all(), size.map(|size| read / size as f64));
+            progress.show(counts.all(), size.map(|size| read / size as f64));
         }
         drop(put_blocks);
         let mut ended = Ok(damage);
@@ -317,7 +317,7 @@ fn follow(record: &Record<'_>, left: u64) -> (Vec<u8>, usize) {
         answers += 1;
     }
     if record.marks & WON != 0 {
-        // The one who asks is told to make the item anew, and nobody after.
+        // The first client that asks wins the token, and none after it.
         out.extend_from_slice(b"mg ");
         put_key(record.key, record.marks, &mut out);
         if !is_stale {

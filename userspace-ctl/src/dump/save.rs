@@ -2,7 +2,7 @@
 //! Reads all items of a running cache: one connection lists the keys (`lru_crawler metadump`), the
 //! others ask for them (`mg`).
 //!
-//! `mgdump` would tell which keys were given in base64, but prints a key that came by the binary
+//! `mgdump` would show which keys were given in base64, but prints a key that came by the binary
 //! protocol as it is, line ends and all; `metadump` has every key as `%XX`.
 
 use std::collections::hash_map::RandomState;
@@ -144,7 +144,7 @@ pub(crate) fn save<W: Write>(
             }
             let items = writer.totals.items;
             let part = (expected > 0).then(|| items as f64 / expected as f64);
-            progress.tell(items, part);
+            progress.show(items, part);
         }
         let panicked = |_| Err(anyhow!("a thread panicked"));
         let mut ended = written.context("the dump can't be written");
@@ -178,7 +178,7 @@ fn list(
             if keys.is_full()
                 && (is_over.load(Relaxed) || out.send(std::mem::take(&mut keys)).is_err())
             {
-                // Why is told by the thread that ended.
+                // The thread that ended reports why.
                 return Ok(());
             }
         } else if line == b"END" {
@@ -238,7 +238,7 @@ impl<'c> Asker<'c> {
         for key in keys.iter() {
             self.requests.extend_from_slice(b"mg ");
             if is_plain(key) {
-                // `k` tells whether it was given in base64.
+                // `k` shows whether it was given in base64.
                 self.requests.extend_from_slice(key);
                 self.requests.extend_from_slice(b" k v f t c u\r\n");
             } else {
@@ -301,7 +301,7 @@ impl<'c> Asker<'c> {
         Ok(())
     }
 
-    /// Whether there is somebody to take the block.
+    /// Whether there is a receiver for the block.
     fn close_block(&mut self, out: &SyncSender<Packed>) -> Result<bool> {
         if self.items == 0 {
             return Ok(true);
@@ -313,7 +313,7 @@ impl<'c> Asker<'c> {
     }
 }
 
-/// A request that makes an item stale, with nobody who makes it anew, if it is still that item.
+/// A request that makes an item stale, with no client that refreshes it, if it is still that item.
 pub(super) fn stale(key: &[u8], marks: u8, cas: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"md ");
     put_key(key, marks, out);
@@ -334,7 +334,7 @@ pub(super) fn put_key(key: &[u8], marks: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// What the first line of an answer tells.
+/// The fields of an answer's first line.
 struct Found {
     len: u64,
     /// The dump was taken for a client that makes the item anew: that must be put back.

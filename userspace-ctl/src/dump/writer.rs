@@ -129,33 +129,33 @@ impl Partial {
 
     /// Begins it; what an earlier dump left is lost.
     pub(crate) fn create(&self, header: Header) -> Result<Writer<BufWriter<File>>> {
-        let said = || format!("can't write {}", self.partial.display());
+        let context = || format!("can't write {}", self.partial.display());
         match fs::remove_file(&self.partial) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(said)
+                return Err(error).with_context(context)
             }
             _ => {}
         }
-        // A cache's values are not for everybody, and no link is followed.
+        // A cache's values are private, and no link is followed.
         let open = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&self.partial);
-        let file = open.with_context(said)?;
-        Writer::new(BufWriter::with_capacity(1 << 20, file), header).with_context(said)
+        let file = open.with_context(context)?;
+        Writer::new(BufWriter::with_capacity(1 << 20, file), header).with_context(context)
     }
 
-    /// Goes on after the last whole block of one that was interrupted; tells each key in there.
+    /// Goes on after the last whole block of one that was interrupted; calls back with each of its keys.
     pub(crate) fn resume(&self, mut each: impl FnMut(&[u8])) -> Result<Writer<BufWriter<File>>> {
-        let said = || format!("can't go on with {}", self.partial.display());
+        let context = || format!("can't go on with {}", self.partial.display());
         let open = OpenOptions::new()
             .read(true)
             .write(true)
             .open(&self.partial);
-        let file = open.with_context(said)?;
+        let file = open.with_context(context)?;
         let mut unpacker = Unpacker::new()?;
-        let mut reader = Reader::new(std::io::BufReader::new(&file)).with_context(said)?;
+        let mut reader = Reader::new(std::io::BufReader::new(&file)).with_context(context)?;
         let mut writer = Writer {
             out: (),
             header: reader.header,
@@ -166,10 +166,10 @@ impl Partial {
         loop {
             match reader.block() {
                 Ok(Some(block)) => {
-                    for record in unpacker.unpack(&block).with_context(said)? {
+                    for record in unpacker.unpack(&block).with_context(context)? {
                         match record {
                             Ok(record) => each(record.key),
-                            Err(what) => end!(Failed, "{}: {what}", said()),
+                            Err(what) => end!(Failed, "{}: {what}", context()),
                         }
                     }
                     writer.next = reader.next;
@@ -181,8 +181,8 @@ impl Partial {
                 Err(_) => break,
             }
         }
-        file.set_len(writer.written).with_context(said)?;
-        (&file).seek(SeekFrom::End(0)).with_context(said)?;
+        file.set_len(writer.written).with_context(context)?;
+        (&file).seek(SeekFrom::End(0)).with_context(context)?;
         Ok(Writer {
             out: BufWriter::with_capacity(1 << 20, file),
             header: writer.header,
@@ -194,15 +194,17 @@ impl Partial {
 
     /// Gives it its name, when all of it is on the disk.
     pub(crate) fn complete(&self, out: BufWriter<File>) -> Result<()> {
-        let said = || format!("can't complete {}", self.file.display());
+        let context = || format!("can't complete {}", self.file.display());
         let file = out.into_inner().map_err(|error| error.into_error());
-        file.with_context(said)?.sync_all().with_context(said)?;
-        fs::rename(&self.partial, &self.file).with_context(said)?;
+        file.with_context(context)?
+            .sync_all()
+            .with_context(context)?;
+        fs::rename(&self.partial, &self.file).with_context(context)?;
         let folder = match self.file.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let folder = File::open(folder).with_context(said)?;
-        folder.sync_all().with_context(said)
+        let folder = File::open(folder).with_context(context)?;
+        folder.sync_all().with_context(context)
     }
 }

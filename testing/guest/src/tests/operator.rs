@@ -42,7 +42,7 @@ pub(super) fn refusals() -> Result<()> {
         ("memory 1000000", "must be from 8 to "),
         ("memory 7", "must be from 8 to "),
         ("auth set /tmp/users", "passwd(5)"),
-        ("auth set /dev/null", "nobody is in there"),
+        ("auth set /dev/null", "it has no users"),
         ("allow remove default", "no network would be left"),
         ("allow add 10.0.0.1/8", "did you mean 10.0.0.0/8"),
         ("allow set 10.0.0.0/33", "from 0 to 32"),
