@@ -25,6 +25,9 @@ const FIXED: usize = 26;
 pub(crate) const BLOCK: usize = 1 << 20;
 /// The longest key.
 pub(crate) const KEY_MOST: usize = 250;
+/// The longest key in base64, which as such has at most [`KEY_MOST`] digits. To a longer one a server
+/// answers that the line is bad, and takes the value behind it for commands.
+const BINARY_MOST: usize = KEY_MOST / 4 * 3;
 /// The longest value. No Hippos has items of more than 4 MiB; a memcached could.
 pub(crate) const VALUE_MOST: usize = 64 << 20;
 /// The most bytes of a block's records.
@@ -277,8 +280,12 @@ impl<'b> Record<'b> {
         let Some((key, (value, rest))) = split else {
             return Err("a record ends early".into());
         };
-        if marks & BINARY == 0 && !is_plain(key) {
-            // Sent as it is, such a key would be another command.
+        let is_sendable = match marks & BINARY {
+            // Sent as it is, another key would be a command.
+            0 => is_plain(key),
+            _ => fits_base64(key),
+        };
+        if !is_sendable {
             return Err("a key that no client could send".into());
         }
         *from = rest;
@@ -296,6 +303,11 @@ impl<'b> Record<'b> {
 /// Whether a key can stand in a line of the text protocol.
 pub(crate) fn is_plain(key: &[u8]) -> bool {
     key.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
+}
+
+/// Whether a request can have a key in base64.
+pub(crate) fn fits_base64(key: &[u8]) -> bool {
+    key.len() <= BINARY_MOST
 }
 
 /// The records of a block.
@@ -456,18 +468,25 @@ mod tests {
             record.put(&mut raw);
             Records::new(&raw, 1).next().unwrap().map(drop)
         };
-        let record = |key, marks| Record {
-            key,
-            marks,
-            ..Record::default()
-        };
+        fn record(key: &[u8], marks: u8) -> Record<'_> {
+            Record {
+                key,
+                marks,
+                ..Record::default()
+            }
+        }
         assert_eq!(of(record(b"key", 0)), Ok(()));
         assert_eq!(of(record(b"a b\r\n", BINARY)), Ok(()));
         for key in [&b"k\r\nflush_all"[..], b"a b", b"\0", b""] {
             assert!(of(record(key, 0)).is_err(), "{key:?}");
         }
         assert!(of(record(b"key", 8)).is_err());
-        assert!(of(record(&[b'k'; 251], 0)).is_err());
+        // 187 bytes are 252 digits.
+        assert_eq!(of(record(&[1; 186], BINARY)), Ok(()));
+        for len in 187..=250 {
+            let key = vec![1; len];
+            assert!(of(record(&key, BINARY)).is_err(), "{len}");
+        }
     }
 
     #[test]
