@@ -67,6 +67,22 @@ impl Server {
         assert_eq!(self.ask(requests), "");
     }
 
+    /// Stores `x` by the binary protocol, which takes any key.
+    fn set_binary(&self, key: &[u8], expiry: u32) {
+        let len = u8::try_from(key.len()).unwrap();
+        let mut set = vec![0x80, 1, 0, len, 8, 0, 0, 0, 0, 0, 0, 9 + len];
+        // Opaque, CAS number and client flags.
+        set.extend([0; 16]);
+        set.extend(expiry.to_be_bytes());
+        set.extend(key);
+        set.push(b'x');
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(&set).unwrap();
+        let mut said = [0; 24];
+        stream.read_exact(&mut said).unwrap();
+        assert_eq!(said[..8], [0x81, 1, 0, 0, 0, 0, 0, 0]);
+    }
+
     fn ctl(&self, arguments: &[&str]) -> (i32, String, String) {
         ctl(&[&["--server", &self.address], arguments].concat())
     }
@@ -156,6 +172,73 @@ fn all_attributes_of_items_are_kept() {
         );
         assert!(second.contains('Z') && !second.contains('W'), "{reply}");
     }
+}
+
+#[test]
+fn expiries_up_to_the_last_that_a_client_can_tell_are_kept() {
+    let folder = Folder::new("far");
+    let file = &folder.file("dump");
+    let mut from = Server::new(&[]);
+    let last = i32::MAX;
+    // The binary protocol has 32 bits for it.
+    from.set_binary(b"beyond", u32::MAX);
+    let said = from.ask(format!("ms last 1 T{last}\r\nl\r\n"));
+    assert_eq!(said, "HD\r\n");
+    for (key, days) in [("d14", 14), ("d16", 16), ("d29", 29), ("never", 0)] {
+        let seconds = days * 86_400;
+        let said = from.ask(format!(
+            "ms {key} 1 T1000\r\nx\r\nmg {key} R2000 T{seconds}\r\nmg {key}\r\n"
+        ));
+        assert_eq!(said, "HD\r\nHD W\r\nHD Z\r\n");
+    }
+    from.json(&["dump", file]);
+    let mut to = Server::new(&[]);
+    assert_eq!(to.json(&["load", file])["stored"], 6);
+    // Seconds and marks.
+    let of = |server: &mut Server, key: &str| -> (i64, String) {
+        let said = server.ask(format!("mg {key} t\r\n"));
+        let told = said.strip_prefix("HD t").map(str::trim_end);
+        let told = told.unwrap_or_else(|| panic!("{key}: {said:?}"));
+        let (left, marks) = told.split_once(' ').unwrap_or((told, ""));
+        (left.parse().unwrap(), marks.to_owned())
+    };
+    for key in ["beyond", "last", "never", "d14", "d16", "d29"] {
+        let (there, here) = (of(&mut from, key), of(&mut to, key));
+        assert_eq!(there.1, here.1, "{key}");
+        // Half a second more is a time that no request can tell: never.
+        let is_never = matches!(key, "beyond" | "never") || key == "last" && here.0 == -1;
+        match is_never {
+            true => assert_eq!(here.0, -1, "{key}"),
+            false => assert!((there.0 - here.0).abs() <= 5, "{key}: {there:?} {here:?}"),
+        }
+    }
+}
+
+#[test]
+fn values_are_not_sent_to_a_server_that_would_take_them_for_commands() {
+    let folder = Folder::new("old");
+    let file = &folder.file("dump");
+    let mut from = Server::new(&[]);
+    from.ask("ms key 9\r\nflush_all\r\n");
+    from.json(&["dump", file]);
+    // It knows no `ms`, as memcached before 1.6.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let seen = thread::spawn(move || {
+        let mut seen = Vec::new();
+        let mut stream = BufReader::new(listener.accept().unwrap().0);
+        let mut line = String::new();
+        while stream.read_line(&mut line).unwrap_or(0) > 0 {
+            let _ = stream.get_mut().write_all(b"ERROR\r\n");
+            seen.push(std::mem::take(&mut line));
+        }
+        seen
+    });
+    let arguments = ["load", file, "--connections", "1"];
+    let (status, _, error) = ctl(&[&["--server", &address], &arguments[..]].concat());
+    assert_eq!(status, 5, "{error}");
+    let seen = seen.join().unwrap();
+    assert!(!seen.contains(&"flush_all\r\n".into()), "{seen:?}");
 }
 
 #[test]

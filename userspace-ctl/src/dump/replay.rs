@@ -16,6 +16,7 @@ use super::progress::Progress;
 use super::reader::{Packed, Reader, Unpacker};
 use super::save::{put_key, stale};
 use super::writer::now;
+use crate::exit::end;
 
 /// Requests that are sent before their answers are read. The answers, of at most some sixty bytes
 /// each, fit the buffers of the sockets.
@@ -24,8 +25,12 @@ const REQUESTS: usize = 1000;
 const REQUEST_BYTES: usize = 256 << 10;
 /// Longer times to live are given as Unix time (`REALTIME_MAXDELTA` of memcached).
 const RELATIVE_MOST: u64 = 60 * 60 * 24 * 30;
-/// Seconds that an item has which does not expire, until its mark is made.
+/// The last Unix time that a request can tell, in 2038: of more, servers take the low 32 bits.
+const LATEST: u64 = i32::MAX as u64;
+/// Seconds that an item has which expires when no request can tell it, until its mark is made.
 const MEANWHILE: u64 = 3600;
+/// Seconds by which a time has to be beyond another one, whatever the server's clock says.
+const MARGIN: u64 = 3600;
 
 /// Which values win where the cache has the key already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -95,7 +100,7 @@ pub(crate) fn replay<R: Read>(
     (progress, size): (&mut Progress, Option<u64>),
 ) -> Result<Option<Damage>> {
     let from = lock(done).next();
-    let clients: Result<Vec<Client>> = (0..connections).map(|_| Client::connect(target)).collect();
+    let clients: Result<Vec<Client>> = (0..connections).map(|_| connect(target)).collect();
     let clients = clients?;
     thread::scope(|scope| {
         let (put_blocks, blocks) = sync_channel(connections);
@@ -142,6 +147,23 @@ pub(crate) fn replay<R: Read>(
     })
 }
 
+/// Connects to a server that reads over the value of an `ms` which it refuses. One that knows no `ms`,
+/// or another form of it, would take values for commands.
+fn connect(target: &Target) -> Result<Client> {
+    let mut client = Client::connect(target)?;
+    // Refused for its mode, before any item is touched.
+    client.send(b"ms hippos 2 MX\r\nmg\r\nmn\r\n")?;
+    let is_refused = client.line()?.starts_with(b"CLIENT_ERROR ");
+    if !is_refused || client.line()? != b"MN" {
+        end!(
+            Refused,
+            "{}: it does not take values by meta commands",
+            target.address
+        );
+    }
+    Ok(client)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -181,15 +203,14 @@ impl<'c> Storer<'c> {
                 return Ok(None);
             };
             let number = block.header.number;
-            // A clock that stands before the dump's must not make lives longer.
-            let now = now().max(block.header.made);
+            let made = block.header.made;
             let records = match unpacker.unpack(&block) {
                 Ok(records) => records,
                 Err(damage) => return Ok(Some(damage)),
             };
             for record in records {
                 match record {
-                    Ok(record) => self.store(&record, now)?,
+                    Ok(record) => self.store(&record, made)?,
                     Err(what) => {
                         self.flush()?;
                         return Ok(Some(Damage {
@@ -204,16 +225,18 @@ impl<'c> Storer<'c> {
         }
     }
 
-    fn store(&mut self, record: &Record<'_>, now: u64) -> Result<()> {
-        let Some(left) = left(record.expiry, now) else {
+    fn store(&mut self, record: &Record<'_>, made: u64) -> Result<()> {
+        // All times of a record are reckoned from one moment.
+        let now = now();
+        let Some(ttl) = ttl(record.expiry, made, now) else {
             self.counts.expired.fetch_add(1, Relaxed);
             return Ok(());
         };
         if record.marks & (STALE | WON) != 0 {
-            let (follow, answers) = follow(record, left);
+            let (follow, answers) = follow(record, ttl, now);
             self.marks.push((self.sent, follow, answers));
         }
-        put_request(record, left, self.mode, &mut self.requests);
+        put_request(record, ttl, now, self.mode, &mut self.requests);
         self.sent += 1;
         if self.sent >= REQUESTS || self.requests.len() >= REQUEST_BYTES {
             self.flush()?;
@@ -256,24 +279,34 @@ impl<'c> Storer<'c> {
     }
 }
 
-/// Seconds until then, 0 for never; nothing if it has come.
-fn left(expiry: u64, now: u64) -> Option<u64> {
-    match expiry {
-        0 => Some(0),
-        at => at.checked_sub(now).filter(|left| *left > 0),
+/// What `T` takes for an expiry of a block that was made then: 0 for never, which is what is beyond
+/// [`LATEST`]; nothing if it has come.
+fn ttl(expiry: u64, made: u64, now: u64) -> Option<u64> {
+    if expiry == 0 {
+        return Some(0);
     }
+    // A clock that stands before the dump's must not make lives longer.
+    let left = expiry.checked_sub(now.max(made)).filter(|left| *left > 0)?;
+    if left <= RELATIVE_MOST {
+        return Some(left);
+    }
+    // The expiry itself, unless the clock stands before the dump's.
+    let at = now.saturating_add(left);
+    Some(if at <= LATEST { at } else { 0 })
 }
 
-/// What `T` takes.
-fn ttl(left: u64) -> u64 {
-    match left {
-        0..=RELATIVE_MOST => left,
-        // The server's clock, which is this host's or as good.
-        _ => now().saturating_add(left),
-    }
+/// What `R` takes to be beyond what `T` took; nothing if there is no such time.
+fn beyond(ttl: u64, now: u64) -> Option<u64> {
+    let at = match ttl {
+        0 => return None,
+        left if left < RELATIVE_MOST => return Some(RELATIVE_MOST),
+        RELATIVE_MOST => now.saturating_add(RELATIVE_MOST),
+        at => at,
+    };
+    at.checked_add(MARGIN).filter(|beyond| *beyond <= LATEST)
 }
 
-fn put_request(record: &Record<'_>, left: u64, mode: Mode, out: &mut Vec<u8>) {
+fn put_request(record: &Record<'_>, ttl: u64, now: u64, mode: Mode, out: &mut Vec<u8>) {
     let is_binary = record.marks & BINARY != 0;
     out.extend_from_slice(b"ms ");
     if is_binary {
@@ -289,11 +322,11 @@ fn put_request(record: &Record<'_>, left: u64, mode: Mode, out: &mut Vec<u8>) {
     if record.flags != 0 {
         let _ = write!(out, " F{}", record.flags);
     }
-    let is_won_for_ever = record.marks & (STALE | WON) == WON && left == 0;
-    match if is_won_for_ever { MEANWHILE } else { left } {
+    let is_first_short = record.marks & (STALE | WON) == WON && beyond(ttl, now).is_none();
+    match if is_first_short { MEANWHILE } else { ttl } {
         0 => {}
-        left => {
-            let _ = write!(out, " T{}", ttl(left));
+        ttl => {
+            let _ = write!(out, " T{ttl}");
         }
     }
     if record.cas != 0 {
@@ -308,7 +341,7 @@ fn put_request(record: &Record<'_>, left: u64, mode: Mode, out: &mut Vec<u8>) {
 }
 
 /// Requests that make the marks of a stored item, and how many they are.
-fn follow(record: &Record<'_>, left: u64) -> (Vec<u8>, usize) {
+fn follow(record: &Record<'_>, ttl: u64, now: u64) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut answers = 0;
     let is_stale = record.marks & STALE != 0;
@@ -321,11 +354,11 @@ fn follow(record: &Record<'_>, left: u64) -> (Vec<u8>, usize) {
         out.extend_from_slice(b"mg ");
         put_key(record.key, record.marks, &mut out);
         if !is_stale {
-            let recache = left.max(MEANWHILE).saturating_mul(2).min(i32::MAX as u64);
-            let _ = write!(out, " R{recache}");
-            if left == 0 {
-                out.extend_from_slice(b" T0");
-            }
+            let _ = match beyond(ttl, now) {
+                Some(beyond) => write!(out, " R{beyond}"),
+                // Flags are taken in order: the item gets its own time when it has its mark.
+                None => write!(out, " R{RELATIVE_MOST} T{ttl}"),
+            };
         }
         out.extend_from_slice(b"\r\n");
         answers += 1;
@@ -337,9 +370,12 @@ fn follow(record: &Record<'_>, left: u64) -> (Vec<u8>, usize) {
 mod tests {
     use super::*;
 
-    fn request(record: Record<'_>, left: u64) -> String {
+    const NOW: u64 = 1_800_000_000;
+    const DAY: u64 = 86_400;
+
+    fn request(record: Record<'_>, ttl: u64) -> String {
         let mut out = Vec::new();
-        put_request(&record, left, Mode::Add, &mut out);
+        put_request(&record, ttl, NOW, Mode::Add, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -363,12 +399,75 @@ mod tests {
 
     #[test]
     fn a_time_to_live_is_what_is_left_of_it() {
-        assert_eq!(left(0, 100), Some(0));
-        assert_eq!(left(101, 100), Some(1));
-        assert_eq!(left(100, 100), None);
-        assert_eq!(left(1, 100), None);
-        assert_eq!(ttl(RELATIVE_MOST), RELATIVE_MOST);
-        assert!(ttl(RELATIVE_MOST + 1) > now() + RELATIVE_MOST);
+        let of = |expiry| ttl(expiry, NOW, NOW);
+        assert_eq!(of(0), Some(0));
+        assert_eq!(of(NOW + 1), Some(1));
+        assert_eq!(of(NOW), None);
+        assert_eq!(of(1), None);
+        assert_eq!(of(NOW + 30 * DAY), Some(30 * DAY));
+    }
+
+    #[test]
+    fn a_far_expiry_is_a_time_that_a_request_can_tell_or_never() {
+        let far = NOW + 30 * DAY + 1;
+        assert_eq!(ttl(far, NOW, NOW), Some(far));
+        // Whenever within the load it is asked for.
+        assert_eq!(ttl(far + 60, NOW, NOW + 59), Some(far + 60));
+        assert_eq!(ttl(LATEST, NOW, NOW), Some(LATEST));
+        for later in [LATEST + 1, u64::from(u32::MAX), u64::MAX] {
+            assert_eq!(ttl(later, NOW, NOW), Some(0), "{later}");
+        }
+        // In 2038 there are only seconds from now.
+        assert_eq!(ttl(LATEST + 10, NOW, LATEST - 10), Some(20));
+        assert_eq!(ttl(LATEST + 40 * DAY, NOW, LATEST - 10), Some(0));
+    }
+
+    #[test]
+    fn a_clock_before_the_dumps_makes_no_life_longer() {
+        for (expiry, wanted) in [(NOW + 5, 5), (NOW + 40 * DAY, NOW + 39 * DAY)] {
+            assert_eq!(ttl(expiry, NOW, NOW - DAY), Some(wanted));
+        }
+    }
+
+    /// Seconds until then, as a server takes `T` and `R`.
+    fn seconds(word: &str) -> u64 {
+        let time: u64 = word[1..].parse().unwrap();
+        assert!(time <= LATEST, "{word}");
+        match time {
+            0..=RELATIVE_MOST => time,
+            at => at.saturating_sub(NOW),
+        }
+    }
+
+    #[test]
+    fn the_token_is_taken_whatever_the_time_to_live_is() {
+        let record = Record {
+            marks: WON,
+            key: b"k",
+            ..Record::default()
+        };
+        let lives = [1, 14 * DAY, 16 * DAY, 30 * DAY - 1, 30 * DAY, 31 * DAY];
+        let lives = lives.map(|left| NOW + left).into_iter();
+        for expiry in lives.chain([0, LATEST - MARGIN, LATEST - 1, LATEST, LATEST + 1]) {
+            let ttl = ttl(expiry, NOW, NOW).unwrap();
+            let stored = request(record, ttl);
+            let word = |line: &str, of: char| {
+                line.split([' ', '\r'])
+                    .rfind(|w| w.starts_with(of))
+                    .map(str::to_owned)
+            };
+            let life = seconds(&word(&stored, 'T').unwrap());
+            let (asked, answers) = follow(&record, ttl, NOW);
+            let asked = String::from_utf8(asked).unwrap();
+            assert_eq!(answers, 1);
+            assert!(
+                seconds(&word(&asked, 'R').unwrap()) > life && life > 0,
+                "{expiry}: {stored}{asked}"
+            );
+            // What it has at last.
+            let last = word(&asked, 'T').or(word(&stored, 'T')).unwrap();
+            assert_eq!(last, format!("T{ttl}"));
+        }
     }
 
     #[test]
