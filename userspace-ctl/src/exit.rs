@@ -38,7 +38,7 @@ impl Status {
         (
             Status::Found,
             "the configuration has an error (every command that reads it), differs from what is in \
-             force (diff), waits for a restart (reload), or doctor found something to be mended",
+             force (diff), waits for a restart (reload), a dump left items out, or doctor found something to be mended",
         ),
     ];
 

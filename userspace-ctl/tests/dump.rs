@@ -5,10 +5,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::ops::Range;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::Mutex;
+use std::sync::mpsc::{channel, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -70,7 +72,8 @@ impl Server {
     /// Stores `x` by the binary protocol, which takes any key.
     fn set_binary(&self, key: &[u8], expiry: u32) {
         let len = u8::try_from(key.len()).unwrap();
-        let mut set = vec![0x80, 1, 0, len, 8, 0, 0, 0, 0, 0, 0, 9 + len];
+        let mut set = vec![0x80, 1, 0, len, 8, 0, 0, 0, 0, 0];
+        set.extend((u16::from(len) + 9).to_be_bytes());
         // Opaque, CAS number and client flags.
         set.extend([0; 16]);
         set.extend(expiry.to_be_bytes());
@@ -385,6 +388,176 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
     assert_eq!(from.json(&["dump", &file])["items"], 4000);
     fs::write(&partial, b"nonsense").unwrap();
     assert_eq!(from.ctl(&["dump", &file, "--resume"]).0, 1);
+}
+
+#[test]
+fn a_dump_that_can_not_be_written_puts_the_tokens_back() {
+    let mut server = Server::new(&[]);
+    // Several blocks of one batch, which can't be compressed into a buffer.
+    let mut random = 1u64;
+    let mut requests = String::new();
+    for key in 0..500 {
+        requests.push_str(&format!("ms key{key} 12000 q\r\n"));
+        for _ in 0..750 {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            requests.push_str(&format!("{random:016x}"));
+        }
+        requests.push_str("\r\n");
+    }
+    assert_eq!(server.ask(requests), "");
+    let all = |command: &str| -> String { (0..500).map(|n| format!("{command}{n}\r\n")).collect() };
+    let said = server.ask(all("md key").replace("\r", " I\r"));
+    assert_eq!(said.matches("HD").count(), 500);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let dump = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
+        .args([
+            "--server",
+            &server.address,
+            "dump",
+            "-",
+            "--connections",
+            "1",
+        ])
+        .stdout(full.unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(dump.status.code(), Some(1));
+    let error = String::from_utf8(dump.stderr).unwrap();
+    assert!(error.contains("No space left"), "{error}");
+    let said = server.ask(all("mg key"));
+    assert_eq!(
+        said.matches("HD W X").count() + said.matches("HD X W").count(),
+        500
+    );
+}
+
+/// A server of three stale items. It stops at the second of their answers, and goes on when it may;
+/// then the third is what it is told. The lines that clients said, without those to list items.
+struct Stale {
+    address: String,
+    stopped: Receiver<()>,
+    go_on: Sender<()>,
+    lines: Receiver<String>,
+}
+
+impl Stale {
+    fn new(third: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let ((put_stop, stopped), (go_on, may_go_on)) = (channel(), channel());
+        let (put_line, lines) = channel();
+        let may_go_on = Arc::new(Mutex::new(may_go_on));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (put_stop, put_line) = (put_stop.clone(), put_line.clone());
+                let may_go_on = may_go_on.clone();
+                thread::spawn(move || {
+                    let mut stream = BufReader::new(stream.unwrap());
+                    let mut line = String::new();
+                    while stream.read_line(&mut line).unwrap_or(0) > 0 {
+                        let word = line.split(' ').nth(1).unwrap_or("").to_owned();
+                        let said = match (line.as_str(), word.as_str()) {
+                            ("stats\r\n", _) => "STAT curr_items 3\r\nEND\r\n",
+                            (_, "metadump") => {
+                                "key=a exp=-1 size=9\nkey=b exp=-1 size=9\nkey=c exp=-1 size=9\nEND\r\n"
+                            }
+                            (line, word) => {
+                                put_line.send(line.trim_end().to_owned()).unwrap();
+                                match (&line[..2], word) {
+                                    ("mg", "a") => "VA 1 f0 t-1 c5 X W\r\na\r\n",
+                                    ("mg", "b") => {
+                                        put_stop.send(()).unwrap();
+                                        may_go_on.lock().unwrap().recv().unwrap();
+                                        "VA 1 f0 t-1 c6 X Z\r\nb\r\n"
+                                    }
+                                    ("mg", _) => third,
+                                    _ => "HD\r\n",
+                                }
+                            }
+                        };
+                        // The client may have ended.
+                        let _ = stream.get_mut().write_all(said.as_bytes());
+                        line.clear();
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            stopped,
+            go_on,
+            lines,
+        }
+    }
+
+    /// A dump that stops there.
+    fn dump(&self) -> Child {
+        let dump = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
+            .args(["--server", &self.address, "dump", "-"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        self.stopped.recv().unwrap();
+        dump.unwrap()
+    }
+
+    fn end(self) -> Vec<String> {
+        self.lines
+            .try_iter()
+            .filter(|line| line.starts_with("md"))
+            .collect()
+    }
+}
+
+#[test]
+fn a_dump_ends_by_a_signal_when_it_has_put_the_tokens_back() {
+    let server = Stale::new("VA 1 f0 t-1 c7 X W\r\nc\r\n");
+    let mut dump = server.dump();
+    let kill = Command::new("kill").arg(dump.id().to_string()).status();
+    assert!(kill.unwrap().success());
+    // The signal has come before the dump goes on.
+    thread::sleep(Duration::from_millis(300));
+    // It may have ended already, which is the defect.
+    let _ = server.go_on.send(());
+    assert_eq!(dump.wait().unwrap().signal(), Some(15));
+    assert_eq!(server.end(), ["md a I C5 E5", "md c I C7 E7"]);
+}
+
+#[test]
+fn tokens_are_put_back_on_another_connection_when_an_answer_makes_no_sense() {
+    let server = Stale::new("nonsense\r\n");
+    let mut dump = server.dump();
+    server.go_on.send(()).unwrap();
+    assert_eq!(dump.wait().unwrap().code(), Some(5));
+    assert_eq!(server.end(), ["md a I C5 E5"]);
+}
+
+#[test]
+fn items_that_no_text_can_ask_for_are_counted() {
+    let folder = Folder::new("binary");
+    let file = &folder.file("dump");
+    let mut server = Server::new(&[]);
+    for (len, left_out, dumped) in [(186, 0, 2), (187, 1, 3), (250, 2, 4)] {
+        server.set_binary(&vec![1; len], 0);
+        server.set_binary(&vec![b'k'; len], 0);
+        let (status, out, error) = server.ctl(&["--json", "dump", file]);
+        assert_eq!(status, if left_out > 0 { 6 } else { 0 }, "{len}: {error}");
+        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let counts = ["binary_only", "items", "gone"].map(|name| told[name].as_u64());
+        assert_eq!(counts, [Some(left_out), Some(dumped), Some(0)], "{len}");
+    }
+    let (status, out, _) = server.ctl(&["dump", file]);
+    assert_eq!(status, 6);
+    assert!(
+        out.contains("2 items have keys that only the binary protocol has"),
+        "{out}"
+    );
+    let mut to = Server::new(&[]);
+    assert_eq!(to.json(&["load", file])["stored"], 4);
+    assert_eq!(server.items(), 6);
+    assert_eq!(to.items(), 4);
 }
 
 #[test]

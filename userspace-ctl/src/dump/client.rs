@@ -85,9 +85,10 @@ impl Client {
 
     /// Reads over a value.
     pub(crate) fn skip(&mut self, len: u64) -> Result<()> {
-        let mut limited = (&mut self.stream).take(len + 2);
+        let whole = len.saturating_add(2);
+        let mut limited = (&mut self.stream).take(whole);
         match io::copy(&mut limited, &mut io::sink()) {
-            Ok(read) if read == len + 2 => Ok(()),
+            Ok(read) if read == whole => Ok(()),
             Ok(_) => end!(NotLoaded, "{} closed the connection", self.address),
             Err(error) => Err(silent(&self.address, &error)),
         }

@@ -3,6 +3,7 @@
 
 mod client;
 mod file;
+mod interrupt;
 mod progress;
 mod reader;
 mod replay;
@@ -27,6 +28,7 @@ pub(crate) use client::Target;
 pub(crate) use replay::Mode;
 
 use file::Header;
+use interrupt::Interrupt;
 use progress::Progress;
 use reader::Reader;
 use replay::Done;
@@ -35,6 +37,18 @@ use writer::{Partial, Writer};
 
 /// Writes all items into a file.
 pub(crate) fn dump(target: &Target, given: &Dump) -> Result<Answer> {
+    let interrupt = Interrupt::default();
+    let dumped = write(target, given, &interrupt);
+    if interrupt.has_come() {
+        if let Err(error) = &dumped {
+            eprintln!("hippos-ctl: {error:#}");
+        }
+        interrupt.pass_on();
+    }
+    dumped
+}
+
+fn write(target: &Target, given: &Dump, interrupt: &Interrupt) -> Result<Answer> {
     let counts = save::Counts::default();
     let connections = usize::from(given.connections);
     let expected = save::expected(target)?;
@@ -52,7 +66,15 @@ pub(crate) fn dump(target: &Target, given: &Dump) -> Result<Answer> {
         }
         let mut writer = Writer::new(BufWriter::new(io::stdout().lock()), header)?;
         let progress = (&mut progress, expected);
-        save::save(target, connections, &known, &mut writer, &counts, progress)?;
+        save::save(
+            target,
+            connections,
+            &known,
+            &mut writer,
+            &counts,
+            interrupt,
+            progress,
+        )?;
         let (_, totals, written) = writer.end()?;
         (totals, written)
     } else {
@@ -62,32 +84,54 @@ pub(crate) fn dump(target: &Target, given: &Dump) -> Result<Answer> {
             false => partial.create(header)?,
         };
         let progress = (&mut progress, expected);
-        save::save(target, connections, &known, &mut writer, &counts, progress)
-            .with_context(|| format!("{shown}.partial is left: --resume goes on with it"))?;
+        save::save(
+            target,
+            connections,
+            &known,
+            &mut writer,
+            &counts,
+            interrupt,
+            progress,
+        )
+        .with_context(|| format!("{shown}.partial is left: --resume goes on with it"))?;
         let (out, totals, written) = writer.end()?;
         partial.complete(out)?;
         (totals, written)
     };
     let seconds = progress.end();
-    let [items, gone, too_large] =
-        [&counts.items, &counts.gone, &counts.too_large].map(|count| count.load(Relaxed));
+    let [items, gone, too_large, binary_only, refused] = [
+        &counts.items,
+        &counts.gone,
+        &counts.too_large,
+        &counts.binary_only,
+        &counts.refused,
+    ]
+    .map(|count| count.load(Relaxed));
     let mut text = format!(
         "{} items in {written} bytes, {}\n",
         totals.items,
         pace(items, seconds)
     );
-    if too_large > 0 {
-        text.push_str(&format!("{too_large} items are too large for a dump\n"));
+    for (left_out, why) in [
+        (too_large, "are too large for a dump"),
+        (binary_only, "have keys that only the binary protocol has"),
+        (refused, "were refused: the server has no memory"),
+    ] {
+        if left_out > 0 {
+            text.push_str(&format!("{left_out} items {why}\n"));
+        }
     }
+    let status = Status::found(too_large + binary_only + refused > 0);
     if is_stdout {
         if !given.quiet {
             eprint!("{text}");
         }
-        return Ok(Answer::silent());
+        return Ok(Answer::silent().ending(status));
     }
     let json = json!({"items": totals.items, "bytes": written, "gone": gone,
-        "too_large": too_large, "seconds": seconds});
-    Ok(Answer::new(quiet(given.quiet, text), json))
+        "too_large": too_large, "binary_only": binary_only, "refused": refused,
+        "seconds": seconds});
+    Ok(Answer::new(quiet(given.quiet, text), json).ending(status))
 }
 
 /// Stores all items of a file.

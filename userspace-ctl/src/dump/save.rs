@@ -18,7 +18,8 @@ use std::time::Duration;
 use anyhow::{anyhow, Context, Result};
 
 use super::client::{put_base64, Client, Target};
-use super::file::{is_plain, Record, BINARY, BLOCK, KEY_MOST, STALE, VALUE_MOST, WON};
+use super::file::{fits_base64, is_plain, Record, BINARY, BLOCK, KEY_MOST, STALE, VALUE_MOST, WON};
+use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::reader::Packed;
 use super::writer::{now, Packer, Writer};
@@ -31,6 +32,9 @@ const REQUESTS: usize = 512;
 const REQUEST_BYTES: usize = 32 << 10;
 /// What a request has beside its key.
 const REQUEST_REST: usize = 24;
+/// Nothing is written before all answers are read, so that the tokens are put back soon: so many
+/// bytes of items are asked for at once, or one item more.
+const ITEM_BYTES: u64 = 8 << 20;
 /// Lists the keys in the order of the hash table. By classes, memcached misses items that move between
 /// its LRU lists meanwhile.
 const BY_HASH: &[u8] = b"lru_crawler metadump hash\r\n";
@@ -48,6 +52,11 @@ pub(crate) struct Counts {
     pub(crate) gone: AtomicU64,
     /// Longer than a dump takes.
     pub(crate) too_large: AtomicU64,
+    /// No text can ask for their keys: they have blanks or control characters, and are too long for
+    /// base64.
+    pub(crate) binary_only: AtomicU64,
+    /// The server had no memory for the answer.
+    pub(crate) refused: AtomicU64,
 }
 
 /// Keys, one behind the other.
@@ -55,10 +64,13 @@ pub(crate) struct Counts {
 struct Keys {
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// Bytes of their items.
+    items: u64,
 }
 
 impl Keys {
-    fn push(&mut self, key: &[u8]) {
+    fn push(&mut self, key: &[u8], item: u64) {
+        self.items = self.items.saturating_add(item);
         self.bytes.extend_from_slice(key);
         self.ends.push(self.bytes.len());
     }
@@ -66,6 +78,7 @@ impl Keys {
     fn is_full(&self) -> bool {
         let most = REQUEST_BYTES - KEY_MOST * 2;
         self.ends.len() == REQUESTS
+            || self.items >= ITEM_BYTES
             || self.bytes.len() * 4 / 3 + self.ends.len() * REQUEST_REST >= most
     }
 
@@ -107,19 +120,22 @@ pub(crate) fn save<W: Write>(
     known: &Known,
     writer: &mut Writer<W>,
     counts: &Counts,
+    interrupt: &Interrupt,
     (progress, expected): (&mut Progress, u64),
 ) -> Result<()> {
-    let is_over = &AtomicBool::new(false);
+    let (is_over, is_done) = (&AtomicBool::new(false), &AtomicBool::new(false));
     // What connects before a thread begins can fail at once.
     let lister = Client::connect(target)?;
     let clients: Result<Vec<Client>> = (0..connections).map(|_| Client::connect(target)).collect();
     let clients = clients?;
+    let held = interrupt.hold()?;
     thread::scope(|scope| {
+        let watcher = scope.spawn(|| held.watch(is_over, is_done));
         let (put_keys, keys) = sync_channel(connections * 4);
         let keys = Arc::new(Mutex::new(keys));
         let (put_blocks, blocks) = sync_channel(connections);
         let lister = scope.spawn(move || {
-            let listed = list(lister, known, &put_keys, is_over);
+            let listed = list(lister, known, counts, &put_keys, is_over);
             is_over.store(listed.is_err(), Relaxed);
             listed
         });
@@ -127,7 +143,8 @@ pub(crate) fn save<W: Write>(
         for client in clients {
             let (keys, put_blocks) = (keys.clone(), put_blocks.clone());
             askers.push(scope.spawn(move || {
-                let asked = Asker::new(client, counts).and_then(|a| a.run(&keys, &put_blocks));
+                let asker = Asker::new(target, client, counts);
+                let asked = asker.and_then(|a| a.run(&keys, &put_blocks, is_over));
                 if asked.is_err() {
                     is_over.store(true, Relaxed);
                 }
@@ -152,6 +169,11 @@ pub(crate) fn save<W: Write>(
             // The first error is the cause of the others.
             ended = ended.and(thread.join().unwrap_or_else(panicked));
         }
+        is_done.store(true, Relaxed);
+        watcher.thread().unpark();
+        if ended.is_ok() && interrupt.has_come() {
+            end!(Failed, "interrupted");
+        }
         ended
     })
 }
@@ -160,6 +182,7 @@ pub(crate) fn save<W: Write>(
 fn list(
     mut client: Client,
     known: &Known,
+    counts: &Counts,
     out: &SyncSender<Keys>,
     is_over: &AtomicBool,
 ) -> Result<()> {
@@ -170,10 +193,13 @@ fn list(
     loop {
         let line = client.line()?;
         if let Some(item) = line.strip_prefix(b"key=") {
-            let key = item.split(|byte| *byte == b' ').next().unwrap_or_default();
-            let key = decoded(key);
-            if !known.has(&key) && (1..=KEY_MOST).contains(&key.len()) {
-                keys.push(&key);
+            let mut words = item.split(|byte| *byte == b' ');
+            let key = decoded(words.next().unwrap_or_default());
+            let size = words.find_map(|word| word.strip_prefix(b"size="));
+            if !can_be_asked_for(&key) {
+                counts.binary_only.fetch_add(1, Relaxed);
+            } else if !known.has(&key) {
+                keys.push(&key, size.and_then(number).unwrap_or(0));
             }
             if keys.is_full()
                 && (is_over.load(Relaxed) || out.send(std::mem::take(&mut keys)).is_err())
@@ -197,8 +223,18 @@ fn list(
     }
 }
 
+/// Whether a request can have a key, as it is or in base64.
+fn can_be_asked_for(key: &[u8]) -> bool {
+    (1..=KEY_MOST).contains(&key.len()) && (is_plain(key) || fits_base64(key))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// Asks for the values of keys.
 struct Asker<'c> {
+    target: &'c Target,
     client: Client,
     counts: &'c Counts,
     packer: Packer,
@@ -206,11 +242,14 @@ struct Asker<'c> {
     value: Vec<u8>,
     raw: Vec<u8>,
     items: u32,
+    /// Records of whole blocks, and how many they are.
+    full: Vec<(Vec<u8>, u32)>,
 }
 
 impl<'c> Asker<'c> {
-    fn new(client: Client, counts: &'c Counts) -> Result<Self> {
+    fn new(target: &'c Target, client: Client, counts: &'c Counts) -> Result<Self> {
         Ok(Self {
+            target,
             client,
             counts,
             packer: Packer::new()?,
@@ -218,19 +257,32 @@ impl<'c> Asker<'c> {
             value: Vec::new(),
             raw: Vec::new(),
             items: 0,
+            full: Vec::new(),
         })
     }
 
-    fn run(mut self, keys: &Mutex<Receiver<Keys>>, out: &SyncSender<Packed>) -> Result<()> {
+    fn run(
+        mut self,
+        keys: &Mutex<Receiver<Keys>>,
+        out: &SyncSender<Packed>,
+        is_over: &AtomicBool,
+    ) -> Result<()> {
         loop {
             let next = keys.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(keys) = next else {
                 break;
             };
+            if is_over.load(Relaxed) {
+                break;
+            }
             self.ask(&keys)?;
-            self.read(&keys, out)?;
+            self.read(&keys)?;
+            if !self.put_blocks(out)? {
+                return Ok(());
+            }
         }
-        self.close_block(out).map(drop)
+        self.close_block();
+        self.put_blocks(out).map(drop)
     }
 
     fn ask(&mut self, keys: &Keys) -> Result<()> {
@@ -249,19 +301,36 @@ impl<'c> Asker<'c> {
         self.client.send(&self.requests)
     }
 
-    fn read(&mut self, keys: &Keys, out: &SyncSender<Packed>) -> Result<()> {
+    /// Reads all answers, and puts back the tokens that came with them, whatever else fails.
+    fn read(&mut self, keys: &Keys) -> Result<()> {
         self.requests.clear();
-        let mut put_back = 0;
+        let mut taken = 0;
+        let mut read = self.answers(keys, &mut taken);
+        if taken > 0 {
+            let put = match &read {
+                Ok(()) => put_back(&mut self.client, &self.requests, taken),
+                // What comes on this connection is not known.
+                Err(_) => Client::connect(self.target)
+                    .and_then(|mut client| put_back(&mut client, &self.requests, taken)),
+            };
+            read = read.and(put);
+        }
+        read
+    }
+
+    /// Reads the answers into records, and counts the tokens for which `requests` is to be sent.
+    fn answers(&mut self, keys: &Keys, taken: &mut u32) -> Result<()> {
         for key in keys.iter() {
             let line = self.client.line()?;
             let Some(found) = line.strip_prefix(b"VA ") else {
-                match line {
-                    // A key that this server does not take in base64.
-                    line if line == b"EN" || line.starts_with(b"CLIENT_ERROR ") => {}
-                    line if line.starts_with(b"SERVER_ERROR ") => {}
+                let count = match line {
+                    b"EN" => &self.counts.gone,
+                    // This server takes no key in base64.
+                    line if line.starts_with(b"CLIENT_ERROR ") => &self.counts.binary_only,
+                    line if line.starts_with(b"SERVER_ERROR ") => &self.counts.refused,
                     _ => return Err(self.client.unexpected()),
-                }
-                self.counts.gone.fetch_add(1, Relaxed);
+                };
+                count.fetch_add(1, Relaxed);
                 continue;
             };
             let Some(Found {
@@ -273,7 +342,7 @@ impl<'c> Asker<'c> {
                 return Err(self.client.unexpected());
             };
             if took {
-                put_back += 1;
+                *taken += 1;
                 stale(key, record.marks, record.cas, &mut self.requests);
             }
             if len > VALUE_MOST as u64 {
@@ -287,30 +356,39 @@ impl<'c> Asker<'c> {
             record.put(&mut self.raw);
             self.items += 1;
             self.counts.items.fetch_add(1, Relaxed);
-            if self.raw.len() >= BLOCK && !self.close_block(out)? {
-                return Ok(());
-            }
-        }
-        if put_back > 0 {
-            self.client.send(&self.requests)?;
-            for _ in 0..put_back {
-                // It may be gone, or another's by now.
-                self.client.line()?;
+            if self.raw.len() >= BLOCK {
+                self.close_block();
             }
         }
         Ok(())
     }
 
-    /// Whether there is a receiver for the block.
-    fn close_block(&mut self, out: &SyncSender<Packed>) -> Result<bool> {
-        if self.items == 0 {
-            return Ok(true);
+    fn close_block(&mut self) {
+        if self.items > 0 {
+            let raw = std::mem::take(&mut self.raw);
+            self.full.push((raw, std::mem::take(&mut self.items)));
         }
-        let block = self.packer.pack(&self.raw, self.items)?;
-        self.raw.clear();
-        self.items = 0;
-        Ok(out.send(block).is_ok())
     }
+
+    /// Whether the blocks are taken.
+    fn put_blocks(&mut self, out: &SyncSender<Packed>) -> Result<bool> {
+        for (raw, items) in self.full.drain(..) {
+            let block = self.packer.pack(&raw, items)?;
+            if out.send(block).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn put_back(client: &mut Client, requests: &[u8], answers: u32) -> Result<()> {
+    client.send(requests)?;
+    for _ in 0..answers {
+        // It may be gone, or another's by now.
+        client.line()?;
+    }
+    Ok(())
 }
 
 /// A request that makes an item stale, with no client that refreshes it, if it is still that item.
@@ -346,7 +424,6 @@ struct Found {
 impl Found {
     fn parse(line: &[u8], is_plain: bool) -> Option<Self> {
         let mut words = line.split(|byte| *byte == b' ').filter(|w| !w.is_empty());
-        let number = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
         let len = number(words.next()?)?;
         let mut record = Record::default();
         let mut took = false;
@@ -357,7 +434,7 @@ impl Found {
             match word.split_first()? {
                 (b'f', flags) => record.flags = u32::try_from(number(flags)?).ok()?,
                 (b't', b"-1") => record.expiry = 0,
-                (b't', left) => record.expiry = now() + number(left)?,
+                (b't', left) => record.expiry = now().saturating_add(number(left)?),
                 (b'c', cas) => record.cas = number(cas)?,
                 (b'b', []) => record.marks |= BINARY,
                 (b'X', []) => record.marks |= STALE,
@@ -410,11 +487,30 @@ mod tests {
     }
 
     #[test]
+    fn items_asked_for_at_once_are_bounded() {
+        let mut keys = Keys::default();
+        for _ in 0..4 {
+            assert!(!keys.is_full());
+            keys.push(b"key", 2 << 20);
+        }
+        assert!(keys.is_full());
+        keys.push(b"key", u64::MAX);
+        assert!(keys.is_full());
+    }
+
+    #[test]
+    fn keys_that_are_too_long_for_base64_are_asked_for_as_they_are() {
+        assert!(can_be_asked_for(&[b'k'; 250]) && can_be_asked_for(&[1; 186]));
+        assert!(!can_be_asked_for(&[b'k'; 251]) && !can_be_asked_for(&[1; 187]));
+        assert!(!can_be_asked_for(b""));
+    }
+
+    #[test]
     fn requests_sent_at_once_are_bounded() {
         for len in [1, 40, KEY_MOST] {
             let mut keys = Keys::default();
             while !keys.is_full() {
-                keys.push(&vec![b' '; len]);
+                keys.push(&vec![b' '; len], 100);
             }
             let bytes: usize = keys
                 .iter()

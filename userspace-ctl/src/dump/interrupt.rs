@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Signals that end a dump. They wait until no item lacks the token that the dump was given.
+
+use std::fs;
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::signal::{raise, SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// Those that would end the process.
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+/// Between two looks at whether one has come.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// The signal that came, if one did.
+#[derive(Debug, Default)]
+pub(crate) struct Interrupt(AtomicI32);
+
+impl Interrupt {
+    /// Holds signals back from this thread and from those that it begins.
+    pub(crate) fn hold(&self) -> Result<Held<'_>> {
+        let mut mask = SigSet::empty();
+        let ignored = ignored();
+        let heeded = |signal: &Signal| ignored >> (*signal as i32 - 1) & 1 == 0;
+        mask.extend(SIGNALS.into_iter().filter(heeded));
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let signals = SignalFd::with_flags(&mask, flags)?;
+        let before = mask.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Held {
+            interrupt: self,
+            before,
+            signals,
+        })
+    }
+
+    pub(crate) fn has_come(&self) -> bool {
+        self.0.load(Relaxed) != 0
+    }
+
+    /// Ends the process by the signal that came, as if it had not been held back.
+    pub(crate) fn pass_on(&self) {
+        if let Ok(signal) = Signal::try_from(self.0.load(Relaxed)) {
+            // The one error is a number that is no signal.
+            let _ = raise(signal);
+        }
+    }
+}
+
+/// Signals that are held back as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Held<'i> {
+    interrupt: &'i Interrupt,
+    before: SigSet,
+    signals: SignalFd,
+}
+
+impl Held<'_> {
+    /// Makes `is_over` true when a signal comes; a second one ends the process at once. Returns when
+    /// it finds `is_done`, for which this thread can be unparked.
+    pub(crate) fn watch(&self, is_over: &AtomicBool, is_done: &AtomicBool) {
+        while !is_done.load(Relaxed) {
+            if let Ok(Some(signal)) = self.signals.read_signal() {
+                // Signals have small numbers.
+                let number = signal.ssi_signo as i32;
+                if self.interrupt.0.swap(number, Relaxed) != 0 {
+                    process::exit(128 + number);
+                }
+                is_over.store(true, Relaxed);
+            }
+            thread::park_timeout(EVERY);
+        }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+/// The set of signals that this process was begun to ignore, from bit 0 for signal 1.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
+        .unwrap_or(0)
+}
