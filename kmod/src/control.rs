@@ -63,7 +63,7 @@ impl Control {
         let section = Section::from_number(input.section).ok_or(EINVAL)?;
         let text = self.text(section)?;
         let text = text.bytes();
-        let ends: [&[u8]; 2] = [b"END\r\n", b"RESET\r\n"];
+        let ends: [&[u8]; 3] = [b"END\r\n", b"RESET\r\n", b"OK\r\n"];
         let text = ends.iter().find_map(|end| text.strip_suffix(*end));
         let text = text.ok_or(EIO)?;
         give::<ReadStats>(argument, input, text)

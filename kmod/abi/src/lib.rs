@@ -337,11 +337,21 @@ pub enum Section {
     Reset = 5,
     /// `stats hippos_pass`
     Pass = 6,
+    /// `stats sizes`
+    Sizes = 7,
+    /// `stats detail dump`: lines of `PREFIX`, not of `STAT`.
+    Detail = 8,
+    /// `stats detail on`: no lines.
+    DetailOn = 9,
+    /// `stats detail off`: no lines.
+    DetailOff = 10,
+    /// `stats hippos_cpus`
+    Cpus = 11,
 }
 
 impl Section {
     /// Every section, in the order of their numbers.
-    pub const ALL: [Section; 7] = [
+    pub const ALL: [Section; 12] = [
         Section::General,
         Section::Settings,
         Section::Items,
@@ -349,6 +359,11 @@ impl Section {
         Section::Conns,
         Section::Reset,
         Section::Pass,
+        Section::Sizes,
+        Section::Detail,
+        Section::DetailOn,
+        Section::DetailOff,
+        Section::Cpus,
     ];
 
     /// The section behind a number from the other side.
@@ -366,6 +381,11 @@ impl Section {
             Section::Conns => "conns",
             Section::Reset => "reset",
             Section::Pass => "hippos_pass",
+            Section::Sizes => "sizes",
+            Section::Detail => "detail dump",
+            Section::DetailOn => "detail on",
+            Section::DetailOff => "detail off",
+            Section::Cpus => "hippos_cpus",
         }
     }
 }

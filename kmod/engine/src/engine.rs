@@ -202,6 +202,15 @@ impl<P: Platform> Engine<P> {
         single.wrapping_add(self.store.tallied(tally as usize))
     }
 
+    /// One CPU's part of [`engine_counted`](Self::engine_counted).
+    pub(crate) fn engine_counted_on(&self, cpu: usize, tally: EngineCounter) -> u64 {
+        let single = match tally {
+            EngineCounter::FastCommands | EngineCounter::FastDatagrams => self.store.single_on(cpu),
+            _ => 0,
+        };
+        single.wrapping_add(self.store.tallied_on(cpu, tally as usize))
+    }
+
     /// Counts a get that found `item`.
     #[inline]
     pub(crate) fn hit(&self, item: &Item<'_>) {

@@ -386,6 +386,29 @@ fn statistics_are_told_in_any_room() {
 }
 
 #[test]
+fn commands_of_all_cpus_add_up_to_the_total() {
+    let engine = engine();
+    for _ in 0..7 {
+        say(&engine, "get none\r\n");
+    }
+    let commands = |text: &str, name: &str| -> u64 {
+        let rows = text.lines().filter_map(|line| line.strip_prefix("STAT "));
+        rows.filter_map(|row| row.split_once(' '))
+            .filter(|(row, _)| row.ends_with(name))
+            .map(|(_, count)| count.parse::<u64>().unwrap())
+            .sum()
+    };
+    let cpus = commands(
+        &say(&engine, "stats hippos_cpus\r\n"),
+        ":hippos_tcp_commands",
+    );
+    let total = commands(&say(&engine, "stats\r\n"), "hippos_tcp_commands");
+    assert!(cpus >= 7, "{cpus}");
+    // The question itself.
+    assert_eq!(total, cpus + 1);
+}
+
+#[test]
 fn prefixes_are_counted_when_asked_for() {
     let engine = common::engine_with(hippos_engine::Settings {
         prefixes: Box::leak(Box::new(hippos_engine::Prefixes::new())),

@@ -308,6 +308,26 @@ impl Counters {
         self.tally_at(i).map_or(0, |at| self.sum(at))
     }
 
+    /// How many shards there are.
+    pub(crate) fn cpus(&self) -> usize {
+        self.cpus
+    }
+
+    /// One CPU's part of [`tallied`](Self::tallied).
+    pub(crate) fn tallied_on(&self, cpu: usize, i: usize) -> u64 {
+        let cell = self.tally_at(i).and_then(|at| self.cell(cpu, at));
+        cell.map_or(0, |cell| cell.load(Relaxed))
+    }
+
+    /// One CPU's part of [`single`](Self::single).
+    pub(crate) fn single_on(&self, cpu: usize) -> u64 {
+        self.single.get(cpu).map_or(0, |single| {
+            let misses = single.misses.load(Relaxed);
+            let hits = single.hits.iter().map(|hits| hits.load(Relaxed));
+            hits.fold(misses, u64::wrapping_add)
+        })
+    }
+
     /// Zeroes all but what tells a present state.
     pub(crate) fn reset(&self) {
         let gauges = [ClassCounter::Items as usize, ClassCounter::Bytes as usize];

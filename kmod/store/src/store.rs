@@ -404,6 +404,21 @@ impl<P: Platform> Store<P> {
         self.counters.tallied(i)
     }
 
+    /// How many CPUs count.
+    pub fn counting_cpus(&self) -> usize {
+        self.counters.cpus()
+    }
+
+    /// One CPU's part of the caller's own counter `i`.
+    pub fn tallied_on(&self, cpu: usize, i: usize) -> u64 {
+        self.counters.tallied_on(cpu, i)
+    }
+
+    /// One CPU's part of [`single`](Self::single).
+    pub fn single_on(&self, cpu: usize) -> u64 {
+        self.counters.single_on(cpu)
+    }
+
     /// Zeroes the counters, but for what is there now: items and bytes.
     pub fn reset_counters(&self) {
         self.counters.reset();

@@ -31,6 +31,7 @@ enum What<'e, P: Platform> {
     Connections(Resume),
     Detail,
     Passes,
+    Cpus,
     Metadump(Walk<'e, P>, Classes),
     Mgdump(Walk<'e, P>, Classes),
     Cachedump(Walk<'e, P>, Classes, u32),
@@ -104,6 +105,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             b"slabs" => What::Slabs,
             b"sizes" => What::Sizes,
             b"hippos_pass" => What::Passes,
+            b"hippos_cpus" => What::Cpus,
             _ => return None,
         }))
     }
@@ -151,6 +153,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Connections(cursor) => engine.stats_connections(&mut lines, cursor),
             What::Detail => engine.stats_detail(&mut lines),
             What::Passes => engine.stats_passes(&mut lines),
+            What::Cpus => engine.stats_cpus(&mut lines),
             What::Metadump(walk, classes) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
                     if classes.has(item.class()) {

@@ -5,6 +5,7 @@ use hippos_proto::reply::{self, Cursor, Out};
 use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
 
 use crate::administration::Administration;
+use crate::counters::EngineCounter;
 use crate::session::lines::Lines;
 use crate::session::listing::Resume;
 use crate::statistics::{self, Now, Source, Value};
@@ -199,6 +200,20 @@ impl<P: Platform> Engine<P> {
                 format_args!("{count}"),
             );
         });
+    }
+
+    /// What each CPU has served.
+    pub(super) fn stats_cpus(&self, lines: &mut Lines<'_, impl Out>) {
+        for cpu in 0..self.store.counting_cpus() {
+            for counter in [
+                EngineCounter::FastCommands,
+                EngineCounter::UdpCommands,
+                EngineCounter::TcpCommands,
+            ] {
+                let (name, count) = (counter.name(), self.engine_counted_on(cpu, counter));
+                lines.put(format_args!("{cpu}:{name}"), format_args!("{count}"));
+            }
+        }
     }
 
     pub(super) fn stats_items(&self, lines: &mut Lines<'_, impl Out>) {
