@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// One JSON object or array instead of text, also for an error
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Ask a server over TCP instead of the loaded module: status, stats, conns, slabs, keys, dump,
+    /// Ask a server over TCP instead of the loaded module: status, stats, top, conns, slabs, keys, dump,
     /// load, exporter
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
@@ -123,6 +123,9 @@ hippos-ctl stats --json | jq .get_hits\n  hippos-ctl stats --watch 2 --rates"
         /// Which statistics; reset sets those to 0 that count
         #[arg(value_enum, default_value = "general")]
         section: SectionName,
+        /// Of detail: begin or end counting by the keys' prefixes
+        #[arg(value_enum)]
+        switch: Option<Switch>,
         /// Print them again every so many seconds
         #[arg(long, value_name = "SECONDS",
             value_parser = clap::value_parser!(u32).range(1..=86400))]
@@ -131,6 +134,14 @@ hippos-ctl stats --json | jq .get_hits\n  hippos-ctl stats --watch 2 --rates"
         #[arg(long)]
         rates: bool,
     },
+    /// Shows live rates: by receive path, CPU, slab class and connection, with refusals and warnings
+    #[command(
+        after_help = "Keys: q ends it, s changes the order of rows (by rate, by size or idle time, by \
+number or address), p pauses, + and - double and halve the interval.\n\nXDP, PRE_ROUTING and the UDP \
+socket count datagrams, TCP commands.\n\n\
+Examples:\n  hippos-ctl top --interval 5\n  hippos-ctl top --once\n  hippos-ctl top --json | jq .gets"
+    )]
+    Top(Top),
     /// Lists the open sockets, the idlest first
     Conns,
     /// Shows which sizes of items have the memory, a bar each
@@ -256,6 +267,30 @@ command. While it is attached the module can't be unloaded but by hippos-ctl sto
         #[command(subcommand)]
         action: Xdp,
     },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Top {
+    /// Seconds between samples, 0.1 to 3600
+    #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = interval)]
+    pub(crate) interval: f64,
+    /// Print one frame as text, of the rates in one interval
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let range = crate::top::INTERVALS;
+    match text.parse::<f64>() {
+        Ok(seconds) if range.contains(&seconds) => Ok(seconds),
+        _ => Err(format!("must be from {} to {}", range.start(), range.end())),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, clap::Args)]
@@ -389,6 +424,12 @@ pub(crate) enum SectionName {
     Reset,
     /// Why datagrams were left to the UDP socket
     Pass,
+    /// Sizes of items, as memcached has them: not counted
+    Sizes,
+    /// Gets, hits, sets and deletes by the keys' prefixes
+    Detail,
+    /// Commands that each CPU served
+    Cpus,
 }
 
 impl SectionName {
@@ -401,6 +442,9 @@ impl SectionName {
             SectionName::Conns => Section::Conns,
             SectionName::Reset => Section::Reset,
             SectionName::Pass => Section::Pass,
+            SectionName::Sizes => Section::Sizes,
+            SectionName::Detail => Section::Detail,
+            SectionName::Cpus => Section::Cpus,
         }
     }
 }
@@ -441,6 +485,8 @@ mod tests {
             ("flush --delay 2592001", "0..=2592000"),
             ("memory -1", "unexpected argument"),
             ("memory many", "invalid digit"),
+            ("top --interval 0", "must be from 0.1 to 3600"),
+            ("top --interval nan", "must be from 0.1 to 3600"),
             ("admin remote", "[possible values: network, local, off]"),
             (
                 "xdp attach --dev eth0 --mode fast",

@@ -9,6 +9,7 @@ mod config;
 mod configuration;
 mod conns;
 mod credentials;
+mod detail;
 mod device;
 mod doctor;
 mod dump;
@@ -31,6 +32,7 @@ mod start;
 mod stats;
 mod status;
 mod system;
+mod top;
 mod warm;
 #[cfg_attr(not(feature = "xdp"), path = "xdp/absent.rs")]
 mod xdp;
@@ -50,7 +52,7 @@ use serde_json::json;
 
 use admin::AdminAccess;
 use answer::Answer;
-use arguments::{Allow, Arguments, Auth, Command, Config, Mode, SectionName, Xdp};
+use arguments::{Allow, Arguments, Auth, Command, Config, Mode, SectionName, Switch, Xdp};
 use configuration::Configuration;
 use device::Device;
 use exit::{end, Status};
@@ -117,6 +119,7 @@ fn is_change(command: &Command) -> bool {
         | Command::Config { .. }
         | Command::Info
         | Command::Status
+        | Command::Top(_)
         | Command::Conns
         | Command::Slabs
         | Command::Keys { .. }
@@ -126,7 +129,9 @@ fn is_change(command: &Command) -> bool {
         | Command::Exporter { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => false,
-        Command::Stats { section, .. } => *section == SectionName::Reset,
+        Command::Stats {
+            section, switch, ..
+        } => *section == SectionName::Reset || switch.is_some(),
     }
 }
 
@@ -160,7 +165,28 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             status::status(&snapshot, source.is_here().then_some(&system))
         }
         Command::Stats {
+            section: SectionName::Detail,
+            switch,
+            watch: None,
+            rates: false,
+        } => {
+            let section = match switch {
+                None => return Ok(detail::detail(&source.open()?.text(Section::Detail)?)),
+                Some(Switch::On) => Section::DetailOn,
+                Some(Switch::Off) => Section::DetailOff,
+            };
+            source.open()?.text(section)?;
+            Ok(Answer::done())
+        }
+        Command::Stats {
+            switch: Some(_), ..
+        } => end!(
+            Usage,
+            "on and off are of stats detail, without --watch and --rates"
+        ),
+        Command::Stats {
             section,
+            switch: None,
             watch: None,
             rates: false,
         } => {
@@ -172,13 +198,14 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         }
         Command::Stats {
             section,
+            switch: None,
             watch,
             rates,
         } => {
-            if section == SectionName::Reset {
+            if matches!(section, SectionName::Reset | SectionName::Detail) {
                 end!(
                     Usage,
-                    "stats reset is done once: without --watch and --rates"
+                    "stats reset is done once, and stats detail printed once: without --watch and --rates"
                 );
             }
             let every = Duration::from_secs(u64::from(watch.unwrap_or(1)));
@@ -187,6 +214,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             stats::watch(&source, section, every, rates, arguments.json, &mut out)?;
             Ok(Answer::silent())
         }
+        Command::Top(given) => top::top(&source, &given, arguments.json),
         Command::Conns => Ok(conns::conns(&source.stats(Section::Conns)?)),
         Command::Slabs => Ok(slabs::slabs(
             &source.stats(Section::Slabs)?,
@@ -421,6 +449,8 @@ mod tests {
             ),
             ("stats", "is the module loaded?", Status::NotLoaded),
             ("stats reset --watch 1", "done once", Status::Usage),
+            ("stats detail --rates", "printed once", Status::Usage),
+            ("stats slabs on", "of stats detail", Status::Usage),
             ("allow set any", "is the module loaded?", Status::NotLoaded),
         ] {
             let words = ["hippos-ctl", "--device", "/nonexistent/hippos"];

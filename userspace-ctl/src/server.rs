@@ -121,7 +121,7 @@ impl Server {
     pub(crate) fn stats(&mut self, argument: &str) -> Result<String> {
         let command = format!("stats {argument}");
         let mut text = String::new();
-        self.ask(command.trim_end(), &["END", "RESET"], |line| {
+        self.ask(command.trim_end(), &["END", "RESET", "OK"], |line| {
             text.push_str(line);
             text.push_str("\r\n");
             Ok(())

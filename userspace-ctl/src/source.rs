@@ -8,6 +8,7 @@ use hippos_abi::Section;
 
 use crate::device::Device;
 use crate::dump::Target;
+use crate::exit::Status;
 use crate::server::Server;
 use crate::stats::Stats;
 
@@ -41,13 +42,15 @@ impl Source {
 
     /// Some of its statistics, asked anew.
     pub(crate) fn stats(&self, section: Section) -> Result<Stats> {
-        let text = match self {
-            Source::Device { path, .. } => Device::open(path)?.stats(section)?,
-            Source::Server { address, users } => {
-                Server::connect(address, users)?.stats(section.argument())?
-            }
-        };
-        Stats::parse(&text)
+        self.open()?.stats(section)
+    }
+
+    /// Opens the device, or connects to the server.
+    pub(crate) fn open(&self) -> Result<Open> {
+        Ok(match self {
+            Source::Device { path, .. } => Open::Device(Device::open(path)?),
+            Source::Server { address, users } => Open::Server(Server::connect(address, users)?),
+        })
     }
 
     /// The server itself: the module's own port, from this host.
@@ -74,5 +77,35 @@ impl Source {
     /// Whether this is a module on this host.
     pub(crate) fn is_here(&self) -> bool {
         matches!(self, Source::Device { .. })
+    }
+}
+
+/// An open source.
+#[derive(Debug)]
+pub(crate) enum Open {
+    Device(Device),
+    Server(Server),
+}
+
+impl Open {
+    /// The lines of some of its statistics.
+    pub(crate) fn text(&mut self, section: Section) -> Result<String> {
+        match self {
+            Open::Device(device) => device.stats(section),
+            Open::Server(server) => server.stats(section.argument()),
+        }
+    }
+
+    /// Some of its statistics.
+    pub(crate) fn stats(&mut self, section: Section) -> Result<Stats> {
+        Stats::parse(&self.text(section)?)
+    }
+
+    /// The same; none of a server that refuses them.
+    pub(crate) fn stats_if_served(&mut self, section: Section) -> Result<Stats> {
+        match self.stats(section) {
+            Err(error) if Status::of(&error) == Status::Refused => Ok(Stats::default()),
+            other => other,
+        }
     }
 }

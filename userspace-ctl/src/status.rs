@@ -39,6 +39,7 @@ fn path_state(value: &str) -> String {
 }
 
 /// The statistics that the status is made of.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) general: Stats,
     pub(crate) settings: Stats,
@@ -63,10 +64,7 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
     let warnings = warnings(snapshot, system);
     let health = health(&warnings);
     let mut text = String::new();
-    let version = general.get("hippos_version").map_or_else(
-        || format!("memcached {}", general.get("version").unwrap_or("?")),
-        |version| format!("hippos {version}"),
-    );
+    let version = version(general);
     let port = settings.number("tcpport");
     let up = duration(general.number("uptime"));
     writeln!(text, "{health}: {version} on port {port}, up {up}")?;
@@ -129,6 +127,25 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
         .map(|warning| json!({"what": warning.what, "loses_requests": warning.loses_requests}))
         .collect();
     Ok(Answer::new(text, json))
+}
+
+/// The server's name and version.
+pub(crate) fn version(general: &Stats) -> String {
+    general.get("hippos_version").map_or_else(
+        || format!("memcached {}", general.get("version").unwrap_or("?")),
+        |version| format!("hippos {version}"),
+    )
+}
+
+/// The warnings, and the word for all of them.
+pub(crate) fn warnings_and_health(
+    snapshot: &Snapshot,
+    system: Option<&System>,
+) -> (Vec<String>, &'static str) {
+    let warnings = warnings(snapshot, system);
+    let health = health(&warnings);
+    let texts = warnings.into_iter().map(|warning| warning.what);
+    (texts.collect(), health)
 }
 
 /// A condition that needs attention.
@@ -256,7 +273,7 @@ fn percent(part: u64, whole: u64) -> String {
     format!("{:.1} %", part as f64 * 100.0 / whole as f64)
 }
 
-fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds} s"),

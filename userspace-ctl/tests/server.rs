@@ -79,6 +79,34 @@ fn a_server_over_tcp_is_looked_into() {
 }
 
 #[test]
+fn top_prints_a_frame_of_the_rates_in_the_interval() {
+    let server = server(&[]);
+    let address = &server.address().to_string();
+    let client = TcpStream::connect(address).unwrap();
+    let arguments = ["--server", address, "top", "--once", "--interval", "0.1"];
+    let (status, text, error) = ctl(&arguments);
+    assert_eq!(status, 0, "{error}");
+    assert!(text.starts_with("healthy: hippos "), "{text}");
+    let peer = client.local_addr().unwrap().to_string();
+    assert!(text.contains(&peer), "{peer} in {text}");
+    assert!(text.contains("\nTCP "), "{text}");
+    let top = json(&[&arguments[..], &["--json"]].concat());
+    assert_eq!(top["receive_paths"].as_array().unwrap().len(), 4);
+    assert!(!top["cpus"].as_array().unwrap().is_empty());
+    let (status, _, error) = ctl(&["--server", address, "top"]);
+    assert_eq!(status, 2, "{error}");
+    let (status, out, error) = ctl(&["--server", address, "stats", "detail", "on"]);
+    assert_eq!((status, &out[..]), (0, ""), "{error}");
+    fill(address);
+    let detail = json(&["--server", address, "--json", "stats", "detail"]);
+    assert_eq!(detail["user"]["set"], 5);
+    assert_eq!(
+        json(&["--server", address, "--json", "stats", "sizes"])["sizes_status"],
+        "disabled"
+    );
+}
+
+#[test]
 fn a_login_is_asked_for_and_used() {
     let users = std::env::temp_dir().join(format!("hippos-ctl-users-{}", std::process::id()));
     fs::write(&users, "user:pass\n").unwrap();
