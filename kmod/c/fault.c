@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults on purpose (linux/bug.h), to see that they are noticed. All but the
- * plainest are only in modules for debug kernels, one for each checker that
- * these have; kmod/kapi/fault.rs has the ones in Rust.
+ * Faults on purpose, in modules for debug kernels alone: one for each checker
+ * that these have, to see that it is noticed; kmod/kapi/fault.rs has the ones
+ * in Rust.
  */
 #include <linux/bottom_half.h>
-#include <linux/bug.h>
 #include <linux/delay.h>
 #include <linux/moduleparam.h>
 #include <linux/rcupdate.h>
@@ -14,12 +13,6 @@
 #include <linux/timer.h>
 
 #include "hippos.h"
-
-/* Kills the calling task with an oops. */
-void hippos_oops(void)
-{
-	BUG();
-}
 
 #ifdef CONFIG_KASAN
 

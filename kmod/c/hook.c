@@ -47,7 +47,6 @@ struct hippos_hooks *hippos_hooks_register(struct net *net, const struct hippos_
 	hooks->ops[1] = hooks->ops[0];
 	hooks->ops[1].hook = late ? hippos_on_ipv6_late : hippos_on_ipv6;
 	hooks->ops[1].pf = NFPROTO_IPV6;
-	hippos_packet_init();
 	err = hippos_transmit_start(HIPPOS_TOGETHER);
 	if (err)
 		goto free;

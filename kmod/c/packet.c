@@ -375,21 +375,11 @@ static __always_inline void reply(struct sk_buff *skb, const struct hippos_packe
 	hippos_transmit(skb);
 }
 
+#ifdef HIPPOS_FRESH_REPLIES
 /*
  * For measuring alone: what it is worth to send the request's own sk_buff back.
+ * Moves a reply's payload to a datagram of its own; the request's goes.
  */
-static bool fresh_replies;
-module_param(fresh_replies, bool, 0444);
-MODULE_PARM_DESC(fresh_replies, "measurement only: allocate each reply anew (default no)");
-static DEFINE_STATIC_KEY_FALSE(fresh_key);
-
-void hippos_packet_init(void)
-{
-	if (fresh_replies)
-		static_branch_enable(&fresh_key);
-}
-
-/* Moves a reply's payload to a datagram of its own; the request's goes. */
 static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
 {
 	struct sk_buff *reply_skb;
@@ -402,6 +392,12 @@ static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, 
 	consume_skb(skb);
 	return reply_skb;
 }
+#else
+static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
+{
+	return skb;
+}
+#endif
 
 /* One datagram of a reply that takes several; with the first one the request has been received. */
 void hippos_packet_reply(struct sk_buff *skb, struct hippos_packet *packet, u32 len, bool first)
@@ -423,8 +419,7 @@ static __always_inline unsigned int answer(const struct hippos_handler *handler,
 		return verdict;
 	}
 	hippos_count_in(dev_net(skb->dev), skb->dev, skb->protocol == htons(ETH_P_IP));
-	if (static_branch_unlikely(&fresh_key))
-		skb = fresh(skb, packet, verdict - HIPPOS_REPLY);
+	skb = fresh(skb, packet, verdict - HIPPOS_REPLY);
 	reply(skb, packet, verdict - HIPPOS_REPLY);
 	return NF_STOLEN;
 }

@@ -3,12 +3,6 @@
 
 use crate::ffi;
 
-/// Kills the calling task with an oops, for tests that want to see one noticed.
-pub fn oops() {
-    // SAFETY: does what it says and touches no memory.
-    unsafe { ffi::hippos_oops() }
-}
-
 /// Commits the fault that insmod asked for, if it did. Whoever loads the module for that wants
 /// nothing else of it.
 #[cfg(not(CONFIG_KASAN))]

@@ -77,10 +77,6 @@ impl Drop for Callbacks {
 impl kernel::Module for Hippos {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let mut config = Config::new()?;
-        if config.params.selftest_oops {
-            pr_err!("selftest_oops: an oops on purpose\n");
-            fault::oops();
-        }
         if fault::selftest() {
             // Not one of the errors of a start that goes wrong.
             return Err(EDOM);

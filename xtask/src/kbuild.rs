@@ -27,6 +27,9 @@ pub(crate) struct KmodArgs {
     /// Build for the debug kernel, into target/kmod-debug
     #[arg(long, conflicts_with = "kdir")]
     pub(crate) debug_kernel: bool,
+    /// Build one that allocates each reply anew, for measurements, into target/kmod-fresh
+    #[arg(long, hide = true)]
+    pub(crate) fresh_replies: bool,
     /// Show each command of the build
     #[arg(long)]
     pub(crate) verbose: bool,
@@ -84,6 +87,12 @@ pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
         }
     };
     let start = Instant::now();
+    let out = if args.fresh_replies {
+        make.arg("HIPPOS_FRESH_REPLIES=1");
+        suffixed(&out, "-fresh")
+    } else {
+        out
+    };
     fs::create_dir_all(&out)?;
     let _lock = cache::lock(&out.with_extension("lock"), "building the module")?;
     vendor()?;
@@ -103,6 +112,13 @@ pub(crate) fn build_for(root: &Root, args: &KmodArgs) -> Result<PathBuf> {
     }
     eprintln!("hippos: module: {:.1} s", start.elapsed().as_secs_f32());
     Ok(module)
+}
+
+/// A folder beside another one.
+fn suffixed(dir: &Path, suffix: &str) -> PathBuf {
+    let mut name = dir.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// What make must be told when a tree was built with clang: the same version.

@@ -59,6 +59,9 @@ pub(crate) struct RunArgs {
     /// Open a shell in the guest; its end is the guest's
     #[arg(long, conflicts_with = "exec")]
     shell: bool,
+    /// Crash the guest once it serves, to see that this ends with an error
+    #[arg(long, hide = true)]
+    crash: bool,
     /// Run Debian's memcached in the guest in the module's place, to compare
     #[arg(long)]
     reference: bool,
@@ -113,6 +116,9 @@ fn serve(args: &RunArgs, vm: &mut Vm) -> Result<u8> {
         load(vm, &args.parameters.join(" "))?;
     }
     println!("hippos: ready on 127.0.0.1:{} (tcp, udp)", vm.port());
+    if args.crash {
+        vm.ask("test planted::crash")?;
+    }
     let code = if args.shell {
         let shell = format!("shell {}", vm.terminal());
         vm.ask_within(&shell, SHELL_LIMIT).map(|_| 0)?

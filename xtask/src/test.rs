@@ -41,8 +41,8 @@ const MODELS: &str = "loom_models";
 /// The store's threads against each other, which a race detector watches.
 const STRESS: &str = "stress";
 
-/// The whole `run` command with a module that oopses.
-const OOPS: &str = "planted::oops_ends_run";
+/// The whole `run` command in a guest that crashes.
+const CRASH: &str = "planted::crash_ends_run";
 
 /// Run every test: cargo's on this machine, then those that need a guest.
 ///
@@ -192,7 +192,7 @@ pub(crate) fn test(args: &TestArgs, selection: &Selection) -> Result<u8> {
             .into_iter()
             .chain(clients)
             .chain(clients::TESTS.iter().map(|test| (*test).to_owned()))
-            .chain([OOPS, POOLS].map(str::to_owned))
+            .chain([CRASH, POOLS].map(str::to_owned))
         {
             println!("{name}");
         }
@@ -397,7 +397,7 @@ fn guests(
         && inside.is_empty()
         && clients.is_empty()
         && foreign.is_empty()
-        && ![OOPS, POOLS].into_iter().any(wanted)
+        && ![CRASH, POOLS].into_iter().any(wanted)
     {
         return Ok(());
     }
@@ -491,8 +491,8 @@ fn guests(
         count.note(name, start, expect_fault(name, result, dead));
         guest.vm = None;
     }
-    if wanted(OOPS) && !debug {
-        count.note(OOPS, Instant::now(), oops_ends_run(selection));
+    if wanted(CRASH) && !debug {
+        count.note(CRASH, Instant::now(), crash_ends_run(selection));
     }
     if wanted(POOLS) && !debug {
         count.note(POOLS, Instant::now(), bench::replay_pools(&root));
@@ -515,18 +515,11 @@ fn stock(mut clients: Clients<'_>, tests: &[&&str], count: &mut Count) -> Result
     clients.off()
 }
 
-/// `cargo xtask run` must end with an error, and say why, when the module oopses.
-fn oops_ends_run(selection: &Selection) -> Result<()> {
+/// `cargo xtask run` must end with an error, and say why, when the kernel crashes.
+fn crash_ends_run(selection: &Selection) -> Result<()> {
     let mut run = Command::new(std::env::current_exe()?);
-    run.args(selection.arguments()).args([
-        "run",
-        "--port",
-        "0",
-        "--exec",
-        "sleep 60",
-        "--",
-        "selftest_oops=1",
-    ]);
+    run.args(selection.arguments())
+        .args(["run", "--port", "0", "--crash"]);
     let output = run.stdin(Stdio::null()).output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(!output.status.success(), "run was content:\n{said}");

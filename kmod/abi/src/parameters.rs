@@ -63,8 +63,6 @@ macro_rules! parameters {
                  over TCP) or off";
             closed: switch() = "0", loaded "hippos_closed",
                 "serve no client until hippos-ctl auth says which may log in, or that none has to";
-            selftest_oops: switch() = "0", loaded "hippos_selftest_oops",
-                "test only: oops on purpose, to see that it is noticed";
             selftest: number(0, 2) = 0, loaded "hippos_selftest",
                 "test the store in the kernel before serving: 0 no, 1 yes, 2 with a fault planted, \
                  which must be found";

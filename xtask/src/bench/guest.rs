@@ -159,7 +159,10 @@ impl Guest {
             vcpus,
             accel: Accel::Auto,
             memory: MEMORY,
-            module: Some(tools.hippos.clone()),
+            module: match server {
+                Server::HipposFresh => tools.fresh.clone(),
+                _ => Some(tools.hippos.clone()),
+            },
             files: vec![tools.mirror.clone(), tools.mirror_xdp.clone()],
             network: match &tap {
                 // A queue for each processor's stack and one for its XDP.
@@ -195,10 +198,8 @@ impl Guest {
         };
         match server {
             Server::Hippos | Server::HipposFresh | Server::HipposXdp => {
-                let fresh = u8::from(server == Server::HipposFresh);
-                self.vm.ask(&format!(
-                    "load port={GUEST_PORT} memory_mb={CACHE} fresh_replies={fresh}"
-                ))?;
+                self.vm
+                    .ask(&format!("load port={GUEST_PORT} memory_mb={CACHE}"))?;
                 if server.native() {
                     self.vm
                         .ask("exec hippos-ctl xdp attach --dev eth0 --mode native")?;

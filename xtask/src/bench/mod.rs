@@ -98,6 +98,8 @@ enum Kind {
 pub(crate) struct Tools<'a> {
     root: &'a Root,
     hippos: PathBuf,
+    /// The module that allocates each reply anew, if it is among the servers.
+    fresh: Option<PathBuf>,
     mirror: PathBuf,
     mirror_xdp: PathBuf,
     load: PathBuf,
@@ -106,7 +108,7 @@ pub(crate) struct Tools<'a> {
 }
 
 impl<'a> Tools<'a> {
-    fn build(root: &'a Root, wire: Wire, load: load::Build) -> Result<Self> {
+    fn build(root: &'a Root, wire: Wire, load: load::Build, servers: &[Server]) -> Result<Self> {
         let tap = match wire {
             Wire::Auto => Tap::new().is_ok(),
             Wire::Tap => Tap::new().map(|_| true)?,
@@ -115,6 +117,18 @@ impl<'a> Tools<'a> {
         Ok(Tools {
             root,
             hippos: kbuild::build_for(root, &Default::default())?,
+            fresh: servers
+                .contains(&Server::HipposFresh)
+                .then(|| {
+                    kbuild::build_for(
+                        root,
+                        &kbuild::KmodArgs {
+                            fresh_replies: true,
+                            ..Default::default()
+                        },
+                    )
+                })
+                .transpose()?,
             mirror: mirror::build(root)?,
             mirror_xdp: mirror::build_xdp(root)?,
             load: load::build(load)?,
@@ -160,7 +174,7 @@ pub(crate) fn bench(args: &BenchArgs, selection: &Selection) -> Result<u8> {
         "the bench counts instructions of amd64 alone"
     );
     let root = root::ready(selection)?;
-    let tools = Tools::build(&root, args.wire, load::Build::Release)?;
+    let tools = Tools::build(&root, args.wire, load::Build::Release, &plan.servers)?;
     let meter = vm::Meter {
         library: meter::library()?,
         profile: args.profile.is_some(),
@@ -347,7 +361,6 @@ fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) 
 /// The sample of each pool, and one in each trace format, against Hippos and memcached in guests of their own, each reply
 /// checked and with the hits of an infinite cache, and a datagram to and from the mirror: that the bench works at all.
 pub(crate) fn replay_pools(root: &Root) -> Result<()> {
-    let tools = Tools::build(root, Wire::Auto, load::Build::Debug)?;
     let samples = workspace::root().join("traces/samples");
     let formats = fs::read_dir(samples.join("formats"))?
         .map(|entry| Ok(entry?.path()))
@@ -359,6 +372,7 @@ pub(crate) fn replay_pools(root: &Root) -> Result<()> {
         Server::HipposXdp,
         Server::MirrorXdp,
     ];
+    let tools = Tools::build(root, Wire::Auto, load::Build::Debug, &servers)?;
     for server in servers {
         if server.native() && !tools.tap {
             println!("skipped: {}, which asks for a tap", server.name());
