@@ -22,6 +22,32 @@ pub enum Access {
     },
 }
 
+/// Bytes of a reply, counted against what its source gets. Those that are not
+/// [spent](Self::spend) are given back when it is dropped.
+pub(crate) struct Charge<'a, P: Platform> {
+    engine: &'a Engine<P>,
+    source: IpAddr,
+    /// 0 when nothing is limited.
+    bytes: usize,
+}
+
+impl<P: Platform> Charge<'_, P> {
+    /// So many bytes are sent.
+    #[inline]
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+impl<P: Platform> Drop for Charge<'_, P> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.bytes != 0 {
+            self.engine.give_back(self.source, self.bytes);
+        }
+    }
+}
+
 impl<P: Platform> Engine<P> {
     /// Whether an IPv4 source surely may ask, and there is no limit on what it
     /// gets: where it says so, [`access`](Self::access) and
@@ -53,19 +79,30 @@ impl<P: Platform> Engine<P> {
     /// bytes; if not, it is counted. Softirq-safe.
     #[inline]
     pub fn may_reply(&self, access: Access, source: IpAddr, bytes: usize) -> bool {
-        let private = access == Access::Granted { private: true };
-        let rate = self.settings.limiter.rate(private);
-        rate == 0 || self.take(source, bytes, rate)
+        self.charge(access, source, bytes)
+            .map(|mut charge| charge.spend(bytes))
+            .is_some()
     }
 
-    /// Takes back what [`may_reply`](Self::may_reply) counted for a reply that is not sent: the
-    /// request passes, and the reply of the one that serves it counts. Softirq-safe.
+    /// As [`may_reply`](Self::may_reply), for a reply that may find no room: the request then
+    /// passes, and the reply of the one that serves it counts instead. Softirq-safe.
     #[inline]
-    pub(crate) fn not_replied(&self, access: Access, source: IpAddr, bytes: usize) {
+    pub(crate) fn charge(
+        &self,
+        access: Access,
+        source: IpAddr,
+        bytes: usize,
+    ) -> Option<Charge<'_, P>> {
         let private = access == Access::Granted { private: true };
-        if self.settings.limiter.rate(private) != 0 {
-            self.give_back(source, bytes);
+        let rate = self.settings.limiter.rate(private);
+        if rate != 0 && !self.take(source, bytes, rate) {
+            return None;
         }
+        Some(Charge {
+            engine: self,
+            source,
+            bytes: if rate == 0 { 0 } else { bytes },
+        })
     }
 
     #[cold]

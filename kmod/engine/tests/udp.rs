@@ -487,6 +487,34 @@ fn a_reply_without_room_uses_no_share() {
 }
 
 #[test]
+fn each_way_charges_the_bytes_that_it_sends() {
+    const RATE: u32 = 1400;
+    for request in [
+        "get nothing\r\n",
+        "get a b\r\n",
+        "mg nothing v\r\n",
+        "mn\r\n",
+    ] {
+        let engine = listed();
+        engine.change_sources(Change::Set, b"any").unwrap();
+        engine.set_udp_rates(RATE, RATE);
+        let mut sent = 0;
+        let sent = loop {
+            let answer = engine.answer(&engine.store.read(), from("8.8.8.8", request.as_bytes()));
+            if answer.verdict != PlanOutcome::Answer {
+                break sent;
+            }
+            sent += answer.datagrams.iter().map(Vec::len).sum::<usize>();
+        };
+        let rate = RATE as usize;
+        assert!(
+            (rate - 100..=rate).contains(&sent),
+            "{request:?}: {sent} bytes"
+        );
+    }
+}
+
+#[test]
 fn a_reply_above_a_packet_s_limit_passes() {
     let engine = listed();
     for request in &REQUESTS[1..] {

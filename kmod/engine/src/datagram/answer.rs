@@ -6,7 +6,6 @@
 //! ([`Engine::multi_get`]), and whatever else only reads ([`Engine::plan`]). What none
 //! of them serves passes to the UDP socket, untouched and not counted.
 
-use core::cell::Cell;
 use core::net::IpAddr;
 
 use hippos_proto::udp::DATAGRAM_MAX;
@@ -110,20 +109,15 @@ impl<P: Platform> Engine<P> {
             return request.pass(Pass::Source);
         }
         if let Some(single) = self.single_get(guard, request.payload(), request.limit()) {
-            let (source, sent) = (request.source(), Cell::new(false));
-            if !self.may_reply(access, source, single.len()) {
+            let Some(mut charge) = self.charge(access, request.source(), single.len()) else {
                 self.count_single_get(&single);
                 return request.discard();
-            }
-            let verdict = request.reply(single.len(), |buffer| {
-                sent.set(true);
+            };
+            return request.reply(single.len(), move |buffer| {
+                charge.spend(single.len());
                 self.count_single_get(&single);
                 single.write(buffer)
             });
-            if !sent.get() {
-                self.not_replied(access, source, single.len());
-            }
-            return verdict;
         }
         self.answer_multi_get(guard, request, access)
     }
@@ -136,20 +130,16 @@ impl<P: Platform> Engine<P> {
         access: Access,
     ) -> R::Verdict {
         if let Some(many) = self.multi_get(guard, request.payload(), request.limit()) {
-            let (source, sent) = (request.source(), Cell::new(false));
-            if !self.may_reply(access, source, many.bound()) {
+            let Some(mut charge) = self.charge(access, request.source(), many.bound()) else {
                 self.count_multi_get(&many);
                 return request.discard();
-            }
-            let verdict = request.reply(many.bound(), |buffer| {
-                sent.set(true);
+            };
+            return request.reply(many.bound(), move |buffer| {
                 self.count_multi_get(&many);
-                many.write(buffer)
+                let len = many.write(buffer);
+                charge.spend(len);
+                len
             });
-            if !sent.get() {
-                self.not_replied(access, source, many.bound());
-            }
-            return verdict;
         }
         self.answer_by_plan(guard, request, access)
     }
@@ -163,28 +153,25 @@ impl<P: Platform> Engine<P> {
     ) -> R::Verdict {
         Plan::with(|plan| {
             match self.plan(guard, request.payload(), request.limit(), plan) {
-                PlanOutcome::Answer if !self.may_reply(access, request.source(), plan.len()) => {
-                    self.count_plan(plan);
-                    request.discard()
-                }
                 PlanOutcome::Answer => {
-                    let (source, sent) = (request.source(), Cell::new(false));
+                    let Some(mut charge) =
+                        self.charge(access, request.source(), plan.datagrams_len())
+                    else {
+                        self.count_plan(plan);
+                        return request.discard();
+                    };
                     // Counted once all room is there; of several datagrams the first is written last.
-                    let write = |number, buffer: &mut [u8]| {
+                    let mut write = |number, buffer: &mut [u8]| {
                         if number == 0 {
-                            sent.set(true);
+                            charge.spend(plan.datagrams_len());
                             self.count_plan(plan);
                         }
                         plan.write(number, buffer)
                     };
-                    let verdict = match plan.datagrams() {
+                    match plan.datagrams() {
                         1 => request.reply(plan.datagram_len(0), |buffer| write(0, buffer)),
                         count => request.reply_many(count, DATAGRAM_MAX, write),
-                    };
-                    if !sent.get() {
-                        self.not_replied(access, source, plan.len());
                     }
-                    verdict
                 }
                 PlanOutcome::Silent => {
                     self.count_plan(plan);

@@ -142,6 +142,13 @@ impl<'g> Plan<'_, 'g> {
         u16::try_from(udp::datagrams(self.len)).unwrap_or(u16::MAX)
     }
 
+    /// Bytes of all datagrams, frames included.
+    #[inline]
+    pub(crate) fn datagrams_len(&self) -> usize {
+        self.len
+            .add_exact(usize::from(self.datagrams()).mul_exact(FRAME))
+    }
+
     /// Bytes of datagram `index`, frame included.
     #[inline]
     pub fn datagram_len(&self, index: u16) -> usize {
