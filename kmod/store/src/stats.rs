@@ -57,7 +57,7 @@ pub struct ClassSnapshot {
     /// Slots.
     pub slots: u64,
     /// Free slots.
-    pub free: u32,
+    pub free: u64,
     /// Slots that wait for a grace period.
     pub retired: u32,
     /// Slots that the store tries to keep free.

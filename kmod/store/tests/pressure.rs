@@ -84,7 +84,7 @@ fn pin<'s>(store: &'s Store<Counted>, key: &[u8]) -> Pin<'s, Counted> {
 }
 
 /// Free slots of all classes.
-fn free(store: &Store<Counted>) -> u32 {
+fn free(store: &Store<Counted>) -> u64 {
     let classes = store.snapshot().classes;
     (0..classes).map(|i| store.class(i).unwrap().free).sum()
 }

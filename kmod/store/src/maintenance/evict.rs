@@ -38,8 +38,8 @@ impl<P: Platform> Store<P> {
     /// Slots that a class lacks to its reserve.
     #[inline]
     pub(crate) fn reserve_deficit(&self, of: &Class<P::Lock>) -> u32 {
-        // Both together may be more than 32 bits count.
-        let there = of.free().saturating_add(of.retired.load(Relaxed));
+        let there = of.free().add_exact(u64::from(of.retired.load(Relaxed)));
+        let there = u32::try_from(there).unwrap_or(u32::MAX);
         let deficit = of.reserve.load(Relaxed).saturating_sub(there);
         if deficit != 0 && self.pool.available() != 0 {
             return 0;

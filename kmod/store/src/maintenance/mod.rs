@@ -125,7 +125,8 @@ impl<P: Platform> Store<P> {
             if reserve == 0 {
                 continue;
             }
-            let low = of.low_water.fetch_min(of.free(), Relaxed).min(of.free());
+            let free = u32::try_from(of.free()).unwrap_or(u32::MAX);
+            let low = of.low_water.fetch_min(free, Relaxed).min(free);
             if lower {
                 // What was never used is not needed.
                 of.reserve.store(reserve.saturating_sub(low / 2), Relaxed);

@@ -21,7 +21,7 @@ pub(super) struct ClassStats {
     pub(super) slots_per_slab: u32,
     pub(super) slabs: u32,
     /// Free slots, and how many of them are to stay free.
-    pub(super) free: u32,
+    pub(super) free: u64,
     pub(super) reserve: u32,
     /// Slots that had to be freed for others since memory was last moved.
     pub(super) pressure: u32,
@@ -51,7 +51,7 @@ impl ClassStats {
 
     /// More than a slab's worth of slots is free.
     fn has_spare_slab(&self) -> bool {
-        self.free > self.slots_per_slab.add_exact(self.reserve)
+        self.free > u64::from(self.slots_per_slab).add_exact(u64::from(self.reserve))
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::Eviction;
 use crate::eviction::Policy;
 use crate::lock::Locked;
 use crate::platform::RawLock;
-use crate::sync::{AtomicU32, Relaxed};
+use crate::sync::{AtomicU32, AtomicU64, Relaxed};
 
 use super::magazine::Magazine;
 use super::pool::NONE;
@@ -25,8 +25,8 @@ pub(crate) struct Class<L> {
     pub(super) size: NonZeroU32,
     /// Slots of a slab.
     pub(super) slots: u32,
-    /// Free slots, carved or not. Written under the lock.
-    pub(crate) free: AtomicU32,
+    /// Free slots, carved or not; of a large cache more than 32 bits count. Written under the lock.
+    pub(crate) free: AtomicU64,
     /// Slabs. Written under the lock.
     pub(crate) slabs: AtomicU32,
     /// Slots that wait for a grace period, without those that wait for their pins alone.
@@ -98,7 +98,7 @@ impl<L: RawLock> Class<L> {
         Self {
             size,
             slots,
-            free: AtomicU32::new(0),
+            free: AtomicU64::new(0),
             slabs: AtomicU32::new(0),
             retired: AtomicU32::new(0),
             reserve: AtomicU32::new(0),
@@ -129,7 +129,7 @@ impl<L: RawLock> Class<L> {
     }
 
     #[inline]
-    pub(crate) fn free(&self) -> u32 {
+    pub(crate) fn free(&self) -> u64 {
         self.free.load(Relaxed)
     }
 

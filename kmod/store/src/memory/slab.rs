@@ -282,8 +282,8 @@ impl<L: RawLock> Slabs<L> {
             self.link_partial(pool, &mut state, id, block);
         }
         of.slabs.fetch_add(1, Relaxed);
-        of.free
-            .fetch_add(of.slots.sub_exact(block.used.load(Relaxed)), Relaxed);
+        let free = of.slots.sub_exact(block.used.load(Relaxed));
+        of.free.fetch_add(u64::from(free), Relaxed);
     }
 
     /// A slab that could not be emptied is used again; `now` is a count of attempts.
@@ -494,7 +494,7 @@ impl<L: RawLock> Slabs<L> {
         state.draining = state.draining.add_exact(1);
         pool.set_use(block, Use::Draining);
         let free = of.slots.sub_exact(block.used.load(Relaxed));
-        of.free.store(of.free().sub_exact(free), Relaxed);
+        of.free.store(of.free().sub_exact(u64::from(free)), Relaxed);
         let _ = of.slabs.fetch_sub(1, Relaxed).sub_exact(1);
         if self.has_free(of, block) {
             self.unlink_partial(pool, &mut state, block);

@@ -88,7 +88,7 @@ impl<P: Platform> Store<P> {
         free.join(seen.listed);
         seen.freed.is(free, Rule::FreeSlots, this)?;
         let free = seen.free.wrapping_add(u64::from(lists.magazine_len));
-        is(Rule::FreeCount, free, of.free())?;
+        equal(Rule::FreeCount, this, free, of.free())?;
 
         let slots = &seen.slots;
         is(
