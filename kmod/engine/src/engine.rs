@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What all clients share: the store, the settings and what is counted.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::{
+    fence, AtomicBool, AtomicU32, AtomicU64, AtomicU8,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use hippos_proto::udp::{self, DATA_MAX};
 use hippos_proto::RELATIVE_MAX;
@@ -65,16 +68,33 @@ impl<P: Platform> Engine<P> {
     /// Sets the memory limit for the machine's owner, in bytes: from then on clients may ask for no
     /// more. Whether it was taken.
     pub fn set_memory(&self, bytes: usize) -> bool {
+        // Before the limit itself: a client that still goes by the old one has set the limit before
+        // this does, or sees the new one.
+        let before = self.memory_max_settable.swap(bytes as u64, SeqCst);
+        fence(SeqCst);
         let taken = self.store.resize(bytes);
-        if taken {
-            self.memory_max_settable.store(bytes as u64, Relaxed);
+        if !taken {
+            self.memory_max_settable.store(before, SeqCst);
         }
         taken
     }
 
     /// Sets the memory limit for a client. Whether it was taken.
     pub(crate) fn limit_memory(&self, bytes: usize) -> bool {
-        bytes as u64 <= self.memory_max_settable() && self.store.resize(bytes)
+        if bytes as u64 > self.memory_max_settable() || !self.store.resize(bytes) {
+            return false;
+        }
+        // The owner may have set less meanwhile.
+        loop {
+            fence(SeqCst);
+            let most = self.memory_max_settable.load(SeqCst);
+            if self.store.memory_limit() as u64 <= most {
+                return true;
+            }
+            if !self.store.resize(most as usize) {
+                return false;
+            }
+        }
     }
 
     /// The most memory that a client may set the limit to, in bytes: what the machine's owner set.

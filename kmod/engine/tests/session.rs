@@ -3,8 +3,11 @@
 
 mod common;
 
-use common::{engine, play, say, Client, Cut, InPlaceOut, BYTEWISE, WHOLE};
-use hippos_engine::{Next, Session, Transport};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+
+use common::{engine, play, say, Client, Cut, InPlaceOut, Small, TestEngine, BYTEWISE, WHOLE};
+use hippos_engine::{Next, Session, Transport, REPLY_HEADER_MAX};
 
 /// Sessions whose answers were taken from memcached 1.6.38, each on a new
 /// server, with the CAS values that a new server gives.
@@ -385,6 +388,106 @@ fn statistics_are_told_in_any_room() {
     assert!(stats.contains("STAT cmd_set 0\r\n") && stats.contains("STAT curr_items 200\r\n"));
 }
 
+/// The answer to a command in pages of `room` bytes; `between` is called after each full one.
+fn pages(
+    engine: &TestEngine,
+    command: &[u8],
+    room: usize,
+    mut between: impl FnMut(usize),
+) -> String {
+    let mut session = Session::new(engine, Transport::Tcp);
+    let mut out = Small::new(room);
+    let (mut text, mut input, mut page) = (Vec::new(), command, 0);
+    loop {
+        let fed = session.feed(input, &mut out);
+        input = &input[fed.consumed..];
+        text.append(&mut out.waiting);
+        match fed.next {
+            Next::Read => return String::from_utf8(text).unwrap(),
+            Next::Write => {
+                between(page);
+                page += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// One item in each of many slab classes.
+fn item_in_many_classes(engine: &TestEngine) {
+    for len in [
+        10, 2000, 4000, 8000, 16000, 32000, 64000, 100_000, 150_000, 200_000, 300_000,
+    ] {
+        say(
+            engine,
+            &format!("set k{len} 0 0 {len}\r\n{}\r\n", "x".repeat(len)),
+        );
+    }
+}
+
+#[test]
+fn cmd_get_is_hits_and_misses_in_any_pages() {
+    let engine = engine();
+    for room in REPLY_HEADER_MAX..REPLY_HEADER_MAX + 2000 {
+        let text = pages(&engine, b"stats\r\n", room, |_| {
+            say(&engine, "get none\r\n");
+        });
+        let row = |name: &str| -> u64 {
+            let start = format!("STAT {name} ");
+            let mut lines = text.lines();
+            lines
+                .find_map(|line| line.strip_prefix(&start))
+                .unwrap()
+                .parse()
+                .unwrap()
+        };
+        assert_eq!(
+            row("cmd_get"),
+            row("get_hits") + row("get_misses"),
+            "room {room}"
+        );
+    }
+}
+
+#[test]
+fn class_that_gets_a_slab_between_pages_repeats_no_row_of_another() {
+    let engine = engine();
+    item_in_many_classes(&engine);
+    let text = pages(&engine, b"stats slabs\r\n", 4096, |page| {
+        if page == 0 {
+            say(
+                &engine,
+                &format!("set new 0 0 300\r\n{}\r\n", "x".repeat(300)),
+            );
+        }
+    });
+    let mut names: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    let all = names.len();
+    assert!(all > 17 * 10, "{text}");
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{text}");
+}
+
+#[test]
+fn class_that_empties_between_pages_hides_no_row_of_another() {
+    let engine = engine();
+    item_in_many_classes(&engine);
+    let text = pages(&engine, b"stats items\r\n", 4096, |page| {
+        if page == 0 {
+            say(&engine, "delete k10\r\n");
+        }
+    });
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("STAT "))
+        .count();
+    assert!(rows >= 28 * 10 && rows % 28 == 0, "{rows} rows: {text}");
+}
+
 #[test]
 fn commands_of_all_cpus_add_up_to_the_total() {
     let engine = engine();
@@ -604,6 +707,34 @@ const ADMINISTRATION: [(&str, &str); 18] = [
     ("stats detail dump", "stats detail"),
     ("stats detail", "stats detail"),
 ];
+
+#[test]
+fn a_client_beside_the_owner_leaves_no_limit_above_the_owner_s() {
+    let engine = engine();
+    let (high, low) = (64 << 20, 32 << 20);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                say(&engine, "cache_memlimit 64\r\n");
+            }
+        });
+        let mut above = 0;
+        for _ in 0..100_000 {
+            engine.set_memory(high);
+            engine.set_memory(low);
+            // A command that was under way may still be about to lower it.
+            if (0..1000).all(|_| {
+                thread::yield_now();
+                engine.store.memory_limit() > low
+            }) {
+                above += 1;
+            }
+        }
+        stop.store(true, Relaxed);
+        assert_eq!(above, 0);
+    });
+}
 
 #[test]
 fn administration_is_for_those_who_may() {

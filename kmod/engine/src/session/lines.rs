@@ -21,6 +21,14 @@ pub(super) struct Lines<'a, O> {
     pub(super) full: bool,
 }
 
+impl<O> Lines<'_, O> {
+    /// Counts lines anew: what was made so far is never made again.
+    pub(super) fn checkpoint(&mut self) {
+        self.skip = 0;
+        self.lines_done = 0;
+    }
+}
+
 impl<O: Out> Lines<'_, O> {
     pub(super) fn put(&mut self, name: Arguments<'_>, value: Arguments<'_>) {
         if self.full {
@@ -68,12 +76,6 @@ impl<O: Out> Lines<'_, O> {
             }
         }
         self.lines_done = self.lines_done.wrapping_add(1);
-    }
-
-    /// Counts lines anew: what was made so far is never made again.
-    pub(super) fn checkpoint(&mut self) {
-        self.skip = 0;
-        self.lines_done = 0;
     }
 
     pub(super) fn stat(&mut self, name: &str, value: Arguments<'_>) {

@@ -2,8 +2,10 @@
 //! Answers of many lines: statistics and dumps.
 //!
 //! A listing is written as far as there is room and goes on where it stopped.
-//! Statistics are made anew each time, and what was made already is skipped.
+//! Statistics are made anew each time, from the slab class or the socket on that was begun, and the
+//! lines that were made already are skipped.
 
+use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Platform, Step as Walked, Walk};
 
@@ -23,10 +25,10 @@ pub(crate) struct Listing<'e, P: Platform> {
 
 enum What<'e, P: Platform> {
     Nothing,
-    Stats,
+    Stats(Option<Summands>),
     Settings,
-    Items,
-    Slabs,
+    Items(ClassResume),
+    Slabs(ClassResume),
     Sizes,
     Connections(Resume),
     Detail,
@@ -35,6 +37,39 @@ enum What<'e, P: Platform> {
     Metadump(Walk<'e, P>, Classes),
     Mgdump(Walk<'e, P>, Classes),
     Cachedump(Walk<'e, P>, Classes, u32),
+}
+
+/// What the sums of `stats` are of.
+#[derive(Clone, Copy)]
+pub(super) struct Summands {
+    pub(super) get_hits: u64,
+    pub(super) touch_hits: u64,
+    pub(super) get_misses: u64,
+    pub(super) touch_misses: u64,
+}
+
+/// Where statistics of slab classes go on.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ClassResume {
+    /// At this class, counted from 0.
+    pub(super) class: usize,
+    /// Some of its lines were made.
+    pub(super) begun: bool,
+    /// How many of the classes so far have slabs.
+    pub(super) active: u64,
+    /// How many slabs these have.
+    pub(super) slabs: u64,
+}
+
+impl ClassResume {
+    /// All lines of the class are made.
+    pub(super) fn next<O>(&mut self, lines: &mut Lines<'_, O>) {
+        if self.begun {
+            lines.checkpoint();
+        }
+        self.begun = false;
+        self.class = self.class.add_exact(1);
+    }
 }
 
 /// Where `stats conns` goes on.
@@ -80,7 +115,7 @@ impl<'e, P: Platform> Listing<'e, P> {
 
     /// `stats`.
     pub(super) fn stats() -> Self {
-        Self::new(What::Stats)
+        Self::new(What::Stats(None))
     }
 
     /// `stats settings`.
@@ -101,8 +136,8 @@ impl<'e, P: Platform> Listing<'e, P> {
     /// Statistics by their name.
     pub(super) fn named(name: &[u8]) -> Option<Self> {
         Some(Self::new(match name {
-            b"items" => What::Items,
-            b"slabs" => What::Slabs,
+            b"items" => What::Items(ClassResume::default()),
+            b"slabs" => What::Slabs(ClassResume::default()),
             b"sizes" => What::Sizes,
             b"hippos_pass" => What::Passes,
             b"hippos_cpus" => What::Cpus,
@@ -145,10 +180,10 @@ impl<'e, P: Platform> Listing<'e, P> {
         };
         match &mut self.what {
             What::Nothing => {}
-            What::Stats => engine.stats(&mut lines),
+            What::Stats(summands) => engine.stats(&mut lines, summands),
             What::Settings => engine.stats_settings(&mut lines),
-            What::Items => engine.stats_items(&mut lines),
-            What::Slabs => engine.stats_slabs(&mut lines),
+            What::Items(resume) => engine.stats_items(&mut lines, resume),
+            What::Slabs(resume) => engine.stats_slabs(&mut lines, resume),
             What::Sizes => lines.stat("sizes_status", format_args!("disabled")),
             What::Connections(cursor) => engine.stats_connections(&mut lines, cursor),
             What::Detail => engine.stats_detail(&mut lines),

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What statistics tell.
 
+use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
 
 use crate::administration::Administration;
 use crate::counters::EngineCounter;
 use crate::session::lines::Lines;
-use crate::session::listing::Resume;
+use crate::session::listing::{ClassResume, Resume, Summands};
 use crate::statistics::{self, Now, Source, Value};
 use crate::Engine;
 
@@ -20,7 +21,8 @@ fn on(yes: bool) -> &'static str {
 }
 
 impl<P: Platform> Engine<P> {
-    pub(super) fn stats(&self, lines: &mut Lines<'_, impl Out>) {
+    /// What sums are of is read once for all pages: clients subtract one row from another.
+    pub(super) fn stats(&self, lines: &mut Lines<'_, impl Out>, summands: &mut Option<Summands>) {
         let store = &self.store;
         let now = Now {
             host: self.host_stats.host(),
@@ -33,19 +35,20 @@ impl<P: Platform> Engine<P> {
             upload_bytes: self.uploads.bytes(),
             memory_max_settable: self.memory_max_settable(),
         };
-        // What a sum is of is read once: clients subtract one row from another.
-        let get_hits = store.classes_counted(Class::GetHits);
-        let touch_hits = store.classes_counted(Class::TouchHits);
-        let get_misses = store.counted(Counter::GetMisses);
-        let touch_misses = store.counted(Counter::TouchMisses);
+        let summands = *summands.get_or_insert_with(|| Summands {
+            get_hits: store.classes_counted(Class::GetHits),
+            touch_hits: store.classes_counted(Class::TouchHits),
+            get_misses: store.counted(Counter::GetMisses),
+            touch_misses: store.counted(Counter::TouchMisses),
+        });
         let class = |counter| match counter {
-            Class::GetHits => get_hits,
-            Class::TouchHits => touch_hits,
+            Class::GetHits => summands.get_hits,
+            Class::TouchHits => summands.touch_hits,
             other => store.classes_counted(other),
         };
         let counted = |counter| match counter {
-            Counter::GetMisses => get_misses,
-            Counter::TouchMisses => touch_misses,
+            Counter::GetMisses => summands.get_misses,
+            Counter::TouchMisses => summands.touch_misses,
             other => store.counted(other),
         };
         statistics::each(|row| {
@@ -216,15 +219,16 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    pub(super) fn stats_items(&self, lines: &mut Lines<'_, impl Out>) {
+    /// Of classes from there on, which moves: what becomes of those before it is not told any more.
+    pub(super) fn stats_items(&self, lines: &mut Lines<'_, impl Out>, resume: &mut ClassResume) {
         let store = &self.store;
-        for index in 0..usize::MAX {
-            let Some(shot) = store.class(index) else {
-                break;
-            };
-            if shot.items == 0 {
+        while let Some(shot) = store.class(resume.class) {
+            let index = resume.class;
+            if shot.items == 0 && !resume.begun {
+                resume.next(lines);
                 continue;
             }
+            resume.begun = true;
             let class = |counter| store.class_counted(index, counter);
             let get_hits = class(Class::GetHits);
             for (name, value) in [
@@ -263,32 +267,37 @@ impl<P: Platform> Engine<P> {
                     format_args!("{value}"),
                 );
             }
+            if lines.full {
+                return;
+            }
+            resume.next(lines);
         }
     }
 
-    pub(super) fn stats_slabs(&self, lines: &mut Lines<'_, impl Out>) {
+    /// As [`stats_items`](Self::stats_items).
+    pub(super) fn stats_slabs(&self, lines: &mut Lines<'_, impl Out>, resume: &mut ClassResume) {
         let store = &self.store;
         let block = store.block_size() as u64;
-        let mut active = 0u64;
-        let mut slabs = 0u64;
-        for index in 0..usize::MAX {
-            let Some(shot) = store.class(index) else {
-                break;
-            };
-            if shot.slabs == 0 {
+        while let Some(shot) = store.class(resume.class) {
+            let index = resume.class;
+            if shot.slabs == 0 && !resume.begun {
+                resume.next(lines);
                 continue;
             }
-            active = active.wrapping_add(1);
-            slabs = slabs.wrapping_add(u64::from(shot.slabs));
+            if !resume.begun {
+                resume.begun = true;
+                resume.active = resume.active.add_exact(1);
+                resume.slabs = resume.slabs.add_exact(u64::from(shot.slabs));
+            }
             let class = |counter| store.class_counted(index, counter);
-            let used = shot.slots.saturating_sub(u64::from(shot.free));
+            let used = shot.slots.saturating_sub(shot.free);
             for (name, value) in [
                 ("chunk_size", shot.size as u64),
                 ("chunks_per_page", u64::from(shot.per_slab)),
                 ("total_pages", u64::from(shot.slabs)),
                 ("total_chunks", shot.slots),
                 ("used_chunks", used),
-                ("free_chunks", u64::from(shot.free)),
+                ("free_chunks", shot.free),
                 ("free_chunks_end", 0),
                 ("get_hits", class(Class::GetHits)),
                 ("cmd_set", class(Class::CmdSet)),
@@ -304,9 +313,13 @@ impl<P: Platform> Engine<P> {
                 let number = index.saturating_add(1);
                 lines.put(format_args!("{number}:{name}"), format_args!("{value}"));
             }
+            if lines.full {
+                return;
+            }
+            resume.next(lines);
         }
-        lines.number("active_slabs", active);
-        lines.number("total_malloced", slabs.wrapping_mul(block));
+        lines.number("active_slabs", resume.active);
+        lines.number("total_malloced", resume.slabs.mul_exact(block));
     }
 
     pub(super) fn stats_detail(&self, lines: &mut Lines<'_, impl Out>) {
