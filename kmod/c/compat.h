@@ -10,6 +10,10 @@
 #include <linux/netfilter_ipv4.h>
 #include <linux/version.h>
 
+#ifdef CONFIG_PREEMPT_RT
+#error "Hippos keeps a CPU's data for one softirq at a time: not for kernels with PREEMPT_RT"
+#endif
+
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
 
 static inline bool hippos_hook_is_nat(const struct nf_hook_ops *ops)

@@ -56,7 +56,6 @@ struct hippos_packet {
 	u64 held[8];
 };
 
-void hippos_packet_init(void);
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);
 struct sk_buff *hippos_packet_alloc_reply(const struct sk_buff *skb,
 				   struct hippos_packet *packet, u32 len, u8 **payload);
@@ -277,8 +276,8 @@ struct hippos_steer {
 };
 
 unsigned int hippos_steer_devices(const struct hippos_steer *steer);
-void hippos_steer_on(struct hippos_steer *steer);
-void hippos_steer_off(struct hippos_steer *steer);
+bool hippos_steer_on(struct hippos_steer *steer);
+bool hippos_steer_off(struct hippos_steer *steer, bool wait);
 u64 hippos_cpu_idle(unsigned int cpu, u64 *now);
 unsigned int hippos_cpu_receives(unsigned int cpu);
 void hippos_thread_bind(unsigned int cpu, bool others);
@@ -351,7 +350,6 @@ void hippos_device_unregister(struct hippos_device *device);
 
 /* fault.c */
 
-void hippos_oops(void);
 #ifdef CONFIG_KASAN
 const char *hippos_selftest(void);
 void hippos_bh_disable(void);

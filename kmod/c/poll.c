@@ -73,7 +73,7 @@ static void on_data(struct sock *sk)
 	 * What is queued has the worker's attention already. Softirqs that preempt
 	 * each other could not share the CPU's room.
 	 */
-	if (!IS_ENABLED(CONFIG_PREEMPT_RT) && in_serving_softirq() &&
+	if (in_serving_softirq() &&
 	    !sock_owned_by_user_nocheck(sk) && !test_bit(QUEUED, &watch->queued) &&
 	    watch->poll->serve(watch, sk))
 		return;
@@ -185,14 +185,18 @@ void hippos_poll_detach(struct socket *sock)
 	write_unlock_bh(&sk->sk_callback_lock);
 }
 
-/* Closes what waits to be accepted. */
+/*
+ * Closes what waits to be accepted. What comes meanwhile has nothing of ours: the
+ * listener's own end closes it.
+ */
 static void close_waiting(struct socket *listener)
 {
 	struct socket *sock;
+	u32 waiting;
 
 	/* Copies that were begun with our callback are in the queue then. */
 	synchronize_rcu();
-	for (;;) {
+	for (waiting = READ_ONCE(listener->sk->sk_ack_backlog); waiting; waiting--) {
 		sock = hippos_accept(listener);
 		if (IS_ERR(sock))
 			return;

@@ -51,13 +51,17 @@ unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 	return count;
 }
 
-/* Spreads what these devices receive over all CPUs; may sleep. */
-void hippos_steer_on(struct hippos_steer *steer)
+/*
+ * Spreads what these devices receive over all CPUs; may sleep. False when others
+ * configure devices just now, who may take seconds: the caller has a clock to keep.
+ */
+bool hippos_steer_on(struct hippos_steer *steer)
 {
 	struct net_device *dev;
 	unsigned int i = 0;
 
-	rtnl_lock();
+	if (!rtnl_trylock())
+		return false;
 	for_each_netdev(steer->net, dev) {
 		struct rps_map *map, **place;
 		unsigned int cpu;
@@ -84,14 +88,18 @@ void hippos_steer_on(struct hippos_steer *steer)
 		i++;
 	}
 	rtnl_unlock();
+	return true;
 }
 
-/* Takes away what is still ours; may sleep. */
-void hippos_steer_off(struct hippos_steer *steer)
+/* Takes away what is still ours; may sleep. False as hippos_steer_on(), unless it is to wait. */
+bool hippos_steer_off(struct hippos_steer *steer, bool wait)
 {
 	unsigned int i;
 
-	rtnl_lock();
+	if (wait)
+		rtnl_lock();
+	else if (!rtnl_trylock())
+		return false;
 	for (i = 0; i < HIPPOS_STEERED; i++) {
 		struct rps_map *map = steer->queue[i].map, **place;
 		struct net_device *dev;
@@ -110,6 +118,7 @@ void hippos_steer_off(struct hippos_steer *steer)
 		}
 	}
 	rtnl_unlock();
+	return true;
 }
 
 /* Microseconds that a CPU was idle so far; in *now the time it was read. */

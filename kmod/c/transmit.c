@@ -69,7 +69,7 @@ static bool watched(const struct net_device *dev)
 }
 
 /* The driver's queue for packets like skb, or NULL for the usual way. */
-static struct netdev_queue *direct_queue(const struct sk_buff *skb)
+static struct netdev_queue *direct_queue(struct sk_buff *skb)
 {
 	struct net_device *dev = skb->dev;
 	struct netdev_queue *txq;
@@ -81,7 +81,11 @@ static struct netdev_queue *direct_queue(const struct sk_buff *skb)
 	if (dev->real_num_tx_queues != 1) {
 		if (dev->netdev_ops->ndo_select_queue)
 			return NULL;
-		index = netdev_pick_tx(dev, (struct sk_buff *)skb, NULL);
+#ifdef CONFIG_XPS
+		/* It still has the number of the NAPI instance that received it. */
+		skb->sender_cpu = raw_smp_processor_id() + 1;
+#endif
+		index = netdev_pick_tx(dev, skb, NULL);
 	}
 	txq = netdev_get_tx_queue(dev, index);
 	q = rcu_dereference_bh(txq->qdisc);
@@ -216,8 +220,7 @@ int hippos_transmit_start(enum hippos_xmit_mode wanted)
 {
 	int cpu;
 
-	/* Softirqs of one CPU may be preempted by each other there. */
-	way = IS_ENABLED(CONFIG_PREEMPT_RT) ? min(wanted, HIPPOS_DIRECT) : wanted;
+	way = wanted;
 	dummy = alloc_netdev_dummy(0);
 	batches = alloc_percpu(struct batch);
 	if (!dummy || !batches) {

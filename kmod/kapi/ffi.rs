@@ -284,8 +284,8 @@ extern "C" {
 
     // steer.c
     pub(crate) fn hippos_steer_devices(steer: *const hippos_steer) -> c_uint;
-    pub(crate) fn hippos_steer_on(steer: *mut hippos_steer);
-    pub(crate) fn hippos_steer_off(steer: *mut hippos_steer);
+    pub(crate) fn hippos_steer_on(steer: *mut hippos_steer) -> bool;
+    pub(crate) fn hippos_steer_off(steer: *mut hippos_steer, wait: bool) -> bool;
     pub(crate) fn hippos_cpu_idle(cpu: c_uint, now: *mut u64) -> u64;
     pub(crate) fn hippos_cpu_receives(cpu: c_uint) -> c_uint;
     pub(crate) fn hippos_thread_bind(cpu: c_uint, others: bool);
@@ -356,7 +356,6 @@ extern "C" {
     pub(crate) fn hippos_device_unregister(device: *mut hippos_device);
 
     // fault.c
-    pub(crate) fn hippos_oops();
     #[cfg(CONFIG_KASAN)]
     pub(crate) fn hippos_selftest() -> *const c_char;
     #[cfg(CONFIG_KASAN)]

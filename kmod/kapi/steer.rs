@@ -40,26 +40,33 @@ impl Nics {
         self.on
     }
 
-    /// Spreads it, or not. May sleep.
-    pub fn steer(&mut self, on: bool) {
+    /// Spreads it, or not. Whether it is so now: not while others configure network devices.
+    /// May sleep, but not for them.
+    pub fn steer(&mut self, on: bool) -> bool {
         if on == self.on {
-            return;
+            return true;
         }
-        self.on = on;
         // SAFETY: the namespace is held; process context.
-        unsafe {
+        let done = unsafe {
             if on {
-                ffi::hippos_steer_on(&mut self.raw);
+                ffi::hippos_steer_on(&mut self.raw)
             } else {
-                ffi::hippos_steer_off(&mut self.raw);
+                ffi::hippos_steer_off(&mut self.raw, false)
             }
+        };
+        if done {
+            self.on = on;
         }
+        done
     }
 }
 
 impl Drop for Nics {
     fn drop(&mut self) {
-        self.steer(false);
+        if self.on {
+            // SAFETY: the namespace is held; process context.
+            unsafe { ffi::hippos_steer_off(&mut self.raw, true) };
+        }
     }
 }
 

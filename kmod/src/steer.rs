@@ -169,10 +169,11 @@ impl Steering {
     }
 
     fn change(&mut self, on: bool) {
-        self.agreeing_ticks = 0;
-        if on != self.nics.steered() {
-            self.nics.steer(on);
-            STEERING.changes.fetch_add(1, Relaxed);
+        let change = on != self.nics.steered();
+        // Else it is tried again at the next tick.
+        if self.nics.steer(on) {
+            self.agreeing_ticks = 0;
+            STEERING.changes.fetch_add(u64::from(change), Relaxed);
         }
     }
 
