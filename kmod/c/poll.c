@@ -69,13 +69,9 @@ static void on_data(struct sock *sk)
 	watch = (void *)((unsigned long)watch & SK_USER_DATA_PTRMASK);
 	if (!watch)
 		return;
-	/*
-	 * What is queued has the worker's attention already. Softirqs that preempt
-	 * each other could not share the CPU's room.
-	 */
-	if (in_serving_softirq() &&
-	    !sock_owned_by_user_nocheck(sk) && !test_bit(QUEUED, &watch->queued) &&
-	    watch->poll->serve(watch, sk))
+	/* What is queued has the worker's attention already. */
+	if (in_serving_softirq() && !sock_owned_by_user_nocheck(sk) &&
+	    !test_bit(QUEUED, &watch->queued) && watch->poll->serve(watch, sk))
 		return;
 	make_ready(watch);
 }

@@ -80,6 +80,26 @@ impl Control {
         give::<ReadSources>(argument, input, &text.0)
     }
 
+    #[cfg(CONFIG_KASAN)]
+    #[inline(never)]
+    fn verify(&self, argument: usize) -> Result {
+        let input = read::<hippos_abi::ReadVerify>(argument)?;
+        let mut text = Lines(KVVec::new());
+        let result = {
+            let _maintaining = self.server.maintaining.lock();
+            self.server.engine.store.verify()
+        };
+        match result {
+            Ok(census) => core::writeln!(text, "{census}"),
+            Err(violation) => {
+                pr_err!("the store is not as it should be: {violation}\n");
+                core::writeln!(text, "{violation}")
+            }
+        }
+        .map_err(|_| ENOMEM)?;
+        give::<hippos_abi::ReadVerify>(argument, input, &text.0)
+    }
+
     fn allow(&self, input: Input) -> Result {
         let change = match input.operation {
             ALLOW_SET => Change::Set,
@@ -267,6 +287,8 @@ impl Calls for Control {
             GetAdmin::NUMBER => write::<GetAdmin>(argument, self.admin())?,
             SetAdmin::NUMBER => self.set_admin(read::<SetAdmin>(argument)?)?,
             GetRanges::NUMBER => write::<GetRanges>(argument, self.ranges())?,
+            #[cfg(CONFIG_KASAN)]
+            hippos_abi::ReadVerify::NUMBER => self.verify(argument)?,
             _ => return Err(ENOTTY),
         }
         Ok(0)

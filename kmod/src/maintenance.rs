@@ -80,7 +80,11 @@ pub(crate) fn run(
     started.ready();
     while !context.should_stop() {
         tick();
-        let next = store.maintain().next_ms;
+        let next = {
+            #[cfg(CONFIG_KASAN)]
+            let _maintaining = server.maintaining.lock();
+            store.maintain().next_ms
+        };
         shortage.log(&server);
         wakeups.wait(next.min(TICK_MS));
     }

@@ -28,6 +28,9 @@ use crate::steer::STEERING;
 pub(crate) struct Server {
     pub(crate) config: Config,
     pub(crate) engine: KBox<Engine<Kernel>>,
+    /// Held while maintenance changes the store, and while the store is verified.
+    #[cfg(CONFIG_KASAN)]
+    pub(crate) maintaining: Arc<kernel::sync::Mutex<()>>,
 }
 
 impl Server {
@@ -46,7 +49,13 @@ impl Server {
         if config.params.closed {
             engine.close();
         }
-        Ok(Arc::new(Self { config, engine }, GFP_KERNEL)?)
+        let server = Self {
+            config,
+            engine,
+            #[cfg(CONFIG_KASAN)]
+            maintaining: Arc::pin_init(kernel::new_mutex!(()), GFP_KERNEL)?,
+        };
+        Ok(Arc::new(server, GFP_KERNEL)?)
     }
 
     /// A place among the connections, unless they are `maxconns` already.

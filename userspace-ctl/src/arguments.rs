@@ -231,6 +231,11 @@ paths of UDP, each card's queues, interrupts and XDP, bridges, rp_filter, conntr
 states. Ends with status 6 when something is broken or slow."
     )]
     Doctor,
+    /// Looks for mistakes in the module itself, with a module for the debug kernel
+    Debug {
+        #[command(subcommand)]
+        action: DebugAction,
+    },
     /// Serves the statistics to Prometheus at /metrics, and the status to a browser at /
     #[command(
         after_help = "The metrics have memcached_exporter's names (memcached_*), and Hippos's own \
@@ -381,6 +386,16 @@ pub(crate) struct Limits {
     /// The same for those within
     #[arg(long, value_name = "BYTES")]
     pub(crate) udp_private_rate: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DebugAction {
+    /// Compares the store's lists and counts with its memory
+    #[command(
+        after_help = "Only while no client writes: what changes meanwhile looks like a mistake. \
+Ends with status 6 when something is wrong, and with 5 when the module is not one for the debug kernel."
+    )]
+    Verify,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,8 +5,8 @@
 
 use anyhow::{bail, Context, Result};
 use hippos_abi::{
-    Address, ChangeSources, GetInfo, Info, Input, Limits, ReadSources, ReadStats, Request, Section,
-    SetCredentials, SetLimits, Structure, Text, ARGUMENT_MAX,
+    Address, ChangeSources, GetInfo, Info, Input, Limits, ReadSources, ReadStats, ReadVerify,
+    Request, Section, SetCredentials, SetLimits, Structure, Text, ARGUMENT_MAX,
 };
 use nix::errno::Errno;
 use std::fs::{File, OpenOptions};
@@ -106,6 +106,11 @@ impl Device {
     /// The networks that are served, one a line.
     pub(crate) fn sources(&self) -> Result<String> {
         self.read::<ReadSources>(0)
+    }
+
+    /// What the comparison of the store with its memory gives, by a module for the debug kernel.
+    pub(crate) fn verify(&self) -> Result<String> {
+        self.read::<ReadVerify>(0)
     }
 
     /// The text that the module writes.

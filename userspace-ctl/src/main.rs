@@ -33,6 +33,7 @@ mod stats;
 mod status;
 mod system;
 mod top;
+mod verify;
 mod warm;
 #[cfg_attr(not(feature = "xdp"), path = "xdp/absent.rs")]
 mod xdp;
@@ -52,7 +53,9 @@ use serde_json::json;
 
 use admin::AdminAccess;
 use answer::Answer;
-use arguments::{Allow, Arguments, Auth, Command, Config, Mode, SectionName, Switch, Xdp};
+use arguments::{
+    Allow, Arguments, Auth, Command, Config, DebugAction, Mode, SectionName, Switch, Xdp,
+};
 use configuration::Configuration;
 use device::Device;
 use exit::{end, Status};
@@ -126,6 +129,7 @@ fn is_change(command: &Command) -> bool {
         | Command::Dump(_)
         | Command::Load(_)
         | Command::Doctor
+        | Command::Debug { .. }
         | Command::Exporter { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => false,
@@ -234,6 +238,9 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         Command::Dump(given) => dump::dump(&source.target()?, &given),
         Command::Load(given) => dump::load(&source.target()?, &given),
         Command::Doctor => Ok(doctor::doctor(&system, &read_module(open()))),
+        Command::Debug {
+            action: DebugAction::Verify,
+        } => verify::verify(&open()?),
         Command::Exporter { listen } => exporter::serve(source, &listen).map(|()| Answer::silent()),
         Command::Completions { shell } => {
             let (mut line, mut out) = (Arguments::line(), Vec::new());

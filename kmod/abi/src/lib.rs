@@ -178,6 +178,12 @@ requests! {
     };
     /// Asks what may be set in this module, on this machine.
     GetRanges = 11, "asking what may be set": () => Ranges;
+    /// Compares the store's lists and counts with its memory, while no client writes, and gives
+    /// how many slots there are of each kind, a kind a line, or what is wrong; [`Text::section`]
+    /// is 0. `ENOTTY` by all modules but those for the debug kernel.
+    ReadVerify = 13, "comparing the store with its memory": Text => Text, check input {
+        valid(input.section == 0)
+    };
 }
 
 fn valid(is: bool) -> Result<(), Refused> {

@@ -20,6 +20,7 @@ fn numbers_are_those_of_the_kernels_macros() {
             ("GetAdmin", 0x8004_4809),
             ("SetAdmin", 0x4004_480a),
             ("GetRanges", 0x8018_480b),
+            ("ReadVerify", 0xc010_480d),
         ]
     );
 }
@@ -131,6 +132,8 @@ fn inputs_out_of_range_are_refused() {
     assert_eq!(accept::<ReadStats>(text(12)), invalid);
     assert_eq!(accept::<ReadSources>(text(0)), Ok(()));
     assert_eq!(accept::<ReadSources>(text(1)), invalid);
+    assert_eq!(accept::<ReadVerify>(text(0)), Ok(()));
+    assert_eq!(accept::<ReadVerify>(text(1)), invalid);
 
     let input = |operation, len| Input {
         operation,

@@ -13,6 +13,8 @@ mod slabs;
 #[cfg(all(test, not(loom), feature = "host"))]
 mod tests;
 
+use core::fmt;
+
 use crate::capacities::RING;
 use crate::memory::pool::{Block, Use};
 use crate::memory::retire::Retired;
@@ -125,6 +127,35 @@ pub struct Census {
     pub retired: u64,
     /// Those that wait for their last pin.
     pub pinned: u64,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "violation {:?}", self.rule)?;
+        if let Some(class) = self.class {
+            write!(f, " class {class}")?;
+        }
+        write!(f, " expected {} found {}", self.expected, self.found)
+    }
+}
+
+/// A kind of slots a line, with their number.
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            carved,
+            free,
+            reserved,
+            live,
+            retired,
+            pinned,
+        } = self;
+        write!(
+            f,
+            "carved {carved}\nfree {free}\nreserved {reserved}\nlive {live}\n\
+             retired {retired}\npinned {pinned}"
+        )
+    }
 }
 
 /// A set of addresses or numbers, by how many there are and a sum over them.

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use crate::door;
+use crate::leaks;
 use crate::system::run;
 use anyhow::{Context, Result};
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
@@ -90,6 +91,15 @@ impl Hippos {
         }
         std::mem::forget(self);
         remove("hippos").context("rmmod hippos")
+    }
+
+    /// On the debug kernel, whether the store's lists and counts agree with its memory. No client
+    /// writes any more.
+    pub(crate) fn verify(&self) -> Result<()> {
+        if leaks::kmemleak_is_on() {
+            run("hippos-ctl debug verify")?;
+        }
+        Ok(())
     }
 
     /// Unloads it with its programs, of which the kernel frees a detached one a grace period later.

@@ -47,6 +47,7 @@ pub(super) fn histories(arguments: &[String]) -> Result<()> {
         }
     }
     println!("{count} histories, {total} operations");
+    hippos.verify()?;
     hippos.unload()
 }
 
@@ -212,5 +213,6 @@ pub(super) fn framing() -> Result<()> {
         }
         Ok(())
     })?;
+    hippos.verify()?;
     hippos.unload()
 }

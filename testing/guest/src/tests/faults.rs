@@ -44,6 +44,7 @@ fn with_faults(
         inject_fault(&link, &there)
     })?;
     answers("127.0.0.1")?;
+    hippos.verify()?;
     hippos.unload()?;
     Ok(sum)
 }
@@ -143,6 +144,7 @@ pub(super) fn namespace_removed() -> Result<()> {
             Ok(())
         })
     })?;
+    hippos.verify()?;
     hippos.unload()?;
     run("ip netns add one")?;
     Ok(())

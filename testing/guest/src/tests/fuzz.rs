@@ -141,6 +141,7 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
     );
     drop(tcp);
     run("sysctl -qw net.ipv4.ip_forward=0")?;
+    hippos.verify()?;
     hippos.unload()
 }
 
@@ -594,5 +595,6 @@ pub(super) fn streams(arguments: &[String]) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(50));
     }
+    hippos.verify()?;
     hippos.unload()
 }

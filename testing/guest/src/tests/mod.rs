@@ -63,7 +63,7 @@ macro_rules! tests {
 tests! {
     smoke: serves;
     module: loads_and_unloads, bad_parameters, parameters, port_in_use, without_udp, connection_limit, device,
-        control, limits, login, worker_counts, selftest, lower_limit,
+        control, limits, login, worker_counts, selftest, verified, lower_limit,
         unloads_under_load;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged, ipsec,
         long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, reasons, partial_checksum, allowed,

@@ -83,6 +83,7 @@ pub(super) fn limits() -> Result<()> {
     ensure!(run(&format!("hippos-ctl memory {nearly}")).is_err());
     let line = ask(most)?;
     ensure!(line == "OK\r\n", "what the owner set: {line}");
+    hippos.verify()?;
     hippos.unload()
 }
 
@@ -113,6 +114,7 @@ pub(super) fn unfinished_values() -> Result<()> {
     }
     ensure!(gone >= 30, "{gone} were hung up on");
     tcp.set("large", &vec![b'y'; 900_000])?;
+    hippos.verify()?;
     hippos.unload()
 }
 
@@ -141,6 +143,7 @@ pub(super) fn costly_pipelines() -> Result<()> {
     };
     println!("{done} appends before another's command");
     ensure!(done < MOST, "{done} came first");
+    hippos.verify()?;
     hippos.unload()
 }
 
@@ -177,6 +180,7 @@ pub(super) fn other_connections_served_while_writer_waits() -> Result<()> {
     println!("{turns} commands of others while one waited");
     ensure!(turns >= 10, "only {turns} commands while another waited");
     drop(held);
+    hippos.verify()?;
     hippos.unload()
 }
 
@@ -221,6 +225,7 @@ pub(super) fn memory_shortage() -> Result<()> {
     let has = |text: &str| lines.iter().any(|line| line.contains(text));
     ensure!(has("memory shortage: limit lowered"), "{lines:?}");
     ensure!(!has("Out of memory") && !has("oom-kill"), "{lines:?}");
+    hippos.verify()?;
     hippos.unload()
 }
 

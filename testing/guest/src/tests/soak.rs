@@ -59,6 +59,7 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
         }
         Ok(())
     })?;
+    hippos.verify()?;
     hippos.unload()
 }
 
