@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Faults on purpose (`linux/bug.h`).
-
-use crate::ffi;
+//! Faults on purpose.
 
 /// Commits the fault that insmod asked for, if it did. Whoever loads the module for that wants
 /// nothing else of it.
