@@ -62,28 +62,28 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
         Mode::Generic => &[GENERIC],
     };
     let mut refused = None;
-    for mode in modes {
-        match link(program.as_fd(), index, mode.flags) {
+    for tried in modes {
+        match link(program.as_fd(), index, tried.flags) {
             Ok(link) => {
                 if let Err(error) = pinned(&link, &pin) {
                     bail!("{}: {error}", pin.display());
                 }
-                return Ok(mode.name);
+                return Ok(tried.name);
             }
             Err(Errno::EBUSY | Errno::EEXIST) => {
                 bail!("another XDP program holds {interface} (see ip link show {interface})")
             }
-            Err(error) => refused = Some((mode, error)),
+            Err(error) => refused = Some((tried, error)),
         }
     }
-    let (mode, error) = refused.context("no mode was tried")?;
+    let (tried, error) = refused.context("no mode was tried")?;
     if mode == Mode::Native {
         bail!(
             "{interface}: its driver takes no native program here ({error}); what it asks for stands \
              in the kernel log. --mode generic works on every interface, for less"
         );
     }
-    bail!("{interface} takes no {} program: {error}", mode.name)
+    bail!("{interface} takes no {} program: {error}", tried.name)
 }
 
 /// Takes the program off `interface`; no frame meets it any more.
