@@ -94,6 +94,10 @@ counters! {
         Shortages = "hippos_memory_shortages",
         /// Slots that the sweep for expired items looked at.
         CrawlerChecked = "crawler_items_checked",
+        /// Events that were noted for watchers.
+        EventsLogged = "log_worker_written",
+        /// Events that there was no room for.
+        EventsDropped = "log_worker_dropped",
     }
 }
 

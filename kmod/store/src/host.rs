@@ -431,6 +431,11 @@ unsafe impl Platform for Host {
         self.cpus
     }
 
+    fn unix_us(&self) -> u64 {
+        let since = std::time::UNIX_EPOCH.elapsed();
+        since.map_or(0, |since| since.as_micros() as u64)
+    }
+
     fn cond_resched(&self) {
         std::thread::yield_now();
     }

@@ -17,6 +17,7 @@ mod array_vec;
 mod capacities;
 mod config;
 mod counters;
+mod event_log;
 mod eviction;
 mod hash;
 #[cfg(feature = "host")]
@@ -41,6 +42,7 @@ mod verify;
 
 pub use config::{Config, Eviction, NewError};
 pub use counters::{ClassCounter, Counter};
+pub use event_log::{Event, LoggedEvent, NextEvent};
 pub use hash::{Hash, Key};
 pub use item::{Item, ItemSnapshot, KEY_MAX};
 pub use maintenance::Maintained;

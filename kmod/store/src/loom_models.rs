@@ -15,6 +15,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::event_log::{Event, EventLog, NextEvent};
 use crate::hash::Hash;
 use crate::index::{Index, Step, Unchained, ENTRIES};
 use crate::item::{Fields, Item, Slot, STALE, TOKEN_SENT};
@@ -573,4 +574,69 @@ fn pinned_slots_are_not_reused() {
 #[should_panic]
 fn early_pin_check_is_detected() {
     check(None, || pin(false));
+}
+
+/// Notes events; how many were kept.
+fn write(log: &EventLog, times: core::ops::Range<u64>) -> u64 {
+    let keep = |time: u64| log.push(time, &Event::default(), &time.to_le_bytes());
+    times.filter(|time| keep(*time)).count() as u64
+}
+
+/// How many events a read came to, lost ones included.
+fn read(log: &EventLog, at: &mut u64) -> u64 {
+    match log.read(at) {
+        NextEvent::Event(event) => {
+            assert_eq!(event.key_word(), event.unix_us, "a torn event");
+            1
+        }
+        NextEvent::Lost(lost) => lost,
+        NextEvent::None => 0,
+    }
+}
+
+/// A reader that a writer overtakes sees no event in part.
+#[test]
+fn events_are_read_whole_or_lost() {
+    check(Some(Bug::OneLook), || {
+        let log = Arc::new(EventLog::new());
+        assert!(log.open(&Tables));
+        let first = log.next();
+        let reading = {
+            let log = log.clone();
+            thread::spawn(move || {
+                let mut at = first;
+                read(&log, &mut at);
+                read(&log, &mut at);
+            })
+        };
+        write(&log, 1..4);
+        reading.join().expect("the reader");
+        // SAFETY: the log is not used again.
+        unsafe { log.free(&Tables) };
+    });
+}
+
+/// Writers that meet take each number once and leave none out: every event is read or told to be lost.
+#[test]
+fn each_event_is_read_or_lost() {
+    check(Some(Bug::BlindHelp), || {
+        let log = Arc::new(EventLog::new());
+        assert!(log.open(&Tables));
+        let mut at = log.next();
+        let writing = {
+            let log = log.clone();
+            thread::spawn(move || write(&log, 10..11))
+        };
+        let kept = write(&log, 1..4) + writing.join().expect("a writer");
+        let mut seen = 0;
+        loop {
+            match read(&log, &mut at) {
+                0 => break,
+                some => seen += some,
+            }
+        }
+        assert_eq!(seen, kept);
+        // SAFETY: the log is not used again.
+        unsafe { log.free(&Tables) };
+    });
 }

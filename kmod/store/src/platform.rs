@@ -107,6 +107,10 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     fn base(&self) -> usize {
         0
     }
+    /// Microseconds since 1970. Any context.
+    fn unix_us(&self) -> u64 {
+        0
+    }
     /// A long loop's chance to let others run (`cond_resched`). No lock and no guard is held.
     fn cond_resched(&self) {}
     /// Sleeps for about a tenth of a millisecond: others have to get on before this one can. No

@@ -103,6 +103,7 @@ impl<P: Platform> Store<P> {
                 self.retire.tables(),
                 self.counters.tables(),
                 self.maintenance.size(),
+                self.events.size(),
             ]
             .iter()
             .fold(0, |sum, n| sum.saturating_add(*n)),

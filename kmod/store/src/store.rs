@@ -7,10 +7,11 @@ use hippos_invariant::Exact;
 
 use crate::config::{Config, NewError};
 use crate::counters::{ClassCounter, Counter, Counters};
+use crate::event_log::{Event, EventLog, NextEvent};
 use crate::eviction;
 use crate::hash::{self, Hash};
 use crate::index::{Index, BUCKET};
-use crate::item::{Item, ItemSnapshot, Slot};
+use crate::item::{Item, ItemSnapshot, Slot, FETCHED};
 use crate::maintenance_state::MaintenanceState;
 use crate::memory::pool::{Pool, Use};
 use crate::memory::retire::Retire;
@@ -47,6 +48,7 @@ pub struct Store<P: Platform> {
     /// The last CAS number given out.
     pub(crate) cas: Padded<AtomicU64>,
     pub(crate) maintenance: Fixed<MaintenanceState>,
+    pub(crate) events: EventLog,
     config: Config,
 }
 
@@ -127,6 +129,7 @@ impl<P: Platform> Store<P> {
             counters,
             cas: Padded(AtomicU64::new(0)),
             maintenance,
+            events: EventLog::new(),
             config,
         };
         let first = (limit / INDEX_SHARE).clamp(1, 64);
@@ -428,6 +431,57 @@ impl<P: Platform> Store<P> {
     }
 }
 
+// Events.
+impl<P: Platform> Store<P> {
+    /// Has the log take its memory, if it has none yet. Whether it has some now. May sleep.
+    pub fn open_events(&self) -> bool {
+        self.events.open(&self.platform)
+    }
+
+    /// Notes an event with the key that it happened to, if there is room. Any context.
+    #[cold]
+    pub fn log_event(&self, event: &Event, key: &[u8]) {
+        let counter = if self.events.push(self.platform.unix_us(), event, key) {
+            Counter::EventsLogged
+        } else {
+            Counter::EventsDropped
+        };
+        self.count(counter, 1);
+    }
+
+    /// The number that the next event will have: where a new reader begins.
+    pub fn next_event(&self) -> u64 {
+        self.events.next()
+    }
+
+    /// The event of number `at`, or the first one behind it that is left; `at` goes on.
+    pub fn read_event(&self, at: &mut u64) -> NextEvent {
+        self.events.read(at)
+    }
+
+    /// Whether evictions are noted.
+    pub fn log_evictions(&self, on: bool) {
+        self.events.evictions.store(on, Relaxed);
+    }
+
+    /// Notes that an item is evicted. The caller keeps its slot.
+    #[cold]
+    pub(crate) fn log_eviction(&self, slot: Slot) {
+        let header = slot.header();
+        let expiry = Expiry(header.expiry.load(Relaxed));
+        let event = Event {
+            kind: Event::EVICTION,
+            status: u8::from(slot.marks() & FETCHED != 0),
+            class: slot.class().saturating_add(1) as u8,
+            size: slot.value_len() as u32,
+            ttl: expiry.ttl(self.now()).map_or(-1, |ttl| ttl as i32),
+            idle: self.now().saturating_sub(header.atime.load(Relaxed)),
+            ..Event::default()
+        };
+        self.log_event(&event, slot.key());
+    }
+}
+
 impl<P: Platform> Drop for Store<P> {
     fn drop(&mut self) {
         // SAFETY: nobody borrows the store, so no section and no reservation is left.
@@ -438,6 +492,7 @@ impl<P: Platform> Drop for Store<P> {
             self.retire.free(&self.platform);
             self.counters.free(&self.platform);
             self.maintenance.free(&self.platform);
+            self.events.free(&self.platform);
         }
     }
 }

@@ -34,6 +34,10 @@ pub(crate) enum Bug {
     TornMark,
     /// A change of several fields is not marked while it lasts.
     UnmarkedChange,
+    /// A reader of events does not look again whether the event still was the one that it wanted.
+    OneLook,
+    /// A writer takes an event's number for taken whose slot it only failed to claim.
+    BlindHelp,
 }
 
 /// Is this mistake to be made? Never outside of loom.

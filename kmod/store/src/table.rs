@@ -4,6 +4,7 @@
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::platform::Platform;
 
@@ -108,6 +109,66 @@ impl<T> Deref for Table<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `new` initialised `len` elements, which live as long as the table.
         unsafe { core::slice::from_raw_parts(self.at.as_ptr(), self.len) }
+    }
+}
+
+/// A table whose memory is taken when it is first wanted.
+pub(crate) struct LateTable<T> {
+    at: AtomicPtr<T>,
+    len: usize,
+}
+
+impl<T: Sync + Send> LateTable<T> {
+    /// One of `len` elements, to be.
+    pub(crate) fn new(len: usize) -> Self {
+        Self {
+            at: AtomicPtr::new(core::ptr::null_mut()),
+            len,
+        }
+    }
+
+    /// Its elements, if there is memory for them.
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&[T]> {
+        let at = NonNull::new(self.at.load(Ordering::Acquire))?;
+        // SAFETY: `get_or_make` initialised so many elements before it stored where they are, and
+        // they stay until the table is freed.
+        Some(unsafe { core::slice::from_raw_parts(at.as_ptr(), self.len) })
+    }
+
+    /// The same; takes the memory if nobody has, each element made by `make`. May sleep.
+    pub(crate) fn get_or_make<P: Platform>(
+        &self,
+        platform: &P,
+        make: impl FnMut() -> T,
+    ) -> Option<&[T]> {
+        if self.get().is_none() {
+            let draft = Table::new(platform, self.len, make)?;
+            let (none, at) = (core::ptr::null_mut(), draft.at.as_ptr());
+            let (done, lost) = (Ordering::AcqRel, Ordering::Relaxed);
+            if self.at.compare_exchange(none, at, done, lost).is_ok() {
+                draft.keep();
+            }
+        }
+        self.get()
+    }
+
+    /// Bytes taken from the platform.
+    pub(crate) fn size(&self) -> usize {
+        match self.get() {
+            Some(_) => Table::<T>::bytes(self.len).unwrap_or(0),
+            None => 0,
+        }
+    }
+}
+
+impl<P: Platform, T> Part<P> for LateTable<T> {
+    unsafe fn free(&self, platform: &P) {
+        if let Some(at) = NonNull::new(self.at.load(Ordering::Acquire)) {
+            let table = Table { at, len: self.len };
+            // SAFETY: a table of `get_or_make`'s; the caller promises the rest.
+            unsafe { table.free(platform) }
+        }
     }
 }
 

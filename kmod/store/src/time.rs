@@ -32,6 +32,15 @@ impl Expiry {
     pub fn ttl(self, now: u32) -> Option<u32> {
         (self.0 != 0).then(|| self.0.saturating_sub(now))
     }
+
+    /// Seconds from `now` of the store's clock, below 0 for the past, and 0 for never, as memcached's log
+    /// has it.
+    pub fn relative(self, now: u32) -> i32 {
+        match self.0 {
+            0 => 0,
+            at => at.wrapping_sub(now) as i32,
+        }
+    }
 }
 
 pub(crate) struct Clock {

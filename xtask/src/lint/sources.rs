@@ -42,6 +42,7 @@ const UNSAFE: &[(&str, &str)] = &[
 /// The store's files that touch raw memory.
 const STORE_UNSAFE: &[&str] = &[
     "kmod/store/src/counters.rs",
+    "kmod/store/src/event_log.rs",
     "kmod/store/src/eviction/ghosts.rs",
     "kmod/store/src/host.rs",
     "kmod/store/src/index/bucket.rs",

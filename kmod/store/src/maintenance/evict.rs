@@ -163,6 +163,9 @@ impl<P: Platform> Store<P> {
             let age = self.now().saturating_sub(header.atime.load(Relaxed));
             of.evicted_age.store(age, Relaxed);
         }
+        if self.events.evictions.load(Relaxed) {
+            self.log_eviction(slot);
+        }
     }
 
     pub(crate) fn count_reclaim(&self, slot: Slot) {

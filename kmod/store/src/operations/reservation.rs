@@ -61,6 +61,21 @@ impl<'s, P: Platform> Reservation<'s, P> {
         self.slot.header().expiry.store(expiry.0, Relaxed);
     }
 
+    /// When the item is to expire.
+    pub fn expiry(&self) -> Expiry {
+        Expiry(self.slot.header().expiry.load(Relaxed))
+    }
+
+    /// Bytes of the value.
+    pub fn value_len(&self) -> usize {
+        self.slot.value_len()
+    }
+
+    /// The hash of its key.
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
     /// Bytes of memory that it takes.
     pub fn footprint(&self) -> usize {
         let of = self.store.slabs.get(self.class());
