@@ -338,6 +338,7 @@ void hippos_registry_unlock(void);
 
 u64 hippos_uptime_ms(void);
 s64 hippos_unix_ms(void);
+u64 hippos_unix_us(void);
 
 /* device.c */
 

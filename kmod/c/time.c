@@ -18,3 +18,9 @@ s64 hippos_unix_ms(void)
 {
 	return ktime_to_ms(ktime_get_coarse_real());
 }
+
+/* Microseconds since 1970, for the times of events: exact, in any context. */
+u64 hippos_unix_us(void)
+{
+	return ktime_to_us(ktime_get_real());
+}

@@ -346,6 +346,7 @@ extern "C" {
     // time.c
     pub(crate) fn hippos_uptime_ms() -> u64;
     pub(crate) fn hippos_unix_ms() -> i64;
+    pub(crate) fn hippos_unix_us() -> u64;
 
     // device.c
     pub(crate) fn hippos_device_register(

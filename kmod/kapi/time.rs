@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Clocks (`linux/timekeeping.h`), to the timer tick.
+//! Clocks (`linux/timekeeping.h`), to the timer tick unless it says otherwise.
 
 use crate::ffi;
 
@@ -18,4 +18,10 @@ pub fn uptime() -> u32 {
 pub fn unix_ms() -> i64 {
     // SAFETY: reads a clock.
     unsafe { ffi::hippos_unix_ms() }
+}
+
+/// Microseconds since 1970, exactly. Any context.
+pub fn unix_us() -> u64 {
+    // SAFETY: reads a clock.
+    unsafe { ffi::hippos_unix_us() }
 }

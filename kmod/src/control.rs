@@ -168,7 +168,7 @@ impl Control {
             match fed.next {
                 Next::Write if text.len() > most => return Err(E2BIG),
                 Next::Write => text.grow()?,
-                Next::Read | Next::Park | Next::Close => return Ok(text),
+                Next::Read | Next::Park | Next::Watch | Next::Close => return Ok(text),
             }
         }
     }

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use hippos_abi::memory_reserve;
 use hippos_kapi::lock::SpinLock;
 use hippos_kapi::thread::Waker;
-use hippos_kapi::{cpu, pages, rcu};
+use hippos_kapi::{cpu, pages, rcu, time};
 use hippos_store::{Cookie, LockClass, Platform, RawLock};
 
 /// The kernel's pages, grace periods and locks.
@@ -121,6 +121,10 @@ unsafe impl Platform for Kernel {
     #[inline]
     fn base(&self) -> usize {
         self.direct_map
+    }
+
+    fn unix_us(&self) -> u64 {
+        time::unix_us()
     }
 
     fn cond_resched(&self) {

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::mem::MaybeUninit;
 use core::net::Ipv6Addr;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -88,7 +88,7 @@ impl Server {
             port: self.config.port,
             ends: *ends,
             last: AtomicU32::new(CONNECTIONS.uptime.load(Relaxed)),
-            sending: AtomicBool::new(false),
+            activity: AtomicU8::new(Activity::Read as u8),
         })
     }
 }
@@ -155,6 +155,25 @@ pub(crate) enum Kind {
     Datagrams,
 }
 
+/// What a socket does.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(crate) enum Activity {
+    /// It waits for requests.
+    Read,
+    /// Output waits for the peer.
+    Send,
+    /// It tells what happens.
+    Watch,
+}
+
+fn address(ip: &[u8; 16], port: u16) -> Address {
+    Address {
+        ip: Ipv6Addr::from(*ip).to_canonical(),
+        port,
+    }
+}
+
 /// What there is to tell of a socket.
 pub(crate) struct SocketRecord {
     id: u32,
@@ -163,33 +182,37 @@ pub(crate) struct SocketRecord {
     ends: SocketAddresses,
     /// When it was last served, in seconds of uptime.
     last: AtomicU32,
-    /// Output waits for the peer.
-    sending: AtomicBool,
+    /// What it does, an [`Activity`].
+    activity: AtomicU8,
 }
 
 impl SocketRecord {
     /// It was served.
-    pub(crate) fn served(&self, sending: bool) {
+    pub(crate) fn served(&self, activity: Activity) {
         let now = CONNECTIONS.uptime.load(Relaxed);
         if self.last.load(Relaxed) != now {
             self.last.store(now, Relaxed);
         }
-        if self.sending.load(Relaxed) != sending {
-            self.sending.store(sending, Relaxed);
+        let activity = activity as u8;
+        if self.activity.load(Relaxed) != activity {
+            self.activity.store(activity, Relaxed);
         }
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The other end.
+    pub(crate) fn peer(&self) -> Address {
+        address(self.ends.peer(), self.ends.peer_port())
+    }
+
     fn info(&self) -> SocketInfo {
-        let address = |ip: &[u8; 16], port| Address {
-            ip: Ipv6Addr::from(*ip).to_canonical(),
-            port,
-        };
         let own = address(self.ends.own(), self.port);
         let (address, listen) = match self.kind {
-            Kind::Connection => {
-                let peer = address(self.ends.peer(), self.ends.peer_port());
-                (peer, Some(own))
-            }
+            Kind::Connection => (self.peer(), Some(own)),
             Kind::Listener | Kind::Datagrams => (own, None),
         };
         SocketInfo {
@@ -198,7 +221,12 @@ impl SocketRecord {
             listen,
             state: match self.kind {
                 Kind::Listener => "conn_listening",
-                Kind::Connection if self.sending.load(Relaxed) => "conn_mwrite",
+                Kind::Connection if self.activity.load(Relaxed) == Activity::Send as u8 => {
+                    "conn_mwrite"
+                }
+                Kind::Connection if self.activity.load(Relaxed) == Activity::Watch as u8 => {
+                    "conn_watch"
+                }
                 Kind::Connection | Kind::Datagrams => "conn_read",
             },
             udp: self.kind == Kind::Datagrams,

@@ -12,7 +12,7 @@ use kernel::sync::Arc;
 use hippos_engine::connection::{
     self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
 };
-use hippos_engine::{Access, EngineCounter, Session, Transport};
+use hippos_engine::{Access, Address, CloseReason, Engine, EngineCounter, Session, Transport};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::registry::Registration;
@@ -22,7 +22,7 @@ use hippos_kapi::thread::{Context, Started};
 
 use crate::buffer::ReplyOut;
 use crate::platform::Kernel;
-use crate::server::{ConnectionPermit, Kind, Server, SocketRecord, CONNECTIONS};
+use crate::server::{Activity, ConnectionPermit, Kind, Server, SocketRecord, CONNECTIONS};
 use crate::steer::WorkerCpu;
 
 /// Bytes of a worker's buffer for commands that arrive in pieces.
@@ -109,10 +109,20 @@ impl Worker {
                     let pages = &mut WorkerPages(&mut self.room);
                     let action =
                         connection.turn(&mut SocketStream(stream), &mut self.input, pages, over);
-                    client.record.value().served(connection.has_unsent());
+                    client.record.value().served(if connection.is_watching() {
+                        Activity::Watch
+                    } else if connection.has_unsent() {
+                        Activity::Send
+                    } else {
+                        Activity::Read
+                    });
+                    if action == Action::Close {
+                        client.end.reason = connection.close_reason();
+                    }
                     let deadline = connection.deadline(CONNECTIONS.uptime(), timeout);
                     if deadline.is_some_and(|at| at <= now) {
                         server.engine.tally(EngineCounter::UploadsTimedOut, 1);
+                        client.end.reason = CloseReason::IdleTimeout;
                         return (Action::Close, None);
                     }
                     (action, deadline)
@@ -168,8 +178,17 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     };
     let mut session = Session::new(engine, Transport::Tcp).with_parking();
     session.set_local(ends.is_local());
+    let (number, peer) = (record.value().id(), record.value().peer());
+    session.set_number(number);
+    engine.connected(number, &peer);
     let client = Client {
         connection: Connection::new(session),
+        end: End {
+            engine,
+            number,
+            peer,
+            reason: CloseReason::Shutdown,
+        },
         record,
         _permit: permit,
     };
@@ -180,8 +199,24 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
 /// softirq.
 struct Client<'e> {
     connection: Connection<'e, Kernel, Input, Output>,
+    end: End<'e>,
     record: Registration<SocketRecord>,
     _permit: ConnectionPermit,
+}
+
+/// Tells watchers of a connection's end when it is dropped.
+struct End<'e> {
+    engine: &'e Engine<Kernel>,
+    number: u32,
+    peer: Address,
+    reason: CloseReason,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.engine
+            .disconnected(self.number, &self.peer, self.reason);
+    }
 }
 
 impl Serve for Client<'_> {
@@ -191,7 +226,7 @@ impl Serve for Client<'_> {
             .connection
             .serve_softirq(&mut SocketStream(stream), open);
         if quick != Answered::None {
-            self.record.value().served(false);
+            self.record.value().served(Activity::Read);
         }
         quick == Answered::All
     }

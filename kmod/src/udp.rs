@@ -13,7 +13,7 @@ use hippos_kapi::thread::{Context, Started};
 use hippos_proto::udp::FRAME;
 
 use crate::buffer::Buffer;
-use crate::server::{Kind, Server};
+use crate::server::{Activity, Kind, Server};
 
 /// The longest datagram there is.
 const INPUT: usize = 64 << 10;
@@ -61,6 +61,7 @@ impl Worker {
         else {
             return;
         };
+        server.engine.set_udp_number(record.value().id());
         started.ready();
         while !context.should_stop() {
             poll.wait(None);
@@ -88,7 +89,7 @@ impl Worker {
                     Err(_) => {}
                 }
             }
-            record.value().served(false);
+            record.value().served(Activity::Read);
             if !empty {
                 ready.again();
             }

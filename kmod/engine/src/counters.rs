@@ -42,6 +42,10 @@ hippos_store::counters! {
         AuthErrors = "auth_errors",
         /// Administration commands of clients that may not use them.
         AdminRefused = "hippos_admin_refused",
+        /// Events that watchers lost because they were slow, whatever their kinds.
+        EventsSkipped = "log_watcher_skipped",
+        /// Events that watchers were told of.
+        EventsSent = "log_watcher_sent",
     }
 }
 

@@ -16,6 +16,7 @@ use crate::host_stats::HostStats;
 use crate::prefix::PrefixCounter;
 use crate::settings::Settings;
 use crate::uploads::Uploads;
+use crate::watchers::{Counts, Kinds, Watchers};
 
 /// What all clients of one cache share.
 pub struct Engine<P: Platform> {
@@ -24,8 +25,11 @@ pub struct Engine<P: Platform> {
     pub(crate) settings: Settings,
     pub(crate) host_stats: &'static dyn HostStats,
     verbosity: AtomicU32,
-    /// [`DETAIL`] and [`LOGIN`]: what the UDP fast path is not made for.
-    slow_path_flags: AtomicU8,
+    /// [`DETAIL`], [`LOGIN`] and what is watched.
+    flags: AtomicU8,
+    watchers: Watchers,
+    /// The number of the UDP socket.
+    udp_number: AtomicU32,
     crawler: AtomicBool,
     /// The memory limit as the machine's owner set it, in bytes.
     memory_max_settable: AtomicU64,
@@ -37,9 +41,13 @@ pub struct Engine<P: Platform> {
 }
 
 /// Keys are counted by prefix.
-const DETAIL: u8 = 1;
+pub(crate) const DETAIL: u8 = 1;
 /// Clients have to log in.
 const LOGIN: u8 = 2;
+/// What the UDP fast path is not made for.
+const SLOW_PATH: u8 = DETAIL | LOGIN;
+
+const _: () = assert!(SLOW_PATH >> Kinds::SHIFT == 0);
 
 impl<P: Platform> Engine<P> {
     /// An engine over `store`. `host_stats` tells what only the host knows.
@@ -50,7 +58,9 @@ impl<P: Platform> Engine<P> {
             store,
             host_stats,
             verbosity: AtomicU32::new(settings.verbosity),
-            slow_path_flags: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
+            watchers: Watchers::default(),
+            udp_number: AtomicU32::new(0),
             crawler: AtomicBool::new(true),
             administration: Setting::new(settings.administration),
             fast_bytes: AtomicU32::new(settings.fast_bytes),
@@ -163,37 +173,102 @@ impl<P: Platform> Engine<P> {
         self.verbosity.store(level.min(MAX), Relaxed);
     }
 
+    /// Whether one of these flags is set.
+    #[inline]
+    pub(crate) fn has_flags(&self, flags: u8) -> bool {
+        self.flags.load(Relaxed) & flags != 0
+    }
+
     /// Whether keys are counted by prefix.
     #[inline]
     pub(crate) fn detail(&self) -> bool {
-        self.slow_path_flags.load(Relaxed) & DETAIL != 0
+        self.has_flags(DETAIL)
     }
 
     pub(crate) fn set_detail(&self, on: bool) {
-        self.set_slow_path_flag(DETAIL, on);
+        self.set_flag(DETAIL, on);
     }
 
     /// Whether clients have to log in, and UDP is refused.
     pub fn authentication(&self) -> bool {
-        self.slow_path_flags.load(Relaxed) & LOGIN != 0
+        self.has_flags(LOGIN)
     }
 
     pub(crate) fn set_authentication(&self, on: bool) {
-        self.set_slow_path_flag(LOGIN, on);
+        self.set_flag(LOGIN, on);
     }
 
     /// Whether there is something that only the UDP socket's worker heeds.
     #[inline]
     pub(crate) fn needs_slow_path(&self) -> bool {
-        self.slow_path_flags.load(Relaxed) != 0
+        self.has_flags(SLOW_PATH)
     }
 
-    fn set_slow_path_flag(&self, bit: u8, on: bool) {
+    /// The same, or that gets are watched.
+    #[inline]
+    pub(crate) fn needs_slow_get(&self) -> bool {
+        self.has_flags(SLOW_PATH | Kinds::FETCHERS.flags())
+    }
+
+    fn set_flag(&self, bit: u8, on: bool) {
         if on {
-            self.slow_path_flags.fetch_or(bit, Relaxed);
+            self.flags.fetch_or(bit, Relaxed);
         } else {
-            self.slow_path_flags.fetch_and(!bit, Relaxed);
+            self.flags.fetch_and(!bit, Relaxed);
         }
+    }
+
+    /// Whether events of one of these kinds are watched.
+    #[inline]
+    pub(crate) fn watches(&self, kinds: Kinds) -> bool {
+        self.has_flags(kinds.flags())
+    }
+
+    /// How many clients watch.
+    pub(crate) fn watchers(&self) -> u64 {
+        self.watchers.counts().watchers()
+    }
+
+    /// Adds a client that watches, unless there are too many.
+    pub(crate) fn add_watcher(&self, kinds: Kinds) -> bool {
+        let added = self.watchers.add(kinds);
+        if added {
+            self.apply_watchers();
+        }
+        added
+    }
+
+    /// Takes one away.
+    pub(crate) fn remove_watcher(&self, kinds: Kinds) {
+        self.watchers.remove(kinds);
+        self.apply_watchers();
+    }
+
+    /// Has the kinds noted that are watched. Whoever changes the counts last also looks at them last.
+    fn apply_watchers(&self) {
+        let mut seen: Option<Counts> = None;
+        loop {
+            let counts = self.watchers.counts();
+            if seen.replace(counts) == Some(counts) {
+                return;
+            }
+            let kinds = counts.kinds();
+            self.store.log_evictions(kinds.any(Kinds::EVICTIONS));
+            let rest = (1 << Kinds::SHIFT) - 1;
+            let _ = self
+                .flags
+                .fetch_update(SeqCst, SeqCst, |flags| Some(flags & rest | kinds.flags()));
+        }
+    }
+
+    /// Tells the number of the UDP socket, as `stats conns` has it.
+    pub fn set_udp_number(&self, number: u32) {
+        self.udp_number.store(number, Relaxed);
+    }
+
+    /// That number.
+    pub(crate) fn udp_number(&self) -> u32 {
+        self.udp_number.load(Relaxed)
     }
 
     /// Whether dumps and crawls are allowed: `lru_crawler enable` and `disable`.
@@ -271,7 +346,6 @@ impl<P: Platform> Engine<P> {
     }
 
     /// Counts a get by its key's prefix.
-    #[inline]
     pub(crate) fn note_get(&self, key: &[u8], hit: bool) {
         if self.detail() {
             self.settings.prefixes.count(key, PrefixCounter::Gets);

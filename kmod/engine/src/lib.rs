@@ -35,6 +35,7 @@ mod settings;
 mod sources;
 mod statistics;
 mod uploads;
+mod watchers;
 
 pub use access::Access;
 pub use administration::Administration;
@@ -49,6 +50,7 @@ pub use hippos_proto::reply::{Cursor, Out};
 pub use host_stats::{Address, FastPathStats, Host, HostStats, SocketInfo, Steering};
 pub use limiter::Limiter;
 pub use prefix::Prefixes;
+pub use reply::event::CloseReason;
 pub use reply::REPLY_HEADER_MAX;
 pub use session::state::{FeedResult, Next, Session, Transport};
 pub use settings::Settings;

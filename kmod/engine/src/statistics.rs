@@ -67,6 +67,7 @@ pub(crate) struct Now<'a> {
     pub(crate) unix: u64,
     pub(crate) upload_bytes: u64,
     pub(crate) memory_max_settable: u64,
+    pub(crate) watchers: u64,
 }
 
 const fn row(name: &'static str, kind: Kind, source: Source, doc: &'static str) -> Statistic {
@@ -176,11 +177,11 @@ const PLACED: &[Statistic] = &[
     zero("lru_crawler_starts"),
     zero("lru_maintainer_juggles"),
     zero("malloc_fails"),
-    zero("log_worker_dropped"),
-    zero("log_worker_written"),
-    zero("log_watcher_skipped"),
-    zero("log_watcher_sent"),
-    zero("log_watchers"),
+    store(Counter::EventsDropped),
+    store(Counter::EventsLogged),
+    tally(EngineCounter::EventsSkipped),
+    tally(EngineCounter::EventsSent),
+    gauge("log_watchers", |now| now.watchers, "Clients that watch"),
     zero("unexpected_napi_ids"),
     zero("round_robin_fallback"),
     gauge("bytes", |now| now.shot.bytes, "Bytes of the items, headers included"),

@@ -9,6 +9,9 @@ use std::time::Instant;
 
 use hippos_engine::{Address, Host, HostStats, SocketInfo};
 
+/// The number of the UDP socket.
+pub(crate) const UDP_NUMBER: u32 = 1;
+
 /// This process and its connections.
 pub(crate) struct Process {
     listen: SocketAddr,
@@ -59,7 +62,7 @@ impl Process {
     }
 }
 
-fn address(of: SocketAddr) -> Address {
+pub(crate) fn address(of: SocketAddr) -> Address {
     Address {
         ip: of.ip(),
         port: of.port(),
@@ -90,7 +93,7 @@ impl HostStats for Process {
         };
         match from {
             0 => return Some((0, socket(0, false, "conn_listening"))),
-            1 if self.udp => return Some((1, socket(1, true, "conn_read"))),
+            1 if self.udp => return Some((1, socket(UDP_NUMBER, true, "conn_read"))),
             _ => {}
         }
         // The number of a connection is its place.

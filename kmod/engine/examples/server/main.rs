@@ -125,6 +125,7 @@ fn main() -> anyhow::Result<()> {
     tick(engine, start);
     std::thread::spawn(move || maintain(engine, start));
     if let Some(socket) = socket {
+        engine.set_udp_number(host::UDP_NUMBER);
         std::thread::spawn(move || udp::serve(engine, &socket));
     }
     for _ in 1..args.threads.max(1) {

@@ -4,23 +4,27 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener as StdListener;
+use std::time::Duration;
 
 use anyhow::Context;
 use hippos_engine::connection::{
     Action, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream,
 };
-use hippos_engine::{Cursor, Session, Transport, REPLY_HEADER_MAX};
+use hippos_engine::{Address, Cursor, Session, Transport, REPLY_HEADER_MAX};
 use hippos_store::host::Host;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use crate::host::Process;
+use crate::host::{address, Process};
 use crate::Server;
 
 const LISTENER: Token = Token(0);
 
 /// Bytes of a reply's page: small, so that sessions have to do with little room.
 const PAGE: usize = 16 << 10;
+
+/// How long connections that are put aside are left waiting.
+const PARK: Duration = Duration::from_millis(1);
 
 /// Input that is read at a time, and that commands are put together in.
 const INPUT: usize = 16 << 10;
@@ -140,6 +144,11 @@ impl HeldBytes for Bytes {
 
 struct Client {
     id: u32,
+    peer: Address,
+    /// It is to have a turn after a moment.
+    parked: bool,
+    /// It has ended.
+    over: bool,
     socket: Socket,
     connection: Connection<'static, Host, Bytes, Bytes>,
 }
@@ -164,18 +173,19 @@ pub(crate) fn serve(
     let mut input = vec![0; INPUT];
     let mut page = Page(vec![0; PAGE]);
     loop {
-        match poll.poll(&mut events, None) {
+        let parked = clients.values().any(|client| client.parked);
+        match poll.poll(&mut events, parked.then_some(PARK)) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             polled => polled.context("poll")?,
+        }
+        for client in clients.values_mut().filter(|client| client.parked) {
+            client.over = !client.serve(&mut input, &mut page);
         }
         for event in &events {
             if event.token() != LISTENER {
                 if let Some(client) = clients.get_mut(&event.token()) {
                     host_stats.active(client.id);
-                    if !client.serve(&mut input, &mut page) {
-                        host_stats.leave(client.id);
-                        clients.remove(&event.token());
-                    }
+                    client.over |= !client.serve(&mut input, &mut page);
                 }
                 continue;
             }
@@ -191,8 +201,14 @@ pub(crate) fn serve(
                 registry.register(&mut stream, token, both)?;
                 let mut session = Session::new(engine, Transport::Tcp);
                 session.set_local(peer.ip().is_loopback());
+                session.set_number(id);
+                let peer = address(peer);
+                engine.connected(id, &peer);
                 let client = Client {
                     id,
+                    peer,
+                    parked: false,
+                    over: false,
                     socket: Socket {
                         stream,
                         received: Vec::new(),
@@ -204,6 +220,14 @@ pub(crate) fn serve(
                 clients.insert(token, client);
             }
         }
+        clients.retain(|_, client| {
+            if client.over {
+                let reason = client.connection.close_reason();
+                engine.disconnected(client.id, &client.peer, reason);
+                host_stats.leave(client.id);
+            }
+            !client.over
+        });
     }
 }
 
@@ -212,13 +236,13 @@ impl Client {
     fn serve(&mut self, input: &mut [u8], page: &mut Page) -> bool {
         self.socket.fill();
         loop {
-            match self
+            let action = self
                 .connection
-                .turn(&mut self.socket, input, page, || false)
-            {
-                Action::Wait => return true,
-                // Its session does not park.
-                Action::Again | Action::Park => {}
+                .turn(&mut self.socket, input, page, || false);
+            self.parked = action == Action::Park;
+            match action {
+                Action::Wait | Action::Park => return true,
+                Action::Again => {}
                 Action::Close => return false,
             }
         }

@@ -24,9 +24,9 @@ impl<P: Platform> Engine<P> {
     }
 
     /// `touch`, counted; whether the item is there.
-    pub(crate) fn touch(&self, key: &[u8], exptime: i64) -> bool {
+    pub(crate) fn touch(&self, key: &[u8], hash: Hash, exptime: i64) -> bool {
         let expiry = self.store.expiry(exptime);
-        match self.store.touch(key, self.store.hash(key), expiry) {
+        match self.store.touch(key, hash, expiry) {
             Some(class) => {
                 self.store.count_class(class, ClassCounter::TouchHits, 1);
                 true

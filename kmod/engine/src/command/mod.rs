@@ -2,6 +2,7 @@
 //! Operations on the engine, whatever protocol they came by, and what they count.
 
 mod arith;
+pub(crate) mod events;
 mod get;
 pub(crate) mod meta;
 pub(crate) mod store;

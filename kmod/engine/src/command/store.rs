@@ -6,7 +6,10 @@ use hippos_store::{
     ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, Verb,
 };
 
+use crate::command::events::Stored;
 use crate::counters::EngineCounter;
+use crate::reply::meta::Key;
+use crate::watchers::Kinds;
 use crate::Engine;
 
 /// The store's word for it.
@@ -35,9 +38,43 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Stores and counts what a compare-and-swap came to. An item that can't be
+    /// Stores for `client`, and counts what a compare-and-swap came to. An item that can't be
     /// joined with its new part is one that was not stored.
     pub(crate) fn commit(
+        &self,
+        client: u32,
+        reservation: Reservation<'_, P>,
+        commit: &Commit,
+    ) -> Result<Outcome, StoreError> {
+        if self.watches(Kinds::FETCHERS.and(Kinds::MUTATIONS)) {
+            return self.commit_watched(client, reservation, commit);
+        }
+        self.commit_unwatched(reservation, commit)
+    }
+
+    #[cold]
+    fn commit_watched(
+        &self,
+        client: u32,
+        reservation: Reservation<'_, P>,
+        commit: &Commit,
+    ) -> Result<Outcome, StoreError> {
+        let mut key = Key::new();
+        let _ = key.extend_from_slice(reservation.key());
+        let stored = Stored {
+            commit: *commit,
+            hash: reservation.hash(),
+            class: reservation.class(),
+            len: reservation.value_len(),
+            expiry: reservation.expiry(),
+        };
+        self.observe_change(client, &key, stored.hash);
+        let outcome = self.commit_unwatched(reservation, commit);
+        self.log_stored(client, &key, &stored, &outcome);
+        outcome
+    }
+
+    fn commit_unwatched(
         &self,
         reservation: Reservation<'_, P>,
         commit: &Commit,

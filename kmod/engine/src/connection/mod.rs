@@ -51,6 +51,7 @@ use hippos_proto::reply::{copy, Out};
 use hippos_store::Platform;
 
 use crate::connection::progress::Progress;
+use crate::reply::event::CloseReason;
 use crate::session::state::{Next, Session};
 
 /// Rounds of receiving and answering in a turn.
@@ -65,7 +66,8 @@ const SOFTIRQ_COMMANDS_MAX: usize = 64;
 pub enum Action {
     /// Another turn when the stream is readable; writable, if [`Connection::has_unsent`].
     Wait,
-    /// Another turn after a moment, in which other connections may give memory back.
+    /// Another turn after a moment, in which other connections may give memory back, or when the stream
+    /// is readable.
     Park,
     /// Another turn without any event, when others have had theirs.
     Again,
@@ -109,6 +111,8 @@ pub struct Connection<'e, P: Platform, I: HeldBytes, O: HeldBytes> {
     next: Next,
     /// The value that is on its way.
     progress: Option<Progress>,
+    /// The client has sent all that it had to say.
+    ended: bool,
 }
 
 impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
@@ -120,12 +124,28 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
             unsent: O::default(),
             next: Next::Read,
             progress: None,
+            ended: false,
         }
     }
 
     /// Whether replies wait for the stream to take them.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.bytes().is_empty()
+    }
+
+    /// Whether the client watches: see `watch`.
+    pub fn is_watching(&self) -> bool {
+        self.session.is_watching()
+    }
+
+    /// Why the connection ends, after a turn that said so: by the client's own wish, or not. memcached
+    /// takes the end of a watcher for an error.
+    pub fn close_reason(&self) -> CloseReason {
+        if self.session.quit() || self.ended && !self.is_watching() {
+            CloseReason::Normal
+        } else {
+            CloseReason::Error
+        }
     }
 
     /// The second of uptime in which the value that is on its way will have taken too long. `None`
@@ -243,7 +263,11 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
             let taken = match fed {
                 Intake::Taken(taken) => taken,
                 Intake::Nothing => return self.hold(input, held, Action::Wait),
-                Intake::End | Intake::Scattered => return Action::Close,
+                Intake::End => {
+                    self.ended = true;
+                    return Action::Close;
+                }
+                Intake::Scattered => return Action::Close,
             };
             let ends = over();
             // Bytes are held back for the rest of their value alone. What else a full page keeps
@@ -252,7 +276,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
             match stream.reply(reply, more) {
                 Ok([]) => {
                     stream.consume(taken);
-                    if self.next == Next::Park {
+                    if matches!(self.next, Next::Park | Next::Watch) {
                         return self.hold(input, held, Action::Park);
                     }
                     if ends {
@@ -286,12 +310,12 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         reply: &mut impl Out,
         over: &impl Fn() -> bool,
     ) -> Intake {
-        let reads = self.next == Next::Read;
+        let (reads, watches) = (self.next == Next::Read, self.next == Next::Watch);
         let bytes = match stream.peek() {
             Peek::Bytes(bytes) => bytes,
             Peek::Scattered => return Intake::Scattered,
             Peek::Nothing if reads => return Intake::Nothing,
-            Peek::End if reads => return Intake::End,
+            Peek::End if reads || watches => return Intake::End,
             Peek::Nothing | Peek::End => &[],
         };
         let fed = self.session.feed_until(bytes, reply, over);
@@ -320,7 +344,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
     ) -> Intake {
         let before = *held;
         let mut fresh = 0;
-        if self.next == Next::Read {
+        if matches!(self.next, Next::Read | Next::Watch) {
             // A command that does not fit is longer than any.
             let Some(spare) = input.get_mut(before..).filter(|spare| !spare.is_empty()) else {
                 return Intake::End;

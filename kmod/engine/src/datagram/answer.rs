@@ -13,6 +13,7 @@ use hippos_store::{Guard, Platform};
 
 use crate::access::Access;
 use crate::datagram::plan::{Plan, PlanOutcome};
+use crate::watchers::Kinds;
 use crate::Engine;
 
 /// Why a datagram is left to the UDP socket.
@@ -113,6 +114,11 @@ impl<P: Platform> Engine<P> {
                 self.count_single_get(&single);
                 return request.discard();
             };
+            if self.watches(Kinds::FETCHERS) {
+                // Before the reply goes over the request. Should there be no room for it, the socket's
+                // worker notes the lookup again.
+                self.log_single_get(&single, request.payload());
+            }
             return request.reply(single.len(), move |buffer| {
                 charge.spend(single.len());
                 self.count_single_get(&single);

@@ -124,7 +124,7 @@ impl<P: Platform> Engine<P> {
         payload: &[u8],
     ) -> Option<InlineGet<'g>> {
         let (id, key) = request(payload)?;
-        if self.needs_slow_path() {
+        if self.needs_slow_get() {
             return None;
         }
         match self.store.lookup_one_line(guard, &key) {

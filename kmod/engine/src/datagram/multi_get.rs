@@ -92,7 +92,7 @@ impl<P: Platform> Engine<P> {
         most: usize,
     ) -> Option<MultiGet<'g>> {
         let (id, mut rest) = command(payload)?;
-        if self.needs_slow_path() {
+        if self.needs_slow_get() {
             return None;
         }
         let mut wanted: [(&[u8], Lookup<'g>); MULTI_GET_MAX] = [(&[], Lookup::NONE); MULTI_GET_MAX];

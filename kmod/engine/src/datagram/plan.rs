@@ -421,7 +421,7 @@ impl<P: Platform> Engine<P> {
         most: usize,
         plan: &mut Plan<'_, 'g>,
     ) -> Option<PlanOutcome> {
-        if self.needs_slow_path() {
+        if self.needs_slow_get() {
             return None;
         }
         let mut misses = 0u32;
@@ -506,7 +506,7 @@ impl<P: Platform> Engine<P> {
         if udp::is_reply(data) {
             return self.invalid();
         }
-        if self.needs_slow_path() {
+        if self.needs_slow_get() {
             return PlanOutcome::Pass;
         }
         let mut lookups = LookupCounts::default();

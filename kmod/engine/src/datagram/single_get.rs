@@ -161,6 +161,15 @@ impl<P: Platform> Engine<P> {
         })
     }
 
+    /// Notes the lookup for watchers. Softirq-safe.
+    #[cold]
+    pub(crate) fn log_single_get(&self, single: &SingleGet<'_>, payload: &[u8]) {
+        if let Some((_, key)) = request(payload) {
+            let found = single.hit.as_ref().map(|hit| (hit.class, hit.value.len()));
+            self.log_fetch(self.udp_number(), key, found);
+        }
+    }
+
     /// Counts a request that [`single_get`](Self::single_get) has answered: when there is room for its reply,
     /// since another way serves it and counts it when there is none.
     #[inline(always)]

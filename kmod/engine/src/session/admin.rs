@@ -71,7 +71,8 @@ impl<P: Platform> Session<'_, P> {
                 _ => (reply::ERROR, false),
             },
             b"refresh_certs" => (NO_TLS, false),
-            // No log to watch, no flash to store on.
+            b"watch" => (self.begin_watch(tokens), noreply),
+            // No flash to store on.
             _ => (reply::ERROR, false),
         };
         if !line.1 {

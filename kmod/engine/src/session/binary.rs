@@ -168,7 +168,8 @@ impl<P: Platform> Session<'_, P> {
             }
             None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
         };
-        engine.note_get(key, found.is_some());
+        let item = found.as_ref().map(|(item, _)| item);
+        engine.observe_get(self.number, key, item);
         let Some((item, cas)) = found else {
             if touch.is_some() {
                 store.count(Counter::TouchMisses, 1);
@@ -246,7 +247,9 @@ impl<P: Platform> Session<'_, P> {
                     State::Data(PendingStore::new(reserved, commit, Kind::Binary(request)));
             }
             Err(error) => {
+                engine.observe_refused(self.number, key, &commit, error);
                 if command == op::SET {
+                    engine.observe_change(self.number, key, hash);
                     store.delete(key, hash, None);
                 }
                 // Counted by memcached for the text protocol alone.
@@ -264,7 +267,10 @@ impl<P: Platform> Session<'_, P> {
         let store = &engine.store;
         let compare = Some(head.cas).filter(|&cas| cas != 0);
         engine.note_delete(key);
-        match store.delete(key, store.hash(key), compare) {
+        let hash = store.hash(key);
+        // memcached notes the lookup, and not the deletion.
+        engine.observe_change(self.number, key, hash);
+        match store.delete(key, hash, compare) {
             Deleted::Deleted { class } => {
                 store.count_class(class, ClassCounter::DeleteHits, 1);
                 request.done(out, &[], 0);
@@ -298,6 +304,7 @@ impl<P: Platform> Session<'_, P> {
         let hash = engine.store.hash(key);
         for _ in 0..TRIES {
             let absent = exptime == u32::MAX;
+            engine.observe_change(self.number, key, hash);
             match engine.arith(key, hash, &how) {
                 Ok(Arithmetic::Value { value, cas, .. }) => {
                     request.done(out, &value.to_be_bytes(), cas);
@@ -308,6 +315,7 @@ impl<P: Platform> Session<'_, P> {
                 }
                 Ok(Arithmetic::NotFound) => match engine.begin(key, initial, exptime) {
                     Ok(Outcome::Stored { cas }) => {
+                        engine.observe_made(self.number, key, hash);
                         request.done(out, &initial.to_be_bytes(), cas);
                     }
                     // Somebody else was faster: count on.

@@ -50,6 +50,7 @@ impl<P: Platform> Session<'_, P> {
                 Step::Read => break Next::Read,
                 Step::Write => break Next::Write,
                 Step::Park => break Next::Park,
+                Step::Watch => break Next::Watch,
                 Step::Close => break Next::Close,
             }
         };
@@ -133,6 +134,7 @@ impl<P: Platform> Session<'_, P> {
             },
             State::Login(len) => self.login(len, input, out),
             State::Listing(_) => self.list(out),
+            State::Watching(_) => self.watch(input, out),
             State::Closing => Step::Close,
         }
     }

@@ -10,6 +10,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Platform, Step as Walked, Walk};
 
 use crate::reply::binary::Request;
+use crate::reply::uri::put_uri;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::lines::Lines;
 use crate::Engine;
@@ -268,19 +269,6 @@ fn dump<'e, P: Platform, O: Out>(
         engine.store.platform().cond_resched();
     }
     true
-}
-
-/// Writes `key` as a URI would have it.
-fn put_uri(out: &mut impl Out, key: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in key {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.put(&[byte]);
-        } else {
-            let digit = |n: u8| HEX[usize::from(n & 15)];
-            out.put(&[b'%', digit(byte >> 4), digit(byte)]);
-        }
-    }
 }
 
 fn put_metadump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut impl Out) {

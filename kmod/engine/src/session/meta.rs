@@ -13,6 +13,7 @@ use hippos_store::{
 use crate::command::store::verb;
 use crate::command::TRIES;
 use crate::counters::EngineCounter;
+use crate::reply::event::DeleteCommand;
 use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, Hit, MetaSet};
 use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State};
 
@@ -38,6 +39,7 @@ impl<P: Platform> Session<'_, P> {
                 let guard = engine.store.read();
                 if let Some((item, hit)) = engine.meta_modify(&guard, command, hash, &times) {
                     engine.meta_hit(command, item.class());
+                    engine.observe_lookup(self.number, command.key(), Some(&item));
                     if hit.value {
                         let head = |out: &mut _| hit_line(out, command, &hit);
                         if !self.send(&item, out, reply::CRLF, head) {
@@ -49,6 +51,7 @@ impl<P: Platform> Session<'_, P> {
                     return;
                 }
             }
+            engine.observe_lookup(self.number, command.key(), None);
             let Some(vivify) = flags.vivify else { break };
             // At once with the time to live that it ends up with: others may change it from now on.
             let (last, _) = ttls(command, vivify);
@@ -118,6 +121,9 @@ impl<P: Platform> Session<'_, P> {
                 self.state = State::Data(PendingStore::new(reserved, commit, kind));
             }
             Err(error) => {
+                self.engine
+                    .observe_refused(self.number, key, &commit, error);
+                self.engine.observe_change(self.number, key, hash);
                 // Whatever the mode, nothing old may be taken for new.
                 store.delete(key, hash, None);
                 let line = self.engine.refused(error);
@@ -129,6 +135,8 @@ impl<P: Platform> Session<'_, P> {
     fn meta_delete(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
         let flags = &command.flags;
+        let key = command.key();
+        let seen = engine.observe_change(self.number, key, hash);
         let outcome = if flags.has(b'x') {
             engine.meta_tombstone(command, hash)
         } else if flags.has(b'I') {
@@ -147,6 +155,11 @@ impl<P: Platform> Session<'_, P> {
         };
         let status = match outcome {
             Deleted::Deleted { class } => {
+                if flags.has(b'x') {
+                    engine.observe_emptied(self.number, key, seen);
+                } else if !flags.has(b'I') {
+                    engine.observe_deleted(key, DeleteCommand::Meta, seen);
+                }
                 if !flags.has(b'I') {
                     engine.store.count_class(class, ClassCounter::DeleteHits, 1);
                 }
@@ -190,6 +203,7 @@ impl<P: Platform> Session<'_, P> {
         };
         let told_before = told_before(command);
         for _ in 0..TRIES {
+            engine.observe_change(self.number, key, hash);
             let status: &[u8] = match engine.arith(key, hash, &how) {
                 Ok(Arithmetic::Value {
                     value,
@@ -211,6 +225,7 @@ impl<P: Platform> Session<'_, P> {
                         let expiry = store.expiry(i64::from(last));
                         let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
                         if let Some((cas, _)) = made {
+                            engine.observe_made(self.number, key, hash);
                             // Quiet or not: memcached tells of an item made anew.
                             let told = Some(told).filter(|&ttl| ttl != 0);
                             let told = told.map(|ttl| engine.seconds_until(ttl));
@@ -250,7 +265,10 @@ impl<P: Platform> Session<'_, P> {
         let engine = self.engine;
         engine.tally(EngineCounter::MetaCommands, 1);
         let guard = engine.store.read();
-        let Some((item, seen)) = engine.store.inspect(&guard, command.key(), hash) else {
+        let found = engine.store.inspect(&guard, command.key(), hash);
+        let item = found.as_ref().map(|(item, _)| item);
+        engine.observe_lookup(self.number, command.key(), item);
+        let Some((item, seen)) = found else {
             out.put(reply::EN);
             return;
         };

@@ -22,3 +22,5 @@ mod stats;
 mod store;
 mod text;
 mod upload;
+mod watch;
+mod watcher;

@@ -11,6 +11,7 @@ use crate::reply::binary::Request as BinaryRequest;
 use crate::reply::meta::MetaSet;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::listing::Listing;
+use crate::session::watcher::Watcher;
 use crate::uploads::Share;
 use crate::Engine;
 
@@ -34,6 +35,8 @@ pub enum Next {
     /// Memory, of a session that [parks](Session::parks): send what there is,
     /// then feed again after a moment, in which others may give some back.
     Park,
+    /// As [`Read`](Self::Read), but also after a moment without input, to tell what has happened meanwhile.
+    Watch,
     /// The end: send what there is, then close.
     Close,
 }
@@ -72,6 +75,8 @@ pub(super) enum State<'e, P: Platform> {
     Login(u32),
     /// In an answer of many lines.
     Listing(Listing<'e, P>),
+    /// In lines about what happens.
+    Watching(Watcher<'e, P>),
     /// Done.
     Closing,
 }
@@ -169,6 +174,8 @@ pub(super) enum Step {
     Write,
     /// Nothing can be done before there is memory.
     Park,
+    /// Nothing can be done before something happens.
+    Watch,
     /// The end.
     Close,
 }
@@ -188,6 +195,8 @@ pub(super) enum Origin {
 pub struct Session<'e, P: Platform> {
     pub(super) engine: &'e Engine<P>,
     pub(super) transport: Transport,
+    /// The client's number, for events.
+    pub(super) number: u32,
     pub(super) origin: Origin,
     pub(super) protocol: Protocol,
     pub(super) state: State<'e, P>,
@@ -223,6 +232,7 @@ impl<'e, P: Platform> Session<'e, P> {
             authenticated: !engine.authentication(),
             engine,
             transport,
+            number: engine.udp_number(),
             origin: Origin::Network,
             protocol: Protocol::Unknown,
             state: State::Command,
@@ -308,6 +318,11 @@ impl<'e, P: Platform> Session<'e, P> {
         head(out);
         self.sending = Some(Sending { pin, sent: 0, tail });
         true
+    }
+
+    /// Tells the client's number, as `stats conns` has it.
+    pub fn set_number(&mut self, number: u32) {
+        self.number = number;
     }
 
     /// Says whether the client is on this host.

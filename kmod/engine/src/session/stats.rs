@@ -34,6 +34,7 @@ impl<P: Platform> Engine<P> {
             unix: u64::try_from(store.unix()).unwrap_or(0),
             upload_bytes: self.uploads.bytes(),
             memory_max_settable: self.memory_max_settable(),
+            watchers: self.watchers(),
         };
         let summands = *summands.get_or_insert_with(|| Summands {
             get_hits: store.classes_counted(Class::GetHits),

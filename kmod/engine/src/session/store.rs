@@ -8,11 +8,16 @@ use hippos_proto::{Mode, KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Commit, Outcome, Platform, StoreError, Verb};
 
 use crate::command::store::verb;
+use crate::engine::DETAIL;
 use crate::reply::meta::Key;
 use crate::reply::text::stored;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_word;
 use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step};
+use crate::watchers::Kinds;
+
+/// What a plain `set` has to note.
+const SLOW_SET: u8 = DETAIL | Kinds::FETCHERS.and(Kinds::MUTATIONS).flags();
 
 impl<'e, P: Platform> Session<'e, P> {
     /// `set` without a state in between.
@@ -42,12 +47,14 @@ impl<'e, P: Platform> Session<'e, P> {
         let (value, rest) = rest.split_at_checked(len)?;
         let rest = rest.strip_prefix(b"\r\n")?;
         let engine = self.engine;
+        if engine.has_flags(SLOW_SET) {
+            return None;
+        }
         let store = &engine.store;
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(exptime));
         // Refusals are for those who have more to do about them.
         let mut reservation = store.reserve_nowait(key, hash, flags, expiry, len)?;
-        engine.note_set(key);
         reservation.write(value);
         store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
         let line = match store.commit(reservation, &Commit::default()) {
@@ -86,7 +93,9 @@ impl<'e, P: Platform> Session<'e, P> {
                 self.state = State::Data(PendingStore::new(reserved, commit, kind));
             }
             Err(error) => {
+                engine.observe_refused(self.number, key, &commit, error);
                 if request.mode == Mode::Set && request.compare.is_none() {
+                    engine.observe_change(self.number, key, hash);
                     store.delete(key, hash, None);
                 }
                 let mut line = engine.refused(error);
@@ -146,7 +155,7 @@ impl<'e, P: Platform> Session<'e, P> {
         match kind {
             Kind::Text { noreply } => {
                 let line = if end == *b"\r\n" {
-                    match self.engine.commit(reservation, &commit) {
+                    match self.engine.commit(self.number, reservation, &commit) {
                         Ok(outcome) => stored(outcome),
                         Err(error) => self.engine.refused(error),
                     }
@@ -168,7 +177,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 }
                 let joins = matches!(commit.verb, Verb::Append | Verb::Prepend);
                 let hash = store.hash(reservation.key());
-                match self.engine.commit(reservation, &commit) {
+                match self.engine.commit(self.number, reservation, &commit) {
                     Ok(outcome) => {
                         // Joined, it is longer than what came.
                         let guard = store.read();
@@ -184,7 +193,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 }
             }
             Kind::Binary(request) => {
-                let outcome = self.engine.commit(reservation, &commit);
+                let outcome = self.engine.commit(self.number, reservation, &commit);
                 request.stored(outcome, out);
             }
         }

@@ -6,6 +6,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::text::{self, Request};
 use hippos_store::{Arith, Arithmetic, ClassCounter, Counter, Deleted, Platform};
 
+use crate::reply::event::DeleteCommand;
 use crate::session::admin;
 use crate::session::state::{AfterSwallow, Session};
 
@@ -39,8 +40,11 @@ impl<P: Platform> Session<'_, P> {
                 let engine = self.engine;
                 engine.note_delete(key);
                 let store = &engine.store;
-                let line = match store.delete(key, store.hash(key), None) {
+                let hash = store.hash(key);
+                let seen = engine.observe_change(self.number, key, hash);
+                let line = match store.delete(key, hash, None) {
                     Deleted::Deleted { class } => {
+                        engine.observe_deleted(key, DeleteCommand::Delete, seen);
                         store.count_class(class, ClassCounter::DeleteHits, 1);
                         reply::DELETED
                     }
@@ -63,6 +67,7 @@ impl<P: Platform> Session<'_, P> {
                     ..Arith::default()
                 };
                 let hash = self.engine.store.hash(key);
+                self.engine.observe_change(self.number, key, hash);
                 match self.engine.arith(key, hash, &how) {
                     Ok(Arithmetic::Value { value, .. }) if !noreply => {
                         out.put_decimal(value);
@@ -82,7 +87,9 @@ impl<P: Platform> Session<'_, P> {
                 exptime,
                 noreply,
             } => {
-                let touched = self.engine.touch(key, i64::from(exptime));
+                let hash = self.engine.store.hash(key);
+                self.engine.observe_change(self.number, key, hash);
+                let touched = self.engine.touch(key, hash, i64::from(exptime));
                 let line = if touched {
                     reply::TOUCHED
                 } else {

@@ -174,7 +174,7 @@ impl<'e> Client<'e> {
             match fed.next {
                 Next::Read => break,
                 Next::Write => {}
-                Next::Park => unreachable!("it does not park"),
+                Next::Park | Next::Watch => unreachable!("it does not park"),
                 Next::Close => {
                     self.seen.closed = true;
                     return;

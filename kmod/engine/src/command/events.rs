@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What commands note for watchers: memcached notes a line for each lookup that a command makes, also
+//! for those that stores and deletes begin with.
+//!
+//! While nothing is watched, a command's cost is the test of a byte that it tests anyway.
+
+use core::net::IpAddr;
+
+use hippos_store::{Commit, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, Verb};
+
+use crate::engine::DETAIL;
+use crate::host_stats::Address;
+use crate::reply::event::{kind, CloseReason, DeleteCommand, StoreCommand, StoreStatus};
+use crate::watchers::Kinds;
+use crate::Engine;
+
+/// What a lookup saw of an item.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen {
+    /// Counted from 1.
+    class: u8,
+    size: u32,
+    ttl: i32,
+}
+
+impl Seen {
+    fn of(item: &Item<'_>) -> Self {
+        Self {
+            class: class(item.class()),
+            size: size(item.value().len()),
+            ttl: 0,
+        }
+    }
+}
+
+/// memcached counts classes from 1.
+fn class(class: usize) -> u8 {
+    class.saturating_add(1) as u8
+}
+
+fn size(size: usize) -> u32 {
+    u32::try_from(size).unwrap_or(u32::MAX)
+}
+
+/// memcached's words for how something is stored.
+fn command(commit: &Commit) -> StoreCommand {
+    match commit.verb {
+        Verb::Set | Verb::Replace if commit.compare.is_some() => StoreCommand::Cas,
+        Verb::Set => StoreCommand::Set,
+        Verb::Add => StoreCommand::Add,
+        Verb::Replace => StoreCommand::Replace,
+        Verb::Append => StoreCommand::Append,
+        Verb::Prepend => StoreCommand::Prepend,
+    }
+}
+
+// Lookups.
+impl<P: Platform> Engine<P> {
+    /// Notes a get of `client`, by its key's prefix and for watchers.
+    #[inline]
+    pub(crate) fn observe_get(&self, client: u32, key: &[u8], found: Option<&Item<'_>>) {
+        if self.has_flags(DETAIL | Kinds::FETCHERS.flags()) {
+            self.note_get(key, found.is_some());
+            self.log_get(client, key, found.map(Seen::of));
+        }
+    }
+
+    /// Notes a lookup of `client` for watchers.
+    #[inline]
+    pub(crate) fn observe_lookup(&self, client: u32, key: &[u8], found: Option<&Item<'_>>) {
+        if self.watches(Kinds::FETCHERS) {
+            self.log_get(client, key, found.map(Seen::of));
+        }
+    }
+
+    /// Notes a get of `client` for watchers, of an item of this class, from 0, and size.
+    pub(crate) fn log_fetch(&self, client: u32, key: &[u8], found: Option<(usize, usize)>) {
+        let seen = found.map(|(of, len)| Seen {
+            class: class(of),
+            size: size(len),
+            ttl: 0,
+        });
+        self.log_get(client, key, seen);
+    }
+
+    /// Looks up, for watchers, what a command of `client` is about to change. Nothing while nobody
+    /// watches.
+    #[inline]
+    pub(crate) fn observe_change(&self, client: u32, key: &[u8], hash: Hash) -> Option<Seen> {
+        const KINDS: Kinds = Kinds::FETCHERS.and(Kinds::DELETIONS);
+        if self.watches(KINDS) {
+            self.look(client, key, hash)
+        } else {
+            None
+        }
+    }
+
+    #[cold]
+    fn look(&self, client: u32, key: &[u8], hash: Hash) -> Option<Seen> {
+        let seen = self.peek_seen(key, hash);
+        self.log_get(client, key, seen);
+        seen
+    }
+
+    fn peek_seen(&self, key: &[u8], hash: Hash) -> Option<Seen> {
+        let guard = self.store.read();
+        let item = self.store.peek(&guard, key, hash)?;
+        let ttl = self.store.snapshot_of(&item).ttl();
+        Some(Seen {
+            ttl: ttl.map_or(0, |ttl| ttl as i32),
+            ..Seen::of(&item)
+        })
+    }
+
+    #[cold]
+    fn log_get(&self, client: u32, key: &[u8], seen: Option<Seen>) {
+        if !self.watches(Kinds::FETCHERS) {
+            return;
+        }
+        let (class, size) = seen.map_or((0, 0), |seen| (seen.class, seen.size));
+        let event = Event {
+            kind: kind::GET,
+            status: u8::from(seen.is_some()),
+            class,
+            client,
+            size,
+            ..Event::default()
+        };
+        self.store.log_event(&event, key);
+    }
+}
+
+/// A store as watchers are told of it.
+pub(crate) struct Stored {
+    pub(crate) commit: Commit,
+    pub(crate) hash: Hash,
+    /// Counted from 0.
+    pub(crate) class: usize,
+    pub(crate) len: usize,
+    pub(crate) expiry: Expiry,
+}
+
+// Changes.
+impl<P: Platform> Engine<P> {
+    /// Notes a store of `client` that came to `outcome`.
+    #[cold]
+    pub(crate) fn log_stored(
+        &self,
+        client: u32,
+        key: &[u8],
+        what: &Stored,
+        outcome: &Result<Outcome, StoreError>,
+    ) {
+        let mut seen = Seen {
+            class: class(what.class),
+            size: size(what.len),
+            ttl: what.expiry.relative(self.store.now()),
+        };
+        let status = match outcome {
+            Ok(Outcome::Stored { .. }) => {
+                // Joined, it is longer than what came, and keeps its time.
+                if matches!(what.commit.verb, Verb::Append | Verb::Prepend) {
+                    seen = self.peek_seen(key, what.hash).unwrap_or(seen);
+                }
+                StoreStatus::Stored
+            }
+            Ok(Outcome::NotStored) => StoreStatus::NotStored,
+            Ok(Outcome::Exists) => StoreStatus::Exists,
+            Ok(Outcome::NotFound) => StoreStatus::NotFound,
+            Err(StoreError::TooLarge) => StoreStatus::TooLarge,
+            Err(StoreError::OutOfMemory) => StoreStatus::NoMemory,
+        };
+        self.log_store(client, key, status, command(&what.commit), seen);
+    }
+
+    /// Notes that a store of `client` found no memory.
+    #[inline]
+    pub(crate) fn observe_refused(
+        &self,
+        client: u32,
+        key: &[u8],
+        commit: &Commit,
+        error: StoreError,
+    ) {
+        if self.watches(Kinds::MUTATIONS) {
+            let status = match error {
+                StoreError::TooLarge => StoreStatus::TooLarge,
+                StoreError::OutOfMemory => StoreStatus::NoMemory,
+            };
+            let nothing = Seen {
+                class: 0,
+                size: 0,
+                ttl: 0,
+            };
+            self.log_store(client, key, status, command(commit), nothing);
+        }
+    }
+
+    /// Notes that a command of `client` made the item that it did not find.
+    #[inline]
+    pub(crate) fn observe_made(&self, client: u32, key: &[u8], hash: Hash) {
+        if self.watches(Kinds::FETCHERS.and(Kinds::MUTATIONS)) {
+            self.log_get(client, key, None);
+            if let Some(seen) = self.peek_seen(key, hash) {
+                self.log_store(client, key, StoreStatus::Stored, StoreCommand::Add, seen);
+            }
+        }
+    }
+
+    #[cold]
+    fn log_store(
+        &self,
+        client: u32,
+        key: &[u8],
+        status: StoreStatus,
+        command: StoreCommand,
+        seen: Seen,
+    ) {
+        if !self.watches(Kinds::MUTATIONS) {
+            return;
+        }
+        let event = Event {
+            kind: kind::STORE,
+            status: status as u8,
+            command: command as u8,
+            class: seen.class,
+            client,
+            size: seen.size,
+            ttl: seen.ttl,
+            ..Event::default()
+        };
+        self.store.log_event(&event, key);
+    }
+
+    /// Notes that what [`observe_change`](Self::observe_change) saw was deleted.
+    #[inline]
+    pub(crate) fn observe_deleted(&self, key: &[u8], command: DeleteCommand, seen: Option<Seen>) {
+        if let Some(seen) = seen.filter(|_| self.watches(Kinds::DELETIONS)) {
+            let event = Event {
+                kind: kind::DELETE,
+                command: command as u8,
+                class: seen.class,
+                size: seen.size,
+                ..Event::default()
+            };
+            self.store.log_event(&event, key);
+        }
+    }
+
+    /// Notes that `md` with `x` replaced an item by an empty one.
+    #[inline]
+    pub(crate) fn observe_emptied(&self, client: u32, key: &[u8], seen: Option<Seen>) {
+        const KINDS: Kinds = Kinds::FETCHERS.and(Kinds::MUTATIONS).and(Kinds::DELETIONS);
+        if self.watches(KINDS) {
+            self.log_get(client, key, seen);
+            let empty = self.peek_seen(key, self.store.hash(key));
+            if let Some(empty) = empty {
+                let (status, command) = (StoreStatus::Stored, StoreCommand::Set);
+                self.log_store(client, key, status, command, empty);
+            }
+            self.observe_deleted(key, DeleteCommand::Meta, empty);
+        }
+    }
+}
+
+// Connections.
+impl<P: Platform> Engine<P> {
+    /// Notes that `client` has come over TCP, from `peer`.
+    pub fn connected(&self, client: u32, peer: &Address) {
+        self.log_connection(kind::CONNECT, 0, client, peer);
+    }
+
+    /// Notes that it has gone.
+    pub fn disconnected(&self, client: u32, peer: &Address, reason: CloseReason) {
+        self.log_connection(kind::CLOSE, reason as u8, client, peer);
+    }
+
+    fn log_connection(&self, kind: u8, status: u8, client: u32, peer: &Address) {
+        if !self.watches(Kinds::CONNECTIONS) {
+            return;
+        }
+        let event = Event {
+            kind,
+            status,
+            client,
+            size: u32::from(peer.port),
+            ..Event::default()
+        };
+        let ip = match peer.ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        self.store.log_event(&event, &ip.octets());
+    }
+}

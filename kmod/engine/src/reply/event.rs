@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Events as lines for watchers, in memcached's words.
+
+use core::fmt::Write;
+use core::net::Ipv6Addr;
+
+use heapless::String;
+use hippos_proto::reply::Out;
+use hippos_store::{Event, LoggedEvent};
+
+use crate::reply::uri::put_uri;
+
+/// Kinds of events beside the store's.
+pub(crate) mod kind {
+    use super::Event;
+
+    /// A lookup, whatever command made it; the status is whether it found something.
+    pub(crate) const GET: u8 = Event::EVICTION + 1;
+    pub(crate) const STORE: u8 = GET + 1;
+    pub(crate) const DELETE: u8 = STORE + 1;
+    /// A connection; the size is its port, the key its address.
+    pub(crate) const CONNECT: u8 = DELETE + 1;
+    pub(crate) const CLOSE: u8 = CONNECT + 1;
+}
+
+/// What came of a store.
+#[derive(Clone, Copy)]
+pub(crate) enum StoreStatus {
+    NotStored,
+    Stored,
+    Exists,
+    NotFound,
+    TooLarge,
+    NoMemory,
+}
+
+/// How something was stored.
+#[derive(Clone, Copy)]
+pub(crate) enum StoreCommand {
+    Add,
+    Set,
+    Replace,
+    Append,
+    Prepend,
+    Cas,
+}
+
+/// How something was deleted.
+#[derive(Clone, Copy)]
+pub(crate) enum DeleteCommand {
+    Delete,
+    Meta,
+}
+
+/// Why a connection was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// It broke, or the server hung up.
+    Error,
+    /// The client was through.
+    Normal,
+    /// A value did not come in time.
+    IdleTimeout,
+    /// The server ends.
+    Shutdown,
+}
+
+const STORE_STATUS: &[&str] = &[
+    "not_stored",
+    "stored",
+    "exists",
+    "not_found",
+    "too_large",
+    "no_memory",
+];
+const STORE_COMMAND: &[&str] = &["add", "set", "replace", "append", "prepend", "cas"];
+const DELETE_COMMAND: &[&str] = &["delete", "md"];
+const CLOSE_REASON: &[&str] = &["error", "normal", "idle_timeout", "shutdown"];
+
+/// Writes a line, of less than a header's room.
+pub(crate) fn put_event(out: &mut impl Out, logged: &LoggedEvent) {
+    let event = &logged.event;
+    let word = |of: &[&'static str], at: u8| of.get(usize::from(at)).copied().unwrap_or("na");
+    number(out, b"ts=", logged.unix_us / 1_000_000);
+    // memcached does not fill it up with zeroes.
+    number(out, b".", logged.unix_us % 1_000_000);
+    number(out, b" gid=", logged.number);
+    match event.kind {
+        Event::EVICTION => {
+            key(out, "eviction", logged);
+            text(out, b" fetch=", word(&["no", "yes"], event.status));
+            out.put(b" ttl=");
+            if event.ttl < 0 {
+                out.put(b"-");
+            }
+            out.put_decimal(u64::from(event.ttl.unsigned_abs()));
+            number(out, b" la=", event.idle);
+            number(out, b" clsid=", event.class);
+            number(out, b" size=", event.size);
+        }
+        kind::GET => {
+            key(out, "item_get", logged);
+            text(
+                out,
+                b" status=",
+                word(&["not_found", "found"], event.status),
+            );
+            number(out, b" clsid=", event.class);
+            number(out, b" cfd=", event.client);
+            number(out, b" size=", event.size);
+        }
+        kind::STORE => {
+            key(out, "item_store", logged);
+            text(out, b" status=", word(STORE_STATUS, event.status));
+            text(out, b" cmd=", word(STORE_COMMAND, event.command));
+            number(out, b" ttl=", event.ttl as u32);
+            number(out, b" clsid=", event.class);
+            number(out, b" cfd=", event.client);
+            number(out, b" size=", event.size);
+        }
+        kind::DELETE => {
+            key(out, "deleted", logged);
+            text(out, b" cmd=", word(DELETE_COMMAND, event.command));
+            number(out, b" clsid=", event.class);
+            number(out, b" size=", event.size);
+        }
+        kind::CONNECT => {
+            peer(out, "conn_new", logged);
+            number(out, b" cfd=", event.client);
+        }
+        _ => {
+            peer(out, "conn_close", logged);
+            text(out, b" reason=", word(CLOSE_REASON, event.status));
+            number(out, b" cfd=", event.client);
+        }
+    }
+    out.put(b"\n");
+}
+
+fn text(out: &mut impl Out, name: &[u8], value: &str) {
+    out.put(name);
+    out.put(value.as_bytes());
+}
+
+fn number(out: &mut impl Out, name: &[u8], value: impl Into<u64>) {
+    out.put(name);
+    out.put_decimal(value.into());
+}
+
+fn key(out: &mut impl Out, kind: &str, logged: &LoggedEvent) {
+    text(out, b" type=", kind);
+    out.put(b" key=");
+    put_uri(out, logged.key());
+}
+
+fn peer(out: &mut impl Out, kind: &str, logged: &LoggedEvent) {
+    let octets = logged.key().first_chunk().copied().unwrap_or([0; 16]);
+    let mut address = String::<48>::new();
+    let _ = write!(address, "{}", Ipv6Addr::from(octets).to_canonical());
+    text(out, b" type=", kind);
+    text(out, b" rip=", &address);
+    number(out, b" rport=", logged.event.size);
+    out.put(b" transport=tcp");
+}

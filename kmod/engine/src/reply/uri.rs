@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Keys in lines of words.
+
+use hippos_proto::reply::Out;
+
+/// Writes `key` as a URI would have it.
+pub(crate) fn put_uri(out: &mut impl Out, key: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in key {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.put(&[byte]);
+        } else {
+            let digit = |n: u8| HEX[usize::from(n & 15)];
+            out.put(&[b'%', digit(byte >> 4), digit(byte)]);
+        }
+    }
+}

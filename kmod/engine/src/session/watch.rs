@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `watch`: a connection that is told what happens, and listens to nothing any more.
+
+use hippos_proto::reply::{self, Out};
+use hippos_proto::token::Tokens;
+use hippos_store::Platform;
+
+use crate::session::state::{Origin, Session, State, Step, Transport};
+use crate::session::watcher::Watcher;
+use crate::watchers::Kinds;
+
+const NOT_ALLOWED: &[u8] = b"CLIENT_ERROR watch commands not allowed\r\n";
+const PIPELINED: &[u8] = b"ERROR cannot pipeline other commands before watch\r\n";
+
+impl<P: Platform> Session<'_, P> {
+    /// Whether the client watches.
+    pub fn is_watching(&self) -> bool {
+        matches!(self.state, State::Watching(_))
+    }
+
+    /// `watch`: what the client is told.
+    pub(super) fn begin_watch(&mut self, tokens: &Tokens<'_>) -> &'static [u8] {
+        // A datagram is no place for lines without an end, nor is a call of the control device.
+        let stream = self.transport == Transport::Tcp && self.origin != Origin::Owner;
+        if !stream || !self.administers() {
+            return NOT_ALLOWED;
+        }
+        let mut kinds = match tokens.len() {
+            1 => Kinds::FETCHERS,
+            _ => Kinds::NONE,
+        };
+        for at in 1..tokens.len() {
+            match Kinds::named(tokens.at(at)) {
+                Some(named) => kinds = kinds.and(named),
+                None => return reply::ERROR,
+            }
+        }
+        if self.commands != 0 {
+            return PIPELINED;
+        }
+        match Watcher::new(self.engine, kinds) {
+            Ok(watcher) => {
+                self.state = State::Watching(watcher);
+                reply::OK
+            }
+            Err(line) => line,
+        }
+    }
+
+    /// Goes on with the lines. What the client says is not listened to. Apart, so that other commands' way
+    /// stays short.
+    #[inline(never)]
+    pub(super) fn watch(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+        let State::Watching(watcher) = &mut self.state else {
+            return Step::Took(0);
+        };
+        if !input.is_empty() {
+            Step::Took(input.len())
+        } else if watcher.run(out) {
+            Step::Watch
+        } else {
+            Step::Write
+        }
+    }
+}
