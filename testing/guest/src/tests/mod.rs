@@ -24,6 +24,7 @@ mod smoke;
 mod soak;
 mod steer;
 mod tcp;
+mod watch;
 mod xdp;
 
 use std::process::ExitCode;
@@ -70,6 +71,7 @@ tests! {
         rate_limited, one_interface;
     tcp: short_connections, pipelines, replies_leave_before_silent_commands, large_values, silent_readers,
         memory_limit, fin_retransmitted_after_unload;
+    watch: receive_paths, slow_watchers;
     steer: one_queue;
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
