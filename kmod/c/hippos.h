@@ -191,6 +191,11 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 			       unsigned int send_ms);
 struct socket *hippos_accept(struct socket *listener);
 void hippos_peer(struct socket *socket, struct hippos_addresses *ends);
+struct sock *hippos_connection_get(struct socket *socket);
+void hippos_connection_put(struct sock *sk);
+bool hippos_connection_shut_down(struct sock *sk);
+u64 hippos_connection_received(const struct sock *sk);
+u64 hippos_connection_sent(const struct sock *sk);
 int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
 			struct hippos_addresses *ends);
 int hippos_send_to(struct socket *socket, const void *head, size_t head_len,

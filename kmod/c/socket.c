@@ -175,6 +175,49 @@ void hippos_peer(struct socket *sock, struct hippos_addresses *ends)
 	ends->unicast = true;
 }
 
+/* A reference to a connection, which may outlive its socket. */
+struct sock *hippos_connection_get(struct socket *sock)
+{
+	sock_hold(sock->sk);
+	return sock->sk;
+}
+
+void hippos_connection_put(struct sock *sk)
+{
+	sock_put(sk);
+}
+
+/*
+ * Ends a connection as inet_shutdown() does, which needs the socket: sends what
+ * is queued and a FIN, and has the worker close its side. Not if it is closed
+ * or shut down already. May sleep.
+ */
+bool hippos_connection_shut_down(struct sock *sk)
+{
+	bool open;
+
+	lock_sock(sk);
+	open = sk->sk_state != TCP_CLOSE && sk->sk_shutdown != SHUTDOWN_MASK;
+	if (open) {
+		WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
+		sk->sk_prot->shutdown(sk, SHUTDOWN_MASK);
+		sk->sk_state_change(sk);
+	}
+	release_sock(sk);
+	return open;
+}
+
+/* Bytes received in order, and those sent that the peer has acknowledged. */
+u64 hippos_connection_received(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->bytes_received);
+}
+
+u64 hippos_connection_sent(const struct sock *sk)
+{
+	return READ_ONCE(tcp_sk(sk)->bytes_acked);
+}
+
 union control {
 	struct cmsghdr align;
 	u8 ipv4[CMSG_SPACE(sizeof(struct in_pktinfo))];

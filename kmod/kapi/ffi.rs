@@ -216,6 +216,11 @@ extern "C" {
     ) -> *mut socket;
     pub(crate) fn hippos_accept(listener: *mut socket) -> *mut socket;
     pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_addresses);
+    pub(crate) fn hippos_connection_get(socket: *mut socket) -> *mut sock;
+    pub(crate) fn hippos_connection_put(sk: *mut sock);
+    pub(crate) fn hippos_connection_shut_down(sk: *mut sock) -> bool;
+    pub(crate) fn hippos_connection_received(sk: *const sock) -> u64;
+    pub(crate) fn hippos_connection_sent(sk: *const sock) -> u64;
     pub(crate) fn hippos_receive_from(
         socket: *mut socket,
         buffer: *mut c_void,

@@ -164,8 +164,56 @@ impl Socket {
         result(count).map(|_| ())
     }
 
+    /// A reference to this connection.
+    pub fn connection(&self) -> Option<ConnectionRef> {
+        // SAFETY: by the invariant a socket, which has a sock until it is closed.
+        let sk = unsafe { ffi::hippos_connection_get(self.raw.as_ptr()) };
+        // INVARIANT: the reference was just taken.
+        NonNull::new(sk).map(ConnectionRef)
+    }
+
     pub(crate) fn as_ptr(&self) -> *mut ffi::socket {
         self.raw.as_ptr()
+    }
+}
+
+/// A reference to a TCP connection, which its owner may close meanwhile.
+///
+/// # Invariants
+///
+/// A counted reference to a TCP sock, ours alone.
+pub struct ConnectionRef(NonNull<ffi::sock>);
+
+// SAFETY: a sock belongs to no thread, and the functions below lock for themselves.
+unsafe impl Send for ConnectionRef {}
+// SAFETY: as above.
+unsafe impl Sync for ConnectionRef {}
+
+impl ConnectionRef {
+    /// Ends the connection in both directions; its owner notices and closes it. `false` if it
+    /// had ended. May sleep.
+    pub fn shut_down(&self) -> bool {
+        // SAFETY: by the invariant a TCP sock that is there.
+        unsafe { ffi::hippos_connection_shut_down(self.0.as_ptr()) }
+    }
+
+    /// Bytes received, and bytes sent that the peer has acknowledged.
+    pub fn bytes(&self) -> (u64, u64) {
+        let sk = self.0.as_ptr();
+        // SAFETY: by the invariant a TCP sock that is there; the counts are read without its lock.
+        unsafe {
+            (
+                ffi::hippos_connection_received(sk),
+                ffi::hippos_connection_sent(sk),
+            )
+        }
+    }
+}
+
+impl Drop for ConnectionRef {
+    fn drop(&mut self) {
+        // SAFETY: by the invariant ours to give back.
+        unsafe { ffi::hippos_connection_put(self.0.as_ptr()) }
     }
 }
 

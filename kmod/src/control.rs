@@ -8,10 +8,10 @@ use kernel::sync::Arc;
 use kernel::uaccess::{UserPtr, UserSlice};
 
 use hippos_abi::{
-    Admin, ChangeSources, Flush, GetAdmin, GetInfo, GetLimits, GetRanges, Info, Input, Limits,
-    Memory, Ranges, ReadSources, ReadStats, Refused, Request, Reserved, Section, SetAdmin,
-    SetCredentials, SetFlush, SetLimits, SetMemory, Structure, Text, ALLOW_ADD, ALLOW_REMOVE,
-    ALLOW_SET, MEMORY_MIN, VERSION,
+    Admin, ChangeSources, CloseConnections, Connections, Flush, GetAdmin, GetInfo, GetLimits,
+    GetRanges, Info, Input, Limits, Memory, Ranges, ReadSources, ReadStats, Refused, Request,
+    Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLimits, SetMemory, Structure, Text,
+    ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
     Administration, Change, ChangeError, CredentialsError, Message, Next, Session, CREDENTIALS_MAX,
@@ -20,12 +20,12 @@ use hippos_kapi::device::Calls;
 
 use crate::buffer::Buffer;
 use crate::config::memory_max_settable;
-use crate::server::Server;
+use crate::server::{Server, Wanted, CONNECTIONS};
 
 /// The longest text of statistics, beside what connections take.
 const TEXT_MAX: usize = 4 << 20;
-/// No connection takes more of `stats conns`: some four lines with two addresses.
-const CONNECTION_TEXT: usize = 320;
+/// No connection takes more of `stats conns`: some six lines with two addresses and two counts.
+const CONNECTION_TEXT: usize = 448;
 
 // What the device's structures promise.
 const _: () = {
@@ -185,6 +185,16 @@ impl Control {
         Ok(())
     }
 
+    fn close_connections(argument: usize) -> Result {
+        let input = read::<CloseConnections>(argument)?;
+        let wanted = Wanted {
+            peer: (input.by_address != 0).then_some((input.address, input.port)),
+            idle: input.idle,
+        };
+        let count = CONNECTIONS.shut_down(&wanted);
+        write::<CloseConnections>(argument, Connections { count, ..input })
+    }
+
     fn ranges(&self) -> Ranges {
         let items = (self.server.config.store.item_max as u64).saturating_mul(2);
         Ranges {
@@ -286,6 +296,7 @@ impl Calls for Control {
             SetLimits::NUMBER => self.set_limits(read::<SetLimits>(argument)?)?,
             GetAdmin::NUMBER => write::<GetAdmin>(argument, self.admin())?,
             SetAdmin::NUMBER => self.set_admin(read::<SetAdmin>(argument)?)?,
+            CloseConnections::NUMBER => Self::close_connections(argument)?,
             GetRanges::NUMBER => write::<GetRanges>(argument, self.ranges())?,
             #[cfg(CONFIG_KASAN)]
             hippos_abi::ReadVerify::NUMBER => self.verify(argument)?,

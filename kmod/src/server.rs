@@ -13,10 +13,11 @@ use hippos_engine::{
     Address, Change, Engine, FastPathStats, Host, HostStats, Settings, SocketInfo, Steering,
     NETWORKS_MAX,
 };
+use hippos_kapi::cpu;
 use hippos_kapi::hook;
 use hippos_kapi::params::Params;
 use hippos_kapi::registry::{Registration, Registry};
-use hippos_kapi::socket::SocketAddresses;
+use hippos_kapi::socket::{ConnectionRef, SocketAddresses};
 use hippos_kapi::{pass, thread, xdp};
 use hippos_store::{NewError, Store};
 
@@ -81,8 +82,13 @@ impl Server {
         &self,
         kind: Kind,
         ends: &SocketAddresses,
+        connection: Option<ConnectionRef>,
     ) -> Result<Registration<SocketRecord>> {
+        let connection = connection
+            .map(|connection| Arc::new(connection, GFP_KERNEL))
+            .transpose()?;
         CONNECTIONS.registry.register(SocketRecord {
+            connection,
             id: CONNECTIONS.number.fetch_add(1, Relaxed),
             kind,
             port: self.config.port,
@@ -180,6 +186,8 @@ pub(crate) struct SocketRecord {
     kind: Kind,
     port: u16,
     ends: SocketAddresses,
+    /// A connection's.
+    connection: Option<Arc<ConnectionRef>>,
     /// When it was last served, in seconds of uptime.
     last: AtomicU32,
     /// What it does, an [`Activity`].
@@ -234,8 +242,31 @@ impl SocketRecord {
                 .uptime
                 .load(Relaxed)
                 .saturating_sub(self.last.load(Relaxed)),
+            bytes: self
+                .connection
+                .as_ref()
+                .map(|connection| connection.bytes()),
         }
     }
+
+    /// The connection, if it meets the conditions.
+    fn matching(&self, wanted: &Wanted) -> Option<Arc<ConnectionRef>> {
+        let is_peer = wanted.peer.is_none_or(|(address, port)| {
+            *self.ends.peer() == address && (port == 0 || self.ends.peer_port() == port)
+        });
+        let now = CONNECTIONS.uptime.load(Relaxed);
+        let idle = now.saturating_sub(self.last.load(Relaxed));
+        let connection = self.connection.as_ref()?;
+        (is_peer && idle >= wanted.idle).then(|| connection.clone())
+    }
+}
+
+/// Conditions on connections.
+pub(crate) struct Wanted {
+    /// The peer's address, and its port, 0 for any; `None`: any peer.
+    pub(crate) peer: Option<([u8; 16], u16)>,
+    /// Seconds since the last command, at least.
+    pub(crate) idle: u32,
 }
 
 /// The sockets that there are, and how many connections there were. A static:
@@ -273,6 +304,23 @@ impl Connections {
     /// Seconds since the start.
     pub(crate) fn uptime(&self) -> u32 {
         self.uptime.load(Relaxed)
+    }
+
+    /// Ends the connections that meet the conditions; how many. Their workers close them. May
+    /// sleep.
+    pub(crate) fn shut_down(&self, wanted: &Wanted) -> u32 {
+        let (mut from, mut count) = (0, 0u32);
+        // Not under the registry's mutex: it waits for the socket's lock.
+        while let Some((place, connection)) =
+            self.registry.next(from, |record| record.matching(wanted))
+        {
+            if connection.is_some_and(|connection| connection.shut_down()) {
+                count = count.saturating_add(1);
+            }
+            from = place.saturating_add(1);
+            cpu::resched();
+        }
+        count
     }
 
     /// A worker went on to others though a connection had more.

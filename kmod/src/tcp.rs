@@ -75,7 +75,7 @@ impl Worker {
             return;
         }
         // SocketRecord of for as long as the worker lives.
-        let Ok(_record) = server.register_socket(Kind::Listener, &SocketAddresses::default())
+        let Ok(_record) = server.register_socket(Kind::Listener, &SocketAddresses::default(), None)
         else {
             return;
         };
@@ -173,7 +173,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
         return;
     };
     // Without memory for it the connection is closed.
-    let Ok(record) = server.register_socket(Kind::Connection, &ends) else {
+    let Ok(record) = server.register_socket(Kind::Connection, &ends, socket.connection()) else {
         return;
     };
     let mut session = Session::new(engine, Transport::Tcp).with_parking();

@@ -57,7 +57,7 @@ impl Worker {
         if poll.add(self.socket).is_err() {
             return;
         }
-        let Ok(record) = server.register_socket(Kind::Datagrams, &SocketAddresses::default())
+        let Ok(record) = server.register_socket(Kind::Datagrams, &SocketAddresses::default(), None)
         else {
             return;
         };

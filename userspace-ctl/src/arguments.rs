@@ -138,12 +138,19 @@ hippos-ctl stats --json | jq .get_hits\n  hippos-ctl stats --watch 2 --rates"
     #[command(
         after_help = "Keys: q ends it, s changes the order of rows (by rate, by size or idle time, by \
 number or address), p pauses, + and - double and halve the interval.\n\nXDP, PRE_ROUTING and the UDP \
-socket count datagrams, TCP commands.\n\n\
+socket count datagrams, TCP commands. Of connections, bytes are counted as TCP acknowledges them.\n\n\
 Examples:\n  hippos-ctl top --interval 5\n  hippos-ctl top --once\n  hippos-ctl top --json | jq .gets"
     )]
     Top(Top),
-    /// Lists the open sockets, the idlest first
-    Conns,
+    /// Lists the open sockets, the idlest first, or closes connections
+    #[command(
+        after_help = "Examples:\n  hippos-ctl conns\n  hippos-ctl conns kill 10.0.0.7\n  \
+hippos-ctl conns kill [fd00::1]:40312\n  hippos-ctl conns kill --idle 3600"
+    )]
+    Conns {
+        #[command(subcommand)]
+        action: Option<Conns>,
+    },
     /// Shows which sizes of items have the memory, a bar each
     Slabs,
     /// Lists the keys that begin with a prefix
@@ -290,6 +297,27 @@ fn interval(text: &str) -> Result<f64, String> {
         Ok(seconds) if range.contains(&seconds) => Ok(seconds),
         _ => Err(format!("must be from {} to {}", range.start(), range.end())),
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Conns {
+    /// Closes the TCP connections that meet all given conditions, and prints their number
+    #[command(
+        after_help = "The client gets what is sent already, then the end of the connection. Nothing \
+keeps it from connecting again: hippos-ctl allow does."
+    )]
+    Kill(Kill),
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = true)]
+pub(crate) struct Kill {
+    /// Those of this client: an address, or an address and a port
+    #[arg(value_name = "ADDRESS[:PORT]", value_parser = crate::conns::peer)]
+    pub(crate) peer: Option<(std::net::IpAddr, u16)>,
+    /// Those without a command for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) idle: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -502,6 +530,9 @@ mod tests {
             ("memory many", "invalid digit"),
             ("top --interval 0", "must be from 0.1 to 3600"),
             ("top --interval nan", "must be from 0.1 to 3600"),
+            ("conns kill", "required arguments"),
+            ("conns kill --idle 0", "1..=4294967295"),
+            ("conns kill host", "must be an address"),
             ("admin remote", "[possible values: network, local, off]"),
             (
                 "xdp attach --dev eth0 --mode fast",

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `conns`: the open sockets, a line each.
+//! `conns`: the open sockets, a line each; and closing connections.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
 
-use serde_json::Value;
+use anyhow::Result;
+use hippos_abi::{CloseConnections, Connections};
+use serde_json::{json, Value};
 
 use crate::answer::Answer;
+use crate::arguments::Kill;
+use crate::device::Device;
 use crate::stats::Stats;
 
 /// The columns: their titles and the statistics behind the socket's number.
@@ -65,9 +70,65 @@ pub(crate) fn conns(stats: &Stats) -> Answer {
     Answer::new(text, json.collect())
 }
 
+/// A client of the command line: its address, and its port or 0.
+///
+/// # Errors
+///
+/// The text is neither an address nor an address and a port.
+pub(crate) fn peer(text: &str) -> Result<(IpAddr, u16), String> {
+    if let Ok(peer) = text.parse::<SocketAddr>() {
+        return Ok((peer.ip(), peer.port()));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let address = bare.unwrap_or(text).parse();
+    address
+        .map(|address| (address, 0))
+        .map_err(|_| "must be an address like 10.0.0.7, 10.0.0.7:40312 or [fd00::1]:40312".into())
+}
+
+/// Closes connections, and prints how many.
+pub(crate) fn kill(device: &Device, given: &Kill) -> Result<Answer> {
+    let (address, port) = given.peer.map_or(([0; 16], 0), |(address, port)| {
+        let address = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped(),
+            IpAddr::V6(address) => address,
+        };
+        (address.octets(), port)
+    });
+    let wanted = Connections {
+        address,
+        port,
+        by_address: given.peer.is_some().into(),
+        idle: given.idle.unwrap_or(0),
+        ..Connections::default()
+    };
+    let count = device.call::<CloseConnections>(&wanted)?.count;
+    let text = format!("closed connections: {count}\n");
+    Ok(Answer::new(text, json!({"closed": count})))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_is_an_address_with_or_without_a_port() {
+        let of = |text| peer(text).map(|(address, port)| (address.to_string(), port));
+        for (text, address, port) in [
+            ("10.0.0.7", "10.0.0.7", 0),
+            ("10.0.0.7:40312", "10.0.0.7", 40312),
+            ("fd00::1", "fd00::1", 0),
+            ("[fd00::1]", "fd00::1", 0),
+            ("[fd00::1]:5", "fd00::1", 5),
+        ] {
+            assert_eq!(of(text), Ok((address.to_owned(), port)));
+        }
+        for text in ["", "host", "10.0.0.7:", "10.0.0.7:70000"] {
+            assert!(of(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn each_socket_is_a_line_and_the_idlest_is_first() {

@@ -54,7 +54,7 @@ use serde_json::json;
 use admin::AdminAccess;
 use answer::Answer;
 use arguments::{
-    Allow, Arguments, Auth, Command, Config, DebugAction, Mode, SectionName, Switch, Xdp,
+    Allow, Arguments, Auth, Command, Config, Conns, DebugAction, Mode, SectionName, Switch, Xdp,
 };
 use configuration::Configuration;
 use device::Device;
@@ -112,6 +112,7 @@ fn is_change(command: &Command) -> bool {
         | Command::Reload { .. }
         | Command::Flush { .. } => true,
         Command::Allow { change } => !matches!(change, Allow::List),
+        Command::Conns { action } => action.is_some(),
         Command::Admin { who } => who.is_some(),
         Command::Auth { change } => !matches!(change, Auth::Status),
         Command::Limits(limits) => limits.is_change(),
@@ -123,7 +124,6 @@ fn is_change(command: &Command) -> bool {
         | Command::Info
         | Command::Status
         | Command::Top(_)
-        | Command::Conns
         | Command::Slabs
         | Command::Keys { .. }
         | Command::Dump(_)
@@ -219,7 +219,10 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             Ok(Answer::silent())
         }
         Command::Top(given) => top::top(&source, &given, arguments.json),
-        Command::Conns => Ok(conns::conns(&source.stats(Section::Conns)?)),
+        Command::Conns { action: None } => Ok(conns::conns(&source.stats(Section::Conns)?)),
+        Command::Conns {
+            action: Some(Conns::Kill(kill)),
+        } => conns::kill(&open()?, &kill),
         Command::Slabs => Ok(slabs::slabs(
             &source.stats(Section::Slabs)?,
             &source.stats(Section::Items)?,
@@ -458,6 +461,11 @@ mod tests {
             ("stats reset --watch 1", "done once", Status::Usage),
             ("stats detail --rates", "printed once", Status::Usage),
             ("stats slabs on", "of stats detail", Status::Usage),
+            (
+                "conns kill 10.0.0.1",
+                "is the module loaded?",
+                Status::NotLoaded,
+            ),
             ("allow set any", "is the module loaded?", Status::NotLoaded),
         ] {
             let words = ["hippos-ctl", "--device", "/nonexistent/hippos"];

@@ -178,6 +178,13 @@ requests! {
     };
     /// Asks what may be set in this module, on this machine.
     GetRanges = 11, "asking what may be set": () => Ranges;
+    /// Shuts the TCP connections down that meet all conditions, and counts them.
+    CloseConnections = 12, "closing connections": Connections => Connections, check input {
+        let has_address = input.by_address == 1;
+        valid(has_address || (input.by_address == 0 && input.idle > 0))?;
+        valid(has_address || (input.address == [0; 16] && input.port == 0))?;
+        valid(input.count == 0)
+    };
     /// Compares the store's lists and counts with its memory, while no client writes, and gives
     /// how many slots there are of each kind, a kind a line, or what is wrong; [`Text::section`]
     /// is 0. `ENOTTY` by all modules but those for the debug kernel.
@@ -274,6 +281,22 @@ structures! {
         memory_most: u64,
         /// The most for [`Limits::udp_bytes`].
         udp_bytes_most: u32,
+        /// Zero.
+        reserved: Reserved<4>,
+    }
+
+    /// Connections by their peer and by their idle time.
+    Connections: 32 bytes {
+        /// The peer's IPv6 address in network byte order, an IPv4 one mapped (`::ffff:a.b.c.d`).
+        address: [u8; 16],
+        /// The peer's port, host byte order; 0: any.
+        port: u16,
+        /// 1: of this address and port; 0: of any, which are zero then.
+        by_address: u16,
+        /// Seconds since the last command, at least; not 0 without an address.
+        idle: u32,
+        /// In: 0. Out: how many there were.
+        count: u32,
         /// Zero.
         reserved: Reserved<4>,
     }

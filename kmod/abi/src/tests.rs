@@ -20,6 +20,7 @@ fn numbers_are_those_of_the_kernels_macros() {
             ("GetAdmin", 0x8004_4809),
             ("SetAdmin", 0x4004_480a),
             ("GetRanges", 0x8018_480b),
+            ("CloseConnections", 0xc020_480c),
             ("ReadVerify", 0xc010_480d),
         ]
     );
@@ -168,6 +169,29 @@ fn inputs_out_of_range_are_refused() {
     }
     for (who, taken) in [(ADMIN_OFF, Ok(())), (3, invalid), (u32::MAX, invalid)] {
         assert_eq!(accept::<SetAdmin>(Admin { who }), taken);
+    }
+    let peer = Connections {
+        address: [1; 16],
+        port: 5,
+        by_address: 1,
+        ..Connections::default()
+    };
+    let idle = Connections {
+        idle: 1,
+        ..Connections::default()
+    };
+    assert_eq!(accept::<CloseConnections>(peer), Ok(()));
+    assert_eq!(accept::<CloseConnections>(idle), Ok(()));
+    for refused in [
+        Connections::default(),
+        Connections { port: 5, ..idle },
+        Connections { count: 1, ..idle },
+        Connections {
+            by_address: 2,
+            ..peer
+        },
+    ] {
+        assert_eq!(accept::<CloseConnections>(refused), invalid);
     }
     let limits = |udp_bytes, udp_datagrams| Limits {
         udp_bytes,

@@ -112,6 +112,9 @@ pub struct SocketInfo {
     pub udp: bool,
     /// Seconds since its last command.
     pub idle: u32,
+    /// Bytes of a connection received, and sent as far as the client acknowledged them, where the
+    /// host counts them.
+    pub bytes: Option<(u64, u64)>,
 }
 
 /// An address of a socket.

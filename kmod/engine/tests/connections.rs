@@ -48,6 +48,7 @@ impl HostStats for Crowd {
             state: "conn_read",
             udp: false,
             idle: 0,
+            bytes: Some((1, 2)),
         };
         (at < CONNECTIONS).then_some((at, info))
     }
@@ -86,6 +87,8 @@ fn lines(id: usize) -> String {
         ("listen_addr", "tcp:127.0.0.1:1"),
         ("state", "conn_read"),
         ("secs_since_last_cmd", "0"),
+        ("hippos_bytes_read", "1"),
+        ("hippos_bytes_written", "2"),
     ];
     let line = |(name, value)| format!("STAT {id}:{name} {value}\r\n");
     rows.map(line).concat()
@@ -114,7 +117,7 @@ fn conns_tells_all_lines_of_the_connection_behind_one_that_closes_meanwhile() {
         let partly = last
             .split([' ', ':'])
             .nth(1)
-            .filter(|_| !last.contains("secs"));
+            .filter(|_| !last.contains("written"));
         if let (Some(id), usize::MAX) = (partly, CROWD.closed.load(Relaxed)) {
             CROWD.closed.store(id.parse().unwrap(), Relaxed);
         }

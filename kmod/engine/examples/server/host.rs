@@ -90,6 +90,7 @@ impl HostStats for Process {
             state,
             udp,
             idle: 0,
+            bytes: None,
         };
         match from {
             0 => return Some((0, socket(0, false, "conn_listening"))),
@@ -106,6 +107,7 @@ impl HostStats for Process {
             state: "conn_read",
             udp: false,
             idle: last.elapsed().as_secs() as u32,
+            bytes: None,
         };
         Some((*id as usize, info))
     }

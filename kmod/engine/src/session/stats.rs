@@ -373,6 +373,16 @@ impl<P: Platform> Engine<P> {
                 format_args!("{id}:secs_since_last_cmd"),
                 format_args!("{}", socket.idle),
             );
+            if let Some((read, written)) = socket.bytes {
+                lines.put(
+                    format_args!("{id}:hippos_bytes_read"),
+                    format_args!("{read}"),
+                );
+                lines.put(
+                    format_args!("{id}:hippos_bytes_written"),
+                    format_args!("{written}"),
+                );
+            }
             if lines.full {
                 break;
             }

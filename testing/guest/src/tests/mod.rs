@@ -79,7 +79,7 @@ tests! {
     routes: table, interfaces, counters, late, late_xdp, assigned, stale, route_change_in_flight / topologies;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
-    operator: refusals, administration, clock, told, statuses, configuration, warm, looks;
+    operator: refusals, administration, clock, told, statuses, configuration, warm, looks, connections;
     overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
         endless_lines;
     pressure: limits, unfinished_values, other_connections_served_while_writer_waits, costly_pipelines, memory_shortage, unload_under_memory_pressure;

@@ -514,3 +514,155 @@ pub(super) fn looks() -> Result<()> {
     drop(tcp);
     hippos.unload()
 }
+
+/// A connection that answers `version`.
+struct Client {
+    stream: TcpStream,
+    port: u16,
+}
+
+impl Client {
+    fn connect(host: &str) -> Result<Self> {
+        let stream = TcpStream::connect((host, PORT))?;
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let port = stream.local_addr()?.port();
+        let mut client = Self { stream, port };
+        client.ask()?;
+        Ok(client)
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        self.stream.write_all(b"version\r\n")?;
+        let mut answer = [0; 7];
+        self.stream.read_exact(&mut answer)?;
+        ensure!(&answer == b"VERSION", "{answer:?}");
+        let mut rest = [0; 64];
+        let len = self.stream.read(&mut rest)?;
+        ensure!(rest[..len].ends_with(b"\n"), "{rest:?}");
+        Ok(())
+    }
+
+    /// Until the server's end of file.
+    fn read_to_end(&mut self) -> Result<usize> {
+        Ok(self.stream.read_to_end(&mut Vec::new())?)
+    }
+
+    fn is_listed(&self) -> Result<bool> {
+        let peer = format!(":{}  ", self.port);
+        Ok(run("hippos-ctl conns")?.contains(&peer))
+    }
+
+    fn is_soon_gone(&self) -> Result<()> {
+        for _ in 0..TRIES {
+            if !self.is_listed()? {
+                return Ok(());
+            }
+            thread::sleep(PAUSE);
+        }
+        bail!("{} is still listed", self.port)
+    }
+}
+
+/// `conns kill` closes the connections that it is asked for and no other; `top` and the statistics
+/// of the device show what is served.
+pub(super) fn connections() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=64")?;
+    let (mut killed, mut other) = (Client::connect("127.0.0.1")?, Client::connect("127.0.0.1")?);
+    ensure!(killed.is_listed()? && other.is_listed()?, "not listed");
+    let mut log = Log::open()?;
+    log.lines();
+    let kill = format!("conns kill 127.0.0.1:{}", killed.port);
+    ends(&kill, 0, "closed connections: 1\n")?;
+    let lines = log.lines();
+    let noted = format!("hippos-ctl: {kill} (by user 0");
+    ensure!(lines.iter().any(|line| line.contains(&noted)), "{lines:?}");
+    ensure!(killed.read_to_end()? == 0, "more than the end");
+    killed.is_soon_gone()?;
+    other.ask()?;
+    ends("conns kill 10.9.9.9", 0, "closed connections: 0\n")?;
+    ends("conns kill ::1", 0, "closed connections: 0\n")?;
+    let user = Command::new("hippos-ctl")
+        .args(["conns", "kill", "127.0.0.1"])
+        .uid(65534)
+        .output()?;
+    ensure!(user.status.code() == Some(4), "{user:?}");
+    other.ask()?;
+
+    // Of another family, in the middle of a value, and with replies that are never read.
+    let mut ipv6 = Client::connect("::1")?;
+    ends("conns kill [::1]", 0, "closed connections: 1\n")?;
+    ipv6.read_to_end()?;
+    let mut sending = Client::connect("127.0.0.1")?;
+    sending.stream.write_all(b"set part 0 0 1000\r\nabc")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("large", &vec![b'x'; 1_000_000])?;
+    let mut deaf = Client::connect("127.0.0.1")?;
+    for _ in 0..32 {
+        deaf.stream.write_all(b"get large\r\n")?;
+    }
+    for client in [&sending, &deaf] {
+        let kill = format!("conns kill 127.0.0.1:{}", client.port);
+        ends(&kill, 0, "closed connections: 1\n")?;
+        client.is_soon_gone()?;
+    }
+    ensure!(sending.read_to_end()? == 0, "more than the end");
+    other.ask()?;
+
+    // By idle time.
+    let mut idle = Client::connect("127.0.0.1")?;
+    let is_closed = (0..TRIES).any(|_| {
+        thread::sleep(PAUSE);
+        drop((other.ask(), tcp.send(b"version\r\n"), tcp.line()));
+        // Connections that were just served stay.
+        ctl("conns kill --idle 3").is_ok_and(|(_, text)| text == "closed connections: 1\n")
+    });
+    ensure!(is_closed, "none was idle");
+    idle.read_to_end()?;
+    other.ask()?;
+
+    // What is served shows.
+    let port = other.port;
+    let top = thread::scope(|scope| {
+        let top = scope.spawn(|| run("hippos-ctl top --once --json --interval 3"));
+        while !top.is_finished() {
+            other.ask()?;
+        }
+        top.join().map_err(|_| anyhow!("top panicked"))?
+    })?;
+    let top: serde_json::Value = serde_json::from_str(&top)?;
+    let sum = |rows: &serde_json::Value, field: &str| -> f64 {
+        let rows = rows.as_array().into_iter().flatten();
+        rows.filter_map(|row| row[field].as_f64()).sum()
+    };
+    ensure!(
+        top["receive_paths"][3]["rate"].as_f64() > Some(0.0),
+        "{top}"
+    );
+    ensure!(sum(&top["cpus"], "tcp") > 0.0, "{top}");
+    let first = &top["talkers"][0];
+    let is_other = first["peer"] == format!("127.0.0.1:{port}").as_str();
+    ensure!(
+        is_other && first["bytes_read"].as_f64() > Some(0.0),
+        "{top}"
+    );
+    ends("top --once --interval 0.1", 0, "PRE_ROUTING")?;
+    ends("top", 2, "--once or --json")?;
+    ends("stats cpus", 0, "0:hippos_tcp_commands")?;
+    ends("stats sizes", 0, "sizes_status")?;
+    ends("stats detail on", 0, "")?;
+    tcp.set("user:1", b"value")?;
+    let detail: serde_json::Value = serde_json::from_str(&run("hippos-ctl stats detail --json")?)?;
+    ensure!(detail["user"]["set"] == 1, "{detail}");
+    ends("stats detail off", 0, "")?;
+
+    // Unloading meets connections that were just closed, some of them with unread replies.
+    let clients: Vec<_> = (0..50)
+        .map(|_| Client::connect("127.0.0.1"))
+        .collect::<Result<_>>()?;
+    for client in &clients {
+        (&client.stream).write_all(b"get large\r\n")?;
+    }
+    let (status, text) = ctl("conns kill 127.0.0.1")?;
+    ensure!(status == 0 && text != "closed connections: 0\n", "{text}");
+    hippos.unload()
+}
