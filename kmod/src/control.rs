@@ -89,14 +89,15 @@ impl Control {
             let _maintaining = self.server.maintaining.lock();
             self.server.engine.store.verify()
         };
-        match result {
+        match &result {
             Ok(census) => core::writeln!(text, "{census}"),
-            Err(violation) => {
-                pr_err!("the store is not as it should be: {violation}\n");
-                core::writeln!(text, "{violation}")
-            }
+            Err(violation) => core::writeln!(text, "{violation}"),
         }
         .map_err(|_| ENOMEM)?;
+        if result.is_err() {
+            let text = core::str::from_utf8(&text.0).unwrap_or_default();
+            pr_err!("the store is not as it should be: {text}");
+        }
         give::<hippos_abi::ReadVerify>(argument, input, &text.0)
     }
 
