@@ -515,7 +515,7 @@ impl Model {
         assert_eq!(shot.bytes, self.items.iter().map(bytes).sum::<u64>());
         let used: u64 = (0..shot.classes)
             .map(|i| self.store.class(i).unwrap())
-            .map(|c| c.slots - u64::from(c.free))
+            .map(|c| c.slots - c.free)
             .sum();
         assert_eq!(used, shot.items);
         let census = self.store.verify().unwrap();

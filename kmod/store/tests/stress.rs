@@ -213,7 +213,7 @@ fn settle(store: &Store<Host>) {
     assert!(shot.held <= shot.limit, "{shot:?}");
     let used: u64 = (0..shot.classes)
         .map(|i| store.class(i).unwrap())
-        .map(|c| c.slots - u64::from(c.free))
+        .map(|c| c.slots - c.free)
         .sum();
     assert_eq!(used, shot.items, "{shot:?}");
     let mut walk = store.walk();
