@@ -206,7 +206,7 @@ pub(crate) fn test(args: &TestArgs, selection: &Selection) -> Result<u8> {
     }
     let filter = args.filter.as_slice();
     let debug = args.debug_kernel;
-    // Fetching packages leaves the processors to the host's tests.
+    // Fetching packages leaves the processors to the tests before.
     let clients = (!args.host && !debug && clients::TESTS.iter().any(|test| wanted(filter, test)))
         .then(|| thread::spawn(clients::ready));
     if !args.guest && !debug {
@@ -376,10 +376,6 @@ fn guests(
 ) -> Result<()> {
     let debug = args.debug_kernel;
     let start = Instant::now();
-    let clients_root = clients_root.map(|root| match root.join() {
-        Ok(root) => root,
-        Err(panic) => std::panic::resume_unwind(panic),
-    });
     let wanted = |name: &str| wanted(&args.filter, name);
     let (planted, inside): (Vec<String>, Vec<String>) = guest_tests()?
         .into_iter()
@@ -469,6 +465,10 @@ fn guests(
             guest.vm = None;
         }
     }
+    let clients_root = clients_root.map(|root| match root.join() {
+        Ok(root) => root,
+        Err(panic) => std::panic::resume_unwind(panic),
+    });
     match clients_root {
         Some(Ok(clients)) => {
             // They have guests of their own.
