@@ -21,8 +21,10 @@ suite() {
         passed=$((passed + 1))
         echo "$name: passed"
     else
+        status=$?
         failed=$((failed + 1))
-        echo "$name FAILED"
+        if [ $status -eq 124 ]; then status="not done after 300 s"; fi
+        echo "$name FAILED ($status)"
         grep -aE '^not ok|FAIL|Error|got:|expected:|panic' /tmp/suite.out | head -${LINES_EACH:-15} | sed 's/^/    /'
     fi
 }
