@@ -387,3 +387,29 @@ fn an_index_that_grows_loses_and_doubles_nothing() {
         assert_eq!(store.snapshot().items, 100_000);
     }
 }
+
+/// A bucket has at most nine buckets of seven entries, however many overflow buckets are spare: an item
+/// more takes another's place.
+#[test]
+fn more_items_than_a_chain_holds_find_room() {
+    const LOW: u64 = (1 << 10) - 1;
+    let store = store(Config {
+        block: 4096,
+        item_max: 1024,
+        memory: 1 << 20,
+        ..Config::default()
+    });
+    let keys = (0..).map(|i: u32| format!("key-{i}"));
+    let of_one_bucket = keys.filter(|key| store.hash(key.as_bytes()).get() & LOW == 0);
+    let keys: Vec<String> = of_one_bucket.take(80).collect();
+    for key in &keys {
+        set(&store, key.as_bytes(), b"");
+        assert!(get(&store, key.as_bytes()).is_some());
+    }
+    let left = keys
+        .iter()
+        .filter(|key| get(&store, key.as_bytes()).is_some());
+    assert_eq!(left.count(), 63);
+    assert_eq!(store.classes_counted(ClassCounter::Evicted), 80 - 63);
+    store.verify().unwrap();
+}

@@ -85,7 +85,7 @@ impl<P: Platform> Store<P> {
         }
         let expiry = slot.header().expiry.load(Relaxed);
         let charge = Charge::of(slot);
-        let mut force = false;
+        let (mut force, mut tried) = (false, false);
         while let Some(mut chain) = self.index.lock(hash) {
             let found = chain.find(|s| hash::same(s.key(), slot.key()));
             let live = found
@@ -135,7 +135,9 @@ impl<P: Platform> Store<P> {
                 }
                 Linked::Full => {
                     drop(chain);
-                    force = !self.add_overflow();
+                    // A chain can be as long as it may be, however many overflow buckets are spare.
+                    force = tried || !self.add_overflow();
+                    tried = true;
                 }
             }
         }
