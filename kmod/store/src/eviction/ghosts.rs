@@ -10,6 +10,14 @@ use crate::table::{Draft, Part, Table};
 
 /// Ways of a set of ghosts.
 const WAYS: usize = 8;
+/// The most sets, 1 GiB of them: the kernel has no tables of 2 GiB. A larger cache remembers a smaller
+/// part of what it evicts.
+const SETS_MAX: usize = 1 << 25;
+
+/// How many sets there are for about `items` items: a power of two.
+fn sets(items: usize) -> Option<usize> {
+    Some((items / WAYS).checked_next_power_of_two()?.min(SETS_MAX))
+}
 
 /// Fingerprints of what was evicted from small queues, in sets, the newest first.
 pub(crate) struct Ghosts {
@@ -22,7 +30,7 @@ struct Set([AtomicU32; WAYS]);
 impl Ghosts {
     /// A table for about `items` items.
     pub(crate) fn new<P: Platform>(platform: &P, items: usize) -> Option<Draft<'_, P, Self>> {
-        let sets = (items / WAYS).checked_next_power_of_two()?;
+        let sets = sets(items)?;
         let set = || Set(core::array::from_fn(|_| AtomicU32::new(0)));
         let sets = Table::new(platform, sets, set)?.keep();
         Some(Draft::new(platform, Self { sets }))
@@ -72,5 +80,23 @@ impl<P: Platform> Part<P> for Ghosts {
     unsafe fn free(&self, platform: &P) {
         // SAFETY: the caller's promise.
         unsafe { self.sets.free(platform) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `kvmalloc()` refuses more than `INT_MAX` bytes, and a store is not made then.
+    #[test]
+    fn the_table_of_the_largest_cache_is_one_that_the_kernel_has() {
+        for memory_mb in [64, 1 << 16, (1 << 16) + 1, 1 << 20, 1 << 24] {
+            let sets = sets((memory_mb << 20) / 256).unwrap();
+            let bytes = sets * size_of::<Set>();
+            assert!(
+                sets.is_power_of_two() && bytes <= i32::MAX as usize,
+                "{memory_mb} MiB: {bytes}"
+            );
+        }
     }
 }
