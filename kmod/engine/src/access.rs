@@ -27,6 +27,8 @@ pub enum Access {
 pub(crate) struct Charge<'a, P: Platform> {
     engine: &'a Engine<P>,
     source: IpAddr,
+    /// The second in which they were counted.
+    second: u32,
     /// 0 when nothing is limited.
     bytes: usize,
 }
@@ -43,7 +45,7 @@ impl<P: Platform> Drop for Charge<'_, P> {
     #[inline]
     fn drop(&mut self) {
         if self.bytes != 0 {
-            self.engine.give_back(self.source, self.bytes);
+            self.engine.give_back(self.source, self.second, self.bytes);
         }
     }
 }
@@ -95,33 +97,33 @@ impl<P: Platform> Engine<P> {
     ) -> Option<Charge<'_, P>> {
         let private = access == Access::Granted { private: true };
         let rate = self.settings.limiter.rate(private);
-        if rate != 0 && !self.take(source, bytes, rate) {
-            return None;
-        }
+        let second = match rate {
+            0 => 0,
+            rate => self.take(source, bytes, rate)?,
+        };
         Some(Charge {
             engine: self,
             source,
+            second,
             bytes: if rate == 0 { 0 } else { bytes },
         })
     }
 
+    /// The second that they were counted in, if they are granted.
     #[cold]
-    fn take(&self, source: IpAddr, bytes: usize, rate: u32) -> bool {
-        let granted =
-            self.settings
-                .limiter
-                .take(self.bucket(source), self.store.now(), bytes, rate);
-        if !granted {
+    fn take(&self, source: IpAddr, bytes: usize, rate: u32) -> Option<u32> {
+        let (limiter, now) = (self.settings.limiter, self.store.now());
+        let granted = limiter.take(self.bucket(source), now, bytes, rate);
+        if granted.is_none() {
             self.tally(EngineCounter::UdpLimited, 1);
         }
         granted
     }
 
     #[cold]
-    fn give_back(&self, source: IpAddr, bytes: usize) {
-        self.settings
-            .limiter
-            .give_back(self.bucket(source), self.store.now(), bytes);
+    fn give_back(&self, source: IpAddr, second: u32, bytes: usize) {
+        let limiter = self.settings.limiter;
+        limiter.give_back(self.bucket(source), second, bytes);
     }
 
     fn bucket(&self, source: IpAddr) -> u64 {
@@ -425,5 +427,22 @@ mod tests {
         assert!(ask(PUBLIC, "8.8.8.8", 1000));
         assert!(!ask(PRIVATE, "10.0.0.1", 11));
         assert_eq!(engine.engine_counted(EngineCounter::UdpLimited), 4);
+    }
+
+    #[test]
+    fn what_is_not_sent_is_given_back_to_its_own_second() {
+        let engine = engine();
+        engine.store.tick(10, 1000);
+        engine.set_udp_rates(1000, 0);
+        let source = ip("8.8.8.8");
+        let charge = engine.charge(PUBLIC, source, 600).unwrap();
+        engine.store.tick(11, 1001);
+        assert!(engine.may_reply(PUBLIC, source, 1000));
+        drop(charge);
+        assert!(!engine.may_reply(PUBLIC, source, 1));
+        drop(engine.charge(PUBLIC, source, 0));
+        engine.store.tick(12, 1002);
+        drop(engine.charge(PUBLIC, source, 600).unwrap());
+        assert!(engine.may_reply(PUBLIC, source, 1000));
     }
 }
