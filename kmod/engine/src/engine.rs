@@ -85,6 +85,8 @@ impl<P: Platform> Engine<P> {
         let taken = self.store.resize(bytes);
         if !taken {
             self.memory_max_settable.store(before, SeqCst);
+            // Meanwhile a client may have set what was not taken.
+            self.keep_memory_limit();
         }
         taken
     }
@@ -95,6 +97,11 @@ impl<P: Platform> Engine<P> {
             return false;
         }
         // The owner may have set less meanwhile.
+        self.keep_memory_limit()
+    }
+
+    /// Keeps the memory limit to what clients may set. False if that is not possible.
+    fn keep_memory_limit(&self) -> bool {
         loop {
             fence(SeqCst);
             let most = self.memory_max_settable.load(SeqCst);

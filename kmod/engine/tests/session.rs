@@ -562,27 +562,40 @@ fn expired_and_flushed_misses_are_counted_apart() {
     }
 }
 
-#[test]
-fn dump_yields_between_matches() {
-    let engine = engine();
+/// Stores so many small items, which expire then.
+fn store_many(engine: &common::TestEngine, count: usize, exptime: i64) {
     let store = &engine.store;
-    for i in 0..40_000 {
-        let key = format!("key-{i}");
+    for i in 0..count {
+        let key = format!("key-{i:05}");
         let hash = store.hash(key.as_bytes());
-        let new = store.reserve(key.as_bytes(), hash, 0, hippos_store::Expiry::NEVER, 0);
+        let new = store.reserve(key.as_bytes(), hash, 0, store.expiry(exptime), 0);
         store
             .commit(new.unwrap(), &hippos_store::Commit::default())
             .unwrap();
     }
+}
+
+#[test]
+fn dump_yields_between_matches() {
+    let engine = engine();
+    store_many(&engine, 40_000, -1);
+    let class = engine.store.reserve(
+        b"key-00000",
+        engine.store.hash(b"key-00000"),
+        0,
+        hippos_store::Expiry::NEVER,
+        0,
+    );
+    let class = class.unwrap().class() + 1;
     for (ask, end) in [
-        (&b"lru_crawler metadump 63\r\n"[..], &b"END\r\n"[..]),
-        (b"lru_crawler mgdump 63\r\n", b"EN\r\n"),
-        (b"stats cachedump 63 0\r\n", b"END\r\n"),
+        ("lru_crawler metadump all\r\n".to_owned(), &b"END\r\n"[..]),
+        (format!("lru_crawler mgdump {class}\r\n"), b"EN\r\n"),
+        (format!("stats cachedump {class} 0\r\n"), b"END\r\n"),
     ] {
         let mut session = hippos_engine::Session::new(&engine, hippos_engine::Transport::Tcp);
         let mut out = common::Small::new(4096);
         let mut turns = 1;
-        let mut fed = session.feed(ask, &mut out);
+        let mut fed = session.feed(ask.as_bytes(), &mut out);
         assert_eq!(fed.consumed, ask.len());
         while fed.next == hippos_engine::Next::Write {
             assert!(out.waiting.is_empty());
@@ -597,6 +610,35 @@ fn dump_yields_between_matches() {
     }
     // No class at all.
     assert_eq!(say(&engine, "stats cachedump 0 0\r\n"), "END\r\n");
+}
+
+/// However many items other classes have: over UDP too, where an answer of several turns is refused.
+#[test]
+fn dump_of_a_class_looks_at_no_others() {
+    let engine = engine();
+    store_many(&engine, 40_000, 0);
+    play(
+        &engine,
+        &[b"set large 0 0 9000\r\n", &[b'v'; 9000][..], b"\r\n"].concat(),
+        WHOLE,
+    );
+    let large = engine.store.hash(b"large");
+    let large = engine
+        .store
+        .reserve(b"large", large, 0, hippos_store::Expiry::NEVER, 9000);
+    let class = large.unwrap().class() + 1;
+    for (ask, end) in [
+        ("lru_crawler metadump 63\r\n".to_owned(), "END\r\n"),
+        ("lru_crawler mgdump 62,63\r\n".to_owned(), "EN\r\n"),
+        ("stats cachedump 63 0\r\n".to_owned(), "END\r\n"),
+        (
+            format!("lru_crawler mgdump {class},63\r\n"),
+            "mg large\r\nEN\r\n",
+        ),
+    ] {
+        let answer = common::message(&common::slow(&engine, &common::framed(ask.as_bytes())));
+        assert_eq!(String::from_utf8(answer).unwrap(), end, "{ask}");
+    }
 }
 
 #[test]
@@ -729,6 +771,36 @@ fn a_client_beside_the_owner_leaves_no_limit_above_the_owner_s() {
                 engine.store.memory_limit() > low
             }) {
                 above += 1;
+            }
+        }
+        stop.store(true, Relaxed);
+        assert_eq!(above, 0);
+    });
+}
+
+#[test]
+fn a_limit_that_the_owner_is_refused_lets_no_client_beyond_the_one_before() {
+    let engine = engine();
+    let low = 32 << 20;
+    assert!(engine.set_memory(low));
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                say(&engine, "cache_memlimit 64\r\n");
+            }
+        });
+        let mut above = 0;
+        for _ in 0..20_000 {
+            // More than the tables allow.
+            assert!(!engine.set_memory(1 << 50));
+            // A command that was under way may still be about to lower it.
+            if (0..1000).all(|_| {
+                thread::yield_now();
+                engine.store.memory_limit() > low
+            }) {
+                above += 1;
+                break;
             }
         }
         stop.store(true, Relaxed);

@@ -144,7 +144,7 @@ impl<P: Platform> Session<'_, P> {
                     Some(class) => 1u64.checked_shl(class).unwrap_or(0),
                     None => 0,
                 };
-                Some(Listing::cachedump(engine, Classes::Some(bits), limit))
+                Some(Listing::cachedump(engine, Classes(bits), limit))
             }
             // Parts that are not there have nothing to tell.
             b"extstore" | b"proxy" | b"proxyfuncs" | b"proxybe" => Some(Listing::nothing()),
@@ -209,7 +209,7 @@ impl<P: Platform> Session<'_, P> {
 /// `all`, `hash`, or class numbers with commas between them.
 fn classes(word: &[u8]) -> Option<Classes> {
     if word == b"all" || word == b"hash" {
-        return Some(Classes::All);
+        return Some(Classes::ALL);
     }
     let mut bits = 0u64;
     for number in word.split(|&byte| byte == b',') {
@@ -218,7 +218,7 @@ fn classes(word: &[u8]) -> Option<Classes> {
             _ => return None,
         }
     }
-    Some(Classes::Some(bits))
+    Some(Classes(bits))
 }
 
 /// `slabs`: the reply line and whether it is to be kept back. Memory moves

@@ -35,9 +35,9 @@ enum What<'e, P: Platform> {
     Detail,
     Passes,
     Cpus,
-    Metadump(Walk<'e, P>, Classes),
-    Mgdump(Walk<'e, P>, Classes),
-    Cachedump(Walk<'e, P>, Classes, u32),
+    Metadump(Walk<'e, P>),
+    Mgdump(Walk<'e, P>),
+    Cachedump(Walk<'e, P>, u32),
 }
 
 /// What the sums of `stats` are of.
@@ -82,22 +82,12 @@ pub(super) struct Resume {
     pub(super) begun: Option<u32>,
 }
 
-/// The slab classes that a dump is of.
+/// The slab classes that a dump is of: bit i for class i, counted from 0.
 #[derive(Clone, Copy)]
-pub(crate) enum Classes {
-    All,
-    /// Bit i for class i, counted from 0.
-    Some(u64),
-}
+pub(crate) struct Classes(pub(crate) u64);
 
 impl Classes {
-    /// Whether a class, counted from 0, is among them.
-    fn has(self, class: usize) -> bool {
-        match self {
-            Self::All => true,
-            Self::Some(bits) => class < 64 && bits >> class & 1 != 0,
-        }
-    }
+    pub(crate) const ALL: Self = Self(u64::MAX);
 }
 
 impl<'e, P: Platform> Listing<'e, P> {
@@ -148,20 +138,20 @@ impl<'e, P: Platform> Listing<'e, P> {
 
     /// `lru_crawler metadump`.
     pub(super) fn metadump(engine: &'e Engine<P>, classes: Classes) -> Self {
-        Self::new(What::Metadump(engine.store.walk(), classes))
+        Self::new(What::Metadump(engine.store.walk_classes(classes.0)))
     }
 
     /// `lru_crawler mgdump`.
     pub(super) fn mgdump(engine: &'e Engine<P>, classes: Classes) -> Self {
-        Self::new(What::Mgdump(engine.store.walk(), classes))
+        Self::new(What::Mgdump(engine.store.walk_classes(classes.0)))
     }
 
     /// `stats cachedump`, at most `limit` items.
     pub(super) fn cachedump(engine: &'e Engine<P>, classes: Classes, limit: u32) -> Self {
-        if matches!(classes, Classes::Some(0)) {
+        if classes.0 == 0 {
             return Self::nothing();
         }
-        Self::new(What::Cachedump(engine.store.walk(), classes, limit))
+        Self::new(What::Cachedump(engine.store.walk_classes(classes.0), limit))
     }
 
     /// The same, in answer to a binary request.
@@ -190,33 +180,27 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Detail => engine.stats_detail(&mut lines),
             What::Passes => engine.stats_passes(&mut lines),
             What::Cpus => engine.stats_cpus(&mut lines),
-            What::Metadump(walk, classes) => {
+            What::Metadump(walk) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
-                    if classes.has(item.class()) {
-                        put_metadump(engine, item, out);
-                    }
+                    put_metadump(engine, item, out);
                     true
                 });
                 return !more && finish(lines.out, reply::END);
             }
-            What::Mgdump(walk, classes) => {
+            What::Mgdump(walk) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
-                    if classes.has(item.class()) {
-                        put_mgdump(engine, item, out);
-                    }
+                    put_mgdump(engine, item, out);
                     true
                 });
                 return !more && finish(lines.out, reply::EN);
             }
-            What::Cachedump(walk, classes, left) => {
+            What::Cachedump(walk, left) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
-                    if *left == 0 {
+                    let Some(rest) = left.checked_sub(1) else {
                         return false;
-                    }
-                    if classes.has(item.class()) {
-                        *left = left.wrapping_sub(1);
-                        put_cachedump(engine, item, out);
-                    }
+                    };
+                    *left = rest;
+                    put_cachedump(engine, item, out);
                     true
                 });
                 return !more && finish(lines.out, reply::END);

@@ -5,8 +5,10 @@ use hippos_invariant::Exact;
 
 use crate::item::Item;
 use crate::memory::class::HEAD;
+use crate::memory::pool::Block;
 use crate::platform::Platform;
 use crate::store::{Guard, Store};
+use crate::sync::Relaxed;
 
 /// Slots that are looked at between two pauses.
 const SCAN_MAX: usize = 256;
@@ -26,6 +28,8 @@ pub enum Step<'g> {
 /// that is stored or replaced meanwhile may come or not.
 pub struct Walk<'s, P: Platform> {
     store: &'s Store<P>,
+    /// The classes that it goes through, a bit for each.
+    classes: u64,
     block: u32,
     offset: u32,
     /// Slots until the next pause.
@@ -33,10 +37,17 @@ pub struct Walk<'s, P: Platform> {
 }
 
 impl<P: Platform> Store<P> {
-    /// Starts a walk.
+    /// Starts a walk over all items.
     pub fn walk(&self) -> Walk<'_, P> {
+        self.walk_classes(u64::MAX)
+    }
+
+    /// Starts a walk over the items of some classes, bit i for class i. Of other classes' slabs no
+    /// slot is looked at.
+    pub fn walk_classes(&self, classes: u64) -> Walk<'_, P> {
         Walk {
             store: self,
+            classes,
             block: 0,
             offset: HEAD as u32,
             left: SCAN_MAX,
@@ -45,6 +56,14 @@ impl<P: Platform> Store<P> {
 }
 
 impl<'s, P: Platform> Walk<'s, P> {
+    /// Whether a slab's class is one to go through. The section has found that the block is a slab.
+    fn wants(&self, block: &Block) -> bool {
+        let class = u32::from(block.class.load(Relaxed));
+        self.classes
+            .checked_shr(class)
+            .is_some_and(|bits| bits & 1 != 0)
+    }
+
     /// The next item. Sections may change from step to step, and are to end at a pause.
     pub fn next<'g>(&mut self, guard: &'g Guard<'s, P>) -> Step<'g> {
         let store = self.store;
@@ -57,7 +76,8 @@ impl<'s, P: Platform> Walk<'s, P> {
             else {
                 return Step::End;
             };
-            let slot = store.slabs.class_at(block, self.offset).and_then(|of| {
+            let of = store.slabs.class_at(block, self.offset);
+            let slot = of.filter(|_| self.wants(block)).and_then(|of| {
                 let slot = store.slabs.slot_at(block, self.offset);
                 self.offset = self.offset.add_exact(of.size());
                 slot
