@@ -16,6 +16,8 @@ hippos_store::counters! {
         UdpInvalid = "hippos_udp_invalid",
         /// Datagrams whose reply would have been larger than allowed.
         UdpTooLarge = "hippos_udp_too_large",
+        /// Datagrams whose commands took too long, so that the rest of them was dropped.
+        UdpTooSlow = "hippos_udp_too_slow",
         /// Datagrams of sources that may not ask, or while clients have to log in.
         UdpRefused = "hippos_udp_refused",
         /// Replies not sent because their source had its share.

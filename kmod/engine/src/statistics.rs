@@ -208,6 +208,7 @@ const PLACED: &[Statistic] = &[
     tally(EngineCounter::UdpDatagrams),
     tally(EngineCounter::UdpInvalid),
     tally(EngineCounter::UdpTooLarge),
+    tally(EngineCounter::UdpTooSlow),
     tally(EngineCounter::UdpRefused),
     tally(EngineCounter::UdpLimited),
     tally(EngineCounter::AdminRefused),

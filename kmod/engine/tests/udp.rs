@@ -4,7 +4,7 @@
 mod common;
 
 use common::{engine, engine_with, fast, framed, message, planned, say, slow, Packet, TestEngine};
-use hippos_engine::{Change, EngineCounter, Limiter, PlanOutcome, Settings, Sources};
+use hippos_engine::{Change, EngineCounter, Limiter, Message, Out, PlanOutcome, Settings, Sources};
 use proptest::prelude::*;
 
 /// An engine with a few items in it.
@@ -209,6 +209,10 @@ fn invalid_datagram_gets_no_reply() {
     // No line end, no answer.
     assert_eq!(fast(&engine, &framed(b"get a")).0, PlanOutcome::Pass);
     assert!(slow(&engine, &framed(b"get a")).is_empty());
+    // However long the list is, of which more may come over TCP.
+    let list = framed(format!("get{}", " a".repeat(2000)).as_bytes());
+    assert_eq!(fast(&engine, &list).0, PlanOutcome::Pass);
+    assert_eq!(slow(&engine, &list), Vec::<Vec<u8>>::new());
     // Sequence number and reserved field are ignored.
     let payload = b"\x12\x34\0\x07\0\x01\0\x09get a\r\n";
     assert_eq!(
@@ -228,6 +232,56 @@ fn quiet_misses_are_silent() {
         assert_eq!(fast(&engine, &framed(&case)), (PlanOutcome::Silent, vec![]));
         assert!(slow(&engine, &framed(&case)).is_empty());
     }
+}
+
+/// A message in which each reply takes a second.
+struct Slow<'e>(&'e TestEngine, Vec<u8>);
+
+impl Out for Slow<'_> {
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+    fn put(&mut self, bytes: &[u8]) {
+        let now = self.0.store.now();
+        self.0.store.tick(now - 1, 1_700_000_000 + i64::from(now));
+        self.1.extend_from_slice(bytes);
+    }
+}
+
+impl Message for Slow<'_> {
+    fn len(&self) -> usize {
+        self.1.len()
+    }
+    fn clear(&mut self) {
+        self.1.clear();
+    }
+}
+
+#[test]
+fn commands_of_a_datagram_end_when_they_take_too_long() {
+    let engine = engine();
+    let ask = |count: usize| {
+        let mut out = Slow(&engine, Vec::new());
+        let request = framed("verbosity 1\r\n".repeat(count).as_bytes());
+        assert!(engine.datagram(&request, &mut out).is_some());
+        String::from_utf8(out.1).unwrap()
+    };
+    assert_eq!(ask(1), "OK\r\n");
+    // The time is up, but nothing is left.
+    assert_eq!(ask(2), "OK\r\nOK\r\n");
+    for count in [3, 4000] {
+        let before = engine.engine_counted(EngineCounter::UdpCommands);
+        assert_eq!(
+            ask(count),
+            "SERVER_ERROR request takes too long for UDP\r\n"
+        );
+        assert_eq!(
+            engine.engine_counted(EngineCounter::UdpCommands),
+            before + 2
+        );
+    }
+    assert_eq!(engine.engine_counted(EngineCounter::UdpTooSlow), 2);
+    assert_eq!(engine.engine_counted(EngineCounter::UdpTooLarge), 0);
 }
 
 #[test]

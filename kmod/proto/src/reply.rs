@@ -261,6 +261,8 @@ lines! {
     GET_OUT_OF_MEMORY = "SERVER_ERROR out of memory writing get response";
     /// The reply to one datagram would be larger than allowed.
     UDP_TOO_LARGE = "SERVER_ERROR reply too large for UDP";
+    /// A UDP request whose commands take too long.
+    UDP_TOO_SLOW = "SERVER_ERROR request takes too long for UDP";
     /// `shutdown` is never allowed.
     NO_SHUTDOWN = "ERROR: shutdown not enabled";
     /// Before authentication, anything but its fake set.

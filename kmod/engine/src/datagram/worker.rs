@@ -10,6 +10,11 @@ use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Next, Session, Transport};
 use crate::Engine;
 
+/// Ticks of the store's clock, of a second each, until the rest of a datagram's commands is dropped. There is
+/// one worker, and a datagram of 64 KiB holds some thousand commands, of which each may wait for memory or
+/// look at many items.
+const SECONDS_MAX: u32 = 2;
+
 /// A sink that holds a whole reply, since its first datagram tells how many
 /// there are.
 pub trait Message: Out {
@@ -90,11 +95,24 @@ impl<P: Platform> Engine<P> {
             limit: most.saturating_add(REPLY_HEADER_MAX),
             message,
         };
-        let next = session.feed(data, &mut out).next;
-        if next == Next::Write || message.len() > most {
-            self.tally(EngineCounter::UdpTooLarge, 1);
+        let began = self.store.now();
+        let over = || self.store.now().wrapping_sub(began) >= SECONDS_MAX;
+        let fed = session.feed_until(data, &mut out, over);
+        // After the last command it makes no difference.
+        let whole = fed.consumed == data.len() && session.idle();
+        let refused = if message.len() > most {
+            Some((EngineCounter::UdpTooLarge, reply::UDP_TOO_LARGE))
+        } else if fed.next != Next::Write || whole {
+            None
+        } else if over() {
+            Some((EngineCounter::UdpTooSlow, reply::UDP_TOO_SLOW))
+        } else {
+            Some((EngineCounter::UdpTooLarge, reply::UDP_TOO_LARGE))
+        };
+        if let Some((counter, line)) = refused {
+            self.tally(counter, 1);
             message.clear();
-            message.put(reply::UDP_TOO_LARGE);
+            message.put(line);
         }
         let len = message.len();
         let reply = (len != 0 || session.quit()).then_some(Reply { id: frame.id, len });

@@ -181,7 +181,8 @@ impl<P: Platform> Session<'_, P> {
             Transport::Udp => input,
         };
         let Some(line) = token::line(window) else {
-            if window.len() <= LINE_MAX {
+            // No more of a datagram will come.
+            if window.len() <= LINE_MAX || self.transport == Transport::Udp {
                 return Step::Read;
             }
             return self.long_line(window);
