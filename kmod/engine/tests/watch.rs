@@ -623,3 +623,66 @@ fn who_may_not_administrate_may_not_watch() {
     engine.set_administration(Administration::Off);
     assert_eq!(Watcher::ask(&engine, "watch\r\n").1, REFUSED);
 }
+
+/// memcached 1.6.38 tells so of the lookup that finds an item dead, which removes it there.
+#[test]
+fn a_lookup_tells_once_that_an_item_has_expired_or_was_flushed() {
+    let engine = engine();
+    let mut watcher = Watcher::new(&engine, "fetchers");
+    let line =
+        |status, client| format!("type=item_get key=e status={status} clsid=0 cfd={client} size=0");
+    let flushes = [
+        ("set e 0 -1 1\r\nx\r\n", "expired"),
+        ("set e 0 0 1\r\nx\r\nflush_all\r\n", "flushed"),
+    ];
+    for (before, status) in flushes {
+        for command in [
+            "get e",
+            "gets e",
+            "gat 0 e",
+            "gats 0 e",
+            "mg e",
+            "mg e v",
+            "mg e T30",
+            "me e",
+            "incr e 1",
+            "ma e",
+            "delete e",
+            "md e",
+            "md e I",
+            "touch e 0",
+            "set e 0 -1 1\r\nx",
+            "add e 0 -1 1\r\nx",
+            "append e 0 0 1\r\nx",
+            "ms e 1 T-1\r\nx",
+            "get z e",
+        ] {
+            common::say(&engine, before);
+            watcher.lines();
+            let mut out = Small::new(4096);
+            let mut client = client(&engine);
+            client.feed(format!("{command}\r\n").as_bytes(), &mut out);
+            let lines = watcher.lines();
+            assert!(
+                lines.contains(&line(status, CLIENT)),
+                "{command}: {lines:?}"
+            );
+            // What was stored has expired as well.
+            client.feed(b"get e\r\nget e\r\n", &mut out);
+            assert_eq!(watcher.lines().last(), Some(&line("not_found", CLIENT)));
+        }
+        // Where it arrives, and in the binary protocol.
+        let mut binary = vec![0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+        binary.extend([0; 12]);
+        binary.push(b'e');
+        for request in [&b"get e\r\n"[..], &binary] {
+            common::say(&engine, before);
+            watcher.lines();
+            let payload = common::framed(request);
+            if common::fast(&engine, &payload).1.is_empty() {
+                common::slow(&engine, &payload);
+            }
+            assert_eq!(watcher.lines(), [line(status, 0)]);
+        }
+    }
+}

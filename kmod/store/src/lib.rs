@@ -56,6 +56,6 @@ pub use operations::reservation::{Pin, Reservation};
 pub use operations::walk::{Step, Walk};
 pub use platform::{Cookie, LockClass, Platform, RawLock, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
-pub use store::{Guard, Store};
+pub use store::{Dead, Guard, Store};
 pub use time::{Expiry, RELATIVE_MAX};
 pub use verify::{Census, Rule, Violation};

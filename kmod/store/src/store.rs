@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The store itself: making it, blocks for its parts, time and counters.
 
+use core::cell::Cell;
 use core::marker::PhantomData;
 
 use hippos_invariant::Exact;
@@ -61,8 +62,26 @@ unsafe impl<P: Platform> Sync for Store<P> {}
 pub struct Guard<'s, P: Platform> {
     _section: P::Guard,
     store: PhantomData<&'s Store<P>>,
+    /// What the last lookup met that was the first to find an item dead.
+    dead: Cell<Option<Dead>>,
     /// A section ends where it began.
     stay: PhantomData<*const ()>,
+}
+
+/// Why there is an item that no lookup finds any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dead {
+    /// All was flushed.
+    Flushed,
+    /// Its time has come.
+    Expired,
+}
+
+impl<P: Platform> Guard<'_, P> {
+    /// Whether a lookup of this section was the first to find an item dead, and why it is; once for each.
+    pub fn take_dead(&self) -> Option<Dead> {
+        self.dead.take()
+    }
 }
 
 impl<P: Platform> Store<P> {
@@ -217,6 +236,7 @@ impl<P: Platform> Store<P> {
         Guard {
             _section: section,
             store: PhantomData,
+            dead: Cell::new(None),
             stay: PhantomData,
         }
     }
@@ -237,17 +257,26 @@ impl<P: Platform> Store<P> {
     /// Counts an item that was found expired or flushed, once for each. The caller holds its
     /// stripe's lock or is in a section that it was found in.
     #[cold]
-    pub(crate) fn count_expired_hit(&self, slot: Slot) {
+    pub(crate) fn count_expired_hit(&self, slot: Slot) -> Option<Dead> {
         if !slot.mark_counted_expired() {
-            return;
+            return None;
         }
         let flushed = slot.header().epoch.load(Relaxed) != self.clock.epoch();
-        let counter = if flushed {
-            Counter::GetFlushed
+        let (counter, dead) = if flushed {
+            (Counter::GetFlushed, Dead::Flushed)
         } else {
-            Counter::GetExpired
+            (Counter::GetExpired, Dead::Expired)
         };
         self.count(counter, 1);
+        Some(dead)
+    }
+
+    /// The same for a lookup of a section, which [knows](Guard::take_dead) it from then on.
+    #[cold]
+    pub(crate) fn note_dead(&self, guard: &Guard<'_, P>, slot: Slot) {
+        if let Some(dead) = self.count_expired_hit(slot) {
+            guard.dead.set(Some(dead));
+        }
     }
 
     /// A slot as an item of this section.

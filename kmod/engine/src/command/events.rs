@@ -6,11 +6,11 @@
 
 use core::net::IpAddr;
 
-use hippos_store::{Commit, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, Verb};
+use hippos_store::{Commit, Dead, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, Verb};
 
 use crate::engine::DETAIL;
 use crate::host_stats::Address;
-use crate::reply::event::{kind, CloseReason, DeleteCommand, StoreCommand, StoreStatus};
+use crate::reply::event::{kind, CloseReason, DeleteCommand, GetStatus, StoreCommand, StoreStatus};
 use crate::watchers::Kinds;
 use crate::Engine;
 
@@ -54,27 +54,30 @@ fn command(commit: &Commit) -> StoreCommand {
     }
 }
 
+/// What a lookup came to: an item, or none, and whether it was the first to find that one is dead.
+pub(crate) type Looked<T> = Result<T, Option<Dead>>;
+
 // Lookups.
 impl<P: Platform> Engine<P> {
     /// Notes a get of `client`, by its key's prefix and for watchers.
     #[inline]
-    pub(crate) fn observe_get(&self, client: u32, key: &[u8], found: Option<&Item<'_>>) {
+    pub(crate) fn observe_get(&self, client: u32, key: &[u8], found: Looked<&Item<'_>>) {
         if self.has_flags(DETAIL | Kinds::FETCHERS.flags()) {
-            self.note_get(key, found.is_some());
+            self.note_get(key, found.is_ok());
             self.log_get(client, key, found.map(Seen::of));
         }
     }
 
     /// Notes a lookup of `client` for watchers.
     #[inline]
-    pub(crate) fn observe_lookup(&self, client: u32, key: &[u8], found: Option<&Item<'_>>) {
+    pub(crate) fn observe_lookup(&self, client: u32, key: &[u8], found: Looked<&Item<'_>>) {
         if self.watches(Kinds::FETCHERS) {
             self.log_get(client, key, found.map(Seen::of));
         }
     }
 
     /// Notes a get of `client` for watchers, of an item of this class, from 0, and size.
-    pub(crate) fn log_fetch(&self, client: u32, key: &[u8], found: Option<(usize, usize)>) {
+    pub(crate) fn log_fetch(&self, client: u32, key: &[u8], found: Looked<(usize, usize)>) {
         let seen = found.map(|(of, len)| Seen {
             class: class(of),
             size: size(len),
@@ -99,28 +102,36 @@ impl<P: Platform> Engine<P> {
     fn look(&self, client: u32, key: &[u8], hash: Hash) -> Option<Seen> {
         let seen = self.peek_seen(key, hash);
         self.log_get(client, key, seen);
-        seen
+        seen.ok()
     }
 
-    fn peek_seen(&self, key: &[u8], hash: Hash) -> Option<Seen> {
+    fn peek_seen(&self, key: &[u8], hash: Hash) -> Looked<Seen> {
         let guard = self.store.read();
-        let item = self.store.peek(&guard, key, hash)?;
+        let Some(item) = self.store.peek(&guard, key, hash) else {
+            return Err(guard.take_dead());
+        };
         let ttl = self.store.snapshot_of(&item).ttl();
-        Some(Seen {
+        Ok(Seen {
             ttl: ttl.map_or(0, |ttl| ttl as i32),
             ..Seen::of(&item)
         })
     }
 
     #[cold]
-    fn log_get(&self, client: u32, key: &[u8], seen: Option<Seen>) {
+    fn log_get(&self, client: u32, key: &[u8], seen: Looked<Seen>) {
         if !self.watches(Kinds::FETCHERS) {
             return;
         }
+        let status = match seen {
+            Ok(_) => GetStatus::Found,
+            Err(None) => GetStatus::NotFound,
+            Err(Some(Dead::Flushed)) => GetStatus::Flushed,
+            Err(Some(Dead::Expired)) => GetStatus::Expired,
+        };
         let (class, size) = seen.map_or((0, 0), |seen| (seen.class, seen.size));
         let event = Event {
             kind: kind::GET,
-            status: u8::from(seen.is_some()),
+            status: status as u8,
             class,
             client,
             size,
@@ -200,8 +211,8 @@ impl<P: Platform> Engine<P> {
     #[inline]
     pub(crate) fn observe_made(&self, client: u32, key: &[u8], hash: Hash) {
         if self.watches(Kinds::FETCHERS.and(Kinds::MUTATIONS)) {
-            self.log_get(client, key, None);
-            if let Some(seen) = self.peek_seen(key, hash) {
+            self.log_get(client, key, Err(None));
+            if let Ok(seen) = self.peek_seen(key, hash) {
                 self.log_store(client, key, StoreStatus::Stored, StoreCommand::Add, seen);
             }
         }
@@ -252,8 +263,8 @@ impl<P: Platform> Engine<P> {
     pub(crate) fn observe_emptied(&self, client: u32, key: &[u8], seen: Option<Seen>) {
         const KINDS: Kinds = Kinds::FETCHERS.and(Kinds::MUTATIONS).and(Kinds::DELETIONS);
         if self.watches(KINDS) {
-            self.log_get(client, key, seen);
-            let empty = self.peek_seen(key, self.store.hash(key));
+            self.log_get(client, key, seen.ok_or(None));
+            let empty = self.peek_seen(key, self.store.hash(key)).ok();
             if let Some(empty) = empty {
                 let (status, command) = (StoreStatus::Stored, StoreCommand::Set);
                 self.log_store(client, key, status, command, empty);

@@ -117,7 +117,7 @@ impl<P: Platform> Engine<P> {
             if self.watches(Kinds::FETCHERS) {
                 // Before the reply goes over the request. Should there be no room for it, the socket's
                 // worker notes the lookup again.
-                self.log_single_get(&single, request.payload());
+                self.log_single_get(guard, &single, request.payload());
             }
             return request.reply(single.len(), move |buffer| {
                 charge.spend(single.len());

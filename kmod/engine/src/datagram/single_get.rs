@@ -163,9 +163,15 @@ impl<P: Platform> Engine<P> {
 
     /// Notes the lookup for watchers. Softirq-safe.
     #[cold]
-    pub(crate) fn log_single_get(&self, single: &SingleGet<'_>, payload: &[u8]) {
+    pub(crate) fn log_single_get(
+        &self,
+        guard: &Guard<'_, P>,
+        single: &SingleGet<'_>,
+        payload: &[u8],
+    ) {
         if let Some((_, key)) = request(payload) {
             let found = single.hit.as_ref().map(|hit| (hit.class, hit.value.len()));
+            let found = found.ok_or_else(|| guard.take_dead());
             self.log_fetch(self.udp_number(), key, found);
         }
     }

@@ -14,13 +14,22 @@ use crate::reply::uri::put_uri;
 pub(crate) mod kind {
     use super::Event;
 
-    /// A lookup, whatever command made it; the status is whether it found something.
+    /// A lookup, whatever command made it.
     pub(crate) const GET: u8 = Event::EVICTION + 1;
     pub(crate) const STORE: u8 = GET + 1;
     pub(crate) const DELETE: u8 = STORE + 1;
     /// A connection; the size is its port, the key its address.
     pub(crate) const CONNECT: u8 = DELETE + 1;
     pub(crate) const CLOSE: u8 = CONNECT + 1;
+}
+
+/// What came of a lookup. The last two are told of an item once.
+#[derive(Clone, Copy)]
+pub(crate) enum GetStatus {
+    NotFound,
+    Found,
+    Flushed,
+    Expired,
 }
 
 /// What came of a store.
@@ -65,6 +74,7 @@ pub enum CloseReason {
     Shutdown,
 }
 
+const GET_STATUS: &[&str] = &["not_found", "found", "flushed", "expired"];
 const STORE_STATUS: &[&str] = &[
     "not_stored",
     "stored",
@@ -100,11 +110,7 @@ pub(crate) fn put_event(out: &mut impl Out, logged: &LoggedEvent) {
         }
         kind::GET => {
             key(out, "item_get", logged);
-            text(
-                out,
-                b" status=",
-                word(&["not_found", "found"], event.status),
-            );
+            text(out, b" status=", word(GET_STATUS, event.status));
             number(out, b" clsid=", event.class);
             number(out, b" cfd=", event.client);
             number(out, b" size=", event.size);

@@ -169,6 +169,7 @@ impl<P: Platform> Session<'_, P> {
             None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
         };
         let item = found.as_ref().map(|(item, _)| item);
+        let item = item.ok_or_else(|| guard.take_dead());
         engine.observe_get(self.number, key, item);
         let Some((item, cas)) = found else {
             if touch.is_some() {

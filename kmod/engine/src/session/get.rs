@@ -213,7 +213,7 @@ impl<P: Platform> Session<'_, P> {
             if last && out.room() < reply::END.len() {
                 return false;
             }
-            engine.observe_get(self.number, key, None);
+            engine.observe_get(self.number, key, Err(guard.take_dead()));
             if keys.touch.is_some() {
                 store.count(Counter::TouchMisses, 1);
             } else {
@@ -273,7 +273,7 @@ impl<P: Platform> Session<'_, P> {
     #[inline]
     fn found(&self, keys: Keys, key: &[u8], item: &Item<'_>) {
         let engine = self.engine;
-        engine.observe_get(self.number, key, Some(item));
+        engine.observe_get(self.number, key, Ok(item));
         match keys.touch {
             Some(_) => {
                 let class = item.class();

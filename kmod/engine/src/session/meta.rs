@@ -35,11 +35,11 @@ impl<P: Platform> Session<'_, P> {
         let flags = &command.flags;
         let times = engine.times(command);
         for _ in 0..TRIES {
-            {
+            let dead = {
                 let guard = engine.store.read();
                 if let Some((item, hit)) = engine.meta_modify(&guard, command, hash, &times) {
                     engine.meta_hit(command, item.class());
-                    engine.observe_lookup(self.number, command.key(), Some(&item));
+                    engine.observe_lookup(self.number, command.key(), Ok(&item));
                     if hit.value {
                         let head = |out: &mut _| hit_line(out, command, &hit);
                         if !self.send(&item, out, reply::CRLF, head) {
@@ -50,8 +50,9 @@ impl<P: Platform> Session<'_, P> {
                     }
                     return;
                 }
-            }
-            engine.observe_lookup(self.number, command.key(), None);
+                guard.take_dead()
+            };
+            engine.observe_lookup(self.number, command.key(), Err(dead));
             let Some(vivify) = flags.vivify else { break };
             // At once with the time to live that it ends up with: others may change it from now on.
             let (last, _) = ttls(command, vivify);
@@ -267,6 +268,7 @@ impl<P: Platform> Session<'_, P> {
         let guard = engine.store.read();
         let found = engine.store.inspect(&guard, command.key(), hash);
         let item = found.as_ref().map(|(item, _)| item);
+        let item = item.ok_or_else(|| guard.take_dead());
         engine.observe_lookup(self.number, command.key(), item);
         let Some((item, seen)) = found else {
             out.put(reply::EN);

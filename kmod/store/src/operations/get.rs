@@ -140,7 +140,7 @@ impl<P: Platform> Store<P> {
     pub fn peek<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
         let slot = self.index.find(hash, |slot| hash::same(slot.key(), key))?;
         if !self.is_valid(slot) {
-            self.count_expired_hit(slot);
+            self.note_dead(guard, slot);
             return None;
         }
         Some(self.item(guard, slot))
@@ -161,7 +161,7 @@ impl<P: Platform> Store<P> {
         match item.snapshot() {
             Some(seen) if self.is_valid_snapshot(&item, &seen) => Inspected::Hit(item, seen),
             Some(_) => {
-                self.count_expired_hit(slot);
+                self.note_dead(guard, slot);
                 Inspected::Miss
             }
             None => Inspected::Changing,

@@ -67,7 +67,7 @@ impl<P: Platform> Store<P> {
         // Nobody else writes to it now.
         let seen = item.fields();
         if !self.is_valid_snapshot(&item, &seen) {
-            self.count_expired_hit(place.slot);
+            self.note_dead(guard, place.slot);
             return None;
         }
         let change = decide(&item, &seen);
