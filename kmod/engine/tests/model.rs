@@ -40,8 +40,13 @@ impl Model {
             return "NOT_FOUND".into();
         };
         let text = String::from_utf8_lossy(&value);
-        // As strtoull() reads it: what is appended behind the padding does not count.
-        let Ok(number) = text.split(' ').next().unwrap_or("").parse::<u64>() else {
+        // As strtoull() reads it: what is appended behind the padding does not count, nor what comes behind
+        // any other blank, or a NUL.
+        let blank = |c: char| matches!(c, ' ' | '\t'..='\r');
+        let mut words = text
+            .trim_start_matches(blank)
+            .split(|c| blank(c) || c == '\0');
+        let Ok(number) = words.next().unwrap_or("").parse::<u64>() else {
             return "CLIENT_ERROR cannot increment or decrement non-numeric value".into();
         };
         let number = match decrement {
