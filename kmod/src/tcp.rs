@@ -107,15 +107,19 @@ impl Worker {
                     let over = || cpu::ticks().wrapping_sub(began) >= TURN_TICKS;
                     let connection = &mut client.connection;
                     let pages = &mut WorkerPages(&mut self.room);
+                    let watched = connection.is_watching();
                     let action =
                         connection.turn(&mut SocketStream(stream), &mut self.input, pages, over);
-                    client.record.value().served(if connection.is_watching() {
-                        Activity::Watch
-                    } else if connection.has_unsent() {
-                        Activity::Send
-                    } else {
-                        Activity::Read
-                    });
+                    // A client that watches asks for nothing any more.
+                    if !watched {
+                        client.record.value().served(if connection.is_watching() {
+                            Activity::Watch
+                        } else if connection.has_unsent() {
+                            Activity::Send
+                        } else {
+                            Activity::Read
+                        });
+                    }
                     if action == Action::Close {
                         client.end.reason = connection.close_reason();
                     }
