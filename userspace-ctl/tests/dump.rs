@@ -526,6 +526,63 @@ fn a_dump_ends_by_a_signal_when_it_has_put_the_tokens_back() {
 }
 
 #[test]
+fn a_load_ends_by_a_signal_when_what_it_stored_has_its_marks() {
+    const ITEMS: usize = 30;
+    let folder = Folder::new("marks");
+    let file = folder.file("dump");
+    let mut from = Server::new(&[]);
+    for number in 0..ITEMS {
+        from.ask(format!("ms key{number} 1\r\nv\r\nmd key{number} I\r\n"));
+    }
+    from.json(&["dump", &file]);
+
+    // It stops at the first item, and goes on when it may.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let ((put_stop, stopped), (go_on, may_go_on)) = (channel(), channel());
+    let (put_line, lines) = channel();
+    thread::spawn(move || {
+        let mut stream = BufReader::new(listener.accept().unwrap().0);
+        let mut line = String::new();
+        while stream.read_line(&mut line).unwrap_or(0) > 0 {
+            let said = match line.split(' ').next().unwrap() {
+                "ms" if line.contains("MX") => "CLIENT_ERROR invalid mode\r\n",
+                "mn\r\n" => "MN\r\n",
+                word @ ("ms" | "md") => {
+                    put_line.send(word.to_owned()).unwrap();
+                    if line.starts_with("ms key0 ") {
+                        put_stop.send(()).unwrap();
+                        may_go_on.recv().unwrap();
+                    }
+                    "HD\r\n"
+                }
+                // A value.
+                _ => "",
+            };
+            // The client may have ended.
+            let _ = stream.get_mut().write_all(said.as_bytes());
+            line.clear();
+        }
+    });
+    let load = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
+        .args(["--server", &address, "load", &file, "--connections", "1"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut load = load.unwrap();
+    stopped.recv().unwrap();
+    let kill = Command::new("kill").arg(load.id().to_string()).status();
+    assert!(kill.unwrap().success());
+    // The signal has come before the load goes on.
+    thread::sleep(Duration::from_millis(300));
+    go_on.send(()).unwrap();
+    assert_eq!(load.wait().unwrap().signal(), Some(15));
+    let all: Vec<String> = lines.iter().collect();
+    let count = |word| all.iter().filter(|line| *line == word).count();
+    assert_eq!((count("ms"), count("md")), (ITEMS, ITEMS));
+}
+
+#[test]
 fn tokens_are_put_back_on_another_connection_when_an_answer_makes_no_sense() {
     let server = Stale::new("nonsense\r\n");
     let mut dump = server.dump();

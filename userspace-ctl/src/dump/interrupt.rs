@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Signals that end a dump. They wait until no item lacks the token that the dump was given.
+//! Signals that end a dump or a load. They wait until no item lacks the token that the dump was given, or the
+//! marks that it is loaded with.
 
 use std::fs;
 use std::process;

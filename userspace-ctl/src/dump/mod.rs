@@ -136,8 +136,20 @@ fn write(target: &Target, given: &Dump, interrupt: &Interrupt) -> Result<Answer>
 
 /// Stores all items of a file.
 pub(crate) fn load(target: &Target, given: &Load) -> Result<Answer> {
+    let interrupt = Interrupt::default();
+    let loaded = read(target, given, &interrupt);
+    if interrupt.has_come() {
+        if let Err(error) = &loaded {
+            eprintln!("hippos-ctl: {error:#}");
+        }
+        interrupt.pass_on();
+    }
+    loaded
+}
+
+fn read(target: &Target, given: &Load, interrupt: &Interrupt) -> Result<Answer> {
     if given.file.as_os_str() == "-" {
-        return store(target, given, io::stdin().lock(), None);
+        return store(target, given, io::stdin().lock(), None, interrupt);
     }
     let shown = || given.file.display().to_string();
     let mut file = File::open(&given.file).with_context(shown)?;
@@ -152,10 +164,16 @@ pub(crate) fn load(target: &Target, given: &Load) -> Result<Answer> {
         file.rewind().with_context(shown)?;
     }
     let size = file.metadata().with_context(shown)?.len();
-    store(target, given, BufReader::new(file), Some(size))
+    store(target, given, BufReader::new(file), Some(size), interrupt)
 }
 
-fn store(target: &Target, given: &Load, input: impl Read, size: Option<u64>) -> Result<Answer> {
+fn store(
+    target: &Target,
+    given: &Load,
+    input: impl Read,
+    size: Option<u64>,
+    interrupt: &Interrupt,
+) -> Result<Answer> {
     let counts = replay::Counts::default();
     let mut progress = Progress::new(given.quiet);
     let mut reader = match Reader::new(input) {
@@ -170,6 +188,7 @@ fn store(target: &Target, given: &Load, input: impl Read, size: Option<u64>) -> 
         &mut reader,
         &counts,
         &done,
+        interrupt,
         (&mut progress, size),
     );
     let done = done

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{sync_channel, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -12,6 +12,7 @@ use anyhow::{anyhow, Result};
 
 use super::client::{put_base64, Client, Target};
 use super::file::{Damage, Record, BINARY, STALE, WON};
+use super::interrupt::Interrupt;
 use super::progress::Progress;
 use super::reader::{Packed, Reader, Unpacker};
 use super::save::{put_key, stale};
@@ -89,7 +90,9 @@ impl Done {
     }
 }
 
-/// Stores all items from a block on. Damage ends it, when what comes before it is stored.
+/// Stores all items from a block on. Damage ends it, when what comes before it is stored. So does a
+/// signal, when the blocks that were begun are stored and their items have their marks.
+#[allow(clippy::too_many_arguments, reason = "each is another's")]
 pub(crate) fn replay<R: Read>(
     target: &Target,
     connections: usize,
@@ -97,24 +100,28 @@ pub(crate) fn replay<R: Read>(
     reader: &mut Reader<R>,
     counts: &Counts,
     done: &Mutex<Done>,
+    interrupt: &Interrupt,
     (progress, size): (&mut Progress, Option<u64>),
 ) -> Result<Option<Damage>> {
     let from = lock(done).next();
     let clients: Result<Vec<Client>> = (0..connections).map(|_| connect(target)).collect();
     let clients = clients?;
+    let (is_over, is_done) = (&AtomicBool::new(false), &AtomicBool::new(false));
+    let held = interrupt.hold()?;
     thread::scope(|scope| {
+        let watcher = scope.spawn(|| held.watch(is_over, is_done));
         let (put_blocks, blocks) = sync_channel(connections);
         let blocks = Arc::new(Mutex::new(blocks));
         let mut storers = Vec::new();
         for client in clients {
             let blocks = blocks.clone();
             storers.push(scope.spawn(move || {
-                Storer::new(client, mode, counts).and_then(|s| s.run(&blocks, done))
+                Storer::new(client, mode, counts).and_then(|s| s.run(&blocks, done, is_over))
             }));
         }
         drop(blocks);
         let mut damage = None;
-        loop {
+        while !is_over.load(Relaxed) {
             match reader.block() {
                 Ok(None) => break,
                 Ok(Some(block)) if block.header.number < from => {}
@@ -142,6 +149,11 @@ pub(crate) fn replay<R: Read>(
                 Ok(found) => ended = ended.map(|damage| damage.or(found)),
                 Err(error) => ended = ended.and(Err(error)),
             }
+        }
+        is_done.store(true, Relaxed);
+        watcher.thread().unpark();
+        if ended.is_ok() && interrupt.has_come() {
+            end!(Failed, "interrupted");
         }
         ended
     })
@@ -195,6 +207,7 @@ impl<'c> Storer<'c> {
         mut self,
         blocks: &Mutex<Receiver<Packed>>,
         done: &Mutex<Done>,
+        is_over: &AtomicBool,
     ) -> Result<Option<Damage>> {
         let mut unpacker = Unpacker::new()?;
         loop {
@@ -202,6 +215,9 @@ impl<'c> Storer<'c> {
             let Ok(block) = next else {
                 return Ok(None);
             };
+            if is_over.load(Relaxed) {
+                return Ok(None);
+            }
             let number = block.header.number;
             let made = block.header.made;
             let records = match unpacker.unpack(&block) {

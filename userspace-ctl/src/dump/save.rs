@@ -136,7 +136,10 @@ pub(crate) fn save<W: Write>(
         let (put_blocks, blocks) = sync_channel(connections);
         let lister = scope.spawn(move || {
             let listed = list(lister, known, counts, &put_keys, is_over);
-            is_over.store(listed.is_err(), Relaxed);
+            // Whoever has ended it meanwhile has.
+            if listed.is_err() {
+                is_over.store(true, Relaxed);
+            }
             listed
         });
         let mut askers = Vec::new();
