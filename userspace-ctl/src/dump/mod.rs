@@ -14,6 +14,7 @@ use std::collections::hash_map::RandomState;
 use std::fs::File;
 use std::hash::BuildHasher;
 use std::io::{self, BufReader, BufWriter, Read, Seek};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 
@@ -58,46 +59,34 @@ fn write(target: &Target, given: &Dump, interrupt: &Interrupt) -> Result<Answer>
         identity: RandomState::new().hash_one(std::process::id()),
     };
     let mut known = Known::default();
-    let shown = given.file.display();
     let is_stdout = given.file.as_os_str() == "-";
-    let (totals, written) = if is_stdout {
-        if given.resume {
-            end!(Usage, "--resume needs a file");
-        }
-        let mut writer = Writer::new(BufWriter::new(io::stdout().lock()), header)?;
-        let progress = (&mut progress, expected);
-        save::save(
-            target,
-            connections,
-            &known,
-            &mut writer,
-            &counts,
-            interrupt,
-            progress,
-        )?;
-        let (_, totals, written) = writer.end()?;
-        (totals, written)
-    } else {
-        let partial = Partial::of(&given.file);
-        let mut writer = match given.resume {
-            true => partial.resume(|key| known.insert(key))?,
-            false => partial.create(header)?,
-        };
-        let progress = (&mut progress, expected);
-        save::save(
-            target,
-            connections,
-            &known,
-            &mut writer,
-            &counts,
-            interrupt,
-            progress,
-        )
-        .with_context(|| format!("{shown}.partial is left: --resume goes on with it"))?;
-        let (out, totals, written) = writer.end()?;
-        partial.complete(out)?;
-        (totals, written)
+    let partial = (!is_stdout).then(|| Partial::of(&given.file));
+    let mut writer = match &partial {
+        None if given.resume => end!(Usage, "--resume needs a file"),
+        None => Writer::new(BufWriter::new(stdout()?), header)?,
+        Some(partial) if given.resume => partial.resume(|key| known.insert(key))?,
+        Some(partial) => partial.create(header)?,
     };
+    let saved = save::save(
+        target,
+        connections,
+        &known,
+        &mut writer,
+        &counts,
+        interrupt,
+        (&mut progress, expected),
+    );
+    match &partial {
+        None => saved?,
+        Some(_) => saved.with_context(|| {
+            let shown = given.file.display();
+            format!("{shown}.partial is left: --resume goes on with it")
+        })?,
+    }
+    let (out, totals, written) = writer.end()?;
+    if let Some(partial) = partial {
+        partial.complete(out)?;
+    }
     let seconds = progress.end();
     let [items, gone, too_large, binary_only, refused] = [
         &counts.items,
@@ -132,6 +121,11 @@ fn write(target: &Target, given: &Dump, interrupt: &Interrupt) -> Result<Answer>
         "too_large": too_large, "binary_only": binary_only, "refused": refused,
         "seconds": seconds});
     Ok(Answer::new(quiet(given.quiet, text), json).ending(status))
+}
+
+/// Standard output as a `File`, so that [`Writer`] has one type for both destinations.
+fn stdout() -> io::Result<File> {
+    Ok(io::stdout().as_fd().try_clone_to_owned()?.into())
 }
 
 /// Stores all items of a file.

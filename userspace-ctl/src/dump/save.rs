@@ -7,8 +7,9 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
+use std::fs::File;
 use std::hash::BuildHasher;
-use std::io::Write;
+use std::io::BufWriter;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{sync_channel, Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -114,11 +115,11 @@ impl Known {
 }
 
 /// Writes all items that are not known.
-pub(crate) fn save<W: Write>(
+pub(crate) fn save(
     target: &Target,
     connections: usize,
     known: &Known,
-    writer: &mut Writer<W>,
+    writer: &mut Writer<BufWriter<File>>,
     counts: &Counts,
     interrupt: &Interrupt,
     (progress, expected): (&mut Progress, u64),
