@@ -9,13 +9,14 @@ use kernel::uaccess::{UserPtr, UserSlice};
 
 use hippos_abi::{
     Admin, ChangeSources, CloseConnections, Connections, Flush, GetAdmin, GetInfo, GetLimits,
-    GetRanges, Info, Input, Limits, Memory, Ranges, ReadSources, ReadStats, Refused, Request,
-    Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLimits, SetMemory, Structure, Text,
-    ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, MEMORY_MIN, VERSION,
+    GetRanges, Info, Input, Limits, Memory, Ranges, ReadSources, ReadStats, ReadVerify, Refused,
+    Request, Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLimits, SetMemory,
+    Structure, Text, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
     Administration, Change, ChangeError, CredentialsError, Message, Next, Session, CREDENTIALS_MAX,
 };
+use hippos_invariant::CHECKED;
 use hippos_kapi::device::Calls;
 
 use crate::buffer::Buffer;
@@ -80,13 +81,13 @@ impl Control {
         give::<ReadSources>(argument, input, &text.0)
     }
 
-    #[cfg(CONFIG_KASAN)]
+    /// Called only where [`CHECKED`] is true; elsewhere nothing of it is in the module.
     #[inline(never)]
     fn verify(&self, argument: usize) -> Result {
-        let input = read::<hippos_abi::ReadVerify>(argument)?;
+        let input = read::<ReadVerify>(argument)?;
         let mut text = Lines(KVVec::new());
         let result = {
-            let _maintaining = self.server.maintaining.lock();
+            let _maintaining = self.server.lock_maintenance();
             self.server.engine.store.verify()
         };
         match &result {
@@ -98,7 +99,7 @@ impl Control {
             let text = core::str::from_utf8(&text.0).unwrap_or_default();
             pr_err!("the store is not as it should be: {text}");
         }
-        give::<hippos_abi::ReadVerify>(argument, input, &text.0)
+        give::<ReadVerify>(argument, input, &text.0)
     }
 
     fn allow(&self, input: Input) -> Result {
@@ -299,8 +300,7 @@ impl Calls for Control {
             SetAdmin::NUMBER => self.set_admin(read::<SetAdmin>(argument)?)?,
             CloseConnections::NUMBER => Self::close_connections(argument)?,
             GetRanges::NUMBER => write::<GetRanges>(argument, self.ranges())?,
-            #[cfg(CONFIG_KASAN)]
-            hippos_abi::ReadVerify::NUMBER => self.verify(argument)?,
+            ReadVerify::NUMBER if CHECKED => self.verify(argument)?,
             _ => return Err(ENOTTY),
         }
         Ok(0)

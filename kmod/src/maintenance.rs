@@ -81,8 +81,7 @@ pub(crate) fn run(
     while !context.should_stop() {
         tick();
         let next = {
-            #[cfg(CONFIG_KASAN)]
-            let _maintaining = server.maintaining.lock();
+            let _maintaining = server.lock_maintenance();
             store.maintain().next_ms
         };
         shortage.log(&server);

@@ -7,12 +7,13 @@ use core::net::Ipv6Addr;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use kernel::prelude::*;
-use kernel::sync::Arc;
+use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
     Address, Change, Engine, FastPathStats, Host, HostStats, Settings, SocketInfo, Steering,
     NETWORKS_MAX,
 };
+use hippos_invariant::CHECKED;
 use hippos_kapi::cpu;
 use hippos_kapi::hook;
 use hippos_kapi::params::Params;
@@ -29,9 +30,8 @@ use crate::steer::STEERING;
 pub(crate) struct Server {
     pub(crate) config: Config,
     pub(crate) engine: KBox<Engine<Kernel>>,
-    /// Held while maintenance changes the store, and while the store is verified.
-    #[cfg(CONFIG_KASAN)]
-    pub(crate) maintaining: Arc<kernel::sync::Mutex<()>>,
+    /// See [`lock_maintenance`](Self::lock_maintenance).
+    maintaining: Arc<Mutex<()>>,
 }
 
 impl Server {
@@ -53,10 +53,15 @@ impl Server {
         let server = Self {
             config,
             engine,
-            #[cfg(CONFIG_KASAN)]
-            maintaining: Arc::pin_init(kernel::new_mutex!(()), GFP_KERNEL)?,
+            maintaining: Arc::pin_init(new_mutex!(()), GFP_KERNEL)?,
         };
         Ok(Arc::new(server, GFP_KERNEL)?)
+    }
+
+    /// Held while maintenance changes the store and while `debug verify` compares it. `None`, and no
+    /// lock taken, in a module without that call.
+    pub(crate) fn lock_maintenance(&self) -> Option<MutexGuard<'_, ()>> {
+        CHECKED.then(|| self.maintaining.lock())
     }
 
     /// A place among the connections, unless they are `maxconns` already.
