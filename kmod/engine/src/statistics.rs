@@ -39,6 +39,8 @@ pub(crate) enum Kind {
 pub(crate) enum Source {
     Zero,
     EngineCounter(EngineCounter),
+    /// A counter of the engine of which `stats hippos_cpus` has a row for each CPU.
+    PerCpu(EngineCounter),
     Store(Counter),
     /// The sum over the slab classes.
     Class(Class),
@@ -85,6 +87,10 @@ const fn counter(name: &'static str, source: Source, doc: &'static str) -> Stati
 
 const fn tally(tally: EngineCounter) -> Statistic {
     counter(tally.name(), Source::EngineCounter(tally), tally.doc())
+}
+
+const fn per_cpu(tally: EngineCounter) -> Statistic {
+    counter(tally.name(), Source::PerCpu(tally), tally.doc())
 }
 
 const fn store(store: Counter) -> Statistic {
@@ -202,9 +208,9 @@ const PLACED: &[Statistic] = &[
     counter("direct_reclaims", Source::Store(Counter::Waits), "The same as hippos_writer_waits"),
     zero("lru_bumps_dropped"),
     value("hippos_version", |now| Some(Value::Word(now.settings.version)), "Hippos's version"),
-    tally(EngineCounter::FastCommands),
+    per_cpu(EngineCounter::FastCommands),
     tally(EngineCounter::FastDatagrams),
-    tally(EngineCounter::UdpCommands),
+    per_cpu(EngineCounter::UdpCommands),
     tally(EngineCounter::UdpDatagrams),
     tally(EngineCounter::UdpInvalid),
     tally(EngineCounter::UdpTooLarge),
@@ -215,7 +221,7 @@ const PLACED: &[Statistic] = &[
     tally(EngineCounter::TcpRefused),
     counter("hippos_xdp_served", Source::Number(|now| now.host.xdp_served), "Frames that ended at XDP, answered or thrown away"),
     counter("hippos_xdp_passed", Source::Number(|now| now.host.xdp_passed), "All other frames on the interfaces where XDP is attached"),
-    tally(EngineCounter::TcpCommands),
+    per_cpu(EngineCounter::TcpCommands),
     gauge("hippos_upload_bytes", |now| now.upload_bytes, "Memory of values that are on their way"),
     tally(EngineCounter::UploadsTimedOut),
     gauge("hippos_memory_most", |now| now.memory_max_settable, "The most that clients may set the limit to, bytes: what the machine's owner set"),
@@ -265,6 +271,14 @@ pub(crate) fn each(mut show: impl FnMut(&Statistic)) {
             show(&row);
         }
     }
+}
+
+/// The counters of `stats hippos_cpus`, in their order.
+pub(crate) fn counters_per_cpu() -> impl Iterator<Item = EngineCounter> {
+    PLACED.iter().filter_map(|row| match row.source {
+        Source::PerCpu(counter) => Some(counter),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -491,8 +491,11 @@ fn class_that_empties_between_pages_hides_no_row_of_another() {
 #[test]
 fn commands_of_all_cpus_add_up_to_the_total() {
     let engine = engine();
+    let get = common::framed(b"get none\r\n");
     for _ in 0..7 {
         say(&engine, "get none\r\n");
+        common::fast(&engine, &get);
+        common::slow(&engine, &get);
     }
     let commands = |text: &str, name: &str| -> u64 {
         let rows = text.lines().filter_map(|line| line.strip_prefix("STAT "));
@@ -501,14 +504,25 @@ fn commands_of_all_cpus_add_up_to_the_total() {
             .map(|(_, count)| count.parse::<u64>().unwrap())
             .sum()
     };
-    let cpus = commands(
-        &say(&engine, "stats hippos_cpus\r\n"),
-        ":hippos_tcp_commands",
+    let shown = say(&engine, "stats hippos_cpus\r\n");
+    let names = shown.lines().filter_map(|row| row.strip_prefix("STAT 0:"));
+    let names: Vec<_> = names.map(|row| row.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "hippos_udp_fast_commands",
+            "hippos_udp_commands",
+            "hippos_tcp_commands"
+        ]
     );
-    let total = commands(&say(&engine, "stats\r\n"), "hippos_tcp_commands");
-    assert!(cpus >= 7, "{cpus}");
-    // The question itself.
-    assert_eq!(total, cpus + 1);
+    let total = say(&engine, "stats\r\n");
+    for name in names {
+        // The question itself.
+        let asked = u64::from(name == "hippos_tcp_commands");
+        let cpus = commands(&shown, &format!(":{name}"));
+        assert!(cpus >= 7, "{name}: {cpus}");
+        assert_eq!(commands(&total, name), cpus + asked, "{name}");
+    }
 }
 
 #[test]

@@ -6,7 +6,6 @@ use hippos_proto::reply::{self, Cursor, Out};
 use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
 
 use crate::administration::Administration;
-use crate::counters::EngineCounter;
 use crate::session::lines::Lines;
 use crate::session::listing::{ClassResume, Resume, Summands};
 use crate::statistics::{self, Now, Source, Value};
@@ -55,7 +54,7 @@ impl<P: Platform> Engine<P> {
         statistics::each(|row| {
             let number = match row.source {
                 Source::Zero => 0,
-                Source::EngineCounter(tally) => self.engine_counted(tally),
+                Source::EngineCounter(tally) | Source::PerCpu(tally) => self.engine_counted(tally),
                 Source::Store(counter) => counted(counter),
                 Source::Class(counter) => class(counter),
                 Source::Sum(hits, misses) => class(hits).wrapping_add(counted(misses)),
@@ -198,9 +197,9 @@ impl<P: Platform> Engine<P> {
     }
 
     pub(super) fn stats_passes(&self, lines: &mut Lines<'_, impl Out>) {
-        self.host_stats.pass_counts(&mut |door, reason, count| {
+        self.host_stats.pass_counts(&mut |path, reason, count| {
             lines.put(
-                format_args!("hippos_pass_{door}{reason}"),
+                format_args!("hippos_pass_{path}{reason}"),
                 format_args!("{count}"),
             );
         });
@@ -209,11 +208,7 @@ impl<P: Platform> Engine<P> {
     /// What each CPU has served.
     pub(super) fn stats_cpus(&self, lines: &mut Lines<'_, impl Out>) {
         for cpu in 0..self.store.counting_cpus() {
-            for counter in [
-                EngineCounter::FastCommands,
-                EngineCounter::UdpCommands,
-                EngineCounter::TcpCommands,
-            ] {
+            for counter in statistics::counters_per_cpu() {
                 let (name, count) = (counter.name(), self.engine_counted_on(cpu, counter));
                 lines.put(format_args!("{cpu}:{name}"), format_args!("{count}"));
             }

@@ -58,6 +58,15 @@ fn statistics() -> String {
     table + "\n"
 }
 
+fn per_cpu() -> String {
+    let mut table = String::from("\n| Name | Meaning |\n|---|---|\n");
+    for counter in counters_per_cpu() {
+        let doc = counter.doc().trim().trim_end_matches('.');
+        writeln!(table, "| `N:{}` | {doc} |", counter.name()).unwrap();
+    }
+    table + "\n"
+}
+
 fn reasons() -> String {
     let list = fs::read_to_string(REASONS).unwrap();
     let mut table = String::from("\n| `hippos_pass_…` | Reason |\n|---|---|\n");
@@ -80,7 +89,11 @@ fn reasons() -> String {
 #[test]
 fn the_documentation_has_the_tables() {
     let mut text = fs::read_to_string(DOC).unwrap();
-    for (name, table) in [("statistics", statistics()), ("hippos_pass", reasons())] {
+    for (name, table) in [
+        ("statistics", statistics()),
+        ("hippos_cpus", per_cpu()),
+        ("hippos_pass", reasons()),
+    ] {
         let start = std::format!("<!-- table {name} -->\n");
         let (before, rest) = text.split_once(&start).expect("a table");
         let (found, after) = rest.split_once("<!-- end -->").expect("its end");
