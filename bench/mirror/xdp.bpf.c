@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The packet mirror as an XDP program, the limit for the XDP door: sends UDP
+ * The packet mirror as an XDP program, the limit for the XDP receive path: sends UDP
  * datagrams for memcached's port back with their addresses swapped, and looks
  * nothing up. IPv4 alone, which is what the benchmarks send. Checksums stay
  * right, since sums do not mind the order.

@@ -359,10 +359,10 @@ impl HostStats for Connections {
     }
 
     fn fast_path(&self) -> Option<FastPathStats> {
-        let (doors, routes) = (hook::fast_path_state(), hook::routes());
+        let (state, routes) = (hook::fast_path_state(), hook::routes());
         Some(FastPathStats {
-            hook: doors.hook,
-            xdp: doors.xdp,
+            hook: state.hook,
+            xdp: state.xdp,
             lookups: routes.lookups,
             rejected: routes.rejected,
             limited: routes.limited,

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::ReceivePath;
 
 use crate::target::Selection;
 use crate::{shell, single_test, test, workspace};
@@ -31,7 +32,7 @@ const PER_PACKET: Duration = Duration::from_millis(40);
 /// Feed a target with whatever breaks it: on the host with libFuzzer, or packets to a live module.
 ///
 ///   cargo xtask fuzz stream --seconds 600
-///   cargo xtask fuzz packets --packets 1000000 --debug-kernel --door xdp
+///   cargo xtask fuzz packets --packets 1000000 --debug-kernel --path xdp
 ///
 /// What was found lies in target/fuzz/found; inputs that reach new code are kept
 /// in target/fuzz/corpus, and begin with the repository's (testing/fuzz/corpus).
@@ -53,8 +54,8 @@ pub(crate) struct FuzzArgs {
     #[arg(long)]
     debug_kernel: bool,
     /// The receive path that the packets meet first
-    #[arg(long, value_enum, default_value = "prerouting")]
-    door: test::Door,
+    #[arg(long, alias = "door", value_enum, default_value_t)]
+    path: ReceivePath,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -189,7 +190,7 @@ fn packets(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
     let packets = u32::try_from(args.packets).context("too many")?;
     let limit = Duration::from_secs(900) + PER_PACKET * packets;
     let seed = args.seed;
-    let test = format!("fuzz::packets {packets} {seed}{}", args.door.request());
+    let test = format!("fuzz::packets {packets} {seed}{}", test::request(args.path));
     single_test::run(selection, args.debug_kernel, &test, limit, |line| {
         println!("{line}");
     })?;

@@ -9,6 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use clap::ValueEnum;
+use hippos_client::ReceivePath;
 
 use crate::clients::Clients;
 use crate::root::Root;
@@ -83,8 +85,8 @@ pub(crate) struct TestArgs {
     cpu: Option<String>,
     /// The receive path that datagrams meet first in the guest tests [default: prerouting for all, the
     /// others for what depends on it]
-    #[arg(long, value_enum)]
-    door: Option<Door>,
+    #[arg(long, alias = "door", value_enum)]
+    path: Option<ReceivePath>,
     /// Print the names of the guest tests and run nothing
     #[arg(long)]
     list: bool,
@@ -97,63 +99,51 @@ const POOLS: &str = "bench::pools_are_replayed";
 const XDP: &str = "xdp::";
 
 /// What runs by other receive paths as well when none is asked for: how its name begins, and arguments.
-const OTHER_PATHS: &[(Door, &str, &str)] = &[
-    (Door::Xdp, "guest::smoke::", ""),
-    (Door::Xdp, "guest::packet::", ""),
-    (Door::Xdp, "guest::protocol::table", ""),
-    (Door::Xdp, "guest::fuzz::packets", " 30000"),
-    (Door::Socket, "guest::smoke::", ""),
-    (Door::Socket, "guest::protocol::table", ""),
+const OTHER_PATHS: &[(ReceivePath, &str, &str)] = &[
+    (ReceivePath::Xdp, "guest::smoke::", ""),
+    (ReceivePath::Xdp, "guest::packet::", ""),
+    (ReceivePath::Xdp, "guest::protocol::table", ""),
+    (ReceivePath::Xdp, "guest::fuzz::packets", " 30000"),
+    (ReceivePath::Socket, "guest::smoke::", ""),
+    (ReceivePath::Socket, "guest::protocol::table", ""),
 ];
 
-/// Where datagrams are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Door {
-    /// The PRE_ROUTING hook
-    Prerouting,
-    /// XDP, on every card that has a wire; what it leaves goes to the hook
-    Xdp,
-    /// The UDP socket, with nothing before it
-    Socket,
+/// What a guest's `test` ends with for a receive path.
+pub(crate) fn request(path: ReceivePath) -> String {
+    match path {
+        ReceivePath::Prerouting => String::new(),
+        path => format!(" path={}", path.name()),
+    }
 }
 
-impl Door {
-    /// What a guest's `test` ends with.
-    pub(crate) fn request(self) -> &'static str {
-        match self {
-            Door::Prerouting => "",
-            Door::Xdp => " door=xdp",
-            Door::Socket => " door=socket",
-        }
+/// What a test's name ends with when it is shown.
+fn shown(path: ReceivePath) -> String {
+    match path {
+        ReceivePath::Prerouting => String::new(),
+        path => format!(" ({})", path.name()),
     }
+}
 
-    /// What the test's name ends with when it is shown.
-    fn shown(self) -> &'static str {
-        match self {
-            Door::Prerouting => "",
-            Door::Xdp => " (xdp)",
-            Door::Socket => " (socket)",
-        }
-    }
-
-    /// The tests that are to run by it, with their arguments.
-    fn tests(self, inside: &[String], chosen: Option<Door>) -> Vec<(&str, &'static str)> {
-        let arguments = |name: &str| match chosen {
-            // Those tests are about the receive paths themselves.
-            Some(_) => {
-                (self == chosen? && (self == Door::Prerouting || !name.contains(XDP))).then_some("")
-            }
-            None if self == Door::Prerouting => Some(""),
-            None => OTHER_PATHS
-                .iter()
-                .find(|(door, prefix, _)| *door == self && name.starts_with(prefix))
-                .map(|(.., arguments)| *arguments),
-        };
-        inside
+/// The tests that are to run by a receive path, with their arguments.
+fn tests_by(
+    path: ReceivePath,
+    inside: &[String],
+    chosen: Option<ReceivePath>,
+) -> Vec<(&str, &'static str)> {
+    let arguments = |name: &str| match chosen {
+        // Those tests are about the receive paths themselves.
+        Some(_) => (path == chosen? && (path == ReceivePath::Prerouting || !name.contains(XDP)))
+            .then_some(""),
+        None if path == ReceivePath::Prerouting => Some(""),
+        None => OTHER_PATHS
             .iter()
-            .filter_map(|name| Some((name.as_str(), arguments(name)?)))
-            .collect()
-    }
+            .find(|(other, prefix, _)| *other == path && name.starts_with(prefix))
+            .map(|(.., arguments)| *arguments),
+    };
+    inside
+        .iter()
+        .filter_map(|name| Some((name.as_str(), arguments(name)?)))
+        .collect()
 }
 
 /// How many went well, and how many did not.
@@ -423,11 +413,11 @@ fn guests(
     let size = args.size.map(|size| format!(" {size}"));
     let limit = TEST_LIMIT + PIECE_LIMIT * args.size.unwrap_or(0);
     let limit = limit * selection.arch().patience() * if debug { DEBUG_SLOWNESS } else { 1 };
-    for door in [Door::Prerouting, Door::Xdp, Door::Socket] {
-        for (name, arguments) in door.tests(&inside, args.door) {
+    for path in ReceivePath::value_variants() {
+        for (name, arguments) in tests_by(*path, &inside, args.path) {
             let arguments = size.as_deref().unwrap_or(arguments);
-            let request = name.replacen("guest::", "test ", 1) + arguments + door.request();
-            runs.push((request, format!("{name}{}", door.shown())));
+            let request = name.replacen("guest::", "test ", 1) + arguments + &request(*path);
+            runs.push((request, format!("{name}{}", shown(*path))));
         }
     }
     for (request, shown) in runs {

@@ -365,11 +365,11 @@ struct Cell {
 
 impl Cell {
     fn name(&self) -> String {
-        let door = if self.udp { "udp" } else { "tcp" };
+        let transport = if self.udp { "udp" } else { "tcp" };
         let state = State::ALL.iter().find(|(state, _)| *state == self.state);
         let state = state.map_or("", |(_, name)| name);
         format!(
-            "{} {} | {state} | {door}",
+            "{} {} | {state} | {transport}",
             self.command.protocol, self.command.text
         )
     }

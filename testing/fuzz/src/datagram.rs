@@ -36,7 +36,7 @@ pub(crate) fn datagram(payload: &[u8]) {
     let slow = slow(&filled(), payload);
     for (verdict, fast) in fast {
         match verdict {
-            PlanOutcome::Answer => assert_eq!(fast, slow, "the doors differ"),
+            PlanOutcome::Answer => assert_eq!(fast, slow, "the receive paths differ"),
             PlanOutcome::Silent | PlanOutcome::Invalid => {
                 assert!(slow.is_empty(), "{verdict:?}, but answered");
             }

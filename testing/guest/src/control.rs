@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use anyhow::{bail, Context, Result};
 use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg};
 
-use crate::{door, kmsg, leaks, modules, system};
+use crate::{kmsg, leaks, modules, receive_path, system};
 
 /// Where the kernel's command line names the port, for example `ttyS1`.
 const PORT: &str = "HIPPOS_CONTROL";
@@ -62,10 +62,10 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
         }
         // A test with its arguments, and perhaps the receive path that it is to go by.
         "test" => {
-            let (rest, door) = rest.split_once(" door=").unwrap_or((rest, ""));
+            let (rest, path) = rest.split_once(" path=").unwrap_or((rest, ""));
             let mut test = Command::new("/proc/self/exe");
             test.arg("test").args(rest.split(' '));
-            test.env(door::VARIABLE, door);
+            test.env(receive_path::VARIABLE, path);
             relay(&mut test, out)?;
         }
         // The kernel's complaints since the last time; with `all`, every line.

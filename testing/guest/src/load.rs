@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{Tcp, Udp};
 
-use crate::client::{Tcp, Udp};
 use crate::netns::Namespace;
 use crate::random::Random;
 

@@ -6,9 +6,7 @@
 //! (`control.rs`); called with `test NAME` it is one test, in a process of its
 //! own. The tests are in `tests/`, one file per theme.
 
-mod client;
 mod control;
-mod door;
 mod firewall;
 mod kmsg;
 mod leaks;
@@ -17,6 +15,7 @@ mod modules;
 mod net;
 mod netns;
 mod random;
+mod receive_path;
 mod system;
 mod tap;
 mod tests;

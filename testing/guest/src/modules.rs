@@ -5,8 +5,8 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::door;
 use crate::leaks;
+use crate::receive_path;
 use crate::system::run;
 use anyhow::{Context, Result};
 use nix::kmod::{delete_module, finit_module, DeleteModuleFlags, ModuleInitFlags};
@@ -74,19 +74,19 @@ pub(crate) struct Hippos(());
 impl Hippos {
     /// Loads it with these parameters, for example `port=11211 memory_mb=64`.
     pub(crate) fn load(parameters: &str) -> Result<Self> {
-        let parameters = format!("{parameters}{}", door::parameter());
+        let parameters = format!("{parameters}{}", receive_path::chosen().parameter());
         insert(&PathBuf::from(HIPPOS), &parameters)
             .with_context(|| format!("insmod hippos.ko {parameters}"))?;
         let hippos = Hippos(());
-        if door::xdp() {
-            door::open()?;
+        if receive_path::is_xdp() {
+            receive_path::attach_all()?;
         }
         Ok(hippos)
     }
 
     /// Unloads it, and tells whether that went well (a drop only prints).
     pub(crate) fn unload(self) -> Result<()> {
-        if door::xdp() {
+        if receive_path::is_xdp() {
             return self.unload_all();
         }
         std::mem::forget(self);

@@ -10,7 +10,7 @@ use anyhow::{anyhow, Context, Result};
 use nix::sched::{setns, CloneFlags};
 
 use crate::system::run;
-use crate::{door, modules};
+use crate::{modules, receive_path};
 
 /// A network namespace with lo up; gone when dropped, with all that is in it.
 pub(crate) struct Namespace {
@@ -70,9 +70,9 @@ pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {
     there.ip(&format!("addr add 10.9.{net}.2/24 dev {far}"))?;
     there.ip(&format!("addr add fd09:{net}::2/64 dev {far} nodad"))?;
     there.ip(&format!("link set {far} up"))?;
-    if door::xdp() {
-        run(&door::prepare(&here))?;
-        there.enter(|| run(&door::prepare(&far)))?;
+    if receive_path::is_xdp() {
+        run(&receive_path::prepare(&here))?;
+        there.enter(|| run(&receive_path::prepare(&far)))?;
     }
     Ok(Link {
         here,
@@ -92,7 +92,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new() -> Result<Self> {
-        if !door::xdp() {
+        if !receive_path::is_xdp() {
             return Ok(Client { away: None });
         }
         let there = Namespace::new("there")?;

@@ -62,11 +62,11 @@ impl<P: Platform> Session<'_, P> {
             room.saturating_sub(out.room()) as u64,
         );
         if self.commands != 0 {
-            let door = match self.transport {
+            let counter = match self.transport {
                 Transport::Tcp => EngineCounter::TcpCommands,
                 Transport::Udp => EngineCounter::UdpCommands,
             };
-            engine.tally(door, u64::from(self.commands));
+            engine.tally(counter, u64::from(self.commands));
             self.commands = 0;
         }
         FeedResult { consumed, next }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{Tcp, Udp, PORT};
 use hippos_histories::{check, record, Plan};
 
-use crate::client::{Tcp, Udp, PORT};
 use crate::modules::Hippos;
 use crate::netns::Client;
 

@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{Tcp, Udp};
 use nix::errno::Errno;
 
-use crate::client::{Tcp, Udp};
 use crate::leaks;
 use crate::load::{under, ClientNamespace, Sum};
 use crate::modules::{self, Hippos};

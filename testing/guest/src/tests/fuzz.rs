@@ -14,12 +14,12 @@ use std::net::{TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{framed, Tcp, Udp, PORT};
 
-use crate::client::{framed, Tcp, Udp, PORT};
-use crate::door;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::random::Random;
+use crate::receive_path;
 use crate::system::run;
 use crate::tap::{self, Addresses, Checksum, Datagram, Offload, PacketCapture, Tap};
 
@@ -72,7 +72,7 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
     let mut random = Random::new(seed);
     let mut tally = Tally::default();
     let start = Instant::now();
-    let mut native = door::xdp();
+    let mut native = receive_path::is_xdp();
     for round in 0.. {
         let done = tally.sent + tally.refused;
         if done >= count {
@@ -81,8 +81,8 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
         // The first half meets XDP in the driver, the other one behind it.
         if native && done >= count / 2 {
             native = false;
-            door::detach("wire")?;
-            door::attach("wire", "generic")?;
+            receive_path::detach("wire")?;
+            receive_path::attach("wire", "generic")?;
         }
         let mut capture = (round % LISTENING == 0)
             .then(PacketCapture::new)

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use hippos_abi::parameters::{Kind, PARAMETERS};
+use hippos_client::{framed, Tcp, Udp, PORT};
 use nix::errno::Errno;
 
-use crate::client::{framed, Tcp, Udp, PORT};
 use crate::kmsg::Log;
 use crate::leaks;
 use crate::modules::{self, Hippos};

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use hippos_client::{Tcp, Udp, PORT};
 
-use crate::client::{Tcp, Udp, PORT};
 use crate::kmsg::Log;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};

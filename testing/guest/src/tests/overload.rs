@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::{Tcp, Udp, PORT};
 use nix::sys::resource::{setrlimit, Resource};
 
-use crate::client::{Tcp, Udp, PORT};
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
 use crate::system::{memory, run};

@@ -10,15 +10,15 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use hippos_client::{check, framed, Tcp, Udp, PORT};
 use nix::mount::{mount, umount, MsFlags};
 use nix::sys::socket::{
     setsockopt, socket, sockopt, AddressFamily, SockFlag, SockProtocol, SockType,
 };
 
-use crate::client::{check, framed, Tcp, Udp, PORT};
-use crate::door;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
+use crate::receive_path;
 use crate::system::run;
 use crate::tap::{self, Addresses, Checksum, Datagram, Offload, Tap};
 
@@ -31,7 +31,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(300);
 
 /// How many datagrams each receive path answered.
-fn doors(host: &str) -> Result<(u64, u64)> {
+fn counts(host: &str) -> Result<(u64, u64)> {
     let mut tcp = Tcp::connect(host)?;
     Ok((tcp.stat(FAST)?, tcp.stat(SLOW)?))
 }
@@ -39,7 +39,7 @@ fn doors(host: &str) -> Result<(u64, u64)> {
 /// By which receive paths so many requests are answered that the fast ones can answer: those, or the
 /// socket, if there is nothing before it.
 fn fast(count: u64) -> (u64, u64) {
-    if door::socket() {
+    if receive_path::is_socket() {
         (0, count)
     } else {
         (count, 0)
@@ -50,7 +50,7 @@ fn fast(count: u64) -> (u64, u64) {
 fn hit_and_miss(host: &str) -> Result<()> {
     let mut tcp = Tcp::connect(host)?;
     tcp.set("key", b"value")?;
-    let before = doors(host)?;
+    let before = counts(host)?;
     let mut udp = Udp::connect(host)?;
     let hit = udp.ask(b"get key\r\n")?;
     ensure!(hit == b"VALUE key 0 5\r\nvalue\r\nEND\r\n", "{hit:?}");
@@ -59,7 +59,7 @@ fn hit_and_miss(host: &str) -> Result<()> {
     let both = udp.ask(b"get none key none2 key\r\n")?;
     let value = "VALUE key 0 5\r\nvalue\r\n".repeat(2) + "END\r\n";
     ensure!(both == value.as_bytes(), "{both:?}");
-    let after = doors(host)?;
+    let after = counts(host)?;
     ensure!(
         (after.0 - before.0, after.1 - before.1) == fast(3),
         "answered by hook and socket: {before:?}, then {after:?}"
@@ -340,7 +340,7 @@ pub(super) fn long_replies() -> Result<()> {
             let mut tcp = Tcp::connect(host)?;
             let mut udp = Udp::connect(host)?;
             setsockopt(&udp.socket, sockopt::RcvBufForce, &(8 << 20))?;
-            for (length, right_doors) in [
+            for (length, expected) in [
                 (1300, fast(1)),
                 (1392 - 29, fast(1)),
                 (1393 - 29, fast(1)),
@@ -351,18 +351,18 @@ pub(super) fn long_replies() -> Result<()> {
             ] {
                 let value: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
                 tcp.set("long", &value)?;
-                let before = doors(host)?;
+                let before = counts(host)?;
                 let reply = udp
                     .ask(b"get long\r\n")
                     .with_context(|| format!("{length} bytes"))?;
-                let after = doors(host)?;
+                let after = counts(host)?;
                 let mut right = format!("VALUE long 0 {length}\r\n").into_bytes();
                 right.extend_from_slice(&value);
                 right.extend_from_slice(b"\r\nEND\r\n");
                 ensure!(reply == right, "{length} bytes came back otherwise");
                 ensure!(
-                    (after.0 - before.0, after.1 - before.1) == right_doors,
-                    "{length} bytes by the wrong door: {before:?}, then {after:?}"
+                    (after.0 - before.0, after.1 - before.1) == expected,
+                    "{length} bytes by the wrong receive path: {before:?}, then {after:?}"
                 );
             }
             Ok(())
@@ -382,15 +382,15 @@ pub(super) fn small_mtu() -> Result<()> {
     for host in [&link.here_ipv4, &link.here_ipv6] {
         there.enter(|| {
             let mut tcp = Tcp::connect(host)?;
-            for (length, right_doors) in [(1200, fast(1)), (1300, (0, 1)), (5000, (0, 1))] {
+            for (length, expected) in [(1200, fast(1)), (1300, (0, 1)), (5000, (0, 1))] {
                 tcp.set("long", &vec![b'x'; length])?;
-                let before = doors(host)?;
+                let before = counts(host)?;
                 let reply = Udp::connect(host)?.ask(b"get long\r\n")?;
-                let after = doors(host)?;
+                let after = counts(host)?;
                 ensure!(reply.ends_with(b"x\r\nEND\r\n"), "{} bytes", reply.len());
                 ensure!(
-                    after.1 - before.1 == right_doors.1,
-                    "{length} bytes by the wrong door: {before:?}, then {after:?}"
+                    after.1 - before.1 == expected.1,
+                    "{length} bytes by the wrong receive path: {before:?}, then {after:?}"
                 );
             }
             Ok(())
@@ -421,7 +421,11 @@ pub(super) fn tapped() -> Result<()> {
         replies += usize::from(frame.ends_with(b"\0\x01\0\0END\r\n"));
     }
     // What XDP answers nobody hears; a request that is longer than its reply is such a one.
-    let expected = if door::xdp() { (0, 0) } else { (2, 2) };
+    let expected = if receive_path::is_xdp() {
+        (0, 0)
+    } else {
+        (2, 2)
+    };
     ensure!(
         (requests, replies) == expected,
         "heard {requests} requests, {replies} replies"
@@ -432,7 +436,7 @@ pub(super) fn tapped() -> Result<()> {
 /// Replies pass an empty queueing discipline by, unless it does something, or
 /// somebody looks at what leaves.
 pub(super) fn transmit() -> Result<()> {
-    if door::xdp() || door::socket() {
+    if receive_path::is_xdp() || receive_path::is_socket() {
         println!("skipped: neither XDP nor the socket sends so");
         return Ok(());
     }
@@ -735,10 +739,10 @@ pub(super) fn left_to_the_socket() -> Result<()> {
             },
         ),
     ] {
-        let before = doors("127.0.0.1")?;
+        let before = counts("127.0.0.1")?;
         let frame = ask(&mut tap, &odd, LIMIT)?.with_context(|| format!("{what}: no answer"))?;
         odd.answered_by(&frame).context(what)?;
-        let after = doors("127.0.0.1")?;
+        let after = counts("127.0.0.1")?;
         ensure!(
             (after.0 - before.0, after.1 - before.1) == (0, 1),
             "{what}: {before:?}, then {after:?}"
@@ -785,7 +789,7 @@ fn passed(reason: &str) -> Result<u64> {
 /// Each datagram that is left to the socket is counted by its reason, and one that is answered by
 /// none.
 pub(super) fn reasons() -> Result<()> {
-    if door::socket() {
+    if receive_path::is_socket() {
         return Ok(());
     }
     let hippos = Hippos::load("")?;
@@ -889,7 +893,7 @@ pub(super) fn reasons() -> Result<()> {
     for _ in 0..3 {
         answered(&mut tap, &Datagram::ipv4(&payload))?;
     }
-    if !door::xdp() {
+    if !receive_path::is_xdp() {
         ensure!(all()? == before, "an answer is counted as left: {before}");
     }
     let traced = trace_pass(&mut tap, &cases[0].1)?;

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::{Tcp, Udp, PORT};
 
-use crate::client::{Tcp, Udp, PORT};
 use crate::kmsg::Log;
 use crate::modules::{self, Hippos};
 use crate::system::{memory, run};

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::{Tcp, Udp, PORT};
 use hippos_conformance::run::run_cases;
 use hippos_conformance::{case, counters, Options, Target};
 
-use crate::client::{Tcp, Udp, PORT};
-use crate::door;
 use crate::modules::Hippos;
 use crate::netns::Client;
+use crate::receive_path;
 use crate::system::run as sh;
 
 /// Cases played at once. The debug kernel takes a millisecond for each byte that comes by itself;
@@ -39,7 +39,7 @@ pub(super) fn table() -> Result<()> {
         ..Options::default()
     };
     let mut cases = case::all()?;
-    cases.retain(|case| case.udp || !(door::xdp() || door::socket()));
+    cases.retain(|case| case.udp || !(receive_path::is_xdp() || receive_path::is_socket()));
     let report = client.enter(|| Ok(run_cases(&cases, &target, &options)))?;
     ensure!(report.passed > 0, "no case was played");
     ensure!(report.failures.is_empty(), "{report}");
@@ -48,9 +48,9 @@ pub(super) fn table() -> Result<()> {
     let xdp = tcp.stat("hippos_xdp_served")?;
     let fast = tcp.stat("hippos_udp_fast_datagrams")?;
     println!("{report}; by XDP {xdp}");
-    ensure!((xdp > 0) == door::xdp(), "{xdp} answered by XDP");
+    ensure!((xdp > 0) == receive_path::is_xdp(), "{xdp} answered by XDP");
     ensure!(
-        fast == 0 || !door::socket(),
+        fast == 0 || !receive_path::is_socket(),
         "{fast} answered before the socket"
     );
     drop(tcp);
@@ -70,7 +70,7 @@ pub(super) fn counts() -> Result<()> {
 
 /// Counters tell which UDP requests were served in softirq and which went to the worker.
 pub(super) fn fast_share() -> Result<()> {
-    if door::socket() {
+    if receive_path::is_socket() {
         println!("skipped: the worker has them all");
         return Ok(());
     }

@@ -9,13 +9,13 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{framed, ReceivePath, Tcp};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::client::{framed, Tcp};
-use crate::door;
 use crate::firewall::{iptables, ipvs};
 use crate::modules::{self, Hippos};
 use crate::random::Random;
+use crate::receive_path;
 use crate::system::run;
 use crate::tap::{fold, sum, text, Addresses, Datagram, Tap};
 
@@ -216,14 +216,6 @@ fn legacy_table(table: &str) -> Result<()> {
     iptables::ensure_table(table)
 }
 
-/// How datagrams are answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ReceivePath {
-    Socket,
-    Hook,
-    Xdp,
-}
-
 /// The module by one receive path, on both cards.
 struct Served {
     hippos: Hippos,
@@ -232,14 +224,10 @@ struct Served {
 
 impl Served {
     fn load(by: ReceivePath, parameters: &str) -> Result<Self> {
-        let fast = match by {
-            ReceivePath::Socket => " udp_fast=0",
-            ReceivePath::Hook | ReceivePath::Xdp => "",
-        };
-        let hippos = Hippos::load(&format!("allow=any {parameters}{fast}"))?;
+        let hippos = Hippos::load(&format!("allow=any {parameters}{}", by.parameter()))?;
         if by == ReceivePath::Xdp {
             for name in &NAMES[..2] {
-                door::attach(name, "native")?;
+                receive_path::attach(name, "native")?;
             }
         }
         let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -632,7 +620,7 @@ impl Row {
 
 /// Each topology by each receive path.
 pub(super) fn table() -> Result<()> {
-    compare(&rows(), &[ReceivePath::Hook, ReceivePath::Xdp])
+    compare(&rows(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }
 
 /// Interfaces upon interfaces, shaping and rules below IP.
@@ -651,18 +639,18 @@ pub(super) fn interfaces() -> Result<()> {
     ] {
         modules::load(module)?;
     }
-    compare(&stacked(), &[ReceivePath::Hook])
+    compare(&stacked(), &[ReceivePath::Prerouting])
 }
 
-/// Compares each row by a socket and by `doors`.
-fn compare(rows: &[Row], doors: &[ReceivePath]) -> Result<()> {
+/// Compares each row by the socket and by `paths`.
+fn compare(rows: &[Row], paths: &[ReceivePath]) -> Result<()> {
     let mut bench = Topology::new()?;
     for module in NAT {
         modules::load(module)?;
     }
     let mut judge = BTreeMap::new();
     let mut wrong = Vec::new();
-    for &by in [ReceivePath::Socket].iter().chain(doors) {
+    for &by in [ReceivePath::Socket].iter().chain(paths) {
         bench.reset()?;
         let served = Served::load(by, "")?;
         for row in rows {
@@ -746,7 +734,11 @@ pub(super) fn counters() -> Result<()> {
     const TRIES: usize = 20;
     let mut bench = Topology::new()?;
     let mut judge: Option<Vec<i64>> = None;
-    for by in [ReceivePath::Socket, ReceivePath::Hook, ReceivePath::Xdp] {
+    for by in [
+        ReceivePath::Socket,
+        ReceivePath::Prerouting,
+        ReceivePath::Xdp,
+    ] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         let datagrams = [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
@@ -922,7 +914,7 @@ pub(super) fn assigned() -> Result<()> {
 /// After a change of routes, rules or neighbours the very next reply goes the new way.
 pub(super) fn stale() -> Result<()> {
     let mut bench = Topology::new()?;
-    for by in [ReceivePath::Hook, ReceivePath::Xdp] {
+    for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         ip("route add 8.8.0.0/16 via 10.9.200.2\nroute add 2001:db8::/32 via fd09:200::2")?;
@@ -996,7 +988,7 @@ pub(super) fn route_change_in_flight() -> Result<()> {
         ("10.9.201.2", BEHIND),
     ];
     let mut bench = Topology::new()?;
-    for by in [ReceivePath::Hook, ReceivePath::Xdp] {
+    for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         ip("route add 8.8.0.0/16 via 10.9.200.2")?;
@@ -1211,7 +1203,11 @@ pub(super) fn topologies(arguments: &[String]) -> Result<()> {
     let mut bench = Topology::new()?;
     let mut judge: Vec<Vec<Vec<Sent>>> = Vec::new();
     let (mut replies, mut in_place) = (0, 0);
-    for by in [ReceivePath::Socket, ReceivePath::Hook, ReceivePath::Xdp] {
+    for by in [
+        ReceivePath::Socket,
+        ReceivePath::Prerouting,
+        ReceivePath::Xdp,
+    ] {
         bench.reset()?;
         let served = Served::load(by, "")?;
         let before = fast()?;

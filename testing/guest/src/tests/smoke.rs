@@ -2,11 +2,11 @@
 //! The least that must work on every kernel: load, a SET, a GET by each way, unload.
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::{Tcp, Udp};
 
-use crate::client::{Tcp, Udp};
-use crate::door;
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
+use crate::receive_path;
 
 /// What each receive path counts: datagrams answered by XDP, by the hook or XDP, and by the socket.
 const COUNTERS: [&str; 3] = [
@@ -38,9 +38,9 @@ pub(super) fn serves() -> Result<()> {
         });
         let counted = counted.with_context(|| host.clone())?;
         let expected = [
-            u64::from(door::xdp()),
-            u64::from(!door::socket()),
-            u64::from(door::socket()),
+            u64::from(receive_path::is_xdp()),
+            u64::from(!receive_path::is_socket()),
+            u64::from(receive_path::is_socket()),
         ];
         ensure!(counted == expected, "{COUNTERS:?} {counted:?}");
     }

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::Tcp;
 
-use crate::client::Tcp;
 use crate::load::{under, ClientNamespace};
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};

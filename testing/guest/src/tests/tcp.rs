@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::{Tcp, PORT};
 
-use crate::client::{Tcp, PORT};
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
 

@@ -3,11 +3,11 @@
 //! while clients watch.
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::{Tcp, Udp};
 
-use crate::client::{Tcp, Udp};
-use crate::door;
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
+use crate::receive_path;
 use crate::system::run;
 
 /// A client that watches.
@@ -35,8 +35,8 @@ fn expect(watcher: &mut Tcp, words: &str, rest: &str) -> Result<()> {
 pub(super) fn receive_paths() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
-    run(&door::prepare(&link.here))?;
-    there.enter(|| run(&door::prepare(&link.far)))?;
+    run(&receive_path::prepare(&link.here))?;
+    there.enter(|| run(&receive_path::prepare(&link.far)))?;
     let hippos = Hippos::load("")?;
     let mut watcher = watcher(
         "127.0.0.1",

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The XDP receive path: its program on cards, and what `hippos-ctl` says of it. What it does with
-//! frames is tested by the `packet` tests: `cargo xtask test --guest --door xdp`.
+//! frames is tested by the `packet` tests: `cargo xtask test --guest --path xdp`.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{ensure, Context, Result};
+use hippos_client::{framed, Tcp, Udp};
 use nix::errno::Errno;
 
-use crate::client::{framed, Tcp, Udp};
-use crate::door;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Link, Namespace};
+use crate::receive_path;
 use crate::system::run;
 use crate::tap::{Datagram, PacketCapture, Tap};
 use crate::tests::packet::ask;
@@ -34,8 +34,8 @@ fn refused(line: &str, words: &str) -> Result<()> {
 fn joined() -> Result<(Namespace, Link)> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
-    run(&door::prepare(&link.here))?;
-    there.enter(|| run(&door::prepare(&link.far)))?;
+    run(&receive_path::prepare(&link.here))?;
+    there.enter(|| run(&receive_path::prepare(&link.far)))?;
     Ok((there, link))
 }
 
@@ -269,7 +269,7 @@ pub(super) fn several() -> Result<()> {
         ),
     ];
     for mode in ["native", "generic"] {
-        door::attach("wire", mode)?;
+        receive_path::attach("wire", mode)?;
         for (request, begins, ends, fits) in &cases {
             let shown = format!("{mode}: {}", request.escape_ascii());
             let payload = framed(7, request);
@@ -305,7 +305,7 @@ pub(super) fn several() -> Result<()> {
                 );
             }
         }
-        door::detach("wire")?;
+        receive_path::detach("wire")?;
     }
     drop(tcp);
     hippos.unload_all()

@@ -1,39 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which receive path datagrams come by first: the hook as a rule, XDP with what that asks for, or the
-//! socket with nothing before it.
+//! Which receive path datagrams meet first, and what XDP asks for.
 
 use anyhow::{Context, Result};
+use hippos_client::ReceivePath;
 
 use crate::system::run;
 
-/// Set for tests that are to go by another receive path (`cargo xtask test --door xdp`).
-pub(crate) const VARIABLE: &str = "HIPPOS_DOOR";
+/// Set for tests that are to go by another receive path (`cargo xtask test --path xdp`).
+pub(crate) const VARIABLE: &str = "HIPPOS_RECEIVE_PATH";
 
-fn is(wanted: &str) -> bool {
-    std::env::var(VARIABLE).is_ok_and(|door| door == wanted)
-}
-
-/// Whether datagrams are to meet XDP first.
-pub(crate) fn xdp() -> bool {
-    is("xdp")
-}
-
-/// Whether they are to meet the socket alone.
-pub(crate) fn socket() -> bool {
-    is("socket")
-}
-
-/// What the module is told besides its other parameters.
-pub(crate) fn parameter() -> &'static str {
-    if socket() {
-        " udp_fast=0"
-    } else {
-        ""
+/// The one that this test is to go by.
+pub(crate) fn chosen() -> ReceivePath {
+    match std::env::var(VARIABLE).unwrap_or_default().as_str() {
+        "" => ReceivePath::default(),
+        name => ReceivePath::named(name).expect("the name of a receive path"),
     }
 }
 
+/// Whether datagrams are to meet XDP first.
+pub(crate) fn is_xdp() -> bool {
+    chosen() == ReceivePath::Xdp
+}
+
+/// Whether they are to meet the socket alone.
+pub(crate) fn is_socket() -> bool {
+    chosen() == ReceivePath::Socket
+}
+
 /// Puts the XDP program on every card of this namespace that has a wire.
-pub(crate) fn open() -> Result<()> {
+pub(crate) fn attach_all() -> Result<()> {
     let links: Vec<serde_json::Value> =
         serde_json::from_str(&run("ip -j -d link show")?).context("ip -j")?;
     for link in links {
