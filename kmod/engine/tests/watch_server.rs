@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `watch` over sockets: the example server, TCP and UDP, and watchers that do not read.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use hippos_client::{Tcp, Udp};
 use hippos_process::Process;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-struct Client(BufReader<TcpStream>);
+struct Client(Tcp);
 
 impl Client {
     fn new(server: SocketAddr) -> Self {
-        let stream = TcpStream::connect(server).unwrap();
-        stream.set_read_timeout(Some(LIMIT)).unwrap();
-        Self(BufReader::new(stream))
+        Self(Tcp::to(server, LIMIT).unwrap())
     }
 
     fn watching(server: SocketAddr, words: &str) -> Self {
@@ -24,15 +22,16 @@ impl Client {
         client
     }
 
+    fn send(&mut self, request: &str) {
+        self.0.send(request.as_bytes()).unwrap();
+    }
+
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.0.read_line(&mut line).unwrap();
-        line
+        self.0.line().unwrap()
     }
 
     fn ask(&mut self, request: &str) -> String {
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
-        self.line()
+        self.0.ask(request).unwrap()
     }
 
     /// The next event of a kind, without its time and number.
@@ -47,16 +46,7 @@ impl Client {
     }
 
     fn stat(&mut self, name: &str) -> u64 {
-        self.0.get_mut().write_all(b"stats\r\n").unwrap();
-        let mut found = None;
-        loop {
-            let line = self.line();
-            match line.split_whitespace().collect::<Vec<_>>()[..] {
-                ["END"] => return found.expect(name),
-                ["STAT", n, value] if n == name => found = value.parse().ok(),
-                _ => {}
-            }
-        }
+        self.0.stat(name).unwrap()
     }
 }
 
@@ -67,7 +57,7 @@ fn each_kind_of_event_is_told() {
     let words = "fetchers mutations deletions evictions connevents proxyevents";
     let mut watcher = Client::watching(server, words);
     let mut client = Client::new(server);
-    let port = client.0.get_ref().local_addr().unwrap().port();
+    let port = client.0.reader().get_ref().local_addr().unwrap().port();
     let came = watcher.event("conn_new");
     let number = came
         .strip_prefix(&format!("rip=127.0.0.1 rport={port} transport=tcp cfd="))
@@ -81,18 +71,14 @@ fn each_kind_of_event_is_told() {
     assert_eq!(client.ask("delete a\r\n"), "DELETED\r\n");
     assert_eq!(watcher.event("deleted"), "key=a cmd=delete clsid=1 size=1");
     // Of the fast path, and of the UDP socket's worker.
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    udp.set_read_timeout(Some(LIMIT)).unwrap();
-    udp.connect(server).unwrap();
+    let mut udp = Udp::to(server, LIMIT).unwrap();
     for (request, keys) in [
         ("get eight_or_more\r\n", &["eight_or_more"][..]),
         ("get b\r\n", &["b"]),
         ("get c d\r\n", &["c", "d"]),
         ("mg e v\r\n", &["e"]),
     ] {
-        udp.send(&[b"\0\x01\0\0\0\x01\0\0", request.as_bytes()].concat())
-            .unwrap();
-        udp.recv(&mut [0; 1500]).unwrap();
+        udp.ask(request.as_bytes()).unwrap();
         for key in keys {
             let lookup = format!("key={key} status=not_found clsid=0 cfd=1 size=0");
             assert_eq!(watcher.event("item_get"), lookup, "{request:?}");
@@ -101,22 +87,19 @@ fn each_kind_of_event_is_told() {
     let value = "B".repeat(11_000);
     for number in 0..1_500 {
         let set = format!("set foo{number} 0 0 11000 noreply\r\n{value}\r\n");
-        client.0.get_mut().write_all(set.as_bytes()).unwrap();
+        client.send(&set);
     }
     assert_eq!(client.ask("version\r\n"), "VERSION 1.6.38\r\n");
     let evicted = watcher.event("eviction");
     assert!(evicted.starts_with("key=foo"), "{evicted}");
     assert!(evicted.contains(" fetch=no ttl=-1 la="), "{evicted}");
     assert!(evicted.ends_with(" size=11000"), "{evicted}");
-    client.0.get_mut().write_all(b"quit\r\n").unwrap();
+    client.send("quit\r\n");
     let went = format!("rip=127.0.0.1 rport={port} transport=tcp reason=normal cfd={number}");
     assert_eq!(watcher.event("conn_close"), went);
     let mut other = Client::watching(server, "evictions");
-    other
-        .0
-        .get_ref()
-        .shutdown(std::net::Shutdown::Write)
-        .unwrap();
+    let stream = other.0.reader().get_ref();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(watcher.event("conn_close").contains(" reason=error "));
     assert_eq!(other.line(), "", "the end");
     assert_eq!(Client::new(server).stat("log_watchers"), 1);
@@ -131,9 +114,9 @@ fn the_server_goes_on_beside_a_watcher_that_does_not_read() {
     let mut client = Client::new(server);
     let request = format!("get {}\r\n", "n".repeat(200)).repeat(100);
     for _ in 0..GETS / 100 {
-        client.0.get_mut().write_all(request.as_bytes()).unwrap();
+        client.send(&request);
         let mut answers = [0; 500];
-        client.0.read_exact(&mut answers).unwrap();
+        client.0.read(&mut answers).unwrap();
         assert_eq!(answers, *b"END\r\n".repeat(100));
     }
     assert_eq!(client.stat("log_worker_written"), GETS);

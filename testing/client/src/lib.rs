@@ -8,7 +8,7 @@ mod udp;
 
 pub use receive_path::ReceivePath;
 pub use tcp::{stream, Tcp};
-pub use udp::{check, framed, socket, Udp, FRAME};
+pub use udp::{check, framed, socket, Udp, DATAGRAM, FRAME};
 
 use std::time::Duration;
 

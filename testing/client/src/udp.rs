@@ -11,6 +11,8 @@ use crate::{LIMIT, PORT};
 
 /// Bytes of a frame.
 pub const FRAME: usize = 8;
+/// Most bytes of a datagram that a server sends.
+pub const DATAGRAM: usize = 1400;
 
 /// How long to listen for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -106,7 +108,10 @@ pub fn framed(id: u16, request: &[u8]) -> Vec<u8> {
 /// Checks a reply datagram's frame and length; gives the number of datagrams.
 pub fn check(datagram: &[u8], id: u16, sequence: u16) -> Result<u16> {
     let length = datagram.len();
-    ensure!(length > FRAME && length <= 1400, "{length} bytes of reply");
+    ensure!(
+        length > FRAME && length <= DATAGRAM,
+        "{length} bytes of reply"
+    );
     let word = |at: usize| u16::from_be_bytes([datagram[at], datagram[at + 1]]);
     let frame = (word(0), word(2), word(6));
     ensure!(

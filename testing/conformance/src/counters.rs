@@ -8,14 +8,14 @@
 //! server may count otherwise, with the reasons.
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{framed, FRAME};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::run::{fresh_key, Target};
-use crate::udp::{framed, FRAME};
 
 /// The recorded deltas.
 pub const RECORDED: &str = include_str!("../counters/recorded.txt");
@@ -413,32 +413,17 @@ struct Client {
 
 impl Client {
     fn new(target: &Target) -> Result<Self> {
-        let connect = |address: SocketAddr| -> Result<TcpStream> {
-            let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        };
-        let control = connect(target.tcp)?;
-        let udp = match target.udp {
-            Some(address) => {
-                let any: SocketAddr = match address {
-                    SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-                    SocketAddr::V6(_) => ([0u16; 8], 0).into(),
-                };
-                let socket = UdpSocket::bind(any)?;
-                socket.connect(address)?;
-                socket.set_read_timeout(Some(PATIENCE))?;
-                Some(socket)
-            }
-            None => None,
-        };
+        let connect = || hippos_client::stream(target.tcp, PATIENCE);
+        let control = connect()?;
+        let udp = target.udp.map(hippos_client::socket).transpose()?;
+        if let Some(udp) = &udp {
+            udp.set_read_timeout(Some(PATIENCE))?;
+        }
         let mut client = Self {
             reader: BufReader::new(control.try_clone()?),
             control,
-            text: connect(target.tcp)?,
-            binary: connect(target.tcp)?,
+            text: connect()?,
+            binary: connect()?,
             udp,
             sent: 0,
             received: 0,

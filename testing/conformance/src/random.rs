@@ -110,11 +110,8 @@ struct Peer {
 
 impl Peer {
     fn new(address: SocketAddr, kind: Kind) -> Result<Self> {
-        let stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
         Ok(Peer {
-            stream,
+            stream: hippos_client::stream(address, Duration::from_secs(2))?,
             kind,
             seen: Vec::new(),
             got: Vec::new(),

@@ -6,6 +6,7 @@
 //! its datagrams from 0, says in each how many there are, and holds at most 1400 bytes in each.
 
 use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{framed, DATAGRAM, FRAME};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,11 +16,6 @@ use crate::case::{Case, Exchange, Step};
 use crate::run::{brief, fresh_key, show_tokens, Options};
 use crate::template::{self, Match, Scope, Token};
 
-/// Bytes of a frame.
-pub const FRAME: usize = 8;
-/// Most bytes of a datagram that the server sends.
-pub const DATAGRAM: usize = 1400;
-
 /// Plays one case.
 pub(crate) fn play(case: &Case, address: SocketAddr, options: &Options) -> Result<()> {
     let mut player = Player::new(address, options)?;
@@ -27,7 +23,7 @@ pub(crate) fn play(case: &Case, address: SocketAddr, options: &Options) -> Resul
         match step {
             Step::Exchange(exchange) => player.exchange(exchange)?,
             Step::Pause(time) => std::thread::sleep(*time),
-            Step::Reconnect => player.socket = connect(address)?,
+            Step::Reconnect => player.socket = hippos_client::socket(address)?,
             Step::HalfClose => bail!("UDP has no connections to close"),
         }
     }
@@ -41,16 +37,6 @@ pub(crate) struct Player<'a> {
     pub(crate) scope: Scope,
 }
 
-fn connect(address: SocketAddr) -> Result<UdpSocket> {
-    let any: SocketAddr = match address {
-        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
-    };
-    let socket = UdpSocket::bind(any)?;
-    socket.connect(address)?;
-    Ok(socket)
-}
-
 /// Is it a frame that announces no datagrams?
 fn nothing(datagram: &[u8]) -> bool {
     datagram.len() == FRAME && datagram[4..6] == [0, 0]
@@ -61,12 +47,6 @@ fn fresh_id() -> u16 {
     NEXT.fetch_add(0x0137, Ordering::Relaxed)
 }
 
-/// A payload in its frame, as a request.
-pub(crate) fn framed(id: u16, payload: &[u8]) -> Vec<u8> {
-    let id = id.to_be_bytes();
-    [&[id[0], id[1], 0, 0, 0, 1, 0, 0], payload].concat()
-}
-
 impl<'a> Player<'a> {
     pub(crate) fn new(address: SocketAddr, options: &'a Options) -> Result<Self> {
         let scope = Scope {
@@ -74,7 +54,7 @@ impl<'a> Player<'a> {
             ..Scope::default()
         };
         Ok(Player {
-            socket: connect(address)?,
+            socket: hippos_client::socket(address)?,
             options,
             scope,
         })

@@ -4,8 +4,9 @@
 
 use crate::model::{Action, Answer, Ttl, RECACHE};
 use anyhow::{bail, ensure, Context, Result};
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use hippos_client::{Tcp, Udp, FRAME};
+use std::io::BufRead;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long an answer may take; after that it counts as [`Answer::Unknown`].
@@ -18,29 +19,15 @@ const UDP_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) type Tagged = (Vec<u8>, u64);
 
 pub(crate) struct Client {
-    tcp: BufReader<TcpStream>,
-    udp: UdpSocket,
-    request_id: u16,
+    tcp: Tcp,
+    udp: Udp,
 }
 
 impl Client {
     pub(crate) fn connect(server: SocketAddr) -> Result<Self> {
-        let tcp = TcpStream::connect_timeout(&server, TIMEOUT)
-            .with_context(|| format!("can't connect to {server}"))?;
-        tcp.set_nodelay(true)?;
-        tcp.set_read_timeout(Some(TIMEOUT))?;
-        tcp.set_write_timeout(Some(TIMEOUT))?;
-        let any: SocketAddr = match server {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-            SocketAddr::V6(_) => ([0u16; 8], 0).into(),
-        };
-        let udp = UdpSocket::bind(any)?;
-        udp.connect(server)?;
-        udp.set_read_timeout(Some(UDP_TIMEOUT))?;
         Ok(Self {
-            tcp: BufReader::new(tcp),
-            udp,
-            request_id: 0,
+            tcp: Tcp::to(server, TIMEOUT)?,
+            udp: Udp::to(server, UDP_TIMEOUT)?,
         })
     }
 
@@ -66,16 +53,16 @@ impl Client {
             Action::Incr(by) => format!("incr {key} {by}\r\n").into_bytes(),
             Action::Touch(ttl) => format!("touch {key} {}\r\n", ttl.exptime()).into_bytes(),
             Action::GetAndTouch(ttl) => {
-                write!(self.tcp.get_ref(), "gats {} {key}\r\n", ttl.exptime())?;
-                return Ok(value_or_absent(read_value(&mut self.tcp, key)?));
+                let request = format!("gats {} {key}\r\n", ttl.exptime());
+                return Ok(value_or_absent(self.value(&request, key)?));
             }
             Action::MetaGet(ttl) => format!("mg {key} t{}\r\n", ttl_flag(*ttl)).into_bytes(),
             Action::MetaGetRecache => format!("mg {key} t R{RECACHE}\r\n").into_bytes(),
             Action::MetaGetVivify(ttl) => format!("mg {key} t N{}\r\n", ttl.exptime()).into_bytes(),
             Action::Invalidate(ttl) => format!("md {key} I{}\r\n", ttl_flag(*ttl)).into_bytes(),
         };
-        self.tcp.get_ref().write_all(&request)?;
-        let line = self.line()?;
+        self.tcp.send(&request)?;
+        let line = read_line(self.tcp.reader())?;
         Ok(match line.as_str() {
             "STORED" => Answer::Stored,
             "NOT_STORED" => Answer::NotStored,
@@ -105,42 +92,39 @@ impl Client {
 
     /// Reads over TCP, with the number for a later `cas`.
     pub(crate) fn gets(&mut self, key: &str) -> Result<Option<Tagged>> {
-        write!(self.tcp.get_ref(), "gets {key}\r\n")?;
-        read_value(&mut self.tcp, key)
+        self.value(&format!("gets {key}\r\n"), key)
+    }
+
+    fn value(&mut self, request: &str, key: &str) -> Result<Option<Tagged>> {
+        self.tcp.send(request.as_bytes())?;
+        read_value(self.tcp.reader(), key)
     }
 
     /// Reads over UDP; `None` when no whole answer came in time.
     pub(crate) fn get_udp(&mut self, key: &str) -> Result<Option<Answer>> {
-        self.request_id = self.request_id.wrapping_add(1);
-        let mut request = self.request_id.to_be_bytes().to_vec();
-        request.extend_from_slice(&[0, 0, 0, 1, 0, 0]);
-        request.extend_from_slice(format!("gets {key}\r\n").as_bytes());
         // A closed port answers by ICMP, which shows here as an error.
-        self.udp.send(&request)?;
+        let id = self.udp.send(format!("gets {key}\r\n").as_bytes())?;
         let mut buffer = [0; 2048];
         loop {
-            let length = match self.udp.recv(&mut buffer) {
+            let length = match self.udp.socket.recv(&mut buffer) {
                 Ok(length) => length,
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) => return Err(e).context("reading over UDP"),
             };
             let datagram = &buffer[..length];
-            ensure!(length >= 8, "a UDP answer of {length} bytes has no frame");
-            if datagram[..2] != self.request_id.to_be_bytes() {
+            ensure!(
+                length >= FRAME,
+                "a UDP answer of {length} bytes has no frame"
+            );
+            if !datagram.starts_with(&id.to_be_bytes()) {
                 continue; // Late, of a question given up.
             }
             // Values here are small; more than one datagram is not expected.
-            ensure!(
-                datagram[2..6] == [0, 0, 0, 1],
-                "unexpected frame {:?}",
-                &datagram[..8]
-            );
-            return Ok(Some(value_or_absent(read_value(&mut &datagram[8..], key)?)));
+            let total = hippos_client::check(datagram, id, 0)?;
+            ensure!(total == 1, "{total} datagrams of a small answer");
+            let value = read_value(&mut &datagram[FRAME..], key)?;
+            return Ok(Some(value_or_absent(value)));
         }
-    }
-
-    fn line(&mut self) -> Result<String> {
-        read_line(&mut self.tcp)
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hippos_client::Tcp;
 use hippos_process::Process;
 use hippos_proxy::config::Config;
 use hippos_proxy::server::Server;
@@ -54,7 +55,7 @@ pub fn proxy(more: &str, nodes: &[SocketAddr]) -> Server {
 
 /// A text client.
 pub struct Client {
-    reader: BufReader<TcpStream>,
+    tcp: Tcp,
 }
 
 impl Client {
@@ -63,25 +64,17 @@ impl Client {
     }
 
     pub fn at(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
         // A test that hangs says where.
-        stream
-            .set_read_timeout(Some(Duration::from_secs(60)))
-            .unwrap();
-        Self {
-            reader: BufReader::new(stream),
-        }
+        let tcp = Tcp::to(address, Duration::from_secs(60)).unwrap();
+        Self { tcp }
     }
 
     pub fn send(&mut self, text: &str) {
-        self.reader.get_mut().write_all(text.as_bytes()).unwrap();
+        self.tcp.send(text.as_bytes()).unwrap();
     }
 
     pub fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.reader.read_line(&mut line).unwrap();
-        line
+        self.tcp.line().unwrap()
     }
 
     /// Sends a command whose answer is a line, which is returned.
@@ -111,7 +104,7 @@ impl Client {
     /// Whether the server has closed the connection.
     pub fn closed(&mut self) -> bool {
         let mut byte = [0];
-        matches!(self.reader.read(&mut byte), Ok(0) | Err(_))
+        matches!(self.tcp.reader().read(&mut byte), Ok(0) | Err(_))
     }
 }
 
