@@ -9,6 +9,8 @@ use core::net::IpAddr;
 use core::ptr::{self, NonNull};
 use core::slice;
 
+use hippos_invariant::Exact;
+
 use crate::ffi;
 use crate::pass::Reason;
 use crate::rcu;
@@ -140,7 +142,7 @@ impl<'a> Packet<'a> {
         // SAFETY: `make_room` said yes to `len`.
         let used = unsafe { self.write(len, write) };
         // The hook sends it. What fits the MTU is far from the sum's end.
-        Verdict(ffi::HIPPOS_REPLY.wrapping_add(used))
+        Verdict(ffi::HIPPOS_REPLY.add_exact(used))
     }
 
     /// Answers with `count` datagrams of at most `len` bytes each: `write`
@@ -258,7 +260,7 @@ impl ReplySkbs {
     fn fill(&mut self, write: &mut impl FnMut(u16, &mut [u8]) -> usize) {
         let mut number = 0u16;
         for reply_skb in self.list.iter_mut().flatten() {
-            number = number.wrapping_add(1);
+            number = number.add_exact(1);
             // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `write`.
             let buffer =
                 unsafe { slice::from_raw_parts_mut(reply_skb.payload.as_ptr(), reply_skb.len) };

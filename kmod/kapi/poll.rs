@@ -8,6 +8,8 @@ use core::ptr::{self, NonNull};
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
+use hippos_invariant::Exact;
+
 use crate::ffi;
 use crate::socket::Socket;
 use crate::stream::{Locked, SoftirqPages, SoftirqPagesUser, Stream};
@@ -291,8 +293,8 @@ impl<T: Serve> Ready<'_, T> {
         let had = unsafe { ptr::replace(&raw mut (*self.entry.as_ptr()).deadline, deadline) };
         let count = &mut self.poll.deadlines;
         *count = count
-            .saturating_add(usize::from(deadline.is_some()))
-            .saturating_sub(usize::from(had.is_some()));
+            .add_exact(usize::from(deadline.is_some()))
+            .sub_exact(usize::from(had.is_some()));
     }
 
     /// Puts the socket aside until [`Poll::unpark`]: it can't get on before others have.

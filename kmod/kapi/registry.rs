@@ -5,6 +5,8 @@ use core::cell::UnsafeCell;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use hippos_invariant::Exact;
+
 use crate::ffi;
 
 /// Members, each at a place of its own for as long as it is one. One mutex (`kmod/c/lock.c`) guards
@@ -39,7 +41,7 @@ impl<T> List<T> {
             }
         }
         let at = self.members.len();
-        self.vacant.reserve(at.saturating_add(1), GFP_KERNEL)?;
+        self.vacant.reserve(at.add_exact(1), GFP_KERNEL)?;
         self.members.push(Some(member), GFP_KERNEL)?;
         Ok(at)
     }
@@ -95,7 +97,7 @@ impl<T> Registry<T> {
                 if let Some(member) = place {
                     return Some((at, look(member)));
                 }
-                at = at.saturating_add(1);
+                at = at.add_exact(1);
             }
             None
         })

@@ -10,6 +10,8 @@ use core::slice;
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
+use hippos_invariant::Exact;
+
 use crate::ffi;
 use crate::socket::{result, Socket};
 
@@ -125,10 +127,7 @@ impl Stream<'_> {
         // SAFETY: within what was written, which nobody writes to before the room is opened
         // again: that needs the room for itself.
         Ok(unsafe {
-            slice::from_raw_parts(
-                reply.start.as_ptr().add(count),
-                reply.len.wrapping_sub(count),
-            )
+            slice::from_raw_parts(reply.start.as_ptr().add(count), reply.len.sub_exact(count))
         })
     }
 }
@@ -293,13 +292,13 @@ impl Reply<'_> {
     /// How much room is left.
     #[inline]
     pub fn room(&self) -> usize {
-        self.size.wrapping_sub(self.len)
+        self.size.sub_exact(self.len)
     }
 
     /// The first `n` bytes of the room were written.
     #[inline]
     pub fn advance(&mut self, n: usize) {
-        self.len = self.len.wrapping_add(n.min(self.room()));
+        self.len = self.len.add_exact(n.min(self.room()));
     }
 
     /// Bytes written.

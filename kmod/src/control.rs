@@ -16,7 +16,7 @@ use hippos_abi::{
 use hippos_engine::{
     Administration, Change, ChangeError, CredentialsError, Message, Next, Session, CREDENTIALS_MAX,
 };
-use hippos_invariant::CHECKED;
+use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::device::Calls;
 
 use crate::buffer::Buffer;
@@ -161,7 +161,7 @@ impl Control {
             command.extend_from_slice(part.as_bytes(), GFP_KERNEL)?;
         }
         let most = self.server.engine.settings().max_connections as usize;
-        let most = TEXT_MAX.saturating_add(most.saturating_mul(CONNECTION_TEXT));
+        let most = TEXT_MAX.add_exact(most.mul_exact(CONNECTION_TEXT));
         let mut session = Session::owner(&self.server.engine);
         let mut command = &command[..];
         loop {
@@ -198,7 +198,7 @@ impl Control {
     }
 
     fn ranges(&self) -> Ranges {
-        let items = (self.server.config.store.item_max as u64).saturating_mul(2);
+        let items = (self.server.config.store.item_max as u64).mul_exact(2);
         Ranges {
             memory_least: MEMORY_MIN.max(items),
             memory_most: memory_max_settable()

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use hippos_invariant::Exact;
 use hippos_kapi::thread::Thread;
 use hippos_kapi::{cpu, rcu};
 use hippos_store::{selftest, Counter, Store};
@@ -38,7 +39,7 @@ pub(crate) fn run(config: &Config) -> Result {
     let block = config.store.item_max.max(1 << 20);
     let block = block.checked_next_power_of_two().ok_or(EINVAL)?;
     let store = server::store(hippos_store::Config {
-        memory: BLOCKS.saturating_mul(block),
+        memory: BLOCKS.mul_exact(block),
         tallies: 0,
         ..config.store
     })?;
@@ -54,7 +55,7 @@ pub(crate) fn run(config: &Config) -> Result {
     let mut lane = 0u32;
     for cpu in (0..THREADS).flat_map(|_| cpu::online()) {
         // Two on one lane get in each other's way.
-        lane = if planted { 0 } else { lane.wrapping_add(1) };
+        lane = if planted { 0 } else { lane.add_exact(1) };
         let test = test.clone();
         test.running.fetch_add(1, Relaxed);
         let thread = Thread::spawn(c"hippos/test", Some(cpu), move |_, started| {

@@ -13,7 +13,7 @@ use hippos_engine::{
     Address, Change, Engine, FastPathStats, Host, HostStats, Settings, SocketInfo, Steering,
     NETWORKS_MAX,
 };
-use hippos_invariant::CHECKED;
+use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::cpu;
 use hippos_kapi::hook;
 use hippos_kapi::params::Params;
@@ -68,7 +68,7 @@ impl Server {
     pub(crate) fn acquire_connection(&self) -> Option<ConnectionPermit> {
         let most = u64::from(self.config.params.maxconns);
         let place = CONNECTIONS.now.fetch_update(Relaxed, Relaxed, |now| {
-            (now < most).then_some(now.wrapping_add(1))
+            (now < most).then_some(now.add_exact(1))
         });
         match place {
             Ok(_) => {
@@ -320,9 +320,9 @@ impl Connections {
             self.registry.next(from, |record| record.matching(wanted))
         {
             if connection.is_some_and(|connection| connection.shut_down()) {
-                count = count.saturating_add(1);
+                count = count.add_exact(1);
             }
-            from = place.saturating_add(1);
+            from = place.add_exact(1);
             cpu::resched();
         }
         count

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
+use hippos_invariant::Exact;
 use hippos_kapi::cpu;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::steer::{CpuTimes, Nics};
@@ -140,7 +141,7 @@ impl Steering {
             let load = now.percent(work);
             let receives = now.receives.wrapping_sub(work.receives);
             *work = now;
-            total = total.saturating_add(load);
+            total = total.add_exact(load);
             // Steered packets make all CPUs receive: then the last one known stays.
             if !steered && receives > most {
                 most = receives;

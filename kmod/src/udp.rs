@@ -6,6 +6,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use hippos_engine::{Access, EngineCounter, Message, REPLY_HEADER_MAX};
+use hippos_invariant::Exact;
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Socket, SocketAddresses};
@@ -124,8 +125,8 @@ fn serve(
     let Some(reply) = engine.datagram(datagram, message) else {
         return;
     };
-    let frames = usize::from(reply.datagrams()).saturating_mul(FRAME);
-    let bytes = message.len().saturating_add(frames);
+    let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
+    let bytes = message.len().add_exact(frames);
     if !engine.may_reply(access, ends.peer_ip(), bytes) {
         return;
     }

@@ -4,6 +4,7 @@
 use core::net::IpAddr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
+use hippos_invariant::Exact;
 use hippos_store::{Guard, Platform};
 
 use crate::counters::EngineCounter;
@@ -175,7 +176,7 @@ impl<P: Platform> Engine<P> {
                     for (place, next) in cells.iter().zip(cells.iter().skip(1)) {
                         place.set(next.get());
                     }
-                    len = len.saturating_sub(1);
+                    len = len.sub_exact(1);
                 }
                 (_, None) => {
                     list.push(network).map_err(|_| ChangeError::Full)?;

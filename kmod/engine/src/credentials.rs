@@ -4,6 +4,8 @@
 //! As with the networks that may ask there are two texts, and a writer fills
 //! the one that is not current.
 
+use hippos_invariant::Exact;
+
 use core::sync::atomic::{
     AtomicBool, AtomicU8, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -65,7 +67,7 @@ impl Credentials {
         let Some(text) = self.texts.get(self.current.load(Acquire)) else {
             return false;
         };
-        let wanted = user.len().saturating_add(1).saturating_add(password.len());
+        let wanted = user.len().add_exact(1).add_exact(password.len());
         let is_end = |byte: &AtomicU8| matches!(byte.load(Relaxed), b'\n' | b'\r');
         let mut known = false;
         for line in text.bytes().split(is_end) {

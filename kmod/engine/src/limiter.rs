@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! How many reply bytes a UDP source gets.
 
+use hippos_invariant::Exact;
+
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// How many UDP sources are told apart.
@@ -54,7 +56,7 @@ impl Limiter {
         let bucket = self.buckets.get(hash as usize % BUCKETS)?;
         let taken = bucket.fetch_update(Relaxed, Relaxed, |then| {
             let (second, used) = in_second(then, now);
-            let used = used.saturating_add(bytes as u64);
+            let used = used.add_exact(bytes as u64);
             (used <= u64::from(rate)).then_some((u64::from(second) << 32) | used)
         });
         taken.ok().map(|then| in_second(then, now).0)

@@ -6,6 +6,8 @@
 //! are two tables, readers use the one that is current, and a writer fills the
 //! other, makes it current, and waits for those who may still read the first.
 
+use hippos_invariant::Exact;
+
 use core::fmt;
 use core::iter;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -85,7 +87,7 @@ impl Network {
         if bits > width {
             return None;
         }
-        let network = Self::new(address.to_bits(), before.wrapping_add(bits));
+        let network = Self::new(address.to_bits(), before.add_exact(bits));
         (network.address == address.to_bits()).then_some(network)
     }
 
@@ -172,9 +174,7 @@ fn ipv4_part(network: &Network) -> Option<u64> {
     } else {
         return None;
     };
-    let mask = u32::MAX
-        .checked_shl(32u32.saturating_sub(bits))
-        .unwrap_or(0);
+    let mask = u32::MAX.checked_shl(32u32.sub_exact(bits)).unwrap_or(0);
     Some(u64::from(address) << 32 | u64::from(mask))
 }
 

@@ -5,6 +5,7 @@
 //! A counter of the engine ([`EngineCounter`]) or of the store ([`Counter`]) has its name and meaning where it
 //! is defined. It needs a row here only to stand at a certain place: those without one come last.
 
+use hippos_invariant::Exact;
 use hippos_proto::VERSION;
 use hippos_store::{ClassCounter as Class, Counter, Snapshot};
 
@@ -169,7 +170,7 @@ const PLACED: &[Statistic] = &[
     gauge("threads", |now| u64::from(now.settings.threads), "Worker threads"),
     counter("conn_yields", Source::Number(|now| now.host.yields), "Turns of a connection that ended though it may have had more to say"),
     gauge("hash_power_level", |now| u64::from(now.shot.buckets.checked_ilog2().unwrap_or(0)), "The number of the index's buckets, as a power of two"),
-    gauge("hash_bytes", |now| now.shot.index.saturating_mul(now.shot.block) as u64, "Bytes of the index"),
+    gauge("hash_bytes", |now| now.shot.index.mul_exact(now.shot.block) as u64, "Bytes of the index"),
     zero("hash_is_expanding"),
     zero("slab_reassign_rescues"),
     zero("slab_reassign_chunk_rescues"),
@@ -230,7 +231,7 @@ const PLACED: &[Statistic] = &[
     gauge("hippos_memory_held", |now| now.shot.held as u64, "Bytes of memory blocks held within the limit"),
     gauge("hippos_memory_tables", |now| now.shot.tables as u64, "Bytes of fixed tables, beside the limit"),
     gauge("hippos_index_buckets", |now| now.shot.buckets as u64, "Buckets of the index"),
-    gauge("hippos_overflow_bytes", |now| now.shot.overflow.saturating_mul(now.shot.block) as u64, "Bytes of overflow buckets"),
+    gauge("hippos_overflow_bytes", |now| now.shot.overflow.mul_exact(now.shot.block) as u64, "Bytes of overflow buckets"),
     gauge("hippos_retired_items", |now| now.shot.retired as u64, "Items that wait for a grace period"),
     gauge("hippos_retired_bytes", |now| now.shot.retired_bytes, "Their bytes"),
     gauge("hippos_pinned_items", |now| now.shot.pinned as u64, "Items that are gone and stay in memory for readers that are slow"),

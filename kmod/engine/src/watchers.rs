@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What is watched, and how many clients watch it.
 
+use hippos_invariant::Exact;
+
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// The most watchers at a time, as in memcached.
@@ -89,7 +91,7 @@ impl Watchers {
     /// Adds a watcher, unless there are too many.
     pub(crate) fn add(&self, kinds: Kinds) -> bool {
         let added = self.0.fetch_update(SeqCst, SeqCst, |counts| {
-            (Counts(counts).watchers() < WATCHERS_MAX).then(|| counts.wrapping_add(kinds.one()))
+            (Counts(counts).watchers() < WATCHERS_MAX).then(|| counts.add_exact(kinds.one()))
         });
         added.is_ok()
     }

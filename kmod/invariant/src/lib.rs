@@ -37,11 +37,12 @@ pub fn broken(message: core::fmt::Arguments<'_>) {
 #[inline(always)]
 pub fn broken(_: core::fmt::Arguments<'_>) {}
 
-/// Sums, differences and products that fit unless there is a mistake. One that does not is a broken
+/// Sums, differences, products and shifts that fit unless there is a mistake. One that does not is a broken
 /// invariant; where those are not checked it wraps, at the cost of the plain instruction.
 ///
 /// `wrapping_*` is for what is meant to wrap: hashes, sequence numbers, counters that are sums of
-/// differences. `saturating_*` is for what a client, a clock or an operator may make too large.
+/// differences. `saturating_*` is for what a client, a clock or an operator may make too large, and
+/// for a difference that bounds a write: there is no room then, whatever the mistake.
 pub trait Exact: Copy {
     /// `self + other`.
     #[must_use]
@@ -52,6 +53,12 @@ pub trait Exact: Copy {
     /// `self * other`.
     #[must_use]
     fn mul_exact(self, other: Self) -> Self;
+    /// `self << bits`, for fewer bits than there are. Those that are shifted out are lost.
+    #[must_use]
+    fn shl_by(self, bits: u32) -> Self;
+    /// `self >> bits`, for fewer bits than there are.
+    #[must_use]
+    fn shr_by(self, bits: u32) -> Self;
 }
 
 macro_rules! exact {
@@ -76,6 +83,20 @@ macro_rules! exact {
             fn mul_exact(self, other: Self) -> Self {
                 invariant!(self.checked_mul(other).is_some(), "{self} * {other} overflows");
                 self.wrapping_mul(other)
+            }
+
+            #[inline(always)]
+            #[track_caller]
+            fn shl_by(self, bits: u32) -> Self {
+                invariant!(bits < Self::BITS, "{self} << {bits} overflows");
+                self.wrapping_shl(bits)
+            }
+
+            #[inline(always)]
+            #[track_caller]
+            fn shr_by(self, bits: u32) -> Self {
+                invariant!(bits < Self::BITS, "{self} >> {bits} overflows");
+                self.wrapping_shr(bits)
             }
         })+
     };
@@ -104,6 +125,18 @@ mod tests {
         assert_eq!(7usize.sub_exact(7), 0);
         assert_eq!(7u64.mul_exact(2), 14);
         assert_eq!((-7i64).add_exact(2), -5);
+    }
+
+    #[test]
+    fn exact_shifts_are_the_plain_ones() {
+        assert_eq!(3u8.shl_by(7), 0x80);
+        assert_eq!(0x80u8.shr_by(7), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "broken invariant: 1 << 32 overflows")]
+    fn a_shift_by_all_bits_panics_on_the_host() {
+        let _ = 1u32.shl_by(32);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! The decoder takes what memcached's takes: bytes outside the alphabet are
 //! skipped, the rest must come in fours, padding ends it.
 
+use hippos_invariant::Exact;
+
 use crate::KEY_MAX;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -24,7 +26,7 @@ impl Decoded {
     /// or holds nothing.
     pub fn new(text: &[u8]) -> Option<Self> {
         let digits = text.iter().fold(0usize, |digits, &byte| {
-            digits.wrapping_add(usize::from(value(byte).is_some()))
+            digits.add_exact(usize::from(value(byte).is_some()))
         });
         if digits == 0 || digits % 4 != 0 || text.len() > KEY_MAX {
             return None;
@@ -36,18 +38,18 @@ impl Decoded {
         let mut padding: usize = 0;
         for &byte in text {
             let Some(digit) = value(byte) else { continue };
-            padding = padding.wrapping_add(usize::from(byte == b'='));
+            padding = padding.add_exact(usize::from(byte == b'='));
             block = block << 6 | u32::from(digit);
-            filled = filled.wrapping_add(1);
+            filled = filled.add_exact(1);
             if filled == 4 {
                 let [_, three @ ..] = block.to_be_bytes();
                 *bytes.get_mut(len..)?.first_chunk_mut::<3>()? = three;
-                len = len.wrapping_add(3);
+                len = len.add_exact(3);
                 (block, filled) = (0, 0);
                 if padding > 2 {
                     return None;
                 } else if padding > 0 {
-                    len = len.wrapping_sub(padding);
+                    len = len.sub_exact(padding);
                     break;
                 }
             }

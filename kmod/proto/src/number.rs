@@ -7,6 +7,8 @@
 //! what was read. Clients depend on none of this on purpose, and some do by
 //! accident.
 
+use hippos_invariant::Exact;
+
 /// The blanks of C's `isspace`.
 #[inline]
 const fn is_blank(byte: u8) -> bool {
@@ -77,7 +79,7 @@ pub fn parse_plain(token: &[u8]) -> Option<u32> {
         if digit > 9 {
             return None;
         }
-        value = value.wrapping_mul(10).wrapping_add(u32::from(digit));
+        value = value.mul_exact(10).add_exact(u32::from(digit));
     }
     Some(value)
 }
@@ -232,19 +234,19 @@ const fn texts() -> [u64; 1000] {
 pub fn put_text<const N: usize>(buffer: &mut [u8; N], at: usize, number: u32) -> Option<usize> {
     const END: u32 = 56;
     // No more than 4: the compiler needs to be told.
-    let end = |text: u64| at.wrapping_add((text >> END) as usize & 7);
+    let end = |text: u64| at.add_exact((text >> END) as usize & 7);
     if let Some(&text) = TEXTS.get(number as usize) {
         *buffer.get_mut(at..)?.first_chunk_mut()? = text.to_le_bytes();
         return Some(end(text));
     }
     let thousands = number / 1000;
-    let rest = number.wrapping_sub(thousands.wrapping_mul(1000));
+    let rest = number.sub_exact(thousands.mul_exact(1000));
     let &text = TEXTS.get(thousands as usize)?;
     *buffer.get_mut(at..)?.first_chunk_mut()? = text.to_le_bytes();
     let middle = end(text);
     let &text = TEXTS.get(rest as usize)?;
     *buffer.get_mut(middle..)?.first_chunk_mut()? = ((text >> 32) as u32).to_le_bytes();
-    Some(middle.wrapping_add(3))
+    Some(middle.add_exact(3))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 //! Reply lines, and the sink that they are written to.
 
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 
 use crate::base64;
 use crate::number::{Decimal, ShortDecimal};
@@ -93,7 +93,7 @@ impl<'a> Cursor<'a> {
         match spare.and_then(|spare| spare.first_chunk_mut::<8>()) {
             Some(place) => {
                 *place = bytes;
-                self.len = self.len.wrapping_add(number.len);
+                self.len = self.len.add_exact(number.len);
             }
             None => self.put(bytes.get(..number.len).unwrap_or(&[])),
         }
@@ -125,7 +125,7 @@ impl Out for Cursor<'_> {
 
     #[inline]
     fn advance(&mut self, n: usize) {
-        self.len = self.len.wrapping_add(n);
+        self.len = self.len.add_exact(n);
     }
 
     // Inlined, a piece of constant length is a few stores.
@@ -134,7 +134,7 @@ impl Out for Cursor<'_> {
         let spare = self.buffer.get_mut(self.len..);
         if let Some(place) = spare.and_then(|spare| spare.get_mut(..bytes.len())) {
             copy(place, bytes);
-            self.len = self.len.wrapping_add(bytes.len());
+            self.len = self.len.add_exact(bytes.len());
         } else {
             no_room(self.room(), bytes);
         }

@@ -2,6 +2,8 @@
 
 //! Lines and tokens: where a command line ends and what words it is made of.
 
+use hippos_invariant::Exact;
+
 use heapless::Vec;
 pub use memchr::{memchr, memchr3};
 
@@ -21,7 +23,7 @@ pub fn line(input: &[u8]) -> Option<Line<'_>> {
     let text = input.get(..end)?;
     Some(Line {
         text: trim(text),
-        consumed: end.wrapping_add(1),
+        consumed: end.add_exact(1),
     })
 }
 
@@ -115,27 +117,27 @@ fn until(text: &[u8], marks: impl Fn(u64) -> u64, found: impl Fn(u8) -> bool) ->
     while let Some(word) = rest.first_chunk::<8>() {
         let marks = marks(u64::from_le_bytes(*word));
         if marks != 0 {
-            return at.wrapping_add((marks.trailing_zeros() / 8) as usize);
+            return at.add_exact((marks.trailing_zeros() / 8) as usize);
         }
-        at = at.wrapping_add(8);
+        at = at.add_exact(8);
         rest = text.get(at..).unwrap_or_default();
     }
     let mut before = at;
     // The last word again, but for what was looked at.
     if let Some(last) = text.last_chunk::<8>() {
-        let seen = 8usize.wrapping_sub(rest.len()) as u32;
+        let seen = 8usize.sub_exact(rest.len()) as u32;
         let marks = marks(u64::from_le_bytes(*last))
-            .checked_shr(seen.wrapping_mul(8))
+            .checked_shr(seen.mul_exact(8))
             .unwrap_or(0);
         // Without marks as many as there are bytes in a word.
         let more = (marks.trailing_zeros() / 8) as usize;
-        return before.wrapping_add(more.min(rest.len()));
+        return before.add_exact(more.min(rest.len()));
     }
     for &byte in rest {
         if found(byte) {
             break;
         }
-        before = before.wrapping_add(1);
+        before = before.add_exact(1);
     }
     before
 }

@@ -197,7 +197,7 @@ impl Counters {
     }
 
     pub(crate) fn tables(&self) -> usize {
-        self.lines.size().saturating_add(self.single.size())
+        self.lines.size().add_exact(self.single.size())
     }
 
     #[inline(always)]

@@ -4,6 +4,8 @@
 //! Call it from several threads at once, each with another `lane`; call `Store::maintain` beside
 //! them. Process context, may sleep. It leaves nothing behind.
 
+use hippos_invariant::Exact;
+
 use crate::operations::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, Verb};
 use crate::operations::number;
 use crate::platform::Platform;
@@ -60,7 +62,7 @@ pub fn run<P: Platform>(store: &Store<P>, lane: u32, rounds: u32) -> Result<(), 
         let hash = store.hash(&name);
         let bytes = piece(lane, n);
         let pieces = (round / 7) % 64;
-        let len = (pieces as usize).wrapping_mul(PIECE);
+        let len = (pieces as usize).mul_exact(PIECE);
         if let Ok(mut new) = store.reserve(&name, hash, lane, Expiry::NEVER, len) {
             for _ in 0..pieces {
                 new.write(&bytes);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The store in figures.
 
+use hippos_invariant::Exact;
+
 use crate::counters::ClassCounter;
 use crate::memory::pool::Use;
 use crate::platform::Platform;
@@ -75,7 +77,7 @@ pub struct ClassSnapshot {
 impl<P: Platform> Store<P> {
     /// The most that [`Store::resize`] takes, bytes.
     pub fn memory_max_settable(&self) -> usize {
-        self.pool.capacity().saturating_mul(self.pool.block_size())
+        self.pool.capacity().mul_exact(self.pool.block_size())
     }
 
     /// Bytes of a memory block.
@@ -93,9 +95,9 @@ impl<P: Platform> Store<P> {
         let size = self.pool.block_size();
         let slabs = self.pool.count(Use::Slab);
         Snapshot {
-            limit: self.pool.limit().saturating_mul(size),
+            limit: self.pool.limit().mul_exact(size),
             allowed: self.allowed(),
-            held: self.pool.held().saturating_mul(size),
+            held: self.pool.held().mul_exact(size),
             tables: [
                 self.index.tables(),
                 self.pool.tables(),
@@ -106,9 +108,9 @@ impl<P: Platform> Store<P> {
                 self.events.size(),
             ]
             .iter()
-            .fold(0, |sum, n| sum.saturating_add(*n)),
+            .fold(0, |sum, n| sum.add_exact(*n)),
             block: size,
-            slabs: slabs.saturating_add(self.pool.count(Use::Draining)),
+            slabs: slabs.add_exact(self.pool.count(Use::Draining)),
             index: self.pool.count(Use::Index),
             overflow: self.pool.count(Use::Overflow),
             idle: self.pool.count(Use::Idle),

@@ -501,7 +501,7 @@ impl<P: Platform> Store<P> {
         let event = Event {
             kind: Event::EVICTION,
             status: u8::from(slot.marks() & FETCHED != 0),
-            class: slot.class().saturating_add(1) as u8,
+            class: slot.class().add_exact(1) as u8,
             size: slot.value_len() as u32,
             ttl: expiry.ttl(self.now()).map_or(-1, |ttl| ttl as i32),
             idle: self.now().saturating_sub(header.atime.load(Relaxed)),

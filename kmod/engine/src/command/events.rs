@@ -6,6 +6,7 @@
 
 use core::net::IpAddr;
 
+use hippos_invariant::Exact;
 use hippos_store::{Commit, Dead, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, Verb};
 
 use crate::engine::DETAIL;
@@ -35,7 +36,7 @@ impl Seen {
 
 /// memcached counts classes from 1.
 fn class(class: usize) -> u8 {
-    class.saturating_add(1) as u8
+    class.add_exact(1) as u8
 }
 
 fn size(size: usize) -> u32 {

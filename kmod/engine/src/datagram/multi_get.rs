@@ -130,7 +130,7 @@ impl<P: Platform> Engine<P> {
         for ((key, lookup), place) in wanted.iter().zip(&mut many.items) {
             match self.store.finish_lookup(guard, key, lookup) {
                 Some(item) => {
-                    classes |= 1u64.wrapping_shl(item.class() as u32);
+                    classes |= 1u64.shl_by(item.class() as u32);
                     hits = hits.add_exact(1);
                     let (key, value) = item.parts();
                     bound = bound

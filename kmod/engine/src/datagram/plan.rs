@@ -152,7 +152,7 @@ impl<'g> Plan<'_, 'g> {
     /// Bytes of datagram `index`, frame included.
     #[inline]
     pub fn datagram_len(&self, index: u16) -> usize {
-        let before = usize::from(index).saturating_mul(DATA_MAX);
+        let before = usize::from(index).mul_exact(DATA_MAX);
         FRAME.add_exact(self.len.saturating_sub(before).min(DATA_MAX))
     }
 
@@ -182,18 +182,18 @@ impl<'g> Plan<'_, 'g> {
 
     /// Writes what of the reply belongs to datagram `index`.
     fn write_part(&self, index: u16, out: &mut Cursor<'_>) {
-        let start = usize::from(index).saturating_mul(DATA_MAX);
-        let end = start.saturating_add(DATA_MAX);
+        let start = usize::from(index).mul_exact(DATA_MAX);
+        let end = start.add_exact(DATA_MAX);
         let mut from = 0usize;
         for piece in self.pieces.iter() {
-            let to = from.saturating_add(piece_len(piece));
+            let to = from.add_exact(piece_len(piece));
             if start <= from && to <= end {
                 self.put(piece, out);
             } else if start < to && from < end {
                 // Only a part of it belongs here.
                 let mut window = Window {
                     skip: start.saturating_sub(from),
-                    left: end.saturating_sub(start.max(from)),
+                    left: end.sub_exact(start.max(from)),
                     out,
                 };
                 self.put(piece, &mut window);
@@ -238,7 +238,7 @@ impl<'g> Plan<'_, 'g> {
     /// Adds a piece of `len` bytes; `false` when there is no room for it.
     #[inline(never)]
     fn push(&mut self, piece: Piece<'g>, len: usize) -> bool {
-        self.len = self.len.saturating_add(len);
+        self.len = self.len.add_exact(len);
         self.pieces.push(piece).is_ok()
     }
 
@@ -321,8 +321,8 @@ fn piece_len(piece: &Piece<'_>) -> usize {
         Piece::Text(item) => value_len(item, None),
         Piece::TextCas(item, cas) => value_len(item, Some(*cas)),
         Piece::Meta(item, head) => usize::from(head.len)
-            .saturating_add(item.value().len())
-            .saturating_add(reply::CRLF.len()),
+            .add_exact(item.value().len())
+            .add_exact(reply::CRLF.len()),
         Piece::Binary(item, head) => binary_len(item, head.opcode),
         Piece::Scratch(span) | Piece::MetaHead(_, span) => usize::from(span.len),
         Piece::Line(line) => line.len(),
@@ -472,7 +472,7 @@ impl<P: Platform> Engine<P> {
     /// Whether the reply is one that the fast path sends, in `most` bytes with its frame.
     #[inline]
     fn fits(&self, plan: &Plan<'_, '_>, most: usize) -> bool {
-        plan.len <= self.fast_bytes() && FRAME.saturating_add(plan.len) <= most
+        plan.len <= self.fast_bytes() && FRAME.add_exact(plan.len) <= most
     }
 
     /// Counts a datagram that [`plan`](Self::plan) has an answer to, or none to give: when there is
@@ -634,7 +634,7 @@ impl<P: Platform> Engine<P> {
         }
         let value = item.value().len().add_exact(reply::CRLF.len());
         let hit = Hit::of(command, &item, seen);
-        if hit.value && value.saturating_add(SCRATCH) > self.fast_bytes() {
+        if hit.value && value.add_exact(SCRATCH) > self.fast_bytes() {
             return false;
         }
         let Some(line) = plan.push_scratch(|out| hit_line(out, command, &hit)) else {
@@ -645,7 +645,7 @@ impl<P: Platform> Engine<P> {
         }
         let head = usize::from(line.len);
         if hit.value {
-            plan.push(Piece::Meta(item, line), head.saturating_add(value))
+            plan.push(Piece::Meta(item, line), head.add_exact(value))
         } else {
             plan.push(Piece::MetaHead(item, line), head)
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! UDP in process context: whatever the fast path passed on.
 
+use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_store::Platform;
@@ -47,7 +48,7 @@ impl Reply {
     /// Frame and part of the message that make up datagram `index`.
     pub fn datagram<'m>(&self, index: u16, message: &'m [u8]) -> ([u8; FRAME], &'m [u8]) {
         let total = if self.len == 0 { 0 } else { self.datagrams() };
-        let start = usize::from(index).saturating_mul(DATA_MAX);
+        let start = usize::from(index).mul_exact(DATA_MAX);
         let rest = message.get(start..).unwrap_or(&[]);
         let part = rest.get(..DATA_MAX).unwrap_or(rest);
         (udp::reply_frame(self.id, index, total), part)
@@ -92,7 +93,7 @@ impl<P: Platform> Engine<P> {
         let most = self.udp_bytes();
         let mut session = Session::new(self, Transport::Udp);
         let mut out = Capped {
-            limit: most.saturating_add(REPLY_HEADER_MAX),
+            limit: most.add_exact(REPLY_HEADER_MAX),
             message,
         };
         let began = self.store.now();
@@ -119,7 +120,7 @@ impl<P: Platform> Engine<P> {
         // The session has counted what is between the frames.
         self.tally(EngineCounter::BytesRead, FRAME as u64);
         if let Some(reply) = &reply {
-            let frames = usize::from(reply.datagrams()).saturating_mul(FRAME);
+            let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
             self.tally(EngineCounter::BytesWritten, frames as u64);
         }
         reply

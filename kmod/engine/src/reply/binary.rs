@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Replies of the binary protocol.
 
+use hippos_invariant::Exact;
 use hippos_proto::binary::{non_quiet, op, Header, Response, Status};
 use hippos_proto::reply::Out;
 use hippos_store::{Outcome, StoreError};
@@ -42,7 +43,7 @@ impl Request {
             status,
             key: key as u16,
             extras: extras as u8,
-            body: extras.saturating_add(key).saturating_add(value) as u32,
+            body: extras.add_exact(key).add_exact(value) as u32,
             opaque: self.opaque,
             cas,
         }

@@ -4,6 +4,7 @@
 //! What Hippos has no use for is checked and answered as memcached does when
 //! the thing is there, or off.
 
+use hippos_invariant::Exact;
 use hippos_proto::number::{parse_i32, parse_u32};
 use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
@@ -214,7 +215,7 @@ fn classes(word: &[u8]) -> Option<Classes> {
     let mut bits = 0u64;
     for number in word.split(|&byte| byte == b',') {
         match parse_u32(number) {
-            Some(class @ 1..CLASSES_MAX) => bits |= 1 << class.wrapping_sub(1),
+            Some(class @ 1..CLASSES_MAX) => bits |= 1 << class.sub_exact(1),
             _ => return None,
         }
     }
@@ -272,6 +273,7 @@ fn lru(tokens: &Tokens<'_>) -> &'static [u8] {
             let factors = (sign(tokens.at(4)), sign(tokens.at(5)));
             match (hot, warm, factors) {
                 (Some(hot), Some(warm), (Some(a), Some(b))) => {
+                    // Wraps, as memcached's sum does.
                     if hot.wrapping_add(warm) > 80 {
                         TOO_HOT
                     } else if a <= 0 || b <= 0 {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Binary commands on the store.
 
+use hippos_invariant::Exact;
 use hippos_proto::binary::{op, Header, Status, HEADER};
 use hippos_proto::reply::Out;
 use hippos_proto::{KEY_MAX, VERSION};
@@ -33,12 +34,12 @@ impl<P: Platform> Session<'_, P> {
             Some(len) if usize::from(head.key) <= KEY_MAX => len,
             // There is no need to look at a key that is refused.
             value => {
-                let front = usize::from(head.key).saturating_add(usize::from(head.extras));
-                if front.saturating_add(HEADER) > FRONT_MAX {
+                let front = usize::from(head.key).add_exact(usize::from(head.extras));
+                if front.add_exact(HEADER) > FRONT_MAX {
                     self.begin_close();
                     return Step::Took(HEADER);
                 }
-                let left = u64::from(head.key).saturating_add(u64::from(head.extras));
+                let left = u64::from(head.key).add_exact(u64::from(head.extras));
                 let status = match value {
                     None => Status::UnknownCommand,
                     Some(_) => Status::Invalid,
@@ -58,8 +59,8 @@ impl<P: Platform> Session<'_, P> {
             request.error(out, Status::Invalid);
             self.begin_close();
         }
-        let front = HEADER.saturating_add(extras.len());
-        Step::Took(front.saturating_add(key.len()))
+        let front = HEADER.add_exact(extras.len());
+        Step::Took(front.add_exact(key.len()))
     }
 
     /// `false` when the request is malformed.

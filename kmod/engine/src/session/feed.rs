@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What a session does with input: it goes by the state to what takes it.
 
+use hippos_invariant::Exact;
 use hippos_proto::binary;
 use hippos_proto::reply::Out;
 use hippos_proto::token::{self, memchr};
@@ -54,12 +55,12 @@ impl<P: Platform> Session<'_, P> {
                 Step::Close => break Next::Close,
             }
         };
-        let consumed = input.len().saturating_sub(rest.len());
+        let consumed = input.len().sub_exact(rest.len());
         let engine = self.engine;
         engine.tally(EngineCounter::BytesRead, consumed as u64);
         engine.tally(
             EngineCounter::BytesWritten,
-            room.saturating_sub(out.room()) as u64,
+            room.sub_exact(out.room()) as u64,
         );
         if self.commands != 0 {
             let counter = match self.transport {
@@ -97,19 +98,19 @@ impl<P: Platform> Session<'_, P> {
             if !self.try_get(Keys { cas, touch: None }, key, true, out) {
                 break;
             }
-            commands = commands.wrapping_add(1);
+            commands = commands.add_exact(1);
             rest = after;
         }
         if commands == 0 {
             return 0;
         }
         self.protocol = Protocol::Text;
-        let taken = input.len().saturating_sub(rest.len());
+        let taken = input.len().sub_exact(rest.len());
         let engine = self.engine;
         engine.tally(EngineCounter::BytesRead, taken as u64);
         engine.tally(
             EngineCounter::BytesWritten,
-            room.saturating_sub(out.room()) as u64,
+            room.sub_exact(out.room()) as u64,
         );
         engine.tally(EngineCounter::TcpCommands, u64::from(commands));
         taken
@@ -127,7 +128,7 @@ impl<P: Platform> Session<'_, P> {
                 Some(end) => {
                     out.put(line);
                     self.state = State::Command;
-                    Step::Took(end.saturating_add(1))
+                    Step::Took(end.add_exact(1))
                 }
                 None if input.is_empty() => Step::Read,
                 None => Step::Took(input.len()),
@@ -166,12 +167,12 @@ impl<P: Platform> Session<'_, P> {
                 return Step::Park;
             }
             if matches!(step, Step::Took(_)) {
-                self.commands = self.commands.wrapping_add(1);
+                self.commands = self.commands.add_exact(1);
             }
             return step;
         }
         if let Some(step) = self.fast_command(input, out) {
-            self.commands = self.commands.wrapping_add(1);
+            self.commands = self.commands.add_exact(1);
             return step;
         }
         // A longer line is looked at no further, newline or not, so that it
@@ -191,7 +192,7 @@ impl<P: Platform> Session<'_, P> {
         if core::mem::take(&mut self.park_requested) {
             return Step::Park;
         }
-        self.commands = self.commands.wrapping_add(1);
+        self.commands = self.commands.add_exact(1);
         Step::Took(consumed)
     }
 
@@ -203,7 +204,7 @@ impl<P: Platform> Session<'_, P> {
         match input {
             [b'g', ..] => {
                 let (cas, key, rest) = plain_get(input)?;
-                let taken = input.len().saturating_sub(rest.len());
+                let taken = input.len().sub_exact(rest.len());
                 self.get_key(Keys { cas, touch: None }, key, true, out);
                 Some(Step::Took(taken))
             }
@@ -214,7 +215,7 @@ impl<P: Platform> Session<'_, P> {
 
     fn skip(&mut self, left: u64, then: AfterSwallow, input: &[u8], out: &mut impl Out) -> Step {
         let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        let left = left.saturating_sub(n as u64);
+        let left = left.sub_exact(n as u64);
         if left != 0 {
             if n == 0 {
                 return Step::Read;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `get` and its variants: one key, and lists of keys that are served as they come.
 
-use hippos_invariant::invariant;
+use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::parse_i32;
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::Get;
@@ -29,7 +29,7 @@ impl<P: Platform> Session<'_, P> {
             _ => return self.cut(),
         };
         let mut keys = Keys { cas, touch: None };
-        self.commands = self.commands.wrapping_add(1);
+        self.commands = self.commands.add_exact(1);
         let mut start = words.rest();
         if touch {
             let exptime = words.next().and_then(parse_i32);
@@ -43,13 +43,8 @@ impl<P: Platform> Session<'_, P> {
         }
         self.state = State::Keys(keys);
         // What a carriage return or a NUL hid from the words is still there.
-        let hidden = window.len().saturating_sub(token::trim(window).len());
-        Step::Took(
-            window
-                .len()
-                .saturating_sub(hidden)
-                .saturating_sub(start.len()),
-        )
+        let hidden = window.len().sub_exact(token::trim(window).len());
+        Step::Took(window.len().sub_exact(hidden).sub_exact(start.len()))
     }
 
     /// The end of a connection whose line never ends.
@@ -106,12 +101,12 @@ impl<P: Platform> Session<'_, P> {
                     self.get_key(keys, key, false, out);
                     rest = more;
                     if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
-                        return Step::Took(input.len().saturating_sub(rest.len()));
+                        return Step::Took(input.len().sub_exact(rest.len()));
                     }
                     continue;
                 }
             }
-            let taken = input.len().saturating_sub(rest.len());
+            let taken = input.len().sub_exact(rest.len());
             if out.room() < REPLY_HEADER_MAX {
                 return if taken == 0 {
                     Step::Write
@@ -148,12 +143,12 @@ impl<P: Platform> Session<'_, P> {
                 rest = rest.get(key.len()..).unwrap_or(&[]);
                 self.get_key(keys, key, false, out);
                 if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
-                    return Step::Took(input.len().saturating_sub(rest.len()));
+                    return Step::Took(input.len().sub_exact(rest.len()));
                 }
                 continue;
             }
             // The end of the line, or of what memcached sees of it.
-            let taken = taken.saturating_add(word.len());
+            let taken = taken.add_exact(word.len());
             self.state = State::SkipLine(reply::END);
             return Step::Took(taken);
         }

@@ -4,6 +4,7 @@
 use core::fmt::{Arguments, Write};
 
 use heapless::String;
+use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
 
 use crate::reply::binary::Request;
@@ -35,14 +36,14 @@ impl<O: Out> Lines<'_, O> {
             return;
         }
         if self.lines_done < self.skip {
-            self.lines_done = self.lines_done.wrapping_add(1);
+            self.lines_done = self.lines_done.add_exact(1);
             return;
         }
         if self.out.room() < REPLY_HEADER_MAX {
             self.full = true;
             return;
         }
-        self.lines_done = self.lines_done.wrapping_add(1);
+        self.lines_done = self.lines_done.add_exact(1);
         let mut text = String::<64>::new();
         let _ = text.write_fmt(name);
         let mut number = String::<128>::new();
@@ -75,7 +76,7 @@ impl<O: Out> Lines<'_, O> {
                 None => self.out.put(line),
             }
         }
-        self.lines_done = self.lines_done.wrapping_add(1);
+        self.lines_done = self.lines_done.add_exact(1);
     }
 
     pub(super) fn stat(&mut self, name: &str, value: Arguments<'_>) {

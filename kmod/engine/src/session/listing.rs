@@ -274,7 +274,7 @@ fn put_metadump<P: Platform>(engine: &Engine<P>, item: &Item<'_>, out: &mut impl
     } else {
         b" fetch=no cls="
     });
-    out.put_decimal(item.class().saturating_add(1) as u64);
+    out.put_decimal(item.class().add_exact(1) as u64);
     out.put(b" size=");
     out.put_decimal(item.size() as u64);
     out.put(b" flags=");

@@ -2,6 +2,7 @@
 //! memcached's authentication for text: the first command is a `set` of any
 //! key whose value is a name and a password.
 
+use hippos_invariant::Exact;
 use hippos_proto::number::parse_u32;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::token::{self, memchr, Words};
@@ -40,12 +41,12 @@ impl<P: Platform> Session<'_, P> {
             Some(len) if is_set => {
                 self.engine.tally(EngineCounter::AuthCommands, 1);
                 self.engine.tally(EngineCounter::AuthErrors, 1);
-                let left = u64::from(len).saturating_add(reply::CRLF.len() as u64);
+                let left = u64::from(len).add_exact(reply::CRLF.len() as u64);
                 self.swallow(left, AfterSwallow::Say(reply::AUTH_FAILURE));
             }
             _ => out.put(reply::UNAUTHENTICATED),
         }
-        Step::Took(end.saturating_add(1))
+        Step::Took(end.add_exact(1))
     }
 
     /// The value, of `len` bytes, with its line end.
@@ -58,7 +59,7 @@ impl<P: Platform> Session<'_, P> {
         };
         self.state = State::Command;
         out.put(self.logged_in(value, ending));
-        Step::Took(value.len().saturating_add(ending.len()))
+        Step::Took(value.len().add_exact(ending.len()))
     }
 
     fn logged_in(&mut self, value: &[u8], ending: &[u8]) -> &'static [u8] {

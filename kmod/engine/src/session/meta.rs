@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Meta commands: what `mg`, `ms`, `md`, `ma` and `me` do and say.
 
+use hippos_invariant::Exact;
 use hippos_proto::meta::{Command, Verb as Meta};
 use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
@@ -128,7 +129,7 @@ impl<P: Platform> Session<'_, P> {
                 // Whatever the mode, nothing old may be taken for new.
                 store.delete(key, hash, None);
                 let line = self.engine.refused(error);
-                self.swallow(u64::from(len).wrapping_add(2), AfterSwallow::Say(line));
+                self.swallow(u64::from(len).add_exact(2), AfterSwallow::Say(line));
             }
         }
     }
@@ -296,7 +297,7 @@ impl<P: Platform> Session<'_, P> {
         });
         out.put(b" cls=");
         // memcached's classes start from 1.
-        out.put_decimal(item.class().saturating_add(1) as u64);
+        out.put_decimal(item.class().add_exact(1) as u64);
         out.put(b" size=");
         out.put_decimal(item.size() as u64);
         out.put(reply::CRLF);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What a session is, and what it is in the middle of.
 
+use hippos_invariant::Exact;
 use hippos_proto::binary::Status;
 use hippos_proto::reply::Out;
 use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
@@ -155,7 +156,7 @@ impl<P: Platform> Sending<'_, P> {
         let rest = self.pin.value().get(self.sent..).unwrap_or(&[]);
         let part = rest.get(..out.room()).unwrap_or(rest);
         out.put(part);
-        self.sent = self.sent.saturating_add(part.len());
+        self.sent = self.sent.add_exact(part.len());
         if part.len() < rest.len() || out.room() < self.tail.len() {
             return false;
         }
@@ -304,8 +305,8 @@ impl<'e, P: Platform> Session<'e, P> {
         head: impl FnOnce(&mut O),
     ) -> bool {
         let value = item.value();
-        let whole = value.len().saturating_add(tail.len());
-        if whole.saturating_add(REPLY_HEADER_MAX) <= out.room() {
+        let whole = value.len().add_exact(tail.len());
+        if whole.add_exact(REPLY_HEADER_MAX) <= out.room() {
             head(out);
             out.put(value);
             out.put(tail);

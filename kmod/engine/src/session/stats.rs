@@ -257,7 +257,7 @@ impl<P: Platform> Engine<P> {
                 ("hits_to_cold", get_hits),
                 ("hits_to_temp", 0),
             ] {
-                let number = index.saturating_add(1);
+                let number = index.add_exact(1);
                 lines.put(
                     format_args!("items:{number}:{name}"),
                     format_args!("{value}"),
@@ -306,7 +306,7 @@ impl<P: Platform> Engine<P> {
                 ("hippos_retired", u64::from(shot.retired)),
                 ("hippos_reserve", u64::from(shot.reserve)),
             ] {
-                let number = index.saturating_add(1);
+                let number = index.add_exact(1);
                 lines.put(format_args!("{number}:{name}"), format_args!("{value}"));
             }
             if lines.full {
@@ -383,7 +383,7 @@ impl<P: Platform> Engine<P> {
             }
             lines.checkpoint();
             *resume = Resume {
-                place: place.saturating_add(1),
+                place: place.add_exact(1),
                 begun: None,
             };
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Values that come in: `set` and its variants, and the data that follows them.
 
+use hippos_invariant::Exact;
 use hippos_proto::number::parse_plain;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::Store;
@@ -40,7 +41,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let rest = rest.strip_prefix(b"\r\n")?;
         let (flags, exptime) = (parse_plain(flags)?, parse_plain(exptime)?);
         let len = parse_plain(len)? as usize;
-        let line = input.len().saturating_sub(rest.len());
+        let line = input.len().sub_exact(rest.len());
         if key.is_empty() || key.len() > KEY_MAX || len > VALUE_MAX || line > LINE_MAX {
             return None;
         }
@@ -64,7 +65,7 @@ impl<'e, P: Platform> Session<'e, P> {
         if !noreply {
             out.put(line);
         }
-        Some(Step::Took(input.len().saturating_sub(rest.len())))
+        Some(Step::Took(input.len().sub_exact(rest.len())))
     }
 
     /// `set` and its variants: makes room for the value that follows.
@@ -102,7 +103,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 if request.noreply && error == StoreError::TooLarge {
                     line = b"";
                 }
-                let left = u64::from(request.len).saturating_add(2);
+                let left = u64::from(request.len).add_exact(2);
                 self.swallow(left, AfterSwallow::Say(line));
             }
         }
@@ -123,8 +124,8 @@ impl<'e, P: Platform> Session<'e, P> {
                 (data.end.get_mut(usize::from(data.ended)), input.get(taken))
             {
                 *place = byte;
-                data.ended = data.ended.saturating_add(1);
-                taken = taken.saturating_add(1);
+                data.ended = data.ended.add_exact(1);
+                taken = taken.add_exact(1);
             }
             whole = data.ended == 2;
         }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Lines of the text and meta protocols: each goes to what serves it.
 
+use hippos_invariant::Exact;
 use hippos_proto::meta;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::{self, Request};
@@ -23,9 +24,9 @@ impl<P: Platform> Session<'_, P> {
             Request::Get(get) => {
                 let rest = self.get(&get, out);
                 // The keys that are left, and the line's ending.
-                return consumed.saturating_sub(match rest {
+                return consumed.sub_exact(match rest {
                     0 => 0,
-                    rest => rest.saturating_add(consumed.saturating_sub(line.len())),
+                    rest => rest.add_exact(consumed.sub_exact(line.len())),
                 });
             }
             Request::Store(store) => self.store(&store),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Memory for values that are still on their way: what they may have together, and the wait for it.
 
+use hippos_invariant::Exact;
 use hippos_store::{AllocError, Expiry, Hash, Platform, Reservation, StoreError};
 
 use crate::session::state::Session;
@@ -27,9 +28,9 @@ impl<P: Platform> Engine<P> {
     /// Whether there is room for another value on its way. One alone always may come.
     fn may_upload(&self, len: usize) -> bool {
         let quarters = if len <= SMALL_MAX { SMALL } else { LARGE };
-        let most = (self.store.allowed() / 4).saturating_mul(quarters);
+        let most = (self.store.allowed() / 4).mul_exact(quarters);
         let now = self.uploads.bytes();
-        now == 0 || now.saturating_add(len as u64) <= most as u64
+        now == 0 || now.add_exact(len as u64) <= most as u64
     }
 }
 
@@ -60,7 +61,7 @@ impl<'e, P: Platform> Session<'e, P> {
             let new = store.reserve(key, hash, flags, expiry, len);
             return Some(new.map(|new| self.begin(new)));
         };
-        self.waited = self.waited.saturating_add(cost);
+        self.waited = self.waited.add_exact(cost);
         if self.may_park && self.waited < WAIT {
             self.park_requested = true;
             return None;

@@ -4,6 +4,7 @@
 //! It has no memory of its own beside what its connection holds; what the log has overwritten meanwhile
 //! is lost to it, and it is told how much that was.
 
+use hippos_invariant::Exact;
 use hippos_proto::reply::Out;
 use hippos_store::{Event, NextEvent, Platform};
 
@@ -57,7 +58,7 @@ impl<'e, P: Platform> Watcher<'e, P> {
             match engine.store.read_event(&mut self.at) {
                 NextEvent::None => return true,
                 NextEvent::Lost(lost) => {
-                    self.skipped = self.skipped.saturating_add(lost);
+                    self.skipped = self.skipped.add_exact(lost);
                     engine.tally(EngineCounter::EventsSkipped, lost);
                 }
                 NextEvent::Event(logged) => {

@@ -110,7 +110,7 @@ impl<L: RawLock> Index<L> {
         for entry in self.chain(first).flat_map(|b| &b.entries) {
             f(bit, entry);
             // A chain has at most 9 times 7 entries.
-            bit = bit.wrapping_shl(1);
+            bit <<= 1;
         }
     }
 

@@ -125,7 +125,7 @@ impl<L: RawLock> Index<L> {
             n: AtomicUsize::new(1),
             segments: segments.keep(),
             shift: buckets.trailing_zeros(),
-            mask: buckets.saturating_sub(1),
+            mask: buckets.sub_exact(1),
             base: platform.base(),
             stripes: stripes.keep(),
             locks: locks.keep(),
@@ -159,11 +159,7 @@ impl<L: RawLock> Index<L> {
 
     #[inline]
     pub(crate) fn bucket(&self, at: usize) -> Option<&Bucket> {
-        let segment = self
-            .segments
-            .get(at.wrapping_shr(self.shift))?
-            .at
-            .load(Acquire);
+        let segment = self.segments.get(at.shr_by(self.shift))?.at.load(Acquire);
         let first = NonNull::new(segment as *mut Bucket)?;
         // SAFETY: a segment in the directory is a block of so many initialised buckets, and is
         // freed only a grace period after the last bucket in it went out of use.

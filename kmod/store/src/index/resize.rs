@@ -40,8 +40,7 @@ fn passed(awaited: &mut Option<Cookie>, done: impl Fn(Cookie) -> bool) -> bool {
 
 /// The highest power of two that is at most `n`.
 fn floor_power(n: usize) -> usize {
-    n.checked_ilog2()
-        .map_or(0, |bits| 1usize.wrapping_shl(bits))
+    n.checked_ilog2().map_or(0, |bits| 1usize.shl_by(bits))
 }
 
 impl<L: RawLock> Index<L> {
@@ -49,7 +48,7 @@ impl<L: RawLock> Index<L> {
     pub(crate) fn trim(&self, done: impl Fn(Cookie) -> bool) -> Option<u32> {
         let mut growth = self.locks.growth.try_lock()?;
         // The first segment that no bucket is in, counted from the last bucket's.
-        let last = self.n.load(Relaxed).sub_exact(1).wrapping_shr(self.shift);
+        let last = self.n.load(Relaxed).sub_exact(1).shr_by(self.shift);
         let mut empty = self.segments.get(last.add_exact(1)..)?.iter();
         let mut segment = empty.next().filter(|s| s.at.load(Relaxed) != 0)?;
         for next in empty.take_while(|s| s.at.load(Relaxed) != 0) {
@@ -132,14 +131,14 @@ impl<L: RawLock> Index<L> {
                     .chain(overflow)
                     .flat_map(|b| &b.entries)
                     .map(|e| e.load(Relaxed))
-                    .zip((ENTRIES as u32..64).map(|i| 1u64.wrapping_shl(i)))
+                    .zip((ENTRIES as u32..64).map(|i| 1u64.shl_by(i)))
                     .filter(|(entry, bit)| *entry != 0 && movers & bit == 0);
                 let mut bit = 1u64;
                 for entry in &old.entries {
                     if movers & bit != 0 || entry.load(Relaxed) == 0 {
                         entry.store(after.next().map_or(0, |(stayer, _)| stayer), Release);
                     }
-                    bit = bit.wrapping_shl(1);
+                    bit <<= 1;
                 }
                 old.head.store(0, Release);
                 for bucket in self.chain(overflow) {

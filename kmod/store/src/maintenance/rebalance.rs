@@ -57,7 +57,7 @@ impl ClassStats {
 
 /// A class as one bit of all.
 pub(super) fn bit(class: usize) -> u64 {
-    1u64.wrapping_shl(class as u32)
+    1u64.shl_by(class as u32)
 }
 
 /// The class that has had to evict most, if that is worth a slab, and how many slabs it is worth.

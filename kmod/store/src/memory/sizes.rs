@@ -18,7 +18,7 @@ pub(super) fn sizes(
     extra: u64,
 ) -> impl Iterator<Item = u32> {
     // The head has room for one slot's extra.
-    let room = (slab.saturating_sub(HEAD) as u64).saturating_add(extra);
+    let room = (slab.sub_exact(HEAD) as u64).add_exact(extra);
     let mut next = (smallest as u64).checked_next_multiple_of(8);
     let fit = move |size: u64| {
         let slots = room.checked_div(size.add_exact(extra)).filter(|n| *n > 0)?;

@@ -77,7 +77,7 @@ impl<L: RawLock> Slabs<L> {
         };
         let all = || sizes(slab, smallest, factor, extra as u64);
         let count = all().fold(0usize, |n, _| n.add_exact(1));
-        let room = slab.saturating_sub(HEAD).saturating_add(extra);
+        let room = slab.sub_exact(HEAD).add_exact(extra);
         let slots = |size: u32| {
             room.checked_div((size as usize).add_exact(extra))
                 .unwrap_or(0) as u32
@@ -118,9 +118,7 @@ impl<L: RawLock> Slabs<L> {
     /// Blocks that slots' numbers can tell apart.
     pub(crate) fn max_blocks(&self) -> usize {
         if eviction::queues(self.eviction) {
-            1usize
-                .wrapping_shl(u32::BITS.sub_exact(self.bits))
-                .sub_exact(1)
+            1usize.shl_by(u32::BITS.sub_exact(self.bits)).sub_exact(1)
         } else {
             usize::MAX
         }
@@ -135,13 +133,13 @@ impl<L: RawLock> Slabs<L> {
     pub(crate) fn number(&self, of: &Class<L>, slot: Slot) -> u32 {
         let offset = slot.address().get() & self.slab.sub_exact(1);
         let at = (offset as u32).sub_exact(HEAD as u32) / of.size;
-        self.block_of(slot).wrapping_shl(self.bits) | at
+        self.block_of(slot).shl_by(self.bits) | at
     }
 
     /// The slot of a number. The class's lock is held.
     pub(crate) fn numbered(&self, pool: &Pool<L>, of: &Class<L>, number: u32) -> Option<Slot> {
-        let block = pool.get(number.wrapping_shr(self.bits))?;
-        let at = number & 1u32.wrapping_shl(self.bits).sub_exact(1);
+        let block = pool.get(number.shr_by(self.bits))?;
+        let at = number & 1u32.shl_by(self.bits).sub_exact(1);
         self.slot_at(block, at.mul_exact(of.size()).add_exact(HEAD as u32))
     }
 
@@ -165,8 +163,8 @@ impl<L: RawLock> Slabs<L> {
     /// The links of a slot by its number: a word in the head for the first, the others' from the
     /// slab's end on downward.
     pub(crate) fn link<'a>(&self, pool: &'a Pool<L>, number: u32) -> Option<&'a AtomicU64> {
-        let at = pool.get(number.wrapping_shr(self.bits))?.at()?;
-        let offset = match number & 1u32.wrapping_shl(self.bits).sub_exact(1) {
+        let at = pool.get(number.shr_by(self.bits))?.at()?;
+        let offset = match number & 1u32.shl_by(self.bits).sub_exact(1) {
             0 => LINK,
             i => self
                 .slab

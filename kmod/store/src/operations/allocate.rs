@@ -203,7 +203,7 @@ impl<P: Platform> Store<P> {
 
     /// The most bytes that may wait for grace periods before writers do.
     fn max_retired(&self) -> u64 {
-        let limit = self.pool.limit().saturating_mul(self.pool.block_size());
+        let limit = self.pool.limit().mul_exact(self.pool.block_size());
         (limit / RETIRED_SHARE).max(self.item_max) as u64
     }
 

@@ -17,7 +17,7 @@ pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     let mut digits = false;
     while let Some(b) = rest.next_if(u8::is_ascii_digit) {
         digits = true;
-        let digit = u64::from(b.wrapping_sub(b'0'));
+        let digit = u64::from(b.sub_exact(b'0'));
         number = number.checked_mul(10)?.checked_add(digit)?;
     }
     let ended = rest.peek().is_none_or(|b| *b == 0 || space(b));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Items that are made from others: append, prepend, count up and down.
 
+use hippos_invariant::Exact;
+
 use crate::counters::Counter;
 use crate::hash::Hash;
 use crate::index::EntryPosition;
@@ -155,7 +157,7 @@ impl<P: Platform> Store<P> {
                         new.write(first);
                         new.write(second);
                     }
-                    let len = old.value().len().saturating_add(part.written().len());
+                    let len = old.value().len().add_exact(part.written().len());
                     // It is an item made anew.
                     Ok::<_, ()>((len, BINARY_KEY))
                 },
