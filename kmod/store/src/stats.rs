@@ -95,7 +95,7 @@ impl<P: Platform> Store<P> {
         let size = self.pool.block_size();
         let slabs = self.pool.count(Use::Slab);
         Snapshot {
-            limit: self.pool.limit().mul_exact(size),
+            limit: self.memory_limit(),
             allowed: self.allowed(),
             held: self.pool.held().mul_exact(size),
             tables: [

@@ -163,7 +163,7 @@ impl<P: Platform> Store<P> {
 
     /// Takes a block for the index. False if none is available.
     pub(crate) fn add_segment(&self) -> bool {
-        let Some(id) = self.pool.alloc(&self.platform, Use::Index) else {
+        let Some(id) = self.pool.alloc_block(&self.platform, Use::Index) else {
             return false;
         };
         let added = match self.pool.get(id).and_then(|block| block.at()) {
@@ -180,11 +180,11 @@ impl<P: Platform> Store<P> {
 
     /// Gives a class another slab, if there is a block available.
     pub(crate) fn add_slab(&self, class: usize) -> bool {
-        let Some(id) = self.pool.alloc(&self.platform, Use::Taken) else {
+        let Some(id) = self.pool.alloc_block(&self.platform, Use::Taken) else {
             return false;
         };
         // SAFETY: the block was just taken for this.
-        unsafe { self.slabs.add(&self.pool, class, id) };
+        unsafe { self.slabs.add_slab(&self.pool, class, id) };
         true
     }
 
@@ -193,7 +193,7 @@ impl<P: Platform> Store<P> {
         if self.index.spare() != 0 {
             return true;
         }
-        let Some(id) = self.pool.alloc(&self.platform, Use::Overflow) else {
+        let Some(id) = self.pool.alloc_block(&self.platform, Use::Overflow) else {
             return false;
         };
         let at = self.pool.get(id).and_then(|block| block.at());

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Memory for items: blocks, the slabs that they become, and slots on their way back.
+//!
+//! [`Pool::alloc_block`](pool::Pool::alloc_block) takes a block from the platform, within the limit;
+//! [`Slabs::add_slab`](slab::Slabs::add_slab) makes it a slab of a class;
+//! [`Slabs::alloc_slot`](slab::Slabs::alloc_slot) gives a slot of it to a writer. Who calls them when, and what
+//! is done when there is no block, is `operations/allocate.rs`.
 
 pub(crate) mod class;
 mod magazine;

@@ -236,7 +236,11 @@ impl<L: RawLock> Pool<L> {
     }
 
     /// A block for a use, if the limit and the platform allow it. May sleep.
-    pub(crate) fn alloc<P: Platform<Lock = L>>(&self, platform: &P, what: Use) -> Option<u32> {
+    pub(crate) fn alloc_block<P: Platform<Lock = L>>(
+        &self,
+        platform: &P,
+        what: Use,
+    ) -> Option<u32> {
         {
             let mut lists = self.lists.lock();
             if self.held() <= self.allowed() {

@@ -223,7 +223,7 @@ impl<L: RawLock> Slabs<L> {
     /// # Safety
     ///
     /// The block was taken from the pool for this, and nobody else refers to it.
-    pub(crate) unsafe fn add(&self, pool: &Pool<L>, class: usize, id: u32) {
+    pub(crate) unsafe fn add_slab(&self, pool: &Pool<L>, class: usize, id: u32) {
         let (Some(of), Some(block)) = (self.get(class), pool.get(id)) else {
             return;
         };
@@ -333,7 +333,7 @@ impl<L: RawLock> Slabs<L> {
 
     /// A free slot of the class, reserved. Never sleeps.
     #[inline]
-    pub(crate) fn alloc(&self, pool: &Pool<L>, class: usize, hash: Hash) -> Option<Slot> {
+    pub(crate) fn alloc_slot(&self, pool: &Pool<L>, class: usize, hash: Hash) -> Option<Slot> {
         let of = self.get(class)?;
         if of.free() == 0 {
             return None;

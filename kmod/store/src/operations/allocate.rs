@@ -113,7 +113,7 @@ impl<P: Platform> Store<P> {
     /// A slot that is free now. May be called in a section.
     #[inline]
     pub(crate) fn alloc_fast(&self, class: usize, hash: Hash) -> Option<Slot> {
-        let ready = || self.slabs.alloc(&self.pool, class, hash);
+        let ready = || self.slabs.alloc_slot(&self.pool, class, hash);
         (!self.congested()).then(ready).flatten()
     }
 
@@ -133,7 +133,7 @@ impl<P: Platform> Store<P> {
         let mut raised = false;
         loop {
             self.collect_retired();
-            if let Some(slot) = self.slabs.alloc(&self.pool, class, hash) {
+            if let Some(slot) = self.slabs.alloc_slot(&self.pool, class, hash) {
                 return Ok(slot);
             }
             if self.add_slab(class) {
@@ -203,8 +203,7 @@ impl<P: Platform> Store<P> {
 
     /// The most bytes that may wait for grace periods before writers do.
     fn max_retired(&self) -> u64 {
-        let limit = self.pool.limit().mul_exact(self.pool.block_size());
-        (limit / RETIRED_SHARE).max(self.item_max) as u64
+        (self.memory_limit() / RETIRED_SHARE).max(self.item_max) as u64
     }
 
     /// Does too much wait for grace periods?

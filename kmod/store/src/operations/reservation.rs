@@ -28,7 +28,7 @@ pub struct Reservation<'s, P: Platform> {
 unsafe impl<P: Platform> Send for Reservation<'_, P> {}
 
 impl<'s, P: Platform> Reservation<'s, P> {
-    /// Takes over a slot that was reserved by `Slabs::alloc`, of a class that holds such an item.
+    /// Takes over a slot that was reserved by `Slabs::alloc_slot`, of a class that holds such an item.
     pub(crate) fn new(
         store: &'s Store<P>,
         slot: Slot,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Gets that give a new time, and `touch`.
+//! `touch`, and gets that give an item a new time.
 
 use hippos_store::{Change, ClassCounter, Counter, Expiry, Guard, Hash, Item, Platform};
 
