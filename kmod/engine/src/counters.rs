@@ -51,6 +51,6 @@ hippos_store::counters! {
     }
 }
 
-/// How many counters there are: what [`hippos_store::Config::tallies`] has to
-/// be at least.
-pub const ENGINE_COUNTERS: usize = EngineCounter::Count as usize;
+/// How many counters there are, those of [histograms](crate::Interval) among them: what
+/// [`hippos_store::Config::tallies`] has to be at least.
+pub const ENGINE_COUNTERS: usize = EngineCounter::Count as usize + crate::latency::TALLIES;

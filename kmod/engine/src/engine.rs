@@ -13,6 +13,7 @@ use hippos_store::{ClassCounter, Counter, Item, Platform, Store};
 use crate::administration::{Administration, Setting};
 use crate::counters::EngineCounter;
 use crate::host_stats::HostStats;
+use crate::latency::Longest;
 use crate::prefix::PrefixCounter;
 use crate::settings::Settings;
 use crate::uploads::Uploads;
@@ -24,6 +25,7 @@ pub struct Engine<P: Platform> {
     pub store: Store<P>,
     pub(crate) settings: Settings,
     pub(crate) host_stats: &'static dyn HostStats,
+    pub(crate) longest: Longest,
     verbosity: AtomicU32,
     /// [`DETAIL`], [`LOGIN`] and what is watched.
     flags: AtomicU8,
@@ -57,6 +59,7 @@ impl<P: Platform> Engine<P> {
             uploads: Uploads::default(),
             store,
             host_stats,
+            longest: Longest::default(),
             verbosity: AtomicU32::new(settings.verbosity),
             flags: AtomicU8::new(0),
             watchers: Watchers::default(),
@@ -348,6 +351,7 @@ impl<P: Platform> Engine<P> {
     /// `stats reset`.
     pub fn reset(&self) {
         self.store.reset_counters();
+        self.longest.reset();
         self.settings.prefixes.reset();
         self.host_stats.reset();
     }

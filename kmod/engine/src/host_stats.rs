@@ -33,6 +33,11 @@ pub trait HostStats: Sync {
         let _ = tell;
     }
 
+    /// Whether it measures how long requests take, for [`note_time`](crate::Engine::note_time).
+    fn measures_latency(&self) -> bool {
+        false
+    }
+
     /// Statistics were reset: so are the host's own.
     fn reset(&self) {}
 }

@@ -26,7 +26,9 @@ mod datagram;
 mod engine;
 #[cfg(test)]
 mod fixture;
+mod histogram;
 mod host_stats;
+mod latency;
 mod limiter;
 mod prefix;
 mod reply;
@@ -48,6 +50,7 @@ pub use datagram::worker::{Message, Reply};
 pub use engine::Engine;
 pub use hippos_proto::reply::{Cursor, Out};
 pub use host_stats::{Address, FastPathStats, Host, HostStats, SocketInfo, Steering};
+pub use latency::Interval;
 pub use limiter::Limiter;
 pub use prefix::Prefixes;
 pub use reply::event::CloseReason;

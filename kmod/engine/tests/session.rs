@@ -526,6 +526,56 @@ fn commands_of_all_cpus_add_up_to_the_total() {
 }
 
 #[test]
+fn times_are_told_by_receive_path_until_they_are_forgotten() {
+    use hippos_engine::Interval;
+    let engine = engine();
+    let row = |name: &str| -> String {
+        let text = say(&engine, "stats hippos_latency\r\n");
+        assert_eq!(text.lines().count(), 1 + Interval::ALL.len() * 33 + 1);
+        let start = format!("STAT {name} ");
+        let line = text.lines().find(|line| line.starts_with(&start));
+        line.expect(name)[start.len()..].to_owned()
+    };
+    assert_eq!(row("hippos_latency"), "off");
+    for (interval, ns, requests) in [
+        (Interval::XdpService, 60, 1),
+        (Interval::XdpService, 81, 2),
+        (Interval::XdpService, 96, 1),
+        (Interval::XdpService, 3 << 30, 1),
+        (Interval::TcpWorkerQueue, 1 << 30, 3),
+    ] {
+        engine.note_time(interval, ns, requests);
+    }
+    for (name, value) in [
+        ("xdp:service:count", "5"),
+        ("xdp:service:sum_ns", "3221225790"),
+        ("xdp:service:p50_ns", "96"),
+        ("xdp:service:p999_ns", "3221225472"),
+        ("xdp:service:max_ns", "3221225472"),
+        ("xdp:service:le_64", "1"),
+        ("xdp:service:le_128", "0 3 0 0"),
+        ("xdp:service:le_inf", "1"),
+        ("tcp_worker:queue:count", "3"),
+        ("tcp_worker:queue:le_1073741824", "0 0 0 3"),
+        ("tcp_worker:service:count", "0"),
+        ("prerouting:service:max_ns", "0"),
+    ] {
+        assert_eq!(row(name), value, "{name}");
+    }
+    engine.reset_times();
+    assert_eq!(row("xdp:service:count"), "0");
+    assert_eq!(row("tcp_worker:queue:max_ns"), "0");
+    engine.note_time(Interval::UdpQueue, 100, 1);
+    assert_eq!(row("udp:queue:count"), "1");
+    say(&engine, "stats reset\r\n");
+    assert_eq!(row("udp:queue:sum_ns"), "0");
+    // Only times are forgotten by the other.
+    say(&engine, "get none\r\n");
+    engine.reset_times();
+    assert!(say(&engine, "stats\r\n").contains("STAT get_misses 1\r\n"));
+}
+
+#[test]
 fn prefixes_are_counted_when_asked_for() {
     let engine = common::engine_with(hippos_engine::Settings {
         prefixes: Box::leak(Box::new(hippos_engine::Prefixes::new())),

@@ -312,6 +312,17 @@ impl Counters {
         self.tally_at(i).map_or(0, |at| self.sum(at))
     }
 
+    /// Zeroes `count` tallies from `first` on.
+    pub(crate) fn reset_tallies(&self, first: usize, count: usize) {
+        for cpu in 0..self.cpus {
+            for i in first..first.saturating_add(count) {
+                if let Some(cell) = self.tally_at(i).and_then(|at| self.cell(cpu, at)) {
+                    cell.store(0, Relaxed);
+                }
+            }
+        }
+    }
+
     /// How many shards there are.
     pub(crate) fn cpus(&self) -> usize {
         self.cpus

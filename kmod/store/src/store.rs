@@ -436,6 +436,11 @@ impl<P: Platform> Store<P> {
         self.counters.tallied(i)
     }
 
+    /// Zeroes `count` of the caller's own counters, from `first` on.
+    pub fn reset_tallies(&self, first: usize, count: usize) {
+        self.counters.reset_tallies(first, count);
+    }
+
     /// How many CPUs count.
     pub fn counting_cpus(&self) -> usize {
         self.counters.cpus()

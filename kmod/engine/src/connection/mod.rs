@@ -8,7 +8,7 @@
 //! - A. Handlers of the stream's events, which receive, answer and send: [`turn`](Connection::turn)
 //!   and [`serve_softirq`](Connection::serve_softirq).
 //! - B. A poll for the next timeout: [`deadline`](Connection::deadline).
-//! - C. A getter, which may be called whenever desired: [`has_unsent`](Connection::has_unsent).
+//! - C. Getters, which may be called whenever desired: [`has_unsent`](Connection::has_unsent) and the like.
 //!
 //! Calls for one connection do not overlap; the module makes them under the socket's lock. The order:
 //!
@@ -136,6 +136,11 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
     /// Whether the client watches: see `watch`.
     pub fn is_watching(&self) -> bool {
         self.session.is_watching()
+    }
+
+    /// How many commands were served since the last call, by either handler.
+    pub fn take_served(&mut self) -> u32 {
+        self.session.take_served()
     }
 
     /// Why the connection ends, after a turn that said so: by the client's own wish, or not. memcached

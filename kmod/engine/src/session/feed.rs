@@ -68,6 +68,7 @@ impl<P: Platform> Session<'_, P> {
                 Transport::Udp => EngineCounter::UdpCommands,
             };
             engine.tally(counter, u64::from(self.commands));
+            self.served = self.served.wrapping_add(self.commands);
             self.commands = 0;
         }
         FeedResult { consumed, next }
@@ -113,6 +114,7 @@ impl<P: Platform> Session<'_, P> {
             room.sub_exact(out.room()) as u64,
         );
         engine.tally(EngineCounter::TcpCommands, u64::from(commands));
+        self.served = self.served.wrapping_add(commands);
         taken
     }
 

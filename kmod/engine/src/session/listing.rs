@@ -35,6 +35,7 @@ enum What<'e, P: Platform> {
     Detail,
     Passes,
     Cpus,
+    Latency,
     Metadump(Walk<'e, P>),
     Mgdump(Walk<'e, P>),
     Cachedump(Walk<'e, P>, u32),
@@ -132,6 +133,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             b"sizes" => What::Sizes,
             b"hippos_pass" => What::Passes,
             b"hippos_cpus" => What::Cpus,
+            b"hippos_latency" => What::Latency,
             _ => return None,
         }))
     }
@@ -180,6 +182,7 @@ impl<'e, P: Platform> Listing<'e, P> {
             What::Detail => engine.stats_detail(&mut lines),
             What::Passes => engine.stats_passes(&mut lines),
             What::Cpus => engine.stats_cpus(&mut lines),
+            What::Latency => engine.stats_latency(&mut lines),
             What::Metadump(walk) => {
                 let more = dump(engine, walk, lines.out, |item, out| {
                     put_metadump(engine, item, out);

@@ -13,6 +13,7 @@ mod admin;
 mod binary;
 mod feed;
 mod get;
+mod latency;
 mod lines;
 mod listing;
 mod login;

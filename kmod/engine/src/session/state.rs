@@ -203,6 +203,8 @@ pub struct Session<'e, P: Platform> {
     pub(super) state: State<'e, P>,
     pub(super) sending: Option<Sending<'e, P>>,
     pub(super) commands: u32,
+    /// Those since they were last [taken](Self::take_served).
+    pub(super) served: u32,
     /// The client has logged in, or need not.
     pub(super) authenticated: bool,
     /// The client said `quit`, as opposed to being hung up on.
@@ -239,6 +241,7 @@ impl<'e, P: Platform> Session<'e, P> {
             state: State::Command,
             sending: None,
             commands: 0,
+            served: 0,
             quit: false,
             may_park: false,
             values: 0,
@@ -277,6 +280,11 @@ impl<'e, P: Platform> Session<'e, P> {
     /// something, whatever its input.
     pub fn is_sending(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// The commands that were served since the last call.
+    pub(crate) fn take_served(&mut self) -> u32 {
+        core::mem::take(&mut self.served)
     }
 
     /// The client wants to go.

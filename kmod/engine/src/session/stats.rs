@@ -189,6 +189,7 @@ impl<P: Platform> Engine<P> {
         lines.words(&[
             ("hippos_eviction", eviction),
             ("hippos_admin", administration.name()),
+            ("hippos_latency", on(self.host_stats.measures_latency())),
         ]);
         lines.number("hippos_udp_bytes", self.udp_bytes());
         lines.number("hippos_udp_fast_bytes", self.fast_bytes());

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A histogram of times: four buckets for each power of two from 64 ns to 2³⁰ ns, one below and one
+//! above, so that what a percentile tells is at most a quarter more than it was.
+
+/// Buckets for each power of two.
+pub(crate) const STEPS: usize = 4;
+/// The first bucket goes up to two to the power of this, in nanoseconds.
+const LEAST: u32 = 6;
+/// What takes longer than two to the power of this is in the last bucket.
+const MOST: u32 = 30;
+/// Powers of two that have [`STEPS`] buckets each.
+pub(crate) const POWERS: usize = (MOST - LEAST) as usize;
+/// All buckets.
+pub(crate) const BUCKETS: usize = POWERS * STEPS + 2;
+
+/// The bucket of a time in nanoseconds.
+#[inline]
+pub(crate) fn bucket(ns: u64) -> usize {
+    // A bucket's upper bound belongs to it.
+    let below = ns.saturating_sub(1);
+    let Some(power) = below.checked_ilog2().filter(|power| *power >= LEAST) else {
+        return 0;
+    };
+    if power >= MOST {
+        return BUCKETS - 1;
+    }
+    let step = (below >> power.wrapping_sub(2)) as usize % STEPS;
+    (power.wrapping_sub(LEAST) as usize)
+        .wrapping_mul(STEPS)
+        .wrapping_add(step)
+        .wrapping_add(1)
+}
+
+/// The longest time of a bucket, in nanoseconds; none of the last.
+pub(crate) fn bound(bucket: usize) -> Option<u64> {
+    let Some(step) = bucket.checked_sub(1) else {
+        return Some(1 << LEAST);
+    };
+    if step >= POWERS.wrapping_mul(STEPS) {
+        return None;
+    }
+    let power = 1u64 << (LEAST as usize).wrapping_add(step / STEPS);
+    let steps = (step % STEPS).wrapping_add(1) as u64;
+    Some(power.wrapping_add((power / STEPS as u64).wrapping_mul(steps)))
+}
+
+/// How many times fell into each bucket.
+pub(crate) struct Histogram {
+    counts: [u64; BUCKETS],
+    max: u64,
+}
+
+impl Histogram {
+    /// Of the counts that `read` tells for each bucket, and the longest time. Counts of one that is written
+    /// meanwhile, or set to zero, are of slightly different moments; each is read once.
+    pub(crate) fn read(read: impl FnMut(usize) -> u64, max: u64) -> Self {
+        Self {
+            counts: core::array::from_fn(read),
+            max,
+        }
+    }
+
+    /// The times of a bucket.
+    pub(crate) fn times(&self, bucket: usize) -> u64 {
+        self.counts.get(bucket).copied().unwrap_or(0)
+    }
+
+    /// All times.
+    pub(crate) fn count(&self) -> u64 {
+        self.counts.iter().fold(0, |sum, n| sum.wrapping_add(*n))
+    }
+
+    /// The longest, in nanoseconds.
+    pub(crate) fn max(&self) -> u64 {
+        self.max
+    }
+
+    /// The time that so many of a thousand are not above, in nanoseconds: its bucket's longest, if
+    /// there was one as long. 0 of none.
+    pub(crate) fn quantile(&self, of_thousand: u64) -> u64 {
+        let count = self.count();
+        let (whole, rest) = (count / 1000, count % 1000);
+        let rank = whole
+            .wrapping_mul(of_thousand)
+            .wrapping_add(rest.wrapping_mul(of_thousand).div_ceil(1000));
+        let mut below = 0u64;
+        for (bucket, n) in self.counts.iter().enumerate() {
+            below = below.wrapping_add(*n);
+            if *n != 0 && below >= rank {
+                return bound(bucket).map_or(self.max, |bound| bound.min(self.max));
+            }
+        }
+        0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// A repeatable stream of numbers of all magnitudes (xorshift).
+    fn times(seed: u64, count: usize) -> Vec<u64> {
+        let mut x = seed | 1;
+        (0..count)
+            .map(|_| {
+                x ^= x << 13;
+                x ^= x >> 7;
+                x ^= x << 17;
+                x >> (20 + x % 44)
+            })
+            .collect()
+    }
+
+    fn histogram(times: &[u64]) -> Histogram {
+        let mut counts = [0; BUCKETS];
+        for time in times {
+            counts[bucket(*time)] += 1;
+        }
+        Histogram::read(|i| counts[i], times.iter().copied().max().unwrap_or(0))
+    }
+
+    #[test]
+    fn each_time_is_in_the_bucket_whose_bounds_hold_it() {
+        let edges = (0..BUCKETS).filter_map(bound);
+        let edges = edges.flat_map(|bound| [bound - 1, bound, bound + 1]);
+        for time in edges.chain(times(7, 100_000)).chain([0, u64::MAX]) {
+            let bucket = bucket(time);
+            assert!(bucket < BUCKETS, "{time}");
+            if let Some(most) = bound(bucket) {
+                assert!(time <= most, "{time} in bucket {bucket}");
+            }
+            if let Some(before) = bucket.checked_sub(1) {
+                assert!(bound(before).unwrap() < time, "{time} in bucket {bucket}");
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_go_from_64_ns_to_a_second_by_steps_of_a_quarter_at_most() {
+        let bounds: Vec<_> = (0..BUCKETS).filter_map(bound).collect();
+        assert_eq!(bounds.len(), BUCKETS - 1);
+        assert_eq!((bounds[0], *bounds.last().unwrap()), (64, 1 << 30));
+        for pair in bounds.windows(2) {
+            assert!(
+                pair[0] < pair[1] && pair[1] - pair[0] <= pair[0] / 4,
+                "{pair:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn quantiles_are_never_below_and_at_most_a_quarter_above() {
+        for seed in 1..200u64 {
+            let mut times = times(seed * 0x9e37_79b9, seed as usize * 7);
+            let histogram = histogram(&times);
+            assert_eq!(histogram.count(), times.len() as u64);
+            times.sort_unstable();
+            for of_thousand in [1, 500, 900, 990, 999, 1000] {
+                let rank = (times.len() as u64 * of_thousand).div_ceil(1000).max(1);
+                let exact = times[rank as usize - 1];
+                let told = histogram.quantile(of_thousand);
+                assert!(told >= exact, "{of_thousand}: {told} of {exact}");
+                assert!(
+                    exact > 1 << MOST || told <= (exact + exact / 4).max(64),
+                    "{of_thousand}: {told} of {exact}"
+                );
+            }
+            assert_eq!(histogram.quantile(1000), *times.last().unwrap());
+        }
+    }
+
+    #[test]
+    fn one_of_nothing_tells_zero() {
+        let none = histogram(&[]);
+        assert_eq!((none.count(), none.max(), none.quantile(500)), (0, 0, 0));
+        assert_eq!(histogram(&[70]).quantile(1), 70);
+    }
+}
