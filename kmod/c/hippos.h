@@ -87,10 +87,17 @@ enum hippos_handler_kind {
 	HIPPOS_XDP,
 };
 
+/*
+ * What a packet that was served took and, unless that is U64_MAX, waited, in
+ * nanoseconds. In the same context.
+ */
+typedef void hippos_record_fn(void *private, u32 kind, u64 service, u64 queued);
+
 /* Who gets the packets for a UDP port. */
 struct hippos_handler {
 	hippos_receive_fn *receive;
 	hippos_allow_fn *allow;
+	hippos_record_fn *record;
 	void *private;
 	/* What the socket is bound to, or 0. */
 	u32 interface;
@@ -196,6 +203,8 @@ void hippos_connection_put(struct sock *sk);
 bool hippos_connection_shut_down(struct sock *sk);
 u64 hippos_connection_received(const struct sock *sk);
 u64 hippos_connection_sent(const struct sock *sk);
+void hippos_udp_stamp(struct socket *socket, bool on);
+u64 hippos_udp_queued(struct socket *socket);
 int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
 			struct hippos_addresses *ends);
 int hippos_send_to(struct socket *socket, const void *head, size_t head_len,
@@ -237,6 +246,8 @@ struct hippos_poll {
 	struct llist_head parked;
 	struct llist_node *parked_first;
 	unsigned long unparked;
+	/* Since when the socket that was taken off last had been on it, or 0. */
+	u64 queued_at;
 	struct task_struct *task;
 	bool (*serve)(struct hippos_watch *watch, struct sock *sk);
 };
@@ -246,6 +257,8 @@ struct hippos_watch {
 	struct llist_node node;
 	/* On ready, batch or parked. */
 	unsigned long queued;
+	/* When it was put on ready, while times are measured; else 0. */
+	u64 queued_at;
 	struct hippos_poll *poll;
 	void (*data_ready)(struct sock *sk);
 	void (*state_change)(struct sock *sk);
@@ -263,6 +276,7 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
 void hippos_poll_detach(struct socket *socket);
 void hippos_watch_again(struct hippos_watch *watch);
 void hippos_watch_park(struct hippos_watch *watch);
+u64 hippos_poll_queued(const struct hippos_poll *poll);
 bool hippos_poll_has_parked(const struct hippos_poll *poll);
 void hippos_poll_unpark(struct hippos_poll *poll);
 bool hippos_watch_is_queued(const struct hippos_watch *watch);
@@ -344,6 +358,12 @@ void hippos_registry_unlock(void);
 u64 hippos_uptime_ms(void);
 s64 hippos_unix_ms(void);
 u64 hippos_unix_us(void);
+
+/* latency.c */
+
+void hippos_latency_set(bool on);
+bool hippos_latency_is_on(void);
+u64 hippos_latency_now(void);
 
 /* device.c */
 

@@ -29,6 +29,7 @@
 #include <net/sock.h>
 
 #include "hippos.h"
+#include "latency.h"
 
 #define QUEUED 0
 
@@ -39,8 +40,11 @@ static void make_ready(struct hippos_watch *watch)
 {
 	struct hippos_poll *poll = watch->poll;
 
-	if (!test_and_set_bit(QUEUED, &watch->queued) &&
-	    llist_add(&watch->node, &poll->ready))
+	if (test_and_set_bit(QUEUED, &watch->queued))
+		return;
+	if (static_branch_unlikely(&hippos_latency))
+		watch->queued_at = hippos_now();
+	if (llist_add(&watch->node, &poll->ready))
 		wake_up_process(poll->task);
 }
 
@@ -99,6 +103,7 @@ void hippos_poll_init(struct hippos_poll *poll,
 	init_llist_head(&poll->parked);
 	poll->parked_first = NULL;
 	poll->unparked = 0;
+	poll->queued_at = 0;
 	poll->task = NULL;
 }
 
@@ -130,10 +135,22 @@ struct hippos_watch *hippos_poll_next(struct hippos_poll *poll)
 	}
 	watch = llist_entry(poll->batch, struct hippos_watch, node);
 	poll->batch = poll->batch->next;
+	poll->queued_at = watch->queued_at;
+	watch->queued_at = 0;
 	/* Pairs with test_and_set_bit(): what was queued before is seen after. */
 	clear_bit(QUEUED, &watch->queued);
 	smp_mb__after_atomic();
 	return watch;
+}
+
+/* How long the socket of the last hippos_poll_next() was on the list, in nanoseconds. */
+u64 hippos_poll_queued(const struct hippos_poll *poll)
+{
+	u64 now = hippos_now();
+
+	if (!poll->queued_at)
+		return HIPPOS_NOT_QUEUED;
+	return now > poll->queued_at ? now - poll->queued_at : 0;
 }
 
 void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,

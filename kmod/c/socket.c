@@ -18,6 +18,7 @@
 #include <net/tcp.h>
 
 #include "hippos.h"
+#include "latency.h"
 
 #define DATAGRAM_BUFFER (1 << 20)
 
@@ -249,6 +250,31 @@ static bool is_loopback(struct net *net, u32 interface)
 	loopback = dev && dev->flags & IFF_LOOPBACK;
 	rcu_read_unlock();
 	return loopback;
+}
+
+/*
+ * Has the time stamps of what is received kept, or not, as SO_TIMESTAMP does, but
+ * without a control message for each. May sleep.
+ */
+void hippos_udp_stamp(struct socket *sock, bool on)
+{
+	struct sock *sk = sock->sk;
+
+	lock_sock(sk);
+	if (on && !sock_flag(sk, SOCK_TIMESTAMP)) {
+		sock_set_flag(sk, SOCK_TIMESTAMP);
+		net_enable_timestamp();
+	} else if (!on && sock_flag(sk, SOCK_TIMESTAMP)) {
+		sock_reset_flag(sk, SOCK_TIMESTAMP);
+		net_disable_timestamp();
+	}
+	release_sock(sk);
+}
+
+/* How long the datagram that was received last had been in the kernel, in nanoseconds. */
+u64 hippos_udp_queued(struct socket *sock)
+{
+	return hippos_since_stamp(sock_read_timestamp(sock->sk));
 }
 
 /* Takes one datagram, without waiting. */

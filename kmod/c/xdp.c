@@ -22,6 +22,7 @@
 
 #include "datagram.h"
 #include "hippos.h"
+#include "latency.h"
 #include "pass.h"
 #include "route.h"
 
@@ -295,17 +296,31 @@ static u32 serve(const struct hippos_xdp *state, struct xdp_buff *xdp)
 	return XDP_DROP;
 }
 
+/* What a frame took. */
+static noinline __cold void record(const struct hippos_xdp *state, u64 began)
+{
+	u64 ended = hippos_now();
+
+	state->handler.record(state->handler.private, HIPPOS_XDP,
+			      ended > began ? ended - began : 0, HIPPOS_NOT_QUEUED);
+}
+
 __bpf_kfunc_start_defs();
 
 __bpf_kfunc int hippos_xdp(struct xdp_md *ctx)
 {
 	const struct hippos_xdp *state;
 	u32 verdict = XDP_PASS;
+	u64 began = 0;
 
+	if (static_branch_unlikely(&hippos_latency))
+		began = hippos_now();
 	rcu_read_lock();
 	state = rcu_dereference(xdp_state);
 	if (likely(state))
 		verdict = serve(state, (struct xdp_buff *)ctx);
+	if (static_branch_unlikely(&hippos_latency) && verdict != XDP_PASS && began)
+		record(state, began);
 	rcu_read_unlock();
 	if (verdict == XDP_PASS)
 		this_cpu_inc(counts.passed);

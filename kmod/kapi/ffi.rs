@@ -45,11 +45,18 @@ pub(crate) struct hippos_packet {
     pub(crate) held: [u64; 8],
 }
 
+/// `hippos_latency`, a `struct static_key_false`.
+#[repr(C)]
+pub(crate) struct hippos_latency_key {
+    pub(crate) key: bindings::static_key_false,
+}
+
 /// `struct hippos_handler`.
 #[repr(C)]
 pub(crate) struct hippos_handler {
     pub(crate) receive: Receive,
     pub(crate) allow: Allow,
+    pub(crate) record: Record,
     pub(crate) private: *mut c_void,
     pub(crate) interface: u32,
     pub(crate) port: u16,
@@ -124,7 +131,7 @@ impl hippos_steer {
 /// `struct hippos_watch`.
 #[repr(C)]
 pub(crate) struct hippos_watch {
-    private: [*mut c_void; 6],
+    private: [*mut c_void; 7],
 }
 
 /// `struct hippos_waker`.
@@ -150,6 +157,9 @@ pub(crate) type Receive =
 
 /// `hippos_allow_fn`.
 pub(crate) type Allow = unsafe extern "C" fn(*mut c_void, *const hippos_packet) -> bool;
+
+/// `hippos_record_fn`.
+pub(crate) type Record = unsafe extern "C" fn(*mut c_void, u32, u64, u64);
 
 extern "C" {
     // packet.c
@@ -221,6 +231,8 @@ extern "C" {
     pub(crate) fn hippos_connection_shut_down(sk: *mut sock) -> bool;
     pub(crate) fn hippos_connection_received(sk: *const sock) -> u64;
     pub(crate) fn hippos_connection_sent(sk: *const sock) -> u64;
+    pub(crate) fn hippos_udp_stamp(socket: *mut socket, on: bool);
+    pub(crate) fn hippos_udp_queued(socket: *mut socket) -> u64;
     pub(crate) fn hippos_receive_from(
         socket: *mut socket,
         buffer: *mut c_void,
@@ -283,6 +295,7 @@ extern "C" {
     pub(crate) fn hippos_watch_remove(watch: *mut hippos_watch, socket: *mut socket);
     pub(crate) fn hippos_watch_again(watch: *mut hippos_watch);
     pub(crate) fn hippos_watch_park(watch: *mut hippos_watch);
+    pub(crate) fn hippos_poll_queued(poll: *const hippos_poll) -> u64;
     pub(crate) fn hippos_poll_has_parked(poll: *const hippos_poll) -> bool;
     pub(crate) fn hippos_poll_unpark(poll: *mut hippos_poll);
     pub(crate) fn hippos_watch_is_queued(watch: *const hippos_watch) -> bool;
@@ -352,6 +365,12 @@ extern "C" {
     pub(crate) fn hippos_uptime_ms() -> u64;
     pub(crate) fn hippos_unix_ms() -> i64;
     pub(crate) fn hippos_unix_us() -> u64;
+
+    // latency.c
+    pub(crate) static hippos_latency: hippos_latency_key;
+    pub(crate) fn hippos_latency_set(on: bool);
+    pub(crate) fn hippos_latency_is_on() -> bool;
+    pub(crate) fn hippos_latency_now() -> u64;
 
     // device.c
     pub(crate) fn hippos_device_register(

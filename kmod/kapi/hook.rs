@@ -9,6 +9,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::ffi;
+use crate::latency;
 use crate::namespace::Namespace;
 use crate::packet::{source, Packet, Verdict};
 use crate::rcu;
@@ -27,6 +28,10 @@ pub trait PacketHandler: Send + Sync + 'static {
 
     /// Decides about one packet.
     fn receive(&self, packet: Packet<'_>) -> Verdict;
+
+    /// Notes, while times are [measured](crate::latency), what a packet that was not left to others
+    /// took and waited, in nanoseconds. In the same context.
+    fn record(&self, xdp: bool, service: u64, queued: Option<u64>);
 }
 
 /// When packets are answered before the socket.
@@ -91,6 +96,7 @@ pub(crate) fn describe<T: PacketHandler>(handler: &Arc<T>) -> ffi::hippos_handle
     ffi::hippos_handler {
         receive: receive::<T>,
         allow: allow::<T>,
+        record: record::<T>,
         private: (&raw const **handler).cast_mut().cast::<c_void>(),
         interface: handler.interface(),
         port: handler.port(),
@@ -156,6 +162,21 @@ unsafe extern "C" fn allow<T: PacketHandler>(
     let (source, local) = unsafe { (source(&*raw), (*raw).local) };
     // SAFETY: we are inside a section, and leave it to whoever called.
     handler.is_allowed(unsafe { rcu::within() }, source, local)
+}
+
+/// # Safety
+///
+/// Called in softirq under RCU with the handler's address as registered.
+#[cold]
+unsafe extern "C" fn record<T: PacketHandler>(
+    private: *mut c_void,
+    kind: u32,
+    service: u64,
+    queued: u64,
+) {
+    // SAFETY: who registered it keeps the handler until there are no more calls.
+    let handler = unsafe { &*private.cast::<T>() };
+    handler.record(kind != 0, service, latency::queued(queued));
 }
 
 /// # Safety

@@ -14,6 +14,7 @@ pub mod device;
 pub mod fault;
 mod ffi;
 pub mod hook;
+pub mod latency;
 pub mod lock;
 pub mod namespace;
 pub mod packet;

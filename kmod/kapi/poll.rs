@@ -11,6 +11,7 @@ use kernel::types::Opaque;
 use hippos_invariant::Exact;
 
 use crate::ffi;
+use crate::latency;
 use crate::socket::Socket;
 use crate::stream::{Locked, SoftirqPages, SoftirqPagesUser, Stream};
 use crate::thread::Context;
@@ -295,6 +296,13 @@ impl<T: Serve> Ready<'_, T> {
         *count = count
             .add_exact(usize::from(deadline.is_some()))
             .sub_exact(usize::from(had.is_some()));
+    }
+
+    /// How long the socket was ready, in nanoseconds; if times were [measured](latency) when it
+    /// became so.
+    pub fn queued(&self) -> Option<u64> {
+        // SAFETY: the worker's own thread, by the poll that this borrows.
+        latency::queued(unsafe { ffi::hippos_poll_queued(self.poll.raw.get()) })
     }
 
     /// Puts the socket aside until [`Poll::unpark`]: it can't get on before others have.

@@ -12,6 +12,7 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 use crate::ffi;
+use crate::latency;
 use crate::namespace::Namespace;
 
 /// A socket; closed when dropped.
@@ -130,6 +131,19 @@ impl Socket {
         // SAFETY: by the invariant a socket; `ends` is written only.
         unsafe { ffi::hippos_peer(self.raw.as_ptr(), &mut ends.0) };
         ends
+    }
+
+    /// Has the kernel's time stamps of datagrams kept for [`queued`](Self::queued), or not. May sleep.
+    pub fn keep_stamps(&self, on: bool) {
+        // SAFETY: by the invariant a socket.
+        unsafe { ffi::hippos_udp_stamp(self.raw.as_ptr(), on) }
+    }
+
+    /// How long the datagram that was taken last had been in the kernel, in nanoseconds, if its time
+    /// stamp was kept.
+    pub fn queued(&self) -> Option<u64> {
+        // SAFETY: by the invariant a socket.
+        latency::queued(unsafe { ffi::hippos_udp_queued(self.raw.as_ptr()) })
     }
 
     /// Takes one datagram; `EAGAIN` when there is none. What `buffer` has no

@@ -9,15 +9,17 @@ use kernel::uaccess::{UserPtr, UserSlice};
 
 use hippos_abi::{
     Admin, ChangeSources, CloseConnections, Connections, Flush, GetAdmin, GetInfo, GetLimits,
-    GetRanges, Info, Input, Limits, Memory, Ranges, ReadSources, ReadStats, ReadVerify, Refused,
-    Request, Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLimits, SetMemory,
-    Structure, Text, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, MEMORY_MIN, VERSION,
+    GetRanges, Info, Input, Latency, Limits, Memory, Ranges, ReadSources, ReadStats, ReadVerify,
+    Refused, Request, Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLatency, SetLimits,
+    SetMemory, Structure, Text, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, LATENCY_OFF, LATENCY_ON,
+    LATENCY_RESET, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
     Administration, Change, ChangeError, CredentialsError, Message, Next, Session, CREDENTIALS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::device::Calls;
+use hippos_kapi::latency;
 
 use crate::buffer::Buffer;
 use crate::config::memory_max_settable;
@@ -187,6 +189,16 @@ impl Control {
         Ok(())
     }
 
+    fn set_latency(&self, Latency { action }: Latency) -> Result {
+        match action {
+            LATENCY_OFF => latency::set(false),
+            LATENCY_ON => latency::set(true),
+            LATENCY_RESET => self.server.engine.reset_times(),
+            _ => return Err(EINVAL),
+        }
+        Ok(())
+    }
+
     fn close_connections(argument: usize) -> Result {
         let input = read::<CloseConnections>(argument)?;
         let wanted = Wanted {
@@ -298,6 +310,7 @@ impl Calls for Control {
             SetLimits::NUMBER => self.set_limits(read::<SetLimits>(argument)?)?,
             GetAdmin::NUMBER => write::<GetAdmin>(argument, self.admin())?,
             SetAdmin::NUMBER => self.set_admin(read::<SetAdmin>(argument)?)?,
+            SetLatency::NUMBER => self.set_latency(read::<SetLatency>(argument)?)?,
             CloseConnections::NUMBER => Self::close_connections(argument)?,
             GetRanges::NUMBER => write::<GetRanges>(argument, self.ranges())?,
             ReadVerify::NUMBER if CHECKED => self.verify(argument)?,

@@ -9,7 +9,7 @@ use core::num::NonZeroU32;
 
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Pass, Request};
+use hippos_engine::{Access, Interval, Pass, Request};
 use hippos_kapi::hook::PacketHandler;
 use hippos_kapi::packet::{Packet, Verdict, DATAGRAMS_MAX};
 use hippos_kapi::pass::Reason;
@@ -55,6 +55,19 @@ impl PacketHandler for FastPath {
         }
         let guard = engine.store.read_in(packet.section());
         engine.answer(&guard, PacketRequest(packet))
+    }
+
+    fn record(&self, xdp: bool, service: u64, queued: Option<u64>) {
+        let engine = &*self.server.engine;
+        let interval = if xdp {
+            Interval::XdpService
+        } else {
+            Interval::HookService
+        };
+        engine.note_time(interval, service, 1);
+        if let Some(queued) = queued {
+            engine.note_time(Interval::HookQueue, queued, 1);
+        }
     }
 }
 

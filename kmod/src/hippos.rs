@@ -10,6 +10,7 @@ use hippos_kapi::cpu;
 use hippos_kapi::device::Device;
 use hippos_kapi::fault;
 use hippos_kapi::hook::{Fast, Hook};
+use hippos_kapi::latency::Latency;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::rcu;
 use hippos_kapi::socket::{self, Socket};
@@ -51,6 +52,7 @@ struct Hippos {
     _workers: KVec<Thread>,
     _udp: Option<Thread>,
     _maintenance: Thread,
+    _latency: Latency,
     _readers: Readers,
     _server: Arc<Server>,
     _callbacks: Callbacks,
@@ -90,6 +92,7 @@ impl kernel::Module for Hippos {
         let callbacks = Callbacks;
         let server = Server::new(config)?;
         let readers = Readers;
+        let latency = Latency::new(server.config.params.latency);
         let maintenance = start_maintenance(&server, &namespace)?;
         let in_use = |error: &Error| {
             if socket::is_in_use(*error) {
@@ -117,6 +120,7 @@ impl kernel::Module for Hippos {
             _workers: workers,
             _udp: udp,
             _maintenance: maintenance,
+            _latency: latency,
             _readers: readers,
             _server: server,
             _callbacks: callbacks,

@@ -19,7 +19,7 @@ use hippos_kapi::hook;
 use hippos_kapi::params::Params;
 use hippos_kapi::registry::{Registration, Registry};
 use hippos_kapi::socket::{ConnectionRef, SocketAddresses};
-use hippos_kapi::{pass, thread, xdp};
+use hippos_kapi::{latency, pass, thread, xdp};
 use hippos_store::{NewError, Store};
 
 use crate::config::{printable, Config};
@@ -384,6 +384,10 @@ impl HostStats for Connections {
 
     fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
         Params::tell(tell);
+    }
+
+    fn measures_latency(&self) -> bool {
+        latency::is_on()
     }
 
     fn reset(&self) {

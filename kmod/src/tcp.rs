@@ -12,8 +12,11 @@ use kernel::sync::Arc;
 use hippos_engine::connection::{
     self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
 };
-use hippos_engine::{Access, Address, CloseReason, Engine, EngineCounter, Session, Transport};
+use hippos_engine::{
+    Access, Address, CloseReason, Engine, EngineCounter, Interval, Session, Transport,
+};
 use hippos_kapi::cpu;
+use hippos_kapi::latency;
 use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::registry::Registration;
 use hippos_kapi::socket::{Socket, SocketAddresses};
@@ -102,7 +105,12 @@ impl Worker {
                 if context.should_stop() {
                     break;
                 }
+                let timed = latency::begin();
+                let queued = timed.and_then(|_| ready.queued());
                 let turn = ready.connection(|stream, client: &mut Client<'_>| {
+                    if timed.is_some() {
+                        client.connection.take_served();
+                    }
                     let began = cpu::ticks();
                     let over = || cpu::ticks().wrapping_sub(began) >= TURN_TICKS;
                     let connection = &mut client.connection;
@@ -110,6 +118,10 @@ impl Worker {
                     let watched = connection.is_watching();
                     let action =
                         connection.turn(&mut SocketStream(stream), &mut self.input, pages, over);
+                    if let Some(timed) = timed {
+                        let served = connection.take_served();
+                        note_turn(&server.engine, timed.elapsed(), queued, served);
+                    }
                     // A client that watches asks for nothing any more.
                     if !watched {
                         client.record.value().served(if connection.is_watching() {
@@ -159,6 +171,18 @@ impl Worker {
                 cpu::resched();
             }
         }
+    }
+}
+
+/// Notes what a turn took, and how long it was waited for, with each of its commands.
+#[cold]
+fn note_turn(engine: &Engine<Kernel>, ns: u64, queued: Option<u64>, commands: u32) {
+    if commands == 0 {
+        return;
+    }
+    engine.note_time(Interval::TcpWorkerService, ns, commands);
+    if let Some(queued) = queued {
+        engine.note_time(Interval::TcpWorkerQueue, queued, commands);
     }
 }
 
@@ -226,11 +250,22 @@ impl Drop for End<'_> {
 impl Serve for Client<'_> {
     fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool {
         let open = || pages.open().map(ReplyOut);
+        let timed = latency::begin();
+        if timed.is_some() {
+            self.connection.take_served();
+        }
         let quick = self
             .connection
             .serve_softirq(&mut SocketStream(stream), open);
         if quick != Answered::None {
             self.record.value().served(Activity::Read);
+        }
+        if let Some(timed) = timed {
+            let served = self.connection.take_served();
+            if served != 0 {
+                let (engine, ns) = (self.end.engine, timed.elapsed());
+                engine.note_time(Interval::TcpCallbackService, ns, served);
+            }
         }
         quick == Answered::All
     }

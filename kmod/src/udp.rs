@@ -5,9 +5,10 @@
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, EngineCounter, Message, REPLY_HEADER_MAX};
+use hippos_engine::{Access, EngineCounter, Interval, Message, REPLY_HEADER_MAX};
 use hippos_invariant::Exact;
 use hippos_kapi::cpu;
+use hippos_kapi::latency;
 use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Socket, SocketAddresses};
 use hippos_kapi::thread::{Context, Started};
@@ -64,6 +65,7 @@ impl Worker {
         };
         server.engine.set_udp_number(record.value().id());
         started.ready();
+        let mut keeps_stamps = false;
         while !context.should_stop() {
             poll.wait(None);
             let Some(ready) = poll.pop() else {
@@ -72,6 +74,10 @@ impl Worker {
             let Some(socket) = ready.socket() else {
                 continue;
             };
+            if latency::begin().is_some() != keeps_stamps {
+                keeps_stamps = !keeps_stamps;
+                socket.keep_stamps(keeps_stamps);
+            }
             let mut empty = false;
             for _ in 0..TURN {
                 if context.should_stop() {
@@ -79,8 +85,17 @@ impl Worker {
                 }
                 match socket.receive_from(&mut self.input) {
                     Ok((count, ends)) => {
+                        let began = latency::begin();
+                        let queued = began.and_then(|_| socket.queued());
                         let datagram = self.input.get(..count).unwrap_or(&[]);
-                        serve(server, socket, datagram, &ends, &mut self.message);
+                        let was_served = serve(server, socket, datagram, &ends, &mut self.message);
+                        if let Some(began) = began.filter(|_| was_served) {
+                            let engine = &server.engine;
+                            engine.note_time(Interval::UdpService, began.elapsed(), 1);
+                            if let Some(queued) = queued {
+                                engine.note_time(Interval::UdpQueue, queued, 1);
+                            }
+                        }
                     }
                     Err(error) if error == EAGAIN => {
                         empty = true;
@@ -99,42 +114,43 @@ impl Worker {
     }
 }
 
-/// Answers one datagram, unless it is better left without an answer.
+/// Answers one datagram, unless it is better left without an answer. Whether its source may ask.
 fn serve(
     server: &Server,
     socket: &Socket,
     datagram: &[u8],
     ends: &SocketAddresses,
     message: &mut Buffer,
-) {
+) -> bool {
     let config = &server.config;
     let engine = &*server.engine;
     if !ends.is_unicast() {
-        return;
+        return false;
     }
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
         engine.tally(EngineCounter::UdpRefused, 1);
-        return;
+        return false;
     }
     let port = ends.peer_port();
     if port == 0 || port == MEMCACHED_PORT || port == config.port {
-        return;
+        return false;
     }
     message.clear();
     let Some(reply) = engine.datagram(datagram, message) else {
-        return;
+        return true;
     };
     let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
     let bytes = message.len().add_exact(frames);
     if !engine.may_reply(access, ends.peer_ip(), bytes) {
-        return;
+        return true;
     }
     for index in 0..reply.datagrams() {
         let (frame, data) = reply.datagram(index, message.bytes());
         if socket.send_to(&frame, data, ends).is_err() {
             // The client gives up on the whole message anyway.
-            return;
+            return true;
         }
     }
+    true
 }

@@ -23,8 +23,8 @@ pub(crate) struct Arguments {
     /// One JSON object or array instead of text, also for an error
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Ask a server over TCP instead of the loaded module: status, stats, top, conns, slabs, keys, dump,
-    /// load, exporter
+    /// Ask a server over TCP instead of the loaded module: status, stats, top, latency, conns, slabs,
+    /// keys, dump, load, exporter
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
     /// Log in there with the first user:password line of this file
@@ -142,6 +142,27 @@ socket count datagrams, TCP commands. Of connections, bytes are counted as TCP a
 Examples:\n  hippos-ctl top --interval 5\n  hippos-ctl top --once\n  hippos-ctl top --json | jq .gets"
     )]
     Top(Top),
+    /// Shows how long requests take and wait, by receive path; begins and ends measuring that
+    #[command(
+        after_help = "XDP, PRE_ROUTING (prerouting) and the UDP socket (udp) count datagrams, TCP \
+commands; those that were served together have the time of all. service is from where the receive path begins to \
+the reply, queue what a datagram or a connection waited before, from the kernel's time stamp. A percentile \
+is at most a quarter more than the time was. While nothing is measured receive paths pay a no-op for it; latency = true in the \
+configuration file measures from the start.\n\nExamples:\n  hippos-ctl latency on\n  hippos-ctl latency\n  \
+hippos-ctl latency --watch 5\n  hippos-ctl latency off"
+    )]
+    Latency {
+        /// Begin or end measuring; what was measured stays
+        #[arg(value_enum)]
+        switch: Option<Switch>,
+        /// Forget what was measured
+        #[arg(long)]
+        reset: bool,
+        /// Print every so many seconds what was measured in them
+        #[arg(long, value_name = "SECONDS",
+            value_parser = clap::value_parser!(u32).range(1..=86400))]
+        watch: Option<u32>,
+    },
     /// Lists the open sockets, the idlest first, or closes connections
     #[command(
         after_help = "Examples:\n  hippos-ctl conns\n  hippos-ctl conns kill 10.0.0.7\n  \
@@ -473,6 +494,8 @@ pub(crate) enum SectionName {
     Detail,
     /// Commands that each CPU served
     Cpus,
+    /// How long requests take and wait, as histograms
+    Latency,
 }
 
 impl SectionName {
@@ -488,6 +511,7 @@ impl SectionName {
             SectionName::Sizes => Section::Sizes,
             SectionName::Detail => Section::Detail,
             SectionName::Cpus => Section::Cpus,
+            SectionName::Latency => Section::Latency,
         }
     }
 }
@@ -528,6 +552,7 @@ mod tests {
             ("flush --delay 2592001", "0..=2592000"),
             ("memory -1", "unexpected argument"),
             ("memory many", "invalid digit"),
+            ("latency --watch 0", "1..=86400"),
             ("top --interval 0", "must be from 0.1 to 3600"),
             ("top --interval nan", "must be from 0.1 to 3600"),
             ("conns kill", "required arguments"),

@@ -88,6 +88,7 @@ pub(crate) fn scrape(source: &Source) -> Scrape {
     let all = || -> Result<Scrape> {
         Ok(Scrape {
             general: source.stats(Section::General)?,
+            latency: source.open()?.stats_if_served(Section::Latency)?,
             settings: source.stats(Section::Settings)?,
             items: source.stats(Section::Items)?,
             slabs: source.stats(Section::Slabs)?,

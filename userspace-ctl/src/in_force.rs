@@ -59,6 +59,12 @@ impl InForce {
         );
         set("xdp.interfaces", system.names(PINS).join(","));
         let settings = Stats::parse(&device.stats(Section::Settings)?)?;
+        if let Some(measured) = settings.get("hippos_latency") {
+            let measured = if measured == "yes" { "1" } else { "0" };
+            if let Some(key) = keys::find("latency") {
+                configuration.set(key, measured.to_owned());
+            }
+        }
         let has_logins = settings.get("auth_enabled_ascii") == Some("yes");
         let ranges = device.call::<GetRanges>(&())?;
         Ok(Self {

@@ -19,6 +19,7 @@ mod in_force;
 mod item_keys;
 mod kernel_log;
 mod keys;
+mod latency;
 mod limits;
 mod metrics;
 mod module;
@@ -46,8 +47,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hippos_abi::{
-    Admin, Flush, GetAdmin, GetInfo, GetRanges, Memory, Ranges, Section, SetAdmin, SetFlush,
-    SetMemory,
+    Admin, Flush, GetAdmin, GetInfo, GetRanges, Latency, Memory, Ranges, Section, SetAdmin,
+    SetFlush, SetLatency, SetMemory, LATENCY_OFF, LATENCY_ON, LATENCY_RESET,
 };
 use serde_json::json;
 
@@ -117,6 +118,7 @@ fn is_change(command: &Command) -> bool {
         Command::Auth { change } => !matches!(change, Auth::Status),
         Command::Limits(limits) => limits.is_change(),
         Command::Memory { mib } => mib.is_some(),
+        Command::Latency { switch, reset, .. } => switch.is_some() || *reset,
         Command::Xdp { action } => !matches!(action, Xdp::Status),
         Command::Check { .. }
         | Command::Diff { .. }
@@ -219,6 +221,36 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             Ok(Answer::silent())
         }
         Command::Top(given) => top::top(&source, &given, arguments.json),
+        Command::Latency {
+            switch,
+            reset,
+            watch,
+        } => {
+            let change = |action| open()?.call::<SetLatency>(&Latency { action });
+            if reset {
+                change(LATENCY_RESET)?;
+            }
+            match switch {
+                Some(Switch::On) => change(LATENCY_ON)?,
+                Some(Switch::Off) => change(LATENCY_OFF)?,
+                None => {}
+            }
+            let Some(seconds) = watch else {
+                return if reset || switch.is_some() {
+                    Ok(Answer::done())
+                } else {
+                    latency::latency(&source)
+                };
+            };
+            let every = Duration::from_secs(u64::from(seconds));
+            latency::watch(
+                &source,
+                every,
+                arguments.json,
+                &mut std::io::stdout().lock(),
+            )?;
+            Ok(Answer::silent())
+        }
         Command::Conns { action: None } => Ok(conns::conns(&source.stats(Section::Conns)?)),
         Command::Conns {
             action: Some(Conns::Kill(kill)),

@@ -9,6 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use crate::latency::Times;
 use crate::stats::Stats;
 use crate::status::RECEIVE_PATHS;
 
@@ -433,6 +434,7 @@ pub(crate) struct Scrape {
     pub(crate) settings: Stats,
     pub(crate) items: Stats,
     pub(crate) slabs: Stats,
+    pub(crate) latency: Stats,
     /// Whether the server answered.
     pub(crate) is_up: bool,
 }
@@ -546,7 +548,8 @@ impl Collector for Scrape {
                     .encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
             }
         }
-        self.own(out)
+        self.own(out)?;
+        self.times(out)
     }
 }
 
@@ -559,6 +562,45 @@ impl Scrape {
             family
                 .encode_family(&[("command", command), ("status", status)])?
                 .encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    /// Histograms of what was measured, if anything was; a bucket for each power of two.
+    fn times(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let all = Times::read(&self.latency);
+        if all.iter().all(|times| times.count() == 0) {
+            return Ok(());
+        }
+        for (measure, name, help) in [
+            (
+                "service",
+                "hippos_service_seconds",
+                "How long requests took, by receive path",
+            ),
+            (
+                "queue",
+                "hippos_queue_seconds",
+                "How long requests waited to be served, by receive path",
+            ),
+        ] {
+            let mut family = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
+            for times in all.iter().filter(|times| times.measure == measure) {
+                let seconds = |ns: u64| ns as f64 / 1e9;
+                let buckets: Vec<_> = times
+                    .powers()
+                    .into_iter()
+                    .map(|(bound, count)| (bound.map_or(f64::MAX, seconds), count))
+                    .collect();
+                family
+                    .encode_family(&[("path", times.path.as_str())])?
+                    .encode_histogram::<NoLabelSet>(
+                        seconds(times.sum_ns),
+                        times.count(),
+                        &buckets,
+                        None,
+                    )?;
+            }
         }
         Ok(())
     }
@@ -700,6 +742,16 @@ mod tests {
                 "2:cas_badval 1",
                 "total_malloced 1048576",
             ]),
+            latency: Stats::of(&[
+                "hippos_latency on",
+                "xdp:service:sum_ns 1500",
+                "xdp:service:le_64 1",
+                "xdp:service:le_128 2 3 0 4",
+                "xdp:service:le_inf 1",
+                "udp:queue:sum_ns 0",
+                "udp:queue:le_64 0",
+                "udp:queue:le_inf 0",
+            ]),
             is_up: true,
         };
         let text = scrape.text().unwrap();
@@ -721,6 +773,13 @@ mod tests {
             "memcached_slab_commands_total{slab=\"2\",command=\"set\",status=\"hit\"} 3",
             "hippos_memory_held 99.0",
             "hippos_xdp_served_total 5.0",
+            "# TYPE hippos_service_seconds histogram",
+            "hippos_service_seconds_bucket{le=\"6.4e-8\",path=\"xdp\"} 1",
+            "hippos_service_seconds_bucket{le=\"1.28e-7\",path=\"xdp\"} 10",
+            "hippos_service_seconds_bucket{le=\"+Inf\",path=\"xdp\"} 11",
+            "hippos_service_seconds_count{path=\"xdp\"} 11",
+            "hippos_service_seconds_sum{path=\"xdp\"} 0.0000015",
+            "hippos_queue_seconds_count{path=\"udp\"} 0",
             "hippos_way_open{way=\"hook_ipv4\",state=\"nat\"} 0",
         ] {
             assert!(

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hippos_abi::{Admin, Memory, SetAdmin, SetMemory};
+use hippos_abi::{
+    Admin, Latency, Memory, SetAdmin, SetLatency, SetMemory, LATENCY_OFF, LATENCY_ON,
+};
 use serde_json::{json, Value};
 
 use crate::admin::AdminAccess;
@@ -67,17 +69,19 @@ pub(crate) enum LiveChange {
     Admin,
     Limits,
     Memory,
+    Latency,
     Interfaces,
 }
 
 impl LiveChange {
     /// Those that restrict access come before all others.
-    const ORDER: [Self; 6] = [
+    const ORDER: [Self; 7] = [
         Self::Users,
         Self::Sources,
         Self::Admin,
         Self::Limits,
         Self::Memory,
+        Self::Latency,
         Self::Interfaces,
     ];
 
@@ -91,6 +95,7 @@ impl LiveChange {
                 Some(Self::Limits)
             }
             "memory_mb" => Some(Self::Memory),
+            "latency" => Some(Self::Latency),
             "xdp.interfaces" => Some(Self::Interfaces),
             _ => None,
         }
@@ -122,6 +127,14 @@ impl Change<'_> {
             LiveChange::Memory => {
                 let bytes = number(self.wanted, "memory_mb") << 20;
                 self.device.call::<SetMemory>(&Memory { bytes })
+            }
+            LiveChange::Latency => {
+                let action = if get("latency") == "1" {
+                    LATENCY_ON
+                } else {
+                    LATENCY_OFF
+                };
+                self.device.call::<SetLatency>(&Latency { action })
             }
             LiveChange::Interfaces => {
                 let (before, wanted) = self.interfaces();
@@ -201,7 +214,7 @@ mod tests {
         let live: Vec<_> = keys::all()
             .filter_map(|key| LiveChange::of(key.name))
             .collect();
-        assert_eq!(live.len(), 9);
+        assert_eq!(live.len(), 10);
         for change in LiveChange::ORDER {
             assert!(live.contains(&change), "{change:?}");
         }

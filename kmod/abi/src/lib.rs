@@ -191,6 +191,10 @@ requests! {
     ReadVerify = 13, "comparing the store with its memory": Text => Text, check input {
         valid(input.section == 0)
     };
+    /// Begins or ends the measuring of how long requests take, or forgets what was measured.
+    SetLatency = 14, "measuring latency": Latency => (), check input {
+        valid(matches!(input.action, LATENCY_OFF | LATENCY_ON | LATENCY_RESET))
+    };
 }
 
 fn valid(is: bool) -> Result<(), Refused> {
@@ -273,6 +277,12 @@ structures! {
         who: u32,
     }
 
+    /// What becomes of the measuring of latency.
+    Latency: 4 bytes {
+        /// One of [`LATENCY_OFF`], [`LATENCY_ON`] and [`LATENCY_RESET`].
+        action: u32,
+    }
+
     /// What may be set in a loaded module.
     Ranges: 24 bytes {
         /// The least memory limit, bytes.
@@ -320,6 +330,13 @@ pub const ADMIN_NETWORK: u32 = 0;
 pub const ADMIN_LOCAL: u32 = 1;
 /// None.
 pub const ADMIN_OFF: u32 = 2;
+
+/// Latency is not measured any more; what was measured stays.
+pub const LATENCY_OFF: u32 = 0;
+/// It is measured.
+pub const LATENCY_ON: u32 = 1;
+/// What was measured is forgotten.
+pub const LATENCY_RESET: u32 = 2;
 
 /// The least for [`Limits::udp_bytes`]: the data of a datagram.
 pub const UDP_BYTES_MIN: u32 = 1392;
@@ -376,11 +393,13 @@ pub enum Section {
     DetailOff = 10,
     /// `stats hippos_cpus`
     Cpus = 11,
+    /// `stats hippos_latency`
+    Latency = 12,
 }
 
 impl Section {
     /// Every section, in the order of their numbers.
-    pub const ALL: [Section; 12] = [
+    pub const ALL: [Section; 13] = [
         Section::General,
         Section::Settings,
         Section::Items,
@@ -393,6 +412,7 @@ impl Section {
         Section::DetailOn,
         Section::DetailOff,
         Section::Cpus,
+        Section::Latency,
     ];
 
     /// The section behind a number from the other side.
@@ -415,6 +435,7 @@ impl Section {
             Section::DetailOn => "detail on",
             Section::DetailOff => "detail off",
             Section::Cpus => "hippos_cpus",
+            Section::Latency => "hippos_latency",
         }
     }
 }

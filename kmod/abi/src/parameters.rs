@@ -63,6 +63,8 @@ macro_rules! parameters {
                  over TCP) or off";
             closed: switch() = "0", loaded "hippos_closed",
                 "serve no client until hippos-ctl auth says which may log in, or that none has to";
+            latency: switch() = "0", live "hippos_latency",
+                "measure how long requests take and wait, by receive path: hippos-ctl latency";
             selftest: number(0, 2) = 0, loaded "hippos_selftest",
                 "test the store in the kernel before serving: 0 no, 1 yes, 2 with a fault planted, \
                  which must be found";

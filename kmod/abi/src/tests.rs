@@ -22,6 +22,7 @@ fn numbers_are_those_of_the_kernels_macros() {
             ("GetRanges", 0x8018_480b),
             ("CloseConnections", 0xc020_480c),
             ("ReadVerify", 0xc010_480d),
+            ("SetLatency", 0x4004_480e),
         ]
     );
 }
@@ -75,6 +76,7 @@ fn layouts_stay_as_they_are() {
         (word(8), word(12))
     );
     assert_eq!(both_ways::<Admin>().who, word(0));
+    assert_eq!(both_ways::<Latency>().action, word(0));
     assert_eq!(both_ways::<Flush>().delay, word(0));
     assert_eq!(both_ways::<Memory>().bytes, long(0));
     both_ways::<()>();
@@ -129,12 +131,16 @@ fn inputs_out_of_range_are_refused() {
         len: u32::MAX,
         address: Address(u64::MAX),
     };
-    assert_eq!(accept::<ReadStats>(text(11)), Ok(()));
-    assert_eq!(accept::<ReadStats>(text(12)), invalid);
+    assert_eq!(accept::<ReadStats>(text(12)), Ok(()));
+    assert_eq!(accept::<ReadStats>(text(13)), invalid);
     assert_eq!(accept::<ReadSources>(text(0)), Ok(()));
     assert_eq!(accept::<ReadSources>(text(1)), invalid);
     assert_eq!(accept::<ReadVerify>(text(0)), Ok(()));
     assert_eq!(accept::<ReadVerify>(text(1)), invalid);
+    for action in [LATENCY_OFF, LATENCY_ON, LATENCY_RESET] {
+        assert_eq!(accept::<SetLatency>(Latency { action }), Ok(()));
+    }
+    assert_eq!(accept::<SetLatency>(Latency { action: 3 }), invalid);
 
     let input = |operation, len| Input {
         operation,
@@ -209,5 +215,5 @@ fn sections_come_back_from_their_numbers() {
     for section in Section::ALL {
         assert_eq!(Section::from_number(section as u32), Some(section));
     }
-    assert_eq!(Section::from_number(12), None);
+    assert_eq!(Section::from_number(13), None);
 }

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Whether times are measured: a static branch, so that receive paths pay a no-op
+ * while nobody asks.
+ */
+#ifndef HIPPOS_LATENCY_H
+#define HIPPOS_LATENCY_H
+
+#include <linux/jump_label.h>
+#include <linux/skbuff.h>
+#include <linux/timekeeping.h>
+
+DECLARE_STATIC_KEY_FALSE(hippos_latency);
+
+/* Nanoseconds; in any context. */
+static __always_inline u64 hippos_now(void)
+{
+	return ktime_get_mono_fast_ns();
+}
+
+/*
+ * Nanoseconds from a time stamp of the kernel's, which is of the wall clock, to
+ * now; HIPPOS_NOT_QUEUED without one, or when the clock was set back meanwhile.
+ */
+#define HIPPOS_NOT_QUEUED U64_MAX
+
+static inline u64 hippos_since_stamp(ktime_t stamp)
+{
+	s64 ns = ktime_get_real_fast_ns() - ktime_to_ns(stamp);
+
+	return stamp > 0 && ns >= 0 ? ns : HIPPOS_NOT_QUEUED;
+}
+
+/* From the kernel's receiving it to now. */
+static inline u64 hippos_queued(const struct sk_buff *skb)
+{
+	if (skb->tstamp_type != SKB_CLOCK_REALTIME)
+		return HIPPOS_NOT_QUEUED;
+	return hippos_since_stamp(skb->tstamp);
+}
+
+#endif
