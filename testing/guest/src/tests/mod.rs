@@ -12,6 +12,7 @@ mod consistency;
 mod defect;
 mod faults;
 mod fuzz;
+mod latency;
 mod module;
 mod operator;
 mod overload;
@@ -72,6 +73,7 @@ tests! {
     tcp: short_connections, pipelines, replies_leave_before_silent_commands, large_values, silent_readers,
         memory_limit, fin_retransmitted_after_unload;
     watch: receive_paths, slow_watchers;
+    latency: paths, from_the_start, switched_under_load;
     steer: one_queue;
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
