@@ -7,7 +7,13 @@ use crate::ffi;
 #[inline(always)]
 fn branch() -> bool {
     // SAFETY: a static key that C defines; its type holds it alone.
-    unsafe { kernel::jump_label::static_branch_unlikely!(ffi::hippos_latency, ffi::hippos_latency_key, key) }
+    unsafe {
+        kernel::jump_label::static_branch_unlikely!(
+            ffi::hippos_latency,
+            ffi::hippos_latency_key,
+            key
+        )
+    }
 }
 
 /// The same, for those who only tell.

@@ -53,4 +53,4 @@ hippos_store::counters! {
 
 /// How many counters there are, those of [histograms](crate::Interval) among them: what
 /// [`hippos_store::Config::tallies`] has to be at least.
-pub const ENGINE_COUNTERS: usize = EngineCounter::Count as usize + crate::latency::TALLIES;
+pub const ENGINE_COUNTERS: usize = EngineCounter::Count as usize + crate::interval::TALLIES;

@@ -13,7 +13,7 @@ use hippos_store::{ClassCounter, Counter, Item, Platform, Store};
 use crate::administration::{Administration, Setting};
 use crate::counters::EngineCounter;
 use crate::host_stats::HostStats;
-use crate::latency::Longest;
+use crate::interval::Longest;
 use crate::prefix::PrefixCounter;
 use crate::settings::Settings;
 use crate::uploads::Uploads;

@@ -5,7 +5,7 @@ use hippos_proto::reply::Out;
 use hippos_store::Platform;
 
 use crate::histogram::{self, BUCKETS, POWERS, STEPS};
-use crate::latency::Interval;
+use crate::interval::Interval;
 use crate::session::lines::Lines;
 use crate::Engine;
 

@@ -185,7 +185,13 @@ pub(super) fn switched_under_load() -> Result<()> {
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        scope.spawn(|| while !over.load(Relaxed) && tcp.set("key", b"value").is_ok() {});
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                if tcp.set("key", b"value").is_err() {
+                    break;
+                }
+            }
+        });
         let switched = || -> Result<()> {
             for _ in 0..10 {
                 for words in ["on", "", "--reset", "off"] {
