@@ -203,7 +203,7 @@ void hippos_connection_put(struct sock *sk);
 bool hippos_connection_shut_down(struct sock *sk);
 u64 hippos_connection_received(const struct sock *sk);
 u64 hippos_connection_sent(const struct sock *sk);
-void hippos_udp_stamp(struct socket *socket, bool on);
+void hippos_socket_release(struct socket *socket);
 u64 hippos_udp_queued(struct socket *socket);
 int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
 			struct hippos_addresses *ends);

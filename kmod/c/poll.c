@@ -137,8 +137,12 @@ struct hippos_watch *hippos_poll_next(struct hippos_poll *poll)
 	poll->batch = poll->batch->next;
 	poll->queued_at = watch->queued_at;
 	watch->queued_at = 0;
-	/* Pairs with test_and_set_bit(): what was queued before is seen after. */
-	clear_bit(QUEUED, &watch->queued);
+	/*
+	 * From here on it may be put on the list again: what was read and written
+	 * above comes before that. Pairs with test_and_set_bit(): what was queued
+	 * before is seen after.
+	 */
+	clear_bit_unlock(QUEUED, &watch->queued);
 	smp_mb__after_atomic();
 	return watch;
 }

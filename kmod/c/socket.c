@@ -135,7 +135,29 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 		sock_release(sock);
 		return ERR_PTR(err);
 	}
+	/*
+	 * The socket keeps the time stamp of what it was asked for last, which
+	 * hippos_udp_queued() reads. It does not have the kernel stamp anything, as
+	 * SO_TIMESTAMP would: latency.c does, while times are measured.
+	 */
+	lock_sock(sock->sk);
+	sock_set_flag(sock->sk, SOCK_TIMESTAMP);
+	release_sock(sock->sk);
 	return sock;
+}
+
+/* Closes a socket of any kind. */
+void hippos_socket_release(struct socket *sock)
+{
+	struct sock *sk = sock->sk;
+
+	/* With the flag its end would end a stamping that it did not begin. */
+	if (sock_flag(sk, SOCK_TIMESTAMP)) {
+		lock_sock(sk);
+		sock_reset_flag(sk, SOCK_TIMESTAMP);
+		release_sock(sk);
+	}
+	sock_release(sock);
 }
 
 /* A connection that waits to be accepted, with callbacks of the kernel's own. */
@@ -253,25 +275,9 @@ static bool is_loopback(struct net *net, u32 interface)
 }
 
 /*
- * Has the time stamps of what is received kept, or not, as SO_TIMESTAMP does, but
- * without a control message for each. May sleep.
+ * How long the datagram that was received last had been in the kernel, in nanoseconds;
+ * HIPPOS_NOT_QUEUED when the kernel had not stamped it.
  */
-void hippos_udp_stamp(struct socket *sock, bool on)
-{
-	struct sock *sk = sock->sk;
-
-	lock_sock(sk);
-	if (on && !sock_flag(sk, SOCK_TIMESTAMP)) {
-		sock_set_flag(sk, SOCK_TIMESTAMP);
-		net_enable_timestamp();
-	} else if (!on && sock_flag(sk, SOCK_TIMESTAMP)) {
-		sock_reset_flag(sk, SOCK_TIMESTAMP);
-		net_disable_timestamp();
-	}
-	release_sock(sk);
-}
-
-/* How long the datagram that was received last had been in the kernel, in nanoseconds. */
 u64 hippos_udp_queued(struct socket *sock)
 {
 	return hippos_since_stamp(sock_read_timestamp(sock->sk));

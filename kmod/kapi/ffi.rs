@@ -231,7 +231,7 @@ extern "C" {
     pub(crate) fn hippos_connection_shut_down(sk: *mut sock) -> bool;
     pub(crate) fn hippos_connection_received(sk: *const sock) -> u64;
     pub(crate) fn hippos_connection_sent(sk: *const sock) -> u64;
-    pub(crate) fn hippos_udp_stamp(socket: *mut socket, on: bool);
+    pub(crate) fn hippos_socket_release(socket: *mut socket);
     pub(crate) fn hippos_udp_queued(socket: *mut socket) -> u64;
     pub(crate) fn hippos_receive_from(
         socket: *mut socket,
@@ -247,7 +247,6 @@ extern "C" {
         body_len: usize,
         ends: *const hippos_addresses,
     ) -> c_int;
-    pub(crate) fn sock_release(socket: *mut socket);
 
     // stream.c
     pub(crate) fn hippos_stream_lock(socket: *mut socket) -> *mut sock;

@@ -133,14 +133,8 @@ impl Socket {
         ends
     }
 
-    /// Has the kernel's time stamps of datagrams kept for [`queued`](Self::queued), or not. May sleep.
-    pub fn keep_stamps(&self, on: bool) {
-        // SAFETY: by the invariant a socket.
-        unsafe { ffi::hippos_udp_stamp(self.raw.as_ptr(), on) }
-    }
-
-    /// How long the datagram that was taken last had been in the kernel, in nanoseconds, if its time
-    /// stamp was kept.
+    /// How long the datagram that was taken last had been in the kernel, in nanoseconds, if the kernel
+    /// had stamped it.
     pub fn queued(&self) -> Option<u64> {
         // SAFETY: by the invariant a socket.
         latency::queued(unsafe { ffi::hippos_udp_queued(self.raw.as_ptr()) })
@@ -239,6 +233,6 @@ pub(crate) fn result(count: c_int) -> Result<usize> {
 impl Drop for Socket {
     fn drop(&mut self) {
         // SAFETY: by the invariant ours to close.
-        unsafe { ffi::sock_release(self.raw.as_ptr()) }
+        unsafe { ffi::hippos_socket_release(self.raw.as_ptr()) }
     }
 }

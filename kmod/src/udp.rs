@@ -65,7 +65,6 @@ impl Worker {
         };
         server.engine.set_udp_number(record.value().id());
         started.ready();
-        let mut keeps_stamps = false;
         while !context.should_stop() {
             poll.wait(None);
             let Some(ready) = poll.pop() else {
@@ -74,10 +73,6 @@ impl Worker {
             let Some(socket) = ready.socket() else {
                 continue;
             };
-            if latency::begin().is_some() != keeps_stamps {
-                keeps_stamps = !keeps_stamps;
-                socket.keep_stamps(keeps_stamps);
-            }
             let mut empty = false;
             for _ in 0..TURN {
                 if context.should_stop() {
