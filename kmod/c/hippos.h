@@ -3,7 +3,7 @@
  * The C side of kapi: what the kernel has only as macros, inline functions
  * and bit fields, and the callbacks that it makes with its own types. Every
  * function is declared a second time, for Rust, in kmod/kapi/ffi.rs;
- * the two lists must agree.
+ * 'cargo xtask lint' compares the two.
  */
 #ifndef HIPPOS_H
 #define HIPPOS_H
@@ -218,6 +218,8 @@ struct hippos_reply_pages {
 	u32 now;
 };
 
+static_assert(sizeof(struct hippos_reply_pages) == 5 * sizeof(long));
+
 struct sock *hippos_stream_lock(struct socket *socket);
 void hippos_stream_unlock(struct sock *sk);
 const void *hippos_stream_peek(struct sock *sk, u32 *len);
@@ -252,6 +254,8 @@ struct hippos_poll {
 	bool (*serve)(struct hippos_watch *watch, struct sock *sk);
 };
 
+static_assert(sizeof(struct hippos_poll) == 8 * sizeof(long));
+
 /* A socket on a worker's list. */
 struct hippos_watch {
 	struct llist_node node;
@@ -264,6 +268,8 @@ struct hippos_watch {
 	void (*state_change)(struct sock *sk);
 	void (*write_space)(struct sock *sk);
 };
+
+static_assert(sizeof(struct hippos_watch) == 7 * sizeof(long));
 
 void hippos_poll_init(struct hippos_poll *poll,
 		      bool (*serve)(struct hippos_watch *watch, struct sock *sk));
@@ -293,6 +299,8 @@ struct hippos_steer {
 		int ifindex;
 	} queue[HIPPOS_STEERED];
 };
+
+static_assert(sizeof(struct hippos_steer) == 9 * sizeof(long));
 
 unsigned int hippos_steer_devices(const struct hippos_steer *steer);
 bool hippos_steer_on(struct hippos_steer *steer);

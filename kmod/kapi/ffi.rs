@@ -2,7 +2,8 @@
 //! Every foreign function that Hippos calls. Those called `hippos_*` are in
 //! `kmod/c` and declared in `kmod/c/hippos.h`, the others are the kernel's.
 //!
-//! Structures are laid out as in `hippos.h`; the kernel's own are opaque.
+//! Structures are laid out as in `hippos.h`; the kernel's own are opaque. `cargo xtask lint` compares all of it
+//! with the headers (`xtask/src/lint/ffi.rs`).
 
 use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
 use kernel::bindings;
@@ -20,6 +21,7 @@ macro_rules! opaque {
 opaque!(
     hippos_device,
     hippos_hooks,
+    hippos_route,
     hippos_xdp,
     net,
     shrinker,
@@ -41,7 +43,7 @@ pub(crate) struct hippos_packet {
     pub(crate) headers: u16,
     pub(crate) local: bool,
     pub(crate) ipv6: [u8; 16],
-    pub(crate) route: *const c_void,
+    pub(crate) route: *const hippos_route,
     pub(crate) held: [u64; 8],
 }
 
@@ -77,13 +79,19 @@ pub(crate) struct hippos_route_counts {
     pub(crate) limited: u64,
 }
 
-/// `struct hippos_pass_row`, its sums in place.
+/// `struct hippos_pass_counts`.
 #[repr(C)]
-pub(crate) struct hippos_pass_row {
-    pub(crate) name: *const u8,
-    pub(crate) len: usize,
+pub(crate) struct hippos_pass_counts {
     pub(crate) hook: u64,
     pub(crate) xdp: u64,
+}
+
+/// `struct hippos_pass_row`.
+#[repr(C)]
+pub(crate) struct hippos_pass_row {
+    pub(crate) name: *const c_char,
+    pub(crate) len: usize,
+    pub(crate) sum: hippos_pass_counts,
 }
 
 /// `struct hippos_addresses`.

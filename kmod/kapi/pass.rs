@@ -85,8 +85,8 @@ pub fn rows() -> impl Iterator<Item = Row> {
         let name = unsafe { slice::from_raw_parts(row.name, row.len) };
         Some(Row {
             name: str::from_utf8(name).unwrap_or("?"),
-            hook: row.hook,
-            xdp: row.xdp,
+            hook: row.sum.hook,
+            xdp: row.sum.xdp,
         })
     })
 }

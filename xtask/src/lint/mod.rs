@@ -3,6 +3,7 @@
 
 mod cycles;
 mod edges;
+mod ffi;
 mod licences;
 mod mirrors;
 mod panics;
@@ -80,6 +81,7 @@ type Check = (&'static str, bool, fn(&Selection) -> Result<()>);
 const CHECKS: &[Check] = &[
     ("format", false, |_| format()),
     ("sources", false, |_| report(sources::check()?)),
+    ("ffi", false, |_| report(ffi::check()?)),
     ("mirrors", false, |_| report(mirrors::check()?)),
     ("licences", false, |_| report(licences::check()?)),
     ("edges", false, |_| report(edges::check()?)),
