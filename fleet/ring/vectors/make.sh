@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Makes the golden vectors beside it with libmemcached (libmemcached-dev) and
 # twemproxy (nutcracker) of Debian. Each file's first line is its arguments.
 set -e

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Prints "key server" for each key of standard input as nutcracker maps it.
 
 twemproxy.py DISTRIBUTION HASH HASH_TAG|- PORT[:WEIGHT[:NAME]]...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What the Python scripts share: the server's address, and checks that fail loudly."""
 
 import sys

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # libmemcached's own test of a server, and each of its tools.
 set -eu
 server=$1

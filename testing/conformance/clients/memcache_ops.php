@@ -1,4 +1,5 @@
 <?php
+// SPDX-License-Identifier: GPL-2.0-only
 // Every operation of PHP's memcache extension (not libmemcached): text and binary.
 
 [$host, $port] = explode(':', $argv[1]);

@@ -1,4 +1,5 @@
 <?php
+// SPDX-License-Identifier: GPL-2.0-only
 // Every operation of PHP's memcached extension (libmemcached): text, binary, and gets over UDP.
 
 [$host, $port] = explode(':', $argv[1]);

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # memcached's own tool for operators.
 set -eu
 server=$1

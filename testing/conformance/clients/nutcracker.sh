@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # The proxy nutcracker (twemproxy) in front of two servers.
 # usage: nutcracker.sh HOST:PORT [HOST:PORT]: with one address it is both servers.
 set -eu

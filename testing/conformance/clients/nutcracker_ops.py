@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """What nutcracker lets through of the text protocol."""
 
 from check import HOST, P, PORT, done, eq, true

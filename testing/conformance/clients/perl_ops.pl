@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # Every operation of Perl's Cache::Memcached, Cache::Memcached::Fast and Memcached::libmemcached.
 use strict;
 use warnings;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """A small runner for PHP's .phpt files: phpt.py HOST:PORT LEAVE-OUT… -- FILE…
 
 Skipped are files whose SKIPIF part prints `skip`, and those that need another server.

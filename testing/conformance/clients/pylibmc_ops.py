@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every operation of pylibmc (libmemcached), text and binary."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 """Every operation of pymemcache, over one connection, a pool and a hash of two."""
 
 import time

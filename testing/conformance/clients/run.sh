@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # Runs stock clients against a server, each with every operation that it has.
 # usage: run.sh ROOT "HOST:PORT [HOST:PORT]" [NAME…]
 # The proxy stands in front of both servers. ROOT is made by setup.sh if it is not there.

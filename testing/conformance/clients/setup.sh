@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # Makes a Debian 13 root with the stock clients, their own test suites and memcached in it.
 # usage: setup.sh ROOT
 # Needs root rights, or those of a user namespace with a range of ids; about 1 GB and two minutes.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
 # Runs inside the root: the test suites of memcached and of its clients, as far as they need
 # no more than a server, against one at HOST:PORT.
 # usage: suites.sh HOST:PORT [NAME…]
