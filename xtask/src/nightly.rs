@@ -2,7 +2,7 @@
 //! `cargo xtask nightly`: what must hold and takes too long for every change.
 
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{ensure, Result};
 
@@ -14,8 +14,8 @@ use crate::target::Selection;
 ///
 /// The README's way to a real machine in a fresh Debian root; the packages, on a
 /// fresh Debian machine, and made twice; the whole suite on the previous kernel
-/// series; the generic flavour; the debug kernel's suite; long runs of the soak
-/// and the fuzzers. A part that fails does not keep the others from running.
+/// series; the generic flavour; the debug kernel's suite; random topologies, other ones
+/// each night; long runs of the soak and the fuzzers. A part that fails does not keep the others from running.
 #[derive(clap::Args)]
 pub(crate) struct NightlyArgs {
     /// Only parts whose name contains this
@@ -53,7 +53,12 @@ const PARTS: &[(&str, Work)] = &[
         Work::Commands(&[
             "test --debug-kernel",
             "fuzz packets --packets 100000 --debug-kernel",
+            "soak --minutes 20 --debug-kernel",
         ]),
+    ),
+    (
+        "topologies",
+        Work::Commands(&["test --guest --filter routes::topologies --size 500 --seed NIGHT"]),
     ),
     (
         "long-runs",
@@ -90,8 +95,11 @@ pub(crate) fn nightly(args: &NightlyArgs, selection: &Selection) -> Result<u8> {
     Ok(u8::from(failed > 0))
 }
 
-/// Runs this program with the line's words as arguments.
+/// Runs this program with the line's words as arguments; `NIGHT` is a number that differs by a thousand from
+/// each day to the next.
 fn own(line: &str) -> Result<()> {
+    let days = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() / (24 * 60 * 60);
+    let line = &line.replace("NIGHT", &(days * 1000).to_string());
     println!("cargo xtask {line}");
     let status = Command::new(std::env::current_exe()?)
         .args(line.split_whitespace())

@@ -77,6 +77,9 @@ pub(crate) struct TestArgs {
     /// How much guest tests do that can do more: packets, connections, histories
     #[arg(long, value_name = "N")]
     size: Option<u32>,
+    /// Where chance begins in the guest tests that have a size
+    #[arg(long, value_name = "N", requires = "size")]
+    seed: Option<u64>,
     /// Print what guest tests have to say, figures for example
     #[arg(long)]
     show: bool,
@@ -104,8 +107,10 @@ const OTHER_PATHS: &[(ReceivePath, &str, &str)] = &[
     (ReceivePath::Xdp, "guest::packet::", ""),
     (ReceivePath::Xdp, "guest::protocol::table", ""),
     (ReceivePath::Xdp, "guest::fuzz::packets", " 30000"),
+    (ReceivePath::Xdp, "guest::consistency::framing", ""),
     (ReceivePath::Socket, "guest::smoke::", ""),
     (ReceivePath::Socket, "guest::protocol::table", ""),
+    (ReceivePath::Socket, "guest::consistency::framing", ""),
 ];
 
 /// What a guest's `test` ends with for a receive path.
@@ -410,7 +415,10 @@ fn guests(
         vm: None,
     };
     let mut runs = Vec::new();
-    let size = args.size.map(|size| format!(" {size}"));
+    let size = args.size.map(|size| match args.seed {
+        Some(seed) => format!(" {size} {seed}"),
+        None => format!(" {size}"),
+    });
     let limit = TEST_LIMIT + PIECE_LIMIT * args.size.unwrap_or(0);
     let limit = limit * selection.arch().patience() * if debug { DEBUG_SLOWNESS } else { 1 };
     for path in ReceivePath::value_variants() {

@@ -137,6 +137,7 @@ pub(super) fn parameters() -> Result<()> {
         ),
         ("admin", "local", "local", "network"),
         ("closed", "1", "yes", "no"),
+        ("latency", "1", "yes", "no"),
         ("selftest", "1", "1", "0"),
     ];
     let parameter = |name: &str| {
