@@ -18,13 +18,13 @@ failed=0
 suite() {
     name=$1
     shift
-    if timeout 300 "$@" > /tmp/suite.out 2>&1; then
+    if timeout 600 "$@" > /tmp/suite.out 2>&1; then
         passed=$((passed + 1))
         echo "$name: passed"
     else
         status=$?
         failed=$((failed + 1))
-        if [ $status -eq 124 ]; then status="not done after 300 s"; fi
+        if [ $status -eq 124 ]; then status="not done after 600 s"; fi
         echo "$name FAILED ($status)"
         grep -aE '^not ok|FAIL|Error|got:|expected:|panic' /tmp/suite.out | head -${LINES_EACH:-15} | sed 's/^/    /'
     fi
