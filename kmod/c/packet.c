@@ -441,7 +441,7 @@ static unsigned int on_ipv6(void *private, struct sk_buff *skb, const struct nf_
 	return parse_ipv6(skb, state, handler, &packet) ? answer(handler, skb, &packet) : NF_ACCEPT;
 }
 
-/* The same with a clock beside it; what is left to others is not recorded. */
+/* Runs a hook and records its service time, unless it passed the packet on. */
 static noinline __cold unsigned int timed(nf_hookfn *on, void *private, struct sk_buff *skb,
 					  const struct nf_hook_state *state)
 {

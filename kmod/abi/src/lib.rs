@@ -191,7 +191,7 @@ requests! {
     ReadVerify = 13, "comparing the store with its memory": Text => Text, check input {
         valid(input.section == 0)
     };
-    /// Begins or ends the measuring of how long requests take, or forgets what was measured.
+    /// Starts or stops measuring latency, or resets its histograms.
     SetLatency = 14, "measuring latency": Latency => (), check input {
         valid(matches!(input.action, LATENCY_OFF | LATENCY_ON | LATENCY_RESET))
     };
@@ -331,11 +331,11 @@ pub const ADMIN_LOCAL: u32 = 1;
 /// None.
 pub const ADMIN_OFF: u32 = 2;
 
-/// Latency is not measured any more; what was measured stays.
+/// Stop measuring latency; the histograms stay.
 pub const LATENCY_OFF: u32 = 0;
-/// It is measured.
+/// Start measuring latency.
 pub const LATENCY_ON: u32 = 1;
-/// What was measured is forgotten.
+/// Reset the histograms.
 pub const LATENCY_RESET: u32 = 2;
 
 /// The least for [`Limits::udp_bytes`]: the data of a datagram.

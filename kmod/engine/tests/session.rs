@@ -814,31 +814,36 @@ const ADMINISTRATION: [(&str, &str); 18] = [
     ("stats detail", "stats detail"),
 ];
 
-#[test]
-fn a_client_beside_the_owner_leaves_no_limit_above_the_owner_s() {
-    let engine = engine();
-    let (high, low) = (64 << 20, 32 << 20);
+/// Has the owner set limits many times while a client asks for 64 MiB over and over. After no time may the limit
+/// stay above `most` bytes.
+fn limit_stays_beside_a_client(engine: &TestEngine, times: u32, most: usize, set: impl Fn()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Relaxed) {
-                say(&engine, "cache_memlimit 64\r\n");
+                say(engine, "cache_memlimit 64\r\n");
             }
         });
-        let mut above = 0;
-        for _ in 0..100_000 {
-            engine.set_memory(high);
-            engine.set_memory(low);
+        let stays = (0..times).all(|_| {
+            set();
             // A command that was under way may still be about to lower it.
-            if (0..1000).all(|_| {
+            (0..1000).any(|_| {
                 thread::yield_now();
-                engine.store.memory_limit() > low
-            }) {
-                above += 1;
-            }
-        }
+                engine.store.memory_limit() <= most
+            })
+        });
         stop.store(true, Relaxed);
-        assert_eq!(above, 0);
+        assert!(stays);
+    });
+}
+
+#[test]
+fn a_client_beside_the_owner_leaves_no_limit_above_the_owner_s() {
+    let engine = engine();
+    let (high, low) = (64 << 20, 32 << 20);
+    limit_stays_beside_a_client(&engine, 100_000, low, || {
+        engine.set_memory(high);
+        engine.set_memory(low);
     });
 }
 
@@ -847,28 +852,9 @@ fn a_limit_that_the_owner_is_refused_lets_no_client_beyond_the_one_before() {
     let engine = engine();
     let low = 32 << 20;
     assert!(engine.set_memory(low));
-    let stop = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Relaxed) {
-                say(&engine, "cache_memlimit 64\r\n");
-            }
-        });
-        let mut above = 0;
-        for _ in 0..20_000 {
-            // More than the tables allow.
-            assert!(!engine.set_memory(1 << 50));
-            // A command that was under way may still be about to lower it.
-            if (0..1000).all(|_| {
-                thread::yield_now();
-                engine.store.memory_limit() > low
-            }) {
-                above += 1;
-                break;
-            }
-        }
-        stop.store(true, Relaxed);
-        assert_eq!(above, 0);
+    limit_stays_beside_a_client(&engine, 20_000, low, || {
+        // More than the tables allow.
+        assert!(!engine.set_memory(1 << 50));
     });
 }
 

@@ -53,6 +53,15 @@ impl Drop for Namespace {
     }
 }
 
+/// A new namespace and a link to it, whose two ends can have XDP.
+pub(crate) fn joined_for_xdp() -> Result<(Namespace, Link)> {
+    let there = Namespace::new("there")?;
+    let link = join(&there, 1)?;
+    run(&receive_path::prepare(&link.here))?;
+    there.enter(|| run(&receive_path::prepare(&link.far)))?;
+    Ok((there, link))
+}
+
 /// A pair of virtual cards, one end here and one in a namespace; gone when
 /// dropped. Both ends get an IPv4 and an IPv6 address, numbered by
 /// `net`: 10.9.`net`.1 and fd09:`net`::1 here, .2 and ::2 there.

@@ -54,42 +54,30 @@ fn compare(c: &Declared, rust: &Declared) -> Vec<Finding> {
         };
         types.iter().map(resolve).collect()
     };
-    for (name, types) in &rust.functions {
-        match c.functions.get(name) {
-            None => find(format!("{name}() is declared in no header of kmod/c")),
-            Some(other) => {
-                let (ours, theirs) = (resolved(types, &rust.aliases), resolved(other, &c.aliases));
-                if ours != theirs {
-                    find(format!(
-                        "{name}() is {} here, {} in C",
-                        ours.join(", "),
-                        theirs.join(", ")
-                    ));
-                }
-            }
+    let mut agree = |what: String, ours: &Types, theirs: Option<&Types>| {
+        let Some(theirs) = theirs else {
+            find(format!("{what} is declared in no file of kmod/c"));
+            return;
+        };
+        let (ours, theirs) = (resolved(ours, &rust.aliases), resolved(theirs, &c.aliases));
+        if ours != theirs {
+            let (ours, theirs) = (ours.join(", "), theirs.join(", "));
+            find(format!("{what} is {ours} here, {theirs} in C"));
         }
+    };
+    for (name, types) in &rust.functions {
+        agree(format!("{name}()"), types, c.functions.get(name));
     }
     for (name, fields) in &rust.structs {
-        if let Some(words) = rust.words.get(name) {
-            if c.words.get(name) != Some(words) {
-                find(format!(
-                    "{name} has {words} words here; C has no static_assert that it has"
-                ));
-            }
-            continue;
+        if !rust.words.contains_key(name) {
+            agree(format!("struct {name}"), fields, c.structs.get(name));
         }
-        match c.structs.get(name) {
-            None => find(format!("struct {name} is in no header of kmod/c")),
-            Some(other) => {
-                let (ours, theirs) = (resolved(fields, &rust.aliases), resolved(other, &c.aliases));
-                if ours != theirs {
-                    find(format!(
-                        "struct {name} has {} here, {} in C",
-                        ours.join(", "),
-                        theirs.join(", ")
-                    ));
-                }
-            }
+    }
+    for (name, words) in &rust.words {
+        if c.words.get(name) != Some(words) {
+            find(format!(
+                "{name} has {words} words here; C has no static_assert that it has"
+            ));
         }
     }
     findings

@@ -9,8 +9,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 
 use crate::modules::Hippos;
-use crate::netns::{self, Link, Namespace};
-use crate::receive_path;
+use crate::netns;
 use crate::system::run;
 use hippos_client::{framed, Tcp, Udp};
 
@@ -19,14 +18,6 @@ const MANY: u64 = 20;
 
 /// Asked for at XDP and at the hook: its reply is shorter than the request.
 const MISS: &[u8] = b"get none_of_this_name\r\n";
-
-fn joined() -> Result<(Namespace, Link)> {
-    let there = Namespace::new("there")?;
-    let link = netns::join(&there, 1)?;
-    run(&receive_path::prepare(&link.here))?;
-    there.enter(|| run(&receive_path::prepare(&link.far)))?;
-    Ok((there, link))
-}
 
 /// How many requests each histogram has, those without any left out.
 fn counts() -> Result<BTreeMap<String, u64>> {
@@ -92,7 +83,7 @@ fn measured(ask: &mut dyn FnMut() -> Result<()>, wanted: &[(&str, u64)]) -> Resu
 
 /// Each receive path counts its own requests.
 pub(super) fn paths() -> Result<()> {
-    let (there, link) = joined()?;
+    let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
     let host = &link.here_ipv4;
     let mut udp = there.enter(|| Udp::connect(host))?;
@@ -172,7 +163,7 @@ pub(super) fn from_the_start() -> Result<()> {
 
 /// It is switched, read and reset while requests come by all receive paths, and is on when the module goes.
 pub(super) fn switched_under_load() -> Result<()> {
-    let (there, link) = joined()?;
+    let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
     let host = &link.here_ipv4;
     Tcp::connect(host)?.set("key", b"value")?;

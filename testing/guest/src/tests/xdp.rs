@@ -11,7 +11,7 @@ use hippos_client::{framed, Tcp, Udp};
 use nix::errno::Errno;
 
 use crate::modules::{self, Hippos};
-use crate::netns::{self, Link, Namespace};
+use crate::netns;
 use crate::receive_path;
 use crate::system::run;
 use crate::tap::{Datagram, PacketCapture, Tap};
@@ -29,14 +29,6 @@ fn refused(line: &str, words: &str) -> Result<()> {
     let said = format!("{error:#}");
     ensure!(said.contains(words), "no {words:?} in: {said}");
     Ok(())
-}
-
-fn joined() -> Result<(Namespace, Link)> {
-    let there = Namespace::new("there")?;
-    let link = netns::join(&there, 1)?;
-    run(&receive_path::prepare(&link.here))?;
-    there.enter(|| run(&receive_path::prepare(&link.far)))?;
-    Ok((there, link))
 }
 
 fn served(host: &str) -> Result<u64> {
@@ -74,7 +66,7 @@ fn asks(host: &str, through_xdp: bool) -> Result<()> {
 
 /// In the driver and behind it, on a card that has both.
 pub(super) fn modes() -> Result<()> {
-    let (there, link) = joined()?;
+    let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
     for mode in ["native", "generic"] {
         let said = run(&format!(
@@ -100,7 +92,7 @@ pub(super) fn modes() -> Result<()> {
 
 /// The order in which things are taken apart, whoever asks for it.
 pub(super) fn life() -> Result<()> {
-    let (there, link) = joined()?;
+    let (there, link) = netns::joined_for_xdp()?;
     let here = &link.here;
     refused(
         &format!("hippos-ctl xdp attach --dev {here} --mode generic"),
@@ -147,7 +139,7 @@ pub(super) fn life() -> Result<()> {
 
 /// The interface is somebody else's, or the module can't serve there: each is told, and nothing changes.
 pub(super) fn refusals() -> Result<()> {
-    let (_there, link) = joined()?;
+    let (_there, link) = netns::joined_for_xdp()?;
     let here = &link.here;
     let attach =
         |card: &str, mode: &str| format!("hippos-ctl xdp attach --dev {card} --mode {mode}");
