@@ -58,7 +58,7 @@ const PARTS: &[(&str, Work)] = &[
     ),
     (
         "topologies",
-        Work::Commands(&["test --guest --filter routes::topologies --size 500 --seed NIGHT"]),
+        Work::Commands(&["test --guest --filter topologies:: --size 500 --seed NIGHT"]),
     ),
     (
         "long-runs",

@@ -25,6 +25,7 @@ mod smoke;
 mod soak;
 mod steer;
 mod tcp;
+mod topologies;
 mod watch;
 mod xdp;
 
@@ -78,7 +79,8 @@ tests! {
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;
-    routes: table, interfaces, counters, late, late_xdp, assigned, stale, route_change_in_flight / topologies;
+    routes: table, interfaces, counters, late, late_xdp, assigned, stale, route_change_in_flight;
+    topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
     operator: refusals, administration, clock, told, statuses, configuration, warm, looks, connections;

@@ -8,7 +8,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{ensure, Context, Result};
 use hippos_client::{framed, ReceivePath, Tcp};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -17,25 +17,25 @@ use crate::modules::{self, Hippos};
 use crate::random::Random;
 use crate::receive_path;
 use crate::system::run;
-use crate::tap::{fold, sum, text, Addresses, Datagram, Tap};
+use crate::tap::{fold, sum, Addresses, Datagram, Tap};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// The cards' own addresses and those of who is at the other end.
 const NEAR: [[u8; 6]; 3] = [[2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 8, 1], [2, 0, 0, 0, 7, 1]];
 /// The asker, on the first card.
-const ASKER: [u8; 6] = [2, 0, 0, 0, 9, 2];
+pub(super) const ASKER: [u8; 6] = [2, 0, 0, 0, 9, 2];
 /// Another station there.
-const OTHER: [u8; 6] = [2, 0, 0, 0, 9, 3];
+pub(super) const OTHER: [u8; 6] = [2, 0, 0, 0, 9, 3];
 /// A station on the second card.
-const BEHIND: [u8; 6] = [2, 0, 0, 0, 8, 2];
+pub(super) const BEHIND: [u8; 6] = [2, 0, 0, 0, 8, 2];
 /// The one on the third card, which only sees that all before was served.
 const MARKER: [u8; 6] = [2, 0, 0, 0, 7, 2];
 /// The port of VXLAN.
 const VXLAN: u16 = 4789;
 /// What rules of nftables need.
-const NAT: [&str; 4] = ["nft_chain_nat", "nft_nat", "nft_masq", "nft_ct"];
-const NAMES: [&str; 3] = ["e0", "e1", "mark"];
+pub(super) const NAT: [&str; 4] = ["nft_chain_nat", "nft_nat", "nft_masq", "nft_ct"];
+pub(super) const NAMES: [&str; 3] = ["e0", "e1", "mark"];
 
 /// What the cards have in every topology.
 const USUAL: &str = "\
@@ -54,7 +54,7 @@ neigh replace 10.9.250.2 lladdr 02:00:00:00:07:02 dev mark nud permanent
 ";
 
 /// Three cards whose wires are in our hands; gone when dropped.
-struct Topology {
+pub(super) struct Topology {
     taps: Vec<Tap>,
     number: u16,
 }
@@ -62,9 +62,9 @@ struct Topology {
 /// A frame that left, without what no two replies have alike: IPv4's identification and with it the
 /// checksum, the flag that forbids fragments, and IPv6's flow label.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Sent {
-    card: &'static str,
-    bytes: Vec<u8>,
+pub(super) struct Sent {
+    pub(super) card: &'static str,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl fmt::Debug for Sent {
@@ -104,7 +104,7 @@ impl Sent {
 }
 
 impl Topology {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let mut taps = Vec::new();
         for (name, mac) in NAMES.iter().zip(NEAR) {
             taps.push(Tap::unconfigured(name, mac)?);
@@ -117,7 +117,7 @@ impl Topology {
     }
 
     /// Puts the usual addresses on the cards, and nothing else.
-    fn reset(&mut self) -> Result<()> {
+    pub(super) fn reset(&mut self) -> Result<()> {
         let mut lines = String::new();
         // All at once, or routes by two of them would stay.
         for state in ["down", "up"] {
@@ -129,7 +129,7 @@ impl Topology {
     }
 
     /// Sends a frame on a wire and gives everything that leaves by any card because of it.
-    fn ask(&mut self, card: usize, frame: &[u8]) -> Result<Vec<Sent>> {
+    pub(super) fn ask(&mut self, card: usize, frame: &[u8]) -> Result<Vec<Sent>> {
         while self.next(Duration::ZERO)?.is_some() {}
         self.taps[card].send_with(Default::default(), frame)?;
         // The socket's worker takes one after the other: whoever is answered now came last. Writes
@@ -180,7 +180,7 @@ fn ip(lines: &str) -> Result<()> {
 /// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`; `ipvs
 /// SERVICE SERVER` and `ipvs flush`; `iptables TABLE`, which makes it with no rule;
 /// `rmmod MODULE`.
-fn set_up(lines: &str) -> Result<()> {
+pub(super) fn set_up(lines: &str) -> Result<()> {
     let mut batch = String::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         if let Some(rule) = line.strip_prefix("nft ") {
@@ -217,13 +217,13 @@ fn legacy_table(table: &str) -> Result<()> {
 }
 
 /// The module by one receive path, on both cards.
-struct Served {
+pub(super) struct Served {
     hippos: Hippos,
     by: ReceivePath,
 }
 
 impl Served {
-    fn load(by: ReceivePath, parameters: &str) -> Result<Self> {
+    pub(super) fn load(by: ReceivePath, parameters: &str) -> Result<Self> {
         let hippos = Hippos::load(&format!("allow=any {parameters}{}", by.parameter()))?;
         if by == ReceivePath::Xdp {
             for name in &NAMES[..2] {
@@ -236,7 +236,7 @@ impl Served {
         Ok(Served { hippos, by })
     }
 
-    fn unload(self) -> Result<()> {
+    pub(super) fn unload(self) -> Result<()> {
         if self.by == ReceivePath::Xdp {
             return self.hippos.unload_all();
         }
@@ -250,18 +250,18 @@ fn short() -> Vec<u8> {
 }
 
 /// One with a reply of a whole datagram, 1,392 bytes.
-fn long() -> Vec<u8> {
+pub(super) fn long() -> Vec<u8> {
     framed(8, b"get long\r\n")
 }
 
-fn v4(from: [u8; 4], to: [u8; 4]) -> Datagram {
+pub(super) fn v4(from: [u8; 4], to: [u8; 4]) -> Datagram {
     Datagram {
         addresses: Addresses::Ipv4(from, to),
         ..Datagram::ipv4(&short())
     }
 }
 
-fn v6(from: &str, to: &str) -> Datagram {
+pub(super) fn v6(from: &str, to: &str) -> Datagram {
     let address = |text: &str| {
         text.parse::<std::net::Ipv6Addr>()
             .map_or([0; 16], |a| a.octets())
@@ -272,14 +272,14 @@ fn v6(from: &str, to: &str) -> Datagram {
     }
 }
 
-fn from_mac(mac: [u8; 6], datagram: Datagram) -> Datagram {
+pub(super) fn from_mac(mac: [u8; 6], datagram: Datagram) -> Datagram {
     Datagram {
         from_mac: mac,
         ..datagram
     }
 }
 
-fn with(payload: Vec<u8>, datagram: Datagram) -> Datagram {
+pub(super) fn with(payload: Vec<u8>, datagram: Datagram) -> Datagram {
     Datagram {
         payload,
         ..datagram
@@ -287,10 +287,10 @@ fn with(payload: Vec<u8>, datagram: Datagram) -> Datagram {
 }
 
 /// A frame, and the card that it comes in by.
-type Ask = (usize, Vec<u8>);
+pub(super) type Ask = (usize, Vec<u8>);
 
 /// By the second card.
-fn second(datagram: Datagram) -> Ask {
+pub(super) fn second(datagram: Datagram) -> Ask {
     let datagram = Datagram {
         to_mac: NEAR[1],
         from_mac: BEHIND,
@@ -373,9 +373,9 @@ struct Row {
     fast: bool,
 }
 
-const HOST: [u8; 4] = [10, 9, 200, 1];
-const HOST6: &str = "fd09:200::1";
-const FAR: [u8; 4] = [8, 8, 8, 8];
+pub(super) const HOST: [u8; 4] = [10, 9, 200, 1];
+pub(super) const HOST6: &str = "fd09:200::1";
+pub(super) const FAR: [u8; 4] = [8, 8, 8, 8];
 
 #[rustfmt::skip]
 fn rows() -> Vec<Row> {
@@ -581,7 +581,7 @@ fn stacked() -> Vec<Row> {
 /// What left, and how many requests the receive paths before the socket answered.
 type Seen = (Vec<Vec<Sent>>, u64);
 
-fn fast() -> Result<u64> {
+pub(super) fn fast() -> Result<u64> {
     Tcp::connect("127.0.0.1")?.stat("hippos_udp_fast_datagrams")
 }
 
@@ -1012,238 +1012,5 @@ pub(super) fn route_change_in_flight() -> Result<()> {
         ensure!(in_place > 0, "{by:?}: nothing was answered in place");
         served.unload()?;
     }
-    Ok(())
-}
-
-/// A topology drawn by chance: what is set up, what is undone, and what is asked.
-fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
-    let mut lines = Vec::new();
-    let mut undo = Vec::new();
-    // Connection tracking remembers the flows of the topologies before.
-    let from_port = 10_000 + random.below(50_000) as u16;
-    let hop = |random: &mut Random| {
-        *random.pick(&[
-            "10.9.200.2",
-            "10.9.200.3",
-            "10.9.200.4",
-            "10.9.201.2",
-            "10.9.201.3",
-        ])
-    };
-    let hop6 = |random: &mut Random| {
-        *random.pick(&["fd09:200::2", "fd09:200::3", "fd09:200::4", "fd09:201::2"])
-    };
-    let metrics = |random: &mut Random| {
-        *random.pick(&[
-            "",
-            "",
-            "",
-            " mtu 1300",
-            " mtu lock 1280",
-            " hoplimit 9",
-            " advmss 900",
-        ])
-    };
-    for prefix in ["8.8.0.0/16", "8.8.8.0/24", "10.77.0.0/16"] {
-        match random.below(6) {
-            0 => {}
-            1 => {
-                let kind = *random.pick(&["blackhole", "unreachable", "prohibit"]);
-                lines.push(format!("route add {kind} {prefix}"));
-                undo.push(format!("route del {kind} {prefix}"));
-            }
-            2 => lines.push(format!(
-                "route add {prefix} nexthop via {} nexthop via {}",
-                hop(random),
-                hop(random)
-            )),
-            3 => lines.push(format!(
-                "route add {prefix} dev {}",
-                random.pick(&NAMES[..2])
-            )),
-            _ => lines.push(format!(
-                "route add {prefix} via {}{}",
-                hop(random),
-                metrics(random)
-            )),
-        }
-    }
-    for prefix in ["2001:db8::/32", "2001:db8:1::/48"] {
-        match random.below(5) {
-            0 => {}
-            1 => {
-                lines.push(format!("route add blackhole {prefix}"));
-                undo.push(format!("route del blackhole {prefix}"));
-            }
-            2 => lines.push(format!(
-                "route add {prefix} dev {}",
-                random.pick(&NAMES[..2])
-            )),
-            _ => lines.push(format!(
-                "route add {prefix} via {}{}",
-                hop6(random),
-                random.pick(&["", " mtu 1300", " hoplimit 9"])
-            )),
-        }
-    }
-    if random.one_in(3) {
-        let by_port = format!("ipproto 17 dport {from_port}");
-        let what = *random.pick(&[
-            "from 10.9.200.1",
-            "to 8.8.0.0/16",
-            "iif e0",
-            "iif lo",
-            "from 8.8.8.0/24",
-            &by_port,
-            "tos 0x10",
-        ]);
-        lines.push(format!("rule add pref 100 {what} lookup 100"));
-        lines.push(format!(
-            "route add 8.8.0.0/16 via {} table 100",
-            hop(random)
-        ));
-        undo.push("rule del pref 100".into());
-        undo.push("route flush table 100".into());
-    }
-    if random.one_in(4) {
-        let station = text(*random.pick(&[ASKER, OTHER, BEHIND]));
-        lines.push(format!(
-            "neigh replace 10.9.200.2 lladdr {station} dev e0 nud permanent"
-        ));
-    }
-    for card in &NAMES[..2] {
-        let filter = random.below(4).saturating_sub(1);
-        lines.push(format!("sysctl net.ipv4.conf.{card}.rp_filter={filter}"));
-        undo.push(format!("sysctl net.ipv4.conf.{card}.rp_filter=0"));
-    }
-    if random.one_in(4) {
-        lines.push("addr add 10.77.0.1/32 dev lo".into());
-        undo.push("addr del 10.77.0.1/32 dev lo".into());
-    }
-    if random.one_in(4) {
-        lines.push(format!(
-            "sysctl net.ipv4.ip_default_ttl={}",
-            1 + random.below(255)
-        ));
-        undo.push("sysctl net.ipv4.ip_default_ttl=64".into());
-    }
-    if random.one_in(4) {
-        let chain = *random.pick(&[
-            "nft add chain ip t p { type nat hook prerouting priority dstnat ; }\nnft add rule ip t p ip saddr 8.8.8.0/24 udp dport 11211 dnat to 10.9.201.2",
-            "nft add chain ip t p { type nat hook postrouting priority srcnat ; }\nnft add rule ip t p oifname e0 masquerade",
-            "nft add chain ip t p { type filter hook output priority filter ; }\nnft add rule ip t p ip daddr 8.8.0.0/16 drop",
-            "nft add chain ip t p { type filter hook postrouting priority mangle ; }\nnft add rule ip t p ip ttl set 7",
-            "nft add chain ip t p { type filter hook output priority filter ; }",
-        ]);
-        lines.push(format!("nft add table ip t\n{chain}"));
-        undo.push("nft delete table ip t".into());
-    }
-    let mut asks = Vec::new();
-    for _ in 0..8 {
-        let to = *random.pick(&[HOST, HOST, [10, 9, 201, 1], [10, 77, 0, 1]]);
-        let from = *random.pick(&[
-            [10, 9, 200, 2],
-            [10, 9, 200, 3],
-            [10, 9, 200, 9],
-            FAR,
-            [8, 8, 9, 9],
-            [10, 77, 0, 7],
-            [10, 9, 201, 2],
-            [10, 9, 201, 1],
-            [240, 1, 1, 1],
-            [10, 9, 201, 255],
-            [192, 0, 2, 9],
-        ]);
-        let datagram = if random.one_in(3) {
-            let from = *random.pick(&[
-                "fd09:200::2",
-                "fd09:200::3",
-                "2001:db8::8",
-                "2001:db8:1::8",
-                "fd09:201::2",
-                "fd09:201::1",
-                "fd00::9",
-            ]);
-            v6(from, random.pick::<&'static str>(&[HOST6, "fd09:201::1"]))
-        } else {
-            v4(from, to)
-        };
-        let datagram = if random.one_in(4) {
-            with(long(), datagram)
-        } else {
-            datagram
-        };
-        let datagram = Datagram {
-            from_port,
-            ..datagram
-        };
-        let mac = *random.pick(&[ASKER, ASKER, OTHER]);
-        if random.one_in(3) {
-            asks.push(second(datagram));
-        } else {
-            asks.push((0, from_mac(mac, datagram).frame()));
-        }
-    }
-    (lines.join("\n"), undo.join("\n"), asks)
-}
-
-/// Topologies drawn by chance. Arguments: how many, and the seed.
-pub(super) fn topologies(arguments: &[String]) -> Result<()> {
-    let number = |at: usize, usual: u64| -> Result<u64> {
-        Ok(arguments
-            .get(at)
-            .map(|text| text.parse())
-            .transpose()?
-            .unwrap_or(usual))
-    };
-    let (count, seed) = (number(0, 8)?, number(1, 1)?);
-    for module in NAT {
-        modules::load(module)?;
-    }
-    let mut bench = Topology::new()?;
-    let mut judge: Vec<Vec<Vec<Sent>>> = Vec::new();
-    let (mut replies, mut in_place) = (0, 0);
-    for by in [
-        ReceivePath::Socket,
-        ReceivePath::Prerouting,
-        ReceivePath::Xdp,
-    ] {
-        bench.reset()?;
-        let served = Served::load(by, "")?;
-        let before = fast()?;
-        for topology in 0..count {
-            let mut random = Random::new(seed.wrapping_add(topology));
-            let (lines, undo, asks) = draw(&mut random);
-            bench.reset()?;
-            set_up(&lines)?;
-            let mut seen = Vec::new();
-            for (card, frame) in &asks {
-                seen.push(bench.ask(*card, frame)?);
-            }
-            set_up(&undo)?;
-            if by == ReceivePath::Socket {
-                replies += seen.iter().filter(|sent| !sent.is_empty()).count();
-                judge.push(seen);
-                continue;
-            }
-            let right = &judge[topology as usize];
-            for (number, (sent, right)) in seen.iter().zip(right).enumerate() {
-                if sent != right {
-                    let (card, frame) = &asks[number];
-                    bail!(
-                        "{by:?}, seed {}, request {number} by {}: {}\n{sent:?}\nthe socket: {right:?}\nin\n{lines}",
-                        seed.wrapping_add(topology),
-                        NAMES[*card],
-                        frame.escape_ascii()
-                    );
-                }
-            }
-        }
-        in_place += fast()? - before;
-        served.unload()?;
-    }
-    println!("{count} topologies, {replies} answered by the socket, {in_place} in place");
-    ensure!(in_place > 0, "nothing was answered in place");
-
     Ok(())
 }
