@@ -16,9 +16,12 @@ mod net;
 mod netns;
 mod random;
 mod receive_path;
+mod request;
+mod row;
 mod system;
 mod tap;
 mod tests;
+mod topology;
 
 use std::process::ExitCode;
 

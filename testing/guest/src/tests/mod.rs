@@ -8,9 +8,11 @@
 //! themes `planted` and `defect` are meant to fail, the latter on the debug
 //! kernel alone; `soak` runs when it is asked for by its own command.
 
+mod changes;
 mod consistency;
 mod defect;
 mod faults;
+mod firewall;
 mod fuzz;
 mod latency;
 mod module;
@@ -79,7 +81,9 @@ tests! {
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;
-    routes: table, interfaces, counters, late, late_xdp, assigned, stale, route_change_in_flight;
+    routes: table, interfaces, counters;
+    firewall: late, late_xdp, assigned;
+    changes: stale, route_change_in_flight;
     topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;

@@ -5,13 +5,12 @@
 use anyhow::{bail, ensure, Result};
 use hippos_client::ReceivePath;
 
-use super::routes::{
-    fast, from_mac, long, second, set_up, v4, v6, with, Ask, Sent, Served, Topology, ASKER, BEHIND,
-    FAR, HOST, HOST6, NAMES, NAT, OTHER,
-};
 use crate::modules;
 use crate::random::Random;
+use crate::request::{from_mac, long, second, v4, v6, with, Ask, FAR, HOST, HOST6};
+use crate::row::fast;
 use crate::tap::{text, Datagram};
+use crate::topology::{set_up, Sent, Served, Topology, ASKER, BEHIND, NAMES, NAT, OTHER};
 
 /// A topology drawn by chance: what is set up, what is undone, and what is asked.
 fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What changes while it is served: the next reply goes the new way.
+
+use anyhow::{ensure, Result};
+use hippos_client::ReceivePath;
+
+use crate::random::Random;
+use crate::request::{v4, v6, FAR, HOST, HOST6};
+use crate::row::fast;
+use crate::topology::{ip, Served, Topology, ASKER, BEHIND, OTHER};
+
+/// After a change of routes, rules or neighbours the very next reply goes the new way.
+pub(super) fn stale() -> Result<()> {
+    let mut bench = Topology::new()?;
+    for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        ip("route add 8.8.0.0/16 via 10.9.200.2\nroute add 2001:db8::/32 via fd09:200::2")?;
+        let steps: [(&str, &str, [u8; 6]); 9] = [
+            ("", "e0", ASKER),
+            (
+                "route replace 8.8.0.0/16 via 10.9.200.3\nroute replace 2001:db8::/32 via fd09:200::3",
+                "e0",
+                OTHER,
+            ),
+            (
+                "route replace 8.8.0.0/16 via 10.9.201.2\nroute replace 2001:db8::/32 via fd09:201::2",
+                "e1",
+                BEHIND,
+            ),
+            (
+                "route replace 8.8.0.0/16 via 10.9.200.2\nroute replace 2001:db8::/32 via fd09:200::2",
+                "e0",
+                ASKER,
+            ),
+            (
+                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:03 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:03 dev e0 nud permanent",
+                "e0",
+                OTHER,
+            ),
+            (
+                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent",
+                "e0",
+                ASKER,
+            ),
+            (
+                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0\nroute replace 8.8.0.0/16 nhid 1\nroute replace 2001:db8::/32 nhid 2",
+                "e0",
+                ASKER,
+            ),
+            (
+                "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0",
+                "e0",
+                OTHER,
+            ),
+            (
+                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0",
+                "e0",
+                ASKER,
+            ),
+        ];
+        for round in 0..3 {
+            for (lines, card, station) in &steps {
+                ip(lines)?;
+                for datagram in [v4(FAR, HOST), v6("2001:db8::8", HOST6)] {
+                    for _ in 0..2 {
+                        let sent = bench.ask(0, &datagram.frame())?;
+                        let right = matches!(&sent[..], [one] if one.card == *card && one.bytes[..6] == *station);
+                        ensure!(right, "{by:?}, round {round}, after {lines:?}: {sent:?}");
+                    }
+                }
+            }
+        }
+        served.unload()?;
+    }
+    Ok(())
+}
+
+/// Routes change while requests are on their way: those that come after a change are answered the new
+/// way, each of them.
+pub(super) fn route_change_in_flight() -> Result<()> {
+    const CHANGES: usize = 60;
+    let ways = [
+        ("10.9.200.2", ASKER),
+        ("10.9.200.3", OTHER),
+        ("10.9.201.2", BEHIND),
+    ];
+    let mut bench = Topology::new()?;
+    for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        ip("route add 8.8.0.0/16 via 10.9.200.2")?;
+        let mut random = Random::new(14);
+        let frame = v4(FAR, HOST).frame();
+        let mut in_place = 0;
+        for change in 0..CHANGES {
+            for _ in 0..8 {
+                bench.taps[0].send_with(Default::default(), &frame)?;
+            }
+            let (gateway, station) = *random.pick(&ways);
+            ip(&format!("route replace 8.8.0.0/16 via {gateway}"))?;
+            // Those before are answered one way or the other.
+            bench.ask(0, &frame)?;
+            let before = fast()?;
+            let sent = bench.ask(0, &frame)?;
+            in_place += fast()? - before;
+            let right = matches!(&sent[..], [one] if one.bytes.get(..6) == Some(&station));
+            ensure!(right, "{by:?}, change {change} to {gateway}: {sent:?}");
+        }
+        ensure!(in_place > 0, "{by:?}: nothing was answered in place");
+        served.unload()?;
+    }
+    Ok(())
+}
