@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The store beside what a user would take instead, in one run.
+//! Compares the store with other caches that a program could use instead, in one run.
 //!
 //! `cargo bench -p hippos_store --bench peers [-- FILTER]`
 //!
-//! Keys are 20 bytes, values 20 or 500, the working set fits into L2, into L3, or neither. Mixes are
-//! in per cent of lookups: 99.7, 73 and 18. Readers copy the value out, as a reply would. What is told
-//! is CPU time, so that a shared machine gives the same figures as a quiet one.
+//! Keys are 20 bytes, values 20 or 500; the working set fits into L2, into L3, or into neither. A mix is a percentage
+//! of lookups: 99.7, 73 and 18. Readers copy the value out, as a reply would. The figures are CPU time, so that a busy
+//! machine gives the same ones as an idle one.
 
 use std::cell::LazyCell;
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ fn key(n: u64) -> Key {
     out
 }
 
-/// A cache by its two operations.
+/// A cache, reduced to its two operations.
 trait Peer: Sync {
     fn get(&self, key: &Key, out: &mut [u8]) -> bool;
     fn set(&self, key: &Key, value: &[u8]);
@@ -122,13 +122,13 @@ impl Peer for quick_cache::sync::Cache<Key, Arc<[u8]>> {
     }
 }
 
-/// A peer with room for so many items of such a size: none of them has to evict.
+/// Makes a peer whose capacity is that many items of that size, so that it does not have to evict.
 type Make = fn(usize, usize) -> Box<dyn Peer>;
 
 const PEERS: [(&str, Make); 6] = [
-    ("hippos", |room, len| {
+    ("hippos", |capacity, len| {
         let config = Config {
-            memory: (room * (len + 120)).max(16 << 20),
+            memory: (capacity * (len + 120)).max(16 << 20),
             ..Config::default()
         };
         Box::new(Hippos(Store::new(config, Host::new()).expect("a store")))
@@ -142,15 +142,15 @@ const PEERS: [(&str, Make); 6] = [
     ("papaya", |_, _| {
         Box::new(papaya::HashMap::<Key, Box<[u8]>>::new())
     }),
-    ("moka", |room, _| {
-        Box::new(moka::sync::Cache::<Key, Arc<[u8]>>::new(room as u64))
+    ("moka", |capacity, _| {
+        Box::new(moka::sync::Cache::<Key, Arc<[u8]>>::new(capacity as u64))
     }),
-    ("quick_cache", |room, _| {
-        Box::new(quick_cache::sync::Cache::<Key, Arc<[u8]>>::new(room))
+    ("quick_cache", |capacity, _| {
+        Box::new(quick_cache::sync::Cache::<Key, Arc<[u8]>>::new(capacity))
     }),
 ];
 
-/// A peer that holds `items` items, each of which was read once, as those are that stay in a cache.
+/// A peer that holds `items` items, each read once, as items that stay in a cache usually were.
 fn filled(make: Make, items: u64, value: &[u8]) -> Box<dyn Peer> {
     let peer = make(items as usize * 2, value.len());
     for n in 0..items {
@@ -163,7 +163,7 @@ fn filled(make: Make, items: u64, value: &[u8]) -> Box<dyn Peer> {
     peer
 }
 
-/// What is done: thousandths of lookups, and whether they find anything.
+/// The mix of operations: lookups in thousandths, and whether they hit.
 #[derive(Clone, Copy)]
 struct Mix {
     name: &'static str,
@@ -221,7 +221,7 @@ fn work(peer: &dyn Peer, mix: Mix, items: u64, value: &[u8], seed: u64, rounds: 
     }
 }
 
-/// No two runs ask for the same keys in the same order: caches would have them.
+/// Each run asks for keys in another order; the same order would find them in the CPU's caches.
 static SEED: AtomicU64 = AtomicU64::new(1);
 
 /// CPU time that this thread has used.
@@ -231,9 +231,9 @@ fn used() -> Duration {
         .into()
 }
 
-/// The CPU time that `rounds` operations on each of `threads` threads take a thread.
+/// The CPU time per thread of `rounds` operations on each of `threads` threads.
 fn run(peer: &dyn Peer, mix: Mix, items: u64, value: &[u8], threads: u64, wanted: u64) -> Duration {
-    // So many that a thread's beginning does not weigh.
+    // Enough rounds that the start of a thread does not matter.
     let rounds = wanted.max(20_000);
     let timed = || {
         let seed = SEED.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);

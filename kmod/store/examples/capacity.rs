@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Items held when the first eviction comes, and bytes an item, at a limit of 64 MiB; beside a
-//! memcached, if its address is given.
+//! Prints how many items the store holds at its first eviction, and the bytes per item, at a limit of 64 MiB; and the
+//! same for a memcached, if its address is given.
 //!
 //! `cargo run --release -p hippos_store --example capacity [127.0.0.1:11211]`
 //!
@@ -18,7 +18,7 @@ fn key(n: usize, len: usize) -> String {
     format!("{n:0len$}")
 }
 
-/// Items in our store when it first evicts.
+/// Items that our store holds when it first evicts.
 fn ours(key_len: usize, value_len: usize, factor: u32) -> usize {
     let config = Config {
         memory: MEMORY,
@@ -55,7 +55,7 @@ fn ours(key_len: usize, value_len: usize, factor: u32) -> usize {
     unreachable!()
 }
 
-/// Items in a memcached when it first evicts.
+/// Items that a memcached holds when it first evicts.
 fn theirs(address: &str, key_len: usize, value_len: usize) -> std::io::Result<usize> {
     let mut out = TcpStream::connect(address)?;
     out.set_nodelay(true)?;
@@ -94,7 +94,7 @@ fn theirs(address: &str, key_len: usize, value_len: usize) -> std::io::Result<us
 }
 
 fn main() -> std::io::Result<()> {
-    // Each size wants a fresh memcached: it never gives pages back to other classes.
+    // Each size needs a fresh memcached, because memcached keeps its pages in their classes.
     let addresses: Vec<String> = std::env::args().skip(1).collect();
     for (i, (k, v)) in [(20, 20), (30, 200), (45, 450)].into_iter().enumerate() {
         let mine = ours(k, v, Config::default().factor);

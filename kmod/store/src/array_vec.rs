@@ -28,7 +28,7 @@ impl<T: Copy, const N: usize> ArrayVec<T, N> {
         self.len >= N
     }
 
-    /// Adds a value; it is lost if there is no room.
+    /// Adds a value; the value is dropped if the list is full.
     pub(crate) fn push(&mut self, value: T) {
         if let Some(place) = self.items.get_mut(self.len) {
             *place = Some(value);

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a store is made from, and why it may refuse.
+//! The settings that a store is made from, and the reasons for refusing them.
 
 /// Which items go when memory is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Eviction {
-    /// A hand sweeps each class's slots; what was hit since it last came stays.
+    /// A hand sweeps each class's slots; a slot that was hit since the last sweep stays.
     #[default]
     Clock,
-    /// A queue in order of arrival; the hand leaves what was hit where it is (Zhang and others,
-    /// NSDI 2024).
+    /// A queue in order of arrival; the hand leaves slots that were hit where they are (Zhang and others, NSDI 2024).
     Sieve,
-    /// A small queue on probation before the main one, and a memory of what was thrown out of it
+    /// A small probation queue before the main queue, and ghosts: the hashes of what was evicted from the small one
     /// (Yang and others, SOSP 2023).
     ///
     /// SIEVE and S3-FIFO take 8 bytes more for each item and serve at most about 100 GiB.
     S3Fifo,
 }
 
-/// The settings of a store that last for its life, but for the memory limit.
+/// The settings of a store. All but the memory limit are fixed for the store's lifetime.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// Bytes for items, index and retired items together. [`crate::Store::resize`] changes it.
@@ -30,17 +29,17 @@ pub struct Config {
     pub item_max: usize,
     /// memcached's `-n`: the bytes of key and value that the smallest slots hold.
     pub item_min: usize,
-    /// memcached's `-f` in hundredths: each class's slots are so much larger than the last one's.
-    /// From 102 to 1000.
+    /// memcached's `-f` in hundredths: the ratio of a class's slot size to that of the class before it. From 102 to
+    /// 1000.
     pub factor: u32,
-    /// Secrets of the boot for the hash.
+    /// Random numbers of this boot, the secrets of the hash.
     pub seed: [u64; 4],
-    /// The policy.
+    /// The eviction policy.
     pub eviction: Eviction,
     /// Counters of the caller's own, per CPU: see [`crate::Store::tally`].
     pub tallies: usize,
-    /// Bytes of a memory block, a power of two; 0 for the least that holds the largest item, at
-    /// least 1 MiB. Small blocks are for tests.
+    /// Bytes of a memory block, a power of two; 0 for the smallest block that holds the largest item, at least 1 MiB.
+    /// Small blocks are for tests.
     pub block: usize,
 }
 
@@ -60,7 +59,7 @@ impl Default for Config {
     }
 }
 
-/// Why no store was made.
+/// Why a store could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewError {
     /// `memory` is less than four blocks.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Counters: a shard a CPU, exact when summed at rest.
+//! Counters, sharded by CPU: their sum is exact when no operation is running.
 //!
-//! A request that is no more than one lookup is counted once, as a single hit of
-//! its class or as a single miss; hits, misses and requests are told by sums.
+//! A request that is a single lookup is counted once, as a single hit of its class or as a single miss; the numbers of
+//! hits, misses and requests are sums of these.
 //!
-//! An increment is one atomic addition to a cache line of the CPU's own, so that a softirq that
-//! comes in between, or a move to another CPU, loses nothing. What is taken away is added as its two's
-//! complement, on whatever CPU that happens: cells and sums of them wrap.
+//! An increment is one atomic addition to a cache line of the CPU's own, so that neither a softirq in between nor a
+//! migration to another CPU loses a count. A decrement adds the two's complement, on whichever CPU it runs: counter
+//! cells and their sums wrap.
 
 use hippos_invariant::Exact;
 
@@ -15,8 +15,8 @@ use crate::platform::Platform;
 use crate::sync::{AtomicU64, Relaxed};
 use crate::table::{Draft, Part, Table};
 
-/// Defines an enumeration of counters, each with the name that `stats` has for it and its meaning there.
-/// Its hidden last value, `Count`, tells how many there are.
+/// Defines an enumeration of counters, each with its name in `stats` and its meaning. The hidden last value, `Count`,
+/// is their number.
 #[macro_export]
 macro_rules! counters {
     (
@@ -58,13 +58,13 @@ macro_rules! counters {
 }
 
 counters! {
-    /// What is counted for the store as a whole. `stats` shows all of them.
+    /// Counters of the store as a whole. `stats` shows all of them.
     pub enum Counter {
         /// Lookups that found nothing.
         GetMisses = "get_misses",
-        /// Of those, what had expired.
+        /// Of those, lookups whose item had expired.
         GetExpired = "get_expired",
-        /// Of those, what had been flushed.
+        /// Of those, lookups whose item had been flushed.
         GetFlushed = "get_flushed",
         /// Touches that found nothing.
         TouchMisses = "touch_misses",
@@ -76,11 +76,11 @@ counters! {
         DecrMisses = "decr_misses",
         /// Compare-and-swaps that found nothing.
         CasMisses = "cas_misses",
-        /// Flushes asked for.
+        /// Requests to flush.
         CmdFlush = "cmd_flush",
         /// Items stored since the start.
         TotalItems = "total_items",
-        /// Slots that hands looked at.
+        /// Slots that the eviction hands looked at.
         HandScanned = "hippos_hand_swept",
         /// Times that a writer slept for a grace period.
         Waits = "hippos_writer_waits",
@@ -88,20 +88,20 @@ counters! {
         Splits = "hippos_index_splits",
         /// Buckets that the index shrank by.
         Merges = "hippos_index_merges",
-        /// Blocks that changed their use.
+        /// Memory blocks that changed their use.
         Moves = "slabs_moved",
         /// Steps of maintenance that found the platform short of memory.
         Shortages = "hippos_memory_shortages",
-        /// Slots that the sweep for expired items looked at.
+        /// Slots that the crawler looked at.
         CrawlerChecked = "crawler_items_checked",
-        /// Events that were noted for watchers.
+        /// Events logged for watchers.
         EventsLogged = "log_worker_written",
-        /// Events that there was no room for.
+        /// Events dropped because the log was full.
         EventsDropped = "log_worker_dropped",
     }
 }
 
-/// What is counted for each slab class.
+/// Counters of each slab class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum ClassCounter {
@@ -133,7 +133,7 @@ pub enum ClassCounter {
     EvictedUnfetched,
     /// Items found expired or flushed that were never hit.
     ExpiredUnfetched,
-    /// Items found expired or flushed, whose slots were taken back.
+    /// Items found expired or flushed, whose slots were reclaimed.
     Reclaimed,
     /// Stores refused for lack of memory.
     OutOfMemory,
@@ -149,7 +149,7 @@ const CLASS: usize = ClassCounter::Count as usize;
 #[repr(C, align(64))]
 struct Line([AtomicU64; LINE]);
 
-/// Requests of one CPU that were no more than a lookup.
+/// One CPU's requests that were a single lookup.
 #[repr(C, align(64))]
 struct SingleLookups {
     hits: [AtomicU64; CLASSES],
@@ -343,7 +343,7 @@ impl Counters {
         })
     }
 
-    /// Zeroes all but what tells a present state.
+    /// Zeroes all counters but those that describe the present state.
     pub(crate) fn reset(&self) {
         let gauges = [ClassCounter::Items as usize, ClassCounter::Bytes as usize];
         let class_cells = self.classes.mul_exact(CLASS);

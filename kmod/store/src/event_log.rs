@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What happened lately: a ring that any context writes to and slow readers may be overtaken in.
+//! The event log: a ring buffer that any context writes to. Writers overwrite events that a slow reader has not read.
 //!
-//! Writers wait for nobody. An event's place is claimed by its number: the number after the last one
-//! belongs to whoever marks its slot as being written. A slot whose writer of a round ago is still at
-//! it (it was preempted there, or the new one is a softirq on top of it) can't be claimed; then events
-//! are dropped until that writer is through.
+//! Writers do not wait. A writer claims the number after the last event's by marking that number's slot as being
+//! written. It cannot claim a slot whose previous writer, one round earlier, has not finished (that writer was
+//! preempted, or the new one is a softirq that interrupted it); events are then dropped until the previous writer
+//! finishes.
 //!
-//! A slot's state is twice the event's number, plus 1 while it is written and plus 2 when it is there.
-//! A reader takes a copy and looks at the state again. All words are stored with release and loaded with
-//! acquire, so that whoever has seen a word of a newer event also sees that the slot was claimed for it.
+//! A slot's state is twice the event's number, plus 1 while the event is written and plus 2 when it is complete. A
+//! reader copies the event and then checks the state again. All words are stored with release and loaded with acquire,
+//! so that a reader that has seen a word of a newer event also sees that the slot was claimed for it.
 
 use crate::platform::Platform;
 use crate::sync::{planted, Acquire, AtomicBool, AtomicU64, Bug, Padded, Relaxed, Release};
@@ -19,21 +19,21 @@ use crate::KEY_MAX;
 const EVENTS: usize = if cfg!(loom) { 2 } else { 4096 };
 /// Words of a key or an address.
 const TEXT: usize = if cfg!(loom) { 1 } else { KEY_MAX.div_ceil(8) };
-/// Words before it.
+/// Words before the text.
 const HEAD: usize = if cfg!(loom) { 1 } else { 4 };
-/// How often a writer tries to claim a slot beside others that do.
+/// How often a writer tries to claim a slot while other writers compete for it.
 const TRIES: usize = if cfg!(loom) { 3 } else { 16 };
 
 const _: () = assert!(EVENTS.is_power_of_two());
 
-/// Something that happened. What the numbers mean depends on its kind.
+/// An event. The meaning of the numbers depends on the kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// [`EVICTION`](Self::EVICTION), or a kind of those above the store.
+    /// [`EVICTION`](Self::EVICTION), or a kind that a layer above the store defines.
     pub kind: u8,
-    /// What came of it.
+    /// The outcome.
     pub status: u8,
-    /// What was asked for.
+    /// The command of the request.
     pub command: u8,
     /// The item's slab class, counted from 1; 0 for none.
     pub class: u8,
@@ -41,7 +41,7 @@ pub struct Event {
     pub client: u32,
     /// Bytes of the value.
     pub size: u32,
-    /// Seconds until the item expires; -1 may stand for never.
+    /// Seconds until the item expires; -1 may mean that it never does.
     pub ttl: i32,
     /// Seconds since the item was last used.
     pub idle: u32,
@@ -55,18 +55,18 @@ impl Event {
 /// An event as the log gives it back.
 #[derive(Clone, Copy, Debug)]
 pub struct LoggedEvent {
-    /// Its number: those of later events are higher.
+    /// The event's number; later events have higher ones.
     pub number: u64,
-    /// When it was noted, microseconds since 1970.
+    /// When it was logged, microseconds since 1970.
     pub unix_us: u64,
-    /// What happened.
+    /// The event.
     pub event: Event,
     text: [[u8; 8]; TEXT],
     len: usize,
 }
 
 impl LoggedEvent {
-    /// The key that it happened to.
+    /// The key that the event is about.
     pub fn key(&self) -> &[u8] {
         self.text.as_flattened().get(..self.len).unwrap_or(&[])
     }
@@ -80,15 +80,15 @@ impl LoggedEvent {
     }
 }
 
-/// What a reader of the log gets.
+/// The result of reading the log.
 // It lives for a moment, on the stack.
 #[allow(clippy::large_enum_variant, reason = "there is no heap here")]
 pub enum NextEvent {
     /// The next event.
     Event(LoggedEvent),
-    /// So many events are lost to this reader.
+    /// This reader has lost that many events.
     Lost(u64),
-    /// There is none yet.
+    /// There is no new event.
     None,
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct EventLog {
     slots: LateTable<Slot>,
     /// The next event's number; it may lag behind the slots for a moment.
     next: Padded<AtomicU64>,
-    /// Evictions are noted.
+    /// Whether evictions are logged.
     pub(crate) evictions: AtomicBool,
 }
 
@@ -125,7 +125,7 @@ impl EventLog {
         }
     }
 
-    /// Takes the ring's memory, once. Process context, may sleep. Whether there is some.
+    /// Allocates the ring, once, and returns whether it is there. Process context, may sleep.
     pub(crate) fn open<P: Platform>(&self, platform: &P) -> bool {
         self.slots.get_or_make(platform, Slot::new).is_some()
     }
@@ -163,10 +163,11 @@ impl EventLog {
                 state = claimed.err().unwrap_or(writing);
             }
             if state < writing && !planted(Bug::BlindHelp) {
-                // What it was before was an old value.
+                // The state belonged to an earlier event: try again.
                 continue;
             }
-            // Whoever finds the number taken helps the one that took it, who may be interrupted here.
+            // A writer that finds the number taken advances `next` on behalf of the writer that took it, which may have
+            // been interrupted here.
             let after = number.wrapping_add(1);
             let _ = self
                 .next
@@ -179,7 +180,7 @@ impl EventLog {
         None
     }
 
-    /// Notes an event; whether there was room. Any context.
+    /// Logs an event; false if it was dropped. Any context.
     pub(crate) fn push(&self, unix_us: u64, event: &Event, text: &[u8]) -> bool {
         let Some((slot, number)) = self.slots.get().and_then(|slots| self.claim(slots)) else {
             return false;
@@ -220,7 +221,7 @@ impl EventLog {
         true
     }
 
-    /// The event of number `at`, or the first one that is left; `at` goes on behind it.
+    /// Reads the event of number `at`, or the oldest one that is left, and advances `at` past it.
     pub(crate) fn read(&self, at: &mut u64) -> NextEvent {
         let slots = self.slots.get().unwrap_or(&[]);
         let Some(slot) = Self::slot(slots, *at) else {
@@ -237,7 +238,7 @@ impl EventLog {
         }
         let changed = slot.state.load(Relaxed) != there && !planted(Bug::OneLook);
         if state != there || changed {
-            // Half of the ring away writers won't be back at once.
+            // Skip half of the ring, so that writers do not overtake this reader again at once.
             let left = self.next().saturating_sub(EVENTS as u64 / 2);
             let left = left.max(at.wrapping_add(1));
             let lost = left.wrapping_sub(*at);
@@ -257,7 +258,7 @@ impl<P: Platform> Part<P> for EventLog {
     }
 }
 
-/// What [`EventLog::push`] has packed.
+/// Unpacks what [`EventLog::push`] has packed.
 fn unpack(number: u64, words: &[u64; HEAD + TEXT]) -> LoggedEvent {
     let (head, text) = words.split_at(HEAD);
     let word = |at: usize| head.get(at).copied().unwrap_or(0);

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The keyed hash, and comparing keys by words.
+//! The keyed hash, and comparing keys word by word.
 //!
-//! Folded multiplication: two words of the key, each under a secret of the boot, are multiplied to
-//! 128 bits and the halves are joined. Who does not know the secrets can't aim keys at a bucket.
+//! Folded multiplication: two words of the key, each combined with a secret of this boot, are multiplied to 128 bits
+//! and the halves are combined. A client that does not know the secrets cannot choose keys that fall into one bucket.
 
-/// A key's hash under the store's seed. Its high 16 bits are the tag, its low ones the bucket.
+/// A key's hash under the store's seed. Its high 16 bits are the tag, its low bits select the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hash(pub(crate) u64);
 
 impl Hash {
-    /// What a bucket keeps of the hash beside the reference.
+    /// The part of the hash that a bucket stores beside the reference.
     #[inline]
     pub(crate) fn tag(self) -> u64 {
         self.0 >> 48
     }
 
-    /// The hash as a number, for those who spread things of their own by it.
+    /// The hash as a number, for callers that distribute their own data by it.
     #[inline]
     pub fn get(self) -> u64 {
         self.0
@@ -33,7 +33,7 @@ fn word(bytes: &[u8; 8]) -> u64 {
     u64::from_le_bytes(*bytes)
 }
 
-/// Secrets that are never zero, of which no multiplication loses everything.
+/// The secrets, made non-zero: a multiplication by zero would lose the key.
 pub(crate) fn secrets(seed: [u64; 4]) -> [u64; 4] {
     const FILL: [u64; 4] = [
         0x9e37_79b9_7f4a_7c15,
@@ -48,15 +48,15 @@ pub(crate) fn secrets(seed: [u64; 4]) -> [u64; 4] {
     out
 }
 
-/// The two words at the start, or at the end, of more than 16 bytes.
+/// The first two words, or the last two, of more than 16 bytes.
 #[inline(always)]
 fn pair(bytes: &[u8; 16]) -> (u64, u64) {
     let pair = u128::from_le_bytes(*bytes);
     (pair as u64, (pair >> 64) as u64)
 }
 
-/// A key of 8 to 32 bytes, read once: its first and its last 16 bytes, or twice its first and last
-/// 8 when it has less than 16. Together they are all of it, and nothing else.
+/// A key of 8 to 32 bytes, read once: its first and its last 16 bytes, or twice its first and last 8 if it has less
+/// than 16. Together these are all bytes of the key and no others.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     words: [u64; 4],
@@ -64,12 +64,12 @@ pub struct Key {
 }
 
 impl Key {
-    /// The shortest.
+    /// The shortest length.
     pub const MIN: usize = 8;
-    /// The longest.
+    /// The longest length.
     pub const MAX: usize = 32;
 
-    /// `None` when the key is shorter or longer than that.
+    /// `None` if the key is shorter or longer.
     #[inline(always)]
     pub fn new(key: &[u8]) -> Option<Self> {
         match key.len() {
@@ -78,7 +78,7 @@ impl Key {
         }
     }
 
-    /// Of the first and the last bytes of a key of 16 to 32 bytes; `None` if it has more or less.
+    /// Makes a key of 16 to 32 bytes from its first and last 16 bytes; `None` for another length.
     #[inline(always)]
     pub fn long(first: &[u8; 16], last: &[u8; 16], len: usize) -> Option<Self> {
         let ((a, b), (c, d)) = (pair(first), pair(last));
@@ -88,7 +88,7 @@ impl Key {
             .then_some(Self { words, len })
     }
 
-    /// Of the first and the last bytes of a key of 8 to 15 bytes; `None` if it has more or less.
+    /// Makes a key of 8 to 15 bytes from its first and last 8 bytes; `None` for another length.
     #[inline(always)]
     pub fn short(first: &[u8; 8], last: &[u8; 8], len: usize) -> Option<Self> {
         let (first, last) = (word(first), word(last));
@@ -111,7 +111,7 @@ impl Key {
         self.len
     }
 
-    /// As [`hash`] of the key's bytes.
+    /// The same as [`hash`] of the key's bytes.
     #[inline(always)]
     pub(crate) fn hash(&self, secrets: &[u64; 4]) -> Hash {
         let [start, mask, last, end] = *secrets;
@@ -130,7 +130,7 @@ pub(crate) fn hash(secrets: &[u64; 4], key: &[u8]) -> Hash {
     }
 }
 
-/// Of a key that is shorter or longer than most.
+/// The hash of a key that is shorter or longer than most.
 #[inline(never)]
 fn hash_other(secrets: &[u64; 4], key: &[u8]) -> Hash {
     let [start, mask, last, end] = *secrets;
@@ -147,7 +147,7 @@ fn hash_other(secrets: &[u64; 4], key: &[u8]) -> Hash {
     Hash(fold(state ^ last, end))
 }
 
-/// What is between the first and the last 16 bytes.
+/// Mixes in the bytes between the first and the last 16.
 fn middle(mask: u64, mut state: u64, key: &[u8]) -> u64 {
     let mut rest = key.get(16..).unwrap_or(&[]);
     while let Some((next, more)) = rest.split_first_chunk::<16>() {
@@ -176,7 +176,7 @@ fn short(key: &[u8]) -> (u64, u64) {
     }
 }
 
-/// Are two keys the same? By words, and without a call for most.
+/// Whether two keys are equal. Compares words, and needs no call for most keys.
 #[inline(always)]
 pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
@@ -191,7 +191,7 @@ pub(crate) fn same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Whether two keys of at least `N` bytes and one length begin and end alike.
+/// Whether two keys of the same length, at least `N` bytes, have equal first and last `N` bytes.
 #[inline(always)]
 fn ends<const N: usize>(a: &[u8], b: &[u8]) -> bool {
     match (a.first_chunk::<N>(), b.first_chunk::<N>()) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The platform of a host process: threads as CPUs, the system allocator, and a stand-in for RCU.
 //!
-//! The stand-in is as strict as RCU allows: a grace period ends as soon as all sections that lived
-//! at its start are over. A section notes the epoch that it began in; a grace period starts a new
-//! epoch and is over when nobody is in an older one. A section's start costs a store, since on
-//! Linux the other side pays for the order of memory by membarrier(2).
+//! The stand-in is as strict as RCU allows: a grace period ends as soon as all sections that existed at its start are
+//! over. A section records the epoch in which it began; a grace period starts a new epoch and is over when no section
+//! of an older one is left. Entering a section costs one store, because on Linux the grace period's side pays for
+//! memory ordering, with membarrier(2).
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -30,25 +30,25 @@ struct Reader(AtomicU64);
 pub struct Host {
     cpus: usize,
     poison: bool,
-    /// Grace periods end at once, which is wrong: for tests of tests.
+    /// Grace periods end at once, which is wrong: it shows that a test notices.
     careless: bool,
     /// Use membarrier, not a fence in each section.
     membarrier: bool,
     epoch: AtomicU64,
-    /// Sections of epochs before this one are over.
+    /// All sections of epochs before this one are over.
     done: AtomicU64,
     readers: &'static [Reader],
-    /// Blocks that may still be had.
+    /// Blocks that may still be allocated.
     blocks: AtomicUsize,
-    /// Halves of huge pages that are not in use.
+    /// Free halves of huge pages.
     halves: Mutex<Vec<usize>>,
     woken: AtomicBool,
     /// See [`Host::set_spare`]; `isize::MAX` for none.
     spare: AtomicIsize,
 }
 
-/// Readers' words of platforms that are gone. Guards refer to them and could outlive a platform, so
-/// that they are never freed; a fuzzer makes a platform for each input.
+/// Reader words of platforms that were dropped. Guards refer to them and could outlive a platform, so they are not
+/// freed but reused: a fuzzer makes a platform for each input.
 static SPARE: Mutex<Vec<&'static [Reader]>> = Mutex::new(Vec::new());
 
 /// Which thread numbers are in use.
@@ -78,7 +78,7 @@ impl Drop for Number {
 
 std::thread_local! {
     static OWNED: Number = Number::new();
-    /// The same without a destructor: cheap to reach.
+    /// The same number without a destructor, which makes access cheap.
     static THREAD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
@@ -95,7 +95,7 @@ fn thread() -> usize {
     }
 }
 
-/// Does the kernel order other threads' memory for us?
+/// Whether the kernel supports membarrier, which orders other threads' memory accesses.
 #[cfg(all(target_os = "linux", not(miri)))]
 fn register_membarrier() -> bool {
     const REGISTER_PRIVATE_EXPEDITED: i32 = 16;
@@ -182,51 +182,51 @@ impl Host {
         }
     }
 
-    /// With so many CPUs.
+    /// Sets the number of CPUs.
     pub fn cpus(mut self, cpus: usize) -> Self {
         self.cpus = cpus.max(1);
         self
     }
 
-    /// Slots are overwritten when they become free.
+    /// Overwrites slots when they are freed.
     pub fn poison(mut self) -> Self {
         self.poison = true;
         self
     }
 
-    /// Grace periods don't wait for anyone: to see that a test notices.
+    /// Ends grace periods without waiting, to check that a test notices.
     pub fn careless(mut self) -> Self {
         self.careless = true;
         self
     }
 
-    /// Sections order memory by themselves, as race detectors want to see it.
+    /// Orders memory in the sections themselves, which race detectors understand.
     pub fn fenced(mut self) -> Self {
         self.membarrier = false;
         self
     }
 
-    /// From now on only so many blocks are available.
+    /// Limits further allocations to this many blocks.
     pub fn allow_blocks(&self, blocks: usize) {
         self.blocks.store(blocks, Relaxed);
     }
 
-    /// Memory that may still be taken or, less than 0, is wanted back; `isize::MAX` for no matter.
+    /// Sets the memory that may still be taken or, if negative, that is to be given back; `isize::MAX` for no limit.
     pub fn set_spare(&self, bytes: isize) {
         self.spare.store(bytes, Relaxed);
     }
 
-    /// Has the store asked for maintenance since it was last asked here?
+    /// Whether the store has asked for maintenance since the last call.
     pub fn take_wake(&self) -> bool {
         self.woken.swap(false, Relaxed)
     }
 
-    /// Is everybody out of the epochs before `epoch`?
+    /// Whether all sections of epochs before `epoch` are over.
     fn passed(&self, epoch: u64) -> bool {
         if self.careless || self.done.load(Acquire) >= epoch {
             return true;
         }
-        // What was asked for before this is answered with it.
+        // One pass answers for all grace periods that were started before it.
         let now = self.epoch.load(SeqCst);
         if self.membarrier {
             membarrier();
@@ -236,8 +236,7 @@ impl Host {
         let threads = NUMBERS.load(Acquire);
         let mut oldest = now;
         for reader in self.readers.iter().take(threads) {
-            // A read-modify-write where order is not membarrier's business: detectors understand
-            // that.
+            // Without membarrier a read-modify-write orders the load, in a way that race detectors understand.
             let word = if self.membarrier {
                 reader.0.load(Acquire)
             } else {
@@ -285,7 +284,7 @@ impl Drop for Section {
     }
 }
 
-/// A spin lock that lets others run when it has to wait for long.
+/// A spin lock that yields the CPU when it has to wait for long.
 #[derive(Default)]
 pub struct Spin(AtomicBool);
 
@@ -381,7 +380,7 @@ unsafe impl Platform for Host {
         match halves.iter().position(|half| *half == at ^ bytes) {
             Some(other) => {
                 halves.swap_remove(other);
-                // SAFETY: nobody has either half.
+                // SAFETY: neither half is in use.
                 unsafe { aligned_free(at & !bytes, HUGE) }
             }
             None => halves.push(at),

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! An item as it lies in its slot: header, key, value.
+//! An item in its slot: header, key, value.
 //!
 //! ```text
 //!  0        8       12      16      20      24      28     29     30    31    32
 //!  | cas    | expiry| flags | lens  | epoch | atime | class| state| refs| pins| key… value…
 //! ```
 //!
-//! A slot goes from free to reserved (its writer fills it in), live (readers may find it), retired
-//! (unlinked; readers may still be in it) and, when a grace period has passed and nobody pins it,
-//! free again. Key, value, flags, lengths and epoch never change while it is live; the rest changes in
-//! place, by [`in_place`](crate::operations::in_place) and by hits, and is read once, as an [`ItemSnapshot`].
+//! A slot goes from free to reserved (its writer fills it), live (readers may find it), retired (unlinked; readers may
+//! still read it) and, when a grace period has passed and no pin is left, free again. Key, value, flags, lengths and
+//! epoch do not change while the slot is live. The other fields change in place, by
+//! [`in_place`](crate::operations::in_place) and by hits; they are read once, as an [`ItemSnapshot`].
 
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
@@ -33,44 +33,43 @@ const LIVE: u8 = 2;
 const RETIRED: u8 = 3;
 const STATE: u8 = 3;
 
-/// The item was invalidated: whoever reads it should make it anew.
+/// The item was invalidated: the client that gets its token should store it anew.
 pub(crate) const STALE: u8 = 1 << 2;
-/// Somebody was told to make it anew.
+/// A client has the token, and so the task to store the item anew.
 pub(crate) const TOKEN_SENT: u8 = 1 << 3;
-/// Read since it was stored.
+/// It was read since it was stored.
 pub(crate) const FETCHED: u8 = 1 << 4;
 /// The key came base64-encoded.
 pub(crate) const BINARY_KEY: u8 = 1 << 5;
-/// It was found expired or flushed, and counted so: once, as where the first to find it removes it.
+/// It was found expired or flushed and was counted as such: once, as memcached does, which removes it then.
 const COUNTED_EXPIRED: u8 = 1 << 7;
 
-/// Of a live item: more than one of its fields are being changed, with the stripe's lock held, so
-/// that it is not retired meanwhile and the same bit can mean another thing in a retired slot.
+/// Of a live item: several fields are being changed, under the stripe's lock. A live item is not retired meanwhile, so
+/// that the same bit can have another meaning in a retired slot.
 const CHANGING: u8 = 1 << 6;
 
-/// Of a retired slot: it was found pinned, and its last pin gives it back. Written under the lock of
-/// pins.
+/// Of a retired slot: it was found pinned, and its last unpin frees it. Written under the lock of pins.
 const FREE_DEFERRED: u8 = 1 << 6;
 
-/// Where a slot is on its way from free to free.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Free,
     Reserved,
     Live,
-    /// Its class counts on it.
+    /// It waits for its grace period, and its class counts on it.
     Retired,
-    /// Retired, and left to its pins.
+    /// It waits for its last unpin.
     Pinned,
 }
 
-/// Seconds after which a hit writes the access time though the reference mark is set.
+/// Seconds after which a hit writes the access time even if the reference bit is set.
 const ATIME_COARSE: u32 = 60;
 
 #[repr(C, align(8))]
 pub(crate) struct Header {
     pub(crate) cas: AtomicU64,
-    /// Seconds of the store's clock, 0 for never. In a free slot: where the next free one is.
+    /// Seconds of the store's clock, 0 for never. In a free slot: the link to the next free one.
     pub(crate) expiry: AtomicU32,
     pub(crate) flags: AtomicU32,
     /// `value << 8 | key`.
@@ -114,7 +113,7 @@ impl Slot {
     ///
     /// # Safety
     ///
-    /// `at` is aligned to 8 and [`HEADER`] bytes of a slab that nobody else uses.
+    /// `at` is aligned to 8; the [`HEADER`] bytes there belong to a slab, and to the caller alone.
     pub(crate) unsafe fn carve(at: NonNull<u8>) -> Self {
         let header = Header {
             cas: AtomicU64::new(0),
@@ -177,7 +176,7 @@ impl Slot {
         unsafe { core::slice::from_raw_parts(self.byte(self.key_len()), self.value_len()) }
     }
 
-    /// Whether it is `key`'s.
+    /// Whether the item's key is `key`.
     #[inline(always)]
     pub(crate) fn is(&self, key: &Key) -> bool {
         let len = key.len();
@@ -198,7 +197,7 @@ impl Slot {
         }
     }
 
-    /// Bytes of the slot that the item takes.
+    /// Bytes of the slot that the item occupies.
     #[inline]
     pub(crate) fn size(&self) -> usize {
         HEADER + self.key_len() + self.value_len()
@@ -218,12 +217,12 @@ impl Slot {
         unsafe { core::ptr::copy_nonoverlapping(key.as_ptr(), self.byte(0), key.len()) }
     }
 
-    /// The owner of a reserved slot writes `bytes` at `offset` of the value; what does not fit is
-    /// left out. Returns how many fitted.
+    /// The owner of a reserved slot writes `bytes` at `offset` of the value. Bytes that do not fit are left out.
+    /// Returns how many fitted.
     ///
     /// # Safety
     ///
-    /// The caller reserved the slot and shaped it.
+    /// The caller reserved the slot and initialised it with `init_item`.
     #[inline]
     pub(crate) unsafe fn write_value(&self, offset: usize, bytes: &[u8]) -> usize {
         let n = bytes.len().min(self.value_len().saturating_sub(offset));
@@ -235,11 +234,11 @@ impl Slot {
         n
     }
 
-    /// As [`Slot::write_value`], `n` times the same byte.
+    /// Like [`Slot::write_value`], but fills the rest of the value with one byte.
     ///
     /// # Safety
     ///
-    /// As for `fill`.
+    /// As for [`Slot::write_value`].
     pub(crate) unsafe fn pad(&self, offset: usize, byte: u8) {
         let n = self.value_len().saturating_sub(offset);
         // SAFETY: `offset + n` is the value's end, and the caller owns it.
@@ -249,17 +248,17 @@ impl Slot {
         }
     }
 
-    /// Overwrites what a free slot held, header excepted.
+    /// Overwrites what a free slot held, except the header.
     ///
     /// # Safety
     ///
     /// The slot is free, `bytes` long, and the caller holds its class's lock.
     pub(crate) unsafe fn poison(&self, bytes: usize) {
-        // SAFETY: nobody else touches a free slot.
+        // SAFETY: no other thread touches a free slot.
         unsafe { self.byte(0).write_bytes(0xdb, bytes.sub_exact(HEADER)) }
     }
 
-    /// The slab class. Policies keep marks of their own beside it.
+    /// The slab class. Policies keep flags of their own beside it.
     #[inline]
     pub(crate) fn class(&self) -> usize {
         usize::from(self.header().class.load(Relaxed) & 0x3f)
@@ -286,7 +285,7 @@ impl Slot {
         self.header().state.load(Relaxed) & (STATE | FREE_DEFERRED) == RETIRED
     }
 
-    /// A retired slot is pinned, for nobody knows how long: its class is not to count on it.
+    /// A retired slot is pinned, for an unknown time: its class must not count on it.
     pub(crate) fn defer_free(&self) {
         self.header().state.fetch_or(FREE_DEFERRED, Relaxed);
     }
@@ -296,7 +295,7 @@ impl Slot {
         self.header().state.load(Relaxed) & both == both
     }
 
-    /// Notes that the item was found expired or flushed; whether this is the first time.
+    /// Marks the item as counted expired or flushed; true the first time.
     pub(crate) fn mark_counted_expired(&self) -> bool {
         self.header().state.fetch_or(COUNTED_EXPIRED, Relaxed) & COUNTED_EXPIRED == 0
     }
@@ -306,7 +305,7 @@ impl Slot {
         self.header().state.load(Relaxed) & !STATE
     }
 
-    /// Free to reserved: the class's lock holder hands it out.
+    /// Free to reserved. The caller allocates it under its class's lock.
     #[inline]
     pub(crate) fn reserve(&self, class: u8) {
         self.header().class.store(class, Relaxed);
@@ -314,7 +313,7 @@ impl Slot {
         self.header().state.store(RESERVED, Relaxed);
     }
 
-    /// Reserved to live, with `marks`. What the owner wrote is visible to whoever sees it live.
+    /// Reserved to live, with `marks`. A reader that sees the slot live sees all that its owner wrote.
     #[inline]
     pub(crate) fn publish(&self, marks: u8) {
         self.header().state.store(LIVE | marks, Release);
@@ -325,7 +324,7 @@ impl Slot {
         self.header().state.store(RESERVED, Relaxed);
     }
 
-    /// Live to retired. Only by the one who unlinked it.
+    /// Live to retired. Only the thread that unlinked the slot may call it.
     #[inline]
     pub(crate) fn retire(&self) {
         self.header().state.fetch_or(RETIRED, Release);
@@ -351,12 +350,12 @@ impl Slot {
         NonNull::new(address).map(Slot)
     }
 
-    /// Notes a hit, writing only if it must: `cap` is the most that the reference count goes to.
+    /// Records a hit, and writes only if it has to. `cap` is the highest reference count.
     #[inline]
     pub(crate) fn hit(&self, cap: u8, now: u32) {
         let header = self.header();
         let refs = header.refs.load(Relaxed);
-        // An item that took another's place has its references, but was not fetched yet.
+        // An item that replaced another inherits its reference count, but was not fetched yet.
         let first = self.marks() & FETCHED == 0;
         if refs < cap || first {
             header.refs.store(refs.saturating_add(1).min(cap), Relaxed);
@@ -368,13 +367,13 @@ impl Slot {
                 header.state.fetch_or(FETCHED, Relaxed);
             }
             header.atime.store(now, Relaxed);
-        // Wraps when another processor was ahead with the clock: noted anew.
+        // The difference wraps when another CPU saw a later clock: then the time is written again.
         } else if now.wrapping_sub(header.atime.load(Relaxed)) > ATIME_COARSE {
             header.atime.store(now, Relaxed);
         }
     }
 
-    /// Notes a use that read nothing.
+    /// Records a use that did not read the value.
     pub(crate) fn refer(&self, cap: u8, now: u32) {
         let header = self.header();
         let refs = header.refs.load(Relaxed);
@@ -401,7 +400,7 @@ impl Slot {
             header.state.fetch_or(CHANGING, Relaxed);
         }
         if let Some(cas) = fields.cas {
-            // Who sees it sees that the item is being changed.
+            // A reader that sees this number also sees that the item is being changed.
             header.cas.store(cas, Release);
         }
         if let Some(expiry) = fields.expiry {
@@ -410,7 +409,7 @@ impl Slot {
         if one && marks == 0 {
             return;
         }
-        // Hits mark it at the same time. Who sees that the change is over sees all of it.
+        // Hits set marks concurrently. A reader that sees CHANGING cleared sees the whole change.
         let change = |state: u8| Some((state | fields.set) & !(fields.clear | CHANGING));
         let _ = header.state.fetch_update(Release, Relaxed, change);
     }
@@ -420,25 +419,25 @@ impl Slot {
         self.header().pins.load(Acquire) != 0
     }
 
-    /// Gives a pin up and says if it was the last.
+    /// Removes a pin; true if it was the last.
     pub(crate) fn unpin(&self) -> bool {
         self.header().pins.fetch_sub(1, Release) == 1
     }
 }
 
-/// What is to be changed in a published item.
+/// A change of a published item's fields.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Fields {
     pub(crate) cas: Option<u64>,
     pub(crate) expiry: Option<Expiry>,
     /// Marks that are set.
     pub(crate) set: u8,
-    /// Marks that are taken away.
+    /// Marks that are cleared.
     pub(crate) clear: u8,
 }
 
-/// What changes in an item while readers see it, as it was at one moment. A reply is sized and
-/// written from one of these.
+/// The fields that change in place while readers see the item, as they were at one moment. A reply is sized and written
+/// from one snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemSnapshot {
     cas: u64,
@@ -450,7 +449,7 @@ pub struct ItemSnapshot {
 }
 
 impl ItemSnapshot {
-    /// Of an item that was stored just now, under this number, and never expires.
+    /// The snapshot of an item that was just stored under this number and never expires.
     pub fn new(cas: u64) -> Self {
         Self {
             cas,
@@ -476,45 +475,45 @@ impl ItemSnapshot {
         }
     }
 
-    /// Whether its time has come.
+    /// Whether it has expired.
     #[inline]
     pub fn expired(&self) -> bool {
         self.expiry != 0 && self.expiry <= self.now
     }
 
-    /// Seconds since the last hit that was noted, or since it was stored. While the item's
-    /// reference mark is set, hits are noted once a minute only.
+    /// Seconds since the last recorded hit, or since it was stored. While the item's reference bit is set, hits are
+    /// recorded at most once a minute.
     #[inline]
     pub fn idle(&self) -> u32 {
         self.now.saturating_sub(self.atime)
     }
 
-    /// Was it hit since it was stored?
+    /// Whether it was hit since it was stored.
     #[inline]
     pub fn fetched(&self) -> bool {
         self.state & FETCHED != 0
     }
 
-    /// Was it invalidated?
+    /// Whether it was invalidated.
     #[inline]
     pub fn stale(&self) -> bool {
         self.state & STALE != 0
     }
 
-    /// Was somebody told to make it anew?
+    /// Whether a client has its token, and so the task to store it anew.
     #[inline]
     pub fn token_sent(&self) -> bool {
         self.state & TOKEN_SENT != 0
     }
 
-    /// Did its key come base64-encoded?
+    /// Whether its key came base64-encoded.
     #[inline]
     pub fn binary_key(&self) -> bool {
         self.state & BINARY_KEY != 0
     }
 }
 
-/// A live item, for as long as the read-side section it was found in.
+/// A live item. It stays valid for the read-side section it was found in.
 #[derive(Clone, Copy)]
 pub struct Item<'g> {
     slot: Slot,
@@ -556,7 +555,7 @@ impl<'g> Item<'g> {
         unsafe { core::slice::from_raw_parts(at, self.slot.value_len()) }
     }
 
-    /// Key and value, at the price of one.
+    /// Key and value, for the cost of reading the lengths once.
     #[inline(always)]
     pub fn parts(&self) -> (&'g [u8], &'g [u8]) {
         let lens = self.slot.header().lens.load(Relaxed);
@@ -588,7 +587,7 @@ impl<'g> Item<'g> {
         self.now
     }
 
-    /// The fields that change in place, as they are. Consistent only while nobody changes them.
+    /// The fields that change in place, read one by one. Consistent only while no writer changes them.
     #[inline]
     pub(crate) fn fields(&self) -> ItemSnapshot {
         let header = self.slot.header();
@@ -603,12 +602,12 @@ impl<'g> Item<'g> {
         }
     }
 
-    /// The fields that change in place, all of one moment; None if somebody is changing them.
-    /// Any context. [`Store::snapshot_of`](crate::Store::snapshot_of) waits instead.
+    /// The fields that change in place, all of one moment; None if a writer is changing them. Any context.
+    /// [`Store::snapshot_of`](crate::Store::snapshot_of) waits instead.
     ///
-    /// A change of several fields marks the item, writes the CAS number, then the expiry, and takes
-    /// the mark away with its last step. Here they are read in the same order and the mark once
-    /// more: a change that began meanwhile shows by the mark or by the CAS number.
+    /// A change of several fields sets CHANGING, writes the CAS number, then the expiry, and clears CHANGING in its
+    /// last step. The snapshot reads the fields in the same order and the state once more: a change that began
+    /// meanwhile shows in CHANGING or in the CAS number.
     #[inline]
     pub fn snapshot(&self) -> Option<ItemSnapshot> {
         const LOCKED: u8 = STALE | TOKEN_SENT | CHANGING;
@@ -625,13 +624,13 @@ impl<'g> Item<'g> {
         self.slot.class()
     }
 
-    /// Bytes that the item takes, header included.
+    /// Bytes that the item occupies, header included.
     #[inline]
     pub fn size(&self) -> usize {
         self.slot.size()
     }
 
-    /// Whether it is of this epoch, has not expired, and a hit would leave it as it is.
+    /// Whether it is of this epoch, has not expired, and a hit would not write to it.
     #[inline(always)]
     pub(crate) fn hit_changes_nothing(&self, epoch: u32, cap: u8) -> bool {
         let header = self.slot.header();
@@ -643,7 +642,7 @@ impl<'g> Item<'g> {
             && self.now.wrapping_sub(header.atime.load(Relaxed)) <= ATIME_COARSE
     }
 
-    /// Notes a hit: see [`Slot::hit`].
+    /// Records a hit: see [`Slot::hit`].
     #[inline]
     pub(crate) fn hit(&self, cap: u8) {
         self.slot.hit(cap, self.now);

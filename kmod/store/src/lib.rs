@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The store: an RCU hash table over slab arenas, with eviction by CLOCK.
 //!
-//! Lookups take no lock and may run in softirq; a hit writes at most its item's reference mark.
-//! Everything that changes the table runs in process context. What the store needs of its
-//! surroundings (memory, RCU, spin locks) is [`Platform`]; the kernel implements it, and so does
-//! [`host::Host`] for tests.
+//! Lookups take no lock and may run in softirq; a hit writes at most its item's reference mark. All operations that
+//! change the table run in process context. The store reaches its environment (memory, RCU, spin locks) through
+//! [`Platform`]; the kernel implements it, and so does [`host::Host`] for tests.
 //!
-//! README.md beside this crate tells the design and the evidence.
+//! README.md beside this crate describes the design and the measurements.
 #![no_std]
 #![warn(clippy::undocumented_unsafe_blocks)]
 

@@ -24,7 +24,7 @@ impl<L: RawLock, T> Locked<L, T> {
         }
     }
 
-    /// Readies the lock at its final address.
+    /// Initialises the lock at its final address.
     pub(crate) fn init(&self, class: LockClass) {
         self.raw.init(class);
     }
@@ -41,7 +41,7 @@ impl<L: RawLock, T> Locked<L, T> {
     }
 }
 
-/// The lock, held.
+/// Access to the value while its lock is held.
 pub(crate) struct Held<'a, L: RawLock, T> {
     of: &'a Locked<L, T>,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Models of the small pieces, run through every interleaving and every order of memory that loom
-//! knows. Each has a mistake planted once more, to see that it would be found.
+//! Models of the store's small parts, which loom runs through all interleavings and memory orders that it supports.
+//! Each model also runs with a planted bug, to check that loom finds it.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p hippos_store --lib loom_models`
 
@@ -24,7 +24,7 @@ use crate::sync::{plant, Bug, Relaxed};
 use crate::table::Part;
 use crate::time::Expiry;
 
-/// Runs a model as it is, and then with a mistake, which must be found.
+/// Runs a model as it is, and then with a planted bug, which must be found.
 fn check(bug: Option<Bug>, model: impl Fn() + Sync + Send + Copy + 'static) {
     let run = move || {
         let mut builder = loom::model::Builder::new();
@@ -42,7 +42,7 @@ fn check(bug: Option<Bug>, model: impl Fn() + Sync + Send + Copy + 'static) {
 }
 
 std::thread_local! {
-    /// The lock lets everybody in: a mistake of its own.
+    /// A planted bug: the lock admits every thread.
     static OPEN: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
 }
 
@@ -74,7 +74,7 @@ unsafe impl RawLock for ModelLock {
     }
 }
 
-/// Only tables are asked of it.
+/// A platform that only allocates tables.
 struct Tables;
 
 // SAFETY: tables come from the system's allocator; there are no blocks, sections or grace periods.
@@ -113,8 +113,8 @@ unsafe impl Platform for Tables {
     }
 }
 
-/// Sections as a count of readers: coarser than RCU, in that a grace period also waits for those
-/// that began after it, but never shorter.
+/// Counts the readers in sections. This is coarser than RCU, because a grace period also waits for sections that began
+/// after it, but a grace period is never shorter.
 struct Sections(AtomicUsize);
 
 impl Sections {
@@ -131,11 +131,11 @@ impl Sections {
     }
 }
 
-/// Blocks for an index in a model.
+/// Buckets of a block in a model's index.
 const BUCKETS: usize = 2;
 type Model = Index<ModelLock>;
 
-/// An index of one bucket, in segments of two, with two overflow buckets to spare.
+/// An index of one bucket, in segments of two, with two spare overflow buckets.
 struct Rig {
     index: Model,
     blocks: Vec<NonNull<u8>>,
@@ -147,7 +147,7 @@ unsafe impl Send for Rig {}
 unsafe impl Sync for Rig {}
 
 fn layout() -> Layout {
-    // loom's atomics are larger than the machine's: room for any bucket.
+    // loom's atomics are larger than the machine's: allow for buckets of any size.
     Layout::from_size_align(1 << 12, 4096).expect("a layout")
 }
 
@@ -179,7 +179,7 @@ impl Rig {
             .insert(slot(item)));
     }
 
-    /// What a lookup comes to: only addresses are looked at.
+    /// Whether a lookup finds the item. Only addresses are compared.
     fn has(&self, item: usize) -> bool {
         self.index.find(hash(item), |s| s == slot(item)).is_some()
     }
@@ -197,7 +197,7 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         for block in &self.blocks {
-            // SAFETY: the block was allocated with this layout and nobody uses it any more.
+            // SAFETY: the block was allocated with this layout and is not used any more.
             unsafe { std::alloc::dealloc(block.as_ptr(), layout()) };
         }
         // SAFETY: the index is not used again.
@@ -205,8 +205,7 @@ impl Drop for Rig {
     }
 }
 
-/// Items are numbers in these models; the low bits say which bucket they are in when there are
-/// several.
+/// Items are numbers in these models. If there are several buckets, the low bits select one.
 fn hash(item: usize) -> Hash {
     Hash((item as u64) << 48 | item as u64)
 }
@@ -220,8 +219,8 @@ fn number(slot: Slot) -> usize {
     slot.address().get() / 64 - 1
 }
 
-/// A reader that finds an item may read it until its section ends, though it is replaced, retired
-/// and reused meanwhile.
+/// A reader that finds an item may read it until its section ends, even if the item is replaced, retired and reused
+/// meanwhile.
 fn replace(grace: bool) {
     let rig = Arc::new(Rig::new(1));
     let sections = Arc::new(Sections(AtomicUsize::new(0)));
@@ -298,7 +297,7 @@ fn splits_clear_last() {
     check(Some(Bug::EarlyClear), split);
 }
 
-/// Two who want to grow at the same time: one does, the other may, and nothing is lost.
+/// Two threads try to grow the index at the same time: one grows it, the other may, and no item is lost.
 #[test]
 fn splits_do_not_overlap() {
     check(None, || {
@@ -315,7 +314,7 @@ fn splits_do_not_overlap() {
             thread::spawn(move || grow(&rig))
         };
         let mine = grow(&rig);
-        // A third comes while one of them may still be at it.
+        // A third attempt while one of them may still run.
         let third = grow(&rig);
         let steps = [mine, third, other.join().expect("the other")];
         let done = steps.iter().filter(|s| **s == Step::Done).count();
@@ -324,14 +323,13 @@ fn splits_do_not_overlap() {
     });
 }
 
-/// A split moves what stays from an overflow bucket to the bucket itself, while a reader looks for
-/// it.
+/// A split moves an item that stays from an overflow bucket to the bucket itself, while a reader looks for it.
 fn fold() {
     let rig = Arc::new(Rig::new(1));
     for i in 0..ENTRIES {
         rig.insert(i * 2 + 1);
     }
-    // The eighth goes to an overflow bucket, and stays when all the others move.
+    // The eighth item goes to an overflow bucket, and stays when all others move.
     rig.insert(0);
     let reader = {
         let rig = rig.clone();
@@ -373,7 +371,7 @@ fn readers_find_what_a_merge_moves() {
     check(Some(Bug::LateMerge), merge);
 }
 
-/// Two writers in one bucket, one that makes it overflow, beside a reader of what stays.
+/// Two writers in one bucket, of which one makes it overflow, beside a reader of an item that stays.
 fn writers() {
     let rig = Arc::new(Rig::new(1));
     for i in 0..ENTRIES - 1 {
@@ -438,7 +436,7 @@ fn header() -> Slot {
     slot
 }
 
-/// A hit that comes late must not bring a retired item back to life; the hand sees it or not.
+/// A hit that comes late must not revive a retired item; the hand may see the hit or not.
 #[test]
 fn hit_does_not_relink_evicted_item() {
     check(Some(Bug::TornMark), || {
@@ -455,7 +453,7 @@ fn hit_does_not_relink_evicted_item() {
     });
 }
 
-/// What was hit before the hand came is not picked.
+/// A slot that was hit before the hand came is not picked.
 #[test]
 fn clock_gives_second_chance_to_hit_items() {
     check(None, || {
@@ -467,7 +465,7 @@ fn clock_gives_second_chance_to_hit_items() {
     });
 }
 
-/// Readers see all of an invalidation or nothing of it, or that it is under way.
+/// A reader sees an invalidation completely or not at all, or that it is in progress.
 #[test]
 fn a_snapshot_is_of_one_moment() {
     check(Some(Bug::UnmarkedChange), || {
@@ -492,7 +490,7 @@ fn a_snapshot_is_of_one_moment() {
     });
 }
 
-/// The same when the number stays: its client chose it.
+/// The same if the CAS number does not change, because the client chose it.
 #[test]
 fn a_snapshot_under_one_number_is_of_one_moment() {
     check(Some(Bug::UnmarkedChange), || {
@@ -515,7 +513,7 @@ fn a_snapshot_under_one_number_is_of_one_moment() {
     });
 }
 
-/// A hit beside a change in place loses nothing of it.
+/// A hit concurrent with a change in place does not undo any of it.
 #[test]
 fn a_hit_does_not_undo_a_change() {
     check(Some(Bug::TornMark), || {
@@ -576,13 +574,13 @@ fn early_pin_check_is_detected() {
     check(None, || pin(false));
 }
 
-/// Notes events; how many were kept.
+/// Logs events, and returns how many were kept.
 fn write(log: &EventLog, times: core::ops::Range<u64>) -> u64 {
     let keep = |time: u64| log.push(time, &Event::default(), &time.to_le_bytes());
     times.filter(|time| keep(*time)).count() as u64
 }
 
-/// How many events a read came to, lost ones included.
+/// The number of events that were read or lost until the log is at its end.
 fn read(log: &EventLog, at: &mut u64) -> u64 {
     match log.read(at) {
         NextEvent::Event(event) => {
@@ -594,7 +592,7 @@ fn read(log: &EventLog, at: &mut u64) -> u64 {
     }
 }
 
-/// A reader that a writer overtakes sees no event in part.
+/// A reader that a writer overtakes never sees a torn event.
 #[test]
 fn events_are_read_whole_or_lost() {
     check(Some(Bug::OneLook), || {
@@ -616,7 +614,7 @@ fn events_are_read_whole_or_lost() {
     });
 }
 
-/// Writers that meet take each number once and leave none out: every event is read or told to be lost.
+/// Two writers that collide use each number once and skip none: every event is read or reported as lost.
 #[test]
 fn each_event_is_read_or_lost() {
     check(Some(Bug::BlindHelp), || {

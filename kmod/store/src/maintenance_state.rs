@@ -7,51 +7,51 @@ use crate::memory::class::CLASSES;
 use crate::memory::pool::NONE;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Relaxed};
 
-/// Slabs that are emptied at the same time: each has to wait for two grace periods.
+/// Slabs that are drained at the same time: each has to wait for two grace periods.
 const DRAINS: usize = 8;
 
-/// The state of maintenance. All but `needs_segment` is touched by the caller that has set `busy` alone.
+/// The state of maintenance. Only the thread that has set `busy` touches it, except `needs_segment`.
 pub(crate) struct MaintenanceState {
-    /// A step runs.
+    /// Whether a step is running.
     pub(crate) busy: AtomicBool,
-    /// The index wants to grow, but has no segment for it.
+    /// The index should grow, but has no segment for it.
     pub(crate) needs_segment: AtomicBool,
     pub(crate) drains: [Drain; DRAINS],
-    /// Attempts to empty a slab so far.
+    /// Number of attempts to drain a slab.
     pub(crate) attempts: AtomicU32,
-    /// Where the sweep for expired items is, when it began, and the flush epoch then.
+    /// The crawler's position, when its pass began, and the flush epoch then.
     pub(crate) crawl_block: AtomicU32,
     pub(crate) crawl_at: AtomicU32,
     pub(crate) crawl_started: AtomicU32,
     pub(crate) crawl_epoch: AtomicU32,
     /// When the reserves were last lowered.
     pub(crate) lowered: AtomicU32,
-    /// What happened to each class recently.
+    /// Recent events of each class.
     pub(crate) recent_usage: [RecentUsage; CLASSES],
 }
 
-/// A slab that is being emptied.
+/// The drain of one slab.
 pub(crate) struct Drain {
     /// The slab, or NONE.
     pub(crate) block: AtomicU32,
-    /// How far it was gone over, and how often.
+    /// The position of the pass over it, and the number of passes.
     pub(crate) at: AtomicU32,
     pub(crate) rounds: AtomicU32,
-    /// It was gone over: what was evicted comes back after this grace period.
+    /// The pass is over: the evicted slots are freed after this grace period.
     pub(crate) over: AtomicBool,
-    /// It is empty, and can be used for something else after this grace period.
+    /// It is empty, and its block can be reused after this grace period.
     pub(crate) empty: AtomicBool,
     pub(crate) cookie: AtomicU64,
 }
 
-/// What happened to a class recently.
+/// Recent events of a class.
 #[derive(Default)]
 pub(crate) struct RecentUsage {
     pub(crate) hits: DecayingCounter,
     pub(crate) evictions: DecayingCounter,
 }
 
-/// A counter, as it was last, and what it has counted recently.
+/// A counter's last value, and a decaying sum of its recent increases.
 #[derive(Default)]
 pub(crate) struct DecayingCounter {
     pub(crate) last: AtomicU64,

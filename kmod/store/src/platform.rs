@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The interface between the store and what it runs on: the kernel, or [`crate::host`] in tests.
+//! The interface between the store and its environment: the kernel, or [`crate::host`] in tests.
 
 use core::ptr::NonNull;
 
-/// How far from [`Platform::base`] a block may end, in bytes: what a reference of 48 bits tells apart.
+/// The largest distance from [`Platform::base`] to the end of a block, in bytes: a reference has 48 bits.
 pub const REACH: usize = 1 << 48;
 
-/// A grace period that was asked for: `get_state_synchronize_rcu()`'s value.
+/// A grace period that was started: `get_state_synchronize_rcu()`'s value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cookie(pub u64);
 
-/// Which of the store's locks one is, for lock checkers.
+/// The class of a lock, for lock checkers.
 ///
-/// Order: `Growth` before `Stripe` before `Overflow`; all others alone. No lock is ever held over a
-/// call that may sleep.
+/// Order: `Growth` before `Stripe` before `Overflow`; each of the others is held alone. No lock is held over a call
+/// that may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockClass {
-    /// Serialises growth and shrinking of the index.
+    /// Serialises growing and shrinking the index.
     Growth,
     /// Guards the buckets whose number has the same low bits.
     Stripe,
@@ -28,7 +28,7 @@ pub enum LockClass {
     Class,
     /// Guards the table of memory blocks.
     Pool,
-    /// Decides who gives a pinned slot back.
+    /// Decides who frees a pinned slot.
     Pins,
 }
 
@@ -44,9 +44,9 @@ pub unsafe trait RawLock: Default + Send + Sync {
     }
     /// Spins until the lock is held.
     fn lock(&self);
-    /// Takes the lock if nobody has it.
+    /// Takes the lock if it is free.
     fn try_lock(&self) -> bool;
-    /// Gives the lock back.
+    /// Releases the lock.
     ///
     /// # Safety
     ///
@@ -54,15 +54,14 @@ pub unsafe trait RawLock: Default + Send + Sync {
     unsafe fn unlock(&self);
 }
 
-/// What the store needs of its surroundings.
+/// The services that the store needs from its environment.
 ///
 /// # Safety
 ///
-/// Blocks are exclusively the store's until they are freed. A grace period ends only when every
-/// [`Platform::Guard`] that lived at its start is gone, and what happened before `gp_start` is
-/// then visible to every later guard.
+/// Blocks belong to the store alone until they are freed. A grace period ends only when every [`Platform::Guard`] that
+/// existed at its start is gone, and writes before `gp_start` are then visible to every later guard.
 pub unsafe trait Platform: Sync + Sized + 'static {
-    /// An RCU read-side section; ends when dropped. Must not leave its thread.
+    /// An RCU read-side section, which ends when it is dropped. It must stay on its thread.
     type Guard;
     /// The spin lock of writers.
     type Lock: RawLock;
@@ -73,7 +72,7 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     /// A block of `bytes` (a power of two, 1 to 4 MiB outside of tests), aligned to its size, in
     /// the direct map. Process context, may sleep. Its contents are arbitrary.
     fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>>;
-    /// Gives a block back.
+    /// Frees a block.
     ///
     /// # Safety
     ///
@@ -83,27 +82,27 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     /// Zeroed memory for a fixed table, aligned to 64 bytes; `bytes` is a multiple of 4096
     /// (`kvzalloc`). Process context, may sleep.
     fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>>;
-    /// Gives a table back.
+    /// Frees a table.
     ///
     /// # Safety
     ///
     /// `table` came from `table_alloc(bytes)` and nothing refers to it any more.
     unsafe fn table_free(&self, table: NonNull<u8>, bytes: usize);
 
-    /// Asks for a grace period (`start_poll_synchronize_rcu`). May be called under a spin lock.
+    /// Starts a grace period (`start_poll_synchronize_rcu`). May be called under a spin lock.
     fn gp_start(&self) -> Cookie;
-    /// Has the grace period passed (`poll_state_synchronize_rcu`)? May be called under a spin lock.
+    /// Whether the grace period has passed (`poll_state_synchronize_rcu`). May be called under a spin lock.
     fn gp_done(&self, cookie: Cookie) -> bool;
     /// Sleeps for a whole (expedited) grace period. No lock and no guard is held.
     fn gp_wait(&self);
 
-    /// The CPU this runs on, less than `cpus()`. It may be stale by the time it is used.
+    /// The CPU this runs on, less than `cpus()`. It may be outdated by the time it is used.
     fn cpu(&self) -> usize;
-    /// How many CPUs there can be, at least 1 (`nr_cpu_ids`).
+    /// The number of possible CPUs, at least 1 (`nr_cpu_ids`).
     fn cpus(&self) -> usize;
 
-    /// Below every block: item references are kept as distances of less than [`REACH`] from here.
-    /// Blocks that are elsewhere are given back unused.
+    /// An address below every block: item references are distances of less than [`REACH`] from it. The store frees
+    /// blocks at other addresses without using them.
     fn base(&self) -> usize {
         0
     }
@@ -111,21 +110,21 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     fn unix_us(&self) -> u64 {
         0
     }
-    /// A long loop's chance to let others run (`cond_resched`). No lock and no guard is held.
+    /// Called in long loops to yield the CPU (`cond_resched`). No lock and no guard is held.
     fn cond_resched(&self) {}
-    /// Sleeps for about a tenth of a millisecond: others have to get on before this one can. No
-    /// lock and no guard is held.
+    /// Sleeps for about a tenth of a millisecond, so that other threads can make progress. No lock and no guard is
+    /// held.
     fn short_sleep(&self) {
         self.cond_resched();
     }
-    /// Bytes of blocks that may still be taken without harm to others; when it is negative, so many
-    /// are wanted back. None: the memory limit is all that counts.
+    /// Bytes that may still be taken for blocks without putting the system under memory pressure; a negative number is
+    /// how many to give back. None: only the memory limit counts.
     fn memory_headroom(&self) -> Option<isize> {
         None
     }
     /// Asks that [`crate::Store::maintain`] be called soon. No lock is held; a guard may be.
     fn wake(&self) {}
-    /// Overwrite slots when they become free, to show readers that come too late.
+    /// Whether to overwrite slots when they are freed, so that readers that come too late are noticed.
     fn poison(&self) -> bool {
         false
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A test that runs where the store does: in the kernel, on a store of its own.
+//! A test that runs in the store's own environment, the kernel, on a store made for it.
 //!
-//! Call it from several threads at once, each with another `lane`; call `Store::maintain` beside
-//! them. Process context, may sleep. It leaves nothing behind.
+//! Several threads call it at once, each with its own `lane`, while another calls `Store::maintain`. Process context,
+//! may sleep. It leaves no items behind.
 
 use hippos_invariant::Exact;
 
@@ -18,20 +18,20 @@ const KEYS: u64 = 128;
 /// Bytes that are written and checked at a time.
 const PIECE: usize = 32;
 
-/// What went wrong.
+/// A defect that the test found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A value was not what was stored under its key.
+    /// A value differs from what was stored under its key.
     Value,
-    /// An operation on a key of this lane came to something that it can't.
+    /// An operation on a key of this lane had an impossible result.
     Outcome,
     /// An increment was lost.
     Count,
-    /// Items are counted that are not there.
+    /// The counters count items that do not exist.
     Books,
-    /// A list or a count of the store does not agree with its memory.
+    /// A list or a count of the store does not match its memory.
     Structure(Violation),
-    /// Slots are reserved or pinned, though no reservation and no pin is left.
+    /// Slots are reserved or pinned, but no reservation and no pin exists.
     Lost,
 }
 
@@ -52,7 +52,7 @@ fn piece(lane: u32, n: u64) -> [u8; PIECE] {
     out
 }
 
-/// Stores, reads, deletes and counts, `rounds` times over. Running out of memory is no fault.
+/// Stores, reads, deletes and increments, `rounds` times. Running out of memory is not a fault.
 pub fn run<P: Platform>(store: &Store<P>, lane: u32, rounds: u32) -> Result<(), Fault> {
     let counter = key(lane, KEYS);
     let mut counted = None;
@@ -73,7 +73,7 @@ pub fn run<P: Platform>(store: &Store<P>, lane: u32, rounds: u32) -> Result<(), 
             }
         }
         {
-            // Gone is all right: it may have been evicted.
+            // A miss is correct: the item may have been evicted.
             let guard = store.read();
             if let Some(item) = store.get(&guard, &name, hash) {
                 let whole = item.value().chunks(PIECE).all(|chunk| chunk == bytes);
@@ -99,7 +99,7 @@ pub fn run<P: Platform>(store: &Store<P>, lane: u32, rounds: u32) -> Result<(), 
     Ok(())
 }
 
-/// Counts one up, starting anew if the counter was evicted.
+/// Increments a counter, and starts it again if it was evicted.
 fn count<P: Platform>(
     store: &Store<P>,
     name: &[u8],
@@ -133,8 +133,7 @@ fn count<P: Platform>(
     Ok(())
 }
 
-/// What must hold when all lanes are through, nobody else has stored anything, and nothing else runs
-/// in the store.
+/// Checks the store after all lanes have ended. No other caller has stored items, and nothing else runs in the store.
 pub fn check<P: Platform>(store: &Store<P>) -> Result<(), Fault> {
     let shot = store.snapshot();
     if shot.items != 0 || shot.bytes != 0 || shot.held > shot.limit {

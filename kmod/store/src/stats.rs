@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The store in figures.
+//! The store's statistics.
 
 use hippos_invariant::Exact;
 
@@ -8,7 +8,7 @@ use crate::memory::pool::Use;
 use crate::platform::Platform;
 use crate::store::Store;
 
-/// The store as it is now, roughly: things go on meanwhile.
+/// The state of the store, approximate because it changes meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The memory limit in bytes.
@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub buckets: usize,
     /// Overflow buckets that are not in use.
     pub spare: usize,
-    /// Items, those not counted that nobody has noticed to be expired or flushed included.
+    /// Items, including those that are expired or flushed but not reclaimed yet.
     pub items: u64,
     /// Their bytes, headers included.
     pub bytes: u64,
@@ -41,13 +41,13 @@ pub struct Snapshot {
     pub retired: usize,
     /// Their bytes.
     pub retired_bytes: u64,
-    /// Slots of items that are gone, kept by pins only.
+    /// Slots of removed items that are kept only by pins.
     pub pinned: usize,
     /// Slab classes.
     pub classes: usize,
 }
 
-/// A slab class as it is now.
+/// The state of a slab class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClassSnapshot {
     /// Bytes of a slot.
@@ -64,7 +64,7 @@ pub struct ClassSnapshot {
     pub retired: u32,
     /// Slots that the store tries to keep free.
     pub reserve: u32,
-    /// The fewest slots that were free while no block was available; None if there always was one.
+    /// The fewest slots that were free while no block was available; None if a block always was.
     pub low_water: Option<u32>,
     /// How many seconds the last evicted item had been idle.
     pub evicted_age: u32,
@@ -75,7 +75,7 @@ pub struct ClassSnapshot {
 }
 
 impl<P: Platform> Store<P> {
-    /// The most that [`Store::resize`] takes, bytes.
+    /// The largest limit that [`Store::resize`] accepts, in bytes.
     pub fn memory_max_settable(&self) -> usize {
         self.pool.capacity().mul_exact(self.pool.block_size())
     }
@@ -90,7 +90,7 @@ impl<P: Platform> Store<P> {
         self.slabs.classes().len()
     }
 
-    /// The store in figures.
+    /// The store's statistics.
     pub fn snapshot(&self) -> Snapshot {
         let size = self.pool.block_size();
         let slabs = self.pool.count(Use::Slab);
@@ -125,7 +125,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// A class in figures; None beyond the last.
+    /// A class's statistics; None for a number that is not a class.
     pub fn class(&self, class: usize) -> Option<ClassSnapshot> {
         let of = self.slabs.get(class)?;
         let low = of.low_water.load(crate::sync::Relaxed);

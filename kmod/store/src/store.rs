@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The store itself: making it, blocks for its parts, time and counters.
+//! The store itself: construction, blocks for its parts, time and counters.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
@@ -26,11 +26,11 @@ use crate::time::{Clock, Expiry};
 const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
 /// The smallest and the largest `factor`.
 const FACTOR: core::ops::RangeInclusive<u32> = 102..=1000;
-/// The smallest block that an item slab is made of, but for tests.
+/// The smallest block of an item slab, except in tests.
 const BLOCK_MIN: usize = 1 << 20;
 /// Stripes of bucket locks.
 const STRIPES: usize = 1024;
-/// The index gets at first one block in so many of the limit.
+/// The limit divided by this is the memory that the index starts with.
 const INDEX_SHARE: usize = 64;
 
 /// A cache of items.
@@ -39,14 +39,14 @@ pub struct Store<P: Platform> {
     pub(crate) secrets: [u64; 4],
     pub(crate) index: Index<P::Lock>,
     pub(crate) clock: Clock,
-    /// The most that a reference count goes to.
+    /// The highest value of a reference count.
     pub(crate) cap: u8,
     pub(crate) item_max: usize,
     pub(crate) pool: Pool<P::Lock>,
     pub(crate) slabs: Slabs<P::Lock>,
     pub(crate) retire: Retire<P::Lock>,
     pub(crate) counters: Counters,
-    /// The last CAS number given out.
+    /// The last CAS number that was assigned.
     pub(crate) cas: Padded<AtomicU64>,
     pub(crate) maintenance: Fixed<MaintenanceState>,
     pub(crate) events: EventLog,
@@ -62,31 +62,31 @@ unsafe impl<P: Platform> Sync for Store<P> {}
 pub struct Guard<'s, P: Platform> {
     _section: P::Guard,
     store: PhantomData<&'s Store<P>>,
-    /// What the last lookup met that was the first to find an item dead.
+    /// Set when the last lookup was the first to find an item dead.
     dead: Cell<Option<Dead>>,
-    /// A section ends where it began.
+    /// A section ends on the thread where it began.
     stay: PhantomData<*const ()>,
 }
 
-/// Why there is an item that no lookup finds any more.
+/// Why an item that is still linked is not found by lookups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dead {
-    /// All was flushed.
+    /// It was flushed.
     Flushed,
-    /// Its time has come.
+    /// It has expired.
     Expired,
 }
 
 impl<P: Platform> Guard<'_, P> {
-    /// Whether a lookup of this section was the first to find an item dead, and why it is; once for each.
+    /// Whether a lookup of this section was the first to find an item dead, and why it is dead; once for each item.
     pub fn take_dead(&self) -> Option<Dead> {
         self.dead.take()
     }
 }
 
 impl<P: Platform> Store<P> {
-    /// Makes a store: takes its tables and the first blocks of the index. May sleep. The value may
-    /// be moved until it is first used.
+    /// Makes a store: allocates its tables and the first blocks of the index. May sleep. The value may be moved until
+    /// it is first used.
     pub fn new(config: Config, platform: P) -> Result<Self, NewError> {
         let block = match config.block {
             0 => config.item_max.max(BLOCK_MIN).checked_next_power_of_two(),
@@ -128,7 +128,7 @@ impl<P: Platform> Store<P> {
         let counters = Counters::new(&platform, classes, config.tallies).ok_or(short)?;
         let maintenance = Fixed::new(&platform, MaintenanceState::new).ok_or(short)?;
 
-        // From here on nothing fails until the store has its parts, and frees them when dropped.
+        // Nothing can fail between here and the making of the store, which frees its parts when it is dropped.
         let (slabs, index, pool) = (slabs.keep(), index.keep(), pool.keep());
         let (retire, counters, maintenance) = (retire.keep(), counters.keep(), maintenance.keep());
         index.init();
@@ -161,7 +161,7 @@ impl<P: Platform> Store<P> {
         Ok(store)
     }
 
-    /// Takes a block for the index. False if none is available.
+    /// Allocates a block for the index. False if none is available.
     pub(crate) fn add_segment(&self) -> bool {
         let Some(id) = self.pool.alloc_block(&self.platform, Use::Index) else {
             return false;
@@ -172,7 +172,7 @@ impl<P: Platform> Store<P> {
             None => false,
         };
         if !added {
-            // SAFETY: nobody has seen the block.
+            // SAFETY: no other thread has seen the block.
             unsafe { self.pool.free_block(&self.platform, id) };
         }
         added
@@ -201,13 +201,13 @@ impl<P: Platform> Store<P> {
         // SAFETY: the block was just taken for this.
         let added = at.is_some_and(|at| unsafe { self.index.add_overflow(at, buckets) });
         if !added {
-            // SAFETY: nobody has seen the block.
+            // SAFETY: no other thread has seen the block.
             unsafe { self.pool.free_block(&self.platform, id) };
         }
         self.index.spare() != 0
     }
 
-    /// Gives a segment of the index that holds no bucket back.
+    /// Frees a segment of the index that holds no bucket.
     pub(crate) fn trim_index(&self) -> bool {
         let Some(id) = self.index.trim(|cookie| self.platform.gp_done(cookie)) else {
             return false;
@@ -223,14 +223,13 @@ impl<P: Platform> Store<P> {
         &self.platform
     }
 
-    /// Starts a read-side section. Any context. Keep it short: memory that is no longer in use
-    /// waits for it.
+    /// Starts a read-side section. Any context. Keep it short: retired memory waits for it.
     #[inline]
     pub fn read(&self) -> Guard<'_, P> {
         self.read_in(self.platform.read_lock())
     }
 
-    /// As [`Store::read`], with a section that the caller is in already.
+    /// Like [`Store::read`], for a section that the caller has already entered.
     #[inline]
     pub fn read_in(&self, section: P::Guard) -> Guard<'_, P> {
         Guard {
@@ -241,21 +240,21 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// A key's hash, under the secrets of the boot.
+    /// A key's hash with the secrets of this boot.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> Hash {
         hash::hash(&self.secrets, key)
     }
 
-    /// Neither expired nor flushed, by what was seen of it.
+    /// Whether a snapshot of an item says that it is neither expired nor flushed.
     #[inline]
     pub(crate) fn is_valid_snapshot(&self, item: &Item<'_>, seen: &ItemSnapshot) -> bool {
         let epoch = item.slot().header().epoch.load(Relaxed);
         epoch == self.clock.epoch() && !seen.expired()
     }
 
-    /// Counts an item that was found expired or flushed, once for each. The caller holds its
-    /// stripe's lock or is in a section that it was found in.
+    /// Counts an item that was found expired or flushed, once for each item. The caller holds its stripe's lock or is
+    /// in the section that it was found in.
     #[cold]
     pub(crate) fn count_expired_hit(&self, slot: Slot) -> Option<Dead> {
         if !slot.mark_counted_expired() {
@@ -271,7 +270,7 @@ impl<P: Platform> Store<P> {
         Some(dead)
     }
 
-    /// The same for a lookup of a section, which [knows](Guard::take_dead) it from then on.
+    /// Counts it for a lookup of a section, and makes [`Guard::take_dead`] return it.
     #[cold]
     pub(crate) fn note_dead(&self, guard: &Guard<'_, P>, slot: Slot) {
         if let Some(dead) = self.count_expired_hit(slot) {
@@ -287,7 +286,7 @@ impl<P: Platform> Store<P> {
         unsafe { Item::new(slot, self.clock.now()) }
     }
 
-    /// Neither expired nor flushed.
+    /// Whether the slot's item is neither expired nor flushed.
     #[inline]
     pub(crate) fn is_valid(&self, slot: Slot) -> bool {
         let header = slot.header();
@@ -301,8 +300,7 @@ impl<P: Platform> Store<P> {
         self.hash(slot.key())
     }
 
-    /// Tells the time: seconds since some start, which never go back, and Unix time. To be called
-    /// about once a second, from one place.
+    /// Sets the time: monotonic seconds since some start, and Unix time. One caller, about once a second.
     pub fn tick(&self, uptime_secs: u32, unix: i64) {
         self.tick_ms(
             u64::from(uptime_secs).mul_exact(1000),
@@ -310,18 +308,18 @@ impl<P: Platform> Store<P> {
         );
     }
 
-    /// As [`Store::tick`], in milliseconds. What the two clocks are apart is taken anew only when
-    /// it changes by more than they can be read apart.
+    /// Like [`Store::tick`], in milliseconds. The difference of the two clocks is updated only when it changes by more
+    /// than the inaccuracy of reading them.
     pub fn tick_ms(&self, uptime_ms: u64, unix_ms: i64) {
         self.clock.tick(uptime_ms, unix_ms);
     }
 
-    /// Seconds of the store's clock: 2 more than the uptime it was last told.
+    /// Seconds of the store's clock: the uptime of the last tick, plus 2.
     pub fn now(&self) -> u32 {
         self.clock.now()
     }
 
-    /// Unix time as it was last told.
+    /// Unix time of the last tick.
     pub fn unix(&self) -> i64 {
         self.clock.unix()
     }
@@ -332,21 +330,19 @@ impl<P: Platform> Store<P> {
         self.clock.unix_at(item.now())
     }
 
-    /// memcached's expiry times: 0 never, negative at once, up to 30 days from now, beyond that
-    /// Unix time.
+    /// Converts memcached's expiry times: 0 never, negative at once, up to 30 days from now, and Unix time beyond that.
     #[inline]
     pub fn expiry(&self, exptime: i64) -> Expiry {
         self.clock.expiry(exptime)
     }
 
-    /// All items of now are gone, at once or in so many seconds; a new flush replaces one that is
-    /// still to come.
+    /// Flushes all items that exist now, or in that many seconds; a new flush replaces one that is still pending.
     pub fn flush(&self, delay_secs: u32) {
         self.clock.flush(delay_secs);
         self.platform.wake();
     }
 
-    /// What it was made from. Its memory limit is now [`Snapshot::limit`](crate::Snapshot).
+    /// The configuration that it was made from. The present memory limit is [`Snapshot::limit`](crate::Snapshot).
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -356,9 +352,8 @@ impl<P: Platform> Store<P> {
         self.item_max
     }
 
-    /// Would an item of such a key and value be too large? memcached's own rule: its header is 48
-    /// bytes and a CAS number, and it adds a zero byte to the key, a line end to the value, and
-    /// flags that are not 0.
+    /// Whether an item with such a key and value is too large, by memcached's rule: its header is 48 bytes and a CAS
+    /// number, and it adds a zero byte to the key, a line end to the value, and flags that are not 0.
     pub fn too_large(&self, key_len: usize, value_len: usize, flags: u32) -> bool {
         let flags = if flags == 0 { 0 } else { 4 };
         let memcached = 48 + 8 + 1 + 2 + flags;
@@ -389,26 +384,25 @@ impl<P: Platform> Store<P> {
         self.counters.counted(counter)
     }
 
-    /// Counts a hit that was a request of its own, in place of `GetHits`. `cpu` is the one at
-    /// hand: [`Store::cpu`] tells.
+    /// Counts a hit that was a whole request, in place of `GetHits`. `cpu` is the current CPU, from [`Store::cpu`].
     #[inline(always)]
     pub fn count_single_hit(&self, cpu: usize, class: usize) {
         self.counters.count_single_hit(cpu, class);
     }
 
-    /// Counts a miss that was a request of its own, in place of `GetMisses`.
+    /// Counts a miss that was a whole request, in place of `GetMisses`.
     #[inline(always)]
     pub fn count_single_miss(&self, cpu: usize) {
         self.counters.count_single_miss(cpu);
     }
 
-    /// The CPU at this moment.
+    /// The current CPU.
     #[inline]
     pub fn cpu(&self) -> usize {
         self.platform.cpu()
     }
 
-    /// How many requests were counted by their hit or miss alone.
+    /// The number of requests that were counted only by their hit or miss.
     pub fn single(&self) -> u64 {
         self.counters.single()
     }
@@ -417,7 +411,7 @@ impl<P: Platform> Store<P> {
     pub fn class_counted(&self, class: usize, counter: ClassCounter) -> u64 {
         let sum = self.counters.class_counted(class, counter);
         match counter {
-            // What goes can be counted before what came.
+            // Another CPU may count a removal before the addition is visible.
             ClassCounter::Items | ClassCounter::Bytes => (sum as i64).max(0) as u64,
             _ => sum,
         }
@@ -441,7 +435,7 @@ impl<P: Platform> Store<P> {
         self.counters.reset_tallies(first, count);
     }
 
-    /// How many CPUs count.
+    /// The number of CPUs that have counters.
     pub fn counting_cpus(&self) -> usize {
         self.counters.cpus()
     }
@@ -456,7 +450,7 @@ impl<P: Platform> Store<P> {
         self.counters.single_on(cpu)
     }
 
-    /// Zeroes the counters, but for what is there now: items and bytes.
+    /// Zeroes the counters, except those of the present items and bytes.
     pub fn reset_counters(&self) {
         self.counters.reset();
         for class in self.slabs.classes() {
@@ -467,12 +461,12 @@ impl<P: Platform> Store<P> {
 
 // Events.
 impl<P: Platform> Store<P> {
-    /// Has the log take its memory, if it has none yet. Whether it has some now. May sleep.
+    /// Allocates the log if it does not exist yet, and returns whether it exists. May sleep.
     pub fn open_events(&self) -> bool {
         self.events.open(&self.platform)
     }
 
-    /// Notes an event with the key that it happened to, if there is room. Any context.
+    /// Logs an event about a key, unless it has to be dropped. Any context.
     #[cold]
     pub fn log_event(&self, event: &Event, key: &[u8]) {
         let counter = if self.events.push(self.platform.unix_us(), event, key) {
@@ -483,22 +477,22 @@ impl<P: Platform> Store<P> {
         self.count(counter, 1);
     }
 
-    /// The number that the next event will have: where a new reader begins.
+    /// The number of the next event, where a new reader begins.
     pub fn next_event(&self) -> u64 {
         self.events.next()
     }
 
-    /// The event of number `at`, or the first one behind it that is left; `at` goes on.
+    /// Reads the event of number `at`, or the oldest one after it that is left, and advances `at`.
     pub fn read_event(&self, at: &mut u64) -> NextEvent {
         self.events.read(at)
     }
 
-    /// Whether evictions are noted.
+    /// Sets whether evictions are logged.
     pub fn log_evictions(&self, on: bool) {
         self.events.evictions.store(on, Relaxed);
     }
 
-    /// Notes that an item is evicted. The caller keeps its slot.
+    /// Logs that an item is evicted. Its slot still belongs to the caller.
     #[cold]
     pub(crate) fn log_eviction(&self, slot: Slot) {
         let header = slot.header();
@@ -518,7 +512,7 @@ impl<P: Platform> Store<P> {
 
 impl<P: Platform> Drop for Store<P> {
     fn drop(&mut self) {
-        // SAFETY: nobody borrows the store, so no section and no reservation is left.
+        // SAFETY: the store is not borrowed, so no section and no reservation is left.
         unsafe {
             self.pool.free(&self.platform);
             self.index.free(&self.platform);
@@ -537,8 +531,7 @@ mod tests {
     use crate::host::Host;
     use std::{format, println};
 
-    /// At the load that the index grows at, whatever the part of it that was split since its
-    /// size was a power of two.
+    /// At the load at which the index grows, for any part of the index split since its size was a power of two.
     #[test]
     fn one_cache_line_decides_nearly_every_miss() {
         let store = Store::new(Config::default(), Host::new()).unwrap();

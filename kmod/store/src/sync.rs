@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The one place that imports atomics, so that loom can stand in for them.
+//! Atomics. Only this module imports them, so that loom can replace them.
 //!
-//! `core::sync::atomic` follows the C++ memory model, the kernel its own; what is used here
-//! (acquire loads, release stores, relaxed counters, full read-modify-writes) means the same in
-//! both on the machines that Hippos runs on.
+//! `core::sync::atomic` follows the C++ memory model, the kernel its own. The operations used here (acquire loads,
+//! release stores, relaxed counters, full read-modify-writes) mean the same in both on the machines that Hippos
+//! supports.
 
 pub(crate) use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 #[cfg(not(loom))]
@@ -11,11 +11,11 @@ pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, AtomicUsize};
 
-/// Keeps what is written often away from the cache lines of what is only read.
+/// Separates a value that is written often from the cache lines of values that are only read.
 #[repr(align(64))]
 pub(crate) struct Padded<T>(pub(crate) T);
 
-/// Mistakes that the loom tests plant, to see that they would be found.
+/// Bugs that the loom tests plant, to check that the tests find them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bug {
     /// An entry is written without release.
@@ -30,17 +30,17 @@ pub(crate) enum Bug {
     NoRetry,
     /// A reader loads a bucket's head after its entries.
     LateHead,
-    /// A hit marks an item by a load and a store.
+    /// A hit sets a mark by a load and a store.
     TornMark,
-    /// A change of several fields is not marked while it lasts.
+    /// A change of several fields is not marked while it is in progress.
     UnmarkedChange,
-    /// A reader of events does not look again whether the event still was the one that it wanted.
+    /// A reader of events does not check again that the event is still the one that it wanted.
     OneLook,
-    /// A writer takes an event's number for taken whose slot it only failed to claim.
+    /// A writer treats an event's number as taken although it only failed to claim the slot.
     BlindHelp,
 }
 
-/// Is this mistake to be made? Never outside of loom.
+/// Whether this bug is planted. Never outside of loom.
 #[cfg(not(loom))]
 #[inline(always)]
 pub(crate) const fn planted(_: Bug) -> bool {
@@ -57,24 +57,24 @@ mod planting {
     use super::Bug;
     use core::cell::Cell;
 
-    // All of a model's threads run on one thread of the system.
+    // All threads of a model run on one thread of the system.
     std::thread_local! {
         static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    /// Makes a mistake from now on, on this thread.
+    /// Plants a bug on this thread.
     #[cfg(test)]
     pub(crate) fn plant(bug: Option<Bug>) {
         PLANTED.set(bug);
     }
 
-    /// Is this mistake to be made?
+    /// Whether this bug is planted.
     pub(crate) fn planted(bug: Bug) -> bool {
         PLANTED.get() == Some(bug)
     }
 }
 
-/// Brings a cache line near; a hint only.
+/// Prefetches a cache line; only a hint.
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Fixed tables in the platform's memory, and giving that memory back.
+//! Fixed tables in memory of the platform.
 
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
@@ -8,10 +8,10 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::platform::Platform;
 
-/// A part of the store with memory of the platform's. It does not free itself, since it does not
-/// know the platform: while the store is being made a [`Draft`] does, then the store.
+/// A part of the store that has memory of the platform. It cannot free itself, because it does not know the platform: a
+/// [`Draft`] frees it while the store is being made, and the store afterwards.
 pub(crate) trait Part<P: Platform> {
-    /// Gives the memory back. Elements are not dropped: they hold nothing of their own.
+    /// Frees the memory. Elements are not dropped: they own nothing.
     ///
     /// # Safety
     ///
@@ -34,7 +34,7 @@ impl<'p, P: Platform, T: Part<P>> Draft<'p, P, T> {
         }
     }
 
-    /// The part. The caller has to free it.
+    /// Returns the part, which the caller then has to free.
     pub(crate) fn keep(self) -> T {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: the part is taken once: `this` is neither used again nor dropped.
@@ -51,7 +51,7 @@ impl<P: Platform, T: Part<P>> Deref for Draft<'_, P, T> {
 
 impl<P: Platform, T: Part<P>> Drop for Draft<'_, P, T> {
     fn drop(&mut self) {
-        // SAFETY: the part was made with this platform, and nobody else has it.
+        // SAFETY: the part was made with this platform, and belongs to the draft alone.
         unsafe { self.part.free(self.platform) };
     }
 }
@@ -90,7 +90,7 @@ impl<T> Table<T> {
         Some(Draft::new(platform, Self { at, len }))
     }
 
-    /// Bytes taken from the platform.
+    /// Bytes allocated from the platform.
     pub(crate) fn size(&self) -> usize {
         Self::bytes(self.len).unwrap_or(0)
     }
@@ -112,14 +112,14 @@ impl<T> Deref for Table<T> {
     }
 }
 
-/// A table whose memory is taken when it is first wanted.
+/// A table whose memory is allocated at its first use.
 pub(crate) struct LateTable<T> {
     at: AtomicPtr<T>,
     len: usize,
 }
 
 impl<T: Sync + Send> LateTable<T> {
-    /// One of `len` elements, to be.
+    /// A table of `len` elements without memory.
     pub(crate) fn new(len: usize) -> Self {
         Self {
             at: AtomicPtr::new(core::ptr::null_mut()),
@@ -127,7 +127,7 @@ impl<T: Sync + Send> LateTable<T> {
         }
     }
 
-    /// Its elements, if there is memory for them.
+    /// Its elements, if the memory is allocated.
     #[inline]
     pub(crate) fn get(&self) -> Option<&[T]> {
         let at = NonNull::new(self.at.load(Ordering::Acquire))?;
@@ -136,7 +136,7 @@ impl<T: Sync + Send> LateTable<T> {
         Some(unsafe { core::slice::from_raw_parts(at.as_ptr(), self.len) })
     }
 
-    /// The same; takes the memory if nobody has, each element made by `make`. May sleep.
+    /// Its elements; allocates them if that has not been done, each made by `make`. May sleep.
     pub(crate) fn get_or_make<P: Platform>(
         &self,
         platform: &P,
@@ -153,7 +153,7 @@ impl<T: Sync + Send> LateTable<T> {
         self.get()
     }
 
-    /// Bytes taken from the platform.
+    /// Bytes allocated from the platform.
     pub(crate) fn size(&self) -> usize {
         match self.get() {
             Some(_) => Table::<T>::bytes(self.len).unwrap_or(0),

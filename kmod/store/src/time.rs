@@ -3,18 +3,18 @@
 //!
 //! Seconds since shortly before the start, so that 1 is always in the past and 0 can mean never.
 //!
-//! The host tells two clocks, one that only goes forward and Unix time. Their seconds begin at
-//! different moments, so that their difference in whole seconds depends on when it is taken; it is
-//! kept in milliseconds, and changes only when somebody sets a clock.
+//! The host has two clocks: a monotonic one, and Unix time. Their seconds begin at different moments, so that their
+//! difference in whole seconds depends on when it is taken. The difference is therefore kept in milliseconds, and
+//! changes only when a clock is set.
 
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 
-/// The clock's value at an uptime of 0: as memcached has it, so that an expiry of 1 has passed.
+/// The clock's value at an uptime of 0. As in memcached, an expiry of 1 is thus in the past.
 const START: u32 = 2;
 /// Expiry times beyond this are absolute: 30 days.
 pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
-/// How far the difference of the two clocks may be from the one that is kept, milliseconds: they
-/// are read one after the other, and are not finer than a timer tick.
+/// The change in the difference of the two clocks, in milliseconds, that is ignored: they are read one after the other,
+/// and are no finer than a timer tick.
 const SKEW: u64 = 100;
 
 /// When an item expires, in seconds of the store's clock.
@@ -24,7 +24,7 @@ pub struct Expiry(pub(crate) u32);
 impl Expiry {
     /// Never.
     pub const NEVER: Self = Self(0);
-    /// It already has.
+    /// It has already passed.
     pub const PAST: Self = Self(1);
 
     /// Seconds from `now` of the store's clock; None for never.
@@ -33,8 +33,7 @@ impl Expiry {
         (self.0 != 0).then(|| self.0.saturating_sub(now))
     }
 
-    /// Seconds from `now` of the store's clock, below 0 for the past, and 0 for never, as memcached's log
-    /// has it.
+    /// Seconds from `now` of the store's clock: negative for the past, and 0 for never, as in memcached's log.
     pub fn relative(self, now: u32) -> i32 {
         match self.0 {
             0 => 0,
@@ -47,7 +46,7 @@ pub(crate) struct Clock {
     now: AtomicU32,
     /// Items of other epochs were flushed.
     epoch: AtomicU32,
-    /// When to flush; 0 for not at all.
+    /// When to flush; 0 if no flush is pending.
     flush_at: AtomicU32,
     /// Unix time of the clock's 0 in milliseconds, as an i64's bits.
     zero: AtomicU64,
@@ -78,7 +77,7 @@ impl Clock {
         (self.zero.load(Relaxed) as i64).div_euclid(1000)
     }
 
-    /// Unix time of a moment of this clock.
+    /// Unix time of a time of this clock.
     pub(crate) fn unix_at(&self, moment: u32) -> i64 {
         self.zero().saturating_add(i64::from(moment))
     }
@@ -87,7 +86,7 @@ impl Clock {
         self.unix_at(self.now())
     }
 
-    /// From one place.
+    /// Called from one thread.
     pub(crate) fn tick(&self, uptime_ms: u64, unix_ms: i64) {
         let since = uptime_ms.saturating_add(u64::from(START).saturating_mul(1000));
         let zero = unix_ms.saturating_sub_unsigned(since);
@@ -131,7 +130,7 @@ impl Clock {
         })
     }
 
-    /// Has this expiry come?
+    /// Whether this expiry has passed.
     #[inline]
     pub(crate) fn expired(&self, expiry: u32) -> bool {
         expiry != 0 && expiry <= self.now()
@@ -167,7 +166,7 @@ mod tests {
     fn absolute_times_do_not_depend_on_the_phase_of_the_clocks() {
         for phase in [0, 1, 250, 499, 500, 750, 999] {
             let clock = Clock::new();
-            // Two seconds of ticks that come at any time, read apart by up to a timer tick.
+            // Two seconds of ticks at arbitrary times, with the two clocks read up to a timer tick apart.
             let tick = |ms: u64| {
                 let unix = 1_700_000_000_000 + phase + ms as i64 + (ms % 11) as i64;
                 clock.tick(5_000 + ms, unix);
@@ -194,7 +193,7 @@ mod tests {
             assert_eq!(clock.unix_at(relative.0), unix / 1000 + 10);
             assert_eq!(clock.expiry(unix / 1000 + 10), relative);
         }
-        // Slowly, by a clock that is disciplined.
+        // Slowly, as when a clock is disciplined by NTP.
         for step in 0..100 {
             clock.tick(98_000, 1_700_000_001_300 + 50 * step);
         }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Whether the store's lists and counts agree with its memory.
+//! Checks that the store's lists and counts match its memory.
 //!
-//! Everything is counted twice: by a walk over all slabs and blocks, and by the lists, rings, queues
-//! and counters that are said to hold the same. Nothing is written and nothing allocated, so sets are
-//! compared by their number of members and a sum over their mixed addresses. An address is followed
-//! only after it was found in the table of blocks: a broken link ends in a [`Violation`].
+//! Everything is counted twice: by a walk over all slabs and blocks, and by the lists, rings, queues and counters that
+//! should hold the same. Nothing is written and nothing allocated, so sets are compared by their number of members and
+//! a sum over their mixed addresses. An address is followed only after it was found in the table of blocks: a broken
+//! link results in a [`Violation`].
 //!
 //! For tests, the self-test and debug builds: it takes as long as a walk over all items.
 
@@ -22,47 +22,46 @@ use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
 
-/// The first thing that was found to be wrong.
+/// The first inconsistency that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// What should hold.
+    /// The rule that is broken.
     pub rule: Rule,
-    /// The slab class, if it is of one.
+    /// The slab class, if the rule is about one.
     pub class: Option<usize>,
-    /// What memory says, most often a number of slots. Where both numbers are the same, the members
-    /// are others.
+    /// The value according to memory, most often a number of slots. If both numbers are equal, the members differ.
     pub expected: u64,
-    /// What the list or the counter says.
+    /// The value according to the list or counter.
     pub found: u64,
 }
 
-/// What should hold.
+/// The rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// Blocks that have memory are counted as held.
     HeldBlocks,
-    /// Blocks without use, and no others, are in the list of idle ones.
+    /// The list of idle blocks holds the blocks without a use, and no others.
     IdleBlocks,
-    /// Table entries without memory, and no others, are in their list.
+    /// The list of empty table entries holds the entries without memory, and no others.
     EmptyBlocks,
-    /// The pool counts the blocks of each use.
+    /// The pool's counts of blocks by use are right.
     BlockUses,
     /// Blocks of the index are those of its segments.
     IndexBlocks,
-    /// A slab's head leads to the slab's own entry in the table of blocks.
+    /// A slab's head refers to the slab's entry in the table of blocks.
     SlabHead,
-    /// What was carved of a slab is whole slots, no more than it has.
+    /// The carved part of a slab is whole slots, no more than the slab has.
     Carved,
-    /// A slot that is in use is of its slab's class.
+    /// A slot in use has the class of its slab.
     SlotClass,
     /// An item fits into its slot.
     ItemSize,
-    /// A slab's list of free slots ends, and leads to free slots of this slab only.
+    /// A slab's list of free slots ends, and contains only free slots of this slab.
     SlabFreeList,
-    /// A slab counts as used what was carved and is not in its list of free slots.
+    /// A slab counts as used the carved slots that are not in its list of free slots.
     SlabUsed,
-    /// A class's magazine holds as many slots as it counts, all of them free ones of the class, and
-    /// none while a slab of the class is being emptied.
+    /// A class's magazine holds as many slots as it counts, all of them free slots of the class, and none while a slab
+    /// of the class is being drained.
     Magazine,
     /// Each free slot is in one list of free slots, once.
     FreeSlots,
@@ -70,13 +69,13 @@ pub enum Rule {
     FreeCount,
     /// The ring of a class's slabs holds each slab in use once.
     SlabRing,
-    /// The list of slabs with free slots holds each of these once.
+    /// The list of partial slabs holds each of them once.
     PartialSlabs,
     /// A class counts its slabs.
     SlabCount,
-    /// A class counts the slabs that are being emptied.
+    /// A class counts the slabs that are being drained.
     DrainingCount,
-    /// A class counts the slabs that could not be emptied.
+    /// A class counts the slabs that could not be drained.
     FailedCount,
     /// The eviction policy's queues hold each slot in use once.
     Queue,
@@ -96,7 +95,7 @@ pub enum Rule {
     PinnedCount,
     /// Each bucket lies in a segment.
     Bucket,
-    /// A chain of overflow buckets ends, and leads through overflow buckets only.
+    /// A chain of overflow buckets ends, and contains overflow buckets only.
     Chain,
     /// A bucket's filter covers the tags of all entries behind it.
     Filter,
@@ -106,26 +105,26 @@ pub enum Rule {
     Entries,
     /// Each overflow bucket is in one chain, retired, or spare.
     OverflowBuckets,
-    /// A live slot's entry is found under its key's hash, and tells the item's tag and lines.
+    /// The lookup of a live slot's key finds its entry, which has the item's tag and lines.
     Lookup,
-    /// No key is there twice.
+    /// No key exists twice.
     Key,
 }
 
-/// All slots by what they are used for.
+/// The number of slots by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Census {
     /// Slots that were ever used: the sum of all others.
     pub carved: u64,
     /// Free ones.
     pub free: u64,
-    /// Those of reservations. More than the caller knows of were lost.
+    /// Reserved slots. If there are more than the caller has reservations, some were lost.
     pub reserved: u64,
     /// Those of items.
     pub live: u64,
     /// Those that wait for a grace period.
     pub retired: u64,
-    /// Those that wait for their last pin.
+    /// Retired slots that wait for their last pin.
     pub pinned: u64,
 }
 
@@ -139,7 +138,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A kind of slots a line, with their number.
+/// One line for each state, with the number of slots.
 impl fmt::Display for Census {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -158,7 +157,7 @@ impl fmt::Display for Census {
     }
 }
 
-/// A set of addresses or numbers, by how many there are and a sum over them.
+/// A set of addresses or numbers, represented by their count and a sum over them.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Set {
     count: u64,
@@ -167,8 +166,8 @@ struct Set {
 
 impl Set {
     fn add(&mut self, member: usize) {
-        // The mixer of splitmix64: sums of plain addresses would be the same too often.
-        // A hash, and sums of hashes: they wrap.
+        // The mixer of splitmix64: sums of plain addresses would collide too often.
+        // The hash and the sum of hashes wrap.
         let mut word = (member as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
         word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -181,7 +180,7 @@ impl Set {
         self.sum = self.sum.wrapping_add(other.sum);
     }
 
-    /// Whether the set of a list is this one, which is memory's.
+    /// Compares the set found in a list with this one, which was found in memory.
     fn is(self, found: Self, rule: Rule, class: Option<usize>) -> Result<(), Violation> {
         if self == found {
             return Ok(());
@@ -194,7 +193,7 @@ fn count(n: &mut u64) {
     *n = n.wrapping_add(1);
 }
 
-/// Whether a counter is what memory says.
+/// Compares a counter with the value found in memory.
 fn equal(rule: Rule, class: Option<usize>, expected: u64, found: u64) -> Result<(), Violation> {
     if expected == found {
         return Ok(());
@@ -211,16 +210,16 @@ fn broken<T>(rule: Rule, class: Option<usize>, expected: u64, found: u64) -> Res
     })
 }
 
-/// What was found in all slabs.
+/// The contents of all slabs.
 #[derive(Default)]
 struct Slots {
     census: Census,
     live: Set,
-    /// Slots that rings should hold.
+    /// Slots that the rings should hold.
     retired: Set,
 }
 
-/// What the rings of retired memory hold.
+/// The contents of the rings of retired memory.
 #[derive(Default)]
 struct Rings {
     slots: Set,
@@ -228,9 +227,9 @@ struct Rings {
 }
 
 impl<P: Platform> Store<P> {
-    /// Compares all lists and counts with memory. Nobody else changes the store meanwhile: no writer,
-    /// no maintenance; else what it finds means nothing. Reservations and pins may be held. Process
-    /// context, may sleep; takes as long as a walk over all items.
+    /// Compares all lists and counts with memory. No writer and no maintenance may run meanwhile, or the result is
+    /// meaningless. Reservations and pins may be held. Process context, may sleep; takes as long as a walk over all
+    /// items.
     pub fn verify(&self) -> Result<Census, Violation> {
         self.verify_blocks()?;
         let mut slots = Slots::default();
@@ -249,14 +248,14 @@ impl<P: Platform> Store<P> {
         Ok(slots.census)
     }
 
-    /// Blocks of a use that hold memory.
+    /// Blocks of a use that have memory.
     fn blocks_of(&self, what: Use) -> impl Iterator<Item = (u32, &Block)> {
         (0..self.pool.used())
             .filter_map(|id| Some((id, self.pool.get(id)?)))
             .filter(move |(_, block)| block.what() == what)
     }
 
-    /// Where an address lies: its block and the bytes before it there.
+    /// The block that an address lies in, and its offset there.
     fn block_at(&self, address: usize) -> Option<(&Block, u32)> {
         let offset = address & self.pool.block_size().wrapping_sub(1);
         let start = address.wrapping_sub(offset);
@@ -331,7 +330,7 @@ impl<P: Platform> Store<P> {
         let mut bytes = 0u64;
         for (at, shard) in (0..self.retire.shards()).zip(self.retire.shards.iter()) {
             let ring = shard.ring.lock();
-            // Sequence numbers, which wrap.
+            // Sequence numbers wrap.
             let closed = ring.head.wrapping_sub(ring.tail).min(RING);
             let mut held = 0;
             for batch in 0..=closed {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Blocks that a reference of 48 bits can't name are not used: an item in one would be read at
-//! another address.
+//! Blocks that a reference of 48 bits cannot address are not used: an item in such a block would be read at another
+//! address.
 
 mod instrumented;
 
@@ -52,7 +52,7 @@ fn store(
 
 #[test]
 fn blocks_out_of_reach_are_given_back() {
-    // As far above the base as a 52-bit kernel's direct map is on a 48-bit processor.
+    // As far above the base as on a kernel for 52-bit addresses that runs on a 48-bit processor.
     let (store, held) = store(0usize.wrapping_sub(15 * REACH));
     if let Ok(store) = &store {
         let (key, value) = (b"key", b"value");

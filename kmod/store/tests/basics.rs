@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a store does, seen from outside, one thing at a time.
+//! The store's behaviour at its public interface, one operation at a time.
 
 use hippos_store::host::Host;
 use hippos_store::{
@@ -80,7 +80,7 @@ fn stores_replaces_and_deletes() {
 }
 
 #[test]
-fn verbs_and_cas() {
+fn a_verb_stores_only_if_its_condition_holds() {
     let store = store(Config::default());
     let commit = Commit::new;
     let with = |verb, cas| Commit {
@@ -194,7 +194,7 @@ fn numbers_go_up_and_down() {
 }
 
 #[test]
-fn expires_touches_and_flushes() {
+fn expired_and_flushed_items_are_misses() {
     let store = store(Config::default());
     let set = Commit::default();
     put_until(&store, b"a", b"1", &set, store.expiry(10));
@@ -263,7 +263,7 @@ fn one_client_wins_the_token_of_a_stale_item() {
         assert!(take());
         assert!(!take());
     }
-    // An older number may store, but what it stores is stale.
+    // A store with an older number succeeds, but the item is stale.
     let late = Commit {
         compare: Some(old),
         invalidate: true,
@@ -388,8 +388,8 @@ fn an_index_that_grows_loses_and_doubles_nothing() {
     }
 }
 
-/// A bucket has at most nine buckets of seven entries, however many overflow buckets are spare: an item
-/// more takes another's place.
+/// A chain has at most nine buckets of seven entries, however many overflow buckets are spare: one more item replaces
+/// another.
 #[test]
 fn more_items_than_a_chain_holds_find_room() {
     const LOW: u64 = (1 << 10) - 1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A writer that loses its CPU right after it has unlocked: when it goes on, the item that it stored
-//! may have been deleted or evicted, a grace period may have passed, and the slot be another item's.
-//! It must have looked at all that it counts before.
+//! A writer is preempted right after it has unlocked the stripe. When it continues, the item that it stored may have
+//! been deleted or evicted, a grace period may have passed, and the slot may hold another item. It must have read
+//! everything that it counts before it unlocked.
 
 mod instrumented;
 
@@ -14,18 +14,18 @@ use hippos_store::{Arith, Arithmetic, Commit, Config, Deleted, Expiry, Store};
 use instrumented::{Instrumented, Watch};
 
 const KEY: &[u8] = b"overtaken";
-/// A shorter one, of the same class.
+/// A shorter key, of the same class.
 const OTHER: &[u8] = b"x";
 
 static STORE: OnceLock<Store<Instrumented<ConcurrentUpdate>>> = OnceLock::new();
 
-/// Somebody else, who is faster once.
+/// A concurrent writer, which overtakes the first one once.
 struct ConcurrentUpdate {
     armed: AtomicBool,
 }
 
 impl ConcurrentUpdate {
-    /// Deletes what was just stored, and uses its slot again.
+    /// Deletes the item that was just stored, and reuses its slot.
     fn overtake(&self) {
         let store = STORE.get().unwrap();
         let deleted = store.delete(KEY, store.hash(KEY), None);
@@ -40,7 +40,7 @@ impl ConcurrentUpdate {
 }
 
 impl Watch for ConcurrentUpdate {
-    /// When something is counted, after everything has been unlocked.
+    /// Called when the store counts something, after everything has been unlocked.
     fn asked(&self) {
         if self.armed.swap(false, Ordering::Relaxed) {
             self.overtake();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A store that can't be made leaves nothing behind.
+//! A store whose construction fails frees all its memory.
 
 mod instrumented;
 
@@ -28,7 +28,7 @@ impl Ledger {
 /// Refuses one allocation.
 struct Refusal {
     ledger: Ledger,
-    /// Allocations before it.
+    /// Allocations that succeed before it.
     before: usize,
     asked: AtomicUsize,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Memory: the limit is kept, it goes to the sizes that are in use, and a platform that has none
-//! left costs nobody an item.
+//! Memory: the limit is kept, memory moves to the item sizes in use, and a platform without free memory does not cost
+//! any item.
 
 use hippos_store::host::Host;
 use hippos_store::{
@@ -42,13 +42,13 @@ impl Random {
         (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Roughly Zipf's law with exponent 1: the logarithm of the rank is even.
+    /// Approximates a Zipf distribution with exponent 1: the logarithm of the rank is uniform.
     fn zipf(&mut self, n: f64) -> u32 {
         n.powf(self.unit()) as u32
     }
 }
 
-/// Requests for values of `len` bytes, a miss stores; hits of each window of 1000 requests.
+/// Requests values of `len` bytes, and stores after each miss. Returns the hits of each window of 1000 requests.
 fn serve(store: &Store<Host>, keys: f64, len: usize, requests: usize) -> Vec<usize> {
     let value = vec![b'v'; len];
     let mut random = Random(7);
@@ -76,7 +76,7 @@ fn serve(store: &Store<Host>, keys: f64, len: usize, requests: usize) -> Vec<usi
     windows
 }
 
-/// A cache that is full of small values turns to large ones.
+/// The workload of a cache full of small values changes to large ones.
 fn turn(eviction: Eviction) {
     const OPERATIONS: usize = 5_000;
     let make = || {
@@ -96,7 +96,7 @@ fn turn(eviction: Eviction) {
 
     let turned = serve(&old, 20_000.0, 4096, OPERATIONS + 20_000);
     let anew = serve(&fresh, 20_000.0, 4096, OPERATIONS + 20_000);
-    // Measured once the stated number of operations has passed, over the twenty windows after.
+    // Measured over the twenty windows after that number of operations.
     let sum = |windows: &[usize]| windows[OPERATIONS / 1000..].iter().sum::<usize>();
     let (a, b) = (sum(&turned), sum(&anew));
     let reached = turned.iter().zip(&anew).position(|(t, f)| t * 10 >= f * 9);
@@ -124,7 +124,7 @@ fn memory_turns_to_other_sizes_under_s3fifo() {
     turn(Eviction::S3Fifo);
 }
 
-/// Any size can be stored when another has taken all memory.
+/// Values of any size can be stored when another size occupies all memory.
 #[test]
 fn a_class_without_a_slab_gets_one() {
     let store = Store::new(config(8), Host::new()).unwrap();
@@ -139,7 +139,7 @@ fn a_class_without_a_slab_gets_one() {
     }
 }
 
-/// The platform refuses blocks long before the limit: the store lives with what it has.
+/// The platform refuses blocks long before the limit is reached: the store works with the blocks that it has.
 #[test]
 fn allocation_failure_keeps_the_store_working() {
     for allowed in 0..12 {
@@ -164,12 +164,12 @@ fn allocation_failure_keeps_the_store_working() {
         }
         let shot = store.snapshot();
         assert!(shot.held <= allowed * BLOCK, "{shot:?}");
-        // One block is the index's; with another, all goes well.
+        // One block is the index's; with a second block all stores succeed.
         assert_eq!(stored != 0, allowed > 1);
         if allowed > 1 {
             assert_eq!(stored, 20_000);
         }
-        // More is available: it is taken.
+        // More blocks become available: the store takes them.
         store.platform().allow_blocks(1000);
         for i in 0..20_000 {
             set(&store, format!("key-{i}").as_bytes(), &[7; 100]).unwrap();
@@ -178,8 +178,7 @@ fn allocation_failure_keeps_the_store_working() {
     }
 }
 
-/// A lower limit is reached in a bounded number of steps, without a word from writers; a higher
-/// one is used.
+/// A lower limit is reached in a bounded number of steps, without any action by writers; a higher limit is used.
 #[test]
 fn the_limit_can_be_moved() {
     let store = Store::new(
@@ -220,7 +219,7 @@ fn the_limit_can_be_moved() {
     assert!(!store.resize(BLOCK) && !store.resize(513 * BLOCK));
 }
 
-/// What has expired or was flushed is given back without being asked for.
+/// Expired and flushed items are reclaimed without a request for them.
 #[test]
 fn crawler_reclaims_expired_items() {
     let store = Store::new(config(64), Host::new()).unwrap();
@@ -249,8 +248,8 @@ fn crawler_reclaims_expired_items() {
     assert_eq!(store.classes_counted(ClassCounter::Evicted), 0);
 }
 
-/// What is retired stays within its share while a reader holds everything up, and writers get an
-/// error, not more memory.
+/// Retired memory stays within its share while a reader delays all grace periods; writers then get an error, and no
+/// memory beyond the limit.
 #[test]
 fn retired_memory_is_bounded() {
     let store = &Store::new(config(64), Host::new()).unwrap();
@@ -268,14 +267,14 @@ fn retired_memory_is_bounded() {
         });
         begun.recv().unwrap();
         let writer = scope.spawn(|| {
-            // More than the bound, by far; it has to wait for the reader.
+            // Far more than the bound, so that the writer has to wait for the reader.
             for round in 0..100u8 {
                 for key in &keys {
                     set(store, key.as_bytes(), &[round; 1000]).unwrap();
                 }
             }
         });
-        // Until the writer is stuck: nothing moves for a while.
+        // Wait until the writer is blocked: the counters do not change for a while.
         let mut last = (0, 0);
         let mut still = 0;
         while still < 50 {
@@ -298,8 +297,8 @@ fn retired_memory_is_bounded() {
     assert!(keys.iter().all(|key| has(store, key.as_bytes())));
 }
 
-/// Many writers of all sizes while memory is full, hardly more slabs than sizes and writers: each
-/// gets its room, however often another is faster.
+/// Many writers of all sizes while memory is full, with hardly more slabs than sizes and writers: each writer gets a
+/// slot, even if other writers are often faster.
 #[test]
 fn writers_are_served_under_memory_pressure() {
     const WRITERS: u64 = 12;
@@ -317,7 +316,7 @@ fn writers_are_served_under_memory_pressure() {
                     let hash = store.hash(key.as_bytes());
                     let len = 50.0 * 160f64.powf(random.unit());
                     let new = store.reserve(key.as_bytes(), hash, 0, Expiry::NEVER, len as usize);
-                    // As it is when a value comes piece by piece.
+                    // As when a value arrives in pieces.
                     std::thread::yield_now();
                     let stored = new.and_then(|mut new| {
                         new.write(&value);
@@ -335,12 +334,12 @@ fn writers_are_served_under_memory_pressure() {
     assert_ne!(store.classes_counted(ClassCounter::Evicted), 0);
 }
 
-/// A walk rests while the slab it is in becomes another class's: where the next small item would be
-/// lies a piece of a large value then, which looks as a header does.
+/// A walk pauses while its slab becomes another class's. Where the next small item would start, there is then a part of
+/// a large value, which looks like a header.
 #[test]
 fn walk_rejects_stale_offset_after_slab_reuse() {
     let mut header = [0u8; 32];
-    // A key of 250 bytes; linked.
+    // The lengths and state of a linked item with a key of 250 bytes.
     header[16] = 250;
     header[29] = 2;
     let large = header.repeat(600);
@@ -374,7 +373,7 @@ fn walk_rejects_stale_offset_after_slab_reuse() {
     }
 }
 
-/// Sections are short whatever a walk finds: it pauses after 256 slots, be they live or not.
+/// Sections are short whatever a walk meets: it pauses after 256 slots, live or not.
 #[test]
 fn a_walk_pauses_among_live_items_too() {
     let store = Store::new(config(8), Host::new()).unwrap();
@@ -398,8 +397,8 @@ fn a_walk_pauses_among_live_items_too() {
     assert!(most <= 256, "{most} items in one section");
 }
 
-/// Somebody is slow to read a value that was replaced: its slot is lost for as long, and the class
-/// goes on evicting others.
+/// A reader is slow to read a value that was replaced: its slot is unavailable meanwhile, and the class continues to
+/// evict other items.
 #[test]
 fn pinned_slots_are_not_counted_on() {
     let store = Store::new(config(8), Host::new()).unwrap();
@@ -428,8 +427,8 @@ fn pinned_slots_are_not_counted_on() {
     assert_eq!((0..classes).map(retired).sum::<u32>(), 0);
 }
 
-/// The platform is short of memory: the store gives blocks back, takes none meanwhile, and grows again
-/// to its limit afterwards.
+/// The platform is short of memory: the store returns blocks, takes none meanwhile, and grows to its limit again
+/// afterwards.
 #[test]
 fn memory_is_returned_under_pressure() {
     let store = Store::new(config(256), Host::new()).unwrap();
@@ -461,7 +460,7 @@ fn memory_is_returned_under_pressure() {
     );
     fill();
     assert!(store.snapshot().held <= short.held);
-    // However much is wanted, something is kept.
+    // The store keeps a minimum, however much memory the platform asks for.
     store.platform().set_spare(isize::MIN);
     for _ in 0..2000 {
         store.maintain();
@@ -477,8 +476,8 @@ fn memory_is_returned_under_pressure() {
     );
 }
 
-/// A cache full of large values that are read turns to small ones that are only written, and fast:
-/// that they are thrown out is all that tells of them.
+/// The workload of a cache changes from large values that are read to small ones that are only written, at a high rate:
+/// the evictions of small items are then the only sign that their class needs memory.
 fn turn_by_writes(eviction: Eviction) {
     const SETS: usize = 300_000;
     let config = Config {
@@ -489,7 +488,7 @@ fn turn_by_writes(eviction: Eviction) {
     serve(&store, 100_000.0, 4096, 150_000);
     let large = store.snapshot();
     assert!(large.held > 60 << 20, "{large:?}");
-    // Some 250 sets a millisecond; maintenance comes when it wanted to or was woken.
+    // About 250 sets a millisecond; maintenance runs when it asked to or was woken.
     let mut due = 0;
     for i in 0..SETS {
         set(&store, format!("small-{i}").as_bytes(), &[7; 100]).unwrap();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Random operations, checked against a map from the standard library.
 //!
-//! The model does not know what is evicted: an item that is gone must be accounted for by the
-//! store's counters, and one that is there must be right to the last bit.
+//! The model does not know which items are evicted: the store's counters must account for a missing item, and a present
+//! one must match exactly.
 
 use std::collections::HashMap;
 
@@ -100,11 +100,11 @@ struct Model {
     items: HashMap<Vec<u8>, Entry>,
     now: u64,
     flush_at: Option<u64>,
-    /// Items that were gone, for no reason that the model knows.
+    /// Items that were missing, for no reason that the model knows.
     missing: u64,
 }
 
-/// Bytes of a block: small, so that little is enough to fill the store.
+/// Bytes of a block: small, so that few items fill the store.
 const BLOCK: usize = 16 << 10;
 
 /// Takes the token of an item, if it is free.
@@ -142,7 +142,7 @@ impl Model {
     }
 
     fn key(key: u8) -> Vec<u8> {
-        // Of all lengths up to 48.
+        // Keys of all lengths up to 48.
         let mut name = format!("{key}-").into_bytes();
         name.resize(name.len() + usize::from(key), b'k');
         name
@@ -160,7 +160,7 @@ impl Model {
         entry.expiry == 0 || entry.expiry > self.now
     }
 
-    /// Drops from the model what is dead, and what the store has evicted.
+    /// Removes from the model the items that are dead or that the store has evicted.
     fn settle(&mut self, key: &[u8]) {
         let dead = self.items.get(key).is_some_and(|e| !self.alive(e));
         if dead {
@@ -209,7 +209,7 @@ impl Model {
         let before = self.items.get(key).cloned();
         let new = match store.reserve(key, hash, flags, store.expiry(ttl), value.len()) {
             Ok(mut new) => {
-                // In two pieces.
+                // Written in two pieces.
                 let (a, b) = value.split_at(value.len() / 3);
                 assert_eq!(new.write(a) + new.write(b), value.len());
                 assert_eq!(new.write(b"more"), 0);
@@ -226,7 +226,7 @@ impl Model {
                 return;
             }
         };
-        // Making room may have evicted the item itself.
+        // The store may have evicted this item itself to get a slot.
         let there = store.peek(&store.read(), key, hash).is_some();
         let before = match before {
             Some(_) if !there => {
@@ -252,7 +252,7 @@ impl Model {
                 cas
             }
             Ok(Outcome::NotStored) if joined && before.is_some() => {
-                // Evicted to make room for the whole.
+                // The old item was evicted to get a slot for the joined value.
                 self.settle(key);
                 assert!(!self.items.contains_key(key));
                 return;
@@ -340,7 +340,7 @@ impl Model {
                     compare,
                     ..Arith::default()
                 };
-                // As C's strtoull: a blank or a zero byte ends the number, whatever follows.
+                // As with C's strtoull: a space or a zero byte ends the number, whatever follows.
                 let number = |e: &Entry| {
                     let blank = |b: &u8| b.is_ascii_whitespace() || *b == 0x0b;
                     let text = e.value.iter().copied().skip_while(blank);
@@ -368,7 +368,7 @@ impl Model {
                         old.stale &= old.value.len() == width;
                     }
                     (Ok(Arithmetic::NotFound), None) => {}
-                    (Ok(Arithmetic::NotFound), Some(_)) => {} // Evicted for its own sake: settled.
+                    (Ok(Arithmetic::NotFound), Some(_)) => {} //  Evicted to get a slot for its own replacement: settled.
                     (Ok(Arithmetic::Exists { .. }), Some(old)) => {
                         assert!(compare.is_some_and(|c| c != old.cas))
                     }
@@ -490,7 +490,7 @@ impl Model {
         }
     }
 
-    /// What must hold at the end.
+    /// The checks at the end.
     fn finish(mut self) {
         self.settle_all();
         let shot = self.store.snapshot();
@@ -499,7 +499,7 @@ impl Model {
             self.store.classes_counted(ClassCounter::Evicted),
             "{shot:?}"
         );
-        // Nobody reads: everything comes back, the limit is kept, dead items are swept.
+        // No reader is left: all memory is reclaimed, the limit is kept, dead items are reclaimed.
         self.now += 60;
         let up = (self.now - 100) as u32;
         self.store.tick(up, 1_700_000_000 + i64::from(up));

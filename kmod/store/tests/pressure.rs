@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Writers under memory pressure: the work of one write is bounded, in grace periods too, whatever others hold.
+//! Writers under memory pressure: the work of one write is bounded, its grace periods included, whatever other callers
+//! hold.
 
 mod instrumented;
 
@@ -13,13 +14,13 @@ use instrumented::{Instrumented, Watch};
 
 const BLOCK: usize = 64 << 10;
 
-/// Counts grace periods and questions about them since `restart`, and ends the test that has too
-/// many of either: an endless loop would not end it.
+/// Counts grace periods and polls for them since `restart`, and fails the test when there are too many of either,
+/// because an endless loop would not end by itself.
 #[derive(Default)]
 struct Count {
     waits: AtomicUsize,
     polls: AtomicUsize,
-    /// Grace periods last as long as nobody sleeps for one, as the kernel's nearly do.
+    /// Grace periods last until a thread sleeps for one, which is close to the kernel's behaviour.
     long: AtomicBool,
     passed: AtomicU64,
 }
@@ -89,7 +90,7 @@ fn free(store: &Store<Counted>) -> u64 {
     (0..classes).map(|i| store.class(i).unwrap().free).sum()
 }
 
-/// Stores values, pins each and overwrites it, as it is when readers are slow.
+/// Stores values, pins each and overwrites it, as with slow readers.
 fn pin_retired(store: &Store<Counted>, count: usize) -> Vec<Pin<'_, Counted>> {
     let value = vec![7; 3000];
     let pins = (0..count).map(|i| {
@@ -102,8 +103,7 @@ fn pin_retired(store: &Store<Counted>, count: usize) -> Vec<Pin<'_, Counted>> {
     pins.collect()
 }
 
-/// Readers hold as many replaced values as a CPU's ring of retired slots has places: writers do not
-/// wait for them.
+/// Readers pin as many replaced values as a CPU's ring of retired slots holds: writers do not wait for the readers.
 #[test]
 fn a_writer_does_not_wait_for_a_ring_of_pinned_slots() {
     let store = small(2048);
@@ -122,8 +122,8 @@ fn a_writer_does_not_wait_for_a_ring_of_pinned_slots() {
     assert!(free(&store) >= before + 8000, "{before} {}", free(&store));
 }
 
-/// Maintenance ends though a whole batch of retired slots is pinned, and rests until there is
-/// something to do; the last reader gives its slot back.
+/// Maintenance ends its step even if a whole batch of retired slots is pinned, and then is idle; the last reader frees
+/// its slot.
 #[test]
 fn maintenance_rests_while_slots_are_pinned() {
     for count in [1, 5, 62, 300] {
@@ -142,7 +142,7 @@ fn maintenance_rests_while_slots_are_pinned() {
     }
 }
 
-/// Two readers of one value: the slot comes back with the last.
+/// Two readers pin one value: the second unpin frees the slot.
 #[test]
 fn a_slot_comes_back_with_its_last_pin() {
     let store = small(256);
@@ -158,8 +158,7 @@ fn a_slot_comes_back_with_its_last_pin() {
     drop(two);
     assert_eq!(free(&store), before + 1);
 }
-/// Connections announce values and send none: whoever writes meanwhile is served or refused after a
-/// few grace periods.
+/// Connections announce values and send no data: another writer is served or refused after a few grace periods.
 #[test]
 fn unfinished_values_cost_other_writers_few_grace_periods() {
     let store = make(Config::default());
@@ -187,7 +186,7 @@ fn unfinished_values_cost_other_writers_few_grace_periods() {
     );
     assert!(most <= 16, "{most} grace periods for one write");
     assert!(watch.waits() <= 800, "{} grace periods", watch.waits());
-    // It is over as soon as they are gone.
+    // Writers are served again as soon as the values are given up.
     drop(held);
     for i in 0..40 {
         set(&store, format!("key-{i}").as_bytes(), &[1; 5000]).unwrap();

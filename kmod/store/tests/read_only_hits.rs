@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A steady-state hit writes to nothing that CPUs share: it works with the items and the index
-//! read-only. (Its count goes to a line of the CPU's own, in a table.) A write would end the test
-//! with a fault.
+//! A steady-state hit writes to no memory that CPUs share: it works while the items and the index are write-protected.
+//! (It counts in a cache line of its CPU, in a table.) A write would end the test with a fault.
 
 mod instrumented;
 
@@ -78,7 +77,7 @@ fn steady(eviction: Eviction) {
         slot.write(b"01234567890123456789");
         store.commit(slot, &Commit::default()).unwrap();
     }
-    // The first hits leave marks; the policy that counts furthest counts to three.
+    // The first hits set marks; the policy with the highest count counts to three.
     hit_all(true);
     hit_all(true);
     store.platform().watch.protect(ProtFlags::PROT_READ);

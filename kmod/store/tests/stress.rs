@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Many threads on a small store: nothing that a reader sees may be torn, stale memory or another
-//! key's, and no update may be lost.
+//! Many threads on a small store: a value that a reader sees is never torn, freed memory or another key's, and no
+//! update is lost.
 //!
 //! Freed slots are overwritten, so a slot that is reused too early shows. `HIPPOS_STRESS` lengthens
 //! the runs by a factor; `HIPPOS_FENCED` makes sections order memory in a way that ThreadSanitizer
@@ -66,7 +66,7 @@ fn key(i: u64) -> Vec<u8> {
     format!("key-{i}").into_bytes()
 }
 
-/// A value that tells its key and checks itself.
+/// A value that contains its key and a checksum.
 fn value(key: u64, version: u64, len: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(len + 24);
     for word in [key, version, len as u64] {
@@ -88,18 +88,17 @@ fn check(key: u64, bytes: &[u8]) -> bool {
         && bytes == value(key, word(1), bytes.len() - 24)
 }
 
-/// Readers, writers and maintenance at once. Returns how many wrong values were seen, and how many
-/// right ones.
+/// Runs readers, writers and maintenance at once. Returns how many wrong values were seen, and how many right ones.
 fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
     const KEYS: u64 = 2000;
     let (wrong, right) = (&AtomicU64::new(0), &AtomicU64::new(0));
     let done = &AtomicBool::new(false);
     thread::scope(|scope| {
-        // Joined one by one: that is what race detectors see.
-        let mut busy = Vec::new();
-        let mut others = Vec::new();
+        // Each thread is joined explicitly, which race detectors recognise.
+        let mut bounded = Vec::new();
+        let mut until_done = Vec::new();
         for t in 0..2u64 {
-            busy.push(scope.spawn(move || {
+            bounded.push(scope.spawn(move || {
                 let _end = End;
                 let mut random = Random(t + 1);
                 for i in 0..rounds {
@@ -129,7 +128,7 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
             }));
         }
         for t in 0..2u64 {
-            others.push(scope.spawn(move || {
+            until_done.push(scope.spawn(move || {
                 let _end = End;
                 let mut random = Random(t + 99);
                 let mut pins = Vec::new();
@@ -142,7 +141,7 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
                             continue;
                         };
                         if random.below(8) == 0 {
-                            // Be slow, so that others get ahead.
+                            // Yield, so that other threads overtake this one.
                             thread::yield_now();
                         }
                         let ok = item.key() == name && check(k, item.value());
@@ -161,7 +160,7 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
                 }
             }));
         }
-        others.push(scope.spawn(move || {
+        until_done.push(scope.spawn(move || {
             let _end = End;
             let mut up = 0;
             while !done.load(Relaxed) {
@@ -177,15 +176,15 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
                 thread::yield_now();
             }
         }));
-        join(busy);
+        join(bounded);
         done.store(true, Relaxed);
-        join(others);
+        join(until_done);
     });
     (wrong.load(Relaxed), right.load(Relaxed))
 }
 
-/// What ended threads did is visible to whoever joined them. The standard library sees to that,
-/// but a race detector may not know.
+/// What ended threads wrote is visible after joining them. The standard library ensures that, but a race detector may
+/// not recognise it.
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
 struct End;
@@ -203,7 +202,7 @@ fn join(threads: Vec<thread::ScopedJoinHandle<'_, ()>>) {
     assert_ne!(ENDED.load(Acquire), 0);
 }
 
-/// The books are right once all is quiet.
+/// The counts are right once all threads have ended.
 fn settle(store: &Store<Host>) {
     for _ in 0..2000 {
         store.maintain();
@@ -243,7 +242,7 @@ fn stress(eviction: Eviction) {
     let (wrong, right) = churn(&store, 30_000 * factor());
     assert_eq!(wrong, 0);
     assert!(right > 1000, "{right}");
-    // Expired items are looked for every ten seconds.
+    // The crawler runs every ten seconds.
     store.tick(1_000_000, 1_700_000_000);
     settle(&store);
     assert!(store.classes_counted(ClassCounter::Evicted) > 0);
@@ -264,7 +263,7 @@ fn readers_see_whole_values_under_s3fifo() {
     stress(Eviction::S3Fifo);
 }
 
-/// The same with grace periods that wait for nobody: the check above has to notice.
+/// The same with grace periods that end at once: the check above has to notice.
 #[test]
 fn reuse_without_a_grace_period_is_noticed() {
     if std::env::var_os("HIPPOS_FENCED").is_some() {
@@ -283,7 +282,7 @@ fn reuse_without_a_grace_period_is_noticed() {
 #[test]
 fn no_increment_is_lost() {
     const EACH: u64 = 3000;
-    // Enough for the longest text, so that none has to go.
+    // Enough memory for the longest text, so that nothing is evicted.
     let config = Config {
         memory: 64 * BLOCK,
         ..config(Eviction::Clock)
@@ -361,9 +360,9 @@ fn no_increment_is_lost() {
     assert_eq!(value(b"texts").len(), 3001);
 }
 
-/// Of those who add the same key, one wins; of those who ask for a token, too.
+/// Of several threads that add the same key, one succeeds; of those that ask for a token, too.
 #[test]
-fn one_of_many_wins() {
+fn one_of_many_concurrent_adds_succeeds() {
     let store = &Store::new(config(Eviction::Clock), host()).unwrap();
     let (adds, tokens) = (&AtomicU64::new(0), &AtomicU64::new(0));
     const ROUNDS: u64 = 2000;
@@ -409,7 +408,7 @@ fn one_of_many_wins() {
     assert_eq!(tokens.load(Relaxed), ROUNDS);
 }
 
-/// What the kernel runs, on two lanes.
+/// The self-test that the kernel runs, on two lanes.
 #[test]
 fn the_selftest_passes_and_notices() {
     let store = &Store::new(config(Eviction::Clock), host()).unwrap();
@@ -423,7 +422,7 @@ fn the_selftest_passes_and_notices() {
         join(vec![lane(1), lane(2)]);
     });
     hippos_store::selftest::check(store).unwrap();
-    // Somebody counts beside it: that is not what it expects.
+    // Another thread increments a counter meanwhile, which the self-test reports.
     let found = thread::scope(|scope| {
         let a = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
         let b = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
@@ -434,7 +433,7 @@ fn the_selftest_passes_and_notices() {
     assert!(found);
 }
 
-/// What is made from an item after all was flushed is flushed as well.
+/// An item that was made from another after all were flushed is flushed as well.
 #[test]
 fn flushed_items_do_not_reappear() {
     const LEN: usize = 400_000;
@@ -467,7 +466,7 @@ fn flushed_items_do_not_reappear() {
         });
         let value = vec![b'v'; LEN];
         let mut rounds = 0;
-        // The other thread may get its processor late.
+        // The other thread may be scheduled late.
         while rounds < 300 * factor() || (appended.load(Relaxed) < 10 && rounds < 1_000_000) {
             rounds += 1;
             stored(&value, &Commit::default());

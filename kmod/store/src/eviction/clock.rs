@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! CLOCK: a hand goes over the class's slots as they lie; what was hit since it last came gets a
+//! CLOCK: a hand goes over the class's slots in memory order; a slot that was hit since the hand last passed gets a
 //! second chance.
 
 use hippos_invariant::Exact;

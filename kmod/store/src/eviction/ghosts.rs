@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What S3-FIFO remembers of evicted items.
+//! Ghosts: the hashes of evicted items that S3-FIFO remembers.
 
 use hippos_invariant::Exact;
 
@@ -19,7 +19,7 @@ fn sets(items: usize) -> Option<usize> {
     Some((items / WAYS).checked_next_power_of_two()?.min(SETS_MAX))
 }
 
-/// Fingerprints of what was evicted from small queues, in sets, the newest first.
+/// Fingerprints of items that were evicted from small queues, in sets, the newest first.
 pub(crate) struct Ghosts {
     sets: Table<Set>,
 }
@@ -40,13 +40,13 @@ impl Ghosts {
         self.sets.size()
     }
 
-    /// The set of a hash, and its fingerprint there: 0 is no fingerprint.
+    /// The set of a hash, and its fingerprint there. 0 means no fingerprint.
     fn set(&self, hash: Hash) -> Option<(&Set, u32)> {
         let at = hash.get() as usize & self.sets.len().sub_exact(1);
         Some((self.sets.get(at)?, (hash.get() >> 32) as u32 | 1))
     }
 
-    /// Remembers a hash. The oldest of its set is forgotten. Two at the same time may lose one.
+    /// Remembers a hash in place of the oldest of its set. Of two concurrent calls, one may be lost.
     pub(super) fn add(&self, hash: Hash) {
         let Some((set, mut print)) = self.set(hash) else {
             return;
@@ -61,7 +61,7 @@ impl Ghosts {
         }
     }
 
-    /// Is a hash remembered? Forgets it.
+    /// Whether a hash is remembered; if it is, forgets it.
     pub(super) fn take(&self, hash: Hash) -> bool {
         let Some((set, print)) = self.set(hash) else {
             return false;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which slot goes next: policies over the slots of a class, which they see as [`Slots`].
+//! Eviction policies: they choose which slot of a class is evicted next. A policy sees the slots as [`Slots`].
 //!
-//! All is called under the class's lock, by those who hand slots out, take them back, or evict. A
-//! hit only writes the item's reference count, which each policy reads when it decides.
+//! All functions are called under the class's lock, when slots are allocated, freed or evicted. A hit only writes the
+//! item's reference count, which a policy reads when it chooses.
 
 mod clock;
 mod ghosts;
@@ -20,7 +20,7 @@ use s3fifo::S3Fifo;
 use sieve::Sieve;
 pub(crate) use slots::{HandStep, Picked, Slots};
 
-/// The policy of a class, and what it keeps of the class's slots.
+/// The policy of a class, and its data about the class's slots.
 pub(crate) enum Policy {
     Clock,
     Sieve(Sieve),
@@ -36,7 +36,7 @@ impl Policy {
         }
     }
 
-    /// A slot was handed out for a key of this hash.
+    /// A slot was allocated for a key of this hash.
     #[inline]
     pub(crate) fn enter(&mut self, class: &impl Slots, slot: Slot, hash: Hash) {
         match self {
@@ -46,7 +46,7 @@ impl Policy {
         }
     }
 
-    /// A slot became free.
+    /// A slot was freed.
     #[inline]
     pub(crate) fn leave(&mut self, class: &impl Slots, slot: Slot) {
         match self {
@@ -56,8 +56,8 @@ impl Policy {
         }
     }
 
-    /// Picks up to `want` live slots, those that are `dead` first if it meets them, and returns
-    /// how many it looked at, 0 if there is nothing to look at. `hash` gives a live slot's hash.
+    /// Picks up to `want` live slots, preferring those for which `dead` is true if it meets any, and returns how many
+    /// slots it looked at: 0 if there are none. `hash` returns a live slot's hash.
     pub(crate) fn pick(
         &mut self,
         class: &mut impl Slots,
@@ -74,7 +74,7 @@ impl Policy {
     }
 }
 
-/// The most that an item's reference count goes to.
+/// The highest value of an item's reference count.
 pub(crate) fn cap(eviction: Eviction) -> u8 {
     match eviction {
         Eviction::Clock => clock::CAP,
@@ -83,7 +83,7 @@ pub(crate) fn cap(eviction: Eviction) -> u8 {
     }
 }
 
-/// Whether slots are kept in queues, and need links.
+/// Whether the policy keeps slots in queues, which need links.
 pub(crate) fn queues(eviction: Eviction) -> bool {
     match eviction {
         Eviction::Clock => false,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Queues of slots, for the policies that need an order of arrival.
 //!
-//! A slot's links are a word at the end of its slab, so that they cost 8 bytes a slot and nothing
-//! where there are no queues. A link is a slot's number: its block's, shifted, and its own there.
+//! A slot's links are a word at the end of its slab: 8 bytes for each slot, and nothing for policies without queues. A
+//! link is a slot's number: its block's number, shifted, and its own number in the block.
 
 use hippos_invariant::{invariant, Exact};
 
@@ -10,10 +10,10 @@ use crate::sync::Relaxed;
 
 use super::slots::Slots;
 
-/// No slot: what links hold at a queue's ends.
+/// No slot: the link at either end of a queue.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// A queue: new slots come in at the head.
+/// A queue. New slots are added at the head.
 #[derive(Clone, Copy)]
 pub(crate) struct Queue {
     pub(crate) head: u32,
@@ -21,7 +21,7 @@ pub(crate) struct Queue {
     pub(crate) len: u32,
 }
 
-/// A slot's neighbours, as numbers.
+/// The numbers of a slot's neighbours.
 #[derive(Clone, Copy)]
 pub(crate) struct Links {
     /// Towards the head.
@@ -87,7 +87,7 @@ impl Queue {
         self.len = self.len.add_exact(1);
     }
 
-    /// Takes a slot out, wherever it is.
+    /// Removes a slot from any position.
     pub(crate) fn remove(&mut self, class: &impl Slots, number: u32) {
         let Some(Links { newer, older }) = links(class, number) else {
             return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! S3-FIFO: new items enter a small queue; those hit there more than once go on to the main queue,
-//! the others are evicted but remembered for a while, and enter the main queue if they come back
+//! S3-FIFO: new items enter a small queue. Items that are hit there more than once move to the main queue; the rest are
+//! evicted, but their hashes are remembered for a while, and such an item enters the main queue when it is stored again
 //! (Yang and others, "FIFO queues are all you need for cache eviction", SOSP 2023).
 
 use hippos_invariant::Exact;
@@ -13,13 +13,13 @@ use super::queue::Queue;
 use super::slots::{Picked, Slots, SCAN_MAX};
 
 pub(super) const CAP: u8 = 3;
-/// Marks beside the class in an item's header: the slot is in the main queue.
+/// Flag beside the class in an item's header: the slot is in the main queue.
 pub(crate) const MAIN: u8 = 0x40;
 /// The slot is in no queue.
 pub(crate) const NOWHERE: u8 = 0x80;
-/// The small queue gets one slot in so many.
+/// The small queue holds one slot in this many.
 const SMALL: u32 = 10;
-/// Hits in the small queue that lead to the main one.
+/// Hits in the small queue that move an item to the main queue.
 const PROVEN: u8 = 2;
 
 /// The queues of a class.
@@ -29,7 +29,7 @@ pub(crate) struct S3Fifo {
     pub(crate) small: Queue,
 }
 
-/// In which queue a slot is.
+/// The queue that a slot is in.
 pub(crate) fn whereabouts(slot: Slot) -> u8 {
     slot.header().class.load(Relaxed) & (MAIN | NOWHERE)
 }
@@ -77,7 +77,7 @@ impl S3Fifo {
             let refs = &slot.header().refs;
             let seen = refs.load(Relaxed);
             if !slot.is_live() {
-                // Being filled, or on its way out: it comes back to a queue when it is free.
+                // It is being filled, or already unlinked: it leaves the queue when it is freed.
                 self.enqueue(class, slot, if from_small { 0 } else { MAIN });
             } else if dead(slot) {
                 picked.push(slot);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! SIEVE: a queue in order of arrival, over which a hand goes from old to new. What was hit since
-//! the hand last came stays where it is, so that new items have to prove themselves early (Zhang
-//! and others, "SIEVE is simpler than LRU", NSDI 2024).
+//! SIEVE: a queue in order of arrival, over which a hand moves from old to new. An item that was hit since the hand
+//! last passed keeps its place, so that new items are tested for hits early (Zhang and others, "SIEVE is simpler than
+//! LRU", NSDI 2024).
 
 use hippos_invariant::Exact;
 
@@ -15,7 +15,7 @@ pub(super) const CAP: u8 = 1;
 /// The queue of a class.
 pub(crate) struct Sieve {
     pub(crate) queue: Queue,
-    /// The number of the slot that is looked at next; NONE for the oldest.
+    /// The number of the slot that the hand looks at next; NONE for the oldest.
     hand: u32,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A class's slots as a policy sees them.
+//! A class's slots, as a policy sees them.
 
 use crate::array_vec::ArrayVec;
 use crate::capacities::PICK;
@@ -13,18 +13,18 @@ pub(super) const SCAN_MAX: usize = 64;
 
 pub(crate) type Picked = ArrayVec<Slot, PICK>;
 
-/// What the hand over a class's slabs came to.
+/// One step of the hand over a class's slabs.
 pub(crate) enum HandStep {
-    /// A slot, in use or free.
+    /// It is at a slot, in use or free.
     Slot(Slot),
-    /// The end of a slab.
+    /// It reached the end of a slab.
     SlabEnd,
     /// The class has no slab.
     NoSlab,
 }
 
-/// Whether a hand passes over a live slot: it was hit since the hand last came, and is not `dead`.
-/// Its hits are counted anew.
+/// Whether the hand passes over a live slot, which was hit since the hand last passed and is not `dead`. Its hits are
+/// then counted from zero.
 pub(super) fn gets_second_chance(slot: Slot, dead: &impl Fn(Slot) -> bool) -> bool {
     let refs = &slot.header().refs;
     if refs.load(Relaxed) == 0 || dead(slot) {
@@ -38,12 +38,12 @@ pub(super) fn gets_second_chance(slot: Slot, dead: &impl Fn(Slot) -> bool) -> bo
 pub(crate) trait Slots {
     /// Moves the hand over the class's slabs by one slot.
     fn advance_hand(&mut self) -> HandStep;
-    /// A slot's number among all of the store.
+    /// A slot's number, unique in the store.
     fn number(&self, slot: Slot) -> u32;
-    /// The slot of a number.
+    /// The slot with this number.
     fn slot(&self, number: u32) -> Option<Slot>;
     /// The word for a slot's links, where the policy [needs them](super::queues).
     fn links(&self, number: u32) -> Option<&AtomicU64>;
-    /// What S3-FIFO remembers for all classes.
+    /// The hashes that S3-FIFO remembers for all classes.
     fn ghosts(&self) -> Option<&Ghosts>;
 }

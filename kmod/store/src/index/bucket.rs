@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Buckets: one cache line, with places for seven items.
+//! A bucket: one cache line with seven entries.
 
 use core::ptr::NonNull;
 
@@ -32,8 +32,8 @@ pub(super) const LINE: usize = 64;
 /// - `filter`: bit `tag & 15` for each entry in the overflow buckets that follow.
 /// - `overflow bucket`, `slot`: the distance from [`Platform::base`](crate::Platform::base).
 /// - `tag`: the highest 16 bits of the key's hash.
-/// - `more`: the cache lines that the item has beyond its first, at most 7, so that all are fetched at
-///   once: memory answers many requests in the time of one.
+/// - `more`: the cache lines that the item has beyond its first, at most 7, so that all are prefetched at once: memory
+///   serves several requests in the time of one.
 #[repr(C, align(64))]
 pub(crate) struct Bucket {
     /// The next overflow bucket, and the filter of the tags in all that follow.
@@ -52,7 +52,7 @@ impl Bucket {
         }
     }
 
-    /// Nobody else sees the bucket.
+    /// Empties a bucket that no other thread sees.
     pub(super) fn clear(&self) {
         for entry in &self.entries {
             entry.store(0, Relaxed);
@@ -74,7 +74,7 @@ pub(crate) fn filter(tag: u64) -> u64 {
 /// The bucket that a hash belongs to when there are `n` of them.
 #[inline]
 pub(super) fn place(hash: Hash, n: usize) -> usize {
-    // Any `n` is to give a place, 0 as well.
+    // The result is defined for any `n`, even 0.
     let mask = usize::MAX >> (n.wrapping_sub(1) | 1).leading_zeros();
     let at = hash.0 as usize & mask;
     if at >= n {
@@ -88,7 +88,7 @@ pub(super) fn place(hash: Hash, n: usize) -> usize {
 ///
 /// # Safety
 ///
-/// `at` is aligned to 64, with room for `n` buckets that nobody else uses.
+/// `at` is aligned to 64, and the `n` buckets there belong to the caller alone.
 pub(super) unsafe fn make_buckets(at: NonNull<u8>, n: usize) {
     let first = at.cast::<Bucket>();
     for i in 0..n {

@@ -24,7 +24,7 @@ pub(crate) const LOAD: usize = 4;
 pub(crate) struct EntryPosition<'i> {
     pub(crate) entry: &'i AtomicU64,
     bucket: &'i Bucket,
-    /// The bucket in front, if this is an overflow bucket.
+    /// The preceding bucket, if this is an overflow bucket.
     before: Option<&'i Bucket>,
     pub(crate) slot: Slot,
 }
@@ -33,7 +33,7 @@ impl<L: RawLock> Index<L> {
     /// Locks the bucket of `hash` for writing. None only if the index was never opened.
     pub(crate) fn lock(&self, hash: Hash) -> Option<Chain<'_, L>> {
         let held = self.stripe(hash.0 as usize)?.state.lock();
-        // Who could change what bucket the hash belongs to would need this stripe.
+        // A resize that moves the hash to another bucket would need this stripe's lock.
         let first = self.bucket(place(hash, self.n.load(Acquire)))?;
         Some(Chain {
             index: self,
@@ -51,7 +51,7 @@ impl<L: RawLock> Index<L> {
         core::iter::successors(first.into(), |b| self.follow(b.head.load(Relaxed)))
     }
 
-    /// Makes the filters of a chain right. The stripe is held, or nobody sees the chain yet.
+    /// Recomputes the filters of a chain. The stripe is locked, or no other thread sees the chain yet.
     pub(super) fn refilter(&self, first: &Bucket) {
         for bucket in self.chain(first) {
             let next = bucket.head.load(Relaxed) & REFERENCE;
@@ -68,7 +68,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// Puts an entry into a free place of the chain. False if no overflow bucket could be had.
+    /// Puts an entry into a free place of the chain. False if it needs an overflow bucket and none is left.
     pub(super) fn put(&self, first: &Bucket, entry: u64) -> bool {
         let bit = filter(entry >> 48);
         let mut last = first;
@@ -104,7 +104,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// Calls `f` with the entries of a chain and a bit of its own for each.
+    /// Calls `f` with each entry of a chain, with a bit that identifies it.
     pub(super) fn each<'i>(&'i self, first: &'i Bucket, mut f: impl FnMut(u64, &'i AtomicU64)) {
         let mut bit = 1u64;
         for entry in self.chain(first).flat_map(|b| &b.entries) {
@@ -114,7 +114,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// Gives the overflow buckets of a chain that nobody else has seen back.
+    /// Frees the overflow buckets of a chain that no other thread has seen.
     pub(super) fn release_chain(&self, first: &Bucket) {
         let mut next = first.head.load(Relaxed);
         first.clear();
@@ -125,7 +125,7 @@ impl<L: RawLock> Index<L> {
     }
 }
 
-/// The bucket of a hash, its stripe held.
+/// The bucket of a hash, with its stripe locked.
 pub(crate) struct Chain<'i, L: RawLock> {
     index: &'i Index<L>,
     held: Held<'i, L, StripeState>,
@@ -162,7 +162,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
         None
     }
 
-    /// Any entry at all of the bucket, of the tag or not, that is `wanted`.
+    /// The first entry of the bucket, whatever its tag, that is `wanted`.
     pub(crate) fn any(&self, mut wanted: impl FnMut(Slot) -> bool) -> Option<EntryPosition<'i>> {
         self.first.entries.iter().find_map(|entry| {
             let slot = self.index.slot(entry.load(Relaxed))?;
@@ -175,7 +175,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
         })
     }
 
-    /// Adds a slot. False if the bucket is full and there is no overflow bucket.
+    /// Adds a slot. False if the bucket is full and there is no overflow bucket left.
     pub(crate) fn insert(&mut self, slot: Slot) -> bool {
         let put = self
             .index
@@ -186,7 +186,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
         put
     }
 
-    /// Puts `slot` in the place of another.
+    /// Replaces an entry's slot by `slot`.
     pub(crate) fn replace(&mut self, place: &EntryPosition<'i>, slot: Slot) {
         let order = if planted(Bug::RelaxedEntry) {
             Relaxed
@@ -196,14 +196,13 @@ impl<'i, L: RawLock> Chain<'i, L> {
         place.entry.store(self.index.entry(self.hash, slot), order);
     }
 
-    /// Removes an entry. Returns the overflow bucket that it emptied, to be given back after a
-    /// grace period.
+    /// Removes an entry. Returns the overflow bucket if it is now empty: the caller frees it after a grace period.
     pub(crate) fn remove(&mut self, place: &EntryPosition<'i>) -> Option<NonZeroUsize> {
         place.entry.store(0, Release);
         self.held.items = self.held.items.sub_exact(1);
         let before = place.before?;
         let emptied = if place.bucket.is_empty() {
-            // Readers inside go on by its head, which stays.
+            // Readers inside the bucket continue by its head, which is unchanged.
             before.head.store(place.bucket.head.load(Relaxed), Release);
             Some(Index::<L>::address(place.bucket))
         } else {
@@ -213,7 +212,7 @@ impl<'i, L: RawLock> Chain<'i, L> {
         emptied
     }
 
-    /// Has the stripe more items than the index should have at its size?
+    /// Whether the stripe has more items than the index should have at its size.
     pub(crate) fn crowded(&self) -> bool {
         let index = self.index;
         self.held.items.mul_exact(index.stripes.len()) > index.buckets().mul_exact(LOAD)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Lookups, without a lock: see [the index](super) for what makes them right.
+//! Lookups without a lock: [the index](super) describes why they are correct.
 
 use hippos_invariant::Exact;
 
@@ -11,22 +11,22 @@ use crate::sync::{planted, Acquire, Bug, Relaxed};
 use super::bucket::{filter, place, Bucket, LINE, MORE};
 use super::Index;
 
-/// What a look at one cache line found.
+/// The result of a lookup in one cache line.
 pub(crate) enum BucketLookup {
-    /// The key's slot.
+    /// It has the key's slot.
     Found(Slot),
-    /// There is none.
+    /// The key is not there.
     Absent,
-    /// [`Index::find`] has to see.
+    /// One line does not decide: call [`Index::find`].
     Undecided,
 }
 
 impl<L: RawLock> Index<L> {
-    /// Brings the lines of an entry's item near, the first one excepted.
+    /// Prefetches the cache lines of an entry's item, except the first.
     #[inline]
     fn prefetch_more(entry: u64, slot: Slot) {
         let mut at = slot.address().get().add_exact(LINE);
-        // Nearly all have a second one: to ask would take longer.
+        // Nearly all items have a second line: a branch would take longer.
         crate::sync::prefetch(at as *const u8);
         for _ in 1..entry & MORE {
             at = at.add_exact(LINE);
@@ -34,7 +34,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// Brings a bucket's cache line near.
+    /// Prefetches a bucket's cache line.
     #[inline]
     pub(crate) fn prefetch(&self, hash: Hash) {
         if let Some(bucket) = self.bucket(place(hash, self.n.load(Relaxed))) {
@@ -42,7 +42,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// The bucket of a hash, brought near.
+    /// The bucket of a hash, prefetched.
     #[inline(always)]
     pub(crate) fn prefetched_bucket(&self, hash: Hash) -> Option<&Bucket> {
         let bucket = self.bucket(place(hash, self.n.load(Acquire)))?;
@@ -50,7 +50,7 @@ impl<L: RawLock> Index<L> {
         Some(bucket)
     }
 
-    /// The first slot of a bucket under `hash`'s tag. The caller is in a read-side section.
+    /// The first slot of a bucket that has `hash`'s tag. The caller is in a read-side section.
     #[inline(always)]
     pub(crate) fn first_tagged(&self, bucket: &Bucket, hash: Hash) -> Option<Slot> {
         for entry in &bucket.entries {
@@ -64,7 +64,7 @@ impl<L: RawLock> Index<L> {
         None
     }
 
-    /// Brings near what a writer needs: the bucket's line and the stripe's.
+    /// Prefetches what a writer needs: the lines of the bucket and of the stripe.
     #[inline]
     pub(crate) fn prefetch_for_writing(&self, hash: Hash) {
         self.prefetch(hash);
@@ -73,7 +73,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// Brings the first item under `hash`'s tag near, in front of a lookup.
+    /// Prefetches the first item that has `hash`'s tag, ahead of a lookup.
     #[inline]
     pub(crate) fn prefetch_item(&self, hash: Hash) {
         let Some(bucket) = self.bucket(place(hash, self.n.load(Acquire))) else {
@@ -87,7 +87,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// What the one cache line that nearly always decides has to say. The caller is in a read-side
+    /// Looks the key up in its bucket's cache line alone, which is nearly always enough. The caller is in a read-side
     /// section.
     #[inline(always)]
     pub(crate) fn lookup_bucket(&self, hash: Hash, key: &Key) -> BucketLookup {
@@ -95,7 +95,7 @@ impl<L: RawLock> Index<L> {
         let Some(bucket) = self.bucket(place(hash, n)) else {
             return BucketLookup::Undecided;
         };
-        // Before the entries: see the head of this file.
+        // The head is read before the entries: see the rules in the index's module.
         let head = bucket.head.load(Acquire);
         for entry in &bucket.entries {
             let entry = entry.load(Acquire);
@@ -125,7 +125,7 @@ impl<L: RawLock> Index<L> {
     pub(crate) fn find(&self, hash: Hash, mut wanted: impl FnMut(Slot) -> bool) -> Option<Slot> {
         let n = self.n.load(Acquire);
         let bucket = self.bucket(place(hash, n))?;
-        // Before the entries: see the head of this file.
+        // The head is read before the entries: see the rules in the index's module.
         let mut head = bucket.head.load(Acquire);
         if let Some(slot) = self.scan(bucket, hash, &mut wanted) {
             return Some(slot);
@@ -133,7 +133,7 @@ impl<L: RawLock> Index<L> {
         if planted(Bug::LateHead) {
             head = bucket.head.load(Acquire);
         }
-        // Nearly always one cache line decides.
+        // Nearly always one cache line is enough.
         let alone = head & filter(hash.tag()) == 0;
         if alone && (self.n.load(Acquire) == n || planted(Bug::NoRetry)) {
             return None;
@@ -141,7 +141,7 @@ impl<L: RawLock> Index<L> {
         self.find_far(hash, wanted)
     }
 
-    /// As [`Index::find`], where a bucket has others behind it, or moves.
+    /// [`Index::find`] for a bucket that has overflow buckets or is moving.
     #[cold]
     #[inline(never)]
     fn find_far(&self, hash: Hash, mut wanted: impl FnMut(Slot) -> bool) -> Option<Slot> {
@@ -151,7 +151,7 @@ impl<L: RawLock> Index<L> {
             let at = place(hash, n);
             let mut bucket = self.bucket(at)?;
             loop {
-                // Before the entries: see the head of this file.
+                // The head is read before the entries: see the rules in the index's module.
                 let mut head = bucket.head.load(Acquire);
                 if let Some(slot) = self.scan(bucket, hash, &mut wanted) {
                     return Some(slot);
@@ -175,7 +175,7 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// Does a miss of this hash read one cache line only?
+    /// Whether a miss of this hash reads one cache line only.
     #[cfg(all(test, not(loom)))]
     pub(crate) fn one_line(&self, hash: Hash) -> bool {
         let bucket = self.bucket(place(hash, self.n.load(Acquire)));
@@ -188,7 +188,7 @@ impl<L: RawLock> Index<L> {
         })
     }
 
-    /// The slot among a bucket's own entries that is `wanted`.
+    /// The first slot among a bucket's own entries that is `wanted`.
     #[inline(always)]
     fn scan(
         &self,

@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The index: from a hash to a slot, by linear hashing in place.
 //!
-//! A bucket is one cache line: seven entries of {tag, reference} and a head that leads to overflow
-//! buckets and says, by a filter of 16 bits, which tags are to be looked for there. Buckets lie in
-//! segments, one memory block each, that a fixed directory finds; the number of buckets alone
-//! tells which bucket a hash belongs to, so growing by one bucket moves the entries of one other.
+//! A bucket is one cache line: seven entries of {tag, reference} and a head, which links to the overflow buckets and
+//! has a filter of 16 bits for the tags that they hold. Buckets lie in segments of one memory block each, listed in a
+//! fixed directory. The number of buckets alone determines which bucket a hash belongs to, so growing by one bucket
+//! moves the entries of one other.
 //!
-//! Readers take no lock. What makes that right:
+//! Readers take no lock. They are correct for these reasons:
 //!
 //! - An entry is one word. Replacing an item is one store.
-//! - A reader loads a bucket's head before its entries. Entries of an overflow bucket may then be
-//!   copied to the bucket in front of it and the overflow bucket unchained, contents as they are:
-//!   who loaded the head before still finds them there until a grace period has passed.
-//! - A split copies entries to the new bucket, then publishes the new number of buckets, then
-//!   clears them in the old one. A reader that misses loads the number again and goes on only if
-//!   its hash now belongs elsewhere.
-//! - A merge copies entries, then publishes the number; the bucket that is gone keeps its contents
-//!   until a grace period has passed.
+//! - A reader loads a bucket's head before its entries. Entries of an overflow bucket may then be copied to the
+//!   preceding bucket and the overflow bucket unchained, contents unchanged: a reader that loaded the head before still
+//!   finds them there until a grace period has passed.
+//! - A split copies entries to the new bucket, then publishes the new number of buckets, then clears the entries in the
+//!   old one. A reader that misses loads the number again, and continues only if its hash now belongs to another
+//!   bucket.
+//! - A merge copies entries, then publishes the number; the bucket that was removed keeps its contents until a grace
+//!   period has passed.
 //!
-//! Writers hold the stripe of their bucket. A bucket and the one that it splits into share a
-//! stripe, which is chosen by the low bits of the hash.
+//! Writers hold the lock of their bucket's stripe. A bucket and the one that it splits into share a stripe, which the
+//! low bits of the hash select.
 
 mod bucket;
 mod chain;
@@ -63,7 +63,7 @@ pub(crate) struct StripeState {
     pub(crate) items: usize,
 }
 
-/// Overflow buckets that are not in use: those given back, and the rest of the newest block.
+/// Overflow buckets that are not in use: the freed ones, and the rest of the newest block.
 #[derive(Default)]
 pub(crate) struct Spare {
     pub(crate) first: u64,
@@ -74,17 +74,17 @@ pub(crate) struct Spare {
 
 #[derive(Default)]
 struct Growth {
-    /// The grace period after the last merge: until then the buckets beyond the last may be read.
+    /// The grace period after the last merge: until it ends, readers may read the buckets beyond the last.
     merged: Option<Cookie>,
-    /// The last change was a split.
+    /// Whether the last change was a split.
     grown: bool,
-    /// The grace period after the splits before a merge: until then a lookup may be under way that
-    /// saw an item in neither place, and tells by the number of buckets.
+    /// The grace period after the splits before a merge: until it ends, a lookup may be running that saw the item in
+    /// neither bucket, and that compares the number of buckets to notice.
     split: Option<Cookie>,
 }
 
 pub(crate) struct Index<L> {
-    /// Number of buckets, at least that of the stripes.
+    /// Number of buckets, at least the number of stripes.
     n: AtomicUsize,
     pub(crate) segments: Table<Segment>,
     /// log2 of a segment's buckets.
@@ -102,8 +102,8 @@ pub(crate) struct Locks<L> {
 }
 
 impl<L: RawLock> Index<L> {
-    /// An index of no segments yet: [`Index::open`] makes it usable. `buckets` is what a segment
-    /// holds, a power of two; `segments` the most there can be.
+    /// An index without segments; [`Index::open`] makes it usable. `buckets` is the capacity of a segment, a power of
+    /// two; `segments` is the maximum number of them.
     pub(crate) fn new<P: Platform<Lock = L>>(
         platform: &P,
         segments: usize,
@@ -133,7 +133,7 @@ impl<L: RawLock> Index<L> {
         Some(Draft::new(platform, index))
     }
 
-    /// Readies the locks, the index being where it stays.
+    /// Initialises the locks, once the index is at its final address.
     pub(crate) fn init(&self) {
         for stripe in self.stripes.iter() {
             stripe.state.init(LockClass::Stripe);
@@ -142,7 +142,7 @@ impl<L: RawLock> Index<L> {
         self.locks.overflow.init(LockClass::Overflow);
     }
 
-    /// Starts with `n` buckets, in segments that are there, at least as many as stripes.
+    /// Starts with `n` buckets, at least as many as stripes, in segments that were added before.
     pub(crate) fn open(&self, n: usize) {
         self.n.store(n.max(self.stripes.len()), Release);
     }
@@ -195,15 +195,15 @@ impl<L: RawLock> Index<L> {
             return None;
         }
         let at = NonNull::new(self.base.add_exact(reference as usize) as *mut u8)?;
-        // SAFETY: entries refer to live slots; who reads them is in a read-side section or holds
-        // the stripe.
+        // SAFETY: entries refer to live slots; the reader of an entry is in a read-side section or holds the stripe's
+        // lock.
         Some(unsafe { Slot::new(at) })
     }
 
     pub(crate) fn entry(&self, hash: Hash, slot: Slot) -> u64 {
         let address = slot.address().get();
         let more = if cfg!(loom) {
-            // The slots of models are nothing but addresses.
+            // The slots of the loom models are addresses only.
             0
         } else {
             let end = (address % LINE).add_exact(slot.size());
@@ -216,11 +216,11 @@ impl<L: RawLock> Index<L> {
         self.stripes.get(at & self.stripes.len().sub_exact(1))
     }
 
-    /// Adds a segment at the end. Its memory is `1 << shift` buckets, arbitrary.
+    /// Adds a segment at the end. Its memory is `1 << shift` buckets, with arbitrary contents.
     ///
     /// # Safety
     ///
-    /// `at` is the start of a block that is the index's until `trim` returns it.
+    /// `at` is the start of a block that belongs to the index until `trim` returns it.
     pub(crate) unsafe fn add_segment(&self, at: NonNull<u8>, block: u32) -> bool {
         let _growth = self.locks.growth.lock();
         let Some(segment) = self.segments.iter().find(|s| s.at.load(Relaxed) == 0) else {

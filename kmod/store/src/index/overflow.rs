@@ -13,17 +13,17 @@ use super::bucket::{make_buckets, Bucket, REFERENCE};
 use super::Index;
 
 impl<L: RawLock> Index<L> {
-    /// Spare overflow buckets.
+    /// Number of spare overflow buckets.
     pub(crate) fn spare(&self) -> usize {
         let spare = self.locks.overflow.lock();
         spare.count.add_exact(spare.left)
     }
 
-    /// Adds a block of `buckets` overflow buckets. False if the last one is not used up yet.
+    /// Adds a block of `buckets` overflow buckets. False if the previous block is not used up yet.
     ///
     /// # Safety
     ///
-    /// `at` is the start of a block that is the index's until it is freed.
+    /// `at` is the start of a block that belongs to the index until it is freed.
     pub(crate) unsafe fn add_overflow(&self, at: NonNull<u8>, buckets: usize) -> bool {
         let mut spare = self.locks.overflow.lock();
         if spare.left != 0 {
@@ -45,14 +45,13 @@ impl<L: RawLock> Index<L> {
         let at = NonNull::new(spare.fresh as *mut u8)?;
         spare.left = spare.left.checked_sub(1)?;
         spare.fresh = spare.fresh.add_exact(size_of::<Bucket>());
-        // SAFETY: the bucket is one of those of the block that `add_overflow` brought which were
-        // never used.
+        // SAFETY: the bucket lies in the block that `add_overflow` brought, and was never used.
         unsafe { make_buckets(at, 1) };
         // SAFETY: it was just made.
         Some(unsafe { at.cast::<Bucket>().as_ref() })
     }
 
-    /// An unchained overflow bucket may be used again: its grace period has passed.
+    /// Returns an unchained overflow bucket to the spare ones. Its grace period has passed.
     pub(crate) fn give_overflow(&self, address: NonZeroUsize) {
         let mut spare = self.locks.overflow.lock();
         let reference = self.reference(address.get());

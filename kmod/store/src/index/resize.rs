@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Growing and shrinking by a bucket: see [the index](super) for what readers see of it.
+//! Growing and shrinking by one bucket: [the index](super) describes what readers see of it.
 
 use core::num::NonZeroUsize;
 
@@ -14,10 +14,10 @@ use crate::sync::{planted, Bug, Relaxed, Release};
 use super::bucket::ENTRIES;
 use super::Index;
 
-/// References of overflow buckets that were unchained and wait for a grace period.
+/// Addresses of overflow buckets that were unchained and wait for a grace period.
 pub(crate) type Unchained = ArrayVec<NonZeroUsize, 16>;
 
-/// What became of an attempt to grow or shrink by a bucket.
+/// The result of an attempt to grow or shrink by one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Done,
@@ -25,11 +25,11 @@ pub(crate) enum Step {
     NoSegment,
     /// No overflow bucket is left.
     NoOverflow,
-    /// Another caller resizes, a grace period is not over, or the end is reached.
+    /// Another caller is resizing, a grace period is not over, or the limit is reached.
     NotNow,
 }
 
-/// Whether no grace period is waited for, any more: `done` says if one has passed.
+/// Whether no grace period is awaited any more; `done` returns whether one has passed.
 fn passed(awaited: &mut Option<Cookie>, done: impl Fn(Cookie) -> bool) -> bool {
     if awaited.is_some_and(|cookie| !done(cookie)) {
         return false;
@@ -44,10 +44,10 @@ fn floor_power(n: usize) -> usize {
 }
 
 impl<L: RawLock> Index<L> {
-    /// Takes the last segment out of use if no bucket in it is, and returns its block.
+    /// Removes the last segment if no bucket in use lies in it, and returns its block.
     pub(crate) fn trim(&self, done: impl Fn(Cookie) -> bool) -> Option<u32> {
         let mut growth = self.locks.growth.try_lock()?;
-        // The first segment that no bucket is in, counted from the last bucket's.
+        // The first segment that holds no bucket, counted from the last bucket's.
         let last = self.n.load(Relaxed).sub_exact(1).shr_by(self.shift);
         let mut empty = self.segments.get(last.add_exact(1)..)?.iter();
         let mut segment = empty.next().filter(|s| s.at.load(Relaxed) != 0)?;
@@ -61,8 +61,8 @@ impl<L: RawLock> Index<L> {
         Some(segment.block.load(Relaxed))
     }
 
-    /// Grows by a bucket. `hash_of` gives a linked slot's hash; `done` says if a grace period has
-    /// passed; overflow buckets that were emptied come out in `unchained`.
+    /// Grows by one bucket. `hash_of` returns a linked slot's hash, `done` whether a grace period has passed; overflow
+    /// buckets that became empty are added to `unchained`.
     pub(crate) fn split(
         &self,
         hash_of: impl Fn(Slot) -> Hash,
@@ -126,7 +126,7 @@ impl<L: RawLock> Index<L> {
         let head = old.head.load(Relaxed);
         match self.follow(head) {
             Some(overflow) if stay <= ENTRIES => {
-                // All that stays fits into the bucket itself: move it there, unchain the rest.
+                // All entries that stay fit into the bucket itself: move them there, and unchain the rest.
                 let mut after = self
                     .chain(overflow)
                     .flat_map(|b| &b.entries)
@@ -159,7 +159,7 @@ impl<L: RawLock> Index<L> {
         Step::Done
     }
 
-    /// Shrinks by a bucket; `start` asks for a grace period and `done` says if one has passed.
+    /// Shrinks by one bucket. `start` starts a grace period, `done` returns whether one has passed.
     pub(crate) fn merge(
         &self,
         hash_of: impl Fn(Slot) -> Hash,
@@ -195,7 +195,7 @@ impl<L: RawLock> Index<L> {
         for entry in self.chain(from).flat_map(|b| &b.entries) {
             let entry = entry.load(Relaxed);
             if entry != 0 && !self.put(into, entry) {
-                // Take back those that were copied: nobody looks for them there yet.
+                // Undo the copies: no reader looks for them there yet.
                 for entry in self.chain(into).flat_map(|b| &b.entries) {
                     if let Some(slot) = self.slot(entry.load(Relaxed)) {
                         if hash_of(slot).0 as usize & half != 0 {

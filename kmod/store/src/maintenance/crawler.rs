@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The sweep for expired and flushed items, and eviction by place.
+//! The crawler, which reclaims expired and flushed items, and evicting the items of a range of slots.
 
 use hippos_invariant::Exact;
 
@@ -16,16 +16,16 @@ use crate::sync::Relaxed;
 
 use super::{IDLE_MS, SOON_MS};
 
-/// Slots that a step of the sweep looks at: at least so many, at most so many.
+/// Slots that one step of the crawler looks at: the minimum and the maximum.
 const CRAWL_SLOTS: (usize, usize) = (1024, 16384);
-/// Steps after which a sweep should be through.
+/// Steps in which the crawler should finish one pass.
 const CRAWL_STEPS: usize = 4096;
-/// Seconds between sweeps.
+/// Seconds between passes.
 const CRAWL_INTERVAL_SECS: u32 = 10;
 
 impl<P: Platform> Store<P> {
-    /// Evicts the items of a slab that are `wanted`, from `at` on, looking at up to `most` slots.
-    /// Returns where to go on, None at the end, and how many slots it looked at.
+    /// Evicts the items of a slab that are `wanted`, starting at `at`, and looks at up to `most` slots. Returns where
+    /// to continue, or None at the end, and how many slots it looked at.
     pub(super) fn unlink_range(
         &self,
         block: &Block,
@@ -40,11 +40,11 @@ impl<P: Platform> Store<P> {
             let mut overflow = Unchained::new();
             let mut end = false;
             let guard = self.read();
-            // The slab may have become something else since the last section.
+            // The block may have got another use since the last section.
             let Some(of) = self.slabs.class_at(block, at) else {
                 return (None, scanned);
             };
-            // A section's worth.
+            // As many as one section may evict.
             for _ in 0..PICK {
                 let Some(slot) = self.slabs.slot_at(block, at) else {
                     end = true;
@@ -53,7 +53,7 @@ impl<P: Platform> Store<P> {
                 at = at.add_exact(of.size());
                 scanned = scanned.add_exact(1);
                 if slot.is_live() && wanted(slot) && self.unlink(slot, &mut overflow) {
-                    // There is room for a section's worth.
+                    // The list holds as many as one section evicts.
                     unlinked.push(slot);
                 }
             }
@@ -69,7 +69,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// A step of the sweep for expired and flushed items.
+    /// One step of the crawler.
     pub(super) fn crawl(&self) -> u32 {
         let up = &self.maintenance;
         let mut id = up.crawl_block.load(Relaxed);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Moving memory: slabs are emptied for a class that is pressed, for the index, or to be given back
-//! to the platform.
+//! Moving memory: a slab is drained for a class that needs memory, for the index, or to return its block to the
+//! platform.
 
 use hippos_invariant::Exact;
 
@@ -15,30 +15,30 @@ use crate::sync::{Acquire, Relaxed, Release};
 use super::rebalance::{bit, pick_receiver, pick_victim, ClassStats};
 use super::{IDLE_MS, NOW_MS, SOON_MS};
 
-/// Slots that a step looks at to empty a slab.
+/// Slots that one step of a drain looks at.
 const DRAIN: usize = 1024;
-/// Times that a draining slab is gone over, with a grace period after each, before it is given up:
-/// what was being written the first time can be evicted the second.
+/// Passes over a draining slab, with a grace period after each, before the drain is abandoned: items that were being
+/// written during the first pass can be evicted in the second.
 const DRAIN_ROUNDS: u32 = 2;
-/// Steps that a writer makes to empty a slab before it lets others run.
+/// Steps of a drain that a writer makes before it yields the CPU.
 const STEAL_STEPS: u32 = 16;
 
-/// What became of a writer's attempt to take a slab from another class.
+/// The result of a writer's attempt to take a slab from another class.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StealResult {
-    /// A slab was emptied: a block is available, if the limit allows it.
+    /// A slab was drained: a block is available, if the limit allows it.
     Slab,
-    /// There is more to do at once.
+    /// Call again at once: there is more to do.
     Working,
     /// It waits for a grace period.
     Waiting,
-    /// There was none available.
+    /// No slab was available.
     Nothing,
-    /// Maintenance or another writer is moving memory: a slab may be on its way.
+    /// Maintenance or another writer is moving memory: a slab may become available.
     Busy,
 }
 
-/// What became of a step of emptying a slab.
+/// The result of one step of draining a slab.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DrainResult {
     /// There is more to evict.
@@ -47,13 +47,12 @@ enum DrainResult {
     Waiting,
     /// A block has become free.
     Done,
-    /// It was given up.
+    /// The drain was abandoned.
     Failed,
 }
 
 impl<P: Platform> Store<P> {
-    /// Moves memory: slabs are emptied for a class that is pressed, for the index, or to be given
-    /// back to the platform.
+    /// Moves memory: drains slabs for a class that needs memory, for the index, or to return blocks to the platform.
     pub(super) fn rebalance_slabs(&self) -> u32 {
         while self.pool.release_idle(&self.platform) {}
         let mut next_ms = IDLE_MS;
@@ -74,7 +73,7 @@ impl<P: Platform> Store<P> {
             needs_segment.store(false, Relaxed);
         }
         if next_ms != IDLE_MS {
-            // More is decided when this is done.
+            // The next decision waits until these drains are done.
             return next_ms;
         }
         let over = self.pool.held().saturating_sub(self.pool.allowed());
@@ -97,7 +96,7 @@ impl<P: Platform> Store<P> {
         self.start_drains(Some(class), slabs)
     }
 
-    /// Counts the hits and evictions that classes had recently: older ones count half each time.
+    /// Counts the recent hits and evictions of each class: with every sample, older ones count half.
     fn sample_usage(&self) {
         for (i, usage) in (0..self.slabs.classes().len()).zip(&self.maintenance.recent_usage) {
             usage
@@ -109,7 +108,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// The classes in figures.
+    /// The statistics of each class, for the decisions.
     fn class_stats(&self) -> impl Iterator<Item = ClassStats> + Clone + '_ {
         (0..self.slabs.classes().len()).filter_map(|class| {
             let of = self.slabs.get(class)?;
@@ -128,7 +127,7 @@ impl<P: Platform> Store<P> {
         })
     }
 
-    /// Begins to empty up to `slabs` slabs for a class or for any other use.
+    /// Starts draining up to `slabs` slabs, for a class or for any other use.
     fn start_drains(&self, to: Option<usize>, slabs: usize) -> u32 {
         let mut started = IDLE_MS;
         for drain in self
@@ -146,7 +145,7 @@ impl<P: Platform> Store<P> {
         started
     }
 
-    /// Begins to empty a slab for a class, or for any other use.
+    /// Starts draining one slab, for a class or for any other use.
     fn start_drain(&self, drain: &Drain, to: Option<usize>) -> bool {
         let now = self.maintenance.attempts.fetch_add(1, Relaxed);
         let mut except = 0;
@@ -158,7 +157,7 @@ impl<P: Platform> Store<P> {
                 return false;
             };
             match self.slabs.pick_drain_victim(&self.pool, of, now) {
-                // All of them are left alone for now.
+                // Every slab of this class is backing off.
                 NONE => except |= bit(class),
                 id => break id,
             }
@@ -174,19 +173,19 @@ impl<P: Platform> Store<P> {
         true
     }
 
-    /// A step of emptying a slab.
+    /// One step of draining a slab.
     fn drain(&self, drain: &Drain) -> DrainResult {
         let id = drain.block.load(Relaxed);
         let Some(block) = self.pool.get(id) else {
             return DrainResult::Failed;
         };
         if drain.empty.load(Relaxed) {
-            // Sweeps and walks may still look at its slots.
+            // The crawler and walks may still look at its slots.
             if !self.platform.gp_done(Cookie(drain.cookie.load(Relaxed))) {
                 return DrainResult::Waiting;
             }
             drain.block.store(NONE, Relaxed);
-            // SAFETY: all slots are free, nobody can take one, and a grace period has passed.
+            // SAFETY: all slots are free, none can be allocated, and a grace period has passed.
             unsafe { self.pool.free_block(&self.platform, id) };
             self.count(Counter::Moves, 1);
             return DrainResult::Done;
@@ -208,7 +207,7 @@ impl<P: Platform> Store<P> {
             drain.empty.store(true, Relaxed);
         } else if passed {
             if drain.rounds.fetch_add(1, Relaxed).add_exact(1) >= DRAIN_ROUNDS {
-                // A value that is long in coming, or a reader that is slow.
+                // A slot is still reserved or pinned, by a value that arrives slowly or by a slow reader.
                 drain.block.store(NONE, Relaxed);
                 let now = self.maintenance.attempts.load(Relaxed);
                 self.slabs.abort_drain(&self.pool, id, now);
@@ -221,8 +220,8 @@ impl<P: Platform> Store<P> {
         DrainResult::Waiting
     }
 
-    /// A step towards a slab of another class for one that has none. No lock or section is held;
-    /// does not sleep.
+    /// One step towards taking a slab of another class for a class that has none. No lock or section is held; does not
+    /// sleep.
     #[cold]
     pub(crate) fn steal(&self, class: usize) -> StealResult {
         if self.maintenance.busy.swap(true, Acquire) {
@@ -244,7 +243,7 @@ impl<P: Platform> Store<P> {
             result = match (drained, result) {
                 (DrainResult::Done, _) => StealResult::Slab,
                 (_, StealResult::Slab) => StealResult::Slab,
-                // Another slab may still be emptied.
+                // Another slab may still be drained.
                 (DrainResult::Working | DrainResult::Failed, _) => StealResult::Working,
                 (DrainResult::Waiting, StealResult::Nothing) => StealResult::Waiting,
                 (DrainResult::Waiting, other) => other,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Evicting items, and the accounting of items that are gone.
+//! Evicting items, and accounting for removed items.
 
 use hippos_invariant::Exact;
 
@@ -15,10 +15,10 @@ use crate::sync::Relaxed;
 
 use super::rebalance::PRESSURE_DIVISOR;
 
-/// Slots that one call of a writer's looks at to evict some.
+/// Slots that one eviction by a writer looks at.
 pub(crate) const SCAN_MAX: usize = 1 << 16;
 
-/// What an item counts for. Noted while its slot is the caller's.
+/// The memory that an item is charged for. Recorded while its slot belongs to the caller.
 #[derive(Clone, Copy)]
 pub(crate) struct Charge {
     class: usize,
@@ -35,7 +35,7 @@ impl Charge {
 }
 
 impl<P: Platform> Store<P> {
-    /// Slots that a class lacks to its reserve.
+    /// Slots that a class lacks to have its reserve.
     #[inline]
     pub(crate) fn reserve_deficit(&self, of: &Class<P::Lock>) -> u32 {
         let there = of.free().add_exact(u64::from(of.retired.load(Relaxed)));
@@ -47,18 +47,18 @@ impl<P: Platform> Store<P> {
         deficit
     }
 
-    /// Evicts up to `want` items of a class and returns how many it did. No lock or section is
-    /// held; may sleep.
+    /// Evicts up to `want` items of a class and returns how many it evicted. No lock or section is held; may sleep.
     pub(crate) fn evict(&self, class: usize, want: usize) -> usize {
         self.evict_some(class, want, SCAN_MAX).0
     }
 
-    /// The same, looking at up to some `looks` slots, or all of the class a few times: says which.
+    /// Like [`evict`](Self::evict), but looks at about `scan_max` slots at most; also returns whether it went over all
+    /// of the class.
     pub(crate) fn evict_some(&self, class: usize, want: usize, scan_max: usize) -> (usize, bool) {
         let Some(of) = self.slabs.get(class) else {
             return (0, true);
         };
-        // A few times round: the first ones may only lower counts.
+        // Several rounds: the first ones may only lower reference counts.
         let rounds = usize::from(self.cap).add_exact(1);
         let slots = of.slots().add_exact(u64::from(of.slabs())) as usize;
         let all = slots.mul_exact(rounds);
@@ -92,7 +92,7 @@ impl<P: Platform> Store<P> {
             let mut overflow = Unchained::new();
             for slot in picked.iter() {
                 if self.unlink(slot, &mut overflow) {
-                    // There is room for as many as were picked.
+                    // The list holds as many as were picked.
                     unlinked.push(slot);
                 }
             }
@@ -100,21 +100,21 @@ impl<P: Platform> Store<P> {
             evicted = evicted.add_exact(unlinked.len());
             self.retire_unlinked(&unlinked, &overflow);
             if evicted < want {
-                // It may go over every item of the class, to find each one referred to.
+                // The loop may pass over every item of the class, if each was hit.
                 self.platform.cond_resched();
             }
         }
         let before = of.pressure.fetch_add(evicted as u32, Relaxed);
         let threshold = of.slots_per_slab() / PRESSURE_DIVISOR;
         if before <= threshold && before.add_exact(evicted as u32) > threshold {
-            // Worth a slab, if there is one to be moved.
+            // A slab's worth was evicted: maintenance may move a slab to this class.
             self.platform.wake();
         }
         (evicted, empty || scanned > all)
     }
 
-    /// Unlinks a slot if it still is linked. The caller is in a section in which it saw it live,
-    /// and has room for an overflow bucket.
+    /// Unlinks a slot if it is still linked. The caller is in a section in which it saw the slot live, and `overflow`
+    /// has space for one more bucket.
     pub(crate) fn unlink(&self, slot: Slot, overflow: &mut Unchained) -> bool {
         if !slot.is_live() {
             return false;
@@ -131,7 +131,7 @@ impl<P: Platform> Store<P> {
         true
     }
 
-    /// Accounts and retires what was unlinked to make room. No lock or section is held.
+    /// Accounts for and retires slots that were unlinked by eviction. No lock or section is held.
     pub(crate) fn retire_unlinked(&self, slots: &Picked, overflow: &Unchained) {
         for slot in slots.iter() {
             let dead = !self.is_valid(slot);
@@ -176,10 +176,9 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Keeps the accounting after a change and retires the slot that was unlinked. `new`: what the item
-    /// that was linked counts for; nobody may look at its slot any more, which can be another item's
-    /// by now. `reclaimed`: because the old one had expired or was flushed. No lock or section is
-    /// held.
+    /// Accounts for a change and retires the slot that was unlinked. `new` is the charge of the item that was linked:
+    /// its slot must not be read any more, because it can already hold another item. `reclaimed`: the old item had
+    /// expired or was flushed. No lock or section is held.
     pub(crate) fn account_and_retire(
         &self,
         old: Option<Slot>,
@@ -187,7 +186,7 @@ impl<P: Platform> Store<P> {
         reclaimed: bool,
     ) {
         let cpu = self.platform.cpu();
-        // Counters' cells wrap: less is added as the two's complement.
+        // Counter cells wrap: a decrease is added as its two's complement.
         let book = |class, items, bytes| {
             for (counter, n) in [(ClassCounter::Items, items), (ClassCounter::Bytes, bytes)] {
                 if n != 0 {
@@ -196,7 +195,7 @@ impl<P: Platform> Store<P> {
             }
         };
         match (new, old.map(Charge::of)) {
-            // Most often an item takes the place of its like.
+            // Most often an item replaces one of the same class.
             (Some(new), Some(old)) if new.class == old.class => {
                 book(new.class, 0, new.bytes.wrapping_sub(old.bytes));
             }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The size of the index: it grows when it is crowded, and shrinks when it is sparse and memory is
-//! short.
+//! The size of the index: it grows when it is too full, and shrinks when it is sparse and memory is short.
 
 use hippos_invariant::Exact;
 
@@ -13,14 +12,13 @@ use crate::sync::Relaxed;
 
 use super::{IDLE_MS, NOW_MS, SOON_MS};
 
-/// Buckets that a step grows or shrinks the index by.
+/// Buckets by which one step grows or shrinks the index.
 const BUCKETS: usize = 1024;
-/// Spare overflow buckets that maintenance sees to.
+/// Spare overflow buckets that maintenance keeps ready.
 const SPARE: usize = 64;
 
 impl<P: Platform> Store<P> {
-    /// Grows the index by a bucket, on behalf of a writer whose stripe is crowded. No lock or
-    /// section is held.
+    /// Grows the index by one bucket, for a writer whose stripe is too full. No lock or section is held.
     pub(crate) fn grow_index(&self) {
         match self.split() {
             Step::NoSegment => {
@@ -67,7 +65,7 @@ impl<P: Platform> Store<P> {
         step
     }
 
-    /// Makes the index larger if it is crowded; smaller if it is sparse and memory is short.
+    /// Grows the index if it is too full; shrinks it if it is sparse and memory is short.
     pub(super) fn resize_index(&self) -> u32 {
         if self.index.spare() < SPARE && self.pool.available() != 0 {
             self.add_overflow();
@@ -90,7 +88,7 @@ impl<P: Platform> Store<P> {
             return NOW_MS;
         }
         self.maintenance.needs_segment.store(false, Relaxed);
-        // Two thirds of the load at which it grows, so that it does not swing.
+        // Hysteresis: it shrinks at two thirds of the load at which it grows, so that it does not oscillate.
         let sparse = |buckets: usize| items < buckets.mul_exact(LOAD) / 3 * 2;
         if self.pool.available() == 0 && sparse(buckets) {
             for _ in 0..BUCKETS {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Maintenance: what a background thread does so that writers seldom have to.
+//! Maintenance: work that a background thread does so that writers seldom have to.
 //!
-//! Each call is one bounded step: take retired memory back, keep the classes' reserves, grow or
-//! shrink the index, move a slab from a class that makes little of it to one that is pressed, give
-//! memory back when the limit was lowered, look for expired items.
+//! Each call is one bounded step: collect retired memory, keep the classes' reserves, grow or shrink the index, move a
+//! slab from a class that makes little use of it to one that needs memory, return memory after the limit was lowered,
+//! reclaim expired items.
 
 mod crawler;
 pub(crate) mod drain;
@@ -20,30 +20,30 @@ use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::{Acquire, Relaxed, Release};
 
-/// Bytes that the store keeps however short the platform is of memory.
+/// Bytes that the store keeps even if the platform is short of memory.
 const MEMORY_MIN: usize = 8 << 20;
-/// Items that a step evicts in a class to keep its reserve.
+/// Items that one step evicts from a class to keep its reserve.
 const RESERVE: usize = 128;
-/// Seconds after which half of what a reserve has grown by is given up.
+/// Seconds after which a reserve gives up half of its increase.
 const RESERVE_HALF: u32 = 8;
 
-/// What a step of maintenance wants.
+/// The result of a step of maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Maintained {
-    /// Call again after so many milliseconds; [`Platform::wake`] asks for less.
+    /// The caller should call again after this many milliseconds, or earlier after [`Platform::wake`].
     pub next_ms: u32,
 }
 
-/// Nothing to do but look at times.
+/// Nothing to do: check again.
 const IDLE_MS: u32 = 250;
-/// Something goes on that takes its time.
+/// Work is in progress that needs time, such as a grace period.
 const SOON_MS: u32 = 10;
 /// There is more to do at once.
 const NOW_MS: u32 = 1;
 
 impl<P: Platform> Store<P> {
-    /// One bounded step of maintenance: some thousand slots are looked at, at most. To be called
-    /// from one place, as often as it says. Process context, may sleep.
+    /// One bounded step of maintenance, which looks at some thousand slots at most. One thread calls it, at the times
+    /// that it returns. Process context, may sleep.
     pub fn maintain(&self) -> Maintained {
         if self.maintenance.busy.swap(true, Acquire) {
             return Maintained { next_ms: SOON_MS };
@@ -64,8 +64,8 @@ impl<P: Platform> Store<P> {
         Maintained { next_ms }
     }
 
-    /// Changes the memory limit. Lowering it takes effect gradually, through `maintain`. False if
-    /// it is less than the least that a store can have, or more than `Config::memory_max`.
+    /// Changes the memory limit. A lower limit takes effect gradually, through `maintain`. False if it is less than a
+    /// store's minimum, or more than `Config::memory_max`.
     pub fn resize(&self, memory: usize) -> bool {
         let blocks = memory.checked_div(self.pool.block_size()).unwrap_or(0);
         if blocks < 2 || blocks > self.pool.capacity() {
@@ -76,7 +76,7 @@ impl<P: Platform> Store<P> {
         true
     }
 
-    /// Holds less memory than the limit allows while the platform is short of it.
+    /// Lowers the number of blocks that may be held while the platform is short of memory.
     fn apply_memory_pressure(&self) {
         let (held, block) = (self.pool.held(), self.pool.block_size());
         let blocks = |bytes: usize| bytes.checked_div(block).unwrap_or(0);
@@ -84,7 +84,7 @@ impl<P: Platform> Store<P> {
             None => usize::MAX,
             Some(spare @ 0..) => {
                 let ceiling = held.saturating_add(blocks(spare as usize));
-                // All that the limit allows is available.
+                // The platform has memory for all that the limit allows.
                 if ceiling < self.pool.limit() {
                     ceiling
                 } else {
@@ -107,8 +107,7 @@ impl<P: Platform> Store<P> {
         blocks.mul_exact(self.pool.block_size())
     }
 
-    /// The most bytes of blocks that may be held now: less than the limit while the platform is short
-    /// of memory.
+    /// The most bytes of blocks that may be held now: less than the limit while the platform is short of memory.
     pub fn allowed(&self) -> usize {
         let blocks = self.pool.allowed();
         blocks.mul_exact(self.pool.block_size())
@@ -128,7 +127,7 @@ impl<P: Platform> Store<P> {
             let free = u32::try_from(of.free()).unwrap_or(u32::MAX);
             let low = of.low_water.fetch_min(free, Relaxed).min(free);
             if lower {
-                // What was never used is not needed.
+                // Reserved slots that were never used are not needed.
                 of.reserve.store(reserve.saturating_sub(low / 2), Relaxed);
                 of.low_water.store(u32::MAX, Relaxed);
             }

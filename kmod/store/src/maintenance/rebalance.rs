@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which class gives memory to which: decisions from figures, without side effects.
+//! Decides which class gives memory to which: computed from statistics, without side effects.
 //!
-//! Classes come as iterators, not as slices: a table of all would be too large for a kernel stack.
+//! Classes come as iterators, not as slices: a table of all classes would be too large for a kernel stack.
 
 use hippos_invariant::Exact;
 
-/// A class is pressed when it has evicted a slab's worth of slots, divided by this.
+/// A class needs memory when it has evicted a slab's worth of slots, divided by this.
 pub(crate) const PRESSURE_DIVISOR: u32 = 4;
-/// A slab moves if it is worth so many times as much to the class that gets it.
+/// A slab moves if its worth to the receiving class is this many times its present worth.
 const GAIN_MIN: u128 = 2;
-/// A hit is worth so many evictions.
+/// One hit counts as much as this many evictions.
 const HIT: u128 = 16;
 
-/// What is known of a class when memory is to be moved.
+/// The statistics of a class that the decision uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ClassStats {
     pub(super) class: usize,
@@ -20,12 +20,12 @@ pub(super) struct ClassStats {
     pub(super) size: u32,
     pub(super) slots_per_slab: u32,
     pub(super) slabs: u32,
-    /// Free slots, and how many of them are to stay free.
+    /// Free slots, and the number of them that should stay free.
     pub(super) free: u64,
     pub(super) reserve: u32,
-    /// Slots that had to be freed for others since memory was last moved.
+    /// Slots that had to be evicted for new items since memory was last moved.
     pub(super) pressure: u32,
-    /// Hits and evictions recently.
+    /// Recent hits and evictions.
     pub(super) hits: u64,
     pub(super) evictions: u64,
 }
@@ -35,13 +35,13 @@ impl ClassStats {
         self.pressure > self.slots_per_slab / PRESSURE_DIVISOR
     }
 
-    /// Pressure in bytes, so that classes can be compared.
+    /// The pressure in bytes, which is comparable between classes.
     fn pressure_bytes(&self) -> u64 {
         u64::from(self.pressure).mul_exact(u64::from(self.size))
     }
 
-    /// What memory is worth to the class, by what happened recently: hits, and that items had to go,
-    /// of which some might have been hit. At least 1.
+    /// The worth of memory to the class, from recent hits, and from recent evictions, because some of the evicted items
+    /// might have been hit. At least 1.
     fn utility(&self) -> u128 {
         u128::from(self.hits)
             .mul_exact(HIT)
@@ -49,18 +49,18 @@ impl ClassStats {
             .add_exact(1)
     }
 
-    /// More than a slab's worth of slots is free.
+    /// Whether more than a slab's worth of slots is free.
     fn has_spare_slab(&self) -> bool {
         self.free > u64::from(self.slots_per_slab).add_exact(u64::from(self.reserve))
     }
 }
 
-/// A class as one bit of all.
+/// A class as one bit of a mask.
 pub(super) fn bit(class: usize) -> u64 {
     1u64.shl_by(class as u32)
 }
 
-/// The class that has had to evict most, if that is worth a slab, and how many slabs it is worth.
+/// The class under the highest pressure, if that is worth a slab, and how many slabs it is worth.
 pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option<(usize, usize)> {
     let of = classes
         .filter(ClassStats::is_under_pressure)
@@ -70,9 +70,9 @@ pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option
     Some((of.class, slabs as usize))
 }
 
-/// The class that makes least of its slabs, `receiver` and those of the bits `except` left out: one
-/// that has more than a slab's worth of slots free, or the one to which a slab is worth least. Without
-/// a receiver the memory goes to the index or to the platform.
+/// The class that makes the least use of its slabs, apart from `receiver` and the classes in the mask `except`: one
+/// that has more than a slab's worth of free slots, or the one to which a slab is worth least. Without a receiver the
+/// memory goes to the index or to the platform.
 pub(super) fn pick_victim(
     classes: impl Iterator<Item = ClassStats> + Clone,
     receiver: Option<usize>,
@@ -86,7 +86,7 @@ pub(super) fn pick_victim(
     if let Some(victim) = candidates().find(ClassStats::has_spare_slab) {
         return Some(victim.class);
     }
-    // Fractions of worth and slabs, compared by cross-multiplication.
+    // Compares the worth per slab of two classes, by cross-multiplication.
     let less = |a: &ClassStats, b: &ClassStats| {
         a.utility().mul_exact(u128::from(b.slabs)) < b.utility().mul_exact(u128::from(a.slabs))
     };
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    /// Classes with the numbers that their order gives them.
+    /// Numbers the classes by their position.
     fn numbered(classes: &[ClassStats]) -> impl Iterator<Item = ClassStats> + Clone + '_ {
         let all = classes.iter().enumerate();
         all.map(|(class, of)| ClassStats { class, ..*of })

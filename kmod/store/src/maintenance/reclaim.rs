@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Retired memory on its way back: into the rings, and out of them when grace periods are over.
+//! Reclaiming retired memory: into the rings, and out of them when grace periods are over.
 
 use core::num::NonZeroUsize;
 
@@ -14,8 +14,8 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 
 impl<P: Platform> Store<P> {
-    /// A slot was unlinked: it is to be used again after a grace period. It has been accounted. No
-    /// lock or section is held; may sleep.
+    /// Retires a slot that was unlinked and accounted for: it may be reused after a grace period. No lock or section is
+    /// held; may sleep.
     pub(crate) fn retire_slot(&self, slot: Slot) {
         let Some(of) = self.slabs.get(slot.class()) else {
             return;
@@ -25,7 +25,7 @@ impl<P: Platform> Store<P> {
         self.push(Retired::slot(slot), of.size() as usize);
     }
 
-    /// The same for an overflow bucket, if there is one.
+    /// Retires an overflow bucket, if there is one.
     pub(crate) fn retire_overflow(&self, address: Option<NonZeroUsize>) {
         if let Some(address) = address {
             self.push(Retired::overflow(address), BUCKET);
@@ -35,13 +35,13 @@ impl<P: Platform> Store<P> {
     fn push(&self, what: Retired, bytes: usize) {
         match self.retire.push(&self.platform, what, bytes) {
             Pushed::Taken => {}
-            // Slots that come back soon are still near the CPU.
+            // Slots that are collected soon are still in the CPU's cache.
             Pushed::Collectable => {
                 self.collect_retired_of(self.platform.cpu());
             }
             Pushed::Full => {
                 self.wait();
-                // It has had its grace period now, and needs no place in the ring.
+                // Its grace period has passed meanwhile, so it needs no place in the ring.
                 let mut out = RetiredBatch::new();
                 out.push(what);
                 self.give_back(&out);
@@ -49,7 +49,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Sleeps for a grace period and takes back what it frees. No lock or section is held.
+    /// Sleeps for a grace period and collects what it frees. No lock or section is held.
     pub(crate) fn wait(&self) {
         self.retire.close_all(&self.platform);
         self.count(Counter::Waits, 1);
@@ -57,12 +57,12 @@ impl<P: Platform> Store<P> {
         self.collect_retired();
     }
 
-    /// Takes back what grace periods have freed, and says if there was anything.
+    /// Collects what grace periods have freed; true if there was anything.
     pub(crate) fn collect_retired(&self) -> bool {
         (0..self.retire.shards()).fold(false, |any, cpu| self.collect_retired_of(cpu) | any)
     }
 
-    /// The same for what one CPU has retired.
+    /// Collects what one CPU has retired.
     fn collect_retired_of(&self, cpu: usize) -> bool {
         let mut out = RetiredBatch::new();
         let mut any = false;
@@ -73,17 +73,17 @@ impl<P: Platform> Store<P> {
         any
     }
 
-    /// Makes what was retired free: all but pinned slots, which are left to their pins. A grace
-    /// period has passed since, and nobody else gives it back.
+    /// Frees retired slots and overflow buckets, except pinned slots, which their last unpin frees. Their grace period
+    /// has passed, and no other thread frees them.
     fn give_back(&self, out: &RetiredBatch) {
         out.iter()
             .filter_map(Retired::as_overflow)
             .for_each(|at| self.index.give_overflow(at));
-        // SAFETY: what was just taken out of the rings has not been given back.
+        // SAFETY: what was just taken out of the rings has not been freed yet.
         let slots = out.iter().filter_map(|what| unsafe { what.as_slot() });
         let mut free = RetiredBatch::new();
         for slot in slots {
-            // Nobody can pin it any more.
+            // No reader can pin it any more.
             if !slot.pinned() || !self.defer_to_unpin(slot) {
                 free.push(Retired::slot(slot));
             }
@@ -97,8 +97,8 @@ impl<P: Platform> Store<P> {
         };
     }
 
-    /// Leaves a slot to its pins. False if it has none. Until it comes back, its class is to evict as
-    /// if it were not there.
+    /// Leaves a slot to its last unpin. False if it has no pin. Until it is freed, its class evicts as if the slot did
+    /// not exist.
     #[cold]
     fn defer_to_unpin(&self, slot: Slot) -> bool {
         let class = slot.class();
@@ -111,11 +111,10 @@ impl<P: Platform> Store<P> {
         left
     }
 
-    /// Gives a pin up, and the slot back if it waited for that alone.
+    /// Removes a pin, and frees the slot if it waited for this unpin alone.
     pub(crate) fn unpin(&self, slot: Slot) {
         if self.retire.unpin(slot) {
-            // SAFETY: the slot was retired for longer than a grace period when it was left to its
-            // pins, and this was the last.
+            // SAFETY: the slot was left to its pins after its grace period, and this was the last pin.
             unsafe {
                 let one = core::iter::once(slot);
                 self.slabs

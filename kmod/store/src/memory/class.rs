@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A slab class: what is known of its slabs and slots, and under which lock.
+//! A slab class: its slabs and slots, and the lock that guards each field.
 
 use core::num::NonZeroU32;
 
@@ -25,47 +25,47 @@ pub(crate) struct Class<L> {
     pub(super) size: NonZeroU32,
     /// Slots of a slab.
     pub(super) slots: u32,
-    /// Free slots, carved or not; of a large cache more than 32 bits count. Written under the lock.
+    /// Free slots, carved or not; in a large cache more than 32 bits count. Written under the lock.
     pub(crate) free: AtomicU64,
     /// Slabs. Written under the lock.
     pub(crate) slabs: AtomicU32,
-    /// Slots that wait for a grace period, without those that wait for their pins alone.
+    /// Slots that wait for a grace period, except those that wait only for their pins.
     pub(crate) retired: AtomicU32,
-    /// How many slots the store tries to keep free or on the way to it.
+    /// The number of slots that the store tries to keep free, or about to be freed.
     pub(crate) reserve: AtomicU32,
     /// The fewest slots that were free while no block was available.
     pub(crate) low_water: AtomicU32,
-    /// Slots that had to be freed for others, to be compared between classes.
+    /// Slots that had to be evicted for new items; compared between classes.
     pub(crate) pressure: AtomicU32,
     /// How many seconds the last evicted item had been idle.
     pub(crate) evicted_age: AtomicU32,
     pub(crate) state: Locked<L, State>,
 }
 
-/// Under a class's lock.
+/// The fields under a class's lock.
 pub(crate) struct State {
     pub(crate) ring: Ring,
     /// The first slab with free slots.
     pub(crate) partial: u32,
-    /// The slots that became free last. Their slabs count them as used, so that their heads need not
-    /// be looked at, which are all of one place in caches.
+    /// The slots that were freed last. Their slabs count them as used, so that freeing does not touch the slabs' heads,
+    /// all of which map to the same sets of the CPU's caches.
     pub(crate) magazine: Magazine,
-    /// Slabs that are being emptied: as long as there are any, the magazine is empty.
+    /// Slabs that are being drained; while there are any, the magazine is empty.
     pub(crate) draining: u32,
-    /// Slabs that could not be emptied recently. Nothing goes into the magazine then either, so that it
-    /// is seen when one is empty after all.
+    /// Slabs that could not be drained recently. While there are any, nothing goes into the magazine either, so that
+    /// the store notices when such a slab becomes empty.
     pub(crate) failed: u32,
     pub(crate) policy: Policy,
 }
 
-/// All slabs of a class, in a circle, and CLOCK's hand over their slots.
+/// All slabs of a class, in a ring, and CLOCK's hand over their slots.
 pub(crate) struct Ring {
     /// A slab of it, NONE if the class has none.
     pub(crate) first: u32,
     pub(crate) hand: Hand,
 }
 
-/// A place in a class's slabs.
+/// A position in a class's slabs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hand {
     pub(crate) block: u32,
@@ -74,7 +74,7 @@ pub(crate) struct Hand {
 }
 
 impl Hand {
-    /// The first slot of a slab.
+    /// The position of the first slot of a slab.
     pub(crate) fn at(block: u32) -> Self {
         Self {
             block,
@@ -137,7 +137,7 @@ impl<L: RawLock> Class<L> {
         self.slabs.load(Relaxed)
     }
 
-    /// More than 32 bits count in a large cache of small items.
+    /// The product needs more than 32 bits in a large cache of small items.
     pub(crate) fn slots(&self) -> u64 {
         u64::from(self.slabs()).mul_exact(u64::from(self.slots))
     }

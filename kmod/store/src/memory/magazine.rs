@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A class's magazine: the slots that became free last, to be the first to be used again, since
-//! they are still in caches.
+//! A class's magazine: the slots that were freed last, which are reused first because they are still in the CPU's
+//! caches.
 
 use hippos_invariant::{invariant, Exact};
 
@@ -34,7 +34,7 @@ impl Magazine {
         self.len = self.len.add_exact(1);
     }
 
-    /// Takes the slot that came last.
+    /// Takes the slot that was added last.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<Slot> {
         let slot = self.first?;

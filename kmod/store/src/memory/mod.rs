@@ -3,8 +3,8 @@
 //!
 //! [`Pool::alloc_block`](pool::Pool::alloc_block) takes a block from the platform, within the limit;
 //! [`Slabs::add_slab`](slab::Slabs::add_slab) makes it a slab of a class;
-//! [`Slabs::alloc_slot`](slab::Slabs::alloc_slot) gives a slot of it to a writer. Who calls them when, and what
-//! is done when there is no block, is `operations/allocate.rs`.
+//! [`Slabs::alloc_slot`](slab::Slabs::alloc_slot) gives one of its slots to a writer. `operations/allocate.rs` calls
+//! them, and decides what to do when there is no block.
 
 pub(crate) mod class;
 mod magazine;

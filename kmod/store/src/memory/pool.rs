@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The pool of memory blocks: the one count that the memory limit is kept by.
+//! The pool of memory blocks. Its count is the only one that the memory limit is enforced by.
 
 use core::ptr::NonNull;
 
@@ -10,16 +10,16 @@ use crate::platform::{LockClass, Platform, RawLock, REACH};
 use crate::sync::{Acquire, AtomicU32, AtomicU8, AtomicUsize, Relaxed, Release};
 use crate::table::{Draft, Fixed, Part, Table};
 
-/// No block: what links hold at the end of a list.
+/// No block: the link at the end of a list.
 pub(crate) const NONE: u32 = u32::MAX;
 
-/// What a block is used for.
+/// The use of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Use {
-    /// No memory behind it.
+    /// It has no memory.
     Nothing = 0,
-    /// Memory that waits for a use.
+    /// It has memory and waits for a use.
     Idle = 1,
     /// Items of a class.
     Slab = 2,
@@ -29,20 +29,20 @@ pub(crate) enum Use {
     Index = 4,
     /// Overflow buckets.
     Overflow = 5,
-    /// Between two uses.
+    /// It is between two uses.
     Taken = 6,
 }
 
-/// How many uses there are.
+/// The number of uses.
 const USES: usize = 7;
 
-/// A block's entry in the table. What a slab's class needs to know of it lies here, so that
-/// sweeps and lists do not touch the slab itself.
+/// A block's entry in the table. The data of a slab that its class needs is kept here, so that the crawler and the
+/// lists do not touch the slab itself.
 pub(crate) struct Block {
     at: AtomicUsize,
     what: AtomicU8,
     pub(crate) class: AtomicU8,
-    /// Under the pool's lock: the next block without use or without memory.
+    /// Under the pool's lock: the next block in the list of idle or of empty ones.
     pub(crate) next: AtomicU32,
     // Under the class's lock:
     /// Neighbours in the ring of the class's slabs.
@@ -57,7 +57,7 @@ pub(crate) struct Block {
     pub(crate) carved: AtomicU32,
     /// Slots that are not free.
     pub(crate) used: AtomicU32,
-    /// Times in a row that the slab could not be emptied, and when that was: see `Slabs::is_backing_off`.
+    /// How often in a row the slab could not be drained, and when that was: see `Slabs::is_backing_off`.
     pub(crate) failures: AtomicU32,
     pub(crate) failed: AtomicU32,
 }
@@ -98,17 +98,17 @@ impl Block {
         }
     }
 
-    /// Does the block hold items?
+    /// Whether the block holds items.
     pub(crate) fn holds_items(&self) -> bool {
         matches!(self.what(), Use::Slab | Use::Draining)
     }
 }
 
-/// Under the pool's lock.
+/// The lists under the pool's lock.
 pub(crate) struct Lists {
-    /// Blocks with memory and no use.
+    /// Blocks that have memory and wait for a use.
     pub(crate) idle: u32,
-    /// Table entries that had memory once.
+    /// Table entries that had memory before and have none now.
     pub(crate) empty: u32,
     /// Table entries from here on were never used.
     pub(crate) fresh: u32,
@@ -118,13 +118,13 @@ pub(crate) struct Pool<L> {
     blocks: Table<Block>,
     /// Bytes of a block.
     size: usize,
-    /// Blocks that have memory, or are just getting it.
+    /// Blocks that have memory, or are being given it.
     held: AtomicUsize,
     /// How many blocks have each use; those without memory are not counted.
     pub(crate) uses: [AtomicUsize; USES],
     /// The most blocks that may be held.
     limit: AtomicUsize,
-    /// The most while the platform is short of memory.
+    /// The most blocks while the platform is short of memory.
     ceiling: AtomicUsize,
     pub(crate) lists: Fixed<Locked<L, Lists>>,
 }
@@ -176,7 +176,7 @@ impl<L: RawLock> Pool<L> {
         self.blocks.get(id as usize)
     }
 
-    /// Gives a block that is the caller's alone, by a lock or because it is in no list, another use.
+    /// Changes the use of a block that belongs to the caller alone, by a lock or because it is in no list.
     pub(crate) fn set_use(&self, block: &Block, what: Use) {
         let old = block.what();
         if let Some(count) = self.uses.get(old as usize).filter(|_| old != Use::Nothing) {
@@ -192,7 +192,7 @@ impl<L: RawLock> Pool<L> {
         block.what.store(what as u8, Release);
     }
 
-    /// How many blocks have a use.
+    /// The number of blocks with this use.
     pub(crate) fn count(&self, what: Use) -> usize {
         self.uses
             .get(what as usize)
@@ -203,7 +203,7 @@ impl<L: RawLock> Pool<L> {
         self.blocks.len()
     }
 
-    /// Entries of the table that were ever used: sweeps need not look beyond.
+    /// Table entries that were ever used: loops over the table stop there.
     pub(crate) fn used(&self) -> u32 {
         self.lists.lock().fresh
     }
@@ -229,13 +229,13 @@ impl<L: RawLock> Pool<L> {
         self.ceiling.store(blocks, Relaxed);
     }
 
-    /// Blocks that could be had now without taking them from anyone, if the platform is willing.
+    /// Blocks that could be allocated now without evicting anything, if the platform has memory.
     pub(crate) fn available(&self) -> usize {
         let fresh = self.allowed().saturating_sub(self.held());
         fresh.add_exact(self.count(Use::Idle))
     }
 
-    /// A block for a use, if the limit and the platform allow it. May sleep.
+    /// Allocates a block for a use, if the limit and the platform allow it. May sleep.
     pub(crate) fn alloc_block<P: Platform<Lock = L>>(
         &self,
         platform: &P,
@@ -276,31 +276,31 @@ impl<L: RawLock> Pool<L> {
         }
         drop(lists);
         let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
-        // SAFETY: nobody has seen the block.
+        // SAFETY: no other thread has seen the block.
         unsafe { platform.slab_free(at, self.size) };
         None
     }
 
-    /// Memory for a block, all of it where a reference reaches.
+    /// Memory for a block, all of it within reach of a reference.
     fn alloc_memory<P: Platform<Lock = L>>(&self, platform: &P) -> Option<NonNull<u8>> {
         let at = platform.slab_alloc(self.size)?;
-        // Wraps for what lies below the base, which is too far.
+        // A block below the base gives a wrapped distance, which is out of reach.
         let distance = (at.as_ptr() as usize).wrapping_sub(platform.base());
-        // A distance of 0 means no item.
+        // A reference of 0 means no item, so a distance of 0 is not usable.
         if distance != 0 && distance.saturating_add(self.size) <= REACH {
             return Some(at);
         }
-        // SAFETY: nobody has seen the block.
+        // SAFETY: no other thread has seen the block.
         unsafe { platform.slab_free(at, self.size) };
         None
     }
 
-    /// A block is used no more: kept for the next use, or given back to the platform if more are
-    /// held than are allowed.
+    /// Ends the use of a block: keeps it for the next use, or returns it to the platform if more blocks are held than
+    /// allowed.
     ///
     /// # Safety
     ///
-    /// Nothing refers to its memory any more; a grace period has passed since something could.
+    /// Nothing refers to its memory any more; a grace period has passed since the last reference.
     pub(crate) unsafe fn free_block<P: Platform<Lock = L>>(&self, platform: &P, id: u32) {
         let Some(block) = self.get(id) else { return };
         let mut lists = self.lists.lock();
@@ -323,8 +323,8 @@ impl<L: RawLock> Pool<L> {
         }
     }
 
-    /// Gives an unused block back to the platform while more are held than are allowed.
-    /// False if there was nothing to give.
+    /// Returns an idle block to the platform while more blocks are held than allowed. False if there was nothing to
+    /// return.
     pub(crate) fn release_idle<P: Platform<Lock = L>>(&self, platform: &P) -> bool {
         if self.held() <= self.allowed() {
             return false;
@@ -337,7 +337,7 @@ impl<L: RawLock> Pool<L> {
         lists.idle = block.next.load(Relaxed);
         self.set_use(block, Use::Taken);
         drop(lists);
-        // SAFETY: a block that was idle has no users.
+        // SAFETY: an idle block has no users.
         unsafe { self.free_block(platform, id) };
         true
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Retired memory on its way back: unlinked, waiting for a grace period.
+//! Retired memory: unlinked, waiting for a grace period.
 //!
-//! Each CPU has a ring of batches. References go into the newest batch; when it is full, or
-//! a writer needs memory, a grace period is asked for it, and once that has passed the references
-//! are handed back. Nothing is written into what is retired, since readers may still be in it.
+//! Each CPU has a ring of batches. References go into the newest batch; when it is full, or a writer needs memory, a
+//! grace period is started for it, and once that has passed the references are returned. Nothing is written to retired
+//! memory, since readers may still read it.
 //!
-//! A slot that is pinned when its grace period is over leaves the ring: its last pin gives it back.
+//! A slot that is still pinned when its grace period is over leaves the ring: its last unpin frees it.
 
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
@@ -22,21 +22,21 @@ use crate::table::{Draft, Fixed, Part, Table};
 
 /// A batch is closed when it holds so many bytes.
 const BATCH_BYTES: u64 = 256 << 10;
-/// Closed batches of a ring from which on it is worth asking for the oldest one's grace period.
+/// With this many closed batches in a ring, it is worth checking the oldest one's grace period.
 const COLLECT_AT: usize = 4;
 
-/// What became of a reference that was handed in.
+/// The result of adding a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
-    /// It was taken.
+    /// It was added.
     Taken,
-    /// It was taken and closed a batch, and several are closed: their time may have come.
+    /// It was added and closed a batch, and several are closed: grace periods may have passed.
     Collectable,
-    /// The CPU's ring is full, and the reference is still the caller's.
+    /// The CPU's ring is full, and the reference still belongs to the caller.
     Full,
 }
 
-/// A retired reference, as a word: an address, and in its lowest bit what lies there.
+/// A retired reference, as a word: an address, whose lowest bit gives the type of the object there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Retired(NonZeroUsize);
 
@@ -84,15 +84,14 @@ impl Retired {
     }
 }
 
-/// Under its ring's lock.
+/// The references of a batch, under its ring's lock.
 pub(crate) struct Batch {
     cookie: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) references: [AtomicU64; BATCH],
 }
 
-/// Where a CPU's ring is. Batches from `tail` to before `head` are closed, `head` is the one being
-/// filled.
+/// The state of a CPU's ring. Batches from `tail` up to but not including `head` are closed; `head` is being filled.
 #[derive(Default)]
 pub(crate) struct Ring {
     pub(crate) head: usize,
@@ -112,10 +111,9 @@ pub(crate) struct Retire<L> {
     batches: Table<Batch>,
     /// Bytes of closed batches.
     bytes: AtomicU64,
-    /// Held to leave a slot to its pins and to give a pin up, so that of the two the later one
-    /// sees the other.
+    /// Held to leave a slot to its pins and to remove a pin, so that whichever comes second sees the first.
     pins: Fixed<Locked<L, ()>>,
-    /// Slots left to their pins.
+    /// Slots that are left to their pins.
     pinned: AtomicUsize,
 }
 
@@ -158,12 +156,12 @@ impl<L: RawLock> Retire<L> {
             .fold(self.shards.size(), |sum, size| sum.add_exact(*size))
     }
 
-    /// Bytes that wait for grace periods, those of the newest batches not counted.
+    /// Bytes that wait for grace periods, without those of the batches that are not closed.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// References that wait.
+    /// Number of references that wait.
     pub(crate) fn count(&self) -> usize {
         self.shards
             .iter()
@@ -180,7 +178,7 @@ impl<L: RawLock> Retire<L> {
         (at, self.shards.get(at))
     }
 
-    /// Takes a reference that was just unlinked.
+    /// Adds a reference that was just unlinked.
     pub(crate) fn push<P: Platform<Lock = L>>(
         &self,
         platform: &P,
@@ -191,7 +189,7 @@ impl<L: RawLock> Retire<L> {
             return Pushed::Full;
         };
         let mut ring = shard.ring.lock();
-        // Sequence numbers, which wrap.
+        // Sequence numbers wrap.
         let closed = ring.head.wrapping_sub(ring.tail);
         if closed >= RING {
             return Pushed::Full;
@@ -232,7 +230,7 @@ impl<L: RawLock> Retire<L> {
         ring.filled = 0;
     }
 
-    /// Asks for grace periods for what the newest batches hold.
+    /// Starts grace periods for what the newest batches hold.
     pub(crate) fn close_all<P: Platform<Lock = L>>(&self, platform: &P) {
         for (at, shard) in (0..self.shards.len()).zip(self.shards.iter()) {
             let mut ring = shard.ring.lock();
@@ -244,13 +242,13 @@ impl<L: RawLock> Retire<L> {
         }
     }
 
-    /// Slots left to their pins.
+    /// Number of slots that are left to their pins.
     pub(crate) fn pinned(&self) -> usize {
         self.pinned.load(Relaxed)
     }
 
-    /// Leaves a retired slot, whose grace period is over, to the last of its pins. False if it has
-    /// none: it is the caller's.
+    /// Leaves a retired slot, whose grace period is over, to its last unpin. False if it has no pin: it then belongs to
+    /// the caller.
     #[cold]
     pub(crate) fn defer_to_unpin(&self, slot: Slot) -> bool {
         let _held = self.pins.lock();
@@ -262,10 +260,10 @@ impl<L: RawLock> Retire<L> {
         pinned
     }
 
-    /// Gives a pin up. True if the slot was left to it: it is the caller's.
+    /// Removes a pin. True if it was the last of a slot that was left to its pins: it then belongs to the caller.
     pub(crate) fn unpin(&self, slot: Slot) -> bool {
         let _held = self.pins.lock();
-        // Before the pin goes: after it the slot may be another item's.
+        // Read before the pin is removed: after that the slot may hold another item.
         let left = slot.is_free_deferred();
         let last = slot.unpin();
         if left && last {
@@ -274,8 +272,8 @@ impl<L: RawLock> Retire<L> {
         left && last
     }
 
-    /// Takes the oldest batch out of the ring of `cpu`, if its grace period has passed. False if
-    /// there is no such batch.
+    /// Takes the oldest batch out of the ring of `cpu`, if its grace period has passed. False if there is no such
+    /// batch.
     pub(crate) fn collect_retired<P: Platform<Lock = L>>(
         &self,
         platform: &P,
@@ -307,7 +305,7 @@ impl<L: RawLock> Retire<L> {
         references
             .map_while(|what| what)
             .for_each(|what| out.push(what));
-        // From here on the batch's place may be filled again.
+        // From here on the batch's place may be reused.
         ring.tail = ring.tail.wrapping_add(1);
         let _ = self.bytes.fetch_sub(bytes, Relaxed).sub_exact(bytes);
         let count = shard.count.load(Relaxed).sub_exact(out.len());

@@ -5,19 +5,19 @@ use hippos_invariant::Exact;
 
 use super::class::{CLASSES, HEAD};
 
-/// Up to this size classes are 8 bytes apart, whatever the factor: waste weighs most in the slots
-/// of which there are most.
+/// Up to this size, classes are 8 bytes apart, whatever the factor: a cache has most slots in the small classes, where
+/// waste costs most.
 const FINE: u64 = 80;
 
-/// The sizes of the classes' slots, growing by `factor` hundredths, each adjusted upward so that
-/// the slots, with `extra` bytes for each elsewhere, fill a slab. The last is a whole slab.
+/// The slot sizes of the classes. They grow by `factor` hundredths, each rounded up so that the slots, with `extra`
+/// bytes for each elsewhere in the slab, fill a slab. The last slot size is a whole slab.
 pub(super) fn sizes(
     slab: usize,
     smallest: usize,
     factor: u32,
     extra: u64,
 ) -> impl Iterator<Item = u32> {
-    // The head has room for one slot's extra.
+    // The head holds the extra bytes of one slot.
     let room = (slab.sub_exact(HEAD) as u64).add_exact(extra);
     let mut next = (smallest as u64).checked_next_multiple_of(8);
     let fit = move |size: u64| {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Slab classes: slots of a size, cut from blocks.
+//! Slab classes: slots of one size, carved from blocks.
 //!
-//! A slab starts with a head of 24 bytes that leads from a slot back to the block's entry in the
-//! pool's table; slots follow, all of one size. Free slots of a slab are linked through their
-//! expiry field; a class links those of its slabs that have any.
+//! A slab starts with a head of 24 bytes, which leads from a slot back to the block's entry in the pool's table; slots
+//! follow, all of one size. Free slots of a slab are linked through their expiry field; a class links its slabs that
+//! have free slots.
 
 use core::num::NonZeroU32;
 use core::ptr::NonNull;
@@ -34,12 +34,12 @@ struct Head {
     link: AtomicU64,
 }
 
-/// Sizes up to 8 times this have their class in a table.
+/// Sizes up to 8 times this are mapped to their class by a table.
 const DIRECT: usize = 4096;
-/// Slabs that a victim is chosen from, and how many are looked at to find them.
+/// How many slabs a drain victim is chosen from, and how many are looked at to find them.
 const VICTIMS_MAX: u32 = 8;
 const VICTIM_SCAN_MAX: u32 = 64;
-/// Attempts to empty a slab for which one that failed is left alone, and how often that doubles.
+/// For how many further attempts a slab that could not be drained is left alone, and how often that doubles.
 const BACKOFF: u32 = 256;
 const BACKOFF_DOUBLINGS: u32 = 8;
 /// Bytes of a slab before `Head::link`.
@@ -50,12 +50,12 @@ const _: () = assert!(size_of::<Head>() == HEAD);
 
 pub(crate) struct Slabs<L> {
     classes: Table<Class<L>>,
-    /// The class of sizes up to 8 times the index.
+    /// The class of each size up to 8 times the table's length.
     direct: Table<u8>,
     /// Bytes of a slab.
     slab: usize,
     eviction: Eviction,
-    /// Bits of a slot's number that tell it from others of its slab.
+    /// The bits of a slot's number that identify it within its slab.
     bits: u32,
     ghosts: Option<Ghosts>,
 }
@@ -83,7 +83,7 @@ impl<L: RawLock> Slabs<L> {
                 .unwrap_or(0) as u32
         };
         let ghosts = match eviction {
-            // For items of some 256 bytes.
+            // Sized for items of about 256 bytes.
             Eviction::S3Fifo => Some(Ghosts::new(platform, memory / 256)?),
             _ => None,
         };
@@ -115,7 +115,7 @@ impl<L: RawLock> Slabs<L> {
         Some(Draft::new(platform, slabs))
     }
 
-    /// Blocks that slots' numbers can tell apart.
+    /// The number of blocks that slot numbers can distinguish.
     pub(crate) fn max_blocks(&self) -> usize {
         if eviction::queues(self.eviction) {
             1usize.shl_by(u32::BITS.sub_exact(self.bits)).sub_exact(1)
@@ -129,21 +129,21 @@ impl<L: RawLock> Slabs<L> {
         self.eviction
     }
 
-    /// A slot's number among all.
+    /// A slot's number, unique in the store.
     pub(crate) fn number(&self, of: &Class<L>, slot: Slot) -> u32 {
         let offset = slot.address().get() & self.slab.sub_exact(1);
         let at = (offset as u32).sub_exact(HEAD as u32) / of.size;
         self.block_of(slot).shl_by(self.bits) | at
     }
 
-    /// The slot of a number. The class's lock is held.
+    /// The slot with this number. The class's lock is held.
     pub(crate) fn numbered(&self, pool: &Pool<L>, of: &Class<L>, number: u32) -> Option<Slot> {
         let block = pool.get(number.shr_by(self.bits))?;
         let at = number & 1u32.shl_by(self.bits).sub_exact(1);
         self.slot_at(block, at.mul_exact(of.size()).add_exact(HEAD as u32))
     }
 
-    /// A class's slots for its policy, and the policy.
+    /// A class's slots as its policy sees them, and the policy.
     #[inline]
     pub(crate) fn class_slots<'a>(
         &'a self,
@@ -160,8 +160,8 @@ impl<L: RawLock> Slabs<L> {
         (members, &mut state.policy)
     }
 
-    /// The links of a slot by its number: a word in the head for the first, the others' from the
-    /// slab's end on downward.
+    /// The links of the slot with this number: a word in the slab's head for the first slot, and words from the slab's
+    /// end downward for the others.
     pub(crate) fn link<'a>(&self, pool: &'a Pool<L>, number: u32) -> Option<&'a AtomicU64> {
         let at = pool.get(number.shr_by(self.bits))?.at()?;
         let offset = match number & 1u32.shl_by(self.bits).sub_exact(1) {
@@ -170,8 +170,8 @@ impl<L: RawLock> Slabs<L> {
                 .slab
                 .checked_sub((i as usize).mul_exact(size_of::<AtomicU64>()))?,
         };
-        // SAFETY: classes leave a word for each slot at the slab's end, where queues are used.
-        // Any bits are a valid word, and whoever enters a slot writes its links first.
+        // SAFETY: with a policy that uses queues, classes leave a word for each slot at the slab's end. Any bits are a
+        // valid word, and a slot's links are written when it enters a queue.
         Some(unsafe { at.add(offset).cast::<AtomicU64>().as_ref() })
     }
 
@@ -222,7 +222,7 @@ impl<L: RawLock> Slabs<L> {
     ///
     /// # Safety
     ///
-    /// The block was taken from the pool for this, and nobody else refers to it.
+    /// The block was taken from the pool for this, and nothing else refers to it.
     pub(crate) unsafe fn add_slab(&self, pool: &Pool<L>, class: usize, id: u32) {
         let (Some(of), Some(block)) = (self.get(class), pool.get(id)) else {
             return;
@@ -234,7 +234,7 @@ impl<L: RawLock> Slabs<L> {
             unused: 0,
             link: AtomicU64::new(0),
         };
-        // SAFETY: the block is the caller's, larger than a head and aligned.
+        // SAFETY: the block belongs to the caller, is aligned and larger than a head.
         unsafe { at.cast::<Head>().write(head) };
         block.class.store(class as u8, Relaxed);
         block.free.store(0, Relaxed);
@@ -243,7 +243,7 @@ impl<L: RawLock> Slabs<L> {
         self.attach(pool, of, id, block);
     }
 
-    /// Makes a slab one of its class's.
+    /// Adds a slab to its class.
     fn attach(&self, pool: &Pool<L>, of: &Class<L>, id: u32, block: &Block) {
         let mut state = of.state.lock();
         if block.what() == Use::Draining {
@@ -255,7 +255,7 @@ impl<L: RawLock> Slabs<L> {
             }
         }
         pool.set_use(block, Use::Slab);
-        // Into the ring, behind the hand: the slab is the last to be swept.
+        // Insert it into the ring behind the hand: the hand reaches it last.
         let at = state.ring.current();
         match pool.get(at) {
             None => {
@@ -284,7 +284,7 @@ impl<L: RawLock> Slabs<L> {
         of.free.fetch_add(u64::from(free), Relaxed);
     }
 
-    /// A slab that could not be emptied is used again; `now` is a count of attempts.
+    /// Returns a slab that could not be drained to use; `now` is a count of attempts.
     pub(crate) fn abort_drain(&self, pool: &Pool<L>, id: u32, now: u32) {
         let Some(block) = pool.get(id) else { return };
         block.failed.store(now, Relaxed);
@@ -295,7 +295,7 @@ impl<L: RawLock> Slabs<L> {
         }
     }
 
-    /// Adds a slab to the front of those with free slots.
+    /// Adds a slab to the front of the partial ones.
     fn link_partial(&self, pool: &Pool<L>, state: &mut State, id: u32, block: &Block) {
         block.partial_prev.store(NONE, Relaxed);
         block.partial_next.store(state.partial, Relaxed);
@@ -321,7 +321,7 @@ impl<L: RawLock> Slabs<L> {
         block.partial_next.store(NONE, Relaxed);
     }
 
-    /// Has the slab a slot to give?
+    /// Whether the slab has a free slot.
     pub(crate) fn has_free(&self, of: &Class<L>, block: &Block) -> bool {
         block.free.load(Relaxed) != 0 || self.uncarved(of, block)
     }
@@ -331,7 +331,7 @@ impl<L: RawLock> Slabs<L> {
         carved < of.slots.mul_exact(of.size())
     }
 
-    /// A free slot of the class, reserved. Never sleeps.
+    /// Allocates a free slot of the class, which becomes reserved. Never sleeps.
     #[inline]
     pub(crate) fn alloc_slot(&self, pool: &Pool<L>, class: usize, hash: Hash) -> Option<Slot> {
         let of = self.get(class)?;
@@ -351,7 +351,7 @@ impl<L: RawLock> Slabs<L> {
         Some(slot)
     }
 
-    /// A slot of the first slab that has one, which counts it as used from now on.
+    /// Takes a slot of the first partial slab, which then counts it as used.
     fn alloc_from_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) -> Option<Slot> {
         let block = pool.get(state.partial)?;
         let at = block.at()?;
@@ -365,10 +365,9 @@ impl<L: RawLock> Slabs<L> {
             slot
         } else {
             let carved = block.carved.load(Relaxed);
-            // SAFETY: slabs in the partial list have a free slot or room for one more, and nobody
-            // has used what is not carved.
+            // SAFETY: a partial slab has a free slot or space for one more, and no slot was carved there before.
             let slot = unsafe { Slot::carve(at.add(carved as usize)) };
-            // Sweeps look at slots below this only.
+            // Loops over the slab's slots stop at this offset.
             block.carved.store(carved.add_exact(of.size()), Release);
             slot
         };
@@ -381,7 +380,7 @@ impl<L: RawLock> Slabs<L> {
         Some(slot)
     }
 
-    /// Puts a free slot back into its slab. Says if the slab is one in use.
+    /// Returns a free slot to its slab; true if the slab is in use, not draining.
     fn free_to_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State, slot: Slot) -> bool {
         let id = self.block_of(slot);
         let Some(block) = pool.get(id) else {
@@ -407,7 +406,7 @@ impl<L: RawLock> Slabs<L> {
         true
     }
 
-    /// A slab that could not be emptied is empty now.
+    /// A slab that could not be drained has become empty.
     fn clear_drain_failures(state: &mut State, block: &Block) {
         if block.failures.load(Relaxed) != 0 {
             block.failures.store(0, Relaxed);
@@ -415,14 +414,14 @@ impl<L: RawLock> Slabs<L> {
         }
     }
 
-    /// Puts the magazine's slots back into their slabs.
+    /// Returns the magazine's slots to their slabs.
     pub(crate) fn flush_magazine(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
         while let Some(slot) = state.magazine.pop() {
             self.free_to_slab(pool, of, state, slot);
         }
     }
 
-    /// Makes slots free: those for which nobody can have a reference any more.
+    /// Frees slots that no reader can refer to any more.
     ///
     /// # Safety
     ///
@@ -439,7 +438,7 @@ impl<L: RawLock> Slabs<L> {
             let class = slot.class();
             let Some(of) = self.get(class) else { continue };
             if !matches!(&held, Some(h) if h.class == class) {
-                // One lock at a time.
+                // Hold one class's lock at a time.
                 drop(held.take());
                 held = Some(FreeGuard {
                     class,
@@ -475,7 +474,7 @@ impl<L: RawLock> Slabs<L> {
         }
     }
 
-    /// Stops giving slots of a slab out, so that it empties. False if it was not a slab in use.
+    /// Stops allocating slots of a slab, so that it becomes empty. False if the slab was not in use.
     pub(crate) fn drain(&self, pool: &Pool<L>, id: u32) -> bool {
         let Some(block) = pool.get(id) else {
             return false;
@@ -487,7 +486,7 @@ impl<L: RawLock> Slabs<L> {
         if block.what() != Use::Slab {
             return false;
         }
-        // From here on slots go back to their slabs at once, until this one is empty.
+        // From here on freed slots return to their slabs at once, until this one is empty.
         self.flush_magazine(pool, of, &mut state);
         state.draining = state.draining.add_exact(1);
         pool.set_use(block, Use::Draining);
@@ -497,7 +496,7 @@ impl<L: RawLock> Slabs<L> {
         if self.has_free(of, block) {
             self.unlink_partial(pool, &mut state, block);
         }
-        // Out of the ring.
+        // Remove it from the ring.
         let (before, after) = (block.ring_prev.load(Relaxed), block.ring_next.load(Relaxed));
         if let (Some(b), Some(a)) = (pool.get(before), pool.get(after)) {
             b.ring_next.store(after, Relaxed);
@@ -513,8 +512,8 @@ impl<L: RawLock> Slabs<L> {
         true
     }
 
-    /// Is a slab left alone, since it could not be emptied not long ago? The longer, the more often
-    /// that was.
+    /// Whether a slab is left alone because it could not be drained a short while ago. The time doubles with each
+    /// failure in a row.
     fn is_backing_off(block: &Block, now: u32) -> bool {
         let failures = block.failures.load(Relaxed);
         // Attempts are a sequence number, which wraps.
@@ -522,9 +521,8 @@ impl<L: RawLock> Slabs<L> {
         failures != 0 && now.wrapping_sub(block.failed.load(Relaxed)) < rest
     }
 
-    /// The slab whose loss costs least: of those that the hand comes to next and that are not left
-    /// alone, the one with the fewest slots in use. NONE if there is no such slab, or none near.
-    /// `now` is a count of attempts.
+    /// The slab whose loss costs least: of the next slabs in front of the hand that are not backing off, the one with
+    /// the fewest slots in use. NONE if there is none within the first slabs looked at. `now` is a count of attempts.
     pub(crate) fn pick_drain_victim(&self, pool: &Pool<L>, of: &Class<L>, now: u32) -> u32 {
         let mut state = of.state.lock();
         let start = state.ring.current();
@@ -547,14 +545,14 @@ impl<L: RawLock> Slabs<L> {
             }
         }
         if best == NONE && at != NONE {
-            // They hold next to nothing that could be evicted: the next look begins behind them.
+            // The slabs looked at hold hardly anything that could be evicted: the next search begins behind them.
             state.ring.hand = Hand::at(at);
         }
         best
     }
 
-    /// Is every slot of a draining slab free? Then sections that begin from here on do not look
-    /// into it.
+    /// Whether every slot of a draining slab is free. If so, sections that begin from here on do not look into the
+    /// slab.
     pub(crate) fn try_finish_drain(&self, pool: &Pool<L>, id: u32) -> bool {
         let Some(block) = pool.get(id) else {
             return false;
@@ -572,33 +570,33 @@ impl<L: RawLock> Slabs<L> {
         empty
     }
 
-    /// The class of a slab, if `offset` is where one of its slots may be. A place that was noted in
-    /// an earlier section may be none any more: meanwhile the block can have become another class's
-    /// slab, and what lies there a piece of a value.
+    /// The class of a slab, if `offset` can be the offset of one of its slots. An offset that was noted in an earlier
+    /// section may be invalid: the block can have become another class's slab meanwhile, with a part of a value at that
+    /// offset.
     ///
-    /// The caller is in a read-side section, in which the block stays what it is found to be here.
+    /// The caller is in a read-side section, during which the block keeps the use that is found here.
     pub(crate) fn class_at(&self, block: &Block, offset: u32) -> Option<&Class<L>> {
-        // Its use first: with it comes the class that was noted before.
+        // Load the use first (acquire): the class was stored before it.
         if !block.holds_items() {
             return None;
         }
         let of = self.get(usize::from(block.class.load(Relaxed)))?;
-        // An offset of another class's slab can be anything.
+        // An offset noted in another class's slab is arbitrary.
         (offset.wrapping_sub(HEAD as u32) % of.size == 0).then_some(of)
     }
 
-    /// The slot at an offset of a slab, None if there is none yet.
+    /// The slot at an offset of a slab, None if none is carved there yet.
     ///
-    /// The caller is in a read-side section in which it has asked [`Slabs::class_at`], or holds the
-    /// class's lock and has seen that the block holds items.
+    /// The caller is in a read-side section in which it has called [`Slabs::class_at`], or holds the class's lock and
+    /// has checked that the block holds items.
     #[inline]
     pub(crate) fn slot_at(&self, block: &Block, offset: u32) -> Option<Slot> {
         if offset >= block.carved.load(Acquire) {
             return None;
         }
         let at: NonNull<u8> = block.at()?;
-        // SAFETY: below `carved` there are headers at the multiples of the slot size, which is
-        // where callers look; the slab is not given away while they are in their section.
+        // SAFETY: below `carved` there are headers at the multiples of the slot size, and callers pass only such
+        // offsets; the slab keeps its use while they are in their section.
         Some(unsafe { Slot::new(at.add(offset as usize)) })
     }
 }
@@ -663,8 +661,7 @@ impl<L: RawLock> Slots for ClassSlots<'_, L> {
     }
 }
 
-/// A class under its lock to which slots are given back; those that are no longer retired are booked
-/// at the end.
+/// A class, locked to free slots into it. The slots that are no longer retired are accounted for when it is unlocked.
 struct FreeGuard<'a, L: RawLock> {
     class: usize,
     of: &'a Class<L>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Slots for writers: one that is free, or one that becomes free in time.
+//! Allocating slots for writers: a free slot, or one that becomes free in time.
 
 use hippos_invariant::Exact;
 
@@ -14,20 +14,20 @@ use crate::sync::Relaxed;
 
 use super::commit::StoreError;
 
-/// Grace periods that one write waits for at most.
+/// The most grace periods that one write waits for.
 const MAX_GRACE_WAITS: u32 = 16;
-/// Times that one write looks again for what others are about to give back, with a nap before most.
+/// The most retries of one write, most of them after a short sleep, for slots that other threads are about to free.
 const MAX_RETRIES: u32 = 128;
-/// Times that it finds nothing to take and nothing on the way before it believes it.
+/// Scans that find nothing to evict and nothing about to be freed before the write gives up.
 const MAX_EMPTY_SCANS: u32 = 4;
-/// Retired memory is at most one part in so many of the limit (but at least the largest item),
-/// beside a batch for each CPU.
+/// The limit divided by this is the most that retired memory may take (but at least the largest item), beside a batch
+/// for each CPU.
 const RETIRED_SHARE: usize = 16;
-/// A class keeps at most one part in so many of its slots free.
+/// A class's number of slots divided by this is its largest reserve.
 const RESERVE_SHARE: u64 = 32;
-/// The reserve that a class starts with when it needs one.
+/// The first reserve of a class that needs one.
 const RESERVE_FIRST: u32 = 4;
-/// Items that a writer evicts to keep up the reserve, for each slot that it takes.
+/// Items that a writer evicts to refill the reserve, for each slot that it takes.
 const REFILL: usize = 2;
 
 /// Why there is no slot.
@@ -35,21 +35,21 @@ const REFILL: usize = 2;
 pub enum AllocError {
     /// The item is too large.
     TooLarge,
-    /// None is free now; one may be a little later.
+    /// No slot is free now; one may be a little later.
     Retry,
-    /// None is free, and there is nothing that could become free.
+    /// No slot is free, and none can become free.
     Exhausted,
 }
 
-/// What a writer may still do for a slot.
+/// The retries that a writer has left to get a slot.
 #[derive(Clone, Copy)]
 pub(crate) struct RetryBudget {
-    /// Grace periods.
+    /// Grace periods left.
     grace_waits: u32,
     retries: u32,
-    /// Times that it may find nothing.
+    /// Scans without a result left.
     empty_scans: u32,
-    /// It may sleep for other reasons than grace periods.
+    /// Whether it may sleep for other reasons than grace periods.
     waits: bool,
 }
 
@@ -63,14 +63,14 @@ impl From<AllocError> for StoreError {
 }
 
 impl RetryBudget {
-    /// One that ends with an error that is final.
+    /// The budget of a write whose error is final.
     pub(crate) const FULL: Self = Self {
         grace_waits: MAX_GRACE_WAITS,
         retries: MAX_RETRIES,
         empty_scans: MAX_EMPTY_SCANS,
         waits: true,
     };
-    /// A turn among others: one grace period at most, and no other sleep.
+    /// The budget of one turn among others: one grace period at most, and no other sleep.
     pub(crate) const ONE_TURN: Self = Self {
         grace_waits: 1,
         retries: MAX_RETRIES / 8,
@@ -93,8 +93,8 @@ impl RetryBudget {
 }
 
 impl<P: Platform> Store<P> {
-    /// A reserved slot of a class for a key of this hash: memory that has become free, a new slab, or
-    /// eviction. No lock or section is held; may sleep, as long as `budget` lasts.
+    /// Allocates a slot of a class, reserved, for a key of this hash: from freed memory, a new slab, or by eviction. No
+    /// lock or section is held; may sleep, as far as `budget` allows.
     #[inline]
     pub(crate) fn alloc(
         &self,
@@ -110,7 +110,7 @@ impl<P: Platform> Store<P> {
         Ok(slot)
     }
 
-    /// A slot that is free now. May be called in a section.
+    /// Allocates a slot that is free now. May be called in a section.
     #[inline]
     pub(crate) fn alloc_fast(&self, class: usize, hash: Hash) -> Option<Slot> {
         let ready = || self.slabs.alloc_slot(&self.pool, class, hash);
@@ -141,7 +141,7 @@ impl<P: Platform> Store<P> {
                 continue;
             }
             if !raised {
-                // Memory is full and the reserve did not last.
+                // Memory is full and the reserve was not sufficient.
                 raised = true;
                 self.raise_reserve(of);
                 self.platform.wake();
@@ -154,10 +154,10 @@ impl<P: Platform> Store<P> {
                 continue;
             }
             match self.evict_some(class, want as usize, SCAN_MAX) {
-                // Not all were looked at, or some are on their way.
+                // The scan did not reach all slots, or some are about to be freed.
                 (0, false) => budget.retry()?,
                 (1.., _) => self.wait_grace_period(&mut budget)?,
-                // The class has nothing to give: take a slab from another.
+                // The class has nothing to evict: take a slab from another class.
                 (0, true) => match self.steal(class) {
                     StealResult::Slab | StealResult::Working => budget.retry()?,
                     StealResult::Waiting => self.wait_grace_period(&mut budget)?,
@@ -171,7 +171,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Makes a class's reserve larger.
+    /// Increases a class's reserve.
     fn raise_reserve(&self, of: &Class<P::Lock>) {
         of.low_water.store(0, Relaxed);
         let most = of.slots() / RESERVE_SHARE;
@@ -181,7 +181,7 @@ impl<P: Platform> Store<P> {
         of.reserve.store(reserve, Relaxed);
     }
 
-    /// Waits for a grace period, or just for a moment.
+    /// Waits for a grace period, or only sleeps for a moment.
     fn wait_grace_period(&self, budget: &mut RetryBudget) -> Result<(), AllocError> {
         if budget.grace_waits == 0 {
             return self.short_sleep(budget);
@@ -191,7 +191,7 @@ impl<P: Platform> Store<P> {
         Ok(())
     }
 
-    /// Lets others run, who are about to give something back.
+    /// Sleeps for a moment, so that threads that are about to free slots can run.
     fn short_sleep(&self, budget: &mut RetryBudget) -> Result<(), AllocError> {
         budget.retry()?;
         if budget.waits {
@@ -201,19 +201,19 @@ impl<P: Platform> Store<P> {
         Err(AllocError::Retry)
     }
 
-    /// The most bytes that may wait for grace periods before writers do.
+    /// The most bytes that may wait for grace periods before writers wait too.
     fn max_retired(&self) -> u64 {
         (self.memory_limit() / RETIRED_SHARE).max(self.item_max) as u64
     }
 
-    /// Does too much wait for grace periods?
+    /// Whether too much memory waits for grace periods.
     #[inline]
     pub(crate) fn congested(&self) -> bool {
         self.retire.bytes() > self.max_retired()
     }
 
-    /// A writer's share of keeping the reserve: evicts a little when memory is full and less than
-    /// the reserve is free or on the way to it. No lock or section is held.
+    /// A writer's share of keeping the reserve: evicts a few items when memory is full and fewer slots than the reserve
+    /// are free or about to be freed. No lock or section is held.
     #[inline]
     pub(crate) fn refill_reserve(&self, class: usize) {
         if let Some(of) = self.slabs.get(class) {

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Storing: what a writer asks for and what it gets.
+//! Storing: a writer's conditions and the results.
 
 use crate::time::Expiry;
 
-/// How a reservation is stored.
+/// The condition of a store, and how it combines with an existing item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Verb {
-    /// Whether the key is there or not.
+    /// Unconditionally.
     #[default]
     Set,
-    /// Only if it is not.
+    /// Only if the key does not exist.
     Add,
-    /// Only if it is.
+    /// Only if the key exists.
     Replace,
-    /// The reservation's value goes behind that of the item, whose flags and expiry stay.
+    /// Appends the reservation's value to that of the item, whose flags and expiry stay.
     Append,
-    /// The reservation's value goes before that of the item, whose flags and expiry stay.
+    /// Prepends the reservation's value to that of the item, whose flags and expiry stay.
     Prepend,
 }
 
@@ -24,27 +24,27 @@ pub enum Verb {
 pub struct Commit {
     /// The verb.
     pub verb: Verb,
-    /// Only over an item of this CAS number. `Set` and `Replace` become memcached's `cas`: nothing
-    /// there is `NotFound`, another number, or 0, is `Exists`. `Append` and `Prepend` compare
-    /// unless it is 0. `Add` ignores it.
+    /// Stores only over an item with this CAS number. `Set` and `Replace` become memcached's `cas`: without an item the
+    /// outcome is `NotFound`; for another number, or 0, it is `Exists`. `Append` and `Prepend` compare unless it is 0.
+    /// `Add` ignores it.
     pub compare: Option<u64>,
     /// The new item's CAS number; None or 0 for the next one.
     pub new_cas: Option<u64>,
-    /// With `compare`: an older number than the item's stores too, but keeps the item's expiry and
-    /// win token and marks the new item stale (`ms` with I).
+    /// With `compare`: a number older than the item's stores too, but keeps the item's expiry and win token and marks
+    /// the new item stale (`ms` with I).
     pub invalidate: bool,
-    /// `Append` or `Prepend` to nothing stores the reservation as it is (`ms` with N).
+    /// `Append` or `Prepend` without an item stores the reservation as it is (`ms` with N).
     pub vivify: bool,
-    /// The new item is born stale (`md` with I and x).
+    /// The new item is stored as stale (`md` with I and x).
     pub stale: bool,
-    /// The new item is born with its win token given out (`mg` with N).
+    /// The new item is stored with its win token given out (`mg` with N).
     pub token_sent: bool,
     /// The key came base64-encoded.
     pub binary_key: bool,
 }
 
 impl Commit {
-    /// A plain store by a verb.
+    /// A plain store with this verb.
     pub fn new(verb: Verb) -> Self {
         Self {
             verb,
@@ -53,7 +53,7 @@ impl Commit {
     }
 }
 
-/// What became of a store.
+/// The outcome of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was stored under this CAS number.
@@ -65,7 +65,7 @@ pub enum Outcome {
     NotStored,
     /// The item has another CAS number.
     Exists,
-    /// There is nothing to compare with.
+    /// There is no item to compare with.
     NotFound,
 }
 
@@ -74,14 +74,14 @@ pub enum Outcome {
 pub enum StoreError {
     /// Key and value are more than the largest item holds.
     TooLarge,
-    /// No memory, though the store tried to make room.
+    /// There is no memory, even after eviction.
     OutOfMemory,
 }
 
-/// What became of a delete or an invalidation.
+/// The outcome of a delete or an invalidation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deleted {
-    /// Done; the class that the item was of.
+    /// Done. The class is that of the item.
     Deleted {
         /// For the class's counters.
         class: usize,
@@ -91,16 +91,16 @@ pub enum Deleted {
         /// For the class's counters.
         class: usize,
     },
-    /// There is nothing.
+    /// There is no item.
     NotFound,
 }
 
-/// What to do to a number.
+/// An arithmetic command's operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Arith {
     /// Subtract (stopping at 0) instead of adding (wrapping).
     pub decrement: bool,
-    /// How much.
+    /// The amount.
     pub by: u64,
     /// Only if the item has this CAS number.
     pub compare: Option<u64>,
@@ -110,7 +110,7 @@ pub struct Arith {
     pub expiry: Option<Expiry>,
 }
 
-/// What became of an arithmetic command.
+/// The outcome of an arithmetic command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     /// Done.
@@ -121,12 +121,12 @@ pub enum Arithmetic {
         cas: u64,
         /// Seconds until it expires, None for never.
         ttl: Option<u32>,
-        /// The same of the item that it replaced.
+        /// The same for the item before the command.
         ttl_before: Option<u32>,
         /// The class, for its counters.
         class: usize,
     },
-    /// There is nothing.
+    /// There is no item.
     NotFound,
     /// The item has another CAS number.
     Exists {

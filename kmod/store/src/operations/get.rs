@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Looking items up.
+//! Looking up items.
 
 use crate::hash::{self, Hash, Key};
 use crate::index::{self, Bucket};
@@ -9,37 +9,37 @@ use crate::store::{Guard, Store};
 
 use super::in_place::Change;
 
-/// What [`Store::lookup_one_line`] found.
+/// The result of [`Store::lookup_one_line`].
 pub enum OneLineLookup<'g> {
-    /// The item, which a hit leaves as it is.
+    /// The item. The hit does not have to be recorded in it.
     Hit(Item<'g>),
     /// There is none.
     Miss,
-    /// It can't tell: [`Store::get`] has to.
+    /// Undecided: call [`Store::get`].
     Undecided,
 }
 
-/// What [`Store::try_inspect`] found.
+/// The result of [`Store::try_inspect`].
 pub enum Inspected<'g> {
-    /// The item and what changes in it in place.
+    /// The item and its fields that change in place.
     Hit(Item<'g>, ItemSnapshot),
     /// There is none.
     Miss,
-    /// The item is being changed just now.
+    /// A writer is changing the item just now.
     Changing,
 }
 
-/// A lookup under way: see [`Store::begin_lookup`].
+/// A lookup in progress: see [`Store::begin_lookup`].
 #[derive(Clone, Copy)]
 pub struct Lookup<'g> {
     hash: Hash,
     bucket: Option<&'g Bucket>,
-    /// The first one under the hash's tag.
+    /// The first slot that has the hash's tag.
     slot: Option<Slot>,
 }
 
 impl Lookup<'_> {
-    /// None.
+    /// No lookup.
     pub const NONE: Self = Self {
         hash: Hash(0),
         bucket: None,
@@ -48,19 +48,19 @@ impl Lookup<'_> {
 }
 
 impl<P: Platform> Store<P> {
-    /// Brings the bucket of a hash near. Worth it some 100 ns before the lookup.
+    /// Prefetches the bucket of a hash, which should be some 100 ns before the lookup.
     #[inline]
     pub fn prefetch(&self, hash: Hash) {
         self.index.prefetch(hash);
     }
 
-    /// Brings the item that the hash probably belongs to near; the bucket should be by now.
+    /// Prefetches the item that the hash probably belongs to; the bucket should have been prefetched.
     #[inline]
     pub fn prefetch_item(&self, _guard: &Guard<'_, P>, hash: Hash) {
         self.index.prefetch_item(hash);
     }
 
-    /// Begins a lookup: fetches the bucket. [`Store::advance_lookup`] is worth it some 100 ns later.
+    /// Begins a lookup: prefetches the bucket. Call [`Store::advance_lookup`] some 100 ns later.
     #[inline(always)]
     pub fn begin_lookup<'g>(&'g self, _guard: &'g Guard<'_, P>, hash: Hash) -> Lookup<'g> {
         Lookup {
@@ -70,7 +70,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Goes on with a lookup: fetches the item that it will probably find.
+    /// Continues a lookup: prefetches the item that it will probably find.
     #[inline(always)]
     pub fn advance_lookup<'g>(&'g self, _guard: &'g Guard<'_, P>, lookup: &mut Lookup<'g>) {
         if let Some(bucket) = lookup.bucket {
@@ -81,7 +81,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Ends a lookup of `key`, whose hash it began with: as [`Store::get`].
+    /// Ends a lookup of `key`, whose hash it began with: the result is that of [`Store::get`].
     #[inline(always)]
     pub fn finish_lookup<'g>(
         &self,
@@ -90,7 +90,7 @@ impl<P: Platform> Store<P> {
         lookup: &Lookup<'g>,
     ) -> Option<Item<'g>> {
         if let Some(slot) = lookup.slot {
-            // It was linked in this section, as if found now.
+            // The slot was found linked in this section, so the result is as valid as one found now.
             let item = self.item(guard, slot);
             let same = match Key::new(key) {
                 Some(key) => slot.is(&key),
@@ -109,7 +109,7 @@ impl<P: Platform> Store<P> {
         self.get(guard, key, hash)
     }
 
-    /// The quickest look at a key, which is right nearly always. Any context.
+    /// The fastest lookup, which decides nearly always. Any context.
     #[inline(always)]
     pub fn lookup_one_line<'g>(&self, guard: &'g Guard<'_, P>, key: &Key) -> OneLineLookup<'g> {
         match self.index.lookup_bucket(key.hash(&self.secrets), key) {
@@ -126,8 +126,8 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// The item of a key, if it is there, not expired and not flushed; its being hit is noted for
-    /// eviction. Any context. Counts only what had expired or was flushed.
+    /// The item of a key, if it exists and is neither expired nor flushed; records the hit for eviction. Any context.
+    /// Counts only expired and flushed items.
     #[inline(always)]
     pub fn get<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
         let item = self.peek(guard, key, hash)?;
@@ -135,7 +135,7 @@ impl<P: Platform> Store<P> {
         Some(item)
     }
 
-    /// As [`Store::get`], but leaves no trace in the item.
+    /// Like [`Store::get`], but does not record the hit.
     #[inline(always)]
     pub fn peek<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
         let slot = self.index.find(hash, |slot| hash::same(slot.key(), key))?;
@@ -146,7 +146,7 @@ impl<P: Platform> Store<P> {
         Some(self.item(guard, slot))
     }
 
-    /// As [`Store::peek`], with what changes in place as it was at one moment. Any context.
+    /// Like [`Store::peek`], with a snapshot of the fields that change in place. Any context.
     #[inline]
     pub fn try_inspect<'g>(
         &self,
@@ -168,7 +168,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// As [`Store::try_inspect`], but waits while the item is being changed. Process context.
+    /// Like [`Store::try_inspect`], but waits while a writer changes the item. Process context.
     pub fn inspect<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -178,21 +178,21 @@ impl<P: Platform> Store<P> {
         match self.try_inspect(guard, key, hash) {
             Inspected::Hit(item, seen) => Some((item, seen)),
             Inspected::Miss => None,
-            // Who changes it holds the stripe's lock, which this takes.
+            // A writer that changes it holds the stripe's lock, which `modify` takes.
             Inspected::Changing => self.modify(guard, key, hash, |_, _| Change::default()),
         }
     }
 
-    /// What changes in an item in place, as it was at one moment. Process context.
+    /// A snapshot of the item's fields that change in place. Process context.
     pub fn snapshot_of(&self, item: &Item<'_>) -> ItemSnapshot {
         item.snapshot().unwrap_or_else(|| {
-            // Who changes it holds this lock.
+            // A writer that changes it holds this lock.
             let _chain = self.index.lock(self.hash_of(item.slot()));
             item.fields()
         })
     }
 
-    /// Notes a hit on an item that [`Store::peek`] found. Any context.
+    /// Records a hit on an item that [`Store::peek`] found. Any context.
     #[inline]
     pub fn bump(&self, item: &Item<'_>) {
         item.hit(self.cap);

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! All writes to the header of an item that readers can find, but for the marks of a hit.
+//! All writes to the header of an item that readers can find, except the marks of a hit.
 //!
-//! Each holds the stripe's lock, so that an update, which copies the header to a new item, neither
-//! loses one nor copies half of one, and a decision (is the token free, is the item still there) and
-//! the write that follows from it are one step. Process context, therefore: no reader in softirq
-//! changes an item.
+//! Each writer holds the stripe's lock. An update, which copies the header to a new item, therefore neither loses a
+//! write nor copies half of one, and a decision (is the token free, does the item still exist) and the write that
+//! follows from it are one step. This needs process context: no reader in softirq changes an item.
 //!
-//! The marks of a hit (reference count, access time, [`FETCHED`](crate::item::FETCHED)) are written by
-//! readers without the lock, and may be lost.
+//! The marks of a hit (reference count, access time, [`FETCHED`](crate::item::FETCHED)) are written by readers without
+//! the lock, and may be lost.
 
 use crate::hash::{self, Hash};
 use crate::index::{Chain, EntryPosition};
@@ -17,24 +16,24 @@ use crate::platform::{Platform, RawLock};
 use crate::store::{Guard, Store};
 use crate::time::Expiry;
 
-/// What a client that reads an item changes in it.
+/// The changes that a client makes to an item that it reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// A new expiry; None keeps the item's.
     pub expiry: Option<Expiry>,
-    /// The win token is given out.
+    /// Whether the win token is given out.
     pub token: bool,
 }
 
 impl<L: RawLock> Chain<'_, L> {
-    /// Changes an item of this chain, whose stripe is held.
+    /// Changes an item of this chain, whose stripe is locked.
     fn change(&self, place: &EntryPosition<'_>, fields: &Fields) {
         place.slot.change(fields);
     }
 }
 
 impl<P: Platform> Store<P> {
-    /// Gives an item a new expiry. Returns its class. Process context.
+    /// Sets an item's expiry. Returns its class. Process context.
     pub fn touch(&self, key: &[u8], hash: Hash, expiry: Expiry) -> Option<usize> {
         let chain = self.index.lock(hash)?;
         let place = chain.find(|s| hash::same(s.key(), key))?;
@@ -50,10 +49,9 @@ impl<P: Platform> Store<P> {
         Some(place.slot.class())
     }
 
-    /// Finds an item and changes it as `decide` says from what it sees, in one step. Returns the
-    /// item as it was before. The token is given out only if it has not been: `decide` sees that
-    /// it is free. Process context; `decide` is called with a spin lock held. Counts only what had
-    /// expired or was flushed.
+    /// Finds an item and changes it by the result of `decide`, which sees the item, in one step. Returns the item as it
+    /// was before. The token is given out only if it is free, which `decide` can see. Process context; `decide` is
+    /// called with a spin lock held. Counts only expired and flushed items.
     pub fn modify<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -64,7 +62,7 @@ impl<P: Platform> Store<P> {
         let chain = self.index.lock(hash)?;
         let place = chain.find(|s| hash::same(s.key(), key))?;
         let item = self.item(guard, place.slot);
-        // Nobody else writes to it now.
+        // No other thread writes to it now.
         let seen = item.fields();
         if !self.is_valid_snapshot(&item, &seen) {
             self.note_dead(guard, place.slot);

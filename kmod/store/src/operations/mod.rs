@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What callers do with a store.
+//! The store's operations for its callers.
 
 pub(crate) mod allocate;
 pub(crate) mod commit;

@@ -6,9 +6,8 @@ use hippos_invariant::Exact;
 /// The digits of the largest number.
 pub(crate) const DIGITS: usize = 20;
 
-/// Reads a value as memcached's `strtoull` does: white space, an optional sign, digits, and then
-/// white space, a zero byte or the end. A negative number is one only if its two's complement is
-/// small: `-18446744073709551615` is 1.
+/// Parses a value as memcached's `strtoull` does: white space, an optional sign, digits, and then white space, a zero
+/// byte or the end. A negative number is accepted only if its two's complement is small: `-18446744073709551615` is 1.
 pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     let space = |b: &u8| matches!(*b, b' ' | b'\t'..=b'\r');
     let mut rest = value.iter().skip_while(|b| space(b)).copied().peekable();
@@ -33,7 +32,7 @@ pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     Some(number)
 }
 
-/// Writes a number to the end of `buf` and returns what was written.
+/// Writes a number to the end of `buf` and returns the digits.
 pub(crate) fn format(mut number: u64, buf: &mut [u8; DIGITS]) -> &[u8] {
     let mut digits = 0usize;
     for place in buf.iter_mut().rev() {
@@ -52,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parses_as_strtoull() {
+    fn parse_accepts_what_strtoull_accepts() {
         let cases: [(&[u8], Option<u64>); 20] = [
             (b"0", Some(0)),
             (b"42", Some(42)),
@@ -81,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn formats() {
+    fn format_writes_the_decimal_digits() {
         let mut buf = [0; DIGITS];
         assert_eq!(format(0, &mut buf), b"0");
         assert_eq!(format(1900, &mut buf), b"1900");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Slots that a caller holds: reserved ones to fill, pinned ones to read beyond a section.
+//! Slots that a caller holds: reserved ones to be filled, and pinned ones to be read outside a section.
 
 use core::mem::ManuallyDrop;
 
@@ -15,8 +15,7 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
 
-/// A slot with its key, to be filled with the value and committed. It is not linked; dropped, it is
-/// free again.
+/// A slot with its key, to be filled with the value and committed. It is not linked; dropping it frees the slot.
 pub struct Reservation<'s, P: Platform> {
     pub(crate) store: &'s Store<P>,
     pub(crate) slot: Slot,
@@ -28,7 +27,7 @@ pub struct Reservation<'s, P: Platform> {
 unsafe impl<P: Platform> Send for Reservation<'_, P> {}
 
 impl<'s, P: Platform> Reservation<'s, P> {
-    /// Takes over a slot that was reserved by `Slabs::alloc_slot`, of a class that holds such an item.
+    /// Takes over a slot of a sufficient class that `Slabs::alloc_slot` reserved.
     pub(crate) fn new(
         store: &'s Store<P>,
         slot: Slot,
@@ -46,7 +45,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
         new
     }
 
-    /// Makes the slot an item of this key and length, nothing written.
+    /// Initialises the slot for an item with this key and value length; the value is not written yet.
     pub(crate) fn init_item(&mut self, key: &[u8], value_len: usize) {
         // SAFETY: the slot is this reservation's, and its class was chosen for key and value.
         unsafe { self.slot.init_item(key, value_len) };
@@ -61,7 +60,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
         self.slot.header().expiry.store(expiry.0, Relaxed);
     }
 
-    /// When the item is to expire.
+    /// When the item will expire.
     pub fn expiry(&self) -> Expiry {
         Expiry(self.slot.header().expiry.load(Relaxed))
     }
@@ -76,7 +75,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
         self.hash
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that it occupies.
     pub fn footprint(&self) -> usize {
         let of = self.store.slabs.get(self.class());
         of.map_or(0, |of| of.size() as usize)
@@ -98,11 +97,10 @@ impl<'s, P: Platform> Reservation<'s, P> {
         self.slot.value_len().sub_exact(self.written)
     }
 
-    /// Writes the next bytes of the value. Returns how many were taken: fewer than offered if the
-    /// value is full.
+    /// Writes the next bytes of the value. Returns how many were accepted: fewer than offered if the value is full.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> usize {
-        // SAFETY: the slot is this reservation's and was shaped.
+        // SAFETY: the slot is this reservation's and was initialised.
         let n = unsafe { self.slot.write_value(self.written, bytes) };
         self.written = self.written.add_exact(n);
         n
@@ -110,7 +108,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
 
     /// Fills the rest of the value with a byte.
     pub(crate) fn pad(&mut self, byte: u8) {
-        // SAFETY: the slot is this reservation's and was shaped.
+        // SAFETY: the slot is this reservation's and was initialised.
         unsafe { self.slot.pad(self.written, byte) };
         self.written = self.slot.value_len();
     }
@@ -125,7 +123,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
         self.store.commit(self, commit)
     }
 
-    /// Gives up the slot without freeing it: it was published.
+    /// Gives up the slot without freeing it, because it was published.
     pub(crate) fn into_published(self) {
         let _ = ManuallyDrop::new(self);
     }
@@ -144,8 +142,8 @@ impl<P: Platform> Drop for Reservation<'_, P> {
     }
 }
 
-/// An item whose bytes stay readable beyond the section that it was found in, for sending a large
-/// value without a copy. Its memory can't be used for anything else meanwhile: keep it short.
+/// An item whose bytes stay readable after the section that it was found in, for sending a large value without a copy.
+/// Its memory cannot be reused meanwhile, so hold it briefly.
 pub struct Pin<'s, P: Platform> {
     slot: Slot,
     store: &'s Store<P>,
@@ -167,7 +165,7 @@ impl<P: Platform> Pin<'_, P> {
         self.slot.key()
     }
 
-    /// The store whose item it is.
+    /// The store that the item belongs to.
     pub fn store(&self) -> &Store<P> {
         self.store
     }
@@ -180,10 +178,10 @@ impl<P: Platform> Drop for Pin<'_, P> {
 }
 
 impl<P: Platform> Store<P> {
-    /// Pins an item of this store. None if it is pinned 255 times already: then copy.
+    /// Pins an item of this store. None if it has 255 pins already: copy it then.
     pub fn pin(&self, item: &Item<'_>) -> Option<Pin<'_, P>> {
         let slot = item.slot();
-        // Is it ours? Else the pin could outlive it.
+        // Check that the item belongs to this store, or the pin could outlive it.
         let block = self.pool.get(self.slabs.block_of(slot))?.at()?.as_ptr() as usize;
         if slot.address().get() & !self.pool.block_size().sub_exact(1) != block {
             return None;
@@ -191,7 +189,7 @@ impl<P: Platform> Store<P> {
         item.pin().map(|slot| Pin { slot, store: self })
     }
 
-    /// A slot for an item, to be filled and committed. Process context; may sleep to make room.
+    /// Allocates a slot for an item, to be filled and committed. Process context; may sleep to evict others.
     pub fn reserve(
         &self,
         key: &[u8],
@@ -206,9 +204,8 @@ impl<P: Platform> Store<P> {
         new.map_err(|short| self.refused(short, key.len(), value_len))
     }
 
-    /// As [`Store::reserve`], as a turn among others: it sleeps for one grace period at most. When the
-    /// error is not final, the caller may try again a little later; giving up is to be told to
-    /// [`Store::refused`].
+    /// Like [`Store::reserve`], as one turn among others: it sleeps for at most one grace period. When the error is not
+    /// final, the caller may retry a little later; if it gives up, it calls [`Store::refused`].
     pub fn try_reserve(
         &self,
         key: &[u8],
@@ -222,7 +219,7 @@ impl<P: Platform> Store<P> {
         })
     }
 
-    /// As [`Store::reserve`], if there is a free slot. Does not sleep.
+    /// Like [`Store::reserve`], but only if there is a free slot. Does not sleep.
     #[inline]
     pub fn reserve_nowait(
         &self,
@@ -240,7 +237,7 @@ impl<P: Platform> Store<P> {
         new.ok()
     }
 
-    /// Counts that an item was refused, and returns the reason as an error.
+    /// Counts that an item was refused, and returns the error for the reason.
     pub fn refused(&self, short: AllocError, key_len: usize, value_len: usize) -> StoreError {
         let error = StoreError::from(short);
         if error == StoreError::OutOfMemory {
@@ -266,7 +263,7 @@ impl<P: Platform> Store<P> {
         }
         let class = self.class_of(key.len(), value_len);
         let class = class.map_err(|_| AllocError::TooLarge)?;
-        // It will be needed when the value has been written.
+        // The commit will need these lines once the value has been written.
         self.index.prefetch_for_writing(hash);
         let slot = alloc(class)?;
         let new = Reservation::new(self, slot, key, hash, value_len);

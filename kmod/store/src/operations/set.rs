@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Storing and deleting.
 //!
-//! Process context. Memory is found and bytes are copied before a stripe is
-//! locked, so that locks are held for a few hundred instructions at most.
+//! Process context. Memory is allocated and bytes are copied before a stripe is locked, so that locks are held for a
+//! few hundred instructions at most.
 
 use crate::counters::Counter;
 use crate::hash::{self, Hash};
@@ -16,11 +16,12 @@ use crate::sync::Relaxed;
 use super::commit::{Commit, Deleted, Outcome, StoreError, Verb};
 use super::reservation::Reservation;
 
-/// What became of an attempt to link a slot.
+/// The result of an attempt to link a slot.
 pub(super) enum Linked {
-    /// It is linked; the slot that it replaced, or that had to make room, is to be retired.
+    /// It is linked. `old` is the slot that it replaced, or that was removed to make space in the chain: the caller
+    /// retires it.
     Done { old: Option<Slot> },
-    /// The bucket is full and there was no overflow bucket.
+    /// The bucket is full and there is no overflow bucket.
     Full,
 }
 
@@ -34,7 +35,7 @@ impl<P: Platform> Store<P> {
         self.slabs.class_for(size).ok_or(StoreError::TooLarge)
     }
 
-    /// Whether the item that a writer found, under its stripe's lock, is alive; counted if not.
+    /// Whether the item that a writer found, under its stripe's lock, is valid. An invalid one is counted.
     pub(crate) fn check_valid(&self, slot: Slot) -> bool {
         let alive = self.is_valid(slot);
         if !alive {
@@ -51,8 +52,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Stores a reservation. What of its value was not written is zeroes. Process context, may
-    /// sleep.
+    /// Stores a reservation. The part of its value that was not written is zeroed. Process context, may sleep.
     pub fn commit(
         &self,
         reservation: Reservation<'_, P>,
@@ -68,7 +68,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Set, add, replace and compare-and-swap. What was not stored comes back.
+    /// Set, add, replace and compare-and-swap. A reservation that was not stored is returned.
     pub(super) fn store_reservation<'s>(
         &'s self,
         new: Reservation<'s, P>,
@@ -92,7 +92,7 @@ impl<P: Platform> Store<P> {
                 .as_ref()
                 .map(|p| p.slot)
                 .filter(|s| self.check_valid(*s));
-            // What is kept of the old item is read anew with each try.
+            // The marks that are kept of the old item are read again in each try.
             let mut marks = born;
             slot.header().expiry.store(expiry, Relaxed);
             let refused = match (commit.verb, commit.compare, live) {
@@ -135,7 +135,7 @@ impl<P: Platform> Store<P> {
                 }
                 Linked::Full => {
                     drop(chain);
-                    // A chain can be as long as it may be, however many overflow buckets are spare.
+                    // A chain can have its maximum length while overflow buckets are spare.
                     force = tried || !self.add_overflow();
                     tried = true;
                 }
@@ -144,8 +144,8 @@ impl<P: Platform> Store<P> {
         (Err(StoreError::OutOfMemory), Some(new))
     }
 
-    /// Publishes a slot, complete but for marks, times, CAS number and epoch: in the place of
-    /// `found` or in a new one. With `force` it takes another item's place if there is no other.
+    /// Publishes a slot that is complete except for marks, times, CAS number and epoch: in place of `found`, or in a
+    /// new entry. With `force` it replaces any other item if there is no free entry.
     pub(super) fn link<'i>(
         &self,
         chain: &mut Chain<'i, P::Lock>,
@@ -160,7 +160,7 @@ impl<P: Platform> Store<P> {
         header.epoch.store(epoch, Relaxed);
         header.atime.store(self.clock.now(), Relaxed);
         if let Some(place) = found {
-            // Storing over an item counts as use of it.
+            // Storing over an item counts as a use of it.
             let refs = place.slot.header().refs.load(Relaxed);
             header
                 .refs
@@ -190,7 +190,7 @@ impl<P: Platform> Store<P> {
         Linked::Full
     }
 
-    /// Removes an item, of this CAS number if one is given. Process context, may sleep.
+    /// Removes an item, only of this CAS number if one is given. Process context, may sleep.
     pub fn delete(&self, key: &[u8], hash: Hash, compare: Option<u64>) -> Deleted {
         let Some(mut chain) = self.index.lock(hash) else {
             return Deleted::NotFound;

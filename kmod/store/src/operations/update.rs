@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Items that are made from others: append, prepend, count up and down.
+//! Items that are made from existing ones: append, prepend, increment and decrement.
 
 use hippos_invariant::Exact;
 
@@ -18,10 +18,10 @@ use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, Verb};
 use super::number;
 use super::reservation::Reservation;
 
-/// The marks that stay when the new item passes for the old one, changed in place: all.
+/// The marks that the new item keeps if it counts as the old one, changed in place: all of them.
 const KEPT: u8 = !0;
 
-/// An item that an update made.
+/// An item that an update stored.
 struct Made {
     cas: u64,
     class: usize,
@@ -30,7 +30,7 @@ struct Made {
     before: u32,
 }
 
-/// How an update of an item in place of the old one ended, if not by success.
+/// Why an update did not replace the old item.
 enum Refused<R> {
     Missing,
     Exists { class: usize },
@@ -39,9 +39,8 @@ enum Refused<R> {
 }
 
 impl<P: Platform> Store<P> {
-    /// Replaces an item by one that is made from it, losing no change in between. `make` tells the
-    /// value's length and which marks stay and, given a reservation, fills it; it may be called
-    /// several times.
+    /// Replaces an item by one that is made from it, without losing a concurrent change. `make` returns the value's
+    /// length and the marks to keep, and fills a reservation if it is given one; it may be called several times.
     fn update<R>(
         &self,
         key: &[u8],
@@ -57,7 +56,7 @@ impl<P: Platform> Store<P> {
             let Some(old) = self.peek(&guard, key, hash) else {
                 return Err(Refused::Missing);
             };
-            // Values never change, so this guards the number alone.
+            // Values never change in place, so the CAS number alone detects a concurrent change.
             let seen = old.cas();
             if compare.is_some_and(|cas| cas != seen) {
                 return Err(Refused::Exists { class: old.class() });
@@ -91,16 +90,16 @@ impl<P: Platform> Store<P> {
             let Some(mut chain) = self.index.lock(hash) else {
                 return Err(Refused::Missing);
             };
-            // The section keeps the slot from being reused: the same slot is the same item.
+            // The section keeps the slot from being reused: the same slot is still the same item.
             let place = chain.find(|s| s == old.slot());
-            // An item whose time a touch has ended is not brought back.
+            // An item that a touch has made expire is not revived.
             let same = |p: &EntryPosition<'_>| old.cas() == seen && self.is_valid(p.slot);
             let Some(place) = place.filter(same) else {
                 drop(chain);
                 spare = Some(new);
                 continue;
             };
-            // Under the lock: who changed them in place until now is not lost.
+            // Read under the lock, so that no concurrent change is lost.
             let before = old.slot().header().expiry.load(Relaxed);
             let expiry = expiry.map_or(before, |e| e.0);
             new.set_expiry(Expiry(expiry));
@@ -108,17 +107,17 @@ impl<P: Platform> Store<P> {
             let cas = self.next_cas(new_cas);
             let slot = new.slot;
             let charge = Charge::of(slot);
-            // In the old one's place, so it is never full.
+            // It takes the old item's entry, so the chain cannot be full.
             slot.header()
                 .refs
                 .store(old.slot().header().refs.load(Relaxed), Relaxed);
-            // Of the old one's epoch: if all was flushed meanwhile, what is made from it is gone too.
+            // The new item gets the old one's epoch: if all items were flushed meanwhile, it is flushed too.
             let epoch = old.slot().header().epoch.load(Relaxed);
             self.link(&mut chain, Some(&place), slot, (cas, epoch), marks, false);
             drop(chain);
             new.into_published();
             drop(guard);
-            // With all marks kept it passes for the same item.
+            // If all marks are kept, it counts as the same item.
             if kept != KEPT {
                 self.count(Counter::TotalItems, 1);
             }
@@ -158,7 +157,7 @@ impl<P: Platform> Store<P> {
                         new.write(second);
                     }
                     let len = old.value().len().add_exact(part.written().len());
-                    // It is an item made anew.
+                    // It counts as a new item.
                     Ok::<_, ()>((len, BINARY_KEY))
                 },
             );
@@ -168,7 +167,7 @@ impl<P: Platform> Store<P> {
                 Err(Refused::Error(error)) => Err(error),
                 Err(Refused::By(())) => Ok(Outcome::NotStored),
                 Err(Refused::Missing) if commit.vivify => {
-                    // If it is there by now, join after all.
+                    // If the key exists by now, join after all.
                     let add = Commit {
                         verb: Verb::Add,
                         ..*commit
@@ -186,8 +185,8 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Adds to or subtracts from a decimal number. A shorter number than before is padded with
-    /// spaces to the old length. Process context, may sleep.
+    /// Adds to or subtracts from a decimal number. A number with fewer digits than before is padded with spaces to the
+    /// old length. Process context, may sleep.
     pub fn arith(&self, key: &[u8], hash: Hash, how: &Arith) -> Result<Arithmetic, StoreError> {
         let mut value = 0;
         let made = self.update(
@@ -210,7 +209,7 @@ impl<P: Platform> Store<P> {
                     new.write(digits);
                     new.pad(b' ');
                 }
-                // What fits is changed in place, as far as memcached tells.
+                // memcached changes the value in place if it fits: keep all marks then.
                 if digits.len() <= text.len() {
                     Ok::<_, ()>((text.len(), KEPT))
                 } else {

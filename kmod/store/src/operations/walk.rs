@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A walk over all items, beside readers and writers.
+//! A walk over all items, concurrent with readers and writers.
 
 use hippos_invariant::Exact;
 
@@ -13,26 +13,26 @@ use crate::sync::Relaxed;
 /// Slots that are looked at between two pauses.
 const SCAN_MAX: usize = 256;
 
-/// What a step of a walk came to.
+/// The result of one step of a walk.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'g> {
     /// An item.
     Item(Item<'g>),
-    /// Much was looked at: time to end the section and begin another.
+    /// Many slots were looked at: end the section and begin another.
     Pause,
     /// The walk is over.
     End,
 }
 
-/// A walk in the order of slabs. An item that stays for the whole walk comes exactly once; one
-/// that is stored or replaced meanwhile may come or not.
+/// A walk in the order of slabs. An item that exists for the whole walk is returned exactly once; one that is stored or
+/// replaced meanwhile may be returned or not.
 pub struct Walk<'s, P: Platform> {
     store: &'s Store<P>,
-    /// The classes that it goes through, a bit for each.
+    /// The classes to walk, one bit each.
     classes: u64,
     block: u32,
     offset: u32,
-    /// Slots until the next pause.
+    /// Slots left until the next pause.
     left: usize,
 }
 
@@ -42,8 +42,7 @@ impl<P: Platform> Store<P> {
         self.walk_classes(u64::MAX)
     }
 
-    /// Starts a walk over the items of some classes, bit i for class i. Of other classes' slabs no
-    /// slot is looked at.
+    /// Starts a walk over the items of some classes, bit i for class i. The slots of other classes' slabs are skipped.
     pub fn walk_classes(&self, classes: u64) -> Walk<'_, P> {
         Walk {
             store: self,
@@ -56,7 +55,7 @@ impl<P: Platform> Store<P> {
 }
 
 impl<'s, P: Platform> Walk<'s, P> {
-    /// Whether a slab's class is one to go through. The section has found that the block is a slab.
+    /// Whether a slab's class is to be walked. The caller has found in this section that the block is a slab.
     fn wants(&self, block: &Block) -> bool {
         let class = u32::from(block.class.load(Relaxed));
         self.classes
@@ -64,7 +63,7 @@ impl<'s, P: Platform> Walk<'s, P> {
             .is_some_and(|bits| bits & 1 != 0)
     }
 
-    /// The next item. Sections may change from step to step, and are to end at a pause.
+    /// The next item. Each step may have a section of its own; the section must end at a pause.
     pub fn next<'g>(&mut self, guard: &'g Guard<'s, P>) -> Step<'g> {
         let store = self.store;
         while let Some(left) = self.left.checked_sub(1) {

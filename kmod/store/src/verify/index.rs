@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The index: its chains, and the entry of each item.
+//! Checks the index: its chains, and the entry of each item.
 
 use super::{broken, count, equal, Rule, Set, Violation};
 use crate::hash;
@@ -13,10 +13,10 @@ use crate::sync::Relaxed;
 /// The part of a bucket's head that is a filter.
 const FILTER: u64 = 0xffff << 48;
 
-/// Buckets between two chances for others to run.
+/// Buckets between two calls of `cond_resched`.
 const RELAX: usize = 4096;
 
-/// What the index holds.
+/// The contents of the index.
 #[derive(Default)]
 struct Seen {
     entries: Set,
@@ -59,7 +59,7 @@ impl<P: Platform> Store<P> {
         let Some(mut bucket) = self.index.bucket(at) else {
             return broken(Rule::Bucket, None, 1, 0);
         };
-        // The tags that all heads until here let pass.
+        // The tags that the filters of all heads so far let pass.
         let mut passed = FILTER;
         let mut length = 0;
         loop {
@@ -90,7 +90,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Whether an overflow bucket may lie there.
+    /// Whether an overflow bucket may lie at this address.
     fn is_overflow(&self, address: usize) -> bool {
         let block = self.block_at(address);
         block.is_some_and(|(block, _)| block.what() == Use::Overflow) && address % BUCKET == 0
@@ -126,7 +126,7 @@ impl<P: Platform> Store<P> {
         all.is(listed, Rule::OverflowBuckets, None)
     }
 
-    /// Whether an item is found under its key.
+    /// Whether an item's key finds the item.
     pub(super) fn verify_lookup(&self, class: usize, slot: Slot) -> Result<(), Violation> {
         let this = Some(class);
         let hash = self.hash_of(slot);

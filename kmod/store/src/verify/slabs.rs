@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The slabs of a class: each slot, and the lists and counts that it should be in. Differences wrap,
-//! since a wrong count is to be reported, not to end the check.
+//! Checks the slabs of a class: each slot, and the lists and counts that it should be in. Differences wrap, because a
+//! wrong count is to be reported and must not end the check.
 
 use super::{broken, count, equal, Rule, Set, Slots, Violation};
 use crate::config::Eviction;
@@ -15,7 +15,7 @@ use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
 
-/// What the slabs of a class hold.
+/// The contents of the slabs of a class.
 #[derive(Default)]
 struct Tally {
     slots: Slots,
@@ -26,7 +26,7 @@ struct Tally {
     failed: u64,
     /// Free slots of slabs in use, carved or not.
     free: u64,
-    /// Slots that are free by their own word, and those in slabs' lists.
+    /// Slots in the free state, and those in slabs' lists.
     freed: Set,
     listed: Set,
     /// Slots that the policy's queues should hold.
@@ -35,7 +35,7 @@ struct Tally {
     bytes: u64,
 }
 
-/// Where a class's lists begin.
+/// The starts of a class's lists.
 struct Lists {
     ring: u32,
     partial: u32,
@@ -146,8 +146,7 @@ impl<P: Platform> Store<P> {
         block.holds_items() && usize::from(block.class.load(Relaxed)) == class
     }
 
-    /// Calls `f` with each slot of a slab that was carved. The caller is in a section in which the
-    /// block is a slab of the class.
+    /// Calls `f` with each carved slot of a slab. The caller is in a section in which the block is a slab of the class.
     fn each_slot(
         &self,
         of: &Class<P::Lock>,
@@ -242,7 +241,7 @@ impl<P: Platform> Store<P> {
             _ => MAIN,
         };
         if queue & NOWHERE != 0 {
-            // Picked to be evicted.
+            // It was picked to be evicted.
         } else if queue & MAIN != 0 {
             seen.main.add(address);
         } else {
@@ -267,7 +266,7 @@ impl<P: Platform> Store<P> {
         Ok(())
     }
 
-    /// The slot at an offset of a block, if there is one of this class. The caller is in a section.
+    /// The slot at an offset of a block, if it is one of this class. The caller is in a section.
     fn slot_in(
         &self,
         class: usize,
@@ -303,7 +302,7 @@ impl<P: Platform> Store<P> {
             }
         }
         seen.slabs.is(ring, Rule::SlabRing, Some(class))?;
-        // The hand is somewhere in it.
+        // The hand must be in the ring.
         let hand = self.pool.get(lists.hand);
         let there = hand.is_none_or(|at| at.what() == Use::Slab && self.is_slab_of(class, at));
         equal(Rule::SlabRing, Some(class), 1, u64::from(there))
@@ -343,7 +342,7 @@ impl<P: Platform> Store<P> {
         while let Some(at) = next.filter(|_| slots.count <= wanted) {
             let guard = self.read();
             let address = at.address().get();
-            // It is looked at only if it is a slot.
+            // The address is followed only if it is a slot's.
             let slot = self.block_at(address);
             let slot = slot.and_then(|(block, at)| self.slot_in(class, of, block, at));
             let slot = slot.filter(|slot| slot.phase() == Phase::Free);
@@ -399,7 +398,7 @@ impl<P: Platform> Store<P> {
         })
     }
 
-    /// Whether each item of a class is found under its key, and no other is.
+    /// Checks that each item of a class is found under its key, and no other.
     pub(super) fn verify_lookups(&self, class: usize) -> Result<(), Violation> {
         let Some(of) = self.slabs.get(class) else {
             return Ok(());

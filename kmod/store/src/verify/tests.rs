@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Each kind of damage is found, by the rule that it breaks.
+//! Tests that each kind of damage is found, with the rule that it breaks.
 
 use std::format;
 use std::vec::Vec;
@@ -26,8 +26,7 @@ fn set(store: &Store<Host>, key: &str, len: usize) {
     store.commit(new.unwrap(), &Commit::default()).unwrap();
 }
 
-/// A store with items of three classes, free slots in slabs and in magazines, retired slots, and
-/// overflow buckets.
+/// A store with items of three classes, free slots in slabs and in magazines, retired slots, and overflow buckets.
 fn filled(eviction: Eviction) -> Store<Host> {
     let config = Config {
         memory: 64 * BLOCK,
@@ -53,7 +52,7 @@ fn filled(eviction: Eviction) -> Store<Host> {
     store
 }
 
-/// What is found after some damage.
+/// The rule that the check reports after some damage.
 fn found(damage: impl FnOnce(&Store<Host>)) -> Rule {
     let store = filled(Eviction::Clock);
     damage(&store);
@@ -102,7 +101,7 @@ fn a_store_in_use_is_sound_under_each_policy() {
         assert_eq!(census.carved, sum);
         assert!(census.free != 0 && census.retired != 0, "{census:?}");
         assert_eq!(census.live, store.snapshot().items);
-        // What the damages below need.
+        // The state that the damage below relies on.
         let state = store.slabs.get(class(&store)).unwrap().state.lock();
         assert!(state.magazine.len > 2);
         drop(state);
@@ -133,7 +132,7 @@ fn reservations_and_pins_are_counted() {
     assert_eq!((census.reserved, census.pinned), (0, 0));
 }
 
-/// A slot that was handed out and forgotten.
+/// A reserved slot whose reservation was forgotten.
 #[test]
 fn a_lost_reservation_shows_as_reserved() {
     let store = filled(Eviction::Clock);
@@ -174,9 +173,9 @@ fn a_slot_lost_from_a_slab_is_found() {
 
 #[test]
 fn a_slot_freed_twice_is_found() {
-    // Into the magazine, which becomes a circle.
+    // Freed into the magazine, which becomes a cycle.
     let rule = found(|store| {
-        // The magazine has room.
+        // The magazine is not full.
         let first = store.reserve(b"small-one", store.hash(b"small-one"), 0, Expiry::NEVER, 20);
         first.unwrap().into_published();
         let new = store.reserve(b"small-new", store.hash(b"small-new"), 0, Expiry::NEVER, 20);
@@ -186,7 +185,7 @@ fn a_slot_freed_twice_is_found() {
         drop(again);
     });
     assert_eq!(rule, Rule::Magazine);
-    // Into its slab's list, while nothing may be in the magazine.
+    // Freed into its slab's list, while the magazine must stay empty.
     let store = filled(Eviction::Clock);
     let class = class(&store);
     empty_magazine(&store, class);
@@ -277,7 +276,7 @@ fn wrong_counts_are_found() {
     }
 }
 
-/// Takes a slot out of a ring of retired ones.
+/// Removes a slot from a ring of retired ones.
 fn forget(
     store: &Store<Host>,
     shard: &crate::memory::retire::Shard<<Host as crate::Platform>::Lock>,
@@ -339,7 +338,7 @@ fn wrong_back_references_are_found() {
     });
     assert_eq!(rule, Rule::SlotClass);
     let rule = found(|store| {
-        // The slab's ring leads past it.
+        // The slab's ring skips it.
         let (_, block) = store.blocks_of(Use::Slab).last().unwrap();
         let before = store.pool.get(block.ring_prev.load(Relaxed)).unwrap();
         before
@@ -354,7 +353,7 @@ fn wrong_back_references_are_found() {
     assert_eq!(rule, Rule::PartialSlabs);
 }
 
-/// The first bucket that has others behind it.
+/// The first bucket that has overflow buckets.
 fn crowded(store: &Store<Host>) -> &crate::index::Bucket {
     (0..store.index.buckets())
         .filter_map(|at| store.index.bucket(at))
@@ -369,7 +368,7 @@ fn damage_to_the_index_is_found() {
         head.store(head.load(Relaxed) & REFERENCE, Relaxed);
     });
     assert_eq!(rule, Rule::Filter);
-    // An entry that is gone, one that is there twice, and one of another tag.
+    // An entry that is missing, one that exists twice, and one with another tag.
     let rule = found(|store| {
         let key = b"small-1";
         let chain = store.index.lock(store.hash(key)).unwrap();
@@ -388,7 +387,7 @@ fn damage_to_the_index_is_found() {
         first.fetch_xor(1 << 50, Relaxed);
     });
     assert_eq!(rule, Rule::Lookup);
-    // A chain that leads nowhere, and one in a circle.
+    // A chain that leads to no bucket, and a cyclic one.
     let rule = found(|store| {
         let head = &crowded(store).head;
         head.store(head.load(Relaxed) ^ 1 << 30, Relaxed);

@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The host as a platform, whose calls a test sees.
+//! The host platform, with hooks that let a test observe the store's calls.
 
 use std::ptr::NonNull;
 
 use hippos_store::host::Host;
 use hippos_store::{Cookie, Platform};
 
-/// What a test wants to know of a store's calls, or to do meanwhile.
+/// The hooks of a test into the store's calls.
 pub(crate) trait Watch: Send + Sync + 'static {
-    /// A block was given to the store.
+    /// A block was allocated for the store.
     fn given(&self, _block: NonNull<u8>, _bytes: usize) {}
-    /// The store gave a block back.
+    /// The store freed a block.
     fn freed(&self, _block: NonNull<u8>, _bytes: usize) {}
-    /// The store wants memory, for a block or a table. True: it gets none.
+    /// The store asks for memory, for a block or a table. True: refuse it.
     fn refuses(&self) -> bool {
         false
     }
-    /// A table was given to the store.
+    /// A table was allocated for the store.
     fn table_given(&self) {}
-    /// The store gave a table back.
+    /// The store freed a table.
     fn table_freed(&self) {}
-    /// What references are relative to.
+    /// The base address of references.
     fn base(&self) -> usize {
         0
     }
-    /// The store asks for the CPU at hand, as it does when it counts something.
+    /// The store asks for the current CPU, as it does when it counts something.
     fn asked(&self) {}
-    /// The store has slept for a grace period, which answers what was asked for up to `cookie`.
+    /// The store has slept for a grace period, which ends all that were started up to `cookie`.
     fn waited(&self, _cookie: Cookie) {}
     /// The store asks whether a grace period has passed. False: it has not.
     fn polled(&self, _cookie: Cookie) -> bool {
