@@ -6,25 +6,25 @@ hippos_store::counters! {
     pub enum EngineCounter {
         /// Commands served by the UDP fast path.
         FastCommands = "hippos_udp_fast_commands",
-        /// Datagrams that the UDP fast path answered, or served in silence.
+        /// Datagrams that the UDP fast path answered, or served without a reply.
         FastDatagrams = "hippos_udp_fast_datagrams",
         /// Commands served for the UDP socket.
         UdpCommands = "hippos_udp_commands",
         /// Datagrams served for the UDP socket.
         UdpDatagrams = "hippos_udp_datagrams",
-        /// Datagrams dropped because they aren't requests.
+        /// Datagrams dropped because they are not requests.
         UdpInvalid = "hippos_udp_invalid",
         /// Datagrams whose reply would have been larger than allowed.
         UdpTooLarge = "hippos_udp_too_large",
         /// Datagrams whose commands took too long, so that the rest of them was dropped.
         UdpTooSlow = "hippos_udp_too_slow",
-        /// Datagrams of sources that may not ask, or while clients have to log in.
+        /// Datagrams of sources that are not allowed, or while clients have to authenticate.
         UdpRefused = "hippos_udp_refused",
-        /// Replies not sent because their source had its share.
+        /// Replies not sent because their source had used up its rate limit.
         UdpLimited = "hippos_udp_limited",
-        /// Connections of sources that may not ask.
+        /// Connections of sources that are not allowed.
         TcpRefused = "hippos_tcp_refused",
-        /// Connections closed since the value that they sent did not get on.
+        /// Connections closed because the value that they sent arrived too slowly.
         UploadsTimedOut = "hippos_uploads_timed_out",
         /// Commands served over TCP.
         TcpCommands = "hippos_tcp_commands",
@@ -42,11 +42,11 @@ hippos_store::counters! {
         AuthCommands = "auth_cmds",
         /// Attempts that failed.
         AuthErrors = "auth_errors",
-        /// Administration commands of clients that may not use them.
+        /// Administration commands of clients that are not allowed to use them.
         AdminRefused = "hippos_admin_refused",
-        /// Events that watchers lost because they were slow, whatever their kinds.
+        /// Events of any kind that watchers lost because they were slow.
         EventsSkipped = "log_watcher_skipped",
-        /// Events that watchers were told of.
+        /// Events sent to watchers.
         EventsSent = "log_watcher_sent",
     }
 }
