@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! What the module and its tools say to each other through `/dev/hippos`, and the module's
-//! [`parameters`].
+//! The interface between the module and its tools: the calls of `/dev/hippos`, and the module's [`parameters`].
 //!
-//! The device answers `ioctl(2)` only. Each call is a [`Request`]: a number
-//! made as in the kernel's `include/uapi/asm-generic/ioctl.h`, a structure
-//! that the module reads, and one that it writes to the same address; longer
-//! texts pass through a buffer of the caller's that the structure points to.
-//! The module and `hippos-ctl` encode and decode them by this crate;
-//! [`VERSION`] tells a tool that meets a module of another build.
+//! The device answers `ioctl(2)` only. Each call is a [`Request`]: a number made as in the kernel's
+//! `include/uapi/asm-generic/ioctl.h`, a structure that the module reads, and one that it writes to the same address.
+//! Longer texts pass through a buffer of the caller's, to which the structure points. The module and `hippos-ctl` both
+//! use this crate to encode and decode them; [`VERSION`] lets a tool detect a module of another build.
 //!
 //! Errors are the usual ones: `ENOTTY` for an unknown number, `EFAULT` for
 //! a bad pointer, `EINVAL` for a value out of range, `E2BIG` for a text that
@@ -26,44 +23,43 @@ pub use structure::{Address, Reserved, Structure};
 /// The device node's path. Mode 0600, owned by root.
 pub const DEVICE: &str = "/dev/hippos";
 
-/// The device's name, as `misc_register` takes it.
+/// The device's name, as passed to `misc_register`.
 pub const DEVICE_NAME: &str = "hippos";
 
 /// Grows by one with each incompatible change of this file.
 pub const VERSION: u32 = 1;
 
-/// The calls' type letter, the eight bits that set them apart from other
-/// drivers'.
+/// The type letter of the calls: eight bits that distinguish them from other drivers'.
 pub const MAGIC: u8 = b'H';
 
 /// A call of the control device.
 pub trait Request {
-    /// What the module reads from the caller.
+    /// The structure that the module reads from the caller.
     type In: Structure;
-    /// What it writes to the caller.
+    /// The structure that it writes to the caller.
     type Out: Structure;
-    /// Sets it apart from the others; never given to another call.
+    /// Identifies the call; never reused for another one.
     const ORDINAL: u8;
-    /// For messages: "asking for limits".
+    /// The call's name in messages, as in "reading the limits".
     const TITLE: &'static str;
-    /// The number that `ioctl(2)` takes.
+    /// The number for `ioctl(2)`.
     const NUMBER: u32 = number::<Self::In, Self::Out>(Self::ORDINAL);
 
-    /// Whether values of [`In`](Self::In) are those that the call takes on any machine.
+    /// Checks that the values of [`In`](Self::In) are valid on every machine.
     ///
     /// # Errors
     ///
-    /// They are not.
+    /// They are not valid.
     fn check(input: &Self::In) -> Result<(), Refused> {
         let _ = input;
         Ok(())
     }
 
-    /// The checked input of the caller's bytes.
+    /// Decodes and checks the caller's bytes.
     ///
     /// # Errors
     ///
-    /// There are more or fewer bytes, or the values are refused.
+    /// The number of bytes is wrong, or the values are refused.
     fn accept(bytes: &[u8]) -> Result<Self::In, Refused> {
         let input = Self::In::decode(bytes).ok_or(Refused::Invalid)?;
         Self::check(&input)?;
@@ -84,7 +80,7 @@ pub enum Refused {
 const fn number<In: Structure, Out: Structure>(ordinal: u8) -> u32 {
     const WRITE: u32 = 1;
     const READ: u32 = 2;
-    // Both lie at the same address.
+    // Input and output are at the same address.
     assert!(In::SIZE == 0 || Out::SIZE == 0 || In::SIZE == Out::SIZE);
     let (mut direction, mut size) = (0, 0);
     if In::SIZE != 0 {
@@ -132,13 +128,13 @@ macro_rules! requests {
 }
 
 requests! {
-    /// Asks what is loaded.
-    GetInfo = 0, "asking what is loaded": () => Info;
-    /// Asks for one of the `stats` texts.
-    ReadStats = 1, "asking for statistics": Text => Text, check input {
+    /// Reads the version and basic settings of the loaded module.
+    GetInfo = 0, "reading the module's version": () => Info;
+    /// Reads one of the `stats` texts.
+    ReadStats = 1, "reading statistics": Text => Text, check input {
         valid(Section::from_number(input.section).is_some())
     };
-    /// Forgets all items now or after a delay.
+    /// Flushes all items now or after a delay.
     SetFlush = 2, "flushing": Flush => (), check input {
         valid(input.delay <= FLUSH_DELAY_MAX)
     };
@@ -146,48 +142,47 @@ requests! {
     SetMemory = 3, "setting the memory limit": Memory => (), check input {
         valid(input.bytes >= MEMORY_MIN)
     };
-    /// Changes who may ask, by a list of networks with commas between them, or `any`, or
-    /// `default`. `E2BIG` when the list would be too long, `ENOENT` when one that is to be removed
-    /// is not in it, `ERANGE` when none would be left.
-    ChangeSources = 4, "changing who may ask": Input => (), check input {
+    /// Changes the allow list, given as networks separated by commas, or `any`, or `default`. `E2BIG` when the list
+    /// would be too long, `ENOENT` when a network to be removed is not in it, `ERANGE` when the list would be empty.
+    ChangeSources = 4, "changing the allow list": Input => (), check input {
         valid(matches!(input.operation, ALLOW_SET | ALLOW_ADD | ALLOW_REMOVE))?;
         short(input, ALLOW_MAX)
     };
-    /// Asks who may, a network a line; [`Text::section`] is 0.
-    ReadSources = 5, "asking who may ask": Text => Text, check input {
+    /// Reads the allow list, one network per line; [`Text::section`] is 0.
+    ReadSources = 5, "reading the allow list": Text => Text, check input {
         valid(input.section == 0)
     };
-    /// Sets who may log in over TCP, by lines like `user:password`; without any, nobody has to.
-    /// [`Input::operation`] is 0.
-    SetCredentials = 6, "setting who may log in": Input => (), check input {
+    /// Sets the users that may authenticate over TCP, one `user:password` per line; without any, authentication is not
+    /// required. [`Input::operation`] is 0.
+    SetCredentials = 6, "setting the users": Input => (), check input {
         valid(input.operation == 0)?;
         short(input, CREDENTIALS_MAX)
     };
-    /// Asks what UDP sources get.
-    GetLimits = 7, "asking for limits": () => Limits;
-    /// Sets it.
-    SetLimits = 8, "setting limits": Limits => (), check input {
+    /// Reads the limits on UDP replies.
+    GetLimits = 7, "reading the limits": () => Limits;
+    /// Sets them.
+    SetLimits = 8, "setting the limits": Limits => (), check input {
         valid(input.udp_bytes >= UDP_BYTES_MIN)?;
         valid((1..=UDP_DATAGRAMS_MAX).contains(&input.udp_datagrams))
     };
-    /// Asks which clients may use administration commands.
-    GetAdmin = 9, "asking who may use administration commands": () => Admin;
+    /// Reads which clients may use administration commands.
+    GetAdmin = 9, "reading which clients may use administration commands": () => Admin;
     /// Sets it.
-    SetAdmin = 10, "setting who may use administration commands": Admin => (), check input {
+    SetAdmin = 10, "setting which clients may use administration commands": Admin => (), check input {
         valid(matches!(input.who, ADMIN_NETWORK | ADMIN_LOCAL | ADMIN_OFF))
     };
-    /// Asks what may be set in this module, on this machine.
-    GetRanges = 11, "asking what may be set": () => Ranges;
-    /// Shuts the TCP connections down that meet all conditions, and counts them.
+    /// Reads the ranges of the settings in this module, on this machine.
+    GetRanges = 11, "reading the ranges of the settings": () => Ranges;
+    /// Shuts down the TCP connections that meet all conditions, and counts them.
     CloseConnections = 12, "closing connections": Connections => Connections, check input {
         let has_address = input.by_address == 1;
         valid(has_address || (input.by_address == 0 && input.idle > 0))?;
         valid(has_address || (input.address == [0; 16] && input.port == 0))?;
         valid(input.count == 0)
     };
-    /// Compares the store's lists and counts with its memory, while no client writes, and gives
-    /// how many slots there are of each kind, a kind a line, or what is wrong; [`Text::section`]
-    /// is 0. `ENOTTY` by all modules but those for the debug kernel.
+    /// Compares the store's lists and counts with its memory, while no client writes. Returns the number of slots in
+    /// each state, one state per line, or the first inconsistency; [`Text::section`] is 0. Only modules for the debug
+    /// kernel support it; all others return `ENOTTY`.
     ReadVerify = 13, "comparing the store with its memory": Text => Text, check input {
         valid(input.section == 0)
     };
@@ -213,13 +208,13 @@ fn short(input: &Input, most: u32) -> Result<(), Refused> {
     }
 }
 
-/// What [`ChangeSources`] does: replaces the list,
+/// [`ChangeSources`] replaces the list,
 pub const ALLOW_SET: u32 = 0;
 /// adds to it,
 pub const ALLOW_ADD: u32 = 1;
-/// or takes from it.
+/// or removes from it.
 pub const ALLOW_REMOVE: u32 = 2;
-/// The most bytes of the list that [`ChangeSources`] takes.
+/// The most bytes of a list for [`ChangeSources`].
 pub const ALLOW_MAX: u32 = 4096;
 
 structures! {
@@ -249,15 +244,15 @@ structures! {
 
     /// A text that the module reads from the caller's buffer.
     Input: 16 bytes {
-        /// What to do with it, where there is a choice; else 0.
+        /// The operation, if the call has several; otherwise 0.
         operation: u32,
-        /// Bytes.
+        /// The text's length in bytes.
         len: u32,
         /// The buffer.
         address: Address,
     }
 
-    /// Limits on what UDP sources get.
+    /// Limits on the replies to UDP sources.
     Limits: 16 bytes {
         /// The most bytes of a reply, frames not counted: from [`UDP_BYTES_MIN`] to
         /// the module's parameter `udp_bytes`.
@@ -267,7 +262,7 @@ structures! {
         /// Reply bytes a second for each source outside private networks; 0 is no
         /// limit.
         udp_rate: u32,
-        /// The same for those within.
+        /// The same for sources in private networks.
         udp_private_rate: u32,
     }
 
@@ -277,19 +272,19 @@ structures! {
         who: u32,
     }
 
-    /// What becomes of the measuring of latency.
+    /// Controls the measuring of latency.
     Latency: 4 bytes {
         /// One of [`LATENCY_OFF`], [`LATENCY_ON`] and [`LATENCY_RESET`].
         action: u32,
     }
 
-    /// What may be set in a loaded module.
+    /// The ranges of a loaded module's settings.
     Ranges: 24 bytes {
         /// The least memory limit, bytes.
         memory_least: u64,
-        /// The most.
+        /// The largest memory limit.
         memory_most: u64,
-        /// The most for [`Limits::udp_bytes`].
+        /// The largest [`Limits::udp_bytes`].
         udp_bytes_most: u32,
         /// Zero.
         reserved: Reserved<4>,
@@ -305,7 +300,7 @@ structures! {
         by_address: u16,
         /// Seconds since the last command, at least; not 0 without an address.
         idle: u32,
-        /// In: 0. Out: how many there were.
+        /// In: 0. Out: the number of connections.
         count: u32,
         /// Zero.
         reserved: Reserved<4>,
@@ -326,9 +321,9 @@ structures! {
 
 /// All clients.
 pub const ADMIN_NETWORK: u32 = 0;
-/// Those on this host, over TCP.
+/// Clients on this host, over TCP.
 pub const ADMIN_LOCAL: u32 = 1;
-/// None.
+/// No client.
 pub const ADMIN_OFF: u32 = 2;
 
 /// Stop measuring latency; the histograms stay.
@@ -338,18 +333,17 @@ pub const LATENCY_ON: u32 = 1;
 /// Reset the histograms.
 pub const LATENCY_RESET: u32 = 2;
 
-/// The least for [`Limits::udp_bytes`]: the data of a datagram.
+/// The smallest [`Limits::udp_bytes`]: the data of one datagram.
 pub const UDP_BYTES_MIN: u32 = 1392;
-/// The most for [`Limits::udp_datagrams`]: what a reply's frame can count.
+/// The largest [`Limits::udp_datagrams`]: the largest number in a reply's frame.
 pub const UDP_DATAGRAMS_MAX: u32 = 65_535;
-/// A full datagram: with less a second none is ever sent.
+/// A full datagram: with a lower rate none would ever be sent.
 pub const UDP_RATE_MIN: u32 = 1400;
 /// The most bytes of all lines that [`SetCredentials`] takes.
 pub const CREDENTIALS_MAX: u32 = 2048;
 /// The longest delay of a flush, seconds: 30 days.
 pub const FLUSH_DELAY_MAX: u32 = 30 * 24 * 60 * 60;
-/// Bytes of a machine of so many that the cache leaves to everything else: a sixteenth, at least
-/// 64 MiB, at most 4 GiB.
+/// The memory of a machine that the cache must leave to everything else: 1/16 of it, at least 64 MiB, at most 4 GiB.
 pub const fn memory_reserve(machine: u64) -> u64 {
     let sixteenth = machine / 16;
     if sixteenth < 64 << 20 {
@@ -361,11 +355,11 @@ pub const fn memory_reserve(machine: u64) -> u64 {
     }
 }
 
-/// The least memory limit, bytes: what memcached's `cache_memlimit` takes.
+/// The smallest memory limit, bytes: the smallest that memcached's `cache_memlimit` accepts.
 pub const MEMORY_MIN: u64 = 8 << 20;
 
-/// The texts of [`ReadStats`]: the same as the protocol's `stats` command
-/// gives, lines of `STAT name value\r\n` without the closing `END`.
+/// The texts of [`ReadStats`]: as for the protocol's `stats` command, lines of `STAT name value\r\n` without the
+/// closing `END`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Section {
@@ -415,12 +409,12 @@ impl Section {
         Section::Latency,
     ];
 
-    /// The section behind a number from the other side.
+    /// The section of a number that the other side sent.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|s| *s as u32 == number)
     }
 
-    /// The argument that the protocol's `stats` command takes for it.
+    /// The argument of the protocol's `stats` command for it.
     pub fn argument(self) -> &'static str {
         match self {
             Section::General => "",

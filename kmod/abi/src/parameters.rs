@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! The module's parameters: one table, from which the kernel's parameters, the text of
-//! `modinfo`, the check at load and the rows of `stats settings` are made.
+//! The module's parameters: one table, from which the kernel's parameters, the text of `modinfo`, the check at load and
+//! the rows of `stats settings` are generated.
 //!
-//! To add one: a line in [`parameters!`](crate::parameters), and its use in `kmod/src/config.rs`.
+//! To add a parameter: a line in [`parameters!`](crate::parameters), and its use in `kmod/src/config.rs`.
 
 use core::fmt;
 
-/// The table. Calls the macro that it is given with lines of
+/// The table. Calls the given macro with lines of
 ///
 /// ```text
 /// name: kind(range) = default, shown "row", "text";
 /// ```
 ///
-/// `kind` is one of [`Kind`]'s, in lower case. `shown` says which row of `stats settings` tells it:
-/// `live` is the engine's, with the value in force; `loaded` is told as it was when the module was
-/// loaded.
+/// `kind` is one of [`Kind`]'s, in lower case. `shown` says where its row of `stats settings` comes from: `live` is a
+/// row of the engine, with the value in force; `loaded` shows the value that the module was loaded with.
 #[macro_export]
 macro_rules! parameters {
     ($($with:tt)*) => {
@@ -72,17 +71,16 @@ macro_rules! parameters {
     };
 }
 
-/// What a parameter may be set to.
+/// The values that a parameter accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A number from the first to the second.
     Number(u32, u32),
-    /// A number of bytes from the first to the second, with `k` or `m` behind it for larger ones.
+    /// A number of bytes from the first to the second, where a suffix `k` or `m` multiplies it.
     Size(&'static str, &'static str),
     /// Yes or no.
     Switch,
-    /// One of these words. Where `0` and `1` are among them, they may be written as the kernel's
-    /// own switches are.
+    /// One of these words. If `0` and `1` are among them, the spellings of the kernel's own switches are accepted too.
     Choice(&'static [&'static str]),
     /// Any text, checked by its reader.
     Text,
@@ -91,14 +89,14 @@ pub enum Kind {
 /// A row of `stats settings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Row {
-    /// The engine's, with the value in force.
+    /// A row of the engine, with the value in force.
     Live(&'static str),
     /// With the value as loaded.
     Loaded(&'static str),
 }
 
 impl Row {
-    /// Its name.
+    /// The row's name.
     pub const fn name(self) -> &'static str {
         match self {
             Row::Live(name) | Row::Loaded(name) => name,
@@ -109,21 +107,21 @@ impl Row {
 /// A parameter of the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameter {
-    /// As insmod takes it.
+    /// Its name, as for insmod.
     pub name: &'static str,
-    /// What it may be.
+    /// The values that it accepts.
     pub kind: Kind,
-    /// What it is when insmod does not say, as insmod would.
+    /// The default, as it would be given to insmod.
     pub default: &'static str,
     /// Its row.
     pub row: Row,
-    /// What it means.
+    /// Its meaning.
     pub text: &'static str,
-    /// The same with the values that it takes: what `modinfo` shows.
+    /// The meaning and the accepted values, as `modinfo` shows them.
     pub modinfo: &'static str,
 }
 
-/// Why a parameter was refused, for the log.
+/// Why a parameter was refused, for the kernel's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused<'a> {
     parameter: &'static Parameter,
@@ -145,7 +143,7 @@ impl Parameter {
         }
     }
 
-    /// Checks a [`Kind::Size`], and gives its bytes.
+    /// Checks a [`Kind::Size`], and returns its bytes.
     pub fn size<'a>(&'static self, given: &'a [u8]) -> Result<usize, Refused<'a>> {
         let range = match self.kind {
             Kind::Size(least, most) => bytes(least.as_bytes()).zip(bytes(most.as_bytes())),
@@ -157,7 +155,7 @@ impl Parameter {
             .ok_or(self.refuse(Given::Text(given)))
     }
 
-    /// Checks a [`Kind::Choice`], and gives the word of the table.
+    /// Checks a [`Kind::Choice`], and returns the word of the table.
     pub fn choice<'a>(&'static self, given: &'a [u8]) -> Result<&'static str, Refused<'a>> {
         let Kind::Choice(words) = self.kind else {
             return Err(self.refuse(Given::Text(given)));
@@ -182,7 +180,7 @@ impl Parameter {
     }
 }
 
-/// A number of bytes, with `k` or `m` behind it for the larger ones.
+/// Parses a number of bytes, which may have a suffix `k` or `m`.
 fn bytes(text: &[u8]) -> Option<usize> {
     let (digits, unit) = match text.split_last()? {
         (b'k' | b'K', digits) => (digits, 1 << 10),
@@ -381,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_is_told_with_the_range() {
+    fn a_refusal_states_the_range() {
         let told = |refused: Refused<'_>| refused.to_string();
         assert_eq!(
             told(each::factor.number(101).unwrap_err()),

@@ -3,27 +3,27 @@
 //! Structures of fixed layout, and their bytes: the one encoder and decoder that the module and its
 //! tools share.
 
-/// A structure that passes through the control device: its fields one after the other, without
-/// padding, numbers in the machine's byte order.
+/// A structure that passes through the control device: its fields in order, without padding, numbers in the machine's
+/// byte order.
 pub trait Structure: Copy {
     /// Its bytes, as an array.
     type Bytes: AsRef<[u8]> + AsMut<[u8]>;
-    /// As many bytes, all zero.
+    /// An array of the same size, all zero.
     const ZEROED: Self::Bytes;
     /// Its size in bytes, a part of the call's number.
     const SIZE: usize;
-    /// Whether a field is an address of the caller's, which the kernel reads or writes.
+    /// Whether a field is an address in the caller's memory, which the kernel reads or writes.
     const HAS_ADDRESS: bool;
 
     /// Its bytes.
     fn encode(&self) -> Self::Bytes;
 
-    /// The structure of these bytes; `None` unless there are [`SIZE`](Self::SIZE) of them. All
-    /// values of a field's type pass: [`Request::accept`](crate::Request::accept) refuses some.
+    /// Decodes a structure; `None` unless there are [`SIZE`](Self::SIZE) bytes. All values of a field's type are
+    /// accepted here: [`Request::accept`](crate::Request::accept) refuses some.
     fn decode(bytes: &[u8]) -> Option<Self>;
 }
 
-/// No structure: the call takes, or gives, nothing.
+/// No structure: the call has no input, or no output.
 impl Structure for () {
     type Bytes = [u8; 0];
     const ZEROED: [u8; 0] = [];
@@ -43,7 +43,7 @@ impl Structure for () {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Address(pub u64);
 
-/// Bytes without a meaning yet: zero when written, ignored when read.
+/// Bytes that have no meaning yet: zero when written, ignored when read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reserved<const N: usize>;
 
@@ -52,10 +52,10 @@ pub(crate) trait Field: Copy {
     const SIZE: usize;
     const IS_ADDRESS: bool = false;
 
-    /// Writes it to the front of `to`; gives the rest.
+    /// Writes it to the front of `to`, and returns the rest.
     fn put(self, to: &mut [u8]) -> &mut [u8];
 
-    /// Reads it from the front of `from`; gives the rest.
+    /// Reads it from the front of `from`, and returns the rest.
     fn get(from: &[u8]) -> Option<(Self, &[u8])>;
 }
 
@@ -128,7 +128,7 @@ impl<const N: usize> Field for Reserved<N> {
     }
 }
 
-/// Defines structures: each with its size, which its fields must add up to.
+/// Defines structures. The size of each must be the sum of its fields.
 macro_rules! structures {
     ($(
         $(#[$attribute:meta])*

@@ -27,7 +27,7 @@ fn numbers_are_those_of_the_kernels_macros() {
     );
 }
 
-/// Numbers whose bytes all differ, so that a wrong place or a wrong width shows.
+/// Numbers whose bytes all differ, so that a wrong position or width is detected.
 const PATTERN: [u8; 48] = {
     let mut bytes = [0; 48];
     let mut i = 0;
@@ -46,7 +46,7 @@ fn long(at: usize) -> u64 {
     u64::from_ne_bytes(PATTERN[at..at + 8].try_into().unwrap())
 }
 
-/// Decodes the pattern and encodes it again: the same bytes come out. Of other lengths it is refused.
+/// Decodes the pattern and encodes it again, which must give the same bytes. Other lengths are refused.
 fn both_ways<S: Structure>() -> S {
     let bytes = &PATTERN[..S::SIZE];
     let value = S::decode(bytes).unwrap();
@@ -112,7 +112,7 @@ fn only_structures_with_an_address_are_said_to_have_one() {
     }
 }
 
-/// What becomes of an input as the module sees it.
+/// The result of the module's check of an input.
 fn accept<R: Request>(input: R::In) -> Result<(), Refused> {
     let bytes = input.encode();
     let bytes = bytes.as_ref();
