@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! Conditions that hold unless there is a mistake in the code.
+//! Conditions that hold unless there is a bug in the code.
 //!
-//! A broken one panics in host tests, loom models, fuzzers and on the debug kernel. In the module
-//! for a stock kernel nothing is left of it: softirq must not panic, and each use has an outcome
-//! that is safe without it.
+//! A broken invariant panics in host tests, loom models, fuzzers and on the debug kernel. In the module for a stock
+//! kernel the check compiles to nothing: softirq must not panic, and each use has a safe outcome without the check.
 #![no_std]
 
 /// Whether broken invariants panic. The kernel's build shows `MODULE` and its options to all crates;
@@ -37,12 +36,12 @@ pub fn broken(message: core::fmt::Arguments<'_>) {
 #[inline(always)]
 pub fn broken(_: core::fmt::Arguments<'_>) {}
 
-/// Sums, differences, products and shifts that fit unless there is a mistake. One that does not is a broken
-/// invariant; where those are not checked it wraps, at the cost of the plain instruction.
+/// Sums, differences, products and shifts that fit unless there is a bug. An overflow is a broken invariant; where
+/// invariants are not checked the operation wraps, and costs no more than the plain instruction.
 ///
-/// `wrapping_*` is for what is meant to wrap: hashes, sequence numbers, counters that are sums of
-/// differences. `saturating_*` is for what a client, a clock or an operator may make too large, and
-/// for a difference that bounds a write: there is no room then, whatever the mistake.
+/// `wrapping_*` is for values that are meant to wrap: hashes, sequence numbers, counters that are sums of differences.
+/// `saturating_*` is for values that a client, a clock or an operator may make too large, and for a difference that
+/// bounds a write: after a bug the bound is then 0, and nothing is written.
 pub trait Exact: Copy {
     /// `self + other`.
     #[must_use]
@@ -53,10 +52,10 @@ pub trait Exact: Copy {
     /// `self * other`.
     #[must_use]
     fn mul_exact(self, other: Self) -> Self;
-    /// `self << bits`, for fewer bits than there are. Those that are shifted out are lost.
+    /// `self << bits`, for fewer bits than the type has. Bits that are shifted out are lost.
     #[must_use]
     fn shl_by(self, bits: u32) -> Self;
-    /// `self >> bits`, for fewer bits than there are.
+    /// `self >> bits`, for fewer bits than the type has.
     #[must_use]
     fn shr_by(self, bits: u32) -> Self;
 }
