@@ -2,8 +2,8 @@
 
 //! Base64 for binary keys in the meta protocol.
 //!
-//! The decoder takes what memcached's takes: bytes outside the alphabet are
-//! skipped, the rest must come in fours, padding ends it.
+//! The decoder accepts what memcached's accepts: bytes outside the alphabet are skipped, the rest must come in groups
+//! of four, padding ends it.
 
 use hippos_invariant::Exact;
 
@@ -14,7 +14,7 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 /// The most bytes that a key of [`KEY_MAX`] base64 digits holds.
 pub const DECODED_MAX: usize = KEY_MAX / 4 * 3;
 
-/// A key that came as base64.
+/// A decoded key that was sent as base64.
 #[derive(Clone, Debug)]
 pub struct Decoded {
     bytes: [u8; DECODED_MAX],
@@ -22,8 +22,7 @@ pub struct Decoded {
 }
 
 impl Decoded {
-    /// Decodes `text`, at most [`KEY_MAX`] bytes; `None` when it isn't base64
-    /// or holds nothing.
+    /// Decodes `text`, at most [`KEY_MAX`] bytes; `None` when it is not base64 or is empty.
     pub fn new(text: &[u8]) -> Option<Self> {
         let digits = text.iter().fold(0usize, |digits, &byte| {
             digits.add_exact(usize::from(value(byte).is_some()))
@@ -77,13 +76,13 @@ fn value(byte: u8) -> Option<u8> {
     })
 }
 
-/// How many bytes `len` bytes take as base64.
+/// The length of the base64 form of `len` bytes.
 #[inline]
 pub const fn encoded_len(len: usize) -> usize {
     len.div_ceil(3) * 4
 }
 
-/// Hands the base64 text of `bytes` to `put`, four digits at a time.
+/// Passes the base64 form of `bytes` to `put`, four digits at a time.
 pub fn encode(bytes: &[u8], mut put: impl FnMut([u8; 4])) {
     for chunk in bytes.chunks(3) {
         let (a, b, c) = match *chunk {
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_memcached_takes() {
+    fn the_decoder_accepts_what_memcached_accepts() {
         for (text, want) in [
             ("Zm9v", Some(&b"foo"[..])),
             ("Zm8=", Some(b"fo")),

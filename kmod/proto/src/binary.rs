@@ -49,8 +49,7 @@ pub mod op {
     pub const GATKQ: u8 = 0x24;
 }
 
-/// The command that a quiet opcode is the quiet form of; `None` when the
-/// opcode isn't quiet.
+/// The normal form of a quiet opcode; `None` when the opcode is not quiet.
 #[inline]
 pub const fn non_quiet(opcode: u8) -> Option<u8> {
     Some(match opcode {
@@ -72,7 +71,7 @@ pub const fn non_quiet(opcode: u8) -> Option<u8> {
     })
 }
 
-/// The outcome that a response tells.
+/// The outcome in a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Status {
@@ -80,7 +79,7 @@ pub enum Status {
     Success = 0x00,
     /// No such key.
     NotFound = 0x01,
-    /// Another CAS value, or there already.
+    /// The CAS value differs, or the key exists already.
     Exists = 0x02,
     /// Larger than the item limit.
     TooLarge = 0x03,
@@ -88,7 +87,7 @@ pub enum Status {
     Invalid = 0x04,
     /// Nothing to append or prepend to.
     NotStored = 0x05,
-    /// incr or decr of something else.
+    /// incr or decr of a value that is not a number.
     NonNumeric = 0x06,
     /// Not allowed.
     AuthError = 0x20,
@@ -119,9 +118,9 @@ impl Status {
 /// A request's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The first byte, [`REQUEST`] if all is well.
+    /// The first byte, [`REQUEST`] in a valid request.
     pub magic: u8,
-    /// What to do, see [`op`].
+    /// The operation, see [`op`].
     pub opcode: u8,
     /// Bytes of the key.
     pub key: u16,
@@ -129,14 +128,14 @@ pub struct Header {
     pub extras: u8,
     /// Bytes that follow the header: extras, key and value.
     pub body: u32,
-    /// The client's mark, sent back as it came.
+    /// The client's opaque number, returned unchanged.
     pub opaque: u32,
     /// The CAS value to compare with, 0 for none.
     pub cas: u64,
 }
 
 impl Header {
-    /// Reads the header at the start of `input`, if all of it is there.
+    /// Parses the header at the start of `input`, if all of it has arrived.
     #[inline]
     pub fn parse(input: &[u8]) -> Option<Self> {
         let b = input.first_chunk::<HEADER>()?;
@@ -171,7 +170,7 @@ pub struct Response {
     pub extras: u8,
     /// Bytes that follow the header: extras, key and value.
     pub body: u32,
-    /// The request's mark.
+    /// The request's opaque number.
     pub opaque: u32,
     /// The item's CAS value, 0 for none.
     pub cas: u64,
@@ -221,7 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn reads_a_request() {
+    fn a_request_header_is_parsed() {
         let mut bytes = [0u8; 24];
         bytes[..12].copy_from_slice(b"\x80\x01\0\x03\x08\0\0\0\0\0\0\x0d");
         bytes[12..16].copy_from_slice(b"abcd");
@@ -247,7 +246,7 @@ mod tests {
     proptest! {
         /// A response has the same shape as a request.
         #[test]
-        fn round_trip(opcode: u8, key: u16, extras: u8, body: u32, opaque: u32, cas: u64) {
+        fn a_header_is_written_as_it_is_parsed(opcode: u8, key: u16, extras: u8, body: u32, opaque: u32, cas: u64) {
             let status = Status::NotStored;
             let bytes = Response { opcode, status, key, extras, body, opaque, cas }.to_bytes();
             let magic = RESPONSE;

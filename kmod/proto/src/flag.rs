@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! The flags of meta commands: one table for the parser, for tests that draw flags at random, and
-//! for the documentation.
+//! The flags of meta commands: one table for the parser, for tests that draw flags at random, and for the
+//! documentation.
 
-/// What follows a flag's letter.
+/// The argument that follows a flag's letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Argument {
-    /// Nothing; bytes that follow all the same are ignored.
+    /// None; bytes that follow nevertheless are ignored.
     None,
     /// Bytes, at most 31.
     Opaque,
-    /// Seconds, as `exptime` of a text command: 32 bits with a sign.
+    /// Seconds, like the `exptime` of a text command: 32 bits, signed.
     Seconds,
-    /// 32 bits without a sign.
+    /// 32 bits, unsigned.
     Word,
-    /// 64 bits without a sign.
+    /// 64 bits, unsigned.
     Number,
     /// One letter.
     Mode,
@@ -27,11 +27,11 @@ pub enum Argument {
 pub struct Flag {
     /// ASCII letter.
     pub letter: u8,
-    /// What follows it.
+    /// Its argument.
     pub argument: Argument,
-    /// The commands that it means something to, with spaces in between. All others ignore it.
+    /// The commands that use it, separated by spaces. All others ignore it.
     pub commands: &'static str,
-    /// What it asks for.
+    /// Its meaning.
     pub text: &'static str,
 }
 
@@ -44,7 +44,7 @@ const fn flag(letter: u8, argument: Argument, commands: &'static str, text: &'st
     }
 }
 
-/// All flags that there are; any other letter is refused.
+/// All flags; any other letter is refused.
 #[rustfmt::skip]
 pub const FLAGS: &[Flag] = &[
     flag(b'b', Argument::None, "mg ms md ma me", "The key comes, and is given back, in base64"),
@@ -80,8 +80,7 @@ pub(crate) const fn bit(letter: u8) -> u64 {
     1 << (letter.wrapping_sub(b'@') & 63)
 }
 
-/// The set of all flags. A letter for which there is none is not in it; only ASCII letters may be
-/// looked for.
+/// The set of all flags, without the letters that are not flags. Only ASCII letters may be looked up.
 pub(crate) const KNOWN: u64 = {
     let (mut known, mut rest) = (0, FLAGS);
     while let [flag, more @ ..] = rest {

@@ -2,11 +2,10 @@
 
 //! memcached's protocols: requests in, replies out, no allocation.
 //!
-//! Everything here is borrowed from the caller's bytes or lives on the stack:
-//! text and meta commands ([`text`], [`meta`]), the binary protocol
-//! ([`binary`]), the UDP frame ([`udp`]) and what they are made of. Nothing
-//! knows of a store, a socket or a clock. The reference is memcached 1.6.38;
-//! where its documents are silent, its answers were compared byte for byte.
+//! All types here borrow the caller's bytes or live on the stack: text and meta commands ([`text`], [`meta`]), the
+//! binary protocol ([`binary`]), the UDP frame ([`udp`]) and their parts. The crate is independent of stores, sockets
+//! and clocks. The reference is memcached 1.6.38; where its documents are silent, its answers were compared byte for
+//! byte.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -30,12 +29,11 @@ pub use mode::Mode;
 /// The longest key, in bytes, of every protocol.
 pub const KEY_MAX: usize = 250;
 
-/// Expiry times of up to so many seconds (30 days) count from now, larger ones are Unix times.
+/// Expiry times of up to this many seconds (30 days) count from now, larger ones are Unix times.
 pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 
-/// A text line without a newline in this many bytes ends the connection,
-/// unless it is a list of keys.
+/// A text line that has no newline within this many bytes ends the connection, unless it is a list of keys.
 pub const LINE_MAX: usize = 2048;
 
-/// The version of the protocol that is spoken: clients parse it.
+/// The version of the protocol that is implemented: clients parse it.
 pub const VERSION: &str = "1.6.38";

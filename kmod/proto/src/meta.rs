@@ -15,14 +15,14 @@ const WORDS_MAX: usize = 19;
 /// The longest opaque, its `O` included.
 const OPAQUE_MAX: usize = 32;
 
-/// What a meta command asks for.
+/// The operation of a meta command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// `mg`.
     Get,
     /// `ms` with its mode and the bytes of its value.
     Set {
-        /// Which store command it is.
+        /// How it stores the value.
         mode: Mode,
         /// Bytes of the value.
         len: u32,
@@ -45,19 +45,19 @@ pub struct Flags {
     seen: u64,
     /// `M`: the mode's letter, 0 for none.
     mode: u8,
-    /// `T`: new time to live.
+    /// `T`: the new time to live.
     pub ttl: Option<i32>,
-    /// `N`: make the item on a miss, with this time to live.
+    /// `N`: on a miss create the item, with this time to live.
     pub vivify: Option<i32>,
-    /// `R`: win when the time to live is less.
+    /// `R`: win the token when the time to live is less.
     pub recache: Option<i32>,
     /// `F`: client flags.
     pub client: u32,
     /// `C`: the CAS value to compare with.
     pub compare: Option<u64>,
-    /// `E`: the CAS value to give.
+    /// `E`: the CAS value for the item.
     pub cas: Option<u64>,
-    /// `J`: the number to begin with.
+    /// `J`: the initial number.
     pub initial: u64,
     /// `D`: the number to add or subtract.
     pub delta: Option<u64>,
@@ -70,27 +70,26 @@ impl Flags {
         self.seen & bit(letter) != 0
     }
 
-    /// `q`: nominal outcomes are not told.
+    /// `q`: no reply to nominal outcomes.
     #[inline]
     pub const fn quiet(&self) -> bool {
         self.has(b'q')
     }
 
-    /// `v`: the value is wanted.
+    /// `v`: return the value.
     #[inline]
     pub const fn value(&self) -> bool {
         self.has(b'v')
     }
 
-    /// Whether anything is to be written to the item.
+    /// Whether the command changes the item.
     #[inline]
     pub const fn writes(&self) -> bool {
         self.ttl.is_some() || self.vivify.is_some() || self.recache.is_some()
     }
 
-    /// Reads `words`; an error is a reply line. Errors of arguments are
-    /// remembered while the rest is read, as memcached does: the last of
-    /// them is told.
+    /// Parses `words`; an error is a reply line. As in memcached, an error in an argument does not end the parsing, and
+    /// the last such error is the reply.
     #[inline]
     fn parse(key: &[u8], words: &[&[u8]]) -> Result<Self, &'static [u8]> {
         let mut flags = Self::default();
@@ -101,7 +100,7 @@ impl Flags {
                 continue;
             };
             if !letter.is_ascii_alphabetic() {
-                // Whatever isn't ASCII counts as seen before.
+                // memcached treats bytes that are not ASCII as duplicates.
                 return Err(if letter < 127 { INVALID } else { DUPLICATE });
             }
             if flags.has(letter) {
@@ -151,7 +150,7 @@ impl Flags {
                 },
                 b'F' => match parse_u32(argument) {
                     Some(client) => flags.client = client,
-                    // memcached sets no text of its own here.
+                    // memcached has no error text of its own here.
                     None => failed = true,
                 },
                 _ => {}
@@ -188,13 +187,13 @@ errors! {
 
 /// A meta command.
 pub struct Command<'a> {
-    /// What to do.
+    /// The operation.
     pub verb: Verb,
-    /// The key as it came.
+    /// The key as it was sent.
     pub key: &'a [u8],
-    /// The key's bytes when it came as base64.
+    /// The decoded key, if it was sent as base64.
     pub decoded: Option<Decoded>,
-    /// What the flags say.
+    /// The flags.
     pub flags: Flags,
     tokens: Tokens<'a>,
 }
@@ -204,8 +203,7 @@ pub struct Command<'a> {
 pub struct Refused {
     /// The reply line.
     pub line: &'static [u8],
-    /// How many bytes of data follow and are to be skipped, the value's line
-    /// end included.
+    /// Bytes of data that follow and are to be skipped, the value's line end included.
     pub swallow: u32,
 }
 
@@ -301,7 +299,7 @@ impl<'a> Command<'a> {
         })
     }
 
-    /// `me` knows one flag, right after the key, and ignores all others.
+    /// `me` has one flag, right after the key, and ignores all others.
     fn debug(tokens: Tokens<'a>) -> Result<Self, Refused> {
         let key = tokens.at(1);
         if tokens.len() < 2 || key.len() > KEY_MAX {
@@ -329,7 +327,7 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// The flags as they came, in order.
+    /// The flags as they were sent, in order.
     #[inline]
     pub fn words(&self) -> &[&'a [u8]] {
         let first = match self.verb {
@@ -340,7 +338,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The length of a data block: a number of 32 bits with room for its line end.
+/// The length of a data block: a 32-bit number that leaves space for the line end.
 #[inline]
 pub fn value_len(word: &[u8]) -> Option<u32> {
     match parse_i32(word) {
@@ -392,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_as_memcached_does() {
+    fn a_bad_meta_command_is_refused_as_by_memcached() {
         let long = "k".repeat(251);
         for (line, text, swallow) in [
             ("mg", "ERROR", 0),
@@ -440,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_flags() {
+    fn flags_and_their_arguments_are_parsed() {
         let command = parse("mg Zm9v b k v N30 t T-1 R5 C7 E9 Oabc q")
             .ok()
             .unwrap();
@@ -470,9 +468,9 @@ mod tests {
             }
         }
 
-        /// Each letter once, letters of flags only.
+        /// Each letter at most once, and only letters that are flags.
         #[test]
-        fn letters(letters in proptest::collection::vec("[A-Za-z]", 0..6)) {
+        fn only_known_letters_without_duplicates_are_accepted(letters in proptest::collection::vec("[A-Za-z]", 0..6)) {
             let flag = |letter: &String| FLAGS.iter().find(|flag| flag.letter == letter.as_bytes()[0]);
             let words: Vec<_> = letters.iter().map(|letter| word(letter, flag(letter))).collect();
             let line = std::format!("mg Zm9v {}", words.join(" "));

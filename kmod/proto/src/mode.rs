@@ -5,14 +5,14 @@
 /// How a value is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Whatever is there.
+    /// Unconditionally.
     Set,
-    /// When nothing is there.
+    /// Only if the key does not exist.
     Add,
-    /// When something is there.
+    /// Only if the key exists.
     Replace,
-    /// Behind the value that is there.
+    /// After the existing value.
     Append,
-    /// Before the value that is there.
+    /// Before the existing value.
     Prepend,
 }

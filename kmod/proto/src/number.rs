@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! Decimal numbers as memcached reads and writes them.
+//! Decimal numbers as memcached parses and writes them.
 //!
-//! memcached parses with `strtoull` and `strtol`: blanks and a sign may come
-//! first, a blank ends the number, and 32-bit fields take the low half of
-//! what was read. Clients depend on none of this on purpose, and some do by
-//! accident.
+//! memcached parses with `strtoull` and `strtol`: blanks and a sign may come first, a blank ends the number, and 32-bit
+//! fields take the low half of the result. No client relies on this deliberately, but some do by accident.
 
 use hippos_invariant::Exact;
 
@@ -52,9 +50,8 @@ fn magnitude(token: &[u8]) -> Option<(bool, u64)> {
     digits.then_some((negative, value))
 }
 
-/// A 64-bit unsigned number. A minus sign is taken when the negated value
-/// still looks positive as a signed number, so `-0` and
-/// `-18446744073709551615` (which is 1) are numbers and `-1` is not.
+/// A 64-bit unsigned number. A minus sign is accepted if the negated value is still positive as a signed number, so
+/// `-0` and `-18446744073709551615` (which is 1) are numbers and `-1` is not.
 #[inline]
 pub fn parse_u64(token: &[u8]) -> Option<u64> {
     let (negative, value) = magnitude(token)?;
@@ -102,7 +99,7 @@ pub fn parse_i32(token: &[u8]) -> Option<i32> {
     Some(value as i32)
 }
 
-/// A number in decimal digits, made without `core::fmt`.
+/// A number in decimal digits, formatted without `core::fmt`.
 pub struct Decimal {
     digits: [u8; Self::MAX],
     start: usize,
@@ -112,7 +109,7 @@ impl Decimal {
     /// The most digits that a 64-bit number has.
     pub const MAX: usize = 20;
 
-    /// The digits of `value`.
+    /// Formats `value`.
     #[inline]
     pub fn new(value: u64) -> Self {
         let mut digits = [0; Self::MAX];
@@ -140,7 +137,7 @@ impl Decimal {
 /// How many digits `value` has.
 #[inline]
 pub const fn digits(value: u64) -> usize {
-    // Most are short: flags and lengths.
+    // Most numbers are short: flags and lengths.
     match value {
         0..=9 => 1,
         10..=99 => 2,
@@ -156,7 +153,7 @@ pub const fn digits(value: u64) -> usize {
 /// A space and a number of up to five digits, ready to be stored as a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShortDecimal {
-    /// The first byte lowest, arbitrary beyond the last.
+    /// The bytes, the first one lowest; arbitrary beyond the last.
     pub word: u64,
     /// How many bytes there are, 2 to 6.
     pub len: usize,
@@ -165,7 +162,7 @@ pub struct ShortDecimal {
 /// Splits each 16-bit lane, below 100, into a byte of tens and one of ones.
 #[inline(always)]
 const fn tens_and_ones(lanes: u64) -> u64 {
-    // 103 / 1024 is near enough to a tenth.
+    // 103 / 1024 is close enough to a tenth.
     let tens = (lanes.wrapping_mul(103) >> 10) & 0x000f_000f;
     tens | lanes.wrapping_sub(tens.wrapping_mul(10)) << 8
 }
@@ -202,9 +199,9 @@ impl ShortDecimal {
     }
 }
 
-/// The texts of the numbers below 1000, as words whose lowest byte comes first: a space and the
-/// digits; from byte 4 on, three digits with zeros in front; in byte 7 how many bytes there are
-/// with the space. Flags and lengths are few, and their places in the table near.
+/// The texts of the numbers below 1000, as words whose lowest byte comes first: a space and the digits; from byte 4 on,
+/// three digits with leading zeros; in byte 7 the number of bytes with the space. The flags and lengths in use are few,
+/// so their entries stay in the CPU's cache.
 static TEXTS: [u64; 1000] = texts();
 
 const fn texts() -> [u64; 1000] {
@@ -227,13 +224,13 @@ const fn texts() -> [u64; 1000] {
     texts
 }
 
-/// Writes a space and a number of up to six digits to `buffer`, `at` bytes from its start, and
-/// says where it ends. Up to seven bytes behind that are arbitrary then. `None` when the number
-/// is longer, or the buffer ends earlier than all that.
+/// Writes a space and a number of up to six digits to `buffer`, `at` bytes from its start, and returns the offset of
+/// their end. Up to seven bytes after that become arbitrary. `None` when the number is longer, or the buffer ends
+/// before those bytes.
 #[inline(always)]
 pub fn put_text<const N: usize>(buffer: &mut [u8; N], at: usize, number: u32) -> Option<usize> {
     const END: u32 = 56;
-    // No more than 4: the compiler needs to be told.
+    // At most 4: the mask lets the compiler see a bound.
     let end = |text: u64| at.add_exact((text >> END) as usize & 7);
     if let Some(&text) = TEXTS.get(number as usize) {
         *buffer.get_mut(at..)?.first_chunk_mut()? = text.to_le_bytes();
@@ -257,7 +254,7 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
-    fn short_numbers_are_written_as_others() {
+    fn short_numbers_are_written_as_long_ones_are() {
         for value in 0..=99_999u32 {
             let short = ShortDecimal::new(value).unwrap();
             let bytes = short.word.to_le_bytes();
@@ -270,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_written_as_others() {
+    fn put_text_writes_a_space_and_the_digits() {
         for value in (0..=999_999u32).filter(|n| *n < 3000 || n % 7 == 0) {
             let mut buffer = [0; 20];
             let end = put_text(&mut buffer, 3, value).unwrap();
@@ -283,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_memcached_reads() {
+    fn numbers_are_parsed_as_by_memcached() {
         for (token, want) in [
             ("0", Some(0)),
             ("007", Some(7)),
@@ -312,7 +309,7 @@ mod tests {
         assert_eq!(parse_i32(b"-99999999999999999999"), None);
     }
 
-    /// C's `strtoull` in its own words: no early exit, wide arithmetic.
+    /// C's `strtoull`, written independently: no early exit, wide arithmetic.
     fn oracle(token: &[u8]) -> Option<(bool, u64)> {
         let text: String = token.iter().map(|&b| b as char).collect();
         let text = text.trim_start_matches([' ', '\t', '\n', '\u{b}', '\u{c}', '\r']);
@@ -333,7 +330,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_oracle(token in "[ \t\r+-]{0,2}[0-9]{0,21}[ \tx]{0,2}") {
+        fn parsing_agrees_with_the_oracle(token in "[ \t\r+-]{0,2}[0-9]{0,21}[ \tx]{0,2}") {
             prop_assert_eq!(magnitude(token.as_bytes()), oracle(token.as_bytes()));
         }
 

@@ -7,24 +7,22 @@ use hippos_invariant::{invariant, Exact};
 use crate::base64;
 use crate::number::{Decimal, ShortDecimal};
 
-/// Where reply bytes go.
+/// The destination of reply bytes.
 ///
-/// Whoever writes asks for [`room`](Out::room) first; bytes beyond it break an
-/// invariant. A sink that has its room at hand tells it by [`spare`](Out::spare)
-/// and [`advance`](Out::advance), and needs no [`put`](Out::put) of its own:
-/// short pieces are then copied by words, without a call. All others write
-/// their own `put`.
+/// A writer checks [`room`](Out::room) first; bytes beyond it break an invariant. A sink whose free space is a slice
+/// returns it from [`spare`](Out::spare) and implements [`advance`](Out::advance), and needs no [`put`](Out::put) of
+/// its own: short pieces are then copied by words, without a call. All other sinks implement `put`.
 pub trait Out {
-    /// How many more bytes it takes now.
+    /// The number of bytes that it accepts now.
     fn room(&self) -> usize;
 
-    /// The room itself, or as much of it as lies in one piece.
+    /// The free space itself, or its first contiguous part.
     #[inline]
     fn spare(&mut self) -> &mut [u8] {
         &mut []
     }
 
-    /// Takes the first `n` bytes of [`spare`](Out::spare) as written.
+    /// Marks the first `n` bytes of [`spare`](Out::spare) as written.
     #[inline]
     fn advance(&mut self, n: usize) {
         let _ = n;
@@ -72,7 +70,7 @@ impl<'a> Cursor<'a> {
         Self { buffer, len: 0 }
     }
 
-    /// How many bytes were written.
+    /// The number of bytes written.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
@@ -88,7 +86,7 @@ impl<'a> Cursor<'a> {
     #[inline(always)]
     pub fn put_short(&mut self, number: ShortDecimal) {
         let bytes = number.word.to_le_bytes();
-        // More than it takes may be stored: what comes next goes over it.
+        // This may store more bytes than the number has: the next write overwrites them.
         let spare = self.buffer.get_mut(self.len..);
         match spare.and_then(|spare| spare.first_chunk_mut::<8>()) {
             Some(place) => {
@@ -99,13 +97,13 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// What was written.
+    /// The bytes written.
     #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         self.buffer.get(..self.len).unwrap_or(&[])
     }
 
-    /// What was written, for as long as the slice lives.
+    /// The bytes written, for the lifetime of the slice.
     #[inline]
     pub fn into_bytes(self) -> &'a [u8] {
         self.buffer.get(..self.len).unwrap_or(&[])
@@ -128,7 +126,7 @@ impl Out for Cursor<'_> {
         self.len = self.len.add_exact(n);
     }
 
-    // Inlined, a piece of constant length is a few stores.
+    // When inlined, a piece of constant length is a few stores.
     #[inline(always)]
     fn put(&mut self, bytes: &[u8]) {
         let spare = self.buffer.get_mut(self.len..);
@@ -147,11 +145,11 @@ fn no_room(room: usize, bytes: &[u8]) {
     invariant!(false, "{} bytes for a room of {room}", bytes.len());
 }
 
-/// Beyond so many bytes a call is worth it.
+/// Above this length a call pays off.
 const SHORT: usize = 128;
 
-/// Copies between slices of one length. A call, or a string instruction, costs
-/// more than the few bytes that most pieces have.
+/// Copies between slices of the same length. For the few bytes of most pieces, a call or a string instruction would
+/// cost more.
 #[inline(always)]
 pub fn copy(to: &mut [u8], from: &[u8]) {
     if ends::<16>(to, from) {
@@ -169,8 +167,7 @@ pub fn copy(to: &mut [u8], from: &[u8]) {
     }
 }
 
-/// Copies the first and the last `N` bytes, which may overlap; `false` if there
-/// are not so many.
+/// Copies the first and the last `N` bytes, which may overlap; `false` if there are fewer than `N`.
 #[inline(always)]
 fn ends<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
     let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) else {
@@ -187,7 +184,7 @@ fn ends<const N: usize>(to: &mut [u8], from: &[u8]) -> bool {
     true
 }
 
-/// Copies what is between the first and the last 16 bytes.
+/// Copies the bytes between the first and the last 16.
 #[inline(never)]
 fn middle(to: &mut [u8], from: &[u8]) {
     let (mut to, mut from) = (to, from);
@@ -280,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursor_takes_what_fits() {
+    fn a_cursor_accepts_bytes_that_fit() {
         let mut buffer = [0; 8];
         let mut out = Cursor::new(&mut buffer);
         out.put(b"ab");
@@ -313,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_any_length() {
+    fn slices_of_any_length_are_copied() {
         let from: std::vec::Vec<u8> = (0..200).collect();
         for len in 0..from.len() {
             let mut buffer = [0xaa; 210];
@@ -326,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn decimals() {
+    fn numbers_are_written_in_decimal() {
         for value in [0, 9, 10, 42, 99, 100, 907, 999, 1000, 65_536, u64::MAX] {
             let mut buffer = [0; Decimal::MAX];
             let mut out = Cursor::new(&mut buffer);
@@ -336,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_spoken_once() {
+    fn the_version_line_has_the_version() {
         assert!(VERSION.ends_with(concat!("1.6.38", "\r\n").as_bytes()));
         assert_eq!(crate::VERSION, "1.6.38");
     }

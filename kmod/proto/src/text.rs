@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! Text commands: one line, its words, and what they ask for.
+//! Text commands: one line, its words, and the request that they form.
 
 use crate::meta;
 use crate::number::{parse_i32, parse_u32, parse_u64};
@@ -8,7 +8,7 @@ use crate::reply;
 use crate::token::{Tokens, Words};
 use crate::{Mode, KEY_MAX};
 
-/// A command line, understood.
+/// A parsed command line.
 pub enum Request<'a> {
     /// `get`, `gets`, `gat`, `gats`.
     Get(Get<'a>),
@@ -66,32 +66,32 @@ pub enum Request<'a> {
     /// `stats`, `slabs`, `lru`, `lru_crawler`, `cache_memlimit`, `watch` and
     /// other rare commands, by their words.
     Admin(Tokens<'a>),
-    /// A line that can't be served: the answer is all there is.
+    /// A line that cannot be served: it only has a reply.
     Reply {
-        /// The answer.
+        /// The reply line.
         line: &'static [u8],
-        /// No answer is wanted.
+        /// The client asked for no reply.
         noreply: bool,
     },
-    /// A browser: the connection is closed without an answer.
+    /// An HTTP request: the connection is closed without a reply.
     Hangup,
 }
 
 /// `get`, `gets`, `gat`, `gats`.
 #[derive(Clone, Copy, Debug)]
 pub struct Get<'a> {
-    /// Values come with their CAS value.
+    /// The reply has CAS values.
     pub cas: bool,
-    /// When the items are to expire from now on.
+    /// The new expiry of the items.
     pub touch: Option<i32>,
-    /// The keys, of any length: whoever reads them checks it.
+    /// The keys, of any length: the caller checks it.
     pub keys: Words<'a>,
 }
 
 /// `set` and its variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store<'a> {
-    /// How: `cas` is [`Mode::Set`] with a CAS value to compare with.
+    /// The mode: `cas` is [`Mode::Set`] with a CAS value to compare with.
     pub mode: Mode,
     /// `cas`: store when the item has this CAS value.
     pub compare: Option<u64>,
@@ -99,11 +99,11 @@ pub struct Store<'a> {
     pub key: &'a [u8],
     /// The client's flags.
     pub flags: u32,
-    /// When it is to expire.
+    /// The item's expiry.
     pub exptime: i32,
     /// Bytes of the data block, its line end not counted.
     pub len: u32,
-    /// No answer is wanted.
+    /// The client asked for no reply.
     pub noreply: bool,
 }
 
@@ -116,7 +116,7 @@ const fn refuse<'a>(line: &'static [u8], noreply: bool) -> Request<'a> {
     Request::Reply { line, noreply }
 }
 
-/// Understands a command line, which comes without its ending.
+/// Parses a command line, which is passed without its line end.
 #[inline]
 pub fn parse(line: &[u8]) -> Request<'_> {
     let mut words = Words::new(line);
@@ -183,7 +183,7 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
             if !matches!(tokens.len(), 2..=4) {
                 return ERROR;
             }
-            // An old form had a time, which may be 0 still.
+            // An old form of the command had a time, which may still be 0.
             let zero = tokens.at(2) == b"0";
             let valid = match tokens.len() {
                 2 => true,
@@ -225,7 +225,7 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
         b"stats" | b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" | b"watch"
         | b"extstore" | b"refresh_certs" => Request::Admin(tokens),
         [] | [_] => ERROR,
-        // memcached sorts by the first letter, and looks for browsers last.
+        // memcached distinguishes commands by the first letter, and checks for browsers last.
         [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] => ERROR,
         _ if tokens.last().starts_with(b"HTTP/") => Request::Hangup,
         _ => ERROR,
@@ -253,8 +253,7 @@ fn get(mut words: Words<'_>, cas: bool, touch: bool) -> Request<'_> {
     })
 }
 
-/// The line is split again where it isn't as expected: the last word decides
-/// whether an error is told.
+/// If the line is malformed it is split again: the last word decides whether the error is sent.
 #[inline]
 fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: Mode, cas: bool) -> Request<'a> {
     let mut next = || words.next().unwrap_or(&[]);
@@ -292,7 +291,7 @@ mod tests {
     use std::string::String;
     use std::vec::Vec;
 
-    /// A request in words, to compare by.
+    /// A request as text, for comparison.
     fn show(line: &str) -> String {
         match parse(line.as_bytes()) {
             Request::Get(Get { cas, touch, keys }) => {
@@ -328,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn understands_as_memcached_does() {
+    fn a_command_line_is_parsed_as_memcached_parses_it() {
         let format = "CLIENT_ERROR bad command line format";
         let delta = "CLIENT_ERROR invalid numeric delta argument";
         let exptime = "CLIENT_ERROR invalid exptime argument";
@@ -401,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn stores() {
+    fn a_store_command_has_its_fields() {
         let Request::Store(store) = parse(b"set key 5 -1 10") else {
             panic!("not a store");
         };
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_251_bytes() {
+    fn keys_of_251_bytes_are_refused() {
         let key = "k".repeat(251);
         for line in ["set K 0 0 1", "incr K 1", "touch K 1", "delete K"] {
             assert_eq!(
@@ -452,9 +451,9 @@ mod tests {
             let _ = parse(&line);
         }
 
-        /// A word more or less than a store command takes is an error.
+        /// A store command with one word more or less is an error.
         #[test]
-        fn counts_words(extra in 0usize..6, cas: bool) {
+        fn a_store_command_with_a_wrong_number_of_words_is_an_error(extra in 0usize..6, cas: bool) {
             let line = format!("{} k{}", if cas { "cas" } else { "set" }, " 1".repeat(extra));
             let need = if cas { 4 } else { 3 };
             let ok = extra == need || extra == need + 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! Lines and tokens: where a command line ends and what words it is made of.
+//! Lines and tokens: finding the end of a command line and its words.
 
 use hippos_invariant::Exact;
 
@@ -12,11 +12,11 @@ pub use memchr::{memchr, memchr3};
 pub struct Line<'a> {
     /// The line without its ending, cut at the first NUL as memcached does.
     pub text: &'a [u8],
-    /// How many bytes of the input it took, ending included.
+    /// The number of bytes of the input that it took, line end included.
     pub consumed: usize,
 }
 
-/// Finds the first line of `input`; `None` when no newline has come yet.
+/// Finds the first line of `input`; `None` when no newline has arrived yet.
 #[inline]
 pub fn line(input: &[u8]) -> Option<Line<'_>> {
     let end = memchr(b'\n', input)?;
@@ -27,8 +27,7 @@ pub fn line(input: &[u8]) -> Option<Line<'_>> {
     })
 }
 
-/// A line without its carriage return (a lone one is kept, which makes no
-/// difference to any command) and without what follows a NUL.
+/// Cuts a line at its carriage return (a lone one is kept, which makes no difference to any command) and at a NUL.
 #[inline]
 pub fn trim(text: &[u8]) -> &[u8] {
     let text = match text {
@@ -41,13 +40,12 @@ pub fn trim(text: &[u8]) -> &[u8] {
     }
 }
 
-/// Marks, in a word, the lowest byte that isn't above the space, and perhaps
-/// some above it.
+/// Marks the lowest byte in a word that is not greater than the space; higher marks may be wrong.
 #[inline(always)]
 const fn not_plain(word: u64) -> u64 {
-    // One more than the last byte that isn't plain, in each place.
+    // In each byte, one more than the last value that is not plain.
     const LIMIT: u64 = ONES * (b' ' as u64 + 1);
-    // The lowest mark is right; those above it may come from a borrow.
+    // The lowest mark is right; a higher one may result from a borrow.
     word.wrapping_sub(LIMIT) & !word & HIGH
 }
 
@@ -79,15 +77,13 @@ pub fn are_plain<const N: usize>(words: [u64; N]) -> bool {
         == 0
 }
 
-/// How many bytes at the start of `text` can't end a word or a line, or do
-/// anything but stand for themselves: those above the space.
+/// How many bytes at the start of `text` are plain: greater than the space, so that they cannot end a word or a line.
 #[inline]
 pub fn plain_len(text: &[u8]) -> usize {
     until(text, not_plain, |byte| byte <= b' ')
 }
 
-/// Where the first space is, or the end. Words are short: looking for it here
-/// costs less than a call.
+/// The offset of the first space, or of the end. Words are short: this search costs less than a call.
 #[inline]
 fn space(text: &[u8]) -> usize {
     const SPACES: u64 = ONES * b' ' as u64;
@@ -107,9 +103,8 @@ const ONES: u64 = u64::MAX / 255;
 /// The highest bit of each byte of a word.
 const HIGH: u64 = ONES << 7;
 
-/// How many bytes come before the first that is found. `marks` sets the highest
-/// bit of the bytes that are found in a word, of which only the lowest counts;
-/// `found` tells the same of one byte.
+/// How many bytes precede the first match. `marks` sets the highest bit of the matching bytes in a word, of which only
+/// the lowest is used; `found` does the same for one byte.
 #[inline(always)]
 fn until(text: &[u8], marks: impl Fn(u64) -> u64, found: impl Fn(u8) -> bool) -> usize {
     let mut at = 0usize;
@@ -123,13 +118,13 @@ fn until(text: &[u8], marks: impl Fn(u64) -> u64, found: impl Fn(u8) -> bool) ->
         rest = text.get(at..).unwrap_or_default();
     }
     let mut before = at;
-    // The last word again, but for what was looked at.
+    // The last word again, without the bytes that were checked.
     if let Some(last) = text.last_chunk::<8>() {
         let seen = 8usize.sub_exact(rest.len()) as u32;
         let marks = marks(u64::from_le_bytes(*last))
             .checked_shr(seen.mul_exact(8))
             .unwrap_or(0);
-        // Without marks as many as there are bytes in a word.
+        // Without a match, the result is the number of bytes in a word.
         let more = (marks.trailing_zeros() / 8) as usize;
         return before.add_exact(more.min(rest.len()));
     }
@@ -153,7 +148,7 @@ impl<'a> Words<'a> {
         Self(text)
     }
 
-    /// What has not been read yet.
+    /// The unread part.
     #[inline]
     pub const fn rest(&self) -> &'a [u8] {
         self.0
@@ -177,7 +172,7 @@ impl<'a> Iterator for Words<'a> {
     }
 }
 
-/// The most words of a line that memcached looks at (lists of keys aside).
+/// The most words of a line that memcached parses (except for lists of keys).
 pub const TOKENS_MAX: usize = 23;
 
 /// The words of a command line, at most [`TOKENS_MAX`] of them.
@@ -218,7 +213,7 @@ impl<'a> Tokens<'a> {
         self.list.is_empty()
     }
 
-    /// Word number `index`, or nothing at all where there is none.
+    /// Word number `index`, or an empty one if there is none.
     #[inline]
     pub fn at(&self, index: usize) -> &'a [u8] {
         self.list.get(index).copied().unwrap_or(&[])
@@ -230,13 +225,13 @@ impl<'a> Tokens<'a> {
         self.list.get(index..).unwrap_or(&[])
     }
 
-    /// The last word that was looked at.
+    /// The last word that was parsed.
     #[inline]
     pub fn last(&self) -> &'a [u8] {
         self.list.last().copied().unwrap_or(&[])
     }
 
-    /// What follows the last word that was looked at.
+    /// The text after the last word that was parsed.
     #[inline]
     pub fn rest(&self) -> &'a [u8] {
         self.rest
@@ -255,7 +250,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn lines() {
+    fn a_line_ends_at_its_newline_and_is_cut_at_a_nul() {
         assert_eq!(line(b"get a"), None);
         let ended = |text: &'static [u8], consumed| Some(Line { text, consumed });
         assert_eq!(line(b"get a\r\nx"), ended(b"get a", 7));

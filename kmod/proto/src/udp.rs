@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! The frame that UDP requests and replies carry: request id, sequence
-//! number, number of datagrams and a reserved field, big endian.
+//! The frame of UDP requests and replies: request id, sequence number, number of datagrams and a reserved field, big
+//! endian.
 
 use crate::token::Words;
 
@@ -17,15 +17,14 @@ pub const DATA_MAX: usize = DATAGRAM_MAX - FRAME;
 /// The frame of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The client's number, repeated in every datagram of the reply.
+    /// The client's request id, repeated in every datagram of the reply.
     pub id: u16,
-    /// How many datagrams the request has.
+    /// The number of datagrams of the request.
     pub total: u16,
 }
 
 impl Frame {
-    /// Takes the frame off a datagram's payload. `None` when there is nothing
-    /// but a frame, or less.
+    /// Removes the frame from a datagram's payload. `None` when there is no more than a frame.
     #[inline]
     pub fn parse(payload: &[u8]) -> Option<(Self, &[u8])> {
         let (frame, data) = payload.split_first_chunk::<FRAME>()?;
@@ -47,21 +46,21 @@ pub fn reply_frame(id: u16, sequence: u16, total: u16) -> [u8; FRAME] {
     (u64::from(id) << 48 | u64::from(sequence) << 32 | u64::from(total) << 16).to_be_bytes()
 }
 
-/// How many datagrams a reply of `len` bytes takes.
+/// The number of datagrams of a reply of `len` bytes.
 #[inline]
 pub const fn datagrams(len: usize) -> usize {
     len.div_ceil(DATA_MAX)
 }
 
-/// Whether a datagram's data is itself the start of a reply. Two servers and
-/// one forged source address would answer each other for ever.
+/// Whether a datagram's data is itself the start of a reply. Without this check, two servers and one forged source
+/// address would answer each other forever.
 pub fn is_reply(data: &[u8]) -> bool {
     let first = match data.first() {
         Some(0x81) => return true,
         Some(byte) => *byte,
         None => return false,
     };
-    // Commands start with a small letter.
+    // Commands start with a lower-case letter.
     if first.is_ascii_lowercase() || first == 0x80 {
         return false;
     }
@@ -113,7 +112,7 @@ mod tests {
     use crate::reply;
 
     #[test]
-    fn frames() {
+    fn a_frame_is_parsed_and_written() {
         assert_eq!(Frame::parse(b"12345678"), None);
         assert_eq!(Frame::parse(b""), None);
         let (frame, data) = Frame::parse(b"\x12\x34\0\0\0\x01\0\0mn\r\n").unwrap();
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_known() {
+    fn the_start_of_a_reply_is_recognised() {
         for line in [
             reply::ERROR,
             reply::END,
