@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Who may ask, and how many reply bytes a source gets over UDP.
+//! Which sources are allowed, and how many reply bytes each gets over UDP.
 
 use core::net::IpAddr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -11,31 +11,31 @@ use crate::counters::EngineCounter;
 use crate::sources::{halves, mapped, mask, Change, ChangeError, Network, Networks};
 use crate::Engine;
 
-/// What a source may do.
+/// The access that a source has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Nothing.
+    /// None.
     Refused,
-    /// Ask, and get so many reply bytes over UDP, if that is limited.
+    /// It may send requests, and gets reply bytes over UDP, within its rate limit if it has one.
     Granted {
-        /// It is of a private network.
+        /// Its address is in a private network.
         private: bool,
     },
 }
 
-/// Bytes of a reply, counted against what its source gets. Those that are not
-/// [spent](Self::spend) are given back when it is dropped.
+/// Bytes of a reply, counted against the rate limit of its source. Those that are not [spent](Self::spend) are returned
+/// when the charge is dropped.
 pub(crate) struct Charge<'a, P: Platform> {
     engine: &'a Engine<P>,
     source: IpAddr,
-    /// The second in which they were counted.
+    /// The second that they were counted in.
     second: u32,
-    /// 0 when nothing is limited.
+    /// 0 if the source has no limit.
     bytes: usize,
 }
 
 impl<P: Platform> Charge<'_, P> {
-    /// So many bytes are sent.
+    /// Marks bytes as sent.
     #[inline]
     pub(crate) fn spend(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
@@ -52,17 +52,16 @@ impl<P: Platform> Drop for Charge<'_, P> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Whether an IPv4 source surely may ask, and there is no limit on what it
-    /// gets: where it says so, [`access`](Self::access) and
-    /// [`may_reply`](Self::may_reply) would. 0 is nobody. Softirq-safe.
+    /// Whether an IPv4 source is certainly allowed and has no rate limit: if this returns true,
+    /// [`access`](Self::access) and [`may_reply`](Self::may_reply) would allow it too. 0 stands for no address.
+    /// Softirq-safe.
     #[inline]
     pub fn is_allowed(&self, _guard: &Guard<'_, P>, source: u32) -> bool {
         let limited = self.settings.limiter.limited();
         source != 0 && !limited && self.settings.sources.is_allowed(source)
     }
 
-    /// What a source may do. `local` says that it is this host, which may
-    /// always ask. Softirq-safe.
+    /// The access of a source. `local`: the source is this host, which is always allowed. Softirq-safe.
     #[inline]
     pub fn access(&self, _guard: &Guard<'_, P>, source: IpAddr, local: bool) -> Access {
         let address = mapped(source);
@@ -70,7 +69,7 @@ impl<P: Platform> Engine<P> {
         match rows.find(|row| row.contains(halves(address))) {
             _ if local => Access::Granted { private: true },
             Some(row) if row.private.load(Relaxed) => Access::Granted { private: true },
-            // One of its private sources may come by a wider network.
+            // A source in a private network may match a wider entry of the list.
             Some(_) => Access::Granted {
                 private: Network::PRIVATE.iter().any(|n| n.contains(address)),
             },
@@ -78,8 +77,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Whether a source, which has [`Access`], may get a UDP reply of so many
-    /// bytes; if not, it is counted. Softirq-safe.
+    /// Whether a source that has [`Access`] may get a UDP reply of this many bytes; a refusal is counted. Softirq-safe.
     #[inline]
     pub fn may_reply(&self, access: Access, source: IpAddr, bytes: usize) -> bool {
         self.charge(access, source, bytes)
@@ -87,8 +85,8 @@ impl<P: Platform> Engine<P> {
             .is_some()
     }
 
-    /// As [`may_reply`](Self::may_reply), for a reply that may find no room: the request then
-    /// passes, and the reply of the one that serves it counts instead. Softirq-safe.
+    /// Like [`may_reply`](Self::may_reply), for a reply that may not be sent because memory is missing: the request
+    /// then passes, and the reply of the next receive path is charged instead. Softirq-safe.
     #[inline]
     pub(crate) fn charge(
         &self,
@@ -110,7 +108,7 @@ impl<P: Platform> Engine<P> {
         })
     }
 
-    /// The second that they were counted in, if they are granted.
+    /// Returns the second that the bytes were counted in, if they are within the rate limit.
     #[cold]
     fn take(&self, source: IpAddr, bytes: usize, rate: u32) -> Option<u32> {
         let (limiter, now) = (self.settings.limiter, self.store.now());
@@ -128,7 +126,7 @@ impl<P: Platform> Engine<P> {
     }
 
     fn bucket(&self, source: IpAddr) -> u64 {
-        /// The owner of one IPv6 address has the network's other ones too.
+        /// The owner of an IPv6 address also has the other addresses of its network.
         const NETWORK: u32 = 64;
         let source = match source {
             IpAddr::V4(_) => mapped(source),
@@ -137,14 +135,13 @@ impl<P: Platform> Engine<P> {
         self.store.hash(&source.to_be_bytes()).get()
     }
 
-    /// Who may ask.
+    /// The allow list.
     pub fn sources(&self) -> Networks {
         self.settings.sources.list()
     }
 
-    /// Changes who may ask: `text` has networks with commas between them, or
-    /// `any`, or `default`, or nothing for that. Process context; sleeps until
-    /// nobody goes by the old list.
+    /// Changes the allow list: `text` has networks separated by commas, or `any`, or `default`, or is empty, which
+    /// means `default`. Process context; sleeps until no reader uses the old list.
     pub fn change_sources(&self, change: Change, text: &[u8]) -> Result<(), ChangeError> {
         let sources = self.settings.sources;
         if sources.changing.swap(true, Acquire) {
@@ -155,8 +152,7 @@ impl<P: Platform> Engine<P> {
         result
     }
 
-    /// Out of line: a list takes a third of what a function may have of the
-    /// kernel's stack.
+    /// Not inlined: a list takes a third of the stack that a function may have in the kernel.
     #[inline(never)]
     fn changed(&self, change: Change, text: &[u8]) -> Result<(), ChangeError> {
         let sources = self.settings.sources;
@@ -164,7 +160,7 @@ impl<P: Platform> Engine<P> {
             Change::Set => Networks::new(),
             Change::Add | Change::Remove => sources.list(),
         };
-        // What is taken away is overwritten by what comes behind it.
+        // An entry that is removed is overwritten by those behind it.
         let mut len = list.len();
         Network::each(text, |network| {
             let known = list.iter().take(len).position(|n| *n == network);
@@ -194,8 +190,7 @@ impl<P: Platform> Engine<P> {
         Ok(())
     }
 
-    /// Reply bytes a second for each UDP source outside private networks, and
-    /// within; 0 is no limit.
+    /// Reply bytes per second for each UDP source outside private networks, and inside them; 0 is no limit.
     pub fn udp_rates(&self) -> (u32, u32) {
         let limiter = self.settings.limiter;
         (limiter.rate(false), limiter.rate(true))
@@ -418,7 +413,7 @@ mod tests {
         assert!(!ask(PUBLIC, "8.8.8.8", 1));
         assert!(ask(PUBLIC, "8.8.4.4", 600), "another source");
         assert!(ask(PRIVATE, "10.0.0.1", 1 << 20));
-        // An IPv6 network is one source.
+        // All addresses of an IPv6 network are one source.
         assert!(ask(PUBLIC, "2001:db8::1", 1000));
         assert!(!ask(PUBLIC, "2001:db8::2", 1000));
         assert!(ask(PUBLIC, "2001:db8:0:1::2", 1000));

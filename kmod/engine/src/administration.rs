@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which clients may use administration commands: those that change how the
-//! server runs, forget what it holds or counted, or tell its keys.
+//! Which clients may use administration commands: those that change how the server runs, delete its items or
+//! statistics, or list its keys.
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -8,26 +8,26 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Administration {
-    /// All of them, as in memcached.
+    /// All clients, as in memcached.
     #[default]
     Network = 0,
-    /// Those on this host, over TCP.
+    /// Clients on this host, over TCP.
     Local = 1,
-    /// None.
+    /// No client.
     Off = 2,
 }
 
 impl Administration {
     const ALL: [Self; 3] = [Self::Network, Self::Local, Self::Off];
 
-    /// The one of that name.
+    /// The setting of that name.
     pub fn parse(name: &[u8]) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|one| one.name().as_bytes() == name)
     }
 
-    /// The one of that number.
+    /// The setting of that number.
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|one| *one as u32 == number)
     }
@@ -42,7 +42,7 @@ impl Administration {
     }
 }
 
-/// An [`Administration`] that changes while it is read.
+/// An [`Administration`] that may change at any time.
 pub(crate) struct Setting(AtomicU8);
 
 impl Setting {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Logging in: whether clients have to, and whether they may.
+//! Authentication: whether clients have to authenticate, and the check of their credentials.
 
 use core::sync::atomic::Ordering::{Acquire, Release};
 
@@ -9,9 +9,9 @@ use crate::credentials::{CredentialsError, CREDENTIALS_MAX};
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
-    /// Sets who may log in, lines of `user:password`; with none nobody has
-    /// to. While there are some, a new TCP connection has to log in first and
-    /// UDP is refused. Process context; sleeps.
+    /// Sets the users that may authenticate, as lines of `user:password`; without any, authentication is not required.
+    /// While there are users, each new TCP connection has to authenticate first and UDP is refused. Process context;
+    /// sleeps.
     pub fn set_credentials(&self, lines: &[u8]) -> Result<(), CredentialsError> {
         if lines.len() > CREDENTIALS_MAX {
             return Err(CredentialsError::TooLong);
@@ -25,7 +25,7 @@ impl<P: Platform> Engine<P> {
             return Err(CredentialsError::Busy);
         }
         let needed = lines.contains(&b':');
-        // Nobody gets in by an empty text in between.
+        // Set before the text changes, so that no client is accepted because of an empty text in between.
         if needed {
             credentials.replace(lines, || self.store.platform().gp_wait());
             self.set_authentication(true);
@@ -37,12 +37,12 @@ impl<P: Platform> Engine<P> {
         Ok(())
     }
 
-    /// Has all clients log in while none is known: until credentials are set, nobody is served.
+    /// Requires authentication while no user is known: until credentials are set, no client is served.
     pub fn close(&self) {
         self.set_authentication(true);
     }
 
-    /// Whether these are known.
+    /// Whether a user with this password exists.
     pub(crate) fn authenticate(&self, user: &[u8], password: &[u8]) -> bool {
         let _guard = self.store.read();
         self.settings.credentials.verify(user, password)

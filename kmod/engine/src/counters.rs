@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the engine counts beside the store's counters, one shard a CPU.
+//! The engine's counters, in addition to the store's, sharded by CPU.
 
 hippos_store::counters! {
     /// The engine's own counters, kept in the store's per-CPU tallies. `stats` shows all of them.
@@ -51,6 +51,6 @@ hippos_store::counters! {
     }
 }
 
-/// How many counters there are, those of [histograms](crate::Interval) among them: what
-/// [`hippos_store::Config::tallies`] has to be at least.
+/// The number of counters, including those of [histograms](crate::Interval): the minimum of
+/// [`hippos_store::Config::tallies`].
 pub const ENGINE_COUNTERS: usize = EngineCounter::Count as usize + crate::interval::TALLIES;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Names and passwords, as memcached's authentication file has them.
+//! Names and passwords, in the format of memcached's authentication file.
 //!
-//! As with the networks that may ask there are two texts, and a writer fills
-//! the one that is not current.
+//! As with the allow list, there are two texts, and a writer fills the one that is not current.
 
 use hippos_invariant::Exact;
 
@@ -11,7 +10,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// The most bytes of all lines together.
+/// The maximum length of all lines together.
 pub const CREDENTIALS_MAX: usize = 2048;
 
 struct Text {
@@ -32,26 +31,26 @@ impl Text {
     }
 }
 
-/// Lines of `user:password`: too large to pass through a kernel's stack.
+/// Lines of `user:password`: too large to pass over a kernel's stack.
 pub struct Credentials {
     texts: [Text; 2],
     current: AtomicUsize,
     pub(crate) changing: AtomicBool,
 }
 
-/// What is wrong with credentials.
+/// What is wrong with the credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialsError {
     /// A line has no colon.
     Line,
     /// They are too long.
     TooLong,
-    /// Somebody else is changing them.
+    /// Another caller is changing them.
     Busy,
 }
 
 impl Credentials {
-    /// None.
+    /// No credentials.
     #[allow(clippy::new_without_default, reason = "made at compile time")]
     pub const fn new() -> Self {
         Self {
@@ -61,8 +60,8 @@ impl Credentials {
         }
     }
 
-    /// Whether a line says just this. How long it takes tells the lengths at
-    /// most: every byte of a line of the right length is looked at.
+    /// Whether a line equals these. The time that this takes reveals at most the lengths: every byte of a line of the
+    /// right length is compared.
     pub(crate) fn verify(&self, user: &[u8], password: &[u8]) -> bool {
         let Some(text) = self.texts.get(self.current.load(Acquire)) else {
             return false;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What all clients share: the store, the settings and what is counted.
+//! The state that all clients share: the store, the settings and the counters.
 
 use core::sync::atomic::{
     fence, AtomicBool, AtomicU32, AtomicU64, AtomicU8,
@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::uploads::Uploads;
 use crate::watchers::{Counts, Kinds, Watchers};
 
-/// What all clients of one cache share.
+/// The state that all clients of one cache share.
 pub struct Engine<P: Platform> {
     /// The items. Made with at least [`ENGINE_COUNTERS`](crate::ENGINE_COUNTERS) tallies.
     pub store: Store<P>,
@@ -27,13 +27,13 @@ pub struct Engine<P: Platform> {
     pub(crate) host_stats: &'static dyn HostStats,
     pub(crate) longest: Longest,
     verbosity: AtomicU32,
-    /// [`DETAIL`], [`LOGIN`] and what is watched.
+    /// [`DETAIL`], [`LOGIN`] and the kinds of events that are watched.
     flags: AtomicU8,
     watchers: Watchers,
     /// The number of the UDP socket.
     udp_number: AtomicU32,
     crawler: AtomicBool,
-    /// The memory limit as the machine's owner set it, in bytes.
+    /// The memory limit as the administrator set it, in bytes.
     memory_max_settable: AtomicU64,
     administration: Setting,
     pub(crate) uploads: Uploads,
@@ -44,15 +44,15 @@ pub struct Engine<P: Platform> {
 
 /// Keys are counted by prefix.
 pub(crate) const DETAIL: u8 = 1;
-/// Clients have to log in.
+/// Clients have to authenticate.
 const LOGIN: u8 = 2;
-/// What the UDP fast path is not made for.
+/// The states that the UDP fast path does not support.
 const SLOW_PATH: u8 = DETAIL | LOGIN;
 
 const _: () = assert!(SLOW_PATH >> Kinds::SHIFT == 0);
 
 impl<P: Platform> Engine<P> {
-    /// An engine over `store`. `host_stats` tells what only the host knows.
+    /// An engine over `store`. `host_stats` provides the statistics that only the host has.
     pub fn new(store: Store<P>, settings: Settings, host_stats: &'static dyn HostStats) -> Self {
         Self {
             memory_max_settable: AtomicU64::new(store.memory_limit() as u64),
@@ -78,32 +78,32 @@ impl<P: Platform> Engine<P> {
         &self.settings
     }
 
-    /// Sets the memory limit for the machine's owner, in bytes: from then on clients may ask for no
-    /// more. Whether it was taken.
+    /// Sets the memory limit for the administrator, in bytes. From then on clients cannot set a higher one. Whether it
+    /// was accepted.
     pub fn set_memory(&self, bytes: usize) -> bool {
-        // Before the limit itself: a client that still goes by the old one has set the limit before
-        // this does, or sees the new one.
+        // Stored before the limit itself: a client that still uses the old value has set the limit before this call
+        // does, or sees the new value.
         let before = self.memory_max_settable.swap(bytes as u64, SeqCst);
         fence(SeqCst);
         let taken = self.store.resize(bytes);
         if !taken {
             self.memory_max_settable.store(before, SeqCst);
-            // Meanwhile a client may have set what was not taken.
+            // Meanwhile a client may have set a limit above the previous value.
             self.keep_memory_limit();
         }
         taken
     }
 
-    /// Sets the memory limit for a client. Whether it was taken.
+    /// Sets the memory limit for a client. Whether it was accepted.
     pub(crate) fn limit_memory(&self, bytes: usize) -> bool {
         if bytes as u64 > self.memory_max_settable() || !self.store.resize(bytes) {
             return false;
         }
-        // The owner may have set less meanwhile.
+        // The administrator may have set a lower limit meanwhile.
         self.keep_memory_limit()
     }
 
-    /// Keeps the memory limit to what clients may set. False if that is not possible.
+    /// Lowers the memory limit to what clients may set. False if that is not possible.
     fn keep_memory_limit(&self) -> bool {
         loop {
             fence(SeqCst);
@@ -117,7 +117,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// The most memory that a client may set the limit to, in bytes: what the machine's owner set.
+    /// The largest memory limit that a client may set, in bytes: the one that the administrator set.
     pub fn memory_max_settable(&self) -> u64 {
         self.memory_max_settable.load(Relaxed)
     }
@@ -127,7 +127,7 @@ impl<P: Platform> Engine<P> {
         self.administration.get()
     }
 
-    /// Sets it, for open connections too.
+    /// Sets it, also for open connections.
     pub fn set_administration(&self, value: Administration) {
         self.administration.set(value);
     }
@@ -157,8 +157,8 @@ impl<P: Platform> Engine<P> {
         )
     }
 
-    /// Sets both: from one datagram to as many as a frame counts, and no more
-    /// bytes than the settings had. Whether they were taken.
+    /// Sets both: at least one datagram and at most as many as a frame can count, and no more bytes than in the
+    /// settings. Whether they were accepted.
     pub fn set_udp_limits(&self, bytes: u32, datagrams: u32) -> bool {
         let most = self.settings.udp_bytes;
         let counted = 1..=u32::from(u16::MAX);
@@ -167,13 +167,13 @@ impl<P: Platform> Engine<P> {
         }
         self.udp_bytes.store(bytes, Relaxed);
         self.udp_datagrams.store(datagrams, Relaxed);
-        // The fast path gives no more than the other.
+        // The fast path's limit is at most this one.
         let fast = self.udp_bytes().min(self.settings.fast_bytes as usize);
         self.set_fast_bytes(fast as u32);
         true
     }
 
-    /// `verbosity`: kept and told, and of no other effect.
+    /// `verbosity`: stored and shown, without any other effect.
     pub fn verbosity(&self) -> u32 {
         self.verbosity.load(Relaxed)
     }
@@ -199,7 +199,7 @@ impl<P: Platform> Engine<P> {
         self.set_flag(DETAIL, on);
     }
 
-    /// Whether clients have to log in, and UDP is refused.
+    /// Whether clients have to authenticate, and UDP is refused.
     pub fn authentication(&self) -> bool {
         self.has_flags(LOGIN)
     }
@@ -208,13 +208,13 @@ impl<P: Platform> Engine<P> {
         self.set_flag(LOGIN, on);
     }
 
-    /// Whether there is something that only the UDP socket's worker heeds.
+    /// Whether a state is set that only the UDP socket's worker supports.
     #[inline]
     pub(crate) fn needs_slow_path(&self) -> bool {
         self.has_flags(SLOW_PATH)
     }
 
-    /// The same, or that gets are watched.
+    /// The same, or gets are watched.
     #[inline]
     pub(crate) fn needs_slow_get(&self) -> bool {
         self.has_flags(SLOW_PATH | Kinds::FETCHERS.flags())
@@ -234,12 +234,12 @@ impl<P: Platform> Engine<P> {
         self.has_flags(kinds.flags())
     }
 
-    /// How many clients watch.
+    /// The number of clients that watch.
     pub(crate) fn watchers(&self) -> u64 {
         self.watchers.counts().watchers()
     }
 
-    /// Adds a client that watches, unless there are too many.
+    /// Adds a watching client, unless there are too many.
     pub(crate) fn add_watcher(&self, kinds: Kinds) -> bool {
         let added = self.watchers.add(kinds);
         if added {
@@ -248,13 +248,14 @@ impl<P: Platform> Engine<P> {
         added
     }
 
-    /// Takes one away.
+    /// Removes a watching client.
     pub(crate) fn remove_watcher(&self, kinds: Kinds) {
         self.watchers.remove(kinds);
         self.apply_watchers();
     }
 
-    /// Has the kinds noted that are watched. Whoever changes the counts last also looks at them last.
+    /// Enables logging of the kinds that are watched. Of concurrent callers, the one that changes the counts last also
+    /// reads them last.
     fn apply_watchers(&self) {
         let mut seen: Option<Counts> = None;
         loop {
@@ -271,7 +272,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Tells the number of the UDP socket, as `stats conns` has it.
+    /// Sets the number of the UDP socket in `stats conns`.
     pub fn set_udp_number(&self, number: u32) {
         self.udp_number.store(number, Relaxed);
     }
@@ -286,7 +287,7 @@ impl<P: Platform> Engine<P> {
         self.crawler.load(Relaxed)
     }
 
-    /// Allows them, or not; whether they were allowed before.
+    /// Allows them or not; returns whether they were allowed before.
     pub(crate) fn set_crawler(&self, on: bool) -> bool {
         self.crawler.swap(on, Relaxed)
     }
@@ -300,7 +301,7 @@ impl<P: Platform> Engine<P> {
     /// One of the engine's counters.
     pub fn engine_counted(&self, tally: EngineCounter) -> u64 {
         let single = match tally {
-            // The store has counted these: see [`single`](Self::single).
+            // The store has counted these: see [`single`](hippos_store::Store::single).
             EngineCounter::FastCommands | EngineCounter::FastDatagrams => self.store.single(),
             _ => 0,
         };
@@ -323,7 +324,7 @@ impl<P: Platform> Engine<P> {
             .count_class(item.class(), ClassCounter::GetHits, 1);
     }
 
-    /// Counts `n` gets that found nothing.
+    /// Counts `n` gets that missed.
     #[inline]
     pub(crate) fn miss(&self, n: u32) {
         if n != 0 {
@@ -331,8 +332,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Seconds from now until an expiry time as clients write it; not above 0 for never and for the
-    /// past.
+    /// Seconds from now until an expiry time in a client's notation; 0 or negative for never and for the past.
     pub(crate) fn until(&self, exptime: i64) -> i64 {
         if exptime <= RELATIVE_MAX {
             exptime
@@ -341,8 +341,8 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// `flush_all`, with memcached's expiry times; 0 and less is at once. As
-    /// there, whatever waits is done when the last second begins.
+    /// `flush_all`, with memcached's expiry times; 0 and less mean at once. As in memcached, a delayed flush happens at
+    /// the beginning of its last second.
     pub fn flush(&self, exptime: i64) {
         let delay = self.until(exptime).saturating_sub(1);
         self.store.flush(u32::try_from(delay).unwrap_or(0));

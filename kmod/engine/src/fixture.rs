@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the tests of several ways to answer share.
+//! Helpers for the tests of the ways to answer a datagram.
 
 use std::vec::Vec;
 
@@ -32,7 +32,7 @@ pub(crate) fn datagram(request: &[u8]) -> Vec<u8> {
     [b"\x12\x34\0\0\0\x01\0\0", request].concat()
 }
 
-/// The one datagram that a plan answers with.
+/// The single datagram of a plan's reply.
 pub(crate) fn planned(engine: &Engine<Host>, payload: &[u8]) -> Vec<u8> {
     let guard = engine.store.read();
     Plan::with(|plan| {

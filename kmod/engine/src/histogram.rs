@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A histogram of times: four buckets for each power of two from 64 ns to 2³⁰ ns, one below and one
-//! above, so that what a percentile tells is at most a quarter more than it was.
+//! A histogram of times: four buckets for each power of two from 64 ns to 2³⁰ ns, one below and one above, so that a
+//! percentile is at most a quarter too high.
 
 /// Buckets for each power of two.
 pub(crate) const STEPS: usize = 4;
 /// The first bucket goes up to two to the power of this, in nanoseconds.
 const LEAST: u32 = 6;
-/// What takes longer than two to the power of this is in the last bucket.
+/// Times longer than two to the power of this are in the last bucket.
 const MOST: u32 = 30;
 /// Powers of two that have [`STEPS`] buckets each.
 pub(crate) const POWERS: usize = (MOST - LEAST) as usize;
-/// All buckets.
+/// The number of buckets.
 pub(crate) const BUCKETS: usize = POWERS * STEPS + 2;
 
 /// The bucket of a time in nanoseconds.
@@ -31,7 +31,7 @@ pub(crate) fn bucket(ns: u64) -> usize {
         .wrapping_add(1)
 }
 
-/// The longest time of a bucket, in nanoseconds; none of the last.
+/// The longest time of a bucket, in nanoseconds; `None` for the last.
 pub(crate) fn bound(bucket: usize) -> Option<u64> {
     let Some(step) = bucket.checked_sub(1) else {
         return Some(1 << LEAST);
@@ -44,15 +44,15 @@ pub(crate) fn bound(bucket: usize) -> Option<u64> {
     Some(power.wrapping_add((power / STEPS as u64).wrapping_mul(steps)))
 }
 
-/// How many times fell into each bucket.
+/// The number of times in each bucket.
 pub(crate) struct Histogram {
     counts: [u64; BUCKETS],
     max: u64,
 }
 
 impl Histogram {
-    /// Of the counts that `read` tells for each bucket, and the longest time. Counts of one that is written
-    /// meanwhile, or set to zero, are of slightly different moments; each is read once.
+    /// Made from the counts that `read` returns for each bucket, and the longest time. If the histogram is written or
+    /// reset meanwhile, the counts are of slightly different moments; each is read once.
     pub(crate) fn read(read: impl FnMut(usize) -> u64, max: u64) -> Self {
         Self {
             counts: core::array::from_fn(read),
@@ -60,23 +60,23 @@ impl Histogram {
         }
     }
 
-    /// The times of a bucket.
+    /// The number of times in a bucket.
     pub(crate) fn times(&self, bucket: usize) -> u64 {
         self.counts.get(bucket).copied().unwrap_or(0)
     }
 
-    /// All times.
+    /// The number of all times.
     pub(crate) fn count(&self) -> u64 {
         self.counts.iter().fold(0, |sum, n| sum.wrapping_add(*n))
     }
 
-    /// The longest, in nanoseconds.
+    /// The longest time, in nanoseconds.
     pub(crate) fn max(&self) -> u64 {
         self.max
     }
 
-    /// The time that so many of a thousand are not above, in nanoseconds: its bucket's longest, if
-    /// there was one as long. 0 of none.
+    /// The time that `of_thousand` of every thousand times do not exceed, in nanoseconds: the upper bound of its
+    /// bucket, or the longest time if that is less. 0 for an empty histogram.
     pub(crate) fn quantile(&self, of_thousand: u64) -> u64 {
         let count = self.count();
         let (whole, rest) = (count / 1000, count % 1000);

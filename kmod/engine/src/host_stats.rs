@@ -1,48 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What only the host knows: its process, its clock, its connections.
+//! Statistics that only the host has: its process, its clock, its connections.
 
 use core::fmt;
 
-/// What the host is asked when statistics are wanted.
+/// The host's part of the statistics.
 pub trait HostStats: Sync {
     /// The state of the host.
     fn host(&self) -> Host {
         Host::default()
     }
 
-    /// What is answered before the socket, where there are such receive paths.
+    /// The receive paths before the socket, if there are any.
     fn fast_path(&self) -> Option<FastPathStats> {
         None
     }
 
-    /// The first socket at or behind a place, for `stats conns`, and its place, which is its own
-    /// while it is open; `None` behind the last.
+    /// The first socket at or after a place, for `stats conns`, and its place, which stays its own while it is open;
+    /// `None` after the last.
     fn socket(&self, from: usize) -> Option<(usize, SocketInfo)> {
         let _ = from;
         None
     }
 
-    /// Tells settings of the host's own, each by its row of `stats settings`.
+    /// Passes each setting that only the host has to `tell`, with the name of its row in `stats settings`.
     fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
         let _ = tell;
     }
 
-    /// Tells how often datagrams were left to the next one on their way, and why: the receive path's part of
-    /// a row's name, the reason's, and the count.
+    /// Passes to `tell` how often datagrams were passed to the next receive path, and why: the receive path's part of
+    /// the row's name, the reason's part, and the count.
     fn pass_counts(&self, tell: &mut dyn FnMut(&str, &str, u64)) {
         let _ = tell;
     }
 
-    /// Whether it measures how long requests take, for [`note_time`](crate::Engine::note_time).
+    /// Whether the host measures latency, for [`note_time`](crate::Engine::note_time).
     fn measures_latency(&self) -> bool {
         false
     }
 
-    /// Statistics were reset: so are the host's own.
+    /// Resets the host's statistics too.
     fn reset(&self) {}
 }
 
-/// A host that knows nothing.
+/// A host without statistics.
 impl HostStats for () {}
 
 /// The state of the host.
@@ -58,19 +58,19 @@ pub struct Host {
     pub connections: u64,
     /// Connections since the start.
     pub total_connections: u64,
-    /// Connections refused since there were too many.
+    /// Connections refused because there were too many.
     pub rejected_connections: u64,
-    /// Times that a worker went on to other connections though there was more.
+    /// Times that a worker went on to other connections although this one had more input.
     pub yields: u64,
-    /// Times that listening was stopped since there were too many connections.
+    /// Times that listening was stopped because there were too many connections.
     pub listen_disabled: u64,
     /// Whether new connections are accepted.
     pub accepting: bool,
-    /// Frames that were answered before they were packets (XDP).
+    /// Frames that XDP answered or dropped.
     pub xdp_served: u64,
-    /// Frames that XDP was asked about and let pass.
+    /// Frames that XDP passed.
     pub xdp_passed: u64,
-    /// How packets are spread over CPUs, where the host decides that.
+    /// How packets are spread over CPUs, if the host controls that.
     pub steering: Option<Steering>,
 }
 
@@ -79,26 +79,26 @@ pub struct Host {
 pub struct FastPathStats {
     /// Whether PRE_ROUTING is open for IPv4 and for IPv6, or why not.
     pub hook: [&'static str; 2],
-    /// The same of XDP.
+    /// The same for XDP.
     pub xdp: [&'static str; 2],
-    /// Lookups of the way that replies take.
+    /// Routing lookups for replies.
     pub lookups: u64,
-    /// Those that left replies to the socket.
+    /// Of those, lookups that left the reply to the socket.
     pub rejected: u64,
-    /// Those that were not made because there were too many.
+    /// Lookups not made because of their rate limit.
     pub limited: u64,
 }
 
 /// How packets are spread over CPUs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Steering {
-    /// They are spread over all.
+    /// Whether packets are spread over all CPUs.
     pub steered: bool,
-    /// How often that began or ended.
+    /// How often that changed.
     pub changes: u64,
-    /// The CPU that gets all of them, and workers keep off.
+    /// The CPU that receives all packets, and that runs no workers.
     pub polling: Option<u32>,
-    /// How busy that CPU is, or was when it last got all, in percent.
+    /// The load of that CPU, now or when it last received all packets, in percent.
     pub load: u32,
 }
 
@@ -107,25 +107,25 @@ pub struct Steering {
 pub struct SocketInfo {
     /// Its number, like a file descriptor.
     pub id: u32,
-    /// The other end, or the own one of a listener.
+    /// The other end, or a listener's own end.
     pub address: Address,
-    /// The own end of a client's connection.
+    /// Our end of a client's connection.
     pub listen: Option<Address>,
-    /// `conn_read` and the like, in memcached's words.
+    /// memcached's name of the state, `conn_read` and the like.
     pub state: &'static str,
     /// Whether it is a UDP socket.
     pub udp: bool,
     /// Seconds since its last command.
     pub idle: u32,
-    /// Bytes of a connection received, and sent as far as the client acknowledged them, where the
-    /// host counts them.
+    /// Bytes received by a connection, and bytes sent as far as the client has acknowledged them, if the host counts
+    /// them.
     pub bytes: Option<(u64, u64)>,
 }
 
 /// An address of a socket.
 #[derive(Clone, Copy)]
 pub struct Address {
-    /// The address itself; IPv4 ones mapped into IPv6.
+    /// The IP address; IPv4 addresses are mapped into IPv6.
     pub ip: core::net::IpAddr,
     /// The port.
     pub port: u16,

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The intervals of time that are measured, and the longest of each.
+//! The measured intervals of time, and the longest time of each.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::histogram::BUCKETS;
 
-/// What is measured, each on its receive path.
+/// The intervals, each on its receive path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Interval {
-    /// From the frame to its reply, made.
+    /// From the frame until its reply is written.
     XdpService,
-    /// From the packet to its reply, handed to the driver or put with those that go together.
+    /// From the packet until its reply is handed to the driver, or queued with others.
     HookService,
-    /// From a datagram that the worker has taken to its reply, sent.
+    /// From the time the worker takes a datagram until its reply is sent.
     UdpService,
-    /// From the callback to the replies, sent.
+    /// From the callback until the replies are sent.
     TcpCallbackService,
     /// From the beginning of a turn to its end.
     TcpWorkerService,
@@ -23,7 +23,7 @@ pub enum Interval {
     HookQueue,
     /// From the kernel's time stamp to the worker.
     UdpQueue,
-    /// From the callback, or the end of an earlier turn that left something to do, to the turn.
+    /// From the callback, or the end of an earlier turn that left work, to the turn.
     TcpWorkerQueue,
 }
 
@@ -40,7 +40,7 @@ impl Interval {
         Self::TcpWorkerQueue,
     ];
 
-    /// The receive path, and what is measured there.
+    /// The receive path, and the kind of interval.
     pub(crate) const fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::XdpService => ("xdp", "service"),
@@ -57,10 +57,10 @@ impl Interval {
 
 /// Tallies of an interval.
 pub(crate) const CELLS: usize = BUCKETS + 1;
-/// Tallies of all of them.
+/// Tallies of all intervals.
 pub(crate) const TALLIES: usize = Interval::ALL.len() * CELLS;
 
-/// The longest times, in nanoseconds. They are seldom exceeded, so that all CPUs share one.
+/// The longest times, in nanoseconds. They are seldom exceeded, so that all CPUs share one value.
 #[derive(Default)]
 pub(crate) struct Longest([AtomicU64; Interval::ALL.len()]);
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! How long requests take and wait, by receive path: `stats hippos_latency`.
 //!
-//! The host has the clock, and measures while somebody wants to know. Here are the histograms: counters of
-//! each CPU in the store's tallies, so that adding to one is an atomic addition to the CPU's own memory,
-//! in any context, and a reset loses no more than what is added at that moment.
+//! The host has the clock, and measures while latency is enabled. The histograms are here: counters of each CPU in the
+//! store's tallies, so that an increment is an atomic addition to the CPU's own memory, in any context, and a reset
+//! loses at most the increments made at that moment.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -14,14 +14,14 @@ use crate::histogram::{self, Histogram, BUCKETS};
 use crate::interval::{Interval, CELLS, TALLIES};
 use crate::Engine;
 
-/// An interval's first tally: the buckets, and behind them the sum.
+/// An interval's first tally: the buckets, followed by the sum.
 #[inline]
 const fn first_tally(interval: Interval) -> usize {
     (EngineCounter::Count as usize).wrapping_add((interval as usize).wrapping_mul(CELLS))
 }
 
 impl<P: Platform> Engine<P> {
-    /// Notes that so many requests took or waited so long, in nanoseconds. Softirq-safe.
+    /// Adds the time that a number of requests took or waited, in nanoseconds. Softirq-safe.
     #[inline]
     pub fn note_time(&self, interval: Interval, ns: u64, requests: u32) {
         let first = first_tally(interval);
@@ -37,7 +37,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Forgets all times.
+    /// Resets all times.
     pub fn reset_times(&self) {
         self.store
             .reset_tallies(EngineCounter::Count as usize, TALLIES);
@@ -54,7 +54,7 @@ impl<P: Platform> Engine<P> {
         )
     }
 
-    /// Their sum, in nanoseconds.
+    /// The sum of the times, in nanoseconds.
     pub(crate) fn time_spent(&self, interval: Interval) -> u64 {
         self.store
             .tallied(first_tally(interval).wrapping_add(BUCKETS))

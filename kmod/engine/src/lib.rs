@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Sans-IO sessions that join protocol and store: bytes in, bytes out.
+//! Sans-IO sessions that connect protocol and store: bytes in, bytes out.
 //!
-//! An [`Engine`] holds what all clients share. UDP requests that only read go
-//! through [`Engine::answer`], in softirq; all else through a [`Session`] for
-//! each TCP connection, or [`Engine::datagram`] for each UDP datagram, in
-//! process context. Sockets, threads and clocks are the host's.
+//! An [`Engine`] holds the state that all clients share. UDP requests that only read go through [`Engine::answer`], in
+//! softirq. All others are served in process context, by a [`Session`] for each TCP connection, or [`Engine::datagram`]
+//! for each UDP datagram. The host provides sockets, threads and clocks.
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
 
-// One fact in two crates of which neither uses the other.
+// Two crates define the same constant, and neither uses the other.
 const _: () = assert!(hippos_proto::KEY_MAX == hippos_store::KEY_MAX);
 const _: () = assert!(hippos_proto::RELATIVE_MAX == hippos_store::RELATIVE_MAX);
 

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How many reply bytes a UDP source gets.
+//! Rate limits on the reply bytes of UDP sources.
 
 use hippos_invariant::Exact;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// How many UDP sources are told apart.
+/// Number of buckets that sources are hashed to.
 const BUCKETS: usize = 4096;
 
-/// Reply bytes for each source of UDP datagrams: buckets that are full again
-/// after a second. Sources that fall into one bucket share it, so that memory
-/// is bounded whoever asks.
+/// Limits the reply bytes of each UDP source per second, in buckets that are refilled every second. Sources that hash
+/// to the same bucket share it, so that memory is bounded for any number of sources.
 pub struct Limiter {
-    /// The second of the last reply, and below it the bytes since it began.
+    /// The second of the last reply in the high half, and the bytes sent in it in the low half.
     buckets: [AtomicU64; BUCKETS],
     /// Bytes a second for sources outside private networks; 0 is no limit.
     rate: AtomicU32,
-    /// The same for those within.
+    /// The same for sources in private networks.
     private_rate: AtomicU32,
 }
 
@@ -50,8 +49,8 @@ impl Limiter {
         self.rate.load(Relaxed) | self.private_rate.load(Relaxed) != 0
     }
 
-    /// Takes `bytes` out of a bucket, if there are so many in it: the second that they are counted in.
-    /// That is not before the bucket's own, though the caller may have read the clock before others.
+    /// Takes `bytes` out of a bucket, if it has that many, and returns the second that they are counted in. That is at
+    /// least the bucket's own second, because the caller may have read the clock earlier than others.
     pub(crate) fn take(&self, hash: u64, now: u32, bytes: usize, rate: u32) -> Option<u32> {
         let bucket = self.buckets.get(hash as usize % BUCKETS)?;
         let taken = bucket.fetch_update(Relaxed, Relaxed, |then| {
@@ -62,12 +61,12 @@ impl Limiter {
         taken.ok().map(|then| in_second(then, now).0)
     }
 
-    /// Puts back what [`take`](Self::take) counted in that second.
+    /// Returns the bytes that [`take`](Self::take) counted in that second.
     pub(crate) fn give_back(&self, hash: u64, second: u32, bytes: usize) {
         let Some(bucket) = self.buckets.get(hash as usize % BUCKETS) else {
             return;
         };
-        // Of an earlier second nothing is counted any more.
+        // Bytes of an earlier second are not counted any more.
         let _ = bucket.fetch_update(Relaxed, Relaxed, |then| {
             let used = then & u64::from(u32::MAX);
             let left = used.saturating_sub(bytes as u64);
@@ -76,7 +75,7 @@ impl Limiter {
     }
 }
 
-/// The second to count in, of a bucket that is as `then`, and the bytes since it began.
+/// For a bucket with the contents `then`: the second to count in, and the bytes sent in it so far.
 fn in_second(then: u64, now: u32) -> (u32, u64) {
     let second = (then >> 32) as u32;
     if second >= now {
@@ -95,7 +94,7 @@ mod tests {
         let limiter = Limiter::new();
         let second = limiter.take(1, 10, 600, 1000);
         assert_eq!(second, Some(10));
-        // Meanwhile the next second has begun, and has its own.
+        // Meanwhile the next second has begun, with its own bytes.
         assert_eq!(limiter.take(1, 11, 1000, 1000), Some(11));
         limiter.give_back(1, 10, 600);
         assert_eq!(limiter.take(1, 11, 1, 1000), None);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `stats detail`: what is asked of keys that start alike.
+//! `stats detail`: statistics by key prefix.
 //!
-//! A key's prefix is what comes before its first colon. The table is small, and
-//! only a reset empties it; a prefix that finds no place, or is longer than a
-//! name, is not counted. Whoever counts takes no lock: a request that is counted
-//! beside a reset may fall to another prefix.
+//! A key's prefix is the part before its first colon. The table is small, and only a reset empties it; a prefix for
+//! which there is no free entry, or that is longer than a name, is not counted. Counting takes no lock: a request that
+//! is counted during a reset may be counted for another prefix.
 
 use core::sync::atomic::{
     AtomicU32, AtomicU64,
@@ -13,16 +12,16 @@ use core::sync::atomic::{
 
 /// Prefixes that are counted.
 const PREFIXES: usize = 32;
-/// Words of a name.
+/// Words of a prefix's name.
 const WORDS: usize = 4;
 
 const DELIMITER: u8 = b':';
 
-/// What is counted of a prefix.
+/// The counters of a prefix.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub(crate) enum PrefixCounter {
-    /// Keys asked for.
+    /// Keys requested.
     Gets,
     /// Keys found.
     Hits,
@@ -36,7 +35,7 @@ const COUNTERS: usize = 4;
 
 const FREE: u32 = 0;
 const CLAIMED: u32 = 1;
-/// The name is there; its length is above.
+/// The name is complete; its length is in the higher bits.
 const NAMED: u32 = 2;
 const LEN_SHIFT: u32 = 8;
 
@@ -46,10 +45,10 @@ struct Prefix {
     counts: [AtomicU64; COUNTERS],
 }
 
-/// Prefixes and their counters: too large to pass through a kernel's stack.
+/// Prefixes and their counters: too large to pass over a kernel's stack.
 pub struct Prefixes([Prefix; PREFIXES]);
 
-/// A prefix as it is told.
+/// A prefix as it is listed.
 pub(crate) struct PrefixCounts {
     name: [u8; WORDS * 8],
     len: usize,
@@ -64,7 +63,7 @@ impl PrefixCounts {
 }
 
 impl Prefixes {
-    /// No prefixes yet.
+    /// An empty table.
     #[allow(clippy::new_without_default, reason = "made at compile time")]
     pub const fn new() -> Self {
         Self(
@@ -99,8 +98,7 @@ impl Prefixes {
                     prefix.state.store(named, Release);
                 }
             }
-            // Two that claim places for one name at the same time share the
-            // first of them from then on.
+            // If two callers claim entries for the same name at the same time, both use the first of them from then on.
             if prefix.is(named, &words) {
                 if let Some(count) = prefix.counts.get(what as usize) {
                     count.fetch_add(1, Relaxed);
@@ -115,7 +113,7 @@ impl Prefixes {
         self.0.iter().filter_map(Prefix::counts_of)
     }
 
-    /// Forgets all prefixes.
+    /// Removes all prefixes.
     pub(crate) fn reset(&self) {
         for prefix in &self.0 {
             prefix.state.store(FREE, Release);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What an engine is set to.
+//! The settings of an engine.
 
 use crate::administration::Administration;
 use crate::credentials::Credentials;
@@ -7,21 +7,20 @@ use crate::limiter::Limiter;
 use crate::prefix::Prefixes;
 use crate::sources::Sources;
 
-// The tables of those that bring none.
+// The default tables, for callers that provide none.
 static PREFIXES: Prefixes = Prefixes::new();
 static SOURCES: Sources = Sources::new();
 static LIMITER: Limiter = Limiter::new();
 static CREDENTIALS: Credentials = Credentials::new();
 
-/// The settings of an engine. Those that only the host acts on are here to be
-/// told by `stats settings`.
+/// The settings of an engine. It only shows some of them in `stats settings`, because only the host uses them.
 #[derive(Clone, Copy)]
 pub struct Settings {
-    /// The TCP port, 0 if it isn't served.
+    /// The TCP port, 0 if TCP is not served.
     pub tcp_port: u16,
-    /// The UDP port, 0 if it isn't served.
+    /// The UDP port, 0 if UDP is not served.
     pub udp_port: u16,
-    /// The interface or address that is served alone; `NULL` for all of them.
+    /// The only interface or address that is served; `NULL` for all.
     pub interface: &'static str,
     /// The most connections at a time.
     pub max_connections: u32,
@@ -29,23 +28,21 @@ pub struct Settings {
     pub backlog: u32,
     /// Worker threads.
     pub threads: u32,
-    /// What `verbosity` sets.
+    /// The value that `verbosity` sets.
     pub verbosity: u32,
-    /// The most bytes of a reply that the UDP fast path gives; larger ones
-    /// are left to the UDP socket's worker.
+    /// The most bytes of a reply of the UDP fast path; longer ones are left to the UDP socket's worker.
     pub fast_bytes: u32,
-    /// The most bytes of a reply over UDP that may be set; a request for more
-    /// gets an error.
+    /// The largest settable limit for a reply over UDP; a request for more gets an error.
     pub udp_bytes: u32,
-    /// Where `stats detail` counts.
+    /// The counters of `stats detail`.
     pub prefixes: &'static Prefixes,
-    /// Who may ask.
+    /// The allow list.
     pub sources: &'static Sources,
-    /// What a UDP source gets in a second.
+    /// The rate limits of UDP sources.
     pub limiter: &'static Limiter,
-    /// Who may log in.
+    /// The users that may authenticate.
     pub credentials: &'static Credentials,
-    /// Which clients may use administration commands at first.
+    /// Which clients may use administration commands initially.
     pub administration: Administration,
     /// Hippos's own version.
     pub version: &'static str,

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The networks that may ask.
+//! The allow list: the networks whose clients are served.
 //!
-//! UDP packets are answered before the firewall's input chain sees them, so
-//! the server keeps a list of its own. It can be replaced at any time: there
-//! are two tables, readers use the one that is current, and a writer fills the
-//! other, makes it current, and waits for those who may still read the first.
+//! UDP packets are answered before the firewall's input chain sees them, so the server keeps a list of its own. It can
+//! be replaced at any time: there are two tables. Readers use the current one; a writer fills the other, makes it
+//! current, and waits until no reader uses the first.
 
 use hippos_invariant::Exact;
 
@@ -24,9 +23,8 @@ pub const NETWORKS_MAX: usize = 32;
 /// A list of networks.
 pub type Networks = Vec<Network, NETWORKS_MAX>;
 
-/// A network: addresses that agree with `address` in the first `bits` bits.
-/// An IPv4 address stands among the IPv6 ones, mapped: `10.0.0.0/8` is
-/// `::ffff:10.0.0.0/104`.
+/// A network: addresses that equal `address` in the first `bits` bits. IPv4 addresses are mapped into IPv6:
+/// `10.0.0.0/8` is `::ffff:10.0.0.0/104`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: u128,
@@ -34,11 +32,10 @@ pub struct Network {
 }
 
 impl Network {
-    /// Everybody.
+    /// All addresses.
     pub const ANY: Self = Self::new(0, 0);
 
-    /// Private, link-local and loopback networks of both families, the
-    /// commonest first: who may ask unless told otherwise.
+    /// Private, link-local and loopback networks of both families, the most frequent first: the default allow list.
     pub const PRIVATE: [Self; 8] = [
         Self::ipv4(10, 0, 8),
         Self::ipv4(192, 168, 16),
@@ -66,8 +63,7 @@ impl Network {
         Self::new((first as u128) << 112, bits)
     }
 
-    /// `a.b.c.d/n` or `a::b/n` with no bits beyond the first n, without `/n` one
-    /// address, or `any`.
+    /// Parses `a.b.c.d/n` or `a::b/n` with no bits set beyond the first n, or one address without `/n`, or `any`.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "any" {
             return Some(Self::ANY);
@@ -91,9 +87,8 @@ impl Network {
         (network.address == address.to_bits()).then_some(network)
     }
 
-    /// Gives each network of a list as an operator writes it to `take`:
-    /// networks with commas between them, `default` among them for
-    /// [`PRIVATE`](Self::PRIVATE). Nothing is the default too.
+    /// Passes each network of a list to `take`. An operator writes a list as networks separated by commas, with
+    /// `default` for [`PRIVATE`](Self::PRIVATE). An empty list is the default too.
     pub(crate) fn each(
         text: &[u8],
         mut take: impl FnMut(Self) -> Result<(), ChangeError>,
@@ -109,7 +104,7 @@ impl Network {
         Ok(())
     }
 
-    /// Whether an address is one of the network's.
+    /// Whether the network contains an address.
     pub fn contains(&self, address: u128) -> bool {
         (address ^ self.address) & mask(self.bits) == 0
     }
@@ -126,19 +121,19 @@ impl fmt::Display for Network {
     }
 }
 
-/// The bits before an IPv4 address that is mapped.
+/// The bits before a mapped IPv4 address.
 const MAPPED: u32 = 96;
 
-/// The first `bits` bits.
+/// A mask of the first `bits` bits.
 pub(crate) const fn mask(bits: u32) -> u128 {
-    // A network of no bits is everything: a shift by all bits gives none.
+    // A network of no bits contains all addresses; a shift by all bits would overflow.
     match u128::MAX.checked_shl(128u32.saturating_sub(bits)) {
         Some(mask) => mask,
         None => 0,
     }
 }
 
-/// An address as a number, an IPv4 one mapped.
+/// An address as a number, IPv4 addresses mapped.
 #[inline]
 pub(crate) fn mapped(address: IpAddr) -> u128 {
     match address {
@@ -157,13 +152,12 @@ struct Table {
     networks: [Row; NETWORKS_MAX],
 }
 
-/// IPv4 networks that are told by a quick look: a cache line of them.
+/// IPv4 networks that are checked first: one cache line of them.
 const INLINE: usize = 8;
-/// None of them: 0.0.0.1 alone, which is nobody's address.
+/// An empty entry: 0.0.0.1 alone, which no source has.
 const NOWHERE: u64 = 1 << 32 | u32::MAX as u64;
 
-/// The IPv4 part of a network in a word: address and mask. `None` when it has
-/// none.
+/// The IPv4 part of a network in a word: address and mask. `None` if it has none.
 fn ipv4_part(network: &Network) -> Option<u64> {
     let all = Network::new(Ipv4Addr::UNSPECIFIED.to_ipv6_mapped().to_bits(), MAPPED);
     let bits = network.bits.saturating_sub(MAPPED);
@@ -240,43 +234,43 @@ impl Row {
     }
 }
 
-/// The networks that may ask. Nobody, until they are set.
+/// The allow list. It is empty until it is set.
 pub struct Sources {
-    /// The first IPv4 networks of the list, each as [`ipv4_part`] has it.
+    /// The first IPv4 networks of the list, each as a word of [`ipv4_part`].
     inline: [AtomicU64; INLINE],
     tables: [Table; 2],
     current: AtomicUsize,
     pub(crate) changing: AtomicBool,
 }
 
-/// What becomes of a list.
+/// A change of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is replaced.
+    /// Replaces the list.
     Set,
-    /// It grows by networks that are not in it.
+    /// Adds networks that are not in it.
     Add,
-    /// It shrinks by networks that are all in it.
+    /// Removes networks, which must all be in it.
     Remove,
 }
 
 /// Why a list was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeError {
-    /// What was written is no list.
+    /// The text is not a list of networks.
     Malformed,
-    /// Somebody else is changing it.
+    /// Another caller is changing it.
     Busy,
     /// It would be too long.
     Full,
     /// A network to be removed is not in it.
     Missing,
-    /// None would be left, and nobody but this host could ask.
+    /// No network would be left, so that only this host would be allowed.
     Nobody,
 }
 
 impl Sources {
-    /// Nobody.
+    /// An empty list.
     #[allow(clippy::new_without_default, reason = "made at compile time")]
     pub const fn new() -> Self {
         Self {
@@ -293,7 +287,7 @@ impl Sources {
         table.map_or(&[], Table::rows)
     }
 
-    /// Whether an IPv4 source is of one of the first networks.
+    /// Whether an IPv4 source is in one of the first networks.
     #[inline]
     pub(crate) fn is_allowed(&self, source: u32) -> bool {
         let contains = |part: &AtomicU64| {
@@ -308,8 +302,7 @@ impl Sources {
         self.rows().iter().map(Row::network).collect()
     }
 
-    /// Replaces the list; `wait` returns when nobody reads any more who began
-    /// before.
+    /// Replaces the list; `wait` returns when all readers that began before have ended.
     pub(crate) fn replace(&self, list: &[Network], wait: impl FnOnce()) {
         let other = self.current.load(Relaxed) ^ 1;
         let Some(table) = self.tables.get(other) else {
@@ -320,8 +313,7 @@ impl Sources {
         }
         table.count.store(list.len(), Relaxed);
         self.current.store(other, Release);
-        // Each word is whole in itself: who looks now may find some of the old
-        // networks and some of the new ones.
+        // Each word is valid by itself: a concurrent reader may find some of the old networks and some of the new ones.
         let parts = list.iter().filter_map(ipv4_part);
         for (place, part) in self.inline.iter().zip(parts.chain(iter::repeat(NOWHERE))) {
             place.store(part, Relaxed);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The table of `stats`: each row's name, kind, meaning and source, in the order in which they are
-//! shown. The documentation's table comes from it.
+//! The table of `stats`: each row's name, kind, meaning and source, in the order in which they are shown. The table in
+//! the documentation is generated from it.
 //!
-//! A counter of the engine ([`EngineCounter`]) or of the store ([`Counter`]) has its name and meaning where it
-//! is defined. It needs a row here only to stand at a certain place: those without one come last.
+//! The name and meaning of a counter of the engine ([`EngineCounter`]) or of the store ([`Counter`]) are at its
+//! definition. It needs a row here only to have a certain position: all others come last.
 
 use hippos_invariant::Exact;
 use hippos_proto::VERSION;
@@ -25,18 +25,18 @@ pub(crate) struct Statistic {
     pub(crate) source: Source,
 }
 
-/// What a value is.
+/// The kind of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Grows since the start, or since `stats reset`.
     Counter,
-    /// Tells the present state.
+    /// The present state.
     Gauge,
-    /// Zero, for clients that look for memcached's row.
+    /// Always zero, for clients that look for memcached's row.
     Zero,
 }
 
-/// Where a value comes from.
+/// The source of a value.
 pub(crate) enum Source {
     Zero,
     EngineCounter(EngineCounter),
@@ -48,11 +48,11 @@ pub(crate) enum Source {
     /// The sum over the slab classes, and a counter of the store.
     Sum(Class, Counter),
     Number(fn(&Now<'_>) -> u64),
-    /// A row that there may not be.
+    /// A row that does not always exist.
     Value(fn(&Now<'_>) -> Option<Value>),
 }
 
-/// A value that is no sum of counters.
+/// A value that is not a sum of counters.
 pub(crate) enum Value {
     Number(u64),
     Word(&'static str),
@@ -60,7 +60,7 @@ pub(crate) enum Value {
     Seconds(u64),
 }
 
-/// The state that rows tell of.
+/// The state that the rows show.
 pub(crate) struct Now<'a> {
     pub(crate) host: Host,
     pub(crate) fast_path: Option<FastPathStats>,
@@ -114,7 +114,7 @@ const fn zero(name: &'static str) -> Statistic {
     row(name, Kind::Zero, Source::Zero, "")
 }
 
-/// The rows with a place of their own.
+/// The rows with a position of their own.
 const PLACED: &[Statistic] = &[
     gauge("pid", |now| u64::from(now.host.pid), "Process id; 0 for the module"),
     gauge("uptime", |now| now.uptime, "Seconds since the start"),
@@ -252,7 +252,7 @@ const PLACED: &[Statistic] = &[
     value("hippos_polling_cpu", |now| Some(match now.host.steering?.polling { Some(cpu) => Value::Number(cpu.into()), None => Value::Word("none") }), "The CPU that polls all network cards and runs no TCP workers, or `none`"),
 ];
 
-/// Whether a row has a place of its own.
+/// Whether a row has a position of its own.
 fn placed(name: &str) -> bool {
     PLACED.iter().any(|row| row.name == name)
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Memory of values that are still on their way: what they have together.
+//! The total memory of values that are being received.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Memory of the values that are on their way, in bytes.
+/// The memory of the values that are being received, in bytes.
 #[derive(Default)]
 pub(crate) struct Uploads(AtomicU64);
 
-/// A value's part of it, given back when dropped.
+/// One value's part of the total, subtracted when it is dropped.
 pub(crate) struct Share<'e> {
     of: &'e Uploads,
     bytes: u64,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What is watched, and how many clients watch it.
+//! The kinds of events that are watched, and by how many clients.
 
 use hippos_invariant::Exact;
 
@@ -13,17 +13,17 @@ const WATCHERS_MAX: u64 = 20;
 pub(crate) struct Kinds(u8);
 
 impl Kinds {
-    /// None: what memcached has and Hippos has no events of.
+    /// No kind: memcached's kinds of which Hippos has no events.
     pub(crate) const NONE: Self = Self(0);
     pub(crate) const FETCHERS: Self = Self(1 << 0);
     pub(crate) const MUTATIONS: Self = Self(1 << 1);
     pub(crate) const DELETIONS: Self = Self(1 << 2);
     pub(crate) const EVICTIONS: Self = Self(1 << 3);
     pub(crate) const CONNECTIONS: Self = Self(1 << 4);
-    /// How many there are.
+    /// The number of kinds.
     const COUNT: u32 = 5;
 
-    /// The kinds that memcached calls so.
+    /// The kinds with memcached's name for them.
     pub(crate) fn named(word: &[u8]) -> Option<Self> {
         Some(match word {
             b"fetchers" => Self::FETCHERS,
@@ -31,48 +31,48 @@ impl Kinds {
             b"deletions" => Self::DELETIONS,
             b"evictions" => Self::EVICTIONS,
             b"connevents" => Self::CONNECTIONS,
-            // memcached 1.6.38 has no lines of raw commands either.
+            // memcached 1.6.38 has no lines for raw commands either.
             b"rawcmds" | b"sysevents" | b"proxyreqs" | b"proxyevents" | b"proxyuser" => Self::NONE,
             _ => return None,
         })
     }
 
-    /// Both.
+    /// The kinds of both.
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether they have one in common.
+    /// Whether both have a kind in common.
     pub(crate) const fn any(self, of: Self) -> bool {
         self.0 & of.0 != 0
     }
 
-    /// As bits above those that a byte of flags has for other things.
+    /// As bits above those that a byte of flags uses for other purposes.
     pub(crate) const fn flags(self) -> u8 {
         self.0 << Self::SHIFT
     }
 
-    /// The lowest of these bits.
+    /// The position of the lowest of these bits.
     pub(crate) const SHIFT: u32 = 8 - Self::COUNT;
 
-    /// One in each byte of a [`Counts`] that it is about, the last byte for a watcher.
+    /// One in the byte of a [`Counts`] for each kind, and in the last byte for the watcher.
     fn one(self) -> u64 {
         let byte = |kind| u64::from(self.0 >> kind & 1) << (8 * kind);
         (0..Self::COUNT).fold(1 << (8 * Self::COUNT), |sum, kind| sum | byte(kind))
     }
 }
 
-/// How many watch each kind, a byte for each, and how many watchers there are.
+/// The number of watchers of each kind, a byte each, and of all watchers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts(u64);
 
 impl Counts {
-    /// How many watchers there are.
+    /// The number of watchers.
     pub(crate) fn watchers(self) -> u64 {
         self.0 >> (8 * Kinds::COUNT)
     }
 
-    /// What is watched.
+    /// The kinds that are watched.
     pub(crate) fn kinds(self) -> Kinds {
         let bit = |kind: u32| u8::from(self.0 >> (8 * kind) & 0xff != 0) << kind;
         Kinds((0..Kinds::COUNT).fold(0, |kinds, kind| kinds | bit(kind)))
@@ -96,7 +96,7 @@ impl Watchers {
         added.is_ok()
     }
 
-    /// Takes one away.
+    /// Removes a watcher.
     pub(crate) fn remove(&self, kinds: Kinds) {
         self.0.fetch_sub(kinds.one(), SeqCst);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Connections over a stream that cuts, blocks and breaks at any place send the same bytes as one
-//! session that is fed all input at once.
+//! A connection over a stream that cuts, blocks and breaks at any position sends the same bytes as one session that is
+//! fed with all input at once.
 
 mod common;
 
@@ -15,27 +15,27 @@ use hippos_engine::{Cursor, Session, Transport, REPLY_HEADER_MAX};
 use hippos_store::host::Host;
 use proptest::prelude::*;
 
-/// What happens to the stream between two turns.
+/// An event of the stream between two turns.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    /// So many bytes of input arrive, in a piece of their own; in one that has to be copied if so.
+    /// This many bytes of input arrive, as one piece; the flag says whether it has to be copied.
     Arrive(usize, bool),
-    /// The stream takes so many more bytes.
+    /// The stream accepts this many more bytes.
     Take(usize),
 }
 
-/// A stream whose peer a test plays.
+/// A stream whose other end is the test.
 struct TestStream {
-    /// What arrived, in its pieces, and whether a piece has to be copied.
+    /// The pieces that arrived, each with a flag if it has to be copied.
     received: VecDeque<(Vec<u8>, bool)>,
-    /// No more will come.
+    /// No more bytes will arrive.
     ended: bool,
     sent: Vec<u8>,
-    /// Bytes that it takes before it would block.
+    /// Bytes that it accepts before it would block.
     window: usize,
-    /// Bytes that it takes in a call.
+    /// Bytes that it accepts in one call.
     at_once: usize,
-    /// It breaks when so many bytes were sent.
+    /// The number of sent bytes after which it breaks.
     breaks: usize,
     /// The last bytes may be held back.
     corked: bool,
@@ -114,7 +114,7 @@ impl Pages<TestStream> for Page {
 }
 
 thread_local! {
-    /// How many more times there is memory for what a connection holds.
+    /// How often allocations for held bytes still succeed.
     static MEMORY: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
@@ -142,24 +142,24 @@ impl HeldBytes for Bytes {
     }
 }
 
-/// How a stream behaves, and its host.
+/// The behaviour of a stream and of its host.
 #[derive(Clone, Debug)]
 struct Conditions {
     events: Vec<Event>,
     at_once: usize,
     page: usize,
-    /// The clock ends a turn when it was read so many times.
+    /// The number of clock readings after which a turn ends.
     readings: usize,
-    /// What arrives is offered to `serve_softirq` first.
+    /// Input is offered to `serve_softirq` first.
     quick: bool,
     breaks: usize,
     memory: usize,
 }
 
-/// Bytes for commands in pieces: a whole line must fit.
+/// Bytes for assembling commands: a whole line must fit.
 const INPUT: usize = 4096;
 
-/// Turns in a row without an event: so many for each byte that there is to move, and some.
+/// The most turns in a row without an event: this many for each byte to be moved, plus some.
 const TURNS: usize = 4;
 
 struct Run<'e> {
@@ -201,7 +201,7 @@ impl<'e> Run<'e> {
             .serve_softirq(&mut self.stream, || Some(reply))
     }
 
-    /// What the contract obliges the host to after an event.
+    /// What the contract requires of the host after an event.
     fn serve(&mut self) {
         let mut turns = 0;
         let bound = TURNS * (self.stream.waiting() + self.stream.window.min(1 << 20)) + 64;
@@ -235,7 +235,7 @@ impl<'e> Run<'e> {
     }
 }
 
-/// What is sent in reply to `input`, and whether the connection was closed.
+/// The bytes sent in reply to `input`, and whether the connection was closed.
 fn converse(engine: &TestEngine, input: &[u8], conditions: &Conditions) -> (Vec<u8>, bool) {
     let mut run = Run::new(engine, conditions);
     let mut rest = input;
@@ -258,11 +258,11 @@ fn converse(engine: &TestEngine, input: &[u8], conditions: &Conditions) -> (Vec<
         }
         run.serve();
     }
-    // At last all the rest comes, and the peer takes everything.
+    // Finally all the rest arrives, and the peer accepts everything.
     if !rest.is_empty() {
         run.stream.received.push_back((rest.to_vec(), false));
     }
-    // A stream that takes little in a call is writable again after each.
+    // A stream that accepts little in a call is writable again after each.
     run.stream.window = usize::MAX / 2;
     let mut events = 0;
     loop {
@@ -284,7 +284,7 @@ fn converse(engine: &TestEngine, input: &[u8], conditions: &Conditions) -> (Vec<
     (run.stream.sent, closed)
 }
 
-/// What looks like a command may be the end of one.
+/// Bytes that look like a command may be the end of another one.
 #[test]
 fn quick_leaves_the_end_of_a_command_to_a_turn() {
     let engine = engine();
@@ -344,7 +344,7 @@ fn command() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Commands; sometimes one that ends the connection, and a last one that is cut.
+/// Commands; sometimes one that ends the connection, and an incomplete last one.
 fn conversation() -> impl Strategy<Value = Vec<u8>> {
     let commands =
         |most| proptest::collection::vec(command(), 0..most).prop_map(|commands| commands.concat());

@@ -16,7 +16,7 @@ use hippos_store::{Config, Store};
 
 const CONNECTIONS: usize = 5_000;
 
-/// A host of [`CONNECTIONS`] connections that counts how often it is asked for one.
+/// A host of [`CONNECTIONS`] connections that counts the calls for them.
 struct Crowd {
     asked: AtomicUsize,
     /// The connection at this place is closed.
@@ -54,7 +54,7 @@ impl HostStats for Crowd {
     }
 }
 
-/// The lines of `stats conns`, and how many pages they took; `between` is done after each page.
+/// The lines of `stats conns`, and the number of pages; `between` is called after each page.
 fn listing(crowd: &'static Crowd, between: impl Fn(&str)) -> (String, usize) {
     let config = Config {
         tallies: ENGINE_COUNTERS,
@@ -111,7 +111,7 @@ fn conns_lists_each_connection_once_and_asks_for_it_once_or_twice() {
 #[test]
 fn conns_tells_all_lines_of_the_connection_behind_one_that_closes_meanwhile() {
     static CROWD: Crowd = Crowd::new();
-    // The first one of which a page ends in the middle.
+    // The first connection that is divided between two pages.
     let close = |text: &str| {
         let last = text.lines().last().unwrap();
         let partly = last

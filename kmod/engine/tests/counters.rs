@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What commands count, by the matrix that was recorded from memcached: the example server over
-//! host sockets, and memcached itself where `HIPPOS_MEMCACHED` holds the command that starts it.
+//! The counters of each command, compared with the matrix that was recorded from memcached: the example server over
+//! host sockets, and memcached itself if `HIPPOS_MEMCACHED` contains the command that starts it.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Logging in over TCP, byte for byte as memcached has it with `-Y`.
+//! Authentication over TCP, byte for byte as in memcached with `-Y`.
 
 mod common;
 
@@ -120,7 +120,7 @@ fn udp_is_refused_meanwhile() {
     assert_eq!(say(&engine, "get a\r\n").as_bytes(), reply);
 }
 
-/// As a module that is loaded closed.
+/// Like a module that is loaded with `closed=1`.
 #[test]
 fn closed_engine_refuses_until_credentials_are_set() {
     for (lines, token) in [(LINES, "set a 0 0 9\r\nuser pass\r\n"), (b"", "")] {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Random streams of commands: against a simple model, and cut at random.
+//! Random streams of commands: compared with a simple model, and cut at random positions.
 
 mod common;
 
@@ -9,7 +9,7 @@ use common::{engine, play, Cut, InPlaceOut, WHOLE};
 use hippos_engine::{EngineCounter, Next, Session, Transport};
 use proptest::prelude::*;
 
-/// A memcached of a page: text commands on a map, no expiry, no eviction.
+/// A minimal memcached: text commands on a map, without expiry and eviction.
 #[derive(Default)]
 struct Model {
     items: HashMap<String, (u32, Vec<u8>, u64)>,
@@ -40,8 +40,7 @@ impl Model {
             return "NOT_FOUND".into();
         };
         let text = String::from_utf8_lossy(&value);
-        // As strtoull() reads it: what is appended behind the padding does not count, nor what comes behind
-        // any other blank, or a NUL.
+        // As strtoull() parses it: bytes after the padding, after any other blank or after a NUL are ignored.
         let blank = |c: char| matches!(c, ' ' | '\t'..='\r');
         let mut words = text
             .trim_start_matches(blank)
@@ -193,8 +192,7 @@ proptest! {
         }
     }
 
-    /// What is answered quickly, before the session is fed, is answered as ever,
-    /// and counted once.
+    /// Commands answered before the session is fed get the same replies, and are counted once.
     #[test]
     fn quick_answers_are_no_different(
         lines in proptest::collection::vec(
@@ -232,8 +230,7 @@ proptest! {
         }
     }
 
-    /// Lines of any kind, well formed or not: where they are cut makes no
-    /// difference.
+    /// Lines of any kind, valid or not: the positions of the cuts make no difference.
     #[test]
     fn cuts_make_no_difference(
         lines in proptest::collection::vec(
@@ -260,7 +257,7 @@ proptest! {
     ) {
         let mut input = Vec::new();
         for (opcode, key, extras, body, rest) in &requests {
-            // Statistics tell how many bytes were read so far.
+            // Statistics contain the number of bytes read so far.
             let opcode = if *opcode == 0x10 { &0x0a } else { opcode };
             input.extend_from_slice(&[0x80, *opcode]);
             input.extend_from_slice(&key.to_be_bytes());

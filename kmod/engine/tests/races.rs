@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Each form of a reader beside each write that changes an item in place: a reply is framed as it
-//! announces, whatever changes meanwhile, and no write that was answered is lost.
+//! Each form of a reader concurrent with each write that changes an item in place: a reply is framed as it announces,
+//! whatever changes meanwhile, and no write that was acknowledged is lost.
 //!
-//! Writers alternate between numbers of 1 and of 20 digits, so that a reply that is sized by one
-//! and written by the other is torn.
+//! Writers alternate between numbers of 1 and of 20 digits, so that a reply that is sized by one and written by the
+//! other is torn.
 
 mod common;
 
@@ -19,7 +19,7 @@ use common::{
 };
 use hippos_engine::{Next, PlanOutcome, Session, Transport, REPLY_HEADER_MAX};
 
-/// Replies of each pair of reader and writer, by each receive path.
+/// Replies for each pair of reader and writer, on each receive path.
 const ROUNDS: usize = 200;
 
 /// `HIPPOS_STRESS` lengthens the runs by a factor.
@@ -46,7 +46,7 @@ fn binary(opcode: u8, extras: &[u8], key: &[u8]) -> Vec<u8> {
     [&head[..], extras, key].concat()
 }
 
-/// How replies to a reader are framed.
+/// The framing of replies to a reader.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Text,
@@ -56,26 +56,26 @@ enum Form {
     Dump,
 }
 
-/// The value that readers see: two halves of digits, one of which counts.
+/// The value that readers see: two halves of digits, of which one is counted up and down.
 fn is_value(value: &[u8]) -> bool {
     value.iter().all(u8::is_ascii_digit) || value.ends_with(b" ")
 }
 
-/// The words of a line that begins `bytes`, and what follows it.
+/// The words of the line at the start of `bytes`, and the bytes after it.
 fn line(bytes: &[u8]) -> Option<(Vec<&str>, &[u8])> {
     let end = bytes.windows(2).position(|two| two == b"\r\n")?;
     let text = std::str::from_utf8(&bytes[..end]).ok()?;
     Some((text.split(' ').collect(), &bytes[end + 2..]))
 }
 
-/// `len` bytes of a value and its line's end.
+/// `len` bytes of a value and its line end.
 fn value<'b>(bytes: &'b [u8], len: &str) -> Option<&'b [u8]> {
     let (value, rest) = bytes.split_at_checked(len.parse().ok()?)?;
     let rest = rest.strip_prefix(b"\r\n")?;
     is_value(value).then_some(rest)
 }
 
-/// What follows one whole reply, if `bytes` begin with one.
+/// The bytes after one complete reply, if `bytes` begins with one.
 fn reply(form: Form, bytes: &[u8]) -> Option<&[u8]> {
     match form {
         Form::Text => {
@@ -162,7 +162,7 @@ fn reply(form: Form, bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The readers: how the reply is framed, and the request.
+/// The readers: the framing of the reply, and the request.
 fn readers() -> Vec<(Form, Vec<u8>)> {
     let text = |text: &str| (Form::Text, text.as_bytes().to_vec());
     let meta = |text: &str| (Form::Meta, text.as_bytes().to_vec());
@@ -192,7 +192,7 @@ fn readers() -> Vec<(Form, Vec<u8>)> {
     ]
 }
 
-/// The writers: requests that alternate.
+/// The writers: requests that are sent alternately.
 fn writers() -> Vec<Vec<Vec<u8>>> {
     let texts = |texts: &[&str]| texts.iter().map(|t| t.as_bytes().to_vec()).collect();
     vec![
@@ -218,12 +218,12 @@ fn writers() -> Vec<Vec<Vec<u8>>> {
     ]
 }
 
-/// Everything that is wrong with a reply.
+/// Whether a reply is malformed in any way.
 fn torn(form: Form, bytes: &[u8]) -> bool {
     reply(form, bytes) != Some(&[])
 }
 
-/// Runs `read` with each form of a reader beside `writes`.
+/// Runs `read` with each form of a reader while `writes` are sent.
 fn beside(engine: &TestEngine, writes: &[Vec<u8>], read: impl Fn(Form, &[u8])) {
     let done = &AtomicBool::new(false);
     let ready = &AtomicBool::new(false);
@@ -263,7 +263,7 @@ fn filled() -> TestEngine {
     engine
 }
 
-/// Says no more than which request was answered with what.
+/// Fails with the request and its reply if the reply is malformed.
 fn whole(form: Form, request: &[u8], seen: &[u8]) {
     assert!(
         !torn(form, seen),
@@ -273,7 +273,7 @@ fn whole(form: Form, request: &[u8], seen: &[u8]) {
     );
 }
 
-/// By the ways of a datagram that softirq serves, and by the worker's.
+/// On the fast path's ways to answer a datagram, and on the worker's.
 #[test]
 fn datagrams_are_framed_beside_writes_in_place() {
     let engine = &filled();
@@ -290,8 +290,7 @@ fn datagrams_are_framed_beside_writes_in_place() {
     }
 }
 
-/// By a connection: the callback's way, and the worker's, into one piece of memory and into what
-/// grows.
+/// On a connection: in the callback and in the worker, into one buffer and into one that grows.
 #[test]
 fn connections_are_framed_beside_writes_in_place() {
     let engine = &filled();
@@ -304,7 +303,7 @@ fn connections_are_framed_beside_writes_in_place() {
             }
             let mut out = InPlaceOut::new(4 * REPLY_HEADER_MAX);
             let mut fed = session.feed(request, &mut out);
-            // A dump of many slots lets others have their turn before it goes on.
+            // A dump of many slots yields to other clients before it continues.
             while form == Form::Dump && fed.next == Next::Write {
                 let more = session.feed(&request[fed.consumed..], &mut out);
                 fed.consumed += more.consumed;
@@ -317,8 +316,8 @@ fn connections_are_framed_beside_writes_in_place() {
     }
 }
 
-/// Does two things at once, `tries` times: `prepare`, then both, then `check` with what each was
-/// answered. Says in which try it failed.
+/// Runs two requests at once, `tries` times: `prepare`, then both, then `check` with the reply to each. A failure names
+/// the try.
 fn at_once(
     engine: &TestEngine,
     tries: usize,
@@ -379,12 +378,12 @@ fn at_once(
     });
 }
 
-/// `say`, for what begins with a binary request as well.
+/// Like `say`, for input that may begin with a binary request.
 fn told(engine: &TestEngine, input: &[u8]) -> Vec<u8> {
     play(engine, input, WHOLE).output
 }
 
-/// Whoever was told that an item has a new time finds it there, whatever made the item anew.
+/// A client whose touch was acknowledged finds the new expiry, whichever update replaced the item.
 #[test]
 fn a_touch_is_not_lost_to_an_update() {
     let engine = &engine();
@@ -432,10 +431,10 @@ fn has(reply: &[u8], flag: &str) -> bool {
     text.split_ascii_whitespace().any(|word| word == flag)
 }
 
-/// Tries of each pair that fights for a token: the window is of a few instructions.
+/// Tries for each pair that competes for a token: the race window is a few instructions.
 const TOKENS: usize = 2000;
 
-/// Of two who ask for a stale item exactly one is to make it anew, though an update moves it.
+/// Of two clients that read a stale item exactly one gets the token, even if an update replaces the item.
 #[test]
 fn a_token_has_one_winner_beside_an_update() {
     let engine = &engine();
@@ -456,7 +455,7 @@ fn a_token_has_one_winner_beside_an_update() {
                     .iter()
                     .filter(|r| has(r, "W"))
                     .count();
-                // An invalidation takes the token back, so that there may be one more.
+                // An invalidation takes the token back, so that one more client may win it.
                 if winners == 1 || again && winners == 2 {
                     return Ok(());
                 }
@@ -466,8 +465,8 @@ fn a_token_has_one_winner_beside_an_update() {
     }
 }
 
-/// Who wins a token sees all that the token is for: it is not taken from an item that was
-/// invalidated after the look.
+/// A client that wins a token sees the state that the token is for: the token is not taken from an item that was
+/// invalidated after the lookup.
 #[test]
 fn a_token_is_won_for_what_was_seen() {
     let engine = &engine();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Scripted sessions: what is said and what is answered, however it is cut.
+//! Scripted sessions: requests and expected replies, for any cuts.
 
 mod common;
 
@@ -9,8 +9,8 @@ use std::thread;
 use common::{engine, play, say, Client, Cut, InPlaceOut, Small, TestEngine, BYTEWISE, WHOLE};
 use hippos_engine::{Next, Session, Transport, REPLY_HEADER_MAX};
 
-/// Sessions whose answers were taken from memcached 1.6.38, each on a new
-/// server, with the CAS values that a new server gives.
+/// Sessions whose replies were recorded from memcached 1.6.38, each on a new server, with the CAS values of a new
+/// server.
 const SCRIPTS: &[(&str, &str)] = &[
     (
         "set a 5 0 3\r\nabc\r\nget a b\r\ngets a\r\n",
@@ -111,7 +111,7 @@ fn a_refused_set_deletes_the_old_value() {
     let engine = engine();
     let mut client = Client::new(&engine, 4096);
     client.send(b"set a 0 0 1\r\nx\r\nadd b 0 0 1\r\ny\r\nset a 0 0 1048577\r\n");
-    // Nothing is said before the whole block was seen.
+    // No reply is sent before the whole block has arrived.
     assert_eq!(client.seen.output, b"STORED\r\nSTORED\r\n");
     client.send(&vec![b'x'; 1_048_577]);
     assert_eq!(client.seen.output, b"STORED\r\nSTORED\r\n");
@@ -123,8 +123,8 @@ fn a_refused_set_deletes_the_old_value() {
     assert!(say(&engine, "stats\r\n").contains("STAT store_too_large 1\r\n"));
 }
 
-/// The platform has no more blocks, and the one that there is can't be emptied: memcached's error,
-/// and its rule for the old value. When there is memory again, all is well.
+/// The platform has no more blocks, and the only one cannot be drained: memcached's error, and its rule for the old
+/// value. When memory is available again, stores succeed.
 #[test]
 fn without_memory_a_set_deletes_the_old_value() {
     let engine = engine();
@@ -246,7 +246,7 @@ fn one_bad_key_refuses_the_whole_get() {
     say(&engine, "set a 0 0 1\r\nx\r\n");
     assert_eq!(say(&engine, &format!("get a {long} a\r\n")), bad);
     assert_eq!(say(&engine, &format!("get {}\r\n", &long[1..])), "END\r\n");
-    // In a list that is served as it comes, those before it are answered.
+    // In a list that is answered while it arrives, the keys before it are answered.
     let many = "b ".repeat(1500);
     let line = format!("get a {many}{long} a\r\nversion\r\n");
     let want = format!("VALUE a 0 1\r\nx\r\n{bad}VERSION 1.6.38\r\n");
@@ -290,7 +290,7 @@ fn lines_that_never_end() {
             }
         }
     }
-    // One byte less is fine.
+    // One byte less is accepted.
     let line = format!("{}\r\n", "a".repeat(2047));
     assert_eq!(
         play(&engine, line.as_bytes(), BYTEWISE).output,
@@ -321,7 +321,7 @@ fn expiry_and_flush() {
         say(&engine, "flush_all 5\r\nget d\r\n"),
         "OK\r\nVALUE d 0 1\r\nd\r\nEND\r\n"
     );
-    // memcached's second less.
+    // As in memcached, one second less.
     tick(153);
     assert_eq!(say(&engine, "mg d\r\n"), "HD\r\n");
     tick(154);
@@ -388,7 +388,7 @@ fn statistics_are_told_in_any_room() {
     assert!(stats.contains("STAT cmd_set 0\r\n") && stats.contains("STAT curr_items 200\r\n"));
 }
 
-/// The answer to a command in pages of `room` bytes; `between` is called after each full one.
+/// The reply to a command in pages of `room` bytes; `between` is called after each full one.
 fn pages(
     engine: &TestEngine,
     command: &[u8],
@@ -517,7 +517,7 @@ fn commands_of_all_cpus_add_up_to_the_total() {
     );
     let total = say(&engine, "stats\r\n");
     for name in names {
-        // The question itself.
+        // The `stats` command itself.
         let asked = u64::from(name == "hippos_tcp_commands");
         let cpus = commands(&shown, &format!(":{name}"));
         assert!(cpus >= 7, "{name}: {cpus}");
@@ -569,7 +569,7 @@ fn times_are_told_by_receive_path_until_they_are_forgotten() {
     assert_eq!(row("udp:queue:count"), "1");
     say(&engine, "stats reset\r\n");
     assert_eq!(row("udp:queue:sum_ns"), "0");
-    // Only times are forgotten by the other.
+    // `stats reset` of times resets nothing else.
     say(&engine, "get none\r\n");
     engine.reset_times();
     assert!(say(&engine, "stats\r\n").contains("STAT get_misses 1\r\n"));
@@ -587,7 +587,7 @@ fn prefixes_are_counted_when_asked_for() {
         say(&engine, "stats detail dump\r\nstats detail on\r\n"),
         "END\r\nOK\r\n"
     );
-    // The fast path does not count by prefix, so it stands aside.
+    // The fast path does not count by prefix, so it passes.
     assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::PlanOutcome::Pass);
     say(
         &engine,
@@ -604,7 +604,7 @@ fn prefixes_are_counted_when_asked_for() {
     assert_eq!(fast(b"get foo:1\r\n"), hippos_engine::PlanOutcome::Answer);
 }
 
-/// By the first that finds it: after that it is gone to memcached.
+/// Counted by the first lookup that finds the item: after that memcached has removed it.
 #[test]
 fn expired_and_flushed_misses_are_counted_apart() {
     let engine = engine();
@@ -626,7 +626,7 @@ fn expired_and_flushed_misses_are_counted_apart() {
     }
 }
 
-/// Stores so many small items, which expire then.
+/// Stores `count` small items, which then expire.
 fn store_many(engine: &common::TestEngine, count: usize, exptime: i64) {
     let store = &engine.store;
     for i in 0..count {
@@ -676,7 +676,7 @@ fn dump_yields_between_matches() {
     assert_eq!(say(&engine, "stats cachedump 0 0\r\n"), "END\r\n");
 }
 
-/// However many items other classes have: over UDP too, where an answer of several turns is refused.
+/// Whatever the number of items in other classes: over UDP too, where a reply of several turns is refused.
 #[test]
 fn dump_of_a_class_looks_at_no_others() {
     let engine = engine();
@@ -732,7 +732,7 @@ fn more_slow_readers_of_an_item_than_can_be_kept_track_of() {
     let (_, next, answer) = ask(&get);
     assert_eq!(next, hippos_engine::Next::Read);
     assert_eq!(answer[..2], [0x81, 0]);
-    // Out of memory, and a body that is as long as it says.
+    // Out of memory, and a body of the announced length.
     assert_eq!(answer[6..8], [0, 0x82]);
     let body = u32::from_be_bytes(answer[8..12].try_into().unwrap());
     assert_eq!(answer.len(), 24 + body as usize);
@@ -742,7 +742,7 @@ fn more_slow_readers_of_an_item_than_can_be_kept_track_of() {
 fn dumps_tell_the_same_times_of_an_untouched_item() {
     let engine = engine();
     let tick = |ms: u64| {
-        // Seconds of the one clock begin 0.7 s after those of the other.
+        // Seconds of one clock begin 0.7 s after those of the other.
         engine
             .store
             .tick_ms(200_000 + ms, (common::START + 200) * 1000 + 300 + ms as i64);
@@ -757,7 +757,7 @@ fn dumps_tell_the_same_times_of_an_untouched_item() {
         let dump = dump();
         assert!(dump.contains(&times), "{times} not in {dump}");
     }
-    // Somebody sets the clock an hour back.
+    // The clock is set an hour back.
     engine
         .store
         .tick_ms(204_000, (common::START + 204 - 3600) * 1000 + 300);
@@ -765,8 +765,7 @@ fn dumps_tell_the_same_times_of_an_untouched_item() {
     assert!(dump().contains(&times), "{times} not in {}", dump());
 }
 
-/// A client may lower the memory limit and raise it again, up to what the machine's owner set, over a
-/// stream only.
+/// A client may lower the memory limit and raise it again, up to what the administrator set, over a stream only.
 #[test]
 fn a_client_stays_below_the_owner_s_memory_limit() {
     let engine = engine();
@@ -792,7 +791,7 @@ fn a_client_stays_below_the_owner_s_memory_limit() {
     assert_eq!(engine.store.memory_limit(), 16 << 20);
 }
 
-/// Each administration command, and what it is refused with.
+/// Each administration command, and its name in the refusal.
 const ADMINISTRATION: [(&str, &str); 18] = [
     ("flush_all", "flush_all"),
     ("flush_all 10", "flush_all"),
@@ -814,8 +813,8 @@ const ADMINISTRATION: [(&str, &str); 18] = [
     ("stats detail", "stats detail"),
 ];
 
-/// Has the owner set limits many times while a client asks for 64 MiB over and over. After no time may the limit
-/// stay above `most` bytes.
+/// Sets limits as the administrator, many times, while a client continually requests 64 MiB. The limit must never stay
+/// above `most` bytes.
 fn limit_stays_beside_a_client(engine: &TestEngine, times: u32, most: usize, set: impl Fn()) {
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -826,7 +825,7 @@ fn limit_stays_beside_a_client(engine: &TestEngine, times: u32, most: usize, set
         });
         let stays = (0..times).all(|_| {
             set();
-            // A command that was under way may still be about to lower it.
+            // A command in progress may still be about to lower it.
             (0..1000).any(|_| {
                 thread::yield_now();
                 engine.store.memory_limit() <= most
@@ -898,7 +897,7 @@ fn administration_is_for_those_who_may() {
                         "{who:?} {transport:?} {local} {said}"
                     );
                 }
-                // All else is as ever.
+                // All other commands are served.
                 for command in ["version", "stats", "stats items", "mn", "get k"] {
                     let said = ask(transport, local, command);
                     assert!(!said.contains("not allowed"), "{said}");
@@ -916,7 +915,7 @@ fn administration_is_for_those_who_may() {
         engine.engine_counted(hippos_engine::EngineCounter::AdminRefused),
         2
     );
-    // The host's owner may whatever is set.
+    // The administrator is always allowed.
     let mut session = Session::owner(&engine);
     let mut out = common::InPlaceOut::new(1 << 16);
     session.feed(b"flush_all\r\n", &mut out);

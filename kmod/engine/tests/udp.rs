@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! UDP: the fast path answers as the worker does, in frames that are right.
+//! UDP: the fast path gives the worker's replies, in valid frames.
 
 mod common;
 
@@ -150,12 +150,12 @@ fn fast_path_passes_these_requests() {
         message(&slow(&engine, &payload)),
         b"CLIENT_ERROR bad command line format\r\n"
     );
-    // A `quit` is answered by a frame that says that there is nothing.
+    // A `quit` is answered by a frame without data.
     assert_eq!(
         slow(&engine, &framed(b"quit\r\n")),
         [b"\x12\x34\0\0\0\0\0\0"]
     );
-    // A line as long as the datagram is no trouble.
+    // A line as long as the datagram is valid.
     let line = format!("version {}\r\n", "x".repeat(3000));
     assert_eq!(
         message(&slow(&engine, &framed(line.as_bytes()))),
@@ -201,15 +201,15 @@ fn invalid_datagram_gets_no_reply() {
         );
         assert_eq!(slow(&engine, payload), Vec::<Vec<u8>>::new(), "{payload:?}");
     }
-    // By whoever gets it last.
+    // Counted by the last receive path.
     assert_eq!(
         engine.engine_counted(EngineCounter::UdpInvalid),
         all.len() as u64
     );
-    // No line end, no answer.
+    // Without a line end there is no reply.
     assert_eq!(fast(&engine, &framed(b"get a")).0, PlanOutcome::Pass);
     assert!(slow(&engine, &framed(b"get a")).is_empty());
-    // However long the list is, of which more may come over TCP.
+    // For a list of any length; over TCP more of it could follow.
     let list = framed(format!("get{}", " a".repeat(2000)).as_bytes());
     assert_eq!(fast(&engine, &list).0, PlanOutcome::Pass);
     assert_eq!(slow(&engine, &list), Vec::<Vec<u8>>::new());
@@ -234,7 +234,7 @@ fn quiet_misses_are_silent() {
     }
 }
 
-/// A message in which each reply takes a second.
+/// A sink in which each reply takes a second.
 struct Slow<'e>(&'e TestEngine, Vec<u8>);
 
 impl Out for Slow<'_> {
@@ -267,7 +267,7 @@ fn commands_of_a_datagram_end_when_they_take_too_long() {
         String::from_utf8(out.1).unwrap()
     };
     assert_eq!(ask(1), "OK\r\n");
-    // The time is up, but nothing is left.
+    // The time is over, but no command is left.
     assert_eq!(ask(2), "OK\r\nOK\r\n");
     for count in [3, 4000] {
         let before = engine.engine_counted(EngineCounter::UdpCommands);
@@ -296,7 +296,7 @@ fn reply_is_capped_by_udp_limits() {
     let one = framed(b"get big\r\n");
     assert_eq!(fast(&engine, &one).0, PlanOutcome::Answer);
     assert_eq!(fast(&engine, &one).1.len(), 4);
-    // Repeated keys count as often as they come.
+    // Repeated keys count each time.
     let two = framed(b"get big big\r\n");
     assert_eq!(fast(&engine, &two), (PlanOutcome::Pass, vec![]));
     assert_eq!(slow(&engine, &two).len(), 8);
@@ -306,7 +306,7 @@ fn reply_is_capped_by_udp_limits() {
     assert_eq!(message(&slow(&engine, &many)), error);
     let dump = framed(b"lru_crawler metadump all\r\n");
     assert_eq!(message(&slow(&engine, &dump)).last(), Some(&b'\n'));
-    // A limit that is set is that of both ways.
+    // A limit that is set applies to both.
     assert!(
         !engine.set_udp_limits(1391, 8),
         "less than a datagram holds"
@@ -328,7 +328,7 @@ fn reply_is_capped_by_udp_limits() {
     assert_eq!(engine.engine_counted(EngineCounter::UdpTooLarge), 3);
     assert!(engine.set_udp_limits(20_000, 15));
     assert_eq!(fast(&engine, &one).1.len(), 4);
-    // Marks of a hit apart, nothing is counted twice.
+    // Except for the marks of a hit, nothing is counted twice.
     assert!(say(&engine, "stats\r\n").contains("STAT get_hits "));
 }
 
@@ -336,7 +336,7 @@ fn reply_is_capped_by_udp_limits() {
 fn a_token_is_won_once() {
     let engine = filled();
     say(&engine, "md a I T30\r\n");
-    // It might be lost to a reply that the receive path can't send, so the worker sees to it.
+    // The token would be lost if the receive path could not send the reply, so the worker serves it.
     for first in [&b"mg a\r\nmn\r\n"[..], b"mg a t\r\n"] {
         assert_eq!(fast(&engine, &framed(first)).0, PlanOutcome::Pass);
     }
@@ -363,13 +363,13 @@ fn more_keys_than_the_fast_path_has_room_for() {
         assert_eq!(fast(&engine, &keys(n)).0, PlanOutcome::Pass, "{n}");
         assert_eq!(message(&slow(&engine, &keys(n))), want(n), "{n}");
     }
-    // Misses take no room.
+    // Misses take no space.
     let misses = framed(format!("get a{}\r\n", " none".repeat(200)).as_bytes());
     assert_eq!(message(&fast(&engine, &misses).1), want(1));
 }
 
 proptest! {
-    /// Whatever comes, both ways agree when both answer.
+    /// For any payload, the fast path and the worker give the same reply if both reply.
     #[test]
     fn any_payload(data: Vec<u8>) {
         let engine = filled();
@@ -379,7 +379,7 @@ proptest! {
         }
     }
 
-    /// Whatever words are put together.
+    /// For any combination of words.
     #[test]
     fn any_words(words in proptest::collection::vec("get|gets|mg|a|bb|big|none|v|k|q|s|t|Zm9v|b|O1|\r\n|mn\r\n", 1..12)) {
         let engine = filled();
@@ -394,7 +394,7 @@ proptest! {
     }
 }
 
-/// The fast path has an answer but no room for it: the socket's worker serves the datagram.
+/// The fast path has a reply but no buffer for it: the socket's worker serves the datagram.
 #[test]
 fn reply_without_room_is_counted_once() {
     use hippos_store::{ClassCounter, Counter};
@@ -439,7 +439,7 @@ fn reply_without_room_is_counted_once() {
     }
 }
 
-/// A packet of another host's.
+/// A packet from another host.
 fn from(source: &str, request: &[u8]) -> Packet {
     Packet {
         source: source.parse().unwrap(),
@@ -498,7 +498,7 @@ fn sources_of_both_families_are_answered_by_the_same_way() {
     for request in REQUESTS {
         assert_eq!(answer("10.1.2.3", request), answer("fd00::1", request));
     }
-    // One that asks for whole words is the quickest.
+    // A request for whole words is answered by the inline get.
     assert_eq!(answer("fd00::1", REQUESTS[0]).asked, 64);
 }
 
@@ -523,7 +523,7 @@ fn a_source_without_a_share_left_is_discarded_by_each_way() {
 #[test]
 fn a_reply_without_room_uses_no_share() {
     let engine = listed();
-    // Enough for each reply once, and not for a hundred times.
+    // Enough for each reply once, but not for a hundred.
     engine.set_udp_rates(0, 500);
     for (number, request) in REQUESTS.iter().enumerate() {
         let source = format!("10.1.3.{number}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Values that are on their way: their share of memory, and sessions that wait for theirs.
+//! Values that are being received: their share of memory, and sessions that wait for memory.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn feed(session: &mut Parked<'_>, input: &[u8]) -> (usize, Next, String) {
     (fed.consumed, fed.next, written)
 }
 
-/// Announces values of `LEN` bytes by so many clients, of which those come back that may send.
+/// Announces values of `LEN` bytes by `count` clients, and returns those that may send.
 fn announce(engine: &TestEngine, count: usize) -> Vec<Parked<'_>> {
     let all = (0..count).map(|i| {
         let mut session = session(engine);
@@ -38,7 +38,7 @@ fn announce(engine: &TestEngine, count: usize) -> Vec<Parked<'_>> {
         .collect()
 }
 
-/// However many announce values and send none, others store theirs.
+/// Any number of clients announce values and send no data: other clients can still store.
 #[test]
 fn unfinished_uploads_are_bounded() {
     let engine = engine();
@@ -49,12 +49,12 @@ fn unfinished_uploads_are_bounded() {
         let stored = say(&engine, &format!("set key{i} 0 0 5000\r\n{value}\r\n"));
         assert_eq!(stored, "STORED\r\n", "{i}");
     }
-    // A smaller value that comes in pieces.
+    // A smaller value that arrives in pieces.
     let mut small = session(&engine);
     assert_eq!(feed(&mut small, b"set s 0 0 9000\r\n").1, Next::Read);
 }
 
-/// By each protocol: who waits gets its turn as if the command had come then, and is counted once.
+/// In each protocol: a waiting session continues as if the command had arrived then, and is counted once.
 #[test]
 fn parked_session_resumes_when_memory_is_free() {
     let mut binary = vec![0x80, 1, 0, 3, 8, 0, 0, 0];
@@ -82,7 +82,7 @@ fn parked_session_resumes_when_memory_is_free() {
         let (consumed, next, _) = feed(&mut late, &line);
         assert_eq!((consumed, next), (line.len(), Next::Read));
         assert_eq!(late.receiving().map(|(_, come)| come), Some(0));
-        // The binary answer is no text.
+        // The binary reply is not text.
         let mut out = InPlaceOut::new(4096);
         late.feed(&vec![b'x'; LEN], &mut out);
         late.feed(end.as_bytes(), &mut out);
@@ -95,7 +95,7 @@ fn parked_session_resumes_when_memory_is_free() {
     }
 }
 
-/// The wait ends: with an error, after which the connection goes on.
+/// The wait ends with an error, after which the connection continues.
 #[test]
 fn parked_session_is_refused_after_its_limit() {
     let engine = engine();
@@ -117,7 +117,7 @@ fn parked_session_is_refused_after_its_limit() {
     assert_eq!(said, want);
 }
 
-/// What does not wait is refused at once.
+/// A session that does not wait is refused at once.
 #[test]
 fn a_session_that_does_not_park_is_refused() {
     let engine = engine();

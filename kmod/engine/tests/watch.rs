@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `watch`: its answers, the lines beside those that memcached 1.6.38 printed, and watchers that are slow.
+//! `watch`: its replies, its lines compared with those of memcached 1.6.38, and slow watchers.
 
 mod common;
 
@@ -24,7 +24,7 @@ impl<'e> Watcher<'e> {
         watcher
     }
 
-    /// What it is told on `line`.
+    /// The reply to `line`.
     fn ask(engine: &'e TestEngine, line: &str) -> (Self, String) {
         let mut session = Session::new(engine, Transport::Tcp);
         let mut out = Small::new(4096);
@@ -33,7 +33,7 @@ impl<'e> Watcher<'e> {
         (Self(session), String::from_utf8(out.waiting).unwrap())
     }
 
-    /// The lines that there are, as a client takes them that has so much room.
+    /// The available lines, read by a client with this much space for replies.
     fn lines_in(&mut self, room: usize) -> Vec<String> {
         let mut out = Small::new(room);
         let mut text = String::new();
@@ -50,7 +50,7 @@ impl<'e> Watcher<'e> {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The same, without the time and the number before each.
+    /// The same, without the time and the number of each line.
     fn lines(&mut self) -> Vec<String> {
         let whole = self.lines_in(4096);
         whole.iter().map(|line| strip(line).to_owned()).collect()
@@ -73,8 +73,8 @@ fn client(engine: &TestEngine) -> Session<'_, Host> {
     session
 }
 
-/// What memcached 1.6.38 printed of these commands to `watch fetchers mutations deletions`, in this
-/// order on an empty cache.
+/// The lines that memcached 1.6.38 printed for these commands after `watch fetchers mutations deletions`, in this order
+/// on an empty cache.
 const RECORDED: &[(&str, &[&str])] = &[
     (
         "get nokey\r\n",
@@ -416,7 +416,7 @@ fn a_refused_store_is_a_line_with_its_reason() {
     let mut watcher = Watcher::new(&engine, "mutations fetchers");
     let mut client = client(&engine);
     client.feed(b"set big 0 0 2000000\r\n", &mut Small::new(4096));
-    // memcached's own line has wrong numbers here, since it forgets one.
+    // memcached's own line has wrong numbers here, because it omits an argument.
     let lines = [
         "type=item_store key=big status=too_large cmd=set ttl=0 clsid=0 cfd=13 size=0",
         "type=item_get key=big status=not_found clsid=0 cfd=13 size=0",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the engine asks its host: process and connections.
+//! The process and its connections, as the engine's host.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ impl Process {
         }
     }
 
-    /// Takes a place among `most` connections; its number.
+    /// Takes one of `most` connection slots, and returns its number.
     pub(crate) fn enter(&self, peer: SocketAddr, most: u32) -> Option<u32> {
         let mut open = self.open.lock().unwrap();
         if open.len() >= most as usize {
@@ -49,14 +49,14 @@ impl Process {
         Some(id)
     }
 
-    /// Notes that a connection is alive.
+    /// Records that a connection is active.
     pub(crate) fn active(&self, id: u32) {
         if let Some((_, last)) = self.open.lock().unwrap().get_mut(&id) {
             *last = Instant::now();
         }
     }
 
-    /// Gives a place back.
+    /// Frees a connection slot.
     pub(crate) fn leave(&self, id: u32) {
         self.open.lock().unwrap().remove(&id);
     }
@@ -97,7 +97,7 @@ impl HostStats for Process {
             1 if self.udp => return Some((1, socket(UDP_NUMBER, true, "conn_read"))),
             _ => {}
         }
-        // The number of a connection is its place.
+        // A connection's number is its slot's.
         let open = self.open.lock().unwrap();
         let (id, (peer, last)) = open.range(u32::try_from(from).ok()?..).next()?;
         let info = SocketInfo {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A memcached over host sockets: the test double of the whole protocol.
 //!
-//! `cargo run -p hippos_engine --example server -- --port 11211` serves TCP
-//! and UDP on one port as the module does, without a kernel to load it into:
-//! the UDP fast path first, what it passes on in process context, and TCP
-//! sessions. It prints one line when it answers.
+//! `cargo run -p hippos_engine --example server -- --port 11211` serves TCP and UDP on one port like the module, but
+//! without loading a kernel module: the UDP fast path first, then in process context the datagrams that it passes, and
+//! TCP sessions. It prints one line when it is ready.
 
 mod host;
 mod tcp;
@@ -141,8 +140,7 @@ fn ready(address: SocketAddr) -> String {
     address.to_string()
 }
 
-/// The clock and the upkeep of the store, as the module's maintenance thread
-/// has them.
+/// Updates the clock and maintains the store, like the module's maintenance thread.
 fn maintain(engine: &Server, start: Instant) {
     loop {
         tick(engine, start);

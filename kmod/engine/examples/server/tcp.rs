@@ -20,27 +20,26 @@ use crate::Server;
 
 const LISTENER: Token = Token(0);
 
-/// Bytes of a reply's page: small, so that sessions have to do with little room.
+/// Bytes of a reply page: small, so that sessions often fill it.
 const PAGE: usize = 16 << 10;
 
-/// How long connections that are put aside are left waiting.
+/// How long parked connections wait.
 const PARK: Duration = Duration::from_millis(1);
 
-/// Input that is read at a time, and that commands are put together in.
+/// Bytes that one read takes, and that are available to assemble a command.
 const INPUT: usize = 16 << 10;
 
-/// A socket, and the input read from it but not consumed. If that is empty, the last read would
-/// have blocked.
+/// A socket, and the input that was read from it but not consumed. If that is empty, the last read would have blocked.
 struct Socket {
     stream: TcpStream,
     received: Vec<u8>,
     ended: bool,
-    /// Shows one byte at a time.
+    /// Returns one byte at a time.
     bytewise: bool,
 }
 
 impl Socket {
-    /// Reads if there is nothing.
+    /// Reads if the buffer is empty.
     fn fill(&mut self) {
         while self.received.is_empty() && !self.ended {
             self.received.resize(INPUT, 0);
@@ -88,7 +87,7 @@ impl Stream for Socket {
         true
     }
 
-    /// Sends until the socket would block: only then poll reports that it takes more.
+    /// Sends until the socket would block: only then does poll report when it is writable.
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
         let mut sent = 0;
         while sent < bytes.len() {
@@ -145,7 +144,7 @@ impl HeldBytes for Bytes {
 struct Client {
     id: u32,
     peer: Address,
-    /// It is to have a turn after a moment.
+    /// It is to get a turn after a moment.
     parked: bool,
     /// It has ended.
     over: bool,
@@ -153,7 +152,7 @@ struct Client {
     connection: Connection<'static, Host, Bytes, Bytes>,
 }
 
-/// Serves connections for ever.
+/// Serves connections forever.
 pub(crate) fn serve(
     engine: &'static Server,
     host_stats: &'static Process,
@@ -232,7 +231,7 @@ pub(crate) fn serve(
 }
 
 impl Client {
-    /// Goes on until the socket has nothing more to give or to take; `false` when it is over.
+    /// Runs until the socket has no input and accepts no output; `false` when the connection has ended.
     fn serve(&mut self, input: &mut [u8], page: &mut Page) -> bool {
         self.socket.fill();
         loop {

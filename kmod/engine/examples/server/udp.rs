@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The UDP receive path: the fast path first, in the request's own buffer.
+//! The UDP receive path: the fast path comes first, and works in the request's own buffer.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -7,10 +7,10 @@ use hippos_engine::{Message, Out, Pass, Request, REPLY_HEADER_MAX};
 
 use crate::Server;
 
-/// A datagram's worth of bytes, and then some.
+/// More than the bytes of one datagram.
 const DATAGRAM: usize = 1 << 16;
 
-/// A reply as long as it takes.
+/// A reply of any length.
 #[derive(Default)]
 struct Whole {
     bytes: Vec<u8>,
@@ -37,7 +37,7 @@ impl Message for Whole {
     }
 }
 
-/// Serves datagrams for ever.
+/// Serves datagrams forever.
 pub(crate) fn serve(engine: &Server, socket: &UdpSocket) {
     let mut buffer = vec![0; DATAGRAM];
     let mut whole = Whole {
@@ -61,7 +61,7 @@ pub(crate) fn serve(engine: &Server, socket: &UdpSocket) {
     }
 }
 
-/// A datagram in its buffer, answered as softirq does it: the reply is written over the request.
+/// A datagram in its buffer, answered as in softirq: the reply overwrites the request.
 struct InPlace<'a> {
     socket: &'a UdpSocket,
     peer: SocketAddr,
@@ -70,7 +70,7 @@ struct InPlace<'a> {
 }
 
 impl Request for InPlace<'_> {
-    /// Whether the socket's worker has nothing left to do.
+    /// Whether the datagram is done and the socket's worker need not serve it.
     type Verdict = bool;
 
     fn payload(&self) -> &[u8] {
@@ -85,7 +85,7 @@ impl Request for InPlace<'_> {
         0
     }
 
-    // There is no list of sources here: all may ask.
+    // This server has no allow list: all sources are allowed.
     fn is_local(&self) -> bool {
         true
     }
@@ -112,7 +112,7 @@ impl Request for InPlace<'_> {
 
     fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
         let wrote = write(&mut self.buffer[..len]);
-        // A client that is gone is nobody's fault.
+        // A client that has gone is not an error.
         let _ = self.socket.send_to(&self.buffer[..wrote], self.peer);
         true
     }
@@ -131,7 +131,7 @@ impl Request for InPlace<'_> {
     }
 }
 
-/// As the UDP socket's worker does it.
+/// Serves a datagram like the UDP socket's worker.
 fn slow(engine: &Server, socket: &UdpSocket, peer: SocketAddr, request: &[u8], whole: &mut Whole) {
     whole.clear();
     let Some(reply) = engine.datagram(request, whole) else {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Numbers that are counted up and down.
+//! Increment and decrement.
 
 use hippos_proto::number::Decimal;
 use hippos_store::{
@@ -9,7 +9,7 @@ use hippos_store::{
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
-    /// Counts an `incr` or `decr` that found nothing, and made nothing.
+    /// Counts an `incr` or `decr` that found no item and created none.
     pub(crate) fn arith_miss(&self, decrement: bool) {
         let counter = if decrement {
             Counter::DecrMisses
@@ -19,7 +19,7 @@ impl<P: Platform> Engine<P> {
         self.store.count(counter, 1);
     }
 
-    /// Adds and subtracts, and counts it, but for misses.
+    /// Adds or subtracts, and counts all outcomes except misses.
     pub(crate) fn arith(
         &self,
         key: &[u8],
@@ -29,7 +29,7 @@ impl<P: Platform> Engine<P> {
         let result = self.store.arith(key, hash, how);
         match result {
             Ok(Arithmetic::Exists { .. }) => {
-                // memcached sees that there are no digits before it compares.
+                // memcached rejects a value without digits before it compares the CAS number.
                 let guard = self.store.read();
                 let item = self.store.peek(&guard, key, hash);
                 if item.is_some_and(|item| item.value().is_empty()) {
@@ -49,7 +49,7 @@ impl<P: Platform> Engine<P> {
         result
     }
 
-    /// Makes the number that a counter begins with.
+    /// Creates an item with the initial number.
     pub(crate) fn begin(
         &self,
         key: &[u8],

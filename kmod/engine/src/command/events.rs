@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What commands note for watchers: memcached notes a line for each lookup that a command makes, also
-//! for those that stores and deletes begin with.
+//! The events that commands log for watchers. memcached logs one line for each lookup of a command, also for the
+//! lookups of stores and deletes.
 //!
-//! While nothing is watched, a command's cost is the test of a byte that it tests anyway.
+//! While no client watches, this costs a command only the test of a byte that it tests anyway.
 
 use core::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::reply::event::{kind, CloseReason, DeleteCommand, GetStatus, StoreComm
 use crate::watchers::Kinds;
 use crate::Engine;
 
-/// What a lookup saw of an item.
+/// What a lookup found out about an item.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {
     /// Counted from 1.
@@ -43,7 +43,7 @@ fn size(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
 }
 
-/// memcached's words for how something is stored.
+/// memcached's names of the store commands.
 fn command(commit: &Commit) -> StoreCommand {
     match commit.verb {
         Verb::Set | Verb::Replace if commit.compare.is_some() => StoreCommand::Cas,
@@ -55,12 +55,12 @@ fn command(commit: &Commit) -> StoreCommand {
     }
 }
 
-/// What a lookup came to: an item, or none, and whether it was the first to find that one is dead.
+/// The result of a lookup: an item, or a miss with the reason if this was the first lookup to find the item dead.
 pub(crate) type Looked<T> = Result<T, Option<Dead>>;
 
 // Lookups.
 impl<P: Platform> Engine<P> {
-    /// Notes a get of `client`, by its key's prefix and for watchers.
+    /// Logs a get of `client`, in the statistics by prefix and for watchers.
     #[inline]
     pub(crate) fn observe_get(&self, client: u32, key: &[u8], found: Looked<&Item<'_>>) {
         if self.has_flags(DETAIL | Kinds::FETCHERS.flags()) {
@@ -69,7 +69,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Notes a lookup of `client` for watchers.
+    /// Logs a lookup of `client` for watchers.
     #[inline]
     pub(crate) fn observe_lookup(&self, client: u32, key: &[u8], found: Looked<&Item<'_>>) {
         if self.watches(Kinds::FETCHERS) {
@@ -77,7 +77,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Notes a get of `client` for watchers, of an item of this class, from 0, and size.
+    /// Logs a get of `client` for watchers. The item has this class, counted from 0, and size.
     pub(crate) fn log_fetch(&self, client: u32, key: &[u8], found: Looked<(usize, usize)>) {
         let seen = found.map(|(of, len)| Seen {
             class: class(of),
@@ -87,7 +87,7 @@ impl<P: Platform> Engine<P> {
         self.log_get(client, key, seen);
     }
 
-    /// Looks up, for watchers, what a command of `client` is about to change. Nothing while nobody
+    /// Looks up, for watchers, the item that a command of `client` is about to change. Does nothing while no client
     /// watches.
     #[inline]
     pub(crate) fn observe_change(&self, client: u32, key: &[u8], hash: Hash) -> Option<Seen> {
@@ -142,7 +142,7 @@ impl<P: Platform> Engine<P> {
     }
 }
 
-/// A store as watchers are told of it.
+/// A store, as logged for watchers.
 pub(crate) struct Stored {
     pub(crate) commit: Commit,
     pub(crate) hash: Hash,
@@ -154,7 +154,7 @@ pub(crate) struct Stored {
 
 // Changes.
 impl<P: Platform> Engine<P> {
-    /// Notes a store of `client` that came to `outcome`.
+    /// Logs a store of `client` and its `outcome`.
     #[cold]
     pub(crate) fn log_stored(
         &self,
@@ -170,7 +170,7 @@ impl<P: Platform> Engine<P> {
         };
         let status = match outcome {
             Ok(Outcome::Stored { .. }) => {
-                // Joined, it is longer than what came, and keeps its time.
+                // A joined value is longer than the part that was sent, and keeps its expiry.
                 if matches!(what.commit.verb, Verb::Append | Verb::Prepend) {
                     seen = self.peek_seen(key, what.hash).unwrap_or(seen);
                 }
@@ -185,7 +185,7 @@ impl<P: Platform> Engine<P> {
         self.log_store(client, key, status, command(&what.commit), seen);
     }
 
-    /// Notes that a store of `client` found no memory.
+    /// Logs that a store of `client` got no memory.
     #[inline]
     pub(crate) fn observe_refused(
         &self,
@@ -208,7 +208,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Notes that a command of `client` made the item that it did not find.
+    /// Logs that a command of `client` created the item that it did not find.
     #[inline]
     pub(crate) fn observe_made(&self, client: u32, key: &[u8], hash: Hash) {
         if self.watches(Kinds::FETCHERS.and(Kinds::MUTATIONS)) {
@@ -244,7 +244,7 @@ impl<P: Platform> Engine<P> {
         self.store.log_event(&event, key);
     }
 
-    /// Notes that what [`observe_change`](Self::observe_change) saw was deleted.
+    /// Logs the deletion of the item that [`observe_change`](Self::observe_change) found.
     #[inline]
     pub(crate) fn observe_deleted(&self, key: &[u8], command: DeleteCommand, seen: Option<Seen>) {
         if let Some(seen) = seen.filter(|_| self.watches(Kinds::DELETIONS)) {
@@ -259,7 +259,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Notes that `md` with `x` replaced an item by an empty one.
+    /// Logs that `md` with `x` replaced an item by an empty one.
     #[inline]
     pub(crate) fn observe_emptied(&self, client: u32, key: &[u8], seen: Option<Seen>) {
         const KINDS: Kinds = Kinds::FETCHERS.and(Kinds::MUTATIONS).and(Kinds::DELETIONS);
@@ -277,12 +277,12 @@ impl<P: Platform> Engine<P> {
 
 // Connections.
 impl<P: Platform> Engine<P> {
-    /// Notes that `client` has come over TCP, from `peer`.
+    /// Logs a new TCP connection of `client`, from `peer`.
     pub fn connected(&self, client: u32, peer: &Address) {
         self.log_connection(kind::CONNECT, 0, client, peer);
     }
 
-    /// Notes that it has gone.
+    /// Logs the end of the connection.
     pub fn disconnected(&self, client: u32, peer: &Address, reason: CloseReason) {
         self.log_connection(kind::CLOSE, reason as u8, client, peer);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the meta commands do that others do not.
+//! Operations that only the meta commands have.
 
 use hippos_proto::meta::Command;
 use hippos_store::{
@@ -12,7 +12,7 @@ use crate::reply::meta::{Hit, Times};
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
-    /// The times that `command` brings, on the store's clock.
+    /// The expiry times in `command`, on the store's clock.
     pub(crate) fn times(&self, command: &Command<'_>) -> Times {
         let flags = &command.flags;
         Times {
@@ -23,8 +23,8 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Looks an item up for `mg`, gives it a new time and its token to the client, as the flags
-    /// ask for. Process context.
+    /// Looks an item up for `mg`, and changes its expiry and gives the client its token as the flags request. Process
+    /// context.
     pub(crate) fn meta_modify<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -61,14 +61,13 @@ impl<P: Platform> Engine<P> {
         Some((item, hit))
     }
 
-    /// Seconds from now until an expiry time as clients write it; 0 for never
-    /// and for the past.
+    /// Seconds from now until an expiry time in a client's notation; 0 for never and for the past.
     pub(crate) fn seconds_until(&self, exptime: i32) -> u32 {
         u32::try_from(self.until(i64::from(exptime))).unwrap_or(0)
     }
 
-    /// Makes the item that `mg` or `ma` with `N` did not find. Its CAS value and class,
-    /// or nothing when somebody was faster or there is no memory.
+    /// Creates the item that `mg` or `ma` with `N` did not find. Returns its CAS value and class, or `None` if another
+    /// client created it first or there is no memory.
     pub(crate) fn vivify(
         &self,
         command: &Command<'_>,
@@ -110,8 +109,7 @@ impl<P: Platform> Engine<P> {
         self.store.peek(&guard, command.key(), hash).is_none()
     }
 
-    /// `md` with `x`: the value goes, the item stays. Nothing when there is no
-    /// memory for it.
+    /// `md` with `x`: deletes the value, but keeps the item. `None` if there is no memory for it.
     pub(crate) fn meta_tombstone(&self, command: &Command<'_>, hash: Hash) -> Option<Deleted> {
         let flags = &command.flags;
         let key = command.key();
@@ -150,7 +148,7 @@ impl<P: Platform> Engine<P> {
     }
 }
 
-/// Whether the client is to make anew what it sees so: who is told so first gets the token.
+/// Whether the client should store the item anew, by its state: the first such client gets the token.
 fn wants_token(times: &Times, command: &Command<'_>, seen: &ItemSnapshot) -> bool {
     if seen.token_sent() {
         return false;
@@ -158,7 +156,7 @@ fn wants_token(times: &Times, command: &Command<'_>, seen: &ItemSnapshot) -> boo
     let Some(recache) = times.recache else {
         return seen.stale();
     };
-    // Flags are taken in order.
+    // Flags are evaluated in order.
     let mut ttl = seen.ttl();
     let mut early = false;
     for word in command.words() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Operations on the engine, whatever protocol they came by, and what they count. A plain get is not here: it is a lookup in the
-//! store, which `session/get.rs` and each file of `datagram/` make themselves.
+//! Operations on the engine, independent of the protocol, and what they count. A plain get is not here:
+//! `session/get.rs` and each file of `datagram/` look the key up in the store themselves.
 
 mod arith;
 pub(crate) mod events;
@@ -8,5 +8,5 @@ pub(crate) mod meta;
 pub(crate) mod store;
 mod touch;
 
-/// How often a store that lost a race is tried again before it gives up.
+/// How often a store is retried after it has lost a race.
 pub(crate) const TRIES: usize = 16;

@@ -12,7 +12,7 @@ use crate::reply::meta::Key;
 use crate::watchers::Kinds;
 use crate::Engine;
 
-/// The store's word for it.
+/// The store's verb for a mode.
 pub(crate) fn verb(mode: Mode) -> Verb {
     match mode {
         Mode::Set => Verb::Set,
@@ -24,7 +24,7 @@ pub(crate) fn verb(mode: Mode) -> Verb {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Counts a refused store and tells its error line.
+    /// Counts a refused store and returns its error line.
     pub(crate) fn refused(&self, error: StoreError) -> &'static [u8] {
         match error {
             StoreError::TooLarge => {
@@ -38,8 +38,8 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Stores for `client`, and counts what a compare-and-swap came to. An item that can't be
-    /// joined with its new part is one that was not stored.
+    /// Stores for `client`, and counts the outcome of a compare-and-swap. A join whose result does not fit is not
+    /// stored.
     pub(crate) fn commit(
         &self,
         client: u32,
@@ -84,7 +84,7 @@ impl<P: Platform> Engine<P> {
         if outcome.is_err() && matches!(commit.verb, Verb::Append | Verb::Prepend) {
             outcome = Ok(Outcome::NotStored);
         }
-        // To memcached an `append` or `add` that compares is no compare-and-swap.
+        // For memcached, an `append` or `add` that compares is not a compare-and-swap.
         if commit.compare.is_some() && matches!(commit.verb, Verb::Set | Verb::Replace) {
             match outcome {
                 Ok(Outcome::Stored { .. }) => {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `touch`, and gets that give an item a new time.
+//! `touch`, and gets that change an item's expiry.
 
 use hippos_store::{Change, ClassCounter, Counter, Expiry, Guard, Hash, Item, Platform};
 
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
-    /// Finds an item and gives it a new time in one step, if `expiry` says so of it and of its CAS
-    /// value. Counts nothing. Process context.
+    /// Finds an item and changes its expiry in one step, if `expiry` returns one for the item and its CAS value. Counts
+    /// nothing. Process context.
     pub(crate) fn get_and_touch<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -23,7 +23,7 @@ impl<P: Platform> Engine<P> {
         Some((item, seen.cas()))
     }
 
-    /// `touch`, counted; whether the item is there.
+    /// `touch`, counted; whether the item exists.
     pub(crate) fn touch(&self, key: &[u8], hash: Hash, exptime: i64) -> bool {
         let expiry = self.store.expiry(exptime);
         match self.store.touch(key, hash, expiry) {

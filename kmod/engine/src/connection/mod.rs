@@ -3,12 +3,12 @@
 //!
 //! # Call contract
 //!
-//! The host has the sockets, the threads and the clock. A [`Connection`] has three kinds of methods:
+//! The host owns the sockets, the threads and the clock. A [`Connection`] has three kinds of methods:
 //!
 //! - A. Handlers of the stream's events, which receive, answer and send: [`turn`](Connection::turn)
 //!   and [`serve_softirq`](Connection::serve_softirq).
 //! - B. A poll for the next timeout: [`deadline`](Connection::deadline).
-//! - C. Getters, which may be called whenever desired: [`has_unsent`](Connection::has_unsent) and the like.
+//! - C. Getters, which may be called at any time: [`has_unsent`](Connection::has_unsent) and the like.
 //!
 //! Calls for one connection do not overlap; the module makes them under the socket's lock. The order:
 //!
@@ -60,58 +60,57 @@ pub const ROUNDS: usize = 8;
 /// Commands that [`Connection::serve_softirq`] answers at most: in softirq it holds up all else of its CPU.
 const SOFTIRQ_COMMANDS_MAX: usize = 64;
 
-/// What the host owes a connection after its turn.
+/// What the host has to do for a connection after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
-    /// Another turn when the stream is readable; writable, if [`Connection::has_unsent`].
+    /// Call another turn when the stream is readable, or writable if [`Connection::has_unsent`].
     Wait,
-    /// Another turn after a moment, in which other connections may give memory back, or when the stream
-    /// is readable.
+    /// Call another turn after a moment, in which other connections may free memory, or when the stream is readable.
     Park,
-    /// Another turn without any event, when others have had theirs.
+    /// Call another turn without any event, after other connections had theirs.
     Again,
     /// The end: drop the connection and close the stream.
     Close,
 }
 
-/// What [`Connection::serve_softirq`] has done.
+/// The result of [`Connection::serve_softirq`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Answered {
-    /// Nothing, or not all of a reply was sent: the host owes a turn.
+    /// Nothing was answered, or a reply was not sent completely: a turn has to follow.
     None,
-    /// Something was answered, but a turn has to see to the rest.
+    /// Some commands were answered; a turn has to serve the rest.
     Some,
-    /// Everything that had arrived was answered.
+    /// All that had arrived was answered.
     All,
 }
 
 /// What a round has fed the session with.
 enum Intake {
-    /// So many bytes of the stream are done with when the reply has left.
+    /// Bytes of the stream that are consumed once the reply is sent.
     Taken(usize),
-    /// Not fed: the bytes lie in pieces.
+    /// Nothing was fed: the bytes are not contiguous.
     Scattered,
-    /// Not fed: there are none yet.
+    /// Nothing was fed: no bytes have arrived.
     Nothing,
-    /// Not fed: there will be none, or none that make a command.
+    /// Nothing was fed: no more bytes will arrive, or none that form a command.
     End,
 }
 
-/// A connection: its session, and the bytes that neither the session nor the stream has taken. `I`
-/// holds input and `O` output between turns.
+/// A connection: its session, and the bytes that neither the session nor the stream has accepted. `I` holds input and
+/// `O` output between turns.
 pub struct Connection<'e, P: Platform, I: HeldBytes, O: HeldBytes> {
     session: Session<'e, P>,
-    /// Taken off the stream but not consumed: the beginning of a command.
+    /// Taken from the stream but not consumed: the beginning of a command.
     rest: I,
-    /// Answered but not sent: at most one reply's pages.
+    /// Written but not sent: at most one reply's pages.
     unsent: O,
-    /// What the session wants when `unsent` has gone.
+    /// What the session needs once `unsent` is sent.
     next: Next,
-    /// The value that is on its way.
+    /// The progress of the value that is being received.
     progress: Option<Progress>,
-    /// The client has sent all that it had to say.
+    /// The client has closed its side, and all it sent was served.
     ended: bool,
 }
 
@@ -128,23 +127,23 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         }
     }
 
-    /// Whether replies wait for the stream to take them.
+    /// Whether replies wait until the stream accepts them.
     pub fn has_unsent(&self) -> bool {
         !self.unsent.bytes().is_empty()
     }
 
-    /// Whether the client watches: see `watch`.
+    /// Whether the client watches: see the `watch` command.
     pub fn is_watching(&self) -> bool {
         self.session.is_watching()
     }
 
-    /// How many commands were served since the last call, by either handler.
+    /// The number of commands served since the last call, by either handler.
     pub fn take_served(&mut self) -> u32 {
         self.session.take_served()
     }
 
-    /// Why the connection ends, after a turn that said so: by the client's own wish, or not. memcached
-    /// takes the end of a watcher for an error.
+    /// Why the connection ends, after a turn that returned [`Action::Close`]: by the client's request, or not. As in
+    /// memcached, the end of a watcher's connection counts as an error.
     pub fn close_reason(&self) -> CloseReason {
         if self.session.quit() || self.ended && !self.is_watching() {
             CloseReason::Normal
@@ -153,8 +152,8 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         }
     }
 
-    /// The second of uptime in which the value that is on its way will have taken too long. `None`
-    /// for no value, or no `timeout` (0).
+    /// The second of uptime at which the value that is being received times out. `None` without such a value, or if
+    /// `timeout` is 0.
     pub fn deadline(&mut self, now: u32, timeout: u32) -> Option<u32> {
         let receiving = self.session.receiving().filter(|_| timeout != 0);
         self.progress = receiving
@@ -162,8 +161,8 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         self.progress.map(|progress| progress.deadline(timeout))
     }
 
-    /// Answers plain `get`s of small values when nothing else is under way. All other commands are
-    /// left to a turn.
+    /// Answers plain `get`s of small values when no other operation is in progress. All other commands are left to a
+    /// turn.
     ///
     /// Softirq-safe. `open` begins a reply, if there is memory for it.
     #[inline]
@@ -194,8 +193,8 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         }
         match stream.reply(reply, false) {
             Ok([]) => {}
-            // It takes nothing or an error waits: a turn sees to both. What did go out in part has
-            // to be followed by the rest.
+            // The stream accepts nothing, or has an error: a turn handles both. If the reply was sent in part, its rest
+            // has to follow.
             Ok(left) => {
                 if self.unsent.append_atomic(left).is_err() {
                     self.next = Next::Close;
@@ -203,7 +202,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
                 stream.consume(fed);
                 return Answered::None;
             }
-            // The input stays in the stream, but may not be fed again: its commands were counted.
+            // The input stays in the stream, but must not be fed again: its commands were counted.
             Err(Broken) => {
                 self.next = Next::Close;
                 return Answered::None;
@@ -217,11 +216,11 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         }
     }
 
-    /// Receives, answers and sends until the peer has nothing more to say, takes no more, or the
-    /// turn is over: after [`ROUNDS`], or as soon as `over` says so.
+    /// Receives, answers and sends until the peer has sent nothing more, accepts no more, or the turn ends: after
+    /// [`ROUNDS`], or as soon as `over` returns true.
     ///
-    /// Process context; may sleep. `input` puts commands together that arrive in pieces; nothing in
-    /// it matters between turns, so that connections may share it.
+    /// Process context; may sleep. `input` is used to assemble commands that arrive in pieces. Its contents do not
+    /// matter between turns, so that connections may share it.
     pub fn turn<S: Stream>(
         &mut self,
         stream: &mut S,
@@ -275,8 +274,8 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
                 Intake::Scattered => return Action::Close,
             };
             let ends = over();
-            // Bytes are held back for the rest of their value alone. What else a full page keeps
-            // from being served may get no reply, and the peer would wait for TCP's timer.
+            // Bytes may be held back only for the rest of their value. After a page that is full for another reason,
+            // perhaps no reply follows, and the peer would wait for TCP's timer.
             let more = self.session.is_sending() && !ends && round < ROUNDS;
             match stream.reply(reply, more) {
                 Ok([]) => {
@@ -304,8 +303,8 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         }
     }
 
-    /// Feeds the session with what lies in one piece in the stream. The beginning of a command at
-    /// its end goes into `input`.
+    /// Feeds the session with the contiguous bytes of the stream. The beginning of a command at their end is copied to
+    /// `input`.
     #[inline]
     fn feed_in_place<S: Stream>(
         &mut self,
@@ -329,7 +328,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         if self.next != Next::Read || rest.is_empty() {
             return Intake::Taken(fed.consumed);
         }
-        // The end of its command lies in the next buffer.
+        // The end of its command is in the next buffer.
         let Some(front) = input.get_mut(..rest.len()) else {
             return Intake::End;
         };
@@ -338,7 +337,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         Intake::Taken(bytes.len())
     }
 
-    /// Feeds the session with the bytes in `input`, and behind them a copy of what arrived since.
+    /// Feeds the session with the bytes in `input`, followed by a copy of what has arrived since.
     fn feed_copied<S: Stream>(
         &mut self,
         stream: &S,
@@ -350,7 +349,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         let before = *held;
         let mut fresh = 0;
         if matches!(self.next, Next::Read | Next::Watch) {
-            // A command that does not fit is longer than any.
+            // A command that does not fit is longer than any valid one.
             let Some(spare) = input.get_mut(before..).filter(|spare| !spare.is_empty()) else {
                 return Intake::End;
             };
@@ -374,12 +373,12 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
             *held = len.sub_exact(consumed);
             return Intake::Taken(fresh);
         }
-        // What the session takes later stays with the stream, which counts it.
+        // Bytes that the session accepts later stay in the stream, where they count against the peer's window.
         *held = before.saturating_sub(consumed);
         Intake::Taken(consumed.saturating_sub(before))
     }
 
-    /// Holds what the session has not consumed until the next turn.
+    /// Keeps the bytes that the session has not consumed until the next turn.
     fn hold(&mut self, input: &[u8], held: usize, action: Action) -> Action {
         match input.get(..held) {
             Some([]) => action,

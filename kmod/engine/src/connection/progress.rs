@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! When a value has been on its way for too long.
+//! The timeout of a value that is being received.
 
-/// Bytes a second that a value which takes longer than its time-out has to come with.
+/// Bytes per second that a value must arrive with if it takes longer than the timeout.
 const RATE: usize = 4096;
 
-/// How a value has got on, in seconds of uptime.
+/// The progress of a value, in seconds of uptime.
 #[derive(Clone, Copy)]
 pub(super) struct Progress {
-    /// Which of the session's it is.
+    /// The number of the value in its session.
     number: u32,
     began: u32,
-    /// When the last byte came.
+    /// When the last byte arrived.
     last: u32,
     /// Bytes.
     received: usize,
 }
 
 impl Progress {
-    /// The progress at `now`, when `received` bytes of the session's value `number` have come.
-    /// `before` is the progress noted last.
+    /// The progress at `now`, after `received` bytes of the session's value `number`. `before` is the progress that was
+    /// recorded last.
     pub(super) fn note(before: Option<Self>, number: u32, received: usize, now: u32) -> Self {
         match before {
             Some(progress) if progress.number == number && progress.received == received => {
@@ -38,13 +38,13 @@ impl Progress {
         }
     }
 
-    /// When it will have taken too long: without a byte for `timeout` seconds, or with fewer than
-    /// [`RATE`] a second over a longer time.
+    /// When it times out: after `timeout` seconds without a byte, or with fewer than [`RATE`] bytes per second over a
+    /// longer time.
     pub(super) fn deadline(&self, timeout: u32) -> u32 {
         let idle = self.last.saturating_add(timeout);
         let slow = self.began.saturating_add(timeout);
         let slow = slow.saturating_add((self.received / RATE) as u32);
-        // The clock goes by whole seconds.
+        // The clock has a resolution of seconds.
         idle.min(slow).saturating_add(1)
     }
 }

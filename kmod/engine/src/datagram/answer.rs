@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The answer to a datagram where it arrives, in softirq: which of the four ways to answer serves it.
+//! Answers a datagram where it arrives, in softirq, in the first of four ways that serves it.
 //!
-//! From the commonest request on: one key whose lookup is one cache line
-//! ([`Engine::inline_get`]), any one key ([`Engine::single_get`]), several keys
-//! ([`Engine::multi_get`]), and whatever else only reads ([`Engine::plan`]). What none
-//! of them serves passes to the UDP socket, untouched and not counted.
+//! In order, from the most frequent request: one key whose lookup is one cache line ([`Engine::inline_get`]), any one
+//! key ([`Engine::single_get`]), several keys ([`Engine::multi_get`]), and all other requests that only read
+//! ([`Engine::plan`]). A datagram that none of them serves passes to the UDP socket, untouched and not counted.
 
 use core::net::IpAddr;
 
@@ -16,12 +15,12 @@ use crate::datagram::plan::{Plan, PlanOutcome};
 use crate::watchers::Kinds;
 use crate::Engine;
 
-/// Why a datagram is left to the UDP socket.
+/// Why a datagram passes to the UDP socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
-    /// Its source may not ask.
+    /// Its source is not allowed.
     Source,
-    /// It is no valid request.
+    /// It is not a valid request.
     Invalid,
     /// Only the socket's worker serves it.
     Unserved,
@@ -31,7 +30,7 @@ pub enum Pass {
 ///
 /// [`Engine::answer`] reads it and calls exactly one of the methods that take it.
 pub trait Request: Sized {
-    /// What became of it.
+    /// The result of handling the datagram.
     type Verdict;
 
     /// The UDP payload, with memcached's frame.
@@ -55,20 +54,19 @@ pub trait Request: Sized {
     /// Leaves it to the UDP socket.
     fn pass(self, why: Pass) -> Self::Verdict;
 
-    /// Drops it: its source has had its share.
+    /// Drops it: its source has used up its rate limit.
     fn discard(self) -> Self::Verdict;
 
-    /// It was served, and there is nothing to say.
+    /// It was served, and needs no reply.
     fn consume(self) -> Self::Verdict;
 
-    /// Replies with one datagram: `write` gets `len` bytes of room, in the request's own memory,
-    /// and tells how many it used. When there is no room the request passes, and `write` is not
-    /// called.
+    /// Replies with one datagram: `write` gets a buffer of `len` bytes, in the request's own memory, and returns how
+    /// many it used. If no such buffer is available the request passes, and `write` is not called.
     fn reply(self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Self::Verdict;
 
-    /// Replies with `count` datagrams of at most `len` bytes each: `write` gets the number of each
-    /// with its room, the first one last, since that overwrites the request. When there is no room
-    /// the request passes, and `write` is not called.
+    /// Replies with `count` datagrams of at most `len` bytes each: `write` gets the number of each and its buffer, the
+    /// first datagram last, because that overwrites the request. If the buffers are not available the request passes,
+    /// and `write` is not called.
     fn reply_many(
         self,
         count: u16,
@@ -78,10 +76,10 @@ pub trait Request: Sized {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Answers a datagram, or passes it on: see [`Request`]. Softirq-safe.
+    /// Answers a datagram, or passes it to the UDP socket: see [`Request`]. Softirq-safe.
     #[inline(always)]
     pub fn answer<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
-        // One call of `inline_get`, since two would not be inlined.
+        // A single call of `inline_get`, because two would not be inlined.
         if self.is_allowed(guard, request.source_ipv4())
             || self.is_allowed_any(guard, request.source(), request.is_local())
         {
@@ -96,13 +94,13 @@ impl<P: Platform> Engine<P> {
         self.answer_single_get(guard, request)
     }
 
-    /// What [`is_allowed`](Self::is_allowed) says, of any source.
+    /// Like [`is_allowed`](Self::is_allowed), for any source.
     #[inline(never)]
     fn is_allowed_any(&self, guard: &Guard<'_, P>, source: IpAddr, local: bool) -> bool {
         !self.settings.limiter.limited() && self.access(guard, source, local) != Access::Refused
     }
 
-    /// One key. Kept apart, so that it takes no stack and no time of the commonest request.
+    /// One key. Not inlined, so that the most frequent request does not pay for its stack and code.
     #[inline(never)]
     fn answer_single_get<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
         let access = self.access(guard, request.source(), request.is_local());
@@ -115,8 +113,8 @@ impl<P: Platform> Engine<P> {
                 return request.discard();
             };
             if self.watches(Kinds::FETCHERS) {
-                // Before the reply goes over the request. Should there be no room for it, the socket's
-                // worker notes the lookup again.
+                // Logged before the reply overwrites the request. If the reply then gets no buffer, the socket's worker
+                // logs the lookup again.
                 self.log_single_get(guard, &single, request.payload());
             }
             return request.reply(single.len(), move |buffer| {
@@ -166,7 +164,7 @@ impl<P: Platform> Engine<P> {
                         self.count_plan(plan);
                         return request.discard();
                     };
-                    // Counted once all room is there; of several datagrams the first is written last.
+                    // Counted once all buffers are available; of several datagrams the first is written last.
                     let mut write = |number, buffer: &mut [u8]| {
                         if number == 0 {
                             charge.spend(plan.datagrams_len());
@@ -183,7 +181,7 @@ impl<P: Platform> Engine<P> {
                     self.count_plan(plan);
                     request.consume()
                 }
-                // No request of ours may be on its way to a server behind this host.
+                // No request of this host's own may be meant for a server behind it.
                 PlanOutcome::Invalid => request.pass(Pass::Invalid),
                 PlanOutcome::Pass => request.pass(Pass::Unserved),
             }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The quickest way to answer the commonest request: `get` of one key of 8 to
-//! 32 bytes whose lookup is decided by one cache line.
+//! The fastest way to answer the most frequent request: `get` of one key of 8 to 32 bytes whose lookup is decided by
+//! one cache line.
 //!
-//! The key is read once, into four words that serve to see that it is plain, to
-//! hash, to compare and to write it. Nothing on this way calls anything or
-//! loops; whatever is out of the ordinary is left to
-//! [`single_get`](Engine::single_get), and nothing has been counted then.
+//! The key is read once, into four words, which are used to check that it is plain, to hash, to compare and to write
+//! it. This path has no calls and no loops; unusual requests are left to [`single_get`](Engine::single_get), before
+//! anything is counted.
 
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::reply;
@@ -18,13 +17,13 @@ use crate::Engine;
 
 /// Frame and `get `.
 const PREFIX_LEN: usize = FRAME + 4;
-/// The line's end.
+/// The line end.
 const SUFFIX_LEN: usize = 2;
-/// What a reply takes at most beside key and value: frame, `VALUE `, two spaces
-/// with numbers, the line's end, and what follows the value, as a word.
+/// The most bytes of a reply besides key and value: frame, `VALUE `, two spaces with numbers, the line end, and the
+/// bytes after the value, written as a word.
 const OVERHEAD_MAX: usize = FRAME + 6 + 7 + 7 + 2 + 8;
 
-/// The reply to one key's `get`, in one datagram, found but not yet written.
+/// The reply to a `get` of one key, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
 pub(crate) struct InlineGet<'g> {
     hit: Option<Hit<'g>>,
@@ -41,15 +40,14 @@ struct Hit<'g> {
 }
 
 impl InlineGet<'_> {
-    /// The room that it is written to.
+    /// The size of the buffer that it is written to.
     #[inline(always)]
     pub(crate) fn room(&self) -> usize {
         self.room
     }
 
-    /// Writes the datagram to the start of `buffer`, which has
-    /// [`room`](Self::room) bytes, and needs nothing of the request for it.
-    /// Returns how many bytes it has.
+    /// Writes the datagram to the start of `buffer`, which has [`room`](Self::room) bytes, without reading the request.
+    /// Returns the length of the datagram.
     #[inline(always)]
     pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
         let written = match &self.hit {
@@ -82,13 +80,12 @@ fn write_hit(buffer: &mut [u8], id: u16, key: &Key, hit: &Hit<'_>) -> Option<usi
     Some(end.add_exact(2 + reply::END.len()))
 }
 
-/// The request's number and key, if `payload` is a `get` of one that a [`Key`]
-/// can be.
+/// The request id and the key, if `payload` is a `get` of one key that fits a [`Key`].
 #[inline(always)]
 fn request(payload: &[u8]) -> Option<(u16, Key)> {
     const LONG: usize = 16 + SUFFIX_LEN;
     const SHORT: usize = Key::MIN + SUFFIX_LEN;
-    // Wraps for a shorter request, which is then too long.
+    // The length of a shorter request wraps, and is then too long.
     let len = payload.len().wrapping_sub(PREFIX_LEN + SUFFIX_LEN);
     let key = match len {
         16..=Key::MAX => {
@@ -104,7 +101,7 @@ fn request(payload: &[u8]) -> Option<(u16, Key)> {
         _ => return None,
     };
     let head = payload.first_chunk::<PREFIX_LEN>()?;
-    // One datagram; two bytes before and after that mean nothing.
+    // One datagram; the two bytes before and after that are ignored.
     const PREFIX: u64 = u64::from_le_bytes(*b"\0\x01\0\0get ");
     const PREFIX_MASK: u64 = !0xffff_0000;
     let fits = u64::from_le_bytes(*head.last_chunk()?) & PREFIX_MASK == PREFIX;
@@ -113,10 +110,9 @@ fn request(payload: &[u8]) -> Option<(u16, Key)> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
-    /// can be answered by the quickest way; else `None`, and
-    /// [`single_get`](Self::single_get) has to see. Softirq-safe. Who sends the reply
-    /// calls [`count_inline_get`](Self::count_inline_get).
+    /// Looks up the key that `payload`, a UDP payload with its frame, requests; `None` if it cannot be answered inline,
+    /// so that [`single_get`](Self::single_get) is tried. Softirq-safe. The caller that sends the reply calls
+    /// [`count_inline_get`](Self::count_inline_get).
     #[inline(always)]
     pub(crate) fn inline_get<'g>(
         &self,
@@ -156,7 +152,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Counts a request that is answered by the quickest way. `cpu` is the current one.
+    /// Counts a request that is answered inline. `cpu` is the current one.
     #[inline(always)]
     pub(crate) fn count_inline_get(&self, found: &InlineGet<'_>, cpu: usize) {
         match &found.hit {
@@ -189,7 +185,7 @@ mod tests {
     }
 
     proptest! {
-        /// The quickest way says what the long one does.
+        /// The inline get gives the plan's reply.
         #[test]
         fn it_answers_as_the_plan_does(
             key in "[!-~]{8,32}",
@@ -201,14 +197,14 @@ mod tests {
             let payload = datagram(std::format!("get {key}\r\n").as_bytes());
             if stored {
                 set(&engine, key.as_bytes(), flags, &value);
-                // The first hit leaves its mark.
+                // The first hit sets the item's mark.
                 prop_assert_eq!(by_inline_get(&engine, &payload), None);
             }
             let want = planned(&engine, &payload);
             prop_assert_eq!(by_inline_get(&engine, &payload), Some(want));
         }
 
-        /// Whatever the bytes: nothing, or what the plan says.
+        /// For arbitrary bytes it gives no reply, or the plan's.
         #[test]
         fn any_bytes(
             head in prop::sample::select(vec![

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Datagrams: four ways to answer one, from the commonest request to all others.
+//! Datagrams: four ways to answer one, from the most frequent request to all others.
 
 pub(crate) mod answer;
 pub(crate) mod inline_get;

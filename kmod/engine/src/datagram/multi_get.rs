@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `get` of several keys whose answer is one datagram, by a way of its own.
+//! `get` of several keys whose reply is one datagram.
 //!
-//! The lookups go side by side: first the buckets of all keys are fetched,
-//! then the items that they lead to, and when those are needed they are near.
-//! What this way does not serve is left to the [`Plan`](crate::Plan), and
-//! nothing has been counted then.
+//! The lookups run interleaved: first the buckets of all keys are prefetched, then the items that they lead to, so that
+//! each is in the cache when it is needed. Other requests are left to the [`Plan`](crate::Plan), before anything is
+//! counted.
 
 use hippos_invariant::Exact;
 use hippos_proto::reply;
@@ -21,17 +20,17 @@ use crate::Engine;
 /// The most keys of one request.
 pub const MULTI_GET_MAX: usize = 16;
 
-/// What a value takes in the answer beside key and value, at most: `VALUE `,
-/// two numbers with their spaces, two line ends.
+/// The most bytes of a value in the reply besides key and value: `VALUE `, two numbers with their spaces, two line
+/// ends.
 const OVERHEAD_MAX: usize = 6 + 11 + 5 + 2 + 2;
 
-/// The reply to some keys' `get`, in one datagram, found but not yet written.
+/// The reply to a `get` of several keys, in one datagram, found but not yet written.
 pub(crate) struct MultiGet<'g> {
     items: [Option<Item<'g>>; MULTI_GET_MAX],
     id: [u8; 2],
-    /// More than the reply has, frame not counted.
+    /// An upper bound of the reply's length, without the frame.
     bound: usize,
-    /// The hits' slab classes, a bit for each, and how many hits and misses there are.
+    /// The slab classes of the hits, one bit each, and the numbers of hits and misses.
     classes: u64,
     hits: u64,
     misses: u32,
@@ -52,16 +51,14 @@ impl Default for MultiGet<'_> {
 }
 
 impl MultiGet<'_> {
-    /// The most bytes that the datagram can have, frame included, and some for
-    /// words that end beyond it.
+    /// The most bytes that the datagram can have, frame included, with some more for words that end beyond it.
     #[inline]
     pub(crate) fn bound(&self) -> usize {
         FRAME.add_exact(self.bound)
     }
 
-    /// Writes the datagram to the start of `buffer`, which has room for
-    /// [`bound`](Self::bound) bytes, and needs nothing of the request for it.
-    /// Returns how many bytes it wrote.
+    /// Writes the datagram to the start of `buffer`, which has [`bound`](Self::bound) bytes, without reading the
+    /// request. Returns how many bytes it wrote.
     #[inline]
     pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
         let all = buffer.len();
@@ -80,10 +77,9 @@ impl MultiGet<'_> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
-    /// is a plain `get` of at most [`MULTI_GET_MAX`] keys whose reply fits a datagram and
-    /// has `most` bytes at most, frame included; else `None`. Softirq-safe. Who
-    /// sends the reply calls [`count_multi_get`](Self::count_multi_get).
+    /// Looks up the keys in `payload`, a UDP payload with its frame, if it is a plain `get` of at most
+    /// [`MULTI_GET_MAX`] keys whose reply fits a datagram and has at most `most` bytes, frame included; otherwise
+    /// `None`. Softirq-safe. The caller that sends the reply calls [`count_multi_get`](Self::count_multi_get).
     #[inline]
     pub(crate) fn multi_get<'g>(
         &'g self,
@@ -125,7 +121,7 @@ impl<P: Platform> Engine<P> {
         };
         let mut bound = reply::END.len() + WINDOW;
         let mut misses = 0u32;
-        // Mostly they are all of one class: a bit for each that there is.
+        // Mostly all items have the same class: one bit for each class.
         let (mut classes, mut hits) = (0u64, 0u64);
         for ((key, lookup), place) in wanted.iter().zip(&mut many.items) {
             match self.store.finish_lookup(guard, key, lookup) {
@@ -150,8 +146,8 @@ impl<P: Platform> Engine<P> {
         Some(many)
     }
 
-    /// Counts a request that [`multi_get`](Self::multi_get) has answered: when there is room for its reply,
-    /// since another way serves it and counts it when there is none.
+    /// Counts a request that [`multi_get`](Self::multi_get) has answered. Called once the reply has its buffer, because
+    /// otherwise the next receive path serves and counts the request.
     #[inline]
     pub(crate) fn count_multi_get(&self, many: &MultiGet<'_>) {
         if many.classes.is_power_of_two() {
@@ -166,7 +162,7 @@ impl<P: Platform> Engine<P> {
         self.tally(EngineCounter::FastCommands, 1);
     }
 
-    /// Counts items that were hit, a class at a time.
+    /// Counts items that were hit, class by class.
     #[inline]
     pub(crate) fn count_items<'i, 'g: 'i>(&self, items: impl Iterator<Item = &'i Item<'g>>) {
         let (mut class, mut hits) = (0, 0u64);
@@ -208,7 +204,7 @@ mod tests {
     }
 
     proptest! {
-        /// The short way says what the long one does, and counts the same.
+        /// The multi get gives the plan's reply, and counts the same.
         #[test]
         fn it_answers_as_the_plan_does(
             keys in prop::collection::vec(("[!-~]{1,40}", any::<bool>()), 1..=MULTI_GET_MAX),
@@ -233,7 +229,7 @@ mod tests {
                 prop_assert_eq!((hits(), misses()), (2 * hit, 2 * missed));
                 prop_assert_eq!(engine.engine_counted(EngineCounter::FastDatagrams), 2);
             } else {
-                // Only because the bound is above what it turns out to be.
+                // Only because the bound is higher than the reply's length.
                 prop_assert!(want.len() + keys.len() * OVERHEAD_MAX + WINDOW > DATA_MAX);
             }
         }

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The UDP fast path in two phases, for softirq.
 //!
-//! Phase 1, [`Engine::plan`], reads a datagram, looks all its keys up and
-//! notes what the reply is made of. Phase 2, [`Plan::write`], needs nothing
-//! of the request any more, so that it may write over it in place. Nothing in
-//! here sleeps, locks or allocates. What the fast path does not serve is left
-//! untouched for a [`Session`](crate::Session) in process context.
+//! Phase 1, [`Engine::plan`], parses a datagram, looks up all its keys and records the parts of the reply. Phase 2,
+//! [`Plan::write`], does not read the request any more, so that it may overwrite it. Neither phase sleeps, locks or
+//! allocates. A datagram that the fast path does not serve is left untouched for a [`Session`](crate::Session) in
+//! process context.
 
 use heapless::Vec;
 use hippos_invariant::{invariant, Exact};
@@ -22,30 +21,29 @@ use crate::reply::meta::{hit_line, miss_line, Hit};
 use crate::reply::text::{put_value, value_len};
 use crate::Engine;
 
-/// The most parts that a reply of the fast path has: one for each value or
-/// line.
+/// The most parts of a reply of the fast path: one for each value or line.
 pub const PIECES: usize = 64;
 
-/// Room for lines that need something of the request.
+/// Bytes for lines that contain parts of the request.
 const SCRATCH: usize = 512;
 
-/// How many keys are looked up side by side.
+/// How many keys are looked up interleaved.
 const BATCH: usize = 16;
 
-/// What becomes of a datagram.
+/// The result of planning a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlanOutcome {
     /// The plan holds the reply.
     Answer,
-    /// It was served and there is nothing to say.
+    /// It was served and needs no reply.
     Silent,
-    /// It isn't a request: the socket counts it and says nothing, if it is for that.
+    /// It is not a request: the socket counts it and does not reply, if it is meant for that socket.
     Invalid,
-    /// Not for the fast path: the UDP socket's worker serves it.
+    /// The fast path does not serve it: the UDP socket's worker does.
     Pass,
 }
 
-/// A part of the plan's scratch room.
+/// A part of the plan's scratch buffer.
 #[derive(Clone, Copy)]
 struct Span {
     start: u16,
@@ -56,26 +54,26 @@ struct Span {
 enum Piece<'g> {
     /// `VALUE key flags bytes`, value, line end.
     Text(Item<'g>),
-    /// The same with the CAS value, read once.
+    /// The same with the CAS value, which is read once.
     TextCas(Item<'g>, u64),
-    /// A header from the scratch room, value, line end.
+    /// A header from the scratch buffer, value, line end.
     Meta(Item<'g>, Span),
-    /// A header from the scratch room alone.
+    /// Only a header from the scratch buffer.
     MetaHead(Item<'g>, Span),
     /// A binary response.
     Binary(Item<'g>, Head),
-    /// Bytes from the scratch room.
+    /// Bytes from the scratch buffer.
     Scratch(Span),
     /// A fixed line.
     Line(&'static [u8]),
 }
 
-/// What a binary response has of its request, and the item's CAS value, read once.
+/// The parts of the request that a binary response has, and the item's CAS value, which is read once.
 #[derive(Clone, Copy)]
 struct Head {
     cas: u64,
     opaque: u32,
-    /// The key goes with it when the opcode says so.
+    /// Determines whether the response has the key.
     opcode: u8,
 }
 
@@ -106,8 +104,8 @@ pub struct Plan<'p, 'g> {
 impl<'g> Plan<'_, 'g> {
     /// Makes an empty plan on the stack and calls `serve` with it.
     ///
-    /// The room that it has is not cleared: as fields of one structure the
-    /// parts would be, by compilers that the kernel is built with.
+    /// Its buffers are not initialised. As fields of one structure they would be, by some compilers that the kernel is
+    /// built with.
     #[inline]
     pub fn with<R>(serve: impl FnOnce(&mut Plan<'_, 'g>) -> R) -> R {
         let mut pieces = Vec::new();
@@ -121,19 +119,19 @@ impl<'g> Plan<'_, 'g> {
         })
     }
 
-    /// Reply bytes in all, frames not counted.
+    /// Reply bytes in total, without frames.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is nothing to say.
+    /// Whether there is no reply.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// How many datagrams the reply takes.
+    /// The number of datagrams of the reply.
     #[inline]
     pub fn datagrams(&self) -> u16 {
         if self.len <= DATA_MAX {
@@ -156,9 +154,8 @@ impl<'g> Plan<'_, 'g> {
         FRAME.add_exact(self.len.saturating_sub(before).min(DATA_MAX))
     }
 
-    /// Writes datagram `index`, frame included, to the start of `buffer`,
-    /// which has room for [`datagram_len`](Self::datagram_len) bytes. Returns
-    /// how many bytes it wrote.
+    /// Writes datagram `index`, frame included, to the start of `buffer`, which has
+    /// [`datagram_len`](Self::datagram_len) bytes. Returns how many bytes it wrote.
     #[inline]
     pub fn write(&self, index: u16, buffer: &mut [u8]) -> usize {
         let mut out = Cursor::new(buffer);
@@ -180,7 +177,7 @@ impl<'g> Plan<'_, 'g> {
         out.len()
     }
 
-    /// Writes what of the reply belongs to datagram `index`.
+    /// Writes the part of the reply that belongs to datagram `index`.
     fn write_part(&self, index: u16, out: &mut Cursor<'_>) {
         let start = usize::from(index).mul_exact(DATA_MAX);
         let end = start.add_exact(DATA_MAX);
@@ -190,7 +187,7 @@ impl<'g> Plan<'_, 'g> {
             if start <= from && to <= end {
                 self.put(piece, out);
             } else if start < to && from < end {
-                // Only a part of it belongs here.
+                // Only a part of the piece belongs to this datagram.
                 let mut window = Window {
                     skip: start.saturating_sub(from),
                     left: end.sub_exact(start.max(from)),
@@ -235,14 +232,14 @@ impl<'g> Plan<'_, 'g> {
         self.lookups = LookupCounts::default();
     }
 
-    /// Adds a piece of `len` bytes; `false` when there is no room for it.
+    /// Adds a piece of `len` bytes; `false` if the plan is full.
     #[inline(never)]
     fn push(&mut self, piece: Piece<'g>, len: usize) -> bool {
         self.len = self.len.add_exact(len);
         self.pieces.push(piece).is_ok()
     }
 
-    /// Writes to the scratch room; `None` when it is full.
+    /// Writes to the scratch buffer; `None` if it is full.
     fn push_scratch(&mut self, write: impl FnOnce(&mut Scratch<'_>)) -> Option<Span> {
         let start = self.scratch.len();
         let mut scratch = Scratch {
@@ -261,7 +258,7 @@ impl<'g> Plan<'_, 'g> {
     }
 }
 
-/// The scratch room as a sink.
+/// The scratch buffer as a sink.
 struct Scratch<'a> {
     room: &'a mut Vec<u8, SCRATCH>,
     lost: bool,
@@ -277,12 +274,12 @@ impl Out for Scratch<'_> {
     }
 }
 
-/// Passes on only what belongs to one datagram.
+/// Passes on only the bytes that belong to one datagram.
 struct Window<'a, O> {
     out: &'a mut O,
-    /// Bytes before it.
+    /// Bytes before the datagram's, still to be skipped.
     skip: usize,
-    /// Bytes still to come.
+    /// Bytes still to be passed on.
     left: usize,
 }
 
@@ -304,7 +301,7 @@ impl<O: Out> Out for Window<'_, O> {
     }
 }
 
-/// What answers a key of `get`, or of `gets` with `cas`, and how many bytes it takes.
+/// The piece that answers a key of `get`, or of `gets` if `cas`, and its length.
 #[inline]
 fn text_piece<'g>(item: Item<'g>, cas: bool) -> (Piece<'g>, usize) {
     if cas {
@@ -315,7 +312,7 @@ fn text_piece<'g>(item: Item<'g>, cas: bool) -> (Piece<'g>, usize) {
     }
 }
 
-/// How many bytes a piece is written as.
+/// The length of a piece when it is written.
 fn piece_len(piece: &Piece<'_>) -> usize {
     match piece {
         Piece::Text(item) => value_len(item, None),
@@ -329,7 +326,7 @@ fn piece_len(piece: &Piece<'_>) -> usize {
     }
 }
 
-/// How many bytes [`put_binary`] writes.
+/// The length of what [`put_binary`] writes.
 fn binary_len(item: &Item<'_>, opcode: u8) -> usize {
     binary::HEADER
         .add_exact(EXTRAS)
@@ -337,7 +334,7 @@ fn binary_len(item: &Item<'_>, opcode: u8) -> usize {
         .add_exact(item.value().len())
 }
 
-/// The key that goes with a binary response, if the opcode asks for it.
+/// The key in a binary response, if the opcode requests it.
 #[inline]
 fn binary_key<'g>(item: &Item<'g>, opcode: u8) -> &'g [u8] {
     match opcode {
@@ -367,7 +364,7 @@ fn put_binary(out: &mut impl Out, item: &Item<'_>, of: &Head) {
     out.put(item.value());
 }
 
-/// What phase 1 has looked up so far, for the counters.
+/// The counts of the lookups so far.
 #[derive(Default)]
 struct LookupCounts {
     commands: u32,
@@ -375,12 +372,10 @@ struct LookupCounts {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Phase 1: reads `payload`, a UDP payload with its frame, and fills
-    /// `plan` with the reply.
+    /// Phase 1: parses `payload`, a UDP payload with its frame, and fills `plan` with the reply.
     ///
-    /// Softirq-safe. Nothing is written but the marks of a hit; a datagram
-    /// that is passed on has changed nothing else. Who answers it, or keeps
-    /// silent, calls [`count_plan`](Self::count_plan).
+    /// Softirq-safe. It writes only the marks of hits; a datagram that passes has changed nothing else. The caller that
+    /// sends the reply, or has none to send, calls [`count_plan`](Self::count_plan).
     #[inline]
     pub fn plan<'g>(
         &self,
@@ -410,9 +405,8 @@ impl<P: Platform> Engine<P> {
         self.plan_any(guard, data, most, plan)
     }
 
-    /// `get` or `gets` of plain keys and nothing else: words with single
-    /// spaces between them, then the line's end, then the datagram's. `None`
-    /// when it is not as plain as that; nothing is counted then.
+    /// `get` or `gets` of plain keys and nothing else: words separated by single spaces, the line end, and the end of
+    /// the datagram. `None` if the datagram has another form; nothing is counted then.
     fn plan_gets<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -469,14 +463,14 @@ impl<P: Platform> Engine<P> {
         Some(PlanOutcome::Answer)
     }
 
-    /// Whether the reply is one that the fast path sends, in `most` bytes with its frame.
+    /// Whether the fast path may send the reply, in `most` bytes with its frame.
     #[inline]
     fn fits(&self, plan: &Plan<'_, '_>, most: usize) -> bool {
         plan.len <= self.fast_bytes() && FRAME.add_exact(plan.len) <= most
     }
 
-    /// Counts a datagram that [`plan`](Self::plan) has an answer to, or none to give: when there is
-    /// room for its reply, since another way serves it and counts it when there is none.
+    /// Counts a datagram that [`plan`](Self::plan) has answered, or that needs no reply. Called once the reply has its
+    /// buffer, because otherwise the next receive path serves and counts the request.
     #[inline]
     pub fn count_plan(&self, plan: &Plan<'_, '_>) {
         self.count_items(plan.pieces.iter().filter_map(Piece::item));
@@ -488,13 +482,13 @@ impl<P: Platform> Engine<P> {
         );
     }
 
-    /// Not counted: whoever gets it at last does.
+    /// Not counted: the last receive path counts it.
     #[cold]
     fn invalid(&self) -> PlanOutcome {
         PlanOutcome::Invalid
     }
 
-    /// Any number of commands, as long as the fast path serves all of them.
+    /// Any number of commands, if the fast path serves all of them.
     #[inline(never)]
     fn plan_any<'g>(
         &self,
@@ -529,7 +523,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Text and meta commands; `false` when one of them isn't served here.
+    /// Text and meta commands; `false` if the fast path does not serve one of them.
     fn plan_lines<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -561,8 +555,7 @@ impl<P: Platform> Engine<P> {
         true
     }
 
-    /// Looks keys up in batches: first all buckets are fetched, then all
-    /// items are.
+    /// Looks keys up in batches: prefetches all buckets first, then all items.
     fn plan_keys<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -602,7 +595,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// `mg`, unless it writes.
+    /// `mg`, unless it changes the item.
     fn plan_meta<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -628,7 +621,7 @@ impl<P: Platform> Engine<P> {
             }
             Inspected::Changing => return false,
         };
-        // The token is given out with the stripe's lock.
+        // The token is given out under the stripe's lock, which needs process context.
         if seen.stale() && !seen.token_sent() {
             return false;
         }
@@ -651,7 +644,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Binary get requests and no-ops; `false` when another one is among them.
+    /// Binary get requests and no-ops; `false` if there is any other.
     fn plan_binary<'g>(
         &self,
         guard: &'g Guard<'_, P>,

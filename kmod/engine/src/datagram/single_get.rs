@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A `get` of any one key, tried when [`inline_get`](Engine::inline_get) has
-//! declined.
+//! A `get` of any one key, tried after [`inline_get`](Engine::inline_get) has declined.
 //!
-//! A [`Plan`](crate::Plan) has room for any reply of the fast path; one key
-//! needs one item and no plan. What is declined here goes on to
-//! [`multi_get`](Engine::multi_get), and nothing has been counted then.
+//! A [`Plan`](crate::Plan) has space for any reply of the fast path; one key needs one item and no plan. A request that
+//! is declined here goes on to [`multi_get`](Engine::multi_get), before anything is counted.
 
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::{digits, ShortDecimal};
@@ -17,7 +15,7 @@ use hippos_store::{Guard, Platform};
 use crate::reply::inline::{put, put_long, put_short};
 use crate::Engine;
 
-/// The reply to one key's `get`, in one datagram, found but not yet written.
+/// The reply to a `get` of one key, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
 pub(crate) struct SingleGet<'g> {
     hit: Option<Hit<'g>>,
@@ -30,7 +28,7 @@ struct Hit<'g> {
     key: &'g [u8],
     value: &'g [u8],
     flags: u32,
-    /// Flags and length as they are written; no flags when they are long.
+    /// Flags and length as they are written; `None` if the flags are long.
     short: Option<ShortDecimal>,
     size: ShortDecimal,
     class: usize,
@@ -44,8 +42,7 @@ impl SingleGet<'_> {
         FRAME.add_exact(self.len)
     }
 
-    /// Writes the datagram to the start of `buffer`, which has room for
-    /// [`len`](Self::len) bytes, and needs nothing of the request for it.
+    /// Writes the datagram to the start of `buffer`, which has [`len`](Self::len) bytes, without reading the request.
     /// Returns how many bytes it wrote.
     #[inline(always)]
     pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
@@ -80,13 +77,13 @@ impl SingleGet<'_> {
     }
 }
 
-/// Whether `key` can be one, with nothing in it that ends a word or a line.
+/// Whether `key` is a valid key without bytes that end a word or a line.
 #[inline(always)]
 pub(crate) fn plain(key: &[u8]) -> bool {
     (1..=KEY_MAX).contains(&key.len()) && token::is_plain(key)
 }
 
-/// The request's number and what follows `get `, if `payload` begins so.
+/// The request id and the text after `get `, if `payload` begins with it.
 #[inline(always)]
 pub(crate) fn command(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
     let (head, line) = payload.split_first_chunk::<{ FRAME + 4 }>()?;
@@ -96,7 +93,7 @@ pub(crate) fn command(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
     (command == u32::from_le_bytes(*b"get ") && total == 1).then_some((id, line))
 }
 
-/// The request's number and key, if `payload` is a `get` of one.
+/// The request id and the key, if `payload` is a `get` of one key.
 #[inline(always)]
 fn request(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
     let (id, line) = command(payload)?;
@@ -105,11 +102,9 @@ fn request(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Looks up what `payload`, a UDP payload with its frame, asks for, if it
-    /// is a plain `get` of one key whose reply fits a datagram and has `most`
-    /// bytes at most, frame included; else `None`, and [`plan`](Self::plan) has
-    /// to see. Softirq-safe. Who sends the reply calls
-    /// [`count_single_get`](Self::count_single_get).
+    /// Looks up the key in `payload`, a UDP payload with its frame, if it is a plain `get` of one key whose reply fits
+    /// a datagram and has at most `most` bytes, frame included; otherwise `None`, so that [`plan`](Self::plan) is
+    /// tried. Softirq-safe. The caller that sends the reply calls [`count_single_get`](Self::count_single_get).
     #[inline(always)]
     pub(crate) fn single_get<'g>(
         &self,
@@ -161,7 +156,7 @@ impl<P: Platform> Engine<P> {
         })
     }
 
-    /// Notes the lookup for watchers. Softirq-safe.
+    /// Logs the lookup for watchers. Softirq-safe.
     #[cold]
     pub(crate) fn log_single_get(
         &self,
@@ -176,8 +171,8 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Counts a request that [`single_get`](Self::single_get) has answered: when there is room for its reply,
-    /// since another way serves it and counts it when there is none.
+    /// Counts a request that [`single_get`](Self::single_get) has answered. Called once the reply has its buffer,
+    /// because otherwise the next receive path serves and counts the request.
     #[inline(always)]
     pub(crate) fn count_single_get(&self, single: &SingleGet<'_>) {
         let cpu = self.store.cpu();
@@ -208,7 +203,7 @@ mod tests {
     }
 
     proptest! {
-        /// The short way says what the long one does.
+        /// The single get gives the plan's reply.
         #[test]
         fn it_answers_as_the_plan_does(
             key in "[!-~]{1,250}",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! UDP in process context: whatever the fast path passed on.
+//! UDP in process context: the datagrams that the fast path passed.
 
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
@@ -11,27 +11,26 @@ use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Next, Session, Transport};
 use crate::Engine;
 
-/// Ticks of the store's clock, of a second each, until the rest of a datagram's commands is dropped. There is
-/// one worker, and a datagram of 64 KiB holds some thousand commands, of which each may wait for memory or
-/// look at many items.
+/// Ticks of the store's clock, of a second each, after which the rest of a datagram's commands is dropped. There is one
+/// worker, and a datagram of 64 KiB holds some thousand commands, of which each may wait for memory or look at many
+/// items.
 const SECONDS_MAX: u32 = 2;
 
-/// A sink that holds a whole reply, since its first datagram tells how many
-/// there are.
+/// A sink that holds a whole reply, because the frame of the first datagram has the number of datagrams.
 pub trait Message: Out {
-    /// Bytes so far.
+    /// Bytes written so far.
     fn len(&self) -> usize;
 
-    /// Whether there are none.
+    /// Whether nothing is written.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets them.
+    /// Discards them.
     fn clear(&mut self);
 }
 
-/// The reply to a datagram: an id for what the [`Message`] holds.
+/// The reply to a datagram: the id for the contents of the [`Message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     id: u16,
@@ -39,8 +38,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// How many datagrams it takes. At least one: a `quit` is answered by a
-    /// frame alone.
+    /// The number of datagrams of the reply. At least one: a `quit` is answered by a frame alone.
     pub fn datagrams(&self) -> u16 {
         u16::try_from(udp::datagrams(self.len).max(1)).unwrap_or(u16::MAX)
     }
@@ -55,7 +53,7 @@ impl Reply {
     }
 }
 
-/// A message with an upper limit.
+/// A message with a maximum length.
 struct Capped<'a, M> {
     message: &'a mut M,
     limit: usize,
@@ -74,10 +72,9 @@ impl<M: Message> Out for Capped<'_, M> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Serves a datagram, `payload` with its frame, and leaves the reply in
-    /// `message`, which is empty and has room for [`udp_bytes`](Self::udp_bytes)
-    /// and [`REPLY_HEADER_MAX`] (else for less of a reply). Nothing when there is
-    /// nothing to send. Process context; may sleep.
+    /// Serves a datagram, `payload` with its frame, and leaves the reply in `message`. The message is empty, and should
+    /// have space for [`udp_bytes`](Self::udp_bytes) and [`REPLY_HEADER_MAX`]; with less, longer replies are refused.
+    /// `None` if there is no reply to send. Process context; may sleep.
     pub fn datagram(&self, payload: &[u8], message: &mut impl Message) -> Option<Reply> {
         let frame = Frame::parse(payload);
         let Some((frame, data)) = frame.filter(|(f, data)| f.total == 1 && !udp::is_reply(data))
@@ -99,7 +96,7 @@ impl<P: Platform> Engine<P> {
         let began = self.store.now();
         let over = || self.store.now().wrapping_sub(began) >= SECONDS_MAX;
         let fed = session.feed_until(data, &mut out, over);
-        // After the last command it makes no difference.
+        // After the last command, being late makes no difference.
         let whole = fed.consumed == data.len() && session.idle();
         let refused = if message.len() > most {
             Some((EngineCounter::UdpTooLarge, reply::UDP_TOO_LARGE))
@@ -117,7 +114,7 @@ impl<P: Platform> Engine<P> {
         }
         let len = message.len();
         let reply = (len != 0 || session.quit()).then_some(Reply { id: frame.id, len });
-        // The session has counted what is between the frames.
+        // The session has counted the bytes after the frame.
         self.tally(EngineCounter::BytesRead, FRAME as u64);
         if let Some(reply) = &reply {
             let frames = usize::from(reply.datagrams()).mul_exact(FRAME);

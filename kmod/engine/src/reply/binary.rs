@@ -6,12 +6,12 @@ use hippos_proto::binary::{non_quiet, op, Header, Response, Status};
 use hippos_proto::reply::Out;
 use hippos_store::{Outcome, StoreError};
 
-/// What a reply repeats of its request.
+/// The parts of a request that its reply repeats.
 #[derive(Clone, Copy)]
 pub(crate) struct Request {
-    /// As it came.
+    /// The opcode as it was sent.
     opcode: u8,
-    /// Success, and a miss, are not told.
+    /// Neither success nor a miss gets a reply.
     pub(crate) quiet: bool,
     opaque: u32,
 }
@@ -25,7 +25,7 @@ impl Request {
         }
     }
 
-    /// The command behind the opcode.
+    /// The opcode's command, without its quiet form.
     pub(crate) fn command(&self) -> u8 {
         non_quiet(self.opcode).unwrap_or(self.opcode)
     }
@@ -49,7 +49,7 @@ impl Request {
         }
     }
 
-    /// Tells success, with `value` as the body.
+    /// Reports success, with `value` as the body.
     pub(crate) fn done(&self, out: &mut impl Out, value: &[u8], cas: u64) {
         if !self.quiet {
             let head = self.head(Status::Success, 0, 0, value.len(), cas);
@@ -58,7 +58,7 @@ impl Request {
         }
     }
 
-    /// Tells an error; they are told even when success is not.
+    /// Reports an error, also for a quiet opcode.
     pub(crate) fn error(&self, out: &mut impl Out, status: Status) {
         self.error_text(out, status, status.text());
     }
@@ -68,7 +68,7 @@ impl Request {
         out.put(text);
     }
 
-    /// Tells what became of a store.
+    /// Reports the outcome of a store.
     pub(crate) fn stored(&self, outcome: Result<Outcome, StoreError>, out: &mut impl Out) {
         let status = match outcome {
             Ok(Outcome::Stored { cas }) => return self.done(out, &[], cas),
@@ -92,7 +92,7 @@ impl Request {
     }
 }
 
-/// Writes what comes before a value.
+/// Writes the part before a value.
 pub(crate) fn put_found(out: &mut impl Out, head: &Response, flags: u32, key: &[u8]) {
     out.put(&head.to_bytes());
     out.put(&flags.to_be_bytes());

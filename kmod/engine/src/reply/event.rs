@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Events as lines for watchers, in memcached's words.
+//! Formats events as lines for watchers, as memcached does.
 
 use core::fmt::Write;
 use core::net::Ipv6Addr;
@@ -10,11 +10,11 @@ use hippos_store::{Event, LoggedEvent};
 
 use crate::reply::uri::put_uri;
 
-/// Kinds of events beside the store's.
+/// Kinds of events in addition to the store's.
 pub(crate) mod kind {
     use super::Event;
 
-    /// A lookup, whatever command made it.
+    /// A lookup of any command.
     pub(crate) const GET: u8 = Event::EVICTION + 1;
     pub(crate) const STORE: u8 = GET + 1;
     pub(crate) const DELETE: u8 = STORE + 1;
@@ -23,7 +23,7 @@ pub(crate) mod kind {
     pub(crate) const CLOSE: u8 = CONNECT + 1;
 }
 
-/// What came of a lookup. The last two are told of an item once.
+/// The result of a lookup. Each of the last two is reported once for an item.
 #[derive(Clone, Copy)]
 pub(crate) enum GetStatus {
     NotFound,
@@ -32,7 +32,7 @@ pub(crate) enum GetStatus {
     Expired,
 }
 
-/// What came of a store.
+/// The result of a store.
 #[derive(Clone, Copy)]
 pub(crate) enum StoreStatus {
     NotStored,
@@ -64,13 +64,13 @@ pub(crate) enum DeleteCommand {
 /// Why a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// It broke, or the server hung up.
+    /// The connection broke, or the server closed it.
     Error,
-    /// The client was through.
+    /// The client closed it.
     Normal,
-    /// A value did not come in time.
+    /// A value arrived too slowly.
     IdleTimeout,
-    /// The server ends.
+    /// The server shuts down.
     Shutdown,
 }
 
@@ -87,12 +87,12 @@ const STORE_COMMAND: &[&str] = &["add", "set", "replace", "append", "prepend", "
 const DELETE_COMMAND: &[&str] = &["delete", "md"];
 const CLOSE_REASON: &[&str] = &["error", "normal", "idle_timeout", "shutdown"];
 
-/// Writes a line, of less than a header's room.
+/// Writes a line, shorter than [`REPLY_HEADER_MAX`](crate::REPLY_HEADER_MAX).
 pub(crate) fn put_event(out: &mut impl Out, logged: &LoggedEvent) {
     let event = &logged.event;
     let word = |of: &[&'static str], at: u8| of.get(usize::from(at)).copied().unwrap_or("na");
     number(out, b"ts=", logged.unix_us / 1_000_000);
-    // memcached does not fill it up with zeroes.
+    // Like memcached, without leading zeros.
     number(out, b".", logged.unix_us % 1_000_000);
     number(out, b" gid=", logged.number);
     match event.kind {

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Values of the text protocol, written to memory by words instead of through an [`Out`](hippos_proto::reply::Out).
+//! Values of the text protocol, written to memory word by word instead of through an [`Out`](hippos_proto::reply::Out).
 
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::{put_text, Decimal, ShortDecimal};
 use hippos_proto::reply;
 use hippos_store::Key;
 
-/// Room for all before the value, and for words that end beyond it: frame, `VALUE `,
-/// a key, two spaces and numbers, the line's end.
+/// Space for the bytes before the value, and for words that end beyond them: frame, `VALUE `, a key, two spaces and
+/// numbers, the line end.
 pub(crate) const WINDOW: usize = 64;
 
-/// Writes `VALUE key flags bytes` and the value, less its line end, to `buffer`,
-/// `AT` bytes from its start, and says where it ends; up to eight bytes behind
-/// that, and all of them when it is `None`, are arbitrary then. The buffer has
-/// [`WINDOW`] bytes at least.
+/// Writes `VALUE key flags bytes` and the value, without its line end, to `buffer`, `AT` bytes from its start, and
+/// returns the offset of its end; up to eight bytes after that become arbitrary, or all of them if the result is
+/// `None`. The buffer has at least [`WINDOW`] bytes.
 #[inline(always)]
 pub(crate) fn put_item<const AT: usize>(
     buffer: &mut [u8],
@@ -27,7 +26,7 @@ pub(crate) fn put_item<const AT: usize>(
         *window.get_mut(at..)?.first_chunk_mut()? = bytes;
         Some(())
     };
-    // Each word may go beyond its piece: what comes next goes over it.
+    // A word may extend beyond its piece: the next piece overwrites it.
     word(AT, *b"VALUE \0\0")?;
     let [a, b, c, d] = key.words().map(u64::to_le_bytes);
     let end = (AT + NAME).add_exact(key.len());
@@ -47,7 +46,7 @@ pub(crate) fn put_item<const AT: usize>(
     Some(end.add_exact(value.len()))
 }
 
-/// Writes `bytes` to the start of `room` and gives what is left.
+/// Writes `bytes` to the start of `room` and returns the rest.
 #[inline(always)]
 pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
     match room.split_at_mut_checked(bytes.len()) {
@@ -62,7 +61,7 @@ pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
     }
 }
 
-/// Writes what answers one key: its line, the value and the value's line end.
+/// Writes the reply for one key: its line, the value and the value's line end.
 #[inline(always)]
 pub(crate) fn put_value<'r>(
     room: &'r mut [u8],
@@ -92,7 +91,7 @@ pub(crate) fn put_short(room: &mut [u8], number: ShortDecimal) -> &mut [u8] {
     if room.len() < 8 {
         return put_slowly(room, number);
     }
-    // More than it takes may be stored: what comes next goes over it.
+    // This may store more bytes than the number has: the next write overwrites them.
     if let Some(place) = room.first_chunk_mut::<8>() {
         *place = number.word.to_le_bytes();
     }

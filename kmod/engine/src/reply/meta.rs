@@ -8,23 +8,23 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::KEY_MAX;
 use hippos_store::{Expiry, Item, ItemSnapshot, Outcome};
 
-/// What `mg` tells of an item.
+/// What `mg` reports about an item.
 pub(crate) struct Hit<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) len: usize,
     pub(crate) flags: u32,
-    /// As it was before this hit.
+    /// The item before this hit.
     pub(crate) seen: ItemSnapshot,
-    /// `v`, unless `C` tells the item's CAS number: then the client has the value.
+    /// `v`, unless `C` matches the item's CAS number: then the client has the value.
     pub(crate) value: bool,
     /// The client got the token.
     pub(crate) won: bool,
-    /// `mg` made it just now.
+    /// This `mg` created the item.
     pub(crate) created: bool,
     pub(crate) times: Times,
 }
 
-/// The times that an `mg` brings.
+/// The expiry times in an `mg`.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Times {
     /// The store's clock.
@@ -38,7 +38,7 @@ pub(crate) struct Times {
 }
 
 impl<'a> Hit<'a> {
-    /// Of a client that changes nothing.
+    /// For a client that changes nothing.
     pub(crate) fn of(command: &Command<'_>, item: &Item<'a>, seen: ItemSnapshot) -> Self {
         let flags = &command.flags;
         Self {
@@ -54,7 +54,7 @@ impl<'a> Hit<'a> {
     }
 }
 
-/// Writes the status line of a hit. What the flags tell is as it is when their turn comes.
+/// Writes the status line of a hit. Each flag shows the state at its position in the list of flags.
 pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &Hit<'_>) {
     let Hit { seen, times, .. } = hit;
     let mut ttl = seen.ttl();
@@ -118,7 +118,7 @@ pub(crate) fn miss_line(out: &mut impl Out, command: &Command<'_>) {
     out.put(reply::CRLF);
 }
 
-/// Writes the opaque and the key, where they were asked for.
+/// Writes the opaque and the key, if they were requested.
 pub(crate) fn put_returns(out: &mut impl Out, command: &Command<'_>) {
     for word in command.words() {
         match word.first() {
@@ -154,12 +154,12 @@ fn put_key(out: &mut impl Out, key: &[u8], binary: bool) {
     }
 }
 
-/// What the reply to an `ms` needs when its value has come.
+/// What the reply to an `ms` needs once its value has arrived.
 pub(crate) struct MetaSet {
     quiet: bool,
     binary: bool,
     pub(crate) len: u32,
-    /// The letters of what is to be returned, in order, then zeroes.
+    /// The letters of the flags to be returned, in order, followed by zeros.
     returns: [u8; 4],
     opaque: Vec<u8, 32>,
 }
@@ -189,13 +189,12 @@ impl MetaSet {
         self.returns.contains(&b'k')
     }
 
-    /// Whether the reply tells how long the value is.
+    /// Whether the reply contains the value's length.
     pub(crate) fn wants_len(&self) -> bool {
         self.returns.contains(&b's')
     }
 
-    /// Writes the reply. `len` is the size of the value that is there now, if
-    /// it isn't the one that came.
+    /// Writes the reply. `len` is the size of the stored value, if it differs from the one that was sent.
     pub(crate) fn put(&self, out: &mut impl Out, outcome: Outcome, key: &[u8], len: Option<usize>) {
         let (status, cas) = match outcome {
             Outcome::Stored { .. } if self.quiet => return,
@@ -259,5 +258,5 @@ pub(crate) fn put_number(
     }
 }
 
-/// A key copied out of a reservation, for a reply that comes after it.
+/// A key copied from a reservation, for a reply that is written after it is committed.
 pub(crate) type Key = Vec<u8, KEY_MAX>;

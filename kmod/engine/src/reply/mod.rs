@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Replies as bytes: what each protocol writes, from what was found. Nothing here knows the engine.
+//! Replies as bytes: each protocol's format of a result. This module does not use the engine.
 
 pub(crate) mod binary;
 pub(crate) mod event;
@@ -8,6 +8,5 @@ pub(crate) mod meta;
 pub(crate) mod text;
 pub(crate) mod uri;
 
-/// The least room that a session wants for a reply other than a value's
-/// bytes. A sink that is empty has at least this.
+/// The least space that a session needs for a reply without a value's bytes. An empty sink has at least this much.
 pub const REPLY_HEADER_MAX: usize = 1024;

@@ -30,8 +30,7 @@ pub(crate) fn put_value_line(out: &mut impl Out, item: &Item<'_>, cas: Option<u6
     out.put(reply::CRLF);
 }
 
-/// How many bytes a value takes in an answer to `get`: its line, itself and
-/// its line end.
+/// The length of a value in the reply to `get`: its line, itself and its line end.
 #[inline]
 pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
     let len = item.value().len();
@@ -47,14 +46,14 @@ pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
     total
 }
 
-/// How many bytes an item takes in an answer to `get`, with a tail that has the value's line end.
+/// The length of an item in the reply to `get`, with a tail that contains the value's line end.
 #[inline]
 pub(crate) fn whole_len(item: &Item<'_>, cas: Option<u64>, tail: &[u8]) -> usize {
     let after = tail.len().sub_exact(reply::CRLF.len());
     value_len(item, cas).add_exact(after)
 }
 
-/// The line that tells what became of a store.
+/// The reply line for the outcome of a store.
 pub(crate) fn stored(outcome: Outcome) -> &'static [u8] {
     match outcome {
         Outcome::Stored { .. } => reply::STORED,

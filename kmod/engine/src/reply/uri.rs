@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Keys in lines of words.
+//! URI-encoded keys, for lines of words.
 
 use hippos_proto::reply::Out;
 
-/// Writes `key` as a URI would have it.
+/// Writes `key` URI-encoded.
 pub(crate) fn put_uri(out: &mut impl Out, key: &[u8]) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in key {

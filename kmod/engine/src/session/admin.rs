@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Rare commands: statistics, and those that tune a server.
+//! Rare commands: statistics, and those that configure a server.
 //!
-//! What Hippos has no use for is checked and answered as memcached does when
-//! the thing is there, or off.
+//! Commands for features that Hippos does not have are checked, and answered as memcached does if the feature is
+//! present, or disabled.
 
 use hippos_invariant::Exact;
 use hippos_proto::number::{parse_i32, parse_u32};
@@ -34,7 +34,7 @@ const CRAWLER_OFF: &[u8] = b"CLIENT_ERROR lru crawler disabled\r\n";
 const CRAWLER_ON: &[u8] = b"ERROR failed to start lru crawler thread\r\n";
 const NO_TLS: &[u8] = b"Error TLS not enabled\r\n";
 
-// To clients that may not use them; the first and the last of the statistics in memcached's words.
+// Replies to clients that may not use the commands; the first and the last of the statistics are memcached's texts.
 pub(crate) const FLUSH_REFUSED: &[u8] = b"CLIENT_ERROR flush_all not allowed\r\n";
 pub(crate) const VERBOSITY_REFUSED: &[u8] = b"CLIENT_ERROR verbosity not allowed\r\n";
 const MEMORY_REFUSED: &[u8] = b"CLIENT_ERROR cache_memlimit not allowed\r\n";
@@ -73,7 +73,7 @@ impl<P: Platform> Session<'_, P> {
             },
             b"refresh_certs" => (NO_TLS, false),
             b"watch" => (self.begin_watch(tokens), noreply),
-            // No flash to store on.
+            // There is no external storage.
             _ => (reply::ERROR, false),
         };
         if !line.1 {
@@ -81,10 +81,10 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    /// What a client is told that may not use the command.
+    /// The error for a client that may not use the command.
     fn refusal(&self, tokens: &Tokens<'_>) -> Option<&'static [u8]> {
         let line = match (tokens.at(0), tokens.at(1)) {
-            // Whatever the setting: its source may be forged.
+            // For any setting, because the source of a datagram may be forged.
             (b"cache_memlimit", _) if self.transport == Transport::Udp => {
                 self.engine.tally(EngineCounter::AdminRefused, 1);
                 return Some(MEMORY_REFUSED_UDP);
@@ -139,7 +139,7 @@ impl<P: Platform> Session<'_, P> {
                     out.put(ILLEGAL_CLASS);
                     return;
                 }
-                // 0 is no limit, and no class either.
+                // 0 means no limit, and class 0 means none.
                 let limit = if limit == 0 { u32::MAX } else { limit };
                 let bits = match class.checked_sub(1) {
                     Some(class) => 1u64.checked_shl(class).unwrap_or(0),
@@ -147,7 +147,7 @@ impl<P: Platform> Session<'_, P> {
                 };
                 Some(Listing::cachedump(engine, Classes(bits), limit))
             }
-            // Parts that are not there have nothing to tell.
+            // Features that do not exist have no statistics.
             b"extstore" | b"proxy" | b"proxyfuncs" | b"proxybe" => Some(Listing::nothing()),
             name => Listing::named(name),
         };
@@ -157,12 +157,12 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    /// `lru_crawler`: the reply line, or none while a dump is under way.
+    /// `lru_crawler`: the reply line, or `None` while a dump is in progress.
     fn crawler(&mut self, tokens: &Tokens<'_>) -> Option<&'static [u8]> {
         let word = tokens.at(2);
         Some(match (tokens.len(), tokens.at(1)) {
             (3, b"crawl" | b"metadump" | b"mgdump") if !self.engine.crawler() => CRAWLER_OFF,
-            // Expired items are always swept, class by class.
+            // The crawler always reclaims expired items, class by class.
             (3, b"crawl") => match classes(word) {
                 Some(_) => {
                     self.engine.store.platform().wake();
@@ -207,7 +207,7 @@ impl<P: Platform> Session<'_, P> {
     }
 }
 
-/// `all`, `hash`, or class numbers with commas between them.
+/// `all`, `hash`, or class numbers separated by commas.
 fn classes(word: &[u8]) -> Option<Classes> {
     if word == b"all" || word == b"hash" {
         return Some(Classes::ALL);
@@ -222,8 +222,8 @@ fn classes(word: &[u8]) -> Option<Classes> {
     Some(Classes(bits))
 }
 
-/// `slabs`: the reply line and whether it is to be kept back. Memory moves
-/// between classes by itself, so nobody else can move it.
+/// `slabs`: the reply line and whether it is suppressed. The store moves memory between classes itself, so clients
+/// cannot.
 fn slabs<P: Platform>(engine: &Engine<P>, tokens: &Tokens<'_>) -> (&'static [u8], bool) {
     match tokens.at(1) {
         b"reassign" if tokens.len() == 4 => {
@@ -297,8 +297,7 @@ fn lru(tokens: &Tokens<'_>) -> &'static [u8] {
     }
 }
 
-/// Whether a decimal fraction is less than 0, 0, or more; `None` when it is
-/// none. There are no floating-point numbers in a kernel.
+/// The sign of a decimal fraction; `None` if the word is not one. The kernel has no floating-point numbers.
 fn sign(word: &[u8]) -> Option<i8> {
     let (word, negative) = match word {
         [b'-', rest @ ..] => (rest, true),
@@ -317,7 +316,7 @@ fn sign(word: &[u8]) -> Option<i8> {
     Some(if negative { -1 } else { 1 })
 }
 
-/// `cache_memlimit`, in MiB: at most what the machine's owner set.
+/// `cache_memlimit`, in MiB: at most what the administrator set.
 fn memory_limit<P: Platform>(engine: &Engine<P>, tokens: &Tokens<'_>) -> &'static [u8] {
     match parse_u32(tokens.at(1)) {
         None => reply::ERROR,

@@ -14,8 +14,7 @@ use crate::reply::binary::{put_found, Request};
 use crate::session::listing::Listing;
 use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step};
 
-/// The most of header, extras and key that memcached takes before it hangs up:
-/// its read buffer.
+/// The most bytes of header, extras and key that memcached accepts before it closes the connection: its read buffer.
 const FRONT_MAX: usize = 16 << 10;
 
 impl<P: Platform> Session<'_, P> {
@@ -32,7 +31,7 @@ impl<P: Platform> Session<'_, P> {
         let request = Request::new(&head);
         let value_len = match head.value() {
             Some(len) if usize::from(head.key) <= KEY_MAX => len,
-            // There is no need to look at a key that is refused.
+            // A key that is refused need not be read.
             value => {
                 let front = usize::from(head.key).add_exact(usize::from(head.extras));
                 if front.add_exact(HEADER) > FRONT_MAX {
@@ -147,7 +146,7 @@ impl<P: Platform> Session<'_, P> {
         true
     }
 
-    /// A value where none belongs.
+    /// Skips a value that the command does not have.
     fn ignore(&mut self, len: u32) {
         if len != 0 {
             self.swallow(u64::from(len), AfterSwallow::Say(b""));
@@ -254,7 +253,7 @@ impl<P: Platform> Session<'_, P> {
                     engine.observe_change(self.number, key, hash);
                     store.delete(key, hash, None);
                 }
-                // Counted by memcached for the text protocol alone.
+                // memcached counts this only for the text protocol.
                 let status = match error {
                     StoreError::TooLarge => Status::TooLarge,
                     StoreError::OutOfMemory => Status::OutOfMemory,
@@ -270,7 +269,7 @@ impl<P: Platform> Session<'_, P> {
         let compare = Some(head.cas).filter(|&cas| cas != 0);
         engine.note_delete(key);
         let hash = store.hash(key);
-        // memcached notes the lookup, and not the deletion.
+        // memcached logs the lookup, but not the deletion.
         engine.observe_change(self.number, key, hash);
         match store.delete(key, hash, compare) {
             Deleted::Deleted { class } => {
@@ -320,7 +319,7 @@ impl<P: Platform> Session<'_, P> {
                         engine.observe_made(self.number, key, hash);
                         request.done(out, &initial.to_be_bytes(), cas);
                     }
-                    // Somebody else was faster: count on.
+                    // Another client created it first: count again.
                     Ok(_) => continue,
                     Err(_) => {
                         let text = b"Out of memory allocating new item";
@@ -371,8 +370,7 @@ impl<P: Platform> Session<'_, P> {
     }
 }
 
-/// The most bytes of a request that are looked at together: 255 are the
-/// longest extras.
+/// The most bytes of a request that are looked at together: extras have at most 255.
 const _: () = assert!(HEADER + 255 + KEY_MAX < hippos_proto::LINE_MAX);
 
 fn be32(bytes: &[u8]) -> u32 {

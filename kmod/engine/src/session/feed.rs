@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a session does with input: it goes by the state to what takes it.
+//! Feeds a session with input, and dispatches it by the session's state.
 
 use hippos_invariant::Exact;
 use hippos_proto::binary;
@@ -16,16 +16,16 @@ use crate::session::state::{
 };
 
 impl<P: Platform> Session<'_, P> {
-    /// Takes input and writes answers until it runs out of either.
+    /// Consumes input and writes replies until the input or the space for replies is used up.
     ///
-    /// `out` has at least [`REPLY_HEADER_MAX`] bytes of room whenever it is empty.
+    /// `out` has space for at least [`REPLY_HEADER_MAX`] bytes whenever it is empty.
     /// Process context; may sleep.
     pub fn feed(&mut self, input: &[u8], out: &mut impl Out) -> FeedResult {
         self.feed_until(input, out, || false)
     }
 
-    /// As [`feed`](Self::feed), but stops with [`Next::Write`] behind the first command after which
-    /// `over` says that others are to have their turn.
+    /// Like [`feed`](Self::feed), but stops with [`Next::Write`] after the first command after which `over` returns
+    /// true, so that other clients get a turn.
     pub fn feed_until(
         &mut self,
         input: &[u8],
@@ -74,17 +74,16 @@ impl<P: Platform> Session<'_, P> {
         FeedResult { consumed, next }
     }
 
-    /// Whether [`feed_softirq`](Self::feed_softirq) may have something to answer.
+    /// Whether [`feed_softirq`](Self::feed_softirq) may be able to answer.
     #[inline]
     pub fn may_feed_softirq(input: &[u8]) -> bool {
         input.first() == Some(&b'g')
     }
 
-    /// Answers the plain `get`s and `gets` of one key that `input` begins with,
-    /// `most` of them at most, and tells how many bytes they took. Stops before
-    /// any other command, and before a reply that does not fit into `out`.
+    /// Answers the plain `get`s and `gets` of one key at the start of `input`, at most `most` of them, and returns how
+    /// many bytes they had. Stops before any other command, and before a reply that does not fit into `out`.
     ///
-    /// Softirq-safe. Takes nothing while something is under way.
+    /// Softirq-safe. Consumes nothing while another operation is in progress.
     pub fn feed_softirq(&mut self, input: &[u8], most: usize, out: &mut impl Out) -> usize {
         if self.protocol == Protocol::Binary || !self.idle() || !self.authenticated {
             return 0;
@@ -153,7 +152,7 @@ impl<P: Platform> Session<'_, P> {
             if self.engine.authentication() {
                 return self.login_line(input, out);
             }
-            // Nobody has to log in any more.
+            // Authentication is not required any more.
             self.authenticated = true;
         }
         if self.protocol == Protocol::Unknown {
@@ -177,14 +176,14 @@ impl<P: Platform> Session<'_, P> {
             self.commands = self.commands.add_exact(1);
             return step;
         }
-        // A longer line is looked at no further, newline or not, so that it
-        // makes no difference how it is cut.
+        // A longer line is not read further, with or without a newline, so that the result does not depend on how the
+        // input is cut.
         let window = match self.transport {
             Transport::Tcp => input.get(..=LINE_MAX).unwrap_or(input),
             Transport::Udp => input,
         };
         let Some(line) = token::line(window) else {
-            // No more of a datagram will come.
+            // No more bytes of a datagram will arrive.
             if window.len() <= LINE_MAX || self.transport == Transport::Udp {
                 return Step::Read;
             }
@@ -198,9 +197,8 @@ impl<P: Platform> Session<'_, P> {
         Step::Took(consumed)
     }
 
-    /// Serves the commonest commands, if they are whole and plain: `get` and
-    /// `gets` of one key, `set` with a short value. `None` leaves everything to
-    /// those who look closely.
+    /// Serves the most frequent commands, if they are complete and plain: `get` and `gets` of one key, `set` with a
+    /// short value. `None` leaves the input to the general parser.
     #[inline]
     fn fast_command(&mut self, input: &[u8], out: &mut impl Out) -> Option<Step> {
         match input {
@@ -240,7 +238,7 @@ impl<P: Platform> Session<'_, P> {
         Step::Took(n)
     }
 
-    /// Goes on with an answer of many lines.
+    /// Continues a reply of many lines.
     fn list(&mut self, out: &mut impl Out) -> Step {
         let engine = self.engine;
         if out.room() < REPLY_HEADER_MAX {

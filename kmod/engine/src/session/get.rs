@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `get` and its variants: one key, and lists of keys that are served as they come.
+//! `get` and its variants: one key, and lists of keys, which are answered while they arrive.
 
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::parse_i32;
@@ -14,8 +14,7 @@ use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Keys, Session, State, Step};
 
 impl<P: Platform> Session<'_, P> {
-    /// A line without an end in sight: a list of keys is served as it comes,
-    /// anything else is the end of the connection.
+    /// A long line without an end so far: a list of keys is answered as it arrives, any other line ends the connection.
     pub(super) fn long_line(&mut self, window: &[u8]) -> Step {
         const BLANKS_MAX: usize = 100;
         let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
@@ -33,7 +32,7 @@ impl<P: Platform> Session<'_, P> {
         let mut start = words.rest();
         if touch {
             let exptime = words.next().and_then(parse_i32);
-            // Nor is there an end of the first word in sight, or of the line.
+            // The first word, or the line, has no end so far either.
             let (Some(exptime), false) = (exptime, words.rest().is_empty()) else {
                 self.state = State::SkipLine(reply::BAD_EXPTIME);
                 return Step::Took(0);
@@ -42,12 +41,12 @@ impl<P: Platform> Session<'_, P> {
             start = words.rest();
         }
         self.state = State::Keys(keys);
-        // What a carriage return or a NUL hid from the words is still there.
+        // Bytes after a carriage return or a NUL are not among the words, but are still there.
         let hidden = window.len().sub_exact(token::trim(window).len());
         Step::Took(window.len().sub_exact(hidden).sub_exact(start.len()))
     }
 
-    /// The end of a connection whose line never ends.
+    /// Ends a connection whose line does not end.
     fn cut(&mut self) -> Step {
         self.begin_close();
         Step::Took(0)
@@ -62,11 +61,10 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    /// `get` and its variants with a whole line. Returns how many bytes of keys are
-    /// left.
+    /// `get` and its variants with a complete line. Returns how many bytes of keys are left.
     pub(super) fn get(&mut self, get: &Get<'_>, out: &mut impl Out) -> usize {
         let mut keys = get.keys;
-        // One bad key, and none is answered.
+        // One bad key refuses the whole command.
         if keys.any(|key| key.len() > KEY_MAX) {
             out.put(reply::BAD_FORMAT);
             return 0;
@@ -85,7 +83,7 @@ impl<P: Platform> Session<'_, P> {
         get.keys.rest().len()
     }
 
-    /// Answers the keys that are there.
+    /// Answers the keys that have arrived.
     pub(super) fn keys(&mut self, keys: Keys, input: &[u8], out: &mut impl Out) -> Step {
         self.prefetch(input);
         let mut rest = input;
@@ -93,7 +91,7 @@ impl<P: Platform> Session<'_, P> {
             while let [b' ', more @ ..] = rest {
                 rest = more;
             }
-            // Most keys are plain, and end where they are seen to.
+            // Most keys are plain, and end at the next space or line end.
             if let Some((key @ [_, ..], more @ ([b' ', ..] | [b'\r', b'\n', ..]))) =
                 plain_word(rest)
             {
@@ -115,7 +113,7 @@ impl<P: Platform> Session<'_, P> {
                 };
             }
             let Some(end) = memchr3(b' ', b'\n', 0, rest) else {
-                // A carriage return at the end is no part of the key.
+                // A carriage return at the end is not part of the key.
                 let key = match rest {
                     [key @ .., b'\r'] => key,
                     key => key,
@@ -147,20 +145,20 @@ impl<P: Platform> Session<'_, P> {
                 }
                 continue;
             }
-            // The end of the line, or of what memcached sees of it.
+            // The end of the line, or of the part that memcached parses.
             let taken = taken.add_exact(word.len());
             self.state = State::SkipLine(reply::END);
             return Step::Took(taken);
         }
     }
 
-    /// A key that is too long, in a list that is served as it comes.
+    /// A key that is too long, in a list that is answered while it arrives.
     fn bad_key(&mut self, taken: usize) -> Step {
         self.state = State::SkipLine(reply::BAD_FORMAT);
         Step::Took(taken)
     }
 
-    /// Brings the buckets of the next keys near, then their items.
+    /// Prefetches the buckets of the next keys, then their items.
     fn prefetch(&self, input: &[u8]) {
         const AHEAD: usize = 8;
         let store = &self.engine.store;
@@ -180,7 +178,7 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    /// Answers one key; `last` if nothing but `END` follows.
+    /// Answers one key; `last` if only `END` follows.
     #[inline]
     pub(super) fn get_key(&mut self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) {
         if !self.try_get(keys, key, last, out) {
@@ -188,8 +186,7 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    /// Answers one key, unless the reply does not fit: then it is as if nobody
-    /// had asked. Softirq-safe.
+    /// Answers one key, unless the reply does not fit: then the lookup has no effect. Softirq-safe.
     pub(super) fn try_get(&self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) -> bool {
         let engine = self.engine;
         let store = &engine.store;
@@ -198,7 +195,7 @@ impl<P: Platform> Session<'_, P> {
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
         let room = out.spare().len();
         let found = match keys.touch {
-            // It keeps its time when the reply does not fit.
+            // The expiry does not change when the reply does not fit.
             Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, cas| {
                 (whole_len(item, keys.cas.then_some(cas), tail) <= room).then_some(expiry)
             }),
@@ -220,7 +217,7 @@ impl<P: Platform> Session<'_, P> {
             return true;
         };
         let cas = keys.cas.then_some(cas);
-        // All of it goes straight to where it is sent from.
+        // The whole reply is written to its final place.
         let whole = whole_len(&item, cas, tail);
         let Some(place) = out.spare().get_mut(..whole) else {
             return false;
@@ -236,7 +233,7 @@ impl<P: Platform> Session<'_, P> {
         true
     }
 
-    /// Answers one key whose value does not fit, or did not a moment ago.
+    /// Answers one key whose value does not fit, or did not fit in an earlier try.
     #[inline(never)]
     fn get_large(&mut self, keys: Keys, key: &[u8], last: bool, out: &mut impl Out) {
         let engine = self.engine;
@@ -248,7 +245,7 @@ impl<P: Platform> Session<'_, P> {
             None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
         };
         let Some((item, cas)) = found else {
-            // Gone meanwhile; now anything fits.
+            // The item was removed meanwhile; now any reply fits.
             drop(guard);
             self.try_get(keys, key, last, out);
             return;
@@ -279,8 +276,8 @@ impl<P: Platform> Session<'_, P> {
     }
 }
 
-/// A `get` or `gets` of one key, if `input` begins with one that is whole and
-/// plain: whether it wants the unique number, the key, and what follows.
+/// A `get` or `gets` of one key, if `input` begins with a complete and plain one: whether it requests the CAS number,
+/// the key, and the rest of the input.
 #[inline]
 pub(super) fn plain_get(input: &[u8]) -> Option<(bool, &[u8], &[u8])> {
     let (cas, words) = match input {

@@ -10,7 +10,7 @@ use crate::session::lines::Lines;
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
-    /// `stats hippos_latency`. There are always the same rows, so that pages fit together.
+    /// `stats hippos_latency`. The rows are always the same, so that the pages are consistent.
     pub(super) fn stats_latency(&self, lines: &mut Lines<'_, impl Out>) {
         let word = if self.host_stats.measures_latency() {
             "on"
@@ -23,7 +23,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Out of line: a histogram takes its place on the stack.
+    /// Not inlined: a histogram needs space on the stack.
     #[inline(never)]
     fn interval(&self, interval: Interval, lines: &mut Lines<'_, impl Out>) {
         let (path, what) = interval.names();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Lines of statistics, as far as there is room for them.
+//! Lines of statistics, as far as they fit into the reply.
 
 use core::fmt::{Arguments, Write};
 
@@ -10,20 +10,20 @@ use hippos_proto::reply::{self, Out};
 use crate::reply::binary::Request;
 use crate::reply::REPLY_HEADER_MAX;
 
-/// Statistics as far as there is room.
+/// Statistics, as far as they fit into the reply.
 pub(super) struct Lines<'a, O> {
     pub(super) out: &'a mut O,
     pub(super) request: Option<Request>,
-    /// Lines that were made before.
+    /// Lines that were written before.
     pub(super) skip: u32,
     /// Lines so far.
     pub(super) lines_done: u32,
-    /// There was no room for the next one.
+    /// The next line does not fit.
     pub(super) full: bool,
 }
 
 impl<O> Lines<'_, O> {
-    /// Counts lines anew: what was made so far is never made again.
+    /// Restarts the line count: the lines written so far are not generated again.
     pub(super) fn checkpoint(&mut self) {
         self.skip = 0;
         self.lines_done = 0;
@@ -60,8 +60,7 @@ impl<O: Out> Lines<'_, O> {
         }
     }
 
-    /// Tells a line that is none of `STAT`. In the binary protocol it comes
-    /// under a name.
+    /// Writes a line that is not a `STAT` line. The binary protocol sends it under a name.
     pub(super) fn line(&mut self, name: &[u8], line: &[u8]) {
         if self.full {
             return;

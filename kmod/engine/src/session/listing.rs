@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Answers of many lines: statistics and dumps.
+//! Replies of many lines: statistics and dumps.
 //!
-//! A listing is written as far as there is room and goes on where it stopped.
-//! Statistics are made anew each time, from the slab class or the socket on that was begun, and the
-//! lines that were made already are skipped.
+//! A listing is written as far as it fits and continues where it stopped. Statistics are generated again each time,
+//! starting with the slab class or socket that was begun, and the lines that were written already are skipped.
 
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
@@ -15,10 +14,10 @@ use crate::reply::REPLY_HEADER_MAX;
 use crate::session::lines::Lines;
 use crate::Engine;
 
-/// An answer of many lines, on its way.
+/// A reply of many lines, in progress.
 pub(crate) struct Listing<'e, P: Platform> {
     what: What<'e, P>,
-    /// Lines that were made.
+    /// Lines that were written.
     lines_done: u32,
     /// The binary request that it answers.
     request: Option<Request>,
@@ -41,7 +40,7 @@ enum What<'e, P: Platform> {
     Cachedump(Walk<'e, P>, u32),
 }
 
-/// What the sums of `stats` are of.
+/// The counters that the sums of `stats` are computed from.
 #[derive(Clone, Copy)]
 pub(super) struct Summands {
     pub(super) get_hits: u64,
@@ -50,12 +49,12 @@ pub(super) struct Summands {
     pub(super) touch_misses: u64,
 }
 
-/// Where statistics of slab classes go on.
+/// Where statistics of slab classes continue.
 #[derive(Clone, Copy, Default)]
 pub(super) struct ClassResume {
-    /// At this class, counted from 0.
+    /// The class, counted from 0.
     pub(super) class: usize,
-    /// Some of its lines were made.
+    /// Some of its lines were written.
     pub(super) begun: bool,
     /// How many of the classes so far have slabs.
     pub(super) active: u64,
@@ -64,7 +63,7 @@ pub(super) struct ClassResume {
 }
 
 impl ClassResume {
-    /// All lines of the class are made.
+    /// All lines of the class are written.
     pub(super) fn next<O>(&mut self, lines: &mut Lines<'_, O>) {
         if self.begun {
             lines.checkpoint();
@@ -74,16 +73,16 @@ impl ClassResume {
     }
 }
 
-/// Where `stats conns` goes on.
+/// Where `stats conns` continues.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Resume {
-    /// At the socket here, or the next one.
+    /// At the socket in this place, or the next one.
     pub(super) place: usize,
-    /// The socket of which some lines were made.
+    /// The socket of which some lines were written.
     pub(super) begun: Option<u32>,
 }
 
-/// The slab classes that a dump is of: bit i for class i, counted from 0.
+/// The slab classes of a dump: bit i for class i, counted from 0.
 #[derive(Clone, Copy)]
 pub(crate) struct Classes(pub(crate) u64);
 
@@ -100,7 +99,7 @@ impl<'e, P: Platform> Listing<'e, P> {
         }
     }
 
-    /// The end and nothing before it.
+    /// Only the end line.
     pub(super) fn nothing() -> Self {
         Self::new(What::Nothing)
     }
@@ -125,7 +124,7 @@ impl<'e, P: Platform> Listing<'e, P> {
         Self::new(What::Detail)
     }
 
-    /// Statistics by their name.
+    /// Statistics by name.
     pub(super) fn named(name: &[u8]) -> Option<Self> {
         Some(Self::new(match name {
             b"items" => What::Items(ClassResume::default()),
@@ -156,13 +155,13 @@ impl<'e, P: Platform> Listing<'e, P> {
         Self::new(What::Cachedump(engine.store.walk_classes(classes.0), limit))
     }
 
-    /// The same, in answer to a binary request.
+    /// The listing in reply to a binary request.
     pub(super) fn binary(mut self, request: Request) -> Self {
         self.request = Some(request);
         self
     }
 
-    /// Writes what there is room for; `false` while there is more.
+    /// Writes the lines that fit; `false` if there are more.
     pub(super) fn run(&mut self, engine: &'e Engine<P>, out: &mut impl Out) -> bool {
         let mut lines = Lines {
             request: self.request,
@@ -226,10 +225,10 @@ fn finish(out: &mut impl Out, line: &[u8]) -> bool {
     true
 }
 
-/// Sections after which others have their turn, though there be nothing to tell of yet.
+/// Sections after which other clients get a turn, even if no line was written yet.
 const SECTIONS: usize = 64;
 
-/// Tells items as far as there is room, and for a while at most; `false` when the walk is over.
+/// Writes the items that fit, for a limited time; `false` when the walk is over.
 fn dump<'e, P: Platform, O: Out>(
     engine: &'e Engine<P>,
     walk: &mut Walk<'e, P>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! memcached's authentication for text: the first command is a `set` of any
-//! key whose value is a name and a password.
+//! memcached's authentication for the text protocol: the first command is a `set` of any key whose value is a name and
+//! a password.
 
 use hippos_invariant::Exact;
 use hippos_proto::number::parse_u32;
@@ -12,15 +12,15 @@ use hippos_store::Platform;
 use crate::counters::EngineCounter;
 use crate::session::state::{AfterSwallow, Session, State, Step};
 
-/// A longer value can't be anybody's.
+/// A longer value cannot be valid.
 const VALUE_MAX: usize = 1024;
 
 impl<P: Platform> Session<'_, P> {
-    /// The line of a client that has not logged in. Room for a reply is there.
+    /// The first line of a client that has not authenticated. The reply fits.
     pub(super) fn login_line(&mut self, input: &[u8], out: &mut impl Out) -> Step {
         /// `set`, key, flags, expiry time and length.
         const WORDS: usize = 5;
-        // memcached waits for two bytes, even behind a line end.
+        // memcached waits for two bytes, even after a line end.
         if input.len() < 2 {
             return Step::Read;
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Meta commands: what `mg`, `ms`, `md`, `ma` and `me` do and say.
+//! Meta commands: `mg`, `ms`, `md`, `ma` and `me`, and their replies.
 
 use hippos_invariant::Exact;
 use hippos_proto::meta::{Command, Verb as Meta};
@@ -55,11 +55,11 @@ impl<P: Platform> Session<'_, P> {
             };
             engine.observe_lookup(self.number, command.key(), Err(dead));
             let Some(vivify) = flags.vivify else { break };
-            // At once with the time to live that it ends up with: others may change it from now on.
+            // Stored with its final time to live, because other clients may change it from now on.
             let (last, _) = ttls(command, vivify);
             let expiry = engine.store.expiry(i64::from(last));
             if let Some((cas, class)) = engine.vivify(command, hash, b"", expiry, true) {
-                // Of an item that is born expired nothing is found, and nothing is counted.
+                // An item that is created expired is not found, and not counted.
                 if !flags.has(b'u') && expiry.ttl(engine.store.now()) != Some(0) {
                     let guard = engine.store.read();
                     if let Some(item) = engine.store.peek(&guard, command.key(), hash) {
@@ -84,7 +84,7 @@ impl<P: Platform> Session<'_, P> {
                 return;
             }
             if engine.meta_absent(command, hash) {
-                // No memory: a miss like any other.
+                // There is no memory: a miss like any other.
                 break;
             }
         }
@@ -126,7 +126,7 @@ impl<P: Platform> Session<'_, P> {
                 self.engine
                     .observe_refused(self.number, key, &commit, error);
                 self.engine.observe_change(self.number, key, hash);
-                // Whatever the mode, nothing old may be taken for new.
+                // For any mode, the old value must not be mistaken for the new one.
                 store.delete(key, hash, None);
                 let line = self.engine.refused(error);
                 self.swallow(u64::from(len).add_exact(2), AfterSwallow::Say(line));
@@ -198,7 +198,7 @@ impl<P: Platform> Session<'_, P> {
         let how = Arith {
             decrement,
             by: flags.delta.unwrap_or(1),
-            // 0 compares with nothing.
+            // 0 means no comparison.
             compare: flags.compare.filter(|&cas| cas != 0),
             new_cas: flags.cas,
             expiry: flags.ttl.map(|ttl| store.expiry(i64::from(ttl))),
@@ -228,7 +228,7 @@ impl<P: Platform> Session<'_, P> {
                         let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
                         if let Some((cas, _)) = made {
                             engine.observe_made(self.number, key, hash);
-                            // Quiet or not: memcached tells of an item made anew.
+                            // Even when quiet, memcached reports an item that it created.
                             let told = Some(told).filter(|&ttl| ttl != 0);
                             let told = told.map(|ttl| engine.seconds_until(ttl));
                             put_number(out, command, flags.initial, cas, told);
@@ -304,8 +304,7 @@ impl<P: Platform> Session<'_, P> {
     }
 }
 
-/// The time to live that an item made by `ma` ends up with, and the one that
-/// `t` tells: flags are taken in order.
+/// The final time to live of an item that `ma` creates, and the one that `t` shows: flags are evaluated in order.
 fn ttls(command: &Command<'_>, vivify: i32) -> (i32, i32) {
     let (mut last, mut told) = (0, 0);
     for word in command.words() {
@@ -319,7 +318,7 @@ fn ttls(command: &Command<'_>, vivify: i32) -> (i32, i32) {
     (last, told)
 }
 
-/// Whether `t` comes before `T`, so that it tells the old time to live.
+/// Whether `t` comes before `T`, so that it shows the old time to live.
 fn told_before(command: &Command<'_>) -> bool {
     let letters = command.words().iter().filter_map(|word| word.first());
     let mut told = letters.skip_while(|&&letter| letter != b't' && letter != b'T');

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A client's session without its socket: bytes in, bytes out.
 //!
-//! The host feeds whatever has arrived and sends whatever comes out. How the
-//! bytes are cut into pieces makes no difference to the answers. Values
-//! stream straight into the store's memory, and large ones leave it without
-//! ever being copied as a whole.
+//! The host feeds the bytes that arrive and sends the bytes that result. The replies do not depend on how the bytes are
+//! cut into pieces. Values are written directly into the store's memory, and large ones are sent without being copied
+//! as a whole.
 //!
-//! `state` has what a session is, `feed` what it does with input; the files
-//! between serve one kind of command each.
+//! `state` has the session's state, `feed` consumes input; each of the other files serves one kind of command.
 
 mod admin;
 mod binary;

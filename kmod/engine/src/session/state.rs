@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a session is, and what it is in the middle of.
+//! A session's state, and the operation that it is in the middle of.
 
 use hippos_invariant::Exact;
 use hippos_proto::binary::Status;
@@ -16,39 +16,39 @@ use crate::session::watcher::Watcher;
 use crate::uploads::Share;
 use crate::Engine;
 
-/// How the client came.
+/// The client's transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A stream.
     Tcp,
-    /// One datagram: the input is all there is.
+    /// One datagram: no more input follows.
     Udp,
 }
 
-/// What the session wants next.
+/// What the session needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// More input, behind what was not consumed.
+    /// More input, after the bytes that were not consumed.
     Read,
-    /// Room: send what there is, then feed again (what was not consumed, even
-    /// if that is nothing).
+    /// Space for replies: send what is written, then feed again (the bytes that were not consumed, even if there are
+    /// none).
     Write,
-    /// Memory, of a session that [parks](Session::parks): send what there is,
-    /// then feed again after a moment, in which others may give some back.
+    /// Memory, for a session that [parks](Session::with_parking): send what is written, then feed again after a moment,
+    /// in which other clients may free some.
     Park,
-    /// As [`Read`](Self::Read), but also after a moment without input, to tell what has happened meanwhile.
+    /// Like [`Read`](Self::Read), but also after a moment without input, to write new events.
     Watch,
-    /// The end: send what there is, then close.
+    /// The end: send what is written, then close.
     Close,
 }
 
-/// How a session took its input.
+/// The result of feeding a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedResult {
-    /// Bytes that are done with. The rest, less than [`LINE_MAX`] and a bit
-    /// when more input is wanted, comes again with the next call.
+    /// Bytes that were consumed. The rest, which is shorter than [`LINE_MAX`] plus a line end if more input is needed,
+    /// has to be fed again with the next call.
     pub consumed: usize,
-    /// What to do now.
+    /// What to do next.
     pub next: Next,
 }
 
@@ -60,7 +60,7 @@ pub(super) enum Protocol {
     Binary,
 }
 
-/// What a session is in the middle of.
+/// The operation that a session is in the middle of.
 pub(super) enum State<'e, P: Platform> {
     /// Waiting for a command.
     Command,
@@ -68,33 +68,32 @@ pub(super) enum State<'e, P: Platform> {
     Keys(Keys),
     /// In a value to be stored.
     Data(PendingStore<'e, P>),
-    /// In bytes that nobody wants, so many of them.
+    /// Skipping this many bytes.
     Swallow(u64, AfterSwallow),
-    /// In a line that nobody wants; this is said when it ends.
+    /// Skipping a line; this is the reply when it ends.
     SkipLine(&'static [u8]),
-    /// In a name and a password, so many bytes of them.
+    /// Receiving a name and a password, of this many bytes.
     Login(u32),
-    /// In an answer of many lines.
+    /// Sending a reply of many lines.
     Listing(Listing<'e, P>),
-    /// In lines about what happens.
+    /// Sending events to a watcher.
     Watching(Watcher<'e, P>),
     /// Done.
     Closing,
 }
 
-/// What follows bytes that nobody wants. memcached says what is wrong with
-/// them only when it has seen them all.
+/// What follows skipped bytes. Like memcached, the session reports the error only when it has received them all.
 #[derive(Clone, Copy)]
 pub(super) enum AfterSwallow {
     /// A reply line, or nothing.
     Say(&'static [u8]),
     /// An error of the binary protocol.
     Refuse(BinaryRequest, Status),
-    /// The same, and the end of the connection.
+    /// The same, and the connection ends.
     Close(BinaryRequest, Status),
 }
 
-/// A list of keys being answered.
+/// A list of keys that is being answered.
 #[derive(Clone, Copy)]
 pub(super) struct Keys {
     pub(super) cas: bool,
@@ -107,16 +106,16 @@ pub(super) struct PendingStore<'e, P: Platform> {
     pub(super) _share: Share<'e>,
     pub(super) commit: Commit,
     pub(super) kind: Kind,
-    /// The line end, as far as it has come.
+    /// The bytes of the line end that have arrived.
     pub(super) end: [u8; 2],
     pub(super) ended: u8,
 }
 
-/// Who is to be answered when a value has come.
+/// The kind of command that a received value belongs to.
 pub(super) enum Kind {
     /// A text command.
     Text {
-        /// No answer is wanted.
+        /// The client asked for no reply.
         noreply: bool,
     },
     /// `ms`.
@@ -142,16 +141,16 @@ impl<'e, P: Platform> PendingStore<'e, P> {
     }
 }
 
-/// A value that didn't fit into the output, on its way in pieces.
+/// A value that did not fit into the output, and is sent in pieces.
 pub(super) struct Sending<'e, P: Platform> {
     pin: Pin<'e, P>,
     sent: usize,
-    /// What follows the value.
+    /// The bytes after the value.
     tail: &'static [u8],
 }
 
 impl<P: Platform> Sending<'_, P> {
-    /// Writes what there is room for; `false` while there is more.
+    /// Writes as much as fits; `false` if there is more.
     pub(super) fn push(&mut self, out: &mut impl Out) -> bool {
         let rest = self.pin.value().get(self.sent..).unwrap_or(&[]);
         let part = rest.get(..out.room()).unwrap_or(rest);
@@ -165,30 +164,30 @@ impl<P: Platform> Sending<'_, P> {
     }
 }
 
-/// How far a step got.
+/// The result of one step.
 pub(super) enum Step {
-    /// So many bytes are done with; go on.
+    /// It consumed this many bytes; continue.
     Took(usize),
-    /// Nothing can be done without more input.
+    /// It needs more input.
     Read,
-    /// Nothing can be done without more room.
+    /// It needs more space for replies.
     Write,
-    /// Nothing can be done before there is memory.
+    /// It needs memory.
     Park,
-    /// Nothing can be done before something happens.
+    /// It waits for an event.
     Watch,
-    /// The end.
+    /// The connection ends.
     Close,
 }
 
 /// Where a client is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// Anywhere.
+    /// On any host.
     Network,
     /// On this host.
     Local,
-    /// Behind the control device.
+    /// It uses the control device.
     Owner,
 }
 
@@ -203,24 +202,24 @@ pub struct Session<'e, P: Platform> {
     pub(super) state: State<'e, P>,
     pub(super) sending: Option<Sending<'e, P>>,
     pub(super) commands: u32,
-    /// Those since they were last [taken](Self::take_served).
+    /// The commands since the last [`take_served`](Self::take_served).
     pub(super) served: u32,
-    /// The client has logged in, or need not.
+    /// The client has authenticated, or does not have to.
     pub(super) authenticated: bool,
-    /// The client said `quit`, as opposed to being hung up on.
+    /// The client sent `quit`, as opposed to a connection that the server closes.
     pub(super) quit: bool,
-    /// The host feeds it again when it has to wait for memory.
+    /// The host feeds it again after it had to wait for memory.
     pub(super) may_park: bool,
-    /// Values that it was to receive so far.
+    /// Number of values that it has begun to receive.
     pub(super) values: u32,
-    /// What it has waited for a value's memory: see `upload.rs`.
+    /// How long it has waited for a value's memory: see `upload.rs`.
     pub(super) waited: u32,
-    /// The command at hand waits.
+    /// The current command waits for memory.
     pub(super) park_requested: bool,
 }
 
 impl<'e, P: Platform> Session<'e, P> {
-    /// The session of the host's owner, who may do anything.
+    /// The session of the administrator, who may use all commands.
     pub fn owner(engine: &'e Engine<P>) -> Self {
         Self {
             authenticated: true,
@@ -250,15 +249,13 @@ impl<'e, P: Platform> Session<'e, P> {
         }
     }
 
-    /// Leaves waits for memory to the host, which knows of others that have something to do
-    /// meanwhile: see [`Next::Park`].
+    /// Leaves waiting for memory to the host, which can serve other clients meanwhile: see [`Next::Park`].
     pub fn with_parking(mut self) -> Self {
         self.may_park = true;
         self
     }
 
-    /// While a value is on its way: its number among the session's, and how many bytes of it have
-    /// come.
+    /// While a value is being received: its number in the session, and how many of its bytes have arrived.
     pub fn receiving(&self) -> Option<(u32, usize)> {
         match &self.state {
             State::Data(data) => Some((self.values, data.reservation.written().len())),
@@ -266,45 +263,45 @@ impl<'e, P: Platform> Session<'e, P> {
         }
     }
 
-    /// Whether the session ended because its client said `quit`.
+    /// Whether the session ended because its client sent `quit`.
     pub fn quit(&self) -> bool {
         self.quit
     }
 
-    /// Whether nothing is under way: no command, no value, no answer.
+    /// Whether no command, value or reply is in progress.
     pub fn idle(&self) -> bool {
         matches!(self.state, State::Command) && self.sending.is_none()
     }
 
-    /// Whether a value that did not fit is on its way out: then the next [`feed`](Self::feed) writes
-    /// something, whatever its input.
+    /// Whether a value that did not fit is being sent: then the next [`feed`](Self::feed) writes something, for any
+    /// input.
     pub fn is_sending(&self) -> bool {
         self.sending.is_some()
     }
 
-    /// The commands that were served since the last call.
+    /// The number of commands served since the last call.
     pub(crate) fn take_served(&mut self) -> u32 {
         core::mem::take(&mut self.served)
     }
 
-    /// The client wants to go.
+    /// The client asked to end the connection.
     pub(super) fn begin_quit(&mut self) {
         self.quit = true;
         self.state = State::Closing;
     }
 
-    /// The client is not wanted any more.
+    /// The server ends the connection.
     pub(super) fn begin_close(&mut self) {
         self.state = State::Closing;
     }
 
-    /// Skips `left` bytes of input, and then says what there is to say.
+    /// Skips `left` bytes of input, and then acts as `then` says.
     pub(super) fn swallow(&mut self, left: u64, then: AfterSwallow) {
         self.state = State::Swallow(left, then);
     }
 
-    /// Writes `head`, the value of `item` and `tail`, what does not fit later.
-    /// `false` when that is not possible: nothing was written.
+    /// Writes `head`, the value of `item` and `tail`; what does not fit is written later. `false` if that is not
+    /// possible: nothing was written.
     pub(super) fn send<O: Out>(
         &mut self,
         item: &Item<'_>,
@@ -320,7 +317,7 @@ impl<'e, P: Platform> Session<'e, P> {
             out.put(tail);
             return true;
         }
-        // Too many clients want this very item: 255 of them do.
+        // The item has 255 pins already: too many clients are reading it.
         let Some(pin) = self.engine.store.pin(item) else {
             return false;
         };
@@ -329,12 +326,12 @@ impl<'e, P: Platform> Session<'e, P> {
         true
     }
 
-    /// Tells the client's number, as `stats conns` has it.
+    /// Sets the client's number, as in `stats conns`.
     pub fn set_number(&mut self, number: u32) {
         self.number = number;
     }
 
-    /// Says whether the client is on this host.
+    /// Sets whether the client is on this host.
     pub fn set_local(&mut self, local: bool) {
         self.origin = if local {
             Origin::Local
@@ -343,11 +340,11 @@ impl<'e, P: Platform> Session<'e, P> {
         };
     }
 
-    /// Whether the client may use administration commands; counted if not.
+    /// Whether the client may use administration commands; a refusal is counted.
     pub(super) fn administers(&self) -> bool {
         let may = match (self.origin, self.engine.administration()) {
             (Origin::Owner, _) | (_, Administration::Network) => true,
-            // The source of a datagram is whatever its sender says.
+            // The source of a datagram may be forged.
             (Origin::Local, Administration::Local) => self.transport == Transport::Tcp,
             _ => false,
         };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What statistics tell.
+//! The contents of the statistics.
 
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Cursor, Out};
@@ -20,7 +20,8 @@ fn on(yes: bool) -> &'static str {
 }
 
 impl<P: Platform> Engine<P> {
-    /// What sums are of is read once for all pages: clients subtract one row from another.
+    /// The counters that sums are computed from are read once for all pages, because clients subtract one row from
+    /// another.
     pub(super) fn stats(&self, lines: &mut Lines<'_, impl Out>, summands: &mut Option<Summands>) {
         let store = &self.store;
         let now = Now {
@@ -149,7 +150,7 @@ impl<P: Platform> Engine<P> {
             ("read_buf_mem_limit", 0),
         ]);
         lines.words(&[("track_sizes", "no"), ("inline_ascii_response", "no")]);
-        // No flash, TLS or proxy: as a memcached tells that has them off.
+        // There is no external storage, TLS or proxy: these are the rows of a memcached that has them disabled.
         lines.numbers(&[
             ("ext_item_size", 512),
             ("ext_item_age", u64::from(u32::MAX)),
@@ -206,7 +207,7 @@ impl<P: Platform> Engine<P> {
         });
     }
 
-    /// What each CPU has served.
+    /// The commands served by each CPU.
     pub(super) fn stats_cpus(&self, lines: &mut Lines<'_, impl Out>) {
         for cpu in 0..self.store.counting_cpus() {
             for counter in statistics::counters_per_cpu() {
@@ -216,7 +217,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Of classes from there on, which moves: what becomes of those before it is not told any more.
+    /// Rows of the classes from `resume` on, which advances: changes of classes before it are not shown any more.
     pub(super) fn stats_items(&self, lines: &mut Lines<'_, impl Out>, resume: &mut ClassResume) {
         let store = &self.store;
         while let Some(shot) = store.class(resume.class) {
@@ -271,7 +272,7 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// As [`stats_items`](Self::stats_items).
+    /// Like [`stats_items`](Self::stats_items).
     pub(super) fn stats_slabs(&self, lines: &mut Lines<'_, impl Out>, resume: &mut ClassResume) {
         let store = &self.store;
         let block = store.block_size() as u64;
@@ -338,11 +339,12 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Sockets from there on, which moves: each is asked for once, and not anew for each page.
+    /// Rows of the sockets from `resume` on, which advances: the host is asked for each socket once, and not again for
+    /// each page.
     pub(super) fn stats_connections(&self, lines: &mut Lines<'_, impl Out>, resume: &mut Resume) {
         while let Some((place, socket)) = self.host_stats.socket(resume.place) {
             let id = socket.id;
-            // One that was closed has no more lines; none is left out of the next one.
+            // A socket that was closed has no more lines; no line of the next one is skipped.
             if resume.begun.is_some_and(|begun| begun != id) {
                 lines.checkpoint();
             }

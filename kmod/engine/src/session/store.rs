@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Values that come in: `set` and its variants, and the data that follows them.
+//! Receiving values: `set` and its variants, and the data that follows them.
 
 use hippos_invariant::Exact;
 use hippos_proto::number::parse_plain;
@@ -17,18 +17,18 @@ use crate::session::get::plain_word;
 use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step};
 use crate::watchers::Kinds;
 
-/// What a plain `set` has to note.
+/// The states in which a plain `set` has more to record.
 const SLOW_SET: u8 = DETAIL | Kinds::FETCHERS.and(Kinds::MUTATIONS).flags();
 
 impl<'e, P: Platform> Session<'e, P> {
-    /// `set` without a state in between.
+    /// `set` of a value that has arrived completely.
     pub(super) fn fast_set(
         &mut self,
         input: &[u8],
         words: &[u8],
         out: &mut impl Out,
     ) -> Option<Step> {
-        /// The longest value that is worth it.
+        /// The longest value for which this is faster.
         const VALUE_MAX: usize = 16 << 10;
         let (key, rest) = plain_word(words)?;
         let (flags, rest) = plain_word(rest.strip_prefix(b" ")?)?;
@@ -54,7 +54,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let store = &engine.store;
         let hash = store.hash(key);
         let expiry = store.expiry(i64::from(exptime));
-        // Refusals are for those who have more to do about them.
+        // Refusals are left to the general code.
         let mut reservation = store.reserve_nowait(key, hash, flags, expiry, len)?;
         reservation.write(value);
         store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
@@ -68,7 +68,7 @@ impl<'e, P: Platform> Session<'e, P> {
         Some(Step::Took(input.len().sub_exact(rest.len())))
     }
 
-    /// `set` and its variants: makes room for the value that follows.
+    /// `set` and its variants: reserves memory for the value that follows.
     pub(super) fn store(&mut self, request: &Store<'_>) {
         let engine = self.engine;
         let store = &engine.store;
@@ -109,7 +109,7 @@ impl<'e, P: Platform> Session<'e, P> {
         }
     }
 
-    /// Takes a value's bytes and, when all have come, stores it.
+    /// Receives a value's bytes and stores it when it is complete.
     pub(super) fn data(&mut self, input: &[u8], out: &mut impl Out) -> Step {
         if out.room() < REPLY_HEADER_MAX {
             return Step::Write;
@@ -142,7 +142,7 @@ impl<'e, P: Platform> Session<'e, P> {
         Step::Took(taken)
     }
 
-    /// Stores a value that has come.
+    /// Stores a value that is complete.
     fn complete(&mut self, data: PendingStore<'e, P>, out: &mut impl Out) {
         let PendingStore {
             reservation,
@@ -180,7 +180,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 let hash = store.hash(reservation.key());
                 match self.engine.commit(self.number, reservation, &commit) {
                     Ok(outcome) => {
-                        // Joined, it is longer than what came.
+                        // A joined value is longer than the part that was sent.
                         let guard = store.read();
                         let joined = match outcome {
                             Outcome::Stored { .. } if joins && set.wants_len() => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Lines of the text and meta protocols: each goes to what serves it.
+//! Lines of the text and meta protocols: dispatches each to the code that serves it.
 
 use hippos_invariant::Exact;
 use hippos_proto::meta;
@@ -12,8 +12,7 @@ use crate::session::admin;
 use crate::session::state::{AfterSwallow, Session};
 
 impl<P: Platform> Session<'_, P> {
-    /// Serves a line, which took `consumed` bytes with its ending. Returns how
-    /// many bytes are done with.
+    /// Serves a line, which had `consumed` bytes with its line end. Returns how many bytes are consumed.
     pub(super) fn line(&mut self, line: &[u8], consumed: usize, out: &mut impl Out) -> usize {
         let say = |out: &mut _, line: &[u8], noreply: bool| {
             if !noreply {
@@ -23,7 +22,7 @@ impl<P: Platform> Session<'_, P> {
         match text::parse(line) {
             Request::Get(get) => {
                 let rest = self.get(&get, out);
-                // The keys that are left, and the line's ending.
+                // The keys that are left, and the line end.
                 return consumed.sub_exact(match rest {
                     0 => 0,
                     rest => rest.add_exact(consumed.sub_exact(line.len())),

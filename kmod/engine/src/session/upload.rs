@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Memory for values that are still on their way: what they may have together, and the wait for it.
+//! Memory for values that are being received: their share of the memory limit, and waiting for it.
 
 use hippos_invariant::Exact;
 use hippos_store::{AllocError, Expiry, Hash, Platform, Reservation, StoreError};
@@ -8,24 +8,24 @@ use crate::session::state::Session;
 use crate::uploads::Share;
 use crate::Engine;
 
-/// Values up to this many bytes may have [`SMALL`] of the memory, others [`LARGE`]: large values that
-/// do not come leave room for small ones.
+/// Values up to this many bytes may use [`SMALL`] quarters of the memory, larger ones [`LARGE`]: large values that do
+/// not arrive leave memory for small ones.
 const SMALL_MAX: usize = 16 << 10;
-/// Quarters of the memory.
+/// In quarters of the memory.
 const SMALL: usize = 3;
 const LARGE: usize = 2;
 
-/// What a session may spend on the wait for one value's memory, at each turn so much of it.
+/// A session's budget for waiting for one value's memory. Each turn costs one of the amounts below.
 const WAIT: u32 = 512;
-/// Others' values have all that there is for values on their way.
+/// Other values in transit use all memory that such values may have.
 const FULL: u32 = 1;
-/// Nothing is free yet.
+/// No slot is free yet.
 const SOON: u32 = 4;
-/// Nothing could become free, by all that can be told.
+/// No slot can become free, as far as the store knows.
 const NOTHING: u32 = 32;
 
 impl<P: Platform> Engine<P> {
-    /// Whether there is room for another value on its way. One alone always may come.
+    /// Whether another value may be received. One alone is always accepted.
     fn may_upload(&self, len: usize) -> bool {
         let quarters = if len <= SMALL_MAX { SMALL } else { LARGE };
         let most = (self.store.allowed() / 4).mul_exact(quarters);
@@ -35,8 +35,8 @@ impl<P: Platform> Engine<P> {
 }
 
 impl<'e, P: Platform> Session<'e, P> {
-    /// Memory for a value that is to come. `None` when the session is to wait for it: then it is as if
-    /// the command had not been seen yet.
+    /// Memory for a value that will be received. `None` if the session has to wait for it: then the command has no
+    /// effect yet.
     pub(super) fn reserve_upload(
         &mut self,
         key: &[u8],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `watch`: a connection that is told what happens, and listens to nothing any more.
+//! `watch`: a connection that receives events from then on, and whose input is ignored.
 
 use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
@@ -18,9 +18,9 @@ impl<P: Platform> Session<'_, P> {
         matches!(self.state, State::Watching(_))
     }
 
-    /// `watch`: what the client is told.
+    /// `watch`: returns the reply.
     pub(super) fn begin_watch(&mut self, tokens: &Tokens<'_>) -> &'static [u8] {
-        // A datagram is no place for lines without an end, nor is a call of the control device.
+        // An endless reply is not possible in a datagram, or in a call of the control device.
         let stream = self.transport == Transport::Tcp && self.origin != Origin::Owner;
         if !stream || !self.administers() {
             return NOT_ALLOWED;
@@ -47,8 +47,8 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    /// Goes on with the lines. What the client says is not listened to. Apart, so that other commands' way
-    /// stays short.
+    /// Continues with the lines. The client's input is ignored. Not inlined, so that the code of other commands stays
+    /// short.
     #[inline(never)]
     pub(super) fn watch(&mut self, input: &[u8], out: &mut impl Out) -> Step {
         let State::Watching(watcher) = &mut self.state else {

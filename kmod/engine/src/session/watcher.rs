@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A client that watches: it reads the store's log at its own pace.
+//! A client that watches: it reads the store's log at its own speed.
 //!
-//! It has no memory of its own beside what its connection holds; what the log has overwritten meanwhile
-//! is lost to it, and it is told how much that was.
+//! It has no memory of its own except its connection's; events that the log overwrites before they are sent are lost,
+//! and the client receives their number.
 
 use hippos_invariant::Exact;
 use hippos_proto::reply::Out;
@@ -17,21 +17,21 @@ use crate::Engine;
 const TOO_MANY: &[u8] = b"WATCHER_TOO_MANY log watcher limit reached\r\n";
 const FAILED: &[u8] = b"WATCHER_FAILED failed to add log watcher\r\n";
 
-/// Events that are looked at before others have their turn.
+/// Events that are looked at before other clients get a turn.
 const LOOKS: usize = 1024;
 
-/// A client that watches. It ends when dropped.
+/// A client that watches. Dropping it ends the watch.
 pub(crate) struct Watcher<'e, P: Platform> {
     engine: &'e Engine<P>,
     kinds: Kinds,
     /// The number of the next event.
     at: u64,
-    /// Events that it lost and was not told of yet.
+    /// Events that it lost and that were not reported yet.
     skipped: u64,
 }
 
 impl<'e, P: Platform> Watcher<'e, P> {
-    /// One of events from now on, or what its client is told instead.
+    /// A watcher of events from now on, or the error reply for its client.
     pub(super) fn new(engine: &'e Engine<P>, kinds: Kinds) -> Result<Self, &'static [u8]> {
         if !engine.store.open_events() {
             return Err(FAILED);
@@ -48,7 +48,7 @@ impl<'e, P: Platform> Watcher<'e, P> {
         })
     }
 
-    /// Writes what there is, as far as there is room; whether that is all for now.
+    /// Writes the events that fit; whether these are all for now.
     pub(super) fn run(&mut self, out: &mut impl Out) -> bool {
         let engine = self.engine;
         for _ in 0..LOOKS {
@@ -86,7 +86,7 @@ impl<P: Platform> Drop for Watcher<'_, P> {
     }
 }
 
-/// What watches an event.
+/// The kinds of watchers that receive an event.
 fn kinds(of: u8) -> Kinds {
     match of {
         Event::EVICTION => Kinds::EVICTIONS,

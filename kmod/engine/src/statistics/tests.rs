@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The table of `stats`, by itself and beside the documentation.
+//! Tests of the table of `stats`, and of the table in the documentation.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use std::vec::Vec;
 
 use super::*;
 
-/// Names and what the documentation says of them.
+/// Each row's name, kind and meaning.
 fn rows() -> Vec<(&'static str, Kind, &'static str)> {
     let mut rows = Vec::new();
     each(|row| rows.push((row.name, row.kind, row.doc)));
@@ -32,7 +32,7 @@ fn each_statistic_has_one_row_and_a_meaning() {
     }
 }
 
-/// Clients of another version find the rows where they were: new ones come last.
+/// New rows come last, so that clients of another version find the rows in the same order.
 #[test]
 fn counters_without_a_place_come_last() {
     let names: Vec<_> = rows().iter().map(|(name, ..)| *name).collect();
@@ -41,7 +41,7 @@ fn counters_without_a_place_come_last() {
 }
 
 const DOC: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/statistics.md");
-/// Reasons for datagrams that are left to the socket.
+/// The reasons for passing datagrams to the socket.
 const REASONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../c/pass.h");
 
 fn statistics() -> String {
@@ -85,7 +85,7 @@ fn reasons() -> String {
     table + "\n"
 }
 
-/// With `HIPPOS_WRITE=1` they are written anew.
+/// With `HIPPOS_WRITE=1` it writes the tables.
 #[test]
 fn the_documentation_has_the_tables() {
     let mut text = fs::read_to_string(DOC).unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! An engine to test, and ways to talk to it (`testing/fuzz` does as well).
+//! An engine to test, and ways to send it requests (`testing/fuzz` uses it too).
 #![allow(dead_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,7 +12,7 @@ use hippos_engine::{
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
 
-/// An engine whose store is verified when the test is through with it.
+/// An engine whose store is verified at the end of the test.
 pub(crate) struct TestEngine(Engine<Host>);
 
 impl Deref for TestEngine {
@@ -33,10 +33,10 @@ impl Drop for TestEngine {
     }
 }
 
-/// The Unix time that tests begin at.
+/// The Unix time at which tests begin.
 pub(crate) const START: i64 = 1_700_000_000;
 
-/// An engine of 64 MiB that shows whoever reads freed memory.
+/// An engine of 64 MiB that overwrites freed memory, so that late readers are detected.
 pub(crate) fn engine() -> TestEngine {
     engine_with(Settings::default())
 }
@@ -45,7 +45,7 @@ pub(crate) fn engine_with(settings: Settings) -> TestEngine {
     engine_of(Config::default().memory, settings)
 }
 
-/// One of so many bytes.
+/// An engine with a memory limit.
 pub(crate) fn engine_of(memory: usize, settings: Settings) -> TestEngine {
     let config = Config {
         memory,
@@ -58,7 +58,7 @@ pub(crate) fn engine_of(memory: usize, settings: Settings) -> TestEngine {
     TestEngine(Engine::new(store, settings, &()))
 }
 
-/// Replies, of which only so many bytes are kept before they are sent.
+/// A sink that holds only a limited number of reply bytes until they are sent.
 pub(crate) struct Small {
     pub(crate) waiting: Vec<u8>,
     pub(crate) most: usize,
@@ -94,7 +94,7 @@ impl Message for Small {
     }
 }
 
-/// Replies that are written where they lie.
+/// A sink that has its free space in memory.
 pub(crate) struct InPlaceOut {
     bytes: Vec<u8>,
     len: usize,
@@ -128,7 +128,7 @@ impl Out for InPlaceOut {
     }
 }
 
-/// What a client saw.
+/// What a client received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) output: Vec<u8>,
@@ -156,7 +156,7 @@ impl<'e> Client<'e> {
         }
     }
 
-    /// Sends `input` in one piece; the answers are read as they come.
+    /// Sends `input` in one piece, and reads the replies as they arrive.
     pub(crate) fn send(&mut self, input: &[u8]) {
         if self.seen.closed {
             return;
@@ -185,12 +185,12 @@ impl<'e> Client<'e> {
     }
 }
 
-/// How input comes and output goes.
+/// How input and output are cut into pieces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
-    /// Bytes of a piece of input.
+    /// Bytes of one piece of input.
     pub(crate) piece: usize,
-    /// Bytes of replies that wait.
+    /// Bytes of replies that are held at a time.
     pub(crate) room: usize,
 }
 
@@ -211,7 +211,7 @@ pub(crate) fn play(engine: &TestEngine, input: &[u8], cut: Cut) -> Seen {
     client.seen
 }
 
-/// What a text client sees, as text.
+/// A text client's replies, as text.
 pub(crate) fn say(engine: &TestEngine, input: &str) -> String {
     let seen = play(engine, input.as_bytes(), WHOLE);
     let mut text = String::from_utf8(seen.output).expect("text");
@@ -226,7 +226,7 @@ pub(crate) fn framed(data: &[u8]) -> Vec<u8> {
     [b"\x12\x34\0\0\0\x01\0\0", data].concat()
 }
 
-/// A datagram, answered as softirq does it: the reply goes over the request.
+/// A datagram, answered as in softirq: the reply overwrites the request.
 #[derive(Clone)]
 pub(crate) struct Packet {
     pub(crate) payload: Vec<u8>,
@@ -238,7 +238,7 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// One of this host's.
+    /// A packet from this host.
     pub(crate) fn new(payload: &[u8]) -> Self {
         Self {
             payload: payload.to_vec(),
@@ -250,13 +250,13 @@ impl Packet {
     }
 }
 
-/// What became of a packet.
+/// The result for a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// `Invalid` for one that was discarded.
+    /// `Invalid` for a packet that was discarded.
     pub(crate) verdict: PlanOutcome,
     pub(crate) datagrams: Vec<Vec<u8>>,
-    /// Bytes that were asked for, for each of them.
+    /// Bytes requested for each reply.
     pub(crate) asked: usize,
 }
 
@@ -342,17 +342,17 @@ impl Request for Packet {
     }
 }
 
-/// What becomes of a datagram of this host's where it arrives, and the datagrams of the reply.
+/// The result for a datagram from this host where it arrives, and the datagrams of the reply.
 pub(crate) fn fast(engine: &TestEngine, payload: &[u8]) -> (PlanOutcome, Vec<Vec<u8>>) {
     let answered = engine.answer(&engine.store.read(), Packet::new(payload));
     (answered.verdict, answered.datagrams)
 }
 
-/// The same by a plan, whatever the request.
+/// The same by a plan, for any request.
 pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (PlanOutcome, Vec<Vec<u8>>) {
     let guard = engine.store.read();
     Plan::with(|plan| {
-        // The reply goes over the request, as it does in a packet.
+        // The reply overwrites the request, as in a packet.
         let mut packet = payload.to_vec();
         let verdict = engine.plan(&guard, &packet, usize::MAX, plan);
         let mut datagrams = Vec::new();
@@ -371,7 +371,7 @@ pub(crate) fn planned(engine: &TestEngine, payload: &[u8]) -> (PlanOutcome, Vec<
     })
 }
 
-/// The datagrams that the worker answers with.
+/// The datagrams of the worker's reply.
 pub(crate) fn slow(engine: &TestEngine, payload: &[u8]) -> Vec<Vec<u8>> {
     let mut message = Small::new(engine.udp_bytes() + REPLY_HEADER_MAX);
     let Some(reply) = engine.datagram(payload, &mut message) else {
@@ -385,7 +385,7 @@ pub(crate) fn slow(engine: &TestEngine, payload: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The message that datagrams make up, their frames checked.
+/// The message that the datagrams form. Their frames are checked.
 pub(crate) fn message(datagrams: &[Vec<u8>]) -> Vec<u8> {
     let mut whole = Vec::new();
     for (sequence, datagram) in datagrams.iter().enumerate() {
