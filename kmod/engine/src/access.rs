@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn source_is_rate_limited() {
+    fn a_source_is_rate_limited() {
         let engine = engine();
         engine.store.tick(10, 1000);
         let ask = |access, address, bytes| engine.may_reply(access, ip(address), bytes);
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_sent_is_given_back_to_its_own_second() {
+    fn unsent_bytes_are_returned_to_their_own_second() {
         let engine = engine();
         engine.store.tick(10, 1000);
         engine.set_udp_rates(1000, 0);

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_nothing_tells_zero() {
+    fn the_quantiles_of_an_empty_histogram_are_zero() {
         let none = histogram(&[]);
         assert_eq!((none.count(), none.max(), none.quantile(500)), (0, 0, 0));
         assert_eq!(histogram(&[70]).quantile(1), 70);

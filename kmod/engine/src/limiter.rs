@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn who_read_the_clock_earlier_begins_no_second_anew() {
+    fn an_earlier_clock_reading_does_not_restart_a_second() {
         let limiter = Limiter::new();
         assert_eq!(limiter.take(1, 11, 900, 1000), Some(11));
         assert_eq!(limiter.take(1, 10, 900, 1000), None);

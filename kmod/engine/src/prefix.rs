@@ -181,7 +181,7 @@ mod tests {
     use std::format;
 
     #[test]
-    fn counts_by_prefix() {
+    fn requests_are_counted_by_prefix() {
         let prefixes = Prefixes::new();
         for key in ["foo:1", "foo:2:3", "bar:1", "foo:", "none", ":x"] {
             prefixes.count(key.as_bytes(), PrefixCounter::Gets);

@@ -109,7 +109,7 @@ fn conns_lists_each_connection_once_and_asks_for_it_once_or_twice() {
 }
 
 #[test]
-fn conns_tells_all_lines_of_the_connection_behind_one_that_closes_meanwhile() {
+fn conns_shows_all_lines_of_the_connection_after_one_that_closes_meanwhile() {
     static CROWD: Crowd = Crowd::new();
     // The first connection that is divided between two pages.
     let close = |text: &str| {

@@ -106,7 +106,7 @@ fn unauthenticated_session_skips_every_fast_path() {
 }
 
 #[test]
-fn udp_is_refused_meanwhile() {
+fn udp_is_refused_while_authentication_is_required() {
     let engine = engine();
     say(&engine, "set a 0 0 1\r\n1\r\n");
     engine.set_credentials(LINES).unwrap();

@@ -175,7 +175,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn as_the_model_says(commands in proptest::collection::vec(command(), 1..40), piece in 1usize..3000, room in 1024usize..5000) {
+    fn replies_are_those_of_the_model(commands in proptest::collection::vec(command(), 1..40), piece in 1usize..3000, room in 1024usize..5000) {
         let mut model = Model::default();
         let (mut input, mut want) = (Vec::new(), Vec::new());
         for command in &commands {
@@ -194,7 +194,7 @@ proptest! {
 
     /// Commands answered before the session is fed get the same replies, and are counted once.
     #[test]
-    fn quick_answers_are_no_different(
+    fn quick_replies_are_those_of_the_session(
         lines in proptest::collection::vec(
             "(get|gets) [a-c]{1,2}\r\n|set [a-c]{1,2} 7 0 3\r\nxyz\r\n|(get|gets|mg|delete|x) [a-c ]{0,5}\r?\n",
             1..30,

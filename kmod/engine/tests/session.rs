@@ -85,7 +85,7 @@ const SCRIPTS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn scripts() {
+fn recorded_sessions_get_memcached_s_replies() {
     for (input, want) in SCRIPTS {
         for cut in [
             WHOLE,
@@ -166,7 +166,7 @@ fn without_memory_a_set_deletes_the_old_value() {
 }
 
 #[test]
-fn large_values_go_both_ways_in_pieces() {
+fn large_values_are_received_and_sent_in_pieces() {
     let engine = engine();
     let value: Vec<u8> = (0..1_000_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
     let set = [b"set a 1 0 1000000\r\n", &value[..], b"\r\n"].concat();
@@ -211,7 +211,7 @@ fn a_value_that_is_replaced_while_it_is_sent_stays_whole() {
 }
 
 #[test]
-fn thousands_of_keys_in_one_line() {
+fn thousands_of_keys_in_one_line_are_answered() {
     let engine = engine();
     let mut want = Vec::new();
     let mut line = b"gets".to_vec();
@@ -269,7 +269,7 @@ fn one_bad_key_refuses_the_whole_get() {
 }
 
 #[test]
-fn lines_that_never_end() {
+fn a_line_without_an_end_closes_the_connection() {
     let engine = engine();
     for (start, closed) in [
         ("mg ", true),
@@ -299,7 +299,7 @@ fn lines_that_never_end() {
 }
 
 #[test]
-fn expiry_and_flush() {
+fn an_expired_or_flushed_item_is_a_miss() {
     let engine = engine();
     let tick = |t: u32| engine.store.tick(t, common::START + i64::from(t));
     let date = common::START + 150;
@@ -339,7 +339,7 @@ fn expiry_and_flush() {
 }
 
 #[test]
-fn statistics_are_told_in_any_room() {
+fn statistics_are_the_same_in_pages_of_any_size() {
     let engine = engine();
     for i in 0..200 {
         say(
@@ -526,7 +526,7 @@ fn commands_of_all_cpus_add_up_to_the_total() {
 }
 
 #[test]
-fn times_are_told_by_receive_path_until_they_are_forgotten() {
+fn times_are_shown_by_receive_path_until_they_are_reset() {
     use hippos_engine::Interval;
     let engine = engine();
     let row = |name: &str| -> String {
@@ -576,7 +576,7 @@ fn times_are_told_by_receive_path_until_they_are_forgotten() {
 }
 
 #[test]
-fn prefixes_are_counted_when_asked_for() {
+fn prefixes_are_counted_after_stats_detail_on() {
     let engine = common::engine_with(hippos_engine::Settings {
         prefixes: Box::leak(Box::new(hippos_engine::Prefixes::new())),
         ..Default::default()
@@ -640,7 +640,7 @@ fn store_many(engine: &common::TestEngine, count: usize, exptime: i64) {
 }
 
 #[test]
-fn dump_yields_between_matches() {
+fn a_dump_yields_between_matches() {
     let engine = engine();
     store_many(&engine, 40_000, -1);
     let class = engine.store.reserve(
@@ -678,7 +678,7 @@ fn dump_yields_between_matches() {
 
 /// Whatever the number of items in other classes: over UDP too, where a reply of several turns is refused.
 #[test]
-fn dump_of_a_class_looks_at_no_others() {
+fn a_dump_of_a_class_skips_other_classes() {
     let engine = engine();
     store_many(&engine, 40_000, 0);
     play(
@@ -706,7 +706,7 @@ fn dump_of_a_class_looks_at_no_others() {
 }
 
 #[test]
-fn more_slow_readers_of_an_item_than_can_be_kept_track_of() {
+fn a_reader_beyond_the_255_pins_of_an_item_gets_an_error() {
     let engine = engine();
     let set = [b"set a 0 0 40000\r\n", &[b'v'; 40_000][..], b"\r\n"].concat();
     play(&engine, &set, WHOLE);
@@ -739,7 +739,7 @@ fn more_slow_readers_of_an_item_than_can_be_kept_track_of() {
 }
 
 #[test]
-fn dumps_tell_the_same_times_of_an_untouched_item() {
+fn repeated_dumps_show_the_same_times_of_an_untouched_item() {
     let engine = engine();
     let tick = |ms: u64| {
         // Seconds of one clock begin 0.7 s after those of the other.
@@ -837,7 +837,7 @@ fn limit_stays_beside_a_client(engine: &TestEngine, times: u32, most: usize, set
 }
 
 #[test]
-fn a_client_beside_the_owner_leaves_no_limit_above_the_owner_s() {
+fn a_concurrent_client_leaves_no_limit_above_the_administrator_s() {
     let engine = engine();
     let (high, low) = (64 << 20, 32 << 20);
     limit_stays_beside_a_client(&engine, 100_000, low, || {
@@ -847,7 +847,7 @@ fn a_client_beside_the_owner_leaves_no_limit_above_the_owner_s() {
 }
 
 #[test]
-fn a_limit_that_the_owner_is_refused_lets_no_client_beyond_the_one_before() {
+fn a_refused_limit_of_the_administrator_leaves_the_previous_one_for_clients() {
     let engine = engine();
     let low = 32 << 20;
     assert!(engine.set_memory(low));
@@ -858,7 +858,7 @@ fn a_limit_that_the_owner_is_refused_lets_no_client_beyond_the_one_before() {
 }
 
 #[test]
-fn administration_is_for_those_who_may() {
+fn administration_commands_need_permission() {
     use hippos_engine::{Administration, Session, Transport};
     let engine = engine();
     let ask = |transport, local, command: &str| {

@@ -222,7 +222,7 @@ fn invalid_datagram_gets_no_reply() {
 }
 
 #[test]
-fn quiet_misses_are_silent() {
+fn quiet_misses_get_no_reply() {
     let engine = filled();
     for case in [
         b"mg none q\r\n".to_vec(),
@@ -351,7 +351,7 @@ fn a_token_is_won_once() {
 }
 
 #[test]
-fn more_keys_than_the_fast_path_has_room_for() {
+fn a_reply_with_more_keys_than_a_plan_holds_passes() {
     let engine = filled();
     let keys = |n| framed(format!("get{}\r\n", " a".repeat(n)).as_bytes());
     let want = |n| format!("{}END\r\n", "VALUE a 0 1\r\nA\r\n".repeat(n)).into_bytes();
@@ -371,7 +371,7 @@ fn more_keys_than_the_fast_path_has_room_for() {
 proptest! {
     /// For any payload, the fast path and the worker give the same reply if both reply.
     #[test]
-    fn any_payload(data: Vec<u8>) {
+    fn the_fast_path_agrees_with_the_worker_for_any_payload(data: Vec<u8>) {
         let engine = filled();
         let payload = framed(&data);
         if let (PlanOutcome::Answer, datagrams) = fast(&engine, &payload) {
@@ -381,7 +381,7 @@ proptest! {
 
     /// For any combination of words.
     #[test]
-    fn any_words(words in proptest::collection::vec("get|gets|mg|a|bb|big|none|v|k|q|s|t|Zm9v|b|O1|\r\n|mn\r\n", 1..12)) {
+    fn the_fast_path_agrees_with_the_worker_for_any_words(words in proptest::collection::vec("get|gets|mg|a|bb|big|none|v|k|q|s|t|Zm9v|b|O1|\r\n|mn\r\n", 1..12)) {
         let engine = filled();
         let payload = framed(format!("{}\r\n", words.join(" ")).as_bytes());
         let (verdict, datagrams) = fast(&engine, &payload);
@@ -396,7 +396,7 @@ proptest! {
 
 /// The fast path has a reply but no buffer for it: the socket's worker serves the datagram.
 #[test]
-fn reply_without_room_is_counted_once() {
+fn a_reply_without_a_buffer_is_counted_once() {
     use hippos_store::{ClassCounter, Counter};
     let engine = engine();
     say(
@@ -471,7 +471,7 @@ const REQUESTS: [&[u8]; 4] = [
 ];
 
 #[test]
-fn a_request_of_an_unlisted_source_passes_by_each_way() {
+fn each_form_of_request_from_an_unlisted_source_passes() {
     let engine = listed();
     for request in REQUESTS {
         for (source, verdict) in [
@@ -492,7 +492,7 @@ fn a_request_of_an_unlisted_source_passes_by_each_way() {
 }
 
 #[test]
-fn sources_of_both_families_are_answered_by_the_same_way() {
+fn sources_of_both_address_families_get_the_same_replies() {
     let engine = listed();
     let answer = |source, request| engine.answer(&engine.store.read(), from(source, request));
     for request in REQUESTS {
@@ -503,7 +503,7 @@ fn sources_of_both_families_are_answered_by_the_same_way() {
 }
 
 #[test]
-fn a_source_without_a_share_left_is_discarded_by_each_way() {
+fn each_form_of_request_from_a_source_over_its_rate_limit_is_discarded() {
     let engine = listed();
     engine.set_udp_rates(0, 5);
     for request in REQUESTS {
@@ -521,7 +521,7 @@ fn a_source_without_a_share_left_is_discarded_by_each_way() {
 }
 
 #[test]
-fn a_reply_without_room_uses_no_share() {
+fn a_reply_without_a_buffer_is_not_charged() {
     let engine = listed();
     // Enough for each reply once, but not for a hundred.
     engine.set_udp_rates(0, 500);
@@ -541,7 +541,7 @@ fn a_reply_without_room_uses_no_share() {
 }
 
 #[test]
-fn each_way_charges_the_bytes_that_it_sends() {
+fn each_form_of_reply_charges_the_bytes_that_it_sends() {
     const RATE: u32 = 1400;
     for request in [
         "get nothing\r\n",

@@ -471,7 +471,7 @@ fn evictions_are_lines_with_what_the_item_was() {
 }
 
 #[test]
-fn watch_says_what_memcached_says() {
+fn watch_gets_memcached_s_replies() {
     let engine = engine();
     for (line, said) in [
         ("watch\r\n", "OK\r\n"),
@@ -502,7 +502,7 @@ fn watch_says_what_memcached_says() {
 }
 
 #[test]
-fn watch_alone_is_of_fetchers() {
+fn watch_without_arguments_logs_fetchers() {
     let engine = engine();
     let mut watcher = Watcher::new(&engine, "");
     play(&engine, b"set a 0 0 1\r\nx\r\n", WHOLE);
@@ -513,7 +513,7 @@ fn watch_alone_is_of_fetchers() {
 }
 
 #[test]
-fn the_twenty_first_watcher_is_told_that_there_are_too_many_and_goes_on() {
+fn the_twenty_first_watcher_is_refused_and_its_connection_continues() {
     let engine = engine();
     let mut all: Vec<_> = (0..20)
         .map(|_| Watcher::new(&engine, "evictions"))
@@ -541,7 +541,7 @@ fn stat(engine: &TestEngine, name: &str) -> usize {
 }
 
 #[test]
-fn a_slow_watcher_loses_lines_and_is_told_how_many() {
+fn a_slow_watcher_loses_lines_and_receives_their_number() {
     let engine = engine();
     let mut watcher = Watcher::new(&engine, "fetchers");
     let mut quick = Watcher::new(&engine, "fetchers");
@@ -577,7 +577,7 @@ fn a_slow_watcher_loses_lines_and_is_told_how_many() {
 }
 
 #[test]
-fn the_longest_key_is_told_whole() {
+fn the_longest_key_is_logged_completely() {
     let engine = engine();
     let mut watcher = Watcher::new(&engine, "mutations");
     let key = "#".repeat(250);
@@ -594,7 +594,7 @@ fn the_longest_key_is_told_whole() {
 }
 
 #[test]
-fn nothing_is_noted_while_nobody_watches_it() {
+fn no_event_is_logged_while_no_client_watches_its_kind() {
     let engine = engine();
     play(&engine, b"set a 0 0 1\r\nx\r\nget a\r\ndelete a\r\n", WHOLE);
     assert_eq!(stat(&engine, "log_worker_written"), 0);
@@ -626,7 +626,7 @@ fn who_may_not_administrate_may_not_watch() {
 
 /// memcached 1.6.38 tells so of the lookup that finds an item dead, which removes it there.
 #[test]
-fn a_lookup_tells_once_that_an_item_has_expired_or_was_flushed() {
+fn the_expiry_or_flush_of_an_item_is_logged_once() {
     let engine = engine();
     let mut watcher = Watcher::new(&engine, "fetchers");
     let line =

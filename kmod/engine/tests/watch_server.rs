@@ -51,7 +51,7 @@ impl Client {
 }
 
 #[test]
-fn each_kind_of_event_is_told() {
+fn each_kind_of_event_is_logged() {
     let process = Process::engine(&["--port", "0", "--memory-mb", "8", "--threads", "1"]);
     let server = process.address();
     let words = "fetchers mutations deletions evictions connevents proxyevents";

@@ -152,14 +152,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(bytes in proptest::collection::vec(any::<u8>(), 1..=DECODED_MAX)) {
+        fn decoding_reverses_encoding(bytes in proptest::collection::vec(any::<u8>(), 1..=DECODED_MAX)) {
             let text = encoded(&bytes);
             prop_assert_eq!(text.len(), encoded_len(bytes.len()));
             prop_assert_eq!(decoded(&text), Some(bytes));
         }
 
         #[test]
-        fn any_bytes(text: Vec<u8>) {
+        fn the_decoder_accepts_any_bytes_without_a_panic(text: Vec<u8>) {
             let _ = decoded(&text);
         }
     }

@@ -462,7 +462,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line(line: Vec<u8>) {
+        fn any_line_is_parsed_without_a_panic(line: Vec<u8>) {
             if let Ok(command) = Command::parse(Tokens::new(&line)) {
                 prop_assert!(!command.key().is_empty());
             }

@@ -335,7 +335,7 @@ mod tests {
         }
 
         #[test]
-        fn plain_numbers(token in "[0-9]{0,11}|[0-9 +-]{1,4}") {
+        fn plain_numbers_have_only_digits(token in "[0-9]{0,11}|[0-9 +-]{1,4}") {
             let plain = parse_plain(token.as_bytes());
             let digits = token.bytes().all(|byte| byte.is_ascii_digit());
             let want = (digits && token.len() <= 9).then(|| token.parse().ok()).flatten();
@@ -343,12 +343,12 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes(token: Vec<u8>) {
+        fn any_bytes_are_parsed_as_the_oracle_parses_them(token: Vec<u8>) {
             prop_assert_eq!(magnitude(&token), oracle(&token));
         }
 
         #[test]
-        fn round_trip(value: u64, shift in 0u32..64) {
+        fn parsing_reverses_formatting(value: u64, shift in 0u32..64) {
             let value = value >> shift;
             let decimal = Decimal::new(value);
             let text = value.to_string();

@@ -447,7 +447,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line(line: Vec<u8>) {
+        fn any_line_is_parsed_without_a_panic(line: Vec<u8>) {
             let _ = parse(&line);
         }
 

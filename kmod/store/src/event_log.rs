@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_was_overtaken_is_told_how_many_events_it_lost() {
+    fn an_overtaken_reader_gets_the_number_of_events_that_it_lost() {
         let (host, log) = log();
         let mut at = log.next();
         let all = 3 * EVENTS as u64 + 17;

@@ -56,7 +56,7 @@ fn get(store: &Store<Host>, key: &[u8]) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn stores_replaces_and_deletes() {
+fn an_item_is_stored_replaced_and_deleted() {
     let store = store(Config::default());
     assert_eq!(get(&store, b"a"), None);
     let first = set(&store, b"a", b"one");
@@ -158,7 +158,7 @@ fn a_verb_stores_only_if_its_condition_holds() {
 }
 
 #[test]
-fn numbers_go_up_and_down() {
+fn numbers_are_incremented_and_decremented() {
     let store = store(Config::default());
     let hash = store.hash(b"n");
     let arith = |decrement, by| {
@@ -304,7 +304,7 @@ fn a_full_store_evicts_and_goes_on() {
 }
 
 #[test]
-fn refuses_what_is_too_large() {
+fn an_item_that_is_too_large_is_refused() {
     let store = store(Config::default());
     let hash = store.hash(b"k");
     let fits = (1 << 20) - 60;
@@ -391,7 +391,7 @@ fn an_index_that_grows_loses_and_doubles_nothing() {
 /// A chain has at most nine buckets of seven entries, however many overflow buckets are spare: one more item replaces
 /// another.
 #[test]
-fn more_items_than_a_chain_holds_find_room() {
+fn an_item_more_than_a_chain_holds_replaces_another() {
     const LOW: u64 = (1 << 10) - 1;
     let store = store(Config {
         block: 4096,

@@ -206,7 +206,7 @@ mod tests {
 
         /// For arbitrary bytes it gives no reply, or the plan's.
         #[test]
-        fn any_bytes(
+        fn arbitrary_bytes_get_no_reply_or_the_plan_s(
             head in prop::sample::select(vec![
                 &b"\x12\x34\0\0\0\x01\0\0get "[..],
                 b"\x12\x34\x55\x66\0\x01\x77\x88get ",
