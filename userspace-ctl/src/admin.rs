@@ -6,11 +6,11 @@ use clap::ValueEnum;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum AdminAccess {
-    /// All of them, as with memcached
+    /// All clients, as with memcached
     Network,
-    /// Those on this host, over TCP
+    /// Clients on this host, over TCP
     Local,
-    /// None
+    /// No client
     Off,
 }
 
@@ -26,13 +26,13 @@ impl AdminAccess {
         found.map_or(hippos_abi::ADMIN_OFF, |(_, number, _)| *number)
     }
 
-    /// The number of that name.
+    /// The number of the setting of that name.
     pub(crate) fn numbered(name: &str) -> Option<u32> {
         let found = Self::ALL.iter().find(|(.., n)| *n == name);
         found.map(|(_, number, _)| *number)
     }
 
-    /// The name of a number of the module's.
+    /// The name of a number that the module returned.
     pub(crate) fn named(number: u32) -> Result<&'static str> {
         let found = Self::ALL.iter().find(|(_, n, _)| *n == number);
         let name = found.map(|(.., name)| *name);

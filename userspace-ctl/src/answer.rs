@@ -7,7 +7,7 @@ use crate::exit::Status;
 
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// Whole lines, or nothing.
+    /// Complete lines, or empty.
     pub(crate) text: String,
     pub(crate) json: Value,
     pub(crate) status: Status,
@@ -27,7 +27,7 @@ impl Answer {
         Self::new("", json!({"done": true}))
     }
 
-    /// All output is written already.
+    /// All output has been written already.
     pub(crate) fn silent() -> Self {
         Self::new("", Value::Null)
     }

@@ -10,7 +10,7 @@ use crate::admin::AdminAccess;
 use crate::configuration::FILE;
 use crate::exit::Status;
 
-/// Connections of a dump or a load: as many as keep a server of a few CPUs busy.
+/// Connections of a dump or a load: enough to keep a server with a few CPUs busy.
 pub(crate) const CONNECTIONS: u8 = 4;
 
 /// Shows and changes the state of a loaded Hippos, through /dev/hippos (root only).
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// keys, dump, load, exporter
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
-    /// Log in there with the first user:password line of this file
+    /// Authenticate there with the first user:password line of this file
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) auth_file: Option<PathBuf>,
     #[command(subcommand)]
@@ -35,12 +35,12 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// The whole command line, with what a derive can't express.
+    /// The whole command line, with the parts that a derive macro cannot express.
     pub(crate) fn line() -> clap::Command {
         Self::command().after_help(Status::help())
     }
 
-    /// Those of this process; ends it when they are wrong.
+    /// Parses the arguments of this process; ends it if they are wrong.
     pub(crate) fn of_process() -> Self {
         let matches = Self::line().get_matches();
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
@@ -51,21 +51,21 @@ impl Arguments {
 pub(crate) enum Command {
     /// Loads the module with the settings of the configuration file, and attaches XDP
     #[command(
-        after_help = "Waits for the interfaces that the file names. Until all of the file is in \
-force no client is served that may not be. An error leaves the module unloaded. When the file names a \
-dump (warm.file) it is loaded at last, while clients are served; a failure is reported, and the cache \
-stays as it is."
+        after_help = "Waits for the interfaces that the file names. Until the whole file is in force, no \
+client is served that the file does not allow. An error leaves the module unloaded. If the file names a dump \
+(warm.file), it is loaded last, while clients are served; a failure is reported, and the module serves \
+nevertheless."
     )]
     Start {
         /// The configuration file
         #[arg(default_value = FILE)]
         file: PathBuf,
     },
-    /// Takes the XDP program off all interfaces, then the module out of the kernel
+    /// Detaches the XDP program from all interfaces, then unloads the module
     #[command(
         visible_alias = "unload",
-        after_help = "When the file names one for it (warm.file), all items are dumped before; start \
-loads them. A dump that fails is reported, and the module is unloaded."
+        after_help = "If the file names a dump (warm.file), all items are dumped first; start \
+loads them. If the dump fails, that is reported, and the module is unloaded nevertheless."
     )]
     Stop {
         /// The configuration file
@@ -75,9 +75,9 @@ loads them. A dump that fails is reported, and the module is unloaded."
         #[arg(long)]
         no_dump: bool,
     },
-    /// Puts the configuration file in force, and reports what needs a restart
+    /// Puts the configuration file into force, and reports what needs a restart
     #[command(
-        after_help = "What the file does not name goes back to its default. The file of users \
+        after_help = "Settings that the file does not name return to their defaults. The file of users \
 is read again."
     )]
     Reload {
@@ -94,7 +94,7 @@ is read again."
         #[arg(default_value = FILE)]
         file: PathBuf,
     },
-    /// Prints the differences between a configuration file and what is in force
+    /// Prints the differences between a configuration file and the configuration in force
     Diff {
         /// The configuration file
         #[arg(default_value = FILE)]
@@ -114,56 +114,56 @@ not get what they ask for).\n\nExamples:\n  hippos-ctl status\n  hippos-ctl stat
 where its program is attached: hippos-ctl xdp status. While a receive path is closed the UDP socket serves its requests."
     )]
     Status,
-    /// Prints the server's statistics, the names as memcached's `stats` has them
+    /// Prints the server's statistics, with the names of memcached's `stats`
     #[command(
         after_help = "Examples:\n  hippos-ctl stats\n  hippos-ctl stats slabs\n  \
 hippos-ctl stats --json | jq .get_hits\n  hippos-ctl stats --watch 2 --rates"
     )]
     Stats {
-        /// Which statistics; reset sets those to 0 that count
+        /// Which statistics; reset sets all counters to 0
         #[arg(value_enum, default_value = "general")]
         section: SectionName,
-        /// Of detail: begin or end counting by the keys' prefixes
+        /// For detail: start or stop counting by key prefix
         #[arg(value_enum)]
         switch: Option<Switch>,
-        /// Print them again every so many seconds
+        /// Print them again every SECONDS seconds
         #[arg(long, value_name = "SECONDS",
             value_parser = clap::value_parser!(u32).range(1..=86400))]
         watch: Option<u32>,
-        /// Print what grew, a second (with --watch; every second without)
+        /// Print the increase per second (with --watch; every second without)
         #[arg(long)]
         rates: bool,
     },
     /// Shows live rates: by receive path, CPU, slab class and connection, with refusals and warnings
     #[command(
-        after_help = "Keys: q ends it, s changes the order of rows (by rate, by size or idle time, by \
+        after_help = "Keys: q quits, s changes the order of rows (by rate, by size or idle time, by \
 number or address), p pauses, + and - double and halve the interval.\n\nXDP, PRE_ROUTING and the UDP \
-socket count datagrams, TCP commands. Of connections, bytes are counted as TCP acknowledges them.\n\n\
+socket count datagrams, TCP commands. The bytes of connections are counted as TCP acknowledges them.\n\n\
 Examples:\n  hippos-ctl top --interval 5\n  hippos-ctl top --once\n  hippos-ctl top --json | jq .gets"
     )]
     Top(Top),
-    /// Shows how long requests take and wait, by receive path; begins and ends measuring that
+    /// Shows how long requests take and wait, by receive path; starts and stops measuring latency
     #[command(
         after_help = "XDP, PRE_ROUTING (prerouting) and the UDP socket (udp) count datagrams, TCP \
-commands; those that were served together have the time of all. service is from where the receive path begins to \
-the reply, queue what a datagram or a connection waited before, from the kernel's time stamp. A percentile \
-is at most a quarter more than the time was. While nothing is measured receive paths pay a no-op for it; latency = true in the \
+commands; commands that were served together each count the time of all. service is the time from the start of the receive path to \
+the reply, queue the time that a datagram or a connection waited before, since the kernel's time stamp. A percentile \
+is at most a quarter too high. While latency is not measured, it costs the receive paths a no-op; latency = true in the \
 configuration file measures from the start.\n\nExamples:\n  hippos-ctl latency on\n  hippos-ctl latency\n  \
 hippos-ctl latency --watch 5\n  hippos-ctl latency off"
     )]
     Latency {
-        /// Begin or end measuring; what was measured stays
+        /// Start or stop measuring; the results so far stay
         #[arg(value_enum)]
         switch: Option<Switch>,
-        /// Forget what was measured
+        /// Reset the results
         #[arg(long)]
         reset: bool,
-        /// Print every so many seconds what was measured in them
+        /// Print the results of each interval of SECONDS seconds
         #[arg(long, value_name = "SECONDS",
             value_parser = clap::value_parser!(u32).range(1..=86400))]
         watch: Option<u32>,
     },
-    /// Lists the open sockets, the idlest first, or closes connections
+    /// Lists the open sockets, the longest idle first, or closes connections
     #[command(
         after_help = "Examples:\n  hippos-ctl conns\n  hippos-ctl conns kill 10.0.0.7\n  \
 hippos-ctl conns kill [fd00::1]:40312\n  hippos-ctl conns kill --idle 3600"
@@ -172,52 +172,52 @@ hippos-ctl conns kill [fd00::1]:40312\n  hippos-ctl conns kill --idle 3600"
         #[command(subcommand)]
         action: Option<Conns>,
     },
-    /// Shows which sizes of items have the memory, a bar each
+    /// Shows how much memory each item size uses, with a bar for each slab class
     Slabs,
     /// Lists the keys that begin with a prefix
     #[command(
         after_help = "Dumps all items over TCP, from this host (lru_crawler metadump), which \
-takes its time with many. With --json an object a line. A module whose clients log in wants --auth-file.\n\n\
+takes long with many items. With --json, one object per line. If clients have to authenticate, --auth-file is needed.\n\n\
 Example:\n  hippos-ctl keys user: --most 10"
     )]
     Keys {
-        /// What they begin with; without it, all
+        /// The prefix; without it, all keys are listed
         #[arg(default_value = "")]
         prefix: String,
-        /// Print no more than so many; all are counted
+        /// Print at most COUNT keys; all are counted
         #[arg(long, default_value_t = 1000, value_name = "COUNT")]
         most: u64,
     },
     /// Writes all items into a file, from which load stores them again
     #[command(
-        after_help = "Asks over TCP, from this host, while clients are served. The file is made as \
-FILE.partial and has its name when it is complete; the one of before stays until then. An item that is \
-changed meanwhile is there as it was when it was read, or is missed. With - for FILE the dump goes to standard output. \
-A module whose clients log in wants --auth-file.\n\nExamples:\n  \
+        after_help = "Reads over TCP, from this host, while clients are served. The dump is written to \
+FILE.partial, which is renamed to FILE when it is complete; until then an earlier FILE stays. An item that is \
+changed meanwhile is dumped as it was when it was read, or is missed. With - for FILE the dump goes to standard output. \
+If clients have to authenticate, --auth-file is needed.\n\nExamples:\n  \
 hippos-ctl dump /var/lib/hippos/cache.dump\n  \
 hippos-ctl --server 10.0.0.5:11211 dump - | hippos-ctl load -"
     )]
     Dump(Dump),
     /// Stores the items of a file that dump wrote
     #[command(
-        after_help = "The file is read to its end first: one that is damaged or not complete changes \
-nothing, unless --salvage is given. What remains of times to live is reckoned from the dump on. - for FILE \
-is standard input, of which all is stored that comes before damage.\n\nExamples:\n  \
+        after_help = "The file is read to its end first: a damaged or incomplete file changes \
+nothing, unless --salvage is given. Times to live continue from the time of the dump. With - for FILE \
+standard input is read, and all items before any damage are stored.\n\nExamples:\n  \
 hippos-ctl load /var/lib/hippos/cache.dump\n  \
 hippos-ctl --server 10.0.0.5:11211 load cache.dump --mode set"
     )]
     Load(Load),
-    /// Forgets every item, as memcached's flush_all does
+    /// Removes all items, like memcached's flush_all
     Flush {
-        /// Seconds to wait before, at most 30 days
+        /// Delay in seconds, at most 30 days
         #[arg(long, default_value_t = 0, value_name = "SECONDS",
             value_parser = clap::value_parser!(u32).range(..=i64::from(hippos_abi::FLUSH_DELAY_MAX)))]
         delay: u32,
     },
-    /// Shows or changes the networks that are served: networks like 10.0.0.0/8, any, or default
+    /// Shows or changes the allow list: networks like 10.0.0.0/8, any, or default
     #[command(after_help = "Examples:\n  hippos-ctl allow list\n  \
 hippos-ctl allow set default,192.0.2.0/24\n  hippos-ctl allow remove 169.254.0.0/16\n\n\
-`default` is loopback, private and link-local networks. Connections that are open stay open.")]
+`default` is loopback, private and link-local networks. Open connections stay open.")]
     Allow {
         #[command(subcommand)]
         change: Allow,
@@ -229,14 +229,14 @@ flush_all, cache_memlimit, slabs, lru, lru_crawler, verbosity, stats reset, stat
 cachedump and the like, in the text and the binary protocol. hippos-ctl itself is never refused."
     )]
     Admin {
-        /// Which clients; without it the setting is shown
+        /// Which clients; without it, the setting is shown
         #[arg(value_enum)]
         who: Option<AdminAccess>,
     },
-    /// Has clients log in over TCP with memcached's text authentication; refuses UDP meanwhile
+    /// Requires clients to authenticate over TCP with memcached's text authentication; refuses UDP meanwhile
     #[command(
         after_help = "Examples:\n  hippos-ctl auth set /etc/hippos/users\n  hippos-ctl auth off\n\n\
-The file has lines like user:password, as memcached's -Y takes it. Connections that are open stay open."
+The file has lines like user:password, as for memcached's -Y. Open connections stay open."
     )]
     Auth {
         #[command(subcommand)]
@@ -248,18 +248,18 @@ The file has lines like user:password, as memcached's -Y takes it. Connections t
     /// Shows or sets the memory limit; a lower one is reached by evicting
     #[command(after_help = "Example:\n  hippos-ctl memory 512")]
     Memory {
-        /// MiB, at least 8; without it the limit is shown
+        /// MiB, at least 8; without it, the limit is shown
         #[arg(value_name = "MIB")]
         mib: Option<u64>,
     },
-    /// Checks for what makes the cache slow or wrong: each finding with its remedy
+    /// Checks for conditions that make the cache slow or faulty, and names a remedy for each
     #[command(
-        after_help = "Looks at the module's version and refusals, memory, closed receive \
+        after_help = "Checks the module's version and refusals, memory, closed receive \
 paths of UDP, each card's queues, interrupts and XDP, bridges, rp_filter, conntrack, and the CPUs' frequency and idle \
 states. Ends with status 6 when something is broken or slow."
     )]
     Doctor,
-    /// Looks for mistakes in the module itself, with a module for the debug kernel
+    /// Looks for bugs in the module itself, with a module for the debug kernel
     Debug {
         #[command(subcommand)]
         action: DebugAction,
@@ -271,7 +271,7 @@ states. Ends with status 6 when something is broken or slow."
 hippos-ctl exporter --listen 10.0.0.5:9150"
     )]
     Exporter {
-        /// Where to listen
+        /// The address and port to listen on
         #[arg(long, default_value = "127.0.0.1:9150", value_name = "ADDRESS:PORT")]
         listen: String,
     },
@@ -287,10 +287,10 @@ hippos-ctl exporter --listen 10.0.0.5:9150"
     /// Writes the man pages into a folder
     #[command(after_help = "Example:\n  hippos-ctl man /usr/local/share/man/man1")]
     Man {
-        /// The folder; made if it is not there
+        /// The folder; created if it does not exist
         folder: PathBuf,
     },
-    /// Answers GETs before the kernel makes packets of frames (XDP)
+    /// Answers GETs before the kernel makes packets from frames (XDP)
     #[command(
         after_help = "Examples:\n  hippos-ctl xdp attach --dev eth0\n  hippos-ctl xdp status\n  \
 hippos-ctl xdp detach --dev eth0\n\nThe program stays until it is detached, whatever becomes of this \
@@ -324,8 +324,8 @@ fn interval(text: &str) -> Result<f64, String> {
 pub(crate) enum Conns {
     /// Closes the TCP connections that meet all given conditions, and prints their number
     #[command(
-        after_help = "The client gets what is sent already, then the end of the connection. Nothing \
-keeps it from connecting again: hippos-ctl allow does."
+        after_help = "The client receives the bytes already sent, then the end of the connection. It can \
+connect again, unless hippos-ctl allow excludes it."
     )]
     Kill(Kill),
 }
@@ -333,10 +333,10 @@ keeps it from connecting again: hippos-ctl allow does."
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = true)]
 pub(crate) struct Kill {
-    /// Those of this client: an address, or an address and a port
+    /// Only connections of this client: an address, or an address and a port
     #[arg(value_name = "ADDRESS[:PORT]", value_parser = crate::conns::peer)]
     pub(crate) peer: Option<(std::net::IpAddr, u16)>,
-    /// Those without a command for so many seconds
+    /// Only connections without a command for SECONDS seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle: Option<u32>,
 }
@@ -351,7 +351,7 @@ pub(crate) enum Switch {
 pub(crate) struct Dump {
     /// The file
     pub(crate) file: PathBuf,
-    /// Go on with FILE.partial of a dump that was interrupted; items that it has are not read again
+    /// Continue FILE.partial of an interrupted dump; the items in it are not read again
     #[arg(long)]
     pub(crate) resume: bool,
     /// How many connections read values, 1 to 64
@@ -367,13 +367,13 @@ pub(crate) struct Dump {
 pub(crate) struct Load {
     /// The file
     pub(crate) file: PathBuf,
-    /// Which value stays where the cache has the key already
+    /// Which value to keep if the cache already has the key
     #[arg(long, value_enum, default_value = "add")]
     pub(crate) mode: crate::dump::Mode,
-    /// Begin with this block: the one that an interrupted load reported
+    /// Start with this block: the one that an interrupted load reported
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     pub(crate) from_block: u64,
-    /// Load the whole blocks of a file that is damaged or not complete, up to the damage
+    /// Load the complete blocks of a damaged or incomplete file, up to the damage
     #[arg(long)]
     pub(crate) salvage: bool,
     /// How many connections store, 1 to 64
@@ -389,7 +389,7 @@ pub(crate) struct Load {
 pub(crate) enum Config {
     /// Prints it as a configuration file
     Show,
-    /// Writes it; the file as it was is kept beside it, with .old behind its name
+    /// Writes it; the previous file is kept with .old appended to its name
     Save {
         /// The configuration file
         #[arg(default_value = FILE)]
@@ -401,21 +401,21 @@ pub(crate) enum Config {
 pub(crate) enum Allow {
     /// Prints the networks
     List,
-    /// Replaces all of them
+    /// Replaces the list
     Set { networks: String },
-    /// Adds to them
+    /// Adds to the list
     Add { networks: String },
-    /// Takes from them
+    /// Removes from the list
     Remove { networks: String },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Auth {
-    /// Shows whether clients have to log in
+    /// Shows whether clients have to authenticate
     Status,
-    /// Only users of the file may log in
+    /// Only users in the file may authenticate
     Set { file: PathBuf },
-    /// No client has to log in
+    /// Authentication is not required
     Off,
 }
 
@@ -432,7 +432,7 @@ pub(crate) struct Limits {
     /// Reply bytes a second for each source outside private networks; 0 is no limit
     #[arg(long, value_name = "BYTES")]
     pub(crate) udp_rate: Option<u32>,
-    /// The same for those within
+    /// The same for sources inside private networks
     #[arg(long, value_name = "BYTES")]
     pub(crate) udp_private_rate: Option<u32>,
 }
@@ -441,40 +441,40 @@ pub(crate) struct Limits {
 pub(crate) enum DebugAction {
     /// Compares the store's lists and counts with its memory
     #[command(
-        after_help = "Only while no client writes: what changes meanwhile looks like a mistake. \
-Ends with status 6 when something is wrong, and with 5 when the module is not one for the debug kernel."
+        after_help = "Only while no client writes: a concurrent change looks like a bug. \
+Ends with status 6 if an inconsistency is found, and with 5 if the module is not one for the debug kernel."
     )]
     Verify,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Xdp {
-    /// Puts the program on an interface
+    /// Attaches the program to an interface
     Attach {
         /// The interface, for example eth0
         #[arg(long, value_name = "INTERFACE")]
         dev: String,
-        /// In the driver, behind it, or in the driver where that is possible
+        /// In the driver, after it, or in the driver if possible
         #[arg(long, value_enum, default_value = "auto")]
         mode: Mode,
     },
-    /// Takes the program off an interface
+    /// Detaches the program from an interface
     Detach {
         /// The interface
         #[arg(long, value_name = "INTERFACE")]
         dev: String,
     },
-    /// Lists the interfaces with the program, and how it runs there
+    /// Lists the interfaces with the program, and its mode on each
     Status,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Native on a card whose driver can, else generic
+    /// Native on a network card whose driver supports it, otherwise generic
     Auto,
     /// In the driver, before there is an sk_buff
     Native,
-    /// Behind any driver; slower than native
+    /// After any driver; slower than native
     Generic,
 }
 
@@ -486,11 +486,11 @@ pub(crate) enum SectionName {
     Slabs,
     Conns,
     Reset,
-    /// Why datagrams were left to the UDP socket
+    /// Why datagrams passed to the UDP socket
     Pass,
-    /// Sizes of items, as memcached has them: not counted
+    /// Sizes of items, as in memcached: not counted
     Sizes,
-    /// Gets, hits, sets and deletes by the keys' prefixes
+    /// Gets, hits, sets and deletes by key prefix
     Detail,
     /// Commands that each CPU served
     Cpus,
@@ -533,7 +533,7 @@ mod tests {
         }
     }
 
-    /// The message of a command line that is refused.
+    /// The error message for an invalid command line.
     fn refused(line: &str) -> String {
         let words = ["hippos-ctl"].into_iter().chain(line.split(' '));
         Arguments::try_parse_from(words)

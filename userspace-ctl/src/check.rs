@@ -42,7 +42,7 @@ pub(crate) fn check(system: &System, file: &Path) -> Result<Answer> {
     Ok(Answer::new(text, json).ending(Status::found(is_wrong)))
 }
 
-/// Whether this machine has the memory.
+/// Checks that this machine has enough memory.
 fn memory(system: &System, configuration: &Configuration) -> Option<Finding> {
     let most = system.cache_most()? >> 20;
     let wanted = number(configuration, "memory_mb");
@@ -54,7 +54,7 @@ fn memory(system: &System, configuration: &Configuration) -> Option<Finding> {
     })
 }
 
-/// What modprobe's files have for the module.
+/// The module's options in modprobe's files, and errors in them.
 fn modprobe(system: &System) -> Vec<(String, Finding)> {
     let mut found = Vec::new();
     for (file, line, option) in system.modprobe_options() {

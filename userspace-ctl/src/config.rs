@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `config` and `diff`: the configuration in force, as a file and beside one.
+//! `config` and `diff`: the configuration in force, printed as a file or compared with one.
 
 use std::fs;
 use std::io::{ErrorKind, Write};
@@ -14,7 +14,7 @@ use crate::exit::Status;
 use crate::in_force::InForce;
 use crate::{keys, reload};
 
-/// Prints what is in force.
+/// Prints the configuration in force.
 pub(crate) fn show(in_force: &InForce) -> Answer {
     let configuration = &in_force.configuration;
     let mut text = String::new();
@@ -35,8 +35,8 @@ pub(crate) fn show(in_force: &InForce) -> Answer {
     Answer::new(text, Value::Object(json))
 }
 
-/// Writes what is in force to `file`. What the module does not know is kept from the file as it
-/// was, which is kept beside it.
+/// Writes the configuration in force to `file`. Values that the module does not have are taken from the previous file,
+/// which is kept beside it.
 pub(crate) fn save(in_force: &InForce, file: &Path) -> Result<Answer> {
     let old = match Configuration::check(file) {
         Ok((old, _)) => old,
@@ -61,7 +61,7 @@ pub(crate) fn save(in_force: &InForce, file: &Path) -> Result<Answer> {
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    // Whole or not at all, also when the power goes.
+    // Written atomically, also if the power fails.
     let fresh = beside(".new");
     let written = fs::File::create(&fresh).and_then(|mut out| {
         out.write_all(new.to_toml().as_bytes())?;
@@ -76,7 +76,7 @@ pub(crate) fn save(in_force: &InForce, file: &Path) -> Result<Answer> {
     Ok(Answer::new(text, json!({"file": file})))
 }
 
-/// What to write, and what to warn of.
+/// The configuration to write, and a warning.
 fn to_save(in_force: &InForce, old: &Configuration) -> (Configuration, Option<String>) {
     let mut new = in_force.configuration.clone();
     for key in keys::all().filter(|key| keys::is_of_loading(key)) {
@@ -98,7 +98,7 @@ fn to_save(in_force: &InForce, old: &Configuration) -> (Configuration, Option<St
     (new, warning)
 }
 
-/// Prints what a start by the file would change.
+/// Prints what a start with the file would change.
 pub(crate) fn diff(in_force: &InForce, wanted: &Configuration) -> Answer {
     let differences = in_force.differences(wanted);
     let mut text = String::new();

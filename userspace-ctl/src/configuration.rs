@@ -16,25 +16,25 @@ use toml::Spanned;
 use crate::exit::end;
 use crate::{credentials, keys, networks};
 
-/// Its default path.
+/// The default path.
 pub(crate) const FILE: &str = "/etc/hippos/hippos.toml";
 /// The longest name of an interface (`IFNAMSIZ`, without the zero).
 const INTERFACE_MOST: usize = 15;
 
-/// A file's values, and defaults for those that it does not set.
+/// The values in a file, and defaults for those that it does not set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Configuration {
-    /// By the key's name, each as [`keys::canonical`] has it.
+    /// By key name, each in the form of [`keys::canonical`].
     values: BTreeMap<&'static str, String>,
 }
 
-/// What is wrong, or may be, and where.
+/// An error or a warning about a file, and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// Both from 1; 0 when it is about the file as a whole.
+    /// Line and column, both from 1; 0 if the finding is about the whole file.
     pub(crate) line: usize,
     pub(crate) column: usize,
-    /// The configuration is used in spite of it.
+    /// Only a warning: the configuration is used nevertheless.
     pub(crate) is_warning: bool,
     pub(crate) what: String,
 }
@@ -53,11 +53,11 @@ impl fmt::Display for Finding {
 }
 
 impl Configuration {
-    /// Reads a file, and the one of users that it names.
+    /// Reads a file, and the file of users that it names.
     ///
     /// # Errors
     ///
-    /// It can't be read, or something in it is wrong; all of that is reported.
+    /// A file cannot be read or has errors, which are all reported.
     pub(crate) fn read(file: &Path) -> Result<Self> {
         let (configuration, findings) = Self::check(file)?;
         let mut wrong = String::new();
@@ -74,7 +74,7 @@ impl Configuration {
         Ok(configuration)
     }
 
-    /// The same, with all findings.
+    /// Like `read`, but returns all findings.
     pub(crate) fn check(file: &Path) -> Result<(Self, Vec<Finding>)> {
         let text =
             fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
@@ -104,7 +104,7 @@ impl Configuration {
         Ok((configuration, findings))
     }
 
-    /// Takes the text of a file, and returns its errors in the order of the lines.
+    /// Parses the text of a file, and returns its errors in the order of their lines.
     pub(crate) fn parse(text: &str) -> (Self, Vec<Finding>) {
         let mut reader = Reader {
             text,
@@ -132,7 +132,7 @@ impl Configuration {
         (Self { values }, findings)
     }
 
-    /// What is in force for a key, as [`keys::canonical`] has it.
+    /// The value of a key, or its default, in the form of [`keys::canonical`].
     pub(crate) fn get(&self, key: &'static Parameter) -> String {
         match self.values.get(key.name) {
             Some(value) => value.clone(),
@@ -145,14 +145,14 @@ impl Configuration {
         self.values.insert(key.name, value);
     }
 
-    /// The words of a key that has several.
+    /// The items of a key whose value is a list.
     pub(crate) fn list(&self, key: &'static Parameter) -> Vec<String> {
         let value = self.get(key);
         let words = value.split(',').filter(|word| !word.is_empty());
         words.map(str::to_owned).collect()
     }
 
-    /// The parameters that the file names, as insmod takes them.
+    /// The parameters that the file sets, in the form that insmod takes.
     pub(crate) fn parameters(&self) -> Vec<String> {
         let given = keys::all().filter(|key| keys::is_parameter(key));
         given
@@ -160,7 +160,7 @@ impl Configuration {
             .collect()
     }
 
-    /// As a file, with a comment for each key; those at their defaults are comments themselves.
+    /// Formats it as a file, with a comment for each key; keys with their default values are commented out.
     pub(crate) fn to_toml(&self) -> String {
         let mut out = String::from("# hippos-ctl check, diff, start and reload read this file.\n");
         let mut table = "";
@@ -184,7 +184,7 @@ impl Configuration {
     }
 }
 
-/// A value as TOML writes it.
+/// A value in TOML's notation.
 fn literal(key: &Parameter, value: &str) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     match key.kind {
@@ -200,7 +200,7 @@ fn literal(key: &Parameter, value: &str) -> String {
 
 struct Reader<'t> {
     text: &'t str,
-    /// With the place of each value.
+    /// With the position of each value.
     values: BTreeMap<&'static str, (String, Range<usize>)>,
     findings: Vec<Finding>,
 }
@@ -240,7 +240,7 @@ impl Reader<'_> {
     fn unknown(&mut self, span: Range<usize>, name: &str) {
         let tables = keys::all().filter_map(|key| Some(key.name.split_once('.')?.0));
         let names = keys::all().map(|key| key.name).chain(tables);
-        // The right name in the wrong table is the likeliest.
+        // Most likely the key has the right name but is in the wrong table.
         let last = name.rsplit('.').next().unwrap_or(name);
         let elsewhere = keys::all()
             .map(|key| key.name)
@@ -311,7 +311,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What is right by itself, but not together.
+    /// Checks values that are valid by themselves but may contradict each other.
     fn check_together(&mut self) {
         let get = |name: &str| {
             let key = keys::find(name);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `conns`: the open sockets, a line each; and closing connections.
+//! `conns`: the open sockets, one line each; and closing connections.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ use crate::arguments::Kill;
 use crate::device::Device;
 use crate::stats::Stats;
 
-/// The columns: their titles and the statistics behind the socket's number.
+/// The columns: their titles, and the statistic's name after the socket's number.
 const COLUMNS: [(&str, &str); 4] = [
     ("peer", "addr"),
     ("here", "listen_addr"),
@@ -22,7 +22,7 @@ const COLUMNS: [(&str, &str); 4] = [
     ("idle s", "secs_since_last_cmd"),
 ];
 
-/// A line for each socket, those that wait longest first.
+/// One line for each socket, the longest idle first.
 pub(crate) fn conns(stats: &Stats) -> Answer {
     let mut sockets: BTreeMap<u64, BTreeMap<&str, &str>> = BTreeMap::new();
     for (name, value) in stats.iter() {
@@ -70,11 +70,11 @@ pub(crate) fn conns(stats: &Stats) -> Answer {
     Answer::new(text, json.collect())
 }
 
-/// A client of the command line: its address, and its port or 0.
+/// Parses a client on the command line: its address, and its port or 0.
 ///
 /// # Errors
 ///
-/// The text is neither an address nor an address and a port.
+/// The text is neither an address nor an address with a port.
 pub(crate) fn peer(text: &str) -> Result<(IpAddr, u16), String> {
     if let Ok(peer) = text.parse::<SocketAddr>() {
         return Ok((peer.ip(), peer.port()));
@@ -88,7 +88,7 @@ pub(crate) fn peer(text: &str) -> Result<(IpAddr, u16), String> {
         .map_err(|_| "must be an address like 10.0.0.7, 10.0.0.7:40312 or [fd00::1]:40312".into())
 }
 
-/// Closes connections, and prints how many.
+/// Closes connections, and prints their number.
 pub(crate) fn kill(device: &Device, given: &Kill) -> Result<Answer> {
     let (address, port) = given.peer.map_or(([0; 16], 0), |(address, port)| {
         let address = match address {

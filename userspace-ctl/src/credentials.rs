@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Files of who may log in, checked before the module sees them.
+//! Files of users, checked before they are sent to the module.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{bail, ensure, Result};
 
-/// The most bytes that the module has room for.
+/// The most bytes that the module accepts.
 const MOST: usize = hippos_abi::CREDENTIALS_MAX as usize;
-/// Colons of a line of passwd(5).
+/// The number of colons in a line of passwd(5).
 const PASSWD: usize = 6;
-/// Bytes of a name and a password that a client can send.
+/// The most bytes of a name and a password that a client can send.
 const LINE_MOST: usize = 1024;
 
-/// Checks the lines of a file: each is a name, a colon and a
-/// password. The error does not contain passwords.
+/// Checks the lines of a file, each of which is a name, a colon and a password. The error does not contain passwords.
 pub(crate) fn check(bytes: &[u8]) -> Result<()> {
     ensure!(
         bytes.len() <= MOST,

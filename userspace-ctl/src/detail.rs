@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `stats detail`: the lines like `PREFIX user get 1 hit 1 set 0 del 0`.
+//! `stats detail`: lines like `PREFIX user get 1 hit 1 set 0 del 0`.
 
 use serde_json::{Map, Value};
 
 use crate::answer::Answer;
 
-/// A line for each prefix, and an object of objects.
+/// One line for each prefix, and a JSON object of objects.
 pub(crate) fn detail(text: &str) -> Answer {
     let mut json = Map::new();
     let mut shown = String::new();

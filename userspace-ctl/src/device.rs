@@ -16,17 +16,17 @@ use std::path::Path;
 
 use crate::exit::end;
 
-/// Makes a call; gives what the module wrote, also when it failed.
+/// Makes a call; returns what the module wrote, even if the call failed.
 ///
 /// # Safety
 ///
-/// The input's address and length, if it has them, are those of a buffer that lives across the
-/// call, is not otherwise used meanwhile, and may be written when the output is a [`Text`].
+/// The input's address and length, if it has them, are those of a buffer that is valid during the call, is not used
+/// otherwise meanwhile, and may be written if the output is a [`Text`].
 unsafe fn ioctl<R: Request>(file: &File, input: &R::In) -> (nix::Result<()>, R::Out) {
     let mut argument = [0u8; ARGUMENT_MAX];
     argument[..R::In::SIZE].copy_from_slice(input.encode().as_ref());
-    // SAFETY: the module reads and writes as many bytes there as the number has for size, which
-    // are no more than `ARGUMENT_MAX`; the rest is the caller's promise.
+    // SAFETY: the module reads and writes as many bytes there as the size in the number, which is at most
+    // `ARGUMENT_MAX`; the caller promises the rest.
     let result = unsafe {
         // The C library's type of the number.
         let number = R::NUMBER as nix::libc::Ioctl;
@@ -44,7 +44,7 @@ fn call<R: Request>(file: &File, input: &R::In) -> nix::Result<R::Out> {
     result.map(|()| output)
 }
 
-/// An open `/dev/hippos` of a module that speaks this tool's version.
+/// An open `/dev/hippos` of a module with this tool's version of the interface.
 #[derive(Debug)]
 pub(crate) struct Device {
     file: File,
@@ -52,7 +52,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Opens the device and checks that both sides speak the same version.
+    /// Opens the device and checks that both sides have the same version of the interface.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = match OpenOptions::new().read(true).write(true).open(path) {
             Ok(file) => file,
@@ -88,7 +88,7 @@ impl Device {
         Ok(Self { file, info })
     }
 
-    /// The module's description, as of opening the device.
+    /// The module's description, read when the device was opened.
     pub(crate) fn info(&self) -> &Info {
         &self.info
     }
@@ -103,17 +103,17 @@ impl Device {
         self.read::<ReadStats>(section as u32)
     }
 
-    /// The networks that are served, one a line.
+    /// The allow list, one network per line.
     pub(crate) fn sources(&self) -> Result<String> {
         self.read::<ReadSources>(0)
     }
 
-    /// What the comparison of the store with its memory gives, by a module for the debug kernel.
+    /// The result of comparing the store with its memory, from a module for the debug kernel.
     pub(crate) fn verify(&self) -> Result<String> {
         self.read::<ReadVerify>(0)
     }
 
-    /// The text that the module writes.
+    /// Reads a text that the module writes.
     fn read<R: Request<In = Text, Out = Text>>(&self, section: u32) -> Result<String> {
         let mut buffer = vec![0u8; 16 << 10];
         // The text may grow between two calls, so a few rounds are normal.
@@ -137,7 +137,7 @@ impl Device {
         bail!("the text grows faster than it can be read")
     }
 
-    /// Gives the module a text.
+    /// Sends a text to the module.
     fn write<R: Request<In = Input, Out = ()>>(
         &self,
         operation: u32,
@@ -153,7 +153,7 @@ impl Device {
         Ok(result)
     }
 
-    /// Changes which networks are served: `operation` is one of `hippos_abi`'s.
+    /// Changes the allow list: `operation` is one of `hippos_abi`'s.
     pub(crate) fn allow(&self, operation: u32, networks: &str) -> Result<()> {
         match self.write::<ChangeSources>(operation, networks.as_bytes())? {
             Ok(()) => Ok(()),
@@ -168,7 +168,7 @@ impl Device {
         }
     }
 
-    /// Sets the users: lines like `user:password`, or nothing.
+    /// Sets the users: lines like `user:password`, or none.
     pub(crate) fn set_credentials(&self, lines: &[u8]) -> Result<()> {
         match self.write::<SetCredentials>(0, lines)? {
             Ok(()) => Ok(()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `doctor`: what makes the cache slow or wrong on this machine, each with its remedy.
+//! `doctor`: conditions that make the cache slow or faulty on this machine, with a remedy for each.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use crate::stats::Stats;
 use crate::status::{cards, queues};
 use crate::system::{System, INTERFACES, PINS};
 
-/// A fault, and what to do.
+/// A fault and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Finding {
     /// The part that was checked.
@@ -28,7 +28,7 @@ enum Weight {
     Broken,
     /// It could be faster.
     Slow,
-    /// No fault, but worth knowing.
+    /// Not a fault, but useful to know.
     Note,
 }
 
@@ -42,17 +42,17 @@ impl Weight {
     }
 }
 
-/// What the module answered; the rest is in /sys and /proc.
+/// The module's state; everything else is in /sys and /proc.
 #[derive(Debug, Default)]
 pub(crate) struct Module {
-    /// Why the device did not answer.
+    /// Why the device could not be read.
     pub(crate) error: Option<String>,
-    /// The loaded module's version, and this tool's.
+    /// The versions of the loaded module and of this tool.
     pub(crate) version: Option<(String, String)>,
     pub(crate) general: Stats,
 }
 
-/// All findings, the gravest first.
+/// All findings, the most serious first.
 pub(crate) fn doctor(system: &System, module: &Module) -> Answer {
     let mut found = of_module(system, module);
     found.extend(of_memory(system, module));
@@ -215,7 +215,7 @@ fn of_card(system: &System, card: &str) -> Vec<Finding> {
     found
 }
 
-/// Where the interrupts of a card go: CPUs, as the kernel lists them.
+/// The CPUs that a network card's interrupts go to, in the kernel's notation.
 fn interrupts(system: &System, card: &str) -> Vec<String> {
     let numbers = system.names(&format!("{INTERFACES}/{card}/device/msi_irqs"));
     let affinity = |number: String| {
@@ -248,7 +248,7 @@ fn of_kernel(system: &System) -> Vec<Finding> {
         .collect();
     if governors.iter().any(|governor| governor == "powersave") {
         let driver = system.read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_driver");
-        // intel_pstate's powersave is what others call schedutil.
+        // intel_pstate's governor `powersave` corresponds to schedutil of other drivers.
         if !driver.is_some_and(|driver| driver.contains("pstate")) {
             let what = "the CPUs are kept at their lowest frequency (governor powersave)";
             let remedy = "cpupower frequency-set -g performance";
@@ -273,7 +273,7 @@ fn of_kernel(system: &System) -> Vec<Finding> {
     found
 }
 
-/// Microseconds that waking from the deepest idle state in use takes.
+/// The time that waking from the deepest enabled idle state takes, in microseconds.
 fn idle_latency(system: &System) -> u64 {
     const STATES: &str = "/sys/devices/system/cpu/cpu0/cpuidle";
     let latency = |state: String| {

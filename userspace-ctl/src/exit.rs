@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The statuses that `hippos-ctl` ends with, and errors that carry one.
+//! The exit statuses of `hippos-ctl`, and errors that carry one.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 
-/// How a command ended. The numbers are promised in the man page.
+/// The result of a command. The man page documents the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Status {
@@ -21,7 +21,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// Each with its meaning.
+    /// Each status with its meaning.
     pub(crate) const ALL: [(Status, &'static str); 7] = [
         (Status::Done, "success"),
         (Status::Failed, "it failed for another reason than those below"),
@@ -42,7 +42,7 @@ impl Status {
         ),
     ];
 
-    /// Of a command that looks for something.
+    /// The status of a command that looks for something.
     pub(crate) fn found(is_found: bool) -> Self {
         if is_found {
             Status::Found
@@ -51,7 +51,7 @@ impl Status {
         }
     }
 
-    /// What the statuses mean, for `--help` and the man page.
+    /// The meanings of the statuses, for `--help` and the man page.
     pub(crate) fn help() -> String {
         let mut text = String::from("Exit status (the reason is on standard error):\n");
         for (status, meaning) in Self::ALL {
@@ -60,7 +60,7 @@ impl Status {
         text
     }
 
-    /// The status of a command that ended with this error.
+    /// The status for this error.
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         if let Some(failure) = error.downcast_ref::<StatusError>() {
             return failure.status;
@@ -90,7 +90,7 @@ impl From<Status> for ExitCode {
     }
 }
 
-/// An error with the status that it ends the command with.
+/// An error with its exit status.
 #[derive(Debug)]
 pub(crate) struct StatusError {
     status: Status,
@@ -114,7 +114,7 @@ impl fmt::Display for StatusError {
 
 impl std::error::Error for StatusError {}
 
-/// Returns with an error that carries a status.
+/// Returns an error with a status.
 macro_rules! end {
     ($status:ident, $($message:tt)+) => {
         return Err($crate::exit::StatusError::new($crate::exit::Status::$status, format!($($message)+)).into())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `exporter`: metrics for Prometheus, and the status for a browser.
+//! `exporter`: metrics for Prometheus, and the status as a web page.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,9 +16,9 @@ use crate::source::Source;
 use crate::status::{self, Snapshot};
 use crate::system::System;
 
-/// How long a client may take for its request and for reading the reply.
+/// How long a client may take to send its request and to read the reply.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The most bytes of a request's head.
+/// The most bytes of a request's header.
 const HEAD_MOST: u64 = 8 << 10;
 /// The most clients at once.
 const CLIENTS_MOST: usize = 16;
@@ -33,7 +33,7 @@ pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
     let clients = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
-            // No descriptor is free: one will be.
+            // No file descriptor is free at the moment.
             thread::sleep(Duration::from_millis(100));
             continue;
         };
@@ -43,7 +43,7 @@ pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
         }
         let (source, clients) = (source.clone(), clients.clone());
         thread::spawn(move || {
-            // A client that closed its connection needs no report.
+            // A client that closed its connection is not an error.
             drop(answer(&source, stream));
             clients.fetch_sub(1, SeqCst);
         });
@@ -56,7 +56,7 @@ fn answer(source: &Source, mut stream: TcpStream) -> Result<()> {
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut head = BufReader::new((&stream).take(HEAD_MOST)).lines();
     let first = head.next().context("no request")??;
-    // To its end: closing with unread bytes would reset the connection.
+    // Read to its end: closing the socket with unread bytes would reset the connection.
     for line in head {
         if line?.is_empty() {
             break;
@@ -83,7 +83,7 @@ fn answer(source: &Source, mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// The server's statistics now; `is_up` is false for one that does not answer.
+/// The server's statistics now; `is_up` is false if it does not answer.
 pub(crate) fn scrape(source: &Source) -> Scrape {
     let all = || -> Result<Scrape> {
         Ok(Scrape {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The configuration that a loaded module works by: its parameters as they were given, and over
-//! them what was changed since.
+//! The configuration of a loaded module: the parameters that it was loaded with, and the changes made since.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,15 +16,15 @@ use crate::stats::Stats;
 use crate::system::{System, PINS};
 use crate::{keys, networks};
 
-/// What is in force, and what can be put in its place without a restart.
+/// The configuration in force, and what can be changed without a restart.
 #[derive(Clone, Debug)]
 pub(crate) struct InForce {
     pub(crate) configuration: Configuration,
-    /// Whether clients have to log in; who may can't be asked.
+    /// Whether clients have to authenticate; the module does not report the users.
     pub(crate) has_logins: bool,
-    /// The memory limits that the module takes, MiB.
+    /// The memory limits that the module accepts, in MiB.
     pub(crate) memory_mb: RangeInclusive<u64>,
-    /// The longest UDP reply that it has buffers for.
+    /// The longest UDP reply that the module has buffers for.
     pub(crate) udp_bytes_most: u64,
 }
 
@@ -33,7 +32,7 @@ impl InForce {
     pub(crate) fn ask(system: &System, device: &Device) -> Result<Self> {
         let mut configuration = Configuration::default();
         for key in keys::all().filter(|key| keys::is_parameter(key)) {
-            // A module older than a parameter works by its default.
+            // A module that is older than a parameter behaves like its default.
             if let Some(value) = system.parameter(key.name) {
                 let value = keys::canonical(key, &value).unwrap_or(value);
                 configuration.set(key, value);
@@ -75,23 +74,23 @@ impl InForce {
         })
     }
 
-    /// Whether a value can be put in force in the loaded module.
+    /// Whether a value can be put into force in the loaded module.
     fn is_live(&self, key: &Parameter, wanted: &str) -> bool {
         let number = wanted.parse().unwrap_or(u64::MAX);
         match key.name {
             "memory_mb" => self.memory_mb.contains(&number),
-            // A reply is bounded by what buffers were made for.
+            // A reply is bounded by the buffers that were allocated.
             "udp_bytes" => number <= self.udp_bytes_most,
             _ => LiveChange::of(key.name).is_some(),
         }
     }
 
-    /// What a start by `wanted` would change.
+    /// What a start with `wanted` would change.
     pub(crate) fn differences(&self, wanted: &Configuration) -> Vec<Difference> {
         let on = |on: bool| if on { "on" } else { "off" }.to_owned();
         let mut found = Vec::new();
         for key in keys::all() {
-            // A module that was loaded closed has been opened since.
+            // A module that was loaded with `closed=1` has been opened since.
             if keys::is_of_loading(key) || key.name == "closed" {
                 continue;
             }
@@ -127,7 +126,7 @@ pub(crate) struct Difference {
     pub(crate) key: &'static str,
     pub(crate) now: String,
     pub(crate) wanted: String,
-    /// It can be changed in the loaded module.
+    /// Whether it can be changed in the loaded module.
     pub(crate) is_live: bool,
 }
 
@@ -150,7 +149,7 @@ fn words(list: &str) -> BTreeSet<&str> {
     list.split(',').filter(|word| !word.is_empty()).collect()
 }
 
-/// Networks as a list; those of `default` by that name.
+/// Networks as a list, with `default` for the default ones.
 fn list(networks: &BTreeSet<String>) -> String {
     let default = networks::expand("default");
     let mut words = Vec::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `keys`: the keys that begin with a prefix, by a dump of all items.
+//! `keys`: the keys that begin with a prefix, from a dump of all items.
 
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::server::Server;
 
-/// Prints at most `most` keys; gives how many there are.
+/// Prints at most `most` keys; returns how many there are.
 pub(crate) fn keys(
     server: &mut Server,
     prefix: &[u8],
@@ -60,7 +60,7 @@ impl Item {
         };
         Some(Item {
             key: decoded(of("key")?.as_bytes()),
-            // -1 is: it does not expire.
+            // -1 means that it does not expire.
             expiry: of("exp").and_then(|at| at.parse().ok()),
             bytes: of("size")?.parse().ok()?,
             is_read: of("fetch") == Some("yes"),
@@ -68,7 +68,7 @@ impl Item {
     }
 }
 
-/// A key as it was before the dump's %XX.
+/// A key, decoded from the dump's %XX.
 pub(crate) fn decoded(mut rest: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(rest.len());
     while let [first, after @ ..] = rest {
@@ -88,7 +88,7 @@ pub(crate) fn decoded(mut rest: &[u8]) -> Vec<u8> {
     key
 }
 
-/// A key for a terminal: bytes that are no text as `\xNN`.
+/// A key for the terminal: bytes that are not text as `\xNN`.
 fn shown(key: &[u8]) -> String {
     let mut text = String::new();
     for chunk in key.utf8_chunks() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel's log: the module's lines during the load, and who changed what.
+//! The kernel's log: the module's messages during the load, and a record of changes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -11,11 +11,11 @@ const DEVICE: &str = "/dev/kmsg";
 /// The longest record (`PRINTK_MESSAGE_MAX`, linux/printk.h).
 const RECORD_MOST: usize = 8192;
 
-/// The log from a moment on.
+/// The log from a certain time on.
 pub(crate) struct Log(Option<File>);
 
 impl Log {
-    /// From now on. Without the right to read it, it has nothing.
+    /// The log from now on. Without permission to read it, it is empty.
     pub(crate) fn from_now() -> Self {
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -34,7 +34,7 @@ impl Log {
             match file.read(&mut record) {
                 Ok(0) => return lines,
                 Ok(len) => lines.extend(message(&String::from_utf8_lossy(&record[..len]))),
-                // Records were overwritten meanwhile.
+                // Records were overwritten before they were read.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
                 Err(_) => return lines,
             }
@@ -49,18 +49,18 @@ fn message(record: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// Writes who did what. Without the right to do so, it is left out.
+/// Logs a change and its user. Without permission, nothing is logged.
 pub(crate) fn note(what: &str) {
     let login = fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
     let text = noted(what, nix::unistd::getuid().as_raw(), login.trim());
     if let Ok(mut file) = OpenOptions::new().write(true).open(DEVICE) {
-        // The kernel takes a write as a line.
+        // The kernel logs each write as one line.
         drop(file.write_all(text.as_bytes()));
     }
 }
 
 fn noted(what: &str, user: u32, login: &str) -> String {
-    // A line of the log is a line.
+    // One line only.
     let what = what.replace(char::is_control, " ");
     match login.parse::<u32>() {
         Ok(login) if login != u32::MAX => {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The keys of the configuration file: the module's parameters, from its own table, and what the
-//! module can't be loaded with.
+//! The keys of the configuration file: the module's parameters, from the module's own table, and settings that are not
+//! parameters.
 
 use hippos_abi::parameters::{Kind, Parameter, Row, PARAMETERS};
 use hippos_abi::UDP_DATAGRAMS_MAX;
 
-/// A key that is no parameter of the module. Its table in the file stands before the dot.
+/// A key that is not a parameter of the module. The part before the dot is its table in the file.
 const fn own(
     name: &'static str,
     kind: Kind,
@@ -83,7 +83,7 @@ static OWN: [&Parameter; 8] = [
     &WARM_FILE,
 ];
 
-/// Keys for loading alone; they have no value in force afterwards.
+/// Whether a key is only used for loading; it has no value in force afterwards.
 pub(crate) fn is_of_loading(key: &Parameter) -> bool {
     ["load.module", "load.wait", "warm.file", "xdp.mode"].contains(&key.name)
 }
@@ -99,23 +99,23 @@ pub(crate) fn find(name: &str) -> Option<&'static Parameter> {
     all().find(|key| key.name == name)
 }
 
-/// Whether that is a parameter of the module.
+/// Whether a key is a parameter of the module.
 pub(crate) fn is_parameter(key: &Parameter) -> bool {
     PARAMETERS
         .iter()
         .any(|parameter| parameter.name == key.name)
 }
 
-/// Whether the file may have an array of texts there.
+/// Whether the file may have an array of strings for a key.
 pub(crate) fn is_list(key: &Parameter) -> bool {
     ["allow", "xdp.interfaces"].contains(&key.name)
 }
 
-/// A value as it is compared and as insmod takes it, of one that insmod takes or sysfs shows.
+/// Converts a value that insmod accepts or sysfs shows to the form that is compared and passed to insmod.
 ///
 /// # Errors
 ///
-/// What it must be.
+/// What the value must be.
 pub(crate) fn canonical(key: &'static Parameter, given: &str) -> Result<String, String> {
     match key.kind {
         Kind::Number(..) => {
@@ -143,10 +143,10 @@ pub(crate) fn canonical(key: &'static Parameter, given: &str) -> Result<String, 
     }
 }
 
-/// The name most like a misspelt one among these.
+/// The name that is most similar to a misspelt one.
 pub(crate) fn like<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let likeness = |candidate: &str| {
-        // Of `memory`, `memory_mb` is meant; of `xpd`, `xdp`.
+        // `memory` probably means `memory_mb`; `xpd` probably means `xdp`.
         let starts = if candidate.starts_with(name) {
             0.2
         } else {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn one_value_written_in_two_ways_is_one() {
+    fn two_spellings_of_a_value_are_equal() {
         let of = |name: &str, value: &str| canonical(find(name).unwrap(), value).unwrap();
         assert_eq!(of("item_max", "1m"), of("item_max", "1048576"));
         assert_eq!(of("udp", "Y"), of("udp", "1"));

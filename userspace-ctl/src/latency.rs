@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `latency`: how long requests take and wait, by receive path; `stats hippos_latency` read.
+//! `latency`: how long requests take and wait, by receive path, from `stats hippos_latency`.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::answer::Answer;
 use crate::source::Source;
 use crate::stats::Stats;
 
-/// What the table and JSON show, in thousandths of the requests.
+/// The quantiles in the table and in JSON, in thousandths of the requests.
 const QUANTILES: [(&str, u64); 4] = [
     ("p50_ns", 500),
     ("p90_ns", 900),
@@ -22,7 +22,7 @@ const QUANTILES: [(&str, u64); 4] = [
     ("p999_ns", 999),
 ];
 
-/// The times of one receive path: what serving takes, or what is waited before.
+/// The times of one receive path: of serving, or of waiting before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Times {
     /// The receive path.
@@ -31,12 +31,12 @@ pub(crate) struct Times {
     pub(crate) measure: String,
     pub(crate) sum_ns: u64,
     max_ns: u64,
-    /// The longest time of each bucket, none of the last, and how many there are.
+    /// The upper bound of each bucket (`None` for the last) and its count.
     buckets: Vec<(Option<u64>, u64)>,
 }
 
 impl Times {
-    /// All that the statistics tell.
+    /// All times in the statistics.
     pub(crate) fn read(stats: &Stats) -> Vec<Self> {
         let mut all: Vec<Self> = Vec::new();
         for (name, value) in stats.iter() {
@@ -68,7 +68,7 @@ impl Times {
         all
     }
 
-    /// The buckets of a row: those up to `bound`, from half of it on if there are several.
+    /// Adds the buckets of a row: those up to `bound`, from half of it on if there are several.
     fn add(&mut self, bound: Option<u64>, counts: &str) {
         let counts: Vec<u64> = counts
             .split(' ')
@@ -88,7 +88,7 @@ impl Times {
         self.buckets.iter().map(|(_, count)| count).sum()
     }
 
-    /// How many there are up to each power of two, and beyond the last: bounds in nanoseconds.
+    /// The counts up to each power of two, and beyond the last; bounds in nanoseconds.
     pub(crate) fn powers(&self) -> Vec<(Option<u64>, u64)> {
         let (mut powers, mut below) = (Vec::new(), 0);
         for (bound, count) in &self.buckets {
@@ -101,7 +101,7 @@ impl Times {
         powers
     }
 
-    /// The time that so many of a thousand are not above, in nanoseconds.
+    /// The time that `of_thousand` of every thousand requests do not exceed, in nanoseconds.
     fn quantile(&self, of_thousand: u64) -> u64 {
         let rank = (u128::from(self.count()) * u128::from(of_thousand)).div_ceil(1000);
         let mut below = 0u128;
@@ -114,7 +114,7 @@ impl Times {
         0
     }
 
-    /// What came since `before`; all of it, should that have been forgotten meanwhile.
+    /// The requests since `before`; all of them if the results were reset meanwhile.
     fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
         for ((_, now), (_, was)) in since.buckets.iter_mut().zip(&before.buckets) {
@@ -124,7 +124,7 @@ impl Times {
             }
         }
         since.sum_ns = self.sum_ns.saturating_sub(before.sum_ns);
-        // The longest of before is not one of these, but the last bucket may tell no other bound.
+        // The maximum may be from before, but the last bucket has no other bound.
         since.max_ns = match since.quantile(1000) {
             0 => 0,
             _ if self.max_ns > before.max_ns => self.max_ns,
@@ -145,7 +145,7 @@ impl Times {
     }
 }
 
-/// A time as people read it.
+/// A time in a readable unit.
 fn shown(ns: u64) -> String {
     let of = |unit: u64| ns as f64 / unit as f64;
     match ns {
@@ -195,13 +195,13 @@ fn ask(source: &Source) -> Result<(bool, Vec<Times>)> {
     Ok((is_on, Times::read(&stats)))
 }
 
-/// What was measured so far.
+/// The results so far.
 pub(crate) fn latency(source: &Source) -> Result<Answer> {
     let (is_on, all) = ask(source)?;
     Ok(answer(is_on, &all))
 }
 
-/// Prints what was measured in each of these spans of time; ends when its output is closed.
+/// Prints the results of each interval; ends when its output is closed.
 pub(crate) fn watch(
     source: &Source,
     every: Duration,
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_requests_has_no_line() {
+    fn an_interval_without_requests_has_no_line() {
         let answer = answer(true, &Times::read(&stats("2 3 0 4", 0, 15_000)));
         let lines: Vec<_> = answer.text.lines().collect();
         assert_eq!(lines.len(), 2, "{}", answer.text);

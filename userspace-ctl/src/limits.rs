@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::exit::end;
 
 impl arguments::Limits {
-    /// Whether any is given.
+    /// Whether any limit is given.
     pub(crate) fn is_change(&self) -> bool {
         let given = [
             self.udp_bytes,
@@ -23,7 +23,7 @@ impl arguments::Limits {
     }
 }
 
-/// Sets those that are given, and prints all.
+/// Sets the given limits, and prints all of them.
 pub(crate) fn limits(device: &Device, given: &arguments::Limits) -> Result<Answer> {
     let now = device.call::<GetLimits>(&())?;
     let limits = Limits {
@@ -63,7 +63,7 @@ pub(crate) fn limits(device: &Device, given: &arguments::Limits) -> Result<Answe
     Ok(Answer::new(text, json))
 }
 
-/// Refuses more bytes for a reply than the module was loaded for.
+/// Refuses a longer reply than the module has buffers for.
 fn check_udp_bytes(bytes: u32, ranges: &Ranges) -> Result<()> {
     let most = ranges.udp_bytes_most;
     if !(UDP_BYTES_MIN..=most).contains(&bytes) {
@@ -76,7 +76,7 @@ fn check_udp_bytes(bytes: u32, ranges: &Ranges) -> Result<()> {
     Ok(())
 }
 
-/// A warning for a rate at which no full datagram is ever sent.
+/// A warning for a rate at which a full datagram is never sent.
 fn rate_warning(option: &str, rate: u32) -> Option<String> {
     (1..UDP_RATE_MIN).contains(&rate).then(|| {
         format!(

@@ -95,7 +95,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what is asked; a change leaves a line in the kernel's log.
+/// Runs the command; a change is recorded in the kernel's log.
 fn run(arguments: Arguments) -> Result<Answer> {
     let is_change = is_change(&arguments.command);
     let answer = answer(arguments)?;
@@ -328,7 +328,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
     }
 }
 
-/// The module's answers, or why it gives none.
+/// The module's state, or why it cannot be read.
 fn read_module(device: Result<Device>) -> doctor::Module {
     let read = |device: Device| -> Result<doctor::Module> {
         let release = String::from_utf8_lossy(&device.info().release).into_owned();
@@ -369,7 +369,7 @@ fn allow(change: Allow, open: impl FnOnce() -> Result<Device>) -> Result<Answer>
         Allow::Add { networks } => (hippos_abi::ALLOW_ADD, networks),
         Allow::Remove { networks } => (hippos_abi::ALLOW_REMOVE, networks),
     };
-    // What can be refused without the module is refused first.
+    // Input that can be checked without the module is checked first.
     if let Err(error) = networks::check(&networks) {
         end!(Usage, "{error}");
     }
@@ -424,7 +424,7 @@ fn xdp(action: &Xdp) -> Result<Answer> {
     }
 }
 
-/// The users of a file.
+/// The users in a file.
 fn users(file: &Path) -> Result<Vec<u8>> {
     let lines = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
     if let Err(error) = credentials::check(&lines) {
@@ -433,7 +433,7 @@ fn users(file: &Path) -> Result<Vec<u8>> {
     Ok(lines)
 }
 
-/// A memory limit in bytes, if the module would take it.
+/// A memory limit in bytes, if the module would accept it.
 fn bytes(mib: u64, ranges: &Ranges) -> Result<u64> {
     let (least, most) = (ranges.memory_least, ranges.memory_most);
     match mib.checked_mul(1 << 20) {
@@ -471,7 +471,7 @@ mod tests {
         }
     }
 
-    /// Those need no module to be refused.
+    /// These are refused without a module.
     #[test]
     fn bad_lists_and_files_are_refused_before_the_device_is_opened() {
         for (line, expected, status) in [

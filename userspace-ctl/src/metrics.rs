@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Statistics as Prometheus's metrics: those of memcached_exporter by its names, so that dashboards
-//! made for it work, and Hippos's own.
+//! Statistics as Prometheus metrics: memcached_exporter's metrics under its names, so that dashboards made for it work,
+//! and Hippos's own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,8 +16,7 @@ use crate::status::RECEIVE_PATHS;
 const COUNTER: MetricType = MetricType::Counter;
 const GAUGE: MetricType = MetricType::Gauge;
 
-/// A metric without labels: its name, which a counter's `_total` is put behind, what it is, its
-/// statistic and what it means.
+/// A metric without labels: its name (a counter's gets the suffix `_total`), its type, its statistic and its meaning.
 type Row = (&'static str, MetricType, &'static str, &'static str);
 
 const GENERAL: &[Row] = &[
@@ -73,13 +72,13 @@ const GENERAL: &[Row] = &[
         "memcached_connections_rejected",
         COUNTER,
         "rejected_connections",
-        "Connections beyond the limit",
+        "Connections refused because of the limit",
     ),
     (
         "memcached_connections_yielded",
         COUNTER,
         "conn_yields",
-        "Turns of connections that were cut short",
+        "Turns of connections that ended before all their commands were served",
     ),
     (
         "memcached_connections_listener_disabled",
@@ -105,13 +104,13 @@ const GENERAL: &[Row] = &[
         "memcached_items_evicted",
         COUNTER,
         "evictions",
-        "Items removed for others before their time",
+        "Items evicted",
     ),
     (
         "memcached_items_reclaimed",
         COUNTER,
         "reclaimed",
-        "Expired items whose memory was taken",
+        "Expired items that were reclaimed",
     ),
     (
         "memcached_item_too_large",
@@ -123,13 +122,13 @@ const GENERAL: &[Row] = &[
         "memcached_item_no_memory",
         COUNTER,
         "store_no_memory",
-        "Writes that found no memory",
+        "Writes refused for lack of memory",
     ),
     (
         "memcached_direct_reclaims",
         COUNTER,
         "direct_reclaims",
-        "Writes that had to make room themselves",
+        "Writes that had to evict items themselves",
     ),
     (
         "memcached_accepting_connections",
@@ -232,7 +231,7 @@ const SETTINGS: &[Row] = &[
     ),
 ];
 
-/// Of `stats items`, each with the label `slab`.
+/// Rows of `stats items`, each with the label `slab`.
 const ITEMS: &[Row] = &[
     (
         "memcached_slab_current_items",
@@ -286,13 +285,13 @@ const ITEMS: &[Row] = &[
         "memcached_slab_items_outofmemory",
         COUNTER,
         "outofmemory",
-        "Writes that found no memory",
+        "Writes refused for lack of memory",
     ),
     (
         "memcached_slab_items_reclaimed",
         COUNTER,
         "reclaimed",
-        "Expired items whose memory was taken",
+        "Expired items that were reclaimed",
     ),
     (
         "memcached_slab_items_tailrepairs",
@@ -362,7 +361,7 @@ const ITEMS: &[Row] = &[
     ),
 ];
 
-/// Of `stats slabs`, each with the label `slab`.
+/// Rows of `stats slabs`, each with the label `slab`.
 const SLABS: &[Row] = &[
     (
         "memcached_slab_chunk_size_bytes",
@@ -410,7 +409,7 @@ const SLABS: &[Row] = &[
 
 /// Commands whose hits and misses are counted.
 const COMMANDS: [&str; 6] = ["get", "delete", "incr", "decr", "cas", "touch"];
-/// Of Hippos's own statistics, those that don't only grow.
+/// Hippos's own statistics that can decrease.
 const OWN_GAUGES: [&str; 13] = [
     "hippos_upload_bytes",
     "hippos_memory_most",
@@ -427,7 +426,7 @@ const OWN_GAUGES: [&str; 13] = [
     "hippos_polling_cpu",
 ];
 
-/// All that a scrape asks for.
+/// The statistics that a scrape reads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scrape {
     pub(crate) general: Stats,
@@ -440,7 +439,7 @@ pub(crate) struct Scrape {
 }
 
 impl Scrape {
-    /// In OpenMetrics's text format.
+    /// Formats them in OpenMetrics's text format.
     pub(crate) fn text(self) -> Result<String, fmt::Error> {
         let mut registry = prometheus_client::registry::Registry::default();
         registry.register_collector(Box::new(self));
@@ -482,7 +481,7 @@ fn put(metric: &mut MetricEncoder<'_>, kind: MetricType, value: f64) -> fmt::Res
     }
 }
 
-/// A copy: the crate's type has none.
+/// A copy, because the crate's type does not implement it.
 fn same(kind: &MetricType) -> MetricType {
     match kind {
         MetricType::Counter => COUNTER,
@@ -566,7 +565,7 @@ impl Scrape {
         Ok(())
     }
 
-    /// Histograms of what was measured, if anything was; a bucket for each power of two.
+    /// Histograms of the measured times, if there are any, with a bucket for each power of two.
     fn times(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let all = Times::read(&self.latency);
         if all.iter().all(|times| times.count() == 0) {
@@ -605,7 +604,7 @@ impl Scrape {
         Ok(())
     }
 
-    /// What a memcached has not.
+    /// Metrics that a memcached does not have.
     fn own(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         for (name, value) in self.general.iter() {
             let Some(value) = number(value).filter(|_| name.starts_with("hippos_")) else {
@@ -638,8 +637,8 @@ impl Scrape {
     }
 }
 
-/// Command, outcome and count, as memcached_exporter has them: cas is counted in `cmd_set` once
-/// more. Of a class there are no misses.
+/// Command, outcome and count, as in memcached_exporter: cas is also counted in `cmd_set`. There are no misses by
+/// class.
 fn commands(
     get: impl Fn(&str) -> Option<u64>,
     has_misses: bool,

@@ -11,11 +11,10 @@ use nix::kmod::{delete_module, DeleteModuleFlags};
 use crate::exit::end;
 use crate::xdp;
 
-/// How long a detached program, by this call or one before it, may hold on to the module: the
-/// kernel frees it later.
+/// How long a detached program, of this call or an earlier one, may keep the module in use: the kernel frees it later.
 const PROGRAM_GOES: Duration = Duration::from_secs(10);
 
-/// Takes the XDP program off all interfaces, then the module out of the kernel.
+/// Detaches the XDP program from all interfaces, then unloads the module.
 pub(crate) fn stop() -> Result<()> {
     for interface in xdp::interfaces()? {
         xdp::detach(&interface)?;
@@ -23,7 +22,7 @@ pub(crate) fn stop() -> Result<()> {
     unload(PROGRAM_GOES)
 }
 
-/// Takes the module out of the kernel; waits up to `timeout` while it is in use.
+/// Unloads the module; waits up to `timeout` while it is in use.
 fn unload(timeout: Duration) -> Result<()> {
     let end = Instant::now() + timeout;
     let remove = || delete_module(c"hippos", DeleteModuleFlags::O_NONBLOCK);

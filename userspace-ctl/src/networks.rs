@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Lists of networks as an operator writes them, checked before the module sees them.
+//! Lists of networks in an operator's notation, checked before they are sent to the module.
 
 use anyhow::{bail, ensure, Context, Result};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Checks a list: networks with commas between them, `any` and
-/// `default` among them.
+/// Checks a list: networks separated by commas, including `any` and `default`.
 pub(crate) fn check(list: &str) -> Result<()> {
     list.split(',').try_for_each(|word| match word {
         "any" | "default" => Ok(()),
@@ -15,8 +14,8 @@ pub(crate) fn check(list: &str) -> Result<()> {
     })
 }
 
-/// What `default` stands for: private, link-local and loopback networks. The module decides; this
-/// is the same list, so that lists can be compared (guest test `configuration`).
+/// The meaning of `default`: private, link-local and loopback networks. The module decides; this is a copy, so that
+/// lists can be compared (guest test `configuration`).
 const DEFAULT: [&str; 8] = [
     "10.0.0.0/8",
     "192.168.0.0/16",
@@ -28,7 +27,7 @@ const DEFAULT: [&str; 8] = [
     "::1/128",
 ];
 
-/// The networks of a list that [`check`] takes, as the module lists them.
+/// The networks of a list that [`check`] accepts, as the module lists them.
 pub(crate) fn expand(list: &str) -> BTreeSet<String> {
     let mut networks = BTreeSet::new();
     for word in list.split([',', '\n']).filter(|word| !word.is_empty()) {
@@ -77,7 +76,7 @@ fn network(word: &str) -> Result<()> {
     Ok(())
 }
 
-/// The first address of the network of so many bits that an address is in.
+/// The first address of the network with this prefix length that contains an address.
 fn first_of(address: IpAddr, bits: u32) -> IpAddr {
     match address {
         IpAddr::V4(address) => {

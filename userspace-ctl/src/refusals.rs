@@ -11,11 +11,11 @@ pub(crate) struct Refusal {
     /// What is refused, in the plural.
     pub(crate) what: &'static str,
     pub(crate) remedy: &'static str,
-    /// Clients may have lost something that they are entitled to.
+    /// Whether a client may have lost something that it is entitled to.
     pub(crate) is_fault: bool,
 }
 
-/// All of them.
+/// All refusals.
 pub(crate) const REFUSALS: [Refusal; 7] = [
     Refusal {
         statistic: "rejected_connections",
@@ -63,7 +63,7 @@ pub(crate) const REFUSALS: [Refusal; 7] = [
     },
 ];
 
-/// Those that have counted something, with their counts.
+/// The refusals that have occurred, with their counts.
 pub(crate) fn counted(stats: &Stats) -> impl Iterator<Item = (&'static Refusal, u64)> + '_ {
     REFUSALS
         .iter()

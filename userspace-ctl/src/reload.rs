@@ -20,7 +20,7 @@ use crate::start::{attach, number, set_limits, users};
 use crate::system::System;
 use crate::{keys, networks, xdp};
 
-/// Puts in force what can be, and reports what needs a restart.
+/// Puts into force what can be, and reports what needs a restart.
 pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<Answer> {
     let wanted = Configuration::read(file)?;
     let before = InForce::ask(system, device)?;
@@ -37,7 +37,7 @@ pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<An
     system.wait_for(&change.interfaces_to_attach(), timeout)?;
     for step in LiveChange::ORDER {
         let of_step = |d: &&Difference| LiveChange::of(d.key) == Some(step);
-        // The file of users is read again, though its name is the same.
+        // The file of users is read again even if its name is the same.
         let is_forced = step == LiveChange::Users && !users.is_empty();
         if let Some(d) = live.iter().find(of_step) {
             change.make(step).with_context(|| d.key.to_owned())?;
@@ -48,7 +48,7 @@ pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<An
     Ok(report(&live, &left))
 }
 
-/// What is in force after the changes: the wanted values of these keys.
+/// The configuration in force after the changes: `now`, with the wanted values of these keys.
 fn with(now: &Configuration, wanted: &Configuration, live: &[Difference]) -> Configuration {
     let mut then = now.clone();
     then.set(&keys::XDP_MODE, wanted.get(&keys::XDP_MODE));
@@ -61,7 +61,7 @@ fn with(now: &Configuration, wanted: &Configuration, live: &[Difference]) -> Con
     then
 }
 
-/// A call that changes the loaded module, and the keys that it puts in force.
+/// A call that changes the loaded module, and the keys that it puts into force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LiveChange {
     Users,
@@ -74,7 +74,7 @@ pub(crate) enum LiveChange {
 }
 
 impl LiveChange {
-    /// Those that restrict access come before all others.
+    /// Calls that restrict access come first.
     const ORDER: [Self; 7] = [
         Self::Users,
         Self::Sources,
@@ -85,7 +85,7 @@ impl LiveChange {
         Self::Interfaces,
     ];
 
-    /// The one of a key; none if the key needs a restart.
+    /// The call for a key; `None` if the key needs a restart.
     pub(crate) fn of(key: &str) -> Option<Self> {
         match key {
             "auth_file" => Some(Self::Users),
@@ -146,7 +146,7 @@ impl Change<'_> {
         }
     }
 
-    /// Those with the program before and after.
+    /// The interfaces with the program before and after.
     fn interfaces(&self) -> (Vec<String>, Vec<String>) {
         let of = |configuration: &Configuration| configuration.list(&keys::XDP_INTERFACES);
         (of(self.before), of(self.wanted))
@@ -180,7 +180,7 @@ fn report(changed: &[Difference], left: &[Difference]) -> Answer {
     Answer::new(text, json).ending(Status::found(!left.is_empty()))
 }
 
-/// Differences for programs.
+/// Differences as JSON.
 pub(crate) fn to_json(differences: &[Difference]) -> Value {
     let of = |d: &Difference| json!({"key": d.key, "in_force": d.now, "in_file": d.wanted, "needs_restart": !d.is_live});
     differences.iter().map(of).collect()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A server asked over TCP, by memcached's text protocol.
+//! A server that is queried over TCP, by memcached's text protocol.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::exit::end;
 
-/// How long a server may take for a line.
+/// How long a server may take to send a line.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection.
@@ -20,7 +20,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Connects to `HOST:PORT`, and logs in with the first of these `user:password` lines.
+    /// Connects to `HOST:PORT`, and authenticates with the first of these `user:password` lines.
     pub(crate) fn connect(address: &str, users: &[u8]) -> Result<Self> {
         let resolved = address
             .to_socket_addrs()
@@ -47,7 +47,7 @@ impl Server {
         }
     }
 
-    /// The connection alone; all that was asked is answered.
+    /// The connection alone; all requests have been answered.
     pub(crate) fn into_stream(self) -> TcpStream {
         self.stream.into_inner()
     }
@@ -87,7 +87,7 @@ impl Server {
         Ok(line.trim_end_matches(['\r', '\n']).to_owned())
     }
 
-    /// Sends a command, and gives each line of the answer until one of `ends`.
+    /// Sends a command, and passes on each line of the reply until one of `ends`.
     pub(crate) fn ask(
         &mut self,
         command: &str,
@@ -137,7 +137,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// A server that answers the first line with these bytes, and closes.
+    /// A server that answers the first line with these bytes, and closes the connection.
     fn answering(answer: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();

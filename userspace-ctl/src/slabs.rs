@@ -12,7 +12,7 @@ use crate::stats::Stats;
 /// Characters of the widest bar.
 const WIDTH: u64 = 40;
 
-/// A bar for each class, as long as its share of the memory; what is free of it is lighter.
+/// One bar for each class, as long as its share of the memory; its free part is lighter.
 pub(crate) fn slabs(slabs: &Stats, items: &Stats) -> Answer {
     let mut classes: BTreeMap<u64, BTreeMap<&str, u64>> = BTreeMap::new();
     let items = items

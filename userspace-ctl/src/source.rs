@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Where statistics come from: the loaded module, or a server over TCP.
+//! The source of statistics: the loaded module, or a server over TCP.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::exit::Status;
 use crate::server::Server;
 use crate::stats::Stats;
 
-/// Where to ask.
+/// A source of statistics.
 #[derive(Clone, Debug)]
 pub(crate) enum Source {
     Device { path: PathBuf, users: Vec<u8> },
@@ -40,7 +40,7 @@ impl Source {
         })
     }
 
-    /// Some of its statistics, asked anew.
+    /// Reads a part of its statistics.
     pub(crate) fn stats(&self, section: Section) -> Result<Stats> {
         self.open()?.stats(section)
     }
@@ -68,13 +68,13 @@ impl Source {
         })
     }
 
-    /// A connection to it.
+    /// Connects to it.
     pub(crate) fn connect(&self) -> Result<Server> {
         let Target { address, users } = self.target()?;
         Server::connect(&address, &users)
     }
 
-    /// Whether this is a module on this host.
+    /// Whether it is a module on this host.
     pub(crate) fn is_here(&self) -> bool {
         matches!(self, Source::Device { .. })
     }
@@ -88,7 +88,7 @@ pub(crate) enum Open {
 }
 
 impl Open {
-    /// The lines of some of its statistics.
+    /// The lines of a part of its statistics.
     pub(crate) fn text(&mut self, section: Section) -> Result<String> {
         match self {
             Open::Device(device) => device.stats(section),
@@ -96,12 +96,12 @@ impl Open {
         }
     }
 
-    /// Some of its statistics.
+    /// A part of its statistics.
     pub(crate) fn stats(&mut self, section: Section) -> Result<Stats> {
         Stats::parse(&self.text(section)?)
     }
 
-    /// The same; none of a server that refuses them.
+    /// Like `stats`; empty for a server that refuses them.
     pub(crate) fn stats_if_served(&mut self, section: Section) -> Result<Stats> {
         match self.stats(section) {
             Err(error) if Status::of(&error) == Status::Refused => Ok(Stats::default()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `start`: from the file to a module that serves, and at no time serves more than the file
+//! `start`: from the configuration file to a module that serves. At no time does it serve more clients than the file
 //! allows.
 
 use std::fs::{self, File};
@@ -25,10 +25,10 @@ use crate::{keys, module, warm, xdp, Mode};
 
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
-/// How long the device's node may take to come.
+/// How long the device's node may take to appear.
 const NODE_COMES: Duration = Duration::from_secs(5);
 
-/// Loads the module and puts all of the file in force.
+/// Loads the module and puts the whole file into force.
 pub(crate) fn start(system: &System, node: &Path, file: &Path) -> Result<Answer> {
     let wanted = Configuration::read(file)?;
     if system.is_loaded() {
@@ -56,8 +56,7 @@ pub(crate) fn start(system: &System, node: &Path, file: &Path) -> Result<Answer>
     Ok(Answer::new(text, json!({"port": number(&wanted, "port")})))
 }
 
-/// Whether something must be set before the first client is answered that the module can't be
-/// loaded with.
+/// Whether a setting that is not a parameter must be made before the first client is served.
 fn must_be_closed(wanted: &Configuration) -> bool {
     let rest = [
         &keys::UDP_DATAGRAMS,
@@ -67,7 +66,7 @@ fn must_be_closed(wanted: &Configuration) -> bool {
     rest.iter().any(|key| wanted.get(key) != key.default)
 }
 
-/// What the module is loaded with.
+/// The parameters that the module is loaded with.
 fn parameters(wanted: &Configuration) -> Vec<String> {
     let mut parameters = wanted.parameters();
     if must_be_closed(wanted) {
@@ -151,7 +150,7 @@ fn by_modprobe(parameters: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Sets what the module was not loaded with, and at last opens it.
+/// Makes the settings that are not parameters, and then opens the module.
 fn finish(node: &Path, wanted: &Configuration, users: &[u8]) -> Result<()> {
     let end = Instant::now() + NODE_COMES;
     while !node.exists() && Instant::now() < end {
@@ -167,7 +166,7 @@ fn finish(node: &Path, wanted: &Configuration, users: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The lines of the file of users, checked already; none if there is no such file.
+/// The lines of the file of users, already checked; empty if there is no such file.
 pub(crate) fn users(wanted: &Configuration) -> Result<Vec<u8>> {
     match wanted.get(&keys::AUTH_FILE) {
         file if file.is_empty() => Ok(Vec::new()),
@@ -175,7 +174,7 @@ pub(crate) fn users(wanted: &Configuration) -> Result<Vec<u8>> {
     }
 }
 
-/// Puts the limits of UDP in force.
+/// Puts the UDP limits into force.
 pub(crate) fn set_limits(device: &Device, wanted: &Configuration) -> Result<()> {
     let now = device.call::<GetLimits>(&())?;
     let number = |name| u32::try_from(number(wanted, name)).unwrap_or(u32::MAX);
@@ -191,7 +190,7 @@ pub(crate) fn set_limits(device: &Device, wanted: &Configuration) -> Result<()> 
     device.set_limits(&limits)
 }
 
-/// Puts the XDP program on these interfaces.
+/// Attaches the XDP program to these interfaces.
 pub(crate) fn attach(interfaces: &[String], wanted: &Configuration) -> Result<()> {
     let mode = match wanted.get(&keys::XDP_MODE).as_str() {
         "native" => Mode::Native,

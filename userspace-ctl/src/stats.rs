@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The `STAT name value` texts, for people and for programs.
+//! The `STAT name value` texts, formatted as a table and as JSON.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -29,7 +29,7 @@ impl Stats {
         text.lines().map(stat).collect::<Result<_>>().map(Stats)
     }
 
-    /// Of `name value` rows, for tests.
+    /// Made from `name value` rows, for tests.
     #[cfg(test)]
     pub(crate) fn of(rows: &[&str]) -> Self {
         let text: String = rows.iter().map(|row| format!("STAT {row}\n")).collect();
@@ -47,7 +47,7 @@ impl Stats {
             .map(|(_, value)| value)
     }
 
-    /// The same as a number; 0 if there is none.
+    /// The value as a number; 0 if there is none.
     pub(crate) fn number(&self, name: &str) -> u64 {
         self.get(name)
             .and_then(|value| value.parse().ok())
@@ -64,7 +64,7 @@ impl Stats {
         out
     }
 
-    /// One JSON object; whole numbers as numbers, all else as strings.
+    /// One JSON object; integers as numbers, everything else as strings.
     pub(crate) fn json(&self) -> Value {
         let row = |(name, value): (&str, &str)| {
             let value = match value.parse::<u64>() {
@@ -76,7 +76,7 @@ impl Stats {
         Value::Object(self.iter().map(row).collect())
     }
 
-    /// What grew since `before`, a second; whatever else changed, as it is now.
+    /// The increase per second since `before`; other changed values as they are now.
     fn rates(&self, before: &Stats, seconds: f64) -> Stats {
         let mut rates = Vec::new();
         for (name, value) in self.iter() {
@@ -95,8 +95,7 @@ impl Stats {
     }
 }
 
-/// Prints a section every few seconds, with `rates` what changed a second; ends when its output is
-/// closed.
+/// Prints a section every few seconds, with `rates` the increase per second; ends when its output is closed.
 pub(crate) fn watch(
     source: &Source,
     section: Section,

@@ -21,7 +21,7 @@ pub(crate) const RECEIVE_PATHS: [(&str, &str); 4] = [
     ("XDP, IPv6", "hippos_xdp_ipv6"),
 ];
 
-/// A value of these statistics, explained.
+/// Explains a value of these statistics.
 fn path_state(value: &str) -> String {
     match value {
         "open" => "open".into(),
@@ -38,7 +38,7 @@ fn path_state(value: &str) -> String {
     }
 }
 
-/// The statistics that the status is made of.
+/// The statistics that the status is computed from.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) general: Stats,
@@ -58,7 +58,7 @@ impl Snapshot {
 ///
 /// # Errors
 ///
-/// A String takes all: none.
+/// None: writing to a String does not fail.
 pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Answer> {
     let Snapshot { general, settings } = snapshot;
     let warnings = warnings(snapshot, system);
@@ -137,7 +137,7 @@ pub(crate) fn version(general: &Stats) -> String {
     )
 }
 
-/// The warnings, and the word for all of them.
+/// The warnings, and the word that summarises them.
 pub(crate) fn warnings_and_health(
     snapshot: &Snapshot,
     system: Option<&System>,
@@ -151,7 +151,7 @@ pub(crate) fn warnings_and_health(
 /// A condition that needs attention.
 struct Warning {
     what: String,
-    /// Clients don't get what they ask for.
+    /// Whether clients do not get what they ask for.
     loses_requests: bool,
 }
 
@@ -250,14 +250,14 @@ fn machine_warnings(snapshot: &Snapshot, system: &System, warn: &mut impl FnMut(
     }
 }
 
-/// Interfaces with a device behind them.
+/// Interfaces of hardware devices.
 pub(crate) fn cards(system: &System) -> Vec<String> {
     let mut names = system.names(INTERFACES);
     names.retain(|name| system.path(INTERFACES).join(name).join("device").exists());
     names
 }
 
-/// How many receive queues an interface has.
+/// The number of an interface's receive queues.
 pub(crate) fn queues(system: &System, interface: &str) -> usize {
     let queues = system.names(&format!("{INTERFACES}/{interface}/queues"));
     queues

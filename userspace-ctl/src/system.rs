@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel's files under /sys and /proc, and the host's under /etc; tests have folders of their
-//! own instead.
+//! The kernel's files under /sys and /proc, and the host's under /etc; tests use folders of their own instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,7 +33,7 @@ impl System {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    /// The text of a file without the blanks around it, if it can be read.
+    /// The text of a file, trimmed, if it can be read.
     pub(crate) fn read(&self, path: &str) -> Option<String> {
         let text = fs::read_to_string(self.path(path)).ok()?;
         Some(text.trim().to_owned())
@@ -45,7 +44,7 @@ impl System {
         self.read(path)?.parse().ok()
     }
 
-    /// The names in a folder, sorted; none if there is no such folder.
+    /// The names in a folder, sorted; empty if there is no such folder.
     pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(path)).into_iter().flatten();
         let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
@@ -59,10 +58,10 @@ impl System {
         self.path(MODULE).join("refcnt").exists()
     }
 
-    /// A parameter as the module was loaded with it.
+    /// A parameter that the module was loaded with.
     pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let value = self.read(&format!("{MODULE}/parameters/{name}"))?;
-        // The kernel's word for a text that is not there.
+        // The kernel's text for a string that is not set.
         Some(if value == "(null)" {
             String::new()
         } else {
@@ -70,7 +69,7 @@ impl System {
         })
     }
 
-    /// Bytes of memory of the machine.
+    /// The machine's memory in bytes.
     pub(crate) fn memory(&self) -> Option<u64> {
         let text = self.read("/proc/meminfo")?;
         let line = text
@@ -80,18 +79,18 @@ impl System {
         Some(kib << 10)
     }
 
-    /// The most bytes that the module takes for a cache on this machine.
+    /// The most bytes that the module accepts for a cache on this machine.
     pub(crate) fn cache_most(&self) -> Option<u64> {
         let machine = self.memory()?;
         Some(machine.saturating_sub(memory_reserve(machine)))
     }
 
-    /// Whether a limit of so many bytes leaves less than a tenth of that.
+    /// Whether a limit leaves less than a tenth of the cache's maximum free.
     pub(crate) fn is_nearly_all(&self, limit: u64) -> bool {
         self.cache_most().is_some_and(|most| limit / 9 > most / 10)
     }
 
-    /// How many CPUs are online.
+    /// The number of online CPUs.
     pub(crate) fn cpus(&self) -> usize {
         let online = self
             .read("/sys/devices/system/cpu/online")
@@ -104,7 +103,7 @@ impl System {
         online.split(',').filter_map(count).sum()
     }
 
-    /// Waits until all of these interfaces are there.
+    /// Waits until all of these interfaces exist.
     pub(crate) fn wait_for(&self, interfaces: &[String], timeout: Duration) -> Result<()> {
         let end = Instant::now() + timeout;
         loop {
@@ -145,16 +144,16 @@ impl System {
 }
 
 const MODULE: &str = "/sys/module/hippos";
-/// One folder an interface.
+/// One folder for each interface.
 pub(crate) const INTERFACES: &str = "/sys/class/net";
-/// Links that hold the XDP program on an interface, by its name.
+/// The pinned links that hold the XDP program on an interface, by its name.
 pub(crate) const PINS: &str = "/sys/fs/bpf/hippos";
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
-    /// A folder with these files, gone when dropped.
+    /// A folder with these files, removed when dropped.
     pub(crate) struct Folder(PathBuf);
 
     impl Folder {

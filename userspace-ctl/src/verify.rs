@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `debug verify`: whether the store's lists and counts agree with its memory.
+//! `debug verify`: checks that the store's lists and counts match its memory.
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -9,7 +9,7 @@ use crate::answer::Answer;
 use crate::device::Device;
 use crate::exit::{end, Status};
 
-/// Asks a module for the debug kernel to compare; no other one can.
+/// Has a module for the debug kernel compare them; no other module can.
 pub(crate) fn verify(device: &Device) -> Result<Answer> {
     let text = device.verify();
     if let Err(error) = &text {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A cache that stays warm over a restart: `stop` dumps it and `start` loads it, when the
-//! configuration names a file (`warm.file`). Neither fails for that, as memcached's `-e`.
+//! Keeps a cache over a restart: `stop` dumps it and `start` loads it, if the configuration names a file (`warm.file`).
+//! As with memcached's `-e`, an error there does not fail the command.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -17,7 +17,7 @@ use crate::dump::{self, Mode};
 use crate::keys;
 use crate::source::Source;
 
-/// Dumps the cache that is about to be unloaded, if the file names one for it.
+/// Dumps the cache that is about to be unloaded, if the configuration names a file for it.
 pub(crate) fn dump_at_stop(device: &Path, configuration: &Path) {
     if let Err(error) = try_dump(device, configuration) {
         eprintln!("hippos-ctl: the cache is not kept: {error:#}");
@@ -25,7 +25,7 @@ pub(crate) fn dump_at_stop(device: &Path, configuration: &Path) {
 }
 
 fn try_dump(device: &Path, configuration: &Path) -> Result<()> {
-    // AdminAccess loaded the module without a file stops it without one.
+    // An administrator who loaded the module without a file stops it without one.
     if !configuration.exists() {
         return Ok(());
     }
@@ -47,7 +47,7 @@ fn try_dump(device: &Path, configuration: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Loads what the last stop dumped, if the file names it.
+/// Loads the last dump, if the configuration names its file.
 pub(crate) fn load_at_start(device: &Path, wanted: &Configuration) {
     if let Err(error) = try_load(device, wanted) {
         eprintln!("hippos-ctl: the cache stays as it is: {error:#}");
@@ -73,8 +73,8 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
     Ok(())
 }
 
-/// A dump is loaded once: after a crash it would bring back values of before those that clients
-/// stored since. So it has another name before anything of it is served.
+/// A dump is loaded once: loading it again after a crash would bring back values that clients have replaced since. It
+/// is therefore renamed before any of it is loaded.
 fn take(file: &Path) -> Result<Option<PathBuf>> {
     let mut loaded = OsString::from(file);
     loaded.push(".loaded");
@@ -96,7 +96,7 @@ fn source(device: &Path, wanted: &Configuration) -> Result<Source> {
     Source::new(device, None, users)
 }
 
-/// Standard output has what the command itself answers.
+/// Standard output is for the command's own answer.
 fn report(answer: &Answer) {
     eprint!("hippos-ctl: {}", answer.text);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The XDP receive path: the program on an interface, as a link that outlives this command.
 //!
-//! The link is pinned as `/sys/fs/bpf/hippos/INTERFACE`; to remove that file is to detach.
+//! The link is pinned as `/sys/fs/bpf/hippos/INTERFACE`; removing that file detaches the program.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -20,12 +20,12 @@ use crate::Mode;
 
 /// The program, compiled by build.rs.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hippos.bpf.o"));
-/// What the module was loaded with.
+/// The parameters that the module was loaded with.
 const PARAMETERS: &str = "/sys/module/hippos/parameters";
 /// The kernel's description of the module's types.
 const BTF: &str = "/sys/kernel/btf/hippos";
 
-/// Puts the program on `interface`. Returns the mode that it got.
+/// Attaches the program to `interface`. Returns the mode that it runs in.
 pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
     let index = index(interface)?;
     let pin = pin(interface)?;
@@ -54,8 +54,8 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
         .next()
         .context("the object holds no program")?;
     let modes: &[AttachMode] = match mode {
-        // Native mode on virtual interfaces has undocumented conditions (veth loses replies
-        // unless its far end has a program too), and little to win.
+        // Native mode on virtual interfaces has undocumented conditions (veth loses replies unless its other end has a
+        // program too), and is hardly faster.
         Mode::Auto if !is_card(interface) => &[GENERIC],
         Mode::Auto => &[NATIVE, GENERIC],
         Mode::Native => &[NATIVE],
@@ -86,13 +86,13 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
     bail!("{interface} takes no {} program: {error}", tried.name)
 }
 
-/// Takes the program off `interface`; no frame meets it any more.
+/// Detaches the program from `interface`; it processes no frame any more.
 pub(crate) fn detach(interface: &str) -> Result<()> {
     let pin = pin(interface)?;
     if !pin.exists() {
         bail!("{interface} has no program of ours");
     }
-    // Without the pin alone the link would go a little later. That of an interface that went is
+    // If only the pin were removed, the link would end a little later. The link of an interface that was removed is
     // detached already.
     let gone = Link::open(&pin).and_then(|link| link.detach());
     fs::remove_file(&pin).with_context(|| pin.display().to_string())?;
@@ -102,13 +102,13 @@ pub(crate) fn detach(interface: &str) -> Result<()> {
     }
 }
 
-/// The interfaces with the program, and how it runs on each.
+/// The interfaces with the program, and its mode on each.
 pub(crate) fn status() -> Result<Vec<(String, &'static str)>> {
     let mut all = Vec::new();
     for interface in interfaces()? {
         let mode = match index(&interface) {
             Ok(index) => running(index)?,
-            // The interface went and took its link along; the name is left.
+            // The interface was removed together with its link; only the name is left.
             Err(_) => "gone",
         };
         all.push((interface, mode));
@@ -145,7 +145,7 @@ const GENERIC: AttachMode = AttachMode {
     flags: libbpf_sys::XDP_FLAGS_SKB_MODE,
 };
 
-/// Whether there is a device behind the interface, and not the kernel alone.
+/// Whether the interface is a hardware device, not only a virtual one.
 fn is_card(interface: &str) -> bool {
     Path::new("/sys/class/net")
         .join(interface)
@@ -206,21 +206,21 @@ fn link(program: std::os::fd::BorrowedFd<'_>, index: i32, flags: u32) -> Result<
         flags,
         ..bpf_link_create_opts::default()
     };
-    // SAFETY: the options have the size that they state and live across the call.
+    // SAFETY: the options have the size that they state and are valid during the call.
     let link = unsafe {
         libbpf_sys::bpf_link_create(program.as_raw_fd(), index, libbpf_sys::BPF_XDP, &options)
     };
     if link < 0 {
         return Err(Errno::from_raw(-link));
     }
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: the kernel has just created this descriptor for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(link) })
 }
 
 fn pinned(link: &OwnedFd, path: &Path) -> Result<(), Errno> {
     let path =
         std::ffi::CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the path is a string of C's that lives across the call.
+    // SAFETY: the path is a C string that is valid during the call.
     match unsafe { libbpf_sys::bpf_obj_pin(link.as_raw_fd(), path.as_ptr()) } {
         0 => Ok(()),
         error => Err(Errno::from_raw(-error)),

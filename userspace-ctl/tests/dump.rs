@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `hippos-ctl dump` and `load` beside the engine's example server.
+//! `hippos-ctl dump` and `load` with the engine's example server.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -39,7 +39,7 @@ impl Server {
         }
     }
 
-    /// The answers to these requests.
+    /// The replies to these requests.
     fn ask(&mut self, requests: impl AsRef<[u8]>) -> String {
         self.stream.write_all(requests.as_ref()).unwrap();
         self.stream.write_all(b"mn\r\n").unwrap();
@@ -69,7 +69,7 @@ impl Server {
         assert_eq!(self.ask(requests), "");
     }
 
-    /// Stores `x` by the binary protocol, which takes any key.
+    /// Stores `x` by the binary protocol, which accepts any key.
     fn set_binary(&self, key: &[u8], expiry: u32) {
         let len = u8::try_from(key.len()).unwrap();
         let mut set = vec![0x80, 1, 0, len, 8, 0, 0, 0, 0, 0];
@@ -98,7 +98,7 @@ impl Server {
     }
 }
 
-/// A folder that goes with it.
+/// A folder that is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -126,7 +126,7 @@ fn all_attributes_of_items_are_kept() {
     let file = &folder.file("dump");
     let mut from = Server::new(&[]);
     let large = "x".repeat((1 << 20) - 512);
-    // More than 30 days: a time of the clock.
+    // More than 30 days: an absolute time.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let late = now.as_secs() + 9_000_000;
     let reply = from.ask(format!(
@@ -166,7 +166,7 @@ fn all_attributes_of_items_are_kept() {
             |reply: &str| -> u32 { reply.trim().trim_start_matches("HD t").parse().unwrap() };
         assert!((900..=1000).contains(&left(&server.ask("mg soon t\r\n"))));
         assert!((8_999_000..=9_000_001).contains(&left(&server.ask("mg late t\r\n"))));
-        // The dump did not take the place of the client that makes it anew.
+        // The dump did not take the token from the client that stores the item anew.
         let reply = server.ask("mg stale c v\r\nmg stale c v\r\n");
         let (first, second) = reply.trim_end().split_at(reply.len() / 2);
         assert!(
@@ -178,7 +178,7 @@ fn all_attributes_of_items_are_kept() {
 }
 
 #[test]
-fn expiries_up_to_the_last_that_a_client_can_tell_are_kept() {
+fn expiries_up_to_the_last_that_a_client_can_express_are_kept() {
     let folder = Folder::new("far");
     let file = &folder.file("dump");
     let mut from = Server::new(&[]);
@@ -208,7 +208,7 @@ fn expiries_up_to_the_last_that_a_client_can_tell_are_kept() {
     for key in ["beyond", "last", "never", "d14", "d16", "d29"] {
         let (there, here) = (of(&mut from, key), of(&mut to, key));
         assert_eq!(there.1, here.1, "{key}");
-        // Half a second more is a time that no request can tell: never.
+        // Half a second later is a time that no request can express: never.
         let is_never = matches!(key, "beyond" | "never") || key == "last" && here.0 == -1;
         match is_never {
             true => assert_eq!(here.0, -1, "{key}"),
@@ -224,7 +224,7 @@ fn values_are_not_sent_to_a_server_that_would_take_them_for_commands() {
     let mut from = Server::new(&[]);
     from.ask("ms key 9\r\nflush_all\r\n");
     from.json(&["dump", file]);
-    // It knows no `ms`, as memcached before 1.6.
+    // It does not know `ms`, like memcached before 1.6.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let seen = thread::spawn(move || {
@@ -245,7 +245,7 @@ fn values_are_not_sent_to_a_server_that_would_take_them_for_commands() {
 }
 
 #[test]
-fn what_expires_between_dump_and_load_is_not_loaded() {
+fn an_item_that_expires_between_dump_and_load_is_not_loaded() {
     let folder = Folder::new("expiry");
     let file = &folder.file("dump");
     let mut from = Server::new(&[]);
@@ -334,7 +334,7 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
     let folder = Folder::new("interrupted");
     let (bytes, file) = blocks(&folder, 4000);
     let partial = format!("{file}.partial");
-    // A server that ends while it is dumped.
+    // A server that ends while it is being dumped.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -348,7 +348,7 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
                         "stats\r\n" => out.write_all(b"STAT curr_items 9000\r\nEND\r\n").unwrap(),
                         "lru_crawler metadump hash\r\n" => {
                             for number in 0..9000 {
-                                // The dump may be over.
+                                // The dump may have ended.
                                 let _ = writeln!(out, "key=k{number} exp=-1 la=1 cas=1");
                             }
                             return;
@@ -367,7 +367,7 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
     assert_eq!(fs::read(&file).unwrap(), bytes);
     assert!(fs::exists(&partial).unwrap());
 
-    // As a power cut leaves it: within a block.
+    // As after a power failure: cut within a block.
     fs::write(&partial, &bytes[..bytes.len() * 3 / 4]).unwrap();
     let mut from = Server::new(&[]);
     from.fill(0, 4000, "again");
@@ -383,7 +383,7 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
         old >= 1000 && new >= 500 && old + new == 4000,
         "{old} {new}"
     );
-    // One that is left is no matter for the next dump.
+    // A partial file that is left does not affect the next dump.
     fs::write(&partial, b"nonsense").unwrap();
     assert_eq!(from.json(&["dump", &file])["items"], 4000);
     fs::write(&partial, b"nonsense").unwrap();
@@ -393,7 +393,7 @@ fn an_interrupted_dump_leaves_the_old_one_and_goes_on() {
 #[test]
 fn a_dump_that_can_not_be_written_puts_the_tokens_back() {
     let mut server = Server::new(&[]);
-    // Several blocks of one batch, which can't be compressed into a buffer.
+    // Several blocks of one batch, with data that cannot be compressed into a buffer.
     let mut random = 1u64;
     let mut requests = String::new();
     for key in 0..500 {
@@ -433,8 +433,8 @@ fn a_dump_that_can_not_be_written_puts_the_tokens_back() {
     );
 }
 
-/// A server of three stale items. It stops at the second of their answers, and goes on when it may;
-/// then the third is what it is told. The lines that clients said, without those to list items.
+/// A server with three stale items. It pauses at the second reply until it is told to continue; the third reply is
+/// given. It returns the lines that clients sent, except those that list items.
 struct Stale {
     address: String,
     stopped: Receiver<()>,
@@ -492,7 +492,7 @@ impl Stale {
         }
     }
 
-    /// A dump that stops there.
+    /// Starts a dump that pauses there.
     fn dump(&self) -> Child {
         let dump = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
             .args(["--server", &self.address, "dump", "-"])
@@ -517,7 +517,7 @@ fn a_dump_ends_by_a_signal_when_it_has_put_the_tokens_back() {
     let mut dump = server.dump();
     let kill = Command::new("kill").arg(dump.id().to_string()).status();
     assert!(kill.unwrap().success());
-    // The signal has come before the dump goes on.
+    // The signal is pending before the dump continues.
     thread::sleep(Duration::from_millis(300));
     // It may have ended already, which is the defect.
     let _ = server.go_on.send(());
@@ -536,7 +536,7 @@ fn a_load_ends_by_a_signal_when_what_it_stored_has_its_marks() {
     }
     from.json(&["dump", &file]);
 
-    // It stops at the first item, and goes on when it may.
+    // It pauses at the first item until it is told to continue.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let ((put_stop, stopped), (go_on, may_go_on)) = (channel(), channel());
@@ -573,7 +573,7 @@ fn a_load_ends_by_a_signal_when_what_it_stored_has_its_marks() {
     stopped.recv().unwrap();
     let kill = Command::new("kill").arg(load.id().to_string()).status();
     assert!(kill.unwrap().success());
-    // The signal has come before the load goes on.
+    // The signal is pending before the load continues.
     thread::sleep(Duration::from_millis(300));
     go_on.send(()).unwrap();
     assert_eq!(load.wait().unwrap().signal(), Some(15));
@@ -634,7 +634,7 @@ fn writes_during_a_dump_take_nothing_else_out_of_it() {
         scope.spawn(|| {
             for round in 1.. {
                 *rounds.lock().unwrap() = round;
-                // Half of the keys; new ones, too.
+                // Half of the keys, and new ones.
                 writer.fill(0, KEYS / 2, &round.to_string());
                 writer.fill(KEYS + round, KEYS + round + 1, "new");
                 if is_over.load(Relaxed) {
@@ -653,7 +653,7 @@ fn writes_during_a_dump_take_nothing_else_out_of_it() {
         let values = reply.lines().filter(|line| !line.starts_with(['V', 'E']));
         values.map(|value| value.parse().unwrap()).collect()
     };
-    // What is written anew while the keys are listed may be missed, and is never another's.
+    // An item that is written anew while the keys are listed may be missed, but its value is never another's.
     let rounds = *rounds.lock().unwrap();
     let written = values(0..KEYS / 2);
     assert!(written.iter().all(|value| *value <= rounds), "{rounds}");

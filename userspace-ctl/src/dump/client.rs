@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A connection on which many requests are sent before the first answer is read.
+//! A connection on which many requests are sent before their replies are read.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,10 +11,10 @@ use crate::server::Server;
 
 /// The longest line of a server: a key as `%XX` and numbers.
 const LINE_MOST: u64 = 4096;
-/// Bytes of answers that are read at once.
+/// Bytes of replies that are read at once.
 const BUFFER: usize = 256 << 10;
 
-/// Where the server is, and who asks.
+/// The server's address, and the user.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) address: String,
@@ -30,7 +30,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects, and logs in if there are users.
+    /// Connects, and authenticates if there are users.
     pub(crate) fn connect(target: &Target) -> Result<Self> {
         let stream = Server::connect(&target.address, &target.users)?.into_stream();
         stream.set_nodelay(true)?;
@@ -69,7 +69,7 @@ impl Client {
         Ok(line)
     }
 
-    /// So many bytes of a value behind `into`, and the end of the block.
+    /// Reads `len` bytes of a value, appends them to `into`, and reads the end of the block.
     pub(crate) fn value(&mut self, len: usize, into: &mut Vec<u8>) -> Result<()> {
         let from = into.len();
         into.resize(from + len, 0);
@@ -83,7 +83,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads over a value.
+    /// Skips a value.
     pub(crate) fn skip(&mut self, len: u64) -> Result<()> {
         let whole = len.saturating_add(2);
         let mut limited = (&mut self.stream).take(whole);
@@ -94,7 +94,7 @@ impl Client {
         }
     }
 
-    /// An answer that does not belong to what was asked.
+    /// The error for a reply that does not match the request.
     pub(crate) fn unexpected(&self) -> anyhow::Error {
         let line = String::from_utf8_lossy(&self.line);
         let what = format!("{}: {}", self.address, line.trim_end());

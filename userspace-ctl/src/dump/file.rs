@@ -2,16 +2,16 @@
 //! The layout of a dump: a header, blocks of records, and an end with totals. Numbers are
 //! little-endian. docs/operations.md describes what is kept.
 //!
-//! Everything that is read from a file is hostile: a length is compared with its bound before memory
-//! is taken for it.
+//! Everything that is read from a file is untrusted: each length is compared with its bound before memory is allocated
+//! for it.
 
 use std::fmt;
 
-/// What a dump begins with.
+/// The first bytes of a dump.
 const MAGIC: [u8; 8] = *b"HIPPOSDC";
-/// The layout that is written, and the only one so far.
+/// The version of the format that is written, so far the only one.
 pub(crate) const VERSION: u32 = 1;
-/// What a block begins with.
+/// The first bytes of a block.
 const MARKER: [u8; 4] = *b"HDB\n";
 
 /// Bytes of the header.
@@ -21,24 +21,24 @@ pub(crate) const BLOCK_HEADER: usize = 44;
 /// Bytes of a record before its key.
 const FIXED: usize = 26;
 
-/// A block of records is closed when it has so many bytes.
+/// A block of records is closed when it has this many bytes.
 pub(crate) const BLOCK: usize = 1 << 20;
 /// The longest key.
 pub(crate) const KEY_MOST: usize = 250;
-/// The longest key in base64, which as such has at most [`KEY_MOST`] digits. To a longer one a server
-/// answers that the line is bad, and takes the value behind it for commands.
+/// The longest key in base64, which has at most [`KEY_MOST`] digits. A server replies to a longer one that the line is
+/// bad, and interprets the value after it as commands.
 const BINARY_MOST: usize = KEY_MOST / 4 * 3;
-/// The longest value. No Hippos has items of more than 4 MiB; a memcached could.
+/// The longest value. Hippos has no items of more than 4 MiB, but a memcached may have.
 pub(crate) const VALUE_MOST: usize = 64 << 20;
 /// The most bytes of a block's records.
 pub(crate) const RAW_MOST: usize = BLOCK + FIXED + KEY_MOST + VALUE_MOST;
-/// The most bytes of a block as it is in the file; zstd adds less to what it can't compress.
+/// The most bytes of a block in the file; zstd adds less to data that it cannot compress.
 const PACKED_MOST: usize = RAW_MOST + RAW_MOST / 128 + 1024;
 
-/// What is wrong with a file, and where.
+/// The damage in a file, and its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// The block that can't be read; those before it are whole.
+    /// The block that cannot be read; those before it are complete.
     pub(crate) block: u64,
     pub(crate) what: String,
 }
@@ -51,12 +51,12 @@ impl fmt::Display for Damage {
 
 impl std::error::Error for Damage {}
 
-/// What the whole dump has in common.
+/// The properties of the whole dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Unix time.
     pub(crate) made: u64,
-    /// Part of each block's checksum, so that no block of another dump is taken.
+    /// Part of each block's checksum, so that a block of another dump is not accepted.
     pub(crate) identity: u64,
 }
 
@@ -74,7 +74,7 @@ impl Header {
 
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The reason why the header is invalid.
     pub(crate) fn parse(bytes: &[u8; HEADER]) -> Result<Self, String> {
         let mut fields = Fields(bytes);
         if fields.take() != Some(MAGIC) {
@@ -98,15 +98,15 @@ impl Header {
     }
 }
 
-/// What a block holds.
+/// The kind of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Items,
-    /// The totals; nothing comes after.
+    /// The totals; the file ends after them.
     End,
 }
 
-/// What stands before a block's bytes.
+/// The header of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockHeader {
     pub(crate) kind: Kind,
@@ -114,12 +114,12 @@ pub(crate) struct BlockHeader {
     pub(crate) number: u64,
     /// Unix time.
     pub(crate) made: u64,
-    /// Bytes of the records.
+    /// Bytes of the records when decompressed.
     pub(crate) raw: u32,
-    /// Bytes that follow.
+    /// Bytes that follow the header.
     pub(crate) packed: u32,
     pub(crate) items: u32,
-    /// Of the bytes that follow.
+    /// The checksum of the bytes that follow.
     pub(crate) sum: u32,
 }
 
@@ -145,7 +145,7 @@ impl BlockHeader {
 
     /// # Errors
     ///
-    /// What is wrong with it; none of its numbers may be used then.
+    /// The reason why the header is invalid; none of its numbers may be used then.
     pub(crate) fn parse(bytes: &[u8; BLOCK_HEADER], identity: u64) -> Result<Self, String> {
         let mut fields = Fields(bytes);
         if fields.take() != Some(MARKER) {
@@ -163,7 +163,7 @@ impl BlockHeader {
             other => return Err(format!("there are no blocks of kind {other}")),
         };
         let (raw_len, packed_len) = (raw as usize, packed as usize);
-        // A record has at least a key of one byte.
+        // A record has a key of at least one byte.
         let least = items as usize * (FIXED + 1);
         let fits = match kind {
             Kind::Items => {
@@ -202,7 +202,7 @@ fn header_sum(bytes: &[u8], identity: u64) -> u32 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Totals {
     pub(crate) items: u64,
-    /// Of the records before they are compressed.
+    /// Bytes of the records before they are compressed.
     pub(crate) bytes: u64,
 }
 
@@ -225,7 +225,7 @@ impl Totals {
     }
 }
 
-/// The key was given in base64 (flag `b`).
+/// The key was sent in base64 (flag `b`).
 pub(crate) const BINARY: u8 = 1;
 /// The item is stale (`X`).
 pub(crate) const STALE: u8 = 2;
@@ -235,19 +235,19 @@ pub(crate) const WON: u8 = 4;
 /// An item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record<'b> {
-    /// Of [`BINARY`], [`STALE`] and [`WON`].
+    /// A combination of [`BINARY`], [`STALE`] and [`WON`].
     pub(crate) marks: u8,
     pub(crate) flags: u32,
     /// Unix time; 0 is never.
     pub(crate) expiry: u64,
-    /// 0 when the server has none.
+    /// 0 if the server has none.
     pub(crate) cas: u64,
     pub(crate) key: &'b [u8],
     pub(crate) value: &'b [u8],
 }
 
 impl<'b> Record<'b> {
-    /// Appends it.
+    /// Appends the record.
     pub(crate) fn put(&self, out: &mut Vec<u8>) {
         let value_len = u32::try_from(self.value.len()).unwrap_or(u32::MAX);
         out.push(self.marks);
@@ -260,7 +260,7 @@ impl<'b> Record<'b> {
         out.extend_from_slice(self.value);
     }
 
-    /// Takes one from the front.
+    /// Parses a record from the front.
     fn take(from: &mut &'b [u8]) -> Result<Self, String> {
         let Some((fixed, rest)) = from.split_at_checked(FIXED) else {
             return Err("a record ends early".into());
@@ -281,7 +281,7 @@ impl<'b> Record<'b> {
             return Err("a record ends early".into());
         };
         let is_sendable = match marks & BINARY {
-            // Sent as it is, another key would be a command.
+            // Any other key would be interpreted as a command if it were sent.
             0 => is_plain(key),
             _ => fits_base64(key),
         };
@@ -300,12 +300,12 @@ impl<'b> Record<'b> {
     }
 }
 
-/// Whether a key can stand in a line of the text protocol.
+/// Whether a key is valid in a line of the text protocol.
 pub(crate) fn is_plain(key: &[u8]) -> bool {
     key.iter().all(|byte| *byte > b' ' && *byte != 0x7f)
 }
 
-/// Whether a request can have a key in base64.
+/// Whether a key can be sent in base64.
 pub(crate) fn fits_base64(key: &[u8]) -> bool {
     key.len() <= BINARY_MOST
 }
@@ -346,7 +346,7 @@ impl<'b> Iterator for Records<'b> {
     }
 }
 
-/// Numbers from the front; 0 when there are no more bytes.
+/// Parses numbers from the front; 0 when there are no more bytes.
 struct Fields<'b>(&'b [u8]);
 
 impl Fields<'_> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Signals that end a dump or a load. They wait until no item lacks the token that the dump was given, or the
-//! marks that it is loaded with.
+//! Signals that end a dump or a load. They are deferred until every token that the dump was given is put back, and
+//! every stored item has its marks.
 
 use std::fs;
 use std::process;
@@ -12,17 +12,17 @@ use anyhow::Result;
 use nix::sys::signal::{raise, SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// Those that would end the process.
+/// The signals that would end the process.
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
-/// Between two looks at whether one has come.
+/// The interval between two checks for a signal.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// The signal that came, if one did.
+/// The signal that was received, if any.
 #[derive(Debug, Default)]
 pub(crate) struct Interrupt(AtomicI32);
 
 impl Interrupt {
-    /// Holds signals back from this thread and from those that it begins.
+    /// Blocks the signals in this thread and in those that it starts.
     pub(crate) fn hold(&self) -> Result<Held<'_>> {
         let mut mask = SigSet::empty();
         let ignored = ignored();
@@ -42,16 +42,16 @@ impl Interrupt {
         self.0.load(Relaxed) != 0
     }
 
-    /// Ends the process by the signal that came, as if it had not been held back.
+    /// Ends the process by the signal that was received, as if it had not been blocked.
     pub(crate) fn pass_on(&self) {
         if let Ok(signal) = Signal::try_from(self.0.load(Relaxed)) {
-            // The one error is a number that is no signal.
+            // The only error is an invalid signal number.
             let _ = raise(signal);
         }
     }
 }
 
-/// Signals that are held back as long as this is there.
+/// Signals that are blocked until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held<'i> {
     interrupt: &'i Interrupt,
@@ -60,12 +60,12 @@ pub(crate) struct Held<'i> {
 }
 
 impl Held<'_> {
-    /// Makes `is_over` true when a signal comes; a second one ends the process at once. Returns when
-    /// it finds `is_done`, for which this thread can be unparked.
+    /// Sets `is_over` when a signal is received; a second one ends the process at once. Returns when `is_done` is set,
+    /// for which this thread can be unparked.
     pub(crate) fn watch(&self, is_over: &AtomicBool, is_done: &AtomicBool) {
         while !is_done.load(Relaxed) {
             if let Ok(Some(signal)) = self.signals.read_signal() {
-                // Signals have small numbers.
+                // Signal numbers are small.
                 let number = signal.ssi_signo as i32;
                 if self.interrupt.0.swap(number, Relaxed) != 0 {
                     process::exit(128 + number);
@@ -83,7 +83,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// The set of signals that this process was begun to ignore, from bit 0 for signal 1.
+/// The set of signals that this process was started to ignore, from bit 0 for signal 1.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

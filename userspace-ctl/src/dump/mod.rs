@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `dump` and `load`: a cache's items in a file, over a restart of the server or the machine.
+//! `dump` and `load`: keep a cache's items in a file, over a restart of the server or the machine.
 
 mod client;
 mod file;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A line on the terminal with the progress of a dump or a load.
+//! A progress line on the terminal for a dump or a load.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Between two lines.
+/// The interval between two updates.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// How far it is.
+/// The progress.
 #[derive(Debug)]
 pub(crate) struct Progress {
     begun: Instant,
@@ -16,7 +16,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Shown on a terminal alone.
+    /// Shown only on a terminal.
     pub(crate) fn new(is_quiet: bool) -> Self {
         let now = Instant::now();
         Self {
@@ -26,18 +26,18 @@ impl Progress {
         }
     }
 
-    /// Shows so many items, and the part of the whole that is done if that is known.
+    /// Shows the number of items, and the part of the whole that is done, if known.
     pub(crate) fn show(&mut self, items: u64, part: Option<f64>) {
         let now = Instant::now();
         if self.is_shown && now - self.shown >= EVERY {
             self.shown = now;
             let line = line(items, part, now - self.begun);
-            // The terminal may be gone.
+            // The terminal may be closed.
             let _ = write!(io::stderr(), "\r{line}\x1b[K");
         }
     }
 
-    /// Takes the line away; gives the seconds that all took.
+    /// Removes the line; returns the seconds since the start.
     pub(crate) fn end(self) -> f64 {
         if self.is_shown {
             let _ = write!(io::stderr(), "\r\x1b[K");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Reads a dump block by block, and takes nothing that is not whole.
+//! Reads a dump block by block, and accepts only complete blocks.
 
 use std::io::{ErrorKind, Read};
 
@@ -12,15 +12,15 @@ use super::file::{BlockHeader, Damage, Header, Kind, Records, Totals, BLOCK_HEAD
 pub(crate) struct Reader<R> {
     input: R,
     pub(crate) header: Header,
-    /// The block that comes next.
+    /// The number of the next block.
     pub(crate) next: u64,
     pub(crate) totals: Totals,
-    /// Bytes read of whole blocks.
+    /// Bytes of complete blocks read.
     pub(crate) read: u64,
     is_over: bool,
 }
 
-/// A block of records as it is in the file; its checksum is right.
+/// A block of records as in the file; its checksum is right.
 #[derive(Clone, Debug)]
 pub(crate) struct Packed {
     pub(crate) header: BlockHeader,
@@ -45,14 +45,14 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// The next block; none after the end, when all is as the end states.
+    /// The next block; `None` after the end, if the totals match.
     pub(crate) fn block(&mut self) -> Result<Option<Packed>, Damage> {
         if self.is_over {
             return Ok(None);
         }
         let block = self.next;
         let read = self.take();
-        // Nothing that comes after damage is taken.
+        // Nothing after damage is accepted.
         self.is_over = !matches!(read, Ok(Some(_)));
         read.map_err(|what| Damage { block, what })
     }
@@ -66,7 +66,7 @@ impl<R: Read> Reader<R> {
             return Err(format!("block {} stands here", header.number));
         }
         let mut bytes = Vec::new();
-        // No more memory is taken than the file has bytes.
+        // No more memory is allocated than the file has bytes.
         let mut limited = (&mut self.input).take(u64::from(header.packed));
         limited.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         if bytes.len() != header.packed as usize {
@@ -102,7 +102,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// So many bytes, or none at the end of the file.
+/// Reads `N` bytes, or `None` at the end of the file.
 fn fixed<const N: usize>(input: &mut impl Read) -> Result<Option<[u8; N]>, String> {
     let mut bytes = [0; N];
     let mut len = 0;
@@ -118,7 +118,7 @@ fn fixed<const N: usize>(input: &mut impl Read) -> Result<Option<[u8; N]>, Strin
     Ok(Some(bytes))
 }
 
-/// Unpacks blocks; has the memory for it.
+/// Decompresses blocks, into memory of its own.
 pub(crate) struct Unpacker {
     zstd: Decompressor<'static>,
     raw: Vec<u8>,
@@ -132,7 +132,7 @@ impl Unpacker {
         })
     }
 
-    /// The records of a block.
+    /// Decompresses a block's records.
     pub(crate) fn unpack(&mut self, block: &Packed) -> Result<Records<'_>, Damage> {
         let header = &block.header;
         let len = header.raw as usize;
@@ -151,7 +151,7 @@ impl Unpacker {
     }
 }
 
-/// Reads all of a dump to its end, down to its records.
+/// Reads all of a dump to its end, and parses its records.
 pub(crate) fn verify(input: impl Read) -> Result<Totals, Damage> {
     let mut reader = Reader::new(input)?;
     let mut unpacker = Unpacker::new().map_err(|error| Damage {
@@ -177,7 +177,7 @@ mod tests {
     use super::super::writer::{Packer, Writer};
     use super::*;
 
-    /// A dump of so many blocks, and where each of its parts begins.
+    /// A dump of `blocks` blocks, and the offset of each of its parts.
     fn dump(blocks: u8) -> (Vec<u8>, Vec<usize>) {
         let header = Header {
             made: 1_800_000_000,
@@ -260,7 +260,7 @@ mod tests {
         assert!(of(&[&other.to_bytes(), first, second, third, end]).is_err());
     }
 
-    /// A hostile file's statements, with all checksums right.
+    /// A block of a hostile file, with all checksums right.
     fn hostile(raw: u32, items: u32, payload: &[u8]) -> Vec<u8> {
         let header = Header {
             made: 1,
@@ -324,7 +324,7 @@ mod tests {
         }
 
         #[test]
-        fn changed_bytes_are_noticed(at in any::<prop::sample::Index>(), to: u8) {
+        fn changed_bytes_are_detected(at in any::<prop::sample::Index>(), to: u8) {
             let (mut bytes, _) = dump(2);
             let at = at.index(bytes.len());
             prop_assume!(bytes[at] != to);

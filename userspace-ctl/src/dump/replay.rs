@@ -19,21 +19,21 @@ use super::save::{put_key, stale};
 use super::writer::now;
 use crate::exit::end;
 
-/// Requests that are sent before their answers are read. The answers, of at most some sixty bytes
-/// each, fit the buffers of the sockets.
+/// Requests that are sent before their replies are read. The replies, of at most some sixty bytes each, fit into the
+/// sockets' buffers.
 const REQUESTS: usize = 1000;
-/// No more is sent when there are so many bytes.
+/// The most bytes of requests that are sent before their replies are read.
 const REQUEST_BYTES: usize = 256 << 10;
-/// Longer times to live are given as Unix time (`REALTIME_MAXDELTA` of memcached).
+/// Longer times to live are sent as Unix time (memcached's `REALTIME_MAXDELTA`).
 const RELATIVE_MOST: u64 = 60 * 60 * 24 * 30;
-/// The last Unix time that a request can tell, in 2038: of more, servers take the low 32 bits.
+/// The last Unix time that a request can express, in 2038: servers take the low 32 bits of a larger one.
 const LATEST: u64 = i32::MAX as u64;
-/// Seconds that an item has which expires when no request can tell it, until its mark is made.
+/// The time to live, in seconds, that an item whose expiry no request can express gets until its mark is set.
 const MEANWHILE: u64 = 3600;
-/// Seconds by which a time has to be beyond another one, whatever the server's clock says.
+/// The difference by which one time must exceed another to be later on the server's clock too.
 const MARGIN: u64 = 3600;
 
-/// Which values win where the cache has the key already.
+/// Which value to keep if the cache already has the key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Mode {
     /// The cache's
@@ -43,14 +43,14 @@ pub(crate) enum Mode {
     Set,
 }
 
-/// What became of the items.
+/// The outcomes for the items.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) stored: AtomicU64,
-    /// The cache had a value for the key.
+    /// The cache already had a value for the key.
     pub(crate) kept: AtomicU64,
     pub(crate) expired: AtomicU64,
-    /// No memory, or too large for this cache.
+    /// There was no memory, or the item is too large for this cache.
     pub(crate) refused: AtomicU64,
 }
 
@@ -63,7 +63,7 @@ impl Counts {
     }
 }
 
-/// The first block that is not stored, of blocks that end out of order.
+/// The first block that is not stored yet; blocks may be finished out of order.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     next: u64,
@@ -90,8 +90,8 @@ impl Done {
     }
 }
 
-/// Stores all items from a block on. Damage ends it, when what comes before it is stored. So does a
-/// signal, when the blocks that were begun are stored and their items have their marks.
+/// Stores all items from a block on. Damage ends the load after all blocks before it are stored. A signal ends it after
+/// the blocks that were begun are stored and their items have their marks.
 #[allow(clippy::too_many_arguments, reason = "each is another's")]
 pub(crate) fn replay<R: Read>(
     target: &Target,
@@ -159,8 +159,8 @@ pub(crate) fn replay<R: Read>(
     })
 }
 
-/// Connects to a server that reads over the value of an `ms` which it refuses. One that knows no `ms`,
-/// or another form of it, would take values for commands.
+/// Connects to a server that skips the value of an `ms` that it refuses. A server without `ms`, or with another form of
+/// it, would interpret values as commands.
 fn connect(target: &Target) -> Result<Client> {
     let mut client = Client::connect(target)?;
     // Refused for its mode, before any item is touched.
@@ -187,7 +187,7 @@ struct Storer<'c> {
     counts: &'c Counts,
     requests: Vec<u8>,
     sent: usize,
-    /// What follows when a request of that number is done, and how many answers that has.
+    /// The requests to send after the request of that number is done, and the number of their replies.
     marks: Vec<(usize, Vec<u8>, usize)>,
 }
 
@@ -242,7 +242,7 @@ impl<'c> Storer<'c> {
     }
 
     fn store(&mut self, record: &Record<'_>, made: u64) -> Result<()> {
-        // All times of a record are reckoned from one moment.
+        // All times of a record are computed from the same current time.
         let now = now();
         let Some(ttl) = ttl(record.expiry, made, now) else {
             self.counts.expired.fetch_add(1, Relaxed);
@@ -260,7 +260,7 @@ impl<'c> Storer<'c> {
         Ok(())
     }
 
-    /// Sends what there is, and reads the answers.
+    /// Sends the pending requests, and reads the replies.
     fn flush(&mut self) -> Result<()> {
         self.client.send(&self.requests)?;
         self.requests.clear();
@@ -278,7 +278,7 @@ impl<'c> Storer<'c> {
             count.fetch_add(1, Relaxed);
             let is_stored = std::ptr::eq(count, &counts.stored);
             if let Some((_, follow, more)) = marks.next_if(|(of, ..)| *of == number) {
-                // What a client stored is not touched.
+                // An item that a client stored is not changed.
                 if is_stored {
                     self.requests.extend_from_slice(&follow);
                     answers += more;
@@ -288,30 +288,30 @@ impl<'c> Storer<'c> {
         self.client.send(&self.requests)?;
         self.requests.clear();
         for _ in 0..answers {
-            // A client may have changed the item since: that is no failure.
+            // A client may have changed the item since: that is not an error.
             self.client.line()?;
         }
         Ok(())
     }
 }
 
-/// What `T` takes for an expiry of a block that was made then: 0 for never, which is what is beyond
-/// [`LATEST`]; nothing if it has come.
+/// The argument of `T` for an expiry in a block that was made at `made`: 0 (never) for an expiry after [`LATEST`];
+/// `None` if it has passed.
 fn ttl(expiry: u64, made: u64, now: u64) -> Option<u64> {
     if expiry == 0 {
         return Some(0);
     }
-    // A clock that stands before the dump's must not make lives longer.
+    // A clock behind that of the dump must not make times to live longer.
     let left = expiry.checked_sub(now.max(made)).filter(|left| *left > 0)?;
     if left <= RELATIVE_MOST {
         return Some(left);
     }
-    // The expiry itself, unless the clock stands before the dump's.
+    // The expiry itself, unless the clock is behind that of the dump.
     let at = now.saturating_add(left);
     Some(if at <= LATEST { at } else { 0 })
 }
 
-/// What `R` takes to be beyond what `T` took; nothing if there is no such time.
+/// An argument of `R` that is later than that of `T`; `None` if there is no such time.
 fn beyond(ttl: u64, now: u64) -> Option<u64> {
     let at = match ttl {
         0 => return None,
@@ -356,7 +356,7 @@ fn put_request(record: &Record<'_>, ttl: u64, now: u64, mode: Mode, out: &mut Ve
     out.extend_from_slice(b"\r\n");
 }
 
-/// Requests that make the marks of a stored item, and how many they are.
+/// Requests that set the marks of a stored item, and their number.
 fn follow(record: &Record<'_>, ttl: u64, now: u64) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut answers = 0;
@@ -366,13 +366,13 @@ fn follow(record: &Record<'_>, ttl: u64, now: u64) -> (Vec<u8>, usize) {
         answers += 1;
     }
     if record.marks & WON != 0 {
-        // The first client that asks wins the token, and none after it.
+        // The first client that reads it wins the token, and later ones do not.
         out.extend_from_slice(b"mg ");
         put_key(record.key, record.marks, &mut out);
         if !is_stale {
             let _ = match beyond(ttl, now) {
                 Some(beyond) => write!(out, " R{beyond}"),
-                // Flags are taken in order: the item gets its own time when it has its mark.
+                // Flags are evaluated in order: the item gets its own expiry after its mark is set.
                 None => write!(out, " R{RELATIVE_MOST} T{ttl}"),
             };
         }
@@ -424,16 +424,16 @@ mod tests {
     }
 
     #[test]
-    fn a_far_expiry_is_a_time_that_a_request_can_tell_or_never() {
+    fn a_far_expiry_becomes_a_time_that_a_request_can_express_or_never() {
         let far = NOW + 30 * DAY + 1;
         assert_eq!(ttl(far, NOW, NOW), Some(far));
-        // Whenever within the load it is asked for.
+        // For any time of the request during the load.
         assert_eq!(ttl(far + 60, NOW, NOW + 59), Some(far + 60));
         assert_eq!(ttl(LATEST, NOW, NOW), Some(LATEST));
         for later in [LATEST + 1, u64::from(u32::MAX), u64::MAX] {
             assert_eq!(ttl(later, NOW, NOW), Some(0), "{later}");
         }
-        // In 2038 there are only seconds from now.
+        // In 2038 only times relative to now can be expressed.
         assert_eq!(ttl(LATEST + 10, NOW, LATEST - 10), Some(20));
         assert_eq!(ttl(LATEST + 40 * DAY, NOW, LATEST - 10), Some(0));
     }
@@ -445,7 +445,7 @@ mod tests {
         }
     }
 
-    /// Seconds until then, as a server takes `T` and `R`.
+    /// The seconds from now, as a server interprets `T` and `R`.
     fn seconds(word: &str) -> u64 {
         let time: u64 = word[1..].parse().unwrap();
         assert!(time <= LATEST, "{word}");
@@ -480,7 +480,7 @@ mod tests {
                 seconds(&word(&asked, 'R').unwrap()) > life && life > 0,
                 "{expiry}: {stored}{asked}"
             );
-            // What it has at last.
+            // Its final time to live.
             let last = word(&asked, 'T').or(word(&stored, 'T')).unwrap();
             assert_eq!(last, format!("T{ttl}"));
         }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Reads all items of a running cache: one connection lists the keys (`lru_crawler metadump`), the
-//! others ask for them (`mg`).
+//! Reads all items of a running cache: one connection lists the keys (`lru_crawler metadump`), the others request their
+//! values (`mg`).
 //!
-//! `mgdump` would show which keys were given in base64, but prints a key that came by the binary
-//! protocol as it is, line ends and all; `metadump` has every key as `%XX`.
+//! `mgdump` would show which keys were sent in base64, but prints a key that came by the binary protocol unencoded,
+//! including line ends; `metadump` encodes every key with `%XX`.
 
 use std::collections::hash_map::RandomState;
 use std::collections::HashSet;
@@ -27,40 +27,39 @@ use super::writer::{now, Packer, Writer};
 use crate::exit::end;
 use crate::item_keys::decoded;
 
-/// Requests that are sent at once. So many bytes fit the buffers of the sockets, whether or not the
-/// server reads before its answers are read: neither side waits for the other for ever.
+/// Requests that are sent at once. Their bytes fit into the sockets' buffers, whether or not the server reads before
+/// its replies are read, so that neither side waits for the other forever.
 const REQUESTS: usize = 512;
 const REQUEST_BYTES: usize = 32 << 10;
-/// What a request has beside its key.
+/// Bytes of a request besides its key.
 const REQUEST_REST: usize = 24;
-/// Nothing is written before all answers are read, so that the tokens are put back soon: so many
-/// bytes of items are asked for at once, or one item more.
+/// Nothing is written before all replies are read, so that the tokens are put back soon. This is the most bytes of
+/// items that are requested at once (or one item more).
 const ITEM_BYTES: u64 = 8 << 20;
-/// Lists the keys in the order of the hash table. By classes, memcached misses items that move between
-/// its LRU lists meanwhile.
+/// Lists the keys in the order of the hash table. When listing by class, memcached misses items that move between its
+/// LRU lists meanwhile.
 const BY_HASH: &[u8] = b"lru_crawler metadump hash\r\n";
-/// What a memcached has that is too old for the other.
+/// For a memcached that is too old for listing by hash.
 const BY_CLASS: &[u8] = b"lru_crawler metadump all\r\n";
-/// How often a server is asked again that is busy with another dump.
+/// How often a server that is busy with another dump is asked again.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What became of the items.
+/// The outcomes for the items.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) items: AtomicU64,
     /// Deleted, expired or evicted after they were listed.
     pub(crate) gone: AtomicU64,
-    /// Longer than a dump takes.
+    /// Larger than a dump supports.
     pub(crate) too_large: AtomicU64,
-    /// No text can ask for their keys: they have blanks or control characters, and are too long for
-    /// base64.
+    /// No text command can name their keys: they have blanks or control characters, and are too long for base64.
     pub(crate) binary_only: AtomicU64,
-    /// The server had no memory for the answer.
+    /// The server had no memory for the reply.
     pub(crate) refused: AtomicU64,
 }
 
-/// Keys, one behind the other.
+/// Keys, stored one after the other.
 #[derive(Debug, Default)]
 struct Keys {
     bytes: Vec<u8>,
@@ -91,7 +90,7 @@ impl Keys {
     }
 }
 
-/// Keys that are in the file already.
+/// Keys that the file already contains.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     hashes: HashSet<u128>,
@@ -107,14 +106,14 @@ impl Known {
         !self.hashes.is_empty() && self.hashes.contains(&self.hash(key))
     }
 
-    /// So long that no two keys have the same.
+    /// Long enough that no two keys have the same hash.
     fn hash(&self, key: &[u8]) -> u128 {
         let half = |random: &RandomState| u128::from(random.hash_one(key));
         half(&self.random.0) << 64 | half(&self.random.1)
     }
 }
 
-/// Writes all items that are not known.
+/// Writes all items that the file does not contain yet.
 pub(crate) fn save(
     target: &Target,
     connections: usize,
@@ -125,7 +124,7 @@ pub(crate) fn save(
     (progress, expected): (&mut Progress, u64),
 ) -> Result<()> {
     let (is_over, is_done) = (&AtomicBool::new(false), &AtomicBool::new(false));
-    // What connects before a thread begins can fail at once.
+    // A connection that is made before a thread starts can fail at once.
     let lister = Client::connect(target)?;
     let clients: Result<Vec<Client>> = (0..connections).map(|_| Client::connect(target)).collect();
     let clients = clients?;
@@ -137,7 +136,7 @@ pub(crate) fn save(
         let (put_blocks, blocks) = sync_channel(connections);
         let lister = scope.spawn(move || {
             let listed = list(lister, known, counts, &put_keys, is_over);
-            // Whoever has ended it meanwhile has.
+            // An error here means that the list has ended already.
             if listed.is_err() {
                 is_over.store(true, Relaxed);
             }
@@ -155,7 +154,7 @@ pub(crate) fn save(
                 asked
             }));
         }
-        // The others end when the threads do that are at the other end.
+        // The other threads end when their channels are closed.
         drop((keys, put_blocks));
         let mut written = Ok(());
         for block in blocks {
@@ -227,7 +226,7 @@ fn list(
     }
 }
 
-/// Whether a request can have a key, as it is or in base64.
+/// Whether a request can name a key, unencoded or in base64.
 fn can_be_asked_for(key: &[u8]) -> bool {
     (1..=KEY_MOST).contains(&key.len()) && (is_plain(key) || fits_base64(key))
 }
@@ -236,7 +235,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Asks for the values of keys.
+/// Requests the values of keys.
 struct Asker<'c> {
     target: &'c Target,
     client: Client,
@@ -246,7 +245,7 @@ struct Asker<'c> {
     value: Vec<u8>,
     raw: Vec<u8>,
     items: u32,
-    /// Records of whole blocks, and how many they are.
+    /// Records of complete blocks, and the number of items in each.
     full: Vec<(Vec<u8>, u32)>,
 }
 
@@ -294,7 +293,7 @@ impl<'c> Asker<'c> {
         for key in keys.iter() {
             self.requests.extend_from_slice(b"mg ");
             if is_plain(key) {
-                // `k` shows whether it was given in base64.
+                // `k` shows whether the key was sent in base64.
                 self.requests.extend_from_slice(key);
                 self.requests.extend_from_slice(b" k v f t c u\r\n");
             } else {
@@ -305,7 +304,7 @@ impl<'c> Asker<'c> {
         self.client.send(&self.requests)
     }
 
-    /// Reads all answers, and puts back the tokens that came with them, whatever else fails.
+    /// Reads all replies, and puts back the tokens that came with them, even after another error.
     fn read(&mut self, keys: &Keys) -> Result<()> {
         self.requests.clear();
         let mut taken = 0;
@@ -313,7 +312,7 @@ impl<'c> Asker<'c> {
         if taken > 0 {
             let put = match &read {
                 Ok(()) => put_back(&mut self.client, &self.requests, taken),
-                // What comes on this connection is not known.
+                // The state of this connection is unknown.
                 Err(_) => Client::connect(self.target)
                     .and_then(|mut client| put_back(&mut client, &self.requests, taken)),
             };
@@ -322,14 +321,14 @@ impl<'c> Asker<'c> {
         read
     }
 
-    /// Reads the answers into records, and counts the tokens for which `requests` is to be sent.
+    /// Parses the replies into records, and counts the tokens that the requests in `requests` put back.
     fn answers(&mut self, keys: &Keys, taken: &mut u32) -> Result<()> {
         for key in keys.iter() {
             let line = self.client.line()?;
             let Some(found) = line.strip_prefix(b"VA ") else {
                 let count = match line {
                     b"EN" => &self.counts.gone,
-                    // This server takes no key in base64.
+                    // This server does not accept this key in base64.
                     line if line.starts_with(b"CLIENT_ERROR ") => &self.counts.binary_only,
                     line if line.starts_with(b"SERVER_ERROR ") => &self.counts.refused,
                     _ => return Err(self.client.unexpected()),
@@ -374,7 +373,7 @@ impl<'c> Asker<'c> {
         }
     }
 
-    /// Whether the blocks are taken.
+    /// Sends the complete blocks; whether they were accepted.
     fn put_blocks(&mut self, out: &SyncSender<Packed>) -> Result<bool> {
         for (raw, items) in self.full.drain(..) {
             let block = self.packer.pack(&raw, items)?;
@@ -389,13 +388,13 @@ impl<'c> Asker<'c> {
 fn put_back(client: &mut Client, requests: &[u8], answers: u32) -> Result<()> {
     client.send(requests)?;
     for _ in 0..answers {
-        // It may be gone, or another's by now.
+        // The item may have been removed or replaced by now.
         client.line()?;
     }
     Ok(())
 }
 
-/// A request that makes an item stale, with no client that refreshes it, if it is still that item.
+/// A request that marks an item stale, without giving its token to a client, if it is still the same item.
 pub(super) fn stale(key: &[u8], marks: u8, cas: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"md ");
     put_key(key, marks, out);
@@ -406,7 +405,7 @@ pub(super) fn stale(key: &[u8], marks: u8, cas: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A key with its flag.
+/// A key, with its flag.
 pub(super) fn put_key(key: &[u8], marks: u8, out: &mut Vec<u8>) {
     if marks & BINARY != 0 {
         put_base64(key, out);
@@ -416,10 +415,10 @@ pub(super) fn put_key(key: &[u8], marks: u8, out: &mut Vec<u8>) {
     }
 }
 
-/// The fields of an answer's first line.
+/// The fields of a reply's first line.
 struct Found {
     len: u64,
-    /// The dump was taken for a client that makes the item anew: that must be put back.
+    /// The dump won the token of a client that would store the item anew: it must be put back.
     took: bool,
     /// Without key and value.
     record: Record<'static>,
@@ -451,7 +450,7 @@ impl Found {
     }
 }
 
-/// How many items there are, for those who wait.
+/// The number of items, for the progress line.
 pub(crate) fn expected(target: &Target) -> Result<u64> {
     let mut client = Client::connect(target)?;
     client.send(b"stats\r\n")?;

@@ -14,10 +14,10 @@ use super::file::{BlockHeader, Header, Kind, Totals, BLOCK_HEADER, HEADER};
 use super::reader::{Packed, Reader, Unpacker};
 use crate::exit::end;
 
-/// What zstd does best for its time; a cache's values seldom gain by more.
+/// zstd's best level for its time; the values of a cache seldom gain from a higher one.
 const LEVEL: i32 = 1;
 
-/// Packs records into blocks.
+/// Compresses records into blocks.
 pub(crate) struct Packer {
     zstd: Compressor<'static>,
 }
@@ -28,7 +28,7 @@ impl Packer {
         Ok(Self { zstd })
     }
 
-    /// A block without its number.
+    /// A block, without its number.
     pub(crate) fn pack(&mut self, raw: &[u8], items: u32) -> Result<Packed> {
         let bytes = self.zstd.compress(raw)?;
         let header = BlockHeader {
@@ -74,7 +74,7 @@ impl<W: Write> Writer<W> {
         })
     }
 
-    /// Gives a block its number, and writes it.
+    /// Assigns a block its number, and writes it.
     pub(crate) fn block(&mut self, block: Packed) -> Result<()> {
         let Packed { mut header, bytes } = block;
         header.number = self.next;
@@ -85,7 +85,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes the end.
+    /// Writes the end block.
     pub(crate) fn end(mut self) -> Result<(W, Totals, u64)> {
         let bytes = self.totals.to_bytes();
         let header = BlockHeader {
@@ -110,7 +110,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// A file that gets its name when it is complete; until then the one of before has it.
+/// A file that gets its name when it is complete; until then the previous file keeps the name.
 #[derive(Debug)]
 pub(crate) struct Partial {
     file: PathBuf,
@@ -127,7 +127,7 @@ impl Partial {
         }
     }
 
-    /// Begins it; what an earlier dump left is lost.
+    /// Starts it; the partial file of an earlier dump is overwritten.
     pub(crate) fn create(&self, header: Header) -> Result<Writer<BufWriter<File>>> {
         let context = || format!("can't write {}", self.partial.display());
         match fs::remove_file(&self.partial) {
@@ -136,7 +136,7 @@ impl Partial {
             }
             _ => {}
         }
-        // A cache's values are private, and no link is followed.
+        // The values of a cache are private, and symbolic links are not followed.
         let open = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -146,7 +146,7 @@ impl Partial {
         Writer::new(BufWriter::with_capacity(1 << 20, file), header).with_context(context)
     }
 
-    /// Goes on after the last whole block of one that was interrupted; calls back with each of its keys.
+    /// Continues an interrupted dump after its last complete block; calls `each` with each of its keys.
     pub(crate) fn resume(&self, mut each: impl FnMut(&[u8])) -> Result<Writer<BufWriter<File>>> {
         let context = || format!("can't go on with {}", self.partial.display());
         let open = OpenOptions::new()
@@ -176,7 +176,7 @@ impl Partial {
                     writer.totals = reader.totals;
                     writer.written = reader.read;
                 }
-                // A complete one, which only lacked its name: its end is written again.
+                // It is complete and only lacks its name: its end is written again.
                 Ok(None) => break,
                 Err(_) => break,
             }
@@ -192,7 +192,7 @@ impl Partial {
         })
     }
 
-    /// Gives it its name, when all of it is on the disk.
+    /// Renames it to its final name, after all of it is on the disk.
     pub(crate) fn complete(&self, out: BufWriter<File>) -> Result<()> {
         let context = || format!("can't complete {}", self.file.display());
         let file = out.into_inner().map_err(|error| error.into_error());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How `top` draws a frame.
+//! Draws a frame of `top`.
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -10,24 +10,24 @@ use ratatui::widgets::{Paragraph, Row, Table, Widget};
 use crate::status::duration;
 use crate::top::model::Model;
 
-/// Columns of a frame that is printed.
+/// Columns of a printed frame.
 const COLUMNS: u16 = 80;
 /// Rows of the head: title, rates, memory.
 const HEAD: u16 = 3;
-/// Rows of the table of receive paths, with its titles and a blank one after it.
+/// Rows of the table of receive paths, with its titles and an empty row after it.
 const PATHS: u16 = 6;
 
-/// What the last line says.
+/// The contents of the last line.
 pub(crate) struct Footer<'f> {
     pub(crate) text: &'f str,
     /// The server does not answer.
     pub(crate) is_error: bool,
 }
 
-/// Draws a frame into all of `area`; rows that it has no room for are left out.
+/// Draws a frame into all of `area`; rows that do not fit are left out.
 pub(crate) fn draw(model: &Model, footer: &Footer<'_>, area: Rect, buffer: &mut Buffer) {
     let notes = notes(model);
-    // The tables keep some rows of a small terminal.
+    // On a small terminal, some rows are reserved for the tables.
     let most = area.height.saturating_sub(HEAD + PATHS + 5);
     let notes_height = u16::try_from(notes.len()).unwrap_or(u16::MAX).min(most);
     let [head, upper, lower, below, last] = Layout::vertical([
@@ -54,7 +54,7 @@ pub(crate) fn draw(model: &Model, footer: &Footer<'_>, area: Rect, buffer: &mut 
     Paragraph::new(Span::styled(footer.text, style)).render(last, buffer);
 }
 
-/// A frame with all of its rows as lines of text.
+/// A frame with all of its rows, as lines of text.
 pub(crate) fn text(model: &Model) -> String {
     let rows = model.classes.len().max(model.talkers.len());
     let cpus = model.cpus.len().saturating_sub(usize::from(PATHS) - 2);
@@ -70,7 +70,7 @@ pub(crate) fn text(model: &Model) -> String {
     lines(&buffer)
 }
 
-/// The characters of a buffer, without blanks at the ends.
+/// The characters of a buffer, without trailing blanks.
 pub(crate) fn lines(buffer: &Buffer) -> String {
     let mut text = String::new();
     for y in buffer.area.rows().map(|row| row.y) {
@@ -138,7 +138,7 @@ fn paths(model: &Model) -> Table<'_> {
     Table::new(model.paths.iter().map(row), widths).header(titles(&["path", "/s", "IPv4 IPv6"]))
 }
 
-/// The CPUs; when there are more than rows, the last row has the rest of them together.
+/// The CPUs; if there are more of them than rows, the last row is the sum of the rest.
 fn cpus(model: &Model, height: u16) -> Table<'_> {
     let rows = usize::from(height.saturating_sub(2)).max(1);
     let of = |name: String, fast: f64, socket: f64, tcp: f64| {
@@ -226,7 +226,7 @@ fn talkers(model: &Model) -> Table<'_> {
     ]))
 }
 
-/// Refusals that go on, the others, then warnings.
+/// Refusals that are increasing, the other refusals, then warnings.
 fn notes(model: &Model) -> Vec<Line<'_>> {
     let refused = model.refusals.iter().map(|refused| {
         let line = Line::raw(format!(

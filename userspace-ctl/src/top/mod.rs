@@ -25,7 +25,7 @@ use crate::system::System;
 use draw::Footer;
 use model::{frame, Model, Sample, Sort};
 
-/// How long a signal may wait for the next look at it.
+/// How long a signal may be pending before it is noticed.
 const TICK: Duration = Duration::from_millis(100);
 /// The range of the interval.
 pub(crate) const INTERVALS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
@@ -58,7 +58,7 @@ pub(crate) fn top(source: &Source, given: &arguments::Top, is_json: bool) -> Res
             "standard output is no terminal: use --once or --json"
         );
     }
-    // What is wrong from the start is an error and no screen.
+    // An error at the start is reported without a screen.
     let first = reader.sample()?;
     let signal = Arc::new(AtomicBool::new(false));
     for number in [SIGTERM, SIGINT, SIGHUP] {
@@ -69,7 +69,7 @@ pub(crate) fn top(source: &Source, given: &arguments::Top, is_json: bool) -> Res
     Ok(Answer::silent())
 }
 
-/// The terminal in raw mode with another screen; as it was when dropped. A panic restores it before
+/// The terminal in raw mode with the alternate screen; dropping it restores the terminal. A panic restores it before
 /// its message.
 struct Screen(DefaultTerminal);
 
@@ -89,7 +89,7 @@ impl Drop for Screen {
     }
 }
 
-/// Where samples come from.
+/// Reads samples.
 struct Reader<'s> {
     source: &'s Source,
     system: System,
@@ -127,7 +127,7 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// What keys change.
+/// The state that keys change.
 #[derive(Clone, Debug, PartialEq)]
 struct View {
     interval: Duration,
@@ -190,7 +190,7 @@ fn live(
         screen
             .0
             .draw(|frame| draw::draw(&model, &footer, frame.area(), frame.buffer_mut()))?;
-        // Until a key, another size, or the next sample.
+        // Until a key is pressed, the size changes, or the next sample is due.
         loop {
             let is_due = !view.is_paused && read_at.elapsed() >= view.interval;
             if is_due || signal.load(Relaxed) {
@@ -211,7 +211,7 @@ fn live(
                     before = std::mem::replace(&mut now, sample);
                     error = None;
                 }
-                // The module may be loaded again.
+                // The module may be loaded again later.
                 Err(why) => error = Some(format!("{why:#}")),
             }
         }
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn control_c_ends_it() {
+    fn control_c_ends_the_program() {
         let mut view = View {
             interval: Duration::from_secs(1),
             sort: Sort::Rate,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What `top` shows: a pure function of two samples of the statistics.
+//! The contents of `top`: a pure function of two samples of the statistics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::system::System;
 /// The statistics at one time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
-    /// Since any fixed time.
+    /// Time since any fixed moment.
     pub(crate) at: Duration,
     pub(crate) snapshot: Snapshot,
     pub(crate) items: Stats,
     pub(crate) slabs: Stats,
-    /// None of a server that refuses them.
+    /// Empty for a server that refuses them.
     pub(crate) conns: Stats,
-    /// None of a memcached.
+    /// Empty for a memcached.
     pub(crate) cpus: Stats,
 }
 
@@ -55,7 +55,7 @@ impl Sort {
     }
 }
 
-/// One frame. Rates are a second, over the time between the samples.
+/// One frame. Rates are per second, over the time between the samples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Model {
     pub(crate) health: &'static str,
@@ -68,7 +68,7 @@ pub(crate) struct Model {
     pub(crate) gets: f64,
     pub(crate) sets: f64,
     pub(crate) evictions: f64,
-    /// Of the lookups between the samples, from 0 to 1; none without lookups.
+    /// Of the lookups between the samples, from 0 to 1; `None` without lookups.
     pub(crate) hit_ratio: Option<f64>,
     /// Bytes.
     pub(crate) memory_limit: u64,
@@ -89,13 +89,13 @@ pub(crate) struct Model {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Path {
     pub(crate) name: &'static str,
-    /// Of IPv4, then of IPv6: `open`, or why it is closed; empty where it can't be closed.
+    /// For IPv4, then for IPv6: `open`, or why it is closed; empty for a path that cannot be closed.
     pub(crate) state: String,
-    /// Datagrams, of TCP commands.
+    /// Datagrams; for TCP, commands.
     pub(crate) rate: f64,
 }
 
-/// What one CPU serves: commands.
+/// The commands that one CPU serves.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cpu {
     pub(crate) number: u64,
@@ -139,7 +139,7 @@ pub(crate) struct Refused {
     pub(crate) total: u64,
 }
 
-/// The frame of two samples.
+/// The frame for two samples.
 pub(crate) fn frame(before: &Sample, now: &Sample, system: Option<&System>, sort: Sort) -> Model {
     let seconds = now.at.saturating_sub(before.at).as_secs_f64();
     let seconds = if seconds > 0.0 { seconds } else { 1.0 };
@@ -181,13 +181,13 @@ pub(crate) fn frame(before: &Sample, now: &Sample, system: Option<&System>, sort
     model
 }
 
-/// What a counter grew by; one that was reset meanwhile began at 0.
+/// The increase of a counter; one that was reset meanwhile started again at 0.
 fn grown(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }
 
 fn paths(before: &Stats, now: &Stats, seconds: f64) -> Vec<Path> {
-    // A memcached counts no receive paths.
+    // A memcached does not count receive paths.
     if now.get("hippos_tcp_commands").is_none() {
         return Vec::new();
     }
@@ -200,7 +200,7 @@ fn paths(before: &Stats, now: &Stats, seconds: f64) -> Vec<Path> {
             .collect();
         states.join(" ")
     };
-    // A frame that XDP throws away counts as served, and as no datagram.
+    // A frame that XDP drops counts as served, but not as a datagram.
     let xdp = of("hippos_xdp_served");
     let hook = of("hippos_udp_fast_datagrams").saturating_sub(xdp);
     [
@@ -259,7 +259,7 @@ fn classes(before: &Sample, now: &Sample, seconds: f64) -> Vec<Class> {
         .iter()
         .map(|(number, row)| {
             let of = |name| field(Some(row), name);
-            // A class without items has no row there, and comes back with its count.
+            // A class without items has no row; when it has items again, its row has its old count.
             let evicted = |rows: &BTreeMap<_, _>| field(rows.get(number), "evicted");
             let evictions = if old.contains_key(number) {
                 grown(evicted(&old), evicted(&items))
@@ -318,7 +318,7 @@ impl Model {
                 self.talkers
                     .sort_by_key(|talker| std::cmp::Reverse(talker.idle));
             }
-            // The samples have them so.
+            // The samples are in this order.
             Sort::Name => self.talkers.sort_by(|a, b| a.peer.cmp(&b.peer)),
         }
     }
@@ -358,7 +358,7 @@ impl Model {
 pub(crate) mod tests {
     use super::*;
 
-    /// A server after so many seconds, of which each has served a fixed number of requests.
+    /// A server after `seconds` seconds, each of which has served a fixed number of requests.
     pub(crate) fn sample(seconds: u64) -> Sample {
         let row = |name: &str, rate: u64| format!("{name} {}", rate * seconds);
         let of = |rows: Vec<String>| {

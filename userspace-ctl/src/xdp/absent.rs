@@ -17,7 +17,7 @@ pub(crate) fn status() -> Result<Vec<(String, &'static str)>> {
     missing()
 }
 
-/// Without XDP there is nothing to detach.
+/// Without XDP, no interface has a program to detach.
 pub(crate) fn interfaces() -> Result<Vec<String>> {
     Ok(Vec::new())
 }

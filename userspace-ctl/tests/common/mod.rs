@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-/// Runs hippos-ctl; its status, standard output and standard error.
+/// Runs hippos-ctl; returns its status, standard output and standard error.
 pub(crate) fn ctl(arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
         .args(arguments)
