@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Hit ratios: the real store under each of its policies, beside an LRU, with this crate's
-//! workloads and without a network.
+//! Hit ratios of the real store under each of its policies, and of an LRU, with this crate's workloads and without a
+//! network.
 //!
 //! `cargo run --release -p hippos-load --example simulate -- [--keys N] [--requests N] [POOL...]`
 //!
-//! Clients are look-aside: a GET that misses stores the item. SETs and DELETEs are the pool's. The
-//! first half of the requests warms up, the second is counted; keys that are never stored are not.
-//! Cache sizes are in per cent of the footprint, which is every key with its value and a header.
-//! The LRU is exact and global and holds as many bytes as the store under CLOCK does at its end.
+//! Clients are look-aside: a GET that misses stores the item. SETs and DELETEs are the pool's. The first half of the
+//! requests warms up, the second is counted, without keys that are never stored. Cache sizes are percentages of the
+//! footprint, which is every key with its value and a header. The LRU is exact and global, and holds as many bytes as
+//! the store under CLOCK does at the end.
 
 use std::collections::HashMap;
 
@@ -38,14 +38,14 @@ struct Args {
 
 /// Bytes of an item's header in the store.
 const HEADER: usize = 32;
-/// Bytes of the least memory block that is used here, and so of the largest item.
+/// Bytes of the smallest memory block used here, which also bounds the largest item.
 const BLOCKS: std::ops::RangeInclusive<usize> = 16 << 10..=1 << 20;
 /// Requests between two steps of maintenance.
 const MAINTAIN_EVERY: usize = 256;
 
-/// A cache to be asked.
+/// A cache under test.
 trait Cache {
-    /// Is it there? It is used, if so.
+    /// Whether the key is there; a hit counts as a use.
     fn get(&mut self, id: u64) -> bool;
     fn set(&mut self, id: u64);
     fn delete(&mut self, id: u64);
@@ -97,7 +97,7 @@ impl Cache for HipposCache<'_> {
         let hash = self.store.hash(&self.key);
         let item = self.store.get(&guard, &self.key, hash);
         if let Some(item) = item {
-            // Memory moves to where hits are.
+            // Maintenance moves memory to the classes with hits.
             self.store
                 .count_class(item.class(), ClassCounter::GetHits, 1);
         }
@@ -121,7 +121,7 @@ impl Cache for HipposCache<'_> {
     }
 }
 
-/// An LRU of so many bytes, exactly: places in a list by key; place 0 is its head.
+/// An exact LRU of a limited number of bytes: list entries by key; entry 0 is the head.
 struct Lru<'m> {
     model: &'m Model,
     room: usize,
@@ -207,7 +207,7 @@ impl Cache for Lru<'_> {
     }
 }
 
-/// Hits in per cent. Items larger than `most` are nobody's.
+/// Hits in per cent. Items larger than `most` fit into no cache.
 fn drive(model: &Model, cache: &mut dyn Cache, requests: usize, most: usize) -> f64 {
     let mut sampler = Sampler::new(model, 1);
     let (mut asked, mut hits) = (0u64, 0u64);
@@ -258,7 +258,7 @@ fn main() -> Result<()> {
                 memory >= 8 * block,
                 "{pool}: more keys, for a cache of {percent} %"
             );
-            // The slab has a head, and an item of the store's own limit more than these bytes.
+            // The slab has a head, and an item at the store's own limit has more than these bytes.
             let most = block - 128;
             let mut bytes = 0;
             let mut ratio = |eviction| -> Result<f64> {

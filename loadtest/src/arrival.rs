@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! When requests leave in an open loop: constant gaps, a Poisson process, or
-//! a Poisson process with bursts (the paper's section 2.1: short stretches at
-//! two to three times the mean rate).
+//! Departure times of requests in an open loop: constant gaps, a Poisson process, or a Poisson process with bursts (the
+//! paper's section 2.1: short stretches at two to three times the mean rate).
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -31,7 +30,7 @@ pub enum Arrival {
 }
 
 impl Arrival {
-    /// What is wrong with the parameters, if anything.
+    /// An error in the parameters, if there is one.
     pub fn check(&self) -> Result<(), String> {
         match *self {
             Arrival::Burst {
@@ -60,16 +59,16 @@ pub struct Schedule {
     arrival: Arrival,
     /// Mean gap of this worker's requests, in nanoseconds.
     gap: f64,
-    /// Requests so far in units of mean gaps: operational time.
+    /// The number of requests so far, in units of mean gaps: operational time.
     elapsed: f64,
     rng: SmallRng,
 }
 
 impl Schedule {
-    /// A share of `1 / workers` of `rate` requests a second, for worker number `worker`.
+    /// A share of `1 / workers` of `rate` requests per second, for worker number `worker`.
     pub fn new(arrival: Arrival, rate: f64, worker: usize, workers: usize, seed: u64) -> Self {
         let elapsed = match arrival {
-            // Workers take turns, so that together they are evenly spaced.
+            // Workers alternate, so that together their requests are evenly spaced.
             Arrival::Constant => worker as f64 / workers as f64 - 1.0,
             _ => 0.0,
         };
@@ -104,7 +103,7 @@ impl Schedule {
 }
 
 impl Schedule {
-    /// Goes on at a time, without the departures before it: how many these are, by the mean rate.
+    /// Continues at `time`, without the departures before it; returns how many these are at the mean rate.
     pub fn jump(&mut self, time: u64) -> u64 {
         let even = match self.arrival {
             Arrival::Burst {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The binary protocol from the client's side: requests, and replies as [`Element`]s.
 //!
-//! A GET of one key is a `getk`, which is answered in any case; one of several keys is as many
-//! `getkq`, whose misses are silent, and a `noop`, whose answer ends the reply.
+//! A GET of one key is a `getk`, which always gets a reply; a GET of several keys is one `getkq` for each, whose misses
+//! get no reply, and a `noop`, whose reply ends the whole.
 
 use crate::payload::{self, Stream};
 use crate::request::{Request, Verb};
@@ -14,7 +14,7 @@ pub const HEADER: usize = 24;
 pub(crate) const REQUEST: u8 = 0x80;
 /// First byte of a reply.
 pub(crate) const REPLY: u8 = 0x81;
-/// No reply is longer than the largest value and this.
+/// A reply is at most this much longer than the largest value.
 const LONGEST: usize = crate::workload::VALUE_MAX as usize + 1024;
 
 /// Commands.
@@ -33,7 +33,7 @@ pub(crate) mod opcode {
     pub(crate) const GATK: u8 = 0x23;
 }
 
-/// What a reply says of its request.
+/// The statuses of replies.
 pub(crate) mod status {
     pub(crate) const OK: u16 = 0;
     pub(crate) const NOT_FOUND: u16 = 1;
@@ -68,7 +68,7 @@ impl Header {
         out.extend_from_slice(&self.cas.to_be_bytes());
     }
 
-    /// Reads a header; none if its lengths contradict each other.
+    /// Parses a header; `None` if its lengths contradict each other.
     pub(crate) fn read(bytes: &[u8; HEADER]) -> Option<Self> {
         let short = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let word = |at: usize| u32::from(short(at)) << 16 | u32::from(short(at + 2));
@@ -90,12 +90,12 @@ impl Header {
     }
 }
 
-/// What the replies to a request name, beside their keys.
+/// The value that connects replies with their request, besides their keys.
 pub(crate) fn opaque(hash: u64) -> u32 {
     hash as u32
 }
 
-/// The command for a verb; of a GET, the one that is answered in any case.
+/// The command for a verb; for a GET, the one that always gets a reply.
 pub(crate) fn command(verb: Verb) -> u8 {
     match verb {
         Verb::Get | Verb::Gets => opcode::GETK,
@@ -134,7 +134,7 @@ pub(crate) fn version_len(head: &[u8; HEADER]) -> std::io::Result<usize> {
     }
 }
 
-/// As [`crate::wire::encode`]; nothing follows a value that is returned.
+/// Like [`crate::wire::encode`]; nothing follows a value that is returned.
 pub(crate) fn encode(request: &Request, version: u32, out: &mut Vec<u8>) -> Option<Stream> {
     let key = request.keys.first()?;
     let verb = request.verb;
@@ -172,7 +172,7 @@ pub(crate) fn encode(request: &Request, version: u32, out: &mut Vec<u8>) -> Opti
             &extras[..4]
         }
         Verb::Incr => {
-            // By one; a counter that is not there is not made.
+            // By one; a missing counter is not created.
             extras[7] = 1;
             extras[16..].fill(0xff);
             &extras[..]
@@ -205,7 +205,7 @@ pub(crate) fn encode(request: &Request, version: u32, out: &mut Vec<u8>) -> Opti
     None
 }
 
-/// As [`crate::wire::element`].
+/// Like [`crate::wire::element`].
 pub(crate) fn element(input: &[u8]) -> Option<(Element<'_>, usize)> {
     let malformed = |why| Some((Element::Malformed(why), input.len()));
     if *input.first()? != REPLY {
@@ -238,7 +238,7 @@ pub(crate) fn element(input: &[u8]) -> Option<(Element<'_>, usize)> {
     Some((element, header.packet()))
 }
 
-/// A status that is an error, as reports name it.
+/// The name of an error status in reports.
 pub(crate) fn error(status: u16) -> &'static [u8] {
     match status {
         0x03 => b"too large (status 0x03)",
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_spelt_right() {
+    fn requests_have_the_protocol_s_bytes() {
         let get = |op: u8, key: &str| (op, vec![], key.to_string(), 0, 0);
         let none = |_: &mut Request| {};
         let cases = [
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_come_apart() {
+    fn replies_are_parsed_one_by_one() {
         let header = |opcode, status| Header {
             opcode,
             status,
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_malformed() {
+    fn bytes_that_are_not_a_reply_are_malformed() {
         let bare = Header {
             opcode: opcode::GETK,
             ..Header::default()

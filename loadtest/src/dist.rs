@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Distributions: how long keys and values are, and how popular each key is.
+//! Distributions of the lengths of keys and values, and of the popularity of keys.
 //!
-//! Sizes are given by their quantile function, so that a key's length and its
-//! value's length follow from the key alone (see [`crate::workload::Model`]):
-//! whoever knows the workload knows what a right answer looks like.
+//! Sizes are given by their quantile function, so that a key's length and its value's length follow from the key alone
+//! (see [`crate::workload::Model`]): the workload determines every correct reply.
 
 use rand::distr::Distribution;
 use rand::Rng;
@@ -112,7 +111,7 @@ impl Sizes {
         }
     }
 
-    /// What is wrong with the parameters, if anything.
+    /// An error in the parameters, if there is one.
     pub fn check(&self) -> Result<(), String> {
         let fail = |what: &str| Err(what.to_string());
         match self {
@@ -162,7 +161,7 @@ impl Shape {
     }
 }
 
-/// The component that holds the share `u` of the total weight, and how far `u` reaches into it.
+/// The component in which the share `u` of the total weight ends, and the position of `u` within it.
 fn pick<T>(parts: impl Iterator<Item = (T, f64)> + Clone, u: f64) -> Option<(T, f64)> {
     let total: f64 = parts.clone().map(|(_, weight)| weight).sum();
     let mut left = u * total;
@@ -192,11 +191,11 @@ fn check_weights(kind: &str, weights: impl Iterator<Item = f64>) -> Result<(), S
     }
 }
 
-/// How requests spread over keys; rank 0 is the most popular key.
+/// The distribution of requests over keys; rank 0 is the most popular key.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Popularity {
-    /// Every key alike.
+    /// All keys equally.
     Uniform,
     /// Zipf's law with this exponent.
     Zipf(f64),
@@ -207,7 +206,7 @@ pub enum Popularity {
 }
 
 impl Popularity {
-    /// What is wrong with the parameters, if anything.
+    /// An error in the parameters, if there is one.
     pub fn check(&self) -> Result<(), String> {
         match self {
             Popularity::Uniform => Ok(()),
@@ -227,12 +226,12 @@ impl Popularity {
         }
     }
 
-    /// The share of the requests that the most popular keys get, which are `keys` of all `count`.
+    /// The share of the requests for the most popular `keys` of all `count` keys.
     pub fn share(&self, keys: f64, count: u64) -> f64 {
         match self {
             Popularity::Uniform => keys,
             Popularity::Zipf(s) => {
-                // The harmonic numbers by their integral, exact enough beyond the first hundred ranks.
+                // The harmonic numbers are approximated by their integral, exact enough beyond the first hundred ranks.
                 let harmonic = |n: f64| {
                     let head = (n as u64).min(100);
                     let sum: f64 = (1..=head).map(|k| (k as f64).powf(-s)).sum();

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A server without a store: it answers any GET with the right value, which it
-//! derives from the key, so that the load generator can be measured alone.
-//! With [`Contents::Kept`] it does keep what is stored, and [`Faults`] make it
-//! misbehave: the generator's own tests want both.
+//! A server without a store: it answers any GET with the correct value, which it derives from the key, so that the load
+//! generator can be measured alone. With [`Contents::Kept`] it does store values, and [`Faults`] make it misbehave, for
+//! the generator's own tests.
 
 mod packets;
 
@@ -31,26 +30,26 @@ use crate::workload::Model;
 const REPLY_DATA_MAX: usize = 1400 - FRAME;
 /// Replies that are made before they are sent.
 const REPLIES: usize = 8 * BATCH;
-/// What the server says it is.
+/// The version that the server reports.
 const VERSION: &str = concat!("hippos-load-echo-", env!("CARGO_PKG_VERSION"));
-/// How often a waiting thread looks whether it should stop.
+/// How often a waiting thread checks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// What the server answers GETs with.
+/// The values with which the server answers GETs.
 #[derive(Debug)]
 pub enum Contents {
     /// The values of a workload's keys; other keys miss.
     Model(Box<Model>),
     /// A value of this length for any key.
     Any(usize),
-    /// What was stored: flags and value by key.
+    /// Stored values: flags and value by key.
     Kept(Mutex<Store>),
 }
 
 /// Flags and value by key.
 pub type Store = HashMap<Vec<u8>, (u32, Vec<u8>)>;
 
-/// Ways to misbehave, each every so many GETs or requests; 0 is never.
+/// Faults, each at every n-th GET or request; 0 is never.
 #[derive(Debug, Clone, Copy, Default)]
 #[allow(missing_docs)]
 pub struct Faults {
@@ -60,21 +59,21 @@ pub struct Faults {
     pub drop: u64,
     /// The first datagram of a reply of several is dropped.
     pub tear: u64,
-    /// SETs are acknowledged, but not done.
+    /// SETs are acknowledged, but not stored.
     pub forget: u64,
     /// GETs are answered with SERVER_ERROR.
     pub refuse: u64,
     /// The connection is closed at this request.
     pub close: u64,
-    /// Answers over UDP wait so long (all of them).
+    /// Replies over UDP are delayed by this time (all of them).
     pub delay: Duration,
-    /// The server stands still for so long, once, at its request number `stall_at`.
+    /// The server pauses for this time, once, at its request number `stall_at`.
     pub stall: Duration,
     pub stall_at: u64,
-    /// Requests are answered with a long line that is no reply.
+    /// Requests are answered with a long line that is not a reply.
     pub garbage: bool,
-    /// Multi-key GETs over UDP get one message a hit, and an empty one first where the first key
-    /// misses, as memcached does it.
+    /// Multi-key GETs over UDP get one message per hit, preceded by an empty one if the first key misses, as in
+    /// memcached.
     pub message_per_hit: bool,
 }
 
@@ -95,15 +94,15 @@ struct Server {
     gets: AtomicU64,
     sets: AtomicU64,
     requests: AtomicU64,
-    /// Requests until it stands still, and until when it does.
+    /// The number of requests until it pauses, and the end of the pause.
     before_stall: AtomicU64,
     stalled: Mutex<Option<Instant>>,
     answered: Arc<AtomicU64>,
 }
 
 impl Echo {
-    /// Starts a server, TCP and UDP on one port, with so many threads for UDP
-    /// (with `gso`, datagrams come and go as [`crate::settings::Settings::gso`] says).
+    /// Starts a server, TCP and UDP on one port, with `threads` threads for UDP (with `gso`, datagrams are received and
+    /// sent as [`crate::settings::Settings::gso`] describes).
     pub fn start(
         address: SocketAddr,
         threads: usize,
@@ -172,19 +171,19 @@ impl Drop for Echo {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // A server thread that panicked has said so already.
+            // A server thread that panicked has reported it already.
             let _ = thread.join();
         }
     }
 }
 
-/// What became of the input so far.
+/// The result of handling the input.
 enum Taken {
     /// A request of this many bytes was answered.
     Answered(usize),
     /// More bytes are needed.
     More,
-    /// It was no request that is known here.
+    /// The request is unknown.
     Close,
 }
 
@@ -193,7 +192,7 @@ impl Server {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// Waits, if it is to stand still now.
+    /// Pauses, if a pause is due.
     fn stall(&self) {
         if self.faults.stall.is_zero() {
             return;
@@ -218,7 +217,7 @@ impl Server {
             let fd = socket.as_raw_fd();
             let received = match recv_batch.receive(fd) {
                 Ok(received) => received,
-                // The kernel tells of a client that is gone; the others stay.
+                // The kernel reports a client that has gone; the others stay.
                 Err(Errno::ECONNREFUSED) => continue,
                 Err(errno) => panic!("UDP receive: {errno}"),
             };
@@ -481,7 +480,7 @@ impl Server {
         Taken::Answered(length)
     }
 
-    /// Gives the value of a key to `hit`, if there is one.
+    /// Passes the value of a key to `hit`, if there is one.
     fn value(&self, key: &[u8], hit: impl FnOnce(u32, &[u8])) -> bool {
         let hash = payload::hash(key);
         let derived = |len: usize| {
@@ -546,12 +545,12 @@ impl Server {
     }
 }
 
-/// Counts, and is true at every `n`th time.
+/// Counts, and returns true every `n`th time.
 fn every(n: u64, counter: &AtomicU64) -> bool {
     n > 0 && (counter.fetch_add(1, Ordering::Relaxed) + 1) % n == 0
 }
 
-/// A reply, and where the messages end if every hit is one of its own.
+/// A reply, and the ends of its messages if every hit has its own.
 #[derive(Debug, Default)]
 struct Answer {
     bytes: Vec<u8>,
@@ -578,7 +577,7 @@ impl Answer {
     }
 }
 
-/// Datagrams on their way out, and to whom; the buffers are used again.
+/// Datagrams to be sent, with their addresses; the buffers are reused.
 #[derive(Debug, Default)]
 struct Replies {
     datagrams: Vec<(Vec<u8>, Option<SockaddrStorage>)>,
@@ -611,7 +610,7 @@ impl Replies {
                     0
                 }
                 Ok(n) => n,
-                // One client may be gone: skip its datagram.
+                // One client may have gone: skip its datagram.
                 Err(_) => 1,
             };
             left = &mut left[sent..];

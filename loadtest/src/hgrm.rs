@@ -11,7 +11,7 @@ use crate::report::{unpack, Run};
 pub fn percentiles(run: &Run) -> Result<String> {
     let histogram = unpack(&run.latency.histogram)?;
     let mut out = String::new();
-    // Writing into memory does not fail.
+    // Writing to memory does not fail.
     let _ = writeln!(
         out,
         "{:>12} {:>14} {:>10} {:>14}\n",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! All plots and tables of reports on one page, without anything from elsewhere.
+//! All plots and tables of reports on one self-contained page.
 
 use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
@@ -25,7 +25,7 @@ pub fn page(reports: &[(String, Report)]) -> Result<String> {
          <h1>{title}</h1>\n"
     );
     for (label, report) in reports {
-        // Writing into memory does not fail.
+        // Writing to memory does not fail.
         let _ = write!(
             out,
             "<h2>{}: {} {}</h2>\n<p>{}, {} processors, started at {}</p>\n",

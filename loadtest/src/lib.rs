@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Open-loop memcached load: workloads as data, trace replay, checked replies,
-//! reports. The command `hippos-load` is a thin layer over this library, so that
-//! benches can drive it and simulators can use its [`workload`] models alone.
+//! Open-loop memcached load: workloads as data, trace replay, verified replies, reports. The command `hippos-load` is a
+//! thin layer over this library, so that benches can use it and simulators can use its [`workload`] models alone.
 
 pub mod arrival;
 pub mod binary;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A stream to a server: TCP, TLS over TCP, or a Unix socket; connected, authenticated, asked for
-//! its version.
+//! A stream to a server: TCP, TLS over TCP, or a Unix socket. It is connected and authenticated, and the server's
+//! version is read.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use crate::settings::{Endpoint, Protocol, Settings};
 #[cfg(feature = "tls")]
 use crate::tls::{self, Encrypted};
 
-/// Limit of a connection attempt and of each reply while it is made.
+/// Timeout of a connection attempt and of each reply while connecting.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connected stream.
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Link {
     /// Plain.
     Tcp(TcpStream),
-    /// A socket of this machine.
+    /// A Unix socket.
     Unix(UnixStream),
     /// Encrypted.
     #[cfg(feature = "tls")]
@@ -29,7 +29,7 @@ pub enum Link {
 }
 
 impl Link {
-    /// Connects, and authenticates where a password is set. The stream blocks, with a limit.
+    /// Connects, and authenticates if a password is set. The stream blocks, with a timeout.
     pub fn connect(server: &Endpoint, settings: &Settings) -> io::Result<Self> {
         let mut link = match server {
             Endpoint::Unix(path) => {
@@ -69,7 +69,7 @@ impl Link {
         Ok(link)
     }
 
-    /// What the server says it is.
+    /// The version that the server reports.
     pub fn version(&mut self, protocol: Protocol) -> io::Result<String> {
         if protocol == Protocol::Binary {
             return self.binary_version();
@@ -98,7 +98,7 @@ impl Link {
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
-    /// Sends a command and reads the one line of its answer, cut at 80 bytes.
+    /// Sends a command and reads the line of its reply, cut at 80 bytes.
     fn ask(&mut self, command: &[u8]) -> io::Result<String> {
         self.write_all(command).map_err(told)?;
         self.flush().map_err(told)?;
@@ -114,7 +114,7 @@ impl Link {
         Ok(String::from_utf8_lossy(&line).trim_end().to_string())
     }
 
-    /// From here on, reading and writing do not wait.
+    /// Makes reading and writing non-blocking.
     pub fn set_nonblocking(&self) -> io::Result<()> {
         match self {
             Link::Tcp(stream) => stream.set_nonblocking(true),
@@ -124,7 +124,7 @@ impl Link {
         }
     }
 
-    /// It holds encrypted bytes that are not sent yet.
+    /// Whether it holds encrypted bytes that are not sent yet.
     pub fn holds(&self) -> bool {
         #[cfg(feature = "tls")]
         if let Link::Tls(stream) = self {
@@ -134,7 +134,7 @@ impl Link {
     }
 }
 
-/// An error of a link that waited too long, in words.
+/// The error message for a link that timed out.
 fn told(e: io::Error) -> io::Error {
     match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other(format!(
@@ -163,7 +163,7 @@ impl Write for Link {
             Link::Unix(stream) => stream.write(buffer),
             #[cfg(feature = "tls")]
             Link::Tls(stream) => match stream.write(buffer) {
-                // Its buffer is full until the network takes some.
+                // Its buffer is full until the network accepts some bytes.
                 Ok(0) => Err(ErrorKind::WouldBlock.into()),
                 written => written,
             },

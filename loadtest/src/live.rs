@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The line that lives while a run goes on.
+//! The progress line during a run.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::report::{rate, IntervalReport};
 use crate::session::Watch;
 
-/// Shows each moment on one line of the terminal; nothing where there is no terminal.
+/// Shows each interval on one line of the terminal; nothing if there is no terminal.
 #[derive(Debug)]
 pub struct Line {
     bar: ProgressBar,
-    /// When the part will end, if that is known.
+    /// When the part will end, if known.
     ends: Option<Instant>,
 }
 
@@ -28,7 +28,7 @@ impl Line {
         Self { bar, ends: None }
     }
 
-    /// Another title, as the next part begins.
+    /// Changes the title, when the next part begins.
     pub fn title(&mut self, title: &str, length: Option<Duration>) {
         self.bar.set_prefix(title.to_string());
         self.bar.set_message("");
@@ -42,8 +42,8 @@ impl Drop for Line {
     }
 }
 
-/// A moment in at most 41 characters: answered, hits, 99th percentiles of latency and lag, and what
-/// was given up or failed.
+/// An interval in at most 41 characters: replies, hits, 99th percentiles of latency and lag, and the requests that were
+/// given up or failed.
 pub fn describe(moment: &IntervalReport) -> String {
     let mut text = format!("{}/s", rate(moment.answered as f64 / moment.seconds));
     let keys = moment.hits + moment.misses;
@@ -66,7 +66,6 @@ pub fn describe(moment: &IntervalReport) -> String {
     text
 }
 
-/// Without a line nothing is shown.
 /// A time in at most three characters, and a space.
 fn time_left(seconds: u64) -> String {
     match seconds {

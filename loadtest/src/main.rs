@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `hippos-load`: makes load for a memcached server, checks every reply, and
-//! reports. See README.md beside it.
+//! `hippos-load`: generates load for a memcached server, verifies every reply, and reports. See README.md beside it.
 //!
-//! Exit status: 0 complete; 1 bad input; 2 bad usage; 3 wrong replies; 4 server
-//! unreachable, closed or silent; 130 interrupted. The report of what was done
-//! until then is kept in each case.
+//! Exit status: 0 complete; 1 bad input; 2 bad usage; 3 wrong replies; 4 server unreachable, closed or silent; 130
+//! interrupted. The report of the work done so far is written in each case.
 
 mod cli;
 
@@ -49,22 +47,22 @@ enum Command {
     Fill(FillArgs),
     /// Replay a trace file.
     Replay(ReplayArgs),
-    /// Say what a trace is made of: requests, keys, sizes, popularity. Needs no server.
+    /// Describe a trace: requests, keys, sizes, popularity. Needs no server.
     Stat(StatArgs),
-    /// Make one report of those of several generators that ran together (--part).
+    /// Merge the reports of several generators that ran together (--part).
     Merge(MergeArgs),
     /// Write a trace from a workload.
     Gen(GenArgs),
-    /// Serve right answers without a store, to measure the load generator itself.
+    /// Answer correctly without a store, to measure the load generator itself.
     Echo(EchoArgs),
     /// Plot reports: latency against load, throughput side by side.
     Plot(PlotArgs),
-    /// List the built-in workloads, or show what one is made of.
+    /// List the built-in workloads, or show the contents of one.
     Workloads {
         /// Show this one.
         name: Option<String>,
     },
-    /// Print what a shell needs to complete the arguments.
+    /// Print the completion script of a shell.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
@@ -236,7 +234,7 @@ fn replay(args: &ReplayArgs) -> Result<()> {
                 .into_owned()
         })
         .collect();
-    // A trace's keys have no numbers: any model does.
+    // The keys of a trace have no numbers, so any model will do.
     let model = model("micro", Some(1))?;
     let how = replay::Replay {
         paths: args.trace.trace.clone(),
@@ -281,7 +279,7 @@ fn replay(args: &ReplayArgs) -> Result<()> {
     job.end(failure)
 }
 
-/// Says what of a trace was passed over.
+/// Prints what was skipped in a trace.
 fn tell(skipped: u64, why: Option<&String>, truncated: bool) {
     if skipped > 0 {
         let why = why.map_or(String::new(), |why| format!("; the first: {why}"));
@@ -365,7 +363,7 @@ fn echo(args: &EchoArgs) -> Result<()> {
     };
     let (sender, stop) = std::sync::mpsc::channel();
     ctrlc::set_handler(move || {
-        // Nobody listens any more when the server has stopped already.
+        // The receiver is gone if the server has stopped already.
         let _ = sender.send(());
     })?;
     let server = Echo::start(

@@ -8,8 +8,7 @@ use anyhow::{ensure, Context, Result};
 use crate::report::{unpack, IntervalReport, Latency, Report, Run};
 use crate::stats::{histogram, Counters};
 
-/// Merges reports of runs that were alike: rates and counts are sums, percentiles are those of all
-/// requests together.
+/// Merges reports of runs of the same kind: rates and counts are sums, percentiles are those of all requests together.
 pub fn merge(reports: &[Report]) -> Result<Report> {
     let first = reports.first().context("no report is named")?;
     let start = reports
@@ -109,7 +108,7 @@ fn latency<'a>(parts: impl Iterator<Item = &'a Latency>) -> Result<Latency> {
     Ok(Latency::bounded(&all, &unanswered))
 }
 
-/// The intervals of all runs, by the time at which each was.
+/// The intervals of all runs, matched by their time.
 fn timeline(runs: &[(f64, &Run)]) -> Result<Vec<IntervalReport>> {
     let mut at: BTreeMap<i64, Vec<&IntervalReport>> = BTreeMap::new();
     let mut length = 1.0;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Many datagrams in one system call; with segmentation offload (`gso`), many in
-//! one journey through the kernel.
+//! Many datagrams in one system call; with segmentation offload (`gso`), many in one pass through the kernel.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, RawFd};
@@ -13,28 +12,28 @@ use nix::sys::socket::{
 
 /// Most datagrams in one call.
 pub const BATCH: usize = 64;
-/// Room for one datagram: more than any server sends in one.
+/// Bytes for one datagram: more than any server sends in one.
 const ROOM: usize = 2048;
-/// Room for datagrams that come as one: more than IP carries.
+/// Bytes for datagrams that are received as one: more than IP carries.
 const WHOLE: usize = 64 << 10;
-/// Most that are received in one go, if they come as one.
+/// The most such buffers that are received in one call.
 const GRO_BUFFERS: usize = 8;
-/// Most bytes that are sent as one: with their headers, what IP carries.
+/// The most bytes that are sent as one: with their headers, what IP carries.
 const MOST: usize = 65_000;
 
-/// Asks the kernel to hand datagrams of one length up together (UDP_GRO), as
-/// an [`RecvBatch`] with `gso` takes them.
+/// Asks the kernel to deliver datagrams of the same length together (UDP_GRO), as a [`RecvBatch`] with `gso` expects
+/// them.
 pub fn enable_gro(socket: &impl AsFd) -> Result<(), Errno> {
     setsockopt(socket, sockopt::UdpGroSegment, &true)
 }
 
-/// Receives datagrams into buffers of its own; `A` is `()` for connected
-/// sockets and [`SockaddrStorage`] where the senders matter.
+/// Receives datagrams into its own buffers; `A` is `()` for connected sockets and [`SockaddrStorage`] if the senders
+/// matter.
 #[derive(Debug)]
 pub struct RecvBatch<A> {
     headers: MultiHeaders<A>,
     buffer: Vec<u8>,
-    /// Where in the buffer each datagram lies.
+    /// The position of each datagram in the buffer.
     received: Vec<(usize, usize, Option<A>)>,
     gso: bool,
 }
@@ -55,7 +54,7 @@ impl<A: SockaddrLike + Copy> RecvBatch<A> {
         }
     }
 
-    /// Receives what is there, without waiting: how many datagrams.
+    /// Receives the available datagrams, without waiting; returns their number.
     pub fn receive(&mut self, socket: RawFd) -> Result<usize, Errno> {
         self.received.clear();
         let received = if self.gso {
@@ -64,7 +63,7 @@ impl<A: SockaddrLike + Copy> RecvBatch<A> {
             self.receive_each(socket)
         };
         match received {
-            // What came before the error counts first; a server that is gone refuses the next request too.
+            // Datagrams received before the error count first; a server that has gone refuses the next request too.
             Err(errno)
                 if self.received.is_empty() && !matches!(errno, Errno::EAGAIN | Errno::EINTR) =>
             {
@@ -95,7 +94,7 @@ impl<A: SockaddrLike + Copy> RecvBatch<A> {
         Ok(())
     }
 
-    /// Those that came as one are of one length, but for the last, which may be shorter.
+    /// Datagrams received as one have the same length, except the last, which may be shorter.
     fn receive_whole(&mut self, socket: RawFd) -> Result<(), Errno> {
         for (i, buffer) in self.buffer.chunks_exact_mut(WHOLE).enumerate() {
             let mut control = nix::cmsg_space!(i32);
@@ -130,9 +129,8 @@ impl<A: SockaddrLike + Copy> RecvBatch<A> {
     }
 }
 
-/// Sends the first datagrams as one, which the network card, or the kernel just
-/// before it, cuts up again (UDP_SEGMENT): how many they were. Those are as long
-/// as the first; the last may be shorter.
+/// Sends the first datagrams as one, which the network card, or the kernel just before it, segments again
+/// (UDP_SEGMENT); returns how many they were. All have the length of the first, except the last, which may be shorter.
 fn send_whole<'a, A: SockaddrLike>(
     socket: RawFd,
     datagrams: impl Iterator<Item = &'a [u8]>,
@@ -168,7 +166,7 @@ pub struct SendBatch<A> {
 }
 
 impl<A> SendBatch<A> {
-    /// Brings datagrams of one length together, if that lets them leave as one.
+    /// Groups datagrams of the same length, if they can then be sent as one.
     pub fn sort<T>(&self, datagrams: &mut [T], length: impl Fn(&T) -> usize) {
         if self.gso {
             datagrams.sort_by_key(|datagram| std::cmp::Reverse(length(datagram)));
@@ -185,7 +183,7 @@ impl SendBatch<()> {
         }
     }
 
-    /// Sends to where the socket is connected: how many of the datagrams went.
+    /// Sends to the connected address; returns how many datagrams were sent.
     pub fn send<'a>(
         &mut self,
         socket: RawFd,
@@ -208,7 +206,7 @@ impl SendBatch<()> {
 }
 
 impl SendBatch<SockaddrStorage> {
-    /// For sockets that answer whoever asks.
+    /// For sockets that answer many clients.
     pub fn addressed(gso: bool) -> Self {
         Self {
             headers: MultiHeaders::preallocate(BATCH, None),
@@ -216,7 +214,7 @@ impl SendBatch<SockaddrStorage> {
         }
     }
 
-    /// Sends each datagram to its address: how many went.
+    /// Sends each datagram to its address; returns how many were sent.
     pub fn send_to<'a>(
         &mut self,
         socket: RawFd,
@@ -243,7 +241,7 @@ impl SendBatch<SockaddrStorage> {
     }
 }
 
-/// A full queue is no error: what did not go is tried again.
+/// A full queue is not an error: the rest is retried.
 fn went(sent: nix::Result<usize>) -> Result<usize, Errno> {
     match sent {
         Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => Ok(0),
@@ -259,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leaves_as_one_comes_as_it_was() {
+    fn datagrams_sent_together_arrive_unchanged() {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();
@@ -276,7 +274,7 @@ mod tests {
             left = &left[send_batch.send(sender.as_raw_fd(), datagrams).unwrap()..];
             calls += 1;
         }
-        // The first of each shorter length ends what goes before it.
+        // The first datagram of each shorter length ends the group before it.
         assert_eq!(calls, 3);
         let mut recv_batch: RecvBatch<SockaddrStorage> = RecvBatch::new(true);
         assert_eq!(recv_batch.receive(receiver.as_raw_fd()), Ok(BATCH));

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Keeps the requests of each key in their order, whatever sockets and connections they take.
+//! Keeps the requests of each key in their order, across sockets and connections.
 //!
-//! A GET waits for the key's earlier writes to be answered, and a write for its earlier GETs; GETs
-//! go together. With `refilling`, what a GET misses is stored, so that GETs of a key that may be
-//! missing go one by one until one has found it, and a miss is filled in once. Requests that have
-//! to wait are parked in the order of their coming, each in the line of every one of its keys.
+//! A GET waits until the key's earlier writes are answered, and a write until its earlier GETs are; GETs run
+//! concurrently. With `refilling`, the value is stored after a GET that misses, so that GETs of a key that may be
+//! missing run one by one until one has hit, and a miss is stored once. Requests that have to wait are parked in order
+//! of arrival, in the queue of each of their keys.
 //!
-//! Writes of one key need not wait for one another: they take the same connection.
+//! Writes of one key do not wait for each other: they use the same connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::request::Request;
 
-/// Requests that may be parked; beyond, no further request is looked at.
+/// The most parked requests; above that, no further request is accepted.
 const PARKED_MAX: usize = 8192;
 
 /// Keys are hashed already.
@@ -35,15 +35,15 @@ impl Hasher for Hashed {
 /// The requests of one key.
 #[derive(Debug, Default)]
 struct Line {
-    /// GETs under way.
+    /// GETs in flight.
     reads: u32,
-    /// Writes under way.
+    /// Writes in flight.
     writes: u32,
-    /// The last answer says that the key is there.
+    /// According to the last reply, the key exists.
     present: bool,
-    /// One of the writes fills in a miss.
+    /// One of the writes stores a value after a miss.
     refilling: bool,
-    /// Places of the parked requests, and whether each reads.
+    /// Indices of the parked requests, and whether each reads.
     waiting: VecDeque<(usize, bool)>,
 }
 
@@ -69,7 +69,7 @@ impl Line {
 struct Parked {
     request: Request,
     due: u64,
-    /// Keys whose turn it is not yet.
+    /// The number of keys that it still waits for.
     left: usize,
 }
 
@@ -85,7 +85,7 @@ pub struct KeyOrdering {
 }
 
 impl KeyOrdering {
-    /// With `refilling`, for clients that store what they miss.
+    /// `refilling`: the clients store the value after a miss.
     pub fn new(refilling: bool) -> Self {
         Self {
             refilling,
@@ -97,7 +97,7 @@ impl KeyOrdering {
         }
     }
 
-    /// No further request is to be admitted now.
+    /// Whether no further request may be admitted now.
     pub fn full(&self) -> bool {
         self.parked() >= PARKED_MAX
     }
@@ -158,7 +158,7 @@ impl KeyOrdering {
         false
     }
 
-    /// A parked request whose turn has come, and when it was due.
+    /// A parked request that may be sent now, and when it was due.
     pub fn pop_ready(&mut self) -> Option<(Request, u64)> {
         let place = self.ready.pop_front()?;
         self.free.push(place);
@@ -166,7 +166,7 @@ impl KeyOrdering {
         Some((parked.request, parked.due))
     }
 
-    /// A GET has missed the key: whether it is to be stored, which [`Self::done`] of a write ends.
+    /// Whether the value is to be stored after a GET that missed; [`Self::done`] of the write ends that state.
     pub fn refill(&mut self, hash: u64) -> bool {
         let Some(line) = self.lines.get_mut(&hash) else {
             return false;
@@ -179,7 +179,7 @@ impl KeyOrdering {
         true
     }
 
-    /// All of a request's keys are free of it; `present` says which keys are there now.
+    /// Releases all of a request's keys; `present` returns which keys exist now.
     pub fn done(&mut self, request: &Request, present: impl Fn(usize) -> bool) {
         let read = request.verb.reads();
         for (at, key) in request.keys.iter().enumerate() {

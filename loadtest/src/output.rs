@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Files that the user names: `-` is a standard stream, and what is no regular file stays what it is.
+//! Output files named by the user: `-` is a standard stream; pipes and devices are written in place.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -27,7 +27,7 @@ pub fn read(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Prints on standard output; that its reader has left is no failure.
+/// Prints to standard output. A closed reader is not an error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -36,12 +36,12 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Prints to standard error; that nobody reads it is no failure.
+/// Prints to standard error. A closed reader is not an error.
 pub fn tell(text: &str) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Whether an error is only that the reader of a pipe has left.
+/// Whether the error is only that the reader of a pipe has closed it.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause
@@ -50,8 +50,8 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Fails if a file cannot be written there, so that hours of load are not lost for want of a folder.
-/// Pipes and devices are not opened.
+/// Fails if a file cannot be written, so that the results of a long run are not lost because of a missing folder. Pipes
+/// and devices are not opened.
 pub fn check(path: &Path) -> Result<()> {
     let context = || format!("cannot write {}", path.display());
     if standard(path) {
@@ -68,8 +68,8 @@ pub fn check(path: &Path) -> Result<()> {
     }
 }
 
-/// Writes a file whole or not at all: a new one takes the place of a regular file, at the end of
-/// any link and with the old one's mode. Pipes and devices are written to as they are.
+/// Writes a file atomically: a new one replaces a regular file, at the end of all symbolic links and with the old
+/// file's mode. Pipes and devices are written to directly.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let context = || format!("cannot write {}", path.display());
     let mut file = AtomicFile::create(path)?;
@@ -77,7 +77,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     file.finish().with_context(context)
 }
 
-/// A file that is seen once it is whole; see [`write`].
+/// A file that becomes visible when it is complete; see [`write`].
 #[derive(Debug)]
 pub struct AtomicFile {
     out: Out,
@@ -97,14 +97,14 @@ enum Out {
 }
 
 impl AtomicFile {
-    /// Nothing is there before [`Self::finish`].
+    /// The file is not visible before [`Self::finish`].
     pub fn create(path: &Path) -> Result<Self> {
         let context = || format!("cannot write {}", path.display());
         if standard(path) {
             return Ok(Self { out: Out::Standard });
         }
         let place = resolve(path).with_context(context)?;
-        // Opening a device or a descriptor under /dev and /proc anew is what their users expect.
+        // For special files under /dev and /proc, users expect them to be opened directly.
         let special = ["/dev", "/proc"].iter().any(|dir| place.starts_with(dir));
         let mode = match fs::metadata(&place) {
             Ok(meta) if meta.is_dir() => bail!("{}: is a folder", context()),
@@ -126,7 +126,7 @@ impl AtomicFile {
             .create_new(true)
             .open(&partial);
         let file = match (file, &mode) {
-            // The file may be written, but none beside it.
+            // The file may be written, but no other file can be created in its folder.
             (Err(e), Some(_)) if e.kind() == ErrorKind::PermissionDenied => {
                 let file = OpenOptions::new().write(true).truncate(true).open(&place);
                 return Ok(Self {
@@ -147,7 +147,7 @@ impl AtomicFile {
         })
     }
 
-    /// Puts it into its place.
+    /// Moves it to its final name.
     pub fn finish(mut self) -> io::Result<()> {
         self.flush()?;
         match std::mem::replace(&mut self.out, Out::Done) {
@@ -178,13 +178,13 @@ impl Write for AtomicFile {
 impl Drop for AtomicFile {
     fn drop(&mut self) {
         if let Out::Renamed { partial, .. } = &self.out {
-            // It was not finished; that it stays behind would be a pity, no more.
+            // It was not finished. If the temporary file cannot be removed, that does no harm.
             let _ = fs::remove_file(partial);
         }
     }
 }
 
-/// The file at the end of all links, which need not be there.
+/// The file at the end of all links, which need not exist.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_path_buf();
     for _ in 0..40 {
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finished_leaves_the_old_file() {
+    fn an_unfinished_write_leaves_the_old_file() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         write(&file, b"old").unwrap();

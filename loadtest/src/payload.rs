@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Values that can be checked: each is derived from its key's hash, a version
-//! and its own length, so that a value which is cut short, mixed with
-//! another's, or belongs to another key cannot pass.
+//! Verifiable values: each is derived from its key's hash, a version and its own length, so that a value which is cut
+//! short, mixed with another's, or belongs to another key is detected.
 //!
-//! Values of 8 bytes and more begin with their version (4 bytes, little
-//! endian); shorter ones have no room for it and depend on the key alone.
+//! Values of 8 bytes and more begin with their version (4 bytes, little endian); shorter ones are too short for it and
+//! depend on the key alone.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The version that a server without a store answers with: newer than any real one.
 pub const NEWEST: u32 = u32::MAX;
 
-/// Bytes from which on a value carries its version.
+/// The minimum length of a value that carries its version.
 const VERSIONED: usize = 8;
 
 /// Hash of a key, from which its flags and values follow.
@@ -74,7 +73,7 @@ pub fn append(out: &mut Vec<u8>, len: usize, hash: u64, version: u32) {
     fill(&mut out[start..], hash, version);
 }
 
-/// A value that is made piece by piece, for one too large to be made at once.
+/// A value that is generated piece by piece, because it is too large to generate at once.
 #[derive(Debug)]
 pub struct Stream {
     words: Words,
@@ -92,7 +91,7 @@ impl Stream {
         }
     }
 
-    /// Bytes that are still to come.
+    /// Bytes that are not generated yet.
     pub fn left(&self) -> usize {
         self.left
     }
@@ -113,8 +112,8 @@ impl Stream {
     }
 }
 
-/// Checks a whole value: its version (none if it is too short to have one),
-/// or the offset of the first 8-byte word that is wrong.
+/// Verifies a complete value: returns its version (`None` if it is too short to have one), or the offset of the first
+/// wrong 8-byte word.
 pub fn check(value: &[u8], hash: u64) -> Result<Option<u32>, usize> {
     let (version, skip) = match value.first_chunk::<4>() {
         Some(head) if value.len() >= VERSIONED => (Some(u32::from_le_bytes(*head)), 4),
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_filled_is_found_right() {
+    fn a_filled_value_passes_the_check() {
         for len in (0..70).chain([1000, 1_048_000]) {
             let expected = (len >= 8).then_some(7);
             assert_eq!(
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn every_damage_is_seen() {
+    fn every_changed_byte_of_a_value_is_detected() {
         let right = value(b"key", 100, 7);
         for at in 0..100 {
             let mut wrong = right.clone();

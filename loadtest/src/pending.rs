@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A request that waits for its reply, and the check of what comes.
+//! A request that waits for its reply, and the check of the reply.
 
 use crate::binary::{self, status};
 use crate::payload;
@@ -9,47 +9,47 @@ use crate::stats::Kind;
 use crate::versions::Versions;
 use crate::wire::Element;
 
-/// What a request waits for.
+/// A request in flight.
 #[derive(Debug, Clone, Default)]
 pub struct Pending {
     /// The request, kept to compare keys with.
     pub request: Request,
-    /// When it was to leave, in nanoseconds since the start.
+    /// When it was scheduled to be sent, in nanoseconds since the start.
     pub due: u64,
-    /// Version of the value that it stores.
+    /// The version of the value that it stores.
     pub version: u32,
-    /// How long it had taken when the client gave it up; 0 while it waits.
+    /// The time that it had taken when the client gave it up; 0 while it waits.
     pub gave_up: u64,
-    /// It belongs to a run that is over.
+    /// It belongs to a run that has ended.
     pub forgotten: bool,
-    /// CAS value of the last value that came.
+    /// The CAS value of the last value received.
     pub cas: u64,
-    /// Values are not looked at: whatever comes for a key that was asked for is right.
+    /// Values are not verified: any value for a requested key is accepted.
     pub lenient: bool,
-    /// As what it was sent.
+    /// The protocol that it was sent in.
     pub protocol: Protocol,
     /// A command of several (binary) was refused.
     refused: Option<u16>,
     /// Keys found so far.
     pub hits: u32,
-    /// Keys missed so far (classic: known at the end only).
+    /// Keys missed so far (classic: known only at the end).
     pub misses: u32,
-    /// For each key, the oldest version that may come.
+    /// For each key, the oldest version that may be returned.
     floors: Vec<u32>,
-    /// For each key, whether its value has come.
+    /// For each key, whether its value was received.
     found: Vec<bool>,
 }
 
-/// Where a request stands after an element of its reply.
+/// The state of a request after an element of its reply.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress<'a> {
-    /// More is to come.
+    /// The reply is not complete.
     More,
     /// Answered.
     Done(Outcome<'a>),
 }
 
-/// How a request was answered.
+/// The outcome of a request.
 #[derive(Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Outcome<'a> {
@@ -61,13 +61,13 @@ pub enum Outcome<'a> {
     NotFound,
     /// The CAS value had changed.
     Exists,
-    /// INCR's number.
+    /// The new number of an INCR.
     Counted,
     Error(&'a [u8]),
 }
 
 impl Pending {
-    /// Takes over what is needed of a request that is about to be sent.
+    /// Copies what is needed of a request that is about to be sent.
     pub fn start(
         &mut self,
         request: &Request,
@@ -110,22 +110,22 @@ impl Pending {
         }
     }
 
-    /// The client has given it up.
+    /// Whether the client has given it up.
     pub fn expired(&self) -> bool {
         self.gave_up > 0
     }
 
-    /// Gives it up at this time, after at least the time-out.
+    /// Gives it up at this time, which is at least the timeout after it was sent.
     pub fn give_up(&mut self, now: u64, timeout: u64) {
         self.gave_up = now.saturating_sub(self.due).max(timeout);
     }
 
-    /// Whether the value of its key at this place has come.
+    /// Whether the value of its key at this index was received.
     pub fn found(&self, at: usize) -> bool {
         self.found.get(at).copied().unwrap_or(false)
     }
 
-    /// The keys whose value has not come.
+    /// The keys whose values were not received.
     pub fn missed(&self) -> impl Iterator<Item = &crate::request::Key> {
         self.request
             .keys
@@ -217,7 +217,7 @@ impl Pending {
             (status::NOT_FOUND, verb) if !verb.reads() => Outcome::NotFound,
             (status, _) if status > status::NOT_STORED || (3..5).contains(&status) => {
                 if several {
-                    // The end is still to come.
+                    // The end of the reply follows.
                     self.refused = Some(status);
                     return Ok(Progress::More);
                 }
@@ -264,7 +264,7 @@ impl Pending {
         Ok(outcome)
     }
 
-    /// Checks a value that came for one of the keys.
+    /// Verifies a value that was received for one of the keys.
     fn value(&mut self, name: &[u8], flags: u32, data: &[u8]) -> Result<(), String> {
         let shown = || brief(&String::from_utf8_lossy(name));
         let mut waiting = self
@@ -340,7 +340,7 @@ impl Pending {
     }
 }
 
-/// The beginning of what may be long.
+/// The beginning of a text that may be long.
 pub(crate) fn brief(text: &str) -> String {
     const SHOWN: usize = 80;
     match text.char_indices().nth(SHOWN) {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn hits_and_misses_are_told_apart() {
+    fn hits_and_misses_are_distinguished() {
         let mut get = pending(Verb::Get, &[("a", 0, 20), ("b", 1, 20), ("c", 2, 5)]);
         let all = [reply("a", 20, 3), reply("c", 5, 0), b"END\r\n".to_vec()].concat();
         assert_eq!(feed(&mut get, &all), Ok(true));

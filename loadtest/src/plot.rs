@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! SVG plots of reports: latency against offered load, throughput of several servers side by side,
-//! throughput, latency and lag over time, latency by percentile. Legends stand beside the data.
+//! SVG plots of reports: latency against offered load, throughput of several servers side by side, throughput, latency
+//! and lag over time, latency by percentile. Legends are beside the data.
 
 use std::path::Path;
 
@@ -14,12 +14,12 @@ use crate::output;
 use crate::report::{unpack, IntervalReport, Report, Run};
 
 const SIZE: (u32, u32) = (900, 480);
-/// Least and most width of the legend, and of what stands there a letter.
+/// The minimum and maximum width of the legend, and the width of a letter in it.
 const LEGEND: (u32, u32) = (150, 330);
 const LETTER: u32 = 7;
 /// Letters of a title or name that fit.
 const TITLE: usize = 80;
-/// Told apart with any eyesight, and in grey.
+/// Distinguishable with any colour vision, and in grey.
 const COLOURS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -39,7 +39,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A plot: the name of its file without `.svg`, and its text.
 pub type Plot = (String, String);
 
-/// Plotters' errors borrow the canvas; ours do not.
+/// Plotters' errors borrow the canvas; this crate's do not.
 fn failed<E: std::error::Error>(e: E) -> anyhow::Error {
     anyhow!("cannot plot: {e}")
 }
@@ -66,12 +66,12 @@ fn micro(x: &f64) -> String {
     }
 }
 
-/// At most one digit behind the point, and none that says nothing.
+/// At most one decimal, and no trailing zero.
 fn short(x: f64) -> String {
     ((x * 10.0).round() / 10.0).to_string()
 }
 
-/// A text in so many letters: what is too much is left out in its middle, as both ends tell it apart.
+/// A text of limited length: the middle is left out, because both ends distinguish it from others.
 fn shortened(text: &str, most: usize) -> String {
     let letters: Vec<char> = text.chars().collect();
     if letters.len() <= most {
@@ -91,7 +91,7 @@ struct Series {
     points: Vec<(f64, f64)>,
 }
 
-/// What all plots of lines have in common.
+/// The common parts of all line plots.
 struct Frame<'a> {
     title: String,
     x: &'a str,
@@ -99,7 +99,7 @@ struct Frame<'a> {
     x_text: &'a dyn Fn(&f64) -> String,
     y_text: &'a dyn Fn(&f64) -> String,
     logarithmic: bool,
-    /// Where the data begin to count.
+    /// The end of the warm-up.
     warmup: Option<f64>,
 }
 
@@ -231,7 +231,7 @@ where
     Ok(())
 }
 
-/// Every plot that the reports have something for. Labels tell the reports apart.
+/// All plots that the reports have data for. Labels distinguish the reports.
 pub fn all(reports: &[(String, Report)]) -> Result<Vec<Plot>> {
     let mut plots = Vec::new();
     let many = reports.len() > 1;
@@ -280,7 +280,7 @@ const NAMES: [&str; 7] = [
     "percentiles",
 ];
 
-/// Fails if a folder holds plots already.
+/// Fails if a folder already holds plots.
 pub fn free(dir: &Path) -> Result<()> {
     for name in NAMES {
         let path = dir.join(format!("{name}.svg"));
@@ -293,7 +293,7 @@ pub fn free(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes plots into a folder, over what is there with `force`.
+/// Writes plots into a folder; `force` overwrites existing ones.
 pub fn save(plots: &[Plot], dir: &Path, force: bool) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let path = |name: &str| dir.join(format!("{name}.svg"));
@@ -353,8 +353,8 @@ fn workloads(reports: &[(String, Report)]) -> String {
     names.join(", ")
 }
 
-/// Bars side by side: for each group (a workload) one bar a series (a server).
-/// `values[series][group]`; none leaves the place empty.
+/// Bars side by side: for each group (a workload) one bar per series (a server). `values[series][group]`; `None` leaves
+/// a gap.
 pub fn bars(
     title: &str,
     unit: &str,
@@ -409,7 +409,7 @@ pub fn bars(
             .into_font()
             .color(&BLACK)
             .pos(Pos::new(HPos::Center, VPos::Top));
-        // Where there are many, every other one stands lower, and what is too long is shortened.
+        // If there are many names, every other one is placed lower, and long ones are shortened.
         let room = plot.dim_in_pixel().0 as usize / groups.len();
         let rows = if groups.iter().all(|name| 8 * name.chars().count() <= room) {
             1
@@ -461,7 +461,7 @@ pub fn throughput(reports: &[(String, Report)]) -> Result<String> {
     bars(&title, "requests a second", &groups, &series, &values)
 }
 
-/// A run's intervals until the last in which anything happened.
+/// A run's intervals up to the last one with any requests.
 fn active_intervals(run: &Run) -> &[IntervalReport] {
     let idle = |m: &IntervalReport| m.sent + m.answered + m.timeouts == 0;
     let end = run.timeline.iter().rposition(|m| !idle(m));
@@ -545,7 +545,7 @@ pub fn latency_over_time(workload: &str, run: &Run) -> Result<String> {
 pub fn lag_over_time(workload: &str, run: &Run) -> Result<String> {
     let title = format!("Lag of the generator over time: {workload}");
     let frame = time_frame(title, "lag, 99th percentile", &micro, run);
-    // All zero is a plot as well.
+    // A lag of zero everywhere is plotted too.
     let series = [over_time(run, "lag p99", 5, 2, |m| {
         if m.lag_p99_us.is_nan() {
             f64::NAN
@@ -563,7 +563,7 @@ pub fn hits_over_time(workload: &str, run: &Run) -> Result<String> {
     let frame = time_frame(title, "keys found", &percent, run);
     let ratio = |m: &IntervalReport| match m.hits + m.misses {
         0 => f64::NAN,
-        // None at all is a plot as well.
+        // No hit at all is plotted too.
         n => (100.0 * m.hits as f64 / n as f64).max(0.001),
     };
     lines(&frame, &[over_time(run, "hits", 2, 2, ratio)])

@@ -22,11 +22,11 @@ use crate::trace::{Options, Reader};
 
 /// Requests in a batch.
 const BATCH: usize = 256;
-/// Batches that wait at each worker.
+/// Batches that may queue for each worker.
 const AHEAD: usize = 64;
 /// Unreadable lines that a report names.
 const SHOWN: usize = 10;
-/// Requests of one second that are spread over it together.
+/// The most requests of one second that are spread over it together.
 const SECOND_MAX: usize = 1 << 20;
 
 /// How to replay.
@@ -36,22 +36,22 @@ pub struct Replay {
     pub paths: Vec<PathBuf>,
     /// How to read them.
     pub options: Options,
-    /// At recorded times, at a rate, or as fast as replies make room; for how long.
+    /// At recorded times, at a rate, or as fast as replies arrive; and for how long.
     pub load: Load,
-    /// Passes over so many unreadable lines before giving up.
+    /// How many unreadable lines are skipped before it gives up.
     pub skip_bad: u64,
-    /// Begins again at the end.
+    /// Starts again at the end.
     pub again: bool,
 }
 
-/// What came of reading the files.
+/// The result of reading the files.
 #[derive(Debug, Default)]
 struct Reading {
     trace: Trace,
     failure: Option<Failure>,
 }
 
-/// Replays a trace on a session: the run, what was read, and what ended it early.
+/// Replays a trace in a session. Returns the run, what was read, and an early failure.
 pub fn replay(
     session: &mut Session,
     how: &Replay,
@@ -107,12 +107,12 @@ fn join(thread: JoinHandle<Reading>) -> Reading {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// How far into the file so many requests are: `(requests, bytes)`, oldest first.
+/// The position in the file after a number of requests: `(requests, bytes)`, oldest first.
 type Marks = Arc<Mutex<VecDeque<(u64, u64)>>>;
 
 struct Feeder {
     reader: Reader,
-    /// Times faster than recorded; none for other times.
+    /// Times faster than recorded; `None` for other times.
     speed: Option<f64>,
     /// The times, if they are not the recorded ones.
     schedule: Option<Schedule>,
@@ -197,7 +197,7 @@ impl Feeder {
             .all(|(i, (at, request))| self.give(at + i as u64 * 1_000_000_000 / n, request))
     }
 
-    /// Puts a request into its worker's batch; false when there is to be no more.
+    /// Adds a request to its worker's batch; false when no more are needed.
     fn give(&mut self, at: u64, request: Request) -> bool {
         let due = match (&mut self.schedule, self.speed) {
             (Some(schedule), _) => schedule.departure(),
@@ -230,12 +230,12 @@ impl Feeder {
         self.batches[worker].len() < BATCH || self.hand_over()
     }
 
-    /// One key's requests stay in one worker and in their order.
+    /// All requests of one key go to the same worker, in their order.
     fn worker(&self, hash: u64) -> usize {
         (hash >> 32) as usize % self.batches.len()
     }
 
-    /// A multi-key GET, apart for each server and worker, without the keys of other parts.
+    /// Splits a multi-key GET by server and worker, without the keys of other parts.
     fn split(&self, request: &Request) -> Vec<Request> {
         let workers = self.batches.len();
         let mut parts = vec![Request::default(); self.servers * workers];
@@ -253,7 +253,7 @@ impl Feeder {
         parts
     }
 
-    /// Hands all batches over at once, so that no worker waits for requests that are read already.
+    /// Hands over all batches at once, so that no worker waits for requests that have been read already.
     fn hand_over(&mut self) -> bool {
         if let Ok(mut marks) = self.marks.lock() {
             marks.push_back((self.given, self.reader.progress().1));
@@ -267,7 +267,7 @@ impl Feeder {
     }
 }
 
-/// A progress bar over the file, by what has been sent.
+/// A progress bar over the file, by the requests that have been sent.
 struct Bar {
     bar: ProgressBar,
     marks: Marks,

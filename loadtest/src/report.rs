@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Reports: what a run was, what came of it, as JSON and as a table.
+//! Reports: the settings and results of a run, as JSON and as a table.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::stats::Counters;
 /// Version of the report's format.
 pub const FORMAT: u32 = 2;
 
-/// A whole report: one of these a command, in one JSON file.
+/// A complete report: one for each command, in one JSON file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`FORMAT`].
@@ -31,43 +31,43 @@ pub struct Report {
     pub command: String,
     /// The workload's name or the trace's file name.
     pub workload: String,
-    /// What the servers say they are, in their order.
+    /// The versions that the servers report, in their order.
     pub servers: Vec<String>,
     /// Start in seconds since 1970.
     pub started: f64,
-    /// What the trace was, for a replay.
+    /// The trace, for a replay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
     /// Processors of the machine that made the load.
     pub processors: usize,
-    /// How the servers were talked to.
+    /// The connections to the servers.
     pub settings: Settings,
     /// How the command ended: `complete`, or why not.
     pub outcome: String,
-    /// The filling before the run, where there was one.
+    /// The fill before the run, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill: Option<Run>,
     /// The runs: one, or each step of a search or sweep in their order.
     pub runs: Vec<Run>,
-    /// What a search found.
+    /// The result of a search.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak: Option<Peak>,
 }
 
-/// What was read of a trace.
+/// The result of reading a trace.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Trace {
     /// Its format.
     pub format: String,
     /// Requests that were read.
     pub requests: u64,
-    /// Lines that could not be read and were passed over.
+    /// Lines that could not be read and were skipped.
     pub skipped: u64,
     /// Why, for the first of them.
     pub skipped_why: Vec<String>,
-    /// Keys that were cut to the 250 bytes that memcached takes.
+    /// Keys that were cut to memcached's 250 bytes.
     pub cut_keys: u64,
-    /// The last line was incomplete, and passed over.
+    /// The last line was incomplete, and skipped.
     pub truncated: bool,
     /// How often it was read from its beginning.
     pub rounds: u64,
@@ -82,26 +82,26 @@ pub struct Peak {
     pub bound_loss: f64,
     /// The highest rate offered within the bounds, requests a second.
     pub offered_per_second: f64,
-    /// What was answered a second at that rate; 0 if no rate was within the bounds.
+    /// The replies per second at that rate; 0 if no rate was within the bounds.
     pub answered_per_second: f64,
     /// Mean latency there, in microseconds.
     pub mean_us: f64,
 }
 
-/// How requests leave.
+/// The pace of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pace {
-    /// On schedule, whatever the server does.
+    /// On schedule, independent of the server.
     Open {
         /// Requests a second.
         rate: f64,
         /// How they are spread.
         arrival: Arrival,
     },
-    /// As replies make room.
+    /// As fast as replies arrive.
     Closed {
-        /// Requests that may wait on each socket or connection.
+        /// Requests in flight on each socket or connection.
         window: usize,
     },
     /// At a trace's recorded times.
@@ -114,25 +114,25 @@ pub enum Pace {
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// How requests left.
+    /// The pace of requests.
     pub pace: Pace,
     /// Seconds over which rates are taken, warm-up excluded.
     pub seconds: f64,
-    /// Requests due a second, sent or not.
+    /// Requests due per second, sent or not.
     pub offered_per_second: f64,
-    /// Requests answered a second while sending went on.
+    /// Requests answered per second while requests were sent.
     pub answered_per_second: f64,
     /// Counts.
     pub counters: Counters,
-    /// Hits over keys asked for, if any were.
+    /// Hits divided by keys requested, if there were any.
     pub hit_ratio: Option<f64>,
     /// Latency of all kinds together.
     pub latency: Latency,
     /// Latency of each kind that occurred.
     pub kinds: BTreeMap<String, Latency>,
-    /// From the scheduled time to the sending: what of the latency is the generator's own.
+    /// From the scheduled time to the sending: the generator's own part of the latency.
     pub lag: Latency,
-    /// Error replies and how often each came.
+    /// Error replies with their counts.
     pub errors: BTreeMap<String, u64>,
     /// Throughput over time.
     pub timeline: Vec<IntervalReport>,
@@ -141,7 +141,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Share of the requests that were not answered rightly and in time.
+    /// The share of requests that were not answered correctly and in time.
     pub fn loss(&self) -> f64 {
         let c = &self.counters;
         let due = (c.sent + c.unsent + c.lost).max(1);
@@ -155,15 +155,15 @@ impl Run {
 pub struct Latency {
     /// Requests that were answered, in time or late, and those that were not.
     pub count: u64,
-    /// Of these, those without any answer: they count with the time after which they were given up.
+    /// Of these, those without a reply: they count with the time after which they were given up.
     #[serde(default)]
     pub unanswered: u64,
-    /// Values from here on are lower bounds, since a request without an answer may have decided them.
+    /// Values above this are lower bounds, because a request without a reply may have determined them.
     #[serde(default, with = "absent")]
     pub exact_below_us: f64,
     #[serde(with = "absent")]
     pub mean_us: f64,
-    /// Mean of those that were answered.
+    /// Mean of the answered requests.
     #[serde(default = "absent::nan", with = "absent")]
     pub mean_answered_us: f64,
     #[serde(with = "absent")]
@@ -184,10 +184,10 @@ pub struct Latency {
     pub p99_99_us: f64,
     #[serde(with = "absent")]
     pub max_us: f64,
-    /// All of them in nanoseconds: HdrHistogram's compressed format in base 64.
+    /// All latencies in nanoseconds: HdrHistogram's compressed format in base 64.
     #[serde(default)]
     pub histogram: String,
-    /// Those without an answer, if any.
+    /// Those of requests without a reply, if any.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unanswered_histogram: String,
 }
@@ -258,14 +258,14 @@ impl Latency {
         }
     }
 
-    /// The percentiles of a histogram, some of whose values are only lower bounds: `unanswered`.
+    /// The percentiles of a histogram, of which the values in `unanswered` are lower bounds.
     pub fn bounded(histogram: &Histogram<u64>, unanswered: &Histogram<u64>) -> Self {
         let mut latency = Self::of(histogram);
         if unanswered.is_empty() {
             return latency;
         }
         let mut answered = histogram.clone();
-        // Each of them is in the other.
+        // Each value of one is in the other.
         let _ = answered.subtract(unanswered);
         latency.unanswered = unanswered.len();
         latency.exact_below_us = unanswered.min() as f64 / 1e3;
@@ -277,7 +277,7 @@ impl Latency {
         latency
     }
 
-    /// A value of it in words, as a bound where it is one.
+    /// A value as text, marked as a bound if it is one.
     fn text(&self, value: f64) -> String {
         if self.unanswered > 0 && value >= self.exact_below_us {
             return format!("> {}", us(value));
@@ -285,7 +285,7 @@ impl Latency {
         us(value)
     }
 
-    /// The mean in words.
+    /// The mean as text.
     fn mean_text(&self) -> String {
         let bound = if self.unanswered > 0 { "> " } else { "" };
         format!("{bound}{}", us(self.mean_us))
@@ -295,12 +295,12 @@ impl Latency {
 /// A histogram as text.
 fn pack(histogram: &Histogram<u64>) -> String {
     let mut bytes = Vec::new();
-    // Writing into memory does not fail.
+    // Writing to memory does not fail.
     let _ = V2DeflateSerializer::new().serialize(histogram, &mut bytes);
     BASE64_STANDARD.encode(bytes)
 }
 
-/// A histogram that [`Latency`] holds as text; an empty one for none.
+/// Parses a histogram of [`Latency`]; an empty one for no text.
 pub fn unpack(text: &str) -> Result<Histogram<u64>> {
     if text.is_empty() {
         return Ok(crate::stats::histogram());
@@ -316,16 +316,16 @@ pub fn unpack(text: &str) -> Result<Histogram<u64>> {
 pub struct IntervalReport {
     /// Its start, in seconds since the run's.
     pub at: f64,
-    /// Its length in seconds.
+    /// Its start, in seconds since the start of the run.
     pub seconds: f64,
-    /// It belongs to the warm-up, and is in no sum.
+    /// It belongs to the warm-up, and is not in the sums.
     #[serde(default)]
     pub warmup: bool,
     /// Requests sent.
     pub sent: u64,
     /// Requests answered.
     pub answered: u64,
-    /// Of these, with an error.
+    /// Of these, requests with an error.
     pub errors: u64,
     /// Requests given up or lost.
     pub timeouts: u64,
@@ -335,7 +335,7 @@ pub struct IntervalReport {
     /// Keys that GETs did not find.
     #[serde(default)]
     pub misses: u64,
-    /// Mean latency in microseconds; what was given up counts with the time that it had taken.
+    /// Mean latency in microseconds; a request that was given up counts with the time that it had taken.
     #[serde(with = "absent")]
     pub mean_us: f64,
     /// Median.
@@ -382,14 +382,14 @@ impl Report {
         serde_json::from_str(&text).with_context(|| format!("{} is no report", path.display()))
     }
 
-    /// Writes it as JSON, whole or not at all; `-` is standard output.
+    /// Writes it as JSON, atomically; `-` is standard output.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
         output::write(path, text.as_bytes())
     }
 
-    /// The report for people.
+    /// The report as a readable table.
     pub fn table(&self) -> String {
         let mut out = String::new();
         let servers = self.settings.servers.iter().zip(

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One request, whatever it came from: a workload's sampler or a trace.
+//! One request, from a workload's sampler or from a trace.
 
 use crate::payload;
 
-/// What is asked of the server.
+/// The operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs)]
 pub enum Verb {
@@ -61,7 +61,7 @@ impl Verb {
     }
 }
 
-/// One key of a request, with what is known of the answer.
+/// One key of a request, with the expected properties of the reply.
 #[derive(Debug, Clone, Copy)]
 pub struct Key {
     start: u32,
@@ -71,7 +71,7 @@ pub struct Key {
     /// Number of the key in its workload, or [`Key::NO_ID`]; with
     /// [`Key::ABSENT`] set for keys that are never stored.
     pub id: u64,
-    /// Bytes of the value where the workload says, or [`Key::UNKNOWN`].
+    /// Bytes of the value if the workload determines it, or [`Key::UNKNOWN`].
     pub value_len: u32,
 }
 
@@ -102,23 +102,23 @@ impl Key {
 /// A request; its buffers are reused from one request to the next.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
-    /// What is asked.
+    /// The operation.
     pub verb: Verb,
     /// The keys: several for a multi-key GET only.
     pub keys: Vec<Key>,
     bytes: Vec<u8>,
-    /// Bytes of the value to store, or of the value to fill in after a miss.
+    /// Bytes of the value to store, or of the value to store after a miss.
     pub value_len: u32,
     /// Expiry time in seconds, 0 for never.
     pub ttl: u32,
-    /// The CAS value that a CAS names.
+    /// The CAS value of a CAS.
     pub cas: u64,
     /// A GETS whose hit is followed by a CAS.
     pub then_cas: bool,
 }
 
 impl Request {
-    /// Makes it a request of this kind without keys.
+    /// Resets it to a request of this kind without keys.
     pub fn reset(&mut self, verb: Verb) {
         self.verb = verb;
         self.keys.clear();

@@ -21,10 +21,10 @@ pub struct Search {
     pub max: f64,
     /// Factor between rates until one passes and one fails; more than 1.
     pub stride: f64,
-    /// The search ends when the lowest rate that fails is so close to the
-    /// highest that passes, as a share of it.
+    /// The search ends when the lowest failing rate is this close to the highest passing rate, as a share of the
+    /// latter.
     pub precision: f64,
-    /// How requests are spread.
+    /// The distribution of requests over time.
     pub arrival: Arrival,
     /// Warm-up of each step.
     pub warmup: Duration,
@@ -33,7 +33,7 @@ pub struct Search {
 }
 
 impl Search {
-    /// Whether a run is within the bounds and kept up with what was offered.
+    /// Whether a run is within the bounds and reached the offered rate.
     pub fn passes(&self, run: &Run) -> bool {
         run.latency.count > 0
             && run.latency.mean_answered_us <= self.bound.as_secs_f64() * 1e6
@@ -65,13 +65,13 @@ impl Search {
     }
 }
 
-/// Steps of one search: doubling from any start over three decades, then halving the gap.
+/// The most steps of one search: doubling from any start over three decades, then halving the gap.
 const STEPS: usize = 40;
 
-/// Runs at one rate before it is decided.
+/// Attempts at one rate before it counts as failed.
 const ATTEMPTS: u64 = 4;
 
-/// Searches for peak throughput: every step in its order, and the peak.
+/// Searches for peak throughput; returns every step in order, and the peak.
 pub fn peak(
     session: &mut Session,
     search: &Search,
@@ -81,8 +81,8 @@ pub fn peak(
     let mut runs: Vec<Run> = Vec::new();
     let mut best: Option<usize> = None;
     let failure = bisect(search, |rate| {
-        // One bad second does not decide: a rate fails when it fails twice, and
-        // not while it is the generator itself that is late.
+        // One bad second is not decisive: a rate fails after two failures, which do not count while the generator
+        // itself is late.
         let mut failed = 0;
         for attempt in 0..ATTEMPTS {
             let (run, failure) = session.run(
@@ -96,7 +96,7 @@ pub fn peak(
                 Some(failure @ (Failure::Wrong(_) | Failure::Input(_) | Failure::Interrupted)) => {
                     return Err(failure)
                 }
-                // Not one answer at this rate: it is too high, but the server may live.
+                // No reply at this rate: it is too high, but the server may still work.
                 Some(failure) if runs.len() == 1 => return Err(failure),
                 _ => {}
             }
@@ -119,14 +119,14 @@ pub fn peak(
     (runs, peak, failure)
 }
 
-/// So far beyond the bounds that a second try is a waste of time.
+/// So far beyond the bounds that a second attempt is useless.
 fn is_far_beyond(run: &Run, search: &Search) -> bool {
     run.latency.mean_answered_us > 10.0 * search.bound.as_secs_f64() * 1e6
         || run.loss() > 10.0 * search.loss.max(0.005)
 }
 
-/// Finds the highest rate that passes: goes up by the stride or down by its square
-/// until it has one on either side, then narrows the gap.
+/// Finds the highest passing rate: increases by the stride, or decreases by its square, until there is a passing and a
+/// failing rate, then narrows the gap.
 fn bisect<E>(
     search: &Search,
     mut passes: impl FnMut(f64) -> Result<bool, E>,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A session with the servers: connected once, then filled and loaded as often as wanted.
+//! A session with the servers: it connects once, and can then fill and run many times.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
@@ -22,36 +22,36 @@ use crate::wire::Frame;
 use crate::worker::{Channels, Done, Shared, Span, VersionsRef, Worker};
 use crate::workload::{Mix, Model, Sampler};
 
-/// Requests that wait on each connection during a fill.
+/// Requests in flight on each connection during a fill.
 const FILL_WINDOW: usize = 64;
 
-/// How a workload is run.
+/// The parameters of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     /// How requests leave.
     pub pace: Pace,
     /// Time at the start that is not measured.
     pub warmup: Duration,
-    /// Time that is measured; none to end with the requests.
+    /// Time that is measured; `None` to end after the requests.
     pub duration: Option<Duration>,
-    /// Most requests that are made, warm-up included.
+    /// The most requests, warm-up included.
     pub requests: Option<u64>,
     /// Length of an interval of the timeline.
     pub interval: Duration,
 }
 
-/// Watches a run: called about once an interval with what has just happened.
+/// An observer of a run, called about once per interval.
 pub trait Watch {
     /// The newest interval of the timeline, all workers together.
     fn moment(&mut self, moment: &IntervalReport);
 }
 
-/// Watches nothing.
+/// Ignores all intervals.
 impl Watch for () {
     fn moment(&mut self, _: &IntervalReport) {}
 }
 
-/// Connections to the servers and what is known of their contents.
+/// Connections to the servers, and the known state of their contents.
 #[derive(Debug)]
 pub struct Session {
     settings: Settings,
@@ -92,7 +92,7 @@ impl Session {
         let base = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(1, |d| d.as_secs() as u32);
-        // Without versions of their own, keys have no value that is too old.
+        // Without versions of their own, no value of a key counts as too old.
         let known = if settings.shared || !settings.check {
             0
         } else {
@@ -109,18 +109,17 @@ impl Session {
         })
     }
 
-    /// What the servers say they are.
+    /// The versions that the servers report.
     pub fn servers(&self) -> &[String] {
         &self.servers
     }
 
-    /// How it talks to them.
+    /// The session's settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// Stores every key of the workload once, as fast as the servers take it.
-    /// Mirrors store nothing.
+    /// Stores every key of the workload once, as fast as the servers accept them. Does nothing for mirrors.
     pub fn fill(&mut self, watch: &mut dyn Watch) -> (Run, Option<Failure>) {
         let step = self.settings.threads as u64;
         let model = self.model.clone();
@@ -279,7 +278,7 @@ impl Session {
     }
 }
 
-/// Gathers the workers' intervals until all workers are done.
+/// Collects the workers' intervals until all workers have ended.
 fn collect(
     receiver: &Receiver<Interval>,
     span: Span,
@@ -307,8 +306,8 @@ fn collect(
                     .or_insert_with(|| (0, Interval::new(index)));
                 whole.add(&part);
                 *count += 1;
-                // A worker that slept through an interval does not report it:
-                // what is two intervals back will get no more.
+                // A worker that slept through an interval does not report it: an interval two before the newest is
+                // complete.
                 let done = if *count == workers {
                     index + 1
                 } else {
@@ -365,7 +364,7 @@ fn summary(
         for (text, n) in &recorder.error_texts {
             *errors.entry(text.clone()).or_default() += n;
         }
-        // All histograms have the same bounds, so that adding cannot fail.
+        // All histograms have the same bounds, so adding cannot fail.
         for (sum, part) in kinds.iter_mut().zip(&recorder.latency) {
             let _ = sum.add(part);
             let _ = all.add(part);
@@ -378,7 +377,7 @@ fn summary(
     }
     let latest = |time: fn(&Done) -> u64| done.iter().map(time).max().unwrap_or(0);
     let (sent_until, last_answer) = (latest(|d| d.sent_until), latest(|d| d.recorder.last_answer));
-    // A run of a given length is measured over it; others from start to end.
+    // A run of a given length is measured over it; other runs from start to end.
     let timed = span.end != u64::MAX && !early;
     let (sending, answering) = match timed {
         true => (span.end, span.end),
@@ -410,7 +409,7 @@ fn summary(
     }
 }
 
-/// Asks a server what it is, over every transport that will be used.
+/// Reads a server's version, over every transport that will be used.
 fn probe(server: &Endpoint, settings: &Settings) -> Result<String, Failure> {
     let mut version = "mirror".to_string();
     if !settings.mirror {
@@ -449,7 +448,7 @@ fn probe_udp(server: SocketAddr, settings: &Settings) -> std::io::Result<()> {
     ]
     .concat();
     let mut reply = [0; 2048];
-    // A datagram may be lost; a server that only now comes up gets a little time.
+    // A datagram may be lost; a server that is just starting gets a little time.
     for _ in 0..6 {
         socket.send(&request)?;
         match socket.recv(&mut reply) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! How to talk to the servers, and how a run can fail.
+//! The connections to the servers, and the ways in which a run can fail.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure, Context, Result};
 use serde::{Deserialize, Serialize};
 
-/// How GETs travel; everything else goes over TCP.
+/// The transport of GETs; all other requests go over TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -18,7 +18,7 @@ pub enum Transport {
     Tcp,
 }
 
-/// What requests are made of.
+/// The protocol of requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
@@ -31,7 +31,7 @@ pub enum Protocol {
     Binary,
 }
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Endpoint {
@@ -76,13 +76,13 @@ impl TryFrom<String> for Endpoint {
 /// Encryption of connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tls {
-    /// Certificates of the authorities that are trusted; without them any certificate is taken.
+    /// Trusted certificate authorities; without them any certificate is accepted.
     pub ca: Option<PathBuf>,
     /// Name in the server's certificate, if not its address.
     pub name: Option<String>,
 }
 
-/// User and password, as memcached's `-Y` takes them. Reports do not hold it.
+/// User and password, as for memcached's `-Y`. Reports do not contain it.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Password(String);
 
@@ -92,7 +92,7 @@ impl Password {
         Self(text.trim_end().replacen(':', " ", 1))
     }
 
-    /// As it is sent.
+    /// The text to be sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -107,9 +107,9 @@ impl fmt::Debug for Password {
 /// One of several generators that share the keys of a workload or trace: number 1 to `of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Which of them.
+    /// Its number.
     pub number: u64,
-    /// How many there are.
+    /// The number of parts.
     pub of: u64,
 }
 
@@ -136,61 +136,61 @@ impl std::str::FromStr for Part {
 }
 
 impl Part {
-    /// Whether a key belongs to it.
+    /// Whether a key belongs to this part.
     pub fn holds(&self, hash: u64) -> bool {
         self.of == 1 || crate::payload::mix(hash ^ 0x7061_7274) % self.of == self.number - 1
     }
 }
 
-/// How to talk to the servers.
+/// The connections to the servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Keys are spread over these by their hash.
     pub servers: Vec<Endpoint>,
-    /// Threads that make load.
+    /// Threads that generate load.
     pub threads: usize,
-    /// UDP sockets of a thread for each server: so many source ports.
+    /// UDP sockets of a thread for each server, and thus source ports.
     pub sockets: usize,
     /// TCP connections of a thread to each server.
     pub connections: usize,
-    /// How GETs travel.
+    /// The transport of GETs.
     pub get: Transport,
-    /// What requests are made of.
+    /// The protocol of requests.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The servers send back what they get (a packet mirror): only GETs, only UDP.
+    /// The servers send every packet back (packet mirrors): only GETs, only UDP.
     pub mirror: bool,
-    /// Requests of one length that are due together leave as one, to be cut up
-    /// by the network card (UDP segmentation offload), and replies may come so.
+    /// Requests of the same length that are due together are sent as one, to be segmented by the network card (UDP
+    /// segmentation offload), and replies may be received that way.
     #[serde(default)]
     pub gso: bool,
     /// Nanoseconds after which a request is given up.
     pub timeout: u64,
     /// GETs whose values are longer than this together go over TCP.
     pub udp_max: u32,
-    /// Store what a GET has missed, as a client in front of a database does.
+    /// Store the value after a GET that misses, as a client in front of a database does.
     pub fill_on_miss: bool,
     /// Seeds the operations and their times.
     pub seed: u64,
-    /// Values are compared with what they should be.
+    /// Whether values are verified.
     #[serde(default = "yes")]
     pub check: bool,
-    /// Others write the same keys: an older value is no error.
+    /// Other programs write the same keys: an older value is not an error.
     #[serde(default)]
     pub shared: bool,
     /// The part of the keys that this generator uses.
     #[serde(default)]
     pub part: Part,
-    /// What every key begins with.
+    /// The prefix of every key.
     #[serde(default)]
     pub prefix: String,
-    /// A connection that breaks is made anew, and what was on it counts as lost.
+    /// Reconnect when a connection breaks, and count the requests on it as lost.
     #[serde(default)]
     pub reconnect: bool,
     /// Connections are encrypted.
     #[serde(default)]
     pub tls: Option<Tls>,
-    /// Each connection begins with it.
+    /// Sent at the beginning of each connection.
     #[serde(skip)]
     pub password: Option<Password>,
 }
@@ -226,7 +226,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What is wrong with them, if anything.
+    /// An error in the settings, if there is one.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.servers.is_empty(), "no server is named");
         ensure!(
@@ -271,8 +271,8 @@ impl Settings {
     }
 }
 
-/// Parses `host:port`, `host:first-last` (one server a port), and several of these with commas between.
-/// `unix:PATH` or an absolute path is a Unix socket.
+/// Parses `host:port`, `host:first-last` (one server per port), and several of these separated by commas. `unix:PATH`
+/// or an absolute path is a Unix socket.
 pub fn servers(text: &str) -> Result<Vec<Endpoint>> {
     let mut servers = Vec::new();
     for part in text.split(',') {
@@ -316,7 +316,7 @@ pub enum Failure {
     Server(String),
     /// The input cannot be read.
     Input(String),
-    /// The user had enough.
+    /// The user interrupted it.
     Interrupted,
 }
 
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_read() {
+    fn server_addresses_are_parsed() {
         assert_eq!(servers("127.0.0.1:11211").unwrap().len(), 1);
         let four = servers("127.0.0.1:1000-1002,[::1]:7").unwrap();
         assert_eq!(four.len(), 4);

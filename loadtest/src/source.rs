@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Where a worker's requests come from: a workload, its fill, or a trace.
+//! The source of a worker's requests: a workload, its fill, or a trace.
 
 use crossbeam_channel::{Receiver, TryRecvError};
 use rand::rngs::SmallRng;
@@ -11,16 +11,16 @@ use crate::payload;
 use crate::request::{Request, Verb};
 use crate::workload::{Model, Sampler};
 
-/// What a source says of the next request.
+/// The result of asking for the next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
     /// The request is made, and due at this time (nanoseconds since the start).
     At(u64),
-    /// The request is made, and due when there is room for it.
+    /// The request is ready, to be sent as soon as there is a free slot.
     Now,
-    /// There is none yet.
+    /// No request is available yet.
     Later,
-    /// There will be no more.
+    /// There are no more requests.
     End,
 }
 
@@ -51,7 +51,7 @@ pub enum Source<'m> {
         sampler: Box<Sampler<'m>>,
         /// The workload.
         model: &'m Model,
-        /// Their times; none for a closed loop.
+        /// Their times; `None` for a closed loop.
         schedule: Option<Schedule>,
         /// How many are left.
         left: u64,
@@ -64,7 +64,7 @@ pub enum Source<'m> {
         model: &'m Model,
         /// The next key.
         next: u64,
-        /// From one key to the next: the number of workers.
+        /// The step from one key to the next: the number of workers.
         step: u64,
         /// Draws expiry times.
         ttl: Draws,
@@ -73,16 +73,16 @@ pub enum Source<'m> {
     Trace {
         /// Batches of requests with their times.
         batches: Receiver<Vec<(u64, Request)>>,
-        /// The batch at hand, last request first.
+        /// The current batch, last request first.
         batch: Vec<(u64, Request)>,
-        /// Requests leave at their times, not as soon as there is room.
+        /// Requests are sent at their times, not as soon as there is a free slot.
         timed: bool,
     },
 }
 
 impl Source<'_> {
-    /// Passes over what is due before a time and will not be sent: how many requests of these are due
-    /// after `from`. None for a trace, of which nothing is left out.
+    /// Skips requests that are due before `before` and will not be sent; returns how many of them are due after `from`.
+    /// `None` for a trace, of which nothing is skipped.
     pub fn skip(&mut self, before: u64, from: u64) -> Option<u64> {
         let Source::Sample {
             schedule: Some(schedule),
@@ -103,7 +103,7 @@ impl Source<'_> {
         Some(unsent)
     }
 
-    /// Makes the next request; the keys of one GET all belong to one of `servers` servers.
+    /// Generates the next request; all keys of one GET belong to the same one of `servers` servers.
     pub fn next(&mut self, servers: usize, request: &mut Request) -> Next {
         match self {
             Source::Sample {
@@ -133,7 +133,7 @@ impl Source<'_> {
                     })
                 };
                 let verb = op.verb;
-                // A CAS begins with the GETS that tells the value's number.
+                // A CAS begins with the GETS that returns the value's number.
                 request.reset(if verb == Verb::Cas { Verb::Gets } else { verb });
                 request.then_cas = verb == Verb::Cas;
                 request.ttl = op.ttl;
@@ -192,7 +192,7 @@ impl Source<'_> {
     }
 }
 
-/// Which of several servers holds a key.
+/// The index of the server that holds a key.
 pub fn server(hash: u64, servers: usize) -> usize {
     if servers == 1 {
         return 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a trace is made of, without a server.
+//! Describes a trace, without a server.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,10 +10,10 @@ use serde::Serialize;
 use crate::request::{Request, Verb};
 use crate::trace::Reader;
 
-/// Ranks that the fit of Zipf's law looks at.
+/// Ranks that are used to fit Zipf's law.
 const FIT: usize = 10_000;
 
-/// Numbers of a trace.
+/// The statistics of a trace.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Stat {
     /// Its format.
@@ -28,15 +28,15 @@ pub struct Stat {
     pub keys_asked: u64,
     /// Distinct keys.
     pub keys: u64,
-    /// Keys that are asked for once.
+    /// Keys that are requested once.
     pub once: u64,
     /// Bytes of the distinct keys with their largest values.
     pub footprint: u64,
-    /// Share of the GETs' keys that an infinite cache would hit; with stores after misses, and without.
+    /// Share of the GETs' keys that an infinite cache would hit, if misses are stored.
     pub hits_filling: Option<f64>,
-    /// Only what the trace stores itself.
+    /// The same with only the trace's own stores.
     pub hits_plain: Option<f64>,
-    /// Exponent of Zipf's law that fits the popular keys best, and how well (R squared).
+    /// Exponent of Zipf's law that fits the popular keys best, and the quality of the fit (R squared).
     pub zipf: Option<(f64, f64)>,
     /// Share of the requests to the most popular 1 % and 10 % of the keys.
     pub top: [f64; 2],
@@ -56,7 +56,7 @@ pub struct Stat {
     pub truncated: bool,
 }
 
-/// A distribution in a few numbers.
+/// A distribution, summarised.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[allow(missing_docs)]
 pub struct Sizes {
@@ -94,12 +94,12 @@ struct Seen {
     count: u64,
     last: u64,
     bytes: u32,
-    /// A cache that stores what is missed has it; one that does not.
+    /// Whether a cache that stores misses has it, and one that does not.
     filled: bool,
     stored: bool,
 }
 
-/// Reads a trace to its end, or so many requests.
+/// Reads a trace to its end, or at most `requests` requests.
 pub fn stat(reader: &mut Reader, requests: u64, skip_bad: u64) -> Result<Stat> {
     let sizes = || Histogram::<u64>::new_with_max(u64::MAX / 2, 3);
     let (mut key_size, mut value_size) = (sizes()?, sizes()?);
@@ -177,7 +177,7 @@ pub fn stat(reader: &mut Reader, requests: u64, skip_bad: u64) -> Result<Stat> {
     })
 }
 
-/// What a request leaves of its key in the two caches.
+/// The effect of a request on its key in the two caches.
 fn change(entry: &mut Seen, request: &Request) {
     match request.verb {
         Verb::Delete => (entry.filled, entry.stored) = (false, false),
@@ -188,7 +188,7 @@ fn change(entry: &mut Seen, request: &Request) {
     }
 }
 
-/// A straight line through the logarithms of rank and count.
+/// Fits a straight line to the logarithms of rank and count.
 fn zipf(counts: &[u64]) -> Option<(f64, f64)> {
     let n = counts.iter().take(FIT).take_while(|n| **n > 1).count();
     if n < 10 {
@@ -214,7 +214,7 @@ fn zipf(counts: &[u64]) -> Option<(f64, f64)> {
 }
 
 impl Stat {
-    /// The numbers in words.
+    /// The statistics as text.
     pub fn text(&self) -> String {
         let percent = |x: f64| format!("{:.1} %", 100.0 * x);
         let optional = |x: Option<f64>| x.map_or("-".to_string(), percent);

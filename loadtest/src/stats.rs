@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a worker counts and measures.
+//! A worker's counters and measurements.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crossbeam_channel::Sender;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Kinds of requests that are measured apart.
+/// Kinds of requests that are measured separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Kind {
@@ -44,10 +44,10 @@ impl Kind {
     }
 }
 
-/// Counts of one run; requests unless said otherwise.
+/// Counters of one run, in requests unless stated otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Handed to the kernel.
+    /// Passed to the kernel.
     pub sent: u64,
     /// Answered in full before their timeout, errors included.
     pub answered: u64,
@@ -71,7 +71,7 @@ pub struct Counters {
     /// CASes whose value had changed meanwhile.
     #[serde(default)]
     pub exists: u64,
-    /// Not sent, or without an answer, since the connection was down.
+    /// Not sent, or not answered, because the connection was down.
     #[serde(default)]
     pub lost: u64,
     /// Connections that were made again.
@@ -79,18 +79,18 @@ pub struct Counters {
     pub reconnects: u64,
     /// Answered with `ERROR`, `CLIENT_ERROR` or `SERVER_ERROR`.
     pub errors: u64,
-    /// Not answered in full in time: over UDP, lost.
+    /// Not completely answered in time: over UDP, lost.
     pub timeouts: u64,
-    /// Of the timeouts, those of which some datagrams came.
+    /// Of the timeouts, those with some datagrams of the reply.
     pub partial: u64,
-    /// Answers that came after their timeout.
+    /// Replies that arrived after their timeout.
     pub late: u64,
     /// Datagrams that belong to no request.
     pub strays: u64,
-    /// Due, but not sent: the connection's backlog was full, or the generator
-    /// was late by more than the timeout at the end of the run.
+    /// Due, but not sent: the connection's backlog was full, or the generator was late by more than the timeout at the
+    /// end of the run.
     pub unsent: u64,
-    /// SETs made to fill in a miss.
+    /// SETs made after a miss.
     pub refills: u64,
     /// Payload bytes sent.
     pub bytes_sent: u64,
@@ -99,7 +99,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds another worker's counts.
+    /// Adds another worker's counters.
     pub fn add(&mut self, other: &Counters) {
         let Counters {
             sent,
@@ -150,7 +150,7 @@ impl Counters {
     }
 }
 
-/// A histogram of nanoseconds, exact to one part in a thousand up to ten minutes.
+/// A histogram of nanoseconds, with a precision of one part in a thousand, up to ten minutes.
 pub fn histogram() -> Histogram<u64> {
     histogram_of(3)
 }
@@ -161,7 +161,7 @@ fn histogram_of(digits: u8) -> Histogram<u64> {
         .unwrap_or_else(|_| Histogram::new(1).expect("one digit"))
 }
 
-/// What happened in one interval of the timeline, at one worker.
+/// The events of one interval of the timeline, in one worker.
 #[derive(Debug, Clone)]
 pub struct Interval {
     /// Number of the interval since the start of the run.
@@ -178,14 +178,14 @@ pub struct Interval {
     pub hits: u64,
     /// Keys that GETs did not find.
     pub misses: u64,
-    /// Latencies in nanoseconds; requests that were given up count with what they had taken then.
+    /// Latencies in nanoseconds; requests that were given up count with the time that they had taken.
     pub latency: Histogram<u64>,
     /// From the scheduled time to the sending.
     pub lag: Histogram<u64>,
 }
 
 impl Interval {
-    /// An interval in which nothing has happened yet.
+    /// An interval without events.
     pub fn new(index: u64) -> Self {
         Self {
             index,
@@ -200,7 +200,7 @@ impl Interval {
         }
     }
 
-    /// Adds what another worker saw in the same interval.
+    /// Adds another worker's events in the same interval.
     pub fn add(&mut self, other: &Interval) {
         self.sent += other.sent;
         self.answered += other.answered;
@@ -209,7 +209,7 @@ impl Interval {
         self.hits += other.hits;
         self.misses += other.misses;
         let _ = self.lag.add(&other.lag);
-        // Same bounds, so that it cannot fail.
+        // The bounds are the same, so this cannot fail.
         let _ = self.latency.add(&other.latency);
     }
 }
@@ -224,27 +224,27 @@ pub struct Recorder {
     pub counters: Counters,
     /// Latency of each [`Kind`], from the scheduled time, in nanoseconds.
     pub latency: [Histogram<u64>; Kind::ALL.len()],
-    /// Of these, those that are only known to be longer, by [`Kind`].
+    /// Of these, the ones that are only lower bounds, by [`Kind`].
     pub unanswered: [Histogram<u64>; Kind::ALL.len()],
     /// From the scheduled time to the sending, in nanoseconds: the generator's own delay.
     pub lag: Histogram<u64>,
-    /// Error replies and how often each came.
+    /// Error replies with their counts.
     pub error_texts: BTreeMap<String, u64>,
-    /// Answers that came while what is measured was sent.
+    /// Replies that arrived while measured requests were being sent.
     pub in_time: u64,
-    /// When the last answer came, in nanoseconds since the start.
+    /// When the last reply arrived, in nanoseconds since the start.
     pub last_answer: u64,
-    /// Requests due before are not measured.
+    /// Requests due before this are not measured.
     from: u64,
     interval: u64,
     current: Interval,
-    /// None when the run is over: the receiver ends with the last sender.
+    /// `None` when the run is over: the receiver ends with the last sender.
     timeline: Option<Sender<Interval>>,
 }
 
 impl Recorder {
-    /// Measures what is due after `from` nanoseconds and sends an [`Interval`]
-    /// to `timeline` every `interval` nanoseconds.
+    /// Measures requests due after `from` nanoseconds, and sends an [`Interval`] to `timeline` every `interval`
+    /// nanoseconds.
     pub fn new(from: u64, interval: u64, timeline: Sender<Interval>) -> Self {
         Self {
             counters: Counters::default(),
@@ -266,7 +266,7 @@ impl Recorder {
         (due >= self.from).then_some(&mut self.counters)
     }
 
-    /// Moves on to the interval that `now` lies in.
+    /// Advances to the interval that contains `now`.
     pub fn tick(&mut self, now: u64) {
         let index = now / self.interval;
         if index > self.current.index {
@@ -274,21 +274,21 @@ impl Recorder {
         }
     }
 
-    /// Sends the current interval off and begins another.
+    /// Sends the current interval and begins another.
     fn close(&mut self, next: u64) {
         let done = std::mem::replace(&mut self.current, Interval::new(next));
         if let Some(timeline) = &self.timeline {
-            // The receiver outlives the workers; if it does not, nobody wants the timeline.
+            // The receiver outlives the workers; if not, the timeline is not needed.
             let _ = timeline.send(done);
         }
     }
 
-    /// When the current interval ends.
+    /// The end of the current interval.
     pub fn interval_end(&self) -> u64 {
         (self.current.index + 1) * self.interval
     }
 
-    /// A request went out.
+    /// A request was sent.
     pub fn sent(&mut self, due: u64, now: u64, bytes: usize) {
         self.current.sent += 1;
         if let Some(counters) = self.counted(due) {
@@ -310,10 +310,10 @@ impl Recorder {
         }
     }
 
-    /// A request was answered, `in_time` if the sending went on.
+    /// A request was answered; `in_time` if requests were still being sent.
     pub fn answered(&mut self, kind: Kind, due: u64, now: u64, in_time: bool) {
         let latency = now.saturating_sub(due);
-        // Also what was due before: where too much is offered, all answers are late by the time-out.
+        // Also requests due before: under overload, all replies are late by up to the timeout.
         self.in_time += u64::from(in_time && now >= self.from);
         self.current.answered += 1;
         self.current.latency.saturating_record(latency);
@@ -337,8 +337,8 @@ impl Recorder {
         }
     }
 
-    /// A request was given up, after so long; `partial` if some of its reply had come. Its latency is
-    /// that of its reply, if that still comes ([`Self::late`]), and else unknown ([`Self::unanswered`]).
+    /// A request was given up after this time; `partial` if a part of its reply was received. Its latency is that of
+    /// its reply, if the reply still arrives ([`Self::late`]), and unknown otherwise ([`Self::unanswered`]).
     pub fn timeout(&mut self, due: u64, gave_up: u64, partial: bool) {
         self.current.timeouts += 1;
         self.current.latency.saturating_record(gave_up);
@@ -348,7 +348,7 @@ impl Recorder {
         }
     }
 
-    /// The reply to a request that had been given up has come.
+    /// The reply to a request that had been given up has arrived.
     pub fn late(&mut self, kind: Kind, due: u64, now: u64) {
         if let Some(counters) = self.counted(due) {
             counters.late += 1;
@@ -356,7 +356,7 @@ impl Recorder {
         }
     }
 
-    /// No reply will come any more: it would have taken more than `least`.
+    /// No reply will arrive any more: it would have taken more than `least`.
     pub fn unanswered(&mut self, kind: Kind, due: u64, least: u64) {
         if self.counted(due).is_some() {
             self.latency[kind as usize].saturating_record(least);
@@ -364,7 +364,7 @@ impl Recorder {
         }
     }
 
-    /// A request got lost with its connection, and would have taken more than `least`.
+    /// A request was lost with its connection, and would have taken more than `least`.
     pub fn lost(&mut self, kind: Kind, due: u64, least: u64) {
         self.current.timeouts += 1;
         if let Some(counters) = self.counted(due) {
@@ -373,7 +373,7 @@ impl Recorder {
         self.unanswered(kind, due, least);
     }
 
-    /// Sends what is left of the timeline, and lets go of it.
+    /// Sends the rest of the timeline, and drops the sender.
     pub fn finish(&mut self) {
         self.close(0);
         self.timeline = None;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One stream of a worker (TCP, TLS or a Unix socket): pipelined requests, replies in their order.
+//! One stream of a worker (TCP, TLS or a Unix socket): pipelined requests, replies in order.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -15,12 +15,12 @@ use crate::wire;
 
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
-/// Bytes sent or received before other connections have their turn.
+/// Bytes sent or received before other connections get a turn.
 const TURN: usize = 4 << 20;
-/// Bytes that may wait to be sent; beyond, requests are not sent at all.
+/// The most bytes that may wait to be sent; above that, requests are not sent.
 const BACKLOG: usize = 64 << 20;
 
-/// Why a connection can be used no more.
+/// Why a connection cannot be used any more.
 #[derive(Debug)]
 pub enum Broken {
     /// A reply is wrong.
@@ -29,26 +29,26 @@ pub enum Broken {
     Server(String),
 }
 
-/// What waits to be sent, beside the output itself.
+/// Output that waits to be sent after the output buffer.
 #[derive(Debug)]
 enum Piece {
     Bytes(Vec<u8>),
-    /// A value that is too large to be made at once.
+    /// A value that is too large to generate at once.
     Value(Stream),
 }
 
-/// A connection with the requests that wait on it.
+/// A connection with its requests in flight.
 #[derive(Debug)]
 pub struct Tcp {
     /// None while the connection is down.
     stream: Option<Link>,
     peer: Endpoint,
     protocol: Protocol,
-    /// A connection that another thread is making.
+    /// A new connection, which another thread is making.
     connecting: Option<Receiver<std::io::Result<Link>>>,
     output: Vec<u8>,
     written: usize,
-    /// What follows the output.
+    /// The output after the buffer.
     later: VecDeque<Piece>,
     input: Vec<u8>,
     taken: usize,
@@ -58,7 +58,7 @@ pub struct Tcp {
     /// Ticket of the request at the head of the queue.
     head: u64,
     waiting: usize,
-    /// Events tell when there is room to send.
+    /// Whether epoll reports when the socket is writable.
     writable_registered: bool,
 }
 
@@ -92,7 +92,7 @@ impl Tcp {
         self.stream.as_ref()
     }
 
-    /// Begins to connect anew, on another thread, after a pause.
+    /// Starts to reconnect, on another thread, after a pause.
     pub fn reconnect(&mut self, settings: &Settings, pause: std::time::Duration) {
         let (sender, receiver) = mpsc::channel();
         let (server, settings) = (self.peer.clone(), settings.clone());
@@ -103,13 +103,13 @@ impl Tcp {
                 link.set_nonblocking()?;
                 Ok(link)
             });
-            // Nobody waits for it when the run is over.
+            // The receiver is gone if the run is over.
             let _ = sender.send(link);
         });
         self.connecting = Some(receiver);
     }
 
-    /// Looks at the attempt to connect: true if there is a connection anew, none if the attempt failed.
+    /// Checks the attempt to reconnect: true if there is a new connection, `None` if the attempt failed.
     pub fn reconnected(&mut self) -> Option<bool> {
         match self.connecting.as_ref().map(Receiver::try_recv) {
             None | Some(Err(TryRecvError::Empty)) => Some(false),
@@ -125,17 +125,17 @@ impl Tcp {
         }
     }
 
-    /// Requests that wait for their reply.
+    /// Requests in flight.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Requests that wait for their reply or were given up: the server has them before it still.
+    /// Requests in flight and requests that were given up: the server still has the latter before the next ones.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
 
-    /// So much waits to be sent that no more should come.
+    /// Whether so many bytes wait to be sent that no more should be added.
     pub fn full(&self) -> bool {
         let later: usize = self
             .later
@@ -148,20 +148,20 @@ impl Tcp {
         self.output.len() - self.written + later > BACKLOG || self.later.len() > 1024
     }
 
-    /// Whether events are to tell of room to send, if that has changed.
+    /// Whether epoll should report writability, if that has changed.
     pub fn writable_interest(&mut self) -> Option<bool> {
         let wish = self.blocked();
         (std::mem::replace(&mut self.writable_registered, wish) != wish).then_some(wish)
     }
 
-    /// Bytes wait to be sent.
+    /// Whether bytes wait to be sent.
     fn blocked(&self) -> bool {
         self.written < self.output.len()
             || !self.later.is_empty()
             || self.stream.as_ref().is_some_and(Link::holds)
     }
 
-    /// Encodes a request, to go with the next [`Self::flush`]: its ticket and size.
+    /// Encodes a request, to be sent with the next [`Self::flush`]; returns its ticket and size.
     pub fn stage(&mut self, start: impl FnOnce(&mut Pending)) -> (u64, usize) {
         let mut pending = self.spare.pop().unwrap_or_default();
         start(&mut pending);
@@ -184,7 +184,7 @@ impl Tcp {
         (ticket, size)
     }
 
-    /// Takes the next piece into the output, which is empty: whether there was any.
+    /// Moves the next piece to the output buffer, which is empty; whether there was one.
     fn refill_output(&mut self) -> bool {
         self.output.clear();
         self.written = 0;
@@ -204,7 +204,7 @@ impl Tcp {
         true
     }
 
-    /// Sends what is staged, as far as the kernel takes it.
+    /// Sends the staged requests, as far as the kernel accepts them.
     pub fn flush(&mut self) -> Result<(), Broken> {
         let mut sent = 0;
         let Some(stream) = self.stream.as_mut() else {
@@ -244,7 +244,7 @@ impl Tcp {
         Ok(())
     }
 
-    /// Gives up on a request that still waits. Its reply will be late.
+    /// Gives up a request that still waits. Its reply will be late.
     pub fn expire(&mut self, ticket: u64, now: u64, timeout: u64) -> Option<&Pending> {
         let at = usize::try_from(ticket.checked_sub(self.head)?).ok()?;
         let pending = self.queue.get_mut(at)?;
@@ -256,7 +256,7 @@ impl Tcp {
         Some(pending)
     }
 
-    /// The replies to requests that were given up are not waited for any more.
+    /// Stops waiting for the replies to requests that were given up.
     pub fn forget_all(&mut self, mut forgotten: impl FnMut(&Pending)) {
         for pending in &mut self.queue {
             if pending.expired() && !pending.forgotten {
@@ -266,7 +266,7 @@ impl Tcp {
         }
     }
 
-    /// The connection is gone: every request on it goes to `lost`.
+    /// The connection has broken: passes every request on it to `lost`.
     pub fn lose(&mut self, mut lost: impl FnMut(&Pending)) {
         for pending in self.queue.drain(..) {
             self.head += 1;
@@ -282,8 +282,8 @@ impl Tcp {
         self.filled = 0;
     }
 
-    /// Reads what is there; `done` gets each request that is answered, expired
-    /// ones included. How many bytes came.
+    /// Reads the available bytes, and returns their number; `done` gets each request that is answered, including
+    /// expired ones.
     pub fn receive(&mut self, mut done: impl FnMut(&Pending, Outcome)) -> Result<usize, Broken> {
         let mut total = 0;
         loop {
@@ -291,7 +291,7 @@ impl Tcp {
                 self.input.copy_within(self.taken..self.filled, 0);
                 self.filled -= self.taken;
                 self.taken = 0;
-                // A value larger than the buffer: room for as much again.
+                // The value is larger than the buffer: double its size.
                 if self.input.len() - self.filled < CHUNK {
                     self.input.resize(self.input.len() * 2, 0);
                 }

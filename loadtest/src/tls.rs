@@ -58,7 +58,7 @@ fn client(tls: &Tls) -> io::Result<ClientConfig> {
     Ok(builder.with_no_client_auth())
 }
 
-/// Takes any certificate: load goes to servers of one's own.
+/// Accepts any certificate: load is sent to the user's own servers.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

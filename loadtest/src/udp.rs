@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One UDP socket of a worker: requests with ids, replies put together again.
+//! One UDP socket of a worker: requests with ids, and replies reassembled.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,12 +12,12 @@ use crate::mmsg::{self, SendBatch};
 use crate::pending::{Outcome, Pending, Progress};
 use crate::wire::{self, Element, Frame};
 
-/// Requests that one socket can wait for; a power of two of at most 2^16.
+/// The most requests in flight on one socket; a power of two of at most 2^16.
 const SLOTS: usize = 4096;
 /// Socket buffers, as far as the system allows.
 const BUFFER: usize = 8 << 20;
 
-/// A connected socket with the requests that wait on it.
+/// A connected socket with its requests in flight.
 #[derive(Debug)]
 pub struct Udp {
     socket: Socket,
@@ -26,7 +26,7 @@ pub struct Udp {
     waiting: usize,
     /// Tickets that are encoded but not sent yet.
     staged: Vec<u64>,
-    /// The peer sends every datagram back as it came.
+    /// The peer sends every datagram back unchanged.
     mirror: bool,
 }
 
@@ -45,21 +45,21 @@ enum State {
     #[default]
     Free,
     Waiting,
-    /// The client has given up; the reply would be late.
+    /// The client has given it up; the reply would be late.
     Expired,
 }
 
-/// What a datagram was.
+/// The kind of a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
-    /// Part of a reply, or the whole of it.
+    /// Part of a reply, or a complete one.
     Reply,
     /// It belongs to no request.
     Stray,
 }
 
 impl Udp {
-    /// A socket with a source port of its own.
+    /// Makes a socket, with its own source port.
     pub fn connect(server: SocketAddr, mirror: bool, gso: bool) -> Result<Self> {
         let socket = Socket::new(
             Domain::for_address(server),
@@ -96,7 +96,7 @@ impl Udp {
         &self.socket
     }
 
-    /// Requests that wait for their reply.
+    /// Requests in flight.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -106,13 +106,13 @@ impl Udp {
         self.staged.len()
     }
 
-    /// The slot of the next request holds one that still waits or that was given up: its ticket.
+    /// The ticket of the request in the next request's slot, if it still waits or was given up.
     pub fn reused(&self) -> Option<u64> {
         let slot = &self.slots[self.next as usize % SLOTS];
         (slot.state != State::Free).then_some(slot.ticket)
     }
 
-    /// Encodes a request, to go with the next [`Self::flush`]: its ticket.
+    /// Encodes a request, to be sent with the next [`Self::flush`]; returns its ticket.
     pub fn stage(&mut self, start: impl FnOnce(&mut Pending)) -> u64 {
         let ticket = self.next;
         self.next += 1;
@@ -131,7 +131,7 @@ impl Udp {
             .bytes(),
         );
         let pending = &slot.pending;
-        // Only GETs go over UDP: there is no value to follow.
+        // Only GETs go over UDP: no value follows.
         let _ = wire::encode(
             &pending.request,
             pending.protocol,
@@ -143,7 +143,7 @@ impl Udp {
         ticket
     }
 
-    /// Sends what is staged, as far as the kernel takes it; `sent` gets the due time and size of each.
+    /// Sends the staged requests, as far as the kernel accepts them; `sent` gets the due time and size of each.
     pub fn flush(
         &mut self,
         send_batch: &mut SendBatch<()>,
@@ -169,7 +169,7 @@ impl Udp {
         Ok(())
     }
 
-    /// Gives up on a request that still waits: it, and whether part of its reply had come.
+    /// Gives up a request that still waits; returns it, and whether a part of its reply was received.
     pub fn expire(&mut self, ticket: u64, now: u64, timeout: u64) -> Option<(&Pending, bool)> {
         let slot = &mut self.slots[ticket as usize % SLOTS];
         if slot.ticket != ticket || slot.state != State::Waiting {
@@ -182,7 +182,7 @@ impl Udp {
         Some((&slot.pending, partial))
     }
 
-    /// A request that was given up, and whose reply is not waited for any more.
+    /// Returns a request that was given up, and stops waiting for its reply.
     pub fn forget(&mut self, ticket: u64) -> Option<&Pending> {
         let slot = &mut self.slots[ticket as usize % SLOTS];
         if slot.ticket != ticket || slot.state != State::Expired || slot.pending.forgotten {
@@ -192,7 +192,7 @@ impl Udp {
         Some(&slot.pending)
     }
 
-    /// [`Self::forget`]s all that were given up.
+    /// [`Self::forget`]s all requests that were given up.
     pub fn forget_all(&mut self, mut forgotten: impl FnMut(&Pending)) {
         for slot in &mut self.slots {
             if slot.state == State::Expired && !slot.pending.forgotten {
@@ -202,8 +202,8 @@ impl Udp {
         }
     }
 
-    /// Takes a datagram; `done` gets the request that it answers, if it does, given up or not.
-    /// Fails if the reply is wrong.
+    /// Processes a datagram; `done` gets the request that it answers, if any, even one that was given up. Fails if the
+    /// reply is wrong.
     pub fn deliver(
         &mut self,
         datagram: &[u8],
@@ -248,8 +248,8 @@ impl Udp {
     }
 }
 
-/// Takes the elements of one message, which are whole: a message is the entire
-/// reply, or, as memcached itself answers multi-key GETs, the reply to one key.
+/// Parses the elements of one complete message: a message is the whole reply, or, in memcached's replies to multi-key
+/// GETs, the reply to one key.
 fn elements<'a>(pending: &mut Pending, mut body: &'a [u8]) -> Result<Option<Outcome<'a>>, String> {
     while !body.is_empty() {
         let (element, len) = wire::element(pending.protocol, body).unwrap_or((
@@ -264,7 +264,7 @@ fn elements<'a>(pending: &mut Pending, mut body: &'a [u8]) -> Result<Option<Outc
     Ok(None)
 }
 
-/// A message of several datagrams that is being put together.
+/// A message of several datagrams that is being reassembled.
 #[derive(Debug, Default)]
 struct Message {
     parts: Vec<Option<Box<[u8]>>>,
@@ -278,16 +278,16 @@ impl Message {
         self.whole.clear();
     }
 
-    /// Some parts have come, but not all.
+    /// Whether some parts have arrived, but not all.
     fn begun(&self) -> bool {
         !self.parts.is_empty()
     }
 
-    /// Adds a datagram: the whole message when it was the last one missing.
+    /// Adds a datagram; returns the message when it is complete.
     fn add(&mut self, frame: Frame, body: &[u8]) -> Option<&[u8]> {
         let (at, total) = (frame.sequence as usize, frame.total as usize);
-        // Another total, or a part that is there already: a further message of
-        // the same request, the rest of this one being lost.
+        // Another total, or a part that has arrived already: another message of the same request, so the rest of this
+        // one was lost.
         if self.parts.len() != total || self.parts[at].is_some() {
             self.parts.clear();
             self.parts.resize(total, None);

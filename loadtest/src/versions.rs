@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which versions of each key's value may still be seen.
+//! The versions of each key's value that a reply may still contain.
 //!
-//! Every SET and DELETE of a key takes the next version. When the server has
-//! acknowledged one, and no other write of the key was under way meanwhile, any
-//! later reply with an older version is stale: the key's floor says so. While
-//! writes overlap nobody knows which one won, so that the floor stays.
+//! Every SET and DELETE of a key takes the next version. When the server has acknowledged one, and no other write of
+//! the key was in flight meanwhile, any later reply with an older version is stale: the key's floor is raised. While
+//! writes overlap, it is unknown which one took effect last, and the floor stays.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// What is known of one key, packed into 64 bits.
+/// The state of one key, packed into 64 bits.
 #[derive(Clone, Copy)]
 struct Known {
-    /// Versions given out so far.
+    /// The last version that was assigned.
     last: u32,
-    /// Older versions than this are stale.
+    /// Versions older than this are stale.
     floor: u32,
-    /// Writes under way.
+    /// Writes in flight.
     writes: u32,
-    /// Two of them overlapped.
+    /// Whether two of them overlapped.
     overlap: bool,
 }
 
@@ -50,12 +49,12 @@ impl Known {
 pub struct Versions {
     base: u32,
     keys: Vec<AtomicU64>,
-    /// Version of keys without a number (from traces).
+    /// The version of keys without a number (from traces).
     other: AtomicU32,
 }
 
 impl Versions {
-    /// For keys numbered from 0 to below `count`; a trace's keys have no number.
+    /// For keys numbered from 0 to below `count`; the keys of a trace have no number.
     pub fn new(count: u64, base: u32) -> Self {
         Self {
             base,
@@ -64,7 +63,7 @@ impl Versions {
         }
     }
 
-    /// A write of the key begins: its version.
+    /// A write of the key begins; returns its version.
     pub fn begin(&self, id: u64) -> u32 {
         let Some(key) = self.key(id) else {
             return self.other.fetch_add(1, Ordering::Relaxed);
@@ -73,14 +72,14 @@ impl Versions {
         update(key, |known| {
             known.last = (known.last + 1) & VERSION_MASK as u32;
             version = known.last;
-            // A stuck count (replies that never came) leaves the overlap set for good.
+            // If replies are missing, the count stays above 0 and the overlap set.
             known.overlap |= known.writes > 0;
             known.writes = (known.writes + 1).min(WRITES_MAX);
         });
         self.base.wrapping_add(version)
     }
 
-    /// The server's answer to a write came; `done` if it has changed or removed the value.
+    /// The server's reply to a write has arrived; `done` if it changed or removed the value.
     pub fn end(&self, id: u64, version: u32, done: bool) {
         let Some(key) = self.key(id) else { return };
         update(key, |known| {
@@ -94,7 +93,7 @@ impl Versions {
         });
     }
 
-    /// The oldest version that a GET sent now may return; 0 if any may.
+    /// The oldest version that a GET sent now may return; 0 for any.
     pub fn floor(&self, id: u64) -> u32 {
         let floor = self
             .key(id)

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The protocols from the client's side (the binary one is in [`binary`]), and the frame of UDP
-//! datagrams.
+//! The client's side of the protocols (the binary one is in [`binary`]), and the frame of UDP datagrams.
 
 use crate::binary;
 use crate::payload::{self, Stream};
@@ -12,7 +11,7 @@ const CRLF: &[u8] = b"\r\n";
 
 /// Bytes of the UDP frame.
 pub const FRAME: usize = 8;
-/// Longest datagram of a request: what memcached reads, and one Ethernet frame.
+/// The longest datagram of a request: memcached's limit, and one Ethernet frame.
 pub const REQUEST_MAX: usize = 1400;
 
 /// The 8-byte header of a datagram: request id, sequence number, datagrams in the message.
@@ -35,13 +34,13 @@ impl Frame {
         [a, b, c, d, e, f, 0, 0]
     }
 
-    /// A message without datagrams and bytes: how memcached begins the answer to
-    /// several keys of which it misses the first.
+    /// A message without datagrams and bytes, with which memcached's reply to several keys begins if the first one
+    /// misses.
     pub fn empty(self, body: &[u8]) -> bool {
         (self.sequence, self.total) == (0, 0) && body.is_empty()
     }
 
-    /// Takes the header off a datagram; none if it is no part of a message.
+    /// Removes the header from a datagram; `None` if it is not part of a message.
     pub fn split(datagram: &[u8]) -> Option<(Self, &[u8])> {
         let (head, body) = datagram.split_first_chunk::<FRAME>()?;
         let [a, b, c, d, e, f, ..] = *head;
@@ -55,11 +54,11 @@ impl Frame {
     }
 }
 
-/// Values of more bytes are made while they are sent.
+/// Values with more bytes are generated while they are sent.
 pub(crate) const STREAMED: u32 = 1 << 20;
 
-/// Appends a request to `out`; a value that is stored is the key's at `version`. A value that is
-/// too large to be made at once is returned: it and what [`tail`] says are to follow.
+/// Appends a request to `out`; a stored value is the key's at `version`. A value that is too large to generate at once
+/// is returned: it and the bytes of [`tail`] have to follow.
 #[must_use]
 pub fn encode(
     request: &Request,
@@ -145,7 +144,7 @@ pub fn encode(
             out,
             &[b"touch ", name, b" ", ttl.to_string().as_bytes(), b"\r\n"],
         ),
-        // The other verbs store, and are above.
+        // The other verbs store, and are handled above.
         _ => {}
     }
     None
@@ -157,8 +156,8 @@ fn push(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-/// memcached takes up to 30 days as seconds from now, more as Unix time in 32 bits with a sign:
-/// what is beyond them, in 2038, never expires.
+/// memcached interprets up to 30 days as seconds from now, and more as Unix time in 32 bits, signed: an expiry beyond
+/// that, in 2038, becomes never.
 pub(crate) fn expiry(ttl: u32) -> u64 {
     const MONTH: u32 = 30 * 24 * 3600;
     if ttl <= MONTH {
@@ -191,22 +190,22 @@ pub enum Element<'a> {
     Miss,
     /// The end of a GET's reply (classic, and binary of several keys).
     End,
-    /// Any other line, without its end.
+    /// Any other line, without its line end.
     Line(&'a [u8]),
     /// Any other reply of the binary protocol.
     Status {
-        /// The command that is answered.
+        /// The command that it answers.
         opcode: u8,
-        /// What became of it.
+        /// The outcome.
         status: u16,
-        /// What the request had sent with it.
+        /// The opaque value of the request.
         opaque: u32,
     },
-    /// Not a reply at all; the text says why.
+    /// Not a reply; the text is the reason.
     Malformed(&'static str),
 }
 
-/// What follows a value that was not made at once.
+/// The bytes after a value that is generated piece by piece.
 pub fn tail(protocol: Protocol) -> &'static [u8] {
     match protocol {
         Protocol::Binary => b"",
@@ -214,7 +213,7 @@ pub fn tail(protocol: Protocol) -> &'static [u8] {
     }
 }
 
-/// The first element of a reply and its length; none if more bytes are needed.
+/// The first element of a reply and its length; `None` if more bytes are needed.
 pub fn element(protocol: Protocol, input: &[u8]) -> Option<(Element<'_>, usize)> {
     match protocol {
         Protocol::Binary => binary::element(input),
@@ -222,10 +221,10 @@ pub fn element(protocol: Protocol, input: &[u8]) -> Option<(Element<'_>, usize)>
     }
 }
 
-/// The first element of a reply in text.
+/// The first element of a text reply.
 fn line(input: &[u8]) -> Option<(Element<'_>, usize)> {
     let Some(end) = memchr::memchr(b'\n', input) else {
-        // No line of a reply is longer than a key and a few numbers.
+        // A line of a reply is at most a key and a few numbers.
         return (input.len() > 2048)
             .then_some((Element::Malformed("a line without an end"), input.len()));
     };
@@ -294,7 +293,7 @@ fn meta_header(rest: &[u8]) -> Option<(&[u8], u32, usize, u64)> {
     Some((key, flags, number(len)? as usize, cas))
 }
 
-/// A CAS value; 0 where there is none.
+/// A CAS value; 0 if there is none.
 fn long(digits: &[u8]) -> u64 {
     std::str::from_utf8(digits)
         .ok()
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_spelt_right() {
+    fn requests_have_the_protocol_s_bytes() {
         assert_eq!(
             encoded(&request(Verb::Get, &["a", "bc"]), false),
             "get a bc\r\n"
@@ -388,14 +387,14 @@ mod tests {
 
     #[test]
     fn expiry_times_beyond_2038_are_never() {
-        // Older servers keep Unix time in 32 bits with a sign: anything later would be long ago.
+        // Older servers keep Unix time in 32 bits, signed: anything later would be in the past.
         for ttl in [i32::MAX as u32 - 1, i32::MAX as u32, u32::MAX - 1, u32::MAX] {
             assert_eq!(expiry(ttl), 0, "{ttl}");
         }
     }
 
     #[test]
-    fn replies_come_apart() {
+    fn replies_are_parsed_one_by_one() {
         let value = |key, flags, data| Element::Value {
             key,
             flags,
@@ -438,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_malformed() {
+    fn bytes_that_are_not_a_reply_are_malformed() {
         let bad: [&[u8]; 5] = [
             b"VALUE k 5\r\n",
             b"VALUE k five 3\r\nabc\r\n",

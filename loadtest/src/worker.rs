@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One thread of load: sends what is due, takes what comes, gives up on what does not.
+//! One thread of load: sends requests that are due, receives replies, gives up requests without one.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,24 +27,24 @@ use crate::udp::{Seen, Udp};
 use crate::versions::Versions;
 use crate::wire;
 
-/// Requests staged before replies are looked at again.
+/// Requests staged before replies are read again.
 const TURN: usize = 4 * BATCH;
-/// Longest sleep, so that the timeline and a stop are not missed.
+/// The longest sleep, so that neither the timeline nor a stop is missed.
 const SLEEP_MAX: u64 = 50_000_000;
-/// Requests that are late by so much are the generator's own fault, as long as replies come: more is
-/// due than can be done.
+/// The lag from which the generator itself is the bottleneck, if replies arrive: more requests are due than it can
+/// send.
 const LAG_LIMIT: u64 = 10_000_000;
-/// Requests that may wait on each socket or connection while the generator is behind, so that no
-/// queue on the way overflows: the highest rate of a closed loop.
+/// Requests in flight on each socket or connection while the generator is behind, so that no queue overflows: the
+/// highest rate of a closed loop.
 const BEHIND_WINDOW: usize = 64;
-/// Time without any reply after which the server is seen as stalled, not as busy.
+/// The time without any reply after which the server counts as stalled, not busy.
 const QUIET: u64 = 100_000_000;
-/// From one attempt to connect anew to the next.
+/// The time between two attempts to reconnect.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Mark of TCP connections among epoll's tokens.
+/// The flag of TCP connections in epoll's tokens.
 const TCP: u64 = 1 << 32;
 
-/// The sockets of one worker; they serve one run after another.
+/// The sockets of one worker; several runs use them.
 #[derive(Debug)]
 pub struct Channels {
     udp: Vec<Udp>,
@@ -103,10 +103,10 @@ impl Channels {
     }
 }
 
-/// What a worker shares with the others.
+/// The state that workers share.
 #[derive(Debug, Clone, Copy)]
 pub struct Shared<'a> {
-    /// How to talk to the servers.
+    /// The connections to the servers.
     pub settings: &'a Settings,
     /// Versions of the keys.
     pub versions: &'a VersionsRef,
@@ -114,7 +114,7 @@ pub struct Shared<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// [`Versions`], without a wish to see them printed.
+/// [`Versions`], without `Debug` output.
 pub struct VersionsRef(pub Versions);
 
 impl std::fmt::Debug for VersionsRef {
@@ -123,27 +123,27 @@ impl std::fmt::Debug for VersionsRef {
     }
 }
 
-/// When a run is over and what of it is measured; nanoseconds since the start.
+/// The end of a run and its measured part, in nanoseconds since the start.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
-    /// Requests due before are not measured.
+    /// Requests due before this are not measured.
     pub from: u64,
-    /// No request is sent after.
+    /// No request is sent after this.
     pub end: u64,
     /// Length of an interval of the timeline.
     pub interval: u64,
-    /// Requests that may wait on each socket or connection; none in an open loop.
+    /// Requests in flight on each socket or connection; `None` in an open loop.
     pub window: Option<usize>,
     /// The requests of one key keep their order.
     pub ordered: bool,
 }
 
-/// What a worker brings home.
+/// The result of a worker.
 #[derive(Debug)]
 pub struct Done {
     /// Its measurements.
     pub recorder: Recorder,
-    /// Why it stopped early, if it did.
+    /// The reason for stopping early, if any.
     pub failure: Option<Failure>,
     /// When it sent its last request, in nanoseconds since the start.
     pub sent_until: u64,
@@ -151,11 +151,11 @@ pub struct Done {
     pub cpu: Duration,
 }
 
-/// Everything but the sockets, so that both can be borrowed at once.
+/// The state except the sockets, so that both can be borrowed at once.
 struct WorkerState<'a> {
     shared: Shared<'a>,
     recorder: Recorder,
-    /// SETs to make after misses, and what else follows from a reply.
+    /// SETs to be made after misses, and other follow-up requests.
     refills: Vec<Request>,
     order: Option<KeyOrdering>,
     end: u64,
@@ -212,7 +212,7 @@ impl WorkerState<'_> {
                     (cas.verb, cas.cas, cas.then_cas) = (Verb::Cas, pending.cas, false);
                     self.refills.push(cas);
                 }
-                // The first of a counter, or of a value that grows.
+                // The first request to a counter, or to a growing value.
                 Outcome::NotFound | Outcome::NotStored
                     if matches!(verb, Verb::Incr | Verb::Append) =>
                 {
@@ -263,7 +263,7 @@ impl WorkerState<'_> {
         self.release(&pending.request);
     }
 
-    /// A request got lost with its connection.
+    /// A request was lost with its connection.
     fn lost(&mut self, pending: &Pending, now: u64) {
         if pending.request.verb.writes() {
             for key in &pending.request.keys {
@@ -283,7 +283,7 @@ impl WorkerState<'_> {
         self.release(&pending.request);
     }
 
-    /// A request is over without an answer.
+    /// A request ended without a reply.
     fn release(&mut self, request: &Request) {
         if let Some(order) = &mut self.order {
             order.done(request, |_| false);
@@ -291,7 +291,7 @@ impl WorkerState<'_> {
     }
 }
 
-/// A worker in its run.
+/// A worker during a run.
 pub struct Worker<'a> {
     channels: &'a mut Channels,
     state: WorkerState<'a>,
@@ -302,7 +302,7 @@ pub struct Worker<'a> {
     ahead: Option<Next>,
     recv_batch: RecvBatch<()>,
     send_batch: SendBatch<()>,
-    /// Deadlines of all requests in the order of their sending: time, token, ticket.
+    /// Deadlines of all requests in sending order: time, token, ticket.
     deadlines: VecDeque<(u64, u64, u64)>,
     udp_cursor: Vec<usize>,
     tcp_cursor: usize,
@@ -310,13 +310,13 @@ pub struct Worker<'a> {
     dirty: Vec<usize>,
     /// Connections that are down.
     down: Vec<usize>,
-    /// A request whose turn has come, but for which there was no room.
+    /// A request that is due, but for which there was no free slot.
     parked: Option<(Request, u64)>,
-    /// The request ahead has its place in the order.
+    /// The request ahead has been admitted to the order.
     admitted: bool,
-    /// There was no room for what is due.
+    /// There was no free slot for a request that is due.
     blocked: bool,
-    /// How much later than its times a trace goes on that is too fast.
+    /// The delay of a trace that is replayed too fast.
     slip: u64,
     last_reply: u64,
     sent_until: u64,
@@ -372,15 +372,15 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Runs until the source ends and all is answered or given up, or something fails.
+    /// Runs until the source ends and all requests are answered or given up, or until a failure.
     pub fn run(mut self) -> Done {
-        // By default the kernel wakes sleepers up to 50 us late. Where it refuses, the lag tells.
+        // By default the kernel wakes sleepers up to 50 us late. If it refuses to change that, the lag shows it.
         let _ = nix::sys::prctl::set_timerslack(1);
         let failure = self.work().err();
         if failure.is_some() {
             self.state.shared.stop.store(true, Ordering::Relaxed);
         }
-        // What was given up and has not been answered yet counts with the time that it had taken.
+        // Requests that were given up and not answered count with the time that they had taken.
         let recorder = &mut self.state.recorder;
         let mut forgotten =
             |pending: &Pending| recorder.unanswered(pending.kind(), pending.due, pending.gave_up);
@@ -445,7 +445,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sends what is due: whether anything was.
+    /// Sends the requests that are due; whether there were any.
     fn send(&mut self, now: u64) -> Result<bool, Failure> {
         let mut staged = 0;
         self.blocked = false;
@@ -466,7 +466,7 @@ impl<'a> Worker<'a> {
             else {
                 break;
             };
-            // In a closed loop nothing is due before it can be sent.
+            // In a closed loop no request is due before it can be sent.
             let due = if self.span.window.is_some() { now } else { due };
             if !self.dispatch(&request, due, now)? {
                 self.parked = Some((request, due));
@@ -494,8 +494,8 @@ impl<'a> Worker<'a> {
                 }
                 Some(_) => break,
             };
-            // More is due than can be done: what is late by more than the time-out is left out, so
-            // that the rest of the run is seen as well. A trace is whole, and goes on later.
+            // More requests are due than can be sent: those that are late by more than the timeout are skipped, so that
+            // the rest of the run is measured too. Nothing of a trace is skipped; it continues later.
             let timeout = self.state.shared.settings.timeout;
             if matches!(self.ahead, Some(Next::At(_))) && now.saturating_sub(due) > timeout {
                 let late = now - timeout;
@@ -517,7 +517,7 @@ impl<'a> Worker<'a> {
                 }
             }
             if now > self.span.end.saturating_add(timeout) {
-                // Its reply would tell nothing any more.
+                // Its reply would not be measured any more.
                 if let Some(counters) = self.state.recorder.counted(due) {
                     counters.unsent += 1;
                 }
@@ -540,7 +540,7 @@ impl<'a> Worker<'a> {
                 }
                 if !order.admit(&self.request, due) {
                     self.ahead = None;
-                    // It counts as work, so that a key that blocks does not make this endless.
+                    // Counts as work, so that a key that blocks does not make this loop endless.
                     staged += 1;
                     continue;
                 }
@@ -564,7 +564,7 @@ impl<'a> Worker<'a> {
         Ok(staged > 0)
     }
 
-    /// Stages a request on a socket or connection with room: whether there was one.
+    /// Stages a request on a socket or connection with a free slot; whether there was one.
     fn dispatch(&mut self, request: &Request, due: u64, now: u64) -> Result<bool, Failure> {
         let window = match self.span.window {
             Some(window) => window,
@@ -582,7 +582,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// A GET whose request and expected reply suit datagrams.
+    /// Whether a GET's request and expected reply fit into datagrams.
     fn fits_udp(&self, request: &Request) -> bool {
         let settings = self.state.shared.settings;
         if settings.get != Transport::Udp || !matches!(request.verb, Verb::Get | Verb::Gets) {
@@ -655,7 +655,7 @@ impl<'a> Worker<'a> {
         let base = self.server(request) * settings.connections;
         let connections = base..base + settings.connections;
         let at = match (self.span.ordered, request.keys.first()) {
-            // One key's requests take one connection; the window is that of all together.
+            // The requests of one key use one connection; the window is that of all together.
             (true, Some(key)) => {
                 let waiting: usize = self.channels.tcp[connections.clone()]
                     .iter()
@@ -722,7 +722,7 @@ impl<'a> Worker<'a> {
         for at in 0..self.channels.udp.len() {
             if self.channels.udp[at].staged() > 0 {
                 self.flush_udp(at)?;
-                // The next requests leave from another port.
+                // The next requests use another source port.
                 let server = at / sockets;
                 self.udp_cursor[server] = (self.udp_cursor[server] + 1) % sockets;
             }
@@ -735,7 +735,7 @@ impl<'a> Worker<'a> {
 
     fn flush_udp(&mut self, at: usize) -> Result<(), Failure> {
         let now = self.now();
-        // An error that an earlier datagram brought is told once.
+        // The kernel reports an error of an earlier datagram only once.
         for attempt in 0.. {
             let recorder = &mut self.state.recorder;
             let flushed = self.channels.udp[at].flush(&mut self.send_batch, |due, bytes| {
@@ -754,7 +754,7 @@ impl<'a> Worker<'a> {
         self.state.shared.settings.reconnect
     }
 
-    /// A connection broke: that is the end, or what is on it is lost.
+    /// A connection broke: the run fails, or the requests on it are lost.
     fn broken(&mut self, at: usize, broken: Broken) -> Result<(), Failure> {
         match broken {
             Broken::Server(_) if self.reconnects() => {
@@ -770,7 +770,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Takes connections up that are there again.
+    /// Uses connections that were made again.
     fn reconnect(&mut self) -> Result<(), Failure> {
         let settings = self.state.shared.settings;
         let mut down = std::mem::take(&mut self.down);
@@ -825,7 +825,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Takes what has come: whether anything had.
+    /// Receives the available replies; whether there were any.
     fn receive(&mut self) -> Result<bool, Failure> {
         let mut events = [EpollEvent::empty(); 64];
         let count = match self.channels.epoll.wait(&mut events, EpollTimeout::ZERO) {
@@ -848,7 +848,7 @@ impl<'a> Worker<'a> {
     }
 
     fn receive_udp(&mut self, at: usize) -> Result<(), Failure> {
-        // Bounded, so that one busy socket does not keep the others waiting.
+        // Bounded, so that one busy socket does not delay the others.
         for _ in 0..4 {
             let socket = self.channels.udp[at].fd();
             let count = match self.recv_batch.receive(socket) {
@@ -889,7 +889,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Gives up on what has waited for too long.
+    /// Gives up requests that have waited too long.
     fn expire(&mut self, now: u64) {
         while let Some((deadline, token, ticket)) = self.deadlines.front().copied() {
             if deadline > now {
@@ -910,7 +910,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Sleeps until something comes or is due.
+    /// Sleeps until a reply arrives or a request is due.
     fn sleep(&self, now: u64) -> Result<(), Failure> {
         let mut until = (now + SLEEP_MAX).min(self.state.recorder.interval_end());
         match self.ahead {

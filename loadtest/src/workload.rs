@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Workloads as data: TOML files that say how long keys and values are, how
-//! popular each key is, and what is done with them. The files in `traces/` are
-//! built in.
+//! Workloads as data: TOML files that define the lengths of keys and values, the popularity of each key, and the
+//! operations. The files in `traces/` are built in.
 //!
-//! A [`Model`] turns key numbers into keys and value lengths; a [`Sampler`]
-//! draws operations. Neither knows of servers or sockets, so that a simulator
-//! can use them too:
+//! A [`Model`] converts key numbers to keys and value lengths; a [`Sampler`] draws operations. Neither depends on
+//! servers or sockets, so that a simulator can use them too:
 //!
 //! ```
 //! use hippos_load::workload::{Model, Sampler, Workload};
@@ -34,9 +32,9 @@ use crate::request::{Key, Request, Verb};
 use crate::settings::Part;
 use crate::ycsb;
 
-/// Most bytes of a key that memcached takes.
+/// The most bytes of a key in memcached.
 pub const KEY_MAX: u32 = 250;
-/// Most bytes of a value here; whether a server takes them is its own matter.
+/// The most bytes of a value here; a server may have a lower limit.
 pub const VALUE_MAX: u32 = 1 << 30;
 
 /// The workloads that are built in: the files of `traces/`.
@@ -55,7 +53,7 @@ pub const BUILT_IN: [(&str, &str); 6] = [
 pub struct Workload {
     /// Short name.
     pub name: String,
-    /// One line for people.
+    /// A one-line description.
     #[serde(default)]
     pub about: String,
     /// The keys.
@@ -70,7 +68,7 @@ pub struct Workload {
     /// More about DELETEs.
     #[serde(default)]
     pub deletes: Deletes,
-    /// Named changes to the above, each a table that is laid over the file.
+    /// Named variants of the workload: each is a table that overrides parts of the file.
     #[serde(default)]
     pub variants: toml::Table,
 }
@@ -79,19 +77,19 @@ pub struct Workload {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Keys {
-    /// How many there are.
+    /// The number of keys.
     pub count: u64,
-    /// Where the count is from.
+    /// The source of the count.
     #[serde(default)]
     pub count_source: String,
     /// Their lengths, 1 to 250 bytes.
     pub size: Sizes,
-    /// Where the lengths are from.
+    /// The source of the lengths.
     #[serde(default)]
     pub size_source: String,
-    /// How requests spread over them.
+    /// The distribution of requests over keys.
     pub popularity: Popularity,
-    /// Where the popularity is from.
+    /// The source of the popularity.
     #[serde(default)]
     pub popularity_source: String,
 }
@@ -102,13 +100,13 @@ pub struct Keys {
 pub struct Values {
     /// Their lengths.
     pub size: Sizes,
-    /// Where the lengths are from.
+    /// The source of the lengths.
     #[serde(default)]
     pub size_source: String,
-    /// Seconds after which a value that is stored or touched expires, drawn each time; 0 is never.
+    /// Seconds after which a stored or touched value expires, drawn each time; 0 is never.
     #[serde(default = "never")]
     pub ttl: Sizes,
-    /// Where these are from.
+    /// The source of these.
     #[serde(default)]
     pub ttl_source: String,
 }
@@ -121,7 +119,7 @@ fn never() -> Sizes {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Mix {
-    /// GETs, whatever their number of keys.
+    /// GETs of any number of keys.
     #[serde(default)]
     pub get: f64,
     /// SETs (the paper's UPDATE).
@@ -136,16 +134,16 @@ pub struct Mix {
     /// GETs that set a new expiry time (GAT).
     #[serde(default)]
     pub gat: f64,
-    /// INCRs of counters, which are keys of their own.
+    /// INCRs of counters, which have their own keys.
     #[serde(default)]
     pub incr: f64,
-    /// APPENDs of a sixteenth of the value's length to keys of their own; one in sixteen stores anew.
+    /// APPENDs of a sixteenth of the value's length to keys of their own; one in sixteen stores a new value.
     #[serde(default)]
     pub append: f64,
     /// GETSes whose hit is followed by a CAS.
     #[serde(default)]
     pub cas: f64,
-    /// Where the weights are from.
+    /// The source of the weights.
     #[serde(default)]
     pub source: String,
 }
@@ -169,21 +167,21 @@ impl Mix {
     }
 }
 
-/// How GETs are made.
+/// The keys of GETs.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Gets {
     /// Keys in a GET.
     #[serde(default = "one")]
     pub keys: Sizes,
-    /// Share of the keys that are never stored, so that GETs of them miss.
+    /// The share of keys that are never stored, so that GETs of them miss.
     #[serde(default)]
     pub absent: f64,
-    /// The absent keys are some of those beyond this share of the most popular ones, in the place
-    /// that the popularity gives them; 0 draws them apart from it, all alike.
+    /// The absent keys are among those beyond this share of the most popular ones, with the popularity of their rank; 0
+    /// draws them separately, all equally likely.
     #[serde(default)]
     pub absent_beyond: f64,
-    /// Where these are from.
+    /// The source of these.
     #[serde(default)]
     pub source: String,
 }
@@ -203,14 +201,14 @@ fn one() -> Sizes {
     Sizes::Constant(1)
 }
 
-/// How DELETEs are made.
+/// The keys of DELETEs.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Deletes {
-    /// Share of DELETEs of keys that are never stored.
+    /// The share of DELETEs of keys that are never stored.
     #[serde(default)]
     pub absent: f64,
-    /// Where these are from.
+    /// The source of these.
     #[serde(default)]
     pub source: String,
 }
@@ -223,8 +221,7 @@ impl Workload {
         Ok(workload)
     }
 
-    /// A built-in workload or a file, with a variant where one is named: `etc`,
-    /// `micro:get-hit`, `./mine.toml:large`.
+    /// A built-in workload or a file, with an optional variant: `etc`, `micro:get-hit`, `./mine.toml:large`.
     pub fn named(name: &str) -> Result<Self> {
         let (base, variant) = match name.rsplit_once(':') {
             Some((base, variant)) if !Path::new(name).exists() => (base, Some(variant)),
@@ -329,7 +326,7 @@ impl Workload {
     }
 }
 
-/// Lays the changes over the table, entry by entry of each section.
+/// Merges the changes into the table, entry by entry of each section.
 fn merge_tables(table: &mut toml::Table, changes: &toml::Table) {
     for (section, change) in changes {
         match (table.get_mut(section), change) {
@@ -349,7 +346,7 @@ fn digit(x: u64) -> u8 {
     DIGITS[(x & 63) as usize]
 }
 
-/// Hash to the unit interval, 1 excluded.
+/// Maps a hash to the unit interval, 1 excluded.
 fn unit(x: u64) -> f64 {
     (x >> 11) as f64 / (1u64 << 53) as f64
 }
@@ -372,7 +369,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Fails if the workload makes no sense.
+    /// Fails if the workload is inconsistent.
     pub fn new(workload: &Workload) -> Result<Self> {
         workload.check()?;
         let sizes = format!(
@@ -392,29 +389,29 @@ impl Model {
         })
     }
 
-    /// The same workload with a prefix before each key, of whose keys only a part is used.
+    /// The same workload with a prefix for each key, restricted to one part of the keys.
     pub fn placed(mut self, prefix: &str, part: Part) -> Self {
         self.prefix = prefix.to_string();
         self.part = part;
         self
     }
 
-    /// How many keys the part has that is used.
+    /// The number of keys in the part that is used.
     pub fn part_count(&self) -> u64 {
         (self.count() + self.part.of - self.part.number) / self.part.of
     }
 
-    /// The number of the key that has this place in the part.
+    /// The number of the key at this position in the part.
     pub fn part_id(&self, place: u64) -> u64 {
         (place * self.part.of + self.part.number - 1).min(self.count() - 1)
     }
 
-    /// How many keys can be stored.
+    /// The number of keys that can be stored.
     pub fn count(&self) -> u64 {
         self.workload.keys.count
     }
 
-    /// Length of a key in bytes: the workload's, but enough for the key's number.
+    /// The length of a key in bytes: the workload's, but long enough for the key's number.
     pub fn key_len(&self, id: u64) -> usize {
         let u = unit(mix(id.wrapping_mul(2) ^ 0x6b65_7973));
         (self.workload.keys.size.quantile(u).min(KEY_MAX) as usize)
@@ -484,7 +481,7 @@ impl Model {
 }
 
 impl Model {
-    /// The workload in words: what it is made of, and where each number is from.
+    /// Describes the workload, with the source of each number.
     pub fn describe(&self) -> String {
         let w = &self.workload;
         let sample = self.count().min(100_000);
@@ -561,7 +558,7 @@ pub struct Op {
     pub verb: Verb,
     /// The keys' numbers: several for a multi-key GET only.
     pub ids: Vec<u64>,
-    /// Seconds until what is stored or touched expires.
+    /// Seconds until the stored or touched item expires.
     pub ttl: u32,
 }
 
@@ -571,15 +568,15 @@ pub struct Sampler<'m> {
     model: &'m Model,
     ranks: Ranks,
     rng: SmallRng,
-    /// Keys that were deleted and that the next SETs bring back, as clients
-    /// do: this keeps the number of stored keys steady.
+    /// Keys that were deleted and that the next SETs store again, as clients do: this keeps the number of stored keys
+    /// steady.
     deleted: VecDeque<u64>,
-    /// Rank from which on some keys are absent, and the share of these.
+    /// The rank from which on some keys are absent, and the share of these.
     absent_beyond: (u64, f64),
     op: Op,
 }
 
-/// Deleted keys that a sampler remembers.
+/// The most deleted keys that a sampler remembers.
 const DELETED_MAX: usize = 1 << 16;
 
 impl<'m> Sampler<'m> {
@@ -743,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_names_and_keys_are_told_with_their_place() {
+    fn unknown_names_and_keys_are_reported_with_their_position() {
         assert!(format!("{:#}", Workload::named("nothing").unwrap_err()).contains("usr, app"));
         assert!(
             format!("{:#}", Workload::named("micro:nothing").unwrap_err())

@@ -157,7 +157,7 @@ fn run_peak_sweep_and_plot() {
 }
 
 #[test]
-fn generate_and_replay() {
+fn a_generated_trace_can_be_replayed() {
     let server = server(Contents::Kept(Mutex::default()));
     let address = server.address().to_string();
     let dir = tempfile::tempdir().unwrap();
@@ -451,7 +451,7 @@ fn a_reader_that_leaves_is_no_failure() {
 }
 
 #[test]
-fn nobody_has_to_read_the_errors() {
+fn a_closed_standard_error_does_not_end_the_run() {
     // Standard error is a pipe whose reader has left.
     let run = |args: &[&str]| {
         let (reader, writer) = nix::unistd::pipe().unwrap();
@@ -473,7 +473,7 @@ fn nobody_has_to_read_the_errors() {
 }
 
 #[test]
-fn results_that_cannot_be_written_are_told_before_the_run() {
+fn an_unwritable_result_file_is_reported_before_the_run() {
     let args = ["run", "micro", "--server", "127.0.0.1:1"];
     for option in ["--json", "--html", "--hgrm"] {
         let error = fails(&[&args[..], &[option, "/nowhere/file"]].concat(), 1);
@@ -638,7 +638,7 @@ fn every_format_is_replayed_with_the_hits_of_an_infinite_cache() {
 }
 
 #[test]
-fn dumps_fill_a_server() {
+fn a_dump_can_be_loaded_into_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let dump = "key=a exp=-1 la=5 cas=1 fetch=no cls=1 size=69 flags=0\n\
                 key=b exp=1795871193 la=1795871188 cas=2 fetch=no cls=1 size=70 flags=0\nEND\n";
@@ -715,7 +715,7 @@ fn a_trace_is_replayed_at_a_rate_and_again_and_again() {
 }
 
 #[test]
-fn a_server_that_stands_still_is_told_in_words() {
+fn a_server_that_stops_answering_is_reported() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let error = fails(
@@ -727,7 +727,7 @@ fn a_server_that_stands_still_is_told_in_words() {
 }
 
 #[test]
-fn unix_sockets_and_passwords() {
+fn unix_sockets_and_authentication_are_supported() {
     use std::io::{BufRead, BufReader, Write};
     let dir = tempfile::tempdir().unwrap();
     let (path, password) = (dir.path().join("socket"), dir.path().join("password"));

@@ -203,7 +203,7 @@ fn replies_of_many_datagrams_come_together() {
 }
 
 #[test]
-fn what_is_filled_is_found_and_what_is_deleted_is_not() {
+fn filled_keys_hit_and_deleted_keys_miss() {
     let model = model("etc", 2000);
     let server = kept(Faults::default());
     let mut session = session(
@@ -361,7 +361,7 @@ fn requests_that_leave_as_one_are_answered_one_by_one() {
 }
 
 #[test]
-fn lost_updates_are_seen() {
+fn lost_updates_are_detected() {
     let model = model("micro:get-set-50", 50);
     let server = kept(Faults {
         forget: 10,
@@ -407,7 +407,7 @@ fn lost_datagrams_are_timeouts() {
 }
 
 #[test]
-fn a_lost_part_of_a_reply_is_told_apart() {
+fn a_lost_part_of_a_reply_is_counted_separately() {
     let model = model("micro:value-4k", 100);
     let server = derived(
         &model,
@@ -428,7 +428,7 @@ fn a_lost_part_of_a_reply_is_told_apart() {
 }
 
 #[test]
-fn late_replies_are_told_apart() {
+fn late_replies_are_counted_separately() {
     let model = model("micro", 1000);
     let server = derived(
         &model,
@@ -501,7 +501,7 @@ fn a_server_that_closes_ends_the_run() {
 }
 
 #[test]
-fn an_unreachable_server_is_told() {
+fn an_unreachable_server_is_reported() {
     let model = model("micro", 10);
     let server = derived(&model, Faults::default());
     let gone = settings(&[&server]);
@@ -513,7 +513,7 @@ fn an_unreachable_server_is_told() {
 }
 
 #[test]
-fn a_server_that_goes_silent_is_told() {
+fn a_server_that_stops_answering_is_reported() {
     let model = model("micro", 10);
     // It answers the probe and nothing else: a delay beyond the timeout.
     let server = derived(
@@ -877,7 +877,7 @@ fn shared_keys_may_be_older() {
 }
 
 #[test]
-fn contents_of_others_are_taken_as_they_are_unless_checked() {
+fn foreign_values_are_accepted_unless_verified() {
     let model = model("micro", 100);
     let server = Echo::start(local(), 1, false, Contents::Any(33), Faults::default()).unwrap();
     let wrong = run(&settings(&[&server]), &model, &closed(100, 1)).1;

@@ -32,7 +32,7 @@ fn value_sizes(model: &Model) -> Vec<u32> {
 }
 
 #[test]
-fn ninety_ninth_percentiles() {
+fn pools_have_the_published_ninety_ninth_percentiles() {
     // ETC's are those of the published fits.
     let expected = [
         ("usr", 21, 2),
@@ -85,7 +85,7 @@ fn shapes_that_the_papers_name() {
 }
 
 #[test]
-fn mixes_of_table_3() {
+fn pools_have_the_request_mixes_of_table_3() {
     let expected = [
         ("usr", [99.7, 0.2, 0.1]),
         ("app", [83.4, 5.2, 11.4]),

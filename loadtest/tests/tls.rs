@@ -222,7 +222,7 @@ fn only_a_certificate_of_the_authority_and_of_the_name_is_taken() {
 }
 
 #[test]
-fn a_server_without_tls_is_told() {
+fn a_server_without_tls_is_reported() {
     let echo = kept(Faults::default());
     let settings = settings(echo.address(), trusted());
     let failed = Session::connect(&settings, &model("micro", 10), Arc::default());

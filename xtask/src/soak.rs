@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_seen() {
+    fn growth_is_detected() {
         assert!(flat(&samples(1e3)).is_ok());
         assert!(flat(&samples(1e6)).is_err());
         assert!(flat(&samples(1e3)[..3]).is_err());

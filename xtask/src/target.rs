@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_tells_its_target() {
+    fn a_release_determines_its_target() {
         let cloud = Target::of("7.2.12+deb13-cloud-amd64").unwrap();
         assert_eq!(cloud.to_string(), "7.2-cloud-amd64");
         let generic = Target::of("7.2.12+deb13-amd64").unwrap();

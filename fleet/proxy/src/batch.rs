@@ -396,7 +396,7 @@ mod tests {
 
         /// A number is given out again only when its reply has come.
         #[test]
-        fn a_number_is_not_reused_while_under_way_or_after_its_loss(
+        fn a_request_id_is_not_reused_while_it_is_in_flight_or_after_its_loss(
             first: u16,
             steps in proptest::collection::vec((0u8..4, any::<u16>()), 1..3000),
         ) {

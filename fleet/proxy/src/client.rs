@@ -699,7 +699,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broadcast_tells_the_first_error() {
+    fn a_broadcast_returns_the_first_error() {
         let (mut client, mut budget) = client();
         let (quiet, header) = (true, None);
         let a = client.expect(
@@ -731,7 +731,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_summed() {
+    fn statistics_of_all_nodes_are_summed() {
         let (mut client, mut budget) = client();
         let a = client.expect(
             Kind::Statistics(Vec::new()),

@@ -612,7 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn all_faults_are_told_with_their_lines() {
+    fn all_errors_are_reported_with_their_lines() {
         let text = r#"
 listen = "127.0.0.1:0"
 allow = ["10.0.0.0/8", "10.0.0.0/33"]
@@ -703,7 +703,7 @@ pool = "a"
     }
 
     #[test]
-    fn faults_of_routes_are_told() {
+    fn errors_in_routes_are_reported() {
         let text = r#"listen = "127.0.0.1:0"
 [pools.default]
 nodes = ["127.0.0.1:1"]

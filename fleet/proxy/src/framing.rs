@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_broken() {
+    fn bytes_that_are_not_a_reply_break_the_connection() {
         for (bytes, expect, fence) in [
             (&b"VALUE a 0 2\r\nabc\r\nEND\r\n"[..], Expect::Values, false),
             (b"VALUE a 0 4000000000\r\n", Expect::Values, false),

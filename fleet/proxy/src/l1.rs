@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_hot_is_kept_until_its_time_or_a_change() {
+    fn a_hot_value_is_kept_until_it_expires_or_changes() {
         let settings = Settings { ttl: 100, keys: 2 };
         let mut l1 = L1::new(settings);
         let gets = (0..100 * SAMPLE).filter(|_| l1.is_hot(7)).count();

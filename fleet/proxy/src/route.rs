@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_told_by_the_first_bytes() {
+    fn a_command_s_class_follows_from_its_first_bytes() {
         for (request, class) in [
             ("mg a", Class::Get),
             ("me a", Class::Get),

@@ -176,7 +176,7 @@ fn concurrent_clients_of_copies_see_a_linear_history() {
 }
 
 #[test]
-fn commands_have_routes_of_their_own_and_shadows_answer_nobody() {
+fn commands_have_their_own_routes_and_shadows_send_no_replies() {
     let nodes = [Engine::start(), Engine::start(), Engine::start()];
     let addresses = nodes.each_ref().map(|node| node.address);
     let proxy = proxy(
@@ -337,7 +337,7 @@ fn a_lock_has_one_owner_and_does_not_survive_it() {
 }
 
 #[test]
-fn a_route_over_its_limit_is_refused_and_the_others_are_not() {
+fn only_a_route_over_its_limit_is_refused() {
     let node = Engine::start();
     let proxy = proxy(
         &[node.address],
@@ -383,7 +383,7 @@ fn a_routes_commands_in_flight_are_bounded() {
 }
 
 #[test]
-fn the_metrics_page_tells_latencies_by_route_command_and_node() {
+fn the_metrics_page_has_latencies_by_route_command_and_node() {
     let node = Engine::start();
     let rest =
         "[[routes]]\nprefix = \"m\"\nname = \"mine\"\npool = \"a\"\n[[routes]]\npool = \"a\"\n";

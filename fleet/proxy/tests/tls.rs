@@ -93,7 +93,7 @@ fn clients_and_nodes_are_met_with_tls() {
 }
 
 #[test]
-fn a_node_with_anothers_certificate_is_not_spoken_to() {
+fn a_node_with_the_wrong_certificate_is_refused() {
     let (ours, theirs) = (Certificate::new("ours"), Certificate::new("theirs"));
     let node = Engine::start();
     let (cert, key) = theirs.paths();

@@ -14,13 +14,13 @@ use hippos_load::settings::{self, Failure, Password, Protocol, Settings, Tls, Tr
 use hippos_load::trace::{Columns, Format, Options, TimeUnit};
 use hippos_load::workload::{Model, Workload};
 
-/// How to talk to the servers.
+/// The connections to the servers.
 #[derive(Args)]
 pub(crate) struct TargetArgs {
     /// Servers as host:port, host:first-last, unix:PATH, or several with commas; keys are spread over them.
     #[arg(short, long, default_value = "127.0.0.1:11211")]
     pub(crate) server: String,
-    /// Threads that make load.
+    /// Threads that generate load.
     #[arg(short, long, default_value_t = 1)]
     pub(crate) threads: usize,
     /// UDP sockets (source ports) of each thread for each server.
@@ -29,7 +29,7 @@ pub(crate) struct TargetArgs {
     /// TCP connections of each thread to each server.
     #[arg(long, default_value_t = 4)]
     pub(crate) connections: usize,
-    /// How GETs travel; everything else goes over TCP.
+    /// Transport of GETs; all other requests go over TCP.
     #[arg(long, value_enum, default_value = "udp")]
     pub(crate) get: Transport,
     /// Classic commands (get, set), meta commands (mg, ms), or the binary protocol.
@@ -38,50 +38,50 @@ pub(crate) struct TargetArgs {
     /// Short for --protocol meta.
     #[arg(long, conflicts_with = "protocol")]
     pub(crate) meta: bool,
-    /// The server is a packet mirror: only GETs over UDP, which must come back as they went.
+    /// The server is a packet mirror: send only GETs over UDP, which must come back unchanged.
     #[arg(long)]
     pub(crate) mirror: bool,
-    /// Let requests of one length that are due together leave as one (UDP segmentation offload). Not for
-    /// servers in containers and guests: they would get such requests uncut, as no wire brings them.
+    /// Send requests of the same length that are due together as one (UDP segmentation offload). Not for servers in
+    /// containers and guests: they would receive such requests unsegmented, as they never arrive over a wire.
     #[arg(long)]
     pub(crate) gso: bool,
-    /// Give a request up after this time.
+    /// Give up a request after this time.
     #[arg(long, default_value = "1s", value_parser = span)]
     pub(crate) timeout: Duration,
     /// GETs of more value bytes than this go over TCP.
     #[arg(long, default_value_t = 16384)]
     pub(crate) udp_max: u32,
-    /// Store what a GET has missed, as a client in front of a database does.
+    /// Store the value after a GET that misses, as a client in front of a database does.
     #[arg(long)]
     pub(crate) fill_on_miss: bool,
     /// Seed of the operations and their times.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Compare values with what they should be; off for the contents of others.
+    /// Verify values; off for values that other programs stored.
     #[arg(long, value_enum, default_value = "on")]
     pub(crate) check: Switch,
-    /// Others write the same keys at the same time: older values are no error.
+    /// Other programs write the same keys at the same time: older values are not errors.
     #[arg(long)]
     pub(crate) shared: bool,
-    /// Use only the Nth of M parts of the keys; the other generators have the other parts.
+    /// Use only the Nth of M parts of the keys; other generators use the other parts.
     #[arg(long, value_name = "N/M", default_value = "1/1")]
     pub(crate) part: String,
-    /// Begin every key with this.
+    /// Prefix of every key.
     #[arg(long, default_value = "")]
     pub(crate) prefix: String,
-    /// Connect anew when a connection breaks, and count what was lost meanwhile.
+    /// Reconnect when a connection breaks, and count the requests lost meanwhile.
     #[arg(long)]
     pub(crate) reconnect: bool,
     /// Encrypt the connections (with --get tcp).
     #[arg(long)]
     pub(crate) tls: bool,
-    /// Trust these authorities (PEM); without them any certificate is taken.
+    /// Trust these certificate authorities (PEM); without them any certificate is accepted.
     #[arg(long, value_name = "FILE", requires = "tls")]
     pub(crate) tls_ca: Option<PathBuf>,
     /// Name in the server's certificate, if it is not its address.
     #[arg(long, value_name = "NAME", requires = "tls")]
     pub(crate) tls_name: Option<String>,
-    /// A file whose first line is user:password, for servers that ask for it (memcached -Y).
+    /// A file whose first line is user:password, for servers that require it (memcached -Y).
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 }
@@ -92,7 +92,7 @@ pub(crate) enum Switch {
     Off,
 }
 
-/// What to do with the results.
+/// The output of results.
 #[derive(Args)]
 pub(crate) struct OutputArgs {
     /// Write the report as JSON; - is standard output, and the table goes to standard error then.
@@ -104,13 +104,13 @@ pub(crate) struct OutputArgs {
     /// Write all plots and the table as one HTML file.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Write the percentiles of all requests as HdrHistogram's plotter takes them.
+    /// Write the percentiles of all requests in the format of HdrHistogram's plotter.
     #[arg(long, value_name = "FILE")]
     pub(crate) hgrm: Option<PathBuf>,
-    /// Write over plots that are there.
+    /// Overwrite existing plots.
     #[arg(long)]
     pub(crate) force: bool,
-    /// No live line and no table, errors only.
+    /// Print no progress line and no table, only errors.
     #[arg(short, long)]
     pub(crate) quiet: bool,
 }
@@ -128,7 +128,7 @@ pub(crate) struct WorkloadArgs {
 /// Filling before the run.
 #[derive(Args)]
 pub(crate) struct PrepareArgs {
-    /// The server holds the workload's keys already (`fill`).
+    /// The server already holds the workload's keys (`fill`).
     #[arg(long)]
     pub(crate) no_fill: bool,
 }
@@ -180,7 +180,7 @@ pub(crate) struct RunArgs {
     /// Requests a second, all threads together (20k, 1.5M).
     #[arg(short, long, default_value = "1000", value_parser = number, conflicts_with = "closed")]
     pub(crate) rate: f64,
-    /// Closed loop instead: send as replies make room.
+    /// Closed loop instead: send as fast as replies arrive.
     #[arg(long)]
     pub(crate) closed: bool,
     /// Closed loop: requests that wait on each socket or connection.
@@ -189,7 +189,7 @@ pub(crate) struct RunArgs {
     /// Time that is measured.
     #[arg(short, long, default_value = "10s", value_parser = span)]
     pub(crate) duration: Duration,
-    /// End after so many requests instead, warm-up included.
+    /// End after this many requests instead, warm-up included.
     #[arg(short = 'n', long, value_parser = count, conflicts_with = "duration")]
     pub(crate) requests: Option<u64>,
     /// Time at the start that is not measured: 1s, or 0s with --requests.
@@ -240,7 +240,7 @@ pub(crate) struct PeakArgs {
     /// Factor from rate to rate until one is too high; small where the first is a good guess.
     #[arg(long, default_value_t = 2.0, value_parser = stride)]
     pub(crate) stride: f64,
-    /// How closely the peak is known at the end.
+    /// The precision of the peak that is found.
     #[arg(long, default_value_t = 0.03)]
     pub(crate) precision: f64,
     #[command(flatten)]
@@ -286,25 +286,25 @@ pub(crate) struct TraceArgs {
     /// The trace's files, one after another: plain, .gz, .zst, .xz or .lz4; - is standard input.
     #[arg(required = true)]
     pub(crate) trace: Vec<PathBuf>,
-    /// Its format, if it cannot be told from the first line.
+    /// Its format, if it cannot be detected from the first line.
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
-    /// Which column is what, from 1: time, key, op, size, ttl, count, key-size.
+    /// The meaning of each column, counted from 1: time, key, op, size, ttl, count, key-size.
     #[arg(long, value_name = "key=2,op=3,...", conflicts_with = "format")]
     pub(crate) columns: Option<Columns>,
-    /// What stands between fields, with \t for a tab; told from the first line if not named.
+    /// The delimiter between fields, with \t for a tab; detected from the first line if not given.
     #[arg(long, value_parser = delimiter)]
     pub(crate) delimiter: Option<u8>,
-    /// The first line is a header, and holds no request.
+    /// The first line is a header, not a request.
     #[arg(long)]
     pub(crate) header: bool,
     /// Unit of the times, if it is not the format's.
     #[arg(long, value_enum)]
     pub(crate) time_unit: Option<TimeUnit>,
-    /// Take zstd's long windows, which want up to 2 GB of memory.
+    /// Accept zstd's long windows, which need up to 2 GB of memory.
     #[arg(long)]
     pub(crate) long: bool,
-    /// Pass over so many unreadable lines.
+    /// Skip up to this many unreadable lines.
     #[arg(long, default_value_t = 0)]
     pub(crate) skip_bad: u64,
 }
@@ -327,7 +327,7 @@ impl TraceArgs {
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
     pub(crate) trace: TraceArgs,
-    /// Times faster than recorded (0.5, 1, 10), or max for as fast as replies make room.
+    /// Times faster than recorded (0.5, 1, 10), or max for as fast as replies arrive.
     #[arg(long, default_value = "1", value_parser = speed, conflicts_with = "rate")]
     pub(crate) speed: Speed,
     /// Requests a second instead of the recorded times (20k, 1.5M).
@@ -335,10 +335,10 @@ pub(crate) struct ReplayArgs {
     pub(crate) rate: Option<f64>,
     #[command(flatten)]
     pub(crate) arrival: ArrivalArgs,
-    /// With --speed max: requests that wait on each socket or connection.
+    /// With --speed max: requests in flight on each socket or connection.
     #[arg(long, default_value = "4", value_parser = window)]
     pub(crate) window: usize,
-    /// End after so many requests.
+    /// End after this many requests.
     #[arg(short = 'n', long, value_parser = count)]
     pub(crate) requests: Option<u64>,
     /// End after this time.
@@ -347,7 +347,7 @@ pub(crate) struct ReplayArgs {
     /// Time at the start that is not measured.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub(crate) warmup: Duration,
-    /// Begin again at the end of the trace.
+    /// Start again at the end of the trace.
     #[arg(long = "loop")]
     pub(crate) again: bool,
     /// Interval of the timeline.
@@ -363,7 +363,7 @@ pub(crate) struct ReplayArgs {
 pub(crate) struct StatArgs {
     #[command(flatten)]
     pub(crate) trace: TraceArgs,
-    /// End after so many requests.
+    /// End after this many requests.
     #[arg(short = 'n', long, value_parser = count)]
     pub(crate) requests: Option<u64>,
     /// Write the numbers as JSON.
@@ -402,13 +402,13 @@ pub(crate) struct GenArgs {
 
 #[derive(Args)]
 pub(crate) struct EchoArgs {
-    /// Where to listen, TCP and UDP.
+    /// The address to listen on, TCP and UDP.
     #[arg(short, long, default_value = "127.0.0.1:11211")]
     pub(crate) listen: SocketAddr,
     /// Threads that answer UDP.
     #[arg(short, long, default_value_t = 1)]
     pub(crate) threads: usize,
-    /// Answer the keys of this workload; without one, every key.
+    /// Answer only the keys of this workload; without one, every key.
     #[arg(long)]
     pub(crate) workload: Option<String>,
     /// Number of keys, instead of the workload's.
@@ -417,10 +417,10 @@ pub(crate) struct EchoArgs {
     /// Without a workload: length of the values.
     #[arg(long, default_value_t = 20)]
     pub(crate) value_size: usize,
-    /// Take and send datagrams of one length as one, for a generator with --gso.
+    /// Receive and send datagrams of the same length as one, for a generator with --gso.
     #[arg(long)]
     pub(crate) gso: bool,
-    /// Keep what is stored, slowly, instead of deriving values.
+    /// Store values, slowly, instead of deriving them.
     #[arg(long, conflicts_with = "workload")]
     pub(crate) keep: bool,
     /// Stop after this time.
@@ -430,7 +430,7 @@ pub(crate) struct EchoArgs {
 
 #[derive(Args)]
 pub(crate) struct PlotArgs {
-    /// Reports, with a label in front if wanted (hippos=a.json).
+    /// Reports, optionally with a label in front (hippos=a.json).
     #[arg(required = true)]
     pub(crate) reports: Vec<String>,
     /// Write the plots into this folder.
@@ -439,12 +439,12 @@ pub(crate) struct PlotArgs {
     /// Write all plots of all reports as one HTML file instead.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
-    /// Write over plots that are there.
+    /// Overwrite existing plots.
     #[arg(long)]
     pub(crate) force: bool,
 }
 
-/// A number with k, M or G behind.
+/// A number with an optional suffix k, M or G.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
     let (digits, unit) = match text.as_bytes().last() {
         Some(b'k' | b'K') => (&text[..text.len() - 1], 1e3),
@@ -467,7 +467,7 @@ fn span(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Requests that may wait.
+/// A number of requests in flight.
 fn window(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(n @ 1..=65_536) => Ok(n),
@@ -492,7 +492,7 @@ pub(crate) fn stride(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A whole number, at least 1, with k, M or G behind.
+/// An integer, at least 1, with an optional suffix k, M or G.
 pub(crate) fn count(text: &str) -> Result<u64, String> {
     match number(text)? {
         x if x >= 1.0 && x.fract() == 0.0 => Ok(x as u64),

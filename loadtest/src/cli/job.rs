@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One command that makes load: a session, its report, and what becomes of it.
+//! One command that generates load: a session, its report, and the output of the report.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use hippos_load::{hgrm, html, output as files, plot};
 
 use super::args::{OutputArgs, PrepareArgs, TargetArgs};
 
-/// A session in the making, with its report.
+/// A session in progress, with its report.
 pub(crate) struct Job<'a> {
     pub(crate) session: Session,
     pub(crate) report: Report,
@@ -57,8 +57,8 @@ impl<'a> Job<'a> {
         })
     }
 
-    /// Fills, unless told not to: what went wrong.
-    /// How long the part that follows will take, if that is known, is for the live line.
+    /// Fills, unless that is disabled; returns the failure, if any. The length of the part that follows, if known, is
+    /// for the progress line.
     pub(crate) fn fill(
         &mut self,
         prepare: &PrepareArgs,
@@ -88,7 +88,7 @@ impl<'a> Job<'a> {
         if let Some(failure) = &failure {
             self.report.outcome = failure.to_string();
         }
-        // What cannot be written does not hide what was seen, nor how it ended.
+        // An error while writing the results hides neither the results nor the failure.
         let kept = keep(&self.report, self.output);
         let shown = show(&self.report, self.output);
         match failure {
@@ -115,7 +115,7 @@ pub(crate) fn show(report: &Report, output: &OutputArgs) -> Result<()> {
     Ok(())
 }
 
-/// Writes the report and its plots where they are wanted.
+/// Writes the report and its plots to the requested places.
 pub(crate) fn keep(report: &Report, output: &OutputArgs) -> Result<()> {
     if let Some(path) = &output.json {
         report.write(path)?;
@@ -136,8 +136,7 @@ pub(crate) fn keep(report: &Report, output: &OutputArgs) -> Result<()> {
     Ok(())
 }
 
-/// Fails before anything is done if a result could not be written, or if a plot would be in the way
-/// of another.
+/// Fails before the run if a result could not be written, or if a plot already exists.
 pub(crate) fn check(output: &OutputArgs) -> Result<()> {
     for path in [&output.json, &output.html, &output.hgrm]
         .into_iter()

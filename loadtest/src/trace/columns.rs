@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Lines of fields with a delimiter between: which column is what, and what its text means.
+//! Lines of fields with a delimiter: the meaning of each column, and of its text.
 
 use anyhow::{anyhow, bail, ensure, Result};
 
@@ -15,7 +15,7 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Reads a line as a header; none if it is none.
+    /// Parses a line as a header; `None` if it is not one.
     pub(super) fn read(line: &[u8], delimiter: u8) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?.trim_end();
         let text = text.strip_prefix('#').unwrap_or(text).to_ascii_lowercase();
@@ -85,7 +85,7 @@ impl Named {
     }
 }
 
-/// A line that is split.
+/// A line, split into fields.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
     /// Fields that had quotes are copied here, without them.
@@ -120,7 +120,7 @@ impl Fields {
         self.bytes.clear();
         self.ends.clear();
         for field in &record {
-            // A quote after a space is taken as it stands by the reader.
+            // The reader does not interpret a quote after a space.
             let trimmed = trim(field);
             let bare = trimmed
                 .strip_prefix(b"\"")
@@ -137,13 +137,13 @@ impl Fields {
         self.ends.len()
     }
 
-    /// A field without the spaces around it; none if there are not so many.
+    /// A field, trimmed; `None` if there are fewer fields.
     pub(super) fn get<'a>(&'a self, line: &'a [u8], at: usize) -> Option<&'a [u8]> {
         let (start, end) = *self.ends.get(at)?;
         Some(trim(&self.whole(line)[start..end]))
     }
 
-    /// Several fields and the delimiters between them.
+    /// Several fields with the delimiters between them.
     pub(super) fn range<'a>(&'a self, line: &'a [u8], from: usize, to: usize) -> &'a [u8] {
         match (self.ends.get(from), self.ends.get(to)) {
             (Some((start, _)), Some((_, end))) => trim(&self.whole(line)[*start..*end]),
@@ -167,7 +167,7 @@ fn trim(field: &[u8]) -> &[u8] {
     }
 }
 
-/// The operation that a word stands for.
+/// The operation that a word names.
 pub(super) fn verb(word: &[u8]) -> Option<Verb> {
     let mut lower = [0; 16];
     let lower = lower.get_mut(..word.len())?;
@@ -187,7 +187,7 @@ pub(super) fn verb(word: &[u8]) -> Option<Verb> {
     })
 }
 
-/// [`verb`], or why there is none.
+/// [`verb`], or an error for an unknown word.
 pub(super) fn known_verb(word: &[u8]) -> Result<Verb> {
     verb(word).ok_or_else(|| {
         let shown = crate::pending::brief(&String::from_utf8_lossy(word));
@@ -195,7 +195,7 @@ pub(super) fn known_verb(word: &[u8]) -> Result<Verb> {
     })
 }
 
-/// A whole number, or one with a fraction.
+/// An integer, or a number with a fraction.
 pub(super) fn number(field: &[u8], what: &str) -> Result<f64> {
     if let Some(n) = digits(field) {
         return Ok(n as f64);

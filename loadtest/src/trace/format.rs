@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which formats there are, and how one is told from the beginning of a file.
+//! The trace formats, and how a file's format is detected.
 
 use std::str::FromStr;
 
@@ -8,13 +8,13 @@ use super::columns::{self, Named};
 /// A trace format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
-    /// `time,op,key,size,ttl`: microseconds, several keys with spaces between.
+    /// `time,op,key,size,ttl`: microseconds, several keys separated by spaces.
     Hippos,
     /// Twitter's cache-trace: `timestamp,key,key size,value size,client,operation,TTL`.
     Twitter,
     /// CacheLib's kvcache traces; the header names the columns.
     Cachelib,
-    /// libCacheSim's csv: `time,object,size`, or as a header names them.
+    /// libCacheSim's csv: `time,object,size`, or as named by a header.
     LibcachesimCsv,
     /// libCacheSim's txt: one object a line.
     LibcachesimTxt,
@@ -22,9 +22,9 @@ pub enum Format {
     OracleGeneral,
     /// Wikimedia's CDN traces: tab-separated, named by a header.
     Wikimedia,
-    /// What memcached's `watch fetchers mutations deletions` prints.
+    /// The output of memcached's `watch fetchers mutations deletions`.
     Watch,
-    /// What memcached's `lru_crawler metadump` prints: one SET for each item.
+    /// The output of memcached's `lru_crawler metadump`: one SET for each item.
     Metadump,
     /// memtier's `--data-import` file: one SET for each row.
     Memtier,
@@ -32,7 +32,7 @@ pub enum Format {
     Columns,
 }
 
-/// All formats with what a line of each looks like, for messages.
+/// All formats with an example of a line, for messages.
 const SHAPES: [(&str, &str); 10] = [
     ("hippos", "time,op,key,size,ttl"),
     (
@@ -74,12 +74,12 @@ impl Format {
         }
     }
 
-    /// Its lines are words with `=` in them.
+    /// Whether its lines are words with `=` in them.
     pub(super) fn tokens(self) -> bool {
         matches!(self, Format::Watch | Format::Metadump)
     }
 
-    /// Fields may stand in quotes.
+    /// Whether fields may be quoted.
     pub(super) fn quotes(self) -> bool {
         matches!(self, Format::Hippos | Format::Memtier | Format::Columns)
     }
@@ -98,7 +98,7 @@ impl Format {
         }
     }
 
-    /// What all lines mean, where none says what it is.
+    /// The operation of all lines, if the lines do not name one.
     pub(super) fn default_op(self) -> &'static str {
         match self {
             Format::Memtier | Format::Metadump => "set",
@@ -106,7 +106,7 @@ impl Format {
         }
     }
 
-    /// Tells the format from the first line: it, and the columns if the line is a header.
+    /// Detects the format from the first line, which may be a header.
     pub(super) fn detect(line: &[u8], delimiter: u8) -> Option<Format> {
         let text = std::str::from_utf8(line).ok()?.trim_end();
         if text.starts_with("ts=") && text.contains(" gid=") {
@@ -139,7 +139,7 @@ impl Format {
         }
     }
 
-    /// The formats with their lines, for a message.
+    /// The formats with their examples, for a message.
     pub(super) fn shapes() -> String {
         let shapes: Vec<String> = SHAPES
             .iter()
@@ -149,7 +149,7 @@ impl Format {
     }
 }
 
-/// Which column holds what, from 0.
+/// The contents of each column, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs)]
 pub struct Columns {
@@ -165,7 +165,7 @@ pub struct Columns {
 impl FromStr for Columns {
     type Err = String;
 
-    /// `time=1,key=2,op=3,size=4,ttl=5,count=6,key-size=7`, in any order; only the key must be there.
+    /// `time=1,key=2,op=3,size=4,ttl=5,count=6,key-size=7`, in any order; only the key is required.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut columns = Self::default();
         let mut key = None;

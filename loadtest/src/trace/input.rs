@@ -14,11 +14,10 @@ use crate::output;
 /// Bytes read at once.
 const BUFFER: usize = 1 << 20;
 
-/// An opened file: its bytes without their compression.
+/// An open file: its decompressed bytes.
 pub(super) type Input = BufReader<Box<dyn Read + Send>>;
 
-/// Opens a file; what is read of it, compressed, is added to `read`. `long` allows zstd windows
-/// of up to 2 GB.
+/// Opens a file. The number of compressed bytes read is added to `read`. `long` allows zstd windows of up to 2 GB.
 pub(super) fn open(path: &Path, long: bool, read: &Arc<AtomicU64>) -> Result<Input> {
     let name = path.display();
     let file: Box<dyn Read + Send> = if output::standard(path) {
@@ -34,7 +33,7 @@ pub(super) fn open(path: &Path, long: bool, read: &Arc<AtomicU64>) -> Result<Inp
     Ok(BufReader::with_capacity(BUFFER, plain))
 }
 
-/// Counts what is read of a file.
+/// Counts the bytes read from a file.
 struct Counted {
     inner: Box<dyn Read + Send>,
     read: Arc<AtomicU64>,
@@ -53,7 +52,7 @@ const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const LZ4: &[u8] = &[0x04, 0x22, 0x4d, 0x18];
 const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
 
-/// Whether these are the first bytes of a frame that zstd and lz4 are to skip.
+/// Whether these are the first bytes of a frame that zstd and lz4 skip.
 fn skippable(head: &[u8]) -> bool {
     head.len() >= 8 && head[0] & 0xf0 == 0x50 && head[1..4] == [0x2a, 0x4d, 0x18]
 }
@@ -83,7 +82,7 @@ fn decompress(file: Counted, long: bool) -> io::Result<Box<dyn Read + Send>> {
     }
 }
 
-/// The first bytes of what is left.
+/// The first unread bytes.
 fn fill<R: Read>(file: &mut BufReader<R>) -> io::Result<&[u8]> {
     file.fill_buf()
 }
@@ -121,7 +120,7 @@ impl<R: BufRead> Read for Lz4<R> {
     }
 }
 
-/// Says what to do about a frame that was made with a large window.
+/// Adds a hint to the error for a frame that was made with a large window.
 struct WindowHint<R>(R);
 
 impl<R: Read> Read for WindowHint<R> {

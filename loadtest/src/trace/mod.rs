@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Trace files: recorded requests in this project's own format and in those that others publish.
+//! Trace files: recorded requests in this project's own format and in those of public traces.
 //!
-//! Every value that is replayed must be derivable from its key, therefore
-//! `append`, `prepend`, `cas`, `incr` and `decr` are replayed as `set` of the
-//! recorded size: the write is kept, its kind is not.
+//! Every value that is replayed must be derivable from its key. Therefore `append`, `prepend`, `cas`, `incr` and `decr`
+//! are replayed as a `set` of the recorded size.
 
 mod columns;
 mod format;

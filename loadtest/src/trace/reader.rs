@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Reads the requests of a trace, whatever its format.
+//! Reads the requests of a trace, in any format.
 
 use std::io::{BufRead, Read};
 use std::path::PathBuf;
@@ -15,45 +15,45 @@ use super::tokens::{self, Item};
 use crate::request::{Key, Request, Verb};
 use crate::workload::{KEY_MAX, VALUE_MAX};
 
-/// Longest line, or record of several lines in quotes.
+/// The longest line, or quoted record of several lines.
 const LINE_MAX: usize = 64 << 20;
 /// A record of libCacheSim's oracleGeneral.
 const ORACLE: usize = 24;
-/// The mark that some programs put before UTF-8.
+/// The byte-order mark that some programs write before UTF-8.
 const BYTE_ORDER_MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 
 /// How to read a trace.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The format, if it is not to be told from the first line.
+    /// The format, if it is not to be detected from the first line.
     pub format: Option<Format>,
-    /// Which column is what ([`Format::Columns`]).
+    /// The meaning of each column ([`Format::Columns`]).
     pub columns: Option<Columns>,
-    /// What stands between fields, if not what the format has.
+    /// The delimiter between fields, if it is not the format's.
     pub delimiter: Option<u8>,
-    /// The first line is a header, and to be passed over.
+    /// The first line is a header, and skipped.
     pub header: bool,
     /// Unit of the times, if not the format's.
     pub time_unit: Option<TimeUnit>,
     /// zstd windows of up to 2 GB.
     pub long: bool,
-    /// What every key is to begin with.
+    /// The prefix of every key.
     pub prefix: String,
 }
 
-/// What was met on the way.
+/// Events while reading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Keys that were cut to what memcached takes.
+    /// Keys that were cut to memcached's maximum length.
     pub cut_keys: u64,
-    /// The last line was incomplete, and passed over.
+    /// The last line was incomplete, and skipped.
     pub truncated: bool,
 }
 
 /// Reads the requests of a trace.
 pub struct Reader {
     paths: Vec<PathBuf>,
-    /// Which of the files is read.
+    /// The index of the file that is being read.
     at: usize,
     options: Options,
     input: Input,
@@ -63,18 +63,18 @@ pub struct Reader {
     format: Format,
     columns: Columns,
     delimiter: u8,
-    /// A header may come again.
+    /// A header may occur again.
     named: bool,
-    /// The line at hand is the first one and has been read, but not parsed.
+    /// The current line is the first one and has been read, but not parsed.
     ahead: bool,
-    /// Time of the first request, and what is added to later ones.
+    /// The time of the first request, and the offset that is added to later ones.
     first: Option<u64>,
     shift: u64,
     latest: u64,
-    /// Copies of the last request that are still to be given out.
+    /// Copies of the last request that are still to be returned.
     repeat: u64,
     last: (u64, Request),
-    /// A GET of the `watch` log, which a store may yet claim as its own lookup.
+    /// A GET of the `watch` log, which may turn out to be the lookup of a following store.
     look_up: Option<Item>,
     item: Option<Item>,
     counts: Counts,
@@ -92,8 +92,8 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
-    /// Opens a trace of one or more files; the compression of each and, if none is given, the
-    /// format are told from its first bytes.
+    /// Opens a trace of one or more files. The compression of each and, if it is not given, the format are detected
+    /// from its first bytes.
     pub fn open(paths: &[PathBuf], options: &Options) -> Result<Self> {
         let first = paths.first().context("no trace is named")?;
         let read = Arc::new(AtomicU64::new(0));
@@ -129,7 +129,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Opens it anew from its first file; times go on from where they are.
+    /// Opens the trace again from its first file; times continue.
     pub fn rewind(&mut self) -> Result<()> {
         self.at = 0;
         self.shift = self.latest + 1;
@@ -142,7 +142,7 @@ impl Reader {
         self.paths[self.at].display()
     }
 
-    /// Reads the first line of a file, and tells the format from it.
+    /// Reads the first line of a file, and detects the format from it.
     fn begin(&mut self) -> Result<()> {
         self.number = 0;
         self.ahead = false;
@@ -162,7 +162,7 @@ impl Reader {
         if head.starts_with(BYTE_ORDER_MARK) {
             self.input.consume(BYTE_ORDER_MARK.len());
         }
-        // Remarks before the header are of this project's own format.
+        // Comments before the header are a feature of this project's own format.
         loop {
             ensure!(
                 self.next_line(false).with_context(|| place(self))?,
@@ -223,12 +223,12 @@ impl Reader {
         self.format
     }
 
-    /// What was met so far.
+    /// The events so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Times are whole seconds, so that many requests have the same.
+    /// Whether times are whole seconds, so that many requests have the same.
     pub fn coarse(&self) -> bool {
         self.unit() == TimeUnit::S.nanos()
     }
@@ -239,12 +239,12 @@ impl Reader {
             .map_or(self.format.unit(), TimeUnit::nanos)
     }
 
-    /// Bytes of the files, and how many of them have been read.
+    /// The size of the files, and how many bytes have been read.
     pub fn progress(&self) -> (u64, u64) {
         (self.size, self.read.load(Ordering::Relaxed))
     }
 
-    /// The trace says when each request came.
+    /// Whether the trace has the time of each request.
     pub fn has_times(&self) -> bool {
         match self.format {
             Format::OracleGeneral | Format::Watch => true,
@@ -253,8 +253,8 @@ impl Reader {
         }
     }
 
-    /// The next request with its time in nanoseconds since the first; none at
-    /// the end. Errors name the file and the line; one may go on after them.
+    /// The next request with its time in nanoseconds since the first; `None` at the end. Errors name the file and the
+    /// line; reading may continue after them.
     pub fn read(&mut self) -> Result<Option<(u64, Request)>> {
         while self.repeat == 0 {
             let Some((time, count, request)) = self.record()? else {
@@ -262,7 +262,7 @@ impl Reader {
             };
             let mut first = *self.first.get_or_insert(time);
             if time < first {
-                // A further file whose times begin anew.
+                // The next file's times start again.
                 self.shift = self.latest;
                 self.first = Some(time);
                 first = time;
@@ -279,7 +279,7 @@ impl Reader {
         Ok(Some(self.last.clone()))
     }
 
-    /// The next record of any of the files: time, count, request.
+    /// The next record of all files: time, count, request.
     fn record(&mut self) -> Result<Option<(u64, u64, Request)>> {
         loop {
             if let Some(item) = self.item.take() {
@@ -314,7 +314,7 @@ impl Reader {
             .with_context(|| format!("{}: after line {number}", self.name()))
     }
 
-    /// Reads a line, without its end; with `quotes`, as many as a field in quotes has.
+    /// Reads a line, without its end; with `quotes`, as many lines as a quoted field has.
     fn next_line(&mut self, quotes: bool) -> Result<bool> {
         self.line.clear();
         loop {
@@ -349,7 +349,7 @@ impl Reader {
             Ok(record) => return Ok(record),
             Err(error) => error,
         };
-        // Files that were put together have a header in the middle.
+        // Concatenated files have a header in the middle.
         if self.options.columns.is_none() && !self.format.tokens() {
             if let Some(named) = Named::read(&self.line, self.delimiter) {
                 self.columns = named.columns;
@@ -370,7 +370,7 @@ impl Reader {
                 let Some(item) = tokens::watch(&self.line)? else {
                     return Ok(None);
                 };
-                // Every store and delete begins with a lookup of its own.
+                // Every store and delete is logged with a lookup of its own.
                 let before = self.look_up.take();
                 if item.verb == Verb::Get {
                     self.look_up = Some(item);
@@ -516,8 +516,7 @@ impl Reader {
         Ok(Some((time, 1, request)))
     }
 
-    /// Adds a key, padded with zeros to the size that it had before it was anonymised, and cut to
-    /// what memcached takes.
+    /// Adds a key, padded with zeros to its size before anonymisation, and cut to memcached's maximum length.
     fn push(&mut self, request: &mut Request, key: &[u8], size: u64) -> Result<()> {
         ensure!(!key.is_empty(), "the key is empty");
         ensure!(
@@ -545,7 +544,7 @@ fn sizes(request: &mut Request, size: u64, ttl: f64) -> Result<()> {
         "a value of {size} bytes is more than any server takes"
     );
     request.value_len = size as u32;
-    // Below 0 and far away are never; a part of a second is one.
+    // Negative and very large values mean never; a fraction of a second counts as one.
     request.ttl = match ttl.ceil() {
         ttl if ttl > 0.0 && ttl <= f64::from(u32::MAX) => ttl as u32,
         _ => 0,
@@ -596,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn own_format() {
+    fn our_own_format_is_parsed() {
         let text = "time,op,key,size,ttl\n# a remark\n5,set,a,10,0\n7,get,a b,10,0\n1007,delete,\"x,y\",0,0\n";
         let expected = vec![
             (0, "set", "a".to_string(), 10, 0),
@@ -607,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn twitter_format() {
+    fn twitter_s_format_is_parsed() {
         let text = "100,nz:u:abc,10,0,7,get,0\n100,a,b,3,25,7,set,3600\n102,k,1,4,7,incr,0\n";
         let expected = vec![
             (0, "get", "nz:u:abc00".to_string(), 0, 0),
@@ -686,7 +685,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_programs_write_is_read() {
+    fn traces_of_other_programs_are_read() {
         let rows = |text: &str| texts(text).unwrap();
         let set = |key: &str| vec![(0, "set", key.to_string(), 82, 0)];
         // A byte-order mark, Windows' line ends, spaces after commas.
@@ -696,12 +695,12 @@ mod tests {
         );
         assert_eq!(rows("\u{feff}a,SET,82,1,1\n"), set("a"), "no header");
         assert_eq!(rows("key, op, size\na, SET, 82\n"), set("a"));
-        // A key that begins with #, where # is no remark.
+        // A key that begins with #, where # does not start a comment.
         assert_eq!(rows("key,op,size\n#a,SET,82\n"), set("#a"));
-        // A header in Twitter's format, which has none.
+        // A header in Twitter's format, which normally has none.
         let header = "timestamp,anonymized key,key size,value size,client id,operation,TTL\n";
         assert_eq!(rows(&format!("{header}7,a,1,82,1,set,0\n")), set("a"));
-        // Nothing happened, no expiry, times with a point.
+        // A count of 0, no expiry, times with a decimal point.
         let old = "key,op,size,op_count,key_size,ttl\nz,GET,1,0,1,0\na,SET,82,1,1,-1\n";
         assert_eq!(rows(old), set("a"));
         assert_eq!(rows("op_time,key,op,size\n1.5,a,SET,82\n"), set("a"));
@@ -741,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_format_is_told_with_its_line_and_the_known_ones() {
+    fn an_unknown_format_is_reported_with_its_line_and_the_known_ones() {
         let error = format!("{:#}", texts("what,is,this\n").unwrap_err());
         for part in [
             "what,is,this",
@@ -770,7 +769,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_trace_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["t.csv", "t.csv.gz", "t.csv.zst", "t.csv.xz", "t.csv.lz4"] {
             let path = dir.path().join(name);
@@ -788,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_lines_are_named() {
+    fn bad_lines_are_reported_with_their_numbers() {
         let head = "time,op,key,size,ttl\n1,get,a,0,0\n";
         for (line, why) in [
             ("x,get,a,0,0", "time"),

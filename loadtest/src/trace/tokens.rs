@@ -6,12 +6,12 @@ use anyhow::{anyhow, Result};
 use super::columns::{known_verb, number, whole};
 use crate::request::Verb;
 
-/// Bytes of an item beside its key and value: header, CAS value, end of the key, end of the value.
+/// Bytes of an item besides its key and value: header, CAS value, end of the key, end of the value.
 const ITEM: u64 = 48 + 8 + 1 + 2;
-/// Client flags, where they are not 0.
+/// Client flags, if they are not 0.
 const FLAGS: u64 = 4;
 
-/// What a line says.
+/// The contents of a line.
 #[derive(Debug, PartialEq)]
 pub(super) struct Item {
     /// In microseconds.
@@ -31,13 +31,13 @@ fn wanted<'a>(line: &'a [u8], name: &str) -> Result<&'a [u8]> {
     value(line, name).ok_or_else(|| anyhow!("it has no {name}="))
 }
 
-/// A line of the `watch` log; none for what is no request.
+/// Parses a line of the `watch` log; `None` if it is not a request.
 pub(super) fn watch(line: &[u8]) -> Result<Option<Item>> {
     if line == b"OK" {
         return Ok(None);
     }
     let ts = wanted(line, "ts")?;
-    // Microseconds behind the point, without zeros in front.
+    // Microseconds after the point, without leading zeros.
     let mut parts = ts.splitn(2, |b| *b == b'.');
     let seconds = whole(parts.next().unwrap_or_default(), "ts")?;
     let micros = parts.next().map_or(Ok(0), |part| whole(part, "ts"))?;
@@ -45,7 +45,7 @@ pub(super) fn watch(line: &[u8]) -> Result<Option<Item>> {
         b"item_get" => Verb::Get,
         b"item_store" => known_verb(value(line, "cmd").unwrap_or(b"set"))?,
         b"deleted" => Verb::Delete,
-        // Evictions, connections: the server's own affairs.
+        // Evictions and connections are not requests.
         _ => return Ok(None),
     };
     Ok(Some(Item {
@@ -57,7 +57,7 @@ pub(super) fn watch(line: &[u8]) -> Result<Option<Item>> {
     }))
 }
 
-/// A line of a metadump: a SET of the item; none for its end.
+/// Parses a line of a metadump as a SET of the item; `None` for the end line.
 pub(super) fn metadump(line: &[u8]) -> Result<Option<Item>> {
     if line == b"END" {
         return Ok(None);
@@ -79,7 +79,7 @@ pub(super) fn metadump(line: &[u8]) -> Result<Option<Item>> {
     }))
 }
 
-/// Takes `%25` for `%`.
+/// Decodes `%25` to `%`.
 fn decode(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -27,7 +27,7 @@ enum Out {
 }
 
 impl Writer {
-    /// Makes the file and writes the header.
+    /// Creates the file and writes the header.
     pub fn create(path: &Path) -> Result<Self> {
         let context = || format!("cannot write {}", path.display());
         let file = io::BufWriter::new(AtomicFile::create(path)?);
@@ -56,7 +56,7 @@ impl Writer {
         }
     }
 
-    /// Adds a request that leaves at a time in nanoseconds since the first.
+    /// Adds a request, with its time in nanoseconds since the first.
     pub fn add(&mut self, at: u64, request: &Request) -> io::Result<()> {
         let keys = request
             .keys

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_parses() {
+    fn all_tables_of_cases_parse() {
         for case in all().unwrap() {
             let known = |s: &Step| match s {
                 Step::Exchange(exchange) => exchange.output.is_some(),
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_name_their_line() {
+    fn errors_name_their_line() {
         for bad in [
             "> x",
             "case a\n< x",

@@ -844,7 +844,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_differs_is_told() -> Result<()> {
+    fn a_counter_that_differs_is_reported() -> Result<()> {
         let recorded: Delta = [("get_hits".to_owned(), 1), ("cmd_get".to_owned(), 1)].into();
         let got: Delta = [("get_hits".to_owned(), 1), ("cmd_touch".to_owned(), 1)].into();
         let told = wrong(&recorded, &got, &Differs::default(), Some("x"));

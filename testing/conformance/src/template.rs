@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_filled_in() {
+    fn all_placeholders_are_filled_in() {
         assert_eq!(text("get $a\\r\\n"), "get kkkkkkkka\r\n");
         assert_eq!(text("{3*ab{#}}{=a}\\{\\x41"), "ab0ab1ab27{A");
         assert_eq!(text("{2*{3*x}y}"), "xxxyxxxy");
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn errors_name_the_placeholder() {
         for bad in ["{3*x", "{q}", "\\q", "{n:a", "\\xzz"] {
             assert!(parse(bad).is_err(), "{bad}");
         }

@@ -55,7 +55,7 @@ fn mutate(random: &mut Random, input: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn nothing_breaks_a_property() {
+fn no_input_of_the_corpus_breaks_a_property() {
     for Target { name, run, seeds } in TARGETS {
         let mut inputs: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.to_vec()).collect();
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))

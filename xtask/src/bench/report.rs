@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn reports_are_written() {
+    fn a_report_has_every_result() {
         let dir = tempfile::tempdir().unwrap();
         figures().write(dir.path(), "# Head").unwrap();
         let json = fs::read_to_string(dir.path().join("report.json")).unwrap();

@@ -99,7 +99,7 @@ fn brackets(group: &Group) -> (&'static str, &'static str) {
 
 /// Whether an attribute stands here that keeps the kernel's build out: `#[test]`, or a `#[cfg(…)]`
 /// that asks for tests, for loom or for a feature (Kbuild gives none) and doesn't say `not`.
-fn host_only(trees: &[TokenTree]) -> bool {
+fn code_for_the_host_only_is_recognised(trees: &[TokenTree]) -> bool {
     let [TokenTree::Punct(hash), TokenTree::Group(group), ..] = trees else {
         return false;
     };
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn floats_are_told_from_integers() {
+    fn floats_are_distinguished_from_integers() {
         for float in ["1.5", "1e3", "2f32", "1_000.0"] {
             assert!(is_float(float), "{float}");
         }

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_tell_commits_before_and_after_the_release() {
+    fn versions_order_commits_before_and_after_the_release() {
         let release = env!("CARGO_PKG_VERSION");
         let before = number(false, 304, "343c328", false);
         assert_eq!(before, format!("{release}~git304.343c328-1"));
