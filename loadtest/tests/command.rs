@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The command itself: exit statuses, reports that are kept, files that are written.
+//! The command itself: exit statuses, reports that are written in each case, files that are written.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -126,7 +126,7 @@ fn run_peak_sweep_and_plot() {
     assert_eq!(ok(&[&args[..], &target].concat()), "", "quiet");
     assert_eq!(Report::read(&sweep).unwrap().runs.len(), 2);
 
-    // A bound that no machine fails, so that the search ends at its maximum.
+    // A bound that every machine meets, so that the search ends at its maximum.
     let args = [
         "peak", "micro", "--start", "200", "--max", "400", "--bound", "10s", "--step", "200ms",
     ];
@@ -369,7 +369,7 @@ fn reports_go_where_they_are_sent() {
             json,
         ]
     };
-    // Standard output, by its two names, and the table elsewhere.
+    // Standard output, by both of its names, with the table elsewhere.
     for name in ["-", "/dev/stdout"] {
         let printed = ok(&[&args(name)[..], &["--server", &address]].concat());
         let report: Report = serde_json::from_str(&printed).unwrap();
@@ -385,7 +385,7 @@ fn reports_go_where_they_are_sent() {
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
-    // What was no request has no latency.
+    // An operation without requests has no latency.
     let report = std::fs::read_to_string(&file).unwrap();
     let report: serde_json::Value = serde_json::from_str(&report).unwrap();
     assert!(report["runs"][0]["latency"]["p99_us"].is_number());
@@ -407,7 +407,7 @@ fn reports_go_where_they_are_sent() {
     ]);
     let empty: serde_json::Value = serde_json::from_slice(&empty.stdout).unwrap();
     assert!(empty["runs"][0]["latency"]["p99_us"].is_null());
-    // Percentiles as HdrHistogram's tools take them.
+    // Percentiles in the format of HdrHistogram's tools.
     let hgrm = ok(&[&run[..], &["--server", &address, "--hgrm", "-"]].concat());
     assert!(
         hgrm.contains("1/(1-Percentile)") && hgrm.contains("#[Mean"),
@@ -452,7 +452,7 @@ fn a_reader_that_leaves_is_no_failure() {
 
 #[test]
 fn a_closed_standard_error_does_not_end_the_run() {
-    // Standard error is a pipe whose reader has left.
+    // Standard error is a pipe whose reader has closed it.
     let run = |args: &[&str]| {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         drop(reader);
@@ -540,7 +540,7 @@ fn generators_are_merged() {
     fails(&["run", "app", "--part", "3/2", "--server", &address], 1);
 }
 
-/// A trace in one of the public formats, and what an infinite cache hits of it.
+/// A trace in one of the public formats, and the hits of an infinite cache.
 fn formats() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     let oracle: Vec<u8> = [(1u32, 7u64, 30u32), (1, 8, 40), (2, 7, 30)]
         .iter()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The generator against servers of its own: every transport and fault, no store needed.
+//! The generator with test servers: every transport and fault, no store needed.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,12 +40,12 @@ fn derived(model: &Model, faults: Faults) -> Echo {
     .unwrap()
 }
 
-/// A server that keeps what it is given.
+/// A server that stores values.
 fn kept(faults: Faults) -> Echo {
     Echo::start(local(), 1, false, Contents::Kept(Mutex::default()), faults).unwrap()
 }
 
-/// Generous with time, since the machine may be busy; faults that lose replies set their own.
+/// Long timeouts, because the machine may be busy; tests with faults that lose replies set their own.
 fn settings(servers: &[&Echo]) -> Settings {
     Settings {
         servers: servers
@@ -175,7 +175,7 @@ fn no_part_of_an_answer_to_many_keys_is_a_stray() {
             ..Faults::default()
         },
     );
-    // `complete` wants no strays.
+    // `complete` requires that there are no strays.
     let run = complete(&settings(&[&server]), &model, &closed(500, 2));
     assert!(run.counters.misses > 500);
 }
@@ -187,7 +187,7 @@ fn replies_of_many_datagrams_come_together() {
     let run = complete(&settings(&[&server]), &model, &closed(300, 1));
     assert_eq!(run.counters.hits, 300);
     assert!(run.counters.bytes_received > 300 * 16_384);
-    // Larger ones go over TCP unless they are let.
+    // Larger ones go over TCP unless UDP is allowed for them.
     let large = self::model("micro:value-64k", 20);
     let server = derived(&large, Faults::default());
     for udp_max in [1000, 1 << 20] {
@@ -283,7 +283,7 @@ fn an_open_loop_sends_all_that_is_due() {
 #[test]
 fn stalls_show_in_open_loop_latency() {
     let model = model("micro", 1000);
-    // It sleeps 50 ms before each batch of answers: requests that come meanwhile wait.
+    // It sleeps 50 ms before each batch of replies: requests that arrive meanwhile wait.
     let server = derived(
         &model,
         Faults {
@@ -515,7 +515,7 @@ fn an_unreachable_server_is_reported() {
 #[test]
 fn a_server_that_stops_answering_is_reported() {
     let model = model("micro", 10);
-    // It answers the probe and nothing else: a delay beyond the timeout.
+    // It answers only the probe: the delay is longer than the timeout.
     let server = derived(
         &model,
         Faults {
@@ -553,7 +553,7 @@ fn an_interrupt_keeps_what_was_measured() {
     });
 }
 
-/// Sends every datagram back, with one changed if wanted, until it gets an empty one.
+/// Sends every datagram back, optionally with one changed, until it receives an empty one.
 fn mirror(socket: &UdpSocket, change: Option<u32>) {
     let mut buffer = [0; 2048];
     for n in 0.. {
@@ -621,7 +621,7 @@ fn replayed(settings: &Settings, text: &str, pace: Pace) -> Run {
     run
 }
 
-/// Every way for a trace's requests to go.
+/// Every transport and protocol for a trace's requests.
 fn ways() -> Vec<(Settings, Pace)> {
     let mut ways = Vec::new();
     for pace in [
@@ -701,7 +701,7 @@ fn gets_of_many_keys_see_the_deletes_before_them() {
 
 #[test]
 fn a_cold_key_is_filled_in_once() {
-    // One hot key, and others of which each is asked for three times.
+    // One hot key, and other keys that are each requested three times.
     let mut text = "time,op,key,size,ttl\n".to_string();
     for i in 0..600 {
         text += &format!("{i},get,hot,30,0\n{i},get,key{},30,0\n", i % 200);
@@ -743,7 +743,7 @@ fn requests_that_were_given_up_have_their_true_latency_when_they_are_answered() 
     let (c, latency) = (&run.counters, &run.latency);
     assert!(c.timeouts > 100 && c.late == c.timeouts, "{c:?}");
     assert_eq!((latency.count, latency.unanswered), (c.sent, 0));
-    // Without them nothing would be longer than the time-out.
+    // Without these no latency would be longer than the timeout.
     assert!(
         latency.max_us >= 300_000.0 && latency.p99_us >= 200_000.0,
         "{latency:?}"
@@ -796,7 +796,7 @@ fn more_than_can_be_done_degrades_to_what_can() {
         };
         let (best, failure) = run(&settings, &model, &closed(30_000, 16));
         assert_eq!(failure, None);
-        // Without the warm-up all that is measured would be sent first.
+        // Without the warm-up all measured requests would be sent first.
         let load = Load {
             warmup: Duration::from_millis(300),
             ..open(20e6, Arrival::Poisson, 500)
@@ -811,7 +811,7 @@ fn more_than_can_be_done_degrades_to_what_can() {
             best.answered_per_second
         );
         assert!(c.unsent > c.sent, "{c:?}");
-        // The rate is that of the answers that came, not of those to what was due meanwhile.
+        // The rate counts the replies that arrived, not those to requests due meanwhile.
         let came = run.timeline.iter().filter(|m| !m.warmup && m.at < 0.8);
         let came: u64 = came.map(|m| m.answered).sum();
         let counted = run.answered_per_second * run.seconds;

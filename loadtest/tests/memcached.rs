@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The generator against memcached itself, where there is one: `HIPPOS_MEMCACHED`
-//! is the command that starts it (`memcached` by default), to which port and
-//! limits are added.
+//! The generator with memcached itself, if it is installed: `HIPPOS_MEMCACHED` is the command that starts it
+//! (`memcached` by default), to which the port and limits are added.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -22,7 +21,7 @@ struct Memcached {
 }
 
 impl Memcached {
-    /// Starts one on a free port; none, with the reason printed, where there is no memcached.
+    /// Starts one on a free port; without memcached, prints the reason and returns `None`.
     fn start() -> Option<Self> {
         let command = std::env::var("HIPPOS_MEMCACHED").unwrap_or_else(|_| "memcached".into());
         let mut words = command.split_whitespace();
@@ -84,7 +83,7 @@ impl Memcached {
 
 impl Drop for Memcached {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to do.
+        // It may have ended by itself already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
@@ -154,7 +153,7 @@ fn every_pool_is_verified() {
                 "{name}: {:?}",
                 run.errors
             );
-            // Popular keys are away for a while after each DELETE.
+            // Popular keys are missing for a while after each DELETE.
             let most = 1.0 - model.workload.gets.absent;
             let ratio = run.hit_ratio.unwrap();
             assert!(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The pools have the numbers that their files name, and the samples are theirs.
+//! The pools have the numbers stated in their files, and the samples match the pools.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -170,7 +170,7 @@ fn samples_are_what_gen_makes_of_the_pools() {
             .unwrap()
             .read_to_string(&mut sample)
             .unwrap();
-        // No whole texts in the message.
+        // Do not print whole texts in the message.
         assert!(
             std::fs::read_to_string(&path).unwrap() == sample,
             "{pool}: make its sample again"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Encrypted connections: to a server with a certificate in front of the echo server, and to
-//! memcached where there is one with TLS. Wants `--features tls`.
+//! Encrypted connections: to a server with a certificate in front of the echo server, and to memcached if it is
+//! installed with TLS. Needs `--features tls`.
 #![cfg(feature = "tls")]
 
 use std::io::{ErrorKind, Read, Write};
@@ -25,7 +25,7 @@ fn file(name: &str) -> PathBuf {
         .join(name)
 }
 
-/// Takes encrypted connections and passes what they say on to a server.
+/// Accepts encrypted connections and forwards their contents to a server.
 fn encrypted(server: SocketAddr) -> SocketAddr {
     let provider = Arc::new(rustls_rustcrypto::provider());
     let certificate = CertificateDer::from_pem_file(file("cert.pem")).unwrap();
@@ -44,7 +44,7 @@ fn encrypted(server: SocketAddr) -> SocketAddr {
             let (client, config) = (client.unwrap(), config.clone());
             std::thread::spawn(move || {
                 let session = ServerConnection::new(config).unwrap();
-                // It ends with an error when either side leaves.
+                // It ends with an error when either side closes.
                 let _ = pass(StreamOwned::new(session, client), server);
             });
         }
@@ -135,7 +135,7 @@ fn kept(faults: Faults) -> Echo {
     Echo::start(local, 1, false, Contents::Kept(Mutex::default()), faults).unwrap()
 }
 
-/// Fills, runs, and finds every value right.
+/// Fills, runs, and verifies every value.
 fn serves(settings: &Settings, model: &Model, requests: u64) {
     let mut session = Session::connect(settings, model, Arc::default()).unwrap();
     let (fill, failure) = session.fill(&mut ());
@@ -200,7 +200,7 @@ fn only_a_certificate_of_the_authority_and_of_the_name_is_taken() {
         name: Some("other.test".into()),
         ..trusted()
     };
-    // The server's own certificate is no authority for itself.
+    // The server's own certificate is not a certificate authority.
     let other_authority = Tls {
         ca: Some(file("cert.pem")),
         ..trusted()
@@ -301,7 +301,7 @@ fn memcached_with_tls_is_served() {
             serves(&settings, &model("micro:value-16k", 10), 60);
         }
     });
-    // It has ended already where it has no TLS.
+    // It has ended already if it has no TLS.
     let _ = process.kill();
     let _ = process.wait();
     run.unwrap();
