@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
 
-//! What a request costs a proxy and its nodes in CPU time.
+//! Measures the CPU time of a request in a proxy and in its nodes.
 //!
 //!     cargo run --release -p hippos_proxy --example cpu -- ADDRESS CONNECTIONS REQUESTS PID...
 //!
-//! stores 1,000 values of 20 bytes through ADDRESS, then reads REQUESTS of them
-//! on CONNECTIONS, one at a time each, and tells how much CPU time each process
-//! took for it. Every value is checked.
+//! stores 1,000 values of 20 bytes through ADDRESS, then reads REQUESTS of them on CONNECTIONS, one at a time on each,
+//! and prints the CPU time that each process used for it. Every value is checked.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -48,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     let began = Instant::now();
     let mut number = 0;
     while number < requests {
-        // All at once, so that a proxy sees as many clients.
+        // All at once, so that the proxy serves that many clients concurrently.
         for (index, stream) in streams.iter_mut().enumerate() {
             stream.write_all(format!("get {}\r\n", key(number + index * 7)).as_bytes())?;
         }

@@ -2,13 +2,11 @@
 
 //! GETs of many keys in one datagram.
 //!
-//! A [`Batch`] is a request being collected; [`Ids`] gives out the numbers by
-//! which a lane (one socket, one source port) tells replies apart. Both do no
-//! I/O and take the time from their caller.
+//! A [`Batch`] is a request being collected; [`Ids`] assigns the request ids by which a UDP channel (one socket, one
+//! source port) distinguishes replies. Both do no I/O and get the time from their caller.
 //!
-//! A reply that comes too late must not be taken for another's: its `END`
-//! would turn hits into misses. So a number whose request timed out is never
-//! used again on its lane, and a lane with many such numbers gives its port up.
+//! A reply that arrives too late must not be mistaken for another's: its `END` would turn hits into misses. Therefore
+//! an id whose request timed out is never reused on its channel, and a channel with many such ids gives up its port.
 
 use std::ops::Range;
 
@@ -17,18 +15,16 @@ use hippos_proto::udp::{reply_frame, DATA_MAX, FRAME};
 
 use crate::framing::{self, Expect, Framed};
 
-/// The most keys of a batch: what a Hippos node answers by its special way.
+/// The most keys of a batch: those that a Hippos node answers by its multi get.
 pub const KEYS_MAX: usize = 16;
 
-/// What a node sends for a value besides key and data: `VALUE`, flags, length,
-/// spaces and line ends.
+/// The bytes that a node sends for a value besides key and data: `VALUE`, flags, length, spaces and line ends.
 const VALUE_OVERHEAD: usize = 24;
 
-/// The most `mg` of a batch: as many replies with their keys as a Hippos node
-/// has room for on its fast path.
+/// The most `mg` of a batch: a Hippos node's fast path holds that many replies with their keys.
 pub const META_MAX: usize = 8;
 
-/// What a batch is made of.
+/// The commands of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
     /// The keys of one `get`.
@@ -40,22 +36,20 @@ pub enum Asks {
 }
 
 impl Asks {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Asks; 3] = [Asks::Get, Asks::Gets, Asks::Meta];
 }
 
-/// A `get` or `gets` of several keys, or several `mg`, collected for one node.
-/// `W` says who waits for a value.
+/// A `get` or `gets` of several keys, or several `mg`, collected for one node. `W` identifies the waiter for a value.
 #[derive(Debug)]
 pub struct Batch<W> {
     asks: Asks,
-    /// The datagram so far: frame, command, keys; the line end comes with
-    /// [`seal`](Batch::seal).
+    /// The datagram so far: frame, command, keys; [`seal`](Batch::seal) adds the line end.
     datagram: Vec<u8>,
     keys: Vec<(Range<usize>, u32)>,
     waiters: Vec<(u8, W)>,
     expected: usize,
-    /// When the first key came, in microseconds.
+    /// When the first key was added, in microseconds.
     pub since: u64,
 }
 
@@ -79,7 +73,7 @@ impl<W> Batch<W> {
         }
     }
 
-    /// What it is made of.
+    /// The kind of its commands.
     pub fn asks(&self) -> Asks {
         self.asks
     }
@@ -91,16 +85,16 @@ impl<W> Batch<W> {
         }
     }
 
-    /// Takes a key, or a line of `mg` without its end, whose value is expected
-    /// to have `value` bytes. One that is in already is not sent again. Gives the waiter back when the key
-    /// needs another batch: too many keys, or bytes, here or in the reply.
+    /// Adds a key, or a line of `mg` without its end, whose value is expected to have `value` bytes. A key that is
+    /// already in the batch is not sent again. Returns the waiter if the key needs another batch: there are too many
+    /// keys, or bytes, here or in the reply.
     pub fn push(&mut self, key: &[u8], hash: u32, value: usize, waiter: W) -> Result<(), W> {
         let datagram = &self.datagram;
         let same = |(range, other): &(Range<usize>, u32)| {
             *other == hash && datagram.get(range.clone()) == Some(key)
         };
         if let Some(index) = self.keys.iter().position(same) {
-            // Bounded, since who waits takes memory.
+            // Bounded, because waiters take memory.
             if self.waiters.len() >= 16 * KEYS_MAX {
                 return Err(waiter);
             }
@@ -131,7 +125,7 @@ impl<W> Batch<W> {
         Ok(())
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
@@ -141,12 +135,12 @@ impl<W> Batch<W> {
         self.keys.is_empty()
     }
 
-    /// Whether no key will ever fit.
+    /// Whether no further key will fit.
     pub fn is_full(&self) -> bool {
         self.keys.len() == self.most()
     }
 
-    /// Ends the request and gives it its number.
+    /// Ends the request and sets its id.
     pub fn finish(&mut self, id: u16) -> &[u8] {
         self.datagram[..FRAME].copy_from_slice(&reply_frame(id, 0, 1));
         if !self.datagram.ends_with(b"\r\n") {
@@ -161,8 +155,7 @@ impl<W> Batch<W> {
         (&self.datagram[range.clone()], *hash)
     }
 
-    /// The values in `reply`, one for each key that was found; nothing if it
-    /// is not the whole reply to this very request.
+    /// The values in `reply`, one for each key that was found; `None` if it is not the complete reply to this request.
     pub fn values<'r>(&self, reply: &'r [u8]) -> Option<[Option<&'r [u8]>; KEYS_MAX]> {
         let mut values = [None; KEYS_MAX];
         if self.asks == Asks::Meta {
@@ -191,7 +184,7 @@ impl<W> Batch<W> {
     ) -> Option<[Option<&'r [u8]>; KEYS_MAX]> {
         let mut rest = reply;
         for value in &mut values[..self.keys.len()] {
-            // An error may be about all of them.
+            // An error may be about all lines.
             if !matches!(rest.get(..2)?, b"VA" | b"HD" | b"EN") {
                 return None;
             }
@@ -206,7 +199,7 @@ impl<W> Batch<W> {
         rest.is_empty().then_some(values)
     }
 
-    /// Who waits, each with the index of a key.
+    /// The waiters, each with the index of a key.
     pub fn waiters(&mut self) -> impl Iterator<Item = (usize, W)> + '_ {
         self.waiters
             .drain(..)
@@ -214,13 +207,12 @@ impl<W> Batch<W> {
     }
 }
 
-/// When a partial batch goes: at once if nothing is under way to the node, else
-/// after the window.
+/// Whether a partial batch is to be sent: at once if no datagram is in flight to the node, otherwise after the window.
 pub fn is_due(now: u64, since: u64, window: u64, in_flight: usize) -> bool {
     in_flight == 0 || now.saturating_sub(since) >= window
 }
 
-/// Request numbers of a lane, each with what waits for its reply.
+/// The request ids of a UDP channel, each with the state of its request.
 #[derive(Debug)]
 pub struct Ids<T> {
     next: u16,
@@ -231,12 +223,12 @@ pub struct Ids<T> {
 }
 
 impl<T> Ids<T> {
-    /// The most requests under way on a lane.
+    /// The most requests in flight on a channel.
     pub const IN_FLIGHT_MAX: usize = 256;
-    /// The most lost numbers before the lane's port is to be given up.
+    /// The most lost ids before the channel's port is given up.
     pub const LOSSES_MAX: u32 = 1024;
 
-    /// All numbers, from `first` on.
+    /// All ids, starting at `first`.
     pub fn new(first: u16) -> Self {
         Self {
             next: first,
@@ -255,13 +247,13 @@ impl<T> Ids<T> {
         self.lost[usize::from(id / 64)] >> (id % 64) & 1 != 0
     }
 
-    /// A number that is neither under way nor lost, and as long unused as can
-    /// be. Nothing when too many are under way.
+    /// An id that is neither in flight nor lost, and has been unused for as long as possible. `None` when too many are
+    /// in flight.
     pub fn take(&mut self) -> Option<u16> {
         if self.used == Self::IN_FLIGHT_MAX {
             return None;
         }
-        // All slots are passed, and lost numbers are few.
+        // This passes all slots, and lost ids are few.
         for _ in 0..Self::IN_FLIGHT_MAX + Self::LOSSES_MAX as usize + 1 {
             let id = self.next;
             self.next = self.next.wrapping_add(1);
@@ -272,7 +264,7 @@ impl<T> Ids<T> {
         None
     }
 
-    /// Notes what waits for the reply to `id`, which was just taken.
+    /// Stores the state of the request `id`, which was just taken.
     pub fn put(&mut self, id: u16, what: T) {
         let slot = &mut self.slots[Self::slot(id)];
         if slot.is_none() {
@@ -281,7 +273,7 @@ impl<T> Ids<T> {
         *slot = Some((id, what));
     }
 
-    /// What waits for the reply to `id`.
+    /// The state of the request `id`.
     pub fn get(&mut self, id: u16) -> Option<&mut T> {
         match &mut self.slots[Self::slot(id)] {
             Some((other, what)) if *other == id => Some(what),
@@ -289,7 +281,7 @@ impl<T> Ids<T> {
         }
     }
 
-    /// The reply to `id` has come.
+    /// The reply to `id` has arrived.
     pub fn done(&mut self, id: u16) -> Option<T> {
         let slot = &mut self.slots[Self::slot(id)];
         match slot {
@@ -301,7 +293,7 @@ impl<T> Ids<T> {
         }
     }
 
-    /// The reply to `id` is waited for no more; the number is not used again.
+    /// Stops waiting for the reply to `id`; the id is not reused.
     pub fn lose(&mut self, id: u16) -> Option<T> {
         let what = self.done(id)?;
         self.lost[usize::from(id / 64)] |= 1 << (id % 64);
@@ -309,17 +301,17 @@ impl<T> Ids<T> {
         Some(what)
     }
 
-    /// How many are under way.
+    /// The number of requests in flight.
     pub fn in_flight(&self) -> usize {
         self.used
     }
 
-    /// Whether so many numbers are lost that the lane should take another port.
+    /// Whether so many ids are lost that the channel should use another port.
     pub fn is_exhausted(&self) -> bool {
         self.losses >= Self::LOSSES_MAX
     }
 
-    /// Everything under way, which is taken out.
+    /// Removes and returns all requests in flight.
     pub fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.used = 0;
         let slots = self.slots.iter_mut();
@@ -340,8 +332,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever is pushed: the datagram is a `get` of the distinct keys in
-        /// order, within all limits, and every waiter gets its own key's value.
+        /// For any keys: the datagram is a `get` of the distinct keys in order, within all limits, and every waiter
+        /// gets its own key's value.
         #[test]
         fn waiters_get_their_keys_values(
             keys in proptest::collection::vec("[a-d]{1,3}|[a-z]{200,250}", 1..80),
@@ -394,7 +386,7 @@ mod tests {
             prop_assert_eq!(answered, taken);
         }
 
-        /// A number is given out again only when its reply has come.
+        /// An id is reused only after its reply has arrived.
         #[test]
         fn a_request_id_is_not_reused_while_it_is_in_flight_or_after_its_loss(
             first: u16,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! A client: its session, and the answers it waits for, in order.
+//! A client: its session, and the replies that it waits for, in order.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,14 +18,13 @@ use crate::metrics::RouteMeter;
 use crate::session::{self, Session};
 use crate::tls::Tls;
 
-/// Said when a command's node can't be asked, or does not answer.
+/// The reply when a command's node cannot be reached, or does not answer.
 pub(crate) const UNAVAILABLE: &[u8] = b"SERVER_ERROR node is not available\r\n";
 
-/// The most answers that a client waits for; it is read no further meanwhile.
+/// The most outstanding replies of a client; above that, its input is not read.
 pub(crate) const SLOTS_MAX: usize = 1024;
 
-/// The most bytes of answers that wait to be sent before the client is read no
-/// further.
+/// The most bytes of unsent replies of a client; above that, its input is not read.
 pub(crate) const OUTPUT_MAX: usize = 256 << 10;
 
 /// A stream of bytes to a client or a node.
@@ -41,12 +40,12 @@ impl Stream {
         matches!(self, Stream::Tls(_))
     }
 
-    /// Whether bytes that were written wait to be sent.
+    /// Whether written bytes wait to be sent.
     pub(crate) fn waits(&self) -> bool {
         matches!(self, Stream::Tls(tls) if tls.waits())
     }
 
-    /// Sends them.
+    /// Sends the waiting bytes.
     pub(crate) fn push(&mut self) -> io::Result<()> {
         match self {
             Stream::Tls(tls) => tls.push(),
@@ -89,72 +88,71 @@ impl AsFd for Stream {
     }
 }
 
-/// How a client is reached.
+/// The connection to a client.
 #[derive(Debug)]
 pub(crate) enum Link {
     Stream(Stream),
-    /// One datagram, which has one answer.
+    /// One datagram, which has one reply.
     Datagram {
         peer: SocketAddr,
         id: u16,
     },
 }
 
-/// Who waits for an answer of a node.
+/// The waiter for a node's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Waiter {
     pub(crate) client: u32,
     pub(crate) generation: u32,
     /// The number of the client's command.
     pub(crate) number: u32,
-    /// Which part of the answer.
+    /// The index of the part of the reply.
     pub(crate) part: u16,
     /// The hash of a key that is read by datagram; 0 if it is not.
     pub(crate) reading: u32,
 }
 
-/// What a node answered.
+/// A node's answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer<'a> {
-    /// The reply, or a value of a `get` (nothing for a miss).
+    /// The reply, or a value of a `get` (empty for a miss).
     Reply(&'a [u8]),
-    /// A line of error instead of a value.
+    /// An error line instead of a value.
     Error(&'a [u8]),
-    /// Nothing.
+    /// No answer.
     Unavailable,
 }
 
-/// What an answer is made of.
+/// How a reply is composed.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    /// As the node sent it.
+    /// The node's reply, unchanged.
     Plain,
-    /// The same in the binary protocol: the request's header is kept for the
-    /// case that there is no answer.
+    /// The same in the binary protocol. The request's header is kept for an error reply.
     Binary([u8; HEADER]),
     /// Values of several keys.
     Values { end: bool, values: Vec<Vec<u8>> },
-    /// The end of a list of keys that came in pieces.
+    /// The end of a list of keys that was sent in several pieces.
     EndOfKeys(&'static [u8]),
-    /// Several nodes' answers, of which one is sent on.
+    /// The replies of several nodes, of which one is forwarded.
     Broadcast {
         quiet: bool,
         header: Option<[u8; HEADER]>,
     },
-    /// This, once the node has answered.
+    /// A fixed reply, once the node has answered.
     Instead(Vec<u8>),
-    /// Several nodes' statistics.
+    /// The statistics of several nodes.
     Statistics(Vec<(Vec<u8>, Vec<u8>)>),
 }
 
-/// By what a command is measured.
+/// How a command is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CommandMetrics {
     pub(crate) since: u64,
-    /// The number of the route's meter; [`CommandMetrics::NONE`] if it is not measured.
+    /// The index of the route's meter; [`CommandMetrics::NONE`] if it is not measured.
     pub(crate) meter: u16,
     pub(crate) class: u8,
-    /// The hash of the key that it changes; 0 if it changes none.
+    /// The hash of the key that it changes; 0 if it does not change one.
     pub(crate) changes: u32,
 }
 
@@ -177,16 +175,15 @@ impl Default for CommandMetrics {
 struct Slot {
     stamp: CommandMetrics,
     kind: Kind,
-    /// Answers of nodes that are still to come.
+    /// Answers that have not arrived yet.
     left: u16,
     failed: bool,
     bytes: Vec<u8>,
-    /// It may have changed an item.
+    /// Whether it may have changed an item.
     write: bool,
 }
 
-/// What is held for all clients of a worker: bytes, against a limit, and
-/// commands that wait for their answers, by route.
+/// The totals of all clients of a worker: bytes held, with their limit, and commands in flight by route.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     pub(crate) held: usize,
@@ -225,43 +222,42 @@ impl Budget {
     }
 }
 
-/// A client. Answers go out in the order of the commands.
+/// A client. Replies are sent in the order of the commands.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) link: Link,
     pub(crate) generation: u32,
     pub(crate) session: Session,
-    /// What was read and is not served yet.
+    /// Input that was read and not served yet.
     pub(crate) input: Vec<u8>,
-    /// Answers on their way, of which `sent` bytes are gone.
+    /// Replies to be sent, of which `sent` bytes are sent.
     pub(crate) output: Vec<u8>,
     pub(crate) sent: usize,
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     first: u32,
-    /// Writes that are not acknowledged.
+    /// Writes that are not acknowledged yet.
     pub(crate) writes: u32,
-    /// Hashes of keys that are being read by datagrams, which do not keep
-    /// their order with writes.
+    /// Hashes of keys that are being read by datagrams, which are not ordered with writes.
     pub(crate) reading: Vec<u32>,
-    /// Locks that it has.
+    /// The locks that it holds.
     pub(crate) locks: Vec<Lock>,
-    /// A piece of a list of keys failed.
+    /// Whether a piece of a list of keys failed.
     broken_list: bool,
     held: usize,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// The client will say no more.
+    /// The client has closed its side.
     pub(crate) ended: bool,
-    /// The session is over.
+    /// The session has ended.
     pub(crate) closing: bool,
-    /// It is in the list of clients to be looked at.
+    /// It is in the list of clients to be served in this round.
     pub(crate) listed: bool,
-    /// It is in the list of those that wait for a node.
+    /// It is in the list of clients that wait for a node.
     pub(crate) stalled: bool,
-    /// It was read no further because too many answers wait.
+    /// Its input was not read further because too many replies are outstanding.
     pub(crate) full: bool,
-    /// Its next command must not overtake an answer that is still to come.
+    /// Its next command must not overtake an outstanding reply.
     pub(crate) ordered: bool,
 }
 
@@ -292,24 +288,24 @@ impl Client {
         }
     }
 
-    /// Answers that are still to come.
+    /// Whether replies are outstanding.
     pub(crate) fn waits(&self) -> bool {
         !self.slots.is_empty()
     }
 
-    /// Whether no further command may be taken now.
+    /// Whether no further command may be accepted now.
     pub(crate) fn is_full(&self) -> bool {
         self.slots.len() >= SLOTS_MAX || self.output.len() - self.sent >= OUTPUT_MAX
     }
 
-    /// Sets what is held against the budget to what is there.
+    /// Updates the budget to the bytes that are held now.
     pub(crate) fn account(&mut self, budget: &mut Budget) {
         let held = self.input.capacity() + self.output.capacity();
         budget.held = budget.held.saturating_sub(self.held) + held;
         self.held = held;
     }
 
-    /// Gives back all that is held.
+    /// Returns everything that is held to the budget.
     pub(crate) fn release(&mut self, budget: &mut Budget) {
         for slot in self.slots.iter().filter(|slot| slot.left > 0) {
             budget.end(&slot.stamp);
@@ -319,7 +315,7 @@ impl Client {
         self.held = 0;
     }
 
-    /// Says `bytes` after all answers before.
+    /// Sends `bytes` after all earlier replies.
     pub(crate) fn say(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -335,13 +331,13 @@ impl Client {
         }
     }
 
-    /// The end of a list that came in pieces.
+    /// The end of a list that was sent in several pieces.
     pub(crate) fn end_of_keys(&mut self, line: &'static [u8]) {
         self.place(Kind::EndOfKeys(line), 0, false, CommandMetrics::default());
         self.settle(None);
     }
 
-    /// A command that `left` nodes answer. Returns its number.
+    /// Adds a command that `left` nodes answer. Returns its number.
     pub(crate) fn expect(
         &mut self,
         kind: Kind,
@@ -367,7 +363,7 @@ impl Client {
         self.first.wrapping_add(self.slots.len() as u32 - 1)
     }
 
-    /// An answer for the command `number` has come.
+    /// A node's answer to the command `number` has arrived.
     pub(crate) fn answer(
         &mut self,
         number: u32,
@@ -397,7 +393,7 @@ impl Client {
         }
     }
 
-    /// Moves the answers that are whole to the output.
+    /// Moves the complete replies to the output.
     fn settle(&mut self, budget: Option<&mut Budget>) {
         let mut gone = 0;
         while let Some(slot) = self.slots.front() {
@@ -420,24 +416,24 @@ impl Client {
         }
     }
 
-    /// Whether all that was said is on its way.
+    /// Whether all replies are sent.
     pub(crate) fn all_sent(&self) -> bool {
         let waits = matches!(&self.link, Link::Stream(stream) if stream.waits());
         self.unsent().is_empty() && !waits
     }
 
-    /// What is still to be sent.
+    /// The bytes that are still to be sent.
     pub(crate) fn unsent(&self) -> &[u8] {
         &self.output[self.sent..]
     }
 
-    /// So many bytes more are sent.
+    /// Marks `n` more bytes as sent.
     pub(crate) fn advance(&mut self, n: usize, budget: &mut Budget) {
         self.sent += n;
         if self.sent == self.output.len() {
             self.sent = 0;
             self.output.clear();
-            // An idle client holds little.
+            // An idle client should hold little memory.
             if self.output.capacity() > 1024 {
                 self.output = Vec::new();
             }
@@ -562,10 +558,10 @@ impl Slot {
     }
 }
 
-/// Adds a node's statistics to those of others: whole numbers are summed, of
-/// everything else the first one stays. `false` if these are none.
+/// Adds a node's statistics to the sums: integers are added, other values are those of the first node. `false` if the
+/// bytes are not statistics.
 fn add_statistics(sum: &mut Vec<(Vec<u8>, Vec<u8>)>, bytes: &[u8]) -> bool {
-    /// What is the same on all nodes, or is no amount.
+    /// Statistics that are the same on all nodes, or are not amounts.
     const FIRST: [&[u8]; 5] = [b"pid", b"uptime", b"time", b"pointer_size", b"threads"];
     let Some(lines) = bytes.strip_suffix(reply::END) else {
         return false;
@@ -645,7 +641,7 @@ mod tests {
         client.answer(a, 0, Answer::Reply(b"STORED\r\n"), &mut budget);
         assert_eq!(client.unsent(), b"STORED\r\nVERSION\r\none two END\r\n");
         assert_eq!((client.waits(), client.writes), (false, 0));
-        // One that comes twice, or for nobody, changes nothing.
+        // An answer that arrives twice, or for an unknown command, changes nothing.
         client.answer(a, 0, Answer::Reply(b"STORED\r\n"), &mut budget);
         client.answer(b.wrapping_add(5), 0, Answer::Unavailable, &mut budget);
         let len = client.unsent().len();
@@ -668,7 +664,7 @@ mod tests {
         client.answer(b, 0, Answer::Reply(b"one "), &mut budget);
         client.answer(b, 1, Answer::Unavailable, &mut budget);
         assert_eq!(client.unsent(), UNAVAILABLE);
-        // The same in pieces; the next list is whole again.
+        // The same in several pieces; the next list is complete again.
         client.output.clear();
         let a = client.expect(
             values(1, false),

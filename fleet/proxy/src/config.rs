@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The configuration: a TOML file, checked as a whole before it is taken.
+//! The configuration: a TOML file that is checked completely before it is used.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::ops::Range;
@@ -16,7 +16,7 @@ pub use crate::network::Network;
 use crate::network::PRIVATE;
 use crate::route::{Class, Limit, Migration, Read, Route, Write};
 
-/// What is wrong with a file, each with its line.
+/// The errors in a file, each with its line.
 #[derive(Debug)]
 pub struct Errors(Vec<(usize, String)>);
 
@@ -32,18 +32,18 @@ impl std::fmt::Display for Errors {
 
 impl std::error::Error for Errors {}
 
-/// A configuration that can be served.
+/// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where TCP clients come.
+    /// The address for TCP clients.
     pub listen: Option<SocketAddr>,
-    /// Where clients with TLS come, and what they are met with.
+    /// The address for TLS clients, and the server's TLS settings.
     pub tls: Option<(SocketAddr, Arc<rustls::ServerConfig>)>,
-    /// Where UDP clients come.
+    /// The address for UDP clients.
     pub udp: Option<SocketAddr>,
-    /// Where clients of this host come.
+    /// The Unix socket for clients of this host.
     pub unix: Option<PathBuf>,
-    /// Where the metrics page and the health end-point are.
+    /// The address of the metrics page and the health endpoint.
     pub http: Option<SocketAddr>,
     /// Worker threads; as many as there are cores if 0.
     pub threads: usize,
@@ -53,69 +53,69 @@ pub struct Config {
     pub value_max: u32,
     /// Most bytes of replies and requests held by all workers.
     pub memory: usize,
-    /// Requests to a node are collected; else each goes by itself, at once.
+    /// Whether requests to a node are batched; otherwise each is sent at once.
     pub batch: bool,
-    /// How long a partial batch is held behind another, in microseconds.
+    /// How long a partial batch waits while another is in flight, in microseconds.
     pub window: u64,
-    /// How long a node may take over TCP, in microseconds.
+    /// The timeout of a node over TCP, in microseconds.
     pub timeout: u64,
-    /// How long a node may take over UDP, in microseconds.
+    /// The timeout of a node over UDP, in microseconds.
     pub udp_timeout: u64,
-    /// After how many failures in a row a node is taken out.
+    /// After how many failures in a row a node is ejected.
     pub failures: u32,
-    /// After how long it is tried again, in microseconds.
+    /// After how long an ejected node is probed again, in microseconds.
     pub retry: u64,
-    /// How long clients may take to go when the proxy ends, in microseconds.
+    /// How long clients may take to finish when the proxy is drained, in microseconds.
     pub drain: u64,
-    /// After how many seconds nodes' names are resolved again; never if 0.
+    /// The interval at which nodes' names are resolved again, in seconds; 0 for never.
     pub resolve: u64,
-    /// One of so many commands is logged; none if 0.
+    /// One command in this many is logged; 0 for none.
     pub log_one_in: u64,
-    /// How values of hot keys are kept, if they are.
+    /// The cache of hot keys' values, if there is one.
     pub l1: Option<Settings>,
     /// Networks of UDP clients; private and loopback ones if empty.
     pub allow: Vec<Network>,
     /// All nodes, each once.
     pub nodes: Vec<Node>,
-    /// Pools of them.
+    /// The pools of nodes.
     pub pools: Vec<Pool>,
-    /// The longest prefix first. Some take every key.
+    /// The routes, longest prefix first. Some match every key.
     pub routes: Vec<Route>,
 }
 
-/// What becomes of a node that was out and answers again.
+/// How an ejected node that answers again is readmitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum RejoinPolicy {
-    /// It is used with what it has.
+    /// It is used with its contents.
     #[default]
     Keep,
-    /// It is flushed before.
+    /// It is flushed first.
     Flush,
-    /// It stays out until it is admitted.
+    /// It stays ejected until an operator admits it.
     Hold,
 }
 
-/// A node's addresses and what it can.
+/// A node's addresses and capabilities.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
-    /// As written; with its address if it is one of several of a name.
+    /// As in the file; with its address if it is one of several of a name.
     pub name: String,
-    /// Where it is: the next one is tried when one can't be reached.
+    /// Its addresses: if one cannot be reached, the next is tried.
     pub addresses: Vec<SocketAddr>,
-    /// It is Hippos: a GET of several keys over UDP has one reply.
+    /// It is a Hippos node: a GET of several keys over UDP has one reply.
     pub udp: bool,
-    /// What happens when it comes back.
+    /// How it is readmitted.
     pub returning: RejoinPolicy,
-    /// How it is met, if with TLS.
+    /// Its TLS settings, if any.
     pub tls: Option<NodeTls>,
 }
 
-/// How nodes are met with TLS.
+/// The TLS settings for nodes.
 #[derive(Clone, Debug)]
 pub struct NodeTls {
-    /// The name that their certificates have.
+    /// The name in their certificates.
     pub(crate) name: String,
-    /// By what the files say, for comparisons.
+    /// The files, for comparisons.
     files: (PathBuf, Option<PathBuf>, Option<PathBuf>),
     pub(crate) client: Arc<rustls::ClientConfig>,
 }
@@ -139,28 +139,28 @@ impl std::hash::Hash for NodeTls {
 pub struct Pool {
     /// Its name.
     pub name: String,
-    /// Which node has a key.
+    /// The ring, which determines the node of a key.
     pub ring: Ring,
-    /// Which part of the key decides.
+    /// The part of the key that is hashed.
     pub part: RoutingKey,
     /// Indices of nodes.
     pub nodes: Vec<usize>,
-    /// The pool that is asked while a node of this one is out, and the longest
-    /// time to live of what is stored there then, in seconds; 0 for any.
+    /// The pool that is used while a node of this one is ejected, and the longest time to live of items stored there
+    /// then, in seconds; 0 for any.
     pub failover: Option<(usize, u32)>,
-    /// The zone that it is in.
+    /// The zone of the pool.
     pub zone: Option<String>,
 }
 
 impl Config {
-    /// Reads and checks a file's text.
+    /// Parses and checks a file's text.
     pub fn parse(text: &str) -> Result<Self, Errors> {
         Self::parse_with(text, &|name| {
             name.to_socket_addrs().map(|found| found.collect())
         })
     }
 
-    /// The same; names are looked up by `lookup`.
+    /// The same; names are resolved by `lookup`.
     pub fn parse_with(text: &str, lookup: &Lookup) -> Result<Self, Errors> {
         let line = |at: usize| 1 + text.bytes().take(at).filter(|&byte| byte == b'\n').count();
         let file: File = toml::from_str(text).map_err(|error| {
@@ -270,7 +270,7 @@ impl Config {
                         client: client.clone(),
                     }
                 });
-                // Datagrams would go in the clear.
+                // Datagrams would not be encrypted.
                 let udp = udp && tls.is_none();
                 let mut add = |ring_node, name: String, addresses: Vec<SocketAddr>| {
                     ring_nodes.push(ring_node);
@@ -379,7 +379,7 @@ impl Config {
         for route in &file.routes {
             let read = read_route(route.get_ref(), &pool_index, &mut wrong);
             let Some(mut read) = read else { continue };
-            // One for all commands takes what those for some leave.
+            // A route for all commands gets those that routes for some commands do not match.
             let same = |known: &Route| {
                 known.prefix == read.prefix
                     && known.commands & read.commands != 0
@@ -394,7 +394,7 @@ impl Config {
                 let text = "single_flight_ms and lock_s want one pool, without warm and migrate";
                 wrong(route.span(), text.to_owned());
             }
-            // Two nodes would have two owners.
+            // With two nodes a lock would have two owners.
             let spare = pools
                 .get(read.pools[0])
                 .is_some_and(|pool| pool.failover.is_some());
@@ -402,7 +402,7 @@ impl Config {
                 let text = "a pool of locks has no failover";
                 wrong(route.span(), text.to_owned());
             }
-            // Else a pool is missing, which was told.
+            // Otherwise a pool is missing, which was reported.
             if pools.len() == names.len() {
                 let own =
                     |&pool: &usize| pools[pool].zone.is_none() || pools[pool].zone != file.zone;
@@ -477,11 +477,10 @@ impl Config {
     }
 }
 
-/// Looks a `host:port` up.
+/// Resolves a `host:port`.
 pub type Lookup<'l> = dyn Fn(&str) -> std::io::Result<Vec<SocketAddr>> + 'l;
 
-/// All addresses of a name, in an order that does not change from one lookup
-/// to the next.
+/// All addresses of a name, in an order that is the same in each lookup.
 fn resolve(text: &str, lookup: &Lookup) -> Result<Vec<SocketAddr>, String> {
     let mut found = lookup(text).map_err(|error| format!("{text}: {error}"))?;
     found.sort_unstable();
@@ -492,7 +491,7 @@ fn resolve(text: &str, lookup: &Lookup) -> Result<Vec<SocketAddr>, String> {
     Ok(found)
 }
 
-/// Reads a route; nothing if it has no pool.
+/// Parses a route; `None` if it has no pool.
 fn read_route(
     file: &RouteFile,
     pool_index: &dyn Fn(&str) -> Option<usize>,
@@ -600,7 +599,7 @@ fn read_route(
 mod tests {
     use super::*;
 
-    /// `text` is refused, with one error for each of these lines.
+    /// Asserts that `text` is refused, with one error for each of these lines.
     fn assert_error_lines(text: &str, want: &[u32]) {
         let errors = Config::parse(text).unwrap_err().to_string();
         let lines: Vec<_> = errors
@@ -672,7 +671,7 @@ pool = "a"
         ] {
             assert_eq!(pool_of(key, Class::Get), pool, "{key}");
         }
-        // A route for some commands leaves the others to shorter prefixes.
+        // A route for some commands leaves all other commands to shorter prefixes.
         assert_eq!(pool_of("abd", Class::Set), "a");
         assert_eq!(pool_of("abd", Class::Get), "default");
         assert_eq!(config.nodes.len(), 2);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! A TCP pipeline to a node: requests go out, replies come in their order.
+//! A TCP pipeline to a node: requests are sent, and replies arrive in the same order.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -16,22 +16,22 @@ use crate::metrics::NodeMeter;
 use crate::node::{events, hash_of, Context, Deliver, Token};
 use crate::tls::Tls;
 
-/// The most bytes that wait to be sent to a node over one connection.
+/// The most unsent bytes of one connection to a node.
 pub(crate) const OUTPUT_MAX: usize = 1 << 20;
 
-/// The largest reply of a node that is no list of values.
+/// The largest reply of a node that is not a list of values.
 const LISTING_MAX: usize = 4 << 20;
 
-/// What is waited for on a connection.
+/// A request in flight on a connection.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// Nobody waits for some answers: those to probes, and those of shadows.
+    /// `None` for replies that no client needs: those to probes, and those of shadows.
     pub(crate) waiter: Option<Waiter>,
     pub(crate) expect: Expect,
     pub(crate) fence: bool,
-    /// The hash of the key whose value it must be.
+    /// The hash of the key of the expected value.
     pub(crate) value_of: Option<u32>,
-    /// It decides about the node's return.
+    /// Whether the reply decides if the node is readmitted.
     pub(crate) probe: bool,
     pub(super) since: u64,
 }
@@ -62,14 +62,14 @@ pub(crate) struct Connection {
     pub(crate) pending: VecDeque<Pending>,
 }
 
-/// The connection is over.
+/// The connection has ended.
 pub(crate) struct Over;
 
-/// What was read.
+/// The result of reading.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
     pub(crate) replies: usize,
-    /// The answer to a probe.
+    /// The reply to a probe.
     pub(crate) probed: Option<Vec<u8>>,
 }
 
@@ -107,8 +107,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Gives the connection up, and all that waits for its answers. Tells how
-    /// many those are.
+    /// Closes the connection, and fails all requests in flight. Returns their number.
     pub(crate) fn fail(&mut self, to: &mut impl Deliver) -> u64 {
         self.stream = None;
         self.output = Vec::new();
@@ -155,7 +154,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads all that has come.
+    /// Reads all bytes that have arrived.
     pub(crate) fn read(
         &mut self,
         context: &mut Context<'_>,
@@ -179,7 +178,7 @@ impl Connection {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Err(Over),
             };
-            // Most reads are whole replies, which need no copy.
+            // Most reads are complete replies, which need no copy.
             if self.input.is_empty() {
                 let taken =
                     self.take(&context.scratch[..len], largest, now, meter, &mut heard, to)?;
@@ -198,7 +197,7 @@ impl Connection {
         Ok(heard)
     }
 
-    /// Hands out the replies in `input`; tells how many bytes they took.
+    /// Delivers the replies in `input`; returns how many bytes they had.
     fn take(
         &mut self,
         input: &[u8],
@@ -210,7 +209,7 @@ impl Connection {
     ) -> Result<usize, Over> {
         let mut at = 0;
         while at < input.len() {
-            // A node that talks unasked is not understood.
+            // A reply without a request is a protocol error.
             let pending = self.pending.front().ok_or(Over)?;
             let limit = match pending.expect {
                 Expect::Listing | Expect::BinaryListing => LISTING_MAX,
@@ -232,7 +231,7 @@ impl Connection {
                     let values = reply
                         .strip_suffix(hippos_proto::reply::END)
                         .unwrap_or(reply);
-                    // Another key's value is the end of all trust.
+                    // The value of another key is a protocol error.
                     if let Some(value) = framing::value(values) {
                         if hash_of(value.key) != hash || value.whole.len() != values.len() {
                             return Err(Over);

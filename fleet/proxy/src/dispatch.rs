@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! From a client's command to the nodes.
+//! Dispatches a client's command to the nodes.
 
 use crate::batch::Asks;
 use crate::client::{header_of, Answer, Client, CommandMetrics, Kind, Waiter};
@@ -14,23 +14,23 @@ use crate::session::{Command, Forward, NOT_AVAILABLE};
 use crate::worker::Worker;
 use hippos_proto::reply;
 
-/// Said to a command over its route's limit.
+/// The reply to a command that exceeds its route's limit.
 const LIMITED: &[u8] = b"SERVER_ERROR route is over its limit\r\n";
 
-/// The longest `mg` that goes by datagram.
+/// The longest `mg` that is sent by datagram.
 const META_LINE_MAX: usize = 512;
 
-/// Whether a command was taken.
+/// The result of dispatching a command.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DispatchResult {
     Taken,
-    /// An answer that it must not overtake is still to come.
+    /// It must not overtake an outstanding reply.
     Ordered,
     /// Its node is busy.
     Busy,
 }
 
-/// Tokens of a route's limits, in millionths.
+/// The token buckets of a route's limits, in millionths.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     requests: u64,
@@ -39,7 +39,7 @@ pub(crate) struct Bucket {
 }
 
 impl Bucket {
-    /// Full for a second.
+    /// A full bucket holds one second's tokens.
     pub(crate) fn new(limit: &crate::route::Limit, workers: u64, now: u64) -> Self {
         Self {
             requests: limit.requests * 1_000_000 / workers,
@@ -48,7 +48,7 @@ impl Bucket {
         }
     }
 
-    /// Takes so much; `false` if there is not enough.
+    /// Takes tokens; `false` if there are not enough.
     fn take(
         &mut self,
         limit: &crate::route::Limit,
@@ -64,7 +64,7 @@ impl Bucket {
         };
         self.requests = fill(self.requests, limit.requests);
         self.bytes = fill(self.bytes, limit.bytes);
-        // The level may be less than one command: a full bucket lets one through.
+        // A bucket may hold less than one command needs: a full bucket lets one through.
         let needs = |level: u64, rate: u64, n: u64| {
             rate == 0 || level >= (n * 1_000_000).min(rate.max(1) * 1_000_000 / workers)
         };
@@ -79,7 +79,7 @@ impl Bucket {
 }
 
 impl Worker {
-    /// The node of `pool` that has `key`: of another pool while its own is out.
+    /// The node of `pool` that has `key`; a node of the failover pool while that node is ejected.
     pub(crate) fn locate(&self, pool: usize, key: &[u8]) -> NodeRef {
         let node_of = |pool: &crate::config::Pool| {
             let node = pool.ring.node(pool.part.of(key));
@@ -100,7 +100,7 @@ impl Worker {
         }
     }
 
-    /// Whether the route's limits let a command of so many keys and bytes pass.
+    /// Whether the route's limits admit a command with this many keys and bytes.
     fn within_limits(&mut self, route: usize, keys: u64, bytes: u64) -> bool {
         let limit = &self.config.routes[route].limit;
         if !limit.is_some() {
@@ -126,17 +126,17 @@ impl Worker {
         }
     }
 
-    /// The pool that gets a command about the key too.
+    /// The node of the shadow pool that gets a copy of commands about this key.
     fn shadow(&self, route: usize, key: &[u8], hash: u32) -> Option<NodeRef> {
         let (pool, share) = self.config.routes[route].shadow?;
-        // Another hash than the one that chooses nodes.
+        // A different hash than that which selects nodes.
         let mixed = hash.wrapping_mul(0x9e37_79b1);
         let node_ref = self.locate(pool, key);
         let is_in = self.nodes[node_ref.node as usize].is_in();
         (u64::from(mixed) < share && is_in).then_some(node_ref)
     }
 
-    /// Logs one of some commands.
+    /// Logs a sample of the commands.
     fn log(&mut self, route: usize, class: Class, key: &[u8]) {
         self.unlogged += 1;
         if self.config.log_one_in == 0 || self.unlogged < self.config.log_one_in {
@@ -153,7 +153,7 @@ impl Worker {
                 .replace("\\x", "\\\\x")
                 .replace("\\'", "'"),
         );
-        // One that can't be written at once is left out.
+        // A line that cannot be queued at once is dropped.
         let _ = self.shared.log.try_send(line);
     }
 
@@ -178,7 +178,7 @@ impl Worker {
                     Some(_) => Class::Touch,
                     None => Class::Get,
                 };
-                // All keys' nodes are looked at first, so that all or none go.
+                // All keys' nodes are located first, so that all or none are sent.
                 let mut node_refs = [Key::default(); crate::session::KEYS_MAX];
                 let (mut count, mut bytes) = (0, 0);
                 for (key, found) in keys.zip(&mut node_refs) {
@@ -254,8 +254,7 @@ impl Worker {
                     if !self.config.routes[route].is_plain() {
                         let route = &self.config.routes[route];
                         let plan = route.plan(self.unix());
-                        // What is answered before all pools have it must not be
-                        // overtaken.
+                        // A command that is answered before all pools have it must not be overtaken.
                         let udp = udp && route.write == Write::AllSync;
                         waiter.reading = hash;
                         client.reading.push(hash);
@@ -427,7 +426,7 @@ impl Worker {
             reading: 0,
         };
         if let Some(shadow) = self.shadow(number, key, hash) {
-            // Commands that may not be answered need their fence there too.
+            // Commands that may have no reply need their fence there too.
             self.counters.shadowed.add(1);
             let pending = Pending::new(None, expect, fence);
             if !self.nodes[shadow.node as usize].is_busy(binary) {
@@ -520,7 +519,7 @@ impl Worker {
                 part: 0,
                 reading: 0,
             };
-            // Some of these commands can be told not to answer.
+            // Some of these commands can ask for no reply.
             let fence = expect == Expect::Line;
             let pending = Pending::new(Some(waiter), expect, fence);
             let sent = self.on_node(place as u32, |node, context, _| {
@@ -534,7 +533,7 @@ impl Worker {
     }
 }
 
-/// A key, where it goes.
+/// A key and its node.
 #[derive(Clone, Copy, Default)]
 struct Key {
     node_ref: NodeRef,
@@ -542,7 +541,7 @@ struct Key {
     route: usize,
 }
 
-/// The batch that a key goes into.
+/// The kind of batch for a key.
 pub(crate) fn asks(cas: bool) -> Asks {
     match cas {
         false => Asks::Get,
@@ -550,7 +549,7 @@ pub(crate) fn asks(cas: bool) -> Asks {
     }
 }
 
-/// Whether a command of that class brings no value.
+/// Whether a command of that class has no value.
 fn is_touch(request: &[u8]) -> bool {
     use hippos_proto::binary::{op, REQUEST};
     matches!(request, [b't', ..] | [REQUEST, op::TOUCH, ..])
@@ -577,7 +576,7 @@ mod tests {
         assert_eq!(taken(&mut bucket, 0), 5);
         assert_eq!(taken(&mut bucket, 400_000), 2);
         assert_eq!(taken(&mut bucket, 60_000_000), 5);
-        // A command larger than the bucket waits until it is full.
+        // A command larger than the bucket waits until the bucket is full.
         let mut bucket = Bucket::new(&limit, 2, 0);
         assert!(bucket.take(&limit, 2, 0, 1, 5000) && !bucket.take(&limit, 2, 500_000, 1, 400));
         assert!(bucket.take(&limit, 2, 2_000_000, 1, 5000));

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 
-//! One client at a time: a miss that only one client is told of, and locks.
+//! Mutual exclusion: misses that only one client may fill, and locks.
 //!
-//! Both live in the node's item, so they hold across workers and proxies. A miss
-//! is asked for with memcached's `N`, which lets one reader win and the others
-//! know of it. A lock is an item that `add` made, whose owner is the connection;
-//! its CAS value is the token without which it is neither kept nor given back.
+//! The state of both is in the node's item, so they hold across workers and proxies. A miss is requested with
+//! memcached's `N`, which lets one reader win the token and shows that to the others. A lock is an item that `add`
+//! created, whose owner is the connection; its CAS value is the token that is needed to extend or release it.
 
 use hippos_proto::number::{parse_u32, parse_u64};
 use hippos_proto::reply;
@@ -20,7 +19,7 @@ use crate::job::{JobKind, OwnedAnswer, Step};
 use crate::route::Class;
 use crate::worker::Worker;
 
-/// The most locks of a connection, and the most bytes that one brings.
+/// The most locks of a connection, and the most bytes of a lock's value.
 const LOCKS_MAX: usize = 64;
 const TOKEN_MAX: u32 = 1024;
 
@@ -28,30 +27,30 @@ const NO_LOCK: &[u8] =
     b"CLIENT_ERROR locks are taken by add, kept by touch, given back by delete\r\n";
 const TOO_MANY: &[u8] = b"SERVER_ERROR too many locks\r\n";
 
-/// How often a value that another client was told to fill is looked for, in
-/// microseconds: this long after the first look, then twice as long each time.
+/// The pause, in microseconds, before the first check for a value that another client is filling; it doubles with each
+/// check.
 const PAUSE: u64 = 1000;
 const PAUSE_MAX: u64 = 20_000;
 
-/// A GET that waits for whoever fills the value.
+/// A GET that waits for the client that fills the value.
 #[derive(Debug)]
 pub(crate) struct Flight {
     cas: bool,
-    /// Until when it waits.
+    /// The end of its wait.
     until: u64,
     pause: u64,
-    /// How long the one who fills may take, in seconds.
+    /// How long the filling client may take, in seconds.
     fill: u64,
 }
 
-/// What `mg KEY N f c v` answered.
+/// The reply to `mg KEY N f c v`.
 #[derive(Debug, PartialEq, Eq)]
 struct Found<'a> {
     flags: u32,
     cas: u64,
-    /// This client is to fill it.
+    /// This client has to fill it.
     won: bool,
-    /// Another one is.
+    /// Another client is filling it.
     taken: bool,
     stale: bool,
     data: &'a [u8],
@@ -100,7 +99,7 @@ impl Flight {
         if found.won {
             return miss();
         }
-        // Made by a miss, and not filled yet; what is stale has something.
+        // It was created by a miss and is not filled yet; a stale item has a value.
         if found.taken && (!found.stale || found.data.is_empty()) {
             if now >= self.until {
                 return miss();
@@ -126,7 +125,7 @@ impl Flight {
     }
 }
 
-/// A lock that a client has.
+/// A lock that a client holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Lock {
     key: Vec<u8>,
@@ -135,7 +134,7 @@ pub(crate) struct Lock {
     data: Vec<u8>,
 }
 
-/// A command about a lock, on its way.
+/// A lock operation in flight.
 #[derive(Debug)]
 pub(crate) enum LockOperation {
     Take(Lock),
@@ -144,7 +143,7 @@ pub(crate) enum LockOperation {
 }
 
 impl LockOperation {
-    /// What the client is told, and the lock that it has then.
+    /// The reply to the client, and the lock that it holds then.
     pub(crate) fn take(&mut self, answer: OwnedAnswer) -> Step {
         let OwnedAnswer::Reply(bytes) = &answer else {
             return Step::end(answer);
@@ -152,7 +151,7 @@ impl LockOperation {
         let cas = bytes
             .strip_prefix(b"HD c")
             .and_then(|rest| parse_u64(rest.strip_suffix(b"\r\n")?));
-        // Refusals bring flags too.
+        // Error replies have flags too.
         let gone = matches!(bytes.get(..2), Some(b"EX" | b"NF" | b"NS"));
         if let (Some(cas), LockOperation::Take(lock) | LockOperation::Keep(lock)) =
             (cas, &mut *self)
@@ -179,7 +178,7 @@ impl LockOperation {
 }
 
 impl Worker {
-    /// Reads a key of a route with single flight.
+    /// Reads a key of a route with singleflight.
     pub(crate) fn start_flight(
         &mut self,
         route: usize,
@@ -307,7 +306,7 @@ impl Worker {
         DispatchResult::Taken
     }
 
-    /// The client has the lock; if it is gone, so is the lock.
+    /// The client gets the lock; if the client has gone, the lock is released.
     pub(crate) fn hand_over(&mut self, waiter: &Waiter, lock: Lock) {
         match self.clients.get(waiter.client) {
             Some(client) if client.generation == waiter.generation => client.locks.push(lock),
@@ -315,7 +314,7 @@ impl Worker {
         }
     }
 
-    /// Gives back a lock whose owner is gone.
+    /// Releases a lock whose owner has gone.
     pub(crate) fn give_back(&mut self, lock: Lock) {
         let number = self.config.route(&lock.key, Class::Set);
         let node_ref = self.locate(self.config.routes[number].pools[0], &lock.key);

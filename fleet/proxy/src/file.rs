@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The configuration as it is written: what the TOML file may say.
+//! The structure of the TOML configuration file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

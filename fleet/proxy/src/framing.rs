@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 
-//! Where a node's reply ends.
+//! Finds the end of a node's reply.
 
 use hippos_proto::binary::{op, Header, HEADER, RESPONSE};
 use hippos_proto::number::parse_u32;
 use hippos_proto::reply;
 use hippos_proto::token::{memchr, Words};
 
-/// What kind of reply a command has.
+/// The kind of a command's reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     /// One line.
@@ -24,26 +24,26 @@ pub enum Expect {
     BinaryListing,
 }
 
-/// What was found at the start of a node's output.
+/// The result of looking for a reply in a node's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed {
-    /// Not all of a reply.
+    /// The reply is incomplete.
     More,
     /// A reply.
     Reply {
-        /// Its bytes, 0 if the command was not answered.
+        /// Its length, 0 if the command was not answered.
         reply: usize,
-        /// Those with what fences it off.
+        /// Its length with that of the fence.
         taken: usize,
     },
-    /// Not a reply: the connection is worth nothing any more.
+    /// It is not a reply: the connection cannot be used any more.
     Broken,
 }
 
-/// What is sent behind a text command that may not be answered.
+/// Sent after a text command that may have no reply.
 pub const FENCE: &[u8] = b"mn\r\n";
 
-/// What is sent behind a binary command that may not be answered: `NOOP`.
+/// Sent after a binary command that may have no reply: `NOOP`.
 pub const BINARY_FENCE: [u8; HEADER] = {
     let mut packet = [0; HEADER];
     packet[0] = hippos_proto::binary::REQUEST;
@@ -51,11 +51,10 @@ pub const BINARY_FENCE: [u8; HEADER] = {
     packet
 };
 
-/// The longest line of a reply, its ending included.
+/// The longest line of a reply, line end included.
 const LINE_MAX: usize = 8 << 10;
 
-/// Finds the end of the reply that `input` begins with. Replies of more than
-/// `limit` bytes are broken.
+/// Finds the end of the reply at the start of `input`. A reply of more than `limit` bytes is an error.
 pub fn frame(input: &[u8], expect: Expect, fence: bool, limit: usize) -> Framed {
     let found = if fence {
         fenced(input, expect, limit)
@@ -95,7 +94,7 @@ fn fenced(input: &[u8], expect: Expect, limit: usize) -> Result<(usize, usize), 
     Err(Missing::Never)
 }
 
-/// The line at the start of `input`, with its ending.
+/// The line at the start of `input`, with its line end.
 fn line(input: &[u8]) -> Result<&[u8], Missing> {
     let window = input.get(..LINE_MAX).unwrap_or(input);
     match memchr(b'\n', window) {
@@ -112,24 +111,23 @@ fn is_error(line: &[u8]) -> bool {
         || line.starts_with(b"SERVER_ERROR ")
 }
 
-/// A `VALUE` line and what follows it.
+/// A `VALUE` line with its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
     /// The key.
     pub key: &'a [u8],
-    /// All of it: the line, the data, its line end.
+    /// All bytes: the line, the data, its line end.
     pub whole: &'a [u8],
 }
 
-/// Reads the `VALUE` line at the start of `input` and its data; nothing if it
-/// is not all there, or is no such thing.
+/// Parses the `VALUE` line at the start of `input` and its data; `None` if they are incomplete or invalid.
 pub fn value(input: &[u8]) -> Option<Value<'_>> {
     let (head, key, len) = value_line(line(input).ok()?)?;
     let whole = input.get(..head + len + 2)?;
     whole.ends_with(b"\r\n").then_some(Value { key, whole })
 }
 
-/// Length, key and length of the data of a `VALUE` line.
+/// The length, key and data length of a `VALUE` line.
 fn value_line(line: &[u8]) -> Option<(usize, &[u8], usize)> {
     let text = line.strip_prefix(b"VALUE ")?.strip_suffix(b"\r\n")?;
     let mut words = Words::new(text);
@@ -203,7 +201,7 @@ fn one(input: &[u8], expect: Expect, limit: usize) -> Result<usize, Missing> {
     }
 }
 
-/// Bytes of a packet, and whether it is the last of a list.
+/// The length of a packet, and whether it is the last of a list.
 fn packet(input: &[u8], limit: usize) -> Result<(usize, bool), Missing> {
     match input.first() {
         Some(&RESPONSE) => {}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-//! Whether a node is in use: the same for all workers, since what one worker
-//! failed to write another must not read.
+//! Whether a node is in use. All workers share this state, because a write that one worker could not send must not be
+//! read by another.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -11,19 +11,19 @@ use crate::config::RejoinPolicy;
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     out: AtomicBool,
-    /// When it is asked next whether it is there, in microseconds.
+    /// When it is probed next, in microseconds.
     probe_at: AtomicU64,
-    /// It answers, and waits to be admitted.
+    /// It answers, and waits for an operator to admit it.
     waits: AtomicBool,
     admitted: AtomicBool,
 }
 
-/// What a node is asked while it is out.
+/// The probe of an ejected node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Whether it is there.
+    /// Whether it answers.
     Version,
-    /// To forget what it has.
+    /// Flushes its contents.
     Flush,
 }
 
@@ -41,7 +41,7 @@ impl Health {
         }
     }
 
-    /// Takes the node out until `probe_at`. Whether it was in.
+    /// Ejects the node until `probe_at`; whether it was in use.
     pub(crate) fn eject(&self, probe_at: u64) -> bool {
         self.probe_at.store(probe_at, Relaxed);
         let was_in = !self.out.swap(true, Relaxed);
@@ -52,12 +52,12 @@ impl Health {
         was_in
     }
 
-    /// When the next probe is due, if the node is out.
+    /// When the next probe is due, if the node is ejected.
     pub(crate) fn probe_at(&self) -> Option<u64> {
         (!self.is_in()).then(|| self.probe_at.load(Relaxed))
     }
 
-    /// The probe that the caller, and no other worker, is to send now.
+    /// The probe that this caller alone is to send now.
     pub(crate) fn claim(&self, now: u64, next: u64, returning: RejoinPolicy) -> Option<Probe> {
         let at = self.probe_at()?;
         if now < at {
@@ -71,7 +71,7 @@ impl Health {
         })
     }
 
-    /// The probe was answered. Whether the node is in now.
+    /// The probe was answered; whether the node is in use now.
     pub(crate) fn probed(&self, reply: &[u8], returning: RejoinPolicy) -> bool {
         let well = match returning {
             RejoinPolicy::Keep => true,
@@ -87,7 +87,7 @@ impl Health {
         well
     }
 
-    /// A node that is held may come in at its next probe. Whether it is out.
+    /// Lets a held node be readmitted at its next probe; whether it is ejected.
     pub(crate) fn admit(&self) -> bool {
         self.admitted.store(true, Relaxed);
         !self.is_in()

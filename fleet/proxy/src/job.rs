@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-//! Commands that need the answers of several nodes, or of one after another:
-//! copies in several pools, misses that are looked up elsewhere. The answers
-//! come to the job, and the job answers the client.
+//! Commands that need the answers of several nodes, at once or one after another: copies in several pools, misses that
+//! are looked up in another pool. The nodes answer the job, and the job answers the client.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -19,10 +18,10 @@ use crate::node::Deliver;
 use crate::route::{cap_ttl, Plan, Read, Write};
 use crate::worker::Worker;
 
-/// Waiters of this bit are jobs.
+/// This bit in a waiter marks a job.
 pub(crate) const JOB: u32 = 1 << 31;
 
-/// A node that a key's commands go to.
+/// A node for a key's commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct NodeRef {
     pub(crate) node: u32,
@@ -30,7 +29,7 @@ pub(crate) struct NodeRef {
     pub(crate) cap: u32,
 }
 
-/// An answer that is kept.
+/// A copy of an answer.
 #[derive(Debug)]
 pub(crate) enum OwnedAnswer {
     Reply(Vec<u8>),
@@ -55,11 +54,11 @@ impl OwnedAnswer {
         }
     }
 
-    /// Whether the node did not do what it was told to.
+    /// Whether the node did not execute the command.
     fn failed(&self) -> bool {
         match self {
             OwnedAnswer::Reply(bytes) => match bytes.as_slice() {
-                // Of the binary protocol: out of memory, internal error, busy.
+                // In the binary protocol: out of memory, internal error, busy.
                 [0x81, _, _, _, _, _, 0, status, ..] => matches!(status, 0x82 | 0x84..=0x86),
                 bytes => {
                     bytes.starts_with(b"SERVER_ERROR")
@@ -72,12 +71,12 @@ impl OwnedAnswer {
     }
 }
 
-/// What is asked for.
+/// A request to read.
 #[derive(Debug)]
 pub(crate) enum ReadRequest {
-    /// A value, by `get` or its variants.
+    /// A value, by `get` or one of its variants.
     Values { cas: bool, touch: Option<i32> },
-    /// A whole request.
+    /// A complete request.
     Raw {
         request: Vec<u8>,
         expect: Expect,
@@ -85,7 +84,7 @@ pub(crate) enum ReadRequest {
     },
 }
 
-/// What a job does.
+/// The operation of a job.
 #[derive(Debug)]
 pub(crate) enum JobKind {
     Read(Reading),
@@ -98,9 +97,9 @@ pub(crate) enum JobKind {
 pub(crate) struct Reading {
     ask: ReadRequest,
     policy: Read,
-    /// Datagrams may be used.
+    /// Whether datagrams may be used.
     udp: bool,
-    /// How many nodes were asked.
+    /// The number of nodes that were asked.
     asked: usize,
     left: usize,
     missed: Option<OwnedAnswer>,
@@ -111,28 +110,28 @@ pub(crate) struct Reading {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// The pools of the route are asked.
+    /// It asks the pools of the route.
     Pools,
-    /// The warm pool is asked.
+    /// It asks the warm pool.
     Warm,
-    /// What the warm pool had is being stored.
+    /// It stores the warm pool's value.
     Fill,
-    /// What was stored is read.
+    /// It reads the stored value.
     Filled,
 }
 
 #[derive(Debug)]
 pub(crate) struct Writing {
     policy: Write,
-    /// Pools that are told to do it.
+    /// The number of pools that get the change.
     total: usize,
     left: usize,
     done: usize,
     first: Option<OwnedAnswer>,
-    /// Any that did it.
+    /// An answer that reports success.
     some: Option<OwnedAnswer>,
     failed: Option<OwnedAnswer>,
-    /// Where the key is deleted once the first pool has done it.
+    /// Nodes at which the key is deleted after the first pool has made the change.
     then_clear: Vec<NodeRef>,
     binary: bool,
 }
@@ -141,17 +140,17 @@ pub(crate) struct Writing {
 #[derive(Debug)]
 pub(crate) struct Job {
     generation: u32,
-    /// Nothing once it is answered.
+    /// `None` after it is answered.
     waiter: Option<Waiter>,
     key: Vec<u8>,
     hash: u32,
     node_refs: Vec<NodeRef>,
     work: JobKind,
-    /// The value is kept, if the key still has this version.
+    /// The value is cached, if the key still has this version.
     keep: Option<u32>,
 }
 
-/// The part of an answer that only says that a key is deleted.
+/// This part number marks the answer to the deletion of a key.
 const CLEARED: u16 = u16::MAX;
 
 /// All jobs of a worker.
@@ -160,14 +159,14 @@ pub(crate) struct Jobs {
     list: Vec<Option<Job>>,
     free: Vec<u32>,
     generation: u32,
-    /// Whose turn it is among copies.
+    /// The next copy to be read.
     turn: usize,
-    /// Jobs that go on at a time.
+    /// Jobs that continue at a certain time.
     timers: BinaryHeap<Reverse<(u64, u32, u32)>>,
 }
 
 impl Jobs {
-    /// When the next job goes on.
+    /// When the next job continues.
     pub(crate) fn wake_at(&self) -> Option<u64> {
         self.timers.peek().map(|&Reverse((time, ..))| time)
     }
@@ -179,7 +178,7 @@ impl Worker {
         pools.iter().map(|&pool| self.locate(pool, key)).collect()
     }
 
-    /// Whether a node of the plan is busy.
+    /// Whether any node of the plan is busy.
     pub(crate) fn plan_is_busy(&self, plan: &Plan, key: &[u8], binary: bool, write: bool) -> bool {
         let pools = if write { &plan.write } else { &plan.read };
         let warm = plan.warm.iter();
@@ -241,7 +240,7 @@ impl Worker {
             node_refs.rotate_left(turn);
         }
         let mut warm = None;
-        // What `get` can't bring is not kept: nor is what is only touched.
+        // A warm value is used only for `get` commands that do not touch.
         if let (Some(pool), ReadRequest::Values { touch: None, .. }) = (plan.warm, &ask) {
             warm = Some(self.locate(pool, key));
             node_refs.extend(warm);
@@ -299,7 +298,7 @@ impl Worker {
         let mut node_refs = self.node_refs(&plan.write, key);
         let mut clear = self.node_refs(&plan.clear, key);
         let binary = expect == Expect::Binary;
-        // A CAS value is worth something in one pool only.
+        // A CAS value is valid in one pool only.
         let compares = compares(parts[0]);
         if compares {
             clear.extend(node_refs.drain(1..));
@@ -337,8 +336,7 @@ impl Worker {
         }
     }
 
-    /// The request with its time to live as the node wants it, if it is to be
-    /// changed.
+    /// The request with its time to live limited for the node, if that changes it.
     pub(crate) fn capped(&self, node_ref: NodeRef, parts: &[&[u8]; 3]) -> Option<Vec<u8>> {
         if node_ref.cap == 0 {
             return None;
@@ -357,7 +355,7 @@ impl Worker {
         })
     }
 
-    /// Sends a request, whose answer is for the job.
+    /// Sends a request whose answer goes to the job.
     pub(crate) fn send_for(
         &mut self,
         job: u32,
@@ -380,7 +378,7 @@ impl Worker {
         }
     }
 
-    /// Sends a request whose answer does not matter, unless the node is busy.
+    /// Sends a request whose answer is ignored, unless the node is busy.
     pub(crate) fn tell(&mut self, node_ref: NodeRef, request: &[u8], expect: Expect) {
         let binary = expect == Expect::Binary;
         if self.nodes[node_ref.node as usize].is_busy(binary) {
@@ -409,7 +407,7 @@ impl Worker {
         self.send_for(job, CLEARED, node_ref, &[&request], expect, false);
     }
 
-    /// Asks the node number `place` of the job.
+    /// Sends the request to the job's node number `place`.
     fn ask(&mut self, index: u32, place: usize) {
         let Some(waiter) = self.waiter(index, place as u16) else {
             return;
@@ -460,7 +458,7 @@ impl Worker {
         self.jobs.list[index as usize] = Some(job);
     }
 
-    /// Takes the answers that have come for jobs.
+    /// Processes the answers that have arrived for jobs.
     pub(crate) fn run_jobs(&mut self) {
         while let Some((waiter, answer)) = self.clients.done.pop_front() {
             let index = waiter.client & !JOB;
@@ -530,7 +528,7 @@ impl Worker {
         }
     }
 
-    /// Has the jobs go on whose time has come.
+    /// Continues the jobs that are due.
     pub(crate) fn wake_jobs(&mut self) {
         while let Some(&Reverse((time, index, generation))) = self.jobs.timers.peek() {
             if time > self.now {
@@ -563,21 +561,21 @@ impl Worker {
     }
 }
 
-/// What a job does next.
+/// The next step of a job.
 #[derive(Debug, Default)]
 pub(crate) struct Step {
-    /// Said to the client.
+    /// The answer to the client.
     pub(crate) answer: Option<OwnedAnswer>,
-    /// When it goes on.
+    /// When it continues.
     pub(crate) wake: Option<u64>,
-    /// What the client has then.
+    /// The lock that the client holds then.
     pub(crate) lock: Option<Lock>,
-    /// The node that is asked.
+    /// The node to be asked.
     pub(crate) ask: Option<usize>,
     pub(crate) warm: Option<(NodeRef, Vec<u8>)>,
-    /// What is stored in the first pool, and whether the answer is waited for.
+    /// The item to be stored in the first pool, and whether to wait for the answer.
     pub(crate) fill: Option<(Vec<u8>, bool)>,
-    /// Where the key is deleted.
+    /// The nodes at which the key is deleted.
     pub(crate) clear: Vec<(NodeRef, bool)>,
     pub(crate) over: bool,
 }
@@ -629,7 +627,7 @@ impl Reading {
         } else if missed {
             self.missed.get_or_insert(answer);
         } else if self.left > 0 {
-            // The others' answers come yet, and are dropped.
+            // The remaining answers are dropped when they arrive.
             return Step {
                 answer: Some(answer),
                 ..Step::default()
@@ -649,7 +647,7 @@ impl Reading {
                 ..Step::default()
             };
         }
-        // A pool that stands in for another one answers for it.
+        // A failover pool's answer counts as that of the pool it replaces.
         let Some(last) = self.missed.take() else {
             return Step::end(self.failed.take().unwrap_or(OwnedAnswer::Unavailable));
         };
@@ -670,7 +668,7 @@ impl Reading {
     fn warm(&mut self, key: &[u8], answer: OwnedAnswer) -> Step {
         let miss = || Step::end(OwnedAnswer::Reply(Vec::new()));
         let OwnedAnswer::Reply(bytes) = answer else {
-            // A cold pool's miss is a true one.
+            // A miss in the warm pool is a miss.
             return miss();
         };
         let Some((len, flags, ttl, data)) = meta_value(&bytes) else {
@@ -751,7 +749,7 @@ impl Writing {
             Write::AllFastest => self.done > 0,
             Write::AllAsync => part == 0,
         };
-        // The last one, too, when there is no other to come.
+        // Also the last one, if no other is outstanding.
         if enough || step.over {
             let done = match self.policy {
                 Write::AllSync => self.done == self.total,
@@ -774,7 +772,7 @@ fn stored(answer: &OwnedAnswer) -> bool {
     match answer {
         OwnedAnswer::Reply(bytes) => match bytes.as_slice() {
             [0x81, _, _, _, _, _, status @ ..] => status.starts_with(&[0, 0]),
-            // Quiet ones say nothing of success.
+            // Quiet commands have no reply on success.
             bytes => {
                 bytes.is_empty()
                     || bytes.starts_with(b"HD")
@@ -787,7 +785,7 @@ fn stored(answer: &OwnedAnswer) -> bool {
     }
 }
 
-/// Whether the request is done only if the item has a certain CAS value.
+/// Whether the request is conditional on the item's CAS value.
 fn compares(request: &[u8]) -> bool {
     if request.first() == Some(&REQUEST) {
         return request.get(16..HEADER).is_some_and(|cas| cas != [0; 8]);

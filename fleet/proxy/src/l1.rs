@@ -1,41 +1,40 @@
 // SPDX-License-Identifier: MIT
 
-//! Values of hot keys, kept by a worker for a moment.
+//! A worker's cache of hot keys' values, for a short time.
 //!
-//! A value is kept when its key was asked for often among the GETs that are
-//! sampled, for so long at most, and until this worker passes a change of the
-//! key on. Changes by other workers and proxies are seen when the time is over.
+//! A value is cached if its key occurs often among the sampled GETs, for a limited time, and until this worker forwards
+//! a change of the key. Changes by other workers and proxies become visible when the time has passed.
 
 use std::collections::HashMap;
 
-/// What the configuration says of it.
+/// Its settings in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// How long a value is kept, in microseconds.
+    /// How long a value is cached, in microseconds.
     pub ttl: u64,
     /// The most values.
     pub keys: usize,
 }
 
-/// One of so many GETs is sampled.
+/// One GET in this many is sampled.
 const SAMPLE: u32 = 16;
 
-/// A key is hot when it was sampled so often recently.
+/// A key is hot after this many recent samples.
 const HOT: u16 = 8;
 
-/// After so many samples what was counted counts half.
+/// After this many samples all counts are halved.
 const HALF_LIFE: u32 = 4096;
 
-/// The largest value that is kept.
+/// The largest value that is cached.
 const VALUE_MAX: usize = 64 << 10;
 
 /// Counts by hash.
 const SEEN: usize = 1024;
 
-/// Versions by hash: a change of a key alters that of all that share its place.
+/// Versions by hash: a change of a key also changes the version of all keys in the same entry.
 const VERSIONS: usize = 4096;
 
-/// Versions of keys, so that what was read before a change is not kept after it.
+/// Versions of keys, so that a value read before a change is not cached after it.
 #[derive(Debug, Default)]
 pub(crate) struct Versions(Vec<u32>);
 
@@ -44,7 +43,7 @@ impl Versions {
         self.0.get(hash as usize % VERSIONS).copied().unwrap_or(0)
     }
 
-    /// The key is being changed, or was.
+    /// The key is being changed, or was changed.
     pub(crate) fn change(&mut self, hash: u32) {
         if self.0.is_empty() {
             self.0 = vec![0; VERSIONS];
@@ -88,13 +87,13 @@ impl L1 {
         }
     }
 
-    /// The value of a key, as a node would send it.
+    /// The cached value of a key, in the format of a node's reply.
     pub(crate) fn get(&self, key: &[u8], version: u32, now: u64) -> Option<&[u8]> {
         let entry = self.entries.get(key)?;
         (entry.version == version && now < entry.until).then_some(&entry.value)
     }
 
-    /// Takes note of a GET; tells whether its value is worth keeping.
+    /// Records a GET; returns whether its value should be cached.
     pub(crate) fn is_hot(&mut self, hash: u32) -> bool {
         self.gets = self.gets.wrapping_add(1);
         let (known, count) = &mut self.seen[hash as usize % SEEN];
@@ -102,7 +101,7 @@ impl L1 {
             match (*known == hash, *count) {
                 (true, _) => *count = count.saturating_add(1),
                 (false, 0) => (*known, *count) = (hash, 1),
-                // Who comes more often takes the place.
+                // A more frequent key replaces this one.
                 (false, _) => *count -= 1,
             }
             let hot = *known == hash && *count >= HOT;
@@ -116,7 +115,7 @@ impl L1 {
         *known == hash && *count >= HOT
     }
 
-    /// Keeps a value that was read when the key had this version.
+    /// Caches a value that was read when the key had this version.
     pub(crate) fn keep(&mut self, key: &[u8], value: &[u8], version: u32, now: u64) {
         if value.len() > VALUE_MAX {
             return;
@@ -152,7 +151,7 @@ mod tests {
         assert_eq!(l1.get(b"a", versions.of(7), 1100), None);
         versions.change(7);
         assert_eq!(l1.get(b"a", versions.of(7), 1000), None);
-        // Room is made of what is over, and of nothing else.
+        // Only expired values are removed for new ones.
         l1.keep(b"b", b"2", 0, 1000);
         l1.keep(b"c", b"3", 0, 1050);
         assert_eq!(l1.get(b"c", 0, 1050), None);

@@ -2,11 +2,10 @@
 
 //! A fleet of memcached servers behind one address.
 //!
-//! Clients speak memcached's protocols to the proxy, which sends each command
-//! to the node that has its key. GETs to Hippos nodes travel in datagrams of
-//! many keys ([`batch`]), everything else in TCP pipelines ([`framing`] tells
-//! where a reply ends). A worker is one thread with its own epoll instance,
-//! clients and sockets to every node; workers share nothing on a request's way.
+//! Clients use memcached's protocols to the proxy, which sends each command to the node that has its key. GETs to
+//! Hippos nodes are sent in datagrams of many keys ([`batch`]), everything else in TCP pipelines ([`framing`] finds the
+//! end of a reply). A worker is one thread with its own epoll instance, clients and sockets to every node; workers
+//! share nothing while they serve a request.
 #![forbid(unsafe_code)]
 
 pub mod batch;

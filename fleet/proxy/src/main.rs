@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The program: a configuration, signals, what is ordered over HTTP.
+//! The program: configuration, signals, and commands over HTTP.
 
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
@@ -15,8 +15,8 @@ use signal_hook::iterator::Signals;
 
 /// A fleet of memcached servers behind one address.
 ///
-/// A changed configuration is taken by itself, and at SIGHUP; SIGTERM ends when
-/// all clients have their answers.
+/// A changed configuration is loaded automatically, and at SIGHUP; SIGTERM ends the proxy after all clients have their
+/// replies.
 #[derive(Parser)]
 #[command(version)]
 struct Args {

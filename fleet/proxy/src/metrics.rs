@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-//! What a worker counts and measures. Only the worker writes; the page is made
-//! of all workers' figures when it is asked for.
+//! A worker's counters and measurements. Only the worker writes them; the metrics page is computed from those of all
+//! workers when it is requested.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -15,14 +15,14 @@ use crate::server::Shared;
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident $text:literal;)*) => {
-        /// One worker's counts. Only the worker writes them.
+        /// One worker's counters. Only the worker writes them.
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[$doc])* pub $name: Count,)*
         }
 
         impl Counters {
-            /// Name, help text and value of each count.
+            /// Name, help text and value of each counter.
             pub fn list(&self) -> Vec<(&'static str, &'static str, u64)> {
                 vec![$((stringify!($name), $text, self.$name.get()),)*]
             }
@@ -75,18 +75,18 @@ counters! {
     udp_refused "Datagrams from clients that were not served";
 }
 
-/// A count with one writer.
+/// A counter with one writer.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
 
 impl Count {
     /// Adds `n`.
     pub fn add(&self, n: u64) {
-        // One writer: no locked instruction is needed.
+        // With one writer no locked instruction is needed.
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
     }
 
-    /// Takes one away.
+    /// Subtracts one.
     pub fn decrease(&self) {
         self.add(u64::MAX);
     }
@@ -97,7 +97,7 @@ impl Count {
     }
 }
 
-/// The counts of all workers, summed.
+/// The sums of all workers' counters.
 pub fn sum(workers: &[std::sync::Arc<Counters>]) -> Vec<(&'static str, &'static str, u64)> {
     let mut sum = Counters::default().list();
     for worker in workers {
@@ -108,10 +108,10 @@ pub fn sum(workers: &[std::sync::Arc<Counters>]) -> Vec<(&'static str, &'static 
     sum
 }
 
-/// Buckets of a histogram; above the last bound there is one more.
+/// The buckets of a histogram, besides the one above the last bound.
 const BUCKETS: usize = 16;
 
-/// A distribution with bounds that double.
+/// A histogram with bounds that double.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [Count; BUCKETS + 1],
@@ -129,42 +129,42 @@ impl Histogram {
         self.sum.add(value);
     }
 
-    /// Takes a latency in microseconds.
+    /// Adds a latency in microseconds.
     pub fn latency(&self, micros: u64) {
         self.observe(micros, LATENCY);
     }
 
-    /// Takes a size.
+    /// Adds a size.
     pub fn size(&self, size: u64) {
         self.observe(size, 0);
     }
 }
 
-/// What is measured of a route, by classes of commands.
+/// The measurements of a route, by class of commands.
 #[derive(Debug, Default)]
 pub struct RouteMeter {
-    /// From the command to its whole answer.
+    /// From the command to its complete reply.
     pub latency: [Histogram; Class::ALL.len()],
 }
 
-/// What is measured of a node.
+/// The measurements of a node.
 #[derive(Debug, Default)]
 pub struct NodeMeter {
     /// From a request over TCP to its reply.
     pub tcp: Histogram,
-    /// The same of a datagram.
+    /// From a datagram to its reply.
     pub udp: Histogram,
-    /// Keys of a datagram.
+    /// Keys per datagram.
     pub batch: Histogram,
-    /// Keys asked again over TCP.
+    /// Keys that were requested again over TCP.
     pub retries: Count,
-    /// Times that it was taken out.
+    /// How often it was ejected.
     pub ejections: Count,
-    /// Requests that it failed.
+    /// Failed requests.
     pub failures: Count,
 }
 
-/// The meters of one name, each with the number of its worker.
+/// The meters of one name, each with its worker's number.
 type OfWorkers<T> = Vec<(usize, Arc<T>)>;
 
 /// All workers' meters of a kind, by name.
@@ -201,7 +201,7 @@ impl<T: Default> Meters<T> {
     }
 }
 
-/// Makes the page.
+/// Generates the page.
 #[derive(Debug)]
 pub(crate) struct Collector(pub(crate) Arc<Shared>);
 
@@ -291,7 +291,7 @@ impl prometheus_client::collector::Collector for Collector {
     }
 }
 
-/// Writes the sum of `parts`, unless there is nothing in it.
+/// Writes the sum of `parts`, unless it is empty.
 fn histogram<'h>(
     family: &mut prometheus_client::encoding::MetricEncoder<'_>,
     labels: &[(&str, &str)],
@@ -310,7 +310,7 @@ fn histogram<'h>(
     if count == 0 {
         return Ok(());
     }
-    // Latencies in seconds, sizes as they are.
+    // Latencies in seconds, sizes unchanged.
     let unit = if first == 0 { 1.0 } else { 1e-6 };
     let bounds: Vec<_> = buckets
         .iter()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! Networks, by which clients are let in.
+//! Networks, for the list of allowed clients.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads `address/length` or an address.
+    /// Parses `address/length` or an address.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, len) = match text.split_once('/') {
             Some((address, len)) => (address, Some(len.parse::<u32>().ok()?)),
@@ -30,13 +30,13 @@ impl Network {
         Some(Self { bits, mask })
     }
 
-    /// Whether `address` is among them.
+    /// Whether the network contains `address`.
     pub fn contains(&self, address: IpAddr) -> bool {
         to_ipv6_bits(address) & self.mask == self.bits
     }
 }
 
-/// An address of either family as one of IPv6.
+/// An IPv6 address, or an IPv4 one mapped to IPv6.
 fn to_ipv6_bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! A worker's sockets to one node: two TCP pipelines (text and binary) and the
-//! lanes of datagrams.
+//! A worker's sockets to one node: two TCP pipelines (text and binary) and the UDP channels.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -20,22 +19,21 @@ use crate::framing::{self, Expect};
 use crate::health::{Health, Probe};
 use crate::metrics::{Counters, NodeMeter};
 
-/// Lanes of datagrams to a node: as many source ports, so that the node's
-/// network card spreads them over its queues.
+/// UDP channels to a node, each with its own source port, so that the node's network card spreads them over its queues.
 pub(crate) const CHANNELS: usize = 4;
 
-/// The most requests that wait for a node's answers on one connection.
+/// The most requests in flight on one connection to a node.
 const PENDING_MAX: usize = 16 << 10;
 
 /// The most datagrams of a reply.
 const DATAGRAMS_MAX: u16 = 64;
 
-/// What an answer is handed to.
+/// The receiver of answers.
 pub(crate) trait Deliver {
     fn deliver(&mut self, waiter: Waiter, answer: Answer<'_>);
 }
 
-/// What sockets are registered with.
+/// The environment of a node's sockets.
 pub(crate) struct Context<'a> {
     pub(crate) epoll: BorrowedFd<'a>,
     pub(crate) index: usize,
@@ -45,7 +43,7 @@ pub(crate) struct Context<'a> {
     pub(crate) scratch: &'a mut [u8],
 }
 
-/// What an epoll event is about.
+/// The object of an epoll event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     Wake,
@@ -97,7 +95,7 @@ pub(crate) fn events() -> epoll::EventFlags {
         | epoll::EventFlags::ET
 }
 
-/// The node is out.
+/// The node is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Down;
 
@@ -106,7 +104,7 @@ pub(crate) struct Down;
 struct UdpChannel {
     socket: UdpSocket,
     ids: Ids<InFlight>,
-    /// Numbers in the order of their sending.
+    /// Request ids in sending order.
     order: VecDeque<(u16, u64)>,
 }
 
@@ -114,12 +112,12 @@ struct UdpChannel {
 struct InFlight {
     batch: Batch<Waiter>,
     since: u64,
-    /// The datagrams of a reply of several.
+    /// The datagrams received of a reply of several.
     parts: Vec<Option<Vec<u8>>>,
     missing: usize,
 }
 
-/// A node, as one worker sees it.
+/// One worker's view of a node.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) spec: config::Node,
@@ -127,22 +125,22 @@ pub(crate) struct Node {
     binary: Connection,
     channels: Vec<Option<UdpChannel>>,
     turn: usize,
-    /// Keys in batches that are not answered.
+    /// Keys in batches that are not answered yet.
     waiting: usize,
     /// Batches being collected, one of each kind.
     open: [Option<Batch<Waiter>>; 3],
-    /// Hashes of keys with values too large for a datagram.
+    /// Hashes of keys whose values are too large for a datagram.
     large: Vec<u32>,
-    /// The mean size of a value's bytes.
+    /// The mean length of a value.
     mean: usize,
     failures: u32,
     pub(crate) health: Arc<Health>,
     meter: Arc<NodeMeter>,
-    /// Which of its addresses is tried.
+    /// The index of the address that is tried.
     turn_of_address: usize,
-    /// Jobs that may still ask it.
+    /// Jobs that may still send it requests.
     pub(crate) job_refs: u32,
-    /// Not in the configuration any more.
+    /// It is not in the configuration any more.
     pub(crate) retired: bool,
 }
 
@@ -172,19 +170,19 @@ impl Node {
         self.health.is_in()
     }
 
-    /// The address that is tried now.
+    /// The address that is currently tried.
     fn address(&self) -> SocketAddr {
         self.spec.addresses[self.turn_of_address % self.spec.addresses.len()]
     }
 
-    /// Whether so much is under way that no further command should be sent.
+    /// Whether so many requests are in flight that no further one should be sent.
     pub(crate) fn is_busy(&self, binary: bool) -> bool {
         let connection = if binary { &self.binary } else { &self.text };
         let waiting = connection.output.len() - connection.sent;
         connection.pending.len() + self.waiting >= PENDING_MAX || waiting >= OUTPUT_MAX
     }
 
-    /// Whether nothing is under way.
+    /// Whether no request is in flight.
     pub(crate) fn idle(&self) -> bool {
         self.text.pending.is_empty()
             && self.binary.pending.is_empty()
@@ -193,7 +191,7 @@ impl Node {
             && self.job_refs == 0
     }
 
-    /// Closes everything.
+    /// Closes all sockets.
     pub(crate) fn close(&mut self, to: &mut impl Deliver) {
         self.text.fail(to);
         self.binary.fail(to);
@@ -205,7 +203,7 @@ impl Node {
         channels.map(|channel| channel.ids.in_flight()).sum()
     }
 
-    /// Whether a value of the key with `hash` is known to pass a datagram.
+    /// Whether the value of the key with `hash` is known to be too large for a datagram.
     pub(crate) fn is_large(&self, hash: u32) -> bool {
         !self.large.is_empty() && self.large[hash as usize % self.large.len()] == hash
     }
@@ -220,7 +218,7 @@ impl Node {
 
     fn failed(&mut self, context: &Context<'_>) {
         self.failures = self.failures.saturating_add(1);
-        // The next try goes elsewhere, datagrams too.
+        // The next attempt uses the next address, also for datagrams.
         self.turn_of_address = self.turn_of_address.wrapping_add(1);
         if self.spec.addresses.len() > 1 {
             for channel in &mut self.channels {
@@ -240,7 +238,7 @@ impl Node {
         }
     }
 
-    /// Sends a request over TCP. The bytes of `parts` go one after the other.
+    /// Sends a request over TCP: the bytes of `parts`, concatenated.
     pub(crate) fn request(
         &mut self,
         context: &Context<'_>,
@@ -294,13 +292,13 @@ impl Node {
         pending.since = context.now;
         connection.pending.push_back(pending);
         if !context.config.batch {
-            // Errors are found when the connection is looked at next.
+            // Errors are noticed when the connection is next served.
             let _ = connection.send();
         }
         Ok(())
     }
 
-    /// Asks for one key's value over TCP.
+    /// Requests one key's value over TCP.
     pub(crate) fn get(
         &mut self,
         context: &Context<'_>,
@@ -314,7 +312,7 @@ impl Node {
         self.request(context, false, &[command, key, b"\r\n"], pending)
     }
 
-    /// Puts a key, or a line of `mg`, into the next datagram.
+    /// Adds a key, or a line of `mg`, to the next datagram.
     pub(crate) fn queue(
         &mut self,
         context: &mut Context<'_>,
@@ -346,7 +344,7 @@ impl Node {
         }
     }
 
-    /// Sends the batches that are due; tells when the next one is.
+    /// Sends the batches that are due; returns when the next one is.
     pub(crate) fn flush_due(
         &mut self,
         context: &mut Context<'_>,
@@ -397,7 +395,7 @@ impl Node {
         self.retry(context, batch, false, to);
     }
 
-    /// The lane, with a socket.
+    /// The channel, with an open socket.
     fn channel(
         &mut self,
         context: &Context<'_>,
@@ -409,7 +407,7 @@ impl Node {
         }
         let worn =
             |channel: &UdpChannel| channel.ids.is_exhausted() && channel.ids.in_flight() == 0;
-        // Its port is given up: what comes late finds nobody.
+        // Its port is given up, so that late replies find no socket.
         if self.channels[turn].as_ref().is_some_and(worn) {
             self.channels[turn] = None;
         }
@@ -421,7 +419,7 @@ impl Node {
         (!channel.ids.is_exhausted()).then_some(channel)
     }
 
-    /// Asks for the keys of a batch again, over TCP.
+    /// Requests the keys of a batch again, over TCP.
     fn retry(
         &mut self,
         context: &Context<'_>,
@@ -454,7 +452,7 @@ impl Node {
         }
     }
 
-    /// A lane's socket has something.
+    /// A channel's socket is readable.
     pub(crate) fn receive(
         &mut self,
         context: &mut Context<'_>,
@@ -470,7 +468,7 @@ impl Node {
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // The node's host says that nobody is there: time tells.
+                // The node's host reports that the port is closed: the timeout handles it.
                 Err(_) => continue,
             };
             let datagram = &context.scratch[..len];
@@ -521,7 +519,7 @@ impl Node {
         }
     }
 
-    /// A connection has something, or takes something.
+    /// A connection is readable or writable.
     pub(crate) fn ready(
         &mut self,
         context: &mut Context<'_>,
@@ -541,7 +539,7 @@ impl Node {
         }
         if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP | wrong) {
             connection.readable = true;
-            // What was held back by a handshake goes on when something comes.
+            // Output that a handshake has held back continues when bytes arrive.
             connection.writable |= connection.stream.as_ref().is_some_and(Stream::is_tls);
         }
         let meter = self.meter.clone();
@@ -571,8 +569,7 @@ impl Node {
         self.failed(context);
     }
 
-    /// Sends what waits, and gives up what has taken too long. Tells when to
-    /// come again.
+    /// Sends waiting bytes, and fails requests that have timed out. Returns when to call it again.
     pub(crate) fn tick(&mut self, context: &mut Context<'_>, to: &mut impl Deliver) -> Option<u64> {
         let config = context.config;
         let mut next: Option<u64> = None;
@@ -583,7 +580,7 @@ impl Node {
                     break;
                 };
                 match channel.ids.get(id) {
-                    // Answered, and perhaps used again since.
+                    // Answered, and perhaps reused since.
                     None => {}
                     Some(in_flight) if in_flight.since != since => {}
                     Some(_) if context.now < since + config.udp_timeout => {
@@ -615,7 +612,7 @@ impl Node {
                 let _ = self.push(context, false, &[line], pending);
             }
             if let Some(time) = self.health.probe_at() {
-                // Another worker may have taken this one.
+                // Another worker may have claimed this probe.
                 at(time.max(context.now + 1000));
             }
         }
@@ -643,7 +640,7 @@ impl Node {
     }
 }
 
-/// How keys are told apart in batches and on connections.
+/// The hash that distinguishes keys in batches and on connections.
 pub(crate) fn hash_of(key: &[u8]) -> u32 {
     hippos_ring::Hash::Fnv1a32.of(key)
 }
@@ -671,8 +668,7 @@ impl UdpChannel {
         })
     }
 
-    /// Takes a datagram of a reply: whose it is, and whether the reply is whole.
-    /// Nothing if nobody waits for it.
+    /// Adds a datagram of a reply: returns its id, and the reply if it is complete. `None` if no request waits for it.
     fn take(&mut self, datagram: &[u8]) -> Option<(u16, Option<Complete>)> {
         let (Frame { id, total }, data) = Frame::parse(datagram)?;
         let in_flight = self.ids.get(id)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 
-//! Routes: which pools a key's commands go to, and whose answer counts.
+//! Routes: the pools of a key's commands, and the policy for their answers.
 
-/// A kind of commands, as routes and metrics tell them apart.
+/// A class of commands, for routes and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// `get`, `gets`, `mg`, `me`.
@@ -18,7 +18,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// All of them, with their names in the configuration.
+    /// All classes, with their names in the configuration.
     pub const ALL: [(Class, &'static str); 5] = [
         (Class::Get, "get"),
         (Class::Set, "set"),
@@ -27,7 +27,7 @@ impl Class {
         (Class::Touch, "touch"),
     ];
 
-    /// The class of a whole request about one key.
+    /// The class of a complete request about one key.
     pub fn of(request: &[u8]) -> Self {
         use hippos_proto::binary::{non_quiet, op, REQUEST};
         if let [REQUEST, opcode, ..] = request {
@@ -54,22 +54,22 @@ impl Class {
     }
 }
 
-/// When a change to several pools is answered. Every pool is sent it at once.
+/// When a change to several pools is answered. It is sent to every pool at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Write {
-    /// When all have answered: with the first error, else as the first pool.
+    /// When all have answered: with the first error, or else the first pool's answer.
     #[default]
     AllSync,
-    /// When more than half have done it.
+    /// When more than half have made the change.
     AllMajority,
-    /// When one has done it.
+    /// When one has made the change.
     AllFastest,
     /// When the first pool has answered.
     AllAsync,
 }
 
 impl Write {
-    /// The name's policy.
+    /// The policy of this name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "all_sync" => Write::AllSync,
@@ -81,22 +81,22 @@ impl Write {
     }
 }
 
-/// Which of several pools a value is read from.
+/// The pool that a value is read from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Read {
-    /// The first; the next one when a node fails or is out.
+    /// The first; the next one if a node fails or is ejected.
     #[default]
     Failover,
-    /// The same, and the next one on a miss too.
+    /// The same, and also the next one on a miss.
     MissFailover,
-    /// All at once: the first hit counts.
+    /// All at once: the first hit is the answer.
     Fastest,
-    /// One after the other in turn; the next one when a node fails or is out.
+    /// Each in turn; the next one if a node fails or is ejected.
     Spread,
 }
 
 impl Read {
-    /// The name's policy.
+    /// The policy of this name.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "failover" => Read::Failover,
@@ -108,30 +108,30 @@ impl Read {
     }
 }
 
-/// A pool's keys go to another pool, in three steps of one interval.
+/// The move of a pool's keys to another pool, in three steps of one interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Migration {
     /// The new pool.
     pub to: usize,
-    /// When it begins, in seconds since 1970.
+    /// Its start, in seconds since 1970.
     pub start: u64,
-    /// How long a step takes, in seconds.
+    /// The length of a step, in seconds.
     pub interval: u64,
 }
 
-/// The most of a route, of all workers; 0 for no limit.
+/// The limits of a route, for all workers together; 0 for no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
     /// Commands a second.
     pub requests: u64,
     /// Bytes of commands a second.
     pub bytes: u64,
-    /// Commands without an answer.
+    /// Commands in flight.
     pub in_flight: u32,
 }
 
 impl Limit {
-    /// Whether there is any.
+    /// Whether any limit is set.
     pub fn is_some(&self) -> bool {
         *self != Self::default()
     }
@@ -140,53 +140,53 @@ impl Limit {
 /// A route.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// For metrics.
+    /// Its name in metrics.
     pub name: String,
-    /// How its keys begin.
+    /// The prefix of its keys.
     pub prefix: Vec<u8>,
-    /// Bit `n` says that it takes the class number `n`.
+    /// Bit `n`: it matches commands of class number `n`.
     pub commands: u8,
-    /// The pools, of which each has a copy. Not empty.
+    /// The pools, each with a copy. Not empty.
     pub pools: Vec<usize>,
     /// When changes are answered.
     pub write: Write,
     /// Which copy is read, in the order of `near`.
     pub read: Read,
-    /// The pools with those of the own zone first.
+    /// The pools, with those of the own zone first.
     pub pools_by_zone: Vec<usize>,
-    /// On a miss this pool is asked, and the value kept in the first.
+    /// The pool that is asked after a miss, and whose value is stored in the first.
     pub warm: Option<usize>,
-    /// A pool that gets the commands about some keys too, and whose answers do
-    /// not count; how many of 2^32 hashes.
+    /// A pool that also gets the commands about some keys, and whose answers are ignored; the number of selected hashes
+    /// of 2^32.
     pub shadow: Option<(usize, u64)>,
-    /// The move of the first pool.
+    /// The migration of the first pool.
     pub migrate: Option<Migration>,
     /// Its limits.
     pub limit: Limit,
-    /// Of several clients that miss a key one is told so, and the others wait
-    /// so many microseconds for the value; 0 if each is told.
+    /// Of several clients that miss a key, one gets the miss, and the others wait this many microseconds for the value;
+    /// 0 if each gets the miss.
     pub single_flight: u64,
-    /// Its items are locks, for so many seconds at most; 0 if they are none.
+    /// Its items are locks, for at most this many seconds; 0 if they are not.
     pub lock: u32,
 }
 
-/// What a route comes to at a moment.
+/// The pools of a route at a certain time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Pools to read from, in order.
     pub read: Vec<usize>,
-    /// As the route's.
+    /// The route's read policy.
     pub policy: Read,
-    /// As the route's.
+    /// The route's warm pool.
     pub warm: Option<usize>,
-    /// Pools that get a change, in order.
+    /// The pools to change, in order.
     pub write: Vec<usize>,
-    /// Pools in which the changed key is deleted.
+    /// The pools in which a changed key is deleted.
     pub clear: Vec<usize>,
 }
 
 impl Route {
-    /// The plain route of every key to `pool`, for some classes.
+    /// The default route of every key to `pool`, for some classes.
     pub fn to(pool: usize, commands: u8) -> Self {
         Self {
             name: "default".to_owned(),
@@ -205,7 +205,7 @@ impl Route {
         }
     }
 
-    /// Whether all is done with one answer of one node.
+    /// Whether one answer of one node is sufficient.
     pub fn is_plain(&self) -> bool {
         self.pools.len() == 1
             && self.warm.is_none()
@@ -213,17 +213,17 @@ impl Route {
             && self.single_flight == 0
     }
 
-    /// Whether it takes commands of every class.
+    /// Whether it matches commands of every class.
     pub fn is_for_all(&self) -> bool {
         self.commands.count_ones() as usize == Class::ALL.len()
     }
 
-    /// Whether it takes keys that begin like `key`, in commands of `class`.
+    /// Whether it matches `key` in commands of `class`.
     pub fn takes(&self, key: &[u8], class: Class) -> bool {
         key.starts_with(&self.prefix) && self.commands >> class as u8 & 1 != 0
     }
 
-    /// The pools for now, in seconds since 1970.
+    /// The pools at `now`, in seconds since 1970.
     pub fn plan(&self, now: u64) -> Plan {
         let mut plan = Plan {
             read: self.pools_by_zone.clone(),
@@ -242,7 +242,7 @@ impl Route {
             let phase = now.checked_sub(start).map(|past| past / interval.max(1));
             match phase {
                 None => {}
-                // What is changed now will not be found changed later.
+                // An item changed now must not be read later from the old pool.
                 Some(0) => plan.clear.push(to),
                 Some(1) => {
                     (plan.read, plan.write) = (vec![to], vec![to]);
@@ -256,8 +256,7 @@ impl Route {
     }
 }
 
-/// The request with its time to live no longer than `most` seconds from `now`.
-/// Nothing if it sets none.
+/// The request with its time to live limited to `most` seconds from `now`. `None` if it does not set one.
 pub fn cap_ttl(parts: &[&[u8]; 3], most: u32, now: u64) -> Option<Vec<u8>> {
     use hippos_proto::binary::{non_quiet, op, HEADER, REQUEST};
     let mut request = parts[0].to_vec();
@@ -308,13 +307,13 @@ pub fn cap_ttl(parts: &[&[u8]; 3], most: u32, now: u64) -> Option<Vec<u8>> {
     Some([&words.join(&b' '), parts[1], parts[2]].concat())
 }
 
-/// A time to live that is no longer than `most` seconds from `now`.
+/// The time to live, limited to `most` seconds from `now`.
 pub fn capped(old: i32, most: u32, now: u64) -> i32 {
     use hippos_proto::RELATIVE_MAX;
     let most = most.min(RELATIVE_MAX as u32) as i32;
     let left = match i64::from(old) {
         0 => i64::MAX,
-        // Gone already.
+        // It has expired already.
         left if left < 0 => return old,
         left if left <= RELATIVE_MAX => left,
         absolute => absolute - now as i64,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The proxy as a whole: its threads, and what they are told.
+//! The proxy as a whole: its threads, and its control commands.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -23,19 +23,19 @@ use crate::health::Health;
 use crate::metrics::{self, Collector, Counters, Meters, NodeMeter, RouteMeter};
 use crate::worker::{Listeners, Worker};
 
-/// What all threads see.
+/// The state that all threads share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     config: Mutex<Arc<Config>>,
     pub(crate) generation: AtomicU64,
     pub(crate) draining: AtomicBool,
     pub(crate) connections: AtomicUsize,
-    /// Of each worker.
+    /// The counters of each worker.
     pub(crate) counters: Vec<Arc<Counters>>,
     pub(crate) routes: Meters<RouteMeter>,
     pub(crate) node_meters: Meters<NodeMeter>,
     health: Mutex<HashMap<config::Node, Arc<Health>>>,
-    /// Times are counted from here.
+    /// The start of all time stamps.
     pub(crate) start: Instant,
     /// The same in seconds since 1970.
     pub(crate) unix_start: u64,
@@ -49,7 +49,7 @@ impl Shared {
         config.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The state of a node, which all workers share.
+    /// The health of a node, which all workers share.
     pub(crate) fn health(&self, node: &config::Node) -> Arc<Health> {
         let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(node.clone()).or_default().clone()
@@ -65,12 +65,12 @@ impl Shared {
     }
 }
 
-/// What the proxy is told over HTTP.
+/// A control command, given over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlCommand {
-    /// Read the configuration again.
+    /// Load the configuration again.
     Reload,
-    /// Take no new clients, and end.
+    /// Accept no new clients, and end.
     Drain,
 }
 
@@ -80,13 +80,13 @@ pub struct Server {
     wakes: Vec<Arc<OwnedFd>>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
     control_commands: (Sender<ControlCommand>, Receiver<ControlCommand>),
-    /// Where TCP clients come, with the port that was taken.
+    /// The address for TCP clients, with the actual port.
     pub tcp: Option<SocketAddr>,
-    /// Where clients with TLS come.
+    /// The address for TLS clients.
     pub tls: Option<SocketAddr>,
-    /// Where UDP clients come.
+    /// The address for UDP clients.
     pub udp: Option<SocketAddr>,
-    /// Where the metrics page is.
+    /// The address of the metrics page.
     pub http: Option<SocketAddr>,
 }
 
@@ -102,7 +102,7 @@ impl Server {
         let mut udp_address = config.udp;
         let unix = match &config.unix {
             Some(path) => {
-                // What another process left behind.
+                // The socket file of a process that has ended.
                 if std::os::unix::net::UnixStream::connect(path).is_err() {
                     let _ = std::fs::remove_file(path);
                 }
@@ -161,7 +161,7 @@ impl Server {
             log,
         });
         std::thread::spawn(move || {
-            // Workers never wait for whoever reads this.
+            // Workers do not wait for the reader of this log.
             for line in lines {
                 eprintln!("{line}");
             }
@@ -201,14 +201,13 @@ impl Server {
 
     fn wake(&self) {
         for wake in &self.wakes {
-            // Full means that it is awake.
+            // If the counter is full, the worker is awake already.
             let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
         }
     }
 
-    /// Takes pools, routes and limits of another configuration. Sockets that
-    /// clients come to, and threads, stay as they are; connections and what is
-    /// under way too.
+    /// Loads the pools, routes and limits of another configuration. The sockets for clients, and the threads, stay as
+    /// they are; so do connections and requests in flight.
     pub fn reload(&self, mut config: Config) {
         let old = self.shared.config();
         config.listen = old.listen;
@@ -224,8 +223,7 @@ impl Server {
         self.wake();
     }
 
-    /// Takes no new clients, and ends when those that are there have their
-    /// answers, or after the configured time.
+    /// Accepts no new clients, and ends when the present ones have their replies, or after the configured time.
     pub fn drain(self) {
         self.shared.draining.store(true, Relaxed);
         self.wake();
@@ -234,23 +232,23 @@ impl Server {
         }
     }
 
-    /// What was ordered over HTTP within `limit`, or by [`orders`](Self::orders).
+    /// The next control command within `limit`, from HTTP or from [`control_commands`](Self::control_commands).
     pub fn order(&self, limit: Duration) -> Option<ControlCommand> {
         self.control_commands.1.recv_timeout(limit).ok()
     }
 
-    /// Where orders can be given.
+    /// A sender for control commands.
     pub fn control_commands(&self) -> Sender<ControlCommand> {
         self.control_commands.0.clone()
     }
 
-    /// The counts of all workers: name, help text, value.
+    /// The counters of all workers: name, help text, value.
     pub fn counters(&self) -> Vec<(&'static str, &'static str, u64)> {
         metrics::sum(&self.shared.counters)
     }
 }
 
-/// A listener at `address`, which is told the port that was taken.
+/// A listener at `address`, in which the actual port is set.
 fn listen(address: &mut Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else {
         return Ok(None);
@@ -275,9 +273,8 @@ fn bind(address: SocketAddr, kind: Type) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// The pages: `/metrics` for Prometheus, `/health` for load balancers (200 while
-/// clients are welcome), `/status`; and, for this host only, `POST` to `/drain`,
-/// `/reload` and `/admit?NODE`.
+/// The HTTP pages: `/metrics` for Prometheus, `/health` for load balancers (200 while new clients are accepted),
+/// `/status`; and, for this host only, `POST` to `/drain`, `/reload` and `/admit?NODE`.
 struct Pages {
     shared: Arc<Shared>,
     registry: Registry,
@@ -292,7 +289,7 @@ impl Pages {
     }
 
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        // One at a time: none may take long.
+        // One request at a time, so none may take long.
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         let own = stream.peer_addr()?.ip().to_canonical().is_loopback();
@@ -341,7 +338,7 @@ impl Pages {
         )
     }
 
-    /// State, counts and nodes.
+    /// The state, counters and nodes.
     fn status(&self) -> String {
         use std::fmt::Write;
         let shared = &self.shared;

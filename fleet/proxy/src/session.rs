@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
 
-//! A client's commands: bytes in, commands out.
+//! Parses a client's bytes into commands.
 //!
-//! The lines are read by `hippos_proto`; here is what a stream of them is made
-//! of, with the answers of a Hippos node at every edge: lines without an end,
-//! lists of keys of any length, data blocks that nobody wants, packets whose
-//! lengths contradict each other. What a node answers by itself, whatever it
-//! stores, is answered here.
+//! `hippos_proto` parses single lines; this module handles the stream, with a Hippos node's answers to all special
+//! cases: lines without an end, lists of keys of any length, data blocks to be skipped, packets whose lengths
+//! contradict each other. Replies that do not depend on the node's contents are given here.
 
 use hippos_proto::binary::{self, non_quiet, op, Header, Response, Status, HEADER};
 use hippos_proto::number::parse_i32;
@@ -17,28 +15,27 @@ use hippos_proto::{meta, Mode, KEY_MAX, LINE_MAX, VERSION};
 
 use crate::framing::Expect;
 
-/// The most keys that a [`Command::Get`] has.
+/// The most keys of a [`Command::Get`].
 pub const KEYS_MAX: usize = 64;
 
-/// Said to commands that make no sense for a fleet.
+/// The reply to commands that are not possible for a fleet.
 pub const NOT_AVAILABLE: &[u8] = b"SERVER_ERROR not available through the proxy\r\n";
 
-/// Said to a datagram whose line is longer than a stream's may be.
+/// The reply to a datagram whose line is longer than allowed in a stream.
 pub const LONG_LINE: &[u8] = b"SERVER_ERROR line too long\r\n";
 
-/// What a client wants next.
+/// A client's next command.
 #[derive(Debug)]
 pub enum Command<'a> {
-    /// An answer that needs no node.
+    /// A reply that needs no node.
     Say(&'a [u8]),
     /// The same in the binary protocol.
     Packet(Vec<u8>),
-    /// The end of a list of keys that came in several [`Command::Get`]s: said
-    /// unless one of them failed.
+    /// The end of a list of keys that was split into several [`Command::Get`]s: sent unless one of them failed.
     EndOfKeys(&'static [u8]),
     /// `get`, `gets`, `gat`, `gats`: the values of at most [`KEYS_MAX`] keys.
     Get {
-        /// Values come with their CAS value.
+        /// Whether the values have their CAS value.
         cas: bool,
         /// The items' new time to live.
         touch: Option<i32>,
@@ -47,27 +44,27 @@ pub enum Command<'a> {
         /// `END` follows.
         end: bool,
     },
-    /// A command about one key, for its node.
+    /// A command about one key, to be sent to its node.
     Forward(Forward<'a>),
-    /// A command for all nodes, whose answer is one of theirs.
+    /// A command for all nodes, of which one node's answer is the reply.
     Broadcast {
         /// What to send.
         request: Vec<u8>,
-        /// How the answers end.
+        /// The kind of reply.
         expect: Expect,
-        /// No answer is wanted unless it is an error.
+        /// No reply is needed unless it is an error.
         quiet: bool,
     },
     /// `stats` with its argument.
     Stats(&'a [u8]),
-    /// `stat` of the binary protocol, for the one node of a pool.
+    /// `stat` of the binary protocol, for a pool of one node.
     BinaryStats {
-        /// The whole packet.
+        /// The complete packet.
         request: &'a [u8],
-        /// Said if there are several nodes.
+        /// The reply if there are several nodes.
         refusal: Vec<u8>,
     },
-    /// The end of the connection, once all answers are on their way.
+    /// The end of the connection, after all replies.
     Close,
 }
 
@@ -76,24 +73,24 @@ pub enum Command<'a> {
 pub struct Forward<'a> {
     /// The key's bytes.
     pub key: Key<'a>,
-    /// What to send: one after the other.
+    /// The bytes to send, concatenated.
     pub parts: [&'a [u8]; 3],
-    /// How the answer ends.
+    /// The kind of reply.
     pub expect: Expect,
-    /// There may be no answer: something that has one must follow.
+    /// There may be no reply: a command with a reply must follow.
     pub fence: bool,
-    /// The item may change.
+    /// Whether the item may change.
     pub write: bool,
-    /// Said instead of what the node answers.
+    /// Sent instead of the node's reply.
     pub reply_override: Option<Vec<u8>>,
 }
 
 /// A key's bytes.
 #[derive(Debug)]
 pub enum Key<'a> {
-    /// As they came.
+    /// As it was sent.
     Plain(&'a [u8]),
-    /// From base64.
+    /// Decoded from base64.
     Decoded(Vec<u8>),
 }
 
@@ -107,12 +104,12 @@ impl Key<'_> {
     }
 }
 
-/// How a client came.
+/// A client's transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
     /// A stream.
     Stream,
-    /// One datagram: the input is all there is.
+    /// One datagram: no more input follows.
     Datagram,
 }
 
@@ -131,11 +128,11 @@ enum State {
         cas: bool,
         touch: Option<i32>,
     },
-    /// In bytes that nobody wants.
+    /// Skipping this many bytes.
     Swallow(u64, Then),
-    /// In a line that nobody wants; this is said when it ends.
+    /// Skipping a line; this is the reply when it ends.
     SkipLine(&'static [u8]),
-    /// The end, because the client said goodbye or was hung up on.
+    /// The end, because the client or the server closed the session.
     Closed {
         goodbye: bool,
     },
@@ -148,12 +145,12 @@ enum Then {
     Close(Vec<u8>),
 }
 
-/// What the session made of its input.
+/// The result of parsing the input.
 #[derive(Debug)]
 pub enum Next<'a> {
-    /// A command, or nothing to do, in so many bytes.
+    /// A command, or none, and the number of bytes it had.
     Took(usize, Option<Command<'a>>),
-    /// More input is needed, so many bytes of a command in all if that is known.
+    /// More input is needed: this many bytes of the command in total, if known.
     More(usize),
 }
 
@@ -167,7 +164,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A new client's session, which takes values of `value_max` bytes.
+    /// A new client's session, which accepts values of up to `value_max` bytes.
     pub fn new(transport: Transport, value_max: u32) -> Self {
         Self {
             transport,
@@ -177,22 +174,22 @@ impl Session {
         }
     }
 
-    /// Whether the client speaks the binary protocol.
+    /// Whether the client uses the binary protocol.
     pub fn is_binary(&self) -> bool {
         self.protocol == Protocol::Binary
     }
 
-    /// Whether the client has said goodbye.
+    /// Whether the client has sent `quit`.
     pub fn quit_requested(&self) -> bool {
         matches!(self.state, State::Closed { goodbye: true })
     }
 
-    /// Whether the session waits for a command and nothing is under way.
+    /// Whether the session waits for a command and none is in progress.
     pub fn idle(&self) -> bool {
         matches!(self.state, State::Command)
     }
 
-    /// Reads the command at the start of `input`.
+    /// Parses the command at the start of `input`.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Next<'a> {
         match &mut self.state {
             State::Command => self.command(input),
@@ -247,8 +244,8 @@ impl Session {
         if self.protocol == Protocol::Binary {
             return self.packet(input);
         }
-        // A longer line is looked at no further, newline or not, so that it
-        // makes no difference how it is cut.
+        // A longer line is not read further, with or without a newline, so that the result does not depend on how the
+        // input is cut.
         let window = match self.transport {
             Transport::Stream => input.get(..=LINE_MAX).unwrap_or(input),
             Transport::Datagram => input,
@@ -261,7 +258,7 @@ impl Session {
     }
 
     fn line<'a>(&mut self, input: &'a [u8], line: &'a [u8], taken: usize) -> Next<'a> {
-        // A node looks at no more of a line than it does here, and hangs up.
+        // A node reads no more of a line than this, and closes the connection.
         let ending: &[u8] = match line.len() {
             len if len < LINE_MAX => b"\r\n",
             _ => b"\n",
@@ -286,7 +283,7 @@ impl Session {
                 let mut whole = forward(store.key, Expect::Line, store.noreply, true);
                 if store.len > self.value_max {
                     let line: &[u8] = if store.noreply { b"" } else { reply::TOO_LARGE };
-                    // A set that fails leaves nothing behind.
+                    // As in memcached, a set that fails deletes the old value.
                     let mut gone = None;
                     if store.mode == Mode::Set && store.compare.is_none() {
                         self.state = State::Swallow(u64::from(store.len) + 2, Then::Say(b""));
@@ -369,12 +366,12 @@ impl Session {
         Next::Took(taken, command)
     }
 
-    /// `get` and its variants with a whole line.
+    /// `get` and its variants with a complete line.
     fn get<'a>(&mut self, get: &Get<'a>, line: &'a [u8], taken: usize) -> Next<'a> {
         let mut keys = get.keys;
         let mut count = 0;
         let mut first_part = 0;
-        // One bad key, and none is answered.
+        // One bad key refuses the whole command.
         while let Some(key) = keys.next() {
             if key.len() > KEY_MAX {
                 return Next::Took(taken, Some(Command::Say(reply::BAD_FORMAT)));
@@ -412,8 +409,7 @@ impl Session {
         Next::Took(line.len() - first_part, Some(command))
     }
 
-    /// A line without an end in sight: a list of keys is served as it comes,
-    /// anything else is the end of the connection.
+    /// A long line without an end so far: a list of keys is served as it arrives, any other line ends the connection.
     fn long_line<'a>(&mut self, window: &'a [u8]) -> Next<'a> {
         const BLANKS_MAX: usize = 100;
         let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
@@ -442,7 +438,7 @@ impl Session {
         Next::Took(text.len() - words.rest().len(), None)
     }
 
-    /// The keys that are there.
+    /// The keys that have arrived.
     fn keys<'a>(&mut self, cas: bool, touch: Option<i32>, input: &'a [u8]) -> Next<'a> {
         let mut at = 0;
         let mut end = 0;
@@ -458,7 +454,7 @@ impl Session {
             let stop = memchr3(b' ', b'\n', 0, rest);
             let word = &rest[..stop.unwrap_or(rest.len())];
             let key = match word {
-                // A carriage return at the end is no part of the key.
+                // A carriage return at the end is not part of the key.
                 [key @ .., b'\r'] if stop.is_none_or(|stop| rest[stop] == b'\n') => key,
                 key => key,
             };
@@ -472,7 +468,7 @@ impl Session {
                 break false;
             };
             if key.is_empty() {
-                // The end of the line, or of what memcached sees of it.
+                // The end of the line, or of the part that memcached parses.
                 if count == 0 {
                     self.state = State::SkipLine(reply::END);
                     return Next::Took(at + stop, None);
@@ -497,9 +493,9 @@ impl Session {
         Next::Took(at.max(end), (count != 0).then_some(get))
     }
 
-    /// The binary protocol's request at the start of `input`.
+    /// The request of the binary protocol at the start of `input`.
     fn packet<'a>(&mut self, input: &'a [u8]) -> Next<'a> {
-        /// The most of header, extras and key before the connection is cut.
+        /// The most bytes of header, extras and key before the connection is closed.
         const FRONT_MAX: usize = 16 << 10;
         let Some(head) = Header::parse(input) else {
             return Next::More(HEADER);
@@ -618,7 +614,7 @@ impl Session {
     }
 }
 
-/// What the rare commands mean for a fleet.
+/// The meaning of the rare commands for a fleet.
 fn admin<'a>(tokens: &Tokens<'a>, line: &'a [u8]) -> Command<'a> {
     let broadcast = || Command::Broadcast {
         request: [line, b"\r\n"].concat(),
@@ -654,12 +650,12 @@ fn success(head: &Header, body: &[u8]) -> Vec<u8> {
     response(head, Status::Success, body)
 }
 
-/// An error packet in answer to the request that `head` begins.
+/// The error packet for the request whose header is `head`.
 pub fn error(head: &Header, status: Status) -> Vec<u8> {
     response(head, status, status.text())
 }
 
-/// The packet that says that a node can't be asked.
+/// The packet for a node that cannot be reached.
 pub fn unavailable(request: &[u8]) -> Vec<u8> {
     match Header::parse(request) {
         Some(head) => response(&head, Status::OutOfMemory, b"Node is not available"),
@@ -667,7 +663,7 @@ pub fn unavailable(request: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The packet that says that a route is over its limit.
+/// The packet for a route over its limit.
 pub fn limited(request: &[u8]) -> Vec<u8> {
     match Header::parse(request) {
         Some(head) => response(&head, Status::OutOfMemory, b"Route is over its limit"),
@@ -675,7 +671,7 @@ pub fn limited(request: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The packet that says that a command makes no sense for its key.
+/// The packet for a command that is not possible for its key.
 pub fn refused(request: &[u8]) -> Vec<u8> {
     Header::parse(request).map_or_else(Vec::new, |head| error(&head, Status::UnknownCommand))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! TLS on a stream that does not block, by rustls.
+//! TLS on a non-blocking stream, by rustls.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use rustls::{
 /// The most bytes that wait to be encrypted or sent.
 const BUFFER: usize = 64 << 10;
 
-/// A stream with TLS on it.
+/// A TLS stream.
 #[derive(Debug)]
 pub(crate) struct Tls {
     connection: Connection,
@@ -34,13 +34,13 @@ impl Tls {
         Self { connection, stream }
     }
 
-    /// A client that has come.
+    /// A new client's connection.
     pub(crate) fn accept(config: &Arc<ServerConfig>, stream: TcpStream) -> io::Result<Self> {
         let connection = ServerConnection::new(config.clone()).map_err(wrong)?;
         Ok(Self::new(connection.into(), stream))
     }
 
-    /// A connection to a node, which has a certificate for `name`.
+    /// A connection to a node whose certificate is for `name`.
     pub(crate) fn connect(
         config: &Arc<ClientConfig>,
         name: &str,
@@ -61,7 +61,7 @@ impl Tls {
         self.connection.wants_write()
     }
 
-    /// Sends what waits.
+    /// Sends the waiting bytes.
     pub(crate) fn push(&mut self) -> io::Result<()> {
         while self.connection.wants_write() {
             if self.connection.write_tls(&mut self.stream)? == 0 {
@@ -133,7 +133,7 @@ fn roots(path: &Path) -> Result<Arc<RootCertStore>, String> {
     Ok(Arc::new(roots))
 }
 
-/// What clients are met with. They need a certificate by `client_ca` if given.
+/// The TLS settings for clients. With `client_ca`, they need a certificate issued by it.
 pub(crate) fn server(
     certificate: &Path,
     key: &Path,
@@ -155,7 +155,7 @@ pub(crate) fn server(
     config.map(Arc::new).map_err(|error| error.to_string())
 }
 
-/// What nodes are met with, which have certificates by `ca`.
+/// The TLS settings for nodes, whose certificates are issued by `ca`.
 pub(crate) fn client(ca: &Path, own: Option<(&Path, &Path)>) -> Result<Arc<ClientConfig>, String> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The configuration's file, which is looked at now and then: for changes, and
-//! because names may have other addresses by now.
+//! Watches the configuration file for changes, and resolves names again, because their addresses may have changed.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use anyhow::Context;
 
 use crate::config::{Config, Lookup};
 
-/// A file, with what was read of it.
+/// A file and its contents when it was last read.
 #[derive(Debug)]
 pub struct Watch {
     path: PathBuf,
@@ -38,7 +37,7 @@ impl Watch {
     pub fn read(&mut self, lookup: &Lookup<'_>) -> anyhow::Result<Config> {
         let path = || self.path.display().to_string();
         let text = std::fs::read_to_string(&self.path).with_context(path)?;
-        // A faulty text is told of once.
+        // An invalid text is reported once.
         self.text.clone_from(&text);
         let config = Config::parse_with(&text, lookup).with_context(path)?;
         self.took(&config);
@@ -53,7 +52,7 @@ impl Watch {
 
     /// The configuration, if the file or an address has changed.
     pub fn look(&mut self, lookup: &Lookup<'_>) -> Option<anyhow::Result<Config>> {
-        // A file that is being replaced may be missing for a moment.
+        // A file that is being replaced may be missing briefly.
         let text = std::fs::read_to_string(&self.path).ok()?;
         if text != self.text {
             return Some(self.read(lookup));
@@ -62,7 +61,7 @@ impl Watch {
             return None;
         }
         self.looked_up = Instant::now();
-        // A name server that does not answer changes nothing.
+        // If a name server does not answer, nothing changes.
         let config = Config::parse_with(&text, lookup).ok()?;
         if config.nodes == self.nodes {
             return None;

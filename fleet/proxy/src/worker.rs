@@ -2,9 +2,8 @@
 
 //! One thread: its epoll instance, its clients, its sockets to every node.
 //!
-//! A round takes what the sockets have, serves the clients that can go on,
-//! sends what there is to the nodes, then to the clients. Batches are sent once
-//! a round, so under load they fill by themselves.
+//! A round reads the sockets, serves the clients that can continue, sends to the nodes, then to the clients. Batches
+//! are sent once per round, so that they fill up under load.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
@@ -33,16 +32,16 @@ use crate::tls::Tls;
 /// Bytes read at a time.
 const READ: usize = 64 << 10;
 
-/// Reads of one client in a round.
+/// The most reads of one client in a round.
 const READS: usize = 4;
 
-/// The most datagrams of clients that are served at a time.
+/// The most datagrams of clients that are in progress at a time.
 const DATAGRAMS_MAX: usize = 4096;
 
-/// The most bytes of an answer to a datagram, as the module's.
+/// The most bytes of a reply to a datagram, as in the module.
 const DATAGRAM_REPLY_MAX: usize = (1 << 20) + (64 << 10);
 
-/// Sockets that clients come to.
+/// The sockets that clients connect to.
 pub(crate) struct Listeners {
     pub(crate) tcp: Option<TcpListener>,
     pub(crate) tls: Option<TcpListener>,
@@ -54,7 +53,7 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) config: Arc<Config>,
     generation: u64,
-    /// Its number.
+    /// The worker's number.
     number: usize,
     pub(crate) counters: Arc<Counters>,
     epoll: OwnedFd,
@@ -63,31 +62,31 @@ pub(crate) struct Worker {
     pub(crate) jobs: Jobs,
     pub(crate) l1: Option<L1>,
     pub(crate) nodes: Vec<Node>,
-    /// Where the configuration's nodes are in `nodes`.
+    /// The positions of the configuration's nodes in `nodes`.
     pub(crate) places: Vec<usize>,
-    /// The meters' numbers and the limits' state of the configuration's routes.
+    /// The meters' numbers and the state of the limits of the configuration's routes.
     pub(crate) meter_of: Vec<u16>,
     pub(crate) buckets: Vec<Bucket>,
     /// The meters' names.
     meters: Vec<String>,
     scratch: Vec<u8>,
-    /// Clients that wait for a node that is busy.
+    /// Clients that wait for a busy node.
     stalled: VecDeque<u32>,
     pub(crate) now: u64,
     pub(crate) unlogged: u64,
-    /// Something waits to be sent to a node.
+    /// Bytes wait to be sent to a node.
     pub(crate) again: bool,
-    /// Connections may wait to be accepted, from this time on.
+    /// From this time on, connections may wait to be accepted.
     accept_at: Option<u64>,
-    /// When clients that are still there are left.
+    /// When the remaining clients are closed.
     deadline: Option<u64>,
 }
 
-/// The clients, so that an answer finds its own.
+/// The clients, to which answers are delivered.
 pub(crate) struct Clients {
     list: Vec<Option<Box<Client>>>,
     free: Vec<u32>,
-    /// Those to be looked at in this round.
+    /// Clients to be served in this round.
     dirty: Vec<u32>,
     /// Answers for the client that is being served.
     ready_answers: Vec<Waiter>,
@@ -129,7 +128,7 @@ impl Clients {
         }
     }
 
-    /// Takes a client off the list for good.
+    /// Removes a client from the list.
     fn remove(&mut self, index: u32) -> Option<(Link, Vec<Lock>)> {
         let mut client = self.list.get_mut(index as usize)?.take()?;
         client.release(&mut self.budget);
@@ -232,8 +231,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Takes the nodes of a configuration; those that were there stay as they
-    /// are, with all that is under way.
+    /// Switches to the nodes of a configuration; existing nodes stay as they are, with all requests in flight.
     fn take_config(&mut self, config: Arc<Config>) {
         for node in &mut self.nodes {
             node.retired = true;
@@ -264,7 +262,7 @@ impl Worker {
         self.buckets = limits
             .map(|limit| Bucket::new(limit, workers, self.now))
             .collect();
-        // Keys may have other nodes now.
+        // The nodes of keys may have changed.
         self.l1 = config.l1.map(L1::new);
         self.config = config;
     }
@@ -280,7 +278,7 @@ impl Worker {
     }
 
     fn place_for(&mut self, spec: &config::Node) -> usize {
-        // The places of nodes that are in the new configuration are kept.
+        // Nodes that are in the new configuration keep their positions.
         let vacant =
             self.nodes.iter().enumerate().position(|(place, node)| {
                 node.retired && node.idle() && !self.places.contains(&place)
@@ -301,7 +299,7 @@ impl Worker {
 
     /// Serves until the proxy ends.
     pub(crate) fn run(&mut self) -> std::io::Result<()> {
-        // Else the kernel adds 50 us to every window.
+        // Otherwise the kernel adds 50 us to every window.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
         let mut ready = Vec::with_capacity(512);
         let mut next = None;
@@ -329,7 +327,7 @@ impl Worker {
             self.serve_touched();
             self.run_jobs();
             next = self.flush_nodes();
-            // What jobs ask for then goes out as well, if nothing else is amiss.
+            // Requests that jobs send then go out in the same round.
             for _ in 0..4 {
                 if self.clients.done.is_empty() {
                     break;
@@ -344,7 +342,7 @@ impl Worker {
             }
             if let Some(deadline) = self.deadline {
                 if self.clients.list.iter().all(Option::is_none) || self.now >= deadline {
-                    // Locks that were given back.
+                    // Releases of locks.
                     self.flush_nodes();
                     return Ok(());
                 }
@@ -398,7 +396,7 @@ impl Worker {
         }
     }
 
-    /// Calls `f` with a node and what it needs.
+    /// Calls `f` with a node and its environment.
     pub(crate) fn on_node<T>(
         &mut self,
         index: u32,
@@ -437,7 +435,7 @@ impl Worker {
         }
     }
 
-    /// The next one that waits at a listener.
+    /// The next connection that waits at a listener.
     fn next_stream(&self) -> std::io::Result<Stream> {
         let tcp = |listener: &Option<TcpListener>| match listener {
             Some(tcp) => tcp.accept().map(|(stream, _)| {
@@ -471,14 +469,14 @@ impl Worker {
         self.accept_at = None;
         for _ in 0..64 {
             let accepted = match self.next_stream() {
-                // Not what they were asked for: their connection ends here.
+                // The TLS handshake failed at once: this connection ends here.
                 Err(error) if error.kind() == ErrorKind::InvalidData => continue,
                 accepted => accepted,
             };
             let mut stream = match accepted {
                 Ok(stream) => stream,
                 Err(error) => {
-                    // For want of descriptors: some may be free in a while.
+                    // No descriptor is free; some may be later.
                     if error.kind() != ErrorKind::WouldBlock {
                         self.accept_at = Some(self.now + 100_000);
                     }
@@ -507,7 +505,7 @@ impl Worker {
                 self.remove(index);
             }
         }
-        // More may wait; the clients come first.
+        // More connections may wait; the clients are served first.
         self.accept_at = Some(self.now);
     }
 
@@ -524,7 +522,7 @@ impl Worker {
         }
     }
 
-    /// Takes datagrams of clients.
+    /// Receives datagrams of clients.
     fn receive(&mut self) {
         for _ in 0..64 {
             let Some(udp) = &self.listeners.udp else {
@@ -564,7 +562,7 @@ impl Worker {
         }
     }
 
-    /// Serves the clients that can go on.
+    /// Serves the clients that can continue.
     fn serve_touched(&mut self) {
         for _ in 0..self.stalled.len().min(256) {
             let Some(index) = self.stalled.pop_front() else {
@@ -594,7 +592,7 @@ impl Worker {
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut reads = 0;
         let mut hungry = client.input.is_empty() || self.parse_own(index, &mut client);
-        // A stalled crowd holds no more than it must.
+        // If many clients are stalled, each may hold little memory.
         let most = if self.stalled.len() > 64 { 2048 } else { READ };
         while hungry && client.readable && !client.closing && reads < READS {
             let Link::Stream(stream) = &mut client.link else {
@@ -634,7 +632,7 @@ impl Worker {
             client.input = Vec::new();
         }
         client.account(&mut self.clients.budget);
-        // One that sends more than can be held is not served any more.
+        // A client that sends more than can be held is closed.
         let budget = &self.clients.budget;
         if client.input.capacity() > READ && budget.held > budget.limit {
             client.closing = true;
@@ -647,7 +645,7 @@ impl Worker {
         }
     }
 
-    /// Serves the commands in what was read before. `true` if more is needed.
+    /// Serves the commands in the client's input buffer. `true` if more input is needed.
     fn parse_own(&mut self, index: u32, client: &mut Client) -> bool {
         let mut input = std::mem::take(&mut client.input);
         let (taken, more) = self.parse(index, client, &input);
@@ -656,8 +654,7 @@ impl Worker {
         more
     }
 
-    /// Serves the commands in `input`: how many bytes they took, and whether
-    /// more input is needed.
+    /// Serves the commands in `input`: returns how many bytes they had, and whether more input is needed.
     fn parse(&mut self, index: u32, client: &mut Client, input: &[u8]) -> (usize, bool) {
         let mut at = 0;
         client.full = false;
@@ -690,7 +687,7 @@ impl Worker {
         (input.len(), false)
     }
 
-    /// Sends what there is to the nodes; tells when to come again.
+    /// Sends waiting bytes to the nodes; returns when to call it again.
     fn flush_nodes(&mut self) -> Option<u64> {
         let mut next: Option<u64> = None;
         for index in 0..self.nodes.len() as u32 {
@@ -709,7 +706,7 @@ impl Worker {
         next
     }
 
-    /// Sends what there is to the clients of this round.
+    /// Sends waiting bytes to the clients of this round.
     fn send_touched(&mut self) {
         let mut again = Vec::new();
         for index in std::mem::take(&mut self.clients.dirty) {
@@ -736,7 +733,7 @@ impl Worker {
             }
             let freed = client.full && !client.is_full();
             let more = client.readable && !client.full && !client.stalled && !client.closing;
-            // A command that must not overtake another is tried when it can go.
+            // A command that must not overtake another is retried when it can be sent.
             let held = client.ordered && !client.input.is_empty();
             if freed || more && !held {
                 again.push(index);
@@ -749,7 +746,7 @@ impl Worker {
 }
 
 impl Client {
-    /// Sends what there is; `false` when the connection is over.
+    /// Sends waiting bytes; `false` when the connection has ended.
     fn send(&mut self, budget: &mut Budget) -> bool {
         if let (Link::Stream(stream), true) = (&mut self.link, self.writable) {
             match stream.push() {
@@ -774,7 +771,7 @@ impl Client {
     }
 }
 
-/// Answers a datagram.
+/// Sends the reply to a datagram.
 fn reply_to(udp: &UdpSocket, peer: SocketAddr, id: u16, client: &Client) {
     let mut message = client.unsent();
     if message.len() > DATAGRAM_REPLY_MAX {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The proxy before real engines.
+//! The proxy in front of real engines.
 
 mod common;
 
@@ -8,7 +8,7 @@ use common::{config, count, proxy, until, Client, Engine};
 use hippos_conformance::{Options, Target};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// What is answered otherwise than by a node: see docs/fleet.md.
+/// Replies that differ from a node's: see docs/fleet.md.
 const DIFFERENCES: [&str; 9] = [
     "lru_crawler metadump alone",
     "lru_crawler metadump with a bad class",
@@ -43,7 +43,7 @@ fn one_node_behind_the_proxy_answers_as_it_does_alone() {
         if DIFFERENCES.contains(&name) {
             continue;
         }
-        // What the node itself does not do is not the proxy's fault.
+        // A difference of the node itself is not the proxy's error.
         let alone = run(node.address, Some(node.address), name);
         assert!(!alone.failures.is_empty(), "{failure}");
     }
@@ -92,7 +92,7 @@ fn keys_of_all_nodes_come_in_the_order_asked_for() {
         (client.line(), client.line()),
         ("END\r\n".into(), "MN\r\n".into())
     );
-    // Each node has some of them.
+    // Each node has some of the keys.
     for node in &nodes {
         let mut stream = std::net::TcpStream::connect(node.address).unwrap();
         use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! Nodes that die, freeze, answer late or wrongly.
+//! Nodes that die, freeze, or answer late or wrongly.
 
 mod common;
 
@@ -35,8 +35,8 @@ fn hits(datagram: &[u8]) -> Vec<u8> {
     reply
 }
 
-/// Asks for 60 absent keys while one of two nodes does not answer: its keys fail, the others'
-/// miss, and it is taken out.
+/// Requests 60 absent keys while one of two nodes does not answer: its keys fail, the other's miss, and the node is
+/// ejected.
 fn fails_for_one_of_two(proxy: &Server, client: &mut Client, prefix: &str) {
     let mut failed = 0;
     for index in 0..60 {
@@ -63,7 +63,7 @@ fn a_lost_datagram_is_asked_again_and_is_no_miss() {
     }
     assert_eq!(count(&proxy, "udp_lost"), 20);
     assert_eq!(count(&proxy, "node_errors"), 0);
-    // Replies, if any, are spread over the node's queues.
+    // The replies, if any, are spread over the node's queues.
     let mut ports = node.ports.lock().unwrap().clone();
     ports.sort_unstable();
     ports.dedup();
@@ -72,8 +72,8 @@ fn a_lost_datagram_is_asked_again_and_is_no_miss() {
 
 #[test]
 fn a_late_end_does_not_turn_another_batchs_hits_into_misses() {
-    // Every datagram is answered by an END for the one before it, by one for
-    // every number around it, and only then truly.
+    // Every datagram is answered by an END for the previous one, by one for every id around it, and only then
+    // correctly.
     let before = Mutex::new(Vec::<Vec<u8>>::new());
     let node = Script::start(echo, move |socket, peer, datagram| {
         let mut before = before.lock().unwrap();
@@ -81,7 +81,7 @@ fn a_late_end_does_not_turn_another_batchs_hits_into_misses() {
             let _ = socket.send_to(&[&old[..8], b"END\r\n"].concat(), peer);
         }
         before.push(datagram.to_vec());
-        // Half of them are lost.
+        // Half of the replies are lost.
         if before.len() % 2 == 0 {
             let _ = socket.send_to(&hits(datagram), peer);
         }
@@ -120,7 +120,7 @@ fn garbage_over_udp_is_asked_again_over_tcp() {
 
 #[test]
 fn client_reads_its_own_writes_across_transports() {
-    // TCP is slow, and a datagram never shows what TCP has not done.
+    // TCP is slow, and a datagram never shows what TCP has not done yet.
     let deleted = Arc::new(AtomicBool::new(false));
     let done = deleted.clone();
     let tcp = move |line: &str| {
@@ -148,7 +148,7 @@ fn client_reads_its_own_writes_across_transports() {
         &[node.address],
     );
     let mut client = Client::new(&proxy);
-    // The read before the write sees the value, the one behind it does not.
+    // The read before the write sees the value, the one after it does not.
     client.send("get own\r\ndelete own\r\nget own\r\n");
     let mut lines = String::new();
     for _ in 0..5 {
@@ -217,7 +217,7 @@ fn unsolicited_reply_closes_the_node_connection() {
     );
     let proxy = proxy("udp_timeout_ms = 10\nfailures = 1000", &[node.address]);
     let mut client = Client::new(&proxy);
-    // Another key's value is not taken.
+    // Another key's value is not accepted.
     assert!(client.get("a").is_err());
     for _ in 0..5 {
         let answer = client.ask("delete x");
@@ -229,7 +229,7 @@ fn unsolicited_reply_closes_the_node_connection() {
 #[test]
 fn a_node_that_takes_no_connection_is_given_up_in_time() {
     use socket2::{Domain, Socket, Type};
-    // Its queue is full, so that whoever connects hears nothing.
+    // Its queue is full, so that connection attempts get no answer.
     let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let full = socket();
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
@@ -286,7 +286,7 @@ fn lines_of_mg_travel_in_datagrams_and_a_reply_too_few_is_no_answer() {
         },
         |socket, peer, datagram| {
             let lines = datagram[8..].split(|&byte| byte == b'\n').count() - 1;
-            // Nothing of the last one.
+            // No reply to the last line.
             let reply = b"EN\r\n".repeat(lines - 1);
             let _ = socket.send_to(&[&datagram[..8], &reply].concat(), peer);
         },

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-//! Many clients, and the memory that they cost. The proxy runs in a process of
-//! its own, so that its memory alone is measured.
+//! Many clients, and the memory that they need. The proxy runs in a process of its own, so that only its memory is
+//! measured.
 
 mod common;
 
@@ -33,7 +33,7 @@ impl Proxy {
         Self { child, tcp, file }
     }
 
-    /// Memory in KiB: what it is, or was at the most.
+    /// The process's memory in KiB, now or at its maximum.
     fn memory(&self, field: &str) -> usize {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = text.lines().find(|line| line.starts_with(field)).unwrap();
@@ -49,7 +49,7 @@ impl Drop for Proxy {
     }
 }
 
-/// As many clients as there may be descriptors, at most 10,000.
+/// As many clients as the descriptor limit allows, at most 10,000.
 fn clients_max() -> usize {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
     let line = limits
@@ -90,7 +90,7 @@ fn ten_thousand_clients_of_a_frozen_node_cost_bounded_memory() {
     println!("{idle} bytes for each of {count} idle clients");
     assert!(idle <= 8 << 10, "{idle}");
 
-    // Each asks a thousand times, and nobody is answered.
+    // Each sends a thousand requests, of which none is answered.
     let requests: String = (0..1000)
         .map(|number| format!("get f{number:03}\r\n"))
         .collect();
@@ -104,7 +104,7 @@ fn ten_thousand_clients_of_a_frozen_node_cost_bounded_memory() {
             }
         }
     }
-    // Until it has read what it will.
+    // Until it does not read any more.
     let mut last = 0;
     let mut same = 0;
     until(|| {

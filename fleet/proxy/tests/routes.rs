@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! Copies, failover, warm-up, shadows and limits, before real engines.
+//! Copies, failover, warm-up, shadows and limits, in front of real engines.
 
 mod common;
 
@@ -27,7 +27,7 @@ fn pools(nodes: &[SocketAddr], top: &str, first: &str, rest: &str) -> Server {
     Server::start(Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))).unwrap()
 }
 
-/// An address that nobody listens at.
+/// An address without a listener.
 fn unused_address() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
@@ -56,7 +56,7 @@ fn a_change_reaches_every_copy_and_any_copy_answers_reads() {
         assert_eq!(client.get("copy"), Ok(Some("50".into())));
         assert_eq!(client.ask("mg copy s"), "HD s2");
     }
-    // A CAS value is one copy's; the other one forgets the item.
+    // A CAS value is valid in one copy; the item is deleted in the other.
     let line = copies[0].ask("mg copy c");
     let cas = line.trim_start_matches("HD c");
     assert_eq!(client.ask("cas copy 0 0 1 1\r\nx"), "EXISTS");
@@ -142,13 +142,13 @@ fn a_cold_pool_is_filled_from_a_warm_one_with_the_time_that_is_left() {
     let ttl = cold.ask("mg one t");
     let left: u32 = ttl.trim_start_matches("HD t").parse().unwrap();
     assert!((900..=1000).contains(&left), "{ttl}");
-    // With a CAS value, it is the cold pool's.
+    // A CAS value is that of the cold pool.
     let line = client.ask("gets two");
     assert_eq!(client.line() + &client.line(), "warm\r\nEND\r\n");
     let cas = line.rsplit(' ').next().unwrap();
     assert_eq!(client.ask(&format!("cas two 0 0 3 {cas}\r\nnew")), "STORED");
     assert_eq!(client.get("two"), Ok(Some("new".into())));
-    // What is changed is gone from the warm pool, and does not come back.
+    // A changed item is deleted from the warm pool, and does not return.
     assert_eq!(client.ask("delete gone"), "NOT_FOUND");
     assert_eq!(client.get("gone"), Ok(None));
     assert_eq!(client.get("never"), Ok(None));
@@ -278,7 +278,7 @@ fn concurrent_misses_are_coalesced() {
     assert!(answers.iter().flatten().all(|value| value == "filled"));
     let mut client = Client::new(&proxy);
     assert_eq!(client.get("flight"), Ok(Some("filled".into())));
-    // What is stale is shown to all but the one who is to fill it.
+    // A stale value is returned to all clients but the one that has to fill it.
     assert_eq!(client.ask("md flight I T100"), "HD");
     assert_eq!(client.get("flight"), Ok(None));
     assert_eq!(client.get("flight"), Ok(Some("filled".into())));
@@ -299,7 +299,7 @@ fn a_hot_value_is_kept_for_its_time_and_a_client_reads_its_own_changes() {
         });
         assert_eq!(client.ask("gets none"), "END");
     }
-    // Changed by another way it is not seen before its time.
+    // A change that does not go through the proxy becomes visible after the time to live.
     assert_eq!(Client::at(node.address).set("hot", "3"), "STORED");
     assert_eq!(client.get("hot"), Ok(Some("2".into())));
     assert_eq!(client.ask("flush_all"), "OK");
@@ -326,7 +326,7 @@ fn a_lock_has_one_owner_and_does_not_survive_it() {
     assert_eq!(one.ask("delete lock"), "NOT_FOUND");
     assert_eq!(two.ask(take), "STORED");
     assert!(ttl(one.ask("mg lock t")) <= 100);
-    // One that was lost is not given back when another has it.
+    // A lock that was lost is not released while another client holds it.
     let mut direct = Client::at(node.address);
     assert_eq!(direct.ask("delete lock"), "DELETED");
     assert_eq!(one.ask(take), "STORED");
@@ -357,7 +357,7 @@ fn only_a_route_over_its_limit_is_refused() {
         }
         assert_eq!(client.get("many"), Ok(None));
     }
-    // How many depends on how long it took.
+    // The number depends on the duration.
     assert!(refused > 0);
     assert_eq!(count(&proxy, "limited"), refused);
 }
@@ -372,13 +372,13 @@ fn a_routes_commands_in_flight_are_bounded() {
     let mut client = Client::new(&proxy);
     client.send(&"delete x\r\n".repeat(10));
     let lines: Vec<_> = (0..10).map(|_| client.line()).collect();
-    // Four of each worker's eight wait for the node, and fail with it.
+    // Of each worker's eight commands, four wait for the node, and fail with it.
     assert_eq!(
         lines.iter().filter(|line| line.contains("limit")).count(),
         6,
         "{lines:?}"
     );
-    // They are given back.
+    // The slots are freed again.
     until(|| !client.ask("delete x").contains("limit"));
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-//! Stock clients through the proxy to three engines, those that are installed:
-//! Debian's python3-pymemcache, python3-pylibmc, libmemcached-tools.
+//! Stock clients through the proxy to three engines, if they are installed: Debian's python3-pymemcache,
+//! python3-pylibmc, libmemcached-tools.
 
 mod common;
 

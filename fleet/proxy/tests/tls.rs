@@ -78,7 +78,7 @@ fn clients_and_nodes_are_met_with_tls() {
     });
     assert_eq!(count(&proxy, "batches"), 0);
 
-    // Who has no certificate is not let in, nor is plain text.
+    // A client without a certificate is refused, and so is plain text.
     let stranger = outer("");
     let mut client = Client::new(&stranger);
     assert_eq!(

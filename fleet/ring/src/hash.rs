@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! Hash functions of keys, as libmemcached's hashkit and twemproxy have them.
+//! Hash functions of keys, as in libmemcached's hashkit and in twemproxy.
 
 /// A hash function of 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ const NAMES: [(&str, Hash); 9] = [
 ];
 
 impl Hash {
-    /// The function called `name`, as twemproxy calls it.
+    /// The function with this name in twemproxy's notation.
     pub fn named(name: &str) -> Option<Self> {
         let found = NAMES.iter().find(|(known, _)| *known == name);
         found.map(|&(_, hash)| hash)
@@ -57,7 +57,7 @@ impl Hash {
         const FNV_64_PRIME: u64 = 0x0100_0000_01b3;
         const FNV_32_INIT: u32 = 2_166_136_261;
         const FNV_32_PRIME: u32 = 16_777_619;
-        // The C sources hash `char`s, which have a sign on x86-64.
+        // The C sources hash `char`s, which are signed on x86-64.
         let signed = |byte: u8| byte as i8 as u32;
         match self {
             Hash::OneAtATime => one_at_a_time(key),
@@ -107,8 +107,7 @@ fn crc32(key: &[u8]) -> u32 {
     })
 }
 
-/// One more byte of a CRC-16, kept in 32 bits without being cut to 16: so is
-/// twemproxy's.
+/// Adds a byte to a CRC-16, kept in 32 bits without being cut to 16, as in twemproxy.
 fn crc16(crc: u32, byte: u8) -> u32 {
     let index = ((crc >> 8) ^ u32::from(byte)) & 0xff;
     let entry = (0..8).fold(index << 8, |entry, _| {
@@ -117,7 +116,7 @@ fn crc16(crc: u32, byte: u8) -> u32 {
     (crc << 8) ^ entry
 }
 
-/// FNV-1a of 64 bits with a final mix, for the ways that need all of them.
+/// FNV-1a of 64 bits with a final mix, for distributions that need all bits.
 pub(crate) fn mixed(key: &[u8], seed: u64) -> u64 {
     let hash = key
         .iter()

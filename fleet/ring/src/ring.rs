@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
 
-//! From a key to a node's index.
+//! The mapping from a key to a node's index.
 
 use crate::hash::{md5_part, mixed, Hash};
 
-/// A node of a pool, by what its place depends on.
+/// The properties of a node that determine its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// twemproxy's name, or `host:port`. libmemcached leaves out the port
-    /// 11211, and so does twemproxy when it makes the name of the address:
-    /// [`Node::address`] does the same.
+    /// twemproxy's name, or `host:port`. libmemcached leaves out the port 11211, and so does twemproxy when it makes
+    /// the name from the address: [`Node::address`] does the same.
     pub name: String,
-    /// Its share of the keys, relative to the others'.
+    /// Its share of the keys, relative to the other nodes.
     pub weight: u32,
 }
 
@@ -26,41 +25,37 @@ impl Node {
     }
 }
 
-/// How keys are spread.
+/// The distribution of keys over nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Distribution {
-    /// libmemcached's `MEMCACHED_BEHAVIOR_KETAMA`: 100 points a node, weights
-    /// do not matter.
+    /// libmemcached's `MEMCACHED_BEHAVIOR_KETAMA`: 100 points per node, weights are ignored.
     Ketama,
-    /// libmemcached's `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED` and twemproxy's
-    /// `ketama`: 160 points a node on average.
+    /// libmemcached's `MEMCACHED_BEHAVIOR_KETAMA_WEIGHTED` and twemproxy's `ketama`: 160 points per node on average.
     KetamaWeighted,
     /// The hash modulo the number of nodes, each as often as its weight says
     /// (libmemcached's `modula`, which has no weights).
     Modulo,
-    /// The same with the nodes in twemproxy's order, which is that of the
-    /// names: shorter ones first, then by their bytes.
+    /// The same with the nodes in twemproxy's order, which is by name: shorter ones first, then by their bytes.
     ModuloByName,
-    /// Jump consistent hashing (Lamping, Veach 2014): even and without a
-    /// table, but nodes can be added and removed at the end only.
+    /// Jump consistent hashing (Lamping, Veach 2014): even and without a table, but nodes can be added and removed only
+    /// at the end.
     Jump,
-    /// Rendezvous hashing: weighted, and a node that leaves moves its own keys
-    /// only; a lookup takes a step for each node.
+    /// Rendezvous hashing: weighted, and removing a node moves only its own keys; a lookup takes one step per node.
     Rendezvous,
 }
 
-/// Why a ring can't be made.
+/// Why a ring cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
     /// There is no node.
     Empty,
-    /// More nodes or weight than fit: [`Ring::NODES_MAX`], [`Ring::WEIGHT_MAX`].
+    /// Too many nodes or too much weight: [`Ring::NODES_MAX`], [`Ring::WEIGHT_MAX`].
     TooLarge,
-    /// Two nodes have one name.
+    /// Two nodes have the same name.
     Duplicate(usize),
     /// A weight of 0.
     NoWeight(usize),
-    /// Weights that the distribution does not know.
+    /// The distribution does not support weights.
     Unweighted,
 }
 
@@ -89,9 +84,9 @@ pub struct Ring {
 enum Table {
     /// Points on the circle in order, each with its node.
     Circle(Vec<(u32, u16)>),
-    /// A node for each rest of the division.
+    /// The node for each remainder.
     Rests(Vec<u16>),
-    /// How many nodes.
+    /// The number of nodes.
     Jump(u32),
     /// Each node's seed, and its weight unless all are equal.
     Rendezvous(Vec<(u64, f64)>, bool),
@@ -100,7 +95,7 @@ enum Table {
 impl Ring {
     /// The most nodes.
     pub const NODES_MAX: usize = 4096;
-    /// The most that all weights come to.
+    /// The largest sum of all weights.
     pub const WEIGHT_MAX: u64 = 1 << 20;
 
     /// The ring of `nodes`, whose order matters to [`Distribution::Modulo`] and
@@ -153,7 +148,7 @@ impl Ring {
             Table::Circle(points) => {
                 let hash = self.hash.of(key);
                 let at = points.partition_point(|&(point, _)| point < hash);
-                // Behind the last point the circle begins again.
+                // After the last point the circle begins again.
                 let (_, node) = points.get(at).unwrap_or(&points[0]);
                 usize::from(*node)
             }
@@ -198,7 +193,7 @@ fn circle(nodes: &[Node], hash: Hash, total: Option<u64>) -> Table {
         };
         match total {
             None => (0..100).for_each(|number| each(number, 1)),
-            // In single precision, with the C sources' order of operations.
+            // In single precision, with the order of operations of the C sources.
             Some(total) => {
                 let share = node.weight as f32 / total as f32;
                 let names = (share * 160.0 / 4.0 * nodes.len() as f32 + 1e-10).floor() as u32;
@@ -206,7 +201,7 @@ fn circle(nodes: &[Node], hash: Hash, total: Option<u64>) -> Table {
             }
         }
     }
-    // A node of very little weight may be left without a point; not all can.
+    // A node of very little weight may have no point; not all nodes can.
     points.sort_by_key(|&(point, _)| point);
     Table::Circle(points)
 }

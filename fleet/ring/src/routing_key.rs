@@ -2,13 +2,13 @@
 
 //! The part of a key that is hashed.
 
-/// Which part of a key decides about its node.
+/// The part of a key that determines its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RoutingKey {
-    /// twemproxy's hash tag: what stands between the first of these bytes and
-    /// the next of the other, unless it is empty.
+    /// twemproxy's hash tag: the text between the first of these bytes and the next occurrence of the other, unless it
+    /// is empty.
     pub tag: Option<(u8, u8)>,
-    /// mcrouter's stop: what comes before the first `|#|`.
+    /// mcrouter's stop: the text before the first `|#|`.
     pub stop: bool,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! What must hold for every pool.
+//! Properties of every pool.
 
 use hippos_ring::{Distribution, Error, Hash, Node, Ring};
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ proptest! {
         }
     }
 
-    /// A node that joins at the end takes keys, and moves none between others.
+    /// A node that is added at the end takes keys, and moves none between other nodes.
     #[test]
     fn a_new_node_only_takes(count in 1usize..20) {
         for distribution in ALL {
@@ -53,7 +53,7 @@ proptest! {
         }
     }
 
-    /// A node that leaves a ketama or rendezvous pool moves its own keys only.
+    /// Removing a node from a ketama or rendezvous pool moves only its own keys.
     #[test]
     fn a_leaving_node_moves_its_own_keys(count in 2usize..20, gone in 0usize..20) {
         let gone = gone % count;

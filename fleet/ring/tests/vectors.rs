@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The rings against what libmemcached and twemproxy themselves answered.
+//! Compares the rings with the results of libmemcached and twemproxy themselves.
 
 use hippos_ring::{Distribution, Hash, Node, Ring, RoutingKey};
 
@@ -61,7 +61,7 @@ fn rings_are_libmemcacheds() {
             _ => Distribution::KetamaWeighted,
         };
         let hash = match arguments[1].as_str() {
-            // The hash of keys stays the default with ketama, not with weights.
+            // With ketama, the hash of keys stays the default, but not with weights.
             "-1" if distribution == Distribution::Ketama => Hash::OneAtATime,
             "0" => Hash::OneAtATime,
             "2" => Hash::Crc32,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! Nodes and clients for tests. The nodes are the engine's example server, or
-//! scripts that misbehave.
+//! Nodes and clients for tests. The nodes are the engine's example server, or scripted nodes that misbehave.
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +13,7 @@ use hippos_process::Process;
 use hippos_proxy::config::Config;
 use hippos_proxy::server::Server;
 
-/// The engine's example server in a process of its own.
+/// The engine's example server in its own process.
 pub struct Engine {
     process: Process,
     pub address: SocketAddr,
@@ -37,7 +36,7 @@ impl Engine {
     }
 }
 
-/// The configuration of one pool, with `more` before it.
+/// The configuration of one pool, preceded by `more`.
 pub fn config(more: &str, nodes: &[SocketAddr]) -> Config {
     let nodes: Vec<_> = nodes.iter().map(|node| format!("\"{node}\"")).collect();
     let listen = "listen = \"127.0.0.1:0\"\nudp = \"127.0.0.1:0\"\nthreads = 2\n";
@@ -48,7 +47,7 @@ pub fn config(more: &str, nodes: &[SocketAddr]) -> Config {
     Config::parse(&text).unwrap()
 }
 
-/// A proxy before `nodes`.
+/// A proxy in front of `nodes`.
 pub fn proxy(more: &str, nodes: &[SocketAddr]) -> Server {
     Server::start(config(more, nodes)).unwrap()
 }
@@ -64,7 +63,7 @@ impl Client {
     }
 
     pub fn at(address: SocketAddr) -> Self {
-        // A test that hangs says where.
+        // A test that hangs reports where.
         let tcp = Tcp::to(address, Duration::from_secs(60)).unwrap();
         Self { tcp }
     }
@@ -77,13 +76,13 @@ impl Client {
         self.tcp.line().unwrap()
     }
 
-    /// Sends a command whose answer is a line, which is returned.
+    /// Sends a command whose reply is one line, and returns it.
     pub fn ask(&mut self, text: &str) -> String {
         self.send(&format!("{text}\r\n"));
         self.line().trim_end().to_owned()
     }
 
-    /// `get`: the value, or nothing; errors are returned as they are.
+    /// `get`: the value, or `None`; errors are returned unchanged.
     pub fn get(&mut self, key: &str) -> Result<Option<String>, String> {
         let line = self.ask(&format!("get {key}"));
         if line == "END" {
@@ -119,7 +118,7 @@ pub fn until(mut f: impl FnMut() -> bool) {
     panic!("it never became true");
 }
 
-/// What the proxy answers over HTTP, with its head.
+/// The proxy's HTTP response, with its header.
 pub fn http(server: &Server, verb: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(server.http.unwrap()).unwrap();
     let request = format!("{verb} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -129,7 +128,7 @@ pub fn http(server: &Server, verb: &str, path: &str) -> String {
     answer
 }
 
-/// The value of a count.
+/// The value of a counter.
 pub fn count(server: &Server, name: &str) -> u64 {
     let counters = server.counters();
     counters
@@ -139,7 +138,7 @@ pub fn count(server: &Server, name: &str) -> u64 {
         .2
 }
 
-/// A node of which each side is a function: lines over TCP, datagrams over UDP.
+/// A scripted node: a function for lines over TCP, and one for datagrams over UDP.
 pub struct Script {
     pub address: SocketAddr,
     /// Source ports of datagrams, in order.
