@@ -99,7 +99,7 @@ fn brackets(group: &Group) -> (&'static str, &'static str) {
 
 /// Whether an attribute stands here that keeps the kernel's build out: `#[test]`, or a `#[cfg(…)]`
 /// that asks for tests, for loom or for a feature (Kbuild gives none) and doesn't say `not`.
-fn code_for_the_host_only_is_recognised(trees: &[TokenTree]) -> bool {
+fn host_only(trees: &[TokenTree]) -> bool {
     let [TokenTree::Punct(hash), TokenTree::Group(group), ..] = trees else {
         return false;
     };
