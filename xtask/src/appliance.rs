@@ -19,7 +19,7 @@ use crate::target::{Selection, Target};
 use crate::vm::{Machine, Vm};
 use crate::{dist, progress, shell, workspace};
 
-/// Free space that it asks for, in bytes.
+/// Free disk space that the appliance needs, in bytes.
 const SPACE: u64 = 8 << 30;
 /// How long one line may take in the guest.
 const LINE_LIMIT: Duration = Duration::from_secs(300);
@@ -40,7 +40,7 @@ pub(crate) fn follow(selection: &Selection) -> Result<()> {
     let sh = |what: &str, script: &str| {
         progress::step(what, || {
             let mut shell = root::command(&fresh.path, Path::new("/bin/sh"), &[]);
-            // On a machine nobody asks either.
+            // A package installation on a real machine is not interactive either.
             shell.env("DEBIAN_FRONTEND", "noninteractive");
             let script = format!("cd\n{script}");
             shell::logged(shell.args(["-exc", &script]), &log)
@@ -67,7 +67,7 @@ pub(crate) fn follow(selection: &Selection) -> Result<()> {
     load(build_root, &fresh.path, &release, &lines("load")?)
 }
 
-/// Loads what was built in a guest of the kernel that was installed.
+/// Builds the module in a guest that runs the installed kernel, and loads it there.
 fn load(build_root: Root, fresh: &Path, release: &str, lines: &str) -> Result<()> {
     let home = Path::new(kernel::HOME).join(MODULES);
     let outside = kernel::outside(build_root.path(), &home);

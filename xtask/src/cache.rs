@@ -34,7 +34,7 @@ fn non_empty(name: &str) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Holds `path` as a lock file until dropped; waits, and says so, while another process has it.
+/// Holds `path` as a lock file until dropped; waits, with a message, while another process has it.
 pub(crate) fn lock(path: &Path, what: &str) -> Result<Flock<File>> {
     let open = || File::create(path).with_context(|| format!("cannot open {}", path.display()));
     match Flock::lock(open()?, FlockArg::LockExclusiveNonblock) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Stock clients of memcached, and test suites that others wrote, against the module.
+//! Stock clients of memcached, and third-party test suites, against the module.
 //!
 //! They run on this machine, in a Debian root of their own that has them
 //! (`testing/conformance/clients/`), against a guest. It is joined by a tap device
@@ -18,8 +18,8 @@ use crate::tap::Tap;
 use crate::vm::{Machine, Network, Vm, GUEST_PORT};
 use crate::{cache, progress, root, run, shell, workspace};
 
-/// What there is to run: `clients::` ones use what a client offers, `suites::` ones are the
-/// tests that its authors wrote.
+/// The available tests: `clients::` ones use the features of a client, `suites::` ones are the tests of the client's
+/// authors.
 pub(crate) const TESTS: &[&str] = &[
     "clients::memcache_crate",
     "clients::libmemcached",
@@ -46,7 +46,7 @@ pub(crate) const TESTS: &[&str] = &[
 /// Free space that making the root asks for, in bytes.
 const SPACE: u64 = 3 << 30;
 
-/// Guests to be asked, and the root with those who ask.
+/// The guests with the server, and the root with the clients.
 pub(crate) struct Clients<'a> {
     build: &'a Root,
     machine: Machine,
@@ -54,7 +54,7 @@ pub(crate) struct Clients<'a> {
     guests: Vec<Guest>,
 }
 
-/// A guest that serves, and what it is joined by.
+/// A guest with the server, and its network.
 struct Guest {
     // Dropped in this order: the guest before its device.
     vm: Vm,
@@ -73,7 +73,7 @@ impl<'a> Clients<'a> {
         }
     }
 
-    /// Runs one of [`TESTS`]; sees that the kernel has nothing to complain of.
+    /// Runs one of [`TESTS`]; fails as well when the kernel logged a complaint.
     pub(crate) fn run(&mut self, test: &str) -> Result<()> {
         let result = self.checked(test);
         if result.is_err() {
@@ -189,7 +189,7 @@ pub(crate) fn ready() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The folder of the scripts that make the root and run what is in it.
+/// The folder of the scripts that make the root and run the tests in it.
 fn scripts() -> PathBuf {
     workspace::root().join(Path::new("testing/conformance/clients"))
 }

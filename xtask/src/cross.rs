@@ -16,16 +16,16 @@ use crate::root::Root;
 use crate::target::Arch;
 use crate::{kernel, progress, root, shell};
 
-/// What is installed in the root.
+/// The packages installed in the root.
 const TOOLS: &[&str] = &["gcc-aarch64-linux-gnu", "qemu-system-arm"];
-/// What is unpacked, with all that it depends on.
+/// The packages unpacked beside the root, with their dependencies.
 const PACKAGES: &[&str] = &[
     // For programs of ours: the root's rustc and this library are of one version.
     "libstd-rust-dev",
     "libc6-dev",
     "libelf-dev",
     "zlib1g-dev",
-    // What runs in the guest, as in the root itself.
+    // The programs of the guest, as in the root itself.
     "busybox-static",
     "iproute2",
     "ethtool",
@@ -33,7 +33,7 @@ const PACKAGES: &[&str] = &[
     "memcached",
     "libgcc-s1",
 ];
-/// Raised when the steps below change in a way that the lists above do not show.
+/// Incremented when the steps below change but the lists above do not.
 const RECIPE: &str = "1";
 
 /// Where all of an architecture's things lie, seen from inside the root.
@@ -71,7 +71,7 @@ pub(crate) fn is_ready(path: &Path, arch: Arch) -> bool {
     arch.is_native() || fs::read_to_string(stamp).is_ok_and(|stamp| stamp == wanted())
 }
 
-/// What a finished architecture's stamp says.
+/// The expected content of a finished architecture's stamp.
 fn wanted() -> String {
     format!("{RECIPE} {TOOLS:?} {PACKAGES:?}")
 }
@@ -83,7 +83,7 @@ pub(crate) fn ready(path: &Path, arch: Arch, log: &Path) -> Result<()> {
     }
     progress::step(&format!("cross tools for {arch} (apt)"), || {
         shell::logged(&mut root::apt(path, &["update"]), log)?;
-        // Nothing that is there may go: others build with it.
+        // No package of the root may be removed: other work trees build with it.
         let install = ["--no-remove", "--no-install-recommends", "install"];
         shell::logged(root::apt(path, &install).args(TOOLS), log)?;
         shell::logged(&mut root::apt(path, &["clean"]), log)
@@ -97,7 +97,7 @@ fn unpack(path: &Path, arch: Arch, log: &Path) -> Result<()> {
     let home = home(arch);
     let there = kernel::outside(path, &home);
     fs::create_dir_all(&there)?;
-    // No package is installed, so that a package comes with all that it depends on.
+    // Claims that no package is installed, so that apt fetches a package with all its dependencies.
     fs::write(there.join("installed"), "")?;
     fs::write(
         there.join("apt.conf"),
@@ -167,7 +167,7 @@ pub(crate) fn cargo(root: &Root, flags: &str) -> Result<Command> {
             &compiler,
         )
         .env("RUSTFLAGS", format!("{flags} -Clink-arg={sysroot}"))
-        // For crates with C in them, and libraries that they look for.
+        // For crates with C code, and the libraries that they link.
         .env(variable("CC"), &compiler)
         .env(variable("CFLAGS"), &sysroot)
         .env("PKG_CONFIG_ALLOW_CROSS", "1")

@@ -26,11 +26,11 @@ use crate::kernel::{self, Kernel, HOME};
 use crate::root::Root;
 use crate::{cache, progress, shell, workspace};
 
-/// What differs from "no" and from the default; each line must come out as it is written.
+/// The options that differ from "no" and from the default; each line must appear unchanged in the result.
 const CONFIG: &str = include_str!("debug.config");
 /// Raised when the steps below change.
 const RECIPE: &str = "1";
-/// What its release ends with.
+/// The suffix of its release.
 const SUFFIX: &str = "-debug";
 /// Free space that making it asks for, in bytes.
 const SPACE: u64 = 6 << 30;
@@ -67,7 +67,7 @@ fn find(root: &Root, home: &Path) -> Option<Kernel> {
     })
 }
 
-/// The host's path of what lies in the root.
+/// The host's path of a file in the root.
 fn outside(root: &Root, path: &Path) -> PathBuf {
     kernel::outside(root.path(), path)
 }
@@ -104,8 +104,8 @@ fn make(root: &Root, home: &Path) -> Result<()> {
     }
     fs::create_dir_all(&there)?;
     fs::write(there.join("debug.config"), CONFIG)?;
-    // Sources are shared with the stock tree by hard links; the build writes none of them. What the
-    // stock build left goes, and so does the one file that is written anew.
+    // Sources are shared with the stock tree by hard links; the build writes to none of them. The stock build's output
+    // is removed, and so is the one file that is rewritten.
     sh(
         "configure the debug kernel",
         &format!(
@@ -140,7 +140,7 @@ fn make(root: &Root, home: &Path) -> Result<()> {
     shell::logged(root.command("/bin/mv").arg(&partial).arg(home), &log)
 }
 
-/// Holds the configuration that came out against the one that was wanted.
+/// Compares the resulting configuration with the wanted one.
 fn check(tree: &Path, wanted: &str) -> Result<()> {
     let config = fs::read_to_string(tree.join(".config"))?;
     let got: BTreeSet<&str> = config.lines().collect();
@@ -211,7 +211,7 @@ fn uses(text: &str, option: &str) -> bool {
     })
 }
 
-/// Calls `see` with the path and name of each source file; what a build generates is left out.
+/// Calls `see` with the path and name of each source file; generated files are skipped.
 fn visit(dir: &Path, see: &mut dyn FnMut(&Path, &str) -> Result<()>) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -246,7 +246,7 @@ mod tests {
         write("fs/Makefile", "obj-$(CONFIG_PROC_FS_EXTRA) += extra.o\n");
         write("fs/proc.c", "#ifdef CONFIG_RENAMED_MODULE\n#endif\n");
         write(".config", "CONFIG_NET=y\n# CONFIG_PROC_FS is not set\n");
-        // What a build leaves.
+        // A build's output.
         write("include/generated/autoconf.h", "#define CONFIG_GONE 1\n");
         tree
     }

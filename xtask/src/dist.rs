@@ -14,7 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::{kbuild, shell, workspace};
 
-/// What of the work tree goes in.
+/// The parts of the work tree that the archive contains.
 const PARTS: &[&str] = &[
     "CHANGELOG.md",
     "Cargo.lock",
@@ -27,8 +27,8 @@ const PARTS: &[&str] = &[
     "testing/process/",
     "userspace-ctl/",
 ];
-/// The workspace's members there: what cargo builds on the appliance, and what its tests are built with, whose
-/// manifest cargo reads in any case.
+/// The workspace members in the archive: those that cargo builds on the appliance, and those that their tests are built
+/// with, whose manifests cargo reads in any case.
 const MEMBERS: &[&str] = &["kmod/abi", "testing/process", "userspace-ctl"];
 /// Has cargo take crates from the archive.
 const CONFIG: &str = "[source.crates-io]\nreplace-with = \"vendored-sources\"\n\n\
@@ -65,7 +65,7 @@ pub(crate) fn dist() -> Result<PathBuf> {
         .arg(&archive)
         .arg("-C")
         .args([&stage, Path::new(&name)]);
-    // With more threads xz cuts what it packs into blocks.
+    // With more than one thread xz splits its input into blocks.
     tar.env("XZ_OPT", "-T1");
     shell::output(&mut tar)?;
     Ok(archive)

@@ -18,7 +18,7 @@ use crate::target::Selection;
 use crate::{shell, single_test, test, workspace};
 
 const TRIPLE: &str = "x86_64-unknown-linux-gnu";
-/// What libFuzzer wants of a compiler, and the checks of a debug build.
+/// libFuzzer's instrumentation, and the checks of a debug build.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
      -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -87,7 +87,7 @@ impl Target {
     }
 }
 
-/// Runs what was asked for; gives our exit status.
+/// Runs the selected target; returns our exit status.
 pub(crate) fn fuzz(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
     match args.target {
         Target::Packets => packets(args, selection),

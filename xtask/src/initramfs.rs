@@ -17,7 +17,7 @@ use cpio::newc::{trailer, Builder};
 use crate::root::Root;
 use crate::{cache, cross, kernel, progress, shell, workspace};
 
-/// Programs of the build root that the guest has, with the libraries that they ask for.
+/// Programs of the build root that the guest has, with the libraries that they need.
 const PROGRAMS: &[&str] = &[
     "/usr/bin/busybox",
     "/usr/bin/ip",
@@ -28,9 +28,9 @@ const PROGRAMS: &[&str] = &[
     "/usr/sbin/bridge",
     "/usr/bin/ss",
 ];
-/// hippos-ctl's library; the others that it asks for are ip's as well.
+/// hippos-ctl's library; the other libraries that it needs are ip's as well.
 const LIBRARY: &str = "libgcc_s.so.1";
-/// Modules of the stock kernel that the guest may load; what they depend on comes along.
+/// Modules of the stock kernel that the guest may load, with their dependencies.
 const MODULES: &[&str] = &[
     "virtio_net",
     "virtio_rng",
@@ -105,7 +105,7 @@ pub(crate) fn write<'a>(
     archive.finish()
 }
 
-/// Builds the guest's PID 1: static, so that it asks for nothing of the guest.
+/// Builds the guest's PID 1: static, so that it needs no library in the guest.
 pub(crate) fn guest_program() -> Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
     let target_dir = workspace::root().join("target/guest");
@@ -139,8 +139,8 @@ fn foreign_guest_program(root: &Root) -> Result<PathBuf> {
     Ok(target_dir.join(arch.rust()).join("debug/hippos-guest"))
 }
 
-/// Builds hippos-ctl with all that it can do, in the build root: there are clang for the XDP
-/// program and the libraries of its loader, the same as the guest has.
+/// Builds hippos-ctl with all features, in the build root: it has clang for the XDP program and the loader's libraries,
+/// in the same versions as the guest.
 fn ctl(root: &Root) -> Result<PathBuf> {
     let arch = root.kernel().target.arch;
     let target_dir = workspace::root().join("target/ctl");
@@ -300,7 +300,7 @@ fn name_of(path: &str) -> String {
     file.split('.').next().unwrap_or(file).replace('-', "_")
 }
 
-/// A cpio archive as the kernel takes it; makes the folders that a file lies in.
+/// A cpio archive in the kernel's format; adds the parent folders of each file.
 struct Archive {
     out: Option<BufWriter<File>>,
     dirs: BTreeSet<PathBuf>,

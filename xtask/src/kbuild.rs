@@ -121,7 +121,7 @@ fn suffixed(dir: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// What make must be told when a tree was built with clang: the same version.
+/// The compiler that make must use when a tree was built with clang: the same version.
 fn compiler(kdir: &Path) -> Result<Option<String>> {
     let config = fs::read_to_string(kdir.join(".config"))
         .with_context(|| format!("{} has no .config", kdir.display()))?;
@@ -149,7 +149,7 @@ pub(crate) fn vendor() -> Result<()> {
     for (name, krate) in workspace::kernel_crates()? {
         if krate.foreign {
             let target = vendor.join(&name);
-            // The manifest has the version. What is the same stays as it is, or it would be compiled anew.
+            // The manifest has the version. An unchanged file is not written again, or make would compile it again.
             let manifest = |dir: &Path| fs::read(dir.join("Cargo.toml")).ok();
             if manifest(&target) == manifest(&krate.dir) {
                 continue;

@@ -31,7 +31,7 @@ const ADOPTED: &str = "/usr/src/hippos";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Kernel {
     pub(crate) target: Target,
-    /// What `uname -r` says, for example `7.2.12+deb13-cloud-amd64`.
+    /// The output of `uname -r`, for example `7.2.12+deb13-cloud-amd64`.
     pub(crate) release: String,
     /// The packages' version, for example `7.2.12-1~bpo13+1`.
     pub(crate) version: String,
@@ -97,7 +97,7 @@ pub(crate) fn series(root: &Path, arch: Arch) -> Option<Vec<Series>> {
 /// Runs programs in the root.
 pub(crate) type Runner<'a> = &'a dyn Fn(&str) -> Command;
 
-/// Notes which series the package lists of an architecture hold; gives what they say of kernels.
+/// Records which series the package lists of an architecture hold; returns the lists' text about kernels.
 pub(crate) fn look(root: &Path, arch: Arch, command: Runner<'_>) -> Result<String> {
     let show = shell::output(command("/bin/sh").args([
         "-c",
@@ -135,7 +135,7 @@ pub(crate) fn migrate_legacy_kernel(root: &Path) -> Result<()> {
     }
     fs::create_dir_all(&partial)?;
     for part in ["tree", "stock"] {
-        // Relative, so that it leads there from outside as well.
+        // Relative, so that the link is valid outside of the root as well.
         symlink(format!("../../hippos/{part}"), partial.join(part))?;
     }
     fs::write(partial.join(STAMP), stamp)?;

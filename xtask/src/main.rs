@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Build, run and test Hippos: `cargo xtask <command>`.
 //!
-//! Everything but the host's own cargo happens inside a Debian build root that
-//! the first command makes by itself (see `root.rs`), so that one machine's
-//! result is every machine's result.
+//! Everything but the host's own cargo runs inside a Debian build root that the first command makes automatically (see
+//! `root.rs`), so that every machine gets the same results.
 
 mod appliance;
 mod bench;
@@ -42,9 +41,8 @@ use target::Selection;
 
 /// Build, run and test Hippos, memcached inside the Linux kernel.
 ///
-/// Two commands are all that a newcomer needs: `run` boots a stock Debian
-/// kernel with the module and forwards memcached's port to this machine;
-/// `test` runs every test there is. Both make what they need first.
+/// Two commands are enough to begin with: `run` boots a stock Debian kernel with the module and forwards memcached's
+/// port to this machine; `test` runs every test there is. Both make the files that they need first.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 90)]
 struct Cli {
@@ -78,13 +76,10 @@ enum Command {
 
 /// Make the build root: a Debian tree with the kernel, its sources and all tools.
 ///
-/// Needs cargo, apt and mmdebstrap (installed by itself when run as root), about
-/// 5 GB of disk and some three minutes; each further kernel (--series, --flavour)
-/// 2 GB. The result lies in a cache folder outside
-/// the work tree ($HIPPOS_CACHE, else $XDG_CACHE_HOME/hippos, else
-/// ~/.cache/hippos), so that a fresh clone uses it again. Run twice, the second
-/// run does nothing; interrupted, the next run goes on. Every other command
-/// calls this by itself.
+/// Needs cargo, apt and mmdebstrap (which is installed automatically when run as root), about 5 GB of disk and some
+/// three minutes; each further kernel (--series, --flavour) takes 2 GB. The result lies in a cache folder outside the
+/// work tree ($HIPPOS_CACHE, else $XDG_CACHE_HOME/hippos, else ~/.cache/hippos), so that a fresh clone uses it again. A
+/// second run does nothing; after an interruption the next run continues. Every other command calls this automatically.
 #[derive(clap::Args)]
 struct SetupArgs {
     /// Throw the build root away and make a new one with the newest packages

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `cargo xtask nightly`: what must hold and takes too long for every change.
+//! `cargo xtask nightly`: the checks that take too long for every change.
 
 use std::process::Command;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -10,12 +10,12 @@ use crate::appliance;
 use crate::package::install;
 use crate::target::Selection;
 
-/// Run what `.ci/run` has no time for: some hours on two processors.
+/// Run the checks that `.ci/run` has no time for: some hours on two processors.
 ///
-/// The README's way to a real machine in a fresh Debian root; the packages, on a
-/// fresh Debian machine, and made twice; the whole suite on the previous kernel
-/// series; the generic flavour; the debug kernel's suite; random topologies, other ones
-/// each night; long runs of the soak and the fuzzers. A part that fails does not keep the others from running.
+/// The README's installation on a real machine, in a fresh Debian root; the packages, installed on a fresh Debian
+/// machine, and built twice; the whole suite on the previous kernel series; the generic flavour; the debug kernel's
+/// suite; random topologies, with a new seed each night; long runs of the soak and the fuzzers. After a failed part the
+/// remaining ones still run.
 #[derive(clap::Args)]
 pub(crate) struct NightlyArgs {
     /// Only parts whose name contains this
@@ -23,7 +23,7 @@ pub(crate) struct NightlyArgs {
     only: Option<String>,
 }
 
-/// What a part does.
+/// The work of a part.
 enum Work {
     /// The README's lines are followed.
     Readme,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One line for each long step: what it is, and how long it took.
+//! One line for each long step: its name, and how long it took.
 
 use std::time::{Duration, Instant};
 

@@ -9,8 +9,7 @@
 //!
 //! Making it goes in stages. The first ends with a rename, each later one with a
 //! stamp, and the next run begins with the stage that has none: an interruption
-//! costs at most the stage that it hit. A kernel is added when a command first
-//! asks for it.
+//! costs at most the current stage. A kernel is added when a command first needs it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,9 +28,9 @@ use crate::{cache, cross, debug, kernel, progress, shell, workspace};
 pub(crate) const SUITE: &str = "trixie";
 /// Where its newer kernels are.
 pub(crate) const BACKPORTS: &str = "trixie-backports";
-/// What is installed besides the kernel. Recommended packages are left out.
+/// The packages installed besides the kernel. Recommended packages are left out.
 const PACKAGES: &[&str] = &[
-    // The kernel's build: compilers first, then what its Makefiles call.
+    // For the kernel's build: compilers first, then the programs that its Makefiles call.
     "rustc",
     "rust-src",
     "rustfmt",
@@ -60,7 +59,7 @@ const PACKAGES: &[&str] = &[
     "cargo",
     // hippos-ctl's XDP loader asks it for libelf and zlib.
     "pkgconf",
-    // The virtual machine and what runs in it.
+    // The virtual machine, and the programs in it.
     "qemu-system-x86",
     "busybox-static",
     "iproute2",
@@ -68,15 +67,15 @@ const PACKAGES: &[&str] = &[
     "nftables",
     "memcached",
 ];
-/// Raised when the steps below change in a way that the lists above do not show.
+/// Incremented when the steps below change but the lists above do not.
 const RECIPE: &str = "1";
-/// What a root's name was once made of besides; kept, so that roots made then are used on.
+/// A former part of a root's name; kept, so that existing roots stay in use.
 const LEGACY_SUFFIX: &str = "cloud-amd64";
 /// Free space that making a root asks for, in bytes.
 const SPACE: u64 = 5 << 30;
 /// The same for another kernel in it.
 const KERNEL_SPACE: u64 = 3 << 30;
-/// The environment that a program in the root may inherit. All else stays out.
+/// The environment variables that a program in the root may inherit. All others are removed.
 const ENVIRONMENT: &[&str] = &[
     "TERM",
     "http_proxy",
@@ -143,7 +142,7 @@ impl Root {
     pub(crate) fn cargo(&self) -> Result<Command> {
         let mut fetch = Command::new(workspace::cargo());
         fetch.args(["fetch", "--quiet", "--locked"]);
-        // What build scripts ask for is this machine's always.
+        // Build scripts' dependencies are always for this machine.
         let arch = self.kernel.target.arch;
         for target in BTreeSet::from([Arch::default().rust(), arch.rust()]) {
             fetch.args(["--target", target]);
@@ -203,8 +202,7 @@ pub(crate) fn line(root: &Path, program: &str) -> String {
     words.join(" ")
 }
 
-/// The target that a selection means in the build root, which is made if need be, or why there is
-/// none.
+/// The target of a selection in the build root, which is made if need be, or why there is none.
 pub(crate) fn target(selection: &Selection) -> Result<Target> {
     let path = path()?;
     if kernel::series(&path, selection.arch()).is_none() {
@@ -221,7 +219,7 @@ fn found(path: &Path, selection: &Selection) -> Option<kernel::Kernel> {
     kernel::find(path, target).filter(|_| cross::is_ready(path, target.arch))
 }
 
-/// Adds the selected kernel to a root with tools, from what the mirror holds now.
+/// Adds the selected kernel to a root with tools, from the mirror's present packages.
 fn add_kernel(path: &Path, selection: &Selection) -> Result<kernel::Kernel> {
     let log = path.with_extension("log");
     let arch = selection.arch();
@@ -250,7 +248,7 @@ pub(crate) fn remove() -> Result<()> {
     progress::step("remove the build root", || delete(&path))
 }
 
-/// The root's folder: its name is a digest of what it is made from.
+/// The root's folder: its name is a digest of its inputs.
 fn path() -> Result<PathBuf> {
     let key = workspace::digest(
         [SUITE, BACKPORTS, RECIPE, LEGACY_SUFFIX]
@@ -276,7 +274,7 @@ pub(crate) fn apt(path: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// Makes the root, or what it lacks of the tools.
+/// Makes the root, or adds the missing tools.
 fn tools(path: &Path) -> Result<()> {
     let log = path.with_extension("log");
     if !path.exists() {
@@ -288,7 +286,7 @@ fn tools(path: &Path) -> Result<()> {
             path.join("etc/apt/sources.list.d/backports.list"),
             backports,
         )?;
-        // Manuals and translations are a third of the files, and nobody reads them here.
+        // Manuals and translations are a third of the files, and are not read here.
         fs::write(
             path.join("etc/dpkg/dpkg.cfg.d/hippos"),
             "force-unsafe-io\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\n\
@@ -324,7 +322,7 @@ fn bootstrap(path: &Path, log: &Path) -> Result<()> {
     let partial = path.with_extension("partial");
     delete(&partial)?;
     let mut command = privileged("unshare");
-    // A mount namespace of its own: whatever ends mmdebstrap, no mount is left behind.
+    // A mount namespace of its own: no mount is left behind, however mmdebstrap ends.
     command
         .args([
             "--mount",
@@ -365,7 +363,7 @@ pub(crate) fn fresh(name: &str) -> Result<Fresh> {
     progress::step("a fresh Debian (mmdebstrap)", || {
         bootstrap(&path, &path.with_extension("log"))
     })?;
-    // Not what is tried, and most of the time.
+    // Syncing is not under test, and takes most of the time.
     fs::write(path.join("etc/dpkg/dpkg.cfg.d/hippos"), "force-unsafe-io\n")?;
     Ok(Fresh { path })
 }
@@ -402,8 +400,8 @@ fn derive_backports(list: &str) -> Option<String> {
     Some(words.join(" ") + "\n")
 }
 
-/// Says what is missing on this machine for making `what`, which asks for `needed` bytes, and how
-/// to get it; installs mmdebstrap when it can.
+/// Checks that this machine has the programs, rights and disk space for making `what`, which needs `needed` bytes; the
+/// error names the remedy. Installs mmdebstrap when it can.
 pub(crate) fn check_host(what: &str, needed: u64) -> Result<()> {
     let is_root = nix::unistd::geteuid().is_root();
     if !shell::has("mmdebstrap") {
@@ -481,7 +479,7 @@ pub(crate) fn privileged(program: &str) -> Command {
 
 /// A program that runs in any root, in the work tree's folder.
 pub(crate) fn command(root: &Path, program: &Path, binds: &[&Path]) -> Command {
-    // Falls back to the name that the shell would find; it can only be odd in a deleted work tree.
+    // Falls back to the name that the shell would find; `current_exe` fails only in a deleted work tree.
     let this = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
     let mut command = privileged(&this.to_string_lossy());
     command.arg("enter").arg("--root").arg(root);
@@ -518,7 +516,7 @@ pub(crate) struct EnterArgs {
 
 /// Turns this process into the wanted program inside the root; comes back only with an error.
 pub(crate) fn enter(args: EnterArgs) -> Result<()> {
-    // What ends xtask ends what it started.
+    // A signal that ends xtask also ends its children.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;
     let none: Option<&Path> = None;
     let cwd = std::env::current_dir()?;

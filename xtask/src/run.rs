@@ -44,7 +44,7 @@ pub(crate) struct RunArgs {
     /// The guest's processors
     #[arg(long, default_value_t = 2)]
     vcpus: u32,
-    /// What runs the guest's instructions
+    /// The accelerator for the guest
     #[arg(long, value_enum, default_value = "auto")]
     accel: Accel,
     /// The processor to emulate, by QEMU's name [default: one that can do everything]
@@ -216,7 +216,7 @@ fn exec(line: &str, vm: &mut Vm) -> Result<u8> {
     }
 }
 
-/// The port that the module was asked to listen on.
+/// The port that the module's parameters name.
 fn guest_port(parameters: &[String]) -> Result<u16> {
     let port = parameters
         .iter()

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One guest test in a guest of its own: what commands for long runs are made of.
+//! Runs one guest test in a guest of its own: the base of the commands for long runs.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::{kbuild, root, test};
 /// How long a search for leaks may take.
 const LEAKS_LIMIT: Duration = Duration::from_secs(900);
 
-/// What became of it.
+/// The outcome of the test.
 pub(crate) struct Done {
     /// The kernel that it ran on.
     pub(crate) release: String,
-    /// All that the test said.
+    /// All lines that the test printed.
     pub(crate) lines: Vec<String>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Done {
 ///
 /// # Errors
 ///
-/// When the test fails, the kernel complains, or memory is found leaked where that can be told.
+/// When the test fails, the kernel complains, or a leak is found on a kernel with kmemleak.
 pub(crate) fn run(
     selection: &Selection,
     debug_kernel: bool,

@@ -12,7 +12,7 @@ use plotters::prelude::*;
 use crate::target::Selection;
 use crate::{single_test, workspace};
 
-/// What is drawn, and by how many bytes it may be higher at the end than after a quarter.
+/// The figures of the plot, and by how many bytes each may be higher at the end than after a quarter.
 const FIGURES: &[(&str, f64, f64)] = &[
     // Name in a sample, sign (free memory falls when something leaks), bytes.
     ("slab", 1.0, 4.0e6),
@@ -20,7 +20,7 @@ const FIGURES: &[(&str, f64, f64)] = &[
     ("percpu", 1.0, 1.0e6),
 ];
 
-/// How often it tells how far it is, in minutes.
+/// The interval of progress messages, in minutes.
 const TELL: f64 = 5.0;
 
 /// Put mixed load on a guest for a while, with faults at random, and see that memory stays flat.
@@ -71,7 +71,7 @@ pub(crate) fn soak(args: &SoakArgs, selection: &Selection) -> Result<u8> {
     let test = format!("soak::run_for {seconds} {}", args.seed);
     let mut told = 0.0;
     let done = single_test::run(selection, args.debug_kernel, &test, limit, |line| {
-        // Whoever interrupts us has the samples till then.
+        // After an interruption, the samples so far are in the file.
         let _ = writeln!(kept, "{line}");
         let minutes = Sample::read(line).map_or(0.0, |sample| sample.get("seconds") / 60.0);
         if minutes >= told + TELL {

@@ -19,7 +19,7 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// Makes one with a name and a network that nobody here has.
+    /// Makes a device with a name and a network that are free on this machine.
     pub(crate) fn new() -> Result<Self> {
         Self::make(&["mode", "tap"])
     }
@@ -36,7 +36,7 @@ impl Tap {
             let number = start.wrapping_add(step) % 250;
             let name = format!("hippos{number}");
             if ip(&[&["tuntap", "add", "dev", &name], kind].concat()).is_err() {
-                // Somebody else's, who still needs it.
+                // Another process uses this device.
                 continue;
             }
             // From here on a failure drops the device again.

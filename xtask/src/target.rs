@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Which kernel: series, flavour and architecture; the only place that names a series.
 //!
-//! A command is told by its arguments (a [`Selection`]); what these mean depends
-//! on what the mirror held when the build root was set up, and ends in a [`Target`].
+//! A command's arguments are a [`Selection`]; its meaning depends on the mirror's content when the build root was set
+//! up, and is resolved to a [`Target`].
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,8 +10,8 @@ use std::str::FromStr;
 
 use anyhow::{bail, ensure, Context, Result};
 
-/// The kernel series that Hippos is built and tested for. Older ones lack what it asks for, newer
-/// ones are built only when they are named, or when the mirror has none of these.
+/// The kernel series that Hippos is built and tested for. Older ones lack interfaces that it needs, newer ones are
+/// built only when they are named, or when the mirror has none of these.
 pub(crate) const TESTED: RangeInclusive<Series> = Series(7, 2)..=Series(7, 3);
 /// So many series of the mirror's are worked with.
 const CURRENT: usize = 2;
@@ -107,7 +107,7 @@ impl Arch {
         self == Arch::X86_64
     }
 
-    /// What the kernel's make is told of it.
+    /// The environment variables for the kernel's make.
     pub(crate) fn environment(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Arch::X86_64 => &[],
@@ -139,7 +139,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// What its packages' names end with.
+    /// The suffix of its packages' names.
     pub(crate) fn suffix(self) -> String {
         match self.flavour {
             Flavour::Cloud => format!("cloud-{}", self.arch.debian()),
@@ -148,7 +148,7 @@ impl Target {
         }
     }
 
-    /// The target that a release's name tells, for example `7.2.12+deb13-cloud-amd64`.
+    /// The target of a release's name, for example `7.2.12+deb13-cloud-amd64`.
     pub(crate) fn of(release: &str) -> Option<Self> {
         let (_, suffix) = release.split_once('-')?;
         let series = Series::of(release)?;
@@ -301,7 +301,7 @@ pub(crate) fn current(series: &[Series]) -> Vec<Series> {
 /// A kernel that the mirror offers with its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Offer {
-    /// What `uname -r` will say.
+    /// The output of its `uname -r`.
     pub(crate) release: String,
     /// The packages' version.
     pub(crate) version: String,
@@ -525,7 +525,7 @@ mod tests {
             select("previous", &mirror).unwrap().to_string(),
             "7.4-cloud-amd64"
         );
-        // Only what is too old.
+        // Only series that are too old.
         assert!(select("newest", &list(&TWO[..3])).is_err());
         assert!(select("6.12", &list(TWO)).is_err());
         assert!(select("newest", "").is_err());

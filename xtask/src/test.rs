@@ -24,13 +24,13 @@ const TEST_LIMIT: Duration = Duration::from_secs(900);
 const PIECE_LIMIT: Duration = Duration::from_secs(10);
 /// How many times longer a test may take on the debug kernel.
 const DEBUG_SLOWNESS: u32 = 3;
-/// Tests of this theme are meant to fail; what is tested is that they do.
+/// Tests of this theme plant a fault, and pass when it is detected.
 const PLANTED: &str = "planted::";
 /// So are these, by a report that only the debug kernel makes.
 const DEFECT: &str = "defect::";
 /// How much of the kernel's log a failure shows.
 const LOG_LINES: usize = 30;
-/// After the last test a debug guest is asked what has leaked.
+/// After the last test a debug guest is checked for leaks.
 const LEAKS: &str = "leaks";
 /// This theme has a command of its own.
 const SOAK: &str = "soak::";
@@ -101,7 +101,8 @@ const POOLS: &str = "bench::pools_are_replayed";
 /// Tests of this theme attach their programs themselves.
 const XDP: &str = "xdp::";
 
-/// What runs by other receive paths as well when none is asked for: how its name begins, and arguments.
+/// The tests that also run with other receive paths when none is selected: the path, a prefix of the name, and
+/// arguments.
 const OTHER_PATHS: &[(ReceivePath, &str, &str)] = &[
     (ReceivePath::Xdp, "guest::smoke::", ""),
     (ReceivePath::Xdp, "guest::packet::", ""),
@@ -113,7 +114,7 @@ const OTHER_PATHS: &[(ReceivePath, &str, &str)] = &[
     (ReceivePath::Socket, "guest::consistency::framing", ""),
 ];
 
-/// What a guest's `test` ends with for a receive path.
+/// The suffix of a guest's `test` request for a receive path.
 pub(crate) fn request(path: ReceivePath) -> String {
     match path {
         ReceivePath::Prerouting => String::new(),
@@ -121,7 +122,7 @@ pub(crate) fn request(path: ReceivePath) -> String {
     }
 }
 
-/// What a test's name ends with when it is shown.
+/// The suffix of a test's name in the output, for a receive path.
 fn shown(path: ReceivePath) -> String {
     match path {
         ReceivePath::Prerouting => String::new(),
@@ -177,7 +178,7 @@ impl Count {
     }
 }
 
-/// Runs what was asked for; gives our exit status.
+/// Runs the selected tests; returns our exit status.
 pub(crate) fn test(args: &TestArgs, selection: &Selection) -> Result<u8> {
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))?;
     let mut count = Count::default();
@@ -221,7 +222,7 @@ fn host(filter: &[String], count: &mut Count) -> Result<()> {
         .args(["test", "--workspace", "--locked", "--no-fail-fast"])
         .arg("--")
         .args(filter);
-    // The reference that some of them compare with; without it they say that they are skipped.
+    // The reference server that some tests compare with; without it they are reported as skipped.
     if let Some(root) = root::made()? {
         cargo.env("HIPPOS_MEMCACHED", root::line(&root, "/usr/bin/memcached"));
     }
@@ -287,7 +288,7 @@ fn sanitized(count: &mut Count) -> Result<()> {
         println!("skipped: the stress test under ThreadSanitizer: {reason}");
         return Ok(());
     }
-    // That one makes a race, to see that the test itself notices.
+    // The skipped test makes a race on purpose, to check that the sanitizer reports it.
     cargo.args(["--", "--test-threads=1", "--skip", "reuse_without"]);
     cargo_tests(cargo, count)
 }
@@ -307,7 +308,7 @@ fn cargo_tests(mut cargo: Command, count: &mut Count) -> Result<()> {
             found.passed += part.passed;
             found.failed += part.failed;
         }
-        // One by one they are more than anybody reads.
+        // A line for each passed test would be too long an output.
         if !line.ends_with("... ok") && !line.is_empty() && !line.starts_with("running ") {
             println!("{line}");
         }
@@ -528,10 +529,10 @@ fn crash_ends_run(selection: &Selection) -> Result<()> {
     Ok(())
 }
 
-/// Whether a planted fault was found out, and as what it is.
+/// Checks that a planted fault was detected, and with the right message.
 fn expect_fault(name: &str, result: Result<()>, dead: bool) -> Result<()> {
     let Err(error) = result else {
-        bail!("nobody noticed")
+        bail!("the planted fault was not noticed")
     };
     let said = format!("{error:#}");
     let (expected, deadly) = match name.rsplit("::").next() {

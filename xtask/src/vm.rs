@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The virtual machine: Debian's QEMU, Debian's stock kernel, our PID 1.
 //!
-//! The guest's console goes to a file; the second serial port is the line on
-//! which the host asks PID 1 for things (see `guest/src/control.rs`). A guest
-//! that dies, by an oops, a panic or a signal, is told from one that was asked
-//! to stop by what it said last.
+//! The guest's console goes to a file; the second serial port is the control line for the host's requests to PID 1 (see
+//! `guest/src/control.rs`). A guest that dies, by an oops, a panic or a signal, is distinguished from one that was
+//! stopped by its last message.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -44,7 +43,7 @@ pub(crate) const GUEST_PORT: u16 = 11211;
 /// Set by Ctrl-C and by a termination signal.
 pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// What differs between the machines of architectures.
+/// The differences between the machines of architectures.
 struct QemuMachine {
     /// QEMU's program.
     qemu: &'static str,
@@ -83,7 +82,7 @@ fn qemu_machine(arch: Arch) -> QemuMachine {
     }
 }
 
-/// What runs the guest's instructions.
+/// The accelerator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Accel {
     /// KVM where a stock kernel is seen to boot with it, else emulation
@@ -125,7 +124,7 @@ pub(crate) struct Machine {
     pub(crate) module: Option<PathBuf>,
     /// More files for the guest's root folder.
     pub(crate) files: Vec<PathBuf>,
-    /// What the guest's card is joined to.
+    /// The network of the guest's card.
     pub(crate) network: Network,
     /// Executed instructions are counted by this library (`bench/plugin`), whose socket is then
     /// [`Vm::meter`]; the guest's clock goes by them. Emulation only.
@@ -144,7 +143,7 @@ impl Disk {
     }
 }
 
-/// A disk with a system, and what starts it.
+/// A disk with a system, and the means to boot it.
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     /// As it is on the disk, byte for byte.
@@ -153,7 +152,7 @@ pub(crate) struct Disk {
     pub(crate) initrd: PathBuf,
 }
 
-/// What a guest's card is joined to.
+/// The network of a guest's card.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
     /// QEMU's own network, with ports forwarded: asks for no rights.
@@ -172,7 +171,7 @@ pub(crate) enum Network {
 pub(crate) struct Meter {
     /// The plugin.
     pub(crate) library: PathBuf,
-    /// Each block by itself as well, which is slower.
+    /// With a profile by block as well, which is slower.
     pub(crate) profile: bool,
 }
 
@@ -220,7 +219,7 @@ impl Vm {
         for attempt in 0.. {
             let port = free_port(machine.port)?;
             match Self::start(root, machine, accel, port) {
-                // Somebody else took the port between our look and QEMU's.
+                // Another process took the port after we had found it free.
                 Err(error) if attempt < 5 && format!("{error:#}").contains("host forwarding") => {}
                 result => return result,
             }
@@ -345,7 +344,7 @@ impl Vm {
         Ok(vm)
     }
 
-    /// What the guest calls its third serial port, this process's terminal.
+    /// The guest's name of its third serial port, which is this process's terminal.
     pub(crate) fn terminal(&self) -> &'static str {
         qemu_machine(self.arch).ports[2]
     }
@@ -484,7 +483,7 @@ fn kernel_report(console: &str) -> &str {
     &console[line..]
 }
 
-/// QEMU without any device but what is added.
+/// QEMU with no device except those that are added.
 fn qemu(root: &Root, accel: Accel, machine: &Machine, binds: &[&Path]) -> Command {
     let qemu_machine = qemu_machine(root.kernel().target.arch);
     let cpu = machine.cpu.as_deref().unwrap_or(qemu_machine.cpu);
@@ -518,7 +517,7 @@ fn qemu(root: &Root, accel: Accel, machine: &Machine, binds: &[&Path]) -> Comman
     qemu
 }
 
-/// The kernel's command line. With `-no-reboot`, whatever panics ends QEMU.
+/// The kernel's command line. With `-no-reboot`, any panic ends QEMU.
 fn command_line(qemu_machine: &QemuMachine, verbosity: u8) -> String {
     let [console, control, _] = qemu_machine.ports;
     // Emulated CPUs are late on a loaded host: the watchdogs may not take that for a fault of the
@@ -582,7 +581,7 @@ fn kvm_works(root: &Root) -> Result<bool> {
     }
     let _ = child.kill();
     child.wait()?;
-    // Without an initramfs a kernel that comes far enough says that it finds no root.
+    // Without an initramfs a kernel that boots far enough reports that it finds no root.
     let works = shell::tail(&console, 1000).contains("Unable to mount root");
     eprintln!(
         "hippos: KVM {} here",
@@ -628,7 +627,7 @@ fn reader(replies: File) -> Receiver<String> {
     receive
 }
 
-/// Copies what is written to a file to standard output, for as long as this process lives.
+/// Copies a file's growing content to standard output, for as long as this process lives.
 fn follow(path: PathBuf) {
     thread::spawn(move || -> std::io::Result<()> {
         let mut file = wait_for(&path)?;

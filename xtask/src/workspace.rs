@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Where this work tree is, and what cargo knows of it.
+//! The path of this work tree, and the package metadata of cargo.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -76,7 +76,7 @@ pub(crate) fn kernel_crates() -> Result<BTreeMap<String, KernelCrate>> {
         let mut uses = Vec::new();
         for dependency in &node.deps {
             let used = &metadata[&dependency.pkg];
-            // Kbuild turns no feature on, so what is optional for cargo is not there.
+            // Kbuild turns no feature on, so cargo's optional dependencies are not used.
             let needed = package.dependencies.iter().any(|declared| {
                 declared.name == used.name
                     && declared.kind == DependencyKind::Normal
@@ -104,7 +104,7 @@ pub(crate) fn kernel_crates() -> Result<BTreeMap<String, KernelCrate>> {
     Ok(crates)
 }
 
-/// A short name for what was made from `parts`, as hexadecimal digits.
+/// A short digest of `parts`, as hexadecimal digits.
 pub(crate) fn digest<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> String {
     let mut digest = Sha256::new();
     for part in parts {

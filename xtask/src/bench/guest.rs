@@ -19,12 +19,12 @@ const CACHE: u32 = 256;
 /// MiB of the guest's memory.
 const MEMORY: u32 = 1024;
 
-/// What is compared.
+/// The servers that are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Server {
     /// This project's module
     Hippos,
-    /// The same, allocating each reply anew: what sending the request's own buffer back saves
+    /// As `Hippos`, but with a new buffer for each reply: the cost that reuse of the request's buffer saves
     HipposFresh,
     /// The same with its XDP program on the card, in native mode
     HipposXdp,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Driving `hippos-load`, and what is asked of the servers.
+//! Drives `hippos-load`: the workloads and their measurements.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -107,8 +107,8 @@ pub(crate) struct Measurement {
 }
 
 impl Load<'_> {
-    /// Stores the workload's keys and makes the first requests, which nobody counts: an item's
-    /// first hit costs more than all that follow.
+    /// Stores the workload's keys and makes the first requests, which are not measured: the first hit of an item costs
+    /// more than all later ones.
     pub(crate) fn prepare(&self, workload: &Workload) -> Result<Measurement> {
         if !self.server.mirrors() {
             self.call("fill", workload, &[])?;
@@ -232,8 +232,8 @@ fn number(value: &Value) -> Result<f64> {
         .context("hippos-load's report lacks a number")
 }
 
-/// Replays a trace, its keys apart from those of other traces; what is missed is stored. A wrong
-/// reply, an error, a lost datagram, or other hits than an infinite cache has are a failure.
+/// Replays a trace, with keys distinct from those of other traces; a miss is stored. Fails on a wrong reply, an error,
+/// a lost datagram, or hits other than those of an infinite cache.
 pub(super) fn replay(program: &Path, trace: &Path, server: &str) -> Result<()> {
     let name = trace.file_name().unwrap_or_default().to_string_lossy();
     let json = tempfile::NamedTempFile::new()?;

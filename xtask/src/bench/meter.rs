@@ -55,7 +55,7 @@ impl Meter {
             .with_context(|| format!("the plugin says {line:?}"))
     }
 
-    /// Waits until the guest has done what it does after its start, and is idle.
+    /// Waits until the guest has finished its startup work and is idle.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let deadline = Instant::now() + SETTLE_LIMIT;
         let mut quiet = 0;

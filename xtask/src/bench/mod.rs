@@ -217,7 +217,7 @@ pub(crate) fn bench(args: &BenchArgs, selection: &Selection) -> Result<u8> {
             if args.only != Some(Kind::Instructions) && server.clocked() {
                 wallclock(&tools, &plan, server, &mut figures)?;
             }
-            // What was measured is kept, whatever comes.
+            // The figures measured so far are kept, even if a later step fails.
             figures.write(&plan.dir, &head)?;
         }
     }
@@ -275,10 +275,10 @@ fn load<'a>(tools: &'a Tools, plan: &'a Plan, guest: &Guest, server: Server) -> 
     }
 }
 
-/// The workloads that say something of `server`.
+/// The workloads that are meaningful for `server`.
 fn answerable<'a>(plan: &'a Plan, server: Server) -> impl Iterator<Item = &'static Workload> + 'a {
     let all = plan.workloads.iter().copied();
-    // What is sent in another way than replies to datagrams says nothing of fresh ones.
+    // A workload without replies to datagrams does not show the cost of newly allocated ones.
     let datagrams = server.mirrors() || server == Server::HipposFresh;
     all.filter(move |workload| !datagrams || workload.mirrored)
 }
@@ -473,7 +473,7 @@ fn profile(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Server) -> Res
     guest.off()
 }
 
-/// What the figures were made with.
+/// The environment of the measurements: versions, options, machine.
 fn head(args: &BenchArgs, tools: &Tools) -> Result<String> {
     let root = tools.root;
     let git = |arguments: &[&str]| {

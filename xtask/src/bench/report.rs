@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What was measured, as JSON, as Markdown tables and as a plot.
+//! The measurements' results, as JSON, as Markdown tables and as a plot.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,7 +23,7 @@ pub(crate) struct Row {
     pub(crate) max: f64,
 }
 
-/// The server that the others are compared with.
+/// The server that all other servers are compared with.
 const OURS: &str = "hippos";
 
 /// Figures as they come, by server, workload and metric.
@@ -35,7 +35,7 @@ pub(crate) struct Figures {
 
 type Key = (&'static str, &'static str, Metric);
 
-/// What is measured.
+/// The metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Metric {
     Instructions,
@@ -163,8 +163,8 @@ impl Figures {
             .collect()
     }
 
-    /// Two tables for each metric, a line for each workload and a column for each server: the
-    /// figures, and how Hippos stands to each of the others.
+    /// Two tables for each metric, with a line for each workload and a column for each server: the figures, and the
+    /// ratio of Hippos to each other server.
     pub(crate) fn markdown(&self) -> String {
         let mut out = String::new();
         for metric in Metric::ALL {
@@ -261,7 +261,7 @@ impl Figures {
     }
 }
 
-/// What the least, the middle and the most of some values are.
+/// The minimum, the median and the maximum of some values.
 struct Spread {
     min: f64,
     median: f64,

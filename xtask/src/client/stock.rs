@@ -28,7 +28,7 @@ pub(super) fn udp(port: u16) -> Result<()> {
     )
 }
 
-/// What any program does with a cache.
+/// The basic operations of a cache.
 fn basic_operations(url: &str, several: bool) -> Result<()> {
     let client = Client::connect(url)?;
     ensure!(
@@ -40,7 +40,7 @@ fn basic_operations(url: &str, several: bool) -> Result<()> {
         client.get::<String>("greeting")?.as_deref() == Some("hello"),
         "not what was set"
     );
-    // Over text the crate takes what was not stored for well done, over binary for an error.
+    // Over text the crate reports success for a value that was not stored, over binary an error.
     client.add("added", "once", 0)?;
     let _ = client.add("added", "twice", 0);
     ensure!(

@@ -57,7 +57,7 @@ fn layers(source: &str, imports: &Imports) -> Vec<Vec<String>> {
     cycles
 }
 
-/// The cycles that are not known, and what is known and is none.
+/// The cycles that are not in the list of known ones, and the entries of that list that are no cycles.
 fn compare(cycles: &[Vec<String>], known: &[(&[&str], &str)]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for cycle in cycles {
@@ -183,7 +183,7 @@ struct Found {
     path: Vec<String>,
     /// It is of a `pub use`.
     exported: bool,
-    /// The name that a `use` gives it.
+    /// The name that a `use` imports it as.
     name: Option<String>,
 }
 

@@ -16,10 +16,10 @@ const RUST: &str = "kmod/kapi/ffi.rs";
 /// A function's or a structure's types, in C's order: `u32*`, `const sk_buff*`, `u8[16]`.
 type Types = Vec<String>;
 
-/// What one side declares.
+/// The declarations of one side.
 #[derive(Debug, Default)]
 struct Declared {
-    /// What is returned, then the arguments.
+    /// The return type, then those of the arguments.
     functions: BTreeMap<String, Types>,
     /// `name: type` of each field.
     structs: BTreeMap<String, Types>,
@@ -198,7 +198,8 @@ fn without_c_comments(text: &str) -> String {
     lines.collect::<Vec<_>>().join(" ")
 }
 
-/// What stands between semicolons outside of braces, with single blanks. The body of a function ends one, too.
+/// The declarations outside of braces, without their semicolons, with single blanks. The body of a function ends one,
+/// too.
 fn declarations(text: &str) -> Vec<String> {
     let mut all = Vec::new();
     let (mut depth, mut one) = (0_u32, String::new());
@@ -321,7 +322,7 @@ fn rust_type(kind: &str) -> String {
     kind.to_owned()
 }
 
-/// What is before the parenthesis that closes an open one, and behind it.
+/// The text before the parenthesis that closes an open one, and the text behind it.
 fn closed(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0;
     for (at, letter) in text.char_indices() {

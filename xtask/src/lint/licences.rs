@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use super::{read, tracked, Finding};
 use crate::workspace;
 
-/// What a source file's name ends with.
+/// The suffixes of source files' names.
 const SOURCES: &[&str] = &[".rs", ".c", ".h"];
-/// What stands before the licence's name.
+/// The text before the licence's name.
 const TAG: &str = "SPDX-License-Identifier: ";
 
 /// Every finding in the work tree.
@@ -55,7 +55,7 @@ fn of_crate(file: &Path) -> Result<String> {
     licence(&read("Cargo.toml")?).context("the workspace's Cargo.toml names no licence")
 }
 
-/// The licence that a manifest names itself.
+/// The licence field of a manifest.
 fn licence(manifest: &str) -> Option<String> {
     let line = manifest
         .lines()

@@ -34,7 +34,7 @@ const HOSTS: &[(&[&str], &str, &str)] = &[
 pub(crate) fn check() -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for file in tracked()? {
-        // What is not text has no address to read.
+        // A file that is not text has no address to check.
         let bytes = std::fs::read(workspace::root().join(&file))?;
         let Ok(text) = String::from_utf8(bytes) else {
             continue;

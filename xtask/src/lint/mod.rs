@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `cargo xtask lint`: what the compilers say, and the repository's own rules.
+//! `cargo xtask lint`: the compilers' lints, and the repository's own rules.
 
 mod cycles;
 mod edges;
@@ -35,7 +35,7 @@ use crate::{kbuild, root, shell, workspace};
 /// those of the code; the store's loom models compile; and all of it takes Debian's own cargo as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
-    /// Leave out what needs the build root: the module's objects and Debian's cargo
+    /// Leave out the checks that need the build root: the module's objects and Debian's cargo
     #[arg(long)]
     host: bool,
     /// Write the documentation's tables anew from those of the code
@@ -132,7 +132,7 @@ fn report(findings: Vec<Finding>) -> Result<()> {
     bail!("{}", sorted.into_iter().collect::<Vec<_>>().join("\n"))
 }
 
-/// The files that git knows, relative to the work tree, and those that it would take.
+/// The tracked files, relative to the work tree, and the new ones that git does not ignore.
 fn tracked() -> Result<Vec<String>> {
     let list = shell::output(
         Command::new("git")
@@ -148,7 +148,7 @@ fn read(file: &str) -> Result<String> {
     fs::read_to_string(workspace::root().join(file)).with_context(|| format!("cannot read {file}"))
 }
 
-/// What to say when formatting or clippy fails: it may be that cargo lacks the component.
+/// A hint for a failure of formatting or clippy: cargo may lack the component.
 const COMPONENTS: &str =
     "to be mended, or missing (`rustup component add rustfmt clippy`, `apt install rustfmt rust-clippy`)";
 

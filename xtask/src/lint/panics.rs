@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! No way to a panic in what the kernel runs: in softirq it would be the machine's end.
+//! No path to a panic in the kernel's code: in softirq a panic would stop the machine.
 //!
-//! Looked at are the release objects that Kbuild made, as the linker sees them: a
-//! call that the optimiser could not rule out is a relocation against
-//! `core::panicking::…`. Generic code of the pure crates lands in the module's own
-//! object, so that is looked at as well, but for what runs only at insmod.
+//! The check reads the release objects that Kbuild made, as the linker sees them: a call that the optimiser could not
+//! rule out is a relocation against `core::panicking::…`. Generic code of the pure crates is compiled into the module's
+//! own object, so that object is checked as well, except for the code that runs only at insmod.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,8 +19,8 @@ use crate::{kbuild, root, shell, workspace};
 const MODULE: &str = "kmod/src/hippos.o";
 /// Sources that are not looked at there: they run once, at insmod, before anything is served.
 const START: &[&str] = &["kmod/src/hippos.rs", "kmod/src/config.rs", "/usr/"];
-/// What may remain: the file, or the line, of the innermost frame, and why it is no danger. Lines
-/// are those of the compiler and the crates that are pinned.
+/// The panics that are allowed: the file, or the line, of the innermost frame, and why it cannot be reached. Lines are
+/// those of the compiler and the crates that are pinned.
 const ALLOWED: &[(&str, &str)] = &[
     (
         "target/vendor/heapless/src/vec.rs:275",
@@ -93,7 +92,7 @@ pub(crate) fn check(selection: &Selection) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// The innermost frame whose source is ours or vendored: what to mend.
+/// The innermost frame whose source is ours or vendored: the place to fix.
 fn innermost_own_frame(frames: &[String]) -> &str {
     let ours = |frame: &&String| frame.starts_with("kmod/") || frame.starts_with("target/vendor/");
     frames
@@ -118,7 +117,7 @@ struct Instruction {
     section: String,
     offset: u64,
     target: Option<u64>,
-    /// What comes after it is another block: only a jump leads there.
+    /// The next instruction belongs to another block: only a jump leads there.
     last: bool,
 }
 
@@ -141,7 +140,7 @@ fn ways(root: &Root, object: &Path, call: &Call, code: &[Instruction]) -> Result
 
 /// The jumps to one of the few instructions that end with the call.
 fn sources(call: &Call, code: &[Instruction]) -> Vec<u64> {
-    /// The call itself, and what loads its arguments. Its relocation is at its start or inside.
+    /// The call itself, and the instructions that load its arguments. Its relocation is at its start or inside.
     const BLOCK: usize = 5;
     let code: Vec<&Instruction> = code
         .iter()
@@ -190,12 +189,12 @@ fn jumps(disassembly: &str) -> Vec<Instruction> {
             .iter()
             .any(|end| name.starts_with(end))
             || ["b", "bl", "br", "blr", "brk"].contains(&name);
-        // An unconditional jump out of the section looks like one to what follows.
+        // An unconditional jump out of the section looks like one to the code that follows.
         let conditional = name.starts_with('j') && name != "jmp"
             || ["b.", "cbz", "cbnz", "tbz", "tbnz"]
                 .iter()
                 .any(|jump| name.starts_with(jump));
-        // The operand before the name of what is there.
+        // The operand before the symbol's name.
         let target = words
             .take_while(|word| !word.starts_with('<'))
             .last()
@@ -258,8 +257,8 @@ fn last_name(mut path: &str) -> String {
     last.to_owned()
 }
 
-/// Where an offset of a call's section is, and what it was inlined into: files and lines, the
-/// innermost first.
+/// The source position of a call's offset in its section, and those it was inlined into: files and lines, the innermost
+/// first.
 fn frames(root: &Root, object: &Path, call: &Call, offset: u64) -> Result<Vec<String>> {
     let mut addr2line = root.tool("addr2line");
     addr2line

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Rules about Rust sources: where `unsafe` may be, where C is declared, what the pure crates
-//! leave alone.
+//! Rules about Rust sources: where `unsafe` may be, where C is declared, what the pure crates may not use.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -167,7 +166,7 @@ fn has_safety_comment(lines: &[&str], line: usize) -> bool {
                 return true;
             }
         } else if comment || line.is_empty() || line.ends_with([';', '}']) {
-            // What is above this is about something else.
+            // Comments further up belong to other code.
             return false;
         }
     }

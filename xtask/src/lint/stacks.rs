@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! No function of the module takes much of the kernel's small stack.
 //!
-//! The kernel's own limit (`CONFIG_FRAME_WARN`) is for C alone; rustc has none,
-//! and moves whole structures through the stack where nobody looks.
+//! The kernel's own limit (`CONFIG_FRAME_WARN`) is for C alone; rustc has none, and may move whole structures through
+//! the stack unnoticed.
 
 use anyhow::Result;
 
@@ -15,7 +15,7 @@ use crate::{kbuild, root, shell};
 /// packet's way still leave most of it to the layers above and below.
 const LIMIT: u64 = 3072;
 
-/// What may take more: the function, its most bytes, and why.
+/// The functions that may take more: the name, the limit in bytes, and the reason.
 const ALLOWED: &[(&str, u64, &str)] = &[(
     "<hippos_engine::engine::Engine<hippos::platform::Kernel>>::answer_by_plan::<hippos::fast_path::PacketRequest>",
     4096,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Tables in the documentation that say what a table of the code says: each stands between
-//! `<!-- table NAME -->` and `<!-- end -->`. `cargo xtask lint --write` writes them anew.
+//! Tables in the documentation that are generated from tables in the code: each stands between `<!-- table NAME -->`
+//! and `<!-- end -->`. `cargo xtask lint --write` updates them.
 
 use std::fs;
 
@@ -49,7 +49,7 @@ fn mark(name: &str) -> String {
     format!("<!-- table {name} -->\n")
 }
 
-/// What stands before a table, the table, and what stands behind it.
+/// The text before a table, the table, and the text behind it.
 fn split<'t>(text: &'t str, name: &str) -> Result<(&'t str, &'t str, &'t str)> {
     let mark = mark(name);
     let start = text

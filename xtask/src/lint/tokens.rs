@@ -24,7 +24,7 @@ pub(crate) struct Token {
 pub(crate) enum Part {
     /// All of it.
     Whole,
-    /// Not what is only for tests and for the host.
+    /// Without the code for tests and for the host only.
     Kernel,
 }
 

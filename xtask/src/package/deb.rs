@@ -12,9 +12,9 @@ use nix::sys::time::TimeSpec;
 use super::Build;
 use crate::{kbuild, shell, workspace};
 
-/// Who is written to.
+/// The packages' maintainer.
 const MAINTAINER: &str = "Hippos maintainers <maintainers@hippos.invalid>";
-/// What lintian says of every package, and is meant so.
+/// The warnings that lintian has for every package, and that are intended.
 const COMMON_OVERRIDES: &str =
     "# Not uploaded to Debian.\n@PACKAGE@: initial-upload-closes-no-bugs *\n";
 /// The scripts that dpkg calls, and its lists.
@@ -198,7 +198,7 @@ fn read(name: &str) -> Result<String> {
     fs::read_to_string(workspace::root().join(name)).with_context(|| format!("no {name}"))
 }
 
-/// Calls `each` with every path below a folder, folders after what is in them.
+/// Calls `each` with every path below a folder, the contents of a folder before itself.
 fn walk(dir: &Path, each: &mut dyn FnMut(&Path, bool) -> Result<()>) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

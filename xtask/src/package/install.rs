@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The packages on a machine: a fresh Debian, on a disk of its own, in a guest of its kernel.
 //!
-//! The machine is prepared with what any machine has and what the packages depend on. From then on apt
-//! sees the packages' own repository alone.
+//! The base system and the packages' dependencies are installed first. From then on apt sees the packages' own
+//! repository alone.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,15 +19,15 @@ use crate::{client, package, progress, shell, workspace};
 use super::programs;
 use super::version::Version;
 
-/// Free space that it asks for, in bytes.
+/// Free disk space that the trial needs, in bytes.
 const SPACE: u64 = 9 << 30;
 /// How large the machine's disk is.
 const DISK: &str = "8G";
 /// How long apt may take in an emulated guest.
 const LONG: Duration = Duration::from_secs(900);
-/// What any machine has. The kernel is added by its release.
+/// The base system's packages. The kernel is added by its release.
 const MACHINE: &str = "systemd-sysv udev dbus kmod initramfs-tools e2fsprogs";
-/// What the tools depend on.
+/// The tools' dependencies.
 const TOOLS: &str = "libelf1t64 zlib1g libgcc-s1";
 /// Speaks to the host over the second serial port, as the test guests' PID 1 does.
 const AGENT: &str = r#"#!/bin/sh
@@ -52,7 +52,7 @@ done
 "#;
 const SERVICE: &str = "[Unit]\nAfter=multi-user.target\n[Service]\nExecStart=/root/agent\n\
      [Install]\nWantedBy=default.target\n";
-/// Prints what the exporter tells, once it listens: it does a little after systemd calls it started.
+/// Prints the exporter's metrics, once it listens: shortly after systemd reports it as started.
 const SCRAPE: &str =
     "bash -c 'until (exec 3<>/dev/tcp/127.0.0.1/9150) 2> /dev/null || [ $((tries += 1)) = 50 ]; \
      do sleep 0.2; done; exec 3<>/dev/tcp/127.0.0.1/9150; \
@@ -74,7 +74,7 @@ const KEPT: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/11211; \
 /// Sets it.
 const KEEP: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/11211; \
      printf \"set kept 0 0 2\\r\\nhi\\r\\nquit\\r\\n\" >&3; cat <&3'";
-/// Finds what of Hippos is on the machine, without what this trial put there and apt's and the journal's own.
+/// Finds the files of Hippos on the machine, without this trial's own, apt's and the journal's.
 const LEFT: &str = "find / -xdev -iname '*hippos*' -not -path '/root/*' -not -path '/var/lib/apt/*' \
      -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/tmp/*' -not -path '/etc/dpkg/dpkg.cfg.d/*'";
 
@@ -177,7 +177,7 @@ impl Trial {
     fn disk(&self, dir: &Path) -> Result<Disk> {
         let image = dir.join("disk");
         let tree = &self.fresh.path;
-        // With the tree's own program, from outside: from inside it would be in the way of itself.
+        // With the work tree's mke2fs, from outside: run from inside, it would be part of its own input.
         let mut make = root::privileged("sh");
         make.args([
             "-ec",
@@ -413,7 +413,7 @@ impl Trial {
         )
     }
 
-    /// Boots what is in the tree, and has it serve.
+    /// Boots from the disk, and checks that the module serves.
     fn served_from_disk(&self, what: &str) -> Result<()> {
         let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
         let disk = self.disk(dir.path())?;

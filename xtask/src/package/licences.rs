@@ -41,7 +41,7 @@ const TEXTS: &[&str] = &[
     "UNLICENSE",
 ];
 
-/// The texts that must go along with what is made from these packages of the workspace.
+/// The licence texts that must be distributed with programs made from these packages of the workspace.
 ///
 /// # Errors
 ///
@@ -89,7 +89,7 @@ pub(crate) fn notices(programs: &[&str]) -> Result<String> {
     Ok(text)
 }
 
-/// The crates from outside that the programs are linked with, by name and version.
+/// The external crates that the programs are linked with, by name and version.
 fn linked<'a>(
     metadata: &'a Metadata,
     programs: &[&str],

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `cargo xtask package`: Debian packages, from what is in packaging/ and what is built here.
+//! `cargo xtask package`: Debian packages, from the files in packaging/ and the programs built here.
 
 mod deb;
 pub(crate) mod install;
@@ -40,9 +40,9 @@ pub(crate) struct PackageArgs {
     programs: Option<PathBuf>,
 }
 
-/// What of the work tree is the module's source.
+/// The parts of the work tree that are the module's source.
 const SOURCES: &[&str] = &["Cargo.lock", "Cargo.toml", "Kbuild", "Makefile", "kmod/"];
-/// Folders of crates that the module is not made of.
+/// Folders of crates that are not part of the module.
 const UNUSED: &[&str] = &["tests", "benches", "examples", "proptest-regressions"];
 /// Documents of hippos-tools.
 const DOCUMENTS: &[&str] = &[
@@ -58,7 +58,7 @@ const DOCUMENTS: &[&str] = &[
 struct Build<'a> {
     root: &'a Root,
     version: &'a Version,
-    /// What placeholders stand for, beside the libraries.
+    /// The values of placeholders, apart from the libraries.
     values: Vec<(&'static str, String)>,
     /// Where the packages' files are laid out.
     stage: PathBuf,
@@ -168,7 +168,7 @@ fn make(
 }
 
 impl Build<'_> {
-    /// Debian's name of the architecture that the programs and the module are for.
+    /// Debian's name of the architecture of the programs and the module.
     fn arch(&self) -> &'static str {
         self.root.kernel().target.arch.debian()
     }
@@ -293,7 +293,7 @@ fn modules(build: &Build<'_>, module: &Path) -> Result<PathBuf> {
     let deb = Deb::new(build, &name, "hippos-modules", build.arch())?;
     let to = format!("usr/lib/modules/{release}/extra/hippos.ko");
     deb.file(module, &to, 0o644)?;
-    // DWARF is for who builds it; BTF stays.
+    // Only the builder needs DWARF; BTF stays.
     let mut strip = build.root.tool("strip");
     shell::output(
         strip

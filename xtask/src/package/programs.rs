@@ -19,7 +19,7 @@ pub(crate) fn build(root: &Root, target: &Path) -> Result<PathBuf> {
         .find(|(name, _)| *name == "CARGO_HOME")
         .and_then(|(_, home)| Some(PathBuf::from(home?).join("registry/src")))
         .context("cargo has no home")?;
-    // Where this machine keeps sources is nothing that a program tells.
+    // The programs must not contain this machine's source paths.
     let maps = [
         (registry.as_path(), "crates"),
         (target, "target"),
@@ -49,7 +49,7 @@ pub(crate) fn build(root: &Root, target: &Path) -> Result<PathBuf> {
     })
 }
 
-/// What a package with these programs depends on, by what the libraries' packages say themselves.
+/// The dependencies of a package with these programs, from the metadata of the libraries' packages.
 pub(crate) fn libraries(root: &Root, programs: &[PathBuf]) -> Result<String> {
     let mut depends = BTreeSet::new();
     for program in programs {

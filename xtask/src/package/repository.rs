@@ -23,7 +23,7 @@ pub(crate) fn index(root: &Root, dir: &Path, packages: &[PathBuf]) -> Result<()>
     fs::write(dir.join("Packages"), text).with_context(|| format!("cannot write {}", dir.display()))
 }
 
-/// What the index says of a package.
+/// The index's entry for a package.
 fn stanza(control: &str, name: &str, bytes: &[u8]) -> String {
     let digest: String = Sha256::digest(bytes)
         .iter()

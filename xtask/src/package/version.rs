@@ -7,7 +7,7 @@ use anyhow::{ensure, Context, Result};
 
 use crate::{shell, workspace};
 
-/// What all packages of one build share.
+/// The version data that all packages of one build share.
 pub(crate) struct Version {
     /// Debian's version number.
     pub(crate) number: String,
