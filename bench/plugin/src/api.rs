@@ -67,5 +67,5 @@ extern "C" {
     pub(crate) fn qemu_plugin_u64_sum(entry: Counter) -> u64;
 }
 
-/// What QEMU tells a plugin of itself; not used.
+/// QEMU's description of itself for a plugin; not used.
 pub(crate) type Info = c_void;

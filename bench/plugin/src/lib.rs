@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Counts the instructions that a guest executes, for repeatable figures on
-//! a machine whose clock says nothing.
+//! Counts the instructions that a guest executes, for repeatable figures on a machine whose clock is too noisy.
 //!
-//! A string instruction with a repeat prefix counts once, as a processor's own
-//! counter has it, however many bytes it goes over: QEMU runs each repetition
-//! as a block of its own when the guest's clock goes by instructions, and a
-//! kernel that clears and copies memory so would seem to do little else.
+//! A string instruction with a repeat prefix counts once, as in a processor's own counter, however many bytes it
+//! processes: QEMU runs each repetition as a separate block when the guest's clock counts instructions, so a kernel
+//! that clears and copies memory would appear to do little else.
 //!
 //! QEMU loads this library with `-plugin FILE,socket=PATH[,profile=on|off]`. A
 //! halted vCPU executes nothing, so idle time is not counted. The library
@@ -82,7 +80,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
     unsafe { api::qemu_plugin_register_vcpu_tb_trans_cb(id, translated) };
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // One asker at a time; when it hangs up, the next may come.
+            // One client at a time; when it disconnects, the next is accepted.
             let _ = answer(&stream);
         }
     });
@@ -106,7 +104,7 @@ extern "C" fn translated(_id: Id, block: *mut Block) {
         api::qemu_plugin_insn_data(first, code.as_mut_ptr().cast(), code.len())
     };
     if repeats(code.get(..size).unwrap_or(&code)) {
-        // The first time it was in the block before.
+        // The first repetition was counted in the block before.
         length -= 1;
     }
     if length == 0 {

@@ -29,7 +29,7 @@ fn operations(url: &str, transport: &str) -> Result<()> {
     client.set(&key("a"), "1", 0)?;
     ensure!(get("a")? == Some("1".into()));
     ensure!(get("none")?.is_none());
-    // Whether it was stored the crate tells in one protocol only.
+    // The crate reports whether the value was stored in one protocol only.
     let _ = client.add(&key("a"), "2", 0);
     ensure!(get("a")? == Some("1".into()));
     client.add(&key("b"), "2", 0)?;

@@ -77,25 +77,25 @@ pub struct Case {
     pub name: String,
     /// Line of its beginning in the file.
     pub line: usize,
-    /// Why it is so.
+    /// The note: the reason for the expected reply, or versions that differ.
     pub note: String,
     /// Runs over UDP.
     pub udp: bool,
-    /// Touches what all connections share: no other case may run at that time.
+    /// Changes state that all connections share: no other case may run at that time.
     pub alone: bool,
-    /// Depends on how the input is cut: is fed as written only.
+    /// Depends on how the input is split: is sent as written only.
     pub whole: bool,
-    /// The reference loses answers here when commands are pipelined.
+    /// The reference loses replies of this case when commands are pipelined.
     pub unpiped: bool,
-    /// The reference is not asked: it answers otherwise, or is of no use afterwards.
+    /// Not run against the reference: it replies otherwise, or is unusable afterwards.
     pub hippos: bool,
-    /// What happens, in order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
     /// The connection at the end.
     pub end: End,
 }
 
-/// One thing that happens.
+/// One step of a case.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Bytes in, bytes out.
@@ -113,21 +113,21 @@ pub enum Step {
 pub struct Exchange {
     /// Line of the last thing sent.
     pub line: usize,
-    /// What is sent.
+    /// The bytes to send.
     pub input: Template,
     /// Sent as a datagram without a frame.
     pub bare: bool,
-    /// What comes back is compared with its frame (UDP).
+    /// The reply is compared with its frame (UDP).
     pub framed: bool,
     /// Line of a `<?`, which recording replaces.
     pub unknown: Option<usize>,
-    /// What comes back.
+    /// The expected reply.
     pub output: Option<Template>,
-    /// What may come back instead.
+    /// The alternative reply.
     pub other: Option<Template>,
 }
 
-/// The state of a connection.
+/// The expected state of the connection at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// It answers the next command.
@@ -193,7 +193,7 @@ pub fn parse(group: &str, text: &str) -> Result<Vec<Case>> {
 }
 
 impl Exchange {
-    /// Is more input still part of it?
+    /// Whether more input can be added to it.
     fn grows(&self) -> bool {
         self.output.is_none() && self.unknown.is_none() && !self.bare
     }
@@ -276,7 +276,7 @@ impl Case {
         }
     }
 
-    /// The case's place in the table, to be shown.
+    /// The case's file and line, for messages.
     pub fn place(&self) -> String {
         let (group, name) = self.name.split_once(": ").unwrap_or(("", &self.name));
         format!("{group}.txt:{} {name}", self.line)

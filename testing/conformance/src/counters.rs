@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What commands count: a matrix of commands and the states that they meet.
+//! The counters that commands change: a matrix of commands and states of their keys.
 //!
 //! A cell is one command, of the text, meta or binary protocol, over TCP or UDP, against one
 //! state of its key: absent, present, expired, flushed, stale, and so on. `counters/recorded.txt`
 //! holds, for each cell, by how much memcached's counters change: all of `stats`, and those of
-//! `stats items` and `stats slabs` summed over the classes. `counters/differs.txt` lists what a
-//! server may count otherwise, with the reasons.
+//! `stats items` and `stats slabs` summed over the classes. `counters/differs.txt` lists the differences that are
+//! allowed, with the reasons.
 
 use anyhow::{bail, ensure, Context, Result};
 use hippos_client::{framed, FRAME};
@@ -19,7 +19,7 @@ use crate::run::{fresh_key, Target};
 
 /// The recorded deltas.
 pub const RECORDED: &str = include_str!("../counters/recorded.txt");
-/// What may differ from them.
+/// The differences that are allowed.
 pub const DIFFERS: &str = include_str!("../counters/differs.txt");
 
 /// CAS number of the item that a state makes.
@@ -28,15 +28,15 @@ const CAS: u64 = 777;
 const TOO_LARGE: usize = 1_100_000;
 /// A value's length with which the item fits, but not two of them joined.
 const HALF: usize = 600_000;
-/// How often a cell that differs is played again: a sweep of the server's own may have removed an
-/// expired or flushed item first.
+/// How often a cell that differs is repeated: a background sweep of the server may have removed an expired or flushed
+/// item first.
 const TRIES: usize = 10;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long memcached needs until `flush_all` covers an item.
 const FLUSHABLE: Duration = Duration::from_millis(2100);
 
-/// What a command meets.
+/// The state of the key before the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// No item has the key.
@@ -55,11 +55,11 @@ enum State {
     Flushed,
     /// An item that was invalidated.
     Stale,
-    /// An absent key, and the value that comes is too large.
+    /// An absent key, and the new value is too large.
     Large,
-    /// An item, and the value that comes is too large.
+    /// An item, and the new value is too large.
     LargeHit,
-    /// An item, and the value that comes is too large together with the item's.
+    /// An item, and the new value is too large together with the item's.
     LargeJoin,
 }
 
@@ -78,7 +78,7 @@ impl State {
         (State::LargeJoin, "too large when joined"),
     ];
 
-    /// Whether a command has something to do with the state.
+    /// Whether the command can be combined with the state.
     fn applies_to(self, command: &Command, udp: bool) -> bool {
         let text = command.text;
         let keyed = text.contains('$');
@@ -112,7 +112,7 @@ impl State {
         }
     }
 
-    /// The commands that make it, less the flush.
+    /// The commands that set up the state, without the flush.
     fn setup(self, key: &str) -> Vec<u8> {
         let set = |value: &[u8], flags: &str| {
             let mut line = format!("ms {key} {} E{CAS}{flags}\r\n", value.len()).into_bytes();
@@ -428,7 +428,7 @@ impl Client {
             sent: 0,
             received: 0,
         };
-        // The server has to have seen all connections before anything is compared.
+        // The server must have accepted all connections before the first comparison.
         client.serve(&Place::Text, b"")?;
         client.serve(&Place::Binary, b"")?;
         Ok(client)
@@ -437,7 +437,7 @@ impl Client {
     /// All counters, those of classes as sums.
     fn counters(&mut self) -> Result<BTreeMap<String, i64>> {
         let mut counters = BTreeMap::new();
-        // Those of classes first: `stats` tells the bytes that went before it.
+        // Those of classes first: `stats` includes the bytes sent before it.
         for (section, kind) in [("items", "items"), ("slabs", "slabs"), ("", "")] {
             let line = format!("stats {section}").trim_end().to_owned() + "\r\n";
             self.control.write_all(line.as_bytes())?;
@@ -464,7 +464,7 @@ impl Client {
                 *counters.entry(name).or_default() += value;
             }
             if kind.is_empty() {
-                // What asking took.
+                // Without the bytes of the `stats` commands themselves.
                 *counters.entry("bytes_read".to_owned()).or_default() -= base.0;
                 *counters.entry("bytes_written".to_owned()).or_default() -= base.1;
             }
@@ -472,7 +472,7 @@ impl Client {
         Ok(counters)
     }
 
-    /// Sends bytes, and waits until they were served.
+    /// Sends bytes, and waits until the server has processed them.
     fn serve(&mut self, place: &Place, bytes: &[u8]) -> Result<()> {
         match place {
             Place::Control => {
@@ -505,7 +505,7 @@ impl Client {
             Place::Udp => {
                 let socket = self.udp.as_ref().context("no UDP")?;
                 socket.send(&framed(1, bytes))?;
-                // What no fast path overtakes.
+                // A command that no fast path serves, so it is answered after the ones before.
                 socket.send(&framed(2, b"verbosity 0\r\n"))?;
                 let mut buffer = vec![0; 1 << 16];
                 loop {
@@ -528,7 +528,7 @@ enum Place {
     Udp,
 }
 
-/// A packet of the binary protocol that asks for nothing.
+/// A `noop` packet of the binary protocol, whose reply marks the end.
 const END: [u8; 24] = {
     let mut packet = [0; 24];
     packet[0] = crate::packet::REQUEST;
@@ -548,7 +548,7 @@ fn until(stream: &mut TcpStream, end: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Plays a cell; `key` was set up if `ready`.
+/// Runs a cell; `key` was set up if `ready`.
 fn play(client: &mut Client, cell: &Cell, key: &str, ready: bool) -> Result<Delta> {
     if !ready {
         client.serve(&Place::Control, &cell.state.setup(key))?;
@@ -567,7 +567,7 @@ fn play(client: &mut Client, cell: &Cell, key: &str, ready: bool) -> Result<Delt
     let after = client.counters()?;
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |counters: &BTreeMap<String, i64>, name| counters.get(name).copied().unwrap_or(0);
-    // What a flush takes is what the cells before it left.
+    // The items that a flush removes are those that earlier cells left.
     let flushes = cell.command.text.starts_with("flush");
     let left = |name: &str| flushes && matches!(name, "curr_items" | "items:number");
     let changes = names.into_iter().filter(|name| !left(name));
@@ -578,13 +578,13 @@ fn play(client: &mut Client, cell: &Cell, key: &str, ready: bool) -> Result<Delt
     Ok(changes.collect())
 }
 
-/// The name under which the counters stand that `stats reset` leaves.
+/// The name of the record of counters that are not 0 after `stats reset`.
 const RESET: &str = "stats reset";
 
 /// The counters that are not 0 after `stats reset`, each as 1.
 fn after_reset(client: &mut Client) -> Result<Delta> {
     client.serve(&Place::Control, b"stats reset\r\n")?;
-    // What was sent and received before does not count any more.
+    // Bytes sent and received before the reset do not count any more.
     (client.sent, client.received) = (0, 0);
     let counters = client.counters()?.into_iter();
     let left = counters.filter(|(name, value)| *value != 0 && !name.starts_with("bytes_"));
@@ -595,8 +595,8 @@ fn key() -> String {
     String::from_utf8_lossy(&fresh_key()).into_owned()
 }
 
-/// Plays the matrix against memcached; the text of `recorded.txt`. It is to have no background
-/// threads that remove items: `-o no_lru_crawler,no_lru_maintainer`.
+/// Runs the matrix against memcached; returns the text of `recorded.txt`. memcached must run without background threads
+/// that remove items: `-o no_lru_crawler,no_lru_maintainer`.
 pub fn record(target: &Target) -> Result<String> {
     let differs = Differs::parse(DIFFERS, Server::Memcached)?;
     let mut text = String::new();
@@ -611,21 +611,21 @@ pub fn record(target: &Target) -> Result<String> {
     Ok(text)
 }
 
-/// What memcached counts.
+/// Runs all cells against memcached.
 fn reference(target: &Target) -> Result<BTreeMap<String, Delta>> {
     let mut client = Client::new(target)?;
     let mut cells: Vec<(Cell, String)> = cells(target.udp.is_some())
         .into_iter()
         .map(|cell| (cell, key()))
         .collect();
-    // `flush_all` covers what was stored in an earlier second.
+    // `flush_all` affects items stored in an earlier second.
     let flushed = |cell: &Cell| cell.state == State::Flushed;
     for (cell, key) in cells.iter().filter(|(cell, _)| flushed(cell)) {
         client.serve(&Place::Control, &cell.state.setup(key))?;
     }
     std::thread::sleep(FLUSHABLE);
     let mut played = BTreeMap::new();
-    // These first: other cells flush too.
+    // Cells with a flushed item run first: some of the remaining cells flush too.
     cells.sort_by_key(|(cell, _)| !flushed(cell));
     for (cell, key) in cells {
         let delta = play(&mut client, &cell, &key, flushed(&cell)).with_context(|| cell.name())?;
@@ -638,24 +638,24 @@ fn reference(target: &Target) -> Result<BTreeMap<String, Delta>> {
 /// The server that is compared with the recorded deltas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Server {
-    /// memcached itself, which differs in nothing.
+    /// memcached itself, without any differences.
     Memcached,
     /// The engine over host sockets.
     Engine,
-    /// The module, whose threads count and remove on their own as well.
+    /// The module, whose threads count and remove items on their own as well.
     Module,
 }
 
-/// What may be counted otherwise.
+/// The allowed differences.
 #[derive(Default)]
 struct Differs {
     /// Counters that are not compared.
     everywhere: BTreeSet<String>,
-    /// Cells by their beginnings and ends, and what differs there.
+    /// Patterns of cells' names, and the counters that may differ there.
     cells: Vec<(String, Vec<Change>)>,
 }
 
-/// A counter, and by how much it changes; none for any change.
+/// A counter, and by how much it changes; `None` allows any change.
 type Change = (String, Option<i64>);
 
 impl Differs {
@@ -692,7 +692,7 @@ fn change(word: &str) -> Result<Change> {
     }
 }
 
-/// Whether a cell's name is one of a pattern's, in which `*` stands for anything.
+/// Whether a cell's name matches a pattern, in which `*` stands for anything.
 fn fits(pattern: &str, name: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == name,
@@ -702,12 +702,12 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// What came of a comparison.
+/// The result of a comparison.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Cells that count as recorded.
     pub passed: usize,
-    /// Those that do not, readable.
+    /// A description of each cell that differs.
     pub failures: Vec<String>,
 }
 
@@ -730,7 +730,7 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Plays the cells whose names contain `filter` against a server and compares.
+/// Runs the cells whose names contain `filter` against a server and compares their counters.
 pub fn compare(target: &Target, filter: &str, server: Server) -> Result<Report> {
     let differs = Differs::parse(DIFFERS, server)?;
     let mut recorded = BTreeMap::new();
@@ -774,7 +774,7 @@ pub fn compare(target: &Target, filter: &str, server: Server) -> Result<Report> 
     if RESET.contains(filter) {
         let mut wanted = wanted(RESET)?.clone();
         let left = after_reset(&mut client)?;
-        // What memcached leaves may be 0 here.
+        // A counter that is not 0 after memcached's reset may be 0 here.
         wanted.retain(|name, _| left.contains_key(name));
         report.note(RESET, wrong(&wanted, &left, &differs, Some(RESET)));
     }
@@ -784,7 +784,7 @@ pub fn compare(target: &Target, filter: &str, server: Server) -> Result<Report> 
     Ok(report)
 }
 
-/// The counters that changed otherwise than recorded, readable.
+/// Describes the counters that changed otherwise than recorded.
 fn wrong(recorded: &Delta, delta: &Delta, differs: &Differs, cell: Option<&str>) -> String {
     let mut wanted: BTreeMap<&str, Option<i64>> = BTreeMap::new();
     for (name, by) in recorded {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a memcached answers, as one table of cases, and ways to ask a server.
+//! memcached's replies, as one table of cases, and the means to query a server.
 //!
 //! The table is recorded from memcached itself; [`run()`] plays it against any server. [`random`]
 //! compares two servers on random streams of commands.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `conformance`: asks a server whether it answers as memcached does.
+//! `conformance`: checks that a server replies as memcached does.
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// Asks a server whether it answers as memcached does.
+/// Checks that a server replies as memcached does.
 #[derive(Parser)]
 struct Args {
     /// The server, HOST:PORT, for TCP and UDP.
@@ -31,7 +31,7 @@ struct Args {
     /// Write the server's answers into the case files where they lack one.
     #[arg(long)]
     record: bool,
-    /// Compare what commands count instead; with `--record`, write what the server counts.
+    /// Compare the counters that commands change instead; with `--record`, write the server's changes.
     #[arg(long)]
     counters: bool,
     /// Compare with this server, HOST:PORT, on random streams of commands instead.

@@ -139,7 +139,7 @@ impl Packet {
         Ok(packet)
     }
 
-    /// Does it use a number that was kept?
+    /// Whether it refers to a number that was kept.
     pub fn keeps(&self) -> bool {
         let cas = matches!(self.cas, Cas::Kept(_));
         cas || template::keeps(&self.key) || template::keeps(&self.value)
@@ -173,7 +173,7 @@ impl Packet {
     }
 }
 
-/// Takes the first packet off `bytes` and writes it as a case file does, `cas` as given.
+/// Removes the first packet from `bytes` and formats it as in a case file, with `cas` as given.
 pub fn show(bytes: &[u8], cas: Option<&str>) -> Option<(String, usize)> {
     let head = bytes.get(..HEADER)?;
     let opcode = head[1];

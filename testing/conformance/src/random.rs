@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Random streams of commands, answered alike by two servers.
+//! Random streams of commands, which must get the same replies from two servers.
 //!
 //! A stream is a few dozen commands over a handful of keys. Both servers get it, each command
 //! only after the last was answered (memcached's in-place arithmetic depends on what it is just
@@ -19,10 +19,10 @@ use crate::packet::{self, HEADER, REQUEST};
 use crate::run::{brief, fresh_key};
 use crate::template::show;
 
-/// Stands for the stream's own eight bytes in commands.
+/// Placeholder for the stream's own eight bytes in commands.
 const KEY: &str = "<key>";
 
-/// Which commands.
+/// The protocol of the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Text and meta commands.
@@ -86,7 +86,7 @@ fn play(reference: SocketAddr, target: SocketAddr, kind: Kind, stream: &[Vec<u8>
     Ok(())
 }
 
-/// Puts the stream's own bytes where the command has [`KEY`].
+/// Replaces [`KEY`] in a command by the stream's own bytes.
 fn with_key(command: &[u8], key: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut rest = command;
@@ -118,7 +118,7 @@ impl Peer {
         })
     }
 
-    /// Sends a command and something with a known answer, and reads up to that.
+    /// Sends a command and one with a known reply, and reads up to that reply.
     fn ask(&mut self, command: &[u8]) -> Result<Vec<u8>> {
         let mut noop = vec![0; HEADER];
         noop[0] = REQUEST;
@@ -209,7 +209,7 @@ impl Peer {
         reply
     }
 
-    /// Chosen numbers stay as they are; a server's own become 1, 2, 3…
+    /// Numbers chosen by commands stay as they are; a server's own become 1, 2, 3…
     fn order(&mut self, cas: u64) -> u64 {
         if cas == 0 || CHOSEN.contains(&cas) {
             return cas;
@@ -223,7 +223,7 @@ impl Peer {
     }
 }
 
-/// CAS numbers that commands set: no server counts so far.
+/// CAS numbers that commands set: larger than any that a server assigns in a test.
 const CHOSEN: [u64; 3] = [1 << 62, (1 << 62) + 1, (1 << 62) + 2];
 
 fn cas() -> impl Strategy<Value = u64> {
@@ -265,7 +265,7 @@ fn number() -> impl Strategy<Value = Vec<u8>> {
     select(numbers.to_vec()).prop_map(|v| v.as_bytes().to_vec())
 }
 
-/// A key with a value that suits it.
+/// A key with a value of its kind.
 fn pair() -> impl Strategy<Value = (String, Vec<u8>)> {
     prop_oneof![3 => (key(), word()), 2 => (counter(), number())]
 }
@@ -354,7 +354,7 @@ fn meta_get() -> impl Strategy<Value = Vec<u8>> {
     (any_key(), flags(of)).prop_map(|(k, f)| format!("mg {k}{f}\r\n").into_bytes())
 }
 
-/// No mode that is an error: with one, memcached gives E's number to whatever is stored next.
+/// No mode that is an error: with one, memcached assigns the number of `E` to the item that is stored next.
 fn meta_set() -> impl Strategy<Value = Vec<u8>> {
     let of = &[
         "k", "c", "s", "q", "O1", "F5", "F0", "T0", "T1000", "T-1", "C", "E", "E", "I", "ME", "MA",
@@ -367,7 +367,7 @@ fn meta_set() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn meta_delete() -> impl Strategy<Value = Vec<u8>> {
-    // Counters are never marked stale: arithmetic on what is stale depends on chance.
+    // Counters are never marked stale: the result of arithmetic on a stale item depends on chance.
     let words = &["k", "q", "O1", "C", "E", "I", "T0", "T1000", "x", "v", "t"];
     let numbers = &["k", "q", "O1", "C", "E", "v"];
     let command = |(k, f): (String, String)| format!("md {k}{f}\r\n").into_bytes();
@@ -477,7 +477,7 @@ fn binary_command() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn binary(opcode: u8, extras: &[u8], key: &str, value: &[u8], cas: u64) -> Vec<u8> {
-    // The eight bytes that will stand for `KEY` count, not those of `KEY`.
+    // The length is that of the eight bytes that replace `KEY`.
     let key_len = with_key(key.as_bytes(), &[0; 8]).len();
     let body = extras.len() + key_len + value.len();
     let mut out = vec![packet::REQUEST, opcode];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Records what the reference answers into the case files.
+//! Records the reference's replies into the case files.
 //!
 //! Only steps without an answer are filled in, so what people wrote or corrected stays. Every
 //! case is played twice: numbers that differ between the two are written as `{n}`.
@@ -15,7 +15,7 @@ use crate::run::{Feed, Options, Player, Target};
 use crate::template::{self, Match, Piece, Scope};
 use crate::udp;
 
-/// An answer is complete when nothing more comes for so long.
+/// A reply is complete when nothing more arrives for this time.
 const QUIET: Duration = Duration::from_millis(40);
 
 /// One step's answer.
@@ -24,7 +24,7 @@ struct Answer {
     bytes: Vec<u8>,
 }
 
-/// Fills in the missing answers of one file. Returns how many.
+/// Fills in the missing replies of one file. Returns their number.
 pub fn record(group: &str, path: &Path, target: &Target, options: &Options) -> Result<usize> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let mut lines: Vec<Vec<String>> = text.lines().map(|l| vec![l.to_owned()]).collect();
@@ -157,7 +157,7 @@ fn play_udp(
     Ok((answers, player.scope, false))
 }
 
-/// Notes an answer that is wanted; checks one that is known.
+/// Records a reply that is unknown; checks one that is known.
 fn take(e: &Exchange, bytes: Vec<u8>, scope: &mut Scope, answers: &mut Vec<Answer>) -> Result<()> {
     if let Some(line) = e.unknown {
         answers.push(Answer { line, bytes });

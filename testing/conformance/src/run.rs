@@ -53,16 +53,16 @@ impl Default for Options {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Cases that passed in every way of feeding them.
+    /// Cases that passed with every feed.
     pub passed: usize,
-    /// Cases that need UDP when there is none, or that the reference can't be asked.
+    /// Cases that need UDP when there is none, or that the reference cannot run.
     pub skipped: usize,
-    /// Times that a case was played.
+    /// Number of runs of cases.
     pub played: usize,
-    /// Cases that failed, readable.
+    /// A description of each failed case.
     pub failures: Vec<String>,
 }
 
@@ -80,7 +80,7 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// How long a longer answer is waited for, where a shorter one or none would do as well.
+/// How long to wait for a longer reply where a shorter one or none is valid as well.
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// How the input of a case is fed.
@@ -108,7 +108,7 @@ pub fn run_cases(cases: &[Case], target: &Target, options: &Options) -> Report {
         .filter(|c| c.name.contains(&options.filter))
         .collect();
     let (mut alone, mut together): (Vec<&Case>, Vec<&Case>) = chosen.iter().partition(|c| c.alone);
-    // Cases that wait come first, so that nothing waits for them.
+    // Cases that pause start first, so that the run does not end with a wait for them.
     together.sort_by_key(|c| !pauses(c));
     alone.sort_by_key(|c| c.line);
 
@@ -131,8 +131,8 @@ pub fn run_cases(cases: &[Case], target: &Target, options: &Options) -> Report {
     report
 }
 
-/// How often a case that pauses is played before it has failed: what it asks for holds for some seconds, which
-/// a machine with other work may miss. A server that is wrong is wrong each time.
+/// How often a case that pauses is run before it fails: it checks states that last some seconds, which a machine
+/// with other work may miss. A wrong server fails each time.
 const TIMED_TRIES: u32 = 3;
 
 /// Whether what a case expects depends on the clock.
@@ -140,7 +140,7 @@ fn pauses(case: &Case) -> bool {
     case.steps.iter().any(|s| matches!(s, Step::Pause(_)))
 }
 
-/// Plays one case in every way and notes what came of it.
+/// Runs one case with every feed and records the result.
 fn play(case: &Case, target: &Target, options: &Options, report: &Mutex<Report>) {
     let mut played = 0;
     let mut failure = None;
@@ -236,7 +236,7 @@ pub(crate) fn fresh_key() -> Vec<u8> {
     key
 }
 
-/// One connection and what was kept.
+/// One connection, and the data kept from its replies.
 pub(crate) struct Player<'a> {
     address: SocketAddr,
     options: &'a Options,
@@ -279,7 +279,7 @@ impl<'a> Player<'a> {
         self.end(case.end)
     }
 
-    /// A step that is no exchange.
+    /// Runs a step that is no exchange.
     pub(crate) fn other(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Exchange(_) => {}
@@ -291,7 +291,7 @@ impl<'a> Player<'a> {
     }
 
     pub(crate) fn connect(&mut self) -> Result<()> {
-        // Many connections at once can meet a full accept queue: one more try is fair.
+        // Many connections at once can fill the accept queue: one retry is allowed.
         let stream = TcpStream::connect_timeout(&self.address, self.options.patience)
             .or_else(|_| TcpStream::connect_timeout(&self.address, self.options.patience))
             .context("can't connect")?;
@@ -333,17 +333,17 @@ impl<'a> Player<'a> {
                 Err(e) => return Err(e.into()),
             }
             if pieces.len() > 1 && i < 64 {
-                // Let the server read this piece by itself, most of the time.
+                // Usually makes the server read this piece separately.
                 std::thread::yield_now();
             }
         }
         Ok(())
     }
 
-    /// Reads until one of the expected outputs is there.
+    /// Reads until one of the expected outputs has arrived.
     fn expect(&mut self, expected: &[Vec<Token>]) -> Result<()> {
         let end = Instant::now() + self.options.patience;
-        // Long answers come in many pieces: compare when there is something to be seen.
+        // Long replies arrive in many pieces: compare only when the length suffices.
         let length = |tokens: &Vec<Token>| -> usize {
             let known = |token: &Token| match token {
                 Token::Bytes(bytes) => bytes.len(),
@@ -363,7 +363,7 @@ impl<'a> Player<'a> {
                     Match::No(reason) => why = reason,
                 }
             }
-            // Where one answer is the beginning of another, the longer is waited for.
+            // Where one reply is a prefix of another, wait for the longer.
             if let Some((len, kept)) = whole {
                 if !more || self.closed || !self.read(Instant::now() + SILENCE)? {
                     self.got.drain(..len);
@@ -395,7 +395,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Reads some bytes. False when none came in time.
+    /// Reads some bytes; false at a timeout.
     fn read(&mut self, end: Instant) -> Result<bool> {
         let mut buffer = vec![0; 1 << 16];
         let left = end.saturating_duration_since(Instant::now());
@@ -414,18 +414,18 @@ impl<'a> Player<'a> {
         Ok(true)
     }
 
-    /// Reads whatever comes until nothing does for `quiet`.
+    /// Reads until nothing more arrives for `quiet`.
     pub(crate) fn read_rest(&mut self, quiet: Duration) -> (&[u8], bool) {
         while !self.closed && matches!(self.read(Instant::now() + quiet), Ok(true)) {}
         (&self.got, self.closed)
     }
 
-    /// Forgets what came.
+    /// Discards the received bytes.
     pub(crate) fn clear(&mut self) {
         self.got.clear();
     }
 
-    /// Checks that nothing more came, and the state of the connection.
+    /// Checks that nothing more arrived, and the state of the connection.
     pub(crate) fn end(&mut self, end: End) -> Result<()> {
         match end {
             End::Open => {
@@ -480,7 +480,7 @@ impl<'a> Player<'a> {
                     grown.push([so_far.clone(), tokens].concat());
                 }
             }
-            // Two ways a step: cases with alternatives are short.
+            // Each alternative doubles the number: cases with alternatives are short.
             grown.truncate(64);
             expected = grown;
         }
@@ -493,7 +493,7 @@ impl<'a> Player<'a> {
         }
         let stream = self.stream()?.try_clone()?;
         std::thread::scope(|scope| {
-            // The answers may have to be read before the server takes more.
+            // The server may not read on before its replies are read.
             scope.spawn(move || {
                 let mut stream = stream;
                 let _ = stream.write_all(&input);
@@ -505,8 +505,8 @@ impl<'a> Player<'a> {
     }
 }
 
-/// A harmless command of the connection's protocol and its answer: whatever came before it
-/// has been answered when this is.
+/// A harmless command of the connection's protocol and its reply: everything before it has been answered when the reply
+/// arrives.
 fn sentinel(first: Option<u8>) -> (Vec<u8>, Vec<u8>) {
     if first != Some(REQUEST) {
         return (b"mn\r\n".to_vec(), b"MN\r\n".to_vec());
@@ -521,7 +521,7 @@ fn sentinel(first: Option<u8>) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn cuts(bytes: &[u8], feed: Feed) -> Vec<&[u8]> {
-    /// Of a long input this much is fed byte by byte.
+    /// The part of a long input that is sent byte by byte.
     const BYTEWISE_MAX: usize = 600;
     match feed {
         Feed::Steps | Feed::Pipelined => vec![bytes],
@@ -539,7 +539,7 @@ fn cuts(bytes: &[u8], feed: Feed) -> Vec<&[u8]> {
             let mut rest = bytes;
             let mut pieces = Vec::new();
             while !rest.is_empty() {
-                // Long inputs are cut coarser: it is their ends that matter.
+                // Long inputs are split into larger pieces: their ends matter most.
                 let most = [3, 20, 200, 3000][splits.next(4)] * (1 + bytes.len() / 10_000);
                 let (piece, later) = rest.split_at(rest.len().min(1 + splits.next(most)));
                 pieces.push(piece);
@@ -572,7 +572,7 @@ pub(crate) fn brief(bytes: &[u8]) -> String {
     )
 }
 
-/// What was expected, for a report.
+/// The expected output, for a report.
 pub(crate) fn show_tokens(tokens: &[Token]) -> String {
     let mut out = String::new();
     for token in tokens {

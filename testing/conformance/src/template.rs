@@ -44,10 +44,10 @@ pub enum Piece {
     PacketStats(Vec<String>),
 }
 
-/// What bytes to send, or which bytes to expect.
+/// The bytes to send, or those to expect.
 pub type Template = Vec<Piece>;
 
-/// What the variables of a template stand for.
+/// The values of a template's variables.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// The case's own bytes, for `$`.
@@ -73,7 +73,7 @@ pub enum Token {
     PacketStats(Vec<String>),
 }
 
-/// What a comparison found.
+/// The result of a comparison.
 #[derive(Clone, Debug)]
 pub enum Match {
     /// The first `usize` bytes fit; numbers were kept.
@@ -263,7 +263,7 @@ fn join(out: &mut Vec<Token>, more: &[u8]) {
     }
 }
 
-/// Does `got` begin with what is expected?
+/// Whether `got` begins with the expected output.
 pub fn compare(expected: &[Token], got: &[u8]) -> Match {
     let mut at = 0;
     let mut kept = Vec::new();

@@ -30,14 +30,14 @@ pub(crate) fn play(case: &Case, address: SocketAddr, options: &Options) -> Resul
     player.quiet()
 }
 
-/// One socket and what was kept.
+/// One socket, and the data kept from its replies.
 pub(crate) struct Player<'a> {
     socket: UdpSocket,
     options: &'a Options,
     pub(crate) scope: Scope,
 }
 
-/// Is it a frame that announces no datagrams?
+/// Whether it is a frame that announces no datagrams.
 fn nothing(datagram: &[u8]) -> bool {
     datagram.len() == FRAME && datagram[4..6] == [0, 0]
 }
@@ -102,7 +102,7 @@ impl<'a> Player<'a> {
         loop {
             let mut more = false;
             for tokens in expected {
-                // Where silence is one of several answers, the others are waited for first.
+                // Where silence is one of several valid replies, wait for the non-empty ones first.
                 let waits = tokens.is_empty() && expected.len() > 1 && !silent;
                 match template::compare(tokens, &got) {
                     Match::Whole(..) if waits => more = true,
@@ -152,8 +152,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Asks for something that the worker of the UDP socket answers after all that came before;
-    /// the answer.
+    /// Sends a command that the worker of the UDP socket answers after all earlier ones; returns its reply.
     fn send_fence(&mut self) -> Result<Vec<u8>> {
         let id = fresh_id();
         let request = framed(id, b"touch nothing 0\r\n");
@@ -161,8 +160,7 @@ impl<'a> Player<'a> {
         Ok(framed(id, b"NOT_FOUND\r\n"))
     }
 
-    /// The next datagram with something in it. The reference sends a frame of no datagrams for
-    /// an answer that it keeps quiet.
+    /// The next datagram that is not empty. The reference sends a frame of no datagrams for a reply that is suppressed.
     pub(crate) fn next(&mut self, end: Instant) -> Result<Option<Vec<u8>>> {
         loop {
             match self.receive(end)? {
@@ -172,7 +170,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// One datagram, or none in time.
+    /// One datagram, or none after a timeout.
     pub(crate) fn receive(&mut self, end: Instant) -> Result<Option<Vec<u8>>> {
         let left = end.saturating_duration_since(Instant::now());
         self.socket
@@ -185,7 +183,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Checks that nothing comes, by an answer to something harmless that must be next.
+    /// Checks that no reply arrives: the next one must be that of a harmless command.
     fn quiet(&mut self) -> Result<()> {
         let id = fresh_id();
         self.socket.send(&framed(id, b"mn\r\n"))?;
@@ -207,7 +205,7 @@ impl<'a> Player<'a> {
     }
 }
 
-/// An answer that is being put together.
+/// A reply that is being reassembled.
 pub(crate) struct Message {
     id: u16,
     lenient: bool,
@@ -268,7 +266,7 @@ impl Message {
         Ok(&datagram[FRAME..])
     }
 
-    /// Is the message complete?
+    /// Whether the message is complete.
     pub(crate) fn end(&self) -> Result<()> {
         let total = self.total.unwrap_or(0);
         ensure!(

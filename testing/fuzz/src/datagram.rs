@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A UDP datagram: both receive paths answer alike, in right frames, and no answer is
-//! one that another server would answer for ever.
+//! A UDP datagram: both receive paths give the same replies, in valid frames, and no reply is a request that another
+//! server would answer for ever.
 
 use hippos_engine::PlanOutcome;
 use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
@@ -45,14 +45,14 @@ pub(crate) fn datagram(payload: &[u8]) {
     }
     for (sequence, reply) in slow.iter().enumerate() {
         assert!(reply.len() >= FRAME && reply.len() <= DATAGRAM_MAX);
-        assert_eq!(reply[..2], payload[..2], "somebody else's number");
+        assert_eq!(reply[..2], payload[..2], "the reply has another request id");
         let field = |at: usize| usize::from(u16::from_be_bytes([reply[at], reply[at + 1]]));
-        // A goodbye is a frame alone, of no datagrams.
+        // A reply that closes the session is a frame alone, of no datagrams.
         if reply.len() > FRAME {
             assert_eq!((field(2), field(4)), (sequence, slow.len()));
         }
     }
-    // A forged source may make one server's answer another's question, once.
+    // With a forged source address one server's reply may be another's request, but only once.
     let echo = |replies: &[Vec<u8>]| -> Vec<Vec<u8>> {
         let again = replies
             .iter()

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What must hold for any input, one function for each target: a panic is a
-//! finding.
+//! Properties that hold for any input, one function for each target: a panic is a finding.
 //!
-//! `cargo xtask fuzz TARGET` feeds them what libFuzzer finds; the tests feed
-//! them the corpus, the seeds and what comes of those by chance, with no more
-//! than a stable compiler.
+//! `cargo xtask fuzz TARGET` runs them on libFuzzer's inputs; the tests run them on the corpus, the seeds and random
+//! mutations of those, which needs only a stable compiler.
 
 #[path = "../../../kmod/engine/tests/common/mod.rs"]
 mod common;
@@ -23,7 +21,7 @@ fn engine() -> TestEngine {
 
 /// A property of any input.
 pub struct Target {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
     /// Panics when it does not hold.
     pub run: fn(&[u8]),
@@ -33,7 +31,7 @@ pub struct Target {
 
 macro_rules! targets {
     ($($name:ident),+) => {
-        /// All there are.
+        /// All targets.
         pub const TARGETS: &[Target] = &[$(Target {
             name: stringify!($name),
             run: $name::$name,

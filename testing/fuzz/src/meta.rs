@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Lines, words, numbers, base64 and meta commands: what is read is what was
-//! there, and reads the same again.
+//! Lines, words, numbers, base64 and meta commands: a parsed input has the input's content, and parses the same when
+//! written again.
 
 use hippos_proto::base64::{self, Decoded};
 use hippos_proto::meta::Command;

@@ -8,7 +8,7 @@ use hippos_store::ClassCounter;
 use crate::common::{play, Seen, START, WHOLE};
 use crate::engine;
 
-/// Each command takes a few bytes: what, which key, and more.
+/// Each command takes a few bytes: its kind, its key, and its arguments.
 pub(crate) const SEEDS: &[&[u8]] = &[
     b"\x00\x01\x03abc\x06\x01\x07\x01",
     b"\x00\x01\x011\x08\x01\x05\x09\x01\x03\x06\x01\x02\x01\x02\x00\x03\x00\x04\x01\x06\x01",
@@ -17,13 +17,13 @@ pub(crate) const SEEDS: &[&[u8]] = &[
     b"\x01\x01\x02ab\x05\x01\x01\x02xy\x07\x01\x0d\x01\x04\x0c\x02\x06\x01",
 ];
 
-/// What there is under a key.
+/// The item of a key.
 #[derive(Clone)]
 struct Item {
     flags: u32,
     value: Vec<u8>,
     cas: u64,
-    /// The second in which it is gone.
+    /// The second in which it expires.
     until: Option<u32>,
 }
 
@@ -57,7 +57,7 @@ impl Model {
     }
 }
 
-/// Takes bytes off the input; nothing more is as good as zero.
+/// Takes bytes off the input; an exhausted input yields zeros.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {
@@ -95,8 +95,8 @@ pub(crate) fn model(data: &[u8]) {
         let key = bytes.next() % 16;
         let (request, answer) = command(&mut model, what, key, &mut bytes);
         let seen = play(&engine, &request, WHOLE);
-        // Values that grow and grow want a slab of ever another class: what the store gives up
-        // for them, or refuses, the model does not know.
+        // Values that keep growing need slabs of more and more classes: the model does not know which items the store
+        // evicts for them, or which it refuses.
         let counted = |counter| engine.store.classes_counted(counter);
         if counted(ClassCounter::Evicted) + counted(ClassCounter::OutOfMemory) > 0 {
             return;
@@ -115,7 +115,7 @@ pub(crate) fn model(data: &[u8]) {
     }
 }
 
-/// A command, and what the model says to it.
+/// A command, and the model's reply to it.
 fn command(model: &mut Model, what: u8, key: u8, bytes: &mut Bytes<'_>) -> (Vec<u8>, Vec<u8>) {
     let name = name(key);
     let old = model.get(key).cloned();
@@ -242,8 +242,8 @@ fn found(name: &str, item: Option<&Item>, cas: bool) -> Vec<u8> {
     answer
 }
 
-/// A value that arithmetic takes, as strtoull does: a word of digits, perhaps with a sign; white
-/// space may stand before it, and anything behind white space or a zero byte.
+/// A value that arithmetic accepts, as strtoull does: digits, perhaps with a sign; white space may stand before them,
+/// and anything behind white space or a zero byte.
 fn number(value: &[u8]) -> Option<u64> {
     let space = |byte: &u8| matches!(byte, b' ' | 9..=13);
     let start = value.iter().position(|byte| !space(byte))?;
@@ -260,6 +260,6 @@ fn number(value: &[u8]) -> Option<u64> {
         Some(b'-') => number.wrapping_neg(),
         _ => number,
     };
-    // memcached takes a number that large for a negative one if there is a minus anywhere.
+    // memcached treats a number that large as negative if there is a minus anywhere.
     (number >> 63 == 0 || !value.contains(&b'-')).then_some(number)
 }

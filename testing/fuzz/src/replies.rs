@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Reading replies as strictly as a client could.
+//! Parses replies as strictly as any client.
 
-/// What a reply line of the text protocol may begin with.
+/// The first words of reply lines in the text protocol.
 const WORDS: &[&str] = &[
     "STORED",
     "NOT_STORED",
@@ -35,7 +35,7 @@ const WORDS: &[&str] = &[
     "MEMLIMIT_ADJUST_FAILED",
 ];
 
-/// Reads replies of the text protocol to their end. Panics where a client would be lost.
+/// Parses replies of the text protocol to their end. Panics where a client would lose synchronisation.
 pub(crate) fn check_text(mut rest: &[u8]) {
     while !rest.is_empty() {
         let end = rest
@@ -65,7 +65,7 @@ pub(crate) fn check_text(mut rest: &[u8]) {
         }
         let known = WORDS.contains(&first)
             || first.starts_with("key=")
-            // A number is what arithmetic answers.
+            // The reply to arithmetic is a number.
             || (!first.is_empty() && first.bytes().all(|byte| byte.is_ascii_digit()));
         assert!(known, "what is this? {text:?}");
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A TCP stream: where it is cut makes no difference, and what comes back can be read.
+//! A TCP stream: the replies do not depend on how it is split, and can be parsed.
 
 use hippos_engine::REPLY_HEADER_MAX;
 
 use crate::common::{play, Cut, WHOLE};
 use crate::{engine, replies};
 
-/// Two bytes that say how it is cut, then the stream.
+/// Two bytes that determine the split, then the stream.
 pub(crate) const SEEDS: &[&[u8]] = &[
     b"\x03\x00set a 1 0 3\r\nabc\r\nget a b\r\ngets a\r\n",
     b"\x05\x01add a 0 0 1 noreply\r\nx\r\nappend a 0 0 1\r\ny\r\ncas a 0 0 1 7\r\nz\r\nincr a 1\r\n",
@@ -21,7 +21,7 @@ pub(crate) fn stream(data: &[u8]) {
         return;
     };
     let whole = play(&engine(), input, WHOLE);
-    // Statistics tell how much was read so far, and a listing how much had room.
+    // Statistics contain the number of bytes read so far, and the size of a listing's pages depends on the buffer.
     let telling = |word: &[u8]| input.windows(word.len()).any(|part| part == word);
     if !telling(b"stat") && !telling(b"\x80\x10") && !telling(b"dump") {
         let piece = 1 + usize::from(*cut) % 97;

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The corpus, the seeds, and what comes of them by chance: the targets without
-//! a fuzzer, for any compiler.
+//! The corpus, the seeds, and random mutations of them: the targets without a fuzzer, for any compiler.
 
 use std::fs;
 use std::path::Path;
 
 use hippos_fuzz::{Target, TARGETS};
 
-/// How many mutations of each seed are tried; the corpus is what came of those already.
+/// How many mutations of each seed are tried; the corpus already consists of such mutations.
 const MUTATIONS: usize = 60;
 
 struct Random(u64);

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Is there an order of the operations, each between its call and its
-//! return, in which every answer is right?
+//! Searches for an order of the operations, each between its call and its return, in which every reply is right.
 //!
-//! Wing and Gong's search with Lowe's memory of what was tried («Testing for
-//! linearizability», 2017), one key at a time: linearizability is local, so
-//! a history is linearizable when each key's part is.
+//! Wing and Gong's search with Lowe's cache of visited states («Testing for linearizability», 2017), one key at a time:
+//! linearizability is local, so a history is linearizable when each key's part is.
 
 use crate::model::{step, Action, Answer, State};
 use std::collections::HashSet;
@@ -12,15 +10,15 @@ use std::collections::HashSet;
 /// One operation on one key, as its client saw it.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// Which client; for the report only.
+    /// The client; for the report only.
     pub client: usize,
-    /// What was asked.
+    /// The request.
     pub action: Action,
-    /// What came back.
+    /// The reply.
     pub answer: Answer,
-    /// When it was asked, nanoseconds since the recording began.
+    /// The time of the call, in nanoseconds since the recording began.
     pub called: u64,
-    /// When the answer was there. Without meaning for [`Answer::Unknown`].
+    /// The time of the return. Without meaning for [`Answer::Unknown`].
     pub returned: u64,
 }
 
@@ -32,8 +30,8 @@ pub fn linearizable(operations: &[Operation]) -> bool {
     let mut seen: HashSet<(Vec<u64>, State)> = HashSet::new();
     let mut path: Vec<(usize, State)> = Vec::new();
     let mut at = list.first();
-    // Every operation that got an answer must find its place; those without
-    // one may be left for after the end, where they change nothing.
+    // Every operation with a reply must find its place; those without one may be left for after the end, where they
+    // change nothing.
     while list.answered > 0 {
         let Some(event) = at else { return false };
         match list.events[event] {
@@ -57,7 +55,7 @@ pub fn linearizable(operations: &[Operation]) -> bool {
                 }
             }
             Event::Return(_) => {
-                // Its operation has no place after what was chosen: go back.
+                // No place for its operation after the chosen ones: backtrack.
                 let Some((event, before)) = path.pop() else {
                     return false;
                 };
@@ -86,9 +84,9 @@ struct Events {
     events: Vec<Event>,
     next: Vec<usize>,
     previous: Vec<usize>,
-    /// Where an operation's return stands, by the operation's index.
+    /// The cell of an operation's return, by the operation's index.
     returns: Vec<Option<usize>>,
-    /// Operations with an answer that are still in the list.
+    /// Operations with a reply that are still in the list.
     answered: usize,
 }
 
@@ -96,8 +94,7 @@ impl Events {
     fn new(operations: &[Operation]) -> Self {
         let mut order: Vec<(u64, u8, Event)> = Vec::new();
         for (index, operation) in operations.iter().enumerate() {
-            // At equal times calls go first: then the two overlap, which is
-            // the reading that accuses no one wrongly.
+            // At equal times calls go first: then the two overlap, which is the reading without false alarms.
             order.push((operation.called, 0, Event::Call(index)));
             if operation.answer != Answer::Unknown {
                 order.push((operation.returned, 1, Event::Return(index)));
@@ -231,7 +228,7 @@ mod tests {
                 get(Some(seen), 4, 5)
             ]));
         }
-        // But not before it was asked for, and not undone once seen.
+        // But not before its call, and not undone once seen.
         assert!(!linearizable(&[lost.clone(), get(Some("b"), 0, 1)]));
         let undone = [get(Some("b"), 4, 5), get(Some("a"), 6, 7)];
         assert!(!linearizable(

@@ -9,7 +9,7 @@ use std::io::BufRead;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// How long an answer may take; after that it counts as [`Answer::Unknown`].
+/// How long a reply may take; after that it counts as [`Answer::Unknown`].
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Reads over UDP are tried this long, since packets may be lost.
@@ -31,7 +31,7 @@ impl Client {
         })
     }
 
-    /// Does `action` on `key`; `token` is the number for a `cas`.
+    /// Runs `action` on `key`; `token` is the number for a `cas`.
     pub(crate) fn perform(&mut self, key: &str, action: &Action, token: u64) -> Result<Answer> {
         let with = |line: String, value: &[u8]| [line.as_bytes(), b"\r\n", value, b"\r\n"].concat();
         let store = |verb: &str, value: &[u8], tail: String| {
@@ -117,7 +117,7 @@ impl Client {
                 "a UDP answer of {length} bytes has no frame"
             );
             if !datagram.starts_with(&id.to_be_bytes()) {
-                continue; // Late, of a question given up.
+                continue; // A late reply to a request that was given up.
             }
             // Values here are small; more than one datagram is not expected.
             let total = hippos_client::check(datagram, id, 0)?;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Is the cache one register a key, whatever the receive path and the core?
+//! Checks that the cache is one register a key, whatever the receive path and the core.
 //!
-//! [`record()`] lets concurrent clients fight over few keys, over TCP and
-//! UDP, and keeps what each saw and when. [`check()`] looks for a key whose
-//! operations no single order explains: a stale read, a lost update, a write
-//! undone. The cache must be large enough for all keys: a miss is never
-//! excused.
+//! [`record()`] lets concurrent clients operate on few keys, over TCP and UDP, and records each reply with its time.
+//! [`check()`] looks for a key whose operations no single order explains: a stale read, a lost update, a write undone.
+//! The cache must be large enough for all keys: a miss always counts as an error.
 
 mod check;
 mod client;

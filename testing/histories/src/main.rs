@@ -6,7 +6,7 @@ use clap::Parser;
 use hippos_histories::{check, record, Plan};
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// Lets concurrent clients fight over few keys and checks that what they saw is linearizable
+/// Let concurrent clients operate on few keys and check that the replies are linearizable
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -28,10 +28,10 @@ struct Arguments {
     /// Operations of each client in a history
     #[arg(long, default_value_t = 400)]
     operations: usize,
-    /// Leave UDP alone
+    /// Use no UDP
     #[arg(long)]
     no_udp: bool,
-    /// The first history's seed; each further one's is greater by one
+    /// The first history's seed; each further one is greater by one
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

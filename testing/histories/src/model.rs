@@ -1,27 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What one key may do: a register that can be absent, with memcached's
-//! conditional and arithmetic writes.
+//! The operations on one key: a register that can be absent, with memcached's conditional and arithmetic writes.
 //!
-//! Every value that is written to a key is written only once, so a value
-//! stands for the CAS number that came with it: `cas` is modelled as «only
-//! if the value is still that one».
+//! Every value that is written to a key is written only once, so a value stands for the CAS number of its item: `cas`
+//! is modelled as «only if the value is still that one».
 
 use std::rc::Rc;
 
 /// A key's state: its item, or none.
 pub(crate) type State = Option<Item>;
 
-/// What readers can see of an item.
+/// The visible state of an item.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Item {
     value: Rc<[u8]>,
     ttl: Ttl,
     stale: bool,
-    /// Its win token was given out.
+    /// Whether its win token was given out.
     sent: bool,
 }
 
-/// How long an item lives; so far apart that the time which passes makes no difference.
+/// How long an item lives; so far apart that the time a test takes makes no difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Ttl {
     /// For ever.
@@ -31,15 +29,15 @@ pub enum Ttl {
     Days,
     /// Some weeks.
     Weeks,
-    /// None at all: with this expiry time an item is gone at once.
+    /// In the past: with this expiry time an item expires at once.
     Expired,
 }
 
-/// What `mg … R` takes for nearly expired, seconds: between some days and some weeks.
+/// The threshold of `mg … R`, in seconds: between some days and some weeks.
 pub(crate) const RECACHE: u32 = 1_000_000;
 
 impl Ttl {
-    /// The expiry time that asks for it.
+    /// The expiry time for this lifetime.
     pub(crate) fn exptime(self) -> i32 {
         match self {
             Self::Expired => -1,
@@ -49,7 +47,7 @@ impl Ttl {
         }
     }
 
-    /// What so many seconds are left of.
+    /// The lifetime of which this many seconds are left.
     pub(crate) fn of(left: i64) -> Self {
         match left {
             ..0 => Self::Never,
@@ -59,7 +57,7 @@ impl Ttl {
     }
 }
 
-/// What a client asked for.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `get` or `gets`
@@ -84,14 +82,14 @@ pub enum Action {
     Touch(Ttl),
     /// `gat`
     GetAndTouch(Ttl),
-    /// `mg` with t: tells how long it lives, and gives out the token of a stale item; with T, if
-    /// there is a new life
+    /// `mg` with t: returns the remaining time, and gives out the token of a stale item; with T, if there is a new
+    /// expiry time
     MetaGet(Option<Ttl>),
     /// `mg` with t and R: gives out the token of an item that lives for [`Ttl::Days`] as well
     MetaGetRecache,
     /// `mg` with t and N: makes an empty item for the winner where there is none
     MetaGetVivify(Ttl),
-    /// `md` with I, and T if there is a new life
+    /// `md` with I, and T if there is a new expiry time
     Invalidate(Option<Ttl>),
     /// `ms` with I and the number that came with the first value: writes the second, which is stale
     /// if the first is not the value any more
@@ -100,7 +98,7 @@ pub enum Action {
     SetExpired(Vec<u8>),
 }
 
-/// What the server answered.
+/// The server's reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// `VALUE`
@@ -109,13 +107,13 @@ pub enum Answer {
     Absent,
     /// `STORED`
     Stored,
-    /// `NOT_STORED`, or the refusal to count what is no number
+    /// `NOT_STORED`, or the refusal of arithmetic on a value that is no number
     NotStored,
     /// `EXISTS`
     Exists,
     /// `DELETED`
     Deleted,
-    /// The number that `incr` left
+    /// The number after `incr`
     Number(u64),
     /// `TOUCHED`, or `HD` of `md` and `ms`
     Done,
@@ -130,7 +128,7 @@ pub enum Answer {
         /// W
         won: bool,
     },
-    /// None came: the action may have happened at any time since, or never
+    /// No reply: the action may have happened at any time since, or never
     Unknown,
 }
 
@@ -149,13 +147,13 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
             sent: false,
         })
     };
-    // What becomes of an item by its new life.
+    // The item after a change of its expiry time.
     let unless_over = |item: Item| Some(item).filter(|item| item.ttl != Ttl::Expired);
     let Some(now) = state else {
         return match action {
             Action::SetExpired(_) => (Answer::Stored, None),
             Action::MetaGetVivify(ttl) => {
-                // Its life begins after the reply.
+                // The new expiry time applies after the reply.
                 let answer = Answer::Seen {
                     ttl: Ttl::Never,
                     stale: false,
@@ -177,7 +175,7 @@ fn apply(state: &State, action: &Action) -> (Answer, State) {
         };
     };
     let kept = state.clone();
-    // Made from the old one: it keeps its life.
+    // Derived from the old item: it keeps its expiry time.
     let from = |bytes: &[u8]| {
         fresh(bytes).map(|new| Item {
             ttl: now.ttl,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Runs concurrent clients with random operations on few keys and collects
-//! what each saw.
+//! Runs concurrent clients with random operations on few keys and collects their replies.
 
 use crate::check::Operation;
 use crate::client::Client;
@@ -12,27 +11,27 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// How much to record.
+/// The size of a recording.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// The server.
     pub server: SocketAddr,
     /// Concurrent clients.
     pub clients: usize,
-    /// Keys that they fight over. Every fourth is a counter.
+    /// Keys that all clients share. Every fourth is a counter.
     pub keys: usize,
     /// Operations of each client.
     pub operations: usize,
     /// Whether half of the reads go over UDP.
     pub udp: bool,
-    /// What makes the same operations again (not the same timing).
+    /// The seed that repeats the same operations (not the same timing).
     pub seed: u64,
 }
 
 /// Each key's operations, of all clients.
 pub type History = BTreeMap<String, Vec<Operation>>;
 
-/// Records a history on keys that nobody else uses.
+/// Records a history on keys of its own.
 pub fn record(plan: &Plan) -> Result<History> {
     let began = Instant::now();
     let recorded: Vec<Result<Vec<(usize, Operation)>>> = std::thread::scope(|scope| {
@@ -70,13 +69,13 @@ fn run(plan: &Plan, client: usize, began: Instant) -> Result<Vec<(usize, Operati
     for turn in 0..plan.operations {
         let key = random.random_range(0..plan.keys);
         let text = name(plan, key);
-        // Unique for ever, so that a value names the write that made it.
+        // Unique for ever, so that a value identifies its write.
         let fresh = format!("<{client}.{turn}>").into_bytes();
         let called;
         let (action, answer) = if is_counter(key) {
             let ttl = [Ttl::Never, Ttl::Days, Ttl::Weeks][random.random_range(0..3)];
             let some = random.random_bool(0.5).then_some(ttl);
-            // Seldom, or most keys would be absent most of the time.
+            // Rarely, or most keys would be absent most of the time.
             let last = match random.random_range(0..8) {
                 0 => Ttl::Expired,
                 _ => ttl,

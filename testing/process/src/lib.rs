@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Programs that tests start, among them the engine's example server. Whatever fails panics: tests
-//! end with it.
+//! Processes that tests start, among them the engine's example server. Any failure panics, which ends the test.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -11,7 +10,7 @@ use std::sync::Once;
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    /// The first line of its standard output, with which it says that it is ready.
+    /// The first line of its standard output, by which it reports that it is ready.
     pub line: String,
 }
 
@@ -29,7 +28,7 @@ impl Process {
     pub fn engine(arguments: &[&str]) -> Self {
         static BUILT: Once = Once::new();
         BUILT.call_once(|| {
-            // Without `--all-targets` nobody has built it.
+            // Only `--all-targets` builds it beforehand.
             let built = Command::new(env!("CARGO"))
                 .args(["build", "--quiet", "--locked", "--package", "hippos_engine"])
                 .args(["--example", "server"])
@@ -44,7 +43,7 @@ impl Process {
         Self::start(Command::new(folder.join("examples/server")).args(arguments))
     }
 
-    /// The address that the example server tells.
+    /// The address in the example server's first line.
     pub fn address(&self) -> SocketAddr {
         self.line.split(' ').nth(3).unwrap().parse().unwrap()
     }
@@ -58,7 +57,7 @@ impl Process {
 }
 
 impl From<Child> for Process {
-    /// One that says nothing when it is ready.
+    /// A process that reports nothing when it is ready.
     fn from(child: Child) -> Self {
         Self {
             child,
