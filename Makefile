@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# The module by the kernel's own make, for whoever builds without `cargo xtask`.
+# Builds the module by the kernel's own make, without `cargo xtask`.
 #
 #   KDIR  a kernel tree with Rust metadata (`make modules_prepare` in its sources)
 #   KREL  the release of the kernel that is to load the module; the running one's by default

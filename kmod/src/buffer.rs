@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Replies in the making.
+//! Buffers that replies are written to.
 
 use kernel::prelude::*;
 
 use hippos_engine::{Message, Out};
 use hippos_kapi::stream::Reply;
 
-/// A buffer that takes what fits and never allocates by itself.
+/// A buffer that takes what fits; only `grow` allocates.
 pub(crate) struct Buffer {
-    /// All of the room; what is beyond `len` means nothing.
+    /// The whole buffer; bytes beyond `len` are meaningless.
     room: KVVec<u8>,
     len: usize,
 }
@@ -25,7 +25,7 @@ impl Buffer {
         self.room.get(..self.len).unwrap_or_default()
     }
 
-    /// Twice the room.
+    /// Doubles the capacity.
     pub(crate) fn grow(&mut self) -> Result {
         Ok(self.room.extend_with(self.room.len(), 0, GFP_KERNEL)?)
     }
@@ -58,7 +58,7 @@ impl Message for Buffer {
     }
 }
 
-/// A TCP reply, written to where it is sent from.
+/// A TCP reply, written into the pages that are sent.
 pub(crate) struct ReplyOut<'r>(pub(crate) Reply<'r>);
 
 impl Out for ReplyOut<'_> {

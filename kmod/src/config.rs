@@ -15,7 +15,7 @@ use hippos_store::Eviction;
 use hippos_abi::parameters::{each, Kind};
 use hippos_abi::{memory_reserve, MEMORY_MIN, UDP_BYTES_MIN, UDP_RATE_MIN};
 
-// What the control device takes, and what the parameters do.
+// The parameters' ranges agree with the control device's limits.
 const _: () = {
     assert!(
         matches!(each::memory_mb.kind, Kind::Number(least, _) if (least as u64) << 20 == MEMORY_MIN)
@@ -23,7 +23,7 @@ const _: () = {
     assert!(matches!(each::udp_bytes.kind, Kind::Number(least, _) if least == UDP_BYTES_MIN));
 };
 
-/// What the server runs with: the parameters as they are, and what is made of them.
+/// The server's configuration: the parameters, and the settings derived from them.
 pub(crate) struct Config {
     pub(crate) params: Params,
     /// Of the store.
@@ -33,7 +33,7 @@ pub(crate) struct Config {
     pub(crate) port: u16,
     /// TCP workers.
     pub(crate) threads: usize,
-    /// Before the socket: the hook and XDP.
+    /// The receive paths before the socket: the hook and XDP.
     pub(crate) udp_fast: Option<Fast>,
     pub(crate) selftest: Selftest,
     /// The only interface that is served.
@@ -45,7 +45,7 @@ pub(crate) struct Config {
 pub(crate) enum Selftest {
     No,
     Yes,
-    /// With a fault that must be found.
+    /// With a planted fault that must be found.
     Planted,
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn memory_max_settable() -> u64 {
 }
 
 impl Config {
-    /// Takes the parameters, or says in the log which one can't be and refuses.
+    /// Reads the parameters; an invalid one is logged and refused.
     pub(crate) fn new() -> Result<Self> {
         let params = Params::get().map_err(|refused| {
             pr_err!("{}\n", format_args!("{refused}"));
@@ -92,7 +92,7 @@ impl Config {
         let port = params.port as u16;
         let store = hippos_store::Config {
             memory,
-            // What the machine's owner may raise it to.
+            // The limit up to which the administrator may raise it.
             memory_max: memory.saturating_mul(4).max(1 << 30).min(most as usize),
             item_max,
             item_min: params.item_min as usize,
@@ -154,7 +154,7 @@ impl Config {
     }
 }
 
-/// What the operator wrote, for the log.
+/// The operator's text, for the log.
 pub(crate) fn printable(text: &[u8]) -> &str {
     core::str::from_utf8(text).unwrap_or("?")
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `/dev/hippos`: what `hippos-ctl` asks for.
+//! `/dev/hippos`: the calls of `hippos-ctl`.
 
 use core::fmt::Write;
 
@@ -25,12 +25,12 @@ use crate::buffer::Buffer;
 use crate::config::memory_max_settable;
 use crate::server::{Server, Wanted, CONNECTIONS};
 
-/// The longest text of statistics, beside what connections take.
+/// The longest text of statistics, without that of connections.
 const TEXT_MAX: usize = 4 << 20;
-/// No connection takes more of `stats conns`: some six lines with two addresses and two counts.
+/// The longest text of a connection in `stats conns`: some six lines with two addresses and two counts.
 const CONNECTION_TEXT: usize = 448;
 
-// What the device's structures promise.
+// The properties that the device's structures must have.
 const _: () = {
     assert!(CREDENTIALS_MAX == hippos_abi::CREDENTIALS_MAX as usize);
     assert!(hippos_proto::udp::DATA_MAX == hippos_abi::UDP_BYTES_MIN as usize);
@@ -72,7 +72,7 @@ impl Control {
         give::<ReadStats>(argument, input, text)
     }
 
-    /// Out of line: the list takes a third of what a function may have of the stack.
+    /// Out of line: the list uses a third of the stack that a function may use.
     #[inline(never)]
     fn sources(&self, argument: usize) -> Result {
         let input = read::<ReadSources>(argument)?;
@@ -83,7 +83,7 @@ impl Control {
         give::<ReadSources>(argument, input, &text.0)
     }
 
-    /// Called only where [`CHECKED`] is true; elsewhere nothing of it is in the module.
+    /// Called only where [`CHECKED`] is true; otherwise its code is not in the module.
     #[inline(never)]
     fn verify(&self, argument: usize) -> Result {
         let input = read::<ReadVerify>(argument)?;
@@ -155,7 +155,7 @@ impl Control {
         Ok(())
     }
 
-    /// What `stats` answers, with its last line.
+    /// The reply to `stats`, with its last line.
     fn text(&self, section: Section) -> Result<Buffer> {
         let mut text = Buffer::new(16 << 10)?;
         let mut command = KVVec::new();
@@ -252,7 +252,7 @@ impl Write for Lines {
     }
 }
 
-/// The caller's structure, once checked.
+/// Reads the caller's structure and checks it.
 fn read<R: Request>(argument: usize) -> Result<R::In> {
     let mut bytes = R::In::ZEROED;
     UserSlice::new(UserPtr::from_addr(argument), R::In::SIZE)
@@ -264,7 +264,7 @@ fn read<R: Request>(argument: usize) -> Result<R::In> {
     })
 }
 
-/// Writes the structure that the caller gets.
+/// Writes the caller's structure.
 fn write<R: Request>(argument: usize, out: R::Out) -> Result {
     UserSlice::new(UserPtr::from_addr(argument), R::Out::SIZE)
         .writer()

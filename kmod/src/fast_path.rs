@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The fast UDP receive path: GETs answered where the packet arrives.
+//! The fast UDP receive path: GETs answered in softirq.
 //!
-//! Runs in softirq. Whatever the engine does not answer goes on to the UDP
-//! socket, untouched.
+//! A request that the engine does not answer is passed to the UDP socket, untouched.
 
 use core::net::IpAddr;
 use core::num::NonZeroU32;

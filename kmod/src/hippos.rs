@@ -58,7 +58,7 @@ struct Hippos {
     _callbacks: Callbacks,
 }
 
-/// Waits, when dropped, until whoever was in one of our callbacks has left.
+/// Waits, when dropped, until all callbacks and read-side sections have ended.
 struct Readers;
 
 impl Drop for Readers {
@@ -80,7 +80,7 @@ impl kernel::Module for Hippos {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let mut config = Config::new()?;
         if fault::selftest() {
-            // Not one of the errors of a start that goes wrong.
+            // An error code that a failed start does not return.
             return Err(EDOM);
         }
         selftest::run(&config)?;
@@ -88,7 +88,7 @@ impl kernel::Module for Hippos {
         let namespace = Namespace::current()?;
         config.find_interface(&namespace)?;
 
-        // A failure on the way drops what is there already, the last first.
+        // A failure drops the parts that exist already, in reverse order.
         let callbacks = Callbacks;
         let server = Server::new(config)?;
         let readers = Readers;
@@ -136,7 +136,7 @@ fn start_maintenance(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result
     })
 }
 
-/// The socket for what the hook leaves over, if UDP is served.
+/// The socket for datagrams that the hook passes on, if UDP is served.
 fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<Thread>> {
     if !server.config.params.udp {
         return Ok(None);
@@ -154,7 +154,7 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
     Ok(Some(thread))
 }
 
-/// What answers datagrams where they arrive, if that is wanted.
+/// The receive paths before the socket, if they are enabled.
 fn start_fast_path(server: &Arc<Server>) -> Result<Option<(Arc<FastPath>, Fast)>> {
     match server.config.udp_fast {
         Some(fast) if server.config.params.udp => Ok(Some((
@@ -169,7 +169,7 @@ fn start_fast_path(server: &Arc<Server>) -> Result<Option<(Arc<FastPath>, Fast)>
 fn start_workers(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<KVec<Thread>> {
     let config = &server.config;
     let count = config.threads;
-    // SO_REUSEPORT would let us in beside another server: first ask for the port alone.
+    // SO_REUSEPORT would allow the bind beside another server: first bind the port without it.
     drop(Socket::listen(
         namespace,
         config.port,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The thread that tells the store the time and keeps its memory in order.
+//! The thread that sets the store's clock and maintains its memory.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -12,20 +12,20 @@ use hippos_store::Counter;
 use crate::server::{Server, CONNECTIONS};
 use crate::steer::Steering;
 
-/// The store's clock goes by seconds: it is set often enough to be right.
+/// The store's clock counts seconds: it is set often enough to be exact.
 const TICK_MS: u32 = 250;
 
 /// Seconds between two lines in the log about a shortage of memory.
 const LOG_INTERVAL_SECS: u32 = 60;
 
-/// What the log says of a shortage of memory.
+/// The state of log messages about a shortage of memory.
 #[derive(Default)]
 struct Shortage {
-    /// Those counted so far.
+    /// The shortages counted so far.
     seen: u64,
-    /// It was logged, and not yet that it is over.
+    /// A shortage was logged, but not yet its end.
     logged: bool,
-    /// When it was logged last.
+    /// The time of the last message.
     last: Option<u32>,
 }
 
@@ -52,7 +52,7 @@ impl Shortage {
     }
 }
 
-/// The thread's life.
+/// The thread's main loop.
 pub(crate) fn run(
     server: Arc<Server>,
     mut steering: Steering,
@@ -64,7 +64,7 @@ pub(crate) fn run(
     let Ok(wakeups) = WakeReceiver::new(&kernel.waker, context) else {
         return;
     };
-    // Without memory for it the shortage is noticed at the next tick.
+    // Without memory for the shrinker the shortage is noticed at the next tick.
     let _watch = ShrinkerWatch::new(&kernel.waker, kernel.low());
     let mut shortage = Shortage::default();
     // memcached's clock starts at 2 as well: 0 means never in many places.

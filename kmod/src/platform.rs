@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel as the store sees it. The only file of the module's own with
-//! unsafe code: the store's platform trait is unsafe to implement.
+//! The kernel as the store's platform. The only file of the module itself with unsafe code: the store's platform trait
+//! is unsafe to implement.
 
 use core::ptr::NonNull;
 
@@ -12,7 +12,7 @@ use hippos_store::{Cookie, LockClass, Platform, RawLock};
 
 /// The kernel's pages, grace periods and locks.
 pub(crate) struct Kernel {
-    /// Rung when the store wants maintenance.
+    /// Woken when the store needs maintenance.
     pub(crate) waker: Waker,
     direct_map: usize,
     reserve: u64,
@@ -27,18 +27,18 @@ impl Kernel {
         }
     }
 
-    /// With less memory available blocks are given back.
+    /// Blocks are freed when less memory is available.
     pub(crate) fn low(&self) -> u64 {
         self.reserve / 2
     }
 
-    /// With less memory available no blocks are taken.
+    /// No blocks are allocated when less memory is available.
     fn high(&self) -> u64 {
         self.reserve / 8 * 5
     }
 }
 
-/// A spin lock of the store's.
+/// A spin lock of the store.
 #[derive(Default)]
 pub(crate) struct Lock(SpinLock);
 
@@ -65,8 +65,8 @@ unsafe impl RawLock for Lock {
     }
 }
 
-// SAFETY: blocks come from the page allocator and are nobody else's; guards are RCU
-// read-side sections, and cookies are of the grace periods that wait for them.
+// SAFETY: blocks come from the page allocator and have no other owner; guards are RCU read-side sections, and cookies
+// are of the grace periods that wait for them.
 unsafe impl Platform for Kernel {
     type Guard = rcu::Guard;
     type Lock = Lock;

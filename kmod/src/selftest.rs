@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `selftest=1`: the store's own test on the kernel's memory, grace periods and locks, before
-//! anything is served. A fault makes the load fail.
+//! `selftest=1`: the store's own test on the kernel's memory, grace periods and locks, before requests are served. A
+//! fault makes the load fail.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -16,7 +16,7 @@ use crate::config::{Config, Selftest};
 use crate::platform::Kernel;
 use crate::server;
 
-/// Threads for each CPU, so that some are in need while others have what they need.
+/// Threads for each CPU, so that they compete for memory.
 const THREADS: usize = 2;
 /// Rounds of each thread.
 const ROUNDS: u32 = 2_000;
@@ -29,7 +29,7 @@ struct Test {
     faults: AtomicU32,
 }
 
-/// Tests the store if that was asked for; `EIO` after a fault.
+/// Tests the store if `selftest` is set; `EIO` after a fault.
 #[inline(never)]
 pub(crate) fn run(config: &Config) -> Result {
     if config.selftest == Selftest::No {
@@ -54,7 +54,7 @@ pub(crate) fn run(config: &Config) -> Result {
     let mut threads = KVec::new();
     let mut lane = 0u32;
     for cpu in (0..THREADS).flat_map(|_| cpu::online()) {
-        // Two on one lane get in each other's way.
+        // Two threads on one lane disturb each other.
         lane = if planted { 0 } else { lane.add_exact(1) };
         let test = test.clone();
         test.running.fetch_add(1, Relaxed);
@@ -78,7 +78,7 @@ pub(crate) fn run(config: &Config) -> Result {
         test.faults.fetch_add(1, Relaxed);
         pr_err!("selftest: {fault:?}\n");
     }
-    // Nobody is in a section of the store any more, as its end demands.
+    // No thread is in a read-side section of the store any more, as ending the store requires.
     rcu::wait();
     let faults = test.faults.load(Relaxed);
     if faults != 0 {

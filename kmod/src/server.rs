@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What all receive paths share: the engine, the settings and the count of connections.
+//! The state that all receive paths share: the engine, the settings and the count of connections.
 
 use core::fmt;
 use core::mem::MaybeUninit;
@@ -35,7 +35,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server of `config`, and all its memory for tables.
+    /// A server for `config`, with all its tables allocated.
     #[inline(never)]
     pub(crate) fn new(config: Config) -> Result<Arc<Self>> {
         CONNECTIONS
@@ -64,7 +64,7 @@ impl Server {
         CHECKED.then(|| self.maintaining.lock())
     }
 
-    /// A place among the connections, unless they are `maxconns` already.
+    /// A connection permit, unless there are `maxconns` connections already.
     pub(crate) fn acquire_connection(&self) -> Option<ConnectionPermit> {
         let most = u64::from(self.config.params.maxconns);
         let place = CONNECTIONS.now.fetch_update(Relaxed, Relaxed, |now| {
@@ -82,7 +82,7 @@ impl Server {
         }
     }
 
-    /// Tells a socket's life to `stats conns`.
+    /// Registers a socket for `stats conns`.
     pub(crate) fn register_socket(
         &self,
         kind: Kind,
@@ -104,9 +104,8 @@ impl Server {
     }
 }
 
-/// An engine passes through the stack several times before it is in its place.
-/// Out of line, and calling nothing, that needs no more of the stack than there
-/// is.
+/// The engine is moved over the stack several times before it is in its place. Out of line, and without calls, so that
+/// this fits the stack.
 #[inline(never)]
 fn engine(
     place: KBox<MaybeUninit<Engine<Kernel>>>,
@@ -149,7 +148,7 @@ pub(crate) fn store(config: hippos_store::Config) -> Result<Store<Kernel>> {
     })
 }
 
-/// Given back when dropped.
+/// The permit is released when dropped.
 pub(crate) struct ConnectionPermit(());
 
 impl Drop for ConnectionPermit {
@@ -158,7 +157,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// What a socket is.
+/// The kind of a socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Listener,
@@ -166,7 +165,7 @@ pub(crate) enum Kind {
     Datagrams,
 }
 
-/// What a socket does.
+/// The state of a socket.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub(crate) enum Activity {
@@ -174,7 +173,7 @@ pub(crate) enum Activity {
     Read,
     /// Output waits for the peer.
     Send,
-    /// It tells what happens.
+    /// It sends events to a watcher.
     Watch,
 }
 
@@ -185,22 +184,22 @@ fn address(ip: &[u8; 16], port: u16) -> Address {
     }
 }
 
-/// What there is to tell of a socket.
+/// A socket's entry in the registry.
 pub(crate) struct SocketRecord {
     id: u32,
     kind: Kind,
     port: u16,
     ends: SocketAddresses,
-    /// A connection's.
+    /// The connection, unless it is a listener or UDP.
     connection: Option<Arc<ConnectionRef>>,
     /// When it was last served, in seconds of uptime.
     last: AtomicU32,
-    /// What it does, an [`Activity`].
+    /// Its state, an [`Activity`].
     activity: AtomicU8,
 }
 
 impl SocketRecord {
-    /// It was served.
+    /// Records that it was served.
     pub(crate) fn served(&self, activity: Activity) {
         let now = CONNECTIONS.uptime.load(Relaxed);
         if self.last.load(Relaxed) != now {
@@ -274,8 +273,8 @@ pub(crate) struct Wanted {
     pub(crate) idle: u32,
 }
 
-/// The sockets that there are, and how many connections there were. A static:
-/// there is one module, and its count begins anew with each load.
+/// The sockets, and the count of all connections so far. A static: there is one module, and the count starts at 0 with
+/// each load.
 pub(crate) static CONNECTIONS: Connections = Connections {
     registry: Registry::new(),
     number: AtomicU32::new(0),
@@ -290,7 +289,7 @@ pub(crate) static CONNECTIONS: Connections = Connections {
 pub(crate) struct Connections {
     registry: Registry<SocketRecord>,
     number: AtomicU32,
-    /// Seconds since the start, as the store has them.
+    /// Seconds since the start, by the store's clock.
     uptime: AtomicU32,
     /// Microseconds that the machine had spent in softirqs at the start.
     softirq_before: AtomicU64,
@@ -301,7 +300,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// Tells the time.
+    /// Sets the time.
     pub(crate) fn tick(&self, uptime: u32) {
         self.uptime.store(uptime, Relaxed);
     }
@@ -311,8 +310,7 @@ impl Connections {
         self.uptime.load(Relaxed)
     }
 
-    /// Ends the connections that meet the conditions; how many. Their workers close them. May
-    /// sleep.
+    /// Ends the connections that meet the conditions and returns their number. Their workers close them. May sleep.
     pub(crate) fn shut_down(&self, wanted: &Wanted) -> u32 {
         let (mut from, mut count) = (0, 0u32);
         // Not under the registry's mutex: it waits for the socket's lock.
@@ -328,7 +326,7 @@ impl Connections {
         count
     }
 
-    /// A worker went on to others though a connection had more.
+    /// A worker's turn for a connection ended before all of its commands were served.
     pub(crate) fn note_yield(&self) {
         self.yields.fetch_add(1, Relaxed);
     }
@@ -339,7 +337,7 @@ impl HostStats for Connections {
         let frames = xdp::counts();
         let softirq = thread::softirq_us().saturating_sub(self.softirq_before.load(Relaxed));
         Host {
-            // There is no other place where GETs and TCP are served.
+            // The only contexts in which GETs and TCP are served.
             system_us: thread::runtime_us().saturating_add(softirq),
             connections: self.now.load(Relaxed),
             total_connections: self.total.load(Relaxed),

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which CPU does what, after section 2.4.2 of the Hippos paper. Where NICs
-//! have one receive queue, one CPU polls them: it serves GETs alone and TCP
-//! workers keep off it. When it gets too busy, receive packet steering spreads
-//! the packets over all CPUs, and the workers come back; when one CPU could
-//! carry the load again, steering ends.
+//! Assigns work to CPUs, after section 2.4.2 of the Hippos paper. Where NICs have one receive queue, one CPU polls
+//! them: it serves only GETs, and TCP workers are moved to other CPUs. When it gets too busy, receive packet steering
+//! spreads the packets over all CPUs, and the workers return; when one CPU could carry the load again, steering ends.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -16,17 +14,17 @@ use hippos_kapi::namespace::Namespace;
 use hippos_kapi::steer::{CpuTimes, Nics};
 use hippos_kapi::thread::Context;
 
-/// Seconds in a row that must agree before steering begins, and before it ends.
+/// Seconds in a row with the same result before steering begins, and before it ends.
 const BEGIN: u32 = 2;
 const END: u32 = 3;
 
-/// A CPU that receives less often in a second polls nothing.
+/// A CPU with fewer receive polls a second is not the polling CPU.
 const RECEIVES: u32 = 32;
 
 /// No CPU's number.
 const NONE: u32 = u32::MAX;
 
-/// What is known of it to others. A static, as connections are.
+/// The state that other threads read. A static, as connections are.
 pub(crate) static STEERING: SteeringState = SteeringState {
     polling: AtomicU32::new(NONE),
     load: AtomicU32::new(0),
@@ -35,9 +33,9 @@ pub(crate) static STEERING: SteeringState = SteeringState {
 };
 
 pub(crate) struct SteeringState {
-    /// The CPU that polls all NICs, if workers are to keep off it.
+    /// The CPU that polls all NICs, if workers are to avoid it.
     polling: AtomicU32,
-    /// How busy it is, or was last, percent.
+    /// Its load, or the last one known, in percent.
     load: AtomicU32,
     steered: AtomicU32,
     changes: AtomicU64,
@@ -62,7 +60,7 @@ impl SteeringState {
     }
 }
 
-/// A worker's place.
+/// The CPU of a worker.
 pub(crate) struct WorkerCpu {
     own: u32,
     /// It has left its own CPU to the NICs.
@@ -75,7 +73,7 @@ impl WorkerCpu {
         Self { own, away: false }
     }
 
-    /// Moves the worker when it is time to.
+    /// Moves the worker if its CPU has changed.
     #[inline]
     pub(crate) fn migrate(&mut self, context: &Context) {
         let away = STEERING.polling.load(Relaxed) == self.own;
@@ -90,7 +88,7 @@ impl WorkerCpu {
     }
 }
 
-/// What decides.
+/// The state of the decision.
 pub(crate) struct Steering {
     nics: Nics,
     /// Percent; 0 is never.
@@ -121,7 +119,7 @@ impl Steering {
         })
     }
 
-    /// Looks once a second. May sleep.
+    /// Checks the load once a second. May sleep.
     pub(crate) fn tick(&mut self, uptime: u32) {
         if self.last_tick == uptime {
             return;
@@ -134,7 +132,7 @@ impl Steering {
             return;
         }
         let steered = self.nics.steered();
-        // What one CPU would have to do, as far as that can be told.
+        // The load that one CPU would have, as far as it can be estimated.
         let (mut total, mut most) = (0u32, RECEIVES);
         for (cpu, work) in &mut self.work {
             let now = CpuTimes::of(*cpu);
@@ -151,7 +149,7 @@ impl Steering {
                 STEERING.load.store(load, Relaxed);
             }
         }
-        // A quarter below the threshold, so that the end of it is no beginning.
+        // A quarter below the threshold (hysteresis), so that its end does not start it again.
         let low = self.threshold.saturating_mul(3) / 4;
         let wants_change = if steered {
             total < low
@@ -171,7 +169,7 @@ impl Steering {
 
     fn change(&mut self, on: bool) {
         let change = on != self.nics.steered();
-        // Else it is tried again at the next tick.
+        // A failure is repeated at the next tick.
         if self.nics.steer(on) {
             self.agreeing_ticks = 0;
             STEERING.changes.fetch_add(u64::from(change), Relaxed);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! TCP: one worker a CPU with a listener of its own, and the connections that this listener got.
+//! TCP: one worker a CPU with a listener of its own, and the connections that this listener accepted.
 //!
-//! What a connection does in its turn is `engine/src/connection`'s, whose contract this file keeps.
-//! A worker owns one input buffer and one set of pages for all its connections.
+//! A connection's turn is in `engine/src/connection`, whose contract this file keeps. A worker owns one input buffer
+//! and one set of pages for all its connections.
 
 use kernel::alloc::flags::__GFP_NOWARN;
 use kernel::alloc::{Allocator, Flags, Vec};
@@ -35,20 +35,20 @@ const INPUT: usize = 64 << 10;
 /// large value, or wait for memory.
 const TURN_TICKS: u32 = 2;
 
-/// Sockets that are served before the worker looks at those that were put aside.
+/// Sockets that are served before the worker resumes parked connections.
 const READY_BATCH: usize = 64;
 
-/// How long connections that need memory are left waiting, milliseconds.
+/// How long connections that need memory stay parked, in milliseconds.
 const PARK_MS: u32 = 1;
 
-/// How often those are looked at whose value does not come, milliseconds.
+/// How often connections with a stalled value are checked, in milliseconds.
 const DEADLINE_CHECK_MS: u32 = 1000;
 
-/// How long to leave connections waiting that could not be accepted, for want
-/// of memory most likely. Milliseconds.
+/// How long to wait before accepting again after a failure, most likely for want of memory.
+/// Milliseconds.
 const ACCEPT_BACKOFF_MS: u32 = 2;
 
-/// What a worker starts with.
+/// The arguments of a worker's thread.
 pub(crate) struct Worker {
     server: Arc<Server>,
     listener: Socket,
@@ -68,7 +68,7 @@ impl Worker {
         })
     }
 
-    /// The worker's life, on its own thread.
+    /// The worker's main loop, on its own thread.
     pub(crate) fn run(mut self, context: &Context, started: Started) {
         let server = &*self.server;
         let Ok(mut poll) = Poll::new(context) else {
@@ -77,7 +77,7 @@ impl Worker {
         if poll.add(self.listener).is_err() {
             return;
         }
-        // SocketRecord of for as long as the worker lives.
+        // Registered as long as the worker lives.
         let Ok(_record) = server.register_socket(Kind::Listener, &SocketAddresses::default(), None)
         else {
             return;
@@ -122,7 +122,7 @@ impl Worker {
                         let served = connection.take_served();
                         note_turn(&server.engine, timed.elapsed(), queued, served);
                     }
-                    // A client that watches asks for nothing any more.
+                    // Input of a watching client is ignored.
                     if !watched {
                         client.record.value().served(if connection.is_watching() {
                             Activity::Watch
@@ -174,7 +174,7 @@ impl Worker {
     }
 }
 
-/// Notes what a turn took, and how long it was waited for, with each of its commands.
+/// Records the time of a turn and its queue time, for each of its commands.
 #[cold]
 fn note_turn(engine: &Engine<Kernel>, ns: u64, queued: Option<u64>, commands: u32) {
     if commands == 0 {
@@ -195,12 +195,12 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
         return;
     }
     let Some(permit) = server.acquire_connection() else {
-        // Best effort: what the socket does not take is dropped.
+        // Best effort: bytes that the socket does not accept are dropped.
         let mut locked = stream::Locked::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
         return;
     };
-    // Without memory for it the connection is closed.
+    // Without memory for a record the connection is closed.
     let Ok(record) = server.register_socket(Kind::Connection, &ends, socket.connection()) else {
         return;
     };
@@ -223,8 +223,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let _ = poll.add_connection(socket, client);
 }
 
-/// Touched by the holder of the socket's lock alone: the worker in its turn, or a callback in
-/// softirq.
+/// Used only by the holder of the socket's lock: the worker in its turn, or a callback in softirq.
 struct Client<'e> {
     connection: Connection<'e, Kernel, Input, Output>,
     end: End<'e>,
@@ -232,7 +231,7 @@ struct Client<'e> {
     _permit: ConnectionPermit,
 }
 
-/// Tells watchers of a connection's end when it is dropped.
+/// Reports a connection's end to watchers when it is dropped.
 struct End<'e> {
     engine: &'e Engine<Kernel>,
     number: u32,
@@ -271,7 +270,7 @@ impl Serve for Client<'_> {
     }
 }
 
-/// A locked socket, as the engine sees it.
+/// A locked socket as the engine's stream.
 struct SocketStream<'s, 'a>(&'s mut Stream<'a>);
 
 impl connection::Stream for SocketStream<'_, '_> {
@@ -342,7 +341,7 @@ impl HeldBytes for Input {
         append(&mut self.0, bytes, GFP_KERNEL)
     }
 
-    /// A callback takes nothing that is not a whole command.
+    /// A callback consumes only whole commands.
     fn append_atomic(&mut self, _bytes: &[u8]) -> Result<(), NoMemory> {
         Err(NoMemory)
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The slow UDP receive path: a socket on the same port for what the fast one leaves
-//! over, and a worker that serves it.
+//! The slow UDP receive path: a socket on the same port for the datagrams that the fast path passes on, and a worker
+//! that serves it.
 
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -17,19 +17,19 @@ use hippos_proto::udp::FRAME;
 use crate::buffer::Buffer;
 use crate::server::{Activity, Kind, Server};
 
-/// The longest datagram there is.
+/// The largest datagram.
 const INPUT: usize = 64 << 10;
 
-/// Datagrams before somebody else's turn on this CPU.
+/// Datagrams before the worker yields this CPU.
 const TURN: usize = 64;
 
-/// How long a send may wait for room, milliseconds.
+/// How long a send may wait for buffer space, in milliseconds.
 pub(crate) const SEND_MS: u32 = 100;
 
-/// memcached's own port: an answer there could be answered again.
+/// memcached's own port: a server there could answer our reply.
 const MEMCACHED_PORT: u16 = 11211;
 
-/// What the worker starts with.
+/// The arguments of the worker's thread.
 pub(crate) struct Worker {
     server: Arc<Server>,
     socket: Socket,
@@ -50,7 +50,7 @@ impl Worker {
         })
     }
 
-    /// The worker's life, on its own thread.
+    /// The worker's main loop, on its own thread.
     pub(crate) fn run(mut self, context: &Context, started: Started) {
         let server = &*self.server;
         let Ok(mut poll) = Poll::<()>::new(context) else {
@@ -96,7 +96,7 @@ impl Worker {
                         empty = true;
                         break;
                     }
-                    // An ICMP error that somebody sent us: there may be more behind it.
+                    // An ICMP error on the socket: more datagrams may follow.
                     Err(_) => {}
                 }
             }
@@ -109,7 +109,7 @@ impl Worker {
     }
 }
 
-/// Answers one datagram, unless it is better left without an answer. Whether its source may ask.
+/// Answers one datagram, unless it must not be answered. Returns whether its source is allowed.
 fn serve(
     server: &Server,
     socket: &Socket,
@@ -143,7 +143,7 @@ fn serve(
     for index in 0..reply.datagrams() {
         let (frame, data) = reply.datagram(index, message.bytes());
         if socket.send_to(&frame, data, ends).is_err() {
-            // The client gives up on the whole message anyway.
+            // The client discards an incomplete message anyway.
             return true;
         }
     }

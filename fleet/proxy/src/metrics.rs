@@ -49,8 +49,8 @@ counters! {
     collapsed_keys "Keys that were in a datagram already";
     /// Datagrams that were not answered in time.
     udp_lost "Datagrams of GETs that were not answered in time";
-    /// Replies that nobody waited for.
-    udp_late "Datagrams from nodes that nobody waited for";
+    /// Datagrams without a pending request.
+    udp_late "Datagrams from nodes without a pending request";
     /// Keys asked again by TCP.
     udp_retries "Keys asked again over TCP";
     /// Requests that failed with their node.

@@ -174,7 +174,7 @@ impl Model {
                 self.items.remove(key);
             }
             (Some(item), Some(entry)) => {
-                let seen = item.snapshot().expect("nobody changes it");
+                let seen = item.snapshot().expect("no concurrent writer");
                 assert_eq!(item.key(), key);
                 assert_eq!(item.value(), entry.value);
                 assert_eq!(item.flags(), entry.flags);
