@@ -46,6 +46,7 @@ const MODULES: &[&str] = &[
     "nft_chain_nat",
     "nft_masq",
     "nft_nat",
+    "nft_redir",
     "nft_reject_inet",
     "nf_conntrack",
     "sch_fq",

@@ -15,6 +15,7 @@ mod modules;
 mod net;
 mod netns;
 mod random;
+mod random_topology;
 mod receive_path;
 mod request;
 mod row;

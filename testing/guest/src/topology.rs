@@ -92,6 +92,12 @@ impl Sent {
                     bytes.get_mut(58..62)?.fill(0);
                 }
             }
+            // What is behind a VLAN's tag is a frame without one.
+            [0x81, 0] => {
+                let inner = Sent::new(card, &[&frame[..12], frame.get(16..)?].concat())?;
+                bytes.truncate(16);
+                bytes.extend_from_slice(&inner.bytes[12..]);
+            }
             _ => return None,
         }
         Some(Sent { card, bytes })

@@ -1,190 +1,333 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Random topologies: whatever leaves because of a request leaves alike by the hook, by XDP and by a
 //! socket (`udp_fast=0`).
+//!
+//! A number makes a topology; `--size 1 --seed NUMBER` plays that one alone.
 
-use anyhow::{bail, ensure, Result};
-use hippos_client::ReceivePath;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{ensure, Context, Result};
+use hippos_client::{ReceivePath, Tcp};
 
 use crate::modules;
-use crate::random::Random;
-use crate::request::{from_mac, long, second, v4, v6, with, Ask, FAR, HOST, HOST6};
-use crate::row::fast;
-use crate::tap::{text, Datagram};
-use crate::topology::{set_up, Sent, Served, Topology, ASKER, BEHIND, NAMES, NAT, OTHER};
+use crate::random_topology::{RandomTopology, FEATURES, HUGE, RARE};
+use crate::system::run;
+use crate::topology::{Sent, Served, Topology, MARKER, NAT};
 
-/// A topology drawn by chance: what is set up, what is undone, and what is asked.
-fn draw(random: &mut Random) -> (String, String, Vec<Ask>) {
-    let mut lines = Vec::new();
-    let mut undo = Vec::new();
-    // Connection tracking remembers the flows of the topologies before.
-    let from_port = 10_000 + random.below(50_000) as u16;
-    let hop = |random: &mut Random| {
-        *random.pick(&[
-            "10.9.200.2",
-            "10.9.200.3",
-            "10.9.200.4",
-            "10.9.201.2",
-            "10.9.201.3",
-        ])
-    };
-    let hop6 = |random: &mut Random| {
-        *random.pick(&["fd09:200::2", "fd09:200::3", "fd09:200::4", "fd09:201::2"])
-    };
-    let metrics = |random: &mut Random| {
-        *random.pick(&[
-            "",
-            "",
-            "",
-            " mtu 1300",
-            " mtu lock 1280",
-            " hoplimit 9",
-            " advmss 900",
-        ])
-    };
-    for prefix in ["8.8.0.0/16", "8.8.8.0/24", "10.77.0.0/16"] {
-        match random.below(6) {
-            0 => {}
-            1 => {
-                let kind = *random.pick(&["blackhole", "unreachable", "prohibit"]);
-                lines.push(format!("route add {kind} {prefix}"));
-                undo.push(format!("route del {kind} {prefix}"));
-            }
-            2 => lines.push(format!(
-                "route add {prefix} nexthop via {} nexthop via {}",
-                hop(random),
-                hop(random)
-            )),
-            3 => lines.push(format!(
-                "route add {prefix} dev {}",
-                random.pick(&NAMES[..2])
-            )),
-            _ => lines.push(format!(
-                "route add {prefix} via {}{}",
-                hop(random),
-                metrics(random)
-            )),
-        }
-    }
-    for prefix in ["2001:db8::/32", "2001:db8:1::/48"] {
-        match random.below(5) {
-            0 => {}
-            1 => {
-                lines.push(format!("route add blackhole {prefix}"));
-                undo.push(format!("route del blackhole {prefix}"));
-            }
-            2 => lines.push(format!(
-                "route add {prefix} dev {}",
-                random.pick(&NAMES[..2])
-            )),
-            _ => lines.push(format!(
-                "route add {prefix} via {}{}",
-                hop6(random),
-                random.pick(&["", " mtu 1300", " hoplimit 9"])
-            )),
-        }
-    }
-    if random.one_in(3) {
-        let by_port = format!("ipproto 17 dport {from_port}");
-        let what = *random.pick(&[
-            "from 10.9.200.1",
-            "to 8.8.0.0/16",
-            "iif e0",
-            "iif lo",
-            "from 8.8.8.0/24",
-            &by_port,
-            "tos 0x10",
-        ]);
-        lines.push(format!("rule add pref 100 {what} lookup 100"));
-        lines.push(format!(
-            "route add 8.8.0.0/16 via {} table 100",
-            hop(random)
-        ));
-        undo.push("rule del pref 100".into());
-        undo.push("route flush table 100".into());
-    }
-    if random.one_in(4) {
-        let station = text(*random.pick(&[ASKER, OTHER, BEHIND]));
-        lines.push(format!(
-            "neigh replace 10.9.200.2 lladdr {station} dev e0 nud permanent"
-        ));
-    }
-    for card in &NAMES[..2] {
-        let filter = random.below(4).saturating_sub(1);
-        lines.push(format!("sysctl net.ipv4.conf.{card}.rp_filter={filter}"));
-        undo.push(format!("sysctl net.ipv4.conf.{card}.rp_filter=0"));
-    }
-    if random.one_in(4) {
-        lines.push("addr add 10.77.0.1/32 dev lo".into());
-        undo.push("addr del 10.77.0.1/32 dev lo".into());
-    }
-    if random.one_in(4) {
-        lines.push(format!(
-            "sysctl net.ipv4.ip_default_ttl={}",
-            1 + random.below(255)
-        ));
-        undo.push("sysctl net.ipv4.ip_default_ttl=64".into());
-    }
-    if random.one_in(4) {
-        let chain = *random.pick(&[
-            "nft add chain ip t p { type nat hook prerouting priority dstnat ; }\nnft add rule ip t p ip saddr 8.8.8.0/24 udp dport 11211 dnat to 10.9.201.2",
-            "nft add chain ip t p { type nat hook postrouting priority srcnat ; }\nnft add rule ip t p oifname e0 masquerade",
-            "nft add chain ip t p { type filter hook output priority filter ; }\nnft add rule ip t p ip daddr 8.8.0.0/16 drop",
-            "nft add chain ip t p { type filter hook postrouting priority mangle ; }\nnft add rule ip t p ip ttl set 7",
-            "nft add chain ip t p { type filter hook output priority filter ; }",
-        ]);
-        lines.push(format!("nft add table ip t\n{chain}"));
-        undo.push("nft delete table ip t".into());
-    }
-    let mut asks = Vec::new();
-    for _ in 0..8 {
-        let to = *random.pick(&[HOST, HOST, [10, 9, 201, 1], [10, 77, 0, 1]]);
-        let from = *random.pick(&[
-            [10, 9, 200, 2],
-            [10, 9, 200, 3],
-            [10, 9, 200, 9],
-            FAR,
-            [8, 8, 9, 9],
-            [10, 77, 0, 7],
-            [10, 9, 201, 2],
-            [10, 9, 201, 1],
-            [240, 1, 1, 1],
-            [10, 9, 201, 255],
-            [192, 0, 2, 9],
-        ]);
-        let datagram = if random.one_in(3) {
-            let from = *random.pick(&[
-                "fd09:200::2",
-                "fd09:200::3",
-                "2001:db8::8",
-                "2001:db8:1::8",
-                "fd09:201::2",
-                "fd09:201::1",
-                "fd00::9",
-            ]);
-            v6(from, random.pick::<&'static str>(&[HOST6, "fd09:201::1"]))
-        } else {
-            v4(from, to)
-        };
-        let datagram = if random.one_in(4) {
-            with(long(), datagram)
-        } else {
-            datagram
-        };
-        let datagram = Datagram {
-            from_port,
-            ..datagram
-        };
-        let mac = *random.pick(&[ASKER, ASKER, OTHER]);
-        if random.one_in(3) {
-            asks.push(second(datagram));
-        } else {
-            asks.push((0, from_mac(mac, datagram).frame()));
-        }
-    }
-    (lines.join("\n"), undo.join("\n"), asks)
+/// What stacks and rules need beside [`NAT`].
+const MODULES: [&str; 6] = ["bonding", "bridge", "8021q", "vrf", "dummy", "nft_redir"];
+/// How long addresses and links may take to be there.
+const SETTLED: Duration = Duration::from_secs(10);
+/// So many topologies have all but the rarest features, and replies in place with each of these.
+const MANY: u64 = 200;
+/// Differences that are shown; then it ends.
+const SHOWN: usize = 8;
+
+/// How requests are answered: the judge first. XDP has the other place of the hook behind it, so
+/// that both are seen.
+const PASSES: [(ReceivePath, &str); 3] = [
+    (ReceivePath::Socket, ""),
+    (ReceivePath::Prerouting, ""),
+    (ReceivePath::Xdp, "udp_fast=late"),
+];
+
+/// What differs from a socket on purpose (docs/fast-path.md), beside what [`Sent`] leaves out: DF,
+/// the identification, the flow label.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum OnPurpose {
+    /// Replies in place meet no rules of PREROUTING and INPUT: as a socket without these rules.
+    InputRules,
+    /// `fib_multipath_hash_policy=1`: a socket chooses by ports, an entry has none.
+    HopByPorts,
 }
 
-/// Topologies drawn by chance. Arguments: how many, and the seed.
+/// Everything that left, by request.
+type Seen = Vec<Vec<Sent>>;
+
+/// What the socket does in a topology.
+struct Judged {
+    seen: Seen,
+    /// Without the rules for what comes in, if there are any.
+    unfiltered: Option<Seen>,
+    refused: Vec<String>,
+}
+
+/// What came of a feature, or of all topologies.
+#[derive(Default)]
+struct Tally {
+    topologies: u64,
+    answered: u64,
+    by_hook: u64,
+    by_xdp: u64,
+    by_late_hook: u64,
+}
+
+/// Makes one topology after the other.
+struct Bench {
+    topology: Topology,
+}
+
+impl Bench {
+    fn new() -> Result<Self> {
+        for module in NAT.iter().chain(&MODULES) {
+            modules::load(module)?;
+        }
+        let topology = Topology::new()?;
+        // The rules that the first VRF of a namespace brings stay.
+        run("ip link add vrf0 type vrf table 300")?;
+        run("ip link del vrf0")?;
+        for knob in [
+            // Of interfaces to come: nothing is said that no test asks for.
+            "ipv6/conf/default/addr_gen_mode=1",
+            "ipv6/conf/default/accept_ra=0",
+            "ipv6/conf/default/router_solicitations=0",
+            // The same choice among next hops whenever it is played.
+            "ipv4/fib_multipath_hash_seed=1",
+            // A neighbour that is stale is not asked for meanwhile.
+            "ipv4/neigh/default/delay_first_probe_time=600",
+            "ipv6/neigh/default/delay_first_probe_time=600",
+            "ipv4/neigh/e0/delay_first_probe_time=600",
+            "ipv6/neigh/e0/delay_first_probe_time=600",
+            "ipv4/neigh/e1/delay_first_probe_time=600",
+            "ipv6/neigh/e1/delay_first_probe_time=600",
+            // Connection tracking forgets a pass before the next one.
+            "netfilter/nf_conntrack_udp_timeout=1",
+            "netfilter/nf_conntrack_udp_timeout_stream=1",
+        ] {
+            let (name, value) = knob.split_once('=').context("a knob")?;
+            fs::write(format!("/proc/sys/net/{name}"), value).with_context(|| knob.to_owned())?;
+        }
+        run("ip link set mark up")?;
+        run("ip addr add 10.9.250.1/24 dev mark")?;
+        run(&format!(
+            "ip neigh replace 10.9.250.2 lladdr {} dev mark nud permanent",
+            crate::tap::text(MARKER)
+        ))?;
+        Ok(Bench { topology })
+    }
+
+    /// Asks everything of a topology; gives also the lines that were refused.
+    fn see(&mut self, drawn: &RandomTopology, input_rules: bool) -> Result<(Seen, Vec<String>)> {
+        let seen = self.play(drawn, input_rules);
+        let mut undo = drawn.undo.clone();
+        if input_rules && !drawn.input_rules.is_empty() {
+            undo.push("nft delete table inet i".into());
+        }
+        // Down together, or routes by two of them would stay.
+        for line in ["link set e0 down", "link set e1 down", "addr flush dev e0"] {
+            undo.push(format!("ip {line}"));
+        }
+        undo.push("ip addr flush dev e1".into());
+        undo.push("ip nexthop flush".into());
+        apply(&undo)?;
+        seen
+    }
+
+    fn play(&mut self, drawn: &RandomTopology, input_rules: bool) -> Result<(Seen, Vec<String>)> {
+        let mut refused = apply(&drawn.lines)?;
+        if input_rules {
+            refused.extend(apply(&drawn.input_rules)?);
+        }
+        settle(drawn)?;
+        let seen: Result<Seen> = drawn
+            .asks
+            .iter()
+            .map(|ask| self.topology.ask(ask.card, &ask.frame))
+            .collect();
+        Ok((seen?, refused))
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // The usual values.
+        for (name, value) in [
+            ("ipv6/conf/default/addr_gen_mode", "0"),
+            ("ipv6/conf/default/accept_ra", "1"),
+            ("ipv6/conf/default/router_solicitations", "-1"),
+            ("ipv4/neigh/default/delay_first_probe_time", "5"),
+            ("ipv6/neigh/default/delay_first_probe_time", "5"),
+            ("netfilter/nf_conntrack_udp_timeout", "30"),
+            ("netfilter/nf_conntrack_udp_timeout_stream", "120"),
+        ] {
+            let _ = fs::write(format!("/proc/sys/net/{name}"), value);
+        }
+    }
+}
+
+/// Lines for one program.
+type Batch<'a> = (&'a str, Vec<&'a str>);
+
+/// Does what the lines say, as a shell would, but with a process for many of them. Gives those that
+/// were refused: what is drawn need not make sense.
+fn apply(lines: &[String]) -> Result<Vec<String>> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for line in lines {
+        let program = ["ip -6 ", "ip ", "nft ", "sysctl -w ", "wait "]
+            .into_iter()
+            .find(|program| line.starts_with(program))
+            .with_context(|| format!("of no known program: {line}"))?;
+        let rest = &line[program.len()..];
+        match batches.last_mut() {
+            Some((last, batch)) if *last == program => batch.push(rest),
+            _ => batches.push((program, vec![rest])),
+        }
+    }
+    let mut refused = Vec::new();
+    for (program, batch) in batches {
+        match program {
+            "sysctl -w " => {
+                for knob in batch {
+                    let (name, value) = knob.split_once('=').context("a knob has no value")?;
+                    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+                    // An interface of its own may be gone.
+                    if fs::write(path, value).is_err() {
+                        refused.push(format!("{program}{knob}"));
+                    }
+                }
+            }
+            "wait " => batch.iter().try_for_each(|name| wait_for(name))?,
+            "nft " => {
+                fs::write("/tmp/topology", batch.join("\n") + "\n")?;
+                if let Err(error) = run("/usr/sbin/nft -f /tmp/topology") {
+                    refused.push(format!("{}: {error:#}", batch.join("\n")));
+                }
+            }
+            _ => {
+                fs::write("/tmp/topology", batch.join("\n") + "\n")?;
+                let Err(error) = run(&format!("{program}-force -batch /tmp/topology")) else {
+                    continue;
+                };
+                let text = format!("{error:#}");
+                let failed: Vec<usize> = text
+                    .split("Command failed /tmp/topology:")
+                    .skip(1)
+                    .filter_map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next())
+                    .filter_map(|number| number.parse().ok())
+                    .collect();
+                ensure!(!failed.is_empty(), "{text}");
+                for number in failed {
+                    let line = batch.get(number - 1).context("a line that was not there")?;
+                    refused.push(format!("{program}{line}"));
+                }
+            }
+        }
+    }
+    Ok(refused)
+}
+
+/// Links on top of others come up in a worker of the kernel's.
+fn wait_for(name: &str) -> Result<()> {
+    let path = Path::new("/sys/class/net").join(name).join("operstate");
+    let end = Instant::now() + SETTLED;
+    while fs::read_to_string(&path)?.trim() != "up" {
+        ensure!(Instant::now() < end, "{name} does not come up");
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// So do the routes of IPv6 addresses.
+fn settle(drawn: &RandomTopology) -> Result<()> {
+    let end = Instant::now() + SETTLED;
+    let missing = |routes: &str| {
+        drawn.own6.iter().find(|address| {
+            let hex: String = address
+                .octets()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            !routes.contains(&(hex + " 80 "))
+        })
+    };
+    while let Some(address) = missing(&fs::read_to_string("/proc/net/ipv6_route")?) {
+        ensure!(Instant::now() < end, "{address} is not there");
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Why what was seen may differ from what the socket does; an error if it may not.
+fn compare(
+    drawn: &RandomTopology,
+    ask: usize,
+    sent: &[Sent],
+    judged: &Judged,
+) -> Result<Option<OnPurpose>, ()> {
+    if sent == judged.seen[ask] {
+        return Ok(None);
+    }
+    let unfiltered = judged.unfiltered.as_ref().map(|seen| &seen[ask][..]);
+    if unfiltered == Some(sent) {
+        return Ok(Some(OnPurpose::InputRules));
+    }
+    if drawn.hash_by_ports {
+        // All but the card, both stations and the tag.
+        let anywhere = |sent: &[Sent]| -> Vec<Vec<u8>> {
+            let mut all: Vec<_> = sent
+                .iter()
+                .map(|sent| match sent.bytes.get(12..14) {
+                    Some([0x81, 0]) => sent.bytes[16..].to_vec(),
+                    _ => sent.bytes[12..].to_vec(),
+                })
+                .collect();
+            all.sort();
+            all
+        };
+        let now = anywhere(sent);
+        if now == anywhere(&judged.seen[ask])
+            || unfiltered.is_some_and(|seen| now == anywhere(seen))
+        {
+            return Ok(Some(OnPurpose::HopByPorts));
+        }
+    }
+    Err(())
+}
+
+/// Frames, short: headers and how long they are.
+fn brief(sent: &[Sent]) -> String {
+    if sent.is_empty() {
+        return " nothing".into();
+    }
+    sent.iter().fold(String::new(), |mut text, sent| {
+        let head = &sent.bytes[..sent.bytes.len().min(82)];
+        let _ = write!(text, "\n    {}, {} bytes:", sent.card, sent.bytes.len());
+        for (at, byte) in head.iter().enumerate() {
+            let gap = if matches!(at, 0 | 6 | 12 | 14) {
+                " "
+            } else {
+                ""
+            };
+            let _ = write!(text, "{gap}{byte:02x}");
+        }
+        text
+    })
+}
+
+/// What a shell takes.
+fn shell(drawn: &RandomTopology) -> String {
+    let line = |line: &String| match (line.strip_prefix("nft "), line.strip_prefix("wait ")) {
+        (Some(rule), _) => format!("nft '{rule}'"),
+        (_, Some(name)) => {
+            format!("until grep -q up /sys/class/net/{name}/operstate; do sleep .1; done")
+        }
+        _ => line.clone(),
+    };
+    let lines: Vec<_> = drawn
+        .lines
+        .iter()
+        .chain(&drawn.input_rules)
+        .map(line)
+        .collect();
+    lines.join("\n")
+}
+
+/// Topologies drawn by chance. Arguments: how many, and the number of the first.
 pub(super) fn random(arguments: &[String]) -> Result<()> {
     let number = |at: usize, usual: u64| -> Result<u64> {
         Ok(arguments
@@ -193,54 +336,195 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
             .transpose()?
             .unwrap_or(usual))
     };
-    let (count, seed) = (number(0, 8)?, number(1, 1)?);
-    for module in NAT {
-        modules::load(module)?;
-    }
-    let mut bench = Topology::new()?;
-    let mut judge: Vec<Vec<Vec<Sent>>> = Vec::new();
-    let (mut replies, mut in_place) = (0, 0);
-    for by in [
-        ReceivePath::Socket,
-        ReceivePath::Prerouting,
-        ReceivePath::Xdp,
-    ] {
-        bench.reset()?;
-        let served = Served::load(by, "")?;
-        let before = fast()?;
-        for topology in 0..count {
-            let mut random = Random::new(seed.wrapping_add(topology));
-            let (lines, undo, asks) = draw(&mut random);
-            bench.reset()?;
-            set_up(&lines)?;
-            let mut seen = Vec::new();
-            for (card, frame) in &asks {
-                seen.push(bench.ask(*card, frame)?);
-            }
-            set_up(&undo)?;
-            if by == ReceivePath::Socket {
-                replies += seen.iter().filter(|sent| !sent.is_empty()).count();
-                judge.push(seen);
+    let (count, first) = (number(0, 8)?, number(1, 1)?);
+    let drawn: Vec<(u64, RandomTopology)> = (0..count)
+        .map(|topology| first.wrapping_add(topology))
+        .map(|number| (number, RandomTopology::draw(number)))
+        .collect();
+    let mut bench = Bench::new()?;
+    let mut judged: Vec<Option<Judged>> = Vec::new();
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    let mut purposes: BTreeMap<OnPurpose, u64> = BTreeMap::new();
+    let mut differences = Vec::new();
+    let mut refused = 0;
+    for (by, parameters) in PASSES {
+        let start = Instant::now();
+        let served = Served::load(by, parameters)?;
+        let mut tcp = Tcp::connect("127.0.0.1")?;
+        tcp.set(HUGE.0, &vec![b'y'; HUGE.1])?;
+        for (at, (number, drawn)) in drawn.iter().enumerate() {
+            let before = answered(&mut tcp)?;
+            if by != ReceivePath::Socket && judged[at].is_none() {
                 continue;
             }
-            let right = &judge[topology as usize];
-            for (number, (sent, right)) in seen.iter().zip(right).enumerate() {
-                if sent != right {
-                    let (card, frame) = &asks[number];
-                    bail!(
-                        "{by:?}, seed {}, request {number} by {}: {}\n{sent:?}\nthe socket: {right:?}\nin\n{lines}",
-                        seed.wrapping_add(topology),
-                        NAMES[*card],
-                        frame.escape_ascii()
-                    );
+            let (seen, not_done) = match bench.see(drawn, true) {
+                Ok(seen) => seen,
+                Err(error) => {
+                    differences.push(format!(
+                        "topology {number} by {by:?}: {error:#}\n{}",
+                        shell(drawn)
+                    ));
+                    ensure!(differences.len() < SHOWN, "{}", differences.join("\n\n"));
+                    if by == ReceivePath::Socket {
+                        judged.push(None);
+                    }
+                    continue;
+                }
+            };
+            let after = answered(&mut tcp)?;
+            let (fast, xdp) = (after.0 - before.0, after.1 - before.1);
+            for feature in drawn.features.iter().chain(&[ALL]) {
+                let tally = tallies.entry(feature).or_default();
+                match by {
+                    ReceivePath::Socket => {
+                        tally.topologies += 1;
+                        tally.answered +=
+                            seen.iter().filter(|sent| !sent.is_empty()).count() as u64;
+                    }
+                    ReceivePath::Prerouting => tally.by_hook += fast,
+                    ReceivePath::Xdp => {
+                        tally.by_xdp += xdp;
+                        tally.by_late_hook += fast.saturating_sub(xdp);
+                    }
                 }
             }
+            if by == ReceivePath::Socket {
+                refused += not_done.len();
+                let unfiltered = match drawn.input_rules.is_empty() {
+                    true => None,
+                    false => Some(bench.see(drawn, false)?.0),
+                };
+                judged.push(Some(Judged {
+                    seen,
+                    unfiltered,
+                    refused: not_done,
+                }));
+                continue;
+            }
+            let Some(Some(judge)) = judged.get(at) else {
+                continue;
+            };
+            let mut wrong = String::new();
+            if not_done != judge.refused {
+                let _ = writeln!(wrong, "refused: {not_done:?}, before: {:?}", judge.refused);
+            }
+            for (ask, sent) in seen.iter().enumerate() {
+                match compare(drawn, ask, sent, judge) {
+                    Ok(None) => {}
+                    Ok(Some(purpose)) => *purposes.entry(purpose).or_default() += 1,
+                    Err(()) => {
+                        let _ = writeln!(
+                            wrong,
+                            "  request {ask}, {}\n  {by:?}:{}\n  the socket:{}",
+                            drawn.asks[ask].about,
+                            brief(sent),
+                            brief(&judge.seen[ask])
+                        );
+                    }
+                }
+            }
+            if !wrong.is_empty() {
+                differences.push(format!(
+                    "topology {number} ({fast} in place, {xdp} by XDP):\n{wrong}{}",
+                    shell(drawn)
+                ));
+                ensure!(differences.len() < SHOWN, "{}", differences.join("\n\n"));
+            }
         }
-        in_place += fast()? - before;
+        println!(
+            "{by:?} {parameters}: {:.2} s each; left to the next path:",
+            start.elapsed().as_secs_f32() / count.max(1) as f32
+        );
+        for line in run("hippos-ctl stats pass")?.lines() {
+            if !line.ends_with(" 0") {
+                println!("  {line}");
+            }
+        }
         served.unload()?;
+        // Connection tracking forgets.
+        thread::sleep(Duration::from_secs(2));
     }
-    println!("{count} topologies, {replies} answered by the socket, {in_place} in place");
-    ensure!(in_place > 0, "nothing was answered in place");
+    show(&tallies, &purposes, refused);
+    ensure!(
+        differences.is_empty(),
+        "{} of {count} topologies differ:\n{}",
+        differences.len(),
+        differences.join("\n\n")
+    );
+    check_minimum(&tallies, count)
+}
 
+/// The row of all topologies.
+const ALL: &str = "all";
+
+/// Requests that were answered in place so far, and those by XDP.
+fn answered(tcp: &mut Tcp) -> Result<(u64, u64)> {
+    Ok((
+        tcp.stat("hippos_udp_fast_datagrams")?,
+        tcp.stat("hippos_xdp_served")?,
+    ))
+}
+
+fn show(tallies: &BTreeMap<&str, Tally>, purposes: &BTreeMap<OnPurpose, u64>, refused: usize) {
+    println!(
+        "{:34} topologies, answered by the socket; in place: hook, XDP, late hook",
+        "feature"
+    );
+    for (feature, tally) in tallies {
+        println!(
+            "{feature:34} {:5} {:6} {:6} {:6} {:6}",
+            tally.topologies, tally.answered, tally.by_hook, tally.by_xdp, tally.by_late_hook
+        );
+    }
+    println!("different on purpose: {purposes:?}; {refused} lines refused");
+}
+
+/// A fuzzer of which nothing is answered in place proves nothing, nor one that draws little.
+fn check_minimum(tallies: &BTreeMap<&str, Tally>, count: u64) -> Result<()> {
+    let all = tallies.get(ALL).context("no topology")?;
+    // A replayed one may be one in which nothing is.
+    if count > 1 {
+        ensure!(all.by_hook >= count, "only {} by the hook", all.by_hook);
+        ensure!(all.by_xdp >= count / 2, "only {} by XDP", all.by_xdp);
+    }
+    if count < MANY {
+        return Ok(());
+    }
+    ensure!(
+        tallies.len() > FEATURES - RARE,
+        "only {} features were drawn",
+        tallies.len() - 1
+    );
+    let closed: Vec<_> = tallies
+        .iter()
+        .filter(|(name, tally)| {
+            let everywhere = tally.topologies >= 10 && !closes(name);
+            everywhere && (tally.by_hook == 0 || (tally.by_xdp == 0 && !above_xdp(name)))
+        })
+        .map(|(name, _)| *name)
+        .collect();
+    ensure!(closed.is_empty(), "nothing in place with {closed:?}");
     Ok(())
+}
+
+/// Whether nothing can be answered in place in topologies with this.
+fn closes(feature: &str) -> bool {
+    let begins = [
+        "DNAT",
+        "redirect",
+        "masquerade",
+        "SNAT",
+        "drop in OUTPUT",
+        "a policy of drop in OUTPUT",
+        "marks in OUTPUT",
+        "mangling in POSTROUTING",
+        "drop in POSTROUTING",
+        "a rule by ports",
+    ];
+    begins.iter().any(|begin| feature.starts_with(begin))
+}
+
+/// Whether it keeps frames from XDP.
+fn above_xdp(feature: &str) -> bool {
+    feature.starts_with("bond") || feature == "bridge"
 }
