@@ -11,6 +11,7 @@ mod sources;
 mod stacks;
 mod tables;
 mod tokens;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,8 +32,9 @@ use crate::{kbuild, root, shell, workspace};
 /// allowance (xtask/src/lint/panics.rs); no function of the module with a large
 /// stack frame; no package mirror's address in the repository; each source file's
 /// licence in its first line; Kbuild's crate edges equal to cargo's; no cycle of imports among
-/// a pure crate's files; the documentation's tables
-/// those of the code; the store's loom models compile; and all of it takes Debian's own cargo as well.
+/// a pure crate's files; the documentation's tables equal to those of the code; comments and
+/// documents without the words of xtask/src/lint/words.rs; the store's loom models compile; and
+/// Debian's own cargo builds all of it as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
     /// Leave out the checks that need the build root: the module's objects and Debian's cargo
@@ -87,6 +89,7 @@ const CHECKS: &[Check] = &[
     ("edges", false, |_| report(edges::check()?)),
     ("cycles", false, |_| report(cycles::check()?)),
     ("tables", false, |_| report(tables::check()?)),
+    ("words", false, |_| report(words::check()?)),
     ("clippy", false, |_| clippy()),
     ("clippy-loom", false, |_| clippy_loom()),
     ("clippy-kernel", true, clippy_kernel),

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Comments and documents name the noun of the code (caller, reader, owner, client) in place of the
+//! words listed in [`WORDS`].
+
+use anyhow::Result;
+
+use super::{read, tracked, Finding};
+
+/// Words that hide the subject of a sentence.
+const WORDS: &[&str] = &["somebody", "whoever", "nobody", "knows of", "it tells"];
+
+/// Folders that still contain some of them. A folder without any must leave this list.
+const PENDING: &[&str] = &["kmod/c/", "kmod/kapi/", "testing/guest/"];
+
+/// The suffixes of files whose comments begin with a slash or an asterisk.
+const SLASHES: &[&str] = &[".rs", ".c", ".h"];
+/// The suffixes of files whose comments begin with a hash sign.
+const HASHES: &[&str] = &[".toml", ".sh", ".py", "Makefile", "Kbuild"];
+
+/// Every finding in the work tree.
+pub(crate) fn check() -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut pending = vec![false; PENDING.len()];
+    for file in tracked()? {
+        let Some(prose) = Prose::of(&file) else {
+            continue;
+        };
+        let found = search(&file, &read(&file)?, prose);
+        match PENDING.iter().position(|folder| file.starts_with(folder)) {
+            Some(folder) => pending[folder] |= !found.is_empty(),
+            None => findings.extend(found),
+        }
+    }
+    for (folder, _) in PENDING.iter().zip(pending).filter(|(_, found)| !found) {
+        let what =
+            "has none of the words any more: remove it from PENDING in xtask/src/lint/words.rs";
+        findings.push(Finding::new(folder, 0, what));
+    }
+    Ok(findings)
+}
+
+/// The part of a file that is prose.
+#[derive(Clone, Copy)]
+enum Prose {
+    /// All of it.
+    Whole,
+    /// Comments that begin with one of these marks, at the start of a line or after code.
+    Comments(&'static [&'static str]),
+}
+
+impl Prose {
+    fn of(file: &str) -> Option<Self> {
+        let ends = |suffixes: &[&str]| suffixes.iter().any(|end| file.ends_with(end));
+        if file.ends_with(".md") {
+            Some(Prose::Whole)
+        } else if ends(SLASHES) {
+            Some(Prose::Comments(&["//", "/*"]))
+        } else if ends(HASHES) {
+            Some(Prose::Comments(&["#"]))
+        } else {
+            None
+        }
+    }
+
+    /// The prose of a line.
+    fn in_line(self, line: &str) -> &str {
+        let Prose::Comments(marks) = self else {
+            return line;
+        };
+        let text = line.trim_start();
+        // The second and further lines of a block comment.
+        if marks.contains(&"/*") && text.starts_with('*') {
+            return text;
+        }
+        let start = marks
+            .iter()
+            .filter_map(|mark| match text.starts_with(mark) {
+                true => Some(0),
+                false => text.find(&format!(" {mark} ")),
+            })
+            .min();
+        start.map_or("", |start| &text[start..])
+    }
+}
+
+/// The listed words in a file's prose.
+fn search(file: &str, text: &str, prose: Prose) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let line = prose.in_line(line).to_lowercase();
+        for word in WORDS.iter().filter(|word| contains(&line, word)) {
+            let what = format!("\"{word}\": name the caller, reader, owner or client instead");
+            findings.push(Finding::new(file, index + 1, what));
+        }
+    }
+    findings
+}
+
+/// Whether a line has the word, not as a part of a longer word or name.
+fn contains(line: &str, word: &str) -> bool {
+    let part = |letter: Option<char>| letter.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    line.match_indices(word).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = line[at + word.len()..].chars().next();
+        !part(before) && !part(after)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(file: &str, text: &str) -> Vec<usize> {
+        let prose = Prose::of(file).unwrap();
+        let found = search(file, text, prose).into_iter();
+        found.map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn a_listed_word_in_a_comment_is_found() {
+        let mark = "//";
+        let text = format!("{mark}! Nobody.\nlet nobody = 1;\nlet x = 1; {mark} Whoever asks.\n");
+        assert_eq!(lines("a.rs", &text), [1, 3]);
+        assert_eq!(
+            lines("a.c", "/* It\n * knows of pages.\n */\nit tells;\n"),
+            [2]
+        );
+        assert_eq!(lines("a.toml", "# It tells.\na = \"nobody\"\n"), [1]);
+        assert_eq!(lines("a.md", "whoever\n\nNobody's\n"), [1, 3]);
+    }
+
+    #[test]
+    fn longer_words_and_names_are_allowed() {
+        let text = "// nobody_else, unit tells, antinobody, knows often\n";
+        assert!(lines("a.rs", text).is_empty());
+    }
+
+    #[test]
+    fn other_files_have_no_prose() {
+        assert!(Prose::of("cases/text.txt").is_none());
+    }
+}
