@@ -70,7 +70,7 @@ impl PacketHandler for FastPath {
     }
 }
 
-/// What an sk_buff and the further reply sk_buffs carry, each with its own frame, which replies count once.
+/// The capacity of an sk_buff and the further reply sk_buffs, each with its own frame, which replies count once.
 const SKB_MOST: usize = FRAME + DATAGRAMS_MAX as usize * DATA_MAX;
 
 /// A packet as the engine's request.

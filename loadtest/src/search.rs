@@ -8,7 +8,7 @@ use crate::report::{Pace, Peak, Run};
 use crate::session::{Load, Session, Watch};
 use crate::settings::Failure;
 
-/// What to search for: the highest rate within these bounds.
+/// The bounds of a search for the highest rate.
 #[derive(Debug, Clone, Copy)]
 pub struct Search {
     /// Bound on the mean latency (the paper's measure: 1 ms).

@@ -85,7 +85,7 @@ impl InForce {
         }
     }
 
-    /// What a start with `wanted` would change.
+    /// The settings that a start with `wanted` would change.
     pub(crate) fn differences(&self, wanted: &Configuration) -> Vec<Difference> {
         let on = |on: bool| if on { "on" } else { "off" }.to_owned();
         let mut found = Vec::new();

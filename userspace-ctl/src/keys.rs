@@ -115,7 +115,7 @@ pub(crate) fn is_list(key: &Parameter) -> bool {
 ///
 /// # Errors
 ///
-/// What the value must be.
+/// A message that names the values that the key accepts.
 pub(crate) fn canonical(key: &'static Parameter, given: &str) -> Result<String, String> {
     match key.kind {
         Kind::Number(..) => {

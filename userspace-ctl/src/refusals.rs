@@ -8,7 +8,7 @@ use crate::stats::Stats;
 pub(crate) struct Refusal {
     /// The row of `stats`.
     pub(crate) statistic: &'static str,
-    /// What is refused, in the plural.
+    /// The refused objects, in the plural.
     pub(crate) what: &'static str,
     pub(crate) remedy: &'static str,
     /// Whether a client may have lost something that it is entitled to.

@@ -34,7 +34,7 @@ const PER_PACKET: Duration = Duration::from_millis(40);
 ///   cargo xtask fuzz stream --seconds 600
 ///   cargo xtask fuzz packets --packets 1000000 --debug-kernel --path xdp
 ///
-/// What was found lies in target/fuzz/found; inputs that reach new code are kept
+/// Findings are written to target/fuzz/found; inputs that reach new code are kept
 /// in target/fuzz/corpus, and begin with the repository's (testing/fuzz/corpus).
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]

@@ -48,7 +48,7 @@ pub enum Command<'a> {
     Forward(Forward<'a>),
     /// A command for all nodes, of which one node's answer is the reply.
     Broadcast {
-        /// What to send.
+        /// The bytes to send.
         request: Vec<u8>,
         /// The kind of reply.
         expect: Expect,

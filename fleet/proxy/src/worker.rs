@@ -88,9 +88,9 @@ pub(crate) struct Clients {
     free: Vec<u32>,
     /// Clients to be served in this round.
     dirty: Vec<u32>,
-    /// Answers for the client that is being served.
+    /// Replies for the client that is being served.
     ready_answers: Vec<Waiter>,
-    /// Answers for jobs.
+    /// Replies for jobs.
     pub(crate) done: VecDeque<(Waiter, OwnedAnswer)>,
     generation: u32,
     datagrams: usize,

@@ -38,7 +38,7 @@ pub struct Credentials {
     pub(crate) changing: AtomicBool,
 }
 
-/// What is wrong with the credentials.
+/// The error of a list of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialsError {
     /// A line has no colon.

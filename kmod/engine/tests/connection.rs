@@ -201,7 +201,7 @@ impl<'e> Run<'e> {
             .serve_softirq(&mut self.stream, || Some(reply))
     }
 
-    /// What the contract requires of the host after an event.
+    /// The host's action that the contract requires after an event.
     fn serve(&mut self) {
         let mut turns = 0;
         let bound = TURNS * (self.stream.waiting() + self.stream.window.min(1 << 20)) + 64;

@@ -624,7 +624,7 @@ fn who_may_not_administrate_may_not_watch() {
     assert_eq!(Watcher::ask(&engine, "watch\r\n").1, REFUSED);
 }
 
-/// memcached 1.6.38 tells so of the lookup that finds an item dead, which removes it there.
+/// memcached 1.6.38 reports the lookup that finds a dead item in this way, since it removes the item.
 #[test]
 fn the_expiry_or_flush_of_an_item_is_logged_once() {
     let engine = engine();
@@ -667,7 +667,7 @@ fn the_expiry_or_flush_of_an_item_is_logged_once() {
                 lines.contains(&line(status, CLIENT)),
                 "{command}: {lines:?}"
             );
-            // What was stored has expired as well.
+            // The stored item has expired as well.
             client.feed(b"get e\r\nget e\r\n", &mut out);
             assert_eq!(watcher.lines().last(), Some(&line("not_found", CLIENT)));
         }

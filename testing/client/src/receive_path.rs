@@ -31,7 +31,7 @@ impl ReceivePath {
         all.find(|path| path.name() == name).copied()
     }
 
-    /// What the module's parameters have beside others for it.
+    /// The additional module parameters that select it.
     pub fn parameter(self) -> &'static str {
         match self {
             Self::Prerouting | Self::Xdp => "",

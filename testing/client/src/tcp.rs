@@ -90,7 +90,7 @@ impl Tcp {
         Ok(self.input.read_exact(buffer)?)
     }
 
-    /// What is left until the server closes.
+    /// The remaining bytes until the server closes.
     pub fn rest(&mut self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.input.read_to_end(&mut bytes)?;

@@ -274,7 +274,7 @@ impl Guest {
         }
     }
 
-    /// What `hippos-load --server` takes.
+    /// The argument of `hippos-load --server`.
     pub(crate) fn server(&self) -> String {
         let (address, first) = (self.address(), self.port());
         match self.ports {

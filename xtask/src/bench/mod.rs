@@ -46,7 +46,7 @@ use crate::{kbuild, root, shell, vm, workspace};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BenchArgs {
-    /// What to measure
+    /// The kind of measurement
     #[arg(value_enum, default_value = "servers")]
     subject: Subject,
     /// Few workloads, one boot, short steps: under five minutes
@@ -94,7 +94,7 @@ enum Kind {
     Wallclock,
 }
 
-/// What is needed for every guest.
+/// The files that every guest needs.
 pub(crate) struct Tools<'a> {
     root: &'a Root,
     hippos: PathBuf,

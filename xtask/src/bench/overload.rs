@@ -2,7 +2,7 @@
 //! More than a server can serve: GETs at twice the rate of its peak, and SETs
 //! over TCP beside them.
 //!
-//! What the server did is told by its own counts, since a load generator that
+//! The server's work is measured by its own counters, since a load generator that
 //! sends so much loses answers. Beside the rates, which on a machine with other
 //! work say little, stand the instructions that each request took: a server that
 //! spends more on each when there are more than it can serve serves fewer.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What Rust takes C's functions and structures for: `kmod/kapi/ffi.rs` against the headers of `kmod/c`.
+//! Rust's declarations of C's functions and structures: `kmod/kapi/ffi.rs` against the headers of `kmod/c`.
 //!
 //! Functions are compared with their types, structures field by field. A structure whose fields Rust does not
 //! use is words to it (`[*mut c_void; 8]`); the compiler of C must be asked for the same number:

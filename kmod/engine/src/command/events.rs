@@ -15,7 +15,7 @@ use crate::reply::event::{kind, CloseReason, DeleteCommand, GetStatus, StoreComm
 use crate::watchers::Kinds;
 use crate::Engine;
 
-/// What a lookup found out about an item.
+/// The properties of an item that a lookup found, for its event.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen {
     /// Counted from 1.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a connection needs from its host: a byte stream, pages for replies, memory between turns.
+//! The host's part of a connection: a byte stream, pages for replies, memory between turns.
 
 use hippos_proto::reply::Out;
 

@@ -60,7 +60,7 @@ pub const ROUNDS: usize = 8;
 /// Commands that [`Connection::serve_softirq`] answers at most: in softirq it holds up all else of its CPU.
 const SOFTIRQ_COMMANDS_MAX: usize = 64;
 
-/// What the host has to do for a connection after its turn.
+/// The host's next step for a connection after its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Action {
@@ -86,7 +86,7 @@ pub enum Answered {
     All,
 }
 
-/// What a round has fed the session with.
+/// The source of a round's input.
 enum Intake {
     /// Bytes of the stream that are consumed once the reply is sent.
     Taken(usize),
@@ -106,7 +106,7 @@ pub struct Connection<'e, P: Platform, I: HeldBytes, O: HeldBytes> {
     rest: I,
     /// Written but not sent: at most one reply's pages.
     unsent: O,
-    /// What the session needs once `unsent` is sent.
+    /// The session's next need once `unsent` is sent.
     next: Next,
     /// The progress of the value that is being received.
     progress: Option<Progress>,

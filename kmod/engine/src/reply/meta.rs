@@ -8,7 +8,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::KEY_MAX;
 use hippos_store::{Expiry, Item, ItemSnapshot, Outcome};
 
-/// What `mg` reports about an item.
+/// The properties of an item that `mg` reports.
 pub(crate) struct Hit<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) len: usize,
@@ -154,7 +154,7 @@ fn put_key(out: &mut impl Out, key: &[u8], binary: bool) {
     }
 }
 
-/// What the reply to an `ms` needs once its value has arrived.
+/// The data for the reply to an `ms`, kept until its value has arrived.
 pub(crate) struct MetaSet {
     quiet: bool,
     binary: bool,

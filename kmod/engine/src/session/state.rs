@@ -25,7 +25,7 @@ pub enum Transport {
     Udp,
 }
 
-/// What the session needs next.
+/// The session's next need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// More input, after the bytes that were not consumed.
@@ -48,7 +48,7 @@ pub struct FeedResult {
     /// Bytes that were consumed. The rest, which is shorter than [`LINE_MAX`] plus a line end if more input is needed,
     /// has to be fed again with the next call.
     pub consumed: usize,
-    /// What to do next.
+    /// The next step.
     pub next: Next,
 }
 
@@ -82,7 +82,7 @@ pub(super) enum State<'e, P: Platform> {
     Closing,
 }
 
-/// What follows skipped bytes. Like memcached, the session reports the error only when it has received them all.
+/// The reply after skipped bytes. Like memcached, the session reports the error only when it has received them all.
 #[derive(Clone, Copy)]
 pub(super) enum AfterSwallow {
     /// A reply line, or nothing.

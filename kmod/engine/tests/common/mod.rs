@@ -128,7 +128,7 @@ impl Out for InPlaceOut {
     }
 }
 
-/// What a client received.
+/// The bytes that a client received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) output: Vec<u8>,
