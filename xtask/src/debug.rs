@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The debug kernel: the stock kernel's source with every checker that finds
-//! what tests can't see.
+//! The debug kernel: the stock kernel's source with every checker for defects that tests can't observe.
 //!
 //! KASAN, lockdep, RCU's and the sleep checker, debug objects, kmemleak and
 //! fault injection, on a configuration of the few drivers that the guest needs
@@ -9,10 +8,9 @@
 //! that one: a tree to build the module in, and a folder of modules with the
 //! boot image.
 //!
-//! One configuration serves every series. An option that a series does not have
-//! is one that no Kconfig file defines and no source asks for: it was removed, or
-//! what it chose is always on. Whether each checker reports is seen by the
-//! `defect::` tests, so a checker that was renamed does not go unnoticed.
+//! One configuration serves every series. An option that a series does not have is one that no Kconfig file defines and
+//! no source refers to: it was removed, or its choice is always on. The `defect::` tests check that each checker
+//! reports, so a checker that was renamed does not go unnoticed.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -121,7 +119,7 @@ fn make(root: &Root, home: &Path) -> Result<()> {
         "build the debug kernel (ten minutes on two idle processors)",
         "cd tree; make bzImage modules",
     )?;
-    // Of the tree only what a module's build needs is kept: its objects are gigabytes.
+    // Only the part of the tree that a module's build needs is kept: its objects are gigabytes.
     sh(
         "install the debug kernel",
         "cd tree

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `cargo xtask fuzz`: what any input must leave whole, on the host and in a guest.
+//! `cargo xtask fuzz`: properties that hold for any input, on the host and in a guest.
 //!
 //! The host's targets (`testing/fuzz`) run under libFuzzer, which is compiled from
 //! a crate and needs a C++ compiler; coverage comes from rustc's own LLVM, so
@@ -29,7 +29,7 @@ const LONGEST: u32 = 4096;
 /// How long the guest may take for a packet, at the worst.
 const PER_PACKET: Duration = Duration::from_millis(40);
 
-/// Feed a target with whatever breaks it: on the host with libFuzzer, or packets to a live module.
+/// Feed a target with inputs that may break it: on the host with libFuzzer, or packets to a live module.
 ///
 ///   cargo xtask fuzz stream --seconds 600
 ///   cargo xtask fuzz packets --packets 1000000 --debug-kernel --path xdp

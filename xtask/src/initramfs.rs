@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The guest's file system: Debian's programs and modules, our PID 1 and hippos.ko.
 //!
-//! Two archives that the kernel unpacks one after the other: a base that only
-//! changes with the build root, kept beside it, and what is new in each run. Both
-//! uncompressed: unpacking costs more than reading under emulation.
+//! Two archives that the kernel unpacks one after the other: a base that only changes with the build root, kept beside
+//! it, and the files of each run. Both are uncompressed: unpacking costs more than reading under emulation.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -23,7 +23,7 @@ const SHELL_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Boot a stock Debian kernel with Hippos in QEMU and forward memcached's port to it.
 ///
-/// Builds what is missing, loads the module and prints
+/// Builds the missing parts, loads the module and prints
 /// `hippos: ready on 127.0.0.1:PORT (tcp, udp)` once it answers over both; then
 /// stays until Ctrl-C. A guest that oopses, panics or does not get ready ends the
 /// command with an error and the console's last lines. Any number of these may

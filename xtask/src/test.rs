@@ -68,7 +68,7 @@ pub(crate) struct TestArgs {
     /// Only those that need a virtual machine
     #[arg(long)]
     guest: bool,
-    /// On the debug kernel, and only what needs a kernel
+    /// On the debug kernel, and only the tests that need a kernel
     #[arg(long, conflicts_with = "host")]
     debug_kernel: bool,
     /// Only tests whose name contains this; given several times, one of them
@@ -87,7 +87,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "NAME")]
     cpu: Option<String>,
     /// The receive path that datagrams meet first in the guest tests [default: prerouting for all, the
-    /// others for what depends on it]
+    /// other paths for tests that depend on the path]
     #[arg(long, alias = "door", value_enum)]
     path: Option<ReceivePath>,
     /// Print the names of the guest tests and run nothing

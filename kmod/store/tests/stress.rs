@@ -183,8 +183,8 @@ fn churn(store: &Store<Host>, rounds: u64) -> (u64, u64) {
     (wrong.load(Relaxed), right.load(Relaxed))
 }
 
-/// The writes of ended threads are visible after joining them. The standard library ensures that, but a race detector may
-/// not recognise it.
+/// The writes of ended threads are visible after joining them. The standard library ensures that, but a race detector
+/// may not recognise it.
 static ENDED: AtomicU64 = AtomicU64::new(0);
 
 struct End;

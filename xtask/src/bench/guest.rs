@@ -75,7 +75,7 @@ impl Server {
         )
     }
 
-    /// Whether it is measured by the wall clock; the others are for counting instructions.
+    /// Whether it is measured by the wall clock; the other servers are for counting instructions.
     pub(crate) fn clocked(self) -> bool {
         !matches!(
             self,
@@ -127,7 +127,7 @@ pub(crate) enum Wire {
 
 /// A booted guest with its server.
 pub(crate) struct Guest {
-    // Dropped in this order: the guest before what it is joined to.
+    // Dropped in this order: the guest before its network.
     pub(crate) vm: Vm,
     tap: Option<Tap>,
     ports: u16,

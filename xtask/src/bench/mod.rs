@@ -358,8 +358,9 @@ fn wallclock(tools: &Tools, plan: &Plan, server: Server, figures: &mut Figures) 
     guest.off()
 }
 
-/// The sample of each pool, and one in each trace format, against Hippos and memcached in guests of their own, each reply
-/// checked and with the hits of an infinite cache, and a datagram to and from the mirror: that the bench works at all.
+/// Replays the sample of each pool, and one in each trace format, against Hippos and memcached in guests of their own,
+/// with each reply checked and the hits of an infinite cache, and a datagram against the mirror: a test of the bench
+/// itself.
 pub(crate) fn replay_pools(root: &Root) -> Result<()> {
     let samples = workspace::root().join("traces/samples");
     let formats = fs::read_dir(samples.join("formats"))?

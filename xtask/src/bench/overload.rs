@@ -51,7 +51,7 @@ pub(super) fn measure(tools: &Tools, meter: &vm::Meter, plan: &Plan, server: Ser
         let before = meter.count()?;
         let (over, setting) = thread::scope(|scope| {
             let setting = scope.spawn(|| {
-                // Begins when the others are at it, and ends before them.
+                // Begins after the other threads, and ends before them.
                 thread::sleep(LENGTH / 6);
                 load.open(set, SETS, LENGTH / 2)
             });

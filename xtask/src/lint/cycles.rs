@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! No files of a pure crate import each other in a cycle, nor do its folders: what uses a file lies
-//! above it.
+//! No files of a pure crate import each other in a cycle, nor do its folders: a file lies above those that it uses.
 //!
 //! An import is a path from `crate`, `super` or `self`, in a `use` or in the code; a name that a
 //! file only re-exports counts as an import of the file that has it. Methods are not followed.
@@ -270,7 +269,7 @@ fn is_name(word: &str) -> bool {
     word.starts_with(|first: char| first == '_' || first.is_ascii_alphabetic())
 }
 
-/// The largest sets of files that all lead to each other.
+/// The largest sets of files that all reach each other.
 fn find(imports: &Imports) -> Vec<Vec<String>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> = imports
         .keys()
