@@ -32,8 +32,8 @@ macro_rules! parameters {
                 "load of the CPU that polls a card with one receive queue, percent, beyond which \
                  its packets are spread over all CPUs; 0: never";
             upload_timeout: number(0, 86400) = 30, loaded "hippos_upload_timeout",
-                "seconds after which a connection is closed whose value does not come: no byte for \
-                 so long, or fewer than 4096 a second over a longer time; 0: never";
+                "seconds after which a connection with a stalled upload is closed: no byte in that \
+                 time, or fewer than 4096 a second over a longer time; 0: never";
             item_max: size("1k", "4m") = "1m", live "item_size_max",
                 "largest item, bytes or with k or m, at most half of memory_mb";
             item_min: number(1, 1024) = 48, live "chunk_size",
@@ -41,29 +41,29 @@ macro_rules! parameters {
             factor: number(102, 1000) = 125, live "growth_factor",
                 "growth from slab class to slab class, percent";
             eviction: choice("clock", "sieve", "s3fifo") = "clock", live "hippos_eviction",
-                "which items go when memory is full";
+                "the eviction policy";
             udp: switch() = "1", live "udpport",
                 "serve UDP too";
             udp_fast: choice("1", "always", "late", "0") = "1", loaded "hippos_udp_fast",
-                "answer UDP GETs where the packets arrive, past the firewall's input: 1 unless NAT \
-                 or rules for what leaves could have a say, always, late (behind destination NAT), \
-                 or 0: all of UDP goes through a socket";
+                "answer UDP GETs in softirq, bypassing the firewall's input: 1 unless NAT or rules \
+                 for outgoing packets could apply, always, late (behind destination NAT), or 0: all \
+                 UDP goes through a socket";
             udp_bytes: number(1392, 8388608) = 1114112, live "hippos_udp_bytes",
                 "longest UDP reply, bytes";
             udp_rate: number(0, 4294967295) = 0, loaded "hippos_udp_rate",
                 "UDP reply bytes a second for each source outside private networks; 0: no limit";
             dev: text() = "", live "inter",
-                "serve only what arrives over this interface; empty: over all";
+                "the only interface to serve; empty: all";
             allow: text() = "default", loaded "hippos_allow",
-                "who may ask: networks like 10.0.0.0/8,fd00::/8, any, or default (loopback, private \
-                 and link-local ranges)";
+                "allowed clients: networks like 10.0.0.0/8,fd00::/8, any, or default (loopback, \
+                 private and link-local ranges)";
             admin: choice("network", "local", "off") = "network", live "hippos_admin",
                 "which clients may use administration commands: network (all), local (on this host, \
                  over TCP) or off";
             closed: switch() = "0", loaded "hippos_closed",
-                "serve no client until hippos-ctl auth says which may log in, or that none has to";
+                "serve no client until hippos-ctl auth sets the logins, or turns them off";
             latency: switch() = "0", live "hippos_latency",
-                "measure how long requests take and wait, by receive path: hippos-ctl latency";
+                "measure service and queue times by receive path: hippos-ctl latency";
             selftest: number(0, 2) = 0, loaded "hippos_selftest",
                 "test the store in the kernel before serving: 0 no, 1 yes, 2 with a fault planted, \
                  which must be found";
