@@ -289,9 +289,14 @@ impl<P: Platform> Store<P> {
     /// Whether the slot's item is neither expired nor flushed.
     #[inline]
     pub(crate) fn is_valid(&self, slot: Slot) -> bool {
+        self.is_valid_in(slot, self.clock.epoch())
+    }
+
+    /// Whether the slot's item is of this epoch and has not expired.
+    #[inline]
+    pub(crate) fn is_valid_in(&self, slot: Slot, epoch: u32) -> bool {
         let header = slot.header();
-        header.epoch.load(Relaxed) == self.clock.epoch()
-            && !self.clock.expired(header.expiry.load(Relaxed))
+        header.epoch.load(Relaxed) == epoch && !self.clock.expired(header.expiry.load(Relaxed))
     }
 
     /// The hash of a slot's key.

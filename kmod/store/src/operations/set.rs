@@ -37,7 +37,12 @@ impl<P: Platform> Store<P> {
 
     /// Whether the item that a writer found, under its stripe's lock, is valid. An invalid one is counted.
     pub(crate) fn check_valid(&self, slot: Slot) -> bool {
-        let alive = self.is_valid(slot);
+        self.check_valid_in(slot, self.clock.epoch())
+    }
+
+    /// Like [`check_valid`](Self::check_valid), for a writer that links an item of this epoch in its place.
+    fn check_valid_in(&self, slot: Slot, epoch: u32) -> bool {
+        let alive = self.is_valid_in(slot, epoch);
         if !alive {
             self.count_expired_hit(slot);
         }
@@ -87,11 +92,14 @@ impl<P: Platform> Store<P> {
         let charge = Charge::of(slot);
         let (mut force, mut tried) = (false, false);
         while let Some(mut chain) = self.index.lock(hash) {
+            // One epoch for both the item that is found and the one that is stored over it: a flush that comes between
+            // them flushes both. Read under the lock, so that it is not older than that of any item in the chain.
+            let epoch = self.clock.epoch();
             let found = chain.find(|s| hash::same(s.key(), slot.key()));
             let live = found
                 .as_ref()
                 .map(|p| p.slot)
-                .filter(|s| self.check_valid(*s));
+                .filter(|s| self.check_valid_in(*s, epoch));
             // The marks that are kept of the old item are read again in each try.
             let mut marks = born;
             slot.header().expiry.store(expiry, Relaxed);
@@ -120,7 +128,6 @@ impl<P: Platform> Store<P> {
                 return (Ok(refused), Some(new));
             }
             let cas = self.next_cas(commit.new_cas);
-            let epoch = self.clock.epoch();
             match self.link(&mut chain, found.as_ref(), slot, (cas, epoch), marks, force) {
                 Linked::Done { old } => {
                     let crowded = chain.crowded();
