@@ -7,7 +7,7 @@ use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::Get;
 use hippos_proto::token::{self, memchr3, plain_len, Words};
 use hippos_proto::{KEY_MAX, LINE_MAX};
-use hippos_store::{ClassCounter, Counter, Item, Platform};
+use hippos_store::{ClassCounter, Counter, Dead, Item, Platform};
 
 use crate::reply::text::{put_value_line, whole_len};
 use crate::reply::REPLY_HEADER_MAX;
@@ -205,15 +205,7 @@ impl<P: Platform> Session<'_, P> {
             if last && out.room() < reply::END.len() {
                 return false;
             }
-            engine.observe_get(self.number, key, Err(guard.take_dead()));
-            if keys.touch.is_some() {
-                store.count(Counter::TouchMisses, 1);
-            } else {
-                engine.miss(1);
-            }
-            if last {
-                out.put(reply::END);
-            }
+            self.missed(keys, key, last, guard.take_dead(), out);
             return true;
         };
         let cas = keys.cas.then_some(cas);
@@ -245,9 +237,8 @@ impl<P: Platform> Session<'_, P> {
             None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
         };
         let Some((item, cas)) = found else {
-            // The item was removed meanwhile; now any reply fits.
-            drop(guard);
-            self.try_get(keys, key, last, out);
+            // The item was removed meanwhile. Another lookup could find a value that does not fit.
+            self.missed(keys, key, last, guard.take_dead(), out);
             return;
         };
         self.found(keys, key, &item);
@@ -258,6 +249,21 @@ impl<P: Platform> Session<'_, P> {
             if !last {
                 self.state = State::SkipLine(b"");
             }
+        }
+    }
+
+    /// Counts a key that was not found, and writes the `END` that follows the last one: there is room for it.
+    #[inline(always)]
+    fn missed(&self, keys: Keys, key: &[u8], last: bool, dead: Option<Dead>, out: &mut impl Out) {
+        let engine = self.engine;
+        engine.observe_get(self.number, key, Err(dead));
+        if keys.touch.is_some() {
+            engine.store.count(Counter::TouchMisses, 1);
+        } else {
+            engine.miss(1);
+        }
+        if last {
+            out.put(reply::END);
         }
     }
 

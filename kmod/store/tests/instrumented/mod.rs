@@ -26,6 +26,8 @@ pub(crate) trait Watch: Send + Sync + 'static {
     }
     /// The store asks for the current CPU, as it does when it counts something.
     fn asked(&self) {}
+    /// The store is about to enter a read-side section.
+    fn entering(&self) {}
     /// The store has slept for a grace period, which ends all that were started up to `cookie`.
     fn waited(&self, _cookie: Cookie) {}
     /// The store asks whether a grace period has passed. False: it has not.
@@ -46,6 +48,7 @@ unsafe impl<W: Watch> Platform for Instrumented<W> {
     type Lock = <Host as Platform>::Lock;
 
     fn read_lock(&self) -> Self::Guard {
+        self.watch.entering();
         self.host.read_lock()
     }
     fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
