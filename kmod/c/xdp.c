@@ -201,6 +201,13 @@ static void make_reply_headers(const struct frame *frame, const struct hippos_pa
 	u32 udp_len = sizeof(*uh) + len;
 
 	hippos_route_address(packet->route, frame->eth);
+	if (frame->network != frame->eth + 1) {
+		struct vlan_hdr *vlan = (struct vlan_hdr *)(frame->eth + 1);
+
+		/* The request's priority is not the reply's. */
+		vlan->h_vlan_TCI &= htons(VLAN_VID_MASK);
+		vlan->h_vlan_TCI |= htons(vlan_dev_get_egress_qos_mask(frame->dev, 0));
+	}
 	swap(uh->source, uh->dest);
 	uh->len = htons(udp_len);
 	uh->check = 0;
