@@ -42,7 +42,6 @@ pub(crate) fn fast() -> Result<u64> {
 
 impl Row {
     fn see(&self, bench: &mut Topology) -> Result<Seen> {
-        bench.reset()?;
         set_up(self.setup)?;
         let before = fast()?;
         let seen = self
@@ -68,13 +67,26 @@ impl Row {
         if self.name == "equal routes" {
             return Ok(());
         }
-        ensure!(goes == self.goes, "the socket: {goes:02x?}: {last:?}");
+        ensure!(goes == self.goes, "{goes:02x?}: {last:?}");
         Ok(())
     }
 }
 
-/// Compares each row by the socket and by `paths`.
+/// Compares each row, in a topology of its own, by the socket and by `paths`.
 pub(crate) fn compare(rows: &[Row], paths: &[ReceivePath]) -> Result<()> {
+    compare_by(rows, paths, Topology::reset)
+}
+
+/// Compares rows that change the topology one after the other.
+pub(crate) fn compare_in_turn(rows: &[Row], paths: &[ReceivePath]) -> Result<()> {
+    compare_by(rows, paths, |_| Ok(()))
+}
+
+fn compare_by(
+    rows: &[Row],
+    paths: &[ReceivePath],
+    before_each: impl Fn(&mut Topology) -> Result<()>,
+) -> Result<()> {
     let mut bench = Topology::new()?;
     for module in NAT {
         modules::load(module)?;
@@ -85,12 +97,13 @@ pub(crate) fn compare(rows: &[Row], paths: &[ReceivePath]) -> Result<()> {
         bench.reset()?;
         let served = Served::load(by, "")?;
         for row in rows {
+            before_each(&mut bench)?;
             let seen = row
                 .see(&mut bench)
                 .with_context(|| format!("{by:?}: {}", row.name))?;
             if by == ReceivePath::Socket {
                 if let Err(error) = row.check_expected(&seen) {
-                    wrong.push(format!("{}: {error:#}", row.name));
+                    wrong.push(format!("{}: the socket: {error:#}", row.name));
                 }
                 judge.insert(row.name, seen.0);
                 continue;
@@ -116,4 +129,22 @@ pub(crate) fn compare(rows: &[Row], paths: &[ReceivePath]) -> Result<()> {
         wrong.join("\n")
     );
     Ok(())
+}
+
+/// Sees each row by one receive path, where a socket is no judge.
+pub(crate) fn expect(rows: impl IntoIterator<Item = Row>, by: ReceivePath) -> Result<()> {
+    let mut bench = Topology::new()?;
+    bench.reset()?;
+    let served = Served::load(by, "")?;
+    for row in rows {
+        bench.reset()?;
+        let seen = row.see(&mut bench)?;
+        row.check_expected(&seen)
+            .and_then(|()| {
+                ensure!((seen.1 > 0) == row.fast, "{} in place", seen.1);
+                Ok(())
+            })
+            .with_context(|| format!("{by:?}: {}", row.name))?;
+    }
+    served.unload()
 }

@@ -98,6 +98,16 @@ impl Tap {
         Ok(Tap { file })
     }
 
+    /// Has the kernel leave checksums to the card, as most cards are: they are put in when a frame is
+    /// taken off the wire.
+    pub(crate) fn offload_checksums(&self) -> Result<()> {
+        const TUN_F_CSUM: i32 = 1;
+        // SAFETY: takes a number.
+        unsafe { ioctl::set_offload(self.file.as_raw_fd(), TUN_F_CSUM) }
+            .context("TUNSETOFFLOAD")?;
+        Ok(())
+    }
+
     /// Puts a frame on the wire towards the card, with work left over for
     /// whoever gets it.
     pub(crate) fn send_with(&mut self, offload: Offload, frame: &[u8]) -> Result<()> {
@@ -132,14 +142,32 @@ impl Tap {
                 return Ok(None);
             }
             let length = self.file.read(&mut frame)?;
-            let Some(frame) = frame.get(VNET..length) else {
+            let Some((header, frame)) = frame
+                .get_mut(..length)
+                .and_then(|bytes| bytes.split_at_mut_checked(VNET))
+            else {
                 continue;
             };
+            complete_checksum(header, frame);
             if wanted(frame) {
                 return Ok(Some(frame.to_vec()));
             }
         }
     }
+}
+
+/// Puts in the checksum that a frame's `struct virtio_net_hdr` leaves to the card, if it does.
+fn complete_checksum(header: &[u8], frame: &mut [u8]) {
+    let word = |at: usize| usize::from(u16::from_le_bytes([header[at], header[at + 1]]));
+    let (start, at) = (word(6), word(6) + word(8));
+    if header[0] & 1 == 0 || at + 2 > frame.len() {
+        return;
+    }
+    let checksum = match !fold(sum(&frame[start..])) {
+        0 => 0xffff,
+        other => other,
+    };
+    frame[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// Hears what comes in by the card, as it is when XDP has let it pass.

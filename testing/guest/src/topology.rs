@@ -108,7 +108,9 @@ impl Topology {
     pub(crate) fn new() -> Result<Self> {
         let mut taps = Vec::new();
         for (name, mac) in NAMES.iter().zip(NEAR) {
-            taps.push(Tap::unconfigured(name, mac)?);
+            let tap = Tap::unconfigured(name, mac)?;
+            tap.offload_checksums()?;
+            taps.push(tap);
             // Nothing is said that no test asks for.
             for knob in ["accept_ra=0", "router_solicitations=0", "addr_gen_mode=1"] {
                 run(&format!("sysctl -qw net.ipv6.conf.{name}.{knob}"))?;
@@ -158,6 +160,12 @@ impl Topology {
         Ok(sent)
     }
 
+    /// The next frame that leaves by one card, and how it looks on the wire.
+    pub(crate) fn next_by(&mut self, card: usize) -> Result<Option<(Option<Sent>, Vec<u8>)>> {
+        let frame = self.taps[card].receive(LIMIT, |_| true)?;
+        Ok(frame.map(|frame| (Sent::new(NAMES[card], &frame), frame)))
+    }
+
     /// The next frame that left by any card but the marker's.
     fn next(&mut self, limit: Duration) -> Result<Option<Option<Sent>>> {
         for (name, tap) in NAMES.iter().zip(&mut self.taps).take(2) {
@@ -171,6 +179,9 @@ impl Topology {
 
 /// A number of `ip`'s commands, a line each.
 pub(crate) fn ip(lines: &str) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
     let file = "/tmp/ip-batch";
     fs::write(file, lines)?;
     run(&format!("ip -batch {file}"))
@@ -178,27 +189,29 @@ pub(crate) fn ip(lines: &str) -> Result<()> {
         .with_context(|| lines.to_owned())
 }
 
-/// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`; `ipvs
-/// SERVICE SERVER` and `ipvs flush`; `iptables TABLE`, which makes it with no rule;
-/// `rmmod MODULE`.
+/// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`; `in
+/// NAMESPACE` and a line of `ip`; `ipvs SERVICE SERVER` and `ipvs flush`; `iptables TABLE`, which
+/// makes it with no rule; `rmmod MODULE`. One after the other.
 pub(crate) fn set_up(lines: &str) -> Result<()> {
     let mut batch = String::new();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Some(rule) = line.strip_prefix("nft ") {
-            run(&format!("/usr/sbin/nft {rule}"))?;
-        } else if let Some(rule) = line.strip_prefix("tc ") {
-            run(&format!("/usr/sbin/tc {rule}"))?;
-        } else if let Some(knob) = line.strip_prefix("sysctl ") {
-            run(&format!("sysctl -qw {knob}"))?;
-        } else if let Some(service) = line.strip_prefix("ipvs ") {
-            virtual_service(service)?;
-        } else if let Some(table) = line.strip_prefix("iptables ") {
-            legacy_table(table)?;
-        } else if let Some(module) = line.strip_prefix("rmmod ") {
-            modules::remove(module)?;
-        } else {
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        if !matches!(
+            word,
+            "nft" | "tc" | "sysctl" | "in" | "ipvs" | "iptables" | "rmmod"
+        ) {
             batch += line;
             batch += "\n";
+            continue;
+        }
+        ip(&std::mem::take(&mut batch))?;
+        match word {
+            "sysctl" => run(&format!("sysctl -qw {rest}")).map(drop)?,
+            "in" => run(&format!("ip -n {rest}")).map(drop)?,
+            "ipvs" => virtual_service(rest)?,
+            "iptables" => legacy_table(rest)?,
+            "rmmod" => modules::remove(rest)?,
+            program => run(&format!("/usr/sbin/{program} {rest}")).map(drop)?,
         }
     }
     ip(&batch)

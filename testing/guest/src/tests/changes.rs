@@ -6,7 +6,8 @@ use hippos_client::ReceivePath;
 
 use crate::random::Random;
 use crate::request::{v4, v6, FAR, HOST, HOST6};
-use crate::row::fast;
+use crate::row::{compare_in_turn, fast, ExpectedRoute, Row};
+use crate::tap::Datagram;
 use crate::topology::{ip, Served, Topology, ASKER, BEHIND, OTHER};
 
 /// After a change of routes, rules or neighbours the very next reply goes the new way.
@@ -111,4 +112,63 @@ pub(super) fn route_change_in_flight() -> Result<()> {
         served.unload()?;
     }
     Ok(())
+}
+
+/// An interface gets another MAC address, another name, and goes to another namespace and back.
+#[rustfmt::skip]
+fn steps() -> Vec<Row> {
+    const NEW_MAC: [u8; 6] = [2, 0, 0, 0, 9, 0x77];
+    // With the address its neighbours go.
+    const ANOTHER_MAC: &str = "\
+link set e0 address 02:00:00:00:09:77
+neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+";
+    const AWAY: &str = "\
+netns add there
+link set e0 netns there
+in there link set e0 up
+in there addr add 10.9.200.1/24 dev e0
+in there neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+";
+    const BACK: &str = "\
+in there link set e0 netns 1
+netns del there
+sysctl net.ipv6.conf.e0.accept_ra=0
+sysctl net.ipv6.conf.e0.router_solicitations=0
+sysctl net.ipv6.conf.e0.addr_gen_mode=1
+link set e0 up
+addr add 10.9.200.1/24 dev e0
+addr add fd09:200::1/64 dev e0 nodad
+neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+";
+    const OLD_MAC: &str = "\
+link set e0 address 02:00:00:00:09:01
+neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+";
+    let row = |name, setup, asks: [Datagram; 2], goes, fast| {
+        let asks = asks.into_iter().map(|datagram| (0, datagram.frame())).collect();
+        Row { name, setup, undo: "", asks, goes, fast }
+    };
+    let both = || [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
+    let by_new_mac = || both().map(|datagram| Datagram { to_mac: NEW_MAC, ..datagram });
+    let here = ExpectedRoute::To(ASKER);
+    vec![
+        row("before", "", both(), here, true),
+        row("another MAC address", ANOTHER_MAC, by_new_mac(), here, true),
+        row("to the old MAC address", "", both(), ExpectedRoute::Nowhere, false),
+        row("the old MAC address again", OLD_MAC, both(), here, true),
+        row("to the other one", "", by_new_mac(), ExpectedRoute::Nowhere, false),
+        row("another name", "link set e0 name e7", both(), here, true),
+        row("the old name again", "link set e7 name e0", both(), here, true),
+        row("in another namespace", AWAY, both(), ExpectedRoute::Nowhere, false),
+        row("back", BACK, both(), here, true),
+    ]
+}
+
+/// What happens to an interface while it is served.
+pub(super) fn interface() -> Result<()> {
+    compare_in_turn(&steps(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }

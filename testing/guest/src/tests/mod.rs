@@ -81,9 +81,9 @@ tests! {
     xdp: modes, life, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;
-    routes: table, interfaces, counters;
-    firewall: late, late_xdp, assigned;
-    changes: stale, route_change_in_flight;
+    routes: table, interfaces, rules_below_ip, counters, lookups_bounded;
+    firewall: late, late_xdp, assigned, service_of_pod, rules_for_input, told;
+    changes: stale, route_change_in_flight, interface;
     topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;

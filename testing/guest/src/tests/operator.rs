@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use hippos_client::{Tcp, Udp, PORT};
 
+use crate::exporter;
 use crate::kmsg::Log;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
@@ -488,22 +489,7 @@ pub(super) fn looks() -> Result<()> {
         "{keys}"
     );
 
-    let mut exporter = Command::new("hippos-ctl")
-        .arg("exporter")
-        .stdout(std::process::Stdio::piped())
-        .spawn()?;
-    let out = exporter.stdout.take().context("no output")?;
-    let mut line = String::new();
-    let scraped = BufReader::new(out).read_line(&mut line).and_then(|_| {
-        let mut stream = TcpStream::connect("127.0.0.1:9150")?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        Ok(page)
-    });
-    exporter.kill()?;
-    exporter.wait()?;
-    let page = scraped?;
+    let page = exporter::scrape()?;
     for sample in [
         "memcached_up 1",
         "memcached_current_items 3",

@@ -2,19 +2,20 @@
 //! Replies in place leave as a socket's would: the same bytes, by the same card, to the same next
 //! hop, with the same time to live. A socket in the same topology (`udp_fast=0`) is the judge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use anyhow::{ensure, Context, Result};
-use hippos_client::ReceivePath;
+use anyhow::{bail, ensure, Context, Result};
+use hippos_client::{framed, ReceivePath, Tcp};
 
+use crate::leaks;
 use crate::modules;
 use crate::request::{
     encapsulated, from_mac, icmp_error, long, second, v4, v6, with, FAR, HOST, HOST6,
 };
-use crate::row::{compare, ExpectedRoute, Row};
-use crate::tap::Datagram;
-use crate::topology::{Served, Topology, ASKER, BEHIND, OTHER, VXLAN};
+use crate::row::{compare, expect, fast, ExpectedRoute, Row};
+use crate::tap::{Datagram, Reply};
+use crate::topology::{ip, Sent, Served, Topology, ASKER, BEHIND, OTHER, VXLAN};
 
 #[rustfmt::skip]
 fn rows() -> Vec<Row> {
@@ -100,6 +101,8 @@ fn rows() -> Vec<Row> {
         row("a long reply", "", "", one(with(long(), near())), ExpectedRoute::To(ASKER), true),
         row("a hop limit on the route",
             "route add 8.8.0.0/16 via 10.9.200.2 hoplimit 33", "", one(far()), ExpectedRoute::To(ASKER), true),
+        row("a hop limit on the route, IPv6",
+            "route add 2001:db8::/32 via fd09:200::2 hoplimit 33", "", one(far6()), ExpectedRoute::To(ASKER), true),
         row("ip_default_ttl", "sysctl net.ipv4.ip_default_ttl=99", "sysctl net.ipv4.ip_default_ttl=64",
             one(near()), ExpectedRoute::To(ASKER), true),
         row("hop_limit", "sysctl net.ipv6.conf.e0.hop_limit=77", "sysctl net.ipv6.conf.e0.hop_limit=64",
@@ -108,6 +111,8 @@ fn rows() -> Vec<Row> {
             "sysctl net.ipv4.ip_forward=1\nnft add table ip t\nnft add chain ip t p { type nat hook prerouting priority dstnat ; }\nnft add rule ip t p udp dport 11211 ip daddr 10.9.200.1 dnat to 10.9.201.2",
             "nft delete table ip t\nsysctl net.ipv4.ip_forward=0",
             one(near()), ExpectedRoute::Second, false),
+        row("a service's address on a dummy interface", SERVICE, "link del svc",
+            one(v4([10, 9, 200, 2], [10, 96, 0, 1])), ExpectedRoute::To(ASKER), true),
         row("a masqueraded flow with our port",
             "sysctl net.ipv4.ip_forward=1\nnft add table ip t\nnft add chain ip t p { type nat hook postrouting priority srcnat ; }\nnft add rule ip t p oifname e0 masquerade",
             "nft delete table ip t\nsysctl net.ipv4.ip_forward=0",
@@ -142,12 +147,26 @@ fn rows() -> Vec<Row> {
             one(far()), ExpectedRoute::Nowhere, true),
         row("by the second card", "", "", vec![second(v4([10, 9, 201, 2], [10, 9, 201, 1]))], ExpectedRoute::Second, true),
         row("no request", "", "", one(with(b"\0\x01\0\0\0\x01\0\0nonsense".to_vec(), near())), ExpectedRoute::Nowhere, false),
+        row("a priority tag", "", "", one(Datagram { vlan: Some(0xa000), ..near() }), ExpectedRoute::To(ASKER), true),
+        row("a priority tag, IPv6", "", "", one(Datagram { vlan: Some(0), ..v6("fd09:200::2", HOST6) }),
+            ExpectedRoute::To(ASKER), true),
         row("link-local", "neigh replace fe80::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\naddr add fe80::1/64 dev e0 nodad", "",
             one(v6("fe80::2", "fe80::1")), ExpectedRoute::To(ASKER), true),
     ]
 }
 
-/// Interfaces upon interfaces, and what looks at frames below IP. XDP is before all of it.
+/// A service's address, as kube-proxy and others put it on an interface that leads nowhere.
+const SERVICE: &str = "link add svc type dummy\naddr add 10.96.0.1/32 dev svc\nlink set svc up";
+
+/// A VLAN on the first card.
+const VLAN: &str = "\
+link add link e0 name e0.7 type vlan id 7
+addr add 10.9.214.1/24 dev e0.7
+link set e0.7 up
+neigh replace 10.9.214.2 lladdr 02:00:00:00:09:02 dev e0.7 nud permanent
+";
+
+/// Interfaces upon interfaces, and shaping.
 #[rustfmt::skip]
 fn stacked() -> Vec<Row> {
     let row = |name, setup, undo, ask, goes, fast| {
@@ -166,7 +185,18 @@ fn stacked() -> Vec<Row> {
         to_port: VXLAN,
         ..with([&[8, 0, 0, 0, 0, 0, 7, 0], &inner.frame()[..]].concat(), v4([10, 9, 200, 2], HOST))
     };
+    let by_vlan = |tag| {
+        (0, Datagram { vlan: Some(tag), ..v4([10, 9, 214, 2], [10, 9, 214, 1]) }.frame())
+    };
     vec![
+        row("a VLAN", VLAN, "link del e0.7", by_vlan(7), ExpectedRoute::To(ASKER), true),
+        row("a VLAN, with a priority in the tag", VLAN, "link del e0.7", by_vlan(0xa007), ExpectedRoute::To(ASKER), true),
+        row("a VLAN that gives its packets a priority",
+            "link add link e0 name e0.7 type vlan id 7 egress-qos-map 0:5\naddr add 10.9.214.1/24 dev e0.7\nlink set e0.7 up\nneigh replace 10.9.214.2 lladdr 02:00:00:00:09:02 dev e0.7 nud permanent",
+            "link del e0.7", by_vlan(0x2007), ExpectedRoute::To(ASKER), true),
+        row("another VLAN", VLAN, "link del e0.7", by_vlan(8), ExpectedRoute::Nowhere, false),
+        row("a priority tag beside a VLAN", VLAN, "link del e0.7",
+            (0, Datagram { vlan: Some(0), ..v4([10, 9, 200, 2], HOST) }.frame()), ExpectedRoute::To(ASKER), true),
         row("macvlan with a MAC of its own",
             "link add mv link e0 address 02:00:00:00:09:11 type macvlan mode bridge\naddr add 10.9.211.1/24 dev mv\nlink set mv up\nneigh replace 10.9.211.2 lladdr 02:00:00:00:09:02 dev mv nud permanent",
             "link del mv",
@@ -198,47 +228,65 @@ fn stacked() -> Vec<Row> {
             "tc qdisc add dev e0 root handle 1: htb default 10\ntc class add dev e0 parent 1: classid 1:10 htb rate 100mbit",
             "tc qdisc del dev e0 root",
             near(), ExpectedRoute::To(ASKER), true),
+    ]
+}
+
+/// What looks at frames below IP, or before PRE_ROUTING's hook.
+#[rustfmt::skip]
+fn below_ip() -> Vec<Row> {
+    let row = |name, setup, undo, goes, fast| {
+        let asks = vec![(0, v4([10, 9, 200, 2], HOST).frame())];
+        Row { name, setup, undo, asks, goes, fast }
+    };
+    vec![
         row("tc redirects what leaves",
             "tc qdisc add dev e0 clsact\ntc filter add dev e0 egress matchall action mirred egress redirect dev e1",
             "tc qdisc del dev e0 clsact",
-            near(), ExpectedRoute::Second, true),
+            ExpectedRoute::Second, true),
         row("netdev ingress drops",
             "nft add table netdev n\nnft add chain netdev n i { type filter hook ingress device e0 priority 0 ; }\nnft add rule netdev n i udp dport 11211 drop",
             "nft delete table netdev n",
-            near(), ExpectedRoute::Nowhere, false),
+            ExpectedRoute::Nowhere, false),
         row("netdev egress drops",
             "nft add table netdev n\nnft add chain netdev n e { type filter hook egress device e0 priority 0 ; }\nnft add rule netdev n e udp sport 11211 drop",
             "nft delete table netdev n",
-            near(), ExpectedRoute::Nowhere, true),
+            ExpectedRoute::Nowhere, true),
         row("a rule before the hook drops",
             "nft add table ip t\nnft add chain ip t p { type filter hook prerouting priority -450 ; }\nnft add rule ip t p iifname e0 udp dport 11211 drop",
             "nft delete table ip t",
-            near(), ExpectedRoute::Nowhere, false),
+            ExpectedRoute::Nowhere, false),
     ]
 }
 
 /// Each topology by each receive path.
 pub(super) fn table() -> Result<()> {
+    modules::load("dummy")?;
     compare(&rows(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }
 
-/// Interfaces upon interfaces, shaping and rules below IP.
+/// Interfaces upon interfaces, and shaping.
 pub(super) fn interfaces() -> Result<()> {
     for module in [
-        "macvlan",
-        "bonding",
-        "vxlan",
-        "ipip",
-        "sch_fq",
-        "sch_tbf",
-        "sch_htb",
-        "sch_ingress",
-        "cls_matchall",
-        "act_mirred",
+        "8021q", "macvlan", "bonding", "vxlan", "ipip", "sch_fq", "sch_tbf", "sch_htb",
     ] {
         modules::load(module)?;
     }
-    compare(&stacked(), &[ReceivePath::Prerouting])
+    compare(&stacked(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
+}
+
+/// Rules below IP hold for PRE_ROUTING. A driver hands XDP its frames before any of them could look
+/// at one, and takes replies from it behind all of them (docs/fast-path.md).
+pub(super) fn rules_below_ip() -> Result<()> {
+    for module in ["sch_ingress", "cls_matchall", "act_mirred"] {
+        modules::load(module)?;
+    }
+    compare(&below_ip(), &[ReceivePath::Prerouting])?;
+    let by_xdp = below_ip().into_iter().map(|row| Row {
+        goes: ExpectedRoute::To(ASKER),
+        fast: true,
+        ..row
+    });
+    expect(by_xdp, ReceivePath::Xdp)
 }
 
 /// The kernel's counters of one protocol, by `Ip.InReceives` and the like.
@@ -267,7 +315,7 @@ fn counters_now() -> Result<BTreeMap<String, i64>> {
 /// Requests and replies count as a socket's do.
 pub(super) fn counters() -> Result<()> {
     const ASKED: usize = 20;
-    const LOOKED_AT: [&str; 14] = [
+    const LOOKED_AT: [&str; 18] = [
         "Ip.InReceives",
         "Ip.InDelivers",
         "Ip.OutRequests",
@@ -282,6 +330,10 @@ pub(super) fn counters() -> Result<()> {
         "Ip6InDelivers",
         "Ip6OutRequests",
         "Ip6InOctets",
+        "Ip6InReceives",
+        "Ip6InNoECTPkts",
+        "Ip6OutTransmits",
+        "Ip6OutOctets",
     ];
     // Other traffic of the guest, which counts in the same places.
     const OTHERS: [&str; 4] = ["Tcp.InSegs", "Tcp.OutSegs", "Icmp6InMsgs", "Icmp6OutMsgs"];
@@ -295,7 +347,15 @@ pub(super) fn counters() -> Result<()> {
     ] {
         bench.reset()?;
         let served = Served::load(by, "")?;
-        let datagrams = [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
+        // The last one's reply takes two datagrams.
+        Tcp::connect("127.0.0.1")?.set("longer", &[b'x'; 2000])?;
+        let longer = framed(9, b"get longer\r\n");
+        let datagrams = [
+            (v4([10, 9, 200, 2], HOST), 1),
+            (v6("fd09:200::2", HOST6), 1),
+            (with(longer.clone(), v4([10, 9, 200, 2], HOST)), 2),
+            (with(longer, v6("fd09:200::2", HOST6)), 2),
+        ];
         // A packet of others may be counted in part before a look, and in part after it: what was
         // counted twice alike is of the requests alone.
         let mut undisturbed: Option<Vec<i64>> = None;
@@ -303,9 +363,9 @@ pub(super) fn counters() -> Result<()> {
         for _ in 0..TRIES {
             let before = counters_now()?;
             for _ in 0..ASKED {
-                for datagram in &datagrams {
+                for (datagram, replies) in &datagrams {
                     let sent = bench.ask(0, &datagram.frame())?;
-                    ensure!(sent.len() == 1, "{by:?}: {sent:?}");
+                    ensure!(sent.len() == *replies, "{by:?}: {sent:?}");
                 }
             }
             let after = counters_now()?;
@@ -337,6 +397,89 @@ pub(super) fn counters() -> Result<()> {
                 shown.join(", ")
             ),
         }
+    }
+    Ok(())
+}
+
+/// A reply without what differs by its receiver: address, port and checksums.
+fn without_receiver(sent: &Sent) -> Sent {
+    let mut sent = sent.clone();
+    for range in [30..34, 36..38, 40..42] {
+        if let Some(bytes) = sent.bytes.get_mut(range) {
+            bytes.fill(0);
+        }
+    }
+    sent
+}
+
+/// Lookups are bounded: of a burst of sources the socket answers what is beyond the bound, and once
+/// it is over all are answered in place.
+pub(super) fn lookups_bounded() -> Result<()> {
+    const SOURCES: u16 = 400;
+    const BURSTS: u8 = 60;
+    const AGAIN: usize = 8;
+    let mut bench = Topology::new()?;
+    for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        let counter = |name: &str| Tcp::connect("127.0.0.1")?.stat(name);
+        ip("route add 8.0.0.0/8 via 10.9.200.2")?;
+        let right = bench.ask(0, &v4(FAR, HOST).frame())?;
+        let [right] = &right[..] else {
+            bail!("{by:?}: {right:?}");
+        };
+        let right = without_receiver(right);
+        let (mut limited, mut burst) = (0, 0);
+        let mut frames = Vec::new();
+        while limited == 0 && burst < BURSTS {
+            burst += 1;
+            let source = |number: u16| {
+                // None that ends in 0 or 255.
+                [8, burst, (number / 200) as u8, 1 + (number % 200) as u8]
+            };
+            frames = (1..=SOURCES)
+                .map(|number| v4(source(number), HOST).frame())
+                .collect();
+            let before = counter("hippos_route_limited")?;
+            let in_place = fast()?;
+            for frame in &frames {
+                bench.taps[0].send_with(Default::default(), frame)?;
+            }
+            let mut answered = BTreeSet::new();
+            while answered.len() < usize::from(SOURCES) {
+                let (sent, raw) = bench
+                    .next_by(0)?
+                    .with_context(|| format!("{by:?}: {} answered", answered.len()))?;
+                let Some(sent) = sent else { continue };
+                let sent = without_receiver(&sent);
+                ensure!(sent == right, "{by:?}: {sent:?}, not {right:?}");
+                Reply::parse(&raw).context("no datagram")?.check()?;
+                let to: [u8; 4] = raw[30..34].try_into()?;
+                ensure!(answered.insert(to), "{by:?}: {to:?} is answered twice");
+            }
+            let wrong = (1..=SOURCES).find(|number| !answered.contains(&source(*number)));
+            ensure!(wrong.is_none(), "{by:?}: source {wrong:?} has no answer");
+            limited = counter("hippos_route_limited")? - before;
+            let in_place = fast()? - in_place;
+            ensure!(
+                in_place + limited >= u64::from(SOURCES) && (limited == 0 || in_place > 0),
+                "{by:?}: {in_place} in place, {limited} beyond the bound"
+            );
+        }
+        println!("{by:?}: {limited} of {SOURCES} beyond the bound in burst {burst}");
+        // The debug kernel is too slow for so many in a tick.
+        ensure!(
+            limited > 0 || leaks::kmemleak_is_on(),
+            "{by:?}: no burst went beyond the bound"
+        );
+        let before = fast()?;
+        for frame in frames.iter().rev().take(AGAIN) {
+            let sent = bench.ask(0, frame)?;
+            ensure!(sent.len() == 1, "{by:?}: {sent:?}");
+        }
+        let again = fast()? - before;
+        ensure!(again == AGAIN as u64, "{by:?}: {again} in place afterwards");
+        served.unload()?;
     }
     Ok(())
 }

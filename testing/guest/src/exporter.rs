@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What Prometheus would be told.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// The page of an exporter that lives as long as it is asked for.
+pub(crate) fn scrape() -> Result<String> {
+    let mut exporter = Command::new("hippos-ctl")
+        .arg("exporter")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let out = exporter.stdout.take().context("no output")?;
+    let mut line = String::new();
+    let scraped = BufReader::new(out).read_line(&mut line).and_then(|_| {
+        let mut stream = TcpStream::connect("127.0.0.1:9150")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    });
+    exporter.kill()?;
+    exporter.wait()?;
+    Ok(scraped?)
+}
