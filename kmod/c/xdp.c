@@ -56,11 +56,22 @@ static bool has_vlans(const struct net_device *dev)
 #endif
 }
 
-/* Whether the card may have taken a VLAN's tag out of a frame that it came with. */
+/*
+ * Whether the card may have taken the VLAN tag out of a frame: XDP can't see
+ * that the frame had one, nor to which VLAN it belongs. A card that filters
+ * VLANs and has no VLAN interface drops all tagged frames but those of VLAN 0,
+ * which are this interface's own, unless it is promiscuous.
+ */
 static bool tags_hidden(const struct net_device *dev)
 {
-	return has_vlans(dev) &&
-	       dev->features & (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX);
+	netdev_features_t features = dev->features;
+
+	if (!(features & (NETIF_F_HW_VLAN_CTAG_RX | NETIF_F_HW_VLAN_STAG_RX)))
+		return false;
+	if (has_vlans(dev) || READ_ONCE(dev->flags) & IFF_PROMISC)
+		return true;
+	return (features & NETIF_F_HW_VLAN_CTAG_RX && !(features & NETIF_F_HW_VLAN_CTAG_FILTER)) ||
+	       (features & NETIF_F_HW_VLAN_STAG_RX && !(features & NETIF_F_HW_VLAN_STAG_FILTER));
 }
 
 /*
@@ -137,7 +148,8 @@ static bool parse_ipv4(const struct frame *frame, const struct hippos_xdp *xdp,
 	/* A frame may be padded. */
 	len = ntohs(iph->tot_len);
 	if (len > frame->len || len < sizeof(*iph) + sizeof(*uh))
-		return false;
+		return uh->dest == htons(xdp->handler.port) &&
+		       hippos_pass(HIPPOS_XDP, HIPPOS_PASS_LENGTH);
 	udp_len = len - sizeof(*iph);
 	if (!parse_udp(uh, udp_len, xdp->handler.port))
 		return false;
@@ -173,7 +185,8 @@ static bool parse_ipv6(const struct frame *frame, const struct hippos_xdp *xdp,
 		return hippos_ipv6_extended(iph) && hippos_pass(HIPPOS_XDP, HIPPOS_PASS_OPTIONS);
 	udp_len = ntohs(iph->payload_len);
 	if (udp_len > frame->len - sizeof(*iph))
-		return false;
+		return uh->dest == htons(xdp->handler.port) &&
+		       hippos_pass(HIPPOS_XDP, HIPPOS_PASS_LENGTH);
 	if (!parse_udp(uh, udp_len, xdp->handler.port))
 		return false;
 	if (!uh->check)

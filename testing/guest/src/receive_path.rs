@@ -54,7 +54,8 @@ pub(crate) fn detach(card: &str) -> Result<()> {
     run(&format!("hippos-ctl xdp detach --dev {card}")).map(drop)
 }
 
-/// Makes a card send frames with whole checksums: XDP leaves others to the hook.
+/// The command that makes a card send frames with whole checksums, and send and deliver them with
+/// their VLAN tags inside: XDP leaves others to the hook.
 pub(crate) fn prepare(card: &str) -> String {
-    format!("/usr/sbin/ethtool -K {card} tx off")
+    format!("/usr/sbin/ethtool -K {card} tx off rxvlan off txvlan off")
 }

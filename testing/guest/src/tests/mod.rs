@@ -78,7 +78,7 @@ tests! {
     watch: receive_paths, slow_watchers;
     latency: paths, from_the_start, switched_under_load;
     steer: one_queue;
-    xdp: modes, life, refusals, several;
+    xdp: modes, life, hidden_tags, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;
     routes: table, interfaces, rules_below_ip, counters, lookups_bounded;

@@ -137,6 +137,49 @@ pub(super) fn life() -> Result<()> {
     hippos.unload_all()
 }
 
+/// A card that takes VLAN tags out of frames hides from XDP to which VLAN a frame belongs, and a
+/// VLAN that this machine has no interface for is not this machine's to answer.
+pub(super) fn hidden_tags() -> Result<()> {
+    modules::load("8021q")?;
+    let (there, link) = netns::joined_for_xdp()?;
+    let (here, far) = (&link.here, &link.far);
+    run(&format!("ethtool -K {here} rxvlan on"))?;
+    there.enter(|| run(&format!("ethtool -K {far} txvlan on")))?;
+    let hippos = Hippos::load("")?;
+    Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+    // The socket of the other end needs this machine's MAC, which it can't ask for by the VLAN.
+    there.enter(|| asks(&link.here_ipv4, false).context("before"))?;
+    let mac = fs::read_to_string(format!("/sys/class/net/{here}/address"))?;
+    there.ip(&format!("link add link {far} name vlan7 type vlan id 7"))?;
+    there.ip("link set vlan7 up")?;
+    there.ip(&format!(
+        "route add {}/32 dev vlan7 src {}",
+        link.here_ipv4, link.far_ipv4
+    ))?;
+    there.ip(&format!(
+        "neigh replace {} lladdr {} dev vlan7 nud permanent",
+        link.here_ipv4,
+        mac.trim()
+    ))?;
+    let silent = |how: &str| {
+        there.enter(|| {
+            let mut udp = Udp::connect(&link.here_ipv4)?;
+            udp.silence(b"get key\r\n")
+                .with_context(|| format!("{how}: a frame of VLAN 7"))
+        })
+    };
+    silent("no program")?;
+    for mode in ["native", "generic"] {
+        receive_path::attach(here, mode)?;
+        let before = Tcp::connect("127.0.0.1")?.stat("hippos_pass_vlan")?;
+        silent(mode)?;
+        let passed = Tcp::connect("127.0.0.1")?.stat("hippos_pass_vlan")? - before;
+        ensure!(passed >= 1, "{mode}: not counted as a hidden tag");
+        receive_path::detach(here)?;
+    }
+    hippos.unload_all()
+}
+
 /// The interface is somebody else's, or the module can't serve there: each is told, and nothing changes.
 pub(super) fn refusals() -> Result<()> {
     let (_there, link) = netns::joined_for_xdp()?;
