@@ -77,8 +77,9 @@ static bool translates(const struct nf_hook_ops *ops)
 	if (!entries)
 		return false;
 	chains = nf_hook_entries_get_hook_ops(entries);
+	/* Netfilter puts a dummy in the place of a chain that goes: each place is read once. */
 	for (i = 0; i < entries->num_hook_entries; i++)
-		if (acts(chains[i], NF_INET_NUMHOOKS))
+		if (acts(READ_ONCE(chains[i]), NF_INET_NUMHOOKS))
 			return true;
 	return false;
 }
@@ -93,10 +94,13 @@ static bool any(struct nf_hook_entries __rcu *const *hooks, unsigned int hook, b
 		return false;
 	ops = nf_hook_entries_get_hook_ops(entries);
 	for (i = 0; i < entries->num_hook_entries; i++) {
-		if (hippos_hook_is_nat(ops[i])) {
-			if (nat && translates(ops[i]))
+		/* As in translates(). */
+		const struct nf_hook_ops *op = READ_ONCE(ops[i]);
+
+		if (hippos_hook_is_nat(op)) {
+			if (nat && translates(op))
 				return true;
-		} else if (!nat && acts(ops[i], hook)) {
+		} else if (!nat && acts(op, hook)) {
 			return true;
 		}
 	}

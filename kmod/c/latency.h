@@ -18,17 +18,21 @@ static __always_inline u64 hippos_now(void)
 	return ktime_get_mono_fast_ns();
 }
 
+#define HIPPOS_NOT_QUEUED U64_MAX
+
+/* Longer than a request is worth waiting for. */
+#define HIPPOS_QUEUED_MAX (60 * NSEC_PER_SEC)
+
 /*
  * Nanoseconds from a time stamp of the kernel's, which is of the wall clock, to
- * now; HIPPOS_NOT_QUEUED without one, or when the clock was set back meanwhile.
+ * now; HIPPOS_NOT_QUEUED without one, or when the clock was set meanwhile.
  */
-#define HIPPOS_NOT_QUEUED U64_MAX
 
 static inline u64 hippos_since_stamp(ktime_t stamp)
 {
 	s64 ns = ktime_get_real_fast_ns() - ktime_to_ns(stamp);
 
-	return stamp > 0 && ns >= 0 ? ns : HIPPOS_NOT_QUEUED;
+	return stamp > 0 && ns >= 0 && ns <= HIPPOS_QUEUED_MAX ? ns : HIPPOS_NOT_QUEUED;
 }
 
 /* From the kernel's receiving it to now. */

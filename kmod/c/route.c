@@ -471,27 +471,62 @@ static int on_route(struct notifier_block *nb, unsigned long event, void *info)
 	return NOTIFY_DONE;
 }
 
+/* These chains tell of all namespaces, whose users are not to cost the served one its entries. */
+static void changed_in(const struct net *net)
+{
+	if (net_eq(net, served))
+		hippos_routes_changed();
+}
+
 static int on_netevent(struct notifier_block *nb, unsigned long event, void *info)
 {
-	if (event == NETEVENT_NEIGH_UPDATE)
+	switch (event) {
+	case NETEVENT_NEIGH_UPDATE:
 		on_neighbour(info);
-	else
-		hippos_routes_changed();
+		break;
+	case NETEVENT_IPV4_MPATH_HASH_UPDATE:
+	case NETEVENT_IPV6_MPATH_HASH_UPDATE:
+	case NETEVENT_IPV4_FWD_UPDATE_PRIORITY_UPDATE:
+		changed_in(info);
+		break;
+	/*
+	 * A redirect, like a path MTU, holds for an entry once that is old: the
+	 * network sends them, and could void all entries with each.
+	 */
+	default:
+		break;
+	}
 	return NOTIFY_DONE;
 }
 
-static int on_change(struct notifier_block *nb, unsigned long event, void *info)
+static int on_device(struct notifier_block *nb, unsigned long event, void *info)
 {
-	hippos_routes_changed();
+	changed_in(dev_net(netdev_notifier_info_to_dev(info)));
+	return NOTIFY_DONE;
+}
+
+static int on_ipv4_address(struct notifier_block *nb, unsigned long event, void *info)
+{
+	const struct in_ifaddr *address = info;
+
+	changed_in(dev_net(address->ifa_dev->dev));
+	return NOTIFY_DONE;
+}
+
+static int on_ipv6_address(struct notifier_block *nb, unsigned long event, void *info)
+{
+	const struct inet6_ifaddr *address = info;
+
+	changed_in(dev_net(address->idev->dev));
 	return NOTIFY_DONE;
 }
 
 static struct notifier_block route_nb = { .notifier_call = on_route };
 static struct notifier_block nexthop_nb = { .notifier_call = on_route };
 static struct notifier_block netevent_nb = { .notifier_call = on_netevent };
-static struct notifier_block device_nb = { .notifier_call = on_change };
-static struct notifier_block ipv4_nb = { .notifier_call = on_change };
-static struct notifier_block ipv6_nb = { .notifier_call = on_change };
+static struct notifier_block device_nb = { .notifier_call = on_device };
+static struct notifier_block ipv4_nb = { .notifier_call = on_ipv4_address };
+static struct notifier_block ipv6_nb = { .notifier_call = on_ipv6_address };
 
 static void free_tables(void)
 {

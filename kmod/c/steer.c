@@ -17,6 +17,7 @@
 #include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/tick.h>
+#include <net/net_namespace.h>
 #include <net/netdev_rx_queue.h>
 #include <net/rps.h>
 
@@ -52,8 +53,9 @@ unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 }
 
 /*
- * Spreads what these devices receive over all CPUs; may sleep. False when others
- * configure devices just now, who may take seconds: the caller has a clock to keep.
+ * Spreads what these devices receive over all CPUs; may sleep. False when that was
+ * done for none: there is no memory, or others configure devices just now, who may
+ * take seconds, and the caller has a clock to keep.
  */
 bool hippos_steer_on(struct hippos_steer *steer)
 {
@@ -88,10 +90,29 @@ bool hippos_steer_on(struct hippos_steer *steer)
 		i++;
 	}
 	rtnl_unlock();
-	return true;
+	return i > 0;
 }
 
-/* Takes away what is still ours; may sleep. False as hippos_steer_on(), unless it is to wait. */
+/* The device, in whichever namespace it is by now, that still has the map; under RTNL. */
+static struct net_device *find(int ifindex, const struct rps_map *map)
+{
+	struct net_device *dev, *found = NULL;
+	struct net *net;
+
+	down_read(&net_rwsem);
+	for_each_net(net) {
+		dev = __dev_get_by_index(net, ifindex);
+		if (dev && rcu_access_pointer(dev->_rx[0].rps_map) == map)
+			found = dev;
+	}
+	up_read(&net_rwsem);
+	return found;
+}
+
+/*
+ * Takes away what is still ours; may sleep. False when others configure devices
+ * just now, unless it is to wait.
+ */
 bool hippos_steer_off(struct hippos_steer *steer, bool wait)
 {
 	unsigned int i;
@@ -108,7 +129,7 @@ bool hippos_steer_off(struct hippos_steer *steer, bool wait)
 			continue;
 		steer->queue[i].map = NULL;
 		/* A device that is gone has taken its map along. */
-		dev = __dev_get_by_index(steer->net, steer->queue[i].ifindex);
+		dev = find(steer->queue[i].ifindex, map);
 		if (!dev)
 			continue;
 		place = (struct rps_map **)&dev->_rx[0].rps_map;

@@ -30,6 +30,13 @@
  */
 #define REPLY_PAGES_MIN SZ_4K
 
+/*
+ * Shorter replies are copied while a client has not acknowledged earlier ones:
+ * a few bytes that were spliced keep a whole block, of which the socket's limit
+ * counts those bytes alone.
+ */
+#define REPLY_SPLICE_MIN SZ_4K
+
 /* The caller's until hippos_stream_unlock(); may sleep. */
 struct sock *hippos_stream_lock(struct socket *sock)
 {
@@ -157,8 +164,8 @@ void *hippos_reply_pages_open(struct hippos_reply_pages *room, bool atomic, u32 
 }
 
 /*
- * Sends the first len bytes of the room last opened, without copying them:
- * the socket's buffers hold references to the pages. Takes them off the room.
+ * Sends the first len bytes of the room last opened. Without copying them, the
+ * socket's buffers hold references to the pages, and they are taken off the room.
  */
 int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u32 len, bool more)
 {
@@ -167,6 +174,8 @@ int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u3
 	struct bio_vec vec;
 	int n;
 
+	if (len < REPLY_SPLICE_MIN && !tcp_rtx_and_write_queues_empty(sk))
+		return hippos_stream_send(sk, page_address(frag->page) + frag->offset, len, more);
 	bvec_set_page(&vec, frag->page, len, frag->offset);
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
 	n = transmit(sk, &msg, len, more);

@@ -249,8 +249,9 @@ void hippos_transmit_stop(void)
 
 		/* Waits until a poll that is due has been. */
 		napi_disable(&batch->napi);
-		netif_napi_del(&batch->napi);
+		__netif_napi_del(&batch->napi);
 	}
+	synchronize_net();
 	free_percpu(batches);
 	free_netdev(dummy);
 }

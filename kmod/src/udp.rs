@@ -26,6 +26,10 @@ const TURN: usize = 64;
 /// How long a send may wait for buffer space, in milliseconds.
 pub(crate) const SEND_MS: u32 = 100;
 
+/// How long the datagrams of one reply may take, in ticks: 1 to 10 s. A slow link must not keep the worker from other
+/// clients, nor an unload waiting.
+const REPLY_TICKS: u32 = 1000;
+
 /// memcached's own port: a server there could answer our reply.
 const MEMCACHED_PORT: u16 = 11211;
 
@@ -140,7 +144,11 @@ fn serve(
     if !engine.may_reply(access, ends.peer_ip(), bytes) {
         return true;
     }
+    let began = cpu::ticks();
     for index in 0..reply.datagrams() {
+        if cpu::ticks().wrapping_sub(began) > REPLY_TICKS {
+            return true;
+        }
         let (frame, data) = reply.datagram(index, message.bytes());
         if socket.send_to(&frame, data, ends).is_err() {
             // The client discards an incomplete message anyway.

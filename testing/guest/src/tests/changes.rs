@@ -2,8 +2,9 @@
 //! What changes while it is served: the next reply goes the new way.
 
 use anyhow::{ensure, Result};
-use hippos_client::ReceivePath;
+use hippos_client::{ReceivePath, Tcp};
 
+use crate::netns::Namespace;
 use crate::random::Random;
 use crate::request::{v4, v6, FAR, HOST, HOST6};
 use crate::row::{compare_in_turn, fast, ExpectedRoute, Row};
@@ -171,4 +172,35 @@ neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
 /// What happens to an interface while it is served.
 pub(super) fn interface() -> Result<()> {
     compare_in_turn(&steps(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
+}
+
+/// Addresses and interfaces that change in another namespace cost this one no routing lookups.
+pub(super) fn in_another_namespace() -> Result<()> {
+    let mut bench = Topology::new()?;
+    let other = Namespace::new("other")?;
+    let change = |number: usize| {
+        other.ip(&format!("addr add 10.8.0.{number}/32 dev lo"))?;
+        other.ip(&format!("link set lo mtu {}", 60_000 + number))
+    };
+    for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        let frame = v4([10, 9, 200, 2], HOST).frame();
+        let lookups = || Tcp::connect("127.0.0.1")?.stat("hippos_route_lookups");
+        let mut has_kept = false;
+        // An entry may have become too old by the second request.
+        for number in 1..=20 {
+            bench.ask(0, &frame)?;
+            let before = lookups()?;
+            change(number)?;
+            let in_place = fast()?;
+            bench.ask(0, &frame)?;
+            ensure!(fast()? > in_place, "{by:?}: not answered in place");
+            has_kept |= lookups()? == before;
+            other.ip("addr flush dev lo")?;
+        }
+        ensure!(has_kept, "{by:?}: each request needed a lookup");
+        served.unload()?;
+    }
+    Ok(())
 }

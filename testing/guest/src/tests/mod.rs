@@ -83,12 +83,12 @@ tests! {
     consistency: framing / histories;
     routes: table, interfaces, rules_below_ip, counters, lookups_bounded;
     firewall: late, late_xdp, assigned, service_of_pod, rules_for_input, told;
-    changes: stale, route_change_in_flight, interface;
+    changes: stale, route_change_in_flight, interface, in_another_namespace;
     topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
     operator: refusals, administration, clock, told, statuses, configuration, warm, looks, connections;
-    overload: idle_connections, never_reading, never_finishing, half_open, large_at_once,
+    overload: idle_connections, never_reading, short_replies_never_read, never_finishing, half_open, large_at_once,
         endless_lines;
     pressure: limits, unfinished_values, other_connections_served_while_writer_waits, costly_pipelines, memory_shortage, unload_under_memory_pressure;
     fuzz: / packets, streams;

@@ -4,12 +4,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
 use hippos_client::{Tcp, Udp, PORT};
 use nix::sys::resource::{setrlimit, Resource};
+use nix::sys::socket::{
+    connect, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn,
+};
 
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
@@ -109,6 +113,54 @@ pub(super) fn never_reading() -> Result<()> {
     ensure!(each < MOST, "{each} bytes each");
     served()?;
     drop(silent);
+    settled(10)?;
+    hippos.unload()
+}
+
+/// A client that does not read short replies holds no more memory than they need, whatever other
+/// replies were sent between them.
+pub(super) fn short_replies_never_read() -> Result<()> {
+    const COUNT: usize = 8;
+    const REQUESTS: usize = 400;
+    const MOST: u64 = 1 << 20;
+    let hippos = Hippos::load("memory_mb=16")?;
+    let mut reader = Tcp::connect("127.0.0.1")?;
+    // Ten of them fill nearly a block of reply pages; each is answered in softirq.
+    reader.set("value", &vec![b'x'; 3_000])?;
+    let mut silent = Vec::new();
+    for _ in 0..COUNT {
+        let socket = socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::empty(),
+            None,
+        )?;
+        // The smallest buffer there is: its window closes after some thousand bytes.
+        setsockopt(&socket, sockopt::RcvBuf, &1)?;
+        connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, PORT))?;
+        silent.push(TcpStream::from(socket));
+    }
+    // More than the window, so that what follows waits in the server's socket.
+    for stream in &mut silent {
+        stream.write_all(&b"get none\r\n".repeat(2000))?;
+    }
+    let mut value = vec![0; "VALUE value 0 3000\r\n".len() + 3_000 + "\r\nEND\r\n".len()];
+    let before = memory("MemFree:")?;
+    for _ in 0..REQUESTS {
+        for stream in &mut silent {
+            stream.write_all(b"get none\r\n")?;
+            for _ in 0..10 {
+                reader.send(b"get value\r\n")?;
+                reader.read(&mut value)?;
+            }
+        }
+    }
+    let each = before.saturating_sub(memory("MemFree:")?) / COUNT as u64;
+    println!("{each} bytes for each of {COUNT} clients that never read");
+    ensure!(each < MOST, "{each} bytes each");
+    served()?;
+    drop(silent);
+    drop(reader);
     settled(10)?;
     hippos.unload()
 }

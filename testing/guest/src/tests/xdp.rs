@@ -143,8 +143,8 @@ pub(super) fn hidden_tags() -> Result<()> {
     modules::load("8021q")?;
     let (there, link) = netns::joined_for_xdp()?;
     let (here, far) = (&link.here, &link.far);
-    run(&format!("ethtool -K {here} rxvlan on"))?;
-    there.enter(|| run(&format!("ethtool -K {far} txvlan on")))?;
+    run(&format!("/usr/sbin/ethtool -K {here} rxvlan on"))?;
+    there.enter(|| run(&format!("/usr/sbin/ethtool -K {far} txvlan on")))?;
     let hippos = Hippos::load("")?;
     Tcp::connect("127.0.0.1")?.set("key", b"value")?;
     // The socket of the other end needs this machine's MAC, which it can't ask for by the VLAN.
