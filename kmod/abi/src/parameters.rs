@@ -32,8 +32,8 @@ macro_rules! parameters {
                 "load of the CPU that polls a card with one receive queue, percent, beyond which \
                  its packets are spread over all CPUs; 0: never";
             upload_timeout: number(0, 86400) = 30, loaded "hippos_upload_timeout",
-                "seconds after which a connection with a stalled upload is closed: no byte in that \
-                 time, or fewer than 4096 a second over a longer time; 0: never";
+                "seconds after which a connection is closed whose upload, or whose large reply, stalls: \
+                 no byte in that time, or fewer than 4096 a second over a longer time; 0: never";
             item_max: size("1k", "4m") = "1m", live "item_size_max",
                 "largest item, bytes or with k or m, at most half of memory_mb";
             item_min: number(1, 1024) = 48, live "chunk_size",

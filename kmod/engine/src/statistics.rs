@@ -235,6 +235,7 @@ const PLACED: &[Statistic] = &[
     gauge("hippos_retired_items", |now| now.shot.retired as u64, "Items that wait for a grace period"),
     gauge("hippos_retired_bytes", |now| now.shot.retired_bytes, "Their bytes"),
     gauge("hippos_pinned_items", |now| now.shot.pinned as u64, "Removed items that stay in memory because slow readers have pinned them"),
+    gauge("hippos_pinned_bytes", |now| now.shot.pinned_bytes, "Bytes of items that slow readers have pinned, removed or not"),
     store(Counter::HandScanned),
     store(Counter::Waits),
     store(Counter::Splits),

@@ -81,7 +81,7 @@ fn parked_session_resumes_when_memory_is_free() {
         held.truncate(10);
         let (consumed, next, _) = feed(&mut late, &line);
         assert_eq!((consumed, next), (line.len(), Next::Read));
-        assert_eq!(late.receiving().map(|(_, come)| come), Some(0));
+        assert_eq!(late.transfer().map(|(_, come)| come), Some(0));
         // The binary reply is not text.
         let mut out = InPlaceOut::new(4096);
         late.feed(&vec![b'x'; LEN], &mut out);
@@ -91,7 +91,7 @@ fn parked_session_resumes_when_memory_is_free() {
             engine.store.tallied(EngineCounter::TcpCommands as usize),
             before + 1
         );
-        assert_eq!(late.receiving(), None);
+        assert_eq!(late.transfer(), None);
     }
 }
 
@@ -126,5 +126,71 @@ fn a_session_that_does_not_park_is_refused() {
     let line = format!("set key 0 0 {LEN}\r\n");
     let (consumed, next, _) = feed(&mut other, line.as_bytes());
     assert_eq!((consumed, next), (line.len(), Next::Read));
-    assert_eq!(other.receiving(), None);
+    assert_eq!(other.transfer(), None);
+}
+
+/// A client that reads nothing of a large value's reply: what it may take of it at once is `written`.
+fn read_slowly<'e>(engine: &'e TestEngine, key: &str) -> (Parked<'e>, String) {
+    let mut session = session(engine);
+    let (_, _, written) = feed(&mut session, format!("get {key}\r\n").as_bytes());
+    (session, written)
+}
+
+/// Any number of clients begin to read large values, which are then deleted: other clients can still store, and a hot
+/// value has any number of readers.
+#[test]
+fn values_held_by_slow_readers_are_bounded() {
+    const REFUSED: &str = "SERVER_ERROR out of memory writing get response\r\n";
+    let engine = engine();
+    let large = "v".repeat(LEN);
+    let mut readers = Vec::new();
+    for i in 0..70 {
+        let set = format!("set big{i} 0 0 {LEN}\r\n{large}\r\n");
+        assert_eq!(say(&engine, &set), "STORED\r\n", "{i}");
+        let (session, written) = read_slowly(&engine, &format!("big{i}"));
+        assert_eq!(written == REFUSED, !session.is_sending(), "{written}");
+        readers.extend(session.is_sending().then_some(session));
+        let (again, _) = read_slowly(&engine, "big0");
+        assert!(again.is_sending(), "a value that is held already");
+        assert_eq!(
+            say(&engine, &format!("delete big{}\r\n", i.max(1))),
+            if i == 0 {
+                "NOT_FOUND\r\n"
+            } else {
+                "DELETED\r\n"
+            }
+        );
+    }
+    assert_eq!(readers.len(), 16, "a quarter of 64 MiB");
+    let value = "v".repeat(5000);
+    for i in 0..400 {
+        let stored = say(&engine, &format!("set key{i} 0 0 5000\r\n{value}\r\n"));
+        assert_eq!(stored, "STORED\r\n", "{i}");
+    }
+    assert!(engine.store.pinned_bytes() > 15 * LEN);
+    readers.clear();
+    assert_eq!(engine.store.pinned_bytes(), 0);
+    let (session, _) = read_slowly(&engine, "big0");
+    assert!(session.is_sending());
+}
+
+/// Each piece that a slow reader takes is progress of its transfer.
+#[test]
+fn a_value_that_is_sent_in_pieces_is_a_transfer() {
+    let engine = engine();
+    let large = "v".repeat(20_000);
+    say(&engine, &format!("set big 0 0 20000\r\n{large}\r\n"));
+    let (mut session, _) = read_slowly(&engine, "big");
+    let mut moved = Vec::new();
+    while let Some((number, bytes)) = session.transfer() {
+        moved.push((number, bytes));
+        feed(&mut session, b"");
+    }
+    assert!(moved.len() > 3, "{moved:?}");
+    assert!(
+        moved
+            .windows(2)
+            .all(|two| two[0].0 == two[1].0 && two[0].1 < two[1].1),
+        "{moved:?}"
+    );
 }

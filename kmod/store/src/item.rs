@@ -648,12 +648,18 @@ impl<'g> Item<'g> {
         self.slot.hit(cap, self.now);
     }
 
-    /// Keeps the slot from being reused until it is unpinned. None if there are 255 pins already.
-    pub(crate) fn pin(&self) -> Option<Slot> {
+    /// Whether a slow reader keeps its slot from being reused.
+    pub fn is_pinned(&self) -> bool {
+        self.slot.pinned()
+    }
+
+    /// Keeps the slot from being reused until it is unpinned; true if this is its first pin. None if there are 255 pins
+    /// already.
+    pub(crate) fn pin(&self) -> Option<(Slot, bool)> {
         let pins = &self.slot.header().pins;
         pins.fetch_update(Acquire, Relaxed, |n| n.checked_add(1))
             .ok()
-            .map(|_| self.slot)
+            .map(|before| (self.slot, before == 0))
     }
 }
 

@@ -541,7 +541,7 @@ fn pin(wait: bool) {
             let found = linked.load(Ordering::Acquire);
             if found {
                 // SAFETY: the section keeps it.
-                unsafe { Item::new(slot, 0) }.pin().expect("a pin");
+                let _ = unsafe { Item::new(slot, 0) }.pin().expect("a pin");
             }
             sections.leave();
             if found {

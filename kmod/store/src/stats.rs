@@ -43,6 +43,8 @@ pub struct Snapshot {
     pub retired_bytes: u64,
     /// Slots of removed items that are kept only by pins.
     pub pinned: usize,
+    /// Bytes of pinned slots, of linked items too.
+    pub pinned_bytes: u64,
     /// Slab classes.
     pub classes: usize,
 }
@@ -121,6 +123,7 @@ impl<P: Platform> Store<P> {
             retired: self.retire.count(),
             retired_bytes: self.retire.bytes(),
             pinned: self.retire.pinned(),
+            pinned_bytes: self.retire.pinned_bytes() as u64,
             classes: self.classes(),
         }
     }

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use hippos_store::host::Host;
-use hippos_store::{Commit, Config, Cookie, Expiry, Outcome, Pin, Store, StoreError};
+use hippos_store::{ClassCounter, Commit, Config, Cookie, Expiry, Outcome, Pin, Store, StoreError};
 
 use instrumented::{Instrumented, Watch};
 
@@ -191,4 +191,36 @@ fn unfinished_values_cost_other_writers_few_grace_periods() {
     for i in 0..40 {
         set(&store, format!("key-{i}").as_bytes(), &[1; 5000]).unwrap();
     }
+}
+
+/// An upload that has stalled holds the only slot of its class. The class takes a slab from classes that are read a
+/// lot, so that the next large value is stored.
+#[test]
+fn a_class_whose_only_slot_is_reserved_gets_another_slab() {
+    let store = small(16);
+    let keys: Vec<_> = (0..20_000).map(|i| format!("small-{i}")).collect();
+    for key in &keys {
+        set(&store, key.as_bytes(), &[1; 40]).unwrap();
+    }
+    let large = vec![2; BLOCK * 3 / 4];
+    set(&store, b"large", &large).unwrap();
+    for _ in 0..4 {
+        for key in &keys {
+            let guard = store.read();
+            if let Some(item) = store.get(&guard, key.as_bytes(), store.hash(key.as_bytes())) {
+                store.count_class(item.class(), ClassCounter::GetHits, 1);
+            }
+        }
+    }
+    let stalled = store
+        .reserve(
+            b"stalled",
+            store.hash(b"stalled"),
+            0,
+            Expiry::NEVER,
+            large.len(),
+        )
+        .unwrap();
+    assert_eq!(set(&store, b"large", &large), Ok(()));
+    drop(stalled);
 }

@@ -152,12 +152,12 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         }
     }
 
-    /// The second of uptime at which the value that is being received times out. `None` without such a value, or if
-    /// `timeout` is 0.
+    /// The second of uptime at which the value that is being received, or sent in pieces, times out. `None` without
+    /// such a value, or if `timeout` is 0.
     pub fn deadline(&mut self, now: u32, timeout: u32) -> Option<u32> {
-        let receiving = self.session.receiving().filter(|_| timeout != 0);
-        self.progress = receiving
-            .map(|(number, received)| Progress::note(self.progress, number, received, now));
+        let transfer = self.session.transfer().filter(|_| timeout != 0);
+        self.progress =
+            transfer.map(|(number, moved)| Progress::note(self.progress, number, moved, now));
         self.progress.map(|progress| progress.deadline(timeout))
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The timeout of a value that is being received.
+//! The timeout of a value that is being moved, or sent in pieces.
 
-/// Bytes per second that a value must arrive with if it takes longer than the timeout.
+/// Bytes per second that a value must arrive with, or be taken with, if it takes longer than the timeout.
 const RATE: usize = 4096;
 
 /// The progress of a value, in seconds of uptime.
@@ -10,30 +10,28 @@ pub(super) struct Progress {
     /// The number of the value in its session.
     number: u32,
     began: u32,
-    /// When the last byte arrived.
+    /// When the last byte arrived or left.
     last: u32,
     /// Bytes.
-    received: usize,
+    moved: usize,
 }
 
 impl Progress {
-    /// The progress at `now`, after `received` bytes of the session's value `number`. `before` is the progress that was
+    /// The progress at `now`, after `moved` bytes of the session's value `number`. `before` is the progress that was
     /// recorded last.
-    pub(super) fn note(before: Option<Self>, number: u32, received: usize, now: u32) -> Self {
+    pub(super) fn note(before: Option<Self>, number: u32, moved: usize, now: u32) -> Self {
         match before {
-            Some(progress) if progress.number == number && progress.received == received => {
-                progress
-            }
+            Some(progress) if progress.number == number && progress.moved == moved => progress,
             Some(progress) if progress.number == number => Self {
                 last: now,
-                received,
+                moved,
                 ..progress
             },
             _ => Self {
                 number,
                 began: now,
                 last: now,
-                received,
+                moved,
             },
         }
     }
@@ -43,7 +41,7 @@ impl Progress {
     pub(super) fn deadline(&self, timeout: u32) -> u32 {
         let idle = self.last.saturating_add(timeout);
         let slow = self.began.saturating_add(timeout);
-        let slow = slow.saturating_add((self.received / RATE) as u32);
+        let slow = slow.saturating_add((self.moved / RATE) as u32);
         // The clock has a resolution of seconds.
         idle.min(slow).saturating_add(1)
     }
@@ -61,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn upload_deadline_extends_with_received_bytes() {
+    fn deadline_extends_with_each_byte() {
         let first = Progress::note(None, 1, 0, 100);
         let slow = Progress::note(Some(first), 1, 2 * RATE, 109);
         assert_eq!(slow.deadline(10), 113);

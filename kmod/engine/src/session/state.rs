@@ -210,8 +210,8 @@ pub struct Session<'e, P: Platform> {
     pub(super) quit: bool,
     /// The host feeds it again after it had to wait for memory.
     pub(super) may_park: bool,
-    /// Number of values that it has begun to receive.
-    pub(super) values: u32,
+    /// Number of values that it has begun to receive, or to send in pieces.
+    pub(super) transfers: u32,
     /// How long it has waited for a value's memory: see `upload.rs`.
     pub(super) waited: u32,
     /// The current command waits for memory.
@@ -243,7 +243,7 @@ impl<'e, P: Platform> Session<'e, P> {
             served: 0,
             quit: false,
             may_park: false,
-            values: 0,
+            transfers: 0,
             waited: 0,
             park_requested: false,
         }
@@ -255,12 +255,15 @@ impl<'e, P: Platform> Session<'e, P> {
         self
     }
 
-    /// While a value is being received: its number in the session, and how many of its bytes have arrived.
-    pub fn receiving(&self) -> Option<(u32, usize)> {
-        match &self.state {
-            State::Data(data) => Some((self.values, data.reservation.written().len())),
-            _ => None,
-        }
+    /// While a value is being received, or sent in pieces: its number in the session, and how many of its bytes have
+    /// arrived or were taken.
+    pub fn transfer(&self) -> Option<(u32, usize)> {
+        let moved = match (&self.sending, &self.state) {
+            (Some(sending), _) => sending.sent,
+            (None, State::Data(data)) => data.reservation.written().len(),
+            _ => return None,
+        };
+        Some((self.transfers, moved))
     }
 
     /// Whether the session ended because its client sent `quit`.
@@ -317,11 +320,15 @@ impl<'e, P: Platform> Session<'e, P> {
             out.put(tail);
             return true;
         }
+        if !self.engine.may_pin(item) {
+            return false;
+        }
         // The item has 255 pins already: too many clients are reading it.
         let Some(pin) = self.engine.store.pin(item) else {
             return false;
         };
         head(out);
+        self.transfers = self.transfers.wrapping_add(1);
         self.sending = Some(Sending { pin, sent: 0, tail });
         true
     }

@@ -2,7 +2,7 @@
 //! Memory for values that are being received: their share of the memory limit, and waiting for it.
 
 use hippos_invariant::Exact;
-use hippos_store::{AllocError, Expiry, Hash, Platform, Reservation, StoreError};
+use hippos_store::{AllocError, Expiry, Hash, Item, Platform, Reservation, StoreError};
 
 use crate::session::state::Session;
 use crate::uploads::Share;
@@ -31,6 +31,15 @@ impl<P: Platform> Engine<P> {
         let most = (self.store.allowed() / 4).mul_exact(quarters);
         let now = self.uploads.bytes();
         now == 0 || now.add_exact(len as u64) <= most as u64
+    }
+}
+
+impl<P: Platform> Engine<P> {
+    /// Whether another item may be pinned for a slow reader: pinned items have at most a quarter of the memory, since
+    /// they stay there when they are deleted or evicted. One alone is always accepted.
+    pub(super) fn may_pin(&self, item: &Item<'_>) -> bool {
+        let now = self.store.pinned_bytes();
+        now == 0 || item.is_pinned() || now.add_exact(item.size()) <= self.store.allowed() / 4
     }
 }
 
@@ -72,7 +81,7 @@ impl<'e, P: Platform> Session<'e, P> {
 
     fn begin(&mut self, new: Reservation<'e, P>) -> (Reservation<'e, P>, Share<'e>) {
         self.waited = 0;
-        self.values = self.values.wrapping_add(1);
+        self.transfers = self.transfers.wrapping_add(1);
         let share = self.engine.uploads.share(new.footprint());
         (new, share)
     }

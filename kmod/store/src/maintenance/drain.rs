@@ -12,7 +12,7 @@ use crate::platform::{Cookie, Platform};
 use crate::store::Store;
 use crate::sync::{Acquire, Relaxed, Release};
 
-use super::rebalance::{bit, pick_receiver, pick_victim, ClassStats};
+use super::rebalance::{bit, pick_receiver, pick_victim, ClassStats, Purpose};
 use super::{IDLE_MS, NOW_MS, SOON_MS};
 
 /// Slots that one step of a drain looks at.
@@ -78,13 +78,13 @@ impl<P: Platform> Store<P> {
         }
         let over = self.pool.held().saturating_sub(self.pool.allowed());
         if over != 0 {
-            return self.start_drains(None, over);
+            return self.start_drains(Purpose::Memory, over);
         }
         if self.pool.available() != 0 {
             return IDLE_MS;
         }
         if needs_segment.load(Relaxed) {
-            return self.start_drains(None, 1);
+            return self.start_drains(Purpose::Memory, 1);
         }
         let Some((class, slabs)) = pick_receiver(self.class_stats()) else {
             return IDLE_MS;
@@ -93,7 +93,7 @@ impl<P: Platform> Store<P> {
         for of in self.slabs.classes() {
             of.pressure.store(0, Relaxed);
         }
-        self.start_drains(Some(class), slabs)
+        self.start_drains(Purpose::Pressure(class), slabs)
     }
 
     /// Counts the recent hits and evictions of each class: with every sample, older ones count half.
@@ -127,8 +127,8 @@ impl<P: Platform> Store<P> {
         })
     }
 
-    /// Starts draining up to `slabs` slabs, for a class or for any other use.
-    fn start_drains(&self, to: Option<usize>, slabs: usize) -> u32 {
+    /// Starts draining up to `slabs` slabs.
+    fn start_drains(&self, purpose: Purpose, slabs: usize) -> u32 {
         let mut started = IDLE_MS;
         for drain in self
             .maintenance
@@ -137,7 +137,7 @@ impl<P: Platform> Store<P> {
             .filter(|drain| drain.is_idle())
             .take(slabs)
         {
-            if !self.start_drain(drain, to) {
+            if !self.start_drain(drain, purpose) {
                 break;
             }
             started = NOW_MS;
@@ -145,12 +145,12 @@ impl<P: Platform> Store<P> {
         started
     }
 
-    /// Starts draining one slab, for a class or for any other use.
-    fn start_drain(&self, drain: &Drain, to: Option<usize>) -> bool {
+    /// Starts draining one slab.
+    fn start_drain(&self, drain: &Drain, purpose: Purpose) -> bool {
         let now = self.maintenance.attempts.fetch_add(1, Relaxed);
         let mut except = 0;
         let id = loop {
-            let Some(class) = pick_victim(self.class_stats(), to, except) else {
+            let Some(class) = pick_victim(self.class_stats(), purpose, except) else {
                 return false;
             };
             let Some(of) = self.slabs.get(class) else {
@@ -220,7 +220,7 @@ impl<P: Platform> Store<P> {
         DrainResult::Waiting
     }
 
-    /// One step towards taking a slab of another class for a class that has none. No lock or section is held; does not
+    /// One step towards taking a slab of another class for a class that has nothing to evict. No lock or section is held; does not
     /// sleep.
     #[cold]
     pub(crate) fn steal(&self, class: usize) -> StealResult {
@@ -230,7 +230,7 @@ impl<P: Platform> Store<P> {
         let drains = &self.maintenance.drains;
         if drains.iter().all(Drain::is_idle) {
             self.sample_usage();
-            self.start_drains(Some(class), 1);
+            self.start_drains(Purpose::NothingToEvict(class), 1);
         }
         let mut result = StealResult::Nothing;
         for drain in drains.iter().filter(|drain| !drain.is_idle()) {

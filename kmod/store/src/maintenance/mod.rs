@@ -15,6 +15,7 @@ mod reclaim;
 use hippos_invariant::Exact;
 
 use crate::counters::Counter;
+use crate::item::Slot;
 use crate::memory::class::CLASSES;
 use crate::platform::Platform;
 use crate::store::Store;
@@ -111,6 +112,17 @@ impl<P: Platform> Store<P> {
     pub fn allowed(&self) -> usize {
         let blocks = self.pool.allowed();
         blocks.mul_exact(self.pool.block_size())
+    }
+
+    /// Bytes of slots that are pinned, of linked items too.
+    pub fn pinned_bytes(&self) -> usize {
+        self.retire.pinned_bytes()
+    }
+
+    /// Bytes of a slot.
+    pub(crate) fn slot_size(&self, slot: Slot) -> usize {
+        let of = self.slabs.get(slot.class());
+        of.map_or(0, |of| of.size() as usize)
     }
 
     fn refill_reserves(&self) {

@@ -70,14 +70,34 @@ pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option
     Some((of.class, slabs as usize))
 }
 
-/// The class that makes the least use of its slabs, apart from `receiver` and the classes in the mask `except`: one
-/// that has more than a slab's worth of free slots, or the one to which a slab is worth least. Without a receiver the
-/// memory goes to the index or to the platform.
+/// What a slab is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The index, or the platform.
+    Memory,
+    /// A class that evicts: it has to gain more than the other loses.
+    Pressure(usize),
+    /// A class that has nothing to evict: it gets a slab in any case.
+    NothingToEvict(usize),
+}
+
+impl Purpose {
+    fn receiver(self) -> Option<usize> {
+        match self {
+            Self::Memory => None,
+            Self::Pressure(class) | Self::NothingToEvict(class) => Some(class),
+        }
+    }
+}
+
+/// The class that makes the least use of its slabs, apart from the receiver and the classes in the mask `except`: one
+/// that has more than a slab's worth of free slots, or the one to which a slab is worth least.
 pub(super) fn pick_victim(
     classes: impl Iterator<Item = ClassStats> + Clone,
-    receiver: Option<usize>,
+    purpose: Purpose,
     except: u64,
 ) -> Option<usize> {
+    let receiver = purpose.receiver();
     let candidates = || {
         classes
             .clone()
@@ -91,8 +111,8 @@ pub(super) fn pick_victim(
         a.utility().mul_exact(u128::from(b.slabs)) < b.utility().mul_exact(u128::from(a.slabs))
     };
     let of = candidates().reduce(|a, b| if less(&b, &a) { b } else { a })?;
-    if let Some(to) = receiver.and_then(|receiver| classes.clone().find(|of| of.class == receiver))
-    {
+    if let Purpose::Pressure(receiver) = purpose {
+        let to = classes.clone().find(|of| of.class == receiver)?;
         let gains = to.utility().mul_exact(u128::from(of.slabs));
         let loses = of.utility().mul_exact(u128::from(to.slabs.max(1)));
         if to.slabs != 0 && gains < loses.mul_exact(GAIN_MIN) {
@@ -124,7 +144,8 @@ mod tests {
     }
 
     fn victim(classes: &[ClassStats], receiver: Option<usize>, except: u64) -> Option<usize> {
-        pick_victim(numbered(classes), receiver, except)
+        let purpose = receiver.map_or(Purpose::Memory, Purpose::Pressure);
+        pick_victim(numbered(classes), purpose, except)
     }
 
     #[test]
@@ -153,7 +174,12 @@ mod tests {
         assert_eq!(victim(&classes, Some(0), 0), None);
         let classes = [class(1, 100, 0), class(1, 49, 0)];
         assert_eq!(victim(&classes, Some(0), 0), Some(1));
-        // A class without any slab gets one in any case.
+        // A class that has nothing to evict, or no slab at all, gets one in any case.
+        let purpose = Purpose::NothingToEvict(0);
+        assert_eq!(
+            pick_victim(numbered(&[class(1, 0, 0), class(1, 51, 0)]), purpose, 0),
+            Some(1)
+        );
         let classes = [class(0, 0, 0), class(1, 1000, 0)];
         assert_eq!(victim(&classes, Some(0), 0), Some(1));
     }

@@ -113,7 +113,7 @@ impl<P: Platform> Store<P> {
 
     /// Removes a pin, and frees the slot if it waited for this unpin alone.
     pub(crate) fn unpin(&self, slot: Slot) {
-        if self.retire.unpin(slot) {
+        if self.retire.unpin(slot, self.slot_size(slot)) {
             // SAFETY: the slot was left to its pins after its grace period, and this was the last pin.
             unsafe {
                 let one = core::iter::once(slot);

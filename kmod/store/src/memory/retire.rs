@@ -115,6 +115,7 @@ pub(crate) struct Retire<L> {
     pins: Fixed<Locked<L, ()>>,
     /// Slots that are left to their pins.
     pinned: AtomicUsize,
+    pinned_bytes: AtomicUsize,
 }
 
 /// The references of one batch, packed.
@@ -139,6 +140,7 @@ impl<L: RawLock> Retire<L> {
             bytes: AtomicU64::new(0),
             pins: pins.keep(),
             pinned: AtomicUsize::new(0),
+            pinned_bytes: AtomicUsize::new(0),
         };
         Some(Draft::new(platform, retire))
     }
@@ -260,12 +262,27 @@ impl<L: RawLock> Retire<L> {
         pinned
     }
 
-    /// Removes a pin. True if it was the last of a slot that was left to its pins: it then belongs to the caller.
-    pub(crate) fn unpin(&self, slot: Slot) -> bool {
+    /// Bytes of pinned slots, linked or retired.
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        self.pinned_bytes.load(Relaxed)
+    }
+
+    /// A slot of `size` bytes got its first pin.
+    pub(crate) fn note_pinned(&self, size: usize) {
+        self.pinned_bytes.fetch_add(size, Relaxed);
+    }
+
+    /// Removes a pin of a slot of `size` bytes. True if it was the last of a slot that was left to its pins: it then
+    /// belongs to the caller.
+    pub(crate) fn unpin(&self, slot: Slot, size: usize) -> bool {
         let _held = self.pins.lock();
         // Read before the pin is removed: after that the slot may hold another item.
         let left = slot.is_free_deferred();
         let last = slot.unpin();
+        if last {
+            // The first pin was counted before it was removed, also under the lock.
+            let _ = self.pinned_bytes.fetch_sub(size, Relaxed).sub_exact(size);
+        }
         if left && last {
             let _ = self.pinned.fetch_sub(1, Relaxed).sub_exact(1);
         }

@@ -77,8 +77,7 @@ impl<'s, P: Platform> Reservation<'s, P> {
 
     /// Bytes of memory that it occupies.
     pub fn footprint(&self) -> usize {
-        let of = self.store.slabs.get(self.class());
-        of.map_or(0, |of| of.size() as usize)
+        self.store.slot_size(self.slot)
     }
 
     /// The slab class, from 0.
@@ -186,7 +185,11 @@ impl<P: Platform> Store<P> {
         if slot.address().get() & !self.pool.block_size().sub_exact(1) != block {
             return None;
         }
-        item.pin().map(|slot| Pin { slot, store: self })
+        let (slot, is_first) = item.pin()?;
+        if is_first {
+            self.retire.note_pinned(self.slot_size(slot));
+        }
+        Some(Pin { slot, store: self })
     }
 
     /// Allocates a slot for an item, to be filled and committed. Process context; may sleep to evict others.
