@@ -410,7 +410,7 @@ const SLABS: &[Row] = &[
 /// Commands whose hits and misses are counted.
 const COMMANDS: [&str; 6] = ["get", "delete", "incr", "decr", "cas", "touch"];
 /// Hippos's own statistics that can decrease.
-const OWN_GAUGES: [&str; 13] = [
+const OWN_GAUGES: [&str; 14] = [
     "hippos_upload_bytes",
     "hippos_memory_most",
     "hippos_memory_allowed",
@@ -420,6 +420,7 @@ const OWN_GAUGES: [&str; 13] = [
     "hippos_overflow_bytes",
     "hippos_retired_items",
     "hippos_retired_bytes",
+    "hippos_pinned_bytes",
     "hippos_pinned_items",
     "hippos_steered",
     "hippos_polling_load",
