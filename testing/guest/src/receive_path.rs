@@ -57,5 +57,5 @@ pub(crate) fn detach(card: &str) -> Result<()> {
 /// The command that makes a card send frames with whole checksums, and send and deliver them with
 /// their VLAN tags inside: XDP leaves others to the hook.
 pub(crate) fn prepare(card: &str) -> String {
-    format!("/usr/sbin/ethtool -K {card} tx off rxvlan off txvlan off")
+    format!("/usr/sbin/ethtool -K {card} tx off rxvlan off txvlan off rx-vlan-stag-hw-parse off")
 }
