@@ -5,10 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hippos_client::framed;
 
+use super::interfaces::VLAN;
 use super::{ipv6, Ask, Draw, ASKS, HUGE, TRANSLATED_PORT};
 use crate::request::{long, short};
 use crate::tap::{text, Addresses, Checksum, Datagram};
 use crate::topology::NEAR;
+
+/// In a tag.
+const PRIORITY: u16 = 3 << 13;
 
 const HOSTS4: [Ipv4Addr; 5] = [
     Ipv4Addr::new(8, 8, 8, 8),
@@ -44,7 +48,7 @@ impl Draw {
         let mut last: Option<(usize, Datagram)> = None;
         for number in 0..ASKS {
             // The first is one that most topologies answer.
-            let usual = number == 0 || self.random.one_in(5);
+            let usual = number == 0 || self.random.one_in(3);
             let (card, mut datagram) = match last.clone() {
                 // The same way once more: an entry that is there already.
                 Some(last) if !usual && self.random.one_in(3) => last,
@@ -114,6 +118,9 @@ impl Draw {
             ..Datagram::ipv4(&[])
         };
         let card = *self.random.pick(&interface.cards);
+        if datagram.vlan.is_some() && self.random.one_in(3) {
+            datagram.vlan = Some(VLAN | PRIORITY);
+        }
         if usual {
             return (card, datagram);
         }
@@ -125,8 +132,8 @@ impl Draw {
             4 => datagram.ttl = 1,
             5 => datagram.checksum = Checksum::Zero,
             6 => datagram.checksum = Checksum::Bad,
-            // A priority, with which a tag of no VLAN may come as well.
-            7..=9 => datagram.vlan = Some(datagram.vlan.unwrap_or(0) | 3 << 13),
+            // A tag of no VLAN, for its priority alone.
+            7 if datagram.vlan.is_none() => datagram.vlan = Some(PRIORITY),
             10 | 11 => datagram.to_port = TRANSLATED_PORT,
             _ => {}
         }

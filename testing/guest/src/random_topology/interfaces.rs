@@ -8,7 +8,7 @@ use crate::tap::text;
 use crate::topology::NEAR;
 
 /// A VLAN's number.
-const VLAN: u16 = 5;
+pub(super) const VLAN: u16 = 5;
 
 impl Draw {
     /// Interfaces upon interfaces. All cards are down before.
@@ -20,7 +20,7 @@ impl Draw {
             vlan: None,
             net: 200 + card as u8,
         };
-        match self.random.below(10) {
+        match self.random.below(12) {
             0 | 1 => self.bond(),
             2 => self.bridge(),
             _ => {
@@ -294,7 +294,7 @@ impl Draw {
         let name = interface.name;
         let mut mac = interface.station(number);
         let mut state = "permanent";
-        match self.random.below(20) {
+        match self.random.below(30) {
             0 => {
                 self.note("a neighbour with another's MAC");
                 mac = interface.station(3);

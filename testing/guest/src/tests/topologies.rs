@@ -346,7 +346,7 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut purposes: BTreeMap<OnPurpose, u64> = BTreeMap::new();
     let mut differences = Vec::new();
-    let mut refused = 0;
+    let mut refused: Vec<String> = Vec::new();
     for (by, parameters) in PASSES {
         let start = Instant::now();
         let served = Served::load(by, parameters)?;
@@ -389,7 +389,7 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
                 }
             }
             if by == ReceivePath::Socket {
-                refused += not_done.len();
+                refused.extend(not_done.iter().cloned());
                 let unfiltered = match drawn.input_rules.is_empty() {
                     true => None,
                     false => Some(bench.see(drawn, false)?.0),
@@ -444,7 +444,7 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
         // Connection tracking forgets.
         thread::sleep(Duration::from_secs(2));
     }
-    show(&tallies, &purposes, refused);
+    show(&tallies, &purposes, &refused);
     ensure!(
         differences.is_empty(),
         "{} of {count} topologies differ:\n{}",
@@ -465,7 +465,7 @@ fn answered(tcp: &mut Tcp) -> Result<(u64, u64)> {
     ))
 }
 
-fn show(tallies: &BTreeMap<&str, Tally>, purposes: &BTreeMap<OnPurpose, u64>, refused: usize) {
+fn show(tallies: &BTreeMap<&str, Tally>, purposes: &BTreeMap<OnPurpose, u64>, refused: &[String]) {
     println!(
         "{:34} topologies, answered by the socket; in place: hook, XDP, late hook",
         "feature"
@@ -476,7 +476,13 @@ fn show(tallies: &BTreeMap<&str, Tally>, purposes: &BTreeMap<OnPurpose, u64>, re
             tally.topologies, tally.answered, tally.by_hook, tally.by_xdp, tally.by_late_hook
         );
     }
-    println!("different on purpose: {purposes:?}; {refused} lines refused");
+    println!(
+        "different on purpose: {purposes:?}; {} lines refused, for example:",
+        refused.len()
+    );
+    for line in refused.iter().take(20) {
+        println!("  {line}");
+    }
 }
 
 /// A fuzzer of which nothing is answered in place proves nothing, nor one that draws little.
