@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Requests, and who sends them.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hippos_client::framed;
 
@@ -11,6 +11,9 @@ use crate::request::{long, short};
 use crate::tap::{text, Addresses, Checksum, Datagram};
 use crate::topology::NEAR;
 
+/// Hosts of networks with two ways.
+const TWO_WAYS4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+const TWO_WAYS6: &str = "2001:db8:2::77";
 /// In a tag.
 const PRIORITY: u16 = 3 << 13;
 
@@ -90,6 +93,9 @@ impl Draw {
 
     /// Who asks whom, and by which card. A usual one is a station beside the interface.
     fn addressed(&mut self, usual: bool, number: usize) -> (usize, Datagram) {
+        if number > 0 && !self.ruled.is_empty() && self.random.one_in(3) {
+            return self.ruled();
+        }
         let i = if number == 0 {
             0
         } else {
@@ -140,6 +146,23 @@ impl Draw {
         (card, datagram)
     }
 
+    /// From a host that has two ways to an address that a rule is about.
+    fn ruled(&mut self) -> (usize, Datagram) {
+        let interface = self.interfaces[0].clone();
+        let addresses = match *self.random.pick(&self.ruled) {
+            IpAddr::V4(to) => Addresses::Ipv4(TWO_WAYS4.octets(), to.octets()),
+            IpAddr::V6(to) => Addresses::Ipv6(ipv6(TWO_WAYS6).octets(), to.octets()),
+        };
+        let datagram = Datagram {
+            to_mac: interface.mac,
+            from_mac: interface.station(3),
+            vlan: interface.vlan,
+            addresses,
+            ..Datagram::ipv4(&[])
+        };
+        (*self.random.pick(&interface.cards), datagram)
+    }
+
     fn source4(&mut self, i: usize) -> Ipv4Addr {
         let other = self.some_interface();
         let (here, other) = (self.interfaces[i].clone(), self.interfaces[other].clone());
@@ -159,6 +182,9 @@ impl Draw {
     }
 
     fn target4(&mut self, i: usize) -> Ipv4Addr {
+        if let (Some(IpAddr::V4(ruled)), true) = (self.ruled.first(), self.random.one_in(2)) {
+            return *ruled;
+        }
         let here = self.interfaces[i].clone();
         match self.random.below(16) {
             0..=5 => here.ipv4(1),
@@ -190,6 +216,9 @@ impl Draw {
     }
 
     fn target6(&mut self, i: usize) -> Ipv6Addr {
+        if let (Some(IpAddr::V6(ruled)), true) = (self.ruled.last(), self.random.one_in(2)) {
+            return *ruled;
+        }
         let here = self.interfaces[i].clone();
         match self.random.below(16) {
             0..=6 => here.ipv6(1),

@@ -10,7 +10,7 @@ mod interfaces;
 mod routing;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::random::Random;
 
@@ -85,6 +85,8 @@ struct Draw {
     /// Stations beside the usual ones: the interface and the address.
     near4: Vec<(usize, Ipv4Addr)>,
     near6: Vec<(usize, Ipv6Addr)>,
+    /// Addresses of this host that rules are about.
+    ruled: Vec<IpAddr>,
     ports: Vec<u16>,
     /// Nexthop objects, of IPv4 and of IPv6.
     nexthops: [Vec<u32>; 2],
@@ -102,6 +104,7 @@ impl RandomTopology {
             own4: Vec::new(),
             near4: Vec::new(),
             near6: Vec::new(),
+            ruled: Vec::new(),
             ports: (first..).take(ASKS).collect(),
             nexthops: Default::default(),
         };

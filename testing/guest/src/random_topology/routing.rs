@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Nexthop objects, routes and rules.
 
+use std::net::IpAddr;
+
 use super::{Draw, MARK};
 
+/// Of hosts that ask for what rules are about.
+const TWO_WAYS4: &str = "192.0.2.0/25";
+const TWO_WAYS6: &str = "2001:db8:2::/48";
 const REMOTE4: [&str; 5] = [
     "8.8.0.0/16",
     "8.8.8.0/24",
@@ -166,13 +171,14 @@ impl Draw {
 
     pub(super) fn rules(&mut self) {
         let families = [
-            self.feature(3, "rules, IPv4"),
-            self.feature(3, "rules, IPv6"),
+            self.feature(2, "rules, IPv4"),
+            self.feature(2, "rules, IPv6"),
         ];
         if !families.contains(&true) {
             return;
         }
         self.routes("100");
+        self.two_ways();
         // lo and the marker's card stay reachable.
         let kept = [
             ("", "pref 3 to 10.9.250.1 lookup local"),
@@ -216,6 +222,30 @@ impl Draw {
         }
     }
 
+    /// A network that has one next hop by the main table, if nothing else is drawn for it, and
+    /// another one by the rules': which of them was asked can be seen.
+    fn two_ways(&mut self) {
+        let interface = self.interfaces[0].clone();
+        let name = interface.name;
+        for (prefix, one, other) in [
+            (
+                TWO_WAYS4,
+                interface.ipv4(2).to_string(),
+                interface.ipv4(3).to_string(),
+            ),
+            (
+                TWO_WAYS6,
+                interface.ipv6(2).to_string(),
+                interface.ipv6(3).to_string(),
+            ),
+        ] {
+            self.line(format!("ip route add {prefix} via {one} dev {name}"));
+            self.line(format!(
+                "ip route add {prefix} via {other} dev {name} table 100"
+            ));
+        }
+    }
+
     /// What a rule looks at.
     fn selector(&mut self, family6: bool) -> String {
         let interface = self.some_interface();
@@ -245,6 +275,9 @@ impl Draw {
             }
         };
         self.note(feature);
+        if text.ends_with(&own) {
+            self.ruled.extend(own.parse::<IpAddr>());
+        }
         text
     }
 }

@@ -15,6 +15,7 @@ use anyhow::{ensure, Context, Result};
 use hippos_client::{ReceivePath, Tcp};
 
 use crate::modules;
+use crate::net::GATEWAY;
 use crate::random_topology::{RandomTopology, FEATURES, HUGE, RARE};
 use crate::system::run;
 use crate::topology::{Sent, Served, Topology, MARKER, NAT};
@@ -70,6 +71,8 @@ struct Tally {
 /// Makes one topology after the other.
 struct Bench {
     topology: Topology,
+    /// Whether there is a card to the host.
+    uplink: bool,
 }
 
 impl Bench {
@@ -102,13 +105,20 @@ impl Bench {
             let (name, value) = knob.split_once('=').context("a knob")?;
             fs::write(format!("/proc/sys/net/{name}"), value).with_context(|| knob.to_owned())?;
         }
+        // Default routes are drawn; the card to the host has one, and a router that announces one.
+        let uplink = Path::new("/sys/class/net/eth0").exists();
+        if uplink {
+            fs::write("/proc/sys/net/ipv6/conf/eth0/accept_ra", "0")?;
+            run("ip -4 route flush default")?;
+            run("ip -6 route flush default")?;
+        }
         run("ip link set mark up")?;
         run("ip addr add 10.9.250.1/24 dev mark")?;
         run(&format!(
             "ip neigh replace 10.9.250.2 lladdr {} dev mark nud permanent",
             crate::tap::text(MARKER)
         ))?;
-        Ok(Bench { topology })
+        Ok(Bench { topology, uplink })
     }
 
     /// Asks everything of a topology; gives also the lines that were refused.
@@ -156,6 +166,10 @@ impl Drop for Bench {
             ("netfilter/nf_conntrack_udp_timeout_stream", "120"),
         ] {
             let _ = fs::write(format!("/proc/sys/net/{name}"), value);
+        }
+        if self.uplink {
+            let _ = fs::write("/proc/sys/net/ipv6/conf/eth0/accept_ra", "1");
+            let _ = run(&format!("ip route add default via {GATEWAY}"));
         }
     }
 }
