@@ -739,6 +739,43 @@ fn a_reader_beyond_the_255_pins_of_an_item_gets_an_error() {
 }
 
 #[test]
+fn refused_reply_gives_out_no_token_and_changes_no_expiry() {
+    let engine = engine();
+    let value = "v".repeat(40_000);
+    let set = format!("ms k 40000 T100\r\n{value}\r\nmd k I\r\n");
+    assert_eq!(say(&engine, &set), "HD\r\nHD\r\n");
+    let ask = |input: &[u8]| {
+        let mut session = Session::new(&engine, Transport::Tcp);
+        let mut out = Small::new(2 * REPLY_HEADER_MAX);
+        session.feed(input, &mut out);
+        (session, out.waiting)
+    };
+    let slow: Vec<_> = (0..255).map(|_| ask(b"get k\r\n")).collect();
+    let error = b"SERVER_ERROR out of memory writing get response\r\n";
+    for command in [
+        "mg k v",
+        "mg k v T50",
+        "mg k v R200",
+        "gat 50 k",
+        "gats 50 k other",
+    ] {
+        let (_, reply) = ask(format!("{command}\r\n").as_bytes());
+        assert_eq!(reply, error, "{command}");
+    }
+    // GAT, of 50 seconds.
+    let mut gat = vec![0x80, 0x1d, 0, 1, 4, 0, 0, 0];
+    gat.extend(5u32.to_be_bytes());
+    gat.extend([0; 12]);
+    gat.extend([0, 0, 0, 50, b'k']);
+    let (_, reply) = ask(&gat);
+    assert_eq!(reply[6..8], [0, 0x82]);
+    // Without the value there is nothing that has to be pinned.
+    assert_eq!(say(&engine, "mg k t s\r\n"), "HD t100 s40000 X W\r\n");
+    drop(slow);
+    assert_eq!(say(&engine, "mg k t\r\n"), "HD t100 Z X\r\n");
+}
+
+#[test]
 fn repeated_dumps_show_the_same_times_of_an_untouched_item() {
     let engine = engine();
     let tick = |ms: u64| {

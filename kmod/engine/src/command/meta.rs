@@ -8,7 +8,7 @@ use hippos_store::{
 };
 
 use crate::command::TRIES;
-use crate::reply::meta::{Hit, Times};
+use crate::reply::meta::{wants_value, Hit, Times};
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
@@ -23,14 +23,16 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Looks an item up for `mg`, and changes its expiry and gives the client its token as the flags request. Process
-    /// context.
+    /// Looks an item up for `mg`, and changes its expiry and gives the client its token as the flags request. Calls
+    /// `can_reply` once with the item that it found and whether the client gets its value: if it returns false, nothing
+    /// changes. Process context.
     pub(crate) fn meta_modify<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         command: &Command<'_>,
         hash: Hash,
         times: &Times,
+        mut can_reply: impl FnMut(&Item<'g>, bool) -> bool,
     ) -> Option<(Item<'g>, Hit<'g>)> {
         let store = &self.store;
         let key = command.key();
@@ -41,8 +43,14 @@ impl<P: Platform> Engine<P> {
             Some(store.inspect(guard, key, hash)?)
         };
         let (item, seen) = match found {
-            Some((item, seen)) if !wants_token(times, command, &seen) => (item, seen),
-            _ => store.modify(guard, key, hash, |_, seen| {
+            Some((item, seen)) if !wants_token(times, command, &seen) => {
+                can_reply(&item, wants_value(command, &seen));
+                (item, seen)
+            }
+            _ => store.modify(guard, key, hash, |item, seen| {
+                if !can_reply(item, wants_value(command, seen)) {
+                    return Change::default();
+                }
                 won = wants_token(times, command, seen);
                 Change {
                     expiry: times.touch,

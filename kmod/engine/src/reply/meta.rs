@@ -40,9 +40,8 @@ pub(crate) struct Times {
 impl<'a> Hit<'a> {
     /// For a client that changes nothing.
     pub(crate) fn of(command: &Command<'_>, item: &Item<'a>, seen: ItemSnapshot) -> Self {
-        let flags = &command.flags;
         Self {
-            value: flags.value() && flags.compare != Some(seen.cas()),
+            value: wants_value(command, &seen),
             key: item.key(),
             len: item.value().len(),
             flags: item.flags(),
@@ -52,6 +51,13 @@ impl<'a> Hit<'a> {
             times: Times::default(),
         }
     }
+}
+
+/// Whether the client gets the value of the item: it requests it, and does not have it.
+#[inline]
+pub(crate) fn wants_value(command: &Command<'_>, seen: &ItemSnapshot) -> bool {
+    let flags = &command.flags;
+    flags.value() && flags.compare != Some(seen.cas())
 }
 
 /// Writes the status line of a hit. Each flag shows the state at its position in the list of flags.

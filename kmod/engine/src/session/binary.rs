@@ -6,13 +6,14 @@ use hippos_proto::binary::{op, Header, Status, HEADER};
 use hippos_proto::reply::Out;
 use hippos_proto::{KEY_MAX, VERSION};
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Outcome, Platform, StoreError, Verb,
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Item, Outcome, Platform, StoreError,
+    Verb,
 };
 
 use crate::command::TRIES;
 use crate::reply::binary::{put_found, Request};
 use crate::session::listing::Listing;
-use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step};
+use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step, Way};
 
 /// The most bytes of header, extras and key that memcached accepts before it closes the connection: its read buffer.
 const FRONT_MAX: usize = 16 << 10;
@@ -161,12 +162,25 @@ impl<P: Platform> Session<'_, P> {
         let named = matches!(command, op::GETK | op::GATK);
         let hash = store.hash(key);
         let guard = store.read();
+        let room = out.room();
+        let find_way = |item: &Item<'_>| match command {
+            op::TOUCH => Some(Way::Whole),
+            _ => self.way(item, &[], room),
+        };
+        let mut way = None;
         let found = match touch {
             Some(exptime) => {
                 let expiry = store.expiry(i64::from(exptime));
-                engine.get_and_touch(&guard, key, hash, |_, _| Some(expiry))
+                // The expiry does not change when the value cannot be sent.
+                engine.get_and_touch(&guard, key, hash, |item, _| {
+                    way = find_way(item);
+                    way.as_ref().map(|_| expiry)
+                })
             }
-            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+            None => store.get(&guard, key, hash).map(|item| {
+                way = find_way(&item);
+                (item, item.cas())
+            }),
         };
         let item = found.as_ref().map(|(item, _)| item);
         let item = item.ok_or_else(|| guard.take_dead());
@@ -200,13 +214,12 @@ impl<P: Platform> Session<'_, P> {
             item.value().len()
         };
         let head = request.head(Status::Success, FLAGS, key.len(), value, cas);
-        if command == op::TOUCH {
-            put_found(out, &head, item.flags(), key);
-        } else {
-            let head = |out: &mut _| put_found(out, &head, item.flags(), key);
-            if !self.send(&item, out, &[], head) {
-                request.error(out, Status::OutOfMemory);
-            }
+        let Some(way) = way else {
+            return request.error(out, Status::OutOfMemory);
+        };
+        put_found(out, &head, item.flags(), key);
+        if command != op::TOUCH {
+            self.send(&item, way, &[], out);
         }
     }
 

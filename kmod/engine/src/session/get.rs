@@ -232,9 +232,19 @@ impl<P: Platform> Session<'_, P> {
         let store = &engine.store;
         let guard = store.read();
         let hash = store.hash(key);
+        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
+        let room = out.room();
+        let mut way = None;
         let found = match keys.touch {
-            Some(expiry) => engine.get_and_touch(&guard, key, hash, |_, _| Some(expiry)),
-            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+            // The expiry does not change when the value cannot be sent.
+            Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, _| {
+                way = self.way(item, tail, room);
+                way.as_ref().map(|_| expiry)
+            }),
+            None => store.get(&guard, key, hash).map(|item| {
+                way = self.way(&item, tail, room);
+                (item, item.cas())
+            }),
         };
         let Some((item, cas)) = found else {
             // The item was removed meanwhile. Another lookup could find a value that does not fit.
@@ -242,14 +252,15 @@ impl<P: Platform> Session<'_, P> {
             return;
         };
         self.found(keys, key, &item);
-        let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
-        let head = |out: &mut _| put_value_line(out, &item, keys.cas.then_some(cas));
-        if !self.send(&item, out, tail, head) {
+        let Some(way) = way else {
             out.put(reply::GET_OUT_OF_MEMORY);
             if !last {
                 self.state = State::SkipLine(b"");
             }
-        }
+            return;
+        };
+        put_value_line(out, &item, keys.cas.then_some(cas));
+        self.send(&item, way, tail, out);
     }
 
     /// Counts a key that was not found, and writes the `END` that follows the last one: there is room for it.

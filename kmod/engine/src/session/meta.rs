@@ -16,7 +16,7 @@ use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
 use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, Hit, MetaSet};
-use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State};
+use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Way};
 
 impl<P: Platform> Session<'_, P> {
     /// Serves a meta command. `ms` leaves the session waiting for its value.
@@ -38,16 +38,25 @@ impl<P: Platform> Session<'_, P> {
         for _ in 0..TRIES {
             let dead = {
                 let guard = engine.store.read();
-                if let Some((item, hit)) = engine.meta_modify(&guard, command, hash, &times) {
+                let room = out.room();
+                let mut way = None;
+                let found = engine.meta_modify(&guard, command, hash, &times, |item, value| {
+                    way = if value {
+                        self.way(item, reply::CRLF, room)
+                    } else {
+                        Some(Way::Whole)
+                    };
+                    way.is_some()
+                });
+                if let Some((item, hit)) = found {
                     engine.meta_hit(command, item.class());
                     engine.observe_lookup(self.number, command.key(), Ok(&item));
+                    let Some(way) = way else {
+                        return out.put(reply::GET_OUT_OF_MEMORY);
+                    };
+                    hit_line(out, command, &hit);
                     if hit.value {
-                        let head = |out: &mut _| hit_line(out, command, &hit);
-                        if !self.send(&item, out, reply::CRLF, head) {
-                            out.put(reply::GET_OUT_OF_MEMORY);
-                        }
-                    } else {
-                        hit_line(out, command, &hit);
+                        self.send(&item, way, reply::CRLF, out);
                     }
                     return;
                 }

@@ -164,6 +164,15 @@ impl<P: Platform> Sending<'_, P> {
     }
 }
 
+/// How the value of a reply is sent. Decided before the command changes anything, so that no change is made, and no token
+/// given out, by a command whose reply cannot be sent.
+pub(super) enum Way<'e, P: Platform> {
+    /// It fits, or there is no value.
+    Whole,
+    /// In pieces.
+    Pieces(Pin<'e, P>),
+}
+
 /// The result of one step.
 pub(super) enum Step {
     /// It consumed this many bytes; continue.
@@ -303,34 +312,36 @@ impl<'e, P: Platform> Session<'e, P> {
         self.state = State::Swallow(left, then);
     }
 
-    /// Writes `head`, the value of `item` and `tail`; what does not fit is written later. `false` if that is not
-    /// possible: nothing was written.
-    pub(super) fn send<O: Out>(
+    /// The way to send the value of `item` and `tail` behind a header, with this much room. None if the item has 255
+    /// pins already, or pinned items too much memory: too many clients are reading.
+    pub(super) fn way(&self, item: &Item<'_>, tail: &[u8], room: usize) -> Option<Way<'e, P>> {
+        let whole = item.value().len().add_exact(tail.len());
+        if whole.add_exact(REPLY_HEADER_MAX) <= room {
+            return Some(Way::Whole);
+        }
+        let may_pin = self.engine.may_pin(item);
+        let pin = may_pin.then(|| self.engine.store.pin(item)).flatten();
+        pin.map(Way::Pieces)
+    }
+
+    /// Writes the value of `item` and `tail`, whose header was written; what does not fit is written later.
+    pub(super) fn send(
         &mut self,
         item: &Item<'_>,
-        out: &mut O,
+        way: Way<'e, P>,
         tail: &'static [u8],
-        head: impl FnOnce(&mut O),
-    ) -> bool {
-        let value = item.value();
-        let whole = value.len().add_exact(tail.len());
-        if whole.add_exact(REPLY_HEADER_MAX) <= out.room() {
-            head(out);
-            out.put(value);
-            out.put(tail);
-            return true;
+        out: &mut impl Out,
+    ) {
+        match way {
+            Way::Whole => {
+                out.put(item.value());
+                out.put(tail);
+            }
+            Way::Pieces(pin) => {
+                self.transfers = self.transfers.wrapping_add(1);
+                self.sending = Some(Sending { pin, sent: 0, tail });
+            }
         }
-        if !self.engine.may_pin(item) {
-            return false;
-        }
-        // The item has 255 pins already: too many clients are reading it.
-        let Some(pin) = self.engine.store.pin(item) else {
-            return false;
-        };
-        head(out);
-        self.transfers = self.transfers.wrapping_add(1);
-        self.sending = Some(Sending { pin, sent: 0, tail });
-        true
     }
 
     /// Sets the client's number, as in `stats conns`.
