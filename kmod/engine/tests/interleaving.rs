@@ -131,3 +131,52 @@ fn get_is_answered_when_its_value_goes_and_comes_back() {
         }
     }
 }
+
+#[test]
+fn joined_length_is_that_of_the_stored_value() {
+    for mode in ["MA", "MP"] {
+        for gone in [false, true] {
+            let engine = engine();
+            ask(engine, &set(10));
+            let line = format!("ms k 2 {mode} s\r\nab\r\n");
+            let said = ask_beside(engine, line.as_bytes(), move |_| {
+                if ask(engine, b"mg k s\r\n") == "HD s12\r\n" {
+                    ask(
+                        engine,
+                        if gone {
+                            b"delete k\r\n".to_vec()
+                        } else {
+                            set(10)
+                        }
+                        .as_slice(),
+                    );
+                }
+            });
+            assert_eq!(said, "HD s12\r\n", "{mode} {gone}");
+        }
+    }
+    assert_eq!(ask(engine(), b"ms k 2 MA N0 s\r\nab\r\n"), "HD s2\r\n");
+}
+
+#[test]
+fn arithmetic_decides_by_one_item() {
+    for (value, later, expected) in [
+        ("1", "", "EX\r\n"),
+        (
+            "",
+            "1",
+            "CLIENT_ERROR cannot increment or decrement non-numeric value\r\n",
+        ),
+    ] {
+        let engine = engine();
+        let store = |value: &str| format!("ms k {} E7\r\n{value}\r\n", value.len());
+        ask(engine, store(value).as_bytes());
+        let later = store(later);
+        let said = ask_beside(engine, b"ma k C5\r\n", move |section| {
+            if section == 1 {
+                ask(engine, later.as_bytes());
+            }
+        });
+        assert_eq!(said, expected, "{value:?}");
+    }
+}

@@ -8,6 +8,7 @@ use std::thread;
 
 use common::{engine, play, say, Client, Cut, InPlaceOut, Small, TestEngine, BYTEWISE, WHOLE};
 use hippos_engine::{Next, Session, Transport, REPLY_HEADER_MAX};
+use hippos_store::ClassCounter;
 
 /// Sessions whose replies were recorded from memcached 1.6.38, each on a new server, with the CAS values of a new
 /// server.
@@ -773,6 +774,69 @@ fn refused_reply_gives_out_no_token_and_changes_no_expiry() {
     assert_eq!(say(&engine, "mg k t s\r\n"), "HD t100 s40000 X W\r\n");
     drop(slow);
     assert_eq!(say(&engine, "mg k t\r\n"), "HD t100 Z X\r\n");
+}
+
+/// As in memcached 1.6.38.
+#[test]
+fn command_over_an_item_counts_in_the_class_of_that_item() {
+    let large = "y".repeat(5000);
+    let cases = [
+        (
+            ClassCounter::CasHits,
+            format!("cas k 0 0 5000 7\r\n{large}\r\n"),
+        ),
+        (
+            ClassCounter::CasBadval,
+            format!("cas k 0 0 5000 8\r\n{large}\r\n"),
+        ),
+        (
+            ClassCounter::CasHits,
+            format!("ms k 5000 C3 I\r\n{large}\r\n"),
+        ),
+    ];
+    for (counter, command) in cases {
+        let engine = engine();
+        assert_eq!(say(&engine, "ms k 10 E7\r\n0123456789\r\n"), "HD\r\n");
+        let classes = |counter| {
+            let counted = |class: &usize| engine.store.class_counted(*class, counter) != 0;
+            Vec::from_iter((0..64).filter(counted))
+        };
+        let before = classes(ClassCounter::Items);
+        assert_eq!(before.len(), 1);
+        say(&engine, &command);
+        assert_eq!(classes(counter), before, "{command:.20}");
+    }
+
+    let engine = engine();
+    let mut grown = 0;
+    for len in 1..64 {
+        let key = "k".repeat(len);
+        let class = || {
+            let guard = engine.store.read();
+            let hash = engine.store.hash(key.as_bytes());
+            engine
+                .store
+                .peek(&guard, key.as_bytes(), hash)
+                .unwrap()
+                .class()
+        };
+        for (one, digit, counter) in [
+            ("incr", 9, ClassCounter::IncrHits),
+            ("decr", 0, ClassCounter::DecrHits),
+        ] {
+            say(&engine, &format!("set {key} 0 0 1\r\n{digit}\r\n"));
+            let before = class();
+            let counted = engine.store.class_counted(before, counter);
+            say(&engine, &format!("{one} {key} 1\r\n"));
+            assert_eq!(
+                engine.store.class_counted(before, counter),
+                counted + 1,
+                "{one} {len}"
+            );
+            grown += usize::from(class() != before);
+        }
+    }
+    assert_ne!(grown, 0);
 }
 
 #[test]

@@ -240,16 +240,22 @@ impl Model {
         let outcome = store.commit(new, commit);
         let differs = |old: &Entry| commit.compare.is_some_and(|cas| cas != old.cas);
         let expected = match (&before, commit.verb) {
-            (Some(_), Verb::Add) => Outcome::NotStored,
-            (Some(old), _) if differs(old) => Outcome::Exists,
-            (None, Verb::Set | Verb::Replace) if commit.compare.is_some() => Outcome::NotFound,
-            (None, Verb::Replace | Verb::Append | Verb::Prepend) => Outcome::NotStored,
-            _ => Outcome::Stored { cas: 0 },
+            (Some(_), Verb::Add) => "not stored",
+            (Some(old), _) if differs(old) => "exists",
+            (None, Verb::Set | Verb::Replace) if commit.compare.is_some() => "not found",
+            (None, Verb::Replace | Verb::Append | Verb::Prepend) => "not stored",
+            _ => "stored",
         };
-        let cas = match outcome {
-            Ok(Outcome::Stored { cas }) => {
-                assert_eq!(expected, Outcome::Stored { cas: 0 });
-                cas
+        let kind = |outcome: &Outcome| match outcome {
+            Outcome::Stored { .. } => "stored",
+            Outcome::NotStored => "not stored",
+            Outcome::Exists { .. } => "exists",
+            Outcome::NotFound => "not found",
+        };
+        let (cas, item) = match outcome {
+            Ok(Outcome::Stored { cas, item, .. }) => {
+                assert_eq!(expected, "stored");
+                (cas, item)
             }
             Ok(Outcome::NotStored) if joined && before.is_some() => {
                 // The old item was evicted to get a slot for the joined value.
@@ -262,7 +268,7 @@ impl Model {
                 self.settle(key);
                 return;
             }
-            Ok(other) => return assert_eq!(other, expected),
+            Ok(other) => return assert_eq!(kind(&other), expected),
         };
         let entry = match before {
             Some(old) if joined => {
@@ -285,6 +291,7 @@ impl Model {
                 stale: false,
             },
         };
+        assert_eq!(item.len, entry.value.len());
         self.items.insert(key.to_vec(), entry);
     }
 

@@ -332,7 +332,7 @@ fn no_increment_is_lost() {
                         };
                         match stored(b"swaps", (n + 1).to_string().as_bytes(), &commit) {
                             Outcome::Stored { .. } => break,
-                            Outcome::Exists => {}
+                            Outcome::Exists { .. } => {}
                             other => panic!("{other:?}"),
                         }
                     }

@@ -27,24 +27,13 @@ impl<P: Platform> Engine<P> {
         how: &Arith,
     ) -> Result<Arithmetic, StoreError> {
         let result = self.store.arith(key, hash, how);
-        match result {
-            Ok(Arithmetic::Exists { .. }) => {
-                // memcached rejects a value without digits before it compares the CAS number.
-                let guard = self.store.read();
-                let item = self.store.peek(&guard, key, hash);
-                if item.is_some_and(|item| item.value().is_empty()) {
-                    return Ok(Arithmetic::NonNumeric);
-                }
-            }
-            Ok(Arithmetic::Value { class, .. }) => {
-                let counter = if how.decrement {
-                    ClassCounter::DecrHits
-                } else {
-                    ClassCounter::IncrHits
-                };
-                self.store.count_class(class, counter, 1);
-            }
-            _ => {}
+        if let Ok(Arithmetic::Value { class, .. }) = result {
+            let counter = if how.decrement {
+                ClassCounter::DecrHits
+            } else {
+                ClassCounter::IncrHits
+            };
+            self.store.count_class(class, counter, 1);
         }
         result
     }

@@ -7,7 +7,9 @@
 use core::net::IpAddr;
 
 use hippos_invariant::Exact;
-use hippos_store::{Commit, Dead, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, Verb};
+use hippos_store::{
+    Commit, Dead, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, StoredItem, Verb,
+};
 
 use crate::engine::DETAIL;
 use crate::host_stats::Address;
@@ -30,6 +32,15 @@ impl Seen {
             class: class(item.class()),
             size: size(item.value().len()),
             ttl: 0,
+        }
+    }
+
+    /// An item that was just stored.
+    fn stored(item: &StoredItem, now: u32) -> Self {
+        Self {
+            class: class(item.class),
+            size: size(item.len),
+            ttl: item.expiry.ttl(now).map_or(0, |ttl| ttl as i32),
         }
     }
 }
@@ -169,15 +180,15 @@ impl<P: Platform> Engine<P> {
             ttl: what.expiry.relative(self.store.now()),
         };
         let status = match outcome {
-            Ok(Outcome::Stored { .. }) => {
+            Ok(Outcome::Stored { item, .. }) => {
                 // A joined value is longer than the part that was sent, and keeps its expiry.
                 if matches!(what.commit.verb, Verb::Append | Verb::Prepend) {
-                    seen = self.peek_seen(key, what.hash).unwrap_or(seen);
+                    seen = Seen::stored(item, self.store.now());
                 }
                 StoreStatus::Stored
             }
             Ok(Outcome::NotStored) => StoreStatus::NotStored,
-            Ok(Outcome::Exists) => StoreStatus::Exists,
+            Ok(Outcome::Exists { .. }) => StoreStatus::Exists,
             Ok(Outcome::NotFound) => StoreStatus::NotFound,
             Err(StoreError::TooLarge) => StoreStatus::TooLarge,
             Err(StoreError::OutOfMemory) => StoreStatus::NoMemory,
@@ -210,12 +221,11 @@ impl<P: Platform> Engine<P> {
 
     /// Logs that a command of `client` created the item that it did not find.
     #[inline]
-    pub(crate) fn observe_made(&self, client: u32, key: &[u8], hash: Hash) {
+    pub(crate) fn observe_made(&self, client: u32, key: &[u8], item: &StoredItem) {
         if self.watches(Kinds::FETCHERS.and(Kinds::MUTATIONS)) {
             self.log_get(client, key, Err(None));
-            if let Ok(seen) = self.peek_seen(key, hash) {
-                self.log_store(client, key, StoreStatus::Stored, StoreCommand::Add, seen);
-            }
+            let seen = Seen::stored(item, self.store.now());
+            self.log_store(client, key, StoreStatus::Stored, StoreCommand::Add, seen);
         }
     }
 
@@ -259,18 +269,22 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// Logs that `md` with `x` replaced an item by an empty one.
+    /// Logs that `md` with `x` replaced the item that was `seen` by an empty one.
     #[inline]
-    pub(crate) fn observe_emptied(&self, client: u32, key: &[u8], seen: Option<Seen>) {
+    pub(crate) fn observe_emptied(
+        &self,
+        client: u32,
+        key: &[u8],
+        seen: Option<Seen>,
+        empty: &StoredItem,
+    ) {
         const KINDS: Kinds = Kinds::FETCHERS.and(Kinds::MUTATIONS).and(Kinds::DELETIONS);
         if self.watches(KINDS) {
             self.log_get(client, key, seen.ok_or(None));
-            let empty = self.peek_seen(key, self.store.hash(key)).ok();
-            if let Some(empty) = empty {
-                let (status, command) = (StoreStatus::Stored, StoreCommand::Set);
-                self.log_store(client, key, status, command, empty);
-            }
-            self.observe_deleted(key, DeleteCommand::Meta, empty);
+            let empty = Seen::stored(empty, self.store.now());
+            let (status, command) = (StoreStatus::Stored, StoreCommand::Set);
+            self.log_store(client, key, status, command, empty);
+            self.observe_deleted(key, DeleteCommand::Meta, Some(empty));
         }
     }
 }

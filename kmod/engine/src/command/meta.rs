@@ -4,7 +4,7 @@
 use hippos_proto::meta::Command;
 use hippos_store::{
     Change, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Item, ItemSnapshot, Outcome,
-    Platform, Verb,
+    Platform, StoredItem, Verb,
 };
 
 use crate::command::TRIES;
@@ -74,7 +74,7 @@ impl<P: Platform> Engine<P> {
         u32::try_from(self.until(i64::from(exptime))).unwrap_or(0)
     }
 
-    /// Creates the item that `mg` or `ma` with `N` did not find. Returns its CAS value and class, or `None` if another
+    /// Creates the item that `mg` or `ma` with `N` did not find. Returns its CAS value and the item, or `None` if another
     /// client created it first or there is no memory.
     pub(crate) fn vivify(
         &self,
@@ -83,13 +83,12 @@ impl<P: Platform> Engine<P> {
         value: &[u8],
         expiry: Expiry,
         token_sent: bool,
-    ) -> Option<(u64, usize)> {
+    ) -> Option<(u64, StoredItem)> {
         let mut reservation = self
             .store
             .reserve(command.key(), hash, 0, expiry, value.len())
             .ok()?;
         reservation.write(value);
-        let class = reservation.class();
         let commit = Commit {
             verb: Verb::Add,
             new_cas: command.flags.cas,
@@ -97,7 +96,7 @@ impl<P: Platform> Engine<P> {
             ..Commit::default()
         };
         match self.store.commit(reservation, &commit) {
-            Ok(Outcome::Stored { cas }) => Some((cas, class)),
+            Ok(Outcome::Stored { cas, item, .. }) => Some((cas, item)),
             _ => None,
         }
     }
@@ -117,20 +116,25 @@ impl<P: Platform> Engine<P> {
         self.store.peek(&guard, command.key(), hash).is_none()
     }
 
-    /// `md` with `x`: deletes the value, but keeps the item. `None` if there is no memory for it.
-    pub(crate) fn meta_tombstone(&self, command: &Command<'_>, hash: Hash) -> Option<Deleted> {
+    /// `md` with `x`: deletes the value, but keeps the item. `None` if there is no memory for it. Also returns the item
+    /// without its value.
+    pub(crate) fn meta_tombstone(
+        &self,
+        command: &Command<'_>,
+        hash: Hash,
+    ) -> Option<(Deleted, Option<StoredItem>)> {
         let flags = &command.flags;
         let key = command.key();
         for _ in 0..TRIES {
             let (cas, class) = {
                 let guard = self.store.read();
                 let Some(item) = self.store.peek(&guard, key, hash) else {
-                    return Some(Deleted::NotFound);
+                    return Some((Deleted::NotFound, None));
                 };
                 (item.cas(), item.class())
             };
             if flags.compare.is_some_and(|compare| compare != cas) {
-                return Some(Deleted::Exists { class });
+                return Some((Deleted::Exists { class }, None));
             }
             let stale = flags.has(b'I');
             let kept = if stale { None } else { Some(cas) };
@@ -147,7 +151,9 @@ impl<P: Platform> Engine<P> {
                 ..Commit::default()
             };
             match self.store.commit(reservation, &commit) {
-                Ok(Outcome::Stored { .. }) => return Some(Deleted::Deleted { class }),
+                Ok(Outcome::Stored { item, .. }) => {
+                    return Some((Deleted::Deleted { class }, Some(item)));
+                }
                 Ok(_) => {}
                 Err(_) => return None,
             }

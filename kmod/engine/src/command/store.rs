@@ -79,7 +79,6 @@ impl<P: Platform> Engine<P> {
         reservation: Reservation<'_, P>,
         commit: &Commit,
     ) -> Result<Outcome, StoreError> {
-        let class = reservation.class();
         let mut outcome = self.store.commit(reservation, commit);
         if outcome.is_err() && matches!(commit.verb, Verb::Append | Verb::Prepend) {
             outcome = Ok(Outcome::NotStored);
@@ -87,10 +86,14 @@ impl<P: Platform> Engine<P> {
         // For memcached, an `append` or `add` that compares is not a compare-and-swap.
         if commit.compare.is_some() && matches!(commit.verb, Verb::Set | Verb::Replace) {
             match outcome {
-                Ok(Outcome::Stored { .. }) => {
+                // memcached counts it in the class of the item that was there.
+                Ok(Outcome::Stored { item, replaced, .. }) => {
+                    let class = replaced.unwrap_or(item.class);
                     self.store.count_class(class, ClassCounter::CasHits, 1);
                 }
-                Ok(Outcome::Exists) => self.store.count_class(class, ClassCounter::CasBadval, 1),
+                Ok(Outcome::Exists { class }) => {
+                    self.store.count_class(class, ClassCounter::CasBadval, 1);
+                }
                 Ok(Outcome::NotFound) => self.store.count(Counter::CasMisses, 1),
                 _ => {}
             }

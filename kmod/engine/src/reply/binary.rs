@@ -71,8 +71,8 @@ impl Request {
     /// Reports the outcome of a store.
     pub(crate) fn stored(&self, outcome: Result<Outcome, StoreError>, out: &mut impl Out) {
         let status = match outcome {
-            Ok(Outcome::Stored { cas }) => return self.done(out, &[], cas),
-            Ok(Outcome::Exists) => Status::Exists,
+            Ok(Outcome::Stored { cas, .. }) => return self.done(out, &[], cas),
+            Ok(Outcome::Exists { .. }) => Status::Exists,
             Ok(Outcome::NotFound) => Status::NotFound,
             Ok(Outcome::NotStored) | Err(_) => match self.command() {
                 op::ADD => Status::Exists,

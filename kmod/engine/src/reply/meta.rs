@@ -195,19 +195,16 @@ impl MetaSet {
         self.returns.contains(&b'k')
     }
 
-    /// Whether the reply contains the value's length.
-    pub(crate) fn wants_len(&self) -> bool {
-        self.returns.contains(&b's')
-    }
-
-    /// Writes the reply. `len` is the size of the stored value, if it differs from the one that was sent.
-    pub(crate) fn put(&self, out: &mut impl Out, outcome: Outcome, key: &[u8], len: Option<usize>) {
-        let (status, cas) = match outcome {
+    /// Writes the reply.
+    pub(crate) fn put(&self, out: &mut impl Out, outcome: Outcome, key: &[u8]) {
+        let sent = self.len as usize;
+        let (status, cas, len) = match outcome {
             Outcome::Stored { .. } if self.quiet => return,
-            Outcome::Stored { cas } => (b"HD", cas),
-            Outcome::NotStored => (b"NS", 0),
-            Outcome::Exists => (b"EX", 0),
-            Outcome::NotFound => (b"NF", 0),
+            // A joined value is longer than the part that was sent.
+            Outcome::Stored { cas, item, .. } => (b"HD", cas, item.len),
+            Outcome::NotStored => (b"NS", 0, sent),
+            Outcome::Exists { .. } => (b"EX", 0, sent),
+            Outcome::NotFound => (b"NF", 0, sent),
         };
         out.put(status);
         for letter in &self.returns {
@@ -220,7 +217,7 @@ impl MetaSet {
                 }
                 b's' => {
                     out.put(b" s");
-                    out.put_decimal(len.map_or(u64::from(self.len), |len| len as u64));
+                    out.put_decimal(len as u64);
                 }
                 _ => {}
             }

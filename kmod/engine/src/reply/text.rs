@@ -58,7 +58,7 @@ pub(crate) fn stored(outcome: Outcome) -> &'static [u8] {
     match outcome {
         Outcome::Stored { .. } => reply::STORED,
         Outcome::NotStored => reply::NOT_STORED,
-        Outcome::Exists => reply::EXISTS,
+        Outcome::Exists { .. } => reply::EXISTS,
         Outcome::NotFound => reply::NOT_FOUND,
     }
 }

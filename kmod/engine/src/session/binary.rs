@@ -328,8 +328,8 @@ impl<P: Platform> Session<'_, P> {
                     request.error(out, Status::NotFound);
                 }
                 Ok(Arithmetic::NotFound) => match engine.begin(key, initial, exptime) {
-                    Ok(Outcome::Stored { cas }) => {
-                        engine.observe_made(self.number, key, hash);
+                    Ok(Outcome::Stored { cas, item, .. }) => {
+                        engine.observe_made(self.number, key, &item);
                         request.done(out, &initial.to_be_bytes(), cas);
                     }
                     // Another client created it first: count again.

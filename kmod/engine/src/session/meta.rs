@@ -67,7 +67,7 @@ impl<P: Platform> Session<'_, P> {
             // Stored with its final time to live, because other clients may change it from now on.
             let (last, _) = ttls(command, vivify);
             let expiry = engine.store.expiry(i64::from(last));
-            if let Some((cas, class)) = engine.vivify(command, hash, b"", expiry, true) {
+            if let Some((cas, item)) = engine.vivify(command, hash, b"", expiry, true) {
                 // An item that is created expired is not found, and not counted.
                 if !flags.has(b'u') && expiry.ttl(engine.store.now()) != Some(0) {
                     let guard = engine.store.read();
@@ -75,7 +75,7 @@ impl<P: Platform> Session<'_, P> {
                         engine.store.bump(&item);
                     }
                 }
-                engine.meta_hit(command, class);
+                engine.meta_hit(command, item.class);
                 let hit = Hit {
                     key: command.key(),
                     value: flags.value() && flags.compare != Some(cas),
@@ -156,18 +156,19 @@ impl<P: Platform> Session<'_, P> {
                 new_cas: flags.cas,
                 expiry: flags.ttl.map(|ttl| engine.store.expiry(i64::from(ttl))),
             };
-            Some(engine.store.invalidate(command.key(), hash, &how))
+            Some((engine.store.invalidate(command.key(), hash, &how), None))
         } else {
-            Some(engine.store.delete(command.key(), hash, flags.compare))
+            let deleted = engine.store.delete(command.key(), hash, flags.compare);
+            Some((deleted, None))
         };
-        let Some(outcome) = outcome else {
+        let Some((outcome, emptied)) = outcome else {
             out.put(reply::ARITH_OUT_OF_MEMORY);
             return;
         };
         let status = match outcome {
             Deleted::Deleted { class } => {
-                if flags.has(b'x') {
-                    engine.observe_emptied(self.number, key, seen);
+                if let Some(empty) = &emptied {
+                    engine.observe_emptied(self.number, key, seen, empty);
                 } else if !flags.has(b'I') {
                     engine.observe_deleted(key, DeleteCommand::Meta, seen);
                 }
@@ -235,8 +236,8 @@ impl<P: Platform> Session<'_, P> {
                         let (last, told) = ttls(command, ttl);
                         let expiry = store.expiry(i64::from(last));
                         let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
-                        if let Some((cas, _)) = made {
-                            engine.observe_made(self.number, key, hash);
+                        if let Some((cas, item)) = made {
+                            engine.observe_made(self.number, key, &item);
                             // Even when quiet, memcached reports an item that it created.
                             let told = Some(told).filter(|&ttl| ttl != 0);
                             let told = told.map(|ttl| engine.seconds_until(ttl));

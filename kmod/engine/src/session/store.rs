@@ -6,7 +6,7 @@ use hippos_proto::number::parse_plain;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::Store;
 use hippos_proto::{Mode, KEY_MAX, LINE_MAX};
-use hippos_store::{ClassCounter, Commit, Outcome, Platform, StoreError, Verb};
+use hippos_store::{ClassCounter, Commit, Platform, StoreError};
 
 use crate::command::store::verb;
 use crate::engine::DETAIL;
@@ -173,23 +173,11 @@ impl<'e, P: Platform> Session<'e, P> {
                     return;
                 }
                 let mut key = Key::new();
-                if set.wants_key() || set.wants_len() {
+                if set.wants_key() {
                     let _ = key.extend_from_slice(reservation.key());
                 }
-                let joins = matches!(commit.verb, Verb::Append | Verb::Prepend);
-                let hash = store.hash(reservation.key());
                 match self.engine.commit(self.number, reservation, &commit) {
-                    Ok(outcome) => {
-                        // A joined value is longer than the part that was sent.
-                        let guard = store.read();
-                        let joined = match outcome {
-                            Outcome::Stored { .. } if joins && set.wants_len() => {
-                                store.peek(&guard, &key, hash)
-                            }
-                            _ => None,
-                        };
-                        set.put(out, outcome, &key, joined.map(|item| item.value().len()));
-                    }
+                    Ok(outcome) => set.put(out, outcome, &key),
                     Err(error) => out.put(self.engine.refused(error)),
                 }
             }

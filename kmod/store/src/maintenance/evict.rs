@@ -32,6 +32,10 @@ impl Charge {
             bytes: slot.size() as u64,
         }
     }
+
+    pub(crate) fn class(&self) -> usize {
+        self.class
+    }
 }
 
 impl<P: Platform> Store<P> {

@@ -53,6 +53,17 @@ impl Commit {
     }
 }
 
+/// An item that was stored, as it was then: a lookup may find another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredItem {
+    /// Its slab class.
+    pub class: usize,
+    /// Bytes of its value: with `Append` and `Prepend` of the joined one.
+    pub len: usize,
+    /// When it expires.
+    pub expiry: Expiry,
+}
+
 /// The outcome of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -60,11 +71,18 @@ pub enum Outcome {
     Stored {
         /// The new item's number.
         cas: u64,
+        /// The new item.
+        item: StoredItem,
+        /// The class of the item that it replaced, unless that had expired or was flushed.
+        replaced: Option<usize>,
     },
     /// The verb's condition was not met.
     NotStored,
     /// The item has another CAS number.
-    Exists,
+    Exists {
+        /// For the class's counters.
+        class: usize,
+    },
     /// There is no item to compare with.
     NotFound,
 }
@@ -123,7 +141,7 @@ pub enum Arithmetic {
         ttl: Option<u32>,
         /// The same for the item before the command.
         ttl_before: Option<u32>,
-        /// The class, for its counters.
+        /// The class of the item before the command, for its counters.
         class: usize,
     },
     /// There is no item.

@@ -12,8 +12,9 @@ use crate::maintenance::evict::Charge;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
+use crate::time::Expiry;
 
-use super::commit::{Commit, Deleted, Outcome, StoreError, Verb};
+use super::commit::{Commit, Deleted, Outcome, StoreError, StoredItem, Verb};
 use super::reservation::Reservation;
 
 /// The result of an attempt to link a slot.
@@ -118,7 +119,8 @@ impl<P: Platform> Store<P> {
                         slot.header().expiry.store(expiry, Relaxed);
                         None
                     } else {
-                        (cas == 0 || cas != present).then_some(Outcome::Exists)
+                        let class = old.class();
+                        (cas == 0 || cas != present).then_some(Outcome::Exists { class })
                     }
                 }
                 _ => None,
@@ -128,6 +130,13 @@ impl<P: Platform> Store<P> {
                 return (Ok(refused), Some(new));
             }
             let cas = self.next_cas(commit.new_cas);
+            let item = StoredItem {
+                class: charge.class(),
+                len: slot.value_len(),
+                expiry: Expiry(slot.header().expiry.load(Relaxed)),
+            };
+            // Read before the stripe is unlocked: after that the slots can hold other items.
+            let replaced = live.map(|old| old.class());
             match self.link(&mut chain, found.as_ref(), slot, (cas, epoch), marks, force) {
                 Linked::Done { old } => {
                     let crowded = chain.crowded();
@@ -138,7 +147,12 @@ impl<P: Platform> Store<P> {
                     if crowded {
                         self.grow_index();
                     }
-                    return (Ok(Outcome::Stored { cas }), None);
+                    let outcome = Outcome::Stored {
+                        cas,
+                        item,
+                        replaced,
+                    };
+                    return (Ok(outcome), None);
                 }
                 Linked::Full => {
                     drop(chain);

@@ -14,7 +14,7 @@ use crate::sync::Relaxed;
 use crate::time::Expiry;
 
 use super::allocate::RetryBudget;
-use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, Verb};
+use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, StoredItem, Verb};
 use super::number;
 use super::reservation::Reservation;
 
@@ -24,16 +24,21 @@ const KEPT: u8 = !0;
 /// An item that an update stored.
 struct Made {
     cas: u64,
-    class: usize,
-    expiry: u32,
+    item: StoredItem,
+    /// The class of the item that it replaced.
+    replaced: usize,
     /// The expiry of the item that it replaced.
-    before: u32,
+    before: Expiry,
 }
 
 /// Why an update did not replace the old item.
 enum Refused<R> {
     Missing,
-    Exists { class: usize },
+    /// The item has another CAS number.
+    Exists {
+        class: usize,
+        empty: bool,
+    },
     Error(StoreError),
     By(R),
 }
@@ -59,7 +64,10 @@ impl<P: Platform> Store<P> {
             // Values never change in place, so the CAS number alone detects a concurrent change.
             let seen = old.cas();
             if compare.is_some_and(|cas| cas != seen) {
-                return Err(Refused::Exists { class: old.class() });
+                return Err(Refused::Exists {
+                    class: old.class(),
+                    empty: old.value().is_empty(),
+                });
             }
             let (len, kept) = make(&old, None).map_err(Refused::By)?;
             let flags = old.flags();
@@ -100,9 +108,9 @@ impl<P: Platform> Store<P> {
                 continue;
             };
             // Read under the lock, so that no concurrent change is lost.
-            let before = old.slot().header().expiry.load(Relaxed);
-            let expiry = expiry.map_or(before, |e| e.0);
-            new.set_expiry(Expiry(expiry));
+            let before = Expiry(old.slot().header().expiry.load(Relaxed));
+            let expiry = expiry.unwrap_or(before);
+            new.set_expiry(expiry);
             let marks = old.slot().marks() & kept;
             let cas = self.next_cas(new_cas);
             let slot = new.slot;
@@ -115,6 +123,8 @@ impl<P: Platform> Store<P> {
             let epoch = old.slot().header().epoch.load(Relaxed);
             self.link(&mut chain, Some(&place), slot, (cas, epoch), marks, false);
             drop(chain);
+            // The section keeps the old slot from being reused.
+            let replaced = old.class();
             new.into_published();
             drop(guard);
             // If all marks are kept, it counts as the same item.
@@ -125,8 +135,8 @@ impl<P: Platform> Store<P> {
             self.refill_reserve(class);
             return Ok(Made {
                 cas,
-                class,
-                expiry,
+                item: StoredItem { class, len, expiry },
+                replaced,
                 before,
             });
         }
@@ -162,8 +172,12 @@ impl<P: Platform> Store<P> {
                 },
             );
             return match made {
-                Ok(Made { cas, .. }) => Ok(Outcome::Stored { cas }),
-                Err(Refused::Exists { .. }) => Ok(Outcome::Exists),
+                Ok(made) => Ok(Outcome::Stored {
+                    cas: made.cas,
+                    item: made.item,
+                    replaced: Some(made.replaced),
+                }),
+                Err(Refused::Exists { class, .. }) => Ok(Outcome::Exists { class }),
                 Err(Refused::Error(error)) => Err(error),
                 Err(Refused::By(())) => Ok(Outcome::NotStored),
                 Err(Refused::Missing) if commit.vivify => {
@@ -186,7 +200,7 @@ impl<P: Platform> Store<P> {
     }
 
     /// Adds to or subtracts from a decimal number. A number with fewer digits than before is padded with spaces to the
-    /// old length. Process context, may sleep.
+    /// old length. As in memcached, an empty value is not a number whatever its CAS number. Process context, may sleep.
     pub fn arith(&self, key: &[u8], hash: Hash, how: &Arith) -> Result<Arithmetic, StoreError> {
         let mut value = 0;
         let made = self.update(
@@ -219,18 +233,20 @@ impl<P: Platform> Store<P> {
         );
         match made {
             Ok(made) => {
-                let ttl = |at: u32| (at != 0).then(|| at.saturating_sub(self.now()));
+                let now = self.now();
                 Ok(Arithmetic::Value {
                     value,
                     cas: made.cas,
-                    ttl: ttl(made.expiry),
-                    ttl_before: ttl(made.before),
-                    class: made.class,
+                    ttl: made.item.expiry.ttl(now),
+                    ttl_before: made.before.ttl(now),
+                    class: made.replaced,
                 })
             }
             Err(Refused::Missing) => Ok(Arithmetic::NotFound),
-            Err(Refused::Exists { class }) => Ok(Arithmetic::Exists { class }),
-            Err(Refused::By(())) => Ok(Arithmetic::NonNumeric),
+            Err(Refused::Exists { empty: true, .. } | Refused::By(())) => {
+                Ok(Arithmetic::NonNumeric)
+            }
+            Err(Refused::Exists { class, .. }) => Ok(Arithmetic::Exists { class }),
             Err(Refused::Error(error)) => Err(error),
         }
     }
