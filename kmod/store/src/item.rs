@@ -319,11 +319,6 @@ impl Slot {
         self.header().state.store(LIVE | marks, Release);
     }
 
-    /// Live back to reserved: it could not be linked.
-    pub(crate) fn unpublish(&self) {
-        self.header().state.store(RESERVED, Relaxed);
-    }
-
     /// Live to retired. Only the thread that unlinked the slot may call it.
     #[inline]
     pub(crate) fn retire(&self) {

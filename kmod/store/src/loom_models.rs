@@ -172,11 +172,9 @@ impl Rig {
     }
 
     fn insert(&self, item: usize) {
-        assert!(self
-            .index
-            .lock(hash(item))
-            .expect("a chain")
-            .insert(slot(item)));
+        let mut chain = self.index.lock(hash(item)).expect("a chain");
+        let vacancy = chain.vacancy().expect("a place");
+        chain.insert(vacancy, slot(item));
     }
 
     /// Whether a lookup finds the item. Only addresses are compared.

@@ -20,6 +20,16 @@ pub(crate) const CHAIN: usize = 8;
 /// Items per bucket at which the index grows.
 pub(crate) const LOAD: usize = 4;
 
+/// A place for an entry in a chain. An overflow bucket that was taken for it is lost unless it is filled.
+#[must_use]
+pub(crate) struct Vacancy<'i> {
+    /// The bucket with the free entry, or the last one before `fresh`.
+    bucket: &'i Bucket,
+    entry: &'i AtomicU64,
+    /// An overflow bucket that is not in the chain yet.
+    fresh: Option<&'i Bucket>,
+}
+
 /// An entry that a writer found.
 pub(crate) struct EntryPosition<'i> {
     pub(crate) entry: &'i AtomicU64,
@@ -68,33 +78,50 @@ impl<L: RawLock> Index<L> {
         }
     }
 
-    /// Puts an entry into a free place of the chain. False if it needs an overflow bucket and none is left.
-    pub(super) fn put(&self, first: &Bucket, entry: u64) -> bool {
-        let bit = filter(entry >> 48);
+    /// A free place of the chain. None if it needs an overflow bucket and none is left.
+    fn vacancy<'i>(&'i self, first: &'i Bucket) -> Option<Vacancy<'i>> {
         let mut last = first;
         let mut length = 0usize;
         for bucket in self.chain(first) {
-            if let Some(free) = bucket.entries.iter().find(|e| e.load(Relaxed) == 0) {
-                free.store(entry, Release);
-                self.set_filter_bits(first, bucket, bit);
-                return true;
+            if let Some(entry) = bucket.entries.iter().find(|e| e.load(Relaxed) == 0) {
+                return Some(Vacancy {
+                    bucket,
+                    entry,
+                    fresh: None,
+                });
             }
             last = bucket;
             length = length.add_exact(1);
         }
         if length > CHAIN {
-            return false;
+            return None;
         }
-        let Some(fresh) = self.take_overflow() else {
-            return false;
-        };
-        if let Some(place) = fresh.entries.first() {
-            place.store(entry, Relaxed);
+        let fresh = self.take_overflow()?;
+        Some(Vacancy {
+            bucket: last,
+            entry: fresh.entries.first()?,
+            fresh: Some(fresh),
+        })
+    }
+
+    /// Puts an entry into a free place of the chain of `first`.
+    fn fill(&self, first: &Bucket, vacancy: Vacancy<'_>, entry: u64) {
+        let bit = filter(entry >> 48);
+        let Vacancy { bucket, fresh, .. } = vacancy;
+        vacancy.entry.store(entry, Release);
+        if let Some(fresh) = fresh {
+            let reference = self.reference(Self::address(fresh).get());
+            bucket.head.store(reference | bit, Release);
         }
-        last.head
-            .store(self.reference(Self::address(fresh).get()) | bit, Release);
-        self.set_filter_bits(first, last, bit);
-        true
+        self.set_filter_bits(first, bucket, bit);
+    }
+
+    /// Puts an entry into a free place of the chain. False if it needs an overflow bucket and none is left.
+    pub(super) fn put(&self, first: &Bucket, entry: u64) -> bool {
+        let vacancy = self.vacancy(first);
+        vacancy
+            .map(|vacancy| self.fill(first, vacancy, entry))
+            .is_some()
     }
 
     /// Sets a filter bit in the heads of all buckets of a chain that come before `end`.
@@ -175,15 +202,16 @@ impl<'i, L: RawLock> Chain<'i, L> {
         })
     }
 
-    /// Adds a slot. False if the bucket is full and there is no overflow bucket left.
-    pub(crate) fn insert(&mut self, slot: Slot) -> bool {
-        let put = self
-            .index
-            .put(self.first, self.index.entry(self.hash, slot));
-        if put {
-            self.held.items = self.held.items.add_exact(1);
-        }
-        put
+    /// A place for another slot. None if the bucket is full and there is no overflow bucket left.
+    pub(crate) fn vacancy(&self) -> Option<Vacancy<'i>> {
+        self.index.vacancy(self.first)
+    }
+
+    /// Adds a slot in a place of this chain.
+    pub(crate) fn insert(&mut self, vacancy: Vacancy<'i>, slot: Slot) {
+        let entry = self.index.entry(self.hash, slot);
+        self.index.fill(self.first, vacancy, entry);
+        self.held.items = self.held.items.add_exact(1);
     }
 
     /// Replaces an entry's slot by `slot`.

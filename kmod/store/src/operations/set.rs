@@ -167,6 +167,9 @@ impl<P: Platform> Store<P> {
 
     /// Publishes a slot that is complete except for marks, times, CAS number and epoch: in place of `found`, or in a
     /// new entry. With `force` it replaces any other item if there is no free entry.
+    ///
+    /// Its place is found first: a walk or an eviction could use a slot that was live for a moment although it was not
+    /// linked, and is then freed without a grace period.
     pub(super) fn link<'i>(
         &self,
         chain: &mut Chain<'i, P::Lock>,
@@ -176,6 +179,20 @@ impl<P: Platform> Store<P> {
         marks: u8,
         force: bool,
     ) -> Linked {
+        let (mut vacancy, mut victim) = (None, None);
+        if found.is_none() {
+            vacancy = chain.vacancy();
+            if vacancy.is_none() {
+                let cold = |s: Slot| s.header().refs.load(Relaxed) == 0;
+                victim = match force {
+                    true => chain.any(cold).or_else(|| chain.any(|_| true)),
+                    false => None,
+                };
+                if victim.is_none() {
+                    return Linked::Full;
+                }
+            }
+        }
         let header = slot.header();
         header.cas.store(cas, Relaxed);
         header.epoch.store(epoch, Relaxed);
@@ -194,21 +211,16 @@ impl<P: Platform> Store<P> {
                 old: Some(place.slot),
             };
         }
-        if chain.insert(slot) {
-            return Linked::Done { old: None };
+        if let Some(vacancy) = vacancy {
+            chain.insert(vacancy, slot);
         }
-        if force {
-            let cold = |s: Slot| s.header().refs.load(Relaxed) == 0;
-            if let Some(place) = chain.any(cold).or_else(|| chain.any(|_| true)) {
-                chain.replace(&place, slot);
-                self.count_eviction(place.slot);
-                return Linked::Done {
-                    old: Some(place.slot),
-                };
-            }
+        if let Some(place) = &victim {
+            chain.replace(place, slot);
+            self.count_eviction(place.slot);
         }
-        slot.unpublish();
-        Linked::Full
+        Linked::Done {
+            old: victim.map(|place| place.slot),
+        }
     }
 
     /// Removes an item, only of this CAS number if one is given. Process context, may sleep.

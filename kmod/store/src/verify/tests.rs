@@ -414,7 +414,10 @@ fn a_key_that_is_there_twice_is_found() {
     let slot = new.slot;
     new.into_published();
     slot.publish(0);
-    assert!(store.index.lock(hash).unwrap().insert(slot));
+    let mut chain = store.index.lock(hash).unwrap();
+    let vacancy = chain.vacancy().unwrap();
+    chain.insert(vacancy, slot);
+    drop(chain);
     store.count_class(slot.class(), ClassCounter::Items, 1);
     store.count_class(slot.class(), ClassCounter::Bytes, slot.size() as u64);
     assert_eq!(store.verify().unwrap_err().rule, Rule::Key);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The host platform, with hooks that let a test observe the store's calls.
 
+use std::cell::Cell;
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 
-use hippos_store::host::Host;
-use hippos_store::{Cookie, Platform};
+use hippos_store::host::{Host, Spin};
+use hippos_store::{Cookie, LockClass, Platform, RawLock};
 
 /// The hooks of a test into the store's calls.
 pub(crate) trait Watch: Send + Sync + 'static {
@@ -36,6 +38,38 @@ pub(crate) trait Watch: Send + Sync + 'static {
     }
 }
 
+std::thread_local! {
+    /// Called before this thread takes a lock of the store.
+    pub(crate) static LOCKING: Cell<Option<fn(LockClass)>> = const { Cell::new(None) };
+}
+
+/// The host's lock, with a hook.
+#[derive(Default)]
+pub(crate) struct WatchedLock {
+    spin: Spin,
+    class: OnceLock<LockClass>,
+}
+
+// SAFETY: the lock is the host's.
+unsafe impl RawLock for WatchedLock {
+    fn init(&self, class: LockClass) {
+        let _ = self.class.set(class);
+    }
+    fn lock(&self) {
+        if let (Some(hook), Some(class)) = (LOCKING.get(), self.class.get()) {
+            hook(*class);
+        }
+        self.spin.lock();
+    }
+    fn try_lock(&self) -> bool {
+        self.spin.try_lock()
+    }
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.spin.unlock() }
+    }
+}
+
 /// The host, and the test that sees its calls.
 pub(crate) struct Instrumented<W> {
     pub(crate) host: Host,
@@ -45,7 +79,7 @@ pub(crate) struct Instrumented<W> {
 // SAFETY: all of it is the host's.
 unsafe impl<W: Watch> Platform for Instrumented<W> {
     type Guard = <Host as Platform>::Guard;
-    type Lock = <Host as Platform>::Lock;
+    type Lock = WatchedLock;
 
     fn read_lock(&self) -> Self::Guard {
         self.watch.entering();
