@@ -26,10 +26,8 @@ pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     if negative {
         number = number.wrapping_neg();
     }
-    if number >> 63 != 0 && value.contains(&b'-') {
-        return None;
-    }
-    Some(number)
+    // memcached looks for the sign up to the number's end.
+    (!negative || number >> 63 == 0).then_some(number)
 }
 
 /// Writes a number to the end of `buf` and returns the digits.
@@ -52,7 +50,7 @@ mod tests {
 
     #[test]
     fn parse_accepts_what_strtoull_accepts() {
-        let cases: [(&[u8], Option<u64>); 20] = [
+        let cases: [(&[u8], Option<u64>); 24] = [
             (b"0", Some(0)),
             (b"42", Some(42)),
             (b"  42", Some(42)),
@@ -66,6 +64,10 @@ mod tests {
             (b"-1", None),
             (b"-18446744073709551615", Some(1)),
             (b"-0", Some(0)),
+            (b"18446744073709551614 -5", Some(u64::MAX - 1)),
+            (b"9223372036854775808\0-", Some(1 << 63)),
+            (b"-18446744073709551615 -", Some(1)),
+            (b"-9223372036854775808 ", None),
             (b"", None),
             (b" ", None),
             (b"+", None),
