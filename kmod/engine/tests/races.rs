@@ -15,7 +15,8 @@ use std::sync::Mutex;
 use std::thread;
 
 use common::{
-    engine, fast, framed, message, planned, play, say, slow, Client, InPlaceOut, TestEngine, WHOLE,
+    engine, fast, framed, message, planned, play, say, slow, Client, InPlaceOut, TestEngine, START,
+    WHOLE,
 };
 use hippos_engine::{Next, PlanOutcome, Session, Transport, REPLY_HEADER_MAX};
 
@@ -492,4 +493,28 @@ fn a_token_is_won_for_what_was_seen() {
             },
         );
     }
+}
+
+#[test]
+fn time_to_live_is_what_was_set_while_the_clock_ticks() {
+    let engine = engine();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for second in 101.. {
+                engine.store.tick(second, START + i64::from(second));
+                if stop.load(Relaxed) {
+                    break;
+                }
+            }
+        });
+        let line = "ms k 1\r\nx\r\nmg k T2500000 t\r\nmd k\r\nmg k N2500000 t\r\nmd k\r\n";
+        let expected = "HD\r\nHD t2500000\r\nHD\r\nHD t2500000 W\r\nHD\r\n";
+        let wrong: Vec<String> = (0..100 * rounds())
+            .map(|_| say(&engine, line))
+            .filter(|said| said != expected)
+            .collect();
+        stop.store(true, Relaxed);
+        assert!(wrong.is_empty(), "{}: {:?}", wrong.len(), wrong[0]);
+    });
 }

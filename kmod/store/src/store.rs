@@ -341,6 +341,12 @@ impl<P: Platform> Store<P> {
         self.clock.expiry(exptime)
     }
 
+    /// Like [`Store::expiry`], from `now` of the store's clock: for a caller that compares the result with it.
+    #[inline]
+    pub fn expiry_from(&self, now: u32, exptime: i64) -> Expiry {
+        self.clock.expiry_from(now, exptime)
+    }
+
     /// Flushes all items that exist now, or in that many seconds; a new flush replaces one that is still pending.
     pub fn flush(&self, delay_secs: u32) {
         self.clock.flush(delay_secs);

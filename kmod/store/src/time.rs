@@ -119,10 +119,14 @@ impl Clock {
     }
 
     pub(crate) fn expiry(&self, exptime: i64) -> Expiry {
+        self.expiry_from(self.now(), exptime)
+    }
+
+    pub(crate) fn expiry_from(&self, now: u32, exptime: i64) -> Expiry {
         Expiry(match exptime {
             0 => 0,
             ..0 => 1,
-            1..=RELATIVE_MAX => self.now().saturating_add(exptime as u32),
+            1..=RELATIVE_MAX => now.saturating_add(exptime as u32),
             _ => {
                 let at = exptime.saturating_sub(self.zero());
                 at.clamp(1, i64::from(u32::MAX)) as u32

@@ -15,10 +15,13 @@ impl<P: Platform> Engine<P> {
     /// The expiry times in `command`, on the store's clock.
     pub(crate) fn times(&self, command: &Command<'_>) -> Times {
         let flags = &command.flags;
+        // Read once: a tick between two reads would show in the reply.
+        let now = self.store.now();
+        let expiry = |ttl: i32| self.store.expiry_from(now, i64::from(ttl));
         Times {
-            now: self.store.now(),
-            touch: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
-            vivify: flags.vivify.map(|ttl| self.store.expiry(i64::from(ttl))),
+            now,
+            touch: flags.ttl.map(expiry),
+            vivify: flags.vivify.map(expiry),
             recache: flags.recache.map(|ttl| self.seconds_until(ttl)),
         }
     }
