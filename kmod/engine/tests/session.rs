@@ -80,8 +80,8 @@ const SCRIPTS: &[(&str, &str)] = &[
         "STORED\r\n",
     ),
     (
-        "verbosity 1\r\nverbosity\r\nshutdown\r\nwatch foo\r\nslabs reassign 1 1\r\nlru tune 50 50 0.1 2\r\ncache_memlimit 7\r\nstats detail\r\nstats nope\r\n",
-        "OK\r\nERROR\r\nERROR: shutdown not enabled\r\nERROR\r\nSAME src and dst class are identical\r\nERROR hot and warm pcts must not exceed 80\r\nMEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\nCLIENT_ERROR usage: stats detail on|off|dump\r\nERROR\r\n",
+        "verbosity 1\r\nverbosity\r\nshutdown\r\nslabs reassign 1 1\r\nlru tune 50 50 0.1 2\r\ncache_memlimit 7\r\nstats detail\r\nstats nope\r\n",
+        "OK\r\nERROR\r\nERROR: shutdown not enabled\r\nSAME src and dst class are identical\r\nERROR hot and warm pcts must not exceed 80\r\nMEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m\r\nCLIENT_ERROR usage: stats detail on|off|dump\r\nERROR\r\n",
     ),
 ];
 

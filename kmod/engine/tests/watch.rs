@@ -477,6 +477,15 @@ fn watch_gets_memcached_s_replies() {
         ("watch\r\n", "OK\r\n"),
         ("watch foo\r\n", "ERROR\r\n"),
         ("watch fetchers foo\r\n", "ERROR\r\n"),
+        (
+            "get a\r\nwatch foo\r\n",
+            "END\r\nERROR cannot pipeline other commands before watch\r\n",
+        ),
+        (
+            "touch a 0\r\nwatch fetchers foo\r\nmn\r\n",
+            "NOT_FOUND\r\nERROR cannot pipeline other commands before watch\r\nMN\r\n",
+        ),
+        ("mn\r\nwatch foo noreply\r\nmn\r\n", "MN\r\nMN\r\n"),
         ("watch noreply\r\n", ""),
         ("watch fetchers noreply\r\n", ""),
         (

@@ -25,6 +25,10 @@ impl<P: Platform> Session<'_, P> {
         if !stream || !self.administers() {
             return NOT_ALLOWED;
         }
+        // Before the names are checked, as in memcached.
+        if self.commands != 0 {
+            return PIPELINED;
+        }
         let mut kinds = match tokens.len() {
             1 => Kinds::FETCHERS,
             _ => Kinds::NONE,
@@ -34,9 +38,6 @@ impl<P: Platform> Session<'_, P> {
                 Some(named) => kinds = kinds.and(named),
                 None => return reply::ERROR,
             }
-        }
-        if self.commands != 0 {
-            return PIPELINED;
         }
         match Watcher::new(self.engine, kinds) {
             Ok(watcher) => {
