@@ -222,7 +222,8 @@ impl<P: Platform> Store<P> {
         })
     }
 
-    /// Like [`Store::reserve`], but only if there is a free slot. Does not sleep.
+    /// Like [`Store::reserve`], but only if there is a free slot. It does not wait for one. Process context: it may evict
+    /// others to keep the class's reserve, and then waits for a grace period if too much memory is retired already.
     #[inline]
     pub fn reserve_nowait(
         &self,
