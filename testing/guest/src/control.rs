@@ -83,7 +83,7 @@ fn answer(verb: &str, rest: &str, log: &mut kmsg::Log, out: &mut File) -> Result
                 bail!("the kernel complained: {}", kernel_warnings[0]);
             }
         }
-        // Memory that nobody can free any more.
+        // Memory to which the kernel has no pointer any more.
         "leaks" => {
             let found = leaks::find()?.unwrap_or_default();
             for line in found.lines() {

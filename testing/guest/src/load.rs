@@ -29,7 +29,7 @@ struct Key {
 #[derive(Default)]
 pub(crate) struct ClientLog {
     keys: Vec<Key>,
-    /// Keys whose last write nobody answered: not written again.
+    /// Keys whose last write was not answered: not written again.
     given_up: Vec<Key>,
     /// Sets that were acknowledged.
     pub(crate) stored: u64,
@@ -111,8 +111,8 @@ fn get(tcp: &mut Tcp, name: &str) -> Result<Vec<u8>> {
 }
 
 impl ClientLog {
-    /// Takes a look's result in. A miss that nothing explains is counted; whoever knows of evictions
-    /// judges it.
+    /// Takes a read's result in. A miss that nothing explains is counted; [`under`], which asks for
+    /// the number of evictions, judges it.
     fn check_read(&mut self, at: usize, found: u32) -> Result<()> {
         let key = &self.keys[at];
         if found == 0 && !key.possible.contains(&0) {
@@ -128,7 +128,7 @@ impl ClientLog {
         Ok(())
     }
 
-    /// A write that nobody answered: the key is left as it is, and another takes its place.
+    /// A write that was not answered: the key is left as it is, and another takes its place.
     fn give_up(&mut self, at: usize, version: Option<u32>, fresh: String) {
         let new = Key {
             name: fresh,
@@ -196,7 +196,7 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<ClientL
                             client_log.stored += 1;
                         }
                         Ok(line) if line.starts_with("SERVER_ERROR out of memory") => {
-                            // The old value goes with it, so that nobody reads what is stale.
+                            // The old value goes with it, so that no client reads a stale one.
                             client_log.keys[at].possible.push(0);
                             client_log.refused += 1;
                         }

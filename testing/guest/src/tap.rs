@@ -108,8 +108,8 @@ impl Tap {
         Ok(())
     }
 
-    /// Puts a frame on the wire towards the card, with work left over for
-    /// whoever gets it.
+    /// Puts a frame on the wire towards the card, and leaves the work that
+    /// `offload` describes to the receiver.
     pub(crate) fn send_with(&mut self, offload: Offload, frame: &[u8]) -> Result<()> {
         let mut bytes = vec![offload.flags, offload.gso_type];
         for word in [

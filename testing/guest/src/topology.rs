@@ -135,8 +135,8 @@ impl Topology {
     pub(crate) fn ask(&mut self, card: usize, frame: &[u8]) -> Result<Vec<Sent>> {
         while self.next(Duration::ZERO)?.is_some() {}
         self.taps[card].send_with(Default::default(), frame)?;
-        // The socket's worker takes one after the other: whoever is answered now came last. Writes
-        // are always its own.
+        // The socket's worker serves datagrams one after the other, and all writes: once it has
+        // answered this one, it has served those before.
         self.number = self.number.wrapping_add(1);
         let request = format!("set mark 0 0 5\r\n{:05}\r\n", self.number);
         let marker = Datagram {

@@ -25,7 +25,7 @@ const REMOTE6: [&str; 4] = [
 const NOWHERE: [&str; 3] = ["blackhole", "unreachable", "prohibit"];
 
 impl Draw {
-    /// A next hop: an address and its interface. Number 4 is known to nobody.
+    /// A next hop: an address and its interface. No host has number 4.
     fn hop(&mut self, family6: bool) -> (String, &'static str) {
         let interface = self.some_interface();
         let interface = &self.interfaces[interface];

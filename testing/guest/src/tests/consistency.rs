@@ -12,7 +12,7 @@ use hippos_histories::{check, record, Plan};
 use crate::modules::Hippos;
 use crate::netns::Client;
 
-/// Histories of a run that nobody gave a number for.
+/// Histories of a run without COUNT.
 const HISTORIES: u64 = 4;
 
 /// Histories over TCP and UDP, each on keys of its own: `TEST [COUNT]`

@@ -41,7 +41,7 @@ faults! {
     freed_timer: "DEBUG_OBJECTS: memory given back with a running timer in it.";
 }
 
-/// kmemleak: memory that nobody knows of any more, by Rust.
+/// kmemleak: memory from Rust to which no pointer is left.
 pub(super) fn leak() -> Result<()> {
     commit("leak")?;
     match leaks::find()? {

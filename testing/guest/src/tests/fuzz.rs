@@ -5,8 +5,9 @@
 //! lengths, sums, fragments and the card's own remarks about it (segmentation,
 //! checksum) go wrong, and bits flip. Among them go datagrams that are not for
 //! Hippos at all: each of those must reach its socket, in order and to the
-//! last byte, and whatever passes XDP must be what was sent. Whatever leaves our port must be a right packet for somebody who
-//! may get one, and the server must go on answering.
+//! last byte, and whatever passes XDP must be what was sent. Whatever leaves
+//! our port must be a correct packet to an address that may get replies, and
+//! the server must go on answering.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
@@ -23,18 +24,18 @@ use crate::receive_path;
 use crate::system::run;
 use crate::tap::{self, Addresses, Checksum, Datagram, Offload, PacketCapture, Tap};
 
-/// Packets of a run that nobody gave a number for.
+/// Packets of a run without COUNT.
 const PACKETS: u64 = 100_000;
 /// Hostile packets between two looks at the rest of the world.
 const ROUND: u64 = 64;
-/// In one of so many rounds somebody listens: what passes must be what was sent.
+/// In one of so many rounds the test captures packets: what passes must be what was sent.
 const LISTENING: u64 = 16;
-/// The port of somebody else's.
+/// The port of a socket that is not Hippos's.
 const ECHO: u16 = 7777;
 /// A host behind this one, where another server has our port.
 const BEHIND: [u8; 4] = [10, 9, 201, 2];
 const LIMIT: Duration = Duration::from_secs(20);
-/// After how many packets it tells how far it is.
+/// After how many packets the test reports its progress.
 const TELL: u64 = 50_000;
 
 /// `TEST [COUNT [SEED]]`
@@ -153,7 +154,7 @@ struct Tally {
     heard: u64,
 }
 
-/// Somebody else's socket, and how many datagrams it should have seen.
+/// A socket that is not Hippos's, and how many datagrams it should have seen.
 struct Other {
     name: &'static str,
     address: [u8; 4],

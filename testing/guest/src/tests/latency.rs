@@ -121,7 +121,7 @@ pub(super) fn paths() -> Result<()> {
         &[("tcp_worker service", MANY), ("tcp_worker queue", MANY)],
     )
     .context("TCP worker")?;
-    // The worker's last turn has ended, so that the callback finds nobody else at the connection.
+    // The worker's last turn has ended, so that the callback finds the connection unowned.
     let mut gets = || -> Result<()> {
         thread::sleep(Duration::from_millis(300));
         // Several of them in one segment, too.
@@ -175,7 +175,7 @@ pub(super) fn switched_under_load() -> Result<()> {
     let mut tcp = there.enter(|| Tcp::connect(host))?;
     let over = AtomicBool::new(false);
     thread::scope(|scope| -> Result<()> {
-        // Their replies don't matter: at last nobody answers.
+        // Their replies don't matter: there are none once the module is unloaded.
         scope.spawn(|| {
             let set = framed(7, b"set key 0 0 5\r\nvalue\r\n");
             let miss = framed(8, MISS);

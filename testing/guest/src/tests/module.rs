@@ -209,7 +209,7 @@ pub(super) fn port_in_use() -> Result<()> {
         drop(tcp);
         let udp = UdpSocket::bind((host, PORT))?;
         refused("", Errno::EADDRINUSE, "port 11211 is in use").context("UDP")?;
-        // Nobody wants that one then.
+        // Without UDP the module does not need that port.
         Hippos::load("udp=0")?.unload()?;
         drop(udp);
     }
@@ -404,7 +404,7 @@ pub(super) fn login() -> Result<()> {
     let mut udp = Udp::connect("127.0.0.1")?;
     udp.silence(b"get key\r\n")?;
     udp.silence(b"set x 0 0 9\r\nuser pass\r\n")?;
-    // Whoever was there before stays, and so does the control device.
+    // The connection from before still works, and so does the control device.
     ensure!(before.stat("hippos_udp_refused")? == 2, "not counted");
     ensure!(before.stat("auth_errors")? == 1, "not counted");
     let settings = run("hippos-ctl stats settings")?;
@@ -556,7 +556,7 @@ fn served(host: &str) -> Result<()> {
     Ok(())
 }
 
-/// GETs without a pause; nobody waits for the answers.
+/// GETs without a pause, and without waiting for the answers.
 fn flood_udp(host: &str, stop: &AtomicBool) {
     let Ok(udp) = Udp::connect(host) else { return };
     let _ = udp.socket.set_nonblocking(true);

@@ -302,7 +302,7 @@ fn ask_on(answers: &Mutex<Vec<String>>, end: &AtomicBool) {
     }
 }
 
-/// From a file to a module that serves: nobody is let in before logins are in force, interfaces
+/// From a file to a module that serves: no client is let in before logins are in force, interfaces
 /// are waited for, a reload changes what it can, and what is saved is what is in force.
 pub(super) fn configuration() -> Result<()> {
     fs::write(USERS, "user:pass\n")?;

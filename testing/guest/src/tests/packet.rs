@@ -399,7 +399,7 @@ pub(super) fn small_mtu() -> Result<()> {
     hippos.unload()
 }
 
-/// Somebody listens to all packets, so that each sk_buff is shared.
+/// A packet socket gets all packets, so that each sk_buff is shared.
 pub(super) fn tapped() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -420,7 +420,8 @@ pub(super) fn tapped() -> Result<()> {
         requests += usize::from(frame.ends_with(b"get none\r\n"));
         replies += usize::from(frame.ends_with(b"\0\x01\0\0END\r\n"));
     }
-    // What XDP answers nobody hears; a request that is longer than its reply is such a one.
+    // The packet socket does not get what XDP answers: here both requests and their replies, as the
+    // requests are longer than the replies.
     let expected = if receive_path::is_xdp() {
         (0, 0)
     } else {
@@ -434,7 +435,7 @@ pub(super) fn tapped() -> Result<()> {
 }
 
 /// Replies pass an empty queueing discipline by, unless it does something, or
-/// somebody looks at what leaves.
+/// taps, filters or rules look at what leaves.
 pub(super) fn transmit() -> Result<()> {
     if receive_path::is_xdp() || receive_path::is_socket() {
         println!("skipped: neither XDP nor the socket sends so");

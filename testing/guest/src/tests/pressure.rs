@@ -88,8 +88,8 @@ pub(super) fn limits() -> Result<()> {
     hippos.unload()
 }
 
-/// Whoever announces values and sends none leaves room for others, costs them next to nothing, and is
-/// hung up on in the end.
+/// Clients that announce values and send none leave room for others, cost them next to nothing, and
+/// are disconnected in the end.
 pub(super) fn unfinished_values() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 upload_timeout=3")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -185,7 +185,7 @@ pub(super) fn other_connections_served_while_writer_waits() -> Result<()> {
     hippos.unload()
 }
 
-/// The machine is short of memory: the cache gives back before the kernel has to kill somebody.
+/// The machine is short of memory: the cache gives back before the kernel has to kill a process.
 pub(super) fn memory_shortage() -> Result<()> {
     let mut log = Log::open()?;
     log.lines();

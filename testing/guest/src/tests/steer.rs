@@ -117,8 +117,8 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T>
     }
 }
 
-/// Makes the card receive: refusals of connections, fewer when nobody is `busy`, since they are much
-/// work for an emulated kernel with all its checkers.
+/// Makes the card receive: refusals of connections, fewer while `busy` is false, since they are
+/// much work for an emulated kernel with all its checkers.
 fn talk(busy: &AtomicBool, stop: &AtomicBool) -> Result<()> {
     let gateway: Ipv4Addr = net::GATEWAY.parse()?;
     let nobody = SocketAddr::from((gateway, 9));

@@ -273,7 +273,7 @@ pub(super) fn fin_retransmitted_after_unload() -> Result<()> {
     let mut line = [0; 64];
     let len = stream.read(&mut line)?;
     ensure!(line[..len].starts_with(b"VERSION"), "{:?}", &line[..len]);
-    // Nobody there by that address: what is sent now is lost, without a word.
+    // The client's address is removed: what is sent there now is lost, without an error.
     let address = format!("{}/24 dev {}", link.far_ipv4, link.far);
     there.ip(&format!("addr del {address}"))?;
     hippos.unload()?;

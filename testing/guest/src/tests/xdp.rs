@@ -90,7 +90,8 @@ pub(super) fn modes() -> Result<()> {
     hippos.unload_all()
 }
 
-/// The order in which things are taken apart, whoever asks for it.
+/// The order in which programs and modules are removed, when hippos-ctl, rmmod or the removal of a
+/// card begins it.
 pub(super) fn life() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let here = &link.here;
@@ -181,7 +182,8 @@ pub(super) fn hidden_tags() -> Result<()> {
     hippos.unload_all()
 }
 
-/// The interface is somebody else's, or the module can't serve there: each is told, and nothing changes.
+/// The interface has another owner's program, or the module can't serve there: each is reported,
+/// and nothing changes.
 pub(super) fn refusals() -> Result<()> {
     let (_there, link) = netns::joined_for_xdp()?;
     let here = &link.here;
@@ -246,7 +248,7 @@ pub(super) fn several() -> Result<()> {
     }
     // Two datagrams' worth.
     tcp.set("long", &[b'x'; 1392])?;
-    // Nobody has it, and with it requests are longer than their replies.
+    // No item has this key, and with it requests are longer than their replies.
     let none = "n".repeat(240);
     let value = |key: &str| format!("VALUE {key} 0 1\r\nv\r\n");
     let all: String = keys.iter().map(|key| value(key)).collect();
