@@ -177,7 +177,7 @@ void hippos_firewall_start(struct net *net, enum hippos_fast mode)
 	hippos_fast_path_state();
 }
 
-/* A grace period later nobody looks any more. */
+/* A grace period later no RCU reader has a pointer to the namespace any more. */
 void hippos_firewall_stop(void)
 {
 	RCU_INIT_POINTER(served, NULL);

@@ -80,7 +80,7 @@ void hippos_hooks_unregister(struct hippos_hooks *hooks)
 	kfree(hooks);
 }
 
-/* The namespace of whoever loads the module, held. */
+/* The namespace of the process that loads the module, held. */
 struct net *hippos_net_get(void)
 {
 	return get_net(current->nsproxy->net_ns);

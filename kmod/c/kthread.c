@@ -148,7 +148,7 @@ void hippos_waker_wake(struct hippos_waker *waker)
 	/*
 	 * Pairs with hippos_waker_wait(), which clears the bit and then looks for
 	 * work: without a barrier a bit that is about to be cleared could be read
-	 * before the work is visible, and nobody would be woken. test_bit() orders
+	 * before the work is visible, and no task would be woken. test_bit() orders
 	 * nothing; it only keeps the word of a waker that was woken from being written again.
 	 */
 	smp_mb();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Whether times are measured: a static branch, so that receive paths pay a no-op
- * while nobody asks.
+ * while the measurement is off.
  */
 #ifndef HIPPOS_LATENCY_H
 #define HIPPOS_LATENCY_H

@@ -165,7 +165,7 @@ static __always_inline bool csum_verified(const struct sk_buff *skb)
 /*
  * Says whether skb is a datagram to our port on this host that may be
  * answered in place, and describes it. ip_rcv() has checked the IP header.
- * What is refused here is not touched: whoever comes next decides.
+ * What is refused here is not touched: the next hook or the socket decides.
  */
 static __always_inline bool parse_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
 				      const struct hippos_handler *handler,

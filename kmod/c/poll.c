@@ -11,9 +11,9 @@
  *   sees a watch that is gone.
  * - A connection's data_ready is called with the socket's own lock held, by
  *   softirq when no thread owns the socket and by its owner otherwise. Found
- *   unowned it may serve the connection there and then; whoever touches a
- *   connection's state in a thread owns the socket, hippos_watch_remove()
- *   included. Only what it can't serve wakes the worker.
+ *   unowned it may serve the connection there and then; a thread that touches
+ *   a connection's state owns the socket, hippos_watch_remove() included. Only
+ *   what data_ready can't serve wakes the worker.
  * - An accepted socket is a copy of its listener: SK_USER_DATA_NOCOPY keeps
  *   the listener's watch from it, and its copied data_ready, which would
  *   outlive the module, is replaced by the kernel's own at once, be it watched
@@ -171,7 +171,7 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 	watch->write_space = sk->sk_write_space;
 	__rcu_assign_sk_user_data_with_flags(sk, watch, SK_USER_DATA_NOCOPY);
 	if (sk->sk_state == TCP_LISTEN) {
-		/* The same for all sockets that nobody has changed. */
+		/* The same for all sockets whose callbacks are still the kernel's. */
 		WRITE_ONCE(plain_data_ready, watch->data_ready);
 		sk->sk_data_ready = on_event;
 	} else {

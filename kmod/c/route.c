@@ -94,8 +94,8 @@ static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *addre
 	slot = known_slot(n, now, &value);
 	WRITE_ONCE(*slot, value);
 	/*
-	 * Pairs with the barrier in on_neighbour(): either it finds the slot, or
-	 * what it tells of is seen here.
+	 * Pairs with the barrier in on_neighbour(): either that function finds the
+	 * slot, or the change it is called for is seen here.
 	 */
 	smp_mb();
 	neigh_ha_snapshot(again, n, dev);
@@ -414,7 +414,7 @@ static const struct hippos_route *slow(const struct hippos_handler *handler, str
 	this_cpu_inc(counts.lookups);
 	memcpy(&found, addresses, len);
 	here = comes(net, dev, skb, network, ipv4, &found);
-	/* Headers may have moved, if whoever was asked made the packet linear. */
+	/* Headers may have moved, if the lookup made the packet linear. */
 	if (skb)
 		network = skb_network_header(skb);
 	here = here && (ipv4 ? leaves_ipv4(handler, net, dev, network, &found) :
@@ -600,7 +600,7 @@ void hippos_routes_stop(struct net *net)
 	unregister_netevent_notifier(&netevent_nb);
 	unregister_netdevice_notifier(&device_nb);
 	free_tables();
-	/* A neighbour that was told of to nobody is not known. */
+	/* Without the notifiers a change of a neighbour would go unnoticed: none is known now. */
 	memset(known, 0, sizeof(known));
 }
 

@@ -5,9 +5,9 @@
  *
  * net-sysfs keeps the lock of its rps_cpus files to itself. Only a queue that
  * has no map gets one of ours, and only ours is taken away, each by one
- * cmpxchg(), so that an administrator's choice stays. Should somebody write
- * the file in the very moment of ours, our map, less than a cache line, is
- * lost and steering's static key stays on.
+ * cmpxchg(), so that an administrator's choice stays. Should a process write
+ * the file at the very moment of our cmpxchg(), our map, less than a cache
+ * line, is lost and steering's static key stays on.
  */
 #include <linux/if_arp.h>
 #include <linux/kernel_stat.h>
@@ -30,7 +30,7 @@ static bool single_queue(const struct net_device *dev)
 	       READ_ONCE(dev->real_num_rx_queues) == 1;
 }
 
-/* How many such devices there are that nobody else steers. */
+/* How many such devices there are that have no map but ours. */
 unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 {
 	struct net_device *dev;

@@ -2,7 +2,7 @@
 /*
  * TCP connections under their lock (net/tcp.h).
  *
- * Whoever holds a socket's lock reads what lies in its receive queue where it
+ * The holder of a socket's lock reads what lies in its receive queue where it
  * lies, and sends from pages of its own that the socket takes references to:
  * neither way copies. The holder is a thread between hippos_stream_lock() and
  * hippos_stream_unlock(), or a callback in softirq that found the socket
@@ -51,7 +51,7 @@ void hippos_stream_unlock(struct sock *sk)
 
 /*
  * What was received and not yet consumed: how many bytes lie in the first
- * buffer, and where, if they lie in one piece that nobody else can change.
+ * buffer, and where, if they lie in one piece that no other user can change.
  * NULL and bytes: they have to be copied. NULL and none: there is nothing.
  */
 const void *hippos_stream_peek(struct sock *sk, u32 *len)

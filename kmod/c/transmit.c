@@ -9,7 +9,7 @@
  *
  * - the queueing discipline does not say so (it shapes, delays or classifies),
  *   has packets waiting, or is none at all (software devices);
- * - somebody looks at what leaves: taps, tc, BPF or Netfilter at egress;
+ * - taps, tc, BPF or Netfilter at egress look at what leaves;
  * - the device is down or has no carrier, chooses its queue by a rule of its
  *   own, or would need the checksum or a VLAN tag put in by software;
  * - the driver's queue is stopped, frozen or busy.
@@ -49,12 +49,12 @@ static enum hippos_xmit_mode way;
 /* The usual way. */
 static void queue(struct sk_buff *skb)
 {
-	/* Whoever sees it next must find nothing of the way in. */
+	/* The next owner of skb->cb must find nothing there from the receive path. */
 	memset(skb->cb, 0, sizeof(skb->cb));
 	dev_queue_xmit(skb);
 }
 
-/* Whether somebody looks at what leaves by dev. */
+/* Whether taps, tc, BPF or Netfilter look at what leaves by dev. */
 static bool watched(const struct net_device *dev)
 {
 #ifdef CONFIG_NET_XGRESS
@@ -239,7 +239,7 @@ int hippos_transmit_start(enum hippos_xmit_mode wanted)
 	return 0;
 }
 
-/* Nobody calls hippos_transmit() any more. Sends what still waits. */
+/* There are no callers of hippos_transmit() any more. Sends what still waits. */
 void hippos_transmit_stop(void)
 {
 	int cpu;

@@ -31,7 +31,7 @@ struct hippos_xdp {
 	struct net *net;
 };
 
-/* Nobody, while the module starts and stops. */
+/* NULL while the module starts and stops. */
 static const struct hippos_xdp __rcu *xdp_state;
 
 static DEFINE_PER_CPU(struct hippos_xdp_counts, counts);
@@ -94,7 +94,7 @@ static bool parse_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 		const struct vlan_hdr *vlan = network;
 
 		network = (void *)(vlan + 1);
-		/* Without VLANs of its own it may be a port of somebody's who has some. */
+		/* A device without VLANs may be a port of a device that has some. */
 		if (network > end || !has_vlans(dev))
 			return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_VLAN);
 		frame->protocol = vlan->h_vlan_encapsulated_proto;
