@@ -420,8 +420,8 @@ const OWN_GAUGES: [&str; 14] = [
     "hippos_overflow_bytes",
     "hippos_retired_items",
     "hippos_retired_bytes",
-    "hippos_pinned_bytes",
     "hippos_pinned_items",
+    "hippos_pinned_bytes",
     "hippos_steered",
     "hippos_polling_load",
     "hippos_polling_cpu",
@@ -620,16 +620,17 @@ impl Scrape {
             let mut metric = out.encode_descriptor(name, &help, None, same(&kind))?;
             put(&mut metric, kind, value)?;
         }
-        let ways = RECEIVE_PATHS
+        let paths: Vec<_> = RECEIVE_PATHS
             .iter()
-            .filter_map(|(_, way)| Some((*way, self.general.get(way)?)));
-        let ways: Vec<_> = ways.collect();
-        if !ways.is_empty() {
+            .filter_map(|(_, name)| Some((*name, self.general.get(name)?)))
+            .collect();
+        if !paths.is_empty() {
             let help = "Whether this receive path of UDP is open, and if not, why";
-            let mut family = out.encode_descriptor("hippos_way_open", help, None, GAUGE)?;
-            for (way, value) in ways {
-                let way = way.trim_start_matches("hippos_");
-                let labels = [("way", way), ("state", value)];
+            let mut family =
+                out.encode_descriptor("hippos_receive_path_open", help, None, GAUGE)?;
+            for (name, value) in paths {
+                let path = name.trim_start_matches("hippos_");
+                let labels = [("path", path), ("state", value)];
                 let open = u64::from(value == "open");
                 family.encode_family(&labels)?.encode_gauge(&open)?;
             }
@@ -703,8 +704,9 @@ mod tests {
     #[test]
     fn own_gauges_are_those_of_the_table_of_statistics() {
         let table = include_str!("../../docs/statistics.md");
-        let is_word =
-            |name: &str| name == "hippos_version" || RECEIVE_PATHS.iter().any(|way| way.1 == name);
+        let is_word = |name: &str| {
+            name == "hippos_version" || RECEIVE_PATHS.iter().any(|(_, path)| *path == name)
+        };
         let gauges = table.lines().filter_map(|line| {
             let mut cells = line.trim_matches(['|', ' ']).split(" | ");
             let name = cells.next()?.trim_matches('`');
@@ -780,7 +782,7 @@ mod tests {
             "hippos_service_seconds_count{path=\"xdp\"} 11",
             "hippos_service_seconds_sum{path=\"xdp\"} 0.0000015",
             "hippos_queue_seconds_count{path=\"udp\"} 0",
-            "hippos_way_open{way=\"hook_ipv4\",state=\"nat\"} 0",
+            "hippos_receive_path_open{path=\"hook_ipv4\",state=\"nat\"} 0",
         ] {
             assert!(
                 text.lines().any(|have| have == line),

@@ -406,7 +406,7 @@ fn check_told(before: &[&str; 4], now: &[&str; 4], log: &mut Log) -> Result<()> 
             .lines()
             .any(|line| line.starts_with(&format!("{title}: {shown}")));
         ensure!(found, "{title} is not {shown} in {status}");
-        let sample = format!("hippos_way_open{{way=\"{name}\",state=\"{word}\"}}");
+        let sample = format!("hippos_receive_path_open{{path=\"{name}\",state=\"{word}\"}}");
         let sample = format!("{sample} {}", u8::from(word == "open"));
         ensure!(metrics.contains(&sample), "no {sample} in {metrics}");
         let begin = format!("hippos: {title}: fast path ");

@@ -493,7 +493,7 @@ pub(super) fn looks() -> Result<()> {
     for sample in [
         "memcached_up 1",
         "memcached_current_items 3",
-        "hippos_way_open{",
+        "hippos_receive_path_open{",
     ] {
         ensure!(page.contains(sample), "no {sample} in {page}");
     }
