@@ -53,7 +53,7 @@ pub use operations::get::{Inspected, Lookup, OneLineLookup};
 pub use operations::in_place::Change;
 pub use operations::reservation::{Pin, Reservation};
 pub use operations::walk::{Step, Walk};
-pub use platform::{Cookie, LockClass, Platform, RawLock, REACH};
+pub use platform::{Cookie, LockClass, Platform, RawLock, Removed, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
 pub use store::{Dead, Guard, Store};
 pub use time::{Expiry, RELATIVE_MAX};

@@ -34,6 +34,8 @@ pub(crate) struct MaintenanceState {
 pub(crate) struct Drain {
     /// The slab, or NONE.
     pub(crate) block: AtomicU32,
+    /// The class that is to have it, counted from 1; 0 for the index or the platform.
+    pub(crate) to: AtomicU32,
     /// The position of the pass over it, and the number of passes.
     pub(crate) at: AtomicU32,
     pub(crate) rounds: AtomicU32,
@@ -70,6 +72,7 @@ impl Drain {
     pub(crate) fn new() -> Self {
         Self {
             block: AtomicU32::new(NONE),
+            to: AtomicU32::new(0),
             at: AtomicU32::new(0),
             rounds: AtomicU32::new(0),
             over: AtomicBool::new(false),

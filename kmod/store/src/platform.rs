@@ -54,6 +54,23 @@ pub unsafe trait RawLock: Default + Send + Sync {
     unsafe fn unlock(&self);
 }
 
+/// An item that leaves without having been asked to.
+#[derive(Clone, Copy, Debug)]
+pub struct Removed<'a> {
+    /// Its key.
+    pub key: &'a [u8],
+    /// Its slab class, counted from 1.
+    pub class: u8,
+    /// Its bytes, header included.
+    pub size: u32,
+    /// Seconds since it was last read or stored.
+    pub idle: u32,
+    /// It was read since it was stored.
+    pub fetched: bool,
+    /// It was flushed. Of a dead one: else it had expired.
+    pub flushed: bool,
+}
+
 /// The services that the store needs from its environment.
 ///
 /// # Safety
@@ -124,6 +141,22 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     }
     /// Asks that [`crate::Store::maintain`] be called soon. No lock is held; a guard may be.
     fn wake(&self) {}
+    /// Tells tracers, if there are any, of an item that is evicted. A stripe's lock may be held.
+    #[inline(always)]
+    fn trace_evicted<'a>(&self, item: impl FnOnce() -> Removed<'a>) {
+        let _ = item;
+    }
+    /// Tells them of an item that was found dead and is taken back. No lock is held.
+    #[inline(always)]
+    fn trace_dead<'a>(&self, item: impl FnOnce() -> Removed<'a>) {
+        let _ = item;
+    }
+    /// Tells them that a slab of a class was emptied for another one. Both are counted from 1; 0 stands for
+    /// the index or the platform.
+    #[inline]
+    fn trace_slab_moved(&self, from: u32, to: u32) {
+        let _ = (from, to);
+    }
     /// Whether to overwrite slots when they are freed, so that readers that come too late are noticed.
     fn poison(&self) -> bool {
         false

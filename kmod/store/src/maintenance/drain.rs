@@ -169,6 +169,9 @@ impl<P: Platform> Store<P> {
         drain.rounds.store(0, Relaxed);
         drain.over.store(false, Relaxed);
         drain.empty.store(false, Relaxed);
+        let to = purpose.receiver();
+        let to = to.map_or(0, |class| class.add_exact(1) as u32);
+        drain.to.store(to, Relaxed);
         drain.block.store(id, Relaxed);
         true
     }
@@ -185,6 +188,8 @@ impl<P: Platform> Store<P> {
                 return DrainResult::Waiting;
             }
             drain.block.store(NONE, Relaxed);
+            let from = u32::from(block.class.load(Relaxed)).add_exact(1);
+            self.platform.trace_slab_moved(from, drain.to.load(Relaxed));
             // SAFETY: all slots are free, none can be allocated, and a grace period has passed.
             unsafe { self.pool.free_block(&self.platform, id) };
             self.count(Counter::Moves, 1);

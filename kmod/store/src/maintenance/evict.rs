@@ -9,7 +9,7 @@ use crate::eviction::Picked;
 use crate::index::Unchained;
 use crate::item::{Slot, FETCHED};
 use crate::memory::class::Class;
-use crate::platform::Platform;
+use crate::platform::{Platform, Removed};
 use crate::store::Store;
 use crate::sync::Relaxed;
 
@@ -170,6 +170,20 @@ impl<P: Platform> Store<P> {
         if self.events.evictions.load(Relaxed) {
             self.log_eviction(slot);
         }
+        self.platform.trace_evicted(|| self.removed(&slot));
+    }
+
+    /// What tracers are told of an item. The caller keeps its slot.
+    fn removed<'s>(&self, slot: &'s Slot) -> Removed<'s> {
+        let header = slot.header();
+        Removed {
+            key: slot.key(),
+            class: slot.class().add_exact(1) as u8,
+            size: slot.size() as u32,
+            idle: self.now().saturating_sub(header.atime.load(Relaxed)),
+            fetched: slot.marks() & FETCHED != 0,
+            flushed: header.epoch.load(Relaxed) != self.clock.epoch(),
+        }
     }
 
     pub(crate) fn count_reclaim(&self, slot: Slot) {
@@ -178,6 +192,7 @@ impl<P: Platform> Store<P> {
         if slot.marks() & FETCHED == 0 {
             self.count_class(class, ClassCounter::ExpiredUnfetched, 1);
         }
+        self.platform.trace_dead(|| self.removed(&slot));
     }
 
     /// Accounts for a change and retires the slot that was unlinked. `new` is the charge of the item that was linked:

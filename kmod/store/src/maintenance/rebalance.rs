@@ -82,7 +82,7 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    fn receiver(self) -> Option<usize> {
+    pub(super) fn receiver(self) -> Option<usize> {
         match self {
             Self::Memory => None,
             Self::Pressure(class) | Self::NothingToEvict(class) => Some(class),
