@@ -38,12 +38,35 @@ pub trait HostStats: Sync {
         false
     }
 
+    /// A client of that number, as `stats conns` has it, was refused something. Process context; no lock of the
+    /// store's is held.
+    fn refused(&self, client: u32, why: Refusal) {
+        let _ = (client, why);
+    }
+
     /// Resets the host's statistics too.
     fn reset(&self) {}
 }
 
 /// A host without statistics.
 impl HostStats for () {}
+
+/// What a client is refused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It has not logged in, or tried in vain.
+    Login,
+    /// It may not use administration commands.
+    Admin,
+    /// Its item is too large.
+    ItemTooLarge,
+    /// There is no memory for its item.
+    NoMemory,
+    /// The reply is longer than one over UDP may be.
+    ReplyTooLarge,
+    /// A datagram's commands take too long.
+    TooSlow,
+}
 
 /// The state of the host.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,6 +8,7 @@ use hippos_store::{
 
 use crate::command::events::Stored;
 use crate::counters::EngineCounter;
+use crate::host_stats::Refusal;
 use crate::reply::meta::Key;
 use crate::watchers::Kinds;
 use crate::Engine;
@@ -24,8 +25,18 @@ pub(crate) fn verb(mode: Mode) -> Verb {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Counts a refused store and returns its error line.
-    pub(crate) fn refused(&self, error: StoreError) -> &'static [u8] {
+    /// Tells the host that a store of `client` was refused.
+    pub(crate) fn tell_refused(&self, client: u32, error: StoreError) {
+        let why = match error {
+            StoreError::TooLarge => Refusal::ItemTooLarge,
+            StoreError::OutOfMemory => Refusal::NoMemory,
+        };
+        self.host_stats.refused(client, why);
+    }
+
+    /// Counts a refused store of `client` and returns its error line.
+    pub(crate) fn refused(&self, client: u32, error: StoreError) -> &'static [u8] {
+        self.tell_refused(client, error);
         match error {
             StoreError::TooLarge => {
                 self.tally(EngineCounter::TooLarge, 1);

@@ -137,6 +137,16 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         self.session.is_watching()
     }
 
+    /// Whether the next byte of the stream begins a command, as opposed to what belongs to an earlier one.
+    pub fn awaits_command(&self) -> bool {
+        self.session.idle() && self.rest.bytes().is_empty()
+    }
+
+    /// The key of the value that is on its way.
+    pub fn receiving_key(&self) -> Option<&[u8]> {
+        self.session.receiving_key()
+    }
+
     /// The number of commands served since the last call, by either handler.
     pub fn take_served(&mut self) -> u32 {
         self.session.take_served()

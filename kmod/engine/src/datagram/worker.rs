@@ -7,6 +7,7 @@ use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_store::Platform;
 
 use crate::counters::EngineCounter;
+use crate::host_stats::Refusal;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Next, Session, Transport};
 use crate::Engine;
@@ -84,6 +85,7 @@ impl<P: Platform> Engine<P> {
         };
         if self.authentication() {
             self.tally(EngineCounter::UdpRefused, 1);
+            self.host_stats.refused(self.udp_number(), Refusal::Login);
             return None;
         }
         self.tally(EngineCounter::UdpDatagrams, 1);
@@ -99,16 +101,21 @@ impl<P: Platform> Engine<P> {
         // After the last command, being late makes no difference.
         let whole = fed.consumed == data.len() && session.idle();
         let refused = if message.len() > most {
-            Some((EngineCounter::UdpTooLarge, reply::UDP_TOO_LARGE))
+            Some(Refusal::ReplyTooLarge)
         } else if fed.next != Next::Write || whole {
             None
         } else if over() {
-            Some((EngineCounter::UdpTooSlow, reply::UDP_TOO_SLOW))
+            Some(Refusal::TooSlow)
         } else {
-            Some((EngineCounter::UdpTooLarge, reply::UDP_TOO_LARGE))
+            Some(Refusal::ReplyTooLarge)
         };
-        if let Some((counter, line)) = refused {
+        if let Some(why) = refused {
+            let (counter, line) = match why {
+                Refusal::TooSlow => (EngineCounter::UdpTooSlow, reply::UDP_TOO_SLOW),
+                _ => (EngineCounter::UdpTooLarge, reply::UDP_TOO_LARGE),
+            };
             self.tally(counter, 1);
+            self.host_stats.refused(self.udp_number(), why);
             message.clear();
             message.put(line);
         }

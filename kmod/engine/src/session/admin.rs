@@ -11,6 +11,7 @@ use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
 use crate::counters::EngineCounter;
+use crate::host_stats::Refusal;
 use crate::session::listing::{Classes, Listing};
 use crate::session::state::{Session, State, Transport};
 use crate::Engine;
@@ -87,6 +88,7 @@ impl<P: Platform> Session<'_, P> {
             // For any setting, because the source of a datagram may be forged.
             (b"cache_memlimit", _) if self.transport == Transport::Udp => {
                 self.engine.tally(EngineCounter::AdminRefused, 1);
+                self.engine.host_stats.refused(self.number, Refusal::Admin);
                 return Some(MEMORY_REFUSED_UDP);
             }
             (b"cache_memlimit", _) => MEMORY_REFUSED,

@@ -262,6 +262,7 @@ impl<P: Platform> Session<'_, P> {
             }
             Err(error) => {
                 engine.observe_refused(self.number, key, &commit, error);
+                engine.tell_refused(self.number, error);
                 if command == op::SET {
                     engine.observe_change(self.number, key, hash);
                     store.delete(key, hash, None);

@@ -10,6 +10,7 @@ use hippos_proto::LINE_MAX;
 use hippos_store::Platform;
 
 use crate::counters::EngineCounter;
+use crate::host_stats::Refusal;
 use crate::session::state::{AfterSwallow, Session, State, Step};
 
 /// A longer value cannot be valid.
@@ -40,11 +41,14 @@ impl<P: Platform> Session<'_, P> {
             Some(len) if is_set && len as usize <= VALUE_MAX => self.state = State::Login(len),
             Some(len) if is_set => {
                 self.engine.tally(EngineCounter::AuthCommands, 1);
-                self.engine.tally(EngineCounter::AuthErrors, 1);
+                self.login_failed();
                 let left = u64::from(len).add_exact(reply::CRLF.len() as u64);
                 self.swallow(left, AfterSwallow::Say(reply::AUTH_FAILURE));
             }
-            _ => out.put(reply::UNAUTHENTICATED),
+            _ => {
+                self.engine.host_stats.refused(self.number, Refusal::Login);
+                out.put(reply::UNAUTHENTICATED);
+            }
         }
         Step::Took(end.add_exact(1))
     }
@@ -79,7 +83,12 @@ impl<P: Platform> Session<'_, P> {
             self.authenticated = true;
             return reply::STORED;
         }
-        self.engine.tally(EngineCounter::AuthErrors, 1);
+        self.login_failed();
         reply::AUTH_FAILURE
+    }
+
+    fn login_failed(&self) {
+        self.engine.tally(EngineCounter::AuthErrors, 1);
+        self.engine.host_stats.refused(self.number, Refusal::Login);
     }
 }

@@ -137,7 +137,7 @@ impl<P: Platform> Session<'_, P> {
                 self.engine.observe_change(self.number, key, hash);
                 // For any mode, the old value must not be mistaken for the new one.
                 store.delete(key, hash, None);
-                let line = self.engine.refused(error);
+                let line = self.engine.refused(self.number, error);
                 self.swallow(u64::from(len).add_exact(2), AfterSwallow::Say(line));
             }
         }

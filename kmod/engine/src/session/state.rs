@@ -8,6 +8,7 @@ use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
 
 use crate::administration::Administration;
 use crate::counters::EngineCounter;
+use crate::host_stats::Refusal;
 use crate::reply::binary::Request as BinaryRequest;
 use crate::reply::meta::MetaSet;
 use crate::reply::REPLY_HEADER_MAX;
@@ -275,6 +276,14 @@ impl<'e, P: Platform> Session<'e, P> {
         Some((self.transfers, moved))
     }
 
+    /// The key of the value that is on its way.
+    pub fn receiving_key(&self) -> Option<&[u8]> {
+        match &self.state {
+            State::Data(data) => Some(data.reservation.key()),
+            _ => None,
+        }
+    }
+
     /// Whether the session ended because its client sent `quit`.
     pub fn quit(&self) -> bool {
         self.quit
@@ -368,6 +377,7 @@ impl<'e, P: Platform> Session<'e, P> {
         };
         if !may {
             self.engine.tally(EngineCounter::AdminRefused, 1);
+            self.engine.host_stats.refused(self.number, Refusal::Admin);
         }
         may
     }

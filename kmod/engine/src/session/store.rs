@@ -60,7 +60,7 @@ impl<'e, P: Platform> Session<'e, P> {
         store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
         let line = match store.commit(reservation, &Commit::default()) {
             Ok(outcome) => stored(outcome),
-            Err(error) => engine.refused(error),
+            Err(error) => engine.refused(self.number, error),
         };
         if !noreply {
             out.put(line);
@@ -99,7 +99,7 @@ impl<'e, P: Platform> Session<'e, P> {
                     engine.observe_change(self.number, key, hash);
                     store.delete(key, hash, None);
                 }
-                let mut line = engine.refused(error);
+                let mut line = engine.refused(self.number, error);
                 if request.noreply && error == StoreError::TooLarge {
                     line = b"";
                 }
@@ -158,7 +158,7 @@ impl<'e, P: Platform> Session<'e, P> {
                 let line = if end == *b"\r\n" {
                     match self.engine.commit(self.number, reservation, &commit) {
                         Ok(outcome) => stored(outcome),
-                        Err(error) => self.engine.refused(error),
+                        Err(error) => self.engine.refused(self.number, error),
                     }
                 } else {
                     reply::BAD_CHUNK
@@ -178,11 +178,14 @@ impl<'e, P: Platform> Session<'e, P> {
                 }
                 match self.engine.commit(self.number, reservation, &commit) {
                     Ok(outcome) => set.put(out, outcome, &key),
-                    Err(error) => out.put(self.engine.refused(error)),
+                    Err(error) => out.put(self.engine.refused(self.number, error)),
                 }
             }
             Kind::Binary(request) => {
                 let outcome = self.engine.commit(self.number, reservation, &commit);
+                if let Err(error) = outcome {
+                    self.engine.tell_refused(self.number, error);
+                }
                 request.stored(outcome, out);
             }
         }
