@@ -54,6 +54,8 @@ struct hippos_packet {
 	const struct hippos_route *route;
 	/* A copy, for replies that take more than one datagram. */
 	u64 held[8];
+	/* Bytes of a reply of several datagrams: for kapi/packet.rs alone. */
+	u32 sent;
 };
 
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);

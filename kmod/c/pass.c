@@ -7,10 +7,8 @@
 #include <linux/string.h>
 
 #include "hippos.h"
-#include "pass.h"
-
-#define CREATE_TRACE_POINTS
 #include "hippos_trace.h"
+#include "pass.h"
 
 static DEFINE_PER_CPU(struct hippos_pass_counts [HIPPOS_PASS_COUNT], counts);
 

@@ -45,12 +45,52 @@ pub(crate) struct hippos_packet {
     pub(crate) ipv6: [u8; 16],
     pub(crate) route: *const hippos_route,
     pub(crate) held: [u64; 8],
+    pub(crate) sent: u32,
 }
 
 /// `hippos_latency`, a `struct static_key_false`.
 #[repr(C)]
 pub(crate) struct hippos_latency_key {
     pub(crate) key: bindings::static_key_false,
+}
+
+/// `struct hippos_traced_key`.
+#[repr(C)]
+pub(crate) struct hippos_traced_key {
+    pub(crate) text: *const c_char,
+    pub(crate) shown: u32,
+    pub(crate) len: u32,
+}
+
+/// `struct hippos_traced_word`.
+#[repr(C)]
+pub(crate) struct hippos_traced_word {
+    pub(crate) text: *const c_char,
+    pub(crate) len: u32,
+}
+
+/// `struct hippos_traced_request`.
+#[repr(C)]
+pub(crate) struct hippos_traced_request {
+    pub(crate) ns: u64,
+    pub(crate) path: *const c_char,
+    pub(crate) command: hippos_traced_word,
+    pub(crate) outcome: hippos_traced_word,
+    pub(crate) key: hippos_traced_key,
+    pub(crate) client: [u8; 16],
+    pub(crate) commands: u32,
+    pub(crate) bytes: u32,
+    pub(crate) port: u16,
+}
+
+/// `struct hippos_traced_item`.
+#[repr(C)]
+pub(crate) struct hippos_traced_item {
+    pub(crate) key: hippos_traced_key,
+    pub(crate) size: u32,
+    pub(crate) idle: u32,
+    pub(crate) slab_class: u8,
+    pub(crate) fetched: bool,
 }
 
 /// `struct hippos_handler`.
@@ -379,6 +419,24 @@ extern "C" {
     pub(crate) fn hippos_latency_is_on() -> bool;
     pub(crate) fn hippos_latency_now() -> u64;
 
+    // trace.c
+    pub(crate) fn hippos_trace_request(request: *const hippos_traced_request);
+    pub(crate) fn hippos_trace_refuse(
+        path: *const c_char,
+        reason: *const c_char,
+        client: *const [u8; 16],
+        port: u16,
+    );
+    pub(crate) fn hippos_trace_evict(item: *const hippos_traced_item);
+    pub(crate) fn hippos_trace_expire(item: *const hippos_traced_item, reason: *const c_char);
+    pub(crate) fn hippos_trace_reclaim(from_class: u32, to_class: u32);
+    pub(crate) fn hippos_trace_steer(
+        what: *const c_char,
+        from_cpu: c_int,
+        to_cpu: c_int,
+        load: u32,
+    );
+
     // device.c
     pub(crate) fn hippos_device_register(
         name: *const c_char,
@@ -405,4 +463,17 @@ extern "C" {
 
     // drivers/char/random.c
     pub(crate) fn get_random_bytes(buffer: *mut c_void, len: usize);
+}
+
+// trace.c: only their addresses and those of their static keys are used. An empty structure in one of their
+// fields is what the compiler complains of.
+#[cfg(CONFIG_TRACEPOINTS)]
+#[allow(improper_ctypes)]
+extern "C" {
+    pub(crate) static __tracepoint_request: bindings::tracepoint;
+    pub(crate) static __tracepoint_refuse: bindings::tracepoint;
+    pub(crate) static __tracepoint_evict: bindings::tracepoint;
+    pub(crate) static __tracepoint_expire: bindings::tracepoint;
+    pub(crate) static __tracepoint_reclaim: bindings::tracepoint;
+    pub(crate) static __tracepoint_steer: bindings::tracepoint;
 }

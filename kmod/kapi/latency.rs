@@ -55,8 +55,9 @@ pub fn begin() -> Option<Moment> {
     branch().then(now)
 }
 
+/// This moment, whether times are measured or not. Any context.
 #[cold]
-fn now() -> Moment {
+pub fn now() -> Moment {
     // SAFETY: reads a clock.
     Moment(unsafe { ffi::hippos_latency_now() })
 }

@@ -30,4 +30,5 @@ pub mod steer;
 pub mod stream;
 pub mod thread;
 pub mod time;
+pub mod trace;
 pub mod xdp;

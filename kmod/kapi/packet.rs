@@ -19,6 +19,9 @@ const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 const NF_STOLEN: u32 = 2;
 
+/// Bytes of a UDP header.
+const UDP_HEADER: usize = 8;
+
 /// The most datagrams of one reply: more would keep the softirq from other
 /// packets for too long.
 pub const DATAGRAMS_MAX: u16 = 8;
@@ -26,6 +29,16 @@ pub const DATAGRAMS_MAX: u16 = 8;
 /// What became of a packet. Only [`Packet`]'s methods make one.
 #[must_use]
 pub struct Verdict(pub(crate) u32);
+
+/// What was done about a packet that did not pass: see [`Packet::observed`].
+pub enum Served<'a> {
+    /// There is no reply.
+    Silently,
+    /// This is the reply.
+    Reply(&'a [u8]),
+    /// The reply was several datagrams, of so many bytes together.
+    Replies(usize),
+}
 
 /// A datagram to our port on this host, found answerable in place.
 ///
@@ -80,6 +93,20 @@ impl<'a> Packet<'a> {
         u32::from_be(self.raw.ipv4)
     }
 
+    /// The sender's port.
+    pub fn source_port(&self) -> u16 {
+        // SAFETY: by the invariant's description the payload lies behind the UDP header, whose first field
+        // this is.
+        let port = unsafe { self.raw.payload.sub(UDP_HEADER).cast::<[u8; 2]>().read() };
+        u16::from_be_bytes(port)
+    }
+
+    /// Whether it is still a frame, without an sk_buff.
+    #[inline]
+    pub fn is_frame(&self) -> bool {
+        self.skb.is_none()
+    }
+
     /// Whether the sender is this host, over its loopback device.
     #[inline]
     pub fn is_local(&self) -> bool {
@@ -106,6 +133,33 @@ impl<'a> Packet<'a> {
             Some(_) => None,
             None => Some(self.raw.room as usize),
         }
+    }
+
+    /// Has `serve` decide about the packet and, unless that passes it, shows `look` what was done. For
+    /// tracing: what is not observed pays nothing.
+    pub fn observed(
+        self,
+        serve: impl FnOnce(Packet<'_>) -> Verdict,
+        look: impl FnOnce(Served<'_>),
+    ) -> Verdict {
+        let Self { skb, raw } = self;
+        raw.sent = 0;
+        // INVARIANT: as `self`, which is gone.
+        let verdict = serve(Packet {
+            skb,
+            raw: &mut *raw,
+        });
+        match verdict.0.checked_sub(ffi::HIPPOS_REPLY) {
+            // SAFETY: such a verdict says that a reply of so many bytes is in place, in memory that stays
+            // ours until the verdict is returned to C, which sends it then.
+            Some(len) => look(Served::Reply(unsafe {
+                slice::from_raw_parts(raw.payload, len as usize)
+            })),
+            None if verdict.0 == NF_ACCEPT => {}
+            None if raw.sent == 0 => look(Served::Silently),
+            None => look(Served::Replies(raw.sent as usize)),
+        }
+        verdict
     }
 
     /// Lets the packet go on its usual way.
@@ -170,11 +224,13 @@ impl<'a> Packet<'a> {
         if !self.make_room(len) {
             return self.pass(Reason::ROOM);
         }
-        reply_skbs.fill(&mut write);
+        let rest = reply_skbs.fill(&mut write);
         // SAFETY: `make_room` said yes to `len`; the payload is in place then, and the packet
         // is given up.
         unsafe {
             let used = self.write(len, |buffer| write(0, buffer));
+            // Some datagrams of an MTU each.
+            self.raw.sent = rest.add_exact(used);
             ffi::hippos_packet_reply(skb.as_ptr(), self.raw, used, true);
         }
         reply_skbs.send(self.raw);
@@ -257,15 +313,18 @@ impl ReplySkbs {
         true
     }
 
-    fn fill(&mut self, write: &mut impl FnMut(u16, &mut [u8]) -> usize) {
-        let mut number = 0u16;
+    /// How many bytes `write` wrote.
+    fn fill(&mut self, write: &mut impl FnMut(u16, &mut [u8]) -> usize) -> u32 {
+        let (mut number, mut written) = (0u16, 0u32);
         for reply_skb in self.list.iter_mut().flatten() {
             number = number.add_exact(1);
             // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `write`.
             let buffer =
                 unsafe { slice::from_raw_parts_mut(reply_skb.payload.as_ptr(), reply_skb.len) };
             reply_skb.len = write(number, buffer).min(reply_skb.len);
+            written = written.add_exact(reply_skb.len as u32);
         }
+        written
     }
 
     fn send(mut self, raw: &mut ffi::hippos_packet) {

@@ -301,6 +301,12 @@ impl Reply<'_> {
         self.len = self.len.add_exact(n.min(self.room()));
     }
 
+    /// What was written.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: by the invariant so many bytes were written, which only this reply's holder changes.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
     /// Bytes written.
     #[inline]
     pub fn len(&self) -> usize {

@@ -3,20 +3,23 @@
 //!
 //! A request that the engine does not answer is passed to the UDP socket, untouched.
 
+use core::ffi::CStr;
 use core::net::IpAddr;
 use core::num::NonZeroU32;
 
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Interval, Pass, Request};
+use hippos_engine::{Access, Engine, Interval, Pass, Request, Summary};
 use hippos_kapi::hook::PacketHandler;
-use hippos_kapi::packet::{Packet, Verdict, DATAGRAMS_MAX};
+use hippos_kapi::packet::{Packet, Served, Verdict, DATAGRAMS_MAX};
 use hippos_kapi::pass::Reason;
-use hippos_kapi::rcu;
+use hippos_kapi::{latency, rcu, trace};
 
 use hippos_proto::udp::{DATAGRAM_MAX, DATA_MAX, FRAME};
 
+use crate::platform::Kernel;
 use crate::server::Server;
+use crate::traced::{Replied, TracedRequest};
 
 pub(crate) struct FastPath {
     server: Arc<Server>,
@@ -52,6 +55,9 @@ impl PacketHandler for FastPath {
         if interface.is_some_and(|only| only.get() != packet.interface()) {
             return packet.pass(Reason::INTERFACE);
         }
+        if trace::requests_on() {
+            return receive_traced(engine, packet);
+        }
         let guard = engine.store.read_in(packet.section());
         engine.answer(&guard, PacketRequest(packet))
     }
@@ -68,6 +74,49 @@ impl PacketHandler for FastPath {
             engine.note_time(Interval::HookQueue, queued, 1);
         }
     }
+}
+
+/// Where a packet is.
+fn path(packet: &Packet<'_>) -> &'static CStr {
+    if packet.is_frame() {
+        c"xdp"
+    } else {
+        c"prerouting"
+    }
+}
+
+fn client(packet: &Packet<'_>) -> trace::Client {
+    trace::Client {
+        ip: packet.source(),
+        port: packet.source_port(),
+    }
+}
+
+/// Answers a packet and, unless it passes, traces the request. What is told of it is read before the reply is
+/// written over it.
+#[cold]
+#[inline(never)]
+fn receive_traced(engine: &Engine<Kernel>, packet: Packet<'_>) -> Verdict {
+    let request = packet.payload().get(FRAME..).unwrap_or(&[]);
+    let request = TracedRequest::new(path(&packet), client(&packet), Summary::of(request));
+    let began = latency::now();
+    let serve = |packet: Packet<'_>| {
+        let guard = engine.store.read_in(packet.section());
+        engine.answer_observed(&guard, PacketRequest(packet))
+    };
+    packet.observed(serve, |served| {
+        let ns = began.elapsed();
+        let mut replied = Replied::default();
+        match served {
+            Served::Silently => {}
+            Served::Reply(reply) => {
+                replied.note(reply.get(FRAME..).unwrap_or(&[]));
+            }
+            // So long a reply has a value.
+            Served::Replies(bytes) => replied.note_values(bytes),
+        }
+        request.trace(&replied, 1, ns);
+    })
 }
 
 /// The capacity of an sk_buff and the further reply sk_buffs, each with its own frame, which replies count once.
@@ -121,6 +170,9 @@ impl Request for PacketRequest<'_> {
 
     #[inline]
     fn discard(self) -> Verdict {
+        if trace::refusals_on() {
+            trace::refuse(path(&self.0), c"rate", client(&self.0));
+        }
         self.0.discard()
     }
 

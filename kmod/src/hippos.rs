@@ -27,6 +27,7 @@ mod selftest;
 mod server;
 mod steer;
 mod tcp;
+mod traced;
 mod udp;
 
 use config::Config;

@@ -5,10 +5,11 @@
 use core::ptr::NonNull;
 
 use hippos_abi::memory_reserve;
+use hippos_engine::PrintableKey;
 use hippos_kapi::lock::SpinLock;
 use hippos_kapi::thread::Waker;
-use hippos_kapi::{cpu, pages, rcu, time};
-use hippos_store::{Cookie, LockClass, Platform, RawLock};
+use hippos_kapi::{cpu, pages, rcu, time, trace};
+use hippos_store::{Cookie, LockClass, Platform, RawLock, Removed};
 
 /// The kernel's pages, grace periods and locks.
 pub(crate) struct Kernel {
@@ -63,6 +64,34 @@ unsafe impl RawLock for Lock {
         // SAFETY: the caller holds it.
         unsafe { self.0.unlock() }
     }
+}
+
+/// Shows `tell` an item as trace points have it.
+fn traced(item: &Removed<'_>, tell: impl FnOnce(&trace::Item<'_>)) {
+    let key = PrintableKey::new(item.key);
+    tell(&trace::Item {
+        key: trace::Key {
+            text: key.text(),
+            len: key.key_len(),
+        },
+        slab_class: item.class,
+        size: item.size,
+        idle: item.idle,
+        fetched: item.fetched,
+    });
+}
+
+#[cold]
+#[inline(never)]
+fn trace_evicted(item: &Removed<'_>) {
+    traced(item, |traced| traced.evict());
+}
+
+#[cold]
+#[inline(never)]
+fn trace_dead(item: &Removed<'_>) {
+    let reason = if item.flushed { c"flushed" } else { c"expired" };
+    traced(item, |traced| traced.expire(reason));
 }
 
 // SAFETY: blocks come from the page allocator and have no other owner; guards are RCU read-side sections, and cookies
@@ -142,6 +171,27 @@ unsafe impl Platform for Kernel {
             return Some((lack as isize).wrapping_neg());
         }
         Some(available.saturating_sub(self.high()) as isize)
+    }
+
+    #[inline(always)]
+    fn trace_evicted<'a>(&self, item: impl FnOnce() -> Removed<'a>) {
+        if trace::evictions_on() {
+            trace_evicted(&item());
+        }
+    }
+
+    #[inline(always)]
+    fn trace_dead<'a>(&self, item: impl FnOnce() -> Removed<'a>) {
+        if trace::expiries_on() {
+            trace_dead(&item());
+        }
+    }
+
+    #[inline]
+    fn trace_slab_moved(&self, from: u32, to: u32) {
+        if trace::reclaims_on() {
+            trace::reclaim(from, to);
+        }
     }
 
     fn wake(&self) {

@@ -3,15 +3,15 @@
 
 use core::fmt;
 use core::mem::MaybeUninit;
-use core::net::Ipv6Addr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
-    Address, Change, Engine, FastPathStats, Host, HostStats, Settings, SocketInfo, Steering,
-    NETWORKS_MAX,
+    Address, Change, Engine, FastPathStats, Host, HostStats, Refusal, Settings, SocketInfo,
+    Steering, NETWORKS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::cpu;
@@ -19,12 +19,13 @@ use hippos_kapi::hook;
 use hippos_kapi::params::Params;
 use hippos_kapi::registry::{Registration, Registry};
 use hippos_kapi::socket::{ConnectionRef, SocketAddresses};
-use hippos_kapi::{latency, pass, thread, xdp};
+use hippos_kapi::{latency, pass, thread, trace, xdp};
 use hippos_store::{NewError, Store};
 
 use crate::config::{printable, Config};
 use crate::platform::Kernel;
 use crate::steer::STEERING;
+use crate::{tcp, udp};
 
 /// The engine and its settings.
 pub(crate) struct Server {
@@ -284,6 +285,8 @@ pub(crate) static CONNECTIONS: Connections = Connections {
     total: AtomicU64::new(0),
     rejected: AtomicU64::new(0),
     yields: AtomicU64::new(0),
+    datagram_peer: [AtomicU64::new(0), AtomicU64::new(0)],
+    datagram_port: AtomicU32::new(0),
 };
 
 pub(crate) struct Connections {
@@ -297,6 +300,10 @@ pub(crate) struct Connections {
     total: AtomicU64,
     rejected: AtomicU64,
     yields: AtomicU64,
+    /// Who sent the datagram that is being served, while refusals are traced. Of the UDP worker alone, which
+    /// reads it where it refuses.
+    datagram_peer: [AtomicU64; 2],
+    datagram_port: AtomicU32,
 }
 
 impl Connections {
@@ -324,6 +331,56 @@ impl Connections {
             cpu::resched();
         }
         count
+    }
+
+    /// Says who sent the datagram that is served next.
+    pub(crate) fn set_datagram_peer(&self, peer: trace::Client) {
+        let ip = match peer.ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let [high, low] = &self.datagram_peer;
+        let bits = ip.to_bits();
+        high.store((bits >> 64) as u64, Relaxed);
+        low.store(bits as u64, Relaxed);
+        self.datagram_port.store(peer.port.into(), Relaxed);
+    }
+
+    fn datagram_peer(&self) -> trace::Client {
+        let [high, low] = &self.datagram_peer;
+        let bits = u128::from(high.load(Relaxed)) << 64 | u128::from(low.load(Relaxed));
+        trace::Client {
+            ip: Ipv6Addr::from_bits(bits).to_canonical(),
+            port: self.datagram_port.load(Relaxed) as u16,
+        }
+    }
+
+    /// Traces that a client was refused something.
+    #[cold]
+    #[inline(never)]
+    fn trace_refused(&self, client: u32, why: Refusal) {
+        let reason = match why {
+            Refusal::Login => c"login",
+            Refusal::Admin => c"admin",
+            Refusal::ItemTooLarge => c"item_too_large",
+            Refusal::NoMemory => c"no_memory",
+            Refusal::ReplyTooLarge => c"reply_too_large",
+            Refusal::TooSlow => c"too_slow",
+        };
+        let look =
+            |record: &SocketRecord| (record.id == client).then(|| (record.kind, record.peer()));
+        let mut from = 0;
+        while let Some((place, found)) = self.registry.next(from, look) {
+            match found {
+                Some((Kind::Datagrams, _)) => {
+                    return trace::refuse(udp::PATH, reason, self.datagram_peer());
+                }
+                Some((_, Address { ip, port })) => {
+                    return trace::refuse(tcp::WORKER, reason, trace::Client { ip, port });
+                }
+                None => from = place.add_exact(1),
+            }
+        }
     }
 
     /// A worker's turn for a connection ended before all of its commands were served.
@@ -382,6 +439,12 @@ impl HostStats for Connections {
 
     fn settings(&self, tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
         Params::tell(tell);
+    }
+
+    fn refused(&self, client: u32, why: Refusal) {
+        if trace::refusals_on() {
+            self.trace_refused(client, why);
+        }
     }
 
     fn measures_latency(&self) -> bool {

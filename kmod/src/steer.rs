@@ -13,6 +13,7 @@ use hippos_kapi::cpu;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::steer::{CpuTimes, Nics};
 use hippos_kapi::thread::Context;
+use hippos_kapi::trace;
 
 /// Seconds in a row with the same result before steering begins, and before it ends.
 const BEGIN: u32 = 2;
@@ -79,6 +80,11 @@ impl WorkerCpu {
         let away = STEERING.polling.load(Relaxed) == self.own;
         if away != self.away {
             self.away = away;
+            if trace::steering_on() {
+                let own = Some(self.own);
+                let (from, to) = if away { (own, None) } else { (None, own) };
+                trace::steer(c"worker", from, to, STEERING.load());
+            }
             if away {
                 context.move_from(self.own);
             } else {
@@ -172,6 +178,11 @@ impl Steering {
         // A failure is repeated at the next tick.
         if self.nics.steer(on) {
             self.agreeing_ticks = 0;
+            if change && trace::steering_on() {
+                let polling = Some(self.polling).filter(|cpu| *cpu != NONE);
+                let (from, to) = if on { (polling, None) } else { (None, polling) };
+                trace::steer(c"packets", from, to, STEERING.load());
+            }
             STEERING.changes.fetch_add(u64::from(change), Relaxed);
         }
     }

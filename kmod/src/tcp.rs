@@ -4,6 +4,8 @@
 //! A connection's turn is in `engine/src/connection`, whose contract this file keeps. A worker owns one input buffer
 //! and one set of pages for all its connections.
 
+use core::ffi::CStr;
+
 use kernel::alloc::flags::__GFP_NOWARN;
 use kernel::alloc::{Allocator, Flags, Vec};
 use kernel::prelude::*;
@@ -13,20 +15,21 @@ use hippos_engine::connection::{
     self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
 };
 use hippos_engine::{
-    Access, Address, CloseReason, Engine, EngineCounter, Interval, Session, Transport,
+    Access, Address, CloseReason, Engine, EngineCounter, Interval, Session, Summary, Transport,
 };
 use hippos_kapi::cpu;
-use hippos_kapi::latency;
 use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::registry::Registration;
 use hippos_kapi::socket::{Socket, SocketAddresses};
 use hippos_kapi::stream::{self, ReplyPages, SoftirqPages, Stream};
 use hippos_kapi::thread::{Context, Started};
+use hippos_kapi::{latency, trace};
 
 use crate::buffer::ReplyOut;
 use crate::platform::Kernel;
 use crate::server::{Activity, ConnectionPermit, Kind, Server, SocketRecord, CONNECTIONS};
 use crate::steer::WorkerCpu;
+use crate::traced::{Replied, TracedRequest};
 
 /// Bytes of a worker's buffer for commands that arrive in pieces.
 const INPUT: usize = 64 << 10;
@@ -47,6 +50,10 @@ const DEADLINE_CHECK_MS: u32 = 1000;
 /// How long to wait before accepting again after a failure, most likely for want of memory.
 /// Milliseconds.
 const ACCEPT_BACKOFF_MS: u32 = 2;
+
+/// The receive paths, as trace points have them.
+pub(crate) const WORKER: &CStr = c"tcp_worker";
+const CALLBACK: &CStr = c"tcp_callback";
 
 /// The arguments of a worker's thread.
 pub(crate) struct Worker {
@@ -108,6 +115,7 @@ impl Worker {
                 let timed = latency::begin();
                 let queued = timed.and_then(|_| ready.queued());
                 let turn = ready.connection(|stream, client: &mut Client<'_>| {
+                    let mut traced = TracedTurn::begin(WORKER, stream, client);
                     if timed.is_some() {
                         client.connection.take_served();
                     }
@@ -116,11 +124,17 @@ impl Worker {
                     let connection = &mut client.connection;
                     let pages = &mut WorkerPages(&mut self.room);
                     let watched = connection.is_watching();
-                    let action =
-                        connection.turn(&mut SocketStream(stream), &mut self.input, pages, over);
-                    if let Some(timed) = timed {
+                    let replied = traced.as_mut().map(|turn| &mut turn.replied);
+                    let stream = &mut SocketStream { stream, replied };
+                    let action = connection.turn(stream, &mut self.input, pages, over);
+                    if timed.is_some() || traced.is_some() {
                         let served = connection.take_served();
-                        note_turn(&server.engine, timed.elapsed(), queued, served);
+                        if let Some(timed) = timed {
+                            note_turn(&server.engine, timed.elapsed(), queued, served);
+                        }
+                        if let Some(turn) = traced {
+                            turn.end(served);
+                        }
                     }
                     // Input of a watching client is ignored.
                     if !watched {
@@ -139,6 +153,7 @@ impl Worker {
                     if deadline.is_some_and(|at| at <= now) {
                         server.engine.tally(EngineCounter::UploadsTimedOut, 1);
                         client.end.reason = CloseReason::IdleTimeout;
+                        refused(client.end.peer, c"timeout");
                         return (Action::Close, None);
                     }
                     (action, deadline)
@@ -186,15 +201,77 @@ fn note_turn(engine: &Engine<Kernel>, ns: u64, queued: Option<u64>, commands: u3
     }
 }
 
+/// A turn of a connection, or a call of its callback, that is traced.
+struct TracedTurn {
+    request: TracedRequest,
+    replied: Replied,
+    began: latency::Moment,
+}
+
+impl TracedTurn {
+    /// While requests are traced. What a watcher is told is no reply.
+    #[inline(always)]
+    fn begin(path: &'static CStr, stream: &Stream<'_>, client: &mut Client<'_>) -> Option<Self> {
+        if !trace::requests_on() || client.connection.is_watching() {
+            return None;
+        }
+        Some(Self::new(path, stream, client))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn new(path: &'static CStr, stream: &Stream<'_>, client: &mut Client<'_>) -> Self {
+        let connection = &mut client.connection;
+        connection.take_served();
+        let summary = match stream.peek() {
+            stream::Peek::Bytes(bytes) if connection.awaits_command() => Summary::of(bytes),
+            // Of a value, say: no byte of it may be taken for a command.
+            _ => Summary::of_data(connection.receiving_key()),
+        };
+        let Address { ip, port } = client.end.peer;
+        Self {
+            request: TracedRequest::new(path, trace::Client { ip, port }, summary),
+            replied: Replied::default(),
+            began: latency::now(),
+        }
+    }
+
+    /// Traces it, if anything was served: so many commands, or the rest of one.
+    #[cold]
+    #[inline(never)]
+    fn end(self, served: u32) {
+        if served != 0 || self.replied.bytes() != 0 {
+            let ns = self.began.elapsed();
+            self.request.trace(&self.replied, served, ns);
+        }
+    }
+}
+
+fn refused(peer: Address, reason: &'static CStr) {
+    if trace::refusals_on() {
+        let Address { ip, port } = peer;
+        trace::refuse(WORKER, reason, trace::Client { ip, port });
+    }
+}
+
+fn peer(ends: &SocketAddresses) -> Address {
+    Address {
+        ip: ends.peer_ip(),
+        port: ends.peer_port(),
+    }
+}
+
 fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let ends = socket.ends();
     let engine = &*server.engine;
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
         engine.tally(EngineCounter::TcpRefused, 1);
+        refused(peer(&ends), c"source");
         return;
     }
     let Some(permit) = server.acquire_connection() else {
+        refused(peer(&ends), c"connections");
         // Best effort: bytes that the socket does not accept are dropped.
         let mut locked = stream::Locked::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
@@ -249,21 +326,25 @@ impl Drop for End<'_> {
 impl Serve for Client<'_> {
     fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool {
         let open = || pages.open().map(ReplyOut);
+        let mut traced = TracedTurn::begin(CALLBACK, stream, self);
         let timed = latency::begin();
         if timed.is_some() {
             self.connection.take_served();
         }
-        let quick = self
-            .connection
-            .serve_softirq(&mut SocketStream(stream), open);
+        let replied = traced.as_mut().map(|turn| &mut turn.replied);
+        let stream = &mut SocketStream { stream, replied };
+        let quick = self.connection.serve_softirq(stream, open);
         if quick != Answered::None {
             self.record.value().served(Activity::Read);
         }
-        if let Some(timed) = timed {
+        if timed.is_some() || traced.is_some() {
             let served = self.connection.take_served();
-            if served != 0 {
+            if let Some(timed) = timed.filter(|_| served != 0) {
                 let (engine, ns) = (self.end.engine, timed.elapsed());
                 engine.note_time(Interval::TcpCallbackService, ns, served);
+            }
+            if let Some(turn) = traced {
+                turn.end(served);
             }
         }
         quick == Answered::All
@@ -271,14 +352,18 @@ impl Serve for Client<'_> {
 }
 
 /// A locked socket as the engine's stream.
-struct SocketStream<'s, 'a>(&'s mut Stream<'a>);
+struct SocketStream<'s, 'a> {
+    stream: &'s mut Stream<'a>,
+    /// What is told of replies, while requests are traced.
+    replied: Option<&'s mut Replied>,
+}
 
 impl connection::Stream for SocketStream<'_, '_> {
     type Reply<'r> = ReplyOut<'r>;
 
     #[inline(always)]
     fn peek(&self) -> Peek<'_> {
-        match self.0.peek() {
+        match self.stream.peek() {
             stream::Peek::Bytes(bytes) => Peek::Bytes(bytes),
             stream::Peek::Scattered => Peek::Scattered,
             stream::Peek::Nothing => Peek::Nothing,
@@ -288,27 +373,32 @@ impl connection::Stream for SocketStream<'_, '_> {
 
     #[inline]
     fn copy(&self, to: &mut [u8]) -> usize {
-        self.0.copy(to)
+        self.stream.copy(to)
     }
 
     #[inline]
     fn consume(&mut self, len: usize) {
-        self.0.consume(len);
+        self.stream.consume(len);
     }
 
     #[inline]
     fn takes(&self) -> bool {
-        self.0.takes()
+        self.stream.takes()
     }
 
     #[inline]
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Broken> {
-        self.0.send(bytes).map_err(|_| Broken)
+        self.stream.send(bytes).map_err(|_| Broken)
     }
 
     #[inline(always)]
     fn reply<'r>(&mut self, reply: Self::Reply<'r>, more: bool) -> Result<&'r [u8], Broken> {
-        self.0.reply(reply.0, more).map_err(|_| Broken)
+        if trace::requests_on() {
+            if let Some(replied) = &mut self.replied {
+                replied.note(reply.0.bytes());
+            }
+        }
+        self.stream.reply(reply.0, more).map_err(|_| Broken)
     }
 }
 

@@ -2,20 +2,23 @@
 //! The slow UDP receive path: a socket on the same port for the datagrams that the fast path passes on, and a worker
 //! that serves it.
 
+use core::ffi::CStr;
+
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, EngineCounter, Interval, Message, REPLY_HEADER_MAX};
+use hippos_engine::{Access, EngineCounter, Interval, Message, Summary, REPLY_HEADER_MAX};
 use hippos_invariant::Exact;
 use hippos_kapi::cpu;
-use hippos_kapi::latency;
 use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Socket, SocketAddresses};
 use hippos_kapi::thread::{Context, Started};
+use hippos_kapi::{latency, trace};
 use hippos_proto::udp::FRAME;
 
 use crate::buffer::Buffer;
-use crate::server::{Activity, Kind, Server};
+use crate::server::{Activity, Kind, Server, CONNECTIONS};
+use crate::traced::{Replied, TracedRequest};
 
 /// The largest datagram.
 const INPUT: usize = 64 << 10;
@@ -32,6 +35,9 @@ const REPLY_TICKS: u32 = 1000;
 
 /// memcached's own port: a server there could answer our reply.
 const MEMCACHED_PORT: u16 = 11211;
+
+/// The receive path, as trace points have it.
+pub(crate) const PATH: &CStr = c"udp";
 
 /// The arguments of the worker's thread.
 pub(crate) struct Worker {
@@ -87,8 +93,12 @@ impl Worker {
                         let began = latency::begin();
                         let queued = began.and_then(|_| socket.queued());
                         let datagram = self.input.get(..count).unwrap_or(&[]);
-                        let was_served = serve(server, socket, datagram, &ends, &mut self.message);
-                        if let Some(began) = began.filter(|_| was_served) {
+                        let sent = if trace::requests_on() {
+                            serve_traced(server, socket, datagram, &ends, &mut self.message)
+                        } else {
+                            serve(server, socket, datagram, &ends, &mut self.message)
+                        };
+                        if let Some(began) = began.filter(|_| sent.is_some()) {
                             let engine = &server.engine;
                             engine.note_time(Interval::UdpService, began.elapsed(), 1);
                             if let Some(queued) = queued {
@@ -113,47 +123,88 @@ impl Worker {
     }
 }
 
-/// Answers one datagram, unless it must not be answered. Returns whether its source is allowed.
+/// Who sent a datagram.
+fn client(ends: &SocketAddresses) -> trace::Client {
+    trace::Client {
+        ip: ends.peer_ip(),
+        port: ends.peer_port(),
+    }
+}
+
+fn refused(ends: &SocketAddresses, reason: &'static CStr) {
+    if trace::refusals_on() {
+        trace::refuse(PATH, reason, client(ends));
+    }
+}
+
+/// Serves a datagram and, if its source may ask, traces it.
+#[cold]
+#[inline(never)]
+fn serve_traced(
+    server: &Server,
+    socket: &Socket,
+    datagram: &[u8],
+    ends: &SocketAddresses,
+    message: &mut Buffer,
+) -> Option<usize> {
+    let summary = Summary::of(datagram.get(FRAME..).unwrap_or(&[]));
+    let request = TracedRequest::new(PATH, client(ends), summary);
+    let began = latency::now();
+    let sent = serve(server, socket, datagram, ends, message)?;
+    let mut replied = Replied::default();
+    replied.note(message.bytes().get(..sent).unwrap_or(&[]));
+    request.trace(&replied, 1, began.elapsed());
+    Some(sent)
+}
+
+/// Answers one datagram, unless it must not be answered. Returns how many bytes of `message` were sent; `None` if its
+/// source is not allowed.
 fn serve(
     server: &Server,
     socket: &Socket,
     datagram: &[u8],
     ends: &SocketAddresses,
     message: &mut Buffer,
-) -> bool {
+) -> Option<usize> {
     let config = &server.config;
     let engine = &*server.engine;
     if !ends.is_unicast() {
-        return false;
+        return None;
     }
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
         engine.tally(EngineCounter::UdpRefused, 1);
-        return false;
+        refused(ends, c"source");
+        return None;
     }
     let port = ends.peer_port();
     if port == 0 || port == MEMCACHED_PORT || port == config.port {
-        return false;
+        refused(ends, c"source_port");
+        return None;
     }
     message.clear();
+    if trace::refusals_on() {
+        CONNECTIONS.set_datagram_peer(client(ends));
+    }
     let Some(reply) = engine.datagram(datagram, message) else {
-        return true;
+        return Some(0);
     };
     let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
     let bytes = message.len().add_exact(frames);
     if !engine.may_reply(access, ends.peer_ip(), bytes) {
-        return true;
+        refused(ends, c"rate");
+        return Some(0);
     }
     let began = cpu::ticks();
     for index in 0..reply.datagrams() {
         if cpu::ticks().wrapping_sub(began) > REPLY_TICKS {
-            return true;
+            return Some(message.len());
         }
         let (frame, data) = reply.datagram(index, message.bytes());
         if socket.send_to(&frame, data, ends).is_err() {
             // The client discards an incomplete message anyway.
-            return true;
+            return Some(message.len());
         }
     }
-    true
+    Some(message.len())
 }

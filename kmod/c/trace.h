@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What trace points are told of: kapi/trace.rs fills it in. */
+#ifndef HIPPOS_TRACED_H
+#define HIPPOS_TRACED_H
+
+#include <linux/in6.h>
+#include <linux/minmax.h>
+#include <linux/socket.h>
+#include <linux/string.h>
+#include <linux/types.h>
+#include <net/ipv6.h>
+
+/* Bytes of the texts in events, with the zero behind them. */
+#define HIPPOS_TRACED_NAME 16
+#define HIPPOS_TRACED_KEY 128
+
+/* A key as it is shown, no zero behind it, and the bytes of the whole key. */
+struct hippos_traced_key {
+	const char *text;
+	u32 shown;
+	u32 len;
+};
+
+/* No zero behind it. */
+struct hippos_traced_word {
+	const char *text;
+	u32 len;
+};
+
+struct hippos_traced_request {
+	u64 ns;
+	const char *path;
+	struct hippos_traced_word command;
+	struct hippos_traced_word outcome;
+	struct hippos_traced_key key;
+	/* An IPv4 one is mapped. */
+	struct in6_addr client;
+	u32 commands;
+	u32 bytes;
+	u16 port;
+};
+
+struct hippos_traced_item {
+	struct hippos_traced_key key;
+	/* Header included. */
+	u32 size;
+	/* Seconds since it was last read or stored. */
+	u32 idle;
+	/* As statistics count: from 1. */
+	u8 slab_class;
+	/* It was read since it was stored. */
+	bool fetched;
+};
+
+/* What fits, and zeroes. */
+static inline void hippos_text(char *to, size_t size, const char *text, u32 len)
+{
+	size_t fits = min_t(size_t, len, size - 1);
+
+	memcpy(to, text, fits);
+	memset(to + fits, 0, size - fits);
+}
+
+static inline u16 hippos_family(const struct in6_addr *client)
+{
+	return ipv6_addr_v4mapped(client) ? AF_INET : AF_INET6;
+}
+
+void hippos_trace_request(const struct hippos_traced_request *request);
+void hippos_trace_refuse(const char *path, const char *reason, const struct in6_addr *client,
+			 u16 port);
+void hippos_trace_evict(const struct hippos_traced_item *item);
+void hippos_trace_expire(const struct hippos_traced_item *item, const char *reason);
+void hippos_trace_reclaim(u32 from_class, u32 to_class);
+void hippos_trace_steer(const char *what, int from_cpu, int to_cpu, u32 load);
+
+#endif

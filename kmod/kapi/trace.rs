@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Trace points (`linux/tracepoint.h`): `kmod/c/hippos_trace.h` defines them. Each `…_on` is a no-op
+//! that is patched, and all else is for when it says yes. Any context.
+
+use core::ffi::CStr;
+use core::net::IpAddr;
+use kernel::ffi::c_char;
+
+use crate::ffi;
+
+/// A name as the kernel has characters: without a sign.
+fn text(name: &'static CStr) -> *const c_char {
+    name.as_ptr().cast()
+}
+
+fn word(name: &'static str) -> ffi::hippos_traced_word {
+    ffi::hippos_traced_word {
+        text: name.as_ptr().cast(),
+        len: name.len() as u32,
+    }
+}
+
+macro_rules! enabled {
+    ($($(#[$doc:meta])* $name:ident = $point:ident;)+) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name() -> bool {
+            // SAFETY: a trace point that C defines; the field is its static key.
+            #[cfg(CONFIG_TRACEPOINTS)]
+            unsafe {
+                kernel::jump_label::static_branch_unlikely!(
+                    ffi::$point,
+                    kernel::bindings::tracepoint,
+                    key
+                )
+            }
+            #[cfg(not(CONFIG_TRACEPOINTS))]
+            false
+        }
+    )+};
+}
+
+enabled! {
+    /// Whether requests are traced.
+    requests_on = __tracepoint_request;
+    /// Whether refusals are.
+    refusals_on = __tracepoint_refuse;
+    /// Whether evictions are.
+    evictions_on = __tracepoint_evict;
+    /// Whether items are that had expired or were flushed.
+    expiries_on = __tracepoint_expire;
+    /// Whether slabs are that go to another class.
+    reclaims_on = __tracepoint_reclaim;
+    /// Whether steering is.
+    steering_on = __tracepoint_steer;
+}
+
+/// A key as it is shown, and the bytes of the whole key.
+#[derive(Clone, Copy)]
+pub struct Key<'a> {
+    /// Fit to be printed to a terminal.
+    pub text: &'a [u8],
+    /// The whole key's length.
+    pub len: usize,
+}
+
+impl Key<'_> {
+    fn raw(&self) -> ffi::hippos_traced_key {
+        ffi::hippos_traced_key {
+            text: self.text.as_ptr().cast(),
+            shown: self.text.len() as u32,
+            len: self.len as u32,
+        }
+    }
+}
+
+/// Who sent something.
+#[derive(Clone, Copy)]
+pub struct Client {
+    /// The address.
+    pub ip: IpAddr,
+    /// The port.
+    pub port: u16,
+}
+
+impl Client {
+    fn mapped(&self) -> [u8; 16] {
+        match self.ip {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+            IpAddr::V6(ip) => ip.octets(),
+        }
+    }
+}
+
+/// A request that was served, or several together.
+pub struct Request<'a> {
+    /// Where it was served.
+    pub path: &'static CStr,
+    /// Who asked.
+    pub client: Client,
+    /// What for.
+    pub command: &'static str,
+    /// The key that it is about.
+    pub key: Key<'a>,
+    /// What it came to.
+    pub outcome: &'static str,
+    /// How many were served together.
+    pub commands: u32,
+    /// Bytes of the reply.
+    pub bytes: usize,
+    /// How long it took, nanoseconds.
+    pub ns: u64,
+}
+
+impl Request<'_> {
+    /// Traces it.
+    #[cold]
+    pub fn emit(&self) {
+        let raw = ffi::hippos_traced_request {
+            ns: self.ns,
+            path: text(self.path),
+            command: word(self.command),
+            outcome: word(self.outcome),
+            key: self.key.raw(),
+            client: self.client.mapped(),
+            commands: self.commands,
+            bytes: u32::try_from(self.bytes).unwrap_or(u32::MAX),
+            port: self.client.port,
+        };
+        // SAFETY: reads what it is given, which outlives the call.
+        unsafe { ffi::hippos_trace_request(&raw) }
+    }
+}
+
+/// Traces that a client was refused.
+#[cold]
+pub fn refuse(path: &'static CStr, reason: &'static CStr, client: Client) {
+    // SAFETY: reads what it is given, which outlives the call.
+    unsafe { ffi::hippos_trace_refuse(text(path), text(reason), &client.mapped(), client.port) }
+}
+
+/// An item that leaves.
+pub struct Item<'a> {
+    /// Its key.
+    pub key: Key<'a>,
+    /// Its slab class, counted from 1.
+    pub slab_class: u8,
+    /// Its bytes, header included.
+    pub size: u32,
+    /// Seconds since it was read or stored.
+    pub idle: u32,
+    /// It was read since it was stored.
+    pub fetched: bool,
+}
+
+impl Item<'_> {
+    fn raw(&self) -> ffi::hippos_traced_item {
+        ffi::hippos_traced_item {
+            key: self.key.raw(),
+            size: self.size,
+            idle: self.idle,
+            slab_class: self.slab_class,
+            fetched: self.fetched,
+        }
+    }
+
+    /// Traces that it was evicted.
+    #[cold]
+    pub fn evict(&self) {
+        // SAFETY: reads what it is given, which outlives the call.
+        unsafe { ffi::hippos_trace_evict(&self.raw()) }
+    }
+
+    /// Traces that it was taken back, and why.
+    #[cold]
+    pub fn expire(&self, reason: &'static CStr) {
+        // SAFETY: as for `evict`.
+        unsafe { ffi::hippos_trace_expire(&self.raw(), text(reason)) }
+    }
+}
+
+/// Traces that a slab of a class was emptied for another one, 0 for none.
+#[cold]
+pub fn reclaim(from_class: u32, to_class: u32) {
+    // SAFETY: takes numbers.
+    unsafe { ffi::hippos_trace_reclaim(from_class, to_class) }
+}
+
+/// Traces that something goes from one CPU to another; `None` stands for all others.
+#[cold]
+pub fn steer(what: &'static CStr, from: Option<u32>, to: Option<u32>, load: u32) {
+    let number = |cpu: Option<u32>| cpu.map_or(-1, |cpu| cpu as i32);
+    // SAFETY: reads what it is given.
+    unsafe { ffi::hippos_trace_steer(text(what), number(from), number(to), load) }
+}

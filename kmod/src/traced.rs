@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Requests as trace points are told of them. All of it is for when they are on.
+
+use core::ffi::CStr;
+
+use hippos_engine::{outcome, PrintableKey, Summary};
+use hippos_invariant::Exact;
+use hippos_kapi::trace;
+
+/// A request that is being served.
+pub(crate) struct TracedRequest {
+    path: &'static CStr,
+    client: trace::Client,
+    command: &'static str,
+    key: PrintableKey,
+}
+
+impl TracedRequest {
+    /// That came by `path` from `client`.
+    pub(crate) fn new(path: &'static CStr, client: trace::Client, summary: Summary<'_>) -> Self {
+        Self {
+            path,
+            client,
+            command: summary.command,
+            key: PrintableKey::new(summary.key),
+        }
+    }
+
+    /// Traces it: so many commands were served with it, in so many nanoseconds.
+    pub(crate) fn trace(&self, replied: &Replied, commands: u32, ns: u64) {
+        trace::Request {
+            path: self.path,
+            client: self.client,
+            command: self.command,
+            key: trace::Key {
+                text: self.key.text(),
+                len: self.key.key_len(),
+            },
+            outcome: replied.outcome(self.command),
+            commands,
+            bytes: replied.bytes,
+            ns,
+        }
+        .emit();
+    }
+}
+
+/// What is told of replies: their bytes without frames, and how the first of them begins.
+#[derive(Default)]
+pub(crate) struct Replied {
+    bytes: usize,
+    /// As much as a binary response's header has.
+    first: [u8; 24],
+    noted: usize,
+}
+
+impl Replied {
+    /// This was replied.
+    pub(crate) fn note(&mut self, reply: &[u8]) {
+        if self.bytes == 0 {
+            for (to, from) in self.first.iter_mut().zip(reply) {
+                *to = *from;
+            }
+            self.noted = reply.len().min(self.first.len());
+        }
+        self.bytes = self.bytes.add_exact(reply.len());
+    }
+
+    /// So many bytes of values were.
+    pub(crate) fn note_values(&mut self, bytes: usize) {
+        self.note(b"VALUE");
+        self.bytes = bytes;
+    }
+
+    /// How many bytes were.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn outcome(&self, command: &str) -> &'static str {
+        outcome(command, self.first.get(..self.noted).unwrap_or(&[]))
+    }
+}
