@@ -28,6 +28,7 @@ mod soak;
 mod steer;
 mod tcp;
 mod topologies;
+mod trace;
 mod watch;
 mod xdp;
 
@@ -77,6 +78,7 @@ tests! {
         memory_limit, fin_retransmitted_after_unload;
     watch: receive_paths, slow_watchers;
     latency: paths, from_the_start, switched_under_load;
+    trace: requests, refusals, items, steering, unloads_while_traced;
     steer: one_queue;
     xdp: modes, life, hidden_tags, refusals, several;
     protocol: table, counts, fast_share;

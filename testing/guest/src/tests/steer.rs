@@ -46,6 +46,25 @@ pub(super) fn one_queue() -> Result<()> {
 /// they are not.
 fn steered_and_back(end: bool) -> Result<()> {
     let hippos = Hippos::load("steer=90")?;
+    keep_busy(end)?;
+    hippos.unload()?;
+    ensure!(!steered()?, "steered after the module is gone");
+    Ok(())
+}
+
+/// The same to its end, with something before it and behind it, while the module is there.
+pub(super) fn steered_and_back_while(
+    before: impl FnOnce() -> Result<()>,
+    after: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    let hippos = Hippos::load("steer=90")?;
+    before()?;
+    keep_busy(true)?;
+    after()?;
+    hippos.unload()
+}
+
+fn keep_busy(end: bool) -> Result<()> {
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let (stop, busy) = (&AtomicBool::new(false), &AtomicBool::new(true));
     let cpu = &AtomicUsize::new(0);
@@ -76,10 +95,7 @@ fn steered_and_back(end: bool) -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         talker.join().map_err(|_| anyhow::anyhow!("no talk"))??;
         result
-    })?;
-    hippos.unload()?;
-    ensure!(!steered()?, "steered after the module is gone");
-    Ok(())
+    })
 }
 
 /// The CPU that polls the card, after a while without other traffic.
