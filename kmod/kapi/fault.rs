@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Faults on purpose.
 
-/// Commits the fault that insmod asked for, if it did. Whoever loads the module for that wants
-/// nothing else of it.
+/// Commits the fault that insmod asked for, if it did, and says whether it did: then the module
+/// must do nothing else.
 #[cfg(not(CONFIG_KASAN))]
 pub fn selftest() -> bool {
     false
@@ -21,8 +21,8 @@ mod planted {
 
     use crate::{ffi, pages, rcu};
 
-    /// Commits the fault that insmod asked for, if it did. Whoever loads the module for that wants
-    /// nothing else of it.
+    /// Commits the fault that insmod asked for, if it did, and says whether it did: then the module
+    /// must do nothing else.
     pub fn selftest() -> bool {
         // SAFETY: reads a pointer that insmod set before the module's init ran.
         let Some(name) = NonNull::new(unsafe { ffi::hippos_selftest() }.cast_mut()) else {

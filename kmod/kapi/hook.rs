@@ -160,7 +160,7 @@ unsafe extern "C" fn allow<T: PacketHandler>(
     let handler = unsafe { &*private.cast::<T>() };
     // SAFETY: the caller's promise; fields that are not filled in are numbers as well.
     let (source, local) = unsafe { (source(&*raw), (*raw).local) };
-    // SAFETY: we are inside a section, and leave it to whoever called.
+    // SAFETY: we are inside a section, which the caller ends.
     handler.is_allowed(unsafe { rcu::within() }, source, local)
 }
 

@@ -4,7 +4,7 @@
 //! says which are ready, threads, grace periods, pages, the control device
 //! and the module's parameters.
 //!
-//! Nothing here knows of memcached. All foreign functions are declared in
+//! Nothing here depends on memcached. All foreign functions are declared in
 //! [`ffi`]; their C side is `kmod/c`.
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]

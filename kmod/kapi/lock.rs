@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Bare spin locks (`linux/spinlock.h`) for process context. The `kernel`
 //! crate's own lock brings its data with it and can't be made in an array
-//! of somebody else's.
+//! that another type owns.
 
 use core::ffi::c_uint;
 use kernel::bindings;
@@ -35,7 +35,7 @@ impl SpinLock {
     /// Readies the lock, at the address where it stays, as one of `class` for
     /// lockdep.
     pub fn init(&self, class: u32) {
-        // SAFETY: the memory is a lock's, and nobody uses it yet.
+        // SAFETY: the memory is a lock's, and the lock is not in use yet.
         unsafe { ffi::hippos_lock_init(self.raw.get(), class as c_uint) }
     }
 
@@ -46,7 +46,7 @@ impl SpinLock {
         unsafe { ffi::hippos_lock(self.raw.get()) }
     }
 
-    /// Takes the lock when nobody has it.
+    /// Takes the lock if it is free.
     #[inline]
     pub fn try_lock(&self) -> bool {
         // SAFETY: initialised by `init`.

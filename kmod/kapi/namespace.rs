@@ -24,7 +24,7 @@ unsafe impl Send for Namespace {}
 unsafe impl Sync for Namespace {}
 
 impl Namespace {
-    /// The calling task's: of whoever loads the module.
+    /// The calling task's: that of the process which loads the module.
     pub fn current() -> Result<Arc<Self>> {
         // SAFETY: called by a task that has namespaces, as insmod has.
         let net = NonNull::new(unsafe { ffi::hippos_net_get() }).ok_or(EINVAL)?;

@@ -46,8 +46,8 @@ pub enum Served<'a> {
 ///
 /// `skb`, if there is one, is ours until this turns into a [`Verdict`], linear, and
 /// `raw` describes it; else `raw` describes a frame that is ours. `raw.len`
-/// initialised bytes are at `raw.payload`, and `raw.room` bytes there that nobody
-/// else reads.
+/// initialised bytes are at `raw.payload`, and `raw.room` bytes there that have no
+/// other reader.
 pub struct Packet<'a> {
     skb: Option<NonNull<ffi::sk_buff>>,
     raw: &'a mut ffi::hippos_packet,
@@ -178,7 +178,7 @@ impl<'a> Packet<'a> {
     /// Ends the packet's way: it was served and there is nothing to answer.
     pub fn consume(self) -> Verdict {
         if let Some(skb) = self.skb {
-            // SAFETY: the packet is ours; after NF_STOLEN nobody else looks at it.
+            // SAFETY: the packet is ours; after NF_STOLEN the kernel does not use it.
             unsafe { ffi::hippos_packet_consume(skb.as_ptr()) };
         }
         Verdict(NF_STOLEN)
@@ -257,7 +257,7 @@ impl<'a> Packet<'a> {
     /// `make_room(len)` was true.
     #[inline]
     unsafe fn write(&mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> u32 {
-        // SAFETY: there are `len` bytes of room, nobody else's. They come from the kernel's
+        // SAFETY: there are `len` bytes of room, ours alone. They come from the kernel's
         // allocator, through a pointer that the compiler knows nothing of, so that the ones
         // never written to hold just any value.
         let buffer = unsafe { slice::from_raw_parts_mut(self.raw.payload, len) };
@@ -318,7 +318,7 @@ impl ReplySkbs {
         let (mut number, mut written) = (0u16, 0u32);
         for reply_skb in self.list.iter_mut().flatten() {
             number = number.add_exact(1);
-            // SAFETY: `len` bytes from the kernel's allocator, nobody else's; see `write`.
+            // SAFETY: `len` bytes from the kernel's allocator, ours alone; see `write`.
             let buffer =
                 unsafe { slice::from_raw_parts_mut(reply_skb.payload.as_ptr(), reply_skb.len) };
             reply_skb.len = write(number, buffer).min(reply_skb.len);

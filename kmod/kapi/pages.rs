@@ -17,7 +17,7 @@ pub fn alloc(bytes: usize) -> Option<NonNull<u8>> {
 ///
 /// # Safety
 ///
-/// `block` is from [`alloc`] with the same `bytes`, and nobody uses it any more.
+/// `block` is from [`alloc`] with the same `bytes`, and is not in use any more.
 pub unsafe fn free(block: NonNull<u8>, bytes: usize) {
     // SAFETY: by this function's own requirement.
     unsafe { ffi::hippos_pages_free(block.as_ptr().cast(), bytes) }
@@ -33,7 +33,7 @@ pub fn alloc_table(bytes: usize) -> Option<NonNull<u8>> {
 ///
 /// # Safety
 ///
-/// `table` is from [`alloc_table`], and nobody uses it any more.
+/// `table` is from [`alloc_table`], and is not in use any more.
 pub unsafe fn free_table(table: NonNull<u8>) {
     // SAFETY: by this function's own requirement.
     unsafe { ffi::hippos_table_free(table.as_ptr().cast()) }

@@ -20,7 +20,7 @@ unsafe impl<T> Sync for Slot<T> {}
 
 impl<T: Copy> Slot<T> {
     fn get(&self) -> T {
-        // SAFETY: nobody writes any more, as said above.
+        // SAFETY: there are no more writes, as said above.
         unsafe { *self.0.get() }
     }
 }

@@ -51,7 +51,7 @@ pub struct Poll<T: Serve> {
 ///
 /// `watch` comes first, so that a pointer to it is one to the entry. While
 /// `socket` is there, `watch` is in its callbacks' hands. `value` belongs to
-/// whoever holds the socket's lock.
+/// the holder of the socket's lock.
 #[repr(C)]
 struct Entry<T> {
     watch: Opaque<ffi::hippos_watch>,
@@ -177,7 +177,7 @@ impl<T: Serve> Poll<T> {
             if unsafe { entry.as_ref() }.socket.is_some() {
                 return Some(Ready { entry, poll: self });
             }
-            // SAFETY: closed and now off the list: nobody else knows it.
+            // SAFETY: closed and now off the list: there is no other pointer to it.
             unsafe { self.free(entry.as_ptr()) };
         }
     }
@@ -207,7 +207,7 @@ impl<T: Serve> Poll<T> {
     ///
     /// # Safety
     ///
-    /// `entry` is one of ours and nobody has a reference into it.
+    /// `entry` is one of ours and there is no reference into it.
     unsafe fn close(entry: *mut Entry<T>) {
         // SAFETY: by this function's own requirement; callbacks know nothing of the socket's place.
         if let Some(socket) = unsafe { (*entry).socket.take() } {
@@ -225,7 +225,7 @@ impl<T: Serve> Drop for Poll<T> {
     fn drop(&mut self) {
         let mut entry = self.first;
         while !entry.is_null() {
-            // SAFETY: one of ours; nobody borrows a poll that is dropped.
+            // SAFETY: one of ours; there are no borrows of a poll that is dropped.
             unsafe {
                 Self::close(entry);
                 entry = (*entry).next;
@@ -322,7 +322,7 @@ impl<T: Serve> Ready<'_, T> {
         self.set_deadline(None);
         let entry = self.entry.as_ptr();
         // SAFETY: an entry of the poll that this borrows, used last here. When a callback has
-        // put it on the list since it was taken off, `next` frees it; else nobody will.
+        // put it on the list since it was taken off, `pop` frees it; else it is freed here.
         unsafe {
             Poll::close(entry);
             if !ffi::hippos_watch_is_queued((*entry).watch.get()) {

@@ -8,7 +8,7 @@ use crate::ffi;
 
 /// A read-side section; ends when dropped. Nothing may sleep inside.
 pub struct Guard {
-    /// Nobody else has begun the section, or will end it.
+    /// Whether this guard began the section and ends it; else the caller does both.
     own: bool,
     /// It ends on the thread that began it.
     _thread: PhantomData<*mut ()>,
@@ -55,7 +55,7 @@ pub fn start() -> u64 {
     unsafe { ffi::start_poll_synchronize_rcu() as u64 }
 }
 
-/// Whether the grace period is over: nobody reads any more what was unpublished
+/// Whether the grace period is over: no reader is left of what was unpublished
 /// before it was asked for. Any context.
 pub fn is_over(cookie: u64) -> bool {
     // SAFETY: may be called anywhere, with any number.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A list of what there is now, kept in a static and read by whoever asks.
+//! A list of what there is now, kept in a static and read by any caller.
 
 use core::cell::UnsafeCell;
 use kernel::prelude::*;
@@ -60,14 +60,14 @@ impl<T> List<T> {
 }
 
 impl<T> Registry<T> {
-    /// Nobody yet.
+    /// An empty list.
     pub const fn new() -> Self {
         Self {
             list: UnsafeCell::new(List::new()),
         }
     }
 
-    /// Does `work` with the list, which nobody else reaches meanwhile.
+    /// Does `work` with the list, which no other caller reaches meanwhile.
     fn with<R>(&self, work: impl FnOnce(&mut List<T>) -> R) -> R {
         // SAFETY: called in process context; unlocked below.
         unsafe { ffi::hippos_registry_lock() };

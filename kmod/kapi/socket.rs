@@ -30,7 +30,7 @@ unsafe impl Send for Socket {}
 // SAFETY: as above.
 unsafe impl Sync for Socket {}
 
-/// Whether an error says that somebody else has the port.
+/// Whether an error says that another socket has the port.
 pub fn is_in_use(error: Error) -> bool {
     error.to_errno() == -(bindings::EADDRINUSE as c_int)
 }

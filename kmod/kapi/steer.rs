@@ -29,7 +29,7 @@ impl Nics {
         }
     }
 
-    /// How many have one receive queue and are steered by nobody else.
+    /// How many NICs have one receive queue and are steered by no other owner.
     pub fn single_queue(&self) -> u32 {
         // SAFETY: the namespace is held.
         unsafe { ffi::hippos_steer_devices(&self.raw) }

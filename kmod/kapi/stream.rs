@@ -57,8 +57,8 @@ impl Stream<'_> {
         // SAFETY: by the invariant a locked socket.
         let start = unsafe { ffi::hippos_stream_peek(self.sk.as_ptr(), &mut len) };
         match NonNull::new(start.cast_mut()) {
-            // SAFETY: so many bytes of a buffer in the receive queue, which nobody writes to and
-            // which leaves the queue only by `consume` while the socket is locked.
+            // SAFETY: so many bytes of a buffer in the receive queue; the buffer has no writer and
+            // leaves the queue only by `consume` while the socket is locked.
             Some(start) => Peek::Bytes(unsafe {
                 slice::from_raw_parts(start.as_ptr().cast::<u8>(), len as usize)
             }),
@@ -124,7 +124,7 @@ impl Stream<'_> {
         if count >= reply.len {
             return Ok(&[]);
         }
-        // SAFETY: within what was written, which nobody writes to before the room is opened
+        // SAFETY: within what was written, which does not change before the room is opened
         // again: that needs the room for itself.
         Ok(unsafe {
             slice::from_raw_parts(reply.start.as_ptr().add(count), reply.len.sub_exact(count))
@@ -210,9 +210,9 @@ pub struct SoftirqPages<'a> {
 impl<'a> SoftirqPages<'a> {
     /// # Safety
     ///
-    /// Called in softirq, of which there is one on a CPU at a time, by one that
-    /// has no other; while the result lives it is not left, and somebody holds
-    /// [`SoftirqPagesUser`].
+    /// Called in softirq, of which there is one on a CPU at a time, by a caller
+    /// that has no other; while the result lives, the softirq does not end, and
+    /// a [`SoftirqPagesUser`] is held.
     pub(crate) unsafe fn new() -> Option<Self> {
         // SAFETY: per-CPU memory, which begins as zeroes: a room without pages.
         let room = NonNull::new(unsafe { ffi::hippos_reply_pages_this_cpu() })?;
@@ -229,7 +229,7 @@ impl<'a> SoftirqPages<'a> {
     }
 }
 
-/// Keeps the rooms of softirqs, one a CPU. Whoever has callbacks that use them
+/// Keeps the rooms of softirqs, one a CPU. An owner of callbacks that use them
 /// holds one.
 pub(crate) struct SoftirqPagesUser(());
 
@@ -265,7 +265,7 @@ pub struct Reply<'r> {
 impl Reply<'_> {
     /// # Safety
     ///
-    /// `room` is initialised and nobody else's while the result lives;
+    /// `room` is initialised and has no other user while the result lives;
     /// `atomic` where sleeping is not allowed.
     pub(crate) unsafe fn new(room: NonNull<ffi::hippos_reply_pages>, atomic: bool) -> Option<Self> {
         let mut size = 0;

@@ -158,7 +158,7 @@ impl Drop for Thread {
 
 /// # Safety
 ///
-/// `body` is from `KBox<F>` and nobody else's.
+/// `body` is from `KBox<F>`, and the caller is its only owner.
 unsafe fn discard<F>(body: *mut c_void) {
     // SAFETY: by this function's own requirement.
     drop(unsafe { KBox::from_raw(body.cast::<F>()) });
@@ -174,7 +174,7 @@ unsafe extern "C" fn run<F: FnOnce(&Context)>(body: *mut c_void) -> c_int {
         _thread: PhantomData,
     };
     KBox::into_inner(body)(&context);
-    // Whoever stops the thread relies on its being there.
+    // The caller that stops the thread relies on its being there.
     while !context.should_stop() {
         context.sleep(u32::MAX);
     }
