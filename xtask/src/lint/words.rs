@@ -9,9 +9,6 @@ use super::{read, tracked, Finding};
 /// Words that hide the subject of a sentence.
 const WORDS: &[&str] = &["somebody", "whoever", "nobody", "knows of", "it tells"];
 
-/// Folders that still contain some of them. A folder without any must leave this list.
-const PENDING: &[&str] = &[];
-
 /// The suffixes of files whose comments begin with a slash or an asterisk.
 const SLASHES: &[&str] = &[".rs", ".c", ".h"];
 /// The suffixes of files whose comments begin with a hash sign.
@@ -20,21 +17,11 @@ const HASHES: &[&str] = &[".toml", ".sh", ".py", "Makefile", "Kbuild"];
 /// Every finding in the work tree.
 pub(crate) fn check() -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let mut pending = vec![false; PENDING.len()];
     for file in tracked()? {
         let Some(prose) = Prose::of(&file) else {
             continue;
         };
-        let found = search(&file, &read(&file)?, prose);
-        match PENDING.iter().position(|folder| file.starts_with(folder)) {
-            Some(folder) => pending[folder] |= !found.is_empty(),
-            None => findings.extend(found),
-        }
-    }
-    for (folder, _) in PENDING.iter().zip(pending).filter(|(_, found)| !found) {
-        let what =
-            "has none of the words any more: remove it from PENDING in xtask/src/lint/words.rs";
-        findings.push(Finding::new(folder, 0, what));
+        findings.extend(search(&file, &read(&file)?, prose));
     }
     Ok(findings)
 }
