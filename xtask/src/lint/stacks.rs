@@ -58,14 +58,24 @@ fn large_frames(disassembly: &str) -> Vec<Finding> {
     findings
 }
 
-/// The bytes of `sub $0x4c8,%rsp`, or of `sub sp, sp, #0x4c8` and `sub sp, sp, #0x1, lsl #12`.
+/// The bytes of `sub $0x4c8,%rsp`, or of `sub sp, sp, #0x4c8` and `sub sp, sp, #0x1, lsl #12`. Compilers write 128 as
+/// its negative, whose encoding is shorter: `add $0xffffffffffffff80,%rsp` takes it, `sub` gives it back.
 fn frame(line: &str) -> Option<u64> {
+    let number = |text: &str| u64::from_str_radix(text, 16).ok();
+    if let Some((rest, bytes)) = line
+        .strip_suffix(",%rsp")
+        .and_then(|line| line.split_once("$0x"))
+    {
+        let bytes = number(bytes)? as i64;
+        let taken = match rest.trim_end() {
+            rest if rest.ends_with("sub") => bytes,
+            rest if rest.ends_with("add") => bytes.checked_neg()?,
+            _ => return None,
+        };
+        return u64::try_from(taken).ok();
+    }
     let (_, operands) = line.split_once("sub")?;
     let operands = operands.trim();
-    let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    if let Some(bytes) = operands.strip_prefix("$0x") {
-        return number(bytes.strip_suffix(",%rsp")?);
-    }
     let bytes = operands.strip_prefix("sp, sp, #0x")?;
     match bytes.split_once(", lsl #12") {
         Some((pages, _)) => number(pages)?.checked_mul(4096),
@@ -86,6 +96,14 @@ mod tests {
         assert!(findings[0]
             .what
             .starts_with("<hippos::A as Drop>::drop takes 3080"));
+    }
+
+    #[test]
+    fn a_negative_number_of_bytes_is_the_other_direction() {
+        assert_eq!(frame("  14:\tsub    $0xffffffffffffff80,%rsp"), None);
+        assert_eq!(frame("  14:\tadd    $0xffffffffffffff80,%rsp"), Some(128));
+        assert_eq!(frame("  14:\tadd    $0x80,%rsp"), None);
+        assert_eq!(frame("  14:\tsub    $0x80,%rsp"), Some(128));
     }
 
     #[test]
