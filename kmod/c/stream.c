@@ -31,11 +31,13 @@
 #define REPLY_PAGES_MIN SZ_4K
 
 /*
- * Shorter replies are copied while a client has not acknowledged earlier ones:
- * a few bytes that were spliced keep a whole block, of which the socket's limit
- * counts those bytes alone.
+ * Shorter replies to a client that is behind with reading are copied: a few
+ * bytes that were spliced keep a whole block, of which the socket's limit counts
+ * those bytes alone. It is behind if bytes could not be sent yet, or more than
+ * these segments are not acknowledged.
  */
 #define REPLY_SPLICE_MIN SZ_4K
+#define REPLY_SEGMENTS_MAX 8
 
 /* The caller's until hippos_stream_unlock(); may sleep. */
 struct sock *hippos_stream_lock(struct socket *sock)
@@ -163,6 +165,11 @@ void *hippos_reply_pages_open(struct hippos_reply_pages *room, bool atomic, u32 
 	return page_address(frag->page) + frag->offset;
 }
 
+static bool is_behind(const struct sock *sk)
+{
+	return !tcp_write_queue_empty(sk) || tcp_sk(sk)->packets_out > REPLY_SEGMENTS_MAX;
+}
+
 /*
  * Sends the first len bytes of the room last opened. Without copying them, the
  * socket's buffers hold references to the pages, and they are taken off the room.
@@ -174,7 +181,7 @@ int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u3
 	struct bio_vec vec;
 	int n;
 
-	if (len < REPLY_SPLICE_MIN && !tcp_rtx_and_write_queues_empty(sk))
+	if (len < REPLY_SPLICE_MIN && is_behind(sk))
 		return hippos_stream_send(sk, page_address(frag->page) + frag->offset, len, more);
 	bvec_set_page(&vec, frag->page, len, frag->offset);
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);

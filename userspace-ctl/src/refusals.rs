@@ -16,7 +16,7 @@ pub(crate) struct Refusal {
 }
 
 /// All refusals.
-pub(crate) const REFUSALS: [Refusal; 7] = [
+pub(crate) const REFUSALS: [Refusal; 8] = [
     Refusal {
         statistic: "rejected_connections",
         what: "connections beyond maxconns",
@@ -60,6 +60,12 @@ pub(crate) const REFUSALS: [Refusal; 7] = [
         what: "administration commands",
         remedy: "hippos-ctl admin shows which clients may use them",
         is_fault: false,
+    },
+    Refusal {
+        statistic: "hippos_reads_refused",
+        what: "reads of large values, while slow readers held a quarter of the memory",
+        remedy: "find the clients that do not read: hippos-ctl conns; or raise memory_mb",
+        is_fault: true,
     },
 ];
 

@@ -26,6 +26,8 @@ hippos_store::counters! {
         TcpRefused = "hippos_tcp_refused",
         /// Connections closed because the value that they sent arrived too slowly.
         UploadsTimedOut = "hippos_uploads_timed_out",
+        /// Reads of large values refused because slow readers hold all the memory that they may.
+        ReadsRefused = "hippos_reads_refused",
         /// Commands served over TCP.
         TcpCommands = "hippos_tcp_commands",
         /// Request bytes.

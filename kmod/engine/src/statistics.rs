@@ -225,6 +225,7 @@ const PLACED: &[Statistic] = &[
     per_cpu(EngineCounter::TcpCommands),
     gauge("hippos_upload_bytes", |now| now.upload_bytes, "Memory of values that are being received"),
     tally(EngineCounter::UploadsTimedOut),
+    tally(EngineCounter::ReadsRefused),
     gauge("hippos_memory_most", |now| now.memory_max_settable, "The largest limit that clients may set, bytes: set by the administrator"),
     gauge("hippos_memory_allowed", |now| now.shot.allowed as u64, "Bytes that may be held now: less than `limit_maxbytes` while the machine is short of memory"),
     store(Counter::Shortages),

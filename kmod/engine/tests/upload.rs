@@ -162,6 +162,15 @@ fn values_held_by_slow_readers_are_bounded() {
         );
     }
     assert_eq!(readers.len(), 16, "a quarter of 64 MiB");
+    assert_eq!(engine.engine_counted(EngineCounter::ReadsRefused), 54);
+    // A value that would fit into an empty buffer is never refused.
+    say(
+        &engine,
+        &format!("set small 0 0 20000\r\n{}\r\n", &large[..20_000]),
+    );
+    let (small, _) = read_slowly(&engine, "small");
+    assert!(small.is_sending());
+    drop(small);
     let value = "v".repeat(5000);
     for i in 0..400 {
         let stored = say(&engine, &format!("set key{i} 0 0 5000\r\n{value}\r\n"));

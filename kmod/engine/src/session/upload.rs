@@ -4,6 +4,7 @@
 use hippos_invariant::Exact;
 use hippos_store::{AllocError, Expiry, Hash, Item, Platform, Reservation, StoreError};
 
+use crate::counters::EngineCounter;
 use crate::session::state::Session;
 use crate::uploads::Share;
 use crate::Engine;
@@ -11,6 +12,9 @@ use crate::Engine;
 /// Values up to this many bytes may use [`SMALL`] quarters of the memory, larger ones [`LARGE`]: large values that do
 /// not arrive leave memory for small ones.
 const SMALL_MAX: usize = 16 << 10;
+/// Items up to this many bytes are always pinned: which of them do not fit into a reply's buffer is up to chance, and a
+/// client holds one.
+const PIN_FREE: usize = 64 << 10;
 /// In quarters of the memory.
 const SMALL: usize = 3;
 const LARGE: usize = 2;
@@ -35,11 +39,19 @@ impl<P: Platform> Engine<P> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Whether another item may be pinned for a slow reader: pinned items have at most a quarter of the memory, since
-    /// they stay there when they are deleted or evicted. One alone is always accepted.
+    /// Whether another item may be pinned for a slow reader; a refusal is counted. Pinned items of more than
+    /// [`PIN_FREE`] have at most a quarter of the memory, since they stay there when they are deleted or evicted. One
+    /// alone is always accepted.
     pub(super) fn may_pin(&self, item: &Item<'_>) -> bool {
         let now = self.store.pinned_bytes();
-        now == 0 || item.is_pinned() || now.add_exact(item.size()) <= self.store.allowed() / 4
+        let may = item.size() <= PIN_FREE
+            || now == 0
+            || item.is_pinned()
+            || now.add_exact(item.size()) <= self.store.allowed() / 4;
+        if !may {
+            self.tally(EngineCounter::ReadsRefused, 1);
+        }
+        may
     }
 }
 
