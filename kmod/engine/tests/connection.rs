@@ -315,6 +315,43 @@ fn quick_leaves_the_end_of_a_command_to_a_turn() {
     }
 }
 
+/// A client that takes a large value in small pieces does not time out, though none of them ends a buffer of the reply.
+#[test]
+fn each_piece_that_a_slow_reader_takes_is_progress() {
+    const TIMEOUT: u32 = 10;
+    let engine = engine();
+    let conditions = Conditions {
+        events: Vec::new(),
+        at_once: usize::MAX,
+        page: 32 << 10,
+        readings: usize::MAX,
+        quick: false,
+        breaks: usize::MAX,
+        memory: usize::MAX,
+    };
+    let mut run = Run::new(&engine, &conditions);
+    let set = format!(
+        "set big 0 0 200000\r\n{}\r\nget big\r\n",
+        "v".repeat(200_000)
+    );
+    run.stream.window = "STORED\r\n".len();
+    run.stream.received.push_back((set.into(), false));
+    run.serve();
+    assert_eq!(run.connection.deadline(0, TIMEOUT), Some(TIMEOUT + 1));
+    assert_eq!(run.connection.deadline(5, TIMEOUT), Some(TIMEOUT + 1));
+    // 5,000 bytes a second are more than the slowest rate.
+    for now in 6..20 {
+        run.stream.window += 5000;
+        run.serve();
+        let deadline = run.connection.deadline(now, TIMEOUT);
+        assert!(deadline > Some(now), "{now}: {deadline:?}");
+        assert!(deadline > Some(TIMEOUT + 1), "{now}: {deadline:?}");
+    }
+    run.stream.window = usize::MAX;
+    run.serve();
+    assert_eq!(run.connection.deadline(20, TIMEOUT), None);
+}
+
 fn command() -> impl Strategy<Value = Vec<u8>> {
     let key = "[abc]";
     let set = |verb: &'static str| {

@@ -166,8 +166,11 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
     /// such a value, or if `timeout` is 0.
     pub fn deadline(&mut self, now: u32, timeout: u32) -> Option<u32> {
         let transfer = self.session.transfer().filter(|_| timeout != 0);
-        self.progress =
-            transfer.map(|(number, moved)| Progress::note(self.progress, number, moved, now));
+        let unsent = self.unsent.bytes().len();
+        self.progress = transfer.map(|(number, moved)| {
+            // What the session wrote of a reply has not left before the stream took it.
+            Progress::note(self.progress, number, moved.saturating_sub(unsent), now)
+        });
         self.progress.map(|progress| progress.deadline(timeout))
     }
 
