@@ -125,6 +125,14 @@ link set e0 address 02:00:00:00:09:77
 neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
 neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
 ";
+    // A link that goes down takes its neighbours and its IPv6 addresses along.
+    const FLAP: &str = "\
+link set e0 down
+link set e0 up
+addr add fd09:200::1/64 dev e0 nodad
+neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
+";
     const AWAY: &str = "\
 netns add there
 link set e0 netns there
@@ -158,6 +166,7 @@ neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
     let here = ExpectedRoute::To(ASKER);
     vec![
         row("before", "", both(), here, true),
+        row("down and up again", FLAP, both(), here, true),
         row("another MAC address", ANOTHER_MAC, by_new_mac(), here, true),
         row("to the old MAC address", "", both(), ExpectedRoute::Nowhere, false),
         row("the old MAC address again", OLD_MAC, both(), here, true),
