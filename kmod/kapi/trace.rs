@@ -5,12 +5,13 @@
 use core::ffi::CStr;
 use core::net::IpAddr;
 use kernel::ffi::c_char;
+use kernel::str::CStrExt as _;
 
 use crate::ffi;
 
-/// A name as the kernel has characters: without a sign.
+/// A name as C takes it.
 fn text(name: &'static CStr) -> *const c_char {
-    name.as_ptr().cast()
+    name.as_char_ptr()
 }
 
 fn word(name: &'static str) -> ffi::hippos_traced_word {
@@ -25,8 +26,8 @@ macro_rules! enabled {
         $(#[$doc])*
         #[inline(always)]
         pub fn $name() -> bool {
-            // SAFETY: a trace point that C defines; the field is its static key.
             #[cfg(CONFIG_TRACEPOINTS)]
+            // SAFETY: a trace point that C defines; the field is its static key.
             unsafe {
                 kernel::jump_label::static_branch_unlikely!(
                     ffi::$point,
