@@ -9,12 +9,13 @@ use hippos_conformance::{Options, Target};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Replies that differ from a node's: see docs/fleet.md.
-const DIFFERENCES: [&str; 9] = [
+const DIFFERENCES: [&str; 10] = [
     "lru_crawler metadump alone",
     "lru_crawler metadump with a bad class",
     "lru_crawler dumps",
     "watch",
     "watch with an unknown word",
+    "watch with an unknown word behind another command",
     "extstore",
     "extstore with an unknown word",
     "refresh_certs",
