@@ -63,7 +63,7 @@ pub(crate) const REFUSALS: [Refusal; 8] = [
     },
     Refusal {
         statistic: "hippos_reads_refused",
-        what: "reads of large values, while slow readers held a quarter of the memory",
+        what: "reads of large values, while slow readers held half of the memory",
         remedy: "find the clients that do not read: hippos-ctl conns; or raise memory_mb",
         is_fault: true,
     },

@@ -39,15 +39,18 @@ impl<P: Platform> Engine<P> {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Whether another item may be pinned for a slow reader; a refusal is counted. Pinned items of more than
-    /// [`PIN_FREE`] have at most a quarter of the memory, since they stay there when they are deleted or evicted. One
-    /// alone is always accepted.
+    /// Whether another item may be pinned for a slow reader; a refusal is counted. Pinned items have at most half of the
+    /// memory, since they stay there when they are deleted or evicted, and three quarters together with values that are
+    /// being received. One alone is always accepted, and so are items of up to [`PIN_FREE`].
     pub(super) fn may_pin(&self, item: &Item<'_>) -> bool {
+        let quarter = self.store.allowed() / 4;
         let now = self.store.pinned_bytes();
+        let pinned = now.add_exact(item.size());
+        let held = (pinned as u64).saturating_add(self.uploads.bytes());
         let may = item.size() <= PIN_FREE
             || now == 0
             || item.is_pinned()
-            || now.add_exact(item.size()) <= self.store.allowed() / 4;
+            || pinned <= quarter.mul_exact(2) && held <= quarter.mul_exact(3) as u64;
         if !may {
             self.tally(EngineCounter::ReadsRefused, 1);
         }
