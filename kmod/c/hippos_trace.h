@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * Trace points: events/hippos in tracefs (linux/tracepoint.h). Each is a patched
- * branch, so that one that is off costs a no-op. docs/bpftrace/README.md tells of
- * the fields; tools read them by name, so that none may change its meaning.
+ * branch: a disabled one costs a no-op. docs/bpftrace/README.md describes the
+ * fields. Tools read them by name: none may change its meaning.
  *
- * What has a name is a text here, and not a number: tools then need no table of
- * names, and a new one shifts no other. The texts are arrays, since the bpftrace of
+ * Commands, outcomes and reasons are texts, not numbers: tools need no table of
+ * names, and a new name does not renumber others. The texts are arrays, since the bpftrace of
  * Debian 13 (0.23) reads __data_loc, which __string makes, from wrong places. Keys
  * come encoded: they are printed to terminals.
  */

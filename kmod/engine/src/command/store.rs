@@ -25,7 +25,7 @@ pub(crate) fn verb(mode: Mode) -> Verb {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Tells the host that a store of `client` was refused.
+    /// Reports to the host that a store of `client` was refused.
     pub(crate) fn tell_refused(&self, client: u32, error: StoreError) {
         let why = match error {
             StoreError::TooLarge => Refusal::ItemTooLarge,
