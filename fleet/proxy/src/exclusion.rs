@@ -15,7 +15,7 @@ use hippos_proto::Mode;
 use crate::client::{Client, Kind, Waiter};
 use crate::dispatch::DispatchResult;
 use crate::framing::Expect;
-use crate::job::{JobKind, OwnedAnswer, Step};
+use crate::job::{JobKind, JobStep, OwnedAnswer};
 use crate::route::Class;
 use crate::worker::Worker;
 
@@ -88,14 +88,14 @@ impl Flight {
         [&b"mg "[..], key, flags.as_bytes()].concat()
     }
 
-    pub(crate) fn take(&mut self, key: &[u8], answer: OwnedAnswer, now: u64) -> Step {
+    pub(crate) fn take(&mut self, key: &[u8], answer: OwnedAnswer, now: u64) -> JobStep {
         let OwnedAnswer::Reply(bytes) = &answer else {
-            return Step::end(answer);
+            return JobStep::end(answer);
         };
         let Some(found) = found(bytes) else {
-            return Step::end(OwnedAnswer::Error(bytes.clone()));
+            return JobStep::end(OwnedAnswer::Error(bytes.clone()));
         };
-        let miss = || Step::end(OwnedAnswer::Reply(Vec::new()));
+        let miss = || JobStep::end(OwnedAnswer::Reply(Vec::new()));
         if found.won {
             return miss();
         }
@@ -106,9 +106,9 @@ impl Flight {
             }
             let wake = (now + self.pause).min(self.until);
             self.pause = (self.pause * 2).min(PAUSE_MAX);
-            return Step {
+            return JobStep {
                 wake: Some(wake),
-                ..Step::default()
+                ..JobStep::default()
             };
         }
         let mut value = format!(
@@ -121,7 +121,7 @@ impl Flight {
             value += &format!(" {}", found.cas);
         }
         let value = [value.as_bytes(), reply::CRLF, found.data, reply::CRLF].concat();
-        Step::end(OwnedAnswer::Reply(value))
+        JobStep::end(OwnedAnswer::Reply(value))
     }
 }
 
@@ -144,9 +144,9 @@ pub(crate) enum LockOperation {
 
 impl LockOperation {
     /// The reply to the client, and the lock that it holds then.
-    pub(crate) fn take(&mut self, answer: OwnedAnswer) -> Step {
+    pub(crate) fn take(&mut self, answer: OwnedAnswer) -> JobStep {
         let OwnedAnswer::Reply(bytes) = &answer else {
-            return Step::end(answer);
+            return JobStep::end(answer);
         };
         let cas = bytes
             .strip_prefix(b"HD c")
@@ -162,18 +162,18 @@ impl LockOperation {
                 LockOperation::Take(_) => reply::STORED,
                 _ => b"TOUCHED\r\n",
             };
-            return Step {
+            return JobStep {
                 lock,
-                ..Step::end(OwnedAnswer::Reply(line.to_vec()))
+                ..JobStep::end(OwnedAnswer::Reply(line.to_vec()))
             };
         }
         let line: &[u8] = match self {
             LockOperation::Take(_) if gone => b"NOT_STORED\r\n",
             LockOperation::GiveBack if bytes.starts_with(b"HD") => b"DELETED\r\n",
             _ if gone => b"NOT_FOUND\r\n",
-            _ => return Step::end(answer),
+            _ => return JobStep::end(answer),
         };
-        Step::end(OwnedAnswer::Reply(line.to_vec()))
+        JobStep::end(OwnedAnswer::Reply(line.to_vec()))
     }
 }
 

@@ -563,7 +563,7 @@ impl Worker {
 
 /// The next step of a job.
 #[derive(Debug, Default)]
-pub(crate) struct Step {
+pub(crate) struct JobStep {
     /// The answer to the client.
     pub(crate) answer: Option<OwnedAnswer>,
     /// When it continues.
@@ -580,12 +580,12 @@ pub(crate) struct Step {
     pub(crate) over: bool,
 }
 
-impl Step {
+impl JobStep {
     pub(crate) fn end(answer: OwnedAnswer) -> Self {
-        Step {
+        JobStep {
             answer: Some(answer),
             over: true,
-            ..Step::default()
+            ..JobStep::default()
         }
     }
 }
@@ -604,7 +604,7 @@ impl Reading {
         }
     }
 
-    fn take(&mut self, key: &[u8], node_refs: usize, _part: u16, answer: OwnedAnswer) -> Step {
+    fn take(&mut self, key: &[u8], node_refs: usize, _part: u16, answer: OwnedAnswer) -> JobStep {
         self.left = self.left.saturating_sub(1);
         match self.stage {
             Stage::Pools => {}
@@ -612,12 +612,12 @@ impl Reading {
             Stage::Fill => {
                 self.stage = Stage::Filled;
                 self.left = 1;
-                return Step {
+                return JobStep {
                     ask: Some(0),
-                    ..Step::default()
+                    ..JobStep::default()
                 };
             }
-            Stage::Filled => return Step::end(answer),
+            Stage::Filled => return JobStep::end(answer),
         }
         let pools = node_refs - usize::from(self.warm.is_some());
         let failed = answer.failed();
@@ -628,45 +628,45 @@ impl Reading {
             self.missed.get_or_insert(answer);
         } else if self.left > 0 {
             // The remaining answers are dropped when they arrive.
-            return Step {
+            return JobStep {
                 answer: Some(answer),
-                ..Step::default()
+                ..JobStep::default()
             };
         } else {
-            return Step::end(answer);
+            return JobStep::end(answer);
         }
         if self.left > 0 {
-            return Step::default();
+            return JobStep::default();
         }
         let on = failed || self.policy == Read::MissFailover;
         if on && self.asked < pools {
             self.asked += 1;
             self.left = 1;
-            return Step {
+            return JobStep {
                 ask: Some(self.asked - 1),
-                ..Step::default()
+                ..JobStep::default()
             };
         }
         // A failover pool's answer counts as that of the pool it replaces.
         let Some(last) = self.missed.take() else {
-            return Step::end(self.failed.take().unwrap_or(OwnedAnswer::Unavailable));
+            return JobStep::end(self.failed.take().unwrap_or(OwnedAnswer::Unavailable));
         };
         match self.warm {
             Some(node_ref) => {
                 self.stage = Stage::Warm;
                 self.left = 1;
-                Step {
+                JobStep {
                     warm: Some((node_ref, key.to_vec())),
-                    ..Step::default()
+                    ..JobStep::default()
                 }
             }
-            None => Step::end(last),
+            None => JobStep::end(last),
         }
     }
 
     /// The warm pool's answer to `mg KEY f t v`.
-    fn warm(&mut self, key: &[u8], answer: OwnedAnswer) -> Step {
-        let miss = || Step::end(OwnedAnswer::Reply(Vec::new()));
+    fn warm(&mut self, key: &[u8], answer: OwnedAnswer) -> JobStep {
+        let miss = || JobStep::end(OwnedAnswer::Reply(Vec::new()));
         let OwnedAnswer::Reply(bytes) = answer else {
             // A miss in the warm pool is a miss.
             return miss();
@@ -682,18 +682,18 @@ impl Reading {
             ReadRequest::Values { cas: true, .. } => {
                 self.stage = Stage::Fill;
                 self.left = 1;
-                Step {
+                JobStep {
                     fill: Some((fill, true)),
-                    ..Step::default()
+                    ..JobStep::default()
                 }
             }
             _ => {
                 let head = format!("VALUE {key} {flags} {len}\r\n");
-                Step {
+                JobStep {
                     answer: Some(OwnedAnswer::Reply([head.as_bytes(), data].concat())),
                     fill: Some((fill, false)),
                     over: true,
-                    ..Step::default()
+                    ..JobStep::default()
                 }
             }
         }
@@ -718,9 +718,9 @@ fn meta_value(bytes: &[u8]) -> Option<(usize, u32, i32, &[u8])> {
 }
 
 impl Writing {
-    fn take(&mut self, part: u16, answer: OwnedAnswer) -> Step {
+    fn take(&mut self, part: u16, answer: OwnedAnswer) -> JobStep {
         self.left -= 1;
-        let mut step = Step::default();
+        let mut step = JobStep::default();
         if part != CLEARED {
             if answer.failed() {
                 self.failed.get_or_insert(answer);

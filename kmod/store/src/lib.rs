@@ -52,7 +52,7 @@ pub use operations::commit::{
 pub use operations::get::{Inspected, Lookup, OneLineLookup};
 pub use operations::in_place::Change;
 pub use operations::reservation::{Pin, Reservation};
-pub use operations::walk::{Step, Walk};
+pub use operations::walk::{Walk, WalkStep};
 pub use platform::{Cookie, LockClass, Platform, RawLock, Removed, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
 pub use store::{Dead, Guard, Store};

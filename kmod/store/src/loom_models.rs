@@ -17,7 +17,7 @@ use loom::thread;
 
 use crate::event_log::{Event, EventLog, NextEvent};
 use crate::hash::Hash;
-use crate::index::{Index, Step, Unchained, ENTRIES};
+use crate::index::{Index, ResizeResult, Unchained, ENTRIES};
 use crate::item::{Fields, Item, Slot, STALE, TOKEN_SENT};
 use crate::platform::{Cookie, Platform, RawLock};
 use crate::sync::{plant, Bug, Relaxed};
@@ -187,7 +187,7 @@ impl Rig {
         let step = self
             .index
             .split(|s| hash(number(s)), |_| true, &mut unchained);
-        assert_eq!(step, Step::Done);
+        assert_eq!(step, ResizeResult::Done);
         unchained
     }
 }
@@ -315,7 +315,7 @@ fn splits_do_not_overlap() {
         // A third attempt while one of them may still run.
         let third = grow(&rig);
         let steps = [mine, third, other.join().expect("the other")];
-        let done = steps.iter().filter(|s| **s == Step::Done).count();
+        let done = steps.iter().filter(|s| **s == ResizeResult::Done).count();
         assert_eq!(rig.index.buckets(), 1 + done);
         assert!(rig.has(0) && rig.has(1));
     });
@@ -360,7 +360,7 @@ fn merge() {
     let step = rig
         .index
         .merge(|s| hash(number(s)), || Cookie(0), |_| true, &mut unchained);
-    assert_eq!(step, Step::Done);
+    assert_eq!(step, ResizeResult::Done);
     reader.join().expect("the reader");
 }
 

@@ -4,7 +4,7 @@
 use hippos_store::host::Host;
 use hippos_store::{
     Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Expiry, Invalidate, NewError,
-    Outcome, Step, Store, StoreError, Verb,
+    Outcome, Store, StoreError, Verb, WalkStep,
 };
 
 fn store(config: Config) -> Store<Host> {
@@ -342,11 +342,11 @@ fn a_walk_reports_each_item_once() {
     loop {
         let guard = store.read();
         match walk.next(&guard) {
-            Step::Item(item) => {
+            WalkStep::Item(item) => {
                 seen[u32::from_be_bytes(item.key().try_into().unwrap()) as usize] += 1
             }
-            Step::Pause => {}
-            Step::End => break,
+            WalkStep::Pause => {}
+            WalkStep::End => break,
         }
     }
     assert!(seen.iter().all(|n| *n == 1));

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::OnceLock;
 
 use hippos_store::host::Host;
-use hippos_store::{ClassCounter, Commit, Config, Expiry, LockClass, Outcome, Step, Store, Verb};
+use hippos_store::{
+    ClassCounter, Commit, Config, Expiry, LockClass, Outcome, Store, Verb, WalkStep,
+};
 
 use instrumented::{Instrumented, Watch, LOCKING};
 
@@ -34,12 +36,12 @@ fn look(class: LockClass) {
     loop {
         let guard = store.read();
         match walk.next(&guard) {
-            Step::Item(item) => {
+            WalkStep::Item(item) => {
                 let found = store.peek(&guard, item.key(), store.hash(item.key()));
                 assert!(found.is_some(), "{item:?} is live and not linked");
             }
-            Step::Pause => {}
-            Step::End => return,
+            WalkStep::Pause => {}
+            WalkStep::End => return,
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use hippos_store::host::Host;
 use hippos_store::{
-    ClassCounter, Commit, Config, Counter, Eviction, Expiry, NewError, Outcome, Step, Store,
-    StoreError,
+    ClassCounter, Commit, Config, Counter, Eviction, Expiry, NewError, Outcome, Store, StoreError,
+    WalkStep,
 };
 
 const BLOCK: usize = 64 << 10;
@@ -360,13 +360,13 @@ fn walk_rejects_stale_offset_after_slab_reuse() {
         loop {
             let guard = store.read();
             match walk.next(&guard) {
-                Step::Item(item) => match item.key().len() {
+                WalkStep::Item(item) => match item.key().len() {
                     10 => assert!(item.key().starts_with(b"small-")),
                     8 => large += usize::from(item.key().starts_with(b"large-")),
                     len => panic!("a key of {len} bytes, {rest} steps on"),
                 },
-                Step::Pause => {}
-                Step::End => break,
+                WalkStep::Pause => {}
+                WalkStep::End => break,
             }
         }
         assert!(rest > 0 || large > 0, "no slab has changed hands");
@@ -384,13 +384,13 @@ fn a_walk_pauses_among_live_items_too() {
     let (mut items, mut since, mut most) = (0, 0, 0);
     loop {
         match walk.next(&store.read()) {
-            Step::Item(_) => {
+            WalkStep::Item(_) => {
                 items += 1;
                 since += 1;
                 most = most.max(since);
             }
-            Step::Pause => since = 0,
-            Step::End => break,
+            WalkStep::Pause => since = 0,
+            WalkStep::End => break,
         }
     }
     assert_eq!(items, 2000);

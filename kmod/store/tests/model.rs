@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use hippos_store::host::Host;
 use hippos_store::{
     Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Eviction, Expiry, Invalidate,
-    Outcome, Step, Store, StoreError, Verb,
+    Outcome, Store, StoreError, Verb, WalkStep,
 };
 use proptest::prelude::*;
 
@@ -481,11 +481,11 @@ impl Model {
                 loop {
                     let guard = self.store.read();
                     match walk.next(&guard) {
-                        Step::Item(item) => {
+                        WalkStep::Item(item) => {
                             assert!(seen.insert(item.key().to_vec(), item.cas()).is_none());
                         }
-                        Step::Pause => {}
-                        Step::End => break,
+                        WalkStep::Pause => {}
+                        WalkStep::End => break,
                     }
                 }
                 for i in 0..48 {

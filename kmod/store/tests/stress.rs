@@ -14,8 +14,8 @@ use std::thread;
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Eviction, Expiry, Outcome, Step,
-    Store, Verb,
+    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Eviction, Expiry, Outcome, Store,
+    Verb, WalkStep,
 };
 
 const BLOCK: usize = 16 << 10;
@@ -220,7 +220,7 @@ fn settle(store: &Store<Host>) {
     loop {
         let guard = store.read();
         match walk.next(&guard) {
-            Step::Item(item) => {
+            WalkStep::Item(item) => {
                 items += 1;
                 bytes += item.size() as u64;
                 let found = store
@@ -228,8 +228,8 @@ fn settle(store: &Store<Host>) {
                     .unwrap();
                 assert_eq!(found.cas(), item.cas());
             }
-            Step::Pause => {}
-            Step::End => break,
+            WalkStep::Pause => {}
+            WalkStep::End => break,
         }
     }
     assert_eq!((items, bytes), (shot.items, shot.bytes), "{shot:?}");

@@ -90,14 +90,14 @@ pub struct Case {
     /// Not run against the reference: it replies otherwise, or is unusable afterwards.
     pub hippos: bool,
     /// The steps, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<CaseStep>,
     /// The connection at the end.
     pub end: End,
 }
 
 /// One step of a case.
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum CaseStep {
     /// Bytes in, bytes out.
     Exchange(Exchange),
     /// Time passes.
@@ -219,10 +219,10 @@ impl Case {
             "pause" => {
                 let millis = rest.strip_suffix("ms").context("expected milliseconds")?;
                 self.steps
-                    .push(Step::Pause(Duration::from_millis(millis.parse()?)));
+                    .push(CaseStep::Pause(Duration::from_millis(millis.parse()?)));
             }
-            "half-close" => self.steps.push(Step::HalfClose),
-            "reconnect" => self.steps.push(Step::Reconnect),
+            "half-close" => self.steps.push(CaseStep::HalfClose),
+            "reconnect" => self.steps.push(CaseStep::Reconnect),
             "closed" => self.end = End::Closed,
             "stuck" => self.end = End::Timeout,
             "whatever" => self.end = End::Any,
@@ -252,11 +252,11 @@ impl Case {
             _ => bail!("unknown way to send"),
         };
         match self.steps.last_mut() {
-            Some(Step::Exchange(last)) if last.grows() && kind != "d" => {
+            Some(CaseStep::Exchange(last)) if last.grows() && kind != "d" => {
                 last.input.append(&mut input);
                 last.line = line;
             }
-            _ => self.steps.push(Step::Exchange(Exchange {
+            _ => self.steps.push(CaseStep::Exchange(Exchange {
                 line,
                 input,
                 bare: kind == "d",
@@ -271,7 +271,7 @@ impl Case {
 
     fn exchange(&mut self) -> Result<&mut Exchange> {
         match self.steps.last_mut() {
-            Some(Step::Exchange(exchange)) => Ok(exchange),
+            Some(CaseStep::Exchange(exchange)) => Ok(exchange),
             _ => bail!("nothing was sent"),
         }
     }
@@ -305,8 +305,8 @@ mod tests {
     #[test]
     fn all_tables_of_cases_parse() {
         for case in all().unwrap() {
-            let known = |s: &Step| match s {
-                Step::Exchange(exchange) => exchange.output.is_some(),
+            let known = |s: &CaseStep| match s {
+                CaseStep::Exchange(exchange) => exchange.output.is_some(),
                 _ => true,
             };
             // Input that leaves the server waiting needs no answer.

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::case::{self, Case, End, Exchange, Step};
+use crate::case::{self, Case, CaseStep, End, Exchange};
 use crate::packet;
 use crate::run::{Feed, Options, Player, Target};
 use crate::template::{self, Match, Piece, Scope};
@@ -30,7 +30,7 @@ pub fn record(group: &str, path: &Path, target: &Target, options: &Options) -> R
     let mut lines: Vec<Vec<String>> = text.lines().map(|l| vec![l.to_owned()]).collect();
     let mut count = 0;
     for case in case::parse(group, &text)? {
-        let unknown = |s: &Step| matches!(s, Step::Exchange(e) if e.unknown.is_some());
+        let unknown = |s: &CaseStep| matches!(s, CaseStep::Exchange(e) if e.unknown.is_some());
         if case.hippos || !case.steps.iter().any(unknown) || !case.name.contains(&options.filter) {
             continue;
         }
@@ -114,7 +114,7 @@ fn play_tcp(
     let mut answers = Vec::new();
     let mut closed = false;
     for step in &case.steps {
-        let Step::Exchange(exchange) = step else {
+        let CaseStep::Exchange(exchange) = step else {
             player.other(step)?;
             continue;
         };
@@ -138,7 +138,7 @@ fn play_udp(
     let mut answers = Vec::new();
     for step in &case.steps {
         match step {
-            Step::Exchange(exchange) => {
+            CaseStep::Exchange(exchange) => {
                 let id = player.send(exchange)?;
                 let mut message = udp::Message::new(id, true);
                 let mut bytes = Vec::new();
@@ -150,7 +150,7 @@ fn play_udp(
                 }
                 take(exchange, bytes, &mut player.scope, &mut answers)?;
             }
-            Step::Pause(time) => std::thread::sleep(*time),
+            CaseStep::Pause(time) => std::thread::sleep(*time),
             _ => bail!("not over UDP"),
         }
     }
@@ -179,7 +179,7 @@ fn take(e: &Exchange, bytes: Vec<u8>, scope: &mut Scope, answers: &mut Vec<Answe
 fn shown(bytes: &[u8], case: &Case, scope: &Scope) -> Result<Vec<String>> {
     let mut coded = Vec::new();
     for step in &case.steps {
-        if let Step::Exchange(exchange) = step {
+        if let CaseStep::Exchange(exchange) = step {
             base64s(&exchange.input, scope, &mut coded)?;
         }
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::case::{self, Case, End, Exchange, Step};
+use crate::case::{self, Case, CaseStep, End, Exchange};
 use crate::packet::REQUEST;
 use crate::template::{self, Match, Scope, Template, Token};
 use crate::udp;
@@ -137,7 +137,7 @@ const TIMED_TRIES: u32 = 3;
 
 /// Whether what a case expects depends on the clock.
 fn pauses(case: &Case) -> bool {
-    case.steps.iter().any(|s| matches!(s, Step::Pause(_)))
+    case.steps.iter().any(|s| matches!(s, CaseStep::Pause(_)))
 }
 
 /// Runs one case with every feed and records the result.
@@ -187,8 +187,8 @@ fn feeds(case: &Case, options: &Options) -> Vec<Feed> {
             Feed::Random(options.seed + 1),
         ]);
         let keeps = |t: &Option<Template>| t.as_deref().is_some_and(template::keeps);
-        let straight = |s: &Step| match s {
-            Step::Exchange(e) => !template::keeps(&e.input) && !keeps(&e.output),
+        let straight = |s: &CaseStep| match s {
+            CaseStep::Exchange(e) => !template::keeps(&e.input) && !keeps(&e.output),
             _ => false,
         };
         let piped = !(case.unpiped && options.reference);
@@ -272,7 +272,7 @@ impl<'a> Player<'a> {
         }
         for step in &case.steps {
             match step {
-                Step::Exchange(exchange) => self.exchange(exchange, feed)?,
+                CaseStep::Exchange(exchange) => self.exchange(exchange, feed)?,
                 other => self.other(other)?,
             }
         }
@@ -280,12 +280,12 @@ impl<'a> Player<'a> {
     }
 
     /// Runs a step that is no exchange.
-    pub(crate) fn other(&mut self, step: &Step) -> Result<()> {
+    pub(crate) fn other(&mut self, step: &CaseStep) -> Result<()> {
         match step {
-            Step::Exchange(_) => {}
-            Step::Pause(time) => std::thread::sleep(*time),
-            Step::HalfClose => self.stream()?.shutdown(Shutdown::Write)?,
-            Step::Reconnect => self.connect()?,
+            CaseStep::Exchange(_) => {}
+            CaseStep::Pause(time) => std::thread::sleep(*time),
+            CaseStep::HalfClose => self.stream()?.shutdown(Shutdown::Write)?,
+            CaseStep::Reconnect => self.connect()?,
         }
         Ok(())
     }
@@ -466,7 +466,7 @@ impl<'a> Player<'a> {
         let mut input = Vec::new();
         let mut expected = vec![Vec::new()];
         for step in &case.steps {
-            let Step::Exchange(exchange) = step else {
+            let CaseStep::Exchange(exchange) = step else {
                 continue;
             };
             input.extend(template::bytes(&exchange.input, &self.scope)?);

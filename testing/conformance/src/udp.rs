@@ -12,7 +12,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Exchange, Step};
+use crate::case::{Case, CaseStep, Exchange};
 use crate::run::{brief, fresh_key, show_tokens, Options};
 use crate::template::{self, Match, Scope, Token};
 
@@ -21,10 +21,10 @@ pub(crate) fn play(case: &Case, address: SocketAddr, options: &Options) -> Resul
     let mut player = Player::new(address, options)?;
     for step in &case.steps {
         match step {
-            Step::Exchange(exchange) => player.exchange(exchange)?,
-            Step::Pause(time) => std::thread::sleep(*time),
-            Step::Reconnect => player.socket = hippos_client::socket(address)?,
-            Step::HalfClose => bail!("UDP has no connections to close"),
+            CaseStep::Exchange(exchange) => player.exchange(exchange)?,
+            CaseStep::Pause(time) => std::thread::sleep(*time),
+            CaseStep::Reconnect => player.socket = hippos_client::socket(address)?,
+            CaseStep::HalfClose => bail!("UDP has no connections to close"),
         }
     }
     player.quiet()

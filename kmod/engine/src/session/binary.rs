@@ -13,21 +13,21 @@ use hippos_store::{
 use crate::command::TRIES;
 use crate::reply::binary::{put_found, Request};
 use crate::session::listing::Listing;
-use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step, Way};
+use crate::session::state::{AfterSwallow, FeedStep, Kind, PendingStore, Session, State, Way};
 
 /// The most bytes of header, extras and key that memcached accepts before it closes the connection: its read buffer.
 const FRONT_MAX: usize = 16 << 10;
 
 impl<P: Platform> Session<'_, P> {
     /// Serves the request at the start of `input`.
-    pub(super) fn binary(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn binary(&mut self, input: &[u8], out: &mut impl Out) -> FeedStep {
         use hippos_proto::binary::REQUEST;
         let Some(head) = Header::parse(input) else {
-            return Step::Read;
+            return FeedStep::Read;
         };
         if head.magic != REQUEST {
             self.begin_close();
-            return Step::Took(0);
+            return FeedStep::Took(0);
         }
         let request = Request::new(&head);
         let value_len = match head.value() {
@@ -37,7 +37,7 @@ impl<P: Platform> Session<'_, P> {
                 let front = usize::from(head.key).add_exact(usize::from(head.extras));
                 if front.add_exact(HEADER) > FRONT_MAX {
                     self.begin_close();
-                    return Step::Took(HEADER);
+                    return FeedStep::Took(HEADER);
                 }
                 let left = u64::from(head.key).add_exact(u64::from(head.extras));
                 let status = match value {
@@ -45,22 +45,22 @@ impl<P: Platform> Session<'_, P> {
                     Some(_) => Status::Invalid,
                 };
                 self.swallow(left, AfterSwallow::Close(request, status));
-                return Step::Took(HEADER);
+                return FeedStep::Took(HEADER);
             }
         };
         let body = input.get(HEADER..).unwrap_or(&[]);
         let Some((extras, rest)) = body.split_at_checked(usize::from(head.extras)) else {
-            return Step::Read;
+            return FeedStep::Read;
         };
         let Some(key) = rest.get(..usize::from(head.key)) else {
-            return Step::Read;
+            return FeedStep::Read;
         };
         if !self.binary_command(&head, request, extras, key, value_len, out) {
             request.error(out, Status::Invalid);
             self.begin_close();
         }
         let front = HEADER.add_exact(extras.len());
-        Step::Took(front.add_exact(key.len()))
+        FeedStep::Took(front.add_exact(key.len()))
     }
 
     /// `false` when the request is malformed.

@@ -12,7 +12,7 @@ use crate::counters::EngineCounter;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_get;
 use crate::session::state::{
-    AfterSwallow, FeedResult, Keys, Next, Protocol, Session, State, Step, Transport,
+    AfterSwallow, FeedResult, FeedStep, Keys, Next, Protocol, Session, State, Transport,
 };
 
 impl<P: Platform> Session<'_, P> {
@@ -42,17 +42,17 @@ impl<P: Platform> Session<'_, P> {
                 self.sending = None;
             }
             match self.step(rest, out) {
-                Step::Took(n) => {
+                FeedStep::Took(n) => {
                     rest = rest.get(n..).unwrap_or(&[]);
                     if over() {
                         break Next::Write;
                     }
                 }
-                Step::Read => break Next::Read,
-                Step::Write => break Next::Write,
-                Step::Park => break Next::Park,
-                Step::Watch => break Next::Watch,
-                Step::Close => break Next::Close,
+                FeedStep::Read => break Next::Read,
+                FeedStep::Write => break Next::Write,
+                FeedStep::Park => break Next::Park,
+                FeedStep::Watch => break Next::Watch,
+                FeedStep::Close => break Next::Close,
             }
         };
         let consumed = input.len().sub_exact(rest.len());
@@ -118,35 +118,35 @@ impl<P: Platform> Session<'_, P> {
     }
 
     #[inline]
-    fn step(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    fn step(&mut self, input: &[u8], out: &mut impl Out) -> FeedStep {
         match self.state {
             State::Command => self.command(input, out),
             State::Keys(keys) => self.keys(keys, input, out),
             State::Data(_) => self.data(input, out),
             State::Swallow(left, then) => self.skip(left, then, input, out),
             State::SkipLine(line) => match memchr(b'\n', input) {
-                Some(_) if out.room() < REPLY_HEADER_MAX => Step::Write,
+                Some(_) if out.room() < REPLY_HEADER_MAX => FeedStep::Write,
                 Some(end) => {
                     out.put(line);
                     self.state = State::Command;
-                    Step::Took(end.add_exact(1))
+                    FeedStep::Took(end.add_exact(1))
                 }
-                None if input.is_empty() => Step::Read,
-                None => Step::Took(input.len()),
+                None if input.is_empty() => FeedStep::Read,
+                None => FeedStep::Took(input.len()),
             },
             State::Login(len) => self.login(len, input, out),
             State::Listing(_) => self.list(out),
             State::Watching(_) => self.watch(input, out),
-            State::Closing => Step::Close,
+            State::Closing => FeedStep::Close,
         }
     }
 
-    fn command(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    fn command(&mut self, input: &[u8], out: &mut impl Out) -> FeedStep {
         let Some(&first) = input.first() else {
-            return Step::Read;
+            return FeedStep::Read;
         };
         if out.room() < REPLY_HEADER_MAX {
-            return Step::Write;
+            return FeedStep::Write;
         }
         if !self.authenticated {
             if self.engine.authentication() {
@@ -165,9 +165,9 @@ impl<P: Platform> Session<'_, P> {
         if self.protocol == Protocol::Binary {
             let step = self.binary(input, out);
             if core::mem::take(&mut self.park_requested) {
-                return Step::Park;
+                return FeedStep::Park;
             }
-            if matches!(step, Step::Took(_)) {
+            if matches!(step, FeedStep::Took(_)) {
                 self.commands = self.commands.add_exact(1);
             }
             return step;
@@ -185,46 +185,52 @@ impl<P: Platform> Session<'_, P> {
         let Some(line) = token::line(window) else {
             // No more bytes of a datagram will arrive.
             if window.len() <= LINE_MAX || self.transport == Transport::Udp {
-                return Step::Read;
+                return FeedStep::Read;
             }
             return self.long_line(window);
         };
         let consumed = self.line(line.text, line.consumed, out);
         if core::mem::take(&mut self.park_requested) {
-            return Step::Park;
+            return FeedStep::Park;
         }
         self.commands = self.commands.add_exact(1);
-        Step::Took(consumed)
+        FeedStep::Took(consumed)
     }
 
     /// Serves the most frequent commands, if they are complete and plain: `get` and `gets` of one key, `set` with a
     /// short value. `None` leaves the input to the general parser.
     #[inline]
-    fn fast_command(&mut self, input: &[u8], out: &mut impl Out) -> Option<Step> {
+    fn fast_command(&mut self, input: &[u8], out: &mut impl Out) -> Option<FeedStep> {
         match input {
             [b'g', ..] => {
                 let (cas, key, rest) = plain_get(input)?;
                 let taken = input.len().sub_exact(rest.len());
                 self.get_key(Keys { cas, touch: None }, key, true, out);
-                Some(Step::Took(taken))
+                Some(FeedStep::Took(taken))
             }
             [b's', b'e', b't', b' ', rest @ ..] => self.fast_set(input, rest, out),
             _ => None,
         }
     }
 
-    fn skip(&mut self, left: u64, then: AfterSwallow, input: &[u8], out: &mut impl Out) -> Step {
+    fn skip(
+        &mut self,
+        left: u64,
+        then: AfterSwallow,
+        input: &[u8],
+        out: &mut impl Out,
+    ) -> FeedStep {
         let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
         let left = left.sub_exact(n as u64);
         if left != 0 {
             if n == 0 {
-                return Step::Read;
+                return FeedStep::Read;
             }
             self.state = State::Swallow(left, then);
-            return Step::Took(n);
+            return FeedStep::Took(n);
         }
         if out.room() < REPLY_HEADER_MAX {
-            return Step::Write;
+            return FeedStep::Write;
         }
         self.state = State::Command;
         match then {
@@ -235,21 +241,21 @@ impl<P: Platform> Session<'_, P> {
                 self.begin_close();
             }
         }
-        Step::Took(n)
+        FeedStep::Took(n)
     }
 
     /// Continues a reply of many lines.
-    fn list(&mut self, out: &mut impl Out) -> Step {
+    fn list(&mut self, out: &mut impl Out) -> FeedStep {
         let engine = self.engine;
         if out.room() < REPLY_HEADER_MAX {
-            return Step::Write;
+            return FeedStep::Write;
         }
         if let State::Listing(listing) = &mut self.state {
             if !listing.run(engine, out) {
-                return Step::Write;
+                return FeedStep::Write;
             }
             self.state = State::Command;
         }
-        Step::Took(0)
+        FeedStep::Took(0)
     }
 }

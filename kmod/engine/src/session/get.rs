@@ -11,11 +11,11 @@ use hippos_store::{ClassCounter, Counter, Dead, Item, Platform};
 
 use crate::reply::text::{put_value_line, whole_len};
 use crate::reply::REPLY_HEADER_MAX;
-use crate::session::state::{Keys, Session, State, Step};
+use crate::session::state::{FeedStep, Keys, Session, State};
 
 impl<P: Platform> Session<'_, P> {
     /// A long line without an end so far: a list of keys is answered as it arrives, any other line ends the connection.
-    pub(super) fn long_line(&mut self, window: &[u8]) -> Step {
+    pub(super) fn long_line(&mut self, window: &[u8]) -> FeedStep {
         const BLANKS_MAX: usize = 100;
         let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
         let mut words = Words::new(token::trim(window));
@@ -35,7 +35,7 @@ impl<P: Platform> Session<'_, P> {
             // The first word, or the line, has no end so far either.
             let (Some(exptime), false) = (exptime, words.rest().is_empty()) else {
                 self.state = State::SkipLine(reply::BAD_EXPTIME);
-                return Step::Took(0);
+                return FeedStep::Took(0);
             };
             keys.touch = Some(self.engine.store.expiry(i64::from(exptime)));
             start = words.rest();
@@ -43,13 +43,13 @@ impl<P: Platform> Session<'_, P> {
         self.state = State::Keys(keys);
         // Bytes after a carriage return or a NUL are not among the words, but are still there.
         let hidden = window.len().sub_exact(token::trim(window).len());
-        Step::Took(window.len().sub_exact(hidden).sub_exact(start.len()))
+        FeedStep::Took(window.len().sub_exact(hidden).sub_exact(start.len()))
     }
 
     /// Ends a connection whose line does not end.
-    fn cut(&mut self) -> Step {
+    fn cut(&mut self) -> FeedStep {
         self.begin_close();
-        Step::Took(0)
+        FeedStep::Took(0)
     }
 
     fn keys_of(&self, get: &Get<'_>) -> Keys {
@@ -84,7 +84,7 @@ impl<P: Platform> Session<'_, P> {
     }
 
     /// Answers the keys that have arrived.
-    pub(super) fn keys(&mut self, keys: Keys, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn keys(&mut self, keys: Keys, input: &[u8], out: &mut impl Out) -> FeedStep {
         self.prefetch(input);
         let mut rest = input;
         loop {
@@ -99,7 +99,7 @@ impl<P: Platform> Session<'_, P> {
                     self.get_key(keys, key, false, out);
                     rest = more;
                     if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
-                        return Step::Took(input.len().sub_exact(rest.len()));
+                        return FeedStep::Took(input.len().sub_exact(rest.len()));
                     }
                     continue;
                 }
@@ -107,9 +107,9 @@ impl<P: Platform> Session<'_, P> {
             let taken = input.len().sub_exact(rest.len());
             if out.room() < REPLY_HEADER_MAX {
                 return if taken == 0 {
-                    Step::Write
+                    FeedStep::Write
                 } else {
-                    Step::Took(taken)
+                    FeedStep::Took(taken)
                 };
             }
             let Some(end) = memchr3(b' ', b'\n', 0, rest) else {
@@ -122,13 +122,13 @@ impl<P: Platform> Session<'_, P> {
                     return self.bad_key(taken);
                 }
                 return if taken == 0 {
-                    Step::Read
+                    FeedStep::Read
                 } else {
-                    Step::Took(taken)
+                    FeedStep::Took(taken)
                 };
             };
             let (Some(word), Some(&stop)) = (rest.get(..end), rest.get(end)) else {
-                return Step::Read;
+                return FeedStep::Read;
             };
             let key = match word {
                 [key @ .., b'\r'] if stop == b'\n' => key,
@@ -141,21 +141,21 @@ impl<P: Platform> Session<'_, P> {
                 rest = rest.get(key.len()..).unwrap_or(&[]);
                 self.get_key(keys, key, false, out);
                 if self.sending.is_some() || !matches!(self.state, State::Keys(_)) {
-                    return Step::Took(input.len().sub_exact(rest.len()));
+                    return FeedStep::Took(input.len().sub_exact(rest.len()));
                 }
                 continue;
             }
             // The end of the line, or of the part that memcached parses.
             let taken = taken.add_exact(word.len());
             self.state = State::SkipLine(reply::END);
-            return Step::Took(taken);
+            return FeedStep::Took(taken);
         }
     }
 
     /// A key that is too long, in a list that is answered while it arrives.
-    fn bad_key(&mut self, taken: usize) -> Step {
+    fn bad_key(&mut self, taken: usize) -> FeedStep {
         self.state = State::SkipLine(reply::BAD_FORMAT);
-        Step::Took(taken)
+        FeedStep::Took(taken)
     }
 
     /// Prefetches the buckets of the next keys, then their items.

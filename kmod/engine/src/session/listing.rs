@@ -6,7 +6,7 @@
 
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
-use hippos_store::{Item, Platform, Step as Walked, Walk};
+use hippos_store::{Item, Platform, Walk, WalkStep};
 
 use crate::reply::binary::Request;
 use crate::reply::uri::put_uri;
@@ -242,13 +242,13 @@ fn dump<'e, P: Platform, O: Out>(
                 return true;
             }
             match walk.next(&guard) {
-                Walked::Item(item) => {
+                WalkStep::Item(item) => {
                     if !tell(&item, out) {
                         return false;
                     }
                 }
-                Walked::Pause => break,
-                Walked::End => return false,
+                WalkStep::Pause => break,
+                WalkStep::End => return false,
             }
         }
         drop(guard);

@@ -11,27 +11,27 @@ use hippos_store::Platform;
 
 use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
-use crate::session::state::{AfterSwallow, Session, State, Step};
+use crate::session::state::{AfterSwallow, FeedStep, Session, State};
 
 /// A longer value cannot be valid.
 const VALUE_MAX: usize = 1024;
 
 impl<P: Platform> Session<'_, P> {
     /// The first line of a client that has not authenticated. The reply fits.
-    pub(super) fn login_line(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn login_line(&mut self, input: &[u8], out: &mut impl Out) -> FeedStep {
         /// `set`, key, flags, expiry time and length.
         const WORDS: usize = 5;
         // memcached waits for two bytes, even after a line end.
         if input.len() < 2 {
-            return Step::Read;
+            return FeedStep::Read;
         }
         let window = input.get(..=LINE_MAX).unwrap_or(input);
         let Some(end) = memchr(b'\n', window) else {
             if window.len() <= LINE_MAX {
-                return Step::Read;
+                return FeedStep::Read;
             }
             self.begin_close();
-            return Step::Took(0);
+            return FeedStep::Took(0);
         };
         let line = token::trim(window.get(..end).unwrap_or(&[]));
         let mut words = Words::new(line);
@@ -50,20 +50,20 @@ impl<P: Platform> Session<'_, P> {
                 out.put(reply::UNAUTHENTICATED);
             }
         }
-        Step::Took(end.add_exact(1))
+        FeedStep::Took(end.add_exact(1))
     }
 
     /// The value, of `len` bytes, with its line end.
-    pub(super) fn login(&mut self, len: u32, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn login(&mut self, len: u32, input: &[u8], out: &mut impl Out) -> FeedStep {
         let Some((value, rest)) = input.split_at_checked(len as usize) else {
-            return Step::Read;
+            return FeedStep::Read;
         };
         let Some((ending, _)) = rest.split_at_checked(reply::CRLF.len()) else {
-            return Step::Read;
+            return FeedStep::Read;
         };
         self.state = State::Command;
         out.put(self.logged_in(value, ending));
-        Step::Took(value.len().add_exact(ending.len()))
+        FeedStep::Took(value.len().add_exact(ending.len()))
     }
 
     fn logged_in(&mut self, value: &[u8], ending: &[u8]) -> &'static [u8] {

@@ -175,7 +175,7 @@ pub(super) enum Way<'e, P: Platform> {
 }
 
 /// The result of one step.
-pub(super) enum Step {
+pub(super) enum FeedStep {
     /// It consumed this many bytes; continue.
     Took(usize),
     /// It needs more input.

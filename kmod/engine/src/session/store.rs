@@ -14,7 +14,7 @@ use crate::reply::meta::Key;
 use crate::reply::text::stored;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_word;
-use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Step};
+use crate::session::state::{AfterSwallow, FeedStep, Kind, PendingStore, Session, State};
 use crate::watchers::Kinds;
 
 /// The states in which a plain `set` has more to record.
@@ -27,7 +27,7 @@ impl<'e, P: Platform> Session<'e, P> {
         input: &[u8],
         words: &[u8],
         out: &mut impl Out,
-    ) -> Option<Step> {
+    ) -> Option<FeedStep> {
         /// The longest value for which this is faster.
         const VALUE_MAX: usize = 16 << 10;
         let (key, rest) = plain_word(words)?;
@@ -65,7 +65,7 @@ impl<'e, P: Platform> Session<'e, P> {
         if !noreply {
             out.put(line);
         }
-        Some(Step::Took(input.len().sub_exact(rest.len())))
+        Some(FeedStep::Took(input.len().sub_exact(rest.len())))
     }
 
     /// `set` and its variants: reserves memory for the value that follows.
@@ -110,12 +110,12 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// Receives a value's bytes and stores it when it is complete.
-    pub(super) fn data(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn data(&mut self, input: &[u8], out: &mut impl Out) -> FeedStep {
         if out.room() < REPLY_HEADER_MAX {
-            return Step::Write;
+            return FeedStep::Write;
         }
         let State::Data(data) = &mut self.state else {
-            return Step::Took(0);
+            return FeedStep::Took(0);
         };
         let mut taken = data.reservation.write(input);
         let mut whole = data.reservation.remaining() == 0;
@@ -131,15 +131,15 @@ impl<'e, P: Platform> Session<'e, P> {
         }
         if !whole {
             return if taken == 0 {
-                Step::Read
+                FeedStep::Read
             } else {
-                Step::Took(taken)
+                FeedStep::Took(taken)
             };
         }
         if let State::Data(data) = core::mem::replace(&mut self.state, State::Command) {
             self.complete(data, out);
         }
-        Step::Took(taken)
+        FeedStep::Took(taken)
     }
 
     /// Stores a value that is complete.

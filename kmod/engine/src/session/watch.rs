@@ -5,7 +5,7 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
-use crate::session::state::{Origin, Session, State, Step, Transport};
+use crate::session::state::{FeedStep, Origin, Session, State, Transport};
 use crate::session::watcher::Watcher;
 use crate::watchers::Kinds;
 
@@ -51,16 +51,16 @@ impl<P: Platform> Session<'_, P> {
     /// Continues with the lines. The client's input is ignored. Not inlined, so that the code of other commands stays
     /// short.
     #[inline(never)]
-    pub(super) fn watch(&mut self, input: &[u8], out: &mut impl Out) -> Step {
+    pub(super) fn watch(&mut self, input: &[u8], out: &mut impl Out) -> FeedStep {
         let State::Watching(watcher) = &mut self.state else {
-            return Step::Took(0);
+            return FeedStep::Took(0);
         };
         if !input.is_empty() {
-            Step::Took(input.len())
+            FeedStep::Took(input.len())
         } else if watcher.run(out) {
-            Step::Watch
+            FeedStep::Watch
         } else {
-            Step::Write
+            FeedStep::Write
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) use bucket::{filter, Bucket, BUCKET, REFERENCE};
 use bucket::{make_buckets, LINE, MORE};
 pub(crate) use chain::{Chain, EntryPosition, CHAIN, LOAD};
 pub(crate) use lookup::BucketLookup;
-pub(crate) use resize::{Step, Unchained};
+pub(crate) use resize::{ResizeResult, Unchained};
 
 pub(crate) struct Segment {
     pub(crate) at: AtomicUsize,

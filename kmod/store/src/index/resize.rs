@@ -19,7 +19,7 @@ pub(crate) type Unchained = ArrayVec<NonZeroUsize, 16>;
 
 /// The result of an attempt to grow or shrink by one bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum ResizeResult {
     Done,
     /// The new bucket lies in a segment that is not there yet.
     NoSegment,
@@ -68,21 +68,21 @@ impl<L: RawLock> Index<L> {
         hash_of: impl Fn(Slot) -> Hash,
         done: impl Fn(Cookie) -> bool,
         unchained: &mut Unchained,
-    ) -> Step {
+    ) -> ResizeResult {
         let Some(mut growth) = self.locks.growth.try_lock() else {
-            return Step::NotNow;
+            return ResizeResult::NotNow;
         };
         if !passed(&mut growth.merged, &done) {
-            return Step::NotNow;
+            return ResizeResult::NotNow;
         }
         let n = self.n.load(Relaxed);
         let half = floor_power(n);
         let at = n.sub_exact(half);
         let (Some(old), Some(stripe)) = (self.bucket(at), self.stripe(at)) else {
-            return Step::NotNow;
+            return ResizeResult::NotNow;
         };
         let Some(new) = self.bucket(n) else {
-            return Step::NoSegment;
+            return ResizeResult::NoSegment;
         };
         let _held = stripe.state.lock();
         new.clear();
@@ -104,7 +104,7 @@ impl<L: RawLock> Index<L> {
         });
         if short {
             self.release_chain(new);
-            return Step::NoOverflow;
+            return ResizeResult::NoOverflow;
         }
 
         if planted(Bug::EarlyClear) {
@@ -156,7 +156,7 @@ impl<L: RawLock> Index<L> {
             }
         }
         growth.grown = true;
-        Step::Done
+        ResizeResult::Done
     }
 
     /// Shrinks by one bucket. `start` starts a grace period, `done` returns whether one has passed.
@@ -166,27 +166,27 @@ impl<L: RawLock> Index<L> {
         start: impl Fn() -> Cookie,
         done: impl Fn(Cookie) -> bool,
         unchained: &mut Unchained,
-    ) -> Step {
+    ) -> ResizeResult {
         let Some(mut growth) = self.locks.growth.try_lock() else {
-            return Step::NotNow;
+            return ResizeResult::NotNow;
         };
         if growth.grown {
             growth.grown = false;
             growth.split = Some(start());
         }
         if !passed(&mut growth.split, &done) {
-            return Step::NotNow;
+            return ResizeResult::NotNow;
         }
         let last = self.n.load(Relaxed).sub_exact(1);
         let half = floor_power(last);
         if last < self.stripes.len() || last == 0 {
-            return Step::NotNow;
+            return ResizeResult::NotNow;
         }
         let at = last.sub_exact(half);
         let (Some(into), Some(from), Some(stripe)) =
             (self.bucket(at), self.bucket(last), self.stripe(at))
         else {
-            return Step::NotNow;
+            return ResizeResult::NotNow;
         };
         let _held = stripe.state.lock();
         if planted(Bug::LateMerge) {
@@ -204,7 +204,7 @@ impl<L: RawLock> Index<L> {
                     }
                 }
                 self.refilter(into);
-                return Step::NoOverflow;
+                return ResizeResult::NoOverflow;
             }
         }
         self.n.store(last, Release);
@@ -213,6 +213,6 @@ impl<L: RawLock> Index<L> {
             unchained.push(Self::address(bucket));
         }
         growth.merged = Some(start());
-        Step::Done
+        ResizeResult::Done
     }
 }

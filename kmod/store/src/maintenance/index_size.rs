@@ -5,7 +5,7 @@ use hippos_invariant::Exact;
 
 use crate::counters::{ClassCounter, Counter};
 use crate::eviction::Picked;
-use crate::index::{Step, Unchained, LOAD};
+use crate::index::{ResizeResult, Unchained, LOAD};
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
@@ -21,7 +21,7 @@ impl<P: Platform> Store<P> {
     /// Grows the index by one bucket, for a writer whose stripe is too full. No lock or section is held.
     pub(crate) fn grow_index(&self) {
         match self.split() {
-            Step::NoSegment => {
+            ResizeResult::NoSegment => {
                 if !self.maintenance.needs_segment.swap(true, Relaxed) {
                     self.platform.wake();
                 }
@@ -29,40 +29,40 @@ impl<P: Platform> Store<P> {
                     self.maintenance.needs_segment.store(false, Relaxed);
                 }
             }
-            Step::NoOverflow => {
+            ResizeResult::NoOverflow => {
                 self.add_overflow();
             }
-            Step::Done | Step::NotNow => {}
+            ResizeResult::Done | ResizeResult::NotNow => {}
         }
     }
 
-    fn split(&self) -> Step {
+    fn split(&self) -> ResizeResult {
         let mut unchained = Unchained::new();
-        let step = self.index.split(
+        let result = self.index.split(
             |slot| self.hash_of(slot),
             |cookie| self.platform.gp_done(cookie),
             &mut unchained,
         );
         self.retire_unlinked(&Picked::new(), &unchained);
-        if step == Step::Done {
+        if result == ResizeResult::Done {
             self.count(Counter::Splits, 1);
         }
-        step
+        result
     }
 
-    fn merge(&self) -> Step {
+    fn merge(&self) -> ResizeResult {
         let mut unchained = Unchained::new();
-        let step = self.index.merge(
+        let result = self.index.merge(
             |slot| self.hash_of(slot),
             || self.platform.gp_start(),
             |cookie| self.platform.gp_done(cookie),
             &mut unchained,
         );
         self.retire_unlinked(&Picked::new(), &unchained);
-        if step == Step::Done {
+        if result == ResizeResult::Done {
             self.count(Counter::Merges, 1);
         }
-        step
+        result
     }
 
     /// Grows the index if it is too full; shrinks it if it is sparse and memory is short.
@@ -75,14 +75,15 @@ impl<P: Platform> Store<P> {
         if items > buckets.mul_exact(LOAD) {
             for _ in 0..BUCKETS {
                 match self.split() {
-                    Step::Done => {}
-                    Step::NoSegment if self.pool.available() != 0 && self.add_segment() => {}
-                    Step::NoSegment => {
+                    ResizeResult::Done => {}
+                    ResizeResult::NoSegment if self.pool.available() != 0 && self.add_segment() => {
+                    }
+                    ResizeResult::NoSegment => {
                         self.maintenance.needs_segment.store(true, Relaxed);
                         return SOON_MS;
                     }
-                    Step::NoOverflow if self.add_overflow() => {}
-                    Step::NoOverflow | Step::NotNow => return SOON_MS,
+                    ResizeResult::NoOverflow if self.add_overflow() => {}
+                    ResizeResult::NoOverflow | ResizeResult::NotNow => return SOON_MS,
                 }
             }
             return NOW_MS;
@@ -92,7 +93,7 @@ impl<P: Platform> Store<P> {
         let sparse = |buckets: usize| items < buckets.mul_exact(LOAD) / 3 * 2;
         if self.pool.available() == 0 && sparse(buckets) {
             for _ in 0..BUCKETS {
-                if !sparse(self.index.buckets()) || self.merge() != Step::Done {
+                if !sparse(self.index.buckets()) || self.merge() != ResizeResult::Done {
                     break;
                 }
             }

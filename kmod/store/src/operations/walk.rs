@@ -15,7 +15,7 @@ const SCAN_MAX: usize = 256;
 
 /// The result of one step of a walk.
 #[derive(Clone, Copy, Debug)]
-pub enum Step<'g> {
+pub enum WalkStep<'g> {
     /// An item.
     Item(Item<'g>),
     /// Many slots were looked at: end the section and begin another.
@@ -64,7 +64,7 @@ impl<'s, P: Platform> Walk<'s, P> {
     }
 
     /// The next item. Each step may have a section of its own; the section must end at a pause.
-    pub fn next<'g>(&mut self, guard: &'g Guard<'s, P>) -> Step<'g> {
+    pub fn next<'g>(&mut self, guard: &'g Guard<'s, P>) -> WalkStep<'g> {
         let store = self.store;
         while let Some(left) = self.left.checked_sub(1) {
             self.left = left;
@@ -73,7 +73,7 @@ impl<'s, P: Platform> Walk<'s, P> {
                 .get(self.block)
                 .filter(|_| self.block < store.pool.used())
             else {
-                return Step::End;
+                return WalkStep::End;
             };
             let of = store.slabs.class_at(block, self.offset);
             let slot = of.filter(|_| self.wants(block)).and_then(|of| {
@@ -87,10 +87,10 @@ impl<'s, P: Platform> Walk<'s, P> {
                 continue;
             };
             if slot.is_live() && store.is_valid(slot) {
-                return Step::Item(store.item(guard, slot));
+                return WalkStep::Item(store.item(guard, slot));
             }
         }
         self.left = SCAN_MAX;
-        Step::Pause
+        WalkStep::Pause
     }
 }
