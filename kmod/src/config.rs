@@ -12,15 +12,15 @@ use hippos_kapi::params::Params;
 use hippos_kapi::{cpu, pages, random};
 use hippos_store::Eviction;
 
-use hippos_abi::parameters::{each, Kind};
+use hippos_abi::parameters::{each, ParameterKind};
 use hippos_abi::{memory_reserve, MEMORY_MIN, UDP_BYTES_MIN, UDP_RATE_MIN};
 
 // The parameters' ranges agree with the control device's limits.
 const _: () = {
     assert!(
-        matches!(each::memory_mb.kind, Kind::Number(least, _) if (least as u64) << 20 == MEMORY_MIN)
+        matches!(each::memory_mb.kind, ParameterKind::Number(least, _) if (least as u64) << 20 == MEMORY_MIN)
     );
-    assert!(matches!(each::udp_bytes.kind, Kind::Number(least, _) if least == UDP_BYTES_MIN));
+    assert!(matches!(each::udp_bytes.kind, ParameterKind::Number(least, _) if least == UDP_BYTES_MIN));
 };
 
 /// The server's configuration: the parameters, and the settings derived from them.

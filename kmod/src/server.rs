@@ -86,7 +86,7 @@ impl Server {
     /// Registers a socket for `stats conns`.
     pub(crate) fn register_socket(
         &self,
-        kind: Kind,
+        kind: SocketKind,
         ends: &SocketAddresses,
         connection: Option<ConnectionRef>,
     ) -> Result<Registration<SocketRecord>> {
@@ -160,7 +160,7 @@ impl Drop for ConnectionPermit {
 
 /// The kind of a socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SocketKind {
     Listener,
     Connection,
     Datagrams,
@@ -188,7 +188,7 @@ fn address(ip: &[u8; 16], port: u16) -> Address {
 /// A socket's entry in the registry.
 pub(crate) struct SocketRecord {
     id: u32,
-    kind: Kind,
+    kind: SocketKind,
     port: u16,
     ends: SocketAddresses,
     /// The connection, unless it is a listener or UDP.
@@ -225,24 +225,24 @@ impl SocketRecord {
     fn info(&self) -> SocketInfo {
         let own = address(self.ends.own(), self.port);
         let (address, listen) = match self.kind {
-            Kind::Connection => (self.peer(), Some(own)),
-            Kind::Listener | Kind::Datagrams => (own, None),
+            SocketKind::Connection => (self.peer(), Some(own)),
+            SocketKind::Listener | SocketKind::Datagrams => (own, None),
         };
         SocketInfo {
             id: self.id,
             address,
             listen,
             state: match self.kind {
-                Kind::Listener => "conn_listening",
-                Kind::Connection if self.activity.load(Relaxed) == Activity::Send as u8 => {
+                SocketKind::Listener => "conn_listening",
+                SocketKind::Connection if self.activity.load(Relaxed) == Activity::Send as u8 => {
                     "conn_mwrite"
                 }
-                Kind::Connection if self.activity.load(Relaxed) == Activity::Watch as u8 => {
+                SocketKind::Connection if self.activity.load(Relaxed) == Activity::Watch as u8 => {
                     "conn_watch"
                 }
-                Kind::Connection | Kind::Datagrams => "conn_read",
+                SocketKind::Connection | SocketKind::Datagrams => "conn_read",
             },
-            udp: self.kind == Kind::Datagrams,
+            udp: self.kind == SocketKind::Datagrams,
             idle: CONNECTIONS
                 .uptime
                 .load(Relaxed)
@@ -372,7 +372,7 @@ impl Connections {
         let mut from = 0;
         while let Some((place, found)) = self.registry.next(from, look) {
             match found {
-                Some((Kind::Datagrams, _)) => {
+                Some((SocketKind::Datagrams, _)) => {
                     return trace::refuse(udp::PATH, reason, self.datagram_peer());
                 }
                 Some((_, Address { ip, port })) => {

@@ -17,7 +17,7 @@ use hippos_kapi::{latency, trace};
 use hippos_proto::udp::FRAME;
 
 use crate::buffer::Buffer;
-use crate::server::{Activity, Kind, Server, CONNECTIONS};
+use crate::server::{Activity, SocketKind, Server, CONNECTIONS};
 use crate::traced::{Replied, TracedRequest};
 
 /// The largest datagram.
@@ -69,7 +69,7 @@ impl Worker {
         if poll.add(self.socket).is_err() {
             return;
         }
-        let Ok(record) = server.register_socket(Kind::Datagrams, &SocketAddresses::default(), None)
+        let Ok(record) = server.register_socket(SocketKind::Datagrams, &SocketAddresses::default(), None)
         else {
             return;
         };

@@ -5,7 +5,7 @@ use crate::binary::{self, status};
 use crate::payload;
 use crate::request::{Request, Verb};
 use crate::settings::Protocol;
-use crate::stats::Kind;
+use crate::stats::RequestKind;
 use crate::versions::Versions;
 use crate::wire::Element;
 
@@ -96,17 +96,17 @@ impl Pending {
     }
 
     /// The kind under which it is measured.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> RequestKind {
         match self.request.verb {
-            Verb::Get | Verb::Gets if self.request.keys.len() > 1 => Kind::MultiGet,
-            Verb::Get | Verb::Gets => Kind::Get,
-            Verb::Set | Verb::Add | Verb::Replace => Kind::Set,
-            Verb::Delete => Kind::Delete,
-            Verb::Touch => Kind::Touch,
-            Verb::Gat => Kind::Gat,
-            Verb::Append => Kind::Append,
-            Verb::Incr => Kind::Incr,
-            Verb::Cas => Kind::Cas,
+            Verb::Get | Verb::Gets if self.request.keys.len() > 1 => RequestKind::MultiGet,
+            Verb::Get | Verb::Gets => RequestKind::Get,
+            Verb::Set | Verb::Add | Verb::Replace => RequestKind::Set,
+            Verb::Delete => RequestKind::Delete,
+            Verb::Touch => RequestKind::Touch,
+            Verb::Gat => RequestKind::Gat,
+            Verb::Append => RequestKind::Append,
+            Verb::Incr => RequestKind::Incr,
+            Verb::Cas => RequestKind::Cas,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::report::{IntervalReport, Latency, Pace, Run};
 use crate::request::Request;
 use crate::settings::{Endpoint, Failure, Protocol, Settings, Transport};
 use crate::source::{Draws, Source};
-use crate::stats::{histogram, Counters, Interval, Kind};
+use crate::stats::{histogram, Counters, Interval, RequestKind};
 use crate::versions::Versions;
 use crate::wire::Frame;
 use crate::worker::{Channels, Done, Shared, Span, VersionsRef, Worker};
@@ -356,7 +356,7 @@ fn summary(
     let mut counters = Counters::default();
     let mut errors: BTreeMap<String, u64> = BTreeMap::new();
     let (mut all, mut lag) = (histogram(), histogram());
-    let mut kinds: Vec<_> = Kind::ALL.iter().map(|_| histogram()).collect();
+    let mut kinds: Vec<_> = RequestKind::ALL.iter().map(|_| histogram()).collect();
     let (mut unanswered, mut open) = (kinds.clone(), histogram());
     for done in done {
         let recorder = &done.recorder;
@@ -393,7 +393,7 @@ fn summary(
         answered_per_second: in_time as f64 / seconds(answering),
         hit_ratio: (asked > 0).then(|| counters.hits as f64 / asked as f64),
         latency: Latency::bounded(&all, &open),
-        kinds: Kind::ALL
+        kinds: RequestKind::ALL
             .iter()
             .zip(kinds.iter().zip(&unanswered))
             .filter(|(_, (histogram, _))| !histogram.is_empty())

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// Kinds of requests that are measured separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub enum Kind {
+pub enum RequestKind {
     Get,
     MultiGet,
     Set,
@@ -22,18 +22,18 @@ pub enum Kind {
     Cas,
 }
 
-impl Kind {
+impl RequestKind {
     /// All kinds, in the order of reports.
-    pub const ALL: [Kind; 9] = [
-        Kind::Get,
-        Kind::MultiGet,
-        Kind::Set,
-        Kind::Delete,
-        Kind::Touch,
-        Kind::Gat,
-        Kind::Append,
-        Kind::Incr,
-        Kind::Cas,
+    pub const ALL: [RequestKind; 9] = [
+        RequestKind::Get,
+        RequestKind::MultiGet,
+        RequestKind::Set,
+        RequestKind::Delete,
+        RequestKind::Touch,
+        RequestKind::Gat,
+        RequestKind::Append,
+        RequestKind::Incr,
+        RequestKind::Cas,
     ];
 
     /// Name in reports.
@@ -222,10 +222,10 @@ const ERROR_TEXTS: usize = 16;
 pub struct Recorder {
     /// Counts of the measured requests.
     pub counters: Counters,
-    /// Latency of each [`Kind`], from the scheduled time, in nanoseconds.
-    pub latency: [Histogram<u64>; Kind::ALL.len()],
-    /// Of these, the ones that are only lower bounds, by [`Kind`].
-    pub unanswered: [Histogram<u64>; Kind::ALL.len()],
+    /// Latency of each [`RequestKind`], from the scheduled time, in nanoseconds.
+    pub latency: [Histogram<u64>; RequestKind::ALL.len()],
+    /// Of these, the ones that are only lower bounds, by [`RequestKind`].
+    pub unanswered: [Histogram<u64>; RequestKind::ALL.len()],
     /// From the scheduled time to the sending, in nanoseconds: the generator's own delay.
     pub lag: Histogram<u64>,
     /// Error replies with their counts.
@@ -311,7 +311,7 @@ impl Recorder {
     }
 
     /// A request was answered; `in_time` if requests were still being sent.
-    pub fn answered(&mut self, kind: Kind, due: u64, now: u64, in_time: bool) {
+    pub fn answered(&mut self, kind: RequestKind, due: u64, now: u64, in_time: bool) {
         let latency = now.saturating_sub(due);
         // Also requests due before: under overload, all replies are late by up to the timeout.
         self.in_time += u64::from(in_time && now >= self.from);
@@ -349,7 +349,7 @@ impl Recorder {
     }
 
     /// The reply to a request that had been given up has arrived.
-    pub fn late(&mut self, kind: Kind, due: u64, now: u64) {
+    pub fn late(&mut self, kind: RequestKind, due: u64, now: u64) {
         if let Some(counters) = self.counted(due) {
             counters.late += 1;
             self.latency[kind as usize].saturating_record(now.saturating_sub(due));
@@ -357,7 +357,7 @@ impl Recorder {
     }
 
     /// No reply will arrive any more: it would have taken more than `least`.
-    pub fn unanswered(&mut self, kind: Kind, due: u64, least: u64) {
+    pub fn unanswered(&mut self, kind: RequestKind, due: u64, least: u64) {
         if self.counted(due).is_some() {
             self.latency[kind as usize].saturating_record(least);
             self.unanswered[kind as usize].saturating_record(least);
@@ -365,7 +365,7 @@ impl Recorder {
     }
 
     /// A request was lost with its connection, and would have taken more than `least`.
-    pub fn lost(&mut self, kind: Kind, due: u64, least: u64) {
+    pub fn lost(&mut self, kind: RequestKind, due: u64, least: u64) {
         self.current.timeouts += 1;
         if let Some(counters) = self.counted(due) {
             counters.lost += 1;

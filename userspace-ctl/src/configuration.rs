@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use hippos_abi::parameters::{Kind, Parameter};
+use hippos_abi::parameters::{Parameter, ParameterKind};
 use hippos_abi::UDP_RATE_MIN;
 use toml::de::{DeTable, DeValue};
 use toml::Spanned;
@@ -188,13 +188,13 @@ impl Configuration {
 fn literal(key: &Parameter, value: &str) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     match key.kind {
-        Kind::Number(..) | Kind::Size(..) => value.to_owned(),
-        Kind::Switch => (value == "1").to_string(),
-        Kind::Text if keys::is_list(key) => {
+        ParameterKind::Number(..) | ParameterKind::Size(..) => value.to_owned(),
+        ParameterKind::Switch => (value == "1").to_string(),
+        ParameterKind::Text if keys::is_list(key) => {
             let words = value.split(',').filter(|word| !word.is_empty());
             format!("[{}]", words.map(quoted).collect::<Vec<_>>().join(", "))
         }
-        Kind::Choice(_) | Kind::Text => quoted(value),
+        ParameterKind::Choice(_) | ParameterKind::Text => quoted(value),
     }
 }
 
@@ -254,19 +254,21 @@ impl Reader<'_> {
 
     fn value(&mut self, key: &'static Parameter, value: &Spanned<DeValue<'_>>) {
         let given = match (value.get_ref(), key.kind) {
-            (DeValue::Boolean(yes), Kind::Switch | Kind::Choice(_)) => {
+            (DeValue::Boolean(yes), ParameterKind::Switch | ParameterKind::Choice(_)) => {
                 Some(i32::from(*yes).to_string())
             }
-            (DeValue::Integer(number), Kind::Number(..) | Kind::Size(..) | Kind::Choice(_)) => {
-                Some(match i64::from_str_radix(number.as_str(), number.radix()) {
-                    Ok(number) => number.to_string(),
-                    Err(_) => number.as_str().to_owned(),
-                })
-            }
-            (DeValue::String(text), Kind::Size(..) | Kind::Choice(_) | Kind::Text) => {
-                Some(text.to_string())
-            }
-            (DeValue::Array(words), Kind::Text) if keys::is_list(key) => {
+            (
+                DeValue::Integer(number),
+                ParameterKind::Number(..) | ParameterKind::Size(..) | ParameterKind::Choice(_),
+            ) => Some(match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => number.to_string(),
+                Err(_) => number.as_str().to_owned(),
+            }),
+            (
+                DeValue::String(text),
+                ParameterKind::Size(..) | ParameterKind::Choice(_) | ParameterKind::Text,
+            ) => Some(text.to_string()),
+            (DeValue::Array(words), ParameterKind::Text) if keys::is_list(key) => {
                 let words: Option<Vec<&str>> =
                     words.iter().map(|word| word.get_ref().as_str()).collect();
                 words.map(|words| words.join(","))
@@ -274,9 +276,9 @@ impl Reader<'_> {
             _ => None,
         };
         let what = match key.kind {
-            Kind::Switch => "true or false".to_owned(),
-            Kind::Number(..) => format!("a number {}", key.kind),
-            Kind::Text if keys::is_list(key) => "an array of texts".to_owned(),
+            ParameterKind::Switch => "true or false".to_owned(),
+            ParameterKind::Number(..) => format!("a number {}", key.kind),
+            ParameterKind::Text if keys::is_list(key) => "an array of texts".to_owned(),
             _ => key.kind.to_string(),
         };
         let Some(given) = given else {

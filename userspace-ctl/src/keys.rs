@@ -2,13 +2,13 @@
 //! The keys of the configuration file: the module's parameters, from the module's own table, and settings that are not
 //! parameters.
 
-use hippos_abi::parameters::{Kind, Parameter, Row, PARAMETERS};
+use hippos_abi::parameters::{Parameter, ParameterKind, Row, PARAMETERS};
 use hippos_abi::UDP_DATAGRAMS_MAX;
 
 /// A key that is not a parameter of the module. The part before the dot is its table in the file.
 const fn own(
     name: &'static str,
-    kind: Kind,
+    kind: ParameterKind,
     default: &'static str,
     text: &'static str,
 ) -> Parameter {
@@ -24,50 +24,50 @@ const fn own(
 
 pub(crate) static AUTH_FILE: Parameter = own(
     "auth_file",
-    Kind::Text,
+    ParameterKind::Text,
     "",
     "file of user:password lines; clients log in over TCP, and UDP is refused. Empty: no client has to",
 );
 pub(crate) static UDP_DATAGRAMS: Parameter = own(
     "limits.udp_datagrams",
-    Kind::Number(1, UDP_DATAGRAMS_MAX),
+    ParameterKind::Number(1, UDP_DATAGRAMS_MAX),
     "65535",
     "most datagrams of a UDP reply",
 );
 pub(crate) static UDP_PRIVATE_RATE: Parameter = own(
     "limits.udp_private_rate",
-    Kind::Number(0, u32::MAX),
+    ParameterKind::Number(0, u32::MAX),
     "0",
     "UDP reply bytes a second for each source inside private networks; 0: no limit",
 );
 pub(crate) static XDP_INTERFACES: Parameter = own(
     "xdp.interfaces",
-    Kind::Text,
+    ParameterKind::Text,
     "",
     "interfaces on which XDP answers GETs",
 );
 pub(crate) static XDP_MODE: Parameter = own(
     "xdp.mode",
-    Kind::Choice(&["auto", "native", "generic"]),
+    ParameterKind::Choice(&["auto", "native", "generic"]),
     "auto",
     "in the driver, behind it, or in the driver where that is possible",
 );
 pub(crate) static MODULE: Parameter = own(
     "load.module",
-    Kind::Text,
+    ParameterKind::Text,
     "",
     "the module's file; empty: the one that modprobe finds",
 );
 pub(crate) static WAIT: Parameter = own(
     "load.wait",
-    Kind::Number(0, 86400),
+    ParameterKind::Number(0, 86400),
     "30",
     "seconds that start waits for the interfaces that are named here",
 );
 
 pub(crate) static WARM_FILE: Parameter = own(
     "warm.file",
-    Kind::Text,
+    ParameterKind::Text,
     "",
     "stop writes all items into this file, and start loads them. Empty: a stop loses them",
 );
@@ -118,7 +118,7 @@ pub(crate) fn is_list(key: &Parameter) -> bool {
 /// A message that names the values that the key accepts.
 pub(crate) fn canonical(key: &'static Parameter, given: &str) -> Result<String, String> {
     match key.kind {
-        Kind::Number(..) => {
+        ParameterKind::Number(..) => {
             let number: u32 = given
                 .parse()
                 .map_err(|_| format!("{}={given}: must be {}", key.name, key.kind))?;
@@ -126,20 +126,20 @@ pub(crate) fn canonical(key: &'static Parameter, given: &str) -> Result<String, 
                 .map(|number| number.to_string())
                 .map_err(|refused| refused.to_string())
         }
-        Kind::Size(..) => key
+        ParameterKind::Size(..) => key
             .size(given.as_bytes())
             .map(|bytes| bytes.to_string())
             .map_err(|refused| refused.to_string()),
-        Kind::Choice(_) => key
+        ParameterKind::Choice(_) => key
             .choice(given.as_bytes())
             .map(str::to_owned)
             .map_err(|refused| refused.to_string()),
-        Kind::Switch => match given {
+        ParameterKind::Switch => match given {
             "1" | "Y" | "y" | "true" => Ok("1".into()),
             "0" | "N" | "n" | "false" => Ok("0".into()),
             _ => Err(format!("{}={given}: must be true or false", key.name)),
         },
-        Kind::Text => Ok(given.to_owned()),
+        ParameterKind::Text => Ok(given.to_owned()),
     }
 }
 

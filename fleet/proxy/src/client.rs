@@ -125,7 +125,7 @@ pub(crate) enum Answer<'a> {
 
 /// How a reply is composed.
 #[derive(Debug)]
-pub(crate) enum Kind {
+pub(crate) enum ReplyShape {
     /// The node's reply, unchanged.
     Plain,
     /// The same in the binary protocol. The request's header is kept for an error reply.
@@ -174,7 +174,7 @@ impl Default for CommandMetrics {
 #[derive(Debug)]
 struct Slot {
     stamp: CommandMetrics,
-    kind: Kind,
+    shape: ReplyShape,
     /// Answers that have not arrived yet.
     left: u16,
     failed: bool,
@@ -323,7 +323,7 @@ impl Client {
         match self.slots.back_mut() {
             None => self.output.extend_from_slice(bytes),
             Some(_) => {
-                self.place(Kind::Plain, 0, false, CommandMetrics::default());
+                self.place(ReplyShape::Plain, 0, false, CommandMetrics::default());
                 if let Some(slot) = self.slots.back_mut() {
                     slot.bytes = bytes.to_vec();
                 }
@@ -333,27 +333,32 @@ impl Client {
 
     /// The end of a list that was sent in several pieces.
     pub(crate) fn end_of_keys(&mut self, line: &'static [u8]) {
-        self.place(Kind::EndOfKeys(line), 0, false, CommandMetrics::default());
+        self.place(
+            ReplyShape::EndOfKeys(line),
+            0,
+            false,
+            CommandMetrics::default(),
+        );
         self.settle(None);
     }
 
     /// Adds a command that `left` nodes answer. Returns its number.
     pub(crate) fn expect(
         &mut self,
-        kind: Kind,
+        shape: ReplyShape,
         left: u16,
         write: bool,
         stamp: CommandMetrics,
         budget: &mut Budget,
     ) -> u32 {
         budget.begin(&stamp);
-        self.place(kind, left, write, stamp)
+        self.place(shape, left, write, stamp)
     }
 
-    fn place(&mut self, kind: Kind, left: u16, write: bool, stamp: CommandMetrics) -> u32 {
+    fn place(&mut self, shape: ReplyShape, left: u16, write: bool, stamp: CommandMetrics) -> u32 {
         self.slots.push_back(Slot {
             stamp,
-            kind,
+            shape,
             left,
             failed: false,
             bytes: Vec::new(),
@@ -447,8 +452,8 @@ impl Client {
 
 impl Slot {
     fn weight(&self) -> usize {
-        let values = match &self.kind {
-            Kind::Values { values, .. } => values.iter().map(Vec::capacity).sum(),
+        let values = match &self.shape {
+            ReplyShape::Values { values, .. } => values.iter().map(Vec::capacity).sum(),
             _ => 0,
         };
         self.bytes.capacity() + values
@@ -466,27 +471,30 @@ impl Slot {
             Answer::Reply(bytes)
                 if bytes.len() > 4096 && budget.held + bytes.len() > budget.limit =>
             {
-                match self.kind {
-                    Kind::Values { .. } => Answer::Error(reply::GET_OUT_OF_MEMORY),
+                match self.shape {
+                    ReplyShape::Values { .. } => Answer::Error(reply::GET_OUT_OF_MEMORY),
                     _ => Answer::Unavailable,
                 }
             }
             answer => answer,
         };
-        match (&mut self.kind, answer) {
-            (Kind::Plain | Kind::Binary(_), Answer::Reply(bytes) | Answer::Error(bytes)) => {
+        match (&mut self.shape, answer) {
+            (
+                ReplyShape::Plain | ReplyShape::Binary(_),
+                Answer::Reply(bytes) | Answer::Error(bytes),
+            ) => {
                 self.bytes = bytes.to_vec();
             }
-            (Kind::Binary(header), Answer::Unavailable) => {
+            (ReplyShape::Binary(header), Answer::Unavailable) => {
                 self.bytes = session::unavailable(header);
             }
-            (Kind::Values { values, .. }, Answer::Reply(bytes)) => {
+            (ReplyShape::Values { values, .. }, Answer::Reply(bytes)) => {
                 if let (Some(value), false) = (values.get_mut(usize::from(part)), bytes.is_empty())
                 {
                     *value = bytes.to_vec();
                 }
             }
-            (Kind::Broadcast { quiet, header }, answer) => {
+            (ReplyShape::Broadcast { quiet, header }, answer) => {
                 let unavailable = header.map(|header| session::unavailable(&header));
                 let (bytes, error) = match (answer, header.is_some()) {
                     (Answer::Unavailable, true) => (unavailable.as_deref().unwrap_or(b""), true),
@@ -505,22 +513,22 @@ impl Slot {
                     self.bytes = bytes.to_vec();
                 }
             }
-            (Kind::Statistics(sum), Answer::Reply(bytes)) => {
+            (ReplyShape::Statistics(sum), Answer::Reply(bytes)) => {
                 if !add_statistics(sum, bytes) {
                     let line = bytes.to_vec();
                     self.fail(&line);
                 }
             }
-            (Kind::Instead(bytes), Answer::Reply(_)) => self.bytes = std::mem::take(bytes),
+            (ReplyShape::Instead(bytes), Answer::Reply(_)) => self.bytes = std::mem::take(bytes),
             (_, Answer::Error(line)) => self.fail(line),
             (_, Answer::Unavailable) => self.fail(UNAVAILABLE),
-            (Kind::EndOfKeys(_), _) => {}
+            (ReplyShape::EndOfKeys(_), _) => {}
         }
     }
 
     fn put(self, out: &mut Vec<u8>, broken_list: &mut bool) {
-        match self.kind {
-            Kind::Values { end, values } => {
+        match self.shape {
+            ReplyShape::Values { end, values } => {
                 if self.failed {
                     if !*broken_list {
                         out.extend_from_slice(&self.bytes);
@@ -538,12 +546,12 @@ impl Slot {
                     out.extend_from_slice(reply::END);
                 }
             }
-            Kind::EndOfKeys(line) => {
+            ReplyShape::EndOfKeys(line) => {
                 if !std::mem::take(broken_list) {
                     out.extend_from_slice(line);
                 }
             }
-            Kind::Statistics(sum) if !self.failed => {
+            ReplyShape::Statistics(sum) if !self.failed => {
                 for (name, value) in &sum {
                     out.extend_from_slice(b"STAT ");
                     out.extend_from_slice(name);
@@ -618,15 +626,21 @@ mod tests {
         )
     }
 
-    fn values(count: usize, end: bool) -> Kind {
+    fn values(count: usize, end: bool) -> ReplyShape {
         let values = vec![Vec::new(); count];
-        Kind::Values { end, values }
+        ReplyShape::Values { end, values }
     }
 
     #[test]
     fn answers_go_out_in_the_order_of_commands() {
         let (mut client, mut budget) = client();
-        let a = client.expect(Kind::Plain, 1, true, CommandMetrics::default(), &mut budget);
+        let a = client.expect(
+            ReplyShape::Plain,
+            1,
+            true,
+            CommandMetrics::default(),
+            &mut budget,
+        );
         client.say(b"VERSION\r\n");
         let b = client.expect(
             values(2, true),
@@ -699,7 +713,7 @@ mod tests {
         let (mut client, mut budget) = client();
         let (quiet, header) = (true, None);
         let a = client.expect(
-            Kind::Broadcast { quiet, header },
+            ReplyShape::Broadcast { quiet, header },
             3,
             true,
             CommandMetrics::default(),
@@ -715,7 +729,7 @@ mod tests {
         assert_eq!(client.unsent(), UNAVAILABLE);
         client.output.clear();
         let a = client.expect(
-            Kind::Broadcast { quiet, header },
+            ReplyShape::Broadcast { quiet, header },
             2,
             true,
             CommandMetrics::default(),
@@ -730,7 +744,7 @@ mod tests {
     fn statistics_of_all_nodes_are_summed() {
         let (mut client, mut budget) = client();
         let a = client.expect(
-            Kind::Statistics(Vec::new()),
+            ReplyShape::Statistics(Vec::new()),
             2,
             false,
             CommandMetrics::default(),

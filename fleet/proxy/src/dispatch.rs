@@ -3,7 +3,7 @@
 //! Dispatches a client's command to the nodes.
 
 use crate::batch::Asks;
-use crate::client::{header_of, Answer, Client, CommandMetrics, Kind, Waiter};
+use crate::client::{header_of, Answer, Client, CommandMetrics, ReplyShape, Waiter};
 use crate::connection::Pending;
 use crate::framing::Expect;
 use crate::job::{get_command, NodeRef, ReadRequest};
@@ -215,10 +215,10 @@ impl Worker {
                 }
                 self.counters.cmd_get.add(count as u64);
                 let values = vec![Vec::new(); count];
-                let kind = Kind::Values { end, values };
+                let shape = ReplyShape::Values { end, values };
                 let stamp = self.stamp(node_refs[0].route, class, 0);
                 let number = client.expect(
-                    kind,
+                    shape,
                     count as u16,
                     touch.is_some(),
                     stamp,
@@ -322,8 +322,8 @@ impl Worker {
             } => {
                 let binary = expect == Expect::Binary;
                 let header = binary.then(|| header_of(&request));
-                let kind = Kind::Broadcast { quiet, header };
-                return self.broadcast(index, client, &[&request], expect, kind, true);
+                let shape = ReplyShape::Broadcast { quiet, header };
+                return self.broadcast(index, client, &[&request], expect, shape, true);
             }
             Command::Stats(b"proxy") => {
                 let mut text = Vec::new();
@@ -340,25 +340,25 @@ impl Worker {
             }
             Command::Stats(argument) => {
                 let single = self.places.len() == 1;
-                let kind = match argument {
-                    _ if single => Kind::Plain,
-                    b"" => Kind::Statistics(Vec::new()),
+                let shape = match argument {
+                    _ if single => ReplyShape::Plain,
+                    b"" => ReplyShape::Statistics(Vec::new()),
                     _ => {
                         client.say(NOT_AVAILABLE);
                         return DispatchResult::Taken;
                     }
                 };
                 let parts = [&b"stats "[..], argument, b"\r\n"];
-                return self.broadcast(index, client, &parts, Expect::Listing, kind, false);
+                return self.broadcast(index, client, &parts, Expect::Listing, shape, false);
             }
             Command::BinaryStats { request, refusal } => {
                 if self.places.len() != 1 {
                     client.say(&refusal);
                     return DispatchResult::Taken;
                 }
-                let kind = Kind::Binary(header_of(request));
+                let shape = ReplyShape::Binary(header_of(request));
                 let expect = Expect::BinaryListing;
-                return self.broadcast(index, client, &[request], expect, kind, false);
+                return self.broadcast(index, client, &[request], expect, shape, false);
             }
         }
         DispatchResult::Taken
@@ -411,17 +411,17 @@ impl Worker {
             return DispatchResult::Taken;
         }
         self.log(number, class, key);
-        let kind = match reply_override {
-            Some(bytes) => Kind::Instead(bytes),
-            None if binary => Kind::Binary(header_of(parts[0])),
-            None => Kind::Plain,
+        let shape = match reply_override {
+            Some(bytes) => ReplyShape::Instead(bytes),
+            None if binary => ReplyShape::Binary(header_of(parts[0])),
+            None => ReplyShape::Plain,
         };
         self.counters.cmd_forward.add(1);
         let stamp = self.stamp(number, class, if write { hash } else { 0 });
         let mut waiter = Waiter {
             client: index,
             generation: client.generation,
-            number: client.expect(kind, 1, write, stamp, &mut self.clients.budget),
+            number: client.expect(shape, 1, write, stamp, &mut self.clients.budget),
             part: 0,
             reading: 0,
         };
@@ -491,7 +491,7 @@ impl Worker {
         client: &mut Client,
         parts: &[&[u8]],
         expect: Expect,
-        kind: Kind,
+        shape: ReplyShape,
         write: bool,
     ) -> DispatchResult {
         let binary = matches!(expect, Expect::Binary | Expect::BinaryListing);
@@ -507,7 +507,7 @@ impl Worker {
         }
         let left = self.places.len() as u16;
         let stamp = CommandMetrics::default();
-        let number = client.expect(kind, left, write, stamp, &mut self.clients.budget);
+        let number = client.expect(shape, left, write, stamp, &mut self.clients.budget);
         if write {
             self.clients.budget.versions.change_all();
         }

@@ -12,7 +12,7 @@ use hippos_proto::text::{self, Request};
 use hippos_proto::token::Words;
 use hippos_proto::Mode;
 
-use crate::client::{Client, Kind, Waiter};
+use crate::client::{Client, ReplyShape, Waiter};
 use crate::dispatch::DispatchResult;
 use crate::framing::Expect;
 use crate::job::{JobKind, JobStep, OwnedAnswer};
@@ -282,15 +282,15 @@ impl Worker {
                 return DispatchResult::Taken;
             }
         };
-        let kind = match quiet {
-            true => Kind::Instead(Vec::new()),
-            false => Kind::Plain,
+        let shape = match quiet {
+            true => ReplyShape::Instead(Vec::new()),
+            false => ReplyShape::Plain,
         };
         let stamp = self.stamp(number, Class::Set, crate::node::hash_of(key).max(1));
         let waiter = Waiter {
             client: index,
             generation: client.generation,
-            number: client.expect(kind, 1, true, stamp, &mut self.clients.budget),
+            number: client.expect(shape, 1, true, stamp, &mut self.clients.budget),
             part: 0,
             reading: 0,
         };

@@ -12,7 +12,7 @@ use core::fmt;
 /// name: kind(range) = default, shown "row", "text";
 /// ```
 ///
-/// `kind` is one of [`Kind`]'s, in lower case. `shown` says where its row of `stats settings` comes from: `live` is a
+/// `kind` is one of [`ParameterKind`]'s, in lower case. `shown` says where its row of `stats settings` comes from: `live` is a
 /// row of the engine, with the value in force; `loaded` shows the value that the module was loaded with.
 #[macro_export]
 macro_rules! parameters {
@@ -73,7 +73,7 @@ macro_rules! parameters {
 
 /// The values that a parameter accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ParameterKind {
     /// A number from the first to the second.
     Number(u32, u32),
     /// A number of bytes from the first to the second, where a suffix `k` or `m` multiplies it.
@@ -110,7 +110,7 @@ pub struct Parameter {
     /// Its name, as for insmod.
     pub name: &'static str,
     /// The values that it accepts.
-    pub kind: Kind,
+    pub kind: ParameterKind,
     /// The default, as it would be given to insmod.
     pub default: &'static str,
     /// Its row.
@@ -135,18 +135,18 @@ enum Given<'a> {
 }
 
 impl Parameter {
-    /// Checks a [`Kind::Number`].
+    /// Checks a [`ParameterKind::Number`].
     pub fn number(&'static self, given: u32) -> Result<u32, Refused<'static>> {
         match self.kind {
-            Kind::Number(least, most) if (least..=most).contains(&given) => Ok(given),
+            ParameterKind::Number(least, most) if (least..=most).contains(&given) => Ok(given),
             _ => Err(self.refuse(Given::Number(given))),
         }
     }
 
-    /// Checks a [`Kind::Size`], and returns its bytes.
+    /// Checks a [`ParameterKind::Size`], and returns its bytes.
     pub fn size<'a>(&'static self, given: &'a [u8]) -> Result<usize, Refused<'a>> {
         let range = match self.kind {
-            Kind::Size(least, most) => bytes(least.as_bytes()).zip(bytes(most.as_bytes())),
+            ParameterKind::Size(least, most) => bytes(least.as_bytes()).zip(bytes(most.as_bytes())),
             _ => None,
         };
         range
@@ -155,9 +155,9 @@ impl Parameter {
             .ok_or(self.refuse(Given::Text(given)))
     }
 
-    /// Checks a [`Kind::Choice`], and returns the word of the table.
+    /// Checks a [`ParameterKind::Choice`], and returns the word of the table.
     pub fn choice<'a>(&'static self, given: &'a [u8]) -> Result<&'static str, Refused<'a>> {
-        let Kind::Choice(words) = self.kind else {
+        let ParameterKind::Choice(words) = self.kind else {
             return Err(self.refuse(Given::Text(given)));
         };
         let find = |given: &[u8]| words.iter().find(|word| word.as_bytes() == given);
@@ -191,13 +191,13 @@ fn bytes(text: &[u8]) -> Option<usize> {
     number.checked_mul(unit)
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ParameterKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kind::Number(least, most) => write!(f, "from {least} to {most}"),
-            Kind::Size(least, most) => write!(f, "from {least} to {most}"),
-            Kind::Switch => f.write_str("0 or 1"),
-            Kind::Choice(words) => {
+            ParameterKind::Number(least, most) => write!(f, "from {least} to {most}"),
+            ParameterKind::Size(least, most) => write!(f, "from {least} to {most}"),
+            ParameterKind::Switch => f.write_str("0 or 1"),
+            ParameterKind::Choice(words) => {
                 for (i, word) in words.iter().enumerate() {
                     let before = match i {
                         0 => "",
@@ -208,7 +208,7 @@ impl fmt::Display for Kind {
                 }
                 Ok(())
             }
-            Kind::Text => f.write_str("a text"),
+            ParameterKind::Text => f.write_str("a text"),
         }
     }
 }
@@ -228,19 +228,19 @@ impl fmt::Display for Refused<'_> {
 
 macro_rules! kind {
     (number($least:literal, $most:literal)) => {
-        Kind::Number($least, $most)
+        ParameterKind::Number($least, $most)
     };
     (size($least:literal, $most:literal)) => {
-        Kind::Size($least, $most)
+        ParameterKind::Size($least, $most)
     };
     (switch()) => {
-        Kind::Switch
+        ParameterKind::Switch
     };
     (choice($($word:literal),*)) => {
-        Kind::Choice(&[$($word),*])
+        ParameterKind::Choice(&[$($word),*])
     };
     (text()) => {
-        Kind::Text
+        ParameterKind::Text
     };
 }
 
@@ -277,7 +277,7 @@ macro_rules! table {
         /// Each parameter by its name.
         #[allow(non_upper_case_globals)]
         pub mod each {
-            use super::{Kind, Parameter, Row};
+            use super::{ParameterKind, Parameter, Row};
             $(
                 #[doc = $text]
                 pub static $name: Parameter = Parameter {
@@ -317,7 +317,7 @@ mod tests {
                 ..
             } = parameter;
             match kind {
-                Kind::Number(least, most) => {
+                ParameterKind::Number(least, most) => {
                     assert_eq!(parameter.number(*least), Ok(*least), "{name}");
                     assert_eq!(parameter.number(*most), Ok(*most), "{name}");
                     assert!(parameter.number(default.parse().unwrap()).is_ok(), "{name}");
@@ -330,7 +330,7 @@ mod tests {
                     let range = format!("({least} to {most}, default {default})");
                     assert!(modinfo.ends_with(&range), "{modinfo}");
                 }
-                Kind::Size(least, most) => {
+                ParameterKind::Size(least, most) => {
                     let edges = [least, most].map(|edge| bytes(edge.as_bytes()).unwrap());
                     for (edge, beyond) in edges.iter().zip([edges[0] - 1, edges[1] + 1]) {
                         assert_eq!(parameter.size(edge.to_string().as_bytes()), Ok(*edge));
@@ -340,7 +340,7 @@ mod tests {
                     let range = format!("({least} to {most}, default {default})");
                     assert!(modinfo.ends_with(&range), "{modinfo}");
                 }
-                Kind::Choice(words) => {
+                ParameterKind::Choice(words) => {
                     for word in *words {
                         assert_eq!(parameter.choice(word.as_bytes()), Ok(*word));
                     }
@@ -351,8 +351,8 @@ mod tests {
                     let range = format!("({}, default {default})", words.join("|"));
                     assert!(modinfo.ends_with(&range), "{modinfo}");
                 }
-                Kind::Switch => assert!(["0", "1"].contains(default), "{name}"),
-                Kind::Text => {}
+                ParameterKind::Switch => assert!(["0", "1"].contains(default), "{name}"),
+                ParameterKind::Text => {}
             }
             assert!(modinfo.starts_with(parameter.text), "{modinfo}");
         }

@@ -20,14 +20,14 @@ use crate::settings::Settings;
 )]
 pub(crate) struct Statistic {
     pub(crate) name: &'static str,
-    pub(crate) kind: Kind,
+    pub(crate) kind: StatisticKind,
     pub(crate) doc: &'static str,
     pub(crate) source: Source,
 }
 
-/// The kind of a value.
+/// How a statistic changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum StatisticKind {
     /// Grows since the start, or since `stats reset`.
     Counter,
     /// The present state.
@@ -73,7 +73,12 @@ pub(crate) struct Now<'a> {
     pub(crate) watchers: u64,
 }
 
-const fn row(name: &'static str, kind: Kind, source: Source, doc: &'static str) -> Statistic {
+const fn row(
+    name: &'static str,
+    kind: StatisticKind,
+    source: Source,
+    doc: &'static str,
+) -> Statistic {
     Statistic {
         name,
         kind,
@@ -83,7 +88,7 @@ const fn row(name: &'static str, kind: Kind, source: Source, doc: &'static str) 
 }
 
 const fn counter(name: &'static str, source: Source, doc: &'static str) -> Statistic {
-    row(name, Kind::Counter, source, doc)
+    row(name, StatisticKind::Counter, source, doc)
 }
 
 const fn tally(tally: EngineCounter) -> Statistic {
@@ -99,7 +104,7 @@ const fn store(store: Counter) -> Statistic {
 }
 
 const fn gauge(name: &'static str, number: fn(&Now<'_>) -> u64, doc: &'static str) -> Statistic {
-    row(name, Kind::Gauge, Source::Number(number), doc)
+    row(name, StatisticKind::Gauge, Source::Number(number), doc)
 }
 
 const fn value(
@@ -107,11 +112,11 @@ const fn value(
     value: fn(&Now<'_>) -> Option<Value>,
     doc: &'static str,
 ) -> Statistic {
-    row(name, Kind::Gauge, Source::Value(value), doc)
+    row(name, StatisticKind::Gauge, Source::Value(value), doc)
 }
 
 const fn zero(name: &'static str) -> Statistic {
-    row(name, Kind::Zero, Source::Zero, "")
+    row(name, StatisticKind::Zero, Source::Zero, "")
 }
 
 /// The rows with a position of their own.

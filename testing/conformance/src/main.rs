@@ -3,7 +3,7 @@
 
 use anyhow::{ensure, Context, Result};
 use clap::Parser;
-use hippos_conformance::random::{self, Kind};
+use hippos_conformance::random::{self, StreamProtocol};
 use hippos_conformance::{case, counters, record, run, Options, Target};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
@@ -91,8 +91,8 @@ fn main() -> Result<ExitCode> {
     let started = Instant::now();
     if let (Some(against), Some(streams)) = (&args.against, args.random) {
         let reference = resolve(against)?;
-        for kind in [Kind::Text, Kind::Binary] {
-            random::compare(reference, tcp, kind, streams, args.seed)?;
+        for protocol in [StreamProtocol::Text, StreamProtocol::Binary] {
+            random::compare(reference, tcp, protocol, streams, args.seed)?;
         }
         println!("conformance: {} passed, 0 failed", 2 * streams);
         println!("random streams in {:.1} s", started.elapsed().as_secs_f32());

@@ -24,7 +24,7 @@ const KEY: &str = "<key>";
 
 /// The protocol of the commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum StreamProtocol {
     /// Text and meta commands.
     Text,
     /// The binary protocol.
@@ -36,11 +36,11 @@ pub enum Kind {
 pub fn compare(
     reference: SocketAddr,
     target: SocketAddr,
-    kind: Kind,
+    protocol: StreamProtocol,
     streams: u32,
     seed: u64,
 ) -> Result<()> {
-    let mut bytes = [kind as u8; 32];
+    let mut bytes = [protocol as u8; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config = Config {
@@ -50,27 +50,32 @@ pub fn compare(
         ..Config::default()
     };
     let mut runner = TestRunner::new_with_rng(config, rng);
-    let command = match kind {
-        Kind::Text => text_command().boxed(),
-        Kind::Binary => binary_command().boxed(),
+    let command = match protocol {
+        StreamProtocol::Text => text_command().boxed(),
+        StreamProtocol::Binary => binary_command().boxed(),
     };
     let result = runner.run(&vec(command, 1..40), |stream| {
-        play(reference, target, kind, &stream)
+        play(reference, target, protocol, &stream)
             .map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
     result.map_err(|error| match error {
         TestError::Fail(reason, stream) => {
             let lines: Vec<String> = stream.iter().map(|c| format!("  > {}", show(c))).collect();
-            anyhow!("seed {seed}, {kind:?}: {reason}\n{}", lines.join("\n"))
+            anyhow!("seed {seed}, {protocol:?}: {reason}\n{}", lines.join("\n"))
         }
-        TestError::Abort(reason) => anyhow!("seed {seed}, {kind:?}: {reason}"),
+        TestError::Abort(reason) => anyhow!("seed {seed}, {protocol:?}: {reason}"),
     })
 }
 
-fn play(reference: SocketAddr, target: SocketAddr, kind: Kind, stream: &[Vec<u8>]) -> Result<()> {
+fn play(
+    reference: SocketAddr,
+    target: SocketAddr,
+    protocol: StreamProtocol,
+    stream: &[Vec<u8>],
+) -> Result<()> {
     let key = fresh_key();
-    let mut left = Peer::new(reference, kind)?;
-    let mut right = Peer::new(target, kind)?;
+    let mut left = Peer::new(reference, protocol)?;
+    let mut right = Peer::new(target, protocol)?;
     for command in stream {
         let command = with_key(command, &key);
         let expected = left.ask(&command).context("the reference")?;
@@ -102,17 +107,17 @@ fn with_key(command: &[u8], key: &[u8]) -> Vec<u8> {
 /// One server of the two.
 struct Peer {
     stream: TcpStream,
-    kind: Kind,
+    protocol: StreamProtocol,
     /// The CAS numbers seen, in their order.
     seen: Vec<u64>,
     got: Vec<u8>,
 }
 
 impl Peer {
-    fn new(address: SocketAddr, kind: Kind) -> Result<Self> {
+    fn new(address: SocketAddr, protocol: StreamProtocol) -> Result<Self> {
         Ok(Peer {
             stream: hippos_client::stream(address, Duration::from_secs(2))?,
-            kind,
+            protocol,
             seen: Vec::new(),
             got: Vec::new(),
         })
@@ -123,20 +128,20 @@ impl Peer {
         let mut noop = vec![0; HEADER];
         noop[0] = REQUEST;
         noop[1] = 0x0a;
-        let sync = match self.kind {
-            Kind::Text => b"mn\r\n".as_slice(),
-            Kind::Binary => &noop,
+        let sync = match self.protocol {
+            StreamProtocol::Text => b"mn\r\n".as_slice(),
+            StreamProtocol::Binary => &noop,
         };
         self.stream.write_all(&[command, sync].concat())?;
         let mut out = Vec::new();
         loop {
             while let Some(len) = self.reply() {
                 let reply: Vec<u8> = self.got.drain(..len).collect();
-                match self.kind {
-                    Kind::Text if reply == b"MN\r\n" => return Ok(out),
-                    Kind::Binary if reply[1] == 0x0a => return Ok(out),
-                    Kind::Text => out.extend(self.general_text(&reply)),
-                    Kind::Binary => out.extend(self.general_packet(reply)),
+                match self.protocol {
+                    StreamProtocol::Text if reply == b"MN\r\n" => return Ok(out),
+                    StreamProtocol::Binary if reply[1] == 0x0a => return Ok(out),
+                    StreamProtocol::Text => out.extend(self.general_text(&reply)),
+                    StreamProtocol::Binary => out.extend(self.general_packet(reply)),
                 }
             }
             let mut buffer = [0; 1 << 14];
@@ -149,7 +154,7 @@ impl Peer {
 
     /// Length of the first complete reply: a line, with its data if it announces some.
     fn reply(&self) -> Option<usize> {
-        if self.kind == Kind::Binary {
+        if self.protocol == StreamProtocol::Binary {
             let head = self.got.get(..HEADER)?;
             let len = HEADER + u32::from_be_bytes([head[8], head[9], head[10], head[11]]) as usize;
             return (self.got.len() >= len).then_some(len);
@@ -499,7 +504,7 @@ mod tests {
     #[test]
     fn replies_are_cut_and_made_general() {
         let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut side = Peer::new(stream.local_addr().unwrap(), Kind::Text).unwrap();
+        let mut side = Peer::new(stream.local_addr().unwrap(), StreamProtocol::Text).unwrap();
         side.got = b"VALUE k 0 4 9\r\na\r\nb\r\nVALUE".to_vec();
         assert_eq!(side.reply(), Some(21));
         assert_eq!(

@@ -100,7 +100,7 @@ impl Header {
 
 /// The kind of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum BlockKind {
     Items,
     /// The totals; the file ends after them.
     End,
@@ -109,7 +109,7 @@ pub(crate) enum Kind {
 /// The header of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BlockHeader {
-    pub(crate) kind: Kind,
+    pub(crate) kind: BlockKind,
     /// From 0, without gaps.
     pub(crate) number: u64,
     /// Unix time.
@@ -126,8 +126,8 @@ pub(crate) struct BlockHeader {
 impl BlockHeader {
     pub(crate) fn to_bytes(self, identity: u64) -> [u8; BLOCK_HEADER] {
         let kind: u32 = match self.kind {
-            Kind::Items => 1,
-            Kind::End => 2,
+            BlockKind::Items => 1,
+            BlockKind::End => 2,
         };
         let mut out = [0; BLOCK_HEADER];
         out[..4].copy_from_slice(&MARKER);
@@ -158,21 +158,21 @@ impl BlockHeader {
             return Err("the checksum of the block's header is wrong".into());
         }
         let kind = match kind {
-            1 => Kind::Items,
-            2 => Kind::End,
+            1 => BlockKind::Items,
+            2 => BlockKind::End,
             other => return Err(format!("there are no blocks of kind {other}")),
         };
         let (raw_len, packed_len) = (raw as usize, packed as usize);
         // A record has a key of at least one byte.
         let least = items as usize * (FIXED + 1);
         let fits = match kind {
-            Kind::Items => {
+            BlockKind::Items => {
                 items > 0
                     && least <= raw_len
                     && raw_len <= RAW_MOST
                     && (1..=PACKED_MOST).contains(&packed_len)
             }
-            Kind::End => (raw_len, packed_len, items) == (Totals::BYTES, Totals::BYTES, 0),
+            BlockKind::End => (raw_len, packed_len, items) == (Totals::BYTES, Totals::BYTES, 0),
         };
         if !fits {
             return Err(format!(
@@ -378,7 +378,7 @@ mod tests {
         let bytes = header.to_bytes();
         assert_eq!(Header::parse(&bytes), Ok(header));
         let block = BlockHeader {
-            kind: Kind::Items,
+            kind: BlockKind::Items,
             number: 3,
             made: 5,
             raw: 1000,
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn lengths_beyond_their_bounds_are_refused_though_the_checksum_is_right() {
         let good = BlockHeader {
-            kind: Kind::Items,
+            kind: BlockKind::Items,
             number: 0,
             made: 0,
             raw: 1000,
@@ -453,7 +453,7 @@ mod tests {
                 ..good
             },
             BlockHeader {
-                kind: Kind::End,
+                kind: BlockKind::End,
                 ..good
             },
         ] {

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 
 use zstd::bulk::Decompressor;
 
-use super::file::{BlockHeader, Damage, Header, Kind, Records, Totals, BLOCK_HEADER, HEADER};
+use super::file::{BlockHeader, BlockKind, Damage, Header, Records, Totals, BLOCK_HEADER, HEADER};
 
 /// A dump that is being read.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl<R: Read> Reader<R> {
         if crc32fast::hash(&bytes) != header.sum {
             return Err("the block's checksum is wrong".into());
         }
-        if header.kind == Kind::End {
+        if header.kind == BlockKind::End {
             return self.end(&bytes).map(|()| None);
         }
         self.next += 1;
@@ -267,7 +267,7 @@ mod tests {
             identity: 1,
         };
         let block = BlockHeader {
-            kind: Kind::Items,
+            kind: BlockKind::Items,
             number: 0,
             made: 1,
             raw,

@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use zstd::bulk::Compressor;
 
-use super::file::{BlockHeader, Header, Kind, Totals, BLOCK_HEADER, HEADER};
+use super::file::{BlockHeader, BlockKind, Header, Totals, BLOCK_HEADER, HEADER};
 use super::reader::{Packed, Reader, Unpacker};
 use crate::exit::end;
 
@@ -32,7 +32,7 @@ impl Packer {
     pub(crate) fn pack(&mut self, raw: &[u8], items: u32) -> Result<Packed> {
         let bytes = self.zstd.compress(raw)?;
         let header = BlockHeader {
-            kind: Kind::Items,
+            kind: BlockKind::Items,
             number: 0,
             made: now(),
             raw: u32::try_from(raw.len())?,
@@ -89,7 +89,7 @@ impl<W: Write> Writer<W> {
     pub(crate) fn end(mut self) -> Result<(W, Totals, u64)> {
         let bytes = self.totals.to_bytes();
         let header = BlockHeader {
-            kind: Kind::End,
+            kind: BlockKind::End,
             number: self.next,
             made: now(),
             raw: Totals::BYTES as u32,

@@ -66,7 +66,7 @@ pub(crate) struct BenchArgs {
     workload: Vec<String>,
     /// Only this kind of figures
     #[arg(long, value_enum)]
-    only: Option<Kind>,
+    only: Option<Measurand>,
     /// Instead of figures, print where a workload's instructions go, by the kernel's symbols
     #[arg(long, value_name = "WORKLOAD")]
     profile: Option<String>,
@@ -87,7 +87,7 @@ enum Subject {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+enum Measurand {
     /// Instructions per request
     Instructions,
     /// Peak throughput, latency and CPU time
@@ -211,10 +211,10 @@ pub(crate) fn bench(args: &BenchArgs, selection: &Selection) -> Result<u8> {
                 server.name(),
                 start.elapsed().as_secs_f32()
             );
-            if args.only != Some(Kind::Wallclock) && server.counted(plan.vcpus) {
+            if args.only != Some(Measurand::Wallclock) && server.counted(plan.vcpus) {
                 instructions(&tools, &meter, &plan, server, &mut figures)?;
             }
-            if args.only != Some(Kind::Instructions) && server.clocked() {
+            if args.only != Some(Measurand::Instructions) && server.clocked() {
                 wallclock(&tools, &plan, server, &mut figures)?;
             }
             // The figures measured so far are kept, even if a later step fails.

@@ -13,7 +13,9 @@ use hippos_store::{
 use crate::command::TRIES;
 use crate::reply::binary::{put_found, Request};
 use crate::session::listing::Listing;
-use crate::session::state::{AfterSwallow, FeedStep, Kind, PendingStore, Session, State, Way};
+use crate::session::state::{
+    AfterSwallow, FeedStep, PendingStore, Session, State, StoreReply, Way,
+};
 
 /// The most bytes of header, extras and key that memcached accepts before it closes the connection: its read buffer.
 const FRONT_MAX: usize = 16 << 10;
@@ -257,8 +259,11 @@ impl<P: Platform> Session<'_, P> {
         engine.note_set(key);
         match reserved {
             Ok(reserved) => {
-                self.state =
-                    State::Data(PendingStore::new(reserved, commit, Kind::Binary(request)));
+                self.state = State::Data(PendingStore::new(
+                    reserved,
+                    commit,
+                    StoreReply::Binary(request),
+                ));
             }
             Err(error) => {
                 engine.observe_refused(self.number, key, &commit, error);

@@ -16,7 +16,7 @@ use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
 use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, Hit, MetaSet};
-use crate::session::state::{AfterSwallow, Kind, PendingStore, Session, State, Way};
+use crate::session::state::{AfterSwallow, PendingStore, Session, State, StoreReply, Way};
 
 impl<P: Platform> Session<'_, P> {
     /// Serves a meta command. `ms` leaves the session waiting for its value.
@@ -128,8 +128,8 @@ impl<P: Platform> Session<'_, P> {
         };
         match reserved {
             Ok(reserved) => {
-                let kind = Kind::Meta(MetaSet::new(command, len));
-                self.state = State::Data(PendingStore::new(reserved, commit, kind));
+                let reply = StoreReply::Meta(MetaSet::new(command, len));
+                self.state = State::Data(PendingStore::new(reserved, commit, reply));
             }
             Err(error) => {
                 self.engine

@@ -106,14 +106,14 @@ pub(super) struct PendingStore<'e, P: Platform> {
     pub(super) reservation: Reservation<'e, P>,
     pub(super) _share: Share<'e>,
     pub(super) commit: Commit,
-    pub(super) kind: Kind,
+    pub(super) reply: StoreReply,
     /// The bytes of the line end that have arrived.
     pub(super) end: [u8; 2],
     pub(super) ended: u8,
 }
 
-/// The kind of command that a received value belongs to.
-pub(super) enum Kind {
+/// How the command is answered whose value is received.
+pub(super) enum StoreReply {
     /// A text command.
     Text {
         /// The client asked for no reply.
@@ -129,13 +129,13 @@ impl<'e, P: Platform> PendingStore<'e, P> {
     pub(super) fn new(
         (reservation, share): (Reservation<'e, P>, Share<'e>),
         commit: Commit,
-        kind: Kind,
+        reply: StoreReply,
     ) -> Self {
         Self {
             reservation,
             _share: share,
             commit,
-            kind,
+            reply,
             end: [0; 2],
             ended: 0,
         }

@@ -14,7 +14,7 @@ use crate::reply::meta::Key;
 use crate::reply::text::stored;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_word;
-use crate::session::state::{AfterSwallow, FeedStep, Kind, PendingStore, Session, State};
+use crate::session::state::{AfterSwallow, FeedStep, PendingStore, Session, State, StoreReply};
 use crate::watchers::Kinds;
 
 /// The states in which a plain `set` has more to record.
@@ -88,10 +88,10 @@ impl<'e, P: Platform> Session<'e, P> {
         engine.note_set(key);
         match reserved {
             Ok(reserved) => {
-                let kind = Kind::Text {
+                let reply = StoreReply::Text {
                     noreply: request.noreply,
                 };
-                self.state = State::Data(PendingStore::new(reserved, commit, kind));
+                self.state = State::Data(PendingStore::new(reserved, commit, reply));
             }
             Err(error) => {
                 engine.observe_refused(self.number, key, &commit, error);
@@ -119,7 +119,7 @@ impl<'e, P: Platform> Session<'e, P> {
         };
         let mut taken = data.reservation.write(input);
         let mut whole = data.reservation.remaining() == 0;
-        if whole && !matches!(data.kind, Kind::Binary(_)) {
+        if whole && !matches!(data.reply, StoreReply::Binary(_)) {
             while let (Some(place), Some(&byte)) =
                 (data.end.get_mut(usize::from(data.ended)), input.get(taken))
             {
@@ -147,14 +147,14 @@ impl<'e, P: Platform> Session<'e, P> {
         let PendingStore {
             reservation,
             commit,
-            kind,
+            reply,
             end,
             ..
         } = data;
         let store = &self.engine.store;
         store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
-        match kind {
-            Kind::Text { noreply } => {
+        match reply {
+            StoreReply::Text { noreply } => {
                 let line = if end == *b"\r\n" {
                     match self.engine.commit(self.number, reservation, &commit) {
                         Ok(outcome) => stored(outcome),
@@ -167,7 +167,7 @@ impl<'e, P: Platform> Session<'e, P> {
                     out.put(line);
                 }
             }
-            Kind::Meta(set) => {
+            StoreReply::Meta(set) => {
                 if end != *b"\r\n" {
                     out.put(reply::BAD_CHUNK);
                     return;
@@ -181,7 +181,7 @@ impl<'e, P: Platform> Session<'e, P> {
                     Err(error) => out.put(self.engine.refused(self.number, error)),
                 }
             }
-            Kind::Binary(request) => {
+            StoreReply::Binary(request) => {
                 let outcome = self.engine.commit(self.number, reservation, &commit);
                 if let Err(error) = outcome {
                     self.engine.tell_refused(self.number, error);

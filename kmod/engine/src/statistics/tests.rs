@@ -10,7 +10,7 @@ use std::vec::Vec;
 use super::*;
 
 /// Each row's name, kind and meaning.
-fn rows() -> Vec<(&'static str, Kind, &'static str)> {
+fn rows() -> Vec<(&'static str, StatisticKind, &'static str)> {
     let mut rows = Vec::new();
     each(|row| rows.push((row.name, row.kind, row.doc)));
     rows
@@ -22,7 +22,11 @@ fn each_statistic_has_one_row_and_a_meaning() {
     for (name, kind, doc) in rows() {
         assert!(names.insert(name), "{name} twice");
         assert!(name.len() < 64, "{name}: longer than a line has room for");
-        assert_eq!(doc.is_empty(), kind == Kind::Zero, "{name}: {doc:?}");
+        assert_eq!(
+            doc.is_empty(),
+            kind == StatisticKind::Zero,
+            "{name}: {doc:?}"
+        );
     }
     for name in EngineCounter::ALL.iter().map(|tally| tally.name()) {
         assert!(names.contains(name), "{name} is not shown");
@@ -48,9 +52,9 @@ fn statistics() -> String {
     let mut table = String::from("\n| Name | Kind | Meaning |\n|---|---|---|\n");
     for (name, kind, doc) in rows() {
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Zero => continue,
+            StatisticKind::Counter => "counter",
+            StatisticKind::Gauge => "gauge",
+            StatisticKind::Zero => continue,
         };
         let doc = doc.trim().trim_end_matches('.');
         writeln!(table, "| `{name}` | {kind} | {doc} |").unwrap();

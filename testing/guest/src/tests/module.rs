@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
-use hippos_abi::parameters::{Kind, PARAMETERS};
+use hippos_abi::parameters::{ParameterKind, PARAMETERS};
 use hippos_client::{framed, Tcp, Udp, PORT};
 use nix::errno::Errno;
 
@@ -186,7 +186,7 @@ pub(super) fn parameters() -> Result<()> {
         ensure!(tried, "{name} is not tried here");
         let text = format!("\0parm={name}:{}\0", parameter.modinfo);
         ensure!(holds(&text), "modinfo has not {text:?}");
-        if let Kind::Number(least, most) = parameter.kind {
+        if let ParameterKind::Number(least, most) = parameter.kind {
             for beyond in [least.checked_sub(1), most.checked_add(1)]
                 .into_iter()
                 .flatten()
