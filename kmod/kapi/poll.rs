@@ -13,7 +13,7 @@ use hippos_invariant::Exact;
 use crate::ffi;
 use crate::latency;
 use crate::socket::Socket;
-use crate::stream::{Locked, SoftirqPages, SoftirqPagesUser, Stream};
+use crate::stream::{LockedStream, SoftirqPages, SoftirqPagesUser, Stream};
 use crate::thread::Context;
 
 /// What callbacks may do with a connection by themselves.
@@ -280,7 +280,7 @@ impl<T: Serve> Ready<'_, T> {
         // SAFETY: as above.
         let entry = unsafe { self.entry.as_ref() };
         let socket = entry.socket.as_ref().filter(|_| entry.connection)?;
-        let mut locked = Locked::new(socket);
+        let mut locked = LockedStream::new(socket);
         // SAFETY: the value is the lock holder's, and the lock is held to the end.
         let value = unsafe { &mut *entry.value.get() }.as_mut()?;
         Some(work(locked.stream(), value))

@@ -141,11 +141,11 @@ fn sent(count: c_int) -> Result<usize> {
 }
 
 /// A connection that a thread has locked. Unlocked when dropped.
-pub struct Locked<'a> {
+pub struct LockedStream<'a> {
     stream: Stream<'a>,
 }
 
-impl<'a> Locked<'a> {
+impl<'a> LockedStream<'a> {
     /// Takes the lock; may sleep.
     pub fn new(socket: &'a Socket) -> Self {
         // SAFETY: an open socket, and process context: only kapi itself makes streams in softirq.
@@ -163,7 +163,7 @@ impl<'a> Locked<'a> {
     }
 }
 
-impl Drop for Locked<'_> {
+impl Drop for LockedStream<'_> {
     fn drop(&mut self) {
         // SAFETY: locked by `new`.
         unsafe { ffi::hippos_stream_unlock(self.stream.sk.as_ptr()) }

@@ -273,7 +273,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let Some(permit) = server.acquire_connection() else {
         refused(peer(&ends), c"connections");
         // Best effort: bytes that the socket does not accept are dropped.
-        let mut locked = stream::Locked::new(&socket);
+        let mut locked = stream::LockedStream::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
         return;
     };

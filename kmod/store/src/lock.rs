@@ -8,15 +8,15 @@ use crate::platform::{LockClass, RawLock};
 
 /// A value that only the holder of its lock can reach.
 #[derive(Default)]
-pub(crate) struct Locked<L, T> {
+pub(crate) struct LockedData<L, T> {
     raw: L,
     data: UnsafeCell<T>,
 }
 
 // SAFETY: `data` is reached only through `Held`, of which `RawLock` allows one at a time.
-unsafe impl<L: RawLock, T: Send> Sync for Locked<L, T> {}
+unsafe impl<L: RawLock, T: Send> Sync for LockedData<L, T> {}
 
-impl<L: RawLock, T> Locked<L, T> {
+impl<L: RawLock, T> LockedData<L, T> {
     pub(crate) fn new(value: T) -> Self {
         Self {
             raw: L::default(),
@@ -43,7 +43,7 @@ impl<L: RawLock, T> Locked<L, T> {
 
 /// Access to the value while its lock is held.
 pub(crate) struct Held<'a, L: RawLock, T> {
-    of: &'a Locked<L, T>,
+    of: &'a LockedData<L, T>,
 }
 
 impl<L: RawLock, T> Deref for Held<'_, L, T> {

@@ -34,7 +34,7 @@ use hippos_invariant::Exact;
 
 use crate::hash::Hash;
 use crate::item::Slot;
-use crate::lock::Locked;
+use crate::lock::LockedData;
 use crate::platform::{Cookie, LockClass, Platform, RawLock};
 use crate::sync::{Acquire, AtomicU32, AtomicUsize, Relaxed, Release};
 use crate::table::{Draft, Fixed, Part, Table};
@@ -54,7 +54,7 @@ pub(crate) struct Segment {
 
 #[repr(align(64))]
 pub(crate) struct Stripe<L> {
-    pub(crate) state: Locked<L, StripeState>,
+    pub(crate) state: LockedData<L, StripeState>,
 }
 
 #[derive(Default)]
@@ -97,8 +97,8 @@ pub(crate) struct Index<L> {
 }
 
 pub(crate) struct Locks<L> {
-    growth: Locked<L, Growth>,
-    pub(crate) overflow: Locked<L, Spare>,
+    growth: LockedData<L, Growth>,
+    pub(crate) overflow: LockedData<L, Spare>,
 }
 
 impl<L: RawLock> Index<L> {
@@ -115,11 +115,11 @@ impl<L: RawLock> Index<L> {
             block: AtomicU32::new(0),
         })?;
         let stripes = Table::new(platform, stripes, || Stripe {
-            state: Locked::new(StripeState::default()),
+            state: LockedData::new(StripeState::default()),
         })?;
         let locks = Fixed::new(platform, || Locks {
-            growth: Locked::new(Growth::default()),
-            overflow: Locked::new(Spare::default()),
+            growth: LockedData::new(Growth::default()),
+            overflow: LockedData::new(Spare::default()),
         })?;
         let index = Self {
             n: AtomicUsize::new(1),

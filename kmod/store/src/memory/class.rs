@@ -7,7 +7,7 @@ use hippos_invariant::Exact;
 
 use crate::config::Eviction;
 use crate::eviction::Policy;
-use crate::lock::Locked;
+use crate::lock::LockedData;
 use crate::platform::RawLock;
 use crate::sync::{AtomicU32, AtomicU64, Relaxed};
 
@@ -39,7 +39,7 @@ pub(crate) struct Class<L> {
     pub(crate) pressure: AtomicU32,
     /// How many seconds the last evicted item had been idle.
     pub(crate) evicted_age: AtomicU32,
-    pub(crate) state: Locked<L, State>,
+    pub(crate) state: LockedData<L, State>,
 }
 
 /// The fields under a class's lock.
@@ -105,7 +105,7 @@ impl<L: RawLock> Class<L> {
             low_water: AtomicU32::new(u32::MAX),
             pressure: AtomicU32::new(0),
             evicted_age: AtomicU32::new(0),
-            state: Locked::new(State {
+            state: LockedData::new(State {
                 ring: Ring {
                     first: NONE,
                     hand: Hand::at(NONE),

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use hippos_invariant::Exact;
 
-use crate::lock::Locked;
+use crate::lock::LockedData;
 use crate::platform::{LockClass, Platform, RawLock, REACH};
 use crate::sync::{Acquire, AtomicU32, AtomicU8, AtomicUsize, Relaxed, Release};
 use crate::table::{Draft, Fixed, Part, Table};
@@ -126,7 +126,7 @@ pub(crate) struct Pool<L> {
     limit: AtomicUsize,
     /// The most blocks while the platform is short of memory.
     ceiling: AtomicUsize,
-    pub(crate) lists: Fixed<Locked<L, Lists>>,
+    pub(crate) lists: Fixed<LockedData<L, Lists>>,
 }
 
 impl<L: RawLock> Pool<L> {
@@ -138,7 +138,7 @@ impl<L: RawLock> Pool<L> {
     ) -> Option<Draft<'_, P, Self>> {
         let blocks = Table::new(platform, capacity, Block::new)?;
         let empty = || {
-            Locked::new(Lists {
+            LockedData::new(Lists {
                 idle: NONE,
                 empty: NONE,
                 fresh: 0,

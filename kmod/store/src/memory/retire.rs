@@ -15,7 +15,7 @@ use hippos_invariant::Exact;
 use crate::array_vec::ArrayVec;
 use crate::capacities::{BATCH, RING};
 use crate::item::Slot;
-use crate::lock::Locked;
+use crate::lock::LockedData;
 use crate::platform::{Cookie, LockClass, Platform, RawLock};
 use crate::sync::{AtomicU64, AtomicUsize, Relaxed};
 use crate::table::{Draft, Fixed, Part, Table};
@@ -101,7 +101,7 @@ pub(crate) struct Ring {
 
 #[repr(align(64))]
 pub(crate) struct Shard<L> {
-    pub(crate) ring: Locked<L, Ring>,
+    pub(crate) ring: LockedData<L, Ring>,
     /// References in the ring. Written under the lock.
     pub(crate) count: AtomicUsize,
 }
@@ -112,7 +112,7 @@ pub(crate) struct Retire<L> {
     /// Bytes of closed batches.
     bytes: AtomicU64,
     /// Held to leave a slot to its pins and to remove a pin, so that whichever comes second sees the first.
-    pins: Fixed<Locked<L, ()>>,
+    pins: Fixed<LockedData<L, ()>>,
     /// Slots that are left to their pins.
     pinned: AtomicUsize,
     pinned_bytes: AtomicUsize,
@@ -125,7 +125,7 @@ impl<L: RawLock> Retire<L> {
     pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Draft<'_, P, Self>> {
         let cpus = platform.cpus().max(1);
         let shards = Table::new(platform, cpus, || Shard {
-            ring: Locked::new(Ring::default()),
+            ring: LockedData::new(Ring::default()),
             count: AtomicUsize::new(0),
         })?;
         let batches = Table::new(platform, cpus.checked_mul(RING)?, || Batch {
@@ -133,7 +133,7 @@ impl<L: RawLock> Retire<L> {
             bytes: AtomicU64::new(0),
             references: core::array::from_fn(|_| AtomicU64::new(0)),
         })?;
-        let pins = Fixed::new(platform, || Locked::new(()))?;
+        let pins = Fixed::new(platform, || LockedData::new(()))?;
         let retire = Self {
             shards: shards.keep(),
             batches: batches.keep(),
