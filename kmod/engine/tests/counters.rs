@@ -2,9 +2,7 @@
 //! The counters of each command, compared with the matrix that was recorded from memcached: the example server over
 //! host sockets, and memcached itself if `HIPPOS_MEMCACHED` contains the command that starts it.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use hippos_conformance::{counters, Target};
 use hippos_process::Process;
@@ -26,27 +24,10 @@ fn commands_count_as_in_memcached() -> anyhow::Result<()> {
 
 #[test]
 fn memcached_counts_as_recorded() -> anyhow::Result<()> {
-    let Ok(command) = std::env::var("HIPPOS_MEMCACHED") else {
-        println!("skipped: HIPPOS_MEMCACHED is not set");
+    let arguments = ["-t", "1", "-o", "no_lru_crawler,no_lru_maintainer"];
+    let Some((_server, address)) = Process::memcached(&arguments) else {
         return Ok(());
     };
-    let mut words = command.split_whitespace();
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let port = address.port().to_string();
-    let _server = Process::from(
-        Command::new(words.next().unwrap_or_default())
-            .args(words)
-            .args(["-l", "127.0.0.1", "-p", &port, "-U", &port, "-t", "1"])
-            .args(["-u", "root", "-o", "no_lru_crawler,no_lru_maintainer"])
-            .stderr(Stdio::null())
-            .spawn()?,
-    );
-    for _ in 0..100 {
-        if TcpStream::connect(address).is_ok() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
     let report = counters::compare(&target(address), "", counters::Server::Memcached)?;
     assert!(report.failures.is_empty(), "{report}");
     Ok(())

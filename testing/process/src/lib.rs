@@ -2,9 +2,10 @@
 //! Processes that tests start, among them the engine's example server. Any failure panics, which ends the test.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
+use std::time::Duration;
 
 /// A process that is killed when this is dropped.
 #[derive(Debug)]
@@ -41,6 +42,34 @@ impl Process {
         let tests = std::env::current_exe().unwrap();
         let folder = tests.ancestors().nth(2).unwrap();
         Self::start(Command::new(folder.join("examples/server")).args(arguments))
+    }
+
+    /// Starts memcached on a free port of TCP and UDP, and waits until it listens. `None`, with a line that tells so,
+    /// unless `HIPPOS_MEMCACHED` contains the command that starts it.
+    pub fn memcached(arguments: &[&str]) -> Option<(Self, SocketAddr)> {
+        let Ok(command) = std::env::var("HIPPOS_MEMCACHED") else {
+            println!("skipped: HIPPOS_MEMCACHED is not set");
+            return None;
+        };
+        let mut words = command.split_whitespace();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let port = address.port().to_string();
+        let child = Command::new(words.next().unwrap())
+            .args(words)
+            .args(["-l", "127.0.0.1", "-p", &port, "-U", &port, "-u", "root"])
+            .args(arguments)
+            .stderr(Stdio::null())
+            .spawn();
+        let process = Self::from(child.unwrap());
+        for _ in 0..200 {
+            if TcpStream::connect(address).is_ok() {
+                return Some((process, address));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{command:?} does not listen");
     }
 
     /// The address in the example server's first line.

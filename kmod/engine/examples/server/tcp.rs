@@ -144,8 +144,8 @@ impl HeldBytes for Bytes {
 struct Client {
     id: u32,
     peer: Address,
-    /// It is to get a turn after a moment.
-    parked: bool,
+    /// When it is to get another turn, if not with the next event.
+    again: Option<Duration>,
     /// It has ended.
     over: bool,
     socket: Socket,
@@ -172,12 +172,12 @@ pub(crate) fn serve(
     let mut input = vec![0; INPUT];
     let mut page = Page(vec![0; PAGE]);
     loop {
-        let parked = clients.values().any(|client| client.parked);
-        match poll.poll(&mut events, parked.then_some(PARK)) {
+        let soonest = clients.values().filter_map(|client| client.again).min();
+        match poll.poll(&mut events, soonest) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             polled => polled.context("poll")?,
         }
-        for client in clients.values_mut().filter(|client| client.parked) {
+        for client in clients.values_mut().filter(|client| client.again.is_some()) {
             client.over = !client.serve(&mut input, &mut page);
         }
         for event in &events {
@@ -198,7 +198,7 @@ pub(crate) fn serve(
                 next += 1;
                 let both = Interest::READABLE | Interest::WRITABLE;
                 registry.register(&mut stream, token, both)?;
-                let mut session = Session::new(engine, Transport::Tcp);
+                let mut session = Session::new(engine, Transport::Tcp).with_parking();
                 session.set_local(peer.ip().is_loopback());
                 session.set_number(id);
                 let peer = address(peer);
@@ -206,7 +206,7 @@ pub(crate) fn serve(
                 let client = Client {
                     id,
                     peer,
-                    parked: false,
+                    again: None,
                     over: false,
                     socket: Socket {
                         stream,
@@ -231,19 +231,17 @@ pub(crate) fn serve(
 }
 
 impl Client {
-    /// Runs until the socket has no input and accepts no output; `false` when the connection has ended.
+    /// One turn, after which other connections have theirs; `false` when the connection has ended.
     fn serve(&mut self, input: &mut [u8], page: &mut Page) -> bool {
         self.socket.fill();
-        loop {
-            let action = self
-                .connection
-                .turn(&mut self.socket, input, page, || false);
-            self.parked = action == Action::Park;
-            match action {
-                Action::Wait | Action::Park => return true,
-                Action::Again => {}
-                Action::Close => return false,
-            }
-        }
+        let action = self
+            .connection
+            .turn(&mut self.socket, input, page, || false);
+        self.again = match action {
+            Action::Wait | Action::Close => None,
+            Action::Again => Some(Duration::ZERO),
+            Action::Park => Some(PARK),
+        };
+        action != Action::Close
     }
 }
