@@ -369,7 +369,7 @@ pub(crate) struct Load {
     pub(crate) file: PathBuf,
     /// Which value to keep if the cache already has the key
     #[arg(long, value_enum, default_value = "add")]
-    pub(crate) mode: crate::dump::Mode,
+    pub(crate) mode: crate::dump::LoadMode,
     /// Start with this block: the one that an interrupted load reported
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     pub(crate) from_block: u64,
@@ -456,7 +456,7 @@ pub(crate) enum Xdp {
         dev: String,
         /// In the driver, after it, or in the driver if possible
         #[arg(long, value_enum, default_value = "auto")]
-        mode: Mode,
+        mode: XdpMode,
     },
     /// Detaches the program from an interface
     Detach {
@@ -469,7 +469,7 @@ pub(crate) enum Xdp {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
+pub(crate) enum XdpMode {
     /// Native on a network card whose driver supports it, otherwise generic
     Auto,
     /// In the driver, before there is an sk_buff

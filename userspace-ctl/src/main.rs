@@ -55,7 +55,7 @@ use serde_json::json;
 use admin::AdminAccess;
 use answer::Answer;
 use arguments::{
-    Allow, Arguments, Auth, Command, Config, Conns, DebugAction, Mode, SectionName, Switch, Xdp,
+    Allow, Arguments, Auth, Command, Config, Conns, DebugAction, SectionName, Switch, Xdp, XdpMode,
 };
 use configuration::Configuration;
 use device::Device;

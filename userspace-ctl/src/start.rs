@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::exit::{end, Status, StatusError};
 use crate::kernel_log::Log;
 use crate::system::System;
-use crate::{keys, module, warm, xdp, Mode};
+use crate::{keys, module, warm, xdp, XdpMode};
 
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
@@ -193,9 +193,9 @@ pub(crate) fn set_limits(device: &Device, wanted: &Configuration) -> Result<()> 
 /// Attaches the XDP program to these interfaces.
 pub(crate) fn attach(interfaces: &[String], wanted: &Configuration) -> Result<()> {
     let mode = match wanted.get(&keys::XDP_MODE).as_str() {
-        "native" => Mode::Native,
-        "generic" => Mode::Generic,
-        _ => Mode::Auto,
+        "native" => XdpMode::Native,
+        "generic" => XdpMode::Generic,
+        _ => XdpMode::Auto,
     };
     for interface in interfaces {
         xdp::attach(interface, mode).with_context(|| format!("xdp.interfaces: {interface}"))?;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use crate::answer::Answer;
 use crate::arguments::{Dump, Load, CONNECTIONS};
 use crate::configuration::Configuration;
-use crate::dump::{self, Mode};
+use crate::dump::{self, LoadMode};
 use crate::keys;
 use crate::source::Source;
 
@@ -63,7 +63,7 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
     };
     let given = Load {
         file,
-        mode: Mode::Add,
+        mode: LoadMode::Add,
         from_block: 0,
         salvage: false,
         connections: CONNECTIONS,

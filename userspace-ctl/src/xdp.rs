@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use crate::exit::end;
 use crate::system::PINS;
-use crate::Mode;
+use crate::XdpMode;
 
 /// The program, compiled by build.rs.
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hippos.bpf.o"));
@@ -26,7 +26,7 @@ const PARAMETERS: &str = "/sys/module/hippos/parameters";
 const BTF: &str = "/sys/kernel/btf/hippos";
 
 /// Attaches the program to `interface`. Returns the mode that it runs in.
-pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
+pub(crate) fn attach(interface: &str, mode: XdpMode) -> Result<&'static str> {
     let index = index(interface)?;
     let pin = pin(interface)?;
     ensure!(!pin.exists(), "{interface} has it already");
@@ -56,10 +56,10 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
     let modes: &[AttachMode] = match mode {
         // Native mode on virtual interfaces has undocumented conditions (veth loses replies unless its other end has a
         // program too), and is hardly faster.
-        Mode::Auto if !is_card(interface) => &[GENERIC],
-        Mode::Auto => &[NATIVE, GENERIC],
-        Mode::Native => &[NATIVE],
-        Mode::Generic => &[GENERIC],
+        XdpMode::Auto if !is_card(interface) => &[GENERIC],
+        XdpMode::Auto => &[NATIVE, GENERIC],
+        XdpMode::Native => &[NATIVE],
+        XdpMode::Generic => &[GENERIC],
     };
     let mut refused = None;
     for tried in modes {
@@ -77,7 +77,7 @@ pub(crate) fn attach(interface: &str, mode: Mode) -> Result<&'static str> {
         }
     }
     let (tried, error) = refused.context("no mode was tried")?;
-    if mode == Mode::Native {
+    if mode == XdpMode::Native {
         bail!(
             "{interface}: its driver takes no native program here ({error}); what it asks for stands \
              in the kernel log. --mode generic works on every interface, for less"

@@ -314,8 +314,8 @@ impl Session {
                 }
                 Ok(command) => {
                     let write = match command.verb {
-                        meta::Verb::Get => command.flags.writes(),
-                        meta::Verb::Debug => false,
+                        meta::MetaVerb::Get => command.flags.writes(),
+                        meta::MetaVerb::Debug => false,
                         _ => true,
                     };
                     let mut whole =
@@ -323,7 +323,7 @@ impl Session {
                     if let Some(decoded) = &command.decoded {
                         whole.key = Key::Decoded(decoded.as_bytes().to_vec());
                     }
-                    let meta::Verb::Set { len, .. } = command.verb else {
+                    let meta::MetaVerb::Set { len, .. } = command.verb else {
                         return Next::Took(taken, Some(Command::Forward(whole)));
                     };
                     if len > self.value_max {

@@ -17,7 +17,7 @@ const OPAQUE_MAX: usize = 32;
 
 /// The operation of a meta command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
+pub enum MetaVerb {
     /// `mg`.
     Get,
     /// `ms` with its mode and the bytes of its value.
@@ -188,7 +188,7 @@ errors! {
 /// A meta command.
 pub struct Command<'a> {
     /// The operation.
-    pub verb: Verb,
+    pub verb: MetaVerb,
     /// The key as it was sent.
     pub key: &'a [u8],
     /// The decoded key, if it was sent as base64.
@@ -220,13 +220,13 @@ impl<'a> Command<'a> {
         let key = tokens.at(1);
         let (verb, first) = match tokens.at(0) {
             b"me" => return Self::debug(tokens),
-            b"mg" => (Verb::Get, 2),
+            b"mg" => (MetaVerb::Get, 2),
             b"ms" => {
                 let (mode, len) = (Mode::Set, 0);
-                (Verb::Set { mode, len }, 3)
+                (MetaVerb::Set { mode, len }, 3)
             }
-            b"md" => (Verb::Delete, 2),
-            b"ma" => (Verb::Arith { decrement: false }, 2),
+            b"md" => (MetaVerb::Delete, 2),
+            b"ma" => (MetaVerb::Arith { decrement: false }, 2),
             _ => return Err(reply::ERROR.into()),
         };
         if tokens.len() < 2 {
@@ -245,21 +245,21 @@ impl<'a> Command<'a> {
             }
             len = value_len(tokens.at(2)).ok_or(reply::BAD_FORMAT)?;
         } else if tokens.len() > WORDS_MAX {
-            let get = verb == Verb::Get;
+            let get = verb == MetaVerb::Get;
             return Err(if get { TOO_LONG } else { TOO_LONG_TOO }.into());
         }
         let words = tokens.from(first);
         let swallow = match verb {
-            Verb::Set { .. } => len.saturating_add(2),
+            MetaVerb::Set { .. } => len.saturating_add(2),
             _ => 0,
         };
         let refused = |line| Refused { line, swallow };
         let flags = Flags::parse(key, words).map_err(|line| match verb {
-            Verb::Get | Verb::Set { .. } => refused(line),
+            MetaVerb::Get | MetaVerb::Set { .. } => refused(line),
             _ => refused(INVALID_OR_DUPLICATE),
         })?;
         let verb = match (verb, flags.mode) {
-            (Verb::Set { .. }, mode) => Verb::Set {
+            (MetaVerb::Set { .. }, mode) => MetaVerb::Set {
                 len,
                 mode: match mode {
                     0 | b'S' => Mode::Set,
@@ -270,7 +270,7 @@ impl<'a> Command<'a> {
                     _ => return Err(refused(BAD_SET_MODE)),
                 },
             },
-            (Verb::Arith { .. }, mode) => Verb::Arith {
+            (MetaVerb::Arith { .. }, mode) => MetaVerb::Arith {
                 decrement: match mode {
                     0 | b'I' | b'+' => false,
                     b'D' | b'-' => true,
@@ -310,7 +310,7 @@ impl<'a> Command<'a> {
             decoded = Some(Decoded::new(key).ok_or(reply::BAD_FORMAT)?);
         }
         Ok(Self {
-            verb: Verb::Debug,
+            verb: MetaVerb::Debug,
             key,
             decoded,
             flags: Flags::default(),
@@ -331,7 +331,7 @@ impl<'a> Command<'a> {
     #[inline]
     pub fn words(&self) -> &[&'a [u8]] {
         let first = match self.verb {
-            Verb::Set { .. } => 3,
+            MetaVerb::Set { .. } => 3,
             _ => 2,
         };
         self.tokens.from(first)
@@ -442,7 +442,7 @@ mod tests {
         let command = parse("mg Zm9v b k v N30 t T-1 R5 C7 E9 Oabc q")
             .ok()
             .unwrap();
-        assert_eq!(command.verb, Verb::Get);
+        assert_eq!(command.verb, MetaVerb::Get);
         assert_eq!(command.key(), b"foo");
         let flags = &command.flags;
         assert!(flags.value() && flags.quiet() && flags.has(b'k') && !flags.has(b'c'));
@@ -453,10 +453,10 @@ mod tests {
         assert_eq!(command.words().len(), 11);
         let command = parse("ms a 10 MA N0 F5").ok().unwrap();
         let (mode, len) = (Mode::Append, 10);
-        assert_eq!(command.verb, Verb::Set { mode, len });
+        assert_eq!(command.verb, MetaVerb::Set { mode, len });
         assert_eq!(command.flags.client, 5);
         let command = parse("ma a M- D3 J9").ok().unwrap();
-        assert_eq!(command.verb, Verb::Arith { decrement: true });
+        assert_eq!(command.verb, MetaVerb::Arith { decrement: true });
         assert_eq!((command.flags.delta, command.flags.initial), (Some(3), 9));
     }
 

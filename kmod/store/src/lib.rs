@@ -47,7 +47,7 @@ pub use item::{Item, ItemSnapshot, KEY_MAX};
 pub use maintenance::Maintained;
 pub use operations::allocate::AllocError;
 pub use operations::commit::{
-    Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem, Verb,
+    Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoreMode, StoredItem,
 };
 pub use operations::get::{Inspected, Lookup, OneLineLookup};
 pub use operations::in_place::Change;

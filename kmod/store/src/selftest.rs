@@ -6,7 +6,7 @@
 
 use hippos_invariant::Exact;
 
-use crate::operations::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, Verb};
+use crate::operations::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, StoreMode};
 use crate::operations::number;
 use crate::platform::Platform;
 use crate::store::Store;
@@ -67,7 +67,7 @@ pub fn run<P: Platform>(store: &Store<P>, lane: u32, rounds: u32) -> Result<(), 
             for _ in 0..pieces {
                 new.write(&bytes);
             }
-            match store.commit(new, &Commit::new(Verb::Set)) {
+            match store.commit(new, &Commit::new(StoreMode::Set)) {
                 Ok(Outcome::Stored { .. }) | Err(_) => {}
                 Ok(_) => return Err(Fault::Outcome),
             }
@@ -124,7 +124,7 @@ fn count<P: Platform>(
             let zero = number::format(0, &mut digits);
             if let Ok(mut new) = store.reserve(name, hash, 0, Expiry::NEVER, zero.len()) {
                 new.write(zero);
-                let _ = store.commit(new, &Commit::new(Verb::Set));
+                let _ = store.commit(new, &Commit::new(StoreMode::Set));
             }
         }
         Ok(_) => return Err(Fault::Outcome),

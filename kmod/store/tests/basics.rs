@@ -4,7 +4,7 @@
 use hippos_store::host::Host;
 use hippos_store::{
     Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Expiry, Invalidate, NewError,
-    Outcome, Store, StoreError, Verb, WalkStep,
+    Outcome, Store, StoreError, StoreMode, WalkStep,
 };
 
 fn store(config: Config) -> Store<Host> {
@@ -83,56 +83,56 @@ fn an_item_is_stored_replaced_and_deleted() {
 fn a_verb_stores_only_if_its_condition_holds() {
     let store = store(Config::default());
     let commit = Commit::new;
-    let with = |verb, cas| Commit {
+    let with = |mode, cas| Commit {
         compare: Some(cas),
-        ..Commit::new(verb)
+        ..Commit::new(mode)
     };
     assert_eq!(
-        put(&store, b"k", b"1", &commit(Verb::Replace)),
+        put(&store, b"k", b"1", &commit(StoreMode::Replace)),
         Outcome::NotStored
     );
     assert_eq!(
-        put(&store, b"k", b"1", &commit(Verb::Append)),
+        put(&store, b"k", b"1", &commit(StoreMode::Append)),
         Outcome::NotStored
     );
     assert_eq!(
-        put(&store, b"k", b"1", &with(Verb::Set, 5)),
+        put(&store, b"k", b"1", &with(StoreMode::Set, 5)),
         Outcome::NotFound
     );
     assert!(matches!(
-        put(&store, b"k", b"1", &commit(Verb::Add)),
+        put(&store, b"k", b"1", &commit(StoreMode::Add)),
         Outcome::Stored { cas: 1, .. }
     ));
     assert_eq!(
-        put(&store, b"k", b"2", &commit(Verb::Add)),
+        put(&store, b"k", b"2", &commit(StoreMode::Add)),
         Outcome::NotStored
     );
     assert!(matches!(
-        put(&store, b"k", b"2", &commit(Verb::Replace)),
+        put(&store, b"k", b"2", &commit(StoreMode::Replace)),
         Outcome::Stored { cas: 2, .. }
     ));
     assert!(matches!(
-        put(&store, b"k", b"3", &with(Verb::Set, 1)),
+        put(&store, b"k", b"3", &with(StoreMode::Set, 1)),
         Outcome::Exists { .. }
     ));
     assert!(matches!(
-        put(&store, b"k", b"3", &with(Verb::Set, 0)),
+        put(&store, b"k", b"3", &with(StoreMode::Set, 0)),
         Outcome::Exists { .. }
     ));
     assert!(matches!(
-        put(&store, b"k", b"3", &with(Verb::Set, 2)),
+        put(&store, b"k", b"3", &with(StoreMode::Set, 2)),
         Outcome::Stored { cas: 3, .. }
     ));
     assert!(matches!(
-        put(&store, b"k", b"45", &commit(Verb::Append)),
+        put(&store, b"k", b"45", &commit(StoreMode::Append)),
         Outcome::Stored { cas: 4, .. }
     ));
     assert!(matches!(
-        put(&store, b"k", b"12", &with(Verb::Prepend, 4)),
+        put(&store, b"k", b"12", &with(StoreMode::Prepend, 4)),
         Outcome::Stored { cas: 5, .. }
     ));
     assert!(matches!(
-        put(&store, b"k", b"x", &with(Verb::Prepend, 4)),
+        put(&store, b"k", b"x", &with(StoreMode::Prepend, 4)),
         Outcome::Exists { .. }
     ));
     assert_eq!(get(&store, b"k").unwrap(), b"12345");
@@ -147,7 +147,7 @@ fn a_verb_stores_only_if_its_condition_holds() {
     assert_eq!(get(&store, b"k").unwrap(), b"");
     let vivify = Commit {
         vivify: true,
-        ..Commit::new(Verb::Append)
+        ..Commit::new(StoreMode::Append)
     };
     assert!(matches!(
         put(&store, b"v", b"a", &vivify),
@@ -221,10 +221,10 @@ fn expired_and_flushed_items_are_misses() {
     store.tick(14, 1_700_000_014);
     assert!(get(&store, b"a").is_none());
     assert_eq!(store.touch(b"a", store.hash(b"a"), store.expiry(5)), None);
-    put(&store, b"c", b"1", &Commit::new(Verb::Add));
+    put(&store, b"c", b"1", &Commit::new(StoreMode::Add));
     store.flush(0);
     assert!(get(&store, b"c").is_none());
-    put(&store, b"c", b"2", &Commit::new(Verb::Add));
+    put(&store, b"c", b"2", &Commit::new(StoreMode::Add));
     assert_eq!(get(&store, b"c").unwrap(), b"2");
     store.flush(10);
     assert!(get(&store, b"c").is_some());
@@ -379,11 +379,11 @@ fn an_index_that_grows_loses_and_doubles_nothing() {
         let store = store(config);
         for i in 0..100_000u32 {
             let key = format!("key-{i}");
-            let stored = put(&store, key.as_bytes(), b"x", &Commit::new(Verb::Add));
+            let stored = put(&store, key.as_bytes(), b"x", &Commit::new(StoreMode::Add));
             assert!(matches!(stored, Outcome::Stored { .. }), "{i}");
             for again in [i, i / 2, i / 3] {
                 let key = format!("key-{again}");
-                let stored = put(&store, key.as_bytes(), b"x", &Commit::new(Verb::Add));
+                let stored = put(&store, key.as_bytes(), b"x", &Commit::new(StoreMode::Add));
                 assert_eq!(stored, Outcome::NotStored, "{again} after {i}");
             }
         }

@@ -6,7 +6,7 @@ use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hippos_store::host::Host;
-use hippos_store::{Arith, Commit, Config, Expiry, Outcome, Store, Verb};
+use hippos_store::{Arith, Commit, Config, Expiry, Outcome, Store, StoreMode};
 
 const KEY: &[u8] = b"flushed";
 const CAS: u64 = 7;
@@ -60,7 +60,7 @@ fn nothing_survives(what: &str, command: impl Fn(&Store<Host>) + Sync) {
 #[test]
 fn replace_does_not_survive_flush() {
     nothing_survives("replace", |store| {
-        put(store, &Commit::new(Verb::Replace));
+        put(store, &Commit::new(StoreMode::Replace));
     });
 }
 
@@ -83,7 +83,7 @@ fn compare_and_swap_does_not_survive_flush() {
 #[test]
 fn append_and_increment_do_not_survive_flush() {
     nothing_survives("append", |store| {
-        put(store, &Commit::new(Verb::Append));
+        put(store, &Commit::new(StoreMode::Append));
     });
     nothing_survives("incr", |store| {
         let one = Arith {

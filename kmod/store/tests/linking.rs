@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use hippos_store::host::Host;
 use hippos_store::{
-    ClassCounter, Commit, Config, Expiry, LockClass, Outcome, Store, Verb, WalkStep,
+    ClassCounter, Commit, Config, Expiry, LockClass, Outcome, Store, StoreMode, WalkStep,
 };
 
 use instrumented::{Instrumented, Watch, LOCKING};
@@ -63,19 +63,19 @@ fn slot_is_live_only_if_linked() {
     store.tick(100, 1_700_000_000);
     let keys = (0..).map(|i: u32| format!("key-{i}"));
     let mut keys = keys.filter(|key| store.hash(key.as_bytes()).get() & LOW == 0);
-    let mut put = |verb| {
+    let mut put = |mode| {
         let key = keys.next().unwrap();
         let key = key.as_bytes();
         let new = store.reserve(key, store.hash(key), 0, Expiry::NEVER, 0);
-        store.commit(new.unwrap(), &Commit::new(verb)).unwrap()
+        store.commit(new.unwrap(), &Commit::new(mode)).unwrap()
     };
     for _ in 0..7 {
-        put(Verb::Set);
+        put(StoreMode::Set);
     }
     REFUSES.store(true, Relaxed);
     LOCKING.set(Some(look));
-    for verb in [Verb::Set, Verb::Add] {
-        assert!(matches!(put(verb), Outcome::Stored { .. }));
+    for mode in [StoreMode::Set, StoreMode::Add] {
+        assert!(matches!(put(mode), Outcome::Stored { .. }));
     }
     LOCKING.set(None);
     assert_ne!(LOOKS.load(Relaxed), 0);

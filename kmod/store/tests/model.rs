@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use hippos_store::host::Host;
 use hippos_store::{
     Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Eviction, Expiry, Invalidate,
-    Outcome, Store, StoreError, Verb, WalkStep,
+    Outcome, Store, StoreError, StoreMode, WalkStep,
 };
 use proptest::prelude::*;
 
@@ -18,7 +18,7 @@ enum Op {
     Get(u8),
     Store {
         key: u8,
-        verb: Verb,
+        mode: StoreMode,
         len: usize,
         fill: u8,
         flags: u32,
@@ -54,19 +54,19 @@ fn ops() -> impl Strategy<Value = Op> {
     let key = || 0..48u8;
     let ttl = || prop_oneof![6 => Just(0i64), 2 => 1..30i64, 1 => Just(-1i64)];
     let compare = || prop_oneof![5 => Just(Compare::None), 2 => Just(Compare::Right), 1 => Just(Compare::Wrong)];
-    let verb = prop_oneof![
-        6 => Just(Verb::Set),
-        1 => Just(Verb::Add),
-        1 => Just(Verb::Replace),
-        1 => Just(Verb::Append),
-        1 => Just(Verb::Prepend),
+    let mode = prop_oneof![
+        6 => Just(StoreMode::Set),
+        1 => Just(StoreMode::Add),
+        1 => Just(StoreMode::Replace),
+        1 => Just(StoreMode::Append),
+        1 => Just(StoreMode::Prepend),
     ];
     let len = prop_oneof![3 => 0..100usize, 2 => 0..2000usize, 1 => 0..9000usize];
     prop_oneof![
         10 => key().prop_map(Op::Get),
-        16 => (key(), verb, len, any::<u8>(), any::<u32>(), ttl(), compare()).prop_map(
-            |(key, verb, len, fill, flags, ttl, compare)| {
-                Op::Store { key, verb, len, fill, flags, ttl, compare }
+        16 => (key(), mode, len, any::<u8>(), any::<u32>(), ttl(), compare()).prop_map(
+            |(key, mode, len, fill, flags, ttl, compare)| {
+                Op::Store { key, mode, len, fill, flags, ttl, compare }
             }
         ),
         3 => (key(), compare()).prop_map(|(k, c)| Op::Delete(k, c)),
@@ -236,14 +236,14 @@ impl Model {
             }
             other => other,
         };
-        let joined = matches!(commit.verb, Verb::Append | Verb::Prepend);
+        let joined = matches!(commit.mode, StoreMode::Append | StoreMode::Prepend);
         let outcome = store.commit(new, commit);
         let differs = |old: &Entry| commit.compare.is_some_and(|cas| cas != old.cas);
-        let expected = match (&before, commit.verb) {
-            (Some(_), Verb::Add) => "not stored",
+        let expected = match (&before, commit.mode) {
+            (Some(_), StoreMode::Add) => "not stored",
             (Some(old), _) if differs(old) => "exists",
-            (None, Verb::Set | Verb::Replace) if commit.compare.is_some() => "not found",
-            (None, Verb::Replace | Verb::Append | Verb::Prepend) => "not stored",
+            (None, StoreMode::Set | StoreMode::Replace) if commit.compare.is_some() => "not found",
+            (None, StoreMode::Replace | StoreMode::Append | StoreMode::Prepend) => "not stored",
             _ => "stored",
         };
         let kind = |outcome: &Outcome| match outcome {
@@ -272,8 +272,8 @@ impl Model {
         };
         let entry = match before {
             Some(old) if joined => {
-                let joined = match commit.verb {
-                    Verb::Append => [old.value, value].concat(),
+                let joined = match commit.mode {
+                    StoreMode::Append => [old.value, value].concat(),
                     _ => [value, old.value].concat(),
                 };
                 Entry {
@@ -309,7 +309,7 @@ impl Model {
             }
             Op::Store {
                 key,
-                verb,
+                mode,
                 len,
                 fill,
                 flags,
@@ -322,7 +322,7 @@ impl Model {
                 let value = (0..len).map(|i| fill.wrapping_add(i as u8)).collect();
                 let commit = Commit {
                     compare,
-                    ..Commit::new(verb)
+                    ..Commit::new(mode)
                 };
                 self.put(&key, value, flags, ttl, &commit);
                 self.settle(&key);

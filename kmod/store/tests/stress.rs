@@ -15,7 +15,7 @@ use std::thread;
 use hippos_store::host::Host;
 use hippos_store::{
     Arith, Arithmetic, Change, ClassCounter, Commit, Config, Eviction, Expiry, Outcome, Store,
-    Verb, WalkStep,
+    StoreMode, WalkStep,
 };
 
 const BLOCK: usize = 16 << 10;
@@ -337,8 +337,12 @@ fn no_increment_is_lost() {
                         }
                     }
                     if i < 1000 {
-                        let verb = if t == 0 { Verb::Prepend } else { Verb::Append };
-                        let done = stored(b"texts", b"x", &Commit::new(verb));
+                        let mode = if t == 0 {
+                            StoreMode::Prepend
+                        } else {
+                            StoreMode::Append
+                        };
+                        let done = stored(b"texts", b"x", &Commit::new(mode));
                         assert!(matches!(done, Outcome::Stored { .. }));
                     }
                     store.maintain();
@@ -377,7 +381,7 @@ fn one_of_many_concurrent_adds_succeeds() {
                     let mut new = store.reserve(&name, hash, 0, Expiry::NEVER, 1).unwrap();
                     new.write(b"x");
                     if let Outcome::Stored { .. } =
-                        store.commit(new, &Commit::new(Verb::Add)).unwrap()
+                        store.commit(new, &Commit::new(StoreMode::Add)).unwrap()
                     {
                         adds.fetch_add(1, Relaxed);
                     }
@@ -457,7 +461,7 @@ fn flushed_items_do_not_reappear() {
         let appender = scope.spawn(move || {
             let _end = End;
             while !done.load(Relaxed) {
-                let outcome = stored(b"x", &Commit::new(Verb::Append));
+                let outcome = stored(b"x", &Commit::new(StoreMode::Append));
                 appended.fetch_add(
                     u64::from(matches!(outcome, Outcome::Stored { .. })),
                     Relaxed,

@@ -35,7 +35,7 @@ const MARGIN: u64 = 3600;
 
 /// Which value to keep if the cache already has the key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Mode {
+pub(crate) enum LoadMode {
     /// The cache's
     #[default]
     Add,
@@ -96,7 +96,7 @@ impl Done {
 pub(crate) fn replay<R: Read>(
     target: &Target,
     connections: usize,
-    mode: Mode,
+    mode: LoadMode,
     reader: &mut Reader<R>,
     counts: &Counts,
     done: &Mutex<Done>,
@@ -183,7 +183,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Stores blocks over one connection.
 struct Storer<'c> {
     client: Client,
-    mode: Mode,
+    mode: LoadMode,
     counts: &'c Counts,
     requests: Vec<u8>,
     sent: usize,
@@ -192,7 +192,7 @@ struct Storer<'c> {
 }
 
 impl<'c> Storer<'c> {
-    fn new(client: Client, mode: Mode, counts: &'c Counts) -> Result<Self> {
+    fn new(client: Client, mode: LoadMode, counts: &'c Counts) -> Result<Self> {
         Ok(Self {
             client,
             mode,
@@ -322,7 +322,7 @@ fn beyond(ttl: u64, now: u64) -> Option<u64> {
     at.checked_add(MARGIN).filter(|beyond| *beyond <= LATEST)
 }
 
-fn put_request(record: &Record<'_>, ttl: u64, now: u64, mode: Mode, out: &mut Vec<u8>) {
+fn put_request(record: &Record<'_>, ttl: u64, now: u64, mode: LoadMode, out: &mut Vec<u8>) {
     let is_binary = record.marks & BINARY != 0;
     out.extend_from_slice(b"ms ");
     if is_binary {
@@ -348,7 +348,7 @@ fn put_request(record: &Record<'_>, ttl: u64, now: u64, mode: Mode, out: &mut Ve
     if record.cas != 0 {
         let _ = write!(out, " E{}", record.cas);
     }
-    if mode == Mode::Add {
+    if mode == LoadMode::Add {
         out.extend_from_slice(b" ME");
     }
     out.extend_from_slice(b"\r\n");
@@ -391,7 +391,7 @@ mod tests {
 
     fn request(record: Record<'_>, ttl: u64) -> String {
         let mut out = Vec::new();
-        put_request(&record, ttl, NOW, Mode::Add, &mut out);
+        put_request(&record, ttl, NOW, LoadMode::Add, &mut out);
         String::from_utf8(out).unwrap()
     }
 

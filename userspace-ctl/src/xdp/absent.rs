@@ -3,9 +3,9 @@
 
 use anyhow::{bail, Result};
 
-use crate::Mode;
+use crate::XdpMode;
 
-pub(crate) fn attach(_: &str, _: Mode) -> Result<&'static str> {
+pub(crate) fn attach(_: &str, _: XdpMode) -> Result<&'static str> {
     missing()
 }
 

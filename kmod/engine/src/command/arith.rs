@@ -3,7 +3,8 @@
 
 use hippos_proto::number::Decimal;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Hash, Outcome, Platform, StoreError, Verb,
+    Arith, Arithmetic, ClassCounter, Commit, Counter, Hash, Outcome, Platform, StoreError,
+    StoreMode,
 };
 
 use crate::Engine;
@@ -52,7 +53,7 @@ impl<P: Platform> Engine<P> {
         let mut reservation = self.store.reserve(key, hash, 0, expiry, digits.len())?;
         reservation.write(digits);
         let add = Commit {
-            verb: Verb::Add,
+            mode: StoreMode::Add,
             ..Commit::default()
         };
         self.store.commit(reservation, &add)

@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use hippos_invariant::Exact;
 use hippos_store::{
-    Commit, Dead, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, StoredItem, Verb,
+    Commit, Dead, Event, Expiry, Hash, Item, Outcome, Platform, StoreError, StoreMode, StoredItem,
 };
 
 use crate::engine::DETAIL;
@@ -56,13 +56,13 @@ fn size(size: usize) -> u32 {
 
 /// memcached's names of the store commands.
 fn command(commit: &Commit) -> StoreCommand {
-    match commit.verb {
-        Verb::Set | Verb::Replace if commit.compare.is_some() => StoreCommand::Cas,
-        Verb::Set => StoreCommand::Set,
-        Verb::Add => StoreCommand::Add,
-        Verb::Replace => StoreCommand::Replace,
-        Verb::Append => StoreCommand::Append,
-        Verb::Prepend => StoreCommand::Prepend,
+    match commit.mode {
+        StoreMode::Set | StoreMode::Replace if commit.compare.is_some() => StoreCommand::Cas,
+        StoreMode::Set => StoreCommand::Set,
+        StoreMode::Add => StoreCommand::Add,
+        StoreMode::Replace => StoreCommand::Replace,
+        StoreMode::Append => StoreCommand::Append,
+        StoreMode::Prepend => StoreCommand::Prepend,
     }
 }
 
@@ -182,7 +182,7 @@ impl<P: Platform> Engine<P> {
         let status = match outcome {
             Ok(Outcome::Stored { item, .. }) => {
                 // A joined value is longer than the part that was sent, and keeps its expiry.
-                if matches!(what.commit.verb, Verb::Append | Verb::Prepend) {
+                if matches!(what.commit.mode, StoreMode::Append | StoreMode::Prepend) {
                     seen = Seen::stored(item, self.store.now());
                 }
                 StoreStatus::Stored

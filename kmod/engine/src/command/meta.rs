@@ -4,7 +4,7 @@
 use hippos_proto::meta::Command;
 use hippos_store::{
     Change, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Item, ItemSnapshot, Outcome,
-    Platform, StoredItem, Verb,
+    Platform, StoreMode, StoredItem,
 };
 
 use crate::command::TRIES;
@@ -93,7 +93,7 @@ impl<P: Platform> Engine<P> {
             .ok()?;
         reservation.write(value);
         let commit = Commit {
-            verb: Verb::Add,
+            mode: StoreMode::Add,
             new_cas: command.flags.cas,
             token_sent,
             ..Commit::default()
@@ -147,7 +147,7 @@ impl<P: Platform> Engine<P> {
                 .reserve(key, hash, flags.client, expiry, 0)
                 .ok()?;
             let commit = Commit {
-                verb: Verb::Replace,
+                mode: StoreMode::Replace,
                 compare: Some(cas),
                 new_cas: flags.cas.or(kept),
                 stale,

@@ -3,7 +3,7 @@
 
 use hippos_proto::{reply, Mode};
 use hippos_store::{
-    ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, Verb,
+    ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, StoreMode,
 };
 
 use crate::command::events::Stored;
@@ -13,14 +13,14 @@ use crate::reply::meta::Key;
 use crate::watchers::Kinds;
 use crate::Engine;
 
-/// The store's verb for a mode.
-pub(crate) fn verb(mode: Mode) -> Verb {
+/// The store's name for a mode.
+pub(crate) fn store_mode(mode: Mode) -> StoreMode {
     match mode {
-        Mode::Set => Verb::Set,
-        Mode::Add => Verb::Add,
-        Mode::Replace => Verb::Replace,
-        Mode::Append => Verb::Append,
-        Mode::Prepend => Verb::Prepend,
+        Mode::Set => StoreMode::Set,
+        Mode::Add => StoreMode::Add,
+        Mode::Replace => StoreMode::Replace,
+        Mode::Append => StoreMode::Append,
+        Mode::Prepend => StoreMode::Prepend,
     }
 }
 
@@ -91,11 +91,11 @@ impl<P: Platform> Engine<P> {
         commit: &Commit,
     ) -> Result<Outcome, StoreError> {
         let mut outcome = self.store.commit(reservation, commit);
-        if outcome.is_err() && matches!(commit.verb, Verb::Append | Verb::Prepend) {
+        if outcome.is_err() && matches!(commit.mode, StoreMode::Append | StoreMode::Prepend) {
             outcome = Ok(Outcome::NotStored);
         }
         // For memcached, an `append` or `add` that compares is not a compare-and-swap.
-        if commit.compare.is_some() && matches!(commit.verb, Verb::Set | Verb::Replace) {
+        if commit.compare.is_some() && matches!(commit.mode, StoreMode::Set | StoreMode::Replace) {
             match outcome {
                 // memcached counts it in the class of the item that was there.
                 Ok(Outcome::Stored { item, replaced, .. }) => {

@@ -7,7 +7,7 @@ use hippos_proto::reply::Out;
 use hippos_proto::{KEY_MAX, VERSION};
 use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Item, Outcome, Platform, StoreError,
-    Verb,
+    StoreMode,
 };
 
 use crate::command::TRIES;
@@ -237,17 +237,17 @@ impl<P: Platform> Session<'_, P> {
         let store = &engine.store;
         let command = request.command();
         let compare = Some(head.cas).filter(|&cas| cas != 0);
-        let verb = match command {
-            op::APPEND => Verb::Append,
-            op::PREPEND => Verb::Prepend,
+        let mode = match command {
+            op::APPEND => StoreMode::Append,
+            op::PREPEND => StoreMode::Prepend,
             // Any other store with a CAS value is a compare-and-swap.
-            _ if compare.is_some() => Verb::Set,
-            op::ADD => Verb::Add,
-            op::REPLACE => Verb::Replace,
-            _ => Verb::Set,
+            _ if compare.is_some() => StoreMode::Set,
+            op::ADD => StoreMode::Add,
+            op::REPLACE => StoreMode::Replace,
+            _ => StoreMode::Set,
         };
         let commit = Commit {
-            verb,
+            mode,
             compare,
             ..Commit::default()
         };

@@ -2,7 +2,7 @@
 //! Meta commands: `mg`, `ms`, `md`, `ma` and `me`, and their replies.
 
 use hippos_invariant::Exact;
-use hippos_proto::meta::{Command, Verb as Meta};
+use hippos_proto::meta::{Command, MetaVerb};
 use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::Mode;
@@ -11,7 +11,7 @@ use hippos_store::{
     Platform,
 };
 
-use crate::command::store::verb;
+use crate::command::store::store_mode;
 use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
@@ -23,11 +23,11 @@ impl<P: Platform> Session<'_, P> {
     pub(super) fn meta(&mut self, command: &Command<'_>, out: &mut impl Out) {
         let hash = self.engine.store.hash(command.key());
         match command.verb {
-            Meta::Get => self.meta_get(command, hash, out),
-            Meta::Set { mode, len } => self.meta_set(command, hash, mode, len),
-            Meta::Delete => self.meta_delete(command, hash, out),
-            Meta::Arith { decrement } => self.meta_arith(command, hash, decrement, out),
-            Meta::Debug => self.meta_debug(command, hash, out),
+            MetaVerb::Get => self.meta_get(command, hash, out),
+            MetaVerb::Set { mode, len } => self.meta_set(command, hash, mode, len),
+            MetaVerb::Delete => self.meta_delete(command, hash, out),
+            MetaVerb::Arith { decrement } => self.meta_arith(command, hash, decrement, out),
+            MetaVerb::Debug => self.meta_debug(command, hash, out),
         }
     }
 
@@ -112,7 +112,7 @@ impl<P: Platform> Session<'_, P> {
             _ => flags.ttl.unwrap_or(0),
         };
         let commit = Commit {
-            verb: verb(mode),
+            mode: store_mode(mode),
             compare: flags.compare,
             new_cas: flags.cas,
             invalidate: flags.has(b'I'),

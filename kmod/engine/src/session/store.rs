@@ -8,7 +8,7 @@ use hippos_proto::text::Store;
 use hippos_proto::{Mode, KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Commit, Platform, StoreError};
 
-use crate::command::store::verb;
+use crate::command::store::store_mode;
 use crate::engine::DETAIL;
 use crate::reply::meta::Key;
 use crate::reply::text::stored;
@@ -74,7 +74,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let store = &engine.store;
         let key = request.key;
         let commit = Commit {
-            verb: verb(request.mode),
+            mode: store_mode(request.mode),
             compare: request.compare,
             ..Commit::default()
         };

@@ -5,7 +5,7 @@ use crate::time::Expiry;
 
 /// The condition of a store, and how it combines with an existing item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verb {
+pub enum StoreMode {
     /// Unconditionally.
     #[default]
     Set,
@@ -22,8 +22,8 @@ pub enum Verb {
 /// The conditions and side effects of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
-    /// The verb.
-    pub verb: Verb,
+    /// The mode.
+    pub mode: StoreMode,
     /// Stores only over an item with this CAS number. `Set` and `Replace` become memcached's `cas`: without an item the
     /// outcome is `NotFound`; for another number, or 0, it is `Exists`. `Append` and `Prepend` compare unless it is 0.
     /// `Add` ignores it.
@@ -44,10 +44,10 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// A plain store with this verb.
-    pub fn new(verb: Verb) -> Self {
+    /// A plain store with this mode.
+    pub fn new(mode: StoreMode) -> Self {
         Self {
-            verb,
+            mode,
             ..Self::default()
         }
     }
@@ -76,7 +76,7 @@ pub enum Outcome {
         /// The class of the item that it replaced, unless that had expired or was flushed.
         replaced: Option<usize>,
     },
-    /// The verb's condition was not met.
+    /// The mode's condition was not met.
     NotStored,
     /// The item has another CAS number.
     Exists {

@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
 
-use super::commit::{Commit, Deleted, Outcome, StoreError, StoredItem, Verb};
+use super::commit::{Commit, Deleted, Outcome, StoreError, StoreMode, StoredItem};
 use super::reservation::Reservation;
 
 /// The result of an attempt to link a slot.
@@ -68,9 +68,11 @@ impl<P: Platform> Store<P> {
         if new.remaining() != 0 {
             new.pad(0);
         }
-        match commit.verb {
-            Verb::Append | Verb::Prepend => self.join(new, commit),
-            Verb::Set | Verb::Add | Verb::Replace => self.store_reservation(new, commit).0,
+        match commit.mode {
+            StoreMode::Append | StoreMode::Prepend => self.join(new, commit),
+            StoreMode::Set | StoreMode::Add | StoreMode::Replace => {
+                self.store_reservation(new, commit).0
+            }
         }
     }
 
@@ -104,14 +106,14 @@ impl<P: Platform> Store<P> {
             // The marks that are kept of the old item are read again in each try.
             let mut marks = born;
             slot.header().expiry.store(expiry, Relaxed);
-            let refused = match (commit.verb, commit.compare, live) {
-                (Verb::Add, _, Some(old)) => {
+            let refused = match (commit.mode, commit.compare, live) {
+                (StoreMode::Add, _, Some(old)) => {
                     old.refer(self.cap, self.now());
                     Some(Outcome::NotStored)
                 }
-                (Verb::Replace, None, None) => Some(Outcome::NotStored),
-                (Verb::Set | Verb::Replace, Some(_), None) => Some(Outcome::NotFound),
-                (Verb::Set | Verb::Replace, Some(cas), Some(old)) => {
+                (StoreMode::Replace, None, None) => Some(Outcome::NotStored),
+                (StoreMode::Set | StoreMode::Replace, Some(_), None) => Some(Outcome::NotFound),
+                (StoreMode::Set | StoreMode::Replace, Some(cas), Some(old)) => {
                     let present = old.header().cas.load(Relaxed);
                     if cas != 0 && commit.invalidate && cas < present {
                         marks |= STALE | old.marks() & TOKEN_SENT;

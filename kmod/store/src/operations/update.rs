@@ -14,7 +14,7 @@ use crate::sync::Relaxed;
 use crate::time::Expiry;
 
 use super::allocate::RetryBudget;
-use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, StoredItem, Verb};
+use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, StoreMode, StoredItem};
 use super::number;
 use super::reservation::Reservation;
 
@@ -159,8 +159,8 @@ impl<P: Platform> Store<P> {
                 None,
                 |old, new| {
                     if let Some(new) = new {
-                        let (first, second) = match commit.verb {
-                            Verb::Prepend => (part.written(), old.value()),
+                        let (first, second) = match commit.mode {
+                            StoreMode::Prepend => (part.written(), old.value()),
                             _ => (old.value(), part.written()),
                         };
                         new.write(first);
@@ -183,7 +183,7 @@ impl<P: Platform> Store<P> {
                 Err(Refused::Missing) if commit.vivify => {
                     // If the key exists by now, join after all.
                     let add = Commit {
-                        verb: Verb::Add,
+                        mode: StoreMode::Add,
                         ..*commit
                     };
                     match store.store_reservation(part, &add) {
