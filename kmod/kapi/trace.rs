@@ -58,14 +58,14 @@ enabled! {
 
 /// A key as it is shown, and the bytes of the whole key.
 #[derive(Clone, Copy)]
-pub struct Key<'a> {
+pub struct TracedKey<'a> {
     /// Fit to be printed to a terminal.
     pub text: &'a [u8],
     /// The whole key's length.
     pub len: usize,
 }
 
-impl Key<'_> {
+impl TracedKey<'_> {
     fn raw(&self) -> ffi::hippos_traced_key {
         ffi::hippos_traced_key {
             text: self.text.as_ptr().cast(),
@@ -102,7 +102,7 @@ pub struct Request<'a> {
     /// What for.
     pub command: &'static str,
     /// The key that it is about.
-    pub key: Key<'a>,
+    pub key: TracedKey<'a>,
     /// What it came to.
     pub outcome: &'static str,
     /// How many were served together.
@@ -143,7 +143,7 @@ pub fn refuse(path: &'static CStr, reason: &'static CStr, client: Client) {
 /// An item that leaves.
 pub struct Item<'a> {
     /// Its key.
-    pub key: Key<'a>,
+    pub key: TracedKey<'a>,
     /// Its slab class, counted from 1.
     pub slab_class: u8,
     /// Its bytes, header included.

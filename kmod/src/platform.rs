@@ -70,7 +70,7 @@ unsafe impl RawLock for Lock {
 fn traced(item: &Removed<'_>, tell: impl FnOnce(&trace::Item<'_>)) {
     let key = PrintableKey::new(item.key);
     tell(&trace::Item {
-        key: trace::Key {
+        key: trace::TracedKey {
             text: key.text(),
             len: key.key_len(),
         },

@@ -32,7 +32,7 @@ impl TracedRequest {
             path: self.path,
             client: self.client,
             command: self.command,
-            key: trace::Key {
+            key: trace::TracedKey {
                 text: self.key.text(),
                 len: self.key.key_len(),
             },

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use anyhow::{ensure, Result};
 use clap::Parser;
 
-use hippos_load::request::{Key, Verb};
+use hippos_load::request::{RequestKey, Verb};
 use hippos_load::workload::{Model, Sampler, Workload};
 use hippos_store::host::Host;
 use hippos_store::{ClassCounter, Commit, Config, Eviction, Expiry, Store};
@@ -214,7 +214,7 @@ fn drive(model: &Model, cache: &mut dyn Cache, requests: usize, most: usize) -> 
     for i in 0..requests {
         let op = sampler.draw();
         for id in &op.ids {
-            if *id & Key::ABSENT != 0 || size(model, *id) > most {
+            if *id & RequestKey::ABSENT != 0 || size(model, *id) > most {
                 continue;
             }
             match op.verb {

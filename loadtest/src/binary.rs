@@ -259,13 +259,13 @@ pub(crate) fn error(status: u16) -> &'static [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Key;
+    use crate::request::RequestKey;
 
     fn encoded(verb: Verb, keys: &[&str], change: impl FnOnce(&mut Request)) -> Vec<u8> {
         let mut request = Request::default();
         request.reset(verb);
         for key in keys {
-            request.push(Key::NO_ID, Key::UNKNOWN, |out| {
+            request.push(RequestKey::NO_ID, RequestKey::UNKNOWN, |out| {
                 out.extend_from_slice(key.as_bytes())
             });
         }

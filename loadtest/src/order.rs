@@ -227,13 +227,15 @@ impl KeyOrdering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Key, Verb};
+    use crate::request::{RequestKey, Verb};
 
     fn request(verb: Verb, keys: &[&str]) -> Request {
         let mut request = Request::default();
         request.reset(verb);
         for key in keys {
-            request.push(Key::NO_ID, 0, |out| out.extend_from_slice(key.as_bytes()));
+            request.push(RequestKey::NO_ID, 0, |out| {
+                out.extend_from_slice(key.as_bytes())
+            });
         }
         request
     }

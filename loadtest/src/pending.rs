@@ -126,7 +126,7 @@ impl Pending {
     }
 
     /// The keys whose values were not received.
-    pub fn missed(&self) -> impl Iterator<Item = &crate::request::Key> {
+    pub fn missed(&self) -> impl Iterator<Item = &crate::request::RequestKey> {
         self.request
             .keys
             .iter()
@@ -292,7 +292,9 @@ impl Pending {
                 data.len()
             ));
         }
-        if key.value_len != crate::request::Key::UNKNOWN && key.value_len as usize != data.len() {
+        if key.value_len != crate::request::RequestKey::UNKNOWN
+            && key.value_len as usize != data.len()
+        {
             return Err(format!(
                 "key {shown}: value of {} bytes, not {}",
                 data.len(),
@@ -359,7 +361,7 @@ fn is_error(line: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Key;
+    use crate::request::RequestKey;
     use crate::wire;
 
     fn pending(verb: Verb, keys: &[(&str, u64, u32)]) -> Pending {
@@ -442,11 +444,12 @@ mod tests {
             feed(&mut pending(Verb::Get, &[("a", 0, 20)]), &other_flags).is_err(),
             "flags"
         );
-        assert!(
-            feed(&mut pending(Verb::Get, &[("a", Key::ABSENT, 20)]), &right)
-                .unwrap_err()
-                .contains("never stored")
-        );
+        assert!(feed(
+            &mut pending(Verb::Get, &[("a", RequestKey::ABSENT, 20)]),
+            &right
+        )
+        .unwrap_err()
+        .contains("never stored"));
         assert_eq!(
             feed(&mut pending(Verb::Get, &[("a", 0, 20)]), &right),
             Ok(false)

@@ -63,19 +63,19 @@ impl Verb {
 
 /// One key of a request, with the expected properties of the reply.
 #[derive(Debug, Clone, Copy)]
-pub struct Key {
+pub struct RequestKey {
     start: u32,
     end: u32,
     /// [`payload::hash`] of the key's bytes.
     pub hash: u64,
-    /// Number of the key in its workload, or [`Key::NO_ID`]; with
-    /// [`Key::ABSENT`] set for keys that are never stored.
+    /// Number of the key in its workload, or [`RequestKey::NO_ID`]; with
+    /// [`RequestKey::ABSENT`] set for keys that are never stored.
     pub id: u64,
-    /// Bytes of the value if the workload determines it, or [`Key::UNKNOWN`].
+    /// Bytes of the value if the workload determines it, or [`RequestKey::UNKNOWN`].
     pub value_len: u32,
 }
 
-impl Key {
+impl RequestKey {
     /// The key comes from a trace and has no number.
     pub const NO_ID: u64 = u64::MAX;
     /// Flag of ids whose keys are never stored: a hit on one is an error.
@@ -105,7 +105,7 @@ pub struct Request {
     /// The operation.
     pub verb: Verb,
     /// The keys: several for a multi-key GET only.
-    pub keys: Vec<Key>,
+    pub keys: Vec<RequestKey>,
     bytes: Vec<u8>,
     /// Bytes of the value to store, or of the value to store after a miss.
     pub value_len: u32,
@@ -134,7 +134,7 @@ impl Request {
         let start = self.bytes.len();
         write(&mut self.bytes);
         let hash = payload::hash(&self.bytes[start..]);
-        self.keys.push(Key {
+        self.keys.push(RequestKey {
             start: start as u32,
             end: self.bytes.len() as u32,
             hash,
@@ -144,14 +144,14 @@ impl Request {
     }
 
     /// Adds another request's key.
-    pub fn push_from(&mut self, other: &Request, key: &Key) {
+    pub fn push_from(&mut self, other: &Request, key: &RequestKey) {
         self.push(key.id, key.value_len, |out| {
             out.extend_from_slice(other.key(key))
         });
     }
 
     /// The bytes of one of its keys.
-    pub fn key(&self, key: &Key) -> &[u8] {
+    pub fn key(&self, key: &RequestKey) -> &[u8] {
         &self.bytes[key.start as usize..key.end as usize]
     }
 

@@ -122,7 +122,7 @@ fn update(key: &AtomicU64, mut change: impl FnMut(&mut Known)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Key;
+    use crate::request::RequestKey;
 
     #[test]
     fn an_acknowledged_write_makes_older_values_stale() {
@@ -164,10 +164,10 @@ mod tests {
     #[test]
     fn keys_without_a_number_have_no_floor() {
         let versions = Versions::new(1, 5);
-        let v = versions.begin(Key::NO_ID);
-        versions.end(Key::NO_ID, v, true);
-        assert_eq!(versions.floor(Key::NO_ID), 0);
-        assert_eq!(versions.floor(3 | Key::ABSENT), 0);
-        assert!(versions.begin(Key::NO_ID) > v);
+        let v = versions.begin(RequestKey::NO_ID);
+        versions.end(RequestKey::NO_ID, v, true);
+        assert_eq!(versions.floor(RequestKey::NO_ID), 0);
+        assert_eq!(versions.floor(3 | RequestKey::ABSENT), 0);
+        assert!(versions.begin(RequestKey::NO_ID) > v);
     }
 }

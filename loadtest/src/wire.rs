@@ -315,13 +315,13 @@ fn number(digits: &[u8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Key;
+    use crate::request::RequestKey;
 
     fn request(verb: Verb, keys: &[&str]) -> Request {
         let mut request = Request::default();
         request.reset(verb);
         for key in keys {
-            request.push(Key::NO_ID, Key::UNKNOWN, |out| {
+            request.push(RequestKey::NO_ID, RequestKey::UNKNOWN, |out| {
                 out.extend_from_slice(key.as_bytes())
             });
         }

@@ -250,7 +250,7 @@ impl WorkerState<'_> {
             request.push_from(&pending.request, key);
             request.ttl = pending.request.ttl;
             request.value_len = match key.value_len {
-                crate::request::Key::UNKNOWN => pending.request.value_len,
+                crate::request::RequestKey::UNKNOWN => pending.request.value_len,
                 len => len,
             };
             self.refills.push(request);
@@ -595,7 +595,7 @@ impl<'a> Worker<'a> {
         };
         let len = wire::FRAME + ends + request.key_bytes() + each * request.keys.len();
         let known = |len: u32| {
-            if len == crate::request::Key::UNKNOWN {
+            if len == crate::request::RequestKey::UNKNOWN {
                 0
             } else {
                 u64::from(len)

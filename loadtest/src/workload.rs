@@ -28,7 +28,7 @@ use serde::Deserialize;
 
 use crate::dist::{Popularity, Ranks, Sizes};
 use crate::payload::{self, mix};
-use crate::request::{Key, Request, Verb};
+use crate::request::{Request, RequestKey, Verb};
 use crate::settings::Part;
 use crate::ycsb;
 
@@ -431,11 +431,11 @@ impl Model {
         let start = out.len();
         let len = self.key_len(id);
         out.extend_from_slice(self.prefix.as_bytes());
-        out.push(if id & Key::ABSENT != 0 {
+        out.push(if id & RequestKey::ABSENT != 0 {
             b'n'
-        } else if id & Key::COUNTER != 0 {
+        } else if id & RequestKey::COUNTER != 0 {
             b'c'
-        } else if id & Key::GROWING != 0 {
+        } else if id & RequestKey::GROWING != 0 {
             b'g'
         } else {
             b'k'
@@ -640,20 +640,20 @@ impl<'m> Sampler<'m> {
             Verb::Delete => {
                 let id = self.rank_or_absent(workload.deletes.absent, false);
                 self.op.ids.push(id);
-                if id & Key::ABSENT == 0 && self.deleted.len() < DELETED_MAX {
+                if id & RequestKey::ABSENT == 0 && self.deleted.len() < DELETED_MAX {
                     self.deleted.push_back(id);
                 }
             }
             Verb::Incr => {
                 let id = self.stored();
-                self.op.ids.push(id | Key::COUNTER);
+                self.op.ids.push(id | RequestKey::COUNTER);
             }
             Verb::Append => {
                 if self.rng.random_range(0..16) == 0 {
                     self.op.verb = Verb::Set;
                 }
                 let id = self.stored();
-                self.op.ids.push(id | Key::GROWING);
+                self.op.ids.push(id | RequestKey::GROWING);
             }
             _ => {
                 let id = self.stored();
@@ -690,11 +690,11 @@ impl<'m> Sampler<'m> {
             let id = self.model.part_id(rank);
             // Which keys are absent follows from their number.
             let away = rank >= beyond && unit(mix(id ^ 0x6162_7365)) < share;
-            return if away { id | Key::ABSENT } else { id };
+            return if away { id | RequestKey::ABSENT } else { id };
         }
         if absent > 0.0 && self.rng.random::<f64>() < absent {
             let place = self.rng.random_range(0..self.model.part_count().max(1));
-            return self.model.part_id(place) | Key::ABSENT;
+            return self.model.part_id(place) | RequestKey::ABSENT;
         }
         self.stored()
     }
@@ -731,7 +731,7 @@ mod tests {
                 assert_eq!(model.find(&key), Some(id), "{name} {id}");
                 assert!(seen.insert(key.clone()), "{name} {id}: {key:?} twice");
                 let mut absent = Vec::new();
-                model.write_key(id | Key::ABSENT, &mut absent);
+                model.write_key(id | RequestKey::ABSENT, &mut absent);
                 assert_eq!(model.find(&absent), None);
                 key.pop();
                 assert_eq!(model.find(&key), None);
@@ -768,7 +768,7 @@ mod tests {
         let draws = 200_000;
         for _ in 0..draws {
             let id = sampler.draw().ids[0];
-            absent += usize::from(id & Key::ABSENT != 0);
+            absent += usize::from(id & RequestKey::ABSENT != 0);
             top += usize::from(id < model.count() / 100);
         }
         let share = |n: usize| n as f64 / f64::from(draws);
@@ -794,7 +794,7 @@ mod tests {
             let mut sampler = Sampler::new(&part, 1);
             for _ in 0..1000 {
                 for id in &sampler.draw().ids {
-                    assert_eq!((id & !Key::ABSENT) % 3, number - 1);
+                    assert_eq!((id & !RequestKey::ABSENT) % 3, number - 1);
                 }
             }
         }

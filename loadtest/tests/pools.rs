@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hippos_load::arrival::Arrival;
 use hippos_load::generate::generate;
-use hippos_load::request::{Key, Verb};
+use hippos_load::request::{RequestKey, Verb};
 use hippos_load::workload::{Model, Sampler, Workload};
 use sha2::{Digest, Sha256};
 
@@ -104,7 +104,11 @@ fn pools_have_the_request_mixes_of_table_3() {
                 Verb::Get => {
                     drawn[0] += 1;
                     gets += op.ids.len() as u32;
-                    absent += op.ids.iter().filter(|id| **id & Key::ABSENT != 0).count() as u32;
+                    absent += op
+                        .ids
+                        .iter()
+                        .filter(|id| **id & RequestKey::ABSENT != 0)
+                        .count() as u32;
                 }
                 Verb::Set => drawn[1] += 1,
                 _ => drawn[2] += 1,

@@ -179,7 +179,7 @@ impl Worker {
                     None => Class::Get,
                 };
                 // All keys' nodes are located first, so that all or none are sent.
-                let mut node_refs = [Key::default(); crate::session::KEYS_MAX];
+                let mut node_refs = [RoutedKey::default(); crate::session::KEYS_MAX];
                 let (mut count, mut bytes) = (0, 0);
                 for (key, found) in keys.zip(&mut node_refs) {
                     let number = self.config.route(key, class);
@@ -201,7 +201,7 @@ impl Worker {
                     if busy {
                         return DispatchResult::Busy;
                     }
-                    *found = Key {
+                    *found = RoutedKey {
                         node_ref,
                         hash,
                         route: number,
@@ -230,7 +230,7 @@ impl Worker {
                     part,
                     (
                         key,
-                        Key {
+                        RoutedKey {
                             node_ref,
                             hash,
                             route,
@@ -535,7 +535,7 @@ impl Worker {
 
 /// A key and its node.
 #[derive(Clone, Copy, Default)]
-struct Key {
+struct RoutedKey {
     node_ref: NodeRef,
     hash: u32,
     route: usize,

@@ -72,7 +72,7 @@ pub enum Command<'a> {
 #[derive(Debug)]
 pub struct Forward<'a> {
     /// The key's bytes.
-    pub key: Key<'a>,
+    pub key: KeyBytes<'a>,
     /// The bytes to send, concatenated.
     pub parts: [&'a [u8]; 3],
     /// The kind of reply.
@@ -87,19 +87,19 @@ pub struct Forward<'a> {
 
 /// A key's bytes.
 #[derive(Debug)]
-pub enum Key<'a> {
+pub enum KeyBytes<'a> {
     /// As it was sent.
     Plain(&'a [u8]),
     /// Decoded from base64.
     Decoded(Vec<u8>),
 }
 
-impl Key<'_> {
+impl KeyBytes<'_> {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Key::Plain(key) => key,
-            Key::Decoded(key) => key,
+            KeyBytes::Plain(key) => key,
+            KeyBytes::Decoded(key) => key,
         }
     }
 }
@@ -265,7 +265,7 @@ impl Session {
         };
         let say = |line, noreply: bool| Some(Command::Say(if noreply { b"" } else { line }));
         let forward = |key, expect, fence, write| Forward {
-            key: Key::Plain(key),
+            key: KeyBytes::Plain(key),
             parts: [line, ending, b""],
             expect,
             fence,
@@ -321,7 +321,7 @@ impl Session {
                     let mut whole =
                         forward(command.key, Expect::Meta, command.flags.quiet(), write);
                     if let Some(decoded) = &command.decoded {
-                        whole.key = Key::Decoded(decoded.as_bytes().to_vec());
+                        whole.key = KeyBytes::Decoded(decoded.as_bytes().to_vec());
                     }
                     let meta::MetaVerb::Set { len, .. } = command.verb else {
                         return Next::Took(taken, Some(Command::Forward(whole)));
@@ -603,7 +603,7 @@ impl Session {
             return Next::More(whole);
         };
         let forward = Forward {
-            key: Key::Plain(key),
+            key: KeyBytes::Plain(key),
             parts: [packet, b"", b""],
             expect: Expect::Binary,
             fence: quiet,

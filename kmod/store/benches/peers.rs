@@ -20,9 +20,9 @@ use hippos_store::host::Host;
 use hippos_store::{Commit, Config, Expiry, Store};
 use nix::time::{clock_gettime, ClockId};
 
-type Key = [u8; 20];
+type BenchKey = [u8; 20];
 
-fn key(n: u64) -> Key {
+fn key(n: u64) -> BenchKey {
     let mut out = [b'0'; 20];
     let mut n = n;
     for place in out.iter_mut().rev() {
@@ -34,14 +34,14 @@ fn key(n: u64) -> Key {
 
 /// A cache, reduced to its two operations.
 trait Peer: Sync {
-    fn get(&self, key: &Key, out: &mut [u8]) -> bool;
-    fn set(&self, key: &Key, value: &[u8]);
+    fn get(&self, key: &BenchKey, out: &mut [u8]) -> bool;
+    fn set(&self, key: &BenchKey, value: &[u8]);
 }
 
 struct Hippos(Store<Host>);
 
 impl Peer for Hippos {
-    fn get(&self, key: &Key, out: &mut [u8]) -> bool {
+    fn get(&self, key: &BenchKey, out: &mut [u8]) -> bool {
         let guard = self.0.read();
         match self.0.get(&guard, key, self.0.hash(key)) {
             Some(item) => {
@@ -52,7 +52,7 @@ impl Peer for Hippos {
         }
     }
 
-    fn set(&self, key: &Key, value: &[u8]) {
+    fn set(&self, key: &BenchKey, value: &[u8]) {
         let hash = self.0.hash(key);
         let mut new = self
             .0
@@ -67,57 +67,57 @@ fn copy(value: &[u8], out: &mut [u8]) {
     out[..value.len()].copy_from_slice(value);
 }
 
-impl Peer for RwLock<HashMap<Key, Box<[u8]>>> {
-    fn get(&self, key: &Key, out: &mut [u8]) -> bool {
+impl Peer for RwLock<HashMap<BenchKey, Box<[u8]>>> {
+    fn get(&self, key: &BenchKey, out: &mut [u8]) -> bool {
         self.read()
             .unwrap()
             .get(key)
             .map(|v| copy(v, out))
             .is_some()
     }
-    fn set(&self, key: &Key, value: &[u8]) {
+    fn set(&self, key: &BenchKey, value: &[u8]) {
         self.write().unwrap().insert(*key, value.into());
     }
 }
 
-impl Peer for dashmap::DashMap<Key, Box<[u8]>> {
-    fn get(&self, key: &Key, out: &mut [u8]) -> bool {
+impl Peer for dashmap::DashMap<BenchKey, Box<[u8]>> {
+    fn get(&self, key: &BenchKey, out: &mut [u8]) -> bool {
         dashmap::DashMap::get(self, key)
             .map(|v| copy(&v, out))
             .is_some()
     }
-    fn set(&self, key: &Key, value: &[u8]) {
+    fn set(&self, key: &BenchKey, value: &[u8]) {
         self.insert(*key, value.into());
     }
 }
 
-impl Peer for papaya::HashMap<Key, Box<[u8]>> {
-    fn get(&self, key: &Key, out: &mut [u8]) -> bool {
+impl Peer for papaya::HashMap<BenchKey, Box<[u8]>> {
+    fn get(&self, key: &BenchKey, out: &mut [u8]) -> bool {
         self.pin().get(key).map(|v| copy(v, out)).is_some()
     }
-    fn set(&self, key: &Key, value: &[u8]) {
+    fn set(&self, key: &BenchKey, value: &[u8]) {
         self.pin().insert(*key, value.into());
     }
 }
 
-impl Peer for moka::sync::Cache<Key, Arc<[u8]>> {
-    fn get(&self, key: &Key, out: &mut [u8]) -> bool {
+impl Peer for moka::sync::Cache<BenchKey, Arc<[u8]>> {
+    fn get(&self, key: &BenchKey, out: &mut [u8]) -> bool {
         moka::sync::Cache::get(self, key)
             .map(|v| copy(&v, out))
             .is_some()
     }
-    fn set(&self, key: &Key, value: &[u8]) {
+    fn set(&self, key: &BenchKey, value: &[u8]) {
         self.insert(*key, value.into());
     }
 }
 
-impl Peer for quick_cache::sync::Cache<Key, Arc<[u8]>> {
-    fn get(&self, key: &Key, out: &mut [u8]) -> bool {
+impl Peer for quick_cache::sync::Cache<BenchKey, Arc<[u8]>> {
+    fn get(&self, key: &BenchKey, out: &mut [u8]) -> bool {
         quick_cache::sync::Cache::get(self, key)
             .map(|v| copy(&v, out))
             .is_some()
     }
-    fn set(&self, key: &Key, value: &[u8]) {
+    fn set(&self, key: &BenchKey, value: &[u8]) {
         self.insert(*key, value.into());
     }
 }
@@ -134,19 +134,23 @@ const PEERS: [(&str, Make); 6] = [
         Box::new(Hippos(Store::new(config, Host::new()).expect("a store")))
     }),
     ("rwlock", |_, _| {
-        Box::new(RwLock::new(HashMap::<Key, Box<[u8]>>::new()))
+        Box::new(RwLock::new(HashMap::<BenchKey, Box<[u8]>>::new()))
     }),
     ("dashmap", |_, _| {
-        Box::new(dashmap::DashMap::<Key, Box<[u8]>>::new())
+        Box::new(dashmap::DashMap::<BenchKey, Box<[u8]>>::new())
     }),
     ("papaya", |_, _| {
-        Box::new(papaya::HashMap::<Key, Box<[u8]>>::new())
+        Box::new(papaya::HashMap::<BenchKey, Box<[u8]>>::new())
     }),
     ("moka", |capacity, _| {
-        Box::new(moka::sync::Cache::<Key, Arc<[u8]>>::new(capacity as u64))
+        Box::new(moka::sync::Cache::<BenchKey, Arc<[u8]>>::new(
+            capacity as u64,
+        ))
     }),
     ("quick_cache", |capacity, _| {
-        Box::new(quick_cache::sync::Cache::<Key, Arc<[u8]>>::new(capacity))
+        Box::new(quick_cache::sync::Cache::<BenchKey, Arc<[u8]>>::new(
+            capacity,
+        ))
     }),
 ];
 

@@ -58,12 +58,12 @@ fn pair(bytes: &[u8; 16]) -> (u64, u64) {
 /// A key of 8 to 32 bytes, read once: its first and its last 16 bytes, or twice its first and last 8 if it has less
 /// than 16. Together these are all bytes of the key and no others.
 #[derive(Clone, Copy, Debug)]
-pub struct Key {
+pub struct KeyWords {
     words: [u64; 4],
     len: usize,
 }
 
-impl Key {
+impl KeyWords {
     /// The shortest length.
     pub const MIN: usize = 8;
     /// The longest length.
@@ -124,7 +124,7 @@ impl Key {
 
 #[inline(always)]
 pub(crate) fn hash(secrets: &[u64; 4], key: &[u8]) -> Hash {
-    match Key::new(key) {
+    match KeyWords::new(key) {
         Some(key) => key.hash(secrets),
         None => hash_other(secrets, key),
     }
@@ -236,7 +236,7 @@ mod tests {
         let secrets = secrets([1, 2, 3, 4]);
         for len in 0..=40usize {
             let bytes: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let Some(key) = Key::new(&bytes) else {
+            let Some(key) = KeyWords::new(&bytes) else {
                 assert!(!(8..=32).contains(&len), "{len}");
                 continue;
             };
@@ -246,7 +246,7 @@ mod tests {
                 let mut other = bytes.clone();
                 other[i] ^= 1;
                 assert_ne!(
-                    Key::new(&other).unwrap().words(),
+                    KeyWords::new(&other).unwrap().words(),
                     key.words(),
                     "{i} of {len}"
                 );

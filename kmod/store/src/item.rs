@@ -17,7 +17,7 @@ use core::ptr::NonNull;
 
 use hippos_invariant::Exact;
 
-use crate::hash::Key;
+use crate::hash::KeyWords;
 use crate::sync::{planted, Acquire, AtomicU32, AtomicU64, AtomicU8, Bug, Relaxed, Release};
 use crate::time::Expiry;
 
@@ -178,7 +178,7 @@ impl Slot {
 
     /// Whether the item's key is `key`.
     #[inline(always)]
-    pub(crate) fn is(&self, key: &Key) -> bool {
+    pub(crate) fn is(&self, key: &KeyWords) -> bool {
         let len = key.len();
         if self.key_len() != len {
             return false;
@@ -192,7 +192,7 @@ impl Slot {
             let last = len.sub_exact(16);
             (at(0) ^ a) | (at(8) ^ b) | (at(last) ^ c) | (at(last.add_exact(8)) ^ d) == 0
         } else {
-            // A `Key` has 8 at least.
+            // A `KeyWords` has 8 at least.
             (at(0) ^ a) | (at(len.sub_exact(8)) ^ b) == 0
         }
     }

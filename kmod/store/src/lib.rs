@@ -42,7 +42,7 @@ mod verify;
 pub use config::{Config, Eviction, NewError};
 pub use counters::{ClassCounter, Counter};
 pub use event_log::{Event, LoggedEvent, NextEvent};
-pub use hash::{Hash, Key};
+pub use hash::{Hash, KeyWords};
 pub use item::{Item, ItemSnapshot, KEY_MAX};
 pub use maintenance::Maintained;
 pub use operations::allocate::AllocError;

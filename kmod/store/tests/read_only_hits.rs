@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use hippos_store::host::Host;
-use hippos_store::{ClassCounter, Commit, Config, Eviction, Key, OneLineLookup, Store};
+use hippos_store::{ClassCounter, Commit, Config, Eviction, KeyWords, OneLineLookup, Store};
 use nix::sys::mman::{mprotect, ProtFlags};
 
 use instrumented::{Instrumented, Watch};
@@ -61,7 +61,7 @@ fn steady(eviction: Eviction) {
                 .get(&guard, &key, store.hash(&key))
                 .expect("it is there");
             store.count_single_hit(store.cpu(), item.class());
-            let words = Key::new(&key).unwrap();
+            let words = KeyWords::new(&key).unwrap();
             assert!(
                 marking || matches!(store.lookup_one_line(&guard, &words), OneLineLookup::Hit(_))
             );

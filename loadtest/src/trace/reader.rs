@@ -12,7 +12,7 @@ use super::columns::{self, Fields, Named};
 use super::format::{Columns, Format, TimeUnit};
 use super::input::{self, Input};
 use super::tokens::{self, Item};
-use crate::request::{Key, Request, Verb};
+use crate::request::{Request, RequestKey, Verb};
 use crate::workload::{KEY_MAX, VALUE_MAX};
 
 /// The longest line, or quoted record of several lines.
@@ -528,7 +528,7 @@ impl Reader {
         let len = key.len().max(size.min(u64::from(KEY_MAX)) as usize);
         self.counts.cut_keys += u64::from(len > room || size > u64::from(KEY_MAX));
         let len = len.min(room);
-        request.push(Key::NO_ID, Key::UNKNOWN, |out| {
+        request.push(RequestKey::NO_ID, RequestKey::UNKNOWN, |out| {
             out.extend_from_slice(prefix);
             let end = out.len() + len;
             out.extend_from_slice(&key[..key.len().min(len)]);

@@ -19,7 +19,7 @@ const KEYS: usize = 150;
 const UDP_LIMIT: Duration = Duration::from_millis(300);
 
 /// What may be found under a key.
-struct Key {
+struct KeyHistory {
     name: String,
     /// Versions, of which 0 is nothing at all.
     possible: Vec<u32>,
@@ -28,9 +28,9 @@ struct Key {
 /// What one client did and saw.
 #[derive(Default)]
 pub(crate) struct ClientLog {
-    keys: Vec<Key>,
+    keys: Vec<KeyHistory>,
     /// Keys whose last write was not answered: not written again.
-    given_up: Vec<Key>,
+    given_up: Vec<KeyHistory>,
     /// Sets that were acknowledged.
     pub(crate) stored: u64,
     /// Sets that were answered with a lack of memory.
@@ -130,7 +130,7 @@ impl ClientLog {
 
     /// A write that was not answered: the key is left as it is, and another takes its place.
     fn give_up(&mut self, at: usize, version: Option<u32>, fresh: String) {
-        let new = Key {
+        let new = KeyHistory {
             name: fresh,
             possible: vec![0],
         };
@@ -164,7 +164,7 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<ClientL
     };
     for _ in 0..KEYS {
         let name = fresh();
-        client_log.keys.push(Key {
+        client_log.keys.push(KeyHistory {
             name,
             possible: vec![0],
         });

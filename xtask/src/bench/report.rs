@@ -29,11 +29,11 @@ const OURS: &str = "hippos";
 /// Figures as they come, by server, workload and metric.
 #[derive(Default)]
 pub(crate) struct Figures {
-    order: Vec<Key>,
-    values: BTreeMap<Key, Vec<f64>>,
+    order: Vec<FigureKey>,
+    values: BTreeMap<FigureKey, Vec<f64>>,
 }
 
-type Key = (&'static str, &'static str, Metric);
+type FigureKey = (&'static str, &'static str, Metric);
 
 /// The metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,7 +128,7 @@ impl Figures {
 
     /// All figures, in the order in which they first came.
     pub(crate) fn rows(&self) -> Vec<Row> {
-        let row = |key: &Key| {
+        let row = |key: &FigureKey| {
             let values = self.values.get(key)?;
             let spread = Spread::of(values.clone())?;
             Some(Row {

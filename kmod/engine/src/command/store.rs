@@ -9,7 +9,7 @@ use hippos_store::{
 use crate::command::events::Stored;
 use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
-use crate::reply::meta::Key;
+use crate::reply::meta::KeyBuffer;
 use crate::watchers::Kinds;
 use crate::Engine;
 
@@ -70,7 +70,7 @@ impl<P: Platform> Engine<P> {
         reservation: Reservation<'_, P>,
         commit: &Commit,
     ) -> Result<Outcome, StoreError> {
-        let mut key = Key::new();
+        let mut key = KeyBuffer::new();
         let _ = key.extend_from_slice(reservation.key());
         let stored = Stored {
             commit: *commit,

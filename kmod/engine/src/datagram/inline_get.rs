@@ -10,7 +10,7 @@ use hippos_invariant::{invariant, Exact};
 use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATAGRAM_MAX, FRAME};
-use hippos_store::{Guard, Key, OneLineLookup, Platform};
+use hippos_store::{Guard, KeyWords, OneLineLookup, Platform};
 
 use crate::reply::inline::{put_item, WINDOW};
 use crate::Engine;
@@ -27,7 +27,7 @@ const OVERHEAD_MAX: usize = FRAME + 6 + 7 + 7 + 2 + 8;
 #[derive(Clone, Copy)]
 pub(crate) struct InlineGet<'g> {
     hit: Option<Hit<'g>>,
-    key: Key,
+    key: KeyWords,
     id: u16,
     room: usize,
 }
@@ -73,30 +73,30 @@ fn write_miss(buffer: &mut [u8], id: u16) -> Option<usize> {
 }
 
 #[inline(always)]
-fn write_hit(buffer: &mut [u8], id: u16, key: &Key, hit: &Hit<'_>) -> Option<usize> {
+fn write_hit(buffer: &mut [u8], id: u16, key: &KeyWords, hit: &Hit<'_>) -> Option<usize> {
     *buffer.first_chunk_mut()? = frame(id);
     let end = put_item::<FRAME>(buffer, key, hit.value, hit.flags)?;
     *buffer.get_mut(end..)?.first_chunk_mut()? = *b"\r\nEND\r\n\0";
     Some(end.add_exact(2 + reply::END.len()))
 }
 
-/// The request id and the key, if `payload` is a `get` of one key that fits a [`Key`].
+/// The request id and the key, if `payload` is a `get` of one key that fits a [`KeyWords`].
 #[inline(always)]
-fn request(payload: &[u8]) -> Option<(u16, Key)> {
+fn request(payload: &[u8]) -> Option<(u16, KeyWords)> {
     const LONG: usize = 16 + SUFFIX_LEN;
-    const SHORT: usize = Key::MIN + SUFFIX_LEN;
+    const SHORT: usize = KeyWords::MIN + SUFFIX_LEN;
     // The length of a shorter request wraps, and is then too long.
     let len = payload.len().wrapping_sub(PREFIX_LEN + SUFFIX_LEN);
     let key = match len {
-        16..=Key::MAX => {
+        16..=KeyWords::MAX => {
             let first = payload.first_chunk::<{ PREFIX_LEN + 16 }>()?.last_chunk()?;
             let (last, end) = payload.last_chunk::<LONG>()?.split_first_chunk()?;
-            (end == b"\r\n").then_some(Key::long(first, last, len)?)?
+            (end == b"\r\n").then_some(KeyWords::long(first, last, len)?)?
         }
-        Key::MIN..16 => {
+        KeyWords::MIN..16 => {
             let first = payload.first_chunk::<{ PREFIX_LEN + 8 }>()?.last_chunk()?;
             let (last, end) = payload.last_chunk::<SHORT>()?.split_first_chunk()?;
-            (end == b"\r\n").then_some(Key::short(first, last, len)?)?
+            (end == b"\r\n").then_some(KeyWords::short(first, last, len)?)?
         }
         _ => return None,
     };

@@ -10,7 +10,7 @@ use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
-use hippos_store::{ClassCounter, Guard, Item, Key, Lookup, Platform};
+use hippos_store::{ClassCounter, Guard, Item, KeyWords, Lookup, Platform};
 
 use crate::counters::EngineCounter;
 use crate::datagram::single_get::command;
@@ -66,7 +66,7 @@ impl MultiGet<'_> {
         let mut room = put(buffer, &[i0, i1, 0, 0, 0, 1, 0, 0]);
         for item in self.items.iter().flatten() {
             let ((key, value), flags) = (item.parts(), item.flags());
-            let end = Key::new(key).and_then(|key| put_item::<0>(room, &key, value, flags));
+            let end = KeyWords::new(key).and_then(|key| put_item::<0>(room, &key, value, flags));
             room = match end {
                 Some(end) => put(room.get_mut(end..).unwrap_or_default(), reply::CRLF),
                 None => put_value(room, key, value, flags),

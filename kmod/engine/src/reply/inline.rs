@@ -4,7 +4,7 @@
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::number::{put_text, Decimal, ShortDecimal};
 use hippos_proto::reply;
-use hippos_store::Key;
+use hippos_store::KeyWords;
 
 /// Space for the bytes before the value, and for words that end beyond them: frame, `VALUE `, a key, two spaces and
 /// numbers, the line end.
@@ -16,7 +16,7 @@ pub(crate) const WINDOW: usize = 64;
 #[inline(always)]
 pub(crate) fn put_item<const AT: usize>(
     buffer: &mut [u8],
-    key: &Key,
+    key: &KeyWords,
     value: &[u8],
     flags: u32,
 ) -> Option<usize> {

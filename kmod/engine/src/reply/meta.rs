@@ -262,4 +262,4 @@ pub(crate) fn put_number(
 }
 
 /// A key copied from a reservation, for a reply that is written after it is committed.
-pub(crate) type Key = Vec<u8, KEY_MAX>;
+pub(crate) type KeyBuffer = Vec<u8, KEY_MAX>;

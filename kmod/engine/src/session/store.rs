@@ -10,7 +10,7 @@ use hippos_store::{ClassCounter, Commit, Platform, StoreError};
 
 use crate::command::store::store_mode;
 use crate::engine::DETAIL;
-use crate::reply::meta::Key;
+use crate::reply::meta::KeyBuffer;
 use crate::reply::text::stored;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::get::plain_word;
@@ -172,7 +172,7 @@ impl<'e, P: Platform> Session<'e, P> {
                     out.put(reply::BAD_CHUNK);
                     return;
                 }
-                let mut key = Key::new();
+                let mut key = KeyBuffer::new();
                 if set.wants_key() {
                     let _ = key.extend_from_slice(reservation.key());
                 }

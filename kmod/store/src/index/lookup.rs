@@ -3,7 +3,7 @@
 
 use hippos_invariant::Exact;
 
-use crate::hash::{Hash, Key};
+use crate::hash::{Hash, KeyWords};
 use crate::item::Slot;
 use crate::platform::RawLock;
 use crate::sync::{planted, Acquire, Bug, Relaxed};
@@ -90,7 +90,7 @@ impl<L: RawLock> Index<L> {
     /// Looks the key up in its bucket's cache line alone, which is nearly always enough. The caller is in a read-side
     /// section.
     #[inline(always)]
-    pub(crate) fn lookup_bucket(&self, hash: Hash, key: &Key) -> BucketLookup {
+    pub(crate) fn lookup_bucket(&self, hash: Hash, key: &KeyWords) -> BucketLookup {
         let n = self.n.load(Acquire);
         let Some(bucket) = self.bucket(place(hash, n)) else {
             return BucketLookup::Undecided;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Looking up items.
 
-use crate::hash::{self, Hash, Key};
+use crate::hash::{self, Hash, KeyWords};
 use crate::index::{self, Bucket};
 use crate::item::{Item, ItemSnapshot, Slot};
 use crate::platform::Platform;
@@ -92,7 +92,7 @@ impl<P: Platform> Store<P> {
         if let Some(slot) = lookup.slot {
             // The slot was found linked in this section, so the result is as valid as one found now.
             let item = self.item(guard, slot);
-            let same = match Key::new(key) {
+            let same = match KeyWords::new(key) {
                 Some(key) => slot.is(&key),
                 None => hash::same(slot.key(), key),
             };
@@ -111,7 +111,11 @@ impl<P: Platform> Store<P> {
 
     /// The fastest lookup, which decides nearly always. Any context.
     #[inline(always)]
-    pub fn lookup_one_line<'g>(&self, guard: &'g Guard<'_, P>, key: &Key) -> OneLineLookup<'g> {
+    pub fn lookup_one_line<'g>(
+        &self,
+        guard: &'g Guard<'_, P>,
+        key: &KeyWords,
+    ) -> OneLineLookup<'g> {
         match self.index.lookup_bucket(key.hash(&self.secrets), key) {
             index::BucketLookup::Found(slot) => {
                 let item = self.item(guard, slot);
