@@ -94,35 +94,10 @@ TRACE_EVENT(refuse,
 		  __entry->port, __entry->reason)
 );
 
-/* An item made room for others. */
-TRACE_EVENT(evict,
+/* An item leaves without a client's request. */
+DECLARE_EVENT_CLASS(hippos_item,
 	TP_PROTO(const struct hippos_traced_item *item),
 	TP_ARGS(item),
-	TP_STRUCT__entry(
-		__array(char, key, HIPPOS_TRACED_KEY)
-		__field(u32, size)
-		__field(u32, idle)
-		__field(u16, key_len)
-		__field(u8, slab_class)
-		__field(u8, fetched)
-	),
-	TP_fast_assign(
-		hippos_text(__entry->key, sizeof(__entry->key), item->key.text, item->key.shown);
-		__entry->size = item->size;
-		__entry->idle = item->idle;
-		__entry->key_len = item->key.len;
-		__entry->slab_class = item->slab_class;
-		__entry->fetched = item->fetched;
-	),
-	TP_printk("slab_class=%u key=%s key_len=%u size=%u idle=%u fetched=%u",
-		  __entry->slab_class, __entry->key, __entry->key_len, __entry->size,
-		  __entry->idle, __entry->fetched)
-);
-
-/* An item was found dead and taken back. */
-TRACE_EVENT(expire,
-	TP_PROTO(const struct hippos_traced_item *item, const char *reason),
-	TP_ARGS(item, reason),
 	TP_STRUCT__entry(
 		__array(char, key, HIPPOS_TRACED_KEY)
 		__array(char, reason, HIPPOS_TRACED_NAME)
@@ -134,7 +109,7 @@ TRACE_EVENT(expire,
 	),
 	TP_fast_assign(
 		hippos_text(__entry->key, sizeof(__entry->key), item->key.text, item->key.shown);
-		strscpy_pad(__entry->reason, reason);
+		strscpy_pad(__entry->reason, item->reason);
 		__entry->size = item->size;
 		__entry->idle = item->idle;
 		__entry->key_len = item->key.len;
@@ -144,6 +119,18 @@ TRACE_EVENT(expire,
 	TP_printk("slab_class=%u key=%s key_len=%u size=%u idle=%u fetched=%u reason=%s",
 		  __entry->slab_class, __entry->key, __entry->key_len, __entry->size,
 		  __entry->idle, __entry->fetched, __entry->reason)
+);
+
+/* It was evicted for others. */
+DEFINE_EVENT(hippos_item, evict,
+	TP_PROTO(const struct hippos_traced_item *item),
+	TP_ARGS(item)
+);
+
+/* It was found dead and reclaimed. */
+DEFINE_EVENT(hippos_item, expire,
+	TP_PROTO(const struct hippos_traced_item *item),
+	TP_ARGS(item)
 );
 
 /* A slab of one class was emptied for another. */

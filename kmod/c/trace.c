@@ -26,9 +26,9 @@ void hippos_trace_evict(const struct hippos_traced_item *item)
 	trace_evict(item);
 }
 
-void hippos_trace_expire(const struct hippos_traced_item *item, const char *reason)
+void hippos_trace_expire(const struct hippos_traced_item *item)
 {
-	trace_expire(item, reason);
+	trace_expire(item);
 }
 
 void hippos_trace_reclaim(u32 from_class, u32 to_class)

@@ -42,6 +42,7 @@ struct hippos_traced_request {
 
 struct hippos_traced_item {
 	struct hippos_traced_key key;
+	const char *reason;
 	/* Header included. */
 	u32 size;
 	/* Seconds since it was last read or stored. */
@@ -70,7 +71,7 @@ void hippos_trace_request(const struct hippos_traced_request *request);
 void hippos_trace_refuse(const char *path, const char *reason, const struct in6_addr *client,
 			 u16 port);
 void hippos_trace_evict(const struct hippos_traced_item *item);
-void hippos_trace_expire(const struct hippos_traced_item *item, const char *reason);
+void hippos_trace_expire(const struct hippos_traced_item *item);
 void hippos_trace_reclaim(u32 from_class, u32 to_class);
 void hippos_trace_steer(const char *what, int from_cpu, int to_cpu, u32 load);
 

@@ -87,6 +87,7 @@ pub(crate) struct hippos_traced_request {
 #[repr(C)]
 pub(crate) struct hippos_traced_item {
     pub(crate) key: hippos_traced_key,
+    pub(crate) reason: *const c_char,
     pub(crate) size: u32,
     pub(crate) idle: u32,
     pub(crate) slab_class: u8,
@@ -428,7 +429,7 @@ extern "C" {
         port: u16,
     );
     pub(crate) fn hippos_trace_evict(item: *const hippos_traced_item);
-    pub(crate) fn hippos_trace_expire(item: *const hippos_traced_item, reason: *const c_char);
+    pub(crate) fn hippos_trace_expire(item: *const hippos_traced_item);
     pub(crate) fn hippos_trace_reclaim(from_class: u32, to_class: u32);
     pub(crate) fn hippos_trace_steer(
         what: *const c_char,

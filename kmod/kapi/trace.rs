@@ -141,9 +141,11 @@ pub fn refuse(path: &'static CStr, reason: &'static CStr, client: Client) {
 }
 
 /// An item that leaves.
-pub struct Item<'a> {
+pub struct TracedItem<'a> {
     /// Its key.
     pub key: TracedKey<'a>,
+    /// Why it leaves.
+    pub reason: &'static CStr,
     /// Its slab class, counted from 1.
     pub slab_class: u8,
     /// Its bytes, header included.
@@ -154,10 +156,11 @@ pub struct Item<'a> {
     pub fetched: bool,
 }
 
-impl Item<'_> {
+impl TracedItem<'_> {
     fn raw(&self) -> ffi::hippos_traced_item {
         ffi::hippos_traced_item {
             key: self.key.raw(),
+            reason: text(self.reason),
             size: self.size,
             idle: self.idle,
             slab_class: self.slab_class,
@@ -172,11 +175,11 @@ impl Item<'_> {
         unsafe { ffi::hippos_trace_evict(&self.raw()) }
     }
 
-    /// Traces that it was taken back, and why.
+    /// Traces that it was found dead and reclaimed.
     #[cold]
-    pub fn expire(&self, reason: &'static CStr) {
+    pub fn expire(&self) {
         // SAFETY: as for `evict`.
-        unsafe { ffi::hippos_trace_expire(&self.raw(), text(reason)) }
+        unsafe { ffi::hippos_trace_expire(&self.raw()) }
     }
 }
 

@@ -2,6 +2,7 @@
 //! The kernel as the store's platform. The only file of the module itself with unsafe code: the store's platform trait
 //! is unsafe to implement.
 
+use core::ffi::CStr;
 use core::ptr::NonNull;
 
 use hippos_abi::memory_reserve;
@@ -66,10 +67,15 @@ unsafe impl RawLock for Lock {
     }
 }
 
-/// Shows `tell` an item as trace points have it.
-fn traced(item: &Removed<'_>, tell: impl FnOnce(&trace::Item<'_>)) {
+/// Passes an item to `emit`, as trace points have it.
+fn with_traced(
+    item: &Removed<'_>,
+    reason: &'static CStr,
+    emit: impl FnOnce(&trace::TracedItem<'_>),
+) {
     let key = PrintableKey::new(item.key);
-    tell(&trace::Item {
+    emit(&trace::TracedItem {
+        reason,
         key: trace::TracedKey {
             text: key.text(),
             len: key.key_len(),
@@ -84,14 +90,14 @@ fn traced(item: &Removed<'_>, tell: impl FnOnce(&trace::Item<'_>)) {
 #[cold]
 #[inline(never)]
 fn trace_evicted(item: &Removed<'_>) {
-    traced(item, |traced| traced.evict());
+    with_traced(item, c"memory", |traced| traced.evict());
 }
 
 #[cold]
 #[inline(never)]
 fn trace_dead(item: &Removed<'_>) {
     let reason = if item.flushed { c"flushed" } else { c"expired" };
-    traced(item, |traced| traced.expire(reason));
+    with_traced(item, reason, |traced| traced.expire());
 }
 
 // SAFETY: blocks come from the page allocator and have no other owner; guards are RCU read-side sections, and cookies

@@ -22,6 +22,16 @@ use crate::system::run;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 
+const ITEM_FIELDS: &[&str] = &[
+    "slab_class",
+    "key",
+    "key_len",
+    "size",
+    "idle",
+    "fetched",
+    "reason",
+];
+
 /// The events, and the fields by which tools know them (docs/bpftrace/README.md).
 const EVENTS: &[(&str, &[&str])] = &[
     (
@@ -32,22 +42,8 @@ const EVENTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("refuse", &["path", "client", "family", "port", "reason"]),
-    (
-        "evict",
-        &["slab_class", "key", "key_len", "size", "idle", "fetched"],
-    ),
-    (
-        "expire",
-        &[
-            "slab_class",
-            "key",
-            "key_len",
-            "size",
-            "idle",
-            "fetched",
-            "reason",
-        ],
-    ),
+    ("evict", ITEM_FIELDS),
+    ("expire", ITEM_FIELDS),
     ("reclaim", &["from_class", "to_class"]),
     ("steer", &["what", "from_cpu", "to_cpu", "load"]),
     ("pass", &["from", "reason"]),
@@ -412,7 +408,10 @@ pub(super) fn items() -> Result<()> {
     let size = 32 + LARGE;
     let read = expect(
         &lines,
-        &format!("key=read key_len=4 size={} fetched=1", size + 4),
+        &format!(
+            "key=read key_len=4 size={} fetched=1 reason=memory",
+            size + 4
+        ),
     )?;
     let unread = expect(&lines, &format!("key=unread size={} fetched=0", size + 6))?;
     for line in [read, unread] {
