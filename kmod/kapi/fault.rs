@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Faults on purpose.
 
-/// Commits the fault that insmod asked for, if it did, and says whether it did: then the module
-/// must do nothing else.
-#[cfg(not(CONFIG_KASAN))]
+/// Commits the fault that a parameter asks for, on a debug kernel, and returns whether one does: then the module must
+/// do nothing else.
 pub fn selftest() -> bool {
+    #[cfg(CONFIG_KASAN)]
+    return planted::selftest();
+    #[cfg(not(CONFIG_KASAN))]
     false
 }
-
-#[cfg(CONFIG_KASAN)]
-pub use planted::selftest;
 
 /// One fault for each checker of a debug kernel.
 #[cfg(CONFIG_KASAN)]
@@ -21,9 +20,7 @@ mod planted {
 
     use crate::{ffi, pages, rcu};
 
-    /// Commits the fault that insmod asked for, if it did, and says whether it did: then the module
-    /// must do nothing else.
-    pub fn selftest() -> bool {
+    pub(super) fn selftest() -> bool {
         // SAFETY: reads a pointer that insmod set before the module's init ran.
         let Some(name) = NonNull::new(unsafe { ffi::hippos_selftest() }.cast_mut()) else {
             return false;

@@ -20,7 +20,9 @@ const _: () = {
     assert!(
         matches!(each::memory_mb.kind, ParameterKind::Number(least, _) if (least as u64) << 20 == MEMORY_MIN)
     );
-    assert!(matches!(each::udp_bytes.kind, ParameterKind::Number(least, _) if least == UDP_BYTES_MIN));
+    assert!(
+        matches!(each::udp_bytes.kind, ParameterKind::Number(least, _) if least == UDP_BYTES_MIN)
+    );
 };
 
 /// The server's configuration: the parameters, and the settings derived from them.

@@ -27,7 +27,7 @@ use hippos_kapi::{latency, trace};
 
 use crate::buffer::ReplyOut;
 use crate::platform::Kernel;
-use crate::server::{Activity, ConnectionPermit, SocketKind, Server, SocketRecord, CONNECTIONS};
+use crate::server::{Activity, ConnectionPermit, Server, SocketKind, SocketRecord, CONNECTIONS};
 use crate::steer::WorkerCpu;
 use crate::traced::{Replied, TracedRequest};
 
@@ -85,7 +85,8 @@ impl Worker {
             return;
         }
         // Registered as long as the worker lives.
-        let Ok(_record) = server.register_socket(SocketKind::Listener, &SocketAddresses::default(), None)
+        let Ok(_record) =
+            server.register_socket(SocketKind::Listener, &SocketAddresses::default(), None)
         else {
             return;
         };
@@ -278,7 +279,8 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
         return;
     };
     // Without memory for a record the connection is closed.
-    let Ok(record) = server.register_socket(SocketKind::Connection, &ends, socket.connection()) else {
+    let Ok(record) = server.register_socket(SocketKind::Connection, &ends, socket.connection())
+    else {
         return;
     };
     let mut session = Session::new(engine, Transport::Tcp).with_parking();

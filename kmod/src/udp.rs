@@ -17,7 +17,7 @@ use hippos_kapi::{latency, trace};
 use hippos_proto::udp::FRAME;
 
 use crate::buffer::Buffer;
-use crate::server::{Activity, SocketKind, Server, CONNECTIONS};
+use crate::server::{Activity, Server, SocketKind, CONNECTIONS};
 use crate::traced::{Replied, TracedRequest};
 
 /// The largest datagram.
@@ -69,7 +69,8 @@ impl Worker {
         if poll.add(self.socket).is_err() {
             return;
         }
-        let Ok(record) = server.register_socket(SocketKind::Datagrams, &SocketAddresses::default(), None)
+        let Ok(record) =
+            server.register_socket(SocketKind::Datagrams, &SocketAddresses::default(), None)
         else {
             return;
         };
@@ -92,11 +93,17 @@ impl Worker {
                     Ok((count, ends)) => {
                         let began = latency::begin();
                         let queued = began.and_then(|_| socket.queued());
-                        let datagram = self.input.get(..count).unwrap_or(&[]);
+                        let mut datagram = Datagram {
+                            server,
+                            socket,
+                            payload: self.input.get(..count).unwrap_or(&[]),
+                            ends: &ends,
+                            message: &mut self.message,
+                        };
                         let sent = if trace::requests_on() {
-                            serve_traced(server, socket, datagram, &ends, &mut self.message)
+                            datagram.serve_traced()
                         } else {
-                            serve(server, socket, datagram, &ends, &mut self.message)
+                            datagram.serve()
                         };
                         if let Some(began) = began.filter(|_| sent.is_some()) {
                             let engine = &server.engine;
@@ -123,88 +130,90 @@ impl Worker {
     }
 }
 
-/// Who sent a datagram.
-fn client(ends: &SocketAddresses) -> trace::Client {
-    trace::Client {
-        ip: ends.peer_ip(),
-        port: ends.peer_port(),
-    }
+/// A datagram that was received.
+struct Datagram<'a> {
+    server: &'a Server,
+    socket: &'a Socket,
+    payload: &'a [u8],
+    ends: &'a SocketAddresses,
+    /// The buffer for its reply.
+    message: &'a mut Buffer,
 }
 
-fn refused(ends: &SocketAddresses, reason: &'static CStr) {
-    if trace::refusals_on() {
-        trace::refuse(PATH, reason, client(ends));
-    }
-}
-
-/// Serves a datagram and, if its source may ask, traces it.
-#[cold]
-#[inline(never)]
-fn serve_traced(
-    server: &Server,
-    socket: &Socket,
-    datagram: &[u8],
-    ends: &SocketAddresses,
-    message: &mut Buffer,
-) -> Option<usize> {
-    let summary = Summary::of(datagram.get(FRAME..).unwrap_or(&[]));
-    let request = TracedRequest::new(PATH, client(ends), summary);
-    let began = latency::now();
-    let sent = serve(server, socket, datagram, ends, message)?;
-    let mut replied = Replied::default();
-    replied.note(message.bytes().get(..sent).unwrap_or(&[]));
-    request.trace(&replied, 1, began.elapsed());
-    Some(sent)
-}
-
-/// Answers one datagram, unless it must not be answered. Returns how many bytes of `message` were sent; `None` if its
-/// source is not allowed.
-fn serve(
-    server: &Server,
-    socket: &Socket,
-    datagram: &[u8],
-    ends: &SocketAddresses,
-    message: &mut Buffer,
-) -> Option<usize> {
-    let config = &server.config;
-    let engine = &*server.engine;
-    if !ends.is_unicast() {
-        return None;
-    }
-    let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
-    if access == Access::Refused {
-        engine.tally(EngineCounter::UdpRefused, 1);
-        refused(ends, c"source");
-        return None;
-    }
-    let port = ends.peer_port();
-    if port == 0 || port == MEMCACHED_PORT || port == config.port {
-        refused(ends, c"source_port");
-        return None;
-    }
-    message.clear();
-    if trace::refusals_on() {
-        CONNECTIONS.set_datagram_peer(client(ends));
-    }
-    let Some(reply) = engine.datagram(datagram, message) else {
-        return Some(0);
-    };
-    let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
-    let bytes = message.len().add_exact(frames);
-    if !engine.may_reply(access, ends.peer_ip(), bytes) {
-        refused(ends, c"rate");
-        return Some(0);
-    }
-    let began = cpu::ticks();
-    for index in 0..reply.datagrams() {
-        if cpu::ticks().wrapping_sub(began) > REPLY_TICKS {
-            return Some(message.len());
-        }
-        let (frame, data) = reply.datagram(index, message.bytes());
-        if socket.send_to(&frame, data, ends).is_err() {
-            // The client discards an incomplete message anyway.
-            return Some(message.len());
+impl Datagram<'_> {
+    /// The sender.
+    fn client(&self) -> trace::Client {
+        trace::Client {
+            ip: self.ends.peer_ip(),
+            port: self.ends.peer_port(),
         }
     }
-    Some(message.len())
+
+    fn trace_refused(&self, reason: &'static CStr) {
+        if trace::refusals_on() {
+            trace::refuse(PATH, reason, self.client());
+        }
+    }
+
+    /// Serves it and, if its source may ask, traces it.
+    #[cold]
+    #[inline(never)]
+    fn serve_traced(&mut self) -> Option<usize> {
+        let summary = Summary::of(self.payload.get(FRAME..).unwrap_or(&[]));
+        let request = TracedRequest::new(PATH, self.client(), summary);
+        let began = latency::now();
+        let sent = self.serve()?;
+        let mut replied = Replied::default();
+        replied.note(self.message.bytes().get(..sent).unwrap_or(&[]));
+        request.trace(&replied, 1, began.elapsed());
+        Some(sent)
+    }
+
+    /// Answers it, unless it must not be answered. Returns how many bytes of `message` were sent; `None` if its source
+    /// is not allowed.
+    fn serve(&mut self) -> Option<usize> {
+        let ends = self.ends;
+        let config = &self.server.config;
+        let engine = &*self.server.engine;
+        if !ends.is_unicast() {
+            return None;
+        }
+        let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
+        if access == Access::Refused {
+            engine.tally(EngineCounter::UdpRefused, 1);
+            self.trace_refused(c"source");
+            return None;
+        }
+        let port = ends.peer_port();
+        if port == 0 || port == MEMCACHED_PORT || port == config.port {
+            self.trace_refused(c"source_port");
+            return None;
+        }
+        self.message.clear();
+        if trace::refusals_on() {
+            CONNECTIONS.set_datagram_peer(self.client());
+        }
+        let Some(reply) = engine.datagram(self.payload, self.message) else {
+            return Some(0);
+        };
+        let message = &*self.message;
+        let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
+        let bytes = message.len().add_exact(frames);
+        if !engine.may_reply(access, ends.peer_ip(), bytes) {
+            self.trace_refused(c"rate");
+            return Some(0);
+        }
+        let began = cpu::ticks();
+        for index in 0..reply.datagrams() {
+            if cpu::ticks().wrapping_sub(began) > REPLY_TICKS {
+                return Some(message.len());
+            }
+            let (frame, data) = reply.datagram(index, message.bytes());
+            if self.socket.send_to(&frame, data, ends).is_err() {
+                // The client discards an incomplete message anyway.
+                return Some(message.len());
+            }
+        }
+        Some(message.len())
+    }
 }
