@@ -119,7 +119,7 @@ impl Control {
                 ChangeError::Busy => EBUSY,
                 ChangeError::Full => E2BIG,
                 ChangeError::Missing => ENOENT,
-                ChangeError::Nobody => ERANGE,
+                ChangeError::NoneLeft => ERANGE,
             })
     }
 

@@ -184,7 +184,7 @@ impl<P: Platform> Engine<P> {
         })?;
         let list = list.get(..len).unwrap_or_default();
         if list.is_empty() {
-            return Err(ChangeError::Nobody);
+            return Err(ChangeError::NoneLeft);
         }
         sources.replace(list, || self.store.platform().gp_wait());
         Ok(())
@@ -376,7 +376,10 @@ mod tests {
         assert_eq!(list(&engine), "10.0.0.0/8,8.8.8.8/32,any");
         assert_eq!(change(Change::Remove, "any,10.0.0.0/8"), Ok(()));
         assert_eq!(list(&engine), "8.8.8.8/32");
-        assert_eq!(change(Change::Remove, "8.8.8.8"), Err(ChangeError::Nobody));
+        assert_eq!(
+            change(Change::Remove, "8.8.8.8"),
+            Err(ChangeError::NoneLeft)
+        );
         assert_eq!(list(&engine), "8.8.8.8/32");
         let many = Vec::from_iter((0..32).map(|n| std::format!("10.0.0.{n}")));
         assert_eq!(change(Change::Add, &many.join(",")), Err(ChangeError::Full));

@@ -266,7 +266,7 @@ pub enum ChangeError {
     /// A network to be removed is not in it.
     Missing,
     /// No network would be left, so that only this host would be allowed.
-    Nobody,
+    NoneLeft,
 }
 
 impl Sources {

@@ -128,8 +128,8 @@ fn closed_engine_refuses_until_credentials_are_set() {
         engine.close();
         let unknown = "CLIENT_ERROR unauthenticated\r\n";
         assert_eq!(say(&engine, "get a\r\n"), unknown);
-        let nobody = "set a 0 0 1\r\n \r\n";
-        assert!(say(&engine, nobody).starts_with("CLIENT_ERROR "));
+        let no_user = "set a 0 0 1\r\n \r\n";
+        assert!(say(&engine, no_user).starts_with("CLIENT_ERROR "));
         assert!(slow(&engine, &framed(b"get a\r\n")).is_empty());
         assert!(common::fast(&engine, &framed(b"get a\r\n")).1.is_empty());
         engine.set_credentials(lines).unwrap();

@@ -105,7 +105,7 @@ pub(super) fn packets(arguments: &[String]) -> Result<()> {
             for frame in capture.heard() {
                 ensure!(
                     sent.contains(&frame),
-                    "{at}: nobody sent this: {frame:02x?}"
+                    "{at}: not sent by this test: {frame:02x?}"
                 );
                 tally.heard += 1;
             }

@@ -348,10 +348,10 @@ pub(super) fn configuration() -> Result<()> {
     let answers = answers
         .into_inner()
         .map_err(|_| anyhow!("asking panicked"))?;
-    ensure!(!answers.is_empty(), "nobody was answered");
+    ensure!(!answers.is_empty(), "no client was answered");
     let served = |line: &&String| !line.is_empty() && !line.contains("unauthenticated");
     let served = answers.iter().find(served);
-    ensure!(served.is_none(), "somebody was served: {served:?}");
+    ensure!(served.is_none(), "a client was served: {served:?}");
     ends("auth status", 0, "have to log in")?;
     ends("limits", 0, "udp-datagrams 8\nudp-rate 5000")?;
     ends("xdp status", 0, &format!("{} generic", link.here))?;

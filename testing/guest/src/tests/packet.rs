@@ -135,7 +135,10 @@ fn passes(
     socket.send_to(b"theirs", from)?;
     asking.set_read_timeout(Some(LIMIT))?;
     let length = asking.recv(&mut datagram).context("no answer")?;
-    ensure!(&datagram[..length] == b"theirs", "somebody else's answer");
+    ensure!(
+        &datagram[..length] == b"theirs",
+        "not the answer of the server beyond"
+    );
     Ok(())
 }
 
@@ -511,7 +514,10 @@ pub(super) fn transmit() -> Result<()> {
     }
     run("/usr/sbin/nft delete table netdev look")?;
     let seen = queued(both[0])?;
-    ensure!(seen < ASKED, "{seen} seen when nobody looks any more");
+    ensure!(
+        seen < ASKED,
+        "{seen} seen though no rule reads them any more"
+    );
     // The module goes while replies wait for each other.
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {

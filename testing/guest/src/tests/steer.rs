@@ -38,7 +38,10 @@ pub(super) fn one_queue() -> Result<()> {
     hippos.unload()?;
     let map = fs::read_to_string(MAP)?;
     fs::write(MAP, "0")?;
-    ensure!(map.trim() == "1", "somebody else's map was changed: {map}");
+    ensure!(
+        map.trim() == "1",
+        "the administrator's map was changed: {map}"
+    );
     Ok(())
 }
 
@@ -137,9 +140,9 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T>
 /// much work for an emulated kernel with all its checkers.
 fn talk(busy: &AtomicBool, stop: &AtomicBool) -> Result<()> {
     let gateway: Ipv4Addr = net::GATEWAY.parse()?;
-    let nobody = SocketAddr::from((gateway, 9));
+    let closed = SocketAddr::from((gateway, 9));
     while !stop.load(Ordering::Relaxed) {
-        let _ = TcpStream::connect_timeout(&nobody, Duration::from_secs(1));
+        let _ = TcpStream::connect_timeout(&closed, Duration::from_secs(1));
         let pause = if busy.load(Ordering::Relaxed) { 5 } else { 100 };
         thread::sleep(Duration::from_millis(pause));
     }

@@ -257,7 +257,7 @@ pub(super) fn memory_limit() -> Result<()> {
     results.into_iter().collect::<Result<Vec<()>>>()?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     ensure!(tcp.stat("evictions")? > 0, "memory was never full");
-    ensure!(tcp.stat("store_no_memory")? == 0, "somebody was refused");
+    ensure!(tcp.stat("store_no_memory")? == 0, "a client was refused");
     hippos.unload()
 }
 
