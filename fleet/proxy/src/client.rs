@@ -236,9 +236,9 @@ pub(crate) struct Client {
     slots: VecDeque<Slot>,
     /// The number of the first slot.
     first: u32,
-    /// Writes that are not acknowledged yet.
+    /// Writes, and commands whose replies show reads, that are not answered yet.
     pub(crate) writes: u32,
-    /// Hashes of keys that are being read by datagrams, which are not ordered with writes.
+    /// Hashes of keys that are being read by datagrams, which are not ordered with those.
     pub(crate) reading: Vec<u32>,
     /// The locks that it holds.
     pub(crate) locks: Vec<Lock>,

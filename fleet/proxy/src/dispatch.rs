@@ -372,6 +372,7 @@ impl Worker {
             expect,
             fence,
             write,
+            shows_reads,
             reply_override,
         } = forward;
         let binary = expect == Expect::Binary;
@@ -380,7 +381,9 @@ impl Worker {
         let number = self.config.route(key, class);
         let route = &self.config.routes[number];
         let hash = hash_of(key).max(1);
-        if write && client.reading.contains(&hash) {
+        // In order with the client's reads, some of which are datagrams.
+        let ordered = write || shows_reads;
+        if ordered && client.reading.contains(&hash) {
             return DispatchResult::Ordered;
         }
         if route.lock != 0 && class != Class::Get {
@@ -421,7 +424,7 @@ impl Worker {
         let mut waiter = Waiter {
             client: index,
             generation: client.generation,
-            number: client.expect(shape, 1, write, stamp, &mut self.clients.budget),
+            number: client.expect(shape, 1, ordered, stamp, &mut self.clients.budget),
             part: 0,
             reading: 0,
         };
@@ -441,7 +444,8 @@ impl Worker {
                 cap => cap_ttl(&parts, cap, self.unix()),
             };
             let node = &self.nodes[node_ref.node as usize];
-            let datagram = expect == Expect::Meta && class == Class::Get && !write && !fence;
+            // A lost datagram's line is sent again, and a second read must not be told from the first.
+            let datagram = expect == Expect::Meta && class == Class::Get && !ordered && !fence;
             if datagram
                 && parts[0].starts_with(b"mg ")
                 && parts[0].len() < META_LINE_MAX

@@ -81,6 +81,9 @@ pub struct Forward<'a> {
     pub fence: bool,
     /// Whether the item may change.
     pub write: bool,
+    /// Whether the reply shows earlier reads of the item: it must follow the client's own reads, and be requested only
+    /// once.
+    pub shows_reads: bool,
     /// Sent instead of the node's reply.
     pub reply_override: Option<Vec<u8>>,
 }
@@ -270,6 +273,7 @@ impl Session {
             expect,
             fence,
             write,
+            shows_reads: false,
             reply_override: None,
         };
         let request = text::parse(line);
@@ -320,6 +324,10 @@ impl Session {
                     };
                     let mut whole =
                         forward(command.key, Expect::Meta, command.flags.quiet(), write);
+                    whole.shows_reads = match command.verb {
+                        meta::MetaVerb::Debug => true,
+                        _ => command.flags.shows_reads(),
+                    };
                     if let Some(decoded) = &command.decoded {
                         whole.key = KeyBytes::Decoded(decoded.as_bytes().to_vec());
                     }
@@ -608,6 +616,7 @@ impl Session {
             expect: Expect::Binary,
             fence: quiet,
             write,
+            shows_reads: false,
             reply_override: None,
         };
         Next::Took(whole, Some(Command::Forward(forward)))

@@ -6,7 +6,7 @@ mod common;
 
 use common::{count, proxy, until, Client, Engine, Script};
 use hippos_proxy::server::Server;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -297,4 +297,39 @@ fn lines_of_mg_travel_in_datagrams_and_a_reply_too_few_is_no_answer() {
     let lines = client.line() + &client.line() + &client.line();
     assert_eq!(lines, "VA 1\r\n1\r\nEN\r\n");
     assert!(count(&proxy, "batched_keys") == 2 && count(&proxy, "udp_retries") == 2);
+}
+
+#[test]
+fn a_line_that_shows_reads_is_sent_once_and_after_the_clients_own_reads() {
+    let reads = Arc::new(AtomicU32::new(0));
+    let (by_tcp, by_udp) = (reads.clone(), reads);
+    let node = Script::start(
+        move |line| match line {
+            "me one" => format!("ME reads={}\r\n", by_tcp.load(Relaxed)).into_bytes(),
+            "get one" => echo(line),
+            _ => format!("HD h{}\r\n", by_tcp.fetch_add(1, Relaxed)).into_bytes(),
+        },
+        // The node has read the item when the reply is lost.
+        move |_, _, _| {
+            by_udp.fetch_add(1, Relaxed);
+        },
+    );
+    let proxy = proxy("udp_timeout_ms = 20", &[node.address]);
+    let mut client = Client::new(&proxy);
+    for (line, reply) in [
+        ("mg one h", "HD h0\r\n"),
+        ("mg one l", "HD h1\r\n"),
+        ("me one", "ME reads=2\r\n"),
+    ] {
+        client.send(&format!("{line}\r\n"));
+        assert_eq!(client.line(), reply, "{line}");
+    }
+    assert_eq!(count(&proxy, "batched_keys"), 0);
+    client.send("get one\r\nmg one h\r\nget one\r\nme one\r\n");
+    let mut lines = String::new();
+    for _ in 0..8 {
+        lines += &client.line();
+    }
+    let value = "VALUE one 0 3\r\none\r\nEND\r\n";
+    assert_eq!(lines, format!("{value}HD h3\r\n{value}ME reads=4\r\n"));
 }

@@ -88,6 +88,12 @@ impl Flags {
         self.ttl.is_some() || self.vivify.is_some() || self.recache.is_some()
     }
 
+    /// `h` or `l`: the reply shows whether and when the item was read before.
+    #[inline]
+    pub const fn shows_reads(&self) -> bool {
+        self.has(b'h') || self.has(b'l')
+    }
+
     /// Parses `words`; an error is a reply line. As in memcached, an error in an argument does not end the parsing, and
     /// the last such error is the reply.
     #[inline]
