@@ -86,18 +86,23 @@ static bool usable(const struct neighbour *n)
 static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *address)
 {
 	u8 now[MAX_ADDR_LEN], again[MAX_ADDR_LEN];
-	u64 value, *slot;
+	u64 before, value, *slot;
 
 	if (!n || !usable(n) || neigh_event_send(n, NULL))
 		return false;
 	neigh_ha_snapshot(now, n, dev);
 	slot = known_slot(n, now, &value);
-	WRITE_ONCE(*slot, value);
 	/*
-	 * Pairs with the barrier in on_neighbour(): either that function finds the
-	 * slot, or the change it is called for is seen here.
+	 * A full barrier, which pairs with that in on_neighbour(): either that
+	 * function finds the slot, or the change it is called for is seen here.
 	 */
-	smp_mb();
+	before = xchg(slot, value);
+	/*
+	 * Another address of this neighbour: on_neighbour(), which may not have run
+	 * yet, does not find the old one, that entries still have.
+	 */
+	if (before != value && before >> 48 == value >> 48)
+		hippos_routes_changed();
 	neigh_ha_snapshot(again, n, dev);
 	if (!usable(n) || !ether_addr_equal(now, again) || is_multicast_ether_addr(now))
 		return false;

@@ -33,30 +33,58 @@ pub(crate) struct Row {
     pub(crate) fast: bool,
 }
 
-/// What left, and how many requests the receive paths before the socket answered.
-type Seen = (Vec<Vec<Sent>>, u64);
+/// What left, and what the receive paths before the socket answered.
+struct Seen {
+    replies: Vec<Vec<Sent>>,
+    /// By a receive path before the socket.
+    fast: u64,
+    /// By XDP.
+    xdp: u64,
+}
 
 pub(crate) fn fast() -> Result<u64> {
     Tcp::connect("127.0.0.1")?.stat("hippos_udp_fast_datagrams")
 }
 
+fn xdp() -> Result<u64> {
+    Tcp::connect("127.0.0.1")?.stat("hippos_xdp_served")
+}
+
 impl Row {
     fn see(&self, bench: &mut Topology) -> Result<Seen> {
         set_up(self.setup)?;
-        let before = fast()?;
-        let seen = self
+        let before = (fast()?, xdp()?);
+        let replies = self
             .asks
             .iter()
             .map(|(card, frame)| bench.ask(*card, frame))
             .collect::<Result<Vec<_>>>();
-        let after = fast()?;
+        let after = (fast()?, xdp()?);
         set_up(self.undo)?;
-        Ok((seen?, after - before))
+        Ok(Seen {
+            replies: replies?,
+            fast: after.0 - before.0,
+            xdp: after.1 - before.1,
+        })
+    }
+
+    /// Whether the receive path that the row is about answered it, or left it to the socket.
+    fn check_path(&self, seen: &Seen, by: ReceivePath) -> Result<()> {
+        ensure!((seen.fast > 0) == self.fast, "{} in place", seen.fast);
+        if by == ReceivePath::Xdp && self.fast {
+            ensure!(
+                seen.xdp == seen.fast,
+                "{} by XDP of {} in place",
+                seen.xdp,
+                seen.fast
+            );
+        }
+        Ok(())
     }
 
     /// Whether the judge did what the row is about.
     fn check_expected(&self, seen: &Seen) -> Result<()> {
-        let last = seen.0.last().context("nothing was asked")?;
+        let last = seen.replies.last().context("nothing was asked")?;
         let goes = match &last[..] {
             [] => ExpectedRoute::Nowhere,
             [_, _, ..] => ExpectedRoute::Pieces,
@@ -105,19 +133,19 @@ fn compare_by(
                 if let Err(error) = row.check_expected(&seen) {
                     wrong.push(format!("{}: the socket: {error:#}", row.name));
                 }
-                judge.insert(row.name, seen.0);
+                judge.insert(row.name, seen.replies);
                 continue;
             }
-            if judge.get(row.name) != Some(&seen.0) {
+            if judge.get(row.name) != Some(&seen.replies) {
                 wrong.push(format!(
                     "{by:?}: {}: {:?}, the socket: {:?}",
                     row.name,
-                    seen.0,
+                    seen.replies,
                     judge.get(row.name)
                 ));
             }
-            if (seen.1 > 0) != row.fast {
-                wrong.push(format!("{by:?}: {}: {} in place", row.name, seen.1));
+            if let Err(error) = row.check_path(&seen, by) {
+                wrong.push(format!("{by:?}: {}: {error:#}", row.name));
             }
         }
         served.unload()?;
@@ -140,10 +168,7 @@ pub(crate) fn expect(rows: impl IntoIterator<Item = Row>, by: ReceivePath) -> Re
         bench.reset()?;
         let seen = row.see(&mut bench)?;
         row.check_expected(&seen)
-            .and_then(|()| {
-                ensure!((seen.1 > 0) == row.fast, "{} in place", seen.1);
-                Ok(())
-            })
+            .and_then(|()| row.check_path(&seen, by))
             .with_context(|| format!("{by:?}: {}", row.name))?;
     }
     served.unload()

@@ -110,7 +110,7 @@ impl Tap {
 
     /// Puts a frame on the wire towards the card, and leaves the work that
     /// `offload` describes to the receiver.
-    pub(crate) fn send_with(&mut self, offload: Offload, frame: &[u8]) -> Result<()> {
+    pub(crate) fn send_with(&self, offload: Offload, frame: &[u8]) -> Result<()> {
         let mut bytes = vec![offload.flags, offload.gso_type];
         for word in [
             offload.header,
@@ -121,14 +121,14 @@ impl Tap {
             bytes.extend_from_slice(&word.to_le_bytes());
         }
         bytes.extend_from_slice(frame);
-        let sent = self.file.write(&bytes)?;
+        let sent = (&self.file).write(&bytes)?;
         anyhow::ensure!(sent == bytes.len(), "{sent} bytes sent");
         Ok(())
     }
 
     /// The next frame from the card that `wanted` says yes to, within `limit`.
     pub(crate) fn receive(
-        &mut self,
+        &self,
         limit: Duration,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Result<Option<Vec<u8>>> {
@@ -141,7 +141,7 @@ impl Tap {
             if poll(&mut fds, timeout)? == 0 {
                 return Ok(None);
             }
-            let length = self.file.read(&mut frame)?;
+            let length = (&self.file).read(&mut frame)?;
             let Some((header, frame)) = frame
                 .get_mut(..length)
                 .and_then(|bytes| bytes.split_at_mut_checked(VNET))

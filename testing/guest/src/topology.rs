@@ -189,7 +189,7 @@ pub(crate) fn ip(lines: &str) -> Result<()> {
         .with_context(|| lines.to_owned())
 }
 
-/// Lines of `ip`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`; `in
+/// Lines of `ip`, also behind `-6`, of nft behind `nft`, of tc behind `tc` and of sysctl behind `sysctl`; `in
 /// NAMESPACE` and a line of `ip`; `ipvs SERVICE SERVER` and `ipvs flush`; `iptables TABLE`, which
 /// makes it with no rule; `rmmod MODULE`. One after the other.
 pub(crate) fn set_up(lines: &str) -> Result<()> {
@@ -198,7 +198,7 @@ pub(crate) fn set_up(lines: &str) -> Result<()> {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         if !matches!(
             word,
-            "nft" | "tc" | "sysctl" | "in" | "ipvs" | "iptables" | "rmmod"
+            "-6" | "nft" | "tc" | "sysctl" | "in" | "ipvs" | "iptables" | "rmmod"
         ) {
             batch += line;
             batch += "\n";
@@ -206,6 +206,7 @@ pub(crate) fn set_up(lines: &str) -> Result<()> {
         }
         ip(&std::mem::take(&mut batch))?;
         match word {
+            "-6" => run(&format!("ip -6 {rest}")).map(drop)?,
             "sysctl" => run(&format!("sysctl -qw {rest}")).map(drop)?,
             "in" => run(&format!("ip -n {rest}")).map(drop)?,
             "ipvs" => virtual_service(rest)?,

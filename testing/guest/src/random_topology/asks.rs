@@ -84,7 +84,7 @@ impl Draw {
             );
             self.drawn.asks.push(Ask {
                 card,
-                frame: datagram.frame(),
+                datagram: datagram.clone(),
                 about,
             });
             last = Some((card, datagram));

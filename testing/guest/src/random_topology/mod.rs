@@ -13,11 +13,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::random::Random;
+use crate::tap::Datagram;
 
 /// The value of several datagrams.
 pub(crate) const HUGE: (&str, usize) = ("huge", 5000);
 /// Requests of a topology.
 const ASKS: usize = 10;
+/// Ports by which a socket's choice of the next hop is tried: each of two hops is met by one, but for once in thousands.
+pub(crate) const OTHER_PORTS: u16 = 32;
 /// Features that are ever drawn, and so many of them that 200 topologies may lack.
 pub(crate) const FEATURES: usize = 99;
 pub(crate) const RARE: usize = 8;
@@ -26,11 +29,26 @@ const MARK: u8 = 7;
 /// A port that only NAT leads from to ours.
 const TRANSLATED_PORT: u16 = 11299;
 
-/// A request: a frame and the card that it comes in by.
+/// A request: a datagram and the card that it comes in by.
 pub(crate) struct Ask {
     pub(crate) card: usize,
-    pub(crate) frame: Vec<u8>,
+    pub(crate) datagram: Datagram,
     pub(crate) about: String,
+}
+
+impl Ask {
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        self.datagram.frame()
+    }
+
+    /// The same from a port that no request has, one of [`OTHER_PORTS`].
+    pub(crate) fn frame_by_other_port(&self, number: u16) -> Vec<u8> {
+        let datagram = Datagram {
+            from_port: 61_000 + self.datagram.from_port % ASKS as u16 * OTHER_PORTS + number,
+            ..self.datagram.clone()
+        };
+        datagram.frame()
+    }
 }
 
 /// What is set up, what is undone, and what is asked. Lines are a shell's, less quotes.
@@ -170,9 +188,8 @@ mod tests {
         let (one, two) = (RandomTopology::draw(7), RandomTopology::draw(7));
         assert_eq!(one.lines, two.lines);
         assert_eq!(one.undo, two.undo);
-        let frames = |drawn: &RandomTopology| -> Vec<_> {
-            drawn.asks.iter().map(|ask| ask.frame.clone()).collect()
-        };
+        let frames =
+            |drawn: &RandomTopology| -> Vec<_> { drawn.asks.iter().map(Ask::frame).collect() };
         assert_eq!(frames(&one), frames(&two));
         assert_ne!(one.lines, RandomTopology::draw(8).lines);
     }

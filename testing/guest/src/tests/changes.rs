@@ -3,16 +3,18 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use hippos_client::{ReceivePath, Tcp};
 
 use crate::netns::Namespace;
-use crate::random::Random;
-use crate::request::{v4, v6, FAR, HOST, HOST6};
+use crate::request::{short, v4, v6, with, FAR, HOST, HOST6};
 use crate::row::{compare_in_turn, fast, ExpectedRoute, Row};
-use crate::tap::Datagram;
-use crate::topology::{ip, Served, Topology, ASKER, BEHIND, OTHER};
+use crate::tap::{Datagram, Tap};
+use crate::topology::{ip, set_up, Served, Topology, ASKER, BEHIND, LIMIT, OTHER};
 
 /// After a change of routes, rules or neighbours the very next reply goes the new way.
 pub(super) fn stale() -> Result<()> {
@@ -81,39 +83,167 @@ pub(super) fn stale() -> Result<()> {
     Ok(())
 }
 
-/// Routes change while requests are on their way: those that come after a change are answered the new
-/// way, each of them.
-pub(super) fn route_change_in_flight() -> Result<()> {
-    const CHANGES: usize = 60;
-    let ways = [
-        ("10.9.200.2", ASKER),
-        ("10.9.200.3", OTHER),
-        ("10.9.201.2", BEHIND),
-    ];
+/// Where replies go: the card, and the station by it.
+type Way = (usize, [u8; 6]);
+
+/// Changes of one kind.
+struct Changes {
+    what: &'static str,
+    setup: &'static str,
+    /// Made in turn: the lines, and the way after them.
+    turns: &'static [(&'static str, Way)],
+}
+
+const CHANGES: [Changes; 4] = [
+    Changes {
+        what: "routes",
+        setup: "",
+        turns: &[
+            (
+                "route replace 8.8.0.0/16 via 10.9.200.3\nroute replace 2001:db8::/32 via fd09:200::3",
+                (0, OTHER),
+            ),
+            (
+                "route replace 8.8.0.0/16 via 10.9.201.2\nroute replace 2001:db8::/32 via fd09:201::2",
+                (1, BEHIND),
+            ),
+            (
+                "route replace 8.8.0.0/16 via 10.9.200.2\nroute replace 2001:db8::/32 via fd09:200::2",
+                (0, ASKER),
+            ),
+        ],
+    },
+    Changes {
+        what: "neighbours",
+        setup: "",
+        turns: &[
+            (
+                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:03 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:03 dev e0 nud permanent",
+                (0, OTHER),
+            ),
+            (
+                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent",
+                (0, ASKER),
+            ),
+        ],
+    },
+    Changes {
+        what: "rules",
+        setup: "route add 8.8.0.0/16 via 10.9.200.3 table 100\nroute add 2001:db8::/32 via fd09:200::3 table 100",
+        turns: &[
+            ("rule add pref 100 lookup 100\n-6 rule add pref 100 lookup 100", (0, OTHER)),
+            ("rule del pref 100\n-6 rule del pref 100", (0, ASKER)),
+        ],
+    },
+    Changes {
+        what: "nexthop objects",
+        setup: "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0\nroute replace 8.8.0.0/16 nhid 1\nroute replace 2001:db8::/32 nhid 2",
+        turns: &[
+            (
+                "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0",
+                (0, OTHER),
+            ),
+            (
+                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0",
+                (0, ASKER),
+            ),
+        ],
+    },
+];
+
+/// Sends requests over IPv4 and IPv6 in turn, numbered by `last`, until `stop`. The sources are many, so that there are
+/// always some that need a lookup.
+fn send_requests(tap: &Tap, last: &AtomicU16, stop: &AtomicBool) -> Result<()> {
+    for source in (1..=32).cycle() {
+        if stop.load(SeqCst) {
+            break;
+        }
+        for datagram in [
+            v4([8, 8, 0, source], HOST),
+            v6(&format!("2001:db8::{source}"), HOST6),
+        ] {
+            let number = last.fetch_add(1, SeqCst).wrapping_add(1);
+            let mut payload = short();
+            payload[..2].copy_from_slice(&number.to_be_bytes());
+            tap.send_with(Default::default(), &with(payload, datagram).frame())?;
+        }
+        // Replies are taken off the wire before the cards' queues are full.
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// A reply to [`send_requests`]: its number, whether it is IPv6, and where it went.
+fn next_reply(bench: &Topology) -> Result<Option<(u16, bool, Way)>> {
+    for (card, tap) in bench.taps.iter().enumerate().take(2) {
+        while let Some(frame) = tap.receive(Duration::ZERO, |_| true)? {
+            let ipv6 = frame.get(12..14) == Some(&[0x86, 0xdd]);
+            let at = if ipv6 { 62 } else { 42 };
+            let is_udp = frame.get(if ipv6 { 20 } else { 23 }) == Some(&17);
+            if let (true, Some(&[high, low])) = (is_udp, frame.get(at..at + 2)) {
+                let number = u16::from_be_bytes([high, low]);
+                return Ok(Some((number, ipv6, (card, frame[..6].try_into()?))));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Routes, neighbours, rules and nexthop objects change under load: each request that comes after a change
+/// is answered the new way.
+pub(super) fn under_load() -> Result<()> {
+    const ROUNDS: usize = 30;
+    /// Replies of each family after a change.
+    const REPLIES: usize = 4;
     let mut bench = Topology::new()?;
     for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
-        bench.reset()?;
-        let served = Served::load(by, "")?;
-        ip("route add 8.8.0.0/16 via 10.9.200.2")?;
-        let mut random = Random::new(14);
-        let frame = v4(FAR, HOST).frame();
-        let mut in_place = 0;
-        for change in 0..CHANGES {
-            for _ in 0..8 {
-                bench.taps[0].send_with(Default::default(), &frame)?;
-            }
-            let (gateway, station) = *random.pick(&ways);
-            ip(&format!("route replace 8.8.0.0/16 via {gateway}"))?;
-            // Those before are answered one way or the other.
-            bench.ask(0, &frame)?;
+        for Changes { what, setup, turns } in CHANGES {
+            bench.reset()?;
+            let served = Served::load(by, "")?;
+            ip("route add 8.8.0.0/16 via 10.9.200.2\nroute add 2001:db8::/32 via fd09:200::2")?;
+            ip(setup)?;
+            // Replies to the changes before.
+            while next_reply(&bench)?.is_some() {}
             let before = fast()?;
-            let sent = bench.ask(0, &frame)?;
-            in_place += fast()? - before;
-            let right = matches!(&sent[..], [one] if one.bytes.get(..6) == Some(&station));
-            ensure!(right, "{by:?}, change {change} to {gateway}: {sent:?}");
+            let (last, stop) = (AtomicU16::new(0), AtomicBool::new(false));
+            let judge = || -> Result<()> {
+                for (round, &(lines, way)) in turns.iter().cycle().take(ROUNDS).enumerate() {
+                    set_up(lines)?;
+                    let after = last.load(SeqCst);
+                    let end = Instant::now() + LIMIT;
+                    let mut replies = [0; 2];
+                    while replies.iter().any(|&count| count < REPLIES) {
+                        ensure!(Instant::now() < end, "{round}: {replies:?} replies");
+                        let Some((number, ipv6, went)) = next_reply(&bench)? else {
+                            thread::sleep(Duration::from_millis(1));
+                            continue;
+                        };
+                        if number.wrapping_sub(after) as i16 <= 0 {
+                            continue;
+                        }
+                        ensure!(went == way, "{round}: {lines}: {went:02x?}, IPv6: {ipv6}");
+                        replies[usize::from(ipv6)] += 1;
+                    }
+                }
+                Ok(())
+            };
+            thread::scope(|scope| {
+                let sender = scope.spawn(|| send_requests(&bench.taps[0], &last, &stop));
+                let judged = judge();
+                stop.store(true, SeqCst);
+                let sent = sender
+                    .join()
+                    .unwrap_or_else(|_| bail!("the sender panicked"));
+                judged.and(sent)
+            })
+            .with_context(|| format!("{by:?}, {what}"))?;
+            let in_place = fast()? - before;
+            ensure!(
+                in_place > ROUNDS as u64,
+                "{by:?}, {what}: {in_place} in place"
+            );
+            served.unload()?;
         }
-        ensure!(in_place > 0, "{by:?}: nothing was answered in place");
-        served.unload()?;
     }
     Ok(())
 }
@@ -162,7 +292,7 @@ neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
 ";
     let row = |name, setup, asks: [Datagram; 2], goes, fast| {
         let asks = asks.into_iter().map(|datagram| (0, datagram.frame())).collect();
-        Row { name, setup, undo: "", asks, goes, fast }
+        Row { name, setup, undo: "", asks, goes, fast, above_xdp: false }
     };
     let both = || [v4([10, 9, 200, 2], HOST), v6("fd09:200::2", HOST6)];
     let by_new_mac = || both().map(|datagram| Datagram { to_mac: NEW_MAC, ..datagram });

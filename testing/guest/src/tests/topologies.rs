@@ -16,7 +16,7 @@ use hippos_client::{ReceivePath, Tcp};
 
 use crate::modules;
 use crate::net::GATEWAY;
-use crate::random_topology::{RandomTopology, FEATURES, HUGE, RARE};
+use crate::random_topology::{RandomTopology, FEATURES, HUGE, OTHER_PORTS, RARE};
 use crate::system::run;
 use crate::topology::{Sent, Served, Topology, MARKER, NAT};
 
@@ -47,15 +47,24 @@ enum OnPurpose {
     HopByPorts,
 }
 
-/// Everything that left, by request.
-type Seen = Vec<Vec<Sent>>;
+/// Everything that left because of a request.
+type Reply = Vec<Sent>;
+
+/// What was seen of a topology.
+struct Seen {
+    /// By request.
+    replies: Vec<Reply>,
+    /// By request, if the next hop may be chosen by ports: one for each other port, without it.
+    by_other_ports: Vec<Vec<Reply>>,
+    /// Lines that were refused.
+    refused: Vec<String>,
+}
 
 /// What the socket does in a topology.
 struct Judged {
     seen: Seen,
     /// Without the rules for what comes in, if there are any.
     unfiltered: Option<Seen>,
-    refused: Vec<String>,
 }
 
 /// What came of a feature, or of all topologies.
@@ -121,9 +130,14 @@ impl Bench {
         Ok(Bench { topology, uplink })
     }
 
-    /// Asks everything of a topology; gives also the lines that were refused.
-    fn see(&mut self, drawn: &RandomTopology, input_rules: bool) -> Result<(Seen, Vec<String>)> {
-        let seen = self.play(drawn, input_rules);
+    /// Asks everything of a topology, and by other ports if these are to show the socket's next hops.
+    fn see(
+        &mut self,
+        drawn: &RandomTopology,
+        input_rules: bool,
+        other_ports: bool,
+    ) -> Result<Seen> {
+        let seen = self.play(drawn, input_rules, other_ports && drawn.hash_by_ports);
         let mut undo = drawn.undo.clone();
         if input_rules && !drawn.input_rules.is_empty() {
             undo.push("nft delete table inet i".into());
@@ -138,18 +152,36 @@ impl Bench {
         seen
     }
 
-    fn play(&mut self, drawn: &RandomTopology, input_rules: bool) -> Result<(Seen, Vec<String>)> {
+    fn play(
+        &mut self,
+        drawn: &RandomTopology,
+        input_rules: bool,
+        other_ports: bool,
+    ) -> Result<Seen> {
         let mut refused = apply(&drawn.lines)?;
         if input_rules {
             refused.extend(apply(&drawn.input_rules)?);
         }
         settle(drawn)?;
-        let seen: Result<Seen> = drawn
-            .asks
-            .iter()
-            .map(|ask| self.topology.ask(ask.card, &ask.frame))
-            .collect();
-        Ok((seen?, refused))
+        let mut replies = Vec::new();
+        for ask in &drawn.asks {
+            replies.push(self.topology.ask(ask.card, &ask.frame())?);
+        }
+        let mut by_other_ports = Vec::new();
+        for ask in drawn.asks.iter().filter(|_| other_ports) {
+            let replies: Result<Vec<Reply>> = (0..OTHER_PORTS)
+                .map(|number| {
+                    let frame = ask.frame_by_other_port(number);
+                    Ok(without_port(&self.topology.ask(ask.card, &frame)?))
+                })
+                .collect();
+            by_other_ports.push(replies?);
+        }
+        Ok(Seen {
+            replies,
+            by_other_ports,
+            refused,
+        })
     }
 }
 
@@ -273,34 +305,46 @@ fn compare(
     sent: &[Sent],
     judged: &Judged,
 ) -> Result<Option<OnPurpose>, ()> {
-    if sent == judged.seen[ask] {
+    if sent == judged.seen.replies[ask] {
         return Ok(None);
     }
-    let unfiltered = judged.unfiltered.as_ref().map(|seen| &seen[ask][..]);
-    if unfiltered == Some(sent) {
+    let unfiltered = judged.unfiltered.as_ref();
+    if unfiltered.is_some_and(|seen| sent == seen.replies[ask]) {
         return Ok(Some(OnPurpose::InputRules));
     }
     if drawn.hash_by_ports {
-        // All but the card, both stations and the tag.
-        let anywhere = |sent: &[Sent]| -> Vec<Vec<u8>> {
-            let mut all: Vec<_> = sent
-                .iter()
-                .map(|sent| match sent.bytes.get(12..14) {
-                    Some([0x81, 0]) => sent.bytes[16..].to_vec(),
-                    _ => sent.bytes[12..].to_vec(),
-                })
-                .collect();
-            all.sort();
-            all
-        };
-        let now = anywhere(sent);
-        if now == anywhere(&judged.seen[ask])
-            || unfiltered.is_some_and(|seen| now == anywhere(seen))
-        {
+        // As the socket replies to another port.
+        let sent = without_port(sent);
+        let by_hop = |seen: &Seen| seen.by_other_ports[ask].contains(&sent);
+        if by_hop(&judged.seen) || unfiltered.is_some_and(by_hop) {
             return Ok(Some(OnPurpose::HopByPorts));
         }
     }
     Err(())
+}
+
+/// Without the port that a reply goes to, and the checksum.
+fn without_port(reply: &[Sent]) -> Reply {
+    let mut reply = reply.to_vec();
+    for Sent { bytes, .. } in &mut reply {
+        let ip = match bytes[12..14] {
+            [0x81, 0] => 18,
+            _ => 14,
+        };
+        let udp = match (bytes[ip] >> 4, bytes[ip + 6]) {
+            (4, _) => ip + usize::from(bytes[ip] & 15) * 4,
+            (_, 44) => ip + 48,
+            _ => ip + 40,
+        };
+        for field in [udp + 2..udp + 4, udp + 6..udp + 8] {
+            // A later fragment may be short.
+            if let Some(field) = bytes.get_mut(field) {
+                field.fill(0);
+            }
+        }
+    }
+    reply.sort();
+    reply
 }
 
 /// Frames, short: headers and how long they are.
@@ -371,7 +415,7 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
             if by != ReceivePath::Socket && judged[at].is_none() {
                 continue;
             }
-            let (seen, not_done) = match bench.see(drawn, true) {
+            let seen = match bench.see(drawn, true, by == ReceivePath::Socket) {
                 Ok(seen) => seen,
                 Err(error) => {
                     differences.push(format!(
@@ -393,7 +437,7 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
                     ReceivePath::Socket => {
                         tally.topologies += 1;
                         tally.answered +=
-                            seen.iter().filter(|sent| !sent.is_empty()).count() as u64;
+                            seen.replies.iter().filter(|sent| !sent.is_empty()).count() as u64;
                     }
                     ReceivePath::Prerouting => tally.by_hook += fast,
                     ReceivePath::Xdp => {
@@ -403,26 +447,26 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
                 }
             }
             if by == ReceivePath::Socket {
-                refused.extend(not_done.iter().cloned());
+                refused.extend(seen.refused.iter().cloned());
                 let unfiltered = match drawn.input_rules.is_empty() {
                     true => None,
-                    false => Some(bench.see(drawn, false)?.0),
+                    false => Some(bench.see(drawn, false, true)?),
                 };
-                judged.push(Some(Judged {
-                    seen,
-                    unfiltered,
-                    refused: not_done,
-                }));
+                judged.push(Some(Judged { seen, unfiltered }));
                 continue;
             }
             let Some(Some(judge)) = judged.get(at) else {
                 continue;
             };
             let mut wrong = String::new();
-            if not_done != judge.refused {
-                let _ = writeln!(wrong, "refused: {not_done:?}, before: {:?}", judge.refused);
+            if seen.refused != judge.seen.refused {
+                let _ = writeln!(
+                    wrong,
+                    "refused: {:?}, before: {:?}",
+                    seen.refused, judge.seen.refused
+                );
             }
-            for (ask, sent) in seen.iter().enumerate() {
+            for (ask, sent) in seen.replies.iter().enumerate() {
                 match compare(drawn, ask, sent, judge) {
                     Ok(None) => {}
                     Ok(Some(purpose)) => *purposes.entry(purpose).or_default() += 1,
@@ -432,7 +476,7 @@ pub(super) fn random(arguments: &[String]) -> Result<()> {
                             "  request {ask}, {}\n  {by:?}:{}\n  the socket:{}",
                             drawn.asks[ask].about,
                             brief(sent),
-                            brief(&judge.seen[ask])
+                            brief(&judge.seen.replies[ask])
                         );
                     }
                 }
