@@ -19,7 +19,7 @@ use crate::topology::{ip, Sent, Served, Topology, ASKER, BEHIND, OTHER, VXLAN};
 
 #[rustfmt::skip]
 fn rows() -> Vec<Row> {
-    let row = |name, setup, undo, asks, goes, fast| Row { name, setup, undo, asks, goes, fast };
+    let row = |name, setup, undo, asks, goes, fast| Row { name, setup, undo, asks, goes, fast, above_xdp: false };
     let near = || v4([10, 9, 200, 2], HOST);
     let far = || v4(FAR, HOST);
     let far6 = || v6("2001:db8::8", HOST6);
@@ -98,7 +98,7 @@ fn rows() -> Vec<Row> {
             "route add 8.8.0.0/16 via 10.9.200.2", "",
             vec![icmp_error(near(), [5, 1], [10, 9, 200, 3], &far()), (0, far().frame())],
             ExpectedRoute::To(OTHER), true),
-        row("a long reply", "", "", one(with(long(), near())), ExpectedRoute::To(ASKER), true),
+        row("a long reply", "", "", one(with(long(), near())), ExpectedRoute::To(ASKER), true).above_xdp(),
         row("a hop limit on the route",
             "route add 8.8.0.0/16 via 10.9.200.2 hoplimit 33", "", one(far()), ExpectedRoute::To(ASKER), true),
         row("a hop limit on the route, IPv6",
@@ -153,9 +153,9 @@ fn rows() -> Vec<Row> {
             one(far()), ExpectedRoute::Nowhere, true),
         row("by the second card", "", "", vec![second(v4([10, 9, 201, 2], [10, 9, 201, 1]))], ExpectedRoute::Second, true),
         row("no request", "", "", one(with(b"\0\x01\0\0\0\x01\0\0nonsense".to_vec(), near())), ExpectedRoute::Nowhere, false),
-        row("a priority tag", "", "", one(Datagram { vlan: Some(0xa000), ..near() }), ExpectedRoute::To(ASKER), true),
+        row("a priority tag", "", "", one(Datagram { vlan: Some(0xa000), ..near() }), ExpectedRoute::To(ASKER), true).above_xdp(),
         row("a priority tag, IPv6", "", "", one(Datagram { vlan: Some(0), ..v6("fd09:200::2", HOST6) }),
-            ExpectedRoute::To(ASKER), true),
+            ExpectedRoute::To(ASKER), true).above_xdp(),
         row("link-local", "neigh replace fe80::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\naddr add fe80::1/64 dev e0 nodad", "",
             one(v6("fe80::2", "fe80::1")), ExpectedRoute::To(ASKER), true),
     ]
@@ -176,7 +176,7 @@ neigh replace 10.9.214.2 lladdr 02:00:00:00:09:02 dev e0.7 nud permanent
 #[rustfmt::skip]
 fn stacked() -> Vec<Row> {
     let row = |name, setup, undo, ask, goes, fast| {
-        Row { name, setup, undo, asks: vec![ask], goes, fast }
+        Row { name, setup, undo, asks: vec![ask], goes, fast, above_xdp: false }
     };
     let near = || (0, v4([10, 9, 200, 2], HOST).frame());
     let by_bond = |card| {
@@ -202,24 +202,24 @@ fn stacked() -> Vec<Row> {
             "link del e0.7", by_vlan(0x2007), ExpectedRoute::To(ASKER), true),
         row("another VLAN", VLAN, "link del e0.7", by_vlan(8), ExpectedRoute::Nowhere, false),
         row("a priority tag beside a VLAN", VLAN, "link del e0.7",
-            (0, Datagram { vlan: Some(0), ..v4([10, 9, 200, 2], HOST) }.frame()), ExpectedRoute::To(ASKER), true),
+            (0, Datagram { vlan: Some(0), ..v4([10, 9, 200, 2], HOST) }.frame()), ExpectedRoute::To(ASKER), true).above_xdp(),
         row("macvlan with a MAC of its own",
             "link add mv link e0 address 02:00:00:00:09:11 type macvlan mode bridge\naddr add 10.9.211.1/24 dev mv\nlink set mv up\nneigh replace 10.9.211.2 lladdr 02:00:00:00:09:02 dev mv nud permanent",
             "link del mv",
             (0, Datagram { to_mac: [2, 0, 0, 0, 9, 0x11], ..v4([10, 9, 211, 2], [10, 9, 211, 1]) }.frame()),
-            ExpectedRoute::To(ASKER), true),
+            ExpectedRoute::To(ASKER), true).above_xdp(),
         row("an active-backup bond",
             "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent",
             "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
-            by_bond(0), ExpectedRoute::To(ASKER), true),
+            by_bond(0), ExpectedRoute::To(ASKER), true).above_xdp(),
         row("an active-backup bond after a fail-over",
             "link add b0 type bond mode active-backup\nlink set e0 down\nlink set e1 down\nlink set e0 master b0\nlink set e1 master b0\nlink set b0 up\naddr add 10.9.212.1/24 dev b0\nneigh replace 10.9.212.2 lladdr 02:00:00:00:09:02 dev b0 nud permanent\nlink set b0 type bond active_slave e1",
             "link set e0 nomaster\nlink set e1 nomaster\nlink del b0",
-            by_bond(1), ExpectedRoute::Second, true),
+            by_bond(1), ExpectedRoute::Second, true).above_xdp(),
         row("VXLAN",
             "link add vx address 02:00:00:00:0a:01 type vxlan id 7 dev e0 local 10.9.200.1 remote 10.9.200.2 dstport 4789 nolearning\naddr add 10.9.213.1/24 dev vx\nlink set vx up\nneigh replace 10.9.213.2 lladdr 02:00:00:00:0a:02 dev vx nud permanent",
             "link del vx",
-            (0, vxlan.frame()), ExpectedRoute::To(ASKER), true),
+            (0, vxlan.frame()), ExpectedRoute::To(ASKER), true).above_xdp(),
         row("direct server return by IPIP",
             "link set tunl0 up\naddr add 10.77.0.1/32 dev tunl0\nroute add 8.8.0.0/16 via 10.9.200.3",
             "addr del 10.77.0.1/32 dev tunl0\nlink set tunl0 down",
@@ -242,7 +242,7 @@ fn stacked() -> Vec<Row> {
 fn below_ip() -> Vec<Row> {
     let row = |name, setup, undo, goes, fast| {
         let asks = vec![(0, v4([10, 9, 200, 2], HOST).frame())];
-        Row { name, setup, undo, asks, goes, fast }
+        Row { name, setup, undo, asks, goes, fast, above_xdp: false }
     };
     vec![
         row("tc redirects what leaves",
