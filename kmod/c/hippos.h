@@ -194,11 +194,8 @@ struct hippos_addresses {
 };
 
 u32 hippos_interface(struct net *net, const char *name);
-struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int cpu,
-				 int backlog);
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 			       unsigned int send_ms);
-struct socket *hippos_accept(struct socket *listener);
 void hippos_peer(struct socket *socket, struct hippos_addresses *ends);
 struct sock *hippos_connection_get(struct socket *socket);
 void hippos_connection_put(struct sock *sk);
@@ -211,6 +208,12 @@ int hippos_receive_from(struct socket *socket, void *buffer, size_t len,
 			struct hippos_addresses *ends);
 int hippos_send_to(struct socket *socket, const void *head, size_t head_len,
 		   const void *body, size_t body_len, const struct hippos_addresses *ends);
+
+/* listener.c */
+
+struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int cpu,
+				 int backlog);
+struct socket *hippos_accept(struct socket *listener);
 
 /* stream.c */
 
@@ -281,7 +284,6 @@ struct hippos_watch *hippos_poll_next(struct hippos_poll *poll);
 void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 		      struct socket *socket);
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *socket);
-void hippos_poll_detach(struct socket *socket);
 void hippos_watch_again(struct hippos_watch *watch);
 void hippos_watch_park(struct hippos_watch *watch);
 u64 hippos_poll_queued(const struct hippos_poll *poll);

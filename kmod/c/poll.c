@@ -15,10 +15,7 @@
  *   a connection's state owns the socket, hippos_watch_remove() included. Only
  *   what data_ready can't serve wakes the worker.
  * - An accepted socket is a copy of its listener: SK_USER_DATA_NOCOPY keeps
- *   the listener's watch from it, and its copied data_ready, which would
- *   outlive the module, is replaced by the kernel's own at once, be it watched
- *   or not. What waits to be accepted when its listener goes is closed, since
- *   the kernel could hand it on to another listener of the port.
+ *   the listener's watch from it. listener.c sees to its callbacks.
  * - queued is cleared before a socket is served: what arrives meanwhile puts
  *   it on the list again.
  */
@@ -30,11 +27,9 @@
 
 #include "hippos.h"
 #include "latency.h"
+#include "listener.h"
 
 #define QUEUED 0
-
-/* What a listener's data_ready was before it was watched. */
-static void (*plain_data_ready)(struct sock *sk);
 
 static void make_ready(struct hippos_watch *watch)
 {
@@ -171,9 +166,7 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 	watch->write_space = sk->sk_write_space;
 	__rcu_assign_sk_user_data_with_flags(sk, watch, SK_USER_DATA_NOCOPY);
 	if (sk->sk_state == TCP_LISTEN) {
-		/* The same for all sockets whose callbacks are still the kernel's. */
-		WRITE_ONCE(plain_data_ready, watch->data_ready);
-		sk->sk_data_ready = on_event;
+		hippos_listener_watch(sk, on_event);
 	} else {
 		sk->sk_state_change = on_event;
 		if (sk->sk_type == SOCK_STREAM) {
@@ -191,36 +184,6 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 	make_ready(watch);
 }
 
-/* Puts the kernel's own callback into a socket that was copied from a watched listener. */
-void hippos_poll_detach(struct socket *sock)
-{
-	struct sock *sk = sock->sk;
-
-	write_lock_bh(&sk->sk_callback_lock);
-	if (sk->sk_data_ready == on_event)
-		sk->sk_data_ready = READ_ONCE(plain_data_ready);
-	write_unlock_bh(&sk->sk_callback_lock);
-}
-
-/*
- * Closes what waits to be accepted. What comes meanwhile has nothing of ours: the
- * listener's own end closes it.
- */
-static void close_waiting(struct socket *listener)
-{
-	struct socket *sock;
-	u32 waiting;
-
-	/* Copies that were begun with our callback are in the queue then. */
-	synchronize_rcu();
-	for (waiting = READ_ONCE(listener->sk->sk_ack_backlog); waiting; waiting--) {
-		sock = hippos_accept(listener);
-		if (IS_ERR(sock))
-			return;
-		sock_release(sock);
-	}
-}
-
 /* No callback knows watch any more; it may still be on the list. May sleep. */
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 {
@@ -236,7 +199,7 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
 	if (sk->sk_state == TCP_LISTEN)
-		close_waiting(sock);
+		hippos_listener_close_waiting(sock);
 }
 
 /* Puts a socket that was not finished with at the list's end. */

@@ -19,6 +19,7 @@
 
 #include "hippos.h"
 #include "latency.h"
+#include "socket.h"
 
 #define DATAGRAM_BUFFER (1 << 20)
 
@@ -36,7 +37,7 @@ u32 hippos_interface(struct net *net, const char *name)
  * The wildcard address, both families; IPv4 alone where IPv6 is off. With an
  * interface the socket gets what arrives over that one alone.
  */
-static int bind_any(struct socket *sock, u16 port, u32 interface)
+int hippos_socket_bind(struct socket *sock, u16 port, u32 interface)
 {
 	struct sockaddr_in6 ipv6 = {
 		.sin6_family = AF_INET6,
@@ -58,7 +59,8 @@ static int bind_any(struct socket *sock, u16 port, u32 interface)
 	return kernel_bind(sock, (struct sockaddr_unsized *)&ipv4, sizeof(ipv4));
 }
 
-static struct socket *create(struct net *net, int type, int protocol)
+/* A socket of both families; of IPv4 alone where IPv6 is off. */
+struct socket *hippos_socket_create(struct net *net, int type, int protocol)
 {
 	struct socket *sock;
 	int err;
@@ -74,47 +76,11 @@ static struct socket *create(struct net *net, int type, int protocol)
 	return sock;
 }
 
-/*
- * A listener. With a CPU it shares the port with the other CPUs' and gets
- * what arrives on its own; without (-1) it has the port alone.
- */
-struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int cpu,
-				 int backlog)
-{
-	struct socket *sock = create(net, SOCK_STREAM, IPPROTO_TCP);
-	int err;
-
-	if (IS_ERR(sock))
-		return sock;
-	sock_set_reuseaddr(sock->sk);
-	if (cpu >= 0)
-		sock_set_reuseport(sock->sk);
-	/*
-	 * Accepted sockets inherit all of it. Without a reference to its namespace
-	 * a closed connection would have no timers: neither its last reply nor its
-	 * FIN would be sent again, and it would wait for a silent peer for ever.
-	 */
-	sk_net_refcnt_upgrade(sock->sk);
-	sock_set_keepalive(sock->sk);
-	tcp_sock_set_nodelay(sock->sk);
-	err = bind_any(sock, port, interface);
-	if (!err)
-		err = kernel_listen(sock, backlog);
-	if (!err && cpu >= 0)
-		err = sock_setsockopt(sock, SOL_SOCKET, SO_INCOMING_CPU,
-				      KERNEL_SOCKPTR(&cpu), sizeof(cpu));
-	if (err) {
-		sock_release(sock);
-		return ERR_PTR(err);
-	}
-	return sock;
-}
-
 /* A datagram socket whose sends wait send_ms for room and then give up. */
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 			       unsigned int send_ms)
 {
-	struct socket *sock = create(net, SOCK_DGRAM, IPPROTO_UDP);
+	struct socket *sock = hippos_socket_create(net, SOCK_DGRAM, IPPROTO_UDP);
 	int err;
 
 	if (IS_ERR(sock))
@@ -130,7 +96,7 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 	WRITE_ONCE(sock->sk->sk_sndbuf, 2 * DATAGRAM_BUFFER);
 	sock->sk->sk_sndtimeo = msecs_to_jiffies(send_ms);
 	release_sock(sock->sk);
-	err = bind_any(sock, port, interface);
+	err = hippos_socket_bind(sock, port, interface);
 	if (err) {
 		sock_release(sock);
 		return ERR_PTR(err);
@@ -158,18 +124,6 @@ void hippos_socket_release(struct socket *sock)
 		release_sock(sk);
 	}
 	sock_release(sock);
-}
-
-/* A connection that waits to be accepted, with callbacks of the kernel's own. */
-struct socket *hippos_accept(struct socket *listener)
-{
-	struct socket *sock;
-	int err = kernel_accept(listener, &sock, O_NONBLOCK);
-
-	if (err)
-		return ERR_PTR(err);
-	hippos_poll_detach(sock);
-	return sock;
 }
 
 static void map_address(const struct sock *sk, struct in6_addr *to, __be32 ipv4,

@@ -260,20 +260,12 @@ extern "C" {
 
     // socket.c
     pub(crate) fn hippos_interface(net: *mut net, name: *const c_char) -> u32;
-    pub(crate) fn hippos_tcp_listen(
-        net: *mut net,
-        port: u16,
-        interface: u32,
-        cpu: c_int,
-        backlog: c_int,
-    ) -> *mut socket;
     pub(crate) fn hippos_udp_bind(
         net: *mut net,
         port: u16,
         interface: u32,
         send_ms: c_uint,
     ) -> *mut socket;
-    pub(crate) fn hippos_accept(listener: *mut socket) -> *mut socket;
     pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_addresses);
     pub(crate) fn hippos_connection_get(socket: *mut socket) -> *mut sock;
     pub(crate) fn hippos_connection_put(sk: *mut sock);
@@ -296,6 +288,16 @@ extern "C" {
         body_len: usize,
         ends: *const hippos_addresses,
     ) -> c_int;
+
+    // listener.c
+    pub(crate) fn hippos_tcp_listen(
+        net: *mut net,
+        port: u16,
+        interface: u32,
+        cpu: c_int,
+        backlog: c_int,
+    ) -> *mut socket;
+    pub(crate) fn hippos_accept(listener: *mut socket) -> *mut socket;
 
     // stream.c
     pub(crate) fn hippos_stream_lock(socket: *mut socket) -> *mut sock;
