@@ -184,7 +184,7 @@ impl<P: Platform> Store<P> {
             return false;
         };
         // SAFETY: the block was just taken for this.
-        unsafe { self.slabs.add_slab(&self.pool, class, id) };
+        unsafe { self.slabs.make_slab(&self.pool, class, id) };
         true
     }
 

@@ -2,7 +2,7 @@
 //! Memory for items: blocks, the slabs that they become, and slots on their way back.
 //!
 //! [`Pool::alloc_block`](pool::Pool::alloc_block) takes a block from the platform, within the limit;
-//! [`Slabs::add_slab`](slab::Slabs::add_slab) makes it a slab of a class;
+//! [`Slabs::make_slab`](slab::Slabs::make_slab) makes it a slab of a class;
 //! [`Slabs::alloc_slot`](slab::Slabs::alloc_slot) gives one of its slots to a writer. `operations/allocate.rs` calls
 //! them, and decides what to do when there is no block.
 

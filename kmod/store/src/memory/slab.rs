@@ -223,7 +223,7 @@ impl<L: RawLock> Slabs<L> {
     /// # Safety
     ///
     /// The block was taken from the pool for this, and nothing else refers to it.
-    pub(crate) unsafe fn add_slab(&self, pool: &Pool<L>, class: usize, id: u32) {
+    pub(crate) unsafe fn make_slab(&self, pool: &Pool<L>, class: usize, id: u32) {
         let (Some(of), Some(block)) = (self.get(class), pool.get(id)) else {
             return;
         };
