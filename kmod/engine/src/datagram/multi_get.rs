@@ -14,7 +14,7 @@ use hippos_store::{ClassCounter, Guard, Item, KeyWords, Lookup, Platform};
 
 use crate::counters::EngineCounter;
 use crate::datagram::single_get::command;
-use crate::reply::inline::{put, put_item, put_value, WINDOW};
+use crate::reply::inline::{put, put_item, put_whole_item, WINDOW};
 use crate::Engine;
 
 /// The most keys of one request.
@@ -69,7 +69,7 @@ impl MultiGet<'_> {
             let end = KeyWords::new(key).and_then(|key| put_item::<0>(room, &key, value, flags));
             room = match end {
                 Some(end) => put(room.get_mut(end..).unwrap_or_default(), reply::CRLF),
-                None => put_value(room, key, value, flags),
+                None => put_whole_item(room, key, value, flags),
             };
         }
         all.sub_exact(put(room, reply::END).len())

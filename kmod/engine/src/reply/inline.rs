@@ -63,7 +63,7 @@ pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
 
 /// Writes the reply for one key: its line, the value and the value's line end.
 #[inline(always)]
-pub(crate) fn put_value<'r>(
+pub(crate) fn put_whole_item<'r>(
     room: &'r mut [u8],
     key: &[u8],
     value: &[u8],
