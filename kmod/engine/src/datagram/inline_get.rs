@@ -185,9 +185,8 @@ mod tests {
     }
 
     proptest! {
-        /// The inline get gives the plan's reply.
         #[test]
-        fn it_answers_as_the_plan_does(
+        fn inline_get_reply_equals_the_plan_reply(
             key in "[!-~]{8,32}",
             flags in prop_oneof![Just(0u32), 0..1000u32, 0..1_000_000u32],
             value in prop::collection::vec(any::<u8>(), 0..1300),

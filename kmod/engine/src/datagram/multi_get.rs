@@ -204,9 +204,8 @@ mod tests {
     }
 
     proptest! {
-        /// The multi get gives the plan's reply, and counts the same.
         #[test]
-        fn it_answers_as_the_plan_does(
+        fn multi_get_reply_and_counts_equal_those_of_the_plan(
             keys in prop::collection::vec(("[!-~]{1,40}", any::<bool>()), 1..=MULTI_GET_MAX),
             flags in prop_oneof![Just(0u32), 0..200_000u32, any::<u32>()],
             value in prop::collection::vec(any::<u8>(), 0..20),

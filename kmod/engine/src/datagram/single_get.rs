@@ -203,9 +203,8 @@ mod tests {
     }
 
     proptest! {
-        /// The single get gives the plan's reply.
         #[test]
-        fn it_answers_as_the_plan_does(
+        fn single_get_reply_equals_the_plan_reply(
             key in "[!-~]{1,250}",
             flags in prop_oneof![Just(0u32), 0..1000u32, any::<u32>()],
             value in prop::collection::vec(any::<u8>(), 0..1000),
