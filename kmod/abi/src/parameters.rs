@@ -2,7 +2,8 @@
 //! The module's parameters: one table, from which the kernel's parameters, the text of `modinfo`, the check at load and
 //! the rows of `stats settings` are generated.
 //!
-//! To add a parameter: a line in [`parameters!`](crate::parameters), and its use in `kmod/src/config.rs`.
+//! To add a parameter: a line in [`parameters!`](crate::parameters), and the code that uses it: `kmod/src/config.rs`, or
+//! the file that reads it from `Config::params`.
 
 use core::fmt;
 
