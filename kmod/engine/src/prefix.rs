@@ -133,20 +133,20 @@ impl Prefix {
         if state & NAMED == 0 {
             return None;
         }
-        let mut told = PrefixCounts {
+        let mut shown = PrefixCounts {
             name: [0; WORDS * 8],
             len: (state >> LEN_SHIFT) as usize,
             counts: [0; COUNTERS],
         };
-        for (place, word) in told.name.chunks_mut(8).zip(&self.name) {
+        for (place, word) in shown.name.chunks_mut(8).zip(&self.name) {
             for (place, byte) in place.iter_mut().zip(word.load(Relaxed).to_le_bytes()) {
                 *place = byte;
             }
         }
-        for (place, count) in told.counts.iter_mut().zip(&self.counts) {
+        for (place, count) in shown.counts.iter_mut().zip(&self.counts) {
             *place = count.load(Relaxed);
         }
-        Some(told)
+        Some(shown)
     }
 
     fn is(&self, named: u32, words: &[u64; WORDS]) -> bool {

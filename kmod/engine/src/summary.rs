@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What tracers are told of a request and of its reply, read off their first bytes: they want no more than
-//! the first command, its key and what it came to.
+//! The summary of a request and of its reply for trace points, read from their first bytes: the first command, its key
+//! and its outcome.
 //!
 //! Whatever the client sent, a command and an outcome have one of a few names, so that no client can fill a
 //! tracer's table with them.

@@ -26,7 +26,7 @@
 //! `over` says that the time is up. It serves at least one command if a whole one is there and the
 //! stream takes its reply, so that a host that repeats turns comes to an end.
 //!
-//! Dropping the connection ends it: a value on its way gives its memory back.
+//! Dropping the connection ends it: a value that is being received gives its memory back.
 //!
 //! # What holds between calls
 //!
@@ -142,7 +142,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         self.session.idle() && self.rest.bytes().is_empty()
     }
 
-    /// The key of the value that is on its way.
+    /// The key of the value that is being received.
     pub fn receiving_key(&self) -> Option<&[u8]> {
         self.session.receiving_key()
     }

@@ -94,8 +94,8 @@ impl<P: Platform> Engine<P> {
         self.answer_single_get(guard, request)
     }
 
-    /// As [`answer`](Self::answer), but the commonest request goes the way of all of one key: for those who
-    /// observe requests. A second call of `answer` would slow the first one down.
+    /// Like [`answer`](Self::answer), without the inline get: for callers that trace requests. A second call of `answer`
+    /// would slow the first one down.
     pub fn answer_observed<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
         self.answer_single_get(guard, request)
     }

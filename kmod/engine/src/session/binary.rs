@@ -14,7 +14,7 @@ use crate::command::TRIES;
 use crate::reply::binary::{put_found, Request};
 use crate::session::listing::Listing;
 use crate::session::state::{
-    AfterSwallow, FeedStep, PendingStore, Session, State, StoreReply, Way,
+    AfterSwallow, FeedStep, PendingStore, SendMode, Session, State, StoreReply,
 };
 
 /// The most bytes of header, extras and key that memcached accepts before it closes the connection: its read buffer.
@@ -165,22 +165,22 @@ impl<P: Platform> Session<'_, P> {
         let hash = store.hash(key);
         let guard = store.read();
         let room = out.room();
-        let find_way = |item: &Item<'_>| match command {
-            op::TOUCH => Some(Way::Whole),
-            _ => self.way(item, &[], room),
+        let mode_of = |item: &Item<'_>| match command {
+            op::TOUCH => Some(SendMode::Whole),
+            _ => self.send_mode(item, &[], room),
         };
-        let mut way = None;
+        let mut mode = None;
         let found = match touch {
             Some(exptime) => {
                 let expiry = store.expiry(i64::from(exptime));
                 // The expiry does not change when the value cannot be sent.
                 engine.get_and_touch(&guard, key, hash, |item, _| {
-                    way = find_way(item);
-                    way.as_ref().map(|_| expiry)
+                    mode = mode_of(item);
+                    mode.as_ref().map(|_| expiry)
                 })
             }
             None => store.get(&guard, key, hash).map(|item| {
-                way = find_way(&item);
+                mode = mode_of(&item);
                 (item, item.cas())
             }),
         };
@@ -216,12 +216,12 @@ impl<P: Platform> Session<'_, P> {
             item.value().len()
         };
         let head = request.head(Status::Success, FLAGS, key.len(), value, cas);
-        let Some(way) = way else {
+        let Some(mode) = mode else {
             return request.error(out, Status::OutOfMemory);
         };
         put_found(out, &head, item.flags(), key);
         if command != op::TOUCH {
-            self.send(&item, way, &[], out);
+            self.send(&item, mode, &[], out);
         }
     }
 

@@ -234,15 +234,15 @@ impl<P: Platform> Session<'_, P> {
         let hash = store.hash(key);
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
         let room = out.room();
-        let mut way = None;
+        let mut mode = None;
         let found = match keys.touch {
             // The expiry does not change when the value cannot be sent.
             Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, _| {
-                way = self.way(item, tail, room);
-                way.as_ref().map(|_| expiry)
+                mode = self.send_mode(item, tail, room);
+                mode.as_ref().map(|_| expiry)
             }),
             None => store.get(&guard, key, hash).map(|item| {
-                way = self.way(&item, tail, room);
+                mode = self.send_mode(&item, tail, room);
                 (item, item.cas())
             }),
         };
@@ -252,7 +252,7 @@ impl<P: Platform> Session<'_, P> {
             return;
         };
         self.found(keys, key, &item);
-        let Some(way) = way else {
+        let Some(mode) = mode else {
             out.put(reply::GET_OUT_OF_MEMORY);
             if !last {
                 self.state = State::SkipLine(b"");
@@ -260,7 +260,7 @@ impl<P: Platform> Session<'_, P> {
             return;
         };
         put_value_line(out, &item, keys.cas.then_some(cas));
-        self.send(&item, way, tail, out);
+        self.send(&item, mode, tail, out);
     }
 
     /// Counts a key that was not found, and writes the `END` that follows the last one: there is room for it.

@@ -16,7 +16,7 @@ use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
 use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, Hit, MetaSet};
-use crate::session::state::{AfterSwallow, PendingStore, Session, State, StoreReply, Way};
+use crate::session::state::{AfterSwallow, PendingStore, SendMode, Session, State, StoreReply};
 
 impl<P: Platform> Session<'_, P> {
     /// Serves a meta command. `ms` leaves the session waiting for its value.
@@ -39,24 +39,24 @@ impl<P: Platform> Session<'_, P> {
             let dead = {
                 let guard = engine.store.read();
                 let room = out.room();
-                let mut way = None;
+                let mut mode = None;
                 let found = engine.meta_modify(&guard, command, hash, &times, |item, value| {
-                    way = if value {
-                        self.way(item, reply::CRLF, room)
+                    mode = if value {
+                        self.send_mode(item, reply::CRLF, room)
                     } else {
-                        Some(Way::Whole)
+                        Some(SendMode::Whole)
                     };
-                    way.is_some()
+                    mode.is_some()
                 });
                 if let Some((item, hit)) = found {
                     engine.meta_hit(command, item.class());
                     engine.observe_lookup(self.number, command.key(), Ok(&item));
-                    let Some(way) = way else {
+                    let Some(mode) = mode else {
                         return out.put(reply::GET_OUT_OF_MEMORY);
                     };
                     hit_line(out, command, &hit);
                     if hit.value {
-                        self.send(&item, way, reply::CRLF, out);
+                        self.send(&item, mode, reply::CRLF, out);
                     }
                     return;
                 }
@@ -213,7 +213,7 @@ impl<P: Platform> Session<'_, P> {
             new_cas: flags.cas,
             expiry: flags.ttl.map(|ttl| store.expiry(i64::from(ttl))),
         };
-        let told_before = told_before(command);
+        let shows_old_ttl = shows_old_ttl(command);
         for _ in 0..TRIES {
             engine.observe_change(self.number, key, hash);
             let status: &[u8] = match engine.arith(key, hash, &how) {
@@ -225,7 +225,7 @@ impl<P: Platform> Session<'_, P> {
                     ..
                 }) => {
                     if !flags.quiet() {
-                        let ttl = if told_before { ttl_before } else { ttl };
+                        let ttl = if shows_old_ttl { ttl_before } else { ttl };
                         put_number(out, command, value, cas, ttl);
                     }
                     return;
@@ -233,15 +233,15 @@ impl<P: Platform> Session<'_, P> {
                 Ok(Arithmetic::NotFound) => match flags.vivify {
                     Some(ttl) => {
                         let initial = Decimal::new(flags.initial);
-                        let (last, told) = ttls(command, ttl);
+                        let (last, shown) = ttls(command, ttl);
                         let expiry = store.expiry(i64::from(last));
                         let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
                         if let Some((cas, item)) = made {
                             engine.observe_made(self.number, key, &item);
                             // Even when quiet, memcached reports an item that it created.
-                            let told = Some(told).filter(|&ttl| ttl != 0);
-                            let told = told.map(|ttl| engine.seconds_until(ttl));
-                            put_number(out, command, flags.initial, cas, told);
+                            let shown = Some(shown).filter(|&ttl| ttl != 0);
+                            let shown = shown.map(|ttl| engine.seconds_until(ttl));
+                            put_number(out, command, flags.initial, cas, shown);
                             return;
                         }
                         if engine.meta_absent(command, hash) {
@@ -316,21 +316,21 @@ impl<P: Platform> Session<'_, P> {
 
 /// The final time to live of an item that `ma` creates, and the one that `t` shows: flags are evaluated in order.
 fn ttls(command: &Command<'_>, vivify: i32) -> (i32, i32) {
-    let (mut last, mut told) = (0, 0);
+    let (mut last, mut shown) = (0, 0);
     for word in command.words() {
         match word.first() {
             Some(b'T') => last = command.flags.ttl.unwrap_or(0),
             Some(b'N') => last = vivify,
-            Some(b't') => told = last,
+            Some(b't') => shown = last,
             _ => {}
         }
     }
-    (last, told)
+    (last, shown)
 }
 
 /// Whether `t` comes before `T`, so that it shows the old time to live.
-fn told_before(command: &Command<'_>) -> bool {
+fn shows_old_ttl(command: &Command<'_>) -> bool {
     let letters = command.words().iter().filter_map(|word| word.first());
-    let mut told = letters.skip_while(|&&letter| letter != b't' && letter != b'T');
-    told.next() == Some(&b't') && command.flags.ttl.is_some()
+    let mut first = letters.skip_while(|&&letter| letter != b't' && letter != b'T');
+    first.next() == Some(&b't') && command.flags.ttl.is_some()
 }

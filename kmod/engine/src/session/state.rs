@@ -167,7 +167,7 @@ impl<P: Platform> Sending<'_, P> {
 
 /// How the value of a reply is sent. Decided before the command changes anything, so that no change is made, and no token
 /// given out, by a command whose reply cannot be sent.
-pub(super) enum Way<'e, P: Platform> {
+pub(super) enum SendMode<'e, P: Platform> {
     /// It fits, or there is no value.
     Whole,
     /// In pieces.
@@ -276,7 +276,7 @@ impl<'e, P: Platform> Session<'e, P> {
         Some((self.transfers, moved))
     }
 
-    /// The key of the value that is on its way.
+    /// The key of the value that is being received.
     pub fn receiving_key(&self) -> Option<&[u8]> {
         match &self.state {
             State::Data(data) => Some(data.reservation.key()),
@@ -321,32 +321,37 @@ impl<'e, P: Platform> Session<'e, P> {
         self.state = State::Swallow(left, then);
     }
 
-    /// The way to send the value of `item` and `tail` behind a header, with this much room. None if the item has 255
+    /// How to send the value of `item` and `tail` behind a header, with this much space. None if the item has 255
     /// pins already, or pinned items too much memory: too many clients are reading.
-    pub(super) fn way(&self, item: &Item<'_>, tail: &[u8], room: usize) -> Option<Way<'e, P>> {
+    pub(super) fn send_mode(
+        &self,
+        item: &Item<'_>,
+        tail: &[u8],
+        room: usize,
+    ) -> Option<SendMode<'e, P>> {
         let whole = item.value().len().add_exact(tail.len());
         if whole.add_exact(REPLY_HEADER_MAX) <= room {
-            return Some(Way::Whole);
+            return Some(SendMode::Whole);
         }
         let may_pin = self.engine.may_pin(item);
         let pin = may_pin.then(|| self.engine.store.pin(item)).flatten();
-        pin.map(Way::Pieces)
+        pin.map(SendMode::Pieces)
     }
 
     /// Writes the value of `item` and `tail`, whose header was written; what does not fit is written later.
     pub(super) fn send(
         &mut self,
         item: &Item<'_>,
-        way: Way<'e, P>,
+        mode: SendMode<'e, P>,
         tail: &'static [u8],
         out: &mut impl Out,
     ) {
-        match way {
-            Way::Whole => {
+        match mode {
+            SendMode::Whole => {
                 out.put(item.value());
                 out.put(tail);
             }
-            Way::Pieces(pin) => {
+            SendMode::Pieces(pin) => {
                 self.transfers = self.transfers.wrapping_add(1);
                 self.sending = Some(Sending { pin, sent: 0, tail });
             }

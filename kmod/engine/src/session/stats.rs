@@ -322,12 +322,15 @@ impl<P: Platform> Engine<P> {
 
     pub(super) fn stats_detail(&self, lines: &mut Lines<'_, impl Out>) {
         const NAME: &[u8] = b"detailed";
-        for told in self.settings.prefixes.all() {
+        for prefix in self.settings.prefixes.all() {
             let mut buffer = [0; 160];
             let mut line = Cursor::new(&mut buffer);
             line.put(b"PREFIX ");
-            line.put(told.name());
-            for (name, count) in [" get ", " hit ", " set ", " del "].iter().zip(told.counts) {
+            line.put(prefix.name());
+            for (name, count) in [" get ", " hit ", " set ", " del "]
+                .iter()
+                .zip(prefix.counts)
+            {
                 line.put(name.as_bytes());
                 line.put_decimal(count);
             }

@@ -173,7 +173,7 @@ impl<P: Platform> Store<P> {
         self.platform.trace_evicted(|| self.removed(&slot));
     }
 
-    /// What tracers are told of an item. The caller keeps its slot.
+    /// An item as trace points show it. The caller keeps its slot.
     fn removed<'s>(&self, slot: &'s Slot) -> Removed<'s> {
         let header = slot.header();
         Removed {
