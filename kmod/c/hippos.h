@@ -79,8 +79,8 @@ typedef u32 hippos_receive_fn(void *private, struct sk_buff *skb,
 			      struct hippos_packet *packet);
 
 /*
- * Whether the sender may ask at all, in the same context; of the packet only
- * the sender is known yet.
+ * Whether the sender is allowed, in the same context; of the packet only the
+ * sender is known yet.
  */
 typedef bool hippos_allow_fn(void *private, const struct hippos_packet *packet);
 
@@ -217,7 +217,7 @@ struct socket *hippos_accept(struct socket *listener);
 
 /* stream.c */
 
-/* What replies are written to: the rest of a page block, and a second one. */
+/* The pages that replies are written to: the rest of a page block, and a second one. */
 struct hippos_reply_pages {
 	struct page_frag frag[2];
 	u32 now;
@@ -233,9 +233,9 @@ void hippos_stream_consume(struct sock *sk, u32 len);
 bool hippos_stream_ended(const struct sock *sk);
 int hippos_stream_send(struct sock *sk, const void *bytes, size_t len, bool more);
 bool hippos_stream_takes(const struct sock *sk);
-void *hippos_reply_pages_open(struct hippos_reply_pages *room, bool atomic, u32 *size);
-int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u32 len, bool more);
-void hippos_reply_pages_free(struct hippos_reply_pages *room);
+void *hippos_reply_pages_open(struct hippos_reply_pages *pages, bool atomic, u32 *size);
+int hippos_reply_pages_send(struct hippos_reply_pages *pages, struct sock *sk, u32 len, bool more);
+void hippos_reply_pages_free(struct hippos_reply_pages *pages);
 struct hippos_reply_pages *hippos_reply_pages_this_cpu(void);
 void hippos_reply_pages_get(void);
 void hippos_reply_pages_put(void);

@@ -19,7 +19,7 @@
 
 #include "trace.h"
 
-/* A datagram is left to the next one on its way. */
+/* A datagram is passed to the next receive path. */
 TRACE_EVENT(pass,
 	TP_PROTO(const char *from, const char *reason),
 	TP_ARGS(from, reason),

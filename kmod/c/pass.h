@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Why a datagram to our port is left to the next one on its way: XDP leaves it
- * to PRE_ROUTING, PRE_ROUTING to the stack and so to the UDP socket. Counted
+ * Why a datagram to our port is passed to the next receive path: by XDP to
+ * PRE_ROUTING, by PRE_ROUTING to the stack and so to the UDP socket. Counted
  * for each CPU, on these paths alone. Packets of other protocols and to other
  * ports are not counted; where a reason holds before the port is known, its
  * text says so.
@@ -35,7 +35,7 @@
 	X(POLICY, "policy", "the namespace has IPsec policies") \
 	X(TRANSLATED, "translated", "part of a flow that NAT translates (udp_fast=late); any protocol and port") \
 	X(FIREWALL, "firewall", "closed for the firewall's sake: hippos-ctl status says by what") \
-	X(SOURCE, "source", "its source may not ask") \
+	X(SOURCE, "source", "its source is not allowed") \
 	X(LOOKUPS, "lookups", "too many lookups of return paths in this tick") \
 	X(RULES, "rules", "routing rules look at ports or protocols") \
 	X(ADDRESSES, "addresses", "not from a host's address to one of this host's") \
@@ -43,7 +43,7 @@
 	X(ROUTE_OUT, "route_out", "its reply would not leave by the device that it came by") \
 	X(NEIGHBOUR, "neighbour", "the next hop's link-layer address is not known, or not valid") \
 	X(INTERFACE, "interface", "not by the interface of dev=") \
-	X(ROOM, "room", "its reply is longer than the way, the frame or the memory at hand takes") \
+	X(ROOM, "room", "its reply is longer than the MTU of its path or its frame allows, or there is no memory for it") \
 	X(INVALID, "invalid", "no valid request") \
 	X(UNSERVED, "unserved", "a request that only the UDP socket's worker serves")
 
@@ -67,7 +67,7 @@ struct hippos_pass_row {
 	struct hippos_pass_counts sum;
 };
 
-/* Cold, so that its callers keep it off the way of what is answered. */
+/* Cold, so that the code of answered datagrams does not contain it. */
 bool __cold hippos_pass(unsigned int kind, unsigned int reason);
 bool hippos_pass_row(unsigned int reason, struct hippos_pass_row *row);
 

@@ -12,7 +12,7 @@
  * to: each moves the generation, which is read before a lookup begins.
  *
  * Lookups are bounded for each CPU and tick; beyond that requests go to the
- * socket. Sources that may not ask cost none.
+ * socket. Sources that are not allowed cost none.
  */
 #include <linux/if_arp.h>
 #include <linux/inetdevice.h>

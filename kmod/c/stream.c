@@ -25,7 +25,7 @@
 #include "hippos.h"
 
 /*
- * Less room than this is not worth starting with. Not a page: with larger ones
+ * Fewer bytes than this are not worth starting with. Not a page: with larger ones
  * that would be half of a block, or all of it.
  */
 #define REPLY_PAGES_MIN SZ_4K
@@ -138,7 +138,7 @@ int hippos_stream_send(struct sock *sk, const void *bytes, size_t len, bool more
 	return transmit(sk, &msg, len, more);
 }
 
-/* Whether a short reply would go out whole, by all that can be told. */
+/* Whether a short reply would be sent whole, as far as that is known before. */
 bool hippos_stream_takes(const struct sock *sk)
 {
 	return sk->sk_state == TCP_ESTABLISHED && !sk->sk_err && !sk->sk_shutdown &&
@@ -146,17 +146,17 @@ bool hippos_stream_takes(const struct sock *sk)
 }
 
 /*
- * Room for replies: the rest of a page block. A second one takes its place
- * when it is full, and is used again when all that was sent of it has been
- * acknowledged.
+ * The memory for replies is the rest of a page block. A second block takes its
+ * place when it is full, and is used again when all that was sent of it has
+ * been acknowledged.
  */
-void *hippos_reply_pages_open(struct hippos_reply_pages *room, bool atomic, u32 *size)
+void *hippos_reply_pages_open(struct hippos_reply_pages *pages, bool atomic, u32 *size)
 {
-	struct page_frag *frag = &room->frag[room->now];
+	struct page_frag *frag = &pages->frag[pages->now];
 
 	if (!frag->page || frag->size - frag->offset < REPLY_PAGES_MIN) {
-		room->now ^= 1;
-		frag = &room->frag[room->now];
+		pages->now ^= 1;
+		frag = &pages->frag[pages->now];
 		if (!skb_page_frag_refill(REPLY_PAGES_MIN, frag,
 					  atomic ? GFP_ATOMIC | __GFP_NOWARN : GFP_KERNEL))
 			return NULL;
@@ -171,12 +171,12 @@ static bool is_behind(const struct sock *sk)
 }
 
 /*
- * Sends the first len bytes of the room last opened. Without copying them, the
- * socket's buffers hold references to the pages, and they are taken off the room.
+ * Sends the first len bytes of the pages last opened. Unless it copies them, the
+ * socket's buffers hold references to the pages, and the bytes are not used again.
  */
-int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u32 len, bool more)
+int hippos_reply_pages_send(struct hippos_reply_pages *pages, struct sock *sk, u32 len, bool more)
 {
-	struct page_frag *frag = &room->frag[room->now];
+	struct page_frag *frag = &pages->frag[pages->now];
 	struct msghdr msg = { .msg_flags = MSG_SPLICE_PAGES | MSG_NO_SHARED_FRAGS };
 	struct bio_vec vec;
 	int n;
@@ -191,34 +191,34 @@ int hippos_reply_pages_send(struct hippos_reply_pages *room, struct sock *sk, u3
 	return n;
 }
 
-void hippos_reply_pages_free(struct hippos_reply_pages *room)
+void hippos_reply_pages_free(struct hippos_reply_pages *pages)
 {
 	int i;
 
-	for (i = 0; i < ARRAY_SIZE(room->frag); i++) {
-		if (room->frag[i].page)
-			put_page(room->frag[i].page);
-		room->frag[i].page = NULL;
+	for (i = 0; i < ARRAY_SIZE(pages->frag); i++) {
+		if (pages->frag[i].page)
+			put_page(pages->frag[i].page);
+		pages->frag[i].page = NULL;
 	}
 }
 
-static DEFINE_PER_CPU(struct hippos_reply_pages, rooms);
+static DEFINE_PER_CPU(struct hippos_reply_pages, softirq_pages);
 
-/* The room of this CPU's softirqs, one of which the caller runs in. */
+/* The reply pages of this CPU's softirqs, one of which the caller runs in. */
 struct hippos_reply_pages *hippos_reply_pages_this_cpu(void)
 {
-	return this_cpu_ptr(&rooms);
+	return this_cpu_ptr(&softirq_pages);
 }
 
-static DEFINE_MUTEX(rooms_mutex);
-static unsigned int rooms_users;
+static DEFINE_MUTEX(softirq_mutex);
+static unsigned int softirq_users;
 
 /* Before the first callback that may use them. */
 void hippos_reply_pages_get(void)
 {
-	mutex_lock(&rooms_mutex);
-	rooms_users++;
-	mutex_unlock(&rooms_mutex);
+	mutex_lock(&softirq_mutex);
+	softirq_users++;
+	mutex_unlock(&softirq_mutex);
 }
 
 /* After the last one; the last user frees their pages. */
@@ -226,9 +226,9 @@ void hippos_reply_pages_put(void)
 {
 	int cpu;
 
-	mutex_lock(&rooms_mutex);
-	if (!--rooms_users)
+	mutex_lock(&softirq_mutex);
+	if (!--softirq_users)
 		for_each_possible_cpu(cpu)
-			hippos_reply_pages_free(per_cpu_ptr(&rooms, cpu));
-	mutex_unlock(&rooms_mutex);
+			hippos_reply_pages_free(per_cpu_ptr(&softirq_pages, cpu));
+	mutex_unlock(&softirq_mutex);
 }

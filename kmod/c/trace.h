@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What trace points are told of: kapi/trace.rs fills it in. */
+/* The arguments of trace points: kapi/trace.rs fills them in. */
 #ifndef HIPPOS_TRACED_H
 #define HIPPOS_TRACED_H
 

@@ -2,10 +2,10 @@
 /*
  * Sending replies from softirq (linux/netdevice.h, net/sch_generic.h).
  *
- * A reply goes straight to the driver's queue when nothing on the usual way
- * would have done anything with it: that is what the kernel itself does with
- * an empty queueing discipline that says it may be passed by. It takes the
- * usual way, dev_queue_xmit(), when
+ * A reply goes straight to the driver's queue when nothing on the usual
+ * path would have done anything with it: that is what the kernel itself does
+ * with an empty queueing discipline that says it may be passed by. It takes the
+ * usual path, dev_queue_xmit(), when
  *
  * - the queueing discipline does not say so (it shapes, delays or classifies),
  *   has packets waiting, or is none at all (software devices);
@@ -15,7 +15,7 @@
  * - the driver's queue is stopped, frozen or busy.
  *
  * Replies to the packets of one poll of the device leave together, so that the
- * device is told once and not for each. A NAPI instance of our own, scheduled
+ * device is notified once and not for each. A NAPI instance of our own, scheduled
  * with the first of them, comes up right after the device's; more than BATCH
  * do not wait for it. All of this belongs to one CPU and runs with softirqs
  * off.
@@ -44,9 +44,9 @@ struct batch {
 static struct batch __percpu *batches;
 /* Where the NAPI instances belong; never registered. */
 static struct net_device *dummy;
-static enum hippos_xmit_mode way;
+static enum hippos_xmit_mode mode;
 
-/* The usual way. */
+/* The usual path. */
 static void queue(struct sk_buff *skb)
 {
 	/* The next owner of skb->cb must find nothing there from the receive path. */
@@ -68,7 +68,7 @@ static bool watched(const struct net_device *dev)
 	return dev_nit_active_rcu(dev);
 }
 
-/* The driver's queue for packets like skb, or NULL for the usual way. */
+/* The driver's queue for packets like skb, or NULL for the usual path. */
 static struct netdev_queue *direct_queue(struct sk_buff *skb)
 {
 	struct net_device *dev = skb->dev;
@@ -179,12 +179,12 @@ void hippos_transmit(struct sk_buff *skb)
 	struct net_device *dev = skb->dev;
 	struct batch *batch;
 
-	if (way == HIPPOS_QUEUED || !ready(skb)) {
+	if (mode == HIPPOS_QUEUED || !ready(skb)) {
 		queue(skb);
 		return;
 	}
 	skb_mark_not_on_list(skb);
-	if (way == HIPPOS_DIRECT) {
+	if (mode == HIPPOS_DIRECT) {
 		send_list(skb);
 		return;
 	}
@@ -220,7 +220,7 @@ int hippos_transmit_start(enum hippos_xmit_mode wanted)
 {
 	int cpu;
 
-	way = wanted;
+	mode = wanted;
 	dummy = alloc_netdev_dummy(0);
 	batches = alloc_percpu(struct batch);
 	if (!dummy || !batches) {

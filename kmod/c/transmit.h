@@ -18,7 +18,7 @@ enum hippos_xmit_mode {
 	HIPPOS_TOGETHER,
 };
 
-int hippos_transmit_start(enum hippos_xmit_mode way);
+int hippos_transmit_start(enum hippos_xmit_mode wanted);
 void hippos_transmit_stop(void);
 void hippos_transmit(struct sk_buff *skb);
 

@@ -314,17 +314,17 @@ extern "C" {
     ) -> c_int;
     pub(crate) fn hippos_stream_takes(sk: *const sock) -> bool;
     pub(crate) fn hippos_reply_pages_open(
-        room: *mut hippos_reply_pages,
+        pages: *mut hippos_reply_pages,
         atomic: bool,
         size: *mut u32,
     ) -> *mut c_void;
     pub(crate) fn hippos_reply_pages_send(
-        room: *mut hippos_reply_pages,
+        pages: *mut hippos_reply_pages,
         sk: *mut sock,
         len: u32,
         more: bool,
     ) -> c_int;
-    pub(crate) fn hippos_reply_pages_free(room: *mut hippos_reply_pages);
+    pub(crate) fn hippos_reply_pages_free(pages: *mut hippos_reply_pages);
     pub(crate) fn hippos_reply_pages_this_cpu() -> *mut hippos_reply_pages;
     pub(crate) fn hippos_reply_pages_get();
     pub(crate) fn hippos_reply_pages_put();

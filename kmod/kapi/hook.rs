@@ -22,7 +22,7 @@ pub trait PacketHandler: Send + Sync + 'static {
     /// The number of the interface that the socket behind is bound to; 0 for none.
     fn interface(&self) -> u32;
 
-    /// Whether a source may ask at all, over a loopback device if `local`. Asked before the
+    /// Whether a source is allowed, over a loopback device if `local`. Called before the
     /// return path of its replies is looked up; under RCU, too.
     fn is_allowed(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool;
 
@@ -91,7 +91,7 @@ pub fn routes() -> Routes {
     }
 }
 
-/// What C is told of `handler`, whose address it gets.
+/// The C structure of `handler`, with its address.
 pub(crate) fn describe<T: PacketHandler>(handler: &Arc<T>) -> ffi::hippos_handler {
     ffi::hippos_handler {
         receive: receive::<T>,

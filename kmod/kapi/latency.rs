@@ -16,7 +16,7 @@ fn branch() -> bool {
     }
 }
 
-/// The same, for those who only tell.
+/// The same, for callers that only show it.
 pub fn is_on() -> bool {
     // SAFETY: reads a number.
     unsafe { ffi::hippos_latency_is_on() }

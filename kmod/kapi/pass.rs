@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Why datagrams are left to the next one on their way: the list of `kmod/c/pass.h`.
+//! Why datagrams are passed to the next receive path: the list of `kmod/c/pass.h`.
 
 use core::mem::MaybeUninit;
 use core::{slice, str};
@@ -15,7 +15,7 @@ const COUNT: u32 = Reason::named(b"enum hippos_pass_reason").0;
 pub struct Reason(u32);
 
 impl Reason {
-    /// Its source may not ask.
+    /// Its source is not allowed.
     pub const SOURCE: Self = Self::named(b"\tX(SOURCE,");
     /// It came by another interface than the one that is served.
     pub const INTERFACE: Self = Self::named(b"\tX(INTERFACE,");

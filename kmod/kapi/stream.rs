@@ -86,7 +86,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Whether a short reply would go out whole, by all that can be told
+    /// Whether a short reply would be sent whole, as far as that is known
     /// before.
     #[inline]
     pub fn takes(&self) -> bool {
@@ -104,18 +104,18 @@ impl Stream<'_> {
     }
 
     /// Sends `reply` from where it was written. What the socket does not take
-    /// comes back, and has to be copied: the room is used again. `more`
+    /// comes back, and has to be copied: the pages are used again. `more`
     /// promises that bytes follow at once, and may hold the last ones back.
     #[inline]
     pub fn reply<'r>(&mut self, reply: Reply<'r>, more: bool) -> Result<&'r [u8]> {
         if reply.len == 0 {
             return Ok(&[]);
         }
-        // SAFETY: by the invariant a locked socket, and a room last opened for this reply, of
+        // SAFETY: by the invariant a locked socket, and pages last opened for this reply, of
         // which `len` bytes were written.
         let count = sent(unsafe {
             ffi::hippos_reply_pages_send(
-                reply.room.as_ptr(),
+                reply.pages.as_ptr(),
                 self.sk.as_ptr(),
                 reply.len as u32,
                 more,
@@ -124,8 +124,8 @@ impl Stream<'_> {
         if count >= reply.len {
             return Ok(&[]);
         }
-        // SAFETY: within what was written, which does not change before the room is opened
-        // again: that needs the room for itself.
+        // SAFETY: within what was written, which does not change before the pages are opened
+        // again: that needs them exclusively.
         Ok(unsafe {
             slice::from_raw_parts(reply.start.as_ptr().add(count), reply.len.sub_exact(count))
         })
@@ -179,18 +179,18 @@ pub struct ReplyPages {
 unsafe impl Send for ReplyPages {}
 
 impl ReplyPages {
-    /// A room that takes its pages when they are needed.
+    /// Allocates the pages when they are needed.
     pub fn new() -> Result<Self> {
-        // All zeroes is a room without pages.
+        // All zeroes: no pages yet.
         let raw = KBox::new(Opaque::zeroed(), GFP_KERNEL)?;
         Ok(Self { raw })
     }
 
     /// Begins a reply, if there is memory for it; may sleep.
     pub fn open(&mut self) -> Option<Reply<'_>> {
-        let room = NonNull::new(self.raw.get())?;
+        let pages = NonNull::new(self.raw.get())?;
         // SAFETY: initialised, and ours alone while the reply lives.
-        unsafe { Reply::new(room, false) }
+        unsafe { Reply::new(pages, false) }
     }
 }
 
@@ -201,9 +201,9 @@ impl Drop for ReplyPages {
     }
 }
 
-/// The room of this CPU's softirqs, in one of which the holder runs.
+/// The reply pages of this CPU's softirqs, in one of which the holder runs.
 pub struct SoftirqPages<'a> {
-    room: NonNull<ffi::hippos_reply_pages>,
+    pages: NonNull<ffi::hippos_reply_pages>,
     _softirq: PhantomData<&'a mut ReplyPages>,
 }
 
@@ -214,10 +214,10 @@ impl<'a> SoftirqPages<'a> {
     /// that has no other; while the result lives, the softirq does not end, and
     /// a [`SoftirqPagesUser`] is held.
     pub(crate) unsafe fn new() -> Option<Self> {
-        // SAFETY: per-CPU memory, which begins as zeroes: a room without pages.
-        let room = NonNull::new(unsafe { ffi::hippos_reply_pages_this_cpu() })?;
+        // SAFETY: per-CPU memory, which begins as zeroes: no pages yet.
+        let pages = NonNull::new(unsafe { ffi::hippos_reply_pages_this_cpu() })?;
         Some(Self {
-            room,
+            pages,
             _softirq: PhantomData,
         })
     }
@@ -225,11 +225,11 @@ impl<'a> SoftirqPages<'a> {
     /// Begins a reply, if there is memory for it.
     pub fn open(self) -> Option<Reply<'a>> {
         // SAFETY: ours alone, by the requirement of `new`.
-        unsafe { Reply::new(self.room, true) }
+        unsafe { Reply::new(self.pages, true) }
     }
 }
 
-/// Keeps the rooms of softirqs, one a CPU. An owner of callbacks that use them
+/// Keeps the reply pages of softirqs, one set a CPU. An owner of callbacks that use them
 /// holds one.
 pub(crate) struct SoftirqPagesUser(());
 
@@ -252,53 +252,56 @@ impl Drop for SoftirqPagesUser {
 ///
 /// # Invariants
 ///
-/// `start` begins `size` bytes of `room`, which was opened for this reply;
+/// `start` begins `size` bytes of `pages`, which were opened for this reply;
 /// the first `len` of them, at most `size`, were written.
 pub struct Reply<'r> {
-    room: NonNull<ffi::hippos_reply_pages>,
+    pages: NonNull<ffi::hippos_reply_pages>,
     start: NonNull<u8>,
     size: usize,
     len: usize,
-    _room: PhantomData<&'r mut ReplyPages>,
+    _pages: PhantomData<&'r mut ReplyPages>,
 }
 
 impl Reply<'_> {
     /// # Safety
     ///
-    /// `room` is initialised and has no other user while the result lives;
+    /// `pages` is initialised and has no other user while the result lives;
     /// `atomic` where sleeping is not allowed.
-    pub(crate) unsafe fn new(room: NonNull<ffi::hippos_reply_pages>, atomic: bool) -> Option<Self> {
+    pub(crate) unsafe fn new(
+        pages: NonNull<ffi::hippos_reply_pages>,
+        atomic: bool,
+    ) -> Option<Self> {
         let mut size = 0;
         // SAFETY: by this function's own requirement.
-        let start = unsafe { ffi::hippos_reply_pages_open(room.as_ptr(), atomic, &mut size) };
+        let start = unsafe { ffi::hippos_reply_pages_open(pages.as_ptr(), atomic, &mut size) };
         // INVARIANT: just opened; nothing was written.
         Some(Self {
-            room,
+            pages,
             start: NonNull::new(start.cast())?,
             size: size as usize,
             len: 0,
-            _room: PhantomData,
+            _pages: PhantomData,
         })
     }
 
-    /// The room that is left.
+    /// The bytes that are not written yet.
     #[inline]
     pub fn spare(&mut self) -> &mut [u8] {
-        // SAFETY: by the invariant so much room of ours, pages that were initialised: what is
+        // SAFETY: by the invariant so many bytes of ours, pages that were initialised: what is
         // left in them of earlier replies.
-        unsafe { slice::from_raw_parts_mut(self.start.as_ptr().add(self.len), self.room()) }
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr().add(self.len), self.spare_len()) }
     }
 
-    /// How much room is left.
+    /// How many bytes are not written yet.
     #[inline]
-    pub fn room(&self) -> usize {
+    pub fn spare_len(&self) -> usize {
         self.size.sub_exact(self.len)
     }
 
-    /// The first `n` bytes of the room were written.
+    /// The next `n` bytes were written.
     #[inline]
     pub fn advance(&mut self, n: usize) {
-        self.len = self.len.add_exact(n.min(self.room()));
+        self.len = self.len.add_exact(n.min(self.spare_len()));
     }
 
     /// What was written.

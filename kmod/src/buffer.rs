@@ -64,7 +64,7 @@ pub(crate) struct ReplyOut<'r>(pub(crate) Reply<'r>);
 impl Out for ReplyOut<'_> {
     #[inline]
     fn room(&self) -> usize {
-        self.0.room()
+        self.0.spare_len()
     }
 
     #[inline]

@@ -92,7 +92,7 @@ fn client(packet: &Packet<'_>) -> trace::Client {
     }
 }
 
-/// Answers a packet and, unless it passes, traces the request. What is told of it is read before the reply is
+/// Answers a packet and, unless it passes, traces the request. The request's summary is read before the reply is
 /// written over it.
 #[cold]
 #[inline(never)]

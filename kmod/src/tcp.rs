@@ -210,7 +210,7 @@ struct TracedTurn {
 }
 
 impl TracedTurn {
-    /// While requests are traced. What a watcher is told is no reply.
+    /// While requests are traced. The lines that a watcher gets are no reply.
     #[inline(always)]
     fn begin(path: &'static CStr, stream: &Stream<'_>, client: &mut Client<'_>) -> Option<Self> {
         if !trace::requests_on() || client.connection.is_watching() {
@@ -356,7 +356,7 @@ impl Serve for Client<'_> {
 /// A locked socket as the engine's stream.
 struct SocketStream<'s, 'a> {
     stream: &'s mut Stream<'a>,
-    /// What is told of replies, while requests are traced.
+    /// The traced properties of replies, while requests are traced.
     replied: Option<&'s mut Replied>,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Requests as trace points are told of them. All of it is for when they are on.
+//! Requests and replies as trace points show them. Used only while trace points are on.
 
 use core::ffi::CStr;
 
@@ -45,7 +45,7 @@ impl TracedRequest {
     }
 }
 
-/// What is told of replies: their bytes without frames, and how the first of them begins.
+/// The traced properties of replies: their bytes without frames, and the start of the first one.
 #[derive(Default)]
 pub(crate) struct Replied {
     bytes: usize,

@@ -155,7 +155,7 @@ impl Datagram<'_> {
         }
     }
 
-    /// Serves it and, if its source may ask, traces it.
+    /// Serves it and, if its source is allowed, traces it.
     #[cold]
     #[inline(never)]
     fn serve_traced(&mut self) -> Option<usize> {
