@@ -433,7 +433,7 @@ fn a_dump_that_can_not_be_written_puts_the_tokens_back() {
     );
 }
 
-/// A server with three stale items. It pauses at the second reply until it is told to continue; the third reply is
+/// A server with three stale items. It pauses at the second reply until the test lets it continue; the third reply is
 /// given. It returns the lines that clients sent, except those that list items.
 struct Stale {
     address: String,
@@ -536,7 +536,7 @@ fn a_load_ends_by_a_signal_when_what_it_stored_has_its_marks() {
     }
     from.json(&["dump", &file]);
 
-    // It pauses at the first item until it is told to continue.
+    // It pauses at the first item until the test lets it continue.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let ((put_stop, stopped), (go_on, may_go_on)) = (channel(), channel());

@@ -444,7 +444,7 @@ impl Worker {
                 cap => cap_ttl(&parts, cap, self.unix()),
             };
             let node = &self.nodes[node_ref.node as usize];
-            // A lost datagram's line is sent again, and a second read must not be told from the first.
+            // A lost datagram's line is sent again, and a second read must not differ from the first.
             let datagram = expect == Expect::Meta && class == Class::Get && !ordered && !fence;
             if datagram
                 && parts[0].starts_with(b"mg ")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What Prometheus would be told.
+//! The exporter's pages, as Prometheus would read them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

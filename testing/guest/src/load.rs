@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Clients that remember what they were promised: each has keys of its own, and
-//! whatever it reads must be a value that it was told is stored, to the last
+//! Clients that remember what was acknowledged: each has keys of its own, and
+//! whatever it reads must be a value whose storing was acknowledged, to the last
 //! byte.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -153,7 +153,7 @@ impl ClientLog {
     }
 }
 
-/// Runs one client against `host` until told to stop. Errors are answers that are wrong; that
+/// Runs one client against `host` until `stop` is set. Errors are answers that are wrong; that
 /// answers fail to come is only counted.
 pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<ClientLog> {
     let mut client_log = ClientLog::default();

@@ -138,7 +138,7 @@ pub(super) fn paths() -> Result<()> {
     hippos.unload_all()
 }
 
-/// From the start on, by the parameter; told with the settings and to Prometheus; reset by `stats reset`.
+/// From the start on, by the parameter; shown with the settings and to Prometheus; reset by `stats reset`.
 pub(super) fn from_the_start() -> Result<()> {
     let hippos = Hippos::load("latency=1")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;

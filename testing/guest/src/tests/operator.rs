@@ -196,7 +196,7 @@ pub(super) fn clock() -> Result<()> {
     hippos.unload()
 }
 
-/// The time of threads and softirqs is told, and grows with work. So is the interface of `dev=`.
+/// The time of threads and softirqs is shown, and grows with work. So is the interface of `dev=`.
 pub(super) fn told() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -286,7 +286,7 @@ pub(super) fn statuses() -> Result<()> {
     hippos.unload()
 }
 
-/// Asks for a key on ever new connections, until it is told to end; keeps the lines of the answers.
+/// Asks for a key on ever new connections, until `end` is set; keeps the lines of the answers.
 fn ask_on(answers: &Mutex<Vec<String>>, end: &AtomicBool) {
     let ask = || -> std::io::Result<String> {
         let mut tcp = TcpStream::connect(("127.0.0.1", PORT))?;

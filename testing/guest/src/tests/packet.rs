@@ -882,7 +882,7 @@ pub(super) fn reasons() -> Result<()> {
         ask(&mut tap, datagram, SILENCE)?;
         ensure!(passed(reason)? > before, "{reason} is not counted");
     }
-    // Known by its addresses: the reason is told again from the table.
+    // Known by its addresses: the reason is counted again, from the table.
     let before = passed("route_out")?;
     for _ in 0..3 {
         ask(&mut tap, &near([10, 77, 0, 5]), Duration::from_millis(20))?;

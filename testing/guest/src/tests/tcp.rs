@@ -261,7 +261,7 @@ pub(super) fn memory_limit() -> Result<()> {
     hippos.unload()
 }
 
-/// A connection that was closed while its peer could not be reached is still told of it: what was
+/// The peer of a connection that was closed while it could not be reached still gets the end: what was
 /// under way is sent again, even when the module is gone.
 pub(super) fn fin_retransmitted_after_unload() -> Result<()> {
     let there = Namespace::new("there")?;

@@ -130,7 +130,7 @@ fn number(line: &str, field: &str) -> Result<i64> {
     number.parse().with_context(|| format!("{line:?}: {field}"))
 }
 
-/// One request by each receive path, and others that are told from them.
+/// One request by each receive path, and others that differ from them.
 pub(super) fn requests() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
@@ -299,7 +299,7 @@ fn expect_refused(
     hippos.unload()
 }
 
-/// Clients that may not ask, or ask for too much.
+/// Clients that are not allowed, or ask for too much.
 pub(super) fn refusals() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;

@@ -122,7 +122,7 @@ pub(super) fn receive_paths() -> Result<()> {
     hippos.unload()
 }
 
-/// Clients are served beside watchers that do not read; those lose lines, and are told how many. The
+/// Clients are served beside watchers that do not read; those lose lines, and get their number. The
 /// module ends while they watch.
 pub(super) fn slow_watchers() -> Result<()> {
     let hippos = Hippos::load("")?;
