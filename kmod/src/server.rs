@@ -25,7 +25,7 @@ use hippos_store::{NewError, Store};
 use crate::config::{printable, Config};
 use crate::platform::Kernel;
 use crate::steer::STEERING;
-use crate::{tcp, udp};
+use crate::traced::{TCP_WORKER, UDP_SOCKET};
 
 /// The engine and its settings.
 pub(crate) struct Server {
@@ -373,10 +373,10 @@ impl Connections {
         while let Some((place, found)) = self.registry.next(from, look) {
             match found {
                 Some((SocketKind::Datagrams, _)) => {
-                    return trace::refuse(udp::PATH, reason, self.datagram_peer());
+                    return trace::refuse(UDP_SOCKET, reason, self.datagram_peer());
                 }
                 Some((_, Address { ip, port })) => {
-                    return trace::refuse(tcp::WORKER, reason, trace::Client { ip, port });
+                    return trace::refuse(TCP_WORKER, reason, trace::Client { ip, port });
                 }
                 None => from = place.add_exact(1),
             }

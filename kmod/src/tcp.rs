@@ -29,7 +29,7 @@ use crate::buffer::ReplyOut;
 use crate::platform::Kernel;
 use crate::server::{Activity, ConnectionPermit, Server, SocketKind, SocketRecord, CONNECTIONS};
 use crate::steer::WorkerCpu;
-use crate::traced::{Replied, TracedRequest};
+use crate::traced::{Replied, TracedRequest, TCP_CALLBACK, TCP_WORKER};
 
 /// Bytes of a worker's buffer for commands that arrive in pieces.
 const INPUT: usize = 64 << 10;
@@ -50,10 +50,6 @@ const DEADLINE_CHECK_MS: u32 = 1000;
 /// How long to wait before accepting again after a failure, most likely for want of memory.
 /// Milliseconds.
 const ACCEPT_BACKOFF_MS: u32 = 2;
-
-/// The receive paths, as trace points have them.
-pub(crate) const WORKER: &CStr = c"tcp_worker";
-const CALLBACK: &CStr = c"tcp_callback";
 
 /// The arguments of a worker's thread.
 pub(crate) struct Worker {
@@ -116,7 +112,7 @@ impl Worker {
                 let timed = latency::begin();
                 let queued = timed.and_then(|_| ready.queued());
                 let turn = ready.connection(|stream, client: &mut Client<'_>| {
-                    let mut traced = TracedTurn::begin(WORKER, stream, client);
+                    let mut traced = TracedTurn::begin(TCP_WORKER, stream, client);
                     if timed.is_some() {
                         client.connection.take_served();
                     }
@@ -251,7 +247,7 @@ impl TracedTurn {
 fn refused(peer: Address, reason: &'static CStr) {
     if trace::refusals_on() {
         let Address { ip, port } = peer;
-        trace::refuse(WORKER, reason, trace::Client { ip, port });
+        trace::refuse(TCP_WORKER, reason, trace::Client { ip, port });
     }
 }
 
@@ -328,7 +324,7 @@ impl Drop for End<'_> {
 impl Serve for Client<'_> {
     fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool {
         let open = || pages.open().map(ReplyOut);
-        let mut traced = TracedTurn::begin(CALLBACK, stream, self);
+        let mut traced = TracedTurn::begin(TCP_CALLBACK, stream, self);
         let timed = latency::begin();
         if timed.is_some() {
             self.connection.take_served();

@@ -7,6 +7,11 @@ use hippos_engine::{outcome, PrintableKey, Summary};
 use hippos_invariant::Exact;
 use hippos_kapi::trace;
 
+/// Receive paths, as trace points name them.
+pub(crate) const UDP_SOCKET: &CStr = c"udp";
+pub(crate) const TCP_WORKER: &CStr = c"tcp_worker";
+pub(crate) const TCP_CALLBACK: &CStr = c"tcp_callback";
+
 /// A request that is being served.
 pub(crate) struct TracedRequest {
     path: &'static CStr,

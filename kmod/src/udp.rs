@@ -18,7 +18,7 @@ use hippos_proto::udp::FRAME;
 
 use crate::buffer::Buffer;
 use crate::server::{Activity, Server, SocketKind, CONNECTIONS};
-use crate::traced::{Replied, TracedRequest};
+use crate::traced::{Replied, TracedRequest, UDP_SOCKET};
 
 /// The largest datagram.
 const INPUT: usize = 64 << 10;
@@ -35,9 +35,6 @@ const REPLY_TICKS: u32 = 1000;
 
 /// memcached's own port: a server there could answer our reply.
 const MEMCACHED_PORT: u16 = 11211;
-
-/// The receive path, as trace points have it.
-pub(crate) const PATH: &CStr = c"udp";
 
 /// The arguments of the worker's thread.
 pub(crate) struct Worker {
@@ -151,7 +148,7 @@ impl Datagram<'_> {
 
     fn trace_refused(&self, reason: &'static CStr) {
         if trace::refusals_on() {
-            trace::refuse(PATH, reason, self.client());
+            trace::refuse(UDP_SOCKET, reason, self.client());
         }
     }
 
@@ -160,7 +157,7 @@ impl Datagram<'_> {
     #[inline(never)]
     fn serve_traced(&mut self) -> Option<usize> {
         let summary = Summary::of(self.payload.get(FRAME..).unwrap_or(&[]));
-        let request = TracedRequest::new(PATH, self.client(), summary);
+        let request = TracedRequest::new(UDP_SOCKET, self.client(), summary);
         let began = latency::now();
         let sent = self.serve()?;
         let mut replied = Replied::default();
