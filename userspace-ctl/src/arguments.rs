@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The command line.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -312,12 +313,25 @@ pub(crate) struct Top {
     pub(crate) once: bool,
 }
 
+/// The range of the interval of `top`, in seconds.
+pub(crate) const INTERVALS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
+
 fn interval(text: &str) -> Result<f64, String> {
-    let range = crate::top::INTERVALS;
+    let range = INTERVALS;
     match text.parse::<f64>() {
         Ok(seconds) if range.contains(&seconds) => Ok(seconds),
         _ => Err(format!("must be from {} to {}", range.start(), range.end())),
     }
+}
+
+/// Which value to keep if the cache already has the key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LoadMode {
+    /// The cache's
+    #[default]
+    Add,
+    /// The dump's
+    Set,
 }
 
 #[derive(Debug, Subcommand)]
@@ -334,11 +348,29 @@ connect again, unless hippos-ctl allow excludes it."
 #[group(required = true, multiple = true)]
 pub(crate) struct Kill {
     /// Only connections of this client: an address, or an address and a port
-    #[arg(value_name = "ADDRESS[:PORT]", value_parser = crate::conns::peer)]
-    pub(crate) peer: Option<(std::net::IpAddr, u16)>,
+    #[arg(value_name = "ADDRESS[:PORT]", value_parser = peer)]
+    pub(crate) peer: Option<(IpAddr, u16)>,
     /// Only connections without a command for SECONDS seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) idle: Option<u32>,
+}
+
+/// Parses a client on the command line: its address, and its port or 0.
+///
+/// # Errors
+///
+/// The text is neither an address nor an address with a port.
+pub(crate) fn peer(text: &str) -> Result<(IpAddr, u16), String> {
+    if let Ok(peer) = text.parse::<SocketAddr>() {
+        return Ok((peer.ip(), peer.port()));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let address = bare.unwrap_or(text).parse();
+    address
+        .map(|address| (address, 0))
+        .map_err(|_| "must be an address like 10.0.0.7, 10.0.0.7:40312 or [fd00::1]:40312".into())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -369,7 +401,7 @@ pub(crate) struct Load {
     pub(crate) file: PathBuf,
     /// Which value to keep if the cache already has the key
     #[arg(long, value_enum, default_value = "add")]
-    pub(crate) mode: crate::dump::LoadMode,
+    pub(crate) mode: LoadMode,
     /// Start with this block: the one that an interrupted load reported
     #[arg(long, default_value_t = 0, value_name = "NUMBER")]
     pub(crate) from_block: u64,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use hippos_abi::{CloseConnections, Connections};
@@ -70,24 +70,6 @@ pub(crate) fn conns(stats: &Stats) -> Answer {
     Answer::new(text, json.collect())
 }
 
-/// Parses a client on the command line: its address, and its port or 0.
-///
-/// # Errors
-///
-/// The text is neither an address nor an address with a port.
-pub(crate) fn peer(text: &str) -> Result<(IpAddr, u16), String> {
-    if let Ok(peer) = text.parse::<SocketAddr>() {
-        return Ok((peer.ip(), peer.port()));
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    let address = bare.unwrap_or(text).parse();
-    address
-        .map(|address| (address, 0))
-        .map_err(|_| "must be an address like 10.0.0.7, 10.0.0.7:40312 or [fd00::1]:40312".into())
-}
-
 /// Closes connections, and prints their number.
 pub(crate) fn kill(device: &Device, given: &Kill) -> Result<Answer> {
     let (address, port) = given.peer.map_or(([0; 16], 0), |(address, port)| {
@@ -112,6 +94,7 @@ pub(crate) fn kill(device: &Device, given: &Kill) -> Result<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::peer;
 
     #[test]
     fn a_client_is_an_address_with_or_without_a_port() {

@@ -11,7 +11,7 @@ use hippos_abi::{GetAdmin, GetInfo, GetLimits, GetRanges, Section};
 use crate::admin::AdminAccess;
 use crate::configuration::Configuration;
 use crate::device::Device;
-use crate::reload::LiveChange;
+use crate::live_change::LiveChange;
 use crate::stats::Stats;
 use crate::system::{System, PINS};
 use crate::{keys, networks};

@@ -21,6 +21,7 @@ mod kernel_log;
 mod keys;
 mod latency;
 mod limits;
+mod live_change;
 mod metrics;
 mod module;
 mod networks;
@@ -31,6 +32,7 @@ mod slabs;
 mod source;
 mod start;
 mod stats;
+mod stats_watch;
 mod status;
 mod system;
 mod top;
@@ -217,7 +219,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             let every = Duration::from_secs(u64::from(watch.unwrap_or(1)));
             let mut out = std::io::stdout().lock();
             let section = section.section();
-            stats::watch(&source, section, every, rates, arguments.json, &mut out)?;
+            stats_watch::watch(&source, section, every, rates, arguments.json, &mut out)?;
             Ok(Answer::silent())
         }
         Command::Top(given) => top::top(&source, &given, arguments.json),

@@ -16,6 +16,7 @@ use crate::configuration::Configuration;
 use crate::device::Device;
 use crate::exit::Status;
 use crate::in_force::{Difference, InForce};
+use crate::live_change::LiveChange;
 use crate::start::{attach, number, set_limits, users};
 use crate::system::System;
 use crate::{keys, networks, xdp};
@@ -59,47 +60,6 @@ fn with(now: &Configuration, wanted: &Configuration, live: &[Difference]) -> Con
         then.set(key, wanted.get(key));
     }
     then
-}
-
-/// A call that changes the loaded module, and the keys that it puts into force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LiveChange {
-    Users,
-    Sources,
-    Admin,
-    Limits,
-    Memory,
-    Latency,
-    Interfaces,
-}
-
-impl LiveChange {
-    /// Calls that restrict access come first.
-    const ORDER: [Self; 7] = [
-        Self::Users,
-        Self::Sources,
-        Self::Admin,
-        Self::Limits,
-        Self::Memory,
-        Self::Latency,
-        Self::Interfaces,
-    ];
-
-    /// The call for a key; `None` if the key needs a restart.
-    pub(crate) fn of(key: &str) -> Option<Self> {
-        match key {
-            "auth_file" => Some(Self::Users),
-            "allow" => Some(Self::Sources),
-            "admin" => Some(Self::Admin),
-            "udp_bytes" | "udp_rate" | "limits.udp_datagrams" | "limits.udp_private_rate" => {
-                Some(Self::Limits)
-            }
-            "memory_mb" => Some(Self::Memory),
-            "latency" => Some(Self::Latency),
-            "xdp.interfaces" => Some(Self::Interfaces),
-            _ => None,
-        }
-    }
 }
 
 struct Change<'c> {

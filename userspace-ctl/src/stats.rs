@@ -2,15 +2,9 @@
 //! The `STAT name value` texts, formatted as a table and as JSON.
 
 use std::fmt::Write as _;
-use std::io::Write;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use hippos_abi::Section;
 use serde_json::Value;
-
-use crate::source::Source;
 
 /// Names and values, in the server's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,7 +71,7 @@ impl Stats {
     }
 
     /// The increase per second since `before`; other changed values as they are now.
-    fn rates(&self, before: &Stats, seconds: f64) -> Stats {
+    pub(crate) fn rates(&self, before: &Stats, seconds: f64) -> Stats {
         let mut rates = Vec::new();
         for (name, value) in self.iter() {
             let was = before.get(name);
@@ -93,43 +87,6 @@ impl Stats {
         }
         Stats(rates)
     }
-}
-
-/// Prints a section every few seconds, with `rates` the increase per second; ends when its output is closed.
-pub(crate) fn watch(
-    source: &Source,
-    section: Section,
-    every: Duration,
-    rates: bool,
-    is_json: bool,
-    out: &mut impl Write,
-) -> Result<()> {
-    let mut before = source.stats(section)?;
-    let mut at = Instant::now();
-    if !rates {
-        show(&before, is_json, out)?;
-    }
-    loop {
-        thread::sleep(every);
-        let now = source.stats(section)?;
-        let seconds = at.elapsed().as_secs_f64();
-        at = Instant::now();
-        if rates {
-            show(&now.rates(&before, seconds), is_json, out)?;
-        } else {
-            show(&now, is_json, out)?;
-        }
-        before = now;
-    }
-}
-
-fn show(stats: &Stats, is_json: bool, out: &mut impl Write) -> Result<()> {
-    if is_json {
-        writeln!(out, "{}", stats.json())?;
-    } else {
-        writeln!(out, "{}", stats.table())?;
-    }
-    Ok(out.flush()?)
 }
 
 #[cfg(test)]

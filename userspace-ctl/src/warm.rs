@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::answer::Answer;
+use crate::arguments::LoadMode;
 use crate::arguments::{Dump, Load, CONNECTIONS};
 use crate::configuration::Configuration;
-use crate::dump::{self, LoadMode};
+use crate::dump;
 use crate::keys;
 use crate::source::Source;
 

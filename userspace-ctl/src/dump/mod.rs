@@ -26,7 +26,6 @@ use crate::arguments::{Dump, Load};
 use crate::exit::{end, Status};
 
 pub(crate) use client::Target;
-pub(crate) use replay::LoadMode;
 
 use file::Header;
 use interrupt::Interrupt;

@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::reader::{Packed, Reader, Unpacker};
 use super::save::{put_key, stale};
 use super::writer::now;
+use crate::arguments::LoadMode;
 use crate::exit::end;
 
 /// Requests that are sent before their replies are read. The replies, of at most some sixty bytes each, fit into the
@@ -32,16 +33,6 @@ const LATEST: u64 = i32::MAX as u64;
 const MEANWHILE: u64 = 3600;
 /// The difference by which one time must exceed another to be later on the server's clock too.
 const MARGIN: u64 = 3600;
-
-/// Which value to keep if the cache already has the key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LoadMode {
-    /// The cache's
-    #[default]
-    Add,
-    /// The dump's
-    Set,
-}
 
 /// The outcomes for the items.
 #[derive(Debug, Default)]

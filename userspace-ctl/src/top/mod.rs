@@ -27,8 +27,6 @@ use model::{frame, Model, Sample, Sort};
 
 /// How long a signal may be pending before it is noticed.
 const TICK: Duration = Duration::from_millis(100);
-/// The range of the interval.
-pub(crate) const INTERVALS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 
 /// Reads and shows the statistics until the user ends it.
 pub(crate) fn top(source: &Source, given: &arguments::Top, is_json: bool) -> Result<Answer> {
@@ -141,7 +139,9 @@ impl View {
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
         let seconds = self.interval.as_secs_f64();
         let within = |seconds: f64| {
-            Duration::from_secs_f64(seconds.clamp(*INTERVALS.start(), *INTERVALS.end()))
+            Duration::from_secs_f64(
+                seconds.clamp(*arguments::INTERVALS.start(), *arguments::INTERVALS.end()),
+            )
         };
         match key.code {
             KeyCode::Char('c') if is_control => self.is_over = true,
