@@ -4,9 +4,9 @@
 //! A GET of one key is a `getk`, which always gets a reply; a GET of several keys is one `getkq` for each, whose misses
 //! get no reply, and a `noop`, whose reply ends the whole.
 
+use crate::element::{expiry, Element, STREAMED};
 use crate::payload::{self, Stream};
 use crate::request::{Request, Verb};
-use crate::wire::{expiry, Element, STREAMED};
 
 /// Bytes of a packet's header.
 pub const HEADER: usize = 24;

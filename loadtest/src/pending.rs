@@ -2,12 +2,12 @@
 //! A request that waits for its reply, and the check of the reply.
 
 use crate::binary::{self, status};
+use crate::element::Element;
 use crate::payload;
 use crate::request::{Request, Verb};
 use crate::settings::Protocol;
 use crate::stats::RequestKind;
 use crate::versions::Versions;
-use crate::wire::Element;
 
 /// A request in flight.
 #[derive(Debug, Clone, Default)]

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::element::Element;
 use crate::mmsg::{self, SendBatch};
 use crate::pending::{Outcome, Pending, Progress};
-use crate::wire::{self, Element, Frame};
+use crate::wire::{self, Frame};
 
 /// The most requests in flight on one socket; a power of two of at most 2^16.
 const SLOTS: usize = 4096;

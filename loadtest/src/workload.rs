@@ -19,7 +19,6 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::path::Path;
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use rand::rngs::SmallRng;
@@ -30,7 +29,6 @@ use crate::dist::{Popularity, Ranks, Sizes};
 use crate::payload::{self, mix};
 use crate::request::{Request, RequestKey, Verb};
 use crate::settings::Part;
-use crate::ycsb;
 
 /// The most bytes of a key in memcached.
 pub const KEY_MAX: u32 = 250;
@@ -221,41 +219,7 @@ impl Workload {
         Ok(workload)
     }
 
-    /// A built-in workload or a file, with an optional variant: `etc`, `micro:get-hit`, `./mine.toml:large`.
-    pub fn named(name: &str) -> Result<Self> {
-        let (base, variant) = match name.rsplit_once(':') {
-            Some((base, variant)) if !Path::new(name).exists() => (base, Some(variant)),
-            _ => (name, None),
-        };
-        let built_in = BUILT_IN.iter().find(|(name, _)| *name == base);
-        let (text, origin) = if let Some((name, text)) = built_in {
-            ((*text).to_string(), format!("traces/{name}.toml"))
-        } else if base.ends_with(".toml") || Path::new(base).exists() {
-            let text = std::fs::read_to_string(base)
-                .with_context(|| format!("cannot read workload {base}"))?;
-            if ycsb::properties(&text) {
-                let name = Path::new(base).file_name().unwrap_or_default();
-                let workload = ycsb::workload(&text, &name.to_string_lossy());
-                let workload = workload.with_context(|| base.to_string())?;
-                workload.check().with_context(|| base.to_string())?;
-                return Ok(workload);
-            }
-            (text, base.to_string())
-        } else {
-            let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-            bail!(
-                "no workload is called {base}: there are {} and files ending in .toml",
-                names.join(", ")
-            );
-        };
-        let workload = Self::parse(&text, &origin)?;
-        match variant {
-            None => Ok(workload),
-            Some(variant) => workload.variant(variant, &text, &origin),
-        }
-    }
-
-    fn variant(&self, variant: &str, text: &str, origin: &str) -> Result<Self> {
+    pub(crate) fn variant(&self, variant: &str, text: &str, origin: &str) -> Result<Self> {
         let Some(toml::Value::Table(changes)) = self.variants.get(variant) else {
             let names: Vec<&str> = self.variants.keys().map(String::as_str).collect();
             bail!(
@@ -272,7 +236,7 @@ impl Workload {
         Ok(workload)
     }
 
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let named = |what: &'static str| move |e: String| anyhow!("{what}: {e}");
         ensure!(
             self.keys.count > 0 && self.keys.count < 1 << 36,

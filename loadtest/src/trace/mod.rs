@@ -5,6 +5,7 @@
 //! are replayed as a `set` of the recorded size.
 
 mod columns;
+mod detect;
 mod format;
 mod input;
 mod reader;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{anyhow, bail, ensure, Context, Result};
 
 use super::columns::{self, Fields, Named};
+use super::detect::detect;
 use super::format::{Columns, Format, TimeUnit};
 use super::input::{self, Input};
 use super::tokens::{self, Item};
@@ -188,7 +189,7 @@ impl Reader {
                 _ => *b",\t|;".iter().find(has).unwrap_or(&b','),
             }
         });
-        self.format = match given.or_else(|| Format::detect(&self.line, self.delimiter)) {
+        self.format = match given.or_else(|| detect(&self.line, self.delimiter)) {
             Some(format) => format,
             None => bail!(
                 "{}: line {}: {:?} is of no known format; there are {}; name one with --format, or the columns with --columns",
