@@ -15,7 +15,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 use std::time::Duration;
 
-use crate::run::{fresh_key, Target};
+use crate::fresh_key::fresh_key;
+use crate::options::Target;
 
 /// The recorded deltas.
 pub const RECORDED: &str = include_str!("../counters/recorded.txt");

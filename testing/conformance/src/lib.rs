@@ -6,11 +6,15 @@
 
 pub mod case;
 pub mod counters;
+mod fresh_key;
+pub mod options;
 pub mod packet;
 pub mod random;
 pub mod record;
 pub mod run;
+mod show;
 pub mod template;
 pub mod udp;
 
-pub use run::{run, Options, Report, Target};
+pub use options::{Options, Target};
+pub use run::{run, Report};

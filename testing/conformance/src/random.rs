@@ -15,8 +15,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use crate::fresh_key::fresh_key;
 use crate::packet::{self, HEADER, REQUEST};
-use crate::run::{brief, fresh_key};
+use crate::show::brief;
 use crate::template::show;
 
 /// Placeholder for the stream's own eight bytes in commands.

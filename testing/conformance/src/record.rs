@@ -10,8 +10,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::case::{self, Case, CaseStep, End, Exchange};
+use crate::options::{Options, Target};
 use crate::packet;
-use crate::run::{Feed, Options, Player, Target};
+use crate::run::{Feed, Player};
 use crate::template::{self, Match, Piece, Scope};
 use crate::udp;
 
@@ -169,7 +170,7 @@ fn take(e: &Exchange, bytes: Vec<u8>, scope: &mut Scope, answers: &mut Vec<Answe
         other => bail!(
             "line {}: {} is not as written: {other:?}",
             e.line,
-            crate::run::brief(&bytes)
+            crate::show::brief(&bytes)
         ),
     }
     Ok(())

@@ -6,52 +6,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::case::{self, Case, CaseStep, End, Exchange};
+use crate::fresh_key::fresh_key;
+use crate::options::{Options, Target};
 use crate::packet::REQUEST;
+use crate::show::{brief, show_tokens};
 use crate::template::{self, Match, Scope, Template, Token};
 use crate::udp;
-
-/// The server under test.
-#[derive(Clone, Copy, Debug)]
-pub struct Target {
-    /// Where it listens for TCP.
-    pub tcp: SocketAddr,
-    /// Where it listens for UDP; without one the cases over UDP are skipped.
-    pub udp: Option<SocketAddr>,
-}
-
-/// How to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Only cases whose `group: name` contains this.
-    pub filter: String,
-    /// Connections at a time.
-    pub parallel: usize,
-    /// How long an answer may take.
-    pub patience: Duration,
-    /// The server is the reference: no alternatives, and its several messages for one
-    /// request over UDP are taken as one.
-    pub reference: bool,
-    /// Feed every case in splits too.
-    pub splits: bool,
-    /// For the random splits.
-    pub seed: u64,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            filter: String::new(),
-            parallel: 24,
-            patience: Duration::from_secs(5),
-            reference: false,
-            splits: true,
-            seed: 1,
-        }
-    }
-}
 
 /// The result of a run.
 #[derive(Debug, Default)]
@@ -210,30 +173,6 @@ impl Splits {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) % below.max(1) as u64) as usize
     }
-}
-
-/// Eight bytes for the keys of one play of one case.
-pub(crate) fn fresh_key() -> Vec<u8> {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    static START: Mutex<Option<u64>> = Mutex::new(None);
-    let now = || {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        since.as_nanos() as u64 / 1000
-    };
-    let start = START
-        .lock()
-        .map_or(0, |mut start| *start.get_or_insert_with(now));
-    let mut n = start
-        .wrapping_mul(64)
-        .wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed) as u64);
-    let mut key = vec![b'k'; 8];
-    for digit in key.iter_mut().skip(1) {
-        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(n % 36) as usize];
-        n /= 36;
-    }
-    key
 }
 
 /// One connection, and the data kept from its replies.
@@ -555,36 +494,4 @@ fn closing(kind: ErrorKind) -> bool {
         kind,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected
     )
-}
-
-/// Bytes for a report: the beginning and the end.
-pub(crate) fn brief(bytes: &[u8]) -> String {
-    const MOST: usize = 700;
-    if bytes.len() <= MOST {
-        return template::show(bytes);
-    }
-    let (head, tail) = (&bytes[..MOST / 2], &bytes[bytes.len() - MOST / 4..]);
-    format!(
-        "{} …{} bytes in all… {}",
-        template::show(head),
-        bytes.len(),
-        template::show(tail)
-    )
-}
-
-/// The expected output, for a report.
-pub(crate) fn show_tokens(tokens: &[Token]) -> String {
-    let mut out = String::new();
-    for token in tokens {
-        out += &match token {
-            Token::Bytes(bytes) => brief(bytes),
-            Token::Number(_) => "{n}".to_owned(),
-            Token::Wide(_) => "{8 bytes}".to_owned(),
-            Token::Anything => "{*}".to_owned(),
-            Token::Stats(names) | Token::PacketStats(names) => {
-                format!("{{statistics: {}}}", names.join(" "))
-            }
-        };
-    }
-    out
 }

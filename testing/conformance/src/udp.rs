@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::case::{Case, CaseStep, Exchange};
-use crate::run::{brief, fresh_key, show_tokens, Options};
+use crate::fresh_key::fresh_key;
+use crate::options::Options;
+use crate::show::{brief, show_tokens};
 use crate::template::{self, Match, Scope, Token};
 
 /// Plays one case.

@@ -9,6 +9,7 @@
 mod control;
 mod exporter;
 mod firewall;
+mod init;
 mod kmsg;
 mod leaks;
 mod load;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     if std::process::id() == 1 {
-        return system::init();
+        return init::init();
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
