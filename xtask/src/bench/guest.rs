@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use super::Tools;
+use super::server::Server;
+use super::tools::Tools;
 use crate::tap::Tap;
 use crate::vm::{Accel, Machine, Meter, Network, Port, Vm, GUEST_PORT};
 
@@ -18,112 +19,6 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 const CACHE: u32 = 256;
 /// MiB of the guest's memory.
 const MEMORY: u32 = 1024;
-
-/// The servers that are compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Server {
-    /// This project's module
-    Hippos,
-    /// As `Hippos`, but with a new buffer for each reply: the cost that reuse of the request's buffer saves
-    HipposFresh,
-    /// The same with its XDP program on the card, in native mode
-    HipposXdp,
-    /// Debian's memcached as installed, UDP on, a thread for each vCPU
-    Memcached,
-    /// The same with its LRU threads off and interrupts deferred: its steadiest cell
-    MemcachedSteady,
-    /// A memcached for each vCPU, each with a port of its own
-    MemcachedMultiport,
-    /// A module that sends packets back as they are, in the way that Hippos does: the limit
-    Mirror,
-    /// The same, each packet straight to the driver
-    MirrorDirect,
-    /// The same, each packet through the queueing discipline
-    MirrorQueued,
-    /// An XDP program that sends frames back as they are: the limit of that receive path
-    MirrorXdp,
-}
-
-impl Server {
-    /// All, the reference first.
-    pub(crate) const ALL: [Server; 10] = [
-        Server::Memcached,
-        Server::MemcachedSteady,
-        Server::MemcachedMultiport,
-        Server::MirrorQueued,
-        Server::MirrorDirect,
-        Server::Mirror,
-        Server::HipposFresh,
-        Server::Hippos,
-        Server::MirrorXdp,
-        Server::HipposXdp,
-    ];
-
-    /// Whether it sends packets back as they are.
-    pub(crate) fn mirrors(self) -> bool {
-        matches!(
-            self,
-            Server::Mirror | Server::MirrorDirect | Server::MirrorQueued | Server::MirrorXdp
-        )
-    }
-
-    /// Whether a quick look takes it in.
-    pub(crate) fn quick(self) -> bool {
-        matches!(
-            self,
-            Server::Memcached | Server::MemcachedSteady | Server::Mirror | Server::Hippos
-        )
-    }
-
-    /// Whether it is measured by the wall clock; the other servers are for counting instructions.
-    pub(crate) fn clocked(self) -> bool {
-        !matches!(
-            self,
-            Server::MemcachedSteady
-                | Server::MirrorDirect
-                | Server::MirrorQueued
-                | Server::HipposFresh
-        )
-    }
-
-    /// Whether its instructions are counted: where a guest has one processor, one memcached a
-    /// processor is just memcached.
-    pub(crate) fn counted(self, vcpus: u32) -> bool {
-        self != Server::MemcachedMultiport || vcpus > 1
-    }
-
-    /// Whether frames are answered in the card's driver.
-    pub(crate) fn native(self) -> bool {
-        matches!(self, Server::HipposXdp | Server::MirrorXdp)
-    }
-
-    /// As reports name it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Server::Hippos => "hippos",
-            Server::HipposFresh => "hippos-fresh",
-            Server::HipposXdp => "hippos-xdp",
-            Server::Memcached => "memcached",
-            Server::MemcachedSteady => "memcached-steady",
-            Server::MemcachedMultiport => "memcached-multiport",
-            Server::Mirror => "mirror",
-            Server::MirrorDirect => "mirror-direct",
-            Server::MirrorQueued => "mirror-queued",
-            Server::MirrorXdp => "mirror-xdp",
-        }
-    }
-}
-
-/// How a guest is joined to this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Wire {
-    /// A tap device where that is allowed, else QEMU's own network
-    Auto,
-    /// A tap device of this host's (asks for root's rights)
-    Tap,
-    /// QEMU's own network
-    User,
-}
 
 /// A booted guest with its server.
 pub(crate) struct Guest {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{ensure, Context, Result};
 use serde_json::Value;
 
-use super::guest::Server;
+use super::server::Server;
 use crate::vm::INTERRUPTED;
 use crate::{shell, workspace};
 

@@ -12,6 +12,8 @@ mod meter;
 mod mirror;
 mod overload;
 mod report;
+mod server;
+mod tools;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,15 +24,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 
-use self::guest::{Guest, Server, Wire};
+use self::guest::Guest;
 use self::load::{Load, Workload, WORKLOADS};
 use self::meter::{Meter, Symbols};
 use self::report::{Figures, Metric};
+use self::server::{Server, Wire};
+use self::tools::Tools;
 use crate::root::Root;
-use crate::tap::Tap;
 use crate::target::Selection;
 use crate::vm::INTERRUPTED;
-use crate::{kbuild, root, shell, vm, workspace};
+use crate::{root, shell, vm, workspace};
 
 /// Measure Hippos beside Debian's memcached and a packet mirror, or the store alone.
 ///
@@ -92,49 +95,6 @@ enum Measurand {
     Instructions,
     /// Peak throughput, latency and CPU time
     Wallclock,
-}
-
-/// The files that every guest needs.
-pub(crate) struct Tools<'a> {
-    root: &'a Root,
-    hippos: PathBuf,
-    /// The module that allocates each reply anew, if it is among the servers.
-    fresh: Option<PathBuf>,
-    mirror: PathBuf,
-    mirror_xdp: PathBuf,
-    load: PathBuf,
-    /// Guests are joined by tap devices.
-    tap: bool,
-}
-
-impl<'a> Tools<'a> {
-    fn build(root: &'a Root, wire: Wire, load: load::Build, servers: &[Server]) -> Result<Self> {
-        let tap = match wire {
-            Wire::Auto => Tap::new().is_ok(),
-            Wire::Tap => Tap::new().map(|_| true)?,
-            Wire::User => false,
-        };
-        Ok(Tools {
-            root,
-            hippos: kbuild::build_for(root, &Default::default())?,
-            fresh: servers
-                .contains(&Server::HipposFresh)
-                .then(|| {
-                    kbuild::build_for(
-                        root,
-                        &kbuild::KmodArgs {
-                            fresh_replies: true,
-                            ..Default::default()
-                        },
-                    )
-                })
-                .transpose()?,
-            mirror: mirror::build(root)?,
-            mirror_xdp: mirror::build_xdp(root)?,
-            load: load::build(load)?,
-            tap,
-        })
-    }
 }
 
 /// How much is measured.

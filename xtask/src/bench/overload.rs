@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use anyhow::{anyhow, ensure, Context, Result};
 
-use super::guest::{Guest, Server};
+use super::guest::Guest;
 use super::load::WORKLOADS;
 use super::meter::Meter;
-use super::{load, Plan, Tools};
+use super::server::Server;
+use super::tools::Tools;
+use super::{load, Plan};
 use crate::vm;
 
 /// SETs a second, few enough to be no load themselves.

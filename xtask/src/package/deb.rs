@@ -5,11 +5,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result};
 use nix::sys::stat::{utimensat, UtimensatFlags};
 use nix::sys::time::TimeSpec;
 
-use super::Build;
+use super::build::Build;
 use crate::{kbuild, shell, workspace};
 
 /// The packages' maintainer.
@@ -227,31 +227,9 @@ fn touch(tree: &Path, epoch: u64) -> Result<()> {
     set(tree, true)
 }
 
-/// Fills `@NAME@` in; a name that has no value is an error.
-pub(crate) fn fill(text: &str, values: &[(&str, &str)]) -> Result<String> {
-    let mut text = text.to_owned();
-    for (name, value) in values {
-        text = text.replace(&format!("@{name}@"), value);
-    }
-    let open =
-        text.split('@').skip(1).step_by(2).find(|word| {
-            !word.is_empty() && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
-        });
-    ensure!(open.is_none(), "nothing fills in @{}@", open.unwrap_or(""));
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_placeholder_is_filled_in() {
-        let values = [("VERSION", "1"), ("RELEASE", "7.3")];
-        assert_eq!(fill("a @VERSION@ @RELEASE@", &values).unwrap(), "a 1 7.3");
-        assert!(fill("a @SERIES@", &values).is_err());
-        assert_eq!(fill("@…@ x@y", &values).unwrap(), "@…@ x@y");
-    }
 
     #[test]
     fn packed_files_have_one_time_and_plain_modes() {

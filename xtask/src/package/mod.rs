@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask package`: Debian packages, from the files in packaging/ and the programs built here.
 
+mod build;
 mod deb;
 pub(crate) mod install;
 mod licences;
@@ -14,11 +15,12 @@ use std::process::Command;
 
 use anyhow::{bail, ensure, Context, Result};
 
-use crate::root::{self, Root};
+use crate::root;
 use crate::target::{Selection, TESTED};
 use crate::workspace::PURE_CRATES;
 use crate::{kbuild, progress, shell, workspace};
 
+use build::Build;
 use deb::Deb;
 use version::Version;
 
@@ -53,17 +55,6 @@ const DOCUMENTS: &[&str] = &[
     "parameters.md",
     "protocol.md",
 ];
-
-/// One making of all packages.
-struct Build<'a> {
-    root: &'a Root,
-    version: &'a Version,
-    /// The values of placeholders, apart from the libraries.
-    values: Vec<(&'static str, String)>,
-    /// Where the packages' files are laid out.
-    stage: PathBuf,
-    out: PathBuf,
-}
 
 /// Makes the packages and prints their paths.
 pub(crate) fn package(args: &PackageArgs, selection: &Selection) -> Result<()> {
@@ -165,31 +156,6 @@ fn make(
     fs::remove_dir_all(&build.stage)?;
     repository::index(&root, out, &packages)?;
     Ok(packages)
-}
-
-impl Build<'_> {
-    /// Debian's name of the architecture of the programs and the module.
-    fn arch(&self) -> &'static str {
-        self.root.kernel().target.arch.debian()
-    }
-
-    /// Fills placeholders in.
-    fn fill(&self, text: &str) -> Result<String> {
-        let values: Vec<(&str, &str)> = self
-            .values
-            .iter()
-            .map(|(name, value)| (*name, value.as_str()))
-            .collect();
-        deb::fill(text, &values)
-    }
-
-    /// The version's date as changelogs have it.
-    fn date(&self) -> Result<String> {
-        let mut date = Command::new("date");
-        date.env("LC_ALL", "C").args(["-u", "-R", "-d"]);
-        let text = shell::output(date.arg(format!("@{}", self.version.epoch)))?;
-        Ok(text.trim().to_owned())
-    }
 }
 
 fn meta(build: &Build<'_>) -> Result<PathBuf> {
