@@ -87,20 +87,26 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
 /// The files of the pure crates that Kbuild compiles.
 pub(crate) fn kernel_files() -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
-    let mut todo = Vec::new();
     for (name, krate) in workspace::kernel_crates()? {
         if workspace::PURE_CRATES.contains(&name.as_str()) {
             let dir = krate.dir.strip_prefix(workspace::root())?.to_owned();
-            todo.push(dir.join("src/lib.rs"));
+            files.extend(files_of(&dir.join("src/lib.rs"))?);
         }
     }
+    Ok(files)
+}
+
+/// The files of the crate whose root file is `root`, without those for tests and for the host only.
+pub(crate) fn files_of(root: &Path) -> Result<BTreeSet<String>> {
+    let mut files = BTreeSet::new();
+    let mut todo = vec![root.to_owned()];
     while let Some(file) = todo.pop() {
         let name = file.to_string_lossy().into_owned();
         let modules = tokens::read(&read(&name)?, Part::Kernel)
             .with_context(|| name.clone())?
             .modules;
         for module in modules {
-            todo.extend(find_module(&file, &module));
+            todo.extend(find_module(&file, file == root, &module));
         }
         files.insert(name);
     }
@@ -108,10 +114,10 @@ pub(crate) fn kernel_files() -> Result<BTreeSet<String>> {
 }
 
 /// Where `mod NAME;` in `file` lies. (A module inside a module's braces has none at these places.)
-fn find_module(file: &Path, name: &str) -> Option<std::path::PathBuf> {
+fn find_module(file: &Path, is_root: bool, name: &str) -> Option<std::path::PathBuf> {
     let dir = file.parent()?;
     let stem = file.file_stem()?;
-    let own = if stem == "lib" || stem == "mod" {
+    let own = if is_root || stem == "mod" {
         dir.to_owned()
     } else {
         dir.join(stem)
