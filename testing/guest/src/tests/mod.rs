@@ -70,7 +70,7 @@ tests! {
     smoke: serves;
     module: loads_and_unloads, bad_parameters, parameters, port_in_use, without_udp, connection_limit, device,
         control, limits, login, worker_counts, selftest, verified, lower_limit,
-        unloads_under_load;
+        unloads_under_load, unload_waits_once_at_each_place;
     packet: veth, loopback, forwarded, namespaces, segmented, fragmented, vlan, bridged, ipsec,
         long_replies, small_mtu, tapped, transmit, headers, unanswered, left_to_the_socket, reasons, partial_checksum, allowed,
         rate_limited, one_interface;
@@ -79,7 +79,7 @@ tests! {
     watch: receive_paths, slow_watchers;
     latency: paths, from_the_start, switched_under_load;
     trace: requests, refusals, items, steering, unloads_while_traced;
-    steer: one_queue;
+    steer: one_queue, moved_card;
     xdp: modes, life, hidden_tags, refusals, several;
     protocol: table, counts, fast_share;
     consistency: framing / histories;

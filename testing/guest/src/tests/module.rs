@@ -20,6 +20,8 @@ use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::system::run;
 
+use super::trace::{Tracing, TRACEFS};
+
 pub(super) fn loads_and_unloads() -> Result<()> {
     let hippos = Hippos::load("")?;
     ensure!(modules::loaded("hippos"), "loaded, but not in /sys/module");
@@ -460,6 +462,46 @@ pub(super) fn selftest() -> Result<()> {
     }
     refused("selftest=2", Errno::EIO, "faults, not serving")?;
     refused("selftest=3", Errno::EINVAL, "selftest=")
+}
+
+/// Each place of the module that waits for a grace period at its end does so once, not for each CPU.
+pub(super) fn unload_waits_once_at_each_place() -> Result<()> {
+    const WAITS: [&str; 2] = ["synchronize_net", "synchronize_rcu"];
+    let caller = if cfg!(target_arch = "aarch64") {
+        "%lr"
+    } else {
+        "$stack0"
+    };
+    let tracing = Tracing::new()?;
+    let probes = format!("{TRACEFS}/kprobe_events");
+    let define = WAITS.map(|name| format!("p:waits/{name} {name} caller={caller}:x64\n"));
+    fs::write(&probes, define.concat())?;
+    let hippos = Hippos::load("threads=1")?;
+    Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+    let modules = fs::read_to_string("/proc/modules")?;
+    let line = modules.lines().find(|line| line.starts_with("hippos "));
+    let words: Vec<_> = line.context("not listed")?.split(' ').collect();
+    let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16);
+    let (start, size) = (hex(words[5])?, words[1].parse::<u64>()?);
+    let switch = format!("{TRACEFS}/events/waits/enable");
+    fs::write(&switch, "1")?;
+    let unloaded = hippos.unload();
+    fs::write(&switch, "0")?;
+    unloaded?;
+    // synchronize_net() ends in synchronize_rcu(), which then has the same caller.
+    let mut places = BTreeMap::<(String, u64), u32>::new();
+    for (wait, fields) in tracing.take()? {
+        let (_, caller) = fields.split_once("caller=").context("no caller")?;
+        let caller = hex(caller.trim())?;
+        if (start..start + size).contains(&caller) {
+            *places.entry((wait, caller - start)).or_default() += 1;
+        }
+    }
+    // Takes them away.
+    fs::write(&probes, "")?;
+    ensure!(places.len() >= 3, "too few were seen: {places:x?}");
+    ensure!(places.values().all(|&count| count == 1), "{places:x?}");
+    Ok(())
 }
 
 /// A lower limit is reached by eviction, and what is left is served all the while.

@@ -3,17 +3,21 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure, Context, Result};
 use hippos_client::Tcp;
+use nix::mount::{mount, umount, MsFlags};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 
 use crate::modules::Hippos;
 use crate::net;
+use crate::netns::Namespace;
+use crate::system::run;
 
 const MAP: &str = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
 /// How long a change may take; it takes a few seconds where the guest has its processors to itself.
@@ -52,6 +56,34 @@ fn steered_and_back(end: bool) -> Result<()> {
     keep_busy(end)?;
     hippos.unload()?;
     ensure!(!steered()?, "steered after the module is gone");
+    Ok(())
+}
+
+/// A card that is taken to another namespace while its packets are spread is given back there, too.
+pub(super) fn moved_card() -> Result<()> {
+    let there = Namespace::new("moved")?;
+    let result = steered_and_moved(&there);
+    there.ip("link set eth0 netns 1")?;
+    net::up()?;
+    result
+}
+
+fn steered_and_moved(there: &Namespace) -> Result<()> {
+    let hippos = Hippos::load("steer=90")?;
+    keep_busy(false)?;
+    ensure!(steered()?, "not steered any more");
+    run("ip link set eth0 netns moved")?;
+    hippos.unload()?;
+    let sys = Path::new("/tmp/moved");
+    fs::create_dir_all(sys)?;
+    there.enter(|| {
+        let kind = Some("sysfs");
+        Ok(mount(kind, sys, kind, MsFlags::empty(), None::<&str>)?)
+    })?;
+    let map = fs::read_to_string(sys.join("class/net/eth0/queues/rx-0/rps_cpus"));
+    umount(sys)?;
+    let map = map?;
+    ensure!(!spreads(&map), "still spread there: {map}");
     Ok(())
 }
 
@@ -113,7 +145,12 @@ fn polling() -> Result<Option<usize>> {
 /// Whether packets of eth0 are spread.
 fn steered() -> Result<bool> {
     let map = fs::read_to_string(MAP).with_context(|| format!("cannot read {MAP}"))?;
-    Ok(map.trim().chars().any(|digit| digit != '0' && digit != ','))
+    Ok(spreads(&map))
+}
+
+/// Whether a map names a CPU.
+fn spreads(map: &str) -> bool {
+    map.trim().chars().any(|digit| digit != '0' && digit != ',')
 }
 
 /// Waits until `look` sees something.

@@ -20,7 +20,7 @@ use crate::netns::{self, Link, Namespace};
 use crate::receive_path;
 use crate::system::run;
 
-const TRACEFS: &str = "/sys/kernel/tracing";
+pub(super) const TRACEFS: &str = "/sys/kernel/tracing";
 
 const ITEM_FIELDS: &[&str] = &[
     "slab_class",
@@ -50,10 +50,10 @@ const EVENTS: &[(&str, &[&str])] = &[
 ];
 
 /// tracefs; what is on there goes off when this is dropped.
-struct Tracing(());
+pub(super) struct Tracing(());
 
 impl Tracing {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let none = None::<&str>;
         mount(none, TRACEFS, Some("tracefs"), MsFlags::empty(), none)?;
         fs::write(format!("{TRACEFS}/buffer_size_kb"), "4096")?;
@@ -70,8 +70,8 @@ impl Tracing {
         self.write(event, "enable", if on { "1" } else { "0" })
     }
 
-    /// The module's lines, each an event's name and its fields; they are forgotten.
-    fn take(&self) -> Result<Vec<(String, String)>> {
+    /// The lines, each an event's name and its fields; they are forgotten.
+    pub(super) fn take(&self) -> Result<Vec<(String, String)>> {
         let file = format!("{TRACEFS}/trace");
         let text = fs::read_to_string(&file)?;
         fs::write(&file, "")?;
