@@ -194,23 +194,21 @@ impl Datagram<'_> {
             return Some(0);
         };
         let message = &*self.message;
-        let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
-        let bytes = message.len().add_exact(frames);
-        if !engine.may_reply(access, ends.peer_ip(), bytes) {
+        if !engine.may_reply(access, ends.peer_ip(), reply.bytes(reply.datagrams())) {
             self.trace_refused(c"rate");
             return Some(0);
         }
         let began = cpu::ticks();
-        for index in 0..reply.datagrams() {
-            if cpu::ticks().wrapping_sub(began) > REPLY_TICKS {
-                return Some(message.len());
-            }
-            let (frame, data) = reply.datagram(index, message.bytes());
+        let mut count = 0u16;
+        while count < reply.datagrams() && cpu::ticks().wrapping_sub(began) <= REPLY_TICKS {
+            let (frame, data) = reply.datagram(count, message.bytes());
             if self.socket.send_to(&frame, data, ends).is_err() {
                 // The client discards an incomplete message anyway.
-                return Some(message.len());
+                break;
             }
+            count = count.add_exact(1);
         }
-        Some(message.len())
+        engine.note_sent(&reply, count);
+        Some(reply.message_bytes(count))
     }
 }

@@ -20,6 +20,8 @@ hippos_store::counters! {
         UdpTooSlow = "hippos_udp_too_slow",
         /// Datagrams of sources that are not allowed, or while clients have to authenticate.
         UdpRefused = "hippos_udp_refused",
+        /// Replies of the UDP socket that were sent in part: their link was too slow, or memory was short.
+        UdpIncomplete = "hippos_udp_incomplete",
         /// Replies not sent because their source had used up its rate limit.
         UdpLimited = "hippos_udp_limited",
         /// Connections of sources that are not allowed.

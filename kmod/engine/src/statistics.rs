@@ -221,6 +221,7 @@ const PLACED: &[Statistic] = &[
     tally(EngineCounter::UdpInvalid),
     tally(EngineCounter::UdpTooLarge),
     tally(EngineCounter::UdpTooSlow),
+    tally(EngineCounter::UdpIncomplete),
     tally(EngineCounter::UdpRefused),
     tally(EngineCounter::UdpLimited),
     tally(EngineCounter::AdminRefused),

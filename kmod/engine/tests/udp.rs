@@ -3,8 +3,12 @@
 
 mod common;
 
-use common::{engine, engine_with, fast, framed, message, planned, say, slow, Packet, TestEngine};
-use hippos_engine::{Change, EngineCounter, Limiter, Message, Out, PlanOutcome, Settings, Sources};
+use common::{
+    engine, engine_with, fast, framed, message, planned, say, slow, Packet, Small, TestEngine,
+};
+use hippos_engine::{
+    Change, EngineCounter, Limiter, Message, Out, PlanOutcome, Settings, Sources, REPLY_HEADER_MAX,
+};
 use proptest::prelude::*;
 
 /// An engine with a few items in it.
@@ -282,6 +286,30 @@ fn commands_of_a_datagram_end_when_they_take_too_long() {
     }
     assert_eq!(engine.engine_counted(EngineCounter::UdpTooSlow), 2);
     assert_eq!(engine.engine_counted(EngineCounter::UdpTooLarge), 0);
+}
+
+#[test]
+fn of_a_reply_only_sent_datagrams_count() {
+    let engine = engine();
+    say(
+        &engine,
+        &format!("set key 0 0 3000\r\n{}\r\n", "v".repeat(3000)),
+    );
+    let text = 3000 + "VALUE key 0 3000\r\n\r\nEND\r\n".len();
+    let written = || engine.engine_counted(EngineCounter::BytesWritten) as usize;
+    for (sent, bytes, incomplete) in [(0, 0, 1), (1, 1400, 2), (2, 2800, 3), (3, text + 3 * 8, 3)] {
+        let before = written();
+        let mut out = Small::new(engine.udp_bytes() + REPLY_HEADER_MAX);
+        let reply = engine.datagram(&framed(b"get key\r\n"), &mut out).unwrap();
+        assert_eq!((reply.datagrams(), written()), (3, before));
+        engine.note_sent(&reply, sent);
+        assert_eq!(reply.message_bytes(sent), bytes - 8 * usize::from(sent));
+        assert_eq!(written() - before, bytes);
+        assert_eq!(
+            engine.engine_counted(EngineCounter::UdpIncomplete),
+            incomplete
+        );
+    }
 }
 
 #[test]

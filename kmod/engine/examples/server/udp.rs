@@ -141,4 +141,5 @@ fn slow(engine: &Server, socket: &UdpSocket, peer: SocketAddr, request: &[u8], w
         let (frame, part) = reply.datagram(index, &whole.bytes);
         let _ = socket.send_to(&[&frame, part].concat(), peer);
     }
+    engine.note_sent(&reply, reply.datagrams());
 }

@@ -44,6 +44,17 @@ impl Reply {
         u16::try_from(udp::datagrams(self.len).max(1)).unwrap_or(u16::MAX)
     }
 
+    /// Bytes of the message that the first `count` datagrams contain.
+    pub fn message_bytes(&self, count: u16) -> usize {
+        usize::from(count).mul_exact(DATA_MAX).min(self.len)
+    }
+
+    /// Bytes of the first `count` datagrams, with their frames.
+    pub fn bytes(&self, count: u16) -> usize {
+        let frames = usize::from(count).mul_exact(FRAME);
+        self.message_bytes(count).add_exact(frames)
+    }
+
     /// Frame and part of the message that make up datagram `index`.
     pub fn datagram<'m>(&self, index: u16, message: &'m [u8]) -> ([u8; FRAME], &'m [u8]) {
         let total = if self.len == 0 { 0 } else { self.datagrams() };
@@ -75,7 +86,8 @@ impl<M: Message> Out for Capped<'_, M> {
 impl<P: Platform> Engine<P> {
     /// Serves a datagram, `payload` with its frame, and leaves the reply in `message`. The message is empty, and should
     /// have space for [`udp_bytes`](Self::udp_bytes) and [`REPLY_HEADER_MAX`]; with less, longer replies are refused.
-    /// `None` if there is no reply to send. Process context; may sleep.
+    /// `None` if there is no reply to send; [`note_sent`](Self::note_sent) counts one that was. Process context; may
+    /// sleep.
     pub fn datagram(&self, payload: &[u8], message: &mut impl Message) -> Option<Reply> {
         let frame = Frame::parse(payload);
         let Some((frame, data)) = frame.filter(|(f, data)| f.total == 1 && !udp::is_reply(data))
@@ -123,10 +135,14 @@ impl<P: Platform> Engine<P> {
         let reply = (len != 0 || session.quit()).then_some(Reply { id: frame.id, len });
         // The session has counted the bytes after the frame.
         self.tally(EngineCounter::BytesRead, FRAME as u64);
-        if let Some(reply) = &reply {
-            let frames = usize::from(reply.datagrams()).mul_exact(FRAME);
-            self.tally(EngineCounter::BytesWritten, frames as u64);
-        }
         reply
+    }
+
+    /// Counts that the first `count` datagrams of a reply were sent, and no more.
+    pub fn note_sent(&self, reply: &Reply, count: u16) {
+        self.tally(EngineCounter::BytesWritten, reply.bytes(count) as u64);
+        if count < reply.datagrams() {
+            self.tally(EngineCounter::UdpIncomplete, 1);
+        }
     }
 }

@@ -58,10 +58,13 @@ impl<P: Platform> Session<'_, P> {
         let consumed = input.len().sub_exact(rest.len());
         let engine = self.engine;
         engine.tally(EngineCounter::BytesRead, consumed as u64);
-        engine.tally(
-            EngineCounter::BytesWritten,
-            room.sub_exact(out.room()) as u64,
-        );
+        // Of a datagram's reply, what is sent counts.
+        if self.transport == Transport::Tcp {
+            engine.tally(
+                EngineCounter::BytesWritten,
+                room.sub_exact(out.room()) as u64,
+            );
+        }
         if self.commands != 0 {
             let counter = match self.transport {
                 Transport::Tcp => EngineCounter::TcpCommands,

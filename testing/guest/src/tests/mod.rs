@@ -91,7 +91,7 @@ tests! {
         allocations / failing_start;
     operator: refusals, administration, clock, told, statuses, configuration, warm, looks, connections;
     overload: idle_connections, never_reading, short_replies_never_read, never_finishing, half_open, large_at_once,
-        endless_lines;
+        endless_lines, slow_link;
     pressure: limits, unfinished_values, other_connections_served_while_writer_waits, costly_pipelines, memory_shortage, unload_under_memory_pressure;
     fuzz: / packets, streams;
     soak: / run_for;

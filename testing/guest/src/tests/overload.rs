@@ -3,20 +3,20 @@
 //! read, never finish, never go.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{ensure, Context, Result};
-use hippos_client::{Tcp, Udp, PORT};
+use hippos_client::{check, Tcp, Udp, PORT};
 use nix::sys::resource::{setrlimit, Resource};
 use nix::sys::socket::{
     connect, setsockopt, socket, sockopt, AddressFamily, SockFlag, SockType, SockaddrIn,
 };
 
 use crate::leaks;
-use crate::modules::Hippos;
+use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::system::{memory, run};
 
@@ -274,6 +274,49 @@ pub(super) fn large_at_once() -> Result<()> {
             .collect()
     });
     results.into_iter().collect::<Result<Vec<()>>>()?;
+    served()?;
+    hippos.unload()
+}
+
+/// A reply over UDP that would leave a slow link only after a long time ends early, and is counted as such.
+pub(super) fn slow_link() -> Result<()> {
+    modules::load("sch_tbf")?;
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    // Some 140 datagrams a second: what the socket holds never lasts until a send gives up.
+    let rate = "rate 1600kbit burst 3kb limit 8mb";
+    // Questions for the address would wait in the queue, too, until it counts as unreachable.
+    let (device, far, address) = (&link.here, &link.far, &link.far_ipv4);
+    const MAC: &str = "02:00:00:00:01:02";
+    there.ip(&format!("link set {far} address {MAC}"))?;
+    run(&format!(
+        "ip neigh replace {address} lladdr {MAC} dev {device} nud permanent"
+    ))?;
+    run(&format!(
+        "/usr/sbin/tc qdisc add dev {device} root tbf {rate}"
+    ))?;
+    let hippos = Hippos::load("memory_mb=32 udp_bytes=4000000")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for key in ["a", "b", "c", "d"] {
+        tcp.set(key, &vec![b'x'; 900_000])?;
+    }
+    let (came, whole) = there.enter(|| {
+        let address = SocketAddr::new(link.here_ipv4.parse()?, PORT);
+        // So long a silence is its end.
+        let mut udp = Udp::to(address, Duration::from_secs(8))?;
+        let id = udp.send(b"get a b c d\r\n")?;
+        let (mut came, mut whole) = (0, 0);
+        let mut datagram = [0; 2048];
+        while let Ok(len) = udp.socket.recv(&mut datagram) {
+            whole = check(&datagram[..len], id, came)?;
+            came += 1;
+        }
+        Ok((came, whole))
+    })?;
+    println!("{came} of {whole} datagrams");
+    ensure!(came > 0 && came < whole, "{came} of {whole} datagrams");
+    let incomplete = Tcp::patient("127.0.0.1")?.stat("hippos_udp_incomplete")?;
+    ensure!(incomplete == 1, "{incomplete} replies were sent in part");
     served()?;
     hippos.unload()
 }
