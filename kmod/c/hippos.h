@@ -313,6 +313,10 @@ u64 hippos_cpu_idle(unsigned int cpu, u64 *now);
 unsigned int hippos_cpu_receives(unsigned int cpu);
 void hippos_thread_bind(unsigned int cpu, bool others);
 
+/* transmit_test.c */
+
+int hippos_transmit_test(void);
+
 /* kthread.c */
 
 /* Wakes one thread, whatever becomes of it. */

@@ -150,6 +150,11 @@ void hippos_waker_wake(struct hippos_waker *waker)
 	 * work: without a barrier a bit that is about to be cleared could be read
 	 * before the work is visible, and no task would be woken. test_bit() orders
 	 * nothing; it only keeps the word of a waker that was woken from being written again.
+	 *
+	 * No test shows that this barrier is missing: loom's models are of Rust, and
+	 * in a guest the work would have to stay in a CPU's store buffer for as long
+	 * as the thread takes from the clearing to its look, where the waiter's own
+	 * timeout hides the loss.
 	 */
 	smp_mb();
 	if (!test_bit(WAKE_PENDING, &waker->pending) && !test_and_set_bit(WAKE_PENDING, &waker->pending))

@@ -192,8 +192,8 @@ void hippos_transmit(struct sk_buff *skb)
 	if (batch->dev != dev) {
 		flush(batch);
 		/*
-		 * The device may have received at once what it was given (a redirect by
-		 * tc does), and a request among that has begun a batch anew.
+		 * The device may have received at once what it was given, and a request
+		 * among that has begun a batch anew: see transmit_test.c.
 		 */
 		if (unlikely(batch->dev)) {
 			send_list(skb);

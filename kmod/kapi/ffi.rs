@@ -358,6 +358,9 @@ extern "C" {
     pub(crate) fn hippos_cpu_receives(cpu: c_uint) -> c_uint;
     pub(crate) fn hippos_thread_bind(cpu: c_uint, others: bool);
 
+    // transmit_test.c
+    pub(crate) fn hippos_transmit_test() -> c_int;
+
     // kthread.c
     pub(crate) fn hippos_thread_start(
         run: unsafe extern "C" fn(*mut c_void) -> c_int,

@@ -4,7 +4,7 @@
 use core::ffi::{c_uint, c_void};
 use core::net::IpAddr;
 use core::ptr::NonNull;
-use kernel::error::from_err_ptr;
+use kernel::error::{from_err_ptr, to_result};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -52,6 +52,12 @@ pub struct FastPathState {
     pub hook: [&'static str; 2],
     /// Of XDP.
     pub xdp: [&'static str; 2],
+}
+
+/// Tests how replies are sent, by devices of its own, before there is a [`Hook`]. `EIO` when some are lost.
+pub fn test_transmit() -> Result {
+    // SAFETY: process context, and no handler sends yet.
+    to_result(unsafe { ffi::hippos_transmit_test() })
 }
 
 /// How they stand now.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `selftest=1`: the store's own test on the kernel's memory, grace periods and locks, before requests are served. A
-//! fault makes the load fail.
+//! `selftest=1`: the store's own test on the kernel's memory, grace periods and locks, and that of the code that sends
+//! replies, before requests are served. A fault makes the load fail.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -9,7 +9,7 @@ use kernel::sync::Arc;
 
 use hippos_invariant::Exact;
 use hippos_kapi::thread::Thread;
-use hippos_kapi::{cpu, rcu};
+use hippos_kapi::{cpu, hook, rcu};
 use hippos_store::{selftest, Counter, Store};
 
 use crate::config::{Config, Selftest};
@@ -29,12 +29,13 @@ struct Test {
     faults: AtomicU32,
 }
 
-/// Tests the store if `selftest` is set; `EIO` after a fault.
+/// Tests both if `selftest` is set; `EIO` after a fault.
 #[inline(never)]
 pub(crate) fn run(config: &Config) -> Result {
     if config.selftest == Selftest::No {
         return Ok(());
     }
+    hook::test_transmit()?;
     let planted = config.selftest == Selftest::Planted;
     let block = config.store.item_max.max(1 << 20);
     let block = block.checked_next_power_of_two().ok_or(EINVAL)?;

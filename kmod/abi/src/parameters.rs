@@ -66,8 +66,8 @@ macro_rules! parameters {
             latency: switch() = "0", live "hippos_latency",
                 "measure service and queue times by receive path: hippos-ctl latency";
             selftest: number(0, 2) = 0, loaded "hippos_selftest",
-                "test the store in the kernel before serving: 0 no, 1 yes, 2 with a fault planted, \
-                 which must be found";
+                "test the store and the sending of replies in the kernel before serving: 0 no, 1 yes, \
+                 2 with a fault planted, which must be found";
         }
     };
 }
