@@ -40,8 +40,7 @@ pub enum Element<'a> {
 /// memcached interprets up to 30 days as seconds from now, and more as Unix time in 32 bits, signed: an expiry beyond
 /// that, in 2038, becomes never.
 pub(crate) fn expiry(ttl: u32) -> u64 {
-    const MONTH: u32 = 30 * 24 * 3600;
-    if ttl <= MONTH {
+    if i64::from(ttl) <= hippos_semantics::RELATIVE_MAX {
         return u64::from(ttl);
     }
     let now = std::time::SystemTime::now()

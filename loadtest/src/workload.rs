@@ -31,7 +31,7 @@ use crate::request::{Request, RequestKey, Verb};
 use crate::settings::Part;
 
 /// The most bytes of a key in memcached.
-pub const KEY_MAX: u32 = 250;
+pub const KEY_MAX: u32 = hippos_semantics::KEY_MAX as u32;
 /// The most bytes of a value here; a server may have a lower limit.
 pub const VALUE_MAX: u32 = 1 << 30;
 

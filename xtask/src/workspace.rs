@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 pub(crate) const PURE_CRATES: &[&str] = &[
     "hippos_abi",
     "hippos_invariant",
+    "hippos_semantics",
     "hippos_proto",
     "hippos_store",
     "hippos_engine",

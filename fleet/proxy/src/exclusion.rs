@@ -10,7 +10,7 @@ use hippos_proto::number::{parse_u32, parse_u64};
 use hippos_proto::reply;
 use hippos_proto::text::{self, Request};
 use hippos_proto::token::Words;
-use hippos_proto::Mode;
+use hippos_proto::StoreMode;
 
 use crate::client::{Client, ReplyShape, Waiter};
 use crate::dispatch::DispatchResult;
@@ -231,7 +231,9 @@ impl Worker {
             _ => Request::Noop,
         };
         let (line, data, work, quiet) = match (request, held) {
-            (Request::Store(store), _) if store.mode == Mode::Add && store.len <= TOKEN_MAX => {
+            (Request::Store(store), _)
+                if store.mode == StoreMode::Add && store.len <= TOKEN_MAX =>
+            {
                 if client.locks.len() >= LOCKS_MAX {
                     client.say(TOO_MANY);
                     return DispatchResult::Taken;

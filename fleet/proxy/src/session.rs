@@ -11,7 +11,7 @@ use hippos_proto::number::parse_i32;
 use hippos_proto::reply;
 use hippos_proto::text::{self, Get, Request};
 use hippos_proto::token::{self, memchr, memchr3, Tokens, Words};
-use hippos_proto::{meta, Mode, KEY_MAX, LINE_MAX, VERSION};
+use hippos_proto::{meta, StoreMode, KEY_MAX, LINE_MAX, VERSION};
 
 use crate::framing::Expect;
 
@@ -289,7 +289,7 @@ impl Session {
                     let line: &[u8] = if store.noreply { b"" } else { reply::TOO_LARGE };
                     // As in memcached, a set that fails deletes the old value.
                     let mut gone = None;
-                    if store.mode == Mode::Set && store.compare.is_none() {
+                    if store.mode == StoreMode::Set && store.compare.is_none() {
                         self.state = State::Swallow(u64::from(store.len) + 2, Then::Say(b""));
                         whole.parts = [b"delete ", store.key, b"\r\n"];
                         whole.fence = false;

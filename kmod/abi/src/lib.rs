@@ -341,8 +341,8 @@ pub const UDP_DATAGRAMS_MAX: u32 = 65_535;
 pub const UDP_RATE_MIN: u32 = 1400;
 /// The most bytes of all lines that [`SetCredentials`] takes.
 pub const CREDENTIALS_MAX: u32 = 2048;
-/// The longest delay of a flush, seconds: 30 days.
-pub const FLUSH_DELAY_MAX: u32 = 30 * 24 * 60 * 60;
+/// The longest delay of a flush, seconds: more would be a Unix time.
+pub const FLUSH_DELAY_MAX: u32 = hippos_semantics::RELATIVE_MAX as u32;
 /// The memory of a machine that the cache must leave to everything else: 1/16 of it, at least 64 MiB, at most 4 GiB.
 pub const fn memory_reserve(machine: u64) -> u64 {
     let sixteenth = machine / 16;

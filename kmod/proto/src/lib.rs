@@ -16,7 +16,6 @@ pub mod base64;
 pub mod binary;
 mod flag;
 pub mod meta;
-mod mode;
 pub mod number;
 pub mod reply;
 pub mod text;
@@ -24,13 +23,7 @@ pub mod token;
 pub mod udp;
 
 pub use flag::{Argument, Flag, FLAGS};
-pub use mode::Mode;
-
-/// The longest key, in bytes, of every protocol.
-pub const KEY_MAX: usize = 250;
-
-/// Expiry times of up to this many seconds (30 days) count from now, larger ones are Unix times.
-pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+pub use hippos_semantics::{StoreMode, KEY_MAX, RELATIVE_MAX};
 
 /// A text line that has no newline within this many bytes ends the connection, unless it is a list of keys.
 pub const LINE_MAX: usize = 2048;

@@ -7,7 +7,7 @@ use crate::flag::{bit, KNOWN};
 use crate::number::{parse_i32, parse_u32, parse_u64};
 use crate::reply;
 use crate::token::Tokens;
-use crate::{Mode, KEY_MAX};
+use crate::{StoreMode, KEY_MAX};
 
 /// The most words of a meta command.
 const WORDS_MAX: usize = 19;
@@ -23,7 +23,7 @@ pub enum MetaVerb {
     /// `ms` with its mode and the bytes of its value.
     Set {
         /// How it stores the value.
-        mode: Mode,
+        mode: StoreMode,
         /// Bytes of the value.
         len: u32,
     },
@@ -228,7 +228,7 @@ impl<'a> Command<'a> {
             b"me" => return Self::debug(tokens),
             b"mg" => (MetaVerb::Get, 2),
             b"ms" => {
-                let (mode, len) = (Mode::Set, 0);
+                let (mode, len) = (StoreMode::Set, 0);
                 (MetaVerb::Set { mode, len }, 3)
             }
             b"md" => (MetaVerb::Delete, 2),
@@ -268,11 +268,11 @@ impl<'a> Command<'a> {
             (MetaVerb::Set { .. }, mode) => MetaVerb::Set {
                 len,
                 mode: match mode {
-                    0 | b'S' => Mode::Set,
-                    b'E' => Mode::Add,
-                    b'A' => Mode::Append,
-                    b'P' => Mode::Prepend,
-                    b'R' => Mode::Replace,
+                    0 | b'S' => StoreMode::Set,
+                    b'E' => StoreMode::Add,
+                    b'A' => StoreMode::Append,
+                    b'P' => StoreMode::Prepend,
+                    b'R' => StoreMode::Replace,
                     _ => return Err(refused(BAD_SET_MODE)),
                 },
             },
@@ -458,7 +458,7 @@ mod tests {
         assert_eq!((flags.compare, flags.cas), (Some(7), Some(9)));
         assert_eq!(command.words().len(), 11);
         let command = parse("ms a 10 MA N0 F5").ok().unwrap();
-        let (mode, len) = (Mode::Append, 10);
+        let (mode, len) = (StoreMode::Append, 10);
         assert_eq!(command.verb, MetaVerb::Set { mode, len });
         assert_eq!(command.flags.client, 5);
         let command = parse("ma a M- D3 J9").ok().unwrap();

@@ -6,7 +6,7 @@ use crate::meta;
 use crate::number::{parse_i32, parse_u32, parse_u64};
 use crate::reply;
 use crate::token::{Tokens, Words};
-use crate::{Mode, KEY_MAX};
+use crate::{StoreMode, KEY_MAX};
 
 /// A parsed command line.
 pub enum Request<'a> {
@@ -91,8 +91,8 @@ pub struct Get<'a> {
 /// `set` and its variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Store<'a> {
-    /// The mode: `cas` is [`Mode::Set`] with a CAS value to compare with.
-    pub mode: Mode,
+    /// The mode: `cas` is [`StoreMode::Set`] with a CAS value to compare with.
+    pub mode: StoreMode,
     /// `cas`: store when the item has this CAS value.
     pub compare: Option<u64>,
     /// The key.
@@ -122,12 +122,12 @@ pub fn parse(line: &[u8]) -> Request<'_> {
     let mut words = Words::new(line);
     match words.next().unwrap_or(&[]) {
         b"get" => get(words, false, false),
-        b"set" => store(line, words, Mode::Set, false),
+        b"set" => store(line, words, StoreMode::Set, false),
         b"mn" => Request::Noop,
         [b'm', _] => Request::Meta(Tokens::new(line)),
         b"gets" => get(words, true, false),
-        b"add" => store(line, words, Mode::Add, false),
-        b"cas" => store(line, words, Mode::Set, true),
+        b"add" => store(line, words, StoreMode::Add, false),
+        b"cas" => store(line, words, StoreMode::Set, true),
         _ => rare(line, words),
     }
 }
@@ -143,9 +143,9 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
         b"gat" => get(words, false, true),
         b"gats" => get(words, true, true),
         b"bget" => get(words, false, false),
-        b"replace" => store(line, words, Mode::Replace, false),
-        b"append" => store(line, words, Mode::Append, false),
-        b"prepend" => store(line, words, Mode::Prepend, false),
+        b"replace" => store(line, words, StoreMode::Replace, false),
+        b"append" => store(line, words, StoreMode::Append, false),
+        b"prepend" => store(line, words, StoreMode::Prepend, false),
         command @ (b"incr" | b"decr") => {
             if !matches!(tokens.len(), 3 | 4) {
                 return ERROR;
@@ -255,7 +255,7 @@ fn get(mut words: Words<'_>, cas: bool, touch: bool) -> Request<'_> {
 
 /// If the line is malformed it is split again: the last word decides whether the error is sent.
 #[inline]
-fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: Mode, cas: bool) -> Request<'a> {
+fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: StoreMode, cas: bool) -> Request<'a> {
     let mut next = || words.next().unwrap_or(&[]);
     let (key, flags, exptime, len) = (next(), next(), next(), next());
     let unique = if cas { next() } else { b"0" };
@@ -405,7 +405,7 @@ mod tests {
             panic!("not a store");
         };
         let want = Store {
-            mode: Mode::Set,
+            mode: StoreMode::Set,
             compare: None,
             key: b"key",
             flags: 5,
@@ -417,13 +417,13 @@ mod tests {
         let Request::Store(store) = parse(b"cas key 5 60 0 9 noreply") else {
             panic!("not a store");
         };
-        assert_eq!((store.mode, store.compare), (Mode::Set, Some(9)));
+        assert_eq!((store.mode, store.compare), (StoreMode::Set, Some(9)));
         assert!(store.noreply);
         for (word, mode) in [
-            ("add", Mode::Add),
-            ("replace", Mode::Replace),
-            ("append", Mode::Append),
-            ("prepend", Mode::Prepend),
+            ("add", StoreMode::Add),
+            ("replace", StoreMode::Replace),
+            ("append", StoreMode::Append),
+            ("prepend", StoreMode::Prepend),
         ] {
             let line = format!("{word} k 0 0 1");
             let Request::Store(store) = parse(line.as_bytes()) else {

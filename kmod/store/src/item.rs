@@ -23,8 +23,6 @@ use crate::time::Expiry;
 
 /// Bytes before the key.
 pub(crate) const HEADER: usize = 32;
-/// The longest key.
-pub const KEY_MAX: usize = 250;
 
 /// The low two bits of `state`.
 const FREE: u8 = 0;
@@ -208,7 +206,7 @@ impl Slot {
     /// # Safety
     ///
     /// The caller reserved the slot, of at least `HEADER + key.len() + value_len` bytes; the key
-    /// has at most [`KEY_MAX`] bytes and the value less than 16 MiB.
+    /// has at most [`KEY_MAX`](hippos_semantics::KEY_MAX) bytes and the value less than 16 MiB.
     pub(crate) unsafe fn init_item(&self, key: &[u8], value_len: usize) {
         self.header()
             .lens

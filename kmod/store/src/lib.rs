@@ -43,11 +43,12 @@ pub use config::{Config, Eviction, NewError};
 pub use counters::{ClassCounter, Counter};
 pub use event_log::{Event, LoggedEvent, NextEvent};
 pub use hash::{Hash, KeyWords};
-pub use item::{Item, ItemSnapshot, KEY_MAX};
+pub use hippos_semantics::{StoreMode, KEY_MAX, RELATIVE_MAX};
+pub use item::{Item, ItemSnapshot};
 pub use maintenance::Maintained;
 pub use operations::allocate::AllocError;
 pub use operations::commit::{
-    Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoreMode, StoredItem,
+    Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem,
 };
 pub use operations::get::{Inspected, Lookup, OneLineLookup};
 pub use operations::in_place::Change;
@@ -56,5 +57,5 @@ pub use operations::walk::{Walk, WalkStep};
 pub use platform::{Cookie, LockClass, Platform, RawLock, Removed, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
 pub use store::{Dead, Guard, Store};
-pub use time::{Expiry, RELATIVE_MAX};
+pub use time::Expiry;
 pub use verify::{Census, Rule, Violation};

@@ -5,8 +5,9 @@
 //! may sleep. It leaves no items behind.
 
 use hippos_invariant::Exact;
+use hippos_semantics::StoreMode;
 
-use crate::operations::commit::{Arith, Arithmetic, Commit, Deleted, Outcome, StoreMode};
+use crate::operations::commit::{Arith, Arithmetic, Commit, Deleted, Outcome};
 use crate::operations::number;
 use crate::platform::Platform;
 use crate::store::Store;

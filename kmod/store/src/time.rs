@@ -7,12 +7,12 @@
 //! difference in whole seconds depends on when it is taken. The difference is therefore kept in milliseconds, and
 //! changes only when a clock is set.
 
+use hippos_semantics::RELATIVE_MAX;
+
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 
 /// The clock's value at an uptime of 0. As in memcached, an expiry of 1 is thus in the past.
 const START: u32 = 2;
-/// Expiry times beyond this are absolute: 30 days.
-pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 /// The change in the difference of the two clocks, in milliseconds, that is ignored: they are read one after the other,
 /// and are no finer than a timer tick.
 const SKEW: u64 = 100;

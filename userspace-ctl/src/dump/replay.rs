@@ -26,7 +26,7 @@ const REQUESTS: usize = 1000;
 /// The most bytes of requests that are sent before their replies are read.
 const REQUEST_BYTES: usize = 256 << 10;
 /// Longer times to live are sent as Unix time (memcached's `REALTIME_MAXDELTA`).
-const RELATIVE_MOST: u64 = 60 * 60 * 24 * 30;
+const RELATIVE_MAX: u64 = hippos_semantics::RELATIVE_MAX as u64;
 /// The last Unix time that a request can express, in 2038: servers take the low 32 bits of a larger one.
 const LATEST: u64 = i32::MAX as u64;
 /// The time to live, in seconds, that an item whose expiry no request can express gets until its mark is set.
@@ -294,7 +294,7 @@ fn ttl(expiry: u64, made: u64, now: u64) -> Option<u64> {
     }
     // A clock behind that of the dump must not make times to live longer.
     let left = expiry.checked_sub(now.max(made)).filter(|left| *left > 0)?;
-    if left <= RELATIVE_MOST {
+    if left <= RELATIVE_MAX {
         return Some(left);
     }
     // The expiry itself, unless the clock is behind that of the dump.
@@ -306,8 +306,8 @@ fn ttl(expiry: u64, made: u64, now: u64) -> Option<u64> {
 fn beyond(ttl: u64, now: u64) -> Option<u64> {
     let at = match ttl {
         0 => return None,
-        left if left < RELATIVE_MOST => return Some(RELATIVE_MOST),
-        RELATIVE_MOST => now.saturating_add(RELATIVE_MOST),
+        left if left < RELATIVE_MAX => return Some(RELATIVE_MAX),
+        RELATIVE_MAX => now.saturating_add(RELATIVE_MAX),
         at => at,
     };
     at.checked_add(MARGIN).filter(|beyond| *beyond <= LATEST)
@@ -364,7 +364,7 @@ fn follow(record: &Record<'_>, ttl: u64, now: u64) -> (Vec<u8>, usize) {
             let _ = match beyond(ttl, now) {
                 Some(beyond) => write!(out, " R{beyond}"),
                 // Flags are evaluated in order: the item gets its own expiry after its mark is set.
-                None => write!(out, " R{RELATIVE_MOST} T{ttl}"),
+                None => write!(out, " R{RELATIVE_MAX} T{ttl}"),
             };
         }
         out.extend_from_slice(b"\r\n");
@@ -441,7 +441,7 @@ mod tests {
         let time: u64 = word[1..].parse().unwrap();
         assert!(time <= LATEST, "{word}");
         match time {
-            0..=RELATIVE_MOST => time,
+            0..=RELATIVE_MAX => time,
             at => at.saturating_sub(NOW),
         }
     }

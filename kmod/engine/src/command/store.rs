@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Stores.
 
-use hippos_proto::{reply, Mode};
+use hippos_proto::reply;
 use hippos_store::{
     ClassCounter, Commit, Counter, Outcome, Platform, Reservation, StoreError, StoreMode,
 };
@@ -12,17 +12,6 @@ use crate::host_stats::Refusal;
 use crate::reply::meta::KeyBuffer;
 use crate::watchers::Kinds;
 use crate::Engine;
-
-/// The store's name for a mode.
-pub(crate) fn store_mode(mode: Mode) -> StoreMode {
-    match mode {
-        Mode::Set => StoreMode::Set,
-        Mode::Add => StoreMode::Add,
-        Mode::Replace => StoreMode::Replace,
-        Mode::Append => StoreMode::Append,
-        Mode::Prepend => StoreMode::Prepend,
-    }
-}
 
 impl<P: Platform> Engine<P> {
     /// Reports to the host that a store of `client` was refused.

@@ -5,13 +5,12 @@ use hippos_invariant::Exact;
 use hippos_proto::meta::{Command, MetaVerb};
 use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
-use hippos_proto::Mode;
+use hippos_proto::StoreMode;
 use hippos_store::{
     Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Hash, Invalidate, ItemSnapshot,
     Platform,
 };
 
-use crate::command::store::store_mode;
 use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
@@ -103,16 +102,17 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    fn meta_set(&mut self, command: &Command<'_>, hash: Hash, mode: Mode, len: u32) {
+    fn meta_set(&mut self, command: &Command<'_>, hash: Hash, mode: StoreMode, len: u32) {
         let store = &self.engine.store;
         let flags = &command.flags;
-        let vivify = matches!(mode, Mode::Append | Mode::Prepend) && flags.vivify.is_some();
+        let vivify =
+            matches!(mode, StoreMode::Append | StoreMode::Prepend) && flags.vivify.is_some();
         let exptime = match flags.vivify {
             Some(ttl) if vivify => ttl,
             _ => flags.ttl.unwrap_or(0),
         };
         let commit = Commit {
-            mode: store_mode(mode),
+            mode,
             compare: flags.compare,
             new_cas: flags.cas,
             invalidate: flags.has(b'I'),

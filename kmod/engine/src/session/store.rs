@@ -5,10 +5,9 @@ use hippos_invariant::Exact;
 use hippos_proto::number::parse_plain;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::Store;
-use hippos_proto::{Mode, KEY_MAX, LINE_MAX};
+use hippos_proto::{StoreMode, KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Commit, Platform, StoreError};
 
-use crate::command::store::store_mode;
 use crate::engine::DETAIL;
 use crate::reply::meta::KeyBuffer;
 use crate::reply::text::stored;
@@ -74,7 +73,7 @@ impl<'e, P: Platform> Session<'e, P> {
         let store = &engine.store;
         let key = request.key;
         let commit = Commit {
-            mode: store_mode(request.mode),
+            mode: request.mode,
             compare: request.compare,
             ..Commit::default()
         };
@@ -95,7 +94,7 @@ impl<'e, P: Platform> Session<'e, P> {
             }
             Err(error) => {
                 engine.observe_refused(self.number, key, &commit, error);
-                if request.mode == Mode::Set && request.compare.is_none() {
+                if request.mode == StoreMode::Set && request.compare.is_none() {
                     engine.observe_change(self.number, key, hash);
                     store.delete(key, hash, None);
                 }

@@ -1,23 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Storing: a writer's conditions and the results.
 
-use crate::time::Expiry;
+use hippos_semantics::StoreMode;
 
-/// The condition of a store, and how it combines with an existing item.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StoreMode {
-    /// Unconditionally.
-    #[default]
-    Set,
-    /// Only if the key does not exist.
-    Add,
-    /// Only if the key exists.
-    Replace,
-    /// Appends the reservation's value to that of the item, whose flags and expiry stay.
-    Append,
-    /// Prepends the reservation's value to that of the item, whose flags and expiry stay.
-    Prepend,
-}
+use crate::time::Expiry;
 
 /// The conditions and side effects of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

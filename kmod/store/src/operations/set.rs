@@ -4,17 +4,19 @@
 //! Process context. Memory is allocated and bytes are copied before a stripe is locked, so that locks are held for a
 //! few hundred instructions at most.
 
+use hippos_semantics::{StoreMode, KEY_MAX};
+
 use crate::counters::Counter;
 use crate::hash::{self, Hash};
 use crate::index::{Chain, EntryPosition};
-use crate::item::{Slot, BINARY_KEY, HEADER, KEY_MAX, STALE, TOKEN_SENT};
+use crate::item::{Slot, BINARY_KEY, HEADER, STALE, TOKEN_SENT};
 use crate::maintenance::evict::Charge;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
 
-use super::commit::{Commit, Deleted, Outcome, StoreError, StoreMode, StoredItem};
+use super::commit::{Commit, Deleted, Outcome, StoreError, StoredItem};
 use super::reservation::Reservation;
 
 /// The result of an attempt to link a slot.

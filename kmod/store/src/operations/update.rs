@@ -2,6 +2,7 @@
 //! Items that are made from existing ones: append, prepend, increment and decrement.
 
 use hippos_invariant::Exact;
+use hippos_semantics::StoreMode;
 
 use crate::counters::Counter;
 use crate::hash::Hash;
@@ -14,7 +15,7 @@ use crate::sync::Relaxed;
 use crate::time::Expiry;
 
 use super::allocate::RetryBudget;
-use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, StoreMode, StoredItem};
+use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, StoredItem};
 use super::number;
 use super::reservation::Reservation;
 

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: MIT OR GPL-2.0-only
+
+//! memcached's limits and store modes, which protocols, store and clients share.
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// The longest key, in bytes, of every protocol.
+pub const KEY_MAX: usize = 250;
+
+/// Expiry times of up to this many seconds (30 days) count from now, larger ones are Unix times.
+pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
+
+/// The condition of a store, and how its value combines with that of an existing item.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreMode {
+    /// Unconditionally.
+    #[default]
+    Set,
+    /// Only if the key does not exist.
+    Add,
+    /// Only if the key exists.
+    Replace,
+    /// Appends the value to that of the item, whose flags and expiry stay.
+    Append,
+    /// Prepends the value to that of the item, whose flags and expiry stay.
+    Prepend,
+}
