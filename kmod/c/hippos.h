@@ -8,11 +8,13 @@
 #ifndef HIPPOS_H
 #define HIPPOS_H
 
+#include <linux/build_bug.h>
 #include <linux/in6.h>
 #include <linux/list.h>
 #include <linux/llist.h>
 #include <linux/mm_types_task.h>
 #include <linux/spinlock_types.h>
+#include <linux/stddef.h>
 #include <linux/types.h>
 
 struct device;
@@ -57,6 +59,9 @@ struct hippos_packet {
 	/* Bytes of a reply of several datagrams: for kapi/packet.rs alone. */
 	u32 sent;
 };
+
+static_assert(sizeof(struct hippos_packet) == 128 &&
+	      offsetof(struct hippos_packet, sent) == 120);
 
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len);
 struct sk_buff *hippos_packet_alloc_reply(const struct sk_buff *skb,
@@ -107,6 +112,9 @@ struct hippos_handler {
 	enum hippos_handler_kind kind;
 };
 
+static_assert(sizeof(struct hippos_handler) == 48 &&
+	      offsetof(struct hippos_handler, kind) == 40);
+
 /* What udp_fast= says of answers before the socket. */
 enum hippos_fast {
 	HIPPOS_NEVER,
@@ -146,6 +154,9 @@ struct hippos_fast_path_state {
 	u8 why[2][2];
 } __aligned(4);
 
+static_assert(sizeof(struct hippos_fast_path_state) == 4 &&
+	      offsetof(struct hippos_fast_path_state, why) == 0);
+
 struct hippos_fast_path_state hippos_fast_path_state(void);
 
 /* route.c */
@@ -159,6 +170,9 @@ struct hippos_route_counts {
 	u64 limited;
 };
 
+static_assert(sizeof(struct hippos_route_counts) == 24 &&
+	      offsetof(struct hippos_route_counts, limited) == 16);
+
 struct hippos_route_counts hippos_route_counts(void);
 
 /* xdp.c */
@@ -168,6 +182,9 @@ struct hippos_xdp_counts {
 	u64 served;
 	u64 passed;
 };
+
+static_assert(sizeof(struct hippos_xdp_counts) == 16 &&
+	      offsetof(struct hippos_xdp_counts, passed) == 8);
 
 struct hippos_xdp;
 
@@ -192,6 +209,9 @@ struct hippos_addresses {
 	/* The own address is one that a reply may come from. */
 	bool unicast;
 };
+
+static_assert(sizeof(struct hippos_addresses) == 44 &&
+	      offsetof(struct hippos_addresses, unicast) == 43);
 
 u32 hippos_interface(struct net *net, const char *name);
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
@@ -324,6 +344,9 @@ struct hippos_waker {
 	struct task_struct *task;
 	unsigned long pending;
 };
+
+static_assert(sizeof(struct hippos_waker) == 16 &&
+	      offsetof(struct hippos_waker, pending) == 8);
 
 struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int cpu,
 					const char *name);

@@ -12,7 +12,9 @@
 #ifndef HIPPOS_PASS_H
 #define HIPPOS_PASS_H
 
+#include <linux/build_bug.h>
 #include <linux/compiler.h>
+#include <linux/stddef.h>
 #include <linux/types.h>
 
 /* X(enumerator, name, meaning) */
@@ -60,12 +62,18 @@ struct hippos_pass_counts {
 	u64 xdp;
 };
 
+static_assert(sizeof(struct hippos_pass_counts) == 16 &&
+	      offsetof(struct hippos_pass_counts, xdp) == 8);
+
 struct hippos_pass_row {
 	/* Without a zero at its end that counts. */
 	const char *name;
 	size_t len;
 	struct hippos_pass_counts sum;
 };
+
+static_assert(sizeof(struct hippos_pass_row) == 32 &&
+	      offsetof(struct hippos_pass_row, sum) == 16);
 
 /* Cold, so that the code of answered datagrams does not contain it. */
 bool __cold hippos_pass(unsigned int kind, unsigned int reason);

@@ -3,9 +3,11 @@
 #ifndef HIPPOS_TRACED_H
 #define HIPPOS_TRACED_H
 
+#include <linux/build_bug.h>
 #include <linux/in6.h>
 #include <linux/minmax.h>
 #include <linux/socket.h>
+#include <linux/stddef.h>
 #include <linux/string.h>
 #include <linux/types.h>
 #include <net/ipv6.h>
@@ -21,11 +23,17 @@ struct hippos_traced_key {
 	u32 len;
 };
 
+static_assert(sizeof(struct hippos_traced_key) == 16 &&
+	      offsetof(struct hippos_traced_key, len) == 12);
+
 /* No zero behind it. */
 struct hippos_traced_word {
 	const char *text;
 	u32 len;
 };
+
+static_assert(sizeof(struct hippos_traced_word) == 16 &&
+	      offsetof(struct hippos_traced_word, len) == 8);
 
 struct hippos_traced_request {
 	u64 ns;
@@ -40,6 +48,9 @@ struct hippos_traced_request {
 	u16 port;
 };
 
+static_assert(sizeof(struct hippos_traced_request) == 96 &&
+	      offsetof(struct hippos_traced_request, port) == 88);
+
 struct hippos_traced_item {
 	struct hippos_traced_key key;
 	const char *reason;
@@ -52,6 +63,9 @@ struct hippos_traced_item {
 	/* It was read since it was stored. */
 	bool fetched;
 };
+
+static_assert(sizeof(struct hippos_traced_item) == 40 &&
+	      offsetof(struct hippos_traced_item, fetched) == 33);
 
 /* What fits, and zeroes. */
 static inline void hippos_text(char *to, size_t size, const char *text, u32 len)

@@ -6,6 +6,7 @@
 //! with the headers (`xtask/src/lint/ffi.rs`).
 
 use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
+use core::mem::offset_of;
 use kernel::bindings;
 use kernel::ffi::c_char;
 
@@ -195,6 +196,29 @@ pub(crate) struct hippos_waker {
 pub(crate) struct hippos_xdp_counts {
     pub(crate) served: u64,
     pub(crate) passed: u64,
+}
+
+/// Sizes, and the offset of the last field, as C asserts them of the same structures.
+macro_rules! layout {
+    ($($name:ident: $size:literal bytes, $last:ident at $offset:literal;)*) => {$(
+        const _: () = assert!(size_of::<$name>() == $size && offset_of!($name, $last) == $offset);
+    )*};
+}
+
+layout! {
+    hippos_packet: 128 bytes, sent at 120;
+    hippos_traced_key: 16 bytes, len at 12;
+    hippos_traced_word: 16 bytes, len at 8;
+    hippos_traced_request: 96 bytes, port at 88;
+    hippos_traced_item: 40 bytes, fetched at 33;
+    hippos_handler: 48 bytes, kind at 40;
+    hippos_fast_path_state: 4 bytes, why at 0;
+    hippos_route_counts: 24 bytes, limited at 16;
+    hippos_pass_counts: 16 bytes, xdp at 8;
+    hippos_pass_row: 32 bytes, sum at 16;
+    hippos_addresses: 44 bytes, unicast at 43;
+    hippos_waker: 16 bytes, pending at 8;
+    hippos_xdp_counts: 16 bytes, passed at 8;
 }
 
 /// `HIPPOS_REPLY`.

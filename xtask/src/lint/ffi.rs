@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Rust's declarations of C's functions and structures: `kmod/kapi/ffi.rs` against the headers of `kmod/c`.
 //!
-//! Functions are compared with their types, structures field by field. A structure whose fields Rust does not
-//! use is words to it (`[*mut c_void; 8]`); the compiler of C must be asked for the same number:
+//! Functions are compared with their types, structures field by field. Both compilers are asked for the same size and
+//! the same offset of the last field: by a row of `layout!` in Rust, and in C by
+//! `static_assert(sizeof(struct hippos_waker) == 16 && offsetof(struct hippos_waker, pending) == 8);`. A structure whose
+//! fields Rust does not use is words to it (`[*mut c_void; 8]`); C is asked for the same number:
 //! `static_assert(sizeof(struct hippos_poll) == 8 * sizeof(long));`.
 
 use std::collections::BTreeMap;
@@ -27,6 +29,8 @@ struct Declared {
     aliases: BTreeMap<String, String>,
     /// Sizes in words.
     words: BTreeMap<String, usize>,
+    /// Sizes in bytes, and the last field with its offset, as they are asserted: `128, sent, 120`.
+    layouts: BTreeMap<String, String>,
 }
 
 pub(super) fn check() -> Result<Vec<Finding>> {
@@ -73,6 +77,22 @@ fn compare(c: &Declared, rust: &Declared) -> Vec<Finding> {
             agree(format!("struct {name}"), fields, c.structs.get(name));
         }
     }
+    for (name, fields) in &rust.structs {
+        if rust.words.contains_key(name) {
+            continue;
+        }
+        let asserted = |layouts: &BTreeMap<String, String>| match layouts.get(name) {
+            Some(layout) => layout.clone(),
+            None => "nothing".to_owned(),
+        };
+        let (ours, theirs) = (asserted(&rust.layouts), asserted(&c.layouts));
+        let last = last_field(fields);
+        if ours != theirs || !ours.contains(&format!(" {last},")) {
+            find(format!(
+                "the layout of {name} is asserted as {ours} here, as {theirs} in C; its last field is {last}"
+            ));
+        }
+    }
     for (name, words) in &rust.words {
         if c.words.get(name) != Some(words) {
             find(format!(
@@ -81,6 +101,12 @@ fn compare(c: &Declared, rust: &Declared) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The name of a structure's last field.
+fn last_field(fields: &Types) -> &str {
+    let last = fields.last().and_then(|field| field.split_once(": "));
+    last.map_or("", |(name, _)| name)
 }
 
 // C.
@@ -96,6 +122,7 @@ fn of_c(text: &str) -> Declared {
                 Some((name.to_owned(), words.parse().ok()?))
             });
             declared.words.extend(count);
+            declared.layouts.extend(c_layout(asserted));
         } else if let Some((head, rest)) = declaration.split_once('{') {
             let Some(name) = head.trim().strip_prefix("struct ") else {
                 continue;
@@ -128,6 +155,18 @@ fn of_c(text: &str) -> Declared {
         }
     }
     declared
+}
+
+/// The layout that `hippos_waker) == 16 && offsetof(struct hippos_waker, pending) == 8)` asserts.
+fn c_layout(asserted: &str) -> Option<(String, String)> {
+    let (name, rest) = asserted.split_once(") == ")?;
+    let (size, rest) = rest.split_once(" && offsetof(struct ")?;
+    let (last, at) = rest
+        .strip_prefix(name)?
+        .strip_prefix(", ")?
+        .split_once(") == ")?;
+    let at = at.strip_suffix(')')?;
+    Some((name.to_owned(), format!("{size}, {last}, {at}")))
 }
 
 /// A type of a function, as both sides write it here.
@@ -261,6 +300,17 @@ fn of_rust(text: &str) -> Declared {
             declared.structs.insert(name, fields.collect());
         }
     }
+    let rows = code
+        .split_once(" layout! {")
+        .and_then(|(_, rest)| rest.split_once('}'));
+    for row in rows.map_or("", |(rows, _)| rows).split(';') {
+        let layout = row.trim().split_once(": ").and_then(|(name, rest)| {
+            let (size, rest) = rest.split_once(" bytes, ")?;
+            let (last, at) = rest.split_once(" at ")?;
+            Some((name.to_owned(), format!("{size}, {last}, {at}")))
+        });
+        declared.layouts.extend(layout);
+    }
     for part in code.split(" type ").skip(1) {
         if let Some((name, kind)) = part.split_once(" = ") {
             let kind = rust_type(kind.split(';').next().unwrap_or(""));
@@ -367,6 +417,8 @@ mod tests {
             u8 why[2][3];
             enum hippos_kind kind;
         } __aligned(4);
+        static_assert(sizeof(struct hippos_handler) == 24 &&
+                      offsetof(struct hippos_handler, kind) == 16);
         struct hippos_poll { long a; };
         static_assert(sizeof(struct hippos_poll) == 8 * sizeof(long));
         struct sk_buff *hippos_reply(const struct sk_buff *skb, u8 **payload,
@@ -384,6 +436,9 @@ mod tests {
         }
         pub(crate) struct hippos_poll {
             private: [*mut c_void; 8],
+        }
+        layout! {
+            hippos_handler: 24 bytes, kind at 16;
         }
         pub(crate) type Receive = unsafe extern \"C\" fn(*mut c_void, *mut sk_buff) -> u32;
         extern \"C\" {
@@ -432,6 +487,13 @@ mod tests {
                 "struct hippos_handler",
             ),
             ("c_void; 8", "c_void; 7", "hippos_poll has 7 words"),
+            ("24 bytes", "32 bytes", "layout of hippos_handler"),
+            ("kind at 16", "kind at 20", "layout of hippos_handler"),
+            (
+                "hippos_handler: 24",
+                "hippos_other: 24",
+                "layout of hippos_handler",
+            ),
         ] {
             let wrong = RUST.replacen(right, wrong, 1);
             let found = found(C, &wrong);
