@@ -10,9 +10,9 @@ use hippos_kapi::hook::Fast;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::params::Params;
 use hippos_kapi::{cpu, pages, random};
-use hippos_store::Eviction;
+use hippos_store::{Eviction, FACTOR, ITEM_MAX};
 
-use hippos_abi::parameters::{each, ParameterKind};
+use hippos_abi::parameters::{bytes, each, ParameterKind};
 use hippos_abi::{memory_reserve, MEMORY_MIN, UDP_BYTES_MIN, UDP_RATE_MIN};
 
 // The parameters' ranges agree with the control device's limits.
@@ -22,6 +22,20 @@ const _: () = {
     );
     assert!(
         matches!(each::udp_bytes.kind, ParameterKind::Number(least, _) if least == UDP_BYTES_MIN)
+    );
+};
+
+// The store has the limits of the parameters and of the control device.
+const _: () = {
+    const fn is(size: &str, bytes_of_store: usize) -> bool {
+        matches!(bytes(size.as_bytes()), Some(bytes) if bytes == bytes_of_store)
+    }
+    assert!(hippos_store::MEMORY_MIN as u64 == MEMORY_MIN);
+    assert!(
+        matches!(each::factor.kind, ParameterKind::Number(least, most) if least == *FACTOR.start() && most == *FACTOR.end())
+    );
+    assert!(
+        matches!(each::item_max.kind, ParameterKind::Size(least, most) if is(least, *ITEM_MAX.start()) && is(most, *ITEM_MAX.end()))
     );
 };
 

@@ -182,14 +182,19 @@ impl Parameter {
 }
 
 /// Parses a number of bytes, which may have a suffix `k` or `m`.
-fn bytes(text: &[u8]) -> Option<usize> {
-    let (digits, unit) = match text.split_last()? {
-        (b'k' | b'K', digits) => (digits, 1 << 10),
-        (b'm' | b'M', digits) => (digits, 1 << 20),
+pub const fn bytes(text: &[u8]) -> Option<usize> {
+    let (digits, unit) = match text {
+        [digits @ .., b'k' | b'K'] => (digits, 1 << 10),
+        [digits @ .., b'm' | b'M'] => (digits, 1 << 20),
         _ => (text, 1),
     };
-    let number: usize = core::str::from_utf8(digits).ok()?.parse().ok()?;
-    number.checked_mul(unit)
+    let Ok(digits) = core::str::from_utf8(digits) else {
+        return None;
+    };
+    match usize::from_str_radix(digits, 10) {
+        Ok(number) => number.checked_mul(unit),
+        Err(_) => None,
+    }
 }
 
 impl fmt::Display for ParameterKind {

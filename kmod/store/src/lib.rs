@@ -45,7 +45,7 @@ pub use event_log::{Event, LoggedEvent, NextEvent};
 pub use hash::{Hash, KeyWords};
 pub use hippos_semantics::{StoreMode, KEY_MAX, RELATIVE_MAX};
 pub use item::{Item, ItemSnapshot};
-pub use maintenance::Maintained;
+pub use maintenance::{Maintained, MEMORY_MIN};
 pub use operations::allocate::AllocError;
 pub use operations::commit::{
     Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem,
@@ -56,6 +56,6 @@ pub use operations::reservation::{Pin, Reservation};
 pub use operations::walk::{Walk, WalkStep};
 pub use platform::{Cookie, LockClass, Platform, RawLock, Removed, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
-pub use store::{Dead, Guard, Store};
+pub use store::{Dead, Guard, Store, FACTOR, ITEM_MAX};
 pub use time::Expiry;
 pub use verify::{Census, Rule, Violation};

@@ -23,9 +23,9 @@ use crate::table::{Fixed, Part};
 use crate::time::{Clock, Expiry};
 
 /// The smallest and the largest `item_max`.
-const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
+pub const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
 /// The smallest and the largest `factor`.
-const FACTOR: core::ops::RangeInclusive<u32> = 102..=1000;
+pub const FACTOR: core::ops::RangeInclusive<u32> = 102..=1000;
 /// The smallest block of an item slab, except in tests.
 const BLOCK_MIN: usize = 1 << 20;
 /// Stripes of bucket locks.

@@ -22,7 +22,7 @@ use crate::store::Store;
 use crate::sync::{Acquire, Relaxed, Release};
 
 /// Bytes that the store keeps even if the platform is short of memory.
-const MEMORY_MIN: usize = 8 << 20;
+pub const MEMORY_MIN: usize = 8 << 20;
 /// Items that one step evicts from a class to keep its reserve.
 const RESERVE: usize = 128;
 /// Seconds after which a reserve gives up half of its increase.
