@@ -10,7 +10,7 @@ use core::slice;
 use kernel::prelude::*;
 use kernel::types::Opaque;
 
-use hippos_invariant::Exact;
+use hippos_invariant::{invariant, Exact};
 
 use crate::ffi;
 use crate::socket::{result, Socket};
@@ -301,6 +301,11 @@ impl Reply<'_> {
     /// The next `n` bytes were written.
     #[inline]
     pub fn advance(&mut self, n: usize) {
+        invariant!(
+            n <= self.spare_len(),
+            "{n} bytes beyond {}",
+            self.spare_len()
+        );
         self.len = self.len.add_exact(n.min(self.spare_len()));
     }
 

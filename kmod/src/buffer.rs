@@ -4,6 +4,7 @@
 use kernel::prelude::*;
 
 use hippos_engine::{Message, Out};
+use hippos_invariant::{invariant, Exact};
 use hippos_kapi::stream::Reply;
 
 /// A buffer that takes what fits; only `grow` allocates.
@@ -34,7 +35,7 @@ impl Buffer {
 impl Out for Buffer {
     #[inline]
     fn room(&self) -> usize {
-        self.room.len().saturating_sub(self.len)
+        self.room.len().sub_exact(self.len)
     }
 
     #[inline]
@@ -44,7 +45,8 @@ impl Out for Buffer {
 
     #[inline]
     fn advance(&mut self, n: usize) {
-        self.len = self.len.saturating_add(n).min(self.room.len());
+        invariant!(n <= self.room(), "{n} bytes beyond {}", self.room());
+        self.len = self.len.add_exact(n.min(self.room()));
     }
 }
 

@@ -17,6 +17,7 @@ use hippos_engine::connection::{
 use hippos_engine::{
     Access, Address, CloseReason, Engine, EngineCounter, Interval, Session, Summary, Transport,
 };
+use hippos_invariant::{invariant, Exact};
 use hippos_kapi::cpu;
 use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::registry::Registration;
@@ -463,8 +464,9 @@ fn append<A: Allocator>(to: &mut Vec<u8, A>, bytes: &[u8], flags: Flags) -> Resu
 }
 
 fn discard<A: Allocator>(from: &mut Vec<u8, A>, len: usize) {
-    let left = from.len().saturating_sub(len);
+    invariant!(len <= from.len(), "{len} bytes discarded of {}", from.len());
     let len = len.min(from.len());
+    let left = from.len().sub_exact(len);
     from.copy_within(len.., 0);
     from.truncate(left);
 }

@@ -2,6 +2,8 @@
 //! A histogram of times: four buckets for each power of two from 64 ns to 2³⁰ ns, one below and one above, so that a
 //! percentile is at most a quarter too high.
 
+use hippos_invariant::Exact;
+
 /// Buckets for each power of two.
 pub(crate) const STEPS: usize = 4;
 /// The first bucket goes up to two to the power of this, in nanoseconds.
@@ -24,11 +26,11 @@ pub(crate) fn bucket(ns: u64) -> usize {
     if power >= MOST {
         return BUCKETS - 1;
     }
-    let step = (below >> power.wrapping_sub(2)) as usize % STEPS;
-    (power.wrapping_sub(LEAST) as usize)
-        .wrapping_mul(STEPS)
-        .wrapping_add(step)
-        .wrapping_add(1)
+    let step = below.shr_by(power.sub_exact(2)) as usize % STEPS;
+    (power.sub_exact(LEAST) as usize)
+        .mul_exact(STEPS)
+        .add_exact(step)
+        .add_exact(1)
 }
 
 /// The longest time of a bucket, in nanoseconds; `None` for the last.
@@ -36,12 +38,12 @@ pub(crate) fn bound(bucket: usize) -> Option<u64> {
     let Some(step) = bucket.checked_sub(1) else {
         return Some(1 << LEAST);
     };
-    if step >= POWERS.wrapping_mul(STEPS) {
+    if step >= POWERS.mul_exact(STEPS) {
         return None;
     }
-    let power = 1u64 << (LEAST as usize).wrapping_add(step / STEPS);
-    let steps = (step % STEPS).wrapping_add(1) as u64;
-    Some(power.wrapping_add((power / STEPS as u64).wrapping_mul(steps)))
+    let power = 1u64.shl_by(LEAST.add_exact((step / STEPS) as u32));
+    let steps = (step % STEPS).add_exact(1) as u64;
+    Some(power.add_exact((power / STEPS as u64).mul_exact(steps)))
 }
 
 /// The number of times in each bucket.

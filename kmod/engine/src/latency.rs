@@ -7,6 +7,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use hippos_invariant::Exact;
 use hippos_store::Platform;
 
 use crate::counters::EngineCounter;
@@ -16,8 +17,8 @@ use crate::Engine;
 
 /// An interval's first tally: the buckets, followed by the sum.
 #[inline]
-const fn first_tally(interval: Interval) -> usize {
-    (EngineCounter::Count as usize).wrapping_add((interval as usize).wrapping_mul(CELLS))
+fn first_tally(interval: Interval) -> usize {
+    (EngineCounter::Count as usize).add_exact((interval as usize).mul_exact(CELLS))
 }
 
 impl<P: Platform> Engine<P> {
@@ -26,10 +27,9 @@ impl<P: Platform> Engine<P> {
     pub fn note_time(&self, interval: Interval, ns: u64, requests: u32) {
         let first = first_tally(interval);
         let n = u64::from(requests);
+        self.store.tally(first.add_exact(histogram::bucket(ns)), n);
         self.store
-            .tally(first.wrapping_add(histogram::bucket(ns)), n);
-        self.store
-            .tally(first.wrapping_add(BUCKETS), ns.wrapping_mul(n));
+            .tally(first.add_exact(BUCKETS), ns.wrapping_mul(n));
         if let Some(longest) = self.longest.of(interval) {
             if ns > longest.load(Relaxed) {
                 longest.fetch_max(ns, Relaxed);
@@ -49,14 +49,13 @@ impl<P: Platform> Engine<P> {
         let first = first_tally(interval);
         let longest = self.longest.of(interval);
         Histogram::read(
-            |bucket| self.store.tallied(first.wrapping_add(bucket)),
+            |bucket| self.store.tallied(first.add_exact(bucket)),
             longest.map_or(0, |longest| longest.load(Relaxed)),
         )
     }
 
     /// The sum of the times, in nanoseconds.
     pub(crate) fn time_spent(&self, interval: Interval) -> u64 {
-        self.store
-            .tallied(first_tally(interval).wrapping_add(BUCKETS))
+        self.store.tallied(first_tally(interval).add_exact(BUCKETS))
     }
 }

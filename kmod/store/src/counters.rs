@@ -315,7 +315,7 @@ impl Counters {
     /// Zeroes `count` tallies from `first` on.
     pub(crate) fn reset_tallies(&self, first: usize, count: usize) {
         for cpu in 0..self.cpus {
-            for i in first..first.saturating_add(count) {
+            for i in first..first.add_exact(count) {
                 if let Some(cell) = self.tally_at(i).and_then(|at| self.cell(cpu, at)) {
                     cell.store(0, Relaxed);
                 }

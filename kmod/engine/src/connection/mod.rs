@@ -168,7 +168,8 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         let transfer = self.session.transfer().filter(|_| timeout != 0);
         let unsent = self.unsent.bytes().len();
         self.progress = transfer.map(|(number, moved)| {
-            // What the session wrote of a reply has not left before the stream took it.
+            // What the session wrote of a reply has not left before the stream took it. Unsent bytes are more than those
+            // moved if they include the reply's header or an earlier reply.
             Progress::note(self.progress, number, moved.saturating_sub(unsent), now)
         });
         self.progress.map(|progress| progress.deadline(timeout))

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `stats hippos_latency`.
 
+use hippos_invariant::Exact;
 use hippos_proto::reply::Out;
 use hippos_store::Platform;
 
@@ -48,9 +49,9 @@ impl<P: Platform> Engine<P> {
             format_args!("{}", histogram.times(0)),
         );
         for power in 0..POWERS {
-            let first = power.wrapping_mul(STEPS).wrapping_add(1);
-            let last = first.wrapping_add(STEPS - 1);
-            let [a, b, c, d] = [0, 1, 2, 3].map(|step| histogram.times(first.wrapping_add(step)));
+            let first = power.mul_exact(STEPS).add_exact(1);
+            let last = first.add_exact(STEPS - 1);
+            let [a, b, c, d] = [0, 1, 2, 3].map(|step| histogram.times(first.add_exact(step)));
             lines.put(
                 format_args!("{path}:{what}:le_{}", histogram::bound(last).unwrap_or(0)),
                 format_args!("{a} {b} {c} {d}"),

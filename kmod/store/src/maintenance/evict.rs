@@ -76,7 +76,7 @@ impl<P: Platform> Store<P> {
             let n = {
                 let mut state = of.state.lock();
                 let (mut class, policy) = self.slabs.class_slots(&self.pool, of, &mut state);
-                let want = want.saturating_sub(evicted).min(PICK);
+                let want = want.sub_exact(evicted).min(PICK);
                 let dead = |slot| !self.is_valid(slot);
                 policy.pick(
                     &mut class,
