@@ -8,7 +8,7 @@ use std::thread;
 
 use common::{engine, play, say, Client, Cut, InPlaceOut, Small, TestEngine, BYTEWISE, WHOLE};
 use hippos_engine::{Next, Session, Transport, REPLY_HEADER_MAX};
-use hippos_store::ClassCounter;
+use hippos_store::{ClassCounter, Expiry};
 
 /// Sessions whose replies were recorded from memcached 1.6.38, each on a new server, with the CAS values of a new
 /// server.
@@ -837,6 +837,36 @@ fn command_over_an_item_counts_in_the_class_of_that_item() {
         }
     }
     assert_ne!(grown, 0);
+}
+
+/// The memory is full of values that are being received, and a number needs a longer item.
+#[test]
+fn a_number_that_cannot_grow_counts_as_found() {
+    let class = |engine: &TestEngine, key: &str, len| {
+        let (key, store) = (key.as_bytes(), &engine.store);
+        let slot = store.reserve(key, store.hash(key), 0, Expiry::NEVER, len);
+        slot.unwrap().class()
+    };
+    let any = engine();
+    // The class of two digits is another one, of which nothing is stored.
+    let key = (1..64)
+        .map(|len| "k".repeat(len))
+        .find(|key| class(&any, key, 1) != class(&any, key, 2))
+        .unwrap();
+    for command in [format!("incr {key} 1\r\n"), format!("ma {key}\r\n")] {
+        let engine = engine();
+        let store = &engine.store;
+        let class = class(&engine, &key, 1);
+        let reserve = |len| store.reserve(b"x", store.hash(b"x"), 0, Expiry::NEVER, len);
+        // The first one keeps a slab for the number.
+        let mut held = vec![reserve(key.len()).unwrap()];
+        held.extend(std::iter::from_fn(|| reserve(1_000_000).ok()));
+        assert_eq!(held[0].class(), class);
+        say(&engine, &format!("set {key} 0 0 1\r\n9\r\n"));
+        assert_eq!(say(&engine, &command), "SERVER_ERROR out of memory\r\n");
+        let hits = store.class_counted(class, ClassCounter::IncrHits);
+        assert_eq!(hits, 1, "{command}");
+    }
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub use item::{Item, ItemSnapshot};
 pub use maintenance::{Maintained, MEMORY_MIN};
 pub use operations::allocate::AllocError;
 pub use operations::commit::{
-    Arith, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem,
+    Arith, ArithError, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem,
 };
 pub use operations::get::{Inspected, Lookup, OneLineLookup};
 pub use operations::in_place::Change;

@@ -3,8 +3,8 @@
 
 use hippos_proto::number::Decimal;
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Hash, Outcome, Platform, StoreError,
-    StoreMode,
+    Arith, ArithError, Arithmetic, ClassCounter, Commit, Counter, Hash, Outcome, Platform,
+    StoreError, StoreMode,
 };
 
 use crate::Engine;
@@ -20,7 +20,8 @@ impl<P: Platform> Engine<P> {
         self.store.count(counter, 1);
     }
 
-    /// Adds or subtracts, and counts all outcomes except misses.
+    /// Adds or subtracts, and counts all outcomes except misses. As in memcached, a number for whose new item there is no
+    /// memory was found.
     pub(crate) fn arith(
         &self,
         key: &[u8],
@@ -28,7 +29,7 @@ impl<P: Platform> Engine<P> {
         how: &Arith,
     ) -> Result<Arithmetic, StoreError> {
         let result = self.store.arith(key, hash, how);
-        if let Ok(Arithmetic::Value { class, .. }) = result {
+        if let Ok(Arithmetic::Value { class, .. }) | Err(ArithError { class, .. }) = result {
             let counter = if how.decrement {
                 ClassCounter::DecrHits
             } else {
@@ -36,7 +37,7 @@ impl<P: Platform> Engine<P> {
             };
             self.store.count_class(class, counter, 1);
         }
-        result
+        result.map_err(|refused| refused.error)
     }
 
     /// Creates an item with the initial number.

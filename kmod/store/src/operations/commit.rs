@@ -141,6 +141,15 @@ pub enum Arithmetic {
     NonNumeric,
 }
 
+/// Why a number was not changed although its item was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArithError {
+    /// Why the new item was refused.
+    pub error: StoreError,
+    /// The class of the item that it would have replaced, for its counters.
+    pub class: usize,
+}
+
 /// How `md` with I changes an item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Invalidate {

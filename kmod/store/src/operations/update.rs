@@ -15,7 +15,7 @@ use crate::sync::Relaxed;
 use crate::time::Expiry;
 
 use super::allocate::RetryBudget;
-use super::commit::{Arith, Arithmetic, Commit, Outcome, StoreError, StoredItem};
+use super::commit::{Arith, ArithError, Arithmetic, Commit, Outcome, StoreError, StoredItem};
 use super::number;
 use super::reservation::Reservation;
 
@@ -202,8 +202,8 @@ impl<P: Platform> Store<P> {
 
     /// Adds to or subtracts from a decimal number. A number with fewer digits than before is padded with spaces to the
     /// old length. As in memcached, an empty value is not a number whatever its CAS number. Process context, may sleep.
-    pub fn arith(&self, key: &[u8], hash: Hash, how: &Arith) -> Result<Arithmetic, StoreError> {
-        let mut value = 0;
+    pub fn arith(&self, key: &[u8], hash: Hash, how: &Arith) -> Result<Arithmetic, ArithError> {
+        let (mut value, mut class) = (0, 0);
         let made = self.update(
             key,
             hash,
@@ -213,6 +213,7 @@ impl<P: Platform> Store<P> {
             |old, new| {
                 let text = old.value();
                 let number = number::parse(text).ok_or(())?;
+                class = old.class();
                 value = if how.decrement {
                     number.saturating_sub(how.by)
                 } else {
@@ -248,7 +249,7 @@ impl<P: Platform> Store<P> {
                 Ok(Arithmetic::NonNumeric)
             }
             Err(Refused::Exists { class, .. }) => Ok(Arithmetic::Exists { class }),
-            Err(Refused::Error(error)) => Err(error),
+            Err(Refused::Error(error)) => Err(ArithError { error, class }),
         }
     }
 }
