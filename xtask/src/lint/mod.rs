@@ -7,6 +7,7 @@ mod ffi;
 mod licences;
 mod mirrors;
 mod panics;
+mod paths;
 mod sources;
 mod stacks;
 mod tables;
@@ -33,7 +34,7 @@ use crate::{kbuild, root, shell, workspace};
 /// stack frame; no package mirror's address in the repository; each source file's
 /// licence in its first line; Kbuild's crate edges equal to cargo's; no cycle of imports among
 /// a pure crate's files; the documentation's tables equal to those of the code; comments and
-/// documents without the words of xtask/src/lint/words.rs; the store's loom models compile; and
+/// documents without the words of xtask/src/lint/words.rs, and with paths that exist; the store's loom models compile; and
 /// Debian's own cargo builds all of it as well.
 #[derive(clap::Args)]
 pub(crate) struct LintArgs {
@@ -90,6 +91,7 @@ const CHECKS: &[Check] = &[
     ("cycles", false, |_| report(cycles::check()?)),
     ("tables", false, |_| report(tables::check()?)),
     ("words", false, |_| report(words::check()?)),
+    ("paths", false, |_| report(paths::check()?)),
     ("clippy", false, |_| clippy()),
     ("clippy-loom", false, |_| clippy_loom()),
     ("clippy-kernel", true, clippy_kernel),

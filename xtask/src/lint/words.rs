@@ -36,7 +36,7 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
 
 /// The part of a file that is prose.
 #[derive(Clone, Copy)]
-enum Prose {
+pub(super) enum Prose {
     /// All of it.
     Whole,
     /// Comments that begin with one of these marks, at the start of a line or after code.
@@ -44,7 +44,7 @@ enum Prose {
 }
 
 impl Prose {
-    fn of(file: &str) -> Option<Self> {
+    pub(super) fn of(file: &str) -> Option<Self> {
         let ends = |suffixes: &[&str]| suffixes.iter().any(|end| file.ends_with(end));
         if file.ends_with(".md") {
             Some(Prose::Whole)
@@ -58,7 +58,7 @@ impl Prose {
     }
 
     /// The prose of a line.
-    fn in_line(self, line: &str) -> &str {
+    pub(super) fn in_line(self, line: &str) -> &str {
         let Prose::Comments(marks) = self else {
             return line;
         };
