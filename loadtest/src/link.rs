@@ -84,28 +84,28 @@ impl Link {
     }
 
     fn binary_version(&mut self) -> io::Result<String> {
-        self.write_all(&binary::version()).map_err(told)?;
-        self.flush().map_err(told)?;
+        self.write_all(&binary::version()).map_err(name_timeout)?;
+        self.flush().map_err(name_timeout)?;
         let mut head = [0; binary::HEADER];
         self.read_exact(&mut head).map_err(|e| match e.kind() {
             ErrorKind::UnexpectedEof => {
                 io::Error::other("it closes the connection: has it the binary protocol?")
             }
-            _ => told(e),
+            _ => name_timeout(e),
         })?;
         let mut body = vec![0; binary::version_len(&head)?];
-        self.read_exact(&mut body).map_err(told)?;
+        self.read_exact(&mut body).map_err(name_timeout)?;
         Ok(String::from_utf8_lossy(&body).into_owned())
     }
 
     /// Sends a command and reads the line of its reply, cut at 80 bytes.
     fn ask(&mut self, command: &[u8]) -> io::Result<String> {
-        self.write_all(command).map_err(told)?;
-        self.flush().map_err(told)?;
+        self.write_all(command).map_err(name_timeout)?;
+        self.flush().map_err(name_timeout)?;
         let mut line = Vec::new();
         let mut byte = [0];
         while line.len() < 80 {
-            match self.read(&mut byte).map_err(told)? {
+            match self.read(&mut byte).map_err(name_timeout)? {
                 0 => return Err(io::Error::other("it closes the connection")),
                 _ if byte[0] == b'\n' => break,
                 _ => line.push(byte[0]),
@@ -135,7 +135,7 @@ impl Link {
 }
 
 /// The error message for a link that timed out.
-fn told(e: io::Error) -> io::Error {
+fn name_timeout(e: io::Error) -> io::Error {
     match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other(format!(
             "it accepts connections, but does not answer within {} s",

@@ -147,7 +147,7 @@ impl Pending {
                 self.value(key, flags, data)?;
                 self.hits += 1;
                 self.cas = cas;
-                Ok(self.done_if_all_told())
+                Ok(self.done_if_all_answered())
             }
             Element::End if self.request.verb.reads() => {
                 self.misses = self.request.keys.len() as u32 - self.hits;
@@ -158,7 +158,7 @@ impl Pending {
             }
             Element::Miss if self.request.verb.reads() => {
                 self.misses += 1;
-                Ok(self.done_if_all_told())
+                Ok(self.done_if_all_answered())
             }
             Element::Miss if self.request.verb == Verb::Touch => {
                 Ok(Progress::Done(Outcome::NotFound))
@@ -178,13 +178,13 @@ impl Pending {
         }
     }
 
-    fn done_if_all_told<'a>(&self) -> Progress<'a> {
-        let each_is_told = match self.protocol {
+    fn done_if_all_answered<'a>(&self) -> Progress<'a> {
+        let each_is_answered = match self.protocol {
             Protocol::Classic => false,
             Protocol::Meta => true,
             Protocol::Binary => self.request.keys.len() == 1,
         };
-        if each_is_told && self.hits + self.misses >= self.request.keys.len() as u32 {
+        if each_is_answered && self.hits + self.misses >= self.request.keys.len() as u32 {
             return Progress::Done(Outcome::Got);
         }
         Progress::More

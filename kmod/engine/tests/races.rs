@@ -380,7 +380,7 @@ fn at_once(
 }
 
 /// Like `say`, for input that may begin with a binary request.
-fn told(engine: &TestEngine, input: &[u8]) -> Vec<u8> {
+fn play_whole(engine: &TestEngine, input: &[u8]) -> Vec<u8> {
     play(engine, input, WHOLE).output
 }
 
@@ -409,10 +409,10 @@ fn a_touch_is_not_lost_to_an_update() {
     for touch in touches {
         for update in updates {
             let prepare = || {
-                told(engine, b"ms k 2 T5 E9\r\n10\r\n");
+                play_whole(engine, b"ms k 2 T5 E9\r\n10\r\n");
             };
             at_once(engine, 500, (touch, update), prepare, |touched, updated| {
-                let ttl = told(engine, b"mg k t\r\n");
+                let ttl = play_whole(engine, b"mg k t\r\n");
                 if ttl.starts_with(b"HD t1000") {
                     return Ok(());
                 }
@@ -441,7 +441,7 @@ fn a_token_has_one_winner_beside_an_update() {
     let engine = &engine();
     for update in ["incr k 1", "ma k", "ma k T90", "md k I T90\r\nmg k"] {
         let prepare = || {
-            told(engine, b"set k 0 0 2\r\n10\r\nmd k I\r\n");
+            play_whole(engine, b"set k 0 0 2\r\n10\r\nmd k I\r\n");
         };
         let update = format!("{update}\r\n");
         at_once(
@@ -450,7 +450,7 @@ fn a_token_has_one_winner_beside_an_update() {
             (b"mg k\r\n", update.as_bytes()),
             prepare,
             |first, updated| {
-                let last = told(engine, b"mg k\r\n");
+                let last = play_whole(engine, b"mg k\r\n");
                 let again = updated.windows(3).any(|three| three == b"HD ");
                 let winners = [first, updated, &last]
                     .iter()
@@ -472,7 +472,7 @@ fn a_token_has_one_winner_beside_an_update() {
 fn a_token_is_won_for_what_was_seen() {
     let engine = &engine();
     let prepare = || {
-        told(engine, b"set k 0 100 2\r\n10\r\n");
+        play_whole(engine, b"set k 0 100 2\r\n10\r\n");
     };
     for invalidate in ["md k I", "md k I T50", "md k I E5"] {
         let invalidate = format!("{invalidate}\r\n");
@@ -483,7 +483,7 @@ fn a_token_is_won_for_what_was_seen() {
             (reader, invalidate.as_bytes()),
             prepare,
             |seen, _| {
-                let next = told(engine, b"mg k\r\n");
+                let next = play_whole(engine, b"mg k\r\n");
                 let right = has(seen, "W") && (has(seen, "X") != has(&next, "W"));
                 if right {
                     return Ok(());

@@ -324,7 +324,7 @@ fn said(word: &str) -> (&'static str, &'static str) {
 
 /// Which receive path is closed, and why, is said alike by statistics, by the exporter, by `status`
 /// and by the kernel's log, as rules come and go.
-pub(super) fn told() -> Result<()> {
+pub(super) fn path_states_shown_alike() -> Result<()> {
     let nat = |family: &str, to: &str| {
         format!(
             "nft add table {family} t\n\
@@ -362,7 +362,7 @@ pub(super) fn told() -> Result<()> {
     for parameter in ["", "udp_fast=late", "udp_fast=always"] {
         let hippos = Hippos::load(parameter)?;
         let mut words = ["open"; 4];
-        check_told(&words, &words, &mut log).context("at the start")?;
+        check_shown(&words, &words, &mut log).context("at the start")?;
         for (family, rules, expected) in &cases {
             let expected = match parameter {
                 "udp_fast=always" => ["open"; 4],
@@ -377,7 +377,7 @@ pub(super) fn told() -> Result<()> {
                 (format!("nft delete table {family} t"), ["open"; 4]),
             ] {
                 set_up(&rules)?;
-                check_told(&words, &expected, &mut log)
+                check_shown(&words, &expected, &mut log)
                     .with_context(|| format!("{parameter}: after {rules}"))?;
                 words = expected;
             }
@@ -388,7 +388,7 @@ pub(super) fn told() -> Result<()> {
 }
 
 /// Whether all that is said is `now`, and the log tells what has changed since `before`.
-fn check_told(before: &[&str; 4], now: &[&str; 4], log: &mut Log) -> Result<()> {
+fn check_shown(before: &[&str; 4], now: &[&str; 4], log: &mut Log) -> Result<()> {
     log.lines();
     let statistics = run("hippos-ctl stats")?;
     let status = run("hippos-ctl status")?;

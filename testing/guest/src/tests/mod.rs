@@ -84,12 +84,12 @@ tests! {
     protocol: table, counts, fast_share;
     consistency: framing / histories;
     routes: table, interfaces, rules_below_ip, counters, lookups_bounded;
-    firewall: late, late_xdp, assigned, service_of_pod, rules_for_input, told;
+    firewall: late, late_xdp, assigned, service_of_pod, rules_for_input, path_states_shown_alike;
     changes: stale, under_load, interface, in_another_namespace;
     topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
-    operator: refusals, administration, clock, told, statuses, configuration, warm, looks, connections;
+    operator: refusals, administration, clock, threads_and_interface, statuses, configuration, warm, looks, connections;
     overload: idle_connections, never_reading, short_replies_never_read, never_finishing, half_open, large_at_once,
         endless_lines, slow_link;
     pressure: limits, unfinished_values, other_connections_served_while_writer_waits, costly_pipelines, memory_shortage, unload_under_memory_pressure;

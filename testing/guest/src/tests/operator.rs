@@ -197,7 +197,7 @@ pub(super) fn clock() -> Result<()> {
 }
 
 /// The time of threads and softirqs is shown, and grows with work. So is the interface of `dev=`.
-pub(super) fn told() -> Result<()> {
+pub(super) fn threads_and_interface() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let setting = |name: &str| -> Result<String> {
