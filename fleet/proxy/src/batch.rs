@@ -319,6 +319,19 @@ impl<T> Ids<T> {
     }
 }
 
+/// The hash that distinguishes keys in batches and on connections.
+pub(crate) fn hash_of(key: &[u8]) -> u32 {
+    hippos_ring::Hash::Fnv1a32.of(key)
+}
+
+/// The kind of batch for a key.
+pub(crate) fn asks(cas: bool) -> Asks {
+    match cas {
+        false => Asks::Get,
+        true => Asks::Gets,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

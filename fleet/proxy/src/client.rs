@@ -3,20 +3,17 @@
 //! A client: its session, and the replies that it waits for, in order.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hippos_proto::binary::{Header, HEADER};
 use hippos_proto::reply;
 
-use crate::exclusion::Lock;
+use crate::answer::{Answer, Waiter};
 use crate::l1::Versions;
 use crate::metrics::RouteMeter;
 use crate::session::{self, Session};
-use crate::tls::Tls;
+use crate::stream::Stream;
 
 /// The reply when a command's node cannot be reached, or does not answer.
 pub(crate) const UNAVAILABLE: &[u8] = b"SERVER_ERROR node is not available\r\n";
@@ -27,67 +24,6 @@ pub(crate) const SLOTS_MAX: usize = 1024;
 /// The most bytes of unsent replies of a client; above that, its input is not read.
 pub(crate) const OUTPUT_MAX: usize = 256 << 10;
 
-/// A stream of bytes to a client or a node.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<Tls>),
-}
-
-impl Stream {
-    pub(crate) fn is_tls(&self) -> bool {
-        matches!(self, Stream::Tls(_))
-    }
-
-    /// Whether written bytes wait to be sent.
-    pub(crate) fn waits(&self) -> bool {
-        matches!(self, Stream::Tls(tls) if tls.waits())
-    }
-
-    /// Sends the waiting bytes.
-    pub(crate) fn push(&mut self) -> io::Result<()> {
-        match self {
-            Stream::Tls(tls) => tls.push(),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(buffer),
-            Stream::Unix(stream) => stream.read(buffer),
-            Stream::Tls(tls) => tls.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream) => stream.write(bytes),
-            Stream::Tls(tls) => tls.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl AsFd for Stream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Stream::Tcp(stream) => stream.as_fd(),
-            Stream::Unix(stream) => stream.as_fd(),
-            Stream::Tls(tls) => tls.stream().as_fd(),
-        }
-    }
-}
-
 /// The connection to a client.
 #[derive(Debug)]
 pub(crate) enum Link {
@@ -97,30 +33,6 @@ pub(crate) enum Link {
         peer: SocketAddr,
         id: u16,
     },
-}
-
-/// The waiter for a node's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Waiter {
-    pub(crate) client: u32,
-    pub(crate) generation: u32,
-    /// The number of the client's command.
-    pub(crate) number: u32,
-    /// The index of the part of the reply.
-    pub(crate) part: u16,
-    /// The hash of a key that is read by datagram; 0 if it is not.
-    pub(crate) reading: u32,
-}
-
-/// A node's answer.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Answer<'a> {
-    /// The reply, or a value of a `get` (empty for a miss).
-    Reply(&'a [u8]),
-    /// An error line instead of a value.
-    Error(&'a [u8]),
-    /// No answer.
-    Unavailable,
 }
 
 /// How a reply is composed.
@@ -169,6 +81,15 @@ impl Default for CommandMetrics {
             changes: 0,
         }
     }
+}
+
+/// A lock that a client holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Lock {
+    pub(crate) key: Vec<u8>,
+    pub(crate) cas: u64,
+    pub(crate) flags: u32,
+    pub(crate) data: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -262,6 +183,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Takes the answer of a node, or of a job.
+    pub(crate) fn answered(&mut self, waiter: &Waiter, answer: Answer<'_>, budget: &mut Budget) {
+        if waiter.reading != 0 {
+            let found = self.reading.iter().position(|&hash| hash == waiter.reading);
+            if let Some(found) = found {
+                self.reading.swap_remove(found);
+            }
+        }
+        self.answer(waiter.number, waiter.part, answer, budget);
+    }
+
     pub(crate) fn new(link: Link, generation: u32, session: Session) -> Self {
         Self {
             link,

@@ -9,11 +9,13 @@ use std::net::SocketAddr;
 use rustix::event::epoll;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::client::{Answer, Stream, Waiter};
+use crate::answer::{Answer, Deliver, Waiter};
+use crate::batch::hash_of;
 use crate::config::NodeTls;
+use crate::event::{events, Context, Token};
 use crate::framing::{self, frame, Expect, Framed};
 use crate::metrics::NodeMeter;
-use crate::node::{events, hash_of, Context, Deliver, Token};
+use crate::stream::Stream;
 use crate::tls::Tls;
 
 /// The most unsent bytes of one connection to a node.

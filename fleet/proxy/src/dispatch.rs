@@ -2,16 +2,17 @@
 
 //! Dispatches a client's command to the nodes.
 
-use crate::batch::Asks;
-use crate::client::{header_of, Answer, Client, CommandMetrics, ReplyShape, Waiter};
+use crate::answer::{Answer, Waiter};
+use crate::batch::{asks, hash_of, Asks};
+use crate::client::{header_of, Client, CommandMetrics, ReplyShape};
 use crate::connection::Pending;
 use crate::framing::Expect;
-use crate::job::{get_command, NodeRef, ReadRequest};
+use crate::job::{get_command, ReadRequest};
+use crate::job_step::NodeRef;
 use crate::metrics;
-use crate::node::hash_of;
 use crate::route::{cap_ttl, Class, Write};
 use crate::session::{Command, Forward, NOT_AVAILABLE};
-use crate::worker::Worker;
+use crate::worker::{DispatchResult, Worker};
 use hippos_proto::reply;
 
 /// The reply to a command that exceeds its route's limit.
@@ -19,64 +20,6 @@ const LIMITED: &[u8] = b"SERVER_ERROR route is over its limit\r\n";
 
 /// The longest `mg` that is sent by datagram.
 const META_LINE_MAX: usize = 512;
-
-/// The result of dispatching a command.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DispatchResult {
-    Taken,
-    /// It must not overtake an outstanding reply.
-    Ordered,
-    /// Its node is busy.
-    Busy,
-}
-
-/// The token buckets of a route's limits, in millionths.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bucket {
-    requests: u64,
-    bytes: u64,
-    since: u64,
-}
-
-impl Bucket {
-    /// A full bucket holds one second's tokens.
-    pub(crate) fn new(limit: &crate::route::Limit, workers: u64, now: u64) -> Self {
-        Self {
-            requests: limit.requests * 1_000_000 / workers,
-            bytes: limit.bytes * 1_000_000 / workers,
-            since: now,
-        }
-    }
-
-    /// Takes tokens; `false` if there are not enough.
-    fn take(
-        &mut self,
-        limit: &crate::route::Limit,
-        workers: u64,
-        now: u64,
-        requests: u64,
-        bytes: u64,
-    ) -> bool {
-        let past = now.saturating_sub(self.since).min(1_000_000);
-        self.since = now;
-        let fill = |level: u64, rate: u64| {
-            (level + past * rate / workers).min(rate.max(1) * 1_000_000 / workers)
-        };
-        self.requests = fill(self.requests, limit.requests);
-        self.bytes = fill(self.bytes, limit.bytes);
-        // A bucket may hold less than one command needs: a full bucket lets one through.
-        let needs = |level: u64, rate: u64, n: u64| {
-            rate == 0 || level >= (n * 1_000_000).min(rate.max(1) * 1_000_000 / workers)
-        };
-        if !needs(self.requests, limit.requests, requests) || !needs(self.bytes, limit.bytes, bytes)
-        {
-            return false;
-        }
-        self.requests = self.requests.saturating_sub(requests * 1_000_000);
-        self.bytes = self.bytes.saturating_sub(bytes * 1_000_000);
-        true
-    }
-}
 
 impl Worker {
     /// The node of `pool` that has `key`; a node of the failover pool while that node is ejected.
@@ -545,44 +488,8 @@ struct RoutedKey {
     route: usize,
 }
 
-/// The kind of batch for a key.
-pub(crate) fn asks(cas: bool) -> Asks {
-    match cas {
-        false => Asks::Get,
-        true => Asks::Gets,
-    }
-}
-
 /// Whether a command of that class has no value.
 fn is_touch(request: &[u8]) -> bool {
     use hippos_proto::binary::{op, REQUEST};
     matches!(request, [b't', ..] | [REQUEST, op::TOUCH, ..])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::route::Limit;
-
-    #[test]
-    fn a_bucket_lets_no_more_through_than_its_rate() {
-        let limit = Limit {
-            requests: 10,
-            bytes: 1000,
-            in_flight: 0,
-        };
-        let mut bucket = Bucket::new(&limit, 2, 0);
-        let taken = |bucket: &mut Bucket, now| {
-            (0..100)
-                .filter(|_| bucket.take(&limit, 2, now, 1, 1))
-                .count()
-        };
-        assert_eq!(taken(&mut bucket, 0), 5);
-        assert_eq!(taken(&mut bucket, 400_000), 2);
-        assert_eq!(taken(&mut bucket, 60_000_000), 5);
-        // A command larger than the bucket waits until the bucket is full.
-        let mut bucket = Bucket::new(&limit, 2, 0);
-        assert!(bucket.take(&limit, 2, 0, 1, 5000) && !bucket.take(&limit, 2, 500_000, 1, 400));
-        assert!(bucket.take(&limit, 2, 2_000_000, 1, 5000));
-    }
 }

@@ -6,18 +6,18 @@
 //! memcached's `N`, which lets one reader win the token and shows that to the others. A lock is an item that `add`
 //! created, whose owner is the connection; its CAS value is the token that is needed to extend or release it.
 
-use hippos_proto::number::{parse_u32, parse_u64};
-use hippos_proto::reply;
 use hippos_proto::text::{self, Request};
-use hippos_proto::token::Words;
 use hippos_proto::StoreMode;
 
-use crate::client::{Client, ReplyShape, Waiter};
-use crate::dispatch::DispatchResult;
+use crate::answer::Waiter;
+use crate::batch::hash_of;
+use crate::client::{Client, Lock, ReplyShape};
+use crate::flight::{Flight, PAUSE};
 use crate::framing::Expect;
-use crate::job::{JobKind, JobStep, OwnedAnswer};
+use crate::job::JobKind;
+use crate::lock::LockOperation;
 use crate::route::Class;
-use crate::worker::Worker;
+use crate::worker::{DispatchResult, Worker};
 
 /// The most locks of a connection, and the most bytes of a lock's value.
 const LOCKS_MAX: usize = 64;
@@ -26,156 +26,6 @@ const TOKEN_MAX: u32 = 1024;
 const NO_LOCK: &[u8] =
     b"CLIENT_ERROR locks are taken by add, kept by touch, given back by delete\r\n";
 const TOO_MANY: &[u8] = b"SERVER_ERROR too many locks\r\n";
-
-/// The pause, in microseconds, before the first check for a value that another client is filling; it doubles with each
-/// check.
-const PAUSE: u64 = 1000;
-const PAUSE_MAX: u64 = 20_000;
-
-/// A GET that waits for the client that fills the value.
-#[derive(Debug)]
-pub(crate) struct Flight {
-    cas: bool,
-    /// The end of its wait.
-    until: u64,
-    pause: u64,
-    /// How long the filling client may take, in seconds.
-    fill: u64,
-}
-
-/// The reply to `mg KEY N f c v`.
-#[derive(Debug, PartialEq, Eq)]
-struct Found<'a> {
-    flags: u32,
-    cas: u64,
-    /// This client has to fill it.
-    won: bool,
-    /// Another client is filling it.
-    taken: bool,
-    stale: bool,
-    data: &'a [u8],
-}
-
-fn found(bytes: &[u8]) -> Option<Found<'_>> {
-    let end = bytes.iter().position(|&byte| byte == b'\r')?;
-    let mut words = Words::new(bytes[..end].strip_prefix(b"VA ")?);
-    let len = parse_u32(words.next()?)? as usize;
-    let data = bytes.get(end + 2..)?.strip_suffix(b"\r\n")?;
-    let mut found = Found {
-        flags: 0,
-        cas: 0,
-        won: false,
-        taken: false,
-        stale: false,
-        data,
-    };
-    for word in words {
-        match word.split_first()? {
-            (b'f', number) => found.flags = parse_u32(number)?,
-            (b'c', number) => found.cas = parse_u64(number)?,
-            (b'W', _) => found.won = true,
-            (b'Z', _) => found.taken = true,
-            (b'X', _) => found.stale = true,
-            _ => return None,
-        }
-    }
-    (data.len() == len).then_some(found)
-}
-
-impl Flight {
-    pub(crate) fn request(&self, key: &[u8]) -> Vec<u8> {
-        let flags = format!(" N{} f c v\r\n", self.fill);
-        [&b"mg "[..], key, flags.as_bytes()].concat()
-    }
-
-    pub(crate) fn take(&mut self, key: &[u8], answer: OwnedAnswer, now: u64) -> JobStep {
-        let OwnedAnswer::Reply(bytes) = &answer else {
-            return JobStep::end(answer);
-        };
-        let Some(found) = found(bytes) else {
-            return JobStep::end(OwnedAnswer::Error(bytes.clone()));
-        };
-        let miss = || JobStep::end(OwnedAnswer::Reply(Vec::new()));
-        if found.won {
-            return miss();
-        }
-        // It was created by a miss and is not filled yet; a stale item has a value.
-        if found.taken && (!found.stale || found.data.is_empty()) {
-            if now >= self.until {
-                return miss();
-            }
-            let wake = (now + self.pause).min(self.until);
-            self.pause = (self.pause * 2).min(PAUSE_MAX);
-            return JobStep {
-                wake: Some(wake),
-                ..JobStep::default()
-            };
-        }
-        let mut value = format!(
-            "VALUE {} {} {}",
-            String::from_utf8_lossy(key),
-            found.flags,
-            found.data.len()
-        );
-        if self.cas {
-            value += &format!(" {}", found.cas);
-        }
-        let value = [value.as_bytes(), reply::CRLF, found.data, reply::CRLF].concat();
-        JobStep::end(OwnedAnswer::Reply(value))
-    }
-}
-
-/// A lock that a client holds.
-#[derive(Clone, Debug)]
-pub(crate) struct Lock {
-    key: Vec<u8>,
-    cas: u64,
-    flags: u32,
-    data: Vec<u8>,
-}
-
-/// A lock operation in flight.
-#[derive(Debug)]
-pub(crate) enum LockOperation {
-    Take(Lock),
-    Keep(Lock),
-    GiveBack,
-}
-
-impl LockOperation {
-    /// The reply to the client, and the lock that it holds then.
-    pub(crate) fn take(&mut self, answer: OwnedAnswer) -> JobStep {
-        let OwnedAnswer::Reply(bytes) = &answer else {
-            return JobStep::end(answer);
-        };
-        let cas = bytes
-            .strip_prefix(b"HD c")
-            .and_then(|rest| parse_u64(rest.strip_suffix(b"\r\n")?));
-        // Error replies have flags too.
-        let gone = matches!(bytes.get(..2), Some(b"EX" | b"NF" | b"NS"));
-        if let (Some(cas), LockOperation::Take(lock) | LockOperation::Keep(lock)) =
-            (cas, &mut *self)
-        {
-            lock.cas = cas;
-            let lock = Some(lock.clone());
-            let line: &[u8] = match self {
-                LockOperation::Take(_) => reply::STORED,
-                _ => b"TOUCHED\r\n",
-            };
-            return JobStep {
-                lock,
-                ..JobStep::end(OwnedAnswer::Reply(line.to_vec()))
-            };
-        }
-        let line: &[u8] = match self {
-            LockOperation::Take(_) if gone => b"NOT_STORED\r\n",
-            LockOperation::GiveBack if bytes.starts_with(b"HD") => b"DELETED\r\n",
-            _ if gone => b"NOT_FOUND\r\n",
-            _ => return JobStep::end(answer),
-        };
-        JobStep::end(OwnedAnswer::Reply(line.to_vec()))
-    }
-}
 
 impl Worker {
     /// Reads a key of a route with singleflight.
@@ -288,7 +138,7 @@ impl Worker {
             true => ReplyShape::Instead(Vec::new()),
             false => ReplyShape::Plain,
         };
-        let stamp = self.stamp(number, Class::Set, crate::node::hash_of(key).max(1));
+        let stamp = self.stamp(number, Class::Set, hash_of(key).max(1));
         let waiter = Waiter {
             client: index,
             generation: client.generation,
@@ -324,47 +174,5 @@ impl Worker {
         let line = format!("md {name} C{}\r\n", lock.cas);
         self.tell(node_ref, line.as_bytes(), Expect::Meta);
         self.again = true;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn singleflight_waiters_time_out() {
-        let flight = || Flight {
-            cas: true,
-            until: 5000,
-            pause: PAUSE,
-            fill: 2,
-        };
-        assert_eq!(flight().request(b"k"), b"mg k N2 f c v\r\n");
-        let take = |flight: &mut Flight, text: &str, now| {
-            let step = flight.take(b"k", OwnedAnswer::Reply(text.into()), now);
-            let answer = step.answer.map(|answer| match answer {
-                OwnedAnswer::Reply(bytes) => String::from_utf8(bytes).unwrap(),
-                other => format!("{other:?}"),
-            });
-            (answer, step.wake)
-        };
-        let some = |text: &str| (Some(text.to_owned()), None);
-        assert_eq!(take(&mut flight(), "VA 0 f0 c5 W\r\n\r\n", 0), some(""));
-        let hit = "VA 2 f7 c9\r\n\r\n\r\n";
-        assert_eq!(
-            take(&mut flight(), hit, 0),
-            some("VALUE k 7 2 9\r\n\r\n\r\n")
-        );
-        let stale = "VA 1 f7 c9 Z X\r\nx\r\n";
-        assert_eq!(
-            take(&mut flight(), stale, 0),
-            some("VALUE k 7 1 9\r\nx\r\n")
-        );
-        let mut waits = flight();
-        let taken = "VA 0 f0 c5 Z\r\n\r\n";
-        assert_eq!(take(&mut waits, taken, 0), (None, Some(1000)));
-        assert_eq!(take(&mut waits, taken, 1000), (None, Some(3000)));
-        assert_eq!(take(&mut waits, taken, 3000), (None, Some(5000)));
-        assert_eq!(take(&mut waits, taken, 5000), some(""));
     }
 }

@@ -2,13 +2,12 @@
 
 //! The proxy as a whole: its threads, and its control commands.
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{channel, sync_channel, Receiver, Sender, SyncSender};
+use std::sync::mpsc::{channel, sync_channel, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,52 +17,11 @@ use prometheus_client::registry::Registry;
 use rustix::event::{eventfd, EventfdFlags};
 use socket2::{Domain, Socket, Type};
 
-use crate::config::{self, Config};
-use crate::health::Health;
-use crate::metrics::{self, Collector, Counters, Meters, NodeMeter, RouteMeter};
+use crate::config::Config;
+use crate::metrics::{self, Counters, Meters};
+use crate::metrics_page::Collector;
+use crate::shared::Shared;
 use crate::worker::{Listeners, Worker};
-
-/// The state that all threads share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    config: Mutex<Arc<Config>>,
-    pub(crate) generation: AtomicU64,
-    pub(crate) draining: AtomicBool,
-    pub(crate) connections: AtomicUsize,
-    /// The counters of each worker.
-    pub(crate) counters: Vec<Arc<Counters>>,
-    pub(crate) routes: Meters<RouteMeter>,
-    pub(crate) node_meters: Meters<NodeMeter>,
-    health: Mutex<HashMap<config::Node, Arc<Health>>>,
-    /// The start of all time stamps.
-    pub(crate) start: Instant,
-    /// The same in seconds since 1970.
-    pub(crate) unix_start: u64,
-    /// Lines for the log.
-    pub(crate) log: SyncSender<String>,
-}
-
-impl Shared {
-    pub(crate) fn config(&self) -> Arc<Config> {
-        let config = self.config.lock();
-        config.unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The health of a node, which all workers share.
-    pub(crate) fn health(&self, node: &config::Node) -> Arc<Health> {
-        let mut all = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry(node.clone()).or_default().clone()
-    }
-
-    /// The configuration's nodes.
-    pub(crate) fn nodes(&self) -> Vec<(String, Arc<Health>)> {
-        let config = self.config();
-        let nodes = config.nodes.iter();
-        nodes
-            .map(|node| (node.name.clone(), self.health(node)))
-            .collect()
-    }
-}
 
 /// A control command, given over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

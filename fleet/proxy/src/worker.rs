@@ -17,16 +17,18 @@ use hippos_proto::reply;
 use hippos_proto::udp::{self, reply_frame, Frame, DATA_MAX};
 use rustix::event::{epoll, Timespec};
 
-use crate::client::{Answer, Budget, Client, Link, Stream, Waiter};
+use crate::answer::{Answer, Deliver, OwnedAnswer, Waiter, JOB};
+use crate::bucket::Bucket;
+use crate::client::{Budget, Client, Link, Lock};
 use crate::config::{self, Config};
-use crate::dispatch::{Bucket, DispatchResult};
-use crate::exclusion::Lock;
-use crate::job::{Jobs, OwnedAnswer, JOB};
+use crate::event::{events, Context, Token};
+use crate::job::Jobs;
 use crate::l1::L1;
 use crate::metrics::Counters;
-use crate::node::{events, Context, Deliver, Node, Token};
-use crate::server::Shared;
+use crate::node::Node;
 use crate::session::{Next, Session, Transport};
+use crate::shared::Shared;
+use crate::stream::Stream;
 use crate::tls::Tls;
 
 /// Bytes read at a time.
@@ -40,6 +42,16 @@ const DATAGRAMS_MAX: usize = 4096;
 
 /// The most bytes of a reply to a datagram, as in the module.
 const DATAGRAM_REPLY_MAX: usize = (1 << 20) + (64 << 10);
+
+/// The result of dispatching a command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DispatchResult {
+    Taken,
+    /// It must not overtake an outstanding reply.
+    Ordered,
+    /// Its node is busy.
+    Busy,
+}
 
 /// The sockets that clients connect to.
 pub(crate) struct Listeners {
@@ -154,18 +166,6 @@ impl Deliver for Clients {
             Some(None) => self.ready_answers.push(waiter),
             _ => {}
         }
-    }
-}
-
-impl Client {
-    pub(crate) fn answered(&mut self, waiter: &Waiter, answer: Answer<'_>, budget: &mut Budget) {
-        if waiter.reading != 0 {
-            let found = self.reading.iter().position(|&hash| hash == waiter.reading);
-            if let Some(found) = found {
-                self.reading.swap_remove(found);
-            }
-        }
-        self.answer(waiter.number, waiter.part, answer, budget);
     }
 }
 

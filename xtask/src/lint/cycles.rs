@@ -16,20 +16,6 @@ use super::{read, sources, tracked, Finding};
 const KNOWN: &[(&[&str], &str)] = &[
     (
         &[
-            "fleet/proxy/src/client.rs",
-            "fleet/proxy/src/connection.rs",
-            "fleet/proxy/src/dispatch.rs",
-            "fleet/proxy/src/exclusion.rs",
-            "fleet/proxy/src/job.rs",
-            "fleet/proxy/src/metrics.rs",
-            "fleet/proxy/src/node.rs",
-            "fleet/proxy/src/server.rs",
-            "fleet/proxy/src/worker.rs",
-        ],
-        "a worker's methods lie in several files, each beside its own types",
-    ),
-    (
-        &[
             "testing/conformance/src/packet.rs",
             "testing/conformance/src/template.rs",
         ],
