@@ -29,7 +29,12 @@ const PARTS: &[&str] = &[
 ];
 /// The workspace members in the archive: those that cargo builds on the appliance, and those that their tests are built
 /// with, whose manifests cargo reads in any case.
-const MEMBERS: &[&str] = &["kmod/abi", "testing/process", "userspace-ctl"];
+const MEMBERS: &[&str] = &[
+    "kmod/abi",
+    "kmod/semantics",
+    "testing/process",
+    "userspace-ctl",
+];
 /// Has cargo take crates from the archive.
 const CONFIG: &str = "[source.crates-io]\nreplace-with = \"vendored-sources\"\n\n\
      [source.vendored-sources]\ndirectory = \"vendor\"\n";
@@ -111,7 +116,7 @@ mod tests {
         let manifest = "[workspace]\nmembers = [\n    \"xtask\",\n]\n[profile.release]\n";
         assert_eq!(
             with_members(manifest).unwrap(),
-            "[workspace]\nmembers = [\"kmod/abi\", \"testing/process\", \"userspace-ctl\"]\n[profile.release]\n"
+            "[workspace]\nmembers = [\"kmod/abi\", \"kmod/semantics\", \"testing/process\", \"userspace-ctl\"]\n[profile.release]\n"
         );
     }
 
