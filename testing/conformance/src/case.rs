@@ -33,8 +33,8 @@ use anyhow::{bail, ensure, Context, Result};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::packet::{Packet, REQUEST, RESPONSE};
-use crate::template::{self, Piece, Template};
+use crate::packet::{REQUEST, RESPONSE};
+use crate::template::{self, Packet, Piece, Template};
 
 /// The files of the table, embedded: their group and their text.
 pub const FILES: &[(&str, &str)] = &[

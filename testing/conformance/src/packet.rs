@@ -7,7 +7,7 @@
 
 use anyhow::{bail, Context, Result};
 
-use crate::template::{self, Piece, Scope, Template, Token};
+use crate::template::{self, Cas, Packet, Piece, Scope, Template, Token};
 
 /// The opcodes that have names, in the order of their numbers.
 const OPCODES: [(&str, u8); 39] = [
@@ -64,31 +64,6 @@ pub const HEADER: usize = 24;
 pub const REQUEST: u8 = 0x80;
 /// First byte of a response.
 pub const RESPONSE: u8 = 0x81;
-
-/// One packet, request or response.
-#[derive(Clone, Debug)]
-pub struct Packet {
-    magic: u8,
-    opcode: u8,
-    data_type: u8,
-    /// Status of a response, vbucket of a request.
-    status: u16,
-    opaque: u32,
-    cas: Cas,
-    extras: Vec<u8>,
-    key: Template,
-    value: Template,
-    key_len: Option<u16>,
-    extras_len: Option<u8>,
-    body_len: Option<u32>,
-}
-
-#[derive(Clone, Debug)]
-enum Cas {
-    Number(u64),
-    Kept(String),
-    Any(Option<String>),
-}
 
 impl Packet {
     /// Parses one line of a case file.

@@ -15,7 +15,30 @@
 use anyhow::{bail, ensure, Context, Result};
 use std::collections::HashMap;
 
-use crate::packet::Packet;
+/// One packet, request or response.
+#[derive(Clone, Debug)]
+pub struct Packet {
+    pub(crate) magic: u8,
+    pub(crate) opcode: u8,
+    pub(crate) data_type: u8,
+    /// Status of a response, vbucket of a request.
+    pub(crate) status: u16,
+    pub(crate) opaque: u32,
+    pub(crate) cas: Cas,
+    pub(crate) extras: Vec<u8>,
+    pub(crate) key: Template,
+    pub(crate) value: Template,
+    pub(crate) key_len: Option<u16>,
+    pub(crate) extras_len: Option<u8>,
+    pub(crate) body_len: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Cas {
+    Number(u64),
+    Kept(String),
+    Any(Option<String>),
+}
 
 /// One element of a template.
 #[derive(Clone, Debug)]
