@@ -17,7 +17,7 @@ use crate::kernel::{self, Kernel};
 use crate::root::{self, Root};
 use crate::target::{Selection, Target};
 use crate::vm::{Machine, Vm};
-use crate::{dist, progress, shell, workspace};
+use crate::{chroot, dist, progress, shell, workspace};
 
 /// Free disk space that the appliance needs, in bytes.
 const SPACE: u64 = 8 << 30;
@@ -39,7 +39,7 @@ pub(crate) fn follow(selection: &Selection) -> Result<()> {
     let _ = fs::remove_file(&log);
     let sh = |what: &str, script: &str| {
         progress::step(what, || {
-            let mut shell = root::command(&fresh.path, Path::new("/bin/sh"), &[]);
+            let mut shell = chroot::command(&fresh.path, Path::new("/bin/sh"), &[]);
             // A package installation on a real machine is not interactive either.
             shell.env("DEBIAN_FRONTEND", "noninteractive");
             let script = format!("cd\n{script}");
@@ -71,7 +71,7 @@ pub(crate) fn follow(selection: &Selection) -> Result<()> {
 fn load(build_root: Root, fresh: &Path, release: &str, lines: &str) -> Result<()> {
     let home = Path::new(kernel::HOME).join(MODULES);
     let outside = kernel::outside(build_root.path(), &home);
-    let mut copy = root::privileged("sh");
+    let mut copy = chroot::privileged("sh");
     copy.args([
         "-ec",
         "rm -rf \"$2\"; mkdir -p \"$2\"; cp -a \"$1\" \"$2\"",
@@ -108,7 +108,7 @@ fn load(build_root: Root, fresh: &Path, release: &str, lines: &str) -> Result<()
     }
     vm.ask("log")?;
     vm.off()?;
-    let mut remove = root::privileged("rm");
+    let mut remove = chroot::privileged("rm");
     shell::output(remove.arg("-rf").arg(&outside)).map(drop)
 }
 
@@ -130,7 +130,7 @@ fn after_reboot(root: &Path, release: &str) -> Result<()> {
         format!("#!/bin/sh\n[ \"$*\" = -r ] && exec echo {release}\nexec /usr/bin/uname \"$@\"\n"),
     )?;
     fs::set_permissions(&uname, fs::Permissions::from_mode(0o755))?;
-    let mut ask = root::command(root, Path::new("/bin/sh"), &[]);
+    let mut ask = chroot::command(root, Path::new("/bin/sh"), &[]);
     let answer = shell::output(ask.args(["-c", "uname -r"]))?;
     ensure!(answer.trim() == release, "uname -r says {answer}");
     Ok(())

@@ -16,7 +16,7 @@ use anyhow::{bail, Context, Result};
 use crate::root::Root;
 use crate::tap::Tap;
 use crate::vm::{Machine, Network, Vm, GUEST_PORT};
-use crate::{cache, progress, root, run, shell, workspace};
+use crate::{cache, chroot, progress, root, run, shell, workspace};
 
 /// The available tests: `clients::` ones use the features of a client, `suites::` ones are the tests of the client's
 /// authors.
@@ -104,7 +104,7 @@ impl<'a> Clients<'a> {
                 cargo
             }
             _ => {
-                let mut client = root::privileged("sh");
+                let mut client = chroot::privileged("sh");
                 client
                     .arg(scripts().join("run.sh"))
                     .arg(&self.root)
@@ -181,7 +181,7 @@ pub(crate) fn ready() -> Result<PathBuf> {
     if !path.exists() {
         root::check_host("the clients' root", SPACE)?;
         progress::step("stock clients (mmdebstrap, apt)", || {
-            let mut make = root::privileged("unshare");
+            let mut make = chroot::privileged("unshare");
             make.args(["--mount", "sh"]).arg(setup).arg(&path);
             shell::logged(&mut make, &path.with_extension("log"))
         })?;

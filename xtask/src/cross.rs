@@ -12,9 +12,8 @@ use std::process::Command;
 
 use anyhow::{ensure, Result};
 
-use crate::root::Root;
 use crate::target::Arch;
-use crate::{kernel, progress, root, shell};
+use crate::{chroot, kernel, progress, shell};
 
 /// The packages installed in the root.
 const TOOLS: &[&str] = &["gcc-aarch64-linux-gnu", "qemu-system-arm"];
@@ -82,11 +81,11 @@ pub(crate) fn ready(path: &Path, arch: Arch, log: &Path) -> Result<()> {
         return Ok(());
     }
     progress::step(&format!("cross tools for {arch} (apt)"), || {
-        shell::logged(&mut root::apt(path, &["update"]), log)?;
+        shell::logged(&mut chroot::apt(path, &["update"]), log)?;
         // No package of the root may be removed: other work trees build with it.
         let install = ["--no-remove", "--no-install-recommends", "install"];
-        shell::logged(root::apt(path, &install).args(TOOLS), log)?;
-        shell::logged(&mut root::apt(path, &["clean"]), log)
+        shell::logged(chroot::apt(path, &install).args(TOOLS), log)?;
+        shell::logged(&mut chroot::apt(path, &["clean"]), log)
     })?;
     progress::step(&format!("programs and libraries for {arch} (apt)"), || {
         unpack(path, arch, log)
@@ -112,7 +111,7 @@ fn unpack(path: &Path, arch: Arch, log: &Path) -> Result<()> {
         fs::create_dir_all(there.join(dir))?;
     }
     let apt = |args: &[&str]| {
-        let mut apt = root::apt(path, args);
+        let mut apt = chroot::apt(path, args);
         turn(&mut apt, arch);
         apt
     };
@@ -129,7 +128,7 @@ fn unpack(path: &Path, arch: Arch, log: &Path) -> Result<()> {
          rm -r cache/archives/*.deb top.partial/usr/share/doc top.partial/usr/share/man",
         home = home.display()
     );
-    let mut sh = root::program(path, "/bin/sh");
+    let mut sh = chroot::program(path, "/bin/sh");
     shell::logged(sh.args(["-c", &script]).current_dir("/"), log)?;
     // Where the root's rustc looks for it.
     let library = format!("usr/lib/rustlib/{}", arch.rust());
@@ -143,38 +142,4 @@ fn unpack(path: &Path, arch: Arch, log: &Path) -> Result<()> {
     }
     fs::write(there.join("top.partial/stamp"), wanted())?;
     Ok(fs::rename(there.join("top.partial"), there.join("top"))?)
-}
-
-/// The release's own cargo (see [`Root::cargo`]), building for the architecture of the root's
-/// kernel: the programs are in the target folder, below the architecture's name.
-pub(crate) fn cargo(root: &Root, flags: &str) -> Result<Command> {
-    let arch = root.kernel().target.arch;
-    let mut cargo = root.cargo()?;
-    if arch.is_native() {
-        cargo.env("RUSTFLAGS", flags);
-        return Ok(cargo);
-    }
-    let (top, compiler) = (top(arch), tool(arch, "gcc"));
-    let sysroot = format!("--sysroot={}", top.display());
-    let variable = |name: &str| format!("{name}_{}", arch.rust().replace('-', "_"));
-    cargo
-        .env("CARGO_BUILD_TARGET", arch.rust())
-        .env(
-            format!(
-                "CARGO_TARGET_{}_LINKER",
-                arch.rust().replace('-', "_").to_uppercase()
-            ),
-            &compiler,
-        )
-        .env("RUSTFLAGS", format!("{flags} -Clink-arg={sysroot}"))
-        // For crates with C code, and the libraries that they link.
-        .env(variable("CC"), &compiler)
-        .env(variable("CFLAGS"), &sysroot)
-        .env("PKG_CONFIG_ALLOW_CROSS", "1")
-        .env("PKG_CONFIG_SYSROOT_DIR", &top)
-        .env(
-            "PKG_CONFIG_LIBDIR",
-            top.join(format!("usr/lib/{}/pkgconfig", arch.triplet())),
-        );
-    Ok(cargo)
 }

@@ -33,6 +33,16 @@ const SUFFIX: &str = "-debug";
 /// Free space that making it asks for, in bytes.
 const SPACE: u64 = 6 << 30;
 
+impl Root {
+    /// The same root, with the debug kernel in the stock one's place.
+    pub(crate) fn debug(self) -> Result<Root> {
+        let arch = self.kernel().target.arch;
+        ensure!(arch.is_native(), "there is no debug kernel for {arch}");
+        let kernel = kernel(&self)?;
+        Ok(self.with_kernel(kernel))
+    }
+}
+
 /// The debug kernel of a root, made now if need be: some ten minutes on two processors.
 pub(crate) fn kernel(root: &Root) -> Result<Kernel> {
     let stock = root.kernel();

@@ -128,7 +128,7 @@ pub(crate) fn guest_program() -> Result<PathBuf> {
 fn foreign_guest_program(root: &Root) -> Result<PathBuf> {
     let arch = root.kernel().target.arch;
     let target_dir = workspace::root().join("target/guest");
-    let mut build = cross::cargo(root, "-Ctarget-feature=+crt-static -Cstrip=symbols")?;
+    let mut build = root.cargo_for_target("-Ctarget-feature=+crt-static -Cstrip=symbols")?;
     build
         .args(["build", "--quiet", "--locked", "--offline"])
         .args(["--package", "hippos_guest"])
@@ -144,7 +144,7 @@ fn foreign_guest_program(root: &Root) -> Result<PathBuf> {
 fn ctl(root: &Root) -> Result<PathBuf> {
     let arch = root.kernel().target.arch;
     let target_dir = workspace::root().join("target/ctl");
-    let mut build = cross::cargo(root, "-Cstrip=symbols")?;
+    let mut build = root.cargo_for_target("-Cstrip=symbols")?;
     build
         .args(["build", "--quiet", "--locked", "--offline"])
         .args(["--package", "hippos-ctl", "--features", "xdp"])

@@ -7,6 +7,7 @@
 mod appliance;
 mod bench;
 mod cache;
+mod chroot;
 mod client;
 mod clients;
 mod cross;
@@ -71,7 +72,7 @@ enum Command {
     Shell(ShellArgs),
     /// Run a program inside a build root (what every other command calls)
     #[command(hide = true)]
-    Enter(root::EnterArgs),
+    Enter(chroot::EnterArgs),
 }
 
 /// Make the build root: a Debian tree with the kernel, its sources and all tools.
@@ -141,7 +142,7 @@ fn dispatch(command: Command, selection: &Selection) -> Result<u8> {
             let status = root.command(program).args(rest).status()?;
             return Ok(shell::exit_code(status));
         }
-        Command::Enter(args) => root::enter(args)?,
+        Command::Enter(args) => chroot::enter(args)?,
     }
     Ok(0)
 }

@@ -13,23 +13,7 @@ use super::tokens::{self, Part, Token};
 use super::{read, sources, tracked, Finding};
 
 /// Cycles that there are: the files, and why. Files that leave one are to leave its list.
-const KNOWN: &[(&[&str], &str)] = &[
-    (
-        &[
-            "testing/conformance/src/packet.rs",
-            "testing/conformance/src/template.rs",
-        ],
-        "a template has packets, whose keys and values are templates",
-    ),
-    (
-        &[
-            "xtask/src/cross.rs",
-            "xtask/src/debug.rs",
-            "xtask/src/root.rs",
-        ],
-        "the cross compiler and the debug kernel are made in the root, and are parts of it",
-    ),
-];
+const KNOWN: &[(&[&str], &str)] = &[];
 
 /// The roots of the crates that only Kbuild compiles.
 const KERNEL_ROOTS: &[&str] = &["kmod/kapi/lib.rs", "kmod/src/hippos.rs"];

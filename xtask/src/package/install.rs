@@ -14,7 +14,7 @@ use anyhow::{ensure, Context, Result};
 use crate::root::{self, Fresh, Root};
 use crate::target::Selection;
 use crate::vm::{Disk, Machine, Vm};
-use crate::{client, package, progress, shell, workspace};
+use crate::{chroot, client, package, progress, shell, workspace};
 
 use super::programs;
 use super::version::Version;
@@ -122,7 +122,7 @@ impl Trial {
     /// Runs a script in the machine's tree.
     fn sh(&self, what: &str, script: &str) -> Result<()> {
         progress::step(what, || {
-            let mut shell = root::command(&self.fresh.path, Path::new("/bin/sh"), &[]);
+            let mut shell = chroot::command(&self.fresh.path, Path::new("/bin/sh"), &[]);
             shell.env("DEBIAN_FRONTEND", "noninteractive");
             shell::logged(shell.args(["-exc", script]).current_dir("/"), &self.log)
         })
@@ -178,7 +178,7 @@ impl Trial {
         let image = dir.join("disk");
         let tree = &self.fresh.path;
         // With the work tree's mke2fs, from outside: run from inside, it would be part of its own input.
-        let mut make = root::privileged("sh");
+        let mut make = chroot::privileged("sh");
         make.args([
             "-ec",
             "truncate -s \"$3\" \"$1\"

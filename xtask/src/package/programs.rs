@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{ensure, Context, Result};
 
 use crate::root::Root;
-use crate::{cross, shell, workspace};
+use crate::{shell, workspace};
 
 /// Builds hippos-ctl, with XDP, and hippos-load in `target`; gives the folder that they are in.
 pub(crate) fn build(root: &Root, target: &Path) -> Result<PathBuf> {
@@ -32,7 +32,7 @@ pub(crate) fn build(root: &Root, target: &Path) -> Result<PathBuf> {
         flags += &format!(" --remap-path-prefix={}={to}", from.display());
         c_flags += &format!(" -ffile-prefix-map={}={to}", from.display());
     }
-    let mut build = cross::cargo(root, &flags)?;
+    let mut build = root.cargo_for_target(&flags)?;
     build
         .args(["build", "--quiet", "--locked", "--offline", "--release"])
         .args(["--package", "hippos-ctl", "--package", "hippos-load"])
