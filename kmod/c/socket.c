@@ -76,7 +76,7 @@ struct socket *hippos_socket_create(struct net *net, int type, int protocol)
 	return sock;
 }
 
-/* A datagram socket whose sends wait send_ms for room and then give up. */
+/* A datagram socket whose sends wait send_ms for buffer space and then give up. */
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 			       unsigned int send_ms)
 {

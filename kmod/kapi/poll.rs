@@ -19,13 +19,13 @@ use crate::thread::Context;
 /// What callbacks may do with a connection by themselves.
 pub trait Serve: Send {
     /// Serves in softirq what can be served there. `false` leaves the rest,
-    /// which may be all, to the worker. `pages` has room for a reply.
+    /// which may be all, to the worker. A reply is written to `pages`.
     fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool;
 }
 
 /// For workers without connections.
 impl Serve for () {
-    fn serve(&mut self, _stream: &mut Stream<'_>, _here: SoftirqPages<'_>) -> bool {
+    fn serve(&mut self, _stream: &mut Stream<'_>, _pages: SoftirqPages<'_>) -> bool {
         false
     }
 }
@@ -43,7 +43,7 @@ pub struct Poll<T: Serve> {
     /// Entries that have a deadline.
     deadlines: usize,
     /// Dropped after the entries.
-    _rooms: SoftirqPagesUser,
+    _softirq_pages: SoftirqPagesUser,
     _worker: PhantomData<*mut ()>,
 }
 
@@ -79,7 +79,7 @@ impl<T: Serve> Poll<T> {
             raw,
             first: ptr::null_mut(),
             deadlines: 0,
-            _rooms: SoftirqPagesUser::get(),
+            _softirq_pages: SoftirqPagesUser::get(),
             _worker: PhantomData,
         })
     }

@@ -17,7 +17,7 @@ pub struct Registry<T> {
 
 struct List<T> {
     members: KVVec<Option<Arc<T>>>,
-    /// Places without a member, with room for all: who leaves can't fail.
+    /// Places without a member, with capacity for all, so that leaving can't fail.
     vacant: KVVec<usize>,
 }
 
@@ -50,7 +50,7 @@ impl<T> List<T> {
         if let Some(place) = self.members.get_mut(at) {
             *place = None;
         }
-        // There is room: see `add`.
+        // Its capacity suffices: see `add`.
         let _ = self.vacant.push_within_capacity(at);
         if self.vacant.len() == self.members.len() {
             // A static is never dropped.

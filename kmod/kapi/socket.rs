@@ -105,7 +105,7 @@ impl Socket {
     }
 
     /// A UDP socket on `port`, for IPv6 and IPv4, of one interface or of
-    /// all. A send waits `send_ms` milliseconds for room.
+    /// all. A send waits `send_ms` milliseconds for buffer space.
     pub fn bind_datagram(
         namespace: &Arc<Namespace>,
         port: u16,
@@ -141,7 +141,7 @@ impl Socket {
     }
 
     /// Takes one datagram; `EAGAIN` when there is none. What `buffer` has no
-    /// room for is lost.
+    /// space for is lost.
     pub fn receive_from(&self, buffer: &mut [u8]) -> Result<(usize, SocketAddresses)> {
         let mut ends = SocketAddresses::default();
         // SAFETY: by the invariant a socket; it writes at most `len` bytes to `buffer`.

@@ -10,37 +10,37 @@ use hippos_kapi::stream::Reply;
 /// A buffer that takes what fits; only `grow` allocates.
 pub(crate) struct Buffer {
     /// The whole buffer; bytes beyond `len` are meaningless.
-    room: KVVec<u8>,
+    whole: KVVec<u8>,
     len: usize,
 }
 
 impl Buffer {
-    pub(crate) fn new(room: usize) -> Result<Self> {
+    pub(crate) fn new(capacity: usize) -> Result<Self> {
         Ok(Self {
-            room: KVVec::from_elem(0, room, GFP_KERNEL)?,
+            whole: KVVec::from_elem(0, capacity, GFP_KERNEL)?,
             len: 0,
         })
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.room.get(..self.len).unwrap_or_default()
+        self.whole.get(..self.len).unwrap_or_default()
     }
 
     /// Doubles the capacity.
     pub(crate) fn grow(&mut self) -> Result {
-        Ok(self.room.extend_with(self.room.len(), 0, GFP_KERNEL)?)
+        Ok(self.whole.extend_with(self.whole.len(), 0, GFP_KERNEL)?)
     }
 }
 
 impl Out for Buffer {
     #[inline]
     fn room(&self) -> usize {
-        self.room.len().sub_exact(self.len)
+        self.whole.len().sub_exact(self.len)
     }
 
     #[inline]
     fn spare(&mut self) -> &mut [u8] {
-        self.room.get_mut(self.len..).unwrap_or_default()
+        self.whole.get_mut(self.len..).unwrap_or_default()
     }
 
     #[inline]

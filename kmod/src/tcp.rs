@@ -57,7 +57,7 @@ pub(crate) struct Worker {
     server: Arc<Server>,
     listener: Socket,
     input: KVVec<u8>,
-    room: ReplyPages,
+    pages: ReplyPages,
     worker_cpu: WorkerCpu,
 }
 
@@ -67,7 +67,7 @@ impl Worker {
             server,
             listener,
             input: KVVec::from_elem(0, INPUT, GFP_KERNEL)?,
-            room: ReplyPages::new()?,
+            pages: ReplyPages::new()?,
             worker_cpu: WorkerCpu::new(cpu),
         })
     }
@@ -120,7 +120,7 @@ impl Worker {
                     let began = cpu::ticks();
                     let over = || cpu::ticks().wrapping_sub(began) >= TURN_TICKS;
                     let connection = &mut client.connection;
-                    let pages = &mut WorkerPages(&mut self.room);
+                    let pages = &mut WorkerPages(&mut self.pages);
                     let watched = connection.is_watching();
                     let replied = traced.as_mut().map(|turn| &mut turn.replied);
                     let stream = &mut SocketStream { stream, replied };

@@ -85,7 +85,7 @@ impl<P: Platform> Engine<P> {
         {
             if let Some(found) = self.inline_get(guard, request.payload()) {
                 let cpu = request.cpu();
-                return request.reply(found.room(), |buffer| {
+                return request.reply(found.bound(), |buffer| {
                     self.count_inline_get(&found, cpu);
                     found.write(buffer)
                 });

@@ -29,7 +29,7 @@ pub(crate) struct InlineGet<'g> {
     hit: Option<Hit<'g>>,
     key: KeyWords,
     id: u16,
-    room: usize,
+    bound: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -42,11 +42,11 @@ struct Hit<'g> {
 impl InlineGet<'_> {
     /// The size of the buffer that it is written to.
     #[inline(always)]
-    pub(crate) fn room(&self) -> usize {
-        self.room
+    pub(crate) fn bound(&self) -> usize {
+        self.bound
     }
 
-    /// Writes the datagram to the start of `buffer`, which has [`room`](Self::room) bytes, without reading the request.
+    /// Writes the datagram to the start of `buffer`, which has [`bound`](Self::bound) bytes, without reading the request.
     /// Returns the length of the datagram.
     #[inline(always)]
     pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
@@ -54,7 +54,7 @@ impl InlineGet<'_> {
             Some(hit) => write_hit(buffer, self.id, &self.key, hit),
             None => write_miss(buffer, self.id),
         };
-        invariant!(written.is_some(), "the room of a reply is too small");
+        invariant!(written.is_some(), "the buffer of a reply is too small");
         written.unwrap_or(0)
     }
 }
@@ -126,8 +126,8 @@ impl<P: Platform> Engine<P> {
         match self.store.lookup_one_line(guard, &key) {
             OneLineLookup::Hit(item) => {
                 let ((_, value), flags) = (item.parts(), item.flags());
-                let room = OVERHEAD_MAX.add_exact(key.len()).add_exact(value.len());
-                if room > DATAGRAM_MAX || flags > 999_999 {
+                let bound = OVERHEAD_MAX.add_exact(key.len()).add_exact(value.len());
+                if bound > DATAGRAM_MAX || flags > 999_999 {
                     return None;
                 }
                 let class = item.class();
@@ -139,14 +139,14 @@ impl<P: Platform> Engine<P> {
                     }),
                     key,
                     id,
-                    room: room.max(WINDOW),
+                    bound: bound.max(WINDOW),
                 })
             }
             OneLineLookup::Miss => Some(InlineGet {
                 hit: None,
                 key,
                 id,
-                room: FRAME + 8,
+                bound: FRAME + 8,
             }),
             OneLineLookup::Undecided => None,
         }
@@ -176,9 +176,9 @@ mod tests {
     fn by_inline_get(engine: &Engine<Host>, payload: &[u8]) -> Option<Vec<u8>> {
         let guard = engine.store.read();
         let found = engine.inline_get(&guard, payload)?;
-        assert!(found.room() <= DATAGRAM_MAX);
+        assert!(found.bound() <= DATAGRAM_MAX);
         engine.count_inline_get(&found, 0);
-        let mut buffer = std::vec![0xaa; found.room()];
+        let mut buffer = std::vec![0xaa; found.bound()];
         let used = found.write(&mut buffer);
         buffer.truncate(used);
         Some(buffer)

@@ -243,7 +243,7 @@ impl<'g> Plan<'_, 'g> {
     fn push_scratch(&mut self, write: impl FnOnce(&mut Scratch<'_>)) -> Option<Span> {
         let start = self.scratch.len();
         let mut scratch = Scratch {
-            room: self.scratch,
+            buffer: self.scratch,
             lost: false,
         };
         write(&mut scratch);
@@ -260,17 +260,17 @@ impl<'g> Plan<'_, 'g> {
 
 /// The scratch buffer as a sink.
 struct Scratch<'a> {
-    room: &'a mut Vec<u8, SCRATCH>,
+    buffer: &'a mut Vec<u8, SCRATCH>,
     lost: bool,
 }
 
 impl Out for Scratch<'_> {
     fn room(&self) -> usize {
-        SCRATCH.sub_exact(self.room.len())
+        SCRATCH.sub_exact(self.buffer.len())
     }
 
     fn put(&mut self, bytes: &[u8]) {
-        self.lost |= self.room.extend_from_slice(bytes).is_err();
+        self.lost |= self.buffer.extend_from_slice(bytes).is_err();
     }
 }
 
