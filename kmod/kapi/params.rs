@@ -6,7 +6,7 @@
 use core::cell::UnsafeCell;
 use core::fmt;
 
-use hippos_abi::parameters::{each, Refused, Row};
+use hippos_abi::parameters::{each, Refused, SettingsRow};
 use kernel::bindings;
 use kernel::ffi::c_char;
 use kernel::str::{CStr, CStrExt as _};
@@ -237,7 +237,7 @@ macro_rules! kernel_parameters {
             /// Tells those that `stats settings` shows as they were loaded, each by its row.
             pub fn tell(tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
                 $(
-                    if let Row::Loaded(row) = each::$name.row {
+                    if let SettingsRow::Loaded(row) = each::$name.row {
                         tell(row, format_args!("{}", $kind::shown(slot::$name.get())));
                     }
                 )+

@@ -62,7 +62,7 @@ const fn matches(at: usize, bytes: &[u8]) -> bool {
 }
 
 /// How often a reason held, on all CPUs since the load.
-pub struct Row {
+pub struct PassCount {
     /// The reason's name.
     pub name: &'static str,
     /// Datagrams that PRE_ROUTING left to the stack.
@@ -72,7 +72,7 @@ pub struct Row {
 }
 
 /// All reasons.
-pub fn rows() -> impl Iterator<Item = Row> {
+pub fn rows() -> impl Iterator<Item = PassCount> {
     (0..COUNT).map_while(|reason| {
         let mut row = MaybeUninit::uninit();
         // SAFETY: the row is ours to write to.
@@ -83,7 +83,7 @@ pub fn rows() -> impl Iterator<Item = Row> {
         let row = unsafe { row.assume_init() };
         // SAFETY: the names are literals of the module's, of that length.
         let name = unsafe { slice::from_raw_parts(row.name, row.len) };
-        Some(Row {
+        Some(PassCount {
             name: str::from_utf8(name).unwrap_or("?"),
             hook: row.sum.hook,
             xdp: row.sum.xdp,

@@ -2,7 +2,7 @@
 //! The keys of the configuration file: the module's parameters, from the module's own table, and settings that are not
 //! parameters.
 
-use hippos_abi::parameters::{Parameter, ParameterKind, Row, PARAMETERS};
+use hippos_abi::parameters::{Parameter, ParameterKind, SettingsRow, PARAMETERS};
 use hippos_abi::UDP_DATAGRAMS_MAX;
 
 /// A key that is not a parameter of the module. The part before the dot is its table in the file.
@@ -16,7 +16,7 @@ const fn own(
         name,
         kind,
         default,
-        row: Row::Loaded(""),
+        row: SettingsRow::Loaded(""),
         text,
         modinfo: text,
     }

@@ -17,9 +17,9 @@ const COUNTER: MetricType = MetricType::Counter;
 const GAUGE: MetricType = MetricType::Gauge;
 
 /// A metric without labels: its name (a counter's gets the suffix `_total`), its type, its statistic and its meaning.
-type Row = (&'static str, MetricType, &'static str, &'static str);
+type MetricRow = (&'static str, MetricType, &'static str, &'static str);
 
-const GENERAL: &[Row] = &[
+const GENERAL: &[MetricRow] = &[
     (
         "memcached_uptime_seconds",
         GAUGE,
@@ -174,7 +174,7 @@ const GENERAL: &[Row] = &[
     ),
 ];
 
-const SETTINGS: &[Row] = &[
+const SETTINGS: &[MetricRow] = &[
     (
         "memcached_max_connections",
         GAUGE,
@@ -232,7 +232,7 @@ const SETTINGS: &[Row] = &[
 ];
 
 /// Rows of `stats items`, each with the label `slab`.
-const ITEMS: &[Row] = &[
+const ITEMS: &[MetricRow] = &[
     (
         "memcached_slab_current_items",
         GAUGE,
@@ -362,7 +362,7 @@ const ITEMS: &[Row] = &[
 ];
 
 /// Rows of `stats slabs`, each with the label `slab`.
-const SLABS: &[Row] = &[
+const SLABS: &[MetricRow] = &[
     (
         "memcached_slab_chunk_size_bytes",
         GAUGE,
@@ -669,7 +669,7 @@ fn commands(
     found
 }
 
-fn rows(out: &mut DescriptorEncoder<'_>, rows: &[Row], stats: &Stats) -> fmt::Result {
+fn rows(out: &mut DescriptorEncoder<'_>, rows: &[MetricRow], stats: &Stats) -> fmt::Result {
     for (name, kind, stat, help) in rows {
         if let Some(value) = stats.get(stat).and_then(number) {
             let mut metric = out.encode_descriptor(name, help, None, same(kind))?;
@@ -681,7 +681,7 @@ fn rows(out: &mut DescriptorEncoder<'_>, rows: &[Row], stats: &Stats) -> fmt::Re
 
 fn by_class(
     out: &mut DescriptorEncoder<'_>,
-    rows: &[Row],
+    rows: &[MetricRow],
     classes: &BTreeMap<u64, BTreeMap<&str, &str>>,
 ) -> fmt::Result {
     for (name, kind, stat, help) in rows {

@@ -89,18 +89,18 @@ pub enum ParameterKind {
 
 /// A row of `stats settings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
+pub enum SettingsRow {
     /// A row of the engine, with the value in force.
     Live(&'static str),
     /// With the value as loaded.
     Loaded(&'static str),
 }
 
-impl Row {
+impl SettingsRow {
     /// The row's name.
     pub const fn name(self) -> &'static str {
         match self {
-            Row::Live(name) | Row::Loaded(name) => name,
+            SettingsRow::Live(name) | SettingsRow::Loaded(name) => name,
         }
     }
 }
@@ -115,7 +115,7 @@ pub struct Parameter {
     /// The default, as it would be given to insmod.
     pub default: &'static str,
     /// Its row.
-    pub row: Row,
+    pub row: SettingsRow,
     /// Its meaning.
     pub text: &'static str,
     /// The meaning and the accepted values, as `modinfo` shows them.
@@ -270,10 +270,10 @@ macro_rules! modinfo {
 
 macro_rules! row {
     (live $row:literal) => {
-        Row::Live($row)
+        SettingsRow::Live($row)
     };
     (loaded $row:literal) => {
-        Row::Loaded($row)
+        SettingsRow::Loaded($row)
     };
 }
 
@@ -283,7 +283,7 @@ macro_rules! table {
         /// Each parameter by its name.
         #[allow(non_upper_case_globals)]
         pub mod each {
-            use super::{ParameterKind, Parameter, Row};
+            use super::{ParameterKind, Parameter, SettingsRow};
             $(
                 #[doc = $text]
                 pub static $name: Parameter = Parameter {
@@ -369,7 +369,7 @@ mod tests {
         let rows: BTreeSet<_> = PARAMETERS.iter().map(|p| p.row.name()).collect();
         assert_eq!(rows.len(), PARAMETERS.len());
         for parameter in PARAMETERS {
-            if let Row::Loaded(row) = parameter.row {
+            if let SettingsRow::Loaded(row) = parameter.row {
                 assert_eq!(row, format!("hippos_{}", parameter.name));
             }
         }

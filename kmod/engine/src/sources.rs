@@ -149,7 +149,7 @@ pub(crate) const fn halves(word: u128) -> [u64; 2] {
 /// One of the two tables.
 struct Table {
     count: AtomicUsize,
-    networks: [Row; NETWORKS_MAX],
+    networks: [NetworkRow; NETWORKS_MAX],
 }
 
 /// IPv4 networks that are checked first: one cache line of them.
@@ -172,7 +172,7 @@ fn ipv4_part(network: &Network) -> Option<u64> {
     Some(u64::from(address) << 32 | u64::from(mask))
 }
 
-pub(crate) struct Row {
+pub(crate) struct NetworkRow {
     address: [AtomicU64; 2],
     mask: [AtomicU64; 2],
     /// The whole network is private.
@@ -184,7 +184,7 @@ impl Table {
         Self {
             count: AtomicUsize::new(0),
             networks: [const {
-                Row {
+                NetworkRow {
                     address: [const { AtomicU64::new(0) }; 2],
                     mask: [const { AtomicU64::new(0) }; 2],
                     private: AtomicBool::new(false),
@@ -194,14 +194,14 @@ impl Table {
     }
 
     #[inline]
-    fn rows(&self) -> &[Row] {
+    fn rows(&self) -> &[NetworkRow] {
         self.networks
             .get(..self.count.load(Relaxed))
             .unwrap_or_default()
     }
 }
 
-impl Row {
+impl NetworkRow {
     #[inline]
     pub(crate) fn contains(&self, [high, low]: [u64; 2]) -> bool {
         let [address_high, address_low] = &self.address;
@@ -282,7 +282,7 @@ impl Sources {
     }
 
     #[inline]
-    pub(crate) fn rows(&self) -> &[Row] {
+    pub(crate) fn rows(&self) -> &[NetworkRow] {
         let table = self.tables.get(self.current.load(Acquire));
         table.map_or(&[], Table::rows)
     }
@@ -299,7 +299,7 @@ impl Sources {
 
     /// The list.
     pub(crate) fn list(&self) -> Networks {
-        self.rows().iter().map(Row::network).collect()
+        self.rows().iter().map(NetworkRow::network).collect()
     }
 
     /// Replaces the list; `wait` returns when all readers that began before have ended.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// A figure with its spread over the boots.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Row {
+pub(crate) struct ReportRow {
     pub(crate) server: String,
     pub(crate) workload: String,
     pub(crate) metric: String,
@@ -127,11 +127,11 @@ impl Figures {
     }
 
     /// All figures, in the order in which they first came.
-    pub(crate) fn rows(&self) -> Vec<Row> {
+    pub(crate) fn rows(&self) -> Vec<ReportRow> {
         let row = |key: &FigureKey| {
             let values = self.values.get(key)?;
             let spread = Spread::of(values.clone())?;
-            Some(Row {
+            Some(ReportRow {
                 server: key.0.into(),
                 workload: key.1.into(),
                 metric: key.2.name().into(),
@@ -195,7 +195,7 @@ impl Figures {
     /// Bars for one metric.
     fn plot(&self, metric: Metric, path: &Path) -> Result<()> {
         let rows = self.rows();
-        let of: Vec<&Row> = rows.iter().filter(|r| r.metric == metric.name()).collect();
+        let of: Vec<&ReportRow> = rows.iter().filter(|r| r.metric == metric.name()).collect();
         if of.is_empty() {
             return Ok(());
         }
