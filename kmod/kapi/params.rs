@@ -6,7 +6,7 @@
 use core::cell::UnsafeCell;
 use core::fmt;
 
-use hippos_abi::parameters::{each, Refused, SettingsRow};
+use hippos_abi::parameters::{each, ParameterError, SettingsRow};
 use kernel::bindings;
 use kernel::ffi::c_char;
 use kernel::str::{CStr, CStrExt as _};
@@ -64,7 +64,7 @@ mod number {
     pub(super) fn check(
         parameter: &'static hippos_abi::parameters::Parameter,
         raw: Raw,
-    ) -> Result<Value, Refused<'static>> {
+    ) -> Result<Value, ParameterError<'static>> {
         parameter.number(raw)
     }
 
@@ -88,7 +88,7 @@ mod switch {
     pub(super) fn check(
         _: &'static hippos_abi::parameters::Parameter,
         raw: Raw,
-    ) -> Result<Value, Refused<'static>> {
+    ) -> Result<Value, ParameterError<'static>> {
         Ok(raw)
     }
 
@@ -116,7 +116,7 @@ mod text {
     pub(super) fn check(
         _: &'static hippos_abi::parameters::Parameter,
         raw: Raw,
-    ) -> Result<Value, Refused<'static>> {
+    ) -> Result<Value, ParameterError<'static>> {
         Ok(string(raw))
     }
 
@@ -134,7 +134,7 @@ mod size {
     pub(super) fn check(
         parameter: &'static hippos_abi::parameters::Parameter,
         raw: Raw,
-    ) -> Result<Value, Refused<'static>> {
+    ) -> Result<Value, ParameterError<'static>> {
         parameter.size(string(raw).to_bytes())
     }
 }
@@ -148,7 +148,7 @@ mod choice {
     pub(super) fn check(
         parameter: &'static hippos_abi::parameters::Parameter,
         raw: Raw,
-    ) -> Result<Value, Refused<'static>> {
+    ) -> Result<Value, ParameterError<'static>> {
         parameter.choice(string(raw).to_bytes())
     }
 }
@@ -228,7 +228,7 @@ macro_rules! kernel_parameters {
 
         impl Params {
             /// As insmod left them, or the first one that is out of its range.
-            pub fn get() -> Result<Self, Refused<'static>> {
+            pub fn get() -> Result<Self, ParameterError<'static>> {
                 Ok(Self {
                     $($name: $kind::check(&each::$name, slot::$name.get())?,)+
                 })

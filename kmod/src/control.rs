@@ -9,10 +9,10 @@ use kernel::uaccess::{UserPtr, UserSlice};
 
 use hippos_abi::{
     Admin, ChangeSources, CloseConnections, Connections, Flush, GetAdmin, GetInfo, GetLimits,
-    GetRanges, Info, Input, Latency, Limits, Memory, Ranges, ReadSources, ReadStats, ReadVerify,
-    Refused, Request, Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLatency, SetLimits,
-    SetMemory, Structure, Text, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, LATENCY_OFF, LATENCY_ON,
-    LATENCY_RESET, MEMORY_MIN, VERSION,
+    GetRanges, Info, Input, InputError, Latency, Limits, Memory, Ranges, ReadSources, ReadStats,
+    ReadVerify, Request, Reserved, Section, SetAdmin, SetCredentials, SetFlush, SetLatency,
+    SetLimits, SetMemory, Structure, Text, ALLOW_ADD, ALLOW_REMOVE, ALLOW_SET, LATENCY_OFF,
+    LATENCY_ON, LATENCY_RESET, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
     Administration, Change, ChangeError, CredentialsError, Message, Next, Session, CREDENTIALS_MAX,
@@ -259,8 +259,8 @@ fn read<R: Request>(argument: usize) -> Result<R::In> {
         .reader()
         .read_slice(bytes.as_mut())?;
     R::accept(bytes.as_ref()).map_err(|refused| match refused {
-        Refused::Invalid => EINVAL,
-        Refused::TooLong => E2BIG,
+        InputError::Invalid => EINVAL,
+        InputError::TooLong => E2BIG,
     })
 }
 

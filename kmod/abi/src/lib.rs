@@ -50,7 +50,7 @@ pub trait Request {
     /// # Errors
     ///
     /// They are not valid.
-    fn check(input: &Self::In) -> Result<(), Refused> {
+    fn check(input: &Self::In) -> Result<(), InputError> {
         let _ = input;
         Ok(())
     }
@@ -60,8 +60,8 @@ pub trait Request {
     /// # Errors
     ///
     /// The number of bytes is wrong, or the values are refused.
-    fn accept(bytes: &[u8]) -> Result<Self::In, Refused> {
-        let input = Self::In::decode(bytes).ok_or(Refused::Invalid)?;
+    fn accept(bytes: &[u8]) -> Result<Self::In, InputError> {
+        let input = Self::In::decode(bytes).ok_or(InputError::Invalid)?;
         Self::check(&input)?;
         Ok(input)
     }
@@ -69,7 +69,7 @@ pub trait Request {
 
 /// Why an input is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum InputError {
     /// `EINVAL`
     Invalid,
     /// `E2BIG`
@@ -116,7 +116,7 @@ macro_rules! requests {
                 const ORDINAL: u8 = $ordinal;
                 const TITLE: &'static str = $title;
 
-                $(fn check($input: &Self::In) -> Result<(), Refused> $check)?
+                $(fn check($input: &Self::In) -> Result<(), InputError> $check)?
             }
         )*
 
@@ -192,19 +192,19 @@ requests! {
     };
 }
 
-fn valid(is: bool) -> Result<(), Refused> {
+fn valid(is: bool) -> Result<(), InputError> {
     if is {
         Ok(())
     } else {
-        Err(Refused::Invalid)
+        Err(InputError::Invalid)
     }
 }
 
-fn short(input: &Input, most: u32) -> Result<(), Refused> {
+fn short(input: &Input, most: u32) -> Result<(), InputError> {
     if input.len <= most {
         Ok(())
     } else {
-        Err(Refused::TooLong)
+        Err(InputError::TooLong)
     }
 }
 

@@ -124,7 +124,7 @@ pub struct Parameter {
 
 /// Why a parameter was refused, for the kernel's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused<'a> {
+pub struct ParameterError<'a> {
     parameter: &'static Parameter,
     given: Given<'a>,
 }
@@ -137,7 +137,7 @@ enum Given<'a> {
 
 impl Parameter {
     /// Checks a [`ParameterKind::Number`].
-    pub fn number(&'static self, given: u32) -> Result<u32, Refused<'static>> {
+    pub fn number(&'static self, given: u32) -> Result<u32, ParameterError<'static>> {
         match self.kind {
             ParameterKind::Number(least, most) if (least..=most).contains(&given) => Ok(given),
             _ => Err(self.refuse(Given::Number(given))),
@@ -145,7 +145,7 @@ impl Parameter {
     }
 
     /// Checks a [`ParameterKind::Size`], and returns its bytes.
-    pub fn size<'a>(&'static self, given: &'a [u8]) -> Result<usize, Refused<'a>> {
+    pub fn size<'a>(&'static self, given: &'a [u8]) -> Result<usize, ParameterError<'a>> {
         let range = match self.kind {
             ParameterKind::Size(least, most) => bytes(least.as_bytes()).zip(bytes(most.as_bytes())),
             _ => None,
@@ -157,7 +157,7 @@ impl Parameter {
     }
 
     /// Checks a [`ParameterKind::Choice`], and returns the word of the table.
-    pub fn choice<'a>(&'static self, given: &'a [u8]) -> Result<&'static str, Refused<'a>> {
+    pub fn choice<'a>(&'static self, given: &'a [u8]) -> Result<&'static str, ParameterError<'a>> {
         let ParameterKind::Choice(words) = self.kind else {
             return Err(self.refuse(Given::Text(given)));
         };
@@ -173,8 +173,8 @@ impl Parameter {
             .ok_or(self.refuse(Given::Text(given)))
     }
 
-    const fn refuse<'a>(&'static self, given: Given<'a>) -> Refused<'a> {
-        Refused {
+    const fn refuse<'a>(&'static self, given: Given<'a>) -> ParameterError<'a> {
+        ParameterError {
             parameter: self,
             given,
         }
@@ -219,7 +219,7 @@ impl fmt::Display for ParameterKind {
     }
 }
 
-impl fmt::Display for Refused<'_> {
+impl fmt::Display for ParameterError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Parameter { name, kind, .. } = self.parameter;
         match self.given {
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn a_refusal_states_the_range() {
-        let told = |refused: Refused<'_>| refused.to_string();
+        let told = |refused: ParameterError<'_>| refused.to_string();
         assert_eq!(
             told(each::factor.number(101).unwrap_err()),
             "factor=101: must be from 102 to 1000"

@@ -113,19 +113,19 @@ fn only_structures_with_an_address_are_said_to_have_one() {
 }
 
 /// The result of the module's check of an input.
-fn accept<R: Request>(input: R::In) -> Result<(), Refused> {
+fn accept<R: Request>(input: R::In) -> Result<(), InputError> {
     let bytes = input.encode();
     let bytes = bytes.as_ref();
     for wrong in [&bytes[1..], &[bytes, &[0]].concat()] {
-        assert_eq!(R::accept(wrong).err(), Some(Refused::Invalid));
+        assert_eq!(R::accept(wrong).err(), Some(InputError::Invalid));
     }
     R::accept(bytes).map(|_| ())
 }
 
 #[test]
 fn inputs_out_of_range_are_refused() {
-    let invalid = Err(Refused::Invalid);
-    let too_long = Err(Refused::TooLong);
+    let invalid = Err(InputError::Invalid);
+    let too_long = Err(InputError::TooLong);
     let text = |section| Text {
         section,
         len: u32::MAX,

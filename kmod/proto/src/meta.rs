@@ -206,14 +206,14 @@ pub struct Command<'a> {
 
 /// A refused meta command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct MetaError {
     /// The reply line.
     pub line: &'static [u8],
     /// Bytes of data that follow and are to be skipped, the value's line end included.
     pub swallow: u32,
 }
 
-impl From<&'static [u8]> for Refused {
+impl From<&'static [u8]> for MetaError {
     fn from(line: &'static [u8]) -> Self {
         Self { line, swallow: 0 }
     }
@@ -222,7 +222,7 @@ impl From<&'static [u8]> for Refused {
 impl<'a> Command<'a> {
     /// Reads the meta command in `tokens`, whose first word has two letters
     /// and starts with an `m`.
-    pub fn parse(tokens: Tokens<'a>) -> Result<Self, Refused> {
+    pub fn parse(tokens: Tokens<'a>) -> Result<Self, MetaError> {
         let key = tokens.at(1);
         let (verb, first) = match tokens.at(0) {
             b"me" => return Self::debug(tokens),
@@ -259,7 +259,7 @@ impl<'a> Command<'a> {
             MetaVerb::Set { .. } => len.saturating_add(2),
             _ => 0,
         };
-        let refused = |line| Refused { line, swallow };
+        let refused = |line| MetaError { line, swallow };
         let flags = Flags::parse(key, words).map_err(|line| match verb {
             MetaVerb::Get | MetaVerb::Set { .. } => refused(line),
             _ => refused(INVALID_OR_DUPLICATE),
@@ -306,7 +306,7 @@ impl<'a> Command<'a> {
     }
 
     /// `me` has one flag, right after the key, and ignores all others.
-    fn debug(tokens: Tokens<'a>) -> Result<Self, Refused> {
+    fn debug(tokens: Tokens<'a>) -> Result<Self, MetaError> {
         let key = tokens.at(1);
         if tokens.len() < 2 || key.len() > KEY_MAX {
             return Err(reply::BAD_FORMAT.into());
@@ -361,7 +361,7 @@ mod tests {
     use std::string::String;
     use std::vec::Vec;
 
-    fn parse(line: &str) -> Result<Command<'_>, Refused> {
+    fn parse(line: &str) -> Result<Command<'_>, MetaError> {
         Command::parse(Tokens::new(line.as_bytes()))
     }
 

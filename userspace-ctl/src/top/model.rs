@@ -81,7 +81,7 @@ pub(crate) struct Model {
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) classes: Vec<Class>,
     pub(crate) talkers: Vec<Talker>,
-    pub(crate) refusals: Vec<Refused>,
+    pub(crate) refusals: Vec<RefusalRate>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -133,7 +133,7 @@ pub(crate) struct Talker {
 
 /// Requests or connections that were refused.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Refused {
+pub(crate) struct RefusalRate {
     pub(crate) what: &'static str,
     pub(crate) rate: f64,
     pub(crate) total: u64,
@@ -149,7 +149,7 @@ pub(crate) fn frame(before: &Sample, now: &Sample, system: Option<&System>, sort
     let of = |name: &str| rate(old.number(name), general.number(name));
     let (hits, gets) = (of("get_hits"), of("get_hits") + of("get_misses"));
     let (warnings, health) = status::warnings_and_health(&now.snapshot, system);
-    let refused = refusals::counted(general).map(|(refusal, total)| Refused {
+    let refused = refusals::counted(general).map(|(refusal, total)| RefusalRate {
         what: refusal.what,
         rate: of(refusal.statistic),
         total,

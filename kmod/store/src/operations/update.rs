@@ -33,7 +33,7 @@ struct Made {
 }
 
 /// Why an update did not replace the old item.
-enum Refused<R> {
+enum UpdateError<R> {
     Missing,
     /// The item has another CAS number.
     Exists {
@@ -55,27 +55,27 @@ impl<P: Platform> Store<P> {
         new_cas: Option<u64>,
         expiry: Option<Expiry>,
         mut make: impl FnMut(&Item<'_>, Option<&mut Reservation<'_, P>>) -> Result<(usize, u8), R>,
-    ) -> Result<Made, Refused<R>> {
+    ) -> Result<Made, UpdateError<R>> {
         let mut spare: Option<Reservation<'_, P>> = None;
         loop {
             let guard = self.read();
             let Some(old) = self.peek(&guard, key, hash) else {
-                return Err(Refused::Missing);
+                return Err(UpdateError::Missing);
             };
             // Values never change in place, so the CAS number alone detects a concurrent change.
             let seen = old.cas();
             if compare.is_some_and(|cas| cas != seen) {
-                return Err(Refused::Exists {
+                return Err(UpdateError::Exists {
                     class: old.class(),
                     empty: old.value().is_empty(),
                 });
             }
-            let (len, kept) = make(&old, None).map_err(Refused::By)?;
+            let (len, kept) = make(&old, None).map_err(UpdateError::By)?;
             let flags = old.flags();
             if self.too_large(key.len(), len, flags) {
-                return Err(Refused::Error(StoreError::TooLarge));
+                return Err(UpdateError::Error(StoreError::TooLarge));
             }
-            let class = self.class_of(key.len(), len).map_err(Refused::Error)?;
+            let class = self.class_of(key.len(), len).map_err(UpdateError::Error)?;
             let mut new = match spare.take().filter(|r| r.class() == class) {
                 Some(mut new) => {
                     new.init_item(key, len);
@@ -86,7 +86,7 @@ impl<P: Platform> Store<P> {
                         drop(guard);
                         let slot = self.alloc(class, hash, RetryBudget::FULL);
                         let refused = |short| self.refused(short, key.len(), len);
-                        let slot = slot.map_err(refused).map_err(Refused::Error)?;
+                        let slot = slot.map_err(refused).map_err(UpdateError::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
                         continue;
                     };
@@ -94,10 +94,10 @@ impl<P: Platform> Store<P> {
                 }
             };
             new.set_flags(flags);
-            make(&old, Some(&mut new)).map_err(Refused::By)?;
+            make(&old, Some(&mut new)).map_err(UpdateError::By)?;
 
             let Some(mut chain) = self.index.lock(hash) else {
-                return Err(Refused::Missing);
+                return Err(UpdateError::Missing);
             };
             // The section keeps the slot from being reused: the same slot is still the same item.
             let place = chain.find(|s| s == old.slot());
@@ -178,10 +178,10 @@ impl<P: Platform> Store<P> {
                     item: made.item,
                     replaced: Some(made.replaced),
                 }),
-                Err(Refused::Exists { class, .. }) => Ok(Outcome::Exists { class }),
-                Err(Refused::Error(error)) => Err(error),
-                Err(Refused::By(())) => Ok(Outcome::NotStored),
-                Err(Refused::Missing) if commit.vivify => {
+                Err(UpdateError::Exists { class, .. }) => Ok(Outcome::Exists { class }),
+                Err(UpdateError::Error(error)) => Err(error),
+                Err(UpdateError::By(())) => Ok(Outcome::NotStored),
+                Err(UpdateError::Missing) if commit.vivify => {
                     // If the key exists by now, join after all.
                     let add = Commit {
                         mode: StoreMode::Add,
@@ -195,7 +195,7 @@ impl<P: Platform> Store<P> {
                         (result, _) => result,
                     }
                 }
-                Err(Refused::Missing) => Ok(Outcome::NotStored),
+                Err(UpdateError::Missing) => Ok(Outcome::NotStored),
             };
         }
     }
@@ -244,12 +244,12 @@ impl<P: Platform> Store<P> {
                     class: made.replaced,
                 })
             }
-            Err(Refused::Missing) => Ok(Arithmetic::NotFound),
-            Err(Refused::Exists { empty: true, .. } | Refused::By(())) => {
+            Err(UpdateError::Missing) => Ok(Arithmetic::NotFound),
+            Err(UpdateError::Exists { empty: true, .. } | UpdateError::By(())) => {
                 Ok(Arithmetic::NonNumeric)
             }
-            Err(Refused::Exists { class, .. }) => Ok(Arithmetic::Exists { class }),
-            Err(Refused::Error(error)) => Err(ArithError { error, class }),
+            Err(UpdateError::Exists { class, .. }) => Ok(Arithmetic::Exists { class }),
+            Err(UpdateError::Error(error)) => Err(ArithError { error, class }),
         }
     }
 }
