@@ -15,7 +15,8 @@ use hippos_abi::{
     LATENCY_ON, LATENCY_RESET, MEMORY_MIN, VERSION,
 };
 use hippos_engine::{
-    Administration, Change, ChangeError, CredentialsError, Message, Next, Session, CREDENTIALS_MAX,
+    Administration, ChangeError, CredentialsError, Message, Next, Session, SourcesChange,
+    CREDENTIALS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::device::Calls;
@@ -106,9 +107,9 @@ impl Control {
 
     fn allow(&self, input: Input) -> Result {
         let change = match input.operation {
-            ALLOW_SET => Change::Set,
-            ALLOW_ADD => Change::Add,
-            ALLOW_REMOVE => Change::Remove,
+            ALLOW_SET => SourcesChange::Set,
+            ALLOW_ADD => SourcesChange::Add,
+            ALLOW_REMOVE => SourcesChange::Remove,
             _ => return Err(EINVAL),
         };
         self.server

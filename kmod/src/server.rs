@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
-    Address, Change, Engine, FastPathStats, Host, HostStats, Refusal, Settings, SocketInfo,
+    Address, Engine, FastPathStats, Host, HostStats, Refusal, Settings, SocketInfo, SourcesChange,
     Steering, NETWORKS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
@@ -119,14 +119,16 @@ fn engine(
 /// Out of line for the same reason.
 #[inline(never)]
 fn set_sources(engine: &Engine<Kernel>, text: &[u8]) -> Result {
-    engine.change_sources(Change::Set, text).map_err(|_| {
-        let given = printable(text);
-        pr_err!(
-            "allow={given}: must be any, default, or up to {NETWORKS_MAX} networks like \
+    engine
+        .change_sources(SourcesChange::Set, text)
+        .map_err(|_| {
+            let given = printable(text);
+            pr_err!(
+                "allow={given}: must be any, default, or up to {NETWORKS_MAX} networks like \
              10.0.0.0/8,fd00::/8, without bits beyond their length\n"
-        );
-        EINVAL
-    })
+            );
+            EINVAL
+        })
 }
 
 /// A store. Out of line for the same reason.

@@ -28,7 +28,7 @@ pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<An
     let differences = before.differences(&wanted);
     let (live, left): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| d.is_live);
     let users = users(&wanted)?;
-    let change = Change {
+    let change = Reload {
         device,
         before: &before.configuration,
         wanted: &with(&before.configuration, &wanted, &live),
@@ -62,14 +62,14 @@ fn with(now: &Configuration, wanted: &Configuration, live: &[Difference]) -> Con
     then
 }
 
-struct Change<'c> {
+struct Reload<'c> {
     device: &'c Device,
     before: &'c Configuration,
     wanted: &'c Configuration,
     users: &'c [u8],
 }
 
-impl Change<'_> {
+impl Reload<'_> {
     fn make(&self, change: LiveChange) -> Result<()> {
         let get = |name| keys::find(name).map_or_else(String::new, |key| self.wanted.get(key));
         match change {

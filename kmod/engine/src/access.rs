@@ -8,7 +8,7 @@ use hippos_invariant::Exact;
 use hippos_store::{Guard, Platform};
 
 use crate::counters::EngineCounter;
-use crate::sources::{halves, mapped, mask, Change, ChangeError, Network, Networks};
+use crate::sources::{halves, mapped, mask, ChangeError, Network, Networks, SourcesChange};
 use crate::Engine;
 
 /// The access that a source has.
@@ -25,7 +25,7 @@ pub enum Access {
 
 /// Bytes of a reply, counted against the rate limit of its source. Those that are not [spent](Self::spend) are returned
 /// when the charge is dropped.
-pub(crate) struct Charge<'a, P: Platform> {
+pub(crate) struct RateCharge<'a, P: Platform> {
     engine: &'a Engine<P>,
     source: IpAddr,
     /// The second that they were counted in.
@@ -34,7 +34,7 @@ pub(crate) struct Charge<'a, P: Platform> {
     bytes: usize,
 }
 
-impl<P: Platform> Charge<'_, P> {
+impl<P: Platform> RateCharge<'_, P> {
     /// Marks bytes as sent.
     #[inline]
     pub(crate) fn spend(&mut self, bytes: usize) {
@@ -42,7 +42,7 @@ impl<P: Platform> Charge<'_, P> {
     }
 }
 
-impl<P: Platform> Drop for Charge<'_, P> {
+impl<P: Platform> Drop for RateCharge<'_, P> {
     #[inline]
     fn drop(&mut self) {
         if self.bytes != 0 {
@@ -93,14 +93,14 @@ impl<P: Platform> Engine<P> {
         access: Access,
         source: IpAddr,
         bytes: usize,
-    ) -> Option<Charge<'_, P>> {
+    ) -> Option<RateCharge<'_, P>> {
         let private = access == Access::Granted { private: true };
         let rate = self.settings.limiter.rate(private);
         let second = match rate {
             0 => 0,
             rate => self.take(source, bytes, rate)?,
         };
-        Some(Charge {
+        Some(RateCharge {
             engine: self,
             source,
             second,
@@ -142,7 +142,7 @@ impl<P: Platform> Engine<P> {
 
     /// Changes the allow list: `text` has networks separated by commas, or `any`, or `default`, or is empty, which
     /// means `default`. Process context; sleeps until no reader uses the old list.
-    pub fn change_sources(&self, change: Change, text: &[u8]) -> Result<(), ChangeError> {
+    pub fn change_sources(&self, change: SourcesChange, text: &[u8]) -> Result<(), ChangeError> {
         let sources = self.settings.sources;
         if sources.changing.swap(true, Acquire) {
             return Err(ChangeError::Busy);
@@ -154,19 +154,19 @@ impl<P: Platform> Engine<P> {
 
     /// Not inlined: a list takes a third of the stack that a function may have in the kernel.
     #[inline(never)]
-    fn changed(&self, change: Change, text: &[u8]) -> Result<(), ChangeError> {
+    fn changed(&self, change: SourcesChange, text: &[u8]) -> Result<(), ChangeError> {
         let sources = self.settings.sources;
         let mut list = match change {
-            Change::Set => Networks::new(),
-            Change::Add | Change::Remove => sources.list(),
+            SourcesChange::Set => Networks::new(),
+            SourcesChange::Add | SourcesChange::Remove => sources.list(),
         };
         // An entry that is removed is overwritten by those behind it.
         let mut len = list.len();
         Network::each(text, |network| {
             let known = list.iter().take(len).position(|n| *n == network);
             match (change, known) {
-                (Change::Remove, None) => return Err(ChangeError::Missing),
-                (Change::Remove, Some(gone)) => {
+                (SourcesChange::Remove, None) => return Err(ChangeError::Missing),
+                (SourcesChange::Remove, Some(gone)) => {
                     let rest = list.get_mut(gone..len).unwrap_or_default();
                     let cells = core::cell::Cell::from_mut(rest).as_slice_of_cells();
                     for (place, next) in cells.iter().zip(cells.iter().skip(1)) {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn set(engine: &Engine<Host>, list: &str) {
-        let changed = engine.change_sources(Change::Set, list.as_bytes());
+        let changed = engine.change_sources(SourcesChange::Set, list.as_bytes());
         assert_eq!(changed, Ok(()), "{list}");
     }
 
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(engine.sources().len(), 9);
         let many = Vec::from_iter((0..33).map(|n| std::format!("10.0.0.{n}")));
         set(&engine, &many[..32].join(","));
-        let change = |text: &str| engine.change_sources(Change::Set, text.as_bytes());
+        let change = |text: &str| engine.change_sources(SourcesChange::Set, text.as_bytes());
         assert_eq!(change(&many.join(",")), Err(ChangeError::Full));
         assert_eq!(change("8.8.8.8,x"), Err(ChangeError::Malformed));
         assert_eq!(change(","), Err(ChangeError::Malformed));
@@ -367,22 +367,25 @@ mod tests {
         let engine = engine();
         let change = |how, text: &str| engine.change_sources(how, text.as_bytes());
         set(&engine, "10.0.0.0/8");
-        assert_eq!(change(Change::Add, "8.8.8.8,10.0.0.0/8,any"), Ok(()));
+        assert_eq!(change(SourcesChange::Add, "8.8.8.8,10.0.0.0/8,any"), Ok(()));
         assert_eq!(list(&engine), "10.0.0.0/8,8.8.8.8/32,any");
-        let missing = change(Change::Remove, "8.8.8.8,9.9.9.9");
+        let missing = change(SourcesChange::Remove, "8.8.8.8,9.9.9.9");
         assert_eq!(missing, Err(ChangeError::Missing));
-        let twice = change(Change::Remove, "8.8.8.8,8.8.8.8");
+        let twice = change(SourcesChange::Remove, "8.8.8.8,8.8.8.8");
         assert_eq!(twice, Err(ChangeError::Missing));
         assert_eq!(list(&engine), "10.0.0.0/8,8.8.8.8/32,any");
-        assert_eq!(change(Change::Remove, "any,10.0.0.0/8"), Ok(()));
+        assert_eq!(change(SourcesChange::Remove, "any,10.0.0.0/8"), Ok(()));
         assert_eq!(list(&engine), "8.8.8.8/32");
         assert_eq!(
-            change(Change::Remove, "8.8.8.8"),
+            change(SourcesChange::Remove, "8.8.8.8"),
             Err(ChangeError::NoneLeft)
         );
         assert_eq!(list(&engine), "8.8.8.8/32");
         let many = Vec::from_iter((0..32).map(|n| std::format!("10.0.0.{n}")));
-        assert_eq!(change(Change::Add, &many.join(",")), Err(ChangeError::Full));
+        assert_eq!(
+            change(SourcesChange::Add, &many.join(",")),
+            Err(ChangeError::Full)
+        );
         assert_eq!(access(&engine, "8.8.8.8"), PUBLIC);
     }
 

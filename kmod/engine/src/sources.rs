@@ -245,7 +245,7 @@ pub struct Sources {
 
 /// A change of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum SourcesChange {
     /// Replaces the list.
     Set,
     /// Adds networks that are not in it.

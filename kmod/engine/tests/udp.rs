@@ -7,7 +7,8 @@ use common::{
     engine, engine_with, fast, framed, message, planned, say, slow, Packet, Small, TestEngine,
 };
 use hippos_engine::{
-    Change, EngineCounter, Limiter, Message, Out, PlanOutcome, Settings, Sources, REPLY_HEADER_MAX,
+    EngineCounter, Limiter, Message, Out, PlanOutcome, Settings, Sources, SourcesChange,
+    REPLY_HEADER_MAX,
 };
 use proptest::prelude::*;
 
@@ -483,7 +484,7 @@ fn listed() -> TestEngine {
         ..Settings::default()
     });
     let list = b"10.0.0.0/8,fd00::/8";
-    engine.change_sources(Change::Set, list).unwrap();
+    engine.change_sources(SourcesChange::Set, list).unwrap();
     say(
         &engine,
         "set key_number_one 0 0 1\r\nx\r\nset two 0 0 1\r\nx\r\nget key_number_one two\r\n",
@@ -578,7 +579,7 @@ fn each_form_of_reply_charges_the_bytes_that_it_sends() {
         "mn\r\n",
     ] {
         let engine = listed();
-        engine.change_sources(Change::Set, b"any").unwrap();
+        engine.change_sources(SourcesChange::Set, b"any").unwrap();
         engine.set_udp_rates(RATE, RATE);
         let mut sent = 0;
         let sent = loop {

@@ -51,7 +51,7 @@ pub use operations::commit::{
     Arith, ArithError, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem,
 };
 pub use operations::get::{Inspected, Lookup, OneLineLookup};
-pub use operations::in_place::Change;
+pub use operations::in_place::ItemChange;
 pub use operations::reservation::{Pin, Reservation};
 pub use operations::walk::{Walk, WalkStep};
 pub use platform::{Cookie, LockClass, Platform, RawLock, Removed, REACH};

@@ -3,8 +3,8 @@
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Expiry, Invalidate, NewError,
-    Outcome, Store, StoreError, StoreMode, WalkStep,
+    Arith, Arithmetic, ClassCounter, Commit, Config, Deleted, Expiry, Invalidate, ItemChange,
+    NewError, Outcome, Store, StoreError, StoreMode, WalkStep,
 };
 
 fn store(config: Config) -> Store<Host> {
@@ -256,9 +256,9 @@ fn one_client_wins_the_token_of_a_stale_item() {
             let mut won = false;
             store.modify(&guard, b"a", hash, |_, seen| {
                 won = !seen.token_sent();
-                Change {
+                ItemChange {
                     token: won,
-                    ..Change::default()
+                    ..ItemChange::default()
                 }
             });
             won

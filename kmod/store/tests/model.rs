@@ -8,8 +8,8 @@ use std::collections::HashMap;
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Deleted, Eviction, Expiry, Invalidate,
-    Outcome, Store, StoreError, StoreMode, WalkStep,
+    Arith, Arithmetic, ClassCounter, Commit, Config, Deleted, Eviction, Expiry, Invalidate,
+    ItemChange, Outcome, Store, StoreError, StoreMode, WalkStep,
 };
 use proptest::prelude::*;
 
@@ -112,9 +112,9 @@ fn take_token(store: &Store<Host>, key: &[u8]) -> bool {
     let mut won = false;
     store.modify(&store.read(), key, store.hash(key), |_, seen| {
         won = !seen.token_sent();
-        Change {
+        ItemChange {
             token: won,
-            ..Change::default()
+            ..ItemChange::default()
         }
     });
     won

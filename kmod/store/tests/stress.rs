@@ -14,7 +14,7 @@ use std::thread;
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, Change, ClassCounter, Commit, Config, Eviction, Expiry, Outcome, Store,
+    Arith, Arithmetic, ClassCounter, Commit, Config, Eviction, Expiry, ItemChange, Outcome, Store,
     StoreMode, WalkStep,
 };
 
@@ -389,9 +389,9 @@ fn one_of_many_concurrent_adds_succeeds() {
                     let mut won = false;
                     store.modify(&guard, &name, hash, |_, seen| {
                         won = !seen.token_sent();
-                        Change {
+                        ItemChange {
                             token: won,
-                            ..Change::default()
+                            ..ItemChange::default()
                         }
                     });
                     if won {

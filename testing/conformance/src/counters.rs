@@ -653,11 +653,11 @@ struct Differs {
     /// Counters that are not compared.
     everywhere: BTreeSet<String>,
     /// Patterns of cells' names, and the counters that may differ there.
-    cells: Vec<(String, Vec<Change>)>,
+    cells: Vec<(String, Vec<CounterChange>)>,
 }
 
 /// A counter, and by how much it changes; `None` allows any change.
-type Change = (String, Option<i64>);
+type CounterChange = (String, Option<i64>);
 
 impl Differs {
     fn parse(text: &str, server: Server) -> Result<Self> {
@@ -683,7 +683,7 @@ impl Differs {
 }
 
 /// `name+1`, or `name` for any change.
-fn change(word: &str) -> Result<Change> {
+fn change(word: &str) -> Result<CounterChange> {
     match word.find(['+', '-']) {
         Some(at) => {
             let (name, number) = word.split_at(at);

@@ -3,7 +3,7 @@
 
 use hippos_proto::meta::Command;
 use hippos_store::{
-    Change, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Item, ItemSnapshot, Outcome,
+    ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Item, ItemChange, ItemSnapshot, Outcome,
     Platform, StoreMode, StoredItem,
 };
 
@@ -52,10 +52,10 @@ impl<P: Platform> Engine<P> {
             }
             _ => store.modify(guard, key, hash, |item, seen| {
                 if !can_reply(item, wants_value(command, seen)) {
-                    return Change::default();
+                    return ItemChange::default();
                 }
                 won = wants_token(times, command, seen);
-                Change {
+                ItemChange {
                     expiry: times.touch,
                     token: won,
                 }

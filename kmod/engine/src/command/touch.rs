@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `touch`, and gets that change an item's expiry.
 
-use hippos_store::{Change, ClassCounter, Counter, Expiry, Guard, Hash, Item, Platform};
+use hippos_store::{ClassCounter, Counter, Expiry, Guard, Hash, Item, ItemChange, Platform};
 
 use crate::Engine;
 
@@ -15,10 +15,12 @@ impl<P: Platform> Engine<P> {
         hash: Hash,
         expiry: impl FnOnce(&Item<'g>, u64) -> Option<Expiry>,
     ) -> Option<(Item<'g>, u64)> {
-        let (item, seen) = self.store.modify(guard, key, hash, |item, seen| Change {
-            expiry: expiry(item, seen.cas()),
-            token: false,
-        })?;
+        let (item, seen) = self
+            .store
+            .modify(guard, key, hash, |item, seen| ItemChange {
+                expiry: expiry(item, seen.cas()),
+                token: false,
+            })?;
         self.store.bump(&item);
         Some((item, seen.cas()))
     }

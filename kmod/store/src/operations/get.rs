@@ -7,7 +7,7 @@ use crate::item::{Item, ItemSnapshot, Slot};
 use crate::platform::Platform;
 use crate::store::{Guard, Store};
 
-use super::in_place::Change;
+use super::in_place::ItemChange;
 
 /// The result of [`Store::lookup_one_line`].
 pub enum OneLineLookup<'g> {
@@ -183,7 +183,7 @@ impl<P: Platform> Store<P> {
             Inspected::Hit(item, seen) => Some((item, seen)),
             Inspected::Miss => None,
             // A writer that changes it holds the stripe's lock, which `modify` takes.
-            Inspected::Changing => self.modify(guard, key, hash, |_, _| Change::default()),
+            Inspected::Changing => self.modify(guard, key, hash, |_, _| ItemChange::default()),
         }
     }
 

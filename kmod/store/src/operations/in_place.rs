@@ -18,7 +18,7 @@ use crate::time::Expiry;
 
 /// The changes that a client makes to an item that it reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Change {
+pub struct ItemChange {
     /// A new expiry; None keeps the item's.
     pub expiry: Option<Expiry>,
     /// Whether the win token is given out.
@@ -57,7 +57,7 @@ impl<P: Platform> Store<P> {
         guard: &'g Guard<'_, P>,
         key: &[u8],
         hash: Hash,
-        decide: impl FnOnce(&Item<'g>, &ItemSnapshot) -> Change,
+        decide: impl FnOnce(&Item<'g>, &ItemSnapshot) -> ItemChange,
     ) -> Option<(Item<'g>, ItemSnapshot)> {
         let chain = self.index.lock(hash)?;
         let place = chain.find(|s| hash::same(s.key(), key))?;

@@ -18,7 +18,7 @@ const RELAX: usize = 4096;
 
 /// The contents of the index.
 #[derive(Default)]
-struct Seen {
+struct Visited {
     entries: Set,
     overflow: Set,
 }
@@ -26,7 +26,7 @@ struct Seen {
 impl<P: Platform> Store<P> {
     /// `live`: the slots of all items; `retired`: overflow buckets that wait for a grace period.
     pub(super) fn verify_index(&self, live: &Set, retired: &Set) -> Result<(), Violation> {
-        let mut seen = Seen::default();
+        let mut visited = Visited::default();
         let stripes = self.index.stripes.len();
         let buckets = self.index.buckets();
         let mut seen_buckets = 0usize;
@@ -37,7 +37,7 @@ impl<P: Platform> Store<P> {
             // A stripe's buckets are those of the same low bits.
             let mut at = first;
             while at < buckets {
-                self.verify_chain(at, &mut seen, &mut found)?;
+                self.verify_chain(at, &mut visited, &mut found)?;
                 at = at.wrapping_add(stripes);
                 seen_buckets = seen_buckets.wrapping_add(1);
             }
@@ -48,14 +48,19 @@ impl<P: Platform> Store<P> {
                 self.platform.cond_resched();
             }
         }
-        live.is(seen.entries, Rule::Entries, None)?;
-        seen.overflow.join(*retired);
-        self.verify_overflow(seen.overflow)
+        live.is(visited.entries, Rule::Entries, None)?;
+        visited.overflow.join(*retired);
+        self.verify_overflow(visited.overflow)
     }
 
     /// A bucket and its overflow buckets, whose entries are added to `found`. The caller is in a
     /// section.
-    fn verify_chain(&self, at: usize, seen: &mut Seen, found: &mut u64) -> Result<(), Violation> {
+    fn verify_chain(
+        &self,
+        at: usize,
+        visited: &mut Visited,
+        found: &mut u64,
+    ) -> Result<(), Violation> {
         let Some(mut bucket) = self.index.bucket(at) else {
             return broken(Rule::Bucket, None, 1, 0);
         };
@@ -67,7 +72,7 @@ impl<P: Platform> Store<P> {
                 let entry = entry.load(Relaxed);
                 if entry != 0 {
                     count(found);
-                    seen.entries.add(self.index.referred(entry));
+                    visited.entries.add(self.index.referred(entry));
                     let bit = filter(entry >> 48);
                     equal(Rule::Filter, None, bit, bit & passed)?;
                 }
@@ -85,7 +90,7 @@ impl<P: Platform> Store<P> {
             let Some(next) = self.is_overflow(address).then(next).flatten() else {
                 return broken(Rule::Chain, None, most, length);
             };
-            seen.overflow.add(address);
+            visited.overflow.add(address);
             bucket = next;
         }
     }
