@@ -318,13 +318,10 @@ bool hippos_watch_is_queued(const struct hippos_watch *watch);
 
 struct hippos_steer {
 	struct net *net;
-	struct {
-		struct rps_map *map;
-		int ifindex;
-	} queue[HIPPOS_STEERED];
+	struct rps_map *maps[HIPPOS_STEERED];
 };
 
-static_assert(sizeof(struct hippos_steer) == 9 * sizeof(long));
+static_assert(sizeof(struct hippos_steer) == 5 * sizeof(long));
 
 unsigned int hippos_steer_devices(const struct hippos_steer *steer);
 bool hippos_steer_on(struct hippos_steer *steer);

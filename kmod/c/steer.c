@@ -44,7 +44,7 @@ unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 			continue;
 		map = rcu_access_pointer(dev->_rx[0].rps_map);
 		for (i = 0; map && i < HIPPOS_STEERED; i++)
-			if (steer->queue[i].map == map)
+			if (steer->maps[i] == map)
 				map = NULL;
 		count += !map;
 	}
@@ -62,20 +62,25 @@ bool hippos_steer_on(struct hippos_steer *steer)
 	struct net_device *dev;
 	unsigned int i = 0;
 
-	if (!rtnl_trylock())
+	/* Nothing to spread over one; and see is_ours(). */
+	if (num_online_cpus() < 2 || !rtnl_trylock())
 		return false;
 	for_each_netdev(steer->net, dev) {
 		struct rps_map *map, **place;
-		unsigned int cpu;
+		unsigned int cpu, left;
 
 		if (!single_queue(dev) || i == HIPPOS_STEERED)
 			continue;
 		cpus_read_lock();
-		map = kzalloc(max_t(size_t, RPS_MAP_SIZE(num_online_cpus()), L1_CACHE_BYTES),
-			      GFP_KERNEL);
-		for_each_online_cpu(cpu)
-			if (map && map->len < num_online_cpus())
-				map->cpus[map->len++] = cpu;
+		left = num_online_cpus();
+		map = kzalloc(max_t(size_t, RPS_MAP_SIZE(left), L1_CACHE_BYTES), GFP_KERNEL);
+		if (map) {
+			map->len = left;
+			/* Descending: see is_ours(). */
+			for_each_online_cpu(cpu)
+				if (left)
+					map->cpus[--left] = cpu;
+		}
 		cpus_read_unlock();
 		if (!map)
 			break;
@@ -85,27 +90,39 @@ bool hippos_steer_on(struct hippos_steer *steer)
 			continue;
 		}
 		static_branch_inc(&rps_needed);
-		steer->queue[i].ifindex = dev->ifindex;
-		steer->queue[i].map = map;
-		i++;
+		steer->maps[i++] = map;
 	}
 	rtnl_unlock();
 	return i > 0;
 }
 
-/* The device, in whichever namespace it is by now, that still has the map; under RTNL. */
-static struct net_device *find(int ifindex, const struct rps_map *map)
+/*
+ * Whether a map is one of ours: net-sysfs lists CPUs in ascending order. A map
+ * that went with its device may since have left its memory to another one's.
+ */
+static bool is_ours(const struct rps_map *map)
+{
+	return map->len > 1 && map->cpus[0] > map->cpus[map->len - 1];
+}
+
+/*
+ * The device that still has our map, in whichever namespace it is by now, and
+ * under whichever number: that changes if another has it there. Under RTNL.
+ */
+static struct net_device *find(const struct rps_map *ours)
 {
 	struct net_device *dev, *found = NULL;
+	const struct rps_map *map;
 	struct net *net;
 
-	down_read(&net_rwsem);
-	for_each_net(net) {
-		dev = __dev_get_by_index(net, ifindex);
-		if (dev && rcu_access_pointer(dev->_rx[0].rps_map) == map)
-			found = dev;
-	}
-	up_read(&net_rwsem);
+	rcu_read_lock();
+	for_each_net_rcu(net)
+		for_each_netdev_rcu(net, dev) {
+			map = rcu_dereference(dev->_rx[0].rps_map);
+			if (map == ours && is_ours(map))
+				found = dev;
+		}
+	rcu_read_unlock();
 	return found;
 }
 
@@ -122,14 +139,14 @@ bool hippos_steer_off(struct hippos_steer *steer, bool wait)
 	else if (!rtnl_trylock())
 		return false;
 	for (i = 0; i < HIPPOS_STEERED; i++) {
-		struct rps_map *map = steer->queue[i].map, **place;
+		struct rps_map *map = steer->maps[i], **place;
 		struct net_device *dev;
 
 		if (!map)
 			continue;
-		steer->queue[i].map = NULL;
+		steer->maps[i] = NULL;
 		/* A device that is gone has taken its map along. */
-		dev = find(steer->queue[i].ifindex, map);
+		dev = find(map);
 		if (!dev)
 			continue;
 		place = (struct rps_map **)&dev->_rx[0].rps_map;

@@ -165,15 +165,14 @@ pub(crate) struct hippos_reply_pages {
 #[repr(C)]
 pub(crate) struct hippos_steer {
     net: *mut net,
-    /// A map and an interface's number each.
-    queue: [[*mut c_void; 2]; 4],
+    maps: [*mut c_void; 4],
 }
 
 impl hippos_steer {
     pub(crate) fn new(net: *mut net) -> Self {
         Self {
             net,
-            queue: [[core::ptr::null_mut(); 2]; 4],
+            maps: [core::ptr::null_mut(); 4],
         }
     }
 }

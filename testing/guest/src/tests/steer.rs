@@ -14,7 +14,7 @@ use nix::mount::{mount, umount, MsFlags};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::unistd::Pid;
 
-use crate::modules::Hippos;
+use crate::modules::{self, Hippos};
 use crate::net;
 use crate::netns::Namespace;
 use crate::system::run;
@@ -59,9 +59,21 @@ fn steered_and_back(end: bool) -> Result<()> {
     Ok(())
 }
 
-/// A card that is taken to another namespace while its packets are spread is given back there, too.
+/// A card that is taken to another namespace while its packets are spread is given back there, too, even if it gets
+/// another number.
 pub(super) fn moved_card() -> Result<()> {
     let there = Namespace::new("moved")?;
+    modules::load("dummy")?;
+    let index = fs::read_to_string("/sys/class/net/eth0/ifindex")?;
+    let index = index.trim();
+    // A device that each namespace has may have it already.
+    let links = there.ip("-oneline link show")?;
+    if !links
+        .lines()
+        .any(|line| line.starts_with(&format!("{index}:")))
+    {
+        there.ip(&format!("link add taken index {index} type dummy"))?;
+    }
     let result = steered_and_moved(&there);
     there.ip("link set eth0 netns 1")?;
     net::up()?;
