@@ -220,8 +220,22 @@ layout! {
     hippos_xdp_counts: 16 bytes, passed at 8;
 }
 
-/// `HIPPOS_REPLY`.
 pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
+
+// `enum hippos_handler_kind`.
+pub(crate) const HIPPOS_HOOK: c_uint = 0;
+pub(crate) const HIPPOS_XDP: c_uint = 1;
+
+// `enum hippos_fast`.
+pub(crate) const HIPPOS_AUTO: c_uint = 1;
+pub(crate) const HIPPOS_ALWAYS: c_uint = 2;
+pub(crate) const HIPPOS_LATE: c_uint = 3;
+
+// `enum hippos_closed`.
+pub(crate) const HIPPOS_OPEN: c_uint = 0;
+pub(crate) const HIPPOS_CLOSED_NAT: c_uint = 1;
+pub(crate) const HIPPOS_CLOSED_OUTPUT: c_uint = 2;
+pub(crate) const HIPPOS_CLOSED_POSTROUTING: c_uint = 3;
 
 /// `hippos_receive_fn`.
 pub(crate) type Receive =

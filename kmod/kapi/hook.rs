@@ -36,13 +36,14 @@ pub trait PacketHandler: Send + Sync + 'static {
 
 /// When packets are answered before the socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Fast {
     /// While neither NAT nor rules for what leaves could have a say.
-    Auto = 1,
+    Auto = ffi::HIPPOS_AUTO,
     /// Whatever the firewall has.
-    Always = 2,
+    Always = ffi::HIPPOS_ALWAYS,
     /// Behind destination NAT, while rules for what leaves could have no say.
-    Late = 3,
+    Late = ffi::HIPPOS_LATE,
 }
 
 /// Whether the receive paths before the socket are open, a word for IPv4 and one for IPv6 each.
@@ -64,11 +65,11 @@ pub fn test_transmit() -> Result {
 pub fn fast_path_state() -> FastPathState {
     // SAFETY: asks for nothing.
     let raw = unsafe { ffi::hippos_fast_path_state() };
-    let word = |why: u8| match why {
-        0 => "open",
-        1 => "nat",
-        2 => "output",
-        3 => "postrouting",
+    let word = |why: u8| match why.into() {
+        ffi::HIPPOS_OPEN => "open",
+        ffi::HIPPOS_CLOSED_NAT => "nat",
+        ffi::HIPPOS_CLOSED_OUTPUT => "output",
+        ffi::HIPPOS_CLOSED_POSTROUTING => "postrouting",
         _ => "off",
     };
     let [hook, xdp] = raw.why.map(|[ipv6, ipv4]| [word(ipv4), word(ipv6)]);
@@ -106,7 +107,7 @@ pub(crate) fn describe<T: PacketHandler>(handler: &Arc<T>) -> ffi::hippos_handle
         private: (&raw const **handler).cast_mut().cast::<c_void>(),
         interface: handler.interface(),
         port: handler.port(),
-        kind: 0,
+        kind: ffi::HIPPOS_HOOK,
     }
 }
 
@@ -182,7 +183,7 @@ unsafe extern "C" fn record<T: PacketHandler>(
 ) {
     // SAFETY: who registered it keeps the handler until there are no more calls.
     let handler = unsafe { &*private.cast::<T>() };
-    handler.record(kind != 0, service, latency::queued(queued));
+    handler.record(kind == ffi::HIPPOS_XDP, service, latency::queued(queued));
 }
 
 /// # Safety

@@ -44,8 +44,13 @@ impl Reason {
     /// Counts it, for a frame before there is an sk_buff or for a packet.
     #[cold]
     pub(crate) fn count(self, xdp: bool) {
+        let kind = if xdp {
+            ffi::HIPPOS_XDP
+        } else {
+            ffi::HIPPOS_HOOK
+        };
         // SAFETY: asks for nothing but a reason of the list.
-        unsafe { ffi::hippos_pass(xdp.into(), self.0) };
+        unsafe { ffi::hippos_pass(kind, self.0) };
     }
 }
 

@@ -5,7 +5,8 @@
 //! the same offset of the last field: by a row of `layout!` in Rust, and in C by
 //! `static_assert(sizeof(struct hippos_waker) == 16 && offsetof(struct hippos_waker, pending) == 8);`. A structure whose
 //! fields Rust does not use is words to it (`[*mut c_void; 8]`); C is asked for the same number:
-//! `static_assert(sizeof(struct hippos_poll) == 8 * sizeof(long));`.
+//! `static_assert(sizeof(struct hippos_poll) == 8 * sizeof(long));`. Constants named `HIPPOS_…` have the value of the
+//! enumerator or macro of that name.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,8 @@ struct Declared {
     words: BTreeMap<String, usize>,
     /// Sizes in bytes, and the last field with its offset, as they are asserted: `128, sent, 120`.
     layouts: BTreeMap<String, String>,
+    /// Constants, and those of enumerations.
+    values: BTreeMap<String, u64>,
 }
 
 pub(super) fn check() -> Result<Vec<Finding>> {
@@ -100,6 +103,12 @@ fn compare(c: &Declared, rust: &Declared) -> Vec<Finding> {
             ));
         }
     }
+    for (name, value) in &rust.values {
+        let theirs = c.values.get(name);
+        if theirs != Some(value) {
+            find(format!("{name} is {value} here, {theirs:?} in C"));
+        }
+    }
     findings
 }
 
@@ -113,6 +122,7 @@ fn last_field(fields: &Types) -> &str {
 
 fn of_c(text: &str) -> Declared {
     let mut declared = Declared::default();
+    declared.values.extend(text.lines().filter_map(c_macro));
     for declaration in declarations(&without_c_comments(text)) {
         let declaration = declaration.as_str();
         if let Some(asserted) = declaration.strip_prefix("static_assert(sizeof(struct ") {
@@ -123,6 +133,11 @@ fn of_c(text: &str) -> Declared {
             });
             declared.words.extend(count);
             declared.layouts.extend(c_layout(asserted));
+        } else if let Some((_, body)) = declaration
+            .strip_prefix("enum ")
+            .and_then(|declaration| declaration.split_once('{'))
+        {
+            declared.values.extend(c_enumerators(body));
         } else if let Some((head, rest)) = declaration.split_once('{') {
             let Some(name) = head.trim().strip_prefix("struct ") else {
                 continue;
@@ -155,6 +170,39 @@ fn of_c(text: &str) -> Declared {
         }
     }
     declared
+}
+
+/// The name and the number of `#define HIPPOS_REPLY 0x10000`.
+fn c_macro(line: &str) -> Option<(String, u64)> {
+    let mut words = line.strip_prefix("#define ")?.split_whitespace();
+    let name = words.next().filter(|name| name.starts_with("HIPPOS_"))?;
+    Some((name.to_owned(), number(words.next()?)?))
+}
+
+/// The enumerators in a body, as far as they are listed one by one.
+fn c_enumerators(body: &str) -> BTreeMap<String, u64> {
+    let mut values = BTreeMap::new();
+    let mut next = 0;
+    for one in body.trim_end_matches('}').split(',').map(str::trim) {
+        let (name, value) = match one.split_once(" = ") {
+            Some((name, value)) => (name, number(value)),
+            None => (one, Some(next)),
+        };
+        let is_name = name.starts_with("HIPPOS_") && !name.contains(['(', ' ']);
+        let Some(value) = value.filter(|_| is_name) else {
+            break;
+        };
+        values.insert(name.to_owned(), value);
+        next = value + 1;
+    }
+    values
+}
+
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
 }
 
 /// The layout that `hippos_waker) == 16 && offsetof(struct hippos_waker, pending) == 8)` asserts.
@@ -300,6 +348,13 @@ fn of_rust(text: &str) -> Declared {
             declared.structs.insert(name, fields.collect());
         }
     }
+    for part in code.split("const HIPPOS_").skip(1) {
+        let value = part.split_once(": ").and_then(|(name, rest)| {
+            let (_, value) = rest.split_once(';')?.0.split_once(" = ")?;
+            Some((format!("HIPPOS_{name}"), number(value)?))
+        });
+        declared.values.extend(value);
+    }
     let rows = code
         .split_once(" layout! {")
         .and_then(|(_, rest)| rest.split_once('}'));
@@ -411,6 +466,8 @@ mod tests {
 
     const C: &str = "
         /* A comment; with a semicolon. */
+#define HIPPOS_REPLY 0x10000
+        enum hippos_kind { HIPPOS_HOOK, HIPPOS_XDP };
         typedef u32 hippos_receive_fn(void *private, struct sk_buff *skb);
         struct hippos_handler {
             hippos_receive_fn *receive;
@@ -440,6 +497,8 @@ mod tests {
         layout! {
             hippos_handler: 24 bytes, kind at 16;
         }
+        pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
+        pub(crate) const HIPPOS_XDP: c_uint = 1;
         pub(crate) type Receive = unsafe extern \"C\" fn(*mut c_void, *mut sk_buff) -> u32;
         extern \"C\" {
             pub(crate) fn hippos_reply(
@@ -488,6 +547,13 @@ mod tests {
             ),
             ("c_void; 8", "c_void; 7", "hippos_poll has 7 words"),
             ("24 bytes", "32 bytes", "layout of hippos_handler"),
+            ("= 0x10000", "= 0x1000", "HIPPOS_REPLY is 4096"),
+            (
+                "HIPPOS_XDP: c_uint = 1",
+                "HIPPOS_XDP: c_uint = 2",
+                "HIPPOS_XDP is 2",
+            ),
+            ("HIPPOS_XDP", "HIPPOS_XDR", "HIPPOS_XDR is 1"),
             ("kind at 16", "kind at 20", "layout of hippos_handler"),
             (
                 "hippos_handler: 24",
