@@ -349,6 +349,7 @@ struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int 
 					const char *name);
 u64 hippos_threads_us(void);
 u64 hippos_softirq_us(void);
+u32 hippos_threads_pid(void);
 int hippos_thread_stop(struct task_struct *task);
 bool hippos_thread_should_stop(void);
 void hippos_thread_sleep(long timeout_ms);
@@ -390,6 +391,8 @@ void hippos_registry_lock(void);
 void hippos_registry_unlock(void);
 
 /* time.c */
+
+bool hippos_log_permits(void);
 
 u64 hippos_uptime_ms(void);
 s64 hippos_unix_ms(void);

@@ -3,6 +3,7 @@
 #include <linux/kernel_stat.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
+#include <linux/pid.h>
 #include <linux/sched.h>
 #include <linux/sched/task.h>
 #include <linux/slab.h>
@@ -49,6 +50,19 @@ u64 hippos_softirq_us(void)
 	for_each_possible_cpu(cpu)
 		sum += kcpustat_cpu(cpu).cpustat[CPUTIME_SOFTIRQ];
 	return div_u64(sum, NSEC_PER_USEC);
+}
+
+/* The process id of the thread that was started last, a TCP worker's: 0 if there is none. */
+u32 hippos_threads_pid(void)
+{
+	struct thread *thread;
+	u32 pid;
+
+	spin_lock(&threads_lock);
+	thread = list_first_entry_or_null(&threads, struct thread, list);
+	pid = thread ? task_pid_nr(thread->task) : 0;
+	spin_unlock(&threads_lock);
+	return pid;
 }
 
 /*

@@ -407,6 +407,7 @@ extern "C" {
     ) -> *mut task_struct;
     pub(crate) fn hippos_threads_us() -> u64;
     pub(crate) fn hippos_softirq_us() -> u64;
+    pub(crate) fn hippos_threads_pid() -> u32;
     pub(crate) fn hippos_thread_stop(task: *mut task_struct) -> c_int;
     pub(crate) fn hippos_thread_should_stop() -> bool;
     pub(crate) fn hippos_thread_sleep(timeout_ms: c_long);
@@ -450,6 +451,9 @@ extern "C" {
     pub(crate) fn synchronize_rcu();
     pub(crate) fn synchronize_rcu_expedited();
     pub(crate) fn rcu_barrier();
+
+    // log.c
+    pub(crate) fn hippos_log_permits() -> bool;
 
     // time.c
     pub(crate) fn hippos_uptime_ms() -> u64;

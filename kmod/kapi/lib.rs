@@ -16,6 +16,7 @@ mod ffi;
 pub mod hook;
 pub mod latency;
 pub mod lock;
+pub mod log;
 pub mod namespace;
 pub mod packet;
 pub mod pages;

@@ -25,6 +25,12 @@ pub fn softirq_us() -> u64 {
     unsafe { ffi::hippos_softirq_us() }
 }
 
+/// The process id of the thread that was started last here; 0 if there is none.
+pub fn last_pid() -> u32 {
+    // SAFETY: takes a spin lock; process context.
+    unsafe { ffi::hippos_threads_pid() }
+}
+
 /// A running thread. Dropping it asks it to stop and waits until it has.
 ///
 /// # Invariants

@@ -9,7 +9,7 @@ use kernel::sync::Arc;
 use hippos_kapi::cpu;
 use hippos_kapi::device::Device;
 use hippos_kapi::fault;
-use hippos_kapi::hook::{Fast, Hook};
+use hippos_kapi::hook::{self, Fast, Hook};
 use hippos_kapi::latency::Latency;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::rcu;
@@ -23,6 +23,7 @@ mod control;
 mod fast_path;
 mod maintenance;
 mod platform;
+mod refusal;
 mod selftest;
 mod server;
 mod steer;
@@ -113,7 +114,7 @@ impl kernel::Module for Hippos {
         let control = Arc::new(Control::new(server.clone()), GFP_KERNEL)?;
         let control = Device::new(c"hippos", control)?;
 
-        pr_info!("serving port {port}, {} workers\n", workers.len());
+        log_start(&server.config);
         Ok(Self {
             _control: control,
             _xdp: xdp,
@@ -126,6 +127,27 @@ impl kernel::Module for Hippos {
             _server: server,
             _callbacks: callbacks,
         })
+    }
+}
+
+/// What is served, and for whom.
+fn log_start(config: &Config) {
+    let Config { port, threads, params, settings, udp_fast, .. } = config;
+    pr_info!(
+        "serving port {port}, {threads} workers: version {}, memory_mb={}, eviction={}, allow={}, admin={}\n",
+        settings.version,
+        params.memory_mb,
+        params.eviction,
+        config::printable(params.allow.to_bytes()),
+        params.admin
+    );
+    match (params.udp, udp_fast) {
+        (false, _) => pr_info!("UDP is not served\n"),
+        (true, None) => pr_info!("UDP is served by the socket alone\n"),
+        (true, Some(_)) => {
+            let [ipv4, ipv6] = hook::fast_path_state().hook;
+            pr_info!("UDP is served by PRE_ROUTING (IPv4 {ipv4}, IPv6 {ipv6}) and the socket\n");
+        }
     }
 }
 

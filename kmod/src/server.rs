@@ -396,6 +396,8 @@ impl HostStats for Connections {
         let frames = xdp::counts();
         let softirq = thread::softirq_us().saturating_sub(self.softirq_before.load(Relaxed));
         Host {
+            // A TCP worker's: these are started last.
+            pid: thread::last_pid(),
             // The only contexts in which GETs and TCP are served.
             system_us: thread::runtime_us().saturating_add(softirq),
             connections: self.now.load(Relaxed),

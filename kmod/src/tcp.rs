@@ -28,6 +28,7 @@ use hippos_kapi::{latency, trace};
 
 use crate::buffer::ReplyOut;
 use crate::platform::Kernel;
+use crate::refusal::refused;
 use crate::server::{Activity, ConnectionPermit, Server, SocketKind, SocketRecord, CONNECTIONS};
 use crate::steer::WorkerCpu;
 use crate::traced::{Replied, TracedRequest, TCP_CALLBACK, TCP_WORKER};
@@ -151,7 +152,7 @@ impl Worker {
                     if deadline.is_some_and(|at| at <= now) {
                         server.engine.tally(EngineCounter::UploadsTimedOut, 1);
                         client.end.reason = CloseReason::IdleTimeout;
-                        refused(client.end.peer, c"timeout");
+                        refused(TCP_WORKER, c"timeout", client.end.peer);
                         return (Action::Close, None);
                     }
                     (action, deadline)
@@ -245,13 +246,6 @@ impl TracedTurn {
     }
 }
 
-fn refused(peer: Address, reason: &'static CStr) {
-    if trace::refusals_on() {
-        let Address { ip, port } = peer;
-        trace::refuse(TCP_WORKER, reason, trace::Client { ip, port });
-    }
-}
-
 fn peer(ends: &SocketAddresses) -> Address {
     Address {
         ip: ends.peer_ip(),
@@ -265,11 +259,11 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
         engine.tally(EngineCounter::TcpRefused, 1);
-        refused(peer(&ends), c"source");
+        refused(TCP_WORKER, c"source", peer(&ends));
         return;
     }
     let Some(permit) = server.acquire_connection() else {
-        refused(peer(&ends), c"connections");
+        refused(TCP_WORKER, c"connections", peer(&ends));
         // Best effort: bytes that the socket does not accept are dropped.
         let mut locked = stream::LockedStream::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");

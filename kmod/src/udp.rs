@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, EngineCounter, Interval, Message, Summary, REPLY_HEADER_MAX};
+use hippos_engine::{Access, Address, EngineCounter, Interval, Message, Summary, REPLY_HEADER_MAX};
 use hippos_invariant::Exact;
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
@@ -17,6 +17,7 @@ use hippos_kapi::{latency, trace};
 use hippos_proto::udp::FRAME;
 
 use crate::buffer::Buffer;
+use crate::refusal::refused;
 use crate::server::{Activity, Server, SocketKind, CONNECTIONS};
 use crate::traced::{Replied, TracedRequest, UDP_SOCKET};
 
@@ -146,10 +147,9 @@ impl Datagram<'_> {
         }
     }
 
-    fn trace_refused(&self, reason: &'static CStr) {
-        if trace::refusals_on() {
-            trace::refuse(UDP_SOCKET, reason, self.client());
-        }
+    fn refused(&self, reason: &'static CStr) {
+        let trace::Client { ip, port } = self.client();
+        refused(UDP_SOCKET, reason, Address { ip, port });
     }
 
     /// Serves it and, if its source is allowed, traces it.
@@ -178,12 +178,12 @@ impl Datagram<'_> {
         let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
         if access == Access::Refused {
             engine.tally(EngineCounter::UdpRefused, 1);
-            self.trace_refused(c"source");
+            self.refused(c"source");
             return None;
         }
         let port = ends.peer_port();
         if port == 0 || port == MEMCACHED_PORT || port == config.port {
-            self.trace_refused(c"source_port");
+            self.refused(c"source_port");
             return None;
         }
         self.message.clear();
@@ -195,7 +195,7 @@ impl Datagram<'_> {
         };
         let message = &*self.message;
         if !engine.may_reply(access, ends.peer_ip(), reply.bytes(reply.datagrams())) {
-            self.trace_refused(c"rate");
+            self.refused(c"rate");
             return Some(0);
         }
         let began = cpu::ticks();

@@ -71,7 +71,7 @@ pub enum Refusal {
 /// The state of the host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Host {
-    /// Process id, 0 for a kernel.
+    /// Process id; 0 if there is none.
     pub pid: u32,
     /// CPU time spent in user mode, in microseconds.
     pub user_us: u64,

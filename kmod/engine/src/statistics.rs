@@ -121,7 +121,7 @@ const fn zero(name: &'static str) -> Statistic {
 
 /// The rows with a position of their own.
 const PLACED: &[Statistic] = &[
-    gauge("pid", |now| u64::from(now.host.pid), "Process id; 0 for the module"),
+    gauge("pid", |now| u64::from(now.host.pid), "Process id; for the module that of a TCP worker"),
     gauge("uptime", |now| now.uptime, "Seconds since the start"),
     gauge("time", |now| now.unix, "Unix time, seconds"),
     value("version", |_| Some(Value::Word(VERSION)), "memcached's version whose behaviour this is"),

@@ -23,8 +23,24 @@ use crate::system::run;
 use super::trace::{Tracing, TRACEFS};
 
 pub(super) fn loads_and_unloads() -> Result<()> {
+    let mut log = Log::open()?;
+    log.lines();
     let hippos = Hippos::load("")?;
     ensure!(modules::loaded("hippos"), "loaded, but not in /sys/module");
+    let version = fs::read_to_string("/sys/module/hippos/version")?;
+    ensure!(version.trim() == env!("CARGO_PKG_VERSION"), "{version:?}");
+    let line = format!(
+        "workers: version {}, memory_mb=64, eviction=clock, allow=default, admin=network",
+        version.trim()
+    );
+    let lines = log.lines();
+    ensure!(
+        lines.iter().any(|found| found.contains(&line)),
+        "no {line:?} in {lines:?}"
+    );
+    let pid = Tcp::connect("127.0.0.1")?.stat("pid")?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
+    ensure!(name.starts_with("hippos/"), "process {pid} is {name:?}");
     hippos.unload()?;
     ensure!(
         !modules::loaded("hippos"),

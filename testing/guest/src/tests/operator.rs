@@ -26,6 +26,43 @@ const TRIES: u32 = 600;
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// The kernel's log names clients that are refused, and why, in ten lines a minute at most.
+pub(super) fn refused_clients() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let (host, peer) = (&link.here_ipv4, &link.far_ipv4);
+    let mut log = Log::open()?;
+    let mut seen = |parameters: &str, why: &str, refuse: &dyn Fn() -> Result<()>| -> Result<()> {
+        log.lines();
+        let hippos = Hippos::load(parameters)?;
+        refuse()?;
+        hippos.unload()?;
+        let lines = log.lines();
+        let named =
+            |line: &&String| line.starts_with(&format!("hippos: {peer}:")) && line.ends_with(why);
+        let count = lines.iter().filter(named).count();
+        ensure!(
+            (1..=10).contains(&count),
+            "{parameters}: {count} lines: {lines:?}"
+        );
+        Ok(())
+    };
+    let tcp = || there.enter(|| Tcp::connect(host));
+    seen(
+        "allow=10.10.0.0/16",
+        "refused by tcp_worker: source",
+        &|| (0..40).try_for_each(|_| tcp()?.rest().map(drop)),
+    )?;
+    seen("maxconns=1", "refused by tcp_worker: connections", &|| {
+        let mut first = tcp()?;
+        first.set("key", b"value")?;
+        tcp()?.rest().map(drop)
+    })?;
+    seen("allow=10.10.0.0/16", "refused by udp: source", &|| {
+        there.enter(|| Udp::connect(host))?.silence(b"get key\r\n")
+    })
+}
+
 /// `hippos-ctl` refuses what can't be meant, says what can be, and changes nothing.
 pub(super) fn refusals() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 udp_bytes=100000")?;
