@@ -28,22 +28,22 @@ pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<An
     let differences = before.differences(&wanted);
     let (live, left): (Vec<_>, Vec<_>) = differences.into_iter().partition(|d| d.is_live);
     let users = users(&wanted)?;
-    let change = Reload {
+    let reload = Reload {
         device,
         before: &before.configuration,
         wanted: &with(&before.configuration, &wanted, &live),
         users: &users,
     };
     let timeout = Duration::from_secs(number(&wanted, "load.wait"));
-    system.wait_for(&change.interfaces_to_attach(), timeout)?;
+    system.wait_for(&reload.interfaces_to_attach(), timeout)?;
     for step in LiveChange::ORDER {
         let of_step = |d: &&Difference| LiveChange::of(d.key) == Some(step);
         // The file of users is read again even if its name is the same.
         let is_forced = step == LiveChange::Users && !users.is_empty();
         if let Some(d) = live.iter().find(of_step) {
-            change.make(step).with_context(|| d.key.to_owned())?;
+            reload.make(step).with_context(|| d.key.to_owned())?;
         } else if is_forced {
-            change.make(step).context(keys::AUTH_FILE.name)?;
+            reload.make(step).context(keys::AUTH_FILE.name)?;
         }
     }
     Ok(report(&live, &left))
