@@ -159,12 +159,12 @@ impl fmt::Display for Census {
 
 /// A set of addresses or numbers, represented by their count and a sum over them.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Set {
+struct SetDigest {
     count: u64,
     sum: u64,
 }
 
-impl Set {
+impl SetDigest {
     fn add(&mut self, member: usize) {
         // The mixer of splitmix64: sums of plain addresses would collide too often.
         // The hash and the sum of hashes wrap.
@@ -212,18 +212,18 @@ fn broken<T>(rule: Rule, class: Option<usize>, expected: u64, found: u64) -> Res
 
 /// The contents of all slabs.
 #[derive(Default)]
-struct Slots {
+struct SlotSets {
     census: Census,
-    live: Set,
+    live: SetDigest,
     /// Slots that the rings should hold.
-    retired: Set,
+    retired: SetDigest,
 }
 
 /// The contents of the rings of retired memory.
 #[derive(Default)]
 struct Rings {
-    slots: Set,
-    overflow: Set,
+    slots: SetDigest,
+    overflow: SetDigest,
 }
 
 impl<P: Platform> Store<P> {
@@ -232,7 +232,7 @@ impl<P: Platform> Store<P> {
     /// items.
     pub fn verify(&self) -> Result<Census, Violation> {
         self.verify_blocks()?;
-        let mut slots = Slots::default();
+        let mut slots = SlotSets::default();
         for class in 0..self.slabs.classes().len() {
             self.verify_class(class, &mut slots)?;
         }
@@ -270,7 +270,7 @@ impl<P: Platform> Store<P> {
             (lists.idle, lists.empty, lists.fresh)
         };
         let mut held = 0;
-        let (mut unused, mut without) = (Set::default(), Set::default());
+        let (mut unused, mut without) = (SetDigest::default(), SetDigest::default());
         for id in 0..used {
             let Some(block) = self.pool.get(id) else {
                 let most = self.pool.capacity() as u64;
@@ -301,7 +301,7 @@ impl<P: Platform> Store<P> {
             (idle, unused, Rule::IdleBlocks),
             (empty, without, Rule::EmptyBlocks),
         ] {
-            let mut listed = Set::default();
+            let mut listed = SetDigest::default();
             let mut at = first;
             while let Some(block) = self.pool.get(at).filter(|_| listed.count <= set.count) {
                 listed.add(at as usize);
@@ -309,8 +309,8 @@ impl<P: Platform> Store<P> {
             }
             set.is(listed, rule, None)?;
         }
-        let mut index = Set::default();
-        let mut segments = Set::default();
+        let mut index = SetDigest::default();
+        let mut segments = SetDigest::default();
         for (id, _) in self.blocks_of(Use::Index) {
             index.add(id as usize);
         }

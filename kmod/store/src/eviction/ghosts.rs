@@ -21,17 +21,17 @@ fn sets(items: usize) -> Option<usize> {
 
 /// Fingerprints of items that were evicted from small queues, in sets, the newest first.
 pub(crate) struct Ghosts {
-    sets: Table<Set>,
+    sets: Table<GhostSet>,
 }
 
 #[repr(C, align(32))]
-struct Set([AtomicU32; WAYS]);
+struct GhostSet([AtomicU32; WAYS]);
 
 impl Ghosts {
     /// A table for about `items` items.
     pub(crate) fn new<P: Platform>(platform: &P, items: usize) -> Option<Draft<'_, P, Self>> {
         let sets = sets(items)?;
-        let set = || Set(core::array::from_fn(|_| AtomicU32::new(0)));
+        let set = || GhostSet(core::array::from_fn(|_| AtomicU32::new(0)));
         let sets = Table::new(platform, sets, set)?.keep();
         Some(Draft::new(platform, Self { sets }))
     }
@@ -41,7 +41,7 @@ impl Ghosts {
     }
 
     /// The set of a hash, and its fingerprint there. 0 means no fingerprint.
-    fn set(&self, hash: Hash) -> Option<(&Set, u32)> {
+    fn set(&self, hash: Hash) -> Option<(&GhostSet, u32)> {
         let at = hash.get() as usize & self.sets.len().sub_exact(1);
         Some((self.sets.get(at)?, (hash.get() >> 32) as u32 | 1))
     }
@@ -92,7 +92,7 @@ mod tests {
     fn the_table_of_the_largest_cache_is_one_that_the_kernel_has() {
         for memory_mb in [64, 1 << 16, (1 << 16) + 1, 1 << 20, 1 << 24] {
             let sets = sets((memory_mb << 20) / 256).unwrap();
-            let bytes = sets * size_of::<Set>();
+            let bytes = sets * size_of::<GhostSet>();
             assert!(
                 sets.is_power_of_two() && bytes <= i32::MAX as usize,
                 "{memory_mb} MiB: {bytes}"

@@ -44,7 +44,7 @@ pub(crate) struct Class<L> {
 
 /// The fields under a class's lock.
 pub(crate) struct State {
-    pub(crate) ring: Ring,
+    pub(crate) ring: SlabRing,
     /// The first slab with free slots.
     pub(crate) partial: u32,
     /// The slots that were freed last. Their slabs count them as used, so that freeing does not touch the slabs' heads,
@@ -59,7 +59,7 @@ pub(crate) struct State {
 }
 
 /// All slabs of a class, in a ring, and CLOCK's hand over their slots.
-pub(crate) struct Ring {
+pub(crate) struct SlabRing {
     /// A slab of it, NONE if the class has none.
     pub(crate) first: u32,
     pub(crate) hand: Hand,
@@ -83,7 +83,7 @@ impl Hand {
     }
 }
 
-impl Ring {
+impl SlabRing {
     /// The slab that the hand is in.
     pub(crate) fn current(&self) -> u32 {
         match self.hand.block {
@@ -106,7 +106,7 @@ impl<L: RawLock> Class<L> {
             pressure: AtomicU32::new(0),
             evicted_age: AtomicU32::new(0),
             state: LockedData::new(State {
-                ring: Ring {
+                ring: SlabRing {
                     first: NONE,
                     hand: Hand::at(NONE),
                 },

@@ -93,7 +93,7 @@ pub(crate) struct Batch {
 
 /// The state of a CPU's ring. Batches from `tail` up to but not including `head` are closed; `head` is being filled.
 #[derive(Default)]
-pub(crate) struct Ring {
+pub(crate) struct RetireRing {
     pub(crate) head: usize,
     pub(crate) tail: usize,
     pub(crate) filled: usize,
@@ -101,7 +101,7 @@ pub(crate) struct Ring {
 
 #[repr(align(64))]
 pub(crate) struct Shard<L> {
-    pub(crate) ring: LockedData<L, Ring>,
+    pub(crate) ring: LockedData<L, RetireRing>,
     /// References in the ring. Written under the lock.
     pub(crate) count: AtomicUsize,
 }
@@ -125,7 +125,7 @@ impl<L: RawLock> Retire<L> {
     pub(crate) fn new<P: Platform<Lock = L>>(platform: &P) -> Option<Draft<'_, P, Self>> {
         let cpus = platform.cpus().max(1);
         let shards = Table::new(platform, cpus, || Shard {
-            ring: LockedData::new(Ring::default()),
+            ring: LockedData::new(RetireRing::default()),
             count: AtomicUsize::new(0),
         })?;
         let batches = Table::new(platform, cpus.checked_mul(RING)?, || Batch {
@@ -222,7 +222,7 @@ impl<L: RawLock> Retire<L> {
         }
     }
 
-    fn close<P: Platform<Lock = L>>(&self, platform: &P, batch: &Batch, ring: &mut Ring) {
+    fn close<P: Platform<Lock = L>>(&self, platform: &P, batch: &Batch, ring: &mut RetireRing) {
         batch.cookie.store(platform.gp_start().0, Relaxed);
         if let Some(end) = batch.references.get(ring.filled) {
             end.store(0, Relaxed);

@@ -19,7 +19,7 @@ use crate::platform::{LockClass, Platform, RawLock};
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 use crate::table::{Draft, Part, Table};
 
-use super::class::{Class, Hand, Ring, State, CLASSES, HEAD};
+use super::class::{Class, Hand, SlabRing, State, CLASSES, HEAD};
 use super::pool::{Block, Pool, Use, NONE};
 use super::sizes::sizes;
 
@@ -261,7 +261,7 @@ impl<L: RawLock> Slabs<L> {
             None => {
                 block.ring_next.store(id, Relaxed);
                 block.ring_prev.store(id, Relaxed);
-                state.ring = Ring {
+                state.ring = SlabRing {
                     first: id,
                     hand: Hand::at(id),
                 };
@@ -619,7 +619,7 @@ pub(crate) struct ClassSlots<'a, L> {
     slabs: &'a Slabs<L>,
     pool: &'a Pool<L>,
     of: &'a Class<L>,
-    ring: &'a mut Ring,
+    ring: &'a mut SlabRing,
 }
 
 impl<L: RawLock> Slots for ClassSlots<'_, L> {

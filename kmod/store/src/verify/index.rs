@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Checks the index: its chains, and the entry of each item.
 
-use super::{broken, count, equal, Rule, Set, Violation};
+use super::{broken, count, equal, Rule, SetDigest, Violation};
 use crate::hash;
 use crate::index::{filter, BUCKET, CHAIN, REFERENCE};
 use crate::item::Slot;
@@ -19,13 +19,17 @@ const RELAX: usize = 4096;
 /// The contents of the index.
 #[derive(Default)]
 struct Visited {
-    entries: Set,
-    overflow: Set,
+    entries: SetDigest,
+    overflow: SetDigest,
 }
 
 impl<P: Platform> Store<P> {
     /// `live`: the slots of all items; `retired`: overflow buckets that wait for a grace period.
-    pub(super) fn verify_index(&self, live: &Set, retired: &Set) -> Result<(), Violation> {
+    pub(super) fn verify_index(
+        &self,
+        live: &SetDigest,
+        retired: &SetDigest,
+    ) -> Result<(), Violation> {
         let mut visited = Visited::default();
         let stripes = self.index.stripes.len();
         let buckets = self.index.buckets();
@@ -102,13 +106,13 @@ impl<P: Platform> Store<P> {
     }
 
     /// `used`: the overflow buckets in chains and rings.
-    fn verify_overflow(&self, used: Set) -> Result<(), Violation> {
+    fn verify_overflow(&self, used: SetDigest) -> Result<(), Violation> {
         let (mut first, spare, fresh, left) = {
             let spare = self.index.locks.overflow.lock();
             (spare.first, spare.count as u64, spare.fresh, spare.left)
         };
         let unused = fresh..fresh.wrapping_add(left.wrapping_mul(BUCKET));
-        let mut all = Set::default();
+        let mut all = SetDigest::default();
         for (_, block) in self.blocks_of(Use::Overflow) {
             let start = Block::at(block).map_or(0, |at| at.as_ptr() as usize);
             (0..self.pool.block_size() / BUCKET)
@@ -116,7 +120,7 @@ impl<P: Platform> Store<P> {
                 .filter(|address| !unused.contains(address))
                 .for_each(|address| all.add(address));
         }
-        let mut listed = Set::default();
+        let mut listed = SetDigest::default();
         while first & REFERENCE != 0 && listed.count <= spare {
             let address = self.index.referred(first);
             let next = || self.index.follow(first);

@@ -2,7 +2,7 @@
 //! Checks the slabs of a class: each slot, and the lists and counts that it should be in. Differences wrap, because a
 //! wrong count is to be reported and must not end the check.
 
-use super::{broken, count, equal, Rule, Set, Slots, Violation};
+use super::{broken, count, equal, Rule, SetDigest, SlotSets, Violation};
 use crate::config::Eviction;
 use crate::counters::ClassCounter;
 use crate::eviction::queue::{self, Queue};
@@ -18,25 +18,25 @@ use crate::sync::Relaxed;
 /// The contents of the slabs of a class.
 #[derive(Default)]
 struct Tally {
-    slots: Slots,
+    slots: SlotSets,
     /// The slabs in use, and those of them that have free slots.
-    slabs: Set,
-    partial: Set,
+    slabs: SetDigest,
+    partial: SetDigest,
     draining: u64,
     failed: u64,
     /// Free slots of slabs in use, carved or not.
     free: u64,
     /// Slots in the free state, and those in slabs' lists.
-    freed: Set,
-    listed: Set,
+    freed: SetDigest,
+    listed: SetDigest,
     /// Slots that the policy's queues should hold.
-    main: Set,
-    small: Set,
+    main: SetDigest,
+    small: SetDigest,
     bytes: u64,
 }
 
 /// The starts of a class's lists.
-struct Lists {
+struct ListHeads {
     ring: u32,
     partial: u32,
     hand: u32,
@@ -49,7 +49,7 @@ struct Lists {
 }
 
 impl<P: Platform> Store<P> {
-    pub(super) fn verify_class(&self, class: usize, all: &mut Slots) -> Result<(), Violation> {
+    pub(super) fn verify_class(&self, class: usize, all: &mut SlotSets) -> Result<(), Violation> {
         let Some(of) = self.slabs.get(class) else {
             return Ok(());
         };
@@ -64,7 +64,7 @@ impl<P: Platform> Store<P> {
                 Policy::Sieve(sieve) => (Some(sieve.queue), None),
                 Policy::S3Fifo(queues) => (Some(queues.main), Some(queues.small)),
             };
-            Lists {
+            ListHeads {
                 ring: state.ring.first,
                 partial: state.partial,
                 hand: state.ring.hand.block,
@@ -282,8 +282,8 @@ impl<P: Platform> Store<P> {
         self.slabs.slot_at(block, offset)
     }
 
-    fn verify_ring(&self, class: usize, lists: &Lists, seen: &Tally) -> Result<(), Violation> {
-        let mut ring = Set::default();
+    fn verify_ring(&self, class: usize, lists: &ListHeads, seen: &Tally) -> Result<(), Violation> {
+        let mut ring = SetDigest::default();
         let mut at = lists.ring;
         while let Some(block) = self.pool.get(at).filter(|_| ring.count <= seen.slabs.count) {
             let after = block.ring_next.load(Relaxed);
@@ -308,8 +308,13 @@ impl<P: Platform> Store<P> {
         equal(Rule::SlabRing, Some(class), 1, u64::from(there))
     }
 
-    fn verify_partial(&self, class: usize, lists: &Lists, seen: &Tally) -> Result<(), Violation> {
-        let mut partial = Set::default();
+    fn verify_partial(
+        &self,
+        class: usize,
+        lists: &ListHeads,
+        seen: &Tally,
+    ) -> Result<(), Violation> {
+        let mut partial = SetDigest::default();
         let (mut before, mut at) = (NONE, lists.partial);
         while let Some(block) = self
             .pool
@@ -331,9 +336,9 @@ impl<P: Platform> Store<P> {
         &self,
         class: usize,
         of: &Class<P::Lock>,
-        lists: &Lists,
-    ) -> Result<Set, Violation> {
-        let mut slots = Set::default();
+        lists: &ListHeads,
+    ) -> Result<SetDigest, Violation> {
+        let mut slots = SetDigest::default();
         let wanted = match (lists.draining, lists.failed) {
             (0, 0) => u64::from(lists.magazine_len),
             _ => 0,
@@ -364,10 +369,10 @@ impl<P: Platform> Store<P> {
         class: usize,
         of: &Class<P::Lock>,
         queue: &Queue,
-        expected: Set,
+        expected: SetDigest,
     ) -> Result<(), Violation> {
         let guard = self.read();
-        let mut slots = Set::default();
+        let mut slots = SetDigest::default();
         let (mut newer, mut at) = (queue::NONE, queue.head);
         while at != queue::NONE && slots.count <= expected.count {
             let slot = self.slabs.numbered(&self.pool, of, at);
