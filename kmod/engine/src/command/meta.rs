@@ -8,7 +8,7 @@ use hippos_store::{
 };
 
 use crate::command::TRIES;
-use crate::reply::meta::{wants_value, Hit, Times};
+use crate::reply::meta::{wants_value, MetaHit, Times};
 use crate::Engine;
 
 impl<P: Platform> Engine<P> {
@@ -36,7 +36,7 @@ impl<P: Platform> Engine<P> {
         hash: Hash,
         times: &Times,
         mut can_reply: impl FnMut(&Item<'g>, bool) -> bool,
-    ) -> Option<(Item<'g>, Hit<'g>)> {
+    ) -> Option<(Item<'g>, MetaHit<'g>)> {
         let store = &self.store;
         let key = command.key();
         let mut won = false;
@@ -64,10 +64,10 @@ impl<P: Platform> Engine<P> {
         if !command.flags.has(b'u') {
             store.bump(&item);
         }
-        let hit = Hit {
+        let hit = MetaHit {
             won,
             times: *times,
-            ..Hit::of(command, &item, seen)
+            ..MetaHit::of(command, &item, seen)
         };
         Some((item, hit))
     }

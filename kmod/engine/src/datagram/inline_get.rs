@@ -26,14 +26,14 @@ const OVERHEAD_MAX: usize = FRAME + 6 + 7 + 7 + 2 + 8;
 /// The reply to a `get` of one key, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
 pub(crate) struct InlineGet<'g> {
-    hit: Option<Hit<'g>>,
+    hit: Option<InlineHit<'g>>,
     key: KeyWords,
     id: u16,
     bound: usize,
 }
 
 #[derive(Clone, Copy)]
-struct Hit<'g> {
+struct InlineHit<'g> {
     value: &'g [u8],
     flags: u32,
     class: usize,
@@ -73,7 +73,7 @@ fn write_miss(buffer: &mut [u8], id: u16) -> Option<usize> {
 }
 
 #[inline(always)]
-fn write_hit(buffer: &mut [u8], id: u16, key: &KeyWords, hit: &Hit<'_>) -> Option<usize> {
+fn write_hit(buffer: &mut [u8], id: u16, key: &KeyWords, hit: &InlineHit<'_>) -> Option<usize> {
     *buffer.first_chunk_mut()? = frame(id);
     let end = put_item::<FRAME>(buffer, key, hit.value, hit.flags)?;
     *buffer.get_mut(end..)?.first_chunk_mut()? = *b"\r\nEND\r\n\0";
@@ -132,7 +132,7 @@ impl<P: Platform> Engine<P> {
                 }
                 let class = item.class();
                 Some(InlineGet {
-                    hit: Some(Hit {
+                    hit: Some(InlineHit {
                         value,
                         flags,
                         class,

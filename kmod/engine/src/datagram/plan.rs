@@ -17,7 +17,7 @@ use hippos_proto::{meta, KEY_MAX};
 use hippos_store::{Guard, Hash, Inspected, Item, Platform};
 
 use crate::counters::EngineCounter;
-use crate::reply::meta::{hit_line, miss_line, Hit};
+use crate::reply::meta::{hit_line, miss_line, MetaHit};
 use crate::reply::text::{put_value, value_len};
 use crate::Engine;
 
@@ -626,7 +626,7 @@ impl<P: Platform> Engine<P> {
             return false;
         }
         let value = item.value().len().add_exact(reply::CRLF.len());
-        let hit = Hit::of(command, &item, seen);
+        let hit = MetaHit::of(command, &item, seen);
         if hit.value && value.add_exact(SCRATCH) > self.fast_bytes() {
             return false;
         }

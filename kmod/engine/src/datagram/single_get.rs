@@ -18,13 +18,13 @@ use crate::Engine;
 /// The reply to a `get` of one key, in one datagram, found but not yet written.
 #[derive(Clone, Copy)]
 pub(crate) struct SingleGet<'g> {
-    hit: Option<Hit<'g>>,
+    hit: Option<SingleHit<'g>>,
     id: [u8; 2],
     len: usize,
 }
 
 #[derive(Clone, Copy)]
-struct Hit<'g> {
+struct SingleHit<'g> {
     key: &'g [u8],
     value: &'g [u8],
     flags: u32,
@@ -141,7 +141,7 @@ impl<P: Platform> Engine<P> {
         if len > DATA_MAX || FRAME.add_exact(len) > most {
             return None;
         }
-        let hit = Hit {
+        let hit = SingleHit {
             key,
             value,
             flags,

@@ -9,7 +9,7 @@ use hippos_proto::KEY_MAX;
 use hippos_store::{Expiry, Item, ItemSnapshot, Outcome};
 
 /// The properties of an item that `mg` reports.
-pub(crate) struct Hit<'a> {
+pub(crate) struct MetaHit<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) len: usize,
     pub(crate) flags: u32,
@@ -37,7 +37,7 @@ pub(crate) struct Times {
     pub(crate) recache: Option<u32>,
 }
 
-impl<'a> Hit<'a> {
+impl<'a> MetaHit<'a> {
     /// For a client that changes nothing.
     pub(crate) fn of(command: &Command<'_>, item: &Item<'a>, seen: ItemSnapshot) -> Self {
         Self {
@@ -61,8 +61,8 @@ pub(crate) fn wants_value(command: &Command<'_>, seen: &ItemSnapshot) -> bool {
 }
 
 /// Writes the status line of a hit. Each flag shows the state at its position in the list of flags.
-pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &Hit<'_>) {
-    let Hit { seen, times, .. } = hit;
+pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &MetaHit<'_>) {
+    let MetaHit { seen, times, .. } = hit;
     let mut ttl = seen.ttl();
     if hit.value {
         out.put(b"VA ");

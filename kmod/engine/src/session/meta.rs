@@ -14,7 +14,7 @@ use hippos_store::{
 use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
-use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, Hit, MetaSet};
+use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, MetaHit, MetaSet};
 use crate::session::state::{AfterSwallow, PendingStore, SendMode, Session, State, StoreReply};
 
 impl<P: Platform> Session<'_, P> {
@@ -75,7 +75,7 @@ impl<P: Platform> Session<'_, P> {
                     }
                 }
                 engine.meta_hit(command, item.class);
-                let hit = Hit {
+                let hit = MetaHit {
                     key: command.key(),
                     value: flags.value() && flags.compare != Some(cas),
                     len: 0,
