@@ -9,7 +9,7 @@ use core::num::NonZeroU32;
 
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Engine, Interval, Pass, Request, Summary};
+use hippos_engine::{Access, DatagramRequest, Engine, Interval, Pass, Summary};
 use hippos_kapi::hook::PacketHandler;
 use hippos_kapi::packet::{Packet, Served, Verdict, DATAGRAMS_MAX};
 use hippos_kapi::pass::Reason;
@@ -125,7 +125,7 @@ const SKB_MOST: usize = FRAME + DATAGRAMS_MAX as usize * DATA_MAX;
 /// A packet as the engine's request.
 struct PacketRequest<'p>(Packet<'p>);
 
-impl Request for PacketRequest<'_> {
+impl DatagramRequest for PacketRequest<'_> {
     type Verdict = Verdict;
 
     #[inline]

@@ -132,7 +132,14 @@ impl kernel::Module for Hippos {
 
 /// What is served, and for whom.
 fn log_start(config: &Config) {
-    let Config { port, threads, params, settings, udp_fast, .. } = config;
+    let Config {
+        port,
+        threads,
+        params,
+        settings,
+        udp_fast,
+        ..
+    } = config;
     pr_info!(
         "serving port {port}, {threads} workers: version {}, memory_mb={}, eviction={}, allow={}, admin={}\n",
         settings.version,

@@ -40,7 +40,7 @@ pub use access::Access;
 pub use administration::Administration;
 pub use counters::{EngineCounter, ENGINE_COUNTERS};
 pub use credentials::{Credentials, CredentialsError, CREDENTIALS_MAX};
-pub use datagram::answer::{Pass, Request};
+pub use datagram::answer::{DatagramRequest, Pass};
 pub use datagram::multi_get::MULTI_GET_MAX;
 pub use datagram::plan::{Plan, PlanOutcome, PIECES};
 pub use datagram::worker::{Message, Reply};

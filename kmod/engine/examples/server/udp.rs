@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
-use hippos_engine::{Message, Out, Pass, Request, REPLY_HEADER_MAX};
+use hippos_engine::{DatagramRequest, Message, Out, Pass, REPLY_HEADER_MAX};
 
 use crate::Server;
 
@@ -69,7 +69,7 @@ struct InPlace<'a> {
     len: usize,
 }
 
-impl Request for InPlace<'_> {
+impl DatagramRequest for InPlace<'_> {
     /// Whether the datagram is done and the socket's worker need not serve it.
     type Verdict = bool;
 

@@ -29,7 +29,7 @@ pub enum Pass {
 /// A datagram that can be replied to in its own memory.
 ///
 /// [`Engine::answer`] reads it and calls exactly one of the methods that take it.
-pub trait Request: Sized {
+pub trait DatagramRequest: Sized {
     /// The result of handling the datagram.
     type Verdict;
 
@@ -76,9 +76,9 @@ pub trait Request: Sized {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Answers a datagram, or passes it to the UDP socket: see [`Request`]. Softirq-safe.
+    /// Answers a datagram, or passes it to the UDP socket: see [`DatagramRequest`]. Softirq-safe.
     #[inline(always)]
-    pub fn answer<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
+    pub fn answer<R: DatagramRequest>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
         // A single call of `inline_get`, because two would not be inlined.
         if self.is_allowed(guard, request.source_ipv4())
             || self.is_allowed_any(guard, request.source(), request.is_local())
@@ -96,7 +96,11 @@ impl<P: Platform> Engine<P> {
 
     /// Like [`answer`](Self::answer), without the inline get: for callers that trace requests. A second call of `answer`
     /// would slow the first one down.
-    pub fn answer_observed<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
+    pub fn answer_observed<R: DatagramRequest>(
+        &self,
+        guard: &Guard<'_, P>,
+        request: R,
+    ) -> R::Verdict {
         self.answer_single_get(guard, request)
     }
 
@@ -108,7 +112,11 @@ impl<P: Platform> Engine<P> {
 
     /// One key. Not inlined, so that the most frequent request does not pay for its stack and code.
     #[inline(never)]
-    fn answer_single_get<R: Request>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
+    fn answer_single_get<R: DatagramRequest>(
+        &self,
+        guard: &Guard<'_, P>,
+        request: R,
+    ) -> R::Verdict {
         let access = self.access(guard, request.source(), request.is_local());
         if access == Access::Refused {
             return request.pass(Pass::Source);
@@ -133,7 +141,7 @@ impl<P: Platform> Engine<P> {
     }
 
     #[inline(never)]
-    fn answer_multi_get<R: Request>(
+    fn answer_multi_get<R: DatagramRequest>(
         &self,
         guard: &Guard<'_, P>,
         request: R,
@@ -155,7 +163,7 @@ impl<P: Platform> Engine<P> {
     }
 
     #[inline(never)]
-    fn answer_by_plan<R: Request>(
+    fn answer_by_plan<R: DatagramRequest>(
         &self,
         guard: &Guard<'_, P>,
         request: R,

@@ -8,7 +8,7 @@ use hippos_store::{Outcome, StoreError};
 
 /// The parts of a request that its reply repeats.
 #[derive(Clone, Copy)]
-pub(crate) struct Request {
+pub(crate) struct BinaryRequest {
     /// The opcode as it was sent.
     opcode: u8,
     /// Neither success nor a miss gets a reply.
@@ -16,7 +16,7 @@ pub(crate) struct Request {
     opaque: u32,
 }
 
-impl Request {
+impl BinaryRequest {
     pub(crate) fn new(head: &Header) -> Self {
         Self {
             opcode: head.opcode,

@@ -11,7 +11,7 @@ use hippos_store::{
 };
 
 use crate::command::TRIES;
-use crate::reply::binary::{put_found, Request};
+use crate::reply::binary::{put_found, BinaryRequest};
 use crate::session::listing::Listing;
 use crate::session::state::{
     AfterSwallow, FeedStep, PendingStore, SendMode, Session, State, StoreReply,
@@ -31,7 +31,7 @@ impl<P: Platform> Session<'_, P> {
             self.begin_close();
             return FeedStep::Took(0);
         }
-        let request = Request::new(&head);
+        let request = BinaryRequest::new(&head);
         let value_len = match head.value() {
             Some(len) if usize::from(head.key) <= KEY_MAX => len,
             // A key that is refused need not be read.
@@ -69,7 +69,7 @@ impl<P: Platform> Session<'_, P> {
     fn binary_command(
         &mut self,
         head: &Header,
-        request: Request,
+        request: BinaryRequest,
         extras: &[u8],
         key: &[u8],
         value_len: u32,
@@ -156,7 +156,13 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    fn binary_get(&mut self, request: Request, key: &[u8], touch: Option<u32>, out: &mut impl Out) {
+    fn binary_get(
+        &mut self,
+        request: BinaryRequest,
+        key: &[u8],
+        touch: Option<u32>,
+        out: &mut impl Out,
+    ) {
         const FLAGS: usize = 4;
         let engine = self.engine;
         let store = &engine.store;
@@ -228,7 +234,7 @@ impl<P: Platform> Session<'_, P> {
     fn binary_store(
         &mut self,
         head: &Header,
-        request: Request,
+        request: BinaryRequest,
         key: &[u8],
         (flags, exptime): (u32, u32),
         len: u32,
@@ -282,7 +288,13 @@ impl<P: Platform> Session<'_, P> {
         }
     }
 
-    fn binary_delete(&mut self, head: &Header, request: Request, key: &[u8], out: &mut impl Out) {
+    fn binary_delete(
+        &mut self,
+        head: &Header,
+        request: BinaryRequest,
+        key: &[u8],
+        out: &mut impl Out,
+    ) {
         let engine = self.engine;
         let store = &engine.store;
         let compare = Some(head.cas).filter(|&cas| cas != 0);
@@ -306,7 +318,7 @@ impl<P: Platform> Session<'_, P> {
     fn binary_arith(
         &mut self,
         head: &Header,
-        request: Request,
+        request: BinaryRequest,
         key: &[u8],
         extras: &[u8],
         out: &mut impl Out,
@@ -357,7 +369,7 @@ impl<P: Platform> Session<'_, P> {
         request.error(out, Status::NotStored);
     }
 
-    fn binary_stat(&mut self, request: Request, name: &[u8], out: &mut impl Out) {
+    fn binary_stat(&mut self, request: BinaryRequest, name: &[u8], out: &mut impl Out) {
         let changes = name.starts_with(b"reset") || name.starts_with(b"detail");
         if changes && !self.administers() {
             return request.error(out, Status::AuthError);

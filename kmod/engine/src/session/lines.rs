@@ -7,13 +7,13 @@ use heapless::String;
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
 
-use crate::reply::binary::Request;
+use crate::reply::binary::BinaryRequest;
 use crate::reply::REPLY_HEADER_MAX;
 
 /// Statistics, as far as they fit into the reply.
 pub(super) struct Lines<'a, O> {
     pub(super) out: &'a mut O,
-    pub(super) request: Option<Request>,
+    pub(super) request: Option<BinaryRequest>,
     /// Lines that were written before.
     pub(super) skip: u32,
     /// Lines so far.

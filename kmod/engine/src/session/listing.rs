@@ -8,7 +8,7 @@ use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Out};
 use hippos_store::{Item, Platform, Walk, WalkStep};
 
-use crate::reply::binary::Request;
+use crate::reply::binary::BinaryRequest;
 use crate::reply::uri::put_uri;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::lines::Lines;
@@ -20,7 +20,7 @@ pub(crate) struct Listing<'e, P: Platform> {
     /// Lines that were written.
     lines_done: u32,
     /// The binary request that it answers.
-    request: Option<Request>,
+    request: Option<BinaryRequest>,
 }
 
 enum What<'e, P: Platform> {
@@ -156,7 +156,7 @@ impl<'e, P: Platform> Listing<'e, P> {
     }
 
     /// The listing in reply to a binary request.
-    pub(super) fn binary(mut self, request: Request) -> Self {
+    pub(super) fn binary(mut self, request: BinaryRequest) -> Self {
         self.request = Some(request);
         self
     }

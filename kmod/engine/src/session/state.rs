@@ -9,7 +9,7 @@ use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
 use crate::administration::Administration;
 use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
-use crate::reply::binary::Request as BinaryRequest;
+use crate::reply::binary::BinaryRequest;
 use crate::reply::meta::MetaSet;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::listing::Listing;

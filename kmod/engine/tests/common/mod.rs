@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
 
 use hippos_engine::{
-    Engine, Message, Next, Out, Pass, Plan, PlanOutcome, Request, Session, Settings, Transport,
-    ENGINE_COUNTERS, REPLY_HEADER_MAX,
+    DatagramRequest, Engine, Message, Next, Out, Pass, Plan, PlanOutcome, Session, Settings,
+    Transport, ENGINE_COUNTERS, REPLY_HEADER_MAX,
 };
 use hippos_store::host::Host;
 use hippos_store::{Config, Store};
@@ -270,7 +270,7 @@ impl Verdict {
     }
 }
 
-impl Request for Packet {
+impl DatagramRequest for Packet {
     type Verdict = Verdict;
 
     fn payload(&self) -> &[u8] {
