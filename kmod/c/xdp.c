@@ -119,7 +119,7 @@ static bool parse_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 }
 
 /* Whether the UDP header is ours and so is what follows; nothing has checked any of it. */
-static bool parse_udp(const struct udphdr *uh, u32 udp_len, u16 port)
+static __always_inline bool parse_udp(const struct udphdr *uh, u32 udp_len, u16 port)
 {
 	if (uh->dest != htons(port))
 		return false;
@@ -263,7 +263,7 @@ static void count_arrival(const struct frame *frame, u32 len)
 	}
 }
 
-static u32 serve(const struct hippos_xdp *state, struct xdp_buff *xdp)
+static __always_inline u32 serve(const struct hippos_xdp *state, struct xdp_buff *xdp)
 {
 	struct hippos_packet packet;
 	struct frame frame;
