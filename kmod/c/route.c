@@ -63,8 +63,14 @@ void hippos_routes_changed(void)
  * hash. Most of what is announced of neighbours changes nothing for anyone, and
  * a large network announces much.
  */
-#define KNOWN 1024
+#define KNOWN 4096
 static u64 known[KNOWN];
+
+/*
+ * In a slot that several neighbours share: nothing is known of those before, so
+ * that each announcement is a change. No station's address has this bit.
+ */
+#define SHARED BIT_ULL(40)
 
 static u64 *known_slot(const struct neighbour *n, const u8 *address, u64 *value)
 {
@@ -86,25 +92,31 @@ static bool usable(const struct neighbour *n)
 static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *address)
 {
 	u8 now[MAX_ADDR_LEN], again[MAX_ADDR_LEN];
-	u64 before, value, *slot;
+	u64 before, shared, value, *slot;
 
 	if (!n || !usable(n) || neigh_event_send(n, NULL))
 		return false;
 	neigh_ha_snapshot(now, n, dev);
+	if (is_multicast_ether_addr(now))
+		return false;
 	slot = known_slot(n, now, &value);
 	/*
 	 * A full barrier, which pairs with that in on_neighbour(): either that
 	 * function finds the slot, or the change it is called for is seen here.
 	 */
-	before = xchg(slot, value);
+	before = READ_ONCE(*slot);
+	do {
+		shared = before && before >> 48 != value >> 48 ? SHARED : before & SHARED;
+	} while (!try_cmpxchg(slot, &before, value | shared));
+	neigh_ha_snapshot(again, n, dev);
 	/*
 	 * Another address of this neighbour: on_neighbour(), which may not have run
 	 * yet, does not find the old one, that entries still have.
 	 */
-	if (before != value && before >> 48 == value >> 48)
+	if ((before >> 48 == value >> 48 && (before & ~SHARED) != value) ||
+	    !ether_addr_equal(now, again))
 		hippos_routes_changed();
-	neigh_ha_snapshot(again, n, dev);
-	if (!usable(n) || !ether_addr_equal(now, again) || is_multicast_ether_addr(now))
+	if (!usable(n) || !ether_addr_equal(now, again))
 		return false;
 	ether_addr_copy(address, now);
 	return true;
