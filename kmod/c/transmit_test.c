@@ -19,8 +19,11 @@
 #define SECOND 1
 
 struct port {
-	/* Replies that left. */
-	unsigned int sent;
+	/* Of its device when no reply was sent. */
+	int references;
+	/* Replies that were to leave, and those that did. */
+	unsigned int given, sent;
+	bool no_memory;
 	/* By which device the request is answered that comes with the next reply. */
 	struct net_device *answers;
 };
@@ -29,9 +32,13 @@ struct port {
 static void reply_by(struct net_device *dev)
 {
 	struct sk_buff *skb = alloc_skb(ETH_ZLEN, GFP_ATOMIC);
+	struct port *port = netdev_priv(dev);
 
-	if (!skb)
+	if (!skb) {
+		port->no_memory = true;
 		return;
+	}
+	port->given++;
 	skb_put_zero(skb, ETH_ZLEN);
 	skb_reset_mac_header(skb);
 	skb->protocol = htons(ETH_P_802_EX1);
@@ -94,13 +101,12 @@ static struct net_device *add(void)
 	return dev;
 }
 
-/* One that has sent so many replies of the expected number. */
-static void remove(struct net_device *dev, unsigned int expected)
+static void remove(struct net_device *dev)
 {
 	struct port *port = netdev_priv(dev);
 
-	/* The batch of a reply that was lost holds its device, which would be waited for. */
-	for (; port->sent < expected; port->sent++)
+	/* The batch of replies that were lost holds its device, which would be waited for. */
+	if (port->sent < port->given && netdev_refcnt_read(dev) > port->references)
 		dev_put(dev);
 	unregister_netdev(dev);
 	free_netdev(dev);
@@ -111,6 +117,7 @@ int hippos_transmit_test(void)
 {
 	struct net_device *first, *second;
 	struct port *one, *two;
+	bool together;
 	int err;
 
 	first = add();
@@ -118,27 +125,35 @@ int hippos_transmit_test(void)
 		return PTR_ERR(first);
 	second = add();
 	if (IS_ERR(second)) {
-		remove(first, 0);
+		remove(first);
 		return PTR_ERR(second);
 	}
 	one = netdev_priv(first);
 	two = netdev_priv(second);
+	one->references = netdev_refcnt_read(first);
+	two->references = netdev_refcnt_read(second);
 	one->answers = first;
 	err = hippos_transmit_start(HIPPOS_TOGETHER);
 	if (!err) {
 		local_bh_disable();
 		reply_by(first);
+		/* Another qdisc than the usual one, or a packet tap, leaves nothing to send together. */
+		together = !one->sent;
 		/* Has the first one's leave before. */
 		reply_by(second);
 		local_bh_enable();
 		hippos_transmit_stop();
-		if (one->sent != FIRST || two->sent != SECOND) {
+		if (one->no_memory || two->no_memory) {
+			err = -ENOMEM;
+		} else if (!together) {
+			pr_info("hippos: selftest: replies are not sent together here, which is not tested\n");
+		} else if (one->sent != FIRST || two->sent != SECOND) {
 			pr_err("hippos: selftest: %u and %u replies left, not %u and %u\n",
 			       one->sent, two->sent, FIRST, SECOND);
 			err = -EIO;
 		}
 	}
-	remove(first, err == -EIO ? FIRST : 0);
-	remove(second, err == -EIO ? SECOND : 0);
+	remove(first);
+	remove(second);
 	return err;
 }
