@@ -54,7 +54,7 @@ unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 
 /*
  * Spreads what these devices receive over all CPUs; may sleep. False when that was
- * done for none: there is no memory, or others configure devices just now, who may
+ * done for none: there is one CPU, no memory, or others configure devices just now, who may
  * take seconds, and the caller has a clock to keep.
  */
 bool hippos_steer_on(struct hippos_steer *steer)
@@ -62,8 +62,7 @@ bool hippos_steer_on(struct hippos_steer *steer)
 	struct net_device *dev;
 	unsigned int i = 0;
 
-	/* Nothing to spread over one; and see is_ours(). */
-	if (num_online_cpus() < 2 || !rtnl_trylock())
+	if (!rtnl_trylock())
 		return false;
 	for_each_netdev(steer->net, dev) {
 		struct rps_map *map, **place;
@@ -73,7 +72,9 @@ bool hippos_steer_on(struct hippos_steer *steer)
 			continue;
 		cpus_read_lock();
 		left = num_online_cpus();
-		map = kzalloc(max_t(size_t, RPS_MAP_SIZE(left), L1_CACHE_BYTES), GFP_KERNEL);
+		/* Nothing to spread over one; and see is_ours(). */
+		map = left < 2 ? NULL :
+		      kzalloc(max_t(size_t, RPS_MAP_SIZE(left), L1_CACHE_BYTES), GFP_KERNEL);
 		if (map) {
 			map->len = left;
 			/* Descending: see is_ours(). */
