@@ -390,9 +390,11 @@ void hippos_unlock(spinlock_t *lock);
 void hippos_registry_lock(void);
 void hippos_registry_unlock(void);
 
-/* time.c */
+/* log.c */
 
-bool hippos_log_permits(void);
+bool hippos_log_permits(bool datagram);
+
+/* time.c */
 
 u64 hippos_uptime_ms(void);
 s64 hippos_unix_ms(void);

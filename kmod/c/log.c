@@ -4,11 +4,15 @@
 
 #include "hippos.h"
 
-/* Whether one more such line may be written: ten a minute. */
-bool hippos_log_permits(void)
+/*
+ * Whether one more such line may be written: ten a minute for connections, and
+ * ten for datagrams, whose sources may be forged.
+ */
+bool hippos_log_permits(bool datagram)
 {
-	static struct ratelimit_state lines =
-		RATELIMIT_STATE_INIT_FLAGS(lines, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE);
+	static struct ratelimit_state
+		connections = RATELIMIT_STATE_INIT_FLAGS(connections, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE),
+		datagrams = RATELIMIT_STATE_INIT_FLAGS(datagrams, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE);
 
-	return __ratelimit(&lines);
+	return __ratelimit(datagram ? &datagrams : &connections);
 }

@@ -453,7 +453,7 @@ extern "C" {
     pub(crate) fn rcu_barrier();
 
     // log.c
-    pub(crate) fn hippos_log_permits() -> bool;
+    pub(crate) fn hippos_log_permits(datagram: bool) -> bool;
 
     // time.c
     pub(crate) fn hippos_uptime_ms() -> u64;

@@ -3,8 +3,9 @@
 
 use crate::ffi;
 
-/// Whether one more such line may be written: ten a minute.
-pub fn permits() -> bool {
+/// Whether one more such line may be written: ten a minute for connections, and ten for datagrams, whose sources may be
+/// forged.
+pub fn permits(datagram: bool) -> bool {
     // SAFETY: takes a spin lock by trying; any context.
-    unsafe { ffi::hippos_log_permits() }
+    unsafe { ffi::hippos_log_permits(datagram) }
 }

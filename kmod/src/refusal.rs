@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Clients that are refused: a trace point, and a line in the kernel's log unless there were many.
+//! Clients that are refused by their address, their number or their rate, or closed because they are too slow: a trace
+//! point, and a line in the kernel's log unless there were many.
 
 use core::ffi::CStr;
 
@@ -9,6 +10,7 @@ use hippos_engine::Address;
 use hippos_kapi::{log, trace};
 
 use crate::config::printable;
+use crate::traced::UDP_SOCKET;
 
 /// A receive path refused a client. The cost of a line is bounded by their number.
 #[cold]
@@ -18,7 +20,7 @@ pub(crate) fn refused(path: &'static CStr, reason: &'static CStr, client: Addres
         let Address { ip, port } = client;
         trace::refuse(path, reason, trace::Client { ip, port });
     }
-    if log::permits() {
+    if log::permits(path == UDP_SOCKET) {
         let (path, reason) = (printable(path.to_bytes()), printable(reason.to_bytes()));
         pr_info!("{}\n", format_args!("{client} refused by {path}: {reason}"));
     }
