@@ -48,7 +48,8 @@ pub(crate) fn fast() -> Result<u64> {
     Tcp::connect("127.0.0.1")?.stat("hippos_udp_fast_datagrams")
 }
 
-fn xdp() -> Result<u64> {
+/// Requests that XDP answered.
+pub(crate) fn xdp() -> Result<u64> {
     Tcp::connect("127.0.0.1")?.stat("hippos_xdp_served")
 }
 
@@ -81,9 +82,10 @@ impl Row {
     /// Whether the receive path that the row is about answered it, or left it to the socket.
     fn check_path(&self, seen: &Seen, by: ReceivePath) -> Result<()> {
         ensure!((seen.fast > 0) == self.fast, "{} in place", seen.fast);
-        if by == ReceivePath::Xdp && self.fast && !self.above_xdp {
+        if by == ReceivePath::Xdp && self.fast {
+            let expected = if self.above_xdp { 0 } else { seen.fast };
             ensure!(
-                seen.xdp == seen.fast,
+                seen.xdp == expected,
                 "{} by XDP of {} in place",
                 seen.xdp,
                 seen.fast

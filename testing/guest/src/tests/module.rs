@@ -40,7 +40,8 @@ pub(super) fn loads_and_unloads() -> Result<()> {
     );
     let pid = Tcp::connect("127.0.0.1")?.stat("pid")?;
     let name = fs::read_to_string(format!("/proc/{pid}/comm"))?;
-    ensure!(name.starts_with("hippos/"), "process {pid} is {name:?}");
+    let number = name.trim().strip_prefix("hippos/").map(str::parse::<u32>);
+    ensure!(matches!(number, Some(Ok(_))), "process {pid} is {name:?}");
     hippos.unload()?;
     ensure!(
         !modules::loaded("hippos"),
@@ -480,7 +481,8 @@ pub(super) fn selftest() -> Result<()> {
     refused("selftest=3", Errno::EINVAL, "selftest=")
 }
 
-/// Each place of the module that waits for a grace period at its end does so once, not for each CPU.
+/// Each place of the module that waits for a grace period at its end does so once, not for each CPU. With one worker:
+/// each worker has a listener, whose end is waited for.
 pub(super) fn unload_waits_once_at_each_place() -> Result<()> {
     const WAITS: [&str; 2] = ["synchronize_net", "synchronize_rcu"];
     let caller = if cfg!(target_arch = "aarch64") {
@@ -502,19 +504,21 @@ pub(super) fn unload_waits_once_at_each_place() -> Result<()> {
     let switch = format!("{TRACEFS}/events/waits/enable");
     fs::write(&switch, "1")?;
     let unloaded = hippos.unload();
-    fs::write(&switch, "0")?;
+    let traced = fs::write(&switch, "0")
+        .map_err(Into::into)
+        .and_then(|()| tracing.take());
+    // Takes the probes away.
+    fs::write(&probes, "")?;
     unloaded?;
     // synchronize_net() ends in synchronize_rcu(), which then has the same caller.
     let mut places = BTreeMap::<(String, u64), u32>::new();
-    for (wait, fields) in tracing.take()? {
+    for (wait, fields) in traced? {
         let (_, caller) = fields.split_once("caller=").context("no caller")?;
         let caller = hex(caller.trim())?;
         if (start..start + size).contains(&caller) {
             *places.entry((wait, caller - start)).or_default() += 1;
         }
     }
-    // Takes them away.
-    fs::write(&probes, "")?;
     ensure!(places.len() >= 3, "too few were seen: {places:x?}");
     ensure!(places.values().all(|&count| count == 1), "{places:x?}");
     Ok(())

@@ -74,17 +74,22 @@ pub(super) fn moved_card() -> Result<()> {
     {
         there.ip(&format!("link add taken index {index} type dummy"))?;
     }
-    let result = steered_and_moved(&there);
-    there.ip("link set eth0 netns 1")?;
+    let result = steered_and_moved(&there, index);
+    let back = there.ip("link set eth0 netns 1");
     net::up()?;
-    result
+    result.and(back.map(drop))
 }
 
-fn steered_and_moved(there: &Namespace) -> Result<()> {
+fn steered_and_moved(there: &Namespace, index: &str) -> Result<()> {
     let hippos = Hippos::load("steer=90")?;
     keep_busy(false)?;
     ensure!(steered()?, "not steered any more");
     run("ip link set eth0 netns moved")?;
+    let shown = there.ip("-oneline link show eth0")?;
+    ensure!(
+        !shown.starts_with(&format!("{index}:")),
+        "the same number: {shown}"
+    );
     hippos.unload()?;
     let sys = Path::new("/tmp/moved");
     fs::create_dir_all(sys)?;
