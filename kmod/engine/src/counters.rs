@@ -20,7 +20,7 @@ hippos_store::counters! {
         UdpTooSlow = "hippos_udp_too_slow",
         /// Datagrams of sources that are not allowed, or while clients have to authenticate.
         UdpRefused = "hippos_udp_refused",
-        /// Replies of the UDP socket that were sent in part: their link was too slow, or memory was short.
+        /// Replies of the UDP socket of which nothing or a part was sent: a slow link, no memory, no route, the firewall.
         UdpIncomplete = "hippos_udp_incomplete",
         /// Replies not sent because their source had used up its rate limit.
         UdpLimited = "hippos_udp_limited",
