@@ -16,6 +16,24 @@ use crate::row::{compare_in_turn, fast, xdp, ExpectedRoute, Row};
 use crate::tap::{Datagram, Tap};
 use crate::topology::{ip, set_up, Served, Topology, ASKER, BEHIND, LIMIT, OTHER};
 
+/// Changes of the way to the source of requests, by both families: routes, the neighbour of the gateway, nexthop objects.
+const VIA_ASKER: &str =
+    "route replace 8.8.0.0/16 via 10.9.200.2\nroute replace 2001:db8::/32 via fd09:200::2";
+const VIA_OTHER: &str =
+    "route replace 8.8.0.0/16 via 10.9.200.3\nroute replace 2001:db8::/32 via fd09:200::3";
+const VIA_BEHIND: &str =
+    "route replace 8.8.0.0/16 via 10.9.201.2\nroute replace 2001:db8::/32 via fd09:201::2";
+const MAC_OF_ASKER: &str =
+    "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent";
+const MAC_OF_OTHER: &str =
+    "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:03 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:03 dev e0 nud permanent";
+const BY_OBJECTS: &str =
+    "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0\nroute replace 8.8.0.0/16 nhid 1\nroute replace 2001:db8::/32 nhid 2";
+const OBJECTS_TO_ASKER: &str =
+    "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0";
+const OBJECTS_TO_OTHER: &str =
+    "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0";
+
 /// After a change of routes, rules or neighbours the very next reply goes the new way.
 pub(super) fn stale() -> Result<()> {
     let mut bench = Topology::new()?;
@@ -25,46 +43,14 @@ pub(super) fn stale() -> Result<()> {
         ip("route add 8.8.0.0/16 via 10.9.200.2\nroute add 2001:db8::/32 via fd09:200::2")?;
         let steps: [(&str, &str, [u8; 6]); 9] = [
             ("", "e0", ASKER),
-            (
-                "route replace 8.8.0.0/16 via 10.9.200.3\nroute replace 2001:db8::/32 via fd09:200::3",
-                "e0",
-                OTHER,
-            ),
-            (
-                "route replace 8.8.0.0/16 via 10.9.201.2\nroute replace 2001:db8::/32 via fd09:201::2",
-                "e1",
-                BEHIND,
-            ),
-            (
-                "route replace 8.8.0.0/16 via 10.9.200.2\nroute replace 2001:db8::/32 via fd09:200::2",
-                "e0",
-                ASKER,
-            ),
-            (
-                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:03 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:03 dev e0 nud permanent",
-                "e0",
-                OTHER,
-            ),
-            (
-                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent",
-                "e0",
-                ASKER,
-            ),
-            (
-                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0\nroute replace 8.8.0.0/16 nhid 1\nroute replace 2001:db8::/32 nhid 2",
-                "e0",
-                ASKER,
-            ),
-            (
-                "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0",
-                "e0",
-                OTHER,
-            ),
-            (
-                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0",
-                "e0",
-                ASKER,
-            ),
+            (VIA_OTHER, "e0", OTHER),
+            (VIA_BEHIND, "e1", BEHIND),
+            (VIA_ASKER, "e0", ASKER),
+            (MAC_OF_OTHER, "e0", OTHER),
+            (MAC_OF_ASKER, "e0", ASKER),
+            (BY_OBJECTS, "e0", ASKER),
+            (OBJECTS_TO_OTHER, "e0", OTHER),
+            (OBJECTS_TO_ASKER, "e0", ASKER),
         ];
         for round in 0..3 {
             for (lines, card, station) in &steps {
@@ -100,15 +86,15 @@ const CHANGES: [Changes; 4] = [
         setup: "",
         turns: &[
             (
-                "route replace 8.8.0.0/16 via 10.9.200.3\nroute replace 2001:db8::/32 via fd09:200::3",
+                VIA_OTHER,
                 (0, OTHER),
             ),
             (
-                "route replace 8.8.0.0/16 via 10.9.201.2\nroute replace 2001:db8::/32 via fd09:201::2",
+                VIA_BEHIND,
                 (1, BEHIND),
             ),
             (
-                "route replace 8.8.0.0/16 via 10.9.200.2\nroute replace 2001:db8::/32 via fd09:200::2",
+                VIA_ASKER,
                 (0, ASKER),
             ),
         ],
@@ -118,11 +104,11 @@ const CHANGES: [Changes; 4] = [
         setup: "",
         turns: &[
             (
-                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:03 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:03 dev e0 nud permanent",
+                MAC_OF_OTHER,
                 (0, OTHER),
             ),
             (
-                "neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent\nneigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent",
+                MAC_OF_ASKER,
                 (0, ASKER),
             ),
         ],
@@ -137,14 +123,14 @@ const CHANGES: [Changes; 4] = [
     },
     Changes {
         what: "nexthop objects",
-        setup: "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0\nroute replace 8.8.0.0/16 nhid 1\nroute replace 2001:db8::/32 nhid 2",
+        setup: BY_OBJECTS,
         turns: &[
             (
-                "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0",
+                OBJECTS_TO_OTHER,
                 (0, OTHER),
             ),
             (
-                "nexthop replace id 1 via 10.9.200.2 dev e0\nnexthop replace id 2 via fd09:200::2 dev e0",
+                OBJECTS_TO_ASKER,
                 (0, ASKER),
             ),
         ],
