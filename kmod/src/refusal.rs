@@ -12,7 +12,7 @@ use hippos_kapi::{log, trace};
 use crate::config::printable;
 use crate::traced::UDP_SOCKET;
 
-/// A receive path refused a client. The cost of a line is bounded by their number.
+/// Reports that a receive path refused a client.
 #[cold]
 #[inline(never)]
 pub(crate) fn refused(path: &'static CStr, reason: &'static CStr, client: Address) {

@@ -58,7 +58,7 @@ impl<P: Platform> Session<'_, P> {
         let consumed = input.len().sub_exact(rest.len());
         let engine = self.engine;
         engine.tally(EngineCounter::BytesRead, consumed as u64);
-        // Of a datagram's reply, what is sent counts.
+        // The reply to a datagram is counted once it is sent: `note_sent`.
         if self.transport == Transport::Tcp {
             engine.tally(
                 EngineCounter::BytesWritten,

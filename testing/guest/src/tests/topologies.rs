@@ -50,7 +50,7 @@ enum OnPurpose {
 /// Everything that left because of a request.
 type Reply = Vec<Sent>;
 
-/// What was seen of a topology.
+/// The replies that left in a topology.
 struct Seen {
     /// By request.
     replies: Vec<Reply>,
