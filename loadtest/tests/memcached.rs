@@ -2,9 +2,8 @@
 //! The generator with memcached itself, if it is installed: `HIPPOS_MEMCACHED` is the command that starts it
 //! (`memcached` by default), to which the port and limits are added.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,60 +13,21 @@ use hippos_load::session::{Load, Session};
 use hippos_load::settings::{Protocol, Settings, Transport};
 use hippos_load::trace::Options;
 use hippos_load::workload::{Model, Workload};
+use hippos_process::Process;
 
 struct Memcached {
-    process: Child,
+    _process: Process,
     address: SocketAddr,
 }
 
 impl Memcached {
-    /// Starts one on a free port; without memcached, prints the reason and returns `None`.
+    /// Starts one, if it is installed.
     fn start() -> Option<Self> {
-        let command = std::env::var("HIPPOS_MEMCACHED").unwrap_or_else(|_| "memcached".into());
-        let mut words = command.split_whitespace();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let (port_text, address) = (port.to_string(), SocketAddr::from(([127, 0, 0, 1], port)));
-        let process = Command::new(words.next()?)
-            .args(words)
-            .args([
-                "-l",
-                "127.0.0.1",
-                "-p",
-                &port_text,
-                "-U",
-                &port_text,
-                "-m",
-                "128",
-                "-t",
-                "2",
-                "-u",
-                "root",
-            ])
-            .stderr(Stdio::null())
-            .spawn();
-        let process = match process {
-            Ok(process) => process,
-            Err(e) => {
-                println!("skipped: {command:?} does not start ({e}); set HIPPOS_MEMCACHED");
-                return None;
-            }
-        };
-        let mut memcached = Self { process, address };
-        for _ in 0..100 {
-            if TcpStream::connect(address).is_ok() {
-                return Some(memcached);
-            }
-            assert!(
-                memcached.process.try_wait().unwrap().is_none(),
-                "{command:?} ended at once"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("{command:?} does not listen");
+        let (process, address) = Process::memcached(&["-m", "128", "-t", "2"])?;
+        Some(Self {
+            _process: process,
+            address,
+        })
     }
 
     fn settings(&self) -> Settings {
@@ -78,14 +38,6 @@ impl Memcached {
             timeout: 2_000_000_000,
             ..Settings::default()
         }
-    }
-}
-
-impl Drop for Memcached {
-    fn drop(&mut self) {
-        // It may have ended by itself already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

@@ -259,16 +259,16 @@ fn an_encrypted_connection_that_breaks_is_made_anew() {
 
 #[test]
 fn memcached_with_tls_is_served() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let command = std::env::var("HIPPOS_MEMCACHED").unwrap_or_else(|_| "memcached".into());
-    let mut words = command.split_whitespace();
-    let process = Command::new(words.next().unwrap())
-        .args(words)
-        .args(["-u", "root", "-l", "127.0.0.1", "-p", &port.to_string()])
+    let address = hippos_process::free_address();
+    let process = hippos_process::memcached_command()
+        .args([
+            "-u",
+            "root",
+            "-l",
+            "127.0.0.1",
+            "-p",
+            &address.port().to_string(),
+        ])
         .arg("-Z")
         .arg("-o")
         .arg(format!(
@@ -279,10 +279,9 @@ fn memcached_with_tls_is_served() {
         .stderr(Stdio::null())
         .spawn();
     let Ok(mut process) = process else {
-        println!("skipped: {command:?} does not start");
+        println!("skipped: memcached does not start");
         return;
     };
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut up = false;
     for _ in 0..100 {
         up = TcpStream::connect(address).is_ok();
@@ -292,7 +291,7 @@ fn memcached_with_tls_is_served() {
         std::thread::sleep(Duration::from_millis(50));
     }
     if !up {
-        println!("skipped: {command:?} has no TLS");
+        println!("skipped: memcached has no TLS");
     }
     let run = std::panic::catch_unwind(|| {
         if up {

@@ -189,9 +189,7 @@ fn a_node_that_dies_comes_back_by_itself() {
 #[test]
 fn keys_of_a_node_that_is_out_go_to_the_failover_pool() {
     let spare = Engine::start();
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = dead.local_addr().unwrap();
-    drop(dead);
+    let address = hippos_process::free_address();
     let text = format!(
         "listen = \"127.0.0.1:0\"\nfailures = 1\nretry_ms = 100000\n\
          [pools.default]\nnodes = [\"{address}\"]\nfailover = \"spare\"\n\

@@ -5,6 +5,7 @@
 mod common;
 
 use common::{count, http, until, Client, Engine};
+use hippos_process::free_address;
 use hippos_proxy::config::Config;
 use hippos_proxy::server::Server;
 use std::net::SocketAddr;
@@ -25,12 +26,6 @@ fn pools(nodes: &[SocketAddr], top: &str, first: &str, rest: &str) -> Server {
     }
     text += rest;
     Server::start(Config::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))).unwrap()
-}
-
-/// An address without a listener.
-fn unused_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
 }
 
 #[test]
@@ -72,7 +67,7 @@ fn a_change_reaches_every_copy_and_any_copy_answers_reads() {
 fn a_dead_copy_fails_what_waits_for_all_and_nothing_else() {
     let nodes = [Engine::start(), Engine::start()];
     let [a, c] = nodes.each_ref().map(|node| node.address);
-    let addresses = [a, unused_address(), c];
+    let addresses = [a, free_address(), c];
     for (policy, pools, stored) in [
         ("all_sync", "\"a\", \"b\", \"c\"", false),
         ("all_majority", "\"a\", \"b\", \"c\"", true),
@@ -114,11 +109,11 @@ fn reads_go_on_to_the_next_pool() {
     assert_eq!(read(&[a, b], "failover"), (Ok(None), Ok(None)));
     assert_eq!(read(&[a, b], "miss_failover"), (hit(), Ok(None)));
     assert_eq!(read(&[a, b], "fastest"), (hit(), Ok(None)));
-    let dead = unused_address();
+    let dead = free_address();
     for policy in ["failover", "miss_failover", "fastest"] {
         assert_eq!(read(&[dead, b], policy), (hit(), Ok(None)), "{policy}");
     }
-    let none = unused_address();
+    let none = free_address();
     assert!(read(&[dead, none], "failover").0.is_err());
 }
 
@@ -210,7 +205,7 @@ fn a_gutter_pool_keeps_values_for_its_time_to_live_only() {
     let gutter = Engine::start();
     let first = "failover = \"b\"\nfailover_ttl_s = 10";
     let rest = "[[routes]]\npool = \"a\"\n";
-    let proxy = pools(&[unused_address(), gutter.address], "", first, rest);
+    let proxy = pools(&[free_address(), gutter.address], "", first, rest);
     let mut client = Client::new(&proxy);
     until(|| client.set("gutter", "x") == "STORED");
     let mut direct = Client::at(gutter.address);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Processes that tests start, among them the engine's example server. Any failure panics, which ends the test.
 
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Once;
 use std::time::Duration;
@@ -44,32 +44,38 @@ impl Process {
         Self::start(Command::new(folder.join("examples/server")).args(arguments))
     }
 
-    /// Starts memcached on a free port of TCP and UDP, and waits until it listens. `None`, with a line that tells so,
-    /// unless `HIPPOS_MEMCACHED` contains the command that starts it.
+    /// Starts memcached on a free port of TCP and UDP, and waits until it answers. `HIPPOS_MEMCACHED` contains the
+    /// command that starts it, `memcached` by default. `None`, with a line that tells so, where there is none.
     pub fn memcached(arguments: &[&str]) -> Option<(Self, SocketAddr)> {
-        let Ok(command) = std::env::var("HIPPOS_MEMCACHED") else {
-            println!("skipped: HIPPOS_MEMCACHED is not set");
-            return None;
-        };
-        let mut words = command.split_whitespace();
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
-        let port = address.port().to_string();
-        let child = Command::new(words.next().unwrap())
-            .args(words)
-            .args(["-l", "127.0.0.1", "-p", &port, "-U", &port, "-u", "root"])
-            .args(arguments)
-            .stderr(Stdio::null())
-            .spawn();
-        let process = Self::from(child.unwrap());
-        for _ in 0..200 {
-            if TcpStream::connect(address).is_ok() {
-                return Some((process, address));
+        const TRIES: usize = 5;
+        for _ in 0..TRIES {
+            let address = free_address();
+            let port = address.port().to_string();
+            let start = memcached_command()
+                .args(["-l", "127.0.0.1", "-p", &port, "-U", &port, "-u", "root"])
+                .args(arguments)
+                .stderr(Stdio::null())
+                .spawn();
+            let mut process = match start {
+                Ok(child) => Self::from(child),
+                Err(error) => {
+                    println!("skipped: memcached does not start ({error}); set HIPPOS_MEMCACHED");
+                    return None;
+                }
+            };
+            // Another process may have taken the port meanwhile: then this one ends.
+            while process.is_running() {
+                if has_version(address) {
+                    return Some((process, address));
+                }
+                std::thread::sleep(Duration::from_millis(50));
             }
-            std::thread::sleep(Duration::from_millis(50));
         }
-        panic!("{command:?} does not listen");
+        panic!("memcached ends at once");
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// The address in the example server's first line.
@@ -100,4 +106,37 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The command that starts memcached, by `HIPPOS_MEMCACHED`.
+pub fn memcached_command() -> Command {
+    let line = std::env::var("HIPPOS_MEMCACHED").unwrap_or_else(|_| "memcached".into());
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
+
+/// An address of this machine with a port that neither TCP nor UDP use. A UDP socket chooses it: a process that another
+/// thread starts has copies of our sockets until it executes its program, and a copied TCP listener would go on taking
+/// connections.
+pub fn free_address() -> SocketAddr {
+    loop {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        if TcpStream::connect(address).is_err() {
+            return address;
+        }
+    }
+}
+
+/// Whether a server answers there. A connection alone would not tell: it is taken before the server has its UDP port.
+fn has_version(server: SocketAddr) -> bool {
+    let answer = || -> std::io::Result<usize> {
+        let mut stream = TcpStream::connect(server)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"version\r\n")?;
+        stream.read(&mut [0; 8])
+    };
+    answer().is_ok_and(|length| length > 0)
 }
