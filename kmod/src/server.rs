@@ -10,8 +10,8 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
-    Address, Engine, FastPathStats, Host, HostStats, Refusal, Settings, SocketInfo, SourcesChange,
-    Steering, NETWORKS_MAX,
+    Address, Engine, FastPathStats, Host, HostStats, Refusal, RefusalCounter, Settings, SocketInfo,
+    SourcesChange, Steering, NETWORKS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::cpu;
@@ -78,6 +78,7 @@ impl Server {
             }
             Err(_) => {
                 CONNECTIONS.rejected.fetch_add(1, Relaxed);
+                self.engine.count_refused(RefusalCounter::Connections);
                 None
             }
         }

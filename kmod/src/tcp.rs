@@ -15,7 +15,7 @@ use hippos_engine::connection::{
     self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
 };
 use hippos_engine::{
-    Access, Address, CloseReason, Engine, EngineCounter, Interval, Session, Summary, Transport,
+    Access, Address, CloseReason, Engine, EngineCounter, Interval, RefusalCounter, Session, Summary, Transport,
 };
 use hippos_invariant::{invariant, Exact};
 use hippos_kapi::cpu;
@@ -258,7 +258,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let engine = &*server.engine;
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
-        engine.tally(EngineCounter::TcpRefused, 1);
+        engine.count_refused(RefusalCounter::TcpSources);
         refused(TCP_WORKER, c"source", peer(&ends));
         return;
     }

@@ -7,7 +7,7 @@ use core::ffi::CStr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Address, EngineCounter, Interval, Message, Summary, REPLY_HEADER_MAX};
+use hippos_engine::{Access, Address, Interval, Message, RefusalCounter, Summary, REPLY_HEADER_MAX};
 use hippos_invariant::Exact;
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
@@ -177,7 +177,7 @@ impl Datagram<'_> {
         }
         let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
         if access == Access::Refused {
-            engine.tally(EngineCounter::UdpRefused, 1);
+            engine.count_refused(RefusalCounter::UdpSources);
             self.refused(c"source");
             return None;
         }

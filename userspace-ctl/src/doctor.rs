@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 
 use crate::answer::Answer;
 use crate::exit::Status;
-use crate::refusals;
+use crate::refusals::{self, Severity};
 use crate::stats::Stats;
 use crate::status::{cards, queues};
 use crate::system::{System, INTERFACES, PINS};
@@ -115,14 +115,15 @@ fn of_module(system: &System, module: &Module) -> Vec<Finding> {
             found.push(finding("module", Weight::Note, what, remedy));
         }
     }
-    for (refusal, count) in refusals::counted(&module.general) {
-        let weight = if refusal.is_fault {
+    for occurred in refusals::occurred(&module.general) {
+        let is_fault = occurred.refusal.severity != Severity::Intended;
+        let weight = if is_fault && occurred.is_recent() {
             Weight::Broken
         } else {
             Weight::Note
         };
-        let what = format!("{count} {}", refusal.what);
-        found.push(finding("refused", weight, what, refusal.remedy));
+        let remedy = occurred.refusal.remedy;
+        found.push(finding("refused", weight, occurred.text(), remedy));
     }
     found
 }
@@ -354,8 +355,11 @@ mod tests {
             general: Stats::of(&[
                 "limit_maxbytes 67108864",
                 "rejected_connections 3",
+                "hippos_age_rejected_connections 0",
                 "hippos_tcp_refused 4",
+                "hippos_age_tcp_refused 61",
                 "store_no_memory 5",
+                "hippos_age_store_no_memory 9",
                 "hippos_hook_ipv4 nat",
             ]),
             ..Module::default()
@@ -363,7 +367,7 @@ mod tests {
         let answer = doctor(&folder.system(), &module);
         for expected in [
             "broken: refused: 3 connections beyond maxconns",
-            "broken: refused: 4 TCP connections",
+            "note: refused: 4 TCP connections",
             "broken: refused: 5 writes for lack of memory",
             "broken: conntrack: connection tracking holds 900 of 1000",
             "slow: receive path: the fast path for UDP over IPv4 is closed",

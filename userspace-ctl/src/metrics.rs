@@ -410,7 +410,7 @@ const SLABS: &[MetricRow] = &[
 /// Commands whose hits and misses are counted.
 const COMMANDS: [&str; 6] = ["get", "delete", "incr", "decr", "cas", "touch"];
 /// Hippos's own statistics that can decrease.
-const OWN_GAUGES: [&str; 14] = [
+const OWN_GAUGES: [&str; 22] = [
     "hippos_upload_bytes",
     "hippos_memory_most",
     "hippos_memory_allowed",
@@ -425,6 +425,14 @@ const OWN_GAUGES: [&str; 14] = [
     "hippos_steered",
     "hippos_polling_load",
     "hippos_polling_cpu",
+    "hippos_age_rejected_connections",
+    "hippos_age_tcp_refused",
+    "hippos_age_udp_refused",
+    "hippos_age_udp_limited",
+    "hippos_age_auth_errors",
+    "hippos_age_store_no_memory",
+    "hippos_age_admin_refused",
+    "hippos_age_reads_refused",
 ];
 
 /// The statistics that a scrape reads.

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The statistics that count refused requests and connections.
 
-use crate::stats::Stats;
+use crate::stats::{Stats, AGES};
+use crate::status::duration;
+
+/// So many seconds after a refusal it still counts as a fault of now: as long as an operator needs to see it, and short
+/// enough for a repaired fault to disappear while they watch.
+pub(crate) const RECENT: u64 = 60;
 
 /// A counter of refusals.
 #[derive(Clone, Copy, Debug)]
@@ -11,8 +16,18 @@ pub(crate) struct Refusal {
     /// The refused objects, in the plural.
     pub(crate) what: &'static str,
     pub(crate) remedy: &'static str,
-    /// Whether a client may have lost something that it is entitled to.
-    pub(crate) is_fault: bool,
+    pub(crate) severity: Severity,
+}
+
+/// What a refusal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Severity {
+    /// The cache lacks something that it needs to serve its clients.
+    Shortage,
+    /// A setting refuses clients, which may be entitled to what they ask for.
+    Policy,
+    /// As it should be.
+    Intended,
 }
 
 /// All refusals.
@@ -21,31 +36,31 @@ pub(crate) const REFUSALS: [Refusal; 8] = [
         statistic: "rejected_connections",
         what: "connections beyond maxconns",
         remedy: "raise maxconns, or find the clients that hold them: hippos-ctl conns",
-        is_fault: true,
+        severity: Severity::Shortage,
     },
     Refusal {
         statistic: "hippos_tcp_refused",
         what: "TCP connections of sources that are not allowed",
         remedy: "hippos-ctl allow list; hippos-ctl allow add NETWORK",
-        is_fault: true,
+        severity: Severity::Policy,
     },
     Refusal {
         statistic: "hippos_udp_refused",
         what: "datagrams of sources that are not allowed, or while clients have to log in",
         remedy: "hippos-ctl allow list; hippos-ctl allow add NETWORK; hippos-ctl auth status",
-        is_fault: true,
+        severity: Severity::Policy,
     },
     Refusal {
         statistic: "hippos_udp_limited",
         what: "UDP replies beyond a source's rate",
         remedy: "hippos-ctl limits --udp-rate BYTES",
-        is_fault: true,
+        severity: Severity::Policy,
     },
     Refusal {
         statistic: "auth_errors",
         what: "logins",
         remedy: "compare the client's name and password with the file of auth_file",
-        is_fault: true,
+        severity: Severity::Policy,
     },
     Refusal {
         statistic: "store_no_memory",
@@ -53,28 +68,63 @@ pub(crate) const REFUSALS: [Refusal; 8] = [
         remedy:
             "hippos-ctl slabs shows which size; raise memory_mb, or wait: memory moves between \
                  sizes",
-        is_fault: true,
+        severity: Severity::Shortage,
     },
     Refusal {
         statistic: "hippos_admin_refused",
         what: "administration commands",
         remedy: "hippos-ctl admin shows which clients may use them",
-        is_fault: false,
+        severity: Severity::Intended,
     },
     Refusal {
         statistic: "hippos_reads_refused",
         what: "reads of large values, while slow readers held half of the memory",
         remedy: "find the clients that do not read: hippos-ctl conns; or raise memory_mb",
-        is_fault: true,
+        severity: Severity::Shortage,
     },
 ];
 
-/// The refusals that have occurred, with their counts.
-pub(crate) fn counted(stats: &Stats) -> impl Iterator<Item = (&'static Refusal, u64)> + '_ {
+/// A refusal that has occurred.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Occurred {
+    pub(crate) refusal: &'static Refusal,
+    pub(crate) count: u64,
+    /// Seconds since the last one; `None` if the server does not say.
+    pub(crate) age: Option<u64>,
+}
+
+impl Occurred {
+    /// Whether it occurred in the last [`RECENT`] seconds. A server that does not say when is not judged by what may
+    /// have been long ago.
+    pub(crate) fn is_recent(&self) -> bool {
+        self.age.is_some_and(|age| age <= RECENT)
+    }
+
+    /// What was refused, how often, and when.
+    pub(crate) fn text(&self) -> String {
+        let when = match self.age {
+            Some(age) => format!("the last {} ago", duration(age)),
+            None => "the server does not say when".into(),
+        };
+        format!("{} {}, {when}", self.count, self.refusal.what)
+    }
+}
+
+/// The refusals that have occurred.
+pub(crate) fn occurred(stats: &Stats) -> impl Iterator<Item = Occurred> + '_ {
+    let of = |refusal: &'static Refusal| {
+        let name = refusal.statistic.trim_start_matches("hippos_");
+        let age = stats.get(&format!("{AGES}{name}"));
+        Occurred {
+            refusal,
+            count: stats.number(refusal.statistic),
+            age: age.and_then(|age| age.parse().ok()),
+        }
+    };
     REFUSALS
         .iter()
-        .map(|refusal| (refusal, stats.number(refusal.statistic)))
-        .filter(|(_, count)| *count > 0)
+        .map(of)
+        .filter(|occurred| occurred.count > 0)
 }
 
 #[cfg(test)]
@@ -84,8 +134,37 @@ mod tests {
     #[test]
     fn statistics_that_are_zero_or_missing_are_no_refusals() {
         let stats = Stats::of(&["auth_errors 3", "hippos_udp_limited 0"]);
-        let found: Vec<_> = counted(&stats).collect();
+        let found: Vec<_> = occurred(&stats).collect();
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].0.what, found[0].1), ("logins", 3));
+        assert_eq!((found[0].refusal.what, found[0].count), ("logins", 3));
+    }
+
+    #[test]
+    fn a_refusal_is_recent_for_a_minute() {
+        let of = |rows: &[&str]| occurred(&Stats::of(rows)).next().unwrap();
+        let now = of(&["hippos_tcp_refused 2", "hippos_age_tcp_refused 60"]);
+        assert!(now.is_recent());
+        assert!(now.text().ends_with("not allowed, the last 1 min ago"));
+        let before = of(&["hippos_tcp_refused 2", "hippos_age_tcp_refused 61"]);
+        assert!(!before.is_recent());
+        let unknown = of(&["store_no_memory 2"]);
+        assert!(!unknown.is_recent());
+        assert!(unknown.text().ends_with("the server does not say when"));
+    }
+
+    /// The table of docs/statistics.md is the engine's.
+    #[test]
+    fn each_refusal_has_rows_for_its_count_and_its_age() {
+        let table = include_str!("../../docs/statistics.md");
+        for refusal in REFUSALS {
+            let name = refusal.statistic;
+            let age = format!("{AGES}{}", name.trim_start_matches("hippos_"));
+            for row in [
+                format!("| `{name}` | counter"),
+                format!("| `{age}` | gauge"),
+            ] {
+                assert!(table.contains(&row), "{row}");
+            }
+        }
     }
 }

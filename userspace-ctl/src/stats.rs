@@ -6,6 +6,9 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+/// How the names of seconds since something begin.
+pub(crate) const AGES: &str = "hippos_age_";
+
 /// Names and values, in the server's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stats(Vec<(String, String)>);
@@ -75,7 +78,7 @@ impl Stats {
         let mut rates = Vec::new();
         for (name, value) in self.iter() {
             let was = before.get(name);
-            if was == Some(value) || name == "time" || name == "uptime" {
+            if was == Some(value) || name == "time" || name == "uptime" || name.starts_with(AGES) {
                 continue;
             }
             let number = |text: &str| text.parse::<f64>().ok();

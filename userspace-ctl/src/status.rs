@@ -8,7 +8,7 @@ use hippos_abi::Section;
 use serde_json::json;
 
 use crate::answer::Answer;
-use crate::refusals;
+use crate::refusals::{self, Occurred, Severity, RECENT};
 use crate::source::Source;
 use crate::stats::Stats;
 use crate::system::{System, INTERFACES};
@@ -114,8 +114,8 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
             writeln!(text, "{title}: {}", path_state(value))?;
         }
     }
-    for (refusal, count) in refusals::counted(general) {
-        writeln!(text, "refused: {count} {}", refusal.what)?;
+    for occurred in refusals::occurred(general) {
+        writeln!(text, "refused: {}", occurred.text())?;
     }
     for warning in &warnings {
         writeln!(text, "warning: {}", warning.what)?;
@@ -125,6 +125,12 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
     json["warnings"] = warnings
         .iter()
         .map(|warning| json!({"what": warning.what, "loses_requests": warning.loses_requests}))
+        .collect();
+    json["refused"] = refusals::occurred(general)
+        .map(|occurred| {
+            json!({"what": occurred.refusal.what, "count": occurred.count,
+                "seconds_ago": occurred.age, "is_recent": occurred.is_recent()})
+        })
         .collect();
     Ok(Answer::new(text, json))
 }
@@ -189,12 +195,17 @@ fn warnings(snapshot: &Snapshot, system: Option<&System>) -> Vec<Warning> {
             format!("{now} of {most} connections are taken: raise maxconns"),
         );
     }
-    let failed = general.number("store_no_memory");
-    if failed > 0 {
-        warn(
-            true,
-            format!("{failed} writes found no memory: see hippos-ctl slabs"),
+    for occurred in refusals::occurred(general).filter(Occurred::is_recent) {
+        let loses_requests = match occurred.refusal.severity {
+            Severity::Shortage => true,
+            Severity::Policy => false,
+            Severity::Intended => continue,
+        };
+        let what = format!(
+            "{} were refused in the last {RECENT} s: {}",
+            occurred.refusal.what, occurred.refusal.remedy
         );
+        warn(loses_requests, what);
     }
     let (limit, allowed) = (
         general.number("limit_maxbytes"),
@@ -358,7 +369,10 @@ mod tests {
     #[test]
     fn refused_writes_and_connections_degrade() {
         for (row, what) in [
-            ("store_no_memory 3", "3 writes found no memory"),
+            (
+                "store_no_memory 3\nhippos_age_store_no_memory 60",
+                "writes for lack of memory were refused in the last 60 s",
+            ),
             ("curr_connections 1024", "all 1024 connections"),
         ] {
             let name = row.split(' ').next().unwrap();
@@ -371,6 +385,37 @@ mod tests {
             assert!(answer.text.starts_with("degraded:"), "{}", answer.text);
             assert!(answer.text.contains(what), "{}", answer.text);
         }
+    }
+
+    /// A cache that had a fault yesterday is healthy today.
+    #[test]
+    fn a_refusal_of_long_ago_is_shown_and_does_not_degrade() {
+        for row in [
+            "store_no_memory 3\nhippos_age_store_no_memory 61",
+            "rejected_connections 1\nhippos_age_rejected_connections 90000",
+            "hippos_tcp_refused 9\nhippos_age_tcp_refused 61",
+        ] {
+            let answer = status(&snapshot(&format!("{GENERAL}\n{row}"), ""), None).unwrap();
+            assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
+            let refused = answer
+                .text
+                .lines()
+                .find(|line| line.starts_with("refused: "));
+            assert!(refused.unwrap().contains("the last 1 "), "{refused:?}");
+            assert_eq!(answer.json["refused"][0]["is_recent"], false);
+        }
+    }
+
+    /// It may be as it should be: the first word does not say that clients lose requests.
+    #[test]
+    fn clients_that_a_setting_refuses_are_a_warning() {
+        let general = format!("{GENERAL}\nhippos_tcp_refused 9\nhippos_age_tcp_refused 4");
+        let answer = status(&snapshot(&general, ""), None).unwrap();
+        assert!(answer.text.starts_with("serving:"), "{}", answer.text);
+        assert!(answer.text.contains("allow add"), "{}", answer.text);
+        let general = format!("{GENERAL}\nhippos_admin_refused 9\nhippos_age_admin_refused 4");
+        let answer = status(&snapshot(&general, ""), None).unwrap();
+        assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use hippos_invariant::Exact;
 use hippos_store::{Guard, Platform};
 
-use crate::counters::EngineCounter;
+use crate::refusals::RefusalCounter;
 use crate::sources::{halves, mapped, mask, ChangeError, Network, Networks, SourcesChange};
 use crate::Engine;
 
@@ -114,7 +114,7 @@ impl<P: Platform> Engine<P> {
         let (limiter, now) = (self.settings.limiter, self.store.now());
         let granted = limiter.take(self.bucket(source), now, bytes, rate);
         if granted.is_none() {
-            self.tally(EngineCounter::UdpLimited, 1);
+            self.count_refused(RefusalCounter::UdpRate);
         }
         granted
     }
@@ -205,6 +205,7 @@ impl<P: Platform> Engine<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::EngineCounter;
     use crate::{fixture, Limiter, Settings, Sources};
     use core::net::Ipv4Addr;
     use hippos_store::host::Host;

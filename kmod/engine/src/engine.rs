@@ -15,6 +15,7 @@ use crate::counters::EngineCounter;
 use crate::host_stats::HostStats;
 use crate::interval::Longest;
 use crate::prefix::PrefixCounter;
+use crate::refusals::{LastRefusals, RefusalCounter};
 use crate::settings::Settings;
 use crate::uploads::Uploads;
 use crate::watchers::{Counts, Kinds, Watchers};
@@ -26,6 +27,7 @@ pub struct Engine<P: Platform> {
     pub(crate) settings: Settings,
     pub(crate) host_stats: &'static dyn HostStats,
     pub(crate) longest: Longest,
+    pub(crate) last_refusals: LastRefusals,
     verbosity: AtomicU32,
     /// [`DETAIL`], [`LOGIN`] and the kinds of events that are watched.
     flags: AtomicU8,
@@ -60,6 +62,7 @@ impl<P: Platform> Engine<P> {
             store,
             host_stats,
             longest: Longest::default(),
+            last_refusals: LastRefusals::new(),
             verbosity: AtomicU32::new(settings.verbosity),
             flags: AtomicU8::new(0),
             watchers: Watchers::default(),
@@ -298,6 +301,15 @@ impl<P: Platform> Engine<P> {
         self.store.tally(tally as usize, n);
     }
 
+    /// Counts a refusal, and keeps its time. Any context.
+    #[cold]
+    pub fn count_refused(&self, refused: RefusalCounter) {
+        if let Some(counter) = refused.counter() {
+            self.tally(counter, 1);
+        }
+        self.last_refusals.note(refused, self.store.now());
+    }
+
     /// One of the engine's counters.
     pub fn engine_counted(&self, tally: EngineCounter) -> u64 {
         let single = match tally {
@@ -352,6 +364,7 @@ impl<P: Platform> Engine<P> {
     pub fn reset(&self) {
         self.store.reset_counters();
         self.longest.reset();
+        self.last_refusals.reset();
         self.settings.prefixes.reset();
         self.host_stats.reset();
     }

@@ -27,6 +27,7 @@ mod interval;
 mod latency;
 mod limiter;
 mod prefix;
+mod refusals;
 mod reply;
 mod session;
 mod settings;
@@ -50,6 +51,7 @@ pub use host_stats::{Address, FastPathStats, Host, HostStats, Refusal, SocketInf
 pub use interval::Interval;
 pub use limiter::Limiter;
 pub use prefix::Prefixes;
+pub use refusals::RefusalCounter;
 pub use reply::event::CloseReason;
 pub use reply::REPLY_HEADER_MAX;
 pub use session::state::{FeedResult, Next, Session, Transport};

@@ -11,6 +11,7 @@ use hippos_store::{ClassCounter as Class, Counter, Snapshot};
 
 use crate::counters::EngineCounter;
 use crate::host_stats::{FastPathStats, Host};
+use crate::refusals::{RefusalAges, RefusalCounter};
 use crate::settings::Settings;
 
 /// A row of `stats`.
@@ -71,6 +72,7 @@ pub(crate) struct Now<'a> {
     pub(crate) upload_bytes: u64,
     pub(crate) memory_max_settable: u64,
     pub(crate) watchers: u64,
+    pub(crate) refusal_ages: RefusalAges,
 }
 
 const fn row(
@@ -258,6 +260,14 @@ const PLACED: &[Statistic] = &[
     counter("hippos_steering_changes", Source::Value(|now| Some(Value::Number(now.host.steering?.changes))), "How often `hippos_steered` changed"),
     value("hippos_polling_load", |now| Some(Value::Number(now.host.steering?.load.into())), "Load of the polling CPU now, or when it last received all packets, percent"),
     value("hippos_polling_cpu", |now| Some(match now.host.steering?.polling { Some(cpu) => Value::Number(cpu.into()), None => Value::Word("none") }), "The CPU that polls all network cards and runs no TCP workers, or `none`"),
+    value("hippos_age_rejected_connections", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Connections)?)), "Seconds since `rejected_connections` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_tcp_refused", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::TcpSources)?)), "Seconds since `hippos_tcp_refused` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_udp_refused", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::UdpSources)?)), "Seconds since `hippos_udp_refused` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_udp_limited", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::UdpRate)?)), "Seconds since `hippos_udp_limited` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_auth_errors", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Logins)?)), "Seconds since `auth_errors` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_store_no_memory", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Memory)?)), "Seconds since `store_no_memory` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_admin_refused", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Admin)?)), "Seconds since `hippos_admin_refused` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_reads_refused", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Reads)?)), "Seconds since `hippos_reads_refused` last grew; no row if it has not since the start or `stats reset`"),
 ];
 
 /// Whether a row has a position of its own.

@@ -149,10 +149,10 @@ pub(crate) fn frame(before: &Sample, now: &Sample, system: Option<&System>, sort
     let of = |name: &str| rate(old.number(name), general.number(name));
     let (hits, gets) = (of("get_hits"), of("get_hits") + of("get_misses"));
     let (warnings, health) = status::warnings_and_health(&now.snapshot, system);
-    let refused = refusals::counted(general).map(|(refusal, total)| RefusalRate {
-        what: refusal.what,
-        rate: of(refusal.statistic),
-        total,
+    let refused = refusals::occurred(general).map(|occurred| RefusalRate {
+        what: occurred.refusal.what,
+        rate: of(occurred.refusal.statistic),
+        total: occurred.count,
     });
     let mut model = Model {
         health,

@@ -10,7 +10,7 @@ use anyhow::Context;
 use hippos_engine::connection::{
     Action, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream,
 };
-use hippos_engine::{Address, Cursor, Session, Transport, REPLY_HEADER_MAX};
+use hippos_engine::{Address, Cursor, RefusalCounter, Session, Transport, REPLY_HEADER_MAX};
 use hippos_store::host::Host;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
@@ -190,6 +190,7 @@ pub(crate) fn serve(
             }
             while let Ok((mut stream, peer)) = listener.accept() {
                 let Some(id) = host_stats.enter(peer, most) else {
+                    engine.count_refused(RefusalCounter::Connections);
                     let _ = stream.write_all(b"ERROR Too many open connections\r\n");
                     continue;
                 };

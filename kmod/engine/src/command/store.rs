@@ -9,6 +9,7 @@ use hippos_store::{
 use crate::command::events::Stored;
 use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
+use crate::refusals::RefusalCounter;
 use crate::reply::meta::KeyBuffer;
 use crate::watchers::Kinds;
 use crate::Engine;
@@ -32,7 +33,7 @@ impl<P: Platform> Engine<P> {
                 reply::TOO_LARGE
             }
             StoreError::OutOfMemory => {
-                self.tally(EngineCounter::NoMemory, 1);
+                self.count_refused(RefusalCounter::Memory);
                 reply::OUT_OF_MEMORY
             }
         }

@@ -8,6 +8,7 @@ use hippos_store::Platform;
 
 use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
+use crate::refusals::RefusalCounter;
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{Next, Session, Transport};
 use crate::Engine;
@@ -96,7 +97,7 @@ impl<P: Platform> Engine<P> {
             return None;
         };
         if self.authentication() {
-            self.tally(EngineCounter::UdpRefused, 1);
+            self.count_refused(RefusalCounter::UdpSources);
             self.host_stats.refused(self.udp_number(), Refusal::Login);
             return None;
         }

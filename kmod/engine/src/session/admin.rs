@@ -10,8 +10,8 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::token::Tokens;
 use hippos_store::Platform;
 
-use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
+use crate::refusals::RefusalCounter;
 use crate::session::listing::{Classes, Listing};
 use crate::session::state::{Session, State, Transport};
 use crate::Engine;
@@ -87,7 +87,7 @@ impl<P: Platform> Session<'_, P> {
         let line = match (tokens.at(0), tokens.at(1)) {
             // For any setting, because the source of a datagram may be forged.
             (b"cache_memlimit", _) if self.transport == Transport::Udp => {
-                self.engine.tally(EngineCounter::AdminRefused, 1);
+                self.engine.count_refused(RefusalCounter::Admin);
                 self.engine.host_stats.refused(self.number, Refusal::Admin);
                 return Some(MEMORY_REFUSED_UDP);
             }

@@ -11,6 +11,7 @@ use hippos_store::Platform;
 
 use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
+use crate::refusals::RefusalCounter;
 use crate::session::state::{AfterSwallow, FeedStep, Session, State};
 
 /// A longer value cannot be valid.
@@ -88,7 +89,7 @@ impl<P: Platform> Session<'_, P> {
     }
 
     fn login_failed(&self) {
-        self.engine.tally(EngineCounter::AuthErrors, 1);
+        self.engine.count_refused(RefusalCounter::Logins);
         self.engine.host_stats.refused(self.number, Refusal::Login);
     }
 }

@@ -7,8 +7,8 @@ use hippos_proto::reply::Out;
 use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
 
 use crate::administration::Administration;
-use crate::counters::EngineCounter;
 use crate::host_stats::Refusal;
+use crate::refusals::RefusalCounter;
 use crate::reply::binary::BinaryRequest;
 use crate::reply::meta::MetaSet;
 use crate::reply::REPLY_HEADER_MAX;
@@ -381,7 +381,7 @@ impl<'e, P: Platform> Session<'e, P> {
             _ => false,
         };
         if !may {
-            self.engine.tally(EngineCounter::AdminRefused, 1);
+            self.engine.count_refused(RefusalCounter::Admin);
             self.engine.host_stats.refused(self.number, Refusal::Admin);
         }
         may

@@ -35,6 +35,7 @@ impl<P: Platform> Engine<P> {
             upload_bytes: self.uploads.bytes(),
             memory_max_settable: self.memory_max_settable(),
             watchers: self.watchers(),
+            refusal_ages: self.last_refusals.ages(store.now()),
         };
         let summands = *summands.get_or_insert_with(|| Summands {
             get_hits: store.classes_counted(Class::GetHits),

@@ -4,7 +4,7 @@
 use hippos_invariant::Exact;
 use hippos_store::{AllocError, Expiry, Hash, Item, Platform, Reservation, StoreError};
 
-use crate::counters::EngineCounter;
+use crate::refusals::RefusalCounter;
 use crate::session::state::Session;
 use crate::uploads::Share;
 use crate::Engine;
@@ -52,7 +52,7 @@ impl<P: Platform> Engine<P> {
             || item.is_pinned()
             || pinned <= quarter.mul_exact(2) && held <= quarter.mul_exact(3) as u64;
         if !may {
-            self.tally(EngineCounter::ReadsRefused, 1);
+            self.count_refused(RefusalCounter::Reads);
         }
         may
     }

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The statistics say when clients were last refused something.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{engine, play, TestEngine, WHOLE};
+use hippos_engine::RefusalCounter;
+
+fn stats(engine: &TestEngine) -> HashMap<String, String> {
+    let text = String::from_utf8(play(engine, b"stats\r\n", WHOLE).output).unwrap();
+    let row = |line: &str| {
+        let (name, value) = line.strip_prefix("STAT ")?.split_once(' ')?;
+        Some((name.to_owned(), value.to_owned()))
+    };
+    text.lines().filter_map(row).collect()
+}
+
+fn ages(engine: &TestEngine) -> Vec<(String, String)> {
+    let is_age = |(name, _): &(String, String)| name.starts_with("hippos_age_");
+    stats(engine).into_iter().filter(is_age).collect()
+}
+
+#[test]
+fn the_age_of_a_refusal_grows_until_the_next_one_and_a_reset_removes_it() {
+    let engine = engine();
+    assert_eq!(ages(&engine), []);
+    let age = |seconds: &str| vec![("hippos_age_auth_errors".to_owned(), seconds.to_owned())];
+    engine.count_refused(RefusalCounter::Logins);
+    assert_eq!(ages(&engine), age("0"));
+    let (now, unix) = (engine.store.now(), engine.store.unix());
+    // A tick is of the uptime, which is 2 behind the store's clock.
+    engine.store.tick(now - 2 + 65, unix + 65);
+    assert_eq!(ages(&engine), age("65"));
+    engine.count_refused(RefusalCounter::Logins);
+    assert_eq!(ages(&engine), age("0"));
+    engine.reset();
+    assert_eq!(ages(&engine), []);
+}
+
+/// `hippos-ctl` finds the age by the name of the counter.
+#[test]
+fn each_refusal_has_its_counter_and_its_age() {
+    use RefusalCounter::{
+        Admin, Connections, Logins, Memory, Reads, TcpSources, UdpRate, UdpSources,
+    };
+    let engine = engine();
+    for (refused, counter) in [
+        (Connections, "rejected_connections"),
+        (TcpSources, "hippos_tcp_refused"),
+        (UdpSources, "hippos_udp_refused"),
+        (UdpRate, "hippos_udp_limited"),
+        (Logins, "auth_errors"),
+        (Memory, "store_no_memory"),
+        (Admin, "hippos_admin_refused"),
+        (Reads, "hippos_reads_refused"),
+    ] {
+        engine.reset();
+        engine.count_refused(refused);
+        let rows = stats(&engine);
+        // The host counts connections.
+        let count = if refused == Connections { "0" } else { "1" };
+        assert_eq!(rows[counter], count, "{counter}");
+        let age = format!("hippos_age_{}", counter.trim_start_matches("hippos_"));
+        assert_eq!(ages(&engine), [(age, "0".to_owned())]);
+    }
+}
