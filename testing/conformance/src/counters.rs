@@ -29,9 +29,11 @@ const CAS: u64 = 777;
 const TOO_LARGE: usize = 1_100_000;
 /// A value's length with which the item fits, but not two of them joined.
 const HALF: usize = 600_000;
-/// How often a cell that differs is repeated: a background sweep of the server may have removed an expired or flushed
-/// item first.
-const TRIES: usize = 10;
+/// How often a cell that differs is repeated: a background sweep of the server may have removed expired or flushed
+/// items meanwhile.
+const TRIES: u32 = 10;
+/// The pause before the first repetition; each later one is longer by as much, until the sweep has ended.
+const PAUSE: Duration = Duration::from_millis(50);
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long memcached needs until `flush_all` covers an item.
@@ -763,7 +765,8 @@ pub fn compare(target: &Target, filter: &str, server: Server) -> Result<Report> 
         }
         let wanted = wanted(&name)?;
         let mut result = String::new();
-        for _ in 0..TRIES {
+        for repetition in 0..TRIES {
+            std::thread::sleep(PAUSE * repetition);
             let delta = play(&mut client, &cell, &key(), false).with_context(|| name.clone())?;
             result = wrong(wanted, &delta, &differs, Some(&name));
             if result.is_empty() {
