@@ -159,38 +159,16 @@ static_assert(sizeof(struct hippos_fast_path_state) == 4 &&
 
 struct hippos_fast_path_state hippos_fast_path_state(void);
 
-/* route.c */
+/* counters.c */
 
-/* Lookups of return paths. */
-struct hippos_route_counts {
-	u64 lookups;
-	/* That ended with the socket. */
-	u64 rejected;
-	/* That were not made, because there were too many. */
-	u64 limited;
-};
-
-static_assert(sizeof(struct hippos_route_counts) == 24 &&
-	      offsetof(struct hippos_route_counts, limited) == 16);
-
-struct hippos_route_counts hippos_route_counts(void);
+u64 hippos_counter_sum(u32 counter);
 
 /* xdp.c */
-
-/* Frames by what became of them. */
-struct hippos_xdp_counts {
-	u64 served;
-	u64 passed;
-};
-
-static_assert(sizeof(struct hippos_xdp_counts) == 16 &&
-	      offsetof(struct hippos_xdp_counts, passed) == 8);
 
 struct hippos_xdp;
 
 struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_handler *handler);
 void hippos_xdp_close(struct hippos_xdp *xdp);
-struct hippos_xdp_counts hippos_xdp_counts(void);
 
 struct net *hippos_net_get(void);
 void hippos_net_put(struct net *net);

@@ -33,6 +33,7 @@
 #include <net/nexthop.h>
 #include <net/route.h>
 
+#include "counters.h"
 #include "datagram.h"
 #include "firewall.h"
 #include "hippos.h"
@@ -44,7 +45,6 @@
 #define ALL_LOOKUPS 40000
 
 DEFINE_PER_CPU(struct hippos_routes *, hippos_routes);
-static DEFINE_PER_CPU(struct hippos_route_counts, counts);
 
 /* An entry that was never filled has none. */
 u32 hippos_route_generation = 1;
@@ -330,7 +330,7 @@ static bool may_look(struct hippos_routes *routes, bool again)
 		routes->spent = 0;
 	}
 	if (routes->spent >= max(1, (again ? ALL_LOOKUPS : NEW_LOOKUPS) / HZ)) {
-		this_cpu_inc(counts.limited);
+		hippos_count(ROUTE_LIMITED);
 		return false;
 	}
 	routes->spent++;
@@ -428,7 +428,7 @@ static const struct hippos_route *slow(const struct hippos_handler *handler, str
 		hippos_pass(handler->kind, HIPPOS_PASS_LOOKUPS);
 		return NULL;
 	}
-	this_cpu_inc(counts.lookups);
+	hippos_count(ROUTE_LOOKUPS);
 	memcpy(&found, addresses, len);
 	here = comes(net, dev, skb, network, ipv4, &found);
 	/* Headers may have moved, if the lookup made the packet linear. */
@@ -439,7 +439,7 @@ static const struct hippos_route *slow(const struct hippos_handler *handler, str
 	if (!here) {
 		found.dev |= HIPPOS_ELSEWHERE;
 		hippos_pass(handler->kind, found.why);
-		this_cpu_inc(counts.rejected);
+		hippos_count(ROUTE_ELSEWHERE);
 	}
 	if (!route) {
 		/* The first place if it is free, else whichever was filled longer ago. */
@@ -619,17 +619,4 @@ void hippos_routes_stop(struct net *net)
 	free_tables();
 	/* Without the notifiers a change of a neighbour would go unnoticed: none is known now. */
 	memset(known, 0, sizeof(known));
-}
-
-struct hippos_route_counts hippos_route_counts(void)
-{
-	struct hippos_route_counts sum = {};
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		sum.lookups += READ_ONCE(per_cpu(counts, cpu).lookups);
-		sum.rejected += READ_ONCE(per_cpu(counts, cpu).rejected);
-		sum.limited += READ_ONCE(per_cpu(counts, cpu).limited);
-	}
-	return sum;
 }

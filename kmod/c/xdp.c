@@ -20,6 +20,7 @@
 #include <net/udp.h>
 #include <net/xdp.h>
 
+#include "counters.h"
 #include "datagram.h"
 #include "hippos.h"
 #include "latency.h"
@@ -33,8 +34,6 @@ struct hippos_xdp {
 
 /* NULL while the module starts and stops. */
 static const struct hippos_xdp __rcu *xdp_state;
-
-static DEFINE_PER_CPU(struct hippos_xdp_counts, counts);
 
 /* A frame as far as its network header. */
 struct frame {
@@ -343,9 +342,9 @@ __bpf_kfunc int hippos_xdp(struct xdp_md *ctx)
 		record(state, began);
 	rcu_read_unlock();
 	if (verdict == XDP_PASS)
-		this_cpu_inc(counts.passed);
+		hippos_count(XDP_PASSED);
 	else
-		this_cpu_inc(counts.served);
+		hippos_count(XDP_SERVED);
 	return verdict;
 }
 
@@ -385,16 +384,4 @@ void hippos_xdp_close(struct hippos_xdp *xdp)
 	RCU_INIT_POINTER(xdp_state, NULL);
 	synchronize_net();
 	kfree(xdp);
-}
-
-struct hippos_xdp_counts hippos_xdp_counts(void)
-{
-	struct hippos_xdp_counts sum = {};
-	int cpu;
-
-	for_each_possible_cpu(cpu) {
-		sum.served += READ_ONCE(per_cpu(counts, cpu).served);
-		sum.passed += READ_ONCE(per_cpu(counts, cpu).passed);
-	}
-	return sum;
 }

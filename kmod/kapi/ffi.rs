@@ -113,14 +113,6 @@ pub(crate) struct hippos_fast_path_state {
     pub(crate) why: [[u8; 2]; 2],
 }
 
-/// `struct hippos_route_counts`.
-#[repr(C)]
-pub(crate) struct hippos_route_counts {
-    pub(crate) lookups: u64,
-    pub(crate) rejected: u64,
-    pub(crate) limited: u64,
-}
-
 /// `struct hippos_pass_counts`.
 #[repr(C)]
 pub(crate) struct hippos_pass_counts {
@@ -190,13 +182,6 @@ pub(crate) struct hippos_waker {
     pub(crate) pending: c_ulong,
 }
 
-/// `struct hippos_xdp_counts`.
-#[repr(C)]
-pub(crate) struct hippos_xdp_counts {
-    pub(crate) served: u64,
-    pub(crate) passed: u64,
-}
-
 /// Sizes, and the offset of the last field, as C asserts them of the same structures.
 macro_rules! layout {
     ($($name:ident: $size:literal bytes, $last:ident at $offset:literal;)*) => {$(
@@ -212,12 +197,10 @@ layout! {
     hippos_traced_item: 40 bytes, fetched at 33;
     hippos_handler: 48 bytes, kind at 40;
     hippos_fast_path_state: 4 bytes, why at 0;
-    hippos_route_counts: 24 bytes, limited at 16;
     hippos_pass_counts: 16 bytes, xdp at 8;
     hippos_pass_row: 32 bytes, sum at 16;
     hippos_addresses: 44 bytes, unicast at 43;
     hippos_waker: 16 bytes, pending at 8;
-    hippos_xdp_counts: 16 bytes, passed at 8;
 }
 
 pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
@@ -273,7 +256,6 @@ extern "C" {
     pub(crate) fn hippos_xdp_open(net: *mut net, handler: *const hippos_handler)
         -> *mut hippos_xdp;
     pub(crate) fn hippos_xdp_close(xdp: *mut hippos_xdp);
-    pub(crate) fn hippos_xdp_counts() -> hippos_xdp_counts;
 
     // hook.c
     pub(crate) fn hippos_hooks_register(
@@ -292,8 +274,8 @@ extern "C" {
     // firewall.c
     pub(crate) fn hippos_fast_path_state() -> hippos_fast_path_state;
 
-    // route.c
-    pub(crate) fn hippos_route_counts() -> hippos_route_counts;
+    // counters.c
+    pub(crate) fn hippos_counter_sum(counter: u32) -> u64;
 
     // socket.c
     pub(crate) fn hippos_interface(net: *mut net, name: *const c_char) -> u32;

@@ -76,28 +76,6 @@ pub fn fast_path_state() -> FastPathState {
     FastPathState { hook, xdp }
 }
 
-/// Lookups of the way that replies take, on all CPUs since the load.
-#[derive(Clone, Copy, Default)]
-pub struct Routes {
-    /// All of them.
-    pub lookups: u64,
-    /// That left the reply to the socket.
-    pub rejected: u64,
-    /// That were not made, because there were too many.
-    pub limited: u64,
-}
-
-/// The sums.
-pub fn routes() -> Routes {
-    // SAFETY: asks for nothing.
-    let raw = unsafe { ffi::hippos_route_counts() };
-    Routes {
-        lookups: raw.lookups,
-        rejected: raw.rejected,
-        limited: raw.limited,
-    }
-}
-
 /// The C structure of `handler`, with its address.
 pub(crate) fn describe<T: PacketHandler>(handler: &Arc<T>) -> ffi::hippos_handler {
     ffi::hippos_handler {

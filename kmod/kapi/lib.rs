@@ -9,6 +9,7 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 #![deny(missing_docs)]
 
+pub mod counters;
 pub mod cpu;
 pub mod device;
 pub mod fault;

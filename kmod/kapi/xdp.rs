@@ -52,22 +52,3 @@ impl<T: PacketHandler> Drop for Xdp<T> {
         unsafe { ffi::hippos_xdp_close(self.raw.as_ptr()) }
     }
 }
-
-/// Frames that programs asked about since the module's load.
-#[derive(Clone, Copy, Default)]
-pub struct Counts {
-    /// Answered, or thrown away as no request.
-    pub served: u64,
-    /// Not touched: they went on into the kernel.
-    pub passed: u64,
-}
-
-/// The sums over all CPUs.
-pub fn counts() -> Counts {
-    // SAFETY: asks for nothing.
-    let raw = unsafe { ffi::hippos_xdp_counts() };
-    Counts {
-        served: raw.served,
-        passed: raw.passed,
-    }
-}

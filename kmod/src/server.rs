@@ -10,16 +10,17 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
-    Address, Engine, FastPathStats, Host, HostStats, Refusal, RefusalCounter, Settings, SocketInfo,
-    SourcesChange, Steering, NETWORKS_MAX,
+    Address, Engine, FastPathStats, Host, HostCounter, HostStats, Refusal, RefusalCounter,
+    Settings, SocketInfo, SourcesChange, Steering, NETWORKS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
+use hippos_kapi::counters;
 use hippos_kapi::cpu;
 use hippos_kapi::hook;
 use hippos_kapi::params::Params;
 use hippos_kapi::registry::{Registration, Registry};
 use hippos_kapi::socket::{ConnectionRef, SocketAddresses};
-use hippos_kapi::{latency, pass, thread, trace, xdp};
+use hippos_kapi::{latency, pass, thread, trace};
 use hippos_store::{NewError, Store};
 
 use crate::config::{printable, Config};
@@ -394,7 +395,6 @@ impl Connections {
 
 impl HostStats for Connections {
     fn host(&self) -> Host {
-        let frames = xdp::counts();
         let softirq = thread::softirq_us().saturating_sub(self.softirq_before.load(Relaxed));
         Host {
             // A TCP worker's: these are started last.
@@ -412,21 +412,20 @@ impl HostStats for Connections {
                 polling: STEERING.polling(),
                 load: STEERING.load(),
             }),
-            xdp_served: frames.served,
-            xdp_passed: frames.passed,
             ..Default::default()
         }
     }
 
     fn fast_path(&self) -> Option<FastPathStats> {
-        let (state, routes) = (hook::fast_path_state(), hook::routes());
+        let state = hook::fast_path_state();
         Some(FastPathStats {
             hook: state.hook,
             xdp: state.xdp,
-            lookups: routes.lookups,
-            rejected: routes.rejected,
-            limited: routes.limited,
         })
+    }
+
+    fn counted(&self, counter: &HostCounter) -> Option<u64> {
+        Some(counters::sum(counter.number()))
     }
 
     fn pass_counts(&self, tell: &mut dyn FnMut(&str, &str, u64)) {

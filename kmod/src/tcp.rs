@@ -15,7 +15,8 @@ use hippos_engine::connection::{
     self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
 };
 use hippos_engine::{
-    Access, Address, CloseReason, Engine, EngineCounter, Interval, RefusalCounter, Session, Summary, Transport,
+    Access, Address, CloseReason, Engine, EngineCounter, Interval, RefusalCounter, Session,
+    Summary, Transport,
 };
 use hippos_invariant::{invariant, Exact};
 use hippos_kapi::cpu;

@@ -7,7 +7,9 @@ use core::ffi::CStr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{Access, Address, Interval, Message, RefusalCounter, Summary, REPLY_HEADER_MAX};
+use hippos_engine::{
+    Access, Address, Interval, Message, RefusalCounter, Summary, REPLY_HEADER_MAX,
+};
 use hippos_invariant::Exact;
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;

@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use crate::host_counters::HostCounter;
+
 /// The host's part of the statistics.
 pub trait HostStats: Sync {
     /// The state of the host.
@@ -12,6 +14,12 @@ pub trait HostStats: Sync {
 
     /// The receive paths before the socket, if there are any.
     fn fast_path(&self) -> Option<FastPathStats> {
+        None
+    }
+
+    /// The value of a counter, if the host keeps it.
+    fn counted(&self, counter: &HostCounter) -> Option<u64> {
+        let _ = counter;
         None
     }
 
@@ -89,27 +97,17 @@ pub struct Host {
     pub listen_disabled: u64,
     /// Whether new connections are accepted.
     pub accepting: bool,
-    /// Frames that XDP answered or dropped.
-    pub xdp_served: u64,
-    /// Frames that XDP passed.
-    pub xdp_passed: u64,
     /// How packets are spread over CPUs, if the host controls that.
     pub steering: Option<Steering>,
 }
 
-/// The receive paths before the UDP socket, and the return paths of their replies.
+/// The receive paths before the UDP socket.
 #[derive(Clone, Copy, Debug)]
 pub struct FastPathStats {
     /// Whether PRE_ROUTING is open for IPv4 and for IPv6, or why not.
     pub hook: [&'static str; 2],
     /// The same for XDP.
     pub xdp: [&'static str; 2],
-    /// Routing lookups for replies.
-    pub lookups: u64,
-    /// Of those, lookups that left the reply to the socket.
-    pub rejected: u64,
-    /// Lookups not made because of their rate limit.
-    pub limited: u64,
 }
 
 /// How packets are spread over CPUs.

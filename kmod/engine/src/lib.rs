@@ -22,6 +22,7 @@ mod engine;
 #[cfg(test)]
 mod fixture;
 mod histogram;
+mod host_counters;
 mod host_stats;
 mod interval;
 mod latency;
@@ -47,6 +48,7 @@ pub use datagram::plan::{Plan, PlanOutcome, PIECES};
 pub use datagram::worker::{Message, Reply};
 pub use engine::Engine;
 pub use hippos_proto::reply::{Cursor, Out};
+pub use host_counters::HostCounter;
 pub use host_stats::{Address, FastPathStats, Host, HostStats, Refusal, SocketInfo, Steering};
 pub use interval::Interval;
 pub use limiter::Limiter;

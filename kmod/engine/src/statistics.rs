@@ -2,14 +2,15 @@
 //! The table of `stats`: each row's name, kind, meaning and source, in the order in which they are shown. The table in
 //! the documentation is generated from it.
 //!
-//! The name and meaning of a counter of the engine ([`EngineCounter`]) or of the store ([`Counter`]) are at its
-//! definition. It needs a row here only to have a certain position: all others come last.
+//! The name and meaning of a counter of the engine ([`EngineCounter`]), of the store ([`Counter`]) or of the host
+//! ([`HostCounter`]) are at its definition. It needs a row here only to have a certain position: all others come last.
 
 use hippos_invariant::Exact;
 use hippos_proto::VERSION;
 use hippos_store::{ClassCounter as Class, Counter, Snapshot};
 
 use crate::counters::EngineCounter;
+use crate::host_counters::HostCounter;
 use crate::host_stats::{FastPathStats, Host};
 use crate::refusals::{RefusalAges, RefusalCounter};
 use crate::settings::Settings;
@@ -44,6 +45,8 @@ pub(crate) enum Source {
     /// A counter of the engine of which `stats hippos_cpus` has a row for each CPU.
     PerCpu(EngineCounter),
     Store(Counter),
+    /// A counter of the host. The row does not exist where the host does not keep it.
+    Host(&'static HostCounter),
     /// The sum over the slab classes.
     Class(Class),
     /// The sum over the slab classes, and a counter of the store.
@@ -103,6 +106,10 @@ const fn per_cpu(tally: EngineCounter) -> Statistic {
 
 const fn store(store: Counter) -> Statistic {
     counter(store.name(), Source::Store(store), store.doc())
+}
+
+const fn host(host: &'static HostCounter) -> Statistic {
+    counter(host.name(), Source::Host(host), host.doc())
 }
 
 const fn gauge(name: &'static str, number: fn(&Now<'_>) -> u64, doc: &'static str) -> Statistic {
@@ -228,8 +235,8 @@ const PLACED: &[Statistic] = &[
     tally(EngineCounter::UdpLimited),
     tally(EngineCounter::AdminRefused),
     tally(EngineCounter::TcpRefused),
-    counter("hippos_xdp_served", Source::Number(|now| now.host.xdp_served), "Frames that XDP answered or dropped"),
-    counter("hippos_xdp_passed", Source::Number(|now| now.host.xdp_passed), "All other frames on the interfaces where XDP is attached"),
+    host(HostCounter::named("hippos_xdp_served")),
+    host(HostCounter::named("hippos_xdp_passed")),
     per_cpu(EngineCounter::TcpCommands),
     gauge("hippos_upload_bytes", |now| now.upload_bytes, "Memory of values that are being received"),
     tally(EngineCounter::UploadsTimedOut),
@@ -253,9 +260,9 @@ const PLACED: &[Statistic] = &[
     value("hippos_hook_ipv6", |now| match now.fast_path?.hook { [_, word] => Some(Value::Word(word)) }, "Whether PRE_ROUTING answers IPv6: `open`, closed because of the firewall (`nat`, `output`, `postrouting`), or `off`"),
     value("hippos_xdp_ipv4", |now| match now.fast_path?.xdp { [word, _] => Some(Value::Word(word)) }, "Whether XDP answers IPv4: `open`, closed because of the firewall (`nat`, `output`, `postrouting`), or `off`"),
     value("hippos_xdp_ipv6", |now| match now.fast_path?.xdp { [_, word] => Some(Value::Word(word)) }, "Whether XDP answers IPv6: `open`, closed because of the firewall (`nat`, `output`, `postrouting`), or `off`"),
-    counter("hippos_route_lookups", Source::Value(|now| Some(Value::Number(now.fast_path?.lookups))), "Routing lookups for replies in place"),
-    counter("hippos_route_elsewhere", Source::Value(|now| Some(Value::Number(now.fast_path?.rejected))), "Of those, lookups that left the reply to the socket"),
-    counter("hippos_route_limited", Source::Value(|now| Some(Value::Number(now.fast_path?.limited))), "Routing lookups not made because of their rate limit"),
+    host(HostCounter::named("hippos_route_lookups")),
+    host(HostCounter::named("hippos_route_elsewhere")),
+    host(HostCounter::named("hippos_route_limited")),
     value("hippos_steered", |now| Some(Value::Number(now.host.steering?.steered.into())), "Whether packets are spread over all CPUs"),
     counter("hippos_steering_changes", Source::Value(|now| Some(Value::Number(now.host.steering?.changes))), "How often `hippos_steered` changed"),
     value("hippos_polling_load", |now| Some(Value::Number(now.host.steering?.load.into())), "Load of the polling CPU now, or when it last received all packets, percent"),
@@ -286,6 +293,11 @@ pub(crate) fn each(mut show: impl FnMut(&Statistic)) {
         }
     }
     for row in Counter::ALL.iter().map(|it| store(*it)) {
+        if !placed(row.name) {
+            show(&row);
+        }
+    }
+    for row in HostCounter::ALL.iter().map(host) {
         if !placed(row.name) {
             show(&row);
         }

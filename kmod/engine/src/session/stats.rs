@@ -61,6 +61,10 @@ impl<P: Platform> Engine<P> {
                 Source::Class(counter) => class(counter),
                 Source::Sum(hits, misses) => class(hits).wrapping_add(counted(misses)),
                 Source::Number(of) => of(&now),
+                Source::Host(counter) => match self.host_stats.counted(counter) {
+                    None => return,
+                    Some(number) => number,
+                },
                 Source::Value(of) => match of(&now) {
                     None => return,
                     Some(Value::Number(number)) => number,

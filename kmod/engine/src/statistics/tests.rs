@@ -34,6 +34,9 @@ fn each_statistic_has_one_row_and_a_meaning() {
     for name in Counter::ALL.iter().map(|counter| counter.name()) {
         assert!(names.contains(name), "{name} is not shown");
     }
+    for name in HostCounter::ALL.iter().map(|counter| counter.name()) {
+        assert!(names.contains(name), "{name} is not shown");
+    }
 }
 
 /// New rows come last, so that clients of another version find the rows in the same order.
