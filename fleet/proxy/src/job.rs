@@ -13,6 +13,7 @@ use crate::flight::Flight;
 use crate::framing::Expect;
 use crate::job_step::{JobStep, NodeRef};
 use crate::lock::LockOperation;
+use crate::numbered_list::NumberedList;
 use crate::route::{Read, Write};
 
 /// A request to read.
@@ -100,8 +101,7 @@ pub(crate) const CLEARED: u16 = u16::MAX;
 /// All jobs of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
-    pub(crate) list: Vec<Option<Job>>,
-    pub(crate) free: Vec<u32>,
+    pub(crate) list: NumberedList<Job>,
     pub(crate) generation: u32,
     /// The next copy to be read.
     pub(crate) turn: usize,

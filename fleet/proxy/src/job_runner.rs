@@ -46,7 +46,7 @@ impl Worker {
         }
         let jobs = &mut self.jobs;
         jobs.generation = jobs.generation.wrapping_add(1);
-        let job = Some(Job {
+        jobs.list.add(Job {
             generation: jobs.generation,
             waiter: Some(waiter),
             key: key.to_vec(),
@@ -54,17 +54,7 @@ impl Worker {
             node_refs,
             work,
             keep: None,
-        });
-        match jobs.free.pop() {
-            Some(index) => {
-                jobs.list[index as usize] = job;
-                index
-            }
-            None => {
-                jobs.list.push(job);
-                (jobs.list.len() - 1) as u32
-            }
-        }
+        })
     }
 
     /// Reads a key from the pools of `plan`.
@@ -121,7 +111,7 @@ impl Worker {
 
     /// The value that the job reads is hot.
     pub(crate) fn keep_answer(&mut self, job: u32, version: u32) {
-        if let Some(Some(job)) = self.jobs.list.get_mut(job as usize) {
+        if let Some(job) = self.jobs.list.get_mut(job) {
             job.keep = Some(version);
         }
     }
@@ -189,7 +179,7 @@ impl Worker {
     }
 
     fn waiter(&self, job: u32, part: u16) -> Option<Waiter> {
-        let generation = self.jobs.list[job as usize].as_ref()?.generation;
+        let generation = self.jobs.list.get(job)?.generation;
         Some(Waiter {
             client: job | JOB,
             generation,
@@ -236,7 +226,7 @@ impl Worker {
 
     /// Deletes the job's key.
     fn clear(&mut self, job: u32, node_ref: NodeRef, binary: bool) {
-        let Some(Some(Job { key, .. })) = self.jobs.list.get(job as usize) else {
+        let Some(Job { key, .. }) = self.jobs.list.get(job) else {
             return;
         };
         let plain = key.iter().all(|&byte| byte > b' ' && byte != 0x7f);
@@ -256,7 +246,7 @@ impl Worker {
         let Some(waiter) = self.waiter(index, place as u16) else {
             return;
         };
-        let Some(mut job) = self.jobs.list[index as usize].take() else {
+        let Some(mut job) = self.jobs.list.take(index) else {
             return;
         };
         let node_ref = job.node_refs[place];
@@ -299,23 +289,18 @@ impl Worker {
                 self.clients.deliver(waiter, Answer::Unavailable);
             }
         }
-        self.jobs.list[index as usize] = Some(job);
+        self.jobs.list.put_back(index, job);
     }
 
     /// Processes the answers that have arrived for jobs.
     pub(crate) fn run_jobs(&mut self) {
         while let Some((waiter, answer)) = self.clients.done.pop_front() {
             let index = waiter.client & !JOB;
-            let Some(place) = self.jobs.list.get_mut(index as usize) else {
-                continue;
-            };
-            if place
-                .as_ref()
-                .is_none_or(|job| job.generation != waiter.generation)
-            {
+            let awaits = |job: &Job| job.generation == waiter.generation;
+            if !self.jobs.list.get(index).is_some_and(awaits) {
                 continue;
             }
-            let Some(mut job) = place.take() else {
+            let Some(mut job) = self.jobs.list.take(index) else {
                 continue;
             };
             let next = match &mut job.work {
@@ -343,7 +328,7 @@ impl Worker {
                 let timer = (time, index, job.generation);
                 self.jobs.timers.push(Reverse(timer));
             }
-            self.jobs.list[index as usize] = Some(job);
+            self.jobs.list.put_back(index, job);
             if let (Some(lock), Some(client)) = (next.lock, client) {
                 self.hand_over(&client, lock);
             }
@@ -379,7 +364,7 @@ impl Worker {
                 return;
             }
             self.jobs.timers.pop();
-            let Some(Some(job)) = self.jobs.list.get(index as usize) else {
+            let Some(job) = self.jobs.list.get(index) else {
                 continue;
             };
             if let (JobKind::Flight(flight), true) = (&job.work, job.generation == generation) {
@@ -396,11 +381,10 @@ impl Worker {
     }
 
     fn end_job(&mut self, index: u32) {
-        if let Some(job) = self.jobs.list[index as usize].take() {
+        if let Some(job) = self.jobs.list.remove(index) {
             for node_ref in &job.node_refs {
                 self.nodes[node_ref.node as usize].job_refs -= 1;
             }
-            self.jobs.free.push(index);
         }
     }
 }

@@ -35,6 +35,7 @@ mod job_step;
 mod lock;
 mod metrics_page;
 mod node;
+mod numbered_list;
 mod shared;
 mod stream;
 mod tls;

@@ -26,6 +26,7 @@ use crate::job::Jobs;
 use crate::l1::L1;
 use crate::metrics::Counters;
 use crate::node::Node;
+use crate::numbered_list::NumberedList;
 use crate::session::{Next, Session, Transport};
 use crate::shared::Shared;
 use crate::stream::Stream;
@@ -96,8 +97,7 @@ pub(crate) struct Worker {
 
 /// The clients, to which answers are delivered.
 pub(crate) struct Clients {
-    list: Vec<Option<Box<Client>>>,
-    free: Vec<u32>,
+    list: NumberedList<Box<Client>>,
     /// Clients to be served in this round.
     dirty: Vec<u32>,
     /// Replies for the client that is being served.
@@ -115,25 +115,16 @@ impl Clients {
         if matches!(link, Link::Datagram { .. }) {
             self.datagrams += 1;
         }
-        let client = Some(Box::new(Client::new(link, self.generation, session)));
-        match self.free.pop() {
-            Some(index) => {
-                self.list[index as usize] = client;
-                index
-            }
-            None => {
-                self.list.push(client);
-                (self.list.len() - 1) as u32
-            }
-        }
+        let client = Client::new(link, self.generation, session);
+        self.list.add(Box::new(client))
     }
 
     pub(crate) fn get(&mut self, index: u32) -> Option<&mut Client> {
-        self.list.get_mut(index as usize)?.as_deref_mut()
+        self.list.get_mut(index).map(Box::as_mut)
     }
 
     fn touch(&mut self, index: u32) {
-        if let Some(Some(client)) = self.list.get_mut(index as usize) {
+        if let Some(client) = self.list.get_mut(index) {
             if !std::mem::replace(&mut client.listed, true) {
                 self.dirty.push(index);
             }
@@ -142,9 +133,8 @@ impl Clients {
 
     /// Removes a client from the list.
     fn remove(&mut self, index: u32) -> Option<(Link, Vec<Lock>)> {
-        let mut client = self.list.get_mut(index as usize)?.take()?;
+        let mut client = self.list.remove(index)?;
         client.release(&mut self.budget);
-        self.free.push(index);
         if matches!(client.link, Link::Datagram { .. }) {
             self.datagrams -= 1;
         }
@@ -158,13 +148,14 @@ impl Deliver for Clients {
             self.done.push_back((waiter, OwnedAnswer::of(answer)));
             return;
         }
-        match self.list.get_mut(waiter.client as usize) {
-            Some(Some(client)) if client.generation == waiter.generation => {
+        match self.list.get_mut(waiter.client) {
+            Some(client) if client.generation == waiter.generation => {
                 client.answered(&waiter, answer, &mut self.budget);
                 self.touch(waiter.client);
             }
-            Some(None) => self.ready_answers.push(waiter),
-            _ => {}
+            Some(_) => {}
+            // It is being served.
+            None => self.ready_answers.push(waiter),
         }
     }
 }
@@ -198,8 +189,7 @@ impl Worker {
             epoll,
             listeners,
             clients: Clients {
-                list: Vec::new(),
-                free: Vec::new(),
+                list: NumberedList::default(),
                 dirty: Vec::new(),
                 ready_answers: Vec::new(),
                 done: VecDeque::new(),
@@ -341,7 +331,7 @@ impl Worker {
                 next = Some(self.now);
             }
             if let Some(deadline) = self.deadline {
-                if self.clients.list.iter().all(Option::is_none) || self.now >= deadline {
+                if self.clients.list.is_empty() || self.now >= deadline {
                     // Releases of locks.
                     self.flush_nodes();
                     return Ok(());
@@ -429,7 +419,7 @@ impl Worker {
                 unix: None,
                 udp: None,
             };
-            for index in 0..self.clients.list.len() as u32 {
+            for index in self.clients.list.numbers() {
                 self.clients.touch(index);
             }
         }
@@ -581,12 +571,7 @@ impl Worker {
     }
 
     fn serve(&mut self, index: u32) {
-        let Some(mut client) = self
-            .clients
-            .list
-            .get_mut(index as usize)
-            .and_then(Option::take)
-        else {
+        let Some(mut client) = self.clients.list.take(index) else {
             return;
         };
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -639,7 +624,7 @@ impl Worker {
             client.input = Vec::new();
         }
         self.scratch = scratch;
-        self.clients.list[index as usize] = Some(client);
+        self.clients.list.put_back(index, client);
         for waiter in std::mem::take(&mut self.clients.ready_answers) {
             self.clients.deliver(waiter, Answer::Unavailable);
         }
@@ -710,7 +695,7 @@ impl Worker {
     fn send_touched(&mut self) {
         let mut again = Vec::new();
         for index in std::mem::take(&mut self.clients.dirty) {
-            let Some(Some(client)) = self.clients.list.get_mut(index as usize) else {
+            let Some(client) = self.clients.list.get_mut(index) else {
                 continue;
             };
             client.listed = false;
