@@ -25,12 +25,11 @@ const _: () = {
     );
 };
 
-// The store has the limits of the parameters and of the control device.
+// The store has the limits of the parameters.
 const _: () = {
     const fn is(size: &str, bytes_of_store: usize) -> bool {
         matches!(bytes(size.as_bytes()), Some(bytes) if bytes == bytes_of_store)
     }
-    assert!(hippos_store::MEMORY_MIN as u64 == MEMORY_MIN);
     assert!(
         matches!(each::factor.kind, ParameterKind::Number(least, most) if least == *FACTOR.start() && most == *FACTOR.end())
     );

@@ -17,6 +17,7 @@
 pub mod parameters;
 mod structure;
 
+pub use hippos_semantics::MEMORY_MIN;
 use structure::{structures, Field};
 pub use structure::{Address, Reserved, Structure};
 
@@ -354,9 +355,6 @@ pub const fn memory_reserve(machine: u64) -> u64 {
         sixteenth
     }
 }
-
-/// The smallest memory limit, bytes: the smallest that memcached's `cache_memlimit` accepts.
-pub const MEMORY_MIN: u64 = 8 << 20;
 
 /// The texts of [`ReadStats`]: as for the protocol's `stats` command, lines of `STAT name value\r\n` without the
 /// closing `END`.

@@ -10,6 +10,10 @@ pub const KEY_MAX: usize = 250;
 /// Expiry times of up to this many seconds (30 days) count from now, larger ones are Unix times.
 pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 
+/// The smallest memory limit, bytes: the smallest that memcached's `cache_memlimit` accepts. The store keeps so much even
+/// if the platform is short of memory.
+pub const MEMORY_MIN: u64 = 8 << 20;
+
 /// The condition of a store, and how its value combines with that of an existing item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StoreMode {

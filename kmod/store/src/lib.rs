@@ -45,7 +45,7 @@ pub use event_log::{Event, LoggedEvent, NextEvent};
 pub use hash::{Hash, KeyWords};
 pub use hippos_semantics::{StoreMode, KEY_MAX, RELATIVE_MAX};
 pub use item::{Item, ItemSnapshot};
-pub use maintenance::{Maintained, MEMORY_MIN};
+pub use maintenance::Maintained;
 pub use operations::allocate::AllocError;
 pub use operations::commit::{
     Arith, ArithError, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem,

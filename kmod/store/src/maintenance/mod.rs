@@ -13,6 +13,7 @@ mod rebalance;
 mod reclaim;
 
 use hippos_invariant::Exact;
+use hippos_semantics::MEMORY_MIN;
 
 use crate::counters::Counter;
 use crate::item::Slot;
@@ -21,8 +22,6 @@ use crate::platform::Platform;
 use crate::store::Store;
 use crate::sync::{Acquire, Relaxed, Release};
 
-/// Bytes that the store keeps even if the platform is short of memory.
-pub const MEMORY_MIN: usize = 8 << 20;
 /// Items that one step evicts from a class to keep its reserve.
 const RESERVE: usize = 128;
 /// Seconds after which a reserve gives up half of its increase.
@@ -95,7 +94,7 @@ impl<P: Platform> Store<P> {
             Some(lack) => {
                 self.count(Counter::Shortages, 1);
                 let back = blocks(lack.unsigned_abs()).saturating_add(1);
-                let least = blocks(MEMORY_MIN).max(2);
+                let least = blocks(MEMORY_MIN as usize).max(2);
                 held.saturating_sub(back).max(least)
             }
         };

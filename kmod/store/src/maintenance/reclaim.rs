@@ -66,7 +66,7 @@ impl<P: Platform> Store<P> {
     fn collect_retired_of(&self, cpu: usize) -> bool {
         let mut out = RetiredBatch::new();
         let mut any = false;
-        while self.retire.collect_retired(&self.platform, cpu, &mut out) {
+        while self.retire.take_batch(&self.platform, cpu, &mut out) {
             any = true;
             self.give_back(&out);
         }

@@ -291,7 +291,7 @@ impl<L: RawLock> Retire<L> {
 
     /// Takes the oldest batch out of the ring of `cpu`, if its grace period has passed. False if there is no such
     /// batch.
-    pub(crate) fn collect_retired<P: Platform<Lock = L>>(
+    pub(crate) fn take_batch<P: Platform<Lock = L>>(
         &self,
         platform: &P,
         cpu: usize,
