@@ -3,7 +3,7 @@
 //! lock but do not wait for the peer.
 
 use core::ffi::{c_int, c_void};
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::num::NonZeroU32;
 use core::ptr::NonNull;
 use kernel::bindings;
@@ -48,6 +48,11 @@ impl SocketAddresses {
     /// The peer's address; an IPv4 one is not mapped.
     pub fn peer_ip(&self) -> IpAddr {
         Ipv6Addr::from(self.0.peer).to_canonical()
+    }
+
+    /// The peer's address and port; an IPv4 address is not mapped.
+    pub fn peer_address(&self) -> SocketAddr {
+        SocketAddr::new(self.peer_ip(), self.peer_port())
     }
 
     /// Our own address, in the same form as [`peer`](Self::peer)'s.

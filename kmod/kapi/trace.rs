@@ -3,7 +3,7 @@
 //! that is patched, and all else is for when it says yes. Any context.
 
 use core::ffi::CStr;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use kernel::ffi::c_char;
 use kernel::str::CStrExt as _;
 
@@ -75,21 +75,10 @@ impl TracedKey<'_> {
     }
 }
 
-/// Who sent something.
-#[derive(Clone, Copy)]
-pub struct Client {
-    /// The address.
-    pub ip: IpAddr,
-    /// The port.
-    pub port: u16,
-}
-
-impl Client {
-    fn mapped(&self) -> [u8; 16] {
-        match self.ip {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
-            IpAddr::V6(ip) => ip.octets(),
-        }
+fn mapped(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
     }
 }
 
@@ -98,7 +87,7 @@ pub struct Request<'a> {
     /// Where it was served.
     pub path: &'static CStr,
     /// Who asked.
-    pub client: Client,
+    pub client: SocketAddr,
     /// What for.
     pub command: &'static str,
     /// The key that it is about.
@@ -123,10 +112,10 @@ impl Request<'_> {
             command: word(self.command),
             outcome: word(self.outcome),
             key: self.key.raw(),
-            client: self.client.mapped(),
+            client: mapped(self.client.ip()),
             commands: self.commands,
             bytes: u32::try_from(self.bytes).unwrap_or(u32::MAX),
-            port: self.client.port,
+            port: self.client.port(),
         };
         // SAFETY: reads what it is given, which outlives the call.
         unsafe { ffi::hippos_trace_request(&raw) }
@@ -135,9 +124,10 @@ impl Request<'_> {
 
 /// Traces that a client was refused.
 #[cold]
-pub fn refuse(path: &'static CStr, reason: &'static CStr, client: Client) {
+pub fn refuse(path: &'static CStr, reason: &'static CStr, client: SocketAddr) {
+    let (ip, port) = (mapped(client.ip()), client.port());
     // SAFETY: reads what it is given, which outlives the call.
-    unsafe { ffi::hippos_trace_refuse(text(path), text(reason), &client.mapped(), client.port) }
+    unsafe { ffi::hippos_trace_refuse(text(path), text(reason), &ip, port) }
 }
 
 /// An item that leaves.

@@ -4,7 +4,7 @@
 //! A request that the engine does not answer is passed to the UDP socket, untouched.
 
 use core::ffi::CStr;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU32;
 
 use kernel::sync::Arc;
@@ -85,11 +85,8 @@ fn path(packet: &Packet<'_>) -> &'static CStr {
     }
 }
 
-fn client(packet: &Packet<'_>) -> trace::Client {
-    trace::Client {
-        ip: packet.source(),
-        port: packet.source_port(),
-    }
+fn client(packet: &Packet<'_>) -> SocketAddr {
+    SocketAddr::new(packet.source(), packet.source_port())
 }
 
 /// Answers a packet and, unless it passes, traces the request. The request's summary is read before the reply is

@@ -3,10 +3,10 @@
 //! point, and a line in the kernel's log unless there were many.
 
 use core::ffi::CStr;
+use core::net::SocketAddr;
 
 use kernel::prelude::*;
 
-use hippos_engine::Address;
 use hippos_kapi::{log, trace};
 
 use crate::config::printable;
@@ -15,10 +15,9 @@ use crate::traced::UDP_SOCKET;
 /// Reports that a receive path refused a client.
 #[cold]
 #[inline(never)]
-pub(crate) fn refused(path: &'static CStr, reason: &'static CStr, client: Address) {
+pub(crate) fn refused(path: &'static CStr, reason: &'static CStr, client: SocketAddr) {
     if trace::refusals_on() {
-        let Address { ip, port } = client;
-        trace::refuse(path, reason, trace::Client { ip, port });
+        trace::refuse(path, reason, client);
     }
     if log::permits(path == UDP_SOCKET) {
         let (path, reason) = (printable(path.to_bytes()), printable(reason.to_bytes()));

@@ -3,15 +3,15 @@
 
 use core::fmt;
 use core::mem::MaybeUninit;
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
-    Address, Engine, FastPathStats, Host, HostCounter, HostStats, Refusal, RefusalCounter,
-    Settings, SocketInfo, SourcesChange, Steering, NETWORKS_MAX,
+    Engine, FastPathStats, Host, HostCounter, HostStats, Refusal, RefusalCounter, Settings,
+    SocketInfo, SourcesChange, Steering, NETWORKS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::counters;
@@ -182,11 +182,8 @@ pub(crate) enum Activity {
     Watch,
 }
 
-fn address(ip: &[u8; 16], port: u16) -> Address {
-    Address {
-        ip: Ipv6Addr::from(*ip).to_canonical(),
-        port,
-    }
+fn address(ip: &[u8; 16], port: u16) -> SocketAddr {
+    SocketAddr::new(Ipv6Addr::from(*ip).to_canonical(), port)
 }
 
 /// A socket's entry in the registry.
@@ -222,8 +219,8 @@ impl SocketRecord {
     }
 
     /// The other end.
-    pub(crate) fn peer(&self) -> Address {
-        address(self.ends.peer(), self.ends.peer_port())
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.ends.peer_address()
     }
 
     fn info(&self) -> SocketInfo {
@@ -338,8 +335,8 @@ impl Connections {
     }
 
     /// Says who sent the datagram that is served next.
-    pub(crate) fn set_datagram_peer(&self, peer: trace::Client) {
-        let ip = match peer.ip {
+    pub(crate) fn set_datagram_peer(&self, peer: SocketAddr) {
+        let ip = match peer.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
@@ -347,16 +344,14 @@ impl Connections {
         let bits = ip.to_bits();
         high.store((bits >> 64) as u64, Relaxed);
         low.store(bits as u64, Relaxed);
-        self.datagram_port.store(peer.port.into(), Relaxed);
+        self.datagram_port.store(peer.port().into(), Relaxed);
     }
 
-    fn datagram_peer(&self) -> trace::Client {
+    fn datagram_peer(&self) -> SocketAddr {
         let [high, low] = &self.datagram_peer;
         let bits = u128::from(high.load(Relaxed)) << 64 | u128::from(low.load(Relaxed));
-        trace::Client {
-            ip: Ipv6Addr::from_bits(bits).to_canonical(),
-            port: self.datagram_port.load(Relaxed) as u16,
-        }
+        let port = self.datagram_port.load(Relaxed) as u16;
+        SocketAddr::new(Ipv6Addr::from_bits(bits).to_canonical(), port)
     }
 
     /// Traces that a client was refused something.
@@ -379,9 +374,7 @@ impl Connections {
                 Some((SocketKind::Datagrams, _)) => {
                     return trace::refuse(UDP_SOCKET, reason, self.datagram_peer());
                 }
-                Some((_, Address { ip, port })) => {
-                    return trace::refuse(TCP_WORKER, reason, trace::Client { ip, port });
-                }
+                Some((_, peer)) => return trace::refuse(TCP_WORKER, reason, peer),
                 None => from = place.add_exact(1),
             }
         }

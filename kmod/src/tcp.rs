@@ -5,6 +5,7 @@
 //! and one set of pages for all its connections.
 
 use core::ffi::CStr;
+use core::net::SocketAddr;
 
 use kernel::alloc::flags::__GFP_NOWARN;
 use kernel::alloc::{Allocator, Flags, Vec};
@@ -15,8 +16,8 @@ use hippos_engine::connection::{
     self, Action, Answered, Broken, Connection, HeldBytes, NoMemory, Pages, Peek,
 };
 use hippos_engine::{
-    Access, Address, CloseReason, Engine, EngineCounter, Interval, RefusalCounter, Session,
-    Summary, Transport,
+    Access, CloseReason, Engine, EngineCounter, Interval, RefusalCounter, Session, Summary,
+    Transport,
 };
 use hippos_invariant::{invariant, Exact};
 use hippos_kapi::cpu;
@@ -228,9 +229,8 @@ impl TracedTurn {
             // Of a value, say: no byte of it may be taken for a command.
             _ => Summary::of_data(connection.receiving_key()),
         };
-        let Address { ip, port } = client.end.peer;
         Self {
-            request: TracedRequest::new(path, trace::Client { ip, port }, summary),
+            request: TracedRequest::new(path, client.end.peer, summary),
             replied: Replied::default(),
             began: latency::now(),
         }
@@ -247,24 +247,17 @@ impl TracedTurn {
     }
 }
 
-fn peer(ends: &SocketAddresses) -> Address {
-    Address {
-        ip: ends.peer_ip(),
-        port: ends.peer_port(),
-    }
-}
-
 fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let ends = socket.ends();
     let engine = &*server.engine;
     let access = engine.access(&engine.store.read(), ends.peer_ip(), ends.is_local());
     if access == Access::Refused {
         engine.count_refused(RefusalCounter::TcpSources);
-        refused(TCP_WORKER, c"source", peer(&ends));
+        refused(TCP_WORKER, c"source", ends.peer_address());
         return;
     }
     let Some(permit) = server.acquire_connection() else {
-        refused(TCP_WORKER, c"connections", peer(&ends));
+        refused(TCP_WORKER, c"connections", ends.peer_address());
         // Best effort: bytes that the socket does not accept are dropped.
         let mut locked = stream::LockedStream::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
@@ -306,7 +299,7 @@ struct Client<'e> {
 struct End<'e> {
     engine: &'e Engine<Kernel>,
     number: u32,
-    peer: Address,
+    peer: SocketAddr,
     reason: CloseReason,
 }
 

@@ -2,6 +2,7 @@
 //! Requests and replies as trace points show them. Used only while trace points are on.
 
 use core::ffi::CStr;
+use core::net::SocketAddr;
 
 use hippos_engine::{outcome, PrintableKey, Summary};
 use hippos_invariant::Exact;
@@ -15,14 +16,14 @@ pub(crate) const TCP_CALLBACK: &CStr = c"tcp_callback";
 /// A request that is being served.
 pub(crate) struct TracedRequest {
     path: &'static CStr,
-    client: trace::Client,
+    client: SocketAddr,
     command: &'static str,
     key: PrintableKey,
 }
 
 impl TracedRequest {
     /// That came by `path` from `client`.
-    pub(crate) fn new(path: &'static CStr, client: trace::Client, summary: Summary<'_>) -> Self {
+    pub(crate) fn new(path: &'static CStr, client: SocketAddr, summary: Summary<'_>) -> Self {
         Self {
             path,
             client,

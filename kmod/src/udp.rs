@@ -7,9 +7,7 @@ use core::ffi::CStr;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-use hippos_engine::{
-    Access, Address, Interval, Message, RefusalCounter, Summary, REPLY_HEADER_MAX,
-};
+use hippos_engine::{Access, Interval, Message, RefusalCounter, Summary, REPLY_HEADER_MAX};
 use hippos_invariant::Exact;
 use hippos_kapi::cpu;
 use hippos_kapi::poll::Poll;
@@ -141,17 +139,8 @@ struct Datagram<'a> {
 }
 
 impl Datagram<'_> {
-    /// The sender.
-    fn client(&self) -> trace::Client {
-        trace::Client {
-            ip: self.ends.peer_ip(),
-            port: self.ends.peer_port(),
-        }
-    }
-
     fn refused(&self, reason: &'static CStr) {
-        let trace::Client { ip, port } = self.client();
-        refused(UDP_SOCKET, reason, Address { ip, port });
+        refused(UDP_SOCKET, reason, self.ends.peer_address());
     }
 
     /// Serves it and, if its source is allowed, traces it.
@@ -159,7 +148,7 @@ impl Datagram<'_> {
     #[inline(never)]
     fn serve_traced(&mut self) -> Option<usize> {
         let summary = Summary::of(self.payload.get(FRAME..).unwrap_or(&[]));
-        let request = TracedRequest::new(UDP_SOCKET, self.client(), summary);
+        let request = TracedRequest::new(UDP_SOCKET, self.ends.peer_address(), summary);
         let began = latency::now();
         let sent = self.serve()?;
         let mut replied = Replied::default();
@@ -190,7 +179,7 @@ impl Datagram<'_> {
         }
         self.message.clear();
         if trace::refusals_on() {
-            CONNECTIONS.set_datagram_peer(self.client());
+            CONNECTIONS.set_datagram_peer(ends.peer_address());
         }
         let Some(reply) = engine.datagram(self.payload, self.message) else {
             return Some(0);

@@ -2,6 +2,7 @@
 //! Statistics that only the host has: its process, its clock, its connections.
 
 use core::fmt;
+use core::net::SocketAddr;
 
 use crate::host_counters::HostCounter;
 
@@ -129,9 +130,9 @@ pub struct SocketInfo {
     /// Its number, like a file descriptor.
     pub id: u32,
     /// The other end, or a listener's own end.
-    pub address: Address,
+    pub address: SocketAddr,
     /// Our end of a client's connection.
-    pub listen: Option<Address>,
+    pub listen: Option<SocketAddr>,
     /// memcached's name of the state, `conn_read` and the like.
     pub state: &'static str,
     /// Whether it is a UDP socket.
@@ -141,22 +142,4 @@ pub struct SocketInfo {
     /// Bytes received by a connection, and bytes sent as far as the client has acknowledged them, if the host counts
     /// them.
     pub bytes: Option<(u64, u64)>,
-}
-
-/// An address of a socket.
-#[derive(Clone, Copy)]
-pub struct Address {
-    /// The IP address; IPv4 addresses are mapped into IPv6.
-    pub ip: core::net::IpAddr,
-    /// The port.
-    pub port: u16,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ip {
-            core::net::IpAddr::V4(ip) => write!(f, "{ip}:{}", self.port),
-            core::net::IpAddr::V6(ip) => write!(f, "[{ip}]:{}", self.port),
-        }
-    }
 }

@@ -49,7 +49,7 @@ pub use datagram::worker::{Message, Reply};
 pub use engine::Engine;
 pub use hippos_proto::reply::{Cursor, Out};
 pub use host_counters::HostCounter;
-pub use host_stats::{Address, FastPathStats, Host, HostStats, Refusal, SocketInfo, Steering};
+pub use host_stats::{FastPathStats, Host, HostStats, Refusal, SocketInfo, Steering};
 pub use interval::Interval;
 pub use limiter::Limiter;
 pub use prefix::Prefixes;

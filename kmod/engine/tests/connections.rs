@@ -3,12 +3,12 @@
 
 mod common;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use common::{Small, START};
 use hippos_engine::{
-    Address, Engine, HostStats, Next, Session, Settings, SocketInfo, Transport, ENGINE_COUNTERS,
+    Engine, HostStats, Next, Session, Settings, SocketInfo, Transport, ENGINE_COUNTERS,
     REPLY_HEADER_MAX,
 };
 use hippos_store::host::Host;
@@ -35,10 +35,7 @@ impl Crowd {
 impl HostStats for Crowd {
     fn socket(&self, index: usize) -> Option<(usize, SocketInfo)> {
         self.asked.fetch_add(1, Relaxed);
-        let address = Address {
-            ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: 1,
-        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let closed = self.closed.load(Relaxed);
         let at = if index == closed { index + 1 } else { index };
         let info = SocketInfo {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `watch`: its replies, its lines compared with those of memcached 1.6.38, and slow watchers.
 
+use std::net::SocketAddr;
+
 mod common;
 
 use common::{engine, engine_of, play, Small, TestEngine, WHOLE};
 use hippos_engine::{
-    Address, Administration, CloseReason, Message, Next, Session, Settings, Transport,
-    REPLY_HEADER_MAX,
+    Administration, CloseReason, Message, Next, Session, Settings, Transport, REPLY_HEADER_MAX,
 };
 use hippos_store::host::Host;
 
@@ -434,10 +435,7 @@ fn connections_come_and_go_with_their_address_and_reason() {
         ("::ffff:10.0.0.1", CloseReason::IdleTimeout, "idle_timeout"),
         ("::1", CloseReason::Shutdown, "shutdown"),
     ] {
-        let peer = Address {
-            ip: ip.parse().unwrap(),
-            port: 39214,
-        };
+        let peer = SocketAddr::new(ip.parse().unwrap(), 39214);
         engine.connected(15, &peer);
         engine.disconnected(15, &peer, reason);
         let ip = ip.trim_start_matches("::ffff:");

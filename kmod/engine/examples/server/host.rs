@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use hippos_engine::{Address, Host, HostStats, SocketInfo};
+use hippos_engine::{Host, HostStats, SocketInfo};
 
 /// The number of the UDP socket.
 pub(crate) const UDP_NUMBER: u32 = 1;
@@ -62,13 +62,6 @@ impl Process {
     }
 }
 
-pub(crate) fn address(of: SocketAddr) -> Address {
-    Address {
-        ip: of.ip(),
-        port: of.port(),
-    }
-}
-
 impl HostStats for Process {
     fn host(&self) -> Host {
         Host {
@@ -82,7 +75,7 @@ impl HostStats for Process {
     }
 
     fn socket(&self, from: usize) -> Option<(usize, SocketInfo)> {
-        let listen = address(self.listen);
+        let listen = self.listen;
         let socket = |id, udp, state| SocketInfo {
             id,
             address: listen,
@@ -102,7 +95,7 @@ impl HostStats for Process {
         let (id, (peer, last)) = open.range(u32::try_from(from).ok()?..).next()?;
         let info = SocketInfo {
             id: *id,
-            address: address(*peer),
+            address: *peer,
             listen: Some(listen),
             state: "conn_read",
             udp: false,

@@ -3,19 +3,19 @@
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::Duration;
 
 use anyhow::Context;
 use hippos_engine::connection::{
     Action, Broken, Connection, HeldBytes, NoMemory, Pages, Peek, Stream,
 };
-use hippos_engine::{Address, Cursor, RefusalCounter, Session, Transport, REPLY_HEADER_MAX};
+use hippos_engine::{Cursor, RefusalCounter, Session, Transport, REPLY_HEADER_MAX};
 use hippos_store::host::Host;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use crate::host::{address, Process};
+use crate::host::Process;
 use crate::Server;
 
 const LISTENER: Token = Token(0);
@@ -143,7 +143,7 @@ impl HeldBytes for Bytes {
 
 struct Client {
     id: u32,
-    peer: Address,
+    peer: SocketAddr,
     /// When it is to get another turn, if not with the next event.
     again: Option<Duration>,
     /// It has ended.
@@ -202,7 +202,6 @@ pub(crate) fn serve(
                 let mut session = Session::new(engine, Transport::Tcp).with_parking();
                 session.set_local(peer.ip().is_loopback());
                 session.set_number(id);
-                let peer = address(peer);
                 engine.connected(id, &peer);
                 let client = Client {
                     id,

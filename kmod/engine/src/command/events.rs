@@ -4,7 +4,7 @@
 //!
 //! While no client watches, this costs a command only the test of a byte that it tests anyway.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use hippos_invariant::Exact;
 use hippos_store::{
@@ -12,7 +12,6 @@ use hippos_store::{
 };
 
 use crate::engine::DETAIL;
-use crate::host_stats::Address;
 use crate::reply::event::{kind, CloseReason, DeleteCommand, GetStatus, StoreCommand, StoreStatus};
 use crate::watchers::Kinds;
 use crate::Engine;
@@ -292,16 +291,16 @@ impl<P: Platform> Engine<P> {
 // Connections.
 impl<P: Platform> Engine<P> {
     /// Logs a new TCP connection of `client`, from `peer`.
-    pub fn connected(&self, client: u32, peer: &Address) {
+    pub fn connected(&self, client: u32, peer: &SocketAddr) {
         self.log_connection(kind::CONNECT, 0, client, peer);
     }
 
     /// Logs the end of the connection.
-    pub fn disconnected(&self, client: u32, peer: &Address, reason: CloseReason) {
+    pub fn disconnected(&self, client: u32, peer: &SocketAddr, reason: CloseReason) {
         self.log_connection(kind::CLOSE, reason as u8, client, peer);
     }
 
-    fn log_connection(&self, kind: u8, status: u8, client: u32, peer: &Address) {
+    fn log_connection(&self, kind: u8, status: u8, client: u32, peer: &SocketAddr) {
         if !self.watches(Kinds::CONNECTIONS) {
             return;
         }
@@ -309,10 +308,10 @@ impl<P: Platform> Engine<P> {
             kind,
             status,
             client,
-            size: u32::from(peer.port),
+            size: u32::from(peer.port()),
             ..Event::default()
         };
-        let ip = match peer.ip {
+        let ip = match peer.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
