@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Faults on purpose.
 
-/// Commits the fault that a parameter asks for, on a debug kernel, and returns whether one does: then the module must
-/// do nothing else.
+/// Commits the fault that a parameter asks for, on a debug kernel, and returns whether one was: then the module must do
+/// nothing else.
 pub fn selftest() -> bool {
     #[cfg(CONFIG_KASAN)]
     return planted::selftest();
     #[cfg(not(CONFIG_KASAN))]
     false
 }
+
+/// Whether the module's own test is asked, on a debug kernel, to run two threads on one lane, which it must find.
+pub fn shares_a_lane() -> bool {
+    #[cfg(CONFIG_KASAN)]
+    return planted::name() == SHARED_LANE;
+    #[cfg(not(CONFIG_KASAN))]
+    false
+}
+
+#[cfg(CONFIG_KASAN)]
+const SHARED_LANE: &[u8] = b"shared_lane";
 
 /// One fault for each checker of a debug kernel.
 #[cfg(CONFIG_KASAN)]
@@ -20,14 +31,19 @@ mod planted {
 
     use crate::{ffi, pages, rcu};
 
-    pub(super) fn selftest() -> bool {
+    /// The fault that is asked for; empty if none is.
+    pub(super) fn name() -> &'static [u8] {
         // SAFETY: reads a pointer that insmod set before the module's init ran.
         let Some(name) = NonNull::new(unsafe { ffi::hippos_selftest() }.cast_mut()) else {
-            return false;
+            return b"";
         };
         // SAFETY: a string that lives as long as the module.
-        let name = unsafe { CStr::from_char_ptr(name.as_ptr()) }.to_bytes();
-        match name {
+        unsafe { CStr::from_char_ptr(name.as_ptr()) }.to_bytes()
+    }
+
+    pub(super) fn selftest() -> bool {
+        match name() {
+            b"" | super::SHARED_LANE => return false,
             b"use_after_free" => use_after_free(),
             b"freed_pages" => freed_pages(),
             b"sleep_in_softirq" => sleep_in_softirq(),

@@ -50,18 +50,8 @@ pub(crate) struct Config {
     pub(crate) threads: usize,
     /// The receive paths before the socket: the hook and XDP.
     pub(crate) udp_fast: Option<Fast>,
-    pub(crate) selftest: Selftest,
     /// The only interface that is served.
     pub(crate) interface: Option<NonZeroU32>,
-}
-
-/// Whether the store is tested before anything is served.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Selftest {
-    No,
-    Yes,
-    /// With a planted fault that must be found.
-    Planted,
 }
 
 /// The most memory that the cache may be given on this machine, in bytes.
@@ -141,11 +131,6 @@ impl Config {
                 "late" => Some(Fast::Late),
                 "1" => Some(Fast::Auto),
                 _ => None,
-            },
-            selftest: match params.selftest {
-                0 => Selftest::No,
-                1 => Selftest::Yes,
-                _ => Selftest::Planted,
             },
             interface: None,
             params,

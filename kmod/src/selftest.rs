@@ -9,10 +9,10 @@ use kernel::sync::Arc;
 
 use hippos_invariant::Exact;
 use hippos_kapi::thread::Thread;
-use hippos_kapi::{cpu, hook, rcu};
+use hippos_kapi::{cpu, fault, hook, rcu};
 use hippos_store::{selftest, Counter, Store};
 
-use crate::config::{Config, Selftest};
+use crate::config::Config;
 use crate::platform::Kernel;
 use crate::server;
 
@@ -32,11 +32,11 @@ struct Test {
 /// Tests both if `selftest` is set; `EIO` after a fault.
 #[inline(never)]
 pub(crate) fn run(config: &Config) -> Result {
-    if config.selftest == Selftest::No {
+    if !config.params.selftest {
         return Ok(());
     }
     hook::test_transmit()?;
-    let planted = config.selftest == Selftest::Planted;
+    let planted = fault::shares_a_lane();
     let block = config.store.item_max.max(1 << 20);
     let block = block.checked_next_power_of_two().ok_or(EINVAL)?;
     let store = server::store(hippos_store::Config {

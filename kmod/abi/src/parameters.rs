@@ -65,9 +65,8 @@ macro_rules! parameters {
                 "serve no client until hippos-ctl auth sets the logins, or turns them off";
             latency: switch() = "0", live "hippos_latency",
                 "measure service and queue times by receive path: hippos-ctl latency";
-            selftest: number(0, 2) = 0, loaded "hippos_selftest",
-                "test the store and the sending of replies in the kernel before serving: 0 no, 1 yes, \
-                 2 with a fault planted, which must be found";
+            selftest: switch() = "0", loaded "hippos_selftest",
+                "test the store and the sending of replies in the kernel before serving";
         }
     };
 }
