@@ -14,18 +14,21 @@
  * Lookups are bounded for each CPU and tick; beyond that requests go to the
  * socket. Sources that are not allowed cost none.
  */
+#include <linux/delay.h>
 #include <linux/if_arp.h>
 #include <linux/inetdevice.h>
 #include <linux/jhash.h>
 #include <linux/mm.h>
 #include <linux/netdevice.h>
 #include <linux/notifier.h>
+#include <linux/random.h>
 #include <linux/rtnetlink.h>
 #include <linux/skbuff.h>
 #include <linux/workqueue.h>
 #include <net/addrconf.h>
 #include <net/arp.h>
 #include <net/fib_notifier.h>
+#include <net/fib_rules.h>
 #include <net/ip6_route.h>
 #include <net/ndisc.h>
 #include <net/neighbour.h>
@@ -61,10 +64,12 @@ void hippos_routes_changed(void)
 /*
  * Neighbours that replies went to: a hash of its key and its address, by that
  * hash. Most of what is announced of neighbours changes nothing for anyone, and
- * a large network announces much.
+ * a large network announces much. The hash has a secret: nobody can choose
+ * addresses that share a slot.
  */
 #define KNOWN 4096
 static u64 known[KNOWN];
+static u32 known_secret;
 
 /*
  * In a slot that several neighbours share: nothing is known of those before, so
@@ -74,7 +79,7 @@ static u64 known[KNOWN];
 
 static u64 *known_slot(const struct neighbour *n, const u8 *address, u64 *value)
 {
-	u32 hash = jhash(n->primary_key, n->tbl->key_len, n->dev->ifindex);
+	u32 hash = jhash(n->primary_key, n->tbl->key_len, n->dev->ifindex ^ known_secret);
 
 	*value = (u64)(hash >> 16 | 1) << 48 | ether_addr_to_u64(address);
 	return &known[hash % KNOWN];
@@ -125,7 +130,7 @@ static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *addre
 static void on_neighbour(struct neighbour *n)
 {
 	u8 address[MAX_ADDR_LEN] = {};
-	u64 value, *slot;
+	u64 seen, value, *slot;
 
 	if (!net_eq(dev_net(n->dev), served) || n->dev->addr_len != ETH_ALEN)
 		return;
@@ -133,22 +138,49 @@ static void on_neighbour(struct neighbour *n)
 	slot = known_slot(n, address, &value);
 	/* Pairs with the barrier in ask_neighbour(). */
 	smp_mb();
-	if (!READ_ONCE(*slot) || (READ_ONCE(*slot) == value && usable(n)))
+	seen = READ_ONCE(*slot);
+	/* No reply went to it: nothing is known, or of one other neighbour alone. */
+	if (!seen || (!(seen & SHARED) && seen >> 48 != value >> 48))
 		return;
+	if (seen == value && usable(n))
+		return;
+	/* A lookup that takes the slot meanwhile is older than the number below. */
 	WRITE_ONCE(*slot, 0);
 	hippos_routes_changed();
 }
 
-/* What a route or a rule needs that an entry's addresses do not tell. */
+#if defined(CONFIG_IP_MULTIPLE_TABLES) || defined(CONFIG_IPV6_MULTIPLE_TABLES)
+/*
+ * The kernel's own count, fib_rules_require_fldissect, leaves out the rules of
+ * "iif lo", which are those of packets that this host sends.
+ */
+static bool rules_by_ports(const struct fib_rules_ops *ops)
+{
+	const struct fib_rule *rule;
+
+	list_for_each_entry_rcu(rule, &ops->rules_list, list)
+		if (rule->ip_proto || fib_rule_port_range_set(&rule->sport_range) ||
+		    fib_rule_port_range_set(&rule->dport_range))
+			return true;
+	return false;
+}
+#endif
+
+/*
+ * Whether a rule needs what an entry's addresses do not tell: a protocol or
+ * ports. The lookups that follow go through the same rules.
+ */
 static bool rules_look_deeper(const struct net *net, bool ipv4)
 {
 #ifdef CONFIG_IP_MULTIPLE_TABLES
 	if (ipv4)
-		return READ_ONCE(net->ipv4.fib_rules_require_fldissect);
+		return READ_ONCE(net->ipv4.fib_has_custom_rules) &&
+		       rules_by_ports(net->ipv4.rules_ops);
 #endif
 #ifdef CONFIG_IPV6_MULTIPLE_TABLES
 	if (!ipv4)
-		return READ_ONCE(net->ipv6.fib6_rules_require_fldissect);
+		return READ_ONCE(net->ipv6.fib6_has_custom_rules) &&
+		       rules_by_ports(net->ipv6.fib6_rules_ops);
 #endif
 	return false;
 }
@@ -555,6 +587,25 @@ static void free_tables(void)
 	}
 }
 
+/*
+ * Registering reads all routes, and gives up if they change meanwhile: where a
+ * routing protocol changes large tables, once more.
+ */
+static int register_routes(struct net *net)
+{
+	int err, tries = 10;
+
+	for (;;) {
+		err = register_fib_notifier(net, &route_nb, NULL, NULL);
+		if (err != -EBUSY || !--tries)
+			break;
+		msleep(100);
+	}
+	if (err == -EBUSY)
+		pr_err("hippos: the routes change too fast to be followed; load again when they are settled\n");
+	return err;
+}
+
 /* Before the first packet. There is one namespace at a time. */
 int hippos_routes_start(struct net *net)
 {
@@ -569,6 +620,7 @@ int hippos_routes_start(struct net *net)
 		per_cpu(hippos_routes, cpu) = routes;
 	}
 	served = net;
+	known_secret = get_random_u32();
 	err = register_netdevice_notifier(&device_nb);
 	if (err)
 		goto free;
@@ -585,7 +637,7 @@ int hippos_routes_start(struct net *net)
 	err = register_nexthop_notifier(net, &nexthop_nb, NULL);
 	if (err)
 		goto ipv6;
-	err = register_fib_notifier(net, &route_nb, NULL, NULL);
+	err = register_routes(net);
 	if (err)
 		goto nexthops;
 	return 0;

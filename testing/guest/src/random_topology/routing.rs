@@ -271,7 +271,12 @@ impl Draw {
             18 => ("a rule oif", format!("oif {interface}")),
             _ => {
                 let port = *self.random.pick(&self.ports);
-                ("a rule by ports", format!("ipproto 17 dport {port}"))
+                if self.random.one_in(2) {
+                    ("a rule by ports", format!("ipproto 17 dport {port}"))
+                } else {
+                    let text = format!("iif lo ipproto 17 dport {port}");
+                    ("a rule by ports of what this host sends", text)
+                }
             }
         };
         self.note(feature);

@@ -303,6 +303,50 @@ pub(super) fn interface() -> Result<()> {
     compare_in_turn(&steps(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }
 
+/// Announcements of neighbours that no reply went to cost no routing lookups, however many there are.
+pub(super) fn neighbours_of_no_client() -> Result<()> {
+    const CLIENTS: u8 = 64;
+    let client = |number: u8| v4([10, 9, 200, 10 + number], HOST).frame();
+    let station = |host: &str, mac: &str| {
+        format!("neigh replace {host} lladdr 02:00:00:00:{mac} dev e0 nud permanent\n")
+    };
+    let mut clients = String::new();
+    for number in 0..CLIENTS {
+        clients += &station(&format!("10.9.200.{}", 10 + number), "09:02");
+    }
+    let strangers = |turn: u8| -> String {
+        let all = (0..400u16).map(|number| {
+            let host = format!("fd09:200::{:x}", 0x1000 + number);
+            station(&host, &format!("77:{turn:02x}"))
+        });
+        all.collect()
+    };
+    let mut bench = Topology::new()?;
+    for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
+        bench.reset()?;
+        let served = Served::load(by, "")?;
+        ip(&clients)?;
+        let lookups = || Tcp::connect("127.0.0.1")?.stat("hippos_route_lookups");
+        let mut has_kept = false;
+        // An entry may have become too old by the second request.
+        for turn in 0..20 {
+            for number in 0..CLIENTS {
+                bench.ask(0, &client(number))?;
+            }
+            let before = lookups()?;
+            ip(&strangers(turn))?;
+            bench.ask(0, &client(CLIENTS - 1))?;
+            if lookups()? == before {
+                has_kept = true;
+                break;
+            }
+        }
+        ensure!(has_kept, "{by:?}: each time a lookup was needed");
+        served.unload()?;
+    }
+    Ok(())
+}
+
 /// Addresses and interfaces that change in another namespace cost this one no routing lookups.
 pub(super) fn in_another_namespace() -> Result<()> {
     let mut bench = Topology::new()?;

@@ -85,7 +85,7 @@ tests! {
     consistency: framing / histories;
     routes: table, interfaces, rules_below_ip, counters, lookups_bounded;
     firewall: late, late_xdp, assigned, service_of_pod, rules_for_input, path_states_shown_alike;
-    changes: stale, under_load, interface, in_another_namespace;
+    changes: stale, under_load, interface, neighbours_of_no_client, in_another_namespace;
     topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
