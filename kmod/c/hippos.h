@@ -306,7 +306,8 @@ bool hippos_steer_on(struct hippos_steer *steer);
 bool hippos_steer_off(struct hippos_steer *steer, bool wait);
 u64 hippos_cpu_idle(unsigned int cpu, u64 *now);
 unsigned int hippos_cpu_receives(unsigned int cpu);
-void hippos_thread_bind(unsigned int cpu, bool others);
+bool hippos_thread_bind(unsigned int cpu, bool others);
+bool hippos_thread_lost(unsigned int cpu);
 
 /* transmit_test.c */
 

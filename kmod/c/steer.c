@@ -179,20 +179,29 @@ unsigned int hippos_cpu_receives(unsigned int cpu)
 	return kstat_softirqs_cpu(NET_RX_SOFTIRQ, cpu);
 }
 
-/* Binds the calling thread to a CPU, or to all others. */
-void hippos_thread_bind(unsigned int cpu, bool others)
+/* Binds the calling thread to a CPU, or to all others; whether it is bound so now. */
+bool hippos_thread_bind(unsigned int cpu, bool others)
 {
 	cpumask_var_t mask;
+	bool bound = false;
 
-	if (!others) {
-		set_cpus_allowed_ptr(current, cpumask_of(cpu));
-		return;
-	}
+	if (!others)
+		return !set_cpus_allowed_ptr(current, cpumask_of(cpu));
 	if (!zalloc_cpumask_var(&mask, GFP_KERNEL))
-		return;
+		return false;
 	cpumask_copy(mask, cpu_online_mask);
 	cpumask_clear_cpu(cpu, mask);
 	if (!cpumask_empty(mask))
-		set_cpus_allowed_ptr(current, mask);
+		bound = !set_cpus_allowed_ptr(current, mask);
 	free_cpumask_var(mask);
+	return bound;
+}
+
+/*
+ * Whether the calling thread, which was bound to this CPU, has lost it: the
+ * kernel frees bound threads of a CPU that goes offline, and binds none again.
+ */
+bool hippos_thread_lost(unsigned int cpu)
+{
+	return unlikely(current->nr_cpus_allowed != 1) && cpu_online(cpu);
 }

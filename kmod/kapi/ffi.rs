@@ -375,7 +375,8 @@ extern "C" {
     pub(crate) fn hippos_steer_off(steer: *mut hippos_steer, wait: bool) -> bool;
     pub(crate) fn hippos_cpu_idle(cpu: c_uint, now: *mut u64) -> u64;
     pub(crate) fn hippos_cpu_receives(cpu: c_uint) -> c_uint;
-    pub(crate) fn hippos_thread_bind(cpu: c_uint, others: bool);
+    pub(crate) fn hippos_thread_bind(cpu: c_uint, others: bool) -> bool;
+    pub(crate) fn hippos_thread_lost(cpu: c_uint) -> bool;
 
     // transmit_test.c
     pub(crate) fn hippos_transmit_test() -> c_int;

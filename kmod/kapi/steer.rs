@@ -109,15 +109,22 @@ impl CpuTimes {
 }
 
 impl Context {
-    /// Moves the thread to `cpu`.
-    pub fn move_to(&self, cpu: u32) {
+    /// Moves the thread to `cpu`; whether it is there.
+    pub fn move_to(&self, cpu: u32) -> bool {
         // SAFETY: on the thread itself, as the context shows.
         unsafe { ffi::hippos_thread_bind(cpu, false) }
     }
 
-    /// Moves the thread to any CPU but `cpu`, if there is one.
-    pub fn move_from(&self, cpu: u32) {
+    /// Moves the thread to any CPU but `cpu`; whether there is one.
+    pub fn move_from(&self, cpu: u32) -> bool {
         // SAFETY: on the thread itself, as the context shows.
         unsafe { ffi::hippos_thread_bind(cpu, true) }
+    }
+
+    /// Whether the thread, bound to `cpu` before, may run elsewhere although that CPU is online.
+    #[inline]
+    pub fn has_lost(&self, cpu: u32) -> bool {
+        // SAFETY: on the thread itself, as the context shows.
+        unsafe { ffi::hippos_thread_lost(cpu) }
     }
 }

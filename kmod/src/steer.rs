@@ -79,17 +79,22 @@ impl WorkerCpu {
     pub(crate) fn migrate(&mut self, context: &Context) {
         let away = STEERING.polling.load(Relaxed) == self.own;
         if away != self.away {
-            self.away = away;
-            if trace::steering_on() {
-                let own = Some(self.own);
-                let (from, to) = if away { (own, None) } else { (None, own) };
-                trace::steer(c"worker", from, to, STEERING.load());
-            }
-            if away {
-                context.move_from(self.own);
+            let moved = if away {
+                context.move_from(self.own)
             } else {
-                context.move_to(self.own);
+                context.move_to(self.own)
+            };
+            // A worker that could not move tries again at its next turn.
+            if moved {
+                self.away = away;
+                if trace::steering_on() {
+                    let own = Some(self.own);
+                    let (from, to) = if away { (own, None) } else { (None, own) };
+                    trace::steer(c"worker", from, to, STEERING.load());
+                }
             }
+        } else if !away && context.has_lost(self.own) {
+            context.move_to(self.own);
         }
     }
 }

@@ -150,6 +150,21 @@ pub(super) fn namespace_removed() -> Result<()> {
     Ok(())
 }
 
+/// The CPUs that a thread of the kernel may run on, by its name.
+fn allowed_cpus(thread: &str) -> Result<String> {
+    for process in fs::read_dir("/proc")? {
+        let status = fs::read_to_string(process?.path().join("status")).unwrap_or_default();
+        let value = |name: &str| {
+            let mut lines = status.lines();
+            lines.find_map(|line| Some(line.strip_prefix(name)?.trim().to_owned()))
+        };
+        if value("Name:").as_deref() == Some(thread) {
+            return value("Cpus_allowed_list:").context("no list of CPUs");
+        }
+    }
+    bail!("no thread {thread}")
+}
+
 /// CPUs go and come back, under their workers.
 pub(super) fn cpu_offline() -> Result<()> {
     let switch = Path::new("/sys/devices/system/cpu/cpu1/online");
@@ -161,6 +176,9 @@ pub(super) fn cpu_offline() -> Result<()> {
             fs::write(switch, "1").context("CPU 1 does not come")?;
             thread::sleep(PAUSE);
         }
+        // Its worker has it again.
+        let allowed = allowed_cpus("hippos/1")?;
+        ensure!(allowed == "1", "hippos/1 may run on CPUs {allowed}");
         Ok(())
     })
     .map(drop)?;
