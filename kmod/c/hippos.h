@@ -194,6 +194,7 @@ static_assert(sizeof(struct hippos_addresses) == 44 &&
 u32 hippos_interface(struct net *net, const char *name);
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 			       unsigned int send_ms);
+bool hippos_udp_rebind(struct socket *sock, u32 interface);
 void hippos_peer(struct socket *socket, struct hippos_addresses *ends);
 struct sock *hippos_connection_get(struct socket *socket);
 void hippos_connection_put(struct sock *sk);

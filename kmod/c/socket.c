@@ -112,6 +112,17 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 	return sock;
 }
 
+/*
+ * Binds a datagram socket to its interface again, if it lost it: an operator's
+ * "ss -K" leaves the port and takes the interface. Whether it had.
+ */
+bool hippos_udp_rebind(struct socket *sock, u32 interface)
+{
+	if (READ_ONCE(sock->sk->sk_bound_dev_if) == interface)
+		return false;
+	return !sock_bindtoindex(sock->sk, interface, true);
+}
+
 /* Closes a socket of any kind. */
 void hippos_socket_release(struct socket *sock)
 {

@@ -285,6 +285,7 @@ extern "C" {
         interface: u32,
         send_ms: c_uint,
     ) -> *mut socket;
+    pub(crate) fn hippos_udp_rebind(sock: *mut socket, interface: u32) -> bool;
     pub(crate) fn hippos_peer(socket: *mut socket, ends: *mut hippos_addresses);
     pub(crate) fn hippos_connection_get(socket: *mut socket) -> *mut sock;
     pub(crate) fn hippos_connection_put(sk: *mut sock);

@@ -123,6 +123,13 @@ impl Socket {
         Self::new(namespace, raw)
     }
 
+    /// Binds a UDP socket to its interface again, if it lost it; whether it had.
+    pub fn rebind_datagram(&self, interface: Option<NonZeroU32>) -> bool {
+        let interface = interface.map_or(0, NonZeroU32::get);
+        // SAFETY: by the invariant a socket.
+        unsafe { ffi::hippos_udp_rebind(self.raw.as_ptr(), interface) }
+    }
+
     /// Takes a connection; `EAGAIN` when there is none.
     pub fn accept(&self) -> Result<Self> {
         // SAFETY: by the invariant a socket.

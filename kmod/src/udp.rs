@@ -115,8 +115,12 @@ impl Worker {
                         empty = true;
                         break;
                     }
-                    // An ICMP error on the socket: more datagrams may follow.
-                    Err(_) => {}
+                    // An ICMP error on the socket, or an operator's abort: more datagrams may follow.
+                    Err(_) => {
+                        if socket.rebind_datagram(server.config.interface) {
+                            drop_queue(socket, &mut self.input);
+                        }
+                    }
                 }
             }
             record.value().served(Activity::Read);
@@ -124,6 +128,15 @@ impl Worker {
                 ready.again();
             }
             cpu::resched();
+        }
+    }
+}
+
+/// Drops what came by any interface while the socket was bound to none.
+fn drop_queue(socket: &Socket, input: &mut [u8]) {
+    for _ in 0..TURN {
+        if socket.receive_from(input).is_err() {
+            break;
         }
     }
 }

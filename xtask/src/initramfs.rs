@@ -35,6 +35,7 @@ const MODULES: &[&str] = &[
     "virtio_rng",
     "veth",
     "8021q",
+    "udp_diag",
     "bridge",
     "br_netfilter",
     "vrf",
