@@ -3,8 +3,10 @@
 //! Meta commands: a key and flags of one letter, some with an argument.
 
 use crate::base64::Decoded;
-use crate::flag::{bit, KNOWN};
-use crate::number::{parse_i32, parse_u32, parse_u64};
+use crate::flag::{
+    Flags, BAD_ARITH_MODE, BAD_SET_MODE, INVALID_OR_DUPLICATE, OPAQUE, TOO_LONG, TOO_LONG_TOO,
+};
+use crate::number::parse_i32;
 use crate::reply;
 use crate::token::Tokens;
 use crate::{StoreMode, KEY_MAX};
@@ -36,159 +38,6 @@ pub enum MetaVerb {
     },
     /// `me`.
     Debug,
-}
-
-/// The flags of a meta command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// The set of the flags.
-    seen: u64,
-    /// `M`: the mode's letter, 0 for none.
-    mode: u8,
-    /// `T`: the new time to live.
-    pub ttl: Option<i32>,
-    /// `N`: on a miss create the item, with this time to live.
-    pub vivify: Option<i32>,
-    /// `R`: win the token when the time to live is less.
-    pub recache: Option<i32>,
-    /// `F`: client flags.
-    pub client: u32,
-    /// `C`: the CAS value to compare with.
-    pub compare: Option<u64>,
-    /// `E`: the CAS value for the item.
-    pub cas: Option<u64>,
-    /// `J`: the initial number.
-    pub initial: u64,
-    /// `D`: the number to add or subtract.
-    pub delta: Option<u64>,
-}
-
-impl Flags {
-    /// Whether `letter`, an ASCII letter, is among the flags.
-    #[inline]
-    pub const fn has(&self, letter: u8) -> bool {
-        self.seen & bit(letter) != 0
-    }
-
-    /// `q`: no reply to nominal outcomes.
-    #[inline]
-    pub const fn quiet(&self) -> bool {
-        self.has(b'q')
-    }
-
-    /// `v`: return the value.
-    #[inline]
-    pub const fn value(&self) -> bool {
-        self.has(b'v')
-    }
-
-    /// Whether the command changes the item.
-    #[inline]
-    pub const fn writes(&self) -> bool {
-        self.ttl.is_some() || self.vivify.is_some() || self.recache.is_some()
-    }
-
-    /// `h` or `l`: the reply shows whether and when the item was read before.
-    #[inline]
-    pub const fn shows_reads(&self) -> bool {
-        self.has(b'h') || self.has(b'l')
-    }
-
-    /// Parses `words`; an error is a reply line. As in memcached, an error in an argument does not end the parsing, and
-    /// the last such error is the reply.
-    #[inline]
-    fn parse(key: &[u8], words: &[&[u8]]) -> Result<Self, &'static [u8]> {
-        let mut flags = Self::default();
-        let mut failed = false;
-        let mut error = reply::BAD_FORMAT;
-        for &word in words {
-            let Some((&letter, argument)) = word.split_first() else {
-                continue;
-            };
-            if !letter.is_ascii_alphabetic() {
-                // memcached treats bytes that are not ASCII as duplicates.
-                return Err(if letter < 127 { INVALID } else { DUPLICATE });
-            }
-            if flags.has(letter) {
-                return Err(DUPLICATE);
-            }
-            if KNOWN & bit(letter) == 0 {
-                return Err(INVALID);
-            }
-            flags.seen |= bit(letter);
-            let mut fail = |line| {
-                failed = true;
-                error = line;
-            };
-            match letter {
-                b'b' if Decoded::new(key).is_none() => fail(BAD_KEY),
-                b'N' => match parse_i32(argument) {
-                    Some(ttl) => flags.vivify = Some(ttl),
-                    None => fail(BAD_TOKEN),
-                },
-                b'T' => match parse_i32(argument) {
-                    Some(ttl) => flags.ttl = Some(ttl),
-                    None => fail(BAD_TOKEN),
-                },
-                b'R' => match parse_i32(argument) {
-                    Some(ttl) => flags.recache = Some(ttl),
-                    None => fail(BAD_TOKEN),
-                },
-                b'C' => match parse_u64(argument) {
-                    Some(cas) => flags.compare = Some(cas),
-                    None => fail(BAD_TOKEN),
-                },
-                b'E' => match parse_u64(argument) {
-                    Some(cas) => flags.cas = Some(cas),
-                    None => fail(BAD_TOKEN),
-                },
-                b'J' => match parse_u64(argument) {
-                    Some(initial) => flags.initial = initial,
-                    None => fail(BAD_INITIAL),
-                },
-                b'D' => match parse_u64(argument) {
-                    Some(delta) => flags.delta = Some(delta),
-                    None => fail(BAD_DELTA),
-                },
-                b'M' => match argument {
-                    [mode] => flags.mode = *mode,
-                    _ => fail(BAD_MODE_LENGTH),
-                },
-                b'F' => match parse_u32(argument) {
-                    Some(client) => flags.client = client,
-                    // memcached has no error text of its own here.
-                    None => failed = true,
-                },
-                _ => {}
-            }
-        }
-        if failed {
-            return Err(error);
-        }
-        Ok(flags)
-    }
-}
-
-macro_rules! errors {
-    ($($name:ident = $text:literal;)*) => {
-        $(const $name: &[u8] = concat!("CLIENT_ERROR ", $text, "\r\n").as_bytes();)*
-    };
-}
-
-errors! {
-    INVALID = "invalid flag";
-    DUPLICATE = "duplicate flag";
-    INVALID_OR_DUPLICATE = "invalid or duplicate flag";
-    BAD_KEY = "error decoding key";
-    BAD_TOKEN = "bad token in command line format";
-    BAD_INITIAL = "invalid numeric initial value";
-    BAD_DELTA = "invalid numeric delta value";
-    BAD_MODE_LENGTH = "incorrect length for M token";
-    BAD_SET_MODE = "invalid mode for ms M token";
-    BAD_ARITH_MODE = "invalid mode for ma M token";
-    TOO_LONG = "options flags are too long";
-    TOO_LONG_TOO = "options flags too long";
-    OPAQUE = "opaque token too long";
 }
 
 /// A meta command.

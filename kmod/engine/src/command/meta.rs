@@ -1,15 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Operations that only the meta commands have.
+//! Operations that only the meta commands have, and the effects of their flags.
 
 use hippos_proto::meta::Command;
+use hippos_proto::number::Decimal;
 use hippos_store::{
-    ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Item, ItemChange, ItemSnapshot, Outcome,
-    Platform, StoreMode, StoredItem,
+    Arith, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Invalidate, Item, ItemChange,
+    ItemSnapshot, Outcome, Platform, StoreMode, StoredItem,
 };
 
 use crate::command::TRIES;
 use crate::reply::meta::{wants_value, MetaHit, Times};
 use crate::Engine;
+
+/// Whether a missing item was created.
+pub(crate) enum Creation {
+    /// The command has no `N`.
+    NotAsked,
+    Created {
+        cas: u64,
+        item: StoredItem,
+        /// The seconds that `t` of an `ma` shows.
+        ttl: Option<u32>,
+    },
+    /// Another client created it first, or there is no memory.
+    Failed,
+}
 
 impl<P: Platform> Engine<P> {
     /// The expiry times in `command`, on the store's clock.
@@ -77,9 +92,46 @@ impl<P: Platform> Engine<P> {
         u32::try_from(self.until(i64::from(exptime))).unwrap_or(0)
     }
 
-    /// Creates the item that `mg` or `ma` with `N` did not find. Returns its CAS value and the item, or `None` if another
-    /// client created it first or there is no memory.
-    pub(crate) fn vivify(
+    /// Creates the item that `mg` did not find, if it has `N`: empty, and the client gets its token.
+    pub(crate) fn meta_create(&self, command: &Command<'_>, hash: Hash) -> Creation {
+        let Some(vivify) = command.flags.vivify else {
+            return Creation::NotAsked;
+        };
+        // Stored with its final time to live, because other clients may change it from now on.
+        let (last, _) = ttls(command, vivify);
+        let expiry = self.store.expiry(i64::from(last));
+        let Some((cas, item)) = self.vivify(command, hash, b"", expiry, true) else {
+            return Creation::Failed;
+        };
+        // An item that is created expired is not found, and not counted.
+        if !command.flags.has(b'u') && expiry.ttl(self.store.now()) != Some(0) {
+            let guard = self.store.read();
+            if let Some(item) = self.store.peek(&guard, command.key(), hash) {
+                self.store.bump(&item);
+            }
+        }
+        let ttl = None;
+        Creation::Created { cas, item, ttl }
+    }
+
+    /// Creates the number that `ma` did not find, if it has `N`.
+    pub(crate) fn meta_create_number(&self, command: &Command<'_>, hash: Hash) -> Creation {
+        let Some(vivify) = command.flags.vivify else {
+            return Creation::NotAsked;
+        };
+        let initial = Decimal::new(command.flags.initial);
+        let (last, shown) = ttls(command, vivify);
+        let expiry = self.store.expiry(i64::from(last));
+        let Some((cas, item)) = self.vivify(command, hash, initial.as_bytes(), expiry, false)
+        else {
+            return Creation::Failed;
+        };
+        let shown = Some(shown).filter(|&ttl| ttl != 0);
+        let ttl = shown.map(|ttl| self.seconds_until(ttl));
+        Creation::Created { cas, item, ttl }
+    }
+
+    fn vivify(
         &self,
         command: &Command<'_>,
         hash: Hash,
@@ -119,9 +171,67 @@ impl<P: Platform> Engine<P> {
         self.store.peek(&guard, command.key(), hash).is_none()
     }
 
+    /// How `ms` stores its value, and when the item expires.
+    pub(crate) fn meta_commit(&self, command: &Command<'_>, mode: StoreMode) -> (Commit, Expiry) {
+        let flags = &command.flags;
+        let vivify =
+            matches!(mode, StoreMode::Append | StoreMode::Prepend) && flags.vivify.is_some();
+        let exptime = match flags.vivify {
+            Some(ttl) if vivify => ttl,
+            _ => flags.ttl.unwrap_or(0),
+        };
+        let commit = Commit {
+            mode,
+            compare: flags.compare,
+            new_cas: flags.cas,
+            invalidate: flags.has(b'I'),
+            vivify,
+            binary_key: flags.has(b'b'),
+            ..Commit::default()
+        };
+        (commit, self.store.expiry(i64::from(exptime)))
+    }
+
+    /// How `ma` changes a number.
+    pub(crate) fn meta_arith(&self, command: &Command<'_>, decrement: bool) -> Arith {
+        let flags = &command.flags;
+        Arith {
+            decrement,
+            by: flags.delta.unwrap_or(1),
+            // 0 means no comparison.
+            compare: flags.compare.filter(|&cas| cas != 0),
+            new_cas: flags.cas,
+            expiry: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
+        }
+    }
+
+    /// `md`: deletes the item, or with `I` marks it stale, or with `x` empties it. `None` if there is no memory for the
+    /// empty item, which is returned, too.
+    pub(crate) fn meta_delete(
+        &self,
+        command: &Command<'_>,
+        hash: Hash,
+    ) -> Option<(Deleted, Option<StoredItem>)> {
+        let flags = &command.flags;
+        if flags.has(b'x') {
+            return self.meta_tombstone(command, hash);
+        }
+        let deleted = if flags.has(b'I') {
+            let how = Invalidate {
+                compare: flags.compare,
+                new_cas: flags.cas,
+                expiry: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
+            };
+            self.store.invalidate(command.key(), hash, &how)
+        } else {
+            self.store.delete(command.key(), hash, flags.compare)
+        };
+        Some((deleted, None))
+    }
+
     /// `md` with `x`: deletes the value, but keeps the item. `None` if there is no memory for it. Also returns the item
     /// without its value.
-    pub(crate) fn meta_tombstone(
+    fn meta_tombstone(
         &self,
         command: &Command<'_>,
         hash: Hash,
@@ -184,4 +294,25 @@ fn wants_token(times: &Times, command: &Command<'_>, seen: &ItemSnapshot) -> boo
         }
     }
     seen.stale() || early
+}
+
+/// The final time to live of an item that `ma` creates, and the one that `t` shows: flags are evaluated in order.
+fn ttls(command: &Command<'_>, vivify: i32) -> (i32, i32) {
+    let (mut last, mut shown) = (0, 0);
+    for word in command.words() {
+        match word.first() {
+            Some(b'T') => last = command.flags.ttl.unwrap_or(0),
+            Some(b'N') => last = vivify,
+            Some(b't') => shown = last,
+            _ => {}
+        }
+    }
+    (last, shown)
+}
+
+/// Whether `t` comes before `T`, so that it shows the old time to live.
+pub(crate) fn shows_old_ttl(command: &Command<'_>) -> bool {
+    let letters = command.words().iter().filter_map(|word| word.first());
+    let mut first = letters.skip_while(|&&letter| letter != b't' && letter != b'T');
+    first.next() == Some(&b't') && command.flags.ttl.is_some()
 }

@@ -3,18 +3,17 @@
 
 use hippos_invariant::Exact;
 use hippos_proto::meta::{Command, MetaVerb};
-use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::StoreMode;
-use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Hash, Invalidate, ItemSnapshot,
-    Platform,
-};
+use hippos_store::{Arithmetic, ClassCounter, Counter, Deleted, Hash, ItemSnapshot, Platform};
 
+use crate::command::meta::{shows_old_ttl, Creation};
 use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
-use crate::reply::meta::{hit_line, miss_line, put_number, put_returns, MetaHit, MetaSet};
+use crate::reply::meta::{
+    hit_line, miss_line, put_number, put_returns, wants_value, MetaHit, MetaSet,
+};
 use crate::session::state::{AfterSwallow, PendingStore, SendMode, Session, State, StoreReply};
 
 impl<P: Platform> Session<'_, P> {
@@ -32,7 +31,6 @@ impl<P: Platform> Session<'_, P> {
 
     fn meta_get(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
-        let flags = &command.flags;
         let times = engine.times(command);
         for _ in 0..TRIES {
             let dead = {
@@ -62,68 +60,42 @@ impl<P: Platform> Session<'_, P> {
                 guard.take_dead()
             };
             engine.observe_lookup(self.number, command.key(), Err(dead));
-            let Some(vivify) = flags.vivify else { break };
-            // Stored with its final time to live, because other clients may change it from now on.
-            let (last, _) = ttls(command, vivify);
-            let expiry = engine.store.expiry(i64::from(last));
-            if let Some((cas, item)) = engine.vivify(command, hash, b"", expiry, true) {
-                // An item that is created expired is not found, and not counted.
-                if !flags.has(b'u') && expiry.ttl(engine.store.now()) != Some(0) {
-                    let guard = engine.store.read();
-                    if let Some(item) = engine.store.peek(&guard, command.key(), hash) {
-                        engine.store.bump(&item);
-                    }
-                }
-                engine.meta_hit(command, item.class);
-                let hit = MetaHit {
-                    key: command.key(),
-                    value: flags.value() && flags.compare != Some(cas),
-                    len: 0,
-                    flags: 0,
-                    seen: ItemSnapshot::new(cas),
-                    won: true,
-                    created: true,
-                    times,
-                };
-                hit_line(out, command, &hit);
-                if hit.value {
-                    out.put(reply::CRLF);
-                }
-                return;
-            }
-            if engine.meta_absent(command, hash) {
+            let (cas, item) = match engine.meta_create(command, hash) {
+                Creation::Created { cas, item, .. } => (cas, item),
+                Creation::NotAsked => break,
                 // There is no memory: a miss like any other.
-                break;
+                Creation::Failed if engine.meta_absent(command, hash) => break,
+                Creation::Failed => continue,
+            };
+            engine.meta_hit(command, item.class);
+            let seen = ItemSnapshot::new(cas);
+            let hit = MetaHit {
+                key: command.key(),
+                value: wants_value(command, &seen),
+                len: 0,
+                flags: 0,
+                seen,
+                won: true,
+                created: true,
+                times,
+            };
+            hit_line(out, command, &hit);
+            if hit.value {
+                out.put(reply::CRLF);
             }
+            return;
         }
         engine.miss(1);
-        if !flags.quiet() {
+        if !command.flags.quiet() {
             miss_line(out, command);
         }
     }
 
     fn meta_set(&mut self, command: &Command<'_>, hash: Hash, mode: StoreMode, len: u32) {
         let store = &self.engine.store;
-        let flags = &command.flags;
-        let vivify =
-            matches!(mode, StoreMode::Append | StoreMode::Prepend) && flags.vivify.is_some();
-        let exptime = match flags.vivify {
-            Some(ttl) if vivify => ttl,
-            _ => flags.ttl.unwrap_or(0),
-        };
-        let commit = Commit {
-            mode,
-            compare: flags.compare,
-            new_cas: flags.cas,
-            invalidate: flags.has(b'I'),
-            vivify,
-            binary_key: flags.has(b'b'),
-            ..Commit::default()
-        };
-        let expiry = store.expiry(i64::from(exptime));
-        let key = command.key();
-        let Some(reserved) = self.reserve_upload(key, hash, flags.client, expiry, len as usize)
-        else {
+        let (commit, expiry) = self.engine.meta_commit(command, mode);
+        let (key, client) = (command.key(), command.flags.client);
+        let Some(reserved) = self.reserve_upload(key, hash, client, expiry, len as usize) else {
             return;
         };
         match reserved {
@@ -148,20 +120,7 @@ impl<P: Platform> Session<'_, P> {
         let flags = &command.flags;
         let key = command.key();
         let seen = engine.observe_change(self.number, key, hash);
-        let outcome = if flags.has(b'x') {
-            engine.meta_tombstone(command, hash)
-        } else if flags.has(b'I') {
-            let how = Invalidate {
-                compare: flags.compare,
-                new_cas: flags.cas,
-                expiry: flags.ttl.map(|ttl| engine.store.expiry(i64::from(ttl))),
-            };
-            Some((engine.store.invalidate(command.key(), hash, &how), None))
-        } else {
-            let deleted = engine.store.delete(command.key(), hash, flags.compare);
-            Some((deleted, None))
-        };
-        let Some((outcome, emptied)) = outcome else {
+        let Some((outcome, emptied)) = engine.meta_delete(command, hash) else {
             out.put(reply::ARITH_OUT_OF_MEMORY);
             return;
         };
@@ -202,17 +161,9 @@ impl<P: Platform> Session<'_, P> {
         out: &mut impl Out,
     ) {
         let engine = self.engine;
-        let store = &engine.store;
         let flags = &command.flags;
         let key = command.key();
-        let how = Arith {
-            decrement,
-            by: flags.delta.unwrap_or(1),
-            // 0 means no comparison.
-            compare: flags.compare.filter(|&cas| cas != 0),
-            new_cas: flags.cas,
-            expiry: flags.ttl.map(|ttl| store.expiry(i64::from(ttl))),
-        };
+        let how = engine.meta_arith(command, decrement);
         let shows_old_ttl = shows_old_ttl(command);
         for _ in 0..TRIES {
             engine.observe_change(self.number, key, hash);
@@ -230,27 +181,19 @@ impl<P: Platform> Session<'_, P> {
                     }
                     return;
                 }
-                Ok(Arithmetic::NotFound) => match flags.vivify {
-                    Some(ttl) => {
-                        let initial = Decimal::new(flags.initial);
-                        let (last, shown) = ttls(command, ttl);
-                        let expiry = store.expiry(i64::from(last));
-                        let made = engine.vivify(command, hash, initial.as_bytes(), expiry, false);
-                        if let Some((cas, item)) = made {
-                            engine.observe_made(self.number, key, &item);
-                            // Even when quiet, memcached reports an item that it created.
-                            let shown = Some(shown).filter(|&ttl| ttl != 0);
-                            let shown = shown.map(|ttl| engine.seconds_until(ttl));
-                            put_number(out, command, flags.initial, cas, shown);
-                            return;
-                        }
-                        if engine.meta_absent(command, hash) {
-                            out.put(reply::VIVIFY_OUT_OF_MEMORY);
-                            return;
-                        }
-                        continue;
+                Ok(Arithmetic::NotFound) => match engine.meta_create_number(command, hash) {
+                    Creation::Created { cas, item, ttl } => {
+                        engine.observe_made(self.number, key, &item);
+                        // Even when quiet, memcached reports an item that it created.
+                        put_number(out, command, flags.initial, cas, ttl);
+                        return;
                     }
-                    None => {
+                    Creation::Failed if engine.meta_absent(command, hash) => {
+                        out.put(reply::VIVIFY_OUT_OF_MEMORY);
+                        return;
+                    }
+                    Creation::Failed => continue,
+                    Creation::NotAsked => {
                         engine.arith_miss(decrement);
                         b"NF"
                     }
@@ -312,25 +255,4 @@ impl<P: Platform> Session<'_, P> {
         out.put_decimal(item.size() as u64);
         out.put(reply::CRLF);
     }
-}
-
-/// The final time to live of an item that `ma` creates, and the one that `t` shows: flags are evaluated in order.
-fn ttls(command: &Command<'_>, vivify: i32) -> (i32, i32) {
-    let (mut last, mut shown) = (0, 0);
-    for word in command.words() {
-        match word.first() {
-            Some(b'T') => last = command.flags.ttl.unwrap_or(0),
-            Some(b'N') => last = vivify,
-            Some(b't') => shown = last,
-            _ => {}
-        }
-    }
-    (last, shown)
-}
-
-/// Whether `t` comes before `T`, so that it shows the old time to live.
-fn shows_old_ttl(command: &Command<'_>) -> bool {
-    let letters = command.words().iter().filter_map(|word| word.first());
-    let mut first = letters.skip_while(|&&letter| letter != b't' && letter != b'T');
-    first.next() == Some(&b't') && command.flags.ttl.is_some()
 }
