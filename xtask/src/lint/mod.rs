@@ -14,6 +14,9 @@ mod tables;
 mod tokens;
 mod words;
 
+#[cfg(test)]
+pub(crate) use paths::linked;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;

@@ -102,6 +102,12 @@ fn links(line: &str) -> impl Iterator<Item = &str> {
     targets.filter(|target| !target.is_empty() && target.chars().all(of_path))
 }
 
+/// The paths, from the top, of the files that a line of `file` links to.
+#[cfg(test)]
+pub(crate) fn linked<'a>(file: &'a str, line: &'a str) -> impl Iterator<Item = String> + 'a {
+    links(line).map(move |link| beside(file, link))
+}
+
 /// The path, from the top, of a link in `file`.
 fn beside(file: &str, link: &str) -> String {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));

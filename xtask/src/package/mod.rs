@@ -46,14 +46,28 @@ pub(crate) struct PackageArgs {
 const SOURCES: &[&str] = &["Cargo.lock", "Cargo.toml", "Kbuild", "Makefile", "kmod/"];
 /// Folders of crates that are not part of the module.
 const UNUSED: &[&str] = &["tests", "benches", "examples", "proptest-regressions"];
-/// Documents of hippos-tools.
+/// Documents of hippos-tools, with what they link to: paths in docs/, and in the package's folder of documentation.
 const DOCUMENTS: &[&str] = &[
+    "arm64.md",
+    "bpftrace/README.md",
+    "bpftrace/evictions.bt",
+    "bpftrace/refused.bt",
+    "bpftrace/slowest_keys.bt",
+    "comparison.md",
     "fast-path.md",
+    "fleet.md",
     "install.md",
+    "instructions.svg",
     "kernels.md",
     "operations.md",
     "parameters.md",
+    "peak.svg",
+    "performance.md",
     "protocol.md",
+    "reliability.md",
+    "soak.svg",
+    "statistics.md",
+    "tuning.md",
 ];
 
 /// Makes the packages and prints their paths.
@@ -197,14 +211,11 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
         0o755,
     )?;
     for document in DOCUMENTS {
-        let from = workspace::root().join("docs").join(document);
-        if from.exists() {
-            deb.file(
-                &from,
-                &format!("usr/share/doc/hippos-tools/{document}"),
-                0o644,
-            )?;
-        }
+        deb.file(
+            &workspace::root().join("docs").join(document),
+            &format!("usr/share/doc/hippos-tools/{document}"),
+            0o644,
+        )?;
     }
     manuals(build, &deb, programs)?;
     let notices = licences::notices(&["hippos-ctl", "hippos-load"])?;
@@ -361,12 +372,32 @@ fn sources(series: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lint::linked;
 
     #[test]
     fn dkms_takes_the_tested_series_alone() {
         let series = ["7.2".to_owned(), "7.10".to_owned()];
         assert_eq!(pattern(&series), "^(7[.]2|7[.]10)[.]");
         assert_eq!(sources(&series), "linux-source-7.10 | linux-source-7.2");
+    }
+
+    /// The package has no other folder of the work tree: what is there is mentioned, not linked to.
+    #[test]
+    fn each_link_of_a_packaged_document_leads_to_a_packaged_document() {
+        for document in DOCUMENTS {
+            let file = format!("docs/{document}");
+            let text = fs::read_to_string(workspace::root().join(&file)).expect(&file);
+            if !document.ends_with(".md") {
+                continue;
+            }
+            for target in text.lines().flat_map(|line| linked(&file, line)) {
+                let name = target.strip_prefix("docs/").unwrap_or(&target);
+                assert!(
+                    name != target && DOCUMENTS.contains(&name),
+                    "{file} links to {target}"
+                );
+            }
+        }
     }
 
     #[test]
