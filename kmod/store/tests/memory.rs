@@ -512,3 +512,40 @@ fn memory_moves_to_write_only_class() {
         turn_by_writes(eviction);
     }
 }
+
+/// memcached shows the age of the tail of its list of all items: of the item that goes next.
+#[test]
+fn tail_age_is_of_the_item_accessed_longest_ago() {
+    for eviction in [Eviction::Clock, Eviction::Sieve, Eviction::S3Fifo] {
+        let config = Config {
+            eviction,
+            ..config(16)
+        };
+        let store = Store::new(config, Host::new()).unwrap();
+        assert_eq!(store.tail_age(0), 0, "a class without slabs");
+        assert_eq!(store.tail_age(1000), 0, "no class");
+        store.tick(100, 0);
+        set(&store, b"old", b"v").unwrap();
+        let class = store
+            .get(&store.read(), b"old", store.hash(b"old"))
+            .unwrap()
+            .class();
+        store.tick(400, 300);
+        set(&store, b"new", b"v").unwrap();
+        store.tick(500, 400);
+        for _ in 0..3 {
+            assert_eq!(
+                store.tail_age(class),
+                400,
+                "{eviction:?}: it changes nothing"
+            );
+        }
+        set(&store, b"old", b"w").unwrap();
+        assert_eq!(
+            store.tail_age(class),
+            100,
+            "{eviction:?}: the older item is gone"
+        );
+        assert_eq!(store.counted(Counter::HandScanned), 0);
+    }
+}

@@ -241,7 +241,7 @@ impl<P: Platform> Engine<P> {
                 ("number_cold", shot.items),
                 ("age_hot", 0),
                 ("age_warm", 0),
-                ("age", u64::from(shot.evicted_age)),
+                ("age", u64::from(store.tail_age(index))),
                 ("mem_requested", shot.bytes),
                 ("evicted", class(Class::Evicted)),
                 ("evicted_nonzero", class(Class::EvictedNonzero)),

@@ -18,6 +18,7 @@ use crate::item::Slot;
 pub(crate) use ghosts::Ghosts;
 use s3fifo::S3Fifo;
 use sieve::Sieve;
+use slots::SCAN_MAX;
 pub(crate) use slots::{HandStep, Picked, Slots};
 
 /// The policy of a class, and its data about the class's slots.
@@ -53,6 +54,15 @@ impl Policy {
             Self::Clock => {}
             Self::Sieve(sieve) => sieve.leave(class, slot),
             Self::S3Fifo(s3fifo) => s3fifo.leave(class, slot),
+        }
+    }
+
+    /// Shows up to [`SCAN_MAX`] slots of those that [`pick`](Self::pick) will look at next; changes nothing.
+    pub(crate) fn look_ahead(&self, class: &mut impl Slots, see: &mut dyn FnMut(Slot)) {
+        match self {
+            Self::Clock => class.look_ahead(SCAN_MAX, see),
+            Self::Sieve(sieve) => sieve.look_ahead(class, SCAN_MAX, see),
+            Self::S3Fifo(s3fifo) => s3fifo.look_ahead(class, SCAN_MAX, see),
         }
     }
 

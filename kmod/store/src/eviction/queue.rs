@@ -6,6 +6,7 @@
 
 use hippos_invariant::{invariant, Exact};
 
+use crate::item::Slot;
 use crate::sync::Relaxed;
 
 use super::slots::Slots;
@@ -19,6 +20,22 @@ pub(crate) struct Queue {
     pub(crate) head: u32,
     pub(crate) tail: u32,
     pub(crate) len: u32,
+}
+
+/// Shows up to `most` slots of a queue, from the one with this number to newer ones.
+pub(super) fn look_from(
+    class: &impl Slots,
+    mut number: u32,
+    most: usize,
+    see: &mut dyn FnMut(Slot),
+) {
+    for _ in 0..most {
+        let (Some(slot), Some(links)) = (class.slot(number), links(class, number)) else {
+            return;
+        };
+        see(slot);
+        number = links.newer;
+    }
 }
 
 /// The numbers of a slot's neighbours.

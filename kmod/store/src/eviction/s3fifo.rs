@@ -9,7 +9,7 @@ use crate::hash::Hash;
 use crate::item::Slot;
 use crate::sync::Relaxed;
 
-use super::queue::Queue;
+use super::queue::{look_from, Queue};
 use super::slots::{Picked, Slots, SCAN_MAX};
 
 pub(super) const CAP: u8 = 3;
@@ -54,6 +54,13 @@ impl S3Fifo {
 
     pub(super) fn leave(&mut self, class: &impl Slots, slot: Slot) {
         self.dequeue(class, slot);
+    }
+
+    /// Shows up to `most` slots that will be looked at next: the oldest of each queue.
+    pub(super) fn look_ahead(&self, class: &impl Slots, most: usize, see: &mut dyn FnMut(Slot)) {
+        for queue in [&self.small, &self.main] {
+            look_from(class, queue.tail, most / 2, see);
+        }
     }
 
     pub(super) fn pick(

@@ -7,7 +7,7 @@ use hippos_invariant::Exact;
 
 use crate::item::Slot;
 
-use super::queue::{links, Queue, NONE};
+use super::queue::{links, look_from, Queue, NONE};
 use super::slots::{gets_second_chance, Picked, Slots, SCAN_MAX};
 
 pub(super) const CAP: u8 = 1;
@@ -39,6 +39,19 @@ impl Sieve {
         self.queue.remove(class, number);
     }
 
+    /// The number of the slot that the hand looks at next.
+    fn next(&self) -> u32 {
+        match self.hand {
+            NONE => self.queue.tail,
+            at => at,
+        }
+    }
+
+    /// Shows up to `most` slots that will be looked at next.
+    pub(super) fn look_ahead(&self, class: &impl Slots, most: usize, see: &mut dyn FnMut(Slot)) {
+        look_from(class, self.next(), most, see);
+    }
+
     pub(super) fn pick(
         &mut self,
         class: &mut impl Slots,
@@ -48,10 +61,7 @@ impl Sieve {
     ) -> usize {
         let mut scanned = 0usize;
         while scanned < SCAN_MAX && picked.len() < want && !picked.is_full() {
-            let at = match self.hand {
-                NONE => self.queue.tail,
-                at => at,
-            };
+            let at = self.next();
             let (Some(slot), Some(links)) = (class.slot(at), links(class, at)) else {
                 break;
             };

@@ -38,6 +38,8 @@ pub(super) fn gets_second_chance(slot: Slot, dead: &impl Fn(Slot) -> bool) -> bo
 pub(crate) trait Slots {
     /// Moves the hand over the class's slabs by one slot.
     fn advance_hand(&mut self) -> HandStep;
+    /// Shows up to `most` slots that the hand will be at, without moving it.
+    fn look_ahead(&mut self, most: usize, see: &mut dyn FnMut(Slot));
     /// A slot's number, unique in the store.
     fn number(&self, slot: Slot) -> u32;
     /// The slot with this number.

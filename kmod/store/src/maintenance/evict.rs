@@ -117,6 +117,25 @@ impl<P: Platform> Store<P> {
         (evicted, empty || scanned > all)
     }
 
+    /// How many seconds the item of a class has been idle that was accessed longest ago of those that the eviction
+    /// looks at next; 0 if there is none. Process context; takes the class's lock.
+    pub fn tail_age(&self, class: usize) -> u32 {
+        let Some(of) = self.slabs.get(class) else {
+            return 0;
+        };
+        let now = self.now();
+        let mut age = 0;
+        let _guard = self.read();
+        let mut state = of.state.lock();
+        let (mut class, policy) = self.slabs.class_slots(&self.pool, of, &mut state);
+        policy.look_ahead(&mut class, &mut |slot| {
+            if slot.is_live() {
+                age = age.max(now.saturating_sub(slot.header().atime.load(Relaxed)));
+            }
+        });
+        age
+    }
+
     /// Unlinks a slot if it is still linked. The caller is in a section in which it saw the slot live, and `overflow`
     /// has space for one more bucket.
     pub(crate) fn unlink(&self, slot: Slot, overflow: &mut Unchained) -> bool {

@@ -640,6 +640,18 @@ impl<L: RawLock> Slots for ClassSlots<'_, L> {
         slot.map_or(HandStep::SlabEnd, HandStep::Slot)
     }
 
+    fn look_ahead(&mut self, most: usize, see: &mut dyn FnMut(Slot)) {
+        let hand = self.ring.hand;
+        for _ in 0..most {
+            match self.advance_hand() {
+                HandStep::Slot(slot) => see(slot),
+                HandStep::SlabEnd => {}
+                HandStep::NoSlab => break,
+            }
+        }
+        self.ring.hand = hand;
+    }
+
     #[inline]
     fn number(&self, slot: Slot) -> u32 {
         self.slabs.number(self.of, slot)
