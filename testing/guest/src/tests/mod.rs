@@ -89,7 +89,7 @@ tests! {
     topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
-    operator: refusals, refused_clients, administration, clock, threads_and_interface, statuses, configuration, warm, looks, connections;
+    operator: refusals, refused_clients, administration, clock, threads_and_interface, statuses, configuration, parameters_as_loaded, warm, looks, connections;
     overload: idle_connections, never_reading, short_replies_never_read, never_finishing, half_open, large_at_once,
         endless_lines, slow_link;
     pressure: limits, unfinished_values, other_connections_served_while_writer_waits, costly_pipelines, memory_shortage, unload_under_memory_pressure;

@@ -441,6 +441,63 @@ pub(super) fn configuration() -> Result<()> {
     Ok(())
 }
 
+/// The files of the parameters in sysfs.
+fn parameters() -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir("/sys/module/hippos/parameters")? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().into_owned();
+        all.push((name, fs::read_to_string(&path)?));
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// `/sys/module/hippos/parameters` stays what the module was loaded with, whatever is changed since, and
+/// `config show` follows: docs/parameters.md.
+pub(super) fn parameters_as_loaded() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=32 allow=any udp_rate=7000")?;
+    let loaded = parameters()?;
+    for (name, value) in [("memory_mb", "32"), ("allow", "any"), ("udp_rate", "7000")] {
+        let file = (name.to_owned(), format!("{value}\n"));
+        ensure!(loaded.contains(&file), "{file:?} is not in {loaded:?}");
+    }
+    for command in [
+        "memory 48",
+        "allow set 127.0.0.0/8",
+        "admin local",
+        "limits --udp-rate 9000 --udp-bytes 5000",
+        "latency on",
+    ] {
+        run(&format!("hippos-ctl {command}"))?;
+    }
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for command in ["cache_memlimit 40", "verbosity 2"] {
+        tcp.send(format!("{command}\r\n").as_bytes())?;
+        ensure!(tcp.line()? == "OK\r\n", "{command} was refused");
+    }
+    let now = parameters()?;
+    ensure!(now == loaded, "{loaded:?} became {now:?}");
+    let shown = run("hippos-ctl config show")?;
+    for line in [
+        "memory_mb = 40",
+        "allow = [\"127.0.0.0/8\"]",
+        "admin = \"local\"",
+        "udp_rate = 9000",
+        "udp_bytes = 5000",
+        "latency = true",
+    ] {
+        ensure!(
+            shown.lines().any(|shown| shown.starts_with(line)),
+            "no {line} in {shown}"
+        );
+    }
+    ends("stats settings", 0, "verbosity")?;
+    drop(tcp);
+    hippos.unload()
+}
+
 /// `stop` dumps the cache and `start` loads it, once; a dump that is damaged stops neither.
 pub(super) fn warm() -> Result<()> {
     const FILE: &str = "/tmp/warm.toml";
