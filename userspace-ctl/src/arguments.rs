@@ -111,10 +111,15 @@ is read again."
     /// Shows the cache's state in one screen: memory, hits, receive paths, refusals, warnings
     #[command(
         after_help = "The first word is healthy, serving (see the warnings) or degraded (clients do \
-not get what they ask for).\n\nExamples:\n  hippos-ctl status\n  hippos-ctl status --json\n\nXDP answers \
-where its program is attached: hippos-ctl xdp status. While a receive path is closed the UDP socket serves its requests."
+not get what they ask for). Refusals count for 60 seconds.\n\nExamples:\n  hippos-ctl status\n  \
+hippos-ctl status --interval 0 --json\n\nXDP answers where its program is attached: hippos-ctl xdp status. While a \
+receive path is closed the UDP socket serves its requests."
     )]
-    Status,
+    Status {
+        /// Seconds over which rates are measured, up to 3600; 0 prints the state at once, without rates
+        #[arg(long, default_value_t = 1.0, value_name = "SECONDS", value_parser = interval_or_none)]
+        interval: f64,
+    },
     /// Prints the server's statistics, with the names of memcached's `stats`
     #[command(
         after_help = "Examples:\n  hippos-ctl stats\n  hippos-ctl stats slabs\n  \
@@ -138,9 +143,10 @@ hippos-ctl stats --json | jq .get_hits\n  hippos-ctl stats --watch 2 --rates"
     /// Shows live rates: by receive path, CPU, slab class and connection, with refusals and warnings
     #[command(
         after_help = "Keys: q quits, s changes the order of rows (by rate, by size or idle time, by \
-number or address), p pauses, + and - double and halve the interval.\n\nXDP, PRE_ROUTING and the UDP \
+number or address), p pauses, + and - double and halve the interval, k shows the hottest keys.\n\nThe latency of each \
+receive path shows while it is measured: hippos-ctl latency on. XDP, PRE_ROUTING and the UDP \
 socket count datagrams, TCP commands. The bytes of connections are counted as TCP acknowledges them.\n\n\
-Examples:\n  hippos-ctl top --interval 5\n  hippos-ctl top --once\n  hippos-ctl top --json | jq .gets"
+Examples:\n  hippos-ctl top --interval 5\n  hippos-ctl top --once --keys\n  hippos-ctl top --json | jq .gets"
     )]
     Top(Top),
     /// Shows how long requests take and wait, by receive path; starts and stops measuring latency
@@ -311,6 +317,9 @@ pub(crate) struct Top {
     /// Print one frame as text, of the rates in one interval
     #[arg(long)]
     pub(crate) once: bool,
+    /// Show the hottest keys: gets are watched for 0.2 s of each interval, and served more slowly meanwhile
+    #[arg(long)]
+    pub(crate) keys: bool,
 }
 
 /// The range of the interval of `top`, in seconds.
@@ -321,6 +330,13 @@ fn interval(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(seconds) if range.contains(&seconds) => Ok(seconds),
         _ => Err(format!("must be from {} to {}", range.start(), range.end())),
+    }
+}
+
+fn interval_or_none(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(0.0) => Ok(0.0),
+        _ => interval(text).map_err(|error| format!("{error}, or 0")),
     }
 }
 

@@ -102,7 +102,7 @@ impl Times {
     }
 
     /// The time that `of_thousand` of every thousand requests do not exceed, in nanoseconds.
-    fn quantile(&self, of_thousand: u64) -> u64 {
+    pub(crate) fn quantile(&self, of_thousand: u64) -> u64 {
         let rank = (u128::from(self.count()) * u128::from(of_thousand)).div_ceil(1000);
         let mut below = 0u128;
         for (bound, count) in &self.buckets {
@@ -115,7 +115,7 @@ impl Times {
     }
 
     /// The requests since `before`; all of them if the results were reset meanwhile.
-    fn since(&self, before: &Self) -> Self {
+    pub(crate) fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
         for ((_, now), (_, was)) in since.buckets.iter_mut().zip(&before.buckets) {
             match now.checked_sub(*was) {
@@ -146,7 +146,7 @@ impl Times {
 }
 
 /// A time in a readable unit.
-fn shown(ns: u64) -> String {
+pub(crate) fn shown(ns: u64) -> String {
     let of = |unit: u64| ns as f64 / unit as f64;
     match ns {
         0..10_000 => format!("{ns} ns"),

@@ -15,6 +15,7 @@ mod doctor;
 mod dump;
 mod exit;
 mod exporter;
+mod firewall;
 mod in_force;
 mod item_keys;
 mod kernel_log;
@@ -34,6 +35,7 @@ mod start;
 mod stats;
 mod stats_watch;
 mod status;
+mod status_rates;
 mod system;
 mod top;
 mod verify;
@@ -126,7 +128,7 @@ fn is_change(command: &Command) -> bool {
         | Command::Diff { .. }
         | Command::Config { .. }
         | Command::Info
-        | Command::Status
+        | Command::Status { .. }
         | Command::Top(_)
         | Command::Slabs
         | Command::Keys { .. }
@@ -168,9 +170,18 @@ fn answer(arguments: Arguments) -> Result<Answer> {
             Config::Save { file } => config::save(&in_force()?, &file),
         },
         Command::Info => info(&open()?),
-        Command::Status => {
-            let snapshot = Snapshot::read(&source)?;
-            status::status(&snapshot, source.is_here().then_some(&system))
+        Command::Status { interval } => {
+            let system = source.is_here().then_some(&system);
+            if interval == 0.0 {
+                return status::status(&Snapshot::read(&source)?, system);
+            }
+            let (before, now) = top::samples(&source, Duration::from_secs_f64(interval))?;
+            let mut answer = status::status(&now.snapshot, system)?;
+            let model = top::model::frame(&before, &now, system, top::model::Sort::Rate);
+            let (text, json) = status_rates::rates(&model);
+            answer.text.push_str(&text);
+            answer.json["rates"] = json;
+            Ok(answer)
         }
         Command::Stats {
             section: SectionName::Detail,

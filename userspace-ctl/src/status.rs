@@ -8,10 +8,11 @@ use hippos_abi::Section;
 use serde_json::json;
 
 use crate::answer::Answer;
+use crate::firewall;
 use crate::refusals::{self, Occurred, Severity, RECENT};
 use crate::source::Source;
 use crate::stats::Stats;
-use crate::system::{System, INTERFACES};
+use crate::system::{System, INTERFACES, PINS};
 
 /// The receive paths before the socket: their titles and their statistics (docs/fast-path.md).
 pub(crate) const RECEIVE_PATHS: [(&str, &str); 4] = [
@@ -78,6 +79,9 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
         used >> 20,
         percent(used, limit)
     )?;
+    for line in held_for(general) {
+        writeln!(text, "  {line}")?;
+    }
     let (hits, misses) = (general.number("get_hits"), general.number("get_misses"));
     let gets = hits.saturating_add(misses);
     writeln!(
@@ -120,12 +124,17 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
     for warning in &warnings {
         writeln!(text, "warning: {}", warning.what)?;
     }
+    let notes = system.map_or_else(Vec::new, |system| notes(snapshot, system));
+    for note in &notes {
+        writeln!(text, "note: {note}")?;
+    }
     let mut json = general.json();
     json["health"] = health.into();
     json["warnings"] = warnings
         .iter()
         .map(|warning| json!({"what": warning.what, "loses_requests": warning.loses_requests}))
         .collect();
+    json["notes"] = notes.into();
     json["refused"] = refusals::occurred(general)
         .map(|occurred| {
             json!({"what": occurred.refusal.what, "count": occurred.count,
@@ -133,6 +142,47 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
         })
         .collect();
     Ok(Answer::new(text, json))
+}
+
+/// Bytes of a memory block (docs/adr/0011-blocks-of-one-mebibyte.md).
+const BLOCK: u64 = 1 << 20;
+
+/// What the memory is held for; empty for a memcached.
+fn held_for(general: &Stats) -> Vec<String> {
+    let of = |name: &str| general.number(name);
+    let held = of("hippos_memory_held");
+    if held == 0 {
+        return Vec::new();
+    }
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / BLOCK as f64);
+    let index = of("hash_bytes").saturating_add(of("hippos_overflow_bytes"));
+    let idle = of("slab_global_page_pool").saturating_mul(BLOCK);
+    let slabs = held.saturating_sub(index).saturating_sub(idle);
+    let retired = of("hippos_retired_bytes");
+    let free = slabs.saturating_sub(of("bytes")).saturating_sub(retired);
+    let mut lines = vec![format!(
+        "held for: items {}, the index {}, free slots and rounding {}, blocks without a use {}",
+        mib(of("bytes")),
+        mib(index),
+        mib(free),
+        mib(idle)
+    )];
+    for (bytes, why) in [
+        (retired, "of removed items that wait for a grace period"),
+        (
+            of("hippos_pinned_bytes"),
+            "of items that slow readers hold: hippos-ctl conns",
+        ),
+        (
+            of("hippos_upload_bytes"),
+            "of values that are being received",
+        ),
+    ] {
+        if bytes != 0 {
+            lines.push(format!("{} {why}", mib(bytes)));
+        }
+    }
+    lines
 }
 
 /// The server's name and version.
@@ -241,6 +291,25 @@ fn warnings(snapshot: &Snapshot, system: Option<&System>) -> Vec<Warning> {
         machine_warnings(snapshot, system, &mut warn);
     }
     warnings
+}
+
+/// Conditions that may be as they should be: they do not change the first word.
+fn notes(snapshot: &Snapshot, system: &System) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !cards(system).is_empty() && system.names(PINS).is_empty() {
+        notes.push("no interface has an XDP program: hippos-ctl xdp attach".into());
+    }
+    let chains = firewall::bypassed(system, &snapshot.general);
+    if let [first, others @ ..] = &chains[..] {
+        let more = match others.len() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        notes.push(format!(
+            "UDP requests are answered before the firewall's {first}{more}: only `allow` counts"
+        ));
+    }
+    notes
 }
 
 /// Warnings from the machine's own files.
@@ -442,6 +511,51 @@ mod tests {
             "{}",
             answer.text
         );
+    }
+
+    #[test]
+    fn memory_is_explained() {
+        let general = format!(
+            "{GENERAL}\nhippos_memory_held 12582912\nhash_bytes 1048576\nhippos_overflow_bytes 1048576
+             slab_global_page_pool 2\nhippos_retired_bytes 524288\nhippos_pinned_bytes 1572864"
+        );
+        let answer = status(&snapshot(&general, ""), None).unwrap();
+        for line in [
+            "  held for: items 1.0 MiB, the index 2.0 MiB, free slots and rounding 6.5 MiB, \
+             blocks without a use 2.0 MiB",
+            "  0.5 MiB of removed items that wait for a grace period",
+            "  1.5 MiB of items that slow readers hold: hippos-ctl conns",
+        ] {
+            assert!(
+                answer.text.lines().any(|shown| shown == line),
+                "{line}: {}",
+                answer.text
+            );
+        }
+        assert!(!answer.text.contains("being received"), "{}", answer.text);
+    }
+
+    /// A machine without XDP, or with a firewall, is as healthy as it was set up to be.
+    #[test]
+    fn notes_do_not_change_the_health() {
+        let folder = Folder::new(
+            "status-notes",
+            &[
+                ("/sys/class/net/eth0/device/vendor", ""),
+                ("/sys/class/net/eth0/queues/rx-0/rps_cpus", ""),
+                ("/sys/class/net/eth0/queues/rx-1/rps_cpus", ""),
+                ("/proc/net/ip_tables_names", "filter\nmangle\n"),
+            ],
+        );
+        let answer = status(&snapshot(GENERAL, ""), Some(&folder.system())).unwrap();
+        assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
+        for note in [
+            "note: no interface has an XDP program",
+            "note: UDP requests are answered before the firewall's iptables-legacy filter and 1 more",
+        ] {
+            assert!(answer.text.contains(note), "{note}: {}", answer.text);
+        }
+        assert_eq!(answer.json["notes"].as_array().map(Vec::len), Some(2));
     }
 
     #[test]

@@ -28,6 +28,11 @@ impl System {
         System { root: root.into() }
     }
 
+    /// Whether it is this host, of which programs can be asked.
+    pub(crate) fn is_host(&self) -> bool {
+        self.root == Path::new("/")
+    }
+
     /// An absolute path, under the root.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))

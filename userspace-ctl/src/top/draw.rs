@@ -7,6 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, Widget};
 
+use crate::latency::shown;
 use crate::status::duration;
 use crate::top::model::Model;
 
@@ -226,7 +227,7 @@ fn talkers(model: &Model) -> Table<'_> {
     ]))
 }
 
-/// Refusals that are increasing, the other refusals, then warnings.
+/// Latency, the hottest keys, refusals, then warnings.
 fn notes(model: &Model) -> Vec<Line<'_>> {
     let refused = model.refusals.iter().map(|refused| {
         let line = Line::raw(format!(
@@ -242,7 +243,18 @@ fn notes(model: &Model) -> Vec<Line<'_>> {
     });
     let warnings = model.warnings.iter();
     let warnings = warnings.map(|warning| Line::raw(format!("warning: {warning}")));
-    refused.chain(warnings).collect()
+    let latency = model.latency.iter().map(|times| {
+        Line::raw(format!(
+            "latency: {} {} p50 {}, p99 {}",
+            times.path,
+            times.measure,
+            shown(times.p50_ns),
+            shown(times.p99_ns)
+        ))
+    });
+    let keys = model.keys.iter();
+    let keys = keys.map(|(key, rate)| Line::raw(format!("key: {}/s {key}", count(*rate))));
+    latency.chain(keys).chain(refused).chain(warnings).collect()
 }
 
 /// A number in at most six characters.
@@ -311,6 +323,7 @@ mod tests {
             "5     200      0      100 %  3.0",
             "[fd00::1]:5000",
             "1000   2.0Ki",
+            "latency: prerouting service p50 512 ns, p99 1024 ns",
             "refused: 2.0/s TCP connections",
             "warning: the fast path for UDP is closed",
         ] {

@@ -2,7 +2,8 @@
 //! `top`: live rates on the terminal.
 
 mod draw;
-mod model;
+mod hot_keys;
+pub(crate) mod model;
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -23,6 +24,7 @@ use crate::source::Source;
 use crate::status::Snapshot;
 use crate::system::System;
 use draw::Footer;
+use hot_keys::Gets;
 use model::{frame, Model, Sample, Sort};
 
 /// How long a signal may be pending before it is noticed.
@@ -31,7 +33,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Reads and shows the statistics until the user ends it.
 pub(crate) fn top(source: &Source, given: &arguments::Top, is_json: bool) -> Result<Answer> {
     let interval = Duration::from_secs_f64(given.interval);
-    let reader = Reader::new(source);
+    let mut reader = Reader::new(source);
+    reader.watches = given.keys;
     if given.once {
         let before = reader.sample()?;
         thread::sleep(interval);
@@ -63,8 +66,16 @@ pub(crate) fn top(source: &Source, given: &arguments::Top, is_json: bool) -> Res
         signal_hook::flag::register(number, signal.clone()).context("signals")?;
     }
     let screen = Screen::open()?;
-    live(screen, &reader, first, interval, &signal)?;
+    live(screen, &mut reader, first, interval, &signal)?;
     Ok(Answer::silent())
+}
+
+/// Two samples, an interval apart.
+pub(crate) fn samples(source: &Source, interval: Duration) -> Result<(Sample, Sample)> {
+    let reader = Reader::new(source);
+    let before = reader.sample()?;
+    thread::sleep(interval);
+    Ok((before, reader.sample()?))
 }
 
 /// The terminal in raw mode with the alternate screen; dropping it restores the terminal. A panic restores it before
@@ -92,6 +103,8 @@ struct Reader<'s> {
     source: &'s Source,
     system: System,
     began: Instant,
+    /// Whether the hottest keys are sampled.
+    watches: bool,
 }
 
 impl<'s> Reader<'s> {
@@ -100,6 +113,7 @@ impl<'s> Reader<'s> {
             source,
             system: System::host(),
             began: Instant::now(),
+            watches: false,
         }
     }
 
@@ -116,6 +130,11 @@ impl<'s> Reader<'s> {
             slabs: connection.stats(Section::Slabs)?,
             conns: connection.stats_if_served(Section::Conns)?,
             cpus: connection.stats_if_served(Section::Cpus)?,
+            latency: connection.stats_if_served(Section::Latency)?,
+            gets: match self.watches {
+                true => Some(Gets::watch(self.source)?),
+                false => None,
+            },
         })
     }
 
@@ -132,6 +151,7 @@ struct View {
     sort: Sort,
     is_paused: bool,
     is_over: bool,
+    watches: bool,
 }
 
 impl View {
@@ -146,6 +166,7 @@ impl View {
         match key.code {
             KeyCode::Char('c') if is_control => self.is_over = true,
             KeyCode::Char('q') | KeyCode::Esc => self.is_over = true,
+            KeyCode::Char('k') => self.watches = !self.watches,
             KeyCode::Char('s') => self.sort = self.sort.next(),
             KeyCode::Char('p' | ' ') => self.is_paused = !self.is_paused,
             KeyCode::Char('+' | '=') => self.interval = within(seconds * 2.0),
@@ -157,7 +178,7 @@ impl View {
     fn footer(&self) -> String {
         let paused = if self.is_paused { "PAUSED  " } else { "" };
         format!(
-            "{paused}q quit  s sort: {}  p pause  + - interval: {} s",
+            "{paused}q quit  s sort: {}  p pause  k keys  + - interval: {} s",
             self.sort.word(),
             self.interval.as_secs_f64()
         )
@@ -166,7 +187,7 @@ impl View {
 
 fn live(
     mut screen: Screen,
-    reader: &Reader<'_>,
+    reader: &mut Reader<'_>,
     first: Sample,
     interval: Duration,
     signal: &AtomicBool,
@@ -176,6 +197,7 @@ fn live(
         sort: Sort::default(),
         is_paused: false,
         is_over: false,
+        watches: reader.watches,
     };
     let (mut before, mut now) = (first.clone(), first);
     let mut read_at = Instant::now();
@@ -206,6 +228,7 @@ fn live(
         }
         if !view.is_paused && read_at.elapsed() >= view.interval {
             read_at = Instant::now();
+            reader.watches = view.watches;
             match reader.sample() {
                 Ok(sample) => {
                     before = std::mem::replace(&mut now, sample);
@@ -230,6 +253,7 @@ mod tests {
             sort: Sort::Rate,
             is_paused: false,
             is_over: false,
+            watches: false,
         };
         let mut press = |code| {
             view.press(KeyEvent::new(code, KeyModifiers::NONE));
@@ -255,6 +279,7 @@ mod tests {
             sort: Sort::Rate,
             is_paused: true,
             is_over: false,
+            watches: false,
         };
         view.press(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL));
         assert!(view.is_over);

@@ -6,10 +6,15 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
+use crate::latency::Times;
 use crate::refusals;
 use crate::stats::Stats;
 use crate::status::{self, Snapshot, RECEIVE_PATHS};
 use crate::system::System;
+use crate::top::hot_keys::Gets;
+
+/// Keys that are shown.
+const KEYS: usize = 8;
 
 /// The statistics at one time.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +28,10 @@ pub(crate) struct Sample {
     pub(crate) conns: Stats,
     /// Empty for a memcached.
     pub(crate) cpus: Stats,
+    /// Empty for a memcached.
+    pub(crate) latency: Stats,
+    /// If they are watched.
+    pub(crate) gets: Option<Gets>,
 }
 
 /// The order of rows.
@@ -81,6 +90,10 @@ pub(crate) struct Model {
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) classes: Vec<Class>,
     pub(crate) talkers: Vec<Talker>,
+    /// Of the requests between the samples, if latency is measured.
+    pub(crate) latency: Vec<Latency>,
+    /// The hottest keys, with gets a second, if they are watched.
+    pub(crate) keys: Vec<(String, f64)>,
     pub(crate) refusals: Vec<RefusalRate>,
     pub(crate) warnings: Vec<String>,
 }
@@ -131,6 +144,16 @@ pub(crate) struct Talker {
     pub(crate) written: f64,
 }
 
+/// How long requests took on a receive path, or waited before it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Latency {
+    pub(crate) path: String,
+    /// `service` or `queue`.
+    pub(crate) measure: String,
+    pub(crate) p50_ns: u64,
+    pub(crate) p99_ns: u64,
+}
+
 /// Requests or connections that were refused.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RefusalRate {
@@ -174,6 +197,11 @@ pub(crate) fn frame(before: &Sample, now: &Sample, system: Option<&System>, sort
         cpus: cpus(&before.cpus, &now.cpus, seconds),
         classes: classes(before, now, seconds),
         talkers: talkers(&before.conns, &now.conns, seconds),
+        latency: latency(&before.latency, &now.latency),
+        keys: now
+            .gets
+            .as_ref()
+            .map_or_else(Vec::new, |gets| gets.hottest(KEYS)),
         refusals: refused.collect(),
         warnings,
     };
@@ -277,6 +305,24 @@ fn classes(before: &Sample, now: &Sample, seconds: f64) -> Vec<Class> {
         .collect()
 }
 
+fn latency(before: &Stats, now: &Stats) -> Vec<Latency> {
+    let before = Times::read(before);
+    let of = |now: &Times| {
+        let is_same = |was: &&Times| was.path == now.path && was.measure == now.measure;
+        let times = match before.iter().find(is_same) {
+            Some(was) => now.since(was),
+            None => now.clone(),
+        };
+        (times.count() != 0).then(|| Latency {
+            path: times.path.clone(),
+            measure: times.measure.clone(),
+            p50_ns: times.quantile(500),
+            p99_ns: times.quantile(990),
+        })
+    };
+    Times::read(now).iter().filter_map(of).collect()
+}
+
 fn talkers(before: &Stats, now: &Stats, seconds: f64) -> Vec<Talker> {
     let before = numbered(before);
     let connection = |(number, row): (&u64, &BTreeMap<&str, &str>)| {
@@ -340,6 +386,11 @@ impl Model {
         });
         let refusals = self.refusals.iter();
         let refusals = refusals.map(|r| json!({"what": r.what, "rate": r.rate, "total": r.total}));
+        let latency = self.latency.iter().map(|l| {
+            json!({"path": l.path, "measure": l.measure, "p50_ns": l.p50_ns, "p99_ns": l.p99_ns})
+        });
+        let keys = self.keys.iter();
+        let keys = keys.map(|(key, rate)| json!({"key": key, "gets": rate}));
         json!({
             "health": self.health, "version": self.version, "port": self.port,
             "uptime": self.uptime, "seconds": self.seconds, "gets": self.gets, "sets": self.sets,
@@ -349,6 +400,7 @@ impl Model {
             "connections": self.connections, "max_connections": self.connections_most,
             "receive_paths": paths.collect::<Value>(), "cpus": cpus.collect::<Value>(),
             "classes": classes.collect::<Value>(), "talkers": talkers.collect::<Value>(),
+            "latency": latency.collect::<Value>(), "keys": keys.collect::<Value>(),
             "refusals": refusals.collect::<Value>(), "warnings": self.warnings,
         })
     }
@@ -425,6 +477,15 @@ pub(crate) mod tests {
                 row("1:hippos_udp_commands", 0),
                 row("1:hippos_tcp_commands", 7),
             ]),
+            latency: of(vec![
+                "hippos_latency on".into(),
+                row("prerouting:service:sum_ns", 3000),
+                row("prerouting:service:max_ns", 1024),
+                row("prerouting:service:le_512", 9),
+                row("prerouting:service:le_1024", 1),
+                "prerouting:queue:le_512 0".into(),
+            ]),
+            gets: None,
         }
     }
 
@@ -450,6 +511,19 @@ pub(crate) mod tests {
             assert_eq!(model.refusals[0].rate, 2.0);
             assert_eq!(model.refusals[0].total, 2 * now);
         }
+    }
+
+    #[test]
+    fn latency_is_of_the_requests_between_the_samples() {
+        let model = frame(&sample(1), &sample(3), None, Sort::Rate);
+        let [only] = &model.latency[..] else {
+            panic!("{:?}", model.latency);
+        };
+        assert_eq!((&*only.path, &*only.measure), ("prerouting", "service"));
+        assert_eq!((only.p50_ns, only.p99_ns), (512, 1024));
+        assert_eq!(model.json()["latency"][0]["p50_ns"], 512);
+        let idle = frame(&sample(3), &sample(3), None, Sort::Rate);
+        assert_eq!(idle.latency, []);
     }
 
     #[test]
