@@ -12,7 +12,10 @@ use anyhow::{bail, ensure, Context, Result};
 
 /// The kernel series that Hippos is built and tested for. Older ones lack interfaces that it needs, newer ones are
 /// built only when they are named, or when the mirror has none of these.
-pub(crate) const TESTED: RangeInclusive<Series> = Series(7, 2)..=Series(7, 3);
+pub(crate) const TESTED: RangeInclusive<Series> = {
+    let [oldest, newest] = hippos_abi::TESTED_SERIES;
+    Series(oldest.0, oldest.1)..=Series(newest.0, newest.1)
+};
 /// So many series of the mirror's are worked with.
 const CURRENT: usize = 2;
 

@@ -24,6 +24,9 @@ pub use structure::{Address, Reserved, Structure};
 /// The device node's path. Mode 0600, owned by root.
 pub const DEVICE: &str = "/dev/hippos";
 
+/// The kernel series that Hippos is built and tested for: the oldest and the newest, as major and minor number.
+pub const TESTED_SERIES: [(u32, u32); 2] = [(7, 2), (7, 3)];
+
 /// The device's name, as passed to `misc_register`.
 pub const DEVICE_NAME: &str = "hippos";
 
