@@ -317,7 +317,7 @@ pub(crate) struct Top {
     /// Print one frame as text, of the rates in one interval
     #[arg(long)]
     pub(crate) once: bool,
-    /// Show the hottest keys: gets are watched for 0.2 s of each interval, and served more slowly meanwhile
+    /// Show the hottest keys: gets are watched for 0.2 s of each interval, and the UDP socket serves all datagrams then
     #[arg(long)]
     pub(crate) keys: bool,
 }

@@ -11,7 +11,8 @@ use anyhow::Result;
 use crate::exit::end;
 use crate::source::Source;
 
-/// How long gets are watched for a sample. Meanwhile no get is served by the fastest ways, which log nothing.
+/// How long gets are watched for a sample. Meanwhile the UDP socket serves all datagrams,
+/// since the fast path logs nothing.
 const WINDOW: Duration = Duration::from_millis(200);
 
 /// The gets of a moment, by key.
