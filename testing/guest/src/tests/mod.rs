@@ -17,6 +17,7 @@ mod fuzz;
 mod latency;
 mod module;
 mod operator;
+mod outage;
 mod overload;
 mod packet;
 mod planted;
@@ -89,7 +90,8 @@ tests! {
     topologies: / random;
     faults: link_down, mtu, address, card_removed, namespace_removed, cpu_offline, memory_pressure,
         allocations / failing_start;
-    operator: refusals, refused_clients, administration, clock, threads_and_interface, statuses, configuration, parameters_as_loaded, warm, looks, connections;
+    operator: refusals, refused_clients, administration, clock, threads_and_interface, statuses, configuration, parameters_as_loaded, warm, looks, prints, connections;
+    outage: full_class, refused_subnet, one_queue, never_reading, stale_module;
     overload: idle_connections, never_reading, short_replies_never_read, never_finishing, half_open, large_at_once,
         endless_lines, slow_link;
     pressure: limits, unfinished_values, other_connections_served_while_writer_waits, costly_pipelines, memory_shortage, unload_under_memory_pressure;

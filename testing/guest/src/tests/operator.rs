@@ -595,6 +595,102 @@ pub(super) fn looks() -> Result<()> {
     hippos.unload()
 }
 
+/// What no other test reads: a dump and its load, manual pages, completions, the times of the receive
+/// paths, rates and the hottest keys.
+pub(super) fn prints() -> Result<()> {
+    const DUMP: &str = "/tmp/prints.dump";
+    const PAGES: &str = "/tmp/man";
+    let hippos = Hippos::load("memory_mb=32")?;
+    let version = run("hippos-ctl --version")?;
+    let version = version.trim().replace("hippos-ctl ", "hippos ");
+    let info = run("hippos-ctl info")?;
+    ensure!(
+        info == format!("{version}\nport 11211\nmemory 32 MiB\n"),
+        "{info}"
+    );
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    for number in 0..300 {
+        tcp.set(
+            &format!("key:{number}"),
+            format!("value {number}").as_bytes(),
+        )?;
+    }
+    ends(&format!("dump {DUMP}"), 0, "300 items in ")?;
+    // What was set within the second survives.
+    thread::sleep(Duration::from_millis(1200));
+    ends("flush", 0, "")?;
+    ensure!(tcp.ask("mg key:299\r\n")? == "EN\r\n", "flush leaves items");
+    ends(&format!("load {DUMP}"), 0, "300 items stored")?;
+    let mut client = Tcp::connect("127.0.0.1")?;
+    client.send(b"get key:123\r\n")?;
+    let reply = [client.line()?, client.line()?, client.line()?].concat();
+    ensure!(
+        reply == "VALUE key:123 0 9\r\nvalue 123\r\nEND\r\n",
+        "{reply}"
+    );
+    let half = &fs::read(DUMP)?[..100];
+    fs::write(DUMP, half)?;
+    let (status, said) = ctl(&format!("load {DUMP}"))?;
+    ensure!(status == 1 && said.contains(DUMP), "{status}: {said}");
+
+    run(&format!("hippos-ctl man {PAGES}"))?;
+    let page = |name: &str| fs::read_to_string(format!("{PAGES}/{name}.1"));
+    let all = page("hippos-ctl")?;
+    for command in ["status", "doctor", "dump", "load", "conns"] {
+        // A hyphen is escaped in a page.
+        ensure!(
+            all.contains(&format!("hippos\\-ctl\\-{command}(1)")),
+            "{all}"
+        );
+        let one = page(&format!("hippos-ctl-{command}"))?;
+        ensure!(one.contains(".SH SYNOPSIS"), "{one}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let text = run(&format!("hippos-ctl completions {shell}"))?;
+        ensure!(
+            text.contains("doctor") && text.contains("hippos-ctl"),
+            "{text}"
+        );
+    }
+
+    // Without being measured, then measured.
+    ends(
+        "latency",
+        0,
+        "latency is not measured: hippos-ctl latency on",
+    )?;
+    run("hippos-ctl latency on")?;
+    let rates = thread::scope(|scope| -> Result<_> {
+        let status = scope.spawn(|| run("hippos-ctl status --interval 2"));
+        while !status.is_finished() {
+            tcp.ask("get none\r\n")?;
+        }
+        let status = status.join().map_err(|_| anyhow!("status panicked"))??;
+        let top = scope.spawn(|| run("hippos-ctl top --once --keys --interval 2"));
+        while !top.is_finished() {
+            tcp.ask("get hot\r\n")?;
+        }
+        let top = top.join().map_err(|_| anyhow!("top panicked"))??;
+        Ok((status, top))
+    })?;
+    let (status, top) = rates;
+    for part in [
+        "held for: items ",
+        "in the last 2.",
+        "by protocol: TCP ",
+        "by CPU, busiest first: ",
+    ] {
+        ensure!(status.contains(part), "no {part:?} in {status}");
+    }
+    ensure!(!status.contains("TCP 0 commands"), "{status}");
+    let is_hot = |line: &str| line.starts_with("key: ") && line.ends_with("/s hot");
+    ensure!(top.lines().any(is_hot), "{top}");
+    ensure!(top.contains("latency: tcp_"), "{top}");
+    ends("latency", 0, "tcp_")?;
+    drop((tcp, client));
+    hippos.unload()
+}
+
 /// A connection that answers `version`.
 struct Client {
     stream: TcpStream,

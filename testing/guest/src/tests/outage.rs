@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Outages: each test plants a fault, finds it by the output of `hippos-ctl` alone, does what that
+//! says, and sees that the fault is not reported any more.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{ensure, Context, Result};
+use hippos_client::{Tcp, Udp, PORT};
+
+use crate::modules::{self, Hippos};
+use crate::netns::{self, Namespace};
+use crate::system::run;
+
+/// How often something is looked for that comes by itself, and the time between two looks.
+const TRIES: u32 = 600;
+const PAUSE: Duration = Duration::from_millis(100);
+
+const STATUS: &str = "status --interval 0";
+
+/// What `hippos-ctl` prints, whatever its exit status.
+fn shown(command: &str) -> Result<String> {
+    let output = Command::new("hippos-ctl")
+        .args(command.split(' '))
+        .output()?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The first line that a command prints with all of these parts.
+fn line_of(command: &str, parts: &[&str]) -> Result<Option<String>> {
+    let text = shown(command)?;
+    let mut lines = text.lines();
+    let found = lines.find(|line| parts.iter().all(|part| line.contains(part)));
+    Ok(found.map(str::to_owned))
+}
+
+/// Waits for such a line.
+fn reports(command: &str, parts: &[&str]) -> Result<String> {
+    for _ in 0..TRIES {
+        if let Some(line) = line_of(command, parts)? {
+            return Ok(line);
+        }
+        thread::sleep(PAUSE);
+    }
+    let text = shown(command)?;
+    Err(anyhow::anyhow!(
+        "`{command}` does not report {parts:?}: {text}"
+    ))
+}
+
+/// Waits until there is no such line any more.
+fn is_silent(command: &str, parts: &[&str]) -> Result<()> {
+    for _ in 0..TRIES {
+        if line_of(command, parts)?.is_none() {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+    let text = shown(command)?;
+    Err(anyhow::anyhow!(
+        "`{command}` still reports {parts:?}: {text}"
+    ))
+}
+
+/// Clients announce values that never come, and hold the memory for them: other values of that size
+/// find none. `status` says that writes are refused and what holds the memory, `slabs` which size, and
+/// `conns` who.
+pub(super) fn full_class() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=64 threads=1 upload_timeout=0")?;
+    is_silent(STATUS, &["refused"])?;
+    is_silent(STATUS, &["degraded"])?;
+    // `stats items`, and with it `slabs`, has a class's refusals only while the class has an item.
+    let mut client = Tcp::patient("127.0.0.1")?;
+    client.set("early", &[b'z'; 400_000])?;
+    let mut held = Vec::new();
+    for number in 0..100 {
+        let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
+        stream.write_all(format!("set big{number} 0 0 400000\r\n").as_bytes())?;
+        held.push(stream);
+    }
+    reports(STATUS, &["MiB of values that are being received"])?;
+    client.send(b"set late 0 0 400000\r\n")?;
+    client.send(&[b'z'; 400_000])?;
+    client.send(b"\r\n")?;
+    // Whether this one is refused or one of those before it.
+    client.line()?;
+
+    reports(STATUS, &["degraded: hippos"])?;
+    reports(
+        STATUS,
+        &[
+            "warning: writes for lack of memory",
+            "in the last 60 s",
+            "hippos-ctl slabs",
+        ],
+    )?;
+    reports("doctor", &["broken: refused:", "writes for lack of memory"])?;
+    // Titles, then class, size, MiB, items, evicted, out of memory.
+    let slabs = run("hippos-ctl slabs")?;
+    let rows = slabs.lines().skip(1).map(|line| {
+        let words: Vec<u64> = line.split_whitespace().flat_map(str::parse).collect();
+        (
+            words.get(1).copied(),
+            line.split_whitespace().nth(5) != Some("0"),
+        )
+    });
+    let failing: Vec<_> = rows.filter(|(_, fails)| *fails).collect();
+    ensure!(
+        matches!(failing[..], [(Some(400_000..), true)]),
+        "not one class of large slots: {slabs}"
+    );
+    let conns = run("hippos-ctl conns")?;
+    ensure!(conns.matches("127.0.0.1:").count() >= 100, "{conns}");
+
+    // They have sent nothing for a while, in which the other one did.
+    thread::sleep(Duration::from_secs(4));
+    client.ask("version\r\n")?;
+    run("hippos-ctl conns kill --idle 3")?;
+    is_silent(STATUS, &["MiB of values that are being received"])?;
+    client.set("late", &[b'z'; 400_000])?;
+    drop((held, client));
+    hippos.unload()
+}
+
+/// Clients of a subnet that `allow` does not have: `status` names the refusal and the remedy.
+pub(super) fn refused_subnet() -> Result<()> {
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    let host = &link.here_ipv4;
+    let hippos = Hippos::load("allow=127.0.0.0/8,10.10.0.0/16")?;
+    let what = [
+        "TCP connections of sources that are not allowed",
+        "in the last 60 s",
+    ];
+    is_silent(STATUS, &what)?;
+    let tcp = || there.enter(|| Tcp::connect(host));
+    ensure!(tcp()?.rest()?.is_empty(), "a refused client was served");
+    there.enter(|| Udp::connect(host)?.silence(b"get key\r\n"))?;
+
+    let line = reports(STATUS, &what)?;
+    ensure!(line.contains("hippos-ctl allow add NETWORK"), "{line}");
+    reports(
+        STATUS,
+        &["warning: datagrams of sources that are not allowed"],
+    )?;
+    // That may be as it should be.
+    is_silent(STATUS, &["degraded"])?;
+    reports("doctor", &["broken: refused: 1 TCP connections of sources"])?;
+    let allowed = run("hippos-ctl allow list")?;
+    ensure!(!allowed.contains("10.9."), "{allowed}");
+
+    run("hippos-ctl allow add 10.9.1.0/24")?;
+    tcp()?.set("key", b"value")?;
+    let reply = there.enter(|| Udp::connect(host)?.ask(b"get key\r\n"))?;
+    ensure!(reply.starts_with(b"VALUE key"), "{reply:?}");
+    run("hippos-ctl stats reset")?;
+    is_silent(STATUS, &["not allowed"])?;
+    hippos.unload()
+}
+
+/// A card with one receive queue on a machine of several CPUs.
+pub(super) fn one_queue() -> Result<()> {
+    let hippos = Hippos::load("steer=0")?;
+    reports(
+        STATUS,
+        &[
+            "warning: eth0 has one receive queue",
+            "its CPU answers alone",
+        ],
+    )?;
+    reports("doctor", &["slow: queues: eth0 has one receive queue"])?;
+    reports("doctor", &["remedy: ethtool -L eth0 combined N", "steer="])?;
+    // No other card is blamed.
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    is_silent(STATUS, &["warning: ", &link.here])?;
+    is_silent("doctor", &["queues: ", &link.here])?;
+    hippos.unload()
+}
+
+/// A client that asks for large values and reads none of them: `status` says that slow readers hold
+/// memory, and `conns` who.
+pub(super) fn never_reading() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=64")?;
+    let mut other = Tcp::connect("127.0.0.1")?;
+    other.set("large", &vec![b'x'; 1_000_000])?;
+    let what = ["MiB of items that slow readers hold", "hippos-ctl conns"];
+    is_silent(STATUS, &what)?;
+    let mut silent = TcpStream::connect(("127.0.0.1", PORT))?;
+    silent.write_all(&b"get large\r\n".repeat(100))?;
+
+    reports(STATUS, &what)?;
+    let line = reports("conns", &["conn_mwrite"])?;
+    let peer = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("tcp:127.0.0.1:"))
+        .with_context(|| line.clone())?;
+    let port = silent.local_addr()?.port().to_string();
+    ensure!(peer == port, "{line} is not of port {port}");
+
+    run(&format!("hippos-ctl conns kill 127.0.0.1:{peer}"))?;
+    is_silent(STATUS, &what)?;
+    is_silent("conns", &["conn_mwrite"])?;
+    ensure!(
+        other.ask("version\r\n")?.starts_with("VERSION"),
+        "the other client is gone"
+    );
+    drop((silent, other));
+    hippos.unload()
+}
+
+/// The module of an old version is still loaded: `doctor` says so.
+pub(super) fn stale_module() -> Result<()> {
+    const STALE: &str = "/tmp/stale.ko";
+    const WHAT: [&str; 2] = [
+        "note: module: the loaded module is of version",
+        "this tool of",
+    ];
+    let version = shown("--version")?;
+    let version = version.trim().rsplit(' ').next().unwrap_or_default();
+    // Three characters and a dot are in one piece of the machine code, wherever the version is.
+    let part = version.get(..4).context("a version")?.as_bytes();
+    ensure!(part.ends_with(b".") && !part.starts_with(b"9"), "{version}");
+    let mut module = fs::read(modules::HIPPOS)?;
+    let places = module.windows(4).enumerate();
+    let places: Vec<_> = places
+        .filter_map(|(at, bytes)| (bytes == part).then_some(at))
+        .collect();
+    for at in places {
+        module[at] = b'9';
+    }
+    fs::write(STALE, module)?;
+    modules::insert(Path::new(STALE), "")?;
+    let found = reports("doctor", &WHAT);
+    modules::remove("hippos")?;
+    let line = found?;
+    ensure!(
+        line.contains(" of version 9") && line.contains(version),
+        "{line}"
+    );
+    let hippos = Hippos::load("")?;
+    is_silent("doctor", &WHAT)?;
+    hippos.unload()
+}
