@@ -147,7 +147,7 @@ const GLOBAL: usize = Counter::Count as usize;
 const CLASS: usize = ClassCounter::Count as usize;
 
 #[repr(C, align(64))]
-struct Line([AtomicU64; LINE]);
+struct CacheLine([AtomicU64; LINE]);
 
 /// One CPU's requests that were a single lookup.
 #[repr(C, align(64))]
@@ -157,7 +157,7 @@ struct SingleLookups {
 }
 
 pub(crate) struct Counters {
-    lines: Table<Line>,
+    lines: Table<CacheLine>,
     single: Table<SingleLookups>,
     /// Lines of a CPU.
     width: usize,
@@ -183,7 +183,7 @@ impl Counters {
         })?;
         let width = cells.div_ceil(LINE);
         let lines = Table::new(platform, width.checked_mul(cpus)?, || {
-            Line(core::array::from_fn(|_| AtomicU64::new(0)))
+            CacheLine(core::array::from_fn(|_| AtomicU64::new(0)))
         })?;
         let counters = Self {
             lines: lines.keep(),

@@ -93,12 +93,12 @@ pub enum NextEvent {
 }
 
 #[repr(align(64))]
-struct Slot {
+struct EventSlot {
     state: AtomicU64,
     words: [AtomicU64; HEAD + TEXT],
 }
 
-impl Slot {
+impl EventSlot {
     fn new() -> Self {
         Self {
             state: AtomicU64::new(0),
@@ -109,7 +109,7 @@ impl Slot {
 
 /// The ring. It has no memory before it is [opened](Self::open).
 pub(crate) struct EventLog {
-    slots: LateTable<Slot>,
+    slots: LateTable<EventSlot>,
     /// The next event's number; it may lag behind the slots for a moment.
     next: Padded<AtomicU64>,
     /// Whether evictions are logged.
@@ -127,7 +127,7 @@ impl EventLog {
 
     /// Allocates the ring, once, and returns whether it is there. Process context, may sleep.
     pub(crate) fn open<P: Platform>(&self, platform: &P) -> bool {
-        self.slots.get_or_make(platform, Slot::new).is_some()
+        self.slots.get_or_make(platform, EventSlot::new).is_some()
     }
 
     /// Bytes taken from the platform.
@@ -140,12 +140,12 @@ impl EventLog {
         self.next.0.load(Relaxed)
     }
 
-    fn slot(slots: &[Slot], number: u64) -> Option<&Slot> {
+    fn slot(slots: &[EventSlot], number: u64) -> Option<&EventSlot> {
         slots.get(number as usize & (EVENTS - 1))
     }
 
     /// Claims the next number and its slot.
-    fn claim<'s>(&self, slots: &'s [Slot]) -> Option<(&'s Slot, u64)> {
+    fn claim<'s>(&self, slots: &'s [EventSlot]) -> Option<(&'s EventSlot, u64)> {
         for _ in 0..TRIES {
             let number = self.next();
             let slot = Self::slot(slots, number)?;

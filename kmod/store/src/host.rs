@@ -270,12 +270,12 @@ impl Drop for Host {
 }
 
 /// A read-side section of a [`Host`].
-pub struct Section {
+pub struct ReadSection {
     reader: &'static AtomicU64,
     stay: core::marker::PhantomData<*const ()>,
 }
 
-impl Drop for Section {
+impl Drop for ReadSection {
     #[inline]
     fn drop(&mut self) {
         let word = self.reader.load(Relaxed);
@@ -321,11 +321,11 @@ unsafe impl RawLock for Spin {
 // SAFETY: blocks come from the system's allocator. A section writes its epoch before it reads
 // anything of the store, in an order that `passed` sees (see the head of the file).
 unsafe impl Platform for Host {
-    type Guard = Section;
+    type Guard = ReadSection;
     type Lock = Spin;
 
     #[inline]
-    fn read_lock(&self) -> Section {
+    fn read_lock(&self) -> ReadSection {
         let reader = &self.readers[thread()].0;
         let word = reader.load(Relaxed);
         if word != 0 {
@@ -340,7 +340,7 @@ unsafe impl Platform for Host {
                 fence(SeqCst);
             }
         }
-        Section {
+        ReadSection {
             reader,
             stay: core::marker::PhantomData,
         }

@@ -65,7 +65,7 @@ pub(crate) enum Phase {
 const ATIME_COARSE: u32 = 60;
 
 #[repr(C, align(8))]
-pub(crate) struct Header {
+pub(crate) struct ItemHeader {
     pub(crate) cas: AtomicU64,
     /// Seconds of the store's clock, 0 for never. In a free slot: the link to the next free one.
     pub(crate) expiry: AtomicU32,
@@ -83,7 +83,7 @@ pub(crate) struct Header {
 }
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Header>() == HEADER);
+const _: () = assert!(size_of::<ItemHeader>() == HEADER);
 
 /// A slot of a slab.
 ///
@@ -93,7 +93,7 @@ const _: () = assert!(size_of::<Header>() == HEADER);
 /// used: its holder owns the slot (reserved), keeps it linked (holds its stripe's lock), or is in
 /// a read-side section that began while it was linked or its slab in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(NonNull<Header>);
+pub(crate) struct Slot(NonNull<ItemHeader>);
 
 // SAFETY: a slot is an address; all of the header is atomic.
 unsafe impl Send for Slot {}
@@ -113,7 +113,7 @@ impl Slot {
     ///
     /// `at` is aligned to 8; the [`HEADER`] bytes there belong to a slab, and to the caller alone.
     pub(crate) unsafe fn carve(at: NonNull<u8>) -> Self {
-        let header = Header {
+        let header = ItemHeader {
             cas: AtomicU64::new(0),
             expiry: AtomicU32::new(0),
             flags: AtomicU32::new(0),
@@ -126,7 +126,7 @@ impl Slot {
             pins: AtomicU8::new(0),
         };
         // SAFETY: the caller owns these bytes.
-        unsafe { at.cast::<Header>().write(header) };
+        unsafe { at.cast::<ItemHeader>().write(header) };
         Self(at.cast())
     }
 
@@ -136,7 +136,7 @@ impl Slot {
     }
 
     #[inline]
-    pub(crate) fn header(&self) -> &Header {
+    pub(crate) fn header(&self) -> &ItemHeader {
         // SAFETY: by the type's invariants there is a header there.
         unsafe { self.0.as_ref() }
     }
@@ -339,7 +339,7 @@ impl Slot {
     /// The free slot that this one was linked to.
     #[inline]
     pub(crate) fn next_free(&self) -> Option<Slot> {
-        let address = self.header().cas.load(Relaxed) as usize as *mut Header;
+        let address = self.header().cas.load(Relaxed) as usize as *mut ItemHeader;
         NonNull::new(address).map(Slot)
     }
 

@@ -39,11 +39,11 @@ pub(crate) struct Class<L> {
     pub(crate) pressure: AtomicU32,
     /// How many seconds the last evicted item had been idle.
     pub(crate) evicted_age: AtomicU32,
-    pub(crate) state: LockedData<L, State>,
+    pub(crate) state: LockedData<L, ClassState>,
 }
 
 /// The fields under a class's lock.
-pub(crate) struct State {
+pub(crate) struct ClassState {
     pub(crate) ring: SlabRing,
     /// The first slab with free slots.
     pub(crate) partial: u32,
@@ -105,7 +105,7 @@ impl<L: RawLock> Class<L> {
             low_water: AtomicU32::new(u32::MAX),
             pressure: AtomicU32::new(0),
             evicted_age: AtomicU32::new(0),
-            state: LockedData::new(State {
+            state: LockedData::new(ClassState {
                 ring: SlabRing {
                     first: NONE,
                     hand: Hand::at(NONE),

@@ -19,13 +19,13 @@ use crate::platform::{LockClass, Platform, RawLock};
 use crate::sync::{Acquire, AtomicU32, AtomicU64, Relaxed, Release};
 use crate::table::{Draft, Part, Table};
 
-use super::class::{Class, Hand, SlabRing, State, CLASSES, HEAD};
+use super::class::{Class, ClassState, Hand, SlabRing, CLASSES, HEAD};
 use super::pool::{Block, Pool, Use, NONE};
 use super::sizes::sizes;
 
 /// The start of a slab.
 #[repr(C)]
-struct Head {
+struct SlabHead {
     block: AtomicU32,
     /// Bytes of a slot.
     size: AtomicU32,
@@ -42,11 +42,11 @@ const VICTIM_SCAN_MAX: u32 = 64;
 /// For how many further attempts a slab that could not be drained is left alone, and how often that doubles.
 const BACKOFF: u32 = 256;
 const BACKOFF_DOUBLINGS: u32 = 8;
-/// Bytes of a slab before `Head::link`.
+/// Bytes of a slab before `SlabHead::link`.
 const LINK: usize = 16;
 
 #[cfg(not(loom))]
-const _: () = assert!(size_of::<Head>() == HEAD);
+const _: () = assert!(size_of::<SlabHead>() == HEAD);
 
 pub(crate) struct Slabs<L> {
     classes: Table<Class<L>>,
@@ -149,7 +149,7 @@ impl<L: RawLock> Slabs<L> {
         &'a self,
         pool: &'a Pool<L>,
         of: &'a Class<L>,
-        state: &'a mut State,
+        state: &'a mut ClassState,
     ) -> (ClassSlots<'a, L>, &'a mut Policy) {
         let members = ClassSlots {
             slabs: self,
@@ -213,7 +213,7 @@ impl<L: RawLock> Slabs<L> {
     /// The block that a slot lies in.
     #[inline]
     pub(crate) fn block_of(&self, slot: Slot) -> u32 {
-        let head = (slot.address().get() & !self.slab.sub_exact(1)) as *const Head;
+        let head = (slot.address().get() & !self.slab.sub_exact(1)) as *const SlabHead;
         // SAFETY: slots lie in slabs, which are aligned to their size and start with a head.
         unsafe { &*head }.block.load(Relaxed)
     }
@@ -228,14 +228,14 @@ impl<L: RawLock> Slabs<L> {
             return;
         };
         let Some(at) = block.at() else { return };
-        let head = Head {
+        let head = SlabHead {
             block: AtomicU32::new(id),
             size: AtomicU32::new(of.size()),
             unused: 0,
             link: AtomicU64::new(0),
         };
         // SAFETY: the block belongs to the caller, is aligned and larger than a head.
-        unsafe { at.cast::<Head>().write(head) };
+        unsafe { at.cast::<SlabHead>().write(head) };
         block.class.store(class as u8, Relaxed);
         block.free.store(0, Relaxed);
         block.used.store(0, Relaxed);
@@ -296,7 +296,7 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Adds a slab to the front of the partial ones.
-    fn link_partial(&self, pool: &Pool<L>, state: &mut State, id: u32, block: &Block) {
+    fn link_partial(&self, pool: &Pool<L>, state: &mut ClassState, id: u32, block: &Block) {
         block.partial_prev.store(NONE, Relaxed);
         block.partial_next.store(state.partial, Relaxed);
         if let Some(next) = pool.get(state.partial) {
@@ -305,7 +305,7 @@ impl<L: RawLock> Slabs<L> {
         state.partial = id;
     }
 
-    fn unlink_partial(&self, pool: &Pool<L>, state: &mut State, block: &Block) {
+    fn unlink_partial(&self, pool: &Pool<L>, state: &mut ClassState, block: &Block) {
         let (before, after) = (
             block.partial_prev.load(Relaxed),
             block.partial_next.load(Relaxed),
@@ -352,7 +352,12 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Takes a slot of the first partial slab, which then counts it as used.
-    fn alloc_from_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) -> Option<Slot> {
+    fn alloc_from_slab(
+        &self,
+        pool: &Pool<L>,
+        of: &Class<L>,
+        state: &mut ClassState,
+    ) -> Option<Slot> {
         let block = pool.get(state.partial)?;
         let at = block.at()?;
         let free = block.free.load(Relaxed);
@@ -381,7 +386,13 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Returns a free slot to its slab; true if the slab is in use, not draining.
-    fn free_to_slab(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State, slot: Slot) -> bool {
+    fn free_to_slab(
+        &self,
+        pool: &Pool<L>,
+        of: &Class<L>,
+        state: &mut ClassState,
+        slot: Slot,
+    ) -> bool {
         let id = self.block_of(slot);
         let Some(block) = pool.get(id) else {
             return false;
@@ -407,7 +418,7 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// A slab that could not be drained has become empty.
-    fn clear_drain_failures(state: &mut State, block: &Block) {
+    fn clear_drain_failures(state: &mut ClassState, block: &Block) {
         if block.failures.load(Relaxed) != 0 {
             block.failures.store(0, Relaxed);
             state.failed = state.failed.sub_exact(1);
@@ -415,7 +426,7 @@ impl<L: RawLock> Slabs<L> {
     }
 
     /// Returns the magazine's slots to their slabs.
-    pub(crate) fn flush_magazine(&self, pool: &Pool<L>, of: &Class<L>, state: &mut State) {
+    pub(crate) fn flush_magazine(&self, pool: &Pool<L>, of: &Class<L>, state: &mut ClassState) {
         while let Some(slot) = state.magazine.pop() {
             self.free_to_slab(pool, of, state, slot);
         }
@@ -678,7 +689,7 @@ struct FreeGuard<'a, L: RawLock> {
     class: usize,
     of: &'a Class<L>,
     retired: u32,
-    state: Held<'a, L, State>,
+    state: Held<'a, L, ClassState>,
 }
 
 impl<L: RawLock> Drop for FreeGuard<'_, L> {
