@@ -10,8 +10,8 @@ use kernel::prelude::*;
 use kernel::sync::{new_mutex, Arc, Mutex, MutexGuard};
 
 use hippos_engine::{
-    Engine, FastPathStats, Host, HostCounter, HostStats, Refusal, RefusalCounter, Settings,
-    SocketInfo, SourcesChange, Steering, NETWORKS_MAX,
+    Engine, FastPathStats, HostCounter, HostState, HostStats, Refusal, RefusalCounter, Settings,
+    SocketInfo, SourcesChange, SteeringStats, NETWORKS_MAX,
 };
 use hippos_invariant::{Exact, CHECKED};
 use hippos_kapi::counters;
@@ -387,9 +387,9 @@ impl Connections {
 }
 
 impl HostStats for Connections {
-    fn host(&self) -> Host {
+    fn host(&self) -> HostState {
         let softirq = thread::softirq_us().saturating_sub(self.softirq_before.load(Relaxed));
-        Host {
+        HostState {
             // A TCP worker's: these are started last.
             pid: thread::last_pid(),
             // The only contexts in which GETs and TCP are served.
@@ -399,7 +399,7 @@ impl HostStats for Connections {
             rejected_connections: self.rejected.load(Relaxed),
             yields: self.yields.load(Relaxed),
             accepting: true,
-            steering: Some(Steering {
+            steering: Some(SteeringStats {
                 steered: STEERING.steered(),
                 changes: STEERING.changes(),
                 polling: STEERING.polling(),

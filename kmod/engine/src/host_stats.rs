@@ -9,8 +9,8 @@ use crate::host_counters::HostCounter;
 /// The host's part of the statistics.
 pub trait HostStats: Sync {
     /// The state of the host.
-    fn host(&self) -> Host {
-        Host::default()
+    fn host(&self) -> HostState {
+        HostState::default()
     }
 
     /// The receive paths before the socket, if there are any.
@@ -79,7 +79,7 @@ pub enum Refusal {
 
 /// The state of the host.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Host {
+pub struct HostState {
     /// Process id; 0 if there is none.
     pub pid: u32,
     /// CPU time spent in user mode, in microseconds.
@@ -99,7 +99,7 @@ pub struct Host {
     /// Whether new connections are accepted.
     pub accepting: bool,
     /// How packets are spread over CPUs, if the host controls that.
-    pub steering: Option<Steering>,
+    pub steering: Option<SteeringStats>,
 }
 
 /// The receive paths before the UDP socket.
@@ -113,7 +113,7 @@ pub struct FastPathStats {
 
 /// How packets are spread over CPUs.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Steering {
+pub struct SteeringStats {
     /// Whether packets are spread over all CPUs.
     pub steered: bool,
     /// How often that changed.

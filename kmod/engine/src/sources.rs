@@ -147,7 +147,7 @@ pub(crate) const fn halves(word: u128) -> [u64; 2] {
 }
 
 /// One of the two tables.
-struct Table {
+struct NetworkTable {
     count: AtomicUsize,
     networks: [NetworkRow; NETWORKS_MAX],
 }
@@ -179,7 +179,7 @@ pub(crate) struct NetworkRow {
     pub(crate) private: AtomicBool,
 }
 
-impl Table {
+impl NetworkTable {
     const fn new() -> Self {
         Self {
             count: AtomicUsize::new(0),
@@ -238,7 +238,7 @@ impl NetworkRow {
 pub struct Sources {
     /// The first IPv4 networks of the list, each as a word of [`ipv4_part`].
     inline: [AtomicU64; INLINE],
-    tables: [Table; 2],
+    tables: [NetworkTable; 2],
     current: AtomicUsize,
     pub(crate) changing: AtomicBool,
 }
@@ -275,7 +275,7 @@ impl Sources {
     pub const fn new() -> Self {
         Self {
             inline: [const { AtomicU64::new(NOWHERE) }; INLINE],
-            tables: [const { Table::new() }; 2],
+            tables: [const { NetworkTable::new() }; 2],
             current: AtomicUsize::new(0),
             changing: AtomicBool::new(false),
         }
@@ -284,7 +284,7 @@ impl Sources {
     #[inline]
     pub(crate) fn rows(&self) -> &[NetworkRow] {
         let table = self.tables.get(self.current.load(Acquire));
-        table.map_or(&[], Table::rows)
+        table.map_or(&[], NetworkTable::rows)
     }
 
     /// Whether an IPv4 source is in one of the first networks.

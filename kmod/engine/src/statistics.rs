@@ -11,7 +11,7 @@ use hippos_store::{ClassCounter as Class, Counter, Snapshot};
 
 use crate::counters::EngineCounter;
 use crate::host_counters::HostCounter;
-use crate::host_stats::{FastPathStats, Host};
+use crate::host_stats::{FastPathStats, HostState};
 use crate::refusals::{RefusalAges, RefusalCounter};
 use crate::settings::Settings;
 
@@ -66,7 +66,7 @@ pub(crate) enum Value {
 
 /// The state that the rows show.
 pub(crate) struct Now<'a> {
-    pub(crate) host: Host,
+    pub(crate) host: HostState,
     pub(crate) fast_path: Option<FastPathStats>,
     pub(crate) shot: Snapshot,
     pub(crate) settings: &'a Settings,

@@ -13,7 +13,7 @@ pub enum Request<'a> {
     /// `get`, `gets`, `gat`, `gats`.
     Get(Get<'a>),
     /// `set` and its variants; a data block follows.
-    Store(Store<'a>),
+    Store(StoreRequest<'a>),
     /// `delete`.
     Delete {
         /// The key.
@@ -90,7 +90,7 @@ pub struct Get<'a> {
 
 /// `set` and its variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Store<'a> {
+pub struct StoreRequest<'a> {
     /// The mode: `cas` is [`StoreMode::Set`] with a CAS value to compare with.
     pub mode: StoreMode,
     /// `cas`: store when the item has this CAS value.
@@ -267,7 +267,7 @@ fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: StoreMode, cas: bool) -
         let flags = parse_u32(flags)?;
         let exptime = parse_i32(exptime)?;
         let unique = parse_u64(unique)?;
-        Some(Store {
+        Some(StoreRequest {
             mode,
             compare: cas.then_some(unique),
             key,
@@ -404,7 +404,7 @@ mod tests {
         let Request::Store(store) = parse(b"set key 5 -1 10") else {
             panic!("not a store");
         };
-        let want = Store {
+        let want = StoreRequest {
             mode: StoreMode::Set,
             compare: None,
             key: b"key",

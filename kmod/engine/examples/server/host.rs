@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use hippos_engine::{Host, HostStats, SocketInfo};
+use hippos_engine::{HostState, HostStats, SocketInfo};
 
 /// The number of the UDP socket.
 pub(crate) const UDP_NUMBER: u32 = 1;
@@ -63,14 +63,14 @@ impl Process {
 }
 
 impl HostStats for Process {
-    fn host(&self) -> Host {
-        Host {
+    fn host(&self) -> HostState {
+        HostState {
             pid: std::process::id(),
             connections: self.open.lock().unwrap().len() as u64,
             total_connections: self.total.load(Relaxed),
             rejected_connections: self.rejected.load(Relaxed),
             accepting: self.accepting.load(Relaxed),
-            ..Host::default()
+            ..HostState::default()
         }
     }
 

@@ -61,7 +61,7 @@ enum Piece<'g> {
     /// Only a header from the scratch buffer.
     MetaHead(Item<'g>, Span),
     /// A binary response.
-    Binary(Item<'g>, Head),
+    Binary(Item<'g>, BinaryHead),
     /// Bytes from the scratch buffer.
     Scratch(Span),
     /// A fixed line.
@@ -70,7 +70,7 @@ enum Piece<'g> {
 
 /// The parts of the request that a binary response has, and the item's CAS value, which is read once.
 #[derive(Clone, Copy)]
-struct Head {
+struct BinaryHead {
     cas: u64,
     opaque: u32,
     /// Determines whether the response has the key.
@@ -346,7 +346,7 @@ fn binary_key<'g>(item: &Item<'g>, opcode: u8) -> &'g [u8] {
 /// Bytes of flags in a binary response.
 const EXTRAS: usize = 4;
 
-fn put_binary(out: &mut impl Out, item: &Item<'_>, of: &Head) {
+fn put_binary(out: &mut impl Out, item: &Item<'_>, of: &BinaryHead) {
     let key = binary_key(item, of.opcode);
     let body = EXTRAS.add_exact(key.len()).add_exact(item.value().len());
     let head = Response {
@@ -686,7 +686,7 @@ impl<P: Platform> Engine<P> {
                 let hash = self.store.hash(key);
                 if let Some(item) = self.store.get(guard, key, hash) {
                     let len = binary_len(&item, head.opcode);
-                    let of = Head {
+                    let of = BinaryHead {
                         cas: item.cas(),
                         opaque: head.opaque,
                         opcode: head.opcode,

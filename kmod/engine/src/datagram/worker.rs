@@ -34,12 +34,12 @@ pub trait Message: Out {
 
 /// The reply to a datagram: the id for the contents of the [`Message`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reply {
+pub struct DatagramReply {
     id: u16,
     len: usize,
 }
 
-impl Reply {
+impl DatagramReply {
     /// The number of datagrams of the reply. At least one: a `quit` is answered by a frame alone.
     pub fn datagrams(&self) -> u16 {
         u16::try_from(udp::datagrams(self.len).max(1)).unwrap_or(u16::MAX)
@@ -89,7 +89,7 @@ impl<P: Platform> Engine<P> {
     /// have space for [`udp_bytes`](Self::udp_bytes) and [`REPLY_HEADER_MAX`]; with less, longer replies are refused.
     /// `None` if there is no reply to send; [`note_sent`](Self::note_sent) counts one that was. Process context; may
     /// sleep.
-    pub fn datagram(&self, payload: &[u8], message: &mut impl Message) -> Option<Reply> {
+    pub fn datagram(&self, payload: &[u8], message: &mut impl Message) -> Option<DatagramReply> {
         let frame = Frame::parse(payload);
         let Some((frame, data)) = frame.filter(|(f, data)| f.total == 1 && !udp::is_reply(data))
         else {
@@ -133,14 +133,14 @@ impl<P: Platform> Engine<P> {
             message.put(line);
         }
         let len = message.len();
-        let reply = (len != 0 || session.quit()).then_some(Reply { id: frame.id, len });
+        let reply = (len != 0 || session.quit()).then_some(DatagramReply { id: frame.id, len });
         // The session has counted the bytes after the frame.
         self.tally(EngineCounter::BytesRead, FRAME as u64);
         reply
     }
 
     /// Counts that the first `count` datagrams of a reply were sent, and no more.
-    pub fn note_sent(&self, reply: &Reply, count: u16) {
+    pub fn note_sent(&self, reply: &DatagramReply, count: u16) {
         self.tally(EngineCounter::BytesWritten, reply.bytes(count) as u64);
         if count < reply.datagrams() {
             self.tally(EngineCounter::UdpIncomplete, 1);

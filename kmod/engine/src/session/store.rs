@@ -4,7 +4,7 @@
 use hippos_invariant::Exact;
 use hippos_proto::number::parse_plain;
 use hippos_proto::reply::{self, Out};
-use hippos_proto::text::Store;
+use hippos_proto::text::StoreRequest;
 use hippos_proto::{StoreMode, KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Commit, Platform, StoreError};
 
@@ -68,7 +68,7 @@ impl<'e, P: Platform> Session<'e, P> {
     }
 
     /// `set` and its variants: reserves memory for the value that follows.
-    pub(super) fn store(&mut self, request: &Store<'_>) {
+    pub(super) fn store(&mut self, request: &StoreRequest<'_>) {
         let engine = self.engine;
         let store = &engine.store;
         let key = request.key;
