@@ -13,12 +13,12 @@ use kernel::str::{CStr, CStrExt as _};
 
 /// Where insmod puts a parameter.
 #[repr(transparent)]
-struct Slot<T>(UnsafeCell<T>);
+struct ParameterCell<T>(UnsafeCell<T>);
 
 // SAFETY: written before the module's init runs, and shown read-only in sysfs.
-unsafe impl<T> Sync for Slot<T> {}
+unsafe impl<T> Sync for ParameterCell<T> {}
 
-impl<T: Copy> Slot<T> {
+impl<T: Copy> ParameterCell<T> {
     fn get(&self) -> T {
         // SAFETY: there are no more writes, as said above.
         unsafe { *self.0.get() }
@@ -27,10 +27,10 @@ impl<T: Copy> Slot<T> {
 
 /// The kernel's entry for a parameter.
 #[repr(transparent)]
-struct Entry(#[allow(dead_code)] bindings::kernel_param);
+struct ParameterEntry(#[allow(dead_code)] bindings::kernel_param);
 
 // SAFETY: the kernel alone reads it.
-unsafe impl Sync for Entry {}
+unsafe impl Sync for ParameterEntry {}
 
 /// A string of the module's own, as a default or as insmod gave it.
 fn string(raw: *const c_char) -> &'static CStr {
@@ -204,8 +204,8 @@ macro_rules! kernel_parameters {
         #[allow(non_upper_case_globals)]
         mod slot {
             use super::*;
-            $(pub(super) static $name: Slot<$kind::Raw> =
-                Slot(UnsafeCell::new($kind::raw(concat!($default, "\0"))));)+
+            $(pub(super) static $name: ParameterCell<$kind::Raw> =
+                ParameterCell(UnsafeCell::new($kind::raw(concat!($default, "\0"))));)+
         }
 
         $(
@@ -214,7 +214,7 @@ macro_rules! kernel_parameters {
             const _: () = {
                 #[used]
                 #[link_section = "__param"]
-                static ENTRY: Entry = Entry(bindings::kernel_param {
+                static ENTRY: ParameterEntry = ParameterEntry(bindings::kernel_param {
                     name: concat!(stringify!($name), "\0").as_ptr().cast(),
                     mod_: (&raw const bindings::__this_module).cast_mut(),
                     ops: $kind::OPS,
