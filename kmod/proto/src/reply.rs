@@ -254,6 +254,8 @@ lines! {
     ARITH_OUT_OF_MEMORY = "SERVER_ERROR out of memory";
     /// No memory for the number to begin with.
     VIVIFY_OUT_OF_MEMORY = "SERVER_ERROR Out of memory allocating new item";
+    /// Other clients changed the key in each attempt.
+    CONTENDED = "SERVER_ERROR too many concurrent changes";
     /// A value could not be sent.
     GET_OUT_OF_MEMORY = "SERVER_ERROR out of memory writing get response";
     /// The reply to one datagram would be larger than allowed.

@@ -359,6 +359,7 @@ impl<P: Platform> Session<'_, P> {
                 },
                 Ok(Arithmetic::Exists { .. }) => request.error(out, Status::Exists),
                 Ok(Arithmetic::NonNumeric) => request.error(out, Status::NonNumeric),
+                Ok(Arithmetic::Contended) => break,
                 Err(_) => {
                     let text = b"Out of memory incrementing value";
                     request.error_text(out, Status::OutOfMemory, text);

@@ -203,6 +203,7 @@ impl<P: Platform> Session<'_, P> {
                     out.put(reply::NON_NUMERIC);
                     return;
                 }
+                Ok(Arithmetic::Contended) => break,
                 Err(_) => {
                     out.put(reply::ARITH_OUT_OF_MEMORY);
                     return;
@@ -213,7 +214,7 @@ impl<P: Platform> Session<'_, P> {
             out.put(reply::CRLF);
             return;
         }
-        out.put(reply::ARITH_OUT_OF_MEMORY);
+        out.put(reply::CONTENDED);
     }
 
     fn meta_debug(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {

@@ -79,6 +79,7 @@ impl<P: Platform> Session<'_, P> {
                         say(out, reply::NOT_FOUND, noreply);
                     }
                     Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),
+                    Ok(Arithmetic::Contended) => say(out, reply::CONTENDED, noreply),
                     Err(_) => out.put(reply::ARITH_OUT_OF_MEMORY),
                 }
             }

@@ -100,11 +100,11 @@ impl<P: Platform> Store<P> {
         &self,
         class: usize,
         hash: Hash,
-        budget: RetryBudget,
+        mut budget: RetryBudget,
     ) -> Result<Slot, AllocError> {
         let slot = match self.alloc_fast(class, hash) {
             Some(slot) => slot,
-            None => self.alloc_slow(class, hash, budget)?,
+            None => self.alloc_slow(class, hash, &mut budget)?,
         };
         self.refill_reserve(class);
         Ok(slot)
@@ -117,18 +117,20 @@ impl<P: Platform> Store<P> {
         (!self.congested()).then(ready).flatten()
     }
 
+    /// Allocates a slot after [`Store::alloc_fast`] found none. No lock or section is held; may sleep, as far as
+    /// `budget` allows.
     #[cold]
-    fn alloc_slow(
+    pub(super) fn alloc_slow(
         &self,
         class: usize,
         hash: Hash,
-        mut budget: RetryBudget,
+        budget: &mut RetryBudget,
     ) -> Result<Slot, AllocError> {
         let Some(of) = self.slabs.get(class) else {
             return Err(AllocError::TooLarge);
         };
         while self.congested() {
-            self.wait_grace_period(&mut budget)?;
+            self.wait_grace_period(budget)?;
         }
         let mut raised = false;
         loop {
@@ -150,21 +152,21 @@ impl<P: Platform> Store<P> {
             let want = of.reserve.load(Relaxed).max(1).saturating_sub(coming);
             if want == 0 || coming != 0 {
                 self.evict(class, want as usize);
-                self.wait_grace_period(&mut budget)?;
+                self.wait_grace_period(budget)?;
                 continue;
             }
             match self.evict_some(class, want as usize, SCAN_MAX) {
                 // The scan did not reach all slots, or some are about to be freed.
                 (0, false) => budget.retry()?,
-                (1.., _) => self.wait_grace_period(&mut budget)?,
+                (1.., _) => self.wait_grace_period(budget)?,
                 // The class has nothing to evict: take a slab from another class.
                 (0, true) => match self.steal(class) {
                     StealResult::Slab | StealResult::Working => budget.retry()?,
-                    StealResult::Waiting => self.wait_grace_period(&mut budget)?,
-                    StealResult::Busy => self.short_sleep(&mut budget)?,
+                    StealResult::Waiting => self.wait_grace_period(budget)?,
+                    StealResult::Busy => self.short_sleep(budget)?,
                     StealResult::Nothing => {
                         budget.count_empty_scan()?;
-                        self.short_sleep(&mut budget)?;
+                        self.short_sleep(budget)?;
                     }
                 },
             }

@@ -62,7 +62,8 @@ pub enum Outcome {
         /// The class of the item that it replaced, unless that had expired or was flushed.
         replaced: Option<usize>,
     },
-    /// The mode's condition was not met.
+    /// The mode's condition was not met, or other clients stored the key each time that `Append` or `Prepend` had
+    /// joined the values.
     NotStored,
     /// The item has another CAS number.
     Exists {
@@ -139,6 +140,8 @@ pub enum Arithmetic {
     },
     /// The value is not a decimal number that fits 64 bits.
     NonNumeric,
+    /// Other clients stored the key in each of many attempts.
+    Contended,
 }
 
 /// Why a number was not changed although its item was found.

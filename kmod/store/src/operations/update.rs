@@ -5,8 +5,7 @@ use hippos_invariant::Exact;
 use hippos_semantics::StoreMode;
 
 use crate::counters::Counter;
-use crate::hash::Hash;
-use crate::index::EntryPosition;
+use crate::hash::{self, Hash};
 use crate::item::{Item, BINARY_KEY};
 use crate::maintenance::evict::Charge;
 use crate::platform::Platform;
@@ -21,6 +20,41 @@ use super::reservation::Reservation;
 
 /// The marks that the new item keeps if it counts as the old one, changed in place: all of them.
 const KEPT: u8 = !0;
+
+/// How often one command begins an update: once, and again whenever another client has stored the key since the value
+/// was read, or the memory for the copy had to be waited for.
+const MAX_TRIES: u32 = 128;
+
+/// A client's condition for an update, and its wishes for the new item.
+struct Change {
+    /// Only if the item has this CAS number.
+    compare: Option<u64>,
+    /// The new CAS number; None or 0 for the next one.
+    new_cas: Option<u64>,
+    /// A new expiry; None keeps the item's.
+    expiry: Option<Expiry>,
+}
+
+/// What a command may still spend on its update. It bounds the command's time: to [`MAX_TRIES`] copies of a value, and
+/// the waits for memory of one write.
+struct Attempts {
+    left: u32,
+    budget: RetryBudget,
+}
+
+impl Attempts {
+    const FULL: Self = Self {
+        left: MAX_TRIES,
+        budget: RetryBudget::FULL,
+    };
+
+    /// Takes one, if any is left.
+    fn take(&mut self) -> bool {
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}
 
 /// An item that an update stored.
 struct Made {
@@ -41,34 +75,41 @@ enum UpdateError<R> {
         empty: bool,
     },
     Error(StoreError),
+    /// Other clients stored the key in each attempt.
+    Contended,
     By(R),
 }
 
 impl<P: Platform> Store<P> {
     /// Replaces an item by one that is made from it, without losing a concurrent change. `make` returns the value's
     /// length and the marks to keep, and fills a reservation if it is given one; it may be called several times.
+    ///
+    /// The value is copied before the stripe is locked. What other clients do meanwhile is noticed under the lock:
+    /// - Values never change in place: a store, a join or an increment puts another slot in the item's place. Then the
+    ///   update starts again.
+    /// - A deletion, an expiry or a flush leaves no valid item: the update ends.
+    /// - CAS number, expiry and marks change in place. They are read, and compared, under the lock.
     fn update<R>(
         &self,
         key: &[u8],
         hash: Hash,
-        compare: Option<u64>,
-        new_cas: Option<u64>,
-        expiry: Option<Expiry>,
+        change: &Change,
+        attempts: &mut Attempts,
         mut make: impl FnMut(&Item<'_>, Option<&mut Reservation<'_, P>>) -> Result<(usize, u8), R>,
     ) -> Result<Made, UpdateError<R>> {
         let mut spare: Option<Reservation<'_, P>> = None;
-        loop {
+        let differs = |cas| change.compare.is_some_and(|compare| compare != cas);
+        while attempts.take() {
             let guard = self.read();
             let Some(old) = self.peek(&guard, key, hash) else {
                 return Err(UpdateError::Missing);
             };
-            // Values never change in place, so the CAS number alone detects a concurrent change.
-            let seen = old.cas();
-            if compare.is_some_and(|cas| cas != seen) {
-                return Err(UpdateError::Exists {
-                    class: old.class(),
-                    empty: old.value().is_empty(),
-                });
+            let exists = || UpdateError::Exists {
+                class: old.class(),
+                empty: old.value().is_empty(),
+            };
+            if differs(old.cas()) {
+                return Err(exists());
             }
             let (len, kept) = make(&old, None).map_err(UpdateError::By)?;
             let flags = old.flags();
@@ -84,7 +125,7 @@ impl<P: Platform> Store<P> {
                 None => {
                     let Some(slot) = self.alloc_fast(class, hash) else {
                         drop(guard);
-                        let slot = self.alloc(class, hash, RetryBudget::FULL);
+                        let slot = self.alloc_slow(class, hash, &mut attempts.budget);
                         let refused = |short| self.refused(short, key.len(), len);
                         let slot = slot.map_err(refused).map_err(UpdateError::Error)?;
                         spare = Some(Reservation::new(self, slot, key, hash, len));
@@ -99,21 +140,28 @@ impl<P: Platform> Store<P> {
             let Some(mut chain) = self.index.lock(hash) else {
                 return Err(UpdateError::Missing);
             };
-            // The section keeps the slot from being reused: the same slot is still the same item.
-            let place = chain.find(|s| s == old.slot());
+            let found = chain.find(|s| hash::same(s.key(), key));
             // An item that a touch has made expire is not revived.
-            let same = |p: &EntryPosition<'_>| old.cas() == seen && self.is_valid(p.slot);
-            let Some(place) = place.filter(same) else {
-                drop(chain);
-                spare = Some(new);
-                continue;
+            let Some(place) = found.filter(|p| self.check_valid(p.slot)) else {
+                return Err(UpdateError::Missing);
             };
+            // The section keeps the slot from being reused: the same slot is still the same item.
+            if place.slot != old.slot() {
+                drop(chain);
+                drop(guard);
+                spare = Some(new);
+                self.platform.cond_resched();
+                continue;
+            }
+            if differs(old.cas()) {
+                return Err(exists());
+            }
             // Read under the lock, so that no concurrent change is lost.
             let before = Expiry(old.slot().header().expiry.load(Relaxed));
-            let expiry = expiry.unwrap_or(before);
+            let expiry = change.expiry.unwrap_or(before);
             new.set_expiry(expiry);
             let marks = old.slot().marks() & kept;
-            let cas = self.next_cas(new_cas);
+            let cas = self.next_cas(change.new_cas);
             let slot = new.slot;
             let charge = Charge::of(slot);
             // It takes the old item's entry, so the chain cannot be full.
@@ -141,6 +189,7 @@ impl<P: Platform> Store<P> {
                 before,
             });
         }
+        Err(UpdateError::Contended)
     }
 
     /// Append and prepend.
@@ -151,27 +200,27 @@ impl<P: Platform> Store<P> {
     ) -> Result<Outcome, StoreError> {
         let store = part.store;
         let mut part = part;
+        let change = Change {
+            compare: commit.compare.filter(|cas| *cas != 0),
+            new_cas: commit.new_cas,
+            expiry: None,
+        };
+        let mut attempts = Attempts::FULL;
+        // Each round takes an attempt.
         loop {
-            let made = store.update(
-                part.key(),
-                part.hash,
-                commit.compare.filter(|cas| *cas != 0),
-                commit.new_cas,
-                None,
-                |old, new| {
-                    if let Some(new) = new {
-                        let (first, second) = match commit.mode {
-                            StoreMode::Prepend => (part.written(), old.value()),
-                            _ => (old.value(), part.written()),
-                        };
-                        new.write(first);
-                        new.write(second);
-                    }
-                    let len = old.value().len().add_exact(part.written().len());
-                    // It counts as a new item.
-                    Ok::<_, ()>((len, BINARY_KEY))
-                },
-            );
+            let made = store.update(part.key(), part.hash, &change, &mut attempts, |old, new| {
+                if let Some(new) = new {
+                    let (first, second) = match commit.mode {
+                        StoreMode::Prepend => (part.written(), old.value()),
+                        _ => (old.value(), part.written()),
+                    };
+                    new.write(first);
+                    new.write(second);
+                }
+                let len = old.value().len().add_exact(part.written().len());
+                // It counts as a new item.
+                Ok::<_, ()>((len, BINARY_KEY))
+            });
             return match made {
                 Ok(made) => Ok(Outcome::Stored {
                     cas: made.cas,
@@ -180,7 +229,7 @@ impl<P: Platform> Store<P> {
                 }),
                 Err(UpdateError::Exists { class, .. }) => Ok(Outcome::Exists { class }),
                 Err(UpdateError::Error(error)) => Err(error),
-                Err(UpdateError::By(())) => Ok(Outcome::NotStored),
+                Err(UpdateError::Contended | UpdateError::By(())) => Ok(Outcome::NotStored),
                 Err(UpdateError::Missing) if commit.vivify => {
                     // If the key exists by now, join after all.
                     let add = Commit {
@@ -190,6 +239,7 @@ impl<P: Platform> Store<P> {
                     match store.store_reservation(part, &add) {
                         (Ok(Outcome::NotStored), Some(back)) => {
                             part = back;
+                            store.platform.cond_resched();
                             continue;
                         }
                         (result, _) => result,
@@ -204,35 +254,34 @@ impl<P: Platform> Store<P> {
     /// old length. As in memcached, an empty value is not a number whatever its CAS number. Process context, may sleep.
     pub fn arith(&self, key: &[u8], hash: Hash, how: &Arith) -> Result<Arithmetic, ArithError> {
         let (mut value, mut class) = (0, 0);
-        let made = self.update(
-            key,
-            hash,
-            how.compare,
-            how.new_cas,
-            how.expiry,
-            |old, new| {
-                let text = old.value();
-                let number = number::parse(text).ok_or(())?;
-                class = old.class();
-                value = if how.decrement {
-                    number.saturating_sub(how.by)
-                } else {
-                    number.wrapping_add(how.by)
-                };
-                let mut digits = [0; number::DIGITS];
-                let digits = number::format(value, &mut digits);
-                if let Some(new) = new {
-                    new.write(digits);
-                    new.pad(b' ');
-                }
-                // memcached changes the value in place if it fits: keep all marks then.
-                if digits.len() <= text.len() {
-                    Ok::<_, ()>((text.len(), KEPT))
-                } else {
-                    Ok((digits.len(), BINARY_KEY))
-                }
-            },
-        );
+        let change = Change {
+            compare: how.compare,
+            new_cas: how.new_cas,
+            expiry: how.expiry,
+        };
+        let mut attempts = Attempts::FULL;
+        let made = self.update(key, hash, &change, &mut attempts, |old, new| {
+            let text = old.value();
+            let number = number::parse(text).ok_or(())?;
+            class = old.class();
+            value = if how.decrement {
+                number.saturating_sub(how.by)
+            } else {
+                number.wrapping_add(how.by)
+            };
+            let mut digits = [0; number::DIGITS];
+            let digits = number::format(value, &mut digits);
+            if let Some(new) = new {
+                new.write(digits);
+                new.pad(b' ');
+            }
+            // memcached changes the value in place if it fits: keep all marks then.
+            if digits.len() <= text.len() {
+                Ok::<_, ()>((text.len(), KEPT))
+            } else {
+                Ok((digits.len(), BINARY_KEY))
+            }
+        });
         match made {
             Ok(made) => {
                 let now = self.now();
@@ -249,6 +298,7 @@ impl<P: Platform> Store<P> {
                 Ok(Arithmetic::NonNumeric)
             }
             Err(UpdateError::Exists { class, .. }) => Ok(Arithmetic::Exists { class }),
+            Err(UpdateError::Contended) => Ok(Arithmetic::Contended),
             Err(UpdateError::Error(error)) => Err(ArithError { error, class }),
         }
     }
