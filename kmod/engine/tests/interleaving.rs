@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What another client does at a chosen moment of a command: right before the session enters a read-side section, as
-//! it does for each lookup.
+//! it does for each lookup, or right before it locks a stripe, as it does for each write.
 
 #[path = "../../store/tests/instrumented/mod.rs"]
 mod instrumented;
@@ -11,11 +11,12 @@ use hippos_engine::{
     Engine, Next, Out, Session, Settings, Transport, ENGINE_COUNTERS, REPLY_HEADER_MAX,
 };
 use hippos_store::host::Host;
-use hippos_store::{Config, Counter, Store};
+use hippos_store::{Config, Counter, LockClass, Store};
 
-use instrumented::{Instrumented, Watch};
+use instrumented::{Instrumented, Watch, LOCKING};
 
 type Hook = Box<dyn FnMut()>;
+type LockHook = Box<dyn FnMut(usize)>;
 
 std::thread_local! {
     /// Called before this thread enters a section, except from the hook itself.
@@ -86,6 +87,37 @@ fn ask_beside(engine: &TestEngine, input: &[u8], mut hook: impl FnMut(usize) + '
     })));
     let replies = ask(engine, input);
     HOOK.set(None);
+    replies
+}
+
+std::thread_local! {
+    /// Called before this thread locks a stripe, except from the hook itself, with the number of such locks before it.
+    static LOCKING_STRIPE: RefCell<Option<LockHook>> = const { RefCell::new(None) };
+    static STRIPES_LOCKED: Cell<usize> = const { Cell::new(0) };
+}
+
+fn locking(class: LockClass) {
+    if class != LockClass::Stripe {
+        return;
+    }
+    if let Some(mut hook) = LOCKING_STRIPE.take() {
+        hook(STRIPES_LOCKED.replace(STRIPES_LOCKED.get() + 1));
+        LOCKING_STRIPE.set(Some(hook));
+    }
+}
+
+/// The replies to `input` of a new client, with `hook` called before each lock of a stripe.
+fn ask_beside_locks(
+    engine: &TestEngine,
+    input: &[u8],
+    hook: impl FnMut(usize) + 'static,
+) -> String {
+    STRIPES_LOCKED.set(0);
+    LOCKING_STRIPE.set(Some(Box::new(hook)));
+    LOCKING.set(Some(locking));
+    let replies = ask(engine, input);
+    LOCKING.set(None);
+    LOCKING_STRIPE.set(None);
     replies
 }
 
@@ -179,4 +211,47 @@ fn arithmetic_decides_by_one_item() {
         });
         assert_eq!(said, expected, "{value:?}");
     }
+}
+
+#[test]
+fn tombstone_is_stored_beside_invalidations() {
+    for (flags, number) in [("", "100"), (" E5", "5"), (" C8", "8")] {
+        let engine = engine();
+        ask(engine, b"ms k 5 E8\r\nvalue\r\n");
+        let line = format!("md k x{flags}\r\n");
+        let said = ask_beside_locks(engine, line.as_bytes(), move |before| {
+            let number = match flags {
+                " C8" => 8,
+                _ => 100 + before,
+            };
+            let invalidate = format!("md k I E{number}\r\n");
+            assert_eq!(ask(engine, invalidate.as_bytes()), "HD\r\n");
+        });
+        assert_eq!(said, "HD\r\n", "{flags:?}");
+        // Neither stale nor with a token.
+        let expected = format!("VA 0 c{number} s0\r\n\r\n");
+        assert_eq!(ask(engine, b"mg k v c s\r\n"), expected, "{flags:?}");
+    }
+}
+
+#[test]
+fn tombstone_that_compares_is_refused_by_an_invalidation_in_between() {
+    let engine = engine();
+    ask(engine, b"ms k 5 E8\r\nvalue\r\n");
+    let said = ask_beside_locks(engine, b"md k x C8\r\n", move |_| {
+        ask(engine, b"md k I E9\r\n");
+    });
+    assert_eq!(said, "EX\r\n");
+    assert!(ask(engine, b"mg k v\r\n").starts_with("VA 5"));
+}
+
+#[test]
+fn tombstone_of_an_item_that_is_deleted_in_between_finds_none() {
+    let engine = engine();
+    ask(engine, &set(5));
+    let said = ask_beside_locks(engine, b"md k x\r\n", move |_| {
+        ask(engine, b"delete k\r\n");
+    });
+    assert_eq!(said, "NF\r\n");
+    assert_eq!(ask(engine, b"mg k v\r\n"), "EN\r\n");
 }

@@ -5,10 +5,9 @@ use hippos_proto::meta::Command;
 use hippos_proto::number::Decimal;
 use hippos_store::{
     Arith, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Invalidate, Item, ItemChange,
-    ItemSnapshot, Outcome, Platform, StoreMode, StoredItem,
+    ItemSnapshot, Outcome, Platform, StoreError, StoreMode, StoredItem,
 };
 
-use crate::command::TRIES;
 use crate::reply::meta::{wants_value, MetaHit, Times};
 use crate::Engine;
 
@@ -205,13 +204,12 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// `md`: deletes the item, or with `I` marks it stale, or with `x` empties it. `None` if there is no memory for the
-    /// empty item, which is returned, too.
+    /// `md`: deletes the item, or with `I` marks it stale, or with `x` empties it. The empty item is returned, too.
     pub(crate) fn meta_delete(
         &self,
         command: &Command<'_>,
         hash: Hash,
-    ) -> Option<(Deleted, Option<StoredItem>)> {
+    ) -> Result<(Deleted, Option<StoredItem>), StoreError> {
         let flags = &command.flags;
         if flags.has(b'x') {
             return self.meta_tombstone(command, hash);
@@ -226,52 +224,48 @@ impl<P: Platform> Engine<P> {
         } else {
             self.store.delete(command.key(), hash, flags.compare)
         };
-        Some((deleted, None))
+        Ok((deleted, None))
     }
 
-    /// `md` with `x`: deletes the value, but keeps the item. `None` if there is no memory for it. Also returns the item
-    /// without its value.
+    /// `md` with `x`: deletes the value, but keeps the item. Also returns the item without its value.
     fn meta_tombstone(
         &self,
         command: &Command<'_>,
         hash: Hash,
-    ) -> Option<(Deleted, Option<StoredItem>)> {
+    ) -> Result<(Deleted, Option<StoredItem>), StoreError> {
         let flags = &command.flags;
         let key = command.key();
-        for _ in 0..TRIES {
-            let (cas, class) = {
-                let guard = self.store.read();
-                let Some(item) = self.store.peek(&guard, key, hash) else {
-                    return Some((Deleted::NotFound, None));
-                };
-                (item.cas(), item.class())
+        {
+            // No memory is needed for these replies.
+            let guard = self.store.read();
+            let Some(item) = self.store.peek(&guard, key, hash) else {
+                return Ok((Deleted::NotFound, None));
             };
-            if flags.compare.is_some_and(|compare| compare != cas) {
-                return Some((Deleted::Exists { class }, None));
-            }
-            let stale = flags.has(b'I');
-            let kept = if stale { None } else { Some(cas) };
-            let expiry = self.store.expiry(i64::from(flags.ttl.unwrap_or(0)));
-            let reservation = self
-                .store
-                .reserve(key, hash, flags.client, expiry, 0)
-                .ok()?;
-            let commit = Commit {
-                mode: StoreMode::Replace,
-                compare: Some(cas),
-                new_cas: flags.cas.or(kept),
-                stale,
-                ..Commit::default()
-            };
-            match self.store.commit(reservation, &commit) {
-                Ok(Outcome::Stored { item, .. }) => {
-                    return Some((Deleted::Deleted { class }, Some(item)));
-                }
-                Ok(_) => {}
-                Err(_) => return None,
+            if flags.compare.is_some_and(|compare| compare != item.cas()) {
+                let class = item.class();
+                return Ok((Deleted::Exists { class }, None));
             }
         }
-        None
+        let stale = flags.has(b'I');
+        let expiry = self.store.expiry(i64::from(flags.ttl.unwrap_or(0)));
+        let reservation = self.store.reserve(key, hash, flags.client, expiry, 0)?;
+        let commit = Commit {
+            mode: StoreMode::Replace,
+            compare: flags.compare,
+            new_cas: flags.cas,
+            keep_cas: !stale,
+            stale,
+            ..Commit::default()
+        };
+        let outcome = self.store.commit(reservation, &commit)?;
+        Ok(match outcome {
+            Outcome::Stored { item, replaced, .. } => {
+                let class = replaced.unwrap_or(item.class);
+                (Deleted::Deleted { class }, Some(item))
+            }
+            Outcome::Exists { class } => (Deleted::Exists { class }, None),
+            Outcome::NotStored | Outcome::NotFound => (Deleted::NotFound, None),
+        })
     }
 }
 

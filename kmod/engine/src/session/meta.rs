@@ -120,7 +120,7 @@ impl<P: Platform> Session<'_, P> {
         let flags = &command.flags;
         let key = command.key();
         let seen = engine.observe_change(self.number, key, hash);
-        let Some((outcome, emptied)) = engine.meta_delete(command, hash) else {
+        let Ok((outcome, emptied)) = engine.meta_delete(command, hash) else {
             out.put(reply::ARITH_OUT_OF_MEMORY);
             return;
         };

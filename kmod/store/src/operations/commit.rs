@@ -16,6 +16,8 @@ pub struct Commit {
     pub compare: Option<u64>,
     /// The new item's CAS number; None or 0 for the next one.
     pub new_cas: Option<u64>,
+    /// Without `new_cas` the new item has the CAS number of the item that it replaces (`md` with x).
+    pub keep_cas: bool,
     /// With `compare`: a number older than the item's stores too, but keeps the item's expiry and win token and marks
     /// the new item stale (`ms` with I).
     pub invalidate: bool,

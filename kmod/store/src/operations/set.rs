@@ -133,7 +133,8 @@ impl<P: Platform> Store<P> {
                 drop(chain);
                 return (Ok(refused), Some(new));
             }
-            let cas = self.next_cas(commit.new_cas);
+            let kept = live.filter(|_| commit.keep_cas).map(|old| old.cas());
+            let cas = self.next_cas(commit.new_cas.or(kept));
             let item = StoredItem {
                 class: charge.class(),
                 len: slot.value_len(),
