@@ -255,3 +255,37 @@ fn tombstone_of_an_item_that_is_deleted_in_between_finds_none() {
     assert_eq!(said, "NF\r\n");
     assert_eq!(ask(engine, b"mg k v\r\n"), "EN\r\n");
 }
+
+/// Another client creates the item right before it is created, and deletes it before the next lookup.
+#[test]
+fn creating_is_tried_again_when_the_item_comes_and_goes() {
+    // The lookup of `mg` locks the stripe, too.
+    for (command, locks, again, lost) in [
+        (
+            "ma k N0 v",
+            1,
+            "VA 1\r\n0\r\n",
+            "SERVER_ERROR too many concurrent changes\r\n",
+        ),
+        ("mg k N0 s", 2, "HD s0 W\r\n", "EN\r\n"),
+    ] {
+        for races in [1, 3, 1000] {
+            let engine = engine();
+            let created = Cell::new(0);
+            let line = format!("{command}\r\n");
+            HOOK.set(Some(Box::new(move || {
+                let locking = LOCKING.take();
+                ask(engine, b"delete k noreply\r\n");
+                LOCKING.set(locking);
+            })));
+            let said = ask_beside_locks(engine, line.as_bytes(), move |before| {
+                if before % locks == locks - 1 && created.replace(created.get() + 1) < races {
+                    ask(engine, b"set k 0 0 1 noreply\r\n1\r\n");
+                }
+            });
+            HOOK.set(None);
+            let expected = if races < 16 { again } else { lost };
+            assert_eq!(said, expected, "{command} {races}");
+        }
+    }
+}

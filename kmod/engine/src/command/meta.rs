@@ -21,8 +21,9 @@ pub(crate) enum Creation {
         /// The seconds that `t` of an `ma` shows.
         ttl: Option<u32>,
     },
-    /// Another client created it first, or there is no memory.
-    Failed,
+    /// Another client created it first: it can be looked up again.
+    Overtaken,
+    NoMemory,
 }
 
 impl<P: Platform> Engine<P> {
@@ -99,8 +100,10 @@ impl<P: Platform> Engine<P> {
         // Stored with its final time to live, because other clients may change it from now on.
         let (last, _) = ttls(command, vivify);
         let expiry = self.store.expiry(i64::from(last));
-        let Some((cas, item)) = self.vivify(command, hash, b"", expiry, true) else {
-            return Creation::Failed;
+        let (cas, item) = match self.vivify(command, hash, b"", expiry, true) {
+            Ok(Some(made)) => made,
+            Ok(None) => return Creation::Overtaken,
+            Err(_) => return Creation::NoMemory,
         };
         // An item that is created expired is not found, and not counted.
         if !command.flags.has(b'u') && expiry.ttl(self.store.now()) != Some(0) {
@@ -121,15 +124,17 @@ impl<P: Platform> Engine<P> {
         let initial = Decimal::new(command.flags.initial);
         let (last, shown) = ttls(command, vivify);
         let expiry = self.store.expiry(i64::from(last));
-        let Some((cas, item)) = self.vivify(command, hash, initial.as_bytes(), expiry, false)
-        else {
-            return Creation::Failed;
+        let (cas, item) = match self.vivify(command, hash, initial.as_bytes(), expiry, false) {
+            Ok(Some(made)) => made,
+            Ok(None) => return Creation::Overtaken,
+            Err(_) => return Creation::NoMemory,
         };
         let shown = Some(shown).filter(|&ttl| ttl != 0);
         let ttl = shown.map(|ttl| self.seconds_until(ttl));
         Creation::Created { cas, item, ttl }
     }
 
+    /// Stores an item that is missing. `None` if another client stored it first.
     fn vivify(
         &self,
         command: &Command<'_>,
@@ -137,11 +142,9 @@ impl<P: Platform> Engine<P> {
         value: &[u8],
         expiry: Expiry,
         token_sent: bool,
-    ) -> Option<(u64, StoredItem)> {
-        let mut reservation = self
-            .store
-            .reserve(command.key(), hash, 0, expiry, value.len())
-            .ok()?;
+    ) -> Result<Option<(u64, StoredItem)>, StoreError> {
+        let key = command.key();
+        let mut reservation = self.store.reserve(key, hash, 0, expiry, value.len())?;
         reservation.write(value);
         let commit = Commit {
             mode: StoreMode::Add,
@@ -149,10 +152,10 @@ impl<P: Platform> Engine<P> {
             token_sent,
             ..Commit::default()
         };
-        match self.store.commit(reservation, &commit) {
-            Ok(Outcome::Stored { cas, item, .. }) => Some((cas, item)),
+        Ok(match self.store.commit(reservation, &commit)? {
+            Outcome::Stored { cas, item, .. } => Some((cas, item)),
             _ => None,
-        }
+        })
     }
 
     /// Counts a hit of `mg`.
@@ -163,11 +166,6 @@ impl<P: Platform> Engine<P> {
             ClassCounter::GetHits
         };
         self.store.count_class(class, counter, 1);
-    }
-
-    pub(crate) fn meta_absent(&self, command: &Command<'_>, hash: Hash) -> bool {
-        let guard = self.store.read();
-        self.store.peek(&guard, command.key(), hash).is_none()
     }
 
     /// How `ms` stores its value, and when the item expires.

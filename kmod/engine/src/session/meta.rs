@@ -62,10 +62,9 @@ impl<P: Platform> Session<'_, P> {
             engine.observe_lookup(self.number, command.key(), Err(dead));
             let (cas, item) = match engine.meta_create(command, hash) {
                 Creation::Created { cas, item, .. } => (cas, item),
-                Creation::NotAsked => break,
-                // There is no memory: a miss like any other.
-                Creation::Failed if engine.meta_absent(command, hash) => break,
-                Creation::Failed => continue,
+                // Without memory it is a miss like any other.
+                Creation::NotAsked | Creation::NoMemory => break,
+                Creation::Overtaken => continue,
             };
             engine.meta_hit(command, item.class);
             let seen = ItemSnapshot::new(cas);
@@ -188,11 +187,11 @@ impl<P: Platform> Session<'_, P> {
                         put_number(out, command, flags.initial, cas, ttl);
                         return;
                     }
-                    Creation::Failed if engine.meta_absent(command, hash) => {
+                    Creation::NoMemory => {
                         out.put(reply::VIVIFY_OUT_OF_MEMORY);
                         return;
                     }
-                    Creation::Failed => continue,
+                    Creation::Overtaken => continue,
                     Creation::NotAsked => {
                         engine.arith_miss(decrement);
                         b"NF"
