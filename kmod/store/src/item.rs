@@ -40,7 +40,7 @@ pub(crate) const FETCHED: u8 = 1 << 4;
 /// The key came base64-encoded.
 pub(crate) const BINARY_KEY: u8 = 1 << 5;
 /// It was found expired or flushed and was counted as such: once, as memcached does, which removes it then.
-const COUNTED_EXPIRED: u8 = 1 << 7;
+pub(crate) const COUNTED_EXPIRED: u8 = 1 << 7;
 
 /// Of a live item: several fields are being changed, under the stripe's lock. A live item is not retired meanwhile, so
 /// that the same bit can have another meaning in a retired slot.
@@ -398,6 +398,10 @@ impl Slot {
         }
         if let Some(expiry) = fields.expiry {
             header.expiry.store(expiry.0, Release);
+            // A reader can find the item expired just before: that it expires later is counted again.
+            if header.state.load(Relaxed) & COUNTED_EXPIRED != 0 {
+                header.state.fetch_and(!COUNTED_EXPIRED, Relaxed);
+            }
         }
         if one && marks == 0 {
             return;

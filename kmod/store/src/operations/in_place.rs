@@ -104,3 +104,64 @@ impl<P: Platform> Store<P> {
         Deleted::Deleted { class }
     }
 }
+
+#[cfg(all(test, not(loom), feature = "host"))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::counters::Counter;
+    use crate::host::Host;
+    use crate::operations::commit::{Arith, Commit};
+
+    /// A command that sets the item's expiry.
+    type Extend = dyn Fn(&Store<Host>, Expiry);
+
+    const KEY: &[u8] = b"key";
+
+    /// A reader whose clock is a second ahead has counted the item as expired when another client extends its life.
+    #[test]
+    fn expiry_of_an_extended_item_is_counted() {
+        let touch = |store: &Store<Host>, expiry| {
+            store.touch(KEY, store.hash(KEY), expiry).unwrap();
+        };
+        let modify = |store: &Store<Host>, expiry| {
+            let change = ItemChange {
+                expiry: Some(expiry),
+                token: true,
+            };
+            let guard = store.read();
+            let found = store.modify(&guard, KEY, store.hash(KEY), |_, _| change);
+            assert!(found.is_some());
+        };
+        let increment = |store: &Store<Host>, expiry| {
+            let how = Arith {
+                expiry: Some(expiry),
+                ..Arith::default()
+            };
+            store.arith(KEY, store.hash(KEY), &how).unwrap();
+        };
+        let extend: [&Extend; 3] = [&touch, &modify, &increment];
+        for (i, extend) in extend.iter().enumerate() {
+            let store = Store::new(Config::default(), Host::new()).unwrap();
+            store.tick(100, 1_700_000_000);
+            let hash = store.hash(KEY);
+            let mut new = store.reserve(KEY, hash, 0, store.expiry(5), 1).unwrap();
+            new.write(b"1");
+            store.commit(new, &Commit::default()).unwrap();
+            let look = || {
+                let guard = store.read();
+                let found = store.peek(&guard, KEY, hash);
+                found.map(|item| item.slot())
+            };
+            assert!(look().unwrap().mark_counted_expired());
+            extend(&store, store.expiry(10));
+            store.tick(109, 1_700_000_009);
+            assert!(look().is_some());
+            for _ in 0..2 {
+                store.tick(120, 1_700_000_020);
+                assert!(look().is_none());
+                assert_eq!(store.counted(Counter::GetExpired), 1, "{i}");
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use hippos_semantics::StoreMode;
 
 use crate::counters::Counter;
 use crate::hash::{self, Hash};
-use crate::item::{Item, BINARY_KEY};
+use crate::item::{Item, BINARY_KEY, COUNTED_EXPIRED};
 use crate::maintenance::evict::Charge;
 use crate::platform::Platform;
 use crate::store::Store;
@@ -18,8 +18,9 @@ use super::commit::{Arith, ArithError, Arithmetic, Commit, Outcome, StoreError, 
 use super::number;
 use super::reservation::Reservation;
 
-/// The marks that the new item keeps if it counts as the old one, changed in place: all of them.
-const KEPT: u8 = !0;
+/// The marks that the new item keeps if it counts as the old one, changed in place. It has a life of its own, whose end
+/// is counted.
+const KEPT: u8 = !COUNTED_EXPIRED;
 
 /// How often one command begins an update: once, and again whenever another client has stored the key since the value
 /// was read, or the memory for the copy had to be waited for.
@@ -176,7 +177,7 @@ impl<P: Platform> Store<P> {
             let replaced = old.class();
             new.into_published();
             drop(guard);
-            // If all marks are kept, it counts as the same item.
+            // If these marks are kept, it counts as the same item.
             if kept != KEPT {
                 self.count(Counter::TotalItems, 1);
             }
