@@ -64,8 +64,8 @@ void hippos_routes_changed(void)
 /*
  * Neighbours that replies went to: a hash of its key and its address, by that
  * hash. Most of what is announced of neighbours changes nothing for anyone, and
- * a large network announces much. The hash has a secret: nobody can choose
- * addresses that share a slot.
+ * a large network announces much. The hash has a secret, so that no client can
+ * choose addresses that share a slot.
  */
 #define KNOWN 4096
 static u64 known[KNOWN];
