@@ -3,8 +3,7 @@
 
 use std::process::Command;
 
-use crate::stats::Stats;
-use crate::status::RECEIVE_PATHS;
+use crate::stats::{Stats, RECEIVE_PATHS};
 use crate::system::System;
 
 /// The base chains of an `nft list ruleset` that incoming packets pass, and that do something: have rules, or a policy

@@ -10,8 +10,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::latency::Times;
-use crate::stats::Stats;
-use crate::status::RECEIVE_PATHS;
+use crate::stats::{Stats, RECEIVE_PATHS};
 
 const COUNTER: MetricType = MetricType::Counter;
 const GAUGE: MetricType = MetricType::Gauge;

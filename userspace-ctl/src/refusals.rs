@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The statistics that count refused requests and connections.
 
+use crate::answer::duration;
 use crate::stats::{Stats, AGES};
-use crate::status::duration;
 
 /// So many seconds after a refusal it still counts as a fault of now: as long as an operator needs to see it, and short
 /// enough for a repaired fault to disappear while they watch.

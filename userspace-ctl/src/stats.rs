@@ -9,6 +9,14 @@ use serde_json::Value;
 /// How the names of seconds since something begin.
 pub(crate) const AGES: &str = "hippos_age_";
 
+/// The receive paths before the socket: their titles and their statistics (docs/fast-path.md).
+pub(crate) const RECEIVE_PATHS: [(&str, &str); 4] = [
+    ("PRE_ROUTING, IPv4", "hippos_hook_ipv4"),
+    ("PRE_ROUTING, IPv6", "hippos_hook_ipv6"),
+    ("XDP, IPv4", "hippos_xdp_ipv4"),
+    ("XDP, IPv6", "hippos_xdp_ipv6"),
+];
+
 /// Names and values, in the server's order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stats(Vec<(String, String)>);

@@ -7,20 +7,12 @@ use anyhow::Result;
 use hippos_abi::Section;
 use serde_json::json;
 
-use crate::answer::Answer;
+use crate::answer::{duration, Answer};
 use crate::firewall;
 use crate::refusals::{self, Occurred, Severity, RECENT};
 use crate::source::Source;
-use crate::stats::Stats;
+use crate::stats::{Stats, RECEIVE_PATHS};
 use crate::system::{System, INTERFACES, PINS};
-
-/// The receive paths before the socket: their titles and their statistics (docs/fast-path.md).
-pub(crate) const RECEIVE_PATHS: [(&str, &str); 4] = [
-    ("PRE_ROUTING, IPv4", "hippos_hook_ipv4"),
-    ("PRE_ROUTING, IPv6", "hippos_hook_ipv6"),
-    ("XDP, IPv4", "hippos_xdp_ipv4"),
-    ("XDP, IPv6", "hippos_xdp_ipv6"),
-];
 
 /// Explains a value of these statistics.
 fn path_state(value: &str) -> String {
@@ -351,16 +343,6 @@ fn percent(part: u64, whole: u64) -> String {
         return "-".into();
     }
     format!("{:.1} %", part as f64 * 100.0 / whole as f64)
-}
-
-pub(crate) fn duration(seconds: u64) -> String {
-    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min"),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
 }
 
 #[cfg(test)]

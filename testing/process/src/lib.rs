@@ -54,7 +54,6 @@ impl Process {
             let start = memcached_command()
                 .args(["-l", "127.0.0.1", "-p", &port, "-U", &port, "-u", "root"])
                 .args(arguments)
-                .stderr(Stdio::null())
                 .spawn();
             let mut process = match start {
                 Ok(child) => Self::from(child),

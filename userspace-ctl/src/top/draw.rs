@@ -7,8 +7,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, Widget};
 
+use crate::answer::duration;
 use crate::latency::shown;
-use crate::status::duration;
 use crate::top::model::Model;
 
 /// Columns of a printed frame.

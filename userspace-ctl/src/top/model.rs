@@ -8,8 +8,8 @@ use serde_json::{json, Value};
 
 use crate::latency::Times;
 use crate::refusals;
-use crate::stats::Stats;
-use crate::status::{self, Snapshot, RECEIVE_PATHS};
+use crate::stats::{Stats, RECEIVE_PATHS};
+use crate::status::{self, Snapshot};
 use crate::system::System;
 use crate::top::hot_keys::Gets;
 
