@@ -118,9 +118,14 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
  */
 bool hippos_udp_rebind(struct socket *sock, u32 interface)
 {
-	if (READ_ONCE(sock->sk->sk_bound_dev_if) == interface)
-		return false;
-	return !sock_bindtoindex(sock->sk, interface, true);
+	struct sock *sk = sock->sk;
+	bool lost;
+
+	/* An abort reports its error before it takes the interface, with the lock held. */
+	lock_sock(sk);
+	lost = sk->sk_bound_dev_if != interface && !sock_bindtoindex(sk, interface, false);
+	release_sock(sk);
+	return lost;
 }
 
 /* Closes a socket of any kind. */

@@ -65,6 +65,11 @@ impl SocketAddresses {
         self.0.peer_port
     }
 
+    /// The number of the interface that a datagram came by.
+    pub fn interface(&self) -> u32 {
+        self.0.interface
+    }
+
     /// Whether no network lies between the ends.
     pub fn is_local(&self) -> bool {
         self.0.local

@@ -27,6 +27,9 @@ const INPUT: usize = 64 << 10;
 /// Datagrams before the worker yields this CPU.
 const TURN: usize = 64;
 
+/// More datagrams than the socket's buffer holds.
+const QUEUED_MAX: usize = 8192;
+
 /// How long a send may wait for buffer space, in milliseconds.
 pub(crate) const SEND_MS: u32 = 100;
 
@@ -87,7 +90,15 @@ impl Worker {
                 if context.should_stop() {
                     break;
                 }
+                let only = server.config.interface;
                 match socket.receive_from(&mut self.input) {
+                    // A send may have taken the abort's error.
+                    Ok((_, ends))
+                        if only.is_some_and(|only| only.get() != ends.interface())
+                            && socket.rebind_datagram(only) =>
+                    {
+                        drop_queue(socket, &mut self.input);
+                    }
                     Ok((count, ends)) => {
                         let began = latency::begin();
                         let queued = began.and_then(|_| socket.queued());
@@ -117,7 +128,7 @@ impl Worker {
                     }
                     // An ICMP error on the socket, or an operator's abort: more datagrams may follow.
                     Err(_) => {
-                        if socket.rebind_datagram(server.config.interface) {
+                        if socket.rebind_datagram(only) {
                             drop_queue(socket, &mut self.input);
                         }
                     }
@@ -134,8 +145,8 @@ impl Worker {
 
 /// Drops what came by any interface while the socket was bound to none.
 fn drop_queue(socket: &Socket, input: &mut [u8]) {
-    for _ in 0..TURN {
-        if socket.receive_from(input).is_err() {
+    for _ in 0..QUEUED_MAX {
+        if socket.receive_from(input).is_err_and(|error| error == EAGAIN) {
             break;
         }
     }

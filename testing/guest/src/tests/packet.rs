@@ -1038,7 +1038,8 @@ pub(super) fn one_interface() -> Result<()> {
     Udp::connect("127.0.0.1")?.silence(b"get key\r\n")?;
     // What an operator's abort takes from the socket it has again before the next answer.
     modules::load("udp_diag")?;
-    run("ss -K -u -a sport = :11211")?;
+    let aborted = run("ss -K -H -u -a sport = :11211")?;
+    ensure!(!aborted.is_empty(), "ss aborted no socket");
     Udp::connect("127.0.0.1")?.silence(b"get key\r\n")?;
     there.enter(|| -> Result<()> {
         let reply = Udp::connect(&link.here_ipv4)?.ask(b"set key 0 0 1\r\n1\r\n")?;
