@@ -19,7 +19,8 @@
 	X(XDP_PASSED, "hippos_xdp_passed", "All other frames on the interfaces where XDP is attached") \
 	X(ROUTE_LOOKUPS, "hippos_route_lookups", "Routing lookups for replies in place") \
 	X(ROUTE_ELSEWHERE, "hippos_route_elsewhere", "Of those, lookups that left the reply to the socket") \
-	X(ROUTE_LIMITED, "hippos_route_limited", "Routing lookups not made because of their rate limit")
+	X(ROUTE_LIMITED, "hippos_route_limited", "Routing lookups not made because of their rate limit") \
+	X(ROUTE_CHANGES, "hippos_route_changes", "Changes of routes, rules, addresses, interfaces and neighbours, each of which ended all cached routes")
 
 enum hippos_counter {
 #define X(enumerator, name, meaning) HIPPOS_COUNTER_##enumerator,

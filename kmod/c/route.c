@@ -59,6 +59,7 @@ void hippos_routes_changed(void)
 	/* Readers of the new number see what was written before. */
 	smp_mb__before_atomic();
 	atomic_inc((atomic_t *)&hippos_route_generation);
+	hippos_count(ROUTE_CHANGES);
 }
 
 /*
@@ -67,7 +68,7 @@ void hippos_routes_changed(void)
  * a large network announces much. The hash has a secret, so that no client can
  * choose addresses that share a slot.
  */
-#define KNOWN 4096
+#define KNOWN 16384
 static u64 known[KNOWN];
 static u32 known_secret;
 
@@ -501,8 +502,9 @@ hippos_route_ipv6_slow(const struct hippos_handler *handler, struct net *net, st
 }
 
 /*
- * Some changes are announced before they are made, all under RTNL or in one go
- * with softirqs off: what was looked up in between is dropped once it is over.
+ * Some changes are announced before they are made: under RTNL, in one go with
+ * softirqs off, or, those of rules, with a lock of their own, where a tick is
+ * long. What was looked up in between is dropped once it is over.
  */
 static void changed_by_now(struct work_struct *work)
 {
@@ -588,8 +590,8 @@ static void free_tables(void)
 }
 
 /*
- * Registering reads all routes, and gives up if they change meanwhile: where a
- * routing protocol changes large tables, once more.
+ * Registering reads all routes, and gives up if they change meanwhile, as where
+ * a routing protocol changes large tables: tried up to ten times.
  */
 static int register_routes(struct net *net)
 {
