@@ -199,9 +199,10 @@ bool hippos_thread_bind(unsigned int cpu, bool others)
 
 /*
  * Whether the calling thread, which was bound to this CPU, has lost it: the
- * kernel frees bound threads of a CPU that goes offline, and binds none again.
+ * kernel lets threads that are bound to a CPU run anywhere once it goes offline,
+ * and binds none again. A CPU on its way out is online still, but not active.
  */
 bool hippos_thread_lost(unsigned int cpu)
 {
-	return unlikely(current->nr_cpus_allowed != 1) && cpu_online(cpu);
+	return unlikely(current->nr_cpus_allowed != 1) && cpu_active(cpu);
 }
