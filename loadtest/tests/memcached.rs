@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The generator with memcached itself, if it is installed: `HIPPOS_MEMCACHED` is the command that starts it
-//! (`memcached` by default), to which the port and limits are added.
+//! The generator with memcached itself, if `HIPPOS_MEMCACHED` contains the command that starts it, to which the port
+//! and limits are added.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,7 +21,7 @@ struct Memcached {
 }
 
 impl Memcached {
-    /// Starts one, if it is installed.
+    /// Starts one, if that is known.
     fn start() -> Option<Self> {
         let (process, address) = Process::memcached(&["-m", "128", "-t", "2"])?;
         Some(Self {
