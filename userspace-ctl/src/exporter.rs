@@ -106,7 +106,7 @@ fn page(source: &Source) -> String {
     let system = System::host();
     let text = || -> Result<String> {
         let system = source.is_here().then_some(&system);
-        Ok(status::status(&Snapshot::read(source)?, system)?.text)
+        Ok(status::without_notes(&Snapshot::read(source)?, system)?.text)
     };
     let text = text().unwrap_or_else(|error| format!("{error:#}"));
     let text = text.replace('&', "&amp;").replace('<', "&lt;");

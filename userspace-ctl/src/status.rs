@@ -53,6 +53,20 @@ impl Snapshot {
 ///
 /// None: writing to a String does not fail.
 pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Answer> {
+    let notes = system.map_or_else(Vec::new, |system| notes(snapshot, system));
+    screen(snapshot, system, notes)
+}
+
+/// One screen for readers that ask again and again: the firewall's list, which takes a program, is not read.
+///
+/// # Errors
+///
+/// None: writing to a String does not fail.
+pub(crate) fn without_notes(snapshot: &Snapshot, system: Option<&System>) -> Result<Answer> {
+    screen(snapshot, system, Vec::new())
+}
+
+fn screen(snapshot: &Snapshot, system: Option<&System>, notes: Vec<String>) -> Result<Answer> {
     let Snapshot { general, settings } = snapshot;
     let warnings = warnings(snapshot, system);
     let health = health(&warnings);
@@ -116,7 +130,6 @@ pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Ans
     for warning in &warnings {
         writeln!(text, "warning: {}", warning.what)?;
     }
-    let notes = system.map_or_else(Vec::new, |system| notes(snapshot, system));
     for note in &notes {
         writeln!(text, "note: {note}")?;
     }
@@ -538,6 +551,9 @@ mod tests {
             assert!(answer.text.contains(note), "{note}: {}", answer.text);
         }
         assert_eq!(answer.json["notes"].as_array().map(Vec::len), Some(2));
+        let answer = without_notes(&snapshot(GENERAL, ""), Some(&folder.system())).unwrap();
+        assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
+        assert!(!answer.text.contains("note:"), "{}", answer.text);
     }
 
     #[test]
