@@ -299,7 +299,7 @@ fn of_pages(system: &System) -> Vec<Finding> {
     let small = of("DirectMap4k");
     if small > total / 2 {
         let what = format!(
-            "{} of {} MiB of the kernel's direct map are in pages of 4 KiB: each item costs a TLB miss",
+            "{} of {} MiB of the kernel's direct map are in pages of 4 KiB: items cost more TLB misses",
             small >> 10,
             total >> 10
         );
@@ -329,12 +329,15 @@ fn of_taps(system: &System) -> Option<Finding> {
 
 /// What only programs of this host tell about a network card.
 fn of_card_programs(system: &System, card: &str, has_xdp: bool) -> Vec<Finding> {
+    if !system.is_host() {
+        return Vec::new();
+    }
     let run = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output();
-        let output = output.ok().filter(|_| system.is_host());
-        output.map_or_else(String::new, |output| {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        })
+        output.map_or_else(
+            |_| String::new(),
+            |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+        )
     };
     let mut found = of_features(card, &run("ethtool", &["-k", card]), has_xdp);
     if !run("tc", &["filter", "show", "dev", card, "ingress"])
@@ -371,7 +374,7 @@ fn of_features(card: &str, features: &str, has_xdp: bool) -> Vec<Finding> {
     }
     if is_on("generic-receive-offload") && !has_xdp {
         let what = format!(
-            "GRO on {card} takes 404 of the 4,224 instructions of a UDP get at PRE_ROUTING (performance.md)"
+            "GRO on {card} takes 405 of the 4,224 instructions of a UDP get at PRE_ROUTING (performance.md)"
         );
         let remedy = format!(
             "attach XDP, which comes before GRO; ethtool -K {card} gro off slows TCP with large values"
