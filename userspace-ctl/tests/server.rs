@@ -218,6 +218,8 @@ fn the_exporter_serves_what_the_dashboard_asks_for() {
             // The example server has no counters of C.
             let statistic = name.trim_end_matches("_total");
             if COUNTERS_OF_C.contains(&format!("\"{statistic}\"")) {
+                let mut names = labels.keys();
+                assert!(names.all(|name| name == "instance"), "{query}: {labels:?}");
                 continue;
             }
             let sets = samples.get(&name);
