@@ -317,7 +317,8 @@ pub(crate) struct Top {
     /// Print one frame as text, of the rates in one interval
     #[arg(long)]
     pub(crate) once: bool,
-    /// Show the hottest keys: gets are watched for 0.2 s of each interval, and the UDP socket serves all datagrams then
+    /// Show the hottest keys: gets are watched for 0.2 s of each interval; then gets of one key are still answered in
+    /// place, each logged, and other UDP requests go to the socket. `admin` must not be off
     #[arg(long)]
     pub(crate) keys: bool,
 }

@@ -11,8 +11,8 @@ use anyhow::Result;
 use crate::exit::end;
 use crate::source::Source;
 
-/// How long gets are watched for a sample. Meanwhile the UDP socket serves all datagrams,
-/// since the fast path logs nothing.
+/// How long gets are watched for a sample. Meanwhile gets of one key are still answered in place,
+/// each logged; other UDP requests go to the socket (docs/protocol.md).
 const WINDOW: Duration = Duration::from_millis(200);
 
 /// The gets of a moment, by key.
