@@ -676,7 +676,7 @@ pub(super) fn prints() -> Result<()> {
     let (status, top) = rates;
     for part in [
         "held for: items ",
-        "in the last 2.",
+        "in the last ",
         "by protocol: TCP ",
         "by CPU, busiest first: ",
     ] {
