@@ -202,7 +202,7 @@ macro_rules! kernel_parameters {
         }
 
         #[allow(non_upper_case_globals)]
-        mod slot {
+        mod cell {
             use super::*;
             $(pub(super) static $name: ParameterCell<$kind::Raw> =
                 ParameterCell(UnsafeCell::new($kind::raw(concat!($default, "\0"))));)+
@@ -222,7 +222,7 @@ macro_rules! kernel_parameters {
                     level: -1,
                     flags: 0,
                     __bindgen_anon_1: bindings::kernel_param__bindgen_ty_1 {
-                        arg: slot::$name.0.get().cast(),
+                        arg: cell::$name.0.get().cast(),
                     },
                 });
             };
@@ -232,7 +232,7 @@ macro_rules! kernel_parameters {
             /// As insmod left them, or the first one that is out of its range.
             pub fn get() -> Result<Self, ParameterError<'static>> {
                 Ok(Self {
-                    $($name: $kind::check(&each::$name, slot::$name.get())?,)+
+                    $($name: $kind::check(&each::$name, cell::$name.get())?,)+
                 })
             }
 
@@ -240,7 +240,7 @@ macro_rules! kernel_parameters {
             pub fn tell(tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
                 $(
                     if let SettingsRow::Loaded(row) = each::$name.row {
-                        tell(row, format_args!("{}", $kind::shown(slot::$name.get())));
+                        tell(row, format_args!("{}", $kind::shown(cell::$name.get())));
                     }
                 )+
             }

@@ -77,7 +77,7 @@ impl Control {
     #[inline(never)]
     fn sources(&self, argument: usize) -> Result {
         let input = read::<ReadSources>(argument)?;
-        let mut text = StatsText(KVVec::new());
+        let mut text = GrowingText(KVVec::new());
         for network in &self.server.engine.sources() {
             core::writeln!(text, "{network}").map_err(|_| ENOMEM)?;
         }
@@ -88,7 +88,7 @@ impl Control {
     #[inline(never)]
     fn verify(&self, argument: usize) -> Result {
         let input = read::<ReadVerify>(argument)?;
-        let mut text = StatsText(KVVec::new());
+        let mut text = GrowingText(KVVec::new());
         let result = {
             let _maintaining = self.server.lock_maintenance();
             self.server.engine.store.verify()
@@ -243,9 +243,9 @@ impl Control {
 }
 
 /// A text that grows.
-struct StatsText(KVVec<u8>);
+struct GrowingText(KVVec<u8>);
 
-impl Write for StatsText {
+impl Write for GrowingText {
     fn write_str(&mut self, part: &str) -> core::fmt::Result {
         self.0
             .extend_from_slice(part.as_bytes(), GFP_KERNEL)
