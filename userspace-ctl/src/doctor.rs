@@ -231,8 +231,8 @@ fn of_card(system: &System, card: &str) -> Vec<Finding> {
     let has_xdp = system.path(PINS).join(card).exists();
     found.extend(of_card_programs(system, card, has_xdp));
     if system.path(INTERFACES).join(card).join("master").exists() {
-        let what = format!("{card} is a port of a bridge or a bond: packets pass that first");
-        let remedy = "serve on an interface without one, or attach XDP to the ports";
+        let what = format!("{card} is a port of a bridge or a bond: XDP does not answer there");
+        let remedy = "serve on an interface without one, or leave it to PRE_ROUTING";
         found.push(finding("master", Weight::Note, what, remedy));
     }
     found

@@ -92,9 +92,15 @@ impl Guest {
             )
         };
         match server {
-            Server::Hippos | Server::HipposFresh | Server::HipposXdp => {
+            Server::Hippos
+            | Server::HipposFresh
+            | Server::HipposSocket
+            | Server::HipposLatency
+            | Server::HipposXdp
+            | Server::HipposXdpLatency => {
+                let more = server.parameters();
                 self.vm
-                    .ask(&format!("load port={GUEST_PORT} memory_mb={CACHE}"))?;
+                    .ask(&format!("load port={GUEST_PORT} memory_mb={CACHE} {more}"))?;
                 if server.native() {
                     self.vm
                         .ask("exec hippos-ctl xdp attach --dev eth0 --mode native")?;

@@ -8,8 +8,14 @@ pub(crate) enum Server {
     Hippos,
     /// As `Hippos`, but with a new buffer for each reply: the cost that reuse of the request's buffer saves
     HipposFresh,
-    /// The same with its XDP program on the card, in native mode
+    /// As `Hippos`, with the UDP socket alone for datagrams
+    HipposSocket,
+    /// As `Hippos`, with times measured (`latency=1`)
+    HipposLatency,
+    /// As `Hippos`, with its XDP program on the card, in native mode
     HipposXdp,
+    /// The same with times measured
+    HipposXdpLatency,
     /// Debian's memcached as installed, UDP on, a thread for each vCPU
     Memcached,
     /// The same with its LRU threads off and interrupts deferred: its steadiest cell
@@ -28,7 +34,7 @@ pub(crate) enum Server {
 
 impl Server {
     /// All, the reference first.
-    pub(crate) const ALL: [Server; 10] = [
+    pub(crate) const ALL: [Server; 13] = [
         Server::Memcached,
         Server::MemcachedSteady,
         Server::MemcachedMultiport,
@@ -36,8 +42,11 @@ impl Server {
         Server::MirrorDirect,
         Server::Mirror,
         Server::HipposFresh,
+        Server::HipposSocket,
+        Server::HipposLatency,
         Server::Hippos,
         Server::MirrorXdp,
+        Server::HipposXdpLatency,
         Server::HipposXdp,
     ];
 
@@ -65,7 +74,19 @@ impl Server {
                 | Server::MirrorDirect
                 | Server::MirrorQueued
                 | Server::HipposFresh
+                | Server::HipposSocket
+                | Server::HipposLatency
+                | Server::HipposXdpLatency
         )
+    }
+
+    /// The parameters of Hippos's module, where they are not the defaults.
+    pub(crate) fn parameters(self) -> &'static str {
+        match self {
+            Server::HipposSocket => "udp_fast=0",
+            Server::HipposLatency | Server::HipposXdpLatency => "latency=1",
+            _ => "",
+        }
     }
 
     /// Whether its instructions are counted: where a guest has one processor, one memcached a
@@ -76,7 +97,10 @@ impl Server {
 
     /// Whether frames are answered in the card's driver.
     pub(crate) fn native(self) -> bool {
-        matches!(self, Server::HipposXdp | Server::MirrorXdp)
+        matches!(
+            self,
+            Server::HipposXdp | Server::HipposXdpLatency | Server::MirrorXdp
+        )
     }
 
     /// As reports name it.
@@ -84,7 +108,10 @@ impl Server {
         match self {
             Server::Hippos => "hippos",
             Server::HipposFresh => "hippos-fresh",
+            Server::HipposSocket => "hippos-socket",
+            Server::HipposLatency => "hippos-latency",
             Server::HipposXdp => "hippos-xdp",
+            Server::HipposXdpLatency => "hippos-xdp-latency",
             Server::Memcached => "memcached",
             Server::MemcachedSteady => "memcached-steady",
             Server::MemcachedMultiport => "memcached-multiport",
