@@ -85,7 +85,7 @@ fn screen(snapshot: &Snapshot, system: Option<&System>, notes: Vec<String>) -> R
         used >> 20,
         percent(used, limit)
     )?;
-    for line in held_for(general) {
+    for line in held_for(snapshot) {
         writeln!(text, "  {line}")?;
     }
     let (hits, misses) = (general.number("get_hits"), general.number("get_misses"));
@@ -149,19 +149,24 @@ fn screen(snapshot: &Snapshot, system: Option<&System>, notes: Vec<String>) -> R
     Ok(Answer::new(text, json))
 }
 
-/// Bytes of a memory block (docs/adr/0011-blocks-of-one-mebibyte.md).
-const BLOCK: u64 = 1 << 20;
+const MIB: u64 = 1 << 20;
+
+/// Bytes of a memory block: a MiB, or more where items may be larger (docs/adr/0011-blocks-of-one-mebibyte.md).
+fn block(settings: &Stats) -> u64 {
+    let item_max = settings.number("item_size_max");
+    item_max.max(MIB).checked_next_power_of_two().unwrap_or(MIB)
+}
 
 /// What the memory is held for; empty for a memcached.
-fn held_for(general: &Stats) -> Vec<String> {
-    let of = |name: &str| general.number(name);
+fn held_for(snapshot: &Snapshot) -> Vec<String> {
+    let of = |name: &str| snapshot.general.number(name);
     let held = of("hippos_memory_held");
     if held == 0 {
         return Vec::new();
     }
-    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / BLOCK as f64);
+    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / MIB as f64);
     let index = of("hash_bytes").saturating_add(of("hippos_overflow_bytes"));
-    let idle = of("slab_global_page_pool").saturating_mul(BLOCK);
+    let idle = of("slab_global_page_pool").saturating_mul(block(&snapshot.settings));
     let slabs = held.saturating_sub(index).saturating_sub(idle);
     let retired = of("hippos_retired_bytes");
     let free = slabs.saturating_sub(of("bytes")).saturating_sub(retired);
@@ -528,6 +533,14 @@ mod tests {
             );
         }
         assert!(!answer.text.contains("being received"), "{}", answer.text);
+        // Items of up to 3 MiB are in blocks of four.
+        let settings = "item_size_max 3145728";
+        let answer = status(&snapshot(&general, settings), None).unwrap();
+        assert!(
+            answer.text.contains("blocks without a use 8.0 MiB"),
+            "{}",
+            answer.text
+        );
     }
 
     /// A machine without XDP, or with a firewall, is as healthy as it was set up to be.
