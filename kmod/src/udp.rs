@@ -146,7 +146,10 @@ impl Worker {
 /// Drops what came by any interface while the socket was bound to none.
 fn drop_queue(socket: &Socket, input: &mut [u8]) {
     for _ in 0..QUEUED_MAX {
-        if socket.receive_from(input).is_err_and(|error| error == EAGAIN) {
+        if socket
+            .receive_from(input)
+            .is_err_and(|error| error == EAGAIN)
+        {
             break;
         }
     }

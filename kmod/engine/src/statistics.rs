@@ -298,7 +298,7 @@ pub(crate) fn each(mut show: impl FnMut(&Statistic)) {
             show(&row);
         }
     }
-    for row in HostCounter::ALL.iter().map(host) {
+    for row in HostCounter::all().iter().map(host) {
         if !placed(row.name) {
             show(&row);
         }
