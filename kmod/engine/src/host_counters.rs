@@ -128,7 +128,7 @@ mod tests {
         let lines: std::vec::Vec<_> = lines.collect();
         assert!(!lines.is_empty());
         assert_eq!(lines.len(), ROWS.len());
-        for (i, (line, counter)) in lines.iter().zip(ROWS).enumerate() {
+        for (i, (line, counter)) in lines.iter().zip(&ROWS).enumerate() {
             let (name, doc) = (counter.name(), counter.doc());
             let enumerator = name.trim_start_matches("hippos_").to_ascii_uppercase();
             let row = std::format!("\tX({enumerator}, \"{name}\", \"{doc}\")");
