@@ -21,10 +21,10 @@
 /* Replies to memcached's default port could make two servers talk for ever. */
 #define HIPPOS_MEMCACHED_PORT 11211
 
-/* No two replies of a CPU have the same until 65536 have gone. */
+/* The next reply's IP id, by CPU; repeats after 65536 replies. */
 DECLARE_PER_CPU(u16, hippos_reply_id);
 
-/* Whether it is from the port of a sender that a reply can't go round with. */
+/* Whether a reply to this source port cannot start a loop between servers. */
 static __always_inline bool hippos_source_port_ok(const struct udphdr *uh, u16 port)
 {
 	return uh->source && uh->source != htons(HIPPOS_MEMCACHED_PORT) &&
@@ -64,7 +64,7 @@ static __always_inline bool hippos_addresses_fit(struct net *net, const struct n
 				return false;
 			break;
 		}
-		/* A network of one or two has neither. */
+		/* /31 and /32 have no network or broadcast address. */
 		if (ifa->ifa_prefixlen < 31 && (!host || host == ~ifa->ifa_mask))
 			return false;
 	}

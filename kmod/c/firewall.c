@@ -6,8 +6,9 @@
  * A reply in place passes neither OUTPUT nor POSTROUTING, and its request is
  * taken before NAT may send it elsewhere. Both receive paths close while the namespace
  * has NAT or something in OUTPUT or POSTROUTING that could change or drop a
- * reply; the socket serves then. What does nothing keeps no handler closed: a base
- * chain of nftables without rules that accepts, and connection tracking alone.
+ * reply; the socket serves then. A hook that cannot change or drop a reply closes
+ * nothing: a base chain of nftables without rules that accepts, and connection
+ * tracking alone.
  *
  * Netfilter announces no changes to modules. Hooks are looked at with each
  * route lookup, at most once a tick: each source has one every

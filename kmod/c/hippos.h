@@ -100,7 +100,7 @@ enum hippos_handler_kind {
  */
 typedef void hippos_record_fn(void *private, u32 kind, u64 service, u64 queued);
 
-/* Who gets the packets for a UDP port. */
+/* The handler that gets the packets for a UDP port. */
 struct hippos_handler {
 	hippos_receive_fn *receive;
 	hippos_allow_fn *allow;
@@ -316,7 +316,7 @@ int hippos_transmit_test(void);
 
 /* kthread.c */
 
-/* Wakes one thread, whatever becomes of it. */
+/* Wakes one thread; safe after the thread has ended. */
 struct hippos_waker {
 	struct task_struct *task;
 	unsigned long pending;

@@ -20,7 +20,7 @@ static __always_inline u64 hippos_now(void)
 
 #define HIPPOS_NOT_QUEUED U64_MAX
 
-/* Longer than a request is worth waiting for. */
+/* Longer times are taken for a clock change. */
 #define HIPPOS_QUEUED_MAX (60 * NSEC_PER_SEC)
 
 /*

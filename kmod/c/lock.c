@@ -30,14 +30,14 @@ void hippos_unlock(spinlock_t *lock)
 	spin_unlock(lock);
 }
 
-static DEFINE_MUTEX(roster_mutex);
+static DEFINE_MUTEX(registry_mutex);
 
 void hippos_registry_lock(void)
 {
-	mutex_lock(&roster_mutex);
+	mutex_lock(&registry_mutex);
 }
 
 void hippos_registry_unlock(void)
 {
-	mutex_unlock(&roster_mutex);
+	mutex_unlock(&registry_mutex);
 }

@@ -13,7 +13,7 @@
 
 /*
  * A block of bytes (a power of two, at least a page), aligned to its size.
- * Not worth reclaiming hard for: the caller has a use for the answer no.
+ * Fails early: the caller then evicts.
  */
 void *hippos_pages_alloc(size_t bytes)
 {
@@ -57,8 +57,8 @@ u64 hippos_memory_available(void)
 static u64 short_of;
 
 /*
- * The kernel is looking for memory. What of ours can go takes grace periods to
- * go, and not here: the receiving thread decides.
+ * The kernel is short of memory. A shrinker may not wait for grace periods: it
+ * wakes hippos/store, which frees blocks.
  */
 static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *control)
 {

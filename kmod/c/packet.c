@@ -51,7 +51,7 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
 	/* ip_rcv() leaves only a socket that traffic control or TPROXY has chosen for the packet. */
 	if (unlikely(skb->sk))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_SOCKET_CHOSEN);
-	/* One that was never set is further away. */
+	/* An unset MAC header gives a larger distance. */
 	if (skb->data - skb_mac_header(skb) != ETH_HLEN)
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_DEVICE);
 	if (likely(dev->type == ARPHRD_ETHER)) {
@@ -72,7 +72,7 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
 	return true;
 }
 
-/* Before its UDP header, at this offset, was looked at: most likely it is to another port. */
+/* Passed, with a reason, if its port is ours. The UDP header is at this offset, unchecked. */
 static noinline __cold bool pass_if_to_port(const struct sk_buff *skb, unsigned int at, u16 port,
 					    enum hippos_pass_reason reason)
 {
@@ -84,7 +84,7 @@ static noinline __cold bool pass_if_to_port(const struct sk_buff *skb, unsigned 
 	return false;
 }
 
-/* With options, or in fragments, of which but the first none has a UDP header. */
+/* With IP options, or a fragment; of those only the first has a UDP header. */
 static noinline __cold bool pass_special(const struct sk_buff *skb, const struct iphdr *iph,
 					 u16 port)
 {
@@ -115,7 +115,7 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	const unsigned int len = skb->len;
 	const struct udphdr *uh;
 
-	/* As unsigned numbers, shorter ones are longer. */
+	/* A shorter length wraps to a large number. */
 	if (len - least > REQUEST_MAX - least)
 		return pass_if_to_port(skb, ip_len, port, HIPPOS_PASS_LENGTH);
 	if (unlikely(skb_is_nonlinear(skb)) && !pskb_may_pull(skb, ip_len + sizeof(*uh)))
@@ -288,7 +288,7 @@ struct sk_buff *hippos_packet_alloc_reply(const struct sk_buff *skb,
 
 DEFINE_PER_CPU(u16, hippos_reply_id);
 
-/* A checksum over the pseudo header; the device, or who stands in for it, adds the rest. */
+/* A checksum over the pseudo header; the device, or software in its place, adds the rest. */
 static __always_inline void leave_checksum(struct sk_buff *skb, struct udphdr *uh, __sum16 pseudo)
 {
 	uh->check = (__force __sum16)~(__force u16)pseudo;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Counts and traces why datagrams are left to the next one on their way
+ * Counts and traces why datagrams are passed to the next receive path
  * (linux/percpu.h, linux/tracepoint.h).
  */
 #include <linux/percpu.h>

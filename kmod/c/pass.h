@@ -66,7 +66,7 @@ static_assert(sizeof(struct hippos_pass_counts) == 16 &&
 	      offsetof(struct hippos_pass_counts, xdp) == 8);
 
 struct hippos_pass_row {
-	/* Without a zero at its end that counts. */
+	/* Its terminating zero is not counted in len. */
 	const char *name;
 	size_t len;
 	struct hippos_pass_counts sum;

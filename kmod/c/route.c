@@ -49,7 +49,7 @@
 
 DEFINE_PER_CPU(struct hippos_routes *, hippos_routes);
 
-/* An entry that was never filled has none. */
+/* Starts at 1: an entry that was never filled has 0. */
 u32 hippos_route_generation = 1;
 
 static struct net *served;
@@ -246,7 +246,7 @@ static bool comes_in(struct sk_buff *skb, struct net_device *dev, const void *ne
 	struct sk_buff *stand_in = NULL;
 	bool in;
 
-	/* It comes with the route that it left by. */
+	/* A packet on lo already has its route. */
 	if (dev->flags & IFF_LOOPBACK)
 		return true;
 	if (!skb) {
@@ -635,7 +635,7 @@ int hippos_routes_start(struct net *net)
 	err = register_inet6addr_notifier(&ipv6_nb);
 	if (err)
 		goto ipv4;
-	/* Routes by nexthop objects: their changes are no changes of routes. */
+	/* A changed nexthop object sends no FIB notification. */
 	err = register_nexthop_notifier(net, &nexthop_nb, NULL);
 	if (err)
 		goto ipv6;

@@ -53,7 +53,7 @@ struct hippos_route {
 };
 static_assert(sizeof(struct hippos_route) == 64);
 
-/* In an entry's dev; devices are aligned to more. */
+/* Flags in the low bits of dev, which a net_device's alignment leaves 0. */
 #define HIPPOS_ELSEWHERE 1
 #define HIPPOS_BY_XDP 2
 

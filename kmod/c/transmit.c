@@ -82,7 +82,7 @@ static struct netdev_queue *direct_queue(struct sk_buff *skb)
 		if (dev->netdev_ops->ndo_select_queue)
 			return NULL;
 #ifdef CONFIG_XPS
-		/* It still has the number of the NAPI instance that received it. */
+		/* sender_cpu shares its field with napi_id: overwrite it. */
 		skb->sender_cpu = raw_smp_processor_id() + 1;
 #endif
 		index = netdev_pick_tx(dev, skb, NULL);

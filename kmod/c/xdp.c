@@ -95,7 +95,7 @@ static __always_inline u32 serve(const struct hippos_xdp *state, struct xdp_buff
 		xdp->data_end = packet.payload + (verdict - HIPPOS_REPLY);
 		return XDP_TX;
 	}
-	/* A request that was served and has no answer ends here, as one beyond its source's share. */
+	/* Dropped: served without a reply, or over its source's rate limit. */
 	return XDP_DROP;
 }
 

@@ -61,7 +61,7 @@ pub fn test_transmit() -> Result {
     to_result(unsafe { ffi::hippos_transmit_test() })
 }
 
-/// How they stand now.
+/// The present state of the receive paths.
 pub fn fast_path_state() -> FastPathState {
     // SAFETY: asks for nothing.
     let raw = unsafe { ffi::hippos_fast_path_state() };
@@ -141,7 +141,7 @@ unsafe extern "C" fn allow<T: PacketHandler>(
     private: *mut c_void,
     raw: *const ffi::hippos_packet,
 ) -> bool {
-    // SAFETY: who registered it keeps the handler until there are no more calls.
+    // SAFETY: the registrar keeps the handler until there are no more calls.
     let handler = unsafe { &*private.cast::<T>() };
     // SAFETY: the caller's promise; fields that are not filled in are numbers as well.
     let (source, local) = unsafe { (source(&*raw), (*raw).local) };
@@ -159,7 +159,7 @@ unsafe extern "C" fn record<T: PacketHandler>(
     service: u64,
     queued: u64,
 ) {
-    // SAFETY: who registered it keeps the handler until there are no more calls.
+    // SAFETY: the registrar keeps the handler until there are no more calls.
     let handler = unsafe { &*private.cast::<T>() };
     handler.record(kind == ffi::HIPPOS_XDP, service, latency::queued(queued));
 }
@@ -173,7 +173,7 @@ pub(crate) unsafe extern "C" fn receive<T: PacketHandler>(
     skb: *mut ffi::sk_buff,
     raw: *mut ffi::hippos_packet,
 ) -> u32 {
-    // SAFETY: who registered it keeps the handler until there are no more calls.
+    // SAFETY: the registrar keeps the handler until there are no more calls.
     let handler = unsafe { &*private.cast::<T>() };
     // SAFETY: the caller's promise: `raw` is filled in, describes `skb`, and is ours until we
     // return, as `skb` is.

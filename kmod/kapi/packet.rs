@@ -68,7 +68,7 @@ impl<'a> Packet<'a> {
     /// The read-side section that every packet is looked at in.
     #[inline]
     pub fn section(&self) -> rcu::Guard {
-        // SAFETY: hooks are called inside a section. Who has the packet runs in the hook, and
+        // SAFETY: hooks are called inside a section. The holder of the packet runs in the hook, and
         // what must stay on a thread's stack is dropped before the hook returns.
         unsafe { rcu::within() }
     }

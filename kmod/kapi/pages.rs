@@ -82,7 +82,8 @@ impl Drop for ShrinkerWatch<'_> {
     }
 }
 
-/// What blocks are above of by their physical address and a page; it differs from boot to boot.
+/// The direct map's address of physical 0, less a page; it differs from boot to boot. A block is at this, plus a page,
+/// plus its physical address.
 pub fn direct_map() -> usize {
     // SAFETY: reads a number that is fixed at boot.
     unsafe { ffi::hippos_direct_map() as usize }

@@ -30,8 +30,8 @@ impl Serve for () {
     }
 }
 
-/// The sockets of one worker: connections, each with a `T`, and others. Lives
-/// and dies on the worker's thread.
+/// The sockets of one worker: connections, each with a `T`, and others. Stays
+/// on the worker's thread.
 ///
 /// # Invariants
 ///
@@ -50,8 +50,8 @@ pub struct Poll<T: Serve> {
 /// # Invariants
 ///
 /// `watch` comes first, so that a pointer to it is one to the entry. While
-/// `socket` is there, `watch` is in its callbacks' hands. `value` belongs to
-/// the holder of the socket's lock.
+/// `socket` is there, `watch` is registered with the socket's callbacks.
+/// `value` belongs to the holder of the socket's lock.
 #[repr(C)]
 struct Entry<T> {
     watch: Opaque<ffi::hippos_watch>,
@@ -184,8 +184,8 @@ impl<T: Serve> Poll<T> {
 
     /// # Safety
     ///
-    /// `entry` is one of ours, its value is gone, and its watch is neither in
-    /// callbacks' hands nor on the list.
+    /// `entry` is one of ours, its value is gone, and its watch is neither
+    /// registered with callbacks nor on the list.
     unsafe fn free(&mut self, entry: *mut Entry<T>) {
         // SAFETY: entries of one list that only this thread touches; the one to free came
         // from a `KBox`.
@@ -203,7 +203,7 @@ impl<T: Serve> Poll<T> {
         }
     }
 
-    /// Takes the socket out of its callbacks' hands and closes it.
+    /// Unregisters the watch from the socket's callbacks and closes the socket.
     ///
     /// # Safety
     ///
@@ -233,7 +233,7 @@ impl<T: Serve> Drop for Poll<T> {
         }
         // No callback can touch the ready list any more.
         while !self.first.is_null() {
-            // SAFETY: closed above; the list dies with the poll.
+            // SAFETY: closed above; the list is used no more.
             unsafe { self.free(self.first) };
         }
     }
@@ -241,8 +241,8 @@ impl<T: Serve> Drop for Poll<T> {
 
 /// # Safety
 ///
-/// `watch` is an [`Entry<T>`]'s in softirq's hands: the current context holds
-/// the lock of its socket, `sk`, a connection.
+/// `watch` is an [`Entry<T>`]'s, registered with the callbacks of its socket,
+/// `sk`, a connection, whose lock the current context, a softirq, holds.
 unsafe extern "C" fn serve<T: Serve>(watch: *mut ffi::hippos_watch, sk: *mut ffi::sock) -> bool {
     let entry = watch.cast::<Entry<T>>();
     // SAFETY: an entry that stays until its watch is removed, which takes the lock; the value is

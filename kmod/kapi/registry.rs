@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A list of what there is now, kept in a static and read by any caller.
+//! A list of registered members, kept in a static and read by any caller.
 
 use core::cell::UnsafeCell;
 use kernel::prelude::*;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The fast UDP receive path: GETs answered in softirq.
+//! The UDP receive paths before the socket, XDP and the PRE_ROUTING hook: GETs answered in softirq.
 //!
-//! A request that the engine does not answer is passed to the UDP socket, untouched.
+//! A request that the engine does not answer is passed, untouched: from XDP to the hook, from the hook to the UDP
+//! socket.
 
 use core::ffi::CStr;
 use core::net::{IpAddr, SocketAddr};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! memcached inside the kernel: ordered start and stop of the front receive paths.
+//! memcached inside the kernel: ordered start and stop of the receive paths.
 #![deny(unsafe_op_in_unsafe_fn)]
 
 use kernel::prelude::*;
@@ -103,13 +103,13 @@ impl kernel::Module for Hippos {
         };
         let udp = start_udp(&server, &namespace).inspect_err(in_use)?;
         let workers = start_workers(&server, &namespace).inspect_err(in_use)?;
-        let gate = start_fast_path(&server)?;
-        let hook = gate
+        let fast_path = start_fast_path(&server)?;
+        let hook = fast_path
             .clone()
-            .map(|(gate, fast)| Hook::new(namespace.clone(), gate, fast))
+            .map(|(handler, fast)| Hook::new(namespace.clone(), handler, fast))
             .transpose()?;
-        let xdp = gate
-            .map(|(gate, _)| Xdp::new(namespace.clone(), gate))
+        let xdp = fast_path
+            .map(|(handler, _)| Xdp::new(namespace.clone(), handler))
             .transpose()?;
         let control = Arc::new(Control::new(server.clone()), GFP_KERNEL)?;
         let control = Device::new(c"hippos", control)?;

@@ -55,13 +55,13 @@ impl TracedRequest {
 #[derive(Default)]
 pub(crate) struct Replied {
     bytes: usize,
-    /// As much as a binary response's header has.
+    /// The first bytes of the first reply: as many as a binary response's header has.
     first: [u8; 24],
     noted: usize,
 }
 
 impl Replied {
-    /// This was replied.
+    /// Adds a reply, or a part of one.
     pub(crate) fn note(&mut self, reply: &[u8]) {
         if self.bytes == 0 {
             for (to, from) in self.first.iter_mut().zip(reply) {
@@ -72,13 +72,13 @@ impl Replied {
         self.bytes = self.bytes.add_exact(reply.len());
     }
 
-    /// So many bytes of values were.
+    /// Records a reply with values, of `bytes` bytes, whose contents are not at hand.
     pub(crate) fn note_values(&mut self, bytes: usize) {
         self.note(b"VALUE");
         self.bytes = bytes;
     }
 
-    /// How many bytes were.
+    /// Bytes of all replies.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
