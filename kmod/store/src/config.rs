@@ -62,7 +62,7 @@ impl Default for Config {
 /// Why a store could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewError {
-    /// `memory` is less than four blocks.
+    /// `memory` is less than two blocks.
     TooSmall,
     /// A setting is out of its range.
     Invalid,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The store: an RCU hash table over slab arenas, with eviction by CLOCK.
+//! The store: an RCU hash table over slab arenas, with eviction by CLOCK, SIEVE or S3-FIFO.
 //!
 //! Lookups take no lock and may run in softirq; a hit writes at most its item's reference mark. All operations that
 //! change the table run in process context. The store reaches its environment (memory, RCU, spin locks) through

@@ -54,7 +54,7 @@ pub unsafe trait RawLock: Default + Send + Sync {
     unsafe fn unlock(&self);
 }
 
-/// An item that leaves without having been asked to.
+/// An item removed by eviction, expiry or flush, not by a command for its key.
 #[derive(Clone, Copy, Debug)]
 pub struct Removed<'a> {
     /// Its key.
@@ -67,7 +67,7 @@ pub struct Removed<'a> {
     pub idle: u32,
     /// It was read since it was stored.
     pub fetched: bool,
-    /// It was flushed. Of a dead one: else it had expired.
+    /// It was flushed. A dead item that was not flushed had expired.
     pub flushed: bool,
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The index: from a hash to a slot, by linear hashing in place.
 //!
-//! A bucket is one cache line: seven entries of {tag, reference} and a head, which links to the overflow buckets and
-//! has a filter of 16 bits for the tags that they hold. Buckets lie in segments of one memory block each, listed in a
-//! fixed directory. The number of buckets alone determines which bucket a hash belongs to, so growing by one bucket
-//! moves the entries of one other.
+//! A bucket is one cache line: seven entries of {tag, reference, more}, where `more` is the number of the item's cache
+//! lines after its first, and a head, which links to the overflow buckets and has a filter of 16 bits for the tags that
+//! they hold. Buckets lie in segments of one memory block each, listed in a fixed directory. The number of buckets alone
+//! determines which bucket a hash belongs to, so growing by one bucket moves the entries of one other.
 //!
 //! Readers take no lock. They are correct for these reasons:
 //!
