@@ -44,7 +44,7 @@ impl<'a> Summary<'a> {
         }
     }
 
-    /// Of what belongs to a command that came earlier: the name is `data`.
+    /// Of the value of a command that came earlier: the name is `data`.
     pub fn of_data(key: Option<&'a [u8]>) -> Self {
         Self {
             command: "data",
@@ -112,8 +112,8 @@ impl<'a> Summary<'a> {
     }
 }
 
-/// What the command came to, by the beginning of its reply, without a frame: of several commands or keys the
-/// first that has an answer. `none` when there is no reply.
+/// The outcome of a command, read from the start of its reply, without a frame; with several commands or keys, that of
+/// the first one with a reply. `none` when there is no reply.
 pub fn outcome(command: &str, reply: &[u8]) -> &'static str {
     if let [binary::RESPONSE, _, _, _, _, _, high, low, ..] = *reply {
         return binary_outcome(command, u16::from_be_bytes([high, low]));
@@ -137,7 +137,7 @@ pub fn outcome(command: &str, reply: &[u8]) -> &'static str {
     }
 }
 
-/// What a command comes to whose reply says no more than that it is done.
+/// The outcome of a command whose reply says only that it was done.
 fn done(command: &str) -> &'static str {
     match command {
         "get" | "gat" | "mg" => "hit",
@@ -166,8 +166,8 @@ fn binary_outcome(command: &str, status: u16) -> &'static str {
     }
 }
 
-/// A key as it may be printed to a terminal: printable bytes as they are but for `%`, all others, blanks among
-/// them, as a URI has them (`%0A`). What does not fit is left out.
+/// A key that may be printed to a terminal: printable bytes are unchanged; `%`, blanks and all other bytes are
+/// percent-encoded, as in a URI (`%0A`). Bytes that do not fit are left out.
 pub struct PrintableKey {
     text: [u8; Self::MAX],
     shown: usize,
@@ -175,10 +175,10 @@ pub struct PrintableKey {
 }
 
 impl PrintableKey {
-    /// What the kernel's trace points take.
+    /// The most bytes that the kernel's trace points take.
     const MAX: usize = 127;
 
-    /// Of these bytes, whatever they are.
+    /// Of any bytes.
     pub fn new(key: &[u8]) -> Self {
         const HEX: &[u8; 16] = b"0123456789ABCDEF";
         let digit = |n: u8| HEX[usize::from(n & 15)];
@@ -252,7 +252,7 @@ mod tests {
         request[..5].copy_from_slice(&[binary::REQUEST, op::SETQ, 0, 3, 2]);
         request[26..29].copy_from_slice(b"key");
         assert_eq!(summary(&request), ("set", &b"key"[..]));
-        // No length is believed.
+        // Lengths in the header that exceed the input give no key.
         for len in 1..29 {
             assert_eq!(summary(&request[..len]).1, b"");
         }
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(PrintableKey::new(&plain).text(), plain);
         let long = [b'\n'; 65535];
         let key = PrintableKey::new(&long);
-        // Nothing is cut in two.
+        // No encoded byte is cut.
         assert_eq!(key.text(), b"%0A".repeat(42).as_slice());
         assert_eq!(key.key_len(), 65535);
     }

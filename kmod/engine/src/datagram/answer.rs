@@ -3,7 +3,8 @@
 //!
 //! In order, from the most frequent request: one key whose lookup is one cache line ([`Engine::inline_get`]), any one
 //! key ([`Engine::single_get`]), several keys ([`Engine::multi_get`]), and all other requests that only read
-//! ([`Engine::plan`]). A datagram that none of them serves passes to the UDP socket, untouched and not counted.
+//! ([`Engine::plan`]). A datagram that none of them serves passes to the next receive path, untouched and not counted:
+//! from XDP to the hook, from the hook to the UDP socket.
 
 use core::net::IpAddr;
 
@@ -15,7 +16,7 @@ use crate::datagram::plan::{Plan, PlanOutcome};
 use crate::watchers::Kinds;
 use crate::Engine;
 
-/// Why a datagram passes to the UDP socket.
+/// Why a datagram passes to the next receive path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pass {
     /// Its source is not allowed.
@@ -51,7 +52,7 @@ pub trait DatagramRequest: Sized {
     /// The most bytes that a reply may have, its frame counted once.
     fn limit(&self) -> usize;
 
-    /// Leaves it to the UDP socket.
+    /// Leaves it to the next receive path.
     fn pass(self, why: Pass) -> Self::Verdict;
 
     /// Drops it: its source has used up its rate limit.
@@ -76,7 +77,7 @@ pub trait DatagramRequest: Sized {
 }
 
 impl<P: Platform> Engine<P> {
-    /// Answers a datagram, or passes it to the UDP socket: see [`DatagramRequest`]. Softirq-safe.
+    /// Answers a datagram, or passes it to the next receive path: see [`DatagramRequest`]. Softirq-safe.
     #[inline(always)]
     pub fn answer<R: DatagramRequest>(&self, guard: &Guard<'_, P>, request: R) -> R::Verdict {
         // A single call of `inline_get`, because two would not be inlined.
@@ -195,7 +196,8 @@ impl<P: Platform> Engine<P> {
                     self.count_plan(plan);
                     request.consume()
                 }
-                // No request of this host's own may be meant for a server behind it.
+                // Passed, not dropped: a datagram that is no valid request to Hippos may be meant for another server, to
+                // which this host forwards it.
                 PlanOutcome::Invalid => request.pass(Pass::Invalid),
                 PlanOutcome::Pass => request.pass(Pass::Unserved),
             }

@@ -103,8 +103,9 @@ fn request(payload: &[u8]) -> Option<([u8; 2], &[u8])> {
 
 impl<P: Platform> Engine<P> {
     /// Looks up the key in `payload`, a UDP payload with its frame, if it is a plain `get` of one key whose reply fits
-    /// a datagram and has at most `most` bytes, frame included; otherwise `None`, so that [`plan`](Self::plan) is
-    /// tried. Softirq-safe. The caller that sends the reply calls [`count_single_get`](Self::count_single_get).
+    /// a datagram and has at most `most` bytes, frame included; otherwise `None`, so that
+    /// [`multi_get`](Self::multi_get) is tried. Softirq-safe. The caller that sends the reply calls
+    /// [`count_single_get`](Self::count_single_get).
     #[inline(always)]
     pub(crate) fn single_get<'g>(
         &self,
