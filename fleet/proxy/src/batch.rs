@@ -86,14 +86,18 @@ impl<W> Batch<W> {
     }
 
     /// Adds a key, or a line of `mg` without its end, whose value is expected to have `value` bytes. A key that is
-    /// already in the batch is not sent again. Returns the waiter if the key needs another batch: there are too many
+    /// already in the batch is not sent again, but a line is: of two that find a stale item only one may win. Returns the waiter if the key needs another batch: there are too many
     /// keys, or bytes, here or in the reply.
     pub fn push(&mut self, key: &[u8], hash: u32, value: usize, waiter: W) -> Result<(), W> {
         let datagram = &self.datagram;
         let same = |(range, other): &(Range<usize>, u32)| {
             *other == hash && datagram.get(range.clone()) == Some(key)
         };
-        if let Some(index) = self.keys.iter().position(same) {
+        let sent = match self.asks {
+            Asks::Meta => None,
+            _ => self.keys.iter().position(same),
+        };
+        if let Some(index) = sent {
             // Bounded, because waiters take memory.
             if self.waiters.len() >= 16 * KEYS_MAX {
                 return Err(waiter);
@@ -463,7 +467,7 @@ mod tests {
     #[test]
     fn lines_of_mg_have_a_reply_each() {
         let mut batch = Batch::new(Asks::Meta, 0);
-        for (number, line) in ["mg a v", "mg b k", "mg a v"].into_iter().enumerate() {
+        for (number, line) in ["mg a v", "mg b k"].into_iter().enumerate() {
             batch
                 .push(line.as_bytes(), fnv(line.as_bytes()), 1, number)
                 .unwrap();
@@ -483,7 +487,21 @@ mod tests {
             assert!(batch.values(reply.as_bytes()).is_none(), "{reply}");
         }
         let waiters: Vec<_> = batch.waiters().collect();
-        assert_eq!(waiters, [(0, 0), (1, 1), (0, 2)]);
+        assert_eq!(waiters, [(0, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn only_one_of_equal_lines_of_mg_wins_a_stale_item() {
+        let mut batch = Batch::new(Asks::Meta, 0);
+        for waiter in 0..2 {
+            batch.push(b"mg a v", fnv(b"mg a v"), 1, waiter).unwrap();
+        }
+        assert!(batch.finish(1).ends_with(b"\0\0mg a v\r\nmg a v\r\n"));
+        let values = batch.values(b"VA 1 W X\r\nx\r\nVA 1 X Z\r\nx\r\n").unwrap();
+        assert_eq!(values[0], Some(&b"VA 1 W X\r\nx\r\n"[..]));
+        assert_eq!(values[1], Some(&b"VA 1 X Z\r\nx\r\n"[..]));
+        let waiters: Vec<_> = batch.waiters().collect();
+        assert_eq!(waiters, [(0, 0), (1, 1)]);
     }
 
     #[test]

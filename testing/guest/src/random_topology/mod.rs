@@ -22,7 +22,7 @@ const ASKS: usize = 10;
 /// Ports by which a socket's choice of the next hop is tried: each of two hops is met by one, but for once in thousands.
 pub(crate) const OTHER_PORTS: u16 = 32;
 /// Features that are ever drawn, and so many of them that 200 topologies may lack.
-pub(crate) const FEATURES: usize = 99;
+pub(crate) const FEATURES: usize = 100;
 pub(crate) const RARE: usize = 8;
 /// The mark that rules look for.
 const MARK: u8 = 7;
