@@ -3,6 +3,9 @@
 //! the sanitizers for addresses and undefined behaviour, and compared with a description of the valid requests. Frames
 //! are cut at each byte, and mutated at random with checksums that are often right.
 
+mod common;
+
+use common::Random;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -454,19 +457,6 @@ fn odd_headers_are_passed_with_their_reason() {
     let unchecked = odd(40, &[0, 0], false, false);
     for outcome in check(&[two, unchecked]) {
         assert!(matches!(outcome, Outcome::Served(..)));
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    /// From 0 to `end - 1` (splitmix64).
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end as u64) as usize
     }
 }
 

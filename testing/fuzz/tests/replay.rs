@@ -1,26 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The corpus, the seeds, and random mutations of them: the targets without a fuzzer, for any compiler.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 
+use common::Random;
 use hippos_fuzz::{Target, TARGETS};
 
 /// How many mutations of each seed are tried; the corpus already consists of such mutations.
 const MUTATIONS: usize = 60;
-
-struct Random(u64);
-
-impl Random {
-    /// From 0 to `end - 1` (splitmix64).
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % end.max(1) as u64) as usize
-    }
-}
 
 fn mutate(random: &mut Random, input: &[u8], others: &[Vec<u8>]) -> Vec<u8> {
     let mut input = input.to_vec();

@@ -44,8 +44,8 @@ impl Process {
         Self::start(Command::new(folder.join("examples/server")).args(arguments))
     }
 
-    /// Starts memcached on a free port of TCP and UDP, and waits until it answers. `None`, with a line that tells so,
-    /// without [`memcached_command`].
+    /// Starts memcached on a free port of TCP and UDP, and waits until it answers. `None`, after
+    /// printing the reason, without [`memcached_command`].
     pub fn memcached(arguments: &[&str]) -> Option<(Self, SocketAddr)> {
         const TRIES: usize = 5;
         const ASKED: usize = 200;
@@ -106,7 +106,7 @@ impl Drop for Process {
 }
 
 /// The command that starts memcached, which `HIPPOS_MEMCACHED` contains: one of the version that our records are of.
-/// `None`, with a line that tells so, without it.
+/// `None`, after printing the reason, without it.
 pub fn memcached_command() -> Option<Command> {
     let Ok(line) = std::env::var("HIPPOS_MEMCACHED") else {
         println!("skipped: HIPPOS_MEMCACHED is not set");
