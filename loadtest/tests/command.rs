@@ -56,7 +56,7 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn run_peak_sweep_and_plot() {
+fn run_peak_sweep_and_plot_write_their_results() {
     let server = server(micro());
     let address = server.address().to_string();
     let dir = tempfile::tempdir().unwrap();

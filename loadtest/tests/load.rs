@@ -101,7 +101,7 @@ fn complete(settings: &Settings, model: &Model, load: &Load) -> Run {
 }
 
 #[test]
-fn all_pools_over_udp_and_tcp_in_each_protocol() {
+fn all_pools_complete_over_udp_and_tcp_in_each_protocol() {
     for name in ["usr", "app", "etc", "var", "sys"] {
         let model = model(name, 5000);
         let server = derived(&model, Faults::default());

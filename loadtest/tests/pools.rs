@@ -57,7 +57,7 @@ fn pools_have_the_published_ninety_ninth_percentiles() {
 }
 
 #[test]
-fn shapes_that_the_papers_name() {
+fn sampled_sizes_have_the_papers_shapes() {
     let usr = model("usr");
     assert!(key_sizes(&usr).iter().all(|size| [16, 21].contains(size)));
     assert!(value_sizes(&usr).iter().all(|size| *size == 2));

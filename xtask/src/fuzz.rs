@@ -190,7 +190,10 @@ fn packets(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
     let packets = u32::try_from(args.packets).context("too many")?;
     let limit = Duration::from_secs(900) + PER_PACKET * packets;
     let seed = args.seed;
-    let test = format!("fuzz::packets {packets} {seed}{}", test::request(args.path));
+    let test = format!(
+        "fuzz::packets_do_not_stop_the_server {packets} {seed}{}",
+        test::request(args.path)
+    );
     single_test::run(selection, args.debug_kernel, &test, limit, |line| {
         println!("{line}");
     })?;

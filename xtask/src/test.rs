@@ -106,12 +106,12 @@ const XDP: &str = "xdp::";
 const OTHER_PATHS: &[(ReceivePath, &str, &str)] = &[
     (ReceivePath::Xdp, "guest::smoke::", ""),
     (ReceivePath::Xdp, "guest::packet::", ""),
-    (ReceivePath::Xdp, "guest::protocol::table", ""),
+    (ReceivePath::Xdp, "guest::protocol::recorded_cases", ""),
     (ReceivePath::Xdp, "guest::fuzz::packets", " 30000"),
-    (ReceivePath::Xdp, "guest::consistency::framing", ""),
+    (ReceivePath::Xdp, "guest::consistency::replies_", ""),
     (ReceivePath::Socket, "guest::smoke::", ""),
-    (ReceivePath::Socket, "guest::protocol::table", ""),
-    (ReceivePath::Socket, "guest::consistency::framing", ""),
+    (ReceivePath::Socket, "guest::protocol::recorded_cases", ""),
+    (ReceivePath::Socket, "guest::consistency::replies_", ""),
 ];
 
 /// The suffix of a guest's `test` request for a receive path.
@@ -344,7 +344,13 @@ fn guest_tests() -> Result<Vec<String>> {
     let program = initramfs::guest_program()?;
     let list = crate::shell::output(Command::new(program).arg("list"))?;
     let names = list.lines().filter(|name| !name.starts_with(SOAK));
-    Ok(names.map(|name| format!("guest::{name}")).collect())
+    let names: Vec<_> = names.map(|name| format!("guest::{name}")).collect();
+    // A renamed test would otherwise run by one path only, unnoticed.
+    for (_, prefix, _) in OTHER_PATHS {
+        let is_there = names.iter().any(|name| name.starts_with(prefix));
+        ensure!(is_there, "OTHER_PATHS: no guest test begins with {prefix}");
+    }
+    Ok(names)
 }
 
 /// A guest's memory, MiB: checkers take much.

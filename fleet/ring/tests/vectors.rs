@@ -77,7 +77,7 @@ fn rings_are_libmemcacheds() {
 }
 
 #[test]
-fn rings_are_twemproxys() {
+fn rings_map_keys_as_twemproxys_do() {
     let all = vectors("twemproxy-");
     assert_eq!(all.len(), 14);
     for (name, Vectors { arguments, pairs }) in all {

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_memcached_1_6_38() {
+    fn watch_lines_of_memcached_1_6_38_are_parsed() {
         let item = watch(b"ts=1795871189.56177 gid=3 type=item_store key=a%25b status=stored cmd=set ttl=100 clsid=1 cfd=29 size=3");
         let expected = Item {
             time: 1_795_871_189_056_177,

@@ -36,7 +36,7 @@ const OBJECTS_TO_OTHER: &str =
     "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0";
 
 /// After a change of routes, rules or neighbours the very next reply goes the new way.
-pub(super) fn stale() -> Result<()> {
+pub(super) fn next_reply_follows_a_change() -> Result<()> {
     let mut bench = Topology::new()?;
     for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
         bench.reset()?;
@@ -178,7 +178,7 @@ fn next_reply(bench: &Topology) -> Result<Option<(u16, bool, Way)>> {
 
 /// Routes, neighbours, rules and nexthop objects change under load: each request that comes after a change
 /// is answered the new way.
-pub(super) fn under_load() -> Result<()> {
+pub(super) fn replies_under_load_follow_changes() -> Result<()> {
     const ROUNDS: usize = 30;
     /// Replies of each family after a change.
     const REPLIES: usize = 4;
@@ -300,12 +300,12 @@ neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
 }
 
 /// What happens to an interface while it is served.
-pub(super) fn interface() -> Result<()> {
+pub(super) fn replies_follow_changes_of_an_interface() -> Result<()> {
     compare_in_turn(&steps(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }
 
 /// Announcements of neighbours that no reply went to seldom end the cached routes, however many there are.
-pub(super) fn neighbours_of_no_client() -> Result<()> {
+pub(super) fn neighbours_of_no_client_keep_cached_routes() -> Result<()> {
     const CLIENTS: u8 = 240;
     const STRANGERS: u16 = 1000;
     // Some clients share a slot of the table of known neighbours, and nothing is known of who else does.
@@ -339,7 +339,7 @@ pub(super) fn neighbours_of_no_client() -> Result<()> {
 }
 
 /// Addresses and interfaces that change in another namespace cost this one no routing lookups.
-pub(super) fn in_another_namespace() -> Result<()> {
+pub(super) fn changes_in_another_namespace_cost_no_lookups() -> Result<()> {
     let mut bench = Topology::new()?;
     let other = Namespace::new("other")?;
     // Without a program, since an entry ends after a quarter of a second: the first two remove and add an address.

@@ -16,7 +16,7 @@ use crate::netns::Client;
 const HISTORIES: u64 = 4;
 
 /// Histories over TCP and UDP, each on keys of its own: `TEST [COUNT]`
-pub(super) fn histories(arguments: &[String]) -> Result<()> {
+pub(super) fn histories_are_linearizable(arguments: &[String]) -> Result<()> {
     let count: u64 = arguments
         .first()
         .map_or(Ok(HISTORIES), |text| text.parse().context("how many?"))?;
@@ -137,7 +137,7 @@ fn ask(tcp: &mut Tcp, request: &[u8]) -> Result<Vec<u8>> {
 
 /// Each form of a reader beside each write that changes an item in place, by UDP and by TCP: every
 /// reply has what it announces.
-pub(super) fn framing() -> Result<()> {
+pub(super) fn replies_are_framed_beside_writes() -> Result<()> {
     let expiry = 1000u32.to_be_bytes();
     let readers: Vec<Vec<u8>> = vec![
         b"get k\r\n".to_vec(),

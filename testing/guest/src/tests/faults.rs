@@ -58,7 +58,7 @@ fn answers(host: &str) -> Result<()> {
 }
 
 /// The card goes down and comes up.
-pub(super) fn link_down() -> Result<()> {
+pub(super) fn values_survive_link_down() -> Result<()> {
     with_faults("memory_mb=64", |link, there| {
         for round in 0..4 {
             if round % 2 == 0 {
@@ -87,7 +87,7 @@ pub(super) fn link_down() -> Result<()> {
 }
 
 /// The card takes less, and more, than a usual frame.
-pub(super) fn mtu() -> Result<()> {
+pub(super) fn values_survive_mtu_changes() -> Result<()> {
     with_faults("memory_mb=64", |link, there| {
         for mtu in [1280, 1500, 9000, 1300, 65535, 1500] {
             run(&format!("ip link set {} mtu {mtu}", link.here))?;
@@ -100,7 +100,7 @@ pub(super) fn mtu() -> Result<()> {
 }
 
 /// The address that clients use is taken away and given back.
-pub(super) fn address() -> Result<()> {
+pub(super) fn values_survive_address_changes() -> Result<()> {
     with_faults("memory_mb=64", |link, _| {
         for _ in 0..4 {
             for (address, mask, more) in [(&link.here_ipv4, 24, ""), (&link.here_ipv6, 64, "nodad")]
@@ -118,7 +118,7 @@ pub(super) fn address() -> Result<()> {
 }
 
 /// The cards between the namespaces go, for good.
-pub(super) fn card_removed() -> Result<()> {
+pub(super) fn values_survive_card_removal() -> Result<()> {
     with_faults("memory_mb=64", |link, _| {
         run(&format!("ip link del {}", link.here))?;
         thread::sleep(PAUSE);
@@ -128,7 +128,7 @@ pub(super) fn card_removed() -> Result<()> {
 }
 
 /// The namespace that is served is deleted while clients use it: it lives until the module goes.
-pub(super) fn namespace_removed() -> Result<()> {
+pub(super) fn values_survive_namespace_removal() -> Result<()> {
     let one = Namespace::new("one")?;
     let hippos = one.enter(|| Hippos::load("memory_mb=64"))?;
     let inside = |host: &str| ClientNamespace {
@@ -166,7 +166,7 @@ fn allowed_cpus(thread: &str) -> Result<String> {
 }
 
 /// CPUs go and come back, under their workers.
-pub(super) fn cpu_offline() -> Result<()> {
+pub(super) fn values_and_affinity_survive_cpu_offline() -> Result<()> {
     let switch = Path::new("/sys/devices/system/cpu/cpu1/online");
     ensure!(switch.exists(), "this guest has no CPU to spare");
     with_faults("memory_mb=64", |_, _| {
@@ -201,7 +201,7 @@ pub(super) fn cpu_offline() -> Result<()> {
 }
 
 /// A process takes nearly all of the machine's memory while the cache wants to grow.
-pub(super) fn memory_pressure() -> Result<()> {
+pub(super) fn values_survive_memory_pressure() -> Result<()> {
     with_faults("memory_mb=64", |_, _| {
         // Short of the point where the kernel would end processes.
         const LEFT: u64 = 48 << 20;
@@ -297,7 +297,7 @@ fn loaded_code() -> Result<Range<u64>> {
 }
 
 /// Allocations fail, first one in a hundred, then one in five. Only the debug kernel can do that.
-pub(super) fn allocations() -> Result<()> {
+pub(super) fn values_survive_failing_allocations() -> Result<()> {
     let (mut able, mut failed) = (false, 0);
     let sum = with_faults("memory_mb=64", |_, _| {
         let code = loaded_code()?;
@@ -335,7 +335,7 @@ const STARTS: u32 = 2000;
 /// The start's first allocation fails, at the next start the second, and so on through all of them.
 /// Each time it ends as a whole, or does without. Only the debug kernel can do that.
 /// `TEST [FIRST]`
-pub(super) fn failing_start(arguments: &[String]) -> Result<()> {
+pub(super) fn start_survives_each_failing_allocation(arguments: &[String]) -> Result<()> {
     let first: u32 = arguments
         .first()
         .map_or(Ok(1), |text| text.parse().context("from which on?"))?;

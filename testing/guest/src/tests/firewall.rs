@@ -18,7 +18,7 @@ use crate::tap::{Datagram, Reply};
 use crate::topology::{set_up, Served, Topology, LIMIT, NAT, OTHER};
 
 /// Behind destination NAT, requests to this host are answered in place and others go their way.
-pub(super) fn late() -> Result<()> {
+pub(super) fn late_answers_own_requests_behind_nat() -> Result<()> {
     let mut bench = Topology::new()?;
     for module in NAT {
         modules::load(module)?;
@@ -83,7 +83,7 @@ pub(super) fn late() -> Result<()> {
 }
 
 /// Behind destination NAT the hook is open while XDP is closed, whatever the hook has looked up.
-pub(super) fn late_xdp() -> Result<()> {
+pub(super) fn late_keeps_xdp_closed_before_nat() -> Result<()> {
     let mut bench = Topology::new()?;
     for module in NAT {
         modules::load(module)?;
@@ -115,7 +115,7 @@ pub(super) fn late_xdp() -> Result<()> {
 }
 
 /// A request that TPROXY gives to another socket is that socket's.
-pub(super) fn assigned() -> Result<()> {
+pub(super) fn requests_assigned_by_tproxy_reach_their_socket() -> Result<()> {
     let mut bench = Topology::new()?;
     modules::load("nft_tproxy")?;
     for parameter in ["udp_fast=0", "udp_fast=late"] {
@@ -153,7 +153,7 @@ nft add rule ip t p ip daddr 10.96.0.1 udp dport 11211 dnat to 10.9.1.2
 ";
 
 /// What a pod behind a service's address is asked, the pod answers; what this host is asked, this host.
-pub(super) fn service_of_pod() -> Result<()> {
+pub(super) fn requests_for_a_pod_reach_the_pod() -> Result<()> {
     for module in NAT.iter().chain(&["dummy"]) {
         modules::load(module)?;
     }
@@ -227,7 +227,7 @@ pub(super) fn service_of_pod() -> Result<()> {
 
 /// Rules for what comes in, by the receive path that is there with each value of `udp_fast`: those
 /// before destination NAT hold with `late`, and none with the others (docs/fast-path.md).
-pub(super) fn rules_for_input() -> Result<()> {
+pub(super) fn input_rules_hold_as_documented() -> Result<()> {
     const DROP: &str = "ip saddr 10.9.200.2 udp dport 11211";
     let chain = |family: &str, hook: &str, rule: &str| {
         format!(
@@ -324,7 +324,7 @@ fn said(word: &str) -> (&'static str, &'static str) {
 
 /// Which receive path is closed, and why, is said alike by statistics, by the exporter, by `status`
 /// and by the kernel's log, as rules come and go.
-pub(super) fn path_states_shown_alike() -> Result<()> {
+pub(super) fn path_states_are_shown_alike() -> Result<()> {
     let nat = |family: &str, to: &str| {
         format!(
             "nft add table {family} t\n\

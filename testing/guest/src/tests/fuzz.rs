@@ -39,7 +39,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const TELL: u64 = 50_000;
 
 /// `TEST [COUNT [SEED]]`
-pub(super) fn packets(arguments: &[String]) -> Result<()> {
+pub(super) fn packets_do_not_stop_the_server(arguments: &[String]) -> Result<()> {
     let number = |at: usize, usual: u64| -> Result<u64> {
         arguments
             .get(at)
@@ -549,7 +549,7 @@ fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
 
 /// Hostile clients of the TCP receive path: requests cut off, floods of nonsense, connections that end
 /// in the middle of anything.
-pub(super) fn streams(arguments: &[String]) -> Result<()> {
+pub(super) fn streams_do_not_stop_the_server(arguments: &[String]) -> Result<()> {
     let count: u64 = arguments
         .first()
         .map_or(Ok(1500), |text| text.parse().context("how many?"))?;

@@ -82,7 +82,7 @@ fn measured(ask: &mut dyn FnMut() -> Result<()>, wanted: &[(&str, u64)]) -> Resu
 }
 
 /// Each receive path counts its own requests.
-pub(super) fn paths() -> Result<()> {
+pub(super) fn each_receive_path_counts_its_own_requests() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
     let host = &link.here_ipv4;
@@ -139,7 +139,7 @@ pub(super) fn paths() -> Result<()> {
 }
 
 /// From the start on, by the parameter; shown with the settings and to Prometheus; reset by `stats reset`.
-pub(super) fn from_the_start() -> Result<()> {
+pub(super) fn parameter_measures_from_the_load_on() -> Result<()> {
     let hippos = Hippos::load("latency=1")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("key", b"value")?;
@@ -162,7 +162,7 @@ pub(super) fn from_the_start() -> Result<()> {
 }
 
 /// It is switched, read and reset while requests come by all receive paths, and is on when the module goes.
-pub(super) fn switched_under_load() -> Result<()> {
+pub(super) fn switches_and_resets_under_load() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
     let host = &link.here_ipv4;

@@ -73,7 +73,7 @@ fn refused(parameters: &str, error: Errno, text: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn bad_parameters() -> Result<()> {
+pub(super) fn bad_parameters_are_refused() -> Result<()> {
     for parameters in [
         "port=0",
         "port=65536",
@@ -129,7 +129,7 @@ fn settings() -> Result<BTreeMap<String, String>> {
 }
 
 /// What is loaded is what `stats settings` tells; ranges are those that `modinfo` tells.
-pub(super) fn parameters() -> Result<()> {
+pub(super) fn parameters_match_settings_and_modinfo() -> Result<()> {
     let cpus = thread::available_parallelism()?.to_string();
     // A value that is not the default, and its row; the row of the default.
     let values = [
@@ -221,7 +221,7 @@ pub(super) fn parameters() -> Result<()> {
     Ok(())
 }
 
-pub(super) fn port_in_use() -> Result<()> {
+pub(super) fn port_in_use_is_refused() -> Result<()> {
     for host in ["127.0.0.1", "::1", "0.0.0.0", "::"] {
         let tcp = TcpListener::bind((host, PORT))?;
         refused("", Errno::EADDRINUSE, "port 11211 is in use").context("TCP")?;
@@ -241,7 +241,7 @@ pub(super) fn port_in_use() -> Result<()> {
 }
 
 /// UDP by one switch.
-pub(super) fn without_udp() -> Result<()> {
+pub(super) fn udp_can_be_switched_off() -> Result<()> {
     let hippos = Hippos::load("udp=0")?;
     Tcp::connect("127.0.0.1")?.set("key", b"value")?;
     let mut udp = Udp::connect("127.0.0.1")?;
@@ -256,7 +256,7 @@ pub(super) fn without_udp() -> Result<()> {
     hippos.unload()
 }
 
-pub(super) fn connection_limit() -> Result<()> {
+pub(super) fn connections_beyond_the_limit_are_refused() -> Result<()> {
     let hippos = Hippos::load("maxconns=10")?;
     let mut within = Vec::new();
     for _ in 0..10 {
@@ -285,7 +285,7 @@ pub(super) fn connection_limit() -> Result<()> {
 }
 
 /// The control device: root's alone, and in use it keeps the module.
-pub(super) fn device() -> Result<()> {
+pub(super) fn device_is_root_only_and_pins_the_module() -> Result<()> {
     let hippos = Hippos::load("")?;
     let start = Instant::now();
     while fs::metadata("/dev/hippos").is_err() {
@@ -314,7 +314,7 @@ pub(super) fn device() -> Result<()> {
 }
 
 /// What an operator asks for with hippos-ctl.
-pub(super) fn control() -> Result<()> {
+pub(super) fn hippos_ctl_shows_and_changes_state() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("key", b"value")?;
@@ -353,7 +353,7 @@ pub(super) fn control() -> Result<()> {
 }
 
 /// `hippos-ctl debug verify` finds the items on the debug kernel, and says on any other why it can't.
-pub(super) fn verified() -> Result<()> {
+pub(super) fn verify_counts_items_on_the_debug_kernel() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     for key in ["one", "two", "three"] {
@@ -370,7 +370,7 @@ pub(super) fn verified() -> Result<()> {
 }
 
 /// The longest UDP reply, in bytes and in datagrams, however often a key is asked for.
-pub(super) fn limits() -> Result<()> {
+pub(super) fn udp_reply_limits_hold() -> Result<()> {
     let hippos = Hippos::load("udp_bytes=100000")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("key", &[b'x'; 4000])?;
@@ -399,7 +399,7 @@ pub(super) fn limits() -> Result<()> {
 }
 
 /// memcached's text authentication: TCP after the right word only, UDP not at all.
-pub(super) fn login() -> Result<()> {
+pub(super) fn login_is_required_once_users_are_set() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut before = Tcp::connect("127.0.0.1")?;
     before.set("key", b"value")?;
@@ -442,7 +442,7 @@ pub(super) fn login() -> Result<()> {
 }
 
 /// Fewer workers than CPUs, and more.
-pub(super) fn worker_counts() -> Result<()> {
+pub(super) fn fewer_and_more_workers_than_cpus_serve() -> Result<()> {
     for threads in ["threads=1", "threads=7"] {
         let hippos = Hippos::load(threads)?;
         let mut connections = Vec::new();
@@ -462,7 +462,7 @@ pub(super) fn worker_counts() -> Result<()> {
 }
 
 /// The store's test of itself, under each policy, and that it finds a fault, which the debug kernel's module can plant.
-pub(super) fn selftest() -> Result<()> {
+pub(super) fn selftest_passes_and_finds_a_planted_fault() -> Result<()> {
     for eviction in ["clock", "sieve", "s3fifo"] {
         let mut log = Log::open()?;
         log.lines();
@@ -528,7 +528,7 @@ pub(super) fn unload_waits_once_at_each_place() -> Result<()> {
 }
 
 /// A lower limit is reached by eviction, and what is left is served all the while.
-pub(super) fn lower_limit() -> Result<()> {
+pub(super) fn lower_limit_is_reached_by_eviction() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let value = vec![b'x'; 50_000];

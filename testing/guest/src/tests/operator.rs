@@ -27,7 +27,7 @@ const TRIES: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The kernel's log names clients that are refused, and why, in ten lines a minute at most.
-pub(super) fn refused_clients() -> Result<()> {
+pub(super) fn refused_clients_are_logged_at_a_limited_rate() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let (host, peer) = (&link.here_ipv4, &link.far_ipv4);
@@ -64,7 +64,7 @@ pub(super) fn refused_clients() -> Result<()> {
 }
 
 /// `hippos-ctl` refuses what can't be meant, says what can be, and changes nothing.
-pub(super) fn refusals() -> Result<()> {
+pub(super) fn invalid_settings_are_refused_with_a_hint() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 udp_bytes=100000")?;
     let users = "/tmp/users";
     fs::write(users, "root:x:0:0:root:/root:/bin/sh\n")?;
@@ -115,7 +115,7 @@ pub(super) fn refusals() -> Result<()> {
 }
 
 /// `admin=` decides who may use administration commands, as it is loaded and as it is set.
-pub(super) fn administration() -> Result<()> {
+pub(super) fn admin_decides_who_may_administer() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;
@@ -192,7 +192,7 @@ fn times(tcp: &mut Tcp) -> Result<(i64, i64)> {
 }
 
 /// Absolute times of an untouched item are always the same, and follow a clock that is set.
-pub(super) fn clock() -> Result<()> {
+pub(super) fn item_times_follow_a_clock_that_is_set() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.send(b"set key 0 1000 1\r\nx\r\n")?;
@@ -234,7 +234,7 @@ pub(super) fn clock() -> Result<()> {
 }
 
 /// The time of threads and softirqs is shown, and grows with work. So is the interface of `dev=`.
-pub(super) fn threads_and_interface() -> Result<()> {
+pub(super) fn cpu_time_and_interface_are_shown() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let setting = |name: &str| -> Result<String> {
@@ -300,7 +300,7 @@ const FILE: &str = "/tmp/hippos.toml";
 const USERS: &str = "/tmp/users";
 
 /// Each kind of failure has a status of its own.
-pub(super) fn statuses() -> Result<()> {
+pub(super) fn each_failure_has_its_exit_status() -> Result<()> {
     ends("info", 3, "is the module loaded?")?;
     ends("stop", 3, "not loaded")?;
     ends("--json info", 3, r#""status":3"#)?;
@@ -341,7 +341,7 @@ fn ask_on(answers: &Mutex<Vec<String>>, end: &AtomicBool) {
 
 /// From a file to a module that serves: no client is let in before logins are in force, interfaces
 /// are waited for, a reload changes what it can, and what is saved is what is in force.
-pub(super) fn configuration() -> Result<()> {
+pub(super) fn configuration_is_in_force_before_the_first_client() -> Result<()> {
     fs::write(USERS, "user:pass\n")?;
     fs::write(FILE, "memory = 3\n\nport = 70000\n")?;
     ends(&format!("check {FILE}"), 6, "/tmp/hippos.toml:1:1: memory")?;
@@ -456,7 +456,7 @@ fn parameters() -> Result<Vec<(String, String)>> {
 
 /// `/sys/module/hippos/parameters` stays what the module was loaded with, whatever is changed since, and
 /// `config show` follows: docs/parameters.md.
-pub(super) fn parameters_as_loaded() -> Result<()> {
+pub(super) fn sysfs_keeps_parameters_as_loaded() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 allow=any udp_rate=7000")?;
     let loaded = parameters()?;
     for (name, value) in [("memory_mb", "32"), ("allow", "any"), ("udp_rate", "7000")] {
@@ -499,7 +499,7 @@ pub(super) fn parameters_as_loaded() -> Result<()> {
 }
 
 /// `stop` dumps the cache and `start` loads it, once; a dump that is damaged stops neither.
-pub(super) fn warm() -> Result<()> {
+pub(super) fn warm_restart_keeps_the_cache() -> Result<()> {
     const FILE: &str = "/tmp/warm.toml";
     const CACHE: &str = "/tmp/warm/cache.dump";
     let text = format!(
@@ -535,7 +535,7 @@ pub(super) fn warm() -> Result<()> {
 }
 
 /// What an operator looks at tells what is there: status, sockets, sizes, keys, findings, metrics.
-pub(super) fn looks() -> Result<()> {
+pub(super) fn status_doctor_keys_and_metrics_show_the_state() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 maxconns=2 admin=off")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("user:1", b"value")?;
@@ -597,7 +597,7 @@ pub(super) fn looks() -> Result<()> {
 
 /// What no other test reads: a dump and its load, manual pages, completions, the times of the receive
 /// paths, rates and the hottest keys.
-pub(super) fn prints() -> Result<()> {
+pub(super) fn dump_manuals_and_rates_are_printed() -> Result<()> {
     const DUMP: &str = "/tmp/prints.dump";
     const PAGES: &str = "/tmp/man";
     let hippos = Hippos::load("memory_mb=32")?;
@@ -741,7 +741,7 @@ impl Client {
 
 /// `conns kill` closes the connections that it is asked for and no other; `top` and the statistics
 /// of the device show what is served.
-pub(super) fn connections() -> Result<()> {
+pub(super) fn kill_closes_only_the_connections_asked_for() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let (mut killed, mut other) = (Client::connect("127.0.0.1")?, Client::connect("127.0.0.1")?);
     ensure!(killed.is_listed()? && other.is_listed()?, "not listed");

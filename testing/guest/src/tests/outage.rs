@@ -71,7 +71,7 @@ fn is_silent(command: &str, parts: &[&str]) -> Result<()> {
 /// Clients announce values that never come, and hold the memory for them: other values of that size
 /// find none. `status` says that writes are refused and what holds the memory, `slabs` which size, and
 /// `conns` who.
-pub(super) fn full_class() -> Result<()> {
+pub(super) fn uploads_that_fill_a_class_are_reported() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 threads=1 upload_timeout=0")?;
     is_silent(STATUS, &["refused"])?;
     is_silent(STATUS, &["degraded"])?;
@@ -129,7 +129,7 @@ pub(super) fn full_class() -> Result<()> {
 }
 
 /// Clients of a subnet that `allow` does not have: `status` names the refusal and the remedy.
-pub(super) fn refused_subnet() -> Result<()> {
+pub(super) fn refused_subnet_is_reported() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let host = &link.here_ipv4;
@@ -165,7 +165,7 @@ pub(super) fn refused_subnet() -> Result<()> {
 }
 
 /// A card with one receive queue on a machine of several CPUs.
-pub(super) fn one_queue() -> Result<()> {
+pub(super) fn one_queue_is_reported() -> Result<()> {
     let hippos = Hippos::load("steer=0")?;
     reports(
         STATUS,
@@ -186,7 +186,7 @@ pub(super) fn one_queue() -> Result<()> {
 
 /// A client that asks for large values and reads none of them: `status` says that slow readers hold
 /// memory, and `conns` who.
-pub(super) fn never_reading() -> Result<()> {
+pub(super) fn slow_reader_is_reported() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let mut other = Tcp::connect("127.0.0.1")?;
     other.set("large", &vec![b'x'; 1_000_000])?;
@@ -216,7 +216,7 @@ pub(super) fn never_reading() -> Result<()> {
 }
 
 /// The module of an old version is still loaded: `doctor` says so.
-pub(super) fn stale_module() -> Result<()> {
+pub(super) fn stale_module_is_reported() -> Result<()> {
     const STALE: &str = "/tmp/stale.ko";
     const WHAT: [&str; 2] = [
         "note: module: the loaded module is of version",

@@ -45,7 +45,7 @@ fn settled(most: u64) -> Result<()> {
 }
 
 /// Ten thousand connections that say nothing.
-pub(super) fn idle_connections() -> Result<()> {
+pub(super) fn idle_connections_do_not_delay_others() -> Result<()> {
     const COUNT: usize = 10_000;
     setrlimit(Resource::RLIMIT_NOFILE, 30_000, 30_000)?;
     let hippos = Hippos::load("memory_mb=16 maxconns=12000")?;
@@ -83,7 +83,7 @@ pub(super) fn idle_connections() -> Result<()> {
 }
 
 /// Clients that ask for much and read nothing: what the kernel keeps for each is bounded.
-pub(super) fn never_reading() -> Result<()> {
+pub(super) fn never_reading_clients_hold_bounded_memory() -> Result<()> {
     const COUNT: usize = 16;
     const MOST: u64 = 8 << 20;
     let hippos = Hippos::load("memory_mb=16")?;
@@ -120,7 +120,7 @@ pub(super) fn never_reading() -> Result<()> {
 
 /// A client that does not read short replies holds no more memory than they need, whatever other
 /// replies were sent between them.
-pub(super) fn short_replies_never_read() -> Result<()> {
+pub(super) fn short_replies_never_read_hold_little_memory() -> Result<()> {
     const COUNT: usize = 8;
     const REQUESTS: usize = 400;
     const MOST: u64 = 1 << 20;
@@ -168,7 +168,7 @@ pub(super) fn short_replies_never_read() -> Result<()> {
 
 /// Clients that begin a large value and never end it hold a place each; others
 /// go on, and get the places back when those are gone.
-pub(super) fn never_finishing() -> Result<()> {
+pub(super) fn never_finished_values_leave_others_served() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     served()?;
     let mut slow = Vec::new();
@@ -206,7 +206,7 @@ pub(super) fn never_finishing() -> Result<()> {
 }
 
 /// Clients that are gone without a word: their host is down.
-pub(super) fn half_open() -> Result<()> {
+pub(super) fn half_open_connections_do_not_keep_the_module() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("memory_mb=32")?;
@@ -237,7 +237,7 @@ pub(super) fn half_open() -> Result<()> {
 }
 
 /// The largest values, many at once, both ways.
-pub(super) fn large_at_once() -> Result<()> {
+pub(super) fn large_values_at_once_return_whole() -> Result<()> {
     const CLIENTS: usize = 24;
     let hippos = Hippos::load("memory_mb=64")?;
     let results: Vec<Result<()>> = thread::scope(|scope| {
@@ -279,7 +279,7 @@ pub(super) fn large_at_once() -> Result<()> {
 }
 
 /// A reply over UDP that would leave a slow link only after a long time ends early, and is counted as such.
-pub(super) fn slow_link() -> Result<()> {
+pub(super) fn reply_over_a_slow_link_is_cut_and_counted() -> Result<()> {
     modules::load("sch_tbf")?;
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -322,7 +322,7 @@ pub(super) fn slow_link() -> Result<()> {
 }
 
 /// A line without an end is cut off; a list of keys without one is answered as it comes.
-pub(super) fn endless_lines() -> Result<()> {
+pub(super) fn endless_lines_are_cut_off() -> Result<()> {
     let hippos = Hippos::load("memory_mb=16")?;
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
     stream.set_read_timeout(Some(LIMIT))?;

@@ -67,7 +67,7 @@ fn hit_and_miss(host: &str) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn veth() -> Result<()> {
+pub(super) fn requests_over_veth_take_the_fast_path() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;
@@ -76,7 +76,7 @@ pub(super) fn veth() -> Result<()> {
     hippos.unload()
 }
 
-pub(super) fn loopback() -> Result<()> {
+pub(super) fn requests_over_loopback_take_the_fast_path() -> Result<()> {
     let hippos = Hippos::load("")?;
     hit_and_miss("127.0.0.1")?;
     hit_and_miss("::1")?;
@@ -86,7 +86,7 @@ pub(super) fn loopback() -> Result<()> {
 }
 
 /// Packets for others, and for other ports, are not ours.
-pub(super) fn forwarded() -> Result<()> {
+pub(super) fn packets_for_others_pass_unchanged() -> Result<()> {
     let client = Namespace::new("client")?;
     let server = Namespace::new("server")?;
     let near = netns::join(&client, 1)?;
@@ -164,7 +164,7 @@ fn other_port(own: &UdpSocket, client: &Namespace, address: &str) -> Result<()> 
 
 /// A server of its own in another namespace keeps its packets, and a module
 /// that is loaded in a namespace serves that one alone.
-pub(super) fn namespaces() -> Result<()> {
+pub(super) fn other_namespaces_keep_their_packets() -> Result<()> {
     let one = Namespace::new("one")?;
     let link = netns::join(&one, 1)?;
     let hippos = Hippos::load("")?;
@@ -190,7 +190,7 @@ pub(super) fn namespaces() -> Result<()> {
 }
 
 /// Several datagrams in one sk_buff.
-pub(super) fn segmented() -> Result<()> {
+pub(super) fn each_gso_segment_is_answered() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;
@@ -228,7 +228,7 @@ pub(super) fn segmented() -> Result<()> {
 }
 
 /// A request that is longer than a frame.
-pub(super) fn fragmented() -> Result<()> {
+pub(super) fn fragmented_requests_are_answered() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;
@@ -249,7 +249,7 @@ pub(super) fn fragmented() -> Result<()> {
     hippos.unload()
 }
 
-pub(super) fn vlan() -> Result<()> {
+pub(super) fn requests_over_a_vlan_take_the_fast_path() -> Result<()> {
     modules::load("8021q")?;
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -271,7 +271,7 @@ pub(super) fn vlan() -> Result<()> {
 }
 
 /// Cards behind a bridge, and a bridge's netfilter.
-pub(super) fn bridged() -> Result<()> {
+pub(super) fn bridged_packets_pass_and_own_are_answered() -> Result<()> {
     modules::load("bridge")?;
     modules::load("br_netfilter")?;
     let one = Namespace::new("one")?;
@@ -306,7 +306,7 @@ pub(super) fn bridged() -> Result<()> {
 }
 
 /// What an IPsec policy refuses is answered by no receive path.
-pub(super) fn ipsec() -> Result<()> {
+pub(super) fn ipsec_policy_blocks_requests() -> Result<()> {
     modules::load("xfrm_user")?;
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -334,7 +334,7 @@ pub(super) fn ipsec() -> Result<()> {
 
 /// Replies of several datagrams, by the hook and by the socket, up to the
 /// largest item.
-pub(super) fn long_replies() -> Result<()> {
+pub(super) fn long_replies_arrive_whole() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;
@@ -376,7 +376,7 @@ pub(super) fn long_replies() -> Result<()> {
 
 /// A card that takes no datagram of the usual length: the socket's fragments
 /// reach the client all the same.
-pub(super) fn small_mtu() -> Result<()> {
+pub(super) fn replies_beyond_the_mtu_leave_by_the_socket() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     run(&format!("ip link set {} mtu 1300", link.here))?;
@@ -403,7 +403,7 @@ pub(super) fn small_mtu() -> Result<()> {
 }
 
 /// A packet socket gets all packets, so that each sk_buff is shared.
-pub(super) fn tapped() -> Result<()> {
+pub(super) fn tapped_requests_are_not_overwritten() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let hippos = Hippos::load("")?;
@@ -439,7 +439,7 @@ pub(super) fn tapped() -> Result<()> {
 
 /// Replies pass an empty queueing discipline by, unless it does something, or
 /// taps, filters or rules look at what leaves.
-pub(super) fn transmit() -> Result<()> {
+pub(super) fn replies_bypass_only_idle_queueing_disciplines() -> Result<()> {
     if receive_path::is_xdp() || receive_path::is_socket() {
         println!("skipped: neither XDP nor the socket sends so");
         return Ok(());
@@ -597,7 +597,7 @@ fn silent(tap: &mut Tap, datagram: &Datagram) -> Result<()> {
 }
 
 /// Header by header: what is answered, and that the answer is right to the last bit.
-pub(super) fn headers() -> Result<()> {
+pub(super) fn reply_headers_are_exact() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
     Tcp::connect("127.0.0.1")?.set("key", b"value")?;
@@ -626,7 +626,7 @@ pub(super) fn headers() -> Result<()> {
 }
 
 /// What must not be answered, by no receive path.
-pub(super) fn unanswered() -> Result<()> {
+pub(super) fn malformed_and_foreign_packets_are_not_answered() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
     let payload = framed(1, b"get key\r\n");
@@ -726,7 +726,7 @@ pub(super) fn unanswered() -> Result<()> {
 
 /// Odd packets that a host may still get an answer to: the hook leaves them
 /// to the socket.
-pub(super) fn left_to_the_socket() -> Result<()> {
+pub(super) fn unusual_packets_are_left_to_the_socket() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
     let payload = framed(1, b"get key\r\n");
@@ -795,7 +795,7 @@ fn passed(reason: &str) -> Result<u64> {
 
 /// Each datagram that is left to the socket is counted by its reason, and one that is answered by
 /// none.
-pub(super) fn reasons() -> Result<()> {
+pub(super) fn each_pass_is_counted_by_its_reason() -> Result<()> {
     if receive_path::is_socket() {
         return Ok(());
     }
@@ -926,7 +926,7 @@ fn trace_pass(tap: &mut Tap, datagram: &Datagram) -> Result<String> {
 
 /// A checksum that the sender's card would have filled in: the packet never
 /// was on a wire.
-pub(super) fn partial_checksum() -> Result<()> {
+pub(super) fn partial_checksums_are_accepted() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
     let payload = framed(1, b"get key\r\n");
@@ -948,7 +948,7 @@ pub(super) fn partial_checksum() -> Result<()> {
 }
 
 /// `allow=` instead of the usual ranges.
-pub(super) fn allowed() -> Result<()> {
+pub(super) fn only_allowed_sources_are_answered() -> Result<()> {
     let payload = framed(1, b"get key\r\n");
     let from = |from| Datagram {
         addresses: Addresses::Ipv4(from, tap::NEAR_IPV4),
@@ -993,7 +993,7 @@ pub(super) fn allowed() -> Result<()> {
 }
 
 /// A source gets so many reply bytes a second, unless it is of a private network.
-pub(super) fn rate_limited() -> Result<()> {
+pub(super) fn sources_beyond_their_rate_get_no_reply() -> Result<()> {
     let payload = framed(1, b"get key\r\n");
     let from = |from| Datagram {
         addresses: Addresses::Ipv4(from, tap::NEAR_IPV4),
@@ -1013,7 +1013,7 @@ pub(super) fn rate_limited() -> Result<()> {
 }
 
 /// Of two interfaces one is served.
-pub(super) fn one_interface() -> Result<()> {
+pub(super) fn dev_serves_one_interface_only() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     ensure!(

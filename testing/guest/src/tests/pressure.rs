@@ -51,7 +51,7 @@ fn most(total: u64) -> u64 {
 }
 
 /// The memory limit: by whom, and how far it goes.
-pub(super) fn limits() -> Result<()> {
+pub(super) fn memory_limit_is_bounded_by_machine_and_owner() -> Result<()> {
     let total = memory("MemTotal:")? >> 20;
     let nearly = total - 10;
     let mut log = Log::open()?;
@@ -90,7 +90,7 @@ pub(super) fn limits() -> Result<()> {
 
 /// Clients that announce values and send none leave room for others, cost them next to nothing, and
 /// are disconnected in the end.
-pub(super) fn unfinished_values() -> Result<()> {
+pub(super) fn unfinished_values_are_bounded_and_timed_out() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 upload_timeout=3")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let mut held = announce(70)?;
@@ -120,7 +120,7 @@ pub(super) fn unfinished_values() -> Result<()> {
 }
 
 /// One connection's commands that copy much do not keep the others of its worker waiting.
-pub(super) fn costly_pipelines() -> Result<()> {
+pub(super) fn costly_pipelines_do_not_delay_others() -> Result<()> {
     const APPENDS: usize = 2000;
     const LEN: usize = 800_000;
     // One buffer of the socket's holds 276.
@@ -186,7 +186,7 @@ pub(super) fn other_connections_served_while_writer_waits() -> Result<()> {
 }
 
 /// The machine is short of memory: the cache gives back before the kernel has to kill a process.
-pub(super) fn memory_shortage() -> Result<()> {
+pub(super) fn cache_shrinks_before_the_kernel_kills() -> Result<()> {
     let mut log = Log::open()?;
     log.lines();
     let total = memory("MemTotal:")? >> 20;
@@ -232,7 +232,7 @@ pub(super) fn memory_shortage() -> Result<()> {
 
 /// Unloading while connections wait for memory, values are on their way, readers hold what is gone, and
 /// the machine is short of memory.
-pub(super) fn unload_under_memory_pressure() -> Result<()> {
+pub(super) fn unloads_under_memory_pressure() -> Result<()> {
     let total = memory("MemTotal:")? >> 20;
     for round in 0..3 {
         let hippos = Hippos::load(match round {

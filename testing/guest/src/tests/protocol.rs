@@ -28,7 +28,7 @@ fn target(client: &Client) -> Target {
 }
 
 /// The table of cases; by other receive paths than the usual one, those over UDP.
-pub(super) fn table() -> Result<()> {
+pub(super) fn recorded_cases_get_memcacheds_replies() -> Result<()> {
     let client = Client::new()?;
     // Some cases are played a byte at a time: the debug kernel takes a millisecond for each, and a value
     // would come more slowly than the timeout allows.
@@ -59,7 +59,7 @@ pub(super) fn table() -> Result<()> {
 }
 
 /// The matrix of counters, recorded from memcached.
-pub(super) fn counts() -> Result<()> {
+pub(super) fn counters_match_memcacheds() -> Result<()> {
     let client = Client::new()?;
     let hippos = Hippos::load("")?;
     let target = target(&client);
@@ -70,7 +70,7 @@ pub(super) fn counts() -> Result<()> {
 }
 
 /// Counters tell which UDP requests were served in softirq and which went to the worker.
-pub(super) fn fast_share() -> Result<()> {
+pub(super) fn fast_and_worker_commands_are_counted_apart() -> Result<()> {
     if receive_path::is_socket() {
         println!("skipped: the worker has them all");
         return Ok(());

@@ -275,13 +275,13 @@ fn below_ip() -> Vec<Row> {
 }
 
 /// Each topology by each receive path.
-pub(super) fn table() -> Result<()> {
+pub(super) fn replies_take_the_sockets_route() -> Result<()> {
     modules::load("dummy")?;
     compare(&rows(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }
 
 /// Interfaces upon interfaces, and shaping.
-pub(super) fn interfaces() -> Result<()> {
+pub(super) fn replies_over_stacked_interfaces_take_the_sockets_route() -> Result<()> {
     for module in [
         "8021q", "macvlan", "bonding", "vxlan", "ipip", "sch_fq", "sch_tbf", "sch_htb",
     ] {
@@ -292,7 +292,7 @@ pub(super) fn interfaces() -> Result<()> {
 
 /// Rules below IP hold for PRE_ROUTING. A driver hands XDP its frames before any of them could look
 /// at one, and takes replies from it behind all of them (docs/fast-path.md).
-pub(super) fn rules_below_ip() -> Result<()> {
+pub(super) fn rules_below_ip_hold_for_the_hook_only() -> Result<()> {
     for module in ["sch_ingress", "cls_matchall", "act_mirred"] {
         modules::load(module)?;
     }
@@ -329,7 +329,7 @@ fn counters_now() -> Result<BTreeMap<String, i64>> {
 }
 
 /// Requests and replies count as a socket's do.
-pub(super) fn counters() -> Result<()> {
+pub(super) fn counters_rise_as_a_sockets() -> Result<()> {
     const ASKED: usize = 20;
     const LOOKED_AT: [&str; 18] = [
         "Ip.InReceives",
@@ -430,7 +430,7 @@ fn without_receiver(sent: &Sent) -> Sent {
 
 /// Lookups are bounded: of a burst of sources the socket answers what is beyond the bound, and once
 /// it is over all are answered in place.
-pub(super) fn lookups_bounded() -> Result<()> {
+pub(super) fn lookups_are_bounded() -> Result<()> {
     const SOURCES: u16 = 400;
     const BURSTS: u8 = 60;
     const AGAIN: usize = 8;

@@ -15,7 +15,7 @@ const COUNTERS: [&str; 3] = [
     "hippos_udp_datagrams",
 ];
 
-pub(super) fn serves() -> Result<()> {
+pub(super) fn serves_tcp_and_udp() -> Result<()> {
     const VALUE: &[u8] = b"VALUE key 0 5\r\nvalue\r\nEND\r\n";
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;

@@ -24,7 +24,7 @@ const STEP: Duration = Duration::from_secs(5);
 /// The most memory that the cache gets, MiB.
 const MEMORY: u64 = 32;
 
-/// `soak::run [SECONDS [SEED]]`
+/// `soak::run_for [SECONDS [SEED]]`
 pub(super) fn run_for(arguments: &[String]) -> Result<()> {
     let number = |at: usize, usual: u64| -> Result<u64> {
         arguments

@@ -24,7 +24,7 @@ const MAP: &str = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// A busy CPU that polls the card is relieved, and gets it back for itself.
-pub(super) fn one_queue() -> Result<()> {
+pub(super) fn packets_leave_a_busy_cpu_and_return() -> Result<()> {
     let queues = fs::read_dir("/sys/class/net/eth0/queues")?
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-"))
@@ -61,7 +61,7 @@ fn steered_and_back(end: bool) -> Result<()> {
 
 /// A card that is taken to another namespace while its packets are spread is given back there, too, even if it gets
 /// another number.
-pub(super) fn moved_card() -> Result<()> {
+pub(super) fn card_moved_to_another_namespace_is_restored() -> Result<()> {
     let there = Namespace::new("moved")?;
     modules::load("dummy")?;
     let index = fs::read_to_string("/sys/class/net/eth0/ifindex")?;

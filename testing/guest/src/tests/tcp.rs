@@ -13,7 +13,7 @@ use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
 
 /// Connections that come and go as fast as they can: none may be forgotten.
-pub(super) fn short_connections() -> Result<()> {
+pub(super) fn short_connections_are_served_and_closed() -> Result<()> {
     let hippos = Hippos::load("")?;
     let results: Vec<Result<()>> = thread::scope(|scope| {
         let client = |host: &'static str| {
@@ -46,7 +46,7 @@ pub(super) fn short_connections() -> Result<()> {
 }
 
 /// Requests ahead of their answers, cut anywhere.
-pub(super) fn pipelines() -> Result<()> {
+pub(super) fn pipelines_cut_anywhere_are_answered() -> Result<()> {
     let hippos = Hippos::load("")?;
     let stream = TcpStream::connect(("127.0.0.1", PORT))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -140,7 +140,7 @@ pub(super) fn replies_leave_before_silent_commands() -> Result<()> {
 }
 
 /// The largest values, in and out.
-pub(super) fn large_values() -> Result<()> {
+pub(super) fn large_values_return_whole() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     for length in [100_000, 500_000, 1_000_000, 1_048_576 - 200] {
@@ -171,7 +171,7 @@ pub(super) fn large_values() -> Result<()> {
 
 /// Clients that ask for much and read nothing cost no more than their socket's
 /// buffers, and others are served meanwhile.
-pub(super) fn silent_readers() -> Result<()> {
+pub(super) fn silent_readers_do_not_delay_others() -> Result<()> {
     let hippos = Hippos::load("memory_mb=16")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("large", &vec![b'x'; 1_000_000])?;
@@ -213,7 +213,7 @@ pub(super) fn silent_readers() -> Result<()> {
 }
 
 /// Many connections that store while memory is full: room is made for each of them.
-pub(super) fn memory_limit() -> Result<()> {
+pub(super) fn writers_at_the_memory_limit_all_store() -> Result<()> {
     const CONNECTIONS: usize = 24;
     const SETS: usize = 120;
     // More workers than CPUs: each may be short of memory while another is making room.

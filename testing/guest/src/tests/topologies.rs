@@ -386,7 +386,7 @@ fn shell(drawn: &RandomTopology) -> String {
 }
 
 /// Topologies drawn by chance. Arguments: how many, and the number of the first.
-pub(super) fn random(arguments: &[String]) -> Result<()> {
+pub(super) fn replies_leave_alike_by_each_receive_path(arguments: &[String]) -> Result<()> {
     let number = |at: usize, usual: u64| -> Result<u64> {
         Ok(arguments
             .get(at)

@@ -131,7 +131,7 @@ fn number(line: &str, field: &str) -> Result<i64> {
 }
 
 /// One request by each receive path, and others that differ from them.
-pub(super) fn requests() -> Result<()> {
+pub(super) fn requests_are_traced_by_each_receive_path() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
     let tracing = Tracing::new()?;
@@ -300,7 +300,7 @@ fn expect_refused(
 }
 
 /// Clients that are not allowed, or ask for too much.
-pub(super) fn refusals() -> Result<()> {
+pub(super) fn refusals_are_traced_with_their_reason() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let host = &link.here_ipv4;
@@ -373,7 +373,7 @@ pub(super) fn refusals() -> Result<()> {
 }
 
 /// Items that leave, and slabs that go to another class.
-pub(super) fn items() -> Result<()> {
+pub(super) fn evictions_expiries_and_slab_moves_are_traced() -> Result<()> {
     const LARGE: usize = 10_000;
     let hippos = Hippos::load("memory_mb=8")?;
     let tracing = Tracing::new()?;
@@ -440,7 +440,7 @@ pub(super) fn items() -> Result<()> {
 }
 
 /// What a card receives goes to other CPUs and back, workers out of the way and back.
-pub(super) fn steering() -> Result<()> {
+pub(super) fn steering_and_its_end_are_traced() -> Result<()> {
     let tracing = Tracing::new()?;
     // The events come with the module, so that they can't be on before it.
     let lines = RefCell::new(Vec::new());

@@ -32,7 +32,7 @@ fn expect(watcher: &mut Tcp, words: &str, rest: &str) -> Result<()> {
 }
 
 /// Each receive path has its lines.
-pub(super) fn receive_paths() -> Result<()> {
+pub(super) fn each_receive_path_logs_its_events() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     run(&receive_path::prepare(&link.here))?;
@@ -124,7 +124,7 @@ pub(super) fn receive_paths() -> Result<()> {
 
 /// Clients are served beside watchers that do not read; those lose lines, and get their number. The
 /// module ends while they watch.
-pub(super) fn slow_watchers() -> Result<()> {
+pub(super) fn slow_watchers_lose_lines_and_delay_no_client() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut slow = watcher("127.0.0.1", "fetchers")?;
     let mut others = Vec::new();

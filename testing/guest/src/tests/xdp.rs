@@ -65,7 +65,7 @@ fn asks(host: &str, through_xdp: bool) -> Result<()> {
 }
 
 /// In the driver and behind it, on a card that has both.
-pub(super) fn modes() -> Result<()> {
+pub(super) fn native_and_generic_programs_answer() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
     for mode in ["native", "generic"] {
@@ -92,7 +92,7 @@ pub(super) fn modes() -> Result<()> {
 
 /// The order in which programs and modules are removed, when hippos-ctl, rmmod or the removal of a
 /// card begins it.
-pub(super) fn life() -> Result<()> {
+pub(super) fn module_outlives_its_attached_programs() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let here = &link.here;
     refused(
@@ -140,7 +140,7 @@ pub(super) fn life() -> Result<()> {
 
 /// A card that takes VLAN tags out of frames hides from XDP to which VLAN a frame belongs, and a
 /// VLAN that this machine has no interface for is not this machine's to answer.
-pub(super) fn hidden_tags() -> Result<()> {
+pub(super) fn frames_with_hidden_vlan_tags_are_not_answered() -> Result<()> {
     modules::load("8021q")?;
     let (there, link) = netns::joined_for_xdp()?;
     let (here, far) = (&link.here, &link.far);
@@ -184,7 +184,7 @@ pub(super) fn hidden_tags() -> Result<()> {
 
 /// The interface has another owner's program, or the module can't serve there: each is reported,
 /// and nothing changes.
-pub(super) fn refusals() -> Result<()> {
+pub(super) fn attach_is_refused_with_a_reason() -> Result<()> {
     let (_there, link) = netns::joined_for_xdp()?;
     let here = &link.here;
     let attach =
@@ -238,7 +238,7 @@ type Case = (Vec<u8>, Vec<u8>, &'static [u8], bool);
 
 /// Several keys, several commands and the binary protocol in one frame, each answered in it when
 /// the reply fits; else all of it goes on as it came.
-pub(super) fn several() -> Result<()> {
+pub(super) fn several_commands_in_a_frame_are_answered_or_passed_whole() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
