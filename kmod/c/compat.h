@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What differs between the supported kernel series. Nothing else names a
+ * The differences between the supported kernel series. No other file names a
  * version.
  */
 #ifndef HIPPOS_COMPAT_H

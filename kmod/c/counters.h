@@ -4,8 +4,8 @@
  * passed datagrams are in pass.h.
  *
  * This list is the only one. kmod/engine/src/host_counters.rs reads it when
- * it is compiled, for the rows of `stats` and docs/statistics.md: one that
- * kmod/engine/src/statistics.rs does not place comes last.
+ * it is compiled, for the rows of `stats` and docs/statistics.md: a counter that
+ * kmod/engine/src/statistics.rs gives no position comes last.
  */
 #ifndef HIPPOS_COUNTERS_H
 #define HIPPOS_COUNTERS_H

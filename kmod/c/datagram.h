@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What the receive paths that see whole datagrams, PRE_ROUTING and XDP, agree upon:
- * which headers a request may have, and how they turn into those of a reply.
- * All of it in softirq, under RCU, on headers that are all there.
+ * The code that PRE_ROUTING and XDP share: the checks of a request's headers, and
+ * the making of the reply's. All of it runs in softirq, under RCU, on complete
+ * headers.
  */
 #ifndef HIPPOS_DATAGRAM_H
 #define HIPPOS_DATAGRAM_H
@@ -31,7 +31,7 @@ static __always_inline bool hippos_source_port_ok(const struct udphdr *uh, u16 p
 	       uh->source != htons(port);
 }
 
-/* Whether there is an extension header. One of IPsec is not looked behind. */
+/* Whether an extension header follows, other than IPsec's. */
 static __always_inline bool hippos_ipv6_extended(const struct ipv6hdr *iph)
 {
 	return iph->nexthdr == NEXTHDR_HOP || iph->nexthdr == NEXTHDR_ROUTING ||
@@ -39,10 +39,10 @@ static __always_inline bool hippos_ipv6_extended(const struct ipv6hdr *iph)
 }
 
 /*
- * Whether to is an address of this host's, and from one that another host on
- * dev's networks can have: not a network's first or last, which stand for all,
- * nor dev's own. Routing would refuse such a source, and a reply to it could
- * reach many. Nearly always dev has one address, and that is the one asked.
+ * Whether to is an address of this host, and from one that another host on dev's
+ * networks can have: not a network's first or last address, which are for
+ * broadcasts, nor dev's own. Routing would refuse such a source, and a reply to it
+ * could reach many hosts. Most devices have one address, and to is that one.
  */
 static __always_inline bool hippos_addresses_fit(struct net *net, const struct net_device *dev,
 						 __be32 from, __be32 to)
@@ -71,7 +71,7 @@ static __always_inline bool hippos_addresses_fit(struct net *net, const struct n
 	return likely(own) || __ip_dev_find(net, to, false);
 }
 
-/* Whether an IPsec policy may have a say in what comes or goes: it is asked behind these receive paths. */
+/* Whether an IPsec policy could apply: these receive paths come before the kernel's check. */
 static __always_inline bool hippos_policies(const struct net *net)
 {
 #ifdef CONFIG_XFRM
@@ -84,7 +84,7 @@ static __always_inline bool hippos_policies(const struct net *net)
 #endif
 }
 
-/* Whether it came from one host to this one. */
+/* Whether the packet is a unicast from another host, or from this one over loopback. */
 static __always_inline bool hippos_ipv4_fits(struct net *net, const struct net_device *dev,
 					     const struct iphdr *iph)
 {

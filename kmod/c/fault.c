@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Faults on purpose, in modules for debug kernels alone: one for each checker
- * that these have, to see that it is noticed; kmod/kapi/fault.rs has the ones
- * in Rust.
+ * Planted faults, in modules for debug kernels alone: one for each of their
+ * checkers, which must report it; kmod/kapi/fault.rs has the ones in Rust.
  */
 #include <linux/bottom_half.h>
 #include <linux/delay.h>
@@ -20,7 +19,7 @@ static char *selftest;
 module_param_named(selftest_fault, selftest, charp, 0444);
 MODULE_PARM_DESC(selftest_fault, "debug kernels only: the name of a fault to commit while loading");
 
-/* Which fault insmod asked for, or NULL. */
+/* The name of the fault to commit, or NULL. */
 const char *hippos_selftest(void)
 {
 	return selftest;
@@ -70,7 +69,7 @@ void hippos_fault_lock_order(void)
 	spin_unlock(&two);
 }
 
-/* What RCU protects is followed outside a read-side section. */
+/* A pointer that RCU protects is followed outside a read-side section. */
 void hippos_fault_unguarded(void)
 {
 	static void __rcu *pointer;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Which handler is closed for the firewall's sake (linux/netfilter.h,
+ * Closes handlers while the firewall's rules need the socket (linux/netfilter.h,
  * net/netfilter/nf_tables.h).
  *
  * A reply in place passes neither OUTPUT nor POSTROUTING, and its request is
@@ -10,9 +10,9 @@
  * nothing: a base chain of nftables without rules that accepts, and connection
  * tracking alone.
  *
- * Netfilter announces no changes to modules. Hooks are looked at with each
- * route lookup, at most once a tick: each source has one every
- * HIPPOS_ROUTE_AGE. All of it under RCU.
+ * Netfilter does not announce changes to modules. The hooks are examined with a
+ * route lookup, at most once a tick: each source has a lookup every
+ * HIPPOS_ROUTE_AGE. All of it runs under RCU.
  */
 #include <linux/netfilter.h>
 #include <linux/netfilter_ipv4.h>
@@ -40,7 +40,7 @@ static const char *const reasons[] = {
 	[HIPPOS_CLOSED_POSTROUTING] = "rules in POSTROUTING",
 };
 
-/* Whether a hook can do something with a reply. */
+/* Whether a hook can change or drop a reply. */
 static bool acts(const struct nf_hook_ops *ops, unsigned int hook)
 {
 	switch (ops->hook_ops_type) {
@@ -53,7 +53,7 @@ static bool acts(const struct nf_hook_ops *ops, unsigned int hook)
 	}
 #endif
 	case NF_HOOK_OP_UNDEFINED:
-		/* Connection tracking and what it needs; IPv6's last is one less. */
+		/* Connection tracking and its defragmentation; IPv6's last is one less. */
 		if (hook == NF_INET_LOCAL_OUT)
 			return ops->priority != NF_IP_PRI_CONNTRACK_DEFRAG &&
 			       ops->priority != NF_IP_PRI_CONNTRACK;
@@ -78,7 +78,7 @@ static bool translates(const struct nf_hook_ops *ops)
 	if (!entries)
 		return false;
 	chains = nf_hook_entries_get_hook_ops(entries);
-	/* Netfilter puts a dummy in the place of a chain that goes: each place is read once. */
+	/* Netfilter replaces a removed chain by a dummy in place: each pointer is read once. */
 	for (i = 0; i < entries->num_hook_entries; i++)
 		if (acts(READ_ONCE(chains[i]), NF_INET_NUMHOOKS))
 			return true;
@@ -169,7 +169,7 @@ bool hippos_firewall_closed(enum hippos_handler_kind kind, struct net *net, bool
 	return READ_ONCE(state.why[kind][ipv4]) != HIPPOS_OPEN;
 }
 
-/* Before the first packet. */
+/* Called before the first packet. */
 void hippos_firewall_start(struct net *net, enum hippos_fast mode)
 {
 	fast = mode;
@@ -184,7 +184,7 @@ void hippos_firewall_stop(void)
 	RCU_INIT_POINTER(served, NULL);
 }
 
-/* How things stand now. */
+/* The present state, examined anew. */
 struct hippos_fast_path_state hippos_fast_path_state(void)
 {
 	struct hippos_fast_path_state now;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Whether a namespace's NAT or rules for what leaves would have a say in
+ * Whether a namespace's NAT or its rules for outgoing packets would affect
  * replies in place, which they do not see.
  */
 #ifndef HIPPOS_FIREWALL_H

@@ -33,7 +33,7 @@ struct frame {
 	/* Bytes from the network header on, padding included. */
 	u32 len;
 	__be16 protocol;
-	/* What it came by: the interface, or a VLAN on top of it. */
+	/* The receiving interface, or the VLAN on top of it. */
 	struct net_device *dev;
 };
 
@@ -65,8 +65,8 @@ static bool tags_hidden(const struct net_device *dev)
 }
 
 /*
- * Whether the frame came for this host's own network layer, by its own
- * address. What belongs to a bridge, a bond or a VRF is theirs.
+ * Whether the frame is for this host's network layer, by the interface's own
+ * address. Frames of a bridge's, a bond's or a VRF's port are passed.
  */
 static bool parse_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 {
@@ -108,7 +108,7 @@ static bool parse_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 	return true;
 }
 
-/* Whether the UDP header is ours and so is what follows; nothing has checked any of it. */
+/* Whether the UDP header, which nothing has checked, is for our port and its length right. */
 static __always_inline bool parse_udp(const struct udphdr *uh, u32 udp_len, u16 port)
 {
 	if (uh->dest != htons(port))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The C side of kapi: what the kernel has only as macros, inline functions
- * and bit fields, and the callbacks that it makes with its own types. Every
+ * The C side of kapi: wrappers of the kernel's macros, inline functions and bit
+ * fields, and the callbacks that the kernel calls with its own types. Every
  * function is declared a second time, for Rust, in kmod/kapi/ffi.rs;
  * 'cargo xtask lint' compares the two.
  */
@@ -37,22 +37,22 @@ struct hippos_packet {
 	u8 *payload;
 	u32 len;
 	/*
-	 * Bytes that may be written at payload without asking for room, and that
-	 * its device takes in one datagram.
+	 * Bytes that may be written at payload without hippos_packet_room(), and that
+	 * the return path takes in one datagram.
 	 */
 	u32 room;
 	/* The sender: ipv4 in network byte order, or ipv6 when that is 0. */
 	u32 ipv4;
-	/* The number of the interface that it arrived over. */
+	/* The number of the receiving interface. */
 	u32 interface;
-	/* The CPU that it is looked at on. */
+	/* The CPU that handles it. */
 	u32 cpu;
 	/* IP and UDP header together: 28 or 48. */
 	u16 headers;
 	/* Came over a loopback device. */
 	bool local;
 	u8 ipv6[16];
-	/* Where the reply goes: one of this CPU's entries, or held. */
+	/* The return path: one of this CPU's entries, or held. */
 	const struct hippos_route *route;
 	/* A copy, for replies that take more than one datagram. */
 	u64 held[8];
@@ -72,20 +72,20 @@ void hippos_packet_consume(struct sk_buff *skb);
 
 /* hook.c */
 
-/* What HIPPOS_REPLY is added to: a reply's bytes of payload. */
+/* The base of the verdicts to reply: the reply's length is added to it. */
 #define HIPPOS_REPLY 0x10000
 
 /*
- * Gets a packet in softirq, under RCU. Returns a verdict of Netfilter's, or
- * HIPPOS_REPLY and more: so many bytes of reply are at packet->payload, to be
- * sent back.
+ * Handles a packet in softirq, under RCU. Returns a verdict of Netfilter's, or
+ * HIPPOS_REPLY plus the length of the reply, which it has written to
+ * packet->payload.
  */
 typedef u32 hippos_receive_fn(void *private, struct sk_buff *skb,
 			      struct hippos_packet *packet);
 
 /*
- * Whether the sender is allowed, in the same context; of the packet only the
- * sender is known yet.
+ * Whether the sender is allowed, in the same context; only the sender, the
+ * interface and local are set in the packet.
  */
 typedef bool hippos_allow_fn(void *private, const struct hippos_packet *packet);
 
@@ -95,8 +95,8 @@ enum hippos_handler_kind {
 };
 
 /*
- * What a packet that was served took and, unless that is U64_MAX, waited, in
- * nanoseconds. In the same context.
+ * Records the time that serving a packet took and, unless it is U64_MAX, the time
+ * that the packet had waited, in nanoseconds. In the same context.
  */
 typedef void hippos_record_fn(void *private, u32 kind, u64 service, u64 queued);
 
@@ -106,7 +106,7 @@ struct hippos_handler {
 	hippos_allow_fn *allow;
 	hippos_record_fn *record;
 	void *private;
-	/* What the socket is bound to, or 0. */
+	/* The interface that the socket is bound to, or 0. */
 	u32 interface;
 	u16 port;
 	enum hippos_handler_kind kind;
@@ -115,10 +115,10 @@ struct hippos_handler {
 static_assert(sizeof(struct hippos_handler) == 48 &&
 	      offsetof(struct hippos_handler, kind) == 40);
 
-/* What udp_fast= says of answers before the socket. */
+/* The values of udp_fast=: when requests are answered before the socket. */
 enum hippos_fast {
 	HIPPOS_NEVER,
-	/* Where neither NAT nor rules for what leaves could have a say. */
+	/* While neither NAT nor rules for outgoing packets could affect a reply. */
 	HIPPOS_AUTO,
 	HIPPOS_ALWAYS,
 	/* Behind destination NAT. */

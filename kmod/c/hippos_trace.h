@@ -121,7 +121,7 @@ DECLARE_EVENT_CLASS(hippos_item,
 		  __entry->idle, __entry->fetched, __entry->reason)
 );
 
-/* It was evicted for others. */
+/* It was evicted to make room for other items. */
 DEFINE_EVENT(hippos_item, evict,
 	TP_PROTO(const struct hippos_traced_item *item),
 	TP_ARGS(item)
@@ -148,7 +148,7 @@ TRACE_EVENT(reclaim,
 	TP_printk("from_class=%u to_class=%u", __entry->from_class, __entry->to_class)
 );
 
-/* What a card receives, or a worker, goes to other CPUs. */
+/* A card's packets, or a worker, move to other CPUs. */
 TRACE_EVENT(steer,
 	TP_PROTO(const char *what, int from_cpu, int to_cpu, u32 load),
 	TP_ARGS(what, from_cpu, to_cpu, load),

@@ -14,9 +14,9 @@
 #include "route.h"
 #include "transmit.h"
 
-/* Before defragmentation (-400) and everything of the firewall's. */
+/* Before defragmentation (-400) and all hooks of the firewall. */
 #define HOOK_PRIORITY (NF_IP_PRI_CONNTRACK_DEFRAG - 25)
-/* Behind destination NAT; IPVS, which comes after that, is in OUTPUT as well. */
+/* Behind destination NAT; IPVS, which comes later, closes the path by its hook in OUTPUT. */
 #define HOOK_PRIORITY_LATE (NF_IP_PRI_NAT_DST + 1)
 
 struct hippos_hooks {

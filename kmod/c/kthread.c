@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Kernel threads (linux/kthread.h), and what time they take (linux/kernel_stat.h). */
+/* Kernel threads (linux/kthread.h), and their CPU time (linux/kernel_stat.h). */
 #include <linux/kernel_stat.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
@@ -18,7 +18,7 @@ struct thread {
 
 static LIST_HEAD(threads);
 static DEFINE_SPINLOCK(threads_lock);
-/* What threads took that are gone, nanoseconds; under the lock. */
+/* The CPU time of ended threads, in nanoseconds; under the lock. */
 static u64 threads_gone;
 
 /* Nanoseconds that a task has run: to its last tick or switch. */
@@ -94,8 +94,8 @@ struct task_struct *hippos_thread_start(int (*run)(void *data), void *data, int 
 }
 
 /*
- * Asks the thread to end, waits for it and lets go of it. What run()
- * returned, or -EINTR when it was never called.
+ * Stops the thread, waits for its end and drops the task's reference. Returns the
+ * result of run(), or -EINTR when it was never called.
  */
 int hippos_thread_stop(struct task_struct *task)
 {
@@ -123,7 +123,7 @@ bool hippos_thread_should_stop(void)
 	return kthread_should_stop();
 }
 
-/* Sleeps until the time is over (never, if negative) or someone wants the thread to stop. */
+/* Sleeps until the timeout ends (never, if negative) or the thread is stopped. */
 void hippos_thread_sleep(long timeout_ms)
 {
 	set_current_state(TASK_IDLE);
@@ -145,7 +145,7 @@ bool hippos_waker_attach(struct hippos_waker *waker)
 	return false;
 }
 
-/* When no wake can come any more. The thread may be gone. */
+/* Called when no wake-up can come any more. The thread may have ended. */
 void hippos_waker_detach(struct hippos_waker *waker)
 {
 	if (waker->task)
@@ -185,7 +185,7 @@ void hippos_waker_wait(struct hippos_waker *waker, long timeout_ms)
 	__set_current_state(TASK_RUNNING);
 	/*
 	 * Pairs with the barrier in hippos_waker_wake(): either it sees the bit
-	 * cleared and sets it again, or what it did before is seen after this.
+	 * cleared and sets it again, or its caller's work is visible after this.
 	 */
 	clear_bit(WAKE_PENDING, &waker->pending);
 	smp_mb__after_atomic();

@@ -12,7 +12,7 @@ DEFINE_STATIC_KEY_FALSE(hippos_latency);
 
 static DEFINE_MUTEX(mutex);
 
-/* Has the kernel stamp what it receives, too. May sleep. */
+/* Switches the kernel's time stamps of received packets as well. May sleep. */
 void hippos_latency_set(bool on)
 {
 	mutex_lock(&mutex);

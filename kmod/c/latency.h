@@ -35,7 +35,7 @@ static inline u64 hippos_since_stamp(ktime_t stamp)
 	return stamp > 0 && ns >= 0 && ns <= HIPPOS_QUEUED_MAX ? ns : HIPPOS_NOT_QUEUED;
 }
 
-/* From the kernel's receiving it to now. */
+/* The time since the kernel has received the packet. */
 static inline u64 hippos_queued(const struct sk_buff *skb)
 {
 	if (skb->tstamp_type != SKB_CLOCK_REALTIME)

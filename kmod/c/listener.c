@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * TCP listeners (net/inet_connection_sock.h), and what they hand on to the
- * sockets that are accepted from them.
+ * TCP listeners (net/inet_connection_sock.h), and the sockets that are accepted
+ * from them.
  *
  * An accepted socket is a copy of its listener. poll.c watches a listener by a
- * data_ready of its own, which the copy has too and which would outlive the
- * module: it is replaced by the kernel's at once, whether the copy is watched
- * afterwards or not. What waits to be accepted when its listener goes is closed,
- * since the kernel could hand it on to another listener of the port.
+ * data_ready of its own, which the copy inherits and which would outlive the
+ * module: the kernel's own replaces it at once, whether the copy is watched
+ * afterwards or not. Connections that wait to be accepted when their listener is
+ * removed are closed, since the kernel could move them to another listener of the
+ * port.
  */
 #include <linux/err.h>
 #include <linux/net.h>
@@ -28,8 +29,9 @@ static void (*plain_data_ready)(struct sock *sk);
 static void (*watched_data_ready)(struct sock *sk);
 
 /*
- * A listener. With a CPU it shares the port with the other CPUs' and gets
- * what arrives on its own; without (-1) it has the port alone.
+ * Makes a listener. With a CPU it shares the port with the other CPUs' listeners
+ * and gets the connections that arrive on its own CPU; without (-1) it has the
+ * port alone.
  */
 struct socket *hippos_tcp_listen(struct net *net, u16 port, u32 interface, int cpu,
 				 int backlog)
@@ -93,15 +95,16 @@ struct socket *hippos_accept(struct socket *listener)
 }
 
 /*
- * Closes what waits to be accepted when the listener is no longer watched. What
- * comes meanwhile has nothing of ours: the listener's own end closes it.
+ * Closes the connections that wait to be accepted, when the listener is no longer
+ * watched. Connections that come meanwhile have no callback of ours: releasing the
+ * listener closes them.
  */
 void hippos_listener_close_waiting(struct socket *listener)
 {
 	struct socket *sock;
 	u32 waiting;
 
-	/* Copies that were begun with our callback are in the queue then. */
+	/* Afterwards all copies that were begun with our callback are in the queue. */
 	synchronize_rcu();
 	for (waiting = READ_ONCE(listener->sk->sk_ack_backlog); waiting; waiting--) {
 		sock = hippos_accept(listener);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What poll.c does with a listener and with no other socket. */
+/* The steps of poll.c that are for listeners only. */
 #ifndef HIPPOS_LISTENER_H
 #define HIPPOS_LISTENER_H
 

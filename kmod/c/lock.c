@@ -5,7 +5,7 @@
 
 #include "hippos.h"
 
-/* Locks of one class are taken in one order with those of the others. */
+/* lockdep checks the order in which locks of different classes are taken. */
 #define CLASSES 8
 static struct lock_class_key classes[CLASSES];
 

@@ -46,7 +46,7 @@ u64 hippos_memory(void)
 	return (u64)totalram_pages() << PAGE_SHIFT;
 }
 
-/* Bytes that could be had without swapping: free memory and caches that can be dropped. */
+/* Bytes that can be allocated without swapping: free memory and caches that can be dropped. */
 u64 hippos_memory_available(void)
 {
 	long pages = si_mem_available();
@@ -57,8 +57,8 @@ u64 hippos_memory_available(void)
 static u64 short_of;
 
 /*
- * The kernel is short of memory. A shrinker may not wait for grace periods: it
- * wakes hippos/store, which frees blocks.
+ * Called when the kernel reclaims memory. A shrinker may not wait for grace periods:
+ * it wakes hippos/store, which frees blocks.
  */
 static unsigned long count_objects(struct shrinker *shrinker, struct shrink_control *control)
 {
@@ -73,8 +73,8 @@ static unsigned long scan_objects(struct shrinker *shrinker, struct shrink_contr
 }
 
 /*
- * Wakes a waker when the kernel looks for memory and has less than so many bytes.
- * There is one such watch at a time. NULL without memory for it.
+ * Wakes the waker when the kernel reclaims memory and less than this many bytes are
+ * available. One is registered at a time. NULL without memory for it.
  */
 struct shrinker *hippos_shrinker_register(struct hippos_waker *waker, u64 bytes)
 {
@@ -90,18 +90,18 @@ struct shrinker *hippos_shrinker_register(struct hippos_waker *waker, u64 bytes)
 	return shrinker;
 }
 
-/* No longer wakes for it. May sleep. */
+/* The waker is not woken afterwards. May sleep. */
 void hippos_shrinker_unregister(struct shrinker *shrinker)
 {
 	shrinker_free(shrinker);
 }
 
 /*
- * A page below where the direct map has, or would have, physical address 0; a
- * block is so far above it as its physical address says. PAGE_OFFSET would not
- * do: on arm64 a kernel for 52-bit addresses has its direct map 0xf000000000000
- * bytes above it when the CPU has 48. The zero page has an address in the direct
- * map on every machine.
+ * The address one page below that of physical address 0 in the direct map: a
+ * block's distance from it is its physical address plus a page. PAGE_OFFSET is not
+ * that address: on arm64 a kernel for 52-bit addresses has its direct map
+ * 0xf000000000000 bytes above it when the CPU has 48. The zero page has an address
+ * in the direct map on every machine.
  */
 unsigned long hippos_direct_map(void)
 {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Datagrams that are answered where they arrive, in their own sk_buff
- * (linux/skbuff.h, net/ip.h, net/ipv6.h). All of it runs under RCU,
- * from the PRE_ROUTING hook, and what is answered with softirqs off.
+ * (linux/skbuff.h, net/ip.h, net/ipv6.h). All of it runs under RCU, from the
+ * PRE_ROUTING hook; packets are answered with softirqs off only.
  */
 #include <linux/etherdevice.h>
 #include <linux/if_arp.h>
@@ -55,7 +55,7 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
 	if (skb->data - skb_mac_header(skb) != ETH_HLEN)
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_DEVICE);
 	if (likely(dev->type == ARPHRD_ETHER)) {
-		/* A destination, before routing, is a tunnel's to tell where it came from. */
+		/* A destination that is set before routing is a tunnel's metadata. */
 		if (is_multicast_ether_addr(eth_hdr(skb)->h_source) || unlikely(skb->_skb_refdst))
 			return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_TUNNEL);
 	} else if (dev->type != ARPHRD_LOOPBACK) {
@@ -64,15 +64,15 @@ static __always_inline bool plain_frame(const struct sk_buff *skb, const struct 
 	if (dev->priv_flags & (IFF_L3MDEV_MASTER | IFF_L3MDEV_SLAVE))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_DEVICE);
 	/*
-	 * An extension tells of a bridge's netfilter, of IPsec or of traffic
-	 * control: a reply that ignored it could go where it must not.
+	 * A bridge's netfilter, IPsec or traffic control has set an extension: a
+	 * reply that ignored it could leave by a way that they forbid.
 	 */
 	if (skb_has_extensions((struct sk_buff *)skb))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_EXTENSION);
 	return true;
 }
 
-/* Passed, with a reason, if its port is ours. The UDP header is at this offset, unchecked. */
+/* Counts a pass if the packet is for our port. The UDP header, at offset at, is unchecked. */
 static noinline __cold bool pass_if_to_port(const struct sk_buff *skb, unsigned int at, u16 port,
 					    enum hippos_pass_reason reason)
 {
@@ -84,7 +84,7 @@ static noinline __cold bool pass_if_to_port(const struct sk_buff *skb, unsigned 
 	return false;
 }
 
-/* With IP options, or a fragment; of those only the first has a UDP header. */
+/* A packet with IP options, or a fragment, of which only the first has a UDP header. */
 static noinline __cold bool pass_special(const struct sk_buff *skb, const struct iphdr *iph,
 					 u16 port)
 {
@@ -93,7 +93,7 @@ static noinline __cold bool pass_special(const struct sk_buff *skb, const struct
 			       ip_is_fragment(iph) ? HIPPOS_PASS_FRAGMENT : HIPPOS_PASS_OPTIONS);
 }
 
-/* The same of IPv6: behind extension headers. */
+/* The same for IPv6: the UDP header is behind extension headers. */
 static noinline __cold bool pass_extended(const struct sk_buff *skb, u16 port)
 {
 	u8 next = ((const struct ipv6hdr *)skb->data)->nexthdr;
@@ -105,10 +105,7 @@ static noinline __cold bool pass_extended(const struct sk_buff *skb, u16 port)
 			       fragment ? HIPPOS_PASS_FRAGMENT : HIPPOS_PASS_OPTIONS);
 }
 
-/*
- * Whether the UDP header behind the IP header is ours, and a reply to its
- * sender could not go round in circles.
- */
+/* Whether the UDP header is for our port, and a reply to its sender can't start a loop. */
 static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len, u16 port)
 {
 	const unsigned int least = ip_len + sizeof(struct udphdr) + 1;
@@ -128,8 +125,8 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	if (unlikely(ntohs(uh->len) != len - ip_len))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_LENGTH);
 	/*
-	 * What a user of NFQUEUE has given back goes on in that user's context, where a
-	 * softirq could come in between.
+	 * A packet that NFQUEUE reinjects continues in process context, where a softirq
+	 * could interrupt this code.
 	 */
 	if (unlikely(!in_softirq()))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_CONTEXT);
@@ -155,7 +152,7 @@ static __always_inline bool fill_packet(struct sk_buff *skb, unsigned int ip_len
 	return true;
 }
 
-/* Whether the checksum needs no looking at: the device did, or it never left this host. */
+/* Whether the checksum is good without a check: verified by the device, or of this host's own. */
 static __always_inline bool csum_verified(const struct sk_buff *skb)
 {
 	return likely(skb->ip_summed == CHECKSUM_PARTIAL ||
@@ -163,9 +160,9 @@ static __always_inline bool csum_verified(const struct sk_buff *skb)
 }
 
 /*
- * Says whether skb is a datagram to our port on this host that may be
- * answered in place, and describes it. ip_rcv() has checked the IP header.
- * What is refused here is not touched: the next hook or the socket decides.
+ * Whether skb is a datagram to our port on this host that may be answered in
+ * place; fills packet then. ip_rcv() has checked the IP header. A packet that
+ * is passed has not been changed: the next hook or the socket decides.
  */
 static __always_inline bool parse_ipv4(struct sk_buff *skb, const struct nf_hook_state *state,
 				      const struct hippos_handler *handler,
@@ -230,9 +227,9 @@ static __always_inline bool parse_ipv6(struct sk_buff *skb, const struct nf_hook
 }
 
 /*
- * Makes len bytes at packet->payload writable and the headers before them
- * too. False when memory is short, or the way takes no datagram of that
- * length; nothing has changed then.
+ * Makes len bytes at packet->payload and the headers before them writable.
+ * False when memory is short, or the return path's MTU is too small; nothing has
+ * changed then.
  */
 bool hippos_packet_room(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
 {
@@ -261,7 +258,7 @@ struct sk_buff *hippos_packet_alloc_reply(const struct sk_buff *skb,
 
 	if (len > hippos_route_payload(packet->route, packet->headers))
 		return NULL;
-	/* While one is sent another packet may be received here, and take the entry. */
+	/* While a reply is sent this CPU may receive a packet, which may replace the entry. */
 	if (packet->route != (const void *)packet->held) {
 		memcpy(packet->held, packet->route, sizeof(packet->held));
 		packet->route = (const void *)packet->held;
@@ -298,8 +295,8 @@ static __always_inline void leave_checksum(struct sk_buff *skb, struct udphdr *u
 }
 
 /*
- * Takes off what the packet was given on its way in: what skb_scrub_packet()
- * does, less extensions, which no packet that is answered has.
+ * Removes the state that the receive path has left in the sk_buff, as
+ * skb_scrub_packet() does, except extensions, which no answered packet has.
  */
 static __always_inline void scrub(struct sk_buff *skb)
 {
@@ -323,8 +320,8 @@ static __always_inline void scrub(struct sk_buff *skb)
 }
 
 /*
- * Turns a request, or the sk_buff of a further reply, into its reply: len bytes of payload
- * are in place already. Sends it and gives it up.
+ * Turns a request, or a reply skb, into a reply of len bytes of payload, which are in
+ * place already, and sends it. skb is no longer the caller's.
  */
 static __always_inline void reply(struct sk_buff *skb, const struct hippos_packet *packet, u32 len)
 {
@@ -342,9 +339,9 @@ static __always_inline void reply(struct sk_buff *skb, const struct hippos_packe
 	skb->data -= ETH_HLEN;
 	skb_reset_mac_header(skb);
 
-	/* Nothing of the way in may matter on the way out. */
+	/* State of the receive path must not affect the reply. */
 	if (unlikely(dev->flags & IFF_LOOPBACK)) {
-		/* Its route leads back to this host, and lo wants one. */
+		/* lo needs a route, and the request's leads back to this host. */
 		unsigned long dst = skb->_skb_refdst;
 
 		skb->_skb_refdst = 0;
@@ -378,8 +375,8 @@ static __always_inline void reply(struct sk_buff *skb, const struct hippos_packe
 
 #ifdef HIPPOS_FRESH_REPLIES
 /*
- * For measuring alone: what it is worth to send the request's own sk_buff back.
- * Moves a reply's payload to a datagram of its own; the request's goes.
+ * For benchmarks only: measures the gain from sending the request's own sk_buff
+ * back. Moves the reply's payload to a new sk_buff and frees the request's.
  */
 static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, u32 len)
 {
@@ -400,7 +397,7 @@ static struct sk_buff *fresh(struct sk_buff *skb, struct hippos_packet *packet, 
 }
 #endif
 
-/* One datagram of a reply that takes several; with the first one the request has been received. */
+/* Sends one of a reply's datagrams; the first one counts the request as received. */
 void hippos_packet_reply(struct sk_buff *skb, struct hippos_packet *packet, u32 len, bool first)
 {
 	if (first)
@@ -441,7 +438,7 @@ static unsigned int on_ipv6(void *private, struct sk_buff *skb, const struct nf_
 	return parse_ipv6(skb, state, handler, &packet) ? answer(handler, skb, &packet) : NF_ACCEPT;
 }
 
-/* Runs a hook and records its service time, unless it passed the packet on. */
+/* Runs a hook and records its service time, unless the packet was passed. */
 static noinline __cold unsigned int timed(nf_hookfn *on, void *private, struct sk_buff *skb,
 					  const struct nf_hook_state *state)
 {
@@ -457,7 +454,7 @@ static noinline __cold unsigned int timed(nf_hookfn *on, void *private, struct s
 	return verdict;
 }
 
-/* The hooks themselves; private is a handler. */
+/* The hook functions; private is a handler. */
 unsigned int hippos_on_ipv4(void *private, struct sk_buff *skb, const struct nf_hook_state *state)
 {
 	if (static_branch_unlikely(&hippos_latency))
@@ -488,7 +485,7 @@ static bool translated(struct sk_buff *skb)
 #endif
 }
 
-/* Behind destination NAT. */
+/* For the hook behind destination NAT. */
 unsigned int hippos_on_ipv4_late(void *private, struct sk_buff *skb,
 				 const struct nf_hook_state *state)
 {

@@ -18,7 +18,7 @@ static const char *const names[] = {
 #undef X
 };
 
-/* False, for functions that say whether a packet may be answered. */
+/* Returns false, as the result of a function that checks whether a packet may be answered. */
 bool hippos_pass(unsigned int kind, unsigned int reason)
 {
 	if (kind == HIPPOS_XDP)

@@ -3,8 +3,8 @@
  * Why a datagram to our port is passed to the next receive path: by XDP to
  * PRE_ROUTING, by PRE_ROUTING to the stack and so to the UDP socket. Counted
  * for each CPU, on these paths alone. Packets of other protocols and to other
- * ports are not counted; where a reason holds before the port is known, its
- * text says so.
+ * ports are not counted; the text of a reason that is checked before the port
+ * mentions that.
  *
  * This list is the only one. kapi/pass.rs reads it when it is compiled, and
  * `stats hippos_pass` shows the names; docs/statistics.md has the table.

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Sockets that tell one worker when there is something to do (net/sock.h).
+ * Sockets, and the worker that each of them wakes when it is ready (net/sock.h).
  *
  * A socket's callbacks run in softirq with its spin lock held; they put it
- * on its worker's lock-free list, once, and wake the worker. What keeps this
- * right:
+ * on its worker's lock-free list, once, and wake the worker. Rules:
  *
  * - A callback reads sk_user_data under sk_callback_lock and
  *   hippos_watch_remove() clears it under the same lock, so that no callback
  *   sees a watch that is gone.
  * - A connection's data_ready is called with the socket's own lock held, by
  *   softirq when no thread owns the socket and by its owner otherwise. Found
- *   unowned it may serve the connection there and then; a thread that touches
- *   a connection's state owns the socket, hippos_watch_remove() included. Only
- *   what data_ready can't serve wakes the worker.
+ *   unowned it may serve the connection at once; a thread that touches a
+ *   connection's state owns the socket, hippos_watch_remove() included. The
+ *   worker is woken only for input that data_ready can't serve.
  * - An accepted socket is a copy of its listener: SK_USER_DATA_NOCOPY keeps
- *   the listener's watch from it. listener.c sees to its callbacks.
- * - queued is cleared before a socket is served: what arrives meanwhile puts
- *   it on the list again.
+ *   the listener's watch out of the copy. listener.c replaces its callbacks.
+ * - queued is cleared before a socket is served: input that arrives meanwhile
+ *   puts it on the list again.
  */
 #include <linux/bitops.h>
 #include <linux/kthread.h>
@@ -59,7 +58,7 @@ static void on_event(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
-/* A connection's, with the socket's lock held. */
+/* data_ready of a connection, called with the socket's lock held. */
 static void on_data(struct sock *sk)
 {
 	struct hippos_watch *watch = rcu_dereference_check(
@@ -68,7 +67,7 @@ static void on_data(struct sock *sk)
 	watch = (void *)((unsigned long)watch & SK_USER_DATA_PTRMASK);
 	if (!watch)
 		return;
-	/* What is queued has the worker's attention already. */
+	/* The worker serves a queued socket anyway. */
 	if (in_serving_softirq() && !sock_owned_by_user_nocheck(sk) &&
 	    !test_bit(QUEUED, &watch->queued) && watch->poll->serve(watch, sk))
 		return;
@@ -88,7 +87,7 @@ static void on_space(struct sock *sk)
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
-/* serve is asked, in softirq, whether it did all that there was to do. */
+/* serve is called in softirq; it returns whether it has left nothing for the worker. */
 void hippos_poll_init(struct hippos_poll *poll,
 		      bool (*serve)(struct hippos_watch *watch, struct sock *sk))
 {
@@ -108,7 +107,7 @@ void hippos_poll_start(struct hippos_poll *poll)
 	poll->task = current;
 }
 
-/* Sleeps until a socket is ready, someone wakes the worker or wants it to end. */
+/* Sleeps until a socket is ready, the worker is woken or stopped, or the timeout ends. */
 void hippos_poll_wait(struct hippos_poll *poll, long timeout_ms)
 {
 	set_current_state(TASK_IDLE);
@@ -133,9 +132,9 @@ struct hippos_watch *hippos_poll_next(struct hippos_poll *poll)
 	poll->queued_at = watch->queued_at;
 	watch->queued_at = 0;
 	/*
-	 * From here on it may be put on the list again: what was read and written
-	 * above comes before that. Pairs with test_and_set_bit(): what was queued
-	 * before is seen after.
+	 * From here on a callback may put it on the list again: the accesses above
+	 * are ordered before that. Pairs with test_and_set_bit(): input that came
+	 * before a callback found the bit set is seen by the caller's reads.
 	 */
 	clear_bit_unlock(QUEUED, &watch->queued);
 	smp_mb__after_atomic();
@@ -180,16 +179,16 @@ void hippos_watch_add(struct hippos_watch *watch, struct hippos_poll *poll,
 	}
 	write_unlock_bh(&sk->sk_callback_lock);
 	release_sock(sk);
-	/* What came before the callbacks did has called none of them. */
+	/* Input that came before the callbacks were set has called none of them. */
 	make_ready(watch);
 }
 
-/* No callback knows watch any more; it may still be on the list. May sleep. */
+/* No callback uses watch afterwards; it may still be on the list. May sleep. */
 void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 
-	/* Then no callback is serving it. */
+	/* Excludes a callback that serves the connection. */
 	lock_sock(sk);
 	write_lock_bh(&sk->sk_callback_lock);
 	sk->sk_data_ready = watch->data_ready;
@@ -202,21 +201,21 @@ void hippos_watch_remove(struct hippos_watch *watch, struct socket *sock)
 		hippos_listener_close_waiting(sock);
 }
 
-/* Puts a socket that was not finished with at the list's end. */
+/* Puts a socket that has work left at the list's end. */
 void hippos_watch_again(struct hippos_watch *watch)
 {
 	make_ready(watch);
 }
 
 /*
- * Puts a socket aside that can't get on before others have: it stays queued, so
- * that no callback makes it ready, until hippos_poll_unpark(). The worker itself.
+ * Parks a socket whose command waits for memory: it stays queued, so that no
+ * callback makes it ready, until hippos_poll_unpark(). Called by the worker.
  */
 void hippos_watch_park(struct hippos_watch *watch)
 {
 	struct hippos_poll *poll = watch->poll;
 
-	/* What has just come made it ready: so be it. */
+	/* New input has put it on the ready list, where it stays. */
 	if (test_and_set_bit(QUEUED, &watch->queued))
 		return;
 	if (llist_add(&watch->node, &poll->parked))
@@ -228,7 +227,7 @@ bool hippos_poll_has_parked(const struct hippos_poll *poll)
 	return !llist_empty(&poll->parked);
 }
 
-/* Makes what was put aside ready, at most once a tick. The worker itself. */
+/* Makes the parked sockets ready, at most once a tick. Called by the worker. */
 void hippos_poll_unpark(struct hippos_poll *poll)
 {
 	struct llist_node *last;

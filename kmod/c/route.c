@@ -3,16 +3,17 @@
  * The return path of replies in place (net/route.h, net/ip6_route.h,
  * net/neighbour.h): on a miss the kernel's own lookups, in both directions,
  * as they are made for a socket that receives the request and sends the reply.
- * A reply leaves in place if it would leave by the device that the request
- * came by, to a neighbour whose address is known; everything else is the
- * socket's.
+ * A reply leaves in place if a socket's reply would leave by the device that the
+ * request came by, to a neighbour whose address is resolved; the socket answers
+ * all other requests.
  *
  * An entry holds for HIPPOS_ROUTE_AGE at most, and not beyond a change of
  * routes, rules, addresses, devices or of a neighbour that replies were sent
- * to: each moves the generation, which is read before a lookup begins.
+ * to: each of these increments the generation, which is read before a lookup
+ * begins.
  *
- * Lookups are bounded for each CPU and tick; beyond that requests go to the
- * socket. Sources that are not allowed cost none.
+ * The number of lookups a CPU and tick is limited; beyond it requests go to the
+ * socket. A source that is not allowed causes no lookup.
  */
 #include <linux/delay.h>
 #include <linux/if_arp.h>
@@ -56,25 +57,27 @@ static struct net *served;
 
 void hippos_routes_changed(void)
 {
-	/* Readers of the new number see what was written before. */
+	/* A reader of the new number sees all earlier writes. */
 	smp_mb__before_atomic();
 	atomic_inc((atomic_t *)&hippos_route_generation);
 	hippos_count(ROUTE_CHANGES);
 }
 
 /*
- * Neighbours that replies went to: a hash of its key and its address, by that
- * hash. Most of what is announced of neighbours changes nothing for anyone, and
- * a large network announces much. The hash has a secret, so that no client can
- * choose addresses that share a slot.
+ * The neighbours that replies went to: each slot has a hash of the neighbour's key,
+ * and its address. Only a change of one of these voids the cached routes: most
+ * announcements of neighbours change no reply, and a large network has many. The
+ * hash is keyed with a secret, so that no client can choose addresses that share
+ * a slot.
  */
 #define KNOWN 16384
 static u64 known[KNOWN];
 static u32 known_secret;
 
 /*
- * In a slot that several neighbours share: nothing is known of those before, so
- * that each announcement is a change. No station's address has this bit.
+ * Marks a slot that several neighbours share. The slot has lost the earlier ones'
+ * addresses, so that each announcement is taken as a change. No unicast address has
+ * this bit.
  */
 #define SHARED BIT_ULL(40)
 
@@ -92,8 +95,8 @@ static bool usable(const struct neighbour *n)
 }
 
 /*
- * Has a valid neighbour's address, and the neighbour looked at as it would be
- * for a packet that is sent to it.
+ * Gets a valid neighbour's address, and triggers the same reachability checks as
+ * a packet to it does.
  */
 static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *address)
 {
@@ -107,8 +110,8 @@ static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *addre
 		return false;
 	slot = known_slot(n, now, &value);
 	/*
-	 * A full barrier, which pairs with that in on_neighbour(): either that
-	 * function finds the slot, or the change it is called for is seen here.
+	 * A full barrier, which pairs with the one in on_neighbour(): either that
+	 * function finds the slot filled, or its change is seen below.
 	 */
 	before = READ_ONCE(*slot);
 	do {
@@ -116,8 +119,8 @@ static bool ask_neighbour(struct neighbour *n, struct net_device *dev, u8 *addre
 	} while (!try_cmpxchg(slot, &before, value | shared));
 	neigh_ha_snapshot(again, n, dev);
 	/*
-	 * Another address of this neighbour: on_neighbour(), which may not have run
-	 * yet, does not find the old one, that entries still have.
+	 * The neighbour's address has changed: on_neighbour(), if it runs later, does
+	 * not find the old address in the slot, which entries still have.
 	 */
 	if ((before >> 48 == value >> 48 && (before & ~SHARED) != value) ||
 	    !ether_addr_equal(now, again))
@@ -140,12 +143,12 @@ static void on_neighbour(struct neighbour *n)
 	/* Pairs with the barrier in ask_neighbour(). */
 	smp_mb();
 	seen = READ_ONCE(*slot);
-	/* No reply went to it: nothing is known, or of one other neighbour alone. */
+	/* No reply went to it: the slot is empty, or another neighbour's alone. */
 	if (!seen || (!(seen & SHARED) && seen >> 48 != value >> 48))
 		return;
 	if (seen == value && usable(n))
 		return;
-	/* A lookup that takes the slot meanwhile is older than the number below. */
+	/* A lookup that fills the slot meanwhile has an older generation than the one below. */
 	WRITE_ONCE(*slot, 0);
 	hippos_routes_changed();
 }
@@ -168,8 +171,8 @@ static bool rules_by_ports(const struct fib_rules_ops *ops)
 #endif
 
 /*
- * Whether a rule needs what an entry's addresses do not tell: a protocol or
- * ports. The lookups that follow go through the same rules.
+ * Whether a rule matches a protocol or ports, which an entry does not have: its
+ * result could not be cached. A rule that is added later voids the entry.
  */
 static bool rules_look_deeper(const struct net *net, bool ipv4)
 {
@@ -186,7 +189,7 @@ static bool rules_look_deeper(const struct net *net, bool ipv4)
 	return false;
 }
 
-/* A packet with a frame's headers, for functions that ask for one. */
+/* An sk_buff with a frame's headers, for the kernel functions that need one. */
 static struct sk_buff *sample(struct net_device *dev, const void *network, unsigned int headers,
 			      __be16 protocol)
 {
@@ -198,7 +201,7 @@ static struct sk_buff *sample(struct net_device *dev, const void *network, unsig
 		return NULL;
 	skb_reserve(skb, NET_SKB_PAD);
 	eth = skb_put(skb, ETH_HLEN);
-	/* Before a VLAN's tag they would stand further in front: for logs alone. */
+	/* With a VLAN tag the Ethernet header lies further in front; only logs show this copy. */
 	memcpy(eth, network - ETH_HLEN, ETH_HLEN);
 	eth->h_proto = protocol;
 	skb_reset_mac_header(skb);
@@ -212,7 +215,7 @@ static struct sk_buff *sample(struct net_device *dev, const void *network, unsig
 	return skb;
 }
 
-/* Whether a packet with these headers would be taken in for this host. */
+/* Whether routing would deliver a packet with these headers to this host. */
 static bool comes_in_ipv4(struct sk_buff *skb, struct net_device *dev, const struct iphdr *iph)
 {
 	struct rtable *rt;
@@ -262,7 +265,7 @@ static bool comes_in(struct sk_buff *skb, struct net_device *dev, const void *ne
 	return in;
 }
 
-/* What dev and dst have in common for all that leaves that way. */
+/* Whether dst is a plain route by dev: no error, no encapsulation, no IPsec. */
 static bool leaves_by(const struct dst_entry *dst, const struct net_device *dev)
 {
 	return dst_dev(dst) == dev && !dst->error && !dst->lwtstate
@@ -272,7 +275,7 @@ static bool leaves_by(const struct dst_entry *dst, const struct net_device *dev)
 	       ;
 }
 
-/* What else an entry says, from a route and its next hop. */
+/* Fills the rest of an entry from a route and its next hop. */
 static bool fill(struct hippos_route *route, const struct dst_entry *dst, struct net_device *dev,
 		 struct neighbour *n, int ttl)
 {
@@ -289,7 +292,7 @@ static bool fill(struct hippos_route *route, const struct dst_entry *dst, struct
 	return ask_neighbour(n, dev, route->stations);
 }
 
-/* Whether a socket's reply would leave by dev; says where to. */
+/* Whether a socket's reply would leave by dev; fills the entry then. */
 static bool leaves_ipv4(const struct hippos_handler *handler, struct net *net, struct net_device *dev,
 			const struct iphdr *iph, struct hippos_route *route)
 {
@@ -338,7 +341,7 @@ static bool leaves_ipv6(const struct hippos_handler *handler, struct net *net, s
 	struct dst_entry *dst;
 	bool here;
 
-	/* Link-local addresses say nothing without their link. */
+	/* A link-local address is unique on its link only. */
 	if (ipv6_addr_type(&iph->saddr) & IPV6_ADDR_LINKLOCAL ||
 	    ipv6_addr_type(&iph->daddr) & IPV6_ADDR_LINKLOCAL)
 		flow.flowi6_oif = dev->ifindex;
@@ -370,14 +373,14 @@ static bool may_look(struct hippos_routes *routes, bool again)
 	return true;
 }
 
-/* Whether the entry says something of these addresses, be it out of date. */
+/* Whether the entry is for these addresses; it may be outdated. */
 static bool is_for(const struct hippos_route *route, unsigned long dev, const void *addresses,
 		   size_t len)
 {
 	return (route->dev & ~HIPPOS_ELSEWHERE) == dev && !memcmp(route, addresses, len);
 }
 
-/* Whether a socket would get it; route->why is what else could keep its reply from leaving. */
+/* Whether a socket would get the request; sets route->why, for the return path's lookup too. */
 static bool comes(struct net *net, struct net_device *dev, struct sk_buff *skb,
 		  const void *network, bool ipv4, struct hippos_route *route)
 {
@@ -412,7 +415,7 @@ static const struct hippos_route *slow(const struct hippos_handler *handler, str
 	size_t len;
 	int i;
 
-	/* What is read from here on, the firewall's state too, is not older. */
+	/* All later reads, of the firewall's state too, are newer than the generation. */
 	smp_rmb();
 	if (ipv4) {
 		const struct iphdr *iph = network;
@@ -475,7 +478,7 @@ static const struct hippos_route *slow(const struct hippos_handler *handler, str
 		hippos_count(ROUTE_ELSEWHERE);
 	}
 	if (!route) {
-		/* The first place if it is free, else whichever was filled longer ago. */
+		/* The first way if it is free, else the one that was filled longer ago. */
 		route = way[0];
 		if (hippos_route_holds(way[0]) &&
 		    (!hippos_route_holds(way[1]) ||
@@ -502,9 +505,9 @@ hippos_route_ipv6_slow(const struct hippos_handler *handler, struct net *net, st
 }
 
 /*
- * Some changes are announced before they are made: under RTNL, in one go with
- * softirqs off, or, those of rules, with a lock of their own, where a tick is
- * long. What was looked up in between is dropped once it is over.
+ * Some changes are announced before they are made: routes under RTNL or with
+ * softirqs off, rules under a lock of their own. A lookup in between could cache
+ * the old result, so that the entries are voided once more, a tick later.
  */
 static void changed_by_now(struct work_struct *work)
 {
@@ -522,7 +525,7 @@ static int on_route(struct notifier_block *nb, unsigned long event, void *info)
 	return NOTIFY_DONE;
 }
 
-/* These chains tell of all namespaces, whose users are not to cost the served one its entries. */
+/* These notifiers report changes of all namespaces; only ours void the entries. */
 static void changed_in(const struct net *net)
 {
 	if (net_eq(net, served))
@@ -541,8 +544,8 @@ static int on_netevent(struct notifier_block *nb, unsigned long event, void *inf
 		changed_in(info);
 		break;
 	/*
-	 * A redirect, like a path MTU, holds for an entry once that is old: the
-	 * network sends them, and could void all entries with each.
+	 * A redirect, like a path MTU, takes effect when an entry expires: the network
+	 * sends them, and each could void all entries.
 	 */
 	default:
 		break;
@@ -590,8 +593,8 @@ static void free_tables(void)
 }
 
 /*
- * Registering reads all routes, and gives up if they change meanwhile, as where
- * a routing protocol changes large tables: tried up to ten times.
+ * Registering reads all routes, and fails if they change meanwhile, as when a
+ * routing protocol changes large tables: it is tried up to ten times.
  */
 static int register_routes(struct net *net)
 {
@@ -608,7 +611,7 @@ static int register_routes(struct net *net)
 	return err;
 }
 
-/* Before the first packet. There is one namespace at a time. */
+/* Called before the first packet. One namespace is served at a time. */
 int hippos_routes_start(struct net *net)
 {
 	int cpu, err = -ENOMEM;
@@ -646,7 +649,7 @@ int hippos_routes_start(struct net *net)
 nexthops:
 	unregister_nexthop_notifier(net, &nexthop_nb);
 ipv6:
-	/* Registering replays what there is, in part if it fails. */
+	/* Registering announces the existing routes, some of them even if it fails. */
 	cancel_delayed_work_sync(&later);
 	unregister_inet6addr_notifier(&ipv6_nb);
 ipv4:
@@ -660,7 +663,7 @@ free:
 	return err;
 }
 
-/* When no packet is inside any more. */
+/* Called when no packet is in a handler any more. */
 void hippos_routes_stop(struct net *net)
 {
 	unregister_fib_notifier(net, &route_nb);
@@ -671,6 +674,6 @@ void hippos_routes_stop(struct net *net)
 	unregister_netevent_notifier(&netevent_nb);
 	unregister_netdevice_notifier(&device_nb);
 	free_tables();
-	/* Without the notifiers a change of a neighbour would go unnoticed: none is known now. */
+	/* Without the notifiers changes of neighbours are missed: forget all of them. */
 	memset(known, 0, sizeof(known));
 }

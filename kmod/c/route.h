@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where a reply in place would go if a socket sent it: a cache of route
- * lookups, a table for each CPU. Softirq alone.
+ * The cache of return paths: the next hop, device and MTU that a socket's reply
+ * would have. A table for each CPU, used in softirq only.
  */
 #ifndef HIPPOS_ROUTE_H
 #define HIPPOS_ROUTE_H
@@ -24,7 +24,7 @@
 #define HIPPOS_ROUTES_IPV4 2048
 #define HIPPOS_ROUTES_IPV6 1024
 
-/* How long an entry holds without a change that was announced: sysctls and path MTUs announce none. */
+/* The lifetime of an entry: changes of sysctls and path MTUs are not announced. */
 #define HIPPOS_ROUTE_AGE (HZ / 4)
 
 /* A cache line. */
@@ -93,8 +93,8 @@ static __always_inline u32 hippos_route_hash_ipv6(const struct in6_addr *from)
 }
 
 /*
- * What the request came by, and to which of the two: the firewall can close one
- * and leave the other open.
+ * The key of an entry: the request's device, and the handler's kind, since the
+ * firewall can close one kind and leave the other open.
  */
 static __always_inline unsigned long hippos_route_dev(const struct net_device *dev,
 						      enum hippos_handler_kind kind)
@@ -102,7 +102,7 @@ static __always_inline unsigned long hippos_route_dev(const struct net_device *d
 	return (unsigned long)dev + (kind == HIPPOS_XDP ? HIPPOS_BY_XDP : 0);
 }
 
-/* Whether an entry for the right addresses still holds. */
+/* Whether an entry is still valid. */
 static __always_inline bool hippos_route_holds(const struct hippos_route *route)
 {
 	return route->generation == READ_ONCE(hippos_route_generation) &&
@@ -110,10 +110,10 @@ static __always_inline bool hippos_route_holds(const struct hippos_route *route)
 }
 
 /*
- * The way of a reply to a request that came by dev with this header, or NULL
- * when it is the socket's to send. skb is the request's, or NULL for a frame
+ * The return path of the reply to a request that came by dev with this header, or
+ * NULL when the socket must send it. skb is the request's, or NULL for a frame
  * whose Ethernet header lies right before the network header. kind is the
- * handler's, known when it is compiled.
+ * handler's, a constant for the compiler.
  */
 static __always_inline const struct hippos_route *
 hippos_route_ipv4(const struct hippos_handler *handler, enum hippos_handler_kind kind, struct net *net,
@@ -145,7 +145,7 @@ hippos_route_ipv6(const struct hippos_handler *handler, enum hippos_handler_kind
 	return hippos_route_ipv6_slow(handler, net, dev, skb, iph, packet);
 }
 
-/* The longest payload that goes that way in one piece. */
+/* The longest payload that the return path takes in one packet. */
 static __always_inline unsigned int hippos_route_payload(const struct hippos_route *route,
 							 unsigned int headers)
 {
@@ -160,7 +160,7 @@ static __always_inline void hippos_route_address(const struct hippos_route *rout
 	memcpy(eth, route->stations, sizeof(route->stations));
 }
 
-/* Counts a request as a socket's would be that gets it. */
+/* Counts a request as the stack counts one that a socket receives. */
 static __always_inline void hippos_count_in(struct net *net, const struct net_device *dev, bool ipv4)
 {
 	if (likely(ipv4)) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Sockets of the kernel's own (linux/net.h). A UDP socket holds no reference
- * to its namespace: the caller does, for as long as it lives. TCP's do, since
- * a connection lives on after it was closed, until its peer has all of it.
+ * Kernel sockets (linux/net.h). A UDP socket holds no reference to its namespace:
+ * the caller holds one for the socket's lifetime. TCP sockets hold one, since a
+ * closed connection lives on until its peer has acknowledged all of its data.
  */
 #include <linux/err.h>
 #include <linux/file.h>
@@ -34,8 +34,8 @@ u32 hippos_interface(struct net *net, const char *name)
 }
 
 /*
- * The wildcard address, both families; IPv4 alone where IPv6 is off. With an
- * interface the socket gets what arrives over that one alone.
+ * Binds to the wildcard address of both families; of IPv4 alone where IPv6 is off.
+ * With an interface the socket gets only the packets that arrive over it.
  */
 int hippos_socket_bind(struct socket *sock, u16 port, u32 interface)
 {
@@ -71,12 +71,12 @@ struct socket *hippos_socket_create(struct net *net, int type, int protocol)
 	if (err)
 		return ERR_PTR(err);
 	if (sock->sk->sk_family == AF_INET6)
-		/* Whatever net.ipv6.bindv6only says. */
+		/* Independently of net.ipv6.bindv6only. */
 		sock->sk->sk_ipv6only = false;
 	return sock;
 }
 
-/* A datagram socket whose sends wait send_ms for buffer space and then give up. */
+/* A datagram socket whose sends fail when they have waited send_ms for buffer space. */
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 			       unsigned int send_ms)
 {
@@ -102,9 +102,9 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 		return ERR_PTR(err);
 	}
 	/*
-	 * The socket keeps the time stamp of what it was asked for last, which
-	 * hippos_udp_queued() reads. It does not have the kernel stamp anything, as
-	 * SO_TIMESTAMP would: latency.c does, while times are measured.
+	 * The socket keeps the time stamp of the datagram that was received last, for
+	 * hippos_udp_queued(). Unlike SO_TIMESTAMP the flag does not enable the kernel's
+	 * time stamps: latency.c does, while times are measured.
 	 */
 	lock_sock(sock->sk);
 	sock_set_flag(sock->sk, SOCK_TIMESTAMP);
@@ -113,15 +113,15 @@ struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,
 }
 
 /*
- * Binds a datagram socket to its interface again, if it lost it: an operator's
- * "ss -K" leaves the port and takes the interface. Whether it had.
+ * Binds a datagram socket to its interface again, if it has lost it: an operator's
+ * "ss -K" leaves the port and removes the interface. Returns whether it had.
  */
 bool hippos_udp_rebind(struct socket *sock, u32 interface)
 {
 	struct sock *sk = sock->sk;
 	bool lost;
 
-	/* An abort reports its error before it takes the interface, with the lock held. */
+	/* An abort reports its error before it removes the interface, with the lock held. */
 	lock_sock(sk);
 	lost = sk->sk_bound_dev_if != interface && !sock_bindtoindex(sk, interface, false);
 	release_sock(sk);
@@ -133,7 +133,7 @@ void hippos_socket_release(struct socket *sock)
 {
 	struct sock *sk = sock->sk;
 
-	/* With the flag its end would end a stamping that it did not begin. */
+	/* With the flag the release would disable time stamps that the socket did not enable. */
 	if (sock_flag(sk, SOCK_TIMESTAMP)) {
 		lock_sock(sk);
 		sock_reset_flag(sk, SOCK_TIMESTAMP);
@@ -181,9 +181,9 @@ void hippos_connection_put(struct sock *sk)
 }
 
 /*
- * Ends a connection as inet_shutdown() does, which needs the socket: sends what
- * is queued and a FIN, and has the worker close its side. Not if it is closed
- * or shut down already. May sleep.
+ * Shuts a connection down as inet_shutdown() does, which needs the struct socket:
+ * the queued data and a FIN are sent, and the worker closes its side. False if it
+ * is closed or shut down already. May sleep.
  */
 bool hippos_connection_shut_down(struct sock *sk)
 {
@@ -253,7 +253,7 @@ u64 hippos_udp_queued(struct socket *sock)
 	return hippos_since_stamp(sock_read_timestamp(sock->sk));
 }
 
-/* Takes one datagram, without waiting. */
+/* Receives one datagram, without waiting. */
 int hippos_receive_from(struct socket *sock, void *buffer, size_t len,
 			struct hippos_addresses *ends)
 {
@@ -283,7 +283,7 @@ int hippos_receive_from(struct socket *sock, void *buffer, size_t len,
 		ipv6_addr_set_v4mapped(ipv4->sin_addr.s_addr, &ends->peer);
 		ends->peer_port = ntohs(ipv4->sin_port);
 	}
-	/* put_cmsg() has moved both on. */
+	/* put_cmsg() has advanced both. */
 	msg.msg_controllen = sizeof(control) - msg.msg_controllen;
 	msg.msg_control = &control;
 	for_each_cmsghdr(cmsg, &msg) {
@@ -306,7 +306,7 @@ int hippos_receive_from(struct socket *sock, void *buffer, size_t len,
 	return n;
 }
 
-/* Sends head and body as one datagram from the address that was asked. */
+/* Sends head and body as one datagram, from the address that the request was sent to. */
 int hippos_send_to(struct socket *sock, const void *head, size_t head_len,
 		   const void *body, size_t body_len, const struct hippos_addresses *ends)
 {
@@ -341,7 +341,7 @@ int hippos_send_to(struct socket *sock, const void *head, size_t head_len,
 		cmsg->cmsg_type = IPV6_PKTINFO;
 		cmsg->cmsg_len = CMSG_LEN(sizeof(*info));
 		info->ipi6_addr = ends->own;
-		/* A link-local address says nothing without its link. */
+		/* A link-local address is unique on its link only. */
 		if (ipv6_addr_type(&ends->own) & IPV6_ADDR_LINKLOCAL)
 			info->ipi6_ifindex = ends->interface;
 		msg.msg_controllen = CMSG_SPACE(sizeof(*info));

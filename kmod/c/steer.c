@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Receive packet steering (net/rps.h), and what tells when it is needed: how
- * busy CPUs are and how often they received.
+ * Receive packet steering (net/rps.h), and the measurements that decide on it:
+ * the CPUs' idle time and their numbers of receive softirqs.
  *
  * net-sysfs keeps the lock of its rps_cpus files to itself. Only a queue that
  * has no map gets one of ours, and only ours is taken away, each by one
@@ -23,14 +23,14 @@
 
 #include "hippos.h"
 
-/* Of a card, not of a tunnel or bridge, that is up and has one receive queue. */
+/* Whether dev is a card, not a tunnel or a bridge, that is up and has one receive queue. */
 static bool single_queue(const struct net_device *dev)
 {
 	return dev->flags & IFF_UP && dev->type == ARPHRD_ETHER && dev->dev.parent &&
 	       READ_ONCE(dev->real_num_rx_queues) == 1;
 }
 
-/* How many such devices there are that have no map but ours. */
+/* The number of such devices whose receive queue has no map, or ours. */
 unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 {
 	struct net_device *dev;
@@ -53,9 +53,9 @@ unsigned int hippos_steer_devices(const struct hippos_steer *steer)
 }
 
 /*
- * Spreads what these devices receive over all CPUs; may sleep. False when that was
- * done for none: there is one CPU, no memory, or others configure devices just now, who may
- * take seconds, and the caller has a clock to keep.
+ * Spreads the packets of these devices over all CPUs; may sleep. False when no
+ * device got a map: there is one CPU, no memory, or RTNL is held, which may take
+ * seconds, while the caller must keep the store's clock.
  */
 bool hippos_steer_on(struct hippos_steer *steer)
 {
@@ -72,7 +72,7 @@ bool hippos_steer_on(struct hippos_steer *steer)
 			continue;
 		cpus_read_lock();
 		left = num_online_cpus();
-		/* Nothing to spread over one; and see is_ours(). */
+		/* One CPU has nothing to spread over, and is_ours() needs two. */
 		map = left < 2 ? NULL :
 		      kzalloc(max_t(size_t, RPS_MAP_SIZE(left), L1_CACHE_BYTES), GFP_KERNEL);
 		if (map) {
@@ -98,8 +98,8 @@ bool hippos_steer_on(struct hippos_steer *steer)
 }
 
 /*
- * Whether a map is one of ours: net-sysfs lists CPUs in ascending order. A map
- * that went with its device may since have left its memory to another one's.
+ * Whether a map is one of ours: net-sysfs lists CPUs in ascending order. The
+ * memory of a map that was freed with its device may since hold another device's.
  */
 static bool is_ours(const struct rps_map *map)
 {
@@ -107,8 +107,8 @@ static bool is_ours(const struct rps_map *map)
 }
 
 /*
- * The device that still has our map, in whichever namespace it is by now, and
- * under whichever number: that changes if another has it there. Under RTNL.
+ * The device that still has our map. All namespaces are searched, by the map: a
+ * moved device gets another number if its own is taken. Under RTNL.
  */
 static struct net_device *find(const struct rps_map *ours)
 {
@@ -128,8 +128,8 @@ static struct net_device *find(const struct rps_map *ours)
 }
 
 /*
- * Takes away what is still ours; may sleep. False when others configure devices
- * just now, unless it is to wait.
+ * Removes our maps that are still set; may sleep. False when RTNL is held, unless
+ * the caller wants to wait for it.
  */
 bool hippos_steer_off(struct hippos_steer *steer, bool wait)
 {
@@ -146,7 +146,7 @@ bool hippos_steer_off(struct hippos_steer *steer, bool wait)
 		if (!map)
 			continue;
 		steer->maps[i] = NULL;
-		/* A device that is gone has taken its map along. */
+		/* A removed device has freed its map. */
 		dev = find(map);
 		if (!dev)
 			continue;
@@ -160,26 +160,26 @@ bool hippos_steer_off(struct hippos_steer *steer, bool wait)
 	return true;
 }
 
-/* Microseconds that a CPU was idle so far; in *now the time it was read. */
+/* Microseconds that a CPU has been idle since boot; *now is the time of the reading. */
 u64 hippos_cpu_idle(unsigned int cpu, u64 *now)
 {
 	u64 idle = get_cpu_idle_time_us(cpu, now);
 
 	if (idle != -1ULL)
 		return idle + get_cpu_iowait_time_us(cpu, NULL);
-	/* Without a tickless kernel: what the tick has counted. */
+	/* Without NO_HZ: the time that the timer tick has counted. */
 	*now = ktime_to_us(ktime_get());
 	return div_u64(kcpustat_cpu(cpu).cpustat[CPUTIME_IDLE] +
 		       kcpustat_cpu(cpu).cpustat[CPUTIME_IOWAIT], NSEC_PER_USEC);
 }
 
-/* How often a CPU has gone to receive packets so far. */
+/* The number of receive softirqs that a CPU has run since boot. */
 unsigned int hippos_cpu_receives(unsigned int cpu)
 {
 	return kstat_softirqs_cpu(NET_RX_SOFTIRQ, cpu);
 }
 
-/* Binds the calling thread to a CPU, or to all others; whether it is bound so now. */
+/* Binds the calling thread to a CPU, or to all other CPUs; false when that failed. */
 bool hippos_thread_bind(unsigned int cpu, bool others)
 {
 	cpumask_var_t mask;
@@ -198,9 +198,10 @@ bool hippos_thread_bind(unsigned int cpu, bool others)
 }
 
 /*
- * Whether the calling thread, which was bound to this CPU, has lost it: the
- * kernel lets threads that are bound to a CPU run anywhere once it goes offline,
- * and binds none again. A CPU on its way out is online still, but not active.
+ * Whether the calling thread, which was bound to this CPU, has lost its binding
+ * and can get it again: the kernel lets a CPU's threads run anywhere once the CPU
+ * goes offline, and does not bind them again. A CPU that is going offline is still
+ * online, but no longer active.
  */
 bool hippos_thread_lost(unsigned int cpu)
 {

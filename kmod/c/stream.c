@@ -2,14 +2,14 @@
 /*
  * TCP connections under their lock (net/tcp.h).
  *
- * The holder of a socket's lock reads what lies in its receive queue where it
- * lies, and sends from pages of its own that the socket takes references to:
- * neither way copies. The holder is a thread between hippos_stream_lock() and
- * hippos_stream_unlock(), or a callback in softirq that found the socket
- * owned by no thread. tcp_sendmsg_locked() in softirq does what espintcp has
- * it do: with MSG_DONTWAIT it never sleeps, sk_allocation tells what memory
- * it may ask for, and no fragment of the interrupted task's is used. It
- * flushes no backlog there, because without an owner there is none.
+ * The holder of a socket's lock reads the receive queue in place, and sends from
+ * its own pages, which the socket takes references to: neither copies. The holder
+ * is a thread between hippos_stream_lock() and hippos_stream_unlock(), or a
+ * callback in softirq that found the socket owned by no thread. Calling
+ * tcp_sendmsg_locked() in softirq is allowed, as espintcp does it: with
+ * MSG_DONTWAIT it never sleeps, sk_allocation makes its allocations atomic, and
+ * with sk_use_task_frag off it leaves the interrupted task's page fragment alone.
+ * There is no backlog to flush, because the socket has no owner.
  */
 #include <linux/bvec.h>
 #include <linux/mm.h>
@@ -25,21 +25,21 @@
 #include "hippos.h"
 
 /*
- * Fewer bytes than this are not worth starting with. Not a page: with larger ones
- * that would be half of a block, or all of it.
+ * A block with less space than this is replaced. A fixed size, not PAGE_SIZE: a
+ * larger page would be half of a block, or all of it.
  */
 #define REPLY_PAGES_MIN SZ_4K
 
 /*
- * Shorter replies to a client that is behind with reading are copied: a few
- * bytes that were spliced keep a whole block, of which the socket's limit counts
- * those bytes alone. It is behind if bytes could not be sent yet, or more than
- * these segments are not acknowledged.
+ * Shorter replies to a client that reads slowly are copied: a few spliced bytes
+ * keep a whole block, while the socket's limit counts those bytes alone. A client
+ * reads slowly if bytes could not be sent yet, or more than this number of segments
+ * are not acknowledged.
  */
 #define REPLY_SPLICE_MIN SZ_4K
 #define REPLY_SEGMENTS_MAX 8
 
-/* The caller's until hippos_stream_unlock(); may sleep. */
+/* Takes the socket's lock, until hippos_stream_unlock(); may sleep. */
 struct sock *hippos_stream_lock(struct socket *sock)
 {
 	lock_sock(sock->sk);
@@ -52,9 +52,9 @@ void hippos_stream_unlock(struct sock *sk)
 }
 
 /*
- * What was received and not yet consumed: how many bytes lie in the first
- * buffer, and where, if they lie in one piece that no other user can change.
- * NULL and bytes: they have to be copied. NULL and none: there is nothing.
+ * The first received bytes that were not consumed yet: their number, and their
+ * address if they are contiguous and no other user can change them. NULL and a
+ * number: they have to be copied. NULL and 0: there are none.
  */
 const void *hippos_stream_peek(struct sock *sk, u32 *len)
 {
@@ -85,7 +85,7 @@ const void *hippos_stream_peek(struct sock *sk, u32 *len)
 	return NULL;
 }
 
-/* Copies up to len bytes of the first buffer; how many. They stay there. */
+/* Copies up to len bytes of the first buffer and returns their number. Does not consume them. */
 u32 hippos_stream_copy(struct sock *sk, void *to, u32 len)
 {
 	struct sk_buff *skb;
@@ -98,7 +98,7 @@ u32 hippos_stream_copy(struct sock *sk, void *to, u32 len)
 	return skb_copy_bits(skb, offset, to, len) ? 0 : len;
 }
 
-/* Done with the first len bytes of what was received. */
+/* Consumes the first len received bytes. */
 void hippos_stream_consume(struct sock *sk, u32 len)
 {
 	tcp_read_done(sk, len);
@@ -126,8 +126,8 @@ static int transmit(struct sock *sk, struct msghdr *msg, size_t len, bool more)
 }
 
 /*
- * Gives what the socket takes without waiting; more holds a short tail back.
- * Copies the bytes.
+ * Sends, by copying, as many bytes as the socket takes without waiting, and returns
+ * their number; with more set a short segment at the end is held back.
  */
 int hippos_stream_send(struct sock *sk, const void *bytes, size_t len, bool more)
 {
@@ -138,7 +138,7 @@ int hippos_stream_send(struct sock *sk, const void *bytes, size_t len, bool more
 	return transmit(sk, &msg, len, more);
 }
 
-/* Whether a short reply would be sent whole, as far as that is known before. */
+/* Whether the socket would probably accept a whole short reply; the send may still fail. */
 bool hippos_stream_takes(const struct sock *sk)
 {
 	return sk->sk_state == TCP_ESTABLISHED && !sk->sk_err && !sk->sk_shutdown &&
@@ -146,9 +146,9 @@ bool hippos_stream_takes(const struct sock *sk)
 }
 
 /*
- * The memory for replies is the rest of a page block. A second block takes its
- * place when it is full, and is used again when all that was sent of it has
- * been acknowledged.
+ * Memory for replies: the rest of the present block of pages. When a block is full
+ * the second one replaces it, and is reused if all bytes that were sent from it
+ * have been acknowledged.
  */
 void *hippos_reply_pages_open(struct hippos_reply_pages *pages, bool atomic, u32 *size)
 {
@@ -213,7 +213,7 @@ struct hippos_reply_pages *hippos_reply_pages_this_cpu(void)
 static DEFINE_MUTEX(softirq_mutex);
 static unsigned int softirq_users;
 
-/* Before the first callback that may use them. */
+/* Called before the first callback that may use the pages. */
 void hippos_reply_pages_get(void)
 {
 	mutex_lock(&softirq_mutex);
@@ -221,7 +221,7 @@ void hippos_reply_pages_get(void)
 	mutex_unlock(&softirq_mutex);
 }
 
-/* After the last one; the last user frees their pages. */
+/* Called after the last callback; the last user frees the pages. */
 void hippos_reply_pages_put(void)
 {
 	int cpu;

@@ -18,13 +18,13 @@ void hippos_read_unlock(void)
 	rcu_read_unlock();
 }
 
-/* The CPU at this moment; the caller may be on another when it looks. */
+/* The present CPU; the caller may have moved to another by the time it uses the number. */
 unsigned int hippos_cpu(void)
 {
 	return raw_smp_processor_id();
 }
 
-/* One more than the highest CPU number that there can be. */
+/* One more than the highest possible CPU number. */
 unsigned int hippos_cpus(void)
 {
 	return nr_cpu_ids;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Clocks (linux/timekeeping.h), coarse ones: seconds are kept, and milliseconds
- * tell which second it is.
+ * Coarse clocks (linux/timekeeping.h): the store counts seconds, and milliseconds
+ * show when the next one begins.
  */
 #include <linux/timekeeping.h>
 

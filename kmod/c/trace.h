@@ -67,7 +67,7 @@ struct hippos_traced_item {
 static_assert(sizeof(struct hippos_traced_item) == 40 &&
 	      offsetof(struct hippos_traced_item, fetched) == 33);
 
-/* What fits, and zeroes. */
+/* Copies the text as far as it fits, and fills the rest with zeroes. */
 static inline void hippos_text(char *to, size_t size, const char *text, u32 len)
 {
 	size_t fits = min_t(size_t, len, size - 1);

@@ -2,23 +2,21 @@
 /*
  * Sending replies from softirq (linux/netdevice.h, net/sch_generic.h).
  *
- * A reply goes straight to the driver's queue when nothing on the usual
- * path would have done anything with it: that is what the kernel itself does
- * with an empty queueing discipline that says it may be passed by. It takes the
- * usual path, dev_queue_xmit(), when
+ * A reply goes straight to the driver's queue when the usual path,
+ * dev_queue_xmit(), would only pass it on: the kernel itself bypasses an empty
+ * queueing discipline that has TCQ_F_CAN_BYPASS. It takes the usual path when
  *
- * - the queueing discipline does not say so (it shapes, delays or classifies),
+ * - the queueing discipline has no such flag (it shapes, delays or classifies),
  *   has packets waiting, or is none at all (software devices);
- * - taps, tc, BPF or Netfilter at egress look at what leaves;
+ * - taps, tc, BPF or Netfilter at egress see outgoing packets;
  * - the device is down or has no carrier, chooses its queue by a rule of its
  *   own, or would need the checksum or a VLAN tag put in by software;
  * - the driver's queue is stopped, frozen or busy.
  *
  * Replies to the packets of one poll of the device leave together, so that the
- * device is notified once and not for each. A NAPI instance of our own, scheduled
- * with the first of them, comes up right after the device's; more than BATCH
- * do not wait for it. All of this belongs to one CPU and runs with softirqs
- * off.
+ * device is notified once and not for each. The first of them schedules a NAPI
+ * instance of our own, which runs right after the device's and sends them; a full
+ * batch is sent at once. All of this is per CPU and runs with softirqs off.
  */
 #include <linux/if_vlan.h>
 #include <linux/netdevice.h>
@@ -29,12 +27,12 @@
 
 #include "transmit.h"
 
-/* The most replies that wait for each other. */
+/* The most replies in a batch. */
 #define BATCH 16
 
 struct batch {
 	struct napi_struct napi;
-	/* Where the waiting replies leave, held; NULL when there are none. */
+	/* The device of the waiting replies, held; NULL when there are none. */
 	struct net_device *dev;
 	struct sk_buff *first;
 	struct sk_buff **end;
@@ -42,7 +40,7 @@ struct batch {
 };
 
 static struct batch __percpu *batches;
-/* Where the NAPI instances belong; never registered. */
+/* The device of the NAPI instances; never registered. */
 static struct net_device *dummy;
 static enum hippos_xmit_mode mode;
 
@@ -54,7 +52,7 @@ static void queue(struct sk_buff *skb)
 	dev_queue_xmit(skb);
 }
 
-/* Whether taps, tc, BPF or Netfilter look at what leaves by dev. */
+/* Whether taps, tc, BPF or Netfilter see the packets that leave by dev. */
 static bool watched(const struct net_device *dev)
 {
 #ifdef CONFIG_NET_XGRESS
@@ -96,7 +94,7 @@ static struct netdev_queue *direct_queue(struct sk_buff *skb)
 	return txq;
 }
 
-/* Whether the device takes skb as it is. */
+/* Whether the device can send skb without software filling in its checksum or VLAN tag. */
 static bool ready(struct sk_buff *skb)
 {
 	const struct net_device *dev = skb->dev;
@@ -114,7 +112,7 @@ static bool ready(struct sk_buff *skb)
 	return features & enough;
 }
 
-/* Gives a list to the driver; what it does not take is returned. */
+/* Gives a list to the driver; returns the rest that it does not accept. */
 static struct sk_buff *send(struct sk_buff *skb, struct net_device *dev,
 			    struct netdev_queue *txq)
 {
@@ -136,7 +134,7 @@ static struct sk_buff *send(struct sk_buff *skb, struct net_device *dev,
 	return skb;
 }
 
-/* Sends a list for one device, straight if that is still right. */
+/* Sends a list of one device, to the driver if direct_queue() still allows it. */
 static void send_list(struct sk_buff *skb)
 {
 	struct netdev_queue *txq = direct_queue(skb);
@@ -172,7 +170,7 @@ static int poll(struct napi_struct *napi, int budget)
 
 /*
  * Sends skb, whose data begins with the Ethernet header, by skb->dev, and
- * gives it up. Softirq only.
+ * consumes it. Softirq only.
  */
 void hippos_transmit(struct sk_buff *skb)
 {
@@ -192,8 +190,8 @@ void hippos_transmit(struct sk_buff *skb)
 	if (batch->dev != dev) {
 		flush(batch);
 		/*
-		 * The device may have received at once what it was given, and a request
-		 * among that has begun a batch anew: see transmit_test.c.
+		 * The device may have received the sent packets at once, and a request
+		 * among them has begun a new batch: see transmit_test.c.
 		 */
 		if (unlikely(batch->dev)) {
 			send_list(skb);
@@ -203,7 +201,7 @@ void hippos_transmit(struct sk_buff *skb)
 			queue(skb);
 			return;
 		}
-		/* The device may not go while it is waited for. */
+		/* The device must stay until the batch is sent. */
 		dev_hold(dev);
 		batch->dev = dev;
 		batch->end = &batch->first;
@@ -239,7 +237,7 @@ int hippos_transmit_start(enum hippos_xmit_mode wanted)
 	return 0;
 }
 
-/* There are no callers of hippos_transmit() any more. Sends what still waits. */
+/* Called after the last hippos_transmit(). Sends the waiting replies. */
 void hippos_transmit_stop(void)
 {
 	int cpu;
@@ -247,7 +245,7 @@ void hippos_transmit_stop(void)
 	for_each_possible_cpu(cpu) {
 		struct batch *batch = per_cpu_ptr(batches, cpu);
 
-		/* Waits until a poll that is due has been. */
+		/* Waits for a scheduled poll to end. */
 		napi_disable(&batch->napi);
 		__netif_napi_del(&batch->napi);
 	}

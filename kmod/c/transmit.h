@@ -8,13 +8,13 @@
 
 struct sk_buff;
 
-/* How replies leave: each takes in the ones before. */
+/* How replies leave; each mode falls back to the ones before. */
 enum hippos_xmit_mode {
 	/* All through dev_queue_xmit(). */
 	HIPPOS_QUEUED,
 	/* Past an empty queueing discipline, to the driver. */
 	HIPPOS_DIRECT,
-	/* Several at once, with one notice to the device. */
+	/* Several at once, with one notification of the device. */
 	HIPPOS_TOGETHER,
 };
 

@@ -14,17 +14,17 @@
 #include "hippos.h"
 #include "transmit.h"
 
-/* Replies by the first device, the one that it asks for included, and by the second. */
+/* Replies by the first device, the one to its own request included, and by the second. */
 #define FIRST 2
 #define SECOND 1
 
 struct port {
-	/* Of its device when no reply was sent. */
+	/* The device's reference count before the first reply. */
 	int references;
-	/* Replies that were to leave, and those that did. */
+	/* Replies that were given to hippos_transmit(), and those that left. */
 	unsigned int given, sent;
 	bool no_memory;
-	/* By which device the request is answered that comes with the next reply. */
+	/* The device that answers the request which arrives with the next reply. */
 	struct net_device *answers;
 };
 
@@ -105,14 +105,14 @@ static void remove(struct net_device *dev)
 {
 	struct port *port = netdev_priv(dev);
 
-	/* The batch of replies that were lost holds its device, which would be waited for. */
+	/* A batch of lost replies still holds its device, and unregistering would wait for it. */
 	if (port->sent < port->given && netdev_refcnt_read(dev) > port->references)
 		dev_put(dev);
 	unregister_netdev(dev);
 	free_netdev(dev);
 }
 
-/* Before hippos_transmit_start() is called for others. -EIO when replies were lost; may sleep. */
+/* Called before the module's hippos_transmit_start(). -EIO when replies were lost; may sleep. */
 int hippos_transmit_test(void)
 {
 	struct net_device *first, *second;
@@ -139,7 +139,7 @@ int hippos_transmit_test(void)
 		reply_by(first);
 		/* Another qdisc than the usual one, or a packet tap, leaves nothing to send together. */
 		together = !one->sent;
-		/* Has the first one's leave before. */
+		/* A reply by another device sends the first one's batch. */
 		reply_by(second);
 		local_bh_enable();
 		hippos_transmit_stop();

@@ -27,7 +27,7 @@
 /* NULL while the module starts and stops. */
 static const struct hippos_xdp __rcu *xdp_state;
 
-/* What the network layer counts of a packet that comes in, len bytes long. */
+/* Counts an arriving packet of len bytes as the network layer does. */
 static void count_arrival(const struct frame *frame, u32 len)
 {
 	struct net *net = dev_net(frame->dev);
@@ -99,7 +99,7 @@ static __always_inline u32 serve(const struct hippos_xdp *state, struct xdp_buff
 	return XDP_DROP;
 }
 
-/* What a frame took. */
+/* Records the time that serving a frame took. */
 static noinline __cold void record(const struct hippos_xdp *state, u64 began)
 {
 	u64 ended = hippos_now();
@@ -143,7 +143,7 @@ static const struct btf_kfunc_id_set kfunc_set = {
 	.set = &hippos_kfuncs,
 };
 
-/* Sends frames of net's interfaces to the handler; there is one at a time. */
+/* Registers the kfunc and its handler, for frames of net's interfaces; one at a time. */
 struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_handler *handler)
 {
 	struct hippos_xdp *xdp;
@@ -162,7 +162,7 @@ struct hippos_xdp *hippos_xdp_open(struct net *net, const struct hippos_handler 
 	return xdp;
 }
 
-/* Returns when no frame is inside any more. */
+/* Returns when the handler has left its last frame. */
 void hippos_xdp_close(struct hippos_xdp *xdp)
 {
 	RCU_INIT_POINTER(xdp_state, NULL);
