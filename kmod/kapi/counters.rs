@@ -5,6 +5,6 @@ use crate::ffi;
 
 /// The sum over all CPUs since the load of the counter with this number in the list.
 pub fn sum(number: u32) -> u64 {
-    // SAFETY: any number may be asked for.
+    // SAFETY: takes any number.
     unsafe { ffi::hippos_counter_sum(number) }
 }

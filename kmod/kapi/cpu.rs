@@ -3,15 +3,15 @@
 
 use crate::ffi;
 
-/// The CPU at this moment. Good for choosing among counters, not for owning
-/// anything: the caller may be elsewhere at its next instruction.
+/// The present CPU. For choosing among counters, not for exclusive access: the
+/// caller may run on another CPU at its next instruction.
 #[inline]
 pub fn current() -> usize {
     // SAFETY: reads a number.
     unsafe { ffi::hippos_cpu() as usize }
 }
 
-/// One more than the highest CPU number that there can be.
+/// One more than the highest possible CPU number.
 #[inline]
 pub fn count() -> usize {
     // SAFETY: reads a number.
@@ -39,7 +39,7 @@ impl Iterator for Online {
     }
 }
 
-/// Lets others run when someone waits for this CPU. May sleep.
+/// Yields the CPU if another task waits for it. May sleep.
 pub fn resched() {
     // SAFETY: every caller of kapi's sleeping functions is in process context.
     unsafe { ffi::hippos_resched() }

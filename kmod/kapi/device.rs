@@ -12,8 +12,8 @@ use crate::ffi;
 
 /// Serves a device's calls, many at once.
 pub trait Calls: Send + Sync + 'static {
-    /// Serves call `number`; `argument` is whatever the caller gave, mostly an
-    /// address of its own.
+    /// Serves call `number`; `argument` is the caller's, unchecked, mostly an
+    /// address in its memory.
     fn call(&self, number: u32, argument: usize) -> Result<isize>;
 }
 
@@ -39,7 +39,7 @@ impl<T: Calls> Device<T> {
     pub fn new(name: &'static CStr, calls: Arc<T>) -> Result<Self> {
         let private = (&raw const *calls).cast_mut().cast::<c_void>();
         // SAFETY: the callback is made for `T`, which the value keeps until the device is
-        // gone; the name lives for ever.
+        // unregistered; the name is static.
         let raw = from_err_ptr(unsafe {
             ffi::hippos_device_register(name.as_char_ptr(), on_call::<T>, private)
         })?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Faults on purpose.
+//! Planted faults, for debug kernels.
 
 /// Commits the fault that a parameter asks for, on a debug kernel, and returns whether one was: then the module must do
 /// nothing else.
@@ -10,7 +10,7 @@ pub fn selftest() -> bool {
     false
 }
 
-/// Whether the module's own test is asked, on a debug kernel, to run two threads on one lane, which it must find.
+/// Whether a parameter, on a debug kernel, makes the self-test run two threads on one lane, which it must report.
 pub fn shares_a_lane() -> bool {
     #[cfg(CONFIG_KASAN)]
     return planted::name() == SHARED_LANE;
@@ -31,7 +31,7 @@ mod planted {
 
     use crate::{ffi, pages, rcu};
 
-    /// The fault that is asked for; empty if none is.
+    /// The name of the fault to commit; empty for none.
     pub(super) fn name() -> &'static [u8] {
         // SAFETY: reads a pointer that insmod set before the module's init ran.
         let Some(name) = NonNull::new(unsafe { ffi::hippos_selftest() }.cast_mut()) else {
@@ -62,14 +62,14 @@ mod planted {
             b"lock_order" => unsafe { ffi::hippos_fault_lock_order() },
             // SAFETY: as above.
             b"unguarded" => unsafe { ffi::hippos_fault_unguarded() },
-            // SAFETY: as above; the kernel takes the timer out when it sees what happens.
+            // SAFETY: as above; the kernel removes the timer when it reports the fault.
             b"freed_timer" => unsafe { ffi::hippos_fault_freed_timer() },
             _ => {}
         }
         true
     }
 
-    /// May sleep, as far as the kernel knows.
+    /// An allocation that may sleep.
     fn sleep() {
         drop(KBox::new(0u64, GFP_KERNEL));
     }
@@ -81,8 +81,8 @@ mod planted {
         let pointer = KBox::into_raw(number);
         // SAFETY: from `into_raw` just now.
         drop(unsafe { KBox::from_raw(pointer) });
-        // SAFETY: none. This is the fault: the memory is no longer ours. It is mapped, and what is
-        // read goes nowhere.
+        // SAFETY: none. This is the fault: the memory is no longer ours. It is mapped, and the
+        // value read is not used.
         unsafe { pointer.read_volatile() };
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Every foreign function that Hippos calls. Those called `hippos_*` are in
+//! Every foreign function that Hippos calls. Functions named `hippos_*` are in
 //! `kmod/c` and declared in `kmod/c/hippos.h`, the others are the kernel's.
 //!
 //! Structures are laid out as in `hippos.h`; the kernel's own are opaque. `cargo xtask lint` compares all of it
@@ -496,8 +496,8 @@ extern "C" {
     pub(crate) fn get_random_bytes(buffer: *mut c_void, len: usize);
 }
 
-// trace.c: only their addresses and those of their static keys are used. An empty structure in one of their
-// fields is what the compiler complains of.
+// trace.c: only their addresses and those of their static keys are used. The compiler warns of an empty
+// structure in one of their fields.
 #[cfg(CONFIG_TRACEPOINTS)]
 #[allow(improper_ctypes)]
 extern "C" {

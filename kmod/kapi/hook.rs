@@ -14,9 +14,9 @@ use crate::namespace::Namespace;
 use crate::packet::{source, Packet, Verdict};
 use crate::rcu;
 
-/// Gets the packets of a [`Hook`], in softirq under RCU, on many CPUs at once.
+/// Handles the packets of a [`Hook`], in softirq under RCU, on many CPUs at once.
 pub trait PacketHandler: Send + Sync + 'static {
-    /// The UDP port whose packets are wanted.
+    /// The UDP port whose packets it handles.
     fn port(&self) -> u16;
 
     /// The number of the interface that the socket behind is bound to; 0 for none.
@@ -29,8 +29,8 @@ pub trait PacketHandler: Send + Sync + 'static {
     /// Decides about one packet.
     fn receive(&self, packet: Packet<'_>) -> Verdict;
 
-    /// Notes, while times are [measured](crate::latency), what a packet that was not left to others
-    /// took and waited, in nanoseconds. In the same context.
+    /// Records, while times are [measured](crate::latency), the service time of a packet that was not
+    /// passed, and the time that it had waited, in nanoseconds. In the same context.
     fn record(&self, xdp: bool, service: u64, queued: Option<u64>);
 }
 
@@ -38,11 +38,11 @@ pub trait PacketHandler: Send + Sync + 'static {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Fast {
-    /// While neither NAT nor rules for what leaves could have a say.
+    /// While neither NAT nor rules for outgoing packets could affect a reply.
     Auto = ffi::HIPPOS_AUTO,
-    /// Whatever the firewall has.
+    /// Independently of the firewall.
     Always = ffi::HIPPOS_ALWAYS,
-    /// Behind destination NAT, while rules for what leaves could have no say.
+    /// Behind destination NAT, while rules for outgoing packets could not affect a reply.
     Late = ffi::HIPPOS_LATE,
 }
 
@@ -55,7 +55,7 @@ pub struct FastPathState {
     pub xdp: [&'static str; 2],
 }
 
-/// Tests how replies are sent, by devices of its own, before there is a [`Hook`]. `EIO` when some are lost.
+/// Tests the sending of replies with devices that it makes, before there is a [`Hook`]. `EIO` when replies are lost.
 pub fn test_transmit() -> Result {
     // SAFETY: process context, and no handler sends yet.
     to_result(unsafe { ffi::hippos_transmit_test() })
@@ -63,7 +63,7 @@ pub fn test_transmit() -> Result {
 
 /// The present state of the receive paths.
 pub fn fast_path_state() -> FastPathState {
-    // SAFETY: asks for nothing.
+    // SAFETY: has no requirements.
     let raw = unsafe { ffi::hippos_fast_path_state() };
     let word = |why: u8| match why.into() {
         ffi::HIPPOS_OPEN => "open",
@@ -113,7 +113,7 @@ impl<T: PacketHandler> Hook<T> {
     pub fn new(namespace: Arc<Namespace>, handler: Arc<T>, fast: Fast) -> Result<Self> {
         let raw = describe(&handler);
         // SAFETY: the callbacks are made for `T`, and handler and namespace are kept by the
-        // value until the hooks are gone; the description is copied.
+        // value until the hooks are unregistered; the description is copied.
         let hooks = from_err_ptr(unsafe {
             ffi::hippos_hooks_register(namespace.as_ptr(), &raw, fast as c_uint)
         })?;
@@ -143,7 +143,7 @@ unsafe extern "C" fn allow<T: PacketHandler>(
 ) -> bool {
     // SAFETY: the registrar keeps the handler until there are no more calls.
     let handler = unsafe { &*private.cast::<T>() };
-    // SAFETY: the caller's promise; fields that are not filled in are numbers as well.
+    // SAFETY: by this function's own requirement; fields that are not filled in are numbers as well.
     let (source, local) = unsafe { (source(&*raw), (*raw).local) };
     // SAFETY: we are inside a section, which the caller ends.
     handler.is_allowed(unsafe { rcu::within() }, source, local)
@@ -167,7 +167,7 @@ unsafe extern "C" fn record<T: PacketHandler>(
 /// # Safety
 ///
 /// Called in softirq under RCU with the handler's address as registered, an sk_buff
-/// that is the caller's or null, and what describes it or a frame of the caller's.
+/// that is the caller's or null, and the description of it or of a frame of the caller's.
 pub(crate) unsafe extern "C" fn receive<T: PacketHandler>(
     private: *mut c_void,
     skb: *mut ffi::sk_buff,
@@ -175,7 +175,7 @@ pub(crate) unsafe extern "C" fn receive<T: PacketHandler>(
 ) -> u32 {
     // SAFETY: the registrar keeps the handler until there are no more calls.
     let handler = unsafe { &*private.cast::<T>() };
-    // SAFETY: the caller's promise: `raw` is filled in, describes `skb`, and is ours until we
+    // SAFETY: by this function's own requirement `raw` is filled in, describes `skb`, and is ours until we
     // return, as `skb` is.
     let packet = unsafe { Packet::new(NonNull::new(skb), &mut *raw) };
     handler.receive(packet).0

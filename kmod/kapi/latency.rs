@@ -22,7 +22,7 @@ pub fn is_on() -> bool {
     unsafe { ffi::hippos_latency_is_on() }
 }
 
-/// Measures times until it is dropped, if that is switched on.
+/// Measures times until it is dropped, while that is switched on.
 pub struct Latency(());
 
 impl Latency {
@@ -41,7 +41,7 @@ impl Drop for Latency {
 
 /// Switches it on or off, for as long as there is a [`Latency`]. May sleep.
 pub fn set(on: bool) {
-    // SAFETY: asks for nothing.
+    // SAFETY: has no requirements.
     unsafe { ffi::hippos_latency_set(on) }
 }
 
@@ -63,16 +63,16 @@ pub fn now() -> Moment {
 }
 
 impl Moment {
-    /// Nanoseconds since then; none, should the clock have been corrected.
+    /// Nanoseconds since then; 0 if the clock was set back meanwhile.
     pub fn elapsed(self) -> u64 {
         now().0.saturating_sub(self.0)
     }
 }
 
-/// What C has where there is no time stamp.
+/// C's value for a missing time stamp.
 const NOT_QUEUED: u64 = u64::MAX;
 
-/// A time that there may not be.
+/// A time as C returns it, if there is one.
 pub(crate) fn queued(ns: u64) -> Option<u64> {
     (ns != NOT_QUEUED).then_some(ns)
 }

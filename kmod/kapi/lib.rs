@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Safe wrappers over what Hippos needs of the kernel and the `kernel` crate
-//! has not: packets and the hook that gets them, sockets and the list that
-//! says which are ready, threads, grace periods, pages, the control device
-//! and the module's parameters.
+//! Safe wrappers over the kernel's interfaces that the `kernel` crate lacks:
+//! packets and their hook, sockets and the list of the ready ones, threads,
+//! grace periods, pages, the control device and the module's parameters.
 //!
 //! Nothing here depends on memcached. All foreign functions are declared in
 //! [`ffi`]; their C side is `kmod/c`.

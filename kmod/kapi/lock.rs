@@ -9,7 +9,7 @@ use kernel::types::Opaque;
 
 use crate::ffi;
 
-/// A spin lock that guards nothing by itself. Never taken in softirq or by an
+/// A spin lock without data. Never taken in softirq or by an
 /// interrupt.
 #[repr(transparent)]
 pub struct SpinLock {
@@ -32,8 +32,7 @@ impl Default for SpinLock {
 }
 
 impl SpinLock {
-    /// Readies the lock, at the address where it stays, as one of `class` for
-    /// lockdep.
+    /// Initialises the lock, at its final address, with lockdep class `class`.
     pub fn init(&self, class: u32) {
         // SAFETY: the memory is a lock's, and the lock is not in use yet.
         unsafe { ffi::hippos_lock_init(self.raw.get(), class as c_uint) }
@@ -53,7 +52,7 @@ impl SpinLock {
         unsafe { ffi::hippos_trylock(self.raw.get()) }
     }
 
-    /// Gives the lock back.
+    /// Releases the lock.
     ///
     /// # Safety
     ///

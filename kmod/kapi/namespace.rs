@@ -9,7 +9,7 @@ use kernel::sync::Arc;
 
 use crate::ffi;
 
-/// A network namespace that can't go away while this is held.
+/// A network namespace, which exists at least as long as this.
 ///
 /// # Invariants
 ///
@@ -20,7 +20,7 @@ pub struct Namespace {
 
 // SAFETY: a `struct net` belongs to no thread; its reference may be dropped anywhere.
 unsafe impl Send for Namespace {}
-// SAFETY: what sharing allows is handing the pointer to functions that lock for themselves.
+// SAFETY: a shared one only gives its pointer to functions that lock for themselves.
 unsafe impl Sync for Namespace {}
 
 impl Namespace {

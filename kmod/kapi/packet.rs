@@ -2,8 +2,8 @@
 //! A datagram that may be answered in its own sk_buff (`linux/skbuff.h`), or in
 //! its frame before there is one.
 //!
-//! Everything here runs in softirq: nothing sleeps, allocations may fail and
-//! then the packet goes on its usual way, untouched.
+//! Everything here runs in softirq: nothing sleeps. An allocation may fail; the
+//! packet is passed then, untouched.
 
 use core::net::IpAddr;
 use core::ptr::{self, NonNull};
@@ -26,11 +26,11 @@ const UDP_HEADER: usize = 8;
 /// packets for too long.
 pub const DATAGRAMS_MAX: u16 = 8;
 
-/// What became of a packet. Only [`Packet`]'s methods make one.
+/// The decision about a packet. Only [`Packet`]'s methods make one.
 #[must_use]
 pub struct Verdict(pub(crate) u32);
 
-/// What was done about a packet that did not pass: see [`Packet::observed`].
+/// The result for a packet that was not passed: see [`Packet::observed`].
 pub enum Served<'a> {
     /// There is no reply.
     Silently,
@@ -40,7 +40,7 @@ pub enum Served<'a> {
     Replies(usize),
 }
 
-/// A datagram to our port on this host, found answerable in place.
+/// A datagram to our port on this host that may be answered in place.
 ///
 /// # Invariants
 ///
@@ -65,11 +65,11 @@ impl<'a> Packet<'a> {
         Self { skb, raw }
     }
 
-    /// The read-side section that every packet is looked at in.
+    /// The read-side section in which every packet is handled.
     #[inline]
     pub fn section(&self) -> rcu::Guard {
         // SAFETY: hooks are called inside a section. The holder of the packet runs in the hook, and
-        // what must stay on a thread's stack is dropped before the hook returns.
+        // the guard, which must stay on the thread, is dropped before the hook returns.
         unsafe { rcu::within() }
     }
 
@@ -113,20 +113,20 @@ impl<'a> Packet<'a> {
         self.raw.local
     }
 
-    /// The number of the interface that it arrived over.
+    /// The number of the receiving interface.
     #[inline]
     pub fn interface(&self) -> u32 {
         self.raw.interface
     }
 
-    /// The CPU that we are on.
+    /// The CPU that handles it.
     #[inline]
     pub fn cpu(&self) -> usize {
         self.raw.cpu as usize
     }
 
-    /// The most bytes of the one datagram that a frame can become. Of an sk_buff any number can
-    /// be made, of any length.
+    /// The most bytes of reply that a frame can hold, in one datagram; none with an sk_buff,
+    /// whose reply may be several datagrams of any length.
     #[inline]
     pub fn most(&self) -> Option<usize> {
         match self.skb {
@@ -135,8 +135,8 @@ impl<'a> Packet<'a> {
         }
     }
 
-    /// Has `serve` decide about the packet and, unless that passes it, shows `look` what was done. For
-    /// tracing: what is not observed pays nothing.
+    /// Lets `serve` decide about the packet and, unless it passes the packet, calls `look` with the result. For
+    /// tracing: other packets are served without this.
     pub fn observed(
         self,
         serve: impl FnOnce(Packet<'_>) -> Verdict,
@@ -144,13 +144,13 @@ impl<'a> Packet<'a> {
     ) -> Verdict {
         let Self { skb, raw } = self;
         raw.sent = 0;
-        // INVARIANT: as `self`, which is gone.
+        // INVARIANT: as `self`, which was taken apart.
         let verdict = serve(Packet {
             skb,
             raw: &mut *raw,
         });
         match verdict.0.checked_sub(ffi::HIPPOS_REPLY) {
-            // SAFETY: such a verdict says that a reply of so many bytes is in place, in memory that stays
+            // SAFETY: such a verdict means that a reply of so many bytes is in place, in memory that stays
             // ours until the verdict is returned to C, which sends it then.
             Some(len) => look(Served::Reply(unsafe {
                 slice::from_raw_parts(raw.payload, len as usize)
@@ -162,20 +162,20 @@ impl<'a> Packet<'a> {
         verdict
     }
 
-    /// Lets the packet go on its usual way.
+    /// Passes the packet.
     #[cold]
     pub fn pass(self, reason: Reason) -> Verdict {
         reason.count(self.skb.is_none());
         Verdict(NF_ACCEPT)
     }
 
-    /// Throws a request away and has the kernel count it as dropped.
+    /// Drops a request, which the kernel counts as dropped.
     #[inline]
     pub fn discard(self) -> Verdict {
         Verdict(NF_DROP)
     }
 
-    /// Ends the packet's way: it was served and there is nothing to answer.
+    /// Consumes a request that was served without a reply.
     pub fn consume(self) -> Verdict {
         if let Some(skb) = self.skb {
             // SAFETY: the packet is ours; after NF_STOLEN the kernel does not use it.
@@ -184,18 +184,18 @@ impl<'a> Packet<'a> {
         Verdict(NF_STOLEN)
     }
 
-    /// Answers with one datagram of at most `len` bytes, which `write` puts
-    /// into the request's own memory: it gets `len` bytes of room and says
-    /// how many it used. The packet passes when there is no memory, or when
-    /// its device takes no datagram of that length.
+    /// Answers with one datagram of at most `len` bytes, which `write` writes
+    /// into the request's own memory: it gets `len` bytes of room and returns
+    /// how many it used. The packet is passed when there is no memory, or when
+    /// the return path's MTU is too small.
     #[inline]
     pub fn reply(mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> Verdict {
         if !self.make_room(len) {
             return self.pass(Reason::ROOM);
         }
-        // SAFETY: `make_room` said yes to `len`.
+        // SAFETY: `make_room(len)` was true.
         let used = unsafe { self.write(len, write) };
-        // The hook sends it. What fits the MTU is far from the sum's end.
+        // The hook sends it. The length, at most an MTU, can't make the sum overflow.
         Verdict(ffi::HIPPOS_REPLY.add_exact(used))
     }
 
@@ -208,7 +208,7 @@ impl<'a> Packet<'a> {
         len: usize,
         mut write: impl FnMut(u16, &mut [u8]) -> usize,
     ) -> Verdict {
-        // A frame without an sk_buff becomes one reply and no more.
+        // A frame without an sk_buff becomes one datagram only.
         let Some(skb) = self.skb else {
             return self.pass(Reason::ROOM);
         };
@@ -225,8 +225,8 @@ impl<'a> Packet<'a> {
             return self.pass(Reason::ROOM);
         }
         let rest = reply_skbs.fill(&mut write);
-        // SAFETY: `make_room` said yes to `len`; the payload is in place then, and the packet
-        // is given up.
+        // SAFETY: `make_room(len)` was true; the payload is in place then, and the packet is
+        // not used afterwards.
         unsafe {
             let used = self.write(len, |buffer| write(0, buffer));
             // Some datagrams of an MTU each.
@@ -245,12 +245,12 @@ impl<'a> Packet<'a> {
         let (Some(skb), Ok(len)) = (self.skb, u32::try_from(len)) else {
             return false;
         };
-        // SAFETY: the packet is ours and `raw` describes it; both stay as they are when the
-        // answer is no.
+        // SAFETY: the packet is ours and `raw` describes it; neither changes when the result
+        // is false.
         unsafe { ffi::hippos_packet_room(skb.as_ptr(), self.raw, len) }
     }
 
-    /// How many bytes `write` wrote.
+    /// Calls `write` and returns how many bytes it wrote.
     ///
     /// # Safety
     ///
@@ -258,8 +258,8 @@ impl<'a> Packet<'a> {
     #[inline]
     unsafe fn write(&mut self, len: usize, write: impl FnOnce(&mut [u8]) -> usize) -> u32 {
         // SAFETY: there are `len` bytes of room, ours alone. They come from the kernel's
-        // allocator, through a pointer that the compiler knows nothing of, so that the ones
-        // never written to hold just any value.
+        // allocator, through a pointer of unknown origin to the compiler, so that bytes which
+        // were never written hold arbitrary values.
         let buffer = unsafe { slice::from_raw_parts_mut(self.raw.payload, len) };
         write(buffer).min(len) as u32
     }
@@ -313,7 +313,7 @@ impl ReplySkbs {
         true
     }
 
-    /// How many bytes `write` wrote.
+    /// Calls `write` for each and returns how many bytes it wrote.
     fn fill(&mut self, write: &mut impl FnMut(u16, &mut [u8]) -> usize) -> u32 {
         let (mut number, mut written) = (0u16, 0u32);
         for reply_skb in self.list.iter_mut().flatten() {
@@ -330,7 +330,7 @@ impl ReplySkbs {
     fn send(mut self, raw: &mut ffi::hippos_packet) {
         for reply_skb in self.list.iter_mut() {
             if let Some(reply_skb) = reply_skb.take() {
-                // SAFETY: the reply is ours and its payload in place; it is given up.
+                // SAFETY: the reply is ours and its payload in place; it is not used afterwards.
                 unsafe {
                     ffi::hippos_packet_reply(
                         reply_skb.skb.as_ptr(),
@@ -347,7 +347,7 @@ impl ReplySkbs {
 impl Drop for ReplySkbs {
     fn drop(&mut self) {
         for reply_skb in self.list.iter().flatten() {
-            // SAFETY: what is still in the list was not sent and is ours.
+            // SAFETY: an sk_buff that is still in the list was not sent and is ours.
             unsafe { ffi::hippos_packet_free(reply_skb.skb.as_ptr()) }
         }
     }

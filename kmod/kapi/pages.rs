@@ -13,7 +13,7 @@ pub fn alloc(bytes: usize) -> Option<NonNull<u8>> {
     NonNull::new(unsafe { ffi::hippos_pages_alloc(bytes) }.cast())
 }
 
-/// Gives a block back.
+/// Frees a block.
 ///
 /// # Safety
 ///
@@ -23,13 +23,13 @@ pub unsafe fn free(block: NonNull<u8>, bytes: usize) {
     unsafe { ffi::hippos_pages_free(block.as_ptr().cast(), bytes) }
 }
 
-/// A zeroed table of `bytes` bytes, where memory of any kind will do. May sleep.
+/// A zeroed table of `bytes` bytes, in memory of any kind. May sleep.
 pub fn alloc_table(bytes: usize) -> Option<NonNull<u8>> {
     // SAFETY: called in process context, as everything that may sleep.
     NonNull::new(unsafe { ffi::hippos_table_alloc(bytes) }.cast())
 }
 
-/// Gives a table back. May sleep.
+/// Frees a table. May sleep.
 ///
 /// # Safety
 ///
@@ -45,13 +45,13 @@ pub fn total() -> u64 {
     unsafe { ffi::hippos_memory() }
 }
 
-/// Bytes that could be had without swapping. Process context.
+/// Bytes that can be allocated without swapping. Process context.
 pub fn available() -> u64 {
     // SAFETY: sums up counters.
     unsafe { ffi::hippos_memory_available() }
 }
 
-/// Wakes a waker when the kernel looks for memory and little is available (`linux/shrinker.h`). There
+/// Wakes a waker when the kernel reclaims memory and little is available (`linux/shrinker.h`). There
 /// is one at a time.
 ///
 /// # Invariants
@@ -65,7 +65,7 @@ pub struct ShrinkerWatch<'a> {
 impl<'a> ShrinkerWatch<'a> {
     /// Wakes `waker` when less than `bytes` are available.
     pub fn new(waker: &'a Waker, bytes: u64) -> Option<Self> {
-        // SAFETY: the waker stays where it is until the watch is forgotten, at the latest by `Drop`.
+        // SAFETY: the waker stays where it is until the shrinker is unregistered, at the latest by `Drop`.
         let raw = unsafe { ffi::hippos_shrinker_register(waker.as_ptr(), bytes) };
         // INVARIANT: just registered.
         Some(Self {

@@ -41,9 +41,9 @@ fn string(raw: *const c_char) -> &'static CStr {
     unsafe { CStr::from_char_ptr(raw) }
 }
 
-/// One module for each kind of parameter: what the kernel holds, made from a default that ends
-/// with a zero; the kernel's functions for it, and what `modinfo` calls it; the value, checked;
-/// and the value as `stats settings` shows it.
+/// One module for each kind of parameter: the kernel's variable, made from a default that ends
+/// with a zero; the kernel's functions for it, and its type in `modinfo`; the checked value; and
+/// the value as `stats settings` shows it.
 mod number {
     use super::*;
 
@@ -229,14 +229,14 @@ macro_rules! kernel_parameters {
         )+
 
         impl Params {
-            /// As insmod left them, or the first one that is out of its range.
+            /// The values that insmod has set, or the first parameter that is out of its range.
             pub fn get() -> Result<Self, ParameterError<'static>> {
                 Ok(Self {
                     $($name: $kind::check(&each::$name, cell::$name.get())?,)+
                 })
             }
 
-            /// Tells those that `stats settings` shows as they were loaded, each by its row.
+            /// Passes on the parameters that `stats settings` shows as they were loaded, each by its row.
             pub fn tell(tell: &mut dyn FnMut(&'static str, fmt::Arguments<'_>)) {
                 $(
                     if let SettingsRow::Loaded(row) = each::$name.row {

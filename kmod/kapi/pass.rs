@@ -17,7 +17,7 @@ pub struct Reason(u32);
 impl Reason {
     /// Its source is not allowed.
     pub const SOURCE: Self = Self::named(b"\tX(SOURCE,");
-    /// It came by another interface than the one that is served.
+    /// It came by another interface than the served one.
     pub const INTERFACE: Self = Self::named(b"\tX(INTERFACE,");
     /// Its reply is too long for a packet here, or there is no memory for it.
     pub const ROOM: Self = Self::named(b"\tX(ROOM,");
@@ -49,7 +49,7 @@ impl Reason {
         } else {
             ffi::HIPPOS_HOOK
         };
-        // SAFETY: asks for nothing but a reason of the list.
+        // SAFETY: a reason of the list.
         unsafe { ffi::hippos_pass(kind, self.0) };
     }
 }

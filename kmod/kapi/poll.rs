@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A worker's sockets and the lock-free list of those with something to do.
-//! `kmod/c/poll.c` says how the kernel's callbacks feed it.
+//! A worker's sockets and the lock-free list of the ready ones, to which the
+//! kernel's callbacks add them (`kmod/c/poll.c`).
 
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
@@ -16,10 +16,10 @@ use crate::socket::Socket;
 use crate::stream::{LockedStream, SoftirqPages, SoftirqPagesUser, Stream};
 use crate::thread::Context;
 
-/// What callbacks may do with a connection by themselves.
+/// The service of a connection by its callback.
 pub trait Serve: Send {
-    /// Serves in softirq what can be served there. `false` leaves the rest,
-    /// which may be all, to the worker. A reply is written to `pages`.
+    /// Serves in softirq the requests that can be served there. `false` leaves the
+    /// rest, which may be all, to the worker. A reply is written to `pages`.
     fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool;
 }
 
@@ -36,7 +36,7 @@ impl Serve for () {
 /// # Invariants
 ///
 /// `first` starts a doubly linked list of all entries, which are ours. `raw`
-/// knows the worker's thread.
+/// holds the worker's thread.
 pub struct Poll<T: Serve> {
     raw: KBox<Opaque<ffi::hippos_poll>>,
     first: *mut Entry<T>,
@@ -59,7 +59,7 @@ struct Entry<T> {
     previous: *mut Entry<T>,
     /// See [`Ready::set_deadline`].
     deadline: Option<u32>,
-    /// Gone when closed: such an entry waits to come off the ready list.
+    /// None when closed: such an entry is freed when it comes off the ready list.
     socket: Option<Socket>,
     /// A connection's.
     value: UnsafeCell<Option<T>>,
@@ -84,8 +84,8 @@ impl<T: Serve> Poll<T> {
         })
     }
 
-    /// Adds a listener or a datagram socket. It is ready at once, in case
-    /// something came before.
+    /// Adds a listener or a datagram socket. It is ready at once, in case input
+    /// came before.
     pub fn add(&mut self, socket: Socket) -> Result {
         self.add_entry(socket, None)
     }
@@ -124,20 +124,20 @@ impl<T: Serve> Poll<T> {
         Ok(())
     }
 
-    /// Sleeps until something is ready, the time is over or the thread is to
-    /// stop. Without a time it waits for as long as it takes.
+    /// Sleeps until a socket is ready, the thread is woken or stopped, or the timeout
+    /// ends. Without a timeout it waits without a limit.
     pub fn wait(&mut self, timeout_ms: Option<u32>) {
         // SAFETY: the worker's own thread, since `Poll` can't leave it.
         unsafe { ffi::hippos_poll_wait(self.raw.get(), timeout_ms.map_or(-1, i64::from)) }
     }
 
-    /// Whether sockets were [put aside](Ready::park).
+    /// Whether sockets are [parked](Ready::park).
     pub fn has_parked(&self) -> bool {
         // SAFETY: the worker's own thread.
         unsafe { ffi::hippos_poll_has_parked(self.raw.get()) }
     }
 
-    /// Makes those ready that were put aside, at most once a tick.
+    /// Makes the parked sockets ready, at most once a tick.
     pub fn unpark(&mut self) {
         // SAFETY: the worker's own thread.
         unsafe { ffi::hippos_poll_unpark(self.raw.get()) }
@@ -148,7 +148,7 @@ impl<T: Serve> Poll<T> {
         self.deadlines != 0
     }
 
-    /// Makes those ready whose deadline is over. Looks at all sockets if any has one.
+    /// Makes the sockets ready whose deadline is over. Examines all sockets if one has a deadline.
     pub fn expire(&mut self, now: u32) {
         let mut entry = if self.deadlines == 0 {
             ptr::null_mut()
@@ -172,7 +172,7 @@ impl<T: Serve> Poll<T> {
             // SAFETY: the worker's own thread.
             let watch = unsafe { ffi::hippos_poll_next(self.raw.get()) };
             let entry = NonNull::new(watch.cast::<Entry<T>>())?;
-            // SAFETY: what is on the list is the start of an entry of ours, by `Entry`'s
+            // SAFETY: a watch on the list is the start of an entry of ours, by `Entry`'s
             // invariant, and entries are freed only off the list.
             if unsafe { entry.as_ref() }.socket.is_some() {
                 return Some(Ready { entry, poll: self });
@@ -184,7 +184,7 @@ impl<T: Serve> Poll<T> {
 
     /// # Safety
     ///
-    /// `entry` is one of ours, its value is gone, and its watch is neither
+    /// `entry` is one of ours, its value was dropped, and its watch is neither
     /// registered with callbacks nor on the list.
     unsafe fn free(&mut self, entry: *mut Entry<T>) {
         // SAFETY: entries of one list that only this thread touches; the one to free came
@@ -209,10 +209,10 @@ impl<T: Serve> Poll<T> {
     ///
     /// `entry` is one of ours and there is no reference into it.
     unsafe fn close(entry: *mut Entry<T>) {
-        // SAFETY: by this function's own requirement; callbacks know nothing of the socket's place.
+        // SAFETY: by this function's own requirement; callbacks do not use the field `socket`.
         if let Some(socket) = unsafe { (*entry).socket.take() } {
             // SAFETY: added with this socket, removed once. After that no callback reaches the
-            // value any more, and it goes with its socket.
+            // value any more.
             unsafe {
                 ffi::hippos_watch_remove((*entry).watch.get(), socket.as_ptr());
                 *(*entry).value.get() = None;
@@ -260,7 +260,7 @@ unsafe extern "C" fn serve<T: Serve>(watch: *mut ffi::hippos_watch, sk: *mut ffi
     value.serve(&mut stream, here)
 }
 
-/// A socket that may have something to do.
+/// A socket taken off the ready list. It may have no input.
 pub struct Ready<'a, T: Serve> {
     entry: NonNull<Entry<T>>,
     poll: &'a mut Poll<T>,
@@ -269,7 +269,7 @@ pub struct Ready<'a, T: Serve> {
 impl<T: Serve> Ready<'_, T> {
     /// The socket, if it is no connection.
     pub fn socket(&self) -> Option<&Socket> {
-        // SAFETY: an entry of the poll that this borrows; what callbacks touch of it is in cells.
+        // SAFETY: an entry of the poll that this borrows; the fields that callbacks write are in cells.
         let entry = unsafe { self.entry.as_ref() };
         entry.socket.as_ref().filter(|_| !entry.connection)
     }
@@ -286,7 +286,7 @@ impl<T: Serve> Ready<'_, T> {
         Some(work(locked.stream(), value))
     }
 
-    /// When the socket is to be ready though nothing may have come, in a time of the caller's: see
+    /// Sets the time, by the caller's clock, at which the socket becomes ready even without input: see
     /// [`Poll::expire`].
     pub fn set_deadline(&mut self, deadline: Option<u32>) {
         // SAFETY: an entry of the poll that this borrows, of which only this thread touches the
@@ -305,19 +305,19 @@ impl<T: Serve> Ready<'_, T> {
         latency::queued(unsafe { ffi::hippos_poll_queued(self.poll.raw.get()) })
     }
 
-    /// Puts the socket aside until [`Poll::unpark`]: it can't get on before others have.
+    /// Parks the socket until [`Poll::unpark`]: its command waits for memory.
     pub fn park(self) {
         // SAFETY: an entry whose watch was added, on the worker's own thread.
         unsafe { ffi::hippos_watch_park((*self.entry.as_ptr()).watch.get()) }
     }
 
-    /// Puts the socket at the end of the list: it has more to do.
+    /// Puts the socket at the end of the list: it has work left.
     pub fn again(self) {
         // SAFETY: an entry whose watch was added.
         unsafe { ffi::hippos_watch_again((*self.entry.as_ptr()).watch.get()) }
     }
 
-    /// Closes the socket and forgets it.
+    /// Closes the socket and removes it.
     pub fn close(mut self) {
         self.set_deadline(None);
         let entry = self.entry.as_ptr();

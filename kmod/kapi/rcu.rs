@@ -48,15 +48,15 @@ impl Drop for Guard {
     }
 }
 
-/// Asks for a grace period and gives a cookie that stands for it. Does not
-/// wait; any context.
+/// Starts a grace period and returns a cookie for it. Does not wait; any
+/// context.
 pub fn start() -> u64 {
     // SAFETY: may be called anywhere.
     unsafe { ffi::start_poll_synchronize_rcu() as u64 }
 }
 
-/// Whether the grace period is over: no reader is left of what was unpublished
-/// before it was asked for. Any context.
+/// Whether the cookie's grace period is over: no reader is left of memory that was
+/// unpublished before the cookie was taken. Any context.
 pub fn is_over(cookie: u64) -> bool {
     // SAFETY: may be called anywhere, with any number.
     unsafe { ffi::poll_state_synchronize_rcu(cookie as c_ulong) }
@@ -68,7 +68,7 @@ pub fn wait() {
     unsafe { ffi::synchronize_rcu() }
 }
 
-/// Waits for a grace period and hurries it, at the cost of an interrupt to each CPU.
+/// Waits for an expedited grace period, at the cost of an interrupt to each CPU.
 pub fn wait_expedited() {
     // SAFETY: called in process context.
     unsafe { ffi::synchronize_rcu_expedited() }

@@ -9,7 +9,7 @@ use hippos_invariant::Exact;
 
 use crate::ffi;
 
-/// Members, each at a place of its own for as long as it is one. One mutex (`kmod/c/lock.c`) guards
+/// Members, each of which keeps its place. One mutex (`kmod/c/lock.c`) guards
 /// every registry: joining and leaving are rare and short.
 pub struct Registry<T> {
     list: UnsafeCell<List<T>>,
@@ -67,7 +67,7 @@ impl<T> Registry<T> {
         }
     }
 
-    /// Does `work` with the list, which no other caller reaches meanwhile.
+    /// Calls `work` with exclusive access to the list.
     fn with<R>(&self, work: impl FnOnce(&mut List<T>) -> R) -> R {
         // SAFETY: called in process context; unlocked below.
         unsafe { ffi::hippos_registry_lock() };
@@ -89,7 +89,7 @@ impl<T> Registry<T> {
         })
     }
 
-    /// The first member at or behind place `from`: its place, and what `look` makes of it.
+    /// The first member at or behind place `from`: its place, and the result of `look` for it.
     pub fn next<R>(&self, from: usize, look: impl FnOnce(&T) -> R) -> Option<(usize, R)> {
         self.with(|list| {
             let mut at = from;
@@ -118,7 +118,7 @@ pub struct Registration<T: 'static> {
 }
 
 impl<T> Registration<T> {
-    /// What was put on the list.
+    /// The member's value.
     pub fn value(&self) -> &T {
         &self.value
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Sockets of the kernel's own (`linux/net.h`). Their calls may sleep for a
+//! Kernel sockets (`linux/net.h`). Their calls may sleep for a
 //! lock but do not wait for the peer.
 
 use core::ffi::{c_int, c_void};
@@ -30,7 +30,7 @@ unsafe impl Send for Socket {}
 // SAFETY: as above.
 unsafe impl Sync for Socket {}
 
-/// Whether an error says that another socket has the port.
+/// Whether an error means that another socket has the port.
 pub fn is_in_use(error: Error) -> bool {
     error.to_errno() == -(bindings::EADDRINUSE as c_int)
 }
@@ -75,8 +75,8 @@ impl SocketAddresses {
         self.0.local
     }
 
-    /// Whether a reply may come from the address that was asked: it is one of
-    /// ours and not a multicast or broadcast one.
+    /// Whether a reply may be sent from the request's destination: it is one of our
+    /// addresses, not a multicast or broadcast one.
     pub fn is_unicast(&self) -> bool {
         self.0.unicast
     }
@@ -93,7 +93,7 @@ impl Socket {
 
     /// A TCP listener on `port`, for IPv6 and IPv4, of one interface or of
     /// all. With a CPU it shares the port with other such listeners and gets
-    /// what arrives on that CPU.
+    /// the connections that arrive on that CPU.
     pub fn listen(
         namespace: &Arc<Namespace>,
         port: u16,
@@ -128,14 +128,14 @@ impl Socket {
         Self::new(namespace, raw)
     }
 
-    /// Binds a UDP socket to its interface again, if it lost it; whether it had.
+    /// Binds a UDP socket to its interface again, if it has lost it; returns whether it had.
     pub fn rebind_datagram(&self, interface: Option<NonZeroU32>) -> bool {
         let interface = interface.map_or(0, NonZeroU32::get);
         // SAFETY: by the invariant a socket.
         unsafe { ffi::hippos_udp_rebind(self.raw.as_ptr(), interface) }
     }
 
-    /// Takes a connection; `EAGAIN` when there is none.
+    /// Accepts a connection; `EAGAIN` when there is none.
     pub fn accept(&self) -> Result<Self> {
         // SAFETY: by the invariant a socket.
         let raw = unsafe { ffi::hippos_accept(self.raw.as_ptr()) };
@@ -150,15 +150,15 @@ impl Socket {
         ends
     }
 
-    /// How long the datagram that was taken last had been in the kernel, in nanoseconds, if the kernel
+    /// How long the datagram that was received last had been in the kernel, in nanoseconds, if the kernel
     /// had stamped it.
     pub fn queued(&self) -> Option<u64> {
         // SAFETY: by the invariant a socket.
         latency::queued(unsafe { ffi::hippos_udp_queued(self.raw.as_ptr()) })
     }
 
-    /// Takes one datagram; `EAGAIN` when there is none. What `buffer` has no
-    /// space for is lost.
+    /// Receives one datagram; `EAGAIN` when there is none. Bytes that do not fit
+    /// `buffer` are lost.
     pub fn receive_from(&self, buffer: &mut [u8]) -> Result<(usize, SocketAddresses)> {
         let mut ends = SocketAddresses::default();
         // SAFETY: by the invariant a socket; it writes at most `len` bytes to `buffer`.
@@ -173,7 +173,7 @@ impl Socket {
         Ok((result(count)?, ends))
     }
 
-    /// Sends `head` and `body` as one datagram back to where one came from.
+    /// Sends `head` and `body` as one datagram back to the sender of one.
     pub fn send_to(&self, head: &[u8], body: &[u8], ends: &SocketAddresses) -> Result {
         // SAFETY: by the invariant a socket; the rest is only read.
         let count = unsafe {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Receive packet steering of NICs with one receive queue, and what tells
-//! when it is needed. `kmod/c/steer.c` says how it keeps out of an
-//! administrator's way.
+//! Receive packet steering of NICs with one receive queue, and the measurements
+//! that decide on it. `kmod/c/steer.c` describes how an administrator's settings
+//! are preserved.
 
 use kernel::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::ffi;
 use crate::namespace::Namespace;
 use crate::thread::Context;
 
-/// The NICs of a namespace; steered no more when dropped.
+/// The NICs of a namespace; dropping it ends their steering.
 pub struct Nics {
     raw: ffi::hippos_steer,
     on: bool,
@@ -20,7 +20,7 @@ pub struct Nics {
 unsafe impl Send for Nics {}
 
 impl Nics {
-    /// Of `namespace`, as they are.
+    /// The NICs of `namespace`, not steered yet.
     pub fn new(namespace: Arc<Namespace>) -> Self {
         Self {
             raw: ffi::hippos_steer::new(namespace.as_ptr()),
@@ -35,13 +35,13 @@ impl Nics {
         unsafe { ffi::hippos_steer_devices(&self.raw) }
     }
 
-    /// Whether what they receive is spread over all CPUs.
+    /// Whether their packets are spread over all CPUs.
     pub fn steered(&self) -> bool {
         self.on
     }
 
-    /// Spreads it, or not. Whether it is so now: not while others configure network devices.
-    /// May sleep, but not for them.
+    /// Starts or ends steering; `false` if that was not possible, as while network devices are
+    /// being configured. May sleep, but does not wait for that.
     pub fn steer(&mut self, on: bool) -> bool {
         if on == self.on {
             return true;
@@ -70,14 +70,14 @@ impl Drop for Nics {
     }
 }
 
-/// What a CPU has done so far.
+/// A CPU's idle time and its number of receive softirqs, since boot.
 #[derive(Clone, Copy, Default)]
 pub struct CpuTimes {
-    /// Microseconds without any.
+    /// Microseconds idle.
     pub idle: u64,
-    /// Microseconds altogether.
+    /// The time of the reading, in microseconds.
     pub time: u64,
-    /// Times that it went to receive packets; wraps.
+    /// Receive softirqs; wraps.
     pub receives: u32,
 }
 
@@ -99,7 +99,7 @@ impl CpuTimes {
         }
     }
 
-    /// How busy it was since `before`, in percent.
+    /// Its load since `before`, in percent.
     pub fn percent(&self, before: &Self) -> u32 {
         let time = self.time.saturating_sub(before.time).max(1);
         let idle = self.idle.saturating_sub(before.idle).min(time);
@@ -109,13 +109,13 @@ impl CpuTimes {
 }
 
 impl Context {
-    /// Moves the thread to `cpu`; whether it is there.
+    /// Moves the thread to `cpu`; `false` if that failed.
     pub fn move_to(&self, cpu: u32) -> bool {
         // SAFETY: on the thread itself, as the context shows.
         unsafe { ffi::hippos_thread_bind(cpu, false) }
     }
 
-    /// Moves the thread to any CPU but `cpu`; whether there is one.
+    /// Moves the thread to any CPU but `cpu`; `false` if there is no other.
     pub fn move_from(&self, cpu: u32) -> bool {
         // SAFETY: on the thread itself, as the context shows.
         unsafe { ffi::hippos_thread_bind(cpu, true) }

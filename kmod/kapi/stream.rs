@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! TCP connections under their lock: what was received is read where it lies,
-//! and replies leave from the pages that they were written to.
-//! `kmod/c/stream.c` tells which contexts may do so.
+//! TCP connections under their lock: received bytes are read in place, and replies
+//! are sent from the pages that they were written to. `kmod/c/stream.c` describes
+//! the contexts in which that is allowed.
 
 use core::ffi::c_int;
 use core::marker::PhantomData;
@@ -25,14 +25,14 @@ pub struct Stream<'a> {
     _context: PhantomData<(&'a Socket, *mut ())>,
 }
 
-/// The start of what was received and not yet consumed.
+/// The first received bytes that were not consumed yet.
 #[derive(Clone, Copy, Debug)]
 pub enum Peek<'s> {
-    /// So much of it lies in one piece; at least one byte.
+    /// The bytes that are contiguous; at least one.
     Bytes(&'s [u8]),
-    /// It has to be [copied](Stream::copy).
+    /// They have to be [copied](Stream::copy).
     Scattered,
-    /// Nothing yet.
+    /// There are none yet.
     Nothing,
     /// The peer sends no more, or the connection is broken.
     End,
@@ -50,7 +50,7 @@ impl Stream<'_> {
         }
     }
 
-    /// What there is to read.
+    /// The bytes to read next.
     #[inline]
     pub fn peek(&self) -> Peek<'_> {
         let mut len = 0;
@@ -69,7 +69,7 @@ impl Stream<'_> {
         }
     }
 
-    /// Copies the first bytes that were received, which stay there; how many.
+    /// Copies the first received bytes, without consuming them, and returns their number.
     /// There may be more behind them.
     pub fn copy(&self, to: &mut [u8]) -> usize {
         let len = u32::try_from(to.len()).unwrap_or(u32::MAX);
@@ -77,7 +77,7 @@ impl Stream<'_> {
         unsafe { ffi::hippos_stream_copy(self.sk.as_ptr(), to.as_mut_ptr().cast(), len) as usize }
     }
 
-    /// Is done with the first `len` bytes that were received.
+    /// Consumes the first `len` received bytes.
     #[inline]
     pub fn consume(&mut self, len: usize) {
         if len != 0 {
@@ -86,16 +86,16 @@ impl Stream<'_> {
         }
     }
 
-    /// Whether a short reply would be sent whole, as far as that is known
-    /// before.
+    /// Whether the socket would probably accept a whole short reply; the send may
+    /// still fail.
     #[inline]
     pub fn takes(&self) -> bool {
         // SAFETY: by the invariant a locked socket.
         unsafe { ffi::hippos_stream_takes(self.sk.as_ptr()) }
     }
 
-    /// Sends a copy of what the socket takes now of `bytes` and says how much
-    /// that was.
+    /// Sends, by copying, as many of `bytes` as the socket takes now, and returns
+    /// their number.
     pub fn send(&mut self, bytes: &[u8]) -> Result<usize> {
         // SAFETY: by the invariant a locked socket; `bytes` is only read.
         sent(unsafe {
@@ -103,9 +103,9 @@ impl Stream<'_> {
         })
     }
 
-    /// Sends `reply` from where it was written. What the socket does not take
-    /// comes back, and has to be copied: the pages are used again. `more`
-    /// promises that bytes follow at once, and may hold the last ones back.
+    /// Sends `reply` from its pages. Returns the bytes that the socket does not take;
+    /// the caller has to copy them, because the pages are reused. `more` promises that
+    /// bytes follow at once, and may hold a short segment back.
     #[inline]
     pub fn reply<'r>(&mut self, reply: Reply<'r>, more: bool) -> Result<&'r [u8]> {
         if reply.len == 0 {
@@ -124,7 +124,7 @@ impl Stream<'_> {
         if count >= reply.len {
             return Ok(&[]);
         }
-        // SAFETY: within what was written, which does not change before the pages are opened
+        // SAFETY: within the written bytes, which do not change before the pages are opened
         // again: that needs them exclusively.
         Ok(unsafe {
             slice::from_raw_parts(reply.start.as_ptr().add(count), reply.len.sub_exact(count))
@@ -229,8 +229,8 @@ impl<'a> SoftirqPages<'a> {
     }
 }
 
-/// Keeps the reply pages of softirqs, one set a CPU. An owner of callbacks that use them
-/// holds one.
+/// Keeps the reply pages of softirqs, one set a CPU, from being freed. The owner of callbacks
+/// that use them holds one.
 pub(crate) struct SoftirqPagesUser(());
 
 impl SoftirqPagesUser {
@@ -243,12 +243,12 @@ impl SoftirqPagesUser {
 
 impl Drop for SoftirqPagesUser {
     fn drop(&mut self) {
-        // SAFETY: counted by `get`; the holder's callbacks are gone.
+        // SAFETY: counted by `get`; the holder's callbacks have been removed.
         unsafe { ffi::hippos_reply_pages_put() }
     }
 }
 
-/// A reply in the making.
+/// A reply that is being written.
 ///
 /// # Invariants
 ///
@@ -287,8 +287,8 @@ impl Reply<'_> {
     /// The bytes that are not written yet.
     #[inline]
     pub fn spare(&mut self) -> &mut [u8] {
-        // SAFETY: by the invariant so many bytes of ours, pages that were initialised: what is
-        // left in them of earlier replies.
+        // SAFETY: by the invariant so many bytes of ours, in initialised pages; they still hold
+        // bytes of earlier replies.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr().add(self.len), self.spare_len()) }
     }
 
@@ -309,13 +309,13 @@ impl Reply<'_> {
         self.len = self.len.add_exact(n.min(self.spare_len()));
     }
 
-    /// What was written.
+    /// The bytes written.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: by the invariant so many bytes were written, which only this reply's holder changes.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// Bytes written.
+    /// The number of bytes written.
     #[inline]
     pub fn len(&self) -> usize {
         self.len

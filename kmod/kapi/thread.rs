@@ -31,7 +31,7 @@ pub fn last_pid() -> u32 {
     unsafe { ffi::hippos_threads_pid() }
 }
 
-/// A running thread. Dropping it asks it to stop and waits until it has.
+/// A running thread. Dropping it stops the thread and waits for its end.
 ///
 /// # Invariants
 ///
@@ -54,21 +54,21 @@ pub struct Context {
 }
 
 impl Context {
-    /// Whether the thread is to end.
+    /// Whether the thread is being stopped.
     pub fn should_stop(&self) -> bool {
         // SAFETY: called on a kernel thread, as `Context` shows.
         unsafe { ffi::hippos_thread_should_stop() }
     }
 
-    /// Sleeps for so long, or until the thread is to stop.
+    /// Sleeps until the timeout ends or the thread is stopped.
     pub fn sleep(&self, timeout_ms: u32) {
         // SAFETY: called on a kernel thread, as `Context` shows.
         unsafe { ffi::hippos_thread_sleep(timeout_ms.into()) }
     }
 }
 
-/// With this a new thread says whether it could get ready. Dropped without a
-/// word it says no.
+/// A new thread's report that its start succeeded. Dropped without the report it
+/// means that the start failed.
 pub struct Started {
     report: Arc<Report>,
 }
@@ -95,7 +95,7 @@ impl Drop for Started {
 
 impl Thread {
     /// Starts a thread that runs `body`, bound to `cpu` if given, and waits
-    /// until it is ready, or fails with `ENOMEM` when it does not get so.
+    /// until it is ready, or fails with `ENOMEM` when its start fails.
     pub fn spawn<F>(name: &CStr, cpu: Option<u32>, body: F) -> Result<Self>
     where
         F: FnOnce(&Context, Started) + Send + 'static,
@@ -125,7 +125,7 @@ impl Thread {
         F: FnOnce(&Context) + Send + 'static,
     {
         let body = KBox::into_raw(KBox::new(body, GFP_KERNEL)?).cast::<c_void>();
-        // SAFETY: `run::<F>` gets what it was made for; `name` is copied.
+        // SAFETY: `run::<F>` gets a pointer to its own `F`; `name` is copied.
         let task = from_err_ptr(unsafe {
             ffi::hippos_thread_start(
                 run::<F>,
@@ -180,7 +180,7 @@ unsafe extern "C" fn run<F: FnOnce(&Context)>(body: *mut c_void) -> c_int {
         _thread: PhantomData,
     };
     KBox::into_inner(body)(&context);
-    // The caller that stops the thread relies on its being there.
+    // The caller that stops the thread relies on its existence.
     while !context.should_stop() {
         context.sleep(u32::MAX);
     }
@@ -218,7 +218,7 @@ impl Waker {
         self.raw.get()
     }
 
-    /// Wakes the thread that receives, or keeps it from its next sleep.
+    /// Wakes the receiving thread, or keeps it from its next sleep.
     pub fn wake(&self) {
         // SAFETY: the waker is initialised; any context will do.
         unsafe { ffi::hippos_waker_wake(self.raw.get()) }
@@ -256,8 +256,8 @@ impl<'a> WakeReceiver<'a> {
         }
     }
 
-    /// Sleeps for so long, until the waker wakes it or the thread is to stop. Does
-    /// not sleep when it was woken since the last time.
+    /// Sleeps until the timeout ends, the waker wakes the thread, or it is stopped.
+    /// Does not sleep when it was woken since the last time.
     pub fn wait(&self, timeout_ms: u32) {
         let _ = self.context;
         // SAFETY: the waker's thread, which this can't leave.

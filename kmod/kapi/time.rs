@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Clocks (`linux/timekeeping.h`), to the timer tick unless it says otherwise.
+//! Clocks (`linux/timekeeping.h`), exact to the timer tick unless documented otherwise.
 
 use crate::ffi;
 

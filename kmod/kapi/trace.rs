@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Trace points (`linux/tracepoint.h`): `kmod/c/hippos_trace.h` defines them. Each `…_on` is a no-op
-//! that is patched, and all else is for when it says yes. Any context.
+//! Trace points (`linux/tracepoint.h`): `kmod/c/hippos_trace.h` defines them. Each `…_on` is a patched
+//! branch, a no-op while it is off; the other functions are called while it is on. Any context.
 
 use core::ffi::CStr;
 use core::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use kernel::str::CStrExt as _;
 
 use crate::ffi;
 
-/// A name as C takes it.
+/// A name in C's form.
 fn text(name: &'static CStr) -> *const c_char {
     name.as_char_ptr()
 }
@@ -48,9 +48,9 @@ enabled! {
     refusals_on = __tracepoint_refuse;
     /// Whether evictions are.
     evictions_on = __tracepoint_evict;
-    /// Whether items are that had expired or were flushed.
+    /// Whether expired and flushed items are.
     expiries_on = __tracepoint_expire;
-    /// Whether slabs are that go to another class.
+    /// Whether slabs that move to another class are.
     reclaims_on = __tracepoint_reclaim;
     /// Whether steering is.
     steering_on = __tracepoint_steer;
@@ -59,7 +59,7 @@ enabled! {
 /// A key as it is shown, and the bytes of the whole key.
 #[derive(Clone, Copy)]
 pub struct TracedKey<'a> {
-    /// Fit to be printed to a terminal.
+    /// Encoded, so that it can be printed to a terminal.
     pub text: &'a [u8],
     /// The whole key's length.
     pub len: usize,
@@ -86,13 +86,13 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
 pub struct Request<'a> {
     /// Where it was served.
     pub path: &'static CStr,
-    /// Who asked.
+    /// The client.
     pub client: SocketAddr,
-    /// What for.
+    /// The command's name.
     pub command: &'static str,
     /// The key that it is about.
     pub key: TracedKey<'a>,
-    /// What it came to.
+    /// The outcome's name.
     pub outcome: &'static str,
     /// How many were served together.
     pub commands: u32,
@@ -117,7 +117,7 @@ impl Request<'_> {
             bytes: u32::try_from(self.bytes).unwrap_or(u32::MAX),
             port: self.client.port(),
         };
-        // SAFETY: reads what it is given, which outlives the call.
+        // SAFETY: only reads the structure and its texts, which outlive the call.
         unsafe { ffi::hippos_trace_request(&raw) }
     }
 }
@@ -126,15 +126,15 @@ impl Request<'_> {
 #[cold]
 pub fn refuse(path: &'static CStr, reason: &'static CStr, client: SocketAddr) {
     let (ip, port) = (mapped(client.ip()), client.port());
-    // SAFETY: reads what it is given, which outlives the call.
+    // SAFETY: only reads the structure and its texts, which outlive the call.
     unsafe { ffi::hippos_trace_refuse(text(path), text(reason), &ip, port) }
 }
 
-/// An item that leaves.
+/// An item that is removed without a request.
 pub struct TracedItem<'a> {
     /// Its key.
     pub key: TracedKey<'a>,
-    /// Why it leaves.
+    /// The reason's name.
     pub reason: &'static CStr,
     /// Its slab class, counted from 1.
     pub slab_class: u8,
@@ -142,7 +142,7 @@ pub struct TracedItem<'a> {
     pub size: u32,
     /// Seconds since it was read or stored.
     pub idle: u32,
-    /// It was read since it was stored.
+    /// Whether it was read since it was stored.
     pub fetched: bool,
 }
 
@@ -161,7 +161,7 @@ impl TracedItem<'_> {
     /// Traces that it was evicted.
     #[cold]
     pub fn evict(&self) {
-        // SAFETY: reads what it is given, which outlives the call.
+        // SAFETY: only reads the structure and its texts, which outlive the call.
         unsafe { ffi::hippos_trace_evict(&self.raw()) }
     }
 
@@ -180,10 +180,10 @@ pub fn reclaim(from_class: u32, to_class: u32) {
     unsafe { ffi::hippos_trace_reclaim(from_class, to_class) }
 }
 
-/// Traces that something goes from one CPU to another; `None` stands for all others.
+/// Traces that packets or a worker move from one CPU to another; `None` stands for all others.
 #[cold]
 pub fn steer(what: &'static CStr, from: Option<u32>, to: Option<u32>, load: u32) {
     let number = |cpu: Option<u32>| cpu.map_or(-1, |cpu| cpu as i32);
-    // SAFETY: reads what it is given.
+    // SAFETY: only reads its arguments.
     unsafe { ffi::hippos_trace_steer(text(what), number(from), number(to), load) }
 }

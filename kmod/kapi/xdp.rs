@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The XDP handler of one network namespace (`net/xdp.h`, `linux/btf.h`): frames
-//! come through a kfunc that an XDP program calls. Which interfaces have such
-//! a program is `hippos-ctl`'s to decide; without one nothing comes.
+//! come through a kfunc that an XDP program calls. `hippos-ctl` attaches such
+//! programs to interfaces; without a program no frame comes.
 
 use core::ptr::NonNull;
 use kernel::error::from_err_ptr;
@@ -19,13 +19,13 @@ use crate::namespace::Namespace;
 /// `raw` is open with `handler`'s address, which stays valid meanwhile.
 pub struct Xdp<T: PacketHandler> {
     raw: NonNull<ffi::hippos_xdp>,
-    /// Fields are dropped after [`Drop::drop`]: the handler outlives what calls it,
+    /// Fields are dropped after [`Drop::drop`]: the handler outlives the kfunc's calls,
     _handler: Arc<T>,
     /// and so does the namespace.
     _namespace: Arc<Namespace>,
 }
 
-// SAFETY: an open handler belongs to no thread, and what it calls is `Send` and `Sync`.
+// SAFETY: an open handler belongs to no thread, and the Rust handler is `Send` and `Sync`.
 unsafe impl<T: PacketHandler> Send for Xdp<T> {}
 // SAFETY: a shared one has no methods.
 unsafe impl<T: PacketHandler> Sync for Xdp<T> {}
