@@ -100,7 +100,7 @@ impl Control {
         .map_err(|_| ENOMEM)?;
         if result.is_err() {
             let text = core::str::from_utf8(&text.0).unwrap_or_default();
-            pr_err!("the store is not as it should be: {text}");
+            pr_err!("the store is inconsistent: {text}");
         }
         give::<ReadVerify>(argument, input, &text.0)
     }
