@@ -7,7 +7,7 @@ use hippos_engine::{Message, Out};
 use hippos_invariant::{invariant, Exact};
 use hippos_kapi::stream::Reply;
 
-/// A buffer that takes what fits; only `grow` allocates.
+/// A buffer of a fixed capacity, which cuts off the rest; only `grow` allocates.
 pub(crate) struct Buffer {
     /// The whole buffer; bytes beyond `len` are meaningless.
     whole: KVVec<u8>,

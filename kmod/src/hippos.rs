@@ -130,7 +130,7 @@ impl kernel::Module for Hippos {
     }
 }
 
-/// Logs the settings that decide what is served, and for whom.
+/// Logs the settings that decide which clients are served, and how.
 fn log_start(config: &Config) {
     let Config {
         port,

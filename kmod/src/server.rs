@@ -301,8 +301,8 @@ pub(crate) struct Connections {
     total: AtomicU64,
     rejected: AtomicU64,
     yields: AtomicU64,
-    /// Who sent the datagram that is being served, while refusals are traced. Of the UDP worker alone, which
-    /// reads it where it refuses.
+    /// The sender of the datagram that is being served, while refusals are traced. Only the UDP worker uses it: it
+    /// reads the sender when it refuses the request.
     datagram_peer: [AtomicU64; 2],
     datagram_port: AtomicU32,
 }
@@ -334,7 +334,7 @@ impl Connections {
         count
     }
 
-    /// Says who sent the datagram that is served next.
+    /// Sets the sender of the datagram that is served next.
     pub(crate) fn set_datagram_peer(&self, peer: SocketAddr) {
         let ip = match peer.ip() {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),

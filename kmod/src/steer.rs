@@ -36,7 +36,7 @@ pub(crate) static STEERING: SteeringState = SteeringState {
 pub(crate) struct SteeringState {
     /// The CPU that polls all NICs, if workers are to avoid it.
     polling: AtomicU32,
-    /// Its load, or the last one known, in percent.
+    /// Its load when it was measured last, in percent.
     load: AtomicU32,
     steered: AtomicU32,
     changes: AtomicU64,
@@ -151,7 +151,7 @@ impl Steering {
             let receives = now.receives.wrapping_sub(work.receives);
             *work = now;
             total = total.add_exact(load);
-            // Steered packets make all CPUs receive: then the last one known stays.
+            // Steered packets make all CPUs receive: the CPU that polls can't be found then, and the last one stays.
             if !steered && receives > most {
                 most = receives;
                 self.polling = *cpu;

@@ -51,8 +51,7 @@ const PARK_MS: u32 = 1;
 /// How often connections with a stalled value are checked, in milliseconds.
 const DEADLINE_CHECK_MS: u32 = 1000;
 
-/// How long to wait before accepting again after a failure, most likely for want of memory.
-/// Milliseconds.
+/// The wait before accepting again after a failure, most likely by lack of memory. Milliseconds.
 const ACCEPT_BACKOFF_MS: u32 = 2;
 
 /// The arguments of a worker's thread.
@@ -226,7 +225,7 @@ impl TracedTurn {
         connection.take_served();
         let summary = match stream.peek() {
             stream::Peek::Bytes(bytes) if connection.awaits_command() => Summary::of(bytes),
-            // Of a value, say: no byte of it may be taken for a command.
+            // Bytes of a value, for example, which must not be read as a command.
             _ => Summary::of_data(connection.receiving_key()),
         };
         Self {

@@ -143,7 +143,7 @@ impl Worker {
     }
 }
 
-/// Drops what came by any interface while the socket was bound to none.
+/// Drops the datagrams that arrived while the socket was bound to no interface.
 fn drop_queue(socket: &Socket, input: &mut [u8]) {
     for _ in 0..QUEUED_MAX {
         if socket

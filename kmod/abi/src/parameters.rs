@@ -13,8 +13,8 @@ use core::fmt;
 /// name: kind(range) = default, shown "row", "text";
 /// ```
 ///
-/// `kind` is one of [`ParameterKind`]'s, in lower case. `shown` says where its row of `stats settings` comes from: `live` is a
-/// row of the engine, with the value in force; `loaded` shows the value that the module was loaded with.
+/// `kind` is one of [`ParameterKind`]'s, in lower case. `shown` is the source of its row of `stats settings`: `live` is
+/// a row of the engine, with the value in force; `loaded` shows the value that the module was loaded with.
 #[macro_export]
 macro_rules! parameters {
     ($($with:tt)*) => {
