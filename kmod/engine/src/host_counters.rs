@@ -3,7 +3,7 @@
 //! read when this file is compiled, so that a counter's name and meaning stand there alone.
 
 const LIST: &[u8] = include_bytes!("../../c/counters.h");
-/// What a row of the list begins with.
+/// The beginning of a row of the list.
 const ROW: &[u8] = b"\tX(";
 
 /// An associated constant would not do: rustc makes code of the functions that it is computed by, and these panic.

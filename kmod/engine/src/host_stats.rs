@@ -60,7 +60,7 @@ pub trait HostStats: Sync {
 /// A host without statistics.
 impl HostStats for () {}
 
-/// What a client is refused for.
+/// The reason for which a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// It has not logged in, or tried in vain.

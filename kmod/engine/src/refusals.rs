@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! When clients were last refused something: a count alone does not say whether it still happens.
+//! The times of the last refusals, by reason: a count alone does not show whether clients are still refused.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 

@@ -2,7 +2,7 @@
 //! The summary of a request and of its reply for trace points, read from their first bytes: the first command, its key
 //! and its outcome.
 //!
-//! Whatever the client sent, a command and an outcome have one of a few names, so that no client can fill a
+//! The names of commands and outcomes are from fixed lists, never the client's bytes, so that no client can fill a
 //! tracer's table with them.
 
 use hippos_invariant::Exact;
@@ -137,7 +137,7 @@ pub fn outcome(command: &str, reply: &[u8]) -> &'static str {
     }
 }
 
-/// The outcome of a command whose reply says only that it was done.
+/// The outcome of a command whose reply only confirms it.
 fn done(command: &str) -> &'static str {
     match command {
         "get" | "gat" | "mg" => "hit",
@@ -204,7 +204,7 @@ impl PrintableKey {
         }
     }
 
-    /// What is printed.
+    /// The printed part.
     pub fn text(&self) -> &[u8] {
         self.text.get(..self.shown).unwrap_or(&[])
     }

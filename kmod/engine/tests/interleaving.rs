@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What another client does at a chosen moment of a command: right before the session enters a read-side section, as
+//! Another client's commands at a chosen moment of a command: right before the session enters a read-side section, as
 //! it does for each lookup, or right before it locks a stripe, as it does for each write.
 
 #[path = "../../store/tests/instrumented/mod.rs"]

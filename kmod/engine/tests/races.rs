@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Each form of a reader concurrent with each write that changes an item in place: a reply is framed as it announces,
-//! whatever changes meanwhile, and no write that was acknowledged is lost.
+//! despite the changes meanwhile, and no write that was acknowledged is lost.
 //!
 //! Writers alternate between numbers of 1 and of 20 digits, so that a reply that is sized by one and written by the
 //! other is torn.

@@ -129,7 +129,7 @@ fn a_session_that_does_not_park_is_refused() {
     assert_eq!(other.transfer(), None);
 }
 
-/// A client that reads nothing of a large value's reply: what it may take of it at once is `written`.
+/// A client that reads nothing of a large value's reply, of which `written` is the part that it could take at once.
 fn read_slowly<'e>(engine: &'e TestEngine, key: &str) -> (Parked<'e>, String) {
     let mut session = session(engine);
     let (_, _, written) = feed(&mut session, format!("get {key}\r\n").as_bytes());

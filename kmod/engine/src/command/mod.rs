@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Operations on the engine, independent of the protocol, and what they count. A plain get is not here:
+//! Operations on the engine, independent of the protocol, with their counters. A plain get is not here:
 //! `session/get.rs` and each file of `datagram/` look the key up in the store themselves.
 
 mod arith;

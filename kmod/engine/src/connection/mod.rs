@@ -14,24 +14,24 @@
 //!
 //! 1. When the connection is new, and whenever the stream has become readable or writable: `turn`,
 //!    in process context. Turns without an event do no harm.
-//!    When bytes have arrived and no turn is due, `serve_softirq` may come first, in any context. It serves
-//!    what needs neither sleep nor a lock, and says whether a turn has to follow.
+//!    When bytes have arrived and no turn is due, `serve_softirq` may be called first, in any context. It serves
+//!    the commands that need neither sleep nor a lock, and returns whether a turn has to follow.
 //! 2. After each turn: `deadline`, with a clock that never goes back. The host closes the connection
 //!    when that second has come; a later answer replaces it. `serve_softirq` changes nothing about it.
-//! 3. What the turn's [`Action`] says. It holds until the next turn.
+//! 3. The turn's [`Action`], which holds until the next turn.
 //!
 //! Only 3 depends on 2: a connection whose deadline has come is closed, whatever its action.
 //!
 //! A turn is bounded: at most [`ROUNDS`] of receiving and answering, and at most one command after
-//! `over` says that the time is up. It serves at least one command if a whole one is there and the
+//! `over` returns true. It serves at least one command if a whole one is there and the
 //! stream takes its reply, so that a host that repeats turns comes to an end.
 //!
 //! Dropping the connection ends it: a value that is being received gives its memory back.
 //!
-//! # What holds between calls
+//! # Between calls
 //!
 //! - Replies leave in the order of their commands, and each byte once.
-//! - Nothing that was sent is still held back for bytes to follow ([`Stream::reply`]).
+//! - No sent byte is still held back for bytes to follow ([`Stream::reply`]).
 //! - While the stream does not take a reply nothing more is read, so that a connection holds at most
 //!   one reply's pages of output.
 //! - Input that the session has not consumed stays with the stream, where it counts against the
@@ -137,7 +137,7 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         self.session.is_watching()
     }
 
-    /// Whether the next byte of the stream begins a command, as opposed to what belongs to an earlier one.
+    /// Whether the next byte of the stream begins a command, and does not belong to an earlier one.
     pub fn awaits_command(&self) -> bool {
         self.session.idle() && self.rest.bytes().is_empty()
     }
@@ -168,8 +168,8 @@ impl<'e, P: Platform, I: HeldBytes, O: HeldBytes> Connection<'e, P, I, O> {
         let transfer = self.session.transfer().filter(|_| timeout != 0);
         let unsent = self.unsent.bytes().len();
         self.progress = transfer.map(|(number, moved)| {
-            // What the session wrote of a reply has not left before the stream took it. Unsent bytes are more than those
-            // moved if they include the reply's header or an earlier reply.
+            // Bytes of a reply have left only when the stream has taken them. Unsent bytes are more than those moved if
+            // they include the reply's header or an earlier reply.
             Progress::note(self.progress, number, moved.saturating_sub(unsent), now)
         });
         self.progress.map(|progress| progress.deadline(timeout))

@@ -326,7 +326,7 @@ fn piece_len(piece: &Piece<'_>) -> usize {
     }
 }
 
-/// The length of what [`put_binary`] writes.
+/// The number of bytes that [`put_binary`] writes.
 fn binary_len(item: &Item<'_>, opcode: u8) -> usize {
     binary::HEADER
         .add_exact(EXTRAS)

@@ -31,15 +31,15 @@ pub enum Transport {
 pub enum Next {
     /// More input, after the bytes that were not consumed.
     Read,
-    /// Space for replies: send what is written, then feed again (the bytes that were not consumed, even if there are
+    /// Space for replies: send the written bytes, then feed again (the bytes that were not consumed, even if there are
     /// none).
     Write,
-    /// Memory, for a session that [parks](Session::with_parking): send what is written, then feed again after a moment,
-    /// in which other clients may free some.
+    /// Memory, for a session that [parks](Session::with_parking): send the written bytes, then feed again after a
+    /// moment, in which other clients may free some.
     Park,
     /// Like [`Read`](Self::Read), but also after a moment without input, to write new events.
     Watch,
-    /// The end: send what is written, then close.
+    /// The end: send the written bytes, then close.
     Close,
 }
 
@@ -316,7 +316,7 @@ impl<'e, P: Platform> Session<'e, P> {
         self.state = State::Closing;
     }
 
-    /// Skips `left` bytes of input, and then acts as `then` says.
+    /// Skips `left` bytes of input, and then does `then`.
     pub(super) fn swallow(&mut self, left: u64, then: AfterSwallow) {
         self.state = State::Swallow(left, then);
     }
@@ -338,7 +338,7 @@ impl<'e, P: Platform> Session<'e, P> {
         pin.map(SendMode::Pieces)
     }
 
-    /// Writes the value of `item` and `tail`, whose header was written; what does not fit is written later.
+    /// Writes the value of `item` and `tail`, whose header was written; the rest that does not fit is written later.
     pub(super) fn send(
         &mut self,
         item: &Item<'_>,

@@ -25,7 +25,7 @@ const WAIT: u32 = 512;
 const FULL: u32 = 1;
 /// No slot is free yet.
 const SOON: u32 = 4;
-/// No slot can become free, as far as the store knows.
+/// The store expects no slot to become free.
 const NOTHING: u32 = 32;
 
 impl<P: Platform> Engine<P> {
