@@ -258,7 +258,7 @@ impl<P: Platform> Part<P> for EventLog {
     }
 }
 
-/// Unpacks what [`EventLog::push`] has packed.
+/// Unpacks an event that [`EventLog::push`] has packed.
 fn unpack(number: u64, words: &[u64; HEAD + TEXT]) -> LoggedEvent {
     let (head, text) = words.split_at(HEAD);
     let word = |at: usize| head.get(at).copied().unwrap_or(0);

@@ -125,7 +125,7 @@ const HUGE: usize = 2 << 20;
 /// Asks for huge pages, as the kernel's direct map has.
 #[cfg(all(target_os = "linux", not(miri)))]
 fn want_huge(at: NonNull<u8>, bytes: usize) {
-    // SAFETY: the range was just allocated; the advice changes nothing of what it holds.
+    // SAFETY: the range was just allocated; the advice does not change its contents.
     unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
 }
 
@@ -401,7 +401,7 @@ unsafe impl Platform for Host {
     }
 
     fn gp_start(&self) -> Cookie {
-        // Sections that begin from here on see what happened before.
+        // Sections that begin from here on see all earlier writes.
         Cookie(self.epoch.fetch_add(1, SeqCst) + 1)
     }
 

@@ -246,7 +246,7 @@ impl Slot {
         }
     }
 
-    /// Overwrites what a free slot held, except the header.
+    /// Overwrites a free slot's bytes, except the header.
     ///
     /// # Safety
     ///

@@ -22,7 +22,7 @@ const PIECE: usize = 32;
 /// A defect that the test found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A value differs from what was stored under its key.
+    /// A value differs from the one that was stored under its key.
     Value,
     /// An operation on a key of this lane had an impossible result.
     Outcome,

@@ -246,7 +246,7 @@ impl<P: Platform> Store<P> {
         hash::hash(&self.secrets, key)
     }
 
-    /// Whether a snapshot of an item says that it is neither expired nor flushed.
+    /// Whether an item is neither expired nor flushed, by its snapshot.
     #[inline]
     pub(crate) fn is_valid_snapshot(&self, item: &Item<'_>, seen: &ItemSnapshot) -> bool {
         let epoch = item.slot().header().epoch.load(Relaxed);

@@ -78,7 +78,7 @@ mod planting {
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a prefetch reads nothing that the program could see, whatever the address.
+    // SAFETY: a prefetch has no visible effect and does not fault, for any address.
     unsafe {
         core::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
     };

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::platform::Platform;
 
-/// A part of the store that has memory of the platform. It cannot free itself, because it does not know the platform: a
-/// [`Draft`] frees it while the store is being made, and the store afterwards.
+/// A part of the store that has memory of the platform. It cannot free itself, because it has no reference to the
+/// platform: a [`Draft`] frees it while the store is being made, and the store afterwards.
 pub(crate) trait Part<P: Platform> {
     /// Frees the memory. Elements are not dropped: they own nothing.
     ///

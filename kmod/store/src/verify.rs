@@ -87,7 +87,7 @@ pub enum Rule {
     RetiredCount,
     /// Each retired slot is in one CPU's ring, once.
     RetiredSlots,
-    /// A CPU's ring counts what it holds.
+    /// A CPU's ring counts its slots and overflow buckets right.
     RingCount,
     /// The bytes of closed batches are counted.
     RingBytes,

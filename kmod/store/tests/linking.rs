@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A slot is live only if it is linked: a walk or an eviction uses what is live, and a slot that was never linked is freed
-//! without a grace period.
+//! A slot is live only if it is linked: a walk or an eviction uses live slots, and a slot that was never linked is
+//! freed without a grace period.
 
 mod instrumented;
 

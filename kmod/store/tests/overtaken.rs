@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What another client does to an item right before a command locks its stripe, each time that it does so.
+//! Another client's change of an item right before a command locks its stripe, each time that it does so.
 
 mod instrumented;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Writers under memory pressure: the work of one write is bounded, its grace periods included, whatever other callers
-//! hold.
+//! Writers under memory pressure: the work of one write is bounded, its grace periods included, independently of the
+//! memory that other callers hold.
 
 mod instrumented;
 

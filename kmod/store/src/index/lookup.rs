@@ -64,7 +64,7 @@ impl<L: RawLock> Index<L> {
         None
     }
 
-    /// Prefetches what a writer needs: the lines of the bucket and of the stripe.
+    /// Prefetches the lines that a writer needs: the bucket's and the stripe's.
     #[inline]
     pub(crate) fn prefetch_for_writing(&self, hash: Hash) {
         self.prefetch(hash);

@@ -70,7 +70,7 @@ pub(super) fn pick_receiver(classes: impl Iterator<Item = ClassStats>) -> Option
     Some((of.class, slabs as usize))
 }
 
-/// What a slab is taken for.
+/// The use for which a slab is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The index, or the platform.

@@ -49,7 +49,7 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Sleeps for a grace period and collects what it frees. No lock or section is held.
+    /// Sleeps for a grace period and collects the memory that it frees. No lock or section is held.
     pub(crate) fn wait(&self) {
         self.retire.close_all(&self.platform);
         self.count(Counter::Waits, 1);
@@ -57,12 +57,12 @@ impl<P: Platform> Store<P> {
         self.collect_retired();
     }
 
-    /// Collects what grace periods have freed; true if there was anything.
+    /// Collects the memory that grace periods have freed; true if there was any.
     pub(crate) fn collect_retired(&self) -> bool {
         (0..self.retire.shards()).fold(false, |any, cpu| self.collect_retired_of(cpu) | any)
     }
 
-    /// Collects what one CPU has retired.
+    /// Collects one CPU's retired memory.
     fn collect_retired_of(&self, cpu: usize) -> bool {
         let mut out = RetiredBatch::new();
         let mut any = false;
@@ -79,7 +79,7 @@ impl<P: Platform> Store<P> {
         out.iter()
             .filter_map(Retired::as_overflow)
             .for_each(|at| self.index.give_overflow(at));
-        // SAFETY: what was just taken out of the rings has not been freed yet.
+        // SAFETY: a slot that was just taken out of the rings has not been freed yet.
         let slots = out.iter().filter_map(|what| unsafe { what.as_slot() });
         let mut free = RetiredBatch::new();
         for slot in slots {

@@ -111,7 +111,7 @@ pub(crate) struct Retire<L> {
     batches: Table<Batch>,
     /// Bytes of closed batches.
     bytes: AtomicU64,
-    /// Held to leave a slot to its pins and to remove a pin, so that whichever comes second sees the first.
+    /// Held to leave a slot to its pins and to remove a pin, so that the second of the two sees the first.
     pins: Fixed<LockedData<L, ()>>,
     /// Slots that are left to their pins.
     pinned: AtomicUsize,
@@ -232,7 +232,7 @@ impl<L: RawLock> Retire<L> {
         ring.filled = 0;
     }
 
-    /// Starts grace periods for what the newest batches hold.
+    /// Starts grace periods for the newest batches.
     pub(crate) fn close_all<P: Platform<Lock = L>>(&self, platform: &P) {
         for (at, shard) in (0..self.shards.len()).zip(self.shards.iter()) {
             let mut ring = shard.ring.lock();

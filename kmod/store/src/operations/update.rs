@@ -36,8 +36,8 @@ struct Change {
     expiry: Option<Expiry>,
 }
 
-/// What a command may still spend on its update. It bounds the command's time: to [`MAX_TRIES`] copies of a value, and
-/// the waits for memory of one write.
+/// The tries and waits that a command has left for its update. They bound the command's time: to [`MAX_TRIES`] copies
+/// of a value, and the waits for memory of one write.
 struct Attempts {
     left: u32,
     budget: RetryBudget,
@@ -85,7 +85,7 @@ impl<P: Platform> Store<P> {
     /// Replaces an item by one that is made from it, without losing a concurrent change. `make` returns the value's
     /// length and the marks to keep, and fills a reservation if it is given one; it may be called several times.
     ///
-    /// The value is copied before the stripe is locked. What other clients do meanwhile is noticed under the lock:
+    /// The value is copied before the stripe is locked. Changes by other clients meanwhile are noticed under the lock:
     /// - Values never change in place: a store, a join or an increment puts another slot in the item's place. Then the
     ///   update starts again.
     /// - A deletion, an expiry or a flush leaves no valid item: the update ends.
