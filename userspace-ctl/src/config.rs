@@ -98,7 +98,7 @@ fn to_save(in_force: &InForce, old: &Configuration) -> (Configuration, Option<St
     (new, warning)
 }
 
-/// Prints what a start with the file would change.
+/// Prints the changes that a start with the file would make.
 pub(crate) fn diff(in_force: &InForce, wanted: &Configuration) -> Answer {
     let differences = in_force.differences(wanted);
     let mut text = String::new();

@@ -276,7 +276,7 @@ fn of_series(system: &System) -> Option<Finding> {
     Some(finding("kernel", Weight::Note, what, remedy))
 }
 
-/// What takes memory, or makes it slower.
+/// Findings about the machine's pages: unused huge pages, and a direct map of small ones.
 fn of_pages(system: &System) -> Vec<Finding> {
     let mut found = Vec::new();
     let text = system.read("/proc/meminfo").unwrap_or_default();
@@ -327,7 +327,7 @@ fn of_taps(system: &System) -> Option<Finding> {
     })
 }
 
-/// What only programs of this host tell about a network card.
+/// Findings about a network card that need programs of this host, such as ethtool.
 fn of_card_programs(system: &System, card: &str, has_xdp: bool) -> Vec<Finding> {
     if !system.is_host() {
         return Vec::new();

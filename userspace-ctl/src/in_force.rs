@@ -16,7 +16,7 @@ use crate::stats::Stats;
 use crate::system::{System, PINS};
 use crate::{keys, networks};
 
-/// The configuration in force, and what can be changed without a restart.
+/// The configuration in force, and the part of it that can be changed without a restart.
 #[derive(Clone, Debug)]
 pub(crate) struct InForce {
     pub(crate) configuration: Configuration,
@@ -120,7 +120,7 @@ impl InForce {
     }
 }
 
-/// A difference between a file and what is in force.
+/// A difference between a file and the configuration in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Difference {
     pub(crate) key: &'static str,

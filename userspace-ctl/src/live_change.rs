@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What can be changed in a loaded module, and the keys of the configuration that say it.
+//! The settings that can be changed in a loaded module, and their keys in the configuration.
 
 /// A call that changes the loaded module, and the keys that it puts into force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,14 +19,14 @@ pub(crate) struct Refusal {
     pub(crate) severity: Severity,
 }
 
-/// What a refusal means.
+/// The meaning of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Severity {
     /// The cache lacks something that it needs to serve its clients.
     Shortage,
     /// A setting refuses clients, which may be entitled to what they ask for.
     Policy,
-    /// As it should be.
+    /// The server works as configured.
     Intended,
 }
 
@@ -89,18 +89,18 @@ pub(crate) const REFUSALS: [Refusal; 8] = [
 pub(crate) struct Occurred {
     pub(crate) refusal: &'static Refusal,
     pub(crate) count: u64,
-    /// Seconds since the last one; `None` if the server does not say.
+    /// Seconds since the last one; `None` if the server does not report it.
     pub(crate) age: Option<u64>,
 }
 
 impl Occurred {
-    /// Whether it occurred in the last [`RECENT`] seconds. A server that does not say when is not judged by what may
-    /// have been long ago.
+    /// Whether it occurred in the last [`RECENT`] seconds. Without a time it counts as old, since it may have
+    /// occurred long ago.
     pub(crate) fn is_recent(&self) -> bool {
         self.age.is_some_and(|age| age <= RECENT)
     }
 
-    /// What was refused, how often, and when.
+    /// The refusal's text, its count and its time.
     pub(crate) fn text(&self) -> String {
         let when = match self.age {
             Some(age) => format!("the last {} ago", duration(age)),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `reload`: changes a loaded module to the file's values, and reports what needs a restart.
+//! `reload`: changes a loaded module to the file's values, and reports the settings that need a restart.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::start::{attach, number, set_limits, users};
 use crate::system::System;
 use crate::{keys, networks, xdp};
 
-/// Puts into force what can be, and reports what needs a restart.
+/// Puts the live settings into force, and reports those that need a restart.
 pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<Answer> {
     let wanted = Configuration::read(file)?;
     let before = InForce::ask(system, device)?;

@@ -157,7 +157,7 @@ fn block(settings: &Stats) -> u64 {
     item_max.max(MIB).checked_next_power_of_two().unwrap_or(MIB)
 }
 
-/// What the memory is held for; empty for a memcached.
+/// The uses of the held memory; empty for a memcached.
 fn held_for(snapshot: &Snapshot) -> Vec<String> {
     let of = |name: &str| snapshot.general.number(name);
     let held = of("hippos_memory_held");
@@ -217,7 +217,7 @@ pub(crate) fn warnings_and_health(
 /// A condition that needs attention.
 struct Warning {
     what: String,
-    /// Whether clients do not get what they ask for.
+    /// Whether clients lose requests.
     loses_requests: bool,
 }
 
@@ -475,7 +475,7 @@ mod tests {
         }
     }
 
-    /// It may be as it should be: the first word does not say that clients lose requests.
+    /// The setting may be intended: the first word does not report that clients lose requests.
     #[test]
     fn clients_that_a_setting_refuses_are_a_warning() {
         let general = format!("{GENERAL}\nhippos_tcp_refused 9\nhippos_age_tcp_refused 4");

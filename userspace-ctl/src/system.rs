@@ -28,7 +28,7 @@ impl System {
         System { root: root.into() }
     }
 
-    /// Whether it is this host, of which programs can be asked.
+    /// Whether it is this host, whose programs can be run.
     pub(crate) fn is_host(&self) -> bool {
         self.root == Path::new("/")
     }

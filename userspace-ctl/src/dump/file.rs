@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The layout of a dump: a header, blocks of records, and an end with totals. Numbers are
-//! little-endian. docs/operations.md describes what is kept.
+//! little-endian. docs/operations.md lists the kept fields.
 //!
 //! Everything that is read from a file is untrusted: each length is compared with its bound before memory is allocated
 //! for it.

@@ -41,7 +41,7 @@ const ITEM_BYTES: u64 = 8 << 20;
 const BY_HASH: &[u8] = b"lru_crawler metadump hash\r\n";
 /// For a memcached that is too old for listing by hash.
 const BY_CLASS: &[u8] = b"lru_crawler metadump all\r\n";
-/// How often a server that is busy with another dump is asked again.
+/// How often a dump is tried while the server is busy with another one.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 

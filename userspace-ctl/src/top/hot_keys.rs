@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The keys that are asked for most, from a sample of the gets: `watch fetchers`, for a moment.
+//! The most requested keys, from a sample of the gets: `watch fetchers`, for a moment.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -50,7 +50,7 @@ impl Gets {
                     gets.add(&String::from_utf8_lossy(&line));
                     line.clear();
                 }
-                // What came of a line stays.
+                // The part of a line that has arrived stays in `line`.
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(error.into()),
@@ -88,7 +88,7 @@ mod tests {
     use std::net::TcpListener;
     use std::thread;
 
-    /// What a watcher counts of these bytes.
+    /// The gets that a watcher counts in these bytes.
     fn watched(answer: &'static [u8]) -> Result<Gets> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
