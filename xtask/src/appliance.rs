@@ -26,7 +26,7 @@ const LINE_LIMIT: Duration = Duration::from_secs(300);
 /// Where the guest's kernel lies in the build root.
 const MODULES: &str = "appliance";
 
-/// Follows the README in a fresh root; `selection` only says where QEMU and the guest's programs are.
+/// Follows the README in a fresh root; `selection` is only for finding QEMU and the guest's programs.
 pub(crate) fn follow(selection: &Selection) -> Result<()> {
     let readme = fs::read_to_string(workspace::root().join("README.md"))?;
     let lines = |name: &str| {

@@ -76,7 +76,7 @@ pub(crate) fn command(root: &Path, program: &Path, binds: &[&Path]) -> Command {
     command
 }
 
-/// Runs a program inside a build root (what every other command calls).
+/// Runs a program inside a build root; the other commands call this.
 #[derive(clap::Args)]
 pub(crate) struct EnterArgs {
     #[arg(long)]
@@ -87,7 +87,7 @@ pub(crate) struct EnterArgs {
     command: Vec<std::ffi::OsString>,
 }
 
-/// Turns this process into the wanted program inside the root; comes back only with an error.
+/// Turns this process into the program inside the root; returns only with an error.
 pub(crate) fn enter(args: EnterArgs) -> Result<()> {
     // A signal that ends xtask also ends its children.
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGTERM)?;

@@ -75,7 +75,7 @@ fn wanted() -> String {
     format!("{RECIPE} {TOOLS:?} {PACKAGES:?}")
 }
 
-/// Adds what `arch` asks for to a root with tools, unless it is there. The root's lock is held.
+/// Adds the tools for `arch` to a root, unless it has them. The root's lock is held.
 pub(crate) fn ready(path: &Path, arch: Arch, log: &Path) -> Result<()> {
     if is_ready(path, arch) {
         return Ok(());

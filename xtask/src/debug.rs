@@ -80,7 +80,7 @@ fn outside(root: &Root, path: &Path) -> PathBuf {
     kernel::outside(root.path(), path)
 }
 
-/// Builds it beside its final place; a rename at the end makes it known.
+/// Builds it beside its final place, and renames it at the end.
 fn make(root: &Root, home: &Path) -> Result<()> {
     let space = nix::sys::statvfs::statvfs(root.path())?;
     let free = space.blocks_available() * space.fragment_size();
@@ -202,7 +202,7 @@ fn definitions(kconfig: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a file is one where options are asked for.
+/// Whether a file may test kernel options.
 fn is_source(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(OsStr::to_str);
     name.starts_with("Makefile")

@@ -185,7 +185,7 @@ fn host(program: &PathBuf, target: Target, args: &FuzzArgs) -> Result<()> {
     Ok(())
 }
 
-/// The packet fuzzer with a number of one's own.
+/// The packet fuzzer with a given number of packets.
 fn packets(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
     let packets = u32::try_from(args.packets).context("too many")?;
     let limit = Duration::from_secs(900) + PER_PACKET * packets;

@@ -237,7 +237,7 @@ fn programs(root: &Root, archive: &mut Archive) -> Result<()> {
     archive.file("etc/group", 0o644, b"root:x:0:\n")
 }
 
-/// The interpreter and the libraries in what `readelf -dlW` prints.
+/// The interpreter and the libraries in the output of `readelf -dlW`.
 fn needed(list: &str) -> impl Iterator<Item = &str> {
     list.lines().filter_map(|line| {
         let (_, name) = line

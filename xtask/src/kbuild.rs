@@ -15,9 +15,9 @@ use crate::{cache, root, shell, workspace};
 /// Build target/kmod/hippos.ko for the build root's stock kernel (another series' or flavour's
 /// in target/kmod-SERIES-FLAVOUR).
 ///
-/// Only what changed is compiled anew: a second run after touching one file
+/// Only changed files are compiled anew: a second run after touching one file
 /// takes seconds. The build runs inside the build root with Debian's own rustc
-/// and gcc, as the kernel's Rust symbols ask for. (Plain `make KDIR=DIR` does the
+/// and gcc, which the kernel's Rust symbols require. (Plain `make KDIR=DIR` does the
 /// same with this machine's tools.)
 #[derive(clap::Args, Default)]
 pub(crate) struct KmodArgs {
@@ -35,7 +35,7 @@ pub(crate) struct KmodArgs {
     pub(crate) verbose: bool,
 }
 
-/// Where the module for a kernel is built: the default one's place is short.
+/// The folder where the module for a kernel is built; the default kernel's has no suffix.
 pub(crate) fn output_dir(kernel: &Kernel) -> Result<PathBuf> {
     let mut name = "kmod".to_owned();
     if root::target(&Selection::default())? != kernel.target {
@@ -142,7 +142,7 @@ pub(crate) fn vendor() -> Result<()> {
     let lock = workspace::root().join("Cargo.lock");
     let stamp = vendor.join("Cargo.lock");
     if fs::read(&stamp).ok() == Some(fs::read(&lock)?) {
-        // The Makefile goes by the time.
+        // The Makefile compares times.
         fs::copy(&lock, &stamp)?;
         return Ok(());
     }

@@ -4,9 +4,9 @@
 //! Debian's header packages have no Rust metadata, so the tree comes from the
 //! source package of the very same version, with the stock kernel's config and
 //! symbol list, and its BTF for the module's. Old versions leave the mirror when
-//! new ones come: which one to take is asked when a kernel is set up.
+//! new ones come: the version is chosen when a kernel is set up.
 //!
-//! Each target's kernel has a folder of its own, which a rename makes known.
+//! Each target's kernel has a folder of its own, made under another name and renamed when complete.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -70,7 +70,7 @@ enum Command {
     Dist,
     Package(package::PackageArgs),
     Shell(ShellArgs),
-    /// Run a program inside a build root (what every other command calls)
+    /// Run a program inside a build root; the other commands call this
     #[command(hide = true)]
     Enter(chroot::EnterArgs),
 }

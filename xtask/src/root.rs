@@ -7,8 +7,8 @@
 //! where the work tree and the temporary folder lie at the paths that they have
 //! outside. Without root's rights the same is done in a user namespace.
 //!
-//! Making it goes in stages. The first ends with a rename, each later one with a
-//! stamp, and the next run begins with the stage that has none: an interruption
+//! It is made in stages. The first ends with a rename, each later one with a
+//! stamp, and the next run begins with the first stage without one: an interruption
 //! costs at most the current stage. A kernel is added when a command first needs it.
 
 use std::collections::BTreeSet;
@@ -116,8 +116,8 @@ impl Root {
 }
 
 impl Root {
-    /// The release's own cargo, which sees our cargo's registry and nothing of the network: what
-    /// the workspace needs is fetched first.
+    /// The release's own cargo, which can read our cargo's registry but not the network: the
+    /// crates of the workspace are fetched first.
     pub(crate) fn cargo(&self) -> Result<Command> {
         let mut fetch = Command::new(workspace::cargo());
         fetch.args(["fetch", "--quiet", "--locked"]);

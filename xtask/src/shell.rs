@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{bail, Context, Result};
 
-/// How much of a failed command's log goes to the terminal.
+/// The lines of a failed command's log that are printed.
 const TAIL_LINES: usize = 30;
 
 /// Runs `command` with its output appended to `log`; on failure the log's end is in the error.
@@ -44,7 +44,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs `command` and gives its standard output; its standard error goes into the error.
+/// Runs `command` and returns its standard output; the error contains its standard error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())

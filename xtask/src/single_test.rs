@@ -22,7 +22,7 @@ pub(crate) struct Done {
 }
 
 /// Boots a guest with the module's file, on the debug kernel if wanted, and runs a test with its
-/// arguments there; `hear` is given each line as it comes.
+/// arguments there; `hear` is called with each line as it arrives.
 ///
 /// # Errors
 ///

@@ -254,12 +254,12 @@ impl Selection {
         self.arch.unwrap_or_default()
     }
 
-    /// The series as it was asked for.
+    /// The requested series.
     pub(crate) fn which(&self) -> Which {
         self.series.unwrap_or_default()
     }
 
-    /// The arguments that say the same to another xtask.
+    /// The arguments by which another xtask makes the same selection.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut words = Vec::new();
         if let Some(which) = self.series {
@@ -310,8 +310,8 @@ pub(crate) struct Offer {
     pub(crate) version: String,
 }
 
-/// The newest offer for a target in what `apt-cache show` prints of `linux-source-*` and
-/// `linux-image-*`. Images stay on the mirror when their source has gone; those are of no use.
+/// The newest offer for a target in the output of `apt-cache show` for `linux-source-*` and
+/// `linux-image-*`. Images stay on the mirror after their source was removed; they can't be used.
 pub(crate) fn offer(show: &str, target: Target) -> Option<Offer> {
     let source = format!("linux-source-{}", target.series);
     stanzas(show)
@@ -358,7 +358,7 @@ fn stanzas(show: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Refuses what no kernel could be.
+/// Refuses a release that is no kernel of the target.
 pub(crate) fn check(release: &str, target: Target) -> Result<()> {
     if Target::of(release) != Some(target) {
         bail!("kernel {release} is not a {target}");

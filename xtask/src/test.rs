@@ -20,13 +20,13 @@ use crate::{bench, client, clients, initramfs, kbuild, root, run, shell, workspa
 
 /// How long one test may take in a guest: emulated, on a loaded machine.
 const TEST_LIMIT: Duration = Duration::from_secs(900);
-/// How much more for each piece of work that was asked for.
+/// How much more for each piece of work of `--size`.
 const PIECE_LIMIT: Duration = Duration::from_secs(10);
 /// How many times longer a test may take on the debug kernel.
 const DEBUG_SLOWNESS: u32 = 3;
 /// Tests of this theme plant a fault, and pass when it is detected.
 const PLANTED: &str = "planted::";
-/// So are these, by a report that only the debug kernel makes.
+/// Likewise this theme, whose faults only the debug kernel reports.
 const DEFECT: &str = "defect::";
 /// How much of the kernel's log a failure shows.
 const LOG_LINES: usize = 30;
@@ -48,18 +48,18 @@ const CRASH: &str = "planted::crash_ends_run";
 
 /// Run every test: cargo's on this machine, then those that need a guest.
 ///
-/// Guest tests are of two kinds: `guest::` ones run inside the virtual machine,
+/// Guest tests are of three kinds: `guest::` ones run inside the virtual machine,
 /// as root (testing/guest/src/tests/); `client::` ones run here, against the
-/// forwarded port (xtask/src/client/); `clients::` and `suites::` ones are other
-/// people's programs (xtask/src/clients.rs). A test fails also when the kernel
-/// complains in its log meanwhile; after a failure the next test gets a fresh
-/// guest. `planted::` ones break a guest on purpose and see that it is noticed.
+/// forwarded port (xtask/src/client/); `clients::` and `suites::` ones are
+/// third-party programs (xtask/src/clients.rs). A test fails also when the kernel
+/// logs a warning meanwhile; after a failure the next test gets a fresh
+/// guest. `planted::` ones break a guest on purpose and check that it is noticed.
 ///
 /// `--debug-kernel` runs the guest tests on a kernel with KASAN, lockdep and
 /// every other checker (xtask/src/debug.config), built first when there is none
 /// (some ten minutes). There, one defect for each checker is planted as well.
-/// Where the mirror holds no kernel series as `--series previous` asks for, there is
-/// nothing to test, and that is said. The last line is `N passed, N failed`.
+/// Where the mirror has no kernel series for `--series previous`, there is
+/// nothing to test, and a line reports that. The last line is `N passed, N failed`.
 #[derive(clap::Args)]
 pub(crate) struct TestArgs {
     /// Only those that need no virtual machine
@@ -74,13 +74,13 @@ pub(crate) struct TestArgs {
     /// Only tests whose name contains this; given several times, one of them
     #[arg(long, value_name = "TEXT")]
     filter: Vec<String>,
-    /// How much guest tests do that can do more: packets, connections, histories
+    /// The amount of work of the guest tests that take one: packets, connections, histories
     #[arg(long, value_name = "N")]
     size: Option<u32>,
-    /// Where chance begins in the guest tests that have a size
+    /// The first random seed of the guest tests that have a size
     #[arg(long, value_name = "N", requires = "size")]
     seed: Option<u64>,
-    /// Print what guest tests have to say, figures for example
+    /// Print the output of guest tests, figures for example
     #[arg(long)]
     show: bool,
     /// The processor to emulate, by QEMU's name [default: one that can do everything]
@@ -362,7 +362,7 @@ pub(crate) fn memory(debug: bool) -> u32 {
     }
 }
 
-/// Whether a test of that name was asked for.
+/// Whether the filter selects a test of that name.
 fn wanted(filter: &[String], name: &str) -> bool {
     filter.is_empty() || filter.iter().any(|text| name.contains(text.as_str()))
 }

@@ -48,7 +48,7 @@ struct QemuMachine {
     /// QEMU's program.
     qemu: &'static str,
     machine: &'static str,
-    /// The emulated processor, unless another is asked for.
+    /// The emulated processor, unless another is selected.
     cpu: &'static str,
     /// Names of the guest's three serial ports, the console's first.
     ports: [&'static str; 3],
@@ -127,7 +127,7 @@ pub(crate) struct Machine {
     /// The network of the guest's card.
     pub(crate) network: Network,
     /// Executed instructions are counted by this library (`bench/plugin`), whose socket is then
-    /// [`Vm::meter`]; the guest's clock goes by them. Emulation only.
+    /// [`Vm::meter`]; they drive the guest's clock. Emulation only.
     pub(crate) meter: Option<Meter>,
     /// The system on this disk, in our initramfs's place. It speaks to the control line as our PID 1
     /// does.
@@ -379,7 +379,7 @@ impl Vm {
         self.request_streaming(request, limit, |_| ())
     }
 
-    /// The same, with each line given to `hear` as it comes.
+    /// The same, but calls `hear` with each line as it arrives.
     pub(crate) fn request_streaming(
         &mut self,
         request: &str,
@@ -407,7 +407,7 @@ impl Vm {
         }
     }
 
-    /// Whether the guest still runs; else what became of it.
+    /// Whether the guest still runs; the error describes its end.
     pub(crate) fn alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             let said = fs::read_to_string(self.dir.path().join("qemu")).unwrap_or_default();
@@ -498,7 +498,7 @@ fn qemu(root: &Root, accel: Accel, machine: &Machine, binds: &[&Path]) -> Comman
     qemu.args(["-machine", qemu_machine.machine]);
     match accel {
         Accel::Kvm => qemu.args(["-accel", "kvm", "-cpu", "host"]),
-        // The clock that goes by instructions wants all vCPUs in one thread, and with several of
+        // The clock that counts instructions needs all vCPUs in one thread, and with several of
         // them the kernel finds its stack corrupted within a second.
         _ if machine.meter.is_some() && machine.vcpus == 1 => qemu.args([
             "-accel",
@@ -614,7 +614,7 @@ fn free_port(wanted: Port) -> Result<u16> {
     }
 }
 
-/// Sends each line that comes to the returned end, from a thread.
+/// Sends each arriving line to the returned receiver, from a thread.
 fn reader(replies: File) -> Receiver<String> {
     let (send, receive) = channel();
     thread::spawn(move || {

@@ -30,7 +30,7 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// Boots a guest with `vcpus` and starts `server` in it; with a meter, instructions are
-    /// counted and the guest's clock goes by them.
+    /// counted and drive the guest's clock.
     pub(crate) fn boot(
         tools: &Tools,
         server: Server,
@@ -198,7 +198,7 @@ impl Guest {
     }
 }
 
-/// Whether a datagram comes back as it went.
+/// Sends a datagram, which must come back unchanged.
 fn echoed(address: Ipv4Addr, port: u16) -> Result<()> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -252,7 +252,7 @@ pub(super) fn replay(program: &Path, trace: &Path, server: &str) -> Result<()> {
     let count = |name: &str| number(&counters[name]);
     ensure!(
         count("errors")? == 0.0 && count("timeouts")? == 0.0 && count("answered")? > 0.0,
-        "not as it should be: {counters}"
+        "errors, timeouts or no answers: {counters}"
     );
     let mut stat = Command::new(program);
     stat.arg("stat").arg(trace).arg("--json").arg(json.path());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The guest's instructions: asked from the QEMU plugin (`bench/plugin`), in
-//! sum or by kernel symbol.
+//! The counts of the guest's instructions, in sum or by kernel symbol, from the QEMU
+//! plugin (`bench/plugin`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};

@@ -4,7 +4,7 @@
 //! Each server runs in a guest of its own, booted anew for each round, under
 //! the same load. Two kinds of figures: instructions that the guest executes
 //! for a request, which repeat, and wall-clock rates and latencies, which under
-//! emulation only say something as ratios within one run.
+//! emulation are meaningful only as ratios within one run.
 
 mod guest;
 mod load;

@@ -3,9 +3,9 @@
 //! over TCP beside them.
 //!
 //! The server's work is measured by its own counters, since a load generator that
-//! sends so much loses answers. Beside the rates, which on a machine with other
-//! work say little, stand the instructions that each request took: a server that
-//! spends more on each when there are more than it can serve serves fewer.
+//! sends so much loses answers. Rates mean little on a machine with other work, so
+//! the instructions for each request are shown as well: a server that spends more on
+//! a request under overload serves fewer of them.
 
 use std::thread;
 use std::time::Duration;

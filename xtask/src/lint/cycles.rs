@@ -102,7 +102,7 @@ struct Crate<'a> {
 }
 
 impl Crate<'_> {
-    /// The file that has what `path`, from the root, names.
+    /// The file with the item that `path`, from the root, names.
     fn file_of(&self, path: &[String]) -> Option<&str> {
         let mut path = path.to_vec();
         // A re-export may lead to another; a bound in case they lead to each other.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Rust's declarations of C's functions and structures: `kmod/kapi/ffi.rs` against the headers of `kmod/c`.
 //!
-//! Functions are compared with their types, structures field by field. Both compilers are asked for the same size and
-//! the same offset of the last field: by a row of `layout!` in Rust, and in C by
+//! Functions are compared with their types, structures field by field. Both compilers check the same size and the same
+//! offset of the last field: by a row of `layout!` in Rust, and in C by
 //! `static_assert(sizeof(struct hippos_waker) == 16 && offsetof(struct hippos_waker, pending) == 8);`. A structure whose
-//! fields Rust does not use is words to it (`[*mut c_void; 8]`); C is asked for the same number:
+//! fields Rust does not use is an array of words there (`[*mut c_void; 8]`); C checks the same number:
 //! `static_assert(sizeof(struct hippos_poll) == 8 * sizeof(long));`. Constants named `HIPPOS_…` have the value of the
 //! enumerator or macro of that name.
 

@@ -111,7 +111,7 @@ struct Call {
     function: String,
 }
 
-/// A jump inside a section, and where it goes; other instructions go nowhere.
+/// An instruction; a jump inside a section has its target, other instructions have none.
 #[derive(Debug, PartialEq, Eq)]
 struct Instruction {
     section: String,
@@ -168,7 +168,7 @@ fn sources(call: &Call, code: &[Instruction]) -> Vec<u64> {
         .collect()
 }
 
-/// The instructions of what `objdump -d` prints, for x86 or arm64.
+/// The instructions in the output of `objdump -d`, for x86 or arm64.
 fn jumps(disassembly: &str) -> Vec<Instruction> {
     let mut section = "";
     let mut code = Vec::new();
@@ -210,7 +210,7 @@ fn jumps(disassembly: &str) -> Vec<Instruction> {
     code
 }
 
-/// The calls among what `objdump -r` prints.
+/// The calls in the output of `objdump -r`.
 fn calls(relocations: &str) -> Vec<Call> {
     let mut section = "";
     let mut calls = Vec::new();

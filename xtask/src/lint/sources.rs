@@ -144,7 +144,7 @@ fn unsafety(file: &str, text: &str, tokens: &[Token]) -> Vec<Finding> {
             let hint = "`unsafe` outside the listed files (xtask/src/lint/sources.rs)";
             findings.push(Finding::new(file, word.line, hint));
         }
-        // A block or an impl must say why it is sound; functions and traits have `# Safety`.
+        // A block or an impl needs the reason why it is sound; functions and traits have `# Safety`.
         if matches!(next.text.as_str(), "{" | "impl") && !has_safety_comment(&lines, word.line) {
             findings.push(Finding::new(file, word.line, "`unsafe` without `SAFETY:`"));
         }

@@ -97,8 +97,8 @@ fn brackets(group: &Group) -> (&'static str, &'static str) {
     }
 }
 
-/// Whether an attribute stands here that keeps the kernel's build out: `#[test]`, or a `#[cfg(…)]`
-/// that asks for tests, for loom or for a feature (Kbuild gives none) and doesn't say `not`.
+/// Whether an attribute stands here that excludes code from the kernel's build: `#[test]`, or a `#[cfg(…)]`
+/// of tests, of loom or of a feature (Kbuild sets none) without `not`.
 fn host_only(trees: &[TokenTree]) -> bool {
     let [TokenTree::Punct(hash), TokenTree::Group(group), ..] = trees else {
         return false;

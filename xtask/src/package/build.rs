@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One making of all packages: what they have in common.
+//! A build of all packages, with the inputs that they share.
 
 use std::path::PathBuf;
 use std::process::Command;

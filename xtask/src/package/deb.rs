@@ -136,7 +136,7 @@ impl<'a> Deb<'a> {
         Ok(deb)
     }
 
-    /// Writes what dpkg reads.
+    /// Writes the control files for dpkg.
     fn control(&self) -> Result<()> {
         let mut files = Vec::new();
         walk(&self.tree, &mut |path, is_dir| {

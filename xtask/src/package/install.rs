@@ -431,7 +431,7 @@ impl Trial {
         )
     }
 
-    /// Finds what of Hippos is on the machine; this work tree is seen in its tree, or was.
+    /// Lists the files of Hippos on the machine; this work tree is, or was, mounted in its tree.
     fn left(&self) -> String {
         let top = workspace::root().display();
         format!("{LEFT} -not -path '{top}' -not -path '{top}/*'")

@@ -133,7 +133,7 @@ fn linked<'a>(
     Ok(crates)
 }
 
-/// The licence files of a folder. The Apache licence's long text is not asked for where there is a choice.
+/// The licence files of a folder. The Apache licence's long text is not required where there is a choice.
 fn texts(dir: &Path, licence: &str) -> Result<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {

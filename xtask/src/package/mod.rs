@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(sources(&series), "linux-source-7.10 | linux-source-7.2");
     }
 
-    /// The package has no other folder of the work tree: what is there is mentioned, not linked to.
+    /// The package has no other folder of the work tree: files there are mentioned, not linked to.
     #[test]
     fn each_link_of_a_packaged_document_leads_to_a_packaged_document() {
         for document in DOCUMENTS {

@@ -63,7 +63,7 @@ pub(crate) fn libraries(root: &Root, programs: &[PathBuf]) -> Result<String> {
     Ok(depends.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-/// The libraries in what `readelf -d` prints, without the loader, which is part of libc.
+/// The libraries in the output of `readelf -d`, without the loader, which is part of libc.
 fn needed(list: &str) -> impl Iterator<Item = &str> {
     list.lines().filter_map(|line| {
         let (_, name) = line.split_once("Shared library: [")?;
