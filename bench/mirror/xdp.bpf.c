@@ -2,8 +2,8 @@
 /*
  * The packet mirror as an XDP program, the limit for the XDP receive path: sends UDP
  * datagrams for memcached's port back with their addresses swapped, and looks
- * nothing up. IPv4 alone, which is what the benchmarks send. Checksums stay
- * right, since sums do not mind the order.
+ * nothing up. IPv4 alone, as the benchmarks send. Checksums stay right, since a
+ * sum does not depend on the order.
  */
 #define SEC(name) __attribute__((section(name), used))
 
@@ -11,7 +11,7 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 
-/* What XDP programs answer and are given (linux/bpf.h). */
+/* The verdicts and the argument of XDP programs (linux/bpf.h). */
 enum { PASS = 2, TX = 3 };
 
 struct xdp_md {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The pieces of replies, and what requests of all protocols have in common.
+//! The pieces of replies, and the common parts of all protocols' requests.
 
 /// Values with more bytes are generated while they are sent.
 pub(crate) const STREAMED: u32 = 1 << 20;

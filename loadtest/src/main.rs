@@ -279,7 +279,7 @@ fn replay(args: &ReplayArgs) -> Result<()> {
     job.end(failure)
 }
 
-/// Prints what was skipped in a trace.
+/// Prints the number of skipped lines in a trace.
 fn tell(skipped: u64, why: Option<&String>, truncated: bool) {
     if skipped > 0 {
         let why = why.map_or(String::new(), |why| format!("; the first: {why}"));

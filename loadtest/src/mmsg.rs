@@ -18,7 +18,7 @@ const ROOM: usize = 2048;
 const WHOLE: usize = 64 << 10;
 /// The most such buffers that are received in one call.
 const GRO_BUFFERS: usize = 8;
-/// The most bytes that are sent as one: with their headers, what IP carries.
+/// The most bytes that are sent as one: with their headers they fit an IP packet.
 const MOST: usize = 65_000;
 
 /// Asks the kernel to deliver datagrams of the same length together (UDP_GRO), as a [`RecvBatch`] with `gso` expects

@@ -67,7 +67,7 @@ pub enum Outcome<'a> {
 }
 
 impl Pending {
-    /// Copies what is needed of a request that is about to be sent.
+    /// Copies the needed fields of a request that is about to be sent.
     pub fn start(
         &mut self,
         request: &Request,

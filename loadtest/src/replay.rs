@@ -51,7 +51,7 @@ struct Reading {
     failure: Option<Failure>,
 }
 
-/// Replays a trace in a session. Returns the run, what was read, and an early failure.
+/// Replays a trace in a session. Returns the run, the trace's statistics, and an early failure.
 pub fn replay(
     session: &mut Session,
     how: &Replay,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The answers of nodes, and what waits for them.
+//! The answers of nodes, and the clients and jobs that wait for them.
 
 /// This bit in a waiter marks a job.
 pub(crate) const JOB: u32 = 1 << 31;

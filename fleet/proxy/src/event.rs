@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-//! The events of a worker's epoll instance, and what sockets need to take part.
+//! The events of a worker's epoll instance, and the sockets' part of it.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

@@ -76,7 +76,7 @@ impl Writer {
         )
     }
 
-    /// Writes what is still buffered.
+    /// Writes the bytes that are still buffered.
     pub fn finish(self) -> io::Result<()> {
         let file = match self.out {
             Out::Plain(out) => out,
