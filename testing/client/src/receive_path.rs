@@ -9,7 +9,7 @@ pub enum ReceivePath {
     /// The PRE_ROUTING hook
     #[default]
     Prerouting,
-    /// XDP, on every card that has a wire; what it leaves goes to the hook
+    /// XDP, on every card that has a wire; the hook gets the frames that it passes
     Xdp,
     /// The UDP socket, with nothing before it
     Socket,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! A connection, and the few commands that tests prepare others by.
+//! A connection, and the few commands by which tests prepare their items.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,15 +9,15 @@ use anyhow::{bail, ensure, Context, Result};
 
 use crate::{LIMIT, PORT};
 
-/// How long an answer may take where a loaded machine is no reason to give up.
+/// The limit for an answer in tests that a loaded machine must not fail.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A connection that sends without delay, and waits so long at most for the server to take or send bytes.
+/// A connection that sends without delay, and waits at most `limit` for the server to take or send bytes.
 pub fn stream(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, limit)
         .with_context(|| format!("no connection to {address}"))?;
     stream.set_read_timeout(Some(limit))?;
-    // Or a value that fills the socket of a peer that is gone waits for TCP to give up: 15 minutes.
+    // Without it a send to a peer that has disappeared waits until TCP times out: 15 minutes.
     stream.set_write_timeout(Some(limit))?;
     stream.set_nodelay(true)?;
     Ok(stream)

@@ -53,7 +53,7 @@ impl Udp {
         })
     }
 
-    /// Sends a request in a frame of its own; gives the frame's number.
+    /// Sends a request in a frame of its own; returns the frame's number.
     pub fn send(&mut self, request: &[u8]) -> Result<u16> {
         self.id = self.id.wrapping_add(1);
         self.socket.send(&framed(self.id, request))?;
@@ -82,7 +82,7 @@ impl Udp {
         }
     }
 
-    /// Sees that nothing comes back.
+    /// Sends a request, to which no answer may come.
     pub fn silence(&mut self, request: &[u8]) -> Result<()> {
         self.send(request)?;
         self.socket.set_read_timeout(Some(SILENCE))?;

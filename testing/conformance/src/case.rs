@@ -7,8 +7,8 @@
 //! |-----------------|----------------------------------------------------------------------|
 //! | `# …`           | comment                                                              |
 //! | `case NAME`     | begins a case                                                        |
-//! | `note …`        | why it is so, and where versions differ                              |
-//! | `with …`        | `udp`; `alone` (touches what all share: runs by itself); `whole` (not fed in splits); `unpiped` (the reference errs when commands are pipelined); `hippos` (asks Hippos only: memcached answers otherwise, or is of no use after it) |
+//! | `note …`        | the reason for the answers, and where versions differ                |
+//! | `with …`        | `udp`; `alone` (changes state that all cases share: runs alone); `whole` (not fed in splits); `unpiped` (the reference errs when commands are pipelined); `hippos` (for Hippos only: memcached answers otherwise, or can't be used afterwards) |
 //! | `> …`           | send this and CR LF                                                  |
 //! | `>- …`          | send just this                                                       |
 //! | `>b …`          | send a packet of the binary protocol                                 |
@@ -17,8 +17,8 @@
 //! | `<stats NAME…`  | expect statistics with at least these names (or `NAME=value`)        |
 //! | `<bstats NAME…` | the same in the binary protocol                                      |
 //! | `<nothing`      | expect no answer                                                     |
-//! | `<?` `<stats ?` | not known yet: recording fills it in                                 |
-//! | `or< …` …       | what Hippos may answer instead; the note says why                    |
+//! | `<?` `<stats ?` | not recorded yet: recording fills it in                              |
+//! | `or< …` …       | the answer that Hippos may give instead; the note has the reason     |
 //! | `pause 1100ms`  | wait                                                                 |
 //! | `half-close`    | send no more; replies must still come                                |
 //! | `reconnect`     | go on with a new connection                                          |

@@ -133,7 +133,7 @@ impl State {
                 both
             }
             State::LargeJoin => set(&vec![b'y'; HALF], ""),
-            // Of a class of its own: memcached removes a class's dead items when it makes one.
+            // In a class of its own: memcached removes a class's dead items when it stores one there.
             State::Flushed => set(&[b'z'; 500], ""),
             _ => set(b"10", ""),
         }

@@ -2,8 +2,8 @@
 //! Random streams of commands, which must get the same replies from two servers.
 //!
 //! A stream is a few dozen commands over a handful of keys. Both servers get it, each command
-//! only after the last was answered (memcached's in-place arithmetic depends on what it is just
-//! sending), and must answer the same. CAS numbers are compared by which are equal, times left
+//! only after the last was answered (memcached changes a number in place only while no reply still
+//! refers to it), and must answer the same. CAS numbers are compared by which are equal, times left
 //! aside. A stream that is answered differently is made as short as it can be.
 
 use anyhow::{anyhow, bail, ensure, Context, Result};

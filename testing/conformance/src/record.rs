@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Records the reference's replies into the case files.
 //!
-//! Only steps without an answer are filled in, so what people wrote or corrected stays. Every
+//! Only steps without an answer are filled in, so that answers written by hand stay. Every
 //! case is played twice: numbers that differ between the two are written as `{n}`.
 
 use anyhow::{bail, ensure, Context, Result};
@@ -158,7 +158,7 @@ fn play_udp(
     Ok((answers, player.scope, false))
 }
 
-/// Records a reply that is unknown; checks one that is known.
+/// Records a reply that has none yet; checks one that has.
 fn take(e: &Exchange, bytes: Vec<u8>, scope: &mut Scope, answers: &mut Vec<Answer>) -> Result<()> {
     if let Some(line) = e.unknown {
         answers.push(Answer { line, bytes });
@@ -214,7 +214,7 @@ fn shown(bytes: &[u8], case: &Case, scope: &Scope) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// A reply to a meta command with what depends on the clock or on the store as `{n}`.
+/// A reply to a meta command, in which fields that depend on the clock or on the store are `{n}`.
 fn clocked(line: &str) -> String {
     let meta = ["< HD ", "< VA ", "< ME "]
         .iter()

@@ -98,7 +98,7 @@ pub fn run_cases(cases: &[Case], target: &Target, options: &Options) -> Report {
 /// with other work may miss. A wrong server fails each time.
 const TIMED_TRIES: u32 = 3;
 
-/// Whether what a case expects depends on the clock.
+/// Whether a case's expected replies depend on the clock.
 fn pauses(case: &Case) -> bool {
     case.steps.iter().any(|s| matches!(s, CaseStep::Pause(_)))
 }

@@ -79,7 +79,7 @@ pub struct Scope {
     pub kept: HashMap<String, u64>,
 }
 
-/// An expected output with everything known filled in.
+/// A part of a template whose known variables are filled in.
 #[derive(Clone, Debug)]
 pub enum Token {
     /// Exactly these bytes.
@@ -224,7 +224,7 @@ pub fn keeps(template: &[Piece]) -> bool {
     })
 }
 
-/// The bytes that a template stands for. Fails on what can only be expected.
+/// The bytes of a template. Fails on varying values, which can be expected but not sent.
 pub fn bytes(template: &[Piece], scope: &Scope) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for token in tokens(template, scope)? {
@@ -236,7 +236,7 @@ pub fn bytes(template: &[Piece], scope: &Scope) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The template with everything known filled in, neighbouring bytes joined.
+/// The template with its known variables filled in, neighbouring bytes joined.
 pub fn tokens(template: &[Piece], scope: &Scope) -> Result<Vec<Token>> {
     let mut out = Vec::new();
     fill(template, scope, 0, &mut out)?;

@@ -3,7 +3,7 @@
 //!
 //! A frame is eight bytes before the payload: request id, sequence number, number of datagrams
 //! in the message, zero; each two bytes, big endian. An answer carries the request's id, counts
-//! its datagrams from 0, says in each how many there are, and holds at most 1400 bytes in each.
+//! its datagrams from 0; each has their number, and at most 1400 bytes.
 
 use anyhow::{bail, ensure, Context, Result};
 use hippos_client::{framed, DATAGRAM, FRAME};

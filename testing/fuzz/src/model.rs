@@ -95,7 +95,7 @@ pub(crate) fn model(data: &[u8]) {
         let key = bytes.next() % 16;
         let (request, answer) = command(&mut model, what, key, &mut bytes);
         let seen = play(&engine, &request, WHOLE);
-        // Values that keep growing need slabs of more and more classes: the model does not know which items the store
+        // Values that keep growing need slabs of more and more classes: the model can't predict which items the store
         // evicts for them, or which it refuses.
         let counted = |counter| engine.store.classes_counted(counter);
         if counted(ClassCounter::Evicted) + counted(ClassCounter::OutOfMemory) > 0 {

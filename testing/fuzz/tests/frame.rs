@@ -31,7 +31,7 @@ fn compile() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let kernel = here.join("../../kmod/c");
     let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("frame");
-    // The kernel's headers that this machine does not have are empty: kernel.h comes first.
+    // kernel.h replaces the kernel's headers: those that this machine lacks are empty files.
     for file in ["frame.h", "datagram.h", "hippos.h", "pass.h"] {
         let text = fs::read_to_string(kernel.join(file)).expect(file);
         for line in text.lines() {
@@ -69,7 +69,7 @@ fn compile() -> PathBuf {
     program
 }
 
-/// A frame, and the machine that it comes to.
+/// A frame, and the machine that receives it.
 #[derive(Clone)]
 struct Case {
     has_vlans: bool,
@@ -79,7 +79,7 @@ struct Case {
     frame: Vec<u8>,
 }
 
-/// What became of a frame.
+/// The result for a frame.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     /// It was not touched; the reason, if it is counted.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the host asks PID 1 for, over the second serial port.
+//! The host's requests to PID 1, over the second serial port.
 //!
 //! Lines of text. The guest greets with `hello`; then the host sends one
 //! command at a time, and the guest answers with any number of lines that begin
@@ -15,10 +15,10 @@ use nix::sys::termios::{cfmakeraw, tcgetattr, tcsetattr, SetArg};
 
 use crate::{kmsg, leaks, modules, receive_path, system};
 
-/// Where the kernel's command line names the port, for example `ttyS1`.
+/// The variable in which the kernel's command line names the port, for example `ttyS1`.
 const PORT: &str = "HIPPOS_CONTROL";
 
-/// Does what the host asks for until it asks for the end.
+/// Serves the host's requests until it requests the end.
 pub(crate) fn serve() -> Result<()> {
     let port = std::env::var(PORT).context(PORT)?;
     let mut out = File::options()

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-/// The page of an exporter that lives as long as it is asked for.
+/// The page of an exporter that runs for this one request.
 pub(crate) fn scrape() -> Result<String> {
     let mut exporter = Command::new("hippos-ctl")
         .arg("exporter")

@@ -11,7 +11,7 @@ use nix::sys::reboot::{reboot, RebootMode};
 
 use crate::{control, modules, net};
 
-/// Loaded before anything else; what tests need besides, they load themselves.
+/// The modules that are loaded at boot; tests load further ones themselves.
 const BOOT_MODULES: &[&str] = &["virtio_net", "virtio_rng"];
 
 /// The life of PID 1. Comes back only when the start failed, which panics the kernel and so ends

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 
-/// What a line must not hold. Each is how the kernel begins a report of its own.
+/// The beginnings of the kernel's reports: no line may contain one.
 const KERNEL_WARNINGS: &[&str] = &[
     "WARNING:",
     "BUG:",
@@ -43,7 +43,7 @@ const KERNEL_WARNINGS: &[&str] = &[
 ];
 
 /// Taint bits that a test must not set (Documentation/admin-guide/tainted-kernels.rst): machine
-/// check, bad page, died, warned, soft lockup. Out-of-tree and unsigned are what we are.
+/// check, bad page, died, warned, soft lockup. The module itself sets out-of-tree and unsigned.
 const BAD_TAINT: u32 = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 9 | 1 << 14;
 
 /// A reader of the kernel's log, from where it was opened.
@@ -75,7 +75,7 @@ impl Log {
                     let text = text.split_once(';').map_or("", |(_, text)| text);
                     lines.extend(text.lines().take(1).map(str::to_owned));
                 }
-                // The ring overran us: what is left begins later.
+                // The ring has overwritten lines; the next read continues behind them.
                 Err(error) if error.raw_os_error() == Some(nix::libc::EPIPE) => {
                     lines.push("(lines lost)".into());
                 }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_are_told_from_chatter() {
+    fn reports_are_distinguished_from_other_lines() {
         assert!(is_kernel_warning(
             "WARNING: CPU: 0 PID: 1 at net/core/dev.c:1"
         ));

@@ -9,23 +9,23 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 const FILE: &str = "/sys/kernel/debug/kmemleak";
-/// What is younger is not reported.
+/// kmemleak does not report younger objects.
 const AGE: Duration = Duration::from_secs(6);
 
-/// Whether this kernel can tell. KASAN holds freed memory back on such a one, so that counting what
-/// is free says nothing there.
+/// Whether this kernel has kmemleak. Such a kernel has KASAN too, which holds freed memory back, so that
+/// the amount of free memory does not show leaks.
 pub(crate) fn kmemleak_is_on() -> bool {
     Path::new(FILE).exists()
 }
 
-/// What is allocated and not referred to from anywhere, with the call that allocated it; empty
-/// when there is nothing. `None` on kernels that can't tell.
+/// The allocated objects that nothing refers to, with the calls that allocated them; empty if
+/// there are none. `None` on kernels without kmemleak.
 pub(crate) fn find() -> Result<Option<String>> {
     if !kmemleak_is_on() {
         return Ok(None);
     }
     thread::sleep(AGE);
-    // Something that changed since the last scan is taken for used.
+    // An object that changed since the last scan counts as used.
     for _ in 0..2 {
         fs::write(FILE, "scan").context("kmemleak does not scan")?;
     }

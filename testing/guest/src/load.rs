@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Clients that remember what was acknowledged: each has keys of its own, and
-//! whatever it reads must be a value whose storing was acknowledged, to the last
+//! Clients that remember the acknowledged writes: each has keys of its own, and
+//! each value that it reads must be one whose storing was acknowledged, to the last
 //! byte.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,14 +18,14 @@ const KEYS: usize = 150;
 /// How long a datagram's answer may take before it counts as lost.
 const UDP_LIMIT: Duration = Duration::from_millis(300);
 
-/// What may be found under a key.
+/// The values that may be found under a key.
 struct KeyHistory {
     name: String,
     /// Versions, of which 0 is nothing at all.
     possible: Vec<u32>,
 }
 
-/// What one client did and saw.
+/// The operations of one client, and their results.
 #[derive(Default)]
 pub(crate) struct ClientLog {
     keys: Vec<KeyHistory>,
@@ -66,7 +66,7 @@ fn value(name: &str, version: u32) -> Vec<u8> {
     bytes
 }
 
-/// What a reply to `get NAME` holds: the version, 0 for nothing.
+/// The version in a reply to `get NAME`, 0 for a miss.
 fn version(name: &str, reply: &[u8]) -> Result<u32> {
     if reply == b"END\r\n" {
         return Ok(0);
@@ -196,7 +196,7 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<ClientL
                             client_log.stored += 1;
                         }
                         Ok(line) if line.starts_with("SERVER_ERROR out of memory") => {
-                            // The old value goes with it, so that no client reads a stale one.
+                            // The server deletes the old value too, so that no client reads a stale one.
                             client_log.keys[at].possible.push(0);
                             client_log.refused += 1;
                         }
@@ -240,7 +240,7 @@ pub(crate) fn client(host: &str, id: usize, stop: &AtomicBool) -> Result<ClientL
                     }
                     Err(_) => {
                         client_log.lost += 1;
-                        // What is on its way still must not be taken for the next answer.
+                        // An answer that is still on its way must not be taken for the next one.
                         match Udp::connect(host) {
                             Ok(fresh) => udp = fresh,
                             // There is no way to the host now.

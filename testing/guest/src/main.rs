@@ -2,7 +2,7 @@
 //! PID 1 of the virtual machine, and the tests that run inside it.
 //!
 //! One static program: as PID 1 it mounts the usual file systems, brings the
-//! network up and does what the host asks for on the second serial port
+//! network up and serves the host's requests on the second serial port
 //! (`control.rs`); called with `test NAME` it is one test, in a process of its
 //! own. The tests are in `tests/`, one file per theme.
 

@@ -16,8 +16,8 @@ pub(crate) const HIPPOS: &str = "/hippos.ko";
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
 
-/// Loads one of the stock kernel's modules, and first what it depends on. One that is there
-/// already, or is built in, is fine.
+/// Loads one of the stock kernel's modules, and first its dependencies, unless it is loaded or
+/// built in.
 pub(crate) fn load(name: &str) -> Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let dir = Path::new("/lib/modules").join(release.trim());
@@ -84,7 +84,7 @@ impl Hippos {
         Ok(hippos)
     }
 
-    /// Unloads it, and tells whether that went well (a drop only prints).
+    /// Unloads it, and returns an error if that fails (a drop only prints it).
     pub(crate) fn unload(self) -> Result<()> {
         if receive_path::is_xdp() {
             return self.unload_all();

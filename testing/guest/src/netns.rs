@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Network namespaces for tests, and what joins them.
+//! Network namespaces for tests, and the links between them.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use nix::sched::{setns, CloneFlags};
 use crate::system::run;
 use crate::{modules, receive_path};
 
-/// A network namespace with lo up; gone when dropped, with all that is in it.
+/// A network namespace with lo up; dropping it removes it with its interfaces.
 pub(crate) struct Namespace {
     name: &'static str,
 }
@@ -62,7 +62,7 @@ pub(crate) fn joined_for_xdp() -> Result<(Namespace, Link)> {
     Ok((there, link))
 }
 
-/// A pair of virtual cards, one end here and one in a namespace; gone when
+/// A pair of virtual cards, one end here and one in a namespace, removed when
 /// dropped. Both ends get an IPv4 and an IPv6 address, numbered by
 /// `net`: 10.9.`net`.1 and fd09:`net`::1 here, .2 and ::2 there.
 pub(crate) fn join(there: &Namespace, net: u8) -> Result<Link> {

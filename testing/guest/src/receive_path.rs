@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which receive path datagrams meet first, and what XDP asks for.
+//! The receive path that datagrams meet first, and the settings that XDP needs.
 
 use anyhow::{Context, Result};
 use hippos_client::ReceivePath;
@@ -32,10 +32,10 @@ pub(crate) fn attach_all() -> Result<()> {
     let links: Vec<serde_json::Value> =
         serde_json::from_str(&run("ip -j -d link show")?).context("ip -j")?;
     for link in links {
-        // Of virtual devices only these have a wire; frames on top of others have passed one of
-        // these already.
+        // Of virtual devices only these have a wire; frames of a device on top of another have
+        // passed XDP there.
         let mode = match link["linkinfo"]["info_kind"].as_str() {
-            // Native programs on veth ask for one at the far end as well.
+            // A native program on veth needs one at the far end as well.
             Some("veth") => "generic",
             Some("tun") => "native",
             _ => continue,
@@ -55,7 +55,7 @@ pub(crate) fn detach(card: &str) -> Result<()> {
 }
 
 /// The command that makes a card send frames with whole checksums, and send and deliver them with
-/// their VLAN tags inside: XDP leaves others to the hook.
+/// their VLAN tags inside: XDP passes other frames to the hook.
 pub(crate) fn prepare(card: &str) -> String {
     format!("/usr/sbin/ethtool -K {card} tx off rxvlan off txvlan off rx-vlan-stag-hw-parse off")
 }

@@ -52,7 +52,7 @@ pub(crate) fn with(payload: Vec<u8>, datagram: Datagram) -> Datagram {
     }
 }
 
-/// A frame, and the card that it comes in by.
+/// A frame, and the card that receives it.
 pub(crate) type Ask = (usize, Vec<u8>);
 
 /// By the second card.
@@ -116,7 +116,7 @@ pub(crate) fn icmp_error(
     encapsulated(&message, protocol, router)
 }
 
-/// The Internet checksum, with what a pseudo header adds.
+/// The Internet checksum, with the pseudo header's sum.
 fn checksum(bytes: &[u8], pseudo: u32) -> u16 {
     !fold(sum(bytes) + pseudo)
 }

@@ -35,7 +35,7 @@ pub(crate) struct Row {
     pub(crate) above_xdp: bool,
 }
 
-/// What left, and what the receive paths before the socket answered.
+/// The frames that left, and the number of requests that the receive paths before the socket answered.
 struct Seen {
     replies: Vec<Vec<Sent>>,
     /// By a receive path before the socket.
@@ -54,7 +54,7 @@ pub(crate) fn xdp() -> Result<u64> {
 }
 
 impl Row {
-    /// What XDP leaves to PRE_ROUTING's hook.
+    /// A row whose requests XDP passes to PRE_ROUTING's hook.
     pub(crate) fn above_xdp(self) -> Self {
         Row {
             above_xdp: true,
@@ -94,7 +94,7 @@ impl Row {
         Ok(())
     }
 
-    /// Whether the judge did what the row is about.
+    /// Checks that the socket's replies take the row's route.
     fn check_expected(&self, seen: &Seen) -> Result<()> {
         let last = seen.replies.last().context("nothing was asked")?;
         let goes = match &last[..] {

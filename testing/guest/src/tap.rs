@@ -35,7 +35,7 @@ const fn ipv6(last: u8) -> [u8; 16] {
 /// Bytes of `struct virtio_net_hdr` before each frame.
 const VNET: usize = 10;
 
-/// The card, up, with addresses; gone when dropped.
+/// The card, up, with addresses; removed when dropped.
 pub(crate) struct Tap {
     file: File,
 }
@@ -126,7 +126,7 @@ impl Tap {
         Ok(())
     }
 
-    /// The next frame from the card that `wanted` says yes to, within `limit`.
+    /// The next frame from the card that `wanted` accepts, within `limit`.
     pub(crate) fn receive(
         &self,
         limit: Duration,
@@ -170,7 +170,7 @@ fn complete_checksum(header: &[u8], frame: &mut [u8]) {
     frame[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// Hears what comes in by the card, as it is when XDP has let it pass.
+/// Captures the frames that the card receives, after XDP has passed them.
 pub(crate) struct PacketCapture {
     socket: OwnedFd,
     card: usize,
@@ -459,7 +459,7 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// Whether lengths and sums are right, and the receiver is one who may be answered.
+    /// Checks that lengths and sums are right, and that the receiver may get replies.
     pub(crate) fn check(&self) -> Result<()> {
         let (ip, udp) = self.packet.split_at(self.header);
         let (length, addresses) = if self.to.len() == 4 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Three cards whose wires are in our hands: what leaves by them because of a request.
+//! Three TAP devices, and the frames that leave by them in answer to a request.
 
 use std::fmt;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::tap::{Addresses, Datagram, Tap};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
-/// The cards' own addresses and those of who is at the other end.
+/// The cards' own addresses.
 pub(crate) const NEAR: [[u8; 6]; 3] = [[2, 0, 0, 0, 9, 1], [2, 0, 0, 0, 8, 1], [2, 0, 0, 0, 7, 1]];
 /// The asker, on the first card.
 pub(crate) const ASKER: [u8; 6] = [2, 0, 0, 0, 9, 2];
@@ -24,15 +24,15 @@ pub(crate) const ASKER: [u8; 6] = [2, 0, 0, 0, 9, 2];
 pub(crate) const OTHER: [u8; 6] = [2, 0, 0, 0, 9, 3];
 /// A station on the second card.
 pub(crate) const BEHIND: [u8; 6] = [2, 0, 0, 0, 8, 2];
-/// The one on the third card, which only sees that all before was served.
+/// The station on the third card: its reply shows that all requests before were served.
 pub(crate) const MARKER: [u8; 6] = [2, 0, 0, 0, 7, 2];
 /// The port of VXLAN.
 pub(crate) const VXLAN: u16 = 4789;
-/// What rules of nftables need.
+/// The kernel's modules for nftables rules.
 pub(crate) const NAT: [&str; 4] = ["nft_chain_nat", "nft_nat", "nft_masq", "nft_ct"];
 pub(crate) const NAMES: [&str; 3] = ["e0", "e1", "mark"];
 
-/// What the cards have in every topology.
+/// The cards' addresses and neighbours in every topology.
 const USUAL: &str = "\
 addr add 10.9.200.1/24 dev e0
 addr add fd09:200::1/64 dev e0 nodad
@@ -48,13 +48,13 @@ neigh replace fd09:201::2 lladdr 02:00:00:00:08:02 dev e1 nud permanent
 neigh replace 10.9.250.2 lladdr 02:00:00:00:07:02 dev mark nud permanent
 ";
 
-/// Three cards whose wires are in our hands; gone when dropped.
+/// Three TAP devices, removed when dropped.
 pub(crate) struct Topology {
     pub(crate) taps: Vec<Tap>,
     number: u16,
 }
 
-/// A frame that left, without what no two replies have alike: IPv4's identification and with it the
+/// A frame that left, without the fields that differ between replies: IPv4's identification and with it the
 /// checksum, the flag that forbids fragments, and IPv6's flow label.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Sent {
@@ -69,7 +69,7 @@ impl fmt::Debug for Sent {
 }
 
 impl Sent {
-    /// `None` for what is no UDP of ours.
+    /// `None` for a frame without a UDP datagram of ours.
     fn new(card: &'static str, frame: &[u8]) -> Option<Self> {
         let mut bytes = frame.to_vec();
         match frame.get(12..14)? {
@@ -77,7 +77,7 @@ impl Sent {
                 bytes.get_mut(18..20)?.fill(0);
                 bytes[20] &= !0x40;
                 bytes.get_mut(24..26)?.fill(0);
-                // A tunnel's port is by a hash; what it carries is a frame in its turn.
+                // A tunnel's source port is a hash; its payload is a frame as well.
                 if bytes.get(36..38) == Some(&VXLAN.to_be_bytes()) {
                     bytes.get_mut(34..36)?.fill(0);
                     let inner = Sent::new(card, bytes.get(50..)?)?;
@@ -92,7 +92,7 @@ impl Sent {
                     bytes.get_mut(58..62)?.fill(0);
                 }
             }
-            // What is behind a VLAN's tag is a frame without one.
+            // Without the VLAN tag it is an untagged frame.
             [0x81, 0] => {
                 let inner = Sent::new(card, &[&frame[..12], frame.get(16..)?].concat())?;
                 bytes.truncate(16);
@@ -111,7 +111,7 @@ impl Topology {
             let tap = Tap::unconfigured(name, mac)?;
             tap.offload_checksums()?;
             taps.push(tap);
-            // Nothing is said that no test asks for.
+            // The host sends no packets that no test causes.
             for knob in ["accept_ra=0", "router_solicitations=0", "addr_gen_mode=1"] {
                 run(&format!("sysctl -qw net.ipv6.conf.{name}.{knob}"))?;
             }

@@ -15,7 +15,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// Reads over UDP are tried this long, since packets may be lost.
 const UDP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A value with the number that `cas` wants.
+/// A value with its CAS number.
 pub(crate) type Tagged = (Vec<u8>, u64);
 
 pub(crate) struct Client {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Checks that the cache is one register a key, whatever the receive path and the core.
+//! Checks that the cache is one register a key, by all receive paths and cores.
 //!
 //! [`record()`] lets concurrent clients operate on few keys, over TCP and UDP, and records each reply with its time.
 //! [`check()`] looks for a key whose operations no single order explains: a stale read, a lost update, a write undone.

@@ -80,7 +80,7 @@ impl Process {
         self.line.split(' ').nth(3).unwrap().parse().unwrap()
     }
 
-    /// Sends it a signal, by a name that kill(1) knows.
+    /// Sends it a signal, by its name for kill(1).
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status();
@@ -131,7 +131,8 @@ pub fn free_address() -> SocketAddr {
     }
 }
 
-/// Whether a server answers there. A connection alone would not tell: it is taken before the server has its UDP port.
+/// Whether a server answers there. A connection alone does not show that: it is accepted before the server has its UDP
+/// port.
 fn has_version(server: SocketAddr) -> bool {
     let answer = || -> std::io::Result<[u8; 8]> {
         let mut stream = TcpStream::connect(server)?;

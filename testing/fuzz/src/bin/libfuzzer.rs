@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! libFuzzer's process: feeds its inputs to the target named by `HIPPOS_FUZZ_TARGET`. `cargo xtask fuzz` builds it with
-//! the coverage that libFuzzer wants.
+//! the coverage that libFuzzer needs.
 #![no_main]
 
 use std::sync::LazyLock;

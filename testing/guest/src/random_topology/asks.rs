@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Requests, and who sends them.
+//! Requests and their senders.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -91,7 +91,7 @@ impl Draw {
         }
     }
 
-    /// Who asks whom, and by which card. A usual one is a station beside the interface.
+    /// The card, sender and receiver of a request. A usual sender is a station on the interface's link.
     fn addressed(&mut self, usual: bool, number: usize) -> (usize, Datagram) {
         if number > 0 && !self.ruled.is_empty() && self.random.one_in(3) {
             return self.ruled();

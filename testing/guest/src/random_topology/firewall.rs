@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Rules of nftables: NAT, for what leaves, and for what comes in.
+//! Rules of nftables: NAT, for outgoing packets, and for incoming ones.
 
 use super::{Draw, Interface, MARK, TRANSLATED_PORT};
 
-/// What it is, a table's family, a chain, and a rule if it has one.
+/// The feature's name, a table's family, a chain, and a rule if it has one.
 type Rule = (&'static str, &'static str, &'static str, String);
 
 const DSTNAT: &str = "type nat hook prerouting priority dstnat ;";

@@ -168,7 +168,7 @@ impl Draw {
         });
     }
 
-    /// What sysctl says.
+    /// Settings by sysctl.
     pub(super) fn knobs(&mut self) {
         let names: Vec<&str> = self.interfaces.iter().map(|i| i.name).collect();
         if self.feature(6, "rp_filter of all") {

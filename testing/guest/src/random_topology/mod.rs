@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Topologies drawn by chance: a pure function of a number.
 //!
-//! What is drawn leaves three things alone: lo's TCP, the card `mark` with its reply, and which
-//! station has which address, so that what leaves says who it was meant for.
+//! No topology affects lo's TCP, the card `mark` with its reply, and the stations'
+//! addresses, so that a frame shows the station to which it was sent.
 
 mod asks;
 mod firewall;
@@ -29,7 +29,7 @@ const MARK: u8 = 7;
 /// A port that only NAT leads from to ours.
 const TRANSLATED_PORT: u16 = 11299;
 
-/// A request: a datagram and the card that it comes in by.
+/// A request: a datagram and the card that receives it.
 pub(crate) struct Ask {
     pub(crate) card: usize,
     pub(crate) datagram: Datagram,
@@ -51,11 +51,11 @@ impl Ask {
     }
 }
 
-/// What is set up, what is undone, and what is asked. Lines are a shell's, less quotes.
+/// The lines that set it up and undo it, and the requests. Lines are a shell's, without quotes.
 #[derive(Default)]
 pub(crate) struct RandomTopology {
     pub(crate) lines: Vec<String>,
-    /// Rules for what comes in, which the receive paths before the socket are not behind.
+    /// Rules for incoming packets, which apply behind the receive paths before the socket.
     pub(crate) input_rules: Vec<String>,
     pub(crate) undo: Vec<String>,
     pub(crate) asks: Vec<Ask>,
@@ -113,7 +113,7 @@ struct Draw {
 impl RandomTopology {
     pub(crate) fn draw(number: u64) -> Self {
         let mut random = Random::new(number);
-        // Connection tracking remembers flows for a while: each has a port of its own.
+        // Connection tracking remembers flows for a while, so that each topology has its own ports.
         let first = 12_000 + 16 * random.below(3000) as u16;
         let mut draw = Draw {
             random,

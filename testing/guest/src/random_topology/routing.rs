@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::{Draw, MARK};
 
-/// Of hosts that ask for what rules are about.
+/// The networks of hosts whose requests the rules match.
 const TWO_WAYS4: &str = "192.0.2.0/25";
 const TWO_WAYS6: &str = "2001:db8:2::/48";
 const REMOTE4: [&str; 5] = [
@@ -109,7 +109,7 @@ impl Draw {
             table => format!(" table {table}"),
         };
         let (hop, name) = self.hop(family6);
-        // Most have few: what a longer prefix has is not asked of a shorter one.
+        // No route for some prefixes, since a route hides those of shorter prefixes.
         match self.random.below(16) {
             0..=3 => {}
             4 => {
@@ -222,8 +222,8 @@ impl Draw {
         }
     }
 
-    /// A network that has one next hop by the main table, if nothing else is drawn for it, and
-    /// another one by the rules': which of them was asked can be seen.
+    /// A network that has one next hop by the main table, if no other route is drawn for it, and
+    /// another one by the rules' table: a reply's next hop shows which table was used.
     fn two_ways(&mut self) {
         let interface = self.interfaces[0].clone();
         let name = interface.name;
@@ -246,7 +246,7 @@ impl Draw {
         }
     }
 
-    /// What a rule looks at.
+    /// The selector of a rule.
     fn selector(&mut self, family6: bool) -> String {
         let interface = self.some_interface();
         let interface = self.interfaces[interface].name;

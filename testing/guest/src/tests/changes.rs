@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What changes while it is served: the next reply goes the new way.
+//! Changes of routes, neighbours, rules and interfaces while requests are served: the next reply follows them.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -35,7 +35,7 @@ const OBJECTS_TO_ASKER: &str =
 const OBJECTS_TO_OTHER: &str =
     "nexthop replace id 1 via 10.9.200.3 dev e0\nnexthop replace id 2 via fd09:200::3 dev e0";
 
-/// After a change of routes, rules or neighbours the very next reply goes the new way.
+/// After a change of routes, rules or neighbours the very next reply follows it.
 pub(super) fn next_reply_follows_a_change() -> Result<()> {
     let mut bench = Topology::new()?;
     for by in [ReceivePath::Prerouting, ReceivePath::Xdp] {
@@ -176,8 +176,8 @@ fn next_reply(bench: &Topology) -> Result<Option<(u16, bool, Way)>> {
     Ok(None)
 }
 
-/// Routes, neighbours, rules and nexthop objects change under load: each request that comes after a change
-/// is answered the new way.
+/// Routes, neighbours, rules and nexthop objects change under load: the reply to each request after a change
+/// follows it.
 pub(super) fn replies_under_load_follow_changes() -> Result<()> {
     const ROUNDS: usize = 30;
     /// Replies of each family after a change.
@@ -236,17 +236,17 @@ pub(super) fn replies_under_load_follow_changes() -> Result<()> {
     Ok(())
 }
 
-/// An interface gets another MAC address, another name, and goes to another namespace and back.
+/// An interface gets another MAC address, another name, and moves to another namespace and back.
 #[rustfmt::skip]
 fn steps() -> Vec<Row> {
     const NEW_MAC: [u8; 6] = [2, 0, 0, 0, 9, 0x77];
-    // With the address its neighbours go.
+    // With the address it loses its neighbours.
     const ANOTHER_MAC: &str = "\
 link set e0 address 02:00:00:00:09:77
 neigh replace 10.9.200.2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
 neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
 ";
-    // A link that goes down takes its neighbours and its IPv6 addresses along.
+    // A link that is set down loses its neighbours and its IPv6 addresses.
     const FLAP: &str = "\
 link set e0 down
 link set e0 up
@@ -299,7 +299,7 @@ neigh replace fd09:200::2 lladdr 02:00:00:00:09:02 dev e0 nud permanent
     ]
 }
 
-/// What happens to an interface while it is served.
+/// An interface changes while it is served.
 pub(super) fn replies_follow_changes_of_an_interface() -> Result<()> {
     compare_in_turn(&steps(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }
@@ -308,7 +308,7 @@ pub(super) fn replies_follow_changes_of_an_interface() -> Result<()> {
 pub(super) fn neighbours_of_no_client_keep_cached_routes() -> Result<()> {
     const CLIENTS: u8 = 240;
     const STRANGERS: u16 = 1000;
-    // Some clients share a slot of the table of known neighbours, and nothing is known of who else does.
+    // Some clients share a slot of the table of neighbours: each announcement of a neighbour in it is a change.
     const CHANGES_MAX: u64 = 5;
     let client = |number: u8| [10, 9, 200, 10 + number];
     let station = |host: &str| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Concurrent clients on few keys: what they saw must have one order.
+//! Concurrent clients on few keys: their operations must have one order for each key.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -65,7 +65,7 @@ fn binary(opcode: u8, extras: &[u8]) -> Vec<u8> {
     [&head, extras, KEY].concat()
 }
 
-/// Whether `bytes` are one whole text or meta reply, by the lengths that it announces.
+/// Whether `bytes` are one whole text or meta reply, by the announced lengths.
 fn framed(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     loop {
@@ -136,7 +136,7 @@ fn ask(tcp: &mut Tcp, request: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// Each form of a reader beside each write that changes an item in place, by UDP and by TCP: every
-/// reply has what it announces.
+/// reply has the length that it announces.
 pub(super) fn replies_are_framed_beside_writes() -> Result<()> {
     let expiry = 1000u32.to_be_bytes();
     let readers: Vec<Vec<u8>> = vec![

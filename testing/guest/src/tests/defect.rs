@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Planted defects, one for each checker of the debug kernel: none may go
-//! unseen. The module commits them (`kmod/kapi/fault.rs`); the kernel's report
-//! fails the test, and the host sees that it does, in a guest for each.
+//! Planted defects, one for each checker of the debug kernel, which must report
+//! it. The module commits them (`kmod/kapi/fault.rs`); the kernel's report fails
+//! the test, and the host checks that it does, in a guest for each.
 
 use anyhow::{bail, Context, Result};
 use nix::errno::Errno;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The ground shakes under load: memory fails, cards and addresses come and go,
-//! CPUs too. The service may halt meanwhile; what it acknowledged stays true.
+//! Faults under load: allocations fail; cards, addresses and CPUs are removed and
+//! return. The service may stop meanwhile; acknowledged values must survive.
 
 use std::fs;
 use std::ops::Range;
@@ -49,7 +49,7 @@ fn with_faults(
     Ok(sum)
 }
 
-/// Both receive paths, once more.
+/// Whether TCP and UDP still answer.
 fn answers(host: &str) -> Result<()> {
     Tcp::patient(host)?.set("after", b"value")?;
     let reply = Udp::connect(host)?.ask(b"get after\r\n")?;
@@ -57,7 +57,7 @@ fn answers(host: &str) -> Result<()> {
     Ok(())
 }
 
-/// The card goes down and comes up.
+/// The card is set down and up again.
 pub(super) fn values_survive_link_down() -> Result<()> {
     with_faults("memory_mb=64", |link, there| {
         for round in 0..4 {
@@ -65,7 +65,7 @@ pub(super) fn values_survive_link_down() -> Result<()> {
                 run(&format!("ip link set {} down", link.here))?;
                 thread::sleep(PAUSE);
                 run(&format!("ip link set {} up", link.here))?;
-                // What IPv6 loses with the card it does not get back.
+                // IPv6 addresses are lost with the card and do not return by themselves.
                 run(&format!(
                     "ip addr add {}/64 dev {} nodad",
                     link.here_ipv6, link.here
@@ -86,7 +86,7 @@ pub(super) fn values_survive_link_down() -> Result<()> {
     .map(drop)
 }
 
-/// The card takes less, and more, than a usual frame.
+/// The card's MTU changes to less and to more than the usual 1500 bytes.
 pub(super) fn values_survive_mtu_changes() -> Result<()> {
     with_faults("memory_mb=64", |link, there| {
         for mtu in [1280, 1500, 9000, 1300, 65535, 1500] {
@@ -99,7 +99,7 @@ pub(super) fn values_survive_mtu_changes() -> Result<()> {
     .map(drop)
 }
 
-/// The address that clients use is taken away and given back.
+/// The address that clients use is removed and added again.
 pub(super) fn values_survive_address_changes() -> Result<()> {
     with_faults("memory_mb=64", |link, _| {
         for _ in 0..4 {
@@ -117,7 +117,7 @@ pub(super) fn values_survive_address_changes() -> Result<()> {
     .map(drop)
 }
 
-/// The cards between the namespaces go, for good.
+/// The cards between the namespaces are removed, for good.
 pub(super) fn values_survive_card_removal() -> Result<()> {
     with_faults("memory_mb=64", |link, _| {
         run(&format!("ip link del {}", link.here))?;
@@ -127,7 +127,7 @@ pub(super) fn values_survive_card_removal() -> Result<()> {
     .map(drop)
 }
 
-/// The namespace that is served is deleted while clients use it: it lives until the module goes.
+/// The served namespace is deleted while clients use it: it exists until the module is unloaded.
 pub(super) fn values_survive_namespace_removal() -> Result<()> {
     let one = Namespace::new("one")?;
     let hippos = one.enter(|| Hippos::load("memory_mb=64"))?;
@@ -165,7 +165,7 @@ fn allowed_cpus(thread: &str) -> Result<String> {
     bail!("no thread {thread}")
 }
 
-/// CPUs go and come back, under their workers.
+/// A CPU goes offline and returns, with its worker.
 pub(super) fn values_and_affinity_survive_cpu_offline() -> Result<()> {
     let switch = Path::new("/sys/devices/system/cpu/cpu1/online");
     ensure!(switch.exists(), "this guest has no CPU to spare");
@@ -176,7 +176,7 @@ pub(super) fn values_and_affinity_survive_cpu_offline() -> Result<()> {
             fs::write(switch, "1").context("CPU 1 does not come")?;
             thread::sleep(PAUSE);
         }
-        // Its worker has it again, from its next turn.
+        // Its worker is bound to it again from its next turn on.
         const TURNS: usize = 50;
         let mut allowed = String::new();
         for _ in 0..TURNS {
@@ -189,7 +189,7 @@ pub(super) fn values_and_affinity_survive_cpu_offline() -> Result<()> {
         bail!("hippos/1 may run on CPUs {allowed}")
     })
     .map(drop)?;
-    // A module that starts with a CPU less.
+    // A module that starts while a CPU is offline.
     fs::write(switch, "0")?;
     let result = with_faults("memory_mb=64", |_, _| {
         fs::write(switch, "1")?;
@@ -200,10 +200,10 @@ pub(super) fn values_and_affinity_survive_cpu_offline() -> Result<()> {
     result.map(drop)
 }
 
-/// A process takes nearly all of the machine's memory while the cache wants to grow.
+/// A process takes nearly all of the machine's memory while the cache grows.
 pub(super) fn values_survive_memory_pressure() -> Result<()> {
     with_faults("memory_mb=64", |_, _| {
-        // Short of the point where the kernel would end processes.
+        // With less the kernel would kill processes.
         const LEFT: u64 = 48 << 20;
         let mut held = Vec::new();
         loop {
@@ -224,21 +224,21 @@ pub(super) fn values_survive_memory_pressure() -> Result<()> {
     .map(drop)
 }
 
-/// More failures than a test can see; what is left of them tells how many there were.
+/// More failures than a test can cause; the remaining number shows how many occurred.
 const TIMES: u64 = 1_000_000;
 
-/// The end of all code: calls from everywhere fail.
+/// The end of the address space: calls from everywhere fail.
 const ANYWHERE: &str = "0xffffffffffffffff";
 
-/// What can be made to fail: the slab allocator's objects, and pages.
+/// The allocations that can be made to fail: objects of the slab allocator, and pages.
 const FAILING: [&str; 2] = ["failslab", "fail_page_alloc"];
 
 /// Fault injection (Documentation/fault-injection/fault-injection.rst), off again when dropped.
 struct Injection(&'static str);
 
 impl Injection {
-    /// Lets so many in a hundred allocations fail whose call came through `code`. `None` when the
-    /// kernel can't.
+    /// Makes `percent` of the allocations fail whose call came through `code`. `None` when the kernel
+    /// has no fault injection.
     fn new(name: &'static str, percent: u32, code: &Range<u64>) -> Result<Option<Self>> {
         let dir = Path::new("/sys/kernel/debug").join(name);
         if !dir.exists() {
@@ -296,7 +296,7 @@ fn loaded_code() -> Result<Range<u64>> {
     Ok(start..start + size.context("/proc/modules")?.parse::<u64>()?)
 }
 
-/// Allocations fail, first one in a hundred, then one in five. Only the debug kernel can do that.
+/// Allocations fail, first one in a hundred, then one in five. Needs the debug kernel.
 pub(super) fn values_survive_failing_allocations() -> Result<()> {
     let (mut able, mut failed) = (false, 0);
     let sum = with_faults("memory_mb=64", |_, _| {
@@ -329,11 +329,11 @@ pub(super) fn values_survive_failing_allocations() -> Result<()> {
 /// Where any module's code lies (Documentation/arch/x86/x86_64/mm.rst).
 const MODULES: Range<u64> = 0xffff_ffff_c000_0000..0xffff_ffff_ff00_0000;
 
-/// Starts that are tried, at most.
+/// The most starts that are tried.
 const STARTS: u32 = 2000;
 
-/// The start's first allocation fails, at the next start the second, and so on through all of them.
-/// Each time it ends as a whole, or does without. Only the debug kernel can do that.
+/// The first allocation of the start fails, at the next start the second one, and so on through all of
+/// them. Each time the start fails and undoes everything, or it succeeds without the memory. Needs the debug kernel.
 /// `TEST [FIRST]`
 pub(super) fn start_survives_each_failing_allocation(arguments: &[String]) -> Result<()> {
     let first: u32 = arguments
@@ -352,7 +352,7 @@ pub(super) fn start_survives_each_failing_allocation(arguments: &[String]) -> Re
         ensure!(number < STARTS, "it allocates without end");
         fs::write(nth, number.to_string()).context("fail-nth")?;
         let result = modules::insert(modules::HIPPOS.as_ref(), "memory_mb=16");
-        // How far it was from failing: 0 when it did.
+        // The allocations that were left until the failing one: 0 if one failed.
         let left: u32 = fs::read_to_string(nth)?.trim().parse()?;
         fs::write(nth, "0")?;
         let context = || format!("allocation {number} fails");
@@ -362,8 +362,8 @@ pub(super) fn start_survives_each_failing_allocation(arguments: &[String]) -> Re
                 modules::remove("hippos").with_context(context)?;
                 without += 1;
             }
-            // Sockets say one of the latter three: EADDRINUSE when there is no memory to note that a
-            // port is taken.
+            // Sockets return one of the latter three: EADDRINUSE when there is no memory to record that a
+            // port is in use.
             Err(error @ (Errno::ENOMEM | Errno::ENOBUFS | Errno::ENFILE | Errno::EADDRINUSE))
                 if left == 0 =>
             {

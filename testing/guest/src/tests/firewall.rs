@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Rules and receive paths: which of them close, which of them rules hold for, and what is said of it.
+//! The firewall and the receive paths: rules that close them, rules that apply to them, and the reports of their state.
 
 use std::net::UdpSocket;
 
@@ -17,7 +17,7 @@ use crate::system::run;
 use crate::tap::{Datagram, Reply};
 use crate::topology::{set_up, Served, Topology, LIMIT, NAT, OTHER};
 
-/// Behind destination NAT, requests to this host are answered in place and others go their way.
+/// Behind destination NAT, requests to this host are answered in place and others are translated.
 pub(super) fn late_answers_own_requests_behind_nat() -> Result<()> {
     let mut bench = Topology::new()?;
     for module in NAT {
@@ -82,7 +82,7 @@ pub(super) fn late_answers_own_requests_behind_nat() -> Result<()> {
     Ok(())
 }
 
-/// Behind destination NAT the hook is open while XDP is closed, whatever the hook has looked up.
+/// Behind destination NAT the hook is open while XDP is closed; XDP does not use the hook's cached routes.
 pub(super) fn late_keeps_xdp_closed_before_nat() -> Result<()> {
     let mut bench = Topology::new()?;
     for module in NAT {
@@ -152,7 +152,7 @@ nft add chain ip t p { type nat hook prerouting priority dstnat ; }
 nft add rule ip t p ip daddr 10.96.0.1 udp dport 11211 dnat to 10.9.1.2
 ";
 
-/// What a pod behind a service's address is asked, the pod answers; what this host is asked, this host.
+/// The pod answers the requests to the service's address, this host those to its own address.
 pub(super) fn requests_for_a_pod_reach_the_pod() -> Result<()> {
     for module in NAT.iter().chain(&["dummy"]) {
         modules::load(module)?;
@@ -181,7 +181,7 @@ pub(super) fn requests_for_a_pod_reach_the_pod() -> Result<()> {
             ..v4([10, 9, 200, 2], to)
         };
         let before = fast()?;
-        // As a pod does not know of frames: memcached's are eight bytes.
+        // The pod gets memcached's frame, eight bytes, as part of its payload.
         bench.taps[0].send_with(Default::default(), &request([10, 96, 0, 1]).frame())?;
         let mut buffer = [0; 2048];
         let (length, from) = server
@@ -225,8 +225,8 @@ pub(super) fn requests_for_a_pod_reach_the_pod() -> Result<()> {
     Ok(())
 }
 
-/// Rules for what comes in, by the receive path that is there with each value of `udp_fast`: those
-/// before destination NAT hold with `late`, and none with the others (docs/fast-path.md).
+/// Rules for incoming packets, for each value of `udp_fast` and its receive path: rules before
+/// destination NAT apply with `late`, and none with the others (docs/fast-path.md).
 pub(super) fn input_rules_hold_as_documented() -> Result<()> {
     const DROP: &str = "ip saddr 10.9.200.2 udp dport 11211";
     let chain = |family: &str, hook: &str, rule: &str| {
@@ -309,7 +309,7 @@ const PATHS: [(&str, &str); 4] = [
     ("xdp_ipv6", "XDP, IPv6"),
 ];
 
-/// A word of the statistics, as `hippos-ctl status` and the kernel's log put it.
+/// The texts of `hippos-ctl status` and of the kernel's log for a word of the statistics.
 fn said(word: &str) -> (&'static str, &'static str) {
     match word {
         "nat" => ("closed: a NAT chain", "disabled by NAT,"),
@@ -322,8 +322,8 @@ fn said(word: &str) -> (&'static str, &'static str) {
     }
 }
 
-/// Which receive path is closed, and why, is said alike by statistics, by the exporter, by `status`
-/// and by the kernel's log, as rules come and go.
+/// Statistics, the exporter, `status` and the kernel's log show alike which receive path is closed, and
+/// why, while rules are added and removed.
 pub(super) fn path_states_are_shown_alike() -> Result<()> {
     let nat = |family: &str, to: &str| {
         format!(
@@ -356,7 +356,7 @@ pub(super) fn path_states_are_shown_alike() -> Result<()> {
     for module in NAT {
         modules::load(module)?;
     }
-    // All of it, however fast it comes.
+    // No line is lost to the rate limit.
     set_up("sysctl net.core.message_cost=0")?;
     let mut log = Log::open()?;
     for parameter in ["", "udp_fast=late", "udp_fast=always"] {
@@ -387,7 +387,7 @@ pub(super) fn path_states_are_shown_alike() -> Result<()> {
     set_up("sysctl net.core.message_cost=5")
 }
 
-/// Whether all that is said is `now`, and the log tells what has changed since `before`.
+/// Checks that all reports show `now`, and that the log has the changes since `before`.
 fn check_shown(before: &[&str; 4], now: &[&str; 4], log: &mut Log) -> Result<()> {
     log.lines();
     let statistics = run("hippos-ctl stats")?;

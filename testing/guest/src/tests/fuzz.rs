@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Hostile packets, one after the other, from the card's wire.
 //!
-//! Each begins as something that a client could send; then fields, headers,
-//! lengths, sums, fragments and the card's own remarks about it (segmentation,
-//! checksum) go wrong, and bits flip. Among them go datagrams that are not for
-//! Hippos at all: each of those must reach its socket, in order and to the
-//! last byte, and whatever passes XDP must be what was sent. Whatever leaves
-//! our port must be a correct packet to an address that may get replies, and
-//! the server must go on answering.
+//! Each begins as a packet that a client could send; then fields, headers,
+//! lengths, sums, fragments and the card's metadata (segmentation, checksum) are
+//! changed, and bits flip. Between them datagrams for other sockets are sent: each
+//! must reach its socket, in order and to the last byte, and a frame that passes
+//! XDP must be as it was sent. A packet from our port must be correct and go to an
+//! address that may get replies, and the server must continue to answer.
 
 use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
@@ -26,9 +25,9 @@ use crate::tap::{self, Addresses, Checksum, Datagram, Offload, PacketCapture, Ta
 
 /// Packets of a run without COUNT.
 const PACKETS: u64 = 100_000;
-/// Hostile packets between two looks at the rest of the world.
+/// Hostile packets between two checks of the server and of the other sockets.
 const ROUND: u64 = 64;
-/// In one of so many rounds the test captures packets: what passes must be what was sent.
+/// In one of this many rounds the test captures packets: those that pass must be as they were sent.
 const LISTENING: u64 = 16;
 /// The port of a socket that is not Hippos's.
 const ECHO: u16 = 7777;
@@ -52,7 +51,7 @@ pub(super) fn packets_do_not_stop_the_server(arguments: &[String]) -> Result<()>
     there.ip(&format!("route add default via {}", link.here_ipv4))?;
     run("sysctl -qw net.ipv4.ip_forward=1")?;
     let mut tap = Tap::new()?;
-    // What the packets say must not turn the host's own settings round.
+    // The packets must not change the host's settings.
     for setting in ["accept_ra", "accept_redirects", "autoconf"] {
         run(&format!("sysctl -qw net.ipv6.conf.wire.{setting}=0"))?;
     }
@@ -93,7 +92,7 @@ pub(super) fn packets_do_not_stop_the_server(arguments: &[String]) -> Result<()>
             let (offload, frame) = malformed_packet(&mut random);
             match tap.send_with(offload, &frame) {
                 Ok(()) => tally.sent += 1,
-                // The card's driver has limits of its own.
+                // The card's driver refuses some packets.
                 Err(_) => tally.refused += 1,
             }
             if capture.is_some() {
@@ -164,7 +163,7 @@ struct Other {
     seen: u64,
 }
 
-/// What begins their datagrams, behind a frame like ours: a GET, as it were.
+/// The beginning of the datagrams for other sockets, behind a frame like ours: it looks like a GET.
 const MARK: &[u8] = b"get not-for-hippos-";
 
 impl Other {
@@ -230,7 +229,7 @@ impl Other {
     }
 }
 
-/// Takes what there is from the wire; each packet from our port must be right. How many there were.
+/// Reads the frames from the wire, and checks each packet from our port. Returns their number.
 fn drain(tap: &mut Tap) -> Result<u64> {
     let mut count = 0;
     while let Some(frame) = tap.receive(Duration::ZERO, |_| true)? {
@@ -262,7 +261,7 @@ fn alive(tap: &mut Tap) -> Result<()> {
     Ok(())
 }
 
-/// One packet, and what the card says about it.
+/// One packet, and the card's metadata for it.
 fn malformed_packet(random: &mut Random) -> (Offload, Vec<u8>) {
     let payload = payload(random);
     let mut datagram = if random.one_in(2) {
@@ -371,7 +370,7 @@ fn options(random: &mut Random, datagram: &Datagram) -> Vec<u8> {
                 words as u8
             };
             if random.one_in(2) {
-                // Nothing but padding, as it should be.
+                // Valid: only padding.
                 let length = header.len();
                 header[2] = 1;
                 header[3] = (length - 4) as u8;
@@ -382,7 +381,7 @@ fn options(random: &mut Random, datagram: &Datagram) -> Vec<u8> {
     }
 }
 
-/// What the card says about a packet: a checksum to fill in, segments to cut.
+/// The card's metadata for a packet: a checksum to fill in, segments to cut.
 fn random_offload(random: &mut Random, datagram: &mut Datagram, offload: &mut Offload) {
     datagram.checksum = Checksum::Partial;
     let udp = datagram.before_udp() as u16;
@@ -418,7 +417,7 @@ fn payload(random: &mut Random) -> Vec<u8> {
     }
     let mut payload = framed(random.next() as u16, &command);
     if random.one_in(10) {
-        // Number and count of datagrams, and what is reserved.
+        // Number and count of datagrams, and the reserved field.
         let at = 2 + random.below(6);
         payload[at] = random.next() as u8;
     }
@@ -511,7 +510,7 @@ fn request(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Something goes wrong on the wire.
+/// Changes a frame as a bad wire would.
 fn mutate(random: &mut Random, frame: &mut Vec<u8>) {
     let length = frame.len();
     match random.below(8) {

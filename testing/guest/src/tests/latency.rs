@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Measured times: each receive path's histogram has just the requests that went by it while it was on.
+//! Measured times: each receive path's histogram has exactly the requests that it served while times were measured.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -16,7 +16,7 @@ use hippos_client::{framed, Tcp, Udp};
 /// Requests by each receive path.
 const MANY: u64 = 20;
 
-/// Asked for at XDP and at the hook: its reply is shorter than the request.
+/// The request at XDP and at the hook: its reply is shorter than the request.
 const MISS: &[u8] = b"get none_of_this_name\r\n";
 
 /// How many requests each histogram has, those without any left out.
@@ -31,7 +31,7 @@ fn counts() -> Result<BTreeMap<String, u64>> {
         let (count, longest) = (number("count")?, number("max_ns")?);
         let quantiles = [number("p50_ns")?, number("p99_ns")?, longest];
         ensure!(quantiles.is_sorted(), "{row}");
-        // Nothing is served in no time, though it may not have had to wait; and nothing takes a minute.
+        // A service time is not 0, while a waiting time may be; neither is a minute.
         let least = u64::from(!name.ends_with("queue"));
         let is_sane = (least..60_000_000_000).contains(&longest);
         ensure!(count == 0 || is_sane, "{row}");
@@ -56,13 +56,13 @@ fn switch(words: &str) -> Result<()> {
     run(&format!("hippos-ctl latency {words}")).map(drop)
 }
 
-/// Sends requests while nothing is measured, then while it is, and says what should be found.
+/// Sends requests while nothing is measured, and while times are; only the latter must be in `wanted`'s histograms.
 fn measured(ask: &mut dyn FnMut() -> Result<()>, wanted: &[(&str, u64)]) -> Result<()> {
     switch("--reset")?;
     ask()?;
     expect(&[]).context("while it was off")?;
     switch("on")?;
-    // The kernel begins to stamp packets a moment later.
+    // The kernel's time stamps begin a moment later.
     let begins = |found: &BTreeMap<_, _>| wanted.iter().all(|(name, _)| found.contains_key(*name));
     for _ in 0..100 {
         ask()?;
@@ -124,7 +124,7 @@ pub(super) fn each_receive_path_counts_its_own_requests() -> Result<()> {
     // The worker's last turn has ended, so that the callback finds the connection unowned.
     let mut gets = || -> Result<()> {
         thread::sleep(Duration::from_millis(300));
-        // Several of them in one segment, too.
+        // Also several in one segment.
         for times in [1, 1, 8, MANY as usize - 10] {
             tcp.send(b"get none\r\n".repeat(times).as_slice())?;
             for _ in 0..times {
@@ -138,7 +138,7 @@ pub(super) fn each_receive_path_counts_its_own_requests() -> Result<()> {
     hippos.unload_all()
 }
 
-/// From the start on, by the parameter; shown with the settings and to Prometheus; reset by `stats reset`.
+/// `latency=1` measures from the load on; the settings show it; `stats reset` clears the histograms.
 pub(super) fn parameter_measures_from_the_load_on() -> Result<()> {
     let hippos = Hippos::load("latency=1")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -161,7 +161,7 @@ pub(super) fn parameter_measures_from_the_load_on() -> Result<()> {
     hippos.unload()
 }
 
-/// It is switched, read and reset while requests come by all receive paths, and is on when the module goes.
+/// The measurement is switched, read and reset while requests come by all receive paths, and is on at the unload.
 pub(super) fn switches_and_resets_under_load() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;

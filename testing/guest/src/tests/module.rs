@@ -111,7 +111,7 @@ pub(super) fn bad_parameters_are_refused() -> Result<()> {
         Errno::EINVAL,
         "threads=",
     )?;
-    // The kernel's own refusal of what is no number.
+    // The kernel itself refuses a text that is no number.
     refused("port=x", Errno::EINVAL, "invalid for parameter `port'").or_else(|_| {
         ensure!(!modules::loaded("hippos"), "loaded with port=x");
         Ok(())
@@ -128,7 +128,7 @@ fn settings() -> Result<BTreeMap<String, String>> {
     Ok(told.lines().filter_map(row).collect())
 }
 
-/// What is loaded is what `stats settings` tells; ranges are those that `modinfo` tells.
+/// `stats settings` shows the loaded values; `modinfo` shows the ranges that the module accepts.
 pub(super) fn parameters_match_settings_and_modinfo() -> Result<()> {
     let cpus = thread::available_parallelism()?.to_string();
     // A value that is not the default, and its row; the row of the default.
@@ -240,13 +240,13 @@ pub(super) fn port_in_use_is_refused() -> Result<()> {
     hippos.unload()
 }
 
-/// UDP by one switch.
+/// `udp=0` switches UDP off.
 pub(super) fn udp_can_be_switched_off() -> Result<()> {
     let hippos = Hippos::load("udp=0")?;
     Tcp::connect("127.0.0.1")?.set("key", b"value")?;
     let mut udp = Udp::connect("127.0.0.1")?;
     udp.silence(b"get key\r\n").or_else(|error| {
-        // A closed port says so at once.
+        // A closed port is reported at once, by ICMP.
         if format!("{error:#}").contains("refused") {
             Ok(())
         } else {
@@ -272,7 +272,7 @@ pub(super) fn connections_beyond_the_limit_are_refused() -> Result<()> {
         String::from_utf8_lossy(&answer)
     );
     within.pop();
-    // The place is free when the worker has seen the end.
+    // The permit is free when the worker has seen the connection's end.
     let start = Instant::now();
     loop {
         let mut again = Tcp::connect("127.0.0.1")?;
@@ -284,7 +284,7 @@ pub(super) fn connections_beyond_the_limit_are_refused() -> Result<()> {
     hippos.unload()
 }
 
-/// The control device: root's alone, and in use it keeps the module.
+/// Only root may open the control device, and an open file keeps the module loaded.
 pub(super) fn device_is_root_only_and_pins_the_module() -> Result<()> {
     let hippos = Hippos::load("")?;
     let start = Instant::now();
@@ -313,7 +313,7 @@ pub(super) fn device_is_root_only_and_pins_the_module() -> Result<()> {
     Ok(())
 }
 
-/// What an operator asks for with hippos-ctl.
+/// An operator's commands of hippos-ctl.
 pub(super) fn hippos_ctl_shows_and_changes_state() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -352,7 +352,7 @@ pub(super) fn hippos_ctl_shows_and_changes_state() -> Result<()> {
     hippos.unload()
 }
 
-/// `hippos-ctl debug verify` finds the items on the debug kernel, and says on any other why it can't.
+/// `hippos-ctl debug verify` counts the items on the debug kernel; on any other its error has the reason.
 pub(super) fn verify_counts_items_on_the_debug_kernel() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -369,7 +369,7 @@ pub(super) fn verify_counts_items_on_the_debug_kernel() -> Result<()> {
     hippos.unload()
 }
 
-/// The longest UDP reply, in bytes and in datagrams, however often a key is asked for.
+/// The longest UDP reply, in bytes and in datagrams, is limited also for a key that is repeated.
 pub(super) fn udp_reply_limits_hold() -> Result<()> {
     let hippos = Hippos::load("udp_bytes=100000")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -398,7 +398,7 @@ pub(super) fn udp_reply_limits_hold() -> Result<()> {
     hippos.unload()
 }
 
-/// memcached's text authentication: TCP after the right word only, UDP not at all.
+/// memcached's text authentication: TCP is served after the right password only, UDP not at all.
 pub(super) fn login_is_required_once_users_are_set() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut before = Tcp::connect("127.0.0.1")?;
@@ -461,7 +461,7 @@ pub(super) fn fewer_and_more_workers_than_cpus_serve() -> Result<()> {
     Ok(())
 }
 
-/// The store's test of itself, under each policy, and that it finds a fault, which the debug kernel's module can plant.
+/// The store's self-test passes under each policy, and reports a fault that the debug kernel's module plants.
 pub(super) fn selftest_passes_and_finds_a_planted_fault() -> Result<()> {
     for eviction in ["clock", "sieve", "s3fifo"] {
         let mut log = Log::open()?;
@@ -484,8 +484,8 @@ pub(super) fn selftest_passes_and_finds_a_planted_fault() -> Result<()> {
     Ok(())
 }
 
-/// Each place of the module that waits for a grace period at its end does so once, not for each CPU. With one worker:
-/// each worker has a listener, whose end is waited for.
+/// Each call site in the module that waits for a grace period while it is unloaded does so once, not for each CPU. With
+/// one worker, because each worker's listener waits for one.
 pub(super) fn unload_waits_once_at_each_place() -> Result<()> {
     const WAITS: [&str; 2] = ["synchronize_net", "synchronize_rcu"];
     let caller = if cfg!(target_arch = "aarch64") {
@@ -527,7 +527,7 @@ pub(super) fn unload_waits_once_at_each_place() -> Result<()> {
     Ok(())
 }
 
-/// A lower limit is reached by eviction, and what is left is served all the while.
+/// A lower limit is reached by eviction; requests are served meanwhile.
 pub(super) fn lower_limit_is_reached_by_eviction() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -553,7 +553,7 @@ pub(super) fn lower_limit_is_reached_by_eviction() -> Result<()> {
     tcp.send(b"cache_memlimit 10\r\n")?;
     let line = tcp.line()?;
     ensure!(line == "OK\r\n", "{line:?}");
-    // Some 50 slabs, eight at a time, each after two grace periods: a second, where the CPU is ours.
+    // Some 50 slabs, eight at a time, each after two grace periods: a second on an idle machine.
     let start = Instant::now();
     while held(&mut tcp)? > 10 << 20 {
         ensure!(
@@ -571,7 +571,7 @@ pub(super) fn lower_limit_is_reached_by_eviction() -> Result<()> {
     hippos.unload()
 }
 
-/// Twenty times in and out while clients do not stop asking.
+/// The module is loaded and unloaded twenty times under load.
 pub(super) fn unloads_under_load() -> Result<()> {
     // The debug kernel takes a dozen seconds for a round.
     let rounds = if leaks::kmemleak_is_on() { 5 } else { 20 };
@@ -595,7 +595,7 @@ pub(super) fn unloads_under_load() -> Result<()> {
         });
         let rounds = (0..rounds).try_for_each(|round| {
             let hippos = Hippos::load("memory_mb=16").with_context(|| format!("round {round}"))?;
-            // It must have been under load.
+            // The load must have reached it.
             served(&link.here_ipv4).with_context(|| format!("round {round}"))?;
             thread::sleep(Duration::from_millis(50));
             let start = Instant::now();
@@ -621,7 +621,7 @@ fn served(host: &str) -> Result<()> {
     Ok(())
 }
 
-/// GETs without a pause, and without waiting for the answers.
+/// Sends requests without a pause, and without waiting for the answers.
 fn flood_udp(host: &str, stop: &AtomicBool) {
     let Ok(udp) = Udp::connect(host) else { return };
     let _ = udp.socket.set_nonblocking(true);
@@ -640,7 +640,7 @@ fn flood_udp(host: &str, stop: &AtomicBool) {
     }
 }
 
-/// Sets and gets, several on the way at once, over one connection after the other.
+/// Sends pipelined sets and gets, over one connection after the other.
 fn flood_tcp(host: &str, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let Ok(mut tcp) = Tcp::connect(host) else {
@@ -660,7 +660,7 @@ fn flood_tcp(host: &str, stop: &AtomicBool) {
     }
 }
 
-/// Asks for much and reads nothing; and connects without a word.
+/// Sends requests for large values and reads nothing; also connects without sending.
 fn hang_tcp(host: &str, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let silent = TcpStream::connect_timeout(
@@ -684,7 +684,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// A first look, after one load and unload: what that leaves, it leaves once.
+    /// The state after one load and unload, because memory that the first load leaves behind is no leak.
     fn settled(caches: &'static [&'static str]) -> Result<Self> {
         Hippos::load("memory_mb=16")?.unload()?;
         Self::now(caches)
@@ -705,12 +705,12 @@ impl Memory {
         })
     }
 
-    /// Fails when less memory is free now than then, by more than noise.
+    /// Fails if less memory is free than before, by more than noise.
     fn compare(&self) -> Result<()> {
         let start = Instant::now();
         loop {
             let now = Self::now(self.caches)?;
-            // One round's items alone are 16 MiB.
+            // The items of one round would be 16 MiB.
             let lost = self.free.saturating_sub(now.free);
             if (lost < 8 << 10 || leaks::kmemleak_is_on()) && now.sockets == self.sockets {
                 return Ok(());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What an operator sets and sees: values that can't be meant, who may use administration commands,
-//! clocks that are set, and the time that the module takes.
+//! An operator's settings and their reports: refused values, the right to administration commands,
+//! a clock that is set, the module's CPU time, and the tool's output.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,12 +21,12 @@ use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::system::run;
 
-/// How often something is looked for that comes by itself.
+/// How often a test checks for a change that it waits for.
 const TRIES: u32 = 600;
-/// Between two looks.
+/// The time between two checks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The kernel's log names clients that are refused, and why, in ten lines a minute at most.
+/// The kernel's log names refused clients with the reason, in ten lines a minute at most.
 pub(super) fn refused_clients_are_logged_at_a_limited_rate() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -63,7 +63,7 @@ pub(super) fn refused_clients_are_logged_at_a_limited_rate() -> Result<()> {
     })
 }
 
-/// `hippos-ctl` refuses what can't be meant, says what can be, and changes nothing.
+/// `hippos-ctl` refuses invalid values, names the valid ones, and changes nothing.
 pub(super) fn invalid_settings_are_refused_with_a_hint() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 udp_bytes=100000")?;
     let users = "/tmp/users";
@@ -100,7 +100,7 @@ pub(super) fn invalid_settings_are_refused_with_a_hint() -> Result<()> {
         }
     }
     ensure!(state()? == before, "something changed: {before:?}");
-    // Taken, with a warning.
+    // Accepted, with a warning.
     let output = Command::new("hippos-ctl")
         .args(["limits", "--udp-rate", "1"])
         .output()?;
@@ -114,7 +114,7 @@ pub(super) fn invalid_settings_are_refused_with_a_hint() -> Result<()> {
     Ok(())
 }
 
-/// `admin=` decides who may use administration commands, as it is loaded and as it is set.
+/// `admin=` decides which clients may use administration commands, when the module is loaded and when it is set.
 pub(super) fn admin_decides_who_may_administer() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -172,7 +172,7 @@ pub(super) fn admin_decides_who_may_administer() -> Result<()> {
     hippos.unload()
 }
 
-/// Expiry and last access of the only item, as a dump tells them.
+/// Expiry and last access of the only item, as in a metadump.
 fn times(tcp: &mut Tcp) -> Result<(i64, i64)> {
     tcp.send(b"lru_crawler metadump all\r\n")?;
     let mut times = None;
@@ -214,7 +214,7 @@ pub(super) fn item_times_follow_a_clock_that_is_set() -> Result<()> {
     });
     tcp.send(b"mg key t\r\n")?;
     let left = tcp.line()?;
-    // Before anything is judged.
+    // The clock is set back before any check can fail.
     set(-3600)?;
     let moved = moved.context("the clock was set, and the times stay")?;
     let by = (moved.0 - first.0, moved.1 - first.1);
@@ -233,7 +233,7 @@ pub(super) fn item_times_follow_a_clock_that_is_set() -> Result<()> {
     hippos.unload()
 }
 
-/// The time of threads and softirqs is shown, and grows with work. So is the interface of `dev=`.
+/// The CPU time of threads and softirqs is shown, and grows with work. The interface of `dev=` is shown.
 pub(super) fn cpu_time_and_interface_are_shown() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -278,7 +278,7 @@ pub(super) fn cpu_time_and_interface_are_shown() -> Result<()> {
     hippos.unload()
 }
 
-/// `hippos-ctl`'s exit status and all that it says.
+/// `hippos-ctl`'s exit status and its output.
 fn ctl(line: &str) -> Result<(i32, String)> {
     let output = Command::new("hippos-ctl").args(line.split(' ')).output()?;
     let said = [output.stdout, output.stderr].concat();
@@ -286,7 +286,7 @@ fn ctl(line: &str) -> Result<(i32, String)> {
     Ok((status, String::from_utf8_lossy(&said).into_owned()))
 }
 
-/// Ends with this status, and says this.
+/// The command must end with this status, and its output must contain this text.
 fn ends(line: &str, status: i32, told: &str) -> Result<()> {
     let (ended, said) = ctl(line)?;
     ensure!(
@@ -299,7 +299,7 @@ fn ends(line: &str, status: i32, told: &str) -> Result<()> {
 const FILE: &str = "/tmp/hippos.toml";
 const USERS: &str = "/tmp/users";
 
-/// Each kind of failure has a status of its own.
+/// Each kind of failure has its own exit status.
 pub(super) fn each_failure_has_its_exit_status() -> Result<()> {
     ends("info", 3, "is the module loaded?")?;
     ends("stop", 3, "not loaded")?;
@@ -313,7 +313,7 @@ pub(super) fn each_failure_has_its_exit_status() -> Result<()> {
     ensure!(nobody.status.code() == Some(4), "{nobody:?}");
     fs::write(FILE, format!("[load]\nmodule = '{}'\n", modules::HIPPOS))?;
     ends(&format!("start {FILE}"), 5, "loaded already")?;
-    // A change is in the log, with who made it.
+    // The log has each change, with its user.
     let mut log = Log::open()?;
     log.lines();
     ends("memory 40", 0, "")?;
@@ -323,7 +323,7 @@ pub(super) fn each_failure_has_its_exit_status() -> Result<()> {
     hippos.unload()
 }
 
-/// Asks for a key on ever new connections, until `end` is set; keeps the lines of the answers.
+/// Requests a key on new connections until `end` is set; keeps the lines of the answers.
 fn ask_on(answers: &Mutex<Vec<String>>, end: &AtomicBool) {
     let ask = || -> std::io::Result<String> {
         let mut tcp = TcpStream::connect(("127.0.0.1", PORT))?;
@@ -339,8 +339,8 @@ fn ask_on(answers: &Mutex<Vec<String>>, end: &AtomicBool) {
     }
 }
 
-/// From a file to a module that serves: no client is let in before logins are in force, interfaces
-/// are waited for, a reload changes what it can, and what is saved is what is in force.
+/// `start` with a configuration file: no client is served before logins are in force, and interfaces
+/// are waited for. A reload changes the live settings, and `config save` saves the settings in force.
 pub(super) fn configuration_is_in_force_before_the_first_client() -> Result<()> {
     fs::write(USERS, "user:pass\n")?;
     fs::write(FILE, "memory = 3\n\nport = 70000\n")?;
@@ -372,7 +372,7 @@ pub(super) fn configuration_is_in_force_before_the_first_client() -> Result<()> 
         thread::sleep(PAUSE);
         let link = netns::join(&there, 1);
         let started = start.join();
-        // Some more, by then with all in force.
+        // Further answers, from a time when the whole file is in force.
         let many = |answers: &Vec<String>| answers.len() > 20;
         let _ = (0..TRIES).find(|_| {
             thread::sleep(PAUSE);
@@ -421,13 +421,13 @@ pub(super) fn configuration_is_in_force_before_the_first_client() -> Result<()> 
     ends(&format!("diff {FILE}"), 0, "")?;
     ends("config show", 0, "allow = [\"default\", \"192.0.2.0/24\"]")?;
     run("hippos-ctl stop")?;
-    // What is saved starts.
+    // A start with the saved file works.
     run(&format!("hippos-ctl start {FILE}"))?;
     ends("allow list", 0, "192.0.2.0/24")?;
     ends(&format!("diff {FILE}"), 0, "")?;
     run("hippos-ctl stop")?;
 
-    // What goes wrong leaves nothing behind.
+    // A failed start leaves no module loaded.
     fs::write(FILE, format!("dev = 'none'\n{}", load.replace("60", "0")))?;
     ends(&format!("start {FILE}"), 1, "no interface none")?;
     fs::write(FILE, format!("memory_mb = 1000000\n{load}"))?;
@@ -454,8 +454,8 @@ fn parameters() -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// `/sys/module/hippos/parameters` stays what the module was loaded with, whatever is changed since, and
-/// `config show` follows: docs/parameters.md.
+/// `/sys/module/hippos/parameters` keeps the values at the load, and `config show` has those in force:
+/// docs/parameters.md.
 pub(super) fn sysfs_keeps_parameters_as_loaded() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 allow=any udp_rate=7000")?;
     let loaded = parameters()?;
@@ -534,7 +534,7 @@ pub(super) fn warm_restart_keeps_the_cache() -> Result<()> {
     Ok(())
 }
 
-/// What an operator looks at tells what is there: status, sockets, sizes, keys, findings, metrics.
+/// The operator's reports show the present state: status, sockets, slab classes, keys, findings, metrics.
 pub(super) fn status_doctor_keys_and_metrics_show_the_state() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 maxconns=2 admin=off")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -551,7 +551,7 @@ pub(super) fn status_doctor_keys_and_metrics_show_the_state() -> Result<()> {
     let json = |line: &str| -> Result<serde_json::Value> { Ok(serde_json::from_str(&run(line)?)?) };
     let stats = json("hippos-ctl stats --json")?;
     ensure!(stats["get_hits"] == 1, "{stats}");
-    // The owner may, whatever clients may.
+    // The owner may reset the statistics even with `admin=off`.
     ends("stats reset", 0, "")?;
     let stats = json("hippos-ctl stats --json")?;
     ensure!(
@@ -559,7 +559,7 @@ pub(super) fn status_doctor_keys_and_metrics_show_the_state() -> Result<()> {
         "{stats}"
     );
 
-    // More clients than there may be: found, with the remedy.
+    // More clients than `maxconns`: found, with the remedy.
     let others: Vec<_> = (0..4)
         .map(|_| TcpStream::connect(("127.0.0.1", PORT)))
         .collect();
@@ -595,7 +595,7 @@ pub(super) fn status_doctor_keys_and_metrics_show_the_state() -> Result<()> {
     hippos.unload()
 }
 
-/// What no other test reads: a dump and its load, manual pages, completions, the times of the receive
+/// Output that no other test reads: a dump and its load, manual pages, completions, the times of the receive
 /// paths, rates and the hottest keys.
 pub(super) fn dump_manuals_and_rates_are_printed() -> Result<()> {
     const DUMP: &str = "/tmp/prints.dump";
@@ -616,7 +616,7 @@ pub(super) fn dump_manuals_and_rates_are_printed() -> Result<()> {
         )?;
     }
     ends(&format!("dump {DUMP}"), 0, "300 items in ")?;
-    // What was set within the second survives.
+    // `flush` spares items that were set within the same second.
     thread::sleep(Duration::from_millis(1200));
     ends("flush", 0, "")?;
     ensure!(tcp.ask("mg key:299\r\n")? == "EN\r\n", "flush leaves items");
@@ -653,7 +653,7 @@ pub(super) fn dump_manuals_and_rates_are_printed() -> Result<()> {
         );
     }
 
-    // Without being measured, then measured.
+    // While times are not measured, then while they are.
     ends(
         "latency",
         0,
@@ -739,8 +739,8 @@ impl Client {
     }
 }
 
-/// `conns kill` closes the connections that it is asked for and no other; `top` and the statistics
-/// of the device show what is served.
+/// `conns kill` closes the selected connections and no other; `top` and the device's statistics show
+/// the served requests.
 pub(super) fn kill_closes_only_the_connections_asked_for() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let (mut killed, mut other) = (Client::connect("127.0.0.1")?, Client::connect("127.0.0.1")?);
@@ -796,7 +796,7 @@ pub(super) fn kill_closes_only_the_connections_asked_for() -> Result<()> {
     idle.read_to_end()?;
     other.ask()?;
 
-    // What is served shows.
+    // `top` shows the served requests.
     let port = other.port;
     let top = thread::scope(|scope| {
         let top = scope.spawn(|| run("hippos-ctl top --once --json --interval 3"));

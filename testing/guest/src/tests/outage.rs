@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Outages: each test plants a fault, finds it by the output of `hippos-ctl` alone, does what that
-//! says, and sees that the fault is not reported any more.
+//! Outages: each test plants a fault, finds it by the output of `hippos-ctl` alone, applies the
+//! printed remedy, and checks that the fault is not reported any more.
 
 use std::fs;
 use std::io::Write;
@@ -17,13 +17,13 @@ use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
 use crate::system::run;
 
-/// How often something is looked for that comes by itself, and the time between two looks.
+/// How often a test checks for a report that it waits for, and the time between two checks.
 const TRIES: u32 = 600;
 const PAUSE: Duration = Duration::from_millis(100);
 
 const STATUS: &str = "status --interval 0";
 
-/// What `hippos-ctl` prints, whatever its exit status.
+/// The output of `hippos-ctl`, with any exit status.
 fn shown(command: &str) -> Result<String> {
     let output = Command::new("hippos-ctl")
         .args(command.split(' '))
@@ -69,8 +69,8 @@ fn is_silent(command: &str, parts: &[&str]) -> Result<()> {
 }
 
 /// Clients announce values that never come, and hold the memory for them: other values of that size
-/// find none. `status` says that writes are refused and what holds the memory, `slabs` which size, and
-/// `conns` who.
+/// find none. `status` reports the refused writes and the use of the memory, `slabs` the size, and
+/// `conns` the clients.
 pub(super) fn uploads_that_fill_a_class_are_reported() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 threads=1 upload_timeout=0")?;
     is_silent(STATUS, &["refused"])?;
@@ -88,7 +88,7 @@ pub(super) fn uploads_that_fill_a_class_are_reported() -> Result<()> {
     client.send(b"set late 0 0 400000\r\n")?;
     client.send(&[b'z'; 400_000])?;
     client.send(b"\r\n")?;
-    // Whether this one is refused or one of those before it.
+    // This write is refused, or one before it was.
     client.line()?;
 
     reports(STATUS, &["degraded: hippos"])?;
@@ -149,7 +149,7 @@ pub(super) fn refused_subnet_is_reported() -> Result<()> {
         STATUS,
         &["warning: datagrams of sources that are not allowed"],
     )?;
-    // That may be as it should be.
+    // The refusal may be intended, so that the state is not degraded.
     is_silent(STATUS, &["degraded"])?;
     reports("doctor", &["broken: refused: 1 TCP connections of sources"])?;
     let allowed = run("hippos-ctl allow list")?;
@@ -184,8 +184,8 @@ pub(super) fn one_queue_is_reported() -> Result<()> {
     hippos.unload()
 }
 
-/// A client that asks for large values and reads none of them: `status` says that slow readers hold
-/// memory, and `conns` who.
+/// A client requests large values and reads none of them: `status` reports the memory that slow readers
+/// hold, and `conns` shows the client.
 pub(super) fn slow_reader_is_reported() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let mut other = Tcp::connect("127.0.0.1")?;
@@ -215,7 +215,7 @@ pub(super) fn slow_reader_is_reported() -> Result<()> {
     hippos.unload()
 }
 
-/// The module of an old version is still loaded: `doctor` says so.
+/// `doctor` reports a loaded module of another version.
 pub(super) fn stale_module_is_reported() -> Result<()> {
     const STALE: &str = "/tmp/stale.ko";
     const WHAT: [&str; 2] = [

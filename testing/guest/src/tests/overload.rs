@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! More than is reasonable: connections by the thousand, clients that never
-//! read, never finish, never go.
+//! Overload and abuse: thousands of connections, clients that never read, never
+//! finish a request, or disappear.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -22,7 +22,7 @@ use crate::system::{memory, run};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Others are served as ever.
+/// Other clients are served as usual.
 fn served() -> Result<()> {
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("small", b"value")?;
@@ -44,7 +44,7 @@ fn settled(most: u64) -> Result<()> {
     }
 }
 
-/// Ten thousand connections that say nothing.
+/// Ten thousand connections that send nothing.
 pub(super) fn idle_connections_do_not_delay_others() -> Result<()> {
     const COUNT: usize = 10_000;
     setrlimit(Resource::RLIMIT_NOFILE, 30_000, 30_000)?;
@@ -82,7 +82,7 @@ pub(super) fn idle_connections_do_not_delay_others() -> Result<()> {
     hippos.unload()
 }
 
-/// Clients that ask for much and read nothing: what the kernel keeps for each is bounded.
+/// Clients that request large values and read nothing: the kernel's memory for each is bounded.
 pub(super) fn never_reading_clients_hold_bounded_memory() -> Result<()> {
     const COUNT: usize = 16;
     const MOST: u64 = 8 << 20;
@@ -95,7 +95,7 @@ pub(super) fn never_reading_clients_hold_bounded_memory() -> Result<()> {
         stream.set_nonblocking(true)?;
         silent.push(stream);
     }
-    // A thousand million bytes are asked for, again and again.
+    // A thousand million bytes are requested, again and again.
     let requests = b"get large\r\n".repeat(1000);
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {
@@ -118,8 +118,8 @@ pub(super) fn never_reading_clients_hold_bounded_memory() -> Result<()> {
     hippos.unload()
 }
 
-/// A client that does not read short replies holds no more memory than they need, whatever other
-/// replies were sent between them.
+/// A client that does not read short replies holds no more memory than they need, even if other
+/// clients' replies are sent between them.
 pub(super) fn short_replies_never_read_hold_little_memory() -> Result<()> {
     const COUNT: usize = 8;
     const REQUESTS: usize = 400;
@@ -141,7 +141,7 @@ pub(super) fn short_replies_never_read_hold_little_memory() -> Result<()> {
         connect(socket.as_raw_fd(), &SockaddrIn::new(127, 0, 0, 1, PORT))?;
         silent.push(TcpStream::from(socket));
     }
-    // More than the window, so that what follows waits in the server's socket.
+    // More than the window, so that further replies wait in the server's socket.
     for stream in &mut silent {
         stream.write_all(&b"get none\r\n".repeat(2000))?;
     }
@@ -166,8 +166,8 @@ pub(super) fn short_replies_never_read_hold_little_memory() -> Result<()> {
     hippos.unload()
 }
 
-/// Clients that begin a large value and never end it hold a place each; others
-/// go on, and get the places back when those are gone.
+/// Clients that begin a large value and never finish it hold a slot each; other
+/// clients are served, and get the memory when those connections are closed.
 pub(super) fn never_finished_values_leave_others_served() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     served()?;
@@ -189,7 +189,7 @@ pub(super) fn never_finished_values_leave_others_served() -> Result<()> {
         "{line:?}"
     );
     drop(tcp);
-    // A byte now and then.
+    // Single bytes from time to time.
     for _ in 0..5 {
         for stream in &mut slow {
             let _ = stream.write(b"x");
@@ -205,7 +205,7 @@ pub(super) fn never_finished_values_leave_others_served() -> Result<()> {
     hippos.unload()
 }
 
-/// Clients that are gone without a word: their host is down.
+/// Clients that disappear without closing their connections: their host is down.
 pub(super) fn half_open_connections_do_not_keep_the_module() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -229,7 +229,7 @@ pub(super) fn half_open_connections_do_not_keep_the_module() -> Result<()> {
     run(&format!("ip link set {} down", link.here))?;
     drop(gone);
     served()?;
-    // What is half sent when the module goes must not keep it.
+    // Half-sent replies must not delay the unload.
     let start = Instant::now();
     hippos.unload()?;
     println!("unloaded in {:?}", start.elapsed());
@@ -252,7 +252,7 @@ pub(super) fn large_values_at_once_return_whole() -> Result<()> {
                         tcp.send(format!("get {key}\r\n").as_bytes())?;
                         let line = tcp.line()?;
                         if line == "END\r\n" {
-                            // Evicted by the others' meanwhile.
+                            // Evicted by other clients' values meanwhile.
                             continue;
                         }
                         ensure!(line == format!("VALUE {key} 0 1000000\r\n"), "{line:?}");
@@ -283,9 +283,9 @@ pub(super) fn reply_over_a_slow_link_is_cut_and_counted() -> Result<()> {
     modules::load("sch_tbf")?;
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
-    // Some 140 datagrams a second: what the socket holds never lasts until a send gives up.
+    // Some 140 datagrams a second: the socket's buffer always has space before a send times out.
     let rate = "rate 1600kbit burst 3kb limit 8mb";
-    // Questions for the address would wait in the queue, too, until it counts as unreachable.
+    // ARP requests would wait in the queue as well, until the address counts as unreachable.
     let (device, far, address) = (&link.here, &link.far, &link.far_ipv4);
     const MAC: &str = "02:00:00:00:01:02";
     there.ip(&format!("link set {far} address {MAC}"))?;
@@ -302,7 +302,7 @@ pub(super) fn reply_over_a_slow_link_is_cut_and_counted() -> Result<()> {
     }
     let (came, whole) = there.enter(|| {
         let address = SocketAddr::new(link.here_ipv4.parse()?, PORT);
-        // So long a silence is its end.
+        // A longer silence is its end.
         let mut udp = Udp::to(address, Duration::from_secs(8))?;
         let id = udp.send(b"get a b c d\r\n")?;
         let (mut came, mut whole) = (0, 0);
@@ -321,7 +321,7 @@ pub(super) fn reply_over_a_slow_link_is_cut_and_counted() -> Result<()> {
     hippos.unload()
 }
 
-/// A line without an end is cut off; a list of keys without one is answered as it comes.
+/// The connection of an endless line is closed; an endless list of keys is answered as it arrives.
 pub(super) fn endless_lines_are_cut_off() -> Result<()> {
     let hippos = Hippos::load("memory_mb=16")?;
     let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What the hook does with packets: through real cards and namespaces first,
+//! The receive paths and their packets: through real cards and namespaces first,
 //! then frame by frame.
 
 use std::fs;
@@ -36,8 +36,8 @@ fn counts(host: &str) -> Result<(u64, u64)> {
     Ok((tcp.stat(FAST)?, tcp.stat(SLOW)?))
 }
 
-/// By which receive paths so many requests are answered that the fast ones can answer: those, or the
-/// socket, if there is nothing before it.
+/// The counts for `count` requests that the fast paths can answer: theirs, or the socket's if there is no path
+/// before it.
 fn fast(count: u64) -> (u64, u64) {
     if receive_path::is_socket() {
         (0, count)
@@ -80,12 +80,12 @@ pub(super) fn requests_over_loopback_take_the_fast_path() -> Result<()> {
     let hippos = Hippos::load("")?;
     hit_and_miss("127.0.0.1")?;
     hit_and_miss("::1")?;
-    // An address of this host's that is not loopback's, over lo all the same.
+    // Another address of this host, which is reached over lo too.
     hit_and_miss(crate::net::ADDRESS)?;
     hippos.unload()
 }
 
-/// Packets for others, and for other ports, are not ours.
+/// Packets for other hosts and other ports reach them unchanged.
 pub(super) fn packets_for_others_pass_unchanged() -> Result<()> {
     let client = Namespace::new("client")?;
     let server = Namespace::new("server")?;
@@ -162,8 +162,8 @@ fn other_port(own: &UdpSocket, client: &Namespace, address: &str) -> Result<()> 
     Ok(())
 }
 
-/// A server of its own in another namespace keeps its packets, and a module
-/// that is loaded in a namespace serves that one alone.
+/// A server in another namespace gets its own packets, and a module that is loaded
+/// in a namespace serves that one alone.
 pub(super) fn other_namespaces_keep_their_packets() -> Result<()> {
     let one = Namespace::new("one")?;
     let link = netns::join(&one, 1)?;
@@ -290,9 +290,9 @@ pub(super) fn bridged_packets_pass_and_own_are_answered() -> Result<()> {
     run("ip link set joined up")?;
     let hippos = Hippos::load("")?;
     let result = (|| {
-        // Through the bridge to another host: not ours.
+        // Through the bridge to another host: passed.
         passes(&two, &one, "0.0.0.0", "10.9.88.3", PORT).context("bridged")?;
-        // To the bridge's own address: served, by whichever receive path.
+        // To the bridge's own address: served by any receive path.
         one.enter(|| {
             Tcp::connect("10.9.88.1")?.set("key", b"value")?;
             let reply = Udp::connect("10.9.88.1")?.ask(b"get key\r\n")?;
@@ -305,7 +305,7 @@ pub(super) fn bridged_packets_pass_and_own_are_answered() -> Result<()> {
     hippos.unload()
 }
 
-/// What an IPsec policy refuses is answered by no receive path.
+/// No receive path answers a request that an IPsec policy blocks.
 pub(super) fn ipsec_policy_blocks_requests() -> Result<()> {
     modules::load("xfrm_user")?;
     let there = Namespace::new("there")?;
@@ -374,8 +374,7 @@ pub(super) fn long_replies_arrive_whole() -> Result<()> {
     hippos.unload()
 }
 
-/// A card that takes no datagram of the usual length: the socket's fragments
-/// reach the client all the same.
+/// A card with a smaller MTU than usual: the socket's fragments reach the client.
 pub(super) fn replies_beyond_the_mtu_leave_by_the_socket() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -415,7 +414,7 @@ pub(super) fn tapped_requests_are_not_overwritten() -> Result<()> {
     )?;
     there.enter(|| hit_and_miss(&link.here_ipv4))?;
     there.enter(|| hit_and_miss(&link.here_ipv6))?;
-    // What was heard is what was sent: the reply was not written over it.
+    // The captured requests are as they were sent: the reply was not written over them.
     let (mut requests, mut replies) = (0, 0);
     let mut frame = [0; 65536];
     while let Ok(length) = nix::unistd::read(capture.as_raw_fd(), &mut frame) {
@@ -437,15 +436,15 @@ pub(super) fn tapped_requests_are_not_overwritten() -> Result<()> {
     hippos.unload()
 }
 
-/// Replies pass an empty queueing discipline by, unless it does something, or
-/// taps, filters or rules look at what leaves.
+/// Replies bypass an empty queueing discipline, unless it shapes or delays, or
+/// taps, filters or rules see outgoing packets.
 pub(super) fn replies_bypass_only_idle_queueing_disciplines() -> Result<()> {
     if receive_path::is_xdp() || receive_path::is_socket() {
         println!("skipped: neither XDP nor the socket sends so");
         return Ok(());
     }
-    // busybox has a tc too, and nothing but /usr/bin is looked through.
-    /// More than leave together.
+    // busybox has a tc too, so that the full path is needed.
+    /// More than one batch.
     const ASKED: u64 = 40;
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -453,11 +452,11 @@ pub(super) fn replies_bypass_only_idle_queueing_disciplines() -> Result<()> {
     let hippos = Hippos::load("")?;
     modules::load("sch_netem")?;
     modules::load("nf_tables")?;
-    // How many packets the discipline saw while each of these was asked.
+    // The number of packets that the discipline saw during so many requests.
     let queued = |host: &str| -> Result<u64> {
         let before = seen(device)?;
         there.enter(|| {
-            // The requests wait for each other, so that replies leave together.
+            // Requests are sent without waiting, so that their replies leave together.
             let mut udp = Udp::connect(host)?;
             let ids = (0..ASKED).map(|_| udp.send(b"get none\r\n"));
             let ids = ids.collect::<Result<Vec<_>>>()?;
@@ -501,7 +500,7 @@ pub(super) fn replies_bypass_only_idle_queueing_disciplines() -> Result<()> {
     let chain = run(&format!(
         "/usr/sbin/nft add chain netdev look out {{ type filter hook egress device {device} priority 0 ; }}"
     ));
-    // Not every kernel has it.
+    // Some kernels lack it.
     if !matches!(&chain, Err(error) if format!("{error:#}").contains("not supported")) {
         chain?;
         run("/usr/sbin/nft add rule netdev look out udp sport 11211 counter")?;
@@ -518,14 +517,14 @@ pub(super) fn replies_bypass_only_idle_queueing_disciplines() -> Result<()> {
         seen < ASKED,
         "{seen} seen though no rule reads them any more"
     );
-    // The module goes while replies wait for each other.
+    // The module is unloaded while a batch of replies waits.
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let flood = scope.spawn(|| {
             there.enter(|| {
                 let mut udp = Udp::connect(both[0])?;
                 while !stop.load(Ordering::Relaxed) {
-                    // Once the module is gone, errors come back.
+                    // Once the module is unloaded, sends fail.
                     let _ = udp.send(b"get none\r\n");
                 }
                 Ok(())
@@ -539,7 +538,7 @@ pub(super) fn replies_bypass_only_idle_queueing_disciplines() -> Result<()> {
     })
 }
 
-/// Packets that the queueing discipline of a device was given.
+/// The number of packets that a device's queueing discipline got.
 fn seen(device: &str) -> Result<u64> {
     let text = run(&format!("/usr/sbin/tc -s qdisc show dev {device} root"))?;
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -550,7 +549,7 @@ fn seen(device: &str) -> Result<u64> {
     count.with_context(|| format!("no count: {text}"))
 }
 
-/// Sends one datagram and waits for what comes back to its port.
+/// Sends one datagram and waits for a reply to its port.
 pub(super) fn ask(tap: &mut Tap, datagram: &Datagram, limit: Duration) -> Result<Option<Vec<u8>>> {
     ask_with(tap, Offload::default(), datagram, limit)
 }
@@ -596,7 +595,7 @@ fn silent(tap: &mut Tap, datagram: &Datagram) -> Result<()> {
     }
 }
 
-/// Header by header: what is answered, and that the answer is right to the last bit.
+/// Requests with valid headers of each kind are answered, and the reply's headers are exact.
 pub(super) fn reply_headers_are_exact() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
@@ -625,7 +624,7 @@ pub(super) fn reply_headers_are_exact() -> Result<()> {
     hippos.unload()
 }
 
-/// What must not be answered, by no receive path.
+/// Packets that no receive path may answer.
 pub(super) fn malformed_and_foreign_packets_are_not_answered() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
@@ -701,7 +700,7 @@ pub(super) fn malformed_and_foreign_packets_are_not_answered() -> Result<()> {
         ..Datagram::ipv6(&payload)
     };
     silent(&mut tap, &to_group).context("to all nodes")?;
-    // Frames and commands that are none.
+    // Invalid frames and commands.
     for payload in [
         &b""[..],
         b"1234567",
@@ -724,8 +723,7 @@ pub(super) fn malformed_and_foreign_packets_are_not_answered() -> Result<()> {
     hippos.unload()
 }
 
-/// Odd packets that a host may still get an answer to: the hook leaves them
-/// to the socket.
+/// Unusual but valid packets: the fast paths pass them, and the socket answers.
 pub(super) fn unusual_packets_are_left_to_the_socket() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
@@ -755,7 +753,7 @@ pub(super) fn unusual_packets_are_left_to_the_socket() -> Result<()> {
             "{what}: {before:?}, then {after:?}"
         );
     }
-    // One frame that stands for three.
+    // One frame with three segments.
     let segment = payload.len();
     for plain in both(&payload.repeat(3)) {
         let plain = Datagram {
@@ -785,7 +783,7 @@ pub(super) fn unusual_packets_are_left_to_the_socket() -> Result<()> {
     hippos.unload()
 }
 
-/// How often PRE_ROUTING and XDP gave a reason for leaving a datagram to the socket.
+/// How often PRE_ROUTING and XDP passed a datagram for a reason.
 fn passed(reason: &str) -> Result<u64> {
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let hook = tcp.stat_of("hippos_pass", &format!("hippos_pass_{reason}"))?;
@@ -793,8 +791,7 @@ fn passed(reason: &str) -> Result<u64> {
     Ok(hook + xdp)
 }
 
-/// Each datagram that is left to the socket is counted by its reason, and one that is answered by
-/// none.
+/// Each passed datagram is counted by its reason, and an answered one by none.
 pub(super) fn each_pass_is_counted_by_its_reason() -> Result<()> {
     if receive_path::is_socket() {
         return Ok(());
@@ -882,7 +879,7 @@ pub(super) fn each_pass_is_counted_by_its_reason() -> Result<()> {
         ask(&mut tap, datagram, SILENCE)?;
         ensure!(passed(reason)? > before, "{reason} is not counted");
     }
-    // Known by its addresses: the reason is counted again, from the table.
+    // The cached entry of these addresses has the reason, which is counted again.
     let before = passed("route_out")?;
     for _ in 0..3 {
         ask(&mut tap, &near([10, 77, 0, 5]), Duration::from_millis(20))?;
@@ -924,8 +921,8 @@ fn trace_pass(tap: &mut Tap, datagram: &Datagram) -> Result<String> {
     Ok(text)
 }
 
-/// A checksum that the sender's card would have filled in: the packet never
-/// was on a wire.
+/// Checksums that the sender's card would have filled in: the packet never was
+/// on a wire.
 pub(super) fn partial_checksums_are_accepted() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
@@ -964,7 +961,7 @@ pub(super) fn only_allowed_sources_are_answered() -> Result<()> {
     let hippos = Hippos::load("allow=any")?;
     answered(&mut tap, &from([8, 8, 9, 8]))?;
     answered(&mut tap, &Datagram::ipv6(&payload))?;
-    // All the while it is loaded.
+    // Changes while it is loaded.
     let list = run("hippos-ctl allow list")?;
     ensure!(list == "any\n", "{list:?}");
     run("hippos-ctl allow set 8.8.8.0/24")?;
@@ -983,7 +980,7 @@ pub(super) fn only_allowed_sources_are_answered() -> Result<()> {
             "{wrong} was taken"
         );
     }
-    // This host itself may always ask.
+    // This host itself is always allowed.
     let refused = Tcp::connect("127.0.0.1")?.stat("hippos_udp_refused")?;
     ensure!(refused >= 3, "{refused} datagrams refused");
     run("hippos-ctl allow set default")?;
@@ -992,7 +989,7 @@ pub(super) fn only_allowed_sources_are_answered() -> Result<()> {
     hippos.unload()
 }
 
-/// A source gets so many reply bytes a second, unless it is of a private network.
+/// The reply bytes of a source are limited: a public one's by `udp_rate`, a private one's by its own rate.
 pub(super) fn sources_beyond_their_rate_get_no_reply() -> Result<()> {
     let payload = framed(1, b"get key\r\n");
     let from = |from| Datagram {
@@ -1012,7 +1009,7 @@ pub(super) fn sources_beyond_their_rate_get_no_reply() -> Result<()> {
     hippos.unload()
 }
 
-/// Of two interfaces one is served.
+/// With `dev=` one of two interfaces is served.
 pub(super) fn dev_serves_one_interface_only() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -1036,7 +1033,7 @@ pub(super) fn dev_serves_one_interface_only() -> Result<()> {
         "served over another one"
     );
     Udp::connect("127.0.0.1")?.silence(b"get key\r\n")?;
-    // What an operator's abort takes from the socket it has again before the next answer.
+    // After an operator's abort the socket is bound to the interface again before the next answer.
     modules::load("udp_diag")?;
     let aborted = run("ss -K -H -u -a sport = :11211")?;
     ensure!(!aborted.is_empty(), "ss aborted no socket");

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Planted faults: what must make a run fail, so that one sees that it does.
+//! Planted faults, each of which must make a run fail.
 
 use std::fs;
 
 use anyhow::{bail, Result};
 
-/// The kernel's own crash key: a null pointer is followed.
+/// A crash by the kernel's SysRq key, which follows a null pointer.
 pub(super) fn crash() -> Result<()> {
     fs::write("/proc/sys/kernel/sysrq", "1")?;
     fs::write("/proc/sysrq-trigger", "c")?;
     bail!("still alive")
 }
 
-/// The test is content, but the kernel's log is not clean.
+/// The test succeeds, but the kernel's log has a warning.
 pub(super) fn warning() -> Result<()> {
     fs::write(
         "/dev/kmsg",
@@ -21,7 +21,7 @@ pub(super) fn warning() -> Result<()> {
     Ok(())
 }
 
-/// The plainest.
+/// The test returns an error.
 pub(super) fn failure() -> Result<()> {
     bail!("planted")
 }

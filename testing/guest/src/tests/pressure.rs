@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Memory that is short: the cache's own, held by values that never come, and the machine's.
+//! Memory pressure: the cache's memory is held by values that never come, or the machine's is short.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::kmsg::Log;
 use crate::modules::{self, Hippos};
 use crate::system::{memory, run};
 
-/// A guest that shares its processors may be far behind.
+/// A guest that shares its processors may be slow.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Connections that announce values of 1,000,000 bytes and send nothing more.
@@ -27,7 +27,7 @@ fn announce(count: usize) -> Result<Vec<TcpStream>> {
     all.collect()
 }
 
-/// Waits until `name` of `stats` is what `wanted` says.
+/// Waits until `wanted` accepts the value of `name` in `stats`.
 fn wait_for(tcp: &mut Tcp, name: &str, wanted: impl Fn(u64) -> bool) -> Result<u64> {
     let start = Instant::now();
     loop {
@@ -40,17 +40,17 @@ fn wait_for(tcp: &mut Tcp, name: &str, wanted: impl Fn(u64) -> bool) -> Result<u
     }
 }
 
-/// MiB of so many that the cache leaves to everything else.
+/// The part of the machine's memory, in MiB, that the cache does not use.
 fn reserve(total: u64) -> u64 {
     (total / 16).max(64)
 }
 
-/// The most that it may take.
+/// The most that the cache may use, in MiB.
 fn most(total: u64) -> u64 {
     total - reserve(total)
 }
 
-/// The memory limit: by whom, and how far it goes.
+/// The memory limit can't exceed the machine's memory, and a client can't raise it above the owner's.
 pub(super) fn memory_limit_is_bounded_by_machine_and_owner() -> Result<()> {
     let total = memory("MemTotal:")? >> 20;
     let nearly = total - 10;
@@ -78,7 +78,7 @@ pub(super) fn memory_limit_is_bounded_by_machine_and_owner() -> Result<()> {
     }
     let reply = Udp::connect("127.0.0.1")?.ask(b"cache_memlimit 32\r\n")?;
     ensure!(reply.starts_with(b"CLIENT_ERROR "), "{reply:?}");
-    // Tables that were made for 64 MiB go no further than 16 times that.
+    // Tables that were made for 64 MiB suffice for 16 times that.
     let most = (most(total) - 1).min(16 * 64);
     run(&format!("hippos-ctl memory {most}"))?;
     ensure!(run(&format!("hippos-ctl memory {nearly}")).is_err());
@@ -88,8 +88,8 @@ pub(super) fn memory_limit_is_bounded_by_machine_and_owner() -> Result<()> {
     hippos.unload()
 }
 
-/// Clients that announce values and send none leave room for others, cost them next to nothing, and
-/// are disconnected in the end.
+/// Clients that announce values and send none leave memory for other clients, cost them few grace
+/// periods, and are disconnected in the end.
 pub(super) fn unfinished_values_are_bounded_and_timed_out() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 upload_timeout=3")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -104,7 +104,7 @@ pub(super) fn unfinished_values_are_bounded_and_timed_out() -> Result<()> {
     ensure!(waits <= 40 * 16, "{waits} grace periods");
     wait_for(&mut tcp, "hippos_uploads_timed_out", |count| count >= 30)?;
     wait_for(&mut tcp, "hippos_upload_bytes", |bytes| bytes == 0)?;
-    // Which of them had a place is the workers' business.
+    // The workers decide which of them get a slot.
     let mut gone = 0;
     for stream in &mut held {
         stream.set_nonblocking(true)?;
@@ -119,7 +119,7 @@ pub(super) fn unfinished_values_are_bounded_and_timed_out() -> Result<()> {
     hippos.unload()
 }
 
-/// One connection's commands that copy much do not keep the others of its worker waiting.
+/// Commands that copy much do not delay the other connections of their worker.
 pub(super) fn costly_pipelines_do_not_delay_others() -> Result<()> {
     const APPENDS: usize = 2000;
     const LEN: usize = 800_000;
@@ -148,14 +148,14 @@ pub(super) fn costly_pipelines_do_not_delay_others() -> Result<()> {
     hippos.unload()
 }
 
-/// While a writer waits for memory, other connections of its worker go on.
+/// While a writer waits for memory, other connections of its worker are served.
 pub(super) fn other_connections_served_while_writer_waits() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64 threads=1")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("small", b"value")?;
     let held = announce(70)?;
     wait_for(&mut tcp, "hippos_upload_bytes", |bytes| bytes > 30 << 20)?;
-    // Those of the seventy that wait are refused in the end, and wait for their values then.
+    // Those of the seventy that wait for memory are refused in the end; their values are skipped then.
     let sure = AtomicBool::new(false);
     let turns = thread::scope(|scope| -> Result<usize> {
         let waiting = scope.spawn(|| -> Result<String> {
@@ -185,7 +185,7 @@ pub(super) fn other_connections_served_while_writer_waits() -> Result<()> {
     hippos.unload()
 }
 
-/// The machine is short of memory: the cache gives back before the kernel has to kill a process.
+/// The machine is short of memory: the cache frees memory before the kernel kills a process.
 pub(super) fn cache_shrinks_before_the_kernel_kills() -> Result<()> {
     let mut log = Log::open()?;
     log.lines();
@@ -205,7 +205,7 @@ pub(super) fn cache_shrinks_before_the_kernel_kills() -> Result<()> {
         left >> 20
     );
     ensure!(left > 24 << 20, "{left} bytes are left to others");
-    // Another program takes more than was left, piece by piece.
+    // Another program takes more memory than was left, piece by piece.
     let piece = (reserve(total) << 20) / 16;
     let mut hog = Vec::new();
     for step in 1..=20u64 {
@@ -230,8 +230,8 @@ pub(super) fn cache_shrinks_before_the_kernel_kills() -> Result<()> {
     hippos.unload()
 }
 
-/// Unloading while connections wait for memory, values are on their way, readers hold what is gone, and
-/// the machine is short of memory.
+/// Unloading while connections wait for memory, values are being received, slow readers hold deleted
+/// items, and the machine is short of memory.
 pub(super) fn unloads_under_memory_pressure() -> Result<()> {
     let total = memory("MemTotal:")? >> 20;
     for round in 0..3 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The protocol against the module, with no emulated network in between: nothing
-//! is lost and nothing is late.
+//! The protocol against the module, without an emulated network in between: no
+//! datagram is lost or late.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::system::run as sh;
 /// Cases played at once.
 const PARALLEL: usize = 8;
 
-/// The module, as a client asks it.
+/// The module's addresses for a client.
 fn target(client: &Client) -> Target {
     let address = SocketAddr::new(client.server(), PORT);
     Target {
@@ -44,7 +44,7 @@ pub(super) fn recorded_cases_get_memcacheds_replies() -> Result<()> {
     let report = client.enter(|| Ok(run_cases(&cases, &target, &options)))?;
     ensure!(report.passed > 0, "no case was played");
     ensure!(report.failures.is_empty(), "{report}");
-    // Of the engine's counters a case makes nothing.
+    // The cases do not check which receive path served them.
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let xdp = tcp.stat("hippos_xdp_served")?;
     let fast = tcp.stat("hippos_udp_fast_datagrams")?;
@@ -69,7 +69,7 @@ pub(super) fn counters_match_memcacheds() -> Result<()> {
     hippos.unload()
 }
 
-/// Counters tell which UDP requests were served in softirq and which went to the worker.
+/// Counters distinguish the UDP requests that were served in softirq from the worker's.
 pub(super) fn fast_and_worker_commands_are_counted_apart() -> Result<()> {
     if receive_path::is_socket() {
         println!("skipped: the worker has them all");

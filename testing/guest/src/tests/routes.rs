@@ -134,7 +134,7 @@ fn rows() -> Vec<Row> {
             ExpectedRoute::Second, false),
         row("empty chains of nftables",
             "nft add table inet f\nnft add chain inet f i { type filter hook input priority filter ; }\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add chain inet f p { type nat hook prerouting priority dstnat ; }\nnft add rule inet f i ct state established accept",
-            // Of a port of its own: a connection that was translated stays so after its rule is gone.
+            // Its own port: a translated connection stays so after its rule was removed.
             "nft delete table inet f", one(Datagram { from_port: 40_388, ..near() }), ExpectedRoute::To(ASKER), true),
         row("output drop",
             "nft add table inet f\nnft add chain inet f o { type filter hook output priority filter ; }\nnft add rule inet f o udp sport 11211 ip daddr 10.9.200.2 drop",
@@ -171,7 +171,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// A service's address, as kube-proxy and others put it on an interface that leads nowhere.
+/// A service's address, as kube-proxy and others put it on an interface without a link.
 const SERVICE: &str = "link add svc type dummy\naddr add 10.96.0.1/32 dev svc\nlink set svc up";
 
 /// A VLAN on the first card.
@@ -247,7 +247,7 @@ fn stacked() -> Vec<Row> {
     ]
 }
 
-/// What looks at frames below IP, or before PRE_ROUTING's hook.
+/// Rules that see frames below IP, or before PRE_ROUTING's hook.
 #[rustfmt::skip]
 fn below_ip() -> Vec<Row> {
     let row = |name, setup, undo, goes, fast| {
@@ -290,8 +290,8 @@ pub(super) fn replies_over_stacked_interfaces_take_the_sockets_route() -> Result
     compare(&stacked(), &[ReceivePath::Prerouting, ReceivePath::Xdp])
 }
 
-/// Rules below IP hold for PRE_ROUTING. A driver hands XDP its frames before any of them could look
-/// at one, and takes replies from it behind all of them (docs/fast-path.md).
+/// Rules below IP apply to PRE_ROUTING. XDP gets its frames before all of them and sends its replies behind
+/// all of them (docs/fast-path.md).
 pub(super) fn rules_below_ip_hold_for_the_hook_only() -> Result<()> {
     for module in ["sch_ingress", "cls_matchall", "act_mirred"] {
         modules::load(module)?;
@@ -372,8 +372,8 @@ pub(super) fn counters_rise_as_a_sockets() -> Result<()> {
             (with(longer.clone(), v4([10, 9, 200, 2], HOST)), 2),
             (with(longer, v6("fd09:200::2", HOST6)), 2),
         ];
-        // A packet of others may be counted in part before a look, and in part after it: what was
-        // counted twice alike is of the requests alone.
+        // A packet of another sender may be counted in part before a reading, and in part after it: two equal
+        // counts are of the requests alone.
         let mut undisturbed: Option<Vec<i64>> = None;
         let mut counted = None;
         for _ in 0..TRIES {
@@ -417,7 +417,7 @@ pub(super) fn counters_rise_as_a_sockets() -> Result<()> {
     Ok(())
 }
 
-/// A reply without what differs by its receiver: address, port and checksums.
+/// A reply without the fields that depend on its receiver: address, port and checksums.
 fn without_receiver(sent: &Sent) -> Sent {
     let mut sent = sent.clone();
     for range in [30..34, 36..38, 40..42] {
@@ -428,8 +428,8 @@ fn without_receiver(sent: &Sent) -> Sent {
     sent
 }
 
-/// Lookups are bounded: of a burst of sources the socket answers what is beyond the bound, and once
-/// it is over all are answered in place.
+/// Lookups are bounded: in a burst of new sources the socket answers those beyond the bound; after the
+/// burst all are answered in place.
 pub(super) fn lookups_are_bounded() -> Result<()> {
     const SOURCES: u16 = 400;
     const BURSTS: u8 = 60;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The least that must work on every kernel: load, a SET, a GET by each way, unload.
+//! The minimum for every kernel: load, a SET, a GET over TCP and UDP, unload.
 
 use anyhow::{ensure, Context, Result};
 use hippos_client::{Tcp, Udp};
@@ -8,7 +8,7 @@ use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
 use crate::receive_path;
 
-/// What each receive path counts: datagrams answered by XDP, by the hook or XDP, and by the socket.
+/// The counters of the receive paths: datagrams answered by XDP, by the hook or XDP, and by the socket.
 const COUNTERS: [&str; 3] = [
     "hippos_xdp_served",
     "hippos_udp_fast_datagrams",

@@ -2,7 +2,7 @@
 //! Hours of mixed load with faults at random, and the kernel's memory meanwhile.
 //!
 //! Prints a line for each sample: `sample` and then `name=number` for each
-//! figure. The host draws them, and judges whether memory grows.
+//! figure. The host plots them, and checks whether memory grows.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::netns::{self, Namespace};
 use crate::random::Random;
 use crate::system::{memory, run};
 
-/// Between two samples; a fault goes before each.
+/// The time between two samples; a fault is injected before each.
 const STEP: Duration = Duration::from_secs(5);
 
 /// The most memory that the cache gets, MiB.
@@ -63,7 +63,7 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
     hippos.unload()
 }
 
-/// Something happens.
+/// Injects a random fault, or none.
 fn inject_fault(random: &mut Random, link: &netns::Link, there: &Namespace) -> Result<()> {
     let pause = Duration::from_millis(100 + random.below(400) as u64);
     let cpu = Path::new("/sys/devices/system/cpu/cpu1/online");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which CPU does what when the card has one receive queue.
+//! Receive packet steering of a card with one receive queue.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -23,7 +23,7 @@ const MAP: &str = "/sys/class/net/eth0/queues/rx-0/rps_cpus";
 /// How long a change may take; it takes a few seconds where the guest has its processors to itself.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// A busy CPU that polls the card is relieved, and gets it back for itself.
+/// Packets of a busy CPU that polls the card are spread over other CPUs, and return to it when it is idle.
 pub(super) fn packets_leave_a_busy_cpu_and_return() -> Result<()> {
     let queues = fs::read_dir("/sys/class/net/eth0/queues")?
         .flatten()
@@ -34,7 +34,7 @@ pub(super) fn packets_leave_a_busy_cpu_and_return() -> Result<()> {
     steered_and_back(true).context("to its end")?;
     steered_and_back(false).context("unloaded meanwhile")?;
 
-    // What an administrator chose stays.
+    // An administrator's map is kept.
     fs::write(MAP, "1")?;
     let hippos = Hippos::load("steer=1")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -49,8 +49,7 @@ pub(super) fn packets_leave_a_busy_cpu_and_return() -> Result<()> {
     Ok(())
 }
 
-/// Keeps the CPU that polls busy until its packets are spread and, with `end`, lets it rest until
-/// they are not.
+/// Keeps the polling CPU busy until its packets are spread and, with `end`, idle until they are not.
 fn steered_and_back(end: bool) -> Result<()> {
     let hippos = Hippos::load("steer=90")?;
     keep_busy(end)?;
@@ -59,14 +58,14 @@ fn steered_and_back(end: bool) -> Result<()> {
     Ok(())
 }
 
-/// A card that is taken to another namespace while its packets are spread is given back there, too, even if it gets
+/// A card that is moved to another namespace while its packets are spread loses its map there, even if it gets
 /// another number.
 pub(super) fn card_moved_to_another_namespace_is_restored() -> Result<()> {
     let there = Namespace::new("moved")?;
     modules::load("dummy")?;
     let index = fs::read_to_string("/sys/class/net/eth0/ifindex")?;
     let index = index.trim();
-    // A device that each namespace has may have it already.
+    // A default device of the namespace may have it already.
     let links = there.ip("-oneline link show")?;
     if !links
         .lines()
@@ -104,7 +103,7 @@ fn steered_and_moved(there: &Namespace, index: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same to its end, with something before it and behind it, while the module is there.
+/// The same to its end, with a call before it and one behind it, while the module is loaded.
 pub(super) fn steered_and_back_while(
     before: impl FnOnce() -> Result<()>,
     after: impl FnOnce() -> Result<()>,
@@ -124,11 +123,11 @@ fn keep_busy(end: bool) -> Result<()> {
         let talker = scope.spawn(move || talk(busy, stop));
         let result: Result<()> = (|| {
             cpu.store(wait("a CPU that polls", polling)?, Ordering::Relaxed);
-            // Workers keep off it and serve all the same.
+            // Workers avoid it and still serve.
             tcp.set("key", b"value")?;
             scope.spawn(move || spin(cpu, busy, stop));
             wait("steering", || {
-                // The module may find that another CPU polls: then that one is to be busy.
+                // Another CPU may poll by now: that one must be busy then.
                 if let Some(now) = polling()? {
                     cpu.store(now, Ordering::Relaxed);
                 }
@@ -152,9 +151,9 @@ fn keep_busy(end: bool) -> Result<()> {
 
 /// The CPU that polls the card, after a while without other traffic.
 fn polling() -> Result<Option<usize>> {
-    // What goes over lo is received as well: little of it, so that the card's is more.
+    // Packets over lo count as well: there must be fewer than the card's.
     thread::sleep(Duration::from_secs(2));
-    // `none` is no number, and leaves the answer half read.
+    // `none` is no number; the rest of the answer stays unread, so that the connection is not reused.
     let cpu = Tcp::connect("127.0.0.1")?.stat("hippos_polling_cpu").ok();
     Ok(cpu.map(|cpu| cpu as usize))
 }
@@ -170,7 +169,7 @@ fn spreads(map: &str) -> bool {
     map.trim().chars().any(|digit| digit != '0' && digit != ',')
 }
 
-/// Waits until `look` sees something.
+/// Waits until `look` returns a value.
 fn wait<T>(what: &str, mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let start = Instant::now();
     loop {
@@ -203,7 +202,7 @@ fn talk(busy: &AtomicBool, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// Keeps `cpu` busy while `busy` says so, wherever that moves.
+/// Keeps `cpu` busy while `busy` is set, also when the number changes.
 fn spin(cpu: &AtomicUsize, busy: &AtomicBool, stop: &AtomicBool) {
     let mut bound = None;
     while !stop.load(Ordering::Relaxed) {

@@ -12,7 +12,7 @@ use hippos_client::{Tcp, PORT};
 use crate::modules::Hippos;
 use crate::netns::{self, Namespace};
 
-/// Connections that come and go as fast as they can: none may be forgotten.
+/// Connections that are opened and closed as fast as possible: each is served and closed.
 pub(super) fn short_connections_are_served_and_closed() -> Result<()> {
     let hippos = Hippos::load("")?;
     let results: Vec<Result<()>> = thread::scope(|scope| {
@@ -45,7 +45,7 @@ pub(super) fn short_connections_are_served_and_closed() -> Result<()> {
     hippos.unload()
 }
 
-/// Requests ahead of their answers, cut anywhere.
+/// Pipelined requests, cut anywhere.
 pub(super) fn pipelines_cut_anywhere_are_answered() -> Result<()> {
     let hippos = Hippos::load("")?;
     let stream = TcpStream::connect(("127.0.0.1", PORT))?;
@@ -75,7 +75,7 @@ pub(super) fn pipelines_cut_anywhere_are_answered() -> Result<()> {
                 }
                 rest = after;
             }
-            // What was asked is answered all the same.
+            // All requests are still answered.
             let _ = stream.shutdown(Shutdown::Write);
         });
         let mut found = Vec::new();
@@ -91,14 +91,14 @@ pub(super) fn pipelines_cut_anywhere_are_answered() -> Result<()> {
     hippos.unload()
 }
 
-/// A reply that fills the worker's page leaves although the commands behind it get none: it is not
+/// A reply that fills the worker's page is sent although the commands behind it have none: it is not
 /// held back for bytes that do not come.
 pub(super) fn replies_leave_before_silent_commands() -> Result<()> {
-    // Some of the pipelines end where a page does, whatever was sent from it before.
+    // Some of the pipelines end where a page ends, independently of earlier replies.
     const PASSES: usize = 10;
     const LONGEST: usize = 40;
-    // What another connection may be served meanwhile. One worker serves both in the order in which
-    // they asked, unless a turn was cut short; TCP's timer takes hundreds of times as long.
+    // The requests of another connection that may be served meanwhile. One worker serves both in the order of
+    // their requests, unless a turn was cut short; TCP's timer takes hundreds of times as long.
     const OTHERS: usize = 64;
     let hippos = Hippos::load("threads=1")?;
     let mut other = Tcp::connect("127.0.0.1")?;
@@ -108,7 +108,7 @@ pub(super) fn replies_leave_before_silent_commands() -> Result<()> {
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
     for count in (0..PASSES).flat_map(|_| 1..=LONGEST) {
-        // The first command keeps the others from being answered where they arrive.
+        // The first command keeps the callback from serving the others.
         let commands = [
             b"mn\r\n",
             &b"get key\r\n".repeat(count)[..],
@@ -169,8 +169,8 @@ pub(super) fn large_values_return_whole() -> Result<()> {
     hippos.unload()
 }
 
-/// Clients that ask for much and read nothing cost no more than their socket's
-/// buffers, and others are served meanwhile.
+/// Clients that request large values and read nothing do not delay the requests of
+/// other clients, and get their replies when they read.
 pub(super) fn silent_readers_do_not_delay_others() -> Result<()> {
     let hippos = Hippos::load("memory_mb=16")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
@@ -180,7 +180,7 @@ pub(super) fn silent_readers_do_not_delay_others() -> Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", PORT))?;
         stream.set_nonblocking(true)?;
         let requests = b"get large\r\n".repeat(1000);
-        // It takes what its buffers hold; then it must stop taking.
+        // The server reads until the reply fills the socket's buffers; then it must stop reading.
         let mut rest = &requests[..];
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(100) && !rest.is_empty() {
@@ -212,11 +212,11 @@ pub(super) fn silent_readers_do_not_delay_others() -> Result<()> {
     hippos.unload()
 }
 
-/// Many connections that store while memory is full: room is made for each of them.
+/// Many connections that store while memory is full: items are evicted for each of them.
 pub(super) fn writers_at_the_memory_limit_all_store() -> Result<()> {
     const CONNECTIONS: usize = 24;
     const SETS: usize = 120;
-    // More workers than CPUs: each may be short of memory while another is making room.
+    // More workers than CPUs: each may lack memory while another one evicts.
     let hippos = Hippos::load("memory_mb=8 threads=8")?;
     let value: Vec<u8> = (0..10_100).map(|i| (i % 251) as u8).collect();
     let results: Vec<Result<()>> = thread::scope(|scope| {
@@ -236,7 +236,7 @@ pub(super) fn writers_at_the_memory_limit_all_store() -> Result<()> {
                         .with_context(|| format!("connection {number}, set {round}"))?;
                     tcp.send(format!("get {key}\r\n").as_bytes())?;
                     let head = tcp.line()?;
-                    // It may have had to go again.
+                    // It may have been evicted.
                     if head == "END\r\n" {
                         continue;
                     }
@@ -261,8 +261,8 @@ pub(super) fn writers_at_the_memory_limit_all_store() -> Result<()> {
     hippos.unload()
 }
 
-/// The peer of a connection that was closed while it could not be reached still gets the end: what was
-/// under way is sent again, even when the module is gone.
+/// The peer of a connection that was closed while it could not be reached still gets the FIN, which is
+/// retransmitted even after the module was unloaded.
 pub(super) fn fin_retransmitted_after_unload() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -273,7 +273,7 @@ pub(super) fn fin_retransmitted_after_unload() -> Result<()> {
     let mut line = [0; 64];
     let len = stream.read(&mut line)?;
     ensure!(line[..len].starts_with(b"VERSION"), "{:?}", &line[..len]);
-    // The client's address is removed: what is sent there now is lost, without an error.
+    // The client's address is removed: packets to it are lost, without an error.
     let address = format!("{}/24 dev {}", link.far_ipv4, link.far);
     there.ip(&format!("addr del {address}"))?;
     hippos.unload()?;
@@ -281,7 +281,7 @@ pub(super) fn fin_retransmitted_after_unload() -> Result<()> {
     there.ip(&format!("addr add {address}"))?;
     let len = stream
         .read(&mut line)
-        .context("the connection's end was not told again")?;
+        .context("the FIN was not sent again")?;
     ensure!(len == 0, "{len} bytes after the end");
     Ok(())
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Random topologies: whatever leaves because of a request leaves alike by the hook, by XDP and by a
+//! Random topologies: the frames that leave in answer to a request are the same by the hook, by XDP and by a
 //! socket (`udp_fast=0`).
 //!
 //! A number makes a topology; `--size 1 --seed NUMBER` plays that one alone.
@@ -20,9 +20,9 @@ use crate::random_topology::{RandomTopology, FEATURES, HUGE, OTHER_PORTS, RARE};
 use crate::system::run;
 use crate::topology::{Sent, Served, Topology, MARKER, NAT};
 
-/// What stacks and rules need beside [`NAT`].
+/// The modules for stacked interfaces and for rules beside [`NAT`].
 const MODULES: [&str; 6] = ["bonding", "bridge", "8021q", "vrf", "dummy", "nft_redir"];
-/// How long addresses and links may take to be there.
+/// How long addresses and links may take to come up.
 const SETTLED: Duration = Duration::from_secs(10);
 /// So many topologies have all but the rarest features, and replies in place with each of these.
 const MANY: u64 = 200;
@@ -37,7 +37,7 @@ const PASSES: [(ReceivePath, &str); 3] = [
     (ReceivePath::Xdp, "udp_fast=late"),
 ];
 
-/// What differs from a socket on purpose (docs/fast-path.md), beside what [`Sent`] leaves out: DF,
+/// Intended differences from a socket (docs/fast-path.md), beside the fields that [`Sent`] leaves out: DF,
 /// the identification, the flow label.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum OnPurpose {
@@ -60,14 +60,14 @@ struct Seen {
     refused: Vec<String>,
 }
 
-/// What the socket does in a topology.
+/// The socket's replies in a topology.
 struct Judged {
     seen: Seen,
-    /// Without the rules for what comes in, if there are any.
+    /// Without the rules for incoming packets, if there are any.
     unfiltered: Option<Seen>,
 }
 
-/// What came of a feature, or of all topologies.
+/// The results for a feature, or for all topologies.
 #[derive(Default)]
 struct Tally {
     topologies: u64,
@@ -94,13 +94,13 @@ impl Bench {
         run("ip link add vrf0 type vrf table 300")?;
         run("ip link del vrf0")?;
         for knob in [
-            // Of interfaces to come: nothing is said that no test asks for.
+            // New interfaces send no packets that no test causes.
             "ipv6/conf/default/addr_gen_mode=1",
             "ipv6/conf/default/accept_ra=0",
             "ipv6/conf/default/router_solicitations=0",
             // The same choice among next hops whenever it is played.
             "ipv4/fib_multipath_hash_seed=1",
-            // A neighbour that is stale is not asked for meanwhile.
+            // A stale neighbour is not probed meanwhile.
             "ipv4/neigh/default/delay_first_probe_time=600",
             "ipv6/neigh/default/delay_first_probe_time=600",
             "ipv4/neigh/e0/delay_first_probe_time=600",
@@ -209,8 +209,8 @@ impl Drop for Bench {
 /// Lines for one program.
 type Batch<'a> = (&'a str, Vec<&'a str>);
 
-/// Does what the lines say, as a shell would, but with a process for many of them. Gives those that
-/// were refused: what is drawn need not make sense.
+/// Runs the lines as a shell would, but many of them in one process. Returns the refused lines: a random
+/// topology need not be valid.
 fn apply(lines: &[String]) -> Result<Vec<String>> {
     let mut batches: Vec<Batch> = Vec::new();
     for line in lines {
@@ -231,7 +231,7 @@ fn apply(lines: &[String]) -> Result<Vec<String>> {
                 for knob in batch {
                     let (name, value) = knob.split_once('=').context("a knob has no value")?;
                     let path = format!("/proc/sys/{}", name.replace('.', "/"));
-                    // An interface of its own may be gone.
+                    // Its interface may have been removed.
                     if fs::write(path, value).is_err() {
                         refused.push(format!("{program}{knob}"));
                     }
@@ -267,7 +267,7 @@ fn apply(lines: &[String]) -> Result<Vec<String>> {
     Ok(refused)
 }
 
-/// Links on top of others come up in a worker of the kernel's.
+/// Stacked links come up in a worker of the kernel's.
 fn wait_for(name: &str) -> Result<()> {
     let path = Path::new("/sys/class/net").join(name).join("operstate");
     let end = Instant::now() + SETTLED;
@@ -298,7 +298,7 @@ fn settle(drawn: &RandomTopology) -> Result<()> {
     Ok(())
 }
 
-/// Why what was seen may differ from what the socket does; an error if it may not.
+/// The intended difference between a reply and the socket's; an error if there is another one.
 fn compare(
     drawn: &RandomTopology,
     ask: usize,
@@ -367,7 +367,7 @@ fn brief(sent: &[Sent]) -> String {
     })
 }
 
-/// What a shell takes.
+/// The topology as lines for a shell.
 fn shell(drawn: &RandomTopology) -> String {
     let line = |line: &String| match (line.strip_prefix("nft "), line.strip_prefix("wait ")) {
         (Some(rule), _) => format!("nft '{rule}'"),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Trace points: what tracefs shows of each when clients make it happen, and the module's end while they are on.
+//! Trace points: the events in tracefs that clients cause, and unloading the module while they are on.
 
 use std::cell::RefCell;
 use std::fs::{self, OpenOptions};
@@ -32,7 +32,7 @@ const ITEM_FIELDS: &[&str] = &[
     "reason",
 ];
 
-/// The events, and the fields by which tools know them (docs/bpftrace/README.md).
+/// The events, and the fields that tools read (docs/bpftrace/README.md).
 const EVENTS: &[(&str, &[&str])] = &[
     (
         "request",
@@ -49,7 +49,7 @@ const EVENTS: &[(&str, &[&str])] = &[
     ("pass", &["from", "reason"]),
 ];
 
-/// tracefs; what is on there goes off when this is dropped.
+/// tracefs; dropping it switches all events off.
 pub(super) struct Tracing(());
 
 impl Tracing {
@@ -70,7 +70,7 @@ impl Tracing {
         self.write(event, "enable", if on { "1" } else { "0" })
     }
 
-    /// The lines, each an event's name and its fields; they are forgotten.
+    /// Removes the lines and returns them, each an event's name and its fields.
     pub(super) fn take(&self) -> Result<Vec<(String, String)>> {
         let file = format!("{TRACEFS}/trace");
         let text = fs::read_to_string(&file)?;
@@ -86,7 +86,7 @@ impl Tracing {
             .collect()
     }
 
-    /// The lines of one event that is on while `happen` goes on; there must be no others.
+    /// The lines of one event, which is on during `happen`; there must be no lines of others.
     fn lines(&self, event: &str, happen: impl FnOnce() -> Result<()>) -> Result<Vec<String>> {
         self.take()?;
         self.enable(event, true)?;
@@ -110,7 +110,7 @@ impl Drop for Tracing {
     }
 }
 
-/// One line must have all of these fields; that one.
+/// The line that has all of these fields; there must be one.
 fn expect<'l>(lines: &'l [String], fields: &str) -> Result<&'l str> {
     let fits = |line: &&String| {
         let has: Vec<_> = line.split(' ').collect();
@@ -130,7 +130,7 @@ fn number(line: &str, field: &str) -> Result<i64> {
     number.parse().with_context(|| format!("{line:?}: {field}"))
 }
 
-/// One request by each receive path, and others that differ from them.
+/// Requests by each receive path are traced with their fields.
 pub(super) fn requests_are_traced_by_each_receive_path() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
@@ -138,12 +138,12 @@ pub(super) fn requests_are_traced_by_each_receive_path() -> Result<()> {
     let host = &link.here_ipv4;
     let mut udp = there.enter(|| Udp::connect(host))?;
     let mut tcp = there.enter(|| Tcp::connect(host))?;
-    // A second one, whose callback no worker is in the way of.
+    // A second one, which no worker owns, so that its callback serves.
     let mut idle = there.enter(|| Tcp::connect(host))?;
     tcp.set("stored", b"value")?;
     idle.set("idle", b"value")?;
     ensure!(tracing.take()?.is_empty(), "lines while nothing is on");
-    // What tools read, and what they print: no names that only the module knows.
+    // The formats have the fields, and no constants of the module, which tools can't resolve.
     for (event, fields) in EVENTS {
         let format = fs::read_to_string(format!("{TRACEFS}/events/hippos/{event}/format"))?;
         for field in *fields {
@@ -153,7 +153,7 @@ pub(super) fn requests_are_traced_by_each_receive_path() -> Result<()> {
                 "{event} has no {field}:\n{format}"
             );
         }
-        // Debian 13's bpftrace reads those wrong.
+        // Debian 13's bpftrace reads these fields wrong.
         ensure!(!format.contains("__data_loc"), "{format}");
         ensure!(!format.contains("HIPPOS_"), "{format}");
     }
@@ -163,7 +163,7 @@ pub(super) fn requests_are_traced_by_each_receive_path() -> Result<()> {
     let lines = tracing.lines("request", || {
         udp.ask(b"get none_of_this_name\r\n")?;
         udp.ask(b"get stored\r\n")?;
-        // Bytes that would do something to a terminal, and more of them than a key may have.
+        // Control characters of a terminal, and more bytes than a key may have.
         udp.ask(b"get \x1b[2J\x07%\r\n")?;
         udp.ask(&[b"get ", &[b'k'; 250][..], b"\r\n"].concat())?;
         udp.ask(b"mg stored v\r\n")?;
@@ -210,7 +210,7 @@ pub(super) fn requests_are_traced_by_each_receive_path() -> Result<()> {
             idle.line()?;
         }
         tcp.ask("incr none 1\r\n")?;
-        // The value comes later, and looks like a command.
+        // The value arrives later, and looks like a command.
         tcp.send(b"set late 0 0 9\r\n")?;
         thread::sleep(Duration::from_millis(300));
         tcp.send(b"get value\r\n")?;
@@ -238,13 +238,13 @@ pub(super) fn requests_are_traced_by_each_receive_path() -> Result<()> {
     )?;
     ensure!(
         !lines.iter().any(|line| line.contains("key=value")),
-        "a value is told"
+        "a value is traced as a key"
     );
 
     let lines = tracing.lines("pass", || udp.ask(b"set by_udp 0 0 1\r\nx\r\n").map(drop))?;
     expect(&lines, "from=hook reason=unserved")?;
 
-    // tracefs finds what a person looks for.
+    // tracefs filters by the fields.
     tracing.write("request", "filter", "command == \"gets\" && family == 10")?;
     let host = &link.here_ipv6;
     let mut udp = there.enter(|| Udp::connect(host))?;
@@ -280,7 +280,7 @@ fn refused(lines: &[String], client: &str) -> Result<Vec<String>> {
     Ok(refused)
 }
 
-/// What is refused to a client by a module with these parameters, and why.
+/// Checks the receive paths and reasons of a client's refusals by a module with these parameters.
 fn expect_refused(
     parameters: &str,
     wanted: &[&str],
@@ -299,7 +299,7 @@ fn expect_refused(
     hippos.unload()
 }
 
-/// Clients that are not allowed, or ask for too much.
+/// Clients that are not allowed, or exceed a limit.
 pub(super) fn refusals_are_traced_with_their_reason() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -372,7 +372,7 @@ pub(super) fn refusals_are_traced_with_their_reason() -> Result<()> {
     expect_refused("upload_timeout=1", &["tcp_worker timeout"], &by_time, &link)
 }
 
-/// Items that leave, and slabs that go to another class.
+/// Items that are evicted or expire, and slabs that move to another class.
 pub(super) fn evictions_expiries_and_slab_moves_are_traced() -> Result<()> {
     const LARGE: usize = 10_000;
     let hippos = Hippos::load("memory_mb=8")?;
@@ -415,7 +415,7 @@ pub(super) fn evictions_expiries_and_slab_moves_are_traced() -> Result<()> {
     )?;
     let unread = expect(&lines, &format!("key=unread size={} fetched=0", size + 6))?;
     for line in [read, unread] {
-        // The store's clock goes by seconds.
+        // The store's clock counts seconds.
         ensure!((1..3600).contains(&number(line, "idle")?), "{line}");
     }
     let class = number(read, "slab_class")?;
@@ -439,10 +439,10 @@ pub(super) fn evictions_expiries_and_slab_moves_are_traced() -> Result<()> {
     hippos.unload()
 }
 
-/// What a card receives goes to other CPUs and back, workers out of the way and back.
+/// A card's packets move to other CPUs and back, a worker to another CPU and back.
 pub(super) fn steering_and_its_end_are_traced() -> Result<()> {
     let tracing = Tracing::new()?;
-    // The events come with the module, so that they can't be on before it.
+    // The events exist while the module is loaded, so that they can't be on before.
     let lines = RefCell::new(Vec::new());
     steer::steered_and_back_while(
         || tracing.enable("steer", true),
@@ -469,7 +469,7 @@ pub(super) fn steering_and_its_end_are_traced() -> Result<()> {
     Ok(())
 }
 
-/// The module goes while all is traced, trace_pipe is read and requests come; and comes back untraced.
+/// The module is unloaded while all events are on, trace_pipe is read and requests come; loaded again it is not traced.
 pub(super) fn unloads_while_traced() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let host = &link.here_ipv4;
@@ -500,7 +500,7 @@ pub(super) fn unloads_while_traced() -> Result<()> {
                 framed(7, b"set key 0 0 5\r\nvalue\r\n"),
                 framed(8, b"get key\r\n"),
             ];
-            // At last there is no answer.
+            // After the unload there is no answer.
             while !over.load(Relaxed) {
                 for request in &requests {
                     let _ = udp.socket.send(request);
@@ -515,7 +515,7 @@ pub(super) fn unloads_while_traced() -> Result<()> {
             }
         });
         let result = (|| {
-            // Each event by itself first, so that they go on and off under load.
+            // Each event alone first, switched on and off under load.
             for (event, _) in EVENTS.iter().cycle().take(3 * EVENTS.len()) {
                 tracing.enable(event, true)?;
                 thread::sleep(Duration::from_millis(10));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `watch` over TCP: what happens at each receive path, watchers that do not read, and the module's end
+//! `watch` over TCP: the events of each receive path, watchers that do not read, and unloading the module
 //! while clients watch.
 
 use anyhow::{ensure, Context, Result};
@@ -19,7 +19,7 @@ fn watcher(host: &str, words: &str) -> Result<Tcp> {
     Ok(tcp)
 }
 
-/// The next line of those with `words`, which must go on with `rest`.
+/// Reads up to the next line with `words`, which `rest` must follow.
 fn expect(watcher: &mut Tcp, words: &str, rest: &str) -> Result<()> {
     loop {
         let line = watcher.line().with_context(|| format!("no {words:?}"))?;
@@ -31,7 +31,7 @@ fn expect(watcher: &mut Tcp, words: &str, rest: &str) -> Result<()> {
     }
 }
 
-/// Each receive path has its lines.
+/// The events of each receive path are logged.
 pub(super) fn each_receive_path_logs_its_events() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
@@ -63,7 +63,7 @@ pub(super) fn each_receive_path_logs_its_events() -> Result<()> {
         "type=conn_close",
         &format!(" rip={}", link.far_ipv4),
     )?;
-    // Two: the first hit of an item leaves its mark, the next ones change nothing.
+    // Several: the first hit of an item sets its mark, the next ones change nothing.
     let ask = |times: usize| {
         there.enter(|| {
             let mut udp = Udp::connect(host)?;
@@ -109,7 +109,7 @@ pub(super) fn each_receive_path_logs_its_events() -> Result<()> {
         tcp.line().map(drop)
     })?;
     expect(&mut watcher, "type=item_get", &found)?;
-    // Who leaves ends the watch.
+    // A closed connection ends its watch.
     ensure!(counted("log_watchers")? == 1, "watchers");
     drop(watcher);
     for _ in 0..100 {
@@ -123,7 +123,7 @@ pub(super) fn each_receive_path_logs_its_events() -> Result<()> {
 }
 
 /// Clients are served beside watchers that do not read; those lose lines, and get their number. The
-/// module ends while they watch.
+/// module is unloaded while they watch.
 pub(super) fn slow_watchers_lose_lines_and_delay_no_client() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut slow = watcher("127.0.0.1", "fetchers")?;
@@ -140,7 +140,7 @@ pub(super) fn slow_watchers_lose_lines_and_delay_no_client() -> Result<()> {
     );
     let name = "n".repeat(200);
     let request = format!("get {name}\r\n").repeat(100);
-    // More bytes of lines than both ends' sockets take, 4 and 6 MiB at most, and the log holds.
+    // More bytes of lines than both ends' sockets, 4 and 6 MiB at most, and the log can hold.
     const ROUNDS: u64 = 600;
     for _ in 0..ROUNDS {
         late.send(request.as_bytes())?;
@@ -151,7 +151,7 @@ pub(super) fn slow_watchers_lose_lines_and_delay_no_client() -> Result<()> {
     }
     let written = late.stat("log_worker_written")?;
     ensure!(written == ROUNDS * 100, "{written} events");
-    // A slow one that reads again sees what it lost.
+    // A slow watcher that reads again gets the number of lost lines.
     let mut seen = 0;
     while seen < written {
         let line = slow.line()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The XDP receive path: its program on cards, and what `hippos-ctl` says of it. What it does with
-//! frames is tested by the `packet` tests: `cargo xtask test --guest --path xdp`.
+//! The XDP receive path: its program on cards, and the reports of `hippos-ctl`. The `packet` tests cover its
+//! handling of frames: `cargo xtask test --guest --path xdp`.
 
 use std::fs;
 use std::path::Path;
@@ -35,8 +35,8 @@ fn served(host: &str) -> Result<u64> {
     Tcp::connect(host)?.stat(SERVED)
 }
 
-/// Everyday requests, each answered by XDP, or none. Their replies are shorter than they are,
-/// since virtual cards leave little room behind a frame.
+/// Usual requests, all answered by XDP, or none. Each is longer than its reply, since virtual cards leave
+/// little room behind a frame.
 fn asks(host: &str, through_xdp: bool) -> Result<()> {
     Tcp::connect(host)?.set("key", b"value")?;
     let mut udp = Udp::connect(host)?;
@@ -64,7 +64,7 @@ fn asks(host: &str, through_xdp: bool) -> Result<()> {
     Ok(())
 }
 
-/// In the driver and behind it, on a card that has both.
+/// Native and generic mode, on a card that supports both.
 pub(super) fn native_and_generic_programs_answer() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let hippos = Hippos::load("")?;
@@ -76,8 +76,8 @@ pub(super) fn native_and_generic_programs_answer() -> Result<()> {
         ensure!(said == format!("{} {mode}\n", link.here), "{said}");
         let status = run("hippos-ctl xdp status")?;
         ensure!(status == said, "{status}");
-        // veth wakes its peer for a native program's replies only if that has a program too; ours
-        // lets all pass in a namespace that is not the module's.
+        // veth wakes its peer for a native program's replies only if the peer has a program too; ours
+        // passes all frames in a namespace that is not the module's.
         let far = format!("--dev {} --mode {mode}", link.far);
         there.enter(|| run(&format!("hippos-ctl xdp attach {far}")))?;
         for host in [&link.here_ipv4, &link.here_ipv6] {
@@ -90,8 +90,8 @@ pub(super) fn native_and_generic_programs_answer() -> Result<()> {
     hippos.unload_all()
 }
 
-/// The order in which programs and modules are removed, when hippos-ctl, rmmod or the removal of a
-/// card begins it.
+/// The module can't be unloaded before its programs are detached: by hippos-ctl, rmmod and the removal of a
+/// card.
 pub(super) fn module_outlives_its_attached_programs() -> Result<()> {
     let (there, link) = netns::joined_for_xdp()?;
     let here = &link.here;
@@ -129,7 +129,7 @@ pub(super) fn module_outlives_its_attached_programs() -> Result<()> {
     ensure!(!modules::loaded("hippos"), "still loaded");
     refused("hippos-ctl unload", "not loaded")?;
 
-    // A card that goes takes its link along.
+    // Removing a card removes its program.
     let hippos = Hippos::load("")?;
     run(&format!(
         "hippos-ctl xdp attach --dev {here} --mode generic"
@@ -138,8 +138,8 @@ pub(super) fn module_outlives_its_attached_programs() -> Result<()> {
     hippos.unload_all()
 }
 
-/// A card that takes VLAN tags out of frames hides from XDP to which VLAN a frame belongs, and a
-/// VLAN that this machine has no interface for is not this machine's to answer.
+/// A card that strips VLAN tags hides a frame's VLAN from XDP, and this machine must not answer a frame of a
+/// VLAN for which it has no interface.
 pub(super) fn frames_with_hidden_vlan_tags_are_not_answered() -> Result<()> {
     modules::load("8021q")?;
     let (there, link) = netns::joined_for_xdp()?;
@@ -148,7 +148,7 @@ pub(super) fn frames_with_hidden_vlan_tags_are_not_answered() -> Result<()> {
     there.enter(|| run(&format!("/usr/sbin/ethtool -K {far} txvlan on")))?;
     let hippos = Hippos::load("")?;
     Tcp::connect("127.0.0.1")?.set("key", b"value")?;
-    // The socket of the other end needs this machine's MAC, which it can't ask for by the VLAN.
+    // The other end needs this machine's MAC, which it can't resolve by the VLAN.
     there.enter(|| asks(&link.here_ipv4, false).context("before"))?;
     let mac = fs::read_to_string(format!("/sys/class/net/{here}/address"))?;
     there.ip(&format!("link add link {far} name vlan7 type vlan id 7"))?;
@@ -190,7 +190,7 @@ pub(super) fn attach_is_refused_with_a_reason() -> Result<()> {
     let attach =
         |card: &str, mode: &str| format!("hippos-ctl xdp attach --dev {card} --mode {mode}");
     let hippos = Hippos::load("")?;
-    // A program of another owner: ours under a pin that hippos-ctl does not know.
+    // A program of another owner: ours under a pin that hippos-ctl does not use.
     let foreign = "/sys/fs/bpf/foreign";
     run(&attach(here, "generic"))?;
     fs::rename(format!("/sys/fs/bpf/hippos/{here}"), foreign)?;
@@ -216,7 +216,7 @@ pub(super) fn attach_is_refused_with_a_reason() -> Result<()> {
         hippos.unload()?;
     }
 
-    // Built without vmlinux: no type information.
+    // As if built without vmlinux: without type information.
     let module = fs::read(modules::HIPPOS)?;
     let (named, other) = (b"\0.BTF\0", b"\0.btf\0");
     let at = module
@@ -227,17 +227,17 @@ pub(super) fn attach_is_refused_with_a_reason() -> Result<()> {
     let file = Path::new("/tmp/hippos-without-btf.ko");
     fs::write(file, bare)?;
     modules::insert(file, "")?;
-    let told = refused(&attach(here, "generic"), "no type information");
+    let reported = refused(&attach(here, "generic"), "no type information");
     modules::remove("hippos")?;
     fs::remove_file(file)?;
-    told
+    reported
 }
 
-/// What is asked, how the reply begins and ends, and whether it fits the frame.
+/// The request, the beginning and the end of its reply, and whether the reply fits the frame.
 type Case = (Vec<u8>, Vec<u8>, &'static [u8], bool);
 
 /// Several keys, several commands and the binary protocol in one frame, each answered in it when
-/// the reply fits; else all of it goes on as it came.
+/// the reply fits; else the whole frame passes unchanged.
 pub(super) fn several_commands_in_a_frame_are_answered_or_passed_whole() -> Result<()> {
     let hippos = Hippos::load("")?;
     let mut tap = Tap::new()?;
