@@ -11,7 +11,7 @@ KDIR ?= /lib/modules/$(KREL)/build
 MO ?= $(CURDIR)/target/kmod
 
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) MO=$(MO)
-# What the tree's kernel calls itself; nothing in a tree that is not prepared.
+# The release of the tree's kernel; empty for a tree that is not prepared.
 made = $(shell cat $(KDIR)/include/config/kernel.release 2>/dev/null)
 
 .PHONY: modules modules_install clean release

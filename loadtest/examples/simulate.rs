@@ -51,7 +51,7 @@ trait Cache {
     fn delete(&mut self, id: u64);
 }
 
-/// The store, and what is needed to make items for it.
+/// The store, and the parts that make items for it.
 struct HipposCache<'m> {
     store: Store<Host>,
     model: &'m Model,

@@ -677,7 +677,7 @@ fn a_dump_yields_between_matches() {
     assert_eq!(say(&engine, "stats cachedump 0 0\r\n"), "END\r\n");
 }
 
-/// Whatever the number of items in other classes: over UDP too, where a reply of several turns is refused.
+/// With any number of items in other classes: over UDP too, where a reply of several turns is refused.
 #[test]
 fn a_dump_of_a_class_skips_other_classes() {
     let engine = engine();

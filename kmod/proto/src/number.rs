@@ -38,7 +38,7 @@ fn magnitude(token: &[u8]) -> Option<(bool, u64)> {
     for byte in bytes {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
-            // A blank after the digits ends the number; what follows is not read.
+            // A blank after the digits ends the number; the bytes behind it are not read.
             if is_blank(byte) && digits {
                 break;
             }

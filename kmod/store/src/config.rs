@@ -9,7 +9,7 @@ pub enum Eviction {
     Clock,
     /// A queue in order of arrival; the hand leaves slots that were hit where they are (Zhang and others, NSDI 2024).
     Sieve,
-    /// A small probation queue before the main queue, and ghosts: the hashes of what was evicted from the small one
+    /// A small probation queue before the main queue, and ghosts: the hashes of items evicted from the small one
     /// (Yang and others, SOSP 2023).
     ///
     /// SIEVE and S3-FIFO take 8 bytes more for each item and serve at most about 100 GiB.

@@ -141,17 +141,17 @@ pub unsafe trait Platform: Sync + Sized + 'static {
     }
     /// Asks that [`crate::Store::maintain`] be called soon. No lock is held; a guard may be.
     fn wake(&self) {}
-    /// Tells tracers, if there are any, of an item that is evicted. A stripe's lock may be held.
+    /// Traces an item that is evicted, if tracers are on. A stripe's lock may be held.
     #[inline(always)]
     fn trace_evicted<'a>(&self, item: impl FnOnce() -> Removed<'a>) {
         let _ = item;
     }
-    /// Tells them of an item that was found dead and is taken back. No lock is held.
+    /// Traces an item that was found dead and is reclaimed. No lock is held.
     #[inline(always)]
     fn trace_dead<'a>(&self, item: impl FnOnce() -> Removed<'a>) {
         let _ = item;
     }
-    /// Tells them that a slab of a class was emptied for another one. Both are counted from 1; 0 stands for
+    /// Traces that a slab of a class was emptied for another one. Both are counted from 1; 0 stands for
     /// the index or the platform.
     #[inline]
     fn trace_slab_moved(&self, from: u32, to: u32) {

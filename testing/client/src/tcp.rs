@@ -23,7 +23,7 @@ pub fn stream(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connection, and what was read ahead of it.
+/// A connection, and the bytes that were read ahead.
 #[derive(Debug)]
 pub struct Tcp {
     input: BufReader<TcpStream>,

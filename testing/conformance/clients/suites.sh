@@ -46,7 +46,7 @@ memcached() {
         issue_108 issue_140 issue_152 issue_192 issue_260 issue_3 issue_41 issue_68 \
         issue_70 line-lengths malicious-commands metaget multiversioning noreply quit refhang \
         slabhang strtol-testing touch watcher watcher_connid; do
-        # They take it that their keys are new. What was set within the second survives.
+        # They assume that their keys are new. flush_all spares items that were set within the same second.
         perl -MIO::Socket::INET -e '
             my $s = IO::Socket::INET->new($ARGV[0]) or die;
             select undef, undef, undef, 1.2; print $s "flush_all\r\n"; <$s>;' "$server"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What kmod/c/frame.h and what it includes use of the kernel, for the host:
+ * The parts of the kernel that kmod/c/frame.h and its headers use, for the host:
  * definitions without checks or locks, of the same meaning. Structures of
  * headers on the wire are the host's own (linux-libc-dev).
  */
@@ -95,7 +95,7 @@ struct vlan_hdr { __be16 h_vlan_TCI, h_vlan_encapsulated_proto; };
 struct xdp_rxq_info { struct net_device *dev; };
 struct xdp_buff { void *data, *data_end; struct xdp_rxq_info *rxq; };
 
-/* What the test says of the machine. */
+/* The test defines the machine by these. */
 struct net_device *__vlan_find_dev_deep_rcu(struct net_device *dev, __be16 proto, u16 vid);
 u16 vlan_dev_get_egress_qos_mask(struct net_device *dev, u32 priority);
 bool __ip_dev_find(struct net *net, __be32 address, bool reference);

@@ -67,7 +67,7 @@ fn stop_deadline_servers() {
 
 fn power_off() {
     nix::unistd::sync();
-    // Comes back only with an error; PID 1 then ends, which stops the machine all the same.
+    // Returns only with an error; PID 1 then ends, which stops the machine too.
     let Err(error) = reboot(RebootMode::RB_POWER_OFF);
     eprintln!("hippos-guest: cannot power off: {error}");
 }

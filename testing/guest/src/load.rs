@@ -21,7 +21,7 @@ const UDP_LIMIT: Duration = Duration::from_millis(300);
 /// The values that may be found under a key.
 struct KeyHistory {
     name: String,
-    /// Versions, of which 0 is nothing at all.
+    /// Versions; 0 is a miss.
     possible: Vec<u32>,
 }
 

@@ -1,21 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Comments and documents name the noun of the code (caller, reader, owner, client) in place of the
-//! words listed in [`WORDS`].
+//! words listed in [`WORDS`]; comments also in place of a clause that begins with one of [`PRONOUNS`].
 
 use anyhow::Result;
 
 use super::{read, tracked, Finding};
 
-/// Words that hide the subject of a sentence.
+/// Words that hide the subject of a sentence, and spoken style.
 const WORDS: &[&str] = &[
     "somebody",
+    "someone",
+    "anybody",
+    "everybody",
     "whoever",
     "nobody",
     "those who",
     "knows of",
-    "it tells",
+    "knows nothing",
+    "tells",
     "told",
+    "so be it",
+    "as it should be",
 ];
+
+/// At the beginning of a clause these take the place of a noun.
+const PRONOUNS: &[&str] = &["What", "Whatever", "Who"];
 
 /// The suffixes of files whose comments begin with a slash or an asterisk.
 const SLASHES: &[&str] = &[".rs", ".c", ".h"];
@@ -82,13 +91,30 @@ impl Prose {
 fn search(file: &str, text: &str, prose: Prose) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let line = prose.in_line(line).to_lowercase();
+        let original = prose.in_line(line);
+        let line = original.to_lowercase();
         for word in WORDS.iter().filter(|word| contains(&line, word)) {
             let what = format!("\"{word}\": name the caller, reader, owner or client instead");
             findings.push(Finding::new(file, index + 1, what));
         }
+        if let Prose::Comments(_) = prose {
+            let pronoun = PRONOUNS.iter().find(|word| begins_clause(original, word));
+            findings.extend(pronoun.map(|word| {
+                let what = format!("\"{word} …\" in place of a noun: name the thing instead");
+                Finding::new(file, index + 1, what)
+            }));
+        }
     }
     findings
+}
+
+/// Whether a clause of the line begins with the pronoun, and is no question. A line that begins with it in lower case
+/// may continue a sentence.
+fn begins_clause(line: &str, pronoun: &str) -> bool {
+    let lower = pronoun.to_lowercase();
+    let later = [". ", ": ", "; "].map(|end| format!("{end}{lower}"));
+    !line.contains('?')
+        && (contains(line, pronoun) || later.iter().any(|clause| contains(line, clause)))
 }
 
 /// Whether a line has the word, not as a part of a longer word or name.
@@ -132,9 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pronoun_at_the_beginning_of_a_clause_in_a_comment_is_found() {
+        let found = "// What was read.\n/// The line: what was read.\n// It waits; who asked.\n// Whatever comes.\n";
+        assert_eq!(lines("a.rs", found), [1, 2, 3, 4]);
+        assert_eq!(lines("a.c", "\t/* Who asked. */\n"), [1]);
+        let allowed = "// what was read\n// Decides what to do, and who may.\n// What is read? Lines.\nWhat\n";
+        assert!(lines("a.rs", allowed).is_empty());
+        assert!(lines("a.md", "What works\n").is_empty());
+    }
+
+    #[test]
     fn longer_words_and_names_are_allowed() {
-        let text =
-            "// nobody_else, unit tells, antinobody, knows often, `told_apart`, those whose\n";
+        let text = "// nobody_else, a teller, antinobody, knows often, `told_apart`, those whose\n";
         assert!(lines("a.rs", text).is_empty());
     }
 

@@ -203,7 +203,7 @@ impl Other {
         Ok(())
     }
 
-    /// Sees that all of them arrived. A hostile packet may have strayed here as well.
+    /// Checks that all of them arrived. A hostile packet may have come here as well.
     fn arrived(&mut self) -> Result<()> {
         let start = Instant::now();
         let mut datagram = [0; 65536];
