@@ -112,9 +112,9 @@ fn search(file: &str, text: &str, prose: Prose) -> Vec<Finding> {
 /// may continue a sentence.
 fn begins_clause(line: &str, pronoun: &str) -> bool {
     let lower = pronoun.to_lowercase();
-    let later = [". ", ": ", "; "].map(|end| format!("{end}{lower}"));
-    !line.contains('?')
-        && (contains(line, pronoun) || later.iter().any(|clause| contains(line, clause)))
+    let mut clauses = line.split_inclusive(['.', ':', ';']).skip(1);
+    let later = clauses.any(|clause| clause.trim_start().split(' ').next() == Some(lower.as_str()));
+    !line.contains('?') && (contains(line, pronoun) || later)
 }
 
 /// Whether a line has the word, not as a part of a longer word or name.
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(
             lines(
                 "a.h",
-                "/* What it is told. */\nint told;\n/* For those who ask. */\n"
+                "/* The name it is told. */\nint told;\n/* For those who ask. */\n"
             ),
             [1, 3]
         );
