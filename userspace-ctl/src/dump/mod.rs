@@ -59,8 +59,8 @@ fn write(target: &Target, given: &Dump, interrupt: &Interrupt) -> Result<Answer>
     };
     let mut known = Known::default();
     let is_stdout = given.file.as_os_str() == "-";
-    let partial = (!is_stdout).then(|| Partial::of(&given.file));
-    let mut writer = match &partial {
+    let mut partial = (!is_stdout).then(|| Partial::of(&given.file));
+    let mut writer = match &mut partial {
         None if given.resume => end!(Usage, "--resume needs a file"),
         None => Writer::new(BufWriter::new(stdout()?), header)?,
         Some(partial) if given.resume => partial.resume(|key| known.insert(key))?,

@@ -3,11 +3,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::libc;
 use zstd::bulk::Compressor;
 
 use super::file::{BlockHeader, BlockKind, Header, Totals, BLOCK_HEADER, HEADER};
@@ -115,6 +118,8 @@ impl<W: Write> Writer<W> {
 pub(crate) struct Partial {
     file: PathBuf,
     partial: PathBuf,
+    /// The open partial file. Its lock keeps other dumps to the same file away until it is renamed.
+    locked: Option<Flock<File>>,
 }
 
 impl Partial {
@@ -124,17 +129,21 @@ impl Partial {
         Self {
             file: file.to_owned(),
             partial: partial.into(),
+            locked: None,
         }
     }
 
-    /// Starts it; the partial file of an earlier dump is overwritten.
-    pub(crate) fn create(&self, header: Header) -> Result<Writer<BufWriter<File>>> {
+    /// Starts it; the partial file of an earlier dump is replaced.
+    pub(crate) fn create(&mut self, header: Header) -> Result<Writer<BufWriter<File>>> {
         let context = || format!("can't write {}", self.partial.display());
-        match fs::remove_file(&self.partial) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(context)
-            }
-            _ => {}
+        // The file of a dump that still runs is locked.
+        let earlier = match self.open() {
+            Ok(file) => Some(self.lock(file)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(context),
+        };
+        if earlier.is_some() {
+            fs::remove_file(&self.partial).with_context(context)?;
         }
         // The values of a cache are private, and symbolic links are not followed.
         let open = OpenOptions::new()
@@ -142,18 +151,63 @@ impl Partial {
             .create_new(true)
             .mode(0o600)
             .open(&self.partial);
-        let file = open.with_context(context)?;
-        Writer::new(BufWriter::with_capacity(1 << 20, file), header).with_context(context)
+        let file = match open {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return self.busy(),
+            other => other.with_context(context)?,
+        };
+        let locked = self.lock(file)?;
+        let file = locked.try_clone().with_context(context)?;
+        self.locked = Some(locked);
+        Writer::new(BufWriter::with_capacity(1 << 20, file), header)
+            .with_context(|| format!("can't write {}", self.partial.display()))
+    }
+
+    fn open(&self) -> std::io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&self.partial)
+    }
+
+    /// Locks the open partial file, unless another dump writes it or has replaced it since.
+    fn lock(&self, file: File) -> Result<Flock<File>> {
+        let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => locked,
+            Err((_, Errno::EWOULDBLOCK)) => return self.busy(),
+            Err((_, error)) => {
+                return Err(error).with_context(|| format!("can't lock {}", self.partial.display()))
+            }
+        };
+        if !self.has_name(&locked)? {
+            return self.busy();
+        }
+        Ok(locked)
+    }
+
+    /// Whether the partial file's name is still that of this open file.
+    fn has_name(&self, file: &File) -> Result<bool> {
+        let open = file.metadata()?;
+        let named = fs::symlink_metadata(&self.partial);
+        Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (open.dev(), open.ino())))
+    }
+
+    fn busy<T>(&self) -> Result<T> {
+        end!(
+            Refused,
+            "{}: another dump writes it",
+            self.partial.display()
+        )
     }
 
     /// Continues an interrupted dump after its last complete block; calls `each` with each of its keys.
-    pub(crate) fn resume(&self, mut each: impl FnMut(&[u8])) -> Result<Writer<BufWriter<File>>> {
+    pub(crate) fn resume(
+        &mut self,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Writer<BufWriter<File>>> {
         let context = || format!("can't go on with {}", self.partial.display());
-        let open = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(&self.partial);
-        let file = open.with_context(context)?;
+        let locked = self.lock(self.open().with_context(context)?)?;
+        let file = locked.try_clone().with_context(context)?;
         let mut unpacker = Unpacker::new()?;
         let mut reader = Reader::new(std::io::BufReader::new(&file)).with_context(context)?;
         let mut writer = Writer {
@@ -183,6 +237,7 @@ impl Partial {
         }
         file.set_len(writer.written).with_context(context)?;
         (&file).seek(SeekFrom::End(0)).with_context(context)?;
+        self.locked = Some(locked);
         Ok(Writer {
             out: BufWriter::with_capacity(1 << 20, file),
             header: writer.header,
@@ -199,6 +254,18 @@ impl Partial {
         file.with_context(context)?
             .sync_all()
             .with_context(context)?;
+        // Its lock is held until the end, but another program may have renamed or replaced it.
+        let is_ours = match &self.locked {
+            Some(file) => self.has_name(file).with_context(context)?,
+            None => false,
+        };
+        if !is_ours {
+            end!(
+                Failed,
+                "{} was replaced meanwhile: nothing is renamed",
+                self.partial.display()
+            );
+        }
         fs::rename(&self.partial, &self.file).with_context(context)?;
         let folder = match self.file.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -206,5 +273,51 @@ impl Partial {
         };
         let folder = File::open(folder).with_context(context)?;
         folder.sync_all().with_context(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Status;
+    use crate::system::tests::Folder;
+
+    fn header() -> Header {
+        Header {
+            made: 1,
+            identity: 2,
+        }
+    }
+
+    #[test]
+    fn second_dump_to_the_same_file_is_refused_and_leaves_the_first_one_whole() {
+        let folder = Folder::new("partial", &[("/d/x", "")]);
+        let file = folder.system().path("/d/cache.dump");
+        let mut first = Partial::of(&file);
+        let writer = first.create(header()).unwrap();
+        let mut second = Partial::of(&file);
+        for refused in [second.create(header()), second.resume(|_| {})] {
+            assert_eq!(Status::of(&refused.unwrap_err()), Status::Refused);
+        }
+        let (out, _, written) = writer.end().unwrap();
+        first.complete(out).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().len(), written);
+        drop(first);
+        // The next dump replaces the partial file of one that was interrupted.
+        drop(Partial::of(&file).create(header()).unwrap());
+        assert!(Partial::of(&file).create(header()).is_ok());
+    }
+
+    #[test]
+    fn partial_file_that_was_replaced_is_not_renamed() {
+        let folder = Folder::new("replaced", &[("/d/x", "")]);
+        let file = folder.system().path("/d/cache.dump");
+        let mut partial = Partial::of(&file);
+        let writer = partial.create(header()).unwrap();
+        fs::remove_file(&partial.partial).unwrap();
+        fs::write(&partial.partial, "other").unwrap();
+        let (out, ..) = writer.end().unwrap();
+        assert!(partial.complete(out).is_err());
+        assert!(!file.exists());
     }
 }
