@@ -66,7 +66,8 @@ nevertheless."
     #[command(
         visible_alias = "unload",
         after_help = "If the file names a dump (warm.file), all items are dumped first; start \
-loads them. If the dump fails, that is reported, and the module is unloaded nevertheless."
+loads them. If the dump fails, that is reported, and the module is unloaded nevertheless. While the file has \
+errors, nothing is unloaded without --no-dump."
     )]
     Stop {
         /// The configuration file

@@ -337,6 +337,10 @@ impl Reader<'_> {
             let what = "warm.file: the dump lists the keys by lru_crawler, which admin=off refuses";
             found.push(("warm.file", false, what.to_owned()));
         }
+        if !get("warm.file").is_empty() && !["", "lo"].contains(&get("dev")) {
+            let what = "warm.file: the dump is made over 127.0.0.1, which dev= excludes";
+            found.push(("warm.file", false, what.to_owned()));
+        }
         if !get("xdp.interfaces").is_empty() {
             for (name, off) in [("udp", "0"), ("udp_fast", "0")] {
                 if get(name) == off {
@@ -388,7 +392,7 @@ eviction = "sieve"
 udp = true
 udp_fast = "late"
 allow = ["default", "192.0.2.0/24"]
-dev = "eth0"
+dev = "lo"
 admin = "local"
 
 [limits]
@@ -412,7 +416,7 @@ file = "/var/lib/hippos/cache.dump"
         assert_eq!(findings, []);
         assert_eq!(
             configuration.parameters().join(" "),
-            "port=11212 memory_mb=256 item_max=2097152 eviction=sieve udp=1 udp_fast=late dev=eth0 \
+            "port=11212 memory_mb=256 item_max=2097152 eviction=sieve udp=1 udp_fast=late dev=lo \
              allow=default,192.0.2.0/24 admin=local"
         );
         assert_eq!(configuration.get(&keys::UDP_DATAGRAMS), "8");
@@ -470,6 +474,10 @@ file = "/var/lib/hippos/cache.dump"
         assert_eq!(
             findings("admin = 'off'\n[warm]\nfile = '/f'\n"),
             ["3:8: warm.file: the dump lists the keys by lru_crawler, which admin=off refuses"]
+        );
+        assert_eq!(
+            findings("dev = 'eth0'\n[warm]\nfile = '/var/lib/hippos/cache.dump'"),
+            ["3:8: warm.file: the dump is made over 127.0.0.1, which dev= excludes"]
         );
         let found = findings("udp_rate = 1\n");
         assert!(found[0].starts_with("1:12: warning: udp_rate"), "{found:?}");

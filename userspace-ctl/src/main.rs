@@ -145,7 +145,49 @@ fn is_change(command: &Command) -> bool {
     }
 }
 
+/// Whether a command reads or changes the module or the host itself, where `--server` has no meaning.
+fn is_of_this_host(command: &Command) -> bool {
+    match command {
+        Command::Start { .. }
+        | Command::Stop { .. }
+        | Command::Reload { .. }
+        | Command::Diff { .. }
+        | Command::Config { .. }
+        | Command::Info
+        | Command::Flush { .. }
+        | Command::Allow { .. }
+        | Command::Admin { .. }
+        | Command::Auth { .. }
+        | Command::Limits(_)
+        | Command::Memory { .. }
+        | Command::Doctor
+        | Command::Debug { .. }
+        | Command::Xdp { .. } => true,
+        Command::Conns { action } => action.is_some(),
+        Command::Latency { switch, reset, .. } => switch.is_some() || *reset,
+        Command::Check { .. }
+        | Command::Status { .. }
+        | Command::Stats { .. }
+        | Command::Top(_)
+        | Command::Slabs
+        | Command::Keys { .. }
+        | Command::Dump(_)
+        | Command::Load(_)
+        | Command::Exporter { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => false,
+    }
+}
+
 fn answer(arguments: Arguments) -> Result<Answer> {
+    if let Some(server) = &arguments.server {
+        if is_of_this_host(&arguments.command) {
+            end!(
+                Usage,
+                "--server {server}: this command is of the module on this host, and can't be sent to a server"
+            );
+        }
+    }
     let system = System::host();
     let open = || Device::open(&arguments.device);
     let in_force = || InForce::ask(&system, &open()?);
@@ -155,7 +197,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         Command::Start { file } => start::start(&system, &arguments.device, &file),
         Command::Stop { file, no_dump } => {
             if !no_dump {
-                warm::dump_at_stop(&arguments.device, &file);
+                warm::dump_at_stop(&arguments.device, &file)?;
             }
             module::stop().map(|()| Answer::done())
         }
@@ -518,6 +560,46 @@ mod tests {
             let error = answer(Arguments::parse_from(words)).expect_err(line);
             assert!(format!("{error:#}").contains(expected), "{line}: {error:#}");
             assert_eq!(Status::of(&error), status, "{line}");
+        }
+    }
+
+    #[test]
+    fn server_is_refused_by_commands_of_this_host() {
+        let server = [
+            "hippos-ctl",
+            "--device",
+            "/nonexistent/hippos",
+            "--server",
+            "127.0.0.1:1",
+        ];
+        for line in [
+            "start",
+            "stop",
+            "reload",
+            "diff",
+            "config show",
+            "info",
+            "flush",
+            "allow list",
+            "admin off",
+            "auth off",
+            "limits",
+            "memory 64",
+            "doctor",
+            "debug verify",
+            "xdp status",
+            "conns kill 10.0.0.1",
+            "latency on",
+            "latency --reset",
+        ] {
+            let words = server.into_iter().chain(line.split(' '));
+            let error = answer(Arguments::parse_from(words)).expect_err(line);
+            assert_eq!(Status::of(&error), Status::Usage, "{line}: {error:#}");
+        }
+        for line in ["stats", "conns", "latency", "slabs"] {
+            let words = server.into_iter().chain(line.split(' '));
+            let error = answer(Arguments::parse_from(words)).expect_err(line);
+            assert_eq!(Status::of(&error), Status::NotLoaded, "{line}: {error:#}");
         }
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Keeps a cache over a restart: `stop` dumps it and `start` loads it, if the configuration names a file (`warm.file`).
-//! As with memcached's `-e`, an error there does not fail the command.
+//! As with memcached's `-e`, a dump that fails does not fail the command.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -19,19 +19,26 @@ use crate::keys;
 use crate::source::Source;
 
 /// Dumps the cache that is about to be unloaded, if the configuration names a file for it.
-pub(crate) fn dump_at_stop(device: &Path, configuration: &Path) {
-    if let Err(error) = try_dump(device, configuration) {
-        eprintln!("hippos-ctl: the cache is not kept: {error:#}");
-    }
-}
-
-fn try_dump(device: &Path, configuration: &Path) -> Result<()> {
+///
+/// # Errors
+///
+/// The configuration cannot be read or has errors: whether and where to dump is unknown. A dump that fails is reported
+/// only.
+pub(crate) fn dump_at_stop(device: &Path, configuration: &Path) -> Result<()> {
     // An administrator who loaded the module without a file stops it without one.
     if !configuration.exists() {
         return Ok(());
     }
-    let (wanted, _) = Configuration::check(configuration)?;
-    let Some(file) = file(&wanted) else {
+    let wanted = Configuration::read(configuration)
+        .context("the module stays loaded (--no-dump unloads it, and loses all items)")?;
+    if let Err(error) = try_dump(device, &wanted) {
+        eprintln!("hippos-ctl: the cache is not kept: {error:#}");
+    }
+    Ok(())
+}
+
+fn try_dump(device: &Path, wanted: &Configuration) -> Result<()> {
+    let Some(file) = file(wanted) else {
         return Ok(());
     };
     if let Some(folder) = file.parent() {
@@ -44,7 +51,7 @@ fn try_dump(device: &Path, configuration: &Path) -> Result<()> {
         connections: CONNECTIONS,
         quiet: false,
     };
-    report(&dump::dump(&source(device, &wanted)?.target()?, &given)?);
+    report(&dump::dump(&source(device, wanted)?.target()?, &given)?);
     Ok(())
 }
 
@@ -59,9 +66,16 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
     let Some(file) = file(wanted) else {
         return Ok(());
     };
+    // Until the server answers, the dump keeps its name, so that the next start finds it.
+    let source = source(device, wanted)?;
+    if !file.exists() {
+        return Ok(());
+    }
+    source.connect()?;
     let Some(file) = take(&file)? else {
         return Ok(());
     };
+    let shown = file.display().to_string();
     let given = Load {
         file,
         mode: LoadMode::Add,
@@ -70,7 +84,10 @@ fn try_load(device: &Path, wanted: &Configuration) -> Result<()> {
         connections: CONNECTIONS,
         quiet: false,
     };
-    report(&dump::load(&source(device, wanted)?.target()?, &given)?);
+    let loaded = dump::load(&source.target()?, &given);
+    report(&loaded.with_context(|| {
+        format!("the dump is left as {shown}, for hippos-ctl load; the next start does not load it")
+    })?);
     Ok(())
 }
 
@@ -105,6 +122,7 @@ fn report(answer: &Answer) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit::Status;
     use crate::system::tests::Folder;
 
     #[test]
@@ -115,6 +133,27 @@ mod tests {
         assert!(taken.ends_with("cache.dump.loaded"));
         assert!(taken.exists() && !file.exists());
         assert_eq!(take(&file).unwrap(), None);
+    }
+
+    #[test]
+    fn stop_is_refused_while_the_configuration_has_errors() {
+        let text = "mistake = 1\n[warm]\nfile = '/nonexistent/cache.dump'\n";
+        let folder = Folder::new("stop", &[("/h.toml", text)]);
+        let file = folder.system().path("/h.toml");
+        let device = Path::new("/nonexistent/hippos");
+        let error = dump_at_stop(device, &file).unwrap_err();
+        assert_eq!(Status::of(&error), Status::Found);
+        assert!(format!("{error:#}").contains("mistake"), "{error:#}");
+        assert!(dump_at_stop(device, &folder.system().path("/none")).is_ok());
+    }
+
+    #[test]
+    fn dump_keeps_its_name_while_the_server_does_not_answer() {
+        let folder = Folder::new("unloaded", &[("/cache.dump", "x")]);
+        let file = folder.system().path("/cache.dump");
+        let (wanted, _) = Configuration::parse(&format!("[warm]\nfile = '{}'", file.display()));
+        assert!(try_load(Path::new("/nonexistent/hippos"), &wanted).is_err());
+        assert!(file.exists());
     }
 
     #[test]
