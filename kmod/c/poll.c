@@ -7,7 +7,7 @@
  *
  * - A callback reads sk_user_data under sk_callback_lock and
  *   hippos_watch_remove() clears it under the same lock, so that no callback
- *   sees a watch that is gone.
+ *   uses a removed watch.
  * - A connection's data_ready is called with the socket's own lock held, by
  *   softirq when no thread owns the socket and by its owner otherwise. Found
  *   unowned it may serve the connection at once; a thread that touches a
