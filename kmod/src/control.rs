@@ -180,7 +180,7 @@ impl Control {
 
     fn admin(&self) -> Admin {
         Admin {
-            who: self.server.engine.administration() as u32,
+            who: self.server.engine.administration().number(),
         }
     }
 

@@ -351,7 +351,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         Command::Allow { change } => allow(change, open),
         Command::Auth { change } => auth(change, open),
         Command::Admin { who: Some(who) } => {
-            let who = who.number();
+            let who = who.0.number();
             open()?.call::<SetAdmin>(&Admin { who })?;
             Ok(Answer::done())
         }

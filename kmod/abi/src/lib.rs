@@ -17,7 +17,7 @@
 pub mod parameters;
 mod structure;
 
-pub use hippos_semantics::MEMORY_MIN;
+pub use hippos_semantics::{Administration, MEMORY_MIN};
 use structure::{structures, Field};
 pub use structure::{Address, Reserved, Structure};
 
@@ -173,7 +173,7 @@ requests! {
     GetAdmin = 9, "reading which clients may use administration commands": () => Admin;
     /// Sets it.
     SetAdmin = 10, "setting which clients may use administration commands": Admin => (), check input {
-        valid(matches!(input.who, ADMIN_NETWORK | ADMIN_LOCAL | ADMIN_OFF))
+        valid(Administration::from_number(input.who).is_some())
     };
     /// Reads the ranges of the settings in this module, on this machine.
     GetRanges = 11, "reading the ranges of the settings": () => Ranges;
@@ -272,7 +272,7 @@ structures! {
 
     /// Which clients may use administration commands.
     Admin: 4 bytes {
-        /// One of [`ADMIN_NETWORK`], [`ADMIN_LOCAL`] and [`ADMIN_OFF`].
+        /// The number of an [`Administration`].
         who: u32,
     }
 
@@ -322,13 +322,6 @@ structures! {
         bytes: u64,
     }
 }
-
-/// All clients.
-pub const ADMIN_NETWORK: u32 = 0;
-/// Clients on this host, over TCP.
-pub const ADMIN_LOCAL: u32 = 1;
-/// No client.
-pub const ADMIN_OFF: u32 = 2;
 
 /// Stop measuring latency; the histograms stay.
 pub const LATENCY_OFF: u32 = 0;

@@ -173,7 +173,7 @@ fn inputs_out_of_range_are_refused() {
     for (bytes, taken) in [(MEMORY_MIN, Ok(())), (MEMORY_MIN - 1, invalid)] {
         assert_eq!(accept::<SetMemory>(Memory { bytes }), taken);
     }
-    for (who, taken) in [(ADMIN_OFF, Ok(())), (3, invalid), (u32::MAX, invalid)] {
+    for (who, taken) in [(0, Ok(())), (2, Ok(())), (3, invalid), (u32::MAX, invalid)] {
         assert_eq!(accept::<SetAdmin>(Admin { who }), taken);
     }
     let peer = Connections {
@@ -208,6 +208,24 @@ fn inputs_out_of_range_are_refused() {
     assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN - 1, 1)), invalid);
     assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 0)), invalid);
     assert_eq!(accept::<SetLimits>(limits(UDP_BYTES_MIN, 65_536)), invalid);
+}
+
+#[test]
+fn administration_settings_keep_their_numbers_and_have_the_parameters_words() {
+    // Modules and tools of different builds exchange them. None may change.
+    assert_eq!(Administration::ALL.map(Administration::number), [0, 1, 2]);
+    for setting in Administration::ALL {
+        assert_eq!(Administration::from_number(setting.number()), Some(setting));
+        assert_eq!(
+            Administration::parse(setting.name().as_bytes()),
+            Some(setting)
+        );
+    }
+    let words = Administration::ALL.map(Administration::name);
+    let parameters::ParameterKind::Choice(choice) = parameters::each::admin.kind else {
+        panic!("admin is a choice");
+    };
+    assert_eq!(choice, words);
 }
 
 #[test]

@@ -8,9 +8,10 @@ use core::sync::atomic::{
 
 use hippos_proto::udp::{self, DATA_MAX};
 use hippos_proto::RELATIVE_MAX;
+use hippos_semantics::Administration;
 use hippos_store::{ClassCounter, Counter, Item, Platform, Store};
 
-use crate::administration::{Administration, Setting};
+use crate::administration::Setting;
 use crate::counters::EngineCounter;
 use crate::host_stats::HostStats;
 use crate::interval::Longest;

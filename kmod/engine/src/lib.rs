@@ -39,7 +39,6 @@ mod uploads;
 mod watchers;
 
 pub use access::Access;
-pub use administration::Administration;
 pub use counters::{EngineCounter, ENGINE_COUNTERS};
 pub use credentials::{Credentials, CredentialsError, CREDENTIALS_MAX};
 pub use datagram::answer::{DatagramRequest, Pass};
@@ -48,6 +47,7 @@ pub use datagram::plan::{Plan, PlanOutcome, PIECES};
 pub use datagram::worker::{DatagramReply, Message};
 pub use engine::Engine;
 pub use hippos_proto::reply::{Cursor, Out};
+pub use hippos_semantics::Administration;
 pub use host_counters::HostCounter;
 pub use host_stats::{FastPathStats, HostState, HostStats, Refusal, SocketInfo, SteeringStats};
 pub use interval::Interval;

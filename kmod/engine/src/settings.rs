@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The settings of an engine.
 
-use crate::administration::Administration;
+use hippos_semantics::Administration;
+
 use crate::credentials::Credentials;
 use crate::limiter::Limiter;
 use crate::prefix::Prefixes;

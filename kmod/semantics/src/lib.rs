@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! memcached's limits and store modes, which protocols, store and clients share.
+//! memcached's limits and store modes, and which clients may administer: what protocols, store, module and tools share.
 #![no_std]
 #![forbid(unsafe_code)]
+
+mod administration;
+
+pub use administration::Administration;
 
 /// The longest key, in bytes, of every protocol.
 pub const KEY_MAX: usize = 250;

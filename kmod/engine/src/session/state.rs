@@ -4,9 +4,9 @@
 use hippos_invariant::Exact;
 use hippos_proto::binary::Status;
 use hippos_proto::reply::Out;
+use hippos_semantics::Administration;
 use hippos_store::{Commit, Expiry, Item, Pin, Platform, Reservation};
 
-use crate::administration::Administration;
 use crate::host_stats::Refusal;
 use crate::refusals::RefusalCounter;
 use crate::reply::binary::BinaryRequest;

@@ -3,9 +3,9 @@
 
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Cursor, Out};
+use hippos_semantics::Administration;
 use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
 
-use crate::administration::Administration;
 use crate::session::lines::Lines;
 use crate::session::listing::{ClassResume, Resume, Summands};
 use crate::statistics::{self, Now, Source, Value};
