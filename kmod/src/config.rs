@@ -12,7 +12,7 @@ use hippos_kapi::params::Params;
 use hippos_kapi::{cpu, pages, random};
 use hippos_store::{Eviction, FACTOR, ITEM_MAX};
 
-use hippos_abi::parameters::{bytes, each, ParameterKind};
+use hippos_abi::parameters::{bytes, each, ParameterKind, UdpFast};
 use hippos_abi::{memory_reserve, MEMORY_MIN, UDP_BYTES_MIN, UDP_RATE_MIN};
 
 // The parameters' ranges agree with the control device's limits.
@@ -103,11 +103,7 @@ impl Config {
             item_min: params.item_min as usize,
             factor: params.factor,
             seed: random::words(),
-            eviction: match params.eviction {
-                "sieve" => Eviction::Sieve,
-                "s3fifo" => Eviction::S3Fifo,
-                _ => Eviction::Clock,
-            },
+            eviction: Eviction::parse(params.eviction.as_bytes()).ok_or(EINVAL)?,
             tallies: ENGINE_COUNTERS,
             ..Default::default()
         };
@@ -126,11 +122,11 @@ impl Config {
             settings,
             port,
             threads,
-            udp_fast: match params.udp_fast {
-                "always" => Some(Fast::Always),
-                "late" => Some(Fast::Late),
-                "1" => Some(Fast::Auto),
-                _ => None,
+            udp_fast: match UdpFast::parse(params.udp_fast.as_bytes()).ok_or(EINVAL)? {
+                UdpFast::Auto => Some(Fast::Auto),
+                UdpFast::Always => Some(Fast::Always),
+                UdpFast::Late => Some(Fast::Late),
+                UdpFast::Off => None,
             },
             interface: None,
             params,

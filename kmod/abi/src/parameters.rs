@@ -86,6 +86,41 @@ pub enum ParameterKind {
     Text,
 }
 
+/// The words of the parameter `udp_fast`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UdpFast {
+    /// Softirq answers unless NAT or rules for outgoing packets could apply.
+    Auto,
+    /// It always does.
+    Always,
+    /// It does behind destination NAT, unless rules for outgoing packets could apply.
+    Late,
+    /// The socket answers.
+    Off,
+}
+
+impl UdpFast {
+    /// Every word's meaning.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Always, Self::Late, Self::Off];
+
+    /// The meaning of a word of the table.
+    pub fn parse(word: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|one| one.name().as_bytes() == word)
+    }
+
+    /// Its word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "1",
+            Self::Always => "always",
+            Self::Late => "late",
+            Self::Off => "0",
+        }
+    }
+}
+
 /// A row of `stats settings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SettingsRow {
@@ -360,6 +395,17 @@ mod tests {
                 ParameterKind::Text => {}
             }
             assert!(modinfo.starts_with(parameter.text), "{modinfo}");
+        }
+    }
+
+    #[test]
+    fn each_word_of_udp_fast_has_a_meaning_of_its_own() {
+        let ParameterKind::Choice(choice) = each::udp_fast.kind else {
+            panic!("udp_fast is a choice");
+        };
+        assert_eq!(choice, UdpFast::ALL.map(UdpFast::name));
+        for meaning in UdpFast::ALL {
+            assert_eq!(UdpFast::parse(meaning.name().as_bytes()), Some(meaning));
         }
     }
 

@@ -16,6 +16,27 @@ pub enum Eviction {
     S3Fifo,
 }
 
+impl Eviction {
+    /// Every policy.
+    pub const ALL: [Self; 3] = [Self::Clock, Self::Sieve, Self::S3Fifo];
+
+    /// The policy of that name.
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|one| one.name().as_bytes() == name)
+    }
+
+    /// Its name, as the parameter `eviction` and `stats settings` have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clock => "clock",
+            Self::Sieve => "sieve",
+            Self::S3Fifo => "s3fifo",
+        }
+    }
+}
+
 /// The settings of a store. All but the memory limit are fixed for the store's lifetime.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {

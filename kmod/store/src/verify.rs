@@ -252,7 +252,7 @@ impl<P: Platform> Store<P> {
     fn blocks_of(&self, what: Use) -> impl Iterator<Item = (u32, &Block)> {
         (0..self.pool.used())
             .filter_map(|id| Some((id, self.pool.get(id)?)))
-            .filter(move |(_, block)| block.what() == what)
+            .filter(move |(_, block)| block.usage() == what)
     }
 
     /// The block that an address lies in, and its offset there.
@@ -280,7 +280,7 @@ impl<P: Platform> Store<P> {
                 Some(_) => count(&mut held),
                 None => without.add(id as usize),
             }
-            if block.what() == Use::Idle {
+            if block.usage() == Use::Idle {
                 unused.add(id as usize);
             }
         }

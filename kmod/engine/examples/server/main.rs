@@ -47,7 +47,7 @@ struct Args {
     #[arg(long, short, default_value_t = 2)]
     threads: usize,
     /// Eviction policy
-    #[arg(long, default_value = "clock", value_parser = ["clock", "sieve", "s3fifo"])]
+    #[arg(long, default_value = Eviction::default().name(), value_parser = Eviction::ALL.map(Eviction::name))]
     eviction: String,
     /// Most bytes of a reply of the UDP fast path
     #[arg(long, default_value_t = Settings::default().fast_bytes)]
@@ -58,8 +58,8 @@ struct Args {
     /// Have clients log in: a file with lines of user:password
     #[arg(long, short = 'Y')]
     authfile: Option<PathBuf>,
-    /// Which clients may use administration commands: network, local or off
-    #[arg(long, default_value = "network")]
+    /// Which clients may use administration commands
+    #[arg(long, default_value = Administration::default().name(), value_parser = Administration::ALL.map(Administration::name))]
     admin: String,
     /// Feed sessions one byte at a time
     #[arg(long)]
@@ -79,11 +79,7 @@ fn main() -> anyhow::Result<()> {
         port => Some(UdpSocket::bind((args.listen, port)).context("UDP port")?),
     };
 
-    let eviction = match args.eviction.as_str() {
-        "sieve" => Eviction::Sieve,
-        "s3fifo" => Eviction::S3Fifo,
-        _ => Eviction::Clock,
-    };
+    let eviction = Eviction::parse(args.eviction.as_bytes()).context("no such policy")?;
     let config = Config {
         memory: args.memory_mb << 20,
         item_max: args.item_max,
@@ -97,8 +93,8 @@ fn main() -> anyhow::Result<()> {
         host = host.poison();
     }
     let store = Store::new(config, host).map_err(|why| anyhow::anyhow!("no store: {why:?}"))?;
-    let administration = Administration::parse(args.admin.as_bytes())
-        .context("--admin must be network, local or off")?;
+    let administration =
+        Administration::parse(args.admin.as_bytes()).context("no such administration setting")?;
     let settings = Settings {
         administration,
         tcp_port: address.port(),

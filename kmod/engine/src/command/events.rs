@@ -12,7 +12,9 @@ use hippos_store::{
 };
 
 use crate::engine::DETAIL;
-use crate::reply::event::{kind, CloseReason, DeleteCommand, GetStatus, StoreCommand, StoreStatus};
+use crate::reply::event::{
+    CloseReason, DeleteCommand, EventKind, GetStatus, StoreCommand, StoreStatus,
+};
 use crate::watchers::Kinds;
 use crate::Engine;
 
@@ -141,7 +143,7 @@ impl<P: Platform> Engine<P> {
         };
         let (class, size) = seen.map_or((0, 0), |seen| (seen.class, seen.size));
         let event = Event {
-            kind: kind::GET,
+            kind: EventKind::Get as u8,
             status: status as u8,
             class,
             client,
@@ -241,7 +243,7 @@ impl<P: Platform> Engine<P> {
             return;
         }
         let event = Event {
-            kind: kind::STORE,
+            kind: EventKind::Store as u8,
             status: status as u8,
             command: command as u8,
             class: seen.class,
@@ -258,7 +260,7 @@ impl<P: Platform> Engine<P> {
     pub(crate) fn observe_deleted(&self, key: &[u8], command: DeleteCommand, seen: Option<Seen>) {
         if let Some(seen) = seen.filter(|_| self.watches(Kinds::DELETIONS)) {
             let event = Event {
-                kind: kind::DELETE,
+                kind: EventKind::Delete as u8,
                 command: command as u8,
                 class: seen.class,
                 size: seen.size,
@@ -292,20 +294,20 @@ impl<P: Platform> Engine<P> {
 impl<P: Platform> Engine<P> {
     /// Logs a new TCP connection of `client`, from `peer`.
     pub fn connected(&self, client: u32, peer: &SocketAddr) {
-        self.log_connection(kind::CONNECT, 0, client, peer);
+        self.log_connection(EventKind::Connect, 0, client, peer);
     }
 
     /// Logs the end of the connection.
     pub fn disconnected(&self, client: u32, peer: &SocketAddr, reason: CloseReason) {
-        self.log_connection(kind::CLOSE, reason as u8, client, peer);
+        self.log_connection(EventKind::Close, reason as u8, client, peer);
     }
 
-    fn log_connection(&self, kind: u8, status: u8, client: u32, peer: &SocketAddr) {
+    fn log_connection(&self, kind: EventKind, status: u8, client: u32, peer: &SocketAddr) {
         if !self.watches(Kinds::CONNECTIONS) {
             return;
         }
         let event = Event {
-            kind,
+            kind: kind as u8,
             status,
             client,
             size: u32::from(peer.port()),

@@ -10,17 +10,34 @@ use hippos_store::{Event, LoggedEvent};
 
 use crate::reply::uri::put_uri;
 
-/// Kinds of events in addition to the store's.
-pub(crate) mod kind {
-    use super::Event;
-
+/// The kinds of events: the store's, and the engine's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum EventKind {
+    /// The store evicted an item.
+    Eviction = Event::EVICTION,
     /// A lookup of any command.
-    pub(crate) const GET: u8 = Event::EVICTION + 1;
-    pub(crate) const STORE: u8 = GET + 1;
-    pub(crate) const DELETE: u8 = STORE + 1;
+    Get,
+    Store,
+    Delete,
     /// A connection; the size is its port, the key its address.
-    pub(crate) const CONNECT: u8 = DELETE + 1;
-    pub(crate) const CLOSE: u8 = CONNECT + 1;
+    Connect,
+    Close,
+}
+
+impl EventKind {
+    /// The kind of a logged event.
+    pub(crate) fn of(event: &Event) -> Option<Self> {
+        const ALL: [EventKind; 6] = [
+            EventKind::Eviction,
+            EventKind::Get,
+            EventKind::Store,
+            EventKind::Delete,
+            EventKind::Connect,
+            EventKind::Close,
+        ];
+        ALL.into_iter().find(|kind| *kind as u8 == event.kind)
+    }
 }
 
 /// The result of a lookup. Each of the last two is reported once for an item.
@@ -88,15 +105,15 @@ const DELETE_COMMAND: &[&str] = &["delete", "md"];
 const CLOSE_REASON: &[&str] = &["error", "normal", "idle_timeout", "shutdown"];
 
 /// Writes a line, shorter than [`REPLY_HEADER_MAX`](crate::REPLY_HEADER_MAX).
-pub(crate) fn put_event(out: &mut impl Out, logged: &LoggedEvent) {
+pub(crate) fn put_event(out: &mut impl Out, kind: EventKind, logged: &LoggedEvent) {
     let event = &logged.event;
     let word = |of: &[&'static str], at: u8| of.get(usize::from(at)).copied().unwrap_or("na");
     number(out, b"ts=", logged.unix_us / 1_000_000);
     // Like memcached, without leading zeros.
     number(out, b".", logged.unix_us % 1_000_000);
     number(out, b" gid=", logged.number);
-    match event.kind {
-        Event::EVICTION => {
+    match kind {
+        EventKind::Eviction => {
             key(out, "eviction", logged);
             text(out, b" fetch=", word(&["no", "yes"], event.status));
             out.put(b" ttl=");
@@ -108,14 +125,14 @@ pub(crate) fn put_event(out: &mut impl Out, logged: &LoggedEvent) {
             number(out, b" clsid=", event.class);
             number(out, b" size=", event.size);
         }
-        kind::GET => {
+        EventKind::Get => {
             key(out, "item_get", logged);
             text(out, b" status=", word(GET_STATUS, event.status));
             number(out, b" clsid=", event.class);
             number(out, b" cfd=", event.client);
             number(out, b" size=", event.size);
         }
-        kind::STORE => {
+        EventKind::Store => {
             key(out, "item_store", logged);
             text(out, b" status=", word(STORE_STATUS, event.status));
             text(out, b" cmd=", word(STORE_COMMAND, event.command));
@@ -124,17 +141,17 @@ pub(crate) fn put_event(out: &mut impl Out, logged: &LoggedEvent) {
             number(out, b" cfd=", event.client);
             number(out, b" size=", event.size);
         }
-        kind::DELETE => {
+        EventKind::Delete => {
             key(out, "deleted", logged);
             text(out, b" cmd=", word(DELETE_COMMAND, event.command));
             number(out, b" clsid=", event.class);
             number(out, b" size=", event.size);
         }
-        kind::CONNECT => {
+        EventKind::Connect => {
             peer(out, "conn_new", logged);
             number(out, b" cfd=", event.client);
         }
-        _ => {
+        EventKind::Close => {
             peer(out, "conn_close", logged);
             text(out, b" reason=", word(CLOSE_REASON, event.status));
             number(out, b" cfd=", event.client);

@@ -4,7 +4,7 @@
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_semantics::Administration;
-use hippos_store::{ClassCounter as Class, Counter, Eviction, Platform};
+use hippos_store::{ClassCounter as Class, Counter, Platform};
 
 use crate::session::lines::Lines;
 use crate::session::listing::{ClassResume, Resume, Summands};
@@ -187,13 +187,8 @@ impl<P: Platform> Engine<P> {
             ("memory_file", "(null)"),
         ]);
         lines.number("client_flags_size", 4u64);
-        let eviction = match config.eviction {
-            Eviction::Clock => "clock",
-            Eviction::Sieve => "sieve",
-            Eviction::S3Fifo => "s3fifo",
-        };
         lines.words(&[
-            ("hippos_eviction", eviction),
+            ("hippos_eviction", config.eviction.name()),
             ("hippos_admin", administration.name()),
             ("hippos_latency", on(self.host_stats.measures_latency())),
         ]);

@@ -4,12 +4,12 @@
 //! It has no memory of its own except its connection's; events that the log overwrites before they are sent are lost,
 //! and the client receives their number.
 
-use hippos_invariant::Exact;
+use hippos_invariant::{invariant, Exact};
 use hippos_proto::reply::Out;
-use hippos_store::{Event, NextEvent, Platform};
+use hippos_store::{NextEvent, Platform};
 
 use crate::counters::EngineCounter;
-use crate::reply::event::{kind, put_event};
+use crate::reply::event::{put_event, EventKind};
 use crate::reply::REPLY_HEADER_MAX;
 use crate::watchers::Kinds;
 use crate::Engine;
@@ -62,16 +62,18 @@ impl<'e, P: Platform> Watcher<'e, P> {
                     engine.tally(EngineCounter::EventsSkipped, lost);
                 }
                 NextEvent::Event(logged) => {
-                    if !self.kinds.any(kinds(logged.event.kind)) {
+                    let kind = EventKind::of(&logged.event);
+                    invariant!(kind.is_some(), "an event of no kind: {:?}", logged.event);
+                    let Some(kind) = kind.filter(|kind| self.kinds.any(kinds(*kind))) else {
                         continue;
-                    }
+                    };
                     if self.skipped != 0 {
                         out.put(b"skipped=");
                         out.put_decimal(self.skipped);
                         out.put(b"\n");
                         self.skipped = 0;
                     }
-                    put_event(out, &logged);
+                    put_event(out, kind, &logged);
                     engine.tally(EngineCounter::EventsSent, 1);
                 }
             }
@@ -87,12 +89,12 @@ impl<P: Platform> Drop for Watcher<'_, P> {
 }
 
 /// The kinds of watchers that receive an event.
-fn kinds(of: u8) -> Kinds {
+fn kinds(of: EventKind) -> Kinds {
     match of {
-        Event::EVICTION => Kinds::EVICTIONS,
-        kind::GET => Kinds::FETCHERS,
-        kind::STORE => Kinds::MUTATIONS,
-        kind::DELETE => Kinds::DELETIONS,
-        _ => Kinds::CONNECTIONS,
+        EventKind::Eviction => Kinds::EVICTIONS,
+        EventKind::Get => Kinds::FETCHERS,
+        EventKind::Store => Kinds::MUTATIONS,
+        EventKind::Delete => Kinds::DELETIONS,
+        EventKind::Connect | EventKind::Close => Kinds::CONNECTIONS,
     }
 }

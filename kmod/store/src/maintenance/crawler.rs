@@ -90,7 +90,7 @@ impl<P: Platform> Store<P> {
         let mut left = (items / CRAWL_STEPS).clamp(least, most);
         let end = self.pool.used();
         while id < end && left != 0 {
-            let Some(block) = self.pool.get(id).filter(|b| b.what() == Use::Slab) else {
+            let Some(block) = self.pool.get(id).filter(|b| b.usage() == Use::Slab) else {
                 id = id.add_exact(1);
                 up.crawl_at.store(HEAD as u32, Relaxed);
                 continue;

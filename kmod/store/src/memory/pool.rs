@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use hippos_invariant::Exact;
+use hippos_invariant::{invariant, Exact};
 
 use crate::lock::LockedData;
 use crate::platform::{LockClass, Platform, RawLock, REACH};
@@ -33,14 +33,41 @@ pub(crate) enum Use {
     Taken = 6,
 }
 
-/// The number of uses.
-const USES: usize = 7;
+impl Use {
+    /// Every use, in the order of their numbers.
+    const ALL: [Self; 7] = [
+        Self::Nothing,
+        Self::Idle,
+        Self::Slab,
+        Self::Draining,
+        Self::Index,
+        Self::Overflow,
+        Self::Taken,
+    ];
+
+    /// The use of a number that a block's entry holds.
+    #[inline]
+    fn of(number: u8) -> Self {
+        let found = Self::ALL.get(usize::from(number)).copied();
+        invariant!(found.is_some(), "a block's use is {number}");
+        found.unwrap_or(Self::Nothing)
+    }
+}
+
+const _: () = {
+    let mut number = 0;
+    while number < Use::ALL.len() {
+        assert!(Use::ALL[number] as usize == number);
+        number += 1;
+    }
+};
 
 /// A block's entry in the table. The data of a slab that its class needs is kept here, so that the crawler and the
 /// lists do not touch the slab itself.
 pub(crate) struct Block {
     at: AtomicUsize,
-    what: AtomicU8,
+    /// The number of a [`Use`].
+    usage: AtomicU8,
     pub(crate) class: AtomicU8,
     /// Under the pool's lock: the next block in the list of idle or of empty ones.
     pub(crate) next: AtomicU32,
@@ -67,7 +94,7 @@ impl Block {
         let word = || AtomicU32::new(NONE);
         Self {
             at: AtomicUsize::new(0),
-            what: AtomicU8::new(Use::Nothing as u8),
+            usage: AtomicU8::new(Use::Nothing as u8),
             class: AtomicU8::new(0),
             next: word(),
             ring_next: word(),
@@ -86,21 +113,13 @@ impl Block {
         NonNull::new(self.at.load(Acquire) as *mut u8)
     }
 
-    pub(crate) fn what(&self) -> Use {
-        match self.what.load(Acquire) {
-            1 => Use::Idle,
-            2 => Use::Slab,
-            3 => Use::Draining,
-            4 => Use::Index,
-            5 => Use::Overflow,
-            6 => Use::Taken,
-            _ => Use::Nothing,
-        }
+    pub(crate) fn usage(&self) -> Use {
+        Use::of(self.usage.load(Acquire))
     }
 
     /// Whether the block holds items.
     pub(crate) fn holds_items(&self) -> bool {
-        matches!(self.what(), Use::Slab | Use::Draining)
+        matches!(self.usage(), Use::Slab | Use::Draining)
     }
 }
 
@@ -121,7 +140,7 @@ pub(crate) struct Pool<L> {
     /// Blocks that have memory, or are being given it.
     held: AtomicUsize,
     /// How many blocks have each use; those without memory are not counted.
-    pub(crate) uses: [AtomicUsize; USES],
+    pub(crate) uses: [AtomicUsize; Use::ALL.len()],
     /// The most blocks that may be held.
     limit: AtomicUsize,
     /// The most blocks while the platform is short of memory.
@@ -177,25 +196,21 @@ impl<L: RawLock> Pool<L> {
     }
 
     /// Changes the use of a block that belongs to the caller alone, by a lock or because it is in no list.
-    pub(crate) fn set_use(&self, block: &Block, what: Use) {
-        let old = block.what();
+    pub(crate) fn set_use(&self, block: &Block, new: Use) {
+        let old = block.usage();
         if let Some(count) = self.uses.get(old as usize).filter(|_| old != Use::Nothing) {
             let _ = count.fetch_sub(1, Relaxed).sub_exact(1);
         }
-        if let Some(count) = self
-            .uses
-            .get(what as usize)
-            .filter(|_| what != Use::Nothing)
-        {
+        if let Some(count) = self.uses.get(new as usize).filter(|_| new != Use::Nothing) {
             count.fetch_add(1, Relaxed);
         }
-        block.what.store(what as u8, Release);
+        block.usage.store(new as u8, Release);
     }
 
     /// The number of blocks with this use.
-    pub(crate) fn count(&self, what: Use) -> usize {
+    pub(crate) fn count(&self, usage: Use) -> usize {
         self.uses
-            .get(what as usize)
+            .get(usage as usize)
             .map_or(0, |count| count.load(Relaxed))
     }
 
@@ -239,7 +254,7 @@ impl<L: RawLock> Pool<L> {
     pub(crate) fn alloc_block<P: Platform<Lock = L>>(
         &self,
         platform: &P,
-        what: Use,
+        usage: Use,
     ) -> Option<u32> {
         {
             let mut lists = self.lists.lock();
@@ -247,7 +262,7 @@ impl<L: RawLock> Pool<L> {
                 if let Some(block) = self.get(lists.idle) {
                     let id = lists.idle;
                     lists.idle = block.next.load(Relaxed);
-                    self.set_use(block, what);
+                    self.set_use(block, usage);
                     return Some(id);
                 }
             }
@@ -270,7 +285,7 @@ impl<L: RawLock> Pool<L> {
             id
         };
         if let Some(block) = self.get(id) {
-            self.set_use(block, what);
+            self.set_use(block, usage);
             block.at.store(at.as_ptr() as usize, Release);
             return Some(id);
         }

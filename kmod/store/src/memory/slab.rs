@@ -246,7 +246,7 @@ impl<L: RawLock> Slabs<L> {
     /// Adds a slab to its class.
     fn attach(&self, pool: &Pool<L>, of: &Class<L>, id: u32, block: &Block) {
         let mut state = of.state.lock();
-        if block.what() == Use::Draining {
+        if block.usage() == Use::Draining {
             state.draining = state.draining.sub_exact(1);
             let failures = block.failures.load(Relaxed);
             block.failures.store(failures.saturating_add(1), Relaxed);
@@ -289,7 +289,7 @@ impl<L: RawLock> Slabs<L> {
         let Some(block) = pool.get(id) else { return };
         block.failed.store(now, Relaxed);
         if let Some(of) = self.get(usize::from(block.class.load(Relaxed))) {
-            if block.what() == Use::Draining {
+            if block.usage() == Use::Draining {
                 self.attach(pool, of, id, block);
             }
         }
@@ -405,7 +405,7 @@ impl<L: RawLock> Slabs<L> {
         block.free.store((offset >> 3) as u32, Relaxed);
         let used = block.used.load(Relaxed).sub_exact(1);
         block.used.store(used, Relaxed);
-        if block.what() != Use::Slab {
+        if block.usage() != Use::Slab {
             return false;
         }
         if used == 0 {
@@ -494,7 +494,7 @@ impl<L: RawLock> Slabs<L> {
             return false;
         };
         let mut state = of.state.lock();
-        if block.what() != Use::Slab {
+        if block.usage() != Use::Slab {
             return false;
         }
         // From here on freed slots return to their slabs at once, until this one is empty.
@@ -572,7 +572,7 @@ impl<L: RawLock> Slabs<L> {
             return false;
         };
         let mut state = of.state.lock();
-        let empty = block.what() == Use::Draining && block.used.load(Relaxed) == 0;
+        let empty = block.usage() == Use::Draining && block.used.load(Relaxed) == 0;
         if empty {
             state.draining = state.draining.sub_exact(1);
             Self::clear_drain_failures(&mut state, block);

@@ -102,7 +102,7 @@ impl<P: Platform> Store<P> {
     /// Whether an overflow bucket may lie at this address.
     fn is_overflow(&self, address: usize) -> bool {
         let block = self.block_at(address);
-        block.is_some_and(|(block, _)| block.what() == Use::Overflow) && address % BUCKET == 0
+        block.is_some_and(|(block, _)| block.usage() == Use::Overflow) && address % BUCKET == 0
     }
 
     /// `used`: the overflow buckets in chains and rings.

@@ -205,7 +205,7 @@ impl<P: Platform> Store<P> {
         if block.failures.load(Relaxed) != 0 {
             count(&mut seen.failed);
         }
-        if block.what() == Use::Draining {
+        if block.usage() == Use::Draining {
             count(&mut seen.draining);
             return Ok(());
         }
@@ -291,7 +291,7 @@ impl<P: Platform> Store<P> {
                 .pool
                 .get(after)
                 .map(|next| next.ring_prev.load(Relaxed));
-            if back == Some(at) && block.what() == Use::Slab {
+            if back == Some(at) && block.usage() == Use::Slab {
                 ring.add(at as usize);
             } else {
                 break;
@@ -304,7 +304,7 @@ impl<P: Platform> Store<P> {
         seen.slabs.is(ring, Rule::SlabRing, Some(class))?;
         // The hand must be in the ring.
         let hand = self.pool.get(lists.hand);
-        let there = hand.is_none_or(|at| at.what() == Use::Slab && self.is_slab_of(class, at));
+        let there = hand.is_none_or(|at| at.usage() == Use::Slab && self.is_slab_of(class, at));
         equal(Rule::SlabRing, Some(class), 1, u64::from(there))
     }
 
