@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
+use hippos_abi::TESTED_SERIES;
 use serde_json::{json, Value};
 
 use crate::answer::Answer;
@@ -264,7 +265,7 @@ fn of_series(system: &System) -> Option<Finding> {
     let mut numbers = release.split(['.', '-', '+']);
     let mut next = || numbers.next()?.parse::<u32>().ok();
     let series = (next()?, next()?);
-    let [oldest, newest] = hippos_abi::TESTED_SERIES;
+    let [oldest, newest] = TESTED_SERIES;
     if (oldest..=newest).contains(&series) {
         return None;
     }
@@ -497,13 +498,16 @@ mod tests {
 
     #[test]
     fn only_tested_kernels_are_without_a_finding() {
-        for (release, is_found) in [
-            ("7.2.12+deb13-cloud-amd64", false),
-            ("7.3.4", false),
-            ("7.1.0", true),
-            ("7.10.0", true),
-            ("8.2.0", true),
+        let [oldest, newest] = TESTED_SERIES;
+        for ((major, minor), rest, is_found) in [
+            (oldest, "12+deb13-cloud-amd64", false),
+            (newest, "4", false),
+            ((oldest.0, oldest.1 - 1), "0", true),
+            ((newest.0, newest.1 + 1), "0", true),
+            ((newest.0, newest.1 * 10), "0", true),
+            ((newest.0 + 1, oldest.1), "0", true),
         ] {
+            let release = &format!("{major}.{minor}.{rest}");
             let name = format!("doctor-series-{release}");
             let folder = Folder::new(&name, &[("/proc/sys/kernel/osrelease", release)]);
             assert_eq!(of_series(&folder.system()).is_some(), is_found, "{release}");
@@ -566,6 +570,11 @@ mod tests {
             ..Module::default()
         };
         let answer = doctor(&folder.system(), &module);
+        let [oldest, newest] = TESTED_SERIES;
+        let series = format!(
+            "note: kernel: Hippos is tested on the kernels from {}.{} to {}.{}, and this is 6.12.3-amd64",
+            oldest.0, oldest.1, newest.0, newest.1
+        );
         for expected in [
             "broken: refused: 3 connections beyond maxconns",
             "note: refused: 4 TCP connections",
@@ -579,7 +588,7 @@ mod tests {
             "note: module: the loaded module is of version 0.1.0, this tool of 0.2.0",
             "note: xdp: eth0 has no XDP program",
             "note: master:",
-            "note: kernel: Hippos is tested on the kernels from 7.2 to 7.3, and this is 6.12.3-amd64",
+            series.as_str(),
             "note: hugepages: 20 MiB are reserved",
             "note: hugepages: 97 of 131 MiB of the kernel's direct map",
             "note: taps: 1 sockets listen",

@@ -292,7 +292,7 @@ pub fn cap_ttl(parts: &[&[u8]; 3], most: u32, now: u64) -> Option<Vec<u8>> {
             let mut found = false;
             for word in words.iter_mut().skip(2 + usize::from(store)) {
                 let (&letter, number) = word.split_first()?;
-                if matches!(letter, b'T' | b'N') {
+                if is_time_to_live(letter) {
                     let number = cap(number)?;
                     *word = [&[letter][..], &number].concat();
                     found |= letter == b'T';
@@ -305,6 +305,13 @@ pub fn cap_ttl(parts: &[&[u8]; 3], most: u32, now: u64) -> Option<Vec<u8>> {
         _ => return None,
     }
     Some([&words.join(&b' '), parts[1], parts[2]].concat())
+}
+
+/// Whether a meta flag's argument is the item's time to live.
+fn is_time_to_live(letter: u8) -> bool {
+    hippos_proto::FLAGS
+        .iter()
+        .any(|flag| flag.letter == letter && flag.argument == hippos_proto::Argument::TimeToLive)
 }
 
 /// The time to live, limited to `most` seconds from `now`.

@@ -14,7 +14,9 @@ pub enum Argument {
     None,
     /// Bytes, at most 31.
     Opaque,
-    /// Seconds, like the `exptime` of a text command: 32 bits, signed.
+    /// The item's time to live, like the `exptime` of a text command: 32 bits, signed.
+    TimeToLive,
+    /// Seconds that a time to live is compared with: 32 bits, signed.
     Seconds,
     /// 32 bits, unsigned.
     Word,
@@ -26,6 +28,18 @@ pub enum Argument {
     Ignored,
 }
 
+/// The effect of a flag of `mg` that matters to code without knowledge of the flag: softirq does not answer an `mg` that
+/// writes, and a proxy does not send equal lines once for several clients if reads are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GetEffect {
+    /// None of these.
+    None,
+    /// It may change the item.
+    Writes,
+    /// The reply shows whether or when the item was read before.
+    ShowsReads,
+}
+
 /// A flag of meta commands.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
@@ -35,15 +49,24 @@ pub struct Flag {
     pub argument: Argument,
     /// The commands that use it, separated by spaces. All others ignore it.
     pub commands: &'static str,
+    /// Its effect in an `mg`.
+    pub effect: GetEffect,
     /// Its meaning.
     pub text: &'static str,
 }
 
-const fn flag(letter: u8, argument: Argument, commands: &'static str, text: &'static str) -> Flag {
+const fn flag(
+    letter: u8,
+    argument: Argument,
+    commands: &'static str,
+    effect: GetEffect,
+    text: &'static str,
+) -> Flag {
     Flag {
         letter,
         argument,
         commands,
+        effect,
         text,
     }
 }
@@ -51,31 +74,31 @@ const fn flag(letter: u8, argument: Argument, commands: &'static str, text: &'st
 /// All flags; any other letter is refused.
 #[rustfmt::skip]
 pub const FLAGS: &[Flag] = &[
-    flag(b'b', Argument::None, "mg ms md ma me", "The key comes, and is given back, in base64"),
-    flag(b'c', Argument::None, "mg ms ma", "Give back the CAS number"),
-    flag(b'f', Argument::None, "mg", "Give back the client flags"),
-    flag(b'h', Argument::None, "mg", "Give back whether the item was hit before"),
-    flag(b'k', Argument::None, "mg ms md ma", "Give back the key"),
-    flag(b'l', Argument::None, "mg", "Give back the seconds since the last access"),
-    flag(b'q', Argument::None, "mg ms md ma", "No reply to a nominal outcome: `EN`, and `HD` of all but `mg`"),
-    flag(b's', Argument::None, "mg ms", "Give back the size of the value"),
-    flag(b't', Argument::None, "mg ma", "Give back the seconds that are left, -1 for all time"),
-    flag(b'u', Argument::None, "mg", "The hit does not count for eviction"),
-    flag(b'v', Argument::None, "mg ma", "Give back the value"),
-    flag(b'x', Argument::None, "md", "Remove the value and the client flags, keep the item"),
-    flag(b'C', Argument::Number, "mg ms md ma", "The CAS number to compare with"),
-    flag(b'D', Argument::Number, "ma", "The number to add or subtract"),
-    flag(b'E', Argument::Number, "mg ms md ma", "The CAS number to give the item"),
-    flag(b'F', Argument::Word, "ms", "The client flags to store"),
-    flag(b'I', Argument::None, "ms md", "Invalidate: `md` marks the item stale, `ms` stores over a newer item, as stale"),
-    flag(b'J', Argument::Number, "ma", "The number to begin with, beside `N`"),
-    flag(b'L', Argument::Ignored, "", "For proxies"),
-    flag(b'M', Argument::Mode, "ms ma", "The mode: `E` add, `A` append, `P` prepend, `R` replace, `S` set; `I` or `+`, `D` or `-`"),
-    flag(b'N', Argument::Seconds, "mg ms ma", "On a miss make the item, with this time to live"),
-    flag(b'O', Argument::Opaque, "mg ms md ma", "Give this back as it is"),
-    flag(b'P', Argument::Ignored, "", "For proxies"),
-    flag(b'R', Argument::Seconds, "mg", "Win the token when fewer seconds are left"),
-    flag(b'T', Argument::Seconds, "mg ms md ma", "The new time to live"),
+    flag(b'b', Argument::None, "mg ms md ma me", GetEffect::None, "The key comes, and is given back, in base64"),
+    flag(b'c', Argument::None, "mg ms ma", GetEffect::None, "Give back the CAS number"),
+    flag(b'f', Argument::None, "mg", GetEffect::None, "Give back the client flags"),
+    flag(b'h', Argument::None, "mg", GetEffect::ShowsReads, "Give back whether the item was hit before"),
+    flag(b'k', Argument::None, "mg ms md ma", GetEffect::None, "Give back the key"),
+    flag(b'l', Argument::None, "mg", GetEffect::ShowsReads, "Give back the seconds since the last access"),
+    flag(b'q', Argument::None, "mg ms md ma", GetEffect::None, "No reply to a nominal outcome: `EN`, and `HD` of all but `mg`"),
+    flag(b's', Argument::None, "mg ms", GetEffect::None, "Give back the size of the value"),
+    flag(b't', Argument::None, "mg ma", GetEffect::None, "Give back the seconds that are left, -1 for all time"),
+    flag(b'u', Argument::None, "mg", GetEffect::None, "The hit does not count for eviction"),
+    flag(b'v', Argument::None, "mg ma", GetEffect::None, "Give back the value"),
+    flag(b'x', Argument::None, "md", GetEffect::None, "Remove the value and the client flags, keep the item"),
+    flag(b'C', Argument::Number, "mg ms md ma", GetEffect::None, "The CAS number to compare with"),
+    flag(b'D', Argument::Number, "ma", GetEffect::None, "The number to add or subtract"),
+    flag(b'E', Argument::Number, "mg ms md ma", GetEffect::None, "The CAS number to give the item"),
+    flag(b'F', Argument::Word, "ms", GetEffect::None, "The client flags to store"),
+    flag(b'I', Argument::None, "ms md", GetEffect::None, "Invalidate: `md` marks the item stale, `ms` stores over a newer item, as stale"),
+    flag(b'J', Argument::Number, "ma", GetEffect::None, "The number to begin with, beside `N`"),
+    flag(b'L', Argument::Ignored, "", GetEffect::None, "For proxies"),
+    flag(b'M', Argument::Mode, "ms ma", GetEffect::None, "The mode: `E` add, `A` append, `P` prepend, `R` replace, `S` set; `I` or `+`, `D` or `-`"),
+    flag(b'N', Argument::TimeToLive, "mg ms ma", GetEffect::Writes, "On a miss make the item, with this time to live"),
+    flag(b'O', Argument::Opaque, "mg ms md ma", GetEffect::None, "Give this back as it is"),
+    flag(b'P', Argument::Ignored, "", GetEffect::None, "For proxies"),
+    flag(b'R', Argument::Seconds, "mg", GetEffect::Writes, "Win the token when fewer seconds are left"),
+    flag(b'T', Argument::TimeToLive, "mg ms md ma", GetEffect::Writes, "The new time to live"),
 ];
 
 /// The bit of a letter in sets of flags.
@@ -85,14 +108,22 @@ const fn bit(letter: u8) -> u64 {
 }
 
 /// The set of all flags, without the letters that are not flags. Only ASCII letters may be looked up.
-const KNOWN: u64 = {
-    let (mut known, mut rest) = (0, FLAGS);
+const KNOWN: u64 = WRITES | SHOWS_READS | with_effect(GetEffect::None);
+/// The set of the flags by which `mg` changes an item.
+const WRITES: u64 = with_effect(GetEffect::Writes);
+/// The set of the flags by which `mg` shows earlier reads.
+const SHOWS_READS: u64 = with_effect(GetEffect::ShowsReads);
+
+const fn with_effect(effect: GetEffect) -> u64 {
+    let (mut set, mut rest) = (0, FLAGS);
     while let [flag, more @ ..] = rest {
-        known |= bit(flag.letter);
+        if flag.effect as u8 == effect as u8 {
+            set |= bit(flag.letter);
+        }
         rest = more;
     }
-    known
-};
+    set
+}
 
 /// The flags of a meta command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -138,16 +169,16 @@ impl Flags {
         self.has(b'v')
     }
 
-    /// Whether the command changes the item.
+    /// Whether an `mg` with them changes the item.
     #[inline]
     pub const fn writes(&self) -> bool {
-        self.ttl.is_some() || self.vivify.is_some() || self.recache.is_some()
+        self.seen & WRITES != 0
     }
 
-    /// `h` or `l`: the reply shows whether and when the item was read before.
+    /// Whether the reply to an `mg` with them shows whether or when the item was read before.
     #[inline]
     pub const fn shows_reads(&self) -> bool {
-        self.has(b'h') || self.has(b'l')
+        self.seen & SHOWS_READS != 0
     }
 
     /// Parses `words`; an error is a reply line. As in memcached, an error in an argument does not end the parsing, and
@@ -258,5 +289,23 @@ mod tests {
             assert!(FLAGS[..at].iter().all(|other| other.letter != flag.letter));
         }
         assert_eq!(KNOWN.count_ones() as usize, FLAGS.len());
+    }
+
+    #[test]
+    fn effects_are_those_of_the_flags_that_are_there() {
+        let flags = |words: &[&[u8]]| Flags::parse(b"k", words).unwrap();
+        for (word, writes, shows_reads) in [
+            (&b"T5"[..], true, false),
+            (b"N5", true, false),
+            (b"R5", true, false),
+            (b"h", false, true),
+            (b"l", false, true),
+            (b"v", false, false),
+            (b"t", false, false),
+        ] {
+            let flags = flags(&[b"k", word]);
+            assert_eq!(flags.writes(), writes, "{word:?}");
+            assert_eq!(flags.shows_reads(), shows_reads, "{word:?}");
+        }
     }
 }

@@ -22,7 +22,7 @@ pub mod text;
 pub mod token;
 pub mod udp;
 
-pub use flag::{Argument, Flag, FLAGS};
+pub use flag::{Argument, Flag, GetEffect, FLAGS};
 pub use hippos_semantics::{StoreMode, KEY_MAX, RELATIVE_MAX};
 
 /// A text line that has no newline within this many bytes ends the connection, unless it is a list of keys.

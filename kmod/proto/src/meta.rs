@@ -219,7 +219,7 @@ mod tests {
         let argument = match flag.map(|flag| flag.argument) {
             None | Some(Argument::None) => "",
             Some(Argument::Opaque | Argument::Ignored) => "any",
-            Some(Argument::Seconds) => "-5",
+            Some(Argument::TimeToLive | Argument::Seconds) => "-5",
             Some(Argument::Word | Argument::Number) => "7",
             Some(Argument::Mode) => "S",
         };

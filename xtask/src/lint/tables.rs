@@ -90,7 +90,7 @@ fn flags() -> String {
         let argument = match flag.argument {
             Argument::None => "",
             Argument::Opaque => "up to 31 bytes",
-            Argument::Seconds => "seconds",
+            Argument::TimeToLive | Argument::Seconds => "seconds",
             Argument::Word => "number of 32 bits",
             Argument::Number => "number of 64 bits",
             Argument::Mode => "a letter",

@@ -11,6 +11,20 @@ use hippos_store::{
 use crate::reply::meta::{wants_value, MetaHit, Times};
 use crate::Engine;
 
+/// The outcome of `md`.
+pub(crate) enum MetaDeleted {
+    /// The item, of this class, was removed.
+    Removed { class: usize },
+    /// It was of this class, and stays without its value.
+    Emptied { class: usize, empty: StoredItem },
+    /// It stays, stale; without its value if that was to be removed.
+    Invalidated { empty: Option<StoredItem> },
+    /// It has another CAS number.
+    Exists,
+    /// There is none.
+    NotFound,
+}
+
 /// Whether a missing item was created.
 pub(crate) enum Creation {
     /// The command has no `N`.
@@ -202,17 +216,18 @@ impl<P: Platform> Engine<P> {
         }
     }
 
-    /// `md`: deletes the item, or with `I` marks it stale, or with `x` empties it. The empty item is returned, too.
+    /// `md`: deletes the item, or with `I` marks it stale, or with `x` empties it.
     pub(crate) fn meta_delete(
         &self,
         command: &Command<'_>,
         hash: Hash,
-    ) -> Result<(Deleted, Option<StoredItem>), StoreError> {
+    ) -> Result<MetaDeleted, StoreError> {
         let flags = &command.flags;
         if flags.has(b'x') {
             return self.meta_tombstone(command, hash);
         }
-        let deleted = if flags.has(b'I') {
+        let stale = flags.has(b'I');
+        let deleted = if stale {
             let how = Invalidate {
                 compare: flags.compare,
                 new_cas: flags.cas,
@@ -222,26 +237,26 @@ impl<P: Platform> Engine<P> {
         } else {
             self.store.delete(command.key(), hash, flags.compare)
         };
-        Ok((deleted, None))
+        Ok(match deleted {
+            Deleted::Deleted { .. } if stale => MetaDeleted::Invalidated { empty: None },
+            Deleted::Deleted { class } => MetaDeleted::Removed { class },
+            Deleted::Exists { .. } => MetaDeleted::Exists,
+            Deleted::NotFound => MetaDeleted::NotFound,
+        })
     }
 
-    /// `md` with `x`: deletes the value, but keeps the item. Also returns the item without its value.
-    fn meta_tombstone(
-        &self,
-        command: &Command<'_>,
-        hash: Hash,
-    ) -> Result<(Deleted, Option<StoredItem>), StoreError> {
+    /// `md` with `x`: deletes the value, but keeps the item.
+    fn meta_tombstone(&self, command: &Command<'_>, hash: Hash) -> Result<MetaDeleted, StoreError> {
         let flags = &command.flags;
         let key = command.key();
         {
             // No memory is needed for these replies.
             let guard = self.store.read();
             let Some(item) = self.store.peek(&guard, key, hash) else {
-                return Ok((Deleted::NotFound, None));
+                return Ok(MetaDeleted::NotFound);
             };
             if flags.compare.is_some_and(|compare| compare != item.cas()) {
-                let class = item.class();
-                return Ok((Deleted::Exists { class }, None));
+                return Ok(MetaDeleted::Exists);
             }
         }
         let stale = flags.has(b'I');
@@ -259,10 +274,14 @@ impl<P: Platform> Engine<P> {
         Ok(match outcome {
             Outcome::Stored { item, replaced, .. } => {
                 let class = replaced.unwrap_or(item.class);
-                (Deleted::Deleted { class }, Some(item))
+                if stale {
+                    MetaDeleted::Invalidated { empty: Some(item) }
+                } else {
+                    MetaDeleted::Emptied { class, empty: item }
+                }
             }
-            Outcome::Exists { class } => (Deleted::Exists { class }, None),
-            Outcome::NotStored | Outcome::NotFound => (Deleted::NotFound, None),
+            Outcome::Exists { .. } => MetaDeleted::Exists,
+            Outcome::NotStored | Outcome::NotFound => MetaDeleted::NotFound,
         })
     }
 }

@@ -160,13 +160,16 @@ fn put_key(out: &mut impl Out, key: &[u8], binary: bool) {
     }
 }
 
+/// The flags that the reply to an `ms` gives back: [`MetaSet::put`] writes each.
+const SET_RETURNS: &[u8] = b"Okcs";
+
 /// The data for the reply to an `ms`, kept until its value has arrived.
 pub(crate) struct MetaSet {
     quiet: bool,
     binary: bool,
     pub(crate) len: u32,
     /// The letters of the flags to be returned, in order, followed by zeros.
-    returns: [u8; 4],
+    returns: [u8; SET_RETURNS.len()],
     opaque: Vec<u8, 32>,
 }
 
@@ -176,11 +179,11 @@ impl MetaSet {
             quiet: command.flags.quiet(),
             binary: command.flags.has(b'b'),
             len,
-            returns: [0; 4],
+            returns: [0; SET_RETURNS.len()],
             opaque: Vec::new(),
         };
         let words = command.words().iter();
-        let wanted = words.filter(|word| matches!(word.first(), Some(b'O' | b'k' | b'c' | b's')));
+        let wanted = words.filter(|word| word.first().is_some_and(|l| SET_RETURNS.contains(l)));
         for (place, word) in set.returns.iter_mut().zip(wanted) {
             *place = word.first().copied().unwrap_or(0);
             if *place == b'O' {

@@ -5,9 +5,9 @@ use hippos_invariant::Exact;
 use hippos_proto::meta::{Command, MetaVerb};
 use hippos_proto::reply::{self, Out};
 use hippos_proto::StoreMode;
-use hippos_store::{Arithmetic, ClassCounter, Counter, Deleted, Hash, ItemSnapshot, Platform};
+use hippos_store::{Arithmetic, ClassCounter, Counter, Hash, ItemSnapshot, Platform};
 
-use crate::command::meta::{shows_old_ttl, Creation};
+use crate::command::meta::{shows_old_ttl, Creation, MetaDeleted};
 use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
@@ -116,37 +116,41 @@ impl<P: Platform> Session<'_, P> {
 
     fn meta_delete(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
-        let flags = &command.flags;
         let key = command.key();
         let seen = engine.observe_change(self.number, key, hash);
-        let Ok((outcome, emptied)) = engine.meta_delete(command, hash) else {
+        let Ok(outcome) = engine.meta_delete(command, hash) else {
             out.put(reply::ARITH_OUT_OF_MEMORY);
             return;
         };
         let status = match outcome {
-            Deleted::Deleted { class } => {
-                if let Some(empty) = &emptied {
+            MetaDeleted::Removed { class } => {
+                engine.observe_deleted(key, DeleteCommand::Meta, seen);
+                engine.store.count_class(class, ClassCounter::DeleteHits, 1);
+                b"HD"
+            }
+            MetaDeleted::Emptied { class, empty } => {
+                engine.observe_emptied(self.number, key, seen, &empty);
+                engine.store.count_class(class, ClassCounter::DeleteHits, 1);
+                b"HD"
+            }
+            MetaDeleted::Invalidated { empty } => {
+                if let Some(empty) = &empty {
                     engine.observe_emptied(self.number, key, seen, empty);
-                } else if !flags.has(b'I') {
-                    engine.observe_deleted(key, DeleteCommand::Meta, seen);
-                }
-                if !flags.has(b'I') {
-                    engine.store.count_class(class, ClassCounter::DeleteHits, 1);
-                }
-                if flags.quiet() {
-                    return;
                 }
                 b"HD"
             }
-            Deleted::Exists { .. } => {
+            MetaDeleted::Exists => {
                 engine.store.count(Counter::DeleteMisses, 1);
                 b"EX"
             }
-            Deleted::NotFound => {
+            MetaDeleted::NotFound => {
                 engine.store.count(Counter::DeleteMisses, 1);
                 b"NF"
             }
         };
+        if status == b"HD" && command.flags.quiet() {
+            return;
+        }
         out.put(status);
         put_returns(out, command);
         out.put(reply::CRLF);
