@@ -24,7 +24,7 @@ pub trait PacketHandler: Send + Sync + 'static {
 
     /// Whether a source is allowed, over a loopback device if `local`. Called before the
     /// return path of its replies is looked up; under RCU, too.
-    fn is_allowed(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool;
+    fn is_allowed(&self, section: rcu::ReadSection, source: IpAddr, local: bool) -> bool;
 
     /// Decides about one packet.
     fn receive(&self, packet: Packet<'_>) -> Verdict;

@@ -67,7 +67,7 @@ impl<'a> Packet<'a> {
 
     /// The read-side section in which every packet is handled.
     #[inline]
-    pub fn section(&self) -> rcu::Guard {
+    pub fn section(&self) -> rcu::ReadSection {
         // SAFETY: hooks are called inside a section. The holder of the packet runs in the hook, and
         // the guard, which must stay on the thread, is dropped before the hook returns.
         unsafe { rcu::within() }

@@ -13,19 +13,19 @@ use hippos_invariant::Exact;
 use crate::ffi;
 use crate::latency;
 use crate::socket::Socket;
-use crate::stream::{LockedStream, SoftirqPages, SoftirqPagesUser, Stream};
+use crate::stream::{LockedStream, SocketStream, SoftirqPages, SoftirqPagesUser};
 use crate::thread::Context;
 
 /// The service of a connection by its callback.
 pub trait Serve: Send {
     /// Serves in softirq the requests that can be served there. `false` leaves the
     /// rest, which may be all, to the worker. A reply is written to `pages`.
-    fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool;
+    fn serve(&mut self, stream: &mut SocketStream<'_>, pages: SoftirqPages<'_>) -> bool;
 }
 
 /// For workers without connections.
 impl Serve for () {
-    fn serve(&mut self, _stream: &mut Stream<'_>, _pages: SoftirqPages<'_>) -> bool {
+    fn serve(&mut self, _stream: &mut SocketStream<'_>, _pages: SoftirqPages<'_>) -> bool {
         false
     }
 }
@@ -256,7 +256,7 @@ unsafe extern "C" fn serve<T: Serve>(watch: *mut ffi::hippos_watch, sk: *mut ffi
         return false;
     };
     // SAFETY: locked by this function's own requirement.
-    let mut stream = unsafe { Stream::new(sk) };
+    let mut stream = unsafe { SocketStream::new(sk) };
     value.serve(&mut stream, here)
 }
 
@@ -276,7 +276,10 @@ impl<T: Serve> Ready<'_, T> {
 
     /// Locks the connection and does `work` with it and its value, if it is
     /// one. May sleep.
-    pub fn connection<R>(&mut self, work: impl FnOnce(&mut Stream<'_>, &mut T) -> R) -> Option<R> {
+    pub fn connection<R>(
+        &mut self,
+        work: impl FnOnce(&mut SocketStream<'_>, &mut T) -> R,
+    ) -> Option<R> {
         // SAFETY: as above.
         let entry = unsafe { self.entry.as_ref() };
         let socket = entry.socket.as_ref().filter(|_| entry.connection)?;

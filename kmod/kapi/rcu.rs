@@ -7,7 +7,7 @@ use core::marker::PhantomData;
 use crate::ffi;
 
 /// A read-side section; ends when dropped. Nothing may sleep inside.
-pub struct Guard {
+pub struct ReadSection {
     /// Whether this guard began the section and ends it; else the caller does both.
     own: bool,
     /// It ends on the thread that began it.
@@ -16,10 +16,10 @@ pub struct Guard {
 
 /// Begins a read-side section.
 #[inline]
-pub fn read_lock() -> Guard {
+pub fn read_lock() -> ReadSection {
     // SAFETY: unlocked by the guard's `Drop`.
     unsafe { ffi::hippos_read_lock() };
-    Guard {
+    ReadSection {
         own: true,
         _thread: PhantomData,
     }
@@ -31,14 +31,14 @@ pub fn read_lock() -> Guard {
 ///
 /// It lasts until the guard is dropped.
 #[inline]
-pub(crate) unsafe fn within() -> Guard {
-    Guard {
+pub(crate) unsafe fn within() -> ReadSection {
+    ReadSection {
         own: false,
         _thread: PhantomData,
     }
 }
 
-impl Drop for Guard {
+impl Drop for ReadSection {
     #[inline]
     fn drop(&mut self) {
         if self.own {

@@ -20,17 +20,17 @@ use crate::socket::{result, Socket};
 /// # Invariants
 ///
 /// `sk` is a TCP socket, locked for as long as this lives.
-pub struct Stream<'a> {
+pub struct SocketStream<'a> {
     sk: NonNull<ffi::sock>,
     _context: PhantomData<(&'a Socket, *mut ())>,
 }
 
 /// The first received bytes that were not consumed yet.
 #[derive(Clone, Copy, Debug)]
-pub enum Peek<'s> {
+pub enum ReceivedBytes<'s> {
     /// The bytes that are contiguous; at least one.
     Bytes(&'s [u8]),
-    /// They have to be [copied](Stream::copy).
+    /// They have to be [copied](SocketStream::copy).
     Scattered,
     /// There are none yet.
     Nothing,
@@ -38,7 +38,7 @@ pub enum Peek<'s> {
     End,
 }
 
-impl Stream<'_> {
+impl SocketStream<'_> {
     /// # Safety
     ///
     /// `sk` is a TCP socket that stays locked while the result lives.
@@ -52,20 +52,20 @@ impl Stream<'_> {
 
     /// The bytes to read next.
     #[inline]
-    pub fn peek(&self) -> Peek<'_> {
+    pub fn peek(&self) -> ReceivedBytes<'_> {
         let mut len = 0;
         // SAFETY: by the invariant a locked socket.
         let start = unsafe { ffi::hippos_stream_peek(self.sk.as_ptr(), &mut len) };
         match NonNull::new(start.cast_mut()) {
             // SAFETY: so many bytes of a buffer in the receive queue; the buffer has no writer and
             // leaves the queue only by `consume` while the socket is locked.
-            Some(start) => Peek::Bytes(unsafe {
+            Some(start) => ReceivedBytes::Bytes(unsafe {
                 slice::from_raw_parts(start.as_ptr().cast::<u8>(), len as usize)
             }),
-            None if len != 0 => Peek::Scattered,
+            None if len != 0 => ReceivedBytes::Scattered,
             // SAFETY: as above.
-            None if unsafe { ffi::hippos_stream_ended(self.sk.as_ptr()) } => Peek::End,
-            None => Peek::Nothing,
+            None if unsafe { ffi::hippos_stream_ended(self.sk.as_ptr()) } => ReceivedBytes::End,
+            None => ReceivedBytes::Nothing,
         }
     }
 
@@ -142,7 +142,7 @@ fn sent(count: c_int) -> Result<usize> {
 
 /// A connection that a thread has locked. Unlocked when dropped.
 pub struct LockedStream<'a> {
-    stream: Stream<'a>,
+    stream: SocketStream<'a>,
 }
 
 impl<'a> LockedStream<'a> {
@@ -152,13 +152,13 @@ impl<'a> LockedStream<'a> {
         let sk = unsafe { NonNull::new_unchecked(ffi::hippos_stream_lock(socket.as_ptr())) };
         Self {
             // SAFETY: unlocked when this is dropped.
-            stream: unsafe { Stream::new(sk) },
+            stream: unsafe { SocketStream::new(sk) },
         }
     }
 
     /// The connection.
     #[inline]
-    pub fn stream(&mut self) -> &mut Stream<'a> {
+    pub fn stream(&mut self) -> &mut SocketStream<'a> {
         &mut self.stream
     }
 }

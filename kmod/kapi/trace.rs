@@ -83,7 +83,7 @@ fn mapped(ip: IpAddr) -> [u8; 16] {
 }
 
 /// A request that was served, or several together.
-pub struct Request<'a> {
+pub struct RequestEvent<'a> {
     /// Where it was served.
     pub path: &'static CStr,
     /// The client.
@@ -102,7 +102,7 @@ pub struct Request<'a> {
     pub ns: u64,
 }
 
-impl Request<'_> {
+impl RequestEvent<'_> {
     /// Traces it.
     #[cold]
     pub fn emit(&self) {

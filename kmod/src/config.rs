@@ -39,7 +39,7 @@ const _: () = {
 };
 
 /// The server's configuration: the parameters, and the settings derived from them.
-pub(crate) struct Config {
+pub(crate) struct ServerConfig {
     pub(crate) params: Params,
     /// Of the store.
     pub(crate) store: hippos_store::Config,
@@ -60,7 +60,7 @@ pub(crate) fn memory_max_settable() -> u64 {
     machine.saturating_sub(memory_reserve(machine))
 }
 
-impl Config {
+impl ServerConfig {
     /// Reads the parameters; an invalid one is logged and refused.
     pub(crate) fn new() -> Result<Self> {
         let params = Params::get().map_err(|refused| {

@@ -42,7 +42,7 @@ impl PacketHandler for FastPath {
         self.server.config.interface.map_or(0, NonZeroU32::get)
     }
 
-    fn is_allowed(&self, section: rcu::Guard, source: IpAddr, local: bool) -> bool {
+    fn is_allowed(&self, section: rcu::ReadSection, source: IpAddr, local: bool) -> bool {
         let engine = &*self.server.engine;
         let guard = engine.store.read_in(section);
         engine.access(&guard, source, local) != Access::Refused

@@ -31,7 +31,7 @@ mod tcp;
 mod traced;
 mod udp;
 
-use config::Config;
+use config::ServerConfig;
 use control::Control;
 use fast_path::FastPath;
 use server::Server;
@@ -80,7 +80,7 @@ impl Drop for Callbacks {
 
 impl kernel::Module for Hippos {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        let mut config = Config::new()?;
+        let mut config = ServerConfig::new()?;
         if fault::selftest() {
             // An error code that a failed start does not return.
             return Err(EDOM);
@@ -131,8 +131,8 @@ impl kernel::Module for Hippos {
 }
 
 /// Logs the settings that decide which clients are served, and how.
-fn log_start(config: &Config) {
-    let Config {
+fn log_start(config: &ServerConfig) {
+    let ServerConfig {
         port,
         threads,
         params,
@@ -177,7 +177,7 @@ fn start_udp(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<Option<
         server.config.interface,
         udp::SEND_MS,
     )?;
-    let worker = udp::Worker::new(server.clone(), socket)?;
+    let worker = udp::UdpWorker::new(server.clone(), socket)?;
     let thread = Thread::spawn(c"hippos/udp", None, move |context, started| {
         worker.run(context, started)
     })?;
@@ -216,7 +216,7 @@ fn start_workers(server: &Arc<Server>, namespace: &Arc<Namespace>) -> Result<KVe
             Some(cpu),
             config.params.backlog,
         )?;
-        let worker = tcp::Worker::new(server.clone(), listener, cpu)?;
+        let worker = tcp::TcpWorker::new(server.clone(), listener, cpu)?;
         let name = CString::try_from_fmt(fmt!("hippos/{number}"))?;
         let thread = Thread::spawn(&name, Some(cpu), move |context, started| {
             worker.run(context, started)

@@ -103,11 +103,11 @@ fn trace_dead(item: &Removed<'_>) {
 // SAFETY: blocks come from the page allocator and have no other owner; guards are RCU read-side sections, and cookies
 // are of the grace periods that wait for them.
 unsafe impl Platform for Kernel {
-    type Guard = rcu::Guard;
+    type Guard = rcu::ReadSection;
     type Lock = Lock;
 
     #[inline]
-    fn read_lock(&self) -> rcu::Guard {
+    fn read_lock(&self) -> rcu::ReadSection {
         rcu::read_lock()
     }
 

@@ -12,7 +12,7 @@ use hippos_kapi::thread::Thread;
 use hippos_kapi::{cpu, fault, hook, rcu};
 use hippos_store::{selftest, Counter, Store};
 
-use crate::config::Config;
+use crate::config::ServerConfig;
 use crate::platform::Kernel;
 use crate::server;
 
@@ -31,7 +31,7 @@ struct Test {
 
 /// Tests both if `selftest` is set; `EIO` after a fault.
 #[inline(never)]
-pub(crate) fn run(config: &Config) -> Result {
+pub(crate) fn run(config: &ServerConfig) -> Result {
     if !config.params.selftest {
         return Ok(());
     }

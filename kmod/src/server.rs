@@ -23,14 +23,14 @@ use hippos_kapi::socket::{ConnectionRef, SocketAddresses};
 use hippos_kapi::{latency, pass, thread, trace};
 use hippos_store::{NewError, Store};
 
-use crate::config::{printable, Config};
+use crate::config::{printable, ServerConfig};
 use crate::platform::Kernel;
 use crate::steer::STEERING;
 use crate::traced::{TCP_WORKER, UDP_SOCKET};
 
 /// The engine and its settings.
 pub(crate) struct Server {
-    pub(crate) config: Config,
+    pub(crate) config: ServerConfig,
     pub(crate) engine: KBox<Engine<Kernel>>,
     /// See [`lock_maintenance`](Self::lock_maintenance).
     maintaining: Arc<Mutex<()>>,
@@ -39,7 +39,7 @@ pub(crate) struct Server {
 impl Server {
     /// A server for `config`, with all its tables allocated.
     #[inline(never)]
-    pub(crate) fn new(config: Config) -> Result<Arc<Self>> {
+    pub(crate) fn new(config: ServerConfig) -> Result<Arc<Self>> {
         CONNECTIONS
             .softirq_before
             .store(thread::softirq_us(), Relaxed);

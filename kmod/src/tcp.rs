@@ -24,7 +24,7 @@ use hippos_kapi::cpu;
 use hippos_kapi::poll::{Poll, Serve};
 use hippos_kapi::registry::Registration;
 use hippos_kapi::socket::{Socket, SocketAddresses};
-use hippos_kapi::stream::{self, ReplyPages, SoftirqPages, Stream};
+use hippos_kapi::stream::{LockedStream, ReceivedBytes, ReplyPages, SocketStream, SoftirqPages};
 use hippos_kapi::thread::{Context, Started};
 use hippos_kapi::{latency, trace};
 
@@ -55,7 +55,7 @@ const DEADLINE_CHECK_MS: u32 = 1000;
 const ACCEPT_BACKOFF_MS: u32 = 2;
 
 /// The arguments of a worker's thread.
-pub(crate) struct Worker {
+pub(crate) struct TcpWorker {
     server: Arc<Server>,
     listener: Socket,
     input: KVVec<u8>,
@@ -63,7 +63,7 @@ pub(crate) struct Worker {
     worker_cpu: WorkerCpu,
 }
 
-impl Worker {
+impl TcpWorker {
     pub(crate) fn new(server: Arc<Server>, listener: Socket, cpu: u32) -> Result<Self> {
         Ok(Self {
             server,
@@ -125,7 +125,7 @@ impl Worker {
                     let pages = &mut WorkerPages(&mut self.pages);
                     let watched = connection.is_watching();
                     let replied = traced.as_mut().map(|turn| &mut turn.replied);
-                    let stream = &mut SocketStream { stream, replied };
+                    let stream = &mut SessionStream { stream, replied };
                     let action = connection.turn(stream, &mut self.input, pages, over);
                     if timed.is_some() || traced.is_some() {
                         let served = connection.take_served();
@@ -211,7 +211,11 @@ struct TracedTurn {
 impl TracedTurn {
     /// While requests are traced. The lines that a watcher gets are no reply.
     #[inline(always)]
-    fn begin(path: &'static CStr, stream: &Stream<'_>, client: &mut Client<'_>) -> Option<Self> {
+    fn begin(
+        path: &'static CStr,
+        stream: &SocketStream<'_>,
+        client: &mut Client<'_>,
+    ) -> Option<Self> {
         if !trace::requests_on() || client.connection.is_watching() {
             return None;
         }
@@ -220,11 +224,11 @@ impl TracedTurn {
 
     #[cold]
     #[inline(never)]
-    fn new(path: &'static CStr, stream: &Stream<'_>, client: &mut Client<'_>) -> Self {
+    fn new(path: &'static CStr, stream: &SocketStream<'_>, client: &mut Client<'_>) -> Self {
         let connection = &mut client.connection;
         connection.take_served();
         let summary = match stream.peek() {
-            stream::Peek::Bytes(bytes) if connection.awaits_command() => Summary::of(bytes),
+            ReceivedBytes::Bytes(bytes) if connection.awaits_command() => Summary::of(bytes),
             // Bytes of a value, for example, which must not be read as a command.
             _ => Summary::of_data(connection.receiving_key()),
         };
@@ -258,7 +262,7 @@ fn admit<'e>(server: &'e Server, poll: &mut Poll<Client<'e>>, socket: Socket) {
     let Some(permit) = server.acquire_connection() else {
         refused(TCP_WORKER, c"connections", ends.peer_address());
         // Best effort: bytes that the socket does not accept are dropped.
-        let mut locked = stream::LockedStream::new(&socket);
+        let mut locked = LockedStream::new(&socket);
         let _ = locked.stream().send(b"ERROR Too many open connections\r\n");
         return;
     };
@@ -310,7 +314,7 @@ impl Drop for End<'_> {
 }
 
 impl Serve for Client<'_> {
-    fn serve(&mut self, stream: &mut Stream<'_>, pages: SoftirqPages<'_>) -> bool {
+    fn serve(&mut self, stream: &mut SocketStream<'_>, pages: SoftirqPages<'_>) -> bool {
         let open = || pages.open().map(ReplyOut);
         let mut traced = TracedTurn::begin(TCP_CALLBACK, stream, self);
         let timed = latency::begin();
@@ -318,7 +322,7 @@ impl Serve for Client<'_> {
             self.connection.take_served();
         }
         let replied = traced.as_mut().map(|turn| &mut turn.replied);
-        let stream = &mut SocketStream { stream, replied };
+        let stream = &mut SessionStream { stream, replied };
         let quick = self.connection.serve_softirq(stream, open);
         if quick != Answered::None {
             self.record.value().served(Activity::Read);
@@ -338,22 +342,22 @@ impl Serve for Client<'_> {
 }
 
 /// A locked socket as the engine's stream.
-struct SocketStream<'s, 'a> {
-    stream: &'s mut Stream<'a>,
+struct SessionStream<'s, 'a> {
+    stream: &'s mut SocketStream<'a>,
     /// The traced properties of replies, while requests are traced.
     replied: Option<&'s mut Replied>,
 }
 
-impl connection::Stream for SocketStream<'_, '_> {
+impl connection::Stream for SessionStream<'_, '_> {
     type Reply<'r> = ReplyOut<'r>;
 
     #[inline(always)]
     fn peek(&self) -> Peek<'_> {
         match self.stream.peek() {
-            stream::Peek::Bytes(bytes) => Peek::Bytes(bytes),
-            stream::Peek::Scattered => Peek::Scattered,
-            stream::Peek::Nothing => Peek::Nothing,
-            stream::Peek::End => Peek::End,
+            ReceivedBytes::Bytes(bytes) => Peek::Bytes(bytes),
+            ReceivedBytes::Scattered => Peek::Scattered,
+            ReceivedBytes::Nothing => Peek::Nothing,
+            ReceivedBytes::End => Peek::End,
         }
     }
 
@@ -391,7 +395,7 @@ impl connection::Stream for SocketStream<'_, '_> {
 /// The worker's pages.
 struct WorkerPages<'w>(&'w mut ReplyPages);
 
-impl<'s, 'a> Pages<SocketStream<'s, 'a>> for WorkerPages<'_> {
+impl<'s, 'a> Pages<SessionStream<'s, 'a>> for WorkerPages<'_> {
     #[inline]
     fn open(&mut self) -> Option<ReplyOut<'_>> {
         self.0.open().map(ReplyOut)

@@ -34,7 +34,7 @@ impl TracedRequest {
 
     /// Traces it: so many commands were served with it, in so many nanoseconds.
     pub(crate) fn trace(&self, replied: &Replied, commands: u32, ns: u64) {
-        trace::Request {
+        trace::RequestEvent {
             path: self.path,
             client: self.client,
             command: self.command,

@@ -41,14 +41,14 @@ const REPLY_TICKS: u32 = 1000;
 const MEMCACHED_PORT: u16 = 11211;
 
 /// The arguments of the worker's thread.
-pub(crate) struct Worker {
+pub(crate) struct UdpWorker {
     server: Arc<Server>,
     socket: Socket,
     input: KVVec<u8>,
     message: Buffer,
 }
 
-impl Worker {
+impl UdpWorker {
     pub(crate) fn new(server: Arc<Server>, socket: Socket) -> Result<Self> {
         let mut input = KVVec::with_capacity(INPUT, GFP_KERNEL)?;
         input.resize(INPUT, 0, GFP_KERNEL)?;

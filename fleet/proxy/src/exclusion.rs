@@ -6,7 +6,7 @@
 //! memcached's `N`, which lets one reader win the token and shows that to the others. A lock is an item that `add`
 //! created, whose owner is the connection; its CAS value is the token that is needed to extend or release it.
 
-use hippos_proto::text::{self, Request};
+use hippos_proto::text::{self, TextRequest};
 use hippos_proto::StoreMode;
 
 use crate::answer::Waiter;
@@ -78,10 +78,10 @@ impl Worker {
         let name = String::from_utf8_lossy(key);
         let request = match expect {
             Expect::Line => text::parse(parts[0]),
-            _ => Request::Noop,
+            _ => TextRequest::Noop,
         };
         let (line, data, work, quiet) = match (request, held) {
-            (Request::Store(store), _)
+            (TextRequest::Store(store), _)
                 if store.mode == StoreMode::Add && store.len <= TOKEN_MAX =>
             {
                 if client.locks.len() >= LOCKS_MAX {
@@ -103,13 +103,13 @@ impl Worker {
                     store.noreply,
                 )
             }
-            (Request::Delete { noreply, .. }, Some(held)) => {
+            (TextRequest::Delete { noreply, .. }, Some(held)) => {
                 let lock = client.locks.swap_remove(held);
                 let line = format!("md {name} C{}\r\n", lock.cas);
                 (line, Vec::new(), LockOperation::GiveBack, noreply)
             }
             (
-                Request::Touch {
+                TextRequest::Touch {
                     exptime, noreply, ..
                 },
                 Some(held),
@@ -120,7 +120,7 @@ impl Worker {
                 let line = format!("ms {name} {len} F{flags} T{ttl} C{cas} c\r\n");
                 (line, lock.data.clone(), LockOperation::Keep(lock), noreply)
             }
-            (Request::Delete { noreply, .. } | Request::Touch { noreply, .. }, None) => {
+            (TextRequest::Delete { noreply, .. } | TextRequest::Touch { noreply, .. }, None) => {
                 let line: &[u8] = if noreply { b"" } else { b"NOT_FOUND\r\n" };
                 client.say(line);
                 return DispatchResult::Taken;

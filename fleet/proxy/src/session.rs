@@ -9,7 +9,7 @@
 use hippos_proto::binary::{self, non_quiet, op, Header, Response, Status, HEADER};
 use hippos_proto::number::parse_i32;
 use hippos_proto::reply;
-use hippos_proto::text::{self, Get, Request};
+use hippos_proto::text::{self, Get, TextRequest};
 use hippos_proto::token::{self, memchr, memchr3, Tokens, Words};
 use hippos_proto::{meta, StoreMode, KEY_MAX, LINE_MAX, VERSION};
 
@@ -277,12 +277,12 @@ impl Session {
             reply_override: None,
         };
         let request = text::parse(line);
-        if line.len() > LINE_MAX && !matches!(request, Request::Get(_)) {
+        if line.len() > LINE_MAX && !matches!(request, TextRequest::Get(_)) {
             return Next::Took(input.len(), Some(Command::Say(LONG_LINE)));
         }
         let command = match request {
-            Request::Get(get) => return self.get(&get, line, taken),
-            Request::Store(store) => {
+            TextRequest::Get(get) => return self.get(&get, line, taken),
+            TextRequest::Store(store) => {
                 let rest = taken + store.len as usize + 2;
                 let mut whole = forward(store.key, Expect::Line, store.noreply, true);
                 if store.len > self.value_max {
@@ -309,7 +309,7 @@ impl Session {
                 whole.parts[2] = data;
                 return Next::Took(rest, Some(Command::Forward(whole)));
             }
-            Request::Meta(tokens) => match meta::Command::parse(tokens) {
+            TextRequest::Meta(tokens) => match meta::Command::parse(tokens) {
                 Err(refused) if refused.swallow == 0 => say(refused.line, false),
                 Err(refused) => {
                     let then = Then::Say(refused.line);
@@ -347,13 +347,13 @@ impl Session {
                     return Next::Took(rest, Some(Command::Forward(whole)));
                 }
             },
-            Request::Noop => say(reply::MN, false),
-            Request::Delete { key, noreply }
-            | Request::Arith { key, noreply, .. }
-            | Request::Touch { key, noreply, .. } => {
+            TextRequest::Noop => say(reply::MN, false),
+            TextRequest::Delete { key, noreply }
+            | TextRequest::Arith { key, noreply, .. }
+            | TextRequest::Touch { key, noreply, .. } => {
                 Some(Command::Forward(forward(key, Expect::Line, noreply, true)))
             }
-            Request::FlushAll { delay, noreply } => match delay {
+            TextRequest::FlushAll { delay, noreply } => match delay {
                 Some(delay) => Some(Command::Broadcast {
                     request: format!("flush_all {delay}\r\n").into_bytes(),
                     expect: Expect::Line,
@@ -361,15 +361,15 @@ impl Session {
                 }),
                 None => say(reply::BAD_EXPTIME, noreply),
             },
-            Request::Verbosity { noreply, .. } => say(reply::OK, noreply),
-            Request::Version => say(reply::VERSION, false),
-            end @ (Request::Quit | Request::Hangup) => {
-                let goodbye = matches!(end, Request::Quit);
+            TextRequest::Verbosity { noreply, .. } => say(reply::OK, noreply),
+            TextRequest::Version => say(reply::VERSION, false),
+            end @ (TextRequest::Quit | TextRequest::Hangup) => {
+                let goodbye = matches!(end, TextRequest::Quit);
                 self.state = State::Closed { goodbye };
                 Some(Command::Close)
             }
-            Request::Admin(tokens) => Some(admin(&tokens, line)),
-            Request::Reply { line, noreply } => say(line, noreply),
+            TextRequest::Admin(tokens) => Some(admin(&tokens, line)),
+            TextRequest::Reply { line, noreply } => say(line, noreply),
         };
         Next::Took(taken, command)
     }

@@ -3,7 +3,7 @@
 //! the rows of `stats settings` are generated.
 //!
 //! To add a parameter: a line in [`parameters!`](crate::parameters), and the code that uses it: `kmod/src/config.rs`, or
-//! the file that reads it from `Config::params`.
+//! the file that reads it from `ServerConfig::params`.
 
 use core::fmt;
 

@@ -9,7 +9,7 @@ use crate::token::{Tokens, Words};
 use crate::{StoreMode, KEY_MAX};
 
 /// A parsed command line.
-pub enum Request<'a> {
+pub enum TextRequest<'a> {
     /// `get`, `gets`, `gat`, `gats`.
     Get(Get<'a>),
     /// `set` and its variants; a data block follows.
@@ -107,24 +107,24 @@ pub struct StoreRequest<'a> {
     pub noreply: bool,
 }
 
-const ERROR: Request<'static> = Request::Reply {
+const ERROR: TextRequest<'static> = TextRequest::Reply {
     line: reply::ERROR,
     noreply: false,
 };
 
-const fn refuse<'a>(line: &'static [u8], noreply: bool) -> Request<'a> {
-    Request::Reply { line, noreply }
+const fn refuse<'a>(line: &'static [u8], noreply: bool) -> TextRequest<'a> {
+    TextRequest::Reply { line, noreply }
 }
 
 /// Parses a command line, which is passed without its line end.
 #[inline]
-pub fn parse(line: &[u8]) -> Request<'_> {
+pub fn parse(line: &[u8]) -> TextRequest<'_> {
     let mut words = Words::new(line);
     match words.next().unwrap_or(&[]) {
         b"get" => get(words, false, false),
         b"set" => store(line, words, StoreMode::Set, false),
-        b"mn" => Request::Noop,
-        [b'm', _] => Request::Meta(Tokens::new(line)),
+        b"mn" => TextRequest::Noop,
+        [b'm', _] => TextRequest::Meta(Tokens::new(line)),
         b"gets" => get(words, true, false),
         b"add" => store(line, words, StoreMode::Add, false),
         b"cas" => store(line, words, StoreMode::Set, true),
@@ -134,7 +134,7 @@ pub fn parse(line: &[u8]) -> Request<'_> {
 
 /// All other commands.
 #[inline(never)]
-fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
+fn rare<'a>(line: &'a [u8], words: Words<'a>) -> TextRequest<'a> {
     let tokens = Tokens::new(line);
     let noreply = tokens.noreply();
     let key = tokens.at(1);
@@ -154,7 +154,7 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
                 return bad_format;
             }
             match parse_u64(tokens.at(2)) {
-                Some(by) => Request::Arith {
+                Some(by) => TextRequest::Arith {
                     key,
                     decrement: command == b"decr",
                     by,
@@ -171,7 +171,7 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
                 return bad_format;
             }
             match parse_i32(tokens.at(2)) {
-                Some(exptime) => Request::Touch {
+                Some(exptime) => TextRequest::Touch {
                     key,
                     exptime,
                     noreply,
@@ -196,7 +196,7 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
             } else if key.len() > KEY_MAX {
                 refuse(reply::BAD_FORMAT, noreply)
             } else {
-                Request::Delete { key, noreply }
+                TextRequest::Delete { key, noreply }
             }
         }
         b"flush_all" => {
@@ -208,32 +208,32 @@ fn rare<'a>(line: &'a [u8], words: Words<'a>) -> Request<'a> {
             } else {
                 parse_i32(tokens.at(1))
             };
-            Request::FlushAll { delay, noreply }
+            TextRequest::FlushAll { delay, noreply }
         }
         b"verbosity" => {
             if !matches!(tokens.len(), 2 | 3) {
                 return ERROR;
             }
             match parse_u32(tokens.at(1)) {
-                Some(level) => Request::Verbosity { level, noreply },
+                Some(level) => TextRequest::Verbosity { level, noreply },
                 None => bad_format,
             }
         }
-        b"version" => Request::Version,
-        b"quit" => Request::Quit,
+        b"version" => TextRequest::Version,
+        b"quit" => TextRequest::Quit,
         b"shutdown" => refuse(reply::NO_SHUTDOWN, false),
         b"stats" | b"slabs" | b"lru" | b"lru_crawler" | b"cache_memlimit" | b"watch"
-        | b"extstore" | b"refresh_certs" => Request::Admin(tokens),
+        | b"extstore" | b"refresh_certs" => TextRequest::Admin(tokens),
         [] | [_] => ERROR,
         // memcached distinguishes commands by the first letter, and checks for browsers last.
         [b'g' | b's' | b'a' | b'c' | b'i' | b'd' | b't', ..] => ERROR,
-        _ if tokens.last().starts_with(b"HTTP/") => Request::Hangup,
+        _ if tokens.last().starts_with(b"HTTP/") => TextRequest::Hangup,
         _ => ERROR,
     }
 }
 
 #[inline]
-fn get(mut words: Words<'_>, cas: bool, touch: bool) -> Request<'_> {
+fn get(mut words: Words<'_>, cas: bool, touch: bool) -> TextRequest<'_> {
     let mut keys = words;
     let Some(first) = words.next() else {
         return ERROR;
@@ -246,7 +246,7 @@ fn get(mut words: Words<'_>, cas: bool, touch: bool) -> Request<'_> {
         }
         keys = words;
     }
-    Request::Get(Get {
+    TextRequest::Get(Get {
         cas,
         touch: exptime,
         keys,
@@ -255,7 +255,7 @@ fn get(mut words: Words<'_>, cas: bool, touch: bool) -> Request<'_> {
 
 /// If the line is malformed it is split again: the last word decides whether the error is sent.
 #[inline]
-fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: StoreMode, cas: bool) -> Request<'a> {
+fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: StoreMode, cas: bool) -> TextRequest<'a> {
     let mut next = || words.next().unwrap_or(&[]);
     let (key, flags, exptime, len) = (next(), next(), next(), next());
     let unique = if cas { next() } else { b"0" };
@@ -278,7 +278,7 @@ fn store<'a>(line: &'a [u8], mut words: Words<'a>, mode: StoreMode, cas: bool) -
         })
     })();
     match parsed {
-        Some(store) if key.len() <= KEY_MAX => Request::Store(store),
+        Some(store) if key.len() <= KEY_MAX => TextRequest::Store(store),
         _ => refuse(reply::BAD_FORMAT, Tokens::new(line).noreply()),
     }
 }
@@ -294,35 +294,35 @@ mod tests {
     /// A request as text, for comparison.
     fn show(line: &str) -> String {
         match parse(line.as_bytes()) {
-            Request::Get(Get { cas, touch, keys }) => {
+            TextRequest::Get(Get { cas, touch, keys }) => {
                 let keys: Vec<_> = keys.map(String::from_utf8_lossy).collect();
                 format!("get cas={cas} touch={touch:?} {}", keys.join(","))
             }
-            Request::Store(store) => format!("{store:?}"),
-            Request::Delete { key, noreply } => format!("delete {key:?} {noreply}"),
-            Request::Arith {
+            TextRequest::Store(store) => format!("{store:?}"),
+            TextRequest::Delete { key, noreply } => format!("delete {key:?} {noreply}"),
+            TextRequest::Arith {
                 key,
                 decrement,
                 by,
                 noreply,
             } => format!("arith {key:?} {decrement} {by} {noreply}"),
-            Request::Touch {
+            TextRequest::Touch {
                 key,
                 exptime,
                 noreply,
             } => format!("touch {key:?} {exptime} {noreply}"),
-            Request::Meta(tokens) => format!("meta {}", tokens.len()),
-            Request::Noop => "mn".into(),
-            Request::FlushAll { delay, noreply } => format!("flush {delay:?} {noreply}"),
-            Request::Verbosity { level, noreply } => format!("verbosity {level} {noreply}"),
-            Request::Version => "version".into(),
-            Request::Quit => "quit".into(),
-            Request::Admin(tokens) => format!("admin {}", tokens.len()),
-            Request::Reply { line, noreply } => {
+            TextRequest::Meta(tokens) => format!("meta {}", tokens.len()),
+            TextRequest::Noop => "mn".into(),
+            TextRequest::FlushAll { delay, noreply } => format!("flush {delay:?} {noreply}"),
+            TextRequest::Verbosity { level, noreply } => format!("verbosity {level} {noreply}"),
+            TextRequest::Version => "version".into(),
+            TextRequest::Quit => "quit".into(),
+            TextRequest::Admin(tokens) => format!("admin {}", tokens.len()),
+            TextRequest::Reply { line, noreply } => {
                 let line = String::from_utf8_lossy(line);
                 format!("{}{}", line.trim_end(), if noreply { " -" } else { "" })
             }
-            Request::Hangup => "hangup".into(),
+            TextRequest::Hangup => "hangup".into(),
         }
     }
 
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn a_store_command_has_its_fields() {
-        let Request::Store(store) = parse(b"set key 5 -1 10") else {
+        let TextRequest::Store(store) = parse(b"set key 5 -1 10") else {
             panic!("not a store");
         };
         let want = StoreRequest {
@@ -414,7 +414,7 @@ mod tests {
             noreply: false,
         };
         assert_eq!(store, want);
-        let Request::Store(store) = parse(b"cas key 5 60 0 9 noreply") else {
+        let TextRequest::Store(store) = parse(b"cas key 5 60 0 9 noreply") else {
             panic!("not a store");
         };
         assert_eq!((store.mode, store.compare), (StoreMode::Set, Some(9)));
@@ -426,7 +426,7 @@ mod tests {
             ("prepend", StoreMode::Prepend),
         ] {
             let line = format!("{word} k 0 0 1");
-            let Request::Store(store) = parse(line.as_bytes()) else {
+            let TextRequest::Store(store) = parse(line.as_bytes()) else {
                 panic!("not a store");
             };
             assert_eq!((store.mode, store.compare), (mode, None));
@@ -457,7 +457,7 @@ mod tests {
             let line = format!("{} k{}", if cas { "cas" } else { "set" }, " 1".repeat(extra));
             let need = if cas { 4 } else { 3 };
             let ok = extra == need || extra == need + 1;
-            prop_assert_eq!(matches!(parse(line.as_bytes()), Request::Store(_)), ok);
+            prop_assert_eq!(matches!(parse(line.as_bytes()), TextRequest::Store(_)), ok);
         }
     }
 }

@@ -10,7 +10,7 @@ use heapless::Vec;
 use hippos_invariant::{invariant, Exact};
 use hippos_proto::binary::{self, op, Response, Status};
 use hippos_proto::reply::{self, Cursor, Out};
-use hippos_proto::text::{self, Request};
+use hippos_proto::text::{self, TextRequest};
 use hippos_proto::token::{self, Words};
 use hippos_proto::udp::{self, Frame, DATA_MAX, FRAME};
 use hippos_proto::{meta, KEY_MAX};
@@ -536,16 +536,16 @@ impl<P: Platform> Engine<P> {
             rest = rest.get(line.consumed..).unwrap_or(&[]);
             lookups.commands = lookups.commands.add_exact(1);
             let served = match text::parse(line.text) {
-                Request::Get(get) if get.touch.is_none() => {
+                TextRequest::Get(get) if get.touch.is_none() => {
                     self.plan_keys(guard, get.keys, get.cas, plan, lookups)
                 }
-                Request::Meta(tokens) if tokens.at(0) == b"mg" => {
+                TextRequest::Meta(tokens) if tokens.at(0) == b"mg" => {
                     match meta::Command::parse(tokens) {
                         Ok(command) => self.plan_meta(guard, &command, plan, lookups),
                         Err(_) => false,
                     }
                 }
-                Request::Noop => plan.push(Piece::Line(reply::MN), reply::MN.len()),
+                TextRequest::Noop => plan.push(Piece::Line(reply::MN), reply::MN.len()),
                 _ => false,
             };
             if !served {

@@ -4,7 +4,7 @@
 use hippos_invariant::Exact;
 use hippos_proto::meta;
 use hippos_proto::reply::{self, Out};
-use hippos_proto::text::{self, Request};
+use hippos_proto::text::{self, TextRequest};
 use hippos_store::{Arith, Arithmetic, ClassCounter, Counter, Deleted, Platform};
 
 use crate::reply::event::DeleteCommand;
@@ -20,7 +20,7 @@ impl<P: Platform> Session<'_, P> {
             }
         };
         match text::parse(line) {
-            Request::Get(get) => {
+            TextRequest::Get(get) => {
                 let rest = self.get(&get, out);
                 // The keys that are left, and the line end.
                 return consumed.sub_exact(match rest {
@@ -28,15 +28,15 @@ impl<P: Platform> Session<'_, P> {
                     rest => rest.add_exact(consumed.sub_exact(line.len())),
                 });
             }
-            Request::Store(store) => self.store(&store),
-            Request::Meta(tokens) => match meta::Command::parse(tokens) {
+            TextRequest::Store(store) => self.store(&store),
+            TextRequest::Meta(tokens) => match meta::Command::parse(tokens) {
                 Ok(command) => self.meta(&command, out),
                 Err(refused) => {
                     self.swallow(u64::from(refused.swallow), AfterSwallow::Say(refused.line));
                 }
             },
-            Request::Noop => out.put(reply::MN),
-            Request::Delete { key, noreply } => {
+            TextRequest::Noop => out.put(reply::MN),
+            TextRequest::Delete { key, noreply } => {
                 let engine = self.engine;
                 engine.note_delete(key);
                 let store = &engine.store;
@@ -55,7 +55,7 @@ impl<P: Platform> Session<'_, P> {
                 };
                 say(out, line, noreply);
             }
-            Request::Arith {
+            TextRequest::Arith {
                 key,
                 decrement,
                 by,
@@ -83,7 +83,7 @@ impl<P: Platform> Session<'_, P> {
                     Err(_) => out.put(reply::ARITH_OUT_OF_MEMORY),
                 }
             }
-            Request::Touch {
+            TextRequest::Touch {
                 key,
                 exptime,
                 noreply,
@@ -98,7 +98,7 @@ impl<P: Platform> Session<'_, P> {
                 };
                 say(out, line, noreply);
             }
-            Request::FlushAll { delay, noreply } => {
+            TextRequest::FlushAll { delay, noreply } => {
                 self.engine.store.count(Counter::CmdFlush, 1);
                 let line = match delay {
                     _ if !self.administers() => admin::FLUSH_REFUSED,
@@ -110,7 +110,7 @@ impl<P: Platform> Session<'_, P> {
                 };
                 say(out, line, noreply);
             }
-            Request::Verbosity { level, noreply } => {
+            TextRequest::Verbosity { level, noreply } => {
                 let line = if self.administers() {
                     self.engine.set_verbosity(level);
                     reply::OK
@@ -119,11 +119,11 @@ impl<P: Platform> Session<'_, P> {
                 };
                 say(out, line, noreply);
             }
-            Request::Version => out.put(reply::VERSION),
-            Request::Quit => self.begin_quit(),
-            Request::Admin(tokens) => self.admin(&tokens, out),
-            Request::Reply { line, noreply } => say(out, line, noreply),
-            Request::Hangup => self.begin_close(),
+            TextRequest::Version => out.put(reply::VERSION),
+            TextRequest::Quit => self.begin_quit(),
+            TextRequest::Admin(tokens) => self.admin(&tokens, out),
+            TextRequest::Reply { line, noreply } => say(out, line, noreply),
+            TextRequest::Hangup => self.begin_close(),
         }
         consumed
     }
