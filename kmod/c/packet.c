@@ -85,7 +85,7 @@ static noinline __cold bool pass_if_to_port(const struct sk_buff *skb, unsigned 
 }
 
 /* A packet with IP options, or a fragment, of which only the first has a UDP header. */
-static noinline __cold bool pass_special(const struct sk_buff *skb, const struct iphdr *iph,
+static noinline __cold bool pass_options_or_fragment(const struct sk_buff *skb, const struct iphdr *iph,
 					 u16 port)
 {
 	return !(iph->frag_off & htons(IP_OFFSET)) &&
@@ -174,7 +174,7 @@ static __always_inline bool parse_ipv4(struct sk_buff *skb, const struct nf_hook
 	if (iph->protocol != IPPROTO_UDP)
 		return false;
 	if (unlikely(iph->ihl != 5 || ip_is_fragment(iph)))
-		return pass_special(skb, iph, handler->port);
+		return pass_options_or_fragment(skb, iph, handler->port);
 	if (!our_header(skb, sizeof(*iph), handler->port))
 		return false;
 	iph = (const struct iphdr *)skb->data;

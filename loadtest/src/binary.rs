@@ -381,7 +381,7 @@ mod tests {
             cas: 9,
             data: b"xyz",
         };
-        let told = |opcode, status| Element::Status {
+        let status = |opcode, status| Element::Status {
             opcode,
             status,
             opaque: 5,
@@ -390,8 +390,8 @@ mod tests {
             (reply(hit, b"\0\0\0\x07abxyz"), value),
             (reply(miss, b"ab"), Element::Miss),
             (reply(header(opcode::NOOP, 0), b""), Element::End),
-            (reply(header(opcode::SET, 0), b""), told(opcode::SET, 0)),
-            (reply(text, b"Out of memory"), told(opcode::SET, 0x82)),
+            (reply(header(opcode::SET, 0), b""), status(opcode::SET, 0)),
+            (reply(text, b"Out of memory"), status(opcode::SET, 0x82)),
         ];
         for (input, expected) in cases {
             assert_eq!(element(&input), Some((expected, input.len())));

@@ -33,7 +33,7 @@ const REPLIES: usize = 8 * BATCH;
 /// The version that the server reports.
 const VERSION: &str = concat!("hippos-load-echo-", env!("CARGO_PKG_VERSION"));
 /// How often a waiting thread checks whether it should stop.
-const PATIENCE: Duration = Duration::from_millis(50);
+const TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The values with which the server answers GETs.
 #[derive(Debug)]
@@ -222,7 +222,7 @@ impl Server {
                 Err(errno) => panic!("UDP receive: {errno}"),
             };
             if received == 0 {
-                let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO);
+                let timeout = PollTimeout::try_from(TIMEOUT).unwrap_or(PollTimeout::ZERO);
                 let _ = poll(
                     &mut [PollFd::new(
                         std::os::fd::AsFd::as_fd(socket),
@@ -315,7 +315,7 @@ impl Server {
     fn serve_connection(&self, mut stream: TcpStream) {
         let ready = stream
             .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(PATIENCE)));
+            .and_then(|()| stream.set_read_timeout(Some(TIMEOUT)));
         if ready.is_err() {
             return;
         }

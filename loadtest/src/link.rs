@@ -14,7 +14,7 @@ use crate::settings::{Endpoint, Protocol, Settings};
 use crate::tls::{self, Encrypted};
 
 /// Timeout of a connection attempt and of each reply while connecting.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connected stream.
 #[derive(Debug)]
@@ -34,15 +34,15 @@ impl Link {
         let mut link = match server {
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(TIMEOUT))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
                 Link::Unix(stream)
             }
             Endpoint::Net(address) => {
-                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+                let stream = TcpStream::connect_timeout(address, TIMEOUT)?;
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream.set_write_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(TIMEOUT))?;
+                stream.set_write_timeout(Some(TIMEOUT))?;
                 match &settings.tls {
                     None => Link::Tcp(stream),
                     #[cfg(feature = "tls")]
@@ -139,7 +139,7 @@ fn name_timeout(e: io::Error) -> io::Error {
     match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => io::Error::other(format!(
             "it accepts connections, but does not answer within {} s",
-            PATIENCE.as_secs()
+            TIMEOUT.as_secs()
         )),
         _ => e,
     }

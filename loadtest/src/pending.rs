@@ -456,7 +456,7 @@ mod tests {
         );
     }
 
-    fn told(opcode: u8, status: u16, opaque: u32) -> Element<'static> {
+    fn status_of(opcode: u8, status: u16, opaque: u32) -> Element<'static> {
         Element::Status {
             opcode,
             status,
@@ -488,11 +488,11 @@ mod tests {
             let mut pending = pending(verb, &[("a", 0, 1)]);
             pending.protocol = Protocol::Binary;
             for (opcode, opaque) in [(opcode, opaque ^ 1), (opcode ^ 0x40, opaque)] {
-                let wrong = pending.take(told(opcode, status, opaque));
+                let wrong = pending.take(status_of(opcode, status, opaque));
                 assert!(wrong.is_err(), "{verb:?}: {wrong:?}");
             }
             assert_eq!(
-                pending.take(told(opcode, status, opaque)),
+                pending.take(status_of(opcode, status, opaque)),
                 Ok(Progress::Done(outcome)),
                 "{verb:?}"
             );
@@ -504,7 +504,7 @@ mod tests {
         let mut get = pending(Verb::Get, &[("a", 0, 20), ("b", 1, 20)]);
         get.protocol = Protocol::Binary;
         let opaque = binary::opaque(payload::hash(b"a"));
-        let refused = told(binary::opcode::GETKQ, 0x82, opaque);
+        let refused = status_of(binary::opcode::GETKQ, 0x82, opaque);
         assert_eq!(get.take(refused), Ok(Progress::More));
         assert_eq!(
             get.take(Element::End),

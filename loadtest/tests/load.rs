@@ -275,8 +275,8 @@ fn an_open_loop_sends_all_that_is_due() {
         let run = complete(&settings, &model, &open(5000.0, arrival, 300));
         let sent = run.counters.sent as f64;
         assert!((sent - 1500.0).abs() < 150.0, "{arrival:?}: {sent} sent");
-        let told: u64 = run.timeline.iter().map(|moment| moment.answered).sum();
-        assert_eq!(told, run.counters.answered);
+        let answered: u64 = run.timeline.iter().map(|moment| moment.answered).sum();
+        assert_eq!(answered, run.counters.answered);
     }
 }
 

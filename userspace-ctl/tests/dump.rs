@@ -200,9 +200,9 @@ fn expiries_up_to_the_last_that_a_client_can_express_are_kept() {
     // Seconds and marks.
     let of = |server: &mut Server, key: &str| -> (i64, String) {
         let said = server.ask(format!("mg {key} t\r\n"));
-        let told = said.strip_prefix("HD t").map(str::trim_end);
-        let told = told.unwrap_or_else(|| panic!("{key}: {said:?}"));
-        let (left, marks) = told.split_once(' ').unwrap_or((told, ""));
+        let reply = said.strip_prefix("HD t").map(str::trim_end);
+        let reply = reply.unwrap_or_else(|| panic!("{key}: {said:?}"));
+        let (left, marks) = reply.split_once(' ').unwrap_or((reply, ""));
         (left.parse().unwrap(), marks.to_owned())
     };
     for key in ["beyond", "last", "never", "d14", "d16", "d29"] {
@@ -601,8 +601,8 @@ fn items_that_no_text_can_ask_for_are_counted() {
         server.set_binary(&vec![b'k'; len], 0);
         let (status, out, error) = server.ctl(&["--json", "dump", file]);
         assert_eq!(status, if left_out > 0 { 6 } else { 0 }, "{len}: {error}");
-        let told: serde_json::Value = serde_json::from_str(&out).unwrap();
-        let counts = ["binary_only", "items", "gone"].map(|name| told[name].as_u64());
+        let reply: serde_json::Value = serde_json::from_str(&out).unwrap();
+        let counts = ["binary_only", "items", "gone"].map(|name| reply[name].as_u64());
         assert_eq!(counts, [Some(left_out), Some(dumped), Some(0)], "{len}");
     }
     let (status, out, _) = server.ctl(&["dump", file]);

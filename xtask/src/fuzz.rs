@@ -54,7 +54,7 @@ pub(crate) struct FuzzArgs {
     #[arg(long)]
     debug_kernel: bool,
     /// The receive path that the packets meet first
-    #[arg(long, alias = "door", value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t)]
     path: ReceivePath,
 }
 

@@ -69,13 +69,13 @@ pub(crate) fn soak(args: &SoakArgs, selection: &Selection) -> Result<u8> {
     let seconds = args.minutes * 60;
     let limit = Duration::from_secs(seconds * 2 + 900);
     let test = format!("soak::run_for {seconds} {}", args.seed);
-    let mut told = 0.0;
+    let mut logged = 0.0;
     let done = single_test::run(selection, args.debug_kernel, &test, limit, |line| {
         // After an interruption, the samples so far are in the file.
         let _ = writeln!(kept, "{line}");
         let minutes = Sample::read(line).map_or(0.0, |sample| sample.get("seconds") / 60.0);
-        if minutes >= told + TELL {
-            told = minutes;
+        if minutes >= logged + TELL {
+            logged = minutes;
             println!("{minutes:.0} minutes");
         }
     })?;

@@ -119,7 +119,7 @@ impl Arch {
     }
 
     /// How much longer than natively emulated guests may take.
-    pub(crate) fn patience(self) -> u32 {
+    pub(crate) fn timeout_factor(self) -> u32 {
         match self {
             Arch::X86_64 => 1,
             Arch::Arm64 => 3,

@@ -88,7 +88,7 @@ pub(crate) struct TestArgs {
     cpu: Option<String>,
     /// The receive path that datagrams meet first in the guest tests [default: prerouting for all, the
     /// other paths for tests that depend on the path]
-    #[arg(long, alias = "door", value_enum)]
+    #[arg(long, value_enum)]
     path: Option<ReceivePath>,
     /// Print the names of the guest tests and run nothing
     #[arg(long)]
@@ -427,7 +427,7 @@ fn guests(
         None => format!(" {size}"),
     });
     let limit = TEST_LIMIT + PIECE_LIMIT * args.size.unwrap_or(0);
-    let limit = limit * selection.arch().patience() * if debug { DEBUG_SLOWNESS } else { 1 };
+    let limit = limit * selection.arch().timeout_factor() * if debug { DEBUG_SLOWNESS } else { 1 };
     for path in ReceivePath::value_variants() {
         for (name, arguments) in tests_by(*path, &inside, args.path) {
             let arguments = size.as_deref().unwrap_or(arguments);

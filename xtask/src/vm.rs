@@ -338,7 +338,7 @@ impl Vm {
             system: if machine.disk.is_some() { 3 } else { 1 },
         };
         let hello = vm
-            .line(Instant::now() + BOOT_LIMIT * vm.arch.patience() * vm.system)
+            .line(Instant::now() + BOOT_LIMIT * vm.arch.timeout_factor() * vm.system)
             .context("the guest did not come up")?;
         ensure!(hello == "hello", "the guest greets with {hello:?}");
         Ok(vm)
@@ -366,7 +366,7 @@ impl Vm {
 
     /// Asks PID 1 for something that takes no time.
     pub(crate) fn ask(&mut self, request: &str) -> Result<Vec<String>> {
-        self.ask_within(request, ANSWER_LIMIT * self.arch.patience())
+        self.ask_within(request, ANSWER_LIMIT * self.arch.timeout_factor())
     }
 
     /// Asks PID 1 for something; gives the lines that came of it.
@@ -423,7 +423,7 @@ impl Vm {
     /// Stops the guest in good order.
     pub(crate) fn off(mut self) -> Result<()> {
         self.ask("off")?;
-        let deadline = Instant::now() + ANSWER_LIMIT * self.arch.patience() * self.system;
+        let deadline = Instant::now() + ANSWER_LIMIT * self.arch.timeout_factor() * self.system;
         while self.child.try_wait()?.is_none() {
             ensure!(Instant::now() < deadline, "the guest does not power off");
             thread::sleep(Duration::from_millis(20));

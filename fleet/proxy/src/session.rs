@@ -132,7 +132,7 @@ enum State {
         touch: Option<i32>,
     },
     /// Skipping this many bytes.
-    Swallow(u64, Then),
+    Swallow(u64, AfterSwallow),
     /// Skipping a line; this is the reply when it ends.
     SkipLine(&'static [u8]),
     /// The end, because the client or the server closed the session.
@@ -142,7 +142,7 @@ enum State {
 }
 
 #[derive(Clone, Debug)]
-enum Then {
+enum AfterSwallow {
     Say(&'static [u8]),
     Packet(Vec<u8>),
     Close(Vec<u8>),
@@ -211,9 +211,9 @@ impl Session {
                     };
                 }
                 let command = match std::mem::replace(&mut self.state, State::Command) {
-                    State::Swallow(_, Then::Say(line)) => Command::Say(line),
-                    State::Swallow(_, Then::Packet(packet)) => Command::Packet(packet),
-                    State::Swallow(_, Then::Close(packet)) => {
+                    State::Swallow(_, AfterSwallow::Say(line)) => Command::Say(line),
+                    State::Swallow(_, AfterSwallow::Packet(packet)) => Command::Packet(packet),
+                    State::Swallow(_, AfterSwallow::Close(packet)) => {
                         self.state = State::Closed { goodbye: false };
                         Command::Packet(packet)
                     }
@@ -290,16 +290,18 @@ impl Session {
                     // As in memcached, a set that fails deletes the old value.
                     let mut gone = None;
                     if store.mode == StoreMode::Set && store.compare.is_none() {
-                        self.state = State::Swallow(u64::from(store.len) + 2, Then::Say(b""));
+                        self.state =
+                            State::Swallow(u64::from(store.len) + 2, AfterSwallow::Say(b""));
                         whole.parts = [b"delete ", store.key, b"\r\n"];
                         whole.fence = false;
                         whole.reply_override = Some(line.to_vec());
                         gone = Some(Command::Forward(whole));
                     } else if store.noreply {
-                        self.state = State::Swallow(u64::from(store.len) + 2, Then::Say(b""));
+                        self.state =
+                            State::Swallow(u64::from(store.len) + 2, AfterSwallow::Say(b""));
                     } else {
-                        let then = Then::Say(reply::TOO_LARGE);
-                        self.state = State::Swallow(u64::from(store.len) + 2, then);
+                        let after = AfterSwallow::Say(reply::TOO_LARGE);
+                        self.state = State::Swallow(u64::from(store.len) + 2, after);
                     }
                     return Next::Took(taken, gone);
                 }
@@ -312,8 +314,8 @@ impl Session {
             TextRequest::Meta(tokens) => match meta::Command::parse(tokens) {
                 Err(refused) if refused.swallow == 0 => say(refused.line, false),
                 Err(refused) => {
-                    let then = Then::Say(refused.line);
-                    self.state = State::Swallow(u64::from(refused.swallow), then);
+                    let after = AfterSwallow::Say(refused.line);
+                    self.state = State::Swallow(u64::from(refused.swallow), after);
                     None
                 }
                 Ok(command) => {
@@ -335,8 +337,8 @@ impl Session {
                         return Next::Took(taken, Some(Command::Forward(whole)));
                     };
                     if len > self.value_max {
-                        let then = Then::Say(reply::TOO_LARGE);
-                        self.state = State::Swallow(u64::from(len) + 2, then);
+                        let after = AfterSwallow::Say(reply::TOO_LARGE);
+                        self.state = State::Swallow(u64::from(len) + 2, after);
                         return Next::Took(taken, None);
                     }
                     let rest = taken + len as usize + 2;
@@ -524,8 +526,8 @@ impl Session {
                     None => Status::UnknownCommand,
                     Some(_) => Status::Invalid,
                 };
-                let then = Then::Close(error(&head, status));
-                self.state = State::Swallow((front - HEADER) as u64, then);
+                let after = AfterSwallow::Close(error(&head, status));
+                self.state = State::Swallow((front - HEADER) as u64, after);
                 return Next::Took(HEADER, None);
             }
         };
@@ -596,14 +598,14 @@ impl Session {
                 return Next::Took(front, Some(Command::Packet(packet)));
             }
             _ => {
-                let then = Then::Packet(error(&head, Status::UnknownCommand));
-                self.state = State::Swallow(u64::from(value), then);
+                let after = AfterSwallow::Packet(error(&head, Status::UnknownCommand));
+                self.state = State::Swallow(u64::from(value), after);
                 return Next::Took(front, None);
             }
         };
         if value > self.value_max {
-            let then = Then::Packet(error(&head, Status::TooLarge));
-            self.state = State::Swallow(u64::from(value), then);
+            let after = AfterSwallow::Packet(error(&head, Status::TooLarge));
+            self.state = State::Swallow(u64::from(value), after);
             return Next::Took(front, None);
         }
         let whole = front + value as usize;

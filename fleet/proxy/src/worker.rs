@@ -576,10 +576,10 @@ impl Worker {
         };
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut reads = 0;
-        let mut hungry = client.input.is_empty() || self.parse_own(index, &mut client);
+        let mut needs_input = client.input.is_empty() || self.parse_own(index, &mut client);
         // If many clients are stalled, each may hold little memory.
         let most = if self.stalled.len() > 64 { 2048 } else { READ };
-        while hungry && client.readable && !client.closing && reads < READS {
+        while needs_input && client.readable && !client.closing && reads < READS {
             let Link::Stream(stream) = &mut client.link else {
                 break;
             };
@@ -591,12 +591,12 @@ impl Worker {
                 }
                 Ok(len) if client.input.is_empty() => {
                     let (taken, more) = self.parse(index, &mut client, &scratch[..len]);
-                    hungry = more;
+                    needs_input = more;
                     client.input.extend_from_slice(&scratch[taken..len]);
                 }
                 Ok(len) => {
                     client.input.extend_from_slice(&scratch[..len]);
-                    hungry = self.parse_own(index, &mut client);
+                    needs_input = self.parse_own(index, &mut client);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => client.readable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -610,7 +610,7 @@ impl Worker {
                 }
             }
         }
-        if hungry && client.ended {
+        if needs_input && client.ended {
             client.closing = true;
         }
         if client.input.is_empty() && client.input.capacity() > 0 {

@@ -431,23 +431,23 @@ mod tests {
 
     #[test]
     fn a_refusal_states_the_range() {
-        let told = |refused: ParameterError<'_>| refused.to_string();
+        let message = |refused: ParameterError<'_>| refused.to_string();
         assert_eq!(
-            told(each::factor.number(101).unwrap_err()),
+            message(each::factor.number(101).unwrap_err()),
             "factor=101: must be from 102 to 1000"
         );
         for wrong in ["", "k", "5m", "12x", "-1", "99999999999999999999k"] {
             assert_eq!(
-                told(each::item_max.size(wrong.as_bytes()).unwrap_err()),
+                message(each::item_max.size(wrong.as_bytes()).unwrap_err()),
                 format!("item_max={wrong}: must be from 1k to 4m")
             );
         }
         assert_eq!(
-            told(each::eviction.choice(b"lru").unwrap_err()),
+            message(each::eviction.choice(b"lru").unwrap_err()),
             "eviction=lru: must be clock, sieve or s3fifo"
         );
         assert_eq!(
-            told(each::eviction.choice(b"\xff").unwrap_err()),
+            message(each::eviction.choice(b"\xff").unwrap_err()),
             "eviction=?: must be clock, sieve or s3fifo"
         );
     }

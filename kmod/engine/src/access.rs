@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn source_on_inline_list_has_access() {
         let engine = engine();
-        let welcome = |address: &str| {
+        let is_allowed = |address: &str| {
             let Ok(source) = address.parse::<Ipv4Addr>() else {
                 panic!("{address}");
             };
@@ -314,18 +314,18 @@ mod tests {
             set(&engine, network);
             for address in addresses {
                 let granted = access(&engine, address) != Access::Refused;
-                assert_eq!(welcome(address), granted, "{address} in {network}");
+                assert_eq!(is_allowed(address), granted, "{address} in {network}");
             }
         }
         let many = Vec::from_iter((1..=9).map(|n| std::format!("10.0.0.{n}")));
         set(&engine, &many.join(","));
-        assert!(welcome("10.0.0.8") && !welcome("10.0.0.9"));
+        assert!(is_allowed("10.0.0.8") && !is_allowed("10.0.0.9"));
         set(&engine, "0.0.0.0/0");
-        assert!(welcome("0.0.0.1") && !welcome("0.0.0.0"));
+        assert!(is_allowed("0.0.0.1") && !is_allowed("0.0.0.0"));
         engine.set_udp_rates(1, 0);
-        assert!(!welcome("10.0.0.1"));
+        assert!(!is_allowed("10.0.0.1"));
         engine.set_udp_rates(0, 1);
-        assert!(!welcome("10.0.0.1"));
+        assert!(!is_allowed("10.0.0.1"));
     }
 
     #[test]

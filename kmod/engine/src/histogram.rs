@@ -161,11 +161,11 @@ mod tests {
             for of_thousand in [1, 500, 900, 990, 999, 1000] {
                 let rank = (times.len() as u64 * of_thousand).div_ceil(1000).max(1);
                 let exact = times[rank as usize - 1];
-                let told = histogram.quantile(of_thousand);
-                assert!(told >= exact, "{of_thousand}: {told} of {exact}");
+                let estimate = histogram.quantile(of_thousand);
+                assert!(estimate >= exact, "{of_thousand}: {estimate} of {exact}");
                 assert!(
-                    exact > 1 << MOST || told <= (exact + exact / 4).max(64),
-                    "{of_thousand}: {told} of {exact}"
+                    exact > 1 << MOST || estimate <= (exact + exact / 4).max(64),
+                    "{of_thousand}: {estimate} of {exact}"
                 );
             }
             assert_eq!(histogram.quantile(1000), *times.last().unwrap());

@@ -188,18 +188,18 @@ mod tests {
         }
         prefixes.count(b"foo:1", PrefixCounter::Hits);
         prefixes.count(b"bar:1", PrefixCounter::Deletes);
-        let told = |i| {
-            let told = prefixes.all().nth(i);
-            told.map(|told| (told.name().to_vec(), told.counts))
+        let nth = |i| {
+            let prefix = prefixes.all().nth(i);
+            prefix.map(|prefix| (prefix.name().to_vec(), prefix.counts))
         };
-        assert_eq!(told(0), Some((b"foo".to_vec(), [3, 1, 0, 0])));
-        assert_eq!(told(1), Some((b"bar".to_vec(), [1, 0, 0, 1])));
-        assert_eq!(told(2), Some((b"".to_vec(), [1, 0, 0, 0])));
-        assert_eq!(told(3), None);
+        assert_eq!(nth(0), Some((b"foo".to_vec(), [3, 1, 0, 0])));
+        assert_eq!(nth(1), Some((b"bar".to_vec(), [1, 0, 0, 1])));
+        assert_eq!(nth(2), Some((b"".to_vec(), [1, 0, 0, 0])));
+        assert_eq!(nth(3), None);
         prefixes.reset();
-        assert_eq!(told(0), None);
+        assert_eq!(nth(0), None);
         prefixes.count(b"new:1", PrefixCounter::Sets);
-        assert_eq!(told(0), Some((b"new".to_vec(), [0, 0, 1, 0])));
+        assert_eq!(nth(0), Some((b"new".to_vec(), [0, 0, 1, 0])));
     }
 
     #[test]

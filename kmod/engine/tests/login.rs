@@ -81,11 +81,11 @@ fn first_command_authenticates() {
     let long = format!("set a 0 0 5000\r\n{}\r\nmn\r\n", "x".repeat(5000));
     let refused = "CLIENT_ERROR authentication failure\r\nCLIENT_ERROR unauthenticated\r\n";
     assert_eq!(say(&engine, &long), refused);
-    let told = |name: EngineCounter| engine.engine_counted(name);
+    let counted = |name: EngineCounter| engine.engine_counted(name);
     assert_eq!(
         (
-            told(EngineCounter::AuthCommands),
-            told(EngineCounter::AuthErrors)
+            counted(EngineCounter::AuthCommands),
+            counted(EngineCounter::AuthErrors)
         ),
         (9, 4)
     );

@@ -429,7 +429,7 @@ fn a_refused_store_is_a_line_with_its_reason() {
 fn connections_come_and_go_with_their_address_and_reason() {
     let engine = engine();
     let mut watcher = Watcher::new(&engine, "connevents");
-    for (ip, reason, told) in [
+    for (ip, reason, shown) in [
         ("127.0.0.1", CloseReason::Normal, "normal"),
         ("2001:db8::1", CloseReason::Error, "error"),
         ("::ffff:10.0.0.1", CloseReason::IdleTimeout, "idle_timeout"),
@@ -442,7 +442,7 @@ fn connections_come_and_go_with_their_address_and_reason() {
         let peer = format!("rip={ip} rport=39214 transport=tcp");
         let lines = [
             format!("type=conn_new {peer} cfd=15"),
-            format!("type=conn_close {peer} reason={told} cfd=15"),
+            format!("type=conn_close {peer} reason={shown} cfd=15"),
         ];
         assert_eq!(watcher.lines(), lines);
     }
@@ -572,13 +572,13 @@ fn a_slow_watcher_loses_lines_and_receives_their_number() {
     assert!(lines[1..]
         .iter()
         .all(|line| strip(line).starts_with("type=item_get key=foo")));
-    let told = lines.len() - 1;
-    assert!(told > 1000, "{told} lines");
-    assert_eq!(skipped + told, 20_000);
+    let sent = lines.len() - 1;
+    assert!(sent > 1000, "{sent} lines");
+    assert_eq!(skipped + sent, 20_000);
     assert_eq!(stat(&engine, "log_worker_written"), 20_000);
     assert_eq!(stat(&engine, "log_worker_dropped"), 0);
     assert_eq!(stat(&engine, "log_watcher_skipped"), skipped);
-    assert_eq!(stat(&engine, "log_watcher_sent"), told + 20_000);
+    assert_eq!(stat(&engine, "log_watcher_sent"), sent + 20_000);
     play(&engine, b"stats reset\r\n", WHOLE);
     assert_eq!(stat(&engine, "log_watcher_sent"), 0);
 }

@@ -120,19 +120,22 @@ fn the_server_goes_on_beside_a_watcher_that_does_not_read() {
         assert_eq!(answers, *b"END\r\n".repeat(100));
     }
     assert_eq!(client.stat("log_worker_written"), GETS);
-    let (mut told, mut skipped) = (0, 0);
-    while told + skipped < GETS {
+    let (mut received, mut skipped) = (0, 0);
+    while received + skipped < GETS {
         let line = slow.line();
         match line.strip_prefix("skipped=") {
             Some(number) => skipped += number.trim_end().parse::<u64>().unwrap(),
             None => {
                 assert!(line.contains(" type=item_get key=nnn"), "{line:?}");
-                told += 1;
+                received += 1;
             }
         }
     }
-    assert_eq!(told + skipped, GETS);
-    assert!(skipped > 0 && told > 0, "{told} told, {skipped} skipped");
-    assert_eq!(client.stat("log_watcher_sent"), told);
+    assert_eq!(received + skipped, GETS);
+    assert!(
+        skipped > 0 && received > 0,
+        "{received} received, {skipped} skipped"
+    );
+    assert_eq!(client.stat("log_watcher_sent"), received);
     assert_eq!(client.stat("log_watcher_skipped"), skipped);
 }

@@ -10,7 +10,7 @@ use anyhow::{bail, ensure, Context, Result};
 use crate::{LIMIT, PORT};
 
 /// The limit for an answer in tests that a loaded machine must not fail.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A connection that sends without delay, and waits at most `limit` for the server to take or send bytes.
 pub fn stream(address: SocketAddr, limit: Duration) -> Result<TcpStream> {
@@ -47,10 +47,10 @@ impl Tcp {
         loop {
             match Self::connect(host) {
                 Ok(mut tcp) => {
-                    tcp.timeout(PATIENCE)?;
+                    tcp.timeout(TIMEOUT)?;
                     return Ok(tcp);
                 }
-                Err(error) if start.elapsed() > PATIENCE => return Err(error),
+                Err(error) if start.elapsed() > TIMEOUT => return Err(error),
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
             }
         }

@@ -35,7 +35,7 @@ const TRIES: u32 = 10;
 /// The pause before the first repetition; each later one is longer by as much, until the sweep has ended.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// How long memcached needs until `flush_all` covers an item.
 const FLUSHABLE: Duration = Duration::from_millis(2100);
 
@@ -416,11 +416,11 @@ struct Client {
 
 impl Client {
     fn new(target: &Target) -> Result<Self> {
-        let connect = || hippos_client::stream(target.tcp, PATIENCE);
+        let connect = || hippos_client::stream(target.tcp, TIMEOUT);
         let control = connect()?;
         let udp = target.udp.map(hippos_client::socket).transpose()?;
         if let Some(udp) = &udp {
-            udp.set_read_timeout(Some(PATIENCE))?;
+            udp.set_read_timeout(Some(TIMEOUT))?;
         }
         let mut client = Self {
             reader: BufReader::new(control.try_clone()?),
@@ -432,8 +432,8 @@ impl Client {
             received: 0,
         };
         // The server must have accepted all connections before the first comparison.
-        client.serve(&Place::Text, b"")?;
-        client.serve(&Place::Binary, b"")?;
+        client.serve(&Channel::Text, b"")?;
+        client.serve(&Channel::Binary, b"")?;
         Ok(client)
     }
 
@@ -476,9 +476,9 @@ impl Client {
     }
 
     /// Sends bytes, and waits until the server has processed them.
-    fn serve(&mut self, place: &Place, bytes: &[u8]) -> Result<()> {
-        match place {
-            Place::Control => {
+    fn serve(&mut self, channel: &Channel, bytes: &[u8]) -> Result<()> {
+        match channel {
+            Channel::Control => {
                 let mut both = bytes.to_vec();
                 both.extend_from_slice(b"mn\r\n");
                 self.sent += both.len() as i64;
@@ -493,19 +493,19 @@ impl Client {
                     }
                 }
             }
-            Place::Text => {
+            Channel::Text => {
                 self.text.write_all(bytes)?;
                 self.text.write_all(b"mn\r\n")?;
                 until(&mut self.text, b"MN\r\n")
             }
-            Place::Binary => {
+            Channel::Binary => {
                 self.binary.write_all(bytes)?;
                 self.binary.write_all(&END)?;
                 let mut end = END;
                 end[0] = crate::packet::RESPONSE;
                 until(&mut self.binary, &end)
             }
-            Place::Udp => {
+            Channel::Udp => {
                 let socket = self.udp.as_ref().context("no UDP")?;
                 socket.send(&framed(1, bytes))?;
                 // A command that no fast path serves, so it is answered after the ones before.
@@ -524,7 +524,7 @@ impl Client {
     }
 }
 
-enum Place {
+enum Channel {
     Control,
     Text,
     Binary,
@@ -554,19 +554,19 @@ fn until(stream: &mut TcpStream, end: &[u8]) -> Result<()> {
 /// Runs a cell; `key` was set up if `ready`.
 fn play(client: &mut Client, cell: &Cell, key: &str, ready: bool) -> Result<Delta> {
     if !ready {
-        client.serve(&Place::Control, &cell.state.setup(key))?;
+        client.serve(&Channel::Control, &cell.state.setup(key))?;
     }
     if cell.state == State::Flushed {
-        client.serve(&Place::Control, b"flush_all\r\n")?;
+        client.serve(&Channel::Control, b"flush_all\r\n")?;
     }
     let bytes = cell.command.bytes(key, cell.state)?;
-    let place = match (cell.udp, cell.command.protocol) {
-        (true, _) => Place::Udp,
-        (false, "binary") => Place::Binary,
-        (false, _) => Place::Text,
+    let channel = match (cell.udp, cell.command.protocol) {
+        (true, _) => Channel::Udp,
+        (false, "binary") => Channel::Binary,
+        (false, _) => Channel::Text,
     };
     let before = client.counters()?;
-    client.serve(&place, &bytes)?;
+    client.serve(&channel, &bytes)?;
     let after = client.counters()?;
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let of = |counters: &BTreeMap<String, i64>, name| counters.get(name).copied().unwrap_or(0);
@@ -586,7 +586,7 @@ const RESET: &str = "stats reset";
 
 /// The counters that are not 0 after `stats reset`, each as 1.
 fn after_reset(client: &mut Client) -> Result<Delta> {
-    client.serve(&Place::Control, b"stats reset\r\n")?;
+    client.serve(&Channel::Control, b"stats reset\r\n")?;
     // Bytes sent and received before the reset do not count any more.
     (client.sent, client.received) = (0, 0);
     let counters = client.counters()?.into_iter();
@@ -605,8 +605,8 @@ pub fn record(target: &Target) -> Result<String> {
     let mut text = String::new();
     for (name, delta) in reference(target)? {
         write!(text, "{name}:")?;
-        let told = |name: &str| !differs.everywhere.contains(name);
-        for (counter, change) in delta.iter().filter(|(counter, _)| told(counter)) {
+        let compared = |name: &str| !differs.everywhere.contains(name);
+        for (counter, change) in delta.iter().filter(|(counter, _)| compared(counter)) {
             write!(text, " {counter}{change:+}")?;
         }
         writeln!(text)?;
@@ -624,7 +624,7 @@ fn reference(target: &Target) -> Result<BTreeMap<String, Delta>> {
     // `flush_all` affects items stored in an earlier second.
     let flushed = |cell: &Cell| cell.state == State::Flushed;
     for (cell, key) in cells.iter().filter(|(cell, _)| flushed(cell)) {
-        client.serve(&Place::Control, &cell.state.setup(key))?;
+        client.serve(&Channel::Control, &cell.state.setup(key))?;
     }
     std::thread::sleep(FLUSHABLE);
     let mut played = BTreeMap::new();
@@ -851,8 +851,8 @@ mod tests {
     fn a_counter_that_differs_is_reported() -> Result<()> {
         let recorded: Delta = [("get_hits".to_owned(), 1), ("cmd_get".to_owned(), 1)].into();
         let got: Delta = [("get_hits".to_owned(), 1), ("cmd_touch".to_owned(), 1)].into();
-        let told = wrong(&recorded, &got, &Differs::default(), Some("x"));
-        ensure!(told == " cmd_get+0 for +1 cmd_touch+1 for +0", "{told}");
+        let found = wrong(&recorded, &got, &Differs::default(), Some("x"));
+        ensure!(found == " cmd_get+0 for +1 cmd_touch+1 for +0", "{found}");
         let differs = Differs::parse("everywhere: cmd_touch\nx*: cmd_get+0\n", Server::Engine)?;
         ensure!(wrong(&recorded, &got, &differs, Some("xy")).is_empty());
         ensure!(!wrong(&recorded, &got, &differs, None).is_empty());

@@ -48,7 +48,7 @@ struct Args {
     parallel: usize,
     /// Seconds that an answer may take.
     #[arg(long, default_value_t = 5)]
-    patience: u64,
+    timeout: u64,
     /// Seed of the random splits and streams.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -66,7 +66,7 @@ fn main() -> Result<ExitCode> {
     let options = Options {
         filter: args.filter.clone(),
         parallel: args.parallel,
-        patience: Duration::from_secs(args.patience),
+        timeout: Duration::from_secs(args.timeout),
         reference: args.reference || args.record,
         splits: !args.no_splits,
         seed: args.seed,

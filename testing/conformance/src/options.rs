@@ -21,7 +21,7 @@ pub struct Options {
     /// Connections at a time.
     pub parallel: usize,
     /// How long an answer may take.
-    pub patience: Duration,
+    pub timeout: Duration,
     /// The server is the reference: no alternatives, and its several messages for one
     /// request over UDP are taken as one.
     pub reference: bool,
@@ -36,7 +36,7 @@ impl Default for Options {
         Options {
             filter: String::new(),
             parallel: 24,
-            patience: Duration::from_secs(5),
+            timeout: Duration::from_secs(5),
             reference: false,
             splits: true,
             seed: 1,

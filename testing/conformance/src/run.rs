@@ -231,8 +231,8 @@ impl<'a> Player<'a> {
 
     pub(crate) fn connect(&mut self) -> Result<()> {
         // Many connections at once can fill the accept queue: one retry is allowed.
-        let stream = TcpStream::connect_timeout(&self.address, self.options.patience)
-            .or_else(|_| TcpStream::connect_timeout(&self.address, self.options.patience))
+        let stream = TcpStream::connect_timeout(&self.address, self.options.timeout)
+            .or_else(|_| TcpStream::connect_timeout(&self.address, self.options.timeout))
             .context("can't connect")?;
         stream.set_nodelay(true)?;
         self.stream = Some(stream);
@@ -281,7 +281,7 @@ impl<'a> Player<'a> {
 
     /// Reads until one of the expected outputs has arrived.
     fn expect(&mut self, expected: &[Vec<Token>]) -> Result<()> {
-        let end = Instant::now() + self.options.patience;
+        let end = Instant::now() + self.options.timeout;
         // Long replies arrive in many pieces: compare only when the length suffices.
         let length = |tokens: &Vec<Token>| -> usize {
             let known = |token: &Token| match token {
@@ -389,7 +389,7 @@ impl<'a> Player<'a> {
     }
 
     fn expect_close(&mut self) -> Result<()> {
-        let end = Instant::now() + self.options.patience;
+        let end = Instant::now() + self.options.timeout;
         while !self.closed && self.got.is_empty() && self.read(end)? {}
         anyhow::ensure!(
             self.got.is_empty(),

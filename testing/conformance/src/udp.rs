@@ -95,7 +95,7 @@ impl<'a> Player<'a> {
     }
 
     fn expect(&mut self, expected: &[Vec<Token>], id: u16, framed: bool) -> Result<()> {
-        let end = Instant::now() + self.options.patience;
+        let end = Instant::now() + self.options.timeout;
         let mut message = Message::new(id, self.options.reference);
         let mut got = Vec::new();
         let mut why = String::new();
@@ -190,7 +190,7 @@ impl<'a> Player<'a> {
         let id = fresh_id();
         self.socket.send(&framed(id, b"mn\r\n"))?;
         let answer = framed(id, b"MN\r\n");
-        let next = self.next(Instant::now() + self.options.patience)?;
+        let next = self.next(Instant::now() + self.options.timeout)?;
         let next = next.context("the server answers no more")?;
         ensure!(
             next == answer,

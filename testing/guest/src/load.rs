@@ -275,14 +275,14 @@ pub(crate) struct Sum {
 /// Runs clients while `inject_fault` does, then sees through `host` that all that was acknowledged is
 /// there: misses are for evictions alone.
 pub(crate) fn under(
-    seats: &[ClientNamespace<'_>],
+    namespaces: &[ClientNamespace<'_>],
     host: &str,
     inject_fault: impl FnOnce() -> Result<()>,
 ) -> Result<Sum> {
     let stop = AtomicBool::new(false);
     let (ledgers, with_faults) = thread::scope(|scope| {
         let stop = &stop;
-        let clients: Vec<_> = seats
+        let clients: Vec<_> = namespaces
             .iter()
             .enumerate()
             .map(|(id, client_namespace)| {

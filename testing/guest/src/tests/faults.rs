@@ -33,13 +33,13 @@ fn with_faults(
         namespace,
         host: host.to_owned(),
     };
-    let seats = [
+    let namespaces = [
         client_namespace(None, "127.0.0.1"),
         client_namespace(None, "::1"),
         client_namespace(Some(&there), &link.here_ipv4),
         client_namespace(Some(&there), &link.here_ipv6),
     ];
-    let sum = under(&seats, "127.0.0.1", || {
+    let sum = under(&namespaces, "127.0.0.1", || {
         thread::sleep(PAUSE);
         inject_fault(&link, &there)
     })?;
@@ -135,9 +135,9 @@ pub(super) fn values_survive_namespace_removal() -> Result<()> {
         namespace: Some(&one),
         host: host.to_owned(),
     };
-    let seats = [inside("127.0.0.1"), inside("::1")];
+    let namespaces = [inside("127.0.0.1"), inside("::1")];
     one.enter(|| {
-        under(&seats, "127.0.0.1", || {
+        under(&namespaces, "127.0.0.1", || {
             thread::sleep(PAUSE);
             run("ip netns del one")?;
             thread::sleep(PAUSE);

@@ -120,12 +120,12 @@ pub(super) fn bad_parameters_are_refused() -> Result<()> {
 
 /// The rows of `stats settings`.
 fn settings() -> Result<BTreeMap<String, String>> {
-    let told = run("hippos-ctl stats settings")?;
+    let shown = run("hippos-ctl stats settings")?;
     let row = |line: &str| {
         line.split_once("  ")
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
     };
-    Ok(told.lines().filter_map(row).collect())
+    Ok(shown.lines().filter_map(row).collect())
 }
 
 /// `stats settings` shows the loaded values; `modinfo` shows the ranges that the module accepts.
@@ -379,9 +379,9 @@ pub(super) fn udp_reply_limits_hold() -> Result<()> {
     let mut ask = |times: usize| udp.ask(format!("get{}\r\n", " key".repeat(times)).as_bytes());
     ensure!(ask(20)?.len() > 80_000, "too short");
     ensure!(ask(30)? == error, "too long");
-    let told = run("hippos-ctl limits")?;
+    let limits = run("hippos-ctl limits")?;
     for line in ["udp-bytes 100000\n", "udp-datagrams 72\n", "udp-rate 0\n"] {
-        ensure!(told.contains(line), "limits: {told}");
+        ensure!(limits.contains(line), "limits: {limits}");
     }
     run("hippos-ctl limits --udp-datagrams 3")?;
     ensure!(ask(1)?.len() > 4000, "too short");
@@ -427,10 +427,10 @@ pub(super) fn login_is_required_once_users_are_set() -> Result<()> {
     ensure!(before.stat("hippos_udp_refused")? == 2, "not counted");
     ensure!(before.stat("auth_errors")? == 1, "not counted");
     let settings = run("hippos-ctl stats settings")?;
-    let told = settings
+    let row = settings
         .lines()
         .find(|line| line.starts_with("auth_enabled_ascii"));
-    ensure!(told.is_some_and(|line| line.ends_with("yes")), "{settings}");
+    ensure!(row.is_some_and(|line| line.ends_with("yes")), "{settings}");
     fs::write("/tmp/users", "nobody\n")?;
     ensure!(run("hippos-ctl auth set /tmp/users").is_err(), "taken");
     run("hippos-ctl auth off")?;

@@ -76,7 +76,7 @@ pub(super) fn invalid_settings_are_refused_with_a_hint() -> Result<()> {
         Ok(state)
     };
     let before = state()?;
-    for (command, told) in [
+    for (command, shown) in [
         ("memory 1000000", "must be from 8 to "),
         ("memory 7", "must be from 8 to "),
         ("auth set /tmp/users", "passwd(5)"),
@@ -95,7 +95,7 @@ pub(super) fn invalid_settings_are_refused_with_a_hint() -> Result<()> {
             Ok(_) => bail!("`{command}` was taken"),
             Err(error) => {
                 let error = format!("{error:#}");
-                ensure!(error.contains(told), "`{command}`: {error}");
+                ensure!(error.contains(shown), "`{command}`: {error}");
             }
         }
     }
@@ -147,8 +147,8 @@ pub(super) fn admin_decides_who_may_administer() -> Result<()> {
         ("network", true, true, true),
     ] {
         run(&format!("hippos-ctl admin {who}"))?;
-        let told = run("hippos-ctl admin")?;
-        ensure!(told.trim() == who, "{told} is told for {who}");
+        let shown = run("hippos-ctl admin")?;
+        ensure!(shown.trim() == who, "{shown} is shown for {who}");
         ask(&mut near, near_may)?;
         ask(&mut far, far_may)?;
         let said = udp.ask(b"verbosity 0\r\n")?;
@@ -238,8 +238,8 @@ pub(super) fn cpu_time_and_interface_are_shown() -> Result<()> {
     let there = Namespace::new("there")?;
     let link = netns::join(&there, 1)?;
     let setting = |name: &str| -> Result<String> {
-        let told = run("hippos-ctl stats settings")?;
-        let mut words = told.lines().map(|line| line.split_whitespace());
+        let shown = run("hippos-ctl stats settings")?;
+        let mut words = shown.lines().map(|line| line.split_whitespace());
         let value =
             words.find_map(|mut words| (words.next() == Some(name)).then(|| words.next())?);
         Ok(value.with_context(|| format!("no {name}"))?.to_owned())
@@ -250,8 +250,8 @@ pub(super) fn cpu_time_and_interface_are_shown() -> Result<()> {
         "an interface that was not asked for"
     );
     let spent = || -> Result<f64> {
-        let told = run("hippos-ctl stats")?;
-        let mut words = told.lines().map(|line| line.split_whitespace());
+        let shown = run("hippos-ctl stats")?;
+        let mut words = shown.lines().map(|line| line.split_whitespace());
         let value = words
             .find_map(|mut words| (words.next() == Some("rusage_system")).then(|| words.next())?);
         Ok(value.context("no rusage_system")?.parse()?)
@@ -287,11 +287,11 @@ fn ctl(line: &str) -> Result<(i32, String)> {
 }
 
 /// The command must end with this status, and its output must contain this text.
-fn ends(line: &str, status: i32, told: &str) -> Result<()> {
+fn ends(line: &str, status: i32, shown: &str) -> Result<()> {
     let (ended, said) = ctl(line)?;
     ensure!(
-        ended == status && said.contains(told),
-        "`{line}` ended with {ended}, not {status}, or did not say {told:?}: {said}"
+        ended == status && said.contains(shown),
+        "`{line}` ended with {ended}, not {status}, or did not say {shown:?}: {said}"
     );
     Ok(())
 }

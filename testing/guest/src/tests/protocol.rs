@@ -35,7 +35,7 @@ pub(super) fn recorded_cases_get_memcacheds_replies() -> Result<()> {
     let hippos = Hippos::load("upload_timeout=0")?;
     let target = target(&client);
     let options = Options {
-        patience: Duration::from_secs(20),
+        timeout: Duration::from_secs(20),
         parallel: PARALLEL,
         ..Options::default()
     };
@@ -142,12 +142,12 @@ pub(super) fn fast_and_worker_commands_are_counted_apart() -> Result<()> {
     }
     let datagrams = tcp.stat("hippos_udp_fast_datagrams")?;
     ensure!(datagrams == 20, "{datagrams} datagrams served in softirq");
-    let told = sh("hippos-ctl stats")?;
+    let shown = sh("hippos-ctl stats")?;
     let line = format!("hippos_udp_fast_commands {fast}");
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     ensure!(
-        told.lines().any(|told| words(told) == line),
-        "hippos-ctl: {told}"
+        shown.lines().any(|shown| words(shown) == line),
+        "hippos-ctl: {shown}"
     );
     hippos.unload()
 }

@@ -40,7 +40,7 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
         namespace,
         host: host.to_owned(),
     };
-    let seats = [
+    let namespaces = [
         client_namespace(None, "127.0.0.1"),
         client_namespace(Some(&there), &link.here_ipv4),
         client_namespace(Some(&there), &link.here_ipv6),
@@ -50,7 +50,7 @@ pub(super) fn run_for(arguments: &[String]) -> Result<()> {
     let end = start + Duration::from_secs(seconds);
     let mut random = Random::new(seed);
     let mut faults = 0u64;
-    under(&seats, "127.0.0.1", || {
+    under(&namespaces, "127.0.0.1", || {
         while Instant::now() < end {
             thread::sleep(STEP);
             inject_fault(&mut random, &link, &there)?;

@@ -421,9 +421,9 @@ pub(super) fn evictions_expiries_and_slab_moves_are_traced() -> Result<()> {
     let class = number(read, "slab_class")?;
     let evicted = tcp.stat_of("items", &format!("items:{class}:evicted"))?;
     let of_class = format!("slab_class={class} ");
-    let told = lines.iter().filter(|line| line.starts_with(&of_class));
-    let told = told.count() as u64;
-    ensure!(evicted == told, "{evicted} evictions, {told} lines");
+    let logged = lines.iter().filter(|line| line.starts_with(&of_class));
+    let logged = logged.count() as u64;
+    ensure!(evicted == logged, "{evicted} evictions, {logged} lines");
 
     let lines = tracing.lines("reclaim", || {
         for number in 0..8_000 {
