@@ -111,15 +111,15 @@ unsafe impl Platform for Kernel {
         rcu::read_lock()
     }
 
-    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn block_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
         if pages::available() < self.high().saturating_add(bytes as u64) {
             return None;
         }
         pages::alloc(bytes)
     }
 
-    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
-        // SAFETY: from `slab_alloc`, and the store refers to it no more.
+    unsafe fn block_free(&self, block: NonNull<u8>, bytes: usize) {
+        // SAFETY: from `block_alloc`, and the store refers to it no more.
         unsafe { pages::free(block, bytes) }
     }
 

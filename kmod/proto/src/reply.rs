@@ -5,7 +5,7 @@
 use hippos_invariant::{invariant, Exact};
 
 use crate::base64;
-use crate::number::{Decimal, ShortDecimal};
+use crate::number::Decimal;
 
 /// The destination of reply bytes.
 ///
@@ -80,21 +80,6 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Appends a short number with its space.
-    #[inline(always)]
-    pub fn put_short(&mut self, number: ShortDecimal) {
-        let bytes = number.word.to_le_bytes();
-        // This may store more bytes than the number has: the next write overwrites them.
-        let spare = self.buffer.get_mut(self.len..);
-        match spare.and_then(|spare| spare.first_chunk_mut::<8>()) {
-            Some(place) => {
-                *place = bytes;
-                self.len = self.len.add_exact(number.len);
-            }
-            None => self.put(bytes.get(..number.len).unwrap_or(&[])),
-        }
     }
 
     /// The bytes written.

@@ -346,7 +346,7 @@ unsafe impl Platform for Host {
         }
     }
 
-    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn block_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
         self.blocks
             .fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1))
             .ok()?;
@@ -370,10 +370,10 @@ unsafe impl Platform for Host {
         Some(block)
     }
 
-    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+    unsafe fn block_free(&self, block: NonNull<u8>, bytes: usize) {
         let at = block.as_ptr() as usize;
         if bytes != HUGE / 2 {
-            // SAFETY: the block came from `slab_alloc`, which took it alone.
+            // SAFETY: the block came from `block_alloc`, which took it alone.
             return unsafe { aligned_free(at, bytes) };
         }
         let mut halves = self.halves.lock().unwrap_or_else(|e| e.into_inner());

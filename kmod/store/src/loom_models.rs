@@ -82,10 +82,10 @@ unsafe impl Platform for Tables {
     type Guard = ();
     type Lock = ModelLock;
     fn read_lock(&self) {}
-    fn slab_alloc(&self, _: usize) -> Option<NonNull<u8>> {
+    fn block_alloc(&self, _: usize) -> Option<NonNull<u8>> {
         None
     }
-    unsafe fn slab_free(&self, _: NonNull<u8>, _: usize) {}
+    unsafe fn block_free(&self, _: NonNull<u8>, _: usize) {}
     fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
         // SAFETY: the layout is not empty.
         NonNull::new(unsafe {

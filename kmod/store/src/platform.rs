@@ -88,13 +88,13 @@ pub unsafe trait Platform: Sync + Sized + 'static {
 
     /// A block of `bytes` (a power of two, 1 to 4 MiB outside of tests), aligned to its size, in
     /// the direct map. Process context, may sleep. Its contents are arbitrary.
-    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>>;
+    fn block_alloc(&self, bytes: usize) -> Option<NonNull<u8>>;
     /// Frees a block.
     ///
     /// # Safety
     ///
-    /// `block` came from `slab_alloc(bytes)` and nothing refers to it any more.
-    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize);
+    /// `block` came from `block_alloc(bytes)` and nothing refers to it any more.
+    unsafe fn block_free(&self, block: NonNull<u8>, bytes: usize);
 
     /// Zeroed memory for a fixed table, aligned to 64 bytes; `bytes` is a multiple of 4096
     /// (`kvzalloc`). Process context, may sleep.

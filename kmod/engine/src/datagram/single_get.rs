@@ -48,26 +48,26 @@ impl SingleGet<'_> {
     pub(crate) fn write(&self, buffer: &mut [u8]) -> usize {
         let all = buffer.len();
         let [i0, i1] = self.id;
-        let room = match &self.hit {
+        let rest = match &self.hit {
             Some(hit) => {
                 let head = [i0, i1, 0, 0, 0, 1, 0, 0, b'V', b'A', b'L', b'U', b'E', b' '];
-                let room = put(buffer, &head);
-                let room = put(room, hit.key);
-                let room = match hit.short {
-                    Some(flags) => put_short(room, flags),
-                    None => put_long(room, hit.flags),
+                let rest = put(buffer, &head);
+                let rest = put(rest, hit.key);
+                let rest = match hit.short {
+                    Some(flags) => put_short(rest, flags),
+                    None => put_long(rest, hit.flags),
                 };
-                let room = put_short(room, hit.size);
-                let room = put(room, reply::CRLF);
-                let room = put(room, hit.value);
-                put(room, b"\r\nEND\r\n")
+                let rest = put_short(rest, hit.size);
+                let rest = put(rest, reply::CRLF);
+                let rest = put(rest, hit.value);
+                put(rest, b"\r\nEND\r\n")
             }
             None => put(
                 buffer,
                 &[i0, i1, 0, 0, 0, 1, 0, 0, b'E', b'N', b'D', b'\r', b'\n'],
             ),
         };
-        let written = all.sub_exact(room.len());
+        let written = all.sub_exact(rest.len());
         invariant!(
             written == self.len(),
             "{written} bytes of a reply of {}",

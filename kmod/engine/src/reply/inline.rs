@@ -46,10 +46,10 @@ pub(crate) fn put_item<const AT: usize>(
     Some(end.add_exact(value.len()))
 }
 
-/// Writes `bytes` to the start of `room` and returns the rest.
+/// Writes `bytes` to the start of `rest` and returns the rest.
 #[inline(always)]
-pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
-    match room.split_at_mut_checked(bytes.len()) {
+pub(crate) fn put<'r>(rest: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
+    match rest.split_at_mut_checked(bytes.len()) {
         Some((place, rest)) => {
             reply::copy(place, bytes);
             rest
@@ -64,50 +64,50 @@ pub(crate) fn put<'r>(room: &'r mut [u8], bytes: &[u8]) -> &'r mut [u8] {
 /// Writes the reply for one key: its line, the value and the value's line end.
 #[inline(always)]
 pub(crate) fn put_whole_item<'r>(
-    room: &'r mut [u8],
+    rest: &'r mut [u8],
     key: &[u8],
     value: &[u8],
     flags: u32,
 ) -> &'r mut [u8] {
-    let room = put(room, b"VALUE ");
-    let room = put(room, key);
-    let room = put_number(room, flags);
-    let room = put_number(room, value.len() as u32);
-    let room = put(room, reply::CRLF);
-    let room = put(room, value);
-    put(room, reply::CRLF)
+    let rest = put(rest, b"VALUE ");
+    let rest = put(rest, key);
+    let rest = put_number(rest, flags);
+    let rest = put_number(rest, value.len() as u32);
+    let rest = put(rest, reply::CRLF);
+    let rest = put(rest, value);
+    put(rest, reply::CRLF)
 }
 
 #[inline(always)]
-fn put_number(room: &mut [u8], number: u32) -> &mut [u8] {
+fn put_number(rest: &mut [u8], number: u32) -> &mut [u8] {
     match ShortDecimal::new(number) {
-        Some(short) => put_short(room, short),
-        None => put_long(room, number),
+        Some(short) => put_short(rest, short),
+        None => put_long(rest, number),
     }
 }
 
 #[inline(always)]
-pub(crate) fn put_short(room: &mut [u8], number: ShortDecimal) -> &mut [u8] {
-    if room.len() < 8 {
-        return put_slowly(room, number);
+pub(crate) fn put_short(rest: &mut [u8], number: ShortDecimal) -> &mut [u8] {
+    if rest.len() < 8 {
+        return put_slowly(rest, number);
     }
     // This may store more bytes than the number has: the next write overwrites them.
-    if let Some(place) = room.first_chunk_mut::<8>() {
+    if let Some(place) = rest.first_chunk_mut::<8>() {
         *place = number.word.to_le_bytes();
     }
-    room.get_mut(number.len..).unwrap_or_default()
+    rest.get_mut(number.len..).unwrap_or_default()
 }
 
 #[cold]
 #[inline(never)]
-fn put_slowly(room: &mut [u8], number: ShortDecimal) -> &mut [u8] {
+fn put_slowly(rest: &mut [u8], number: ShortDecimal) -> &mut [u8] {
     let bytes = number.word.to_le_bytes();
-    put(room, bytes.get(..number.len).unwrap_or(&[]))
+    put(rest, bytes.get(..number.len).unwrap_or(&[]))
 }
 
 #[cold]
 #[inline(never)]
-pub(crate) fn put_long(room: &mut [u8], number: u32) -> &mut [u8] {
-    let room = put(room, b" ");
-    put(room, Decimal::new(u64::from(number)).as_bytes())
+pub(crate) fn put_long(rest: &mut [u8], number: u32) -> &mut [u8] {
+    let rest = put(rest, b" ");
+    put(rest, Decimal::new(u64::from(number)).as_bytes())
 }

@@ -292,13 +292,13 @@ impl<L: RawLock> Pool<L> {
         drop(lists);
         let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
         // SAFETY: no other thread has seen the block.
-        unsafe { platform.slab_free(at, self.size) };
+        unsafe { platform.block_free(at, self.size) };
         None
     }
 
     /// Memory for a block, all of it within reach of a reference.
     fn alloc_memory<P: Platform<Lock = L>>(&self, platform: &P) -> Option<NonNull<u8>> {
-        let at = platform.slab_alloc(self.size)?;
+        let at = platform.block_alloc(self.size)?;
         // A block below the base gives a wrapped distance, which is out of reach.
         let distance = (at.as_ptr() as usize).wrapping_sub(platform.base());
         // A reference of 0 means no item, so a distance of 0 is not usable.
@@ -306,7 +306,7 @@ impl<L: RawLock> Pool<L> {
             return Some(at);
         }
         // SAFETY: no other thread has seen the block.
-        unsafe { platform.slab_free(at, self.size) };
+        unsafe { platform.block_free(at, self.size) };
         None
     }
 
@@ -334,7 +334,7 @@ impl<L: RawLock> Pool<L> {
         let _ = self.held.fetch_sub(1, Relaxed).sub_exact(1);
         if let Some(at) = at {
             // SAFETY: the caller's promise.
-            unsafe { platform.slab_free(at, self.size) };
+            unsafe { platform.block_free(at, self.size) };
         }
     }
 
@@ -363,7 +363,7 @@ impl<L: RawLock, P: Platform<Lock = L>> Part<P> for Pool<L> {
     unsafe fn free(&self, platform: &P) {
         for at in self.blocks.iter().filter_map(Block::at) {
             // SAFETY: the block came from this platform; the caller promises the rest.
-            unsafe { platform.slab_free(at, self.size) };
+            unsafe { platform.block_free(at, self.size) };
         }
         // SAFETY: the caller's promise.
         unsafe {

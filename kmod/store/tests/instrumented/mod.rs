@@ -85,18 +85,18 @@ unsafe impl<W: Watch> Platform for Instrumented<W> {
         self.watch.entering();
         self.host.read_lock()
     }
-    fn slab_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
+    fn block_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
         if self.watch.refuses() {
             return None;
         }
-        let block = self.host.slab_alloc(bytes)?;
+        let block = self.host.block_alloc(bytes)?;
         self.watch.given(block, bytes);
         Some(block)
     }
-    unsafe fn slab_free(&self, block: NonNull<u8>, bytes: usize) {
+    unsafe fn block_free(&self, block: NonNull<u8>, bytes: usize) {
         self.watch.freed(block, bytes);
         // SAFETY: the caller's promise.
-        unsafe { self.host.slab_free(block, bytes) }
+        unsafe { self.host.block_free(block, bytes) }
     }
     fn table_alloc(&self, bytes: usize) -> Option<NonNull<u8>> {
         if self.watch.refuses() {
