@@ -31,9 +31,6 @@
 #include "route.h"
 #include "transmit.h"
 
-/* Longer requests than a usual frame holds go to the socket. */
-#define REQUEST_MAX 2048
-
 /*
  * Whether the frame came to this host over a plain Ethernet-like device, so
  * that turning its headers round sends it back where it came from. Cloned or
@@ -113,7 +110,7 @@ static __always_inline bool our_header(struct sk_buff *skb, unsigned int ip_len,
 	const struct udphdr *uh;
 
 	/* A shorter length wraps to a large number. */
-	if (len - least > REQUEST_MAX - least)
+	if (len - least > HIPPOS_REQUEST_MAX - least)
 		return pass_if_to_port(skb, ip_len, port, HIPPOS_PASS_LENGTH);
 	if (unlikely(skb_is_nonlinear(skb)) && !pskb_may_pull(skb, ip_len + sizeof(*uh)))
 		return hippos_pass(HIPPOS_HOOK, HIPPOS_PASS_MEMORY);

@@ -17,6 +17,9 @@
 #include <linux/stddef.h>
 #include <linux/types.h>
 
+/* A packet with more bytes, its IP header included, goes to the socket. The text of LENGTH names it. */
+#define HIPPOS_REQUEST_MAX 2048
+
 /* X(enumerator, name, meaning) */
 #define HIPPOS_PASS_REASONS(X) \
 	X(OPTIONS, "options", "IPv4 options or IPv6 extension headers; by XDP of any protocol and port") \

@@ -204,6 +204,8 @@ layout! {
 }
 
 pub(crate) const HIPPOS_REPLY: u32 = 0x10000;
+pub(crate) const HIPPOS_MEMCACHED_PORT: u16 = 11211;
+pub(crate) const HIPPOS_TRACED_KEY: usize = 128;
 
 // `enum hippos_handler_kind`.
 pub(crate) const HIPPOS_HOOK: c_uint = 0;

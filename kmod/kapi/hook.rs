@@ -34,6 +34,9 @@ pub trait PacketHandler: Send + Sync + 'static {
     fn record(&self, xdp: bool, service: u64, queued: Option<u64>);
 }
 
+/// The port of other servers, to which C sends no reply, beside those to our own port and to 0.
+pub const MEMCACHED_PORT: u16 = ffi::HIPPOS_MEMCACHED_PORT;
+
 /// When packets are answered before the socket.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]

@@ -56,6 +56,9 @@ enabled! {
     steering_on = __tracepoint_steer;
 }
 
+/// The most bytes of a key's text that an event holds: a zero ends it.
+pub const KEY_TEXT_MAX: usize = ffi::HIPPOS_TRACED_KEY - 1;
+
 /// A key as it is shown, and the bytes of the whole key.
 #[derive(Clone, Copy)]
 pub struct TracedKey<'a> {

@@ -6,6 +6,7 @@ use kernel::prelude::*;
 use kernel::str::CString;
 use kernel::sync::Arc;
 
+use hippos_abi::DEVICE_NAME;
 use hippos_kapi::cpu;
 use hippos_kapi::device::Device;
 use hippos_kapi::fault;
@@ -112,7 +113,7 @@ impl kernel::Module for Hippos {
             .map(|(handler, _)| Xdp::new(namespace.clone(), handler))
             .transpose()?;
         let control = Arc::new(Control::new(server.clone()), GFP_KERNEL)?;
-        let control = Device::new(c"hippos", control)?;
+        let control = Device::new(DEVICE_NAME, control)?;
 
         log_start(&server.config);
         Ok(Self {

@@ -8,6 +8,8 @@ use hippos_engine::{outcome, PrintableKey, Summary};
 use hippos_invariant::Exact;
 use hippos_kapi::trace;
 
+const _: () = assert!(PrintableKey::MAX == trace::KEY_TEXT_MAX);
+
 /// Receive paths, as trace points name them.
 pub(crate) const UDP_SOCKET: &CStr = c"udp";
 pub(crate) const TCP_WORKER: &CStr = c"tcp_worker";

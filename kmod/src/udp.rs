@@ -14,7 +14,7 @@ use hippos_kapi::poll::Poll;
 use hippos_kapi::socket::{Socket, SocketAddresses};
 use hippos_kapi::thread::{Context, Started};
 use hippos_kapi::{latency, trace};
-use hippos_proto::udp::FRAME;
+use hippos_proto::udp::{may_answer_port, FRAME, MEMCACHED_PORT};
 
 use crate::buffer::Buffer;
 use crate::refusal::refused;
@@ -37,8 +37,8 @@ pub(crate) const SEND_MS: u32 = 100;
 /// clients, nor an unload waiting.
 const REPLY_TICKS: u32 = 1000;
 
-/// memcached's own port: a server there could answer our reply.
-const MEMCACHED_PORT: u16 = 11211;
+// C has the same rule for the fast path: `hippos_source_port_ok`.
+const _: () = assert!(MEMCACHED_PORT == hippos_kapi::hook::MEMCACHED_PORT);
 
 /// The arguments of the worker's thread.
 pub(crate) struct UdpWorker {
@@ -199,8 +199,7 @@ impl Datagram<'_> {
             self.refused(c"source");
             return None;
         }
-        let port = ends.peer_port();
-        if port == 0 || port == MEMCACHED_PORT || port == config.port {
+        if !may_answer_port(ends.peer_port(), config.port) {
             self.refused(c"source_port");
             return None;
         }

@@ -6,12 +6,12 @@
 //! cases: lines without an end, lists of keys of any length, data blocks to be skipped, packets whose lengths
 //! contradict each other. Replies that do not depend on the node's contents are given here.
 
-use hippos_proto::binary::{self, non_quiet, op, Header, Response, Status, HEADER};
+use hippos_proto::binary::{self, non_quiet, op, Header, Response, Status, FRONT_MAX, HEADER};
 use hippos_proto::number::parse_i32;
 use hippos_proto::reply;
 use hippos_proto::text::{self, Get, TextRequest};
 use hippos_proto::token::{self, memchr, memchr3, Tokens, Words};
-use hippos_proto::{meta, StoreMode, KEY_MAX, LINE_MAX, VERSION};
+use hippos_proto::{meta, StoreMode, BLANKS_MAX, KEY_MAX, LINE_MAX, VERSION};
 
 use crate::framing::Expect;
 
@@ -421,7 +421,6 @@ impl Session {
 
     /// A long line without an end so far: a list of keys is served as it arrives, any other line ends the connection.
     fn long_line<'a>(&mut self, window: &'a [u8]) -> Next<'a> {
-        const BLANKS_MAX: usize = 100;
         let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
         let text = token::trim(window);
         let mut words = Words::new(text);
@@ -505,8 +504,6 @@ impl Session {
 
     /// The request of the binary protocol at the start of `input`.
     fn packet<'a>(&mut self, input: &'a [u8]) -> Next<'a> {
-        /// The most bytes of header, extras and key before the connection is closed.
-        const FRONT_MAX: usize = 16 << 10;
         let Some(head) = Header::parse(input) else {
             return Next::More(HEADER);
         };

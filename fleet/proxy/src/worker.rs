@@ -527,7 +527,7 @@ impl Worker {
             let own = self.config.udp.map_or(0, |address| address.port());
             let frame = Frame::parse(&self.scratch[..len]);
             let frame = frame.filter(|(frame, data)| frame.total == 1 && !udp::is_reply(data));
-            let allowed = ![0, 11211, own].contains(&peer.port())
+            let allowed = udp::may_answer_port(peer.port(), own)
                 && self
                     .config
                     .allow

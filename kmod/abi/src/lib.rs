@@ -28,7 +28,7 @@ pub const DEVICE: &str = "/dev/hippos";
 pub const TESTED_SERIES: [(u32, u32); 2] = [(7, 2), (7, 3)];
 
 /// The device's name, as passed to `misc_register`.
-pub const DEVICE_NAME: &str = "hippos";
+pub const DEVICE_NAME: &core::ffi::CStr = c"hippos";
 
 /// Grows by one with each incompatible change of this file.
 pub const VERSION: u32 = 1;

@@ -399,6 +399,12 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_of_upload_timeout_is_the_one_in_force() {
+        let rate = format!("fewer than {} a second", hippos_semantics::VALUE_RATE_MIN);
+        assert!(each::upload_timeout.text.contains(&rate), "{rate}");
+    }
+
+    #[test]
     fn each_word_of_udp_fast_has_a_meaning_of_its_own() {
         let ParameterKind::Choice(choice) = each::udp_fast.kind else {
             panic!("udp_fast is a choice");

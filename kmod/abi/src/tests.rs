@@ -229,6 +229,12 @@ fn administration_settings_keep_their_numbers_and_have_the_parameters_words() {
 }
 
 #[test]
+fn the_device_lies_where_the_kernel_puts_its_name() {
+    let name = DEVICE.strip_prefix("/dev/");
+    assert_eq!(name, DEVICE_NAME.to_str().ok());
+}
+
+#[test]
 fn sections_come_back_from_their_numbers() {
     for section in Section::ALL {
         assert_eq!(Section::from_number(section as u32), Some(section));

@@ -8,6 +8,8 @@
 use hippos_invariant::Exact;
 use hippos_proto::binary::{self, op, Header, Status};
 
+use crate::reply::uri::percent_encoded;
+
 /// Commands that a key follows.
 const KEYED: &[&str] = &[
     "get", "gets", "mg", "set", "ms", "gat", "gats", "add", "replace", "append", "prepend", "cas",
@@ -176,16 +178,14 @@ pub struct PrintableKey {
 
 impl PrintableKey {
     /// The most bytes that the kernel's trace points take.
-    const MAX: usize = 127;
+    pub const MAX: usize = 127;
 
     /// Of any bytes.
     pub fn new(key: &[u8]) -> Self {
-        const HEX: &[u8; 16] = b"0123456789ABCDEF";
-        let digit = |n: u8| HEX[usize::from(n & 15)];
         let mut text = [0; Self::MAX];
         let mut shown = 0usize;
         for &byte in key {
-            let encoded = [b'%', digit(byte >> 4), digit(byte)];
+            let encoded = percent_encoded(byte);
             let as_it_is = byte.is_ascii_graphic() && byte != b'%';
             let bytes: &[u8] = if as_it_is { &[byte] } else { &encoded };
             let end = shown.add_exact(bytes.len());

@@ -8,6 +8,8 @@ pub const REQUEST: u8 = 0x80;
 pub const RESPONSE: u8 = 0x81;
 /// Bytes of a header.
 pub const HEADER: usize = 24;
+/// The most bytes of header, extras and key that memcached accepts before it closes the connection: its read buffer.
+pub const FRONT_MAX: usize = 16 << 10;
 
 /// Opcodes.
 pub mod op {

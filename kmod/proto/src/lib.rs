@@ -28,5 +28,8 @@ pub use hippos_semantics::{StoreMode, KEY_MAX, RELATIVE_MAX};
 /// A text line that has no newline within this many bytes ends the connection, unless it is a list of keys.
 pub const LINE_MAX: usize = 2048;
 
+/// The most blanks before the command of a list of keys that has no end within [`LINE_MAX`].
+pub const BLANKS_MAX: usize = 100;
+
 /// The version of the protocol that is implemented: clients parse it.
 pub const VERSION: &str = "1.6.38";

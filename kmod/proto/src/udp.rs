@@ -14,6 +14,16 @@ pub const DATAGRAM_MAX: usize = 1400;
 /// The most reply bytes in one datagram.
 pub const DATA_MAX: usize = DATAGRAM_MAX - FRAME;
 
+/// memcached's own port.
+pub const MEMCACHED_PORT: u16 = 11211;
+
+/// Whether a reply may be sent to this source port by a server at `port`: a server at the source, perhaps a forged
+/// one, could answer the reply, and both would go on forever.
+#[inline]
+pub const fn may_answer_port(source: u16, port: u16) -> bool {
+    source != 0 && source != MEMCACHED_PORT && source != port
+}
+
 /// The frame of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {

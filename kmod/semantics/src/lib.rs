@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! memcached's limits and store modes, and which clients may administer: what protocols, store, module and tools share.
+//! memcached's limits and store modes, and which clients may administer, and numbers as text: what protocols, store, module and tools share.
 #![no_std]
 #![forbid(unsafe_code)]
 
 mod administration;
+mod decimal;
 
 pub use administration::Administration;
+pub use decimal::Decimal;
 
 /// The longest key, in bytes, of every protocol.
 pub const KEY_MAX: usize = 250;
@@ -17,6 +19,9 @@ pub const RELATIVE_MAX: i64 = 60 * 60 * 24 * 30;
 /// The smallest memory limit, bytes: the smallest that memcached's `cache_memlimit` accepts. The store keeps so much even
 /// if the platform is short of memory.
 pub const MEMORY_MIN: u64 = 8 << 20;
+
+/// Bytes a second that a value must arrive with, or be taken with, if it takes longer than the timeout.
+pub const VALUE_RATE_MIN: usize = 4096;
 
 /// The condition of a store, and how its value combines with that of an existing item.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

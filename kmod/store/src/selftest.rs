@@ -8,7 +8,6 @@ use hippos_invariant::Exact;
 use hippos_semantics::StoreMode;
 
 use crate::operations::commit::{Arith, Arithmetic, Commit, Deleted, Outcome};
-use crate::operations::number;
 use crate::platform::Platform;
 use crate::store::Store;
 use crate::time::Expiry;
@@ -121,8 +120,7 @@ fn count<P: Platform>(
         }
         Ok(Arithmetic::NotFound) => {
             *counted = None;
-            let mut digits = [0; number::DIGITS];
-            let zero = number::format(0, &mut digits);
+            let zero = b"0";
             if let Ok(mut new) = store.reserve(name, hash, 0, Expiry::NEVER, zero.len()) {
                 new.write(zero);
                 let _ = store.commit(new, &Commit::new(StoreMode::Set));

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The timeout of a value that is being moved, or sent in pieces.
 
-/// Bytes per second that a value must arrive with, or be taken with, if it takes longer than the timeout.
-const RATE: usize = 4096;
+use hippos_semantics::VALUE_RATE_MIN;
 
 /// The progress of a value, in seconds of uptime.
 #[derive(Clone, Copy)]
@@ -36,12 +35,12 @@ impl Progress {
         }
     }
 
-    /// When it times out: after `timeout` seconds without a byte, or with fewer than [`RATE`] bytes per second over a
+    /// When it times out: after `timeout` seconds without a byte, or with fewer than [`VALUE_RATE_MIN`] bytes per second over a
     /// longer time.
     pub(super) fn deadline(&self, timeout: u32) -> u32 {
         let idle = self.last.saturating_add(timeout);
         let slow = self.began.saturating_add(timeout);
-        let slow = slow.saturating_add((self.moved / RATE) as u32);
+        let slow = slow.saturating_add((self.moved / VALUE_RATE_MIN) as u32);
         // The clock has a resolution of seconds.
         idle.min(slow).saturating_add(1)
     }
@@ -61,9 +60,9 @@ mod tests {
     #[test]
     fn deadline_extends_with_each_byte() {
         let first = Progress::note(None, 1, 0, 100);
-        let slow = Progress::note(Some(first), 1, 2 * RATE, 109);
+        let slow = Progress::note(Some(first), 1, 2 * VALUE_RATE_MIN, 109);
         assert_eq!(slow.deadline(10), 113);
-        let fast = Progress::note(Some(first), 1, 100 * RATE, 109);
+        let fast = Progress::note(Some(first), 1, 100 * VALUE_RATE_MIN, 109);
         assert_eq!(fast.deadline(10), 120);
     }
 

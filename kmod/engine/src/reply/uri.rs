@@ -3,15 +3,20 @@
 
 use hippos_proto::reply::Out;
 
+/// A byte as `%` and two digits.
+pub(crate) fn percent_encoded(byte: u8) -> [u8; 3] {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let digit = |n: u8| HEX[usize::from(n & 15)];
+    [b'%', digit(byte >> 4), digit(byte)]
+}
+
 /// Writes `key` URI-encoded.
 pub(crate) fn put_uri(out: &mut impl Out, key: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in key {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.put(&[byte]);
         } else {
-            let digit = |n: u8| HEX[usize::from(n & 15)];
-            out.put(&[b'%', digit(byte >> 4), digit(byte)]);
+            out.put(&percent_encoded(byte));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! Binary commands on the store.
 
 use hippos_invariant::Exact;
-use hippos_proto::binary::{op, Header, Status, HEADER};
+use hippos_proto::binary::{op, Header, Status, FRONT_MAX, HEADER};
 use hippos_proto::reply::Out;
 use hippos_proto::{KEY_MAX, VERSION};
 use hippos_store::{
@@ -16,9 +16,6 @@ use crate::session::listing::Listing;
 use crate::session::state::{
     AfterSwallow, FeedStep, PendingStore, SendMode, Session, State, StoreReply,
 };
-
-/// The most bytes of header, extras and key that memcached accepts before it closes the connection: its read buffer.
-const FRONT_MAX: usize = 16 << 10;
 
 impl<P: Platform> Session<'_, P> {
     /// Serves the request at the start of `input`.

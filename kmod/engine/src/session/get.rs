@@ -6,7 +6,7 @@ use hippos_proto::number::parse_i32;
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::Get;
 use hippos_proto::token::{self, memchr3, plain_len, Words};
-use hippos_proto::{KEY_MAX, LINE_MAX};
+use hippos_proto::{BLANKS_MAX, KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Counter, Dead, Item, Platform};
 
 use crate::reply::text::{put_value_line, whole_len};
@@ -16,7 +16,6 @@ use crate::session::state::{FeedStep, Keys, Session, State};
 impl<P: Platform> Session<'_, P> {
     /// A long line without an end so far: a list of keys is answered as it arrives, any other line ends the connection.
     pub(super) fn long_line(&mut self, window: &[u8]) -> FeedStep {
-        const BLANKS_MAX: usize = 100;
         let blanks = window.iter().take_while(|&&byte| byte == b' ').count();
         let mut words = Words::new(token::trim(window));
         let (cas, touch) = match words.next() {

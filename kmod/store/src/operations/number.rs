@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Decimal values, as memcached reads and writes them.
+//! Decimal values, as memcached reads them.
 
 use hippos_invariant::Exact;
-
-/// The digits of the largest number.
-pub(crate) const DIGITS: usize = 20;
 
 /// Parses a value as memcached's `strtoull` does: white space, an optional sign, digits, and then white space, a zero
 /// byte or the end. A negative number is accepted only if its two's complement is small: `-18446744073709551615` is 1.
@@ -28,20 +25,6 @@ pub(crate) fn parse(value: &[u8]) -> Option<u64> {
     }
     // memcached looks for the sign up to the number's end.
     (!negative || number >> 63 == 0).then_some(number)
-}
-
-/// Writes a number to the end of `buf` and returns the digits.
-pub(crate) fn format(mut number: u64, buf: &mut [u8; DIGITS]) -> &[u8] {
-    let mut digits = 0usize;
-    for place in buf.iter_mut().rev() {
-        *place = b'0'.add_exact((number % 10) as u8);
-        number /= 10;
-        digits = digits.add_exact(1);
-        if number == 0 {
-            break;
-        }
-    }
-    buf.get(DIGITS.sub_exact(digits)..).unwrap_or(&[])
 }
 
 #[cfg(test)]
@@ -79,13 +62,5 @@ mod tests {
         for (text, value) in cases {
             assert_eq!(parse(text), value, "{text:?}");
         }
-    }
-
-    #[test]
-    fn format_writes_the_decimal_digits() {
-        let mut buf = [0; DIGITS];
-        assert_eq!(format(0, &mut buf), b"0");
-        assert_eq!(format(1900, &mut buf), b"1900");
-        assert_eq!(format(u64::MAX, &mut buf), b"18446744073709551615");
     }
 }

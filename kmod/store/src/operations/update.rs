@@ -2,7 +2,7 @@
 //! Items that are made from existing ones: append, prepend, increment and decrement.
 
 use hippos_invariant::Exact;
-use hippos_semantics::StoreMode;
+use hippos_semantics::{Decimal, StoreMode};
 
 use crate::counters::Counter;
 use crate::hash::{self, Hash};
@@ -270,8 +270,8 @@ impl<P: Platform> Store<P> {
             } else {
                 number.wrapping_add(how.by)
             };
-            let mut digits = [0; number::DIGITS];
-            let digits = number::format(value, &mut digits);
+            let digits = Decimal::new(value);
+            let digits = digits.as_bytes();
             if let Some(new) = new {
                 new.write(digits);
                 new.pad(b' ');
