@@ -6,6 +6,7 @@ use core::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
 };
 
+use hippos_invariant::Exact;
 use hippos_proto::udp::{self, DATA_MAX};
 use hippos_proto::RELATIVE_MAX;
 use hippos_semantics::Administration;
@@ -150,7 +151,7 @@ impl<P: Platform> Engine<P> {
     /// The most bytes of any reply over UDP, frames not counted.
     pub fn udp_bytes(&self) -> usize {
         let (bytes, datagrams) = self.udp_limits();
-        (bytes as usize).min((datagrams as usize).saturating_mul(DATA_MAX))
+        (bytes as usize).min((datagrams as usize).mul_exact(DATA_MAX))
     }
 
     /// The most bytes and the most datagrams of any reply over UDP.

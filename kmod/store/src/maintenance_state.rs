@@ -62,6 +62,7 @@ pub(crate) struct DecayingCounter {
 
 impl DecayingCounter {
     pub(crate) fn sample(&self, total: u64) {
+        // `stats reset` makes the total smaller than the last one.
         let new = total.saturating_sub(self.last.swap(total, Relaxed));
         let old = self.recent.load(Relaxed) / 2;
         self.recent.store(old.add_exact(new), Relaxed);

@@ -288,6 +288,7 @@ impl<P: Platform> Engine<P> {
                 resume.slabs = resume.slabs.add_exact(u64::from(shot.slabs));
             }
             let class = |counter| store.class_counted(index, counter);
+            // The two were read one after the other, while slots were made and freed.
             let used = shot.slots.saturating_sub(shot.free);
             for (name, value) in [
                 ("chunk_size", shot.size as u64),

@@ -46,7 +46,7 @@ impl<P: Platform> Engine<P> {
         let quarter = self.store.allowed() / 4;
         let now = self.store.pinned_bytes();
         let pinned = now.add_exact(item.size());
-        let held = (pinned as u64).saturating_add(self.uploads.bytes());
+        let held = (pinned as u64).add_exact(self.uploads.bytes());
         let may = item.size() <= PIN_FREE
             || now == 0
             || item.is_pinned()
