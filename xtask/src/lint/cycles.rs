@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! No files of a crate import each other in a cycle, nor do its folders: a file lies above those that it uses.
+//! No files of a crate import each other in a cycle, nor do its folders: a file lies above those that it uses. This
+//! holds for all crates and for examples of several files, with the code of all features, but not that for tests.
 //!
 //! An import is a path from `crate`, `super` or `self`, in a `use` or in the code; a name that a
 //! file only re-exports counts as an import of the file that has it. Methods are not followed.
@@ -23,8 +24,8 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
     let mut cycles = Vec::new();
     for root in tracked()?.iter().filter(|file| is_root(file)) {
         let mut files = BTreeMap::new();
-        for file in sources::files_of(Path::new(root))? {
-            let tokens = tokens::read(&read(&file)?, Part::Kernel)
+        for file in sources::files_of(Path::new(root), Part::Product)? {
+            let tokens = tokens::read(&read(&file)?, Part::Product)
                 .with_context(|| file.clone())?
                 .tokens;
             files.insert(file, tokens);
@@ -36,9 +37,12 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
     Ok(compare(&cycles, KNOWN))
 }
 
-/// Whether a file is the root of a crate.
+/// Whether a file is the root of a crate, or of an example of several files.
 fn is_root(file: &str) -> bool {
-    file.ends_with("src/lib.rs") || file.ends_with("src/main.rs") || KERNEL_ROOTS.contains(&file)
+    file.ends_with("src/lib.rs")
+        || file.ends_with("src/main.rs")
+        || file.contains("/examples/") && file.ends_with("/main.rs")
+        || KERNEL_ROOTS.contains(&file)
 }
 
 /// A file's folder, with its `/`.
@@ -331,7 +335,7 @@ mod tests {
         let files = files
             .iter()
             .map(|(file, text)| {
-                let tokens = tokens::read(text, Part::Kernel).unwrap().tokens;
+                let tokens = tokens::read(text, Part::Product).unwrap().tokens;
                 (format!("x/src/{file}"), tokens)
             })
             .collect();
@@ -418,6 +422,22 @@ mod tests {
             ),
         ]);
         assert_eq!(found, Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn a_cycle_in_the_code_of_a_feature_is_found() {
+        let found = cycles(&[
+            ("lib.rs", "mod a; #[cfg(feature = \"f\")] mod b;"),
+            ("a.rs", "#[cfg(feature = \"f\")] use crate::b::B;"),
+            ("b.rs", "use crate::a::A;"),
+        ]);
+        assert_eq!(found, [["a.rs", "b.rs"]]);
+    }
+
+    #[test]
+    fn examples_of_several_files_are_searched() {
+        assert!(is_root("kmod/engine/examples/server/main.rs"));
+        assert!(!is_root("kmod/engine/examples/server/tcp.rs"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use crate::{kbuild, root, shell, workspace};
 /// allowance (xtask/src/lint/panics.rs); no function of the module with a large
 /// stack frame; no package mirror's address in the repository; each source file's
 /// licence in its first line; Kbuild's crate edges equal to cargo's; no cycle of imports among
-/// a pure crate's files; the documentation's tables equal to those of the code; comments and
+/// a crate's or an example's files; the documentation's tables equal to those of the code; comments and
 /// documents without the words of xtask/src/lint/words.rs, and with paths that exist; the store's loom models compile; and
 /// Debian's own cargo builds all of it as well.
 #[derive(clap::Args)]

@@ -90,19 +90,19 @@ pub(crate) fn kernel_files() -> Result<BTreeSet<String>> {
     for (name, krate) in workspace::kernel_crates()? {
         if workspace::PURE_CRATES.contains(&name.as_str()) {
             let dir = krate.dir.strip_prefix(workspace::root())?.to_owned();
-            files.extend(files_of(&dir.join("src/lib.rs"))?);
+            files.extend(files_of(&dir.join("src/lib.rs"), Part::Kernel)?);
         }
     }
     Ok(files)
 }
 
-/// The files of the crate whose root file is `root`, without those for tests and for the host only.
-pub(crate) fn files_of(root: &Path) -> Result<BTreeSet<String>> {
+/// The files of this part of the crate whose root file is `root`.
+pub(crate) fn files_of(root: &Path, part: Part) -> Result<BTreeSet<String>> {
     let mut files = BTreeSet::new();
     let mut todo = vec![root.to_owned()];
     while let Some(file) = todo.pop() {
         let name = file.to_string_lossy().into_owned();
-        let modules = tokens::read(&read(&name)?, Part::Kernel)
+        let modules = tokens::read(&read(&name)?, part)
             .with_context(|| name.clone())?
             .modules;
         for module in modules {

@@ -24,6 +24,8 @@ pub(crate) struct Token {
 pub(crate) enum Part {
     /// All of it.
     Whole,
+    /// Without the code for tests.
+    Product,
     /// Without the code for tests and for the host only.
     Kernel,
 }
@@ -45,7 +47,7 @@ fn walk(stream: TokenStream, part: Part, file: &mut File) {
     let trees: Vec<TokenTree> = stream.into_iter().collect();
     let mut at = 0;
     while let Some(tree) = trees.get(at) {
-        if part == Part::Kernel && host_only(&trees[at..]) {
+        if is_left_out(part, &trees[at..]) {
             at += item_length(&trees[at..]);
             continue;
         }
@@ -97,9 +99,12 @@ fn brackets(group: &Group) -> (&'static str, &'static str) {
     }
 }
 
-/// Whether an attribute stands here that excludes code from the kernel's build: `#[test]`, or a `#[cfg(…)]`
-/// of tests, of loom or of a feature (Kbuild sets none) without `not`.
-fn host_only(trees: &[TokenTree]) -> bool {
+/// Whether an attribute stands here that excludes code from this part: `#[test]`, or a `#[cfg(…)]` of tests, of loom or,
+/// for the kernel, of a feature (Kbuild sets none), without `not`.
+fn is_left_out(part: Part, trees: &[TokenTree]) -> bool {
+    if part == Part::Whole {
+        return false;
+    }
     let [TokenTree::Punct(hash), TokenTree::Group(group), ..] = trees else {
         return false;
     };
@@ -110,7 +115,10 @@ fn host_only(trees: &[TokenTree]) -> bool {
     let has = |word: &str| words.iter().any(|other| other == word);
     match words.first().map(String::as_str) {
         Some("test") => true,
-        Some("cfg") => (has("test") || has("feature") || has("loom")) && !has("not"),
+        Some("cfg") => {
+            let has_feature = part == Part::Kernel && has("feature");
+            (has("test") || has_feature || has("loom")) && !has("not")
+        }
         _ => false,
     }
 }
@@ -172,6 +180,8 @@ mod tests {
         assert!(
             !texts("#[cfg(feature = \"host\")] use std::{a, g}; fn h() {}").contains(&"g".into())
         );
+        let product = "#[cfg(feature = \"host\")] mod a; #[cfg(test)] mod b;";
+        assert_eq!(read(product, Part::Product).unwrap().modules, ["a"]);
         assert!(texts("#[cfg(not(test))] fn f() { g() }").contains(&"g".into()));
         assert!(texts("#[cfg(test)] mod tests { f() } fn h() {}").contains(&"h".into()));
     }

@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use hippos_engine::{HostState, HostStats, SocketInfo};
+use hippos_engine::{Engine, HostState, HostStats, SocketInfo};
+use hippos_store::host::Host;
+
+/// The engine on the host's memory.
+pub(crate) type Server = Engine<Host>;
 
 /// The number of the UDP socket.
 pub(crate) const UDP_NUMBER: u32 = 1;

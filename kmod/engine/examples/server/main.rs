@@ -20,7 +20,7 @@ use hippos_engine::{Administration, Engine, Settings, ENGINE_COUNTERS};
 use hippos_store::host::Host;
 use hippos_store::{Config, Eviction, Store};
 
-type Server = Engine<Host>;
+use host::Server;
 
 /// memcached's protocols over host sockets, served by Hippos's engine.
 #[derive(Parser)]

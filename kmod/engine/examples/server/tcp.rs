@@ -15,8 +15,7 @@ use hippos_store::host::Host;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use crate::host::Process;
-use crate::Server;
+use crate::host::{Process, Server};
 
 const LISTENER: Token = Token(0);
 

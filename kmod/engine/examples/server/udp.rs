@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use hippos_engine::{DatagramRequest, Message, Out, Pass, REPLY_HEADER_MAX};
 
-use crate::Server;
+use crate::host::Server;
 
 /// More than the bytes of one datagram.
 const DATAGRAM: usize = 1 << 16;
