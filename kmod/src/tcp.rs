@@ -21,7 +21,7 @@ use hippos_engine::{
 };
 use hippos_invariant::{invariant, Exact};
 use hippos_kapi::cpu;
-use hippos_kapi::poll::{Poll, Serve};
+use hippos_kapi::poll::{Poll, Ready, Serve};
 use hippos_kapi::registry::Registration;
 use hippos_kapi::socket::{Socket, SocketAddresses};
 use hippos_kapi::stream::{LockedStream, ReceivedBytes, ReplyPages, SocketStream, SoftirqPages};
@@ -90,7 +90,6 @@ impl TcpWorker {
             return;
         };
         started.ready();
-        let timeout = server.config.params.upload_timeout;
         let mut looked = 0;
         while !context.should_stop() {
             poll.wait(match (poll.has_parked(), poll.has_deadlines()) {
@@ -112,57 +111,7 @@ impl TcpWorker {
                 if context.should_stop() {
                     break;
                 }
-                let timed = latency::begin();
-                let queued = timed.and_then(|_| ready.queued());
-                let turn = ready.connection(|stream, client: &mut Client<'_>| {
-                    let mut traced = TracedTurn::begin(TCP_WORKER, stream, client);
-                    if timed.is_some() {
-                        client.connection.take_served();
-                    }
-                    let began = cpu::ticks();
-                    let over = || cpu::ticks().wrapping_sub(began) >= TURN_TICKS;
-                    let connection = &mut client.connection;
-                    let pages = &mut WorkerPages(&mut self.pages);
-                    let watched = connection.is_watching();
-                    let replied = traced.as_mut().map(|turn| &mut turn.replied);
-                    let stream = &mut SessionStream { stream, replied };
-                    let action = connection.turn(stream, &mut self.input, pages, over);
-                    if timed.is_some() || traced.is_some() {
-                        let served = connection.take_served();
-                        if let Some(timed) = timed {
-                            note_turn(&server.engine, timed.elapsed(), queued, served);
-                        }
-                        if let Some(turn) = traced {
-                            turn.end(served);
-                        }
-                    }
-                    // Input of a watching client is ignored.
-                    if !watched {
-                        client.record.value().served(if connection.is_watching() {
-                            Activity::Watch
-                        } else if connection.has_unsent() {
-                            Activity::Send
-                        } else {
-                            Activity::Read
-                        });
-                    }
-                    if action == Action::Close {
-                        client.end.reason = connection.close_reason();
-                    }
-                    let deadline = connection.deadline(CONNECTIONS.uptime(), timeout);
-                    if deadline.is_some_and(|at| at <= now) {
-                        server.engine.tally(EngineCounter::UploadsTimedOut, 1);
-                        client.end.reason = CloseReason::IdleTimeout;
-                        refused(TCP_WORKER, c"timeout", client.end.peer);
-                        return (Action::Close, None);
-                    }
-                    (action, deadline)
-                });
-                let action = turn.map(|(action, deadline)| {
-                    ready.set_deadline(deadline);
-                    action
-                });
-                match action {
+                match turn(server, &mut ready, &mut self.input, &mut self.pages, now) {
                     Some(Action::Wait) => {}
                     Some(Action::Park) => ready.park(),
                     Some(Action::Again) => {
@@ -170,21 +119,89 @@ impl TcpWorker {
                         ready.again();
                     }
                     Some(Action::Close) => ready.close(),
-                    None => match ready.socket().map(Socket::accept) {
-                        Some(Ok(socket)) => {
-                            ready.again();
+                    None => {
+                        if let Some(socket) = accept(context, ready) {
                             admit(server, &mut poll, socket);
                         }
-                        Some(Err(error)) if error == EAGAIN => {}
-                        Some(Err(_)) => {
-                            ready.again();
-                            context.sleep(ACCEPT_BACKOFF_MS);
-                        }
-                        None => {}
-                    },
+                    }
                 }
                 cpu::resched();
             }
+        }
+    }
+}
+
+/// A turn of a ready connection, at this uptime in seconds; `None` for a listener.
+#[inline]
+fn turn<'e>(
+    server: &'e Server,
+    ready: &mut Ready<'_, Client<'e>>,
+    input: &mut [u8],
+    pages: &mut ReplyPages,
+    now: u32,
+) -> Option<Action> {
+    let timed = latency::begin();
+    let queued = timed.and_then(|_| ready.queued());
+    let (action, deadline) = ready.connection(|stream, client: &mut Client<'e>| {
+        let mut traced = TracedTurn::begin(TCP_WORKER, stream, client);
+        if timed.is_some() {
+            client.connection.take_served();
+        }
+        let began = cpu::ticks();
+        let over = || cpu::ticks().wrapping_sub(began) >= TURN_TICKS;
+        let connection = &mut client.connection;
+        let watched = connection.is_watching();
+        let replied = traced.as_mut().map(|turn| &mut turn.replied);
+        let stream = &mut SessionStream { stream, replied };
+        let action = connection.turn(stream, input, &mut WorkerPages(pages), over);
+        if timed.is_some() || traced.is_some() {
+            let served = connection.take_served();
+            if let Some(timed) = timed {
+                note_turn(&server.engine, timed.elapsed(), queued, served);
+            }
+            if let Some(turn) = traced {
+                turn.end(served);
+            }
+        }
+        // Input of a watching client is ignored.
+        if !watched {
+            client.record.value().served(if connection.is_watching() {
+                Activity::Watch
+            } else if connection.has_unsent() {
+                Activity::Send
+            } else {
+                Activity::Read
+            });
+        }
+        if action == Action::Close {
+            client.end.reason = connection.close_reason();
+        }
+        let timeout = server.config.params.upload_timeout;
+        let deadline = connection.deadline(CONNECTIONS.uptime(), timeout);
+        if deadline.is_some_and(|at| at <= now) {
+            server.engine.tally(EngineCounter::UploadsTimedOut, 1);
+            client.end.reason = CloseReason::IdleTimeout;
+            refused(TCP_WORKER, c"timeout", client.end.peer);
+            return (Action::Close, None);
+        }
+        (action, deadline)
+    })?;
+    ready.set_deadline(deadline);
+    Some(action)
+}
+
+/// Accepts a connection of a ready listener.
+fn accept(context: &Context, ready: Ready<'_, Client<'_>>) -> Option<Socket> {
+    match ready.socket()?.accept() {
+        Ok(socket) => {
+            ready.again();
+            Some(socket)
+        }
+        Err(error) if error == EAGAIN => None,
+        Err(_) => {
+            ready.again();
+            context.sleep(ACCEPT_BACKOFF_MS);
+            None
         }
     }
 }

@@ -87,12 +87,6 @@ impl<O: Out> Lines<'_, O> {
         self.stat(name, format_args!("{value}"));
     }
 
-    pub(super) fn numbers(&mut self, numbers: &[(&str, u64)]) {
-        for (name, value) in numbers {
-            self.number(name, *value);
-        }
-    }
-
     pub(super) fn words(&mut self, words: &[(&str, &str)]) {
         for (name, word) in words {
             self.stat(name, format_args!("{word}"));

@@ -16,6 +16,7 @@ mod lines;
 mod listing;
 mod login;
 mod meta;
+mod settings_rows;
 pub(crate) mod state;
 mod stats;
 mod store;

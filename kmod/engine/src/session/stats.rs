@@ -3,21 +3,12 @@
 
 use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Cursor, Out};
-use hippos_semantics::Administration;
 use hippos_store::{ClassCounter as Class, Counter, Platform};
 
 use crate::session::lines::Lines;
 use crate::session::listing::{ClassResume, Resume, Summands};
 use crate::statistics::{self, Now, Source, Value};
 use crate::Engine;
-
-fn on(yes: bool) -> &'static str {
-    if yes {
-        "yes"
-    } else {
-        "no"
-    }
-}
 
 impl<P: Platform> Engine<P> {
     /// The counters that sums are computed from are read once for all pages, because clients subtract one row from
@@ -77,125 +68,6 @@ impl<P: Platform> Engine<P> {
             };
             lines.number(row.name, number);
         });
-    }
-
-    pub(super) fn stats_settings(&self, lines: &mut Lines<'_, impl Out>) {
-        let settings = &self.settings;
-        let administration = self.administration();
-        let config = self.store.config();
-        let factor = u64::from(config.factor);
-        lines.numbers(&[
-            ("maxbytes", self.store.memory_limit() as u64),
-            ("maxconns", u64::from(settings.max_connections)),
-            ("tcpport", u64::from(settings.tcp_port)),
-            ("udpport", u64::from(settings.udp_port)),
-        ]);
-        lines.words(&[("inter", settings.interface)]);
-        lines.number("verbosity", self.verbosity());
-        lines.number("oldest", 0u64);
-        lines.words(&[
-            ("evictions", "on"),
-            ("domain_socket", "NULL"),
-            ("umask", "700"),
-            ("shutdown_command", "no"),
-        ]);
-        lines.stat(
-            "growth_factor",
-            format_args!("{}.{:02}", factor / 100, factor % 100),
-        );
-        lines.numbers(&[
-            ("chunk_size", config.item_min as u64),
-            ("num_threads", u64::from(settings.threads)),
-            ("num_threads_per_udp", 1),
-        ]);
-        lines.words(&[
-            ("stat_key_prefix", ":"),
-            ("detail_enabled", on(self.detail())),
-        ]);
-        lines.number("reqs_per_event", 20u64);
-        lines.words(&[("cas_enabled", "yes")]);
-        lines.number("tcp_backlog", settings.backlog);
-        lines.words(&[
-            ("binding_protocol", "auto-negotiate"),
-            ("auth_enabled_sasl", "no"),
-            ("auth_enabled_ascii", on(self.authentication())),
-        ]);
-        lines.number("item_size_max", self.store.item_max());
-        lines.words(&[("maxconns_fast", "yes")]);
-        lines.number("hashpower_init", 0u64);
-        lines.words(&[("slab_reassign", "yes")]);
-        lines.number("slab_automove", 1u64);
-        lines.words(&[("slab_automove_ratio", "0.80")]);
-        lines.number("slab_automove_window", 10u64);
-        lines.number("slab_chunk_max", self.store.item_max());
-        lines.words(&[("lru_crawler", on(self.crawler()))]);
-        lines.numbers(&[
-            ("lru_crawler_sleep", 100),
-            ("lru_crawler_tocrawl", 0),
-            ("tail_repair_time", 0),
-        ]);
-        lines.words(&[
-            ("flush_enabled", on(administration != Administration::Off)),
-            ("dump_enabled", on(administration != Administration::Off)),
-            ("hash_algorithm", "folded"),
-            ("lru_maintainer_thread", "no"),
-            ("lru_segmented", "no"),
-        ]);
-        lines.numbers(&[("hot_lru_pct", 0), ("warm_lru_pct", 0)]);
-        lines.words(&[
-            ("hot_max_factor", "0.00"),
-            ("warm_max_factor", "0.00"),
-            ("temp_lru", "no"),
-        ]);
-        lines.numbers(&[
-            ("temporary_ttl", 61),
-            ("idle_timeout", 0),
-            ("watcher_logbuf_size", 0),
-            ("worker_logbuf_size", 0),
-            ("read_buf_mem_limit", 0),
-        ]);
-        lines.words(&[("track_sizes", "no"), ("inline_ascii_response", "no")]);
-        // There is no external storage, TLS or proxy: these are the rows of a memcached that has them disabled.
-        lines.numbers(&[
-            ("ext_item_size", 512),
-            ("ext_item_age", u64::from(u32::MAX)),
-            ("ext_low_ttl", 0),
-            ("ext_recache_rate", 2000),
-            ("ext_wbuf_size", 4 << 20),
-            ("ext_compact_under", 0),
-            ("ext_drop_under", 0),
-            ("ext_max_sleep", 1_000_000),
-        ]);
-        lines.words(&[
-            ("ext_max_frag", "0.80"),
-            ("slab_automove_freeratio", "0.010"),
-            ("ext_drop_unread", "no"),
-            ("ssl_enabled", "no"),
-            ("ssl_chain_cert", "(null)"),
-            ("ssl_key", "(null)"),
-            ("ssl_verify_mode", "0"),
-            ("ssl_keyformat", "1"),
-            ("ssl_ciphers", "NULL"),
-            ("ssl_ca_cert", "NULL"),
-            ("ssl_wbuf_size", "16384"),
-            ("ssl_session_cache", "no"),
-            ("ssl_kernel_tls", "no"),
-            ("ssl_min_version", "tlsv1.2"),
-            ("proxy_enabled", "no"),
-            ("proxy_uring_enabled", "no"),
-            ("num_napi_ids", "(null)"),
-            ("memory_file", "(null)"),
-        ]);
-        lines.number("client_flags_size", 4u64);
-        lines.words(&[
-            ("hippos_eviction", config.eviction.name()),
-            ("hippos_admin", administration.name()),
-            ("hippos_latency", on(self.host_stats.measures_latency())),
-        ]);
-        lines.number("hippos_udp_bytes", self.udp_bytes());
-        lines.number("hippos_udp_fast_bytes", self.fast_bytes());
-        self.host_stats
-            .settings(&mut |name, value| lines.stat(name, value));
     }
 
     pub(super) fn stats_passes(&self, lines: &mut Lines<'_, impl Out>) {

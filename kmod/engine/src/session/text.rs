@@ -14,11 +14,6 @@ use crate::session::state::{AfterSwallow, Session};
 impl<P: Platform> Session<'_, P> {
     /// Serves a line, which had `consumed` bytes with its line end. Returns how many bytes are consumed.
     pub(super) fn line(&mut self, line: &[u8], consumed: usize, out: &mut impl Out) -> usize {
-        let say = |out: &mut _, line: &[u8], noreply: bool| {
-            if !noreply {
-                Out::put(out, line);
-            }
-        };
         match text::parse(line) {
             TextRequest::Get(get) => {
                 let rest = self.get(&get, out);
@@ -36,25 +31,7 @@ impl<P: Platform> Session<'_, P> {
                 }
             },
             TextRequest::Noop => out.put(reply::MN),
-            TextRequest::Delete { key, noreply } => {
-                let engine = self.engine;
-                engine.note_delete(key);
-                let store = &engine.store;
-                let hash = store.hash(key);
-                let seen = engine.observe_change(self.number, key, hash);
-                let line = match store.delete(key, hash, None) {
-                    Deleted::Deleted { class } => {
-                        engine.observe_deleted(key, DeleteCommand::Delete, seen);
-                        store.count_class(class, ClassCounter::DeleteHits, 1);
-                        reply::DELETED
-                    }
-                    Deleted::Exists { .. } | Deleted::NotFound => {
-                        store.count(Counter::DeleteMisses, 1);
-                        reply::NOT_FOUND
-                    }
-                };
-                say(out, line, noreply);
-            }
+            TextRequest::Delete { key, noreply } => self.text_delete(key, noreply, out),
             TextRequest::Arith {
                 key,
                 decrement,
@@ -66,50 +43,14 @@ impl<P: Platform> Session<'_, P> {
                     by,
                     ..Arith::default()
                 };
-                let hash = self.engine.store.hash(key);
-                self.engine.observe_change(self.number, key, hash);
-                match self.engine.arith(key, hash, &how) {
-                    Ok(Arithmetic::Value { value, .. }) if !noreply => {
-                        out.put_decimal(value);
-                        out.put(reply::CRLF);
-                    }
-                    Ok(Arithmetic::Value { .. }) => {}
-                    Ok(Arithmetic::NotFound | Arithmetic::Exists { .. }) => {
-                        self.engine.arith_miss(decrement);
-                        say(out, reply::NOT_FOUND, noreply);
-                    }
-                    Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),
-                    Ok(Arithmetic::Contended) => say(out, reply::CONTENDED, noreply),
-                    Err(_) => out.put(reply::ARITH_OUT_OF_MEMORY),
-                }
+                self.text_arith(key, &how, noreply, out);
             }
             TextRequest::Touch {
                 key,
                 exptime,
                 noreply,
-            } => {
-                let hash = self.engine.store.hash(key);
-                self.engine.observe_change(self.number, key, hash);
-                let touched = self.engine.touch(key, hash, i64::from(exptime));
-                let line = if touched {
-                    reply::TOUCHED
-                } else {
-                    reply::NOT_FOUND
-                };
-                say(out, line, noreply);
-            }
-            TextRequest::FlushAll { delay, noreply } => {
-                self.engine.store.count(Counter::CmdFlush, 1);
-                let line = match delay {
-                    _ if !self.administers() => admin::FLUSH_REFUSED,
-                    Some(delay) => {
-                        self.engine.flush(i64::from(delay));
-                        reply::OK
-                    }
-                    None => reply::BAD_EXPTIME,
-                };
-                say(out, line, noreply);
-            }
+            } => self.text_touch(key, exptime, noreply, out),
+            TextRequest::FlushAll { delay, noreply } => self.text_flush(delay, noreply, out),
             TextRequest::Verbosity { level, noreply } => {
                 let line = if self.administers() {
                     self.engine.set_verbosity(level);
@@ -126,5 +67,76 @@ impl<P: Platform> Session<'_, P> {
             TextRequest::Hangup => self.begin_close(),
         }
         consumed
+    }
+
+    fn text_delete(&mut self, key: &[u8], noreply: bool, out: &mut impl Out) {
+        let engine = self.engine;
+        engine.note_delete(key);
+        let store = &engine.store;
+        let hash = store.hash(key);
+        let seen = engine.observe_change(self.number, key, hash);
+        let line = match store.delete(key, hash, None) {
+            Deleted::Deleted { class } => {
+                engine.observe_deleted(key, DeleteCommand::Delete, seen);
+                store.count_class(class, ClassCounter::DeleteHits, 1);
+                reply::DELETED
+            }
+            Deleted::Exists { .. } | Deleted::NotFound => {
+                store.count(Counter::DeleteMisses, 1);
+                reply::NOT_FOUND
+            }
+        };
+        say(out, line, noreply);
+    }
+
+    fn text_arith(&mut self, key: &[u8], how: &Arith, noreply: bool, out: &mut impl Out) {
+        let hash = self.engine.store.hash(key);
+        self.engine.observe_change(self.number, key, hash);
+        match self.engine.arith(key, hash, how) {
+            Ok(Arithmetic::Value { value, .. }) if !noreply => {
+                out.put_decimal(value);
+                out.put(reply::CRLF);
+            }
+            Ok(Arithmetic::Value { .. }) => {}
+            Ok(Arithmetic::NotFound | Arithmetic::Exists { .. }) => {
+                self.engine.arith_miss(how.decrement);
+                say(out, reply::NOT_FOUND, noreply);
+            }
+            Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),
+            Ok(Arithmetic::Contended) => say(out, reply::CONTENDED, noreply),
+            Err(_) => out.put(reply::ARITH_OUT_OF_MEMORY),
+        }
+    }
+
+    fn text_touch(&mut self, key: &[u8], exptime: i32, noreply: bool, out: &mut impl Out) {
+        let hash = self.engine.store.hash(key);
+        self.engine.observe_change(self.number, key, hash);
+        let touched = self.engine.touch(key, hash, i64::from(exptime));
+        let line = if touched {
+            reply::TOUCHED
+        } else {
+            reply::NOT_FOUND
+        };
+        say(out, line, noreply);
+    }
+
+    fn text_flush(&mut self, delay: Option<i32>, noreply: bool, out: &mut impl Out) {
+        self.engine.store.count(Counter::CmdFlush, 1);
+        let line = match delay {
+            _ if !self.administers() => admin::FLUSH_REFUSED,
+            Some(delay) => {
+                self.engine.flush(i64::from(delay));
+                reply::OK
+            }
+            None => reply::BAD_EXPTIME,
+        };
+        say(out, line, noreply);
+    }
+}
+
+/// Replies with a line, unless the client wants none.
+fn say(out: &mut impl Out, line: &[u8], noreply: bool) {
+    if !noreply {
+        out.put(line);
     }
 }
