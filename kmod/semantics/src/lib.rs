@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 
-//! memcached's limits and store modes, and which clients may administer, and numbers as text: what protocols, store, module and tools share.
+//! Shared by protocols, store, module and tools: memcached's limits and store modes, the clients that may administer,
+//! and numbers as text.
 #![no_std]
 #![forbid(unsafe_code)]
 
