@@ -10,7 +10,7 @@ use hippos_kapi::hook::Fast;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::params::Params;
 use hippos_kapi::{cpu, pages, random};
-use hippos_store::{Eviction, FACTOR, ITEM_MAX};
+use hippos_store::{Eviction, FACTOR, ITEM_MAX, ITEM_MIN};
 
 use hippos_abi::parameters::{bytes, each, ParameterKind, UdpFast};
 use hippos_abi::{memory_reserve, MEMORY_MIN, UDP_BYTES_MIN, UDP_RATE_MIN};
@@ -32,6 +32,9 @@ const _: () = {
     }
     assert!(
         matches!(each::factor.kind, ParameterKind::Number(least, most) if least == *FACTOR.start() && most == *FACTOR.end())
+    );
+    assert!(
+        matches!(each::item_min.kind, ParameterKind::Number(least, most) if least as usize == *ITEM_MIN.start() && most as usize == *ITEM_MIN.end())
     );
     assert!(
         matches!(each::item_max.kind, ParameterKind::Size(least, most) if is(least, *ITEM_MAX.start()) && is(most, *ITEM_MAX.end()))

@@ -66,6 +66,8 @@ impl<'m> HipposCache<'m> {
             memory,
             block,
             item_max: block,
+            // Classes as narrow as the items: sizes matter here, not the default.
+            item_min: 16,
             eviction,
             ..Config::default()
         };

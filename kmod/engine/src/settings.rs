@@ -49,6 +49,7 @@ pub struct Settings {
     pub version: &'static str,
 }
 
+/// The module's defaults, as its table of parameters has them, with one worker.
 impl Default for Settings {
     fn default() -> Self {
         Self {

@@ -22,6 +22,8 @@ fn key(n: usize, len: usize) -> String {
 fn ours(key_len: usize, value_len: usize, factor: u32) -> usize {
     let config = Config {
         memory: MEMORY,
+        // As the figures in README.md.
+        item_min: 16,
         factor,
         ..Config::default()
     };

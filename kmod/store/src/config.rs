@@ -48,7 +48,7 @@ pub struct Config {
     /// memcached's `-I`: the largest item in bytes as memcached counts it, header included. From
     /// 1 KiB to 4 MiB.
     pub item_max: usize,
-    /// memcached's `-n`: the bytes of key and value that the smallest slots hold.
+    /// memcached's `-n`: the bytes of key and value that the smallest slots hold. From 1 to 1024.
     pub item_min: usize,
     /// memcached's `-f` in hundredths: the ratio of a class's slot size to that of the class before it. From 102 to
     /// 1000.
@@ -64,13 +64,14 @@ pub struct Config {
     pub block: usize,
 }
 
+/// The module's defaults, as its table of parameters has them.
 impl Default for Config {
     fn default() -> Self {
         Self {
             memory: 64 << 20,
             memory_max: 0,
             item_max: 1 << 20,
-            item_min: 16,
+            item_min: 48,
             factor: 125,
             seed: [0; 4],
             eviction: Eviction::Clock,

@@ -56,6 +56,6 @@ pub use operations::reservation::{Pin, Reservation};
 pub use operations::walk::{Walk, WalkStep};
 pub use platform::{Cookie, LockClass, Platform, RawLock, Removed, REACH};
 pub use stats::{ClassSnapshot, Snapshot};
-pub use store::{Dead, Guard, Store, FACTOR, ITEM_MAX};
+pub use store::{Dead, Guard, Store, FACTOR, ITEM_MAX, ITEM_MIN};
 pub use time::Expiry;
 pub use verify::{Census, Rule, Violation};

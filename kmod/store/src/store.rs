@@ -24,6 +24,8 @@ use crate::time::{Clock, Expiry};
 
 /// The smallest and the largest `item_max`.
 pub const ITEM_MAX: core::ops::RangeInclusive<usize> = 1024..=4 << 20;
+/// The smallest and the largest `item_min`.
+pub const ITEM_MIN: core::ops::RangeInclusive<usize> = 1..=1024;
 /// The smallest and the largest `factor`.
 pub const FACTOR: core::ops::RangeInclusive<u32> = 102..=1000;
 /// The smallest block of an item slab, except in tests.
@@ -93,7 +95,10 @@ impl<P: Platform> Store<P> {
             n => Some(n).filter(|n| n.is_power_of_two() && (4096..=4 << 20).contains(n)),
         };
         let block = block.ok_or(NewError::Invalid)?;
-        if !ITEM_MAX.contains(&config.item_max) || !FACTOR.contains(&config.factor) {
+        if !ITEM_MAX.contains(&config.item_max)
+            || !ITEM_MIN.contains(&config.item_min)
+            || !FACTOR.contains(&config.factor)
+        {
             return Err(NewError::Invalid);
         }
         let shift = block.trailing_zeros();

@@ -26,7 +26,7 @@ use host::Server;
 #[derive(Parser)]
 struct Args {
     /// Port for TCP and UDP; 0 takes a free one
-    #[arg(long, short, default_value_t = 11211)]
+    #[arg(long, short, default_value_t = Settings::default().tcp_port)]
     port: u16,
     /// Port for UDP; the TCP port if not given, 0 for no UDP
     #[arg(long, short = 'U')]
@@ -35,13 +35,13 @@ struct Args {
     #[arg(long, short, default_value = "127.0.0.1")]
     listen: IpAddr,
     /// Memory limit in MiB
-    #[arg(long, short, default_value_t = 64)]
+    #[arg(long, short, default_value_t = Config::default().memory >> 20)]
     memory_mb: usize,
     /// Largest item in bytes, its header included
-    #[arg(long, short = 'I', default_value_t = 1 << 20)]
+    #[arg(long, short = 'I', default_value_t = Config::default().item_max)]
     item_max: usize,
     /// Most connections
-    #[arg(long, short = 'c', default_value_t = 1024)]
+    #[arg(long, short = 'c', default_value_t = Settings::default().max_connections)]
     max_connections: u32,
     /// Worker threads for TCP
     #[arg(long, short, default_value_t = 2)]
