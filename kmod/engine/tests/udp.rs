@@ -4,12 +4,14 @@
 mod common;
 
 use common::{
-    engine, engine_with, fast, framed, message, planned, say, slow, Packet, Small, TestEngine,
+    engine, engine_from, engine_with, fast, framed, message, planned, say, slow, Packet, Small,
+    TestEngine,
 };
 use hippos_engine::{
-    EngineCounter, Limiter, Message, Out, PlanOutcome, Settings, Sources, SourcesChange,
-    REPLY_HEADER_MAX,
+    EngineCounter, Limiter, Message, Out, PlanOutcome, Session, Settings, Sources, SourcesChange,
+    Transport, REPLY_HEADER_MAX,
 };
+use hippos_store::{Config, Eviction};
 use proptest::prelude::*;
 
 /// An engine with a few items in it.
@@ -465,6 +467,139 @@ fn a_reply_without_a_buffer_is_counted_once() {
             (before.0 + hit, before.1 + missed, before.2),
             "{request}"
         );
+    }
+}
+
+/// What passes is answered by the next receive path, which shows an item as it was: nobody has got a reply yet.
+#[test]
+fn a_datagram_that_passes_leaves_no_mark_of_a_read() {
+    const XDP: usize = 1400;
+    const ANY: usize = usize::MAX;
+    let value = "v".repeat(2000);
+    for (request, limit, memory) in [
+        ("mg key_of_it h l\r\nset x 0 0 1\r\n1\r\n", ANY, true),
+        ("get key_of_it\r\nset x 0 0 1\r\n1\r\n", ANY, true),
+        ("mg key_of_it h v\r\n", XDP, true),
+        ("get key_of_it\r\n", XDP, true),
+        ("get key_of_it none\r\n", XDP, true),
+        ("gets key_of_it\r\n", XDP, true),
+        ("  get key_of_it\r\n", XDP, true),
+        ("mg key_of_it h\r\n", ANY, false),
+        ("get key_of_it\r\n", ANY, false),
+        ("get short_one\r\n", ANY, false),
+        ("get short_one none\r\n", ANY, false),
+        ("gets short_one\r\n", ANY, false),
+    ] {
+        let engine = engine();
+        say(&engine, &format!("set key_of_it 0 0 2000\r\n{value}\r\n"));
+        say(&engine, "set short_one 0 0 1\r\nx\r\n");
+        let packet = Packet {
+            limit,
+            memory,
+            ..Packet::new(&framed(request.as_bytes()))
+        };
+        let answered = engine.answer(&engine.store.read(), packet);
+        assert_eq!(answered.verdict, PlanOutcome::Pass, "{request}");
+        for key in ["key_of_it", "short_one"] {
+            let seen = say(&engine, &format!("mg {key} h u\r\n"));
+            assert_eq!(seen, "HD h0\r\n", "{request} {limit} {memory}");
+        }
+    }
+    for key in [&b"key_of_it"[..], b"short_one"] {
+        let engine = engine();
+        say(&engine, &format!("set key_of_it 0 0 2000\r\n{value}\r\n"));
+        say(&engine, "set short_one 0 0 1\r\nx\r\n");
+        let packet = Packet {
+            memory: false,
+            ..Packet::new(&framed(&binary(0, key, 1)))
+        };
+        engine.answer(&engine.store.read(), packet);
+        let key = String::from_utf8_lossy(key);
+        assert_eq!(say(&engine, &format!("mg {key} h u\r\n")), "HD h0\r\n");
+    }
+}
+
+#[test]
+fn a_read_shows_in_later_commands_of_its_datagram() {
+    for (request, verdict, answer) in [
+        (
+            "mg a h\r\nmg a h\r\n",
+            PlanOutcome::Pass,
+            "HD h0\r\nHD h1\r\n",
+        ),
+        (
+            "get a\r\nmg a h\r\n",
+            PlanOutcome::Pass,
+            "VALUE a 0 1\r\nA\r\nEND\r\nHD h1\r\n",
+        ),
+        (
+            "mg a h u\r\nmg bb h\r\nmg a h\r\n",
+            PlanOutcome::Answer,
+            "HD h0\r\nHD h0\r\nHD h0\r\n",
+        ),
+        (
+            "mg a s\r\nmg a s\r\n",
+            PlanOutcome::Answer,
+            "HD s1\r\nHD s1\r\n",
+        ),
+    ] {
+        let engine = filled();
+        let (done, datagrams) = fast(&engine, &framed(request.as_bytes()));
+        assert_eq!(done, verdict, "{request}");
+        let got = match done {
+            PlanOutcome::Pass => message(&slow(&engine, &framed(request.as_bytes()))),
+            _ => message(&datagrams),
+        };
+        assert_eq!(String::from_utf8_lossy(&got), answer, "{request}");
+        assert_eq!(say(&engine, "mg a h\r\n"), "HD h1\r\n", "{request}");
+    }
+}
+
+/// S3-FIFO counts hits: an item that was read once is evicted before it reaches the main queue.
+#[test]
+fn a_reply_that_takes_several_attempts_is_one_hit() {
+    type Read = fn(&TestEngine, &[u8]);
+    let over_udp: Read = |engine, line| {
+        assert_eq!(fast(engine, &framed(line)).0, PlanOutcome::Answer);
+    };
+    let over_tcp: Read = |engine, line| {
+        let mut session = Session::new(engine, Transport::Tcp);
+        let mut out = Small::new(REPLY_HEADER_MAX);
+        let mut line = line;
+        while !line.is_empty() || session.is_sending() {
+            let fed = session.feed(line, &mut out);
+            line = &line[fed.consumed..];
+            out.clear();
+        }
+    };
+    let value = "v".repeat(3000);
+    for (line, read) in [
+        ("get key_of_it\r\n", over_udp),
+        ("get key_of_it none\r\n", over_udp),
+        ("gets key_of_it\r\n", over_udp),
+        ("mg key_of_it v\r\n", over_udp),
+        ("get key_of_it\r\n", over_tcp),
+        ("gat 0 key_of_it\r\n", over_tcp),
+        ("mg key_of_it v\r\n", over_tcp),
+    ] {
+        for (times, left) in [(1, "END\r\n"), (2, "VALUE")] {
+            let config = Config {
+                memory: 8 << 20,
+                eviction: Eviction::S3Fifo,
+                ..Config::default()
+            };
+            let engine = engine_from(config, Settings::default());
+            say(&engine, &format!("set key_of_it 0 0 3000\r\n{value}\r\n"));
+            for _ in 0..times {
+                read(&engine, line.as_bytes());
+            }
+            for i in 0..6000 {
+                let set = format!("set other{i} 0 0 3000 noreply\r\n{value}\r\n");
+                assert_eq!(say(&engine, &set), "");
+            }
+            let got = say(&engine, "get key_of_it\r\n");
+            assert!(got.starts_with(left), "{line} {times}: {got:.20}");
+        }
     }
 }
 

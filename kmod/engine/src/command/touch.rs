@@ -7,7 +7,7 @@ use crate::Engine;
 
 impl<P: Platform> Engine<P> {
     /// Finds an item and changes its expiry in one step, if `expiry` returns one for the item and its CAS value. Counts
-    /// nothing. Process context.
+    /// nothing, and leaves it to the caller to record the hit. Process context.
     pub(crate) fn get_and_touch<'g>(
         &self,
         guard: &'g Guard<'_, P>,
@@ -21,7 +21,6 @@ impl<P: Platform> Engine<P> {
                 expiry: expiry(item, seen.cas()),
                 token: false,
             })?;
-        self.store.bump(&item);
         Some((item, seen.cas()))
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct MultiGet<'g> {
     classes: u64,
     hits: u64,
     misses: u32,
+    /// Whether one of the hits has to be recorded in its item.
+    marks: bool,
 }
 
 impl Default for MultiGet<'_> {
@@ -46,6 +48,7 @@ impl Default for MultiGet<'_> {
             classes: 0,
             hits: 0,
             misses: 0,
+            marks: false,
         }
     }
 }
@@ -122,10 +125,11 @@ impl<P: Platform> Engine<P> {
         let mut bound = reply::END.len() + WINDOW;
         let mut misses = 0u32;
         // Mostly all items have the same class: one bit for each class.
-        let (mut classes, mut hits) = (0u64, 0u64);
+        let (mut classes, mut hits, mut marks) = (0u64, 0u64, false);
         for ((key, lookup), place) in wanted.iter().zip(&mut many.items) {
             match self.store.finish_lookup(guard, key, lookup) {
-                Some(item) => {
+                Some((item, mark)) => {
+                    marks |= mark;
                     classes |= 1u64.shl_by(item.class() as u32);
                     hits = hits.add_exact(1);
                     let (key, value) = item.parts();
@@ -143,13 +147,19 @@ impl<P: Platform> Engine<P> {
         }
         many.bound = bound;
         (many.classes, many.hits, many.misses) = (classes, hits, misses);
+        many.marks = marks;
         Some(many)
     }
 
-    /// Counts a request that [`multi_get`](Self::multi_get) has answered. Called once the reply has its buffer, because
-    /// otherwise the next receive path serves and counts the request.
+    /// Counts a request that [`multi_get`](Self::multi_get) has answered, and records its hits. Called once the reply
+    /// has its buffer, because otherwise the next receive path serves and counts the request.
     #[inline]
     pub(crate) fn count_multi_get(&self, many: &MultiGet<'_>) {
+        if many.marks {
+            for item in many.items.iter().flatten() {
+                self.store.bump(item);
+            }
+        }
         if many.classes.is_power_of_two() {
             let class = many.classes.trailing_zeros() as usize;
             self.store

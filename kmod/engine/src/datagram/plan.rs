@@ -57,15 +57,23 @@ enum Piece<'g> {
     /// The same with the CAS value, which is read once.
     TextCas(Item<'g>, u64),
     /// A header from the scratch buffer, value, line end.
-    Meta(Item<'g>, Span),
+    Meta(Item<'g>, MetaLine),
     /// Only a header from the scratch buffer.
-    MetaHead(Item<'g>, Span),
+    MetaHead(Item<'g>, MetaLine),
     /// A binary response.
     Binary(Item<'g>, BinaryHead),
     /// Bytes from the scratch buffer.
     Scratch(Span),
     /// A fixed line.
     Line(&'static [u8]),
+}
+
+/// The first line of a reply to `mg`, in the scratch buffer.
+#[derive(Clone, Copy)]
+struct MetaLine {
+    text: Span,
+    /// Whether the hit is recorded in the item: not with `u`.
+    marks: bool,
 }
 
 /// The parts of the request that a binary response has, and the item's CAS value, which is read once.
@@ -88,6 +96,15 @@ impl<'g> Piece<'g> {
             | Self::MetaHead(item, _)
             | Self::Binary(item, ..) => Some(item),
             Self::Scratch(_) | Self::Line(_) => None,
+        }
+    }
+
+    /// The item in which the hit is recorded.
+    #[inline]
+    fn marked_item(&self) -> Option<&Item<'g>> {
+        match self {
+            Self::Meta(_, line) | Self::MetaHead(_, line) if !line.marks => None,
+            other => other.item(),
         }
     }
 }
@@ -206,13 +223,14 @@ impl<'g> Plan<'_, 'g> {
         match *piece {
             Piece::Text(item) => put_value(out, &item, None),
             Piece::TextCas(item, cas) => put_value(out, &item, Some(cas)),
-            Piece::Meta(item, head) => {
-                out.put(self.span(head));
+            Piece::Meta(item, line) => {
+                out.put(self.span(line.text));
                 out.put(item.value());
                 out.put(reply::CRLF);
             }
             Piece::Binary(item, head) => put_binary(out, &item, &head),
-            Piece::Scratch(span) | Piece::MetaHead(_, span) => out.put(self.span(span)),
+            Piece::MetaHead(_, line) => out.put(self.span(line.text)),
+            Piece::Scratch(span) => out.put(self.span(span)),
             Piece::Line(line) => out.put(line),
         }
     }
@@ -317,11 +335,12 @@ fn piece_len(piece: &Piece<'_>) -> usize {
     match piece {
         Piece::Text(item) => value_len(item, None),
         Piece::TextCas(item, cas) => value_len(item, Some(*cas)),
-        Piece::Meta(item, head) => usize::from(head.len)
+        Piece::Meta(item, line) => usize::from(line.text.len)
             .add_exact(item.value().len())
             .add_exact(reply::CRLF.len()),
         Piece::Binary(item, head) => binary_len(item, head.opcode),
-        Piece::Scratch(span) | Piece::MetaHead(_, span) => usize::from(span.len),
+        Piece::MetaHead(_, line) => usize::from(line.text.len),
+        Piece::Scratch(span) => usize::from(span.len),
         Piece::Line(line) => line.len(),
     }
 }
@@ -374,8 +393,8 @@ struct LookupCounts {
 impl<P: Platform> Engine<P> {
     /// Phase 1: parses `payload`, a UDP payload with its frame, and fills `plan` with the reply.
     ///
-    /// Softirq-safe. It writes only the marks of hits; a datagram that passes has changed nothing else. The caller that
-    /// sends the reply, or has none to send, calls [`count_plan`](Self::count_plan).
+    /// Softirq-safe. It changes no item, so that the next receive path does not find marks of a read that was not
+    /// answered. The caller that sends the reply, or has none to send, calls [`count_plan`](Self::count_plan).
     #[inline]
     pub fn plan<'g>(
         &self,
@@ -443,7 +462,7 @@ impl<P: Platform> Engine<P> {
                 self.store.prefetch_item(guard, hash);
             }
             for &(key, hash) in &batch {
-                let Some(item) = self.store.get(guard, key, hash) else {
+                let Some(item) = self.store.peek(guard, key, hash) else {
                     misses = misses.add_exact(1);
                     continue;
                 };
@@ -469,10 +488,13 @@ impl<P: Platform> Engine<P> {
         plan.len <= self.fast_bytes() && FRAME.add_exact(plan.len) <= most
     }
 
-    /// Counts a datagram that [`plan`](Self::plan) has answered, or that needs no reply. Called once the reply has its
-    /// buffer, because otherwise the next receive path serves and counts the request.
+    /// Counts a datagram that [`plan`](Self::plan) has answered, or that needs no reply, and records its hits. Called
+    /// once the reply has its buffer, because otherwise the next receive path serves and counts the request.
     #[inline]
     pub fn count_plan(&self, plan: &Plan<'_, '_>) {
+        for item in plan.pieces.iter().filter_map(Piece::marked_item) {
+            self.store.bump(item);
+        }
         self.count_items(plan.pieces.iter().filter_map(Piece::item));
         self.miss(plan.lookups.misses);
         self.tally(EngineCounter::FastDatagrams, 1);
@@ -579,7 +601,7 @@ impl<P: Platform> Engine<P> {
                 self.store.prefetch_item(guard, hash);
             }
             for &(key, hash) in &batch {
-                match self.store.get(guard, key, hash) {
+                match self.store.peek(guard, key, hash) {
                     Some(item) => {
                         let (piece, len) = text_piece(item, cas);
                         if !plan.push(piece, len) {
@@ -625,6 +647,13 @@ impl<P: Platform> Engine<P> {
         if seen.stale() && !seen.token_sent() {
             return false;
         }
+        // A read of the same datagram shows, but is recorded only when the reply is sent.
+        if command.flags.shows_reads() {
+            let mut read = plan.pieces.iter().filter_map(Piece::marked_item);
+            if read.any(|read| core::ptr::eq(read.key(), item.key())) {
+                return false;
+            }
+        }
         let value = item.value().len().add_exact(reply::CRLF.len());
         let hit = MetaHit::of(command, &item, seen);
         if hit.value && value.add_exact(SCRATCH) > self.fast_bytes() {
@@ -633,10 +662,11 @@ impl<P: Platform> Engine<P> {
         let Some(line) = plan.push_scratch(|out| hit_line(out, command, &hit)) else {
             return false;
         };
-        if !command.flags.has(b'u') {
-            self.store.bump(&item);
-        }
         let head = usize::from(line.len);
+        let line = MetaLine {
+            text: line,
+            marks: !command.flags.has(b'u'),
+        };
         if hit.value {
             plan.push(Piece::Meta(item, line), head.add_exact(value))
         } else {
@@ -684,7 +714,7 @@ impl<P: Platform> Engine<P> {
             let mut tail = &[][..];
             if head.opcode != op::NOOP {
                 let hash = self.store.hash(key);
-                if let Some(item) = self.store.get(guard, key, hash) {
+                if let Some(item) = self.store.peek(guard, key, hash) {
                     let len = binary_len(&item, head.opcode);
                     let of = BinaryHead {
                         cas: item.cas(),

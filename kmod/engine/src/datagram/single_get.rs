@@ -10,7 +10,7 @@ use hippos_proto::reply;
 use hippos_proto::token;
 use hippos_proto::udp::{DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
-use hippos_store::{Guard, Platform};
+use hippos_store::{Guard, Item, Platform};
 
 use crate::reply::inline::{put, put_long, put_short};
 use crate::Engine;
@@ -25,13 +25,13 @@ pub(crate) struct SingleGet<'g> {
 
 #[derive(Clone, Copy)]
 struct SingleHit<'g> {
+    item: Item<'g>,
     key: &'g [u8],
     value: &'g [u8],
     flags: u32,
     /// Flags and length as they are written; `None` if the flags are long.
     short: Option<ShortDecimal>,
     size: ShortDecimal,
-    class: usize,
 }
 
 impl SingleGet<'_> {
@@ -117,7 +117,7 @@ impl<P: Platform> Engine<P> {
         if self.needs_slow_path() {
             return None;
         }
-        let Some(item) = self.store.get(guard, key, self.store.hash(key)) else {
+        let Some(item) = self.store.peek(guard, key, self.store.hash(key)) else {
             if most < FRAME + reply::END.len() {
                 return None;
             }
@@ -143,12 +143,12 @@ impl<P: Platform> Engine<P> {
             return None;
         }
         let hit = SingleHit {
+            item,
             key,
             value,
             flags,
             short,
             size,
-            class: item.class(),
         };
         Some(SingleGet {
             hit: Some(hit),
@@ -166,19 +166,23 @@ impl<P: Platform> Engine<P> {
         payload: &[u8],
     ) {
         if let Some((_, key)) = request(payload) {
-            let found = single.hit.as_ref().map(|hit| (hit.class, hit.value.len()));
+            let found = single.hit.as_ref();
+            let found = found.map(|hit| (hit.item.class(), hit.value.len()));
             let found = found.ok_or_else(|| guard.take_dead());
             self.log_fetch(self.udp_number(), key, found);
         }
     }
 
-    /// Counts a request that [`single_get`](Self::single_get) has answered. Called once the reply has its buffer,
-    /// because otherwise the next receive path serves and counts the request.
+    /// Counts a request that [`single_get`](Self::single_get) has answered, and records its hit. Called once the reply
+    /// has its buffer, because otherwise the next receive path serves and counts the request.
     #[inline(always)]
     pub(crate) fn count_single_get(&self, single: &SingleGet<'_>) {
         let cpu = self.store.cpu();
         match &single.hit {
-            Some(hit) => self.store.count_single_hit(cpu, hit.class),
+            Some(hit) => {
+                self.store.bump(&hit.item);
+                self.store.count_single_hit(cpu, hit.item.class());
+            }
             None => self.store.count_single_miss(cpu),
         }
     }

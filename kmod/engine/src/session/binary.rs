@@ -182,7 +182,7 @@ impl<P: Platform> Session<'_, P> {
                     mode.as_ref().map(|_| expiry)
                 })
             }
-            None => store.get(&guard, key, hash).map(|item| {
+            None => store.peek(&guard, key, hash).map(|item| {
                 mode = mode_of(&item);
                 (item, item.cas())
             }),
@@ -222,6 +222,7 @@ impl<P: Platform> Session<'_, P> {
         let Some(mode) = mode else {
             return request.error(out, Status::OutOfMemory);
         };
+        store.bump(&item);
         put_found(out, &head, item.flags(), key);
         if command != op::TOUCH {
             self.send(&item, mode, &[], out);

@@ -198,7 +198,7 @@ impl<P: Platform> Session<'_, P> {
             Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, cas| {
                 (whole_len(item, keys.cas.then_some(cas), tail) <= room).then_some(expiry)
             }),
-            None => store.get(&guard, key, hash).map(|item| (item, item.cas())),
+            None => store.peek(&guard, key, hash).map(|item| (item, item.cas())),
         };
         let Some((item, cas)) = found else {
             if last && out.room() < reply::END.len() {
@@ -213,6 +213,7 @@ impl<P: Platform> Session<'_, P> {
         let Some(place) = out.spare().get_mut(..whole) else {
             return false;
         };
+        store.bump(&item);
         self.found(keys, key, &item);
         let mut place = Cursor::new(place);
         put_value_line(&mut place, &item, cas);
@@ -240,7 +241,7 @@ impl<P: Platform> Session<'_, P> {
                 mode = self.send_mode(item, tail, room);
                 mode.as_ref().map(|_| expiry)
             }),
-            None => store.get(&guard, key, hash).map(|item| {
+            None => store.peek(&guard, key, hash).map(|item| {
                 mode = self.send_mode(&item, tail, room);
                 (item, item.cas())
             }),
@@ -258,6 +259,7 @@ impl<P: Platform> Session<'_, P> {
             }
             return;
         };
+        store.bump(&item);
         put_value_line(out, &item, keys.cas.then_some(cas));
         self.send(&item, mode, tail, out);
     }

@@ -49,9 +49,17 @@ pub(crate) fn engine_with(settings: Settings) -> TestEngine {
 pub(crate) fn engine_of(memory: usize, settings: Settings) -> TestEngine {
     let config = Config {
         memory,
+        ..Config::default()
+    };
+    engine_from(config, settings)
+}
+
+/// An engine whose store has this configuration.
+pub(crate) fn engine_from(config: Config, settings: Settings) -> TestEngine {
+    let config = Config {
         seed: [1, 2, 3, 4],
         tallies: ENGINE_COUNTERS,
-        ..Config::default()
+        ..config
     };
     let store = Store::new(config, Host::new().poison()).expect("a store");
     store.tick(100, START + 100);

@@ -81,14 +81,15 @@ impl<P: Platform> Store<P> {
         }
     }
 
-    /// Ends a lookup of `key`, whose hash it began with: the result is that of [`Store::get`].
+    /// Ends a lookup of `key`, whose hash it began with: the item is that of [`Store::peek`]. True: a hit on it has to be
+    /// recorded, by [`Store::bump`].
     #[inline(always)]
     pub fn finish_lookup<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         key: &[u8],
         lookup: &Lookup<'g>,
-    ) -> Option<Item<'g>> {
+    ) -> Option<(Item<'g>, bool)> {
         if let Some(slot) = lookup.slot {
             // The slot was found linked in this section, so the result is as valid as one found now.
             let item = self.item(guard, slot);
@@ -97,16 +98,17 @@ impl<P: Platform> Store<P> {
                 None => hash::same(slot.key(), key),
             };
             if same && item.hit_changes_nothing(self.clock.epoch(), self.cap) {
-                return Some(item);
+                return Some((item, false));
             }
         }
-        self.get_anew(guard, key, lookup.hash)
+        self.peek_anew(guard, key, lookup.hash)
+            .map(|item| (item, true))
     }
 
     #[cold]
     #[inline(never)]
-    fn get_anew<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
-        self.get(guard, key, hash)
+    fn peek_anew<'g>(&self, guard: &'g Guard<'_, P>, key: &[u8], hash: Hash) -> Option<Item<'g>> {
+        self.peek(guard, key, hash)
     }
 
     /// The fastest lookup, which decides nearly always. Any context.
@@ -196,7 +198,8 @@ impl<P: Platform> Store<P> {
         })
     }
 
-    /// Records a hit on an item that [`Store::peek`] found. Any context.
+    /// Records a hit on an item that [`Store::peek`] found: once it is sure that the client gets its reply, because the
+    /// next receive path would find the marks of a read that was not answered. Any context.
     #[inline]
     pub fn bump(&self, item: &Item<'_>) {
         item.hit(self.cap);
