@@ -95,6 +95,36 @@ fn parked_session_resumes_when_memory_is_free() {
     }
 }
 
+/// Each command has its own limit, however the one before it ended its wait.
+#[test]
+fn waits_of_commands_that_were_served_do_not_add_up() {
+    const LINE: &str = "set key 0 0 10\r\n";
+    let engine = engine();
+    let whole = format!("{LINE}0123456789\r\n");
+    // Now there is memory for values of this size.
+    assert_eq!(say(&engine, &whole), "STORED\r\n");
+    let _large = announce(&engine, 70);
+    // Small values may have three quarters of the memory, and wait then.
+    let mut small = Vec::new();
+    for len in [16_000, 1000, 100, 10] {
+        loop {
+            let mut session = session(&engine);
+            let line = format!("set small{} 0 0 {len}\r\n", small.len());
+            if feed(&mut session, line.as_bytes()).1 == Next::Park {
+                break;
+            }
+            small.push(session);
+        }
+    }
+    let mut session = session(&engine);
+    for i in 0..600 {
+        let waiting = (0, Next::Park, String::new());
+        assert_eq!(feed(&mut session, LINE.as_bytes()), waiting, "{i}");
+        let stored = (whole.len(), Next::Read, "STORED\r\n".into());
+        assert_eq!(feed(&mut session, whole.as_bytes()), stored, "{i}");
+    }
+}
+
 /// The wait ends with an error, after which the connection continues.
 #[test]
 fn parked_session_is_refused_after_its_limit() {

@@ -55,6 +55,8 @@ impl<'e, P: Platform> Session<'e, P> {
         let expiry = store.expiry(i64::from(exptime));
         // Refusals are left to the general code.
         let mut reservation = store.reserve_nowait(key, hash, flags, expiry, len)?;
+        // The command may have waited for memory before its value had arrived.
+        self.waited = 0;
         reservation.write(value);
         store.count_class(reservation.class(), ClassCounter::CmdSet, 1);
         let line = match store.commit(reservation, &Commit::default()) {
