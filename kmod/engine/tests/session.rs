@@ -155,11 +155,28 @@ fn without_memory_a_set_deletes_the_old_value() {
             format!("ms d 5000\r\n{large}\r\nmn\r\n"),
             format!("{refused}MN\r\n"),
         ),
+        // As in memcached, `q` does not hide an error, but `noreply` does.
+        (
+            format!("ms d 5000 q\r\n{large}\r\nmn\r\n"),
+            format!("{refused}MN\r\n"),
+        ),
+        (
+            format!("set d 5 0 5000 noreply\r\n{large}\r\nmn\r\n"),
+            "MN\r\n".into(),
+        ),
+        (
+            format!("add d 5 0 5000 noreply\r\n{large}\r\nmn\r\n"),
+            "MN\r\n".into(),
+        ),
+        (
+            format!("cas d 5 0 5000 1 noreply\r\n{large}\r\nmn\r\n"),
+            "MN\r\n".into(),
+        ),
     ] {
         assert_eq!(say(&engine, &request), answer);
     }
     assert_eq!(pin.value(), b"y");
-    assert!(say(&engine, "stats\r\n").contains("STAT store_no_memory 3\r\n"));
+    assert!(say(&engine, "stats\r\n").contains("STAT store_no_memory 7\r\n"));
     drop(pin);
     let request = format!("set a 5 0 5000\r\n{large}\r\nget a\r\n");
     let answer = format!("STORED\r\nVALUE a 5 5000\r\n{large}\r\nEND\r\n");
@@ -853,7 +870,13 @@ fn a_number_that_cannot_grow_counts_as_found() {
         .map(|len| "k".repeat(len))
         .find(|key| class(&any, key, 1) != class(&any, key, 2))
         .unwrap();
-    for command in [format!("incr {key} 1\r\n"), format!("ma {key}\r\n")] {
+    let error = "SERVER_ERROR out of memory\r\n";
+    for (command, reply) in [
+        (format!("incr {key} 1\r\n"), error),
+        (format!("incr {key} 1 noreply\r\n"), ""),
+        (format!("ma {key}\r\n"), error),
+        (format!("ma {key} q\r\n"), error),
+    ] {
         let engine = engine();
         let store = &engine.store;
         let class = class(&engine, &key, 1);
@@ -863,7 +886,7 @@ fn a_number_that_cannot_grow_counts_as_found() {
         held.extend(std::iter::from_fn(|| reserve(1_000_000).ok()));
         assert_eq!(held[0].class(), class);
         say(&engine, &format!("set {key} 0 0 1\r\n9\r\n"));
-        assert_eq!(say(&engine, &command), "SERVER_ERROR out of memory\r\n");
+        assert_eq!(say(&engine, &command), reply, "{command}");
         let hits = store.class_counted(class, ClassCounter::IncrHits);
         assert_eq!(hits, 1, "{command}");
     }

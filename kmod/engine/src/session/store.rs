@@ -6,7 +6,7 @@ use hippos_proto::number::parse_plain;
 use hippos_proto::reply::{self, Out};
 use hippos_proto::text::StoreRequest;
 use hippos_proto::{StoreMode, KEY_MAX, LINE_MAX};
-use hippos_store::{ClassCounter, Commit, Platform, StoreError};
+use hippos_store::{ClassCounter, Commit, Platform};
 
 use crate::engine::DETAIL;
 use crate::reply::meta::KeyBuffer;
@@ -101,7 +101,7 @@ impl<'e, P: Platform> Session<'e, P> {
                     store.delete(key, hash, None);
                 }
                 let mut line = engine.refused(self.number, error);
-                if request.noreply && error == StoreError::TooLarge {
+                if request.noreply {
                     line = b"";
                 }
                 let left = u64::from(request.len).add_exact(2);

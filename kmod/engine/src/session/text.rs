@@ -104,7 +104,7 @@ impl<P: Platform> Session<'_, P> {
             }
             Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),
             Ok(Arithmetic::Contended) => say(out, reply::CONTENDED, noreply),
-            Err(_) => out.put(reply::ARITH_OUT_OF_MEMORY),
+            Err(_) => say(out, reply::ARITH_OUT_OF_MEMORY, noreply),
         }
     }
 
