@@ -289,3 +289,22 @@ fn creating_is_tried_again_when_the_item_comes_and_goes() {
         }
     }
 }
+
+/// One command copies a number at most 128 times, however often it begins again: here the item is stored before each
+/// lock but the last of an update, is gone then, and is back when it is to be created.
+#[test]
+fn creating_and_counting_share_the_attempts_of_one_command() {
+    for command in [&b"ma k N0 v\r\n"[..], b"ma k N0 MD D2\r\n"] {
+        let engine = engine();
+        ask(engine, b"set k 0 0 1 noreply\r\n1\r\n");
+        let said = ask_beside_locks(engine, command, move |before| {
+            let other: &[u8] = match before % 129 {
+                127 => b"delete k noreply\r\n",
+                _ => b"set k 0 0 1 noreply\r\n1\r\n",
+            };
+            ask(engine, other);
+        });
+        assert_eq!(said, "SERVER_ERROR too many concurrent changes\r\n");
+        assert_eq!(STRIPES_LOCKED.get(), 129);
+    }
+}

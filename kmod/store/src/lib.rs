@@ -47,6 +47,7 @@ pub use hippos_semantics::{StoreMode, KEY_MAX, RELATIVE_MAX};
 pub use item::{Item, ItemSnapshot};
 pub use maintenance::Maintained;
 pub use operations::allocate::AllocError;
+pub use operations::attempts::Attempts;
 pub use operations::commit::{
     Arith, ArithError, Arithmetic, Commit, Deleted, Invalidate, Outcome, StoreError, StoredItem,
 };

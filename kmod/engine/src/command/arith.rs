@@ -3,8 +3,8 @@
 
 use hippos_proto::number::Decimal;
 use hippos_store::{
-    Arith, ArithError, Arithmetic, ClassCounter, Commit, Counter, Hash, Outcome, Platform,
-    StoreError, StoreMode,
+    Arith, ArithError, Arithmetic, Attempts, ClassCounter, Commit, Counter, Hash, Outcome,
+    Platform, StoreError, StoreMode,
 };
 
 use crate::Engine;
@@ -27,8 +27,9 @@ impl<P: Platform> Engine<P> {
         key: &[u8],
         hash: Hash,
         how: &Arith,
+        attempts: &mut Attempts,
     ) -> Result<Arithmetic, StoreError> {
-        let result = self.store.arith(key, hash, how);
+        let result = self.store.arith_within(key, hash, how, attempts);
         if let Ok(Arithmetic::Value { class, .. }) | Err(ArithError { class, .. }) = result {
             let counter = if how.decrement {
                 ClassCounter::DecrHits
@@ -46,12 +47,17 @@ impl<P: Platform> Engine<P> {
         key: &[u8],
         initial: u64,
         exptime: u32,
+        attempts: &mut Attempts,
     ) -> Result<Outcome, StoreError> {
         let digits = Decimal::new(initial);
         let digits = digits.as_bytes();
         let expiry = self.store.expiry(i64::from(exptime));
         let hash = self.store.hash(key);
-        let mut reservation = self.store.reserve(key, hash, 0, expiry, digits.len())?;
+        let len = digits.len();
+        let new = self
+            .store
+            .reserve_within(key, hash, 0, expiry, len, attempts);
+        let mut reservation = new?;
         reservation.write(digits);
         let add = Commit {
             mode: StoreMode::Add,

@@ -4,8 +4,8 @@
 use hippos_proto::meta::Command;
 use hippos_proto::number::Decimal;
 use hippos_store::{
-    Arith, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Invalidate, Item, ItemChange,
-    ItemSnapshot, Outcome, Platform, StoreError, StoreMode, StoredItem,
+    Arith, Attempts, ClassCounter, Commit, Deleted, Expiry, Guard, Hash, Invalidate, Item,
+    ItemChange, ItemSnapshot, Outcome, Platform, StoreError, StoreMode, StoredItem,
 };
 
 use crate::reply::meta::{wants_value, MetaHit, Times};
@@ -107,14 +107,19 @@ impl<P: Platform> Engine<P> {
     }
 
     /// Creates the item that `mg` did not find, if it has `N`: empty, and the client gets its token.
-    pub(crate) fn meta_create(&self, command: &Command<'_>, hash: Hash) -> Creation {
+    pub(crate) fn meta_create(
+        &self,
+        command: &Command<'_>,
+        hash: Hash,
+        attempts: &mut Attempts,
+    ) -> Creation {
         let Some(vivify) = command.flags.vivify else {
             return Creation::NotAsked;
         };
         // Stored with its final time to live, because other clients may change it from now on.
         let (last, _) = ttls(command, vivify);
         let expiry = self.store.expiry(i64::from(last));
-        let (cas, item) = match self.vivify(command, hash, b"", expiry, true) {
+        let (cas, item) = match self.vivify(command, hash, b"", expiry, true, attempts) {
             Ok(Some(made)) => made,
             Ok(None) => return Creation::Overtaken,
             Err(_) => return Creation::NoMemory,
@@ -131,14 +136,20 @@ impl<P: Platform> Engine<P> {
     }
 
     /// Creates the number that `ma` did not find, if it has `N`.
-    pub(crate) fn meta_create_number(&self, command: &Command<'_>, hash: Hash) -> Creation {
+    pub(crate) fn meta_create_number(
+        &self,
+        command: &Command<'_>,
+        hash: Hash,
+        attempts: &mut Attempts,
+    ) -> Creation {
         let Some(vivify) = command.flags.vivify else {
             return Creation::NotAsked;
         };
         let initial = Decimal::new(command.flags.initial);
         let (last, shown) = ttls(command, vivify);
         let expiry = self.store.expiry(i64::from(last));
-        let (cas, item) = match self.vivify(command, hash, initial.as_bytes(), expiry, false) {
+        let value = initial.as_bytes();
+        let (cas, item) = match self.vivify(command, hash, value, expiry, false, attempts) {
             Ok(Some(made)) => made,
             Ok(None) => return Creation::Overtaken,
             Err(_) => return Creation::NoMemory,
@@ -156,9 +167,13 @@ impl<P: Platform> Engine<P> {
         value: &[u8],
         expiry: Expiry,
         token_sent: bool,
+        attempts: &mut Attempts,
     ) -> Result<Option<(u64, StoredItem)>, StoreError> {
-        let key = command.key();
-        let mut reservation = self.store.reserve(key, hash, 0, expiry, value.len())?;
+        let (key, len) = (command.key(), value.len());
+        let new = self
+            .store
+            .reserve_within(key, hash, 0, expiry, len, attempts);
+        let mut reservation = new?;
         reservation.write(value);
         let commit = Commit {
             mode: StoreMode::Add,

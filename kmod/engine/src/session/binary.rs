@@ -6,8 +6,8 @@ use hippos_proto::binary::{op, Header, Status, FRONT_MAX, HEADER};
 use hippos_proto::reply::Out;
 use hippos_proto::{KEY_MAX, VERSION};
 use hippos_store::{
-    Arith, Arithmetic, ClassCounter, Commit, Counter, Deleted, Item, Outcome, Platform, StoreError,
-    StoreMode,
+    Arith, Arithmetic, Attempts, ClassCounter, Commit, Counter, Deleted, Item, Outcome, Platform,
+    StoreError, StoreMode,
 };
 
 use crate::command::TRIES;
@@ -332,10 +332,11 @@ impl<P: Platform> Session<'_, P> {
             ..Arith::default()
         };
         let hash = engine.store.hash(key);
+        let mut attempts = Attempts::new();
         for _ in 0..TRIES {
             let absent = exptime == u32::MAX;
             engine.observe_change(self.number, key, hash);
-            match engine.arith(key, hash, &how) {
+            match engine.arith(key, hash, &how, &mut attempts) {
                 Ok(Arithmetic::Value { value, cas, .. }) => {
                     request.done(out, &value.to_be_bytes(), cas);
                 }
@@ -343,18 +344,20 @@ impl<P: Platform> Session<'_, P> {
                     engine.arith_miss(decrement);
                     request.error(out, Status::NotFound);
                 }
-                Ok(Arithmetic::NotFound) => match engine.begin(key, initial, exptime) {
-                    Ok(Outcome::Stored { cas, item, .. }) => {
-                        engine.observe_made(self.number, key, &item);
-                        request.done(out, &initial.to_be_bytes(), cas);
+                Ok(Arithmetic::NotFound) => {
+                    match engine.begin(key, initial, exptime, &mut attempts) {
+                        Ok(Outcome::Stored { cas, item, .. }) => {
+                            engine.observe_made(self.number, key, &item);
+                            request.done(out, &initial.to_be_bytes(), cas);
+                        }
+                        // Another client created it first: count again.
+                        Ok(_) => continue,
+                        Err(_) => {
+                            let text = b"Out of memory allocating new item";
+                            request.error_text(out, Status::OutOfMemory, text);
+                        }
                     }
-                    // Another client created it first: count again.
-                    Ok(_) => continue,
-                    Err(_) => {
-                        let text = b"Out of memory allocating new item";
-                        request.error_text(out, Status::OutOfMemory, text);
-                    }
-                },
+                }
                 Ok(Arithmetic::Exists { .. }) => request.error(out, Status::Exists),
                 Ok(Arithmetic::NonNumeric) => request.error(out, Status::NonNumeric),
                 Ok(Arithmetic::Contended) => break,

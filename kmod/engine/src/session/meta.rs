@@ -5,7 +5,7 @@ use hippos_invariant::Exact;
 use hippos_proto::meta::{Command, MetaVerb};
 use hippos_proto::reply::{self, Out};
 use hippos_proto::StoreMode;
-use hippos_store::{Arithmetic, ClassCounter, Counter, Hash, ItemSnapshot, Platform};
+use hippos_store::{Arithmetic, Attempts, ClassCounter, Counter, Hash, ItemSnapshot, Platform};
 
 use crate::command::meta::{shows_old_ttl, Creation, MetaDeleted};
 use crate::command::TRIES;
@@ -32,6 +32,7 @@ impl<P: Platform> Session<'_, P> {
     fn meta_get(&mut self, command: &Command<'_>, hash: Hash, out: &mut impl Out) {
         let engine = self.engine;
         let times = engine.times(command);
+        let mut attempts = Attempts::new();
         for _ in 0..TRIES {
             let dead = {
                 let guard = engine.store.read();
@@ -60,7 +61,7 @@ impl<P: Platform> Session<'_, P> {
                 guard.take_dead()
             };
             engine.observe_lookup(self.number, command.key(), Err(dead));
-            let (cas, item) = match engine.meta_create(command, hash) {
+            let (cas, item) = match engine.meta_create(command, hash, &mut attempts) {
                 Creation::Created { cas, item, .. } => (cas, item),
                 // Without memory it is a miss like any other.
                 Creation::NotAsked | Creation::NoMemory => break,
@@ -168,9 +169,10 @@ impl<P: Platform> Session<'_, P> {
         let key = command.key();
         let how = engine.meta_arith(command, decrement);
         let shows_old_ttl = shows_old_ttl(command);
+        let mut attempts = Attempts::new();
         for _ in 0..TRIES {
             engine.observe_change(self.number, key, hash);
-            let status: &[u8] = match engine.arith(key, hash, &how) {
+            let status: &[u8] = match engine.arith(key, hash, &how, &mut attempts) {
                 Ok(Arithmetic::Value {
                     value,
                     cas,
@@ -184,23 +186,25 @@ impl<P: Platform> Session<'_, P> {
                     }
                     return;
                 }
-                Ok(Arithmetic::NotFound) => match engine.meta_create_number(command, hash) {
-                    Creation::Created { cas, item, ttl } => {
-                        engine.observe_made(self.number, key, &item);
-                        // Even when quiet, memcached reports an item that it created.
-                        put_number(out, command, flags.initial, cas, ttl);
-                        return;
+                Ok(Arithmetic::NotFound) => {
+                    match engine.meta_create_number(command, hash, &mut attempts) {
+                        Creation::Created { cas, item, ttl } => {
+                            engine.observe_made(self.number, key, &item);
+                            // Even when quiet, memcached reports an item that it created.
+                            put_number(out, command, flags.initial, cas, ttl);
+                            return;
+                        }
+                        Creation::NoMemory => {
+                            out.put(reply::VIVIFY_OUT_OF_MEMORY);
+                            return;
+                        }
+                        Creation::Overtaken => continue,
+                        Creation::NotAsked => {
+                            engine.arith_miss(decrement);
+                            b"NF"
+                        }
                     }
-                    Creation::NoMemory => {
-                        out.put(reply::VIVIFY_OUT_OF_MEMORY);
-                        return;
-                    }
-                    Creation::Overtaken => continue,
-                    Creation::NotAsked => {
-                        engine.arith_miss(decrement);
-                        b"NF"
-                    }
-                },
+                }
                 Ok(Arithmetic::Exists { .. }) => b"EX",
                 Ok(Arithmetic::NonNumeric) => {
                     out.put(reply::NON_NUMERIC);

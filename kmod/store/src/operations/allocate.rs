@@ -100,11 +100,11 @@ impl<P: Platform> Store<P> {
         &self,
         class: usize,
         hash: Hash,
-        mut budget: RetryBudget,
+        budget: &mut RetryBudget,
     ) -> Result<Slot, AllocError> {
         let slot = match self.alloc_fast(class, hash) {
             Some(slot) => slot,
-            None => self.alloc_slow(class, hash, &mut budget)?,
+            None => self.alloc_slow(class, hash, budget)?,
         };
         self.refill_reserve(class);
         Ok(slot)

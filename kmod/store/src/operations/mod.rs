@@ -2,6 +2,7 @@
 //! The store's operations for its callers.
 
 pub(crate) mod allocate;
+pub(crate) mod attempts;
 pub(crate) mod commit;
 pub(crate) mod get;
 pub(crate) mod in_place;

@@ -9,6 +9,7 @@ use crate::counters::ClassCounter;
 use crate::hash::Hash;
 use crate::item::{Item, Slot};
 use crate::operations::allocate::{AllocError, RetryBudget};
+use crate::operations::attempts::Attempts;
 use crate::operations::commit::{Commit, Outcome, StoreError};
 use crate::platform::Platform;
 use crate::store::Store;
@@ -201,8 +202,21 @@ impl<P: Platform> Store<P> {
         expiry: Expiry,
         value_len: usize,
     ) -> Result<Reservation<'_, P>, StoreError> {
+        self.reserve_within(key, hash, flags, expiry, value_len, &mut Attempts::new())
+    }
+
+    /// Like [`Store::reserve`], for a command that makes several stores or updates.
+    pub fn reserve_within(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        flags: u32,
+        expiry: Expiry,
+        value_len: usize,
+        attempts: &mut Attempts,
+    ) -> Result<Reservation<'_, P>, StoreError> {
         let new = self.reserve_by(key, hash, flags, expiry, value_len, |class| {
-            self.alloc(class, hash, RetryBudget::FULL)
+            self.alloc(class, hash, &mut attempts.budget)
         });
         new.map_err(|short| self.refused(short, key.len(), value_len))
     }
@@ -218,7 +232,7 @@ impl<P: Platform> Store<P> {
         value_len: usize,
     ) -> Result<Reservation<'_, P>, AllocError> {
         self.reserve_by(key, hash, flags, expiry, value_len, |class| {
-            self.alloc(class, hash, RetryBudget::ONE_TURN)
+            self.alloc(class, hash, &mut { RetryBudget::ONE_TURN })
         })
     }
 

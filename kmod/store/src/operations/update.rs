@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::sync::Relaxed;
 use crate::time::Expiry;
 
-use super::allocate::RetryBudget;
+use super::attempts::Attempts;
 use super::commit::{Arith, ArithError, Arithmetic, Commit, Outcome, StoreError, StoredItem};
 use super::number;
 use super::reservation::Reservation;
@@ -21,10 +21,6 @@ use super::reservation::Reservation;
 /// The marks that the new item keeps if it counts as the old one, changed in place. It has a life of its own, whose end
 /// is counted.
 const KEPT: u8 = !COUNTED_EXPIRED;
-
-/// How often one command begins an update: once, and again whenever another client has stored the key since the value
-/// was read, or the memory for the copy had to be waited for.
-const MAX_TRIES: u32 = 128;
 
 /// A client's condition for an update, and its wishes for the new item.
 struct Change {
@@ -34,27 +30,6 @@ struct Change {
     new_cas: Option<u64>,
     /// A new expiry; None keeps the item's.
     expiry: Option<Expiry>,
-}
-
-/// The tries and waits that a command has left for its update. They bound the command's time: to [`MAX_TRIES`] copies
-/// of a value, and the waits for memory of one write.
-struct Attempts {
-    left: u32,
-    budget: RetryBudget,
-}
-
-impl Attempts {
-    const FULL: Self = Self {
-        left: MAX_TRIES,
-        budget: RetryBudget::FULL,
-    };
-
-    /// Takes one, if any is left.
-    fn take(&mut self) -> bool {
-        let left = self.left.checked_sub(1);
-        self.left = left.unwrap_or(0);
-        left.is_some()
-    }
 }
 
 /// An item that an update stored.
@@ -206,7 +181,7 @@ impl<P: Platform> Store<P> {
             new_cas: commit.new_cas,
             expiry: None,
         };
-        let mut attempts = Attempts::FULL;
+        let mut attempts = Attempts::new();
         // Each round takes an attempt.
         loop {
             let made = store.update(part.key(), part.hash, &change, &mut attempts, |old, new| {
@@ -254,14 +229,24 @@ impl<P: Platform> Store<P> {
     /// Adds to or subtracts from a decimal number. A number with fewer digits than before is padded with spaces to the
     /// old length. As in memcached, an empty value is not a number whatever its CAS number. Process context, may sleep.
     pub fn arith(&self, key: &[u8], hash: Hash, how: &Arith) -> Result<Arithmetic, ArithError> {
+        self.arith_within(key, hash, how, &mut Attempts::new())
+    }
+
+    /// Like [`Store::arith`], for a command that makes several updates or stores.
+    pub fn arith_within(
+        &self,
+        key: &[u8],
+        hash: Hash,
+        how: &Arith,
+        attempts: &mut Attempts,
+    ) -> Result<Arithmetic, ArithError> {
         let (mut value, mut class) = (0, 0);
         let change = Change {
             compare: how.compare,
             new_cas: how.new_cas,
             expiry: how.expiry,
         };
-        let mut attempts = Attempts::FULL;
-        let made = self.update(key, hash, &change, &mut attempts, |old, new| {
+        let made = self.update(key, hash, &change, attempts, |old, new| {
             let text = old.value();
             let number = number::parse(text).ok_or(())?;
             class = old.class();
