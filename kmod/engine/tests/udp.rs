@@ -470,7 +470,70 @@ fn a_reply_without_a_buffer_is_counted_once() {
     }
 }
 
-/// What passes is answered by the next receive path, which shows an item as it was: nobody has got a reply yet.
+/// The worker knows the length of a reply with a value before the command changes anything.
+#[test]
+fn a_value_too_large_for_udp_gives_out_no_token_and_changes_no_expiry() {
+    const ERROR: &[u8] = b"SERVER_ERROR reply too large for UDP\r\n";
+    // GATK, of 50 seconds.
+    let mut gatk = vec![0x80, 0x23, 0, 1, 4, 0, 0, 0, 0, 0, 0, 5];
+    gatk.extend([0; 12]);
+    gatk.extend([0, 0, 0, 50, b'k']);
+    let mut commands = vec![gatk];
+    for line in [
+        "mg k v\r\n",
+        "mg k v s t c f O123 k T50\r\n",
+        "mg k v R200\r\n",
+        "gat 50 k\r\n",
+        "gats 50 k\r\n",
+        "gats 50 k none\r\n",
+        "mn\r\ngat 50 k\r\n",
+        "get filler\r\nmg k s t T50\r\n",
+    ] {
+        commands.push(line.into());
+    }
+    let engine = engine_with(Settings {
+        fast_bytes: 1392,
+        udp_bytes: 1392,
+        ..Settings::default()
+    });
+    for command in commands {
+        let name = String::from_utf8_lossy(&command);
+        let mut longest = 0;
+        let mut refused = 0;
+        for len in (1300..=1392).chain([5000]) {
+            let value = "v".repeat(len);
+            let stale = format!(
+                "set filler 0 0 {len}\r\n{value}\r\nms k {len} T100\r\n{value}\r\nmd k I\r\n"
+            );
+            assert_eq!(say(&engine, &stale), "STORED\r\nHD\r\nHD\r\n");
+            let got = message(&slow(&engine, &framed(&command)));
+            let state = say(&engine, "mg k t h u\r\n");
+            if got == ERROR {
+                assert_eq!(state, "HD t100 h0 X W\r\n", "{name:?} {len}");
+                refused += 1;
+            } else {
+                assert_ne!(state, "HD t100 h0 X W\r\n", "{name:?} {len}");
+                assert!(got.len() <= 1392);
+                longest = longest.max(got.len());
+            }
+        }
+        assert_eq!(longest, 1392, "{name:?}");
+        assert!(refused > 1, "{name:?}");
+    }
+    let before = engine.engine_counted(EngineCounter::UdpTooLarge);
+    let then = framed(b"mg k v\r\nset k 0 0 1\r\nx\r\n");
+    assert_eq!(message(&slow(&engine, &then)), ERROR);
+    assert_eq!(
+        say(&engine, "mg k s\r\n"),
+        "HD s5000 X Z\r\n".replace("X Z", "Z X")
+    );
+    assert_eq!(
+        engine.engine_counted(EngineCounter::UdpTooLarge),
+        before + 1
+    );
+}
+
+/// The next receive path answers the datagram, and shows the item as it was: no client has received a reply yet.
 #[test]
 fn a_datagram_that_passes_leaves_no_mark_of_a_read() {
     const XDP: usize = 1400;

@@ -8,7 +8,7 @@ use hippos_store::{
     ItemChange, ItemSnapshot, Outcome, Platform, StoreError, StoreMode, StoredItem,
 };
 
-use crate::reply::meta::{wants_value, MetaHit, Times};
+use crate::reply::meta::{MetaHit, Times};
 use crate::Engine;
 
 /// The outcome of `md`.
@@ -56,49 +56,50 @@ impl<P: Platform> Engine<P> {
     }
 
     /// Looks an item up for `mg`, and changes its expiry and gives the client its token as the flags request. Calls
-    /// `can_reply` once with the item that it found and whether the client gets its value: if it returns false, nothing
-    /// changes. Process context.
+    /// `can_reply` once with the item that it found and what the reply shows of it: if it returns false, nothing changes.
+    /// Process context.
     pub(crate) fn meta_modify<'g>(
         &self,
         guard: &'g Guard<'_, P>,
         command: &Command<'_>,
         hash: Hash,
         times: &Times,
-        mut can_reply: impl FnMut(&Item<'g>, bool) -> bool,
+        mut can_reply: impl FnMut(&Item<'g>, &MetaHit<'g>) -> bool,
     ) -> Option<(Item<'g>, MetaHit<'g>)> {
         let store = &self.store;
         let key = command.key();
-        let mut won = false;
         let found = if command.flags.writes() {
             None
         } else {
             Some(store.inspect(guard, key, hash)?)
         };
+        let hit = |item: &Item<'g>, seen: ItemSnapshot, won| MetaHit {
+            won,
+            times: *times,
+            ..MetaHit::of(command, item, seen)
+        };
+        let (mut won, mut replied) = (false, false);
         let (item, seen) = match found {
             Some((item, seen)) if !wants_token(times, command, &seen) => {
-                can_reply(&item, wants_value(command, &seen));
+                replied = can_reply(&item, &hit(&item, seen, false));
                 (item, seen)
             }
             _ => store.modify(guard, key, hash, |item, seen| {
-                if !can_reply(item, wants_value(command, seen)) {
+                won = wants_token(times, command, seen);
+                replied = can_reply(item, &hit(item, *seen, won));
+                if !replied {
                     return ItemChange::default();
                 }
-                won = wants_token(times, command, seen);
                 ItemChange {
                     expiry: times.touch,
                     token: won,
                 }
             })?,
         };
-        if !command.flags.has(b'u') {
+        if replied && !command.flags.has(b'u') {
             store.bump(&item);
         }
-        let hit = MetaHit {
-            won,
-            times: *times,
-            ..MetaHit::of(command, &item, seen)
-        };
-        Some((item, hit))
+        Some((item, hit(&item, seen, won)))
     }
 
     /// Seconds from now until an expiry time in a client's notation; 0 for never and for the past.

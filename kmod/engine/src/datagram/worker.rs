@@ -113,7 +113,7 @@ impl<P: Platform> Engine<P> {
         let fed = session.feed_until(data, &mut out, over);
         // After the last command, being late makes no difference.
         let whole = fed.consumed == data.len() && session.idle();
-        let refused = if message.len() > most {
+        let refused = if message.len() > most || session.too_large_for_udp {
             Some(Refusal::ReplyTooLarge)
         } else if fed.next != Next::Write || whole {
             None

@@ -2,6 +2,7 @@
 //! Replies of the meta commands.
 
 use heapless::Vec;
+use hippos_invariant::Exact;
 use hippos_proto::meta::Command;
 use hippos_proto::number::Decimal;
 use hippos_proto::reply::{self, Out};
@@ -115,6 +116,26 @@ pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &MetaHit<
         out.put(b" W");
     }
     out.put(reply::CRLF);
+}
+
+/// The length of what [`hit_line`] writes.
+pub(crate) fn hit_line_len(command: &Command<'_>, hit: &MetaHit<'_>) -> usize {
+    let mut counted = Counted(0);
+    hit_line(&mut counted, command, hit);
+    counted.0
+}
+
+/// A sink that only counts.
+struct Counted(usize);
+
+impl Out for Counted {
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        self.0 = self.0.add_exact(bytes.len());
+    }
 }
 
 /// Writes the line of a miss.

@@ -46,6 +46,13 @@ pub(crate) fn value_len(item: &Item<'_>, cas: Option<u64>) -> usize {
     total
 }
 
+/// The length of the line before a value.
+#[inline]
+pub(crate) fn value_line_len(item: &Item<'_>, cas: Option<u64>) -> usize {
+    let after = item.value().len().add_exact(reply::CRLF.len());
+    value_len(item, cas).sub_exact(after)
+}
+
 /// The length of an item in the reply to `get`, with a tail that contains the value's line end.
 #[inline]
 pub(crate) fn whole_len(item: &Item<'_>, cas: Option<u64>, tail: &[u8]) -> usize {

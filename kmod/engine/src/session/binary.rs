@@ -170,7 +170,11 @@ impl<P: Platform> Session<'_, P> {
         let room = out.room();
         let mode_of = |item: &Item<'_>| match command {
             op::TOUCH => Some(SendMode::Whole),
-            _ => self.send_mode(item, &[], room),
+            _ => {
+                let key = if named { item.key().len() } else { 0 };
+                let head = || HEADER.add_exact(FLAGS).add_exact(key);
+                self.send_mode(item, head, &[], room)
+            }
         };
         let mut mode = None;
         let found = match touch {
@@ -220,7 +224,10 @@ impl<P: Platform> Session<'_, P> {
         };
         let head = request.head(Status::Success, FLAGS, key.len(), value, cas);
         let Some(mode) = mode else {
-            return request.error(out, Status::OutOfMemory);
+            if !self.refuse_datagram() {
+                request.error(out, Status::OutOfMemory);
+            }
+            return;
         };
         store.bump(&item);
         put_found(out, &head, item.flags(), key);

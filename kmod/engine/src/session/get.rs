@@ -9,7 +9,7 @@ use hippos_proto::token::{self, memchr3, plain_len, Words};
 use hippos_proto::{BLANKS_MAX, KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Counter, Dead, Item, Platform};
 
-use crate::reply::text::{put_value_line, whole_len};
+use crate::reply::text::{put_value_line, value_line_len, whole_len};
 use crate::reply::REPLY_HEADER_MAX;
 use crate::session::state::{FeedStep, Keys, Session, State};
 
@@ -234,16 +234,23 @@ impl<P: Platform> Session<'_, P> {
         let hash = store.hash(key);
         let tail: &[u8] = if last { b"\r\nEND\r\n" } else { reply::CRLF };
         let room = out.room();
+        let mode_of = |item: &Item<'_>, cas| {
+            // Behind the last value there is the end.
+            let end = if last { 0 } else { reply::END.len() };
+            let head = || value_line_len(item, keys.cas.then_some(cas)).add_exact(end);
+            self.send_mode(item, head, tail, room)
+        };
         let mut mode = None;
         let found = match keys.touch {
             // The expiry does not change when the value cannot be sent.
-            Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, _| {
-                mode = self.send_mode(item, tail, room);
+            Some(expiry) => engine.get_and_touch(&guard, key, hash, |item, cas| {
+                mode = mode_of(item, cas);
                 mode.as_ref().map(|_| expiry)
             }),
             None => store.peek(&guard, key, hash).map(|item| {
-                mode = self.send_mode(&item, tail, room);
-                (item, item.cas())
+                let cas = item.cas();
+                mode = mode_of(&item, cas);
+                (item, cas)
             }),
         };
         let Some((item, cas)) = found else {
@@ -253,6 +260,9 @@ impl<P: Platform> Session<'_, P> {
         };
         self.found(keys, key, &item);
         let Some(mode) = mode else {
+            if self.refuse_datagram() {
+                return;
+            }
             out.put(reply::GET_OUT_OF_MEMORY);
             if !last {
                 self.state = State::SkipLine(b"");

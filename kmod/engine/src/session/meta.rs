@@ -12,7 +12,7 @@ use crate::command::TRIES;
 use crate::counters::EngineCounter;
 use crate::reply::event::DeleteCommand;
 use crate::reply::meta::{
-    hit_line, miss_line, put_number, put_returns, wants_value, MetaHit, MetaSet,
+    hit_line, hit_line_len, miss_line, put_number, put_returns, wants_value, MetaHit, MetaSet,
 };
 use crate::session::state::{AfterSwallow, PendingStore, SendMode, Session, State, StoreReply};
 
@@ -38,11 +38,12 @@ impl<P: Platform> Session<'_, P> {
                 let guard = engine.store.read();
                 let room = out.room();
                 let mut mode = None;
-                let found = engine.meta_modify(&guard, command, hash, &times, |item, value| {
-                    mode = if value {
-                        self.send_mode(item, reply::CRLF, room)
+                let found = engine.meta_modify(&guard, command, hash, &times, |item, hit| {
+                    let head = || hit_line_len(command, hit);
+                    mode = if hit.value {
+                        self.send_mode(item, head, reply::CRLF, room)
                     } else {
-                        Some(SendMode::Whole)
+                        self.may_reply(head, room).then_some(SendMode::Whole)
                     };
                     mode.is_some()
                 });
@@ -50,7 +51,10 @@ impl<P: Platform> Session<'_, P> {
                     engine.meta_hit(command, item.class());
                     engine.observe_lookup(self.number, command.key(), Ok(&item));
                     let Some(mode) = mode else {
-                        return out.put(reply::GET_OUT_OF_MEMORY);
+                        if !self.refuse_datagram() {
+                            out.put(reply::GET_OUT_OF_MEMORY);
+                        }
+                        return;
                     };
                     hit_line(out, command, &hit);
                     if hit.value {

@@ -226,6 +226,8 @@ pub struct Session<'e, P: Platform> {
     pub(super) waited: u32,
     /// The current command waits for memory.
     pub(super) park_requested: bool,
+    /// A value was found that does not fit into the reply to a datagram.
+    pub(crate) too_large_for_udp: bool,
 }
 
 impl<'e, P: Platform> Session<'e, P> {
@@ -256,6 +258,7 @@ impl<'e, P: Platform> Session<'e, P> {
             transfers: 0,
             waited: 0,
             park_requested: false,
+            too_large_for_udp: false,
         }
     }
 
@@ -321,21 +324,44 @@ impl<'e, P: Platform> Session<'e, P> {
         self.state = State::Swallow(left, then);
     }
 
-    /// How to send the value of `item` and `tail` behind a header, with this much space. None if the item has 255
-    /// pins already, or pinned items too much memory: too many clients are reading.
+    /// Whether a reply of `len` bytes can be sent, with this much space. Only the whole reply to a datagram has a maximum:
+    /// the space is [`REPLY_HEADER_MAX`] more than that, so that replies whose length is not known before can be written.
+    pub(super) fn may_reply(&self, len: impl FnOnce() -> usize, room: usize) -> bool {
+        self.transport == Transport::Tcp || len().add_exact(REPLY_HEADER_MAX) <= room
+    }
+
+    /// How to send the value of `item` and `tail` behind a header, whose exact length is `head`, with this much space.
+    /// None if the item has 255 pins already, or pinned items too much memory: too many clients are reading. Over UDP
+    /// also if it does not fit.
     pub(super) fn send_mode(
         &self,
         item: &Item<'_>,
+        head: impl FnOnce() -> usize,
         tail: &[u8],
         room: usize,
     ) -> Option<SendMode<'e, P>> {
         let whole = item.value().len().add_exact(tail.len());
+        if self.transport == Transport::Udp {
+            let may = self.may_reply(|| head().add_exact(whole), room);
+            return may.then_some(SendMode::Whole);
+        }
         if whole.add_exact(REPLY_HEADER_MAX) <= room {
             return Some(SendMode::Whole);
         }
         let may_pin = self.engine.may_pin(item);
         let pin = may_pin.then(|| self.engine.store.pin(item)).flatten();
         pin.map(SendMode::Pieces)
+    }
+
+    /// Called when [`send_mode`](Self::send_mode) returned None: true if that is because of UDP. Then the datagram gets
+    /// no other reply, and no command after this one is served.
+    pub(super) fn refuse_datagram(&mut self) -> bool {
+        let udp = self.transport == Transport::Udp;
+        if udp {
+            self.too_large_for_udp = true;
+            self.begin_close();
+        }
+        udp
     }
 
     /// Writes the value of `item` and `tail`, whose header was written; the rest that does not fit is written later.
