@@ -4,11 +4,13 @@
 mod instrumented;
 
 use std::cell::{Cell, RefCell};
+use std::sync::mpsc;
+use std::thread;
 
 use hippos_store::host::Host;
 use hippos_store::{
-    Arith, Arithmetic, Commit, Config, Deleted, Expiry, Invalidate, LockClass, Outcome, Store,
-    StoreMode,
+    Arith, Arithmetic, ClassCounter, Commit, Config, Deleted, Expiry, Invalidate, ItemChange,
+    LockClass, Outcome, Store, StoreMode,
 };
 
 use instrumented::{Instrumented, Watch, LOCKING};
@@ -232,6 +234,57 @@ fn append_that_may_create_ends_although_the_key_comes_and_goes() {
     };
     let (outcome, locked) = beside(toggle, || put(store, b"2", &append));
     assert_eq!((outcome, locked), (Outcome::NotStored, 256));
+}
+
+/// A client has found the item valid when it expires, and extends its life; the crawler has found it expired by then, and
+/// waits for the stripe.
+#[test]
+fn crawler_keeps_an_item_whose_life_was_extended_before_it_is_unlinked() {
+    std::thread_local! {
+        static WAITING: RefCell<Option<mpsc::Sender<()>>> = const { RefCell::new(None) };
+    }
+    fn waits(class: LockClass) {
+        if class == LockClass::Stripe {
+            if let Some(waiting) = WAITING.take() {
+                waiting.send(()).unwrap();
+            }
+        }
+    }
+    let store = store();
+    let hash = store.hash(KEY);
+    let mut new = store.reserve(KEY, hash, 0, store.expiry(10), 1).unwrap();
+    new.write(b"1");
+    store.commit(new, &Commit::default()).unwrap();
+    let mut crawler = None;
+    let guard = store.read();
+    let found = store.modify(&guard, KEY, hash, |_, _| {
+        store.tick(120, 1_700_000_020);
+        let (waiting, is_waiting) = mpsc::channel();
+        crawler = Some(thread::spawn(move || {
+            WAITING.set(Some(waiting));
+            LOCKING.set(Some(waits));
+            for _ in 0..100 {
+                store.maintain();
+            }
+            assert!(WAITING.take().is_none(), "the crawler has passed the item");
+        }));
+        is_waiting.recv().unwrap();
+        ItemChange {
+            expiry: Some(store.expiry(100)),
+            token: false,
+        }
+    });
+    assert!(found.is_some());
+    drop(guard);
+    crawler.unwrap().join().unwrap();
+    assert_eq!(value(store), b"1");
+    assert_eq!(store.classes_counted(ClassCounter::Reclaimed), 0);
+    // It is taken back when it expires at last.
+    store.tick(300, 1_700_000_200);
+    for _ in 0..100 {
+        store.maintain();
+    }
+    assert_eq!(store.classes_counted(ClassCounter::Reclaimed), 1);
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl<P: Platform> Store<P> {
                 };
                 at = at.add_exact(of.size());
                 scanned = scanned.add_exact(1);
-                if slot.is_live() && wanted(slot) && self.unlink(slot, &mut overflow) {
+                if slot.is_live() && wanted(slot) && self.unlink(slot, &wanted, &mut overflow) {
                     // The list holds as many as one section evicts.
                     unlinked.push(slot);
                 }

@@ -95,7 +95,8 @@ impl<P: Platform> Store<P> {
             let mut unlinked = Picked::new();
             let mut overflow = Unchained::new();
             for slot in picked.iter() {
-                if self.unlink(slot, &mut overflow) {
+                // A pick may be any item, also one that was dead and whose life was extended meanwhile.
+                if self.unlink(slot, |_| true, &mut overflow) {
                     // The list holds as many as were picked.
                     unlinked.push(slot);
                 }
@@ -136,16 +137,22 @@ impl<P: Platform> Store<P> {
         age
     }
 
-    /// Unlinks a slot if it is still linked. The caller is in a section in which it saw the slot live, and `overflow`
-    /// has space for one more bucket.
-    pub(crate) fn unlink(&self, slot: Slot, overflow: &mut Unchained) -> bool {
+    /// Unlinks a slot if it is still linked and `wanted`, which is decided under the stripe's lock: another client may
+    /// have changed the item since the caller looked at it. The caller is in a section in which it saw the slot live, and
+    /// `overflow` has space for one more bucket.
+    pub(crate) fn unlink(
+        &self,
+        slot: Slot,
+        wanted: impl Fn(Slot) -> bool,
+        overflow: &mut Unchained,
+    ) -> bool {
         if !slot.is_live() {
             return false;
         }
         let Some(mut chain) = self.index.lock(self.hash_of(slot)) else {
             return false;
         };
-        let Some(place) = chain.find(|s| s == slot) else {
+        let Some(place) = chain.find(|s| s == slot && wanted(s)) else {
             return false;
         };
         if let Some(address) = chain.remove(&place) {
