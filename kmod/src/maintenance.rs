@@ -70,8 +70,7 @@ pub(crate) fn run(
     // memcached's clock starts at 2 as well: 0 means never in many places.
     let start = time::uptime_ms().saturating_sub(2000);
     let mut tick = || {
-        let uptime_ms = time::uptime_ms().saturating_sub(start);
-        store.tick_ms(uptime_ms, time::unix_ms());
+        let uptime_ms = store.tick_by(|| time::uptime_ms().saturating_sub(start), time::unix_ms);
         let uptime = (uptime_ms / 1000) as u32;
         CONNECTIONS.tick(uptime);
         steering.tick(uptime);

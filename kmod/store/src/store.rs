@@ -324,6 +324,12 @@ impl<P: Platform> Store<P> {
         self.clock.tick(uptime_ms, unix_ms);
     }
 
+    /// Like [`Store::tick_ms`], with functions that read the two clocks. Their difference is taken only from readings
+    /// between which the thread was not interrupted. Returns the uptime.
+    pub fn tick_by(&self, uptime_ms: impl FnMut() -> u64, unix_ms: impl FnMut() -> i64) -> u64 {
+        self.clock.tick_by(uptime_ms, unix_ms)
+    }
+
     /// Seconds of the store's clock: the uptime of the last tick, plus 2.
     pub fn now(&self) -> u32 {
         self.clock.now()

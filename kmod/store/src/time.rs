@@ -16,6 +16,11 @@ const START: u32 = 2;
 /// The change in the difference of the two clocks, in milliseconds, that is ignored: they are read one after the other,
 /// and are no finer than a timer tick.
 const SKEW: u64 = 100;
+/// The most milliseconds between two readings of the uptime, before and after that of Unix time, for which their
+/// difference is used: a thread can lose the CPU between two readings.
+const READING_MAX: u64 = SKEW / 2;
+/// How often the clocks are read until they are read quickly.
+const READINGS: u32 = 4;
 
 /// When an item expires, in seconds of the store's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +57,11 @@ pub(crate) struct Clock {
     zero: AtomicU64,
 }
 
+/// Milliseconds since the clock's 0.
+fn since_zero(uptime_ms: u64) -> u64 {
+    uptime_ms.saturating_add(u64::from(START).saturating_mul(1000))
+}
+
 impl Clock {
     pub(crate) fn new() -> Self {
         Self {
@@ -86,13 +96,47 @@ impl Clock {
         self.unix_at(self.now())
     }
 
+    /// Called from one thread. Returns the uptime.
+    pub(crate) fn tick_by(
+        &self,
+        mut uptime_ms: impl FnMut() -> u64,
+        mut unix_ms: impl FnMut() -> i64,
+    ) -> u64 {
+        let mut before = uptime_ms();
+        let mut quick = None;
+        for _ in 0..READINGS {
+            let unix = unix_ms();
+            let after = uptime_ms();
+            if after.saturating_sub(before) <= READING_MAX {
+                quick = Some(unix);
+                break;
+            }
+            before = after;
+        }
+        // If all of them were interrupted, the next tick sets the difference.
+        if let Some(unix) = quick {
+            self.set_unix(before, unix);
+        }
+        self.advance(before);
+        before
+    }
+
     /// Called from one thread.
     pub(crate) fn tick(&self, uptime_ms: u64, unix_ms: i64) {
-        let since = uptime_ms.saturating_add(u64::from(START).saturating_mul(1000));
-        let zero = unix_ms.saturating_sub_unsigned(since);
+        self.set_unix(uptime_ms, unix_ms);
+        self.advance(uptime_ms);
+    }
+
+    /// Updates the difference of the two clocks.
+    fn set_unix(&self, uptime_ms: u64, unix_ms: i64) {
+        let zero = unix_ms.saturating_sub_unsigned(since_zero(uptime_ms));
         if zero.abs_diff(self.zero.load(Relaxed) as i64) > SKEW {
             self.zero.store(zero as u64, Relaxed);
         }
+    }
+
+    fn advance(&self, uptime_ms: u64) {
+        let since = since_zero(uptime_ms);
         let now = u32::try_from(since / 1000).unwrap_or(u32::MAX);
         // The clock never goes back.
         let now = self.now.fetch_max(now, Relaxed).max(now);
@@ -202,6 +246,49 @@ mod tests {
             clock.tick(98_000, 1_700_000_001_300 + 50 * step);
         }
         assert_eq!(clock.unix(), 1_700_000_006);
+    }
+
+    /// A tick whose thread loses the CPU for `lost` milliseconds after each of its first `times` readings of the uptime.
+    fn interrupted(clock: &Clock, at: u64, times: u32, lost: u64) -> u64 {
+        let (now, mut left) = (core::cell::Cell::new(at), times);
+        let uptime = || {
+            let read = now.get();
+            if left != 0 {
+                left -= 1;
+                now.set(read + lost);
+            }
+            read
+        };
+        clock.tick_by(uptime, || 1_700_000_000_000 + now.get() as i64)
+    }
+
+    #[test]
+    fn a_tick_that_is_interrupted_keeps_the_difference_of_the_clocks() {
+        for lost in [60, 101, 250, 5000] {
+            for times in [1, 2, 3, READINGS, 100] {
+                let clock = Clock::new();
+                interrupted(&clock, 98_000, 0, 0);
+                let (zero, expiry) = (clock.zero.load(Relaxed), clock.expiry(1_700_000_500));
+                let uptime = interrupted(&clock, 99_000, times, lost);
+                assert_eq!(clock.zero.load(Relaxed), zero, "{times} {lost}");
+                assert_eq!(clock.expiry(1_700_000_500), expiry);
+                // The clock itself goes on in any case.
+                assert_eq!(u64::from(clock.now()), uptime / 1000 + 2);
+                assert!(clock.now() >= 101);
+            }
+        }
+        // The first tick knows the Unix time unless it is interrupted each time.
+        let clock = Clock::new();
+        interrupted(&clock, 98_000, READINGS - 1, 1000);
+        assert_eq!(clock.unix_at(2), 1_700_000_000);
+    }
+
+    #[test]
+    fn a_tick_follows_a_clock_that_is_set_between_its_readings() {
+        let clock = Clock::new();
+        clock.tick_by(|| 98_000, || 1_700_000_000_000);
+        clock.tick_by(|| 99_000, || 1_600_000_001_000);
+        assert_eq!(clock.unix(), 1_600_000_001);
     }
 
     #[test]
