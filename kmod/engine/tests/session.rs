@@ -856,6 +856,23 @@ fn command_over_an_item_counts_in_the_class_of_that_item() {
     assert_ne!(grown, 0);
 }
 
+/// As in memcached 1.6.38.
+#[test]
+fn a_deletion_that_keeps_the_item_counts_in_the_class_of_the_empty_item() {
+    let engine = engine();
+    let classes = |counter| {
+        let counted = |class: &usize| engine.store.class_counted(*class, counter) != 0;
+        Vec::from_iter((0..64).filter(counted))
+    };
+    let value = "v".repeat(5000);
+    say(&engine, &format!("set k 0 0 5000\r\n{value}\r\n"));
+    let of_value = classes(ClassCounter::Items);
+    assert_eq!(say(&engine, "md k x\r\n"), "HD\r\n");
+    let of_empty = classes(ClassCounter::Items);
+    assert_ne!(of_empty, of_value);
+    assert_eq!(classes(ClassCounter::DeleteHits), of_empty);
+}
+
 /// The memory is full of values that are being received, and a number needs a longer item.
 #[test]
 fn a_number_that_cannot_grow_counts_as_found() {

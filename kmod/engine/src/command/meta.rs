@@ -15,8 +15,8 @@ use crate::Engine;
 pub(crate) enum MetaDeleted {
     /// The item, of this class, was removed.
     Removed { class: usize },
-    /// It was of this class, and stays without its value.
-    Emptied { class: usize, empty: StoredItem },
+    /// It stays without its value.
+    Emptied { empty: StoredItem },
     /// It stays, stale; without its value if that was to be removed.
     Invalidated { empty: Option<StoredItem> },
     /// It has another CAS number.
@@ -288,12 +288,11 @@ impl<P: Platform> Engine<P> {
         };
         let outcome = self.store.commit(reservation, &commit)?;
         Ok(match outcome {
-            Outcome::Stored { item, replaced, .. } => {
-                let class = replaced.unwrap_or(item.class);
+            Outcome::Stored { item, .. } => {
                 if stale {
                     MetaDeleted::Invalidated { empty: Some(item) }
                 } else {
-                    MetaDeleted::Emptied { class, empty: item }
+                    MetaDeleted::Emptied { empty: item }
                 }
             }
             Outcome::Exists { .. } => MetaDeleted::Exists,

@@ -133,9 +133,12 @@ impl<P: Platform> Session<'_, P> {
                 engine.store.count_class(class, ClassCounter::DeleteHits, 1);
                 b"HD"
             }
-            MetaDeleted::Emptied { class, empty } => {
+            MetaDeleted::Emptied { empty } => {
                 engine.observe_emptied(self.number, key, seen, &empty);
-                engine.store.count_class(class, ClassCounter::DeleteHits, 1);
+                // As in memcached, not in the class of the old item.
+                engine
+                    .store
+                    .count_class(empty.class, ClassCounter::DeleteHits, 1);
                 b"HD"
             }
             MetaDeleted::Invalidated { empty } => {
