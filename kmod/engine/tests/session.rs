@@ -175,6 +175,19 @@ fn without_memory_a_set_deletes_the_old_value() {
     ] {
         assert_eq!(say(&engine, &request), answer);
     }
+    // SET, ADD, APPEND: memcached's text is not that of the status.
+    for opcode in [1u8, 2, 0x0e] {
+        let extras: usize = if opcode == 0x0e { 0 } else { 8 };
+        let mut packet = vec![0x80, opcode, 0, 1, extras as u8, 0, 0, 0];
+        packet.extend((extras as u32 + 1 + 5000).to_be_bytes());
+        packet.extend([0; 12]);
+        packet.extend(vec![0; extras]);
+        packet.push(b'e');
+        packet.extend(large.as_bytes());
+        let output = play(&engine, &packet, WHOLE).output;
+        assert_eq!(output[6..8], [0, 0x82], "{opcode}");
+        assert_eq!(&output[24..], b"Out of memory allocating item", "{opcode}");
+    }
     assert_eq!(pin.value(), b"y");
     assert!(say(&engine, "stats\r\n").contains("STAT store_no_memory 7\r\n"));
     drop(pin);
@@ -854,6 +867,35 @@ fn command_over_an_item_counts_in_the_class_of_that_item() {
         }
     }
     assert_ne!(grown, 0);
+}
+
+/// As in memcached 1.6.38: only `ms` takes the next number then.
+#[test]
+fn a_number_of_zero_is_the_item_s_number() {
+    for (commands, replies) in [
+        ("ms k 1 E0 c\r\n1\r\n", "HD c1\r\n"),
+        ("mg k N30 E0 c\r\nmg k c\r\n", "HD c0 W\r\nHD c0 Z\r\n"),
+        ("ma k N0 E0 c\r\nmg k c\r\n", "HD c0\r\nHD c0\r\n"),
+        (
+            "set k 0 0 1\r\n1\r\nma k E0 c\r\nmg k c\r\n",
+            "STORED\r\nHD c0\r\nHD c0\r\n",
+        ),
+        (
+            "set k 0 0 1\r\n1\r\nmd k I E0\r\nmg k c\r\n",
+            "STORED\r\nHD\r\nHD c0 X W\r\n",
+        ),
+        (
+            "set k 0 0 1\r\n1\r\nmd k x E0\r\nmg k c\r\n",
+            "STORED\r\nHD\r\nHD c0\r\n",
+        ),
+        (
+            "mg k N30 E0\r\ncas k 0 0 1 0\r\n1\r\nset k 0 0 1\r\n1\r\ngets k\r\n",
+            "HD W\r\nEXISTS\r\nSTORED\r\nVALUE k 0 1 1\r\n1\r\nEND\r\n",
+        ),
+    ] {
+        let engine = engine();
+        assert_eq!(say(&engine, commands), replies, "{commands:?}");
+    }
 }
 
 /// As in memcached 1.6.38.

@@ -210,7 +210,8 @@ impl<P: Platform> Engine<P> {
         let commit = Commit {
             mode,
             compare: flags.compare,
-            new_cas: flags.cas,
+            // As in memcached, `E0` of `ms` alone is no `E`.
+            new_cas: flags.cas.filter(|&cas| cas != 0),
             invalidate: flags.has(b'I'),
             vivify,
             binary_key: flags.has(b'b'),

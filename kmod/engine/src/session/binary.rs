@@ -284,11 +284,11 @@ impl<P: Platform> Session<'_, P> {
                     store.delete(key, hash, None);
                 }
                 // memcached counts this only for the text protocol.
-                let status = match error {
-                    StoreError::TooLarge => Status::TooLarge,
-                    StoreError::OutOfMemory => Status::OutOfMemory,
+                let then = match error {
+                    StoreError::TooLarge => AfterSwallow::Refuse(request, Status::TooLarge),
+                    StoreError::OutOfMemory => AfterSwallow::NoMemory(request),
                 };
-                self.swallow(u64::from(len), AfterSwallow::Refuse(request, status));
+                self.swallow(u64::from(len), then);
             }
         }
     }

@@ -2,7 +2,7 @@
 //! Feeds a session with input, and dispatches it by the session's state.
 
 use hippos_invariant::Exact;
-use hippos_proto::binary;
+use hippos_proto::binary::{self, Status};
 use hippos_proto::reply::Out;
 use hippos_proto::token::{self, memchr};
 use hippos_proto::LINE_MAX;
@@ -239,6 +239,10 @@ impl<P: Platform> Session<'_, P> {
         match then {
             AfterSwallow::Say(line) => out.put(line),
             AfterSwallow::Refuse(request, status) => request.error(out, status),
+            AfterSwallow::NoMemory(request) => {
+                let text = b"Out of memory allocating item";
+                request.error_text(out, Status::OutOfMemory, text);
+            }
             AfterSwallow::Close(request, status) => {
                 request.error(out, status);
                 self.begin_close();

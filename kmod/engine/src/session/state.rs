@@ -90,6 +90,8 @@ pub(super) enum AfterSwallow {
     Say(&'static [u8]),
     /// An error of the binary protocol.
     Refuse(BinaryRequest, Status),
+    /// There is no memory for the value.
+    NoMemory(BinaryRequest),
     /// The same, and the connection ends.
     Close(BinaryRequest, Status),
 }

@@ -14,7 +14,7 @@ pub struct Commit {
     /// outcome is `NotFound`; for another number, or 0, it is `Exists`. `Append` and `Prepend` compare unless it is 0.
     /// `Add` ignores it.
     pub compare: Option<u64>,
-    /// The new item's CAS number; None or 0 for the next one.
+    /// The new item's CAS number; None for the next one.
     pub new_cas: Option<u64>,
     /// Without `new_cas` the new item has the CAS number of the item that it replaces (`md` with x).
     pub keep_cas: bool,
@@ -111,7 +111,7 @@ pub struct Arith {
     pub by: u64,
     /// Only if the item has this CAS number.
     pub compare: Option<u64>,
-    /// The new CAS number; None or 0 for the next one.
+    /// The new CAS number; None for the next one.
     pub new_cas: Option<u64>,
     /// A new expiry; None keeps the item's.
     pub expiry: Option<Expiry>,
@@ -160,7 +160,7 @@ pub struct ArithError {
 pub struct Invalidate {
     /// Only if the item has this CAS number.
     pub compare: Option<u64>,
-    /// The new CAS number; None or 0 for the next one.
+    /// The new CAS number; None for the next one.
     pub new_cas: Option<u64>,
     /// A new expiry; None keeps the item's.
     pub expiry: Option<Expiry>,

@@ -53,11 +53,9 @@ impl<P: Platform> Store<P> {
     }
 
     pub(crate) fn next_cas(&self, wanted: Option<u64>) -> u64 {
-        match wanted {
-            Some(cas) if cas != 0 => cas,
-            // CAS numbers may wrap.
-            _ => self.cas.0.fetch_add(1, Relaxed).wrapping_add(1),
-        }
+        // CAS numbers may wrap.
+        let next = || self.cas.0.fetch_add(1, Relaxed).wrapping_add(1);
+        wanted.unwrap_or_else(next)
     }
 
     /// Stores a reservation. The part of its value that was not written is zeroed. Process context, may sleep.

@@ -26,7 +26,7 @@ const KEPT: u8 = !COUNTED_EXPIRED;
 struct Change {
     /// Only if the item has this CAS number.
     compare: Option<u64>,
-    /// The new CAS number; None or 0 for the next one.
+    /// The new CAS number; None for the next one.
     new_cas: Option<u64>,
     /// A new expiry; None keeps the item's.
     expiry: Option<Expiry>,
