@@ -308,3 +308,24 @@ fn creating_and_counting_share_the_attempts_of_one_command() {
         assert_eq!(STRIPES_LOCKED.get(), 129);
     }
 }
+
+/// The clock ticks before each lock: a reply shows the seconds that the client asked for.
+#[test]
+fn a_tick_within_a_command_does_not_show() {
+    for (command, reply) in [
+        ("ma k T10 t", "HD t10\r\n"),
+        ("ma k t T10", "HD t50\r\n"),
+        ("ma none N10 t", "HD t10\r\n"),
+        ("mg k T10 t", "HD t10\r\n"),
+        ("mg none N10 t", "HD t10 W\r\n"),
+    ] {
+        let engine = engine();
+        ask(engine, b"set k 0 50 1\r\n1\r\n");
+        let line = format!("{command}\r\n");
+        let said = ask_beside_locks(engine, line.as_bytes(), move |_| {
+            let (now, unix) = (engine.store.now(), engine.store.unix());
+            engine.store.tick(now - 1, unix + 1);
+        });
+        assert_eq!(said, reply, "{command}");
+    }
+}

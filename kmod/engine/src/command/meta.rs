@@ -47,11 +47,13 @@ impl<P: Platform> Engine<P> {
         // Read once: a tick between two reads would show in the reply.
         let now = self.store.now();
         let expiry = |ttl: i32| self.store.expiry_from(now, i64::from(ttl));
+        // 0 for never and for the past.
+        let seconds = |ttl: i32| expiry(ttl).ttl(now).unwrap_or(0);
         Times {
             now,
             touch: flags.ttl.map(expiry),
             vivify: flags.vivify.map(expiry),
-            recache: flags.recache.map(|ttl| self.seconds_until(ttl)),
+            recache: flags.recache.map(seconds),
         }
     }
 
@@ -102,16 +104,12 @@ impl<P: Platform> Engine<P> {
         Some((item, hit(&item, seen, won)))
     }
 
-    /// Seconds from now until an expiry time in a client's notation; 0 for never and for the past.
-    pub(crate) fn seconds_until(&self, exptime: i32) -> u32 {
-        u32::try_from(self.until(i64::from(exptime))).unwrap_or(0)
-    }
-
     /// Creates the item that `mg` did not find, if it has `N`: empty, and the client gets its token.
     pub(crate) fn meta_create(
         &self,
         command: &Command<'_>,
         hash: Hash,
+        now: u32,
         attempts: &mut Attempts,
     ) -> Creation {
         let Some(vivify) = command.flags.vivify else {
@@ -119,14 +117,14 @@ impl<P: Platform> Engine<P> {
         };
         // Stored with its final time to live, because other clients may change it from now on.
         let (last, _) = ttls(command, vivify);
-        let expiry = self.store.expiry(i64::from(last));
+        let expiry = self.store.expiry_from(now, i64::from(last));
         let (cas, item) = match self.vivify(command, hash, b"", expiry, true, attempts) {
             Ok(Some(made)) => made,
             Ok(None) => return Creation::Overtaken,
             Err(_) => return Creation::NoMemory,
         };
         // An item that is created expired is not found, and not counted.
-        if !command.flags.has(b'u') && expiry.ttl(self.store.now()) != Some(0) {
+        if !command.flags.has(b'u') && expiry.ttl(now) != Some(0) {
             let guard = self.store.read();
             if let Some(item) = self.store.peek(&guard, command.key(), hash) {
                 self.store.bump(&item);
@@ -141,6 +139,7 @@ impl<P: Platform> Engine<P> {
         &self,
         command: &Command<'_>,
         hash: Hash,
+        now: u32,
         attempts: &mut Attempts,
     ) -> Creation {
         let Some(vivify) = command.flags.vivify else {
@@ -148,15 +147,15 @@ impl<P: Platform> Engine<P> {
         };
         let initial = Decimal::new(command.flags.initial);
         let (last, shown) = ttls(command, vivify);
-        let expiry = self.store.expiry(i64::from(last));
+        let expiry = |ttl: i32| self.store.expiry_from(now, i64::from(ttl));
+        let (expiry, shown) = (expiry(last), expiry(shown));
         let value = initial.as_bytes();
         let (cas, item) = match self.vivify(command, hash, value, expiry, false, attempts) {
             Ok(Some(made)) => made,
             Ok(None) => return Creation::Overtaken,
             Err(_) => return Creation::NoMemory,
         };
-        let shown = Some(shown).filter(|&ttl| ttl != 0);
-        let ttl = shown.map(|ttl| self.seconds_until(ttl));
+        let ttl = shown.ttl(now);
         Creation::Created { cas, item, ttl }
     }
 
@@ -220,8 +219,8 @@ impl<P: Platform> Engine<P> {
         (commit, self.store.expiry(i64::from(exptime)))
     }
 
-    /// How `ma` changes a number.
-    pub(crate) fn meta_arith(&self, command: &Command<'_>, decrement: bool) -> Arith {
+    /// How `ma` changes a number, at `now` of the store's clock.
+    pub(crate) fn meta_arith(&self, command: &Command<'_>, decrement: bool, now: u32) -> Arith {
         let flags = &command.flags;
         Arith {
             decrement,
@@ -229,7 +228,9 @@ impl<P: Platform> Engine<P> {
             // 0 means no comparison.
             compare: flags.compare.filter(|&cas| cas != 0),
             new_cas: flags.cas,
-            expiry: flags.ttl.map(|ttl| self.store.expiry(i64::from(ttl))),
+            expiry: flags
+                .ttl
+                .map(|ttl| self.store.expiry_from(now, i64::from(ttl))),
         }
     }
 

@@ -65,7 +65,7 @@ impl<P: Platform> Session<'_, P> {
                 guard.take_dead()
             };
             engine.observe_lookup(self.number, command.key(), Err(dead));
-            let (cas, item) = match engine.meta_create(command, hash, &mut attempts) {
+            let (cas, item) = match engine.meta_create(command, hash, times.now, &mut attempts) {
                 Creation::Created { cas, item, .. } => (cas, item),
                 // Without memory it is a miss like any other.
                 Creation::NotAsked | Creation::NoMemory => break,
@@ -174,7 +174,9 @@ impl<P: Platform> Session<'_, P> {
         let engine = self.engine;
         let flags = &command.flags;
         let key = command.key();
-        let how = engine.meta_arith(command, decrement);
+        // Read once: a tick between two reads would show in the reply.
+        let now = engine.store.now();
+        let how = engine.meta_arith(command, decrement, now);
         let shows_old_ttl = shows_old_ttl(command);
         let mut attempts = Attempts::new();
         for _ in 0..TRIES {
@@ -183,18 +185,18 @@ impl<P: Platform> Session<'_, P> {
                 Ok(Arithmetic::Value {
                     value,
                     cas,
-                    ttl,
-                    ttl_before,
+                    expiry,
+                    expiry_before,
                     ..
                 }) => {
                     if !flags.quiet() {
-                        let ttl = if shows_old_ttl { ttl_before } else { ttl };
-                        put_number(out, command, value, cas, ttl);
+                        let shown = if shows_old_ttl { expiry_before } else { expiry };
+                        put_number(out, command, value, cas, shown.ttl(now));
                     }
                     return;
                 }
                 Ok(Arithmetic::NotFound) => {
-                    match engine.meta_create_number(command, hash, &mut attempts) {
+                    match engine.meta_create_number(command, hash, now, &mut attempts) {
                         Creation::Created { cas, item, ttl } => {
                             engine.observe_made(self.number, key, &item);
                             // Even when quiet, memcached reports an item that it created.

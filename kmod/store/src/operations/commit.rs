@@ -126,10 +126,10 @@ pub enum Arithmetic {
         value: u64,
         /// Its CAS number.
         cas: u64,
-        /// Seconds until it expires, None for never.
-        ttl: Option<u32>,
-        /// The same for the item before the command.
-        ttl_before: Option<u32>,
+        /// When it expires.
+        expiry: Expiry,
+        /// When the item before the command would have expired.
+        expiry_before: Expiry,
         /// The class of the item before the command, for its counters.
         class: usize,
     },

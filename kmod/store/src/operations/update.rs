@@ -269,16 +269,13 @@ impl<P: Platform> Store<P> {
             }
         });
         match made {
-            Ok(made) => {
-                let now = self.now();
-                Ok(Arithmetic::Value {
-                    value,
-                    cas: made.cas,
-                    ttl: made.item.expiry.ttl(now),
-                    ttl_before: made.before.ttl(now),
-                    class: made.replaced,
-                })
-            }
+            Ok(made) => Ok(Arithmetic::Value {
+                value,
+                cas: made.cas,
+                expiry: made.item.expiry,
+                expiry_before: made.before,
+                class: made.replaced,
+            }),
             Err(UpdateError::Missing) => Ok(Arithmetic::NotFound),
             Err(UpdateError::Exists { empty: true, .. } | UpdateError::By(())) => {
                 Ok(Arithmetic::NonNumeric)
