@@ -5,8 +5,8 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::{engine, play, TestEngine, WHOLE};
-use hippos_engine::RefusalCounter;
+use common::{engine, play, Small, TestEngine, WHOLE};
+use hippos_engine::{Next, RefusalCounter, Session, Transport, REPLY_HEADER_MAX};
 
 fn stats(engine: &TestEngine) -> HashMap<String, String> {
     let text = String::from_utf8(play(engine, b"stats\r\n", WHOLE).output).unwrap();
@@ -64,5 +64,57 @@ fn each_refusal_has_its_counter_and_its_age() {
         assert_eq!(rows[counter], count, "{counter}");
         let age = format!("hippos_age_{}", counter.trim_start_matches("hippos_"));
         assert_eq!(ages(&engine), [(age, "0".to_owned())]);
+    }
+}
+
+/// The rows of `stats`, read one at a time, with `between` called before the page of this number; and the number of pages.
+fn paged(engine: &TestEngine, number: usize, between: impl Fn()) -> (Vec<String>, usize) {
+    let mut session = Session::new(engine, Transport::Tcp);
+    let mut input: &[u8] = b"stats\r\n";
+    let (mut text, mut pages) = (Vec::new(), 0);
+    loop {
+        if pages == number {
+            between();
+        }
+        let mut out = Small::new(REPLY_HEADER_MAX);
+        let fed = session.feed(input, &mut out);
+        input = &input[fed.consumed..];
+        text.append(&mut out.waiting);
+        pages += 1;
+        if fed.next == Next::Read {
+            break;
+        }
+    }
+    let text = String::from_utf8(text).unwrap();
+    let names = text.lines().filter_map(|line| line.split(' ').nth(1));
+    (names.map(String::from).collect(), pages)
+}
+
+#[test]
+fn rows_that_appear_or_vanish_between_two_pages_shift_no_other_rows() {
+    let engine = engine();
+    let last = || {
+        engine.reset();
+        engine.count_refused(RefusalCounter::Admin);
+        engine.count_refused(RefusalCounter::Reads);
+    };
+    last();
+    let (rows, pages) = paged(&engine, usize::MAX, || ());
+    assert!(pages > 100, "{pages}");
+    let others = |rows: Vec<String>| {
+        let is_other = |name: &String| {
+            !["hippos_age_auth_errors", "hippos_age_store_no_memory"].contains(&&**name)
+        };
+        rows.into_iter().filter(is_other).collect::<Vec<_>>()
+    };
+    for number in pages - 12..pages {
+        let refuse = || {
+            engine.count_refused(RefusalCounter::Logins);
+            engine.count_refused(RefusalCounter::Memory);
+        };
+        last();
+        assert_eq!(others(paged(&engine, number, refuse).0), rows, "{number}");
+        // Now these rows vanish, or have been written already.
+        assert_eq!(others(paged(&engine, number, last).0), rows, "{number}");
     }
 }

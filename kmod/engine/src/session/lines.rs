@@ -60,6 +60,14 @@ impl<O: Out> Lines<'_, O> {
         }
     }
 
+    /// A row that does not exist now counts as a line, so that the lines after it keep their numbers if it begins to exist,
+    /// or ceases to, before the next page.
+    pub(super) fn absent(&mut self) {
+        if !self.full {
+            self.lines_done = self.lines_done.add_exact(1);
+        }
+    }
+
     /// Writes a line that is not a `STAT` line. The binary protocol sends it under a name.
     pub(super) fn line(&mut self, name: &[u8], line: &[u8]) {
         if self.full {

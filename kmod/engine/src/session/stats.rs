@@ -53,11 +53,11 @@ impl<P: Platform> Engine<P> {
                 Source::Sum(hits, misses) => class(hits).wrapping_add(counted(misses)),
                 Source::Number(of) => of(&now),
                 Source::Host(counter) => match self.host_stats.counted(counter) {
-                    None => return,
+                    None => return lines.absent(),
                     Some(number) => number,
                 },
                 Source::Value(of) => match of(&now) {
-                    None => return,
+                    None => return lines.absent(),
                     Some(Value::Number(number)) => number,
                     Some(Value::Word(word)) => return lines.words(&[(row.name, word)]),
                     Some(Value::Seconds(us)) => {
