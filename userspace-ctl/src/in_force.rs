@@ -64,6 +64,11 @@ impl InForce {
                 configuration.set(key, measured.to_owned());
             }
         }
+        // The parameter's file shows the value at load.
+        if let Some(closed) = settings.get("hippos_closed") {
+            let closed = if closed == "yes" { "1" } else { "0" };
+            configuration.set(&hippos_abi::parameters::each::closed, closed.to_owned());
+        }
         let has_logins = settings.get("auth_enabled_ascii") == Some("yes");
         let ranges = device.call::<GetRanges>(&())?;
         Ok(Self {

@@ -278,10 +278,7 @@ fn warnings(snapshot: &Snapshot, system: Option<&System>) -> Vec<Warning> {
         );
         warn(false, what);
     }
-    if settings.get("hippos_closed") == Some("yes")
-        && settings.get("auth_enabled_ascii") == Some("yes")
-        && general.number("auth_cmds") == 0
-    {
+    if settings.get("hippos_closed") == Some("yes") {
         let what =
             "the module was loaded closed: until hippos-ctl auth is used, no client is served";
         warn(false, what.into());

@@ -61,7 +61,7 @@ macro_rules! parameters {
             admin: choice("network", "local", "off") = "network", live "hippos_admin",
                 "which clients may use administration commands: network (all), local (on this host, \
                  over TCP) or off";
-            closed: switch() = "0", loaded "hippos_closed",
+            closed: switch() = "0", live "hippos_closed",
                 "serve no client until hippos-ctl auth sets the logins, or turns them off";
             latency: switch() = "0", live "hippos_latency",
                 "measure service and queue times by receive path: hippos-ctl latency";

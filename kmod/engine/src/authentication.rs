@@ -42,6 +42,11 @@ impl<P: Platform> Engine<P> {
         self.set_authentication(true);
     }
 
+    /// Whether no client is served: authentication is required, and no user is known.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.authentication() && self.settings.credentials.is_empty()
+    }
+
     /// Whether a user with this password exists.
     pub(crate) fn authenticate(&self, user: &[u8], password: &[u8]) -> bool {
         let _guard = self.store.read();

@@ -83,6 +83,12 @@ impl Credentials {
         known
     }
 
+    /// Whether there is no user.
+    pub(crate) fn is_empty(&self) -> bool {
+        let text = self.texts.get(self.current.load(Acquire));
+        text.is_none_or(|text| text.len.load(Relaxed) == 0)
+    }
+
     pub(crate) fn replace(&self, lines: &[u8], wait: impl FnOnce()) {
         let other = self.current.load(Relaxed) ^ 1;
         let Some(text) = self.texts.get(other) else {

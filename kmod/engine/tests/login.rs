@@ -135,7 +135,33 @@ fn closed_engine_refuses_until_credentials_are_set() {
         engine.set_credentials(lines).unwrap();
         let said = say(&engine, &format!("{token}get a\r\n"));
         assert!(said.ends_with("END\r\n"), "{said}");
+        let said = say(&engine, &format!("{token}stats settings\r\n"));
+        assert!(said.contains("STAT hippos_closed no\r\n"), "{said}");
     }
+}
+
+#[test]
+fn settings_show_that_the_engine_is_closed_while_no_user_is_known() {
+    let engine = engine();
+    engine.set_credentials(LINES).unwrap();
+    let mut session = Session::new(&engine, hippos_engine::Transport::Tcp);
+    let mut closed = |request: &[u8]| {
+        let mut room = vec![0; 32768];
+        let mut out = Cursor::new(&mut room);
+        session.feed(request, &mut out);
+        let said = String::from_utf8_lossy(out.as_bytes()).into_owned();
+        let row = said
+            .lines()
+            .find_map(|line| line.strip_prefix("STAT hippos_closed "));
+        row.map(str::to_owned)
+    };
+    let first = b"set a 0 0 9\r\nuser pass\r\nstats settings\r\n";
+    assert_eq!(closed(first).as_deref(), Some("no"));
+    engine.set_credentials(b"").unwrap();
+    engine.close();
+    assert_eq!(closed(b"stats settings\r\n").as_deref(), Some("yes"));
+    engine.set_credentials(LINES).unwrap();
+    assert_eq!(closed(b"stats settings\r\n").as_deref(), Some("no"));
 }
 
 #[test]
