@@ -52,6 +52,31 @@ pub(crate) fn expand(list: &str) -> BTreeSet<String> {
     networks
 }
 
+/// Whether each network of the list `inner` lies in one of the list `outer`.
+pub(crate) fn covers(outer: &str, inner: &str) -> bool {
+    let outer = expand(outer);
+    let parts = |word: &str| {
+        let (address, bits) = word.split_once('/')?;
+        Some((address.parse::<IpAddr>().ok()?, bits.parse::<u32>().ok()?))
+    };
+    let lies_in = |inner: &str, outer: &str| {
+        if inner == outer || outer == "any" {
+            return true;
+        }
+        match (parts(inner), parts(outer)) {
+            (Some((address, bits)), Some((first, shorter))) => {
+                address.is_ipv4() == first.is_ipv4()
+                    && shorter <= bits
+                    && first_of(address, shorter) == first
+            }
+            _ => false,
+        }
+    };
+    expand(inner)
+        .iter()
+        .all(|inner| outer.iter().any(|outer| lies_in(inner, outer)))
+}
+
 fn network(word: &str) -> Result<()> {
     let (address, bits) = match word.split_once('/') {
         Some((address, bits)) => (address, Some(bits)),
@@ -120,6 +145,20 @@ mod tests {
             assert_eq!(expand(a), expand(b), "{a}");
         }
         assert_ne!(expand("default"), expand("default,8.8.8.8"));
+    }
+
+    #[test]
+    fn lists_cover_what_lies_in_their_networks() {
+        assert!(covers("any", "default,8.8.8.8"));
+        assert!(covers("default", "10.1.0.0/16,::1"));
+        for (outer, inner) in [
+            ("default", "any"),
+            ("10.1.0.0/16", "10.0.0.0/8"),
+            ("10.0.0.0/8", "10.1.0.0/16,8.8.8.8"),
+            ("0.0.0.0/0", "::1"),
+        ] {
+            assert!(!covers(outer, inner), "{outer} {inner}");
+        }
     }
 
     #[test]

@@ -36,17 +36,36 @@ pub(crate) fn reload(system: &System, device: &Device, file: &Path) -> Result<An
     };
     let timeout = Duration::from_secs(number(&wanted, "load.wait"));
     system.wait_for(&reload.interfaces_to_attach(), timeout)?;
-    for step in LiveChange::ORDER {
-        let of_step = |d: &&Difference| LiveChange::of(d.key) == Some(step);
+    let mut made = Vec::new();
+    for step in LiveChange::ordered(&live) {
+        let of_step: Vec<_> = live
+            .iter()
+            .filter(|d| LiveChange::of(d.key) == Some(step))
+            .collect();
         // The file of users is read again even if its name is the same.
         let is_forced = step == LiveChange::Users && !users.is_empty();
-        if let Some(d) = live.iter().find(of_step) {
-            reload.make(step).with_context(|| d.key.to_owned())?;
-        } else if is_forced {
-            reload.make(step).context(keys::AUTH_FILE.name)?;
-        }
+        let key = match of_step.first() {
+            Some(d) => d.key,
+            None if is_forced => keys::AUTH_FILE.name,
+            None => continue,
+        };
+        reload.make(step).with_context(|| failed(key, &made))?;
+        made.extend(of_step.into_iter().cloned());
     }
     Ok(report(&live, &left))
+}
+
+/// The context of an error: the change that failed, and those made before it, which stay.
+fn failed(key: &str, made: &[Difference]) -> String {
+    if made.is_empty() {
+        return format!("nothing is changed; {key}");
+    }
+    let lines: Vec<_> = made.iter().map(changed_line).collect();
+    format!("these changes are in force: {}; {key}", lines.join(", "))
+}
+
+fn changed_line(d: &Difference) -> String {
+    format!("{}: {} (was {})", d.key, d.wanted, d.now)
 }
 
 /// The configuration in force after the changes: `now`, with the wanted values of these keys.
@@ -121,11 +140,8 @@ impl Reload<'_> {
 
 fn report(changed: &[Difference], left: &[Difference]) -> Answer {
     let mut text = String::new();
-    for Difference {
-        key, now, wanted, ..
-    } in changed
-    {
-        text.push_str(&format!("{key}: {wanted} (was {now})\n"));
+    for difference in changed {
+        text.push_str(&format!("{}\n", changed_line(difference)));
     }
     for Difference {
         key, now, wanted, ..
@@ -167,6 +183,10 @@ mod tests {
         assert_eq!(answer.status, Status::Found);
         assert_eq!(answer.json["needs_restart"][0]["key"], "port");
         assert_eq!(report(&[of("memory_mb", true)], &[]).status, Status::Done);
+        assert_eq!(
+            failed("xdp.interfaces", &[of("memory_mb", true)]),
+            "these changes are in force: memory_mb: 2 (was 1); xdp.interfaces"
+        );
     }
 
     #[test]

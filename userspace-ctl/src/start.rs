@@ -21,7 +21,7 @@ use crate::device::Device;
 use crate::exit::{end, Status, StatusError};
 use crate::kernel_log::Log;
 use crate::system::System;
-use crate::{keys, module, warm, xdp, XdpMode};
+use crate::{credentials, keys, module, warm, xdp, XdpMode};
 
 /// The kernel unpacks the file itself (`MODULE_INIT_COMPRESSED_FILE`, linux/module.h).
 const COMPRESSED: ModuleInitFlags = ModuleInitFlags::from_bits_retain(4);
@@ -41,7 +41,7 @@ pub(crate) fn start(system: &System, node: &Path, file: &Path) -> Result<Answer>
     let users = users(&wanted)?;
     let timeout = Duration::from_secs(number(&wanted, "load.wait"));
     system.wait_for(&interfaces(&wanted), timeout)?;
-    load(&wanted.get(&keys::MODULE), &parameters(&wanted))?;
+    load(&wanted.get(&keys::MODULE), &parameters(system, &wanted))?;
     if let Err(error) = finish(node, &wanted, &users) {
         let undone = match module::stop() {
             Ok(()) => "the module is unloaded again".to_owned(),
@@ -66,9 +66,19 @@ fn must_be_closed(wanted: &Configuration) -> bool {
     rest.iter().any(|key| wanted.get(key) != key.default)
 }
 
-/// The parameters that the module is loaded with.
-fn parameters(wanted: &Configuration) -> Vec<String> {
+/// The parameters that the module is loaded with. A parameter that only modprobe's files set returns to its default:
+/// modprobe puts their options before these, and the kernel takes the last value.
+fn parameters(system: &System, wanted: &Configuration) -> Vec<String> {
     let mut parameters = wanted.parameters();
+    for (_, _, option) in system.modprobe_options() {
+        let name = option.split('=').next().unwrap_or_default();
+        let is_given = |parameter: &String| parameter.split('=').next() == Some(name);
+        if let Some(key) = keys::find(name).filter(|key| keys::is_parameter(key)) {
+            if !parameters.iter().any(is_given) {
+                parameters.push(format!("{name}={}", wanted.get(key)));
+            }
+        }
+    }
     if must_be_closed(wanted) {
         parameters.retain(|parameter| !parameter.starts_with("closed="));
         parameters.push("closed=1".into());
@@ -126,7 +136,8 @@ fn by_modprobe(parameters: &[String]) -> Result<()> {
         end!(NoPermission, "only root may load the module");
     }
     let modprobe = Command::new("modprobe")
-        .arg("hippos")
+        // A module that another start has loaded meanwhile is not configured, nor unloaded after an error.
+        .args(["--first-time", "hippos"])
         .args(parameters)
         .output();
     let output = match modprobe {
@@ -166,11 +177,18 @@ fn finish(node: &Path, wanted: &Configuration, users: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// The lines of the file of users, already checked; empty if there is no such file.
+/// The lines of the file of users; empty only if the configuration names none. They are checked here, since the file
+/// may have changed after the configuration was: empty lines would let in every client.
 pub(crate) fn users(wanted: &Configuration) -> Result<Vec<u8>> {
     match wanted.get(&keys::AUTH_FILE) {
         file if file.is_empty() => Ok(Vec::new()),
-        file => fs::read(&file).with_context(|| format!("can't read {file}")),
+        file => {
+            let lines = fs::read(&file).with_context(|| format!("can't read {file}"))?;
+            if let Err(error) = credentials::check(&lines) {
+                end!(Found, "auth_file: {file}: {error}");
+            }
+            Ok(lines)
+        }
     }
 }
 
@@ -211,6 +229,7 @@ pub(crate) fn number(wanted: &Configuration, name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::system::tests::Folder;
 
     fn of(text: &str) -> Configuration {
         let (configuration, findings) = Configuration::parse(text);
@@ -220,16 +239,35 @@ mod tests {
 
     #[test]
     fn settings_made_after_the_load_load_the_module_closed() {
+        let none = System::at("/nonexistent");
         for text in [
             "auth_file = '/etc/hippos/users'",
             "[limits]\nudp_datagrams = 8",
             "closed = false\n[limits]\nudp_private_rate = 8000",
         ] {
-            let given = parameters(&of(text));
+            let given = parameters(&none, &of(text));
             assert_eq!(given, ["closed=1"], "{text}");
         }
         let open = "allow = ['default']\nadmin = 'off'\n[xdp]\ninterfaces = ['eth0']";
-        assert_eq!(parameters(&of(open)), ["allow=default", "admin=off"]);
+        assert_eq!(parameters(&none, &of(open)), ["allow=default", "admin=off"]);
+    }
+
+    #[test]
+    fn options_of_modprobe_do_not_hold_beside_the_file() {
+        let options = "options hippos allow=any port=5 dev=eth0\n";
+        let folder = Folder::new("options", &[("/etc/modprobe.d/h.conf", options)]);
+        let given = parameters(&folder.system(), &of("port = 11212"));
+        assert_eq!(given, ["port=11212", "allow=default", "dev="]);
+    }
+
+    #[test]
+    fn file_of_users_that_became_empty_is_refused() {
+        let folder = Folder::new("users", &[("/users", "")]);
+        let mut wanted = of("");
+        let file = folder.system().path("/users").display().to_string();
+        wanted.set(&keys::AUTH_FILE, file);
+        assert_eq!(Status::of(&users(&wanted).unwrap_err()), Status::Found);
+        assert_eq!(users(&of("")).unwrap(), b"");
     }
 
     #[test]
