@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{fchown, MetadataExt};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -64,6 +65,11 @@ pub(crate) fn save(in_force: &InForce, file: &Path) -> Result<Answer> {
     // Written atomically, also if the power fails.
     let fresh = beside(".new");
     let written = fs::File::create(&fresh).and_then(|mut out| {
+        // It keeps the owner and the mode that the administrator has chosen.
+        if let Ok(old) = fs::metadata(file) {
+            fchown(&out, Some(old.uid()), Some(old.gid()))?;
+            out.set_permissions(old.permissions())?;
+        }
         out.write_all(new.to_toml().as_bytes())?;
         out.sync_all()
     });
@@ -72,6 +78,14 @@ pub(crate) fn save(in_force: &InForce, file: &Path) -> Result<Answer> {
         fs::copy(file, beside(".old")).with_context(|| beside(".old").display().to_string())?;
     }
     fs::rename(&fresh, file).with_context(|| file.display().to_string())?;
+    if let Some(folder) = file.parent() {
+        let folder = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        let synced = fs::File::open(folder).and_then(|folder| folder.sync_all());
+        synced.with_context(|| folder.display().to_string())?;
+    }
     let text = format!("{} is written\n", file.display());
     Ok(Answer::new(text, json!({"file": file})))
 }
@@ -113,6 +127,7 @@ pub(crate) fn diff(in_force: &InForce, wanted: &Configuration) -> Answer {
 mod tests {
     use super::*;
     use crate::system::tests::Folder;
+    use std::os::unix::fs::PermissionsExt;
 
     fn in_force(text: &str, has_logins: bool) -> InForce {
         InForce {
@@ -129,7 +144,9 @@ mod tests {
         let folder = Folder::new("save", &[("/h.toml", old)]);
         let file = folder.system().path("/h.toml");
         let now = in_force("port = 2\nmemory_mb = 32\n", true);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         save(&now, &file).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o640);
         let (saved, _) = Configuration::check(&file).unwrap();
         assert_eq!(saved.get(&keys::MODULE), "/h.ko");
         assert_eq!(saved.get(&keys::AUTH_FILE), "/etc/hippos/users");

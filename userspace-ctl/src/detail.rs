@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::answer::Answer;
+use crate::item_keys;
 
 /// One line for each prefix, and a JSON object of objects.
 pub(crate) fn detail(text: &str) -> Answer {
@@ -13,7 +14,10 @@ pub(crate) fn detail(text: &str) -> Answer {
         let words: Vec<_> = line.split(' ').skip(1).collect();
         // The prefix itself may have blanks: the counts are the last eight words.
         let at = words.len().saturating_sub(8);
-        let (prefix, counts) = (words[..at].join(" "), &words[at..]);
+        let (prefix, counts) = (
+            item_keys::shown(words[..at].join(" ").as_bytes()),
+            &words[at..],
+        );
         let number = |text: &str| Value::from(text.parse::<u64>().unwrap_or(0));
         let counts: Map<_, _> = counts
             .chunks_exact(2)
@@ -42,5 +46,7 @@ mod tests {
         assert_eq!(answer.text.lines().count(), 2);
         assert!(answer.text.contains("user  "), "{}", answer.text);
         assert_eq!(detail("").text, "");
+        let answer = detail("PREFIX \x1b[2J get 3 hit 2 set 1 del 0\r\n");
+        assert!(answer.text.starts_with("\\u{1b}[2J  "), "{}", answer.text);
     }
 }

@@ -128,7 +128,8 @@ impl Device {
             match result {
                 Ok(()) => {
                     buffer.truncate(text.len as usize);
-                    return String::from_utf8(buffer).context("the module's text is not UTF-8");
+                    // Prefixes of keys may be any bytes.
+                    return Ok(String::from_utf8_lossy(&buffer).into_owned());
                 }
                 Err(Errno::ENOSPC) => buffer.resize(text.len as usize + (4 << 10), 0),
                 Err(e) => return Err(e).context(R::TITLE),

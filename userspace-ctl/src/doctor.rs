@@ -223,7 +223,7 @@ fn of_card(system: &System, card: &str) -> Vec<Finding> {
         }
     } else if system.is_loaded() {
         let what = format!(
-            "{card} has no XDP program: a hit takes some 4,184 instructions at PRE_ROUTING and 2,494 at \
+            "{card} has no XDP program: a hit takes some 4,200 instructions at PRE_ROUTING and 2,400 at \
              XDP (operations.md)"
         );
         let remedy = format!("hippos-ctl xdp attach --dev {card}, and xdp.interfaces in the file");

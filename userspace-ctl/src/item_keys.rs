@@ -2,12 +2,19 @@
 //! `keys`: the keys that begin with a prefix, from a dump of all items.
 
 use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use crate::exit::end;
 use crate::server::Server;
+
+/// The reply while the server is busy with another dump; then it is asked again.
+const BUSY: &str = "BUSY currently processing crawler request";
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Prints at most `most` keys; returns how many there are.
 pub(crate) fn keys(
@@ -19,7 +26,11 @@ pub(crate) fn keys(
 ) -> Result<u64> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let mut found = 0u64;
-    server.ask("lru_crawler metadump all", &["END"], |line| {
+    let mut each = |line: &str| {
+        // Sent first by some versions of memcached.
+        if line == "OK" {
+            return Ok(());
+        }
         let item = Item::parse(line).with_context(|| format!("not an item: {line:?}"))?;
         if !item.key.starts_with(prefix) {
             return Ok(());
@@ -40,7 +51,15 @@ pub(crate) fn keys(
             writeln!(out, "{key}  {} bytes  {left}  {read}", item.bytes)?;
         }
         Ok(())
-    })?;
+    };
+    let mut tries = 0;
+    while server.ask("lru_crawler metadump all", &["END", BUSY], &mut each)? == BUSY {
+        tries += 1;
+        if tries == TRIES {
+            end!(Refused, "the server is busy with another dump");
+        }
+        thread::sleep(PAUSE);
+    }
     Ok(found)
 }
 
@@ -88,8 +107,8 @@ pub(crate) fn decoded(mut rest: &[u8]) -> Vec<u8> {
     key
 }
 
-/// A key for the terminal: bytes that are not text as `\xNN`.
-fn shown(key: &[u8]) -> String {
+/// A key, or another text, for the terminal: bytes that are not text as `\xNN`, control characters escaped.
+pub(crate) fn shown(key: &[u8]) -> String {
     let mut text = String::new();
     for chunk in key.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -108,6 +127,30 @@ fn shown(key: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::net::TcpListener;
+
+    #[test]
+    fn keys_are_listed_after_busy_and_ok() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let answers = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut stream = BufReader::new(stream);
+            for answer in [
+                format!("{BUSY}\r\n"),
+                "OK\r\nkey=a exp=-1 la=1 cas=1 fetch=no cls=1 size=1\r\nEND\r\n".into(),
+            ] {
+                stream.read_line(&mut String::new()).unwrap();
+                stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        let mut server = Server::connect(&address, b"").unwrap();
+        let mut out = Vec::new();
+        assert_eq!(keys(&mut server, b"", 9, false, &mut out).unwrap(), 1);
+        assert_eq!(out, b"a  1 bytes  -  never read\n");
+        answers.join().unwrap();
+    }
 
     #[test]
     fn lines_of_a_dump_are_items() {

@@ -1,30 +1,48 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! A server that is queried over TCP, by memcached's text protocol.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::exit::end;
+use crate::item_keys::shown;
 
 /// How long a server may take to send a line.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a server may take for all its statistics.
+const STATS_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest line.
+const LINE_MOST: usize = 64 << 10;
+/// The longest statistics: those of a million connections.
+const STATS_MOST: usize = 512 << 20;
+/// The whole line with which a server refuses a client that has not logged in.
+pub(crate) const UNAUTHENTICATED: &str = "CLIENT_ERROR unauthenticated";
 
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Server {
     stream: BufReader<TcpStream>,
     address: String,
+    /// When the reply must be complete.
+    deadline: Option<Instant>,
 }
 
 impl Server {
     /// Connects to `HOST:PORT`, and authenticates with the first of these `user:password` lines.
     pub(crate) fn connect(address: &str, users: &[u8]) -> Result<Self> {
-        let resolved = address
-            .to_socket_addrs()
-            .with_context(|| format!("{address}: must be HOST:PORT"))?;
+        let port = address
+            .rsplit_once(':')
+            .map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) {
+            end!(Usage, "{address}: must be HOST:PORT");
+        }
+        let resolved = match address.to_socket_addrs() {
+            Ok(resolved) => resolved,
+            Err(error) => end!(NotLoaded, "{address}: the host is unknown: {error}"),
+        };
         let mut refused = None;
         for one in resolved {
             match TcpStream::connect_timeout(&one, TIMEOUT) {
@@ -34,6 +52,7 @@ impl Server {
                     let mut server = Server {
                         stream: BufReader::new(stream),
                         address: address.to_owned(),
+                        deadline: None,
                     };
                     server.log_in(users)?;
                     return Ok(server);
@@ -43,7 +62,7 @@ impl Server {
         }
         match refused {
             Some(error) => end!(NotLoaded, "{address} does not answer: {error}"),
-            None => end!(Usage, "{address}: no such host"),
+            None => end!(NotLoaded, "{address}: the host has no address"),
         }
     }
 
@@ -64,7 +83,7 @@ impl Server {
         let mut request = format!("set auth 0 0 {}\r\n", token.len()).into_bytes();
         request.extend_from_slice(&token);
         request.extend_from_slice(b"\r\n");
-        self.stream.get_mut().write_all(&request)?;
+        self.send(&request)?;
         let reply = self.line()?;
         if reply != "STORED" {
             end!(
@@ -76,32 +95,64 @@ impl Server {
         Ok(())
     }
 
-    fn line(&mut self) -> Result<String> {
-        let mut line = Vec::new();
-        let read = self.stream.read_until(b'\n', &mut line);
-        let len = read.with_context(|| format!("{} stopped answering", self.address))?;
-        if len == 0 {
-            end!(NotLoaded, "{} closed the connection", self.address);
+    fn send(&mut self, request: &[u8]) -> Result<()> {
+        match self.stream.get_mut().write_all(request) {
+            Ok(()) => Ok(()),
+            Err(error) => end!(NotLoaded, "{} stopped answering: {error}", self.address),
         }
-        let line = String::from_utf8_lossy(&line);
-        Ok(line.trim_end_matches(['\r', '\n']).to_owned())
     }
 
-    /// Sends a command, and passes on each line of the reply until one of `ends`.
+    /// The next line, with its control characters escaped.
+    fn line(&mut self) -> Result<String> {
+        let mut line = Vec::new();
+        loop {
+            if let Some(deadline) = self.deadline {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    end!(NotLoaded, "{} takes too long for its reply", self.address);
+                }
+                if self.stream.buffer().is_empty() {
+                    let stream = self.stream.get_ref();
+                    stream.set_read_timeout(Some(left.min(TIMEOUT)))?;
+                }
+            }
+            let bytes = match self.stream.fill_buf() {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => end!(NotLoaded, "{} stopped answering: {error}", self.address),
+            };
+            if bytes.is_empty() {
+                end!(NotLoaded, "{} closed the connection", self.address);
+            }
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let len = end.map_or(bytes.len(), |end| end + 1);
+            line.extend_from_slice(&bytes[..len]);
+            self.stream.consume(len);
+            if line.len() > LINE_MOST {
+                end!(Failed, "{}: a line without an end", self.address);
+            }
+            if end.is_some() {
+                let text = line.trim_ascii_end();
+                return Ok(shown(text));
+            }
+        }
+    }
+
+    /// Sends a command, and passes on each line of the reply until one of `ends`, which it returns.
     pub(crate) fn ask(
         &mut self,
         command: &str,
         ends: &[&str],
         mut each: impl FnMut(&str) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<String> {
         let request = format!("{command}\r\n");
-        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.send(request.as_bytes())?;
         loop {
             let line = self.line()?;
             if ends.contains(&line.as_str()) {
-                return Ok(());
+                return Ok(line);
             }
-            if line.contains("unauthenticated") {
+            if line == UNAUTHENTICATED {
                 end!(
                     NoPermission,
                     "{}: clients have to log in: --auth-file FILE",
@@ -121,12 +172,19 @@ impl Server {
     pub(crate) fn stats(&mut self, argument: &str) -> Result<String> {
         let command = format!("stats {argument}");
         let mut text = String::new();
-        self.ask(command.trim_end(), &["END", "RESET", "OK"], |line| {
+        let address = self.address.clone();
+        self.deadline = Some(Instant::now() + STATS_TIMEOUT);
+        let asked = self.ask(command.trim_end(), &["END", "RESET", "OK"], |line| {
+            if text.len() + line.len() > STATS_MOST {
+                end!(Failed, "{address}: statistics without an end");
+            }
             text.push_str(line);
             text.push_str("\r\n");
             Ok(())
-        })?;
-        Ok(text)
+        });
+        self.deadline = None;
+        self.stream.get_ref().set_read_timeout(Some(TIMEOUT))?;
+        asked.map(|_| text)
     }
 }
 
@@ -156,6 +214,32 @@ mod tests {
         let mut server =
             Server::connect(&answering("STAT a 1\r\nSTAT b 2\r\nEND\r\n"), b"").unwrap();
         assert_eq!(server.stats("").unwrap(), "STAT a 1\r\nSTAT b 2\r\n");
+    }
+
+    #[test]
+    fn lines_of_the_server_have_a_limit_and_no_control_characters() {
+        let long: &str = "x".repeat(LINE_MOST + 2).leak();
+        let mut server = Server::connect(&answering(long), b"").unwrap();
+        let error = server.stats("").unwrap_err();
+        assert!(error.to_string().contains("without an end"), "{error}");
+        let answer = "STAT a \u{1b}[2Junauthenticated\r\nEND\r\n";
+        let mut server = Server::connect(&answering(answer), b"").unwrap();
+        assert_eq!(
+            server.stats("").unwrap(),
+            "STAT a \\u{1b}[2Junauthenticated\r\n"
+        );
+    }
+
+    #[test]
+    fn address_without_a_port_and_unknown_host_are_told_apart() {
+        for (address, status) in [
+            ("localhost", Status::Usage),
+            ("localhost:x", Status::Usage),
+            ("host.invalid:1", Status::NotLoaded),
+        ] {
+            let error = Server::connect(address, b"").unwrap_err();
+            assert_eq!(Status::of(&error), status, "{address}: {error}");
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::net::TcpStream;
 use anyhow::Result;
 
 use crate::exit::{end, Status, StatusError};
-use crate::server::Server;
+use crate::item_keys::shown;
+use crate::server::{Server, UNAUTHENTICATED};
 
 /// The longest line of a server: a key as `%XX` and numbers.
 const LINE_MOST: u64 = 4096;
@@ -59,7 +60,7 @@ impl Client {
             Err(error) => return Err(silent(&self.address, &error)),
         }
         let line = self.line.trim_ascii_end();
-        if line.ends_with(b"unauthenticated") {
+        if line == UNAUTHENTICATED.as_bytes() {
             end!(
                 NoPermission,
                 "{}: clients have to log in: --auth-file FILE",
@@ -96,8 +97,8 @@ impl Client {
 
     /// The error for a reply that does not match the request.
     pub(crate) fn unexpected(&self) -> anyhow::Error {
-        let line = String::from_utf8_lossy(&self.line);
-        let what = format!("{}: {}", self.address, line.trim_end());
+        let line = shown(self.line.trim_ascii_end());
+        let what = format!("{}: {line}", self.address);
         StatusError::new(Status::Refused, what).into()
     }
 }

@@ -2,18 +2,22 @@
 //! The most requested keys, from a sample of the gets: `watch fetchers`, for a moment.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::exit::end;
+use crate::item_keys::shown;
 use crate::source::Source;
 
 /// How long gets are watched for a sample. Meanwhile gets of one key are still answered in place,
 /// each logged; other UDP requests go to the socket (docs/protocol.md).
 const WINDOW: Duration = Duration::from_millis(200);
+
+/// The longest line of the log: a key as `%XX` and numbers.
+const LINE_MOST: u64 = 4096;
 
 /// The gets of a moment, by key.
 #[derive(Clone, Debug, Default)]
@@ -32,10 +36,10 @@ impl Gets {
         stream.write_all(b"watch fetchers\r\n")?;
         let mut input = BufReader::new(stream);
         let mut line = Vec::new();
-        input.read_until(b'\n', &mut line)?;
+        (&mut input).take(LINE_MOST).read_until(b'\n', &mut line)?;
         if line != b"OK\r\n" {
-            let answer = String::from_utf8_lossy(&line);
-            end!(Refused, "watch fetchers: {}", answer.trim_end());
+            let answer = shown(line.trim_ascii_end());
+            end!(Refused, "watch fetchers: {answer}");
         }
         let mut gets = Gets::default();
         let begun = Instant::now();
@@ -44,8 +48,12 @@ impl Gets {
             input
                 .get_ref()
                 .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            match input.read_until(b'\n', &mut line) {
+            let room = LINE_MOST - line.len() as u64;
+            match (&mut input).take(room).read_until(b'\n', &mut line) {
                 Ok(0) => break,
+                Ok(_) if line.len() as u64 == LINE_MOST => {
+                    end!(Failed, "watch fetchers: a line without an end")
+                }
                 Ok(_) => {
                     gets.add(&String::from_utf8_lossy(&line));
                     line.clear();
@@ -124,6 +132,12 @@ mod tests {
             [("b".to_owned(), 4.0), ("a".to_owned(), 2.0)]
         );
         assert_eq!(gets.hottest(1).len(), 1);
+    }
+
+    #[test]
+    fn line_without_an_end_is_an_error() {
+        let error = watched([b"OK\r\n", &[b'x'; 5000][..]].concat().leak()).unwrap_err();
+        assert!(error.to_string().contains("without an end"), "{error}");
     }
 
     #[test]
