@@ -17,7 +17,7 @@ pub(crate) enum LiveChange {
 }
 
 impl LiveChange {
-    /// All calls; [`Self::widens`] tells which of them come last.
+    /// All calls; those for which [`Self::widens`] holds come last.
     pub(crate) const ORDER: [Self; 7] = [
         Self::Users,
         Self::Sources,
