@@ -14,7 +14,9 @@ use hippos_store::{ClassCounter, Guard, Item, KeyWords, Lookup, Platform};
 
 use crate::counters::EngineCounter;
 use crate::datagram::single_get::command;
+use crate::reply::check_len;
 use crate::reply::inline::{put, put_item, put_whole_item, WINDOW};
+use crate::reply::text::value_len;
 use crate::Engine;
 
 /// The most keys of one request.
@@ -75,7 +77,16 @@ impl MultiGet<'_> {
                 None => put_whole_item(room, key, value, flags),
             };
         }
-        all.sub_exact(put(room, reply::END).len())
+        let written = all.sub_exact(put(room, reply::END).len());
+        check_len(written, || self.len());
+        written
+    }
+
+    /// The exact length of the datagram, frame included.
+    fn len(&self) -> usize {
+        let ends = FRAME + reply::END.len();
+        let items = self.items.iter().flatten();
+        items.fold(ends, |len, item| len.add_exact(value_len(item, None)))
     }
 }
 

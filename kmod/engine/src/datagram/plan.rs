@@ -7,7 +7,7 @@
 //! process context.
 
 use heapless::Vec;
-use hippos_invariant::{invariant, Exact};
+use hippos_invariant::Exact;
 use hippos_proto::binary::{self, op, Response, Status};
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::{self, TextRequest};
@@ -17,6 +17,7 @@ use hippos_proto::{meta, KEY_MAX};
 use hippos_store::{Guard, Hash, Inspected, Item, Platform};
 
 use crate::counters::EngineCounter;
+use crate::reply::check_len;
 use crate::reply::meta::{hit_line, miss_line, MetaHit};
 use crate::reply::text::{put_value, value_len};
 use crate::Engine;
@@ -185,12 +186,7 @@ impl<'g> Plan<'_, 'g> {
         } else {
             self.write_part(index, &mut out);
         }
-        invariant!(
-            out.len() == self.datagram_len(index),
-            "{} bytes of a datagram of {}",
-            out.len(),
-            self.datagram_len(index)
-        );
+        check_len(out.len(), || self.datagram_len(index));
         out.len()
     }
 
@@ -659,7 +655,7 @@ impl<P: Platform> Engine<P> {
         if hit.value && value.add_exact(SCRATCH) > self.fast_bytes() {
             return false;
         }
-        let Some(line) = plan.push_scratch(|out| hit_line(out, command, &hit)) else {
+        let Some(line) = plan.push_scratch(|out| hit_line(out, command, &hit, item.value())) else {
             return false;
         };
         let head = usize::from(line.len);

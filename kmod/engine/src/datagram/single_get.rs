@@ -4,7 +4,7 @@
 //! A [`Plan`](crate::Plan) has space for any reply of the fast path; one key needs one item and no plan. A request that
 //! is declined here goes on to [`multi_get`](Engine::multi_get), before anything is counted.
 
-use hippos_invariant::{invariant, Exact};
+use hippos_invariant::Exact;
 use hippos_proto::number::{digits, ShortDecimal};
 use hippos_proto::reply;
 use hippos_proto::token;
@@ -12,6 +12,7 @@ use hippos_proto::udp::{DATA_MAX, FRAME};
 use hippos_proto::KEY_MAX;
 use hippos_store::{Guard, Item, Platform};
 
+use crate::reply::check_len;
 use crate::reply::inline::{put, put_long, put_short};
 use crate::Engine;
 
@@ -68,11 +69,7 @@ impl SingleGet<'_> {
             ),
         };
         let written = all.sub_exact(rest.len());
-        invariant!(
-            written == self.len(),
-            "{written} bytes of a reply of {}",
-            self.len()
-        );
+        check_len(written, || self.len());
         written
     }
 }

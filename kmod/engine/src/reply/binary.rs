@@ -6,6 +6,8 @@ use hippos_proto::binary::{non_quiet, op, Header, Response, Status};
 use hippos_proto::reply::Out;
 use hippos_store::{Outcome, StoreError};
 
+use crate::reply::check_len;
+
 /// The parts of a request that its reply repeats.
 #[derive(Clone, Copy)]
 pub(crate) struct BinaryRequest {
@@ -53,8 +55,7 @@ impl BinaryRequest {
     pub(crate) fn done(&self, out: &mut impl Out, value: &[u8], cas: u64) {
         if !self.quiet {
             let head = self.head(Status::Success, 0, 0, value.len(), cas);
-            out.put(&head.to_bytes());
-            out.put(value);
+            put_response(out, &head, &[value], &[]);
         }
     }
 
@@ -64,8 +65,8 @@ impl BinaryRequest {
     }
 
     pub(crate) fn error_text(&self, out: &mut impl Out, status: Status, text: &[u8]) {
-        out.put(&self.head(status, 0, 0, text.len(), 0).to_bytes());
-        out.put(text);
+        let head = self.head(status, 0, 0, text.len(), 0);
+        put_response(out, &head, &[text], &[]);
     }
 
     /// Reports the outcome of a store.
@@ -86,15 +87,52 @@ impl BinaryRequest {
     /// A packet of statistics.
     pub(crate) fn stat(&self, out: &mut impl Out, name: &[u8], value: &[u8]) {
         let head = self.head(Status::Success, 0, name.len(), value.len(), 0);
-        out.put(&head.to_bytes());
-        out.put(name);
-        out.put(value);
+        put_response(out, &head, &[name, value], &[]);
+    }
+
+    /// Reports that there is no such key, with the key.
+    pub(crate) fn missing_key(&self, out: &mut impl Out, key: &[u8]) {
+        let head = self.head(Status::NotFound, 0, key.len(), 0, 0);
+        put_response(out, &head, &[key], &[]);
     }
 }
 
-/// Writes the part before a value.
-pub(crate) fn put_found(out: &mut impl Out, head: &Response, flags: u32, key: &[u8]) {
+/// Writes the part before `value`, which the caller writes behind it.
+pub(crate) fn put_found(out: &mut impl Out, head: &Response, flags: u32, key: &[u8], value: &[u8]) {
+    put_response(out, head, &[&flags.to_be_bytes(), key], value);
+}
+
+/// Writes a header and the `parts` of the body; the body ends with `later`, which the caller writes.
+#[inline(always)]
+fn put_response<const N: usize>(
+    out: &mut impl Out,
+    head: &Response,
+    parts: &[&[u8]; N],
+    later: &[u8],
+) {
+    let body = |len: usize, part: &&[u8]| len.add_exact(part.len());
+    check_len(parts.iter().fold(later.len(), body), || head.body as usize);
     out.put(&head.to_bytes());
-    out.put(&flags.to_be_bytes());
-    out.put(key);
+    for part in parts {
+        out.put(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hippos_proto::reply::Cursor;
+
+    #[test]
+    #[should_panic(expected = "broken invariant: 7 bytes of a reply of 8")]
+    fn a_body_of_another_length_than_announced_panics() {
+        let request = BinaryRequest {
+            opcode: op::GETK,
+            quiet: false,
+            opaque: 0,
+        };
+        let mut buffer = [0; 64];
+        let head = request.head(Status::Success, 4, 1, 3, 0);
+        put_found(&mut Cursor::new(&mut buffer), &head, 0, b"k", b"va");
+    }
 }

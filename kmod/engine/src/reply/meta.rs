@@ -9,6 +9,8 @@ use hippos_proto::reply::{self, Out};
 use hippos_proto::KEY_MAX;
 use hippos_store::{Expiry, Item, ItemSnapshot, Outcome};
 
+use crate::reply::check_len;
+
 /// The properties of an item that `mg` reports.
 pub(crate) struct MetaHit<'a> {
     pub(crate) key: &'a [u8],
@@ -61,11 +63,13 @@ pub(crate) fn wants_value(command: &Command<'_>, seen: &ItemSnapshot) -> bool {
     flags.value() && flags.compare != Some(seen.cas())
 }
 
-/// Writes the status line of a hit. Each flag shows the state at its position in the list of flags.
-pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &MetaHit<'_>) {
+/// Writes the status line of a hit. Each flag shows the state at its position in the list of flags. `value` is what the
+/// caller writes behind it, with a line end, if the client gets the value.
+pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &MetaHit<'_>, value: &[u8]) {
     let MetaHit { seen, times, .. } = hit;
     let mut ttl = seen.ttl();
     if hit.value {
+        check_len(value.len(), || hit.len);
         out.put(b"VA ");
         out.put_decimal(hit.len as u64);
     } else {
@@ -119,9 +123,9 @@ pub(crate) fn hit_line(out: &mut impl Out, command: &Command<'_>, hit: &MetaHit<
 }
 
 /// The length of what [`hit_line`] writes.
-pub(crate) fn hit_line_len(command: &Command<'_>, hit: &MetaHit<'_>) -> usize {
+pub(crate) fn hit_line_len(command: &Command<'_>, hit: &MetaHit<'_>, value: &[u8]) -> usize {
     let mut counted = Counted(0);
-    hit_line(&mut counted, command, hit);
+    hit_line(&mut counted, command, hit, value);
     counted.0
 }
 
@@ -287,3 +291,28 @@ pub(crate) fn put_number(
 
 /// A key copied from a reservation, for a reply that is written after it is committed.
 pub(crate) type KeyBuffer = Vec<u8, KEY_MAX>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hippos_proto::reply::Cursor;
+    use hippos_proto::token::Tokens;
+
+    #[test]
+    #[should_panic(expected = "broken invariant: 2 bytes of a reply of 3")]
+    fn a_value_of_another_length_than_announced_panics() {
+        let command = Command::parse(Tokens::new(b"mg k v")).expect("a command");
+        let hit = MetaHit {
+            key: b"k",
+            len: 3,
+            flags: 0,
+            seen: ItemSnapshot::new(1),
+            value: true,
+            won: false,
+            created: false,
+            times: Times::default(),
+        };
+        let mut buffer = [0; 64];
+        hit_line(&mut Cursor::new(&mut buffer), &command, &hit, b"va");
+    }
+}

@@ -204,9 +204,7 @@ impl<P: Platform> Session<'_, P> {
                 return;
             }
             if named {
-                let head = request.head(Status::NotFound, 0, key.len(), 0, 0);
-                out.put(&head.to_bytes());
-                out.put(key);
+                request.missing_key(out, key);
             } else {
                 request.error(out, Status::NotFound);
             }
@@ -217,12 +215,12 @@ impl<P: Platform> Session<'_, P> {
             None => engine.hit(&item),
         }
         let key = if named { item.key() } else { &[] };
-        let value = if command == op::TOUCH {
-            0
+        let value: &[u8] = if command == op::TOUCH {
+            &[]
         } else {
-            item.value().len()
+            item.value()
         };
-        let head = request.head(Status::Success, FLAGS, key.len(), value, cas);
+        let head = request.head(Status::Success, FLAGS, key.len(), value.len(), cas);
         let Some(mode) = mode else {
             if !self.refuse_datagram() {
                 request.error(out, Status::OutOfMemory);
@@ -230,7 +228,7 @@ impl<P: Platform> Session<'_, P> {
             return;
         };
         store.bump(&item);
-        put_found(out, &head, item.flags(), key);
+        put_found(out, &head, item.flags(), key, value);
         if command != op::TOUCH {
             self.send(&item, mode, &[], out);
         }

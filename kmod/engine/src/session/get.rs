@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `get` and its variants: one key, and lists of keys, which are answered while they arrive.
 
-use hippos_invariant::{invariant, Exact};
+use hippos_invariant::Exact;
 use hippos_proto::number::parse_i32;
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_proto::text::Get;
@@ -10,7 +10,7 @@ use hippos_proto::{BLANKS_MAX, KEY_MAX, LINE_MAX};
 use hippos_store::{ClassCounter, Counter, Dead, Item, Platform};
 
 use crate::reply::text::{put_value_line, value_line_len, whole_len};
-use crate::reply::REPLY_HEADER_MAX;
+use crate::reply::{check_len, REPLY_HEADER_MAX};
 use crate::session::state::{FeedStep, Keys, Session, State};
 
 impl<P: Platform> Session<'_, P> {
@@ -220,7 +220,7 @@ impl<P: Platform> Session<'_, P> {
         place.put(item.value());
         place.put(tail);
         let written = place.len();
-        invariant!(written == whole, "{written} bytes of a reply of {whole}");
+        check_len(written, || whole);
         out.advance(written);
         true
     }

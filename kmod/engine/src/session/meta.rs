@@ -39,7 +39,7 @@ impl<P: Platform> Session<'_, P> {
                 let room = out.room();
                 let mut mode = None;
                 let found = engine.meta_modify(&guard, command, hash, &times, |item, hit| {
-                    let head = || hit_line_len(command, hit);
+                    let head = || hit_line_len(command, hit, item.value());
                     mode = if hit.value {
                         self.send_mode(item, head, reply::CRLF, room)
                     } else {
@@ -56,7 +56,7 @@ impl<P: Platform> Session<'_, P> {
                         }
                         return;
                     };
-                    hit_line(out, command, &hit);
+                    hit_line(out, command, &hit, item.value());
                     if hit.value {
                         self.send(&item, mode, reply::CRLF, out);
                     }
@@ -83,7 +83,7 @@ impl<P: Platform> Session<'_, P> {
                 created: true,
                 times,
             };
-            hit_line(out, command, &hit);
+            hit_line(out, command, &hit, b"");
             if hit.value {
                 out.put(reply::CRLF);
             }
