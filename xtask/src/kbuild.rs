@@ -183,3 +183,92 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// What the make of the kernel tree says.
+    const BUILT: &str = "the kernel's make was called";
+
+    /// A kernel tree of which `make modules` builds nothing; of that release, or not prepared.
+    fn tree(release: Option<&str>) -> tempfile::TempDir {
+        let tree = tempfile::tempdir().unwrap();
+        let rule = format!("modules:\n\t@echo \"{BUILT}\"\n");
+        fs::write(tree.path().join("Makefile"), rule).unwrap();
+        if let Some(release) = release {
+            let config = tree.path().join("include/config");
+            fs::create_dir_all(&config).unwrap();
+            fs::write(config.join("kernel.release"), format!("{release}\n")).unwrap();
+        }
+        tree
+    }
+
+    /// Runs plain `make` with a tree and further arguments: whether it ended well, and all that it said. None, after a
+    /// message, on a machine without make.
+    fn make(tree: &Path, arguments: &[&str]) -> Option<(bool, String)> {
+        let out = tree.join("out");
+        let mut make = Command::new("make");
+        // The crates from outside are not needed, and not laid out here.
+        make.args(["--no-print-directory", "-o", "target/vendor/Cargo.lock"])
+            .arg(format!("KDIR={}", tree.display()))
+            .arg(format!("MO={}", out.display()))
+            .args(arguments)
+            .current_dir(workspace::root());
+        for name in ["KREL", "KDIR", "MO", "MAKEFLAGS", "MAKELEVEL"] {
+            make.env_remove(name);
+        }
+        let Ok(output) = make.output() else {
+            eprintln!("skipped: there is no make");
+            return None;
+        };
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Some((output.status.success(), said))
+    }
+
+    #[test]
+    fn make_refuses_a_tree_of_another_kernel() {
+        let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let other = format!("{}-other", running.trim());
+        let tree = tree(Some(&other));
+        let Some((well, said)) = make(tree.path(), &[]) else {
+            return;
+        };
+        assert!(!well && !said.contains(BUILT), "{said}");
+        let message = format!(
+            "the tree in {} is of kernel {other}, but the module is for {}: take that kernel's source, or name the \
+             kernel by KREL",
+            tree.path().display(),
+            running.trim()
+        );
+        assert!(said.contains(&message), "{said}\nwithout\n{message}");
+    }
+
+    #[test]
+    fn make_builds_for_the_kernel_of_the_tree() {
+        let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        // The running kernel, and one that is named.
+        for (release, arguments) in [
+            (running.trim(), &[][..]),
+            ("1.2.3-named", &["KREL=1.2.3-named"]),
+        ] {
+            let tree = tree(Some(release));
+            let Some((well, said)) = make(tree.path(), arguments) else {
+                return;
+            };
+            assert!(well && said.contains(BUILT), "{release}: {said}");
+        }
+    }
+
+    #[test]
+    fn make_refuses_a_tree_that_is_not_prepared() {
+        let tree = tree(None);
+        let Some((well, said)) = make(tree.path(), &[]) else {
+            return;
+        };
+        assert!(!well && !said.contains(BUILT), "{said}");
+        assert!(said.contains("is no prepared kernel tree"), "{said}");
+    }
+}
