@@ -193,3 +193,58 @@ pub(crate) fn ready() -> Result<PathBuf> {
 fn scripts() -> PathBuf {
     workspace::root().join(Path::new("testing/conformance/clients"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a script says that runs test files by suite.sh, and whether it ended well.
+    fn suite(lines: &str) -> (bool, String) {
+        let script = format!("set -u\n. \"$0\"\n{lines}\nreport\n");
+        let output = Command::new("sh")
+            .args(["-c", &script])
+            .arg(scripts().join("suite.sh"))
+            .output()
+            .expect("a shell");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success(), said)
+    }
+
+    #[test]
+    fn a_failed_test_file_is_shown_at_the_end_with_its_output() {
+        let (well, said) = suite(
+            "suite 'x one.t' echo not shown\n\
+             suite 'x two.t' sh -c 'echo not ok 2; exit 3'\n\
+             suite 'x three.t' sh -c 'echo not ok 7 - early; seq 1000; exit 1'\n\
+             suite 'x four.t' true",
+        );
+        assert!(!well, "{said}");
+        let (files, end) = said.split_once("----").expect("a part at the end");
+        assert_eq!(
+            files,
+            "x one.t: passed\nx two.t FAILED (3)\nx three.t FAILED (1)\nx four.t: passed\n"
+        );
+        let (two, three) = end.split_once("---- ").expect("two that failed");
+        assert_eq!(two, " x two.t FAILED (3)\n    not ok 2\n");
+        assert!(three.starts_with("x three.t FAILED (1)\n    1:not ok 7 - early\n"));
+        assert!(three.ends_with("    1000\nsuites: 2 passed, 2 failed\n"));
+        assert!(three.lines().count() <= 102, "{three}");
+    }
+
+    #[test]
+    fn suites_that_all_pass_show_no_output() {
+        let (well, said) = suite("suite 'x one.t' echo not shown");
+        assert!(well, "{said}");
+        assert_eq!(said, "x one.t: passed\nsuites: 1 passed, 0 failed\n");
+    }
+
+    #[test]
+    fn the_file_that_runs_when_time_is_up_is_shown_too() {
+        let (well, said) =
+            suite("suite 'x one.t' sh -c \"echo begun; kill -TERM $$; exec sleep 10\"");
+        assert!(!well, "{said}");
+        let end =
+            "---- x one.t was not done when time was up\n    begun\nsuites: 0 passed, 1 failed\n";
+        assert_eq!(said, end);
+    }
+}

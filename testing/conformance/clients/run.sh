@@ -20,8 +20,8 @@ all='libmemcached memcached_tool pymemcache_ops pylibmc_ops bmemcached_ops pytho
 passed=0
 failed=0
 for name in ${*:-$all}; do
-    # The suites take longer than a client.
-    if [ "$name" = suites ]; then limit=1500; else limit=300; fi
+    # The suites take longer than a client, and end with the output of each file that failed.
+    if [ "$name" = suites ]; then limit=1500 lines=5000; else limit=300 lines=25; fi
     file=$(cd "$here" && ls "$name".*)
     case $file in
     *.py) command="python3 $file $server" ;;
@@ -45,7 +45,7 @@ for name in ${*:-$all}; do
     else
         failed=$((failed + 1))
         echo "$name FAILED"
-        tail -25 "$out" | sed 's/^/    /'
+        tail -$lines "$out" | sed 's/^/    /'
     fi
 done
 echo "clients: $passed passed, $failed failed"

@@ -11,24 +11,7 @@ shift
 # A copy: some of them are changed on the way.
 src=/tmp/src
 cp -r /src "$src"
-passed=0
-failed=0
-
-# Runs a command; shows its last lines if it fails.
-suite() {
-    name=$1
-    shift
-    if timeout 600 "$@" > /tmp/suite.out 2>&1; then
-        passed=$((passed + 1))
-        echo "$name: passed"
-    else
-        status=$?
-        failed=$((failed + 1))
-        if [ $status -eq 124 ]; then status="not done after 600 s"; fi
-        echo "$name FAILED ($status)"
-        grep -aE '^not ok|FAIL|Error|got:|expected:|panic' /tmp/suite.out | head -${LINES_EACH:-15} | sed 's/^/    /'
-    fi
-}
+. "$(dirname "$0")/suite.sh"
 
 # memcached's own tests. Left out are those that start a server with special arguments, that
 # look into the memory of one that is fresh, or that need its debugging build. In some of them
@@ -120,5 +103,4 @@ php() {
 for name in ${*:-memcached pymemcache pylibmc gomemcache perl_clients php}; do
     $name
 done
-echo "suites: $passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+report
