@@ -7,6 +7,7 @@
 //! aside. A stream that is answered differently is made as short as it can be.
 
 use anyhow::{anyhow, bail, ensure, Context, Result};
+use hippos_proto::{Argument, Flag, FLAGS};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -340,56 +341,90 @@ fn count() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(verb, k, d, n)| format!("{verb} {k} {d}{n}\r\n").into_bytes())
 }
 
-/// Some of the flags in some order; `b` needs the key in base64, and is not among them.
-fn flags(of: &'static [&'static str]) -> impl Strategy<Value = String> {
-    let cas_flag = |flag: &'static str| match flag {
-        "C" | "E" => cas().prop_map(move |c| format!(" {flag}{c}")).boxed(),
-        flag => Just(format!(" {flag}")).boxed(),
+/// Flags that are not drawn for a command.
+const NOT_DRAWN: &[(&str, u8)] = &[
+    // memcached 1.6.38 ignores it, Hippos does as newer ones (docs/protocol.md).
+    ("mg", b'C'),
+    // memcached forgets them when the count grows by a digit.
+    ("ma", b'E'),
+    ("ma", b'T'),
+];
+
+/// The arguments of a flag of `command` to draw from.
+fn arguments(command: &str, flag: &Flag) -> &'static [&'static str] {
+    match (flag.letter, flag.argument) {
+        // A number is drawn later.
+        (b'C' | b'E', _) => &[""],
+        // No mode that is an error: with one, memcached assigns the number of `E` to the item that is stored next.
+        (_, Argument::Mode) if command == "ms" => &["E", "A", "P", "R", "S"],
+        (_, Argument::Mode) => &["I", "D", "+", "-", "X"],
+        (_, Argument::None | Argument::Ignored) => &[""],
+        (_, Argument::Opaque) => &["1", "abc"],
+        (_, Argument::TimeToLive) => &["0", "1000", "-1"],
+        // None of those: the second decides whether less of it is left.
+        (_, Argument::Seconds) => &["30", "2000"],
+        (_, Argument::Word) => &["0", "5"],
+        (_, Argument::Number) => &["0", "2", "13", "x"],
+    }
+}
+
+/// Some of the flags of a command and of `others`, in some order, but none of `except`. `b` needs the key in base64, and
+/// is not among them.
+fn flags(
+    command: &'static str,
+    except: &[u8],
+    others: &[&'static str],
+) -> impl Strategy<Value = String> {
+    let drawn = |flag: &&Flag| {
+        let not_drawn = NOT_DRAWN.contains(&(command, flag.letter));
+        flag.commands.split(' ').any(|word| word == command)
+            && flag.letter != b'b'
+            && !not_drawn
+            && !except.contains(&flag.letter)
     };
-    subsequence(of, 0..of.len().min(7))
+    let words = FLAGS.iter().filter(drawn).flat_map(|flag| {
+        let letter = char::from(flag.letter);
+        let arguments = arguments(command, flag).iter();
+        arguments.map(move |argument| format!("{letter}{argument}"))
+    });
+    let others = others.iter().map(|word| (*word).to_owned());
+    let words: Vec<String> = words.chain(others).collect();
+    let cas_flag = |word: String| match word.as_str() {
+        "C" | "E" => cas().prop_map(move |c| format!(" {word}{c}")).boxed(),
+        _ => Just(format!(" {word}")).boxed(),
+    };
+    let most = words.len().min(7);
+    subsequence(words, 0..most)
         .prop_shuffle()
         .prop_flat_map(move |flags| flags.into_iter().map(cas_flag).collect::<Vec<_>>())
         .prop_map(|flags| flags.concat())
 }
 
 fn meta_get() -> impl Strategy<Value = Vec<u8>> {
-    let of = &[
-        "v", "s", "f", "t", "c", "k", "q", "h", "O1", "Oabc", "T0", "T1000", "T-1", "N0", "N1000",
-        "R30", "R2000", "E", "P", "L", "u", "x", "I", "z",
-    ];
-    (any_key(), flags(of)).prop_map(|(k, f)| format!("mg {k}{f}\r\n").into_bytes())
+    let others = &["P", "L", "x", "I", "z"];
+    (any_key(), flags("mg", b"", others)).prop_map(|(k, f)| format!("mg {k}{f}\r\n").into_bytes())
 }
 
-/// No mode that is an error: with one, memcached assigns the number of `E` to the item that is stored next.
 fn meta_set() -> impl Strategy<Value = Vec<u8>> {
-    let of = &[
-        "k", "c", "s", "q", "O1", "F5", "F0", "T0", "T1000", "T-1", "C", "E", "E", "I", "ME", "MA",
-        "MP", "MR", "MS", "N0", "N1000", "v", "t",
-    ];
-    (pair(), flags(of)).prop_map(|((k, v), f)| {
+    // Twice, so that more items have numbers that are known.
+    let others = &["E", "v", "t"];
+    (pair(), flags("ms", b"", others)).prop_map(|((k, v), f)| {
         let head = format!("ms {k} {}{f}\r\n", v.len());
         [head.as_bytes(), &v, b"\r\n"].concat()
     })
 }
 
 fn meta_delete() -> impl Strategy<Value = Vec<u8>> {
-    // Counters are never marked stale: the result of arithmetic on a stale item depends on chance.
-    let words = &["k", "q", "O1", "C", "E", "I", "T0", "T1000", "x", "v", "t"];
-    let numbers = &["k", "q", "O1", "C", "E", "v"];
     let command = |(k, f): (String, String)| format!("md {k}{f}\r\n").into_bytes();
     prop_oneof![
-        3 => (key(), flags(words)).prop_map(command),
-        1 => (counter(), flags(numbers)).prop_map(command),
+        3 => (key(), flags("md", b"", &["v", "t"])).prop_map(command),
+        // Counters are never marked stale: the result of arithmetic on a stale item depends on chance.
+        1 => (counter(), flags("md", b"ITx", &["v"])).prop_map(command),
     ]
 }
 
-/// Without `E` and `T`, which memcached forgets when the count grows by a digit.
 fn meta_count() -> impl Strategy<Value = Vec<u8>> {
-    let of = &[
-        "v", "t", "c", "k", "q", "O1", "C", "N0", "N1000", "J13", "D2", "D0", "MI", "MD", "M+",
-        "M-", "MX", "Dx", "Jx",
-    ];
-    (counter(), flags(of)).prop_map(|(k, f)| format!("ma {k}{f}\r\n").into_bytes())
+    (counter(), flags("ma", b"", &[])).prop_map(|(k, f)| format!("ma {k}{f}\r\n").into_bytes())
 }
 
 fn mistake() -> impl Strategy<Value = Vec<u8>> {
@@ -517,5 +552,39 @@ mod tests {
         let chosen = format!("HD c{}\r\n", CHOSEN[1]);
         let kept = format!("HD c#{}\r\n", CHOSEN[1]);
         assert_eq!(side.general_text(chosen.as_bytes()), kept.as_bytes());
+    }
+
+    #[test]
+    fn each_flag_is_drawn_for_the_commands_that_use_it() {
+        let mut runner = TestRunner::deterministic();
+        let mut draw = |command: BoxedStrategy<Vec<u8>>| {
+            let tree = command.new_tree(&mut runner).expect("a command");
+            String::from_utf8_lossy(&tree.current()).into_owned()
+        };
+        let mut drawn = std::collections::BTreeSet::new();
+        for _ in 0..300 {
+            for command in [
+                meta_get().boxed(),
+                meta_set().boxed(),
+                meta_delete().boxed(),
+                meta_count().boxed(),
+            ] {
+                let line = draw(command);
+                let line = line.lines().next().unwrap_or_default();
+                let mut words = line.split(' ');
+                let command = words.next().unwrap_or_default().to_owned();
+                let flags = words.filter_map(|word| word.bytes().next());
+                drawn.extend(flags.map(|letter| (command.clone(), letter)));
+            }
+        }
+        for flag in FLAGS.iter().filter(|flag| flag.letter != b'b') {
+            for command in ["mg", "ms", "md", "ma"] {
+                let uses = flag.commands.split(' ').any(|word| word == command);
+                if uses && !NOT_DRAWN.contains(&(command, flag.letter)) {
+                    let pair = (command.to_owned(), flag.letter);
+                    assert!(drawn.contains(&pair), "{command} {}", flag.letter as char);
+                }
+            }
+        }
     }
 }
