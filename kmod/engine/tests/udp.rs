@@ -11,6 +11,7 @@ use hippos_engine::{
     EngineCounter, Limiter, Message, Out, PlanOutcome, Session, Settings, Sources, SourcesChange,
     Transport, REPLY_HEADER_MAX,
 };
+use hippos_proto::{Argument, Flag, GetEffect, FLAGS};
 use hippos_store::{Config, Eviction};
 use proptest::prelude::*;
 
@@ -115,6 +116,36 @@ fn the_fast_path_answers_as_the_worker_does() {
             one.engine_counted(EngineCounter::FastCommands),
             other.engine_counted(EngineCounter::UdpCommands)
         );
+    }
+}
+
+#[test]
+fn fast_path_passes_each_flag_that_changes_the_item() {
+    let uses = |flag: &&Flag| flag.commands.split(' ').any(|command| command == "mg");
+    for flag in FLAGS.iter().filter(uses) {
+        let letter = char::from(flag.letter);
+        let argument = match flag.argument {
+            Argument::None | Argument::Ignored => "",
+            Argument::Mode => "S",
+            _ => "99",
+        };
+        let writes = flag.effect == GetEffect::Writes;
+        let mut changed = false;
+        // An item that expires sooner than that, and none.
+        let keys = match letter {
+            'b' => ["Zm9v", "YmFy"],
+            _ => ["t", "none"],
+        };
+        for key in keys {
+            let line = format!("mg {key} {letter}{argument}\r\n");
+            let (verdict, _) = fast(&filled(), &framed(line.as_bytes()));
+            let passes = verdict == PlanOutcome::Pass;
+            assert_eq!(passes, writes, "{line:?}: {verdict:?}");
+            let look = format!("mg {key} t c v\r\n");
+            let (before, after) = (say(&filled(), &look), say(&filled(), &(line + &look)));
+            changed |= !after.ends_with(&before);
+        }
+        assert_eq!(changed, writes, "{letter}");
     }
 }
 
