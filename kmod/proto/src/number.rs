@@ -117,51 +117,33 @@ pub const fn digits(value: u64) -> usize {
     }
 }
 
-/// A space and a number of up to five digits, ready to be stored as a word.
+/// A space and a number of up to six digits, ready to be stored as a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShortDecimal {
     /// The bytes, the first one lowest; arbitrary beyond the last.
     pub word: u64,
-    /// How many bytes there are, 2 to 6.
+    /// How many bytes there are, 2 to 7.
     pub len: usize,
-}
-
-/// Splits each 16-bit lane, below 100, into a byte of tens and one of ones.
-#[inline(always)]
-const fn tens_and_ones(lanes: u64) -> u64 {
-    // 103 / 1024 is close enough to a tenth.
-    let tens = (lanes.wrapping_mul(103) >> 10) & 0x000f_000f;
-    tens | lanes.wrapping_sub(tens.wrapping_mul(10)) << 8
 }
 
 impl ShortDecimal {
     /// `None` when the number has more digits.
     #[inline(always)]
-    pub const fn new(value: u32) -> Option<Self> {
-        const SPACE: u64 = b' ' as u64;
-        let n = value as u64 & 0x1_ffff;
-        let (digits, len) = match value {
-            0..=9 => (0x30 | n, 2),
-            10..=99 => (0x3030 | tens_and_ones(n), 3),
-            100..=99_999 => {
-                let high = n / 100;
-                let first = n / 10_000;
-                let low = n.wrapping_sub(high.wrapping_mul(100));
-                let lanes = low << 16 | high.wrapping_sub(first.wrapping_mul(100));
-                let four = 0x3030_3030 | tens_and_ones(lanes);
-                if n >= 10_000 {
-                    (four << 8 | 0x30 | first, 6)
-                } else if n >= 1000 {
-                    (four, 5)
-                } else {
-                    (four >> 8, 4)
-                }
-            }
-            _ => return None,
-        };
+    pub fn new(value: u32) -> Option<Self> {
+        if let Some(&word) = TEXTS.get(value as usize) {
+            let len = text_len(word);
+            return Some(Self { word, len });
+        }
+        let thousands = value / 1000;
+        let rest = value.sub_exact(thousands.mul_exact(1000));
+        let &high = TEXTS.get(thousands as usize)?;
+        let &low = TEXTS.get(rest as usize)?;
+        let len = text_len(high);
+        // Of the last three digits only those, behind the first ones: at most 7 bytes.
+        let three = low >> 32 & 0xff_ffff;
         Some(Self {
-            word: digits << 8 | SPACE,
-            len,
+            word: high & 0xffff_ffff | three.shl_by(8u32.mul_exact(len as u32)),
+            len: len.add_exact(3),
         })
     }
 }
@@ -191,14 +173,18 @@ const fn texts() -> [u64; 1000] {
     texts
 }
 
+/// The bytes of an entry of [`TEXTS`] with the space: at most 4. The mask lets the compiler see a bound.
+#[inline(always)]
+const fn text_len(text: u64) -> usize {
+    (text >> 56) as usize & 7
+}
+
 /// Writes a space and a number of up to six digits to `buffer`, `at` bytes from its start, and returns the offset of
 /// their end. Up to seven bytes after that become arbitrary. `None` when the number is longer, or the buffer ends
 /// before those bytes.
 #[inline(always)]
 pub fn put_text<const N: usize>(buffer: &mut [u8; N], at: usize, number: u32) -> Option<usize> {
-    const END: u32 = 56;
-    // At most 4: the mask lets the compiler see a bound.
-    let end = |text: u64| at.add_exact((text >> END) as usize & 7);
+    let end = |text: u64| at.add_exact(text_len(text));
     if let Some(&text) = TEXTS.get(number as usize) {
         *buffer.get_mut(at..)?.first_chunk_mut()? = text.to_le_bytes();
         return Some(end(text));
@@ -222,13 +208,13 @@ mod tests {
 
     #[test]
     fn short_numbers_are_written_as_long_ones_are() {
-        for value in 0..=99_999u32 {
+        for value in 0..=999_999u32 {
             let short = ShortDecimal::new(value).unwrap();
             let bytes = short.word.to_le_bytes();
             let want = std::format!(" {value}");
             assert_eq!(&bytes[..short.len], want.as_bytes());
         }
-        for value in [100_000, 131_072, u32::MAX] {
+        for value in [1_000_000, 1 << 24, u32::MAX] {
             assert_eq!(ShortDecimal::new(value), None);
         }
     }
