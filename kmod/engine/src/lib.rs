@@ -13,6 +13,7 @@ extern crate std;
 mod access;
 mod administration;
 mod authentication;
+mod class_statistics;
 mod command;
 pub mod connection;
 mod counters;

@@ -5,6 +5,7 @@ use hippos_invariant::Exact;
 use hippos_proto::reply::{self, Cursor, Out};
 use hippos_store::{ClassCounter as Class, Counter, Platform};
 
+use crate::class_statistics;
 use crate::session::lines::Lines;
 use crate::session::listing::{ClassResume, Resume, Summands};
 use crate::statistics::{self, Now, Source, Value};
@@ -99,41 +100,11 @@ impl<P: Platform> Engine<P> {
                 continue;
             }
             resume.begun = true;
-            let class = |counter| store.class_counted(index, counter);
-            let get_hits = class(Class::GetHits);
-            for (name, value) in [
-                ("number", shot.items),
-                ("number_hot", 0),
-                ("number_warm", 0),
-                ("number_cold", shot.items),
-                ("age_hot", 0),
-                ("age_warm", 0),
-                ("age", u64::from(store.tail_age(index))),
-                ("mem_requested", shot.bytes),
-                ("evicted", class(Class::Evicted)),
-                ("evicted_nonzero", class(Class::EvictedNonzero)),
-                ("evicted_time", u64::from(shot.evicted_age)),
-                ("outofmemory", class(Class::OutOfMemory)),
-                ("tailrepairs", 0),
-                ("reclaimed", class(Class::Reclaimed)),
-                ("expired_unfetched", class(Class::ExpiredUnfetched)),
-                ("evicted_unfetched", class(Class::EvictedUnfetched)),
-                ("evicted_active", 0),
-                ("crawler_reclaimed", 0),
-                ("crawler_items_checked", 0),
-                ("lrutail_reflocked", 0),
-                ("moves_to_cold", 0),
-                ("moves_to_warm", 0),
-                ("moves_within_lru", 0),
-                ("direct_reclaims", 0),
-                ("hits_to_hot", 0),
-                ("hits_to_warm", 0),
-                ("hits_to_cold", get_hits),
-                ("hits_to_temp", 0),
-            ] {
+            for row in class_statistics::ITEMS {
                 let number = index.add_exact(1);
+                let value = row.value(store, index, &shot);
                 lines.put(
-                    format_args!("items:{number}:{name}"),
+                    format_args!("items:{number}:{}", row.name),
                     format_args!("{value}"),
                 );
             }
@@ -159,30 +130,13 @@ impl<P: Platform> Engine<P> {
                 resume.active = resume.active.add_exact(1);
                 resume.slabs = resume.slabs.add_exact(u64::from(shot.slabs));
             }
-            let class = |counter| store.class_counted(index, counter);
-            // The two were read one after the other, while slots were made and freed.
-            let used = shot.slots.saturating_sub(shot.free);
-            for (name, value) in [
-                ("chunk_size", shot.size as u64),
-                ("chunks_per_page", u64::from(shot.per_slab)),
-                ("total_pages", u64::from(shot.slabs)),
-                ("total_chunks", shot.slots),
-                ("used_chunks", used),
-                ("free_chunks", shot.free),
-                ("free_chunks_end", 0),
-                ("get_hits", class(Class::GetHits)),
-                ("cmd_set", class(Class::CmdSet)),
-                ("delete_hits", class(Class::DeleteHits)),
-                ("incr_hits", class(Class::IncrHits)),
-                ("decr_hits", class(Class::DecrHits)),
-                ("cas_hits", class(Class::CasHits)),
-                ("cas_badval", class(Class::CasBadval)),
-                ("touch_hits", class(Class::TouchHits)),
-                ("hippos_retired", u64::from(shot.retired)),
-                ("hippos_reserve", u64::from(shot.reserve)),
-            ] {
+            for row in class_statistics::SLABS {
                 let number = index.add_exact(1);
-                lines.put(format_args!("{number}:{name}"), format_args!("{value}"));
+                let value = row.value(store, index, &shot);
+                lines.put(
+                    format_args!("{number}:{}", row.name),
+                    format_args!("{value}"),
+                );
             }
             if lines.full {
                 return;

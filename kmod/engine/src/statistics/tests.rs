@@ -8,6 +8,7 @@ use std::string::String;
 use std::vec::Vec;
 
 use super::*;
+use crate::class_statistics::{self, ITEMS, SLABS};
 
 /// Each row's name, kind and meaning.
 fn rows() -> Vec<(&'static str, StatisticKind, &'static str)> {
@@ -98,6 +99,8 @@ fn the_documentation_has_the_tables() {
     let mut text = fs::read_to_string(DOC).unwrap();
     for (name, table) in [
         ("statistics", statistics()),
+        ("items", class_statistics::documented(ITEMS, "items:N:")),
+        ("slabs", class_statistics::documented(SLABS, "N:")),
         ("hippos_cpus", per_cpu()),
         ("hippos_pass", reasons()),
     ] {
