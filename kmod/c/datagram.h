@@ -100,6 +100,15 @@ static __always_inline bool hippos_ipv4_fits(struct net *net, const struct net_d
 static __always_inline bool hippos_ipv6_fits(struct net *net, const struct net_device *dev,
 					     const struct ipv6hdr *iph)
 {
+	const struct inet6_dev *idev = __in6_dev_get(dev);
+
+	/*
+	 * The stack drops what comes by a device where IPv6 is off, but behind XDP.
+	 * With ipv6.disable=1 no device has it, and the kernel's tables of addresses
+	 * and routes, which are asked next, do not exist.
+	 */
+	if (unlikely(!idev || READ_ONCE(idev->cnf.disable_ipv6)))
+		return false;
 	if (ipv6_addr_any(&iph->saddr) || ipv6_addr_is_multicast(&iph->saddr) ||
 	    ipv6_addr_v4mapped(&iph->saddr) || unlikely(hippos_policies(net)))
 		return false;

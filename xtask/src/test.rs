@@ -30,6 +30,8 @@ const PLANTED: &str = "planted::";
 const DEFECT: &str = "defect::";
 /// How much of the kernel's log a failure shows.
 const LOG_LINES: usize = 30;
+/// Tests of this theme need a kernel without IPv6.
+const WITHOUT_IPV6: &str = "without_ipv6::";
 /// After the last test a debug guest is checked for leaks.
 const LEAKS: &str = "leaks";
 /// This theme has a command of its own.
@@ -383,6 +385,9 @@ fn guests(
         .into_iter()
         .filter(|name| wanted(name) && (debug || !name.contains(DEFECT)))
         .partition(|name| name.contains(PLANTED) || name.contains(DEFECT));
+    let (without_ipv6, inside): (Vec<String>, Vec<String>) = inside
+        .into_iter()
+        .partition(|name| name.contains(WITHOUT_IPV6));
     let clients: Vec<_> = client::TESTS
         .iter()
         .filter(|test| wanted(test.name))
@@ -393,6 +398,7 @@ fn guests(
         .collect();
     if planted.is_empty()
         && inside.is_empty()
+        && without_ipv6.is_empty()
         && clients.is_empty()
         && foreign.is_empty()
         && ![CRASH, POOLS].into_iter().any(wanted)
@@ -487,6 +493,24 @@ fn guests(
             count.note("clients are there", start, Err(error));
         }
         None => {}
+    }
+    if !without_ipv6.is_empty() {
+        if let Some(vm) = guest.vm.take() {
+            vm.off()?;
+        }
+        guest.machine.append = "ipv6.disable=1";
+        for name in &without_ipv6 {
+            let request = name.replacen("guest::", "test ", 1);
+            let start = Instant::now();
+            let result = guest.checked(|vm| vm.ask_within(&request, limit).map(drop));
+            if !count.note(name, start, result) {
+                guest.vm = None;
+            }
+        }
+        if let Some(vm) = guest.vm.take() {
+            vm.off()?;
+        }
+        guest.machine.append = "";
     }
     for name in &planted {
         let request = name.replacen("guest::", "test ", 1);

@@ -122,6 +122,8 @@ pub(crate) struct Machine {
     pub(crate) terminal: bool,
     /// hippos.ko, if the guest is to have it.
     pub(crate) module: Option<PathBuf>,
+    /// More of the kernel's command line.
+    pub(crate) append: &'static str,
     /// More files for the guest's root folder.
     pub(crate) files: Vec<PathBuf>,
     /// The network of the guest's card.
@@ -187,6 +189,7 @@ impl Default for Machine {
             console: false,
             terminal: false,
             module: None,
+            append: "",
             files: Vec::new(),
             network: Network::User,
             meter: None,
@@ -276,6 +279,9 @@ impl Vm {
         let verbosity = if machine.console { 7 } else { 5 };
         let qemu_machine = qemu_machine(root.kernel().target.arch);
         let mut append = command_line(&qemu_machine, verbosity);
+        if !machine.append.is_empty() {
+            append = format!("{append} {}", machine.append);
+        }
         if let Some(disk) = &machine.disk {
             qemu.arg("-kernel").arg(&disk.kernel);
             qemu.arg("-initrd").arg(&disk.initrd);

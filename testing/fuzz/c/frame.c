@@ -76,11 +76,14 @@ static struct in_ifaddr wide = {
 	&pair, htonl(0xc0000201), htonl(0xc0000201), htonl(0xffffff00), 24,
 };
 static struct in_device addresses = { &wide };
+static struct inet6_dev ipv6_on;
+static struct inet6_dev ipv6_off = { .cnf.disable_ipv6 = 1 };
 static struct net_device vlan = {
 	.flags = IFF_UP,
 	.type = ARPHRD_ETHER,
 	.dev_addr = { 2, 0, 0, 0, 0, 1 },
 	.ip_ptr = &addresses,
+	.ip6_ptr = &ipv6_on,
 };
 
 struct net_device *__vlan_find_dev_deep_rcu(struct net_device *dev, __be16 proto, u16 vid)
@@ -133,9 +136,10 @@ static bool parse(struct xdp_buff *xdp, const struct hippos_xdp *state, struct f
 
 /*
  * A case: the port, 1 if the device has VLANs, 1 if it is a loopback device,
- * the reply's length, the frame's, and the frame. The answer: the frame's new
- * length, 0 if it is passed, the length of the reason and the reason; of a
- * request the length of its payload, of its headers and its source; the frame.
+ * 1 if IPv6 is off there or 2 if the kernel has none, the reply's length, the
+ * frame's, and the frame. The answer: the frame's new length, 0 if it is passed,
+ * the length of the reason and the reason; of a request the length of its
+ * payload, of its headers and its source; the frame.
  */
 int main(void)
 {
@@ -153,6 +157,7 @@ int main(void)
 		dev.vlan_info = get(1) ? &vlan : NULL;
 		if (get(1))
 			dev.flags |= IFF_LOOPBACK;
+		dev.ip6_ptr = (struct inet6_dev *[]){ &ipv6_on, &ipv6_off, NULL }[get(1)];
 		most = get(2);
 		len = get(2);
 		/* Not a byte more is the frame's. */

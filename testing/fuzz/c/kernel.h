@@ -81,6 +81,7 @@ struct in_ifaddr {
 };
 
 struct in_device { struct in_ifaddr *ifa_list; };
+struct inet6_dev { struct { s32 disable_ipv6; } cnf; };
 
 struct net_device {
 	netdev_features_t features;
@@ -89,6 +90,7 @@ struct net_device {
 	u8 dev_addr[ETH_ALEN];
 	const void *rx_handler, *vlan_info;
 	struct in_device *ip_ptr;
+	struct inet6_dev *ip6_ptr;
 };
 
 struct vlan_hdr { __be16 h_vlan_TCI, h_vlan_encapsulated_proto; };
@@ -114,6 +116,7 @@ static inline bool is_multicast_ether_addr(const u8 *address)
 
 /* linux/inetdevice.h, net/ip.h, net/ipv6.h */
 #define __in_dev_get_rcu(dev) ((dev)->ip_ptr)
+#define __in6_dev_get(dev) ((dev)->ip6_ptr)
 #define in_dev_for_each_ifa_rcu(ifa, in_dev) \
 	for (ifa = (in_dev)->ifa_list; ifa; ifa = ifa->ifa_next)
 #define inet_ifa_match(address, ifa) (!(((address) ^ (ifa)->ifa_address) & (ifa)->ifa_mask))

@@ -70,11 +70,22 @@ fn compile() -> PathBuf {
     program
 }
 
+/// Whether the device that receives a frame has IPv6.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ipv6 {
+    On,
+    /// `disable_ipv6` of the device.
+    Off,
+    /// `ipv6.disable=1` of the kernel.
+    None,
+}
+
 /// A frame, and the machine that receives it.
 #[derive(Clone)]
 struct Case {
     has_vlans: bool,
     loopback: bool,
+    ipv6: Ipv6,
     /// The reply's length, at most that of the request.
     reply: u16,
     frame: Vec<u8>,
@@ -106,7 +117,8 @@ fn run(cases: &[Case]) -> Vec<Outcome> {
     let mut input = Vec::new();
     for case in cases {
         input.extend(PORT.to_le_bytes());
-        input.extend([u8::from(case.has_vlans), u8::from(case.loopback)]);
+        let (has_vlans, loopback) = (u8::from(case.has_vlans), u8::from(case.loopback));
+        input.extend([has_vlans, loopback, case.ipv6 as u8]);
         input.extend(case.reply.to_le_bytes());
         input.extend((case.frame.len() as u16).to_le_bytes());
         input.extend(&case.frame);
@@ -247,7 +259,9 @@ fn expected(case: &Case) -> Option<Request> {
         })?;
         let loopback = [&[0; 15][..], &[1]].concat();
         let mapped = [&[0; 10][..], &[0xff; 2]].concat();
-        let valid = from != [0; 16]
+        // The VLAN has it.
+        let valid = (case.ipv6 == Ipv6::On || at == 18)
+            && from != [0; 16]
             && from[0] != 0xff
             && from[..12] != mapped
             && (loopback_device || from != loopback)
@@ -367,6 +381,7 @@ fn request(ipv6: bool, tagged: bool, payload: &[u8], padding: usize) -> Case {
     let mut case = Case {
         has_vlans: tagged,
         loopback: false,
+        ipv6: Ipv6::On,
         reply: payload.len() as u16 / 2,
         frame,
     };
@@ -444,7 +459,17 @@ fn odd_headers_are_passed_with_their_reason() {
         ("addresses", odd(22, &[0xff], true, true)),
         ("addresses", odd(38, &[0x21], true, true)),
     ];
-    let outcomes = check(&cases.clone().map(|(_, case)| case));
+    let without = |ipv6| Case {
+        ipv6,
+        ..odd(0, &[], true, false)
+    };
+    let cases = [
+        &cases[..],
+        &[Ipv6::Off, Ipv6::None].map(|ipv6| ("addresses", without(ipv6))),
+    ]
+    .concat();
+    let tested: Vec<Case> = cases.iter().map(|(_, case)| case.clone()).collect();
+    let outcomes = check(&tested);
     for ((reason, case), outcome) in cases.iter().zip(outcomes) {
         assert_eq!(
             outcome,
@@ -494,6 +519,9 @@ fn mutated_frames_are_served_or_passed_as_described() {
         }
         case.has_vlans ^= random.below(8) == 0;
         case.loopback = random.below(4) == 0;
+        if random.below(16) == 0 {
+            case.ipv6 = [Ipv6::Off, Ipv6::None][random.below(2)];
+        }
         case.reply = random.below(80) as u16;
         cases.push(case);
     }

@@ -7,7 +7,7 @@
 //! leave the guest as it found it. Panics, errors and warnings of the kernel fail
 //! it. The tests of the themes `planted` and `defect`, named by the fault that
 //! they commit, must fail, the latter on the debug kernel alone; `soak` has a
-//! command of its own.
+//! command of its own, `without_ipv6` a guest.
 
 mod changes;
 mod consistency;
@@ -32,6 +32,7 @@ mod tcp;
 mod topologies;
 mod trace;
 mod watch;
+mod without_ipv6;
 mod xdp;
 
 use std::process::ExitCode;
@@ -138,8 +139,11 @@ tests! {
         native_and_generic_programs_answer,
         module_outlives_its_attached_programs,
         frames_with_hidden_vlan_tags_are_not_answered,
+        datagrams_pass_where_ipv6_is_off,
         attach_is_refused_with_a_reason,
         several_commands_in_a_frame_are_answered_or_passed_whole;
+    without_ipv6:
+        serves_ipv4_alone;
     protocol:
         recorded_cases_get_memcacheds_replies,
         counters_match_memcacheds,

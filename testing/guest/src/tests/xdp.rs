@@ -14,10 +14,11 @@ use crate::modules::{self, Hippos};
 use crate::netns;
 use crate::receive_path;
 use crate::system::run;
-use crate::tap::{Datagram, PacketCapture, Tap};
+use crate::tap::{Addresses, Datagram, PacketCapture, Tap, FAR_IPV6};
 use crate::tests::packet::ask;
 
 const ANSWER: Duration = Duration::from_secs(90);
+const SILENCE: Duration = Duration::from_millis(300);
 /// Counts the frames that it answered.
 const SERVED: &str = "hippos_xdp_served";
 
@@ -179,6 +180,34 @@ pub(super) fn frames_with_hidden_vlan_tags_are_not_answered() -> Result<()> {
         ensure!(passed >= 1, "{mode}: not counted as a hidden tag");
         receive_path::detach(here)?;
     }
+    hippos.unload_all()
+}
+
+/// The stack drops what comes over IPv6 by a device on which that is off, wherever its address is;
+/// XDP meets the frame before.
+pub(super) fn datagrams_pass_where_ipv6_is_off() -> Result<()> {
+    const ADDRESS: [u8; 16] = [0xfd, 9, 0, 0x77, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    let mut tap = Tap::new()?;
+    run("ip addr add fd09:77::1/128 dev lo nodad")?;
+    let hippos = Hippos::load("")?;
+    receive_path::attach("wire", "native")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let datagram = Datagram {
+        addresses: Addresses::Ipv6(FAR_IPV6, ADDRESS),
+        ..Datagram::ipv6(&framed(7, b"get none\r\n"))
+    };
+    let frame = ask(&mut tap, &datagram, ANSWER)?.context("no answer before")?;
+    datagram.answered_by(&frame)?;
+    ensure!(tcp.stat(SERVED)? == 1, "not answered by XDP before");
+    run("sysctl -qw net.ipv6.conf.wire.disable_ipv6=1")?;
+    let passed = |tcp: &mut Tcp| tcp.stat_of("hippos_pass", "hippos_pass_xdp_addresses");
+    let before = passed(&mut tcp)?;
+    let answer = ask(&mut tap, &datagram, SILENCE)?;
+    ensure!(answer.is_none(), "an answer: {answer:02x?}");
+    let counted = passed(&mut tcp)? - before;
+    ensure!(counted == 1, "passed for its addresses: {counted}");
+    drop(tcp);
+    run("ip addr del fd09:77::1/128 dev lo")?;
     hippos.unload_all()
 }
 
