@@ -181,6 +181,8 @@ struct hippos_addresses {
 	struct in6_addr own;
 	u32 peer_scope;
 	u32 interface;
+	/* The VRF that the interface is part of, by its device's number; 0 if none. */
+	u32 vrf;
 	u16 peer_port;
 	/* The sender shares this host's loopback device. */
 	bool local;
@@ -188,8 +190,8 @@ struct hippos_addresses {
 	bool unicast;
 };
 
-static_assert(sizeof(struct hippos_addresses) == 44 &&
-	      offsetof(struct hippos_addresses, unicast) == 43);
+static_assert(sizeof(struct hippos_addresses) == 48 &&
+	      offsetof(struct hippos_addresses, unicast) == 47);
 
 u32 hippos_interface(struct net *net, const char *name);
 struct socket *hippos_udp_bind(struct net *net, u16 port, u32 interface,

@@ -14,6 +14,8 @@
 #include <net/addrconf.h>
 #include <net/inet_sock.h>
 #include <net/ipv6.h>
+#include <net/l3mdev.h>
+#include <net/route.h>
 #include <net/sock.h>
 #include <net/tcp.h>
 
@@ -217,31 +219,23 @@ union control {
 	u8 ipv6[CMSG_SPACE(sizeof(struct in6_pktinfo))];
 };
 
-static bool own_address(struct net *net, const struct hippos_addresses *ends)
+/* What the interface that a datagram came by tells of its ends. */
+static void ask_interface(struct net *net, struct hippos_addresses *ends)
 {
-	struct net_device *dev;
-	bool own = false;
+	const struct net_device *dev;
 
-	if (ipv6_addr_v4mapped(&ends->own))
-		return inet_addr_type(net, ends->own.s6_addr32[3]) == RTN_LOCAL;
 	rcu_read_lock();
 	dev = dev_get_by_index_rcu(net, ends->interface);
-	if (dev)
-		own = ipv6_chk_addr(net, &ends->own, dev, 0);
+	ends->local = dev && dev->flags & IFF_LOOPBACK;
+	ends->vrf = l3mdev_master_ifindex_rcu(dev);
+	/* A VRF has its own addresses. Where IPv6 is off, its functions may not be called. */
+	if (ipv6_addr_v4mapped(&ends->own))
+		ends->unicast = inet_addr_type_dev_table(net, dev, ends->own.s6_addr32[3]) ==
+				RTN_LOCAL;
+	else
+		ends->unicast = dev && __in6_dev_get(dev) &&
+				ipv6_chk_addr(net, &ends->own, dev, 0);
 	rcu_read_unlock();
-	return own;
-}
-
-static bool is_loopback(struct net *net, u32 interface)
-{
-	struct net_device *dev;
-	bool loopback;
-
-	rcu_read_lock();
-	dev = dev_get_by_index_rcu(net, interface);
-	loopback = dev && dev->flags & IFF_LOOPBACK;
-	rcu_read_unlock();
-	return loopback;
 }
 
 /*
@@ -301,8 +295,7 @@ int hippos_receive_from(struct socket *sock, void *buffer, size_t len,
 			ends->interface = info->ipi_ifindex;
 		}
 	}
-	ends->local = is_loopback(net, ends->interface);
-	ends->unicast = own_address(net, ends);
+	ask_interface(net, ends);
 	return n;
 }
 
@@ -327,6 +320,8 @@ int hippos_send_to(struct socket *sock, const void *head, size_t head_len,
 	};
 	union control control = {};
 	struct cmsghdr *cmsg = &control.align;
+	/* A socket that is bound to an interface has its routes anyway. */
+	u32 vrf = READ_ONCE(sock->sk->sk_bound_dev_if) ? 0 : ends->vrf;
 	struct msghdr msg = {
 		.msg_flags = MSG_NOSIGNAL,
 		.msg_control = &control,
@@ -342,8 +337,8 @@ int hippos_send_to(struct socket *sock, const void *head, size_t head_len,
 		cmsg->cmsg_len = CMSG_LEN(sizeof(*info));
 		info->ipi6_addr = ends->own;
 		/* A link-local address is unique on its link only. */
-		if (ipv6_addr_type(&ends->own) & IPV6_ADDR_LINKLOCAL)
-			info->ipi6_ifindex = ends->interface;
+		info->ipi6_ifindex = ipv6_addr_type(&ends->own) & IPV6_ADDR_LINKLOCAL ?
+				     ends->interface : vrf;
 		msg.msg_controllen = CMSG_SPACE(sizeof(*info));
 	} else {
 		struct in_pktinfo *info = CMSG_DATA(cmsg);
@@ -354,6 +349,7 @@ int hippos_send_to(struct socket *sock, const void *head, size_t head_len,
 		cmsg->cmsg_type = IP_PKTINFO;
 		cmsg->cmsg_len = CMSG_LEN(sizeof(*info));
 		info->ipi_spec_dst.s_addr = ends->own.s6_addr32[3];
+		info->ipi_ifindex = vrf;
 		msg.msg_controllen = CMSG_SPACE(sizeof(*info));
 	}
 	return kernel_sendmsg(sock, &msg, vec, ARRAY_SIZE(vec), head_len + body_len);

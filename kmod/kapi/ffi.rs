@@ -136,6 +136,7 @@ pub(crate) struct hippos_addresses {
     pub(crate) own: [u8; 16],
     pub(crate) peer_scope: u32,
     pub(crate) interface: u32,
+    pub(crate) vrf: u32,
     pub(crate) peer_port: u16,
     pub(crate) local: bool,
     pub(crate) unicast: bool,
@@ -199,7 +200,7 @@ layout! {
     hippos_fast_path_state: 4 bytes, why at 0;
     hippos_pass_counts: 16 bytes, xdp at 8;
     hippos_pass_row: 32 bytes, sum at 16;
-    hippos_addresses: 44 bytes, unicast at 43;
+    hippos_addresses: 48 bytes, unicast at 47;
     hippos_waker: 16 bytes, pending at 8;
 }
 

@@ -97,6 +97,7 @@ tests! {
         each_gso_segment_is_answered,
         fragmented_requests_are_answered,
         requests_over_a_vlan_take_the_fast_path,
+        requests_in_a_vrf_are_answered_by_the_socket,
         bridged_packets_pass_and_own_are_answered,
         ipsec_policy_blocks_requests,
         long_replies_arrive_whole,

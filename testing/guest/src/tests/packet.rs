@@ -270,6 +270,51 @@ pub(super) fn requests_over_a_vlan_take_the_fast_path() -> Result<()> {
     hippos.unload()
 }
 
+/// A card of a VRF, which has routes and local addresses of its own: served by the socket, be that
+/// bound to the card, to the VRF, or to neither.
+pub(super) fn requests_in_a_vrf_are_answered_by_the_socket() -> Result<()> {
+    modules::load("vrf")?;
+    let there = Namespace::new("there")?;
+    let link = netns::join(&there, 1)?;
+    run("ip link add vrf7 type vrf table 77")?;
+    run("ip link set vrf7 up")?;
+    run(&format!("ip link set {} master vrf7", link.here))?;
+    // The card was down for it, which takes IPv6's addresses.
+    run(&format!(
+        "ip addr replace {}/64 dev {} nodad",
+        link.here_ipv6, link.here
+    ))?;
+    let accept = |on: u8| -> Result<()> {
+        for protocol in ["udp", "tcp"] {
+            run(&format!(
+                "sysctl -qw net.ipv4.{protocol}_l3mdev_accept={on}"
+            ))?;
+        }
+        Ok(())
+    };
+    let result = [format!("dev={}", link.here), "dev=vrf7".into(), "".into()]
+        .into_iter()
+        .try_for_each(|parameter| {
+            accept(u8::from(parameter.is_empty()))?;
+            let hippos = Hippos::load(&parameter)?;
+            for host in [&link.here_ipv4, &link.here_ipv6] {
+                let shown = format!("{parameter:?}: {host}");
+                there
+                    .enter(|| {
+                        Tcp::connect(host)?.set("key", b"value")?;
+                        let reply = Udp::connect(host)?.ask(b"get key\r\n")?;
+                        ensure!(reply.starts_with(b"VALUE key 0 5\r\n"), "{reply:?}");
+                        Ok(())
+                    })
+                    .context(shown)?;
+            }
+            hippos.unload()
+        });
+    accept(0)?;
+    run("ip link del vrf7")?;
+    result
+}
+
 /// Cards behind a bridge, and a bridge's netfilter.
 pub(super) fn bridged_packets_pass_and_own_are_answered() -> Result<()> {
     modules::load("bridge")?;
