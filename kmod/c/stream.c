@@ -31,12 +31,12 @@
 #define REPLY_PAGES_MIN SZ_4K
 
 /*
- * Shorter replies to a client that reads slowly are copied: a few spliced bytes
- * keep a whole block, while the socket's limit counts those bytes alone. A client
- * reads slowly if bytes could not be sent yet, or more than this number of segments
- * are not acknowledged.
+ * Shorter replies to a client that reads slowly are copied: spliced bytes keep a
+ * whole block, while the socket's limit counts those bytes alone, so that a client
+ * keeps at most twice what is counted. A client reads slowly if bytes could not be
+ * sent yet, or more than this number of segments are not acknowledged.
  */
-#define REPLY_SPLICE_MIN SZ_4K
+#define REPLY_SPLICE_MIN ((PAGE_SIZE << SKB_FRAG_PAGE_ORDER) / 2)
 #define REPLY_SEGMENTS_MAX 8
 
 /* Takes the socket's lock, until hippos_stream_unlock(); may sleep. */
@@ -179,10 +179,18 @@ int hippos_reply_pages_send(struct hippos_reply_pages *pages, struct sock *sk, u
 	struct page_frag *frag = &pages->frag[pages->now];
 	struct msghdr msg = { .msg_flags = MSG_SPLICE_PAGES | MSG_NO_SHARED_FRAGS };
 	struct bio_vec vec;
+	const void *bytes = page_address(frag->page) + frag->offset;
 	int n;
 
-	if (len < REPLY_SPLICE_MIN && is_behind(sk))
-		return hippos_stream_send(sk, page_address(frag->page) + frag->offset, len, more);
+	if (len < REPLY_SPLICE_MIN && is_behind(sk)) {
+		/*
+		 * If the block's end was reached, the next part of a long reply begins a
+		 * block, and is spliced.
+		 */
+		if (frag->size - frag->offset - len < REPLY_PAGES_MIN)
+			frag->offset = frag->size;
+		return hippos_stream_send(sk, bytes, len, more);
+	}
 	bvec_set_page(&vec, frag->page, len, frag->offset);
 	iov_iter_bvec(&msg.msg_iter, ITER_SOURCE, &vec, 1, len);
 	n = transmit(sk, &msg, len, more);

@@ -206,6 +206,7 @@ tests! {
         idle_connections_do_not_delay_others,
         never_reading_clients_hold_bounded_memory,
         short_replies_never_read_hold_little_memory,
+        medium_replies_never_read_hold_little_memory,
         never_finished_values_leave_others_served,
         half_open_connections_do_not_keep_the_module,
         large_values_at_once_return_whole,
