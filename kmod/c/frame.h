@@ -65,6 +65,17 @@ static bool tags_hidden(const struct net_device *dev)
 }
 
 /*
+ * Whether the device has lower devices: a bridge, a bond, macvlan. The kernel
+ * takes a VLAN tag out at the lower one, and runs generic XDP of the upper one
+ * before it looks for the VLAN's interface. On that interface itself no tag is
+ * hidden. Whether the list is empty needs no lock.
+ */
+static bool is_upper(const struct net_device *dev)
+{
+	return !list_empty(&dev->adj_list.lower) && !is_vlan_dev(dev);
+}
+
+/*
  * Whether the frame is for this host's network layer, by the interface's own
  * address. Frames of a bridge's, a bond's or a VRF's port are passed.
  */
@@ -77,6 +88,8 @@ static bool parse_ethernet(const struct xdp_buff *xdp, struct frame *frame)
 
 	if (network > end)
 		return false;
+	if (unlikely(is_upper(dev)))
+		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_DEVICE);
 	if (tags_hidden(dev))
 		return hippos_pass(HIPPOS_XDP, HIPPOS_PASS_VLAN);
 	frame->protocol = eth->h_proto;

@@ -45,6 +45,11 @@ pub(crate) fn attach(interface: &str, mode: XdpMode) -> Result<&'static str> {
             "the module was loaded with {parameter}=0, and answers nothing by XDP"
         );
     }
+    ensure!(
+        !is_upper(interface),
+        "{interface} is on top of other interfaces (a bridge, a bond, macvlan): XDP can't see there to which VLAN a \
+         frame belongs, and answers none; the PRE_ROUTING hook serves it"
+    );
     fs::create_dir_all(PINS).with_context(|| {
         format!("{PINS} cannot be made: is a BPF file system mounted there? (mount -t bpf bpf /sys/fs/bpf)")
     })?;
@@ -145,12 +150,27 @@ const GENERIC: AttachMode = AttachMode {
     flags: libbpf_sys::XDP_FLAGS_SKB_MODE,
 };
 
+/// The interfaces and what they are.
+const INTERFACES: &str = "/sys/class/net";
+
 /// Whether the interface is a hardware device, not only a virtual one.
 fn is_card(interface: &str) -> bool {
-    Path::new("/sys/class/net")
+    Path::new(INTERFACES)
         .join(interface)
         .join("device")
         .exists()
+}
+
+/// Whether the interface is on top of others, and no VLAN's: the module passes all of its frames (`is_upper` of
+/// kmod/c/frame.h).
+fn is_upper(interface: &str) -> bool {
+    let folder = Path::new(INTERFACES).join(interface);
+    let kind = fs::read_to_string(folder.join("uevent")).unwrap_or_default();
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let lower = entries
+        .map(|entry| entry.file_name())
+        .any(|name| name.as_encoded_bytes().starts_with(b"lower_"));
+    lower && !kind.lines().any(|line| line == "DEVTYPE=vlan")
 }
 
 fn running(index: i32) -> Result<&'static str> {

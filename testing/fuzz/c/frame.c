@@ -136,10 +136,11 @@ static bool parse(struct xdp_buff *xdp, const struct hippos_xdp *state, struct f
 
 /*
  * A case: the port, 1 if the device has VLANs, 1 if it is a loopback device,
- * 1 if IPv6 is off there or 2 if the kernel has none, the reply's length, the
- * frame's, and the frame. The answer: the frame's new length, 0 if it is passed,
- * the length of the reason and the reason; of a request the length of its
- * payload, of its headers and its source; the frame.
+ * 1 if IPv6 is off there or 2 if the kernel has none, 1 if it is on top of
+ * another device and 2 if it is a VLAN's, the reply's length, the frame's, and
+ * the frame. The answer: the frame's new length, 0 if it is passed, the length
+ * of the reason and the reason; of a request the length of its payload, of its
+ * headers and its source; the frame.
  */
 int main(void)
 {
@@ -151,13 +152,18 @@ int main(void)
 		struct hippos_packet packet = {};
 		struct xdp_buff xdp;
 		struct frame frame;
-		u32 most, len;
+		struct list_head lower;
+		u32 most, len, upper;
 		u8 *kept;
 
 		dev.vlan_info = get(1) ? &vlan : NULL;
 		if (get(1))
 			dev.flags |= IFF_LOOPBACK;
 		dev.ip6_ptr = (struct inet6_dev *[]){ &ipv6_on, &ipv6_off, NULL }[get(1)];
+		upper = get(1);
+		dev.adj_list.lower.next = upper ? &lower : &dev.adj_list.lower;
+		if (upper == 2)
+			dev.priv_flags |= IFF_802_1Q_VLAN;
 		most = get(2);
 		len = get(2);
 		/* Not a byte more is the frame's. */

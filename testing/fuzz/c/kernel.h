@@ -65,7 +65,12 @@ enum { XFRM_POLICY_IN, XFRM_POLICY_OUT, XFRM_USERPOLICY_ACCEPT };
 #define NETIF_F_HW_VLAN_STAG_FILTER 8
 #define IFF_L3MDEV_MASTER 1
 #define IFF_L3MDEV_SLAVE 2
+#define IFF_802_1Q_VLAN 4
 #define VLAN_VID_MASK 0x0fff
+
+struct list_head { struct list_head *next, *prev; };
+#define list_empty(head) ((head)->next == (head))
+#define is_vlan_dev(dev) (!!((dev)->priv_flags & IFF_802_1Q_VLAN))
 
 struct net {
 	struct {
@@ -91,6 +96,7 @@ struct net_device {
 	const void *rx_handler, *vlan_info;
 	struct in_device *ip_ptr;
 	struct inet6_dev *ip6_ptr;
+	struct { struct list_head lower; } adj_list;
 };
 
 struct vlan_hdr { __be16 h_vlan_TCI, h_vlan_encapsulated_proto; };

@@ -80,12 +80,23 @@ enum Ipv6 {
     None,
 }
 
+/// Whether the device that receives a frame has lower devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Upper {
+    No,
+    /// A bridge.
+    Yes,
+    /// The interface of a VLAN.
+    Vlan,
+}
+
 /// A frame, and the machine that receives it.
 #[derive(Clone)]
 struct Case {
     has_vlans: bool,
     loopback: bool,
     ipv6: Ipv6,
+    upper: Upper,
     /// The reply's length, at most that of the request.
     reply: u16,
     frame: Vec<u8>,
@@ -118,7 +129,7 @@ fn run(cases: &[Case]) -> Vec<Outcome> {
     for case in cases {
         input.extend(PORT.to_le_bytes());
         let (has_vlans, loopback) = (u8::from(case.has_vlans), u8::from(case.loopback));
-        input.extend([has_vlans, loopback, case.ipv6 as u8]);
+        input.extend([has_vlans, loopback, case.ipv6 as u8, case.upper as u8]);
         input.extend(case.reply.to_le_bytes());
         input.extend((case.frame.len() as u16).to_le_bytes());
         input.extend(&case.frame);
@@ -218,7 +229,7 @@ fn udp(datagram: &[u8], checked: impl Fn(&[u8]) -> bool) -> Option<usize> {
 
 /// The request that a frame is, by the protocols' rules and those of docs/fast-path.md.
 fn expected(case: &Case) -> Option<Request> {
-    let (at, protocol) = network(case)?;
+    let (at, protocol) = network(case).filter(|_| case.upper != Upper::Yes)?;
     let packet = &case.frame[at..];
     // The VLAN is none of the loopback device.
     let (loopback_device, version) = (case.loopback && at == 14, packet.first()? >> 4);
@@ -382,6 +393,7 @@ fn request(ipv6: bool, tagged: bool, payload: &[u8], padding: usize) -> Case {
         has_vlans: tagged,
         loopback: false,
         ipv6: Ipv6::On,
+        upper: Upper::No,
         reply: payload.len() as u16 / 2,
         frame,
     };
@@ -463,8 +475,13 @@ fn odd_headers_are_passed_with_their_reason() {
         ipv6,
         ..odd(0, &[], true, false)
     };
+    let stacked = |upper| Case {
+        upper,
+        ..odd(0, &[], false, false)
+    };
     let cases = [
         &cases[..],
+        &[("device", stacked(Upper::Yes))],
         &[Ipv6::Off, Ipv6::None].map(|ipv6| ("addresses", without(ipv6))),
     ]
     .concat();
@@ -481,7 +498,7 @@ fn odd_headers_are_passed_with_their_reason() {
     // In a network of two addresses, and without a checksum, which IPv4 allows.
     let two = odd(26, &[203, 0, 113, 1, 203, 0, 113, 0], false, true);
     let unchecked = odd(40, &[0, 0], false, false);
-    for outcome in check(&[two, unchecked]) {
+    for outcome in check(&[two, unchecked, stacked(Upper::Vlan)]) {
         assert!(matches!(outcome, Outcome::Served(..)));
     }
 }
@@ -522,6 +539,9 @@ fn mutated_frames_are_served_or_passed_as_described() {
         if random.below(16) == 0 {
             case.ipv6 = [Ipv6::Off, Ipv6::None][random.below(2)];
         }
+        if random.below(16) == 0 {
+            case.upper = [Upper::Yes, Upper::Vlan][random.below(2)];
+        }
         case.reply = random.below(80) as u16;
         cases.push(case);
     }
@@ -542,6 +562,7 @@ fn mutated_frames_are_served_or_passed_as_described() {
         "addresses",
         "broadcast",
         "checksum",
+        "device",
         "fragment",
         "length",
         "options",

@@ -140,6 +140,7 @@ tests! {
         native_and_generic_programs_answer,
         module_outlives_its_attached_programs,
         frames_with_hidden_vlan_tags_are_not_answered,
+        frames_of_a_bridge_are_not_answered,
         datagrams_pass_where_ipv6_is_off,
         attach_is_refused_with_a_reason,
         several_commands_in_a_frame_are_answered_or_passed_whole;

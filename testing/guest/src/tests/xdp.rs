@@ -183,6 +183,61 @@ pub(super) fn frames_with_hidden_vlan_tags_are_not_answered() -> Result<()> {
     hippos.unload_all()
 }
 
+/// A tag is taken out at a bridge's port, so that generic XDP of the bridge can't see whose VLAN a
+/// frame is: it answers none.
+pub(super) fn frames_of_a_bridge_are_not_answered() -> Result<()> {
+    modules::load("8021q")?;
+    modules::load("bridge")?;
+    let (there, link) = netns::joined_for_xdp()?;
+    let (here, far) = (&link.here, &link.far);
+    run("ip link add br0 type bridge")?;
+    run("ip link set br0 up")?;
+    let hippos = Hippos::load("")?;
+    receive_path::attach("br0", "generic")?;
+    run(&format!("ip addr flush dev {here}"))?;
+    run(&format!("ip link set {here} master br0"))?;
+    run(&format!("ip addr add {}/24 dev br0", link.here_ipv4))?;
+    run(&format!("ip addr add {}/64 dev br0 nodad", link.here_ipv6))?;
+    // A program that was attached before br0 had a port stays; a new one is refused.
+    there.enter(|| asks(&link.here_ipv4, false).context("without a tag"))?;
+    let mac = fs::read_to_string("/sys/class/net/br0/address")?;
+    there.ip(&format!("link add link {far} name vlan7 type vlan id 7"))?;
+    there.ip("link set vlan7 up")?;
+    there.ip(&format!(
+        "route add {}/32 dev vlan7 src {}",
+        link.here_ipv4, link.far_ipv4
+    ))?;
+    there.ip(&format!(
+        "neigh replace {} lladdr {} dev vlan7 nud permanent",
+        link.here_ipv4,
+        mac.trim()
+    ))?;
+    let passes = || Tcp::connect("127.0.0.1")?.stat_of("hippos_pass", "hippos_pass_xdp_device");
+    let before = passes()?;
+    there.enter(|| {
+        let mut udp = Udp::connect(&link.here_ipv4)?;
+        udp.silence(b"get key\r\n")
+            .context("a frame of VLAN 7, which br0 has not")
+    })?;
+    let passed = passes()? - before;
+    ensure!(passed >= 1, "not counted as a device of others");
+    receive_path::detach("br0")?;
+    refused(
+        "hippos-ctl xdp attach --dev br0 --mode generic",
+        "on top of other interfaces",
+    )?;
+    // A VLAN's own device is no such thing.
+    run(&format!("ip link set {here} nomaster"))?;
+    run(&format!(
+        "ip link add link {here} name vlan8 type vlan id 8"
+    ))?;
+    run("ip link set vlan8 up")?;
+    receive_path::attach("vlan8", "generic")?;
+    receive_path::detach("vlan8")?;
+    run("ip link del br0")?;
+    hippos.unload_all()
+}
+
 /// The stack drops what comes over IPv6 by a device on which that is off, wherever its address is;
 /// XDP meets the frame before.
 pub(super) fn datagrams_pass_where_ipv6_is_off() -> Result<()> {
