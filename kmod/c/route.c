@@ -48,6 +48,12 @@
 #define NEW_LOOKUPS 10000
 #define ALL_LOOKUPS 40000
 
+/*
+ * So many ticks after a neighbour was not known it is looked at again: nothing
+ * tells that the socket's reply has resolved it.
+ */
+#define NEIGHBOUR_AGE 2
+
 DEFINE_PER_CPU(struct hippos_routes *, hippos_routes);
 
 /* Starts at 1: an entry that was never filled has 0. */
@@ -446,8 +452,11 @@ static const struct hippos_route *slow(const struct hippos_handler *handler, str
 	if (route && hippos_route_holds(route)) {
 		if (!(route->dev & HIPPOS_ELSEWHERE))
 			return route;
-		hippos_pass(handler->kind, route->why);
-		return NULL;
+		if (route->why != HIPPOS_PASS_NEIGHBOUR ||
+		    (u32)jiffies - route->looked_up < NEIGHBOUR_AGE) {
+			hippos_pass(handler->kind, route->why);
+			return NULL;
+		}
 	}
 
 	packet->local = dev->flags & IFF_LOOPBACK;

@@ -108,6 +108,7 @@ tests! {
         malformed_and_foreign_packets_are_not_answered,
         unusual_packets_are_left_to_the_socket,
         each_pass_is_counted_by_its_reason,
+        clients_of_a_resolved_neighbour_are_answered_in_place,
         partial_checksums_are_accepted,
         only_allowed_sources_are_answered,
         sources_beyond_their_rate_get_no_reply,

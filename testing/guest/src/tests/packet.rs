@@ -952,6 +952,51 @@ pub(super) fn each_pass_is_counted_by_its_reason() -> Result<()> {
     hippos.unload()
 }
 
+/// The socket resolves a neighbour that is not known; the client's next requests are answered in
+/// place, and not only once the entry is old.
+pub(super) fn clients_of_a_resolved_neighbour_are_answered_in_place() -> Result<()> {
+    const CLIENT: [u8; 4] = [10, 9, 200, 9];
+    // Some ticks, but less than an entry's age.
+    const TICKS: Duration = Duration::from_millis(40);
+    if receive_path::is_socket() {
+        return Ok(());
+    }
+    let hippos = Hippos::load("")?;
+    let mut tap = Tap::new()?;
+    let datagram = Datagram {
+        addresses: Addresses::Ipv4(CLIENT, tap::NEAR_IPV4),
+        ..Datagram::ipv4(&framed(1, b"get none\r\n"))
+    };
+    let before = passed("neighbour")?;
+    tap.send_with(Offload::default(), &datagram.frame())?;
+    let asked = tap.receive(LIMIT, |frame| {
+        frame.get(12..14) == Some(&[8, 6]) && frame.get(38..42) == Some(&CLIENT[..])
+    })?;
+    let asked = asked.context("nobody asks for the client's MAC")?;
+    ensure!(passed("neighbour")? > before, "its neighbour was known");
+    // The answer: both ends turned round.
+    let mut answer = [&asked[6..12], &tap::FAR_MAC[..], &asked[12..20], &[0, 2]].concat();
+    answer.extend([&tap::FAR_MAC[..], &CLIENT, &asked[22..32]].concat());
+    tap.send_with(Offload::default(), &answer)?;
+    let sent = tap.receive(LIMIT, |frame| {
+        frame.get(12..14) == Some(&[8, 0]) && frame.get(30..34) == Some(&CLIENT[..])
+    })?;
+    datagram.answered_by(&sent.context("no reply of the socket")?)?;
+    thread::sleep(TICKS);
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    let stats =
+        |tcp: &mut Tcp| -> Result<(u64, u64)> { Ok((passed("neighbour")?, tcp.stat(FAST)?)) };
+    let before = stats(&mut tcp)?;
+    answered(&mut tap, &datagram)?;
+    let after = stats(&mut tcp)?;
+    ensure!(
+        after == (before.0, before.1 + 1),
+        "left to the socket again: {before:?}, then {after:?}"
+    );
+    drop(tcp);
+    hippos.unload()
+}
+
 /// The events of `hippos:pass` while a datagram is sent.
 fn trace_pass(tap: &mut Tap, datagram: &Datagram) -> Result<String> {
     const TRACEFS: &str = "/sys/kernel/tracing";
