@@ -198,7 +198,7 @@ fn scripts() -> PathBuf {
 mod tests {
     use super::*;
 
-    /// What a script says that runs test files by suite.sh, and whether it ended well.
+    /// Whether a script that runs test files by suite.sh succeeds, and its output.
     fn suite(lines: &str) -> (bool, String) {
         let script = format!("set -u\n. \"$0\"\n{lines}\nreport\n");
         let output = Command::new("sh")

@@ -189,10 +189,10 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    /// What the make of the kernel tree says.
+    /// The output of the make of the kernel tree.
     const BUILT: &str = "the kernel's make was called";
 
-    /// A kernel tree of which `make modules` builds nothing; of that release, or not prepared.
+    /// A kernel tree whose `make modules` builds nothing; of that release, or not prepared.
     fn tree(release: Option<&str>) -> tempfile::TempDir {
         let tree = tempfile::tempdir().unwrap();
         let rule = format!("modules:\n\t@echo \"{BUILT}\"\n");

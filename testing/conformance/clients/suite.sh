@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# Runs test files one by one and counts them; sourced by suites.sh. What failed is shown at the end, with its output.
+# Runs test files one by one and counts them; sourced by suites.sh. Failed ones are shown at the end, with their output.
 
 passed=0
 failed=0
