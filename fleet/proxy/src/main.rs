@@ -50,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let _ = control_commands.send(match signal {
-                SIGHUP => ControlCommand::Reload,
+                SIGHUP => ControlCommand::Reload(None),
                 _ => ControlCommand::Drain,
             });
         }
@@ -59,16 +59,25 @@ fn main() -> anyhow::Result<()> {
         Ok(config) => {
             server.reload(config);
             eprintln!("hippos-proxy: configuration taken");
+            Ok(())
         }
-        Err(error) => eprintln!("hippos-proxy: configuration kept: {error:#}"),
+        Err(error) => {
+            eprintln!("hippos-proxy: configuration kept: {error:#}");
+            Err(format!("{error:#}"))
+        }
     };
     loop {
         match server.order(Duration::from_secs(1)) {
             Some(ControlCommand::Drain) => break,
-            Some(ControlCommand::Reload) => take(watch.read(&lookup)),
+            Some(ControlCommand::Reload(sender)) => {
+                let result = take(watch.read(&lookup));
+                if let Some(sender) = sender {
+                    let _ = sender.send(result);
+                }
+            }
             None => {
                 if let Some(read) = watch.look(&lookup) {
-                    take(read);
+                    let _ = take(read);
                 }
             }
         }

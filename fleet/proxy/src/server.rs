@@ -23,11 +23,14 @@ use crate::metrics_page::Collector;
 use crate::shared::Shared;
 use crate::worker::{Listeners, Worker};
 
-/// A control command, given over HTTP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long a client of `/reload` waits for the result.
+const RELOAD_LIMIT: Duration = Duration::from_secs(20);
+
+/// A control command, given over HTTP or by a signal.
+#[derive(Clone, Debug)]
 pub enum ControlCommand {
-    /// Load the configuration again.
-    Reload,
+    /// Load the configuration again, and send the result there: `Err` is why the old one is kept.
+    Reload(Option<Sender<Result<(), String>>>),
     /// Accept no new clients, and end.
     Drain,
 }
@@ -257,10 +260,6 @@ impl Pages {
         let mut words = request.split(' ');
         let (verb, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let mut kind = "text/plain; charset=utf-8";
-        let done = |order| {
-            let _ = self.control_commands.send(order);
-            ("202 Accepted", "ordered\n".into())
-        };
         let (status, body) = match (verb, path) {
             ("GET", "/metrics") => {
                 kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -276,8 +275,26 @@ impl Pages {
             ("GET", "/health") => ("200 OK", "ok\n".into()),
             ("GET", "/status") => ("200 OK", self.status()),
             ("POST", _) if !own => ("403 Forbidden", "not from here\n".into()),
-            ("POST", "/reload") => done(ControlCommand::Reload),
-            ("POST", "/drain") => done(ControlCommand::Drain),
+            ("POST", "/reload") => {
+                let (sender, result) = channel();
+                let _ = self
+                    .control_commands
+                    .send(ControlCommand::Reload(Some(sender)));
+                // Names are looked up for it, which may take long; other requests are answered meanwhile.
+                std::thread::spawn(move || {
+                    let (status, body) = match result.recv_timeout(RELOAD_LIMIT) {
+                        Ok(Ok(())) => ("200 OK", "configuration taken\n".into()),
+                        Ok(Err(why)) => ("409 Conflict", format!("configuration kept: {why}\n")),
+                        Err(_) => ("202 Accepted", "ordered\n".into()),
+                    };
+                    respond(&mut stream, status, kind, &body)
+                });
+                return Ok(());
+            }
+            ("POST", "/drain") => {
+                let _ = self.control_commands.send(ControlCommand::Drain);
+                ("202 Accepted", "ordered\n".into())
+            }
             ("POST", path) if path.starts_with("/admit?") => {
                 let name = &path["/admit?".len()..];
                 let nodes = self.shared.nodes();
@@ -289,11 +306,7 @@ impl Pages {
             }
             _ => ("404 Not Found", "/metrics, /health, /status\n".into()),
         };
-        let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        )
+        respond(&mut stream, status, kind, &body)
     }
 
     /// The state, counters and nodes.
@@ -312,4 +325,12 @@ impl Pages {
         }
         page
     }
+}
+
+fn respond(stream: &mut TcpStream, status: &str, kind: &str, body: &str) -> std::io::Result<()> {
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
 }

@@ -5,49 +5,9 @@
 
 mod common;
 
-use common::{until, Client, Engine, Script};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
-
-struct Proxy {
-    child: Child,
-    tcp: SocketAddr,
-    file: std::path::PathBuf,
-}
-
-impl Proxy {
-    fn start(text: &str) -> Self {
-        let file = std::env::temp_dir().join(format!("hippos-crowd-{}.toml", std::process::id()));
-        std::fs::write(&file, text).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hippos-proxy"))
-            .arg(&file)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let out = child.stdout.take().unwrap();
-        BufReader::new(out).read_line(&mut line).unwrap();
-        let tcp = line.split("tcp ").nth(1).unwrap();
-        let tcp = tcp.split_whitespace().next().unwrap().parse().unwrap();
-        Self { child, tcp, file }
-    }
-
-    /// The process's memory in KiB, now or at its maximum.
-    fn memory(&self, field: &str) -> usize {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_file(&self.file);
-    }
-}
+use common::{until, Client, Engine, Proxy, Script};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 /// As many clients as the descriptor limit allows, at most 10,000.
 fn clients_max() -> usize {

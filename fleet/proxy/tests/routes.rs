@@ -7,8 +7,9 @@ mod common;
 use common::{count, http, until, Client, Engine};
 use hippos_process::free_address;
 use hippos_proxy::config::Config;
-use hippos_proxy::server::Server;
+use hippos_proxy::server::{ControlCommand, Server};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A proxy with a pool of one node for each of `nodes`, named `a`, `b`, `c`.
 fn proxy(nodes: &[SocketAddr], rest: &str) -> Server {
@@ -258,7 +259,7 @@ fn concurrent_misses_are_coalesced() {
                 scope.spawn(move || {
                     let value = client.get("flight").unwrap();
                     if value.is_none() {
-                        std::thread::sleep(std::time::Duration::from_millis(300));
+                        std::thread::sleep(Duration::from_millis(300));
                         assert_eq!(client.set("flight", "filled"), "STORED");
                     }
                     value
@@ -403,10 +404,21 @@ fn the_metrics_page_has_latencies_by_route_command_and_node() {
     }
     assert!(http(&proxy, "GET", "/health").contains("200 OK"));
     assert!(http(&proxy, "GET", "/drain").contains("404"));
-    assert!(http(&proxy, "POST", "/reload").contains("202"));
-    let second = std::time::Duration::from_secs(1);
-    assert_eq!(
-        proxy.order(second),
-        Some(hippos_proxy::server::ControlCommand::Reload)
-    );
+    let address = proxy.http.unwrap();
+    for (result, want) in [
+        (Ok(()), "200 OK"),
+        (Err("line 3: nonsense".to_owned()), "409 Conflict"),
+    ] {
+        let page = std::thread::spawn(move || common::http_at(address, "POST", "/reload"));
+        let Some(ControlCommand::Reload(Some(sender))) = proxy.order(Duration::from_secs(60))
+        else {
+            panic!("no reload is ordered");
+        };
+        // The reload holds up no other page.
+        assert!(http(&proxy, "GET", "/health").contains("200 OK"));
+        let reason = result.clone().err().unwrap_or_default();
+        sender.send(result).unwrap();
+        let page = page.join().unwrap();
+        assert!(page.contains(want) && page.contains(&reason), "{page}");
+    }
 }

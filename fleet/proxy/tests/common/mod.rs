@@ -5,6 +5,9 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +53,50 @@ pub fn config(more: &str, nodes: &[SocketAddr]) -> Config {
 /// A proxy in front of `nodes`.
 pub fn proxy(more: &str, nodes: &[SocketAddr]) -> Server {
     Server::start(config(more, nodes)).unwrap()
+}
+
+/// A proxy in a process of its own, so that only its memory is measured.
+pub struct Proxy {
+    child: Child,
+    pub tcp: SocketAddr,
+    file: PathBuf,
+}
+
+impl Proxy {
+    /// Starts it with this configuration.
+    pub fn start(text: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let name = format!("hippos-proxy-{}-{number}.toml", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, text).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hippos-proxy"))
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let out = child.stdout.take().unwrap();
+        BufReader::new(out).read_line(&mut line).unwrap();
+        let tcp = line.split("tcp ").nth(1).unwrap();
+        let tcp = tcp.split_whitespace().next().unwrap().parse().unwrap();
+        Self { child, tcp, file }
+    }
+
+    /// The process's memory in KiB: now (`VmRSS`), or at its maximum (`VmHWM`).
+    pub fn memory(&self, field: &str) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(field)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
 }
 
 /// A text client.
@@ -120,7 +167,11 @@ pub fn until(mut f: impl FnMut() -> bool) {
 
 /// The proxy's HTTP response, with its header.
 pub fn http(server: &Server, verb: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(server.http.unwrap()).unwrap();
+    http_at(server.http.unwrap(), verb, path)
+}
+
+pub fn http_at(address: SocketAddr, verb: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
     let request = format!("{verb} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
