@@ -172,6 +172,8 @@ pub(crate) struct Client {
     pub(crate) ended: bool,
     /// The session has ended.
     pub(crate) closing: bool,
+    /// The connection cannot be used any more: replies that are outstanding are not waited for.
+    pub(crate) broken: bool,
     /// It is in the list of clients to be served in this round.
     pub(crate) listed: bool,
     /// It is in the list of clients that wait for a node.
@@ -180,6 +182,8 @@ pub(crate) struct Client {
     pub(crate) full: bool,
     /// Its next command must not overtake an outstanding reply.
     pub(crate) ordered: bool,
+    /// That reply has arrived: the command can be tried again.
+    pub(crate) retry: bool,
 }
 
 impl Client {
@@ -213,10 +217,12 @@ impl Client {
             writable: true,
             ended: false,
             closing: false,
+            broken: false,
             listed: false,
             stalled: false,
             full: false,
             ordered: false,
+            retry: false,
         }
     }
 
@@ -324,6 +330,7 @@ impl Client {
             budget.end(&slot.stamp);
             budget.measure(&slot.stamp);
             self.writes -= u32::from(slot.write);
+            self.retry |= self.ordered;
         }
         if index == 0 {
             self.settle(Some(budget));

@@ -102,6 +102,8 @@ pub(crate) struct Clients {
     dirty: Vec<u32>,
     /// Replies for the client that is being served.
     ready_answers: Vec<Waiter>,
+    /// The client that is being served, which is not in the list meanwhile.
+    served: Option<u32>,
     /// Replies for jobs.
     pub(crate) done: VecDeque<(Waiter, OwnedAnswer)>,
     generation: u32,
@@ -154,8 +156,9 @@ impl Deliver for Clients {
                 self.touch(waiter.client);
             }
             Some(_) => {}
-            // It is being served.
-            None => self.ready_answers.push(waiter),
+            None if self.served == Some(waiter.client) => self.ready_answers.push(waiter),
+            // It has gone.
+            None => {}
         }
     }
 }
@@ -192,6 +195,7 @@ impl Worker {
                 list: NumberedList::default(),
                 dirty: Vec::new(),
                 ready_answers: Vec::new(),
+                served: None,
                 done: VecDeque::new(),
                 generation: 0,
                 datagrams: 0,
@@ -574,6 +578,7 @@ impl Worker {
         let Some(mut client) = self.clients.list.take(index) else {
             return;
         };
+        self.clients.served = Some(index);
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut reads = 0;
         let mut needs_input = client.input.is_empty() || self.parse_own(index, &mut client);
@@ -603,10 +608,7 @@ impl Worker {
                 Err(_) => {
                     client.readable = false;
                     client.closing = true;
-                    client.writable = false;
-                    client.output.clear();
-                    client.sent = 0;
-                    client.ended = true;
+                    client.broken = true;
                 }
             }
         }
@@ -625,6 +627,7 @@ impl Worker {
         }
         self.scratch = scratch;
         self.clients.list.put_back(index, client);
+        self.clients.served = None;
         for waiter in std::mem::take(&mut self.clients.ready_answers) {
             self.clients.deliver(waiter, Answer::Unavailable);
         }
@@ -644,6 +647,7 @@ impl Worker {
         let mut at = 0;
         client.full = false;
         client.ordered = false;
+        client.retry = false;
         while !client.closing {
             if client.is_full() {
                 client.full = true;
@@ -720,7 +724,8 @@ impl Worker {
             let more = client.readable && !client.full && !client.stalled && !client.closing;
             // A command that must not overtake another is retried when it can be sent.
             let held = client.ordered && !client.input.is_empty();
-            if freed || more && !held {
+            // The answers of jobs arrive after the clients have been served.
+            if freed || client.retry || more && !held {
                 again.push(index);
             }
         }
@@ -733,6 +738,9 @@ impl Worker {
 impl Client {
     /// Sends waiting bytes; `false` when the connection has ended.
     fn send(&mut self, budget: &mut Budget) -> bool {
+        if self.broken {
+            return false;
+        }
         if let (Link::Stream(stream), true) = (&mut self.link, self.writable) {
             match stream.push() {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.writable = false,

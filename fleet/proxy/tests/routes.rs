@@ -359,6 +359,19 @@ fn only_a_route_over_its_limit_is_refused() {
 }
 
 #[test]
+fn commands_behind_a_change_of_several_pools_are_not_forgotten() {
+    let nodes = [Engine::start(), Engine::start()];
+    let nodes = nodes.each_ref().map(|node| node.address);
+    let proxy = proxy(&nodes, "[[routes]]\npools = [\"a\", \"b\"]\n");
+    let mut client = Client::new(&proxy);
+    for _ in 0..10 {
+        client.send("set k 0 0 1\r\nx\r\nget k\r\ndelete k noreply\r\nget k\r\n");
+        let lines: String = (0..5).map(|_| client.line()).collect();
+        assert_eq!(lines, "STORED\r\nVALUE k 0 1\r\nx\r\nEND\r\nEND\r\n");
+    }
+}
+
+#[test]
 fn a_routes_commands_in_flight_are_bounded() {
     let frozen = common::Script::start(|_| Vec::new(), |_, _, _| {});
     let proxy = proxy(
