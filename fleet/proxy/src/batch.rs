@@ -212,8 +212,9 @@ impl<W> Batch<W> {
 }
 
 /// Whether a partial batch is to be sent: at once if no datagram is in flight to the node, otherwise after the window.
-pub fn is_due(now: u64, since: u64, window: u64, in_flight: usize) -> bool {
-    in_flight == 0 || now.saturating_sub(since) >= window
+/// `None` for a fixed window, whatever is in flight.
+pub fn is_due(now: u64, since: u64, window: u64, in_flight: Option<usize>) -> bool {
+    in_flight == Some(0) || now.saturating_sub(since) >= window
 }
 
 /// The request ids of a UDP channel, each with the state of its request.
@@ -323,9 +324,9 @@ impl<T> Ids<T> {
     }
 }
 
-/// The hash that distinguishes keys in batches and on connections.
+/// The hash that distinguishes keys in batches and on connections; never 0, which stands for no key.
 pub(crate) fn hash_of(key: &[u8]) -> u32 {
-    hippos_ring::Hash::Fnv1a32.of(key)
+    hippos_ring::Hash::Fnv1a32.of(key).max(1)
 }
 
 /// The kind of batch for a key.
@@ -506,10 +507,13 @@ mod tests {
 
     #[test]
     fn a_partial_batch_waits_only_behind_another() {
-        assert!(is_due(100, 100, 20, 0));
-        assert!(!is_due(119, 100, 20, 1));
-        assert!(is_due(120, 100, 20, 1));
-        assert!(is_due(100, 100, 0, 1));
+        assert!(is_due(100, 100, 20, Some(0)));
+        assert!(!is_due(119, 100, 20, Some(1)));
+        assert!(is_due(120, 100, 20, Some(1)));
+        assert!(is_due(100, 100, 0, Some(1)));
+        // With a fixed window also behind none.
+        assert!(!is_due(119, 100, 20, None));
+        assert!(is_due(120, 100, 20, None));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::file::{File, NodeFile, RouteFile};
 use crate::l1::Settings;
 pub use crate::network::Network;
 use crate::network::PRIVATE;
-use crate::route::{Class, Limit, Migration, Read, Route, Write};
+use crate::route::{Class, Limit, Migration, Read, Route, Write, PIECES_MAX, PIECE_MIN};
 
 /// The errors in a file, each with its line.
 #[derive(Debug)]
@@ -57,6 +57,8 @@ pub struct Config {
     pub batch: bool,
     /// How long a partial batch waits while another is in flight, in microseconds.
     pub window: u64,
+    /// Whether it waits that long also while none is in flight.
+    pub fixed_window: bool,
     /// The timeout of a node over TCP, in microseconds.
     pub timeout: u64,
     /// The timeout of a node over UDP, in microseconds.
@@ -402,6 +404,20 @@ impl Config {
                 let text = "a pool of locks has no failover";
                 wrong(route.span(), text.to_owned());
             }
+            let others = read.shadow.is_some() || (read.single_flight, read.lock) != (0, 0);
+            if read.split != 0 && (!alone || spare || others || !read.is_for_all()) {
+                let text =
+                    "split_bytes wants one pool without failover, all commands, and none of warm, \
+                            migrate, shadow, single_flight_ms and lock_s";
+                wrong(route.span(), text.to_owned());
+            }
+            let pieces = |split: u32| file.value_max.div_ceil(split) as usize;
+            if read.split != 0 && (read.split < PIECE_MIN || pieces(read.split) > PIECES_MAX) {
+                let text = format!(
+                    "split_bytes is at least {PIECE_MIN}, and value_max at most {PIECES_MAX} times as large"
+                );
+                wrong(route.span(), text);
+            }
             // Otherwise a pool is missing, which was reported.
             if pools.len() == names.len() {
                 let own =
@@ -452,6 +468,7 @@ impl Config {
             memory: file.memory_mb << 20,
             batch: file.batch,
             window: file.window_us,
+            fixed_window: file.fixed_window,
             timeout: file.timeout_ms * 1000,
             udp_timeout: file.udp_timeout_ms.max(1) * 1000,
             failures: file.failures.max(1),
@@ -592,6 +609,7 @@ fn read_route(
         },
         single_flight: file.single_flight_ms * 1000,
         lock: file.lock_s,
+        split: file.split_bytes,
     })
 }
 
@@ -724,5 +742,27 @@ commands = ["get", "set"]
 pool = "default"
 "#;
         assert_error_lines(text, &[4, 7, 8, 9, 10, 11, 16]);
+    }
+
+    #[test]
+    fn a_route_with_split_values_has_one_pool_and_nothing_else() {
+        let text = |route: &str| {
+            format!(
+                "listen = \"127.0.0.1:0\"\nvalue_max = 100000000\n[pools.default]\nnodes = [\"127.0.0.1:1\"]\n\
+                 [pools.b]\nnodes = [\"127.0.0.1:2\"]\nfailover = \"default\"\n[[routes]]\n{route}\n"
+            )
+        };
+        Config::parse(&text("pool = \"default\"\nsplit_bytes = 100000")).unwrap();
+        for route in [
+            "pool = \"default\"\nsplit_bytes = 1000",
+            "pool = \"default\"\nsplit_bytes = 10000",
+            "pools = [\"default\", \"b\"]\nsplit_bytes = 100000",
+            "pool = \"b\"\nsplit_bytes = 100000",
+            "pool = \"default\"\nsplit_bytes = 100000\nlock_s = 5",
+            "pool = \"default\"\nsplit_bytes = 100000\nwarm = \"b\"",
+            "pool = \"default\"\nsplit_bytes = 100000\ncommands = [\"get\", \"set\"]",
+        ] {
+            assert_error_lines(&text(route), &[8]);
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::worker::{DispatchResult, Worker};
 use hippos_proto::reply;
 
 /// The reply to a command that exceeds its route's limit.
-const LIMITED: &[u8] = b"SERVER_ERROR route is over its limit\r\n";
+pub(crate) const LIMITED: &[u8] = b"SERVER_ERROR route is over its limit\r\n";
 
 /// The longest `mg` that is sent by datagram.
 const META_LINE_MAX: usize = 512;
@@ -44,7 +44,7 @@ impl Worker {
     }
 
     /// Whether the route's limits admit a command with this many keys and bytes.
-    fn within_limits(&mut self, route: usize, keys: u64, bytes: u64) -> bool {
+    pub(crate) fn within_limits(&mut self, route: usize, keys: u64, bytes: u64) -> bool {
         let limit = &self.config.routes[route].limit;
         if !limit.is_some() {
             return true;
@@ -80,7 +80,7 @@ impl Worker {
     }
 
     /// Logs a sample of the commands.
-    fn log(&mut self, route: usize, class: Class, key: &[u8]) {
+    pub(crate) fn log(&mut self, route: usize, class: Class, key: &[u8]) {
         self.unlogged += 1;
         if self.config.log_one_in == 0 || self.unlogged < self.config.log_one_in {
             return;
@@ -127,7 +127,7 @@ impl Worker {
                 for (key, found) in keys.zip(&mut node_refs) {
                     let number = self.config.route(key, class);
                     let route = &self.config.routes[number];
-                    let hash = hash_of(key).max(1);
+                    let hash = hash_of(key);
                     if touch.is_some() && client.reading.contains(&hash) {
                         return DispatchResult::Ordered;
                     }
@@ -193,6 +193,12 @@ impl Worker {
                         let line = [command.as_bytes(), key, b"\r\n"].concat();
                         self.counters.shadowed.add(1);
                         self.tell(shadow, &line, Expect::Values);
+                    }
+                    if self.config.routes[route].split != 0 {
+                        waiter.reading = hash;
+                        client.reading.push(hash);
+                        self.start_gather(route, waiter, key, hash, cas, touch);
+                        continue;
                     }
                     if !self.config.routes[route].is_plain() {
                         let route = &self.config.routes[route];
@@ -323,7 +329,7 @@ impl Worker {
         let class = Class::of(parts[0]);
         let number = self.config.route(key, class);
         let route = &self.config.routes[number];
-        let hash = hash_of(key).max(1);
+        let hash = hash_of(key);
         // In order with the client's reads, some of which are datagrams.
         let ordered = write || shows_reads;
         if ordered && client.reading.contains(&hash) {
@@ -332,6 +338,13 @@ impl Worker {
         if route.lock != 0 && class != Class::Get {
             return self.lock_command(index, client, number, key, &parts, expect);
         }
+        if route.split != 0 {
+            let done = self.split_command(index, client, number, (key, hash), &parts, expect);
+            if let Some(done) = done {
+                return done;
+            }
+        }
+        let route = &self.config.routes[number];
         let plan = (!route.is_plain()).then(|| route.plan(self.unix()));
         let changes = class != Class::Get && class != Class::Touch || plan.is_none();
         let policy = route.write;

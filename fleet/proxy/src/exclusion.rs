@@ -75,7 +75,7 @@ impl Worker {
             _ => most,
         };
         let held = client.locks.iter().position(|lock| lock.key == key);
-        let name = String::from_utf8_lossy(key);
+        let line = |verb: &str, rest: String| meta_line(verb, key, &rest);
         let request = match expect {
             Expect::Line => text::parse(parts[0]),
             _ => TextRequest::Noop,
@@ -95,7 +95,7 @@ impl Worker {
                     data: parts[2].to_vec(),
                 };
                 let ttl = time(store.exptime);
-                let line = format!("ms {name} {} F{} T{ttl} ME c\r\n", store.len, store.flags);
+                let line = line("ms", format!("{} F{} T{ttl} ME c", store.len, store.flags));
                 (
                     line,
                     lock.data.clone(),
@@ -105,7 +105,7 @@ impl Worker {
             }
             (TextRequest::Delete { noreply, .. }, Some(held)) => {
                 let lock = client.locks.swap_remove(held);
-                let line = format!("md {name} C{}\r\n", lock.cas);
+                let line = line("md", format!("C{}", lock.cas));
                 (line, Vec::new(), LockOperation::GiveBack, noreply)
             }
             (
@@ -117,7 +117,7 @@ impl Worker {
                 let lock = client.locks.swap_remove(held);
                 let len = lock.data.len() - 2;
                 let (flags, cas, ttl) = (lock.flags, lock.cas, time(exptime));
-                let line = format!("ms {name} {len} F{flags} T{ttl} C{cas} c\r\n");
+                let line = line("ms", format!("{len} F{flags} T{ttl} C{cas} c"));
                 (line, lock.data.clone(), LockOperation::Keep(lock), noreply)
             }
             (TextRequest::Delete { noreply, .. } | TextRequest::Touch { noreply, .. }, None) => {
@@ -138,7 +138,7 @@ impl Worker {
             true => ReplyShape::Instead(Vec::new()),
             false => ReplyShape::Plain,
         };
-        let stamp = self.stamp(number, Class::Set, hash_of(key).max(1));
+        let stamp = self.stamp(number, Class::Set, hash_of(key));
         let waiter = Waiter {
             client: index,
             generation: client.generation,
@@ -147,14 +147,7 @@ impl Worker {
             reading: 0,
         };
         let job = self.add_job(waiter, key, 0, vec![node_ref], JobKind::Lock(work));
-        self.send_for(
-            job,
-            0,
-            node_ref,
-            &[line.as_bytes(), &data],
-            Expect::Meta,
-            false,
-        );
+        self.send_for(job, 0, node_ref, &[&line, &data], Expect::Meta, false);
         DispatchResult::Taken
     }
 
@@ -170,9 +163,13 @@ impl Worker {
     pub(crate) fn give_back(&mut self, lock: Lock) {
         let number = self.config.route(&lock.key, Class::Set);
         let node_ref = self.locate(self.config.routes[number].pools[0], &lock.key);
-        let name = String::from_utf8_lossy(&lock.key);
-        let line = format!("md {name} C{}\r\n", lock.cas);
-        self.tell(node_ref, line.as_bytes(), Expect::Meta);
+        let line = meta_line("md", &lock.key, &format!("C{}", lock.cas));
+        self.tell(node_ref, &line, Expect::Meta);
         self.again = true;
     }
+}
+
+/// A line of a meta command.
+fn meta_line(verb: &str, key: &[u8], rest: &str) -> Vec<u8> {
+    [verb.as_bytes(), b" ", key, b" ", rest.as_bytes(), b"\r\n"].concat()
 }

@@ -27,6 +27,8 @@ pub(crate) struct File {
     pub(crate) batch: bool,
     #[serde(default)]
     pub(crate) window_us: u64,
+    #[serde(default)]
+    pub(crate) fixed_window: bool,
     #[serde(default = "defaults::timeout_ms")]
     pub(crate) timeout_ms: u64,
     #[serde(default = "defaults::udp_timeout_ms")]
@@ -171,6 +173,8 @@ pub(crate) struct RouteFile {
     pub(crate) single_flight_ms: u64,
     #[serde(default)]
     pub(crate) lock_s: u32,
+    #[serde(default)]
+    pub(crate) split_bytes: u32,
 }
 
 #[derive(Deserialize)]

@@ -93,16 +93,19 @@ impl Flight {
                 ..JobStep::default()
             };
         }
-        let mut value = format!(
-            "VALUE {} {} {}",
-            String::from_utf8_lossy(key),
-            found.flags,
-            found.data.len()
-        );
+        let mut rest = format!(" {} {}", found.flags, found.data.len());
         if self.cas {
-            value += &format!(" {}", found.cas);
+            rest += &format!(" {}", found.cas);
         }
-        let value = [value.as_bytes(), reply::CRLF, found.data, reply::CRLF].concat();
+        let value = [
+            b"VALUE ",
+            key,
+            rest.as_bytes(),
+            reply::CRLF,
+            found.data,
+            reply::CRLF,
+        ]
+        .concat();
         JobStep::end(OwnedAnswer::Reply(value))
     }
 }

@@ -15,6 +15,7 @@ use crate::job_step::{JobStep, NodeRef};
 use crate::lock::LockOperation;
 use crate::numbered_list::NumberedList;
 use crate::route::{Read, Write};
+use crate::split::{Gather, SplitWrite};
 
 /// A request to read.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(crate) enum JobKind {
     Write(Writing),
     Flight(Flight),
     Lock(LockOperation),
+    Gather(Gather),
+    SplitWrite(SplitWrite),
 }
 
 #[derive(Debug)]
@@ -93,6 +96,8 @@ pub(crate) struct Job {
     pub(crate) work: JobKind,
     /// The value is cached, if the key still has this version.
     pub(crate) keep: Option<u32>,
+    /// Bytes of the worker's budget.
+    pub(crate) held: usize,
 }
 
 /// This part number marks the answer to the deletion of a key.
@@ -207,9 +212,8 @@ impl Reading {
             return miss();
         };
         let ttl = ttl.max(0);
-        let key = String::from_utf8_lossy(key);
-        let head = format!("add {key} {flags} {ttl} {len}\r\n");
-        let fill = [head.as_bytes(), data].concat();
+        let rest = format!(" {flags} {ttl} {len}\r\n");
+        let fill = [b"add ", key, rest.as_bytes(), data].concat();
         match self.ask {
             ReadRequest::Values { cas: true, .. } => {
                 self.stage = Stage::Fill;
@@ -220,9 +224,10 @@ impl Reading {
                 }
             }
             _ => {
-                let head = format!("VALUE {key} {flags} {len}\r\n");
+                let rest = format!(" {flags} {len}\r\n");
+                let value = [b"VALUE ", key, rest.as_bytes(), data].concat();
                 JobStep {
-                    answer: Some(OwnedAnswer::Reply([head.as_bytes(), data].concat())),
+                    answer: Some(OwnedAnswer::Reply(value)),
                     fill: Some((fill, false)),
                     over: true,
                     ..JobStep::default()

@@ -12,7 +12,7 @@ use crate::batch::asks;
 use crate::connection::Pending;
 use crate::framing::Expect;
 use crate::job::{get_command, Job, JobKind, ReadRequest, Reading, Stage, Writing, CLEARED};
-use crate::job_step::NodeRef;
+use crate::job_step::{JobStep, NodeRef};
 use crate::route::{cap_ttl, Plan, Read, Write};
 use crate::worker::Worker;
 
@@ -54,6 +54,7 @@ impl Worker {
             node_refs,
             work,
             keep: None,
+            held: 0,
         })
     }
 
@@ -178,7 +179,7 @@ impl Worker {
         cap_ttl(parts, node_ref.cap, self.unix())
     }
 
-    fn waiter(&self, job: u32, part: u16) -> Option<Waiter> {
+    pub(crate) fn waiter(&self, job: u32, part: u16) -> Option<Waiter> {
         let generation = self.jobs.list.get(job)?.generation;
         Some(Waiter {
             client: job | JOB,
@@ -303,14 +304,27 @@ impl Worker {
             let Some(mut job) = self.jobs.list.take(index) else {
                 continue;
             };
-            let next = match &mut job.work {
+            let mut next = match &mut job.work {
                 JobKind::Read(reading) => {
                     reading.take(&job.key, job.node_refs.len(), waiter.part, answer)
                 }
                 JobKind::Write(writing) => writing.take(waiter.part, answer),
                 JobKind::Flight(flight) => flight.take(&job.key, answer, self.now),
                 JobKind::Lock(locking) => locking.take(answer),
+                JobKind::Gather(gather) => gather.take(&job.key, waiter.part, answer),
+                JobKind::SplitWrite(write) => write.take(&job.key, answer),
             };
+            let budget = &mut self.clients.budget;
+            if next.hold > budget.limit.saturating_sub(budget.held) {
+                let line = hippos_proto::reply::GET_OUT_OF_MEMORY;
+                next = JobStep::end(OwnedAnswer::Error(line.to_vec()));
+            }
+            budget.held += next.hold;
+            job.held += next.hold;
+            if next.over {
+                // The answer is the client's from here on.
+                budget.held = budget.held.saturating_sub(std::mem::take(&mut job.held));
+            }
             let (first, client) = (job.node_refs[0], job.waiter);
             if let (Some(answer), Some(waiter)) = (next.answer, job.waiter) {
                 job.waiter = None;
@@ -351,6 +365,9 @@ impl Worker {
             for (node_ref, binary) in next.clear {
                 self.clear(index, node_ref, binary);
             }
+            for send in next.send {
+                self.send_step(index, &send);
+            }
             if next.over {
                 self.end_job(index);
             }
@@ -382,6 +399,8 @@ impl Worker {
 
     fn end_job(&mut self, index: u32) {
         if let Some(job) = self.jobs.list.remove(index) {
+            let budget = &mut self.clients.budget;
+            budget.held = budget.held.saturating_sub(job.held);
             for node_ref in &job.node_refs {
                 self.nodes[node_ref.node as usize].job_refs -= 1;
             }

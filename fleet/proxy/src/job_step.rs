@@ -4,6 +4,7 @@
 
 use crate::answer::OwnedAnswer;
 use crate::client::Lock;
+use crate::framing::Expect;
 
 /// A node for a key's commands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,16 @@ pub(crate) struct NodeRef {
     pub(crate) node: u32,
     /// The longest time to live there; 0 for any.
     pub(crate) cap: u32,
+}
+
+/// A request to a node.
+#[derive(Debug)]
+pub(crate) struct NodeRequest {
+    pub(crate) node_ref: NodeRef,
+    pub(crate) request: Vec<u8>,
+    pub(crate) expect: Expect,
+    /// The number of the answer; `None` if none is needed: then it is dropped while the node is busy.
+    pub(crate) part: Option<u16>,
 }
 
 /// The next step of a job.
@@ -29,6 +40,9 @@ pub(crate) struct JobStep {
     pub(crate) fill: Option<(Vec<u8>, bool)>,
     /// The nodes at which the key is deleted.
     pub(crate) clear: Vec<(NodeRef, bool)>,
+    pub(crate) send: Vec<NodeRequest>,
+    /// Bytes that the job will hold; it ends if there is no memory for them.
+    pub(crate) hold: usize,
     pub(crate) over: bool,
 }
 

@@ -37,6 +37,8 @@ mod metrics_page;
 mod node;
 mod numbered_list;
 mod shared;
+mod split;
+mod splitting;
 mod stream;
 mod tls;
 mod worker;

@@ -291,7 +291,8 @@ impl Node {
             };
             let window = context.config.window;
             let since = batch.since;
-            if window == 0 || is_due(context.now, since, window, self.in_flight()) {
+            let in_flight = (!context.config.fixed_window).then(|| self.in_flight());
+            if window == 0 || is_due(context.now, since, window, in_flight) {
                 self.flush(context, place, to);
             } else {
                 let at = since + window;

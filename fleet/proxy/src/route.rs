@@ -2,6 +2,12 @@
 
 //! Routes: the pools of a key's commands, and the policy for their answers.
 
+/// The most pieces of a split value.
+pub(crate) const PIECES_MAX: usize = 8192;
+
+/// The smallest piece that may be configured, in bytes.
+pub(crate) const PIECE_MIN: u32 = 1024;
+
 /// A class of commands, for routes and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
@@ -168,6 +174,8 @@ pub struct Route {
     pub single_flight: u64,
     /// Its items are locks, for at most this many seconds; 0 if they are not.
     pub lock: u32,
+    /// Values of more bytes are split over several items; 0 if they are not.
+    pub split: u32,
 }
 
 /// The pools of a route at a certain time.
@@ -202,6 +210,7 @@ impl Route {
             limit: Limit::default(),
             single_flight: 0,
             lock: 0,
+            split: 0,
         }
     }
 
@@ -211,6 +220,7 @@ impl Route {
             && self.warm.is_none()
             && self.migrate.is_none()
             && self.single_flight == 0
+            && self.split == 0
     }
 
     /// Whether it matches commands of every class.

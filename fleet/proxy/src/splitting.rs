@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+
+//! Commands of routes whose large values are split.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hippos_proto::reply;
+use hippos_proto::text::{self, TextRequest};
+use hippos_proto::StoreMode;
+
+use crate::answer::{Answer, Deliver, Waiter};
+use crate::batch::asks;
+use crate::client::{Client, ReplyShape};
+use crate::framing::Expect;
+use crate::job::{get_command, JobKind};
+use crate::job_step::{NodeRef, NodeRequest};
+use crate::route::Class;
+use crate::session::{self, NOT_AVAILABLE};
+use crate::split::{is_split, Gather, Nodes, SplitWrite};
+use crate::worker::{DispatchResult, Worker};
+
+impl Worker {
+    fn split_nodes(&self, pool: usize) -> Nodes {
+        let nodes = self.config.pools[pool].nodes.iter();
+        let refs = nodes.map(|&node| NodeRef {
+            node: self.places[node] as u32,
+            cap: 0,
+        });
+        Nodes {
+            refs: refs.collect(),
+            config: self.config.clone(),
+            pool,
+        }
+    }
+
+    /// Reads a key of a route with split values.
+    pub(crate) fn start_gather(
+        &mut self,
+        route: usize,
+        waiter: Waiter,
+        key: &[u8],
+        hash: u32,
+        cas: bool,
+        touch: Option<i32>,
+    ) {
+        let nodes = self.split_nodes(self.config.routes[route].pools[0]);
+        let (place, refs) = (nodes.of(key).node, nodes.refs.clone());
+        let gather = Gather::new(nodes, cas, self.config.value_max as usize);
+        let job = self.add_job(waiter, key, hash, refs, JobKind::Gather(gather));
+        let Some(waiter) = self.waiter(job, 0) else {
+            return;
+        };
+        let node = &self.nodes[place as usize];
+        if touch.is_none() && node.spec.udp && node.is_in() && !node.is_large(hash) {
+            self.on_node(place, |node, context, to| {
+                node.queue(context, asks(cas), key, hash, waiter, to);
+            });
+            return;
+        }
+        let command = get_command(cas, touch);
+        let sent = self.on_node(place, |node, context, _| {
+            node.get(context, command.as_bytes(), key, hash, Some(waiter))
+        });
+        if sent.is_err() {
+            self.clients.deliver(waiter, Answer::Unavailable);
+        }
+    }
+
+    /// A command for a route with split values, unless it is sent to the key's node as it is: `None`.
+    pub(crate) fn split_command(
+        &mut self,
+        index: u32,
+        client: &mut Client,
+        number: usize,
+        (key, hash): (&[u8], u32),
+        parts: &[&[u8]; 3],
+        expect: Expect,
+    ) -> Option<DispatchResult> {
+        // What changes the manifest must not overtake a change that waits for its pieces.
+        if client.writes > 0 {
+            return Some(DispatchResult::Ordered);
+        }
+        let store = match (expect, Class::of(parts[0])) {
+            (Expect::Line, _) => match text::parse(parts[0]) {
+                TextRequest::Store(store) => store,
+                _ => return None,
+            },
+            (_, Class::Delete) => return None,
+            // They would show the manifest, or store what is too large.
+            (Expect::Binary, _) => {
+                client.say(&session::refused(parts[0]));
+                return Some(DispatchResult::Taken);
+            }
+            _ => {
+                client.say(NOT_AVAILABLE);
+                return Some(DispatchResult::Taken);
+            }
+        };
+        if matches!(store.mode, StoreMode::Append | StoreMode::Prepend) {
+            client.say(NOT_AVAILABLE);
+            return Some(DispatchResult::Taken);
+        }
+        let route = &self.config.routes[number];
+        let (pool, piece) = (route.pools[0], route.split as usize);
+        // A node refuses a data block without its line end.
+        let value = parts[2].strip_suffix(reply::CRLF)?;
+        if !is_split(value, piece) {
+            return None;
+        }
+        let nodes = self.split_nodes(pool);
+        let is_busy = |node_ref: &NodeRef| self.nodes[node_ref.node as usize].is_busy(false);
+        if nodes.refs.iter().any(is_busy) {
+            return Some(DispatchResult::Busy);
+        }
+        if !self.within_limits(number, 1, value.len() as u64) {
+            client.say(crate::dispatch::LIMITED);
+            return Some(DispatchResult::Taken);
+        }
+        self.log(number, Class::Set, key);
+        self.counters.cmd_forward.add(1);
+        let stamp = self.stamp(number, Class::Set, hash);
+        let budget = &mut self.clients.budget;
+        let waiter = Waiter {
+            client: index,
+            generation: client.generation,
+            number: client.expect(ReplyShape::Plain, 1, true, stamp, budget),
+            part: 0,
+            reading: 0,
+        };
+        let refs = nodes.refs.clone();
+        let random = RandomState::new().hash_one(key);
+        let (write, send) = SplitWrite::start(nodes, &store, value, random, piece);
+        let job = self.add_job(waiter, key, hash, refs, JobKind::SplitWrite(write));
+        for send in send {
+            self.send_step(job, &send);
+        }
+        Some(DispatchResult::Taken)
+    }
+
+    /// Sends a request of a job.
+    pub(crate) fn send_step(&mut self, job: u32, send: &NodeRequest) {
+        let NodeRequest {
+            node_ref,
+            request,
+            expect,
+            part,
+        } = send;
+        match part {
+            Some(part) => self.send_for(job, *part, *node_ref, &[request], *expect, false),
+            None => self.tell(*node_ref, request, *expect),
+        }
+    }
+}
