@@ -255,7 +255,13 @@ impl Pages {
         stream.set_write_timeout(Some(Duration::from_secs(1)))?;
         let own = stream.peer_addr()?.ip().to_canonical().is_loopback();
         let mut request = [0; 1024];
-        let len = stream.read(&mut request)?;
+        let (mut len, start) = (0, Instant::now());
+        while !request[..len].ends_with(b"\r\n\r\n") && start.elapsed() < Duration::from_secs(1) {
+            match stream.read(&mut request[len..])? {
+                0 => break,
+                n => len += n,
+            }
+        }
         let request = String::from_utf8_lossy(&request[..len]);
         let mut words = request.split(' ');
         let (verb, path) = (words.next().unwrap_or(""), words.next().unwrap_or(""));

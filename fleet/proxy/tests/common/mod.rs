@@ -172,8 +172,15 @@ pub fn http(server: &Server, verb: &str, path: &str) -> String {
 
 pub fn http_at(address: SocketAddr, verb: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    let request = format!("{verb} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // In pieces, as it may arrive.
+    for part in [
+        verb,
+        &format!(" {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    ] {
+        stream.write_all(part.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
