@@ -283,6 +283,19 @@ hippos-ctl exporter --listen 10.0.0.5:9150"
         #[arg(long, default_value = "127.0.0.1:9150", value_name = "ADDRESS:PORT")]
         listen: String,
     },
+    /// Shows, reloads or drains a running hippos-proxy
+    #[command(
+        after_help = "Asks the HTTP address of the proxy's configuration (http = ...); all but status must be \
+on the proxy's own host. A reload that finds an error in the file ends with status 6.\n\nExamples:\n  hippos-ctl proxy \
+status\n  hippos-ctl proxy --http 127.0.0.1:9152 reload\n  hippos-ctl proxy drain --wait"
+    )]
+    Proxy {
+        /// The proxy's HTTP address
+        #[arg(long, default_value = "127.0.0.1:9151", value_name = "HOST:PORT")]
+        http: String,
+        #[command(subcommand)]
+        action: crate::proxy::Action,
+    },
     /// Prints completions for a shell
     #[command(
         after_help = "Example:\n  hippos-ctl completions bash > /etc/bash_completion.d/hippos-ctl"

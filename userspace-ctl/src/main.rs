@@ -26,6 +26,7 @@ mod live_change;
 mod metrics;
 mod module;
 mod networks;
+mod proxy;
 mod refusals;
 mod reload;
 mod server;
@@ -137,6 +138,8 @@ fn is_change(command: &Command) -> bool {
         | Command::Doctor
         | Command::Debug { .. }
         | Command::Exporter { .. }
+        // They change no module.
+        | Command::Proxy { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => false,
         Command::Stats {
@@ -161,6 +164,8 @@ fn is_of_this_host(command: &Command) -> bool {
         | Command::Limits(_)
         | Command::Memory { .. }
         | Command::Doctor
+        // Its address is --http.
+        | Command::Proxy { .. }
         | Command::Debug { .. }
         | Command::Xdp { .. } => true,
         Command::Conns { action } => action.is_some(),
@@ -331,6 +336,7 @@ fn answer(arguments: Arguments) -> Result<Answer> {
         Command::Debug {
             action: DebugAction::Verify,
         } => verify::verify(&open()?),
+        Command::Proxy { http, action } => proxy::proxy(&http, &action),
         Command::Exporter { listen } => exporter::serve(source, &listen).map(|()| Answer::silent()),
         Command::Completions { shell } => {
             let (mut line, mut out) = (Arguments::line(), Vec::new());
