@@ -68,7 +68,11 @@ enum Target {
     Meta,
     /// Sequences of commands against a model
     Model,
-    /// These four, one after the other
+    /// What a client sends to the proxy: cut anywhere, it gives the same commands, each one request to a node
+    Front,
+    /// What a node sends to the proxy: cut anywhere, it gives the same replies
+    Backend,
+    /// These six, one after the other
     All,
     /// Frames to the module in a guest
     Packets,
@@ -81,6 +85,8 @@ impl Target {
             Target::Datagram => "datagram",
             Target::Meta => "meta",
             Target::Model => "model",
+            Target::Front => "front",
+            Target::Backend => "backend",
             Target::All => "all",
             Target::Packets => "packets",
         }
@@ -98,6 +104,8 @@ pub(crate) fn fuzz(args: &FuzzArgs, selection: &Selection) -> Result<u8> {
                 Target::Datagram,
                 Target::Meta,
                 Target::Model,
+                Target::Front,
+                Target::Backend,
             ] {
                 host(&program, target, args)?;
             }

@@ -4,12 +4,24 @@
 //! `cargo xtask fuzz TARGET` runs them on libFuzzer's inputs; the tests run them on the corpus, the seeds and random
 //! mutations of those, which needs only a stable compiler.
 
+mod backend;
+// The files themselves, and not the proxy's crate: its TLS library could not be linked with the engine (licences).
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../fleet/proxy/src/batch.rs"]
+mod batch;
 #[path = "../../../kmod/engine/tests/common/mod.rs"]
 mod common;
 mod datagram;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../fleet/proxy/src/framing.rs"]
+mod framing;
+mod front;
 mod meta;
 mod model;
 mod replies;
+#[allow(dead_code, unreachable_pub)]
+#[path = "../../../fleet/proxy/src/session.rs"]
+mod session;
 mod stream;
 
 use common::TestEngine;
@@ -40,7 +52,7 @@ macro_rules! targets {
     };
 }
 
-targets!(stream, datagram, meta, model);
+targets!(stream, datagram, meta, model, front, backend);
 
 /// The target of that name.
 pub fn target(name: &str) -> Option<fn(&[u8])> {
