@@ -35,6 +35,7 @@ pub(crate) const TESTS: &[&str] = &[
     "clients::dalli_ops",
     "clients::perl_ops",
     "clients::nutcracker",
+    "clients::proxy",
     "suites::memcached",
     "suites::pymemcache",
     "suites::pylibmc",
@@ -85,8 +86,12 @@ impl<'a> Clients<'a> {
 
     fn checked(&mut self, test: &str) -> Result<()> {
         let (kind, name) = test.split_once("::").context("a test has a kind")?;
-        // The proxy stands in front of two.
-        let servers = if name == "nutcracker" { 2 } else { 1 };
+        // The proxies stand in front of several.
+        let servers = match name {
+            "nutcracker" => 2,
+            "proxy" => 3,
+            _ => 1,
+        };
         while self.guests.len() < servers {
             self.guests.push(Guest::boot(self.build, &self.machine)?);
         }
@@ -101,6 +106,14 @@ impl<'a> Clients<'a> {
                     .args(["run", "--quiet", "--locked", "-p", "hippos_conformance"])
                     .args(["--example", "memcache", "--"])
                     .args(&addresses);
+                cargo
+            }
+            (_, "proxy") => {
+                let mut cargo = Command::new(workspace::cargo());
+                cargo
+                    .args(["test", "--quiet", "--locked", "-p", "hippos_proxy"])
+                    .args(["--test", "nodes"])
+                    .env("HIPPOS_NODES", addresses.join(","));
                 cargo
             }
             _ => {
