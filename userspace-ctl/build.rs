@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Compiles the XDP program, when the tool is built with it.
+//! Asks for the version of the module that belongs to this tool, and compiles the XDP program, when the tool is built
+//! with it.
 
 use std::env;
 use std::path::PathBuf;
@@ -7,7 +8,15 @@ use std::process::Command;
 
 const SOURCE: &str = "src/xdp/hippos.bpf.c";
 
+/// Prints the module's version; what it reads is in these places.
+const VERSION: &str = "../kmod/version.sh";
+const VERSION_SOURCES: [&str; 3] = ["../Cargo.toml", "../Kbuild", "../kmod"];
+
 fn main() {
+    for source in VERSION_SOURCES {
+        println!("cargo::rerun-if-changed={source}");
+    }
+    println!("cargo::rustc-env=HIPPOS_VERSION={}", version());
     println!("cargo::rerun-if-changed={SOURCE}");
     println!("cargo::rerun-if-env-changed=CLANG");
     if env::var_os("CARGO_FEATURE_XDP").is_none() {
@@ -25,4 +34,12 @@ fn main() {
         Ok(status) => panic!("{clang} ended with {status}"),
         Err(error) => panic!("the XDP program needs clang ({clang}: {error}); set CLANG"),
     }
+}
+
+fn version() -> String {
+    let output = Command::new("sh").arg(VERSION).output();
+    let output = output.unwrap_or_else(|error| panic!("{VERSION} does not start: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{VERSION}: {said}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

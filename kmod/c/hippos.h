@@ -382,6 +382,10 @@ u64 hippos_uptime_ms(void);
 s64 hippos_unix_ms(void);
 u64 hippos_unix_us(void);
 
+/* version.c */
+
+const char *hippos_version(void);
+
 /* latency.c */
 
 void hippos_latency_set(bool on);

@@ -447,6 +447,9 @@ extern "C" {
     pub(crate) fn hippos_unix_ms() -> i64;
     pub(crate) fn hippos_unix_us() -> u64;
 
+    // version.c
+    pub(crate) fn hippos_version() -> *const c_char;
+
     // latency.c
     pub(crate) static hippos_latency: hippos_latency_key;
     pub(crate) fn hippos_latency_set(on: bool);

@@ -32,4 +32,5 @@ pub mod stream;
 pub mod thread;
 pub mod time;
 pub mod trace;
+pub mod version;
 pub mod xdp;

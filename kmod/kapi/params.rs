@@ -190,8 +190,6 @@ macro_rules! modinfo {
     };
 }
 
-modinfo!("version=", env!("CARGO_PKG_VERSION"));
-
 macro_rules! kernel_parameters {
     ($($name:ident: $kind:ident($($range:literal),*) = $default:literal,
        $shown:ident $row:literal, $text:literal;)+) => {

@@ -9,6 +9,7 @@ use hippos_engine::{Administration, Settings, ENGINE_COUNTERS};
 use hippos_kapi::hook::Fast;
 use hippos_kapi::namespace::Namespace;
 use hippos_kapi::params::Params;
+use hippos_kapi::version::version;
 use hippos_kapi::{cpu, pages, random};
 use hippos_store::{Eviction, FACTOR, ITEM_MAX, ITEM_MIN};
 
@@ -118,6 +119,7 @@ impl ServerConfig {
             threads: threads as u32,
             udp_bytes: params.udp_bytes,
             administration: Administration::parse(params.admin.as_bytes()).ok_or(EINVAL)?,
+            version: version(),
             ..Default::default()
         };
         Ok(Self {

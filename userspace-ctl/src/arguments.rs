@@ -10,13 +10,14 @@ use hippos_abi::{Section, UDP_BYTES_MIN};
 use crate::admin::AdminAccess;
 use crate::configuration::FILE;
 use crate::exit::Status;
+use crate::version::VERSION;
 
 /// Connections of a dump or a load: enough to keep a server with a few CPUs busy.
 pub(crate) const CONNECTIONS: u8 = 4;
 
 /// Shows and changes the state of a loaded Hippos, through /dev/hippos (root only).
 #[derive(Debug, Parser)]
-#[command(name = "hippos-ctl", version)]
+#[command(name = "hippos-ctl", version = VERSION)]
 pub(crate) struct Arguments {
     /// The control device
     #[arg(long, global = true, default_value = hippos_abi::DEVICE, value_name = "PATH")]

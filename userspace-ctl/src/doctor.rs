@@ -14,6 +14,7 @@ use crate::refusals::{self, Severity};
 use crate::stats::Stats;
 use crate::status::{cards, queues};
 use crate::system::{System, INTERFACES, PINS};
+use crate::version;
 
 /// A fault and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,10 +114,8 @@ fn of_module(system: &System, module: &Module) -> Vec<Finding> {
         found.push(finding("module", Weight::Broken, why, remedy));
     }
     if let Some((loaded, tool)) = &module.version {
-        if loaded != tool {
-            let what = format!("the loaded module is of version {loaded}, this tool of {tool}");
-            let remedy = "hippos-ctl stop, then hippos-ctl start with the module of this version";
-            found.push(finding("module", Weight::Note, what, remedy));
+        if let Some(what) = version::difference(loaded, tool) {
+            found.push(finding("module", Weight::Note, what, version::REMEDY));
         }
     }
     for occurred in refusals::occurred(&module.general) {

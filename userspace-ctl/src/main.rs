@@ -40,6 +40,7 @@ mod status_rates;
 mod system;
 mod top;
 mod verify;
+mod version;
 mod warm;
 #[cfg_attr(not(feature = "xdp"), path = "xdp/absent.rs")]
 mod xdp;
@@ -396,7 +397,7 @@ fn read_module(device: Result<Device>) -> doctor::Module {
         let loaded = release.trim_end_matches('\0').to_owned();
         Ok(doctor::Module {
             error: None,
-            version: Some((loaded, env!("CARGO_PKG_VERSION").to_owned())),
+            version: Some((loaded, version::VERSION.to_owned())),
             general: Stats::parse(&device.stats(Section::General)?)?,
         })
     };

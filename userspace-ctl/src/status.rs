@@ -13,6 +13,7 @@ use crate::refusals::{self, Occurred, Severity, RECENT};
 use crate::source::Source;
 use crate::stats::{Stats, RECEIVE_PATHS};
 use crate::system::{System, INTERFACES, PINS};
+use crate::version::{self, VERSION};
 
 /// Explains a value of these statistics.
 fn path_state(value: &str) -> String {
@@ -71,7 +72,7 @@ fn screen(snapshot: &Snapshot, system: Option<&System>, notes: Vec<String>) -> R
     let warnings = warnings(snapshot, system);
     let health = health(&warnings);
     let mut text = String::new();
-    let version = version(general);
+    let version = version_of(general);
     let port = settings.number("tcpport");
     let up = duration(general.number("uptime"));
     writeln!(text, "{health}: {version} on port {port}, up {up}")?;
@@ -135,6 +136,7 @@ fn screen(snapshot: &Snapshot, system: Option<&System>, notes: Vec<String>) -> R
     }
     let mut json = general.json();
     json["health"] = health.into();
+    json["tool_version"] = VERSION.into();
     json["warnings"] = warnings
         .iter()
         .map(|warning| json!({"what": warning.what, "loses_requests": warning.loses_requests}))
@@ -196,7 +198,7 @@ fn held_for(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// The server's name and version.
-pub(crate) fn version(general: &Stats) -> String {
+pub(crate) fn version_of(general: &Stats) -> String {
     general.get("hippos_version").map_or_else(
         || format!("memcached {}", general.get("version").unwrap_or("?")),
         |version| format!("hippos {version}"),
@@ -303,6 +305,10 @@ fn warnings(snapshot: &Snapshot, system: Option<&System>) -> Vec<Warning> {
 /// Conditions that may be as they should be: they do not change the first word.
 fn notes(snapshot: &Snapshot, system: &System) -> Vec<String> {
     let mut notes = Vec::new();
+    let loaded = snapshot.general.get("hippos_version");
+    if let Some(what) = loaded.and_then(|loaded| version::difference(loaded, VERSION)) {
+        notes.push(format!("{what}: {}", version::REMEDY));
+    }
     if !cards(system).is_empty() && system.names(PINS).is_empty() {
         notes.push("no interface has an XDP program: hippos-ctl xdp attach".into());
     }
@@ -554,13 +560,19 @@ mod tests {
         );
         let answer = status(&snapshot(GENERAL, ""), Some(&folder.system())).unwrap();
         assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
+        let versions = format!("note: the loaded module is of version 0.1.0, this tool of {VERSION}: ");
         for note in [
+            versions.as_str(),
             "note: no interface has an XDP program",
             "note: UDP requests are answered before the firewall's iptables-legacy filter and 1 more",
         ] {
             assert!(answer.text.contains(note), "{note}: {}", answer.text);
         }
-        assert_eq!(answer.json["notes"].as_array().map(Vec::len), Some(2));
+        assert_eq!(answer.json["notes"].as_array().map(Vec::len), Some(3));
+        let general = GENERAL.replace("hippos_version 0.1.0", &format!("hippos_version {VERSION}"));
+        let answer = status(&snapshot(&general, ""), Some(&folder.system())).unwrap();
+        assert!(!answer.text.contains("of version"), "{}", answer.text);
+        assert_eq!(answer.json["tool_version"], answer.json["hippos_version"]);
         let answer = without_notes(&snapshot(GENERAL, ""), Some(&folder.system())).unwrap();
         assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
         assert!(!answer.text.contains("note:"), "{}", answer.text);

@@ -179,7 +179,7 @@ pub(crate) fn frame(before: &Sample, now: &Sample, system: Option<&System>, sort
     });
     let mut model = Model {
         health,
-        version: status::version(general),
+        version: status::version_of(general),
         port: now.snapshot.settings.number("tcpport"),
         uptime: general.number("uptime"),
         seconds,

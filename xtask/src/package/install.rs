@@ -220,6 +220,12 @@ impl Trial {
             "packages: the first answer {:.0} s after `apt install`, emulated",
             start.elapsed().as_secs_f32()
         );
+        progress::step("the module is the tools' own", || {
+            ask(
+                &mut vm,
+                "test \"hippos-ctl $(cat /sys/module/hippos/version)\" = \"$(hippos-ctl --version)\"",
+            )
+        })?;
         progress::step("a setting, reloaded", || {
             ask(
                 &mut vm,
@@ -336,6 +342,7 @@ impl Trial {
             &format!(
                 "apt-get install -y --no-install-recommends linux-source-{source}={version}
                  modinfo -k {release} -F vermagic hippos
+                 test \"hippos-ctl $(modinfo -k {release} -F version hippos)\" = \"$(hippos-ctl --version)\"
                  find /usr/lib/modules/{release}/updates/dkms -name 'hippos.ko*' | grep .
                  du -sm /var/lib/hippos-dkms
                  test ! -e /var/lib/hippos-dkms/{release}.partial"

@@ -288,18 +288,9 @@ fn modules(build: &Build<'_>, module: &Path) -> Result<PathBuf> {
 fn dkms(build: &Build<'_>) -> Result<PathBuf> {
     let deb = Deb::new(build, "hippos-dkms", "hippos-dkms", "all")?;
     let source = format!("usr/src/hippos-{}", build.version.number);
-    let mut list = Command::new("git");
-    list.args(["ls-files", "--"]).args(SOURCES);
-    let list = shell::output(list.current_dir(workspace::root()))?;
-    for file in list.lines() {
-        if Path::new(file)
-            .components()
-            .any(|part| UNUSED.iter().any(|unused| part.as_os_str() == *unused))
-        {
-            continue;
-        }
+    for file in module_sources()? {
         deb.file(
-            &workspace::root().join(file),
+            &workspace::root().join(&file),
             &format!("{source}/{file}"),
             0o644,
         )?;
@@ -344,6 +335,18 @@ fn dkms(build: &Build<'_>) -> Result<PathBuf> {
         "Comment: the crates in target/vendor have licences of their own, which are compatible\n \
          and lie beside their sources.\n",
     )
+}
+
+/// The files of the work tree that the module is built from.
+fn module_sources() -> Result<Vec<String>> {
+    let mut list = Command::new("git");
+    list.args(["ls-files", "--"]).args(SOURCES);
+    let list = shell::output(list.current_dir(workspace::root()))?;
+    let is_used = |file: &&str| {
+        let mut parts = Path::new(file).components();
+        !parts.any(|part| UNUSED.iter().any(|unused| part.as_os_str() == *unused))
+    };
+    Ok(list.lines().filter(is_used).map(str::to_owned).collect())
 }
 
 /// The tested series, oldest first.
@@ -397,6 +400,34 @@ mod tests {
                     "{file} links to {target}"
                 );
             }
+        }
+    }
+
+    /// hippos-ctl, built in the work tree, expects that version of the module that DKMS builds.
+    #[test]
+    fn dkms_sources_have_the_version_of_the_work_tree_until_one_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        for file in module_sources().unwrap() {
+            let to = dir.path().join(&file);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(workspace::root().join(&file), to).unwrap();
+        }
+        let version = |top: &Path| {
+            let mut script = Command::new("sh");
+            shell::output(script.arg(top.join("kmod/version.sh"))).unwrap()
+        };
+        let released = version(dir.path());
+        assert!(
+            released.starts_with(concat!(env!("CARGO_PKG_VERSION"), "+")),
+            "{released}"
+        );
+        assert_eq!(released, version(workspace::root()));
+        for file in ["kmod/c/hippos.h", "kmod/store/src/item.rs", "Kbuild"] {
+            let before = version(dir.path());
+            let path = dir.path().join(file);
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, text + "\n").unwrap();
+            assert_ne!(before, version(dir.path()), "{file}");
         }
     }
 

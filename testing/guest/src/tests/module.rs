@@ -28,10 +28,25 @@ pub(super) fn loads_and_unloads() -> Result<()> {
     let hippos = Hippos::load("")?;
     ensure!(modules::loaded("hippos"), "loaded, but not in /sys/module");
     let version = fs::read_to_string("/sys/module/hippos/version")?;
-    ensure!(version.trim() == env!("CARGO_PKG_VERSION"), "{version:?}");
+    let version = version.trim();
+    ensure!(
+        version.starts_with(concat!(env!("CARGO_PKG_VERSION"), "+")),
+        "{version:?}"
+    );
+    let tool = run("hippos-ctl --version")?;
+    ensure!(
+        tool == format!("hippos-ctl {version}\n"),
+        "{tool:?}, and the module is of {version:?}"
+    );
+    // What `modinfo -F version` shows.
+    let shown = format!("\0version={version}\0");
+    let file = fs::read(modules::HIPPOS)?;
+    ensure!(
+        file.windows(shown.len()).any(|part| part == shown.as_bytes()),
+        "no {shown:?} in the file"
+    );
     let line = format!(
-        "workers: version {}, memory_mb=64, eviction=clock, allow=default, admin=network",
-        version.trim()
+        "workers: version {version}, memory_mb=64, eviction=clock, allow=default, admin=network"
     );
     let lines = log.lines();
     ensure!(
