@@ -19,6 +19,7 @@ use hippos_kapi::{latency, rcu, trace};
 use hippos_proto::udp::{DATAGRAM_MAX, DATA_MAX, FRAME};
 
 use crate::platform::Kernel;
+use crate::refusal::refused;
 use crate::server::Server;
 use crate::traced::{Replied, TracedRequest};
 
@@ -168,9 +169,7 @@ impl DatagramRequest for PacketRequest<'_> {
 
     #[inline]
     fn discard(self) -> Verdict {
-        if trace::refusals_on() {
-            trace::refuse(path(&self.0), c"rate", client(&self.0));
-        }
+        refused(path(&self.0), c"rate", client(&self.0));
         self.0.discard()
     }
 

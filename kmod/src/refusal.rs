@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Clients that are refused by their address, their number or their rate, or closed because they are too slow: a trace
-//! point, and a line in the kernel's log unless there were many.
+//! point, and a line in the kernel's log unless there were many. Any context, softirq too.
 
 use core::ffi::CStr;
 use core::net::SocketAddr;
@@ -10,7 +10,7 @@ use kernel::prelude::*;
 use hippos_kapi::{log, trace};
 
 use crate::config::printable;
-use crate::traced::UDP_SOCKET;
+use crate::traced::TCP_WORKER;
 
 /// Reports that a receive path refused a client.
 #[cold]
@@ -19,7 +19,7 @@ pub(crate) fn refused(path: &'static CStr, reason: &'static CStr, client: Socket
     if trace::refusals_on() {
         trace::refuse(path, reason, client);
     }
-    if log::permits(path == UDP_SOCKET) {
+    if log::permits(path != TCP_WORKER) {
         let (path, reason) = (printable(path.to_bytes()), printable(reason.to_bytes()));
         pr_info!("{}\n", format_args!("{client} refused by {path}: {reason}"));
     }
