@@ -375,6 +375,8 @@ void hippos_registry_unlock(void);
 /* log.c */
 
 bool hippos_log_permits(bool datagram);
+u32 hippos_log_user(void);
+u32 hippos_log_login(void);
 
 /* time.c */
 

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Lines in the kernel's log that clients can cause (linux/ratelimit.h). */
+/*
+ * Lines in the kernel's log that clients can cause (linux/ratelimit.h), and who
+ * causes those of an administrator (linux/cred.h, linux/audit.h).
+ */
+#include <linux/audit.h>
+#include <linux/cred.h>
 #include <linux/ratelimit.h>
+#include <linux/uidgid.h>
+#include <linux/user_namespace.h>
 
 #include "hippos.h"
 
@@ -15,4 +22,16 @@ bool hippos_log_permits(bool datagram)
 		datagrams = RATELIMIT_STATE_INIT_FLAGS(datagrams, 60 * HZ, 10, RATELIMIT_MSG_ON_RELEASE);
 
 	return __ratelimit(datagram ? &datagrams : &connections);
+}
+
+/* The number of the user who makes this system call. */
+u32 hippos_log_user(void)
+{
+	return from_kuid(&init_user_ns, current_uid());
+}
+
+/* That of the user who logged in, before any su or sudo; -1 if nobody did. */
+u32 hippos_log_login(void)
+{
+	return from_kuid(&init_user_ns, audit_get_loginuid(current));
 }

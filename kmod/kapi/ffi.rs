@@ -441,6 +441,8 @@ extern "C" {
 
     // log.c
     pub(crate) fn hippos_log_permits(datagram: bool) -> bool;
+    pub(crate) fn hippos_log_user() -> u32;
+    pub(crate) fn hippos_log_login() -> u32;
 
     // time.c
     pub(crate) fn hippos_uptime_ms() -> u64;

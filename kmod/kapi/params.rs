@@ -71,6 +71,10 @@ mod number {
     pub(super) fn shown(raw: Raw) -> impl fmt::Display {
         raw
     }
+
+    pub(super) fn is(now: Raw, default: &'static str) -> bool {
+        now == raw(default)
+    }
 }
 
 mod switch {
@@ -99,6 +103,10 @@ mod switch {
             "no"
         }
     }
+
+    pub(super) fn is(now: Raw, default: &'static str) -> bool {
+        now == raw(default)
+    }
 }
 
 mod text {
@@ -123,13 +131,17 @@ mod text {
     pub(super) fn shown(raw: Raw) -> impl fmt::Display {
         core::str::from_utf8(string(raw).to_bytes()).unwrap_or("?")
     }
+
+    pub(super) fn is(now: Raw, default: &'static str) -> bool {
+        string(now).to_bytes_with_nul() == default.as_bytes()
+    }
 }
 
 mod size {
     use super::*;
 
     pub(super) type Value = usize;
-    pub(super) use super::text::{raw, shown, Raw, OPS, TYPE};
+    pub(super) use super::text::{is, raw, shown, Raw, OPS, TYPE};
 
     pub(super) fn check(
         parameter: &'static hippos_abi::parameters::Parameter,
@@ -143,7 +155,7 @@ mod choice {
     use super::*;
 
     pub(super) type Value = &'static str;
-    pub(super) use super::text::{raw, shown, Raw, OPS, TYPE};
+    pub(super) use super::text::{is, raw, shown, Raw, OPS, TYPE};
 
     pub(super) fn check(
         parameter: &'static hippos_abi::parameters::Parameter,
@@ -243,7 +255,27 @@ macro_rules! kernel_parameters {
                 )+
             }
         }
+
+        impl fmt::Display for NotDefault {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut is_any = false;
+                $(
+                    let raw = cell::$name.get();
+                    if !$kind::is(raw, concat!($default, "\0")) {
+                        write!(f, concat!(" ", stringify!($name), "={}"), $kind::shown(raw))?;
+                        is_any = true;
+                    }
+                )+
+                if !is_any {
+                    f.write_str(" none")?;
+                }
+                Ok(())
+            }
+        }
     };
 }
+
+/// The parameters that insmod set to something else than their defaults, or `none`; each with a space before it.
+pub struct NotDefault;
 
 hippos_abi::parameters!(kernel_parameters);

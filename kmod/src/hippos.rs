@@ -12,7 +12,9 @@ use hippos_kapi::device::Device;
 use hippos_kapi::fault;
 use hippos_kapi::hook::{self, Fast, Hook};
 use hippos_kapi::latency::Latency;
+use hippos_kapi::log::Caller;
 use hippos_kapi::namespace::Namespace;
+use hippos_kapi::params::NotDefault;
 use hippos_kapi::rcu;
 use hippos_kapi::socket::{self, Socket};
 use hippos_kapi::thread::Thread;
@@ -148,6 +150,11 @@ fn log_start(config: &ServerConfig) {
         params.eviction,
         config::printable(params.allow.to_bytes()),
         params.admin
+    );
+    pr_info!(
+        "loaded {}; parameters that are not the defaults:{}\n",
+        Caller::current(),
+        NotDefault
     );
     match (params.udp, udp_fast) {
         (false, _) => pr_info!("UDP is not served\n"),

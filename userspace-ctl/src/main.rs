@@ -104,12 +104,20 @@ fn main() -> ExitCode {
 /// Runs the command; a change is recorded in the kernel's log.
 fn run(arguments: Arguments) -> Result<Answer> {
     let is_change = is_change(&arguments.command);
-    let answer = answer(arguments)?;
-    if is_change {
-        let words: Vec<String> = std::env::args().skip(1).collect();
-        kernel_log::note(&words.join(" "));
+    let has_parts = has_parts(&arguments.command);
+    let answer = answer(arguments);
+    let words = || std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    match &answer {
+        Ok(_) if is_change => kernel_log::note(&words()),
+        Err(error) if has_parts => kernel_log::note(&format!("{} failed: {error:#}", words())),
+        _ => {}
     }
-    Ok(answer)
+    answer
+}
+
+/// Whether a part of the change stays when the command fails.
+fn has_parts(command: &Command) -> bool {
+    matches!(command, Command::Reload { .. } | Command::Load(_))
 }
 
 fn is_change(command: &Command) -> bool {
@@ -117,7 +125,9 @@ fn is_change(command: &Command) -> bool {
         Command::Start { .. }
         | Command::Stop { .. }
         | Command::Reload { .. }
+        | Command::Load(_)
         | Command::Flush { .. } => true,
+        Command::Config { action } => matches!(action, Config::Save { .. }),
         Command::Allow { change } => !matches!(change, Allow::List),
         Command::Conns { action } => action.is_some(),
         Command::Admin { who } => who.is_some(),
@@ -128,14 +138,12 @@ fn is_change(command: &Command) -> bool {
         Command::Xdp { action } => !matches!(action, Xdp::Status),
         Command::Check { .. }
         | Command::Diff { .. }
-        | Command::Config { .. }
         | Command::Info
         | Command::Status { .. }
         | Command::Top(_)
         | Command::Slabs
         | Command::Keys { .. }
         | Command::Dump(_)
-        | Command::Load(_)
         | Command::Doctor
         | Command::Debug { .. }
         | Command::Exporter { .. }
