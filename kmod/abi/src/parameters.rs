@@ -51,7 +51,7 @@ macro_rules! parameters {
                  UDP goes through a socket";
             udp_bytes: number(1392, 8388608) = 1114112, live "hippos_udp_bytes",
                 "longest UDP reply, bytes";
-            udp_rate: number(0, 4294967295) = 0, loaded "hippos_udp_rate",
+            udp_rate: number(0, 4294967295) = 0, live "hippos_udp_rate",
                 "UDP reply bytes a second for each source outside private networks; 0: no limit";
             dev: text() = "", live "inter",
                 "the only interface to serve; empty: all";

@@ -140,6 +140,11 @@ impl<P: Platform> Engine<P> {
         self.settings.sources.list()
     }
 
+    /// How many networks it has.
+    pub(crate) fn allowed_networks(&self) -> usize {
+        self.settings.sources.rows().len()
+    }
+
     /// Changes the allow list: `text` has networks separated by commas, or `any`, or `default`, or is empty, which
     /// means `default`. Process context; sleeps until no reader uses the old list.
     pub fn change_sources(&self, change: SourcesChange, text: &[u8]) -> Result<(), ChangeError> {

@@ -125,7 +125,17 @@ fn udp_is_refused_while_authentication_is_required() {
 fn closed_engine_refuses_until_credentials_are_set() {
     for (lines, token) in [(LINES, "set a 0 0 9\r\nuser pass\r\n"), (b"", "")] {
         let engine = engine();
+        let shows = |closed: &str| {
+            let mut owner = Session::owner(&engine);
+            let mut room = [0; 16384];
+            let mut out = Cursor::new(&mut room);
+            owner.feed(b"stats settings\r\n", &mut out);
+            let text = String::from_utf8_lossy(out.as_bytes()).into_owned();
+            text.contains(&format!("STAT hippos_closed {closed}\r\n"))
+        };
+        assert!(shows("no"));
         engine.close();
+        assert!(shows("yes"));
         let unknown = "CLIENT_ERROR unauthenticated\r\n";
         assert_eq!(say(&engine, "get a\r\n"), unknown);
         let no_user = "set a 0 0 1\r\n \r\n";
@@ -133,6 +143,7 @@ fn closed_engine_refuses_until_credentials_are_set() {
         assert!(slow(&engine, &framed(b"get a\r\n")).is_empty());
         assert!(common::fast(&engine, &framed(b"get a\r\n")).1.is_empty());
         engine.set_credentials(lines).unwrap();
+        assert!(shows("no"));
         let said = say(&engine, &format!("{token}get a\r\n"));
         assert!(said.ends_with("END\r\n"), "{said}");
         let said = say(&engine, &format!("{token}stats settings\r\n"));

@@ -24,6 +24,10 @@ struct InForce<'a> {
     latency: bool,
     udp_bytes: usize,
     fast_bytes: usize,
+    udp_datagrams: u32,
+    udp_rate: u32,
+    udp_private_rate: u32,
+    networks: usize,
 }
 
 /// A row's value.
@@ -128,10 +132,16 @@ const ROWS: &[(&str, Value)] = &[
     ("hippos_latency", Switch(|now| now.latency)),
     ("hippos_udp_bytes", Number(|now| now.udp_bytes as u64)),
     ("hippos_udp_fast_bytes", Number(|now| now.fast_bytes as u64)),
+    ("hippos_udp_datagrams", Number(|now| now.udp_datagrams.into())),
+    ("hippos_udp_rate", Number(|now| now.udp_rate.into())),
+    ("hippos_udp_private_rate", Number(|now| now.udp_private_rate.into())),
+    ("hippos_allow_networks", Number(|now| now.networks as u64)),
 ];
 
 impl<P: Platform> Engine<P> {
     pub(super) fn stats_settings(&self, lines: &mut Lines<'_, impl Out>) {
+        let (_, udp_datagrams) = self.udp_limits();
+        let (udp_rate, udp_private_rate) = self.udp_rates();
         let now = InForce {
             settings: &self.settings,
             store: self.store.config(),
@@ -146,6 +156,10 @@ impl<P: Platform> Engine<P> {
             latency: self.host_stats.measures_latency(),
             udp_bytes: self.udp_bytes(),
             fast_bytes: self.fast_bytes(),
+            udp_datagrams,
+            udp_rate,
+            udp_private_rate,
+            networks: self.allowed_networks(),
         };
         for (name, value) in ROWS {
             let word = match value {
