@@ -151,10 +151,10 @@ fn log_start(config: &ServerConfig) {
         config::printable(params.allow.to_bytes()),
         params.admin
     );
+    let caller = Caller::current();
     pr_info!(
-        "loaded {}; parameters that are not the defaults:{}\n",
-        Caller::current(),
-        NotDefault
+        "{}\n",
+        format_args!("loaded {caller}; parameters that are not the defaults:{NotDefault}")
     );
     match (params.udp, udp_fast) {
         (false, _) => pr_info!("UDP is not served\n"),

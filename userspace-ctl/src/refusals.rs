@@ -30,8 +30,11 @@ pub(crate) enum Severity {
     Intended,
 }
 
+const NO_MEMORY: &str =
+    "hippos-ctl slabs shows which size; raise memory_mb, or wait: memory moves between sizes";
+
 /// All refusals.
-pub(crate) const REFUSALS: [Refusal; 8] = [
+pub(crate) const REFUSALS: [Refusal; 9] = [
     Refusal {
         statistic: "rejected_connections",
         what: "connections beyond maxconns",
@@ -65,9 +68,13 @@ pub(crate) const REFUSALS: [Refusal; 8] = [
     Refusal {
         statistic: "store_no_memory",
         what: "writes for lack of memory",
-        remedy:
-            "hippos-ctl slabs shows which size; raise memory_mb, or wait: memory moves between \
-                 sizes",
+        remedy: NO_MEMORY,
+        severity: Severity::Shortage,
+    },
+    Refusal {
+        statistic: "hippos_no_memory",
+        what: "changes of values, or binary requests, for lack of memory",
+        remedy: NO_MEMORY,
         severity: Severity::Shortage,
     },
     Refusal {

@@ -42,6 +42,8 @@ hippos_store::counters! {
         TooLarge = "store_too_large",
         /// Stores refused for lack of memory.
         NoMemory = "store_no_memory",
+        /// Other requests refused for lack of memory: `incr`, `decr`, `ma`, joins and `mg` with `N`, and all of the binary protocol.
+        OtherNoMemory = "hippos_no_memory",
         /// Attempts to authenticate.
         AuthCommands = "auth_cmds",
         /// Attempts that failed.

@@ -21,6 +21,8 @@ pub enum RefusalCounter {
     Logins,
     /// Stores for lack of memory.
     Memory,
+    /// Other requests for lack of memory.
+    OtherMemory,
     /// Administration commands.
     Admin,
     /// Reads of large values.
@@ -39,6 +41,7 @@ impl RefusalCounter {
             RefusalCounter::UdpRate => EngineCounter::UdpLimited,
             RefusalCounter::Logins => EngineCounter::AuthErrors,
             RefusalCounter::Memory => EngineCounter::NoMemory,
+            RefusalCounter::OtherMemory => EngineCounter::OtherNoMemory,
             RefusalCounter::Admin => EngineCounter::AdminRefused,
             RefusalCounter::Reads => EngineCounter::ReadsRefused,
         })

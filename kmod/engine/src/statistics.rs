@@ -274,6 +274,7 @@ const PLACED: &[Statistic] = &[
     value("hippos_age_udp_limited", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::UdpRate)?)), "Seconds since `hippos_udp_limited` last grew; no row if it has not since the start or `stats reset`"),
     value("hippos_age_auth_errors", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Logins)?)), "Seconds since `auth_errors` last grew; no row if it has not since the start or `stats reset`"),
     value("hippos_age_store_no_memory", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Memory)?)), "Seconds since `store_no_memory` last grew; no row if it has not since the start or `stats reset`"),
+    value("hippos_age_no_memory", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::OtherMemory)?)), "Seconds since `hippos_no_memory` last grew; no row if it has not since the start or `stats reset`"),
     value("hippos_age_admin_refused", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Admin)?)), "Seconds since `hippos_admin_refused` last grew; no row if it has not since the start or `stats reset`"),
     value("hippos_age_reads_refused", |now| Some(Value::Number(now.refusal_ages.of(RefusalCounter::Reads)?)), "Seconds since `hippos_reads_refused` last grew; no row if it has not since the start or `stats reset`"),
 ];

@@ -43,7 +43,7 @@ fn the_age_of_a_refusal_grows_until_the_next_one_and_a_reset_removes_it() {
 #[test]
 fn each_refusal_has_its_counter_and_its_age() {
     use RefusalCounter::{
-        Admin, Connections, Logins, Memory, Reads, TcpSources, UdpRate, UdpSources,
+        Admin, Connections, Logins, Memory, OtherMemory, Reads, TcpSources, UdpRate, UdpSources,
     };
     let engine = engine();
     for (refused, counter) in [
@@ -53,6 +53,7 @@ fn each_refusal_has_its_counter_and_its_age() {
         (UdpRate, "hippos_udp_limited"),
         (Logins, "auth_errors"),
         (Memory, "store_no_memory"),
+        (OtherMemory, "hippos_no_memory"),
         (Admin, "hippos_admin_refused"),
         (Reads, "hippos_reads_refused"),
     ] {
@@ -117,4 +118,67 @@ fn rows_that_appear_or_vanish_between_two_pages_shift_no_other_rows() {
         // Now these rows vanish, or have been written already.
         assert_eq!(others(paged(&engine, number, last).0), rows, "{number}");
     }
+}
+
+/// A request of the binary protocol.
+fn binary(opcode: u8, key: &[u8], extras: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut request = vec![0x80, opcode];
+    request.extend((key.len() as u16).to_be_bytes());
+    request.extend([extras.len() as u8, 0, 0, 0]);
+    let body = extras.len() + key.len() + value.len();
+    request.extend((body as u32).to_be_bytes());
+    request.extend([0; 12]);
+    [&request, extras, key, value].concat()
+}
+
+/// There is one block, for the smallest items, and it cannot be drained: what needs a larger slot is refused. memcached
+/// counts stores of the text protocol alone.
+#[test]
+fn requests_refused_for_memory_are_counted_whatever_they_are() {
+    let engine = engine();
+    let value = "v".repeat(40);
+    let said = play(
+        &engine,
+        format!("set a 0 0 40\r\n{value}\r\nset b 0 0 40\r\n{value}\r\n").as_bytes(),
+        WHOLE,
+    );
+    assert_eq!(said.output, b"STORED\r\nSTORED\r\n");
+    let store = &engine.store;
+    let pin = {
+        let guard = store.read();
+        let item = store.get(&guard, b"b", store.hash(b"b")).unwrap();
+        store.pin(&item).unwrap()
+    };
+    store.platform().allow_blocks(0);
+    let long = "k".repeat(250);
+    let text = |request: String| play(&engine, request.as_bytes(), WHOLE).output;
+    let status = |request: &[u8]| {
+        let reply = play(&engine, request, WHOLE).output;
+        u16::from_be_bytes([reply[6], reply[7]])
+    };
+    const OUT_OF_MEMORY: u16 = 0x82;
+    let mut counted = 0;
+    let mut counts = |kind: &str, is_refused: bool| {
+        counted += 1;
+        assert!(is_refused, "{kind}");
+        let rows = stats(&engine);
+        assert_eq!(rows["hippos_no_memory"], counted.to_string(), "{kind}");
+        assert_eq!(rows["store_no_memory"], "0", "{kind}");
+        assert_eq!(rows["hippos_age_no_memory"], "0", "{kind}");
+    };
+    let said = text(format!("ma {long} N0 J5\r\n"));
+    counts("ma", said.starts_with(b"SERVER_ERROR "));
+    let said = text(format!("mg {long} N0 v\r\n"));
+    counts("mg", said == b"EN\r\n");
+    // It was evicted in the attempt to empty the block.
+    let said = text(format!(
+        "set a 0 0 40\r\n{value}\r\nappend a 0 0 40\r\n{value}\r\n"
+    ));
+    counts("append", said == b"STORED\r\nNOT_STORED\r\n");
+    let by = [[0; 8], [0; 8]].concat();
+    let increment = binary(5, long.as_bytes(), &[&by[..], &[0; 4]].concat(), b"");
+    counts("binary increment", status(&increment) == OUT_OF_MEMORY);
+    let set = binary(1, long.as_bytes(), &[0; 8], b"value");
+    counts("binary set", status(&set) == OUT_OF_MEMORY);
+    assert_eq!(pin.value(), value.as_bytes());
 }

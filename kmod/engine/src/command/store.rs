@@ -16,12 +16,28 @@ use crate::Engine;
 
 impl<P: Platform> Engine<P> {
     /// Reports to the host that a store of `client` was refused.
-    pub(crate) fn tell_refused(&self, client: u32, error: StoreError) {
+    fn tell_refused(&self, client: u32, error: StoreError) {
         let why = match error {
             StoreError::TooLarge => Refusal::ItemTooLarge,
             StoreError::OutOfMemory => Refusal::NoMemory,
         };
         self.host_stats.refused(client, why);
+    }
+
+    /// Counts and reports that a request of `client` was refused for lack of memory which is no store of the text
+    /// protocol: memcached counts those alone in `store_no_memory`.
+    #[cold]
+    pub(crate) fn refused_memory(&self, client: u32) {
+        self.host_stats.refused(client, Refusal::NoMemory);
+        self.count_refused(RefusalCounter::OtherMemory);
+    }
+
+    /// Counts a refused store of the binary protocol; memcached counts neither error.
+    pub(crate) fn refused_binary(&self, client: u32, error: StoreError) {
+        match error {
+            StoreError::TooLarge => self.tell_refused(client, error),
+            StoreError::OutOfMemory => self.refused_memory(client),
+        }
     }
 
     /// Counts a refused store of `client` and returns its error line.
@@ -50,7 +66,7 @@ impl<P: Platform> Engine<P> {
         if self.watches(Kinds::FETCHERS.and(Kinds::MUTATIONS)) {
             return self.commit_watched(client, reservation, commit);
         }
-        self.commit_unwatched(reservation, commit)
+        self.commit_unwatched(client, reservation, commit)
     }
 
     #[cold]
@@ -70,18 +86,23 @@ impl<P: Platform> Engine<P> {
             expiry: reservation.expiry(),
         };
         self.observe_change(client, &key, stored.hash);
-        let outcome = self.commit_unwatched(reservation, commit);
+        let outcome = self.commit_unwatched(client, reservation, commit);
         self.log_stored(client, &key, &stored, &outcome);
         outcome
     }
 
     fn commit_unwatched(
         &self,
+        client: u32,
         reservation: Reservation<'_, P>,
         commit: &Commit,
     ) -> Result<Outcome, StoreError> {
         let mut outcome = self.store.commit(reservation, commit);
-        if outcome.is_err() && matches!(commit.mode, StoreMode::Append | StoreMode::Prepend) {
+        if let (Err(error), StoreMode::Append | StoreMode::Prepend) = (&outcome, commit.mode) {
+            // memcached says NOT_STORED, and counts nothing.
+            if *error == StoreError::OutOfMemory {
+                self.refused_memory(client);
+            }
             outcome = Ok(Outcome::NotStored);
         }
         // For memcached, an `append` or `add` that compares is not a compare-and-swap.

@@ -276,12 +276,11 @@ impl<P: Platform> Session<'_, P> {
             }
             Err(error) => {
                 engine.observe_refused(self.number, key, &commit, error);
-                engine.tell_refused(self.number, error);
+                engine.refused_binary(self.number, error);
                 if command == op::SET {
                     engine.observe_change(self.number, key, hash);
                     store.delete(key, hash, None);
                 }
-                // memcached counts this only for the text protocol.
                 let then = match error {
                     StoreError::TooLarge => AfterSwallow::Refuse(request, Status::TooLarge),
                     StoreError::OutOfMemory => AfterSwallow::NoMemory(request),
@@ -358,6 +357,7 @@ impl<P: Platform> Session<'_, P> {
                         // Another client created it first: count again.
                         Ok(_) => continue,
                         Err(_) => {
+                            engine.refused_memory(self.number);
                             let text = b"Out of memory allocating new item";
                             request.error_text(out, Status::OutOfMemory, text);
                         }
@@ -367,6 +367,7 @@ impl<P: Platform> Session<'_, P> {
                 Ok(Arithmetic::NonNumeric) => request.error(out, Status::NonNumeric),
                 Ok(Arithmetic::Contended) => break,
                 Err(_) => {
+                    engine.refused_memory(self.number);
                     let text = b"Out of memory incrementing value";
                     request.error_text(out, Status::OutOfMemory, text);
                 }

@@ -67,8 +67,12 @@ impl<P: Platform> Session<'_, P> {
             engine.observe_lookup(self.number, command.key(), Err(dead));
             let (cas, item) = match engine.meta_create(command, hash, times.now, &mut attempts) {
                 Creation::Created { cas, item, .. } => (cas, item),
-                // Without memory it is a miss like any other.
-                Creation::NotAsked | Creation::NoMemory => break,
+                Creation::NotAsked => break,
+                // To the client it is a miss like any other.
+                Creation::NoMemory => {
+                    engine.refused_memory(self.number);
+                    break;
+                }
                 Creation::Overtaken => continue,
             };
             engine.meta_hit(command, item.class);
@@ -204,6 +208,7 @@ impl<P: Platform> Session<'_, P> {
                             return;
                         }
                         Creation::NoMemory => {
+                            engine.refused_memory(self.number);
                             out.put(reply::VIVIFY_OUT_OF_MEMORY);
                             return;
                         }
@@ -221,6 +226,7 @@ impl<P: Platform> Session<'_, P> {
                 }
                 Ok(Arithmetic::Contended) => break,
                 Err(_) => {
+                    engine.refused_memory(self.number);
                     out.put(reply::ARITH_OUT_OF_MEMORY);
                     return;
                 }

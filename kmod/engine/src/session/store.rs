@@ -185,7 +185,7 @@ impl<'e, P: Platform> Session<'e, P> {
             StoreReply::Binary(request) => {
                 let outcome = self.engine.commit(self.number, reservation, &commit);
                 if let Err(error) = outcome {
-                    self.engine.tell_refused(self.number, error);
+                    self.engine.refused_binary(self.number, error);
                 }
                 request.stored(outcome, out);
             }

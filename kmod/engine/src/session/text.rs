@@ -104,7 +104,10 @@ impl<P: Platform> Session<'_, P> {
             }
             Ok(Arithmetic::NonNumeric) => say(out, reply::NON_NUMERIC, noreply),
             Ok(Arithmetic::Contended) => say(out, reply::CONTENDED, noreply),
-            Err(_) => say(out, reply::ARITH_OUT_OF_MEMORY, noreply),
+            Err(_) => {
+                self.engine.refused_memory(self.number);
+                say(out, reply::ARITH_OUT_OF_MEMORY, noreply);
+            }
         }
     }
 
