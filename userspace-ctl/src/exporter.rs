@@ -89,6 +89,7 @@ pub(crate) fn scrape(source: &Source) -> Scrape {
         Ok(Scrape {
             general: source.stats(Section::General)?,
             latency: source.open()?.stats_if_served(Section::Latency)?,
+            passes: source.open()?.stats_if_served(Section::Pass)?,
             settings: source.stats(Section::Settings)?,
             items: source.stats(Section::Items)?,
             slabs: source.stats(Section::Slabs)?,

@@ -419,6 +419,7 @@ pub(crate) struct Scrape {
     pub(crate) items: Stats,
     pub(crate) slabs: Stats,
     pub(crate) latency: Stats,
+    pub(crate) passes: Stats,
     /// Whether the server answered.
     pub(crate) is_up: bool,
 }
@@ -542,6 +543,7 @@ impl Collector for Scrape {
             }
         }
         self.own(out)?;
+        self.passed(out)?;
         self.times(out)
     }
 }
@@ -598,6 +600,21 @@ impl Scrape {
         Ok(())
     }
 
+    /// Why datagrams were left to the next receive path.
+    fn passed(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        if passes(&self.passes).next().is_none() {
+            return Ok(());
+        }
+        let help = "Datagrams left to the next receive path, by the path that left them and why";
+        let mut family = out.encode_descriptor("hippos_pass", help, None, COUNTER)?;
+        for (path, reason, count) in passes(&self.passes) {
+            family
+                .encode_family(&[("path", path), ("reason", reason)])?
+                .encode_counter::<NoLabelSet, u64, u64>(&count, None)?;
+        }
+        Ok(())
+    }
+
     /// Metrics that a memcached does not have.
     fn own(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let gauges: BTreeSet<_> = own_gauges().collect();
@@ -631,6 +648,18 @@ impl Scrape {
         }
         Ok(())
     }
+}
+
+/// The rows of `stats hippos_pass`: receive path, reason and count.
+fn passes(stats: &Stats) -> impl Iterator<Item = (&'static str, &str, u64)> {
+    stats.iter().filter_map(|(name, value)| {
+        let reason = name.strip_prefix("hippos_pass_")?;
+        let (path, reason) = match reason.strip_prefix("xdp_") {
+            Some(reason) => ("xdp", reason),
+            None => ("hook", reason),
+        };
+        Some((path, reason, value.parse().ok()?))
+    })
 }
 
 /// Command, outcome and count, as in memcached_exporter: cas is also counted in `cmd_set`. There are no misses by
@@ -746,6 +775,11 @@ mod tests {
                 "udp:queue:le_64 0",
                 "udp:queue:le_inf 0",
             ]),
+            passes: Stats::of(&[
+                "hippos_pass_fragment 2",
+                "hippos_pass_source_port 0",
+                "hippos_pass_xdp_fragment 3",
+            ]),
             is_up: true,
         };
         let text = scrape.text().unwrap();
@@ -775,6 +809,9 @@ mod tests {
             "hippos_service_seconds_sum{path=\"xdp\"} 0.0000015",
             "hippos_queue_seconds_count{path=\"udp\"} 0",
             "hippos_receive_path_open{path=\"hook_ipv4\",state=\"nat\"} 0",
+            "hippos_pass_total{path=\"hook\",reason=\"fragment\"} 2",
+            "hippos_pass_total{path=\"hook\",reason=\"source_port\"} 0",
+            "hippos_pass_total{path=\"xdp\",reason=\"fragment\"} 3",
         ] {
             assert!(
                 text.lines().any(|have| have == line),

@@ -7,6 +7,7 @@
 //! own. The tests are in `tests/`, one file per theme.
 
 mod control;
+mod dashboard;
 mod exporter;
 mod firewall;
 mod init;
