@@ -29,6 +29,7 @@ fn start() -> Result<()> {
         ("proc", "/proc"),
         ("sysfs", "/sys"),
         ("devtmpfs", "/dev"),
+        ("devpts", "/dev/pts"),
         ("tmpfs", "/tmp"),
         ("tmpfs", "/run"),
         ("debugfs", "/sys/kernel/debug"),

@@ -22,8 +22,10 @@ mod random_topology;
 mod receive_path;
 mod request;
 mod row;
+mod screen;
 mod system;
 mod tap;
+mod terminal;
 mod tests;
 mod topology;
 
