@@ -273,7 +273,7 @@ states. Ends with status 6 when something is broken or slow."
         #[command(subcommand)]
         action: DebugAction,
     },
-    /// Serves the statistics to Prometheus at /metrics, and the status to a browser at /
+    /// Serves the statistics to Prometheus at /metrics, and the figures of top to a browser at /
     #[command(
         after_help = "The metrics have memcached_exporter's names (memcached_*), and Hippos's own \
 (hippos_*). With --server it is an exporter for any memcached.\n\nExample:\n  \

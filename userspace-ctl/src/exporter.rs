@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! `exporter`: metrics for Prometheus, and the status as a web page.
+//! `exporter`: metrics for Prometheus, and the figures of `top` as a web page.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use anyhow::{Context, Result};
 use hippos_abi::Section;
 
 use crate::metrics::Scrape;
+use crate::page;
 use crate::source::Source;
-use crate::status::{self, Snapshot};
-use crate::system::System;
+use crate::top::Frames;
 
 /// How long a client may take to send its request and to read the reply.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,7 +29,9 @@ pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
         TcpListener::bind(listen).with_context(|| format!("can't listen on {listen}"))?;
     let address = listener.local_addr()?;
     println!("http://{address}/metrics");
-    let source = Arc::new(source);
+    // Until the process ends.
+    let source: &'static Source = Box::leak(Box::new(source));
+    let frames = Arc::new(Mutex::new(Frames::new(source)));
     let clients = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         let Ok(stream) = stream else {
@@ -41,17 +43,17 @@ pub(crate) fn serve(source: Source, listen: &str) -> Result<()> {
             clients.fetch_sub(1, SeqCst);
             continue;
         }
-        let (source, clients) = (source.clone(), clients.clone());
+        let (frames, clients) = (frames.clone(), clients.clone());
         thread::spawn(move || {
             // A client that closed its connection is not an error.
-            drop(answer(&source, stream));
+            drop(answer(source, &frames, stream));
             clients.fetch_sub(1, SeqCst);
         });
     }
     Ok(())
 }
 
-fn answer(source: &Source, mut stream: TcpStream) -> Result<()> {
+fn answer(source: &Source, frames: &Mutex<Frames<'_>>, mut stream: TcpStream) -> Result<()> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut head = BufReader::new((&stream).take(HEAD_MOST)).lines();
@@ -69,7 +71,7 @@ fn answer(source: &Source, mut stream: TcpStream) -> Result<()> {
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
             scrape(source).text()?,
         ),
-        (Some("GET" | "HEAD"), Some("/")) => ("200 OK", "text/html; charset=utf-8", page(source)),
+        (Some("GET" | "HEAD"), Some("/")) => ("200 OK", "text/html; charset=utf-8", page(frames)),
         (Some("GET" | "HEAD"), _) => ("404 Not Found", "text/plain", "/metrics or /\n".into()),
         _ => ("405 Method Not Allowed", "text/plain", "GET\n".into()),
     };
@@ -102,18 +104,11 @@ pub(crate) fn scrape(source: &Source) -> Scrape {
     })
 }
 
-/// The status as a page that reloads itself.
-fn page(source: &Source) -> String {
-    let system = System::host();
-    let text = || -> Result<String> {
-        let system = source.is_here().then_some(&system);
-        Ok(status::without_notes(&Snapshot::read(source)?, system)?.text)
-    };
-    let text = text().unwrap_or_else(|error| format!("{error:#}"));
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" \
-         content=\"2\"><title>Hippos</title><h1>Hippos</h1><pre>{text}</pre>\
-         <p><a href=\"/metrics\">metrics</a></p></html>\n"
-    )
+/// The page for a browser.
+fn page(frames: &Mutex<Frames<'_>>) -> String {
+    let mut frames = frames.lock().unwrap_or_else(PoisonError::into_inner);
+    match frames.now() {
+        Ok(model) => page::page(&model),
+        Err(error) => page::failure(&error),
+    }
 }

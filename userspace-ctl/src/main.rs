@@ -26,6 +26,7 @@ mod live_change;
 mod metrics;
 mod module;
 mod networks;
+mod page;
 mod proxy;
 mod refusals;
 mod reload;

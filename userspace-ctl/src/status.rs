@@ -55,19 +55,6 @@ impl Snapshot {
 /// None: writing to a String does not fail.
 pub(crate) fn status(snapshot: &Snapshot, system: Option<&System>) -> Result<Answer> {
     let notes = system.map_or_else(Vec::new, |system| notes(snapshot, system));
-    screen(snapshot, system, notes)
-}
-
-/// One screen for readers that ask again and again: the firewall's list, which takes a program, is not read.
-///
-/// # Errors
-///
-/// None: writing to a String does not fail.
-pub(crate) fn without_notes(snapshot: &Snapshot, system: Option<&System>) -> Result<Answer> {
-    screen(snapshot, system, Vec::new())
-}
-
-fn screen(snapshot: &Snapshot, system: Option<&System>, notes: Vec<String>) -> Result<Answer> {
     let Snapshot { general, settings } = snapshot;
     let warnings = warnings(snapshot, system);
     let health = health(&warnings);
@@ -573,9 +560,6 @@ mod tests {
         let answer = status(&snapshot(&general, ""), Some(&folder.system())).unwrap();
         assert!(!answer.text.contains("of version"), "{}", answer.text);
         assert_eq!(answer.json["tool_version"], answer.json["hippos_version"]);
-        let answer = without_notes(&snapshot(GENERAL, ""), Some(&folder.system())).unwrap();
-        assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
-        assert!(!answer.text.contains("note:"), "{}", answer.text);
     }
 
     #[test]

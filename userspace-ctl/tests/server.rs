@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use hippos_process::Process;
 
@@ -148,14 +150,17 @@ fn the_exporter_serves_metrics_and_a_page() {
     assert!(body.contains("memcached_commands_total{command=\"get\",status=\"hit\"} 1\n"));
 
     let (head, page) = get(address, "/");
-    assert!(
-        head.starts_with("HTTP/1.1 200 OK") && page.contains("healthy:"),
-        "{page}"
-    );
+    assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
+    for part in ["healthy: hippos ", " in 6 items", "<caption>Slab classes"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
     assert!(get(address, "/x").0.starts_with("HTTP/1.1 404"));
     drop(server);
     let (_, body) = get(address, "/metrics");
     assert!(body.contains("memcached_up 0\n"), "{body}");
+    thread::sleep(Duration::from_millis(600));
+    let (_, page) = get(address, "/");
+    assert!(page.contains("no answer"), "{page}");
 }
 
 #[test]

@@ -258,12 +258,12 @@ fn notes(model: &Model) -> Vec<Line<'_>> {
 }
 
 /// A number in at most six characters.
-fn count(number: f64) -> String {
+pub(crate) fn count(number: f64) -> String {
     scaled(number, 1000.0, &["", "k", "M", "G", "T"])
 }
 
 /// Bytes in at most six characters.
-fn bytes(number: f64) -> String {
+pub(crate) fn bytes(number: f64) -> String {
     scaled(number, 1024.0, &["", "Ki", "Mi", "Gi", "Ti"])
 }
 

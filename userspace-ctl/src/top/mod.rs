@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `top`: live rates on the terminal.
 
-mod draw;
+pub(crate) mod draw;
 mod hot_keys;
 pub(crate) mod model;
 
@@ -76,6 +76,50 @@ pub(crate) fn samples(source: &Source, interval: Duration) -> Result<(Sample, Sa
     let before = reader.sample()?;
     thread::sleep(interval);
     Ok((before, reader.sample()?))
+}
+
+/// Frames for readers that ask now and then: each is of the time since the one before.
+pub(crate) struct Frames<'s> {
+    reader: Reader<'s>,
+    last: Option<(Sample, Model)>,
+}
+
+impl<'s> Frames<'s> {
+    pub(crate) fn new(source: &'s Source) -> Self {
+        Self {
+            reader: Reader::new(source),
+            last: None,
+        }
+    }
+
+    /// The frame of now. Readers that come shortly after each other get the same one.
+    pub(crate) fn now(&mut self) -> Result<Model> {
+        /// A shorter time gives no rates, and a long one those of long ago.
+        const SPAN: std::ops::RangeInclusive<Duration> =
+            Duration::from_millis(500)..=Duration::from_secs(60);
+        let (before, now) = match self.last.take() {
+            Some((before, model)) => {
+                let elapsed = self.reader.began.elapsed().saturating_sub(before.at);
+                if elapsed < *SPAN.start() {
+                    self.last = Some((before, model.clone()));
+                    return Ok(model);
+                }
+                let now = self.reader.sample()?;
+                (Some(before).filter(|_| SPAN.contains(&elapsed)), now)
+            }
+            None => (None, self.reader.sample()?),
+        };
+        let (before, now) = match before {
+            Some(before) => (before, now),
+            None => {
+                thread::sleep(Duration::from_secs(1));
+                (now, self.reader.sample()?)
+            }
+        };
+        let model = self.reader.frame(&before, &now, Sort::Rate);
+        self.last = Some((now, model.clone()));
+        Ok(model)
+    }
 }
 
 /// The terminal in raw mode with the alternate screen; dropping it restores the terminal. A panic restores it before
