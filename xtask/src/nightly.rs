@@ -7,15 +7,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{ensure, Result};
 
 use crate::appliance;
-use crate::package::install;
+use crate::package::{install, tracing};
 use crate::target::Selection;
 
 /// Run the checks that `.ci/run` has no time for: some hours on two processors.
 ///
 /// The README's installation on a real machine, in a fresh Debian root; the packages, installed on a fresh Debian
-/// machine, and built twice; the whole suite on the previous kernel series; the generic flavour; the debug kernel's
-/// suite; random topologies, with a new seed each night; long runs of the soak and the fuzzers. After a failed part the
-/// remaining ones still run.
+/// machine, and built twice; perf and bpftrace with the trace points; the whole suite on the previous kernel series; the
+/// generic flavour; the debug kernel's suite; random topologies, with a new seed each night; long runs of the soak and
+/// the fuzzers. After a failed part the remaining ones still run.
 #[derive(clap::Args)]
 pub(crate) struct NightlyArgs {
     /// Only parts whose name contains this
@@ -29,6 +29,8 @@ enum Work {
     Readme,
     /// The packages are installed on a fresh machine.
     Packages,
+    /// perf and bpftrace read the trace points.
+    Tracing,
     /// Commands of this program.
     Commands(&'static [&'static str]),
 }
@@ -36,6 +38,7 @@ enum Work {
 const PARTS: &[(&str, Work)] = &[
     ("readme", Work::Readme),
     ("packages-install", Work::Packages),
+    ("tracing", Work::Tracing),
     ("packages-twice", Work::Commands(&["package --twice"])),
     (
         "previous-series",
@@ -81,6 +84,7 @@ pub(crate) fn nightly(args: &NightlyArgs, selection: &Selection) -> Result<u8> {
         let result = match work {
             Work::Readme => appliance::follow(selection),
             Work::Packages => install::trial(selection),
+            Work::Tracing => tracing::trial(selection),
             Work::Commands(lines) => lines.iter().try_for_each(|line| own(line)),
         };
         let minutes = start.elapsed().as_secs_f32() / 60.0;

@@ -24,7 +24,7 @@ const SPACE: u64 = 9 << 30;
 /// How large the machine's disk is.
 const DISK: &str = "8G";
 /// How long apt may take in an emulated guest.
-const LONG: Duration = Duration::from_secs(900);
+pub(super) const LONG: Duration = Duration::from_secs(900);
 /// The base system's packages. The kernel is added by its release.
 const MACHINE: &str = "systemd-sysv udev dbus kmod initramfs-tools e2fsprogs";
 /// The tools' dependencies.
@@ -59,7 +59,7 @@ const SCRAPE: &str =
      printf \"GET /metrics HTTP/1.0\\r\\n\\r\\n\" >&3; cat <&3'";
 const NETWORK: &str = "[Match]\nName=en* eth*\n[Network]\nDHCP=ipv4\n";
 /// apt with the packages' repository and no other.
-const APT: &str =
+pub(super) const APT: &str =
     "DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Dir::Etc::SourceList=/root/packages.list \
      -o Dir::Etc::SourceParts=/dev/null";
 /// The same with the repository of the version after.
@@ -81,36 +81,13 @@ const LEFT: &str = "find / -xdev -iname '*hippos*' -not -path '/root/*' -not -pa
 /// Installs the packages made for the selected kernel, with the module built before, and then with the
 /// one that DKMS builds; uses and removes them.
 pub(crate) fn trial(selection: &Selection) -> Result<()> {
-    let build_root = root::ready(selection)?;
-    let trial = workspace::root().join("target/packages-trial");
-    let version = Version::of_work_tree()?;
-    let later = version.later();
-    let programs = progress::step("programs", || {
-        programs::build(&build_root, &package::programs_dir())
-    })?;
-    package::make(
-        &trial.join("packages"),
-        Some(&programs),
-        selection,
-        &version,
-    )?;
-    package::make(&trial.join("later"), Some(&programs), selection, &later)?;
-    root::check_host("a machine's root", SPACE)?;
-    let machine = Trial {
-        fresh: root::fresh("machine")?,
-        log: workspace::root().join("target/packages.log"),
-        root: build_root,
-        later: later.number,
-    };
-    let _ = fs::remove_file(&machine.log);
-    machine.prepare(&trial)?;
-    fs::remove_dir_all(&trial)?;
+    let machine = Trial::new(selection)?;
     machine.prebuilt()?;
     machine.dkms()
 }
 
 /// A machine that is tried on.
-struct Trial {
+pub(super) struct Trial {
     fresh: Fresh,
     log: PathBuf,
     root: Root,
@@ -119,8 +96,43 @@ struct Trial {
 }
 
 impl Trial {
+    /// Makes the packages for the selected kernel, in this version and a later one, and a machine that has their
+    /// repositories.
+    pub(super) fn new(selection: &Selection) -> Result<Self> {
+        let build_root = root::ready(selection)?;
+        let trial = workspace::root().join("target/packages-trial");
+        let version = Version::of_work_tree()?;
+        let later = version.later();
+        let programs = progress::step("programs", || {
+            programs::build(&build_root, &package::programs_dir())
+        })?;
+        package::make(
+            &trial.join("packages"),
+            Some(&programs),
+            selection,
+            &version,
+        )?;
+        package::make(&trial.join("later"), Some(&programs), selection, &later)?;
+        root::check_host("a machine's root", SPACE)?;
+        let machine = Self {
+            fresh: root::fresh("machine")?,
+            log: workspace::root().join("target/packages.log"),
+            root: build_root,
+            later: later.number,
+        };
+        let _ = fs::remove_file(&machine.log);
+        machine.prepare(&trial)?;
+        fs::remove_dir_all(&trial)?;
+        Ok(machine)
+    }
+
+    /// Its files.
+    pub(super) fn tree(&self) -> &Path {
+        &self.fresh.path
+    }
+
     /// Runs a script in the machine's tree.
-    fn sh(&self, what: &str, script: &str) -> Result<()> {
+    pub(super) fn sh(&self, what: &str, script: &str) -> Result<()> {
         progress::step(what, || {
             let mut shell = chroot::command(&self.fresh.path, Path::new("/bin/sh"), &[]);
             shell.env("DEBIAN_FRONTEND", "noninteractive");
@@ -174,7 +186,7 @@ impl Trial {
     }
 
     /// Makes a disk of the machine's tree.
-    fn disk(&self, dir: &Path) -> Result<Disk> {
+    pub(super) fn disk(&self, dir: &Path) -> Result<Disk> {
         let image = dir.join("disk");
         let tree = &self.fresh.path;
         // With the work tree's mke2fs, from outside: run from inside, it would be part of its own input.
@@ -196,7 +208,7 @@ impl Trial {
         })
     }
 
-    fn boot(&self, disk: &Disk) -> Result<Vm> {
+    pub(super) fn boot(&self, disk: &Disk) -> Result<Vm> {
         let machine = Machine {
             memory: 1024,
             disk: Some(disk.clone()),
@@ -446,7 +458,7 @@ impl Trial {
 }
 
 /// A line for the machine's shell.
-fn ask(vm: &mut Vm, line: &str) -> Result<Vec<String>> {
+pub(super) fn ask(vm: &mut Vm, line: &str) -> Result<Vec<String>> {
     vm.ask_within(&format!("exec {line}"), LONG)
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod install;
 mod licences;
 mod programs;
 mod repository;
+pub(crate) mod tracing;
 mod version;
 
 use std::fs;
