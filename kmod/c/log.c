@@ -30,7 +30,7 @@ u32 hippos_log_user(void)
 	return from_kuid(&init_user_ns, current_uid());
 }
 
-/* That of the user who logged in, before any su or sudo; -1 if nobody did. */
+/* That of the user who logged in, before any su or sudo; -1 without a login. */
 u32 hippos_log_login(void)
 {
 	return from_kuid(&init_user_ns, audit_get_loginuid(current));

@@ -62,7 +62,10 @@ pub(crate) fn page(model: &Model) -> String {
     let warnings = warnings.map(|warning| format!("warning: {warning}"));
     let refused = model.refusals.iter().map(|refused| {
         let rate = count(refused.rate);
-        format!("refused: {rate}/s {}, {} in all", refused.what, refused.total)
+        format!(
+            "refused: {rate}/s {}, {} in all",
+            refused.what, refused.total
+        )
     });
     for line in warnings.chain(refused) {
         put(&mut text, format_args!("<p>{}</p>\n", escaped(&line)));
@@ -129,7 +132,10 @@ fn table(
         }
         text.push_str("</tr>\n");
     };
-    put(text, format_args!("<table>\n<caption>{caption}</caption>\n"));
+    put(
+        text,
+        format_args!("<table>\n<caption>{caption}</caption>\n"),
+    );
     row(text, "th", &mut titles.iter().copied());
     for cells in rows {
         row(text, "td", &mut cells.iter().map(String::as_str));
@@ -181,7 +187,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
-        for outside in ["<script", "http:", "https:", "src=", "url(", "@import", "<link"] {
+        for outside in [
+            "<script", "http:", "https:", "src=", "url(", "@import", "<link",
+        ] {
             assert!(!text.contains(outside), "{outside:?} in\n{text}");
         }
         let opened = text.matches("<table>").count();

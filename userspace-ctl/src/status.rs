@@ -547,7 +547,8 @@ mod tests {
         );
         let answer = status(&snapshot(GENERAL, ""), Some(&folder.system())).unwrap();
         assert!(answer.text.starts_with("healthy:"), "{}", answer.text);
-        let versions = format!("note: the loaded module is of version 0.1.0, this tool of {VERSION}: ");
+        let versions =
+            format!("note: the loaded module is of version 0.1.0, this tool of {VERSION}: ");
         for note in [
             versions.as_str(),
             "note: no interface has an XDP program",

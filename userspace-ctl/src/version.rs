@@ -6,7 +6,8 @@
 pub(crate) const VERSION: &str = env!("HIPPOS_VERSION");
 
 /// What to do about another one.
-pub(crate) const REMEDY: &str = "hippos-ctl stop, then hippos-ctl start, which loads the installed module: \
+pub(crate) const REMEDY: &str =
+    "hippos-ctl stop, then hippos-ctl start, which loads the installed module: \
                                  modinfo -F version hippos shows whether that is this tool's";
 
 /// That a module of this version is loaded, if it is not the tool's own.

@@ -38,10 +38,19 @@ fn check_query(query: &str, legend: &str, samples: &BTreeMap<String, Vec<Labels>
     for (name, labels) in &selectors {
         let sets = samples.get(name);
         let sets = sets.with_context(|| format!("there is no {name}"))?;
-        let matches = |set: &&Labels| labels.iter().all(|(name, value)| set.get(name) == Some(value));
+        let matches = |set: &&Labels| {
+            labels
+                .iter()
+                .all(|(name, value)| set.get(name) == Some(value))
+        };
         let selected: Vec<_> = sets.iter().filter(matches).collect();
         ensure!(!selected.is_empty(), "no {name} has {labels:?}");
-        known.extend(selected.iter().flat_map(|set| set.keys()).map(String::as_str));
+        known.extend(
+            selected
+                .iter()
+                .flat_map(|set| set.keys())
+                .map(String::as_str),
+        );
     }
     let grouped = ["by (", "without (", "ignoring(", "on("].into_iter();
     let grouped = grouped.flat_map(|word| lists(query, word, ")"));
@@ -85,14 +94,21 @@ fn labels(text: &str) -> Result<Labels> {
 
 /// The metrics that a query asks for, each with the labels that it must have.
 fn selectors(query: &str) -> Result<Vec<(String, Labels)>> {
-    let starts = query.match_indices("memcached_").chain(query.match_indices("hippos_"));
+    let starts = query
+        .match_indices("memcached_")
+        .chain(query.match_indices("hippos_"));
     let selector = |(at, _): (usize, &str)| {
         let rest = query.get(at..).unwrap_or_default();
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
         let (name, after) = rest.split_at(end);
-        let inside = after.strip_prefix('{').and_then(|after| after.split_once('}'));
-        Ok((name.to_owned(), labels(inside.map_or("", |(inside, _)| inside))?))
+        let inside = after
+            .strip_prefix('{')
+            .and_then(|after| after.split_once('}'));
+        Ok((
+            name.to_owned(),
+            labels(inside.map_or("", |(inside, _)| inside))?,
+        ))
     };
     starts.map(selector).collect()
 }
@@ -101,7 +117,8 @@ fn selectors(query: &str) -> Result<Vec<(String, Labels)>> {
 mod tests {
     use super::*;
 
-    const PAGE: &str = "# TYPE a gauge\nhippos_a 1.0\nmemcached_b_total{command=\"get\",status=\"hit\"} 1\n";
+    const PAGE: &str =
+        "# TYPE a gauge\nhippos_a 1.0\nmemcached_b_total{command=\"get\",status=\"hit\"} 1\n";
 
     fn checked(query: &str, legend: &str) -> Result<()> {
         let target = serde_json::json!({"expr": query, "legendFormat": legend});
@@ -113,7 +130,10 @@ mod tests {
     fn queries_that_find_nothing_are_found() {
         for (query, legend) in [
             ("rate(hippos_a[1m])", "{{instance}}"),
-            ("sum by (command, status) (rate(memcached_b_total[1m]))", "{{command}}: {{status}}"),
+            (
+                "sum by (command, status) (rate(memcached_b_total[1m]))",
+                "{{command}}: {{status}}",
+            ),
             ("memcached_b_total{status=\"hit\"} / hippos_a", "a"),
         ] {
             checked(query, legend).unwrap();

@@ -87,7 +87,9 @@ impl Screen {
     }
 
     fn control(&mut self, parameters: &str, end: u8) {
-        let mut numbers = parameters.split(';').map(|number| number.parse().unwrap_or(0));
+        let mut numbers = parameters
+            .split(';')
+            .map(|number| number.parse().unwrap_or(0));
         let mut number = || numbers.next().unwrap_or(0usize);
         match (end, parameters) {
             (b'H', _) => {

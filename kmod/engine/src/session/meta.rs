@@ -128,6 +128,7 @@ impl<P: Platform> Session<'_, P> {
         let key = command.key();
         let seen = engine.observe_change(self.number, key, hash);
         let Ok(outcome) = engine.meta_delete(command, hash) else {
+            engine.refused_memory(self.number);
             out.put(reply::ARITH_OUT_OF_MEMORY);
             return;
         };

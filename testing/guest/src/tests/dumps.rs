@@ -57,7 +57,7 @@ fn found(tcp: &mut Tcp) -> Result<Vec<String>> {
 }
 
 /// A dump that a power failure interrupted goes on where it ended, with the values of now for the rest.
-pub(super) fn resumed() -> Result<()> {
+pub(super) fn interrupted_dump_goes_on() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let mut tcp = Tcp::patient("127.0.0.1")?;
     fill(&mut tcp, &"v".repeat(1000))?;
@@ -81,14 +81,17 @@ pub(super) fn resumed() -> Result<()> {
     );
     // Without anything to go on with, the command says so.
     let (status, said) = ctl("dump /tmp/none.dump --resume")?;
-    ensure!(status == 1 && said.contains("none.dump.partial"), "{status}: {said}");
+    ensure!(
+        status == 1 && said.contains("none.dump.partial"),
+        "{status}: {said}"
+    );
     fs::remove_file(FILE)?;
     drop(tcp);
     hippos.unload()
 }
 
 /// Of a file that was cut off nothing is loaded, unless what is whole is asked for.
-pub(super) fn salvaged() -> Result<()> {
+pub(super) fn whole_blocks_of_a_cut_dump_are_loaded() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let mut tcp = Tcp::patient("127.0.0.1")?;
     fill(&mut tcp, &"v".repeat(1000))?;
@@ -108,7 +111,11 @@ pub(super) fn salvaged() -> Result<()> {
         "{status}: {said}"
     );
     let saved = found(&mut tcp)?;
-    ensure!((1000..ITEMS).contains(&saved.len()), "{} saved", saved.len());
+    ensure!(
+        (1000..ITEMS).contains(&saved.len()),
+        "{} saved",
+        saved.len()
+    );
     ensure!(saved.iter().all(|shown| shown == "HD s1000"), "{saved:?}");
     fs::remove_file(FILE)?;
     drop(tcp);
@@ -116,7 +123,7 @@ pub(super) fn salvaged() -> Result<()> {
 }
 
 /// `keys --most` prints so many, and says how many there are.
-pub(super) fn keys() -> Result<()> {
+pub(super) fn most_keys_are_listed() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     for number in 0..5 {
@@ -124,7 +131,10 @@ pub(super) fn keys() -> Result<()> {
     }
     tcp.set("other", b"value")?;
     let (status, said) = ctl("keys user: --most 3")?;
-    let listed = said.lines().filter(|line| line.starts_with("user:")).count();
+    let listed = said
+        .lines()
+        .filter(|line| line.starts_with("user:"))
+        .count();
     ensure!(
         status == 0 && listed == 3 && said.contains("3 of 5 keys are listed (--most)"),
         "{status}: {said}"

@@ -97,9 +97,11 @@ fn while_asking<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Relaxed) && tcp.ask("get none\r\n").is_ok() {}
-        });
+        scope.spawn(
+            || {
+                while !over.load(Relaxed) && tcp.ask("get none\r\n").is_ok() {}
+            },
+        );
         let done = work();
         over.store(true, Relaxed);
         done
@@ -107,7 +109,7 @@ fn while_asking<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
 }
 
 /// `stats --watch` shows each change, and `--rates` what grows, by how much a second, and nothing else.
-pub(super) fn statistics() -> Result<()> {
+pub(super) fn statistics_and_rates_are_printed_again_and_again() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("first", b"value")?;
@@ -129,7 +131,7 @@ pub(super) fn statistics() -> Result<()> {
     for unchanged in ["curr_items", "limit_maxbytes", "uptime", "get_hits"] {
         ensure!(row(&lines, unchanged).is_none(), "{unchanged}: {lines:?}");
     }
-    // Nobody asks any more.
+    // The client is gone.
     rates.block_with("no misses", |lines| row(lines, "get_misses").is_none())?;
     rates.ends()?;
     drop(tcp);
@@ -148,7 +150,7 @@ fn nanoseconds(number: &str, unit: &str) -> Result<f64> {
 }
 
 /// `latency --watch` shows the requests of each interval by themselves, with quantiles in their order.
-pub(super) fn latency() -> Result<()> {
+pub(super) fn latency_of_each_interval_is_printed() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32 latency=1")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     for _ in 0..1000 {
@@ -162,9 +164,9 @@ pub(super) fn latency() -> Result<()> {
     let has_requests = |lines: &[String]| lines.iter().any(|line| is_of_tcp(&line));
     let lines = while_asking(|| tables.block_with("requests over TCP", has_requests))?;
     ensure!(
-        lines[0].split_whitespace().eq([
-            "path", "measure", "count", "p50", "p90", "p99", "p99.9", "max"
-        ]),
+        lines[0]
+            .split_whitespace()
+            .eq(["path", "measure", "count", "p50", "p90", "p99", "p99.9", "max"]),
         "{lines:?}"
     );
     for line in lines.iter().skip(1) {
@@ -178,7 +180,10 @@ pub(super) fn latency() -> Result<()> {
             .map(|time| nanoseconds(time[0], time[1]))
             .collect::<Result<_>>()?;
         // They are rounded to a tenth of their unit.
-        ensure!(times.windows(2).all(|pair| pair[0] <= pair[1] * 1.05), "{line:?}");
+        ensure!(
+            times.windows(2).all(|pair| pair[0] <= pair[1] * 1.05),
+            "{line:?}"
+        );
     }
     tables.block_with("no request", none)?;
     tables.ends()?;
@@ -190,17 +195,16 @@ pub(super) fn latency() -> Result<()> {
 const SIZE: (u16, u16) = (100, 40);
 
 /// `top` on a terminal shows what is served while it is served, takes keys, and leaves the terminal as it was.
-pub(super) fn top() -> Result<()> {
+pub(super) fn top_shows_what_is_served_and_takes_keys() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     tcp.set("key", b"value")?;
     let port = tcp.reader().get_ref().local_addr()?.port();
     let mut top = Terminal::start("hippos-ctl top --interval 0.5", SIZE)?;
     let has = |lines: &[String], text: &str| lines.iter().any(|line| line.contains(text));
-    let lines = top.shows("the first line", |lines| {
+    top.shows("the first line", |lines| {
         lines[0].contains(": hippos ") && lines[0].contains(" on port 11211, up ")
     })?;
-    ensure!(top.is_taken()?, "{lines:?}");
     let peer = format!("127.0.0.1:{port}");
     top.shows("the connection", |lines| has(lines, &peer))?;
     top.shows("the item", |lines| has(lines, " in 1 items"))?;
@@ -209,11 +213,15 @@ pub(super) fn top() -> Result<()> {
             let is_served = |line: &String| {
                 let mut words = line.split_whitespace();
                 let rate = words.by_ref().find(|word| *word == "TCP").and(words.next());
-                rate.is_some_and(|rate| rate != "0" && rate.starts_with(|c: char| c.is_ascii_digit()))
+                rate.is_some_and(|rate| {
+                    rate != "0" && rate.starts_with(|c: char| c.is_ascii_digit())
+                })
             };
             has(lines, "hits 0.0 %") && !has(lines, "gets 0/s") && lines.iter().any(is_served)
         })
     })?;
+    // The cursor is hidden once the first frame is drawn.
+    ensure!(top.is_taken()?, "the terminal is as it was before");
     // Nothing is served any more, and the rates go.
     top.shows("no rates", |lines| has(lines, "gets 0/s"))?;
 
@@ -221,14 +229,18 @@ pub(super) fn top() -> Result<()> {
         let found = lines.iter().find(|line| line.contains("q quit"));
         found.cloned().unwrap_or_default()
     };
-    let before = top.shows("the keys", |lines| footer(lines).contains("interval: 0.5 s"))?;
+    let before = top.shows("the keys", |lines| {
+        footer(lines).contains("interval: 0.5 s")
+    })?;
     let before = footer(&before);
     top.press("s")?;
     top.shows("another order", |lines| {
         footer(lines).contains("sort: ") && footer(lines) != before
     })?;
     top.press("+")?;
-    top.shows("a longer interval", |lines| footer(lines).contains("interval: 1 s"))?;
+    top.shows("a longer interval", |lines| {
+        footer(lines).contains("interval: 1 s")
+    })?;
     top.press("p")?;
     top.shows("the pause", |lines| footer(lines).contains("PAUSED"))?;
     top.press("p")?;
@@ -241,7 +253,7 @@ pub(super) fn top() -> Result<()> {
 }
 
 /// A signal ends `top` as its key does. The module may be unloaded meanwhile: `top` says so, and goes on.
-pub(super) fn top_ends_by_signal() -> Result<()> {
+pub(super) fn top_outlives_the_module_and_ends_by_signal() -> Result<()> {
     let hippos = Hippos::load("memory_mb=32")?;
     let mut top = Terminal::start("hippos-ctl top --interval 0.5", SIZE)?;
     let is_shown = |lines: &[String]| lines[0].contains(" on port 11211");
@@ -251,7 +263,9 @@ pub(super) fn top_ends_by_signal() -> Result<()> {
     let has_error = |lines: &[String]| lines.iter().any(|line| line.contains(loaded));
     top.shows("that the module is gone", has_error)?;
     let hippos = Hippos::load("memory_mb=32")?;
-    top.shows("that it is back", |lines| !has_error(lines) && is_shown(lines))?;
+    top.shows("that it is back", |lines| {
+        !has_error(lines) && is_shown(lines)
+    })?;
     top.signal(Signal::SIGTERM)?;
     let status = top.ends()?;
     ensure!(status.success(), "{status}");

@@ -12,10 +12,12 @@
 mod changes;
 mod consistency;
 mod defect;
+mod dumps;
 mod faults;
 mod firewall;
 mod fuzz;
 mod latency;
+mod live;
 mod module;
 mod operator;
 mod outage;
@@ -188,16 +190,28 @@ tests! {
     operator:
         invalid_settings_are_refused_with_a_hint,
         refused_clients_are_logged_at_a_limited_rate,
+        refused_datagrams_are_logged_at_a_limited_rate,
         admin_decides_who_may_administer,
         item_times_follow_a_clock_that_is_set,
         cpu_time_and_interface_are_shown,
         each_failure_has_its_exit_status,
+        each_change_is_logged_with_its_user,
         configuration_is_in_force_before_the_first_client,
         sysfs_keeps_parameters_as_loaded,
         warm_restart_keeps_the_cache,
         status_doctor_keys_and_metrics_show_the_state,
+        each_query_of_the_dashboard_finds_samples,
         dump_manuals_and_rates_are_printed,
         kill_closes_only_the_connections_asked_for;
+    live:
+        statistics_and_rates_are_printed_again_and_again,
+        latency_of_each_interval_is_printed,
+        top_shows_what_is_served_and_takes_keys,
+        top_outlives_the_module_and_ends_by_signal;
+    dumps:
+        interrupted_dump_goes_on,
+        whole_blocks_of_a_cut_dump_are_loaded,
+        most_keys_are_listed;
     outage:
         uploads_that_fill_a_class_are_reported,
         refused_subnet_is_reported,

@@ -42,7 +42,8 @@ pub(super) fn loads_and_unloads() -> Result<()> {
     let shown = format!("\0version={version}\0");
     let file = fs::read(modules::HIPPOS)?;
     ensure!(
-        file.windows(shown.len()).any(|part| part == shown.as_bytes()),
+        file.windows(shown.len())
+            .any(|part| part == shown.as_bytes()),
         "no {shown:?} in the file"
     );
     let line = format!(

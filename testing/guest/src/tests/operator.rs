@@ -15,11 +15,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{anyhow, bail, ensure, Context, Result};
 use hippos_client::{Tcp, Udp, PORT};
 
-use crate::exporter;
 use crate::kmsg::Log;
 use crate::modules::{self, Hippos};
 use crate::netns::{self, Namespace};
+use crate::receive_path;
 use crate::system::run;
+use crate::{dashboard, exporter};
 
 /// How often a test checks for a change that it waits for.
 const TRIES: u32 = 600;
@@ -61,6 +62,46 @@ pub(super) fn refused_clients_are_logged_at_a_limited_rate() -> Result<()> {
     seen("allow=10.10.0.0/16", "refused by udp: source", &|| {
         there.enter(|| Udp::connect(host))?.silence(b"get key\r\n")
     })
+}
+
+/// Datagrams beyond the rate of their source are in the log too when they are refused where they arrive, in as few lines.
+pub(super) fn refused_datagrams_are_logged_at_a_limited_rate() -> Result<()> {
+    const SENT: u64 = 40;
+    let (there, link) = netns::joined_for_xdp()?;
+    let mut log = Log::open()?;
+    for path in ["prerouting", "xdp"] {
+        log.lines();
+        let hippos = Hippos::load("")?;
+        if path == "xdp" {
+            receive_path::attach(&link.here, "generic")?;
+        }
+        let mut udp = there.enter(|| Udp::connect(&link.here_ipv4))?;
+        // The first datagram of a client may go on to the socket, because the way to it is not known yet.
+        let reply = udp.ask(b"get none\r\n")?;
+        ensure!(reply == b"END\r\n", "{reply:?}");
+        // A reply that finds nothing is 13 bytes with its frame.
+        run("hippos-ctl limits --udp-private-rate 12")?;
+        for _ in 0..SENT {
+            udp.send(b"get none\r\n")?;
+        }
+        let limited = || -> Result<u64> { Tcp::connect("127.0.0.1")?.stat("hippos_udp_limited") };
+        let _ = (0..TRIES).find(|_| {
+            thread::sleep(PAUSE);
+            limited().is_ok_and(|count| count == SENT)
+        });
+        ensure!(limited()? == SENT, "{} are counted", limited()?);
+        let lines = log.lines();
+        let count = |part: &str| {
+            let named = |line: &&String| {
+                line.starts_with(&format!("hippos: {}:", link.far_ipv4)) && line.contains(part)
+            };
+            lines.iter().filter(named).count()
+        };
+        let (all, here) = (count("rate"), count(&format!("refused by {path}: rate")));
+        ensure!(here >= 1 && all <= 10, "{path}: {here} of {all}: {lines:?}");
+        hippos.unload_all()?;
+    }
+    Ok(())
 }
 
 /// `hippos-ctl` refuses invalid values, names the valid ones, and changes nothing.
@@ -313,13 +354,51 @@ pub(super) fn each_failure_has_its_exit_status() -> Result<()> {
     ensure!(nobody.status.code() == Some(4), "{nobody:?}");
     fs::write(FILE, format!("[load]\nmodule = '{}'\n", modules::HIPPOS))?;
     ends(&format!("start {FILE}"), 5, "loaded already")?;
-    // The log has each change, with its user.
+    hippos.unload()
+}
+
+/// Each change is in the log, with who made it; what only looks is not.
+pub(super) fn each_change_is_logged_with_its_user() -> Result<()> {
+    const DUMP: &str = "/tmp/logged.dump";
+    const SAVED: &str = "/tmp/logged.toml";
     let mut log = Log::open()?;
     log.lines();
-    ends("memory 40", 0, "")?;
+    let hippos = Hippos::load("memory_mb=32 allow=any latency=1")?;
+    let line = "hippos: loaded by user 0; parameters that are not the defaults: memory_mb=32 allow=any latency=yes";
     let lines = log.lines();
-    let is_noted = |line: &String| line.contains("hippos-ctl: memory 40 (by user 0");
-    ensure!(lines.iter().any(is_noted), "{lines:?}");
+    ensure!(lines.iter().any(|found| found == line), "{lines:?}");
+    Tcp::connect("127.0.0.1")?.set("key", b"value")?;
+    let (save, dump, load) = (
+        format!("config save {SAVED}"),
+        format!("dump {DUMP}"),
+        format!("load {DUMP}"),
+    );
+    for (command, status, end) in [
+        ("memory 40", 0, ""),
+        (save.as_str(), 0, ""),
+        ("config show", 0, "none"),
+        (dump.as_str(), 0, "none"),
+        (load.as_str(), 0, ""),
+        ("load /nonexistent", 1, " failed: "),
+        ("memory 1", 5, "none"),
+    ] {
+        ends(command, status, "")?;
+        let lines = log.lines();
+        let start = format!("hippos-ctl: {command}{end}");
+        let notes: Vec<_> = lines
+            .iter()
+            .filter(|line| line.contains("hippos-ctl: "))
+            .collect();
+        let is_right = match (end, &notes[..]) {
+            ("none", notes) => notes.is_empty(),
+            (_, [note]) => note.starts_with(&start) && note.ends_with("(by user 0)"),
+            _ => false,
+        };
+        ensure!(is_right, "{command}: {lines:?}");
+    }
+    for file in [DUMP, SAVED] {
+        fs::remove_file(file)?;
+    }
     hippos.unload()
 }
 
@@ -454,6 +533,19 @@ fn parameters() -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
+/// `stats settings` has these rows with these values.
+fn has_settings(wanted: &[(&str, &str)]) -> Result<()> {
+    let shown = run("hippos-ctl stats settings")?;
+    for (name, value) in wanted {
+        let is_right = |line: &str| line.split_whitespace().eq([*name, *value]);
+        ensure!(
+            shown.lines().any(is_right),
+            "{name} is not {value}: {shown}"
+        );
+    }
+    Ok(())
+}
+
 /// `/sys/module/hippos/parameters` keeps the values at the load, and `config show` has those in force:
 /// docs/parameters.md.
 pub(super) fn sysfs_keeps_parameters_as_loaded() -> Result<()> {
@@ -465,13 +557,28 @@ pub(super) fn sysfs_keeps_parameters_as_loaded() -> Result<()> {
     }
     for command in [
         "memory 48",
-        "allow set 127.0.0.0/8",
+        "allow set 127.0.0.0/8,10.0.0.0/8",
         "admin local",
         "limits --udp-rate 9000 --udp-bytes 5000",
         "latency on",
     ] {
         run(&format!("hippos-ctl {command}"))?;
     }
+    has_settings(&[
+        ("hippos_udp_rate", "9000"),
+        ("hippos_udp_bytes", "5000"),
+        ("hippos_allow_networks", "2"),
+        ("hippos_udp_private_rate", "0"),
+        ("hippos_closed", "no"),
+    ])?;
+    run("hippos-ctl allow remove 10.0.0.0/8")?;
+    run("hippos-ctl limits --udp-private-rate 7 --udp-datagrams 3")?;
+    has_settings(&[
+        ("hippos_allow_networks", "1"),
+        ("hippos_udp_private_rate", "7"),
+        ("hippos_udp_datagrams", "3"),
+        ("hippos_udp_rate", "9000"),
+    ])?;
     let mut tcp = Tcp::connect("127.0.0.1")?;
     for command in ["cache_memlimit 40", "verbosity 2"] {
         tcp.send(format!("{command}\r\n").as_bytes())?;
@@ -591,6 +698,30 @@ pub(super) fn status_doctor_keys_and_metrics_show_the_state() -> Result<()> {
     ] {
         ensure!(page.contains(sample), "no {sample} in {page}");
     }
+    drop(tcp);
+    hippos.unload()
+}
+
+/// Each query of the dashboard finds something in the scrape of a module that was asked.
+pub(super) fn each_query_of_the_dashboard_finds_samples() -> Result<()> {
+    let hippos = Hippos::load("memory_mb=32 latency=1")?;
+    let mut tcp = Tcp::connect("127.0.0.1")?;
+    tcp.set("key", b"value")?;
+    tcp.ask("mg key\r\n")?;
+    ensure!(tcp.stat("get_hits")? == 1, "no hit");
+    let page = exporter::scrape()?;
+    dashboard::check(&page)?;
+    // A write over UDP is left to the socket, and by each path for that reason.
+    let before = "hippos_pass_total{path=\"hook\",reason=\"unserved\"} 0";
+    ensure!(
+        page.lines().any(|line| line == before),
+        "no {before}: {page}"
+    );
+    let reply = Udp::connect("127.0.0.1")?.ask(b"set key 0 0 1\r\n1\r\n")?;
+    ensure!(reply == b"STORED\r\n", "{reply:?}");
+    let page = exporter::scrape()?;
+    let is_counted = !page.lines().any(|line| line == before);
+    ensure!(is_counted, "the datagram is not counted: {page}");
     drop(tcp);
     hippos.unload()
 }
