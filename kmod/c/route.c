@@ -49,8 +49,8 @@
 #define ALL_LOOKUPS 40000
 
 /*
- * So many ticks after a neighbour was not known it is looked at again: nothing
- * tells that the socket's reply has resolved it.
+ * So many ticks after a neighbour was not known it is looked at again, since no
+ * notification says that the socket's reply has resolved it.
  */
 #define NEIGHBOUR_AGE 2
 

@@ -219,7 +219,7 @@ union control {
 	u8 ipv6[CMSG_SPACE(sizeof(struct in6_pktinfo))];
 };
 
-/* What the interface that a datagram came by tells of its ends. */
+/* Finds by the interface that a datagram came by whether its addresses are local and unicast, and its VRF. */
 static void ask_interface(struct net *net, struct hippos_addresses *ends)
 {
 	const struct net_device *dev;

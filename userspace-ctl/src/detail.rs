@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::answer::Answer;
-use crate::item_keys;
+use crate::terminal_text;
 
 /// One line for each prefix, and a JSON object of objects.
 pub(crate) fn detail(text: &str) -> Answer {
@@ -15,7 +15,7 @@ pub(crate) fn detail(text: &str) -> Answer {
         // The prefix itself may have blanks: the counts are the last eight words.
         let at = words.len().saturating_sub(8);
         let (prefix, counts) = (
-            item_keys::shown(words[..at].join(" ").as_bytes()),
+            terminal_text::shown(words[..at].join(" ").as_bytes()),
             &words[at..],
         );
         let number = |text: &str| Value::from(text.parse::<u64>().unwrap_or(0));

@@ -11,6 +11,7 @@ use hippos_abi::{GetAdmin, GetInfo, GetLimits, GetRanges, Section};
 use crate::admin::AdminAccess;
 use crate::configuration::Configuration;
 use crate::device::Device;
+use crate::difference::Difference;
 use crate::live_change::LiveChange;
 use crate::stats::Stats;
 use crate::system::{System, PINS};
@@ -122,31 +123,6 @@ impl InForce {
             });
         }
         found
-    }
-}
-
-/// A difference between a file and the configuration in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Difference {
-    pub(crate) key: &'static str,
-    pub(crate) now: String,
-    pub(crate) wanted: String,
-    /// Whether it can be changed in the loaded module.
-    pub(crate) is_live: bool,
-}
-
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let shown = |value: &'_ str| match value {
-            "" => "\"\"".to_owned(),
-            value => value.to_owned(),
-        };
-        let (now, wanted) = (shown(&self.now), shown(&self.wanted));
-        write!(f, "{}: {now} is in force, {wanted} in the file", self.key)?;
-        if !self.is_live {
-            f.write_str(" (needs a restart)")?;
-        }
-        Ok(())
     }
 }
 

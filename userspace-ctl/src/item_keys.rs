@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::exit::end;
 use crate::server::Server;
+use crate::terminal_text::shown;
 
 /// The reply while the server is busy with another dump; then it is asked again.
 const BUSY: &str = "BUSY currently processing crawler request";
@@ -107,23 +108,6 @@ pub(crate) fn decoded(mut rest: &[u8]) -> Vec<u8> {
     key
 }
 
-/// A key, or another text, for the terminal: bytes that are not text as `\xNN`, control characters escaped.
-pub(crate) fn shown(key: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in key.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c.is_control() {
-                true => text.extend(c.escape_default()),
-                false => text.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,8 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_shown_without_control_characters() {
+    fn escaped_keys_are_decoded() {
         assert_eq!(decoded(b"a%20%ff%2"), b"a \xff%2");
-        assert_eq!(shown(b"a\x1b[2J\xff\xc3\xa4"), "a\\u{1b}[2J\\xffä");
     }
 }

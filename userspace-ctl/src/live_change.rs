@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The settings that can be changed in a loaded module, and their keys in the configuration.
 
-use crate::in_force::Difference;
+use crate::difference::Difference;
 use crate::networks;
 
 /// A call that changes the loaded module, and the keys that it puts into force.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::exit::end;
-use crate::item_keys::shown;
+use crate::terminal_text::shown;
 
 /// How long a server may take to send a line.
 const TIMEOUT: Duration = Duration::from_secs(10);

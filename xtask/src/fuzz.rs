@@ -68,9 +68,9 @@ enum Target {
     Meta,
     /// Sequences of commands against a model
     Model,
-    /// What a client sends to the proxy: cut anywhere, it gives the same commands, each one request to a node
+    /// A client's bytes to the proxy: cut anywhere, they give the same commands, each one request to a node
     Front,
-    /// What a node sends to the proxy: cut anywhere, it gives the same replies
+    /// A node's bytes to the proxy: cut anywhere, they give the same replies
     Backend,
     /// These six, one after the other
     All,

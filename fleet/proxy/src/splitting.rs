@@ -76,7 +76,7 @@ impl Worker {
         parts: &[&[u8]; 3],
         expect: Expect,
     ) -> Option<DispatchResult> {
-        // What changes the manifest must not overtake a change that waits for its pieces.
+        // A change of the manifest must not overtake a change that waits for its pieces.
         if client.writes > 0 {
             return Some(DispatchResult::Ordered);
         }

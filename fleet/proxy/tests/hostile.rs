@@ -49,7 +49,7 @@ fn clients_that_do_not_read_are_not_read_from() {
     let most = proxy.memory("VmHWM");
     println!("{most} KiB at the most");
     assert!(most <= 160 << 10, "{most} KiB");
-    // Who reads gets replies, in order: the value, or the error that there is no memory for it.
+    // A client that reads gets replies, in order: the value, or the error that there is no memory for it.
     let client = &mut slow[0];
     client.set_nonblocking(false).unwrap();
     client

@@ -236,7 +236,7 @@ fn values_are_gathered_within_the_memory_limit() {
     );
     let small = value(1_500_000);
     assert_eq!(client.set("k", &small), "STORED");
-    // What was held is given back.
+    // The memory that was held is given back.
     for _ in 0..30 {
         assert!(client.get("k").unwrap().as_ref() == Some(&small));
     }

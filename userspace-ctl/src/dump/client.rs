@@ -7,8 +7,8 @@ use std::net::TcpStream;
 use anyhow::Result;
 
 use crate::exit::{end, Status, StatusError};
-use crate::item_keys::shown;
 use crate::server::{Server, UNAUTHENTICATED};
+use crate::terminal_text::shown;
 
 /// The longest line of a server: a key as `%XX` and numbers.
 const LINE_MOST: u64 = 4096;

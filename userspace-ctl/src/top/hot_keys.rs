@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::exit::end;
-use crate::item_keys::shown;
 use crate::source::Source;
+use crate::terminal_text::shown;
 
 /// How long gets are watched for a sample. Meanwhile gets of one key are still answered in place,
 /// each logged; other UDP requests go to the socket (docs/protocol.md).
