@@ -8,7 +8,7 @@ use std::process::Command;
 
 const SOURCE: &str = "src/xdp/hippos.bpf.c";
 
-/// Prints the module's version; what it reads is in these places.
+/// Prints the version of the module, from these sources.
 const VERSION: &str = "../kmod/version.sh";
 const VERSION_SOURCES: [&str; 3] = ["../Cargo.toml", "../Kbuild", "../kmod"];
 

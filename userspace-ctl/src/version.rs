@@ -5,7 +5,7 @@
 /// module that was built from the same sources has the same.
 pub(crate) const VERSION: &str = env!("HIPPOS_VERSION");
 
-/// What to do about another one.
+/// The remedy for another one.
 pub(crate) const REMEDY: &str =
     "hippos-ctl stop, then hippos-ctl start, which loads the installed module: \
                                  modinfo -F version hippos shows whether that is this tool's";

@@ -131,7 +131,7 @@ fn binary(opcode: u8, key: &[u8], extras: &[u8], value: &[u8]) -> Vec<u8> {
     [&request, extras, key, value].concat()
 }
 
-/// There is one block, for the smallest items, and it cannot be drained: what needs a larger slot is refused. memcached
+/// There is one block, for the smallest items, and it cannot be drained: items of larger slots are refused. memcached
 /// counts stores of the text protocol alone.
 #[test]
 fn requests_refused_for_memory_are_counted_whatever_they_are() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a terminal shows: the characters and the control sequences that `hippos-ctl top` sends (ECMA-48, xterm).
+//! The picture of a terminal: the characters and the control sequences that `hippos-ctl top` sends (ECMA-48, xterm).
 
 /// A screen of fixed size.
 pub(crate) struct Screen {

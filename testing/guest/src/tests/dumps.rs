@@ -37,7 +37,7 @@ fn fill(tcp: &mut Tcp, value: &str) -> Result<()> {
 }
 
 fn flush() -> Result<()> {
-    // What was set within the second survives.
+    // An item that was set within the second survives.
     thread::sleep(Duration::from_millis(1200));
     run("hippos-ctl flush").map(drop)
 }

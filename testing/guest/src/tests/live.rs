@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What `hippos-ctl` shows again and again, read as it comes: statistics, times, and `top` on a terminal.
+//! Output of `hippos-ctl` that is printed again and again: statistics, times, and `top` on a terminal.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};

@@ -38,7 +38,7 @@ pub(super) fn loads_and_unloads() -> Result<()> {
         tool == format!("hippos-ctl {version}\n"),
         "{tool:?}, and the module is of {version:?}"
     );
-    // What `modinfo -F version` shows.
+    // The text that `modinfo -F version` shows.
     let shown = format!("\0version={version}\0");
     let file = fs::read(modules::HIPPOS)?;
     ensure!(

@@ -357,7 +357,7 @@ pub(super) fn each_failure_has_its_exit_status() -> Result<()> {
     hippos.unload()
 }
 
-/// Each change is in the log, with who made it; what only looks is not.
+/// The log has each change, with its user, and no command that only reads.
 pub(super) fn each_change_is_logged_with_its_user() -> Result<()> {
     const DUMP: &str = "/tmp/logged.dump";
     const SAVED: &str = "/tmp/logged.toml";
