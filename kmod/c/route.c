@@ -469,7 +469,8 @@ static const struct hippos_route *slow(const struct hippos_handler *handler, str
 		hippos_pass(handler->kind, HIPPOS_PASS_SOURCE);
 		return NULL;
 	}
-	if (!may_look(routes, route)) {
+	/* A neighbour that stays unknown is asked for often: its lookups are bounded as those of new sources are. */
+	if (!may_look(routes, route && route->why != HIPPOS_PASS_NEIGHBOUR)) {
 		hippos_pass(handler->kind, HIPPOS_PASS_LOOKUPS);
 		return NULL;
 	}

@@ -90,10 +90,10 @@ pub(super) enum AfterSwallow {
     Say(&'static [u8]),
     /// An error of the binary protocol.
     Refuse(BinaryRequest, Status),
+    /// Like `Refuse`, and the connection ends.
+    Close(BinaryRequest, Status),
     /// There is no memory for the value.
     NoMemory(BinaryRequest),
-    /// The same, and the connection ends.
-    Close(BinaryRequest, Status),
 }
 
 /// A list of keys that is being answered.

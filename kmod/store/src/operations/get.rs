@@ -198,8 +198,8 @@ impl<P: Platform> Store<P> {
         })
     }
 
-    /// Records a hit on an item that [`Store::peek`] found: once it is sure that the client gets its reply, because the
-    /// next receive path would find the marks of a read that was not answered. Any context.
+    /// Records a hit on an item that [`Store::peek`] found: once no receive path after this one serves the request,
+    /// because that would find the marks of a read that was not answered. Any context.
     #[inline]
     pub fn bump(&self, item: &Item<'_>) {
         item.hit(self.cap);
