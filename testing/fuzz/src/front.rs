@@ -38,7 +38,7 @@ pub(crate) fn front(data: &[u8]) {
     commands(input, input.len(), Transport::Datagram, Some(&engine));
 }
 
-/// The commands of a stream that arrives in pieces; what goes to nodes is sent to `node`.
+/// The commands of a stream that arrives in pieces; each request for a node is sent to `node`.
 fn commands(
     input: &[u8],
     piece: usize,

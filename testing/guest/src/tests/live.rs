@@ -97,11 +97,13 @@ fn while_asking<R>(work: impl FnOnce() -> Result<R>) -> Result<R> {
     let mut tcp = Tcp::connect("127.0.0.1")?;
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(
-            || {
-                while !over.load(Relaxed) && tcp.ask("get none\r\n").is_ok() {}
-            },
-        );
+        scope.spawn(|| {
+            while !over.load(Relaxed) {
+                if tcp.ask("get none\r\n").is_err() {
+                    break;
+                }
+            }
+        });
         let done = work();
         over.store(true, Relaxed);
         done
