@@ -9,6 +9,7 @@ pub mod counters;
 mod fresh_key;
 pub mod options;
 pub mod packet;
+pub mod races;
 pub mod random;
 pub mod record;
 pub mod run;

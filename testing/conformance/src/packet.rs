@@ -65,6 +65,20 @@ pub const REQUEST: u8 = 0x80;
 /// First byte of a response.
 pub const RESPONSE: u8 = 0x81;
 
+/// A request without a value, CAS number or opaque.
+pub fn request(opcode: u8, extras: &[u8], key: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0; HEADER];
+    packet[0] = REQUEST;
+    packet[1] = opcode;
+    packet[2..4].copy_from_slice(&(key.len() as u16).to_be_bytes());
+    packet[4] = extras.len() as u8;
+    let body = (extras.len() + key.len()) as u32;
+    packet[8..12].copy_from_slice(&body.to_be_bytes());
+    packet.extend_from_slice(extras);
+    packet.extend_from_slice(key);
+    packet
+}
+
 impl Packet {
     /// Parses one line of a case file.
     pub fn parse(text: &str, magic: u8) -> Result<Packet> {
