@@ -503,6 +503,30 @@ fn a_reply_without_a_buffer_is_counted_once() {
 
 /// The worker knows the length of a reply with a value before the command changes anything.
 #[test]
+fn a_miss_whose_reply_is_too_large_for_udp_creates_no_item() {
+    let engine = engine_with(Settings {
+        fast_bytes: 1392,
+        udp_bytes: 1392,
+        ..Settings::default()
+    });
+    let mut refused = 0;
+    for len in 1300..=1392 {
+        let value = "v".repeat(len);
+        say(&engine, &format!("set filler 0 0 {len}\r\n{value}\r\n"));
+        let got = message(&slow(&engine, &framed(b"get filler\r\nmg k N30 v c\r\n")));
+        let state = say(&engine, "mg k t\r\n");
+        if got == b"SERVER_ERROR reply too large for UDP\r\n" {
+            assert_eq!(state, "EN\r\n", "{len}");
+            refused += 1;
+        } else {
+            assert_eq!(state, "HD t30 Z\r\n", "{len}");
+            say(&engine, "md k\r\n");
+        }
+    }
+    assert!((30..90).contains(&refused), "{refused}");
+}
+
+#[test]
 fn a_value_too_large_for_udp_gives_out_no_token_and_changes_no_expiry() {
     const ERROR: &[u8] = b"SERVER_ERROR reply too large for UDP\r\n";
     // GATK, of 50 seconds.

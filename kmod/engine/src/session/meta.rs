@@ -65,6 +65,26 @@ impl<P: Platform> Session<'_, P> {
                 guard.take_dead()
             };
             engine.observe_lookup(self.number, command.key(), Err(dead));
+            let created = |seen| MetaHit {
+                key: command.key(),
+                value: wants_value(command, &seen),
+                len: 0,
+                flags: 0,
+                seen,
+                won: true,
+                created: true,
+                times,
+            };
+            // The item's CAS number is not known yet: that of the most digits.
+            let head = || {
+                hit_line_len(command, &created(ItemSnapshot::new(u64::MAX)), b"")
+                    .add_exact(reply::CRLF.len())
+            };
+            if times.vivify.is_some() && !self.may_reply(head, out.room()) {
+                engine.miss(1);
+                self.refuse_datagram();
+                return;
+            }
             let (cas, item) = match engine.meta_create(command, hash, times.now, &mut attempts) {
                 Creation::Created { cas, item, .. } => (cas, item),
                 Creation::NotAsked => break,
@@ -76,17 +96,7 @@ impl<P: Platform> Session<'_, P> {
                 Creation::Overtaken => continue,
             };
             engine.meta_hit(command, item.class);
-            let seen = ItemSnapshot::new(cas);
-            let hit = MetaHit {
-                key: command.key(),
-                value: wants_value(command, &seen),
-                len: 0,
-                flags: 0,
-                seen,
-                won: true,
-                created: true,
-                times,
-            };
+            let hit = created(ItemSnapshot::new(cas));
             hit_line(out, command, &hit, b"");
             if hit.value {
                 out.put(reply::CRLF);
