@@ -44,8 +44,15 @@ impl Arguments {
 
     /// Parses the arguments of this process; ends it if they are wrong.
     pub(crate) fn of_process() -> Self {
-        let matches = Self::line().get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let parsed = Self::line().try_get_matches();
+        let parsed = parsed.and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.unwrap_or_else(|error| {
+            // The help and the version are no errors.
+            if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+                crate::print_error(error.to_string().trim_end(), Status::Usage);
+            }
+            error.exit()
+        })
     }
 }
 
@@ -235,7 +242,7 @@ hippos-ctl allow set default,192.0.2.0/24\n  hippos-ctl allow remove 169.254.0.0
     #[command(
         after_help = "Examples:\n  hippos-ctl admin\n  hippos-ctl admin local\n\nThese are \
 flush_all, cache_memlimit, slabs, lru, lru_crawler, verbosity, stats reset, stats detail, stats \
-cachedump and the like, in the text and the binary protocol. hippos-ctl itself is never refused."
+cachedump, watch and the like, in the text and the binary protocol. hippos-ctl itself is never refused."
     )]
     Admin {
         /// Which clients; without it, the setting is shown

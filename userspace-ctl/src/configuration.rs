@@ -290,7 +290,7 @@ impl Reader<'_> {
         };
         let checked = keys::canonical(key, &given).and_then(|value| {
             let checked = match key.name {
-                "allow" => networks::check(&value).map_err(|error| error.to_string()),
+                "allow" => networks::check_for_load(&value).map_err(|error| error.to_string()),
                 "dev" if value.is_empty() => Ok(()),
                 "dev" => interface(&value),
                 "xdp.interfaces" if value.is_empty() => Ok(()),

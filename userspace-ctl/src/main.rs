@@ -77,7 +77,9 @@ use system::System;
 
 fn main() -> ExitCode {
     let arguments = Arguments::of_process();
-    let is_json = arguments.json;
+    // The output of such a dump is not followed by anything else.
+    let is_dump = matches!(&arguments.command, Command::Dump(dump) if dump.file.as_os_str() == "-");
+    let is_json = arguments.json && !is_dump;
     match run(arguments) {
         Ok(answer) => {
             let text = if is_json && !answer.json.is_null() {
@@ -92,16 +94,20 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let status = Status::of(&error);
-            eprintln!("hippos-ctl: {error:#}");
+            // Neither a closed nor a full output changes the status.
+            drop(writeln!(std::io::stderr(), "hippos-ctl: {error:#}"));
             if is_json {
-                println!(
-                    "{}",
-                    json!({"error": format!("{error:#}"), "status": status as u8})
-                );
+                print_error(&format!("{error:#}"), status);
             }
             status.into()
         }
     }
+}
+
+/// Prints an error for `--json`.
+pub(crate) fn print_error(error: &str, status: Status) {
+    let report = json!({"error": error, "status": status as u8});
+    drop(writeln!(std::io::stdout(), "{report}"));
 }
 
 /// Runs the command; a change is recorded in the kernel's log.

@@ -8,18 +8,41 @@ use anyhow::{bail, Result};
 use nix::errno::Errno;
 use nix::kmod::{delete_module, DeleteModuleFlags};
 
-use crate::exit::end;
-use crate::xdp;
+use crate::exit::{end, Status};
+use crate::{xdp, XdpMode};
 
 /// How long a detached program, of this call or an earlier one, may keep the module in use: the kernel frees it later.
 const PROGRAM_GOES: Duration = Duration::from_secs(10);
 
 /// Detaches the XDP program from all interfaces, then unloads the module.
+///
+/// # Errors
+///
+/// The module is still in use, or cannot be unloaded: the programs are attached again, as far as possible.
 pub(crate) fn stop() -> Result<()> {
-    for interface in xdp::interfaces()? {
-        xdp::detach(&interface)?;
+    let attached = match xdp::interfaces()? {
+        interfaces if interfaces.is_empty() => Vec::new(),
+        _ => xdp::status()?,
+    };
+    for (interface, _) in &attached {
+        xdp::detach(interface)?;
     }
-    unload(PROGRAM_GOES)
+    let unloaded = unload(PROGRAM_GOES);
+    match &unloaded {
+        Err(error) if Status::of(error) != Status::NotLoaded => {}
+        _ => return unloaded,
+    }
+    for (interface, mode) in &attached {
+        let mode = match *mode {
+            "native" => XdpMode::Native,
+            "generic" => XdpMode::Generic,
+            _ => continue,
+        };
+        if let Err(error) = xdp::attach(interface, mode) {
+            eprintln!("hippos-ctl: {interface} stays without XDP: {error:#}");
+        }
+    }
+    unloaded
 }
 
 /// Unloads the module; waits up to `timeout` while it is in use.

@@ -14,6 +14,32 @@ pub(crate) fn check(list: &str) -> Result<()> {
     })
 }
 
+/// The most networks that the module holds.
+const NETWORKS_MOST: usize = 32;
+/// The most bytes of a parameter that is a text (`param_set_charp`, kernel/params.c).
+const PARAMETER_MOST: usize = 1024;
+
+/// Checks a list that the module is loaded with.
+pub(crate) fn check_for_load(list: &str) -> Result<()> {
+    check(list)?;
+    let networks = list.split(',').map(|word| match word {
+        "default" => DEFAULT.len(),
+        _ => 1,
+    });
+    let networks: usize = networks.sum();
+    ensure!(
+        networks <= NETWORKS_MOST,
+        "{networks} networks: must be at most {NETWORKS_MOST} (default is {})",
+        DEFAULT.len()
+    );
+    ensure!(
+        list.len() <= PARAMETER_MOST,
+        "{} bytes: must be at most {PARAMETER_MOST}",
+        list.len()
+    );
+    Ok(())
+}
+
 /// The meaning of `default`: private, link-local and loopback networks. The module decides; this is a copy, so that
 /// lists can be compared (guest test `configuration`).
 const DEFAULT: [&str; 8] = [
@@ -159,6 +185,23 @@ mod tests {
         ] {
             assert!(!covers(outer, inner), "{outer} {inner}");
         }
+    }
+
+    #[test]
+    fn lists_that_the_module_would_refuse_at_its_load_are_refused() {
+        let of = |count: usize| {
+            let words: Vec<_> = (0..count).map(|n| format!("10.0.{n}.0/24")).collect();
+            words.join(",")
+        };
+        assert!(check_for_load(&of(32)).is_ok());
+        assert!(check_for_load(&format!("default,{}", of(24))).is_ok());
+        for list in [of(33), format!("default,{}", of(25))] {
+            let error = check_for_load(&list).unwrap_err().to_string();
+            assert!(error.contains("33 networks"), "{error}");
+        }
+        let long = vec!["fd00:1111:2222:3333:4444:5555:6666:7777"; 30].join(",");
+        let error = check_for_load(&long).unwrap_err().to_string();
+        assert!(error.contains("at most 1024"), "{error}");
     }
 
     #[test]

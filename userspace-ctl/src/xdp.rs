@@ -75,20 +75,31 @@ pub(crate) fn attach(interface: &str, mode: XdpMode) -> Result<&'static str> {
                 }
                 return Ok(tried.name);
             }
+            Err(Errno::EPERM | Errno::EACCES) => {
+                end!(NoPermission, "only root may attach an XDP program")
+            }
             Err(Errno::EBUSY | Errno::EEXIST) => {
-                bail!("another XDP program holds {interface} (see ip link show {interface})")
+                end!(
+                    Refused,
+                    "another XDP program holds {interface} (see ip link show {interface})"
+                )
             }
             Err(error) => refused = Some((tried, error)),
         }
     }
     let (tried, error) = refused.context("no mode was tried")?;
     if mode == XdpMode::Native {
-        bail!(
+        end!(
+            Refused,
             "{interface}: its driver takes no native program here ({error}); what it asks for stands \
              in the kernel log. --mode generic works on every interface, for less"
         );
     }
-    bail!("{interface} takes no {} program: {error}", tried.name)
+    end!(
+        Refused,
+        "{interface} takes no {} program: {error}",
+        tried.name
+    )
 }
 
 /// Detaches the program from `interface`; it processes no frame any more.

@@ -126,6 +126,26 @@ fn a_login_is_asked_for_and_used() {
 }
 
 #[test]
+fn errors_are_json_too_and_a_closed_output_changes_no_status() {
+    let (code, out, error) = ctl(&["--json", "memory", "many"]);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["status"]), (2, &2.into()));
+    assert!(error.contains("invalid"), "{error}");
+    let (code, out, _) = ctl(&["--server", "127.0.0.1:1", "--json", "dump", "-"]);
+    assert_eq!((code, &out[..]), (3, ""));
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_hippos-ctl"))
+        .args(["--server", "127.0.0.1:1", "--json", "stats"])
+        .stdout(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(3));
+}
+
+#[test]
 fn the_exporter_serves_metrics_and_a_page() {
     let server = server(&[]);
     let address = &server.address().to_string();
