@@ -426,15 +426,16 @@ fn the_selftest_passes_and_notices() {
         join(vec![lane(1), lane(2)]);
     });
     hippos_store::selftest::check(store).unwrap();
-    // Another thread increments a counter meanwhile, which the self-test reports.
-    let found = thread::scope(|scope| {
-        let a = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
-        let b = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
-        [a.join().unwrap(), b.join().unwrap()]
-            .iter()
-            .any(Result::is_err)
-    });
-    assert!(found);
+    // Another thread increments a counter meanwhile, which the self-test reports; on a busy machine one thread may be
+    // done before the other begins.
+    let reported = || {
+        thread::scope(|scope| {
+            let a = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
+            let b = scope.spawn(|| hippos_store::selftest::run(store, 3, 20_000));
+            a.join().unwrap().is_err() | b.join().unwrap().is_err()
+        })
+    };
+    assert!((0..50).any(|_| reported()));
 }
 
 /// An item that was made from another after all were flushed is flushed as well.
