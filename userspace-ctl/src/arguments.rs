@@ -49,7 +49,7 @@ impl Arguments {
         parsed.unwrap_or_else(|error| {
             // The help and the version are no errors.
             if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
-                crate::print_error(error.to_string().trim_end(), Status::Usage);
+                Status::Usage.print_json(error.to_string().trim_end());
             }
             error.exit()
         })

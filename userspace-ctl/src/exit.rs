@@ -2,10 +2,11 @@
 //! The exit statuses of `hippos-ctl`, and errors that carry one.
 
 use std::fmt;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use nix::errno::Errno;
+use serde_json::json;
 
 /// The result of a command. The man page documents the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +70,16 @@ impl Status {
             if let Some(errno) = cause.downcast_ref::<Errno>() {
                 return Self::of_errno(*errno);
             }
-            let io = cause.downcast_ref::<std::io::Error>()?;
+            let io = cause.downcast_ref::<io::Error>()?;
             (io.kind() == ErrorKind::PermissionDenied).then_some(Status::NoPermission)
         };
         error.chain().find_map(of_cause).unwrap_or(Status::Failed)
+    }
+
+    /// Prints an error that has this status as JSON; an output that is closed or full is ignored.
+    pub(crate) fn print_json(self, error: &str) {
+        let report = json!({"error": error, "status": self as u8});
+        drop(writeln!(io::stdout(), "{report}"));
     }
 
     fn of_errno(errno: Errno) -> Option<Self> {

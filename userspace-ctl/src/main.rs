@@ -97,17 +97,11 @@ fn main() -> ExitCode {
             // Neither a closed nor a full output changes the status.
             drop(writeln!(std::io::stderr(), "hippos-ctl: {error:#}"));
             if is_json {
-                print_error(&format!("{error:#}"), status);
+                status.print_json(&format!("{error:#}"));
             }
             status.into()
         }
     }
-}
-
-/// Prints an error for `--json`.
-pub(crate) fn print_error(error: &str, status: Status) {
-    let report = json!({"error": error, "status": status as u8});
-    drop(writeln!(std::io::stdout(), "{report}"));
 }
 
 /// Runs the command; a change is recorded in the kernel's log.
