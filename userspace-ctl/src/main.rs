@@ -7,6 +7,7 @@ mod arguments;
 mod check;
 mod config;
 mod configuration;
+mod connect;
 mod conns;
 mod credentials;
 mod detail;

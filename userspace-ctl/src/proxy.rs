@@ -2,7 +2,6 @@
 //! Control of a running `hippos-proxy`, by its HTTP pages.
 
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -10,6 +9,7 @@ use clap::Subcommand;
 use serde_json::{json, Map, Value};
 
 use crate::answer::Answer;
+use crate::connect::connect;
 use crate::exit::end;
 
 /// How long the proxy may take for a response: a reload looks names up.
@@ -72,7 +72,7 @@ fn said(text: String) -> Answer {
 
 /// The body of the response; an error for each status that is none of success.
 fn request(address: &str, verb: &str, path: &str) -> Result<String> {
-    let mut stream = connect(address)?;
+    let mut stream = connect(address, TIMEOUT)?;
     let mut response = Vec::new();
     let request = format!("{verb} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
@@ -102,31 +102,10 @@ fn request(address: &str, verb: &str, path: &str) -> Result<String> {
     }
 }
 
-fn connect(address: &str) -> Result<TcpStream> {
-    let resolved = address
-        .to_socket_addrs()
-        .with_context(|| format!("{address}: must be HOST:PORT"))?;
-    let mut refused = None;
-    for one in resolved {
-        match TcpStream::connect_timeout(&one, TIMEOUT) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
-                return Ok(stream);
-            }
-            Err(error) => refused = Some(error),
-        }
-    }
-    match refused {
-        Some(error) => end!(NotLoaded, "{address} does not answer: {error}"),
-        None => end!(Usage, "{address}: no such host"),
-    }
-}
-
 /// Waits until nothing listens at the address.
 fn wait_for_end(address: &str) -> Result<()> {
     let start = Instant::now();
-    while connect(address).is_ok() {
+    while connect(address, TIMEOUT).is_ok() {
         if start.elapsed() > DRAIN_MAX {
             end!(Failed, "{address}: the proxy has not ended");
         }

@@ -2,11 +2,12 @@
 //! A server that is queried over TCP, by memcached's text protocol.
 
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::connect::connect;
 use crate::exit::end;
 use crate::terminal_text::shown;
 
@@ -33,37 +34,13 @@ pub(crate) struct Server {
 impl Server {
     /// Connects to `HOST:PORT`, and authenticates with the first of these `user:password` lines.
     pub(crate) fn connect(address: &str, users: &[u8]) -> Result<Self> {
-        let port = address
-            .rsplit_once(':')
-            .map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(_))) {
-            end!(Usage, "{address}: must be HOST:PORT");
-        }
-        let resolved = match address.to_socket_addrs() {
-            Ok(resolved) => resolved,
-            Err(error) => end!(NotLoaded, "{address}: the host is unknown: {error}"),
+        let mut server = Server {
+            stream: BufReader::new(connect(address, TIMEOUT)?),
+            address: address.to_owned(),
+            deadline: None,
         };
-        let mut refused = None;
-        for one in resolved {
-            match TcpStream::connect_timeout(&one, TIMEOUT) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(TIMEOUT))?;
-                    stream.set_write_timeout(Some(TIMEOUT))?;
-                    let mut server = Server {
-                        stream: BufReader::new(stream),
-                        address: address.to_owned(),
-                        deadline: None,
-                    };
-                    server.log_in(users)?;
-                    return Ok(server);
-                }
-                Err(error) => refused = Some(error),
-            }
-        }
-        match refused {
-            Some(error) => end!(NotLoaded, "{address} does not answer: {error}"),
-            None => end!(NotLoaded, "{address}: the host has no address"),
-        }
+        server.log_in(users)?;
+        Ok(server)
     }
 
     /// The connection alone; all requests have been answered.
