@@ -11,7 +11,7 @@ use hippos_client::{framed, Tcp, Udp};
 use nix::errno::Errno;
 
 use crate::modules::{self, Hippos};
-use crate::netns;
+use crate::netns::{self, Link, Namespace};
 use crate::receive_path;
 use crate::system::run;
 use crate::tap::{Addresses, Datagram, PacketCapture, Tap, FAR_IPV6};
@@ -139,6 +139,24 @@ pub(super) fn module_outlives_its_attached_programs() -> Result<()> {
     hippos.unload_all()
 }
 
+/// Has the other end send to this machine by VLAN 7, to the MAC of `device`.
+fn use_vlan(there: &Namespace, link: &Link, device: &str) -> Result<()> {
+    let far = &link.far;
+    let mac = fs::read_to_string(format!("/sys/class/net/{device}/address"))?;
+    there.ip(&format!("link add link {far} name vlan7 type vlan id 7"))?;
+    there.ip("link set vlan7 up")?;
+    there.ip(&format!(
+        "route add {}/32 dev vlan7 src {}",
+        link.here_ipv4, link.far_ipv4
+    ))?;
+    there.ip(&format!(
+        "neigh replace {} lladdr {} dev vlan7 nud permanent",
+        link.here_ipv4,
+        mac.trim()
+    ))?;
+    Ok(())
+}
+
 /// A card that strips VLAN tags hides a frame's VLAN from XDP, and this machine must not answer a frame of a
 /// VLAN for which it has no interface.
 pub(super) fn frames_with_hidden_vlan_tags_are_not_answered() -> Result<()> {
@@ -151,18 +169,7 @@ pub(super) fn frames_with_hidden_vlan_tags_are_not_answered() -> Result<()> {
     Tcp::connect("127.0.0.1")?.set("key", b"value")?;
     // The other end needs this machine's MAC, which it can't resolve by the VLAN.
     there.enter(|| asks(&link.here_ipv4, false).context("before"))?;
-    let mac = fs::read_to_string(format!("/sys/class/net/{here}/address"))?;
-    there.ip(&format!("link add link {far} name vlan7 type vlan id 7"))?;
-    there.ip("link set vlan7 up")?;
-    there.ip(&format!(
-        "route add {}/32 dev vlan7 src {}",
-        link.here_ipv4, link.far_ipv4
-    ))?;
-    there.ip(&format!(
-        "neigh replace {} lladdr {} dev vlan7 nud permanent",
-        link.here_ipv4,
-        mac.trim()
-    ))?;
+    use_vlan(&there, &link, here)?;
     let silent = |how: &str| {
         there.enter(|| {
             let mut udp = Udp::connect(&link.here_ipv4)?;
@@ -189,7 +196,7 @@ pub(super) fn frames_of_a_bridge_are_not_answered() -> Result<()> {
     modules::load("8021q")?;
     modules::load("bridge")?;
     let (there, link) = netns::joined_for_xdp()?;
-    let (here, far) = (&link.here, &link.far);
+    let here = &link.here;
     run("ip link add br0 type bridge")?;
     run("ip link set br0 up")?;
     let hippos = Hippos::load("")?;
@@ -200,18 +207,7 @@ pub(super) fn frames_of_a_bridge_are_not_answered() -> Result<()> {
     run(&format!("ip addr add {}/64 dev br0 nodad", link.here_ipv6))?;
     // A program that was attached before br0 had a port stays; a new one is refused.
     there.enter(|| asks(&link.here_ipv4, false).context("without a tag"))?;
-    let mac = fs::read_to_string("/sys/class/net/br0/address")?;
-    there.ip(&format!("link add link {far} name vlan7 type vlan id 7"))?;
-    there.ip("link set vlan7 up")?;
-    there.ip(&format!(
-        "route add {}/32 dev vlan7 src {}",
-        link.here_ipv4, link.far_ipv4
-    ))?;
-    there.ip(&format!(
-        "neigh replace {} lladdr {} dev vlan7 nud permanent",
-        link.here_ipv4,
-        mac.trim()
-    ))?;
+    use_vlan(&there, &link, "br0")?;
     let passes = || Tcp::connect("127.0.0.1")?.stat_of("hippos_pass", "hippos_pass_xdp_device");
     let before = passes()?;
     there.enter(|| {
