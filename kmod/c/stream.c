@@ -33,9 +33,9 @@
 /*
  * Shorter replies to a client that reads slowly are copied: spliced bytes keep a
  * whole block, while the socket's limit counts those bytes alone, so that a client
- * keeps at most twice what is counted, beside the blocks of the segments that are
- * below. A client reads slowly if bytes could not be sent yet, or more than this
- * number of segments are not acknowledged.
+ * keeps at most twice what is counted, beside the blocks of its first
+ * REPLY_SEGMENTS_MAX segments. A client reads slowly if bytes could not be sent
+ * yet, or more segments than that are not acknowledged.
  */
 #define REPLY_SPLICE_MIN ((PAGE_SIZE << SKB_FRAG_PAGE_ORDER) / 2)
 #define REPLY_SEGMENTS_MAX 8

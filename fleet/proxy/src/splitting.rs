@@ -86,7 +86,7 @@ impl Worker {
                 _ => return None,
             },
             (_, Class::Delete) => return None,
-            // They would show the manifest, or store what is too large.
+            // They would show the manifest, or store a value that is too large.
             (Expect::Binary, _) => {
                 client.say(&session::refused(parts[0]));
                 return Some(DispatchResult::Taken);

@@ -59,7 +59,7 @@ impl Terminal {
         })
     }
 
-    /// Shows what has come; waits a little for it.
+    /// The screen after the program's output so far; waits a little for that.
     fn look(&mut self) -> Result<()> {
         let mut ready = [PollFd::new(self.keyboard.as_fd(), PollFlags::POLLIN)];
         if poll(&mut ready, PollTimeout::from(TICK))? == 0 {

@@ -90,7 +90,7 @@ pub(super) fn interrupted_dump_goes_on() -> Result<()> {
     hippos.unload()
 }
 
-/// Of a file that was cut off nothing is loaded, unless what is whole is asked for.
+/// A file that was cut off is refused, unless its whole blocks are asked for.
 pub(super) fn whole_blocks_of_a_cut_dump_are_loaded() -> Result<()> {
     let hippos = Hippos::load("memory_mb=64")?;
     let mut tcp = Tcp::patient("127.0.0.1")?;

@@ -74,7 +74,7 @@ impl Printing {
             }
             thread::sleep(PAUSE);
         }
-        bail!("it prints on, and nobody reads it")
+        bail!("the process still prints, though its reader is closed")
     }
 }
 

@@ -972,7 +972,7 @@ pub(super) fn clients_of_a_resolved_neighbour_are_answered_in_place() -> Result<
     let asked = tap.receive(LIMIT, |frame| {
         frame.get(12..14) == Some(&[8, 6]) && frame.get(38..42) == Some(&CLIENT[..])
     })?;
-    let asked = asked.context("nobody asks for the client's MAC")?;
+    let asked = asked.context("no request for the client's MAC was sent")?;
     ensure!(passed("neighbour")? > before, "its neighbour was known");
     // The answer: both ends turned round.
     let mut answer = [&asked[6..12], &tap::FAR_MAC[..], &asked[12..20], &[0, 2]].concat();
