@@ -224,3 +224,32 @@ fn a_class_whose_only_slot_is_reserved_gets_another_slab() {
     assert_eq!(set(&store, b"large", &large), Ok(()));
     drop(stalled);
 }
+
+/// The slabs of small items whose memory was freed are used for large values, which evict nothing then.
+#[test]
+fn memory_that_other_classes_have_freed_is_used_before_an_item_is_evicted() {
+    let store = small(16);
+    for i in 0..200_000 {
+        set(&store, format!("small-{i}").as_bytes(), &[1; 40]).unwrap();
+    }
+    store.tick(200, 1_700_000_100);
+    store.flush(0);
+    // A part of them: the large values are set while the crawler is at work.
+    let freed = || free(&store) > 3 * (BLOCK as u64) / 100;
+    (0..10_000).take_while(|_| !freed()).for_each(|_| {
+        store.maintain();
+    });
+    let evicted = || store.classes_counted(ClassCounter::Evicted);
+    let before = evicted();
+    let large = vec![2; BLOCK * 3 / 4];
+    let keys = ["large-1", "large-2", "large-3"];
+    for key in keys {
+        set(&store, key.as_bytes(), &large).unwrap();
+    }
+    for key in keys {
+        let guard = store.read();
+        let found = store.get(&guard, key.as_bytes(), store.hash(key.as_bytes()));
+        assert!(found.is_some(), "{key} was evicted");
+    }
+    println!("{} evicted", evicted() - before);
+}

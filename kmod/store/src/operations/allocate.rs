@@ -150,6 +150,16 @@ impl<P: Platform> Store<P> {
             }
             let coming = of.retired.load(Relaxed);
             let want = of.reserve.load(Relaxed).max(1).saturating_sub(coming);
+            if want != 0 {
+                // Free memory of other classes is used before items are evicted.
+                match self.take_spare(class) {
+                    StealResult::Nothing => {}
+                    result => {
+                        self.await_slab(result, budget)?;
+                        continue;
+                    }
+                }
+            }
             if want == 0 || coming != 0 {
                 self.evict(class, want as usize);
                 self.wait_grace_period(budget)?;
@@ -160,16 +170,23 @@ impl<P: Platform> Store<P> {
                 (0, false) => budget.retry()?,
                 (1.., _) => self.wait_grace_period(budget)?,
                 // The class has nothing to evict: take a slab from another class.
-                (0, true) => match self.steal(class) {
-                    StealResult::Slab | StealResult::Working => budget.retry()?,
-                    StealResult::Waiting => self.wait_grace_period(budget)?,
-                    StealResult::Busy => self.short_sleep(budget)?,
-                    StealResult::Nothing => {
+                (0, true) => {
+                    let result = self.steal(class);
+                    if result == StealResult::Nothing {
                         budget.count_empty_scan()?;
-                        self.short_sleep(budget)?;
                     }
-                },
+                    self.await_slab(result, budget)?;
+                }
             }
+        }
+    }
+
+    /// Waits, if need be, before the next step towards taking a slab.
+    fn await_slab(&self, result: StealResult, budget: &mut RetryBudget) -> Result<(), AllocError> {
+        match result {
+            StealResult::Slab | StealResult::Working => budget.retry(),
+            StealResult::Waiting => self.wait_grace_period(budget),
+            StealResult::Busy | StealResult::Nothing => self.short_sleep(budget),
         }
     }
 
