@@ -74,6 +74,9 @@ const KEPT: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/11211; \
 /// Sets it.
 const KEEP: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/11211; \
      printf \"set kept 0 0 2\\r\\nhi\\r\\nquit\\r\\n\" >&3; cat <&3'";
+/// Fails unless the module and its XDP programs are gone.
+const UNLOADED: &str =
+    "test ! -e /sys/module/hippos -a ! -e /dev/hippos -a ! -e /sys/fs/bpf/hippos";
 /// Finds the files of Hippos on the machine, without this trial's own, apt's and the journal's.
 const LEFT: &str = "find / -xdev -iname '*hippos*' -not -path '/root/*' -not -path '/var/lib/apt/*' \
      -not -path '/var/cache/*' -not -path '/var/log/*' -not -path '/tmp/*' -not -path '/etc/dpkg/dpkg.cfg.d/*'";
@@ -310,9 +313,21 @@ impl Trial {
             ask(&mut vm, &format!("{SCRAPE} | grep -x 'memcached_up 0'"))?;
             ask(&mut vm, "systemctl start hippos.service").map(drop)
         })?;
-        progress::step("purge leaves nothing", || {
-            ask(&mut vm, &format!("{APT} purge 'hippos*'"))?;
-            ask(&mut vm, "test ! -e /sys/module/hippos -a ! -e /dev/hippos")?;
+        progress::step("purge leaves nothing, also after a failed stop", || {
+            ask(
+                &mut vm,
+                "for card in /sys/class/net/en* /sys/class/net/eth*; do \
+                     test ! -e $card || hippos-ctl xdp attach --dev ${card##*/}; done; \
+                 test -n \"$(ls /sys/fs/bpf/hippos)\" && echo mistake = 1 >> /etc/hippos/hippos.toml",
+            )?;
+            ask(
+                &mut vm,
+                &format!(
+                    "{APT} purge 'hippos*' > /tmp/said 2>&1 || {{ cat /tmp/said; exit 1; }}; \
+                     grep '^hippos: stop failed: .*the configuration has errors' /tmp/said"
+                ),
+            )?;
+            ask(&mut vm, UNLOADED)?;
             let left = ask(&mut vm, &self.left())?;
             ensure!(left == [""], "left: {left:?}");
             ask(&mut vm, "! dmesg | grep -e BUG: -e WARNING: -e Oops").map(drop)
@@ -409,7 +424,7 @@ impl Trial {
                  modinfo -k {release} -n hippos | grep /updates/dkms/"
             ),
         )?;
-        self.served_from_disk("the service with the module that was left")?;
+        self.on_disk("the service with the module that was left", served)?;
         self.sh(
             "the later version, once it builds",
             &format!(
@@ -422,7 +437,14 @@ impl Trial {
                 later = self.later
             ),
         )?;
-        self.served_from_disk("the service with the later version's module")?;
+        self.on_disk(
+            "the service with the later version's module, which goes with its package",
+            |vm| {
+                served(vm)?;
+                ask(vm, &format!("{APT_LATER} purge hippos-dkms"))?;
+                ask(vm, UNLOADED).map(drop)
+            },
+        )?;
         self.sh(
             "purge leaves nothing",
             &format!(
@@ -432,12 +454,12 @@ impl Trial {
         )
     }
 
-    /// Boots from the disk, and checks that the module serves.
-    fn served_from_disk(&self, what: &str) -> Result<()> {
+    /// Boots from a disk, and does `work` there.
+    fn on_disk(&self, what: &str, work: impl FnOnce(&mut Vm) -> Result<()>) -> Result<()> {
         let dir = tempfile::Builder::new().prefix("hippos-").tempdir()?;
         let disk = self.disk(dir.path())?;
         let mut vm = self.boot(&disk)?;
-        progress::step(what, || served(&mut vm))?;
+        progress::step(what, || work(&mut vm))?;
         vm.off()
     }
 

@@ -195,6 +195,7 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
             0o644,
         )?;
     }
+    deb.template("packaging/libexec/unload", "usr/libexec/hippos/unload", 0o755)?;
     deb.template("packaging/etc/hippos.toml", "etc/hippos/hippos.toml", 0o644)?;
     deb.template(
         "packaging/etc/hippos-exporter",
