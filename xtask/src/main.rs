@@ -69,6 +69,7 @@ enum Command {
     /// Pack target/hippos-VERSION.tar.xz, which an appliance builds from without a crate registry
     Dist,
     Package(package::PackageArgs),
+    Release(package::release::ReleaseArgs),
     Shell(ShellArgs),
     /// Run a program inside a build root; the other commands call this
     #[command(hide = true)]
@@ -133,6 +134,7 @@ fn dispatch(command: Command, selection: &Selection) -> Result<u8> {
         }
         Command::Dist => println!("{}", dist::dist()?.display()),
         Command::Package(args) => package::package(&args, selection)?,
+        Command::Release(args) => package::release::release(&args, selection)?,
         Command::Shell(args) => {
             let root = root::ready(selection)?;
             let (program, rest) = match args.command.split_first() {

@@ -29,8 +29,12 @@ const COMPATIBLE: &[&str] = &[
     "Unlicense",
     "Zlib",
 ];
+/// The licences that other programs of the workspace, which are not under the GPL, may be linked with besides.
+const PERMISSIVE: &[&str] = &["Apache-2.0"];
+/// The programs of the packages.
+pub(crate) const PROGRAMS: &[&str] = &["hippos-ctl", "hippos-load"];
 /// Crates that hold a C library which is linked as well, and its folder in them.
-const LIBRARIES: &[(&str, &str)] = &[("libbpf-sys", "libbpf")];
+pub(crate) const LIBRARIES: &[(&str, &str)] = &[("libbpf-sys", "libbpf")];
 /// How the names of licence files begin.
 const TEXTS: &[&str] = &[
     "LICENSE",
@@ -41,13 +45,9 @@ const TEXTS: &[&str] = &[
     "UNLICENSE",
 ];
 
-/// The licence texts that must be distributed with programs made from these packages of the workspace.
-///
-/// # Errors
-///
-/// When a crate's licence is not compatible with theirs.
-pub(crate) fn notices(programs: &[&str]) -> Result<String> {
-    let metadata = MetadataCommand::new()
+/// The crates of the workspace, as they are built for a package.
+pub(crate) fn metadata() -> Result<Metadata> {
+    MetadataCommand::new()
         .manifest_path(workspace::root().join("Cargo.toml"))
         .features(CargoOpt::SomeFeatures(vec!["hippos-ctl/xdp".into()]))
         .other_options(vec![
@@ -56,18 +56,60 @@ pub(crate) fn notices(programs: &[&str]) -> Result<String> {
             "x86_64-unknown-linux-gnu".into(),
         ])
         .exec()
-        .context("cargo metadata: is Cargo.lock up to date?")?;
+        .context("cargo metadata: is Cargo.lock up to date?")
+}
+
+/// Checks every crate of the workspace and below it: those that the module or a packaged program is linked with must go
+/// with GPL-2.0-only; all others, of tests and other programs, need a known free licence.
+///
+/// # Errors
+///
+/// Names each crate that does not.
+pub(crate) fn check(metadata: &Metadata) -> Result<()> {
+    let released = [PROGRAMS, workspace::PURE_CRATES].concat();
+    let strict = linked(metadata, &released)?;
+    let mut refused = Vec::new();
+    for package in &metadata.packages {
+        let (name, version) = (package.name.to_string(), package.version.to_string());
+        let licence = package.license.as_deref().unwrap_or("");
+        let is_strict = strict.contains_key(&(name.clone(), version.clone()));
+        if let Some(why) = refusal(licence, is_strict) {
+            refused.push(format!("{name} {version}: {why}"));
+        }
+    }
+    ensure!(refused.is_empty(), "licences:\n{}", refused.join("\n"));
+    Ok(())
+}
+
+/// Why a crate may not be used; `is_strict` for one that is linked with code under the GPL.
+fn refusal(licence: &str, is_strict: bool) -> Option<String> {
+    let allowed = match is_strict {
+        true => COMPATIBLE.to_vec(),
+        false => [COMPATIBLE, PERMISSIVE].concat(),
+    };
+    match is_allowed(licence, &allowed) {
+        Ok(true) => None,
+        Ok(false) if is_strict => Some(format!("{licence} does not go with GPL-2.0-only")),
+        Ok(false) => Some(format!("{licence} is not among the known licences")),
+        Err(error) => Some(format!("{error:#}")),
+    }
+}
+
+/// The licence texts that must be distributed with programs made from these packages of the workspace.
+///
+/// # Errors
+///
+/// When a crate's licence is not compatible with theirs.
+pub(crate) fn notices(programs: &[&str]) -> Result<String> {
+    let metadata = metadata()?;
     let mut text = "This package contains the following crates, whose licences ask\n\
                     for their texts to go along.\n"
         .to_owned();
     for package in linked(&metadata, programs)?.values() {
         let licence = package.license.as_deref().unwrap_or("");
-        ensure!(
-            is_compatible(licence)?,
-            "{} {} is under {licence:?}, which does not go with GPL-2.0-only",
-            package.name,
-            package.version
-        );
+        if let Some(why) = refusal(licence, true) {
+            bail!("{} {}: {why}", package.name, package.version);
+        }
         text += &format!(
             "\n{:=<80}\n{} {}: {licence}\n",
             "", package.name, package.version
@@ -90,7 +132,7 @@ pub(crate) fn notices(programs: &[&str]) -> Result<String> {
 }
 
 /// The external crates that the programs are linked with, by name and version.
-fn linked<'a>(
+pub(crate) fn linked<'a>(
     metadata: &'a Metadata,
     programs: &[&str],
 ) -> Result<BTreeMap<(String, String), &'a Package>> {
@@ -157,54 +199,73 @@ fn texts(dir: &Path, licence: &str) -> Result<String> {
     Ok(all)
 }
 
-/// Whether an SPDX expression leaves a choice that is compatible.
-fn is_compatible(expression: &str) -> Result<bool> {
+/// Whether an SPDX expression leaves a choice that is allowed.
+fn is_allowed(expression: &str, allowed: &[&str]) -> Result<bool> {
     let spaced = expression
         .replace('(', " ( ")
         .replace(')', " ) ")
         .replace('/', " OR ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    let mut at = 0;
-    let answer = either(&words, &mut at)?;
-    ensure!(at == words.len(), "not a licence: {expression}");
-    Ok(answer)
-}
-
-fn either(words: &[&str], at: &mut usize) -> Result<bool> {
-    let mut answer = both(words, at)?;
-    while words.get(*at) == Some(&"OR") {
-        *at += 1;
-        answer |= both(words, at)?;
-    }
-    Ok(answer)
-}
-
-fn both(words: &[&str], at: &mut usize) -> Result<bool> {
-    let mut answer = one(words, at)?;
-    while words.get(*at) == Some(&"AND") {
-        *at += 1;
-        answer &= one(words, at)?;
-    }
-    Ok(answer)
-}
-
-fn one(words: &[&str], at: &mut usize) -> Result<bool> {
-    let Some(word) = words.get(*at) else {
-        bail!("a licence is missing");
+    let mut expression = Expression {
+        words: spaced.split_whitespace().collect(),
+        at: 0,
+        allowed,
     };
-    *at += 1;
-    if *word == "(" {
-        let answer = either(words, at)?;
-        ensure!(words.get(*at) == Some(&")"), "a bracket is missing");
-        *at += 1;
-        return Ok(answer);
+    let answer = expression.either()?;
+    ensure!(
+        expression.at == expression.words.len(),
+        "not a licence: {spaced}"
+    );
+    Ok(answer)
+}
+
+/// An SPDX expression being read.
+struct Expression<'a> {
+    words: Vec<&'a str>,
+    at: usize,
+    allowed: &'a [&'a str],
+}
+
+impl Expression<'_> {
+    /// Takes the next word if it is this one.
+    fn take(&mut self, word: &str) -> bool {
+        let is_next = self.words.get(self.at) == Some(&word);
+        self.at += usize::from(is_next);
+        is_next
     }
-    let mut name = (*word).to_owned();
-    if words.get(*at) == Some(&"WITH") {
-        name += &format!(" WITH {}", words.get(*at + 1).unwrap_or(&""));
-        *at += 2;
+
+    fn either(&mut self) -> Result<bool> {
+        let mut answer = self.both()?;
+        while self.take("OR") {
+            answer |= self.both()?;
+        }
+        Ok(answer)
     }
-    Ok(COMPATIBLE.contains(&name.as_str()))
+
+    fn both(&mut self) -> Result<bool> {
+        let mut answer = self.one()?;
+        while self.take("AND") {
+            answer &= self.one()?;
+        }
+        Ok(answer)
+    }
+
+    fn one(&mut self) -> Result<bool> {
+        if self.take("(") {
+            let answer = self.either()?;
+            ensure!(self.take(")"), "a bracket is missing");
+            return Ok(answer);
+        }
+        let Some(word) = self.words.get(self.at) else {
+            bail!("a licence is missing");
+        };
+        let mut name = (*word).to_owned();
+        self.at += 1;
+        if self.take("WITH") {
+            name += &format!(" WITH {}", self.words.get(self.at).unwrap_or(&""));
+            self.at += 1;
+        }
+        Ok(self.allowed.contains(&name.as_str()))
+    }
 }
 
 #[cfg(test)]
@@ -221,7 +282,7 @@ mod tests {
             "Apache-2.0 WITH LLVM-exception",
             "LGPL-2.1-only OR BSD-2-Clause",
         ] {
-            assert!(is_compatible(good).unwrap(), "{good}");
+            assert!(is_allowed(good, COMPATIBLE).unwrap(), "{good}");
         }
         for bad in [
             "Apache-2.0",
@@ -229,10 +290,39 @@ mod tests {
             "MIT AND Apache-2.0",
             "MIT AND (Apache-2.0 OR GPL-3.0-only)",
         ] {
-            assert!(!is_compatible(bad).unwrap(), "{bad}");
+            assert!(!is_allowed(bad, COMPATIBLE).unwrap(), "{bad}");
         }
         for wrong in ["", "MIT OR", "(MIT", "MIT MIT"] {
-            assert!(is_compatible(wrong).is_err(), "{wrong}");
+            assert!(is_allowed(wrong, COMPATIBLE).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn apache_alone_is_refused_only_where_it_meets_the_gpl() {
+        assert!(refusal("Apache-2.0", true).is_some());
+        assert!(refusal("Apache-2.0", false).is_none());
+        for is_strict in [true, false] {
+            assert!(refusal("AGPL-3.0-only", is_strict).is_some());
+            assert!(refusal("", is_strict).is_some());
+        }
+    }
+
+    #[test]
+    fn a_crate_with_a_forbidden_licence_is_refused_by_name() {
+        let mut metadata = metadata().unwrap();
+        check(&metadata).unwrap();
+        // One of the module's, and one of the tests'.
+        for (name, licence) in [("memchr", "Apache-2.0"), ("proptest", "AGPL-3.0-only")] {
+            let mut packages = metadata.packages.iter_mut();
+            let package = packages
+                .find(|package| package.name.as_str() == name)
+                .unwrap();
+            let kept = package.license.replace(licence.into());
+            let error = check(&metadata).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(licence), "{error}");
+            let mut packages = metadata.packages.iter_mut();
+            let package = packages.find(|package| package.name.as_str() == name);
+            package.unwrap().license = kept;
         }
     }
 }

@@ -6,7 +6,9 @@ mod deb;
 pub(crate) mod install;
 mod licences;
 mod programs;
+pub(crate) mod release;
 mod repository;
+mod sbom;
 pub(crate) mod tracing;
 mod version;
 
@@ -195,7 +197,11 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
             0o644,
         )?;
     }
-    deb.template("packaging/libexec/unload", "usr/libexec/hippos/unload", 0o755)?;
+    deb.template(
+        "packaging/libexec/unload",
+        "usr/libexec/hippos/unload",
+        0o755,
+    )?;
     deb.template("packaging/etc/hippos.toml", "etc/hippos/hippos.toml", 0o644)?;
     deb.template(
         "packaging/etc/hippos-exporter",
@@ -220,7 +226,7 @@ fn tools(build: &Build<'_>, programs: &[PathBuf]) -> Result<PathBuf> {
         )?;
     }
     manuals(build, &deb, programs)?;
-    let notices = licences::notices(&["hippos-ctl", "hippos-load"])?;
+    let notices = licences::notices(licences::PROGRAMS)?;
     deb.packed("usr/share/doc/hippos-tools/crates.txt", notices)?;
     deb.finish(
         "Comment: the programs are linked with crates whose licences are in crates.txt.gz,\n \
